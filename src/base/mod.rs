@@ -1,0 +1,14 @@
+//! Words that every other folder uses. Standard library only; nothing here reads, writes or waits.
+
+pub mod chunk;
+pub mod clock;
+pub mod fault;
+pub mod id;
+pub mod limits;
+
+pub use chunk::Chunk;
+pub use chunk::ChunkPool;
+pub use chunk::Slice;
+pub use id::MessageId;
+pub use id::PartitionId;
+pub use id::ShardId;

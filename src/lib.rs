@@ -1,0 +1,56 @@
+//! Ringpost: a mail transfer agent for bulk and transactional sending.
+//!
+//! One process, one executor per core, no locks on the data path.
+//!
+//! # The journey of a message
+//!
+//! ```text
+//! accept    inbound::listener   core A, its own SO_REUSEPORT socket
+//! talk      inbound::session    <-> wire::smtp::server     bytes -> Step
+//! decide    inbound::gate       Step::Ask(question) -> Verdict
+//! body      inbound::data       pooled chunks, dots unstuffed in place, constant memory per session
+//! keep      queue::commit       one batch, one sync, then 250                  == the durable line ==
+//! ```
+//!
+//! What lies behind the durable line (choosing, handing over, sending, settling) has its place in
+//! `handoff` and `outbound`.
+//!
+//! # Layers, lowest first
+//!
+//! A folder imports only folders of a strictly lower layer; `tests/tidy.rs` reads the `use` lines
+//! and enforces it.
+//!
+//! ```text
+//! L0  base                         words that all others use; std only
+//! L1  wire  observe  rt            bytes <-> values | events, metrics | the only importer of glommio
+//! L2  config  net  route           as written -> as meant | TLS | who may relay
+//! L3  queue                        RocksDB
+//! L4  handoff                      which shard owns what
+//! L5  inbound  outbound            the receiving and the delivering half
+//! L6  shard                        one of each, on one core
+//! L7  control                      HTTP, admin socket, reload; tokio, on a thread of its own
+//! L8  boot  main
+//! ```
+//!
+//! # Invariants
+//!
+//! 1. What is immutable may be shared across cores; what changes has exactly one owner.
+//! 2. A 250 after the body survives a power cut: one synced write batch stands before it.
+//! 3. Bytes become values without I/O, clock or config.
+//! 4. Only CRLF ends a line, only CRLF.CRLF ends a body, and `wire` alone judges it.
+//! 5. Every queue, list and wait has a limit and an answer for the full case.
+
+pub mod base;
+pub mod boot;
+pub mod config;
+pub mod control;
+pub mod handoff;
+pub mod inbound;
+pub mod net;
+pub mod observe;
+pub mod outbound;
+pub mod queue;
+pub mod route;
+pub mod rt;
+pub mod shard;
+pub mod wire;

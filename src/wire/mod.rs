@@ -1,0 +1,5 @@
+//! Bytes to values and back. No I/O, no clock, no config, no metrics, no logs.
+
+pub mod mail;
+pub mod proxy;
+pub mod smtp;

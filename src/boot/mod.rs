@@ -1,1 +1,38 @@
-//! (stub)
+//! From a configuration to running shards, in this order, for each step needs the one before it:
+//!
+//!   1. `signals`     blocked before any thread is started, so that only one thread takes them
+//!   2. `host`        what the machine grants; soft limits raised; reasons not to start
+//!   3. `cores`       who runs where, before anything is pinned
+//!   4. ports bound, spool made, log opened
+//!   5. `privileges`  dropped while there is one thread, so that it holds for all that follow
+//!   6. `table`       what was decided, and what should be mended
+//!   7. threads
+//!
+//! The order of 4 and 5 is what lets a server started as root own port 25 and nothing else.
+
+#[cfg(test)]
+mod alone;
+pub mod cores;
+pub mod host;
+pub mod hostname;
+pub mod privileges;
+pub mod run;
+pub mod signals;
+pub mod sockets;
+pub mod table;
+pub mod topology;
+
+pub use cores::CoreChoice;
+pub use cores::Plan;
+pub use cores::ShardPlace;
+pub use host::Finding;
+pub use host::Host;
+pub use host::Level;
+pub use host::Needs;
+pub use hostname::Hostname;
+pub use privileges::Account;
+pub use privileges::PortCapability;
+pub use signals::Signal;
+pub use table::ShardRow;
+pub use table::StartTable;
+pub use topology::Topology;

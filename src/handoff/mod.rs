@@ -1,1 +1,12 @@
-//! (stub)
+//! What crosses from one thread to another: which shard owns which partition, and the lanes in
+//! which orders and, with delivery, frames travel.
+//!
+//! Promise:  losing everything that is in a lane loses no mail. The durable record stays with its
+//!           partition; a lane carries only orders and outcomes.
+
+pub mod lane;
+pub mod placement;
+
+pub use lane::Receiver;
+pub use lane::Sender;
+pub use placement::Placement;

@@ -1,1 +1,55 @@
-//! (stub)
+//! The runtime seam: shards, tasks, time, sockets and wakes. The only importer of glommio.
+//!
+//! Owner:    everything here but `Doorbell`, `Heartbeat` and `Watchdog` belongs to the shard that
+//!           made it and never leaves it.
+//! Promise:  the seam speaks in completions. A read yields a filled chunk and holds none while it
+//!           waits; a write takes what it sends and gives it back. Every future here may be
+//!           dropped at any time without losing a connection, a descriptor or memory.
+//! Bounds:   a connection costs one socket, one slot of the deadline wheel and one armed poll.
+//! Fatal:    the death of a shard's main future, of its ticker or of its executor. The caller's
+//!           hook is told, and by default the process ends.
+//!
+//! What glommio 0.9.0 gets wrong, and where it is guarded against:
+//!
+//! ```text
+//! sleeps although tasks are runnable         executor   a ticker on every shard, and a watchdog
+//! a dropped Task leaks                       task       no Task is ever handed out
+//! spawn polls the child at once              task       spawn only queues
+//! a panic in a task ends the executor        task       catch_unwind around each poll
+//! detached tasks are not run down at exit    executor   drains before the main future ends
+//! a dropped accept loses the connection      listen     waits for readiness, then accepts
+//! set_read_timeout outlives its read         timer      our own deadlines, one slot a connection
+//! slow and countless foreign wakes           wake       one coalesced waker in a latency queue
+//! panics or exits where io_uring is missing  host       looked at first, with cause and remedy
+//! ```
+//!
+//! Another backend replaces this folder; `tests/rt_conformance.rs` is what it has to pass.
+
+mod context;
+pub mod executor;
+pub mod host;
+pub mod listen;
+pub mod task;
+pub mod tcp;
+pub mod timer;
+pub mod wake;
+
+pub use executor::Heartbeat;
+pub use executor::ShardSpec;
+pub use executor::ShardThread;
+pub use executor::Watchdog;
+pub use executor::start;
+pub use host::HostReport;
+pub use host::RtFault;
+pub use host::RtWarning;
+pub use host::check_host;
+pub use listen::ListenSpec;
+pub use listen::Listener;
+pub use listen::bind_socket;
+pub use tcp::IoFault;
+pub use tcp::Stream;
+pub use tcp::connect;
+pub use timer::Deadline;
+pub use wake::Bell;
+pub use wake::Doorbell;
+pub use wake::doorbell;

@@ -1,1 +1,294 @@
-//! (stub)
+//! The PROXY protocol, versions 1 and 2: who the peer of a trusted proxy is.
+//!
+//! Promise:  what is accepted is exactly one header; what follows it is left in the input. An
+//!           IPv4 address in IPv6 clothes is given as IPv4, so that policies see one spelling.
+//! Bounds:   107 bytes for version 1, 2 KiB for version 2. More: refused. TLVs are skipped.
+
+use std::net::IpAddr;
+use std::net::Ipv4Addr;
+use std::net::Ipv6Addr;
+use std::net::SocketAddr;
+use std::str::FromStr;
+
+/// The longest version 1 header with its CRLF.
+pub const V1_BYTES_MAX: usize = 107;
+/// The longest version 2 header that is read; a proxy's TLVs take a few hundred bytes.
+pub const V2_BYTES_MAX: usize = 2048;
+
+const V1_START: &[u8] = b"PROXY ";
+const V2_SIGNATURE: &[u8; 12] = b"\r\n\r\n\0\r\nQUIT\n";
+/// Signature, version and command, family, length.
+const V2_FIXED_BYTES: usize = 16;
+
+/// What the front of a connection is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Proxy {
+    /// The start of a header.
+    NeedMore,
+    /// A header. No addresses: the proxy speaks for itself (LOCAL, UNKNOWN, UNSPEC).
+    Header {
+        source: Option<SocketAddr>,
+        destination: Option<SocketAddr>,
+        consumed: usize,
+    },
+    Refuse(ProxyFault),
+}
+
+/// Why a connection was refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ProxyFault {
+    /// No header at all.
+    Missing,
+    Malformed,
+    TooLong,
+    /// A version or command that does not exist.
+    Version,
+    /// Not a TCP connection.
+    Family,
+}
+
+impl ProxyFault {
+    /// The cause in words, for the operator.
+    pub fn text(self) -> &'static str {
+        match self {
+            ProxyFault::Missing => "no PROXY header",
+            ProxyFault::Malformed => "malformed PROXY header",
+            ProxyFault::TooLong => "PROXY header too long",
+            ProxyFault::Version => "unknown PROXY version or command",
+            ProxyFault::Family => "PROXY header of a connection that is not TCP",
+        }
+    }
+}
+
+impl std::fmt::Display for ProxyFault {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.text())
+    }
+}
+
+impl std::error::Error for ProxyFault {}
+
+/// Reads the header that a connection from a proxy starts with.
+pub fn parse(input: &[u8]) -> Proxy {
+    let read = if starts_alike(input, V2_SIGNATURE) {
+        parse_v2(input)
+    } else if starts_alike(input, V1_START) {
+        parse_v1(input)
+    } else {
+        Err(ProxyFault::Missing)
+    };
+    match read {
+        Ok(None) => Proxy::NeedMore,
+        Ok(Some(header)) => header,
+        Err(fault) => Proxy::Refuse(fault),
+    }
+}
+
+/// Whether `input` may still become something that starts with `start`, or does.
+fn starts_alike(input: &[u8], start: &[u8]) -> bool {
+    input.iter().zip(start).all(|(a, b)| a == b)
+}
+
+/// A header, or `None` while there is more to come.
+type Reading = Result<Option<Proxy>, ProxyFault>;
+
+fn parse_v1(input: &[u8]) -> Reading {
+    let window = input.get(..V1_BYTES_MAX).unwrap_or(input);
+    let Some(end) = memchr::memmem::find(window, b"\r\n") else {
+        let full = window.len() == V1_BYTES_MAX;
+        return if full { Err(ProxyFault::TooLong) } else { Ok(None) };
+    };
+    let line = window.get(V1_START.len()..end).ok_or(ProxyFault::Malformed)?;
+    let line = std::str::from_utf8(line).map_err(|_| ProxyFault::Malformed)?;
+    let consumed = end + 2;
+    let mut words = line.split(' ');
+    let pair = match words.next() {
+        // The rest of the line means nothing then.
+        Some("UNKNOWN") => None,
+        Some("TCP4") => Some(v1_pair::<Ipv4Addr>(words)?),
+        Some("TCP6") => Some(v1_pair::<Ipv6Addr>(words)?),
+        _ => return Err(ProxyFault::Malformed),
+    };
+    Ok(Some(header(pair, consumed)))
+}
+
+/// Source and destination address, source and destination port, and nothing more.
+fn v1_pair<'a, A: FromStr + Into<IpAddr>>(
+    mut words: impl Iterator<Item = &'a str>,
+) -> Result<(SocketAddr, SocketAddr), ProxyFault> {
+    let fields = [words.next(), words.next(), words.next(), words.next(), words.next()];
+    let [Some(source), Some(destination), Some(source_port), Some(port), None] = fields else {
+        return Err(ProxyFault::Malformed);
+    };
+    let address = |word: &str| word.parse::<A>().map(Into::into).map_err(|_| ProxyFault::Malformed);
+    Ok((
+        SocketAddr::new(address(source)?, v1_port(source_port)?),
+        SocketAddr::new(address(destination)?, v1_port(port)?),
+    ))
+}
+
+/// A port without leading zeros, as the specification asks; `u16` alone would take a sign too.
+fn v1_port(word: &str) -> Result<u16, ProxyFault> {
+    let canonical = word == "0" || matches!(word.as_bytes().first(), Some(b'1'..=b'9'));
+    word.parse().ok().filter(|_| canonical).ok_or(ProxyFault::Malformed)
+}
+
+fn parse_v2(input: &[u8]) -> Reading {
+    let Some((fixed, rest)) = input.split_first_chunk::<V2_FIXED_BYTES>() else {
+        return Ok(None);
+    };
+    let [.., version_command, family, len_high, len_low] = *fixed;
+    let len = usize::from(u16::from_be_bytes([len_high, len_low]));
+    if version_command >> 4 != 2 || version_command & 15 > 1 {
+        return Err(ProxyFault::Version);
+    }
+    if V2_FIXED_BYTES + len > V2_BYTES_MAX {
+        return Err(ProxyFault::TooLong);
+    }
+    let Some(block) = rest.get(..len) else {
+        return Ok(None);
+    };
+    let consumed = V2_FIXED_BYTES + len;
+    let is_local = version_command & 15 == 0;
+    let pair = match family {
+        _ if is_local => None,
+        0x00 => None,
+        0x11 => Some(v2_pair::<4>(block)?),
+        0x21 => Some(v2_pair::<16>(block)?),
+        _ => return Err(ProxyFault::Family),
+    };
+    Ok(Some(header(pair, consumed)))
+}
+
+/// Two addresses of `N` octets and two ports; TLVs may follow.
+fn v2_pair<const N: usize>(block: &[u8]) -> Result<(SocketAddr, SocketAddr), ProxyFault>
+where
+    [u8; N]: Into<IpAddr>,
+{
+    let (source, rest) = block.split_first_chunk::<N>().ok_or(ProxyFault::Malformed)?;
+    let (destination, rest) = rest.split_first_chunk::<N>().ok_or(ProxyFault::Malformed)?;
+    let (source_port, rest) = rest.split_first_chunk::<2>().ok_or(ProxyFault::Malformed)?;
+    let (port, _tlvs) = rest.split_first_chunk::<2>().ok_or(ProxyFault::Malformed)?;
+    Ok((
+        SocketAddr::new((*source).into(), u16::from_be_bytes(*source_port)),
+        SocketAddr::new((*destination).into(), u16::from_be_bytes(*port)),
+    ))
+}
+
+fn header(pair: Option<(SocketAddr, SocketAddr)>, consumed: usize) -> Proxy {
+    let plain = |address: SocketAddr| SocketAddr::new(address.ip().to_canonical(), address.port());
+    Proxy::Header {
+        source: pair.map(|(source, _)| plain(source)),
+        destination: pair.map(|(_, destination)| plain(destination)),
+        consumed,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn header_of(source: &str, destination: &str, consumed: usize) -> Proxy {
+        let address = |text: &str| text.parse().ok();
+        Proxy::Header { source: address(source), destination: address(destination), consumed }
+    }
+
+    fn v2(version_command: u8, family: u8, block: &[u8]) -> Vec<u8> {
+        let mut out = V2_SIGNATURE.to_vec();
+        out.extend_from_slice(&[version_command, family]);
+        out.extend_from_slice(&(block.len() as u16).to_be_bytes());
+        out.extend_from_slice(block);
+        out
+    }
+
+    fn check(name: &str, input: &[u8], expected: Proxy) {
+        assert_eq!(parse(input), expected, "{name}");
+        let Proxy::Header { consumed, .. } = expected else { return };
+        for at in 0..consumed {
+            assert_eq!(parse(&input[..at]), Proxy::NeedMore, "{name}, cut at {at}");
+        }
+        let more = [input, b"EHLO x\r\n"].concat();
+        assert_eq!(parse(&more), expected, "{name}, with more behind");
+    }
+
+    #[test]
+    fn version_1_is_one_strict_line() {
+        let malformed = Proxy::Refuse(ProxyFault::Malformed);
+        let none = |consumed| Proxy::Header { source: None, destination: None, consumed };
+        let longest = format!("PROXY UNKNOWN {}\r\n", "f".repeat(V1_BYTES_MAX - 16));
+        let longer = format!("PROXY UNKNOWN {}\r\n", "f".repeat(V1_BYTES_MAX - 15));
+        let rows: &[(&str, &str, Proxy)] = &[
+            (
+                "TCP4",
+                "PROXY TCP4 192.0.2.1 192.0.2.2 5000 25\r\n",
+                header_of("192.0.2.1:5000", "192.0.2.2:25", 40),
+            ),
+            (
+                "TCP6",
+                "PROXY TCP6 2001:db8::1 ::1 65535 0\r\n",
+                header_of("[2001:db8::1]:65535", "[::1]:0", 36),
+            ),
+            (
+                "mapped",
+                "PROXY TCP6 ::ffff:192.0.2.1 ::1 1 2\r\n",
+                header_of("192.0.2.1:1", "[::1]:2", 37),
+            ),
+            ("unknown", "PROXY UNKNOWN\r\n", none(15)),
+            ("unknown with words", "PROXY UNKNOWN ::1 ::1 1 2\r\n", none(27)),
+            ("as long as may be", &longest, none(V1_BYTES_MAX)),
+            ("too long", &longer, Proxy::Refuse(ProxyFault::TooLong)),
+            ("no header", "EHLO x\r\n", Proxy::Refuse(ProxyFault::Missing)),
+            ("lower case", "proxy TCP4", Proxy::Refuse(ProxyFault::Missing)),
+            ("another word", "PROXYTCP4", Proxy::Refuse(ProxyFault::Missing)),
+            ("wrong family", "PROXY TCP4 ::1 ::1 1 2\r\n", malformed),
+            ("UDP", "PROXY UDP4 192.0.2.1 192.0.2.2 1 2\r\n", malformed),
+            ("two spaces", "PROXY TCP4  192.0.2.1 192.0.2.2 1 2\r\n", malformed),
+            ("a word too many", "PROXY TCP4 192.0.2.1 192.0.2.2 1 2 3\r\n", malformed),
+            ("a word too few", "PROXY TCP4 192.0.2.1 192.0.2.2 1\r\n", malformed),
+            ("port too large", "PROXY TCP4 192.0.2.1 192.0.2.2 1 65536\r\n", malformed),
+            ("port with zeros", "PROXY TCP4 192.0.2.1 192.0.2.2 01 2\r\n", malformed),
+            ("port with a sign", "PROXY TCP4 192.0.2.1 192.0.2.2 +1 2\r\n", malformed),
+            ("address with zeros", "PROXY TCP4 192.0.02.1 192.0.2.2 1 2\r\n", malformed),
+            ("bare LF", "PROXY TCP4 192.0.2.1 192.0.2.2 1 2\nEHLO x\r\n", malformed),
+            ("nothing said", "PROXY \r\n", malformed),
+        ];
+        for (name, input, expected) in rows {
+            check(name, input.as_bytes(), *expected);
+        }
+    }
+
+    #[test]
+    fn version_2_is_read_by_its_length() {
+        let tcp4 = [192, 0, 2, 1, 192, 0, 2, 2, 0x13, 0x88, 0, 25];
+        let mut tcp6 = [0; 36];
+        tcp6[15] = 1;
+        tcp6[31] = 2;
+        tcp6[35] = 25;
+        let tlvs = [&tcp4[..], &[3, 0, 4, 1, 2, 3, 4]].concat();
+        let large = [&tcp4[..], &vec![0; V2_BYTES_MAX - 28]].concat();
+        let larger = [&tcp4[..], &vec![0; V2_BYTES_MAX - 27]].concat();
+        let none = |consumed| Proxy::Header { source: None, destination: None, consumed };
+        let four = |consumed| header_of("192.0.2.1:5000", "192.0.2.2:25", consumed);
+        let refuse = Proxy::Refuse;
+        let rows: &[(&str, Vec<u8>, Proxy)] = &[
+            ("TCP4", v2(0x21, 0x11, &tcp4), four(28)),
+            ("TCP4 with TLVs", v2(0x21, 0x11, &tlvs), four(35)),
+            ("as long as may be", v2(0x21, 0x11, &large), four(V2_BYTES_MAX)),
+            ("TCP6", v2(0x21, 0x21, &tcp6), header_of("[::1]:0", "[::2]:25", 52)),
+            ("local", v2(0x20, 0x00, b""), none(16)),
+            ("local with addresses", v2(0x20, 0x11, &tcp4), none(28)),
+            ("unspecified", v2(0x21, 0x00, b"xyz"), none(19)),
+            ("too long", v2(0x21, 0x11, &larger), refuse(ProxyFault::TooLong)),
+            ("too short", v2(0x21, 0x11, &tcp4[..11]), refuse(ProxyFault::Malformed)),
+            ("TCP6 too short", v2(0x21, 0x21, &tcp4), refuse(ProxyFault::Malformed)),
+            ("UDP", v2(0x21, 0x12, &tcp4), refuse(ProxyFault::Family)),
+            ("unix", v2(0x21, 0x31, &[0; 216]), refuse(ProxyFault::Family)),
+            ("version 3", v2(0x31, 0x11, &tcp4), refuse(ProxyFault::Version)),
+            ("command 2", v2(0x22, 0x11, &tcp4), refuse(ProxyFault::Version)),
+            ("a broken signature", b"\r\n\r\n\0\r\nQUIT\r".to_vec(), refuse(ProxyFault::Missing)),
+        ];
+        for (name, input, expected) in rows {
+            check(name, input, *expected);
+        }
+    }
+}

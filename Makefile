@@ -1,0 +1,61 @@
+# The way in. `make run` gives a server, `make test` checks it. Missing system packages are installed
+# when root, else named (.ci/deps).
+
+# One profile for running, tests, lints and benches, so that RocksDB is compiled once for them all.
+CARGO := PATH="$(HOME)/.cargo/bin:$$PATH" cargo
+CARGO_FLAGS ?=
+# Named stops for the crash tests. They change two small crates and no C++.
+FAILPOINTS := --features ringpost/failpoints
+
+# For `make run`: what follows `ringpost serve`.
+ARGS ?=
+# For `make crash`: how often the server is killed.
+N ?= 200
+# For `make fuzz`: how long each target runs.
+FUZZ_SECONDS ?= 60
+
+.PHONY: help run test bench lint release crash fuzz
+
+help:
+	@echo 'make run      a server on 127.0.0.1:2525 (ARGS="--config FILE")'
+	@echo 'make test     all tests'
+	@echo 'make lint     formatting and clippy; warnings are errors'
+	@echo 'make bench    criterion benches'
+	@echo 'make release  the binary to ship'
+	@echo 'make crash    kills the server N=$(N) times under load and counts the mail'
+	@echo 'make fuzz     every fuzz target for FUZZ_SECONDS=$(FUZZ_SECONDS)'
+
+run:
+	@.ci/deps build
+	$(CARGO) run --release $(CARGO_FLAGS) -- serve $(ARGS)
+
+test:
+	@.ci/deps test
+	$(CARGO) test --release --workspace $(FAILPOINTS) $(CARGO_FLAGS)
+
+lint:
+	@.ci/deps build
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --release --workspace --all-targets $(FAILPOINTS) $(CARGO_FLAGS) -- \
+	    -D warnings -D clippy::undocumented_unsafe_blocks
+
+bench:
+	@.ci/deps bench
+	$(CARGO) bench --workspace $(CARGO_FLAGS)
+
+release:
+	@.ci/deps build
+	$(CARGO) build --profile dist $(CARGO_FLAGS)
+
+crash:
+	@.ci/deps test
+	RINGPOST_CRASH_KILLS=$(N) $(CARGO) test --release $(FAILPOINTS) $(CARGO_FLAGS) --test crash -- --nocapture
+
+fuzz:
+	@.ci/deps build
+	@$(CARGO) +nightly fuzz --version >/dev/null 2>&1 || \
+	    { echo 'fuzz: cargo-fuzz or a nightly Rust is missing (rustup toolchain install nightly; cargo install cargo-fuzz)' >&2; exit 1; }
+	@set -e; for target in $$($(CARGO) +nightly fuzz list --fuzz-dir tests/fuzz); do \
+	    echo "fuzz: $$target for $(FUZZ_SECONDS) s"; \
+	    $(CARGO) +nightly fuzz run --fuzz-dir tests/fuzz $$target -- -max_total_time=$(FUZZ_SECONDS); \
+	done

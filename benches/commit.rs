@@ -1,0 +1,125 @@
+//! Group commit with the real store on the real disk: 4 KB messages, 100 waiters, one partition.
+//!
+//! Before criterion's figures a longer run prints counts that do not depend on the clock alone:
+//! CPU of the whole process per message, syncs per message, messages per sync.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::atomic::Ordering;
+use std::task::Context;
+use std::task::Poll;
+use std::task::Waker;
+use std::time::Duration;
+use std::time::Instant;
+
+use criterion::Criterion;
+use criterion::Throughput;
+use criterion::criterion_group;
+use criterion::criterion_main;
+
+#[path = "../tests/queue_desk/mod.rs"]
+mod queue_desk;
+
+use queue_desk::Desk;
+use queue_desk::NOW_MS;
+use queue_desk::envelope;
+use queue_desk::recipients;
+use ringpost::base::ChunkPool;
+use ringpost::base::Slice;
+use ringpost::queue::CommitFault;
+use ringpost::queue::Committed;
+use ringpost::queue::Committer;
+use ringpost::queue::Envelope;
+use ringpost::queue::SpoolOptions;
+
+const WAITERS: usize = 100;
+const BYTES: usize = 4096;
+const LONG_RUN: u64 = 60_000;
+
+type Storing<'e> = Pin<Box<dyn Future<Output = Result<Committed, CommitFault>> + 'e>>;
+
+async fn store(
+    committer: &Committer,
+    pool: &ChunkPool,
+    text: &[u8],
+    envelope: &Envelope<'_>,
+) -> Result<Committed, CommitFault> {
+    let mut body = committer.body(NOW_MS)?;
+    let mut chunk = pool.try_take().expect("the pool is large enough");
+    chunk.fill_from(text);
+    body.push(Slice::new(chunk, 0..text.len())).await?;
+    body.finish(envelope, NOW_MS).await
+}
+
+/// Stores `count` messages, `WAITERS` of them at a time.
+fn store_many(desk: &Desk, count: u64) {
+    let list = recipients(&["one@example.test"]);
+    let envelope = envelope(list.as_recipients());
+    // Text that compresses about as mail does.
+    let line = b"The quick brown fox of message 4711 jumps over the lazy dog, again.\r\n";
+    let text: Vec<u8> = line.iter().copied().cycle().take(BYTES).collect();
+    let begin =
+        || -> Storing<'_> { Box::pin(store(&desk.committer, &desk.pool, &text, &envelope)) };
+    let mut context = Context::from_waker(Waker::noop());
+    let mut running: Vec<Storing<'_>> = (0..WAITERS).map(|_| begin()).collect();
+    let mut done = 0;
+    while done < count {
+        for storing in &mut running {
+            if let Poll::Ready(stored) = storing.as_mut().poll(&mut context) {
+                stored.expect("the disk has room");
+                done += 1;
+                *storing = begin();
+                let begun = storing.as_mut().poll(&mut context);
+                assert!(begun.is_pending(), "nothing is stored before it is written");
+            }
+        }
+        while desk.committer.pump() == 0 {
+            std::thread::park();
+        }
+    }
+    for storing in running {
+        desk.run(storing).expect("the disk has room");
+    }
+}
+
+/// CPU time of this process, all threads, user and system. The kernel counts in hundredths.
+fn cpu_us() -> u64 {
+    let stat = std::fs::read_to_string("/proc/self/stat").expect("Linux has /proc");
+    let fields: Vec<&str> =
+        stat.rsplit(')').next().expect("a name in brackets").split_whitespace().collect();
+    let ticks = |place: usize| fields[place].parse::<u64>().expect("a number of ticks");
+    (ticks(11) + ticks(12)) * 10_000
+}
+
+fn commit(criterion: &mut Criterion) {
+    let folder = tempfile::tempdir().expect("a folder for the spool");
+    let desk = Desk::with(SpoolOptions::new(folder.path(), NOW_MS));
+    store_many(&desk, 5_000);
+    let counts = desk.thread.handle();
+    let syncs = || counts.counts().syncs.load(Ordering::Relaxed);
+    let (cpu_before, syncs_before, begun) = (cpu_us(), syncs(), Instant::now());
+    store_many(&desk, LONG_RUN);
+    let spent = begun.elapsed();
+    let shared = syncs() - syncs_before;
+    println!(
+        "commit: {LONG_RUN} messages of {BYTES} bytes, {WAITERS} waiters: {:.0} per second, \
+         {:.1} us of CPU each, {shared} syncs, {:.1} messages per sync",
+        LONG_RUN as f64 / spent.as_secs_f64(),
+        (cpu_us() - cpu_before) as f64 / LONG_RUN as f64,
+        LONG_RUN as f64 / shared as f64,
+    );
+    let mut group = criterion.benchmark_group("commit");
+    group.measurement_time(Duration::from_secs(5)).sample_size(10);
+    group.throughput(Throughput::Elements(1));
+    group.bench_function("4k_100_waiters", |bencher| {
+        bencher.iter_custom(|count| {
+            let begun = Instant::now();
+            store_many(&desk, count);
+            begun.elapsed()
+        });
+    });
+    group.finish();
+}
+
+criterion_group!(benches, commit);
+criterion_main!(benches);

@@ -1,0 +1,52 @@
+//! Waking a shard from another thread: what every commit pays once per batch.
+//!
+//! Napkin: an eventfd write, an io_uring completion and a poll of the pump: 5-20 us on an idle
+//! shard. On a busy one the latency queue's promise counts, a few milliseconds at worst.
+//!
+//! Last measured: see the figures in README.md.
+
+use std::sync::mpsc;
+use std::time::Duration;
+use std::time::Instant;
+
+use criterion::Criterion;
+use criterion::criterion_group;
+use criterion::criterion_main;
+use ringpost::rt;
+use ringpost::rt::ShardSpec;
+use ringpost::rt::task;
+
+/// Rings `count` times, each after the answer to the one before; the time of all.
+fn ring_pong(count: u64) -> Duration {
+    let (doorbell, mut bell) = rt::doorbell();
+    let (answer, answers) = mpsc::sync_channel(1);
+    let shard = rt::start(ShardSpec::new("bench", None), move || async move {
+        let (done, mut end) = rt::doorbell();
+        task::spawn_latency(async move {
+            for _ in 0..count {
+                bell.wait().await;
+                if answer.send(()).is_err() {
+                    break;
+                }
+            }
+            done.ring();
+        });
+        end.wait().await;
+    })
+    .expect("a shard starts on a machine that can run the bench");
+    let began = Instant::now();
+    for _ in 0..count {
+        doorbell.ring();
+        answers.recv().expect("the shard answers each ring");
+    }
+    let elapsed = began.elapsed();
+    shard.join().expect("the shard ends in order");
+    elapsed
+}
+
+fn wakes(c: &mut Criterion) {
+    c.bench_function("wake/ring to answer", |b| b.iter_custom(ring_pong));
+}
+
+criterion_group!(benches, wakes);
+criterion_main!(benches);

@@ -1,0 +1,522 @@
+//! Giving up what a server no longer needs once its ports are bound and its spool is its own.
+//!
+//! Order:    limits raised, ports bound, spool made and log opened as root; then `drop_to` (or
+//!           `lock_down`, when not started as root); then threads. It refuses to run beside other
+//!           threads: glibc carries a change of ids to all threads, but capabilities, the bounding
+//!           set and `no_new_privs` belong to one thread and are only inherited by those it starts.
+//! Promise:  afterwards no id of this process is root's, no capability is held but perhaps the one
+//!           to bind a low port, no program it might start can gain any, and memory (mail,
+//!           passwords, TLS keys) can be neither dumped nor traced by others of the same user.
+//!           What was reached is read back; anything else is a fault, and the server does not start.
+//! Kept:     CAP_NET_BIND_SERVICE, if a reload may have to bind a port below 1024 again. Nothing
+//!           else: CAP_SYS_NICE would serve `set_mempolicy` in containers only, where a pinned
+//!           thread gets memory of its node anyway; CAP_IPC_LOCK is replaced by a raised memlock.
+//! Costs:    an undumpable process cannot read its own `/proc/self/{fd,io,maps}`; `status`, `stat`
+//!           and `statm` stay readable. A reload reads certificates as the user, so keys must be
+//!           readable for its group. There are no core dumps.
+
+use std::ffi::CStr;
+use std::ffi::CString;
+use std::fmt;
+use std::fs;
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+use std::path::PathBuf;
+
+use caps::CapSet;
+use caps::Capability;
+use caps::CapsHashSet;
+
+use crate::base::fault::Blame;
+
+/// What `getpwnam_r` may need at most for one entry; glibc's own callers stop there too.
+const ACCOUNT_BYTES_MAX: usize = 1 << 20;
+
+const SPOOL_MODE: u32 = 0o700;
+
+/// A user of this machine that the server runs as.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Account {
+    pub user: String,
+    pub uid: u32,
+    pub gid: u32,
+}
+
+/// Whether the right to bind ports below 1024 is kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PortCapability {
+    Keep,
+    Drop,
+}
+
+/// Why the server does not start with, or without, the rights it has.
+#[derive(Debug)]
+pub enum PrivilegeFault {
+    NoSuchUser { user: String },
+    NoSuchGroup { group: String },
+    AccountUnreadable { name: String, cause: io::Error },
+    IsRoot { user: String },
+    ThreadsRun { count: usize },
+    Refused { step: &'static str, cause: io::Error },
+    Capabilities { step: &'static str, cause: String },
+    NotDropped { what: String },
+    NoFolder { path: PathBuf, cause: io::Error },
+    NotOwner { path: PathBuf, owner: u32, account: Account },
+    NotWritable { path: PathBuf, barrier: PathBuf, user: String, cause: io::Error },
+}
+
+impl PrivilegeFault {
+    pub fn blame(&self) -> Blame {
+        match self {
+            PrivilegeFault::ThreadsRun { .. } | PrivilegeFault::NotDropped { .. } => Blame::Us,
+            _ => Blame::Operator,
+        }
+    }
+}
+
+impl fmt::Display for PrivilegeFault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            PrivilegeFault::NoSuchUser { user } => write!(
+                f,
+                "there is no user `{user}`; make one (`useradd --system --shell \
+                 /usr/sbin/nologin {user}`) or name another in the configuration"
+            ),
+            PrivilegeFault::NoSuchGroup { group } => write!(
+                f,
+                "there is no group `{group}`; make one (`groupadd --system {group}`) or name \
+                 another in the configuration"
+            ),
+            PrivilegeFault::AccountUnreadable { name, cause } => {
+                write!(f, "`{name}` could not be looked up ({cause}); check /etc/nsswitch.conf")
+            }
+            PrivilegeFault::IsRoot { user } => write!(
+                f,
+                "`{user}` has the id of root; name a user without rights, so that a mistake in \
+                 the server is not one in the machine"
+            ),
+            PrivilegeFault::ThreadsRun { count } => {
+                write!(f, "{count} threads run already; rights are dropped before the first one")
+            }
+            PrivilegeFault::Refused { step, cause } => write!(
+                f,
+                "{step} was refused ({cause}); a container that starts the server as root must \
+                 leave it CAP_SETUID and CAP_SETGID, or start it as an unprivileged user"
+            ),
+            PrivilegeFault::Capabilities { step, cause } => {
+                write!(f, "capabilities: {step} failed ({cause})")
+            }
+            PrivilegeFault::NotDropped { what } => {
+                write!(f, "rights were dropped, and yet {what}; not going on like this")
+            }
+            PrivilegeFault::NoFolder { path, cause } => write!(
+                f,
+                "{} is no usable folder ({cause}); it must be a folder, not a link, in a place \
+                 where the server may make one",
+                path.display()
+            ),
+            PrivilegeFault::NotOwner { path, owner, account } => write!(
+                f,
+                "{path} and what is in it belong to the user with id {owner}, not to `{user}`; \
+                 stop whatever else uses it, then `chown -R {user}: {path}`",
+                path = path.display(),
+                user = account.user
+            ),
+            PrivilegeFault::NotWritable { path, barrier, user, cause } => write!(
+                f,
+                "`{user}` may not write to {} ({cause} at {}); give it the right there (`chown`, \
+                 `chmod`), or choose another path",
+                path.display(),
+                barrier.display()
+            ),
+        }
+    }
+}
+
+impl std::error::Error for PrivilegeFault {}
+
+/// Whether the process has root's rights at all, and so something to give up.
+pub fn runs_as_root() -> bool {
+    // SAFETY: reads a number; it cannot fail.
+    unsafe { libc::geteuid() == 0 }
+}
+
+impl Account {
+    /// The account of `user`, with `group` in place of its own one if that is given.
+    pub fn find(user: &str, group: Option<&str>) -> Result<Account, PrivilegeFault> {
+        let (uid, gid) = find_user(user)?;
+        let gid = group.map_or(Ok(gid), find_group)?;
+        if uid == 0 {
+            return Err(PrivilegeFault::IsRoot { user: user.to_owned() });
+        }
+        Ok(Account { user: user.to_owned(), uid, gid })
+    }
+}
+
+fn find_user(user: &str) -> Result<(u32, u32), PrivilegeFault> {
+    let found = look_up(user, |name, buffer| {
+        // SAFETY: a `passwd` is numbers and pointers, for which all zeroes is a value. The buffer
+        // and the places for the answer outlive the call; the pointers are not followed later.
+        unsafe {
+            let mut entry: libc::passwd = std::mem::zeroed();
+            let mut found = std::ptr::null_mut();
+            let at = buffer.as_mut_ptr().cast();
+            let errno = libc::getpwnam_r(name.as_ptr(), &mut entry, at, buffer.len(), &mut found);
+            (errno, (!found.is_null()).then_some((entry.pw_uid, entry.pw_gid)))
+        }
+    })?;
+    found.ok_or_else(|| PrivilegeFault::NoSuchUser { user: user.to_owned() })
+}
+
+fn find_group(group: &str) -> Result<u32, PrivilegeFault> {
+    let found = look_up(group, |name, buffer| {
+        // SAFETY: as in `find_user`.
+        unsafe {
+            let mut entry: libc::group = std::mem::zeroed();
+            let mut found = std::ptr::null_mut();
+            let at = buffer.as_mut_ptr().cast();
+            let errno = libc::getgrnam_r(name.as_ptr(), &mut entry, at, buffer.len(), &mut found);
+            (errno, (!found.is_null()).then_some(entry.gr_gid))
+        }
+    })?;
+    found.ok_or_else(|| PrivilegeFault::NoSuchGroup { group: group.to_owned() })
+}
+
+/// Calls `ask` with a growing buffer until the entry fits into it.
+fn look_up<T>(
+    name: &str,
+    mut ask: impl FnMut(&CStr, &mut [u8]) -> (i32, Option<T>),
+) -> Result<Option<T>, PrivilegeFault> {
+    let Ok(c_name) = CString::new(name) else {
+        return Ok(None);
+    };
+    let mut buffer = vec![0; 4096];
+    loop {
+        match ask(&c_name, &mut buffer) {
+            (libc::ERANGE, _) if buffer.len() < ACCOUNT_BYTES_MAX => {
+                buffer.resize(buffer.len() * 4, 0);
+            }
+            (libc::EINTR, _) => {}
+            // Several name services answer with these for "not found".
+            (0 | libc::ENOENT | libc::ESRCH, found) => return Ok(found),
+            (errno, _) => {
+                let cause = io::Error::from_raw_os_error(errno);
+                return Err(PrivilegeFault::AccountUnreadable { name: name.to_owned(), cause });
+            }
+        }
+    }
+}
+
+/// Makes a folder that only `account` may enter, or checks that one is. As root it gives a new or
+/// an empty folder to the account. It never changes owners inside of a folder: whoever could write
+/// there before may have put a link to something else.
+pub fn own_folder(path: &Path, account: Option<&Account>) -> Result<(), PrivilegeFault> {
+    let no_folder = |cause| PrivilegeFault::NoFolder { path: path.to_owned(), cause };
+    fs::DirBuilder::new().recursive(true).mode(SPOOL_MODE).create(path).map_err(no_folder)?;
+    let (Some(account), true) = (account, runs_as_root()) else {
+        return Ok(());
+    };
+    let flags = libc::O_DIRECTORY | libc::O_NOFOLLOW | libc::O_CLOEXEC;
+    let folder = fs::OpenOptions::new().read(true).custom_flags(flags).open(path);
+    let folder = folder.map_err(no_folder)?;
+    let owner = folder.metadata().map_err(no_folder)?.uid();
+    if owner == account.uid {
+        return Ok(());
+    }
+    if fs::read_dir(path).map_err(no_folder)?.next().is_some() {
+        let account = account.clone();
+        return Err(PrivilegeFault::NotOwner { path: path.to_owned(), owner, account });
+    }
+    std::os::unix::fs::fchown(&folder, Some(account.uid), Some(account.gid)).map_err(no_folder)
+}
+
+/// Whether this process may make files in `path`, asked of the kernel. For after the drop.
+pub fn check_writable(path: &Path, user: &str) -> Result<(), PrivilegeFault> {
+    let Err(cause) = may(path, libc::W_OK | libc::X_OK) else {
+        return Ok(());
+    };
+    // The outermost folder that cannot be passed is what has to be mended.
+    let mut above: Vec<&Path> = path.ancestors().skip(1).collect();
+    above.reverse();
+    let barrier = above
+        .into_iter()
+        .find(|folder| !folder.as_os_str().is_empty() && may(folder, libc::X_OK).is_err());
+    Err(PrivilegeFault::NotWritable {
+        path: path.to_owned(),
+        barrier: barrier.unwrap_or(path).to_owned(),
+        user: user.to_owned(),
+        cause,
+    })
+}
+
+fn may(path: &Path, mode: i32) -> io::Result<()> {
+    let path = CString::new(path.as_os_str().as_bytes()).map_err(io::Error::other)?;
+    // SAFETY: the path is a string that ends with a NUL and outlives the call.
+    let failed = unsafe { libc::faccessat(libc::AT_FDCWD, path.as_ptr(), mode, libc::AT_EACCESS) };
+    if failed == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// From root to `account`, for good.
+pub fn drop_to(account: &Account, ports: PortCapability) -> Result<(), PrivilegeFault> {
+    assert_ne!(account.uid, 0, "`Account::find` refuses root");
+    check_single_thread()?;
+    // Needs CAP_SETPCAP, which is gone with the user id, so it comes first.
+    clear_bounding()?;
+    set_flag(
+        libc::PR_SET_KEEPCAPS,
+        (ports == PortCapability::Keep).into(),
+        "keeping capabilities",
+    )?;
+    change_ids(account)?;
+    lock_down(ports)?;
+    check_dropped(account)
+}
+
+/// For a process that is not root, and the last step for one that was: only the capability that is
+/// kept, no way to a new one, no dumps.
+pub fn lock_down(ports: PortCapability) -> Result<(), PrivilegeFault> {
+    check_single_thread()?;
+    if !runs_as_root() {
+        keep_only(ports)?;
+    }
+    set_flag(libc::PR_SET_KEEPCAPS, 0, "forgetting to keep capabilities")?;
+    set_flag(libc::PR_SET_NO_NEW_PRIVS, 1, "no_new_privs")?;
+    set_flag(libc::PR_SET_DUMPABLE, 0, "making the process undumpable")
+}
+
+fn check_single_thread() -> Result<(), PrivilegeFault> {
+    match fs::read_dir("/proc/self/task").map(Iterator::count) {
+        Ok(1) => Ok(()),
+        Ok(count) => Err(PrivilegeFault::ThreadsRun { count }),
+        Err(cause) => Err(PrivilegeFault::Refused { step: "counting threads in /proc", cause }),
+    }
+}
+
+fn change_ids(account: &Account) -> Result<(), PrivilegeFault> {
+    let refused = |step| PrivilegeFault::Refused { step, cause: io::Error::last_os_error() };
+    let user = CString::new(account.user.as_str()).expect("it was found by this name");
+    let (uid, gid) = (account.uid, account.gid);
+    // Groups first, for changing them needs the user id that goes last.
+    // SAFETY: `user` ends with a NUL and outlives the call; the others take numbers.
+    unsafe {
+        if libc::initgroups(user.as_ptr(), gid) != 0 {
+            return Err(refused("taking the user's groups (initgroups)"));
+        }
+        if libc::setresgid(gid, gid, gid) != 0 {
+            return Err(refused("taking the group's id (setresgid)"));
+        }
+        if libc::setresuid(uid, uid, uid) != 0 {
+            return Err(refused("taking the user's id (setresuid)"));
+        }
+    }
+    Ok(())
+}
+
+fn clear_bounding() -> Result<(), PrivilegeFault> {
+    let step = "clearing the bounding set";
+    // Without CAP_SETPCAP the set cannot be cleared. `no_new_privs` says the same by itself.
+    if !has(CapSet::Effective, Capability::CAP_SETPCAP)? {
+        return Ok(());
+    }
+    for capability in caps::runtime::thread_all_supported() {
+        if has(CapSet::Bounding, capability)? {
+            caps::drop(None, CapSet::Bounding, capability).map_err(|f| capabilities(step, f))?;
+        }
+    }
+    Ok(())
+}
+
+/// Leaves what is wanted of what is held. A capability that was never held is not an error here:
+/// the port is bound, and a reload that needs it again says so.
+fn keep_only(ports: PortCapability) -> Result<(), PrivilegeFault> {
+    let port = Capability::CAP_NET_BIND_SERVICE;
+    let mut keep = CapsHashSet::new();
+    if ports == PortCapability::Keep && has(CapSet::Permitted, port)? {
+        keep.insert(port);
+    }
+    // The ambient set is part of the others, and the effective one of the permitted: in this
+    // order each call leaves a state that the kernel accepts.
+    if caps::runtime::ambient_set_supported().is_ok() {
+        let cleared = caps::clear(None, CapSet::Ambient);
+        cleared.map_err(|fault| capabilities("clearing the ambient set", fault))?;
+    }
+    let none = CapsHashSet::new();
+    for (set, value) in
+        [(CapSet::Inheritable, &none), (CapSet::Effective, &keep), (CapSet::Permitted, &keep)]
+    {
+        caps::set(None, set, value).map_err(|fault| capabilities("shedding the rest", fault))?;
+    }
+    Ok(())
+}
+
+fn has(set: CapSet, capability: Capability) -> Result<bool, PrivilegeFault> {
+    caps::has_cap(None, set, capability).map_err(|fault| capabilities("reading them", fault))
+}
+
+fn capabilities(step: &'static str, fault: caps::errors::CapsError) -> PrivilegeFault {
+    PrivilegeFault::Capabilities { step, cause: fault.to_string() }
+}
+
+fn set_flag(option: i32, value: libc::c_ulong, step: &'static str) -> Result<(), PrivilegeFault> {
+    let zero: libc::c_ulong = 0;
+    // SAFETY: the options used here take numbers only, and change nothing but this process.
+    if unsafe { libc::prctl(option, value, zero, zero, zero) } == 0 {
+        return Ok(());
+    }
+    Err(PrivilegeFault::Refused { step, cause: io::Error::last_os_error() })
+}
+
+/// Reads back what was reached, for a setuid that failed quietly is how servers are taken over.
+fn check_dropped(account: &Account) -> Result<(), PrivilegeFault> {
+    let not_dropped = |what: String| Err(PrivilegeFault::NotDropped { what });
+    let (mut uids, mut gids) = ([0; 3], [0; 3]);
+    // SAFETY: six places for numbers that outlive the calls.
+    unsafe {
+        let [real, effective, saved] = &mut uids;
+        libc::getresuid(real, effective, saved);
+        let [real, effective, saved] = &mut gids;
+        libc::getresgid(real, effective, saved);
+    }
+    if uids != [account.uid; 3] || gids != [account.gid; 3] {
+        return not_dropped(format!("the ids are {uids:?} and {gids:?}"));
+    }
+    // SAFETY: takes a number. If it works after all, the next line ends the start.
+    if unsafe { libc::setresuid(0, 0, 0) } == 0 {
+        return not_dropped("the way back to root is open".to_owned());
+    }
+    let mut held = caps::read(None, CapSet::Permitted).map_err(|f| capabilities("reading", f))?;
+    held.remove(&Capability::CAP_NET_BIND_SERVICE);
+    if held.is_empty() { Ok(()) } else { not_dropped(format!("{held:?} is held")) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    use std::os::unix::fs::PermissionsExt;
+
+    use crate::boot::alone;
+
+    fn nobody() -> Account {
+        Account::find("nobody", None).expect("every machine has nobody")
+    }
+
+    #[test]
+    fn accounts_are_found_or_named() {
+        assert!(nobody().uid > 0);
+        let rows = [
+            ("no user", Account::find("no-such-user", None), "there is no user `no-such-user`"),
+            ("no group", Account::find("nobody", Some("no-such-group")), "there is no group"),
+            ("root", Account::find("root", None), "`root` has the id of root"),
+            ("a NUL", Account::find("no\0body", None), "there is no user"),
+        ];
+        for (row, found, text) in rows {
+            let fault = found.expect_err(row).to_string();
+            assert!(fault.starts_with(text), "{row}: {fault}");
+        }
+        let daemon = Account::find("nobody", Some("daemon")).expect("every machine has daemon");
+        assert_ne!(daemon.gid, nobody().gid);
+    }
+
+    #[test]
+    fn folders_are_made_given_and_refused() {
+        let root = tempfile::tempdir().expect("a folder for the test");
+        let spool = root.path().join("a/spool");
+        own_folder(&spool, Some(&nobody())).expect("a new folder is made");
+        own_folder(&spool, Some(&nobody())).expect("its own folder is taken");
+        assert_eq!(fs::metadata(&spool).expect("it is there").mode() & 0o777, SPOOL_MODE);
+        let file = root.path().join("file");
+        fs::write(&file, "x").expect("written");
+        assert!(matches!(own_folder(&file, None), Err(PrivilegeFault::NoFolder { .. })));
+        if !runs_as_root() {
+            return;
+        }
+        assert_eq!(fs::metadata(&spool).expect("it is there").uid(), nobody().uid);
+        let foreign = own_folder(root.path(), Some(&nobody())).expect_err("it is root's and full");
+        assert!(foreign.to_string().contains("chown -R nobody:"), "{foreign}");
+        let link = root.path().join("link");
+        std::os::unix::fs::symlink("/etc", &link).expect("linked");
+        assert!(matches!(own_folder(&link, Some(&nobody())), Err(PrivilegeFault::NoFolder { .. })));
+    }
+
+    #[test]
+    fn rights_are_not_dropped_beside_other_threads() {
+        let (done, wait) = std::sync::mpsc::channel::<()>();
+        let other = std::thread::spawn(move || wait.recv());
+        let fault = lock_down(PortCapability::Drop).expect_err("another thread runs");
+        assert!(matches!(fault, PrivilegeFault::ThreadsRun { count: 2.. }), "{fault}");
+        drop(done);
+        assert!(other.join().expect("it ended").is_err());
+    }
+
+    fn status_of(text: &str, key: &str) -> String {
+        let line = text.lines().find_map(|line| line.strip_prefix(key));
+        line.unwrap_or_else(|| panic!("{key} in {text}"))
+            .split_whitespace()
+            .collect::<Vec<_>>()
+            .join(" ")
+    }
+
+    /// Drops in a process of its own and prints what the kernel then says about it.
+    fn check_drop(name: &str, ports: PortCapability, permitted: &str) {
+        if !runs_as_root() {
+            println!("{name}: only root has something to drop; not tested");
+            return;
+        }
+        let out = alone::run(name, || {
+            let root = tempfile::tempdir().expect("a folder for the test");
+            fs::set_permissions(root.path(), fs::Permissions::from_mode(0o755)).expect("opened");
+            let (own, shut) = (root.path().join("own"), root.path().join("shut"));
+            own_folder(&own, Some(&nobody())).expect("it is made");
+            fs::create_dir_all(shut.join("inner")).expect("made");
+            fs::set_permissions(&shut, fs::Permissions::from_mode(0o700)).expect("shut");
+            drop_to(&nobody(), ports).expect("root may drop");
+            check_writable(&own, "nobody").expect("it owns this");
+            let fault = check_writable(&shut.join("inner"), "nobody").expect_err("it is shut");
+            let PrivilegeFault::NotWritable { barrier, .. } = fault else {
+                panic!("{fault}");
+            };
+            assert_eq!(barrier, shut);
+            println!("{}", fs::read_to_string("/proc/self/status").expect("readable"));
+            println!("Task: {}", std::thread::spawn(runs_as_root).join().expect("it ran"));
+            // The folder is root's; a former root cannot remove it, the parent's test run can.
+            println!("Left: {}", root.keep().display());
+        });
+        let text = String::from_utf8_lossy(&out.stdout);
+        assert!(out.status.success(), "{text}{}", String::from_utf8_lossy(&out.stderr));
+        fs::remove_dir_all(status_of(&text, "Left:")).expect("root may remove it");
+        let (uid, gid) = (nobody().uid, nobody().gid);
+        let rows = [
+            ("Uid:", format!("{uid} {uid} {uid} {uid}")),
+            ("Gid:", format!("{gid} {gid} {gid} {gid}")),
+            ("Groups:", gid.to_string()),
+            ("CapPrm:", permitted.to_owned()),
+            ("CapEff:", permitted.to_owned()),
+            ("CapInh:", "0000000000000000".to_owned()),
+            ("CapAmb:", "0000000000000000".to_owned()),
+            ("CapBnd:", "0000000000000000".to_owned()),
+            ("NoNewPrivs:", "1".to_owned()),
+            ("CoreDumping:", "0".to_owned()),
+            ("Task:", "false".to_owned()),
+        ];
+        for (key, value) in rows {
+            assert_eq!(status_of(&text, key), value, "{key}");
+        }
+    }
+
+    #[test]
+    fn root_drops_everything() {
+        let name = "boot::privileges::tests::root_drops_everything";
+        check_drop(name, PortCapability::Drop, "0000000000000000");
+    }
+
+    #[test]
+    fn root_keeps_low_ports() {
+        let name = "boot::privileges::tests::root_keeps_low_ports";
+        check_drop(name, PortCapability::Keep, "0000000000000400");
+    }
+}

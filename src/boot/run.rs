@@ -1,0 +1,509 @@
+//! `ringpost serve`: from a config to running shards, and to their orderly end.
+//!
+//! Order:    the seven steps of the folder's contract; the end in the reverse order: listeners,
+//!           sessions, commit threads, partitions, log.
+//! Fatal:    before mail is taken, every refusal names cause and remedy and the exit code is 1.
+//!           After that only a failed store (exit code 75) or a dead shard end the process.
+
+use std::path::Path;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering;
+use std::sync::mpsc::Receiver;
+use std::sync::mpsc::RecvTimeoutError;
+use std::time::Duration;
+use std::time::Instant;
+
+use crate::base::clock::wall_ms;
+use crate::base::limits::CHUNK_BYTES;
+use crate::boot::cores;
+use crate::boot::cores::CoreChoice;
+use crate::boot::cores::Plan;
+use crate::boot::host;
+use crate::boot::host::Finding;
+use crate::boot::host::Host;
+use crate::boot::host::Level;
+use crate::boot::host::Needs;
+use crate::boot::privileges;
+use crate::boot::privileges::Account;
+use crate::boot::privileges::PortCapability;
+use crate::boot::signals;
+use crate::boot::signals::Signal;
+use crate::boot::sockets;
+use crate::boot::sockets::Bound;
+use crate::boot::sockets::BoundAddress;
+use crate::boot::table::ShardRow;
+use crate::boot::table::StartTable;
+use crate::boot::topology::Topology;
+use crate::config::Config;
+use crate::config::CoreSet;
+use crate::config::HostFacts;
+use crate::config::LogFormat;
+use crate::config::LogOutput;
+use crate::config::Partitions;
+use crate::control::admin::Admin;
+use crate::control::assemble::assemble;
+use crate::control::reload::Reloader;
+use crate::control::reload::level_of;
+use crate::control::thread;
+use crate::control::thread::ControlParts;
+use crate::handoff::Placement;
+use crate::handoff::Sender;
+use crate::handoff::lane;
+use crate::inbound::census::Census;
+use crate::inbound::census::Clerk;
+use crate::inbound::policy::Policy;
+use crate::observe::Event;
+use crate::observe::Observed;
+use crate::observe::log;
+use crate::observe::log::LogSettings;
+use crate::observe::value::Form;
+use crate::queue::CommitOptions;
+use crate::queue::CommitThread;
+use crate::queue::Notice;
+use crate::queue::SpaceFloor;
+use crate::queue::SpaceWatch;
+use crate::queue::Spool;
+use crate::queue::SpoolOptions;
+use crate::rt;
+use crate::rt::ShardSpec;
+use crate::rt::ShardThread;
+use crate::rt::Watchdog;
+use crate::shard;
+use crate::shard::Order;
+use crate::shard::ShardSeed;
+use crate::shard::order::ORDERS_MAX;
+
+/// A store that failed: a restart may find it well, so service managers should try.
+const EXIT_STORE_FAILED: u8 = 75;
+/// How often the main thread looks at disk and flags between signals.
+const LOOK_EVERY: Duration = Duration::from_millis(250);
+/// A shard that does not tick for so long will not any more.
+const STALL_MAX: Duration = Duration::from_secs(30);
+/// Descriptors of the store, the log and the control plane.
+const OPEN_FILES_BESIDE: u64 = 4096;
+
+/// What `serve` is given.
+pub struct ServeOptions {
+    pub config: Config,
+    pub file: Option<PathBuf>,
+    pub host: HostFacts,
+    pub warnings: Vec<Finding>,
+}
+
+/// Serves until told to end.
+pub fn serve(options: ServeOptions) -> ExitCode {
+    match start(options) {
+        Ok(running) => running.until_told(),
+        Err(faults) => {
+            for fault in faults {
+                eprintln!("ringpost: {fault}");
+            }
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn start(options: ServeOptions) -> Result<Running, Vec<String>> {
+    let began = Instant::now();
+    let ServeOptions { config, file, host: facts, warnings } = options;
+    let blocked = signals::block().map_err(|cause| vec![format!("signals: {cause}")])?;
+    let (plan, mut findings) = plan(&config, warnings)?;
+    let bound = sockets::bind(&config, plan.shards.len())?;
+    let user = settle_privileges(&config)?;
+    let assembled = assemble(&config)?;
+    let told = assembled.warnings.iter();
+    findings.extend(told.map(|(what, remedy)| warning(what.clone(), remedy)));
+    if !config.queue.sync {
+        let what = "queue.sync is off: a power cut loses mail that was answered with 250";
+        findings.push(warning(what.to_owned(), "set queue.sync = true"));
+    }
+    start_log(&config)?;
+    keep_off_shards(&plan);
+    let failed = Arc::new(AtomicBool::new(false));
+    let spool = Arc::new(open_spool(&config, plan.shards.len())?);
+    let plan = fit_plan(plan, spool.partitions().len(), &mut findings);
+    let observed = Observed::new(plan.shards.len() as u16);
+    let placement = Placement::deal(spool.partitions().len(), plan.shards.len());
+    print_table(&config, &user, (&plan, &placement), (&bound.addresses, &findings));
+
+    let commits = start_commits(&spool, &plan, &placement, &failed)?;
+    let space = Arc::new(SpaceWatch::new());
+    let signals = signals::listen(blocked).map_err(|cause| vec![format!("signals: {cause}")])?;
+    let listened = bound.addresses.clone();
+    let seeds = Seeds { config: &config, plan: &plan, placement: &placement, commits: &commits };
+    let (shards, orders, http) =
+        start_shards(seeds, bound, Arc::new(assembled.policy), (&observed, &space))?;
+    let heartbeats = shards.iter().map(ShardThread::heartbeat).collect();
+    let watchdog = Watchdog::start(heartbeats, STALL_MAX, |shard| {
+        crate::base::fault::end_process(format_args!("shard {shard} stands still"))
+    });
+    let control_cpus = plan.control_cpus();
+    thread::start(ControlParts {
+        http,
+        socket: config.control.socket.clone(),
+        admin: Admin::new(Arc::clone(&spool), orders.clone(), placement, Arc::clone(&observed)),
+        observed: Arc::clone(&observed),
+        on_start: Box::new(move || pin_softly(&control_cpus)),
+    })
+    .map_err(|cause| vec![format!("control: {cause}")])?;
+    announce(&listened, &spool, shards.len());
+    observed.process.listening.set(1);
+    observed.process.start_time_seconds.set(wall_ms() / 1000);
+    Ok(Running {
+        reloader: Reloader { file, host: facts, config, shards: orders, observed },
+        signals,
+        shards,
+        commits,
+        spool,
+        space,
+        failed,
+        began,
+        _watchdog: watchdog.ok(),
+    })
+}
+
+fn warning(what: String, remedy: &str) -> Finding {
+    Finding { level: Level::Warn, what, remedy: remedy.to_owned() }
+}
+
+/// What the machine grants and who runs where.
+fn plan(config: &Config, warnings: Vec<Finding>) -> Result<(Plan, Vec<Finding>), Vec<String>> {
+    let choice = match &config.server.cores {
+        CoreSet::Auto => CoreChoice::Auto,
+        CoreSet::List(list) => CoreChoice::List(list.clone()),
+        CoreSet::Numa(node) => CoreChoice::Numa(*node),
+    };
+    let root = Path::new("/");
+    let plan = Plan::new(&choice, &Topology::read(root)).map_err(|f| vec![f.to_string()])?;
+    let needs = Needs {
+        shards: plan.shards.len() as u64,
+        open_files: config.limits.connections as u64 + OPEN_FILES_BESIDE,
+        backlog: u64::from(sockets::BACKLOG),
+        becomes_user: config.server.user.is_some(),
+    };
+    host::raise_limits(&needs);
+    let mut findings = warnings;
+    findings.extend(host::findings(&Host::read(root), &needs));
+    let refusals = findings.iter().filter(|finding| finding.level == Level::Refuse);
+    let refusals: Vec<String> =
+        refusals.map(|finding| format!("{}\n  {}", finding.what, finding.remedy)).collect();
+    if refusals.is_empty() { Ok((plan, findings)) } else { Err(refusals) }
+}
+
+/// Becomes the configured user; what is ours on disk is made and given to it first.
+fn settle_privileges(config: &Config) -> Result<String, Vec<String>> {
+    let told = |fault: privileges::PrivilegeFault| vec![fault.to_string()];
+    let server = &config.server;
+    let account = match (&server.user, privileges::runs_as_root()) {
+        (Some(user), true) => Some(Account::find(user, server.group.as_deref()).map_err(told)?),
+        _ => None,
+    };
+    privileges::own_folder(&server.spool, account.as_ref()).map_err(told)?;
+    let ports = if config.listeners.iter().flat_map(|l| &l.address).any(|a| a.port() < 1024) {
+        PortCapability::Keep
+    } else {
+        PortCapability::Drop
+    };
+    match &account {
+        Some(account) => privileges::drop_to(account, ports).map_err(told)?,
+        None => privileges::lock_down(ports).map_err(told)?,
+    }
+    let user = match account {
+        Some(account) => account.user,
+        None if privileges::runs_as_root() => "root".to_owned(),
+        None => "the caller".to_owned(),
+    };
+    privileges::check_writable(&server.spool, &user).map_err(told)?;
+    Ok(user)
+}
+
+fn start_log(config: &Config) -> Result<(), Vec<String>> {
+    log::start(&LogSettings {
+        level: level_of(config.log.level),
+        form: match config.log.format {
+            LogFormat::Text => Form::Text,
+            LogFormat::Json => Form::Json,
+        },
+        file: match &config.log.output {
+            LogOutput::Stdout => None,
+            LogOutput::File(path) => Some(path.clone()),
+        },
+    })
+    .map_err(|fault| vec![fault.to_string()])
+}
+
+/// Threads that the store starts inherit where the main thread may run.
+fn keep_off_shards(plan: &Plan) {
+    pin_softly(&plan.control_cpus());
+}
+
+/// Where a thread runs is a matter of speed; a kernel that refuses costs no mail.
+fn pin_softly(cpus: &[usize]) {
+    if let Err(fault) = cores::keep_current_thread_on(cpus) {
+        Event::Warning { what: &fault.to_string(), remedy: "check the CPU affinity" }.emit();
+    }
+}
+
+fn open_spool(config: &Config, shards: usize) -> Result<Spool, Vec<String>> {
+    let mut options = SpoolOptions::new(&config.server.spool, wall_ms());
+    options.partitions = match config.queue.partitions {
+        Partitions::Auto => None,
+        Partitions::Count(count) => Some(count as u8),
+    };
+    options.partitions_new = shards.clamp(1, crate::base::id::PARTITIONS_MAX) as u8;
+    options.memory_bytes = config.queue.memory as usize;
+    options.sync = config.queue.sync;
+    options.on_notice = Arc::new(|notice| tell(&notice));
+    let began = Instant::now();
+    let spool =
+        Spool::open(options).map_err(|fault| vec![format!("{fault}\n  {}", fault.remedy())])?;
+    for (partition, recovered) in spool.partitions().iter().zip(spool.recovered()) {
+        Event::Recovered {
+            partition: partition.id(),
+            messages: partition.messages(),
+            swept_streams: recovered.swept,
+            ms: began.elapsed().as_millis() as u64,
+        }
+        .emit();
+    }
+    Ok(spool)
+}
+
+fn tell(notice: &Notice) {
+    match notice {
+        Notice::Quarantined { partition, key, why, .. } => {
+            Event::Quarantined { partition: *partition, key, cause: why, bytes: 0 }.emit();
+        }
+        other => {
+            let what = other.to_string();
+            Event::Warning { what: &what, remedy: "see the spool's quarantine folder" }.emit();
+        }
+    }
+}
+
+/// A shard needs a partition to keep mail in; a spool made on a smaller machine has fewer.
+fn fit_plan(mut plan: Plan, partitions: usize, findings: &mut Vec<Finding>) -> Plan {
+    if plan.shards.len() > partitions {
+        let what = format!(
+            "the spool has {partitions} partitions, so {partitions} of {} cores run shards",
+            plan.shards.len(),
+        );
+        let remedy = "a new spool gets a partition for each core; drain this one and start anew";
+        findings.push(warning(what, remedy));
+        plan.shards.truncate(partitions);
+    }
+    plan
+}
+
+fn print_table(
+    config: &Config,
+    user: &str,
+    (plan, placement): (&Plan, &Placement),
+    (addresses, findings): (&[BoundAddress], &[Finding]),
+) {
+    let listeners: Vec<String> = addresses
+        .iter()
+        .map(|bound| match bound.tls {
+            "none" => format!("{} {}", bound.address, bound.protocol),
+            tls => format!("{} {} {tls}", bound.address, bound.protocol),
+        })
+        .collect();
+    let rows: Vec<ShardRow> = plan
+        .shards
+        .iter()
+        .map(|place| ShardRow {
+            place: *place,
+            partitions: placement.of_shard(place.shard).to_vec(),
+            listeners: listeners.clone(),
+        })
+        .collect();
+    let table = StartTable {
+        version: env!("CARGO_PKG_VERSION"),
+        hostname: config.server.hostname.as_str(),
+        spool: &config.server.spool.display().to_string(),
+        user,
+        shards: &rows,
+        spare: &plan.spare,
+        findings,
+    };
+    // The log may be JSON on stdout; the table is for the person who started us.
+    eprint!("{table}");
+}
+
+fn announce(listened: &[BoundAddress], spool: &Spool, shards: usize) {
+    for bound in listened {
+        let BoundAddress { address, protocol, tls } = *bound;
+        Event::Listening { address, protocol, tls }.emit();
+    }
+    let version = env!("CARGO_PKG_VERSION");
+    Event::Started { version, shards, partitions: spool.partitions().len() }.emit();
+}
+
+fn start_commits(
+    spool: &Spool,
+    plan: &Plan,
+    placement: &Placement,
+    failed: &Arc<AtomicBool>,
+) -> Result<Vec<CommitThread>, Vec<String>> {
+    let mut commits = Vec::new();
+    for partition in spool.partitions() {
+        let home = plan
+            .shards
+            .iter()
+            .find(|place| placement.of_shard(place.shard).contains(&partition.id()));
+        let cpus = home.map(|place| plan.commit_cpus(place.node)).unwrap_or_default();
+        let failed = Arc::clone(failed);
+        let options = CommitOptions {
+            on_start: Box::new(move || pin_softly(&cpus)),
+            on_fatal: Arc::new(move |partition, cause| {
+                failed.store(true, Ordering::Release);
+                let action = "it takes no more mail; the process ends for a clean restart";
+                Event::CommitFailed { partition, cause: &cause, action }.emit();
+            }),
+        };
+        let commit = CommitThread::start(Arc::clone(partition), options);
+        commits.push(commit.map_err(|cause| vec![format!("commit thread: {cause}")])?);
+    }
+    Ok(commits)
+}
+
+struct Seeds<'a> {
+    config: &'a Config,
+    plan: &'a Plan,
+    placement: &'a Placement,
+    commits: &'a [CommitThread],
+}
+
+type Started = (Vec<ShardThread>, Vec<Sender<Order>>, Option<std::net::TcpListener>);
+
+fn start_shards(
+    seeds: Seeds<'_>,
+    bound: Bound,
+    policy: Arc<Policy>,
+    (observed, space): (&Arc<Observed>, &Arc<SpaceWatch>),
+) -> Result<Started, Vec<String>> {
+    let Seeds { config, plan, placement, commits } = seeds;
+    let census = Census::new(plan.shards.len());
+    let body_memory = config.limits.body_memory.max(config_floor()) as usize;
+    let chunks_max = (body_memory / CHUNK_BYTES / plan.shards.len()).max(CHUNKS_PER_SHARD_MIN);
+    let mut threads = Vec::new();
+    let mut orders = Vec::new();
+    for (place, sockets) in plan.shards.iter().zip(bound.shards) {
+        let (sender, receiver) = lane::lane(ORDERS_MAX);
+        let homes = placement.of_shard(place.shard);
+        let seed = ShardSeed {
+            shard: place.shard,
+            sockets,
+            partitions: homes.iter().map(|id| commits[id.0 as usize].handle()).collect(),
+            policy: Arc::clone(&policy),
+            chunks_max,
+            clerk: Clerk::new(Arc::clone(&census), place.shard.0 as usize),
+            space: Arc::clone(space),
+            observed: Arc::clone(&observed.shards[place.shard.0 as usize]),
+            orders: receiver,
+        };
+        let (shard, node, spans) = (place.shard, place.node, plan.spans_nodes());
+        let spec = ShardSpec::new(format!("shard-{shard}"), Some(place.cpu));
+        let thread = rt::start(spec, move || async move {
+            if spans {
+                cores::prefer_memory_of(node);
+            }
+            log::set_shard(shard);
+            shard::run(seed).await;
+        });
+        threads.push(thread.map_err(|fault| vec![format!("{fault}; {}", fault.remedy())])?);
+        orders.push(sender);
+    }
+    Ok((threads, orders, bound.http))
+}
+
+/// A shard can move one body with fewer chunks, but not two.
+const CHUNKS_PER_SHARD_MIN: usize = 16;
+
+fn config_floor() -> u64 {
+    crate::config::model::BODY_MEMORY_MIN
+}
+
+/// Everything that runs.
+struct Running {
+    reloader: Reloader,
+    signals: Receiver<Signal>,
+    shards: Vec<ShardThread>,
+    commits: Vec<CommitThread>,
+    spool: Arc<Spool>,
+    space: Arc<SpaceWatch>,
+    failed: Arc<AtomicBool>,
+    began: Instant,
+    _watchdog: Option<Watchdog>,
+}
+
+impl Running {
+    fn until_told(mut self) -> ExitCode {
+        loop {
+            self.look_at_space();
+            if self.failed.load(Ordering::Acquire) {
+                self.reloader.observed.process.spool_failed_partitions.set(1);
+                return self.end(EXIT_STORE_FAILED);
+            }
+            match self.signals.recv_timeout(LOOK_EVERY) {
+                Ok(Signal::Hup) => self.reloader.reload(),
+                Ok(Signal::Usr1) => log::reopen(),
+                Ok(Signal::Term | Signal::Int) => return self.end(0),
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => return self.end(1),
+            }
+        }
+    }
+
+    fn look_at_space(&self) {
+        let queue = &self.reloader.config.queue;
+        let floor = SpaceFloor {
+            bytes_min: queue.min_free_space,
+            inodes_min: queue.min_free_inodes as u64,
+        };
+        let was_low = self.space.is_low();
+        // A file system that does not answer counts as full, and shows as such.
+        let _ = self.space.check(self.spool.path(), floor);
+        let found = self.space.last();
+        let (free_bytes, free_inodes) = (found.free_bytes, found.free_inodes);
+        match (was_low, self.space.is_low()) {
+            (false, true) => Event::SpoolFull { free_bytes, free_inodes }.emit(),
+            (true, false) => Event::SpoolRecovered { free_bytes, free_inodes }.emit(),
+            _ => {}
+        }
+        let process = &self.reloader.observed.process;
+        process.spool_full.set(u64::from(self.space.is_low()));
+        process.spool_free_bytes.set(free_bytes);
+        process.spool_free_inodes.set(free_inodes);
+    }
+
+    fn end(self, code: u8) -> ExitCode {
+        let observed = &self.reloader.observed;
+        observed.process.draining.set(1);
+        let sessions =
+            observed.shards.iter().map(|shard| shard.metrics.connections_open.value()).sum();
+        Event::Draining { sessions }.emit();
+        let limit = self.reloader.config.server.shutdown_timeout;
+        for shard in &self.reloader.shards {
+            if shard.try_send(Order::Drain { limit }).is_err() {
+                eprintln!("ringpost: a shard takes no orders; ending without it");
+                return ExitCode::FAILURE;
+            }
+        }
+        for shard in self.shards {
+            if let Err(fault) = shard.join() {
+                Event::Warning { what: &fault.to_string(), remedy: "report this" }.emit();
+            }
+        }
+        for commit in self.commits {
+            commit.stop();
+        }
+        let seconds = self.began.elapsed().as_secs();
+        Event::Stopped { seconds, exit: i32::from(code) }.emit();
+        log::flush(Duration::from_secs(2));
+        ExitCode::from(code)
+    }
+}

@@ -1,0 +1,215 @@
+//! Signals, taken by one thread and handed on as values.
+//!
+//! Order:    `block` comes before the first other thread: a thread inherits the mask, and a signal
+//!           is delivered to any thread that does not block it. Then `listen` starts the only
+//!           thread that waits for them. `BlockedSignals` is the proof that this order was kept.
+//! Promise:  no code runs in a signal handler, so none of it can meet a held lock. The first TERM
+//!           or INT asks for a drain; the second ends the process at once, which costs no
+//!           acknowledged mail (promise 1). A write to a closed socket is an error, not a death.
+//! Bounds:   `SIGNALS_WAITING_MAX` signals wait to be taken. Past that a HUP or USR1 is dropped,
+//!           for one of its kind already waits; a TERM ends the process, for nobody reads.
+
+use std::io;
+use std::mem::MaybeUninit;
+use std::sync::mpsc::Receiver;
+use std::sync::mpsc::SyncSender;
+use std::sync::mpsc::TrySendError;
+use std::sync::mpsc::sync_channel;
+use std::thread;
+
+/// Signals that were delivered and not yet taken.
+pub const SIGNALS_WAITING_MAX: usize = 16;
+
+/// By convention a process that a signal ended exits with 128 and its number.
+const EXIT_BY_SIGNAL: i32 = 128;
+
+const TAKEN: [Signal; 4] = [Signal::Term, Signal::Int, Signal::Hup, Signal::Usr1];
+
+/// What the operator may ask of a running process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Signal {
+    /// Drain and end (systemd, docker stop).
+    Term,
+    /// Drain and end (Ctrl-C).
+    Int,
+    /// Reload what can be reloaded, reopen the log.
+    Hup,
+    /// Say how things stand.
+    Usr1,
+}
+
+impl Signal {
+    fn number(self) -> i32 {
+        match self {
+            Signal::Term => libc::SIGTERM,
+            Signal::Int => libc::SIGINT,
+            Signal::Hup => libc::SIGHUP,
+            Signal::Usr1 => libc::SIGUSR1,
+        }
+    }
+
+    fn ends(self) -> bool {
+        matches!(self, Signal::Term | Signal::Int)
+    }
+}
+
+/// Proof that the signals are blocked in this thread, and so in all it starts.
+#[derive(Debug)]
+pub struct BlockedSignals {
+    set: libc::sigset_t,
+}
+
+/// Blocks the signals that `listen` takes, and ignores SIGPIPE. For the first lines of `main`.
+pub fn block() -> io::Result<BlockedSignals> {
+    let mut set = MaybeUninit::<libc::sigset_t>::uninit();
+    // SAFETY: `sigemptyset` fills the set before anything reads it; `sigaddset` and
+    // `pthread_sigmask` get that filled set, and the numbers are signals that may be blocked.
+    let set = unsafe {
+        libc::sigemptyset(set.as_mut_ptr());
+        let mut set = set.assume_init();
+        for signal in TAKEN {
+            libc::sigaddset(&mut set, signal.number());
+        }
+        match libc::pthread_sigmask(libc::SIG_BLOCK, &set, std::ptr::null_mut()) {
+            0 => set,
+            errno => return Err(io::Error::from_raw_os_error(errno)),
+        }
+    };
+    // SAFETY: SIG_IGN installs no handler of ours.
+    let before = unsafe { libc::signal(libc::SIGPIPE, libc::SIG_IGN) };
+    if before == libc::SIG_ERR {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(BlockedSignals { set })
+}
+
+/// Starts the thread that takes the signals. It lives as long as the process.
+pub fn listen(blocked: BlockedSignals) -> io::Result<Receiver<Signal>> {
+    let (sender, receiver) = sync_channel(SIGNALS_WAITING_MAX);
+    let desk = Desk { sender, asked_to_end: false };
+    thread::Builder::new().name("signals".to_owned()).spawn(move || take_all(blocked, desk))?;
+    Ok(receiver)
+}
+
+fn take_all(blocked: BlockedSignals, mut desk: Desk) {
+    loop {
+        let mut number = 0;
+        // SAFETY: the set was filled by `block` and `number` is a valid place for the answer.
+        let errno = unsafe { libc::sigwait(&blocked.set, &mut number) };
+        let taken = TAKEN.into_iter().find(|signal| signal.number() == number);
+        let (0, Some(signal)) = (errno, taken) else {
+            continue;
+        };
+        if let Answer::EndNow(why) = desk.on_signal(signal) {
+            eprintln!("ringpost: {why}; ending at once, a restart recovers from disk");
+            // SAFETY: ends the process without running anything more of it. That is the point:
+            // destructors could wait for the very thing that hangs.
+            unsafe { libc::_exit(EXIT_BY_SIGNAL + number) };
+        }
+    }
+}
+
+/// Decides what becomes of a signal. No system call, so that it can be tested.
+struct Desk {
+    sender: SyncSender<Signal>,
+    asked_to_end: bool,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum Answer {
+    Delivered,
+    Dropped,
+    EndNow(&'static str),
+}
+
+impl Desk {
+    fn on_signal(&mut self, signal: Signal) -> Answer {
+        if signal.ends() && self.asked_to_end {
+            return Answer::EndNow("asked a second time to end");
+        }
+        self.asked_to_end |= signal.ends();
+        match (self.sender.try_send(signal), signal.ends()) {
+            (Ok(()), _) => Answer::Delivered,
+            (Err(_), false) => Answer::Dropped,
+            (Err(TrySendError::Full(_)), true) => Answer::EndNow("nobody reads the signals"),
+            (Err(TrySendError::Disconnected(_)), true) => Answer::EndNow("nobody is left to drain"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    use crate::boot::alone;
+
+    #[test]
+    fn signals_are_answered() {
+        use Answer::Delivered;
+        use Answer::EndNow;
+        use Signal::Hup;
+        use Signal::Int;
+        use Signal::Term;
+        use Signal::Usr1;
+        let again = || EndNow("asked a second time to end");
+        let rows = [
+            ("term", vec![Term], vec![Delivered]),
+            ("term twice", vec![Term, Term], vec![Delivered, again()]),
+            ("int, then term", vec![Int, Term], vec![Delivered, again()]),
+            (
+                "a reload before the end",
+                vec![Hup, Hup, Term],
+                vec![Delivered, Delivered, Delivered],
+            ),
+            (
+                "a reload between",
+                vec![Term, Hup, Usr1, Int],
+                vec![Delivered, Delivered, Delivered, again()],
+            ),
+        ];
+        for (row, signals, answers) in rows {
+            let (sender, receiver) = sync_channel(SIGNALS_WAITING_MAX);
+            let mut desk = Desk { sender, asked_to_end: false };
+            let got: Vec<Answer> = signals.iter().map(|signal| desk.on_signal(*signal)).collect();
+            assert_eq!(got, answers, "{row}");
+            let delivered = answers.iter().filter(|answer| **answer == Delivered).count();
+            assert_eq!(receiver.try_iter().collect::<Vec<_>>(), signals[..delivered], "{row}");
+        }
+    }
+
+    #[test]
+    fn nobody_reads() {
+        let (sender, receiver) = sync_channel(1);
+        let mut desk = Desk { sender, asked_to_end: false };
+        assert_eq!(desk.on_signal(Signal::Hup), Answer::Delivered);
+        assert_eq!(desk.on_signal(Signal::Hup), Answer::Dropped);
+        assert_eq!(desk.on_signal(Signal::Term), Answer::EndNow("nobody reads the signals"));
+        drop(receiver);
+        desk.asked_to_end = false;
+        assert_eq!(desk.on_signal(Signal::Usr1), Answer::Dropped);
+        assert_eq!(desk.on_signal(Signal::Int), Answer::EndNow("nobody is left to drain"));
+    }
+
+    /// Runs in a process of its own, for signals belong to the whole process.
+    #[test]
+    fn a_process_takes_its_signals() {
+        let name = "boot::signals::tests::a_process_takes_its_signals";
+        let out = alone::run(name, || {
+            let signals = listen(block().expect("signals can be blocked")).expect("it starts");
+            // SAFETY: raises signals in this process, which has them blocked in all threads.
+            let raise = |number| unsafe { libc::kill(libc::getpid(), number) };
+            for signal in [Signal::Usr1, Signal::Hup, Signal::Int] {
+                raise(signal.number());
+                assert_eq!(signals.recv().expect("the thread lives"), signal);
+            }
+            raise(libc::SIGPIPE);
+            raise(libc::SIGTERM);
+            loop {
+                thread::park();
+            }
+        });
+        assert_eq!(out.status.code(), Some(EXIT_BY_SIGNAL + libc::SIGTERM), "{out:?}");
+        let text = String::from_utf8_lossy(&out.stderr);
+        assert!(text.contains("asked a second time to end"), "{text}");
+    }
+}

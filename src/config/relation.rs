@@ -1,0 +1,304 @@
+//! Relations between keys: what contradicts itself, and what is probably not wanted.
+//!
+//! Promise:  a relation is judged only if none of its keys was refused, so that one mistake is one
+//!           fault. Keys that a reload can change are related only to each other, except within a
+//!           listener, which a reload takes as a whole.
+
+use std::net::SocketAddr;
+use std::os::unix::ffi::OsStrExt;
+use std::time::Duration;
+
+use ipnet::IpNet;
+
+use crate::config::fault::Refusal;
+use crate::config::kind::Kind;
+use crate::config::model::BODY_MEMORY_MIN;
+use crate::config::model::Config;
+use crate::config::model::ListenerConfig;
+use crate::config::model::QUEUE_MEMORY_MIN;
+use crate::config::reading::Reading;
+use crate::config::value::ClientCertificates;
+use crate::config::value::ControlHttp;
+use crate::config::value::CoreSet;
+use crate::config::value::LineEnding;
+use crate::config::value::Partitions;
+use crate::config::value::Protocol;
+use crate::config::value::TlsMode;
+
+/// Bytes of the path of a Unix socket on Linux, without the NUL behind it.
+const SOCKET_PATH_BYTES_MAX: usize = 107;
+
+/// Recipients that a server must take (RFC 5321 s4.5.3.1.8).
+const RECIPIENTS_EXPECTED: usize = 100;
+
+/// How long a server should wait for a command (RFC 5321 s4.5.3.2.7).
+const COMMAND_WAIT_EXPECTED: Duration = Duration::from_secs(5 * 60);
+
+/// Ports below it are bound by root only.
+const PORT_UNPRIVILEGED: u16 = 1024;
+
+/// SMTP's own port; RFC 2033 s5 forbids LMTP there.
+const PORT_SMTP: u16 = 25;
+
+/// Judges what no key can be judged by alone.
+pub fn check(config: &Config, reading: &mut Reading<'_>) {
+    check_server(config, reading);
+    let paths = listener_paths(config, reading);
+    for (listener, path) in config.listeners.iter().zip(&paths) {
+        check_listener(listener, path, reading);
+        warn_of_listener(config, listener, path, reading);
+    }
+    check_addresses(config, &paths, reading);
+    check_listener_names(config, &paths, reading);
+    check_relay(config, reading);
+    check_limits(config, reading);
+    check_certificates(config, reading);
+    check_queue(config, reading);
+    check_control(config, reading);
+}
+
+/// How each listener is called: by number if it was written.
+fn listener_paths(config: &Config, reading: &Reading<'_>) -> Vec<String> {
+    let written = reading.line_of("listener[1]").is_some();
+    let path = |place| if written { format!("listener[{place}]") } else { "listener".to_owned() };
+    (1..=config.listeners.len()).map(path).collect()
+}
+
+fn check_server(config: &Config, reading: &mut Reading<'_>) {
+    let server = &config.server;
+    if !server.hostname.is_qualified() {
+        let what = format!("\"{}\" is not a fully qualified name", server.hostname);
+        let hint = "write the name that the DNS knows, as hostname = \"mail.example.com\"";
+        match reading.is_written("server.hostname") {
+            true => reading.contradiction(&["server.hostname"], Refusal::new(what, hint)),
+            false => reading.warn("server.hostname", Refusal::new(what, hint)),
+        }
+    }
+    if server.group.is_some() && server.user.is_none() {
+        let refusal = Refusal::new("is set without a user", "set server.user too");
+        reading.contradiction(&["server.group", "server.user"], refusal);
+    }
+}
+
+fn check_listener(listener: &ListenerConfig, path: &str, reading: &mut Reading<'_>) {
+    let key = |name: &str| format!("{path}.{name}");
+    let mut contradiction = |names: [&str; 2], what: &str, hint: &str| {
+        let [first, second] = names.map(key);
+        reading.contradiction(&[&first, &second], Refusal::new(what, hint));
+    };
+    let asks = listener.client_certificates != ClientCertificates::None;
+    if listener.address.is_empty() {
+        contradiction(["address", "address"], "is empty", "write at least one address");
+    }
+    if listener.tls == TlsMode::None && listener.tls_required {
+        let hint = "set tls to \"starttls\" or \"implicit\", or tls_required to false";
+        contradiction(["tls_required", "tls"], "TLS is required but tls is \"none\"", hint);
+    }
+    if listener.tls == TlsMode::None && asks {
+        let hint = "set tls to \"starttls\" or \"implicit\"";
+        contradiction(["client_certificates", "tls"], "needs TLS but tls is \"none\"", hint);
+    }
+    if asks && listener.client_ca.is_none() {
+        let hint = "set client_ca to the file with the authorities they come from";
+        contradiction(["client_certificates", "client_ca"], "needs client_ca", hint);
+    }
+    if listener.line_ending == LineEnding::Normalise && listener.trusted_from.is_empty() {
+        let hint = "set trusted_from to the networks of the injectors that need it";
+        let what = "\"normalise\" is for trusted networks only";
+        contradiction(["line_ending", "trusted_from"], what, hint);
+    }
+    if listener.protocol == Protocol::Lmtp
+        && listener.address.iter().any(|address| address.port() == PORT_SMTP)
+    {
+        let hint = "take another port, such as 24";
+        contradiction(["address", "protocol"], "LMTP must not use port 25 (RFC 2033)", hint);
+    }
+}
+
+fn warn_of_listener(
+    config: &Config,
+    listener: &ListenerConfig,
+    path: &str,
+    reading: &mut Reading<'_>,
+) {
+    let key = |name: &str| format!("{path}.{name}");
+    let privileged = |address: &&SocketAddr| (1..PORT_UNPRIVILEGED).contains(&address.port());
+    if let Some(address) = listener.address.iter().find(privileged)
+        && config.server.user.is_none()
+    {
+        let what = format!("port {} can be bound by root only", address.port());
+        let hint = "start as root with server.user set, or with CAP_NET_BIND_SERVICE";
+        reading.warn(&key("address"), Refusal::new(what, hint));
+    }
+    for (name, networks) in [
+        ("proxy_from", &listener.proxy_from),
+        ("xclient_from", &listener.xclient_from),
+        ("trusted_from", &listener.trusted_from),
+    ] {
+        if let Some(network) = everyone(networks) {
+            let what = format!("{network} trusts everyone");
+            let hint = "name only the networks that need it";
+            reading.warn(&key(name), Refusal::new(what, hint));
+        }
+    }
+    if listener.line_ending == LineEnding::Strict && !listener.trusted_from.is_empty() {
+        let hint = "set line_ending to \"normalise\", or leave it out";
+        reading.warn(&key("trusted_from"), Refusal::new("has no effect", hint));
+    }
+    if listener.client_certificates == ClientCertificates::None && listener.client_ca.is_some() {
+        let hint = "set client_certificates to \"optional\" or \"required\"";
+        reading.warn(&key("client_ca"), Refusal::new("has no effect", hint));
+    }
+}
+
+/// An address can be listened on once. Port 0 is a new port each time.
+fn check_addresses(config: &Config, paths: &[String], reading: &mut Reading<'_>) {
+    let mut taken: Vec<(SocketAddr, String)> = Vec::new();
+    for (listener, path) in config.listeners.iter().zip(paths) {
+        let key = format!("{path}.address");
+        for address in listener.address.iter().filter(|address| address.port() != 0) {
+            if let Some((_, by)) = taken.iter().find(|(other, _)| other == address) {
+                let what = format!("{address} is listened on twice");
+                let hint = if *by == key { "write it once".into() } else { format!("{by} has it") };
+                let by = by.clone();
+                reading.contradiction(&[&key, &by], Refusal::new(what, hint));
+            }
+            taken.push((*address, key.clone()));
+        }
+    }
+    if let ControlHttp::At(http) = config.control.http
+        && let Some((_, by)) = taken.iter().find(|(other, _)| *other == http)
+    {
+        let refusal = Refusal::new(format!("{http} is listened on twice"), format!("{by} has it"));
+        reading.contradiction(&["control.http", by], refusal);
+    }
+}
+
+fn check_listener_names(config: &Config, paths: &[String], reading: &mut Reading<'_>) {
+    let names: Vec<&str> = config.listeners.iter().map(|one| one.name.as_str()).collect();
+    for (place, name) in names.iter().enumerate() {
+        if let Some(first) = names[..place].iter().position(|other| other == name) {
+            let keys = [place, first].map(|place| format!("{}.name", paths[place]));
+            let hint = format!("{} has it; each needs its own", keys[1]);
+            let refusal = Refusal::new(format!("\"{name}\" is the name of two listeners"), hint);
+            reading.contradiction(&[&keys[0], &keys[1]], refusal);
+        }
+    }
+}
+
+fn check_relay(config: &Config, reading: &mut Reading<'_>) {
+    let relay = &config.relay;
+    if let Some(network) = everyone(&relay.networks) {
+        let what = format!("{network} lets everyone relay: an open relay");
+        reading.warn("relay.networks", Refusal::new(what, "name only the networks of your hosts"));
+    }
+    for domain in relay.domains.iter().filter(|one| relay.refuse_recipients.contains(one)) {
+        let what = format!("\"{domain}\" is accepted and refused");
+        let hint = "take it out of refuse_recipients or out of domains";
+        let keys = ["relay.refuse_recipients", "relay.domains"];
+        reading.contradiction(&keys, Refusal::new(what, hint));
+    }
+}
+
+fn check_limits(config: &Config, reading: &mut Reading<'_>) {
+    let limits = &config.limits;
+    for (low, low_name, high, high_name) in [
+        (
+            limits.connections_per_address,
+            "limits.connections_per_address",
+            limits.connections_per_network,
+            "limits.connections_per_network",
+        ),
+        (
+            limits.connections_per_network,
+            "limits.connections_per_network",
+            limits.connections,
+            "limits.connections",
+        ),
+        (
+            limits.messages_per_session,
+            "limits.messages_per_session",
+            limits.commands_per_session,
+            "limits.commands_per_session",
+        ),
+    ] {
+        if low > high {
+            let what = format!("{low} can never be reached: {high_name} is {high}");
+            let hint = format!("lower it, or raise {high_name}");
+            reading.contradiction(&[low_name, high_name], Refusal::new(what, hint));
+        }
+    }
+    if let CoreSet::List(cores) = &config.server.cores {
+        let needed = BODY_MEMORY_MIN * cores.len() as u64;
+        if limits.body_memory < needed {
+            let shown = <u64 as Kind>::show(needed);
+            let what = format!("is too little for {} cores", cores.len());
+            let keys = ["limits.body_memory", "server.cores"];
+            reading.contradiction(&keys, Refusal::new(what, format!("at least {shown} is needed")));
+        }
+    }
+    if limits.recipients_per_message < RECIPIENTS_EXPECTED {
+        let what = format!("senders may count on {RECIPIENTS_EXPECTED} recipients");
+        let hint = "see RFC 5321 s4.5.3.1.8";
+        reading.warn("limits.recipients_per_message", Refusal::new(what, hint));
+    }
+    if config.timeouts.command < COMMAND_WAIT_EXPECTED {
+        let what = "senders may count on 5m for a command";
+        reading.warn("timeouts.command", Refusal::new(what, "see RFC 5321 s4.5.3.2.7"));
+    }
+}
+
+fn check_certificates(config: &Config, reading: &mut Reading<'_>) {
+    // A certificate that was refused is not in the list, and the numbers behind it would be wrong.
+    if !reading.is_clean("tls.certificate") {
+        return;
+    }
+    let files: Vec<_> = config.certificates.iter().map(|one| &one.certificate).collect();
+    for (place, file) in files.iter().enumerate() {
+        if let Some(first) = files[..place].iter().position(|other| other == file) {
+            let key = format!("tls.certificate[{}].certificate", place + 1);
+            let hint = format!("tls.certificate[{}] has it; write it once", first + 1);
+            reading.contradiction(&[&key], Refusal::new("is the same file twice", hint));
+        }
+    }
+}
+
+fn check_queue(config: &Config, reading: &mut Reading<'_>) {
+    let queue = &config.queue;
+    if let Partitions::Count(count) = queue.partitions
+        && queue.memory < QUEUE_MEMORY_MIN * count as u64
+    {
+        let shown = <u64 as Kind>::show(QUEUE_MEMORY_MIN * count as u64);
+        let what = format!("is too little for {count} partitions");
+        let keys = ["queue.memory", "queue.partitions"];
+        reading.contradiction(&keys, Refusal::new(what, format!("at least {shown} is needed")));
+    }
+    if !queue.sync {
+        let what = "ACCEPTED MAIL IS LOST ON A POWER CUT";
+        let hint = "sync = false is for tests only; take it out";
+        reading.warn("queue.sync", Refusal::new(what, hint));
+    }
+}
+
+fn check_control(config: &Config, reading: &mut Reading<'_>) {
+    let bytes = config.control.socket.as_os_str().as_bytes().len();
+    if bytes > SOCKET_PATH_BYTES_MAX {
+        let what =
+            format!("the path has {bytes} bytes, a socket's may have {SOCKET_PATH_BYTES_MAX}");
+        let hint = "write a shorter one, as socket = \"/run/ringpost.sock\"";
+        let written = reading.is_written("control.socket");
+        let keys = ["control.socket", "server.spool"];
+        reading.contradiction(&keys[..if written { 1 } else { 2 }], Refusal::new(what, hint));
+    }
+    if let ControlHttp::At(http) = config.control.http
+        && !http.ip().is_loopback()
+    {
+        let what = format!("{http} can be reached by others, and it asks for no password");
+        reading.warn("control.http", Refusal::new(what, "listen on 127.0.0.1 or [::1]"));
+    }
+}
+
+/// The network of a list that means every address.
+fn everyone(networks: &[IpNet]) -> Option<&IpNet> {
+    networks.iter().find(|network| network.prefix_len() == 0)
+}

@@ -1,0 +1,250 @@
+//! The control socket: what `ringpost queue` and `ringpost health` ask of a running server.
+//!
+//! Owner:    a thread of its own that accepts, and one short-lived thread for each client; reading
+//!           the store blocks, so none of it is on a runtime.
+//! Promise:  looking takes nothing from the shards. A deletion goes through the shard that is home
+//!           to the message, like every other change.
+//! Bounds:   `CLIENTS_MAX` at a time; the next is told to come back. A request is one line of
+//!           `REQUEST_BYTES_MAX`; a silent client is dropped after `PATIENCE`.
+//! Trust:    the socket lies in the spool, which only its owner may enter.
+//!
+//! A request is one line of JSON; the answer is a line `{"ok": ..}` or `{"fault": ".."}`. `cat`
+//! answers with pieces: a line `{"bytes": n}` and so many bytes, until `{"ok": null}` or a fault.
+
+use std::fs;
+use std::io;
+use std::io::BufRead;
+use std::io::BufReader;
+use std::io::Read;
+use std::io::Write;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixListener;
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::Ordering;
+use std::sync::mpsc;
+use std::thread;
+use std::time::Duration;
+
+use serde::Deserialize;
+use serde::Serialize;
+use serde_json::Value;
+use serde_json::json;
+
+use crate::base::MessageId;
+use crate::base::ShardId;
+use crate::handoff::Placement;
+use crate::handoff::Sender;
+use crate::observe::Event;
+use crate::observe::Observed;
+use crate::queue::Spool;
+use crate::queue::inspect;
+use crate::queue::inspect::ListFilter;
+use crate::shard::Order;
+
+const CLIENTS_MAX: usize = 8;
+const REQUEST_BYTES_MAX: u64 = 64 << 10;
+const PATIENCE: Duration = Duration::from_secs(30);
+/// How long a shard may take to delete a message: a few commit batches.
+const DELETE_PATIENCE: Duration = Duration::from_secs(10);
+
+/// What may be asked.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(tag = "command", rename_all = "lowercase", deny_unknown_fields)]
+pub enum Request {
+    List { limit: usize, after: Option<String> },
+    Show { id: String },
+    Stats,
+    Cat { id: String },
+    Delete { id: String },
+    Health,
+}
+
+/// What the socket's threads share.
+pub struct Admin {
+    spool: Arc<Spool>,
+    shards: Vec<Sender<Order>>,
+    placement: Placement,
+    observed: Arc<Observed>,
+    clients: AtomicUsize,
+}
+
+impl Admin {
+    pub fn new(
+        spool: Arc<Spool>,
+        shards: Vec<Sender<Order>>,
+        placement: Placement,
+        observed: Arc<Observed>,
+    ) -> Arc<Admin> {
+        Arc::new(Admin { spool, shards, placement, observed, clients: AtomicUsize::new(0) })
+    }
+
+    /// Opens the socket and starts to answer. A stale socket of a process that is gone is
+    /// replaced; the spool's lock has shown that none is alive.
+    pub fn listen(self: &Arc<Admin>, path: &Path) -> io::Result<()> {
+        match fs::remove_file(path) {
+            Err(cause) if cause.kind() != io::ErrorKind::NotFound => return Err(cause),
+            _ => {}
+        }
+        let listener = UnixListener::bind(path)?;
+        fs::set_permissions(path, fs::Permissions::from_mode(0o600))?;
+        let admin = Arc::clone(self);
+        thread::Builder::new().name("admin".to_owned()).spawn(move || admin.accept(&listener))?;
+        Ok(())
+    }
+
+    fn accept(self: &Arc<Admin>, listener: &UnixListener) {
+        for stream in listener.incoming() {
+            let Ok(stream) = stream else {
+                thread::sleep(Duration::from_millis(100));
+                continue;
+            };
+            let seat = Seat::take(self);
+            let admin = Arc::clone(self);
+            let serve = move || match seat {
+                Some(_seat) => admin.serve(stream),
+                None => refuse(stream),
+            };
+            if let Err(cause) = thread::Builder::new().name("admin".to_owned()).spawn(serve) {
+                let what = format!("no thread for the control socket: {cause}");
+                Event::Warning { what: &what, remedy: "raise the limit of processes" }.emit();
+            }
+        }
+    }
+
+    fn serve(&self, stream: UnixStream) {
+        // Whoever asked and did not wait for the answer has lost nothing.
+        let _ = self.answer(stream);
+    }
+
+    fn answer(&self, mut stream: UnixStream) -> io::Result<()> {
+        stream.set_read_timeout(Some(PATIENCE))?;
+        stream.set_write_timeout(Some(PATIENCE))?;
+        let mut line = String::new();
+        BufReader::new((&stream).take(REQUEST_BYTES_MAX)).read_line(&mut line)?;
+        let request = match serde_json::from_str::<Request>(&line) {
+            Ok(request) => request,
+            Err(cause) => return write_line(&mut stream, &fault(&cause)),
+        };
+        if let Request::Cat { id } = &request {
+            return send_message(&self.spool, id, &mut stream);
+        }
+        let answer = match request {
+            Request::Delete { id } => self.delete(&id),
+            Request::Health => Ok(self.health()),
+            request => look(&self.spool, &request),
+        };
+        write_line(&mut stream, &answer.map_or_else(|f| fault(&f), |value| json!({ "ok": value })))
+    }
+
+    fn health(&self) -> Value {
+        let ailments = self.observed.ailments(self.observed.now_ms());
+        json!({ "ailments": ailments, "obstacles": self.observed.obstacles() })
+    }
+
+    fn delete(&self, id: &str) -> Result<Value, String> {
+        let id: MessageId = id.parse().map_err(|fault| format!("{id}: {fault}"))?;
+        let partition = id.partition();
+        let home = (0..self.placement.shards())
+            .map(|number| ShardId(number as u16))
+            .find(|shard| self.placement.of_shard(*shard).contains(&partition))
+            .ok_or_else(|| format!("{id}: there is no partition {partition}"))?;
+        let (sender, answers) = mpsc::sync_channel(1);
+        let answer = Box::new(move |outcome| {
+            // A client that has gone meanwhile needs no answer.
+            let _ = sender.try_send(outcome);
+        });
+        let order = Order::Delete { id, answer };
+        self.shards[home.0 as usize]
+            .try_send(order)
+            .map_err(|_| "the shard is busy, try again".to_owned())?;
+        match answers.recv_timeout(DELETE_PATIENCE) {
+            Ok(Ok(true)) => Ok(Value::Null),
+            Ok(Ok(false)) => Err(format!("{id}: there is no such message")),
+            Ok(Err(fault)) => Err(format!("{id}: {fault}")),
+            Err(_) => Err(format!("{id}: no answer in time; look whether it is still there")),
+        }
+    }
+}
+
+/// A place among the clients that are served.
+struct Seat(Arc<Admin>);
+
+impl Seat {
+    fn take(admin: &Arc<Admin>) -> Option<Seat> {
+        let before = admin.clients.fetch_add(1, Ordering::Relaxed);
+        let seat = Seat(Arc::clone(admin));
+        (before < CLIENTS_MAX).then_some(seat)
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        self.0.clients.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+fn refuse(mut stream: UnixStream) {
+    // It is told if it listens; the connection ends either way.
+    let _ = write_line(&mut stream, &fault(&"too many control clients at once, try again"));
+}
+
+/// Answers everything that only reads; also used on a spool that no server has open.
+pub fn look(spool: &Spool, request: &Request) -> Result<Value, String> {
+    let value = match request {
+        Request::List { limit, after } => {
+            let after = match after {
+                Some(text) => Some(text.parse().map_err(|fault| format!("{text}: {fault}"))?),
+                None => None,
+            };
+            let rows = inspect::list(spool, ListFilter { limit: *limit, after });
+            serde_json::to_value(rows.map_err(|fault| fault.to_string())?)
+        }
+        Request::Show { id } => {
+            let details = inspect::show(spool, parse(id)?).map_err(|f| format!("{id}: {f}"))?;
+            serde_json::to_value(details)
+        }
+        Request::Stats => {
+            serde_json::to_value(inspect::stats(spool).map_err(|fault| fault.to_string())?)
+        }
+        Request::Cat { .. } | Request::Delete { .. } | Request::Health => {
+            return Err("this cannot be answered by looking".to_owned());
+        }
+    };
+    value.map_err(|cause| cause.to_string())
+}
+
+pub fn parse(id: &str) -> Result<MessageId, String> {
+    id.parse().map_err(|fault| format!("{id}: {fault}"))
+}
+
+fn send_message(spool: &Spool, id: &str, stream: &mut UnixStream) -> io::Result<()> {
+    let pieces = parse(id)
+        .and_then(|parsed| inspect::cat(spool, parsed).map_err(|fault| format!("{id}: {fault}")));
+    let pieces = match pieces {
+        Ok(pieces) => pieces,
+        Err(cause) => return write_line(stream, &fault(&cause)),
+    };
+    for piece in pieces {
+        match piece {
+            Ok(bytes) => {
+                write_line(stream, &json!({ "bytes": bytes.len() }))?;
+                stream.write_all(&bytes)?;
+            }
+            Err(cause) => return write_line(stream, &fault(&cause)),
+        }
+    }
+    write_line(stream, &json!({ "ok": null }))
+}
+
+fn write_line(stream: &mut UnixStream, value: &Value) -> io::Result<()> {
+    let mut line = value.to_string();
+    line.push('\n');
+    stream.write_all(line.as_bytes())
+}
+
+fn fault(cause: &impl ToString) -> Value {
+    json!({ "fault": cause.to_string() })
+}

@@ -1,0 +1,264 @@
+//! From the config as meant to the policy that sessions go by.
+//!
+//! Promise:  a policy is built whole or not at all, with every fault named. A reload that fails
+//!           leaves the one in force untouched.
+
+use std::fmt::Display;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use crate::base::clock::wall_ms;
+use crate::config::ClientCertificates;
+use crate::config::Config;
+use crate::config::LineEnding as ConfigLineEnding;
+use crate::config::ListenerConfig;
+use crate::config::Protocol as ConfigProtocol;
+use crate::config::TlsMode;
+use crate::config::TlsVersion;
+use crate::inbound::census::ConnectionLimits;
+use crate::inbound::policy::ListenerPolicy;
+use crate::inbound::policy::MinimumRate;
+use crate::inbound::policy::Policy;
+use crate::inbound::policy::Security;
+use crate::inbound::policy::Timeouts;
+use crate::net;
+use crate::net::MinVersion;
+use crate::net::TlsServer;
+use crate::net::TlsSettings;
+use crate::route::RelayPolicy;
+use crate::route::RelaySettings;
+use crate::wire::smtp::LineEnding;
+use crate::wire::smtp::Protocol;
+use crate::wire::smtp::ServerConfig;
+
+/// The folder of the spool in which a self-made certificate is kept.
+const TLS_FOLDER: &str = "tls";
+
+/// A policy, and what its maker should hear.
+pub struct Assembled {
+    pub policy: Policy,
+    pub warnings: Vec<(String, String)>,
+}
+
+/// Builds the policy. One `ListenerPolicy` for each address of each listener, in the order of
+/// `addresses`.
+pub fn assemble(config: &Config) -> Result<Assembled, Vec<String>> {
+    let mut faults = Vec::new();
+    let mut warnings = Vec::new();
+    let relay = relay(config).map_err(|problems| faults.extend(problems)).ok();
+    let certificates = certificates(config, &mut faults, &mut warnings);
+    let mut listeners = Vec::new();
+    for written in &config.listeners {
+        match listener(config, written, &certificates, &mut warnings) {
+            Ok(policy) => {
+                let policy = Arc::new(policy);
+                listeners.extend(written.address.iter().map(|_| Arc::clone(&policy)));
+            }
+            Err(problems) => faults.extend(problems),
+        }
+    }
+    match relay {
+        Some(relay) if faults.is_empty() => {
+            Ok(Assembled { policy: policy(config, relay, listeners), warnings })
+        }
+        _ => Err(faults),
+    }
+}
+
+/// As `assemble`, without making anything: for `ringpost check`.
+pub fn check(config: &Config) -> Result<(), Vec<String>> {
+    let mut faults = Vec::new();
+    if let Err(problems) = relay(config) {
+        faults.extend(problems);
+    }
+    let pairs: Vec<_> =
+        config.certificates.iter().map(|one| (one.certificate.clone(), one.key.clone())).collect();
+    for written in &config.listeners {
+        if !pairs.is_empty()
+            && let Err(problems) =
+                TlsServer::build(&tls_settings(config, written, &pairs), wall_ms())
+        {
+            faults.extend(lines(&problems.0));
+        }
+    }
+    faults.sort();
+    faults.dedup();
+    if faults.is_empty() { Ok(()) } else { Err(faults) }
+}
+
+fn policy(config: &Config, relay: RelayPolicy, listeners: Vec<Arc<ListenerPolicy>>) -> Policy {
+    let limits = &config.limits;
+    let timeouts = &config.timeouts;
+    Policy {
+        relay,
+        connections: ConnectionLimits {
+            connections: clamp(limits.connections),
+            per_address: clamp(limits.connections_per_address),
+            per_network: clamp(limits.connections_per_network),
+            per_address_per_minute: clamp(limits.connection_rate_per_address),
+            network_bits_v4: limits.network_prefix_v4,
+            network_bits_v6: limits.network_prefix_v6,
+        },
+        received_max: clamp(limits.received_count),
+        line_bytes_max: limits.body_line_length.map(|bytes| bytes as u64),
+        exempt: limits.exempt_networks.clone(),
+        timeouts: Timeouts {
+            proxy_header: timeouts.proxy_header,
+            handshake: timeouts.tls_handshake,
+            greeting: timeouts.greeting,
+            command: timeouts.command,
+            idle: timeouts.idle,
+            data_init: timeouts.data_init,
+            data_block: timeouts.data_block,
+            data_end: timeouts.data_end,
+            reply: timeouts.reply,
+        },
+        rate: MinimumRate {
+            bytes_per_second: limits.min_data_rate,
+            grace: limits.min_data_rate_grace,
+        },
+        listeners,
+    }
+}
+
+fn relay(config: &Config) -> Result<RelayPolicy, Vec<String>> {
+    let texts = |patterns: &[crate::config::DomainPattern]| {
+        patterns.iter().map(ToString::to_string).collect()
+    };
+    let settings = RelaySettings {
+        networks: config.relay.networks.clone(),
+        domains: texts(&config.relay.domains),
+        refuse_senders: texts(&config.relay.refuse_senders),
+        refuse_recipients: texts(&config.relay.refuse_recipients),
+    };
+    RelayPolicy::build(&settings)
+        .map_err(|problems| problems.iter().map(|problem| format!("relay.{problem}")).collect())
+}
+
+/// The certificates of the config, or one of our own making.
+fn certificates(
+    config: &Config,
+    faults: &mut Vec<String>,
+    warnings: &mut Vec<(String, String)>,
+) -> Vec<(PathBuf, PathBuf)> {
+    if config.listeners.iter().all(|listener| listener.tls == TlsMode::None) {
+        return Vec::new();
+    }
+    if !config.certificates.is_empty() {
+        let pair =
+            |one: &crate::config::CertificateConfig| (one.certificate.clone(), one.key.clone());
+        return config.certificates.iter().map(pair).collect();
+    }
+    let folder = config.server.spool.join(TLS_FOLDER);
+    match net::self_signed(config.server.hostname.as_str(), &folder, wall_ms()) {
+        Ok(made) => {
+            warnings.push((
+                format!(
+                    "no certificate is configured; {} signs itself",
+                    made.certificate.display()
+                ),
+                "name your own under [[tls.certificate]]".to_owned(),
+            ));
+            vec![(made.certificate, made.key)]
+        }
+        Err(problem) => {
+            faults.push(problem.to_string());
+            Vec::new()
+        }
+    }
+}
+
+fn listener(
+    config: &Config,
+    written: &ListenerConfig,
+    certificates: &[(PathBuf, PathBuf)],
+    warnings: &mut Vec<(String, String)>,
+) -> Result<ListenerPolicy, Vec<String>> {
+    let security = match written.tls {
+        TlsMode::None => Security::Plain,
+        TlsMode::Starttls => Security::StartTls,
+        TlsMode::Implicit => Security::Implicit,
+    };
+    let tls = match security {
+        Security::Plain => None,
+        Security::StartTls | Security::Implicit => {
+            let server = TlsServer::build(&tls_settings(config, written, certificates), wall_ms());
+            let server = server.map_err(|problems| lines(&problems.0))?;
+            for problem in server.warnings() {
+                warnings.push((problem.to_string(), problem.cause.remedy().to_owned()));
+            }
+            Some(server)
+        }
+    };
+    let server = server_config(config, written);
+    let normalising = written.line_ending == ConfigLineEnding::Normalise;
+    Ok(ListenerPolicy {
+        name: written.name.as_str().to_owned(),
+        security,
+        tls,
+        greeting_delay: written.greeting_delay,
+        proxy_from: written.proxy_from.clone(),
+        xclient_from: written.xclient_from.clone(),
+        normalise_from: if normalising { written.trusted_from.clone() } else { Vec::new() },
+        server_normalising: Arc::new(ServerConfig {
+            line_ending: LineEnding::Normalise,
+            ..server.clone()
+        }),
+        server_xclient: Arc::new(ServerConfig { xclient: true, ..server.clone() }),
+        server: Arc::new(server),
+    })
+}
+
+fn tls_settings(
+    config: &Config,
+    written: &ListenerConfig,
+    certificates: &[(PathBuf, PathBuf)],
+) -> TlsSettings {
+    TlsSettings {
+        certificates: certificates.to_vec(),
+        min_version: match config.tls.min_version {
+            TlsVersion::V1_2 => MinVersion::Tls12,
+            TlsVersion::V1_3 => MinVersion::Tls13,
+        },
+        tickets: config.tls.session_tickets,
+        client_certificates: match written.client_certificates {
+            ClientCertificates::None => net::ClientCertificates::None,
+            ClientCertificates::Optional => net::ClientCertificates::Optional,
+            ClientCertificates::Required => net::ClientCertificates::Required,
+        },
+        client_ca: written.client_ca.clone(),
+    }
+}
+
+fn server_config(config: &Config, written: &ListenerConfig) -> ServerConfig {
+    let limits = &config.limits;
+    let protocol = match written.protocol {
+        ConfigProtocol::Smtp => Protocol::Smtp,
+        ConfigProtocol::Lmtp => Protocol::Lmtp,
+    };
+    let service = if protocol == Protocol::Lmtp { "LMTP" } else { "ESMTP" };
+    ServerConfig {
+        hostname: config.server.hostname.as_str().to_owned(),
+        banner: format!("{service} {}", written.banner.as_str()),
+        protocol,
+        size_max: written.size_max.unwrap_or(limits.message_size),
+        recipients_max: clamp(limits.recipients_per_message),
+        messages_max: clamp(limits.messages_per_session),
+        commands_max: clamp(limits.commands_per_session),
+        errors_max: clamp(limits.errors_per_session),
+        line_ending: LineEnding::Strict,
+        starttls: written.tls == TlsMode::Starttls,
+        tls_required: written.tls_required,
+        xclient: false,
+        reject_pipelining_violations: true,
+    }
+}
+
+/// Limits of the config are far below 2^32; see their bounds.
+fn clamp(limit: usize) -> u32 {
+    u32::try_from(limit).unwrap_or(u32::MAX)
+}
+
+fn lines(problems: &[impl Display]) -> Vec<String> {
+    problems.iter().map(ToString::to_string).collect()
+}

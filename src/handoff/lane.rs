@@ -1,0 +1,72 @@
+//! A lane: a bounded queue into one shard from any thread, with a bell that wakes its reader.
+//!
+//! Owner:    the receiving half belongs to one shard; senders may be anywhere.
+//! Promise:  what `try_send` took is seen by the receiver, in the order of each sender.
+//! Bounds:   the capacity given at the start; a full lane gives the item back to the sender, who
+//!           knows what its loss would mean.
+
+use std::sync::Arc;
+
+use crossbeam::queue::ArrayQueue;
+
+use crate::rt::wake::Bell;
+use crate::rt::wake::Doorbell;
+
+/// The end that any thread may hold.
+pub struct Sender<T> {
+    queue: Arc<ArrayQueue<T>>,
+    doorbell: Doorbell,
+}
+
+impl<T> Clone for Sender<T> {
+    fn clone(&self) -> Sender<T> {
+        Sender { queue: Arc::clone(&self.queue), doorbell: self.doorbell.clone() }
+    }
+}
+
+impl<T> Sender<T> {
+    /// Hands the item over, or gives it back when the lane is full.
+    pub fn try_send(&self, item: T) -> Result<(), T> {
+        self.queue.push(item)?;
+        self.doorbell.ring();
+        Ok(())
+    }
+}
+
+/// The receiver's queue, not yet on its shard.
+pub struct Seed<T> {
+    queue: Arc<ArrayQueue<T>>,
+    bell: Bell,
+}
+
+/// The end that one shard reads.
+pub struct Receiver<T> {
+    queue: Arc<ArrayQueue<T>>,
+    bell: Bell,
+}
+
+impl<T> Seed<T> {
+    /// To be called on the shard that reads.
+    pub fn settle(self) -> Receiver<T> {
+        Receiver { queue: self.queue, bell: self.bell }
+    }
+}
+
+impl<T> Receiver<T> {
+    /// Waits for the next item.
+    pub async fn receive(&mut self) -> T {
+        loop {
+            if let Some(item) = self.queue.pop() {
+                return item;
+            }
+            self.bell.wait().await;
+        }
+    }
+}
+
+/// A lane for at most `capacity` items under way.
+pub fn lane<T>(capacity: usize) -> (Sender<T>, Seed<T>) {
+    let (doorbell, bell) = crate::rt::wake::doorbell();
+    let queue = Arc::new(ArrayQueue::new(capacity));
+    (Sender { queue: Arc::clone(&queue), doorbell }, Seed { queue, bell })
+}

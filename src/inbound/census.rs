@@ -1,0 +1,296 @@
+//! The census: how many connections there are in all, from one address, from one network, and how
+//! fast an address comes back.
+//!
+//! Owner:    each shard writes its own sheet and nobody else's; all shards read all sheets. There
+//!           is no lock, and no counter that two cores write.
+//! Promise:  a connection that was admitted is counted until its `Admission` is dropped, also when
+//!           its session panics. Two shards that admit at the same instant may together pass a
+//!           limit by one connection each, never by more.
+//! Bounds:   a sheet has a fixed size. Addresses share counters by a keyed hash in two rows and
+//!           the smaller one counts, so that a collision needs both: the count may be too high,
+//!           never too low, and nobody can aim for it.
+
+use std::hash::BuildHasher;
+use std::hash::RandomState;
+use std::net::IpAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU32;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering;
+
+const ROW_SLOTS: usize = 1 << 14;
+const ROWS: usize = 2;
+/// Seconds over which the rate of connections is counted.
+const WINDOW_SECONDS: u64 = 60;
+
+/// What an operator allows. Zero stands for "no limit".
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ConnectionLimits {
+    pub connections: u32,
+    pub per_address: u32,
+    pub per_network: u32,
+    pub per_address_per_minute: u32,
+    pub network_bits_v4: u8,
+    pub network_bits_v6: u8,
+}
+
+/// Which limit a connection would have passed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Crowded {
+    InAll,
+    PerAddress,
+    PerNetwork,
+    PerMinute,
+}
+
+impl Crowded {
+    pub fn name(self) -> &'static str {
+        match self {
+            Crowded::InAll => "connections",
+            Crowded::PerAddress => "connections_per_address",
+            Crowded::PerNetwork => "connections_per_network",
+            Crowded::PerMinute => "connection_rate_per_address",
+        }
+    }
+
+    /// What the peer is told behind `421 4.7.0`.
+    pub fn text(self) -> &'static str {
+        match self {
+            Crowded::InAll => "Too many connections, try again later",
+            Crowded::PerAddress => "Too many connections from your address, try again later",
+            Crowded::PerNetwork => "Too many connections from your network, try again later",
+            Crowded::PerMinute => "You are connecting too fast, try again later",
+        }
+    }
+}
+
+/// One shard's counters; written by that shard, read by all.
+struct Sheet {
+    open: AtomicU32,
+    addresses: Box<[AtomicU32]>,
+    networks: Box<[AtomicU32]>,
+    /// The minute in the upper half, the connections of that minute in the lower.
+    arrivals: Box<[AtomicU64]>,
+}
+
+impl Sheet {
+    fn new() -> Sheet {
+        Sheet {
+            open: AtomicU32::new(0),
+            addresses: (0..ROWS * ROW_SLOTS).map(|_| AtomicU32::new(0)).collect(),
+            networks: (0..ROWS * ROW_SLOTS).map(|_| AtomicU32::new(0)).collect(),
+            arrivals: (0..ROWS * ROW_SLOTS).map(|_| AtomicU64::new(0)).collect(),
+        }
+    }
+}
+
+/// The sheets of all shards. Made at start, shared by all.
+pub struct Census {
+    sheets: Vec<Sheet>,
+    keys: [RandomState; ROWS],
+}
+
+impl Census {
+    pub fn new(shards: usize) -> Arc<Census> {
+        let sheets = (0..shards).map(|_| Sheet::new()).collect();
+        Arc::new(Census { sheets, keys: [RandomState::new(), RandomState::new()] })
+    }
+
+    fn slots(&self, key: &(IpAddr, u8)) -> [usize; ROWS] {
+        let mut slots = [0; ROWS];
+        for (row, slot) in slots.iter_mut().enumerate() {
+            *slot = row * ROW_SLOTS + self.keys[row].hash_one(key) as usize % ROW_SLOTS;
+        }
+        slots
+    }
+
+    fn open(&self) -> u32 {
+        self.sheets.iter().map(|sheet| sheet.open.load(Ordering::Relaxed)).sum()
+    }
+
+    fn count(&self, slots: [usize; ROWS], column: impl Fn(&Sheet, usize) -> u32) -> u32 {
+        slots
+            .iter()
+            .map(|slot| self.sheets.iter().map(|sheet| column(sheet, *slot)).sum())
+            .min()
+            .unwrap_or(0)
+    }
+}
+
+/// One shard's hold on the census.
+#[derive(Clone)]
+pub struct Clerk {
+    census: Arc<Census>,
+    shard: usize,
+}
+
+impl Clerk {
+    pub fn new(census: Arc<Census>, shard: usize) -> Clerk {
+        assert!(shard < census.sheets.len(), "every shard has a sheet");
+        Clerk { census, shard }
+    }
+
+    /// Counts the connection, or says which limit stands against it.
+    pub fn try_admit(
+        self: &Rc<Clerk>,
+        peer: IpAddr,
+        limits: &ConnectionLimits,
+        now_ms: u64,
+    ) -> Result<Admission, Crowded> {
+        let census = &*self.census;
+        let peer = peer.to_canonical();
+        let address = census.slots(&(peer, 255));
+        let network = census.slots(&network_of(peer, limits));
+        let minute = now_ms / 1000 / WINDOW_SECONDS;
+        let arrivals = census.count(address, |sheet, slot| {
+            let packed = sheet.arrivals[slot].load(Ordering::Relaxed);
+            if packed >> 32 == minute { packed as u32 } else { 0 }
+        });
+        self.note_arrival(address, minute);
+        let counts = [
+            (census.open(), limits.connections, Crowded::InAll),
+            (
+                census.count(address, |s, slot| s.addresses[slot].load(Ordering::Relaxed)),
+                limits.per_address,
+                Crowded::PerAddress,
+            ),
+            (
+                census.count(network, |s, slot| s.networks[slot].load(Ordering::Relaxed)),
+                limits.per_network,
+                Crowded::PerNetwork,
+            ),
+            (arrivals, limits.per_address_per_minute, Crowded::PerMinute),
+        ];
+        for (count, limit, crowded) in counts {
+            if limit > 0 && count >= limit {
+                return Err(crowded);
+            }
+        }
+        Ok(Admission::new(self, address, network))
+    }
+
+    /// Refused connections count as arrivals too: who hammers stays out.
+    fn note_arrival(&self, address: [usize; ROWS], minute: u64) {
+        for slot in address {
+            let cell = &self.census.sheets[self.shard].arrivals[slot];
+            let packed = cell.load(Ordering::Relaxed);
+            let count = if packed >> 32 == minute { packed as u32 } else { 0 };
+            cell.store(minute << 32 | u64::from(count.saturating_add(1)), Ordering::Relaxed);
+        }
+    }
+
+    fn shift(&self, address: [usize; ROWS], network: [usize; ROWS], by: i32) {
+        let sheet = &self.census.sheets[self.shard];
+        add(&sheet.open, by);
+        for slot in address {
+            add(&sheet.addresses[slot], by);
+        }
+        for slot in network {
+            add(&sheet.networks[slot], by);
+        }
+    }
+}
+
+/// A counted connection. Dropping it takes it off the sheet.
+pub struct Admission {
+    clerk: Rc<Clerk>,
+    address: [usize; ROWS],
+    network: [usize; ROWS],
+}
+
+impl Admission {
+    fn new(clerk: &Rc<Clerk>, address: [usize; ROWS], network: [usize; ROWS]) -> Admission {
+        clerk.shift(address, network, 1);
+        Admission { clerk: Rc::clone(clerk), address, network }
+    }
+}
+
+impl Drop for Admission {
+    fn drop(&mut self) {
+        self.clerk.shift(self.address, self.network, -1);
+    }
+}
+
+/// The only writer of a sheet is its shard, so a load and a store make an addition.
+fn add(cell: &AtomicU32, by: i32) {
+    cell.store(cell.load(Ordering::Relaxed).wrapping_add_signed(by), Ordering::Relaxed);
+}
+
+fn network_of(peer: IpAddr, limits: &ConnectionLimits) -> (IpAddr, u8) {
+    match peer {
+        IpAddr::V4(v4) => {
+            let bits = limits.network_bits_v4.min(32);
+            let mask = u32::MAX.checked_shl(32 - u32::from(bits)).unwrap_or(0);
+            (IpAddr::V4((v4.to_bits() & mask).into()), bits)
+        }
+        IpAddr::V6(v6) => {
+            let bits = limits.network_bits_v6.min(128);
+            let mask = u128::MAX.checked_shl(128 - u32::from(bits)).unwrap_or(0);
+            (IpAddr::V6((v6.to_bits() & mask).into()), bits)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LIMITS: ConnectionLimits = ConnectionLimits {
+        connections: 5,
+        per_address: 2,
+        per_network: 3,
+        per_address_per_minute: 0,
+        network_bits_v4: 24,
+        network_bits_v6: 56,
+    };
+
+    fn clerks() -> (Rc<Clerk>, Rc<Clerk>) {
+        let census = Census::new(2);
+        (Rc::new(Clerk::new(Arc::clone(&census), 0)), Rc::new(Clerk::new(census, 1)))
+    }
+
+    fn address(text: &str) -> IpAddr {
+        text.parse().expect("a test address")
+    }
+
+    #[test]
+    fn each_limit_counts_over_all_shards() {
+        let (one, two) = clerks();
+        let try_from = |clerk: &Rc<Clerk>, peer: &str| clerk.try_admit(address(peer), &LIMITS, 0);
+        let first = try_from(&one, "192.0.2.1").ok();
+        let second = try_from(&two, "::ffff:192.0.2.1").ok();
+        assert!(first.is_some() && second.is_some());
+        assert_eq!(try_from(&one, "192.0.2.1").err(), Some(Crowded::PerAddress));
+        let third = try_from(&one, "192.0.2.2").ok();
+        assert_eq!(try_from(&two, "192.0.2.3").err(), Some(Crowded::PerNetwork));
+        let rest = [try_from(&two, "2001:db8::1").ok(), try_from(&one, "198.51.100.7").ok()];
+        assert_eq!(try_from(&one, "203.0.113.1").err(), Some(Crowded::InAll));
+        drop((first, third, rest));
+        assert!(try_from(&two, "192.0.2.1").is_ok(), "who left is no longer counted");
+    }
+
+    #[test]
+    fn who_hammers_stays_out_for_the_minute() {
+        let (one, two) = clerks();
+        let limits = ConnectionLimits { per_address_per_minute: 3, ..LIMITS };
+        let knock = |clerk: &Rc<Clerk>, ms| clerk.try_admit(address("::1"), &limits, ms).err();
+        assert_eq!([knock(&one, 0), knock(&two, 1), knock(&one, 2)], [None, None, None]);
+        assert_eq!(knock(&two, 59_000), Some(Crowded::PerMinute));
+        assert_eq!(knock(&two, 60_000), None, "a new minute");
+    }
+
+    #[test]
+    fn networks_are_cut_at_their_bits() {
+        for (name, peer, bits, cut) in [
+            ("v4 /24", "192.0.2.77", 24, "192.0.2.0"),
+            ("v4 /0", "192.0.2.77", 0, "0.0.0.0"),
+            ("v4 /32", "192.0.2.77", 32, "192.0.2.77"),
+            ("v6 /56", "2001:db8:1:2ff::1", 56, "2001:db8:1:200::"),
+        ] {
+            let limits =
+                ConnectionLimits { network_bits_v4: bits, network_bits_v6: bits, ..LIMITS };
+            assert_eq!(network_of(address(peer), &limits).0, address(cut), "{name}");
+        }
+    }
+}

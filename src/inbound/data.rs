@@ -1,0 +1,388 @@
+//! Bodies: from the socket into chunks, by DATA (dots) or BDAT (counts).
+//!
+//! Promise:  no body byte is copied by us between socket and store, but for the few that came in
+//!           one read with a command. Exactly one message per final dot or LAST (FAULTS 7).
+//! Order:    354 is flushed before the body is read; the reply to the body after it is durable.
+//! Bounds:   see `intake`. A body slower than the minimum rate ends the session.
+
+use std::time::Duration;
+use std::time::Instant;
+
+use crate::base::Chunk;
+use crate::inbound::intake::Intake;
+use crate::inbound::intake::IntakeLimits;
+use crate::inbound::intake::Kept;
+use crate::inbound::intake::body_name;
+use crate::inbound::intake::protocol_name;
+use crate::inbound::intake::sender_text;
+use crate::inbound::policy::MinimumRate;
+use crate::inbound::session::End;
+use crate::inbound::session::Session;
+use crate::inbound::session::Wait;
+use crate::observe::counters::BodyRefusal;
+use crate::observe::event::Event;
+use crate::observe::histogram::Stage;
+use crate::queue::Committed;
+use crate::rt::timer;
+use crate::wire::smtp::dot::DotDecoder;
+use crate::wire::smtp::line::LineEnding;
+use crate::wire::smtp::line::LineFault;
+use crate::wire::smtp::reply::Reply;
+use crate::wire::smtp::server::BodyMode;
+use crate::wire::smtp::server::BodyOutcome;
+use crate::wire::smtp::server::Step;
+use crate::wire::smtp::transaction::Transaction;
+
+/// How the bytes of a body ended.
+enum Received {
+    Whole,
+    Fault(LineFault),
+    /// Refused, and still coming long after.
+    Flood,
+}
+
+impl Session {
+    pub(super) async fn receive_body(
+        &mut self,
+        mode: BodyMode,
+        tx: &Transaction<'_>,
+    ) -> Result<Step, End> {
+        match mode {
+            BodyMode::Dot => {
+                self.begin_intake();
+                self.flush().await?;
+                let received = self.receive_dot().await?;
+                self.end_body(received, true, tx).await
+            }
+            BodyMode::Counted { bytes, last } => {
+                if self.intake.is_none() {
+                    self.begin_intake();
+                }
+                let received = self.receive_counted(bytes).await?;
+                if last || matches!(received, Received::Flood) {
+                    return self.end_body(received, last, tx).await;
+                }
+                Ok(self.server.on_body(BodyOutcome::ChunkKept { bytes }, 0, &mut self.out))
+            }
+            BodyMode::Swallow { bytes } => {
+                self.swallow(bytes).await?;
+                Ok(self.server.on_swallowed(&mut self.out))
+            }
+        }
+    }
+
+    fn begin_intake(&mut self) {
+        // What is left of an earlier one was answered already.
+        self.abandon_intake();
+        let limits = IntakeLimits {
+            size_max: self.listener.server.size_max,
+            received_max: self.policy.received_max,
+            line_bytes_max: self.policy.line_bytes_max,
+        };
+        self.intake = Some(Box::new(Intake::new(&self.reception, limits, self.now_ms())));
+    }
+
+    async fn receive_dot(&mut self) -> Result<Received, End> {
+        let ending = self.line_ending;
+        let mut decoder = DotDecoder::new(ending);
+        let mut meter = Meter::new();
+        loop {
+            let Some((mut chunk, noted)) = self.receive_some(&mut meter).await? else {
+                return Ok(Received::Flood);
+            };
+            let decoded = match ending {
+                LineEnding::Strict => decoder.decode(&mut chunk.bytes_mut()[noted..]),
+                LineEnding::Normalise => {
+                    let mut plain = Vec::with_capacity(chunk.len() - noted + 512);
+                    let fresh = &chunk.bytes()[noted..];
+                    let decoded = decoder.decode_normalising(fresh, &mut plain);
+                    if let Ok(decoded) = &decoded {
+                        let rest = chunk.bytes()[noted + decoded.consumed..].to_vec();
+                        chunk.truncate(noted);
+                        self.put_normalised(chunk, noted, &plain).await;
+                        if decoded.end {
+                            self.put_back(&rest).await?;
+                            return Ok(Received::Whole);
+                        }
+                        continue;
+                    }
+                    decoded
+                }
+            };
+            let decoded = match decoded {
+                Ok(decoded) => decoded,
+                Err(fault) => {
+                    self.reception.pool.give(chunk);
+                    return Ok(Received::Fault(fault));
+                }
+            };
+            if decoded.end {
+                let rest = noted + decoded.consumed..;
+                if !chunk.bytes()[rest.clone()].is_empty() {
+                    let rest = chunk.bytes()[rest].to_vec();
+                    self.put_back(&rest).await?;
+                }
+            }
+            chunk.truncate(noted + decoded.kept);
+            self.keep_received(chunk, noted).await;
+            if decoded.end {
+                return Ok(Received::Whole);
+            }
+        }
+    }
+
+    /// One read into the chunk at hand: the chunk, and from where on it is fresh. `None` when a
+    /// refused body does not end.
+    async fn receive_some(&mut self, meter: &mut Meter) -> Result<Option<(Chunk, usize)>, End> {
+        let intake = self.intake.as_mut().expect("an intake is begun before its body is read");
+        if intake.is_flooded() {
+            return Ok(None);
+        }
+        if !self.input.is_empty() {
+            // Bytes that came along with the command: the only ones that are copied.
+            let mut chunk = self.take_chunk().await?;
+            let noted = chunk.len();
+            let copied = chunk.fill_from(self.input.pending());
+            self.input.consume(copied);
+            return Ok(Some((chunk, noted)));
+        }
+        let current = intake.take_current();
+        let noted = current.as_ref().map_or(0, |chunk| chunk.len());
+        self.input.drop_all(&self.reception.pool);
+        self.channel.stream().deadline().set_in(self.policy.timeouts.data_block);
+        let began = Instant::now();
+        let read = self.channel.read(&self.reception.pool, current).await;
+        let chunk = read.map_err(|fault| self.end_of(fault, Wait::Body))?;
+        if meter.is_too_slow(chunk.len() - noted, began, &self.policy.rate) {
+            return Err(End::TooSlow);
+        }
+        Ok(Some((chunk, noted)))
+    }
+
+    /// The chunk at hand, or a fresh one as soon as there is one.
+    async fn take_chunk(&mut self) -> Result<Chunk, End> {
+        if let Some(chunk) = self.intake.as_mut().and_then(|intake| intake.take_current()) {
+            return Ok(chunk);
+        }
+        self.channel.stream().deadline().set_in(self.policy.timeouts.data_block);
+        loop {
+            if let Some(chunk) = self.reception.pool.try_take() {
+                return Ok(chunk);
+            }
+            if self.channel.stream().deadline().expired() {
+                return Err(End::TimedOut(Wait::Body));
+            }
+            timer::sleep(CHUNK_RETRY).await;
+        }
+    }
+
+    async fn put_normalised(&mut self, mut chunk: Chunk, noted: usize, plain: &[u8]) {
+        let mut rest = plain;
+        let mut from = noted;
+        loop {
+            let filled = chunk.fill_from(rest);
+            rest = &rest[filled..];
+            self.keep_received(chunk, from).await;
+            if rest.is_empty() {
+                return;
+            }
+            match self.take_chunk().await {
+                Ok(next) => chunk = next,
+                Err(_) => {
+                    if let Some(intake) = self.intake.as_mut() {
+                        let reply = Reply::new(452, (4, 3, 1), "Too much mail under way");
+                        intake.refuse(reply, BodyRefusal::Memory, &self.reception);
+                    }
+                    return;
+                }
+            }
+            from = chunk.len();
+        }
+    }
+
+    async fn keep_received(&mut self, chunk: Chunk, noted: usize) {
+        let intake = self.intake.as_mut().expect("an intake is begun before its body is read");
+        intake.put_current(chunk, noted, &self.reception).await;
+    }
+
+    /// What came behind the end of a body is input again.
+    async fn put_back(&mut self, rest: &[u8]) -> Result<(), End> {
+        if rest.is_empty() {
+            return Ok(());
+        }
+        if !self.input.is_empty() {
+            // The rest stood in front of what is still pending.
+            let mut all = rest.to_vec();
+            all.extend_from_slice(self.input.pending());
+            self.input.drop_all(&self.reception.pool);
+            return self.put_fresh(&all).await;
+        }
+        self.input.drop_all(&self.reception.pool);
+        self.put_fresh(rest).await
+    }
+
+    async fn put_fresh(&mut self, bytes: &[u8]) -> Result<(), End> {
+        let mut chunk = loop {
+            match self.reception.pool.try_take() {
+                Some(chunk) => break chunk,
+                None if self.channel.stream().deadline().expired() => {
+                    return Err(End::TimedOut(Wait::Body));
+                }
+                None => timer::sleep(CHUNK_RETRY).await,
+            }
+        };
+        let filled = chunk.fill_from(bytes);
+        assert_eq!(filled, bytes.len(), "what came in one chunk fits into one chunk");
+        self.input.put(chunk);
+        Ok(())
+    }
+
+    /// RFC 3030: exactly so many bytes, whatever they are.
+    async fn receive_counted(&mut self, bytes: u64) -> Result<Received, End> {
+        let mut missing = bytes;
+        let mut meter = Meter::new();
+        while missing > 0 {
+            let Some((mut chunk, noted)) = self.receive_some(&mut meter).await? else {
+                return Ok(Received::Flood);
+            };
+            let fresh = chunk.len() - noted;
+            let ours = usize::try_from(missing).map_or(fresh, |missing| missing.min(fresh));
+            if ours < fresh {
+                let rest = chunk.bytes()[noted + ours..].to_vec();
+                chunk.truncate(noted + ours);
+                self.put_back(&rest).await?;
+            }
+            self.keep_received(chunk, noted).await;
+            missing -= ours as u64;
+        }
+        Ok(Received::Whole)
+    }
+
+    /// Bytes of a refused chunk: read, counted, dropped.
+    async fn swallow(&mut self, bytes: u64) -> Result<(), End> {
+        self.flush().await?;
+        let mut missing = bytes;
+        let mut meter = Meter::new();
+        loop {
+            let pending = self.input.pending().len();
+            let ours = usize::try_from(missing).map_or(pending, |missing| missing.min(pending));
+            self.input.consume(ours);
+            missing -= ours as u64;
+            if missing == 0 {
+                return Ok(());
+            }
+            self.channel.stream().deadline().set_in(self.policy.timeouts.data_block);
+            let began = Instant::now();
+            self.fill(Wait::Body).await?;
+            if meter.is_too_slow(self.input.pending().len(), began, &self.policy.rate) {
+                return Err(End::TooSlow);
+            }
+        }
+    }
+
+    async fn end_body(
+        &mut self,
+        received: Received,
+        last: bool,
+        tx: &Transaction<'_>,
+    ) -> Result<Step, End> {
+        let intake = self.intake.take().expect("an intake is begun before its body is read");
+        let recipients = tx.recipients.len();
+        let began = intake.began;
+        let (reply, why) = match received {
+            Received::Whole if last => {
+                self.record(Stage::Body, began);
+                match intake.finish(self, tx).await {
+                    Ok(kept) => return self.welcome(kept, began, tx).await,
+                    Err(refusal) => refusal,
+                }
+            }
+            Received::Whole | Received::Flood => {
+                intake.abandon(&self.reception);
+                (Reply::new(521, (5, 3, 4), "Message is far too large"), BodyRefusal::Size)
+            }
+            Received::Fault(fault) => {
+                intake.abandon(&self.reception);
+                (Reply::new(521, (5, 5, 2), fault.text()), BodyRefusal::LineEnd)
+            }
+        };
+        self.reception.metrics().bodies_refused_total.add(why, 1);
+        self.emit_refused("body", tx, None, &reply);
+        let outcome = match reply.code {
+            521 => BodyOutcome::Fatal(reply),
+            _ => BodyOutcome::Refused(reply),
+        };
+        Ok(self.server.on_body(outcome, recipients, &mut self.out))
+    }
+
+    /// The message is durable: say so to the peer, the log and the metrics.
+    async fn welcome(
+        &mut self,
+        kept: Kept,
+        body_began: Instant,
+        tx: &Transaction<'_>,
+    ) -> Result<Step, End> {
+        let Committed { id, body, write_us: _, batch } = kept.committed;
+        let text = id.to_string();
+        let outcome = BodyOutcome::Kept { id: &text };
+        let step = self.server.on_body(outcome, tx.recipients.len(), &mut self.out);
+        self.accepted += 1;
+        self.bytes_accepted += body.bytes;
+        let began = self.transaction_began().unwrap_or(body_began);
+        let body_us = body_began.elapsed().as_micros() as u64 - kept.commit_us;
+        let flushed = self.flush().await;
+        let histograms = &self.reception.histograms;
+        histograms.record(Stage::CommitWait, kept.commit_us);
+        histograms.record(Stage::BatchSize, u64::from(batch));
+        self.record(Stage::AcceptTo250, began);
+        let metrics = self.reception.metrics();
+        metrics.messages_accepted_total.add(1);
+        metrics.message_bytes_total.add(body.bytes);
+        metrics.recipients_accepted_total.add(tx.recipients.len() as u64);
+        let tls = self.channel.tls_facts();
+        Event::Accepted {
+            id,
+            partition: id.partition(),
+            peer: self.peer.address.ip(),
+            port: self.peer.address.port(),
+            helo: self.helo(),
+            protocol: protocol_name(self, tx),
+            tls: tls.map(|facts| facts.version),
+            cipher: tls.map(|facts| facts.cipher),
+            from: sender_text(tx),
+            to: tx.recipients.first().map_or("", |first| first.mailbox.as_str()),
+            recipients: tx.recipients.len(),
+            size: body.bytes,
+            body: body_name(tx),
+            message_id: kept.message_id.as_deref(),
+            body_us,
+            commit_us: kept.commit_us,
+            total_us: began.elapsed().as_micros() as u64,
+        }
+        .emit();
+        // Durable but unheard: the peer will send it again (RFC 1047); the log shows both.
+        flushed?;
+        Ok(step)
+    }
+}
+
+/// How long a session waits before it asks again for a chunk.
+const CHUNK_RETRY: Duration = Duration::from_millis(20);
+
+/// The speed of one body. Only time spent waiting for the peer counts: a slow disk is not its fault.
+struct Meter {
+    waited: Duration,
+    bytes: u64,
+}
+
+impl Meter {
+    fn new() -> Meter {
+        Meter { waited: Duration::ZERO, bytes: 0 }
+    }
+
+    fn is_too_slow(&mut self, bytes: usize, read_began: Instant, rate: &MinimumRate) -> bool {
+        self.bytes += bytes as u64;
+        self.waited += read_began.elapsed();
+        self.waited > rate.grace && self.bytes < rate.bytes_per_second * self.waited.as_secs()
+    }
+}

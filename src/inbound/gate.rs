@@ -1,0 +1,82 @@
+//! The gate: questions of the protocol machine become verdicts, from the policy in force.
+//!
+//! Promise:  pure but for the state of the store. A verdict never depends on what an earlier
+//!           session did, except through the limits.
+
+use std::net::IpAddr;
+
+use crate::inbound::intake::sender_text;
+use crate::inbound::policy::Policy;
+use crate::inbound::reception::Reception;
+use crate::route::Decision;
+use crate::route::Question as RelayQuestion;
+use crate::wire::smtp::reply::Reply;
+use crate::wire::smtp::server::Question;
+use crate::wire::smtp::server::Verdict;
+use crate::wire::smtp::transaction::Transaction;
+
+/// Chunks that stay free for bodies under way; a new body is refused before they are touched.
+const CHUNKS_RESERVED: usize = 4;
+
+/// Who asks.
+pub struct Caller<'a> {
+    pub peer: IpAddr,
+    pub policy: &'a Policy,
+    pub reception: &'a Reception,
+}
+
+impl Caller<'_> {
+    pub fn judge(&self, question: Question, tx: &Transaction<'_>) -> Verdict {
+        match question {
+            Question::Helo => Verdict::Accept,
+            Question::Mail => self.judge_sender(tx),
+            Question::Recipient => self.judge_recipient(tx),
+            Question::Body => self.judge_room(0),
+        }
+    }
+
+    fn judge_sender(&self, tx: &Transaction<'_>) -> Verdict {
+        self.judge_room(tx.params.size.unwrap_or(0))
+    }
+
+    fn judge_recipient(&self, tx: &Transaction<'_>) -> Verdict {
+        let Some(candidate) = &tx.candidate else {
+            return refuse(451, (4, 3, 0), "Recipient got lost, try again");
+        };
+        let Some(domain) = candidate.mailbox.domain_ascii() else {
+            return refuse(501, (5, 1, 3), "Recipient domain is not valid");
+        };
+        let question = RelayQuestion {
+            peer: self.peer,
+            authenticated: false,
+            sender: sender_text(tx),
+            recipient: candidate.mailbox.as_str(),
+            recipient_domain: &domain,
+            rerouting: candidate.mailbox.is_rerouting(),
+            is_postmaster: candidate.mailbox.is_postmaster(),
+        };
+        match self.policy.relay.judge(&question) {
+            Decision::Relay | Decision::Accept => Verdict::Accept,
+            Decision::Refuse(refusal) => {
+                Verdict::Refuse(Reply::new(refusal.code(), refusal.enhanced(), refusal.text()))
+            }
+        }
+    }
+
+    /// Whether a body of that many bytes, as far as known, could be kept now.
+    fn judge_room(&self, bytes: u64) -> Verdict {
+        let space = &self.reception.space;
+        if space.is_low() || space.last().free_bytes < bytes {
+            return refuse(452, (4, 3, 1), "Insufficient system storage, try again later");
+        }
+        let pool = &self.reception.pool;
+        if pool.chunks_out() + CHUNKS_RESERVED >= pool.chunks_max() {
+            return refuse(452, (4, 3, 1), "Too much mail under way, try again later");
+        }
+        Verdict::Accept
+    }
+}
+
+fn refuse(code: u16, enhanced: (u8, u16, u16), text: &'static str) -> Verdict {
+    Verdict::Refuse(Reply::new(code, enhanced, text))
+}

@@ -1,0 +1,368 @@
+//! An intake: one message on its way in.
+//!
+//! Owner:    one session, from the first body byte to the durable line or to the refusal.
+//! Promise:  every body byte is counted, summed, scanned and stored exactly once, or none is kept:
+//!           an intake that is refused or dropped leaves nothing behind that a sweep does not
+//!           remove.
+//! Order:    full chunks go to the store unsynced while the body still comes; the last ones go
+//!           with the envelope, in the batch that is synced before the 250.
+//! Bounds:   one chunk being filled, one held back and `STREAM_CHUNKS_IN_FLIGHT_MAX` on their way,
+//!           whatever the size of the body.
+
+use std::time::Instant;
+
+use crate::base::Chunk;
+use crate::base::Slice;
+use crate::inbound::reception::Reception;
+use crate::inbound::session::Session;
+use crate::observe::counters::BodyRefusal;
+use crate::queue;
+use crate::queue::Body;
+use crate::queue::CommitFault;
+use crate::queue::Committed;
+use crate::queue::Envelope;
+use crate::queue::schema;
+use crate::wire::mail::address::ReversePath;
+use crate::wire::mail::header::HeaderScan;
+use crate::wire::mail::received::Received;
+use crate::wire::mail::received::with_protocol;
+use crate::wire::smtp::reply::Reply;
+use crate::wire::smtp::transaction::BodyType;
+use crate::wire::smtp::transaction::Notify;
+use crate::wire::smtp::transaction::Ret;
+use crate::wire::smtp::transaction::Transaction;
+
+/// A chunk with less room than this is stored as it is: a read into a few bytes costs as much as
+/// one into many.
+const ROOM_WORTH_A_READ: usize = 4096;
+
+/// Refused bytes that are read and dropped before the session is closed instead.
+const SWALLOW_BYTES_MAX: u64 = 256 << 20;
+
+/// What an intake checks while the bytes pass.
+#[derive(Clone, Copy, Debug)]
+pub struct IntakeLimits {
+    /// 0 for no bound.
+    pub size_max: u64,
+    pub received_max: u32,
+    pub line_bytes_max: Option<u64>,
+}
+
+pub struct Intake {
+    pub began: Instant,
+    limits: IntakeLimits,
+    bytes: u64,
+    swallowed: u64,
+    /// Bytes of the line under way, when lines are bounded.
+    line_bytes: u64,
+    scan: HeaderScan,
+    current: Option<Chunk>,
+    fate: Fate,
+}
+
+enum Fate {
+    Open(Box<Body>),
+    Refused(Reply, BodyRefusal),
+}
+
+impl Intake {
+    /// Without a store that takes mail, the body is read and refused.
+    pub fn new(reception: &Reception, limits: IntakeLimits, now_ms: u64) -> Intake {
+        let body = match reception.next_committer() {
+            Some(committer) => committer.body(now_ms),
+            None => Err(CommitFault::Failed),
+        };
+        Intake {
+            began: Instant::now(),
+            limits,
+            bytes: 0,
+            swallowed: 0,
+            line_bytes: 0,
+            scan: HeaderScan::new(),
+            current: None,
+            fate: match body {
+                Ok(body) => Fate::Open(Box::new(body)),
+                Err(fault) => refused(fault),
+            },
+        }
+    }
+
+    /// Whether so much of a refused body has come that its sender will not stop by itself.
+    pub fn is_flooded(&self) -> bool {
+        self.swallowed > SWALLOW_BYTES_MAX
+    }
+
+    /// The chunk to receive into, if one is begun.
+    pub fn take_current(&mut self) -> Option<Chunk> {
+        self.current.take()
+    }
+
+    /// Puts back the chunk of which everything from `noted` on is fresh body.
+    pub async fn put_current(&mut self, mut chunk: Chunk, noted: usize, reception: &Reception) {
+        self.note(&chunk.bytes()[noted..]);
+        let Fate::Open(body) = &mut self.fate else {
+            self.swallowed += (chunk.len() - noted) as u64;
+            reception.pool.give(chunk);
+            return;
+        };
+        if chunk.is_empty() {
+            reception.pool.give(chunk);
+        } else if chunk.room().len() >= ROOM_WORTH_A_READ {
+            self.current = Some(chunk);
+        } else if let Err(fault) = body.push(whole(chunk)).await {
+            self.fate = refused(fault);
+        }
+        self.judge(reception);
+    }
+
+    /// From here on the body is read and dropped; what was kept of it is given up.
+    pub fn refuse(&mut self, reply: Reply, why: BodyRefusal, reception: &Reception) {
+        self.fate = Fate::Refused(reply, why);
+        if let Some(chunk) = self.current.take() {
+            reception.pool.give(chunk);
+        }
+    }
+
+    /// The session ended, or its transaction was reset. What was streamed is swept by the store.
+    pub fn abandon(mut self: Box<Intake>, reception: &Reception) {
+        if let Some(chunk) = self.current.take() {
+            reception.pool.give(chunk);
+        }
+    }
+
+    /// The body is complete: commit it, or say why not.
+    pub async fn finish(
+        mut self: Box<Intake>,
+        session: &Session,
+        tx: &Transaction<'_>,
+    ) -> Result<Kept, (Reply, BodyRefusal)> {
+        let mut body = match self.fate {
+            Fate::Open(body) => body,
+            Fate::Refused(reply, why) => return Err((reply, why)),
+        };
+        if let Some(chunk) = self.current.take() {
+            body.push(whole(chunk)).await.map_err(reply_to)?;
+        }
+        let began = Instant::now();
+        let committed = {
+            let reception = &session.reception;
+            let now_ms = session.now_ms();
+            let id = body.id().to_string();
+            let mut trace = reception.take_output();
+            write_trace(session, tx, (&id, now_ms), &mut trace);
+            let mut recipients = reception.take_recipients();
+            let noted = note_recipients(tx, &mut recipients);
+            let envelope = Envelope {
+                received_ms: now_ms,
+                message_id: self.scan.message_id(),
+                trace: &trace,
+                recipients: recipients.as_recipients(),
+                ..envelope_of(session, tx)
+            };
+            let committed = match noted {
+                Ok(()) => body.finish(&envelope, now_ms).await,
+                Err(fault) => Err(CommitFault::Record(fault)),
+            };
+            reception.give_output(trace);
+            reception.give_recipients(recipients);
+            committed.map_err(reply_to)?
+        };
+        Ok(Kept {
+            committed,
+            commit_us: began.elapsed().as_micros() as u64,
+            message_id: self.scan.message_id().map(Box::from),
+        })
+    }
+
+    /// Counts body bytes and reads what the header shows.
+    fn note(&mut self, fresh: &[u8]) {
+        self.bytes += fresh.len() as u64;
+        if matches!(self.fate, Fate::Refused(..)) {
+            return;
+        }
+        self.scan.feed(fresh);
+        if self.limits.line_bytes_max.is_some() {
+            self.note_lines(fresh);
+        }
+    }
+
+    fn note_lines(&mut self, fresh: &[u8]) {
+        let line_bytes_max = self.limits.line_bytes_max.unwrap_or(u64::MAX);
+        for line in fresh.split_inclusive(|byte| *byte == b'\n') {
+            self.line_bytes += line.len() as u64;
+            if self.line_bytes > line_bytes_max {
+                // Found once is enough; nothing resets it any more.
+                self.line_bytes = u64::MAX >> 1;
+                return;
+            }
+            if line.ends_with(b"\n") {
+                self.line_bytes = 0;
+            }
+        }
+    }
+
+    /// The limits, judged between chunks so that a refusal can free what is held.
+    fn judge(&mut self, reception: &Reception) {
+        if matches!(self.fate, Fate::Refused(..)) {
+            return;
+        }
+        let limits = self.limits;
+        if limits.size_max > 0 && self.bytes > limits.size_max {
+            let text = "Message is larger than this server accepts";
+            self.refuse(Reply::new(552, (5, 3, 4), text), BodyRefusal::Size, reception);
+        } else if self.scan.received_count() > limits.received_max {
+            let text = "Too many hops, this message is looping";
+            self.refuse(Reply::new(554, (5, 4, 6), text), BodyRefusal::Loop, reception);
+        } else if limits.line_bytes_max.is_some_and(|most| self.line_bytes > most) {
+            let text = "A line of the message is too long";
+            self.refuse(Reply::new(554, (5, 6, 0), text), BodyRefusal::LineLength, reception);
+        }
+    }
+}
+
+/// A message behind the durable line.
+pub struct Kept {
+    pub committed: Committed,
+    pub commit_us: u64,
+    pub message_id: Option<Box<str>>,
+}
+
+/// The sender as the log and the store write it: empty for the null sender.
+pub fn sender_text<'t>(tx: &Transaction<'t>) -> &'t str {
+    match tx.sender {
+        Some(ReversePath::Mailbox(mailbox)) => mailbox.as_str(),
+        Some(ReversePath::Null) | None => "",
+    }
+}
+
+/// The protocol as Received names it.
+pub fn protocol_name(session: &Session, tx: &Transaction<'_>) -> &'static str {
+    let server = &session.server;
+    with_protocol(server.is_lmtp(), server.is_esmtp(), server.is_tls(), false, tx.params.smtputf8)
+}
+
+/// What the log calls the kind of body.
+pub fn body_name(tx: &Transaction<'_>) -> &'static str {
+    match tx.params.body {
+        BodyType::SevenBit => "7bit",
+        BodyType::EightBitMime => "8bitmime",
+        BodyType::BinaryMime => "binarymime",
+    }
+}
+
+/// Everything that is known before the body; the rest is filled in when it is.
+fn envelope_of<'a>(session: &'a Session, tx: &Transaction<'a>) -> Envelope<'a> {
+    let params = &tx.params;
+    Envelope {
+        received_ms: 0,
+        sender: match tx.sender {
+            Some(ReversePath::Mailbox(mailbox)) => Some(mailbox.as_str()),
+            Some(ReversePath::Null) | None => None,
+        },
+        smtputf8: params.smtputf8,
+        requiretls: params.requiretls,
+        body_type: match params.body {
+            BodyType::SevenBit => queue::BodyType::SevenBit,
+            BodyType::EightBitMime => queue::BodyType::EightBitMime,
+            BodyType::BinaryMime => queue::BodyType::BinaryMime,
+        },
+        ret: match params.ret {
+            None => queue::Ret::Unsaid,
+            Some(Ret::Full) => queue::Ret::Full,
+            Some(Ret::Headers) => queue::Ret::Headers,
+        },
+        envid: params.envid,
+        auth: params.auth,
+        declared_bytes: params.size,
+        body: schema::BodySum::default(),
+        peer: session.peer.address,
+        helo: session.helo(),
+        listener: &session.listener.name,
+        protocol: protocol_name(session, tx),
+        tls: session
+            .channel
+            .tls_facts()
+            .map(|facts| queue::Tls { version: facts.version, cipher: facts.cipher }),
+        message_id: None,
+        trace: &[],
+        recipients: queue::Recipients::default(),
+    }
+}
+
+fn note_recipients(
+    tx: &Transaction<'_>,
+    recipients: &mut queue::RecipientsBuf,
+) -> Result<(), queue::record::RecordFault> {
+    tx.recipients.iter().try_for_each(|recipient| {
+        recipients.push(&queue::Recipient {
+            mailbox: recipient.mailbox.as_str(),
+            notify: match recipient.notify {
+                None => 0,
+                Some(Notify::Never) => schema::NOTIFY_NEVER,
+                Some(Notify::On { success, failure, delay }) => {
+                    u8::from(success) * schema::NOTIFY_SUCCESS
+                        | u8::from(failure) * schema::NOTIFY_FAILURE
+                        | u8::from(delay) * schema::NOTIFY_DELAY
+                }
+            },
+            orcpt: recipient.orcpt,
+        })
+    })
+}
+
+fn write_trace(
+    session: &Session,
+    tx: &Transaction<'_>,
+    (id, at_ms): (&str, u64),
+    out: &mut Vec<u8>,
+) {
+    // RFC 5321 s7.6: a `for` with several recipients would tell one of the others.
+    let only = match &tx.recipients[..] {
+        [only] => Some(only.mailbox.as_str()),
+        _ => None,
+    };
+    Received {
+        helo: session.helo(),
+        peer_name: session.peer.name.as_deref(),
+        peer: session.peer.address.ip(),
+        by: &session.listener.server.hostname,
+        with: protocol_name(session, tx),
+        tls: session.channel.tls_facts().map(|facts| (facts.version, facts.cipher)),
+        id,
+        for_: only,
+        at_ms,
+    }
+    .write(out);
+}
+
+fn whole(chunk: Chunk) -> Slice {
+    let length = chunk.len();
+    Slice::new(chunk, 0..length)
+}
+
+fn refused(fault: CommitFault) -> Fate {
+    let (reply, why) = reply_to(fault);
+    Fate::Refused(reply, why)
+}
+
+/// What the peer hears when the store does not take a message.
+fn reply_to(fault: CommitFault) -> (Reply, BodyRefusal) {
+    let (code, enhanced, text, why) = match fault {
+        CommitFault::Full => {
+            (452, (4, 3, 1), "Too much mail at once, try again later", BodyRefusal::Busy)
+        }
+        CommitFault::SpoolFull => {
+            (452, (4, 3, 1), "Insufficient system storage, try again later", BodyRefusal::Spool)
+        }
+        CommitFault::Failed => {
+            (451, (4, 3, 0), "Mail storage failed, try again later", BodyRefusal::Commit)
+        }
+        CommitFault::Stopped => {
+            (451, (4, 3, 2), "Service shutting down, try again later", BodyRefusal::Busy)
+        }
+        CommitFault::Record(_) => {
+            (554, (5, 6, 0), "The envelope cannot be stored", BodyRefusal::Other)
+        }
+    };
+    (Reply::new(code, enhanced, text), why)
+}

@@ -1,0 +1,169 @@
+//! What the sessions of one shard share.
+//!
+//! Owner:    one shard; never leaves it.
+//! Bounds:   output buffers are cached up to `OUTPUTS_IDLE_MAX`; more are freed.
+
+use std::cell::Cell;
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use crate::base::ChunkPool;
+use crate::base::ShardId;
+use crate::inbound::census::Clerk;
+use crate::inbound::policy::Policy;
+use crate::observe::Histograms;
+use crate::observe::ShardMetrics;
+use crate::observe::ShardObserved;
+use crate::queue::CommitFault;
+use crate::queue::Committer;
+use crate::queue::RecipientsBuf;
+use crate::queue::SpaceWatch;
+
+const OUTPUTS_IDLE_MAX: usize = 256;
+/// A buffer that a long reply has made larger is not kept.
+const OUTPUT_BYTES_KEPT_MAX: usize = 4096;
+
+/// As `OUTPUT_BYTES_KEPT_MAX`, for lists of recipients.
+const RECIPIENTS_KEPT_MAX: usize = 64;
+
+pub struct Reception {
+    pub shard: ShardId,
+    pub pool: Rc<ChunkPool>,
+    pub histograms: Histograms,
+    observed: Arc<ShardObserved>,
+    pub clerk: Rc<Clerk>,
+    pub space: Arc<SpaceWatch>,
+    committers: Vec<Committer>,
+    turn: Cell<usize>,
+    policy: RefCell<Arc<Policy>>,
+    draining: Cell<bool>,
+    closed: Cell<bool>,
+    sessions: Cell<usize>,
+    outputs: RefCell<Vec<Vec<u8>>>,
+    recipients: RefCell<Vec<RecipientsBuf>>,
+}
+
+/// What a reception is made of.
+pub struct ReceptionParts {
+    pub shard: ShardId,
+    pub pool: Rc<ChunkPool>,
+    pub observed: Arc<ShardObserved>,
+    pub clerk: Clerk,
+    pub space: Arc<SpaceWatch>,
+    pub committers: Vec<Committer>,
+    pub policy: Arc<Policy>,
+}
+
+impl Reception {
+    pub fn new(parts: ReceptionParts) -> Rc<Reception> {
+        assert!(!parts.committers.is_empty(), "a shard that listens keeps mail somewhere");
+        Rc::new(Reception {
+            shard: parts.shard,
+            pool: parts.pool,
+            histograms: Histograms::new(Arc::clone(&parts.observed.shelf)),
+            observed: parts.observed,
+            clerk: Rc::new(parts.clerk),
+            space: parts.space,
+            committers: parts.committers,
+            turn: Cell::new(0),
+            policy: RefCell::new(parts.policy),
+            draining: Cell::new(false),
+            closed: Cell::new(false),
+            sessions: Cell::new(0),
+            outputs: RefCell::new(Vec::new()),
+            recipients: RefCell::new(Vec::new()),
+        })
+    }
+
+    pub fn metrics(&self) -> &ShardMetrics {
+        &self.observed.metrics
+    }
+
+    pub fn observed(&self) -> &ShardObserved {
+        &self.observed
+    }
+
+    pub fn policy(&self) -> Arc<Policy> {
+        Arc::clone(&self.policy.borrow())
+    }
+
+    pub fn replace_policy(&self, policy: Arc<Policy>) {
+        *self.policy.borrow_mut() = policy;
+    }
+
+    /// The partition that keeps the next message: in turns, past those that have stopped.
+    pub fn next_committer(&self) -> Option<&Committer> {
+        let count = self.committers.len();
+        let turn = self.turn.get();
+        self.turn.set((turn + 1) % count);
+        (0..count)
+            .map(|step| &self.committers[(turn + step) % count])
+            .find(|committer| committer.ready() != Err(CommitFault::Failed))
+    }
+
+    pub fn committers(&self) -> &[Committer] {
+        &self.committers
+    }
+
+    pub fn take_output(&self) -> Vec<u8> {
+        self.outputs.borrow_mut().pop().unwrap_or_default()
+    }
+
+    pub fn give_output(&self, mut output: Vec<u8>) {
+        let mut outputs = self.outputs.borrow_mut();
+        if (1..=OUTPUT_BYTES_KEPT_MAX).contains(&output.capacity())
+            && outputs.len() < OUTPUTS_IDLE_MAX
+        {
+            output.clear();
+            outputs.push(output);
+        }
+    }
+
+    pub fn take_recipients(&self) -> RecipientsBuf {
+        self.recipients.borrow_mut().pop().unwrap_or_default()
+    }
+
+    pub fn give_recipients(&self, mut buffer: RecipientsBuf) {
+        let mut idle = self.recipients.borrow_mut();
+        if buffer.len() <= RECIPIENTS_KEPT_MAX && idle.len() < OUTPUTS_IDLE_MAX {
+            buffer.clear();
+            idle.push(buffer);
+        }
+    }
+
+    pub fn is_draining(&self) -> bool {
+        self.draining.get()
+    }
+
+    pub fn start_draining(&self) {
+        self.draining.set(true);
+    }
+
+    /// The shard is about to end: nobody waits for anything any more.
+    pub fn is_closed(&self) -> bool {
+        self.closed.get()
+    }
+
+    pub fn close(&self) {
+        self.closed.set(true);
+    }
+
+    pub fn sessions(&self) -> usize {
+        self.sessions.get()
+    }
+
+    /// Counts a session for as long as the guard lives.
+    pub fn count_session(self: &Rc<Reception>) -> SessionCount {
+        self.sessions.set(self.sessions.get() + 1);
+        SessionCount(Rc::clone(self))
+    }
+}
+
+pub struct SessionCount(Rc<Reception>);
+
+impl Drop for SessionCount {
+    fn drop(&mut self) {
+        self.0.sessions.set(self.0.sessions.get() - 1);
+    }
+}

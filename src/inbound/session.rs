@@ -1,0 +1,500 @@
+//! A session: one connection's conversation.
+//!
+//! Owner:    one task on the shard that accepted it.
+//! Promise:  replies leave in the order of their commands; everything answered is flushed before
+//!           the session waits for more. A bug inside unwinds to `run`, is counted, and closes
+//!           this connection with 421 (promise 7); the others notice nothing.
+//! Bounds:   one chunk while something is pending, one output buffer while something is unsent,
+//!           none of both while idle. Every wait has a deadline.
+
+use std::net::SocketAddr;
+use std::panic::AssertUnwindSafe;
+use std::panic::catch_unwind;
+use std::pin::pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::Instant;
+
+use bumpalo::Bump;
+
+use crate::base::clock::wall_ms;
+use crate::inbound::census::Admission;
+use crate::inbound::gate::Caller;
+use crate::inbound::greet;
+use crate::inbound::input::Input;
+use crate::inbound::intake::Intake;
+use crate::inbound::intake::sender_text;
+use crate::inbound::policy::ListenerPolicy;
+use crate::inbound::policy::Policy;
+use crate::inbound::policy::Security;
+use crate::inbound::policy::holds;
+use crate::inbound::reception::Reception;
+use crate::net::Socket;
+use crate::net::SocketFault;
+use crate::observe::counters::Refusal;
+use crate::observe::counters::ReplyClass;
+use crate::observe::counters::SessionState;
+use crate::observe::counters::Verb as VerbLabel;
+use crate::observe::event::Event;
+use crate::observe::histogram::Stage;
+use crate::wire::smtp::command::Command;
+use crate::wire::smtp::command::Verb;
+use crate::wire::smtp::line::LineEnding;
+use crate::wire::smtp::reply::Reply;
+use crate::wire::smtp::server::Question;
+use crate::wire::smtp::server::Server;
+use crate::wire::smtp::server::ServerConfig;
+use crate::wire::smtp::server::Step;
+use crate::wire::smtp::server::Verdict;
+use crate::wire::smtp::transaction::Transaction;
+use crate::wire::smtp::xclient::Xclient;
+
+/// How a session came to its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// The machine said so; its reply is in the output.
+    Closed,
+    /// The peer went away.
+    Gone,
+    /// A deadline passed.
+    TimedOut(Wait),
+    /// The peer sends slower than `limits.min_data_rate`.
+    TooSlow,
+    /// The process is shutting down.
+    Draining,
+    /// TLS failed; nothing can be said in plain text any more.
+    TlsFailed,
+    /// The socket or its TLS failed.
+    Broken,
+}
+
+/// What the session was waiting for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wait {
+    Greeting,
+    Command,
+    Body,
+    Write,
+    Handshake,
+}
+
+/// Where the connection comes from, as far as it may be believed.
+pub struct Peer {
+    pub address: SocketAddr,
+    pub name: Option<Box<str>>,
+    /// What XCLIENT says was said, instead of what was said.
+    pub helo: Option<Box<str>>,
+}
+
+pub struct Session {
+    pub(super) reception: Rc<Reception>,
+    pub(super) policy: Arc<Policy>,
+    pub(super) listener: Arc<ListenerPolicy>,
+    pub(super) channel: Socket,
+    pub(super) input: Input,
+    pub(super) out: Vec<u8>,
+    pub(super) server: Server,
+    pub(super) peer: Peer,
+    pub(super) intake: Option<Box<Intake>>,
+    pub(super) line_ending: LineEnding,
+    pub(super) accepted: u32,
+    pub(super) bytes_accepted: u64,
+    transaction_began: Option<Instant>,
+    command_began: Option<Instant>,
+    _admission: Admission,
+}
+
+/// What an accepted connection brings with it.
+pub struct Arrival {
+    pub channel: Socket,
+    pub peer: SocketAddr,
+    pub listener: Arc<ListenerPolicy>,
+    pub policy: Arc<Policy>,
+    pub admission: Admission,
+}
+
+impl Session {
+    pub fn new(reception: Rc<Reception>, arrival: Arrival) -> Session {
+        let config = Arc::clone(server_config(&arrival.listener, arrival.peer));
+        let line_ending = config.line_ending;
+        let server = Server::new(config, arrival.listener.security == Security::Implicit);
+        Session {
+            reception,
+            policy: arrival.policy,
+            listener: arrival.listener,
+            channel: arrival.channel,
+            input: Input::default(),
+            out: Vec::new(),
+            server,
+            peer: Peer { address: arrival.peer, name: None, helo: None },
+            intake: None,
+            line_ending,
+            accepted: 0,
+            bytes_accepted: 0,
+            transaction_began: None,
+            command_began: None,
+            _admission: arrival.admission,
+        }
+    }
+
+    /// The whole life of the connection.
+    pub async fn run(mut self) {
+        let _count = self.reception.count_session();
+        let end = match unwind_safely(self.converse()).await {
+            Ok(Ok(())) => End::Closed,
+            Ok(Err(end)) => end,
+            Err(Panicked) => {
+                self.reception.metrics().session_panics_total.add(1);
+                let peer = self.peer.address.ip();
+                Event::SessionPanicked { peer, message: "see standard error" }.emit();
+                self.out.clear();
+                self.server.close(&INTERNAL_ERROR, &mut self.out);
+                End::Closed
+            }
+        };
+        self.abandon_intake();
+        self.part(end).await;
+    }
+
+    async fn converse(&mut self) -> Result<(), End> {
+        greet::before_greeting(self).await?;
+        let mut arena = Bump::new();
+        loop {
+            self.transaction(&arena).await?;
+            self.abandon_intake();
+            arena.reset();
+        }
+    }
+
+    /// From one reset to the next. `Ok` asks for a fresh transaction.
+    async fn transaction(&mut self, arena: &Bump) -> Result<(), End> {
+        let mut tx = Transaction::new_in(arena);
+        loop {
+            let (consumed, mut step) =
+                self.server.next(self.input.pending(), &mut tx, &mut self.out);
+            self.count_command(consumed);
+            self.input.consume(consumed);
+            loop {
+                step = match step {
+                    Step::NeedInput => {
+                        self.await_command().await?;
+                        break;
+                    }
+                    Step::Continue => break,
+                    Step::Ask(question) => self.answer(question, &mut tx),
+                    Step::ReceiveBody(mode) => Box::pin(self.receive_body(mode, &tx)).await?,
+                    Step::StartTls => return Box::pin(self.start_tls()).await,
+                    Step::Xclient(attributes) => {
+                        self.apply_xclient(*attributes);
+                        return Ok(());
+                    }
+                    Step::Reset => return Ok(()),
+                    Step::Close => return Err(End::Closed),
+                };
+            }
+        }
+    }
+
+    fn answer(&mut self, question: Question, tx: &mut Transaction<'_>) -> Step {
+        let caller = Caller {
+            peer: self.peer.address.ip(),
+            policy: &self.policy,
+            reception: &self.reception,
+        };
+        let verdict = caller.judge(question, tx);
+        match question {
+            Question::Mail => self.transaction_began = Some(Instant::now()),
+            Question::Helo | Question::Recipient | Question::Body => {}
+        }
+        if let Verdict::Refuse(reply) = &verdict {
+            self.report_refusal(question, tx, reply);
+        }
+        let more = !self.input.is_empty();
+        self.server.on_verdict(verdict, more, tx, &mut self.out)
+    }
+
+    fn report_refusal(&self, question: Question, tx: &Transaction<'_>, reply: &Reply) {
+        let (stage, label) = match question {
+            Question::Helo => ("helo", Refusal::Other),
+            Question::Mail => ("mail", Refusal::Sender),
+            Question::Recipient => ("rcpt", Refusal::Recipient),
+            Question::Body => ("data", Refusal::Spool),
+        };
+        let label = if reply.code == 452 { Refusal::Spool } else { label };
+        self.reception.metrics().refusals_total.add(label, 1);
+        let to = tx.candidate.as_ref().map(|candidate| candidate.mailbox.as_str());
+        self.emit_refused(stage, tx, to, reply);
+    }
+
+    pub(super) fn emit_refused(
+        &self,
+        stage: &'static str,
+        tx: &Transaction<'_>,
+        to: Option<&str>,
+        reply: &Reply,
+    ) {
+        let mut line = Vec::with_capacity(80);
+        reply.write(&mut line);
+        Event::Refused {
+            peer: self.peer.address.ip(),
+            helo: self.helo(),
+            from: tx.sender.is_some().then(|| sender_text(tx)),
+            to,
+            stage,
+            reply: std::str::from_utf8(&line).unwrap_or("").trim_end(),
+        }
+        .emit();
+    }
+
+    /// Flushes what was answered, then waits until more has come.
+    async fn await_command(&mut self) -> Result<(), End> {
+        self.flush().await?;
+        if self.reception.is_draining() {
+            return Err(End::Draining);
+        }
+        if self.input.is_empty() {
+            // Only a fresh wait arms the deadline: a command that drips in has the same time as
+            // one that comes at once.
+            let timeouts = &self.policy.timeouts;
+            let limit = if self.server.in_transaction() { timeouts.command } else { timeouts.idle };
+            self.channel.stream().deadline().set_idle_in(limit);
+        }
+        self.fill(Wait::Command).await?;
+        self.command_began = Some(Instant::now());
+        Ok(())
+    }
+
+    /// Reads more input. Holds no memory while it waits for the first byte.
+    pub(super) async fn fill(&mut self, wait: Wait) -> Result<(), End> {
+        if self.out.is_empty() {
+            self.reception.give_output(std::mem::take(&mut self.out));
+        }
+        let held = self.input.take_for_more(&self.reception.pool);
+        let read = self.channel.read(&self.reception.pool, held).await;
+        self.out = match self.out.capacity() {
+            0 => self.reception.take_output(),
+            _ => std::mem::take(&mut self.out),
+        };
+        self.input.put(read.map_err(|fault| self.end_of(fault, wait))?);
+        Ok(())
+    }
+
+    /// Writes everything that was answered.
+    pub(super) async fn flush(&mut self) -> Result<(), End> {
+        if self.out.is_empty() {
+            return Ok(());
+        }
+        self.count_replies();
+        self.channel.stream().deadline().set_in(self.policy.timeouts.reply);
+        let (written, mut out) = self.channel.write(std::mem::take(&mut self.out)).await;
+        out.clear();
+        self.out = out;
+        written.map_err(|fault| self.end_of(fault, Wait::Write))?;
+        if let Some(began) = self.command_began.take() {
+            self.record(Stage::Command, began);
+        }
+        Ok(())
+    }
+
+    pub(super) fn end_of(&self, fault: SocketFault, wait: Wait) -> End {
+        if fault.is_end() {
+            return End::Gone;
+        }
+        if !fault.is_timeout() {
+            return End::Broken;
+        }
+        if wait == Wait::Command && self.reception.is_draining() {
+            return End::Draining;
+        }
+        End::TimedOut(wait)
+    }
+
+    async fn start_tls(&mut self) -> Result<(), End> {
+        self.flush().await?;
+        // RFC 3207 s4.2: what was learnt in plain text is forgotten, what was buffered is dropped.
+        self.input.drop_all(&self.reception.pool);
+        greet::handshake(self).await?;
+        self.server.on_tls_started();
+        Ok(())
+    }
+
+    fn apply_xclient(&mut self, attributes: Xclient) {
+        // Only a machine of a trusted peer has XCLIENT at all; see `server_config`.
+        if let Some(address) = attributes.addr.given() {
+            self.peer.address.set_ip(*address);
+            self.peer.name = None;
+        }
+        if let Some(port) = attributes.port.given() {
+            self.peer.address.set_port(*port);
+        }
+        if let Some(name) = attributes.name.given() {
+            self.peer.name = Some(name.as_str().into());
+        }
+        if let Some(helo) = attributes.helo.given() {
+            self.peer.helo = Some(helo.as_str().into());
+        }
+        self.server.on_xclient(true, &mut self.out);
+    }
+
+    /// The name to put into the trace: said by the peer, or by whoever speaks for it.
+    pub(super) fn helo(&self) -> &str {
+        self.peer.helo.as_deref().or(self.server.helo()).unwrap_or("")
+    }
+
+    pub(super) fn record(&self, stage: Stage, began: Instant) {
+        self.reception.histograms.record(stage, began.elapsed().as_micros() as u64);
+    }
+
+    pub(super) fn transaction_began(&mut self) -> Option<Instant> {
+        self.transaction_began.take()
+    }
+
+    pub(super) fn abandon_intake(&mut self) {
+        if let Some(intake) = self.intake.take() {
+            intake.abandon(&self.reception);
+        }
+    }
+
+    /// The last words, then the end of the connection.
+    async fn part(&mut self, end: End) {
+        let last_words = match end {
+            End::TimedOut(Wait::Write | Wait::Handshake) => None,
+            End::Gone | End::TlsFailed | End::Broken => None,
+            End::TimedOut(_) => Some("Timeout, closing the connection"),
+            End::TooSlow => Some("Data comes too slowly, closing the connection"),
+            End::Draining => Some("Service shutting down, try again later"),
+            End::Closed => Some(""),
+        };
+        if let Some(state) = end.timed_out_in() {
+            self.reception.metrics().sessions_timed_out_total.add(state, 1);
+        }
+        match last_words {
+            None => self.out.clear(),
+            Some("") => {}
+            Some(text) => {
+                let enhanced = if end == End::Draining { (4, 3, 2) } else { (4, 4, 2) };
+                self.server.close(&Reply::new(421, enhanced, text), &mut self.out);
+            }
+        }
+        if self.flush().await.is_ok() && self.channel.close().await.is_ok() {
+            // A peer that is gone already needs no end of stream.
+            let _ = self.channel.stream().shutdown_write();
+        }
+        self.input.drop_all(&self.reception.pool);
+        Event::SessionClosed {
+            peer: self.peer.address,
+            reason: end.name(),
+            messages: u64::from(self.accepted),
+            commands: u64::from(self.server.commands()),
+            errors: u64::from(self.server.errors()),
+            bytes: self.bytes_accepted,
+        }
+        .emit();
+    }
+
+    /// Counts the command whose line `next` just took.
+    fn count_command(&self, consumed: usize) {
+        let line = &self.input.pending()[..consumed];
+        if line.ends_with(b"\n") {
+            let verb = Command::parse(line.trim_ascii_end()).verb;
+            self.reception.metrics().commands_total.add(verb_label(verb), 1);
+        }
+    }
+
+    /// Counts the replies that are about to leave, by their last lines.
+    fn count_replies(&self) {
+        for line in self.out.split_inclusive(|byte| *byte == b'\n') {
+            if let [class @ b'2'..=b'5', _, _, b' ', ..] = line {
+                let class = ReplyClass::of(u16::from(class - b'0') * 100);
+                self.reception.metrics().replies_total.add(class, 1);
+            }
+        }
+    }
+
+    pub(super) fn now_ms(&self) -> u64 {
+        wall_ms()
+    }
+}
+
+impl End {
+    fn name(self) -> &'static str {
+        match self {
+            End::Closed => "closed",
+            End::Gone => "peer-gone",
+            End::TimedOut(Wait::Greeting) => "timeout-greeting",
+            End::TimedOut(Wait::Command) => "timeout-command",
+            End::TimedOut(Wait::Body) => "timeout-body",
+            End::TimedOut(Wait::Write) => "timeout-write",
+            End::TimedOut(Wait::Handshake) => "timeout-handshake",
+            End::TooSlow => "too-slow",
+            End::Draining => "draining",
+            End::TlsFailed => "tls-failed",
+            End::Broken => "broken",
+        }
+    }
+}
+
+impl End {
+    fn timed_out_in(self) -> Option<SessionState> {
+        match self {
+            End::TooSlow => Some(SessionState::Rate),
+            End::TimedOut(Wait::Greeting) => Some(SessionState::Proxy),
+            End::TimedOut(Wait::Command) => Some(SessionState::Command),
+            End::TimedOut(Wait::Body) => Some(SessionState::Body),
+            End::TimedOut(Wait::Write) => Some(SessionState::Write),
+            End::TimedOut(Wait::Handshake) => Some(SessionState::Handshake),
+            End::Closed | End::Gone | End::Draining | End::TlsFailed | End::Broken => None,
+        }
+    }
+}
+
+/// Which of the listener's three machines serves this peer.
+fn server_config(listener: &ListenerPolicy, peer: SocketAddr) -> &Arc<ServerConfig> {
+    if holds(&listener.xclient_from, peer.ip()) {
+        &listener.server_xclient
+    } else if holds(&listener.normalise_from, peer.ip()) {
+        &listener.server_normalising
+    } else {
+        &listener.server
+    }
+}
+
+const INTERNAL_ERROR: Reply = Reply::new(421, (4, 3, 0), "Internal error, closing");
+
+struct Panicked;
+
+/// Polls to the end or to the first panic, leaving what the future borrowed to its owner.
+async fn unwind_safely<T>(future: impl Future<Output = T>) -> Result<T, Panicked> {
+    let mut future = pin!(future);
+    std::future::poll_fn(move |context| {
+        match catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(context))) {
+            Ok(Poll::Pending) => Poll::Pending,
+            Ok(Poll::Ready(value)) => Poll::Ready(Ok(value)),
+            Err(_) => Poll::Ready(Err(Panicked)),
+        }
+    })
+    .await
+}
+
+fn verb_label(verb: Verb) -> VerbLabel {
+    match verb {
+        Verb::Helo => VerbLabel::Helo,
+        Verb::Ehlo => VerbLabel::Ehlo,
+        Verb::Lhlo => VerbLabel::Lhlo,
+        Verb::Mail => VerbLabel::Mail,
+        Verb::Rcpt => VerbLabel::Rcpt,
+        Verb::Data => VerbLabel::Data,
+        Verb::Bdat => VerbLabel::Bdat,
+        Verb::Rset => VerbLabel::Rset,
+        Verb::Noop => VerbLabel::Noop,
+        Verb::Vrfy => VerbLabel::Vrfy,
+        Verb::Expn => VerbLabel::Expn,
+        Verb::Help => VerbLabel::Help,
+        Verb::Quit => VerbLabel::Quit,
+        Verb::StartTls => VerbLabel::StartTls,
+        Verb::Auth => VerbLabel::Auth,
+        Verb::Xclient => VerbLabel::Xclient,
+        Verb::Http | Verb::Unknown => VerbLabel::Unknown,
+    }
+}

@@ -1,0 +1,356 @@
+//! Certificates as they lie on disk: reading, judging, and saying what is wrong with them.
+//!
+//! Promise:  every fault names the file, the cause and the remedy. All files are judged before
+//!           anything is refused, so that an operator mends a configuration in one go.
+//! Bounds:   `PEM_BYTES_MAX` per file.
+//! Time:     the caller says what time it is; an expired certificate is a warning, for mail that
+//!           is encrypted with an old certificate is better than mail in the clear.
+
+use std::fmt;
+use std::fs;
+use std::io;
+use std::io::Read;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use rustls::InconsistentKeys;
+use rustls::crypto::CryptoProvider;
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::PrivateKeyDer;
+use rustls::pki_types::UnixTime;
+use rustls::pki_types::pem;
+use rustls::pki_types::pem::PemObject;
+use rustls::sign::CertifiedKey;
+use webpki::EndEntityCert;
+use webpki::KeyUsage;
+
+/// Bytes of one PEM file. A chain is a few KiB, a bundle of all public authorities 250 KiB.
+/// Longer: refused, it is some other file.
+pub const PEM_BYTES_MAX: u64 = 1 << 20;
+
+/// Days before the end at which a certificate is warned of. A renewal that has run so late has
+/// failed more than once.
+pub const EXPIRY_WARNING_DAYS: u64 = 14;
+
+const DAY_S: u64 = 24 * 60 * 60;
+
+/// A certificate that can be served.
+#[derive(Debug)]
+pub struct Loaded {
+    pub key: CertifiedKey,
+    pub facts: CertificateFacts,
+}
+
+/// What the start table and the metrics show of a certificate.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CertificateFacts {
+    pub path: PathBuf,
+    /// Names it may be served for, in lower case; `*.example.com` for a wildcard.
+    pub names: Vec<Box<str>>,
+    /// The seconds since 1970 after which it is no longer valid.
+    pub not_after_s: u64,
+}
+
+/// One thing that is wrong with the TLS settings, and the file it is wrong in.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TlsProblem {
+    pub file: PathBuf,
+    pub cause: TlsCause,
+}
+
+/// All that is wrong, in the order of the settings.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TlsProblems(pub Vec<TlsProblem>);
+
+/// Why TLS cannot be offered as configured, or what weakens it.
+#[derive(Clone, Debug, PartialEq)]
+pub enum TlsCause {
+    Unreadable(io::ErrorKind),
+    NotAFile,
+    TooLarge,
+    BrokenPem,
+    NoCertificate,
+    NoKey,
+    EncryptedKey,
+    BadCertificate,
+    BadKey,
+    KeyMismatch { key: PathBuf },
+    BadClientCa,
+    NoClientCa,
+    NoCertificateConfigured,
+    Unwritable(io::ErrorKind),
+    CannotMake,
+    Refused(rustls::Error),
+    Expired { days: u64 },
+    ExpiresSoon { days: u64 },
+    NotYetValid,
+    NoNames,
+    KeyReadableByOthers,
+    UnusedClientCa,
+}
+
+impl TlsCause {
+    /// Whether TLS works in spite of it.
+    pub fn is_warning(&self) -> bool {
+        matches!(
+            self,
+            TlsCause::Expired { .. }
+                | TlsCause::ExpiresSoon { .. }
+                | TlsCause::NotYetValid
+                | TlsCause::NoNames
+                | TlsCause::KeyReadableByOthers
+                | TlsCause::UnusedClientCa
+        )
+    }
+
+    /// What the operator can do about it.
+    pub fn remedy(&self) -> &'static str {
+        match self {
+            TlsCause::Unreadable(io::ErrorKind::NotFound) => {
+                "correct the path in the configuration"
+            }
+            TlsCause::Unreadable(io::ErrorKind::PermissionDenied) => {
+                "make it readable by the user the server runs as"
+            }
+            TlsCause::Unreadable(_) => "make it readable",
+            TlsCause::NotAFile => "name a file, not a folder or a device",
+            TlsCause::TooLarge => "name a PEM file; this is something else",
+            TlsCause::BrokenPem => "export it again as PEM; it may have been cut or edited",
+            TlsCause::NoCertificate => "put the certificate and its chain there, as PEM",
+            TlsCause::NoKey => "put the private key there, as PEM (PKCS#8, PKCS#1 or SEC1)",
+            TlsCause::EncryptedKey => {
+                "remove its passphrase: openssl pkey -in KEY -out NEW, and chmod 600"
+            }
+            TlsCause::BadCertificate => "use an X.509 version 3 certificate",
+            TlsCause::BadKey => {
+                "use an RSA (2048 bits or more), ECDSA P-256/384/521 or Ed25519 key"
+            }
+            TlsCause::KeyMismatch { .. } => {
+                "name the key the certificate was issued for; put the server's own certificate first"
+            }
+            TlsCause::BadClientCa => "put only X.509 authorities there, as PEM",
+            TlsCause::NoClientCa => {
+                "set client_ca to the authorities that issue client certificates"
+            }
+            TlsCause::NoCertificateConfigured => "name at least one certificate and key",
+            TlsCause::Unwritable(_) => "let the user the server runs as write there",
+            TlsCause::CannotMake => "set a host name of letters, digits, dots and hyphens",
+            TlsCause::Refused(_) => "this is a fault of ours; please report it",
+            TlsCause::Expired { .. } | TlsCause::ExpiresSoon { .. } => {
+                "renew it, then reload with SIGHUP"
+            }
+            TlsCause::NotYetValid => "check the clock of this machine",
+            TlsCause::NoNames => "have it issued with its host names as subject alternative names",
+            TlsCause::KeyReadableByOthers => "chmod 600",
+            TlsCause::UnusedClientCa => "set client_certificates, or remove client_ca",
+        }
+    }
+}
+
+impl fmt::Display for TlsCause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            TlsCause::Unreadable(io::ErrorKind::NotFound) => f.write_str("no such file"),
+            TlsCause::Unreadable(kind) => write!(f, "cannot be read: {kind}"),
+            TlsCause::NotAFile => f.write_str("is not a file"),
+            TlsCause::TooLarge => write!(f, "is larger than {PEM_BYTES_MAX} bytes"),
+            TlsCause::BrokenPem => f.write_str("is broken PEM"),
+            TlsCause::NoCertificate => f.write_str("holds no certificate"),
+            TlsCause::NoKey => f.write_str("holds no private key"),
+            TlsCause::EncryptedKey => f.write_str("the private key is protected by a passphrase"),
+            TlsCause::BadCertificate => f.write_str("the certificate cannot be understood"),
+            TlsCause::BadKey => f.write_str("the private key is broken or of an unknown kind"),
+            TlsCause::KeyMismatch { key } => {
+                write!(f, "the key in {} belongs to another certificate", key.display())
+            }
+            TlsCause::BadClientCa => f.write_str("an authority for clients cannot be understood"),
+            TlsCause::NoClientCa => f.write_str("client certificates have no authority to trust"),
+            TlsCause::NoCertificateConfigured => f.write_str("no certificate is configured"),
+            TlsCause::Unwritable(kind) => write!(f, "cannot be written: {kind}"),
+            TlsCause::CannotMake => {
+                f.write_str("no self-signed certificate can be made for this host name")
+            }
+            TlsCause::Refused(error) => write!(f, "the TLS library refuses it: {error}"),
+            TlsCause::Expired { days: 0 } => f.write_str("the certificate expired today"),
+            TlsCause::Expired { days } => write!(f, "the certificate expired {days} days ago"),
+            TlsCause::ExpiresSoon { days } => write!(f, "the certificate expires in {days} days"),
+            TlsCause::NotYetValid => f.write_str("the certificate is not valid yet"),
+            TlsCause::NoNames => f.write_str("the certificate names no host; SNI cannot choose it"),
+            TlsCause::KeyReadableByOthers => f.write_str("the private key is readable by others"),
+            TlsCause::UnusedClientCa => f.write_str("client_ca is set, but no client is asked"),
+        }
+    }
+}
+
+impl fmt::Display for TlsProblem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if !self.file.as_os_str().is_empty() {
+            write!(f, "{}: ", self.file.display())?;
+        }
+        write!(f, "{} ({})", self.cause, self.cause.remedy())
+    }
+}
+
+impl fmt::Display for TlsProblems {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (place, problem) in self.0.iter().enumerate() {
+            let gap = if place == 0 { "" } else { "\n" };
+            write!(f, "{gap}{problem}")?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for TlsProblem {}
+impl std::error::Error for TlsProblems {}
+
+/// Notes what is wrong while files are read.
+#[derive(Debug, Default)]
+pub struct Notes {
+    pub faults: Vec<TlsProblem>,
+    pub warnings: Vec<TlsProblem>,
+}
+
+impl Notes {
+    pub fn note(&mut self, file: &Path, cause: TlsCause) {
+        let list = if cause.is_warning() { &mut self.warnings } else { &mut self.faults };
+        list.push(TlsProblem { file: file.to_path_buf(), cause });
+    }
+}
+
+/// Reads and judges one certificate with its key. `None` when a fault was noted.
+pub fn load(
+    certificate: &Path,
+    key: &Path,
+    provider: &CryptoProvider,
+    now_ms: u64,
+    notes: &mut Notes,
+) -> Option<Loaded> {
+    let chain = note_err(read_certificates(certificate), certificate, notes);
+    let private = note_err(read_key(key), key, notes);
+    if let Some(true) = readable_by_others(key) {
+        notes.note(key, TlsCause::KeyReadableByOthers);
+    }
+    let (chain, private) = (chain?, private?);
+    let facts = note_err(facts_of(certificate, &chain), certificate, notes)?;
+    note_validity(&chain[0], &facts, now_ms, notes);
+    if facts.names.is_empty() {
+        notes.note(certificate, TlsCause::NoNames);
+    }
+    match CertifiedKey::from_der(chain, private, provider) {
+        Ok(key) => Some(Loaded { key, facts }),
+        Err(rustls::Error::InconsistentKeys(InconsistentKeys::KeyMismatch)) => {
+            notes.note(certificate, TlsCause::KeyMismatch { key: key.to_path_buf() });
+            None
+        }
+        Err(_) => {
+            notes.note(key, TlsCause::BadKey);
+            None
+        }
+    }
+}
+
+/// All certificates of a PEM file, in its order; at least one.
+pub fn read_certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsCause> {
+    let text = read(path)?;
+    let chain: Result<Vec<_>, pem::Error> = CertificateDer::pem_slice_iter(&text).collect();
+    match chain {
+        Ok(chain) if chain.is_empty() => Err(TlsCause::NoCertificate),
+        Ok(chain) => Ok(chain),
+        Err(_) => Err(TlsCause::BrokenPem),
+    }
+}
+
+fn read_key(path: &Path) -> Result<PrivateKeyDer<'static>, TlsCause> {
+    let text = read(path)?;
+    match PrivateKeyDer::from_pem_slice(&text) {
+        Ok(key) => Ok(key),
+        Err(pem::Error::NoItemsFound) if is_encrypted(&text) => Err(TlsCause::EncryptedKey),
+        Err(pem::Error::NoItemsFound) => Err(TlsCause::NoKey),
+        // OpenSSL's old form of encryption puts header lines where base64 is due.
+        Err(_) if is_encrypted(&text) => Err(TlsCause::EncryptedKey),
+        Err(_) => Err(TlsCause::BrokenPem),
+    }
+}
+
+fn is_encrypted(text: &[u8]) -> bool {
+    let has = |mark: &[u8]| text.windows(mark.len()).any(|window| window == mark);
+    has(b"ENCRYPTED PRIVATE KEY") || has(b"Proc-Type: 4,ENCRYPTED")
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, TlsCause> {
+    let unreadable = |error: io::Error| TlsCause::Unreadable(error.kind());
+    // Asked before opening: to open a named pipe would wait for its writer.
+    if !fs::metadata(path).map_err(unreadable)?.is_file() {
+        return Err(TlsCause::NotAFile);
+    }
+    let file = fs::File::open(path).map_err(unreadable)?;
+    let mut text = Vec::new();
+    file.take(PEM_BYTES_MAX + 1).read_to_end(&mut text).map_err(unreadable)?;
+    if text.len() as u64 > PEM_BYTES_MAX {
+        return Err(TlsCause::TooLarge);
+    }
+    Ok(text)
+}
+
+fn readable_by_others(path: &Path) -> Option<bool> {
+    fs::metadata(path).ok().map(|about| about.permissions().mode() & 0o007 != 0)
+}
+
+fn note_err<T>(result: Result<T, TlsCause>, file: &Path, notes: &mut Notes) -> Option<T> {
+    match result {
+        Ok(value) => Some(value),
+        Err(cause) => {
+            notes.note(file, cause);
+            None
+        }
+    }
+}
+
+fn facts_of(path: &Path, chain: &[CertificateDer<'_>]) -> Result<CertificateFacts, TlsCause> {
+    let leaf = EndEntityCert::try_from(&chain[0]).map_err(|_| TlsCause::BadCertificate)?;
+    let names = leaf.valid_dns_names().map(|name| name.to_ascii_lowercase().into()).collect();
+    let not_after_s = not_after_s(&leaf).ok_or(TlsCause::BadCertificate)?;
+    Ok(CertificateFacts { path: path.to_path_buf(), names, not_after_s })
+}
+
+fn note_validity(
+    leaf: &CertificateDer<'_>,
+    facts: &CertificateFacts,
+    now_ms: u64,
+    notes: &mut Notes,
+) {
+    let now_s = now_ms / 1000;
+    if now_s > facts.not_after_s {
+        let days = (now_s - facts.not_after_s) / DAY_S;
+        notes.note(&facts.path, TlsCause::Expired { days });
+    } else if facts.not_after_s - now_s < EXPIRY_WARNING_DAYS * DAY_S {
+        let days = (facts.not_after_s - now_s) / DAY_S;
+        notes.note(&facts.path, TlsCause::ExpiresSoon { days });
+    }
+    let early = EndEntityCert::try_from(leaf).is_ok_and(|leaf| {
+        matches!(judge_at(&leaf, now_s), Some(webpki::Error::CertNotValidYet { .. }))
+    });
+    if early {
+        notes.note(&facts.path, TlsCause::NotYetValid);
+    }
+}
+
+/// The end of validity. webpki tells it only when refusing, so it is asked about a far future.
+fn not_after_s(leaf: &EndEntityCert<'_>) -> Option<u64> {
+    // The last second that a certificate can name is the end of the year 9999.
+    const YEAR_10000_S: u64 = 253_402_300_800;
+    match judge_at(leaf, YEAR_10000_S)? {
+        webpki::Error::CertExpired { not_after, .. } => Some(not_after.as_secs()),
+        webpki::Error::CertNotValidYet { .. } | webpki::Error::InvalidCertValidity => None,
+        _ => Some(YEAR_10000_S),
+    }
+}
+
+/// What webpki says first: validity is judged before any issuer is looked for.
+fn judge_at(leaf: &EndEntityCert<'_>, at_s: u64) -> Option<webpki::Error> {
+    let at = UnixTime::since_unix_epoch(Duration::from_secs(at_s));
+    leaf.verify_for_usage(&[], &[], &[], at, KeyUsage::server_auth(), None, None).err()
+}

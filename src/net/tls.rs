@@ -1,0 +1,273 @@
+//! What a listener needs to speak TLS, built from its settings as one immutable snapshot.
+//!
+//! Owner:    nobody; `Arc<TlsServer>` is shared by all shards. A reload builds another and each
+//!           shard swaps its `Arc`; handshakes under way finish with the one they began with.
+//! Promise:  a snapshot exists only when every certificate in it can be served. All faults of the
+//!           settings are reported at once, and a failed build changes nothing.
+//! Choice:   by SNI: the exact name, then a wildcard one label up, then the first certificate of
+//!           the settings. Of several for one name (RSA beside ECDSA) the first that the client
+//!           can verify.
+//! Locks:    rustls guards the ticket key and the session cache each by a lock that is held for a
+//!           copy, once per handshake; nothing on the data path takes either.
+//! Resuming: ticket keys are made anew by each build, so that a session made under older rules for
+//!           client certificates cannot be resumed under newer ones.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::path::Path;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use rustls::RootCertStore;
+use rustls::ServerConfig;
+use rustls::SignatureScheme;
+use rustls::SupportedProtocolVersion;
+use rustls::crypto::CryptoProvider;
+use rustls::crypto::aws_lc_rs;
+use rustls::server::ClientHello;
+use rustls::server::ResolvesServerCert;
+use rustls::server::ServerSessionMemoryCache;
+use rustls::server::WebPkiClientVerifier;
+use rustls::server::danger::ClientCertVerifier;
+use rustls::sign::CertifiedKey;
+use rustls::version::TLS12;
+use rustls::version::TLS13;
+
+use crate::net::certificate;
+use crate::net::certificate::CertificateFacts;
+use crate::net::certificate::Loaded;
+use crate::net::certificate::Notes;
+use crate::net::certificate::TlsCause;
+use crate::net::certificate::TlsProblem;
+use crate::net::certificate::TlsProblems;
+use crate::net::client::AskOnly;
+
+/// Sessions that can be resumed without a ticket. Full: the oldest is forgotten, and its peer
+/// makes a full handshake.
+pub const SESSIONS_KEPT_MAX: usize = 4096;
+
+/// Tickets sent after a TLS 1.3 handshake. Mail clients keep one per destination.
+const TICKETS_PER_HANDSHAKE: usize = 1;
+
+/// The lowest version that is spoken. 1.0 and 1.1 are not to be had (RFC 8996).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MinVersion {
+    Tls12,
+    Tls13,
+}
+
+/// Whether clients are asked for a certificate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ClientCertificates {
+    None,
+    /// Asked for; what is known of it is a fact of the connection.
+    Optional,
+    /// Without a certificate of `client_ca` the handshake fails.
+    Required,
+}
+
+/// The TLS settings of one listener.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TlsSettings {
+    /// Certificate chain and key; the first pair serves whoever asks for no known name.
+    pub certificates: Vec<(PathBuf, PathBuf)>,
+    pub min_version: MinVersion,
+    /// Stateless resumption. Without it sessions are resumed from memory.
+    pub tickets: bool,
+    pub client_certificates: ClientCertificates,
+    pub client_ca: Option<PathBuf>,
+}
+
+/// One listener's TLS, ready for connections.
+#[derive(Debug)]
+pub struct TlsServer {
+    config: Arc<ServerConfig>,
+    verifier: Option<Arc<dyn ClientCertVerifier>>,
+    certificates: Vec<CertificateFacts>,
+    warnings: Vec<TlsProblem>,
+}
+
+impl TlsServer {
+    /// Reads every file of the settings. Either all is well enough to serve, or every fault is
+    /// told.
+    pub fn build(settings: &TlsSettings, now_ms: u64) -> Result<Arc<TlsServer>, TlsProblems> {
+        let provider = Arc::new(provider());
+        let mut notes = Notes::default();
+        let loaded = load_all(settings, &provider, now_ms, &mut notes);
+        let verifier = verifier(settings, &provider, &mut notes);
+        if !notes.faults.is_empty() {
+            return Err(TlsProblems(notes.faults));
+        }
+        let certificates: Vec<_> = loaded.iter().map(|loaded| loaded.facts.clone()).collect();
+        let resolver = Arc::new(ByName::new(loaded));
+        let config = config(settings, provider, verifier.clone(), resolver)
+            .map_err(|error| problem(TlsCause::Refused(error)))?;
+        let warnings = notes.warnings;
+        Ok(Arc::new(TlsServer { config: Arc::new(config), verifier, certificates, warnings }))
+    }
+
+    pub fn config(&self) -> &Arc<ServerConfig> {
+        &self.config
+    }
+
+    /// Judges client certificates; `None` when clients are not asked.
+    pub fn verifier(&self) -> Option<&Arc<dyn ClientCertVerifier>> {
+        self.verifier.as_ref()
+    }
+
+    /// In the order of the settings.
+    pub fn certificates(&self) -> &[CertificateFacts] {
+        &self.certificates
+    }
+
+    /// What works, but not as well as it should.
+    pub fn warnings(&self) -> &[TlsProblem] {
+        &self.warnings
+    }
+}
+
+/// The one provider of cryptography. It is handed to every builder; no global is set.
+pub fn provider() -> CryptoProvider {
+    aws_lc_rs::default_provider()
+}
+
+fn load_all(
+    settings: &TlsSettings,
+    provider: &CryptoProvider,
+    now_ms: u64,
+    notes: &mut Notes,
+) -> Vec<Loaded> {
+    if settings.certificates.is_empty() {
+        notes.note(Path::new(""), TlsCause::NoCertificateConfigured);
+    }
+    let pairs = settings.certificates.iter();
+    pairs
+        .filter_map(|(chain, key)| certificate::load(chain, key, provider, now_ms, notes))
+        .collect()
+}
+
+/// What judges client certificates, as far as the settings ask for it.
+fn verifier(
+    settings: &TlsSettings,
+    provider: &Arc<CryptoProvider>,
+    notes: &mut Notes,
+) -> Option<Arc<dyn ClientCertVerifier>> {
+    let asked = settings.client_certificates != ClientCertificates::None;
+    match &settings.client_ca {
+        None if asked => notes.note(Path::new(""), TlsCause::NoClientCa),
+        Some(path) if !asked => notes.note(path, TlsCause::UnusedClientCa),
+        None => {}
+        Some(path) => match authorities(path, provider) {
+            Ok(verifier) => return Some(verifier),
+            Err(cause) => notes.note(path, cause),
+        },
+    }
+    None
+}
+
+fn authorities(
+    path: &Path,
+    provider: &Arc<CryptoProvider>,
+) -> Result<Arc<dyn ClientCertVerifier>, TlsCause> {
+    let mut roots = RootCertStore::empty();
+    for authority in certificate::read_certificates(path)? {
+        roots.add(authority).map_err(|_| TlsCause::BadClientCa)?;
+    }
+    WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(provider))
+        .build()
+        .map_err(|_| TlsCause::BadClientCa)
+}
+
+fn config(
+    settings: &TlsSettings,
+    provider: Arc<CryptoProvider>,
+    verifier: Option<Arc<dyn ClientCertVerifier>>,
+    resolver: Arc<ByName>,
+) -> Result<ServerConfig, rustls::Error> {
+    let versions: &[&SupportedProtocolVersion] = match settings.min_version {
+        MinVersion::Tls12 => &[&TLS13, &TLS12],
+        MinVersion::Tls13 => &[&TLS13],
+    };
+    let builder = ServerConfig::builder_with_provider(provider).with_protocol_versions(versions)?;
+    let builder = match (settings.client_certificates, verifier) {
+        (ClientCertificates::Required, Some(verifier)) => {
+            builder.with_client_cert_verifier(verifier)
+        }
+        (ClientCertificates::Optional, Some(verifier)) => {
+            builder.with_client_cert_verifier(Arc::new(AskOnly(verifier)))
+        }
+        (ClientCertificates::None, _) => builder.with_no_client_auth(),
+        (_, None) => return Err(rustls::Error::General("client_ca was not read".to_owned())),
+    };
+    let mut config = builder.with_cert_resolver(resolver);
+    config.session_storage = ServerSessionMemoryCache::new(SESSIONS_KEPT_MAX);
+    config.send_tls13_tickets = TICKETS_PER_HANDSHAKE;
+    // A replayed first flight would be a replayed message (RFC 8446 s8).
+    config.max_early_data_size = 0;
+    if settings.tickets {
+        config.ticketer = aws_lc_rs::Ticketer::new()?;
+    }
+    Ok(config)
+}
+
+fn problem(cause: TlsCause) -> TlsProblems {
+    TlsProblems(vec![TlsProblem { file: PathBuf::new(), cause }])
+}
+
+/// Chooses the certificate for a client.
+#[derive(Debug)]
+struct ByName {
+    all: Vec<Arc<CertifiedKey>>,
+    /// Places in `all`. A wildcard is kept with its leading `*.`.
+    names: HashMap<Box<str>, Vec<usize>>,
+}
+
+impl ByName {
+    fn new(loaded: Vec<Loaded>) -> ByName {
+        let mut by_name = ByName { all: Vec::new(), names: HashMap::new() };
+        for (place, loaded) in loaded.into_iter().enumerate() {
+            for name in loaded.facts.names {
+                by_name.names.entry(name).or_default().push(place);
+            }
+            by_name.all.push(Arc::new(loaded.key));
+        }
+        by_name
+    }
+
+    fn choose(&self, name: Option<&str>, schemes: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
+        let named = name.map_or(&[][..], |name| self.named(&name.to_ascii_lowercase()));
+        let in_order = named.iter().copied().chain(0..self.all.len());
+        in_order
+            .map(|place| &self.all[place])
+            .find(|key| key.key.choose_scheme(schemes).is_some())
+            .cloned()
+    }
+
+    /// RFC 6125 s6.4.3: a wildcard stands for exactly one label, the leftmost.
+    fn named(&self, name: &str) -> &[usize] {
+        if let Some(places) = self.names.get(name) {
+            return places;
+        }
+        let parent = name.split_once('.').map(|(_, parent)| format!("*.{parent}"));
+        parent.and_then(|wildcard| self.names.get(wildcard.as_str())).map_or(&[], Vec::as_slice)
+    }
+}
+
+impl ResolvesServerCert for ByName {
+    fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        ASKED_FOR.set(hello.server_name().map(Box::from));
+        self.choose(hello.server_name(), hello.signature_schemes())
+    }
+}
+
+thread_local! {
+    /// The name in the client hello that was read last on this thread. rustls does not tell it
+    /// afterwards on a connection without buffers, so it is caught here, inside the very call
+    /// that reads the hello, and taken by the session as soon as that call returns.
+    static ASKED_FOR: RefCell<Option<Box<str>>> = const { RefCell::new(None) };
+}
+
+/// The name of the hello that this thread has just read, if it held one.
+pub(in crate::net) fn take_asked_for() -> Option<Box<str>> {
+    ASKED_FOR.take()
+}

@@ -1,0 +1,222 @@
+//! The metrics that Ringpost has, and their labels. One line each; nothing else is counted.
+//!
+//! Owner:    `ShardMetrics`: the shard. `ProcessMetrics`: `boot` and the control thread, except
+//!           for the spool's gauges, which whoever looks at the disk sets.
+
+use crate::observe::metric::Counter;
+use crate::observe::metric::Family;
+use crate::observe::metric::Gauge;
+use crate::observe::metric::labels;
+use crate::observe::metric::metrics;
+
+metrics! {
+    /// What one shard counts.
+    pub struct ShardMetrics {
+        each connections_total: Counter, "connections", "Connections accepted.";
+        each connections_open: Gauge, "connections", "Connections open now.";
+        sum connections_refused_total: Family<ConnectionRefusal>, "connections",
+            "Connections closed before their session began.";
+        sum accept_pauses_total: Counter, "pauses",
+            "Times a listener waited for a free descriptor or memory.";
+        sum sessions_timed_out_total: Family<SessionState>, "sessions",
+            "Sessions ended because the peer was silent or too slow.";
+        sum session_panics_total: Counter, "sessions", "Sessions ended by a bug.";
+        sum tls_handshakes_total: Family<TlsVersion>, "handshakes", "TLS handshakes completed.";
+        sum tls_failures_total: Counter, "handshakes", "TLS handshakes that failed.";
+        sum commands_total: Family<Verb>, "commands", "SMTP commands received.";
+        sum replies_total: Family<ReplyClass>, "replies", "SMTP replies sent.";
+        sum refusals_total: Family<Refusal>, "commands", "Commands refused.";
+        sum bodies_refused_total: Family<BodyRefusal>, "bodies",
+            "Bodies refused or broken off.";
+        each messages_accepted_total: Counter, "messages", "Messages answered with 250.";
+        each message_bytes_total: Counter, "bytes", "Body bytes of accepted messages.";
+        sum recipients_accepted_total: Counter, "recipients",
+            "Recipients of accepted messages.";
+        each commit_batches_total: Counter, "batches", "Batches synced to the store.";
+        sum commits_failed_total: Family<CommitCause>, "batches",
+            "Batches that the store did not take.";
+        sum quarantined_total: Counter, "records", "Records put aside as unreadable.";
+        each chunks_out: Gauge, "chunks", "Body chunks in use.";
+        each chunks_max: Gauge, "chunks", "Body chunks that may be in use.";
+        each tasks_live: Gauge, "tasks", "Tasks on the executor.";
+    }
+}
+
+metrics! {
+    /// What the process as a whole shows. Memory, descriptors, processor time, uptime and build
+    /// are read when they are asked for.
+    pub struct ProcessMetrics {
+        sum start_time_seconds: Gauge, "seconds", "Start of the process, since 1970.";
+        sum listening: Gauge, "boolean", "1 while all listeners take connections.";
+        sum draining: Gauge, "boolean", "1 once the process is ending.";
+        sum spool_full: Gauge, "boolean", "1 while new mail is refused for lack of space.";
+        sum spool_failed_partitions: Gauge, "partitions",
+            "Partitions that no longer take mail because a sync failed.";
+        sum spool_free_bytes: Gauge, "bytes", "Free space of the spool's file system.";
+        sum spool_free_inodes: Gauge, "inodes", "Free inodes of the spool's file system.";
+        sum reloads_total: Family<ReloadOutcome>, "reloads", "Configuration reloads asked for.";
+    }
+}
+
+labels! {
+    /// Why a connection was closed before its session began.
+    pub enum ConnectionRefusal: "reason" {
+        Connections = "connections",
+        PerAddress = "per_address",
+        PerNetwork = "per_network",
+        Rate = "rate",
+        Proxy = "proxy",
+        Memory = "memory",
+        Draining = "draining",
+    }
+
+    /// What a session was waiting for.
+    pub enum SessionState: "state" {
+        Proxy = "proxy",
+        Handshake = "handshake",
+        Command = "command",
+        Body = "body",
+        Rate = "rate",
+        Write = "write",
+    }
+
+    pub enum TlsVersion: "version" {
+        Tls12 = "1.2",
+        Tls13 = "1.3",
+    }
+
+    pub enum Verb: "verb" {
+        Helo = "helo",
+        Ehlo = "ehlo",
+        Lhlo = "lhlo",
+        Mail = "mail",
+        Rcpt = "rcpt",
+        Data = "data",
+        Bdat = "bdat",
+        Rset = "rset",
+        Noop = "noop",
+        Vrfy = "vrfy",
+        Expn = "expn",
+        Help = "help",
+        Quit = "quit",
+        StartTls = "starttls",
+        Auth = "auth",
+        Xclient = "xclient",
+        Unknown = "unknown",
+    }
+
+    pub enum ReplyClass: "class" {
+        Success = "2xx",
+        Continue = "3xx",
+        Temporary = "4xx",
+        Permanent = "5xx",
+    }
+
+    /// Why a command was refused.
+    pub enum Refusal: "reason" {
+        Syntax = "syntax",
+        Sequence = "sequence",
+        Unknown = "unknown",
+        Line = "line",
+        Early = "early",
+        Parameter = "parameter",
+        Address = "address",
+        Sender = "sender",
+        Recipient = "recipient",
+        Relay = "relay",
+        Recipients = "recipients",
+        Size = "size",
+        TlsRequired = "tls_required",
+        Commands = "commands",
+        Errors = "errors",
+        Trust = "trust",
+        Spool = "spool",
+        Draining = "draining",
+        Other = "other",
+    }
+
+    /// Why a body was refused or broken off.
+    pub enum BodyRefusal: "reason" {
+        Size = "size",
+        LineEnd = "line_end",
+        LineLength = "line_length",
+        Loop = "loop",
+        Chunking = "chunking",
+        Memory = "memory",
+        Spool = "spool",
+        Busy = "busy",
+        Commit = "commit",
+        TooSlow = "too_slow",
+        Aborted = "aborted",
+        Other = "other",
+    }
+
+    /// Why the store did not take a batch.
+    pub enum CommitCause: "cause" {
+        NoSpace = "no_space",
+        Io = "io",
+        Corruption = "corruption",
+        Other = "other",
+    }
+
+    pub enum ReloadOutcome: "outcome" {
+        Done = "done",
+        Refused = "refused",
+    }
+}
+
+impl ReplyClass {
+    /// The class of a reply code.
+    pub fn of(code: u16) -> ReplyClass {
+        match code / 100 {
+            3 => ReplyClass::Continue,
+            4 => ReplyClass::Temporary,
+            5 => ReplyClass::Permanent,
+            _ => ReplyClass::Success,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use crate::observe::metric::Declared;
+    use crate::observe::metric::Descriptor;
+    use crate::observe::metric::Kind;
+
+    use super::*;
+
+    #[test]
+    fn metrics_follow_the_naming_rules() {
+        let tables: [&[Descriptor]; 2] = [ShardMetrics::DESCRIPTORS, ProcessMetrics::DESCRIPTORS];
+        let mut seen = HashSet::new();
+        for descriptor in tables.concat() {
+            let name = descriptor.name;
+            assert!(seen.insert(name), "{name} is declared twice");
+            assert!(descriptor.help.ends_with('.'), "{name} has a sentence as help");
+            assert_eq!(name.ends_with("_total"), descriptor.kind == Kind::Counter, "{name}");
+            for unit in ["bytes", "seconds", "inodes"] {
+                assert_eq!(name.contains(unit), descriptor.unit == unit, "{name} names its unit");
+            }
+            let values = descriptor.label.map_or(&[] as &[&str], |(_, values)| values);
+            let distinct: HashSet<_> = values.iter().collect();
+            assert_eq!(distinct.len(), values.len(), "{name} tells its labels apart");
+        }
+    }
+
+    #[test]
+    fn a_table_reads_in_the_order_it_is_declared() {
+        let metrics = ShardMetrics::default();
+        metrics.connections_total.add(3);
+        metrics.commands_total.add(Verb::Unknown, 2);
+        metrics.replies_total.add(ReplyClass::of(452), 1);
+        let sums: Vec<(&str, u64)> = crate::observe::metric::read(&[&metrics])
+            .iter()
+            .map(|reading| (reading.descriptor.name, reading.sums().iter().sum()))
+            .filter(|(_, sum)| *sum > 0)
+            .collect();
+        assert_eq!(sums, [("connections_total", 3), ("commands_total", 2), ("replies_total", 1)]);
+        assert_eq!(metrics.replies_total.value(ReplyClass::Temporary), 1);
+    }
+}

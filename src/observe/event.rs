@@ -1,0 +1,282 @@
+//! Events: the only log call. One variant is one line; the table below is the one place where an
+//! event gets its level, its name and its fields.
+//!
+//! Promise:  no event carries a body, a password or a whole subject. Every text is escaped
+//!           (see `value`), so no peer can write a line of its own.
+//! Cost:     nothing but a load and a branch when the level is off.
+//!
+//! Levels: error = someone must act; warn = quality lost; info = the mail log and the life of the
+//! process; debug = off in production. Ids come first. An `Option` that is `None` is left out.
+
+use std::fmt;
+use std::fmt::Display;
+use std::fmt::Write;
+use std::net::IpAddr;
+use std::net::SocketAddr;
+
+use crate::base::MessageId;
+use crate::base::PartitionId;
+use crate::base::ShardId;
+use crate::observe::value::Form;
+use crate::observe::value::Value;
+
+/// The `tracing` target of our own events; everything else comes from foreign crates.
+pub const TARGET: &str = "ringpost";
+
+/// How much an event matters. A log level shows itself and everything before it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Level {
+    Error,
+    Warn,
+    Info,
+    Debug,
+}
+
+impl Level {
+    pub const ALL: [Level; 4] = [Level::Error, Level::Warn, Level::Info, Level::Debug];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Level::Error => "error",
+            Level::Warn => "warn",
+            Level::Info => "info",
+            Level::Debug => "debug",
+        }
+    }
+
+    /// The level of that name in the config.
+    pub fn from_name(name: &str) -> Option<Level> {
+        Level::ALL.into_iter().find(|level| level.name() == name)
+    }
+}
+
+macro_rules! events {
+    (
+        $(#[$about:meta])*
+        pub enum $event:ident<$life:lifetime> {
+            $(
+                $(#[$variant_about:meta])*
+                $level:ident $name:literal $variant:ident { $($field:ident: $type:ty),* $(,)? }
+            )*
+        }
+    ) => {
+        $(#[$about])*
+        pub enum $event<$life> {
+            $($(#[$variant_about])* $variant { $($field: $type),* },)*
+        }
+
+        impl $event<'_> {
+            pub fn level(&self) -> Level {
+                match self {
+                    $($event::$variant { .. } => Level::$level,)*
+                }
+            }
+
+            pub fn name(&self) -> &'static str {
+                match self {
+                    $($event::$variant { .. } => $name,)*
+                }
+            }
+
+            fn write_fields<W: Write>(&self, out: &mut W, form: Form) -> fmt::Result {
+                match self {
+                    $($event::$variant { $($field),* } => {
+                        $(
+                            let keys = [
+                                concat!(" ", stringify!($field), "="),
+                                concat!(",\"", stringify!($field), "\":"),
+                            ];
+                            write_field(out, form, keys, $field)?;
+                        )*
+                        Ok(())
+                    })*
+                }
+            }
+        }
+    };
+}
+
+events! {
+    /// Everything that Ringpost logs. `emit` writes it.
+    pub enum Event<'a> {
+        // The life of the process.
+
+        /// All shards run.
+        Info "started" Started { version: &'a str, shards: usize, partitions: usize }
+        Info "listening" Listening { address: SocketAddr, protocol: &'a str, tls: &'a str }
+        /// The process ends before it took any mail.
+        Error "start_refused" StartRefused { cause: &'a dyn Display, remedy: &'a str }
+        /// Something about the machine or the config that costs quality.
+        Warn "warning" Warning { what: &'a str, remedy: &'a str }
+        Info "reloaded" Reloaded { changed: &'a [String] }
+        /// The new config has faults; the old one stays in force.
+        Error "reload_refused" ReloadRefused { faults: &'a [String] }
+        /// Keys that were changed and only take effect at the next start.
+        Warn "needs_restart" NeedsRestart { keys: &'a [String] }
+        Info "draining" Draining { sessions: u64 }
+        Info "stopped" Stopped { seconds: u64, exit: i32 }
+        /// A shard's heartbeat stands still; the process is about to end.
+        Error "watchdog" Watchdog { stalled_shard: ShardId, silent_ms: u64 }
+
+        // The mail log.
+
+        /// A message was answered with 250. `to` is the first recipient.
+        Info "accepted" Accepted {
+            id: MessageId,
+            partition: PartitionId,
+            peer: IpAddr,
+            port: u16,
+            helo: &'a str,
+            protocol: &'a str,
+            tls: Option<&'a str>,
+            cipher: Option<&'a str>,
+            from: &'a str,
+            to: &'a str,
+            recipients: usize,
+            size: u64,
+            body: &'a str,
+            message_id: Option<&'a str>,
+            body_us: u64,
+            commit_us: u64,
+            total_us: u64,
+        }
+        /// A command or a body was answered with 4xx or 5xx.
+        Info "refused" Refused {
+            peer: IpAddr,
+            helo: &'a str,
+            from: Option<&'a str>,
+            to: Option<&'a str>,
+            stage: &'a str,
+            reply: &'a str,
+        }
+
+        // Sessions.
+
+        Debug "session_opened" SessionOpened { peer: SocketAddr, protocol: &'a str }
+        Debug "session_closed" SessionClosed {
+            peer: SocketAddr,
+            reason: &'a str,
+            messages: u64,
+            commands: u64,
+            errors: u64,
+            bytes: u64,
+        }
+        /// A connection was closed before its session began.
+        Info "connection_refused" ConnectionRefused { peer: IpAddr, reason: &'a str }
+        Info "tls_failed" TlsFailed { peer: IpAddr, cause: &'a dyn Display }
+        /// A bug in a session; it was closed with 421.
+        Error "session_panicked" SessionPanicked { peer: IpAddr, message: &'a str }
+        /// No descriptor or memory for another connection; the listener waits.
+        Warn "accept_paused" AcceptPaused { reason: &'a str, pause_ms: u64 }
+
+        // The spool.
+
+        Error "commit_failed" CommitFailed {
+            partition: PartitionId,
+            cause: &'a dyn Display,
+            action: &'a str,
+        }
+        Error "spool_full" SpoolFull { free_bytes: u64, free_inodes: u64 }
+        Info "spool_recovered" SpoolRecovered { free_bytes: u64, free_inodes: u64 }
+        /// A record that could not be read was put aside with its bytes.
+        Error "quarantined" Quarantined {
+            partition: PartitionId,
+            key: &'a str,
+            cause: &'a dyn Display,
+            bytes: usize,
+        }
+        /// A partition is open again with everything it held.
+        Info "recovered" Recovered {
+            partition: PartitionId,
+            messages: u64,
+            swept_streams: u64,
+            ms: u64,
+        }
+
+        // The log itself.
+
+        Warn "log_dropped" LogDropped { lines: u64 }
+        Error "log_not_reopened" LogNotReopened { path: &'a str, cause: &'a dyn Display }
+    }
+}
+
+impl Event<'_> {
+    /// Writes the line, if its level is shown. Never waits; a full lane drops and counts it.
+    pub fn emit(&self) {
+        match self.level() {
+            Level::Error => tracing::event!(target: TARGET, tracing::Level::ERROR, event = ?self),
+            Level::Warn => tracing::event!(target: TARGET, tracing::Level::WARN, event = ?self),
+            Level::Info => tracing::event!(target: TARGET, tracing::Level::INFO, event = ?self),
+            Level::Debug => tracing::event!(target: TARGET, tracing::Level::DEBUG, event = ?self),
+        }
+    }
+
+    /// Name and fields, as the inside of a line of that form.
+    pub fn write<W: Write>(&self, out: &mut W, form: Form) -> fmt::Result {
+        if form == Form::Json {
+            out.write_str("\"event\":\"")?;
+        }
+        out.write_str(self.name())?;
+        if form == Form::Json {
+            out.write_char('"')?;
+        }
+        self.write_fields(out, form)
+    }
+}
+
+/// `{:?}` is the text form and `{:#?}` the JSON form: this is how an event passes through
+/// `tracing` whole, and is written by the subscriber straight into the line.
+impl fmt::Debug for Event<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let form = if f.alternate() { Form::Json } else { Form::Text };
+        self.write(f, form)
+    }
+}
+
+/// `keys` are the key with its punctuation, in text and in JSON.
+fn write_field<W, V>(out: &mut W, form: Form, keys: [&str; 2], value: &V) -> fmt::Result
+where
+    W: Write,
+    V: Value,
+{
+    if value.is_absent() {
+        return Ok(());
+    }
+    out.write_str(if form == Form::Text { keys[0] } else { keys[1] })?;
+    value.write(out, form)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_event_is_written_in_both_forms() {
+        let refused = Event::Refused {
+            peer: [192, 0, 2, 1].into(),
+            helo: "evil\r\nhost",
+            from: Some(""),
+            to: None,
+            stage: "rcpt",
+            reply: "550 5.7.1 no",
+        };
+        let text =
+            r#"refused peer=192.0.2.1 helo="evil\r\nhost" from="" stage=rcpt reply="550 5.7.1 no""#;
+        assert_eq!(format!("{refused:?}"), text);
+        let json = format!("{{{refused:#?}}}");
+        let read: serde_json::Value = serde_json::from_str(&json).expect("JSON");
+        assert_eq!(read["event"], "refused");
+        assert_eq!(read["helo"], "evil\r\nhost");
+        assert_eq!(read["from"], "");
+        assert!(read.get("to").is_none(), "an absent field is left out");
+    }
+
+    #[test]
+    fn levels_are_ordered_and_named() {
+        assert!(Level::Error < Level::Debug);
+        for level in Level::ALL {
+            assert_eq!(Level::from_name(level.name()), Some(level));
+        }
+        assert_eq!(Level::from_name("loud"), None);
+    }
+}

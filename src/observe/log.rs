@@ -1,0 +1,134 @@
+//! The process's log: started once, before any other thread.
+//!
+//! Owner:    `boot` starts it; SIGHUP calls `reopen` and `set_level`; the end calls `flush`.
+//! Promise:  see `writer`. Nothing here is on the data path.
+//! Fatal:    a log file that cannot be opened at start. Later ones are told in the old file.
+//!
+//! The log thread inherits the CPU affinity of the thread that calls `start`: call it before
+//! that thread is pinned.
+
+use std::fmt;
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use tracing_log::LogTracer;
+use tracing_log::log::LevelFilter;
+
+use crate::base::ShardId;
+use crate::base::fault::Blame;
+use crate::observe::event::Level;
+use crate::observe::scribe::Scribe;
+use crate::observe::scribe::sit_down;
+use crate::observe::value::Form;
+use crate::observe::writer::Journal;
+use crate::observe::writer::Output;
+use crate::observe::writer::start_writer;
+
+static JOURNAL: OnceLock<Arc<Journal>> = OnceLock::new();
+
+/// How the process logs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LogSettings {
+    pub level: Level,
+    pub form: Form,
+    /// A file, or standard output.
+    pub file: Option<PathBuf>,
+}
+
+/// Why there is no log.
+#[derive(Debug)]
+pub enum LogFault {
+    Open { path: PathBuf, cause: io::Error },
+    Stdout(io::Error),
+    Thread(io::Error),
+    AlreadyStarted,
+}
+
+impl LogFault {
+    pub fn blame(&self) -> Blame {
+        match self {
+            LogFault::Open { .. } | LogFault::Stdout(_) => Blame::Operator,
+            LogFault::Thread(_) | LogFault::AlreadyStarted => Blame::Us,
+        }
+    }
+}
+
+impl fmt::Display for LogFault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            LogFault::Open { path, cause } => {
+                write!(f, "the log file {} cannot be opened: {cause}", path.display())
+            }
+            LogFault::Stdout(cause) => write!(f, "standard output is not usable: {cause}"),
+            LogFault::Thread(cause) => write!(f, "the log thread cannot be started: {cause}"),
+            LogFault::AlreadyStarted => f.write_str("the log was started before"),
+        }
+    }
+}
+
+impl std::error::Error for LogFault {}
+
+/// Starts the log thread; from now on events and foreign records become lines.
+pub fn start(settings: &LogSettings) -> Result<(), LogFault> {
+    let output = match &settings.file {
+        Some(path) => {
+            Output::file(path).map_err(|cause| LogFault::Open { path: path.clone(), cause })?
+        }
+        None => Output::stdout().map_err(LogFault::Stdout)?,
+    };
+    let journal = Journal::new(settings.form, settings.level);
+    JOURNAL.set(Arc::clone(&journal)).map_err(|_| LogFault::AlreadyStarted)?;
+    start_writer(&journal, output).map_err(LogFault::Thread)?;
+    tracing::subscriber::set_global_default(Scribe::new(journal))
+        .map_err(|_| LogFault::AlreadyStarted)?;
+    LogTracer::init_with_filter(foreign_filter(settings.level))
+        .map_err(|_| LogFault::AlreadyStarted)
+}
+
+/// The level of the running log; `Info` before there is one.
+pub fn level() -> Level {
+    JOURNAL.get().map_or(Level::Info, |journal| journal.level())
+}
+
+/// Changes what is shown, at once and on all threads.
+pub fn set_level(level: Level) {
+    if let Some(journal) = JOURNAL.get() {
+        journal.set_level(level);
+        tracing_log::log::set_max_level(foreign_filter(level));
+        tracing::callsite::rebuild_interest_cache();
+    }
+}
+
+/// Opens the log file again, after it was moved away. Does not wait for it.
+pub fn reopen() {
+    if let Some(journal) = JOURNAL.get() {
+        journal.reopen();
+    }
+}
+
+/// Waits until what was logged is written; `false` if that takes longer than `timeout`.
+pub fn flush(timeout: Duration) -> bool {
+    JOURNAL.get().is_none_or(|journal| journal.flush(timeout))
+}
+
+/// Lines dropped since the start, because a lane was full or the output failed.
+pub fn lines_dropped() -> u64 {
+    JOURNAL.get().map_or(0, |journal| journal.lines_dropped())
+}
+
+/// Says that this thread is a shard's: its lines name the shard, and its lane is large.
+pub fn set_shard(shard: ShardId) {
+    sit_down(shard, JOURNAL.get().map(Arc::as_ref));
+}
+
+/// What foreign crates may hand to `log` at all; the rest ends at one atomic load.
+fn foreign_filter(level: Level) -> LevelFilter {
+    match level {
+        Level::Error => LevelFilter::Error,
+        Level::Warn | Level::Info => LevelFilter::Warn,
+        Level::Debug => LevelFilter::Debug,
+    }
+}

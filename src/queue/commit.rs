@@ -1,0 +1,416 @@
+//! Group commit: one OS thread per partition turns orders into durable writes.
+//!
+//! Owner:    the thread, which alone writes the partition while mail is taken.
+//! Promise:  an order is answered `Ok` only when its batch was written, and synced if it held a
+//!           message. All that waits is joined to one batch: more load, fewer syncs.
+//! Order:    take one, drain what waits, one batch, one write, answers, one ring.
+//! Bounds:   `COMMIT_BATCH_MESSAGES_MAX` and `COMMIT_BATCH_BYTES_MAX` per batch.
+//! Fatal:    a write that failed for any cause but a full disk. Every order from then on is
+//!           answered `Failed`, and `on_fatal` is called once, so that the process can end.
+//!
+//! The thread asks the machine for the time itself, twice per batch: only it knows when its write
+//! began and ended.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::thread;
+use std::thread::JoinHandle;
+use std::time::Instant;
+
+use crossbeam::channel::Receiver;
+use rocksdb::WriteBatch;
+use rocksdb::WriteOptions;
+
+use crate::base::MessageId;
+use crate::base::PartitionId;
+use crate::base::Slice;
+use crate::base::limits::COMMIT_BATCH_BYTES_MAX;
+use crate::base::limits::COMMIT_BATCH_MESSAGES_MAX;
+use crate::queue::fault::Cause;
+use crate::queue::fault::CommitFault;
+use crate::queue::key;
+use crate::queue::lane::Back;
+use crate::queue::lane::CommitHandle;
+use crate::queue::lane::Completion;
+use crate::queue::lane::Done;
+use crate::queue::lane::Lane;
+use crate::queue::lane::NO_TICKET;
+use crate::queue::lane::Order;
+use crate::queue::lane::Parcel;
+use crate::queue::lane::Work;
+use crate::queue::partition::Families;
+use crate::queue::partition::Partition;
+use crate::queue::points::point;
+use crate::queue::points::store_fault;
+use crate::queue::schema::STREAM_MARK_LEN;
+use crate::queue::schema::StreamMark;
+
+/// Remains of failed batches that are kept for removal. More than one batch's worth is never
+/// needed: while the disk stays full, RocksDB refuses before it writes.
+const REMAINS_MAX: usize = 2 * COMMIT_BATCH_MESSAGES_MAX;
+
+/// Called once when a partition fails, with the cause. It must not block.
+pub type OnFatal = Arc<dyn Fn(PartitionId, &str) + Send + Sync>;
+
+/// How a commit thread runs.
+pub struct CommitOptions {
+    /// Runs first on the new thread: pin it, name it.
+    pub on_start: Box<dyn FnOnce() + Send>,
+    pub on_fatal: OnFatal,
+}
+
+/// A running commit thread.
+pub struct CommitThread {
+    lane: Arc<Lane>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl CommitThread {
+    pub fn start(partition: Arc<Partition>, options: CommitOptions) -> io::Result<CommitThread> {
+        assert!(partition.is_writable(), "mail is committed to partitions opened for it");
+        let (lane, receiver) = Lane::new(partition.id(), partition.newest());
+        let writer = Writer {
+            lane: Arc::clone(&lane),
+            synced: partition.synced(),
+            unsynced: WriteOptions::default(),
+            partition,
+            on_fatal: options.on_fatal,
+            taken: Vec::new(),
+            taken_bytes: 0,
+            remains: Vec::new(),
+            full: false,
+        };
+        let on_start = options.on_start;
+        let thread =
+            thread::Builder::new().name(format!("commit-{}", lane.partition)).spawn(move || {
+                on_start();
+                writer.run(&receiver);
+            })?;
+        Ok(CommitThread { lane, thread: Some(thread) })
+    }
+
+    pub fn handle(&self) -> CommitHandle {
+        CommitHandle(Arc::clone(&self.lane))
+    }
+
+    /// Writes what waits, refuses the rest, and ends the thread. Blocks; not for a shard.
+    pub fn stop(mut self) {
+        self.end();
+    }
+
+    fn end(&mut self) {
+        let Some(thread) = self.thread.take() else { return };
+        self.lane.set_stopping();
+        // A thread that is gone takes no order and needs none.
+        let _ = self.lane.sender.send(Work { ticket: NO_TICKET, order: Order::Stop });
+        if thread.join().is_err() {
+            self.lane.set_failed();
+        }
+    }
+}
+
+impl Drop for CommitThread {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+/// What a failed write may have left in the log, to be removed by the next batch that succeeds.
+struct Remains {
+    id: MessageId,
+    chunks: u32,
+    /// The message's schedule, when the failed write was to promise it.
+    due_ms: Option<u64>,
+}
+
+/// One order, and for a deletion whether there was anything to delete.
+struct Taken {
+    work: Work,
+    found: bool,
+}
+
+struct Writer {
+    lane: Arc<Lane>,
+    partition: Arc<Partition>,
+    on_fatal: OnFatal,
+    synced: WriteOptions,
+    unsynced: WriteOptions,
+    taken: Vec<Taken>,
+    taken_bytes: usize,
+    remains: Vec<Remains>,
+    /// The last write found the disk full.
+    full: bool,
+}
+
+/// What was gathered for one write.
+#[derive(Default)]
+struct Gathered {
+    messages: u32,
+    chunks: u32,
+    body_bytes: u64,
+    removed_messages: u64,
+    removed_bytes: u64,
+    /// Holds a promise.
+    synced: bool,
+}
+
+/// Says that the thread is gone, also when it panics.
+struct Farewell {
+    lane: Arc<Lane>,
+    on_fatal: OnFatal,
+}
+
+impl Drop for Farewell {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            self.lane.set_failed();
+            (self.on_fatal)(self.lane.partition, "the commit thread panicked");
+        }
+        self.lane.set_gone();
+        self.lane.ring();
+    }
+}
+
+impl Writer {
+    fn run(mut self, receiver: &Receiver<Work>) {
+        let _farewell =
+            Farewell { lane: Arc::clone(&self.lane), on_fatal: Arc::clone(&self.on_fatal) };
+        let mut stop = false;
+        while !stop {
+            let Ok(first) = receiver.recv() else { break };
+            stop = self.take(first, receiver);
+            self.commit();
+        }
+        // Orders that came behind the last one.
+        for work in receiver.try_iter() {
+            self.lane.complete(answer(work, Err(CommitFault::Stopped)));
+        }
+    }
+
+    /// Fills `taken` with what one batch may hold. Answers whether the last order was among it.
+    fn take(&mut self, first: Work, receiver: &Receiver<Work>) -> bool {
+        self.taken_bytes = 0;
+        let mut next = Some(first);
+        while let Some(work) = next {
+            match &work.order {
+                Order::Stop => return true,
+                Order::Chunk { slice, .. } => self.taken_bytes += slice.len(),
+                Order::Finish(parcel) => {
+                    self.taken_bytes += parcel.records.len();
+                    self.taken_bytes += parcel.slices.iter().map(Slice::len).sum::<usize>();
+                }
+                Order::Abort { .. } | Order::Delete(_) => (),
+            }
+            self.taken.push(Taken { work, found: false });
+            if self.taken.len() >= COMMIT_BATCH_MESSAGES_MAX
+                || self.taken_bytes >= COMMIT_BATCH_BYTES_MAX
+            {
+                break;
+            }
+            next = receiver.try_recv().ok();
+        }
+        false
+    }
+
+    /// One batch, one write, one answer each, one ring.
+    fn commit(&mut self) {
+        if self.taken.is_empty() {
+            return;
+        }
+        point("commit::before_batch");
+        let outcome = match self.lane.fault() {
+            Some(CommitFault::Failed) => Err(CommitFault::Failed),
+            _ => self.write(),
+        };
+        point("commit::before_ring");
+        for Taken { work, found } in self.taken.drain(..) {
+            let outcome = outcome.map(|done| Done { found, ..done });
+            self.lane.complete(answer(work, outcome));
+        }
+        self.lane.ring();
+        point("commit::after_ring");
+    }
+
+    fn write(&mut self) -> Result<Done, CommitFault> {
+        let mut batch = WriteBatch::with_capacity_bytes(self.taken_bytes + ENTRY_BYTES);
+        let gathered = self.gather(&mut batch);
+        let names = if gathered.synced { COMMIT_POINTS } else { STREAM_POINTS };
+        let options = if gathered.synced { &self.synced } else { &self.unsynced };
+        point(names.before);
+        let begun = Instant::now();
+        let written = match store_fault(names.error) {
+            Some(text) => Err(text),
+            None => self.partition.db().write_opt(batch, options).map_err(|e| e.into_string()),
+        };
+        let write_us = u32::try_from(begun.elapsed().as_micros()).unwrap_or(u32::MAX);
+        match written {
+            Ok(()) => {
+                point(names.after);
+                self.on_written(&gathered, write_us);
+                Ok(Done { write_us, batch: gathered.messages, found: false })
+            }
+            Err(text) => Err(self.on_failed(text)),
+        }
+    }
+
+    /// Puts every order taken, and what failed batches left, into one batch.
+    fn gather(&mut self, batch: &mut WriteBatch) -> Gathered {
+        let mut gathered = Gathered::default();
+        let families = self.partition.families();
+        let mut deleted: Vec<MessageId> = Vec::new();
+        for remains in &self.remains {
+            put_removal(batch, families, remains);
+        }
+        for Taken { work, found } in &mut self.taken {
+            match &work.order {
+                Order::Chunk { id, number, slice } => {
+                    put_chunk(batch, families, (*id, *number), slice.bytes());
+                    gathered.chunks += 1;
+                }
+                Order::Finish(parcel) => {
+                    put_message(batch, families, parcel);
+                    gathered.messages += 1;
+                    gathered.chunks += parcel.slices.len() as u32;
+                    gathered.body_bytes += parcel.body_bytes;
+                    gathered.synced = true;
+                }
+                Order::Abort { id, chunks } => {
+                    put_removal(
+                        batch,
+                        families,
+                        &Remains { id: *id, chunks: *chunks, due_ms: None },
+                    );
+                }
+                Order::Delete(id) if !deleted.contains(id) => {
+                    // What cannot be read is not there for the operator; recovery deals with it.
+                    if let Ok(Some(body_bytes)) = self.partition.remove_into(*id, batch) {
+                        *found = true;
+                        deleted.push(*id);
+                        gathered.removed_messages += 1;
+                        gathered.removed_bytes += body_bytes;
+                        gathered.synced = true;
+                    }
+                }
+                Order::Delete(_) | Order::Stop => (),
+            }
+        }
+        gathered
+    }
+
+    fn on_written(&mut self, gathered: &Gathered, write_us: u32) {
+        self.full = false;
+        self.remains.clear();
+        self.partition.count_in(gathered.messages as u64, gathered.body_bytes);
+        self.partition.count_out(gathered.removed_messages, gathered.removed_bytes);
+        let counts = &self.lane.counts;
+        counts.batches.fetch_add(1, Ordering::Relaxed);
+        counts.syncs.fetch_add(gathered.synced as u64, Ordering::Relaxed);
+        counts.messages.fetch_add(gathered.messages as u64, Ordering::Relaxed);
+        counts.chunks.fetch_add(gathered.chunks as u64, Ordering::Relaxed);
+        counts.write_us.fetch_add(write_us as u64, Ordering::Relaxed);
+    }
+
+    fn on_failed(&mut self, text: String) -> CommitFault {
+        self.lane.counts.faults.fetch_add(1, Ordering::Relaxed);
+        if Cause::of(&text) == Cause::DiskFull {
+            self.keep_remains();
+            self.full = true;
+            return CommitFault::SpoolFull;
+        }
+        self.lane.set_failed();
+        (self.on_fatal)(self.lane.partition, &text);
+        self.partition.set_failure(text);
+        CommitFault::Failed
+    }
+
+    /// Notes what the batch that failed may have left behind. The first write that finds the disk
+    /// full may be in the log's file in part or whole; later ones RocksDB refuses unwritten, but
+    /// chunks streamed before are there.
+    fn keep_remains(&mut self) {
+        for Taken { work, .. } in &self.taken {
+            let remains = match &work.order {
+                Order::Finish(parcel) if !self.full || parcel.streamed > 0 => Remains {
+                    id: id_of(parcel),
+                    chunks: parcel.streamed + parcel.slices.len() as u32,
+                    due_ms: Some(parcel.due_ms),
+                },
+                Order::Abort { id, chunks } => Remains { id: *id, chunks: *chunks, due_ms: None },
+                _ => continue,
+            };
+            // Past the bound the remains of a stream wait for recovery, which knows its mark.
+            if self.remains.len() < REMAINS_MAX {
+                self.remains.push(remains);
+            }
+        }
+    }
+}
+
+/// Room in a batch for keys and for what is not counted.
+const ENTRY_BYTES: usize = 16 << 10;
+
+struct Points {
+    before: &'static str,
+    after: &'static str,
+    error: &'static str,
+}
+
+const COMMIT_POINTS: Points =
+    Points { before: "commit::before_write", after: "commit::after_write", error: "commit::error" };
+
+const STREAM_POINTS: Points =
+    Points { before: "stream::before_write", after: "stream::after_write", error: "stream::error" };
+
+fn put_chunk(
+    batch: &mut WriteBatch,
+    families: Families<'_>,
+    (id, number): (MessageId, u32),
+    bytes: &[u8],
+) {
+    if number == 0 {
+        let mut mark = Vec::with_capacity(STREAM_MARK_LEN);
+        StreamMark { started_ms: id.made_ms() }.encode(&mut mark);
+        batch.put_cf(families.stream, key::of_id(id), mark);
+    }
+    batch.put_cf(families.body, key::of_body(id, number), bytes);
+}
+
+fn put_message(batch: &mut WriteBatch, families: Families<'_>, parcel: &Parcel) {
+    let id = id_of(parcel);
+    for (number, slice) in (parcel.streamed..).zip(&parcel.slices) {
+        batch.put_cf(families.body, key::of_body(id, number), slice.bytes());
+    }
+    let (envelope, job) = parcel.records.split_at(parcel.envelope_len);
+    batch.put_cf(families.envelope, key::of_id(id), envelope);
+    batch.put_cf(families.job, key::of_job(id, 0), job);
+    batch.put_cf(families.due, key::of_due(parcel.due_ms, id, 0), []);
+    if parcel.streamed > 0 {
+        batch.single_delete_cf(families.stream, key::of_id(id));
+    }
+}
+
+fn put_removal(batch: &mut WriteBatch, families: Families<'_>, remains: &Remains) {
+    let id = remains.id;
+    if let Some(due_ms) = remains.due_ms {
+        batch.single_delete_cf(families.envelope, key::of_id(id));
+        batch.delete_cf(families.job, key::of_job(id, 0));
+        batch.single_delete_cf(families.due, key::of_due(due_ms, id, 0));
+    }
+    for number in 0..remains.chunks {
+        batch.single_delete_cf(families.body, key::of_body(id, number));
+    }
+    batch.single_delete_cf(families.stream, key::of_id(id));
+}
+
+fn id_of(parcel: &Parcel) -> MessageId {
+    parcel.id.expect("a parcel under way has its id")
+}
+
+fn answer(work: Work, outcome: Result<Done, CommitFault>) -> Completion {
+    let back = match work.order {
+        Order::Chunk { slice, .. } => Back::Slice(slice),
+        Order::Finish(parcel) => Back::Parcel(parcel),
+        Order::Abort { .. } | Order::Delete(_) | Order::Stop => Back::Nothing,
+    };
+    Completion { ticket: work.ticket, outcome, back }
+}

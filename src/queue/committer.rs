@@ -1,0 +1,531 @@
+//! The shard's side of group commit: bodies under way and the sessions that wait for them.
+//!
+//! Owner:    the home shard. One `Committer` per partition; not `Send`, no lock.
+//! Promise:  `Body::finish` answers `Ok` only after the synced write. A `Body` dropped before that
+//!           leaves nothing behind: what it streamed is removed. Every chunk goes back to the
+//!           shard's pool, whoever has gone away meanwhile.
+//! Order:    chunks in their order, all of them answered before the last write is asked for.
+//! Bounds:   `COMMIT_WAITERS_MAX` tickets. Past that a small message gets `Full` (452); a large
+//!           body, of which much is here already, waits, and so does its sender.
+//!           `STREAM_CHUNKS_IN_FLIGHT_MAX` chunks of one body are on their way,
+//!           `BODY_HELD_BYTES_MAX` are held back.
+
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::future::Future;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::Context;
+use std::task::Poll;
+use std::task::Waker;
+
+use crossbeam::channel::TrySendError;
+use slab::Slab;
+
+use crate::base::ChunkPool;
+use crate::base::MessageId;
+use crate::base::PartitionId;
+use crate::base::Slice;
+use crate::base::id::IdSource;
+use crate::base::limits::CHUNK_BYTES;
+use crate::base::limits::COMMIT_WAITERS_MAX;
+use crate::base::limits::STREAM_CHUNKS_IN_FLIGHT_MAX;
+use crate::queue::fault::CommitFault;
+use crate::queue::lane::Back;
+use crate::queue::lane::CommitHandle;
+use crate::queue::lane::Completion;
+use crate::queue::lane::Done;
+use crate::queue::lane::Lane;
+use crate::queue::lane::NO_TICKET;
+use crate::queue::lane::Order;
+use crate::queue::lane::Parcel;
+use crate::queue::lane::Ring;
+use crate::queue::lane::Work;
+use crate::queue::schema::BodySum;
+use crate::queue::schema::Envelope;
+use crate::queue::schema::Job;
+
+/// Bytes of a body held back to be written with its envelope. A message up to this size is one
+/// batch; a longer one is streamed, but for its end.
+pub const BODY_HELD_BYTES_MAX: usize = CHUNK_BYTES;
+
+/// Slices of a body held back, however short: each of them keeps a whole chunk.
+pub const BODY_HELD_SLICES_MAX: usize = 4;
+
+/// Parcels kept for the next messages, and the largest record buffer worth keeping.
+const PARCELS_IDLE_MAX: usize = 256;
+const RECORDS_KEPT_BYTES_MAX: usize = 8 << 10;
+
+/// What `finish` answers: the message is durable.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Committed {
+    pub id: MessageId,
+    pub body: BodySum,
+    /// Microseconds of the write with its sync.
+    pub write_us: u32,
+    /// Messages that shared it.
+    pub batch: u32,
+}
+
+/// A partition's way in. Clones are the same committer.
+#[derive(Clone)]
+pub struct Committer {
+    inner: Rc<Inner>,
+}
+
+struct Inner {
+    lane: std::sync::Arc<Lane>,
+    pool: Rc<ChunkPool>,
+    ids: RefCell<IdSource>,
+    tickets: RefCell<Slab<Ticket>>,
+    parcels: RefCell<Vec<Parcel>>,
+    /// Aborts that found the lane full.
+    aborts: RefCell<VecDeque<(MessageId, u32)>>,
+    /// Bodies that wait for a ticket.
+    room: RefCell<Vec<Waker>>,
+}
+
+enum Ticket {
+    Waiting(Option<Waker>),
+    Done(Result<Done, CommitFault>),
+    /// Nobody waits any more.
+    Left,
+}
+
+impl Committer {
+    /// `ring` is called from the commit thread; it must lead to `pump` being called on this shard.
+    pub fn new(handle: CommitHandle, pool: Rc<ChunkPool>, ring: Ring) -> Committer {
+        let lane = handle.0;
+        lane.claim(ring);
+        let ids = RefCell::new(IdSource::new(lane.partition, lane.newest));
+        Committer {
+            inner: Rc::new(Inner {
+                lane,
+                pool,
+                ids,
+                tickets: RefCell::default(),
+                parcels: RefCell::default(),
+                aborts: RefCell::default(),
+                room: RefCell::default(),
+            }),
+        }
+    }
+
+    pub fn partition(&self) -> PartitionId {
+        self.inner.lane.partition
+    }
+
+    /// Whether a new message would be taken. For the gate, before a body is asked for.
+    pub fn ready(&self) -> Result<(), CommitFault> {
+        match self.inner.lane.fault() {
+            Some(fault) => Err(fault),
+            None if !self.inner.has_ticket() => Err(CommitFault::Full),
+            None => Ok(()),
+        }
+    }
+
+    /// Begins a message, which has its id from here on.
+    pub fn body(&self, now_ms: u64) -> Result<Body, CommitFault> {
+        self.ready()?;
+        let id = self.inner.ids.borrow_mut().next_id(now_ms);
+        let mut parcel = self.inner.parcels.borrow_mut().pop().unwrap_or_default();
+        parcel.id = Some(id);
+        Ok(Body {
+            inner: Rc::clone(&self.inner),
+            id,
+            parcel,
+            held_bytes: 0,
+            in_flight: VecDeque::new(),
+            sum: BodySum::default(),
+            crc: crc32fast::Hasher::new(),
+            state: BodyState::Whole,
+        })
+    }
+
+    /// Removes a message by an operator's order. `false`: there is none.
+    pub async fn delete(&self, id: MessageId) -> Result<bool, CommitFault> {
+        let ticket = self.inner.submit(Order::Delete(id)).map_err(|(fault, _)| fault)?;
+        self.inner.outcome(ticket).await.map(|done| done.found)
+    }
+
+    /// Takes the answers that are there: chunks go back to the pool, waiting sessions are woken.
+    /// Answers how many there were. To be called whenever the bell rang.
+    pub fn pump(&self) -> usize {
+        self.inner.pump()
+    }
+
+    /// Sessions and chunks that wait for an answer.
+    pub fn waiting(&self) -> usize {
+        self.inner.tickets.borrow().len()
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum BodyState {
+    /// Everything pushed is held, on its way or written.
+    Whole,
+    /// Something pushed was lost: a write failed, or a `push` was dropped halfway.
+    Broken,
+    /// The last write has been asked for; what becomes of it no longer depends on us.
+    Sent,
+}
+
+/// A body under way. Dropped before `finish`, it is aborted.
+pub struct Body {
+    inner: Rc<Inner>,
+    id: MessageId,
+    parcel: Parcel,
+    held_bytes: usize,
+    in_flight: VecDeque<u32>,
+    sum: BodySum,
+    crc: crc32fast::Hasher,
+    state: BodyState,
+}
+
+impl Body {
+    pub fn id(&self) -> MessageId {
+        self.id
+    }
+
+    /// Bytes pushed so far.
+    pub fn bytes(&self) -> u64 {
+        self.sum.bytes
+    }
+
+    /// Takes the next bytes of the body. Waits while too much of it is on its way. A fault here
+    /// is final: the message cannot be finished.
+    pub async fn push(&mut self, slice: Slice) -> Result<(), CommitFault> {
+        if slice.is_empty() {
+            self.inner.pool.give(slice.into_chunk());
+            return Ok(());
+        }
+        self.crc.update(slice.bytes());
+        self.sum.bytes += slice.len() as u64;
+        if self.held_bytes + slice.len() > BODY_HELD_BYTES_MAX
+            || self.parcel.slices.len() >= BODY_HELD_SLICES_MAX
+        {
+            let state = std::mem::replace(&mut self.state, BodyState::Broken);
+            // Should this future be dropped now, `slice` is lost and the body stays broken.
+            self.stream_held().await?;
+            self.state = state;
+        }
+        self.held_bytes += slice.len();
+        self.parcel.slices.push(slice);
+        Ok(())
+    }
+
+    /// Makes the message durable, with one job for all recipients, due at `due_ms`. The sum of
+    /// the body in `envelope` is filled in here.
+    pub async fn finish(
+        mut self,
+        envelope: &Envelope<'_>,
+        due_ms: u64,
+    ) -> Result<Committed, CommitFault> {
+        self.wait_in_flight(0).await?;
+        if self.state == BodyState::Broken {
+            return Err(self.inner.lane.fault().unwrap_or(CommitFault::Full));
+        }
+        let sum = BodySum {
+            chunks: self.parcel.streamed + self.parcel.slices.len() as u32,
+            crc32: self.crc.clone().finalize(),
+            ..self.sum
+        };
+        self.fill_records(&Envelope { body: sum, ..*envelope }, due_ms)?;
+        let ticket = self.send_finish().await?;
+        let done = self.inner.outcome(ticket).await?;
+        Ok(Committed { id: self.id, body: sum, write_us: done.write_us, batch: done.batch })
+    }
+
+    fn fill_records(&mut self, envelope: &Envelope<'_>, due_ms: u64) -> Result<(), CommitFault> {
+        let parcel = &mut self.parcel;
+        parcel.records.clear();
+        envelope.encode(&mut parcel.records).map_err(CommitFault::Record)?;
+        parcel.envelope_len = parcel.records.len();
+        let job = Job::fresh(due_ms, envelope.recipients.len());
+        job.encode(&mut parcel.records).map_err(CommitFault::Record)?;
+        parcel.due_ms = due_ms;
+        parcel.body_bytes = envelope.body.bytes;
+        Ok(())
+    }
+
+    /// A small message is refused when the lane is full; a streamed one waits.
+    async fn send_finish(&mut self) -> Result<u32, CommitFault> {
+        loop {
+            match self.inner.submit(Order::Finish(std::mem::take(&mut self.parcel))) {
+                Ok(ticket) => {
+                    self.state = BodyState::Sent;
+                    return Ok(ticket);
+                }
+                Err((fault, order)) => {
+                    if let Order::Finish(parcel) = order {
+                        self.parcel = parcel;
+                    }
+                    if fault != CommitFault::Full || self.parcel.streamed == 0 {
+                        return Err(fault);
+                    }
+                }
+            }
+            Room { inner: &self.inner, waited: false }.await;
+        }
+    }
+
+    /// Sends what is held, oldest first.
+    async fn stream_held(&mut self) -> Result<(), CommitFault> {
+        while !self.parcel.slices.is_empty() {
+            self.wait_in_flight(STREAM_CHUNKS_IN_FLIGHT_MAX - 1).await?;
+            let slice = self.parcel.slices.remove(0);
+            self.held_bytes -= slice.len();
+            let number = self.parcel.streamed;
+            let mut order = Order::Chunk { id: self.id, number, slice };
+            let ticket = loop {
+                match self.inner.submit(order) {
+                    Ok(ticket) => break ticket,
+                    Err((CommitFault::Full, back)) => order = back,
+                    Err((fault, _)) => return Err(fault),
+                }
+                Room { inner: &self.inner, waited: false }.await;
+            };
+            self.in_flight.push_back(ticket);
+            self.parcel.streamed += 1;
+        }
+        Ok(())
+    }
+
+    /// Waits until at most `left` chunks are on their way. A chunk that failed breaks the body.
+    async fn wait_in_flight(&mut self, left: usize) -> Result<(), CommitFault> {
+        while self.in_flight.len() > left {
+            let ticket = self.in_flight[0];
+            // The ticket is taken back by `outcome` in any case.
+            let outcome = self.inner.outcome(ticket);
+            self.in_flight.pop_front();
+            if let Err(fault) = outcome.await {
+                self.state = BodyState::Broken;
+                return Err(fault);
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Body {
+    fn drop(&mut self) {
+        for ticket in self.in_flight.drain(..) {
+            self.inner.leave(ticket);
+        }
+        if self.state != BodyState::Sent {
+            let streamed = self.parcel.streamed;
+            self.inner.take_back(std::mem::take(&mut self.parcel));
+            if streamed > 0 {
+                self.inner.abort(self.id, streamed);
+            }
+        }
+    }
+}
+
+impl Inner {
+    fn has_ticket(&self) -> bool {
+        self.tickets.borrow().len() < COMMIT_WAITERS_MAX
+    }
+
+    /// Gives an order to the commit thread, or hands it back with the reason.
+    fn submit(&self, order: Order) -> Result<u32, (CommitFault, Order)> {
+        if let Some(fault) = self.lane.fault()
+            && !(fault == CommitFault::Stopped && belongs_to_the_past(&order))
+        {
+            return Err((fault, order));
+        }
+        if !self.has_ticket() {
+            return Err((CommitFault::Full, order));
+        }
+        let ticket = self.tickets.borrow_mut().insert(Ticket::Waiting(None));
+        match self.lane.sender.try_send(Work { ticket: ticket as u32, order }) {
+            Ok(()) => Ok(ticket as u32),
+            Err(refused) => {
+                self.tickets.borrow_mut().remove(ticket);
+                Err(match refused {
+                    TrySendError::Full(work) => (CommitFault::Full, work.order),
+                    TrySendError::Disconnected(work) => (self.end_fault(), work.order),
+                })
+            }
+        }
+    }
+
+    /// Why a thread that is gone answers nothing.
+    fn end_fault(&self) -> CommitFault {
+        self.lane.fault().unwrap_or(CommitFault::Failed)
+    }
+
+    fn outcome(&self, ticket: u32) -> Outcome<'_> {
+        Outcome { inner: self, ticket, taken: false }
+    }
+
+    fn pump(&self) -> usize {
+        // Looked at first: answers given before the thread went are taken below.
+        let gone = self.lane.is_gone();
+        let mut count = 0;
+        while let Some(Completion { ticket, outcome, back }) = self.lane.completions.pop() {
+            count += 1;
+            match back {
+                Back::Nothing => (),
+                Back::Slice(slice) => self.pool.give(slice.into_chunk()),
+                Back::Parcel(parcel) => self.take_back(parcel),
+            }
+            self.settle(ticket as usize, outcome);
+        }
+        if gone {
+            self.settle_all(Err(self.end_fault()));
+        }
+        self.send_aborts();
+        if count > 0 || gone {
+            // Taken out first: a woken task may run at once and come back here.
+            let waiting = std::mem::take(&mut *self.room.borrow_mut());
+            waiting.into_iter().for_each(Waker::wake);
+        }
+        count
+    }
+
+    fn settle(&self, ticket: usize, outcome: Result<Done, CommitFault>) {
+        let mut tickets = self.tickets.borrow_mut();
+        let waker = match &mut tickets[ticket] {
+            Ticket::Left => {
+                tickets.remove(ticket);
+                None
+            }
+            Ticket::Waiting(waker) => {
+                let waker = waker.take();
+                tickets[ticket] = Ticket::Done(outcome);
+                waker
+            }
+            Ticket::Done(_) => {
+                crate::invariant!(false, "ticket {ticket} was answered twice");
+                None
+            }
+        };
+        drop(tickets);
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+
+    fn settle_all(&self, outcome: Result<Done, CommitFault>) {
+        let open: Vec<usize> = self
+            .tickets
+            .borrow()
+            .iter()
+            .filter(|(_, ticket)| !matches!(ticket, Ticket::Done(_)))
+            .map(|(place, _)| place)
+            .collect();
+        open.into_iter().for_each(|place| self.settle(place, outcome));
+    }
+
+    /// Nobody waits for this ticket any more.
+    fn leave(&self, ticket: u32) {
+        let mut tickets = self.tickets.borrow_mut();
+        match tickets.get_mut(ticket as usize) {
+            Some(Ticket::Done(_)) => {
+                tickets.remove(ticket as usize);
+            }
+            Some(waiting) => *waiting = Ticket::Left,
+            None => (),
+        }
+    }
+
+    /// Empties a parcel and keeps its memory for the next message.
+    fn take_back(&self, mut parcel: Parcel) {
+        for slice in parcel.slices.drain(..) {
+            self.pool.give(slice.into_chunk());
+        }
+        parcel.records.clear();
+        let mut parcels = self.parcels.borrow_mut();
+        if parcels.len() < PARCELS_IDLE_MAX && parcel.records.capacity() <= RECORDS_KEPT_BYTES_MAX {
+            parcels.push(Parcel {
+                slices: parcel.slices,
+                records: parcel.records,
+                ..Parcel::default()
+            });
+        }
+    }
+
+    /// Removes what an unfinished body streamed. Should it never be sent, recovery does it.
+    fn abort(&self, id: MessageId, chunks: u32) {
+        self.aborts.borrow_mut().push_back((id, chunks));
+        self.send_aborts();
+    }
+
+    fn send_aborts(&self) {
+        let mut aborts = self.aborts.borrow_mut();
+        while let Some((id, chunks)) = aborts.pop_front() {
+            let work = Work { ticket: NO_TICKET, order: Order::Abort { id, chunks } };
+            if let Err(TrySendError::Full(_)) = self.lane.sender.try_send(work) {
+                aborts.push_front((id, chunks));
+                break;
+            }
+        }
+    }
+}
+
+/// While the process drains, messages that were begun are still finished.
+fn belongs_to_the_past(order: &Order) -> bool {
+    matches!(order, Order::Chunk { .. } | Order::Finish(_))
+}
+
+/// Waits for the answer to a ticket. Dropped, it leaves the ticket to `pump`.
+struct Outcome<'i> {
+    inner: &'i Inner,
+    ticket: u32,
+    taken: bool,
+}
+
+impl Future for Outcome<'_> {
+    type Output = Result<Done, CommitFault>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        if self.inner.lane.is_gone() {
+            // An order that came too late for the thread rings no bell.
+            self.inner.pump();
+        }
+        let place = self.ticket as usize;
+        let mut tickets = self.inner.tickets.borrow_mut();
+        match &mut tickets[place] {
+            Ticket::Done(outcome) => {
+                let outcome = *outcome;
+                tickets.remove(place);
+                drop(tickets);
+                self.taken = true;
+                Poll::Ready(outcome)
+            }
+            Ticket::Waiting(Some(waker)) if waker.will_wake(context.waker()) => Poll::Pending,
+            waiting => {
+                *waiting = Ticket::Waiting(Some(context.waker().clone()));
+                Poll::Pending
+            }
+        }
+    }
+}
+
+impl Drop for Outcome<'_> {
+    fn drop(&mut self) {
+        if !self.taken {
+            self.inner.leave(self.ticket);
+        }
+    }
+}
+
+/// Waits until tickets were given back.
+struct Room<'i> {
+    inner: &'i Inner,
+    waited: bool,
+}
+
+impl Future for Room<'_> {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
+        if self.waited {
+            return Poll::Ready(());
+        }
+        self.waited = true;
+        self.inner.room.borrow_mut().push(context.waker().clone());
+        Poll::Pending
+    }
+}

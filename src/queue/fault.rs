@@ -1,0 +1,354 @@
+//! What can go wrong in the queue, by cause: `SpoolFault` at start, `CommitFault` while mail is
+//! taken, `QueueFault` when an operator looks at it.
+
+use std::fmt;
+use std::io;
+use std::path::PathBuf;
+
+use crate::base::PartitionId;
+use crate::base::fault::Blame;
+use crate::base::fault::Retry;
+use crate::queue::record::RecordFault;
+
+/// Why a spool cannot be used. `Display` names the cause, `remedy` what the operator can do.
+#[derive(Debug)]
+pub enum SpoolFault {
+    /// Another process holds the lock.
+    Locked {
+        path: PathBuf,
+        pid: Option<u32>,
+    },
+    /// Made by a later Ringpost.
+    Newer {
+        path: PathBuf,
+        found: u32,
+        known: u32,
+    },
+    /// `ringpost.json` is there but says nothing that can be understood.
+    Meta {
+        path: PathBuf,
+        why: String,
+    },
+    /// There is no spool, and none was to be made.
+    NoSpool {
+        path: PathBuf,
+    },
+    /// A partition's folder is not there.
+    PartitionMissing {
+        path: PathBuf,
+    },
+    /// The config asks for another number of partitions than the spool was made with.
+    PartitionCount {
+        path: PathBuf,
+        has: u8,
+        asked: u8,
+    },
+    /// More partitions, or none, than an id can name.
+    PartitionRange {
+        asked: u8,
+    },
+    /// The process may not do what it must with this path.
+    Permission {
+        path: PathBuf,
+        cause: String,
+    },
+    /// Others could plant mail.
+    Writable {
+        path: PathBuf,
+        mode: u32,
+    },
+    DiskFull {
+        path: PathBuf,
+    },
+    Io {
+        path: PathBuf,
+        cause: io::Error,
+    },
+    /// RocksDB refused for a reason that is not damage.
+    Store {
+        path: PathBuf,
+        cause: String,
+    },
+}
+
+impl SpoolFault {
+    pub fn io(path: impl Into<PathBuf>, cause: io::Error) -> SpoolFault {
+        let path = path.into();
+        match cause.kind() {
+            io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
+                SpoolFault::Permission { path, cause: cause.to_string() }
+            }
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+                SpoolFault::DiskFull { path }
+            }
+            _ => SpoolFault::Io { path, cause },
+        }
+    }
+
+    /// A fault of RocksDB that is not damage.
+    pub fn store(path: impl Into<PathBuf>, cause: String) -> SpoolFault {
+        let path = path.into();
+        match Cause::of(&cause) {
+            Cause::DiskFull => SpoolFault::DiskFull { path },
+            Cause::Permission => SpoolFault::Permission { path, cause },
+            Cause::Lock => SpoolFault::Locked { path, pid: None },
+            _ => SpoolFault::Store { path, cause },
+        }
+    }
+
+    pub fn blame(&self) -> Blame {
+        match self {
+            SpoolFault::Store { .. } => Blame::Us,
+            _ => Blame::Operator,
+        }
+    }
+
+    pub fn retry(&self) -> Retry {
+        match self {
+            SpoolFault::Locked { .. } | SpoolFault::DiskFull { .. } | SpoolFault::Io { .. } => {
+                Retry::Later
+            }
+            _ => Retry::Never,
+        }
+    }
+
+    /// What to do about it.
+    pub fn remedy(&self) -> String {
+        match self {
+            SpoolFault::Locked { pid: Some(pid), .. } => {
+                format!("stop process {pid} first, or give this one a spool of its own")
+            }
+            SpoolFault::Locked { .. } => "stop the other process first".into(),
+            SpoolFault::Newer { .. } => "run the newer Ringpost, or use another spool".into(),
+            SpoolFault::Meta { .. } => {
+                "restore the file from a backup; the mail beside it is untouched".into()
+            }
+            SpoolFault::NoSpool { .. } => "check the path; `ringpost serve` makes a spool".into(),
+            SpoolFault::PartitionMissing { path } => format!(
+                "bring {} back; if its mail is truly lost, make an empty folder of that name",
+                path.display()
+            ),
+            SpoolFault::PartitionCount { has, .. } => {
+                format!("set the number of partitions to {has}, or leave it out")
+            }
+            SpoolFault::PartitionRange { .. } => "choose between 1 and 64 partitions".into(),
+            SpoolFault::Permission { path, .. } => {
+                format!("give {} to the user that Ringpost runs as, mode 0700", path.display())
+            }
+            SpoolFault::Writable { path, .. } => format!("chmod go-w {}", path.display()),
+            SpoolFault::DiskFull { .. } => "free some space on that file system".into(),
+            SpoolFault::Io { .. } => "check the disk and the mount".into(),
+            SpoolFault::Store { .. } => "keep a copy of the folder and report this".into(),
+        }
+    }
+}
+
+impl fmt::Display for SpoolFault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            SpoolFault::Locked { path, pid: Some(pid) } => {
+                write!(f, "spool {} is in use by process {pid}", path.display())
+            }
+            SpoolFault::Locked { path, pid: None } => {
+                write!(f, "spool {} is in use by another process", path.display())
+            }
+            SpoolFault::Newer { path, found, known } => write!(
+                f,
+                "spool {} has format {found}, this Ringpost knows formats up to {known}",
+                path.display()
+            ),
+            SpoolFault::Meta { path, why } => write!(f, "{}: {why}", path.display()),
+            SpoolFault::NoSpool { path } => write!(f, "no spool at {}", path.display()),
+            SpoolFault::PartitionMissing { path } => {
+                write!(f, "partition folder {} is missing", path.display())
+            }
+            SpoolFault::PartitionCount { path, has, asked } => write!(
+                f,
+                "spool {} was made with {has} partitions, the config asks for {asked}",
+                path.display()
+            ),
+            SpoolFault::PartitionRange { asked } => {
+                write!(f, "{asked} is no possible number of partitions")
+            }
+            SpoolFault::Permission { path, cause } => write!(f, "{}: {cause}", path.display()),
+            SpoolFault::Writable { path, mode } => {
+                write!(f, "spool {} has mode {mode:04o}: others may write", path.display())
+            }
+            SpoolFault::DiskFull { path } => write!(f, "no space left for {}", path.display()),
+            SpoolFault::Io { path, cause } => write!(f, "{}: {cause}", path.display()),
+            SpoolFault::Store { path, cause } => write!(f, "{}: {cause}", path.display()),
+        }
+    }
+}
+
+impl std::error::Error for SpoolFault {}
+
+/// Why a message was not made durable. The private cause is in the partition's `failure`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CommitFault {
+    /// Too much is waiting for the commit thread.
+    Full,
+    /// The disk is full. It may be tried again at any time.
+    SpoolFull,
+    /// A write failed; the partition takes no more mail in this process.
+    Failed,
+    /// The process is draining.
+    Stopped,
+    /// The envelope cannot be stored.
+    Record(RecordFault),
+}
+
+impl CommitFault {
+    /// What the peer may be told.
+    pub fn reply(&self) -> &'static str {
+        match self {
+            CommitFault::Full | CommitFault::SpoolFull => {
+                "452 4.3.1 Insufficient system storage, try again later"
+            }
+            CommitFault::Failed => "451 4.3.0 Local error, try again later",
+            CommitFault::Stopped => "421 4.3.2 Shutting down, try again later",
+            CommitFault::Record(_) => "554 5.6.0 Message cannot be stored",
+        }
+    }
+
+    pub fn blame(&self) -> Blame {
+        match self {
+            CommitFault::Full | CommitFault::Stopped => Blame::Us,
+            CommitFault::SpoolFull | CommitFault::Failed => Blame::Operator,
+            CommitFault::Record(_) => Blame::Peer,
+        }
+    }
+
+    pub fn retry(&self) -> Retry {
+        match self {
+            CommitFault::Full | CommitFault::SpoolFull => Retry::Later,
+            _ => Retry::Never,
+        }
+    }
+}
+
+impl fmt::Display for CommitFault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            CommitFault::Full => f.write_str("too many messages wait for the store"),
+            CommitFault::SpoolFull => f.write_str("the spool's file system is full"),
+            CommitFault::Failed => f.write_str("the store failed; a restart is needed"),
+            CommitFault::Stopped => f.write_str("the queue is shutting down"),
+            CommitFault::Record(fault) => write!(f, "the envelope cannot be stored: {fault}"),
+        }
+    }
+}
+
+impl std::error::Error for CommitFault {}
+
+/// Why a question about the queue has no answer.
+#[derive(Debug)]
+pub enum QueueFault {
+    /// No such message.
+    Unknown,
+    /// The id names a partition that is not open here.
+    NoPartition(PartitionId),
+    Record(RecordFault),
+    /// A chunk is missing, or the chunks do not add up to what the envelope says.
+    Body {
+        chunk: u32,
+        why: &'static str,
+    },
+    /// The spool was opened for reading only.
+    ReadOnly,
+    Store(String),
+}
+
+impl QueueFault {
+    pub fn blame(&self) -> Blame {
+        match self {
+            QueueFault::Unknown | QueueFault::NoPartition(_) | QueueFault::ReadOnly => {
+                Blame::Operator
+            }
+            _ => Blame::Us,
+        }
+    }
+
+    pub fn retry(&self) -> Retry {
+        Retry::Never
+    }
+}
+
+impl From<rocksdb::Error> for QueueFault {
+    fn from(cause: rocksdb::Error) -> QueueFault {
+        QueueFault::Store(cause.into_string())
+    }
+}
+
+impl fmt::Display for QueueFault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            QueueFault::Unknown => f.write_str("no such message"),
+            QueueFault::NoPartition(id) => write!(f, "partition {id} is not open"),
+            QueueFault::Record(fault) => write!(f, "the record is damaged: {fault}"),
+            QueueFault::Body { chunk, why } => write!(f, "the body is damaged at {chunk}: {why}"),
+            QueueFault::ReadOnly => f.write_str("the spool was opened for reading only"),
+            QueueFault::Store(cause) => write!(f, "the store failed: {cause}"),
+        }
+    }
+}
+
+impl std::error::Error for QueueFault {}
+
+/// What a RocksDB message means for us. The crate hands over the text alone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cause {
+    DiskFull,
+    Permission,
+    Lock,
+    /// The bytes on disk are not what they should be; another disk state would not help itself.
+    Damage,
+    Other,
+}
+
+impl Cause {
+    pub fn of(text: &str) -> Cause {
+        let has = |word| text.contains(word);
+        if has("No space left on device") || has("Disk quota exceeded") || has("NoSpace") {
+            Cause::DiskFull
+        } else if has("Permission denied") || has("Read-only file system") {
+            Cause::Permission
+        } else if has("lock hold by") || has("While lock file") {
+            Cause::Lock
+        } else if text.starts_with("Corruption")
+            || text.starts_with("Invalid argument")
+            || text.starts_with("Not implemented")
+            || has("No such file or directory")
+        {
+            Cause::Damage
+        } else {
+            Cause::Other
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rocksdb_texts_are_told_apart() {
+        for (name, text, cause) in [
+            (
+                "write",
+                "IO error: No space left on device: While appending to file: x",
+                Cause::DiskFull,
+            ),
+            ("quota", "IO error: Disk quota exceeded: While fsync", Cause::DiskFull),
+            ("sync", "IO error: Input/output error: While fdatasync: x", Cause::Other),
+            ("locked", "IO error: lock hold by current process, acquire time 1", Cause::Lock),
+            ("locked by other", "IO error: While lock file: /p/LOCK: Resource ...", Cause::Lock),
+            ("crc", "Corruption: block checksum mismatch", Cause::Damage),
+            ("no file", "IO error: No such file or directory: /p/1.sst", Cause::Damage),
+            ("no CURRENT", "Invalid argument: /p: does not exist", Cause::Damage),
+            ("owner", "IO error: Permission denied: /p/LOCK", Cause::Permission),
+        ] {
+            assert_eq!(Cause::of(text), cause, "{name}");
+        }
+    }
+}

@@ -1,0 +1,390 @@
+//! What an operator may ask of the queue: `ringpost queue list | show | stats | cat | delete`.
+//!
+//! Owner:    nobody; any thread but a shard's may call, on the open spool of a running server or
+//!           on one opened for the purpose. Reads see the state of one moment and block nobody.
+//! Bounds:   `list` holds `limit` rows per partition; `cat` holds one chunk.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use serde::Serialize;
+
+use crate::base::MessageId;
+use crate::queue::body::BodyReader;
+use crate::queue::body::SharedBodyReader;
+use crate::queue::fault::QueueFault;
+use crate::queue::key;
+use crate::queue::partition::Partition;
+use crate::queue::partition::QUARANTINE;
+use crate::queue::quarantine;
+use crate::queue::schema::BodyType;
+use crate::queue::schema::Envelope;
+use crate::queue::schema::FAMILIES;
+use crate::queue::schema::Job;
+use crate::queue::schema::JobState;
+use crate::queue::schema::NOTIFY_DELAY;
+use crate::queue::schema::NOTIFY_FAILURE;
+use crate::queue::schema::NOTIFY_NEVER;
+use crate::queue::schema::NOTIFY_SUCCESS;
+use crate::queue::schema::Ret;
+use crate::queue::spool::Spool;
+
+/// Which messages to list.
+#[derive(Clone, Copy, Debug)]
+pub struct ListFilter {
+    pub limit: usize,
+    /// Only messages after this one: the last id of the page before.
+    pub after: Option<MessageId>,
+}
+
+/// One message of a list, oldest first.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct ListRow {
+    pub id: String,
+    pub received_ms: u64,
+    pub bytes: u64,
+    /// `None` is the null sender, or unknown where `fault` says so.
+    pub sender: Option<String>,
+    pub recipients: usize,
+    pub first_recipient: Option<String>,
+    pub peer: Option<String>,
+    /// Why the record cannot be read.
+    pub fault: Option<String>,
+}
+
+/// All that is known of a message.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Details {
+    pub id: String,
+    pub partition: u8,
+    pub received_ms: u64,
+    pub sender: Option<String>,
+    pub recipients: Vec<RecipientRow>,
+    pub smtputf8: bool,
+    pub requiretls: bool,
+    pub body_type: &'static str,
+    pub ret: Option<&'static str>,
+    pub envid: Option<String>,
+    pub auth: Option<String>,
+    pub declared_bytes: Option<u64>,
+    pub body_bytes: u64,
+    pub body_chunks: u32,
+    pub body_crc32: String,
+    pub peer: String,
+    pub helo: String,
+    pub listener: String,
+    pub protocol: String,
+    pub tls: Option<String>,
+    pub message_id: Option<String>,
+    pub trace: String,
+    pub jobs: Vec<JobRow>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct RecipientRow {
+    pub mailbox: String,
+    pub notify: Vec<&'static str>,
+    pub orcpt: Option<String>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct JobRow {
+    pub number: u16,
+    pub state: &'static str,
+    pub recipients: Vec<u32>,
+    pub attempts: u32,
+    pub last_attempt_ms: Option<u64>,
+    pub last_reply: Option<String>,
+    pub due_ms: u64,
+    /// Why the record cannot be read.
+    pub fault: Option<String>,
+}
+
+/// One partition in numbers.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct PartitionStats {
+    pub partition: u8,
+    pub messages: u64,
+    pub body_bytes: u64,
+    pub oldest_ms: Option<u64>,
+    /// Bodies under way.
+    pub streams: u64,
+    pub sst_bytes: u64,
+    pub blob_bytes: u64,
+    pub log_bytes: u64,
+    pub memtable_bytes: u64,
+    /// Records moved away at the last start.
+    pub quarantined: u64,
+    /// Why the partition takes no mail, if it does not.
+    pub failure: Option<String>,
+}
+
+/// The spool in numbers.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct SpoolStats {
+    pub messages: u64,
+    pub body_bytes: u64,
+    pub oldest_ms: Option<u64>,
+    /// Things in the quarantine folder, from all starts.
+    pub in_quarantine: u64,
+    pub partitions: Vec<PartitionStats>,
+}
+
+/// Messages of all partitions by age.
+pub fn list(spool: &Spool, filter: ListFilter) -> Result<Vec<ListRow>, QueueFault> {
+    let mut rows = Vec::new();
+    for partition in spool.partitions() {
+        list_partition(partition, filter, &mut rows)?;
+    }
+    rows.sort_by_key(|(id, _)| *id);
+    rows.truncate(filter.limit);
+    Ok(rows.into_iter().map(|(_, row)| row).collect())
+}
+
+fn list_partition(
+    partition: &Partition,
+    filter: ListFilter,
+    rows: &mut Vec<(MessageId, ListRow)>,
+) -> Result<(), QueueFault> {
+    let mut envelopes = partition.db().raw_iterator_cf(partition.families().envelope);
+    match filter.after {
+        Some(id) => envelopes.seek(key::of_id(id)),
+        None => envelopes.seek_to_first(),
+    }
+    let rows_max = rows.len().saturating_add(filter.limit);
+    while let Some((envelope_key, record)) = envelopes.item() {
+        if rows.len() >= rows_max {
+            break;
+        }
+        if let Some(id) = key::id_of(envelope_key)
+            && Some(id) > filter.after
+        {
+            rows.push((id, list_row(id, record)));
+        }
+        envelopes.next();
+    }
+    Ok(envelopes.status()?)
+}
+
+fn list_row(id: MessageId, record: &[u8]) -> ListRow {
+    let id = id.to_string();
+    match Envelope::decode(record) {
+        Ok(envelope) => ListRow {
+            id,
+            received_ms: envelope.received_ms,
+            bytes: envelope.body.bytes,
+            sender: envelope.sender.map(str::to_owned),
+            recipients: envelope.recipients.len(),
+            first_recipient: envelope.recipients.iter().next().map(|to| to.mailbox.to_owned()),
+            peer: Some(envelope.peer.to_string()),
+            fault: None,
+        },
+        Err(fault) => ListRow {
+            id,
+            received_ms: 0,
+            bytes: 0,
+            sender: None,
+            recipients: 0,
+            first_recipient: None,
+            peer: None,
+            fault: Some(fault.to_string()),
+        },
+    }
+}
+
+/// All that is known of one message.
+pub fn show(spool: &Spool, id: MessageId) -> Result<Details, QueueFault> {
+    let partition = spool.partition_of(id)?;
+    let record = envelope_record(partition, id)?;
+    let envelope = Envelope::decode(&record).map_err(QueueFault::Record)?;
+    let tls = envelope.tls.map(|tls| format!("{} {}", tls.version, tls.cipher));
+    let owned = |text: Option<&str>| text.map(str::to_owned);
+    Ok(Details {
+        id: id.to_string(),
+        partition: id.partition().0,
+        received_ms: envelope.received_ms,
+        sender: owned(envelope.sender),
+        recipients: envelope
+            .recipients
+            .iter()
+            .map(|to| RecipientRow {
+                mailbox: to.mailbox.to_owned(),
+                notify: notify_words(to.notify),
+                orcpt: owned(to.orcpt),
+            })
+            .collect(),
+        smtputf8: envelope.smtputf8,
+        requiretls: envelope.requiretls,
+        body_type: match envelope.body_type {
+            BodyType::SevenBit => "7BIT",
+            BodyType::EightBitMime => "8BITMIME",
+            BodyType::BinaryMime => "BINARYMIME",
+        },
+        ret: match envelope.ret {
+            Ret::Unsaid => None,
+            Ret::Full => Some("FULL"),
+            Ret::Headers => Some("HDRS"),
+        },
+        envid: owned(envelope.envid),
+        auth: owned(envelope.auth),
+        declared_bytes: envelope.declared_bytes,
+        body_bytes: envelope.body.bytes,
+        body_chunks: envelope.body.chunks,
+        body_crc32: format!("{:08x}", envelope.body.crc32),
+        peer: envelope.peer.to_string(),
+        helo: envelope.helo.to_owned(),
+        listener: envelope.listener.to_owned(),
+        protocol: envelope.protocol.to_owned(),
+        tls,
+        message_id: owned(envelope.message_id),
+        trace: String::from_utf8_lossy(envelope.trace).into_owned(),
+        jobs: jobs_of(partition, id)?,
+    })
+}
+
+fn notify_words(notify: u8) -> Vec<&'static str> {
+    [
+        (NOTIFY_NEVER, "NEVER"),
+        (NOTIFY_SUCCESS, "SUCCESS"),
+        (NOTIFY_FAILURE, "FAILURE"),
+        (NOTIFY_DELAY, "DELAY"),
+    ]
+    .into_iter()
+    .filter(|(flag, _)| notify & flag != 0)
+    .map(|(_, word)| word)
+    .collect()
+}
+
+fn jobs_of(partition: &Partition, id: MessageId) -> Result<Vec<JobRow>, QueueFault> {
+    let mut rows = Vec::new();
+    let mut jobs = partition.db().raw_iterator_cf(partition.families().job);
+    jobs.seek(key::of_id(id));
+    while let Some((job_key, record)) = jobs.item() {
+        let Some((owner, number)) = key::job_of(job_key) else { break };
+        if owner != id {
+            break;
+        }
+        rows.push(job_row(number, record));
+        jobs.next();
+    }
+    jobs.status()?;
+    Ok(rows)
+}
+
+fn job_row(number: u16, record: &[u8]) -> JobRow {
+    let (job, fault) = match Job::decode(record) {
+        Ok(job) => (job, None),
+        Err(fault) => (Job::fresh(0, 0), Some(fault.to_string())),
+    };
+    JobRow {
+        number,
+        state: match job.state {
+            JobState::Waiting => "waiting",
+            JobState::Held => "held",
+        },
+        recipients: job.recipients.iter().collect(),
+        attempts: job.attempts,
+        last_attempt_ms: (job.last_attempt_ms != 0).then_some(job.last_attempt_ms),
+        last_reply: (!job.last_reply.is_empty()).then(|| job.last_reply.to_owned()),
+        due_ms: job.due_ms,
+        fault,
+    }
+}
+
+/// The spool in numbers.
+pub fn stats(spool: &Spool) -> Result<SpoolStats, QueueFault> {
+    let mut partitions = Vec::new();
+    for partition in spool.partitions() {
+        partitions.push(partition_stats(partition)?);
+    }
+    Ok(SpoolStats {
+        messages: partitions.iter().map(|partition| partition.messages).sum(),
+        body_bytes: partitions.iter().map(|partition| partition.body_bytes).sum(),
+        oldest_ms: partitions.iter().filter_map(|partition| partition.oldest_ms).min(),
+        in_quarantine: quarantine::count(&spool.path().join(QUARANTINE)).unwrap_or(0),
+        partitions,
+    })
+}
+
+fn partition_stats(partition: &Partition) -> Result<PartitionStats, QueueFault> {
+    let families = partition.families();
+    let mut envelopes = partition.db().raw_iterator_cf(families.envelope);
+    envelopes.seek_to_first();
+    let oldest_ms = envelopes.key().and_then(key::id_of).map(MessageId::made_ms);
+    let mut streams = 0;
+    let mut marks = partition.db().raw_iterator_cf(families.stream);
+    marks.seek_to_first();
+    while marks.valid() {
+        streams += 1;
+        marks.next();
+    }
+    Ok(PartitionStats {
+        partition: partition.id().0,
+        messages: partition.messages(),
+        body_bytes: partition.body_bytes(),
+        oldest_ms,
+        streams,
+        sst_bytes: property_sum(partition, "rocksdb.total-sst-files-size")?,
+        blob_bytes: property_sum(partition, "rocksdb.total-blob-file-size")?,
+        log_bytes: log_bytes(partition.path()),
+        memtable_bytes: property_sum(partition, "rocksdb.cur-size-all-mem-tables")?,
+        quarantined: partition.quarantined(),
+        failure: partition.failure().map(str::to_owned),
+    })
+}
+
+fn property_sum(partition: &Partition, property: &str) -> Result<u64, QueueFault> {
+    let mut sum = 0;
+    for family in FAMILIES {
+        let handle = partition.db().cf_handle(family).expect("opened with every family");
+        sum += partition.db().property_int_value_cf(handle, property)?.unwrap_or(0);
+    }
+    Ok(sum)
+}
+
+/// Files come and go while they are counted; what cannot be seen counts nothing.
+fn log_bytes(path: &Path) -> u64 {
+    let Ok(entries) = std::fs::read_dir(path) else { return 0 };
+    entries
+        .flatten()
+        .filter(|entry| entry.path().extension().is_some_and(|end| end == "log"))
+        .filter_map(|entry| entry.metadata().ok())
+        .map(|file| file.len())
+        .sum()
+}
+
+/// A message as it would be delivered: trace header, then body.
+pub struct Cat {
+    trace: Option<Vec<u8>>,
+    body: SharedBodyReader,
+}
+
+/// Reads a message piece by piece. The last piece comes only if the whole body is sound.
+pub fn cat(spool: &Spool, id: MessageId) -> Result<Cat, QueueFault> {
+    let partition = spool.partition_of(id)?;
+    let record = envelope_record(partition, id)?;
+    let envelope = Envelope::decode(&record).map_err(QueueFault::Record)?;
+    let trace = Some(envelope.trace.to_vec()).filter(|trace| !trace.is_empty());
+    Ok(Cat { trace, body: BodyReader::new(Arc::clone(partition), id, envelope.body) })
+}
+
+impl Iterator for Cat {
+    type Item = Result<Vec<u8>, QueueFault>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        match self.trace.take() {
+            Some(trace) => Some(Ok(trace)),
+            None => self.body.next_chunk(<[u8]>::to_vec),
+        }
+    }
+}
+
+/// Removes a message for good.
+pub fn delete(spool: &Spool, id: MessageId) -> Result<(), QueueFault> {
+    spool.partition_of(id)?.remove(id)
+}
+
+fn envelope_record(partition: &Partition, id: MessageId) -> Result<Vec<u8>, QueueFault> {
+    let family = partition.families().envelope;
+    partition.db().get_cf(family, key::of_id(id))?.ok_or(QueueFault::Unknown)
+}

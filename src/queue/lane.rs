@@ -1,0 +1,213 @@
+//! What passes between a shard and a commit thread: orders one way, completions the other.
+//!
+//! Owner:    shared by one `Committer` and one `CommitThread`; no locks.
+//! Promise:  every order with a ticket is answered exactly once, or the lane is seen to be `gone`.
+//!           Chunks travel back with the answer.
+//! Bounds:   `COMMIT_WAITERS_MAX` orders and as many tickets, so completions always have room.
+
+use std::sync::Arc;
+use std::sync::OnceLock;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::AtomicU8;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering;
+
+use crossbeam::channel::Receiver;
+use crossbeam::channel::Sender;
+use crossbeam::queue::ArrayQueue;
+
+use crate::base::MessageId;
+use crate::base::PartitionId;
+use crate::base::Slice;
+use crate::base::limits::COMMIT_WAITERS_MAX;
+use crate::queue::fault::CommitFault;
+
+/// Wakes the shard. Called from the commit thread, once per batch.
+pub type Ring = Arc<dyn Fn() + Send + Sync>;
+
+/// The ticket of an order that nobody waits for.
+pub const NO_TICKET: u32 = u32::MAX;
+
+/// One order to the commit thread.
+pub struct Work {
+    pub ticket: u32,
+    pub order: Order,
+}
+
+pub enum Order {
+    /// A chunk of a large body; chunk 0 brings the mark of the stream with it.
+    Chunk { id: MessageId, number: u32, slice: Slice },
+    /// The promise: what is left of the body, envelope, job and schedule.
+    Finish(Parcel),
+    /// A body that will not be finished.
+    Abort { id: MessageId, chunks: u32 },
+    /// An operator's order.
+    Delete(MessageId),
+    /// The last order there is.
+    Stop,
+}
+
+/// All that a finished message brings. It travels back emptied, to be filled again.
+#[derive(Default)]
+pub struct Parcel {
+    /// Always there in a parcel under way.
+    pub id: Option<MessageId>,
+    /// Chunks that were streamed before; the slices here come after them.
+    pub streamed: u32,
+    pub slices: Vec<Slice>,
+    /// The envelope's record, and the job's behind it.
+    pub records: Vec<u8>,
+    pub envelope_len: usize,
+    pub due_ms: u64,
+    pub body_bytes: u64,
+}
+
+/// What a batch cost.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Done {
+    /// Microseconds of the write with its sync.
+    pub write_us: u32,
+    /// Messages that shared it.
+    pub batch: u32,
+    /// Whether there was anything to delete.
+    pub found: bool,
+}
+
+pub struct Completion {
+    pub ticket: u32,
+    pub outcome: Result<Done, CommitFault>,
+    pub back: Back,
+}
+
+/// What comes back to the shard.
+pub enum Back {
+    Nothing,
+    Slice(Slice),
+    Parcel(Parcel),
+}
+
+const RUNNING: u8 = 0;
+const STOPPING: u8 = 1;
+const FAILED: u8 = 2;
+
+/// Sums since the start, for whoever counts.
+#[derive(Debug, Default)]
+pub struct CommitCounts {
+    pub batches: AtomicU64,
+    pub syncs: AtomicU64,
+    pub messages: AtomicU64,
+    pub chunks: AtomicU64,
+    pub write_us: AtomicU64,
+    pub faults: AtomicU64,
+}
+
+/// The lane itself.
+pub struct Lane {
+    pub partition: PartitionId,
+    pub newest: Option<MessageId>,
+    pub sender: Sender<Work>,
+    pub completions: ArrayQueue<Completion>,
+    pub counts: CommitCounts,
+    bell: OnceLock<Ring>,
+    claimed: AtomicBool,
+    state: AtomicU8,
+    gone: AtomicBool,
+}
+
+impl Lane {
+    pub fn new(partition: PartitionId, newest: Option<MessageId>) -> (Arc<Lane>, Receiver<Work>) {
+        let (sender, receiver) = crossbeam::channel::bounded(COMMIT_WAITERS_MAX);
+        let lane = Lane {
+            partition,
+            newest,
+            sender,
+            completions: ArrayQueue::new(COMMIT_WAITERS_MAX),
+            counts: CommitCounts::default(),
+            bell: OnceLock::new(),
+            claimed: AtomicBool::new(false),
+            state: AtomicU8::new(RUNNING),
+            gone: AtomicBool::new(false),
+        };
+        (Arc::new(lane), receiver)
+    }
+
+    /// Becomes the one shard of this lane.
+    pub fn claim(&self, ring: Ring) {
+        let before = self.claimed.swap(true, Ordering::AcqRel);
+        crate::invariant!(!before, "partition {} has two committers", self.partition);
+        // Claimed once, so the bell is hung once.
+        let _ = self.bell.set(ring);
+    }
+
+    pub fn ring(&self) {
+        if let Some(ring) = self.bell.get() {
+            ring();
+        }
+    }
+
+    /// Why no order is taken any more.
+    pub fn fault(&self) -> Option<CommitFault> {
+        match self.state.load(Ordering::Acquire) {
+            RUNNING => None,
+            STOPPING => Some(CommitFault::Stopped),
+            _ => Some(CommitFault::Failed),
+        }
+    }
+
+    pub fn set_failed(&self) {
+        self.state.store(FAILED, Ordering::Release);
+    }
+
+    pub fn set_stopping(&self) {
+        // A failed lane stays a failed one.
+        let _ = self.state.compare_exchange(RUNNING, STOPPING, Ordering::AcqRel, Ordering::Acquire);
+    }
+
+    /// The thread has ended: what has no answer by now gets none.
+    pub fn set_gone(&self) {
+        self.gone.store(true, Ordering::Release);
+    }
+
+    pub fn is_gone(&self) -> bool {
+        self.gone.load(Ordering::Acquire)
+    }
+
+    /// Answers one order.
+    pub fn complete(&self, completion: Completion) {
+        if completion.ticket == NO_TICKET {
+            return;
+        }
+        let room = self.completions.push(completion).is_ok();
+        crate::invariant!(room, "partition {} has more answers than tickets", self.partition);
+    }
+}
+
+/// The way to a commit thread; handed to the shard that will own the `Committer`.
+#[derive(Clone)]
+pub struct CommitHandle(pub(crate) Arc<Lane>);
+
+impl CommitHandle {
+    pub fn partition(&self) -> PartitionId {
+        self.0.partition
+    }
+
+    /// Sums since the start.
+    pub fn counts(&self) -> &CommitCounts {
+        &self.0.counts
+    }
+
+    /// Orders that wait for the commit thread.
+    pub fn waiting(&self) -> usize {
+        self.0.sender.len()
+    }
+
+    /// Why the partition takes no mail, if it does not.
+    pub fn fault(&self) -> Option<CommitFault> {
+        self.0.fault()
+    }
+
+    /// From here on nothing new is taken; what is under way is finished.
+    pub fn refuse_new(&self) {
+        self.0.set_stopping();
+    }
+}

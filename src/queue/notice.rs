@@ -1,0 +1,102 @@
+//! What the queue has to say to the operator. The caller turns each into an event; nothing here
+//! logs.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use crate::base::PartitionId;
+
+/// Where notices go while the spool is open. Called from any thread; it must not block.
+pub type OnNotice = Arc<dyn Fn(Notice) + Send + Sync>;
+
+/// How loud a notice is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Loudness {
+    /// Someone must act.
+    Error,
+    /// Something was lost or nearly so, and the machine helped itself.
+    Warn,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Notice {
+    /// A record that cannot be understood was moved to `file`.
+    Quarantined {
+        partition: PartitionId,
+        family: &'static str,
+        key: String,
+        why: String,
+        file: PathBuf,
+    },
+    /// A record that cannot be understood could not be moved, and stays where it is.
+    NotMoved { partition: PartitionId, family: &'static str, key: String, why: String },
+    /// What was missing has been made again.
+    Repaired { partition: PartitionId, what: &'static str, key: String },
+    /// The write-ahead log is damaged before its end; copies of it are in `folder`, and what can
+    /// be read of it was taken over.
+    LogDamaged { partition: PartitionId, folder: PathBuf, why: String },
+    /// The database does not open. Its folder was moved and an empty one stands in its place.
+    SetAside { partition: PartitionId, folder: PathBuf, why: String },
+    /// A family could not be read to its end.
+    Unreadable { partition: PartitionId, family: &'static str, why: String },
+    /// A warning of the store itself.
+    Store { partition: PartitionId, loudness: Loudness, line: String },
+}
+
+impl Notice {
+    pub fn loudness(&self) -> Loudness {
+        match self {
+            Notice::Repaired { .. } => Loudness::Warn,
+            Notice::Store { loudness, .. } => *loudness,
+            _ => Loudness::Error,
+        }
+    }
+
+    pub fn partition(&self) -> PartitionId {
+        match self {
+            Notice::Quarantined { partition, .. }
+            | Notice::NotMoved { partition, .. }
+            | Notice::Repaired { partition, .. }
+            | Notice::LogDamaged { partition, .. }
+            | Notice::SetAside { partition, .. }
+            | Notice::Unreadable { partition, .. }
+            | Notice::Store { partition, .. } => *partition,
+        }
+    }
+}
+
+impl fmt::Display for Notice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Notice::Quarantined { partition, family, key, why, file } => write!(
+                f,
+                "partition {partition}: {family} record {key} moved to {}: {why}",
+                file.display()
+            ),
+            Notice::NotMoved { partition, family, key, why } => write!(
+                f,
+                "partition {partition}: {family} record {key} cannot be read nor moved: {why}"
+            ),
+            Notice::Repaired { partition, what, key } => {
+                write!(f, "partition {partition}: {what} ({key})")
+            }
+            Notice::LogDamaged { partition, folder, why } => write!(
+                f,
+                "partition {partition}: the log is damaged ({why}); copies are in {}, what can be \
+                 read was taken over",
+                folder.display()
+            ),
+            Notice::SetAside { partition, folder, why } => write!(
+                f,
+                "partition {partition}: the database does not open ({why}); it is kept in {}, and \
+                 the partition starts empty",
+                folder.display()
+            ),
+            Notice::Unreadable { partition, family, why } => {
+                write!(f, "partition {partition}: family {family} cannot be read to its end: {why}")
+            }
+            Notice::Store { partition, line, .. } => write!(f, "partition {partition}: {line}"),
+        }
+    }
+}

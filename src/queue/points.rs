@@ -1,0 +1,48 @@
+//! Failpoints: named places where a crash test ends the process or makes the store fail.
+//!
+//! Without the feature `failpoints` every call here is nothing. With it, the action `return` at a
+//! point of `FAILPOINTS` ends the process at once, as kill -9 would; `pause`, `sleep` and the rest
+//! are those of the crate `fail`. The points of `STORE_FAULTS` take `return(eio)` or
+//! `return(enospc)`, and the write answers so without touching the disk.
+
+/// Every point at which the process may be ended, in the order of a message's life, then of a
+/// start.
+pub const FAILPOINTS: &[&str] = &[
+    "stream::before_write",
+    "stream::after_write",
+    "commit::before_batch",
+    "commit::before_write",
+    "commit::after_write",
+    "commit::before_ring",
+    "commit::after_ring",
+    "spool::before_partition",
+    "spool::after_partition",
+    "spool::before_meta",
+    "spool::after_meta",
+    "recover::before_sweep",
+    "recover::after_sweep",
+    "recover::before_scan",
+    "recover::before_sync",
+    "quarantine::before_file",
+    "quarantine::after_file",
+    "quarantine::after_removal",
+];
+
+/// Points that make the store answer with a fault.
+pub const STORE_FAULTS: &[&str] = &["stream::error", "commit::error"];
+
+/// A place where a crash test may end the process.
+#[inline]
+pub fn point(_name: &'static str) {
+    fail::fail_point!(_name, |_| std::process::abort());
+}
+
+/// The fault that a test wants instead of the write, in RocksDB's words.
+#[inline]
+pub fn store_fault(_name: &'static str) -> Option<String> {
+    fail::fail_point!(_name, |kind: Option<String>| Some(match kind.as_deref() {
+        Some("enospc") => "IO error: No space left on device: injected".to_owned(),
+        _ => "IO error: Input/output error: injected".to_owned(),
+    }));
+    None
+}

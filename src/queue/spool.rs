@@ -1,0 +1,308 @@
+//! The spool: a folder of partitions, made once, used by one process at a time.
+//!
+//! Promise:  `open` answers with every partition open and repaired, or with a fault that names
+//!           cause and remedy. `ringpost.json` is written last when a spool is made, so a crash on
+//!           the way leaves a spool that the next start completes.
+//! Fatal:    a lock held by another process, a newer format, a missing partition.
+
+use std::fs;
+use std::fs::File;
+use std::fs::TryLockError;
+use std::io::Read as _;
+use std::io::Seek as _;
+use std::io::Write as _;
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::thread;
+
+use serde::Deserialize;
+use serde::Serialize;
+
+use crate::base::MessageId;
+use crate::base::PartitionId;
+use crate::base::id::PARTITIONS_MAX;
+use crate::queue::fault::QueueFault;
+use crate::queue::fault::SpoolFault;
+use crate::queue::notice::OnNotice;
+use crate::queue::options::StoreMemory;
+use crate::queue::partition::Partition;
+use crate::queue::partition::PartitionSite;
+use crate::queue::partition::QUARANTINE;
+use crate::queue::partition::make_folder;
+use crate::queue::partition::sync_folder;
+use crate::queue::points::point;
+use crate::queue::recover::Recovered;
+
+/// The format that this Ringpost makes and understands.
+pub const FORMAT: u32 = 1;
+
+const META: &str = "ringpost.json";
+const LOCK: &str = "lock";
+
+/// What the opener wants to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    /// Take mail, or delete some: needs the lock; repairs, and makes a spool where there is none.
+    Serve,
+    /// Look only: no lock, no repair, nothing is written.
+    Inspect,
+}
+
+/// How to open a spool.
+#[derive(Clone)]
+pub struct SpoolOptions {
+    pub path: PathBuf,
+    /// `None`: as the spool was made, or `partitions_new` for a new one.
+    pub partitions: Option<u8>,
+    /// Partitions of a new spool when `partitions` does not say.
+    pub partitions_new: u8,
+    /// For the memtables of all partitions together.
+    pub memory_bytes: usize,
+    /// Off only in tests that must show mail being lost.
+    pub sync: bool,
+    pub access: Access,
+    pub now_ms: u64,
+    pub on_notice: OnNotice,
+}
+
+impl SpoolOptions {
+    /// A spool to serve from, with notices dropped.
+    pub fn new(path: impl Into<PathBuf>, now_ms: u64) -> SpoolOptions {
+        SpoolOptions {
+            path: path.into(),
+            partitions: None,
+            partitions_new: 1,
+            memory_bytes: MEMORY_BYTES_DEFAULT,
+            sync: true,
+            access: Access::Serve,
+            now_ms,
+            on_notice: Arc::new(|_| ()),
+        }
+    }
+}
+
+/// Memtables of a spool, when the config does not say: with the chunks of 200 streaming sessions
+/// (77 MB) and the block cache it stays below 200 MB.
+pub const MEMORY_BYTES_DEFAULT: usize = 80 << 20;
+
+/// An open spool.
+pub struct Spool {
+    path: PathBuf,
+    partitions: Vec<Arc<Partition>>,
+    memory: StoreMemory,
+    recovered: Vec<Recovered>,
+    /// Held until the spool is dropped.
+    _lock: Option<File>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Meta {
+    format: u32,
+    partitions: u8,
+    created_ms: u64,
+}
+
+impl Spool {
+    /// Opens the spool, making it first if it may and must. Partitions are opened side by side.
+    pub fn open(options: SpoolOptions) -> Result<Spool, SpoolFault> {
+        let lock = match options.access {
+            Access::Serve => Some(claim(&options.path)?),
+            Access::Inspect => None,
+        };
+        let meta = match read_meta(&options.path)? {
+            Some(meta) => check_count(meta, &options)?,
+            None if options.access == Access::Serve => make(&options)?,
+            None => return Err(SpoolFault::NoSpool { path: options.path }),
+        };
+        let memory = StoreMemory::new(options.memory_bytes, meta.partitions);
+        let sites: Vec<PartitionSite> =
+            (0..meta.partitions).map(|number| site(&options, &memory, number)).collect();
+        // All are looked for before one is opened, so that a missing one is no half start.
+        for site in &sites {
+            if !site.path().is_dir() {
+                return Err(SpoolFault::PartitionMissing { path: site.path() });
+            }
+        }
+        let mut partitions = Vec::with_capacity(sites.len());
+        let mut recovered = Vec::with_capacity(sites.len());
+        for opened in open_all(&sites) {
+            let (partition, found) = opened?;
+            partitions.push(Arc::new(partition));
+            recovered.push(found);
+        }
+        Ok(Spool { path: options.path, partitions, memory, recovered, _lock: lock })
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    pub fn partitions(&self) -> &[Arc<Partition>] {
+        &self.partitions
+    }
+
+    /// The partition that an id names.
+    pub fn partition_of(&self, id: MessageId) -> Result<&Arc<Partition>, QueueFault> {
+        let partition = id.partition();
+        self.partitions.get(partition.0 as usize).ok_or(QueueFault::NoPartition(partition))
+    }
+
+    /// What opening found, one entry per partition.
+    pub fn recovered(&self) -> &[Recovered] {
+        &self.recovered
+    }
+
+    /// What the memtables hold now.
+    pub fn memory_used_bytes(&self) -> usize {
+        self.memory.used_bytes()
+    }
+}
+
+fn site(options: &SpoolOptions, memory: &StoreMemory, number: u8) -> PartitionSite {
+    PartitionSite {
+        id: PartitionId(number),
+        spool: options.path.clone(),
+        access: options.access,
+        sync: options.sync,
+        memory: memory.clone(),
+        now_ms: options.now_ms,
+        on_notice: options.on_notice.clone(),
+    }
+}
+
+/// A scan of a large backlog takes seconds; several partitions take them at the same time.
+fn open_all(sites: &[PartitionSite]) -> Vec<Result<(Partition, Recovered), SpoolFault>> {
+    thread::scope(|scope| {
+        let running: Vec<_> =
+            sites.iter().map(|site| scope.spawn(|| Partition::open(site))).collect();
+        running
+            .into_iter()
+            .map(|thread| thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+            .collect()
+    })
+}
+
+/// Makes the folder if need be and takes the lock.
+fn claim(path: &Path) -> Result<File, SpoolFault> {
+    if !path.exists() {
+        if let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
+            fs::create_dir_all(parent).map_err(|cause| SpoolFault::io(parent, cause))?;
+        }
+        make_folder(path)?;
+    }
+    let mode =
+        fs::metadata(path).map_err(|cause| SpoolFault::io(path, cause))?.permissions().mode()
+            & 0o7777;
+    if mode & 0o022 != 0 {
+        return Err(SpoolFault::Writable { path: path.into(), mode });
+    }
+    lock(path)
+}
+
+fn lock(path: &Path) -> Result<File, SpoolFault> {
+    let lock_path = path.join(LOCK);
+    let at = |cause| SpoolFault::io(&lock_path, cause);
+    let mut file = File::options()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .open(&lock_path)
+        .map_err(at)?;
+    match file.try_lock() {
+        Ok(()) => (),
+        Err(TryLockError::Error(cause)) => return Err(at(cause)),
+        Err(TryLockError::WouldBlock) => {
+            let mut text = String::new();
+            // The pid is a comfort; without it the fault is the same.
+            let _ = file.read_to_string(&mut text);
+            return Err(SpoolFault::Locked { path: path.into(), pid: text.trim().parse().ok() });
+        }
+    }
+    file.set_len(0).map_err(at)?;
+    file.rewind().map_err(at)?;
+    writeln!(file, "{}", std::process::id()).map_err(at)?;
+    Ok(file)
+}
+
+fn read_meta(path: &Path) -> Result<Option<Meta>, SpoolFault> {
+    let meta_path = path.join(META);
+    let text = match fs::read_to_string(&meta_path) {
+        Ok(text) => text,
+        Err(cause) if cause.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(cause) if cause.kind() == std::io::ErrorKind::InvalidData => {
+            return Err(SpoolFault::Meta { path: meta_path, why: "it is not text".into() });
+        }
+        Err(cause) => return Err(SpoolFault::io(meta_path, cause)),
+    };
+    /// What every format has, however much more it says.
+    #[derive(Deserialize)]
+    struct AnyMeta {
+        format: u32,
+    }
+    let unreadable = |cause: serde_json::Error| SpoolFault::Meta {
+        path: meta_path.clone(),
+        why: cause.to_string(),
+    };
+    let any: AnyMeta = serde_json::from_str(&text).map_err(unreadable)?;
+    if any.format > FORMAT {
+        return Err(SpoolFault::Newer { path: path.into(), found: any.format, known: FORMAT });
+    }
+    let meta: Meta = serde_json::from_str(&text).map_err(unreadable)?;
+    if meta.partitions == 0 || meta.partitions as usize > PARTITIONS_MAX {
+        let why = format!("{} is no possible number of partitions", meta.partitions);
+        return Err(SpoolFault::Meta { path: meta_path, why });
+    }
+    Ok(Some(meta))
+}
+
+fn check_count(meta: Meta, options: &SpoolOptions) -> Result<Meta, SpoolFault> {
+    match options.partitions {
+        Some(asked) if asked != meta.partitions => Err(SpoolFault::PartitionCount {
+            path: options.path.clone(),
+            has: meta.partitions,
+            asked,
+        }),
+        _ => Ok(meta),
+    }
+}
+
+/// Makes a new spool, or completes one whose making was cut short.
+fn make(options: &SpoolOptions) -> Result<Meta, SpoolFault> {
+    let asked = options.partitions.unwrap_or(options.partitions_new);
+    if asked == 0 || asked as usize > PARTITIONS_MAX {
+        return Err(SpoolFault::PartitionRange { asked });
+    }
+    let partitions = asked.max(partitions_there(&options.path));
+    let memory = StoreMemory::new(options.memory_bytes, partitions);
+    make_folder(&options.path.join(QUARANTINE))?;
+    for number in 0..partitions {
+        Partition::create(&site(options, &memory, number))?;
+    }
+    let meta = Meta { format: FORMAT, partitions, created_ms: options.now_ms };
+    point("spool::before_meta");
+    write_meta(&options.path, &meta)?;
+    point("spool::after_meta");
+    Ok(meta)
+}
+
+/// Partitions that are there without a `ringpost.json`. None of them is left out, should the file
+/// have been lost rather than not yet written.
+fn partitions_there(path: &Path) -> u8 {
+    let there = |number: &u8| path.join(format!("p{number:02}")).is_dir();
+    (0..PARTITIONS_MAX as u8).rev().find(there).map_or(0, |last| last + 1)
+}
+
+fn write_meta(path: &Path, meta: &Meta) -> Result<(), SpoolFault> {
+    let fresh = path.join(format!("{META}.new"));
+    let at = |cause| SpoolFault::io(&fresh, cause);
+    let text = serde_json::to_string_pretty(meta).expect("three numbers become JSON");
+    let mut file = File::create(&fresh).map_err(at)?;
+    file.write_all(text.as_bytes()).and_then(|()| file.sync_all()).map_err(at)?;
+    fs::rename(&fresh, path.join(META)).map_err(at)?;
+    sync_folder(path)
+}

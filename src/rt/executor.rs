@@ -1,0 +1,299 @@
+//! Shards: one thread, one glommio executor, one ticker each; and the watchdog over them.
+//!
+//! Owner:    `ShardThread` belongs to whoever started the shard; a `Heartbeat` may be anywhere.
+//! Promise:  a shard whose main future has ended first runs its tasks to their end, for at most
+//!           `drain_max`. A shard that cannot start says why.
+//! Fatal:    a panic of the main future, of the ticker or of the executor: `on_death` is told,
+//!           and by default the process ends, for a restart recovers from disk.
+
+use std::future::Future;
+use std::panic::AssertUnwindSafe;
+use std::panic::catch_unwind;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering;
+use std::sync::mpsc;
+use std::thread;
+use std::time::Duration;
+
+use glommio::Latency;
+use glommio::LocalExecutor;
+use glommio::LocalExecutorBuilder;
+use glommio::Placement;
+use glommio::PoolPlacement;
+use glommio::Shares;
+
+use crate::base::fault::end_process;
+use crate::rt::context::Shard;
+use crate::rt::host;
+use crate::rt::host::RtFault;
+use crate::rt::task;
+use crate::rt::task::Caught;
+use crate::rt::task::panic_text;
+use crate::rt::timer;
+
+/// The executor may sleep although tasks are runnable; it sleeps no longer than this.
+const TICK: Duration = Duration::from_millis(15);
+/// Memory that glommio registers for files, which it never reads here. Its least is this.
+const IO_MEMORY_BYTES: usize = 64 << 10;
+/// Entries of each of a shard's three rings. More submissions than this wait for the next turn.
+const RING_DEPTH: usize = 512;
+/// How long the default queue runs before the executor looks for completions and wakes.
+const PREEMPT: Duration = Duration::from_millis(5);
+/// As `PREEMPT`, while a task of the latency queue is runnable.
+const LATENCY: Duration = Duration::from_millis(1);
+const SHARES: usize = 1000;
+/// How long the tasks of a shard may take to end after its main future has.
+const DRAIN_MAX: Duration = Duration::from_secs(10);
+/// The heartbeat of a shard that has ended in order.
+const ENDED: u64 = u64::MAX;
+/// A shard is stalled when its heartbeat was the same this many times in a row.
+const LOOKS_PER_LIMIT: u32 = 8;
+
+/// Told, on the shard's thread, what it died of.
+pub type OnDeath = Box<dyn FnOnce(&str) + Send>;
+
+/// What a shard is to be.
+pub struct ShardSpec {
+    /// The thread's name; 15 bytes of it are shown by `ps`.
+    pub name: String,
+    /// The core to run on alone; none for tests, where the kernel chooses.
+    pub cpu: Option<usize>,
+    /// How long its tasks may take to end after its main future has.
+    pub drain_max: Duration,
+    /// Told of its death. When it returns, the shard's thread ends and the process goes on.
+    pub on_death: OnDeath,
+}
+
+impl ShardSpec {
+    /// A shard that ends the process when it dies.
+    pub fn new(name: impl Into<String>, cpu: Option<usize>) -> ShardSpec {
+        let name = name.into();
+        let shard = name.clone();
+        let on_death = Box::new(move |what: &str| -> () {
+            end_process(format_args!("shard {shard} died: {what}"))
+        });
+        ShardSpec { name, cpu, drain_max: DRAIN_MAX, on_death }
+    }
+}
+
+/// A shard that has been started.
+pub struct ShardThread {
+    thread: thread::JoinHandle<Result<usize, RtFault>>,
+    heartbeat: Heartbeat,
+}
+
+impl ShardThread {
+    /// Waits until the shard has ended; answers how many of its tasks had not.
+    pub fn join(self) -> Result<usize, RtFault> {
+        let ended = self.thread.join();
+        ended.unwrap_or_else(|payload| Err(RtFault::Died { what: panic_text(&*payload) }))
+    }
+
+    /// What a `Watchdog` watches.
+    pub fn heartbeat(&self) -> Heartbeat {
+        self.heartbeat.clone()
+    }
+}
+
+/// When a shard last ticked.
+#[derive(Clone)]
+pub struct Heartbeat {
+    name: Arc<str>,
+    beat_ms: Arc<AtomicU64>,
+}
+
+impl Heartbeat {
+    fn new(name: &str) -> Heartbeat {
+        let heartbeat = Heartbeat { name: name.into(), beat_ms: Arc::default() };
+        heartbeat.beat();
+        heartbeat
+    }
+
+    /// The shard's name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// In milliseconds of the process; the largest number once the shard has ended in order.
+    pub fn beat_ms(&self) -> u64 {
+        self.beat_ms.load(Ordering::Relaxed)
+    }
+
+    fn beat(&self) {
+        self.beat_ms.store(timer::process_age().as_millis() as u64, Ordering::Relaxed);
+    }
+
+    fn end(&self) {
+        self.beat_ms.store(ENDED, Ordering::Relaxed);
+    }
+}
+
+/// Starts a shard on a thread of its own, and returns when it runs.
+pub fn start<F, Fut>(spec: ShardSpec, main: F) -> Result<ShardThread, RtFault>
+where
+    F: FnOnce() -> Fut + Send + 'static,
+    Fut: Future<Output = ()> + 'static,
+{
+    // Without io_uring glommio panics, or even exits, while it looks for what the kernel can do.
+    host::probe()?;
+    let heartbeat = Heartbeat::new(&spec.name);
+    let beating = heartbeat.clone();
+    let (started, ready) = mpsc::sync_channel(1);
+    let thread = thread::Builder::new().name(spec.name.clone()).spawn(move || {
+        let executor = match make_executor(spec.cpu) {
+            Ok(executor) => executor,
+            Err(fault) => {
+                // The starter may only have gone if it panicked.
+                let _ = started.send(Err(fault));
+                return Ok(0);
+            }
+        };
+        let _ = started.send(Ok(()));
+        run_shard(executor, spec, beating, main)
+    });
+    let thread = thread.map_err(|error| RtFault::of_call("pthread_create", &error))?;
+    let died = RtFault::Died { what: "it ended before it ran".to_owned() };
+    ready.recv().unwrap_or(Err(died)).map(|()| ShardThread { thread, heartbeat })
+}
+
+fn make_executor(cpu: Option<usize>) -> Result<LocalExecutor, RtFault> {
+    let placement = cpu.map_or(Placement::Unbound, Placement::Fixed);
+    let builder = LocalExecutorBuilder::new(placement)
+        .io_memory(IO_MEMORY_BYTES)
+        .ring_depth(RING_DEPTH)
+        .preempt_timer(PREEMPT)
+        .blocking_thread_pool_placement(PoolPlacement::Unbound(1));
+    match catch_unwind(AssertUnwindSafe(|| builder.make())) {
+        Ok(Ok(executor)) => Ok(executor),
+        Ok(Err(error)) => Err(host::fault_of(error)),
+        Err(payload) => Err(RtFault::Died { what: panic_text(&*payload) }),
+    }
+}
+
+/// The life of a shard's thread after its executor has been made.
+fn run_shard<F, Fut>(
+    executor: LocalExecutor,
+    spec: ShardSpec,
+    heartbeat: Heartbeat,
+    main: F,
+) -> Result<usize, RtFault>
+where
+    F: FnOnce() -> Fut,
+    Fut: Future<Output = ()>,
+{
+    let shard = Shard::enter(spec.on_death);
+    let ended = catch_unwind(AssertUnwindSafe(|| {
+        let ended = executor.run(run_main(&shard, spec.drain_max, &heartbeat, main));
+        drop(executor);
+        ended
+    }));
+    Shard::leave();
+    let died = match ended {
+        Ok(Ok(left)) => {
+            heartbeat.end();
+            return Ok(left);
+        }
+        Ok(Err(what)) => what,
+        Err(payload) => panic_text(&*payload),
+    };
+    shard.die(&died);
+    Err(RtFault::Died { what: died })
+}
+
+/// The main future between what the runtime does before and after it.
+async fn run_main<F, Fut>(
+    shard: &Rc<Shard>,
+    drain_max: Duration,
+    heartbeat: &Heartbeat,
+    main: F,
+) -> Result<usize, String>
+where
+    F: FnOnce() -> Fut,
+    Fut: Future<Output = ()>,
+{
+    let latency = Latency::Matters(LATENCY);
+    let executor = glommio::executor();
+    shard.latency_queue.set(executor.create_task_queue(Shares::Static(SHARES), latency, "latency"));
+    start_ticker(Rc::clone(shard), heartbeat.clone());
+    Caught::new(async { main().await }).await?;
+    let left = task::drained(drain_max).await;
+    // glommio never frees a task that has not ended, and the ticker is one.
+    shard.ending.set(true);
+    while shard.ticking.get() {
+        timer::sleep(TICK / 4).await;
+    }
+    Ok(left)
+}
+
+fn start_ticker(shard: Rc<Shard>, heartbeat: Heartbeat) {
+    shard.ticking.set(true);
+    let queue = shard.latency_queue.get();
+    let ticker = async move {
+        if let Err(what) = Caught::new(tick(&shard, &heartbeat)).await {
+            shard.die(&what);
+        }
+        shard.ticking.set(false);
+    };
+    glommio::spawn_local_into(ticker, queue).expect("the queue was made just now").detach();
+}
+
+async fn tick(shard: &Shard, heartbeat: &Heartbeat) {
+    while !shard.ending.get() {
+        timer::sleep(TICK).await;
+        heartbeat.beat();
+        shard.wheel.turn();
+        shard.run_tick_callbacks();
+    }
+}
+
+/// A thread that tells when a shard has stopped ticking.
+pub struct Watchdog {
+    stop: Arc<AtomicBool>,
+    thread: Option<thread::JoinHandle<()>>,
+}
+
+impl Watchdog {
+    /// Calls `on_stall` with a shard's name when it has not ticked for `limit`, once a stall.
+    ///
+    /// It counts its own looks and not the time between them: a process that was stopped for a
+    /// minute (SIGSTOP, a suspended machine) finds its heartbeats old and is well nevertheless.
+    pub fn start(
+        heartbeats: Vec<Heartbeat>,
+        limit: Duration,
+        on_stall: impl Fn(&str) + Send + 'static,
+    ) -> Result<Watchdog, RtFault> {
+        let stop = Arc::new(AtomicBool::new(false));
+        let stopped = Arc::clone(&stop);
+        let thread = thread::Builder::new().name("watchdog".to_owned()).spawn(move || {
+            let mut seen: Vec<(u64, u32)> = vec![(0, 0); heartbeats.len()];
+            while !stopped.load(Ordering::Acquire) {
+                thread::park_timeout(limit / LOOKS_PER_LIMIT);
+                for (heartbeat, (last_ms, same)) in heartbeats.iter().zip(&mut seen) {
+                    let beat_ms = heartbeat.beat_ms();
+                    let stands = beat_ms == *last_ms && beat_ms != ENDED;
+                    *same = if stands { same.saturating_add(1) } else { 0 };
+                    *last_ms = beat_ms;
+                    if *same == LOOKS_PER_LIMIT {
+                        on_stall(heartbeat.name());
+                    }
+                }
+            }
+        });
+        let thread = thread.map_err(|error| RtFault::of_call("pthread_create", &error))?;
+        Ok(Watchdog { stop, thread: Some(thread) })
+    }
+}
+
+impl Drop for Watchdog {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Release);
+        if let Some(thread) = self.thread.take() {
+            thread.thread().unpark();
+            // Its only panic is one of the caller's hook, which has been printed.
+            let _ = thread.join();
+        }
+    }
+}

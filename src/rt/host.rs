@@ -1,0 +1,263 @@
+//! What the host must give a shard, and what it lacks: cause and remedy of each refusal.
+//!
+//! Promise:  io_uring is looked at by one system call before glommio is, which would panic or
+//!           exit. A sysctl and a seccomp filter that forbid it are told apart.
+
+use std::error::Error;
+use std::fmt;
+use std::io;
+
+use glommio::BuilderErrorKind;
+use glommio::GlommioError;
+use glommio::ReactorErrorKind;
+
+use crate::base::fault::Blame;
+use crate::base::fault::Retry;
+
+/// glommio refuses to start with less.
+const MEMLOCK_BYTES_MIN: u64 = 512 << 10;
+/// What one shard may lock: its registered memory three times over, and on kernels before 5.12
+/// its rings.
+const MEMLOCK_BYTES_PER_SHARD: u64 = 1 << 20;
+/// `IORING_FEAT_POLL_32BITS`, by which Linux 5.9 and later are known.
+const FEATURE_OF_5_9: u32 = 1 << 6;
+/// Bytes of `struct io_uring_params`, and the place of `features` in it, in words.
+const PARAMS_WORDS: usize = 30;
+const PARAMS_FEATURES: usize = 5;
+
+/// Why a shard cannot run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RtFault {
+    /// The kernel was built without io_uring, or a filter pretends so.
+    IoUringMissing,
+    /// `kernel.io_uring_disabled` has this value.
+    IoUringDisabled { sysctl: u32 },
+    /// A seccomp filter or a security module forbids it.
+    IoUringForbidden,
+    /// Linux before 5.9.
+    KernelTooOld,
+    /// `RLIMIT_MEMLOCK`.
+    MemlockTooLow { limit: u64, least: u64 },
+    /// `RLIMIT_NOFILE` or `fs.file-max`.
+    NoFiles,
+    /// The kernel has no memory for a ring.
+    NoMemory,
+    /// The machine has no such core, or none that this process may use.
+    NoSuchCpu { cpu: usize },
+    /// Something that has no name of its own here.
+    Os { call: &'static str, errno: i32 },
+    /// The shard's thread has ended by a panic.
+    Died { what: String },
+}
+
+/// What a shard will run with, but not as well as it could.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RtWarning {
+    /// The lock limit may not do for all shards.
+    MemlockTight { limit: u64, advised: u64 },
+}
+
+/// All that was found wanting.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct HostReport {
+    pub faults: Vec<RtFault>,
+    pub warnings: Vec<RtWarning>,
+}
+
+/// Looks whether the host can run `shards` shards.
+pub fn check_host(shards: usize) -> HostReport {
+    let mut report = HostReport::default();
+    if let Err(fault) = probe_io_uring() {
+        report.faults.push(fault);
+    }
+    let limit = memlock_limit();
+    let advised = MEMLOCK_BYTES_PER_SHARD.saturating_mul(shards as u64);
+    if limit < MEMLOCK_BYTES_MIN {
+        report.faults.push(RtFault::MemlockTooLow { limit, least: MEMLOCK_BYTES_MIN });
+    } else if limit < advised {
+        report.warnings.push(RtWarning::MemlockTight { limit, advised });
+    }
+    report
+}
+
+/// The first fault of `check_host`, looked for before each shard.
+pub(in crate::rt) fn probe() -> Result<(), RtFault> {
+    check_host(1).faults.into_iter().next().map_or(Ok(()), Err)
+}
+
+/// What glommio says, in our words.
+pub(in crate::rt) fn fault_of(error: GlommioError<()>) -> RtFault {
+    match error {
+        GlommioError::ReactorError(ReactorErrorKind::MemLockLimit(limit, least)) => {
+            RtFault::MemlockTooLow { limit, least }
+        }
+        GlommioError::BuilderError(BuilderErrorKind::NonExistentCpus { cpu }) => {
+            RtFault::NoSuchCpu { cpu }
+        }
+        GlommioError::IoError(error) => RtFault::of_call("io_uring_setup", &error),
+        other => RtFault::Died { what: other.to_string() },
+    }
+}
+
+impl RtFault {
+    /// The fault behind a failed system call.
+    pub(in crate::rt) fn of_call(call: &'static str, error: &io::Error) -> RtFault {
+        match error.raw_os_error().unwrap_or(0) {
+            libc::EMFILE | libc::ENFILE => RtFault::NoFiles,
+            libc::ENOMEM => RtFault::NoMemory,
+            errno => RtFault::Os { call, errno },
+        }
+    }
+
+    /// What the operator can do about it.
+    pub fn remedy(&self) -> &'static str {
+        match self {
+            RtFault::IoUringMissing => {
+                "run a kernel with CONFIG_IO_URING=y; in a container, allow io_uring_setup, \
+                 io_uring_enter and io_uring_register in its seccomp profile"
+            }
+            RtFault::IoUringDisabled { sysctl: 1 } => {
+                "sysctl -w kernel.io_uring_disabled=0, or put the service's group into \
+                 kernel.io_uring_group"
+            }
+            RtFault::IoUringDisabled { .. } => "sysctl -w kernel.io_uring_disabled=0",
+            RtFault::IoUringForbidden => {
+                "allow io_uring_setup, io_uring_enter and io_uring_register in the seccomp \
+                 profile (docker: --security-opt seccomp=...; systemd: \
+                 SystemCallFilter=@io-event io_uring_setup) and in SELinux"
+            }
+            RtFault::KernelTooOld => "run Linux 5.9 or later",
+            RtFault::MemlockTooLow { .. } => {
+                "raise it: LimitMEMLOCK=64M in the systemd unit, ulimit -l in a shell, \
+                 --ulimit memlock in docker"
+            }
+            RtFault::NoFiles => "raise LimitNOFILE (ulimit -n) or fs.file-max",
+            RtFault::NoMemory => "raise LimitMEMLOCK (ulimit -l) or the cgroup's memory limit",
+            RtFault::NoSuchCpu { .. } => {
+                "name cores that `nproc --all` counts and `taskset` allows"
+            }
+            RtFault::Os { .. } => "see the manual page of that call for this error",
+            RtFault::Died { .. } => "report it, with what was printed before",
+        }
+    }
+
+    /// Who has to act.
+    pub fn blame(&self) -> Blame {
+        if matches!(self, RtFault::Died { .. }) { Blame::Us } else { Blame::Operator }
+    }
+
+    /// A shard that could not start is not tried again by this process.
+    pub fn retry(&self) -> Retry {
+        Retry::Never
+    }
+}
+
+impl fmt::Display for RtFault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            RtFault::IoUringMissing => f.write_str("this kernel has no io_uring (ENOSYS)"),
+            RtFault::IoUringDisabled { sysctl } => {
+                write!(f, "io_uring is switched off by kernel.io_uring_disabled={sysctl}")
+            }
+            RtFault::IoUringForbidden => {
+                f.write_str("io_uring is forbidden by a seccomp filter or a security module")
+            }
+            RtFault::KernelTooOld => f.write_str("this kernel's io_uring is too old"),
+            RtFault::MemlockTooLow { limit, least } => {
+                write!(f, "the memlock limit is {limit} bytes, and a shard needs {least}")
+            }
+            RtFault::NoFiles => f.write_str("no file descriptor is left for a ring"),
+            RtFault::NoMemory => f.write_str("the kernel has no memory for a ring"),
+            RtFault::NoSuchCpu { cpu } => write!(f, "there is no core {cpu} to run on"),
+            RtFault::Os { call, errno } => {
+                write!(f, "{call}: {}", io::Error::from_raw_os_error(*errno))
+            }
+            RtFault::Died { what } => write!(f, "the shard died: {what}"),
+        }
+    }
+}
+
+impl Error for RtFault {}
+
+impl RtWarning {
+    /// What the operator can do about it.
+    pub fn remedy(&self) -> &'static str {
+        match self {
+            RtWarning::MemlockTight { .. } => {
+                "raise LimitMEMLOCK (ulimit -l); without it some rings run without registered \
+                 memory, or on kernels before 5.12 not at all"
+            }
+        }
+    }
+}
+
+impl fmt::Display for RtWarning {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            RtWarning::MemlockTight { limit, advised } => {
+                write!(f, "the memlock limit is {limit} bytes; {advised} would do for all shards")
+            }
+        }
+    }
+}
+
+/// Makes and drops a ring of one entry.
+fn probe_io_uring() -> Result<(), RtFault> {
+    let mut params = [0_u32; PARAMS_WORDS];
+    // SAFETY: the kernel reads and writes one `struct io_uring_params` of 120 bytes, which it
+    // copies and so does not ask to be aligned; `params` is as long and outlives the call.
+    let made = unsafe { libc::syscall(libc::SYS_io_uring_setup, 1_u32, params.as_mut_ptr()) };
+    if made < 0 {
+        let errno = io::Error::last_os_error().raw_os_error().unwrap_or(0);
+        return Err(why_refused(errno, io_uring_sysctl()));
+    }
+    // SAFETY: the descriptor was made just now and nobody else knows it.
+    unsafe { libc::close(made as i32) };
+    let new_enough = params[PARAMS_FEATURES] & FEATURE_OF_5_9 != 0;
+    if new_enough { Ok(()) } else { Err(RtFault::KernelTooOld) }
+}
+
+/// Why `io_uring_setup` failed. A disabled sysctl answers EPERM, and so does a filter.
+fn why_refused(errno: i32, sysctl: Option<u32>) -> RtFault {
+    match (errno, sysctl) {
+        (libc::ENOSYS, _) => RtFault::IoUringMissing,
+        (libc::EPERM, Some(sysctl @ 1..)) => RtFault::IoUringDisabled { sysctl },
+        (libc::EPERM | libc::EACCES, _) => RtFault::IoUringForbidden,
+        (errno, _) => RtFault::of_call("io_uring_setup", &io::Error::from_raw_os_error(errno)),
+    }
+}
+
+fn io_uring_sysctl() -> Option<u32> {
+    std::fs::read_to_string("/proc/sys/kernel/io_uring_disabled").ok()?.trim().parse().ok()
+}
+
+/// The soft limit. A limit that cannot be read is none.
+fn memlock_limit() -> u64 {
+    let mut limit = libc::rlimit { rlim_cur: libc::RLIM_INFINITY, rlim_max: libc::RLIM_INFINITY };
+    // SAFETY: `limit` is a valid place for the answer until the call returns.
+    unsafe { libc::getrlimit(libc::RLIMIT_MEMLOCK, &mut limit) };
+    limit.rlim_cur
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_reasons_of_a_refused_ring_are_told_apart() {
+        let rows = [
+            ("no such call", libc::ENOSYS, Some(0), RtFault::IoUringMissing),
+            ("sysctl 2", libc::EPERM, Some(2), RtFault::IoUringDisabled { sysctl: 2 }),
+            ("sysctl 1", libc::EPERM, Some(1), RtFault::IoUringDisabled { sysctl: 1 }),
+            ("filter", libc::EPERM, Some(0), RtFault::IoUringForbidden),
+            ("filter, kernel before 6.6", libc::EPERM, None, RtFault::IoUringForbidden),
+            ("SELinux", libc::EACCES, None, RtFault::IoUringForbidden),
+            ("memlock of old kernels", libc::ENOMEM, None, RtFault::NoMemory),
+            ("descriptors", libc::EMFILE, None, RtFault::NoFiles),
+        ];
+        for (name, errno, sysctl, fault) in rows {
+            assert_eq!(why_refused(errno, sysctl), fault, "{name}");
+            assert!(!fault.remedy().is_empty() && !fault.to_string().is_empty(), "{name}");
+        }
+    }
+}

@@ -1,0 +1,430 @@
+//! TCP connections: chunks come out of them, owned bytes go in.
+//!
+//! Owner:    one task of one shard. The deadline of a stream governs every wait of it.
+//! Promise:  a read that waits holds no chunk of the pool. Everything here may be dropped while it
+//!           waits; the connection is then good only for closing, if a write was under way or a
+//!           read had been given a chunk.
+//! Bounds:   one receive or send call a poll, into at most one chunk; `SLICES_PER_SEND` slices.
+//!
+//! SIGPIPE must be ignored, as the Rust runtime does: one of glommio's sends does not ask for
+//! silence.
+
+use std::error::Error;
+use std::fmt;
+use std::future::poll_fn;
+use std::io;
+use std::io::IoSlice;
+use std::mem::ManuallyDrop;
+use std::net::Shutdown;
+use std::net::SocketAddr;
+use std::os::fd::AsRawFd;
+use std::os::fd::FromRawFd;
+use std::os::fd::IntoRawFd;
+use std::pin::Pin;
+use std::task::Context;
+use std::task::Poll;
+use std::time::Duration;
+
+use futures_io::AsyncRead;
+use futures_io::AsyncWrite;
+use glommio::net::TcpStream;
+use socket2::Domain;
+use socket2::Protocol;
+use socket2::Socket;
+use socket2::Type;
+
+use crate::base::chunk::Chunk;
+use crate::base::chunk::ChunkPool;
+use crate::base::chunk::Slice;
+use crate::base::fault::Blame;
+use crate::base::fault::Retry;
+use crate::rt::task;
+use crate::rt::timer::Deadline;
+
+/// Slices of one send call; the kernel takes 1,024.
+const SLICES_PER_SEND: usize = 64;
+const SEND_FLAGS: i32 = libc::MSG_NOSIGNAL | libc::MSG_DONTWAIT;
+
+/// Why a socket did not do what was asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum IoFault {
+    /// The peer has closed its side.
+    Closed,
+    /// The deadline has passed.
+    TimedOut,
+    /// The deadline has passed while the pool was empty.
+    NoChunk,
+    /// The connection was broken off.
+    Reset,
+    /// Nobody listens there.
+    Refused,
+    /// There is no way there.
+    Unreachable,
+    /// The listener was stopped.
+    Stopped,
+    /// This process has no descriptor left.
+    NoFiles,
+    /// The system has no descriptor left.
+    NoFilesSystem,
+    /// The kernel has no memory for it.
+    NoMemory,
+    /// The peer was gone before its connection was accepted.
+    Aborted,
+    /// The address to bind is taken.
+    AddressInUse,
+    /// The address to bind is none of this machine's.
+    AddressNotOurs,
+    /// The address or port needs privileges, or a firewall forbids it.
+    Denied,
+    /// Something that has no name here: the errno.
+    Io(i32),
+}
+
+impl IoFault {
+    /// Who has to act.
+    pub fn blame(self) -> Blame {
+        match self {
+            IoFault::Closed | IoFault::TimedOut | IoFault::Reset | IoFault::Aborted => Blame::Peer,
+            IoFault::Refused | IoFault::Unreachable => Blame::Peer,
+            IoFault::NoChunk | IoFault::Stopped | IoFault::Io(_) => Blame::Us,
+            IoFault::NoFiles | IoFault::NoFilesSystem | IoFault::NoMemory => Blame::Operator,
+            IoFault::AddressInUse | IoFault::AddressNotOurs | IoFault::Denied => Blame::Operator,
+        }
+    }
+
+    /// Whether the same call may succeed later.
+    pub fn retry(self) -> Retry {
+        match self {
+            IoFault::Stopped | IoFault::Closed | IoFault::Reset => Retry::Never,
+            IoFault::AddressNotOurs | IoFault::Denied | IoFault::Io(_) => Retry::Never,
+            _ => Retry::Later,
+        }
+    }
+}
+
+impl From<io::Error> for IoFault {
+    fn from(error: io::Error) -> IoFault {
+        match error.raw_os_error().unwrap_or(0) {
+            libc::ECONNRESET | libc::EPIPE => IoFault::Reset,
+            libc::ECONNREFUSED => IoFault::Refused,
+            libc::ENETUNREACH | libc::EHOSTUNREACH | libc::ENETDOWN => IoFault::Unreachable,
+            libc::ETIMEDOUT => IoFault::TimedOut,
+            libc::EMFILE => IoFault::NoFiles,
+            libc::ENFILE => IoFault::NoFilesSystem,
+            libc::ENOMEM | libc::ENOBUFS => IoFault::NoMemory,
+            libc::ECONNABORTED => IoFault::Aborted,
+            libc::EADDRINUSE => IoFault::AddressInUse,
+            libc::EADDRNOTAVAIL => IoFault::AddressNotOurs,
+            libc::EACCES | libc::EPERM => IoFault::Denied,
+            errno => IoFault::Io(errno),
+        }
+    }
+}
+
+impl fmt::Display for IoFault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            IoFault::Closed => "closed by the peer",
+            IoFault::TimedOut => "timed out",
+            IoFault::NoChunk => "no memory for what came in within the time",
+            IoFault::Reset => "connection reset",
+            IoFault::Refused => "connection refused",
+            IoFault::Unreachable => "network or host unreachable",
+            IoFault::Stopped => "not listening any more",
+            IoFault::NoFiles => "too many open files in this process",
+            IoFault::NoFilesSystem => "too many open files in the system",
+            IoFault::NoMemory => "the kernel is out of memory",
+            IoFault::Aborted => "the peer was gone before it was accepted",
+            IoFault::AddressInUse => "address in use",
+            IoFault::AddressNotOurs => "not an address of this machine",
+            IoFault::Denied => "permission denied",
+            IoFault::Io(errno) => return io::Error::from_raw_os_error(*errno).fmt(f),
+        })
+    }
+}
+
+impl Error for IoFault {}
+
+/// One connection. Dropping it closes it; what the kernel has taken is still sent.
+pub struct Stream {
+    tcp: TcpStream,
+    deadline: Deadline,
+}
+
+impl Stream {
+    /// Takes over a connected or connecting socket, on this shard.
+    pub(in crate::rt) fn from_socket(socket: Socket) -> Stream {
+        // A peer that has gone already makes this fail, and the first read says so.
+        let _ = socket.set_tcp_nodelay(true);
+        // SAFETY: the descriptor is open and given away here, to be closed by the stream alone.
+        let tcp = unsafe { TcpStream::from_raw_fd(socket.into_raw_fd()) };
+        Stream { tcp, deadline: Deadline::new() }
+    }
+
+    /// Governs every wait of this stream; none at first.
+    pub fn deadline(&self) -> &Deadline {
+        &self.deadline
+    }
+
+    /// Receives into `chunk`, behind what it holds, or into a chunk of the pool. At least one byte
+    /// is added. While it waits without a chunk it holds none; while the pool is empty it asks
+    /// again at every tick. On a fault or a drop a chunk that was given is lost with its bytes.
+    pub async fn read(
+        &mut self,
+        pool: &ChunkPool,
+        mut chunk: Option<Chunk>,
+    ) -> Result<Chunk, IoFault> {
+        let full = chunk.as_ref().is_some_and(Chunk::is_full);
+        assert!(!full, "there is no room in the chunk to read into");
+        task::yield_if_needed().await;
+        poll_fn(|cx| self.poll_read(cx, pool, &mut chunk)).await
+    }
+
+    /// Sends all of `bytes`. They come back empty, with their memory, also after a fault.
+    pub async fn write(&mut self, mut bytes: Vec<u8>) -> (Result<(), IoFault>, Vec<u8>) {
+        task::yield_if_needed().await;
+        let mut sent = 0;
+        let result = poll_fn(|cx| {
+            while sent < bytes.len() {
+                match self.poll_send(cx, &[IoSlice::new(&bytes[sent..])]) {
+                    Poll::Ready(Ok(count)) => sent += count,
+                    Poll::Ready(Err(fault)) => return Poll::Ready(Err(fault)),
+                    Poll::Pending => return Poll::Pending,
+                }
+            }
+            Poll::Ready(Ok(()))
+        })
+        .await;
+        bytes.clear();
+        (result, bytes)
+    }
+
+    /// Sends all of `slices` in their order. They come back as they were, for their chunks to be
+    /// given back; after a fault nobody knows how much of them has been sent.
+    pub async fn write_vectored(
+        &mut self,
+        slices: Vec<Slice>,
+    ) -> (Result<(), IoFault>, Vec<Slice>) {
+        task::yield_if_needed().await;
+        let mut place = Place::default();
+        let result = poll_fn(|cx| {
+            loop {
+                let parts = place.rest(&slices);
+                if parts.is_empty() {
+                    return Poll::Ready(Ok(()));
+                }
+                match self.poll_send(cx, &parts) {
+                    Poll::Ready(Ok(count)) => place.advance(&slices, count),
+                    Poll::Ready(Err(fault)) => return Poll::Ready(Err(fault)),
+                    Poll::Pending => return Poll::Pending,
+                }
+            }
+        })
+        .await;
+        (result, slices)
+    }
+
+    /// Nothing more will be sent; the peer reads to the end.
+    pub fn shutdown_write(&self) -> Result<(), IoFault> {
+        Ok(self.socket().shutdown(Shutdown::Write)?)
+    }
+
+    /// Closes at once and tells the peer by a reset; what has not been sent is thrown away.
+    pub fn abort(self) {
+        // When it fails the socket is closed as usual, which is all that could be done.
+        let _ = self.socket().set_linger(Some(Duration::ZERO));
+    }
+
+    /// The peer's address.
+    pub fn peer(&self) -> Result<SocketAddr, IoFault> {
+        self.socket().peer_addr()?.as_socket().ok_or(IoFault::Io(libc::EAFNOSUPPORT))
+    }
+
+    /// Our own address.
+    pub fn local(&self) -> Result<SocketAddr, IoFault> {
+        self.socket().local_addr()?.as_socket().ok_or(IoFault::Io(libc::EAFNOSUPPORT))
+    }
+
+    /// Bytes that have come in and have not been read: who talks before the banner, or behind a
+    /// command that must be the last.
+    pub fn unread_input(&self) -> Result<usize, IoFault> {
+        let mut count: libc::c_int = 0;
+        // SAFETY: FIONREAD writes one int to the given place, which lives until the call returns.
+        let done = unsafe { libc::ioctl(self.tcp.as_raw_fd(), libc::FIONREAD, &mut count) };
+        if done < 0 { Err(io::Error::last_os_error().into()) } else { Ok(count as usize) }
+    }
+
+    /// The socket, for what glommio has no call for.
+    fn socket(&self) -> ManuallyDrop<Socket> {
+        // SAFETY: the descriptor is open as long as `tcp`, and nobody uses what is returned
+        // longer than the borrow of `self`; it is not closed, for it is never dropped.
+        ManuallyDrop::new(unsafe { Socket::from_raw_fd(self.tcp.as_raw_fd()) })
+    }
+
+    fn poll_read(
+        &mut self,
+        cx: &mut Context<'_>,
+        pool: &ChunkPool,
+        given: &mut Option<Chunk>,
+    ) -> Poll<Result<Chunk, IoFault>> {
+        let own = given.is_some();
+        let Some(mut chunk) = given.take().or_else(|| pool.try_take()) else {
+            return self.poll_without_chunk(cx);
+        };
+        let received = Pin::new(&mut self.tcp).poll_read(cx, chunk.room());
+        if let Poll::Ready(Ok(count @ 1..)) = received {
+            chunk.advance(count);
+            return Poll::Ready(Ok(chunk));
+        }
+        // Ours goes back to the pool while we wait, the caller's stays with the future.
+        if own {
+            *given = Some(chunk);
+        } else {
+            pool.give(chunk);
+        }
+        match received {
+            Poll::Ready(Ok(_)) => Poll::Ready(Err(IoFault::Closed)),
+            Poll::Ready(Err(error)) => Poll::Ready(Err(error.into())),
+            Poll::Pending if self.deadline.poll_expired(cx) => Poll::Ready(Err(IoFault::TimedOut)),
+            Poll::Pending => Poll::Pending,
+        }
+    }
+
+    /// The pool is empty. As long as nothing has come in either, that is no matter; a read into
+    /// nothing tells, without taking anything.
+    fn poll_without_chunk(&mut self, cx: &mut Context<'_>) -> Poll<Result<Chunk, IoFault>> {
+        let came = match Pin::new(&mut self.tcp).poll_read(cx, &mut []) {
+            Poll::Ready(Ok(_)) => true,
+            Poll::Ready(Err(error)) => return Poll::Ready(Err(error.into())),
+            Poll::Pending => false,
+        };
+        if came {
+            self.deadline.retry_at_tick(cx);
+        }
+        match (self.deadline.poll_expired(cx), came) {
+            (true, true) => Poll::Ready(Err(IoFault::NoChunk)),
+            (true, false) => Poll::Ready(Err(IoFault::TimedOut)),
+            (false, _) => Poll::Pending,
+        }
+    }
+
+    fn poll_send(
+        &mut self,
+        cx: &mut Context<'_>,
+        parts: &[IoSlice<'_>],
+    ) -> Poll<Result<usize, IoFault>> {
+        match self.socket().send_vectored_with_flags(parts, SEND_FLAGS) {
+            Ok(count) => return Poll::Ready(Ok(count)),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(error) => return Poll::Ready(Err(error.into())),
+        }
+        // glommio tries once more and then waits for room.
+        match Pin::new(&mut self.tcp).poll_write(cx, &parts[0]) {
+            Poll::Ready(sent) => Poll::Ready(sent.map_err(IoFault::from)),
+            Poll::Pending if self.deadline.poll_expired(cx) => Poll::Ready(Err(IoFault::TimedOut)),
+            Poll::Pending => Poll::Pending,
+        }
+    }
+}
+
+/// Connects to `to`, from `source` if given (its port may be 0), within `limit`. Addresses only:
+/// names are resolved elsewhere. The deadline of the stream is clear afterwards.
+pub async fn connect(
+    to: SocketAddr,
+    source: Option<SocketAddr>,
+    limit: Duration,
+) -> Result<Stream, IoFault> {
+    let kind = Type::STREAM.nonblocking();
+    let socket = Socket::new(Domain::for_address(to), kind, Some(Protocol::TCP))?;
+    if let Some(source) = source {
+        // Lets the kernel choose the port by the whole connection, not by the address alone: else
+        // one source address has no more than 28,000 connections to the whole world.
+        bind_without_port(&socket)?;
+        socket.bind(&source.into())?;
+    }
+    if let Err(error) = socket.connect(&to.into())
+        && error.raw_os_error() != Some(libc::EINPROGRESS)
+    {
+        return Err(error.into());
+    }
+    let mut stream = Stream::from_socket(socket);
+    stream.deadline.set_in(limit);
+    // Sending nothing waits while the socket connects, and then tells how that went.
+    poll_fn(|cx| match Pin::new(&mut stream.tcp).poll_write(cx, &[]) {
+        Poll::Ready(connected) => Poll::Ready(connected.map_err(IoFault::from)),
+        Poll::Pending if stream.deadline.poll_expired(cx) => Poll::Ready(Err(IoFault::TimedOut)),
+        Poll::Pending => Poll::Pending,
+    })
+    .await?;
+    stream.deadline.clear();
+    Ok(stream)
+}
+
+fn bind_without_port(socket: &Socket) -> Result<(), IoFault> {
+    let on: libc::c_int = 1;
+    let length = size_of_val(&on) as libc::socklen_t;
+    // SAFETY: the option reads one int from the given place, which lives until the call returns.
+    let done = unsafe {
+        let place = (&raw const on).cast();
+        let option = libc::IP_BIND_ADDRESS_NO_PORT;
+        libc::setsockopt(socket.as_raw_fd(), libc::IPPROTO_IP, option, place, length)
+    };
+    if done < 0 { Err(io::Error::last_os_error().into()) } else { Ok(()) }
+}
+
+/// How far a list of slices has been sent.
+#[derive(Default)]
+struct Place {
+    slice: usize,
+    byte: usize,
+}
+
+impl Place {
+    /// What is left, as far as one call takes it.
+    fn rest<'a>(&self, slices: &'a [Slice]) -> Vec<IoSlice<'a>> {
+        let tails = slices[self.slice..].iter().enumerate();
+        let tails = tails.map(|(place, slice)| match place {
+            0 => &slice.bytes()[self.byte..],
+            _ => slice.bytes(),
+        });
+        // An empty one would be taken for a send that went well.
+        let tails = tails.filter(|tail| !tail.is_empty());
+        tails.take(SLICES_PER_SEND).map(IoSlice::new).collect()
+    }
+
+    /// `count` bytes more have been sent.
+    fn advance(&mut self, slices: &[Slice], count: usize) {
+        self.byte += count;
+        while self.slice < slices.len() && self.byte >= slices[self.slice].len() {
+            self.byte -= slices[self.slice].len();
+            self.slice += 1;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn slices_are_cut_where_a_send_stopped() {
+        let slice = |text: &[u8]| {
+            let mut chunk = Chunk::detached();
+            chunk.fill_from(text);
+            let end = chunk.len();
+            Slice::new(chunk, 0..end)
+        };
+        let slices = [slice(b"abc"), slice(b""), slice(b"defg"), slice(b"h")];
+        let whole = b"abcdefgh";
+        for first in 0..=whole.len() {
+            for second in 0..=whole.len() - first {
+                let mut place = Place::default();
+                place.advance(&slices, first);
+                place.advance(&slices, second);
+                let rest: Vec<u8> =
+                    place.rest(&slices).iter().flat_map(|part| part.to_vec()).collect();
+                assert_eq!(rest, &whole[first + second..], "{first} and {second} bytes sent");
+            }
+        }
+    }
+}

@@ -1,0 +1,228 @@
+//! Time on a shard: sleeping, and the deadlines of connections.
+//!
+//! Owner:    the shard. The ticker (`executor`) turns the wheel.
+//! Promise:  a deadline never fires early and at most 250 ms late on a shard that is not blocked.
+//!           Setting one is a store into a slot made with the connection: no allocation, no timer
+//!           queue, so that it can be set anew for every line.
+//! Bounds:   one slot (40 bytes) for each connection; a turn looks at all of them, every 100 ms.
+
+use std::cell::Cell;
+use std::cell::RefCell;
+use std::future::Future;
+use std::future::poll_fn;
+use std::pin::pin;
+use std::rc::Rc;
+use std::sync::OnceLock;
+use std::task::Context;
+use std::task::Poll;
+use std::task::Waker;
+use std::time::Duration;
+use std::time::Instant;
+
+use glommio::timer::Timer;
+use slab::Slab;
+
+use crate::rt::context::Shard;
+
+/// How often the wheel is turned.
+const TURN: Duration = Duration::from_millis(100);
+/// Longer waits are cut to this, so that no sum of times overflows.
+const WAIT_MAX: Duration = Duration::from_secs(365 * 24 * 3600);
+/// A slot without a deadline.
+const NEVER: u64 = u64::MAX;
+
+/// The monotonic clock.
+pub fn now() -> Instant {
+    Instant::now()
+}
+
+/// Waits for `duration`.
+pub async fn sleep(duration: Duration) {
+    Timer::new(duration.min(WAIT_MAX)).await;
+}
+
+/// A time limit has passed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Elapsed;
+
+/// Runs `future` for at most `limit`, then drops it. Inserts a timer: for rare paths; connections
+/// have a `Deadline`.
+pub async fn timeout<F: Future>(limit: Duration, future: F) -> Result<F::Output, Elapsed> {
+    let mut future = pin!(future);
+    let mut timer = pin!(Timer::new(limit.min(WAIT_MAX)));
+    poll_fn(|cx| match future.as_mut().poll(cx) {
+        Poll::Ready(value) => Poll::Ready(Ok(value)),
+        Poll::Pending => timer.as_mut().poll(cx).map(|_| Err(Elapsed)),
+    })
+    .await
+}
+
+/// Has `callback` called at every tick of this shard, about every 15 ms. It must not block, and
+/// its panic is the shard's death.
+pub fn on_tick(callback: impl FnMut() + 'static) {
+    Shard::current().tick_callbacks.borrow_mut().push(Box::new(callback));
+}
+
+/// Lets the deadline of every wait pass that was begun with `set_idle_in`.
+pub fn interrupt_idle() {
+    let wheel = Rc::clone(&Shard::current().wheel);
+    for (_, slot) in &*wheel.slots.borrow() {
+        if slot.idle.replace(false) {
+            slot.due_ns.set(0);
+        }
+    }
+    wheel.turned_ns.set(0);
+    wheel.turn();
+}
+
+/// Since the first call in this process.
+pub(in crate::rt) fn process_age() -> Duration {
+    static START: OnceLock<Instant> = OnceLock::new();
+    START.get_or_init(Instant::now).elapsed()
+}
+
+fn now_ns() -> u64 {
+    process_age().as_nanos() as u64
+}
+
+/// The deadline of one connection: a slot in its shard's wheel, freed when this is dropped.
+pub struct Deadline {
+    wheel: Rc<Wheel>,
+    key: u32,
+}
+
+impl Deadline {
+    /// A slot without a deadline, on this shard.
+    pub fn new() -> Deadline {
+        let wheel = Rc::clone(&Shard::current().wheel);
+        let key = wheel.slots.borrow_mut().insert(Slot {
+            due_ns: Cell::new(NEVER),
+            idle: Cell::new(false),
+            wants_chunk: Cell::new(false),
+            waker: Cell::new(None),
+        });
+        let key = u32::try_from(key).expect("descriptors end long before 2^32 connections");
+        Deadline { wheel, key }
+    }
+
+    /// From now on `duration` is left.
+    pub fn set_in(&self, duration: Duration) {
+        let due_ns = now_ns().saturating_add(duration.min(WAIT_MAX).as_nanos() as u64);
+        self.slot(|slot| {
+            slot.due_ns.set(due_ns);
+            slot.idle.set(false);
+        });
+    }
+
+    /// As `set_in`, for a wait that a drain may cut short; see `interrupt_idle`.
+    pub fn set_idle_in(&self, duration: Duration) {
+        self.set_in(duration);
+        self.slot(|slot| slot.idle.set(true));
+    }
+
+    /// From now on there is no deadline.
+    pub fn clear(&self) {
+        self.slot(|slot| slot.due_ns.set(NEVER));
+    }
+
+    /// Whether the deadline has passed.
+    pub fn expired(&self) -> bool {
+        self.slot(|slot| slot.due_ns.get() != NEVER && slot.due_ns.get() <= now_ns())
+    }
+
+    /// As `expired`; when not, the task is woken once it has.
+    pub(in crate::rt) fn poll_expired(&self, cx: &mut Context<'_>) -> bool {
+        if self.expired() {
+            return true;
+        }
+        self.slot(|slot| {
+            if slot.due_ns.get() != NEVER {
+                slot.keep(cx.waker());
+            }
+        });
+        false
+    }
+
+    /// The task waits for a chunk: it is woken at the next tick to ask for one again.
+    pub(in crate::rt) fn retry_at_tick(&self, cx: &mut Context<'_>) {
+        self.wheel.wants_chunks.set(true);
+        self.slot(|slot| {
+            slot.wants_chunk.set(true);
+            slot.keep(cx.waker());
+        });
+    }
+
+    fn slot<R>(&self, read: impl FnOnce(&Slot) -> R) -> R {
+        read(&self.wheel.slots.borrow()[self.key as usize])
+    }
+}
+
+impl Default for Deadline {
+    fn default() -> Deadline {
+        Deadline::new()
+    }
+}
+
+impl Drop for Deadline {
+    fn drop(&mut self) {
+        let slot = self.wheel.slots.borrow_mut().remove(self.key as usize);
+        // A waker that drops its task may come back here: after the borrow has ended.
+        drop(slot);
+    }
+}
+
+struct Slot {
+    due_ns: Cell<u64>,
+    /// The wait may be cut short.
+    idle: Cell<bool>,
+    wants_chunk: Cell<bool>,
+    waker: Cell<Option<Waker>>,
+}
+
+impl Slot {
+    fn keep(&self, waker: &Waker) {
+        let kept = self.waker.take().filter(|kept| kept.will_wake(waker));
+        self.waker.set(Some(kept.unwrap_or_else(|| waker.clone())));
+    }
+}
+
+/// All deadlines of a shard.
+pub(in crate::rt) struct Wheel {
+    slots: RefCell<Slab<Slot>>,
+    /// Some slot waits for a chunk, so the next tick must look.
+    wants_chunks: Cell<bool>,
+    turned_ns: Cell<u64>,
+    /// Room for those to wake, kept from turn to turn.
+    due: RefCell<Vec<Waker>>,
+}
+
+impl Wheel {
+    pub(in crate::rt) fn new() -> Wheel {
+        Wheel {
+            slots: RefCell::new(Slab::new()),
+            wants_chunks: Cell::new(false),
+            turned_ns: Cell::new(0),
+            due: RefCell::new(Vec::new()),
+        }
+    }
+
+    /// Called at every tick: wakes those whose deadline has passed, when it is time to look, and
+    /// those that wait for a chunk.
+    pub(in crate::rt) fn turn(&self) {
+        let now_ns = now_ns();
+        let looked_ns = now_ns.saturating_sub(self.turned_ns.get());
+        if looked_ns < TURN.as_nanos() as u64 && !self.wants_chunks.get() {
+            return;
+        }
+        self.turned_ns.set(now_ns);
+        self.wants_chunks.set(false);
+        let mut due = self.due.take();
+        for (_, slot) in &*self.slots.borrow() {
+            if slot.wants_chunk.replace(false) || slot.due_ns.get() <= now_ns {
+                due.extend(slot.waker.take());
+            }
+        }
+        due.drain(..).for_each(Waker::wake);
+        self.due.replace(due);
+    }
+}

@@ -1,0 +1,80 @@
+//! Doorbells: how another thread tells a shard that something waits for it.
+//!
+//! Owner:    the `Bell` belongs to one task of one shard, the `Doorbell` to anybody.
+//! Promise:  what was made visible before `ring` is seen by the task after a `wait` that began
+//!           earlier or begins later: no ring is lost. Rings before the task has woken are one.
+//! Bounds:   one waker is under way at a time, however often and from wherever it is rung
+//!           (glommio aborts the process past 32,767 wakers of one task).
+//!
+//! The bell of a busy shard should be waited for by a task of `spawn_latency`: only such a task's
+//! wake interrupts what runs.
+
+use std::future::poll_fn;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering;
+use std::task::Context;
+use std::task::Poll;
+
+use atomic_waker::AtomicWaker;
+
+struct Shared {
+    /// Rung, and not yet answered.
+    rung: AtomicBool,
+    waiting: AtomicWaker,
+}
+
+/// The side that rings, from any thread.
+#[derive(Clone)]
+pub struct Doorbell {
+    shared: Arc<Shared>,
+}
+
+/// The side that answers, on the shard.
+pub struct Bell {
+    shared: Arc<Shared>,
+}
+
+/// A doorbell and its bell.
+pub fn doorbell() -> (Doorbell, Bell) {
+    let shared = Arc::new(Shared { rung: AtomicBool::new(false), waiting: AtomicWaker::new() });
+    (Doorbell { shared: Arc::clone(&shared) }, Bell { shared })
+}
+
+impl Doorbell {
+    /// Wakes the task behind the bell. When it is rung already this is one atomic operation.
+    pub fn ring(&self) {
+        // The swap is needed also when it changes nothing: it orders what this thread has done
+        // before what the task does after it has taken the ring.
+        if !self.shared.rung.swap(true, Ordering::AcqRel) {
+            self.shared.waiting.wake();
+        }
+    }
+}
+
+impl Bell {
+    /// Waits for the next ring, or takes one that has been rung since the last `wait`.
+    pub async fn wait(&mut self) {
+        poll_fn(|cx| self.poll_rung(cx)).await;
+    }
+
+    fn poll_rung(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.take_ring() {
+            return Poll::Ready(());
+        }
+        self.shared.waiting.register(cx.waker());
+        // A ring that came before the waker was in its place has woken nobody.
+        Poll::Pending
+    }
+
+    fn take_ring(&self) -> bool {
+        self.shared.rung.load(Ordering::Relaxed) && self.shared.rung.swap(false, Ordering::AcqRel)
+    }
+}
+
+impl Drop for Bell {
+    fn drop(&mut self) {
+        // The waker keeps the task's memory, which only the shard should free.
+        drop(self.shared.waiting.take());
+    }
+}

@@ -1,0 +1,29 @@
+//! The orderly end of a shard (promise 8).
+//!
+//! Order:    stop accepting; end idle sessions with 421; let transactions under way finish; keep
+//!           what they brought; return within the limit. What is then still open is cut: its
+//!           client saw no 250 and sends again.
+
+use std::rc::Rc;
+use std::time::Duration;
+use std::time::Instant;
+
+use crate::inbound::reception::Reception;
+use crate::rt::Listener;
+use crate::rt::timer;
+
+/// How often the end is looked for.
+const LOOK_EVERY: Duration = Duration::from_millis(20);
+
+pub async fn drain(reception: &Rc<Reception>, listeners: &[Rc<Listener>], limit: Duration) {
+    let end = Instant::now() + limit;
+    reception.start_draining();
+    for listener in listeners {
+        listener.stop();
+    }
+    while reception.sessions() > 0 && Instant::now() < end {
+        // Again each time: a session may have become idle since.
+        timer::interrupt_idle();
+        timer::sleep(LOOK_EVERY).await;
+    }
+}

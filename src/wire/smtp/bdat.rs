@@ -1,0 +1,298 @@
+//! Bodies: DATA (RFC 5321 s4.1.1.4), BDAT (RFC 3030), and the replies when they are through.
+//!
+//! Promise:  the bytes behind a BDAT are never read as commands. What was announced is taken or
+//!           swallowed; where the number cannot be trusted the session ends.
+//! Bounds:   `SWALLOW_BYTES_MAX` for a chunk that nobody wants; one that is larger closes.
+
+use crate::wire::smtp::params;
+use crate::wire::smtp::reply;
+use crate::wire::smtp::reply::Reply;
+use crate::wire::smtp::server::BodyMode;
+use crate::wire::smtp::server::BodyOutcome;
+use crate::wire::smtp::server::FAILED;
+use crate::wire::smtp::server::More;
+use crate::wire::smtp::server::NEED_TLS;
+use crate::wire::smtp::server::Phase;
+use crate::wire::smtp::server::Question;
+use crate::wire::smtp::server::Server;
+use crate::wire::smtp::server::Step;
+use crate::wire::smtp::server::Verdict;
+use crate::wire::smtp::server::Waiting;
+use crate::wire::smtp::transaction::BodyType;
+use crate::wire::smtp::transaction::Transaction;
+
+/// Bytes of a refused chunk that are read only to be dropped. A client that ignores SIZE and sends
+/// more loses its connection instead of our bandwidth.
+pub const SWALLOW_BYTES_MAX: u64 = 256 << 20;
+
+const GO_AHEAD: &[u8] = b"354 End data with <CR><LF>.<CR><LF>\r\n";
+
+const DATA_SYNTAX: Reply = Reply::new(501, (5, 5, 4), "DATA takes no argument");
+const SIZE_SYNTAX: Reply = Reply::new(501, (5, 5, 4), "Bad chunk size in BDAT, closing");
+const MARKER_SYNTAX: Reply = Reply::new(501, (5, 5, 4), "Syntax: BDAT size [LAST]");
+const NO_MAIL: Reply = Reply::new(503, (5, 5, 1), "Send MAIL first");
+const NO_RECIPIENT: Reply = Reply::new(503, (5, 5, 1), "Send RCPT first");
+const NONE_VALID: Reply = Reply::new(554, (5, 5, 1), "No valid recipients");
+const NONE_VALID_LMTP: Reply = Reply::new(503, (5, 5, 1), "No valid recipients");
+const DATA_AFTER_BDAT: Reply = Reply::new(503, (5, 5, 1), "DATA after BDAT, send RSET first");
+const BINARY: Reply = Reply::new(503, (5, 5, 1), "BODY=BINARYMIME goes by BDAT only");
+const NOT_EXTENDED: Reply = Reply::new(503, (5, 5, 1), "BDAT needs EHLO");
+
+/// What BDAT announces.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Announced {
+    bytes: u64,
+    last: bool,
+    /// The size was readable, what followed it was not.
+    garbled: bool,
+}
+
+impl Announced {
+    fn parse(argument: &[u8]) -> Option<Announced> {
+        let mut words = argument.split(|byte| *byte == b' ').filter(|word| !word.is_empty());
+        let bytes = params::read_decimal(words.next()?)?;
+        let marker = words.next();
+        let last = marker.is_some_and(|word| word.eq_ignore_ascii_case(b"LAST"));
+        let garbled = marker.is_some() && !last || words.next().is_some();
+        Some(Announced { bytes, last, garbled })
+    }
+}
+
+impl Server {
+    pub(super) fn data(
+        &mut self,
+        argument: &[u8],
+        tx: &Transaction<'_>,
+        out: &mut Vec<u8>,
+    ) -> Step {
+        let refusal = match self.phase {
+            Phase::Fresh => self.say_hello(),
+            Phase::Ready => NO_MAIL,
+            Phase::Failed => FAILED,
+            Phase::Chunks => return self.fail(&DATA_AFTER_BDAT, out),
+            Phase::Envelope if !argument.is_empty() => DATA_SYNTAX,
+            // RFC 3030 s3: a binary body may hold CRLF.CRLF.
+            Phase::Envelope if tx.params.body == BodyType::BinaryMime => BINARY,
+            Phase::Envelope if tx.recipients.is_empty() => self.lack_of_recipients(),
+            Phase::Envelope => {
+                self.waiting = Waiting::Data;
+                return Step::Ask(Question::Body);
+            }
+        };
+        self.refuse(&refusal, out)
+    }
+
+    /// RFC 3030 s2: after this only RSET puts things in order, so nothing of the message is kept.
+    fn fail(&mut self, reply: &Reply, out: &mut Vec<u8>) -> Step {
+        match self.refuse(reply, out) {
+            Step::Continue => self.leave_for(Phase::Failed),
+            step => step,
+        }
+    }
+
+    /// RFC 5321 s3.3 and RFC 2033 s4.2.
+    fn lack_of_recipients(&self) -> Reply {
+        match (self.recipients, self.is_lmtp()) {
+            (0, _) => NO_RECIPIENT,
+            (_, false) => NONE_VALID,
+            (_, true) => NONE_VALID_LMTP,
+        }
+    }
+
+    /// A refused DATA with more behind it ends the session too: what follows may be the body.
+    pub(super) fn on_data_verdict(
+        &mut self,
+        verdict: Verdict,
+        more: More,
+        out: &mut Vec<u8>,
+    ) -> Step {
+        if more == More::Follows && self.config.reject_pipelining_violations {
+            return self.end_for_violation(out);
+        }
+        match verdict {
+            Verdict::Refuse(reply) => self.refuse(&reply, out),
+            Verdict::Accept => {
+                out.extend_from_slice(GO_AHEAD);
+                self.waiting = Waiting::Dot;
+                Step::ReceiveBody(BodyMode::Dot)
+            }
+        }
+    }
+
+    pub(super) fn bdat(
+        &mut self,
+        argument: &[u8],
+        tx: &Transaction<'_>,
+        out: &mut Vec<u8>,
+    ) -> Step {
+        let Some(announced) = Announced::parse(argument) else {
+            return self.end(&SIZE_SYNTAX, out);
+        };
+        if let Some(reply) = self.chunk_refusal(announced, tx) {
+            return self.swallow(announced, reply, out);
+        }
+        let Announced { bytes, last, .. } = announced;
+        if self.phase == Phase::Envelope {
+            self.waiting = Waiting::FirstChunk { bytes, last };
+            return Step::Ask(Question::Body);
+        }
+        self.receive_chunk(bytes, last)
+    }
+
+    fn chunk_refusal(&self, announced: Announced, tx: &Transaction<'_>) -> Option<Reply> {
+        match self.phase {
+            _ if self.lacks_tls() => return Some(NEED_TLS),
+            _ if announced.garbled => return Some(MARKER_SYNTAX),
+            Phase::Fresh => return Some(self.say_hello()),
+            _ if !self.is_esmtp() => return Some(NOT_EXTENDED),
+            Phase::Ready => return Some(NO_MAIL),
+            Phase::Failed => return Some(FAILED),
+            Phase::Envelope if tx.recipients.is_empty() => return Some(self.lack_of_recipients()),
+            Phase::Envelope | Phase::Chunks => {}
+        }
+        let size_max = self.config.size_max;
+        let all = self.chunk_bytes.saturating_add(announced.bytes);
+        (size_max != 0 && all > size_max).then_some(params::TOO_BIG)
+    }
+
+    fn receive_chunk(&mut self, bytes: u64, last: bool) -> Step {
+        self.chunk_bytes = self.chunk_bytes.saturating_add(bytes);
+        self.waiting = Waiting::Chunk { last };
+        Step::ReceiveBody(BodyMode::Counted { bytes, last })
+    }
+
+    pub(super) fn on_chunk_verdict(
+        &mut self,
+        verdict: Verdict,
+        bytes: u64,
+        last: bool,
+        out: &mut Vec<u8>,
+    ) -> Step {
+        match verdict {
+            Verdict::Accept => self.receive_chunk(bytes, last),
+            Verdict::Refuse(reply) => {
+                self.swallow(Announced { bytes, last, garbled: false }, reply, out)
+            }
+        }
+    }
+
+    /// RFC 3030 s2: the bytes of a refused chunk are read and dropped before the refusal is said.
+    fn swallow(&mut self, announced: Announced, reply: Reply, out: &mut Vec<u8>) -> Step {
+        let Announced { bytes, last, .. } = announced;
+        if bytes > SWALLOW_BYTES_MAX || reply.ends_session() {
+            return self.end(&reply, out);
+        }
+        self.waiting = Waiting::Swallow { reply: Box::new(reply), last };
+        Step::ReceiveBody(BodyMode::Swallow { bytes })
+    }
+
+    /// The bytes of a refused chunk are through.
+    pub fn on_swallowed(&mut self, out: &mut Vec<u8>) -> Step {
+        let Waiting::Swallow { reply, last } = self.stop_waiting() else {
+            panic!("nothing was being swallowed");
+        };
+        match self.phase {
+            Phase::Fresh | Phase::Ready => self.refuse(&reply, out),
+            // Chunks that were on their way already are no errors of their own.
+            Phase::Failed => {
+                reply.write(out);
+                self.leave_for(phase_after(last))
+            }
+            Phase::Envelope | Phase::Chunks => {
+                self.refuse(&reply, out);
+                self.leave_for(phase_after(last))
+            }
+        }
+    }
+
+    /// The body or the chunk is through. In LMTP each of the `recipients` accepted gets a reply
+    /// (RFC 2033 s4.2); in SMTP there is one.
+    pub fn on_body(
+        &mut self,
+        outcome: BodyOutcome<'_>,
+        recipients: usize,
+        out: &mut Vec<u8>,
+    ) -> Step {
+        let last = match self.stop_waiting() {
+            Waiting::Dot => true,
+            Waiting::Chunk { last } => last,
+            other => panic!("a body was through while {other:?} was waited for"),
+        };
+        let replies = if last && self.is_lmtp() { recipients.max(1) } else { 1 };
+        match outcome {
+            BodyOutcome::Kept { id } => {
+                assert!(last, "a message is kept when all of it has come");
+                for _ in 0..replies {
+                    push_kept(id, out);
+                }
+                self.leave_for(Phase::Ready)
+            }
+            BodyOutcome::ChunkKept { bytes } => {
+                assert!(!last, "the last chunk makes a message");
+                push_chunk_kept(bytes, out);
+                self.phase = Phase::Chunks;
+                Step::Continue
+            }
+            BodyOutcome::Refused(reply) => {
+                for _ in 1..replies {
+                    reply.write(out);
+                }
+                match self.refuse(&reply, out) {
+                    Step::Continue => self.leave_for(phase_after(last)),
+                    step => step,
+                }
+            }
+            BodyOutcome::Fatal(reply) => self.end(&reply, out),
+        }
+    }
+
+    fn stop_waiting(&mut self) -> Waiting {
+        std::mem::replace(&mut self.waiting, Waiting::Nothing)
+    }
+}
+
+/// Where a refused chunk leaves the session.
+fn phase_after(last: bool) -> Phase {
+    if last { Phase::Ready } else { Phase::Failed }
+}
+
+fn push_kept(id: &str, out: &mut Vec<u8>) {
+    out.extend_from_slice(b"250 2.0.0 Ok: queued as ");
+    reply::push_printable(id.as_bytes(), out);
+    out.extend_from_slice(b"\r\n");
+}
+
+fn push_chunk_kept(bytes: u64, out: &mut Vec<u8>) {
+    out.extend_from_slice(b"250 2.0.0 Ok: ");
+    reply::push_decimal(bytes, out);
+    out.extend_from_slice(b" octets\r\n");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn announcements_are_read() {
+        let row = |bytes, last, garbled| Some(Announced { bytes, last, garbled });
+        let rows: [(&str, Option<Announced>); 14] = [
+            ("0", row(0, false, false)),
+            ("0 LAST", row(0, true, false)),
+            ("12  last", row(12, true, false)),
+            ("9223372036854775808", row(1 << 63, false, false)),
+            ("99999999999999999999999", row(u64::MAX, false, false)),
+            ("5 LAST LAST", row(5, true, true)),
+            ("5 FIRST", row(5, false, true)),
+            ("", None),
+            ("LAST", None),
+            ("-1", None),
+            ("+1", None),
+            ("1x", None),
+            ("0x10", None),
+            ("1.5 LAST", None),
+        ];
+        for (text, announced) in rows {
+            assert_eq!(Announced::parse(text.as_bytes()), announced, "{text}");
+        }
+    }
+}

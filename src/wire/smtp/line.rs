@@ -1,0 +1,179 @@
+//! Command lines, cut by the one line law: only CRLF ends a line (promise 6).
+//!
+//! Promise:  a line that is given out holds neither CR, LF nor NUL. What the law refuses is a value
+//!           that says why; nothing is passed on raw.
+//! Bounds:   `COMMAND_BYTES_MAX` with the CRLF. A search never looks further than that, so feeding
+//!           a line byte by byte costs at most its square within that bound.
+
+use std::fmt;
+
+use crate::base::limits::COMMAND_BYTES_MAX;
+
+/// What the front of the input is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Line<'i> {
+    /// A line without its CRLF, and the bytes that it took with it.
+    Complete { text: &'i [u8], consumed: usize },
+    /// The end of the line has not come yet.
+    Partial,
+    /// Not a line. `consumed` reaches behind the CRLF that ends it, if that has come. If
+    /// `input[..consumed]` does not end in CRLF, the rest is still to come: pass it to `skip`
+    /// before the next `cut`, or close.
+    Fault { fault: LineFault, consumed: usize },
+}
+
+/// How bytes broke the line law.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LineFault {
+    BareCr,
+    BareLf,
+    Nul,
+    TooLong,
+}
+
+impl LineFault {
+    /// The cause in words that a peer may read.
+    pub fn text(self) -> &'static str {
+        match self {
+            LineFault::BareCr => "Bare <CR> received",
+            LineFault::BareLf => "Bare <LF> received",
+            LineFault::Nul => "NUL byte received",
+            LineFault::TooLong => "Line too long",
+        }
+    }
+}
+
+impl fmt::Display for LineFault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.text())
+    }
+}
+
+impl std::error::Error for LineFault {}
+
+/// What becomes of a CR or LF that stands alone.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum LineEnding {
+    /// It is refused.
+    #[default]
+    Strict,
+    /// It counts as CRLF, for old injectors on listeners that trust them. It never helps to end a
+    /// body: that takes CRLF.CRLF here too.
+    Normalise,
+}
+
+/// Cuts one command line from the front of `input`.
+pub fn cut(input: &[u8], ending: LineEnding) -> Line<'_> {
+    let window = input.get(..COMMAND_BYTES_MAX).unwrap_or(input);
+    let Some(at) = memchr::memchr3(b'\r', b'\n', b'\0', window) else {
+        return unfinished(input);
+    };
+    let (text, end) = window.split_at(at);
+    let normalise = ending == LineEnding::Normalise;
+    match end {
+        [b'\r', b'\n', ..] => Line::Complete { text, consumed: at + 2 },
+        [b'\r'] => unfinished(input),
+        [b'\r' | b'\n', ..] if normalise => Line::Complete { text, consumed: at + 1 },
+        [b'\r', ..] => refuse(input, LineFault::BareCr),
+        [b'\n', ..] => refuse(input, LineFault::BareLf),
+        _ => refuse(input, LineFault::Nul),
+    }
+}
+
+/// Drops the rest of a line that `cut` refused: how many bytes of `input` belong to it, and whether
+/// its CRLF was among them.
+pub fn skip(input: &[u8]) -> (usize, bool) {
+    if let Some(at) = memchr::memmem::find(input, b"\r\n") {
+        return (at + 2, true);
+    }
+    // The CR may be the first half of the end.
+    (input.len() - usize::from(input.ends_with(b"\r")), false)
+}
+
+fn unfinished(input: &[u8]) -> Line<'_> {
+    if input.len() < COMMAND_BYTES_MAX {
+        return Line::Partial;
+    }
+    refuse(input, LineFault::TooLong)
+}
+
+#[cold]
+fn refuse(input: &[u8], fault: LineFault) -> Line<'_> {
+    Line::Fault { fault, consumed: skip(input).0 }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn complete(text: &[u8], consumed: usize) -> Line<'_> {
+        Line::Complete { text, consumed }
+    }
+
+    fn fault(fault: LineFault, consumed: usize) -> Line<'static> {
+        Line::Fault { fault, consumed }
+    }
+
+    #[test]
+    fn only_crlf_ends_a_line() {
+        let strict: &[(&str, &[u8], Line<'_>)] = &[
+            ("empty input", b"", Line::Partial),
+            ("no end yet", b"NOOP", Line::Partial),
+            ("half an end", b"NOOP\r", Line::Partial),
+            ("a line", b"NOOP\r\n", complete(b"NOOP", 6)),
+            ("an empty line", b"\r\nQUIT", complete(b"", 2)),
+            ("two lines", b"NOOP\r\nQUIT\r\n", complete(b"NOOP", 6)),
+            ("bare LF", b"NOOP\nQUIT\r\nNOOP\r\n", fault(LineFault::BareLf, 11)),
+            ("bare LF, no more", b"NOOP\n", fault(LineFault::BareLf, 5)),
+            ("bare CR", b"NOOP\rQUIT\r\n", fault(LineFault::BareCr, 11)),
+            ("CR CR LF", b"NOOP\r\r\n", fault(LineFault::BareCr, 7)),
+            ("CR twice", b"NOOP\r\r", fault(LineFault::BareCr, 5)),
+            ("LF CR", b"NOOP\n\r", fault(LineFault::BareLf, 5)),
+            ("NUL", b"NO\0OP\r\n", fault(LineFault::Nul, 7)),
+            ("NUL before a bare LF", b"NO\0OP\n", fault(LineFault::Nul, 6)),
+        ];
+        for (name, input, expected) in strict {
+            assert_eq!(cut(input, LineEnding::Strict), *expected, "{name}");
+        }
+    }
+
+    #[test]
+    fn a_trusted_listener_takes_single_ends_for_crlf() {
+        let normalise: &[(&str, &[u8], Line<'_>)] = &[
+            ("a line", b"NOOP\r\nQUIT\r\n", complete(b"NOOP", 6)),
+            ("bare LF", b"NOOP\nQUIT\r\n", complete(b"NOOP", 5)),
+            ("bare CR", b"NOOP\rQUIT\r\n", complete(b"NOOP", 5)),
+            ("CR that may still meet its LF", b"NOOP\r", Line::Partial),
+            ("NUL", b"NO\0OP\nQ", fault(LineFault::Nul, 7)),
+        ];
+        for (name, input, expected) in normalise {
+            assert_eq!(cut(input, LineEnding::Normalise), *expected, "{name}");
+        }
+    }
+
+    #[test]
+    fn a_long_line_is_refused_at_the_bound() {
+        let mut longest = vec![b'x'; COMMAND_BYTES_MAX - 2];
+        longest.extend_from_slice(b"\r\n");
+        let text = &longest[..COMMAND_BYTES_MAX - 2];
+        assert_eq!(cut(&longest, LineEnding::Strict), complete(text, COMMAND_BYTES_MAX));
+
+        let mut longer = vec![b'x'; COMMAND_BYTES_MAX - 1];
+        assert_eq!(cut(&longer, LineEnding::Strict), Line::Partial);
+        longer.push(b'\r');
+        let expected = fault(LineFault::TooLong, COMMAND_BYTES_MAX - 1);
+        assert_eq!(cut(&longer, LineEnding::Strict), expected, "its LF would be past the bound");
+        longer.extend_from_slice(b"\nNOOP\r\n");
+        let expected = fault(LineFault::TooLong, COMMAND_BYTES_MAX + 1);
+        assert_eq!(cut(&longer, LineEnding::Strict), expected, "the next line is left");
+    }
+
+    #[test]
+    fn the_rest_of_a_refused_line_is_skipped_at_any_split() {
+        assert_eq!(skip(b"xx"), (2, false));
+        assert_eq!(skip(b"xx\r"), (2, false), "the CR is kept for its LF");
+        assert_eq!(skip(b"\r"), (0, false));
+        assert_eq!(skip(b"\r\nNOOP\r\n"), (2, true));
+        assert_eq!(skip(b"x\ny\r\nNOOP"), (5, true));
+    }
+}

@@ -1,0 +1,357 @@
+//! The arguments of MAIL and RCPT: a path and parameters (RFC 5321 s4.1.2).
+//!
+//! Promise:  each parameter is validated and kept, or the command is refused as a whole. Nothing
+//!           that was not announced is let pass: 555 5.5.4.
+//! Cost:     one pass; texts that are kept are copied once, into the arena of the transaction.
+
+use bumpalo::Bump;
+
+use crate::wire::mail::address;
+use crate::wire::mail::address::AddressFault;
+use crate::wire::smtp::reply::Reply;
+use crate::wire::smtp::transaction::BodyType;
+use crate::wire::smtp::transaction::MailParams;
+use crate::wire::smtp::transaction::Notify;
+use crate::wire::smtp::transaction::Recipient;
+use crate::wire::smtp::transaction::Ret;
+use crate::wire::smtp::transaction::Transaction;
+use crate::wire::smtp::xtext;
+
+/// Characters of an ENVID (RFC 3461 s4.4).
+pub const ENVID_BYTES_MAX: usize = 100;
+/// Characters of an ORCPT (RFC 3461 s4.2) and of an AUTH (RFC 4954 s5).
+pub const ORCPT_BYTES_MAX: usize = 500;
+/// Digits of a SIZE (RFC 1870 s3).
+const SIZE_DIGITS_MAX: usize = 20;
+
+/// What the session's state allows.
+#[derive(Clone, Copy, Debug)]
+pub struct Allowed {
+    /// Greeted by EHLO or LHLO; without it there are no parameters.
+    pub parameters: bool,
+    pub requiretls: bool,
+    /// 0: no bound.
+    pub size_max: u64,
+}
+
+pub(super) const TOO_BIG: Reply = Reply::new(552, (5, 3, 4), "Message exceeds the size limit");
+const SENDER_NEEDS_UTF8: Reply = Reply::new(553, (5, 6, 7), "Sender address needs SMTPUTF8");
+const RECIPIENT_NEEDS_UTF8: Reply =
+    Reply::new(553, (5, 6, 7), "Recipient address needs MAIL with SMTPUTF8");
+const UNGREETED: Reply = Reply::new(555, (5, 5, 4), "Parameters need EHLO");
+const SYNTAX: Reply = Reply::new(501, (5, 5, 4), "Bad parameter syntax");
+const TWICE: Reply = Reply::new(501, (5, 5, 4), "Parameter given twice");
+const NEEDS_TLS: Reply = Reply::new(530, (5, 7, 10), "REQUIRETLS needs a TLS session");
+
+/// Reads what follows `MAIL FROM:` into `tx`.
+pub fn read_mail(text: &[u8], allowed: Allowed, tx: &mut Transaction<'_>) -> Result<(), Reply> {
+    let (sender, rest) = address::parse_reverse_path(text, tx.arena)
+        .map_err(|fault| bad_address(fault, (5, 1, 7)))?;
+    let mut params = MailParams::default();
+    let mut seen = Seen::default();
+    each_parameter(rest, allowed, |key, value| {
+        let bit = mail_parameter(key, value, (allowed, tx.arena), &mut params)?;
+        seen.once(bit)
+    })?;
+    if sender.is_utf8() && !params.smtputf8 {
+        return Err(SENDER_NEEDS_UTF8);
+    }
+    tx.sender = Some(sender);
+    tx.params = params;
+    Ok(())
+}
+
+/// Reads what follows `RCPT TO:`.
+pub fn read_recipient<'t>(
+    text: &[u8],
+    allowed: Allowed,
+    tx: &Transaction<'t>,
+) -> Result<Recipient<'t>, Reply> {
+    let (mailbox, rest) = address::parse_forward_path(text, tx.arena)
+        .map_err(|fault| bad_address(fault, (5, 1, 3)))?;
+    let utf8 = tx.params.smtputf8;
+    if mailbox.is_utf8() && !utf8 {
+        return Err(RECIPIENT_NEEDS_UTF8);
+    }
+    let mut recipient = Recipient { mailbox, notify: None, orcpt: None };
+    let mut seen = Seen::default();
+    each_parameter(rest, allowed, |key, value| {
+        if key.eq_ignore_ascii_case(b"NOTIFY") {
+            recipient.notify = Some(value.and_then(read_notify).ok_or_else(|| bad_value(key))?);
+            return seen.once(1);
+        }
+        if key.eq_ignore_ascii_case(b"ORCPT") {
+            let valid =
+                value.filter(|value| is_orcpt(value, utf8)).ok_or_else(|| bad_value(key))?;
+            recipient.orcpt = Some(keep(valid, tx.arena).ok_or_else(|| bad_value(key))?);
+            return seen.once(2);
+        }
+        Err(unknown(key))
+    })?;
+    Ok(recipient)
+}
+
+/// Reads one parameter of MAIL and says which one it was.
+fn mail_parameter<'t>(
+    key: &[u8],
+    value: Option<&[u8]>,
+    (allowed, arena): (Allowed, &'t Bump),
+    params: &mut MailParams<'t>,
+) -> Result<u8, Reply> {
+    let bad = || bad_value(key);
+    if key.eq_ignore_ascii_case(b"SIZE") {
+        let size = value.and_then(read_size).ok_or_else(bad)?;
+        if allowed.size_max != 0 && size > allowed.size_max {
+            return Err(TOO_BIG);
+        }
+        params.size = Some(size);
+        return Ok(1);
+    }
+    if key.eq_ignore_ascii_case(b"BODY") {
+        params.body = value.and_then(read_body).ok_or_else(bad)?;
+        return Ok(2);
+    }
+    if key.eq_ignore_ascii_case(b"SMTPUTF8") {
+        params.smtputf8 = true;
+        return value.is_none().then_some(4).ok_or_else(bad);
+    }
+    if key.eq_ignore_ascii_case(b"RET") {
+        params.ret = Some(value.and_then(read_ret).ok_or_else(bad)?);
+        return Ok(8);
+    }
+    if key.eq_ignore_ascii_case(b"ENVID") {
+        let valid = value.filter(|value| value.len() <= ENVID_BYTES_MAX && xtext::is_xtext(value));
+        params.envid = Some(valid.and_then(|value| keep(value, arena)).ok_or_else(bad)?);
+        return Ok(16);
+    }
+    if key.eq_ignore_ascii_case(b"AUTH") {
+        let valid = value.filter(|value| is_auth(value));
+        params.auth = Some(valid.and_then(|value| keep(value, arena)).ok_or_else(bad)?);
+        return Ok(32);
+    }
+    if key.eq_ignore_ascii_case(b"REQUIRETLS") {
+        if !allowed.requiretls {
+            return Err(NEEDS_TLS);
+        }
+        params.requiretls = true;
+        return value.is_none().then_some(64).ok_or_else(bad);
+    }
+    Err(unknown(key))
+}
+
+/// Which parameters a command has had, one bit each.
+#[derive(Default)]
+struct Seen(u8);
+
+impl Seen {
+    fn once(&mut self, bit: u8) -> Result<(), Reply> {
+        if self.0 & bit != 0 {
+            return Err(TWICE);
+        }
+        self.0 |= bit;
+        Ok(())
+    }
+}
+
+/// Calls `on_parameter` for each ` KEY` and ` KEY=value` of `text`.
+fn each_parameter(
+    text: &[u8],
+    allowed: Allowed,
+    mut on_parameter: impl FnMut(&[u8], Option<&[u8]>) -> Result<(), Reply>,
+) -> Result<(), Reply> {
+    if text.is_empty() {
+        return Ok(());
+    }
+    if text[0] != b' ' {
+        return Err(SYNTAX);
+    }
+    for word in text.split(|byte| *byte == b' ').filter(|word| !word.is_empty()) {
+        let (key, value) = match memchr::memchr(b'=', word) {
+            Some(equals) => (&word[..equals], Some(&word[equals + 1..])),
+            None => (word, None),
+        };
+        if !is_keyword(key) || !value.is_none_or(is_value) {
+            return Err(SYNTAX);
+        }
+        if !allowed.parameters {
+            return Err(UNGREETED);
+        }
+        on_parameter(key, value)?;
+    }
+    Ok(())
+}
+
+/// `esmtp-keyword` of RFC 5321 s4.1.2.
+fn is_keyword(key: &[u8]) -> bool {
+    key.first().is_some_and(u8::is_ascii_alphanumeric)
+        && key.iter().all(|byte| byte.is_ascii_alphanumeric() || *byte == b'-')
+}
+
+/// `esmtp-value`, with the UTF-8 of RFC 6531 s3.3 (6).
+fn is_value(value: &[u8]) -> bool {
+    !value.is_empty() && value.iter().all(|byte| matches!(byte, b'!'..=b'<' | b'>'..=b'~' | 0x80..))
+}
+
+fn read_size(value: &[u8]) -> Option<u64> {
+    if value.len() > SIZE_DIGITS_MAX {
+        return None;
+    }
+    read_decimal(value)
+}
+
+/// Digits only; a number too large for us is the largest that we know.
+pub(super) fn read_decimal(digits: &[u8]) -> Option<u64> {
+    if digits.is_empty() || !digits.iter().all(u8::is_ascii_digit) {
+        return None;
+    }
+    let add = |sum: u64, digit: &u8| sum.saturating_mul(10).saturating_add((digit - b'0').into());
+    Some(digits.iter().fold(0, add))
+}
+
+fn read_body(value: &[u8]) -> Option<BodyType> {
+    if value.eq_ignore_ascii_case(b"7BIT") {
+        return Some(BodyType::SevenBit);
+    }
+    if value.eq_ignore_ascii_case(b"8BITMIME") {
+        return Some(BodyType::EightBitMime);
+    }
+    value.eq_ignore_ascii_case(b"BINARYMIME").then_some(BodyType::BinaryMime)
+}
+
+fn read_ret(value: &[u8]) -> Option<Ret> {
+    if value.eq_ignore_ascii_case(b"FULL") {
+        return Some(Ret::Full);
+    }
+    value.eq_ignore_ascii_case(b"HDRS").then_some(Ret::Headers)
+}
+
+/// RFC 3461 s4.1: NEVER stands alone, the others are a list.
+fn read_notify(value: &[u8]) -> Option<Notify> {
+    if value.eq_ignore_ascii_case(b"NEVER") {
+        return Some(Notify::Never);
+    }
+    let (mut success, mut failure, mut delay) = (false, false, false);
+    for word in value.split(|byte| *byte == b',') {
+        let flag = if word.eq_ignore_ascii_case(b"SUCCESS") {
+            &mut success
+        } else if word.eq_ignore_ascii_case(b"FAILURE") {
+            &mut failure
+        } else if word.eq_ignore_ascii_case(b"DELAY") {
+            &mut delay
+        } else {
+            return None;
+        };
+        *flag = true;
+    }
+    Some(Notify::On { success, failure, delay })
+}
+
+/// `addr-type;xtext` of RFC 3461 s4.2, or `utf-8;` with the raw UTF-8 of RFC 6533 s3.
+fn is_orcpt(value: &[u8], utf8: bool) -> bool {
+    let Some(semicolon) = memchr::memchr(b';', value) else { return false };
+    let (kind, text) = (&value[..semicolon], &value[semicolon + 1..]);
+    if value.len() > ORCPT_BYTES_MAX || !is_keyword(kind) || text.is_empty() {
+        return false;
+    }
+    let raw = utf8 && kind.eq_ignore_ascii_case(b"utf-8") && !text.is_ascii();
+    xtext::is_xtext(text) || raw && is_unitext(text)
+}
+
+/// `utf-8-addr-unitext`: as xtext without `+`, and UTF-8 without control characters.
+fn is_unitext(text: &[u8]) -> bool {
+    let visible = |c: char| !c.is_control() && !matches!(c, ' ' | '+' | '=');
+    std::str::from_utf8(text).is_ok_and(|text| text.chars().all(visible))
+}
+
+fn is_auth(value: &[u8]) -> bool {
+    value == b"<>" || value.len() <= ORCPT_BYTES_MAX && xtext::is_xtext(value)
+}
+
+fn keep<'t>(value: &[u8], arena: &'t Bump) -> Option<&'t str> {
+    std::str::from_utf8(value).ok().map(|text| &*arena.alloc_str(text))
+}
+
+#[cold]
+fn bad_value(key: &[u8]) -> Reply {
+    Reply::composed(501, (5, 5, 4), format!("Bad value for {}", key.escape_ascii()))
+}
+
+#[cold]
+fn unknown(key: &[u8]) -> Reply {
+    let text = format!("Parameter {} is not known here", key.escape_ascii());
+    Reply::composed(555, (5, 5, 4), text)
+}
+
+#[cold]
+fn bad_address(fault: AddressFault, enhanced: (u8, u16, u16)) -> Reply {
+    let code = match fault {
+        AddressFault::NeedsSmtputf8 => return Reply::new(553, (5, 6, 7), fault.text()),
+        AddressFault::BadIdna | AddressFault::BadLiteral => 553,
+        _ => 501,
+    };
+    Reply::new(code, enhanced, fault.text())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ALL: Allowed = Allowed { parameters: true, requiretls: true, size_max: 1000 };
+
+    #[test]
+    fn parameters_of_mail_are_kept() {
+        let arena = Bump::new();
+        let mut tx = Transaction::new_in(&arena);
+        let text = "<a@x.test> size=1000 BODY=BINARYMIME SMTPUTF8  RET=HDRS ENVID=q+2B1 \
+            AUTH=<> REQUIRETLS";
+        read_mail(text.as_bytes(), ALL, &mut tx).expect("all are known");
+        let expected = MailParams {
+            size: Some(1000),
+            body: BodyType::BinaryMime,
+            smtputf8: true,
+            requiretls: true,
+            ret: Some(Ret::Headers),
+            envid: Some("q+2B1"),
+            auth: Some("<>"),
+        };
+        assert_eq!(tx.params, expected);
+    }
+
+    #[test]
+    fn parameters_of_rcpt_are_kept() {
+        let arena = Bump::new();
+        let mut tx = Transaction::new_in(&arena);
+        tx.params.smtputf8 = true;
+        let on = |success, failure, delay| Some(Notify::On { success, failure, delay });
+        let rows: [(&str, Option<Notify>, Option<&str>); 7] = [
+            ("", None, None),
+            (" NOTIFY=never", Some(Notify::Never), None),
+            (" NOTIFY=SUCCESS,delay", on(true, false, true), None),
+            (" NOTIFY=FAILURE,FAILURE", on(false, true, false), None),
+            (" ORCPT=rfc822;a+2Bb@x", None, Some("rfc822;a+2Bb@x")),
+            (" ORCPT=utf-8;\u{e4}@x NOTIFY=DELAY", on(false, false, true), Some("utf-8;\u{e4}@x")),
+            (" ORCPT=utf-8;\\x{E4}@x", None, Some("utf-8;\\x{E4}@x")),
+        ];
+        for (params, notify, orcpt) in rows {
+            let text = format!("<b@y.test>{params}");
+            let read = read_recipient(text.as_bytes(), ALL, &tx).expect("it is well formed");
+            assert_eq!((read.notify, read.orcpt), (notify, orcpt), "{params}");
+        }
+    }
+
+    #[test]
+    fn numbers_are_digits_and_saturate() {
+        let rows: [(&str, Option<u64>); 7] = [
+            ("0", Some(0)),
+            ("0042", Some(42)),
+            ("18446744073709551615", Some(u64::MAX)),
+            ("99999999999999999999", Some(u64::MAX)),
+            ("+1", None),
+            ("-1", None),
+            ("", None),
+        ];
+        for (text, number) in rows {
+            assert_eq!(read_decimal(text.as_bytes()), number, "{text}");
+        }
+    }
+}

@@ -1,0 +1,281 @@
+//! The sans-I/O server as a peer: a driver of the smallest kind, and a gate that lets all pass but
+//! senders and recipients at `refused.test`, and bodies of `full@...`.
+
+use std::sync::Arc;
+
+use bumpalo::Bump;
+use ringpost::wire::mail::ReversePath;
+use ringpost::wire::smtp::BodyMode;
+use ringpost::wire::smtp::BodyOutcome;
+use ringpost::wire::smtp::DotDecoder;
+use ringpost::wire::smtp::LineEnding;
+use ringpost::wire::smtp::LineFault;
+use ringpost::wire::smtp::Protocol;
+use ringpost::wire::smtp::Question;
+use ringpost::wire::smtp::Reply;
+use ringpost::wire::smtp::Server;
+use ringpost::wire::smtp::ServerConfig;
+use ringpost::wire::smtp::Step;
+use ringpost::wire::smtp::Transaction;
+use ringpost::wire::smtp::Verdict;
+
+use crate::Peer;
+use crate::script::Settings;
+
+const REFUSED: Reply = Reply::new(550, (5, 7, 1), "Not here");
+const FULL: Reply = Reply::new(452, (4, 3, 1), "No room");
+const TOO_BIG: Reply = Reply::new(552, (5, 3, 4), "Message exceeds the size limit");
+
+pub struct MachinePeer {
+    server: Server,
+    size_max: u64,
+    ending: LineEnding,
+    tx: Transaction<'static>,
+    receiving: Receiving,
+    input: Vec<u8>,
+    body: Vec<u8>,
+    kept: Vec<Vec<u8>>,
+    out: Vec<u8>,
+    /// How much of `out` was given as replies.
+    read: usize,
+    started_tls: bool,
+}
+
+enum Receiving {
+    Commands,
+    Dot(DotDecoder),
+    Chunk { left: u64, last: bool },
+    Swallow { left: u64 },
+    Closed,
+}
+
+impl MachinePeer {
+    pub fn new(settings: &Settings) -> MachinePeer {
+        let ending = if settings.normalise { LineEnding::Normalise } else { LineEnding::Strict };
+        let config = ServerConfig {
+            hostname: "mx.test".into(),
+            banner: "ESMTP ready".into(),
+            protocol: if settings.lmtp { Protocol::Lmtp } else { Protocol::Smtp },
+            size_max: settings.size_max,
+            recipients_max: settings.recipients_max,
+            messages_max: settings.messages_max,
+            commands_max: settings.commands_max,
+            errors_max: settings.errors_max,
+            line_ending: ending,
+            starttls: settings.starttls,
+            tls_required: settings.tls_required,
+            xclient: settings.xclient,
+            reject_pipelining_violations: settings.pipelining_check,
+        };
+        let mut server = Server::new(Arc::new(config), settings.tls);
+        let mut out = Vec::new();
+        server.greet(&mut out);
+        MachinePeer {
+            server,
+            size_max: settings.size_max,
+            ending,
+            tx: blank(),
+            receiving: Receiving::Commands,
+            input: Vec::new(),
+            body: Vec::new(),
+            kept: Vec::new(),
+            out,
+            read: 0,
+            started_tls: false,
+        }
+    }
+
+    /// All replies so far.
+    pub fn said(&self) -> String {
+        String::from_utf8(self.out.clone()).expect("replies are ASCII")
+    }
+
+    pub fn has_started_tls(&self) -> bool {
+        self.started_tls
+    }
+
+    /// Goes on until more input is needed.
+    fn drive(&mut self) {
+        loop {
+            let step = match &mut self.receiving {
+                Receiving::Closed => return self.input.clear(),
+                Receiving::Commands => self.next(),
+                Receiving::Dot(decoder) => match decode(decoder, &mut self.input, &mut self.body) {
+                    Ok(false) => return,
+                    Ok(true) => self.finish_body(),
+                    Err(fault) => {
+                        let reply = Reply::new(521, (5, 5, 2), fault.text());
+                        self.server.on_body(BodyOutcome::Fatal(reply), 1, &mut self.out)
+                    }
+                },
+                Receiving::Chunk { left, last } => {
+                    let taken = take(left, &mut self.input);
+                    self.body.extend(taken);
+                    match (*left, *last) {
+                        (0, true) => self.finish_body(),
+                        (0, false) => self.finish_chunk(),
+                        _ => return,
+                    }
+                }
+                Receiving::Swallow { left } => {
+                    take(left, &mut self.input);
+                    if *left > 0 {
+                        return;
+                    }
+                    self.server.on_swallowed(&mut self.out)
+                }
+            };
+            if self.perform(step) {
+                return;
+            }
+        }
+    }
+
+    fn next(&mut self) -> Step {
+        let (consumed, step) = self.server.next(&self.input, &mut self.tx, &mut self.out);
+        self.input.drain(..consumed);
+        step
+    }
+
+    /// Does what the step says; `true` when that was to wait for input.
+    fn perform(&mut self, step: Step) -> bool {
+        self.receiving = Receiving::Commands;
+        match step {
+            Step::NeedInput => return true,
+            Step::Continue => {}
+            Step::Ask(question) => {
+                let verdict = self.judge(question);
+                let more = !self.input.is_empty();
+                let step = self.server.on_verdict(verdict, more, &mut self.tx, &mut self.out);
+                return self.perform(step);
+            }
+            Step::ReceiveBody(BodyMode::Dot) => {
+                self.receiving = Receiving::Dot(DotDecoder::new(self.ending));
+            }
+            Step::ReceiveBody(BodyMode::Counted { bytes, last }) => {
+                self.receiving = Receiving::Chunk { left: bytes, last };
+            }
+            Step::ReceiveBody(BodyMode::Swallow { bytes }) => {
+                self.receiving = Receiving::Swallow { left: bytes };
+            }
+            Step::StartTls => {
+                self.input.clear();
+                self.started_tls = true;
+                self.server.on_tls_started();
+            }
+            Step::Xclient(attributes) => {
+                let applied = attributes.login.given().is_none_or(|login| login != "mallory");
+                self.server.on_xclient(applied, &mut self.out);
+            }
+            Step::Reset => {
+                self.tx = blank();
+                self.body.clear();
+            }
+            Step::Close => self.receiving = Receiving::Closed,
+        }
+        false
+    }
+
+    fn judge(&self, question: Question) -> Verdict {
+        let sender = match self.tx.sender {
+            Some(ReversePath::Mailbox(mailbox)) => Some(mailbox),
+            _ => None,
+        };
+        let refusal = match question {
+            Question::Helo => (self.server.helo() == Some("refused.test")).then_some(REFUSED),
+            Question::Mail => {
+                sender.is_some_and(|who| who.domain() == "refused.test").then_some(REFUSED)
+            }
+            Question::Recipient => {
+                let candidate = self.tx.candidate.expect("the question is about it").mailbox;
+                let unwanted = candidate.domain() == "refused.test" || candidate.is_rerouting();
+                unwanted.then_some(REFUSED)
+            }
+            Question::Body => sender.is_some_and(|who| who.local() == "full").then_some(FULL),
+        };
+        refusal.map_or(Verdict::Accept, Verdict::Refuse)
+    }
+
+    fn finish_body(&mut self) -> Step {
+        let recipients = self.tx.recipients.len();
+        let body = std::mem::take(&mut self.body);
+        if self.size_max != 0 && body.len() as u64 > self.size_max {
+            return self.server.on_body(BodyOutcome::Refused(TOO_BIG), recipients, &mut self.out);
+        }
+        self.kept.push(body);
+        self.server.on_body(BodyOutcome::Kept { id: "TEST" }, recipients, &mut self.out)
+    }
+
+    fn finish_chunk(&mut self) -> Step {
+        let refused = self.body.ends_with(b"unwelcome");
+        let outcome = if refused {
+            BodyOutcome::Refused(REFUSED)
+        } else {
+            BodyOutcome::ChunkKept { bytes: self.body.len() as u64 }
+        };
+        self.server.on_body(outcome, self.tx.recipients.len(), &mut self.out)
+    }
+}
+
+impl Peer for MachinePeer {
+    fn send(&mut self, bytes: &[u8]) {
+        self.input.extend_from_slice(bytes);
+        self.drive();
+    }
+
+    fn receive_reply(&mut self) -> Option<String> {
+        let start = self.read;
+        while let Some(length) = memchr::memmem::find(&self.out[self.read..], b"\r\n") {
+            let line = &self.out[self.read..self.read + length];
+            assert!(line.iter().all(|byte| matches!(byte, b' '..=b'~')), "{line:?} is unclean");
+            self.read += length + 2;
+            if line[3] == b' ' {
+                let reply = self.out[start..self.read].to_vec();
+                return Some(String::from_utf8(reply).expect("it is ASCII"));
+            }
+        }
+        assert_eq!(start, self.out.len(), "half a reply");
+        None
+    }
+
+    fn is_closed(&mut self) -> bool {
+        matches!(self.receiving, Receiving::Closed)
+    }
+
+    fn start_tls(&mut self) {
+        assert!(self.started_tls, "the server did not start TLS");
+    }
+
+    fn kept(&self) -> Option<(usize, &[u8])> {
+        Some((self.kept.len(), self.kept.last().map_or(b"", Vec::as_slice)))
+    }
+}
+
+/// An arena for a transaction that outlives it by the length of a test.
+fn blank() -> Transaction<'static> {
+    Transaction::new_in(Box::leak(Box::new(Bump::new())))
+}
+
+/// Moves what is body from `input` to `body`; says whether that was all of it.
+fn decode(
+    decoder: &mut DotDecoder,
+    input: &mut Vec<u8>,
+    body: &mut Vec<u8>,
+) -> Result<bool, LineFault> {
+    let decoded = match decoder.ending() {
+        LineEnding::Normalise => decoder.decode_normalising(input, body)?,
+        LineEnding::Strict => {
+            let decoded = decoder.decode(input)?;
+            body.extend_from_slice(&input[..decoded.kept]);
+            decoded
+        }
+    };
+    input.drain(..decoded.consumed);
+    Ok(decoded.end)
+}
+
+fn take(left: &mut u64, input: &mut Vec<u8>) -> Vec<u8> {
+    let count = usize::try_from(*left).map_or(input.len(), |left| left.min(input.len()));
+    *left -= count as u64;
+    input.drain(..count).collect()
+}

@@ -1,0 +1,6 @@
+//! Header blocks, in arbitrary pieces.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|data: &[u8]| ringpost_fuzz::header(data));

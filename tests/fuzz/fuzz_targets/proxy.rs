@@ -1,0 +1,6 @@
+//! PROXY headers of both versions.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|data: &[u8]| ringpost_fuzz::proxy(data));

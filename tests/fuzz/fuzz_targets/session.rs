@@ -1,0 +1,6 @@
+//! An SMTP or LMTP session, driven with arbitrary bytes in arbitrary pieces.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|data: &[u8]| ringpost_fuzz::session(data));

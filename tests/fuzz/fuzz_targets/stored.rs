@@ -1,0 +1,6 @@
+//! Records of the queue.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|data: &[u8]| ringpost_fuzz::stored(data));

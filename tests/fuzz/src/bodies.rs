@@ -1,0 +1,80 @@
+//! Streams: what comes of a body does not depend on how it is cut.
+
+use ringpost::wire::mail::header;
+use ringpost::wire::mail::header::HeaderScan;
+use ringpost::wire::smtp::dot;
+use ringpost::wire::smtp::dot::DotDecoder;
+use ringpost::wire::smtp::line::LineEnding;
+use ringpost::wire::smtp::line::LineFault;
+
+use super::Pieces;
+
+/// Two bytes choose the line law and the cuts; the rest is what follows 354.
+pub fn dot(data: &[u8]) {
+    let [law, cuts, body @ ..] = data else { return };
+    let ending = if law % 2 == 0 { LineEnding::Strict } else { LineEnding::Normalise };
+    let whole = decode(body, 0, ending);
+    assert_eq!(decode(body, *cuts, ending), whole, "cut or whole");
+    let Ok((kept, consumed, end)) = whole else {
+        assert_eq!(ending, LineEnding::Strict, "normalising refuses nothing");
+        return;
+    };
+    assert!(!end || body[..consumed].ends_with(b".\r\n"), "only that ends a body");
+    assert!(end || consumed == body.len(), "all is judged before the end");
+    if end {
+        let again = decode(&dot::stuff(&kept), *cuts, LineEnding::Strict);
+        let (kept_again, _, end_again) = again.expect("what was kept obeys the line law");
+        assert!(end_again && kept_again == kept, "what was kept can be sent on");
+    }
+}
+
+type Body = (Vec<u8>, usize, bool);
+
+fn decode(body: &[u8], cuts: u8, ending: LineEnding) -> Result<Body, LineFault> {
+    let mut decoder = DotDecoder::new(ending);
+    let mut kept = Vec::new();
+    let mut consumed = 0;
+    for piece in Pieces::new(body, cuts) {
+        let mut fresh = piece.to_vec();
+        let decoded = match ending {
+            LineEnding::Strict => {
+                let decoded = decoder.decode(&mut fresh)?;
+                kept.extend_from_slice(&fresh[..decoded.kept]);
+                assert_eq!(fresh[decoded.consumed..], piece[decoded.consumed..], "left alone");
+                decoded
+            }
+            LineEnding::Normalise => decoder.decode_normalising(piece, &mut kept)?,
+        };
+        consumed += decoded.consumed;
+        if decoded.end {
+            return Ok((kept, consumed, true));
+        }
+    }
+    Ok((kept, consumed, false))
+}
+
+/// One byte chooses the cuts; the rest is a message.
+pub fn header(data: &[u8]) {
+    let [cuts, message @ ..] = data else { return };
+    let mut whole = HeaderScan::new();
+    whole.feed(message);
+    let mut cut = HeaderScan::new();
+    Pieces::new(message, *cuts).for_each(|piece| cut.feed(piece));
+    assert_eq!(findings(&cut), findings(&whole), "cut or whole");
+    assert!(whole.header_bytes() <= message.len() as u64);
+    if let Some(id) = whole.message_id() {
+        assert!(
+            id.len() <= header::MESSAGE_ID_BYTES_MAX && id.bytes().all(|b| b.is_ascii_graphic())
+        );
+    }
+    let summary = header::summary(message);
+    let texts = [summary.from, summary.to, summary.subject, summary.date, summary.message_id];
+    for text in texts.iter().flatten() {
+        assert!(text.len() <= header::SUMMARY_BYTES_MAX && !text.chars().any(char::is_control));
+    }
+}
+
+fn findings(scan: &HeaderScan) -> (u32, u64, Option<&str>, [bool; 4]) {
+    let has = [scan.has_date(), scan.has_from(), scan.has_message_id(), scan.ended()];
+    (scan.received_count(), scan.header_bytes(), scan.message_id(), has)
+}

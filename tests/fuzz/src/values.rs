@@ -1,0 +1,90 @@
+//! Addresses, PROXY headers and stored records: one call, one value.
+
+use std::hint::black_box;
+
+use bumpalo::Bump;
+use ringpost::queue::schema;
+use ringpost::wire::mail::address;
+use ringpost::wire::mail::address::Mailbox;
+use ringpost::wire::mail::address::ReversePath;
+use ringpost::wire::proxy;
+use ringpost::wire::proxy::Proxy;
+use ringpost::wire::proxy::V1_BYTES_MAX;
+use ringpost::wire::proxy::V2_BYTES_MAX;
+
+/// Whatever is accepted can be stored, read back, logged and routed.
+pub fn address(data: &[u8]) {
+    black_box(address::is_domain_or_literal(data));
+    let bracketed = [b"<", data, b">"].concat();
+    for text in [data, &bracketed] {
+        let arena = Bump::new();
+        if let Ok((mailbox, rest)) = address::parse_forward_path(text, &arena) {
+            check_mailbox(mailbox);
+            assert!(text.ends_with(rest), "the rest is the end of the text");
+            assert!(text.len() - rest.len() <= address::PATH_BYTES_MAX);
+        }
+        if let Ok((ReversePath::Mailbox(mailbox), _)) = address::parse_reverse_path(text, &arena) {
+            check_mailbox(mailbox);
+            assert!(!mailbox.domain().is_empty(), "only a recipient may be a bare postmaster");
+        }
+    }
+    if let Ok(text) = std::str::from_utf8(data)
+        && let Some(mailbox) = Mailbox::from_stored(text)
+    {
+        assert_eq!(mailbox.as_str(), text);
+    }
+}
+
+fn check_mailbox(mailbox: Mailbox<'_>) {
+    let text = mailbox.as_str();
+    assert_eq!(Mailbox::from_stored(text), Some(mailbox), "{text:?} is read back");
+    assert!(!text.chars().any(char::is_control), "{text:?} has no control character");
+    assert!(mailbox.local().len() <= address::LOCAL_BYTES_MAX, "{text:?}");
+    assert!(mailbox.domain().len() <= address::DOMAIN_BYTES_MAX, "{text:?}");
+    assert_eq!(mailbox.is_utf8(), !text.is_ascii(), "{text:?}");
+    let domain = mailbox.domain_ascii().expect("an accepted domain has A-labels");
+    assert!(domain.is_ascii(), "{text:?} is routed by {domain:?}");
+
+    let arena = Bump::new();
+    let again = format!("<{text}>");
+    let reparsed = address::parse_forward_path(again.as_bytes(), &arena);
+    assert_eq!(reparsed, Ok((mailbox, &b""[..])), "{text:?} is in its one spelling");
+}
+
+/// A judgement is final: more bytes do not change it, fewer only ask for more.
+pub fn proxy(data: &[u8]) {
+    let found = proxy::parse(data);
+    let longer = [data, b"\r\nEHLO \0"].concat();
+    match found {
+        Proxy::NeedMore => assert!(data.len() < V1_BYTES_MAX.max(V2_BYTES_MAX)),
+        Proxy::Refuse(_) => assert_eq!(proxy::parse(&longer), found),
+        Proxy::Header { consumed, .. } => {
+            assert!(consumed <= data.len() && consumed <= V2_BYTES_MAX);
+            assert_eq!(proxy::parse(&longer), found);
+            assert_eq!(proxy::parse(&data[..consumed]), found);
+            for at in 0..consumed {
+                assert_eq!(proxy::parse(&data[..at]), Proxy::NeedMore, "cut at {at}");
+            }
+        }
+    }
+}
+
+/// A record is believed or refused with a reason. Sealed too, for a checksum keeps arbitrary bytes
+/// from going any deeper.
+pub fn stored(data: &[u8]) {
+    let sealed = [data, &crc32(data).to_be_bytes()].concat();
+    for record in [data, &sealed] {
+        let shown = match schema::probe(record) {
+            Ok(found) => format!("{found:?}"),
+            Err(fault) => fault.to_string(),
+        };
+        assert!(!black_box(shown).is_empty());
+    }
+}
+
+/// The checksum that ends a record (IEEE 802.3), written out so that the fuzzer needs no crate more.
+fn crc32(bytes: &[u8]) -> u32 {
+    !bytes.iter().fold(!0, |crc, byte| {
+        (0..8).fold(crc ^ u32::from(*byte), |crc, _| (crc >> 1) ^ (0xEDB8_8320 * (crc & 1)))
+    })
+}

@@ -1,0 +1,222 @@
+//! Group commit from the shard's side: stored, streamed, aborted, deleted, stopped.
+
+mod queue_desk;
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::atomic::Ordering;
+use std::task::Context;
+use std::task::Poll;
+use std::task::Waker;
+
+use queue_desk::Desk;
+use queue_desk::NOW_MS;
+use queue_desk::body_of;
+use queue_desk::envelope;
+use queue_desk::pattern;
+use queue_desk::recipients;
+use ringpost::base::MessageId;
+use ringpost::base::limits::CHUNK_BYTES;
+use ringpost::base::limits::COMMIT_WAITERS_MAX;
+use ringpost::queue::Access;
+use ringpost::queue::CommitFault;
+use ringpost::queue::Committed;
+use ringpost::queue::QueueFault;
+use ringpost::queue::Recipients;
+use ringpost::queue::Spool;
+use ringpost::queue::SpoolOptions;
+use ringpost::queue::inspect;
+use ringpost::queue::inspect::ListFilter;
+
+type Stored<'f> = Pin<Box<dyn Future<Output = Result<Committed, CommitFault>> + 'f>>;
+
+const ALL: ListFilter = ListFilter { limit: usize::MAX, after: None };
+
+#[test]
+fn a_message_of_any_size_is_read_back_after_a_restart() {
+    let folder = tempfile::tempdir().unwrap();
+    let desk = Desk::open(folder.path());
+    let sizes = [0, 1, 4096, CHUNK_BYTES - 1, CHUNK_BYTES, CHUNK_BYTES + 1, 1 << 20, 5_000_001];
+    let stored: Vec<_> = sizes
+        .iter()
+        .map(|size| {
+            let bytes = pattern(*size, *size as u64);
+            let id = desk.stored(&bytes);
+            assert_eq!(desk.body_of(id), bytes, "{size} bytes, at once");
+            (id, bytes)
+        })
+        .collect();
+    assert_eq!(desk.pool.chunks_out(), 0, "every chunk came back");
+    desk.close();
+    let desk = Desk::open(folder.path());
+    let found = &desk.spool.recovered()[0];
+    assert_eq!((found.messages, found.swept, found.repaired, found.quarantined), (8, 0, 0, 0));
+    for (id, bytes) in &stored {
+        assert_eq!(&desk.body_of(*id), bytes, "{} bytes, after a restart", bytes.len());
+    }
+    assert!(desk.stored(b"later") > stored.last().unwrap().0, "ids go on where they were");
+}
+
+#[test]
+fn many_waiters_share_a_sync() {
+    let folder = tempfile::tempdir().unwrap();
+    let desk = Desk::open(folder.path());
+    let bytes = pattern(4096, 1);
+    let all = (0..1000).map(|_| Box::pin(desk.store(&bytes)) as Stored<'_>);
+    let done: Vec<Committed> =
+        desk.run_all(all.collect()).into_iter().map(|done| done.unwrap()).collect();
+    let mut ids: Vec<MessageId> = done.iter().map(|done| done.id).collect();
+    ids.dedup();
+    assert_eq!(ids.len(), 1000);
+    let handle = desk.thread.handle();
+    let syncs = handle.counts().syncs.load(Ordering::Relaxed);
+    assert!(syncs <= 20, "{syncs} syncs for 1000 messages that waited together");
+    assert!(done.iter().any(|done| done.batch > 50));
+    assert_eq!(desk.spool.partitions()[0].messages(), 1000);
+    assert_eq!(desk.committer.waiting(), 0);
+    assert_eq!(desk.pool.chunks_out(), 0);
+}
+
+#[test]
+fn a_body_dropped_on_the_way_leaves_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let desk = Desk::open(folder.path());
+    for streamed in [0, 1, 3, 20] {
+        let mut body = desk.committer.body(NOW_MS).unwrap();
+        let bytes = pattern((streamed + 1) * CHUNK_BYTES, 2);
+        desk.run(desk.push(&mut body, &bytes)).unwrap();
+        drop(body);
+    }
+    // Orders are taken in turn: when this one is durable, the aborts before it are done.
+    desk.stored(b"after");
+    assert_eq!(desk.pool.chunks_out(), 0);
+    let stats = inspect::stats(&desk.spool).unwrap();
+    assert_eq!((stats.messages, stats.partitions[0].streams), (1, 0));
+    let partition = &desk.spool.partitions()[0];
+    let body = partition.families().body;
+    assert_eq!(partition.db().iterator_cf(body, rocksdb::IteratorMode::Start).count(), 1);
+    desk.close();
+    let desk = Desk::open(folder.path());
+    assert_eq!(desk.spool.recovered()[0].swept, 0, "nothing was left to sweep");
+}
+
+#[test]
+fn a_session_that_leaves_while_it_waits_is_no_harm() {
+    let folder = tempfile::tempdir().unwrap();
+    let desk = Desk::open(folder.path());
+    let mut waiting = Box::pin(desk.store(b"nobody waits for this one"));
+    let polled = waiting.as_mut().poll(&mut Context::from_waker(Waker::noop()));
+    assert!(polled.is_pending());
+    drop(waiting);
+    desk.stored(b"after");
+    assert_eq!(inspect::list(&desk.spool, ALL).unwrap().len(), 2, "what was asked for is done");
+    assert_eq!((desk.committer.waiting(), desk.pool.chunks_out()), (0, 0));
+}
+
+#[test]
+fn a_full_lane_refuses_small_messages() {
+    let folder = tempfile::tempdir().unwrap();
+    let desk = Desk::open(folder.path());
+    let mut waiting: Vec<_> = (0..COMMIT_WAITERS_MAX)
+        .map(|_| {
+            let body = desk.committer.body(NOW_MS).unwrap();
+            Box::pin(async move { body.finish(&envelope(Recipients::default()), 0).await })
+        })
+        .collect();
+    let mut context = Context::from_waker(Waker::noop());
+    let late = desk.committer.body(NOW_MS).unwrap();
+    for future in &mut waiting {
+        // Without a pump no ticket comes back, however fast the commit thread is.
+        assert!(future.as_mut().poll(&mut context).is_pending());
+    }
+    assert_eq!(desk.committer.ready(), Err(CommitFault::Full));
+    assert!(matches!(desk.committer.body(NOW_MS), Err(CommitFault::Full)));
+    let refused = desk.run(late.finish(&envelope(Recipients::default()), 0));
+    assert_eq!(refused, Err(CommitFault::Full));
+    for future in waiting {
+        desk.run(future).expect("those that were taken are stored");
+    }
+    assert_eq!(desk.committer.ready(), Ok(()));
+    assert_eq!(desk.spool.partitions()[0].messages(), COMMIT_WAITERS_MAX as u64);
+}
+
+#[test]
+fn a_message_is_listed_shown_and_deleted_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let desk = Desk::open(folder.path());
+    let kept = desk.stored(b"kept");
+    let by_shard = desk.stored(&pattern(300_000, 3));
+    let by_operator = desk.stored(b"three");
+    let rows = inspect::list(&desk.spool, ALL).unwrap();
+    assert_eq!(rows.len(), 3);
+    assert_eq!(rows[0].first_recipient.as_deref(), Some("one@example.test"));
+    let page = inspect::list(&desk.spool, ListFilter { limit: 1, after: Some(kept) }).unwrap();
+    assert_eq!(page[0].id, by_shard.to_string());
+    let details = inspect::show(&desk.spool, by_shard).unwrap();
+    assert_eq!(
+        (details.body_bytes, details.jobs.len(), details.jobs[0].due_ms),
+        (300_000, 1, NOW_MS)
+    );
+    assert_eq!(details.jobs[0].recipients, [0, 1]);
+
+    assert_eq!(desk.run(desk.committer.delete(by_shard)), Ok(true));
+    assert_eq!(desk.run(desk.committer.delete(by_shard)), Ok(false));
+    inspect::delete(&desk.spool, by_operator).unwrap();
+    assert!(matches!(inspect::delete(&desk.spool, by_operator), Err(QueueFault::Unknown)));
+    assert!(matches!(inspect::show(&desk.spool, by_operator), Err(QueueFault::Unknown)));
+    let stats = inspect::stats(&desk.spool).unwrap();
+    assert_eq!((stats.messages, stats.body_bytes), (1, 4));
+    desk.close();
+
+    let spool = Spool::open(SpoolOptions {
+        access: Access::Inspect,
+        ..SpoolOptions::new(folder.path(), NOW_MS)
+    })
+    .expect("a stopped server's spool is looked at");
+    assert_eq!(body_of(&spool, kept), b"kept");
+    assert_eq!(inspect::stats(&spool).unwrap().messages, 1);
+    assert!(matches!(inspect::delete(&spool, kept), Err(QueueFault::ReadOnly)));
+    drop(spool);
+    let found = Desk::open(folder.path());
+    let found = &found.spool.recovered()[0];
+    assert_eq!((found.messages, found.repaired, found.quarantined), (1, 0, 0));
+}
+
+#[test]
+fn a_stopped_thread_finishes_what_it_has_and_refuses_the_rest() {
+    let folder = tempfile::tempdir().unwrap();
+    let desk = Desk::open(folder.path());
+    let mut begun = Box::pin(desk.store(b"under way"));
+    let mut context = Context::from_waker(Waker::noop());
+    assert!(begun.as_mut().poll(&mut context).is_pending());
+    let later = desk.committer.body(NOW_MS).unwrap();
+    desk.thread.handle().refuse_new();
+    assert!(matches!(desk.committer.body(NOW_MS), Err(CommitFault::Stopped)));
+    desk.run(later.finish(&envelope(Recipients::default()), 0)).expect("it was begun before");
+    desk.run(begun).expect("it was under way");
+    let late = {
+        let mut body = None;
+        if let Ok(open) = desk.committer.body(NOW_MS) {
+            body = Some(open);
+        }
+        body
+    };
+    assert!(late.is_none());
+    desk.close();
+    assert_eq!(Desk::open(folder.path()).spool.recovered()[0].messages, 2);
+}
+
+#[test]
+fn a_thread_that_has_gone_answers_those_who_come_late() {
+    let folder = tempfile::tempdir().unwrap();
+    let Desk { committer, pool, thread, spool, .. } = Desk::open(folder.path());
+    let body = committer.body(NOW_MS).unwrap();
+    thread.stop();
+    let recipients = recipients(&["a@b.test"]);
+    let envelope = envelope(recipients.as_recipients());
+    let mut finish = Box::pin(body.finish(&envelope, 0));
+    let polled = finish.as_mut().poll(&mut Context::from_waker(Waker::noop()));
+    assert_eq!(polled, Poll::Ready(Err(CommitFault::Stopped)));
+    drop((finish, spool));
+    assert_eq!(pool.chunks_out(), 0);
+}

@@ -1,0 +1,277 @@
+//! Stored records: golden bytes, round trips, and no panic on any bytes.
+
+use proptest::prelude::*;
+
+use ringpost::queue::BodyType;
+use ringpost::queue::Envelope;
+use ringpost::queue::Job;
+use ringpost::queue::Recipient;
+use ringpost::queue::Recipients;
+use ringpost::queue::RecipientsBuf;
+use ringpost::queue::Ret;
+use ringpost::queue::Tls;
+use ringpost::queue::key::hex;
+use ringpost::queue::record::RecordFault;
+use ringpost::queue::schema::BodySum;
+use ringpost::queue::schema::Indexes;
+use ringpost::queue::schema::JobState;
+use ringpost::queue::schema::NOTIFY_DELAY;
+use ringpost::queue::schema::NOTIFY_FAILURE;
+use ringpost::queue::schema::Probed;
+use ringpost::queue::schema::STREAM_MARK_LEN;
+use ringpost::queue::schema::StreamMark;
+use ringpost::queue::schema::probe;
+
+fn small_envelope<'a>(recipients: Recipients<'a>) -> Envelope<'a> {
+    Envelope {
+        received_ms: 0x0102_0304_0506_0708,
+        sender: Some("a@x"),
+        smtputf8: false,
+        requiretls: true,
+        body_type: BodyType::EightBitMime,
+        ret: Ret::Headers,
+        envid: Some("e"),
+        auth: None,
+        declared_bytes: Some(5),
+        body: BodySum { bytes: 6, chunks: 1, crc32: 0xdead_beef },
+        peer: "192.0.2.1:25".parse().unwrap(),
+        helo: "h",
+        listener: "l",
+        protocol: "ESMTPS",
+        tls: Some(Tls { version: "v", cipher: "c" }),
+        message_id: Some("m"),
+        trace: b"T\r\n",
+        recipients,
+    }
+}
+
+fn small_recipients() -> RecipientsBuf {
+    let mut buffer = RecipientsBuf::default();
+    let notify = NOTIFY_FAILURE | NOTIFY_DELAY;
+    buffer.push(&Recipient { mailbox: "b@y", notify, orcpt: Some("rfc822;b") }).unwrap();
+    buffer.push(&Recipient { mailbox: "c@z", notify: 0, orcpt: None }).unwrap();
+    buffer
+}
+
+fn encoded(envelope: &Envelope<'_>) -> Vec<u8> {
+    let mut record = Vec::new();
+    envelope.encode(&mut record).expect("it fits");
+    record
+}
+
+fn small_job() -> Job<'static> {
+    Job {
+        number: 2,
+        state: JobState::Held,
+        attempts: 3,
+        last_attempt_ms: 4,
+        due_ms: 5,
+        last_reply: "450 x",
+        recipients: Indexes::Stored(&[0, 0, 0, 1, 0, 0, 0, 7]),
+    }
+}
+
+fn golden_records() -> Vec<(&'static str, Vec<u8>, &'static str)> {
+    let recipients = small_recipients();
+    let mut job = Vec::new();
+    small_job().encode(&mut job).unwrap();
+    let mut mark = Vec::new();
+    StreamMark { started_ms: 0x11 }.encode(&mut mark);
+    vec![
+        (
+            "envelope",
+            encoded(&small_envelope(recipients.as_recipients())),
+            concat!(
+                "0145",
+                "0102030405060708",
+                "0e0102",
+                "0000000000000005",
+                "000000000000000600000001deadbeef",
+                "04c00002010019",
+                "0003614078",
+                "000165",
+                "ffff",
+                "000168",
+                "00016c",
+                "000645534d545053",
+                "000176000163",
+                "00016d",
+                "00000003540d0a",
+                "00000002",
+                "0c000362407900087266633832323b62",
+                "00000363407affff",
+                "b4363ffa",
+            ),
+        ),
+        (
+            "job",
+            job,
+            "014a0002010000000300000000000000040000000000000005006530207800000001000000078313b97d",
+        ),
+        ("stream mark", mark, "015300000000000000112d275e09"),
+    ]
+}
+
+#[test]
+fn records_have_their_golden_bytes() {
+    for (name, record, golden) in golden_records() {
+        assert_eq!(hex(&record), golden, "{name}: spools on disk have the other bytes");
+    }
+}
+
+#[test]
+fn records_are_read_back() {
+    let recipients = small_recipients();
+    let envelope = small_envelope(recipients.as_recipients());
+    let record = encoded(&envelope);
+    let read = Envelope::decode(&record).unwrap();
+    assert_eq!(read, envelope);
+    let names: Vec<_> = read.recipients.iter().map(|to| to.mailbox).collect();
+    assert_eq!(names, ["b@y", "c@z"]);
+    assert_eq!(read.recipients.iter().next().unwrap().orcpt, Some("rfc822;b"));
+    let mut record = Vec::new();
+    small_job().encode(&mut record).unwrap();
+    assert_eq!(Job::decode(&record), Ok(small_job()));
+    assert_eq!(Job::decode(&record).unwrap().recipients.iter().collect::<Vec<_>>(), [1, 7]);
+    let mut record = Vec::new();
+    StreamMark { started_ms: 9 }.encode(&mut record);
+    assert_eq!(record.len(), STREAM_MARK_LEN);
+    assert_eq!(StreamMark::decode(&record), Ok(StreamMark { started_ms: 9 }));
+}
+
+#[test]
+fn a_fresh_job_names_every_recipient() {
+    let mut record = Vec::new();
+    Job::fresh(7, 3).encode(&mut record).unwrap();
+    let job = Job::decode(&record).unwrap();
+    assert_eq!(job.recipients.iter().collect::<Vec<_>>(), [0, 1, 2]);
+    assert_eq!((job.number, job.attempts, job.due_ms), (0, 0, 7));
+}
+
+#[test]
+fn every_flipped_bit_and_every_cut_is_refused() {
+    for (name, record, _) in golden_records() {
+        for place in 0..record.len() {
+            for bit in 0..8 {
+                let mut bad = record.clone();
+                bad[place] ^= 1 << bit;
+                assert!(probe(&bad).is_err(), "{name}: bit {bit} of byte {place}");
+            }
+            assert!(probe(&record[..place]).is_err(), "{name}: cut at {place}");
+        }
+        let mut longer = record.clone();
+        longer.push(0);
+        assert!(probe(&longer).is_err(), "{name}: one byte more");
+    }
+}
+
+/// Records whose CRC is right and whose content is not.
+#[test]
+fn sealed_nonsense_is_refused() {
+    let seal = |mut bytes: Vec<u8>| {
+        let crc = crc32fast::hash(&bytes);
+        bytes.extend_from_slice(&crc.to_be_bytes());
+        bytes
+    };
+    let recipients = small_recipients();
+    let good = encoded(&small_envelope(recipients.as_recipients()));
+    let with = |place: usize, value: u8| {
+        let mut bytes = good[..good.len() - 4].to_vec();
+        bytes[place] = value;
+        seal(bytes)
+    };
+    for (name, record, fault) in [
+        ("empty", vec![], RecordFault::TooShort),
+        ("another version", with(0, 2), RecordFault::Version(2)),
+        ("another kind", seal(vec![1, b'X', 0]), RecordFault::Kind(b'X')),
+        ("unknown flags", with(10, 0xff), RecordFault::Value("flags")),
+        ("unknown body type", with(11, 3), RecordFault::Value("body type")),
+        ("unknown ret", with(12, 9), RecordFault::Value("ret")),
+        ("unknown family", with(37, 5), RecordFault::Value("address family")),
+        ("not UTF-8", with(46, 0xff), RecordFault::NotUtf8),
+        ("text past the end", with(44, 0x7f), RecordFault::Truncated),
+        (
+            "half an index",
+            seal({
+                let mut record = Vec::new();
+                small_job().encode(&mut record).unwrap();
+                record.truncate(record.len() - 6);
+                record
+            }),
+            RecordFault::Value("recipient indexes"),
+        ),
+    ] {
+        assert_eq!(probe(&record).map(|_| ()), Err(fault), "{name}");
+    }
+}
+
+#[test]
+fn what_does_not_fit_is_refused_when_written() {
+    let long = "x".repeat(0x1_0000);
+    let mut buffer = RecipientsBuf::default();
+    let refused = buffer.push(&Recipient { mailbox: &long, notify: 0, orcpt: None });
+    assert_eq!(refused, Err(RecordFault::TooLong("mailbox")));
+    assert!(buffer.is_empty());
+    assert_eq!(buffer.as_recipients(), Recipients::default(), "nothing of it stays");
+    let envelope = Envelope { helo: &long, ..small_envelope(Recipients::default()) };
+    assert_eq!(envelope.encode(&mut Vec::new()), Err(RecordFault::TooLong("helo")));
+}
+
+fn some_text() -> impl Strategy<Value = Option<String>> {
+    proptest::option::of("\\PC{0,80}")
+}
+
+proptest! {
+    #[test]
+    fn any_bytes_are_read_without_panic(bytes in proptest::collection::vec(any::<u8>(), 0..400)) {
+        let _ = probe(&bytes);
+        // With a sound outer form, so that the fields are reached.
+        for kind in *b"EJS" {
+            let mut record = vec![1, kind];
+            record.extend_from_slice(&bytes);
+            record.extend_from_slice(&crc32fast::hash(&record).to_be_bytes());
+            if let Ok(Probed::Envelope(envelope)) = probe(&record) {
+                prop_assert_eq!(encoded(&envelope), record);
+            }
+        }
+    }
+
+    #[test]
+    fn any_envelope_is_read_back(
+        received_ms: u64,
+        texts in proptest::array::uniform5(some_text()),
+        flags: (bool, bool),
+        declared_bytes: Option<u64>,
+        sum: (u64, u32, u32),
+        peer: (std::net::IpAddr, u16),
+        trace in proptest::collection::vec(any::<u8>(), 0..300),
+        mailboxes in proptest::collection::vec(("\\PC{1,60}", 0u8..16, some_text()), 0..20),
+    ) {
+        let mut buffer = RecipientsBuf::default();
+        for (mailbox, notify, orcpt) in &mailboxes {
+            buffer.push(&Recipient { mailbox, notify: *notify, orcpt: orcpt.as_deref() }).unwrap();
+        }
+        let [sender, envid, auth, message_id, tls] = &texts;
+        let envelope = Envelope {
+            received_ms,
+            sender: sender.as_deref(),
+            smtputf8: flags.0,
+            requiretls: flags.1,
+            envid: envid.as_deref(),
+            auth: auth.as_deref(),
+            declared_bytes,
+            body: BodySum { bytes: sum.0, chunks: sum.1, crc32: sum.2 },
+            peer: peer.into(),
+            tls: tls.as_deref().map(|text| Tls { version: text, cipher: text }),
+            message_id: message_id.as_deref(),
+            trace: &trace,
+            ..small_envelope(buffer.as_recipients())
+        };
+        let record = encoded(&envelope);
+        let read = Envelope::decode(&record).unwrap();
+        prop_assert_eq!(read, envelope);
+        let names: Vec<_> = read.recipients.iter().map(|to| to.mailbox).collect();
+        let sent: Vec<_> = mailboxes.iter().map(|(mailbox, ..)| mailbox.as_str()).collect();
+        prop_assert_eq!(names, sent);
+    }
+}

@@ -1,0 +1,132 @@
+//! Opening a spool: what is refused, by name and with a remedy, and what is completed.
+
+mod queue_desk;
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+
+use queue_desk::Desk;
+use queue_desk::NOW_MS;
+use ringpost::queue::Access;
+use ringpost::queue::Spool;
+use ringpost::queue::SpoolFault;
+use ringpost::queue::SpoolOptions;
+
+fn options(path: &Path, partitions: Option<u8>) -> SpoolOptions {
+    SpoolOptions {
+        partitions,
+        partitions_new: 2,
+        memory_bytes: 8 << 20,
+        ..SpoolOptions::new(path, NOW_MS)
+    }
+}
+
+fn fault_of(options: SpoolOptions) -> SpoolFault {
+    let Err(fault) = Spool::open(options) else { panic!("the spool opened") };
+    assert!(!fault.to_string().is_empty() && !fault.remedy().is_empty());
+    fault
+}
+
+#[test]
+fn a_spool_is_made_once_and_keeps_its_partitions() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("deep/spool");
+    assert_eq!(Spool::open(options(&path, None)).unwrap().partitions().len(), 2);
+    assert_eq!(Spool::open(options(&path, Some(2))).unwrap().partitions().len(), 2);
+    let mode = fs::metadata(&path).unwrap().permissions().mode() & 0o777;
+    assert_eq!(mode, 0o700);
+    let fault = fault_of(options(&path, Some(3)));
+    assert!(matches!(fault, SpoolFault::PartitionCount { has: 2, asked: 3, .. }), "{fault}");
+}
+
+#[test]
+fn what_stands_in_the_way_is_named() {
+    type Spoil = fn(&Path);
+    let rows: [(&str, Spoil, &str); 7] = [
+        ("newer format", |p| put(p, r#"{"format":99,"future":true}"#), "format 99"),
+        ("no JSON", |p| put(p, "garbage"), "ringpost.json"),
+        ("no text", |p| fs::write(p.join("ringpost.json"), [0xff]).unwrap(), "not text"),
+        ("no partitions", |p| put(p, r#"{"format":1,"partitions":0,"created_ms":1}"#), "0 is no"),
+        ("too many", |p| put(p, r#"{"format":1,"partitions":65,"created_ms":1}"#), "65 is no"),
+        ("missing partition", |p| fs::remove_dir_all(p.join("p01")).unwrap(), "p01"),
+        (
+            "others may write",
+            |p| fs::set_permissions(p, fs::Permissions::from_mode(0o777)).unwrap(),
+            "mode 0777",
+        ),
+    ];
+    for (name, spoil, said) in rows {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("spool");
+        drop(Spool::open(options(&path, None)).unwrap());
+        spoil(&path);
+        let fault = fault_of(options(&path, None));
+        assert!(fault.to_string().contains(said), "{name}: {fault}");
+    }
+    let folder = tempfile::tempdir().unwrap();
+    for asked in [0, 65] {
+        let fault = fault_of(options(&folder.path().join("none"), Some(asked)));
+        assert!(matches!(fault, SpoolFault::PartitionRange { .. }), "{fault}");
+    }
+    fs::write(folder.path().join("file"), "").unwrap();
+    let fault = fault_of(options(&folder.path().join("file"), None));
+    assert!(matches!(fault, SpoolFault::Io { .. }), "{fault}");
+}
+
+fn put(path: &Path, text: &str) {
+    fs::write(path.join("ringpost.json"), text).unwrap();
+}
+
+#[test]
+fn one_process_at_a_time_and_the_fault_names_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let desk = Desk::open(folder.path());
+    let fault = fault_of(options(folder.path(), None));
+    let SpoolFault::Locked { pid, .. } = &fault else { panic!("{fault}") };
+    assert_eq!(*pid, Some(std::process::id()));
+    assert!(fault.remedy().contains(&std::process::id().to_string()));
+    desk.close();
+    Spool::open(options(folder.path(), None)).expect("the lock went with the spool");
+}
+
+#[test]
+fn looking_makes_nothing_and_needs_no_lock() {
+    let folder = tempfile::tempdir().unwrap();
+    let look = |path: &Path| SpoolOptions { access: Access::Inspect, ..options(path, None) };
+    let fault = fault_of(look(&folder.path().join("none")));
+    assert!(matches!(fault, SpoolFault::NoSpool { .. }), "{fault}");
+    assert!(!folder.path().join("none").exists());
+    let desk = Desk::open(folder.path());
+    desk.stored(b"one");
+    let spool = Spool::open(look(folder.path())).expect("a second one may look");
+    assert_eq!(spool.partitions()[0].messages(), 1);
+}
+
+#[test]
+fn a_spool_half_made_is_completed() {
+    type Undo = fn(&Path);
+    let rows: [(&str, Undo); 3] = [
+        ("before the meta", |p| fs::remove_file(p.join("ringpost.json")).unwrap()),
+        ("before the second partition", |p| {
+            fs::remove_file(p.join("ringpost.json")).unwrap();
+            fs::remove_dir_all(p.join("p01")).unwrap();
+        }),
+        ("with an empty partition folder", |p| {
+            fs::remove_file(p.join("ringpost.json")).unwrap();
+            fs::remove_dir_all(p.join("p01")).unwrap();
+            fs::create_dir(p.join("p01")).unwrap();
+        }),
+    ];
+    for (name, undo) in rows {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("spool");
+        let desk = Desk::with(options(&path, Some(2)));
+        desk.stored(b"kept");
+        desk.close();
+        undo(&path);
+        let spool = Spool::open(options(&path, None)).unwrap_or_else(|e| panic!("{name}: {e}"));
+        assert_eq!(spool.partitions().len(), 2, "{name}");
+        assert_eq!(spool.partitions()[0].messages(), 1, "{name}: mail that was there stays");
+    }
+}

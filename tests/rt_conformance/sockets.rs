@@ -1,0 +1,282 @@
+//! Listening and connecting.
+
+use std::cell::Cell;
+use std::io::Read;
+use std::net::SocketAddr;
+use std::net::TcpListener;
+use std::net::TcpStream;
+use std::rc::Rc;
+use std::thread;
+use std::time::Duration;
+
+use ringpost::rt;
+use ringpost::rt::IoFault;
+use ringpost::rt::ListenSpec;
+use ringpost::rt::Listener;
+use ringpost::rt::Stream;
+use ringpost::rt::task;
+use ringpost::rt::timer;
+
+use crate::LONG;
+use crate::LOOPBACK;
+use crate::check_child;
+use crate::listen;
+use crate::on_shard;
+use crate::pair;
+use crate::poll_and_drop;
+use crate::set_limit;
+use crate::shard_alone;
+
+/// glommio's accept is a ring operation: dropped, it takes a connection with it.
+#[test]
+fn a_dropped_accept_loses_no_connection() {
+    const CLIENTS: usize = 300;
+    on_shard(|| async {
+        let listener = Rc::new(Listener::bind(listen()).expect("bound"));
+        let address = listener.local().expect("bound to an address");
+        let clients = thread::spawn(move || {
+            let greeted = |number: usize| {
+                if number.is_multiple_of(3) {
+                    thread::sleep(Duration::from_micros(700));
+                }
+                let mut client = TcpStream::connect(address).expect("connected");
+                client.set_read_timeout(Some(LONG)).expect("a limit");
+                let mut greeting = [0; 2];
+                client.read_exact(&mut greeting).map(|()| greeting == *b"hi").unwrap_or(false)
+            };
+            (0..CLIENTS).filter(|number| greeted(*number)).count()
+        });
+        let (mut served, mut dropped, start) = (0, 0, timer::now());
+        while served < CLIENTS && start.elapsed() < LONG {
+            let mut next = poll_and_drop(listener.accept()).await;
+            if next.is_none() {
+                let limit = Duration::from_micros(300);
+                next = timer::timeout(limit, listener.accept()).await.ok();
+            }
+            match next {
+                Some(accepted) => {
+                    let (mut stream, _) = accepted.expect("accepted");
+                    stream.write(b"hi".to_vec()).await.0.expect("sent");
+                    served += 1;
+                }
+                None => dropped += 1,
+            }
+        }
+        assert_eq!(served, CLIENTS, "connections were lost");
+        assert_eq!(clients.join().expect("the clients end"), CLIENTS);
+        assert!(dropped > 20, "{dropped} accepts were dropped, which proves little");
+    });
+}
+
+/// The kernel resets what waits in a listening socket that is shut down or closed.
+#[test]
+fn stopping_hands_out_what_was_queued() {
+    on_shard(|| async {
+        let listener = Listener::bind(listen()).expect("bound");
+        let address = listener.local().expect("bound to an address");
+        let mut clients: Vec<_> =
+            (0..20).map(|_| TcpStream::connect(address).expect("connected")).collect();
+        listener.stop();
+        listener.stop();
+        for _ in 0..20 {
+            let (mut stream, _) = listener.accept().await.expect("queued before the stop");
+            stream.write(b"x".to_vec()).await.0.expect("sent");
+        }
+        assert_eq!(listener.accept().await.err(), Some(IoFault::Stopped));
+        assert_eq!(listener.accept().await.err(), Some(IoFault::Stopped));
+        for client in &mut clients {
+            client.set_read_timeout(Some(LONG)).expect("a limit");
+            assert_eq!(client.read(&mut [0]).expect("not reset"), 1);
+        }
+        let late = rt::connect(address, None, LONG).await.err();
+        assert_eq!(late, Some(IoFault::Refused), "nobody listens any more");
+    });
+}
+
+#[test]
+fn stopping_ends_an_accept_that_waits() {
+    on_shard(|| async {
+        let listener = Rc::new(Listener::bind(listen()).expect("bound"));
+        let stopped = Rc::new(Cell::new(None));
+        let (accepting, telling) = (Rc::clone(&listener), Rc::clone(&stopped));
+        task::spawn(async move { telling.set(accepting.accept().await.err()) });
+        timer::sleep(Duration::from_millis(30)).await;
+        listener.stop();
+        assert_eq!(task::drained(Duration::from_secs(5)).await, 0, "it did not end");
+        assert_eq!(stopped.get(), Some(IoFault::Stopped));
+    });
+}
+
+#[test]
+fn one_of_several_sockets_on_a_port_stops_without_loss() {
+    on_shard(|| async {
+        let first = Listener::bind(listen()).expect("bound");
+        let address = first.local().expect("bound to an address");
+        let second = Listener::bind(ListenSpec { address, ..listen() }).expect("bound as well");
+        let clients: Vec<_> =
+            (0..40).map(|_| TcpStream::connect(address).expect("connected")).collect();
+        first.stop();
+        let mut accepted = Vec::new();
+        while let Ok((stream, _)) = first.accept().await {
+            accepted.push(stream);
+        }
+        let of_first = accepted.len();
+        while accepted.len() < clients.len() {
+            let limit = Duration::from_secs(5);
+            let next = timer::timeout(limit, second.accept()).await.expect("none is lost");
+            accepted.push(next.expect("accepted").0);
+        }
+        assert!(of_first > 0 && of_first < clients.len(), "the kernel spread them: {of_first}");
+        let taken = ListenSpec { address, reuse_port: false, ..listen() };
+        assert_eq!(Listener::bind(taken).err(), Some(IoFault::AddressInUse));
+    });
+}
+
+#[test]
+fn an_inherited_socket_is_listened_on() {
+    on_shard(|| async {
+        let bound = TcpListener::bind(LOOPBACK).expect("bound by somebody else");
+        let address = bound.local_addr().expect("bound to an address");
+        let inherited = Some(bound.into());
+        let listener = Listener::bind(ListenSpec { inherited, ..listen() }).expect("taken over");
+        assert_eq!(listener.local(), Ok(address));
+        let client = rt::connect(address, None, LONG).await.expect("connected");
+        let (_, peer) = listener.accept().await.expect("accepted");
+        assert_eq!(client.local(), Ok(peer));
+    });
+}
+
+#[test]
+fn ipv6_has_a_socket_of_its_own() {
+    on_shard(|| async {
+        let address = "[::]:0".parse().expect("an address");
+        let Ok(listener) = Listener::bind(ListenSpec { address, ..listen() }) else {
+            eprintln!("skipped: this machine has no IPv6");
+            return;
+        };
+        let port = listener.local().expect("bound to an address").port();
+        let (six, four) = (format!("[::1]:{port}"), format!("127.0.0.1:{port}"));
+        let to = |address: String| rt::connect(address.parse().expect("one"), None, LONG);
+        let client = to(six).await.expect("connected");
+        assert_eq!(Ok(listener.accept().await.expect("accepted").1), client.local());
+        assert_eq!(to(four).await.err(), Some(IoFault::Refused));
+    });
+}
+
+#[test]
+fn accepted_sockets_are_closed_on_exec_and_send_at_once() {
+    on_shard(|| async {
+        let (near, far) = pair().await;
+        for (name, stream) in [("connected", &near), ("accepted", &far)] {
+            let fd = descriptor_of(stream);
+            // SAFETY: asks for a flag of an open descriptor.
+            assert_eq!(unsafe { libc::fcntl(fd, libc::F_GETFD) } & libc::FD_CLOEXEC, 1, "{name}");
+            assert_ne!(option_of(stream, libc::IPPROTO_TCP, libc::TCP_NODELAY), 0, "{name}");
+        }
+    });
+}
+
+fn option_of(stream: &Stream, level: i32, option: i32) -> i32 {
+    let (mut value, mut length) = (0_i32, size_of::<i32>() as u32);
+    let place = (&raw mut value).cast();
+    // SAFETY: the descriptor is open; the place has the length that is given.
+    let asked =
+        unsafe { libc::getsockopt(descriptor_of(stream), level, option, place, &mut length) };
+    assert_eq!(asked, 0);
+    value
+}
+
+/// The seam shows no descriptors: found by the address, as `ss` would.
+fn descriptor_of(stream: &Stream) -> i32 {
+    let (local, peer) = (stream.local().expect("bound"), stream.peer().expect("connected"));
+    let is_it = |fd: &i32| {
+        // SAFETY: it may be anything or closed; the socket is forgotten, so nothing is closed.
+        let socket = std::mem::ManuallyDrop::new(unsafe {
+            <TcpStream as std::os::fd::FromRawFd>::from_raw_fd(*fd)
+        });
+        socket.local_addr().ok() == Some(local) && socket.peer_addr().ok() == Some(peer)
+    };
+    (3..20_000).find(is_it).expect("it is among the first descriptors")
+}
+
+#[test]
+fn connecting_says_how_it_went() {
+    on_shard(|| async {
+        let listener = Listener::bind(listen()).expect("bound");
+        let to = listener.local().expect("bound to an address");
+        let here = "127.0.0.77:0".parse().expect("an address");
+        let stream = rt::connect(to, Some(here), LONG).await.expect("connected");
+        let (_, peer) = listener.accept().await.expect("accepted");
+        assert_eq!(peer.ip(), here.ip(), "it comes from where it was told to");
+        assert_eq!(stream.local(), Ok(peer));
+        assert!(!stream.deadline().expired());
+        let portless = option_of(&stream, libc::IPPROTO_IP, libc::IP_BIND_ADDRESS_NO_PORT);
+        assert_eq!(portless, 1, "else 28,000 connections use up a source address");
+
+        let nobody: SocketAddr = {
+            let bound = TcpListener::bind(LOOPBACK).expect("bound");
+            bound.local_addr().expect("bound to an address")
+        };
+        let elsewhere = "192.0.2.1:0".parse().expect("an address");
+        let rows = [
+            ("nobody listens", nobody, None, IoFault::Refused),
+            ("not our address", to, Some(elsewhere), IoFault::AddressNotOurs),
+        ];
+        for (name, to, source, fault) in rows {
+            assert_eq!(rt::connect(to, source, LONG).await.err(), Some(fault), "{name}");
+        }
+    });
+}
+
+/// A full backlog drops what knocks: the one way on loopback to be answered by nobody.
+#[test]
+fn connecting_ends_at_its_limit() {
+    on_shard(|| async {
+        let listener = Listener::bind(ListenSpec { backlog: 1, ..listen() }).expect("bound");
+        let to = listener.local().expect("bound to an address");
+        let limit = Duration::from_millis(200);
+        let mut connected = Vec::new();
+        for _ in 0..8 {
+            let start = timer::now();
+            match rt::connect(to, None, limit).await {
+                Ok(stream) => connected.push(stream),
+                Err(fault) => {
+                    assert_eq!(fault, IoFault::TimedOut);
+                    assert!(start.elapsed() >= limit);
+                    return;
+                }
+            }
+        }
+        panic!("{} connections fit into a backlog of one", connected.len());
+    });
+}
+
+#[test]
+fn without_descriptors_accept_rests_and_recovers() {
+    check_child("no descriptors");
+}
+
+pub(crate) fn child_no_descriptors() {
+    shard_alone(|| async {
+        let listener = Listener::bind(listen()).expect("bound");
+        let address = listener.local().expect("bound to an address");
+        set_limit(libc::RLIMIT_NOFILE, 128);
+        let mut client = TcpStream::connect(address).expect("connected");
+        let mut held = Vec::new();
+        while let Ok(copy) = client.try_clone() {
+            held.push(copy);
+        }
+        let start = timer::now();
+        let mut faults = 0;
+        while start.elapsed() < Duration::from_millis(550) {
+            assert_eq!(listener.accept().await.err(), Some(IoFault::NoFiles));
+            faults += 1;
+        }
+        assert!((2..=7).contains(&faults), "{faults} faults in half a second: no rest, or no end");
+        assert_eq!(rt::connect(address, None, LONG).await.err(), Some(IoFault::NoFiles));
+        held.clear();
+        let (mut stream, _) = listener.accept().await.expect("the connection has waited");
+        stream.write(b"x".to_vec()).await.0.expect("sent");
+        assert_eq!(client.read(&mut [0]).expect("not reset"), 1);
+    });
+}

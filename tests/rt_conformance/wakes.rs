@@ -1,0 +1,144 @@
+//! Doorbells.
+
+use std::cell::Cell;
+use std::collections::VecDeque;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::Mutex;
+use std::sync::PoisonError;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering;
+use std::sync::mpsc;
+use std::thread;
+use std::time::Duration;
+use std::time::Instant;
+
+use ringpost::rt;
+use ringpost::rt::task;
+use ringpost::rt::timer;
+
+use crate::LONG;
+use crate::QUIET;
+use crate::on_shard;
+use crate::shard_alone;
+
+/// More than 32,767 wakers of one task would end the process; a lost one would end the test.
+#[test]
+fn no_ring_of_another_thread_is_lost() {
+    const THREADS: usize = 4;
+    const RINGS: usize = 25_000;
+    for latency in [false, true] {
+        on_shard(move || async move {
+            let (doorbell, mut bell) = rt::doorbell();
+            let pushed = Arc::new(Mutex::new(VecDeque::new()));
+            let ringers: Vec<_> = (0..THREADS)
+                .map(|which| {
+                    let (doorbell, pushed) = (doorbell.clone(), Arc::clone(&pushed));
+                    thread::spawn(move || {
+                        for number in 0..RINGS {
+                            pushed.lock().expect("unpoisoned").push_back((which, number));
+                            doorbell.ring();
+                            if number.is_multiple_of(1000) {
+                                thread::sleep(Duration::from_micros(300));
+                            }
+                        }
+                    })
+                })
+                .collect();
+            let (got, waits) = (Rc::new(Cell::new(0)), Rc::new(Cell::new(0)));
+            let (getting, waiting) = (Rc::clone(&got), Rc::clone(&waits));
+            let pump = async move {
+                while getting.get() < THREADS * RINGS {
+                    bell.wait().await;
+                    waiting.set(waiting.get() + 1);
+                    let taken = std::mem::take(&mut *pushed.lock().expect("unpoisoned"));
+                    getting.set(getting.get() + taken.len());
+                }
+            };
+            if latency {
+                task::spawn_latency(pump)
+            } else {
+                task::spawn(pump)
+            }
+            let left = task::drained(LONG).await;
+            assert_eq!((got.get(), left), (THREADS * RINGS, 0), "{} waits", waits.get());
+            ringers.into_iter().for_each(|ringer| ringer.join().expect("a ringer ends"));
+        });
+    }
+}
+
+/// One ring at a time, so that each must wake a shard that sleeps: the case in which a wake that
+/// falls between "nothing to do" and "asleep" would be lost.
+#[test]
+fn every_ring_wakes_a_sleeping_shard() {
+    on_shard(|| async {
+        let (there, mut bell) = rt::doorbell();
+        let answered = Arc::new(AtomicU64::new(0));
+        let answering = Arc::clone(&answered);
+        let caller = thread::spawn(move || {
+            for number in 1..=5_000 {
+                there.ring();
+                let start = Instant::now();
+                while answered.load(Ordering::Acquire) < number {
+                    assert!(start.elapsed() < LONG, "ring {number} woke nobody");
+                    std::hint::spin_loop();
+                }
+                // Sometimes long enough for the shard to fall asleep, sometimes just not.
+                (0..number % 64 * 50).for_each(|_| std::hint::spin_loop());
+            }
+        });
+        for number in 1..=5_000 {
+            bell.wait().await;
+            answering.store(number, Ordering::Release);
+        }
+        caller.join().expect("the caller ends");
+    });
+}
+
+#[test]
+fn a_ring_interrupts_a_busy_shard() {
+    let _alone = QUIET.write().unwrap_or_else(PoisonError::into_inner);
+    let mut times = shard_alone(|| async {
+        let (doorbell, mut bell) = rt::doorbell();
+        let (answer, answers) = mpsc::channel();
+        let done = Arc::new(AtomicBool::new(false));
+        for _ in 0..2 {
+            let done = Arc::clone(&done);
+            task::spawn(async move {
+                while !done.load(Ordering::Relaxed) {
+                    let start = timer::now();
+                    while start.elapsed() < Duration::from_micros(100) {}
+                    task::yield_if_needed().await;
+                }
+            });
+        }
+        let ringing = Arc::clone(&done);
+        let caller = thread::spawn(move || {
+            let mut times = Vec::new();
+            for _ in 0..100 {
+                let start = Instant::now();
+                doorbell.ring();
+                answers.recv_timeout(LONG).expect("an answer");
+                times.push(start.elapsed());
+                thread::sleep(Duration::from_millis(1));
+            }
+            ringing.store(true, Ordering::Relaxed);
+            doorbell.ring();
+            times
+        });
+        let ended = Arc::clone(&done);
+        task::spawn_latency(async move {
+            while !ended.load(Ordering::Relaxed) {
+                bell.wait().await;
+                // The caller is gone after its last ring.
+                let _ = answer.send(());
+            }
+        });
+        assert_eq!(task::drained(LONG).await, 0);
+        caller.join().expect("the caller ends")
+    });
+    times.sort();
+    println!("a busy shard answered within {:?} (median), {:?} (p99)", times[50], times[98]);
+    assert!(times[50] < Duration::from_millis(4), "the median is {:?}", times[50]);
+}

@@ -1,0 +1,364 @@
+//! What scenario tests share: the real binary on ephemeral ports, a plain SMTP client, a ledger.
+//!
+//! Each test file uses its own part of this, so what one leaves unused is no fault.
+#![allow(dead_code)]
+
+use std::collections::HashMap;
+use std::fs;
+use std::io::BufRead;
+use std::io::BufReader;
+use std::io::Read;
+use std::io::Write;
+use std::net::SocketAddr;
+use std::net::TcpStream;
+use std::path::Path;
+use std::path::PathBuf;
+use std::process::Child;
+use std::process::Command;
+use std::process::ExitStatus;
+use std::process::Stdio;
+use std::sync::Arc;
+use std::sync::Mutex;
+use std::sync::mpsc;
+use std::thread;
+use std::time::Duration;
+use std::time::Instant;
+
+/// How long a healthy server may take for anything a test waits for.
+pub const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A server of one's own: the built binary, loopback, ports of the kernel's choice.
+pub struct Server {
+    pub child: Child,
+    pub folder: PathBuf,
+    pub smtp: Vec<SocketAddr>,
+    pub log: Arc<Mutex<Vec<String>>>,
+}
+
+/// What differs from test to test.
+#[derive(Clone, Default)]
+pub struct Setup {
+    /// Config text behind the standard part.
+    pub config: String,
+    /// Replaces the standard `[[listener]]`.
+    pub listeners: Option<String>,
+    pub environment: Vec<(String, String)>,
+    pub spool: Option<PathBuf>,
+    /// Put in front of the command line, such as `strace ...`.
+    pub wrapper: Vec<String>,
+}
+
+pub const LISTENER: &str = "[[listener]]\naddress = \"127.0.0.1:0\"\n";
+
+impl Server {
+    /// Starts and waits until it listens; panics with its log when it does not.
+    pub fn start(folder: &Path, setup: &Setup) -> Server {
+        match Server::try_start(folder, setup) {
+            Ok(server) => server,
+            Err(log) => panic!("the server did not start:\n{log}"),
+        }
+    }
+
+    pub fn try_start(folder: &Path, setup: &Setup) -> Result<Server, String> {
+        let spool = setup.spool.clone().unwrap_or_else(|| folder.join("spool"));
+        let config = folder.join("ringpost.toml");
+        let text = format!(
+            "[server]\nhostname = \"mx.ringpost.test\"\nspool = {spool:?}\n\
+             [log]\nformat = \"json\"\n[control]\nhttp = \"off\"\n{}\n{}\n",
+            setup.listeners.as_deref().unwrap_or(LISTENER),
+            setup.config,
+        );
+        fs::write(&config, text).expect("the test folder is writable");
+        let binary = env!("CARGO_BIN_EXE_ringpost").to_string();
+        let mut words = setup.wrapper.clone();
+        words.push(binary);
+        let mut child = Command::new(&words[0])
+            .args(&words[1..])
+            .arg("serve")
+            .arg("--config")
+            .arg(&config)
+            .envs(setup.environment.clone())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the binary runs");
+        let log = Arc::new(Mutex::new(Vec::new()));
+        let (started, starting) = mpsc::channel();
+        let out = child.stdout.take().expect("stdout is piped");
+        let err = child.stderr.take().expect("stderr is piped");
+        follow(out, Arc::clone(&log), Some(started));
+        follow(err, Arc::clone(&log), None);
+        let mut smtp = Vec::new();
+        loop {
+            match starting.recv_timeout(PATIENCE) {
+                Ok(Line::Listening(address)) => smtp.push(address),
+                Ok(Line::Started) => break,
+                Err(_) => {
+                    // It ended or hangs; what it said is the finding, its status is not.
+                    let _ = child.kill();
+                    let _ = child.wait();
+                    thread::sleep(Duration::from_millis(100));
+                    return Err(log.lock().expect("no reader panics").join("\n"));
+                }
+            }
+        }
+        Ok(Server { child, folder: folder.to_path_buf(), smtp, log })
+    }
+
+    pub fn address(&self) -> SocketAddr {
+        self.smtp[0]
+    }
+
+    pub fn connect(&self) -> Client {
+        Client::connect(self.address()).expect("a listening server takes connections")
+    }
+
+    pub fn kill(&mut self) {
+        self.child.kill().expect("it runs");
+        self.child.wait().expect("it was started here");
+    }
+
+    pub fn signal(&self, signal: &str) {
+        let pid = self.child.id().to_string();
+        let done = Command::new("kill").args(["-s", signal, &pid]).status();
+        assert!(done.expect("kill(1) exists").success());
+    }
+
+    /// Waits until it has ended by itself.
+    pub fn wait(&mut self, patience: Duration) -> ExitStatus {
+        let end = Instant::now() + patience;
+        loop {
+            if let Some(status) = self.child.try_wait().expect("it was started here") {
+                return status;
+            }
+            assert!(Instant::now() < end, "the server does not end:\n{}", self.log_text());
+            thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    pub fn log_text(&self) -> String {
+        self.log.lock().expect("no reader panics").join("\n")
+    }
+
+    /// Waits until a log line holds the text.
+    pub fn wait_for_log(&self, text: &str) -> String {
+        let end = Instant::now() + PATIENCE;
+        loop {
+            let found = {
+                let log = self.log.lock().expect("no reader panics");
+                log.iter().find(|line| line.contains(text)).cloned()
+            };
+            if let Some(line) = found {
+                return line;
+            }
+            assert!(Instant::now() < end, "no `{text}` in:\n{}", self.log_text());
+            thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    /// Resident memory in bytes.
+    pub fn rss(&self) -> u64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.child.id()));
+        let status = status.expect("it runs");
+        let line = status.lines().find(|line| line.starts_with("VmRSS")).expect("a VmRSS line");
+        let kib: u64 = line.split_whitespace().nth(1).and_then(|n| n.parse().ok()).expect("KiB");
+        kib * 1024
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // It may have ended already; either way it is gone afterwards.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+enum Line {
+    Listening(SocketAddr),
+    Started,
+}
+
+fn follow(
+    stream: impl Read + Send + 'static,
+    log: Arc<Mutex<Vec<String>>>,
+    started: Option<mpsc::Sender<Line>>,
+) {
+    thread::spawn(move || {
+        for line in BufReader::new(stream).lines() {
+            let Ok(line) = line else { return };
+            if let Some(started) = &started
+                && let Ok(event) = serde_json::from_str::<serde_json::Value>(&line)
+            {
+                // A test that no longer waits has its answer.
+                let _ = match event["event"].as_str() {
+                    Some("listening") => {
+                        let address = event["address"].as_str().unwrap_or_default();
+                        address.parse().map(|at| started.send(Line::Listening(at))).is_ok()
+                    }
+                    Some("started") => started.send(Line::Started).is_ok(),
+                    _ => true,
+                };
+            }
+            log.lock().expect("no reader panics").push(line);
+        }
+    });
+}
+
+/// A client that sends what it is told and reads what comes.
+pub struct Client {
+    pub stream: TcpStream,
+    buffer: Vec<u8>,
+}
+
+/// A reply: its code, and all its lines.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reply {
+    pub code: u16,
+    pub text: String,
+}
+
+impl Client {
+    pub fn connect(address: SocketAddr) -> std::io::Result<Client> {
+        let stream = TcpStream::connect(address)?;
+        stream.set_read_timeout(Some(PATIENCE))?;
+        stream.set_write_timeout(Some(PATIENCE))?;
+        stream.set_nodelay(true)?;
+        Ok(Client { stream, buffer: Vec::new() })
+    }
+
+    pub fn send(&mut self, bytes: &[u8]) -> std::io::Result<()> {
+        self.stream.write_all(bytes)
+    }
+
+    /// The next whole reply, or why there is none.
+    pub fn reply(&mut self) -> std::io::Result<Reply> {
+        let mut text = String::new();
+        loop {
+            let line = self.line()?;
+            text.push_str(&line);
+            text.push('\n');
+            if line.as_bytes().get(3) != Some(&b'-') {
+                let code = line.get(..3).and_then(|code| code.parse().ok()).unwrap_or(0);
+                return Ok(Reply { code, text });
+            }
+        }
+    }
+
+    fn line(&mut self) -> std::io::Result<String> {
+        loop {
+            if let Some(end) = self.buffer.windows(2).position(|pair| pair == b"\r\n") {
+                let line = String::from_utf8_lossy(&self.buffer[..end]).into_owned();
+                self.buffer.drain(..end + 2);
+                return Ok(line);
+            }
+            let mut fresh = [0; 4096];
+            let count = self.stream.read(&mut fresh)?;
+            if count == 0 {
+                return Err(std::io::ErrorKind::UnexpectedEof.into());
+            }
+            self.buffer.extend_from_slice(&fresh[..count]);
+        }
+    }
+
+    /// Sends a command line and reads its reply.
+    pub fn ask(&mut self, command: &str) -> std::io::Result<Reply> {
+        self.send(format!("{command}\r\n").as_bytes())?;
+        self.reply()
+    }
+
+    /// As `ask`, and it has to be that code.
+    pub fn expect(&mut self, command: &str, code: u16) -> Reply {
+        let reply = self.ask(command).unwrap_or_else(|fault| panic!("{command}: {fault}"));
+        assert_eq!(reply.code, code, "{command}: {}", reply.text);
+        reply
+    }
+
+    /// Reads the greeting and says EHLO.
+    pub fn greet(&mut self) -> std::io::Result<()> {
+        self.reply()?;
+        self.ask("EHLO client.ringpost.test")?;
+        Ok(())
+    }
+
+    /// A whole transaction by DATA; the reply is the one to the body or the first refusal.
+    pub fn submit(&mut self, from: &str, to: &str, body: &[u8]) -> std::io::Result<Reply> {
+        let commands =
+            [(format!("MAIL FROM:<{from}>"), 250), (format!("RCPT TO:<{to}>"), 250), ("DATA".into(), 354)];
+        for (command, code) in commands {
+            let reply = self.ask(&command)?;
+            if reply.code != code {
+                return Ok(reply);
+            }
+        }
+        self.send(&stuffed(body))?;
+        self.reply()
+    }
+}
+
+/// The body as DATA carries it, with its end.
+pub fn stuffed(body: &[u8]) -> Vec<u8> {
+    let mut wire = Vec::with_capacity(body.len() + 64);
+    for line in body.split_inclusive(|byte| *byte == b'\n') {
+        if line.starts_with(b".") {
+            wire.push(b'.');
+        }
+        wire.extend_from_slice(line);
+    }
+    if !wire.is_empty() && !wire.ends_with(b"\r\n") {
+        wire.extend_from_slice(b"\r\n");
+    }
+    wire.extend_from_slice(b".\r\n");
+    wire
+}
+
+/// A message whose every byte follows from its number, so that an alien shows.
+pub fn numbered_body(number: u64, bytes: usize) -> Vec<u8> {
+    let mut body = format!(
+        "From: <sender@ringpost.test>\r\nMessage-ID: <{number}@ledger.test>\r\n\
+         Subject: number {number}\r\n\r\n"
+    )
+    .into_bytes();
+    let mut state = number.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
+    while body.len() < bytes {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        body.extend_from_slice(format!("{state:016x}{:048x}\r\n", number).as_bytes());
+    }
+    body
+}
+
+/// What became of each message, as its sender saw it. Lives outside what a fault can touch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fate {
+    Sent,
+    Acknowledged,
+    Refused(u16),
+}
+
+#[derive(Default)]
+pub struct Ledger {
+    pub fates: Mutex<HashMap<u64, (Fate, usize)>>,
+}
+
+impl Ledger {
+    pub fn note(&self, number: u64, fate: Fate, bytes: usize) {
+        self.fates.lock().expect("no writer panics").insert(number, (fate, bytes));
+    }
+
+    pub fn acknowledged(&self) -> usize {
+        let fates = self.fates.lock().expect("no writer panics");
+        fates.values().filter(|(fate, _)| *fate == Fate::Acknowledged).count()
+    }
+}
+
+/// Whether the test may mount, and so on. Says so when not.
+pub fn is_root(purpose: &str) -> bool {
+    let uid = Command::new("id").arg("-u").output().map(|out| out.stdout).unwrap_or_default();
+    let root = uid.starts_with(b"0\n");
+    if !root {
+        println!("SKIPPED: {purpose} needs root");
+    }
+    root
+}

@@ -1,0 +1,243 @@
+//! An authority, certificates of its own, and a client to talk to, all in memory.
+
+use std::fs;
+use std::io::Read;
+use std::io::Write;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use rcgen::BasicConstraints;
+use rcgen::CertificateParams;
+use rcgen::CertifiedIssuer;
+use rcgen::DnType;
+use rcgen::IsCa;
+use rcgen::KeyPair;
+use rcgen::SignatureAlgorithm;
+use ringpost::net::ClientCertificates;
+use ringpost::net::MinVersion;
+use ringpost::net::TlsFault;
+use ringpost::net::TlsServer;
+use ringpost::net::TlsSession;
+use ringpost::net::TlsSettings;
+use ringpost::net::tls::provider;
+use rustls::ClientConfig;
+use rustls::ClientConnection;
+use rustls::RootCertStore;
+use rustls::SupportedProtocolVersion;
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::PrivateKeyDer;
+use rustls::pki_types::ServerName;
+use rustls::pki_types::pem::PemObject;
+use tempfile::TempDir;
+
+/// 2027-01-01, so that tests do not depend on the day. Certificates are valid around it and now.
+pub const NOW_MS: u64 = 1_798_761_600_000;
+
+pub struct Authority(CertifiedIssuer<'static, KeyPair>);
+
+impl Authority {
+    pub fn new(name: &str) -> Authority {
+        let mut params = CertificateParams::new(vec![]).expect("no names are good names");
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.distinguished_name.push(DnType::CommonName, name);
+        let key = KeyPair::generate().expect("a key");
+        Authority(CertifiedIssuer::self_signed(params, key).expect("an authority"))
+    }
+
+    pub fn pem(&self) -> String {
+        self.0.pem()
+    }
+
+    /// PEM of a certificate for `names` and of its key.
+    pub fn issue(&self, names: &[&str]) -> (String, String) {
+        self.issue_as(names, &rcgen::PKCS_ECDSA_P256_SHA256, |_| {})
+    }
+
+    pub fn issue_as(
+        &self,
+        names: &[&str],
+        algorithm: &'static SignatureAlgorithm,
+        change: impl FnOnce(&mut CertificateParams),
+    ) -> (String, String) {
+        let names: Vec<String> = names.iter().map(|name| name.to_string()).collect();
+        let mut params = CertificateParams::new(names).expect("the names are good");
+        params.distinguished_name = rcgen::DistinguishedName::new();
+        params.distinguished_name.push(DnType::CommonName, "the subject");
+        change(&mut params);
+        let key = KeyPair::generate_for(algorithm).expect("a key");
+        let certificate = params.signed_by(&key, &*self.0).expect("a certificate");
+        (certificate.pem(), key.serialize_pem())
+    }
+}
+
+/// Files of one test.
+pub struct Folder(pub TempDir);
+
+impl Folder {
+    pub fn new() -> Folder {
+        Folder(tempfile::tempdir().expect("a temporary folder"))
+    }
+
+    pub fn path(&self) -> &Path {
+        self.0.path()
+    }
+
+    pub fn write(&self, name: &str, text: &str) -> PathBuf {
+        let path = self.path().join(name);
+        fs::write(&path, text).expect("the file is written");
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).expect("its mode is set");
+        path
+    }
+
+    /// Writes a pair of PEM texts under `name`.
+    pub fn pair(&self, name: &str, (certificate, key): &(String, String)) -> (PathBuf, PathBuf) {
+        (self.write(&format!("{name}.crt"), certificate), self.write(&format!("{name}.key"), key))
+    }
+}
+
+pub fn settings(certificates: Vec<(PathBuf, PathBuf)>) -> TlsSettings {
+    TlsSettings {
+        certificates,
+        min_version: MinVersion::Tls12,
+        tickets: true,
+        client_certificates: ClientCertificates::None,
+        client_ca: None,
+    }
+}
+
+/// A server for `mail.ours.test`, and the authority that vouches for it.
+pub struct Ours {
+    pub server: Arc<TlsServer>,
+    pub authority: Authority,
+    pub folder: Folder,
+}
+
+impl Ours {
+    pub fn new() -> Ours {
+        Ours::with(|_, _| {})
+    }
+
+    pub fn with(change: impl FnOnce(&mut TlsSettings, &Folder)) -> Ours {
+        let authority = Authority::new("Authority of ours");
+        let folder = Folder::new();
+        let pair = folder.pair("mail", &authority.issue(&["mail.ours.test"]));
+        let mut settings = settings(vec![pair]);
+        change(&mut settings, &folder);
+        let server = TlsServer::build(&settings, NOW_MS).expect("the settings are good");
+        Ours { server, authority, folder }
+    }
+
+    pub fn client(&self, versions: &[&'static SupportedProtocolVersion]) -> ClientConnection {
+        connect(Arc::new(client_config(&self.authority, versions, None)), "mail.ours.test")
+    }
+}
+
+pub fn client_config(
+    trusted: &Authority,
+    versions: &[&'static SupportedProtocolVersion],
+    identity: Option<(String, String)>,
+) -> ClientConfig {
+    let mut roots = RootCertStore::empty();
+    roots.add(certificate_of(&trusted.pem())).expect("a root");
+    let builder = ClientConfig::builder_with_provider(Arc::new(provider()))
+        .with_protocol_versions(versions)
+        .expect("the versions are known")
+        .with_root_certificates(roots);
+    match identity {
+        None => builder.with_no_client_auth(),
+        Some((certificate, key)) => {
+            let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).expect("a key");
+            builder.with_client_auth_cert(vec![certificate_of(&certificate)], key).expect("a pair")
+        }
+    }
+}
+
+pub fn certificate_of(pem: &str) -> CertificateDer<'static> {
+    CertificateDer::from_pem_slice(pem.as_bytes()).expect("a certificate")
+}
+
+pub fn connect(config: Arc<ClientConfig>, name: &str) -> ClientConnection {
+    let name = ServerName::try_from(name.to_owned()).expect("a server name");
+    ClientConnection::new(config, name).expect("a client")
+}
+
+/// All that the client has to send now.
+pub fn spoken(client: &mut ClientConnection) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    while client.wants_write() {
+        client.write_tls(&mut bytes).expect("a Vec takes every write");
+    }
+    bytes
+}
+
+/// Lets the client hear `bytes`; what it makes of them is in its reader.
+pub fn hear(client: &mut ClientConnection, mut bytes: &[u8]) -> Result<(), rustls::Error> {
+    while !bytes.is_empty() {
+        client.read_tls(&mut bytes).expect("a slice is readable");
+        client.process_new_packets()?;
+    }
+    Ok(())
+}
+
+pub fn heard(client: &mut ClientConnection) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    match client.reader().read_to_end(&mut bytes) {
+        Ok(_) => {}
+        Err(error) => assert_eq!(error.kind(), std::io::ErrorKind::WouldBlock),
+    }
+    bytes
+}
+
+pub fn tell(client: &mut ClientConnection, mut words: &[u8]) {
+    while !words.is_empty() {
+        let count = client.writer().write(words).expect("the client takes words");
+        assert!(count > 0, "the client's buffer is full");
+        words = &words[count..];
+    }
+}
+
+/// Feeds `bytes` in pieces with `room` bytes of room per call; gives the plaintext.
+pub fn feed(
+    session: &mut TlsSession,
+    bytes: &[u8],
+    (piece, room): (usize, usize),
+    out: &mut Vec<u8>,
+) -> Result<Vec<u8>, TlsFault> {
+    let mut plaintext = Vec::new();
+    let mut space = vec![0; room];
+    for piece in bytes.chunks(piece) {
+        let mut piece = piece.to_vec();
+        let mut at = 0;
+        loop {
+            let absorbed = session.absorb(&mut piece[at..], &mut space, out)?;
+            plaintext.extend_from_slice(&space[..absorbed.produced]);
+            at += absorbed.consumed;
+            if at == piece.len() && absorbed.produced < space.len() {
+                break;
+            }
+        }
+    }
+    Ok(plaintext)
+}
+
+/// Talks until both sides have keys.
+pub fn handshake(
+    session: &mut TlsSession,
+    client: &mut ClientConnection,
+    piece: usize,
+) -> Result<(), TlsFault> {
+    for _ in 0..10 {
+        let mut out = Vec::new();
+        let said = spoken(client);
+        let result = feed(session, &said, (piece, 64 << 10), &mut out);
+        // A client that fails says so in its next alert, which the session hears in this loop.
+        let _ = hear(client, &out);
+        assert_eq!(result?, b"", "nobody has said anything yet");
+        if !session.is_handshaking() && !client.is_handshaking() && !client.wants_write() {
+            return Ok(());
+        }
+    }
+    panic!("the handshake does not end");
+}

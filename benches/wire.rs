@@ -23,8 +23,8 @@ use ringpost::wire::smtp::server::Protocol;
 use ringpost::wire::smtp::server::Server;
 use ringpost::wire::smtp::server::ServerConfig;
 use ringpost::wire::smtp::server::Step;
-use ringpost::wire::smtp::server::Transaction;
 use ringpost::wire::smtp::server::Verdict;
+use ringpost::wire::smtp::transaction::Transaction;
 
 fn body(line_bytes: usize, dotted: bool) -> Vec<u8> {
     let mut body = Vec::with_capacity(1 << 20);
@@ -66,8 +66,18 @@ fn dots(c: &mut Criterion) {
 fn dialogue(c: &mut Criterion) {
     let config = Arc::new(ServerConfig {
         hostname: "mx.example.org".into(),
+        banner: "ESMTP".into(),
         protocol: Protocol::Smtp,
-        ..ServerConfig::default()
+        size_max: 25_000_000,
+        recipients_max: 1000,
+        messages_max: u32::MAX,
+        commands_max: u32::MAX,
+        errors_max: 20,
+        line_ending: LineEnding::Strict,
+        starttls: false,
+        tls_required: false,
+        xclient: false,
+        reject_pipelining_violations: true,
     });
     let input = b"MAIL FROM:<sender@example.org> SIZE=4096\r\nRCPT TO:<rcpt@example.net>\r\n";
     let mut server = Server::new(config, false);

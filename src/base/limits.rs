@@ -10,7 +10,7 @@ pub const CHUNKS_IDLE_MAX: usize = 256;
 
 /// Chunks of one body that may be on their way to the store. Full: the session waits, and so does
 /// its sender (TCP).
-pub const STREAM_CHUNKS_IN_FLIGHT_MAX: usize = 4;
+pub const STREAM_CHUNKS_IN_FLIGHT_MAX: usize = 2;
 
 /// Bytes of a command line with its CRLF. RFC 5321 s4.5.3.1.4 asks for 512 and more for
 /// extensions; LIMITS, ORCPT, ENVID and UTF-8 addresses make 4096 safe. Longer: 500 5.5.2.

@@ -67,6 +67,7 @@ use crate::queue::SpaceFloor;
 use crate::queue::SpaceWatch;
 use crate::queue::Spool;
 use crate::queue::SpoolOptions;
+use crate::queue::notice::Loudness;
 use crate::rt;
 use crate::rt::ShardSpec;
 use crate::rt::ShardThread;
@@ -277,9 +278,12 @@ fn tell(notice: &Notice) {
         Notice::Quarantined { partition, key, why, .. } => {
             Event::Quarantined { partition: *partition, key, cause: why, bytes: 0 }.emit();
         }
+        Notice::Store { partition, loudness: Loudness::Warn, line } => {
+            Event::Store { partition: *partition, line }.emit();
+        }
         other => {
             let what = other.to_string();
-            Event::Warning { what: &what, remedy: "see the spool's quarantine folder" }.emit();
+            Event::Warning { what: &what, remedy: "see `ringpost queue stats`" }.emit();
         }
     }
 }

@@ -248,9 +248,6 @@ section! {
         data_init: Duration = Is("'2m'"), Live, 100 => HOUR;
         /// For the next bytes of a body.
         data_block: Duration = Is("'3m'"), Live, 100 => HOUR;
-        /// For the queue to keep a message after its last byte. Later: 451, and the
-        /// client sends it again. A client gives up after 10 minutes by itself.
-        data_end: Duration = Is("'10m'"), Live, 100 => 10 * MINUTE;
         /// For the client to take a reply.
         reply: Duration = Is("'5m'"), Live, 100 => HOUR;
     }
@@ -292,9 +289,6 @@ section! {
         /// Whether a message is on the disk before it is answered with 250. Without it a power cut
         /// loses accepted mail: for tests only.
         sync: bool = Is("true"), Restart;
-        /// How long a commit waits for more messages to share its sync. While one sync runs the next
-        /// messages gather by themselves, so that 0 is right for nearly all disks.
-        commit_linger: Duration = Is("'0s'"), Restart, 0 => SECOND;
     }
 }
 
@@ -307,9 +301,6 @@ section! {
         output: LogOutput = Is("'stdout'"), Restart;
         /// "error", "warn", "info" (a line for each message) or "debug".
         level: LogLevel = Is("'info'"), Live;
-        /// Lines that may wait to be written. More are dropped and counted, for a slow disk must not
-        /// hold up mail.
-        buffer: usize = Is("8192"), Restart, 64 => 1 << 20;
     }
 }
 

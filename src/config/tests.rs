@@ -75,7 +75,7 @@ fn what_is_written_is_meant() {
          [tls]\nmin_version = '1.3'\n\
          [[tls.certificate]]\ncertificate = 'a.pem'\nkey = 'a.key'\n\
          [[tls.certificate]]\ncertificate = 'b.pem'\nkey = 'b.key'\n\
-         [queue]\npartitions = 4\ncommit_linger = 0\n\
+         [queue]\npartitions = 4\n\
          [log]\noutput = '/var/log/mail'\nlevel = 'debug'\n\
          [control]\nhttp = 'off'\n",
     );
@@ -118,7 +118,7 @@ const NAMES_AND_TYPES: &[Row] = &[
              network_prefix_v6, connection_rate_per_address, exempt_networks, received_count, \
              body_line_length, mi...",
             "8: queue.x: unknown key - known here are partitions, memory, min_free_space, \
-             min_free_inodes, sync, commit_linger",
+             min_free_inodes, sync",
         ],
     ),
     (
@@ -228,18 +228,17 @@ const VALUES: &[Row] = &[
     (
         "ranges",
         "[limits]\nmessage_size = 1023\nnetwork_prefix_v4 = 33\nconnections_per_address = 0\n\
-         body_line_length = 998\nbody_memory = '64KiB'\n[timeouts]\ndata_end = '11m'\n\
-         command = 0\n[queue]\npartitions = 65\ncommit_linger = '2s'\n",
+         body_line_length = 998\nbody_memory = '64KiB'\n[timeouts]\ndata_init = '2h'\n\
+         command = 0\n[queue]\npartitions = 65\n",
         &[
             "2: limits.message_size: 1023 is out of range - at least 1KiB is needed",
             "3: limits.network_prefix_v4: 33 is out of range - at most 32 is possible",
             "4: limits.connections_per_address: 0 is out of range - at least 1 is needed",
             "5: limits.body_line_length: 998 is out of range - at least 1000 is needed",
-            "6: limits.body_memory: \"64KiB\" is out of range - at least 320KiB is needed",
-            "8: timeouts.data_end: \"11m\" is out of range - at most 10m is possible",
+            "6: limits.body_memory: \"64KiB\" is out of range - at least 192KiB is needed",
+            "8: timeouts.data_init: \"2h\" is out of range - at most 1h is possible",
             "9: timeouts.command: 0 is out of range - at least 100ms is needed",
             "11: queue.partitions: 65 is out of range - at most 64 is possible",
-            "12: queue.commit_linger: \"2s\" is out of range - at most 1s is possible",
         ],
     ),
     (
@@ -343,13 +342,13 @@ const CONTRADICTIONS: &[Row] = &[
     (
         "between limits",
         "[limits]\nconnections = 50\nmessages_per_session = 20\ncommands_per_session = 10\n\
-         body_memory = '1MiB'\n[server]\ncores = '0-3'\n[queue]\nmemory = '4MiB'\npartitions = 2\n",
+         body_memory = '512KiB'\n[server]\ncores = '0-3'\n[queue]\nmemory = '4MiB'\npartitions = 2\n",
         &[
             "2: limits.connections_per_network: 400 can never be reached: limits.connections is 50 - \
              lower it, or raise limits.connections",
             "3: limits.messages_per_session: 20 can never be reached: limits.commands_per_session is \
              10 - lower it, or raise limits.commands_per_session",
-            "5: limits.body_memory: is too little for 4 cores - at least 1280KiB is needed",
+            "5: limits.body_memory: is too little for 4 cores - at least 768KiB is needed",
             "9: queue.memory: is too little for 2 partitions - at least 8MiB is needed",
         ],
     ),

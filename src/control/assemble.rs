@@ -110,7 +110,6 @@ fn policy(config: &Config, relay: RelayPolicy, listeners: Vec<Arc<ListenerPolicy
             idle: timeouts.idle,
             data_init: timeouts.data_init,
             data_block: timeouts.data_block,
-            data_end: timeouts.data_end,
             reply: timeouts.reply,
         },
         rate: MinimumRate {

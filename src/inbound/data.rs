@@ -149,7 +149,9 @@ impl Session {
         let current = intake.take_current();
         let noted = current.as_ref().map_or(0, |chunk| chunk.len());
         self.input.drop_all(&self.reception.pool);
-        self.channel.stream().deadline().set_in(self.policy.timeouts.data_block);
+        let timeouts = &self.policy.timeouts;
+        let limit = if meter.bytes == 0 { timeouts.data_init } else { timeouts.data_block };
+        self.channel.stream().deadline().set_in(limit);
         let began = Instant::now();
         let read = self.channel.read(&self.reception.pool, current).await;
         let chunk = read.map_err(|fault| self.end_of(fault, Wait::Body))?;

@@ -61,7 +61,6 @@ pub struct Timeouts {
     pub idle: Duration,
     pub data_init: Duration,
     pub data_block: Duration,
-    pub data_end: Duration,
     pub reply: Duration,
 }
 

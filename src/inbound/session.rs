@@ -257,7 +257,11 @@ impl Session {
             // Only a fresh wait arms the deadline: a command that drips in has the same time as
             // one that comes at once.
             let timeouts = &self.policy.timeouts;
-            let limit = if self.server.in_transaction() { timeouts.command } else { timeouts.idle };
+            let limit = match (self.server.commands(), self.server.in_transaction()) {
+                (0, _) => timeouts.greeting,
+                (_, true) => timeouts.command,
+                (_, false) => timeouts.idle,
+            };
             self.channel.stream().deadline().set_idle_in(limit);
         }
         self.fill(Wait::Command).await?;

@@ -185,6 +185,8 @@ events! {
             cause: &'a dyn Display,
             bytes: usize,
         }
+        /// What the store says of itself, such as that it holds back writes until a flush is done.
+        Debug "store" Store { partition: PartitionId, line: &'a str }
         /// A partition is open again with everything it held.
         Info "recovered" Recovered {
             partition: PartitionId,

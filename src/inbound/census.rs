@@ -35,6 +35,16 @@ pub struct ConnectionLimits {
     pub network_bits_v6: u8,
 }
 
+/// No limit at all.
+pub const UNLIMITED: ConnectionLimits = ConnectionLimits {
+    connections: 0,
+    per_address: 0,
+    per_network: 0,
+    per_address_per_minute: 0,
+    network_bits_v4: 32,
+    network_bits_v6: 128,
+};
+
 /// Which limit a connection would have passed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Crowded {

@@ -16,6 +16,7 @@ use crate::inbound::intake::body_name;
 use crate::inbound::intake::protocol_name;
 use crate::inbound::intake::sender_text;
 use crate::inbound::policy::MinimumRate;
+use crate::inbound::session::CHUNK_RETRY;
 use crate::inbound::session::End;
 use crate::inbound::session::Session;
 use crate::inbound::session::Wait;
@@ -52,15 +53,16 @@ impl Session {
                 self.begin_intake();
                 self.flush().await?;
                 let received = self.receive_dot().await?;
-                self.end_body(received, true, tx).await
+                self.end_body(received, tx).await
             }
             BodyMode::Counted { bytes, last } => {
                 if self.intake.is_none() {
                     self.begin_intake();
                 }
                 let received = self.receive_counted(bytes).await?;
-                if last || matches!(received, Received::Flood) {
-                    return self.end_body(received, last, tx).await;
+                let refused = self.intake.as_ref().is_some_and(|intake| intake.is_refused());
+                if last || refused {
+                    return self.end_body(received, tx).await;
                 }
                 Ok(self.server.on_body(BodyOutcome::ChunkKept { bytes }, 0, &mut self.out))
             }
@@ -153,7 +155,7 @@ impl Session {
         let limit = if meter.bytes == 0 { timeouts.data_init } else { timeouts.data_block };
         self.channel.stream().deadline().set_in(limit);
         let began = Instant::now();
-        let read = self.channel.read(&self.reception.pool, current).await;
+        let read = self.read(current).await;
         let chunk = read.map_err(|fault| self.end_of(fault, Wait::Body))?;
         if meter.is_too_slow(chunk.len() - noted, began, &self.policy.rate) {
             return Err(End::TooSlow);
@@ -282,24 +284,19 @@ impl Session {
         }
     }
 
-    async fn end_body(
-        &mut self,
-        received: Received,
-        last: bool,
-        tx: &Transaction<'_>,
-    ) -> Result<Step, End> {
+    async fn end_body(&mut self, received: Received, tx: &Transaction<'_>) -> Result<Step, End> {
         let intake = self.intake.take().expect("an intake is begun before its body is read");
         let recipients = tx.recipients.len();
         let began = intake.began;
         let (reply, why) = match received {
-            Received::Whole if last => {
+            Received::Whole => {
                 self.record(Stage::Body, began);
                 match intake.finish(self, tx).await {
                     Ok(kept) => return self.welcome(kept, began, tx).await,
                     Err(refusal) => refusal,
                 }
             }
-            Received::Whole | Received::Flood => {
+            Received::Flood => {
                 intake.abandon(&self.reception);
                 (Reply::new(521, (5, 3, 4), "Message is far too large"), BodyRefusal::Size)
             }
@@ -331,7 +328,8 @@ impl Session {
         self.accepted += 1;
         self.bytes_accepted += body.bytes;
         let began = self.transaction_began().unwrap_or(body_began);
-        let body_us = body_began.elapsed().as_micros() as u64 - kept.commit_us;
+        let body_us = body_began.elapsed().as_micros() as u64;
+        let body_us = body_us.saturating_sub(kept.commit_us);
         let flushed = self.flush().await;
         let histograms = &self.reception.histograms;
         histograms.record(Stage::CommitWait, kept.commit_us);
@@ -367,9 +365,6 @@ impl Session {
         Ok(step)
     }
 }
-
-/// How long a session waits before it asks again for a chunk.
-const CHUNK_RETRY: Duration = Duration::from_millis(20);
 
 /// The speed of one body. Only time spent waiting for the peer counts: a slow disk is not its fault.
 struct Meter {

@@ -1,5 +1,8 @@
 //! Before the greeting: who is it really (PROXY), is it TLS from the start, does it talk early?
 
+use std::net::SocketAddr;
+
+use crate::inbound::listener::refusal_label;
 use crate::inbound::policy::Security;
 use crate::inbound::policy::holds;
 use crate::inbound::session::End;
@@ -60,10 +63,10 @@ async fn read_proxy_header(session: &mut Session) -> Result<(), End> {
             Proxy::NeedMore => session.fill(Wait::Greeting).await?,
             Proxy::Header { source, consumed, .. } => {
                 session.input.consume(consumed);
-                if let Some(source) = source {
-                    session.peer.address = source;
-                }
-                return Ok(());
+                return match source {
+                    Some(source) => believe(session, source),
+                    None => Ok(()),
+                };
             }
             Proxy::Refuse(fault) => {
                 let peer = session.peer.address.ip();
@@ -76,6 +79,18 @@ async fn read_proxy_header(session: &mut Session) -> Result<(), End> {
             }
         }
     }
+}
+
+/// The connection is this client's from here on, and counts as such.
+fn believe(session: &mut Session, source: SocketAddr) -> Result<(), End> {
+    session.peer.address = source;
+    let Err(crowded) = session.readmit() else { return Ok(()) };
+    let metrics = session.reception.metrics();
+    metrics.connections_refused_total.add(refusal_label(crowded), 1);
+    Event::ConnectionRefused { peer: source.ip(), reason: crowded.name() }.emit();
+    let reply = Reply::new(421, (4, 7, 0), crowded.text());
+    session.server.close(&reply, &mut session.out);
+    Err(End::Closed)
 }
 
 /// Turns the plain channel into a TLS one.

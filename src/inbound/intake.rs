@@ -92,6 +92,10 @@ impl Intake {
         self.swallowed > SWALLOW_BYTES_MAX
     }
 
+    pub fn is_refused(&self) -> bool {
+        matches!(self.fate, Fate::Refused(..))
+    }
+
     /// The chunk to receive into, if one is begun.
     pub fn take_current(&mut self) -> Option<Chunk> {
         self.current.take()
@@ -177,7 +181,7 @@ impl Intake {
     /// Counts body bytes and reads what the header shows.
     fn note(&mut self, fresh: &[u8]) {
         self.bytes += fresh.len() as u64;
-        if matches!(self.fate, Fate::Refused(..)) {
+        if self.is_refused() {
             return;
         }
         self.scan.feed(fresh);
@@ -203,7 +207,7 @@ impl Intake {
 
     /// The limits, judged between chunks so that a refusal can free what is held.
     fn judge(&mut self, reception: &Reception) {
-        if matches!(self.fate, Fate::Refused(..)) {
+        if self.is_refused() {
             return;
         }
         let limits = self.limits;

@@ -4,14 +4,17 @@
 //! Bounds:   the census. Out of descriptors or memory: accepting pauses, so that the kernel's
 //!           backlog holds what comes, and nothing spins.
 
+use std::net::IpAddr;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::base::clock::wall_ms;
+use crate::inbound::census::Admission;
 use crate::inbound::census::ConnectionLimits;
 use crate::inbound::census::Crowded;
+use crate::inbound::census::UNLIMITED;
 use crate::inbound::policy::ListenerPolicy;
 use crate::inbound::policy::Policy;
 use crate::inbound::policy::Security;
@@ -59,17 +62,15 @@ fn welcome(reception: &Rc<Reception>, number: usize, stream: Stream, peer: Socke
         return;
     };
     reception.metrics().connections_total.add(1);
-    let limits = if holds(&policy.exempt, peer.ip()) {
-        ConnectionLimits {
-            per_address: 0,
-            per_network: 0,
-            per_address_per_minute: 0,
-            ..policy.connections
-        }
+    let admitted = if holds(&listener.proxy_from, peer.ip()) {
+        // The load balancer is no client; who is, its PROXY header will say.
+        let only_in_all =
+            ConnectionLimits { connections: policy.connections.connections, ..UNLIMITED };
+        reception.clerk.try_admit(peer.ip(), &only_in_all, wall_ms())
     } else {
-        policy.connections
+        admit(reception, peer.ip(), &policy)
     };
-    match reception.clerk.try_admit(peer.ip(), &limits, wall_ms()) {
+    match admitted {
         Ok(admission) => {
             let channel = Channel::plain(stream);
             let arrival = Arrival { channel, peer, listener, policy, admission };
@@ -80,6 +81,20 @@ fn welcome(reception: &Rc<Reception>, number: usize, stream: Stream, peer: Socke
             turn_away(reception, turned_away);
         }
     }
+}
+
+/// Counts a client, or says which limit stands against it.
+pub(super) fn admit(
+    reception: &Reception,
+    peer: IpAddr,
+    policy: &Policy,
+) -> Result<Admission, Crowded> {
+    let limits = if holds(&policy.exempt, peer) {
+        ConnectionLimits { connections: policy.connections.connections, ..UNLIMITED }
+    } else {
+        policy.connections
+    };
+    reception.clerk.try_admit(peer, &limits, wall_ms())
 }
 
 struct TurnedAway {
@@ -110,7 +125,7 @@ fn turn_away(reception: &Rc<Reception>, who: TurnedAway) {
     });
 }
 
-fn refusal_label(crowded: Crowded) -> ConnectionRefusal {
+pub(super) fn refusal_label(crowded: Crowded) -> ConnectionRefusal {
     match crowded {
         Crowded::InAll => ConnectionRefusal::Connections,
         Crowded::PerAddress => ConnectionRefusal::PerAddress,

@@ -14,17 +14,21 @@ use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Poll;
+use std::time::Duration;
 use std::time::Instant;
 
 use bumpalo::Bump;
 
+use crate::base::Chunk;
 use crate::base::clock::wall_ms;
 use crate::inbound::census::Admission;
+use crate::inbound::census::Crowded;
 use crate::inbound::gate::Caller;
 use crate::inbound::greet;
 use crate::inbound::input::Input;
 use crate::inbound::intake::Intake;
 use crate::inbound::intake::sender_text;
+use crate::inbound::listener::admit;
 use crate::inbound::policy::ListenerPolicy;
 use crate::inbound::policy::Policy;
 use crate::inbound::policy::Security;
@@ -32,12 +36,15 @@ use crate::inbound::policy::holds;
 use crate::inbound::reception::Reception;
 use crate::net::Socket;
 use crate::net::SocketFault;
+use crate::net::TlsFault;
 use crate::observe::counters::Refusal;
 use crate::observe::counters::ReplyClass;
 use crate::observe::counters::SessionState;
 use crate::observe::counters::Verb as VerbLabel;
 use crate::observe::event::Event;
 use crate::observe::histogram::Stage;
+use crate::rt::IoFault;
+use crate::rt::timer;
 use crate::wire::smtp::command::Command;
 use crate::wire::smtp::command::Verb;
 use crate::wire::smtp::line::LineEnding;
@@ -49,6 +56,9 @@ use crate::wire::smtp::server::Step;
 use crate::wire::smtp::server::Verdict;
 use crate::wire::smtp::transaction::Transaction;
 use crate::wire::smtp::xclient::Xclient;
+
+/// How long a session waits before it asks again for a chunk.
+pub(super) const CHUNK_RETRY: Duration = Duration::from_millis(20);
 
 /// How a session came to its end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -102,7 +112,7 @@ pub struct Session {
     pub(super) bytes_accepted: u64,
     transaction_began: Option<Instant>,
     command_began: Option<Instant>,
-    _admission: Admission,
+    admission: Option<Admission>,
 }
 
 /// What an accepted connection brings with it.
@@ -134,13 +144,15 @@ impl Session {
             bytes_accepted: 0,
             transaction_began: None,
             command_began: None,
-            _admission: arrival.admission,
+            admission: Some(arrival.admission),
         }
     }
 
     /// The whole life of the connection.
     pub async fn run(mut self) {
         let _count = self.reception.count_session();
+        let protocol = if self.server.is_lmtp() { "lmtp" } else { "smtp" };
+        Event::SessionOpened { peer: self.peer.address, protocol }.emit();
         let end = match unwind_safely(self.converse()).await {
             Ok(Ok(())) => End::Closed,
             Ok(Err(end)) => end,
@@ -275,12 +287,36 @@ impl Session {
             self.reception.give_output(std::mem::take(&mut self.out));
         }
         let held = self.input.take_for_more(&self.reception.pool);
-        let read = self.channel.read(&self.reception.pool, held).await;
+        let read = self.read(held).await;
         self.out = match self.out.capacity() {
             0 => self.reception.take_output(),
             _ => std::mem::take(&mut self.out),
         };
         self.input.put(read.map_err(|fault| self.end_of(fault, wait))?);
+        Ok(())
+    }
+
+    /// Reads once. Under TLS the plaintext needs a chunk of its own, and with none free this waits
+    /// as the plain socket does, until the deadline.
+    pub(super) async fn read(&mut self, mut chunk: Option<Chunk>) -> Result<Chunk, SocketFault> {
+        loop {
+            match self.channel.read(&self.reception.pool, chunk.take()).await {
+                Err(SocketFault::Tls(TlsFault::NoChunk)) => {
+                    if self.channel.stream().deadline().expired() {
+                        return Err(SocketFault::Io(IoFault::NoChunk));
+                    }
+                    timer::sleep(CHUNK_RETRY).await;
+                }
+                read => return read,
+            }
+        }
+    }
+
+    /// The limits count the client, not the load balancer that speaks for it.
+    pub(super) fn readmit(&mut self) -> Result<(), Crowded> {
+        self.admission = None;
+        let admitted = admit(&self.reception, self.peer.address.ip(), &self.policy)?;
+        self.admission = Some(admitted);
         Ok(())
     }
 

@@ -286,7 +286,7 @@ fn a_database_that_does_not_open_is_set_aside_whole() {
             found.notices
         );
         let aside = format!("p00-{}", NOW_MS + 1);
-        assert_eq!(moved(folder.path()), [aside.clone()], "{name}");
+        assert_eq!(moved(folder.path()), std::slice::from_ref(&aside), "{name}");
         assert!(newest_log(&folder.path().join("quarantine").join(aside)).exists(), "{name}");
         drop(spool);
         Desk::with(options(NOW_MS + 2)).stored(b"mail goes on");

@@ -1,6 +1,7 @@
 //! Stored records: golden bytes, round trips, and no panic on any bytes.
 
 use proptest::prelude::*;
+use proptest::test_runner::FileFailurePersistence;
 
 use ringpost::queue::BodyType;
 use ringpost::queue::Envelope;
@@ -106,7 +107,7 @@ fn golden_records() -> Vec<(&'static str, Vec<u8>, &'static str)> {
         (
             "job",
             job,
-            "014a0002010000000300000000000000040000000000000005006530207800000001000000078313b97d",
+            "014a0002010000000300000000000000040000000000000005000534353020780000000100000007d9bbd9b9",
         ),
         ("stream mark", mark, "015300000000000000112d275e09"),
     ]
@@ -222,6 +223,11 @@ fn some_text() -> impl Strategy<Value = Option<String>> {
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig {
+        failure_persistence: Some(Box::new(FileFailurePersistence::WithSource("seeds"))),
+        ..ProptestConfig::default()
+    })]
+
     #[test]
     fn any_bytes_are_read_without_panic(bytes in proptest::collection::vec(any::<u8>(), 0..400)) {
         let _ = probe(&bytes);

@@ -310,7 +310,7 @@ impl TlsSession {
         if done < pending.len() {
             pending.drain(..done);
             self.pending = pending;
-            self.pending_at = 0;
+            self.pending_at = whole.saturating_sub(done);
         }
         Ok(starved)
     }

@@ -463,9 +463,9 @@ impl StreamMark {
 }
 
 /// Any record, as `probe` found it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Probed<'a> {
-    Envelope(Envelope<'a>),
+    Envelope(Box<Envelope<'a>>),
     Job(Job<'a>),
     Stream(StreamMark),
 }
@@ -473,7 +473,7 @@ pub enum Probed<'a> {
 /// Reads bytes as whatever record they are. The fuzzer's way in.
 pub fn probe(record: &[u8]) -> Result<Probed<'_>, RecordFault> {
     match kind_of(record)? {
-        KIND_ENVELOPE => Envelope::decode(record).map(Probed::Envelope),
+        KIND_ENVELOPE => Envelope::decode(record).map(Box::new).map(Probed::Envelope),
         KIND_JOB => Job::decode(record).map(Probed::Job),
         KIND_STREAM => StreamMark::decode(record).map(Probed::Stream),
         kind => Err(RecordFault::Kind(kind)),

@@ -64,7 +64,7 @@ impl Bell {
         }
         self.shared.waiting.register(cx.waker());
         // A ring that came before the waker was in its place has woken nobody.
-        Poll::Pending
+        if self.take_ring() { Poll::Ready(()) } else { Poll::Pending }
     }
 
     fn take_ring(&self) -> bool {

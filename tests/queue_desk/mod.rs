@@ -51,11 +51,16 @@ impl Desk {
     }
 
     pub fn with(options: SpoolOptions) -> Desk {
+        Desk::with_start(options, || ())
+    }
+
+    /// With `on_start` run by the commit thread before it takes its first order.
+    pub fn with_start(options: SpoolOptions, on_start: impl FnOnce() + Send + 'static) -> Desk {
         let spool = Spool::open(options).expect("the spool opens");
         let fatal: Arc<Mutex<Vec<String>>> = Arc::default();
         let told = Arc::clone(&fatal);
         let options = CommitOptions {
-            on_start: Box::new(|| ()),
+            on_start: Box::new(on_start),
             on_fatal: Arc::new(move |_, cause| told.lock().unwrap().push(cause.to_owned())),
         };
         let partition = Arc::clone(&spool.partitions()[0]);

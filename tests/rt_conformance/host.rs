@@ -3,6 +3,7 @@
 use std::io::Write;
 use std::net::TcpStream;
 use std::os::fd::AsRawFd;
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::mpsc;
 use std::time::Duration;
@@ -122,8 +123,10 @@ pub(crate) fn child_memory() {
             }
             for _ in 0..1_000 {
                 assert!(poll_and_drop(listener.accept()).await.is_none());
+                let mut accepting = pin!(listener.accept());
+                assert!(poll_and_drop(accepting.as_mut()).await.is_none());
                 let client = rt::connect(address, None, LONG).await.expect("connected");
-                let (stream, _) = listener.accept().await.expect("accepted");
+                let (stream, _) = accepting.await.expect("accepted");
                 client.abort();
                 stream.abort();
             }

@@ -68,6 +68,27 @@ fn a_dropped_accept_loses_no_connection() {
     });
 }
 
+/// The same, with the connection coming between the kernel's answer and the drop.
+#[test]
+fn an_accept_that_is_dropped_when_it_could_have_ended_loses_no_connection() {
+    on_shard(|| async {
+        let listener = Listener::bind(listen()).expect("bound");
+        let address = listener.local().expect("bound to an address");
+        for round in 0..20 {
+            let mut accepting = Box::pin(listener.accept());
+            assert!(poll_and_drop(accepting.as_mut()).await.is_none());
+            timer::sleep(Duration::from_millis(3)).await;
+            // This blocks the shard: the future is not polled again before it is dropped.
+            let client = TcpStream::connect(address).expect("connected");
+            thread::sleep(Duration::from_millis(1));
+            drop(accepting);
+            let next = timer::timeout(Duration::from_secs(2), listener.accept()).await;
+            let accepted = next.map(|accepted| accepted.expect("accepted").1);
+            assert_eq!(accepted, Ok(client.local_addr().expect("bound")), "round {round}");
+        }
+    });
+}
+
 /// The kernel resets what waits in a listening socket that is shut down or closed.
 #[test]
 fn stopping_hands_out_what_was_queued() {

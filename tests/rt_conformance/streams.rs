@@ -3,7 +3,6 @@
 use std::cell::RefCell;
 use std::io::Read;
 use std::io::Write;
-use std::pin::pin;
 use std::rc::Rc;
 use std::thread;
 use std::time::Duration;
@@ -115,7 +114,7 @@ fn a_read_that_waits_holds_no_chunk() {
 #[test]
 fn an_empty_pool_makes_a_read_wait() {
     on_shard(|| async {
-        let pool = ChunkPool::new(1);
+        let pool = Rc::new(ChunkPool::new(1));
         let (mut near, mut far) = pair().await;
         let taken = pool.try_take().expect("the only one");
 
@@ -129,10 +128,12 @@ fn an_empty_pool_makes_a_read_wait() {
 
         near.deadline().set_in(LONG);
         let start = timer::now();
-        let mut reading = pin!(near.read(&pool, None));
-        assert!(poll_and_drop(reading.as_mut()).await.is_none());
-        pool.give(taken);
-        let chunk = reading.await.expect("the chunk came back");
+        let giving = Rc::clone(&pool);
+        task::spawn(async move {
+            timer::sleep(Duration::from_millis(40)).await;
+            giving.give(taken);
+        });
+        let chunk = near.read(&pool, None).await.expect("the chunk came back");
         assert_eq!(chunk.bytes(), b"late");
         assert!(start.elapsed() < Duration::from_secs(5), "it asked again {:?}", start.elapsed());
     });
@@ -168,6 +169,23 @@ fn a_dropped_read_loses_no_byte() {
         assert!(got == sent, "{} bytes of {}", got.len(), sent.len());
         assert!(dropped > 10, "{dropped} reads were dropped, which proves little");
         assert_eq!(pool.chunks_out(), 0);
+    });
+}
+
+/// glommio's own read timeout stays armed when its read is dropped, and fails the next one.
+#[test]
+fn a_dropped_read_leaves_no_deadline_behind() {
+    on_shard(|| async {
+        let pool = ChunkPool::new(4);
+        let (mut near, mut far) = pair().await;
+        near.deadline().set_in(Duration::from_millis(40));
+        assert!(poll_and_drop(near.read(&pool, None)).await.is_none());
+        near.deadline().set_in(LONG);
+        timer::sleep(Duration::from_millis(250)).await;
+        let quiet = timer::timeout(Duration::from_millis(50), near.read(&pool, None)).await;
+        assert_eq!(quiet.err(), Some(timer::Elapsed));
+        far.write(b"x".to_vec()).await.0.expect("sent");
+        assert_eq!(near.read(&pool, None).await.map(|chunk| chunk.len()), Ok(1));
     });
 }
 

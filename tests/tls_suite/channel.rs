@@ -255,6 +255,8 @@ fn a_broken_channel_does_not_wait_for_more() {
     channel.stream_mut().at_end = Fault::Deadline;
     let fault = now(channel.read(&pool, None)).expect_err("the record is broken");
     assert!(matches!(fault, Fault::Tls(TlsFault::Protocol(_))), "{fault:?}");
+    let again = now(channel.read(&pool, None)).expect_err("it stays broken");
+    assert_eq!(again, fault, "nothing more is waited for");
     assert_eq!(pool.chunks_out(), 0);
 }
 

@@ -1,0 +1,287 @@
+//! Disks that are full or broken: refused at once, nothing acknowledged lost.
+//!
+//! A full disk is a small tmpfs; a broken one is `strace` failing fdatasync under a copy of this
+//! test. Where either is not to be had, the test says so and passes.
+
+mod queue_desk;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+use std::time::Instant;
+
+use queue_desk::Desk;
+use queue_desk::NOW_MS;
+use queue_desk::pattern;
+use ringpost::base::MessageId;
+use ringpost::base::limits::CHUNK_BYTES;
+use ringpost::queue::CommitFault;
+use ringpost::queue::Space;
+use ringpost::queue::SpoolOptions;
+use ringpost::queue::inspect;
+use ringpost::queue::inspect::ListFilter;
+use ringpost::queue::space::space;
+
+const ALL: ListFilter = ListFilter { limit: usize::MAX, after: None };
+
+/// A tmpfs that is unmounted when dropped.
+struct SmallDisk {
+    folder: tempfile::TempDir,
+}
+
+impl SmallDisk {
+    fn mount(options: &str) -> Option<SmallDisk> {
+        let folder = tempfile::tempdir().unwrap();
+        let mounted = Command::new("mount")
+            .args(["-t", "tmpfs", "-o", options, "tmpfs"])
+            .arg(folder.path())
+            .output()
+            .is_ok_and(|done| done.status.success());
+        if !mounted {
+            println!("SKIPPED: a tmpfs cannot be mounted here, the full disk was not tested");
+        }
+        mounted.then_some(SmallDisk { folder })
+    }
+
+    fn path(&self) -> &Path {
+        self.folder.path()
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        // A mount that stays behind is a nuisance, not a failed test.
+        let _ = Command::new("umount").arg("-l").arg(self.path()).status();
+    }
+}
+
+/// What was sent and acknowledged, and what was sent and refused.
+#[derive(Default)]
+struct Ledger {
+    seed: u64,
+    stored: BTreeMap<MessageId, (usize, u64)>,
+    refused: u64,
+}
+
+impl Ledger {
+    fn send(&mut self, desk: &Desk, len: usize) -> Result<(), CommitFault> {
+        self.seed += 1;
+        match desk.run(desk.store(&pattern(len, self.seed))) {
+            Ok(done) => {
+                self.stored.insert(done.id, (len, self.seed));
+                Ok(())
+            }
+            Err(fault) => {
+                self.refused += 1;
+                Err(fault)
+            }
+        }
+    }
+
+    fn check(&self, desk: &Desk) {
+        for (id, (len, seed)) in &self.stored {
+            assert_eq!(desk.body_of(*id), pattern(*len, *seed), "{id} was acknowledged");
+        }
+        let there = inspect::list(&desk.spool, ALL).unwrap().len();
+        assert!(there >= self.stored.len());
+        assert!(there <= self.stored.len() + self.refused as usize, "nothing comes from nowhere");
+    }
+}
+
+fn small(path: &Path) -> SpoolOptions {
+    SpoolOptions { memory_bytes: 4 << 20, ..SpoolOptions::new(path, NOW_MS) }
+}
+
+fn full_disk_recovers(len: usize) {
+    let Some(disk) = SmallDisk::mount("size=64m") else { return };
+    let spool = disk.path().join("spool");
+    let balloon = disk.path().join("balloon");
+    fs::write(&balloon, vec![1; 32 << 20]).unwrap();
+    let desk = Desk::with(small(&spool));
+    let mut ledger = Ledger::default();
+    let fault = loop {
+        if let Err(fault) = ledger.send(&desk, len) {
+            break fault;
+        }
+    };
+    assert_eq!(fault, CommitFault::SpoolFull);
+    assert!(fault.reply().starts_with("452 4.3.1"));
+    for _ in 0..20 {
+        // It may find room again for a moment, when a flush has freed a log.
+        let again = ledger.send(&desk, len);
+        assert!(matches!(again, Ok(()) | Err(CommitFault::SpoolFull)), "{again:?}");
+    }
+    assert_eq!(desk.pool.chunks_out(), 0, "refused bodies gave their chunks back");
+    ledger.check(&desk);
+
+    fs::remove_file(&balloon).unwrap();
+    let begun = Instant::now();
+    while let Err(fault) = ledger.send(&desk, len) {
+        assert_eq!(fault, CommitFault::SpoolFull);
+        assert!(begun.elapsed() < Duration::from_secs(60), "it recovers by itself");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    println!("{len} bytes each: mail was taken again {:?} after there was room", begun.elapsed());
+    for _ in 0..20 {
+        ledger.send(&desk, len).expect("there is room");
+    }
+    assert_eq!(desk.fatal.lock().unwrap().len(), 0, "a full disk is not fatal");
+    ledger.check(&desk);
+    let stats = inspect::stats(&desk.spool).unwrap();
+    assert_eq!(stats.partitions[0].streams, 0, "what was refused has been removed");
+    assert_eq!(stats.messages, inspect::list(&desk.spool, ALL).unwrap().len() as u64);
+    desk.close();
+    let desk = Desk::with(small(&spool));
+    ledger.check(&desk);
+    let found = &desk.spool.recovered()[0];
+    assert_eq!((found.quarantined, found.repaired), (0, 0), "{:#?}", found.notices);
+}
+
+#[test]
+fn a_full_disk_refuses_small_mail_and_recovers() {
+    full_disk_recovers(4096);
+}
+
+#[test]
+fn a_full_disk_refuses_streamed_mail_and_recovers() {
+    full_disk_recovers(5 * CHUNK_BYTES);
+}
+
+#[test]
+fn space_is_seen_in_bytes_and_inodes() {
+    let Some(disk) = SmallDisk::mount("size=1m,nr_inodes=10") else { return };
+    let Space { free_bytes, free_inodes } = space(disk.path()).unwrap();
+    assert!(free_bytes <= 1 << 20 && free_bytes > 0, "{free_bytes}");
+    assert!((1..10).contains(&free_inodes), "{free_inodes}");
+}
+
+const CHILD_SPOOL: &str = "RINGPOST_TEST_CHILD_SPOOL";
+
+/// Runs `child` of this file under strace with these arguments, in a spool of its own.
+fn under_strace(child: &str, spool: &Path, arguments: &[&str]) -> Option<String> {
+    let output = Command::new("strace")
+        .args(["-f", "-o"])
+        .arg(spool.with_extension("strace"))
+        .args(arguments)
+        .arg(std::env::current_exe().unwrap())
+        .args(["--exact", child, "--include-ignored", "--nocapture"])
+        .env(CHILD_SPOOL, spool)
+        .output();
+    match output {
+        Ok(output) => {
+            let said = String::from_utf8_lossy(&output.stdout).into_owned()
+                + &String::from_utf8_lossy(&output.stderr);
+            assert!(output.status.success(), "{said}");
+            Some(said)
+        }
+        Err(cause) => {
+            println!("SKIPPED: strace does not run here ({cause})");
+            None
+        }
+    }
+}
+
+/// In the child: mail until the sync fails, and what must hold then.
+#[test]
+#[ignore = "a part of a_failed_sync_stops_the_partition"]
+fn child_meets_a_failed_sync() {
+    let Some(spool) = std::env::var_os(CHILD_SPOOL) else { return };
+    let desk = Desk::open(Path::new(&spool));
+    let mut ledger = Ledger::default();
+    let fault = loop {
+        if let Err(fault) = ledger.send(&desk, 3000) {
+            break fault;
+        }
+        assert!(ledger.seed < 1000, "the injected fault never came");
+    };
+    assert_eq!(fault, CommitFault::Failed);
+    assert!(fault.reply().starts_with("451 4.3.0"));
+    assert_eq!(desk.committer.ready(), Err(CommitFault::Failed), "intake has stopped");
+    assert!(matches!(desk.committer.body(NOW_MS), Err(CommitFault::Failed)));
+    let told = desk.fatal.lock().unwrap().clone();
+    assert_eq!(told.len(), 1, "{told:?}");
+    assert!(told[0].contains("Input/output error"), "{told:?}");
+    assert!(desk.spool.partitions()[0].failure().is_some());
+    assert_eq!(desk.pool.chunks_out(), 0);
+    for id in ledger.stored.keys() {
+        println!("stored {id}");
+    }
+    // The end of a process whose disk is broken is not an orderly one.
+    std::process::exit(0);
+}
+
+#[test]
+fn a_failed_sync_stops_the_partition() {
+    let folder = tempfile::tempdir().unwrap();
+    let spool = folder.path().join("spool");
+    drop(Desk::open(&spool));
+    let inject = ["-e", "trace=fdatasync", "-e", "inject=fdatasync:error=EIO:when=25+"];
+    let Some(said) = under_strace("child_meets_a_failed_sync", &spool, &inject) else { return };
+    let stored: Vec<&str> =
+        said.lines().filter_map(|line| line.split_once("stored ")).map(|(_, id)| id).collect();
+    assert!(stored.len() > 5, "{said}");
+    let desk = Desk::open(&spool);
+    for id in &stored {
+        desk.body_of(id.parse().unwrap());
+    }
+    let there = desk.spool.recovered()[0].messages as usize;
+    assert!(there <= stored.len() + 1, "at most the message whose sync failed came through");
+    desk.stored(b"mail goes on after the restart");
+}
+
+/// In the child: lone messages, one after the other.
+#[test]
+#[ignore = "a part of one_message_alone_costs_one_sync"]
+fn child_stores_lone_messages() {
+    let Some(spool) = std::env::var_os(CHILD_SPOOL) else { return };
+    let desk = Desk::open(Path::new(&spool));
+    for _ in 0..200 {
+        desk.stored(&pattern(4096, 1));
+    }
+    desk.close();
+}
+
+#[test]
+fn one_message_alone_costs_one_sync() {
+    let folder = tempfile::tempdir().unwrap();
+    let spool = folder.path().join("spool");
+    drop(Desk::open(&spool));
+    let trace = ["-e", "trace=fdatasync,fsync"];
+    let Some(_) = under_strace("child_stores_lone_messages", &spool, &trace) else { return };
+    let calls = fs::read_to_string(spool.with_extension("strace")).unwrap();
+    let syncs = calls.lines().filter(|line| line.contains("fdatasync(")).count();
+    // Opening a database syncs a few files of its own.
+    assert!((200..=230).contains(&syncs), "{syncs} fdatasync for 200 messages");
+}
+
+/// Faults at every point where the store can answer with one, with the crate `fail`.
+#[cfg(feature = "failpoints")]
+#[test]
+fn an_injected_fault_is_answered_and_the_bytes_are_gone() {
+    let scenario = fail::FailScenario::setup();
+    for (point, kind, len, expected) in [
+        ("commit::error", "eio", 100, CommitFault::Failed),
+        ("commit::error", "enospc", 100, CommitFault::SpoolFull),
+        ("commit::error", "enospc", 5 * CHUNK_BYTES, CommitFault::SpoolFull),
+        ("stream::error", "enospc", 5 * CHUNK_BYTES, CommitFault::SpoolFull),
+        ("stream::error", "eio", 5 * CHUNK_BYTES, CommitFault::Failed),
+    ] {
+        let folder = tempfile::tempdir().unwrap();
+        let desk = Desk::open(folder.path());
+        desk.stored(b"before");
+        fail::cfg(point, &format!("1*return({kind})")).unwrap();
+        let fault = desk.run(desk.store(&pattern(len, 1))).unwrap_err();
+        assert_eq!(fault, expected, "{point} {kind}");
+        fail::remove(point);
+        let after = desk.run(desk.store(b"after"));
+        assert_eq!(after.is_ok(), expected == CommitFault::SpoolFull, "{point} {kind}");
+        desk.close();
+        let desk = Desk::open(folder.path());
+        let found = &desk.spool.recovered()[0];
+        assert_eq!(found.messages, 1 + after.is_ok() as u64, "{point} {kind}");
+        assert_eq!((found.repaired, found.quarantined), (0, 0), "{:?}", found.notices);
+    }
+    scenario.teardown();
+}

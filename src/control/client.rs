@@ -344,7 +344,7 @@ fn printable(letter: char) -> impl Iterator<Item = char> {
 }
 
 fn time(value: &Value) -> String {
-    value.as_u64().map_or_else(String::new, |ms| date::rfc3339(ms))
+    value.as_u64().map_or_else(String::new, date::rfc3339)
 }
 
 fn told(cause: &str) -> ExitCode {

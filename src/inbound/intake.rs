@@ -303,11 +303,14 @@ fn note_recipients(
             notify: match recipient.notify {
                 None => 0,
                 Some(Notify::Never) => schema::NOTIFY_NEVER,
-                Some(Notify::On { success, failure, delay }) => {
-                    u8::from(success) * schema::NOTIFY_SUCCESS
-                        | u8::from(failure) * schema::NOTIFY_FAILURE
-                        | u8::from(delay) * schema::NOTIFY_DELAY
-                }
+                Some(Notify::On { success, failure, delay }) => [
+                    (success, schema::NOTIFY_SUCCESS),
+                    (failure, schema::NOTIFY_FAILURE),
+                    (delay, schema::NOTIFY_DELAY),
+                ]
+                .into_iter()
+                .filter_map(|(asked, flag)| asked.then_some(flag))
+                .fold(0, |all, flag| all | flag),
             },
             orcpt: recipient.orcpt,
         })

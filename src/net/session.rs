@@ -190,6 +190,13 @@ impl TlsSession {
         self.pending.capacity() + self.held.bytes.capacity()
     }
 
+    /// Takes back plaintext that `absorb` has just yielded, to yield it again. It was all there
+    /// was: the caller gave more room than it has.
+    pub(in crate::net) fn hold(&mut self, plaintext: &[u8]) {
+        assert!(self.held.is_empty(), "what is held comes before what is given back");
+        self.held = Held { bytes: plaintext.to_vec(), at: 0 };
+    }
+
     /// Why the connection is broken.
     pub fn fault(&self) -> Option<&TlsFault> {
         self.fault.as_ref()
@@ -267,6 +274,11 @@ impl TlsSession {
             if starved && !self.pending.is_empty() {
                 let taken = top_up(&mut self.pending, self.pending_at, &input[*consumed..]);
                 *consumed += taken;
+                if taken == 0 && *consumed < input.len() {
+                    // A whole record that starves rustls would be asked about for ever.
+                    let error = rustls::Error::General("a record is never whole".to_owned());
+                    return Err(self.fail(TlsFault::Protocol(error)));
+                }
                 if taken == 0 {
                     break;
                 }

@@ -2,8 +2,12 @@
 //!
 //! Owner:    one session. It owns the transport for as long as it lives.
 //! Promise:  `read` and `write` mean the same with and without TLS: owned chunks in, the same
-//!           chunks out with more in them; owned bytes in, the same bytes back. While a session is
+//!           chunks out with more in them; owned bytes in, their memory back. While a session is
 //!           idle (`read` with `None`), no chunk is held.
+//! Pool:     a read needs one chunk, as a plain one does. With none free for the plaintext it goes
+//!           into the chunk its ciphertext came in, so that sessions under TLS cannot hold all
+//!           chunks and wait for one another. `TlsFault::NoChunk` says that plaintext of an
+//!           earlier read waits for a chunk; nothing is lost, ask again.
 //! Ends:     a peer that ends the connection without `close_notify` gives `TlsFault::Truncated`,
 //!           never a clean end. `tls_fault` keeps the cause for the log.
 //! Waits:    deadlines are the transport's. A `write` that was dropped half way leaves a broken
@@ -33,7 +37,7 @@ pub trait Transport {
     /// without a byte more than before, except to say in this way that the peer has ended.
     async fn read(&mut self, pool: &ChunkPool, chunk: Option<Chunk>) -> Result<Chunk, Self::Fault>;
 
-    /// Writes all of `bytes` and gives them back.
+    /// Writes all of `bytes`. They come back empty, with their memory.
     async fn write(&mut self, bytes: Vec<u8>) -> (Result<(), Self::Fault>, Vec<u8>);
 }
 
@@ -94,13 +98,15 @@ impl<S: Transport> Channel<S> {
     }
 
     /// As `Transport::write`, of plaintext.
-    pub async fn write(&mut self, bytes: Vec<u8>) -> (Result<(), S::Fault>, Vec<u8>) {
+    pub async fn write(&mut self, mut bytes: Vec<u8>) -> (Result<(), S::Fault>, Vec<u8>) {
         let Some(tls) = &mut self.tls else { return self.stream.write(bytes).await };
         let mut out = Vec::new();
-        if let Err(fault) = tls.session.encrypt(&bytes, &mut out) {
-            return (Err(fault.into()), bytes);
+        let encrypted = tls.session.encrypt(&bytes, &mut out);
+        bytes.clear();
+        match encrypted {
+            Ok(()) => (flush(&mut self.stream, out).await, bytes),
+            Err(fault) => (Err(fault.into()), bytes),
         }
-        (flush(&mut self.stream, out).await, bytes)
     }
 
     /// Says goodbye as TLS wants it said; the transport is then the caller's to close.
@@ -163,6 +169,57 @@ impl Tls {
         Ok(result?.produced)
     }
 
+    /// Decrypts what is here into `chunk`, and says how much that gave.
+    fn fill(
+        &mut self,
+        mut chunk: Chunk,
+        pool: &ChunkPool,
+        out: &mut Vec<u8>,
+    ) -> Result<(Chunk, usize), TlsFault> {
+        assert!(!chunk.is_full(), "a chunk without room cannot be filled");
+        let produced = self.absorb(chunk.room(), pool, out)?;
+        chunk.advance(produced);
+        Ok((chunk, produced))
+    }
+
+    /// As `fill`, into a chunk of the pool. `None`, and no chunk held, when that gave nothing.
+    fn fill_from_pool(
+        &mut self,
+        pool: &ChunkPool,
+        out: &mut Vec<u8>,
+    ) -> Result<Option<Chunk>, TlsFault> {
+        let Some(chunk) = pool.try_take() else { return self.absorb_in_place(pool, out) };
+        match self.fill(chunk, pool, out)? {
+            (chunk, 0) => {
+                pool.give(chunk);
+                Ok(None)
+            }
+            (chunk, _) => Ok(Some(chunk)),
+        }
+    }
+
+    /// As `absorb`, into the chunk that the ciphertext lies in. `None` when it gave no plaintext.
+    fn absorb_in_place(
+        &mut self,
+        pool: &ChunkPool,
+        out: &mut Vec<u8>,
+    ) -> Result<Option<Chunk>, TlsFault> {
+        let (mut chunk, at) = self.input.take().ok_or(TlsFault::NoChunk)?;
+        // More than can come out, so that all of the ciphertext is consumed.
+        let mut room = vec![0; chunk.len() - at + self.session.bytes_held()];
+        let result = self.session.absorb(&mut chunk.bytes_mut()[at..], &mut room, out);
+        chunk.truncate(0);
+        let produced = result.as_ref().map_or(0, |absorbed| absorbed.produced);
+        if produced == 0 {
+            pool.give(chunk);
+            return result.map(|_| None);
+        }
+        let plaintext = &room[..produced];
+        let kept = chunk.fill_from(plaintext);
+        self.session.hold(&plaintext[kept..]);
+        Ok(Some(chunk))
+    }
+
     fn has_input(&self) -> bool {
         self.input.is_some() || self.session.has_plaintext()
     }
@@ -176,22 +233,22 @@ async fn read_tls<S: Transport>(
 ) -> Result<Chunk, S::Fault> {
     loop {
         if tls.has_input() {
-            let given = chunk.is_some();
-            let mut target = match chunk.take() {
-                Some(chunk) => chunk,
-                None => pool.try_take().ok_or(TlsFault::NoChunk)?,
-            };
-            assert!(!target.is_full(), "a chunk without room cannot be filled");
             let mut out = Vec::new();
-            let result = tls.absorb(target.room(), pool, &mut out);
+            let result = match chunk.take() {
+                Some(given) => tls.fill(given, pool, &mut out).map(|(given, count)| match count {
+                    0 => {
+                        chunk = Some(given);
+                        None
+                    }
+                    _ => Some(given),
+                }),
+                None => tls.fill_from_pool(pool, &mut out),
+            };
             let sent = flush(stream, out).await;
-            let produced = result?;
+            let filled = result?;
             sent?;
-            target.advance(produced);
-            match produced {
-                0 if given => chunk = Some(target),
-                0 => pool.give(target),
-                _ => return Ok(target),
+            if let Some(filled) = filled {
+                return Ok(filled);
             }
         }
         if tls.session.is_peer_closed() || tls.session.fault().is_some() {

@@ -8,6 +8,7 @@ use std::task::Waker;
 
 use ringpost::base::Chunk;
 use ringpost::base::ChunkPool;
+use ringpost::base::limits::CHUNK_BYTES;
 use ringpost::net::Channel;
 use ringpost::net::TlsFault;
 use ringpost::net::Transport;
@@ -88,12 +89,13 @@ impl Transport for Peer {
         Ok(chunk)
     }
 
-    async fn write(&mut self, bytes: Vec<u8>) -> (Result<(), Fault>, Vec<u8>) {
+    async fn write(&mut self, mut bytes: Vec<u8>) -> (Result<(), Fault>, Vec<u8>) {
         match &mut self.client {
             // A client that fails says so in its next words.
             Some(client) => drop(hear(client, &bytes)),
             None => self.from_server.extend(&bytes),
         }
+        bytes.clear();
         (Ok(()), bytes)
     }
 }
@@ -117,7 +119,7 @@ fn a_plain_channel_becomes_tls_in_place() {
         assert_eq!(chunk.bytes(), b"S");
         pool.give(chunk);
         let (sent, bytes) = now(channel.write(b"220 go\r\n".to_vec()));
-        assert_eq!((sent, &*bytes), (Ok(()), &b"220 go\r\n"[..]));
+        assert_eq!((sent, bytes.is_empty(), bytes.capacity()), (Ok(()), true, 8));
         assert_eq!(channel.stream().from_server, b"220 go\r\n");
         assert!(!channel.is_tls() && channel.tls_facts().is_none());
 
@@ -134,7 +136,7 @@ fn a_plain_channel_becomes_tls_in_place() {
         }
         pool.give(got);
         let (sent, bytes) = now(channel.write(b"250 hello\r\n".to_vec()));
-        assert_eq!((sent, &*bytes), (Ok(()), &b"250 hello\r\n"[..]));
+        assert_eq!((sent, bytes.is_empty(), bytes.capacity()), (Ok(()), true, 11));
         assert_eq!(heard(channel.stream_mut().client()), b"250 hello\r\n");
         assert_eq!(pool.chunks_out(), 0);
         assert_eq!(channel.stream().chunks_while_waiting, 0, "no chunk is held while waiting");
@@ -261,15 +263,47 @@ fn a_broken_channel_does_not_wait_for_more() {
 }
 
 #[test]
+fn one_chunk_is_enough_for_a_read() {
+    let ours = Ours::new();
+    let body: Vec<u8> = (0..400_000_u32).map(|n| (n % 241) as u8).collect();
+    for piece in [64 << 10, 40_000, 1448, 7] {
+        let pool = ChunkPool::new(1);
+        let mut channel = secured(&ours, &pool, piece);
+        let body = &body[..body.len().min(piece * 2000)];
+        for part in body.chunks(50_000) {
+            tell(channel.stream_mut().client(), part);
+            let said = spoken(channel.stream_mut().client());
+            channel.stream_mut().to_server.extend(said);
+        }
+        let mut got: Vec<u8> = Vec::new();
+        while got.len() < body.len() {
+            let chunk = now(channel.read(&pool, None)).expect("more of the body");
+            assert!(!chunk.is_empty());
+            got.extend(chunk.bytes());
+            pool.give(chunk);
+        }
+        assert!(got == body, "pieces of {piece}");
+        assert_eq!(pool.chunks_out(), 0);
+    }
+}
+
+#[test]
 fn an_empty_pool_is_a_fault_and_loses_nothing() {
     let ours = Ours::new();
     let pool = ChunkPool::new(2);
     let mut channel = secured(&ours, &pool, 64 << 10);
-    tell(channel.stream_mut().client(), b"MAIL\r\n");
-    let taken = pool.try_take().expect("one is free");
-    let fault = now(channel.read(&pool, None)).expect_err("one chunk is too few");
-    assert_eq!(fault, Fault::Tls(TlsFault::NoChunk));
-    pool.give(taken);
+    tell(channel.stream_mut().client(), b"MAIL\r\nRCPT\r\n");
+    let mut tight = pool.try_take().expect("one is free");
+    tight.fill_from(&vec![b'-'; CHUNK_BYTES - 6]);
+    let tight = now(channel.read(&pool, Some(tight))).expect("as much as there is room for");
+    assert_eq!(&tight.bytes()[CHUNK_BYTES - 6..], b"MAIL\r\n");
+    let other = pool.try_take().expect("the ciphertext's chunk is back");
+    for _ in 0..2 {
+        let fault = now(channel.read(&pool, None)).expect_err("no chunk is free");
+        assert_eq!(fault, Fault::Tls(TlsFault::NoChunk));
+        assert!(channel.has_input() && channel.tls_fault().is_none());
+    }
+    pool.give(other);
     let chunk = now(channel.read(&pool, None)).expect("the words are still there");
-    assert_eq!(chunk.bytes(), b"MAIL\r\n");
+    assert_eq!(chunk.bytes(), b"RCPT\r\n");
 }

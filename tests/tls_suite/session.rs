@@ -1,5 +1,7 @@
 //! The machine, driven byte by byte against a client of the same library.
 
+use std::sync::Arc;
+
 use ringpost::net::TlsFault;
 use ringpost::net::TlsSession;
 use ringpost::net::session::HANDSHAKE_BYTES_MAX;
@@ -7,6 +9,8 @@ use rustls::version::TLS12;
 use rustls::version::TLS13;
 
 use crate::kit::Ours;
+use crate::kit::client_config;
+use crate::kit::connect;
 use crate::kit::feed;
 use crate::kit::handshake;
 use crate::kit::hear;
@@ -58,6 +62,29 @@ fn words_arrive_whole_however_they_are_cut() {
             out.clear();
         }
         assert!(back == words, "{case}: the way back");
+    }
+}
+
+/// A client hello of 500 bytes in records of a few: each message is whole only after many.
+#[test]
+fn messages_split_over_many_records_are_joined() {
+    let ours = Ours::new();
+    for version in [&TLS13, &TLS12] {
+        for fragment in [32, 61, 200] {
+            for piece in [1, 5, 40, 333, 64 << 10] {
+                let case = format!("{version:?}, fragments of {fragment}, pieces of {piece}");
+                let mut config = client_config(&ours.authority, &[version], None);
+                config.max_fragment_size = Some(fragment);
+                let mut client = connect(Arc::new(config), "mail.ours.test");
+                let mut session = TlsSession::new(&ours.server).expect("a session");
+                handshake(&mut session, &mut client, piece).expect(&case);
+                tell(&mut client, &pattern(1000));
+                let said = spoken(&mut client);
+                let got = feed(&mut session, &said, (piece, 64 << 10), &mut Vec::new());
+                assert_eq!(got.expect(&case), pattern(1000), "{case}");
+                assert_eq!(session.bytes_held(), 0, "{case}");
+            }
+        }
     }
 }
 

@@ -246,8 +246,8 @@ impl Peer for MachinePeer {
         assert!(self.started_tls, "the server did not start TLS");
     }
 
-    fn kept(&self) -> Option<(usize, &[u8])> {
-        Some((self.kept.len(), self.kept.last().map_or(b"", Vec::as_slice)))
+    fn kept(&mut self) -> Option<(usize, Vec<u8>)> {
+        Some((self.kept.len(), self.kept.last().cloned().unwrap_or_default()))
     }
 }
 

@@ -1,14 +1,22 @@
 //! SMTP dialogues, written as text (`tests/dialogues/*.txt`, format in `script`), played to a server.
 //!
 //! Each is played three times: line by line, byte by byte, and in the largest groups that RFC 2920
-//! allows. Whoever implements `Peer` can be the server; `machine` is the sans-I/O one.
+//! allows. Whoever implements `Peer` can be the server; `machine` is the sans-I/O one, `socket` the
+//! built binary.
 
 mod machine;
 mod script;
+mod socket;
+#[path = "../support/mod.rs"]
+mod support;
 
 use std::fmt::Write;
 use std::fs;
 use std::path::Path;
+use std::sync::Mutex;
+use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::Ordering;
+use std::thread;
 
 use proptest::prelude::ProptestConfig;
 use proptest::prop_assert_eq;
@@ -19,6 +27,7 @@ use crate::script::Dialogue;
 use crate::script::Feed;
 use crate::script::Item;
 use crate::script::Settings;
+use crate::socket::Town;
 
 /// A server at the other end.
 pub trait Peer {
@@ -30,8 +39,12 @@ pub trait Peer {
     /// The client's half of a TLS handshake.
     fn start_tls(&mut self);
     /// Body of the message kept last, and how many were kept; `None` where one cannot look inside.
-    fn kept(&self) -> Option<(usize, &[u8])> {
+    fn kept(&mut self) -> Option<(usize, Vec<u8>)> {
         None
+    }
+    /// The client has nothing more to say; a reply that still comes is one too many.
+    fn finish(&mut self) -> Option<String> {
+        self.receive_reply()
     }
 }
 
@@ -78,7 +91,7 @@ fn play(dialogue: &Dialogue, feed: Feed, peer: &mut dyn Peer) -> Result<(), Stri
         }
     }
     held.flush(feed, peer)?;
-    match peer.receive_reply() {
+    match peer.finish() {
         Some(reply) => Err(format!("a reply too many: {reply:?}")),
         None => Ok(()),
     }
@@ -152,6 +165,45 @@ fn the_machine_keeps_to_every_dialogue() {
     }
     assert!(faults.is_empty(), "\n{faults}");
     println!("{} dialogues, played {played} times", dialogues.len());
+}
+
+/// Dialogues at a time against real servers.
+const VISITORS: usize = 8;
+
+#[test]
+fn the_server_keeps_to_every_dialogue() {
+    let dialogues = all_dialogues();
+    let (machine_only, real): (Vec<_>, Vec<_>) =
+        dialogues.iter().partition(|dialogue| dialogue.settings.machine_only);
+    let town = Town::build(&real);
+    let mut plays = Vec::new();
+    for dialogue in &real {
+        plays.extend(dialogue.settings.feeds().into_iter().map(|feed| (*dialogue, feed)));
+    }
+    let next = AtomicUsize::new(0);
+    let faults = Mutex::new(String::new());
+    thread::scope(|scope| {
+        for _ in 0..VISITORS {
+            scope.spawn(|| {
+                while let Some((dialogue, feed)) = plays.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    let mut peer = town.visit(&dialogue.settings);
+                    if let Err(why) = play(dialogue, *feed, &mut peer) {
+                        let Dialogue { file, name, .. } = dialogue;
+                        let mut faults = faults.lock().expect("no visitor panics here");
+                        writeln!(faults, "{file}: {name} ({feed:?}): {why}").expect("a string");
+                    }
+                }
+            });
+        }
+    });
+    let faults = faults.into_inner().expect("no visitor panics here");
+    assert!(faults.is_empty(), "\n{faults}");
+    assert_eq!(town.complaints(), "", "a server had a fault of its own");
+    let (count, servers) = (real.len(), town.servers());
+    println!("{count} dialogues on sockets, played {} times to {servers} servers", plays.len());
+    for dialogue in machine_only {
+        println!("for the machine only: {}: {}", dialogue.file, dialogue.name);
+    }
 }
 
 #[test]

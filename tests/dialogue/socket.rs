@@ -1,0 +1,385 @@
+//! The real server as a peer: the built binary behind a socket.
+//!
+//! One server serves all dialogues that agree on the limits of a session; what a listener decides
+//! by itself (protocol, TLS, XCLIENT, line ends, size) is one listener each.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::io::BufRead;
+use std::io::BufReader;
+use std::io::ErrorKind;
+use std::io::Read;
+use std::io::Write;
+use std::net::Shutdown;
+use std::net::SocketAddr;
+use std::net::TcpStream;
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ringpost::net::tls::provider;
+use rustls::ClientConfig;
+use rustls::ClientConnection;
+use rustls::DigitallySignedStruct;
+use rustls::SignatureScheme;
+use rustls::StreamOwned;
+use rustls::client::danger::HandshakeSignatureValid;
+use rustls::client::danger::ServerCertVerified;
+use rustls::client::danger::ServerCertVerifier;
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::ServerName;
+use rustls::pki_types::UnixTime;
+use tempfile::TempDir;
+
+use crate::Peer;
+use crate::script::Dialogue;
+use crate::script::Settings;
+use crate::support::Server;
+use crate::support::Setup;
+
+/// How long a reply may take. A server that is well answers in milliseconds.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// What all listeners of a server share.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct SessionLimits {
+    recipients: u32,
+    messages: u32,
+    commands: u32,
+    errors: u32,
+}
+
+/// What is a listener's own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Doorway {
+    lmtp: bool,
+    tls: bool,
+    starttls: bool,
+    tls_required: bool,
+    xclient: bool,
+    normalise: bool,
+    size_max: u64,
+}
+
+fn limits_of(settings: &Settings) -> SessionLimits {
+    SessionLimits {
+        recipients: settings.recipients_max,
+        // More could never be reached, and the config says so.
+        messages: settings.messages_max.min(settings.commands_max),
+        commands: settings.commands_max,
+        errors: settings.errors_max,
+    }
+}
+
+fn doorway_of(settings: &Settings) -> Doorway {
+    Doorway {
+        lmtp: settings.lmtp,
+        tls: settings.tls,
+        starttls: settings.starttls && !settings.tls,
+        tls_required: settings.tls_required,
+        xclient: settings.xclient,
+        normalise: settings.normalise,
+        size_max: settings.size_max,
+    }
+}
+
+struct House {
+    server: Server,
+    doorways: Vec<Doorway>,
+    _folder: TempDir,
+}
+
+/// The servers that some dialogues need.
+pub struct Town(BTreeMap<SessionLimits, House>);
+
+impl Town {
+    pub fn build(dialogues: &[&Dialogue]) -> Town {
+        let mut plans: BTreeMap<SessionLimits, Vec<Doorway>> = BTreeMap::new();
+        for dialogue in dialogues {
+            let doorways = plans.entry(limits_of(&dialogue.settings)).or_default();
+            let doorway = doorway_of(&dialogue.settings);
+            if !doorways.contains(&doorway) {
+                doorways.push(doorway);
+            }
+        }
+        let starting: Vec<_> = plans
+            .into_iter()
+            .map(|(limits, doorways)| {
+                std::thread::spawn(move || (limits, House::start(limits, doorways)))
+            })
+            .collect();
+        Town(starting.into_iter().map(|one| one.join().expect("it starts")).collect())
+    }
+
+    pub fn servers(&self) -> usize {
+        self.0.len()
+    }
+
+    pub fn visit(&self, settings: &Settings) -> SocketPeer {
+        let house = &self.0[&limits_of(settings)];
+        let wanted = doorway_of(settings);
+        let number = house.doorways.iter().position(|doorway| *doorway == wanted);
+        let address = house.server.smtp[number.expect("the town was built for this dialogue")];
+        SocketPeer::connect(address, settings.tls, house.server.folder.join("spool/control.sock"))
+    }
+
+    /// What went wrong inside without any client noticing.
+    pub fn complaints(&self) -> String {
+        let logs = self.0.values().map(|house| house.server.log_text());
+        let lines: Vec<String> = logs
+            .flat_map(|log| log.lines().map(str::to_owned).collect::<Vec<_>>())
+            .filter(|line| line.contains("panicked") || line.contains("\"level\":\"error\""))
+            .collect();
+        lines.join("\n")
+    }
+}
+
+impl House {
+    fn start(limits: SessionLimits, doorways: Vec<Doorway>) -> House {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let SessionLimits { recipients, messages, commands, errors } = limits;
+        let config = format!(
+            "[limits]\nrecipients_per_message = {recipients}\nmessages_per_session = {messages}\n\
+             commands_per_session = {commands}\nerrors_per_session = {errors}\n\
+             [relay]\nnetworks = [\"127.0.0.0/8\", \"192.0.2.0/24\"]\n\
+             refuse_recipients = [\"refused.test\"]\n[queue]\nsync = false\npartitions = 1\n"
+        );
+        let mut listeners = String::new();
+        for doorway in &doorways {
+            let tls = match (doorway.tls, doorway.starttls) {
+                (true, _) => "implicit",
+                (false, true) => "starttls",
+                (false, false) => "none",
+            };
+            let protocol = if doorway.lmtp { "lmtp" } else { "smtp" };
+            let required = doorway.tls_required;
+            let size = doorway.size_max;
+            write!(
+                listeners,
+                "[[listener]]\naddress = \"127.0.0.1:0\"\nprotocol = \"{protocol}\"\n\
+                 tls = \"{tls}\"\ntls_required = {required}\nsize_max = {size}\n"
+            )
+            .expect("a string takes it");
+            if doorway.xclient {
+                listeners.push_str("xclient_from = [\"127.0.0.1\"]\n");
+            }
+            if doorway.normalise {
+                listeners.push_str("line_ending = \"normalise\"\ntrusted_from = [\"127.0.0.1\"]\n");
+            }
+        }
+        let setup = Setup { config, listeners: Some(listeners), ..Setup::default() };
+        let server = Server::start(folder.path(), &setup);
+        assert_eq!(server.smtp.len(), doorways.len(), "each listener listens once");
+        House { server, doorways, _folder: folder }
+    }
+}
+
+enum Line {
+    Plain(TcpStream),
+    Tls(Box<StreamOwned<ClientConnection, TcpStream>>),
+    Gone,
+}
+
+/// One connection to a real server.
+pub struct SocketPeer {
+    line: Line,
+    control: PathBuf,
+    input: Vec<u8>,
+    kept: Vec<String>,
+}
+
+impl SocketPeer {
+    fn connect(address: SocketAddr, tls: bool, control: PathBuf) -> SocketPeer {
+        let stream = TcpStream::connect(address).expect("a listening server takes connections");
+        stream.set_nodelay(true).expect("it is a TCP socket");
+        stream.set_read_timeout(Some(PATIENCE)).expect("it is no zero");
+        stream.set_write_timeout(Some(PATIENCE)).expect("it is no zero");
+        let line = Line::Plain(stream);
+        let mut peer = SocketPeer { line, control, input: Vec::new(), kept: Vec::new() };
+        if tls {
+            peer.start_tls();
+        }
+        peer
+    }
+
+    /// More input; `false` when the server has ended the connection.
+    fn fill(&mut self) -> Result<bool, String> {
+        let mut fresh = [0; 4096];
+        let read = match &mut self.line {
+            Line::Plain(stream) => stream.read(&mut fresh),
+            Line::Tls(stream) => stream.read(&mut fresh),
+            Line::Gone => Ok(0),
+        };
+        match read {
+            Ok(count) => {
+                self.input.extend_from_slice(&fresh[..count]);
+                Ok(count > 0)
+            }
+            Err(fault) if fault.kind() == ErrorKind::ConnectionReset => Ok(false),
+            Err(fault) => Err(fault.to_string()),
+        }
+    }
+
+    /// The lines of the reply at the front of the input, if it is whole.
+    fn take_reply(&mut self) -> Option<String> {
+        let mut at = 0;
+        loop {
+            let length = memchr::memmem::find(&self.input[at..], b"\r\n")?;
+            let line = &self.input[at..at + length];
+            assert!(line.iter().all(|byte| matches!(byte, b' '..=b'~')), "{line:?} is unclean");
+            at += length + 2;
+            if line.get(3) == Some(&b' ') {
+                let reply: Vec<u8> = self.input.drain(..at).collect();
+                return Some(String::from_utf8(reply).expect("it is ASCII"));
+            }
+        }
+    }
+
+    fn note_kept(&mut self, reply: &str) {
+        let id = reply.split_once("queued as ").and_then(|(_, rest)| rest.split_whitespace().next());
+        if let Some(id) = id
+            && !self.kept.iter().any(|known| known == id)
+        {
+            self.kept.push(id.to_owned());
+        }
+    }
+}
+
+impl Peer for SocketPeer {
+    fn send(&mut self, bytes: &[u8]) {
+        // A server that has closed already says why in its reply.
+        let _ = match &mut self.line {
+            Line::Plain(stream) => stream.write_all(bytes),
+            Line::Tls(stream) => stream.write_all(bytes).and_then(|()| stream.flush()),
+            Line::Gone => Ok(()),
+        };
+    }
+
+    fn receive_reply(&mut self) -> Option<String> {
+        loop {
+            if let Some(reply) = self.take_reply() {
+                self.note_kept(&reply);
+                return Some(reply);
+            }
+            if !matches!(self.fill(), Ok(true)) {
+                return None;
+            }
+        }
+    }
+
+    fn is_closed(&mut self) -> bool {
+        self.input.is_empty() && matches!(self.fill(), Ok(false))
+    }
+
+    fn start_tls(&mut self) {
+        let Line::Plain(stream) = std::mem::replace(&mut self.line, Line::Gone) else {
+            panic!("TLS is started once");
+        };
+        let name = ServerName::try_from("mx.ringpost.test").expect("a good name");
+        let session = ClientConnection::new(client_config(), name).expect("the config is good");
+        let mut stream = StreamOwned::new(session, stream);
+        while stream.conn.is_handshaking() {
+            stream.conn.complete_io(&mut stream.sock).expect("the handshake succeeds");
+        }
+        self.line = Line::Tls(Box::new(stream));
+    }
+
+    /// Ends the client's side; whatever still comes was not asked for.
+    fn finish(&mut self) -> Option<String> {
+        let ended = match &mut self.line {
+            Line::Plain(stream) => stream.shutdown(Shutdown::Write),
+            Line::Tls(stream) => {
+                stream.conn.send_close_notify();
+                stream.flush().and_then(|()| stream.sock.shutdown(Shutdown::Write))
+            }
+            Line::Gone => Ok(()),
+        };
+        // A server that closed first leaves nothing to end.
+        let _ = ended;
+        loop {
+            match self.fill() {
+                Ok(true) => {}
+                Ok(false) => break,
+                Err(fault) => return Some(format!("the server stays: {fault}")),
+            }
+        }
+        let rest = String::from_utf8_lossy(&self.input).into_owned();
+        Some(rest).filter(|rest| !rest.is_empty())
+    }
+
+    fn kept(&mut self) -> Option<(usize, Vec<u8>)> {
+        let body = self.kept.last().map_or_else(Vec::new, |id| stored_body(&self.control, id));
+        Some((self.kept.len(), body))
+    }
+}
+
+/// The body of a message, as the server's control socket gives it, without the Received in front.
+fn stored_body(control: &PathBuf, id: &str) -> Vec<u8> {
+    let mut stream = BufReader::new(UnixStream::connect(control).expect("the control socket"));
+    let request = format!("{{\"command\":\"cat\",\"id\":\"{id}\"}}\n");
+    stream.get_mut().write_all(request.as_bytes()).expect("it takes a request");
+    let mut message = Vec::new();
+    loop {
+        let mut line = String::new();
+        stream.read_line(&mut line).expect("it answers");
+        let answer: serde_json::Value = serde_json::from_str(&line).expect("it answers JSON");
+        assert!(answer.get("fault").is_none(), "{id}: {line}");
+        let Some(bytes) = answer["bytes"].as_u64() else { break };
+        let count = (&mut stream).take(bytes).read_to_end(&mut message).expect("the piece comes");
+        assert_eq!(count as u64, bytes, "a piece is whole");
+    }
+    assert!(message.starts_with(b"Received: "), "{id} has no trace");
+    let ends = memchr::memmem::find_iter(&message, b"\r\n").map(|at| at + 2);
+    let end = ends.into_iter().find(|end| !matches!(message.get(*end), Some(b' ' | b'\t')));
+    message.split_off(end.expect("the trace ends"))
+}
+
+fn client_config() -> Arc<ClientConfig> {
+    let config = ClientConfig::builder_with_provider(Arc::new(provider()))
+        .with_safe_default_protocol_versions()
+        .expect("the versions are known")
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(Anybody))
+        .with_no_client_auth();
+    Arc::new(config)
+}
+
+/// The certificate signs itself; whose it is, is not what these tests are about.
+#[derive(Debug)]
+struct Anybody;
+
+impl ServerCertVerifier for Anybody {
+    fn verify_server_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        _: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        _: &[u8],
+        _: &CertificateDer<'_>,
+        _: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        Ok(HandshakeSignatureValid::assertion())
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        _: &[u8],
+        _: &CertificateDer<'_>,
+        _: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        Ok(HandshakeSignatureValid::assertion())
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        provider().signature_verification_algorithms.supported_schemes()
+    }
+}

@@ -51,13 +51,49 @@ enum Command {
         #[arg(long, global = true)]
         json: bool,
         #[command(subcommand)]
-        command: QueueCommand,
+        command: QueueArguments,
     },
     /// Ask a running server whether it is well; exit code 0 when it is.
     Health {
         #[arg(long, value_name = "FILE")]
         config: Option<PathBuf>,
     },
+}
+
+#[derive(Subcommand)]
+enum QueueArguments {
+    /// Messages, oldest first.
+    List {
+        /// How many at most.
+        #[arg(long, default_value_t = 100)]
+        limit: usize,
+        /// Only those after this one: the last id of the page before.
+        #[arg(long, value_name = "ID")]
+        after: Option<String>,
+    },
+    /// Everything that is known of a message.
+    Show { id: String },
+    /// The spool in numbers.
+    Stats,
+    /// A message as it would be delivered.
+    Cat { id: String },
+    /// Remove messages for good.
+    Delete {
+        #[arg(required = true)]
+        ids: Vec<String>,
+    },
+}
+
+impl From<QueueArguments> for QueueCommand {
+    fn from(arguments: QueueArguments) -> QueueCommand {
+        match arguments {
+            QueueArguments::List { limit, after } => QueueCommand::List { limit, after },
+            QueueArguments::Show { id } => QueueCommand::Show { id },
+            QueueArguments::Stats => QueueCommand::Stats,
+            QueueArguments::Cat { id } => QueueCommand::Cat { id },
+            QueueArguments::Delete { ids } => QueueCommand::Delete { ids },
+        }
+    }
 }
 
 #[derive(Subcommand)]
@@ -89,7 +125,7 @@ fn main() -> ExitCode {
             ExitCode::SUCCESS
         }
         Command::Queue { config, json, command } => {
-            with_config(config, |loaded| client::queue(&loaded.config, &command, json))
+            with_config(config, |loaded| client::queue(&loaded.config, &command.into(), json))
         }
         Command::Health { config } => with_config(config, |loaded| client::health(&loaded.config)),
     }

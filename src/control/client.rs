@@ -12,7 +12,6 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::ExitCode;
 
-use clap::Subcommand;
 use serde_json::Value;
 use serde_json::json;
 
@@ -30,28 +29,13 @@ use crate::wire::mail::header;
 /// Bytes of a message's front in which its header is looked for.
 const HEADER_BYTES_MAX: usize = 64 << 10;
 
-#[derive(Subcommand)]
+/// What `ringpost queue` may be asked; see its arguments in `main`.
 pub enum QueueCommand {
-    /// Messages, oldest first.
-    List {
-        /// How many at most.
-        #[arg(long, default_value_t = 100)]
-        limit: usize,
-        /// Only those after this one: the last id of the page before.
-        #[arg(long, value_name = "ID")]
-        after: Option<String>,
-    },
-    /// Everything that is known of a message.
+    List { limit: usize, after: Option<String> },
     Show { id: String },
-    /// The spool in numbers.
     Stats,
-    /// A message as it would be delivered.
     Cat { id: String },
-    /// Remove messages for good.
-    Delete {
-        #[arg(required = true)]
-        ids: Vec<String>,
-    },
+    Delete { ids: Vec<String> },
 }
 
 /// Where answers come from.

@@ -237,7 +237,8 @@ impl SocketPeer {
     }
 
     fn note_kept(&mut self, reply: &str) {
-        let id = reply.split_once("queued as ").and_then(|(_, rest)| rest.split_whitespace().next());
+        let id =
+            reply.split_once("queued as ").and_then(|(_, rest)| rest.split_whitespace().next());
         if let Some(id) = id
             && !self.kept.iter().any(|known| known == id)
         {

@@ -283,8 +283,11 @@ impl Client {
 
     /// A whole transaction by DATA; the reply is the one to the body or the first refusal.
     pub fn submit(&mut self, from: &str, to: &str, body: &[u8]) -> std::io::Result<Reply> {
-        let commands =
-            [(format!("MAIL FROM:<{from}>"), 250), (format!("RCPT TO:<{to}>"), 250), ("DATA".into(), 354)];
+        let commands = [
+            (format!("MAIL FROM:<{from}>"), 250),
+            (format!("RCPT TO:<{to}>"), 250),
+            ("DATA".into(), 354),
+        ];
         for (command, code) in commands {
             let reply = self.ask(&command)?;
             if reply.code != code {

@@ -29,6 +29,7 @@ WORKDIR /var/spool/ringpost
 VOLUME /var/spool/ringpost
 EXPOSE 25 2525 9090
 STOPSIGNAL SIGTERM
-HEALTHCHECK --interval=10s --timeout=3s --start-period=30s CMD ["ringpost", "health"]
+HEALTHCHECK --interval=10s --timeout=3s --start-period=30s \
+    CMD ["ringpost", "health", "--config", "/etc/ringpost/ringpost.toml"]
 ENTRYPOINT ["ringpost"]
 CMD ["serve", "--config", "/etc/ringpost/ringpost.toml"]

@@ -105,7 +105,11 @@ enum ConfigPage {
 }
 
 fn main() -> ExitCode {
-    match Arguments::parse().command {
+    let command = Arguments::parse().command;
+    if !matches!(command, Command::Serve { .. }) {
+        boot::signals::end_with_the_reader();
+    }
+    match command {
         Command::Serve { config } => with_config(config, |loaded| serve(loaded.into())),
         Command::Check { config } => with_config(config, |loaded| {
             for warning in &loaded.warnings {

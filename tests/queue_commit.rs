@@ -64,10 +64,7 @@ fn many_waiters_share_a_sync() {
     // The thread is held until all wait, so that the count depends on no disk's speed.
     let (all_wait, held) = std::sync::mpsc::channel::<()>();
     let options = SpoolOptions::new(folder.path(), NOW_MS);
-    let desk = Desk::with_start(options, move || {
-        // Held until the test lets go, or is over.
-        let _ = held.recv();
-    });
+    let desk = Desk::with_start(options, move || held.recv().expect("the test lets go"));
     let bytes = pattern(4096, 1);
     let mut all: Vec<Stored<'_>> =
         (0..1000).map(|_| Box::pin(desk.store(&bytes)) as Stored<'_>).collect();

@@ -255,33 +255,3 @@ fn one_message_alone_costs_one_sync() {
     // Opening a database syncs a few files of its own.
     assert!((200..=230).contains(&syncs), "{syncs} fdatasync for 200 messages");
 }
-
-/// Faults at every point where the store can answer with one, with the crate `fail`.
-#[cfg(feature = "failpoints")]
-#[test]
-fn an_injected_fault_is_answered_and_the_bytes_are_gone() {
-    let scenario = fail::FailScenario::setup();
-    for (point, kind, len, expected) in [
-        ("commit::error", "eio", 100, CommitFault::Failed),
-        ("commit::error", "enospc", 100, CommitFault::SpoolFull),
-        ("commit::error", "enospc", 5 * CHUNK_BYTES, CommitFault::SpoolFull),
-        ("stream::error", "enospc", 5 * CHUNK_BYTES, CommitFault::SpoolFull),
-        ("stream::error", "eio", 5 * CHUNK_BYTES, CommitFault::Failed),
-    ] {
-        let folder = tempfile::tempdir().unwrap();
-        let desk = Desk::open(folder.path());
-        desk.stored(b"before");
-        fail::cfg(point, &format!("1*return({kind})")).unwrap();
-        let fault = desk.run(desk.store(&pattern(len, 1))).unwrap_err();
-        assert_eq!(fault, expected, "{point} {kind}");
-        fail::remove(point);
-        let after = desk.run(desk.store(b"after"));
-        assert_eq!(after.is_ok(), expected == CommitFault::SpoolFull, "{point} {kind}");
-        desk.close();
-        let desk = Desk::open(folder.path());
-        let found = &desk.spool.recovered()[0];
-        assert_eq!(found.messages, 1 + after.is_ok() as u64, "{point} {kind}");
-        assert_eq!((found.repaired, found.quarantined), (0, 0), "{:?}", found.notices);
-    }
-    scenario.teardown();
-}

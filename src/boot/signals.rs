@@ -83,6 +83,13 @@ pub fn block() -> io::Result<BlockedSignals> {
     Ok(BlockedSignals { set })
 }
 
+/// For commands that print: who stops reading (`| head`) ends them quietly, as is usual. Rust
+/// ignores SIGPIPE at start and would panic instead.
+pub fn end_with_the_reader() {
+    // SAFETY: SIG_DFL installs no handler of ours, and no other thread runs yet.
+    unsafe { libc::signal(libc::SIGPIPE, libc::SIG_DFL) };
+}
+
 /// Starts the thread that takes the signals. It lives as long as the process.
 pub fn listen(blocked: BlockedSignals) -> io::Result<Receiver<Signal>> {
     let (sender, receiver) = sync_channel(SIGNALS_WAITING_MAX);

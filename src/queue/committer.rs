@@ -154,7 +154,8 @@ impl Committer {
         self.inner.pump()
     }
 
-    /// Sessions and chunks that wait for an answer.
+    /// Tickets that are out: orders that wait for an answer, and answers not yet taken by whoever
+    /// waits for them.
     pub fn waiting(&self) -> usize {
         self.inner.tickets.borrow().len()
     }

@@ -68,6 +68,7 @@ use crate::queue::SpaceWatch;
 use crate::queue::Spool;
 use crate::queue::SpoolOptions;
 use crate::queue::notice::Loudness;
+use crate::queue::points;
 use crate::rt;
 use crate::rt::ShardSpec;
 use crate::rt::ShardThread;
@@ -96,6 +97,7 @@ pub struct ServeOptions {
 
 /// Serves until told to end.
 pub fn serve(options: ServeOptions) -> ExitCode {
+    points::arm();
     match start(options) {
         Ok(running) => running.until_told(),
         Err(faults) => {

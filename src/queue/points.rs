@@ -31,6 +31,14 @@ pub const FAILPOINTS: &[&str] = &[
 /// Points that make the store answer with a fault.
 pub const STORE_FAULTS: &[&str] = &["stream::error", "commit::error"];
 
+/// Takes what the environment variable `FAILPOINTS` says. Before it is called no point does
+/// anything; it is for the first lines of the process, and once.
+pub fn arm() {
+    // Dropping the scenario would disarm every point.
+    #[cfg(feature = "failpoints")]
+    std::mem::forget(fail::FailScenario::setup());
+}
+
 /// A place where a crash test may end the process.
 #[inline]
 pub fn point(_name: &'static str) {

@@ -238,9 +238,14 @@ impl TlsSession {
 
     /// Appends `close_notify` to `out`, so that the peer can tell the end from a cut.
     pub fn close(&mut self, out: &mut Vec<u8>) {
+        // RFC 8446 s6.1: a peer that has said goodbye first is answered all the same.
+        let ended = self.fault.take_if(|fault| *fault == TlsFault::Closed);
         if self.facts.is_some() && self.fault.is_none() {
             // A connection that cannot say goodbye any more is closed without it.
             let _ = self.say(Outgoing::CloseNotify, out);
+        }
+        if ended.is_some() {
+            self.fault = ended;
         }
     }
 

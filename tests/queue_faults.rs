@@ -107,7 +107,6 @@ fn full_disk_recovers(len: usize) {
         }
     };
     assert_eq!(fault, CommitFault::SpoolFull);
-    assert!(fault.reply().starts_with("452 4.3.1"));
     for _ in 0..20 {
         // It may find room again for a moment, when a flush has freed a log.
         let again = ledger.send(&desk, len);
@@ -197,7 +196,6 @@ fn child_meets_a_failed_sync() {
         assert!(ledger.seed < 1000, "the injected fault never came");
     };
     assert_eq!(fault, CommitFault::Failed);
-    assert!(fault.reply().starts_with("451 4.3.0"));
     assert_eq!(desk.committer.ready(), Err(CommitFault::Failed), "intake has stopped");
     assert!(matches!(desk.committer.body(NOW_MS), Err(CommitFault::Failed)));
     let told = desk.fatal.lock().unwrap().clone();

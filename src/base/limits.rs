@@ -20,6 +20,9 @@ pub const COMMAND_BYTES_MAX: usize = 4096;
 /// keeps one line from being a whole message to downstream relays. It is not enforced by default.
 pub const BODY_LINE_BYTES_MAX: usize = 1000;
 
+/// Bytes of a refused body or chunk that are read and dropped. More: the session is closed.
+pub const SWALLOW_BYTES_MAX: u64 = 256 << 20;
+
 /// Messages in one commit batch. Full: the rest waits for the next batch, one sync later.
 pub const COMMIT_BATCH_MESSAGES_MAX: usize = 512;
 

@@ -84,6 +84,11 @@ const EXIT_STORE_FAILED: u8 = 75;
 const LOOK_EVERY: Duration = Duration::from_millis(250);
 /// A shard that does not tick for so long will not any more.
 const STALL_MAX: Duration = Duration::from_secs(30);
+/// Tasks of a drained shard have nothing left to wait for.
+const TASKS_END_MAX: Duration = Duration::from_secs(1);
+/// Commit threads that have not ended by then wait for a disk that hangs.
+const STORE_END_MAX: Duration = Duration::from_secs(20);
+const LOG_END_MAX: Duration = Duration::from_secs(2);
 /// Descriptors of the store, the log and the control plane.
 const OPEN_FILES_BESIDE: u64 = 4096;
 
@@ -130,6 +135,8 @@ fn start(options: ServeOptions) -> Result<Running, Vec<String>> {
     let plan = fit_plan(plan, spool.partitions().len(), &mut findings);
     let observed = Observed::new(plan.shards.len() as u16);
     let placement = Placement::deal(spool.partitions().len(), plan.shards.len());
+    let set_aside = spool.recovered().iter().map(|found| found.quarantined).sum();
+    observed.shards[0].metrics.quarantined_total.add(set_aside);
     print_table(&config, &user, (&plan, &placement), (&bound.addresses, &findings));
 
     let commits = start_commits(&spool, &plan, &placement, &failed)?;
@@ -412,7 +419,9 @@ fn start_shards(
             orders: receiver,
         };
         let (shard, node, spans) = (place.shard, place.node, plan.spans_nodes());
-        let spec = ShardSpec::new(format!("shard-{shard}"), Some(place.cpu));
+        let mut spec = ShardSpec::new(format!("shard-{shard}"), Some(place.cpu));
+        // The shard drains by itself; what is left then are tasks without a session.
+        spec.drain_max = TASKS_END_MAX;
         let thread = rt::start(spec, move || async move {
             if spans {
                 cores::prefer_memory_of(node);
@@ -424,6 +433,17 @@ fn start_shards(
         orders.push(sender);
     }
     Ok((threads, orders, bound.http))
+}
+
+/// Writes what waits and ends the commit threads; false when a disk hangs.
+fn stop_within(commits: Vec<CommitThread>, limit: Duration) -> bool {
+    let (done, ended) = std::sync::mpsc::channel();
+    let stopping = std::thread::Builder::new().name("stopping".to_owned()).spawn(move || {
+        commits.into_iter().for_each(CommitThread::stop);
+        // Nobody listens any more when it took too long.
+        let _ = done.send(());
+    });
+    stopping.is_ok() && ended.recv_timeout(limit).is_ok()
 }
 
 /// A shard can move one body with fewer chunks, but not two.
@@ -451,7 +471,9 @@ impl Running {
         loop {
             self.look_at_space();
             if self.failed.load(Ordering::Acquire) {
-                self.reloader.observed.process.spool_failed_partitions.set(1);
+                let failed = self.spool.partitions().iter().filter(|p| p.failure().is_some());
+                let failed = failed.count().max(1) as u64;
+                self.reloader.observed.process.spool_failed_partitions.set(failed);
                 return self.end(EXIT_STORE_FAILED);
             }
             match self.signals.recv_timeout(LOOK_EVERY) {
@@ -504,12 +526,14 @@ impl Running {
                 Event::Warning { what: &fault.to_string(), remedy: "report this" }.emit();
             }
         }
-        for commit in self.commits {
-            commit.stop();
+        if !stop_within(self.commits, STORE_END_MAX) {
+            eprintln!("ringpost: the disk does not answer; ending without it, a restart recovers");
+            log::flush(LOG_END_MAX);
+            std::process::exit(i32::from(EXIT_STORE_FAILED));
         }
         let seconds = self.began.elapsed().as_secs();
         Event::Stopped { seconds, exit: i32::from(code) }.emit();
-        log::flush(Duration::from_secs(2));
+        log::flush(LOG_END_MAX);
         ExitCode::from(code)
     }
 }

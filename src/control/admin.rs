@@ -17,6 +17,7 @@ use std::io::BufRead;
 use std::io::BufReader;
 use std::io::Read;
 use std::io::Write;
+use std::os::unix::fs::FileTypeExt;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixListener;
 use std::os::unix::net::UnixStream;
@@ -45,6 +46,8 @@ use crate::queue::inspect::ListFilter;
 use crate::shard::Order;
 
 const CLIENTS_MAX: usize = 8;
+/// Rows of one answer to `list`.
+pub const LIST_PAGE_ROWS: usize = 1000;
 const REQUEST_BYTES_MAX: u64 = 64 << 10;
 const PATIENCE: Duration = Duration::from_secs(30);
 /// How long a shard may take to delete a message: a few commit batches.
@@ -84,10 +87,7 @@ impl Admin {
     /// Opens the socket and starts to answer. A stale socket of a process that is gone is
     /// replaced; the spool's lock has shown that none is alive.
     pub fn listen(self: &Arc<Admin>, path: &Path) -> io::Result<()> {
-        match fs::remove_file(path) {
-            Err(cause) if cause.kind() != io::ErrorKind::NotFound => return Err(cause),
-            _ => {}
-        }
+        clear_stale(path)?;
         let listener = UnixListener::bind(path)?;
         fs::set_permissions(path, fs::Permissions::from_mode(0o600))?;
         let admin = Arc::clone(self);
@@ -169,6 +169,24 @@ impl Admin {
     }
 }
 
+/// Removes a socket that nobody answers any more, and nothing else.
+fn clear_stale(path: &Path) -> io::Result<()> {
+    let found = match fs::symlink_metadata(path) {
+        Ok(found) => found,
+        Err(cause) if cause.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(cause) => return Err(cause),
+    };
+    if !found.file_type().is_socket() {
+        let what = format!("{} is no socket; set control.socket to another path", path.display());
+        return Err(io::Error::new(io::ErrorKind::AlreadyExists, what));
+    }
+    if UnixStream::connect(path).is_ok() {
+        let what = format!("{} belongs to a running server", path.display());
+        return Err(io::Error::new(io::ErrorKind::AddrInUse, what));
+    }
+    fs::remove_file(path)
+}
+
 /// A place among the clients that are served.
 struct Seat(Arc<Admin>);
 
@@ -199,7 +217,9 @@ pub fn look(spool: &Spool, request: &Request) -> Result<Value, String> {
                 Some(text) => Some(text.parse().map_err(|fault| format!("{text}: {fault}"))?),
                 None => None,
             };
-            let rows = inspect::list(spool, ListFilter { limit: *limit, after });
+            // A client asks for page after page; the server holds one.
+            let limit = (*limit).min(LIST_PAGE_ROWS);
+            let rows = inspect::list(spool, ListFilter { limit, after });
             serde_json::to_value(rows.map_err(|fault| fault.to_string())?)
         }
         Request::Show { id } => {

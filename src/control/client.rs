@@ -53,9 +53,9 @@ pub fn queue(config: &Config, command: &QueueCommand, json: bool) -> ExitCode {
     let done = match command {
         QueueCommand::Cat { id } => source.cat(id, &mut io::stdout().lock()),
         QueueCommand::Delete { ids } => delete(&source, ids),
-        QueueCommand::List { limit, after } => source
-            .ask(&Request::List { limit: *limit, after: after.clone() })
-            .map(|rows| print_answer(&rows, json, print_list)),
+        QueueCommand::List { limit, after } => {
+            list(&source, *limit, after.clone()).map(|rows| print_answer(&rows, json, print_list))
+        }
         QueueCommand::Show { id } => {
             show(&source, id).map(|it| print_answer(&it, json, print_show))
         }
@@ -186,6 +186,23 @@ fn outcome(answer: Value) -> Result<Value, String> {
         Some(fault) => Err(fault.to_owned()),
         None => Ok(answer["ok"].clone()),
     }
+}
+
+/// Page after page, until the limit or the end.
+fn list(source: &Source, limit: usize, mut after: Option<String>) -> Result<Value, String> {
+    let mut all = Vec::new();
+    while all.len() < limit {
+        let wanted = (limit - all.len()).min(admin::LIST_PAGE_ROWS);
+        let page = source.ask(&Request::List { limit: wanted, after })?;
+        let Value::Array(rows) = page else { break };
+        let ended = rows.len() < wanted;
+        all.extend(rows);
+        after = all.last().and_then(|row| row["id"].as_str()).map(str::to_owned);
+        if ended || after.is_none() {
+            break;
+        }
+    }
+    Ok(Value::Array(all))
 }
 
 fn delete(source: &Source, ids: &[String]) -> Result<(), String> {

@@ -6,6 +6,7 @@
 //! reload     SIGHUP: read again, compare, replace as a whole
 //! admin      the control socket: `ringpost queue ...` and `ringpost health`
 //! scrape     HTTP: /metrics /health /ready /stats
+//! seats      how many HTTP clients at a time, and for how long
 //! thread     the thread that runs both
 //! ```
 
@@ -14,4 +15,5 @@ pub mod assemble;
 pub mod client;
 pub mod reload;
 pub mod scrape;
+pub mod seats;
 pub mod thread;

@@ -3,7 +3,7 @@
 //! Owner:    the control thread. `serve` runs on its tokio runtime until it is dropped.
 //! Promise:  read-only. A request costs the shards at most one copy of their histograms, made by
 //!           their own ticker.
-//! Bounds:   `HISTOGRAM_WAIT_MS` for the shards' answer; request sizes by axum's defaults. No
+//! Bounds:   `HISTOGRAM_WAIT_MS` for the shards' answer; request sizes by axum's defaults, connections by `seats`. No
 //!           authentication: the listener belongs on the loopback address or behind a proxy.
 
 use std::fs;
@@ -25,6 +25,7 @@ use tokio::net::TcpListener;
 use tokio::time::Instant;
 use tokio::time::sleep;
 
+use crate::control::seats::Seats;
 use crate::observe::Observed;
 use crate::observe::ShardObserved;
 use crate::observe::Stage;
@@ -51,7 +52,7 @@ type Answer = (StatusCode, [(HeaderName, &'static str); 1], String);
 
 /// Answers requests until the future is dropped.
 pub async fn serve(listener: TcpListener, observed: Arc<Observed>) -> io::Result<()> {
-    axum::serve(listener, router(observed)).await
+    axum::serve(Seats::new(listener), router(observed)).await
 }
 
 fn router(observed: Arc<Observed>) -> Router {

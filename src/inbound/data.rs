@@ -5,17 +5,16 @@
 //! Order:    354 is flushed before the body is read; the reply to the body after it is durable.
 //! Bounds:   see `intake`. A body slower than the minimum rate ends the session.
 
-use std::time::Duration;
 use std::time::Instant;
 
 use crate::base::Chunk;
 use crate::inbound::intake::Intake;
 use crate::inbound::intake::IntakeLimits;
 use crate::inbound::intake::Kept;
+use crate::inbound::intake::Meter;
 use crate::inbound::intake::body_name;
 use crate::inbound::intake::protocol_name;
 use crate::inbound::intake::sender_text;
-use crate::inbound::policy::MinimumRate;
 use crate::inbound::session::CHUNK_RETRY;
 use crate::inbound::session::End;
 use crate::inbound::session::Session;
@@ -68,7 +67,7 @@ impl Session {
             }
             BodyMode::Swallow { bytes } => {
                 self.swallow(bytes).await?;
-                Ok(self.server.on_swallowed(&mut self.out))
+                Ok(self.server.on_swallowed(tx.recipients.len(), &mut self.out))
             }
         }
     }
@@ -87,9 +86,8 @@ impl Session {
     async fn receive_dot(&mut self) -> Result<Received, End> {
         let ending = self.line_ending;
         let mut decoder = DotDecoder::new(ending);
-        let mut meter = Meter::new();
         loop {
-            let Some((mut chunk, noted)) = self.receive_some(&mut meter).await? else {
+            let Some((mut chunk, noted)) = self.receive_some().await? else {
                 return Ok(Received::Flood);
             };
             let decoded = match ending {
@@ -135,8 +133,8 @@ impl Session {
 
     /// One read into the chunk at hand: the chunk, and from where on it is fresh. `None` when a
     /// refused body does not end.
-    async fn receive_some(&mut self, meter: &mut Meter) -> Result<Option<(Chunk, usize)>, End> {
-        let intake = self.intake.as_mut().expect("an intake is begun before its body is read");
+    async fn receive_some(&mut self) -> Result<Option<(Chunk, usize)>, End> {
+        let intake = self.intake.as_deref().expect("an intake is begun before its body is read");
         if intake.is_flooded() {
             return Ok(None);
         }
@@ -148,16 +146,21 @@ impl Session {
             self.input.consume(copied);
             return Ok(Some((chunk, noted)));
         }
+        // A client may wait for the replies to MAIL and RCPT before it sends its chunk.
+        self.flush().await?;
+        self.input.drop_all(&self.reception.pool);
+        let intake = self.intake.as_deref_mut().expect("begun above");
+        let timeouts = &self.policy.timeouts;
+        let limit = if intake.meter.is_fresh() { timeouts.data_init } else { timeouts.data_block };
         let current = intake.take_current();
         let noted = current.as_ref().map_or(0, |chunk| chunk.len());
-        self.input.drop_all(&self.reception.pool);
-        let timeouts = &self.policy.timeouts;
-        let limit = if meter.bytes == 0 { timeouts.data_init } else { timeouts.data_block };
         self.channel.stream().deadline().set_in(limit);
         let began = Instant::now();
         let read = self.read(current).await;
         let chunk = read.map_err(|fault| self.end_of(fault, Wait::Body))?;
-        if meter.is_too_slow(chunk.len() - noted, began, &self.policy.rate) {
+        let rate = &self.policy.rate;
+        let intake = self.intake.as_deref_mut().expect("begun above");
+        if intake.meter.is_too_slow(chunk.len() - noted, began, rate) {
             return Err(End::TooSlow);
         }
         Ok(Some((chunk, noted)))
@@ -244,9 +247,8 @@ impl Session {
     /// RFC 3030: exactly so many bytes, whatever they are.
     async fn receive_counted(&mut self, bytes: u64) -> Result<Received, End> {
         let mut missing = bytes;
-        let mut meter = Meter::new();
         while missing > 0 {
-            let Some((mut chunk, noted)) = self.receive_some(&mut meter).await? else {
+            let Some((mut chunk, noted)) = self.receive_some().await? else {
                 return Ok(Received::Flood);
             };
             let fresh = chunk.len() - noted;
@@ -363,23 +365,5 @@ impl Session {
         // Durable but unheard: the peer will send it again (RFC 1047); the log shows both.
         flushed?;
         Ok(step)
-    }
-}
-
-/// The speed of one body. Only time spent waiting for the peer counts: a slow disk is not its fault.
-struct Meter {
-    waited: Duration,
-    bytes: u64,
-}
-
-impl Meter {
-    fn new() -> Meter {
-        Meter { waited: Duration::ZERO, bytes: 0 }
-    }
-
-    fn is_too_slow(&mut self, bytes: usize, read_began: Instant, rate: &MinimumRate) -> bool {
-        self.bytes += bytes as u64;
-        self.waited += read_began.elapsed();
-        self.waited > rate.grace && self.bytes < rate.bytes_per_second * self.waited.as_secs()
     }
 }

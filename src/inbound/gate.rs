@@ -15,9 +15,6 @@ use crate::wire::smtp::server::Question;
 use crate::wire::smtp::server::Verdict;
 use crate::wire::smtp::transaction::Transaction;
 
-/// Chunks that stay free for bodies under way; a new body is refused before they are touched.
-const CHUNKS_RESERVED: usize = 4;
-
 /// Who asks.
 pub struct Caller<'a> {
     pub peer: IpAddr,
@@ -69,8 +66,7 @@ impl Caller<'_> {
         if space.is_low() || space.last().free_bytes < bytes {
             return refuse(452, (4, 3, 1), "Insufficient system storage, try again later");
         }
-        let pool = &self.reception.pool;
-        if pool.chunks_out() + CHUNKS_RESERVED >= pool.chunks_max() {
+        if !self.reception.has_body_room() {
             return refuse(452, (4, 3, 1), "Too much mail under way, try again later");
         }
         Verdict::Accept

@@ -2,7 +2,6 @@
 
 use std::net::SocketAddr;
 
-use crate::inbound::listener::refusal_label;
 use crate::inbound::policy::Security;
 use crate::inbound::policy::holds;
 use crate::inbound::session::End;
@@ -60,7 +59,7 @@ async fn read_proxy_header(session: &mut Session) -> Result<(), End> {
     session.channel.stream().deadline().set_in(session.policy.timeouts.proxy_header);
     loop {
         match proxy::parse(session.input.pending()) {
-            Proxy::NeedMore => session.fill(Wait::Greeting).await?,
+            Proxy::NeedMore => session.fill(Wait::Proxy).await?,
             Proxy::Header { source, consumed, .. } => {
                 session.input.consume(consumed);
                 return match source {
@@ -81,16 +80,11 @@ async fn read_proxy_header(session: &mut Session) -> Result<(), End> {
     }
 }
 
-/// The connection is this client's from here on, and counts as such.
+/// The connection is this client's from here on, and counts and is trusted as such.
 fn believe(session: &mut Session, source: SocketAddr) -> Result<(), End> {
     session.peer.address = source;
-    let Err(crowded) = session.readmit() else { return Ok(()) };
-    let metrics = session.reception.metrics();
-    metrics.connections_refused_total.add(refusal_label(crowded), 1);
-    Event::ConnectionRefused { peer: source.ip(), reason: crowded.name() }.emit();
-    let reply = Reply::new(421, (4, 7, 0), crowded.text());
-    session.server.close(&reply, &mut session.out);
-    Err(End::Closed)
+    session.settle_server();
+    session.readmit()
 }
 
 /// Turns the plain channel into a TLS one.

@@ -1,21 +1,37 @@
 //! What a peer has sent and nobody has read yet.
 //!
-//! Owner:    one session. Holds a chunk only while there is something in it.
-//! Promise:  bytes are seen once and in order; `drop_all` is what STARTTLS asks for.
+//! Owner:    one session.
+//! Promise:  bytes are seen once and in order; `drop_all` is what STARTTLS asks for. While a
+//!           session waits for more it holds no chunk: the start of a line that is under way lies
+//!           in a small buffer of its own, so that a thousand half-sent lines cannot take the
+//!           chunks that bodies need.
+//! Bounds:   `FRONT_BYTES_MAX` of an unfinished line or header, and one chunk while there is
+//!           something in it.
 
 use crate::base::Chunk;
 use crate::base::ChunkPool;
+use crate::base::limits::COMMAND_BYTES_MAX;
+
+/// Room for the longest command line, and for the longest PROXY header.
+const FRONT_BYTES_MAX: usize = 2 * COMMAND_BYTES_MAX;
 
 #[derive(Debug, Default)]
 pub struct Input {
+    /// What came first and was not a whole line; empty as long as all comes in whole lines.
+    front: Vec<u8>,
+    front_at: usize,
     chunk: Option<Chunk>,
     /// Bytes of the chunk that have been read.
     at: usize,
 }
 
 impl Input {
+    /// What can be read now. There may be more behind it: see `is_empty`.
     pub fn pending(&self) -> &[u8] {
-        self.chunk.as_ref().map_or(&[], |chunk| &chunk.bytes()[self.at..])
+        match &self.front[self.front_at..] {
+            [] => self.behind_front(),
+            front => front,
+        }
     }
 
     pub fn is_empty(&self) -> bool {
@@ -24,37 +40,64 @@ impl Input {
 
     pub fn consume(&mut self, bytes: usize) {
         assert!(bytes <= self.pending().len(), "only what came can be consumed");
-        self.at += bytes;
-    }
-
-    /// The chunk to read more into, with what is pending at its front; `None` when nothing is
-    /// pending, so that the wait holds no memory.
-    pub fn take_for_more(&mut self, pool: &ChunkPool) -> Option<Chunk> {
-        let mut chunk = self.chunk.take()?;
-        let at = std::mem::take(&mut self.at);
-        if at == chunk.len() {
-            pool.give(chunk);
-            return None;
+        if self.front_at < self.front.len() {
+            self.front_at += bytes;
+            if self.front_at == self.front.len() {
+                self.front = Vec::new();
+                self.front_at = 0;
+            }
+        } else {
+            self.at += bytes;
         }
-        let pending = chunk.len() - at;
-        chunk.bytes_mut().copy_within(at.., 0);
-        chunk.truncate(pending);
-        Some(chunk)
     }
 
-    /// Puts back what `take_for_more` gave, with more in it.
+    /// Moves more of the chunk behind what was not enough. Says whether there was more.
+    pub fn extend_front(&mut self) -> bool {
+        if self.front_at == self.front.len() {
+            return false;
+        }
+        self.front.drain(..self.front_at);
+        self.front_at = 0;
+        let room = FRONT_BYTES_MAX.saturating_sub(self.front.len());
+        let fresh = self.behind_front();
+        let count = fresh.len().min(room);
+        if let Some(chunk) = &self.chunk {
+            self.front.extend_from_slice(&chunk.bytes()[self.at..self.at + count]);
+        }
+        self.at += count;
+        count > 0
+    }
+
+    /// Gives the chunk back before a wait; the start of a line moves to the front.
+    pub fn release(&mut self, pool: &ChunkPool) {
+        let Some(chunk) = self.chunk.take() else { return };
+        let rest = &chunk.bytes()[self.at..];
+        assert!(rest.len() + self.front.len() <= FRONT_BYTES_MAX, "a line has been judged by now");
+        self.front.extend_from_slice(rest);
+        self.at = 0;
+        pool.give(chunk);
+    }
+
+    /// Takes what was read. Only after `release`.
     pub fn put(&mut self, chunk: Chunk) {
         assert!(self.chunk.is_none(), "one chunk at a time");
         self.chunk = Some(chunk);
         self.at = 0;
+        self.extend_front();
     }
 
     /// Forgets everything pending.
     pub fn drop_all(&mut self, pool: &ChunkPool) {
+        self.front = Vec::new();
+        self.front_at = 0;
         self.at = 0;
         if let Some(chunk) = self.chunk.take() {
             pool.give(chunk);
         }
+    }
+
+    fn behind_front(&self) -> &[u8] {
+        self.chunk.as_ref().map_or(&[], |chunk| &chunk.bytes()[self.at..])
     }
 }
 
@@ -62,22 +105,53 @@ impl Input {
 mod tests {
     use super::*;
 
+    fn chunk_of(pool: &ChunkPool, bytes: &[u8]) -> Chunk {
+        let mut chunk = pool.try_take().expect("one is free");
+        assert_eq!(chunk.fill_from(bytes), bytes.len());
+        chunk
+    }
+
     #[test]
-    fn pending_bytes_move_to_the_front_before_more_is_read() {
+    fn half_a_line_waits_without_a_chunk() {
         let pool = ChunkPool::new(1);
         let mut input = Input::default();
-        assert!(input.take_for_more(&pool).is_none(), "an idle session holds no chunk");
-        let mut chunk = pool.try_take().expect("one is free");
-        chunk.fill_from(b"NOOP\r\nQU");
-        input.put(chunk);
+        input.release(&pool);
+        input.put(chunk_of(&pool, b"NOOP\r\nQU"));
         input.consume(6);
         assert_eq!(input.pending(), b"QU");
-        let mut chunk = input.take_for_more(&pool).expect("something is pending");
-        chunk.fill_from(b"IT\r\n");
-        input.put(chunk);
+        input.release(&pool);
+        assert_eq!(pool.chunks_out(), 0, "a session that waits holds no chunk");
+        assert_eq!(input.pending(), b"QU");
+        input.put(chunk_of(&pool, b"IT\r\n"));
         assert_eq!(input.pending(), b"QUIT\r\n");
         input.consume(6);
-        assert!(input.take_for_more(&pool).is_none());
+        assert!(input.is_empty());
+        input.release(&pool);
         assert_eq!(pool.chunks_out(), 0);
+    }
+
+    #[test]
+    fn every_byte_comes_once_and_in_order_at_any_cut() {
+        let sent: Vec<u8> = (0..20_000u32).flat_map(|n| format!("{n}\r\n").into_bytes()).collect();
+        for step in [1, 2, 7, 4_000, 30_000] {
+            let pool = ChunkPool::new(1);
+            let mut input = Input::default();
+            let mut read = Vec::new();
+            for piece in sent.chunks(step) {
+                input.release(&pool);
+                input.put(chunk_of(&pool, piece));
+                loop {
+                    let Some(end) = input.pending().iter().position(|byte| *byte == b'\n') else {
+                        if input.extend_front() {
+                            continue;
+                        }
+                        break;
+                    };
+                    read.extend_from_slice(&input.pending()[..=end]);
+                    input.consume(end + 1);
+                }
+            }
+            assert!(read == sent, "in pieces of {step}");
+        }
     }
 }

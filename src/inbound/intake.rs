@@ -9,10 +9,15 @@
 //! Bounds:   one chunk being filled, one held back and `STREAM_CHUNKS_IN_FLIGHT_MAX` on their way,
 //!           whatever the size of the body.
 
+use std::rc::Rc;
+use std::time::Duration;
 use std::time::Instant;
 
 use crate::base::Chunk;
 use crate::base::Slice;
+use crate::base::limits::SWALLOW_BYTES_MAX;
+use crate::inbound::policy::MinimumRate;
+use crate::inbound::reception::BodySeat;
 use crate::inbound::reception::Reception;
 use crate::inbound::session::Session;
 use crate::observe::counters::BodyRefusal;
@@ -36,9 +41,6 @@ use crate::wire::smtp::transaction::Transaction;
 /// one into many.
 const ROOM_WORTH_A_READ: usize = 4096;
 
-/// Refused bytes that are read and dropped before the session is closed instead.
-const SWALLOW_BYTES_MAX: u64 = 256 << 20;
-
 /// What an intake checks while the bytes pass.
 #[derive(Clone, Copy, Debug)]
 pub struct IntakeLimits {
@@ -50,6 +52,7 @@ pub struct IntakeLimits {
 
 pub struct Intake {
     pub began: Instant,
+    pub meter: Meter,
     limits: IntakeLimits,
     bytes: u64,
     swallowed: u64,
@@ -58,6 +61,7 @@ pub struct Intake {
     scan: HeaderScan,
     current: Option<Chunk>,
     fate: Fate,
+    _seat: BodySeat,
 }
 
 enum Fate {
@@ -67,13 +71,14 @@ enum Fate {
 
 impl Intake {
     /// Without a store that takes mail, the body is read and refused.
-    pub fn new(reception: &Reception, limits: IntakeLimits, now_ms: u64) -> Intake {
+    pub fn new(reception: &Rc<Reception>, limits: IntakeLimits, now_ms: u64) -> Intake {
         let body = match reception.next_committer() {
             Some(committer) => committer.body(now_ms),
             None => Err(CommitFault::Failed),
         };
         Intake {
             began: Instant::now(),
+            meter: Meter::new(),
             limits,
             bytes: 0,
             swallowed: 0,
@@ -84,6 +89,7 @@ impl Intake {
                 Ok(body) => Fate::Open(Box::new(body)),
                 Err(fault) => refused(fault),
             },
+            _seat: reception.take_body_seat(),
         }
     }
 
@@ -372,4 +378,33 @@ fn reply_to(fault: CommitFault) -> (Reply, BodyRefusal) {
         }
     };
     (Reply::new(code, enhanced, text), why)
+}
+
+/// The speed of one body, over all its chunks. Only time spent waiting for the peer counts: a slow disk is not its fault.
+pub struct Meter {
+    waited: Duration,
+    bytes: u64,
+}
+
+impl Default for Meter {
+    fn default() -> Meter {
+        Meter::new()
+    }
+}
+
+impl Meter {
+    pub fn new() -> Meter {
+        Meter { waited: Duration::ZERO, bytes: 0 }
+    }
+
+    /// Nothing of the body has come yet.
+    pub fn is_fresh(&self) -> bool {
+        self.bytes == 0
+    }
+
+    pub fn is_too_slow(&mut self, bytes: usize, read_began: Instant, rate: &MinimumRate) -> bool {
+        self.bytes += bytes as u64;
+        self.waited += read_began.elapsed();
+        self.waited > rate.grace && self.bytes < rate.bytes_per_second * self.waited.as_secs()
+    }
 }

@@ -24,6 +24,8 @@ const OUTPUTS_IDLE_MAX: usize = 256;
 /// A buffer that a long reply has made larger is not kept.
 const OUTPUT_BYTES_KEPT_MAX: usize = 4096;
 
+/// Chunks that a body under way may hold for long.
+const CHUNKS_PER_BODY: usize = 2;
 /// As `OUTPUT_BYTES_KEPT_MAX`, for lists of recipients.
 const RECIPIENTS_KEPT_MAX: usize = 64;
 
@@ -40,6 +42,7 @@ pub struct Reception {
     draining: Cell<bool>,
     closed: Cell<bool>,
     sessions: Cell<usize>,
+    bodies: Cell<usize>,
     outputs: RefCell<Vec<Vec<u8>>>,
     recipients: RefCell<Vec<RecipientsBuf>>,
 }
@@ -71,6 +74,7 @@ impl Reception {
             draining: Cell::new(false),
             closed: Cell::new(false),
             sessions: Cell::new(0),
+            bodies: Cell::new(0),
             outputs: RefCell::new(Vec::new()),
             recipients: RefCell::new(Vec::new()),
         })
@@ -99,7 +103,12 @@ impl Reception {
         self.turn.set((turn + 1) % count);
         (0..count)
             .map(|step| &self.committers[(turn + step) % count])
-            .find(|committer| committer.ready() != Err(CommitFault::Failed))
+            .find(|committer| committer.ready().is_ok())
+            .or_else(|| {
+                // All are busy or stopped: whoever is only busy may have room by the end of the body.
+                let working = |one: &&Committer| one.ready() != Err(CommitFault::Failed);
+                self.committers.iter().find(working)
+            })
     }
 
     pub fn committers(&self) -> &[Committer] {
@@ -132,6 +141,20 @@ impl Reception {
         }
     }
 
+    /// Whether another body can have its chunks. An eighth of them stays for commands, so that bodies
+    /// cannot silence a shard; a body holds one chunk that fills and one that waits for the store.
+    pub fn has_body_room(&self) -> bool {
+        let for_bodies = self.pool.chunks_max() - self.pool.chunks_max() / 8;
+        (self.bodies.get() + 1) * CHUNKS_PER_BODY <= for_bodies
+            && self.pool.chunks_out() < for_bodies
+    }
+
+    /// Counts a body for as long as the seat lives.
+    pub fn take_body_seat(self: &Rc<Reception>) -> BodySeat {
+        self.bodies.set(self.bodies.get() + 1);
+        BodySeat(Rc::clone(self))
+    }
+
     pub fn is_draining(&self) -> bool {
         self.draining.get()
     }
@@ -157,6 +180,14 @@ impl Reception {
     pub fn count_session(self: &Rc<Reception>) -> SessionCount {
         self.sessions.set(self.sessions.get() + 1);
         SessionCount(Rc::clone(self))
+    }
+}
+
+pub struct BodySeat(Rc<Reception>);
+
+impl Drop for BodySeat {
+    fn drop(&mut self) {
+        self.0.bodies.set(self.0.bodies.get() - 1);
     }
 }
 

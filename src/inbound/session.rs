@@ -7,6 +7,7 @@
 //! Bounds:   one chunk while something is pending, one output buffer while something is unsent,
 //!           none of both while idle. Every wait has a deadline.
 
+use std::net::Ipv4Addr;
 use std::net::SocketAddr;
 use std::panic::AssertUnwindSafe;
 use std::panic::catch_unwind;
@@ -22,13 +23,13 @@ use bumpalo::Bump;
 use crate::base::Chunk;
 use crate::base::clock::wall_ms;
 use crate::inbound::census::Admission;
-use crate::inbound::census::Crowded;
 use crate::inbound::gate::Caller;
 use crate::inbound::greet;
 use crate::inbound::input::Input;
 use crate::inbound::intake::Intake;
 use crate::inbound::intake::sender_text;
 use crate::inbound::listener::admit;
+use crate::inbound::listener::refusal_label;
 use crate::inbound::policy::ListenerPolicy;
 use crate::inbound::policy::Policy;
 use crate::inbound::policy::Security;
@@ -55,10 +56,15 @@ use crate::wire::smtp::server::ServerConfig;
 use crate::wire::smtp::server::Step;
 use crate::wire::smtp::server::Verdict;
 use crate::wire::smtp::transaction::Transaction;
+use crate::wire::smtp::xclient::Attribute;
 use crate::wire::smtp::xclient::Xclient;
 
 /// How long a session waits before it asks again for a chunk.
 pub(super) const CHUNK_RETRY: Duration = Duration::from_millis(20);
+
+/// How long, and for how many reads, a closing session listens to what it will not hear.
+const LINGER: Duration = Duration::from_secs(1);
+const LINGER_READS_MAX: usize = 16;
 
 /// How a session came to its end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -82,7 +88,7 @@ pub enum End {
 /// What the session was waiting for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Wait {
-    Greeting,
+    Proxy,
     Command,
     Body,
     Write,
@@ -112,6 +118,8 @@ pub struct Session {
     pub(super) bytes_accepted: u64,
     transaction_began: Option<Instant>,
     command_began: Option<Instant>,
+    /// When the command that is waited for must have come.
+    command_until: Instant,
     admission: Option<Admission>,
 }
 
@@ -144,6 +152,7 @@ impl Session {
             bytes_accepted: 0,
             transaction_began: None,
             command_began: None,
+            command_until: Instant::now(),
             admission: Some(arrival.admission),
         }
     }
@@ -189,6 +198,8 @@ impl Session {
             self.input.consume(consumed);
             loop {
                 step = match step {
+                    // Part of a broken line was swallowed; its end may be here already.
+                    Step::NeedInput if consumed > 0 && !self.input.is_empty() => break,
                     Step::NeedInput => {
                         self.await_command().await?;
                         break;
@@ -198,8 +209,7 @@ impl Session {
                     Step::ReceiveBody(mode) => Box::pin(self.receive_body(mode, &tx)).await?,
                     Step::StartTls => return Box::pin(self.start_tls()).await,
                     Step::Xclient(attributes) => {
-                        self.apply_xclient(*attributes);
-                        return Ok(());
+                        return self.apply_xclient(&attributes);
                     }
                     Step::Reset => return Ok(()),
                     Step::Close => return Err(End::Closed),
@@ -265,7 +275,7 @@ impl Session {
         if self.reception.is_draining() {
             return Err(End::Draining);
         }
-        if self.input.is_empty() {
+        if self.input.is_empty() && !self.server.is_skipping() {
             // Only a fresh wait arms the deadline: a command that drips in has the same time as
             // one that comes at once.
             let timeouts = &self.policy.timeouts;
@@ -274,8 +284,10 @@ impl Session {
                 (_, true) => timeouts.command,
                 (_, false) => timeouts.idle,
             };
-            self.channel.stream().deadline().set_idle_in(limit);
+            self.command_until = Instant::now() + limit;
         }
+        let left = self.command_until.saturating_duration_since(Instant::now());
+        self.channel.stream().deadline().set_idle_in(left);
         self.fill(Wait::Command).await?;
         self.command_began = Some(Instant::now());
         Ok(())
@@ -283,11 +295,14 @@ impl Session {
 
     /// Reads more input. Holds no memory while it waits for the first byte.
     pub(super) async fn fill(&mut self, wait: Wait) -> Result<(), End> {
+        if self.input.extend_front() {
+            return Ok(());
+        }
         if self.out.is_empty() {
             self.reception.give_output(std::mem::take(&mut self.out));
         }
-        let held = self.input.take_for_more(&self.reception.pool);
-        let read = self.read(held).await;
+        self.input.release(&self.reception.pool);
+        let read = self.read(None).await;
         self.out = match self.out.capacity() {
             0 => self.reception.take_output(),
             _ => std::mem::take(&mut self.out),
@@ -312,12 +327,31 @@ impl Session {
         }
     }
 
-    /// The limits count the client, not the load balancer that speaks for it.
-    pub(super) fn readmit(&mut self) -> Result<(), Crowded> {
+    /// The limits count the client, not the machine that speaks for it.
+    pub(super) fn readmit(&mut self) -> Result<(), End> {
         self.admission = None;
-        let admitted = admit(&self.reception, self.peer.address.ip(), &self.policy)?;
-        self.admission = Some(admitted);
-        Ok(())
+        match admit(&self.reception, self.peer.address.ip(), &self.policy) {
+            Ok(admission) => {
+                self.admission = Some(admission);
+                Ok(())
+            }
+            Err(crowded) => {
+                let metrics = self.reception.metrics();
+                metrics.connections_refused_total.add(refusal_label(crowded), 1);
+                let peer = self.peer.address.ip();
+                Event::ConnectionRefused { peer, reason: crowded.name() }.emit();
+                let reply = Reply::new(421, (4, 7, 0), crowded.text());
+                self.server.close(&reply, &mut self.out);
+                Err(End::Closed)
+            }
+        }
+    }
+
+    /// Gives the session the machine that its client deserves. Before the greeting only.
+    pub(super) fn settle_server(&mut self) {
+        let config = Arc::clone(server_config(&self.listener, self.peer.address));
+        self.line_ending = config.line_ending;
+        self.server = Server::new(config, self.listener.security == Security::Implicit);
     }
 
     /// Writes everything that was answered.
@@ -326,7 +360,11 @@ impl Session {
             return Ok(());
         }
         self.count_replies();
-        self.channel.stream().deadline().set_in(self.policy.timeouts.reply);
+        let limit = match self.reception.is_draining() {
+            true => self.policy.timeouts.reply.min(LINGER),
+            false => self.policy.timeouts.reply,
+        };
+        self.channel.stream().deadline().set_in(limit);
         let (written, mut out) = self.channel.write(std::mem::take(&mut self.out)).await;
         out.clear();
         self.out = out;
@@ -344,7 +382,7 @@ impl Session {
         if !fault.is_timeout() {
             return End::Broken;
         }
-        if wait == Wait::Command && self.reception.is_draining() {
+        if wait != Wait::Write && self.reception.is_draining() {
             return End::Draining;
         }
         End::TimedOut(wait)
@@ -359,22 +397,29 @@ impl Session {
         Ok(())
     }
 
-    fn apply_xclient(&mut self, attributes: Xclient) {
-        // Only a machine of a trusted peer has XCLIENT at all; see `server_config`.
-        if let Some(address) = attributes.addr.given() {
-            self.peer.address.set_ip(*address);
-            self.peer.name = None;
+    /// Only a machine of a trusted peer has XCLIENT at all; see `settle_server`. An address that the
+    /// peer does not know is nobody's: it is in no network that may relay.
+    fn apply_xclient(&mut self, attributes: &Xclient) -> Result<(), End> {
+        let peer = &mut self.peer;
+        match &attributes.addr {
+            Attribute::Absent => {}
+            addr => {
+                let address = addr.given().copied().unwrap_or(Ipv4Addr::UNSPECIFIED.into());
+                let port = attributes.port.given().copied().unwrap_or(0);
+                *peer = Peer { address: SocketAddr::new(address, port), name: None, helo: None };
+            }
         }
         if let Some(port) = attributes.port.given() {
-            self.peer.address.set_port(*port);
+            peer.address.set_port(*port);
         }
-        if let Some(name) = attributes.name.given() {
-            self.peer.name = Some(name.as_str().into());
+        if !matches!(attributes.name, Attribute::Absent) {
+            peer.name = attributes.name.given().map(|name| name.as_str().into());
         }
-        if let Some(helo) = attributes.helo.given() {
-            self.peer.helo = Some(helo.as_str().into());
+        if !matches!(attributes.helo, Attribute::Absent) {
+            peer.helo = attributes.helo.given().map(|helo| helo.as_str().into());
         }
         self.server.on_xclient(true, &mut self.out);
+        self.readmit()
     }
 
     /// The name to put into the trace: said by the peer, or by whoever speaks for it.
@@ -420,6 +465,9 @@ impl Session {
         if self.flush().await.is_ok() && self.channel.close().await.is_ok() {
             // A peer that is gone already needs no end of stream.
             let _ = self.channel.stream().shutdown_write();
+            if end != End::Closed || self.channel.stream().unread_input().is_ok_and(|n| n > 0) {
+                self.linger().await;
+            }
         }
         self.input.drop_all(&self.reception.pool);
         Event::SessionClosed {
@@ -431,6 +479,19 @@ impl Session {
             bytes: self.bytes_accepted,
         }
         .emit();
+    }
+
+    /// Closing a socket with unread input resets the connection, and the reset may overtake our last
+    /// reply: a little of what still comes is read and dropped.
+    async fn linger(&mut self) {
+        self.input.drop_all(&self.reception.pool);
+        self.channel.stream().deadline().set_in(LINGER);
+        for _ in 0..LINGER_READS_MAX {
+            match self.channel.stream_mut().read(&self.reception.pool, None).await {
+                Ok(chunk) => self.reception.pool.give(chunk),
+                Err(_) => return,
+            }
+        }
     }
 
     /// Counts the command whose line `next` just took.
@@ -462,7 +523,7 @@ impl End {
         match self {
             End::Closed => "closed",
             End::Gone => "peer-gone",
-            End::TimedOut(Wait::Greeting) => "timeout-greeting",
+            End::TimedOut(Wait::Proxy) => "timeout-proxy",
             End::TimedOut(Wait::Command) => "timeout-command",
             End::TimedOut(Wait::Body) => "timeout-body",
             End::TimedOut(Wait::Write) => "timeout-write",
@@ -479,7 +540,7 @@ impl End {
     fn timed_out_in(self) -> Option<SessionState> {
         match self {
             End::TooSlow => Some(SessionState::Rate),
-            End::TimedOut(Wait::Greeting) => Some(SessionState::Proxy),
+            End::TimedOut(Wait::Proxy) => Some(SessionState::Proxy),
             End::TimedOut(Wait::Command) => Some(SessionState::Command),
             End::TimedOut(Wait::Body) => Some(SessionState::Body),
             End::TimedOut(Wait::Write) => Some(SessionState::Write),

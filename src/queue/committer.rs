@@ -377,11 +377,10 @@ impl Inner {
             self.settle_all(Err(self.end_fault()));
         }
         self.send_aborts();
-        if count > 0 || gone {
-            // Taken out first: a woken task may run at once and come back here.
-            let waiting = std::mem::take(&mut *self.room.borrow_mut());
-            waiting.into_iter().for_each(Waker::wake);
-        }
+        // Also when nothing was answered: an abort leaves room in the lane without an answer.
+        // Taken out first: a woken task may run at once and come back here.
+        let waiting = std::mem::take(&mut *self.room.borrow_mut());
+        waiting.into_iter().for_each(Waker::wake);
         count
     }
 

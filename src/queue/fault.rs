@@ -199,18 +199,6 @@ pub enum CommitFault {
 }
 
 impl CommitFault {
-    /// What the peer may be told.
-    pub fn reply(&self) -> &'static str {
-        match self {
-            CommitFault::Full | CommitFault::SpoolFull => {
-                "452 4.3.1 Insufficient system storage, try again later"
-            }
-            CommitFault::Failed => "451 4.3.0 Local error, try again later",
-            CommitFault::Stopped => "421 4.3.2 Shutting down, try again later",
-            CommitFault::Record(_) => "554 5.6.0 Message cannot be stored",
-        }
-    }
-
     pub fn blame(&self) -> Blame {
         match self {
             CommitFault::Full | CommitFault::Stopped => Blame::Us,
@@ -309,7 +297,10 @@ pub enum Cause {
 impl Cause {
     pub fn of(text: &str) -> Cause {
         let has = |word| text.contains(word);
-        if has("No space left on device") || has("Disk quota exceeded") || has("NoSpace") {
+        if has("While fsync") || has("While fdatasync") || has("While sync") {
+            // Whatever the errno: after a failed sync nobody knows which pages are on disk.
+            Cause::Other
+        } else if has("No space left on device") || has("Disk quota exceeded") || has("NoSpace") {
             Cause::DiskFull
         } else if has("Permission denied") || has("Read-only file system") {
             Cause::Permission
@@ -339,7 +330,8 @@ mod tests {
                 "IO error: No space left on device: While appending to file: x",
                 Cause::DiskFull,
             ),
-            ("quota", "IO error: Disk quota exceeded: While fsync", Cause::DiskFull),
+            ("quota at a write", "IO error: Disk quota exceeded: While appending", Cause::DiskFull),
+            ("quota at a sync", "IO error: Disk quota exceeded: While fsync", Cause::Other),
             ("sync", "IO error: Input/output error: While fdatasync: x", Cause::Other),
             ("locked", "IO error: lock hold by current process, acquire time 1", Cause::Lock),
             ("locked by other", "IO error: While lock file: /p/LOCK: Resource ...", Cause::Lock),

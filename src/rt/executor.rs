@@ -6,15 +6,20 @@
 //! Fatal:    a panic of the main future, of the ticker or of the executor: `on_death` is told,
 //!           and by default the process ends, for a restart recovers from disk.
 
+use std::collections::VecDeque;
 use std::future::Future;
+use std::future::poll_fn;
 use std::panic::AssertUnwindSafe;
 use std::panic::catch_unwind;
+use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc;
+use std::task::Context;
+use std::task::Poll;
 use std::thread;
 use std::time::Duration;
 
@@ -24,6 +29,7 @@ use glommio::LocalExecutorBuilder;
 use glommio::Placement;
 use glommio::PoolPlacement;
 use glommio::Shares;
+use glommio::timer::Timer;
 
 use crate::base::fault::end_process;
 use crate::rt::context::Shard;
@@ -36,6 +42,9 @@ use crate::rt::timer;
 
 /// The executor may sleep although tasks are runnable; it sleeps no longer than this.
 const TICK: Duration = Duration::from_millis(15);
+/// Ticks that are set ahead. Each may find the executor about to sleep, rarely; so many in a row
+/// will not.
+const ALARMS: usize = 16;
 /// Memory that glommio registers for files, which it never reads here. Its least is this.
 const IO_MEMORY_BYTES: usize = 64 << 10;
 /// Entries of each of a shard's three rings. More submissions than this wait for the next turn.
@@ -63,6 +72,9 @@ pub struct ShardSpec {
     pub cpu: Option<usize>,
     /// How long its tasks may take to end after its main future has.
     pub drain_max: Duration,
+    /// How long tasks run before completions and wakes are looked for. Below a millisecond the
+    /// executor often sleeps although tasks are runnable: only a test of the ticker wants that.
+    pub preempt: Duration,
     /// Told of its death. When it returns, the shard's thread ends and the process goes on.
     pub on_death: OnDeath,
 }
@@ -75,7 +87,7 @@ impl ShardSpec {
         let on_death = Box::new(move |what: &str| -> () {
             end_process(format_args!("shard {shard} died: {what}"))
         });
-        ShardSpec { name, cpu, drain_max: DRAIN_MAX, on_death }
+        ShardSpec { name, cpu, drain_max: DRAIN_MAX, preempt: PREEMPT, on_death }
     }
 }
 
@@ -143,7 +155,7 @@ where
     let beating = heartbeat.clone();
     let (started, ready) = mpsc::sync_channel(1);
     let thread = thread::Builder::new().name(spec.name.clone()).spawn(move || {
-        let executor = match make_executor(spec.cpu) {
+        let executor = match make_executor(spec.cpu, spec.preempt) {
             Ok(executor) => executor,
             Err(fault) => {
                 // The starter may only have gone if it panicked.
@@ -159,12 +171,12 @@ where
     ready.recv().unwrap_or(Err(died)).map(|()| ShardThread { thread, heartbeat })
 }
 
-fn make_executor(cpu: Option<usize>) -> Result<LocalExecutor, RtFault> {
+fn make_executor(cpu: Option<usize>, preempt: Duration) -> Result<LocalExecutor, RtFault> {
     let placement = cpu.map_or(Placement::Unbound, Placement::Fixed);
     let builder = LocalExecutorBuilder::new(placement)
         .io_memory(IO_MEMORY_BYTES)
         .ring_depth(RING_DEPTH)
-        .preempt_timer(PREEMPT)
+        .preempt_timer(preempt)
         .blocking_thread_pool_placement(PoolPlacement::Unbound(1));
     match catch_unwind(AssertUnwindSafe(|| builder.make())) {
         Ok(Ok(executor)) => Ok(executor),
@@ -184,9 +196,10 @@ where
     F: FnOnce() -> Fut,
     Fut: Future<Output = ()>,
 {
+    let limits = Limits { drain_max: spec.drain_max, latency: LATENCY.min(spec.preempt) };
     let shard = Shard::enter(spec.on_death);
     let ended = catch_unwind(AssertUnwindSafe(|| {
-        let ended = executor.run(run_main(&shard, spec.drain_max, &heartbeat, main));
+        let ended = executor.run(run_main(&shard, &limits, &heartbeat, main));
         drop(executor);
         ended
     }));
@@ -203,10 +216,16 @@ where
     Err(RtFault::Died { what: died })
 }
 
+/// What of a spec the main future needs.
+struct Limits {
+    drain_max: Duration,
+    latency: Duration,
+}
+
 /// The main future between what the runtime does before and after it.
 async fn run_main<F, Fut>(
     shard: &Rc<Shard>,
-    drain_max: Duration,
+    limits: &Limits,
     heartbeat: &Heartbeat,
     main: F,
 ) -> Result<usize, String>
@@ -214,12 +233,12 @@ where
     F: FnOnce() -> Fut,
     Fut: Future<Output = ()>,
 {
-    let latency = Latency::Matters(LATENCY);
+    let latency = Latency::Matters(limits.latency);
     let executor = glommio::executor();
     shard.latency_queue.set(executor.create_task_queue(Shares::Static(SHARES), latency, "latency"));
     start_ticker(Rc::clone(shard), heartbeat.clone());
     Caught::new(async { main().await }).await?;
-    let left = task::drained(drain_max).await;
+    let left = task::drained(limits.drain_max).await;
     // glommio never frees a task that has not ended, and the ticker is one.
     shard.ending.set(true);
     while shard.ticking.get() {
@@ -241,11 +260,41 @@ fn start_ticker(shard: Rc<Shard>, heartbeat: Heartbeat) {
 }
 
 async fn tick(shard: &Shard, heartbeat: &Heartbeat) {
+    let mut alarms = Alarms::default();
     while !shard.ending.get() {
-        timer::sleep(TICK).await;
+        poll_fn(|cx| alarms.poll_next(cx)).await;
         heartbeat.beat();
         shard.wheel.turn();
         shard.run_tick_callbacks();
+    }
+}
+
+/// The next `ALARMS` ticks, each a timer of its own.
+///
+/// One timer would not do: when the executor falls asleep after that has fired and before the
+/// ticker has run, no timer is left to end the sleep, and the shard stands still for ever.
+#[derive(Default)]
+struct Alarms {
+    timers: VecDeque<Timer>,
+}
+
+impl Alarms {
+    /// Takes the alarms that have gone off, and sets as many behind those that are left.
+    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let before = self.timers.len();
+        while let Some(first) = self.timers.front_mut()
+            && Pin::new(first).poll(cx).is_ready()
+        {
+            self.timers.pop_front();
+        }
+        let ticked = self.timers.len() < before;
+        for ahead in self.timers.len()..ALARMS {
+            let mut timer = Timer::new(TICK * (ahead as u32 + 1));
+            if Pin::new(&mut timer).poll(cx).is_pending() {
+                self.timers.push_back(timer);
+            }
+        }
+        if ticked { Poll::Ready(()) } else { Poll::Pending }
     }
 }
 

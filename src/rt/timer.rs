@@ -65,9 +65,18 @@ pub fn on_tick(callback: impl FnMut() + 'static) {
 
 /// Lets the deadline of every wait pass that was begun with `set_idle_in`.
 pub fn interrupt_idle() {
+    interrupt(|slot| slot.idle.replace(false));
+}
+
+/// Lets every deadline pass that is set.
+pub fn interrupt_all() {
+    interrupt(|slot| slot.due_ns.get() != NEVER);
+}
+
+fn interrupt(chosen: impl Fn(&Slot) -> bool) {
     let wheel = Rc::clone(&Shard::current().wheel);
     for (_, slot) in &*wheel.slots.borrow() {
-        if slot.idle.replace(false) {
+        if chosen(slot) {
             slot.due_ns.set(0);
         }
     }

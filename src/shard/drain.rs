@@ -9,8 +9,12 @@ use std::time::Duration;
 use std::time::Instant;
 
 use crate::inbound::reception::Reception;
+use crate::observe::Event;
 use crate::rt::Listener;
 use crate::rt::timer;
+
+/// How long sessions that are cut may take to say so.
+const LAST_WORDS: Duration = Duration::from_secs(1);
 
 /// How often the end is looked for.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
@@ -24,6 +28,17 @@ pub async fn drain(reception: &Rc<Reception>, listeners: &[Rc<Listener>], limit:
     while reception.sessions() > 0 && Instant::now() < end {
         // Again each time: a session may have become idle since.
         timer::interrupt_idle();
+        timer::sleep(LOOK_EVERY).await;
+    }
+    let cut = reception.sessions();
+    if cut == 0 {
+        return;
+    }
+    let what = format!("{cut} sessions did not end in time and are cut with 421");
+    Event::Warning { what: &what, remedy: "raise server.shutdown_timeout if that matters" }.emit();
+    timer::interrupt_all();
+    let end = Instant::now() + LAST_WORDS;
+    while reception.sessions() > 0 && Instant::now() < end {
         timer::sleep(LOOK_EVERY).await;
     }
 }

@@ -51,6 +51,7 @@ pub async fn run(seed: ShardSeed) {
         let doorbell = doorbell.clone();
         Arc::new(move || doorbell.ring())
     };
+    let commits = seed.partitions.clone();
     let committer = |handle| Committer::new(handle, Rc::clone(&pool), Arc::clone(&ring));
     let committers = seed.partitions.into_iter().map(committer).collect();
     seed.observed.metrics.chunks_max.set(seed.chunks_max as u64);
@@ -66,7 +67,7 @@ pub async fn run(seed: ShardSeed) {
         policy: seed.policy,
     });
 
-    housekeeping::start(&reception);
+    housekeeping::start(&reception, commits);
     task::spawn_latency(pump(Rc::clone(&reception), commits_done));
     let listeners: Vec<Rc<Listener>> =
         seed.sockets.into_iter().map(|socket| Rc::new(Listener::from_socket(socket))).collect();

@@ -122,7 +122,7 @@ impl MachinePeer {
                     if *left > 0 {
                         return;
                     }
-                    self.server.on_swallowed(&mut self.out)
+                    self.server.on_swallowed(self.tx.recipients.len(), &mut self.out)
                 }
             };
             if self.perform(step) {

@@ -4,6 +4,7 @@
 //!           swallowed; where the number cannot be trusted the session ends.
 //! Bounds:   `SWALLOW_BYTES_MAX` for a chunk that nobody wants; one that is larger closes.
 
+use crate::base::limits::SWALLOW_BYTES_MAX;
 use crate::wire::smtp::params;
 use crate::wire::smtp::reply;
 use crate::wire::smtp::reply::Reply;
@@ -20,10 +21,6 @@ use crate::wire::smtp::server::Verdict;
 use crate::wire::smtp::server::Waiting;
 use crate::wire::smtp::transaction::BodyType;
 use crate::wire::smtp::transaction::Transaction;
-
-/// Bytes of a refused chunk that are read only to be dropped. A client that ignores SIZE and sends
-/// more loses its connection instead of our bandwidth.
-pub const SWALLOW_BYTES_MAX: u64 = 256 << 20;
 
 const GO_AHEAD: &[u8] = b"354 End data with <CR><LF>.<CR><LF>\r\n";
 
@@ -186,11 +183,16 @@ impl Server {
         Step::ReceiveBody(BodyMode::Swallow { bytes })
     }
 
-    /// The bytes of a refused chunk are through.
-    pub fn on_swallowed(&mut self, out: &mut Vec<u8>) -> Step {
+    /// The bytes of a refused chunk are through. In LMTP the last one is answered for each of the
+    /// `recipients` accepted (RFC 2033 s4.2), like any other body.
+    pub fn on_swallowed(&mut self, recipients: usize, out: &mut Vec<u8>) -> Step {
         let Waiting::Swallow { reply, last } = self.stop_waiting() else {
             panic!("nothing was being swallowed");
         };
+        let in_message = !matches!(self.phase, Phase::Fresh | Phase::Ready);
+        if last && self.is_lmtp() && in_message {
+            (1..recipients).for_each(|_| reply.write(out));
+        }
         match self.phase {
             Phase::Fresh | Phase::Ready => self.refuse(&reply, out),
             // Chunks that were on their way already are no errors of their own.

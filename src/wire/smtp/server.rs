@@ -339,6 +339,11 @@ impl Server {
         matches!(self.phase, Phase::Envelope | Phase::Chunks)
     }
 
+    /// Whether the rest of a broken line is being swallowed.
+    pub fn is_skipping(&self) -> bool {
+        matches!(self.waiting, Waiting::LineEnd { .. })
+    }
+
     pub fn is_closed(&self) -> bool {
         matches!(self.waiting, Waiting::Closed)
     }

@@ -13,7 +13,7 @@ use crate::wire::smtp::reply::Reply;
 use crate::wire::smtp::xtext;
 
 /// What EHLO lists behind XCLIENT.
-pub const ATTRIBUTES: &str = "NAME ADDR PORT PROTO HELO LOGIN DESTADDR DESTPORT";
+pub const ATTRIBUTES: &str = "NAME ADDR PORT HELO";
 
 /// Bytes of a decoded value. A longer one is refused with 501.
 pub const VALUE_BYTES_MAX: usize = 255;

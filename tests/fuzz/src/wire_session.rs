@@ -172,7 +172,7 @@ impl Driver<'_> {
         let outcome = match mode {
             BodyMode::Swallow { bytes } => {
                 self.counted(bytes)?;
-                return Some(server.on_swallowed(&mut self.out));
+                return Some(server.on_swallowed(tx.recipients.len(), &mut self.out));
             }
             BodyMode::Dot => {
                 assert!(self.out.ends_with(b"\r\n") && !tx.recipients.is_empty());

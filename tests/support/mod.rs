@@ -3,7 +3,10 @@
 //! Each test file uses its own part of this, so what one leaves unused is no fault.
 #![allow(dead_code)]
 
-use std::collections::HashMap;
+pub mod disk;
+pub mod ledger;
+pub mod load;
+
 use std::fs;
 use std::io::BufRead;
 use std::io::BufReader;
@@ -16,11 +19,13 @@ use std::path::PathBuf;
 use std::process::Child;
 use std::process::Command;
 use std::process::ExitStatus;
+use std::process::Output;
 use std::process::Stdio;
 use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::mpsc;
 use std::thread;
+use std::thread::JoinHandle;
 use std::time::Duration;
 use std::time::Instant;
 
@@ -33,6 +38,8 @@ pub struct Server {
     pub folder: PathBuf,
     pub smtp: Vec<SocketAddr>,
     pub log: Arc<Mutex<Vec<String>>>,
+    starting: mpsc::Receiver<Line>,
+    readers: Vec<JoinHandle<()>>,
 }
 
 /// What differs from test to test.
@@ -40,6 +47,8 @@ pub struct Server {
 pub struct Setup {
     /// Config text behind the standard part.
     pub config: String,
+    /// Keys of `[server]`.
+    pub server: String,
     /// Replaces the standard `[[listener]]`.
     pub listeners: Option<String>,
     pub environment: Vec<(String, String)>,
@@ -47,6 +56,8 @@ pub struct Setup {
     /// Put in front of the command line, such as `strace ...`.
     pub wrapper: Vec<String>,
 }
+
+pub const BINARY: &str = env!("CARGO_BIN_EXE_ringpost");
 
 pub const LISTENER: &str = "[[listener]]\naddress = \"127.0.0.1:0\"\n";
 
@@ -60,18 +71,16 @@ impl Server {
     }
 
     pub fn try_start(folder: &Path, setup: &Setup) -> Result<Server, String> {
-        let spool = setup.spool.clone().unwrap_or_else(|| folder.join("spool"));
-        let config = folder.join("ringpost.toml");
-        let text = format!(
-            "[server]\nhostname = \"mx.ringpost.test\"\nspool = {spool:?}\n\
-             [log]\nformat = \"json\"\n[control]\nhttp = \"off\"\n{}\n{}\n",
-            setup.listeners.as_deref().unwrap_or(LISTENER),
-            setup.config,
-        );
-        fs::write(&config, text).expect("the test folder is writable");
-        let binary = env!("CARGO_BIN_EXE_ringpost").to_string();
+        let mut server = Server::spawn(folder, setup);
+        server.await_start()?;
+        Ok(server)
+    }
+
+    /// Starts and waits for nothing.
+    pub fn spawn(folder: &Path, setup: &Setup) -> Server {
+        let config = write_config(folder, setup);
         let mut words = setup.wrapper.clone();
-        words.push(binary);
+        words.push(BINARY.to_owned());
         let mut child = Command::new(&words[0])
             .args(&words[1..])
             .arg("serve")
@@ -86,23 +95,39 @@ impl Server {
         let (started, starting) = mpsc::channel();
         let out = child.stdout.take().expect("stdout is piped");
         let err = child.stderr.take().expect("stderr is piped");
-        follow(out, Arc::clone(&log), Some(started));
-        follow(err, Arc::clone(&log), None);
-        let mut smtp = Vec::new();
+        let readers =
+            vec![follow(out, Arc::clone(&log), Some(started)), follow(err, Arc::clone(&log), None)];
+        Server { child, folder: folder.to_path_buf(), smtp: Vec::new(), log, starting, readers }
+    }
+
+    /// Waits until it listens. The log of one that ended instead, or hangs.
+    pub fn await_start(&mut self) -> Result<(), String> {
         loop {
-            match starting.recv_timeout(PATIENCE) {
-                Ok(Line::Listening(address)) => smtp.push(address),
-                Ok(Line::Started) => break,
+            match self.starting.recv_timeout(PATIENCE) {
+                Ok(Line::Listening(address)) => self.smtp.push(address),
+                Ok(Line::Started) => return Ok(()),
                 Err(_) => {
-                    // It ended or hangs; what it said is the finding, its status is not.
-                    let _ = child.kill();
-                    let _ = child.wait();
-                    thread::sleep(Duration::from_millis(100));
-                    return Err(log.lock().expect("no reader panics").join("\n"));
+                    // What it said is the finding, its status is not.
+                    let _ = self.child.kill();
+                    let _ = self.child.wait();
+                    return Err(self.whole_log());
                 }
             }
         }
-        Ok(Server { child, folder: folder.to_path_buf(), smtp, log })
+    }
+
+    /// All that it wrote, when it has ended.
+    pub fn whole_log(&mut self) -> String {
+        for reader in self.readers.drain(..) {
+            // A reader ends with its pipe; should it have panicked, the log has what it read.
+            let _ = reader.join();
+        }
+        self.log_text()
+    }
+
+    /// Carries out `ringpost queue ...` with this server's config.
+    pub fn queue(&self, words: &[&str]) -> Output {
+        queue(&self.folder, words)
     }
 
     pub fn address(&self) -> SocketAddr {
@@ -174,6 +199,31 @@ impl Drop for Server {
     }
 }
 
+fn write_config(folder: &Path, setup: &Setup) -> PathBuf {
+    let spool = setup.spool.clone().unwrap_or_else(|| folder.join("spool"));
+    let config = folder.join("ringpost.toml");
+    let text = format!(
+        "[server]\nhostname = \"mx.ringpost.test\"\nspool = {spool:?}\n{}\n\
+         [log]\nformat = \"json\"\n[control]\nhttp = \"off\"\n{}\n{}\n",
+        setup.server,
+        setup.listeners.as_deref().unwrap_or(LISTENER),
+        setup.config,
+    );
+    fs::write(&config, text).expect("the test folder is writable");
+    config
+}
+
+/// Carries out `ringpost queue ...` with the config of the last server of that folder.
+pub fn queue(folder: &Path, words: &[&str]) -> Output {
+    Command::new(BINARY)
+        .arg("queue")
+        .arg("--config")
+        .arg(folder.join("ringpost.toml"))
+        .args(words)
+        .output()
+        .expect("the binary runs")
+}
+
 enum Line {
     Listening(SocketAddr),
     Started,
@@ -182,27 +232,31 @@ enum Line {
 fn follow(
     stream: impl Read + Send + 'static,
     log: Arc<Mutex<Vec<String>>>,
-    started: Option<mpsc::Sender<Line>>,
-) {
+    mut started: Option<mpsc::Sender<Line>>,
+) -> JoinHandle<()> {
     thread::spawn(move || {
         for line in BufReader::new(stream).lines() {
             let Ok(line) = line else { return };
-            if let Some(started) = &started
+            if let Some(sender) = started.take()
                 && let Ok(event) = serde_json::from_str::<serde_json::Value>(&line)
             {
-                // A test that no longer waits has its answer.
-                let _ = match event["event"].as_str() {
-                    Some("listening") => {
-                        let address = event["address"].as_str().unwrap_or_default();
-                        address.parse().map(|at| started.send(Line::Listening(at))).is_ok()
-                    }
-                    Some("started") => started.send(Line::Started).is_ok(),
-                    _ => true,
+                let line = match event["event"].as_str() {
+                    Some("listening") => event["address"]
+                        .as_str()
+                        .and_then(|at| at.parse().ok())
+                        .map(Line::Listening),
+                    Some("started") => Some(Line::Started),
+                    _ => None,
                 };
+                // The lines behind the last one that is waited for are many; they are not read.
+                let more = !matches!(line, Some(Line::Started));
+                // A test that no longer waits has its answer.
+                let _ = line.map(|line| sender.send(line));
+                started = more.then_some(sender);
             }
             log.lock().expect("no reader panics").push(line);
         }
-    });
+    })
 }
 
 /// A client that sends what it is told and reads what comes.
@@ -313,47 +367,6 @@ pub fn stuffed(body: &[u8]) -> Vec<u8> {
     }
     wire.extend_from_slice(b".\r\n");
     wire
-}
-
-/// A message whose every byte follows from its number, so that an alien shows.
-pub fn numbered_body(number: u64, bytes: usize) -> Vec<u8> {
-    let mut body = format!(
-        "From: <sender@ringpost.test>\r\nMessage-ID: <{number}@ledger.test>\r\n\
-         Subject: number {number}\r\n\r\n"
-    )
-    .into_bytes();
-    let mut state = number.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
-    while body.len() < bytes {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        body.extend_from_slice(format!("{state:016x}{:048x}\r\n", number).as_bytes());
-    }
-    body
-}
-
-/// What became of each message, as its sender saw it. Lives outside what a fault can touch.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Fate {
-    Sent,
-    Acknowledged,
-    Refused(u16),
-}
-
-#[derive(Default)]
-pub struct Ledger {
-    pub fates: Mutex<HashMap<u64, (Fate, usize)>>,
-}
-
-impl Ledger {
-    pub fn note(&self, number: u64, fate: Fate, bytes: usize) {
-        self.fates.lock().expect("no writer panics").insert(number, (fate, bytes));
-    }
-
-    pub fn acknowledged(&self) -> usize {
-        let fates = self.fates.lock().expect("no writer panics");
-        fates.values().filter(|(fate, _)| *fate == Fate::Acknowledged).count()
-    }
 }
 
 /// Whether the test may mount, and so on. Says so when not.

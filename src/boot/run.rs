@@ -212,7 +212,9 @@ fn settle_privileges(config: &Config) -> Result<String, Vec<String>> {
         _ => None,
     };
     privileges::own_folder(&server.spool, account.as_ref()).map_err(told)?;
-    let ports = if config.listeners.iter().flat_map(|l| &l.address).any(|a| a.port() < 1024) {
+    // Port 0 stands for one of the kernel's choice, which is never a privileged one.
+    let is_privileged = |address: &std::net::SocketAddr| (1..1024).contains(&address.port());
+    let ports = if config.listeners.iter().flat_map(|l| &l.address).any(is_privileged) {
         PortCapability::Keep
     } else {
         PortCapability::Drop

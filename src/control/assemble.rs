@@ -204,6 +204,11 @@ fn listener(
             ..server.clone()
         }),
         server_xclient: Arc::new(ServerConfig { xclient: true, ..server.clone() }),
+        server_normalising_xclient: Arc::new(ServerConfig {
+            line_ending: LineEnding::Normalise,
+            xclient: true,
+            ..server.clone()
+        }),
         server: Arc::new(server),
     })
 }

@@ -52,7 +52,7 @@ pub fn queue(config: &Config, command: &QueueCommand, json: bool) -> ExitCode {
     };
     let done = match command {
         QueueCommand::Cat { id } => source.cat(id, &mut io::stdout().lock()),
-        QueueCommand::Delete { ids } => delete(&source, ids),
+        QueueCommand::Delete { ids } => delete(&source, ids, json),
         QueueCommand::List { limit, after } => {
             list(&source, *limit, after.clone()).map(|rows| print_answer(&rows, json, print_list))
         }
@@ -205,14 +205,22 @@ fn list(source: &Source, limit: usize, mut after: Option<String>) -> Result<Valu
     Ok(Value::Array(all))
 }
 
-fn delete(source: &Source, ids: &[String]) -> Result<(), String> {
+fn delete(source: &Source, ids: &[String], json: bool) -> Result<(), String> {
     let mut faults = Vec::new();
+    let mut rows = Vec::new();
     for id in ids {
         match source.ask(&Request::Delete { id: id.clone() }) {
-            Ok(_) => println!("{id}: deleted"),
-            Err(fault) => faults.push(fault),
+            Ok(_) => rows.push(json!({ "id": id, "deleted": true })),
+            Err(fault) => {
+                rows.push(json!({ "id": id, "deleted": false, "fault": fault }));
+                faults.push(fault);
+            }
         }
     }
+    print_answer(&Value::Array(rows), json, |rows| {
+        let deleted = rows.as_array().into_iter().flatten().filter(|row| row["deleted"] == true);
+        deleted.for_each(|row| println!("{}: deleted", text(&row["id"])));
+    });
     if faults.is_empty() { Ok(()) } else { Err(faults.join("\nringpost: ")) }
 }
 

@@ -94,8 +94,10 @@ pub(super) async fn handshake(session: &mut Session) -> Result<(), End> {
     };
     session.channel.stream().deadline().set_in(session.policy.timeouts.handshake);
     let pool = &session.reception.pool;
+    // Load balancers send the client's first flight together with their header.
+    let early = session.input.take_all(pool);
     let shaken = match session.channel.start_tls(&tls) {
-        Ok(()) => session.channel.handshake(pool).await,
+        Ok(()) => session.channel.handshake(pool, early).await,
         Err(fault) => Err(fault),
     };
     match shaken {

@@ -86,6 +86,25 @@ impl Input {
         self.extend_front();
     }
 
+    /// Everything pending, in one chunk. None is left behind; what does not fit is a first flight of
+    /// more than a chunk, which TLS refuses anyhow.
+    pub fn take_all(&mut self, pool: &ChunkPool) -> Option<Chunk> {
+        if self.is_empty() {
+            self.drop_all(pool);
+            return None;
+        }
+        let mut all = pool.try_take()?;
+        while !self.is_empty() {
+            let count = all.fill_from(self.pending());
+            if count == 0 {
+                break;
+            }
+            self.consume(count);
+        }
+        self.drop_all(pool);
+        Some(all)
+    }
+
     /// Forgets everything pending.
     pub fn drop_all(&mut self, pool: &ChunkPool) {
         self.front = Vec::new();

@@ -41,6 +41,8 @@ pub struct ListenerPolicy {
     pub server: Arc<ServerConfig>,
     pub server_normalising: Arc<ServerConfig>,
     pub server_xclient: Arc<ServerConfig>,
+    /// For peers that are in both.
+    pub server_normalising_xclient: Arc<ServerConfig>,
 }
 
 /// How TLS comes into a connection.

@@ -70,11 +70,19 @@ impl<S: Transport> Channel<S> {
         Ok(())
     }
 
-    /// Ends well once both sides have keys. On failure the alert has been sent; close.
-    pub async fn handshake(&mut self, pool: &ChunkPool) -> Result<(), S::Fault> {
+    /// Ends well once both sides have keys. On failure the alert has been sent; close. `early` is
+    /// what of the handshake came along with a PROXY header.
+    pub async fn handshake(
+        &mut self,
+        pool: &ChunkPool,
+        mut early: Option<Chunk>,
+    ) -> Result<(), S::Fault> {
         let Some(tls) = &mut self.tls else { return Ok(()) };
         while tls.session.is_handshaking() {
-            let fresh = receive(&mut self.stream, tls, pool).await?;
+            let fresh = match early.take() {
+                Some(early) => early,
+                None => receive(&mut self.stream, tls, pool).await?,
+            };
             tls.input = Some((fresh, 0));
             let mut out = Vec::new();
             let result = tls.absorb(&mut [], pool, &mut out);

@@ -38,7 +38,8 @@ pub struct Server {
     pub folder: PathBuf,
     pub smtp: Vec<SocketAddr>,
     pub log: Arc<Mutex<Vec<String>>>,
-    starting: mpsc::Receiver<Line>,
+    /// In a lock, so that tests may share a server between threads.
+    starting: Mutex<mpsc::Receiver<Line>>,
     readers: Vec<JoinHandle<()>>,
 }
 
@@ -97,13 +98,20 @@ impl Server {
         let err = child.stderr.take().expect("stderr is piped");
         let readers =
             vec![follow(out, Arc::clone(&log), Some(started)), follow(err, Arc::clone(&log), None)];
-        Server { child, folder: folder.to_path_buf(), smtp: Vec::new(), log, starting, readers }
+        Server {
+            child,
+            folder: folder.to_path_buf(),
+            smtp: Vec::new(),
+            log,
+            starting: starting.into(),
+            readers,
+        }
     }
 
     /// Waits until it listens. The log of one that ended instead, or hangs.
     pub fn await_start(&mut self) -> Result<(), String> {
         loop {
-            match self.starting.recv_timeout(PATIENCE) {
+            match self.starting.get_mut().expect("no test panics with it").recv_timeout(PATIENCE) {
                 Ok(Line::Listening(address)) => self.smtp.push(address),
                 Ok(Line::Started) => return Ok(()),
                 Err(_) => {

@@ -125,7 +125,7 @@ fn a_plain_channel_becomes_tls_in_place() {
 
         channel.stream_mut().client = Some(ours.client(&[version]));
         channel.start_tls(&ours.server).expect("a session");
-        now(channel.handshake(&pool)).expect("a handshake");
+        now(channel.handshake(&pool, None)).expect("a handshake");
         assert!(channel.is_tls() && channel.tls_facts().is_some());
         assert_eq!(pool.chunks_out(), 0, "an idle channel holds no chunk");
 
@@ -151,7 +151,7 @@ fn a_plain_channel_becomes_tls_in_place() {
 fn secured(ours: &Ours, pool: &ChunkPool, piece: usize) -> Channel<Peer> {
     let mut channel = Channel::plain(Peer::new(Some(ours.client(&[&TLS13])), piece));
     channel.start_tls(&ours.server).expect("a session");
-    now(channel.handshake(pool)).expect("a handshake");
+    now(channel.handshake(pool, None)).expect("a handshake");
     channel
 }
 
@@ -228,14 +228,14 @@ fn a_failed_handshake_tells_why_and_leaks_nothing() {
         let mut channel = Channel::plain(Peer::new(None, 1000));
         channel.stream_mut().to_server.extend(words);
         channel.start_tls(&ours.server).expect("a session");
-        let fault = now(channel.handshake(&pool)).expect_err(case);
+        let fault = now(channel.handshake(&pool, None)).expect_err(case);
         let told = channel.tls_fault().expect("the cause is kept").clone();
         assert_eq!(fault, Fault::Tls(told.clone()), "{case}");
         assert_eq!(matches!(told, TlsFault::Protocol(_)), alert, "{case}: {told}");
         assert_eq!(told == TlsFault::Truncated, !alert, "{case}: {told}");
         assert_eq!(!channel.stream().from_server.is_empty(), alert, "{case}: the alert is sent");
         assert_eq!(pool.chunks_out(), 0, "{case}");
-        let again = now(channel.handshake(&pool)).expect_err(case);
+        let again = now(channel.handshake(&pool, None)).expect_err(case);
         assert_eq!(again, fault, "{case}: it stays broken");
     }
 }

@@ -13,12 +13,14 @@ use std::fs;
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::path::PathBuf;
+use std::process::Command;
 use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::MutexGuard;
 use std::sync::PoisonError;
 use std::thread;
 use std::time::Duration;
+use std::time::Instant;
 use std::time::SystemTime;
 
 use ringpost::queue::Access;
@@ -315,6 +317,7 @@ mod at_named_points {
         for name in RECOVERING {
             let mut server = field.start("");
             let under_way = begin_streams(&server, 4);
+            await_streams(&server);
             let load = field.load(&server);
             load.await_acknowledged(100);
             server.kill();
@@ -410,6 +413,25 @@ fn damage(field: &Field, victims: &[(support::ledger::Mail, ringpost::base::Mess
         let family = partition.families().envelope;
         partition.db().put_cf(family, key::of_id(*id), JUNK).expect("it is written");
         field.ledger.note(*mail, Fate::Damaged);
+    }
+}
+
+/// Waits until a part of some body lies in the store.
+fn await_streams(server: &Server) {
+    let end = Instant::now() + PATIENCE;
+    loop {
+        let stats = Command::new(env!("CARGO_BIN_EXE_ringpost"))
+            .args(["queue", "stats", "--json", "--config"])
+            .arg(server.folder.join("ringpost.toml"))
+            .output()
+            .expect("the binary runs");
+        let stats: serde_json::Value = serde_json::from_slice(&stats.stdout).unwrap_or_default();
+        let partitions = stats["partitions"].as_array().cloned().unwrap_or_default();
+        if partitions.iter().any(|partition| partition["streams"].as_u64() > Some(0)) {
+            return;
+        }
+        assert!(Instant::now() < end, "no body is streamed: {stats}");
+        thread::sleep(Duration::from_millis(20));
     }
 }
 

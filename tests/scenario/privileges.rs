@@ -1,0 +1,103 @@
+//! From root to nobody, and a port that only root may bind.
+
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::process::Command;
+
+use crate::kit::Plan;
+use crate::kit::Rig;
+use crate::kit::new_folder;
+use crate::kit::run;
+use crate::kit::text_of;
+use crate::support::is_root;
+
+const NOBODY: &str = "65534";
+
+fn status_of(pid: u32) -> impl Fn(&str) -> String {
+    let text = fs::read_to_string(format!("/proc/{pid}/status")).expect("it runs");
+    move |key| {
+        let line = text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(':'));
+        line.unwrap_or_else(|| panic!("no {key}")).split_whitespace().collect::<Vec<_>>().join(" ")
+    }
+}
+
+#[test]
+fn root_becomes_somebody_without_rights() {
+    assert!(is_root("becoming another user"), "run this as root");
+    let server = "user = \"nobody\"\n".to_owned();
+    let rig = Rig::start(&Plan { server, http: true, ..Plan::default() });
+    let pid = rig.server.child.id();
+    let status = status_of(pid);
+    let thrice = |id: &str| [id, id, id, id].join(" ");
+    assert_eq!(status("Uid"), thrice(NOBODY));
+    assert_eq!(status("Gid").split(' ').next(), status("Gid").split(' ').nth(1));
+    assert_ne!(status("Gid"), thrice("0"));
+    assert_eq!(status("NoNewPrivs"), "1");
+    for set in ["CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"] {
+        assert_eq!(status(set), "0000000000000000", "{set}");
+    }
+    for entry in fs::read_dir(format!("/proc/{pid}/task")).expect("it runs") {
+        let task = entry.expect("it can be listed").path().join("status");
+        let text = fs::read_to_string(task).expect("it runs");
+        let uid = text.lines().find(|line| line.starts_with("Uid:")).expect("a line");
+        assert!(!uid.split_whitespace().any(|id| id == "0"), "a thread stayed root: {uid}");
+    }
+    // It takes mail, and all it made is its own.
+    let reply = rig.client().submit("a@x.test", "b@y.test", b"text\r\n").expect("it answers");
+    assert_eq!(reply.code, 250);
+    let mut folders = vec![rig.folder.path().join("spool")];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(&folder).expect("root reads all") {
+            let path = entry.expect("it can be listed").path();
+            let about = fs::symlink_metadata(&path).expect("root reads all");
+            assert_eq!(about.uid().to_string(), NOBODY, "{path:?}");
+            assert_eq!(about.mode() & 0o007 & !0o1000, about.mode() & 0o007 & 0o005, "{path:?}");
+            if about.is_dir() {
+                folders.push(path);
+            }
+        }
+    }
+    let spool = fs::metadata(rig.folder.path().join("spool")).expect("there");
+    assert_eq!(spool.mode() & 0o077, 0, "the spool is its owner's only");
+    assert_eq!(rig.messages(), 1, "root may look");
+    rig.reload("reloaded");
+}
+
+/// Port 25 in a network of its own, as a user without rights.
+#[test]
+fn a_privileged_port_is_bound_first() {
+    assert!(is_root("a network namespace"), "run this as root");
+    let folder = new_folder();
+    let plan = Plan {
+        server: "user = \"nobody\"\n".to_owned(),
+        listeners: "[[listener]]\naddress = \"127.0.0.1:25\"\n".to_owned(),
+        wrapper: vec!["unshare", "-n", "sh", "-c", "ip link set lo up && exec \"$@\"", "sh"],
+        ..Plan::default()
+    };
+    let rig = Rig::start_in(folder, &plan);
+    let pid = rig.server.child.id();
+    let status = status_of(pid);
+    assert_eq!(status("Uid"), [NOBODY; 4].join(" "));
+    // CAP_NET_BIND_SERVICE is bit 10.
+    for set in ["CapPrm", "CapEff"] {
+        let held = u64::from_str_radix(&status(set), 16).expect("hexadecimal");
+        assert_eq!(held & !(1 << 10), 0, "{set} {held:x}");
+    }
+    let pid = pid.to_string();
+    let swaks = [
+        "swaks",
+        "--server",
+        "127.0.0.1",
+        "--port",
+        "25",
+        "--from",
+        "a@x.test",
+        "--to",
+        "b@y.test",
+    ];
+    let out = run("nsenter", &[&["-t", &pid, "-n"][..], &swaks[..]].concat(), b"");
+    assert!(out.status.success(), "{}", text_of(&out));
+    let reached =
+        Command::new("curl").args(["-s", "smtp://127.0.0.1:25"]).output().expect("curl is needed");
+    assert!(!String::from_utf8_lossy(&reached.stdout).contains("ringpost"), "it is in our network");
+}

@@ -1,0 +1,118 @@
+//! SIGHUP: what changes at once, what waits, and that a bad file changes nothing.
+
+use std::time::Instant;
+
+use crate::kit::Plan;
+use crate::kit::Rig;
+use crate::kit::codes;
+use crate::kit::talk;
+use crate::support::PATIENCE;
+
+fn announced_size(rig: &Rig) -> String {
+    let mut client = rig.server.connect();
+    client.reply().expect("a greeting");
+    let text = client.expect("EHLO c.test", 250).text;
+    text.lines().find_map(|line| line.strip_prefix("250-SIZE ")).expect("SIZE").to_owned()
+}
+
+/// Waits until all shards have taken a reload over: an order is on its way to each of them.
+fn await_size(rig: &Rig, wanted: &str) {
+    let end = Instant::now() + PATIENCE;
+    let mut in_a_row = 0;
+    while in_a_row < 16 {
+        let size = announced_size(rig);
+        in_a_row = if size == wanted { in_a_row + 1 } else { 0 };
+        assert!(Instant::now() < end, "the size is {size}, not {wanted}");
+    }
+}
+
+#[test]
+fn limits_change_for_new_sessions() {
+    let rig = Rig::start(&Plan::of("", "[limits]\nmessage_size = 10000\n"));
+    let mut old = rig.client();
+    assert_eq!(announced_size(&rig), "10000");
+    let mut next = Plan::of("banner = \"Hello\"", "[limits]\nmessage_size = 20000\n");
+    next.rest.push_str("[relay]\nnetworks = []\n");
+    rig.rewrite(&next);
+    let line = rig.reload("reloaded");
+    for key in ["limits.message_size", "relay.networks", "banner"] {
+        assert!(line.contains(key), "{key} is not in {line}");
+    }
+    await_size(&rig, "20000");
+    let mut client = rig.server.connect();
+    let greeting = client.reply().expect("a greeting").text;
+    assert_eq!(greeting, "220 mx.ringpost.test ESMTP Hello\n");
+    client.expect("EHLO c.test", 250);
+    talk(
+        &mut client,
+        "new rules",
+        &[("MAIL FROM:<a@x.test>", "250"), ("RCPT TO:<b@y.test>", "550 5.7.1")],
+    );
+    // A session keeps the rules that it began with.
+    talk(&mut old, "old rules", &[("MAIL FROM:<a@x.test> SIZE=15000", "552 5.3.4")]);
+    talk(&mut old, "old rules", &[("MAIL FROM:<a@x.test>", "250"), ("RCPT TO:<b@y.test>", "250")]);
+}
+
+#[test]
+fn what_needs_a_restart_is_named() {
+    let rig = Rig::start(&Plan::of("", ""));
+    let mut next = Plan::of("protocol = \"lmtp\"", "[queue]\nmemory = \"128MiB\"\n");
+    next.server = "cores = \"0\"\n".to_owned();
+    next.log = "format = \"text\"\nlevel = \"debug\"".to_owned();
+    rig.rewrite(&next);
+    rig.server.signal("HUP");
+    let told = rig.await_event("needs_restart").to_string();
+    for key in ["server.cores", "queue.memory", "log.format", "protocol"] {
+        assert!(told.contains(key), "{key} is not in {told}");
+    }
+    let mut client = rig.server.connect();
+    assert!(client.reply().expect("a greeting").text.contains("ESMTP"), "it still speaks SMTP");
+    client.expect("EHLO c.test", 250);
+}
+
+#[test]
+fn a_bad_file_changes_nothing() {
+    let rig = Rig::start(&Plan { http: true, ..Plan::of("", "[limits]\nmessage_size = 10000\n") });
+    let rows = [
+        ("unknown key", "[limits]\nmessage_size = 20000\nmesage_size = 1\n", "mesage_size"),
+        ("wrong unit", "[limits]\nmessage_size = \"20 parsecs\"\n", "message_size"),
+        ("no TOML", "[limits\n", "ringpost.toml"),
+        (
+            "no such file",
+            "[[tls.certificate]]\ncertificate = \"/no/where\"\nkey = \"/no/where\"\n",
+            "/no/where",
+        ),
+    ];
+    for (name, rest, named) in rows {
+        rig.rewrite(&Plan::of("banner = \"Changed\"", rest));
+        let line = rig.reload("reload_refused");
+        assert!(line.contains(named), "{name}: {line}");
+        assert_eq!(announced_size(&rig), "10000", "{name}");
+        let greeting = rig.server.connect().reply().expect("a greeting").text;
+        assert!(!greeting.contains("Changed"), "{name}: {greeting}");
+    }
+    std::fs::remove_file(rig.config()).expect("it is there");
+    let line = rig.reload("reload_refused");
+    assert!(line.contains("ringpost.toml"), "{line}");
+    assert_eq!(announced_size(&rig), "10000");
+    assert_eq!(rig.metric("ringpost_reloads_total{outcome=\"refused\"}"), 5.0);
+    rig.rewrite(&Plan::of("", "[limits]\nmessage_size = 30000\n"));
+    rig.reload("reloaded");
+    await_size(&rig, "30000");
+}
+
+#[test]
+fn the_log_level_changes_at_once() {
+    let quiet = Plan { log: "format = \"json\"\nlevel = \"info\"".to_owned(), ..Plan::default() };
+    let rig = Rig::start(&quiet);
+    let mut client = rig.client();
+    assert_eq!(codes(&client.ask("QUIT").expect("it answers")), "221 2.0.0");
+    client.reply().expect_err("it closes");
+    rig.rewrite(&Plan::default());
+    rig.reload("reloaded");
+    let before = rig.server.log_text();
+    assert!(!before.contains("session_closed"), "debug was shown at info:\n{before}");
+    let mut client = rig.client();
+    client.expect("QUIT", 221);
+    rig.await_event("session_closed");
+}

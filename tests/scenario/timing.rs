@@ -1,0 +1,201 @@
+//! Everything has its time: slow clients, silent clients, early clients.
+
+use std::thread;
+use std::time::Duration;
+use std::time::Instant;
+
+use crate::kit::Plan;
+use crate::kit::Rig;
+use crate::kit::codes;
+use crate::kit::is_closed;
+use crate::support::Client;
+
+const ENVELOPE: [&str; 3] = ["EHLO c.test", "MAIL FROM:<a@x.test>", "RCPT TO:<b@y.test>"];
+
+/// What a client does before it falls silent, and what it hears then.
+struct Silence {
+    name: &'static str,
+    listener: &'static str,
+    timeout: &'static str,
+    greeted: bool,
+    says: &'static [&'static str],
+    bytes: &'static [u8],
+    hears: &'static str,
+}
+
+const SILENT: Silence = Silence {
+    name: "",
+    listener: "",
+    timeout: "",
+    greeted: true,
+    says: &[],
+    bytes: b"",
+    hears: "421 4.4.2",
+};
+
+const SILENCES: &[Silence] = &[
+    Silence { name: "greeting", timeout: "greeting", ..SILENT },
+    Silence { name: "idle", timeout: "idle", says: &["EHLO c.test"], ..SILENT },
+    Silence { name: "half a command", timeout: "idle", says: &["NOOP"], bytes: b"NO", ..SILENT },
+    Silence { name: "command", timeout: "command", says: &ENVELOPE, ..SILENT },
+    Silence {
+        name: "body begin",
+        timeout: "data_init",
+        says: &[ENVELOPE[0], ENVELOPE[1], ENVELOPE[2], "DATA"],
+        ..SILENT
+    },
+    Silence {
+        name: "body",
+        timeout: "data_block",
+        says: &[ENVELOPE[0], ENVELOPE[1], ENVELOPE[2], "DATA"],
+        bytes: b"half a line",
+        ..SILENT
+    },
+    Silence {
+        name: "chunk",
+        timeout: "data_init",
+        says: &ENVELOPE,
+        bytes: b"BDAT 100 LAST\r\n",
+        ..SILENT
+    },
+    Silence { name: "swallowed chunk", timeout: "data_block", bytes: b"BDAT 9\r\n1", ..SILENT },
+    Silence {
+        name: "PROXY header",
+        listener: "proxy_from = [\"127.0.0.1\"]",
+        timeout: "proxy_header",
+        greeted: false,
+        bytes: b"PROXY TCP4 ",
+        ..SILENT
+    },
+    Silence {
+        name: "implicit TLS",
+        listener: "tls = \"implicit\"",
+        timeout: "tls_handshake",
+        greeted: false,
+        bytes: b"\x16\x03\x01",
+        hears: "",
+        ..SILENT
+    },
+    Silence {
+        name: "STARTTLS",
+        timeout: "tls_handshake",
+        says: &["EHLO c.test", "STARTTLS"],
+        hears: "",
+        ..SILENT
+    },
+];
+
+#[test]
+fn the_silent_are_sent_away() {
+    thread::scope(|scope| {
+        for silence in SILENCES {
+            scope.spawn(|| check_silence(silence));
+        }
+    });
+}
+
+fn check_silence(silence: &Silence) {
+    let Silence { name, listener, timeout, greeted, says, bytes, hears } = *silence;
+    let rig = Rig::start(&Plan::of(listener, &format!("[timeouts]\n{timeout} = \"400ms\"\n")));
+    let mut client = rig.server.connect();
+    if greeted {
+        assert_eq!(client.reply().expect("it answers").code, 220, "{name}");
+    }
+    for line in says {
+        let reply = client.ask(line).unwrap_or_else(|fault| panic!("{name}: {line}: {fault}"));
+        assert!(matches!(reply.code, 220 | 250 | 354), "{name}: {}", reply.text);
+    }
+    client.send(bytes).expect("it is open");
+    let began = Instant::now();
+    check_end(&mut client, name, hears);
+    let took = began.elapsed();
+    assert!(took >= Duration::from_millis(300), "{name}: after {took:?} already");
+    assert!(took < Duration::from_secs(5), "{name}: only after {took:?}");
+}
+
+fn check_end(client: &mut Client, name: &str, hears: &str) {
+    if !hears.is_empty() {
+        let reply = client.reply().unwrap_or_else(|fault| panic!("{name}: {fault}"));
+        assert_eq!(codes(&reply), hears, "{name}");
+    }
+    assert!(is_closed(client), "{name}: stays open");
+}
+
+/// One byte at a time keeps nothing open.
+#[test]
+fn a_slow_loris_is_sent_away() {
+    let proxy = "proxy_from = [\"127.0.0.1\"]";
+    let implicit = "tls = \"implicit\"";
+    let rate = "[limits]\nmin_data_rate = 1000\nmin_data_rate_grace = \"1s\"\n";
+    let rows: [(&str, &str, &str, &[&str], &str); 7] = [
+        ("a command", "", "[timeouts]\nidle = \"600ms\"\n", &["EHLO c.test"], "421 4.4.2"),
+        ("a first command", "", "[timeouts]\ngreeting = \"600ms\"\n", &[], "421 4.4.2"),
+        ("a header", proxy, "[timeouts]\nproxy_header = \"600ms\"\n", &[], "421 4.4.2"),
+        ("a handshake", implicit, "[timeouts]\ntls_handshake = \"600ms\"\n", &[], ""),
+        ("a body", "", rate, &[ENVELOPE[0], ENVELOPE[1], ENVELOPE[2], "DATA"], "421 4.4.2"),
+        ("a chunk", "", rate, &[ENVELOPE[0], ENVELOPE[1], ENVELOPE[2], "BDAT"], "421 4.4.2"),
+        ("a refused chunk", "", rate, &["BDAT"], "421 4.4.2"),
+    ];
+    thread::scope(|scope| {
+        for row in rows {
+            scope.spawn(move || check_loris(row));
+        }
+    });
+}
+
+fn check_loris((name, listener, rest, says, hears): (&str, &str, &str, &[&str], &str)) {
+    let rig = Rig::start(&Plan::of(listener, rest));
+    let mut client = rig.server.connect();
+    if listener.is_empty() {
+        client.reply().expect("a greeting");
+    }
+    for line in says {
+        if *line == "BDAT" {
+            client.send(b"BDAT 100000 LAST\r\n").expect("it is open");
+        } else {
+            client.ask(line).expect("it answers");
+        }
+    }
+    let drops: &[u8] = match name {
+        "a header" => b"PROXY TCP4 203.0.113.1 203.0.113.2 40000 25      ",
+        "a handshake" => &[0x16, 3, 1, 2, 0, 1, 0, 1, 0xfc, 3, 3, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0],
+        _ => &[b'x'; 64],
+    };
+    let began = Instant::now();
+    for drop in drops.iter().cycle().take(200) {
+        if client.send(&[*drop]).is_err() {
+            break;
+        }
+        thread::sleep(Duration::from_millis(40));
+        let mut seen = [0; 1];
+        client.stream.set_nonblocking(true).expect("a socket");
+        let heard = client.stream.peek(&mut seen).is_ok();
+        client.stream.set_nonblocking(false).expect("a socket");
+        if heard {
+            break;
+        }
+    }
+    check_end(&mut client, name, hears);
+    let took = began.elapsed();
+    assert!(took < Duration::from_secs(5), "{name}: only after {took:?}");
+}
+
+#[test]
+fn early_talkers_are_refused() {
+    let rig = Rig::start(&Plan { http: true, ..Plan::of("greeting_delay = \"400ms\"", "") });
+    for (name, words) in
+        [("EHLO", &b"EHLO c.test\r\n"[..]), ("a byte", b"x"), ("HTTP", b"GET / HTTP/1.1\r\n\r\n")]
+    {
+        let mut client = rig.server.connect();
+        client.send(words).expect("it is open");
+        let reply = client.reply().expect("it answers");
+        assert_eq!(codes(&reply), "554 5.5.0", "{name}: {}", reply.text);
+        assert!(is_closed(&mut client), "{name}");
+    }
+    assert_eq!(rig.metric("ringpost_refusals_total{reason=\"early\"}"), 3.0);
+    let began = Instant::now();
+    let mut client = rig.server.connect();
+    assert_eq!(client.reply().expect("it answers").code, 220, "the patient are greeted");
+    assert!(began.elapsed() >= Duration::from_millis(390), "after {:?}", began.elapsed());
+    client.expect("EHLO c.test", 250);
+}

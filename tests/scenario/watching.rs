@@ -1,0 +1,135 @@
+//! What the control plane shows: metrics, health, figures.
+
+use std::collections::BTreeSet;
+
+use crate::kit::Plan;
+use crate::kit::Rig;
+use crate::support::Client;
+
+fn busy_rig() -> Rig {
+    let rig = Rig::start(&Plan { http: true, ..Plan::default() });
+    for _ in 0..3 {
+        let mut client = rig.client();
+        client.submit("a@x.test", "b@y.test", b"Subject: x\r\n\r\ntext\r\n").expect("it answers");
+        client.expect("NONSENSE", 500);
+        client.expect("QUIT", 221);
+        client.reply().expect_err("it closes");
+    }
+    rig
+}
+
+#[test]
+fn metrics_are_prometheus_text() {
+    let rig = busy_rig();
+    let (status, text) = rig.get("/metrics");
+    assert_eq!(status, 200);
+    let mut declared = BTreeSet::new();
+    let mut current = String::new();
+    let mut seen = BTreeSet::new();
+    for line in text.lines() {
+        if let Some(rest) = line.strip_prefix("# ") {
+            let mut words = rest.splitn(3, ' ');
+            let (what, name) = (words.next().expect("a word"), words.next().expect("a name"));
+            assert!(words.next().is_some_and(|help| !help.is_empty()), "{line}");
+            assert!(matches!(what, "HELP" | "TYPE"), "{line}");
+            if what == "HELP" {
+                assert!(declared.insert(name.to_owned()), "{name} is declared twice");
+                name.clone_into(&mut current);
+            }
+            continue;
+        }
+        let (sample, value) = line.rsplit_once(' ').expect("a sample and a value");
+        let name = sample.split('{').next().expect("a name");
+        assert_eq!(name, current, "{line} stands under another name");
+        assert!(name.starts_with("ringpost_"), "{line}");
+        assert!(
+            name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_'),
+            "{line}"
+        );
+        assert!(value.parse::<f64>().is_ok(), "{line}");
+        assert!(seen.insert(sample.to_owned()), "{sample} comes twice");
+        if let Some((_, labels)) = sample.split_once('{') {
+            let labels = labels.strip_suffix('}').expect("labels end");
+            for label in labels.split(',') {
+                let (key, value) = label.split_once("=\"").expect("a label");
+                assert!(!key.is_empty() && value.ends_with('"'), "{line}");
+            }
+        }
+    }
+    assert!(declared.len() > 20, "only {} metrics", declared.len());
+    let rows = [
+        ("ringpost_messages_accepted_total", 3.0),
+        ("ringpost_connections_total", 3.0),
+        ("ringpost_commands_total{verb=\"mail\"}", 3.0),
+        ("ringpost_commands_total{verb=\"unknown\"}", 3.0),
+        ("ringpost_commands_total{verb=\"quit\"}", 3.0),
+        ("ringpost_replies_total{class=\"5xx\"}", 3.0),
+        ("ringpost_replies_total{class=\"3xx\"}", 3.0),
+        ("ringpost_recipients_accepted_total", 3.0),
+        ("ringpost_session_panics_total", 0.0),
+        ("ringpost_listening", 1.0),
+    ];
+    for (name, expected) in rows {
+        assert!(
+            seen.iter().any(|sample| sample.starts_with(name.trim_end_matches('}'))),
+            "no {name}"
+        );
+        assert_eq!(rig.metric(name), expected, "{name}");
+    }
+    assert!(rig.metric("ringpost_message_bytes_total") > 0.0);
+    assert!(rig.metric("ringpost_spool_free_bytes") > 0.0);
+}
+
+#[test]
+fn open_connections_are_counted() {
+    let rig = Rig::start(&Plan { http: true, ..Plan::default() });
+    let open: Vec<Client> = (0..7).map(|_| rig.client()).collect();
+    rig.await_metric("ringpost_connections_open", 7.0);
+    drop(open);
+    rig.await_metric("ringpost_connections_open", 0.0);
+}
+
+#[test]
+fn figures_are_json_and_hgrm() {
+    let rig = busy_rig();
+    let (status, text) = rig.get("/stats");
+    assert_eq!(status, 200);
+    let stats: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+    assert_eq!(stats["counters"]["messages_accepted_total"], 3, "{text}");
+    let stages = ["banner", "command", "body", "commit_wait", "batch_size", "accept_to_250"];
+    for stage in stages {
+        let figures = &stats["stages"][stage];
+        assert!(figures["count"].as_u64() >= Some(3), "{stage}: {figures}");
+        assert!(figures["p99"].is_u64() && figures["max"].is_u64(), "{stage}: {figures}");
+        for path in [format!("/stats/hdr/{stage}"), format!("/stats/hdr/{stage}.hgrm")] {
+            let (status, hgrm) = rig.get(&path);
+            assert_eq!(status, 200, "{path}");
+            assert!(hgrm.contains("Percentile") && hgrm.contains("Total count"), "{path}: {hgrm}");
+        }
+    }
+    assert_eq!(rig.get("/stats/hdr/nothing").0, 404);
+    assert_eq!(rig.get("/nothing").0, 404);
+}
+
+#[test]
+fn health_and_readiness_follow_the_server() {
+    let rig = Rig::start(&Plan { http: true, ..Plan::default() });
+    assert_eq!(rig.get("/health").0, 200);
+    assert_eq!(rig.get("/ready").0, 200);
+    let full =
+        Plan { rest: "[queue]\nmin_free_space = \"900TiB\"\n".to_owned(), ..Plan::default() };
+    rig.rewrite(&full);
+    rig.reload("reloaded");
+    rig.await_event("spool_full");
+    let (status, why) = rig.get("/ready");
+    assert_eq!(status, 503, "{why}");
+    assert!(why.contains("full"), "{why}");
+    assert_eq!(rig.get("/health").0, 200, "a full disk needs no restart");
+    let reply = rig.client().ask("MAIL FROM:<a@x.test>").expect("it answers");
+    assert!(reply.text.starts_with("452 4.3.1"), "{}", reply.text);
+    rig.rewrite(&Plan::default());
+    rig.reload("reloaded");
+    rig.await_event("spool_recovered");
+    assert_eq!(rig.get("/ready").0, 200);
+    rig.client().expect("MAIL FROM:<a@x.test>", 250);
+}

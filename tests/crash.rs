@@ -326,7 +326,7 @@ mod at_named_points {
             field.kills += 1;
             let streams = inspect::stats(&open(&field.spool(), Access::Inspect)).expect("figures");
             let streams: u64 = streams.partitions.iter().map(|partition| partition.streams).sum();
-            assert!(streams > 0, "{name}: there is something to sweep");
+            assert!(streams > 0, "{name}: there is something to sweep in\n{}", server.log_brief());
             let failpoints = format!("{name}={}*off->return", field.dice.below(2));
             field.die_at_start(&failpoints);
             field.die_at_start(&format!("{name}=return"));

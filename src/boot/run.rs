@@ -63,6 +63,7 @@ use crate::observe::value::Form;
 use crate::queue::CommitOptions;
 use crate::queue::CommitThread;
 use crate::queue::Notice;
+use crate::queue::Reclaimer;
 use crate::queue::SpaceFloor;
 use crate::queue::SpaceWatch;
 use crate::queue::Spool;
@@ -169,6 +170,7 @@ fn start(options: ServeOptions) -> Result<Running, Vec<String>> {
         commits,
         spool,
         space,
+        reclaimer: Reclaimer::default(),
         failed,
         began,
         _watchdog: watchdog.ok(),
@@ -463,6 +465,7 @@ struct Running {
     commits: Vec<CommitThread>,
     spool: Arc<Spool>,
     space: Arc<SpaceWatch>,
+    reclaimer: Reclaimer,
     failed: Arc<AtomicBool>,
     began: Instant,
     _watchdog: Option<Watchdog>,
@@ -488,7 +491,7 @@ impl Running {
         }
     }
 
-    fn look_at_space(&self) {
+    fn look_at_space(&mut self) {
         let queue = &self.reloader.config.queue;
         let floor = SpaceFloor {
             bytes_min: queue.min_free_space,
@@ -503,6 +506,10 @@ impl Running {
             (false, true) => Event::SpoolFull { free_bytes, free_inodes }.emit(),
             (true, false) => Event::SpoolRecovered { free_bytes, free_inodes }.emit(),
             _ => {}
+        }
+        if self.space.is_low() {
+            // Without a thread for it the next look tries again.
+            let _ = self.reclaimer.begin(&self.spool, free_bytes);
         }
         let process = &self.reloader.observed.process;
         process.spool_full.set(u64::from(self.space.is_low()));

@@ -53,6 +53,8 @@ pub struct Partition {
     newest: Option<MessageId>,
     messages: AtomicU64,
     body_bytes: AtomicU64,
+    /// Bytes of bodies removed whose room was not given back yet.
+    removed_bytes: AtomicU64,
     quarantined: u64,
     /// Why the partition takes no more mail; set once.
     failure: OnceLock<String>,
@@ -138,6 +140,7 @@ impl Partition {
             newest: None,
             messages: AtomicU64::new(0),
             body_bytes: AtomicU64::new(0),
+            removed_bytes: AtomicU64::new(0),
             quarantined: 0,
             failure: OnceLock::new(),
             operator: Mutex::new(()),
@@ -224,6 +227,17 @@ impl Partition {
     pub fn count_out(&self, messages: u64, body_bytes: u64) {
         self.messages.fetch_sub(messages, Ordering::Relaxed);
         self.body_bytes.fetch_sub(body_bytes, Ordering::Relaxed);
+        self.removed_bytes.fetch_add(body_bytes, Ordering::Relaxed);
+    }
+
+    /// Bytes of bodies removed since `note_reclaimed`.
+    pub fn removed_bytes(&self) -> u64 {
+        self.removed_bytes.load(Ordering::Relaxed)
+    }
+
+    /// The room of so many of them was given back.
+    pub fn note_reclaimed(&self, bytes: u64) {
+        self.removed_bytes.fetch_sub(bytes, Ordering::Relaxed);
     }
 
     /// Puts the removal of a whole message into `batch`. Answers the bytes of its body, or `None`

@@ -161,11 +161,12 @@ impl FailingDisk {
         end(&mut self.nbdkit);
     }
 
-    /// Takes away what a cut left, once nobody has a file open there.
+    /// Takes away what a cut or a failure left, once nobody has a file open there.
     pub fn clear_away(&mut self) {
         let gone = run("umount", NO_WORDS, &self.mount_point());
         gone.unwrap_or_else(|why| panic!("the dead disk stays mounted: {why}"));
         self.end_device();
+        end(&mut self.nbdkit);
     }
 
     /// Unmounts and ends in good order.

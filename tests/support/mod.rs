@@ -124,13 +124,13 @@ impl Server {
         }
     }
 
-    /// All that it wrote, when it has ended.
+    /// All that it wrote but for the mail, when it has ended.
     pub fn whole_log(&mut self) -> String {
         for reader in self.readers.drain(..) {
             // A reader ends with its pipe; should it have panicked, the log has what it read.
             let _ = reader.join();
         }
-        self.log_text()
+        self.log_brief()
     }
 
     /// Carries out `ringpost queue ...` with this server's config.
@@ -164,13 +164,22 @@ impl Server {
             if let Some(status) = self.child.try_wait().expect("it was started here") {
                 return status;
             }
-            assert!(Instant::now() < end, "the server does not end:\n{}", self.log_text());
+            assert!(Instant::now() < end, "the server does not end:\n{}", self.log_brief());
             thread::sleep(Duration::from_millis(10));
         }
     }
 
     pub fn log_text(&self) -> String {
         self.log.lock().expect("no reader panics").join("\n")
+    }
+
+    /// The log without the mail, for a test that failed.
+    pub fn log_brief(&self) -> String {
+        let log = self.log.lock().expect("no reader panics");
+        let mail = |line: &&String| {
+            !line.contains("\"event\":\"accepted\"") && !line.contains("\"event\":\"refused\"")
+        };
+        log.iter().filter(mail).cloned().collect::<Vec<_>>().join("\n")
     }
 
     /// Waits until a log line holds the text.
@@ -184,7 +193,7 @@ impl Server {
             if let Some(line) = found {
                 return line;
             }
-            assert!(Instant::now() < end, "no `{text}` in:\n{}", self.log_text());
+            assert!(Instant::now() < end, "no `{text}` in:\n{}", self.log_brief());
             thread::sleep(Duration::from_millis(10));
         }
     }

@@ -1,0 +1,103 @@
+//! Power cuts: everything that was not flushed to the disk is thrown away, and still each
+//! acknowledged message is there.
+//!
+//! The disk is real ext4 on nbdkit's cache (`support::disk`); `kill -9` of nbdkit is the cut. The
+//! second test switches the sync off and has to lose mail: it proves that the first could fail.
+
+mod support;
+
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
+use std::time::SystemTime;
+
+use ringpost::queue::Access;
+
+use support::Server;
+use support::Setup;
+use support::disk::FailingDisk;
+use support::disk::Filter;
+use support::is_root;
+use support::ledger::Audit;
+use support::ledger::Ledger;
+use support::ledger::Reading;
+use support::ledger::open;
+use support::load::Dice;
+use support::load::Load;
+use support::load::Plan;
+use support::load::Shape;
+
+const CUTS: usize = 6;
+
+const CONFIG: &str = "[queue]\nmemory = \"16MiB\"\nmin_free_space = \"1MB\"\n";
+
+fn disk() -> Option<FailingDisk> {
+    if !is_root("cutting the power") {
+        return None;
+    }
+    FailingDisk::new(Filter::Cache)
+}
+
+/// Serves under load from the disk, cuts its power, and looks at what is left.
+fn cut_under_load(
+    disk: &mut FailingDisk,
+    (ledger, config, shapes): (&Arc<Ledger>, &str, &'static [Shape]),
+    dice: &mut Dice,
+) -> Audit {
+    let folder = tempfile::tempdir().expect("there is a place for temporary files");
+    let spool = disk.mount_point().join("spool");
+    let setup = Setup { config: config.to_owned(), spool: Some(spool.clone()), ..Setup::default() };
+    disk.power_on();
+    let mut server = Server::start(folder.path(), &setup);
+    let plan = Plan {
+        clients: 5,
+        seed: dice.below(usize::MAX) as u64,
+        shapes,
+        remover: Some(folder.path().to_owned()),
+    };
+    let load = Load::start(server.address(), ledger, plan);
+    load.await_acknowledged(20);
+    thread::sleep(Duration::from_millis(200 + dice.below(800) as u64));
+    disk.cut();
+    server.kill();
+    load.stop();
+    disk.clear_away();
+    disk.power_on();
+    let audit = ledger.audit_stopped(&spool, Reading::Everything);
+    disk.power_off().expect("nobody has a file open");
+    audit
+}
+
+fn dice() -> Dice {
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).expect("after 1970");
+    println!("seed {}", now.as_millis());
+    Dice::new(now.as_millis() as u64)
+}
+
+#[test]
+fn acknowledged_mail_survives_power_cuts() {
+    let Some(mut disk) = disk() else { return };
+    let (ledger, mut dice) = (Arc::<Ledger>::default(), dice());
+    for cut in 0..CUTS {
+        let audit = cut_under_load(&mut disk, (&ledger, CONFIG, Shape::ALL), &mut dice);
+        println!("cut {cut}: {audit}");
+        audit.assert_sound(&format!("cut {cut}"));
+        assert!(audit.recovered > 20, "cut {cut}: there was mail to lose");
+    }
+}
+
+#[test]
+fn without_sync_a_power_cut_loses_mail() {
+    let Some(mut disk) = disk() else { return };
+    let (ledger, mut dice) = (Arc::<Ledger>::default(), dice());
+    // Only small mail, and room for all of it: no full memtable brings the log to the disk.
+    let config = "[queue]\nsync = false\nmin_free_space = \"1MB\"\n";
+    // The empty spool is made durable first; it is the mail that must be missing.
+    disk.power_on();
+    drop(open(&disk.mount_point().join("spool"), Access::Serve));
+    disk.power_off().expect("nobody has a file open");
+    let audit = cut_under_load(&mut disk, (&ledger, config, &[Shape::Small]), &mut dice);
+    println!("without sync: {audit}");
+    assert!(!audit.lost.is_empty(), "this rig would not notice a missing sync: {audit}");
+    assert_eq!(audit.aliens, [""; 0], "what is there is whole");
+}

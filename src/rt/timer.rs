@@ -131,7 +131,10 @@ impl Deadline {
 
     /// From now on there is no deadline.
     pub fn clear(&self) {
-        self.slot(|slot| slot.due_ns.set(NEVER));
+        self.slot(|slot| {
+            slot.due_ns.set(NEVER);
+            slot.idle.set(false);
+        });
     }
 
     /// Whether the deadline has passed.

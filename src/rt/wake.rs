@@ -78,3 +78,66 @@ impl Drop for Bell {
         drop(self.shared.waiting.take());
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicU64;
+    use std::task::Wake;
+    use std::task::Waker;
+    use std::thread;
+    use std::time::Duration;
+    use std::time::Instant;
+
+    use super::*;
+
+    #[derive(Default)]
+    struct Woken(AtomicBool);
+
+    impl Wake for Woken {
+        fn wake(self: Arc<Woken>) {
+            self.0.store(true, Ordering::Release);
+        }
+    }
+
+    /// Spins until `done`; gives up, for the test to fail, when nothing comes.
+    fn await_in_haste(mut done: impl FnMut() -> bool) {
+        let start = Instant::now();
+        while !(0..1000).any(|_| done()) {
+            assert!(start.elapsed() < Duration::from_secs(10), "a ring woke nobody");
+            thread::yield_now();
+        }
+    }
+
+    /// Several rings a round, so that the last meets a bell that is busy with those before it, in
+    /// any of its few instructions; an executor between would hardly let it.
+    #[test]
+    fn a_ring_between_looking_and_waiting_is_not_lost() {
+        const ROUNDS: u64 = 120_000;
+        const RINGS: u64 = 3;
+        let (doorbell, mut bell) = doorbell();
+        let (sent, seen) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
+        let (sending, seeing) = (Arc::clone(&sent), Arc::clone(&seen));
+        let ringer = thread::spawn(move || {
+            let mut odd = 7_u32;
+            for round in 1..=ROUNDS {
+                for _ in 0..RINGS {
+                    odd = odd.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+                    (0..odd >> 28).for_each(|_| std::hint::spin_loop());
+                    sending.fetch_add(1, Ordering::Relaxed);
+                    doorbell.ring();
+                }
+                await_in_haste(|| seen.load(Ordering::Acquire) == round * RINGS);
+            }
+        });
+        let woken = Arc::new(Woken::default());
+        let waker = Waker::from(Arc::clone(&woken));
+        let mut cx = Context::from_waker(&waker);
+        while seeing.load(Ordering::Relaxed) < ROUNDS * RINGS {
+            while bell.poll_rung(&mut cx).is_pending() {
+                await_in_haste(|| woken.0.swap(false, Ordering::AcqRel));
+            }
+            seeing.store(sent.load(Ordering::Relaxed), Ordering::Release);
+        }
+        ringer.join().expect("the ringer ends");
+    }
+}

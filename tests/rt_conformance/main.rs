@@ -1,5 +1,6 @@
-//! What any backend of `rt` must pass. Each test names what it guards against; each has been seen
-//! to fail with the guard taken out.
+//! What any backend of `rt` must pass. Each test names what it guards against. Those that guard
+//! against a fault of glommio were seen to fail with the guard taken out; where the fault is a race
+//! between threads, in most runs and not in all.
 //!
 //! Tests that need a process of their own (limits, filters, memory) run this binary again, with
 //! the test `child` alone and `RT_CHILD` naming the part to play.

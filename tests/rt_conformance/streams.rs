@@ -3,6 +3,7 @@
 use std::cell::RefCell;
 use std::io::Read;
 use std::io::Write;
+use std::pin::pin;
 use std::rc::Rc;
 use std::thread;
 use std::time::Duration;
@@ -78,6 +79,45 @@ fn a_deadline_that_is_set_anew_counts_from_then() {
         };
         assert_eq!((fault, reads), (IoFault::TimedOut, 4));
         assert!(last.elapsed() >= wait, "it fired after {:?}", last.elapsed());
+    });
+}
+
+/// A drain ends the waits that were said to be idle, and no others.
+#[test]
+fn an_interruption_ends_idle_waits_only() {
+    type Begin = fn(&timer::Deadline);
+    let rows: [(&str, Begin, bool); 4] = [
+        ("idle", |deadline| deadline.set_idle_in(LONG), true),
+        ("not idle", |deadline| deadline.set_in(LONG), false),
+        (
+            "idle, then set anew",
+            |deadline| {
+                deadline.set_idle_in(LONG);
+                deadline.set_in(LONG);
+            },
+            false,
+        ),
+        (
+            "idle, then cleared",
+            |deadline| {
+                deadline.set_idle_in(LONG);
+                deadline.clear();
+            },
+            false,
+        ),
+    ];
+    on_shard(move || async move {
+        for (name, begin, ends) in rows {
+            let pool = ChunkPool::new(4);
+            let (mut near, _far) = pair().await;
+            begin(near.deadline());
+            let mut reading = pin!(near.read(&pool, None));
+            assert!(poll_and_drop(reading.as_mut()).await.is_none(), "{name}");
+            timer::interrupt_idle();
+            let waited = timer::timeout(Duration::from_millis(60), reading).await;
+            let ended = matches!(waited, Ok(Err(IoFault::TimedOut)));
+            assert_eq!((ended, waited.is_ok()), (ends, ends), "{name}");
+        }
     });
 }
 

@@ -66,7 +66,7 @@ fn tasks_keep_running_on_a_contended_core() {
     let shard = shard.expect("a shard starts here");
     let mut stood = 0;
     let mut last = [0, 0];
-    for _ in 0..6 {
+    for _ in 0..10 {
         thread::sleep(Duration::from_millis(500));
         let now = [0, 1].map(|which| counts[which].load(Ordering::Relaxed));
         stood += usize::from(now[0] == last[0] || now[1] == last[1]);

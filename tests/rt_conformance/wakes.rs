@@ -72,23 +72,26 @@ fn no_ring_of_another_thread_is_lost() {
 /// falls between "nothing to do" and "asleep" would be lost.
 #[test]
 fn every_ring_wakes_a_sleeping_shard() {
+    const ROUNDS: u64 = 10_000;
     on_shard(|| async {
         let (there, mut bell) = rt::doorbell();
         let answered = Arc::new(AtomicU64::new(0));
         let answering = Arc::clone(&answered);
         let caller = thread::spawn(move || {
-            for number in 1..=5_000 {
+            for number in 1..=ROUNDS {
                 there.ring();
                 let start = Instant::now();
                 while answered.load(Ordering::Acquire) < number {
                     assert!(start.elapsed() < LONG, "ring {number} woke nobody");
                     std::hint::spin_loop();
                 }
-                // Sometimes long enough for the shard to fall asleep, sometimes just not.
-                (0..number % 64 * 50).for_each(|_| std::hint::spin_loop());
+                // Sometimes long enough for the shard to fall asleep; mostly so short that the
+                // next ring meets the bell while it is being listened for again.
+                let pause = if number.is_multiple_of(8) { number % 64 * 50 } else { number % 31 };
+                (0..pause).for_each(|_| std::hint::spin_loop());
             }
         });
-        for number in 1..=5_000 {
+        for number in 1..=ROUNDS {
             bell.wait().await;
             answering.store(number, Ordering::Release);
         }

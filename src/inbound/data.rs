@@ -277,6 +277,10 @@ impl Session {
             if missing == 0 {
                 return Ok(());
             }
+            // Behind the start of a line that came before there may be a chunk of them.
+            if !self.input.is_empty() {
+                continue;
+            }
             self.channel.stream().deadline().set_in(self.policy.timeouts.data_block);
             let began = Instant::now();
             self.fill(Wait::Body).await?;

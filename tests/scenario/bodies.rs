@@ -228,6 +228,21 @@ fn chunks_may_be_cut_anywhere() {
     }
 }
 
+/// The start of the command came alone, so that what follows lies in two places.
+#[test]
+fn a_refused_chunk_behind_half_a_command_is_swallowed_whole() {
+    let rig = Rig::start(&Plan::default());
+    for length in [1, 9_000, 40_000, 60_000] {
+        let mut client = rig.client();
+        client.send(b"BD").expect("it is open");
+        std::thread::sleep(std::time::Duration::from_millis(30));
+        let rest = [format!("AT {length}\r\n").into_bytes(), vec![b'x'; length]].concat();
+        client.send(&[&rest[..], b"NOOP\r\n"].concat()).expect("it is open");
+        assert_eq!(client.reply().expect("it answers").code, 503, "{length} bytes");
+        assert_eq!(client.reply().expect("NOOP is heard").code, 250, "{length} bytes");
+    }
+}
+
 #[test]
 fn the_trace_names_the_way() {
     let listeners = "[[listener]]\naddress = \"127.0.0.1:0\"\n\

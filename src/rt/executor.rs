@@ -35,6 +35,8 @@ use crate::base::fault::end_process;
 use crate::rt::context::Shard;
 use crate::rt::host;
 use crate::rt::host::RtFault;
+use crate::rt::prod;
+use crate::rt::prod::Sleeper;
 use crate::rt::task;
 use crate::rt::task::Caught;
 use crate::rt::task::panic_text;
@@ -54,6 +56,10 @@ const PREEMPT: Duration = Duration::from_millis(5);
 /// As `PREEMPT`, while a task of the latency queue is runnable.
 const LATENCY: Duration = Duration::from_millis(1);
 const SHARES: usize = 1000;
+/// How long a shard that was started may sleep before it is prodded, and how often.
+const PROD_EVERY: Duration = Duration::from_millis(20);
+/// A shard that has not ticked by then is not going to.
+const START_MAX: Duration = Duration::from_secs(20);
 /// How long the tasks of a shard may take to end after its main future has.
 const DRAIN_MAX: Duration = Duration::from_secs(10);
 /// The heartbeat of a shard that has ended in order.
@@ -115,11 +121,13 @@ impl ShardThread {
 pub struct Heartbeat {
     name: Arc<str>,
     beat_ms: Arc<AtomicU64>,
+    sleeper: Sleeper,
 }
 
 impl Heartbeat {
     fn new(name: &str) -> Heartbeat {
-        let heartbeat = Heartbeat { name: name.into(), beat_ms: Arc::default() };
+        let sleeper = Sleeper::default();
+        let heartbeat = Heartbeat { name: name.into(), beat_ms: Arc::default(), sleeper };
         heartbeat.beat();
         heartbeat
     }
@@ -139,6 +147,7 @@ impl Heartbeat {
     }
 
     fn end(&self) {
+        self.sleeper.leave();
         self.beat_ms.store(ENDED, Ordering::Relaxed);
     }
 }
@@ -153,22 +162,50 @@ where
     host::probe()?;
     let heartbeat = Heartbeat::new(&spec.name);
     let beating = heartbeat.clone();
+    prod::prepare()?;
+    // A starter that has gone gave up; nobody minds what it is told.
     let (started, ready) = mpsc::sync_channel(1);
     let thread = thread::Builder::new().name(spec.name.clone()).spawn(move || {
+        beating.sleeper.enter();
         let executor = match make_executor(spec.cpu, spec.preempt) {
             Ok(executor) => executor,
             Err(fault) => {
-                // The starter may only have gone if it panicked.
                 let _ = started.send(Err(fault));
                 return Ok(0);
             }
         };
-        let _ = started.send(Ok(()));
-        run_shard(executor, spec, beating, main)
+        let ran = started.clone();
+        let first_tick = move || drop(started.try_send(Ok(())));
+        let ended = run_shard(executor, spec, beating, first_tick, main);
+        // glommio keeps the ticker of a shard that died, and `first_tick` with it.
+        let _ = ran.try_send(Ok(()));
+        ended
     });
     let thread = thread.map_err(|error| RtFault::of_call("pthread_create", &error))?;
-    let died = RtFault::Died { what: "it ended before it ran".to_owned() };
-    ready.recv().unwrap_or(Err(died)).map(|()| ShardThread { thread, heartbeat })
+    await_start(&ready, &heartbeat).map(|()| ShardThread { thread, heartbeat })
+}
+
+/// Waits for the first tick. Until then no alarm may be set, and an executor that falls asleep
+/// before its first task has run sleeps for ever, unless it is prodded.
+fn await_start(
+    ready: &mpsc::Receiver<Result<(), RtFault>>,
+    heartbeat: &Heartbeat,
+) -> Result<(), RtFault> {
+    let until = timer::now() + START_MAX;
+    loop {
+        match ready.recv_timeout(PROD_EVERY) {
+            Ok(started) => return started,
+            // It came to its end already; `join` tells which.
+            Err(mpsc::RecvTimeoutError::Disconnected) => return Ok(()),
+            Err(mpsc::RecvTimeoutError::Timeout) if timer::now() < until => {
+                heartbeat.sleeper.prod();
+            }
+            Err(mpsc::RecvTimeoutError::Timeout) => {
+                let what = format!("it has not run {} s after its start", START_MAX.as_secs());
+                return Err(RtFault::Died { what });
+            }
+        }
+    }
 }
 
 fn make_executor(cpu: Option<usize>, preempt: Duration) -> Result<LocalExecutor, RtFault> {
@@ -190,6 +227,7 @@ fn run_shard<F, Fut>(
     executor: LocalExecutor,
     spec: ShardSpec,
     heartbeat: Heartbeat,
+    first_tick: impl FnOnce() + 'static,
     main: F,
 ) -> Result<usize, RtFault>
 where
@@ -199,7 +237,7 @@ where
     let limits = Limits { drain_max: spec.drain_max, latency: LATENCY.min(spec.preempt) };
     let shard = Shard::enter(spec.on_death);
     let ended = catch_unwind(AssertUnwindSafe(|| {
-        let ended = executor.run(run_main(&shard, &limits, &heartbeat, main));
+        let ended = executor.run(run_main(&shard, &limits, (&heartbeat, first_tick), main));
         drop(executor);
         ended
     }));
@@ -226,7 +264,7 @@ struct Limits {
 async fn run_main<F, Fut>(
     shard: &Rc<Shard>,
     limits: &Limits,
-    heartbeat: &Heartbeat,
+    (heartbeat, first_tick): (&Heartbeat, impl FnOnce() + 'static),
     main: F,
 ) -> Result<usize, String>
 where
@@ -236,7 +274,7 @@ where
     let latency = Latency::Matters(limits.latency);
     let executor = glommio::executor();
     shard.latency_queue.set(executor.create_task_queue(Shares::Static(SHARES), latency, "latency"));
-    start_ticker(Rc::clone(shard), heartbeat.clone());
+    start_ticker(Rc::clone(shard), heartbeat.clone(), first_tick);
     Caught::new(async { main().await }).await?;
     let left = task::drained(limits.drain_max).await;
     // glommio never frees a task that has not ended, and the ticker is one.
@@ -247,11 +285,11 @@ where
     Ok(left)
 }
 
-fn start_ticker(shard: Rc<Shard>, heartbeat: Heartbeat) {
+fn start_ticker(shard: Rc<Shard>, heartbeat: Heartbeat, first_tick: impl FnOnce() + 'static) {
     shard.ticking.set(true);
     let queue = shard.latency_queue.get();
     let ticker = async move {
-        if let Err(what) = Caught::new(tick(&shard, &heartbeat)).await {
+        if let Err(what) = Caught::new(tick(&shard, &heartbeat, first_tick)).await {
             shard.die(&what);
         }
         shard.ticking.set(false);
@@ -259,8 +297,10 @@ fn start_ticker(shard: Rc<Shard>, heartbeat: Heartbeat) {
     glommio::spawn_local_into(ticker, queue).expect("the queue was made just now").detach();
 }
 
-async fn tick(shard: &Shard, heartbeat: &Heartbeat) {
+async fn tick(shard: &Shard, heartbeat: &Heartbeat, first_tick: impl FnOnce()) {
     let mut alarms = Alarms::default();
+    poll_fn(|cx| alarms.poll_next(cx)).await;
+    first_tick();
     while !shard.ending.get() {
         poll_fn(|cx| alarms.poll_next(cx)).await;
         heartbeat.beat();
@@ -298,7 +338,7 @@ impl Alarms {
     }
 }
 
-/// A thread that tells when a shard has stopped ticking.
+/// A thread that prods a shard that has stopped ticking, and tells when that does not help.
 pub struct Watchdog {
     stop: Arc<AtomicBool>,
     thread: Option<thread::JoinHandle<()>>,
@@ -323,6 +363,9 @@ impl Watchdog {
                 for (heartbeat, (last_ms, same)) in heartbeats.iter().zip(&mut seen) {
                     let beat_ms = heartbeat.beat_ms();
                     let stands = beat_ms == *last_ms && beat_ms != ENDED;
+                    if stands {
+                        heartbeat.sleeper.prod();
+                    }
                     *same = if stands { same.saturating_add(1) } else { 0 };
                     *last_ms = beat_ms;
                     if *same == LOOKS_PER_LIMIT {

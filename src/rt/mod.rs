@@ -12,7 +12,8 @@
 //! What glommio 0.9.0 gets wrong, and where it is guarded against:
 //!
 //! ```text
-//! sleeps although tasks are runnable         executor   a ticker with 16 alarms ahead, and a watchdog
+//! sleeps although tasks are runnable         executor   a ticker with 16 alarms ahead; where it has
+//!                                                       none yet, or all failed, `prod` wakes it
 //! a dropped Task leaks                       task       no Task is ever handed out
 //! spawn polls the child at once              task       spawn only queues
 //! a panic in a task ends the executor        task       catch_unwind around each poll
@@ -29,6 +30,7 @@ mod context;
 pub mod executor;
 pub mod host;
 pub mod listen;
+mod prod;
 pub mod task;
 pub mod tcp;
 pub mod timer;

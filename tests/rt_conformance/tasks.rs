@@ -79,6 +79,34 @@ fn tasks_keep_running_on_a_contended_core() {
     assert_eq!(shard.join(), Ok(0));
 }
 
+/// When the preempt timer ends before the executor has run its first task, it falls asleep before
+/// any alarm is set. Without a prod from its starter it never wakes; later the watchdog's help.
+#[test]
+fn a_shard_that_sleeps_with_no_alarm_left_is_woken() {
+    const ROUNDS: u64 = 240;
+    let _alone = QUIET.write().unwrap_or_else(PoisonError::into_inner);
+    let cpu = some_cpu();
+    let stop = AtomicBool::new(false);
+    thread::scope(|scope| {
+        for which in 0..3 {
+            let stop = &stop;
+            scope.spawn(move || burn(cpu, which, stop));
+        }
+        for round in 0..ROUNDS {
+            let preempt = Duration::from_micros(16 + round % 24);
+            let hasty = ShardSpec { preempt, cpu: Some(cpu), ..spec("hasty") };
+            let shard = rt::start(hasty, || timer::sleep(Duration::from_millis(1)));
+            let ended = shard.map(|shard| {
+                let watchdog =
+                    Watchdog::start(vec![shard.heartbeat()], Duration::from_millis(160), |_| ());
+                (shard.join(), watchdog.map(drop))
+            });
+            stop.store(ended.is_err() || round == ROUNDS - 1, Ordering::Relaxed);
+            assert_eq!(ended, Ok((Ok(0), Ok(()))), "start {round}");
+        }
+    });
+}
+
 /// Takes the core away at odd moments: the executor falls asleep when its preempt timer ends
 /// between being set and the first task's being run.
 fn burn(cpu: usize, which: u32, stop: &AtomicBool) {

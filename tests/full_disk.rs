@@ -415,6 +415,43 @@ fn a_flipped_bit_in_the_log_costs_what_it_hit_and_no_more() {
     assert_eq!((audit.aliens, audit.premature), (vec![], vec![]));
 }
 
+fn copy_folder(from: &Path, to: &Path) {
+    fs::create_dir(to).expect("it is not there yet");
+    let mode = fs::metadata(from).expect("it is there").permissions();
+    fs::set_permissions(to, mode).expect("it is ours");
+    for entry in fs::read_dir(from).expect("it can be read") {
+        let entry = entry.expect("it can be read");
+        let (path, copy) = (entry.path(), to.join(entry.file_name()));
+        let kind = entry.file_type().expect("it has a type");
+        if kind.is_dir() {
+            copy_folder(&path, &copy);
+        } else if kind.is_file() {
+            fs::copy(&path, &copy).expect("there is room");
+        }
+    }
+}
+
+#[test]
+fn wherever_the_log_is_damaged_the_rest_is_there() {
+    const PLACES: usize = 24;
+    let folder = tempfile::tempdir().expect("there is a place for temporary files");
+    let (scene, sent) = stopped_spool(folder.path(), 60);
+    let log = largest(&scene, "log");
+    let size = fs::metadata(&log).expect("it is there").len() as usize;
+    for number in 1..=PLACES {
+        let place = size * number / (PLACES + 1);
+        let copies = tempfile::tempdir().expect("there is a place for temporary files");
+        let copy = copies.path().join("spool");
+        copy_folder(&scene.spool, &copy);
+        flip(&copy.join("p00").join(log.file_name().expect("a file has a name")), place);
+        let spool = open(&copy, Access::Serve);
+        let found = &spool.recovered()[0];
+        let least = sent.len() as u64 - 20;
+        assert!(found.messages >= least, "byte {place} of {size}: {:#?}", found.notices);
+        assert!(!found.notices.is_empty(), "byte {place} of {size}: it is told");
+    }
+}
+
 #[test]
 fn a_flipped_bit_in_a_table_or_blob_never_stops_the_start() {
     for ending in ["sst", "blob"] {

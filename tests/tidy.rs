@@ -36,6 +36,7 @@ const HOMES: &[(&str, &[&str])] = &[
     ("caps", &["boot"]),
     ("clap", &["boot", "main"]),
     ("core_affinity", &["boot"]),
+    ("crc32c", &["queue"]),
     ("crc32fast", &["queue"]),
     ("crossbeam", &["handoff", "queue", "observe"]),
     ("futures_io", &["rt"]),

@@ -82,6 +82,7 @@ pub mod fault;
 pub mod inspect;
 pub mod key;
 pub mod lane;
+pub mod mend;
 pub mod notice;
 pub mod options;
 pub mod partition;

@@ -29,6 +29,7 @@ use crate::queue::fault::Cause;
 use crate::queue::fault::QueueFault;
 use crate::queue::fault::SpoolFault;
 use crate::queue::key;
+use crate::queue::mend::mend;
 use crate::queue::notice::Notice;
 use crate::queue::notice::OnNotice;
 use crate::queue::options;
@@ -309,6 +310,7 @@ fn open_for_writing(
         Err(cause) => damage_or_fault(site, cause)?,
     };
     let copies = copy_logs(site)?;
+    mend_logs(site)?;
     match open_as(site, LogRecovery::Salvage) {
         Ok(db) => {
             found.tell(site, Notice::LogDamaged { partition: site.id, folder: copies, why });
@@ -338,6 +340,18 @@ fn damage_or_fault(site: &PartitionSite, cause: rocksdb::Error) -> Result<String
         return Ok(text);
     }
     Err(SpoolFault::store(site.path(), text))
+}
+
+/// See `mend`; the copies stay as they are.
+fn mend_logs(site: &PartitionSite) -> Result<(), SpoolFault> {
+    let at = |cause| SpoolFault::io(site.path(), cause);
+    for entry in fs::read_dir(site.path()).map_err(at)? {
+        let path = entry.map_err(at)?.path();
+        if path.extension().is_some_and(|end| end == "log") {
+            mend(&path).map_err(|cause| SpoolFault::io(&path, cause))?;
+        }
+    }
+    Ok(())
 }
 
 /// Copies the write-ahead log before it is read with holes, for RocksDB removes it afterwards.

@@ -121,6 +121,9 @@ pub struct Ledger {
     book: Mutex<Book>,
 }
 
+/// What stands among the refusals for a reply that never came.
+pub const SILENCE: &str = "silence";
+
 /// How much of the spool an audit reads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reading {
@@ -171,6 +174,11 @@ impl Ledger {
             let code = reply.get(..9).unwrap_or(reply).to_owned();
             *self.book().replies.entry(code).or_default() += 1;
         }
+    }
+
+    /// Counts a reply that did not come although the connection stood for `PATIENCE`.
+    pub fn count_silence(&self) {
+        *self.book().replies.entry(SILENCE.to_owned()).or_default() += 1;
     }
 
     /// Refusals so far whose code starts like that.

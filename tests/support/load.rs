@@ -183,7 +183,10 @@ impl Desk {
     fn work(mut self) {
         while !self.stop.load(Ordering::Relaxed) {
             // A server that is gone, full or draining: the next connection will tell.
-            if self.session().is_err() {
+            if let Err(cause) = self.session() {
+                if matches!(cause.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) {
+                    self.ledger.count_silence();
+                }
                 thread::sleep(Duration::from_millis(2));
             }
         }
@@ -205,9 +208,7 @@ impl Desk {
                 client.ask("RSET")?;
             }
         }
-        // The answer to QUIT changes nothing.
-        let _ = client.ask("QUIT");
-        Ok(())
+        client.ask("QUIT").map(|_| ())
     }
 }
 

@@ -1,0 +1,67 @@
+//! Where a recipient's mail goes next, as values: the answer of the route rules.
+//!
+//! Promise:  a `NextHop` is its own key: jobs with equal next hops are one transfer.
+
+use std::fmt;
+
+/// A server to talk to. The host is a name, an IPv4 or an IPv6 address (without brackets).
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct HostPort {
+    pub host: Box<str>,
+    pub port: u16,
+}
+
+impl fmt::Display for HostPort {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.host.contains(':') {
+            true => write!(f, "[{}]:{}", self.host, self.port),
+            false => write!(f, "{}:{}", self.host, self.port),
+        }
+    }
+}
+
+/// How the server at the next hop is spoken to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum HopProtocol {
+    #[default]
+    Smtp,
+    Lmtp,
+}
+
+/// Where the mail of a recipient goes.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum NextHop {
+    /// The mail exchangers of this domain (lower case, IDNA in ASCII), on this port.
+    Mx { domain: Box<str>, port: u16 },
+    /// These servers, in this order of preference; no MX lookup.
+    Hosts { hosts: Box<[HostPort]>, protocol: HopProtocol },
+    /// Accepted and thrown away; counts as delivered.
+    Discard,
+    /// Returned to the sender with this text.
+    Reject { text: Box<str> },
+    /// Kept until an operator releases it.
+    Hold,
+}
+
+impl fmt::Display for NextHop {
+    /// As logs and operators read it; unique for each next hop.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            NextHop::Mx { domain, port: 25 } => write!(f, "mx:{domain}"),
+            NextHop::Mx { domain, port } => write!(f, "mx:{domain}:{port}"),
+            NextHop::Hosts { hosts, protocol } => {
+                f.write_str(match protocol {
+                    HopProtocol::Smtp => "smtp:",
+                    HopProtocol::Lmtp => "lmtp:",
+                })?;
+                for (number, host) in hosts.iter().enumerate() {
+                    write!(f, "{}{host}", if number == 0 { "" } else { "," })?;
+                }
+                Ok(())
+            }
+            NextHop::Discard => f.write_str("discard"),
+            NextHop::Reject { text } => write!(f, "reject:{text}"),
+            NextHop::Hold => f.write_str("hold"),
+        }
+    }
+}

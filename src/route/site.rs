@@ -1,0 +1,66 @@
+//! How politely a site is treated: limits, patience, TLS. Sites are what shares limits: a domain,
+//! or all domains with the same mail exchangers.
+//!
+//! Promise:  the defaults suit strangers.
+
+use std::time::Duration;
+
+/// Messages in a span of time; `None` is without limit.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Rates {
+    pub per_second: Option<u32>,
+    pub per_minute: Option<u32>,
+    pub per_hour: Option<u32>,
+}
+
+/// Whether and how TLS is asked for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum TlsWish {
+    /// Never.
+    None,
+    /// When it is offered, with any certificate; in the clear when it fails.
+    #[default]
+    May,
+    /// Always, with any certificate. Otherwise the mail waits.
+    Must,
+    /// Always, with a certificate for the host's name. Otherwise the mail waits.
+    Verify,
+}
+
+/// The treatment of one site, over all shards.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SitePolicy {
+    pub connections_max: u32,
+    /// Connections at once to begin with; grows on success, shrinks on failure.
+    pub window_start: u32,
+    pub messages_per_connection: u32,
+    pub recipients_per_message: u32,
+    pub rates: Rates,
+    /// How long a connection without work is kept for the next message.
+    pub idle_reuse: Duration,
+    /// Failed connections in a row that begin a backoff.
+    pub failures_to_back_off: u32,
+    pub back_off_first: Duration,
+    pub back_off_max: Duration,
+    /// Jobs of this site kept in memory; the rest waits on disk.
+    pub jobs_max: usize,
+    pub tls: TlsWish,
+}
+
+impl Default for SitePolicy {
+    fn default() -> SitePolicy {
+        SitePolicy {
+            connections_max: 20,
+            window_start: 5,
+            messages_per_connection: 100,
+            recipients_per_message: 100,
+            rates: Rates::default(),
+            idle_reuse: Duration::from_secs(5),
+            failures_to_back_off: 5,
+            back_off_first: Duration::from_secs(60),
+            back_off_max: Duration::from_secs(3600),
+            jobs_max: 10_000,
+            tls: TlsWish::May,
+        }
+    }
+}

@@ -32,5 +32,58 @@ pub const COMMIT_BATCH_BYTES_MAX: usize = 4 << 20;
 /// Work waiting for a commit thread. Full: 452 4.3.1 for a new message, a wait for a body.
 pub const COMMIT_WAITERS_MAX: usize = 4096;
 
+/// Sites that one owner shard knows. An idle one is forgotten for a new one; when none is idle,
+/// the job waits on disk.
+pub const SITES_MAX: usize = 65_536;
+
+/// Milliseconds after which a site without work is forgotten, with its window and its counters.
+pub const SITE_IDLE_MS: u64 = 10 * 60_000;
+
+/// Connections to all sites of one shard. Full: sites wait for their turn; the last quarter is
+/// kept for sites that have none.
+pub const SITE_CONNECTIONS_MAX: usize = 8192;
+
+/// Messages over one connection after which it is closed while a site without any waits for room.
+pub const TURN_MESSAGES: u32 = 10;
+
+/// What a message costs its sender's turn besides its bytes: about what the dialogue takes.
+pub const TURN_BYTES: u64 = 32 << 10;
+
+/// Milliseconds for which a job belongs to its owner shard. After that the home shard issues it
+/// again: frames are lost only with a shard, so this needs to be safe rather than short.
+pub const JOB_LEASE_MS: u64 = 30 * 60_000;
+
+/// Milliseconds of lease that a job needs to be started; a transfer that lasts longer is broken
+/// off before its last byte. This is what keeps two owners from delivering one job.
+pub const JOB_TRANSFER_MS_MAX: u64 = 15 * 60_000;
+
+/// Jobs that one home shard has leased out. Full: the rest stays in the ready list.
+pub const JOB_LEASES_MAX: usize = 262_144;
+
+/// Milliseconds between two looks for leases that run out in the queue of one site.
+pub const LEASE_SWEEP_MS: u64 = 10_000;
+
+/// Milliseconds for which a job waits on disk when its site has as many as it may. Spread up to
+/// twice as long.
+pub const SITE_FULL_MS: u64 = 30_000;
+
+/// Milliseconds without a new connection after a failed one, doubled for each in a row.
+pub const CONNECT_HOLD_FIRST_MS: u64 = 250;
+pub const CONNECT_HOLD_MAX_MS: u64 = 8_000;
+
+/// Milliseconds of silence after a site asked for less (421), doubled each time, halved by a
+/// window of successes.
+pub const THROTTLE_FIRST_MS: u64 = 1_000;
+pub const THROTTLE_MAX_MS: u64 = 60_000;
+
+/// Bytes kept of the last error of a site. More is cut off.
+pub const SITE_ERROR_BYTES_MAX: usize = 200;
+
+/// Deliveries of one partition that a server may have taken while their settles are not durable: a
+/// crash repeats them. Half of what the commit lane holds. More: the connection waits, and gives
+/// its job back when the disk stays full.
+pub const UNSETTLED_MAX: usize = COMMIT_WAITERS_MAX / 2;
+
 const _: () = assert!(COMMIT_BATCH_MESSAGES_MAX <= COMMIT_WAITERS_MAX);
 const _: () = assert!(COMMAND_BYTES_MAX <= CHUNK_BYTES);
+const _: () = assert!(JOB_TRANSFER_MS_MAX + LEASE_SWEEP_MS < JOB_LEASE_MS);

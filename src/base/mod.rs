@@ -1,5 +1,6 @@
 //! Words that every other folder uses. Standard library only; nothing here reads, writes or waits.
 
+pub mod backoff;
 pub mod chunk;
 pub mod clock;
 pub mod fault;

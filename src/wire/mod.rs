@@ -1,5 +1,7 @@
 //! Bytes to values and back. No I/O, no clock, no config, no metrics, no logs.
 
+pub mod classify;
+pub mod dsn;
 pub mod mail;
 pub mod proxy;
 pub mod smtp;

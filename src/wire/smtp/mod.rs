@@ -6,6 +6,8 @@
 //!                      dot::DotDecoder, counted bytes <---+  bodies, streamed by the driver
 //! ```
 //!
+//! The other half, `Client`, is fed replies and gives commands; `Stuffer` is `DotDecoder` backwards.
+//!
 //! One `Server` lives as long as its connection, one `Transaction` as long as its message. The
 //! driver is one `match` over `Step` in a loop; its duties stand at each variant.
 //!
@@ -21,17 +23,34 @@
 
 pub mod bdat;
 pub mod capability;
+pub mod client;
+pub mod client_login;
+pub mod client_mail;
+pub mod client_offers;
+pub mod client_reply;
 pub mod command;
 pub mod dot;
 pub mod line;
 pub mod params;
 pub mod reply;
 pub mod server;
+pub mod stuff;
 pub mod transaction;
 pub mod verb;
 pub mod xclient;
 pub mod xtext;
 
+pub use client::BodyForm;
+pub use client::Client;
+pub use client::ClientConfig;
+pub use client::ClientStep;
+pub use client::Fault;
+pub use client::Stage;
+pub use client::TlsUse;
+pub use client_mail::Mail;
+pub use client_mail::MailRecipient;
+pub use client_mail::Outcome;
+pub use client_offers::Offers;
 pub use dot::DotDecoder;
 pub use line::LineEnding;
 pub use line::LineFault;
@@ -44,6 +63,7 @@ pub use server::Server;
 pub use server::ServerConfig;
 pub use server::Step;
 pub use server::Verdict;
+pub use stuff::Stuffer;
 pub use transaction::BodyType;
 pub use transaction::MailParams;
 pub use transaction::Notify;

@@ -1,0 +1,189 @@
+//! The rules as a table, and the search in it.
+
+use std::ops::Range;
+use std::ops::RangeInclusive;
+
+use crate::wire::classify::category::Advice;
+use crate::wire::classify::category::Category;
+use crate::wire::classify::category::Verdict;
+
+/// Octets of a reply that are judged.
+const TEXT_BYTES_MAX: usize = 2048;
+
+/// What a remote server said.
+#[derive(Clone, Copy, Debug)]
+pub struct RemoteReply<'a> {
+    pub code: u16,
+    /// If it is `None`, the text is asked for it.
+    pub enhanced: Option<(u8, u16, u16)>,
+    /// Without the code; lines may be joined by anything white.
+    pub text: &'a str,
+    /// The mail exchanger's name, which tells the provider.
+    pub host: Option<&'a str>,
+}
+
+/// The rules, read once. Immutable: share it.
+#[derive(Debug)]
+pub struct Classifier {
+    pub(super) rules: Box<[Rule]>,
+    pub(super) codes: Box<[Codes]>,
+    pub(super) words: Box<[&'static str]>,
+    /// The ends of host names, and whose they are.
+    pub(super) ends: Box<[(&'static str, u8)]>,
+}
+
+/// One line: places in the other columns of the table.
+#[derive(Clone, Debug)]
+pub(super) struct Rule {
+    pub(super) codes: Range<u16>,
+    pub(super) provider: Option<u8>,
+    pub(super) words: Range<u16>,
+    pub(super) verdict: Verdict,
+}
+
+/// One alternative of the codes of a rule. `None` does not ask.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Codes {
+    pub(super) basic: Option<RangeInclusive<u16>>,
+    pub(super) enhanced: Option<[RangeInclusive<u16>; 3]>,
+}
+
+impl Codes {
+    fn fits(&self, code: u16, enhanced: Option<[u16; 3]>) -> bool {
+        self.basic.as_ref().is_none_or(|basic| basic.contains(&code))
+            && self.enhanced.as_ref().is_none_or(|wanted| {
+                enhanced.is_some_and(|had| wanted.iter().zip(had).all(|(w, h)| w.contains(&h)))
+            })
+    }
+}
+
+impl Classifier {
+    pub fn classify(&self, reply: &RemoteReply<'_>) -> Verdict {
+        if (200..300).contains(&reply.code) {
+            return Verdict { category: Category::Delivered, advice: Advice::Follow };
+        }
+        let asked = Asked::new(reply);
+        let provider = reply.host.and_then(|host| self.provider(host));
+        let rule = self.rules.iter().find(|rule| self.fits(rule, &asked, provider));
+        let verdict = rule.expect("the last rule fits everything").verdict;
+        match verdict.advice {
+            // What is refused for now says nothing for good.
+            Advice::Suppress if reply.code < 500 => Verdict { advice: Advice::Wait, ..verdict },
+            _ => verdict,
+        }
+    }
+
+    fn fits(&self, rule: &Rule, asked: &Asked, provider: Option<u8>) -> bool {
+        (rule.provider.is_none() || rule.provider == provider)
+            && self.codes_of(rule).iter().any(|codes| codes.fits(asked.code, asked.enhanced))
+            && self.words_of(rule).iter().all(|words| asked.has(words))
+    }
+
+    pub(super) fn codes_of(&self, rule: &Rule) -> &[Codes] {
+        &self.codes[usize::from(rule.codes.start)..usize::from(rule.codes.end)]
+    }
+
+    pub(super) fn words_of(&self, rule: &Rule) -> &[&'static str] {
+        &self.words[usize::from(rule.words.start)..usize::from(rule.words.end)]
+    }
+
+    /// Whose server this is.
+    fn provider(&self, host: &str) -> Option<u8> {
+        let host = host.strip_suffix('.').unwrap_or(host).as_bytes();
+        let ends_in = |end: &str| {
+            let end = end.as_bytes();
+            host.eq_ignore_ascii_case(&end[1..])
+                || host.len() > end.len()
+                    && host[host.len() - end.len()..].eq_ignore_ascii_case(end)
+        };
+        self.ends.iter().find(|(end, _)| ends_in(end)).map(|(_, provider)| *provider)
+    }
+}
+
+/// A reply made ready for the search: in lower case, with single spaces, without enhanced codes.
+struct Asked {
+    code: u16,
+    enhanced: Option<[u16; 3]>,
+    text: Vec<u8>,
+}
+
+impl Asked {
+    fn new(reply: &RemoteReply<'_>) -> Asked {
+        let given = reply.enhanced.map(|(class, subject, detail)| [class.into(), subject, detail]);
+        let mut asked = Asked { code: reply.code, enhanced: given, text: Vec::new() };
+        let head = &reply.text.as_bytes()[..reply.text.len().min(TEXT_BYTES_MAX)];
+        let words = head.split(|b| b.is_ascii_whitespace() || b.is_ascii_control());
+        for (place, word) in words.filter(|word| !word.is_empty()).enumerate() {
+            asked.take_word(place, word);
+        }
+        asked
+    }
+
+    fn take_word(&mut self, place: usize, word: &[u8]) {
+        if let Some(code) = enhanced_in(word).filter(|code| code[0] == self.code / 100) {
+            // A number further on may be a version; qmail and IronPort mark theirs with a `#`.
+            if self.enhanced.is_none() && (place == 0 || word.contains(&b'#')) {
+                self.enhanced = Some(code);
+            }
+            return;
+        }
+        if !self.text.is_empty() {
+            self.text.push(b' ');
+        }
+        self.text.extend(word.iter().map(u8::to_ascii_lowercase));
+    }
+
+    fn has(&self, words: &str) -> bool {
+        memchr::memmem::find(&self.text, words.as_bytes()).is_some()
+    }
+}
+
+/// The enhanced code that a word consists of: `5.1.1`, `#5.1.1`, `(#5.1.1)`, `550-5.1.1`.
+fn enhanced_in(word: &[u8]) -> Option<[u16; 3]> {
+    let start = word.iter().position(u8::is_ascii_digit)?;
+    let end = word.iter().rposition(u8::is_ascii_digit)? + 1;
+    let (before, word, after) = (&word[..start], &word[start..end], &word[end..]);
+    if before.iter().chain(after).any(u8::is_ascii_alphanumeric) {
+        return None;
+    }
+    let word = match word {
+        [b'4' | b'5', b'0'..=b'9', b'0'..=b'9', b'-', rest @ ..] => rest,
+        _ => word,
+    };
+    let mut parts = word.split(|b| *b == b'.');
+    let mut next = |digits_max: usize| -> Option<u16> {
+        let part = parts.next().filter(|part| (1..=digits_max).contains(&part.len()))?;
+        part.iter().try_fold(0, |sum, digit| {
+            digit.is_ascii_digit().then(|| sum * 10 + u16::from(digit - b'0'))
+        })
+    };
+    let code = [next(1)?, next(3)?, next(3)?];
+    (parts.next().is_none() && matches!(code[0], 2 | 4 | 5)).then_some(code)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn enhanced_codes_are_found_in_words() {
+        let rows = [
+            ("5.1.1", Some([5, 1, 1])),
+            ("(#5.1.1)", Some([5, 1, 1])),
+            ("#4.7.0,", Some([4, 7, 0])),
+            ("550-5.7.26", Some([5, 7, 26])),
+            ("550-5.7.606", Some([5, 7, 606])),
+            ("5.1", None),
+            ("5.1.1.1", None),
+            ("3.1.1", None),
+            ("5.1000.1", None),
+            ("v5.1.1", None),
+            ("5..1", None),
+            ("192.0.2.1", None),
+            ("-", None),
+        ];
+        for (word, code) in rows {
+            assert_eq!(enhanced_in(word.as_bytes()), code, "{word}");
+        }
+    }
+}

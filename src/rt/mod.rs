@@ -20,6 +20,7 @@
 //! detached tasks are not run down at exit    executor   drains before the main future ends
 //! a dropped accept loses the connection      listen     waits for readiness, then accepts
 //! set_read_timeout outlives its read         timer      our own deadlines, one slot a connection
+//! a dropped UDP receive loses the datagram   udp        waits for readiness, then receives
 //! slow and countless foreign wakes           wake       one coalesced waker in a latency queue
 //! panics or exits where io_uring is missing  host       looked at first, with cause and remedy
 //! ```
@@ -34,6 +35,7 @@ mod prod;
 pub mod task;
 pub mod tcp;
 pub mod timer;
+pub mod udp;
 pub mod wake;
 
 pub use executor::Heartbeat;
@@ -52,6 +54,7 @@ pub use tcp::IoFault;
 pub use tcp::Stream;
 pub use tcp::connect;
 pub use timer::Deadline;
+pub use udp::UdpSocket;
 pub use wake::Bell;
 pub use wake::Doorbell;
 pub use wake::doorbell;

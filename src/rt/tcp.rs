@@ -15,6 +15,7 @@ use std::future::poll_fn;
 use std::io;
 use std::io::IoSlice;
 use std::mem::ManuallyDrop;
+use std::mem::MaybeUninit;
 use std::net::Shutdown;
 use std::net::SocketAddr;
 use std::os::fd::AsRawFd;
@@ -205,23 +206,14 @@ impl Stream {
         &mut self,
         slices: Vec<Slice>,
     ) -> (Result<(), IoFault>, Vec<Slice>) {
-        task::yield_if_needed().await;
-        let mut place = Place::default();
-        let result = poll_fn(|cx| {
-            loop {
-                let parts = place.rest(&slices);
-                if parts.is_empty() {
-                    return Poll::Ready(Ok(()));
-                }
-                match self.poll_send(cx, &parts) {
-                    Poll::Ready(Ok(count)) => place.advance(&slices, count),
-                    Poll::Ready(Err(fault)) => return Poll::Ready(Err(fault)),
-                    Poll::Pending => return Poll::Pending,
-                }
-            }
-        })
-        .await;
+        let result = self.send_all(&slices).await;
         (result, slices)
+    }
+
+    /// Sends all of `parts` in their order, from where they are. After a fault nobody knows how
+    /// much of them has been sent.
+    pub async fn write_parts(&mut self, parts: &[&[u8]]) -> Result<(), IoFault> {
+        self.send_all(parts).await
     }
 
     /// Nothing more will be sent; the peer reads to the end.
@@ -254,11 +246,41 @@ impl Stream {
         if done < 0 { Err(io::Error::last_os_error().into()) } else { Ok(count as usize) }
     }
 
+    /// Whether a read would not wait: something has come in, or the peer has ended, or the
+    /// connection has broken. Nothing is taken.
+    pub fn is_readable(&self) -> bool {
+        let mut byte = [MaybeUninit::uninit(); 1];
+        let flags = libc::MSG_PEEK | libc::MSG_DONTWAIT;
+        match self.socket().recv_with_flags(&mut byte, flags) {
+            Ok(_) => true,
+            Err(error) => error.kind() != io::ErrorKind::WouldBlock,
+        }
+    }
+
     /// The socket, for what glommio has no call for.
     fn socket(&self) -> ManuallyDrop<Socket> {
         // SAFETY: the descriptor is open as long as `tcp`, and nobody uses what is returned
         // longer than the borrow of `self`; it is not closed, for it is never dropped.
         ManuallyDrop::new(unsafe { Socket::from_raw_fd(self.tcp.as_raw_fd()) })
+    }
+
+    async fn send_all<P: AsRef<[u8]>>(&mut self, parts: &[P]) -> Result<(), IoFault> {
+        task::yield_if_needed().await;
+        let mut place = Place::default();
+        poll_fn(|cx| {
+            loop {
+                let rest = place.rest(parts);
+                if rest.is_empty() {
+                    return Poll::Ready(Ok(()));
+                }
+                match self.poll_send(cx, &rest) {
+                    Poll::Ready(Ok(count)) => place.advance(parts, count),
+                    Poll::Ready(Err(fault)) => return Poll::Ready(Err(fault)),
+                    Poll::Pending => return Poll::Pending,
+                }
+            }
+        })
+        .await
     }
 
     fn poll_read(
@@ -381,11 +403,11 @@ struct Place {
 
 impl Place {
     /// What is left, as far as one call takes it.
-    fn rest<'a>(&self, slices: &'a [Slice]) -> Vec<IoSlice<'a>> {
+    fn rest<'a, P: AsRef<[u8]>>(&self, slices: &'a [P]) -> Vec<IoSlice<'a>> {
         let tails = slices[self.slice..].iter().enumerate();
         let tails = tails.map(|(place, slice)| match place {
-            0 => &slice.bytes()[self.byte..],
-            _ => slice.bytes(),
+            0 => &slice.as_ref()[self.byte..],
+            _ => slice.as_ref(),
         });
         // An empty one would be taken for a send that went well.
         let tails = tails.filter(|tail| !tail.is_empty());
@@ -393,10 +415,10 @@ impl Place {
     }
 
     /// `count` bytes more have been sent.
-    fn advance(&mut self, slices: &[Slice], count: usize) {
+    fn advance<P: AsRef<[u8]>>(&mut self, slices: &[P], count: usize) {
         self.byte += count;
-        while self.slice < slices.len() && self.byte >= slices[self.slice].len() {
-            self.byte -= slices[self.slice].len();
+        while self.slice < slices.len() && self.byte >= slices[self.slice].as_ref().len() {
+            self.byte -= slices[self.slice].as_ref().len();
             self.slice += 1;
         }
     }

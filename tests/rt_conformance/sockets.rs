@@ -5,6 +5,7 @@ use std::io::Read;
 use std::net::SocketAddr;
 use std::net::TcpListener;
 use std::net::TcpStream;
+use std::net::UdpSocket;
 use std::rc::Rc;
 use std::thread;
 use std::time::Duration;
@@ -299,5 +300,63 @@ pub(crate) fn child_no_descriptors() {
         let (mut stream, _) = listener.accept().await.expect("the connection has waited");
         stream.write(b"x".to_vec()).await.0.expect("sent");
         assert_eq!(client.read(&mut [0]).expect("not reset"), 1);
+    });
+}
+
+/// glommio's UDP receive is a ring operation: dropped, it takes a datagram with it.
+#[test]
+fn a_dropped_receive_loses_no_datagram() {
+    on_shard(|| async {
+        let peer = UdpSocket::bind(LOOPBACK).expect("bound");
+        let to = peer.local_addr().expect("bound to an address");
+        let mut socket = rt::UdpSocket::connect(to, None).expect("connected");
+        let from = socket.local().expect("bound by its connect");
+        let mut room = [0; 64];
+        for round in 0..100u8 {
+            assert!(poll_and_drop(socket.receive(&mut room)).await.is_none());
+            timer::sleep(Duration::from_millis(1)).await;
+            peer.send_to(&[round; 3], from).expect("sent");
+            // This blocks the shard: the datagram is there before the next poll.
+            thread::sleep(Duration::from_micros(200));
+            let early = poll_and_drop(socket.receive(&mut room)).await;
+            let received = match early {
+                Some(received) => received,
+                None => {
+                    socket.deadline().set_in(Duration::from_secs(2));
+                    socket.receive(&mut room).await
+                }
+            };
+            assert_eq!(received, Ok(3), "round {round}");
+            assert_eq!(room[..3], [round; 3]);
+        }
+    });
+}
+
+#[test]
+fn a_datagram_socket_talks_with_its_peer_alone() {
+    on_shard(|| async {
+        let peer = UdpSocket::bind(LOOPBACK).expect("bound");
+        let stranger = UdpSocket::bind(LOOPBACK).expect("bound");
+        let to = peer.local_addr().expect("bound to an address");
+        let mut socket = rt::UdpSocket::connect(to, None).expect("connected");
+        let from = socket.local().expect("bound by its connect");
+        socket.send(b"question").expect("sent");
+        let mut room = [0; 8];
+        assert_eq!(peer.recv_from(&mut room).expect("received"), (8, from));
+        stranger.send_to(b"forged", from).expect("sent");
+        peer.send_to(b"", from).expect("sent");
+        peer.send_to(b"true and longer", from).expect("sent");
+        socket.deadline().set_in(LONG);
+        assert_eq!(socket.receive(&mut room).await, Ok(0), "an empty datagram is no end");
+        assert_eq!(socket.receive(&mut room).await, Ok(8));
+        assert_eq!(&room, b"true and");
+        let (limit, start) = (Duration::from_millis(200), timer::now());
+        socket.deadline().set_in(limit);
+        assert_eq!(socket.receive(&mut room).await, Err(IoFault::TimedOut));
+        assert!(start.elapsed() >= limit);
+        drop(peer);
+        socket.send(b"nobody").expect("sent");
+        socket.deadline().set_in(LONG);
+        assert_eq!(socket.receive(&mut room).await, Err(IoFault::Refused));
     });
 }

@@ -236,7 +236,7 @@ fn bytes_arrive_whole_and_in_order() {
         let (mut near, mut far) = pair().await;
         let bytes: Vec<u8> = (0..3_000_000_u32).map(|number| (number % 251) as u8).collect();
         let slices: Vec<Slice> = bytes.chunks(20_000).map(slice_of).collect();
-        let sent = bytes.clone();
+        let (sent, bytes_of_parts) = (bytes.clone(), bytes.clone());
         task::spawn(async move {
             let (written, rest) = near.write(sent).await;
             assert_eq!((written, rest.len()), (Ok(()), 0));
@@ -244,6 +244,9 @@ fn bytes_arrive_whole_and_in_order() {
             let (written, back) = near.write_vectored(slices).await;
             assert_eq!((written, back.len()), (Ok(()), 150));
             assert_eq!(near.write_vectored(vec![slice_of(b""), slice_of(b"")]).await.0, Ok(()));
+            let parts: Vec<&[u8]> = bytes_of_parts.chunks(20_000).collect();
+            assert_eq!(near.write_parts(&parts).await, Ok(()));
+            assert_eq!(near.write_parts(&[b"", b""]).await, Ok(()));
             near.shutdown_write().expect("no more");
             timer::sleep(Duration::from_millis(20)).await;
         });
@@ -260,7 +263,7 @@ fn bytes_arrive_whole_and_in_order() {
         assert_eq!(end, IoFault::Closed);
         assert_eq!(task::drained(LONG).await, 0);
         assert_eq!(task::panics(), 0);
-        assert!(got == [&bytes[..], &bytes[..]].concat(), "{} bytes", got.len());
+        assert!(got == [&bytes[..], &bytes[..], &bytes[..]].concat(), "{} bytes", got.len());
     });
 }
 
@@ -286,6 +289,27 @@ fn a_peer_that_does_not_read_runs_into_the_deadline() {
             assert_eq!(fault, Err(IoFault::TimedOut), "vectored: {vectored}");
             assert!(start.elapsed() >= Duration::from_millis(100));
         }
+    });
+}
+
+#[test]
+fn what_came_or_ended_is_seen_without_reading() {
+    on_shard(|| async {
+        let pool = ChunkPool::new(4);
+        let (mut near, mut far) = pair().await;
+        assert!(!near.is_readable());
+        far.write(b"x".to_vec()).await.0.expect("sent");
+        timer::sleep(Duration::from_millis(20)).await;
+        assert!(near.is_readable());
+        assert_eq!(near.read(&pool, None).await.map(|chunk| chunk.len()), Ok(1));
+        assert!(!near.is_readable());
+        drop(far);
+        timer::sleep(Duration::from_millis(20)).await;
+        assert!(near.is_readable(), "it was closed");
+        let (near, far) = pair().await;
+        far.abort();
+        timer::sleep(Duration::from_millis(20)).await;
+        assert!(near.is_readable(), "it was broken off");
     });
 }
 

@@ -32,6 +32,19 @@ metrics! {
         each message_bytes_total: Counter, "bytes", "Body bytes of accepted messages.";
         sum recipients_accepted_total: Counter, "recipients",
             "Recipients of accepted messages.";
+        each recipients_delivered_total: Counter, "recipients", "Recipients delivered.";
+        sum recipients_deferred_total: Counter, "recipients",
+            "Attempts after which a recipient waits for the next.";
+        sum recipients_bounced_total: Counter, "recipients", "Recipients refused for good.";
+        sum recipients_expired_total: Counter, "recipients",
+            "Recipients given up because their time had passed.";
+        sum delivery_connections_total: Counter, "connections",
+            "Connections opened to deliver mail.";
+        sum delivery_tls_total: Family<DeliveryTls>, "connections",
+            "Connections that mail may be delivered over, by what the server has proven.";
+        sum delivery_tls_failures_total: Counter, "handshakes",
+            "Times that TLS with another server was wanted and not to be had.";
+        each jobs_in_memory: Gauge, "jobs", "Jobs that are due and in memory.";
         each commit_batches_total: Counter, "batches", "Batches synced to the store.";
         sum commits_failed_total: Family<CommitCause>, "batches",
             "Batches that the store did not take.";
@@ -78,6 +91,14 @@ labels! {
         Body = "body",
         Rate = "rate",
         Write = "write",
+    }
+
+    /// How far another server has proven who it is.
+    pub enum DeliveryTls: "verdict" {
+        Clear = "clear",
+        Unverified = "unverified",
+        Verified = "verified",
+        Dane = "dane",
     }
 
     pub enum TlsVersion: "version" {

@@ -150,6 +150,43 @@ events! {
             reply: &'a str,
         }
 
+        /// What became of one recipient at one attempt: delivered, deferred, bounced, expired.
+        Info "attempt" Attempt {
+            id: MessageId,
+            outcome: &'a str,
+            from: &'a str,
+            to: &'a str,
+            hop: &'a str,
+            host: Option<&'a str>,
+            address: Option<SocketAddr>,
+            tls: Option<&'a str>,
+            cipher: Option<&'a str>,
+            verdict: Option<&'a str>,
+            tls_policy: Option<&'a str>,
+            reply: &'a str,
+            category: Option<&'a str>,
+            attempts: u32,
+            next_ms: Option<u64>,
+            age_ms: u64,
+            wait_us: u64,
+            connect_us: u64,
+            transfer_us: u64,
+        }
+
+        /// A domain announces an MTA-STS policy that could not be had.
+        Warn "sts_not_fetched" StsNotFetched { domain: &'a str, cause: &'a dyn Display }
+        /// A report to the sender of a message, or to the postmaster, was put into the queue.
+        Info "reported" Reported {
+            id: MessageId,
+            of: MessageId,
+            kind: &'a str,
+            to: &'a str,
+            recipients: usize,
+            due_ms: u64,
+        }
+        /// Mail that could not be delivered, and of which nobody is told.
+        Info "not_reported" NotReported { id: MessageId, recipients: usize, reason: &'a str }
+
         // Sessions.
 
         Debug "session_opened" SessionOpened { peer: SocketAddr, protocol: &'a str }

@@ -31,6 +31,7 @@ const LAYERS: &[&[&str]] = &[
 /// Where a foreign crate may be named. Every dependency is here or in `ANYWHERE`.
 const HOMES: &[(&str, &[&str])] = &[
     ("atomic_waker", &["rt"]),
+    ("aws_lc_rs", &["net"]),
     ("axum", &["control"]),
     ("bumpalo", &["wire", "inbound"]),
     ("caps", &["boot"]),
@@ -42,6 +43,8 @@ const HOMES: &[(&str, &[&str])] = &[
     ("futures_io", &["rt"]),
     ("glommio", &["rt"]),
     ("hdrhistogram", &["observe"]),
+    ("hickory_proto", &["net"]),
+    ("httparse", &["net"]),
     ("idna", &["wire"]),
     ("libc", &["rt", "boot", "queue"]),
     ("mail_parser", &["wire"]),

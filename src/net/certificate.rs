@@ -76,19 +76,31 @@ pub enum TlsCause {
     EncryptedKey,
     BadCertificate,
     BadKey,
-    KeyMismatch { key: PathBuf },
+    KeyMismatch {
+        key: PathBuf,
+    },
     BadClientCa,
     NoClientCa,
     NoCertificateConfigured,
     Unwritable(io::ErrorKind),
     CannotMake,
     Refused(rustls::Error),
-    Expired { days: u64 },
-    ExpiresSoon { days: u64 },
+    Expired {
+        days: u64,
+    },
+    ExpiresSoon {
+        days: u64,
+    },
     NotYetValid,
     NoNames,
     KeyReadableByOthers,
     UnusedClientCa,
+    /// No public authorities, so that no server can be verified by its name.
+    NoRoots,
+    /// Some of the authorities cannot be understood; the others serve.
+    BadRoots {
+        count: usize,
+    },
 }
 
 impl TlsCause {
@@ -102,6 +114,8 @@ impl TlsCause {
                 | TlsCause::NoNames
                 | TlsCause::KeyReadableByOthers
                 | TlsCause::UnusedClientCa
+                | TlsCause::NoRoots
+                | TlsCause::BadRoots { .. }
         )
     }
 
@@ -145,6 +159,10 @@ impl TlsCause {
             TlsCause::NoNames => "have it issued with its host names as subject alternative names",
             TlsCause::KeyReadableByOthers => "chmod 600",
             TlsCause::UnusedClientCa => "set client_certificates, or remove client_ca",
+            TlsCause::NoRoots => {
+                "install the package ca-certificates; until then mail that needs `verify` waits"
+            }
+            TlsCause::BadRoots { .. } => "use X.509 authorities; the others are used meanwhile",
         }
     }
 }
@@ -180,6 +198,12 @@ impl fmt::Display for TlsCause {
             TlsCause::NoNames => f.write_str("the certificate names no host; SNI cannot choose it"),
             TlsCause::KeyReadableByOthers => f.write_str("the private key is readable by others"),
             TlsCause::UnusedClientCa => f.write_str("client_ca is set, but no client is asked"),
+            TlsCause::NoRoots => {
+                f.write_str("no public authorities were found; no server can be verified")
+            }
+            TlsCause::BadRoots { count } => {
+                write!(f, "{count} of the authorities cannot be understood")
+            }
         }
     }
 }

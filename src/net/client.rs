@@ -122,6 +122,40 @@ pub fn subject_of(certificate: &CertificateDer<'_>) -> Box<str> {
     text.into_boxed_str()
 }
 
+/// The issuer as one line.
+pub fn issuer_of(certificate: &CertificateDer<'_>) -> Box<str> {
+    let mut text = String::new();
+    if let Some(parts) = parts_of(certificate) {
+        write_name(parts.issuer, &mut text);
+    }
+    text.into_boxed_str()
+}
+
+/// The parts of a certificate that are told and matched, as they are encoded.
+pub(in crate::net) struct Parts<'a> {
+    /// The content of the sequence.
+    pub issuer: &'a [u8],
+    /// With its tag and length: what a TLSA record of selector 1 speaks of.
+    pub key: &'a [u8],
+}
+
+/// Cuts a certificate up (RFC 5280 s4.1). It reads also what webpki does not: version 1, and what
+/// is signed with an algorithm of old.
+pub(in crate::net) fn parts_of<'a>(certificate: &'a CertificateDer<'_>) -> Option<Parts<'a>> {
+    const VERSION: u8 = 0xA0;
+    let (SEQUENCE, whole, _) = next_der(certificate.as_ref())? else { return None };
+    let (SEQUENCE, body, _) = next_der(whole)? else { return None };
+    let (first, _, rest) = next_der(body)?;
+    // The serial number, which a version may stand before.
+    let rest = if first == VERSION { next_der(rest)?.2 } else { rest };
+    let (SEQUENCE, _algorithm, rest) = next_der(rest)? else { return None };
+    let (SEQUENCE, issuer, rest) = next_der(rest)? else { return None };
+    let (SEQUENCE, _validity, rest) = next_der(rest)? else { return None };
+    let (SEQUENCE, _subject, key) = next_der(rest)? else { return None };
+    let (SEQUENCE, _key, rest) = next_der(key)? else { return None };
+    Some(Parts { issuer, key: &key[..key.len() - rest.len()] })
+}
+
 /// RFC 5280 s4.1.2.4: a name is a sequence of sets of (type, value).
 fn write_name(mut name: &[u8], text: &mut String) {
     while let Some((SET, mut set, rest)) = next_der(name) {

@@ -1,26 +1,46 @@
-//! The network above the socket: TLS today, resolver and source addresses later.
+//! The network above the socket: TLS both ways, MTA-STS, names; source addresses later.
 //!
 //! Owner:    a `TlsServer` is an immutable snapshot, shared by all shards as `Arc`; a reload builds
-//!           a new one and replaces it as a whole. A `Channel` belongs to one session of one shard.
+//!           a new one and replaces it as a whole; a `TlsClient` likewise. A `Channel` belongs to one
+//!           session or transfer of one shard, a `Resolver` to one shard.
 //! Promise:  plaintext comes out exactly as the peer sent it or not at all, and a connection that
 //!           ends without `close_notify` is never taken for a clean end.
 //! Bounds:   an idle TLS connection holds its keys and no buffer. What a peer has sent of an
-//!           unfinished record (18 KiB at most) is held, and nothing else.
-//! Home of:  rustls, webpki, rcgen. No other folder names them.
+//!           unfinished record (18 KiB at most) is held, and nothing else. A `Resolver` has bounds of
+//!           its own.
+//! Home of:  rustls, webpki, rcgen, aws-lc-rs, hickory-proto, httparse. No other folder names them.
 
 pub mod certificate;
 pub mod client;
+pub mod dane;
+pub mod mta_sts;
+pub mod resolver;
 pub mod self_signed;
 pub mod session;
 pub mod socket;
 pub mod stream;
 pub mod tls;
+pub mod tls_client;
+pub mod tls_memory;
 
 pub use certificate::CertificateFacts;
 pub use certificate::TlsCause;
 pub use certificate::TlsProblem;
 pub use certificate::TlsProblems;
 pub use client::ClientCertificate;
+pub use dane::TlsaRecord;
+pub use mta_sts::StsCache;
+pub use mta_sts::StsMode;
+pub use mta_sts::StsPolicy;
+pub use resolver::Addresses;
+pub use resolver::DnsFault;
+pub use resolver::Family;
+pub use resolver::MxAnswer;
+pub use resolver::Resolver;
+pub use resolver::ResolverFigures;
+pub use resolver::ResolverSettings;
+pub use resolver::TlsaAnswer;
+pub use resolver::TxtAnswer;
 pub use self_signed::SelfSigned;
 pub use self_signed::self_signed;
 pub use session::TlsFacts;
@@ -34,3 +54,12 @@ pub use tls::ClientCertificates;
 pub use tls::MinVersion;
 pub use tls::TlsServer;
 pub use tls::TlsSettings;
+pub use tls_client::CertificateFault;
+pub use tls_client::PeerCheck;
+pub use tls_client::ServerCertificate;
+pub use tls_client::TlsClient;
+pub use tls_client::TlsClientSettings;
+pub use tls_client::Verdict;
+pub use tls_memory::BrokenTls;
+pub use tls_memory::TlsReports;
+pub use tls_memory::TlsResult;

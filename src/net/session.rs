@@ -15,7 +15,9 @@ use std::fmt;
 use std::sync::Arc;
 
 use rustls::AlertDescription;
+use rustls::CertificateError;
 use rustls::CipherSuite;
+use rustls::CommonState;
 use rustls::HandshakeKind;
 use rustls::ProtocolVersion;
 use rustls::server::UnbufferedServerConnection;
@@ -31,6 +33,11 @@ use crate::base::limits::CHUNK_BYTES;
 use crate::net::client::ClientCertificate;
 use crate::net::tls::TlsServer;
 use crate::net::tls::take_asked_for;
+use crate::net::tls_client::CertificateFault;
+use crate::net::tls_client::ClientSide;
+use crate::net::tls_client::PeerCheck;
+use crate::net::tls_client::ServerCertificate;
+use crate::net::tls_client::TlsClient;
 
 /// Ciphertext taken by one call. More is left for the next call.
 pub const INPUT_BYTES_MAX: usize = CHUNK_BYTES;
@@ -55,10 +62,13 @@ pub struct TlsFacts {
     pub version: &'static str,
     /// The name of the IANA registry, as RFC 8314 s4.3 wants it in Received.
     pub cipher: &'static str,
-    /// The name that the client asked for.
+    /// The name that the client asked for, or that we asked for.
     pub server_name: Option<Box<str>>,
     pub resumed: bool,
+    /// What a client has shown us; nothing when we are the client.
     pub client: ClientCertificate,
+    /// Whom we talk to when we are the client. Boxed: sessions of our own server lack it.
+    pub server: Option<Box<ServerCertificate>>,
 }
 
 /// Why a TLS connection carries nothing any more.
@@ -73,6 +83,12 @@ pub enum TlsFault {
     /// The peer gave up and told why.
     Alert(AlertDescription),
     HandshakeTooLong,
+    /// No TLSA record matches what the server has shown (RFC 7672 s2.2).
+    TlsaMismatch,
+    /// A certificate for the name is demanded, and no authority is there to vouch for one.
+    NoRoots,
+    /// The host cannot be named in a handshake.
+    BadHost,
     /// More was sent than a key may encrypt.
     KeysWornOut,
     /// No chunk was free for the plaintext.
@@ -83,14 +99,29 @@ impl TlsFault {
     pub fn blame(&self) -> Blame {
         match self {
             TlsFault::NoChunk => Blame::Us,
+            TlsFault::NoRoots => Blame::Operator,
             _ => Blame::Peer,
+        }
+    }
+
+    /// What is wrong with the peer's certificate, when that is what ended the handshake.
+    pub fn certificate(&self) -> Option<CertificateFault> {
+        match self {
+            TlsFault::Protocol(rustls::Error::InvalidCertificate(cause)) => {
+                Some(CertificateFault::of(cause))
+            }
+            TlsFault::NoRoots => Some(CertificateFault::NoRoots),
+            _ => None,
         }
     }
 
     /// Whether another connection may fare better.
     pub fn retry(&self) -> Retry {
         match self {
-            TlsFault::Protocol(_) | TlsFault::Alert(_) | TlsFault::HandshakeTooLong => Retry::Never,
+            TlsFault::Protocol(_)
+            | TlsFault::Alert(_)
+            | TlsFault::HandshakeTooLong
+            | TlsFault::BadHost => Retry::Never,
             _ => Retry::Later,
         }
     }
@@ -106,6 +137,9 @@ impl fmt::Display for TlsFault {
             TlsFault::HandshakeTooLong => {
                 write!(f, "a handshake of more than {HANDSHAKE_BYTES_MAX} bytes")
             }
+            TlsFault::TlsaMismatch => f.write_str("no TLSA record matches the certificate"),
+            TlsFault::NoRoots => f.write_str("no authority is known that could vouch for it"),
+            TlsFault::BadHost => f.write_str("the host has no name for a certificate"),
             TlsFault::KeysWornOut => f.write_str("the keys have encrypted as much as they may"),
             TlsFault::NoChunk => f.write_str("no memory for received data"),
         }
@@ -119,6 +153,10 @@ impl From<rustls::Error> for TlsFault {
         match error {
             rustls::Error::AlertReceived(alert) => TlsFault::Alert(alert),
             rustls::Error::EncryptError => TlsFault::KeysWornOut,
+            // Said by nobody but our check of TLSA records.
+            rustls::Error::InvalidCertificate(CertificateError::ApplicationVerificationFailure) => {
+                TlsFault::TlsaMismatch
+            }
             error => TlsFault::Protocol(error),
         }
     }
@@ -133,10 +171,9 @@ pub struct Absorbed {
     pub produced: usize,
 }
 
-/// The server's side of one connection.
+/// Our side of one connection.
 pub struct TlsSession {
-    connection: UnbufferedServerConnection,
-    server: Arc<TlsServer>,
+    side: Side,
     facts: Option<TlsFacts>,
     asked_for: Option<Box<str>>,
     /// Ciphertext that cannot be decrypted yet.
@@ -144,17 +181,31 @@ pub struct TlsSession {
     /// Where in `pending` the first record begins that is not whole.
     pending_at: usize,
     held: Held,
-    handshake_bytes: usize,
+    /// 32 bits, for this is memory per connection.
+    handshake_bytes: u32,
     peer_closed: bool,
     fault: Option<TlsFault>,
 }
 
 impl TlsSession {
+    /// A connection that was accepted. The peer speaks first.
     pub fn new(server: &Arc<TlsServer>) -> Result<TlsSession, TlsFault> {
         let connection = UnbufferedServerConnection::new(Arc::clone(server.config()))?;
-        Ok(TlsSession {
-            connection,
-            server: Arc::clone(server),
+        Ok(TlsSession::on(Side::Server { connection, server: Arc::clone(server) }))
+    }
+
+    /// A connection to `host`. We speak first: `absorb` without input gives the first words.
+    pub fn to_server(
+        client: &Arc<TlsClient>,
+        host: &str,
+        check: PeerCheck,
+    ) -> Result<TlsSession, TlsFault> {
+        Ok(TlsSession::on(Side::Client(ClientSide::new(client, host, check)?)))
+    }
+
+    fn on(side: Side) -> TlsSession {
+        TlsSession {
+            side,
             facts: None,
             asked_for: None,
             pending: Vec::new(),
@@ -163,7 +214,12 @@ impl TlsSession {
             handshake_bytes: 0,
             peer_closed: false,
             fault: None,
-        })
+        }
+    }
+
+    /// Whether the handshake begins with our words.
+    pub fn speaks_first(&self) -> bool {
+        matches!(self.side, Side::Client(_))
     }
 
     /// What the handshake settled; `None` until it is done.
@@ -300,7 +356,7 @@ impl TlsSession {
     /// Whether another step may yield something that there is a place for.
     fn wants_more(&self, flow: &Flow<'_>) -> bool {
         !self.peer_closed
-            && (self.facts.is_none() || !flow.is_full() || self.connection.wants_write())
+            && (self.facts.is_none() || !flow.is_full() || self.side.state().wants_write())
     }
 
     /// Works on fresh input; what is left of an unfinished record is copied to `pending`.
@@ -340,9 +396,8 @@ impl TlsSession {
     ) -> Result<(usize, bool), TlsFault> {
         let mut done = 0;
         while self.wants_more(flow) {
-            let status = self.connection.process_tls_records(&mut records[done..]);
-            let stepped = step(status, flow, &mut self.held, None);
-            self.note_handshake();
+            let stepped = self.side.step(&mut records[done..], flow, &mut self.held, None);
+            self.note_handshake()?;
             match stepped {
                 (discard, Ok(event)) => {
                     done += discard;
@@ -365,9 +420,8 @@ impl TlsSession {
     /// Takes what rustls wants to tell the peer about its mistake. rustls hands it out before it
     /// looks at any more input, so the broken record is not looked at again.
     fn send_alerts(&mut self, records: &mut [u8], flow: &mut Flow<'_>) {
-        while self.connection.wants_write() {
-            let status = self.connection.process_tls_records(records);
-            let (_, event) = step(status, flow, &mut self.held, None);
+        while self.side.state().wants_write() {
+            let (_, event) = self.side.step(records, flow, &mut self.held, None);
             if event.is_err() {
                 return;
             }
@@ -382,8 +436,8 @@ impl TlsSession {
         let mut flow = Flow { room: &mut [], produced: 0, out };
         let mut done = 0;
         let result = loop {
-            let status = self.connection.process_tls_records(&mut pending[done..]);
-            let (discard, event) = step(status, &mut flow, &mut self.held, Some(words));
+            let (discard, event) =
+                self.side.step(&mut pending[done..], &mut flow, &mut self.held, Some(words));
             done += discard;
             match event {
                 Ok(Event::Again) => {}
@@ -404,44 +458,27 @@ impl TlsSession {
         result.map_err(|fault| self.fail(fault))
     }
 
-    fn note_handshake(&mut self) {
+    fn note_handshake(&mut self) -> Result<(), TlsFault> {
         if self.facts.is_some() {
-            return;
+            return Ok(());
         }
         if let Some(name) = take_asked_for() {
             self.asked_for = Some(name);
         }
-        if !self.connection.is_handshaking() {
-            self.facts = Some(self.settle());
+        if !self.side.state().is_handshaking() {
+            let settled = self.side.settle(self.asked_for.take());
+            self.facts = Some(settled.map_err(|fault| self.fail(fault))?);
         }
-    }
-
-    #[cold]
-    fn settle(&mut self) -> TlsFacts {
-        let connection = &self.connection;
-        let now = self.server.config().time_provider.current_time();
-        let client = match now {
-            Some(now) => {
-                let chain = connection.peer_certificates();
-                ClientCertificate::judge(chain, self.server.verifier(), now)
-            }
-            None => ClientCertificate::None,
-        };
-        TlsFacts {
-            version: version_name(connection.protocol_version()),
-            cipher: cipher_name(connection.negotiated_cipher_suite().map(|suite| suite.suite())),
-            server_name: self.asked_for.take(),
-            resumed: connection.handshake_kind() == Some(HandshakeKind::Resumed),
-            client,
-        }
+        Ok(())
     }
 
     fn count_handshake(&mut self, bytes: usize) -> Result<(), TlsFault> {
         if self.facts.is_some() {
             return Ok(());
         }
-        self.handshake_bytes += bytes;
-        if self.handshake_bytes > HANDSHAKE_BYTES_MAX {
+        // A call takes no more than `INPUT_BYTES_MAX`.
+        self.handshake_bytes = self.handshake_bytes.saturating_add(bytes as u32);
+        if self.handshake_bytes > HANDSHAKE_BYTES_MAX as u32 {
             return Err(self.fail(TlsFault::HandshakeTooLong));
         }
         Ok(())
@@ -461,6 +498,65 @@ impl fmt::Debug for TlsSession {
             .field("peer_closed", &self.peer_closed)
             .field("fault", &self.fault)
             .finish_non_exhaustive()
+    }
+}
+
+/// Who we are on a connection. Boxing the client's half would cost an allocation and save nothing:
+/// both are of about one size.
+enum Side {
+    Server { connection: UnbufferedServerConnection, server: Arc<TlsServer> },
+    Client(ClientSide),
+}
+
+impl Side {
+    fn state(&self) -> &CommonState {
+        match self {
+            Side::Server { connection, .. } => connection,
+            Side::Client(client) => client.connection(),
+        }
+    }
+
+    /// Lets rustls look at `records`, and obeys what it asks for.
+    fn step(
+        &mut self,
+        records: &mut [u8],
+        flow: &mut Flow<'_>,
+        held: &mut Held,
+        words: Option<Outgoing<'_>>,
+    ) -> (usize, Result<Event, rustls::Error>) {
+        match self {
+            Side::Server { connection, .. } => {
+                step(connection.process_tls_records(records), flow, held, words)
+            }
+            Side::Client(client) => {
+                step(client.connection_mut().process_tls_records(records), flow, held, words)
+            }
+        }
+    }
+
+    #[cold]
+    fn settle(&mut self, asked_for: Option<Box<str>>) -> Result<TlsFacts, TlsFault> {
+        let (client, server, asked_for) = match self {
+            Side::Server { connection, server } => {
+                let chain = connection.peer_certificates();
+                let now = server.config().time_provider.current_time();
+                let client = now.map(|now| ClientCertificate::judge(chain, server.verifier(), now));
+                (client.unwrap_or(ClientCertificate::None), None, asked_for)
+            }
+            Side::Client(client) => {
+                let (host, certificate) = client.settle()?;
+                (ClientCertificate::None, Some(Box::new(certificate)), Some(host))
+            }
+        };
+        let state = self.state();
+        Ok(TlsFacts {
+            version: version_name(state.protocol_version()),
+            cipher: cipher_name(state.negotiated_cipher_suite().map(|suite| suite.suite())),
+            server_name: asked_for,
+            resumed: state.handshake_kind() == Some(HandshakeKind::Resumed),
+            client,
+            server,
+        })
     }
 }
 

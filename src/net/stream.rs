@@ -22,6 +22,8 @@ use crate::net::session::TlsFacts;
 use crate::net::session::TlsFault;
 use crate::net::session::TlsSession;
 use crate::net::tls::TlsServer;
+use crate::net::tls_client::PeerCheck;
+use crate::net::tls_client::TlsClient;
 
 /// A stream of bytes that speaks in completions, as the runtime's TCP stream does.
 // A shard's futures never leave their thread, so nothing asks whether they are `Send`.
@@ -70,6 +72,21 @@ impl<S: Transport> Channel<S> {
         Ok(())
     }
 
+    /// As `start_tls`, with us as the client of `host`. It sends nothing; follow with `handshake`,
+    /// which then begins with our words. What the server said behind its 220 must have been
+    /// dropped by the caller: it came in the clear.
+    pub fn start_tls_client(
+        &mut self,
+        client: &Arc<TlsClient>,
+        host: &str,
+        check: PeerCheck,
+    ) -> Result<(), S::Fault> {
+        assert!(self.tls.is_none(), "TLS is started once");
+        let session = TlsSession::to_server(client, host, check)?;
+        self.tls = Some(Box::new(Tls { session, input: None }));
+        Ok(())
+    }
+
     /// Ends well once both sides have keys. On failure the alert has been sent; close. `early` is
     /// what of the handshake came along with a PROXY header.
     pub async fn handshake(
@@ -78,6 +95,13 @@ impl<S: Transport> Channel<S> {
         mut early: Option<Chunk>,
     ) -> Result<(), S::Fault> {
         let Some(tls) = &mut self.tls else { return Ok(()) };
+        if tls.session.speaks_first() && tls.session.is_handshaking() {
+            let mut out = Vec::new();
+            let result = tls.absorb(&mut [], pool, &mut out);
+            let sent = flush(&mut self.stream, out).await;
+            result?;
+            sent?;
+        }
         while tls.session.is_handshaking() {
             let fresh = match early.take() {
                 Some(early) => early,

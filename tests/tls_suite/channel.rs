@@ -24,7 +24,7 @@ use crate::kit::tell;
 
 /// Why the stream of this test ends.
 #[derive(Debug, PartialEq)]
-enum Fault {
+pub enum Fault {
     End,
     Deadline,
     Tls(TlsFault),
@@ -101,7 +101,7 @@ impl Transport for Peer {
 }
 
 /// The peer is always ready, so one poll is enough.
-fn now<T>(future: impl Future<Output = T>) -> T {
+pub fn now<T>(future: impl Future<Output = T>) -> T {
     match pin!(future).poll(&mut Context::from_waker(Waker::noop())) {
         Poll::Ready(value) => value,
         Poll::Pending => panic!("nothing here waits"),

@@ -17,6 +17,8 @@ use rcgen::KeyPair;
 use rcgen::SignatureAlgorithm;
 use ringpost::net::ClientCertificates;
 use ringpost::net::MinVersion;
+use ringpost::net::TlsClient;
+use ringpost::net::TlsClientSettings;
 use ringpost::net::TlsFault;
 use ringpost::net::TlsServer;
 use ringpost::net::TlsSession;
@@ -240,4 +242,38 @@ pub fn handshake(
         }
     }
     panic!("the handshake does not end");
+}
+
+/// A client of our own that trusts what `pem` holds.
+pub fn our_client(folder: &Folder, pem: &str) -> Arc<TlsClient> {
+    let roots = Some(folder.write("roots.pem", pem));
+    let settings = TlsClientSettings { roots, ..TlsClientSettings::default() };
+    TlsClient::build(&settings).expect("the roots are good")
+}
+
+/// Two of our own sessions talk until nobody has anything to say. Gives the client's fault, or the
+/// server's when the client has none.
+pub fn talk(
+    client: &mut TlsSession,
+    server: &mut TlsSession,
+    piece: usize,
+) -> Result<(), TlsFault> {
+    let (mut to_server, mut to_client) = (Vec::new(), Vec::new());
+    client.absorb(&mut [], &mut [], &mut to_server)?;
+    let mut refused = Ok(());
+    while !to_server.is_empty() {
+        let heard = feed(server, &to_server, (piece, 64 << 10), &mut to_client);
+        if let Err(fault) = heard {
+            refused = Err(fault);
+        }
+        to_server.clear();
+        let answered = feed(client, &to_client, (piece, 64 << 10), &mut to_server);
+        to_client.clear();
+        if let Err(fault) = answered {
+            // The alert tells the server.
+            let _ = feed(server, &to_server, (piece, 64 << 10), &mut to_client);
+            return Err(fault);
+        }
+    }
+    refused
 }

@@ -4,4 +4,7 @@ mod certificates;
 mod channel;
 mod choice;
 mod kit;
+mod mta_sts;
+mod openssl;
+mod outgoing;
 mod session;

@@ -1,0 +1,141 @@
+//! One question to one server.
+//!
+//! Bounds:   `limit` for all of it; `FOREIGN_MAX` datagrams that answer something else.
+
+use std::time::Duration;
+use std::time::Instant;
+
+use crate::net::resolver::answer;
+use crate::net::resolver::answer::Answer;
+use crate::net::resolver::answer::Reading;
+use crate::net::resolver::fault::DnsFault;
+use crate::net::resolver::lookup::Desk;
+use crate::net::resolver::query::Query;
+use crate::net::resolver::query::Question;
+use crate::net::resolver::query::Wishes;
+use crate::net::resolver::servers::Server;
+use crate::rt;
+use crate::rt::UdpSocket;
+use crate::rt::timer;
+
+/// Datagrams to another query that are thrown away before this one counts as forged at.
+const FOREIGN_MAX: u32 = 100;
+/// Room for a datagram. Servers send no more than was asked for; what fills it was cut off.
+const DATAGRAM_BYTES: usize = 4096;
+/// A message by TCP has its length in front (RFC 1035 s4.2.2).
+const LENGTH_BYTES: usize = 2;
+
+/// Asks `server`, without EDNS when it refuses that.
+pub(in crate::net::resolver) async fn exchange(
+    desk: &Desk,
+    server: &Server,
+    question: &Question,
+    limit: Duration,
+) -> Result<Answer, DnsFault> {
+    let until = timer::now() + limit;
+    let edns_bytes = server.takes_edns(timer::now()).then_some(desk.settings.edns_bytes);
+    let wishes = Wishes { edns_bytes, authentic: desk.settings.trust_ad };
+    let mut reading = ask(desk, server, question, (wishes, until)).await?;
+    if reading == Reading::NoEdns {
+        server.refused_edns(timer::now());
+        let wishes = Wishes { edns_bytes: None, ..wishes };
+        reading = ask(desk, server, question, (wishes, until)).await?;
+    }
+    match reading {
+        Reading::Answer(answer) => Ok(answer),
+        Reading::Fault(fault) => Err(fault),
+        Reading::Foreign => Err(DnsFault::Mismatched),
+        Reading::Truncated | Reading::NoEdns => Err(DnsFault::Malformed),
+    }
+}
+
+/// By UDP, and by TCP when the answer does not fit.
+async fn ask(
+    desk: &Desk,
+    server: &Server,
+    question: &Question,
+    (wishes, until): (Wishes, Instant),
+) -> Result<Reading, DnsFault> {
+    let query = Query::new(question, wishes).ok_or(DnsFault::BadName)?;
+    let reading = ask_udp(desk, server, &query, until).await;
+    // Whether a server lives is judged by this alone: one that only TCP does not reach serves
+    // nearly all questions.
+    match reading {
+        Ok(Reading::Truncated) => server.is_alive(),
+        Ok(reading) => {
+            server.is_alive();
+            return Ok(reading);
+        }
+        Err(fault) => {
+            if !fault.is_said() {
+                server.was_silent(fault, timer::now());
+            }
+            return Err(fault);
+        }
+    }
+    desk.count(|figures| figures.tcp += 1);
+    // A new id: whoever saw the datagram has the old one.
+    let query = Query::new(question, wishes).ok_or(DnsFault::BadName)?;
+    ask_tcp(desk, server, &query, until).await
+}
+
+async fn ask_udp(
+    desk: &Desk,
+    server: &Server,
+    query: &Query,
+    until: Instant,
+) -> Result<Reading, DnsFault> {
+    let mut socket = UdpSocket::connect(server.address, None)?;
+    socket.deadline().set_in(left(until)?);
+    desk.count(|figures| figures.questions += 1);
+    socket.send(&query.bytes)?;
+    let mut room = vec![0; DATAGRAM_BYTES];
+    for foreign in 0..FOREIGN_MAX {
+        let bytes = match socket.receive(&mut room).await {
+            Ok(bytes) => bytes,
+            Err(fault) if foreign == 0 => return Err(fault.into()),
+            Err(_) => return Err(DnsFault::Mismatched),
+        };
+        match answer::read(query, &room[..bytes]) {
+            Reading::Foreign => desk.count(|figures| figures.foreign += 1),
+            Reading::Fault(DnsFault::Malformed) if bytes == room.len() => {
+                return Ok(Reading::Truncated);
+            }
+            reading => return Ok(reading),
+        }
+    }
+    Err(DnsFault::Mismatched)
+}
+
+async fn ask_tcp(
+    desk: &Desk,
+    server: &Server,
+    query: &Query,
+    until: Instant,
+) -> Result<Reading, DnsFault> {
+    let mut stream = rt::connect(server.address, None, left(until)?).await?;
+    stream.deadline().set_in(left(until)?);
+    let length = u16::try_from(query.bytes.len()).map_err(|_| DnsFault::BadName)?;
+    let mut framed = Vec::with_capacity(LENGTH_BYTES + query.bytes.len());
+    framed.extend(length.to_be_bytes());
+    framed.extend(&query.bytes);
+    stream.write(framed).await.0?;
+    let mut received: Vec<u8> = Vec::new();
+    loop {
+        if let [high, low, message @ ..] = received.as_slice() {
+            let length = usize::from(u16::from_be_bytes([*high, *low]));
+            if let Some(message) = message.get(..length) {
+                return Ok(answer::read(query, message));
+            }
+        }
+        let chunk = stream.read(&desk.chunks, None).await?;
+        received.extend_from_slice(chunk.bytes());
+        desk.chunks.give(chunk);
+    }
+}
+
+/// The time until then, if there is any.
+fn left(until: Instant) -> Result<Duration, DnsFault> {
+    let left = until.saturating_duration_since(timer::now());
+    if left.is_zero() { Err(DnsFault::Timeout) } else { Ok(left) }
+}

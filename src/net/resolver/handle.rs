@@ -1,0 +1,268 @@
+//! What others ask the resolver.
+
+use std::net::Ipv4Addr;
+use std::net::Ipv6Addr;
+use std::rc::Rc;
+use std::time::Duration;
+use std::time::Instant;
+
+use crate::net::resolver::answer::Datum;
+use crate::net::resolver::answer::TlsaRecord;
+use crate::net::resolver::fault::DnsFault;
+use crate::net::resolver::lookup::Desk;
+use crate::net::resolver::lookup::Found;
+use crate::net::resolver::lookup::Outcome;
+use crate::net::resolver::lookup::Pending;
+use crate::net::resolver::lookup::ResolverFigures;
+use crate::net::resolver::name;
+use crate::net::resolver::query::Kind;
+use crate::net::resolver::query::Question;
+use crate::net::resolver::settings::ResolverSettings;
+use crate::rt::timer;
+
+/// Exchangers of one domain that are taken, the most preferred first. Nobody tries more.
+const EXCHANGERS_MAX: usize = 64;
+
+/// Where mail for a domain goes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MxAnswer {
+    /// Preference and host, the most preferred first, each host once. Those of the same preference
+    /// come as the server gave them: to be shuffled by who sends (RFC 5321 s5.1).
+    pub hosts: Vec<(u16, Box<str>)>,
+    /// There is no MX record, and the domain itself is the host, if it has addresses.
+    pub implicit: bool,
+    /// Validated by DNSSEC; never without `trust_ad`.
+    pub authentic: bool,
+}
+
+/// Which addresses are asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Family {
+    V4,
+    V6,
+    Both,
+}
+
+/// The addresses of a host: at least one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Addresses {
+    pub v4: Vec<Ipv4Addr>,
+    pub v6: Vec<Ipv6Addr>,
+    pub authentic: bool,
+    /// How long they may still be used.
+    pub ttl: Duration,
+}
+
+/// TLSA records of a host's port: at least one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TlsaAnswer {
+    pub records: Vec<TlsaRecord>,
+    /// Without this they must not be used (RFC 7672 s2.2).
+    pub authentic: bool,
+}
+
+/// Texts of a name, the strings of each record in one: at least one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TxtAnswer {
+    pub texts: Vec<Box<[u8]>>,
+    pub authentic: bool,
+}
+
+/// A shard's resolver. Clones are handles of the same one.
+#[derive(Clone)]
+pub struct Resolver {
+    desk: Rc<Desk>,
+}
+
+impl Resolver {
+    pub fn new(settings: ResolverSettings) -> Resolver {
+        Resolver { desk: Rc::new(Desk::new(settings)) }
+    }
+
+    /// Where mail for `domain` goes.
+    pub async fn mx(&self, domain: &str) -> Result<MxAnswer, DnsFault> {
+        let name = name::checked(domain).ok_or(DnsFault::BadName)?;
+        let found = match self.begin(&name, Kind::Mx).outcome().await {
+            Outcome::Found(found) => found,
+            Outcome::Absent { fault: DnsFault::NoData, authentic } => {
+                return Ok(MxAnswer {
+                    hosts: vec![(0, (*name).into())],
+                    implicit: true,
+                    authentic,
+                });
+            }
+            Outcome::Absent { fault, .. } | Outcome::Failed(fault) => return Err(fault),
+        };
+        let hosts = exchangers(&found.data);
+        if hosts.is_empty() {
+            return Err(DnsFault::NullMx);
+        }
+        Ok(MxAnswer { hosts, implicit: false, authentic: found.authentic })
+    }
+
+    /// The addresses of `host`. Of `Both` kinds one is enough: where the other failed or is not
+    /// there, the host has those that were found.
+    pub async fn addresses(&self, host: &str, want: Family) -> Result<Addresses, DnsFault> {
+        let name = name::checked(host).ok_or(DnsFault::BadName)?;
+        // Both are under way before the first is awaited.
+        let kinds: &[Kind] = match want {
+            Family::V4 => &[Kind::A],
+            Family::V6 => &[Kind::Aaaa],
+            Family::Both => &[Kind::A, Kind::Aaaa],
+        };
+        let pending: Vec<Pending> = kinds.iter().map(|kind| self.begin(&name, *kind)).collect();
+        let mut outcomes = Vec::with_capacity(pending.len());
+        for pending in pending {
+            outcomes.push(pending.outcome().await);
+        }
+        gather(&outcomes, timer::now())
+    }
+
+    /// The TLSA records for TLS on `port` of `host` (RFC 7672 s2.2).
+    pub async fn tlsa(&self, port: u16, host: &str) -> Result<TlsaAnswer, DnsFault> {
+        let found = self.find(&format!("_{port}._tcp.{host}"), Kind::Tlsa).await?;
+        let record = |datum: &Datum| match datum {
+            Datum::Tlsa(record) => Some(record.clone()),
+            _ => None,
+        };
+        let records = found.data.iter().filter_map(record).collect();
+        Ok(TlsaAnswer { records, authentic: found.authentic })
+    }
+
+    pub async fn txt(&self, name: &str) -> Result<TxtAnswer, DnsFault> {
+        let found = self.find(name, Kind::Txt).await?;
+        let text = |datum: &Datum| match datum {
+            Datum::Text(text) => Some(text.clone()),
+            _ => None,
+        };
+        let texts = found.data.iter().filter_map(text).collect();
+        Ok(TxtAnswer { texts, authentic: found.authentic })
+    }
+
+    pub fn figures(&self) -> ResolverFigures {
+        self.desk.figures()
+    }
+
+    fn begin(&self, name: &Rc<str>, kind: Kind) -> Pending {
+        self.desk.begin(&Question { name: Rc::clone(name), kind })
+    }
+
+    async fn find(&self, name: &str, kind: Kind) -> Result<Rc<Found>, DnsFault> {
+        let name = name::checked(name).ok_or(DnsFault::BadName)?;
+        match self.begin(&name, kind).outcome().await {
+            Outcome::Found(found) => Ok(found),
+            Outcome::Absent { fault, .. } | Outcome::Failed(fault) => Err(fault),
+        }
+    }
+}
+
+/// Hosts by preference; none for a null MX. The root beside other hosts is no host (RFC 7505 s3).
+fn exchangers(data: &[Datum]) -> Vec<(u16, Box<str>)> {
+    let mut hosts: Vec<(u16, Box<str>)> = Vec::new();
+    for datum in data {
+        if let Datum::Exchange(preference, host) = datum
+            && !host.is_empty()
+        {
+            hosts.push((*preference, host.clone()));
+        }
+    }
+    hosts.sort_by_key(|(preference, _)| *preference);
+    let mut seen = std::collections::HashSet::new();
+    hosts.retain(|(_, host)| seen.insert(host.clone()));
+    hosts.truncate(EXCHANGERS_MAX);
+    hosts
+}
+
+/// The addresses among the outcomes. Without any: a fault that passes if there is one, for what
+/// could not be learnt may be there.
+fn gather(outcomes: &[Outcome], now: Instant) -> Result<Addresses, DnsFault> {
+    let mut addresses =
+        Addresses { v4: Vec::new(), v6: Vec::new(), authentic: true, ttl: Duration::MAX };
+    let mut faults = Vec::new();
+    for outcome in outcomes {
+        match outcome {
+            Outcome::Found(found) => take(&mut addresses, found, now),
+            Outcome::Absent { fault, .. } | Outcome::Failed(fault) => faults.push(*fault),
+        }
+    }
+    if !addresses.v4.is_empty() || !addresses.v6.is_empty() {
+        return Ok(addresses);
+    }
+    // A name that one answer knows and the other does not is a name.
+    let weight = |fault: &DnsFault| match fault {
+        DnsFault::NoSuchDomain => 0,
+        DnsFault::NoData => 1,
+        _ => 2,
+    };
+    Err(faults.into_iter().max_by_key(weight).unwrap_or(DnsFault::Abandoned))
+}
+
+fn take(addresses: &mut Addresses, found: &Found, now: Instant) {
+    for datum in &found.data {
+        match datum {
+            Datum::V4(address) => addresses.v4.push(*address),
+            Datum::V6(address) => addresses.v6.push(*address),
+            _ => {}
+        }
+    }
+    addresses.authentic &= found.authentic;
+    addresses.ttl = addresses.ttl.min(found.expires.saturating_duration_since(now));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn exchange(preference: u16, host: &str) -> Datum {
+        Datum::Exchange(preference, host.into())
+    }
+
+    #[test]
+    fn exchangers_are_sorted_and_named_once() {
+        type Row<'a> = (&'a str, &'a [Datum], &'a [(u16, &'a str)]);
+        let rows: &[Row] = &[
+            ("null MX", &[exchange(0, "")], &[]),
+            ("null MX beside another", &[exchange(0, ""), exchange(10, "a")], &[(10, "a")]),
+            ("order", &[exchange(20, "b"), exchange(10, "a")], &[(10, "a"), (20, "b")]),
+            ("twice", &[exchange(20, "a"), exchange(10, "a")], &[(10, "a")]),
+        ];
+        for (row, data, want) in rows {
+            let got = exchangers(data);
+            let got: Vec<(u16, &str)> =
+                got.iter().map(|(number, host)| (*number, &**host)).collect();
+            assert_eq!(got, *want, "{row}");
+        }
+    }
+
+    #[test]
+    fn what_was_not_learnt_may_be_there() {
+        let now = Instant::now();
+        let absent = |fault| Outcome::Absent { fault, authentic: false };
+        let found = || {
+            let data = [Datum::V4(Ipv4Addr::LOCALHOST)].into();
+            Outcome::Found(Rc::new(Found { data, expires: now, authentic: false }))
+        };
+        let rows = [
+            ("found and failed", [found(), Outcome::Failed(DnsFault::Timeout)], None),
+            ("found and absent", [found(), absent(DnsFault::NoData)], None),
+            (
+                "absent and failed",
+                [absent(DnsFault::NoData), Outcome::Failed(DnsFault::Timeout)],
+                Some(DnsFault::Timeout),
+            ),
+            (
+                "no name and failed",
+                [Outcome::Failed(DnsFault::ServerFailure), absent(DnsFault::NoSuchDomain)],
+                Some(DnsFault::ServerFailure),
+            ),
+            (
+                "no name and no data",
+                [absent(DnsFault::NoSuchDomain), absent(DnsFault::NoData)],
+                Some(DnsFault::NoData),
+            ),
+        ];
+        for (row, outcomes, fault) in rows {
+            assert_eq!(gather(&outcomes, now).err(), fault, "{row}");
+        }
+    }
+}

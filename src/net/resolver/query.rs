@@ -1,0 +1,78 @@
+//! What is asked, and its bytes.
+
+use std::rc::Rc;
+
+use hickory_proto::op::Edns;
+use hickory_proto::op::Message;
+use hickory_proto::op::Query as WireQuery;
+use hickory_proto::rr::Name;
+use hickory_proto::rr::RecordType;
+
+use crate::net::resolver::name;
+
+/// The kinds of records that are asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(in crate::net::resolver) enum Kind {
+    A,
+    Aaaa,
+    Mx,
+    Txt,
+    Tlsa,
+}
+
+impl Kind {
+    pub(in crate::net::resolver) fn record_type(self) -> RecordType {
+        match self {
+            Kind::A => RecordType::A,
+            Kind::Aaaa => RecordType::AAAA,
+            Kind::Mx => RecordType::MX,
+            Kind::Txt => RecordType::TXT,
+            Kind::Tlsa => RecordType::TLSA,
+        }
+    }
+}
+
+/// What is asked. The name is a checked one.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(in crate::net::resolver) struct Question {
+    pub(in crate::net::resolver) name: Rc<str>,
+    pub(in crate::net::resolver) kind: Kind,
+}
+
+/// How it is asked.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::net::resolver) struct Wishes {
+    /// The largest answer by UDP; none without EDNS.
+    pub(in crate::net::resolver) edns_bytes: Option<u16>,
+    /// The server is to say whether it has validated the answer (RFC 6840 s5.7).
+    pub(in crate::net::resolver) authentic: bool,
+}
+
+/// A question on its way: with an id of its own, drawn by lot.
+pub(in crate::net::resolver) struct Query {
+    pub(in crate::net::resolver) id: u16,
+    pub(in crate::net::resolver) name: Name,
+    pub(in crate::net::resolver) kind: Kind,
+    pub(in crate::net::resolver) wishes: Wishes,
+    pub(in crate::net::resolver) bytes: Vec<u8>,
+}
+
+impl Query {
+    /// None for a name that the wire cannot hold; a checked name is none of them.
+    pub(in crate::net::resolver) fn new(question: &Question, wishes: Wishes) -> Option<Query> {
+        let Question { name, kind } = question;
+        let name = name::to_wire(name)?;
+        // Its id comes from a cryptographic generator.
+        let mut message = Message::query();
+        message.metadata.recursion_desired = true;
+        message.metadata.authentic_data = wishes.authentic;
+        message.add_query(WireQuery::query(name.clone(), kind.record_type()));
+        if let Some(bytes) = wishes.edns_bytes {
+            let mut edns = Edns::new();
+            edns.set_max_payload(bytes);
+            message.set_edns(edns);
+        }
+        let (id, bytes) = (message.metadata.id, message.to_vec().ok()?);
+        Some(Query { id, name, kind: *kind, wishes, bytes })
+    }
+}

@@ -1,0 +1,91 @@
+//! How the resolver asks.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use crate::net::resolver::resolv_conf;
+
+/// How a shard's resolver asks, and what it keeps.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ResolverSettings {
+    /// Recursive name servers, in the order in which they are asked.
+    pub servers: Vec<SocketAddr>,
+    /// For one answer of one server.
+    pub timeout: Duration,
+    /// Questions sent for one lookup, over all servers.
+    pub attempts: u32,
+    pub cache_entries_max: usize,
+    /// Answers are kept at least this long, whatever their TTL.
+    pub ttl_min: Duration,
+    pub ttl_max: Duration,
+    /// For what is not there.
+    pub negative_ttl_max: Duration,
+    /// Lookups under way. More wait for a place.
+    pub in_flight_max: usize,
+    /// The largest answer by UDP: 1232 passes without fragments nearly everywhere, for it fits
+    /// into the least MTU of IPv6.
+    pub edns_bytes: u16,
+    /// Whether the AD bit is believed: only when the servers validate, and the way to them is
+    /// safe.
+    pub trust_ad: bool,
+}
+
+impl Default for ResolverSettings {
+    fn default() -> ResolverSettings {
+        ResolverSettings {
+            servers: Vec::new(),
+            timeout: Duration::from_secs(2),
+            attempts: 4,
+            cache_entries_max: 20_000,
+            ttl_min: Duration::from_secs(5),
+            ttl_max: Duration::from_secs(24 * 3600),
+            negative_ttl_max: Duration::from_secs(900),
+            in_flight_max: 256,
+            edns_bytes: 1232,
+            trust_ad: false,
+        }
+    }
+}
+
+impl ResolverSettings {
+    /// As `/etc/resolv.conf` has it. As in the C library, what cannot be read is passed over, and
+    /// without any server it is the one of this machine.
+    pub fn from_resolv_conf(text: &str) -> ResolverSettings {
+        resolv_conf::read(text)
+    }
+
+    /// `ttl` seconds of an answer, within the bounds.
+    pub(in crate::net::resolver) fn positive_ttl(&self, ttl: u32) -> Duration {
+        // Not `clamp`, which panics when the bounds contradict each other.
+        seconds(ttl).max(self.ttl_min).min(self.ttl_max)
+    }
+
+    /// `ttl` seconds of what is not there, within the bounds; none was told without a SOA record.
+    pub(in crate::net::resolver) fn negative_ttl(&self, ttl: Option<u32>) -> Duration {
+        seconds(ttl.unwrap_or(0)).max(self.ttl_min).min(self.negative_ttl_max)
+    }
+}
+
+fn seconds(ttl: u32) -> Duration {
+    // RFC 2181 s8: with the highest bit set it counts as 0.
+    Duration::from_secs(if ttl > i32::MAX as u32 { 0 } else { ttl.into() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_stay_within_their_bounds() {
+        let settings = ResolverSettings::default();
+        let secs = Duration::from_secs;
+        assert_eq!(settings.positive_ttl(0), secs(5));
+        assert_eq!(settings.positive_ttl(300), secs(300));
+        assert_eq!(settings.positive_ttl(1 << 30), secs(24 * 3600));
+        assert_eq!(settings.positive_ttl(u32::MAX), secs(5));
+        assert_eq!(settings.negative_ttl(None), secs(5));
+        assert_eq!(settings.negative_ttl(Some(86_400)), secs(900));
+        let crossed = ResolverSettings { ttl_min: secs(60), ttl_max: secs(10), ..settings };
+        assert_eq!(crossed.positive_ttl(30), secs(10));
+    }
+}

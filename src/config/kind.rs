@@ -197,6 +197,10 @@ impl<K: Kind> Kind for Vec<K> {
         }
         (list.len() == values.len()).then_some(list)
     }
+
+    fn show(bound: u64) -> String {
+        K::show(bound)
+    }
 }
 
 impl Spelled for String {

@@ -1,7 +1,8 @@
 //! The config as meant: plain values, no options where a default exists.
 //!
-//! Promise:  this file is the one place where a key exists. Its name, kind, default, bounds, manual
-//!           and whether a reload changes it stand together; the rest is made from them.
+//! Promise:  this file, and `delivery::model` for the delivering half, is the one place where a key
+//!           exists. Its name, kind, default, bounds, manual and whether a reload changes it stand
+//!           together; the rest is made from them.
 //! Relations between keys are judged in `relation`.
 
 use std::net::SocketAddr;
@@ -14,6 +15,14 @@ use crate::base::limits::BODY_LINE_BYTES_MAX;
 use crate::base::limits::CHUNK_BYTES;
 use crate::base::limits::COMMIT_BATCH_BYTES_MAX;
 use crate::base::limits::STREAM_CHUNKS_IN_FLIGHT_MAX;
+use crate::config::delivery::model::DeliveryConfig;
+use crate::config::delivery::model::DeliveryTimeoutsConfig;
+use crate::config::delivery::model::DestinationConfig;
+use crate::config::delivery::model::PoolConfig;
+use crate::config::delivery::model::ResolverConfig;
+use crate::config::delivery::model::RouteConfig;
+use crate::config::delivery::model::SiteConfig;
+use crate::config::delivery::model::SourceConfig;
 use crate::config::file;
 use crate::config::key::Changes;
 use crate::config::key::Part;
@@ -101,6 +110,22 @@ config! {
     certificates: Vec<CertificateConfig>,
     /// The durable queue.
     queue: QueueConfig,
+    /// Sending mail on.
+    delivery: DeliveryConfig,
+    /// How long the servers that mail is sent to may take.
+    delivery_timeouts: DeliveryTimeoutsConfig,
+    /// The name servers.
+    resolver: ResolverConfig,
+    /// Where mail goes; may be none.
+    routes: Vec<RouteConfig>,
+    /// May be none.
+    pools: Vec<PoolConfig>,
+    /// May be none.
+    sources: Vec<SourceConfig>,
+    /// How strangers are treated.
+    destination: DestinationConfig,
+    /// How others are treated; may be none.
+    sites: Vec<SiteConfig>,
     /// The log.
     log: LogConfig,
     /// The control plane.

@@ -199,7 +199,8 @@ pub fn read_key<K: Kind>(
         Standard::Follows(_, _, text) => text(reading),
         Standard::Unset(_) => return K::absent(),
         Standard::Required(example) => {
-            if written.is_none() && !reading.torn {
+            let misspelt = !reading.is_clean(&format!("{}.{name}", reading.path));
+            if written.is_none() && !misspelt && !reading.torn {
                 let hint = format!("write {name} = {}", example.replace('\'', "\""));
                 let refusal = Refusal::new("is missing", hint);
                 reading.within(name, None, |reading| reading.refuse(refusal));

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
+use crate::config::delivery;
 use crate::config::fault::Refusal;
 use crate::config::kind::Kind;
 use crate::config::model::BODY_MEMORY_MIN;
@@ -54,6 +55,7 @@ pub fn check(config: &Config, reading: &mut Reading<'_>) {
     check_limits(config, reading);
     check_certificates(config, reading);
     check_queue(config, reading);
+    delivery::relation::check(config, reading);
     check_control(config, reading);
 }
 

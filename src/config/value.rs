@@ -92,6 +92,18 @@ choices! {
         Required = "required",
     }
 
+    /// Whether and how a server is asked for TLS.
+    pub enum TlsWish {
+        /// Never.
+        None = "none",
+        /// When it is offered, with any certificate.
+        May = "may",
+        /// Always, with any certificate.
+        Must = "must",
+        /// Always, with a certificate for the host's name.
+        Verify = "verify",
+    }
+
     /// The oldest TLS that is spoken.
     pub enum TlsVersion {
         /// RFC 5246.

@@ -14,7 +14,7 @@ use std::net::Ipv6Addr;
 use ipnet::IpNet;
 
 /// RFC 5321 s4.5.3.1.2. A longer name is a member of nothing.
-const DOMAIN_BYTES_MAX: usize = 255;
+pub(super) const DOMAIN_BYTES_MAX: usize = 255;
 
 /// RFC 5321 s4.5.3.1: 64 of local part, `@`, 255 of domain.
 const ADDRESS_BYTES_MAX: usize = 64 + 1 + DOMAIN_BYTES_MAX;
@@ -260,7 +260,7 @@ fn is_in<N: Copy + Ord>(ranges: &[(N, N)], address: N) -> bool {
 }
 
 /// `[192.0.2.1]` or `[IPv6:2001:db8::1]` (RFC 5321 s4.1.3).
-fn parse_literal(literal: &str) -> Option<IpAddr> {
+pub(super) fn parse_literal(literal: &str) -> Option<IpAddr> {
     let inner = literal.strip_prefix('[')?.strip_suffix(']')?;
     match inner.split_at_checked("IPv6:".len()) {
         Some((tag, address)) if tag.eq_ignore_ascii_case("IPv6:") => {
@@ -270,7 +270,7 @@ fn parse_literal(literal: &str) -> Option<IpAddr> {
     }
 }
 
-fn check_name(entry: &str, name: &str) -> Result<(), EntryCause> {
+pub(super) fn check_name(entry: &str, name: &str) -> Result<(), EntryCause> {
     if entry.is_empty() {
         return Err(EntryCause::Empty);
     }
@@ -295,7 +295,7 @@ fn check_name(entry: &str, name: &str) -> Result<(), EntryCause> {
 }
 
 /// The parts, joined and in lower case, in `room`; `None` when they do not fit.
-fn lower<'r>(room: &'r mut [u8], parts: &[&str]) -> Option<&'r str> {
+pub(super) fn lower<'r>(room: &'r mut [u8], parts: &[&str]) -> Option<&'r str> {
     let mut end = 0;
     for part in parts {
         let place = room.get_mut(end..end + part.len())?;

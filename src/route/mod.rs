@@ -4,11 +4,22 @@
 //! Promise:  pure. No clock, no network, no allocation per question; the same question of the same
 //!           snapshot has the same answer.
 
+pub mod delivery;
+pub mod domain_index;
 pub mod membership;
 pub mod next_hop;
 pub mod relay;
 pub mod site;
+pub mod site_table;
+pub mod source;
+pub mod table;
+pub mod tls_policy;
 
+pub use delivery::BouncePolicy;
+pub use delivery::DeliveryPolicy;
+pub use delivery::DeliveryTimeouts;
+pub use delivery::ResolverSettings;
+pub use domain_index::DomainIndex;
 pub use membership::AddressSet;
 pub use membership::BadEntry;
 pub use membership::DomainSet;
@@ -26,3 +37,29 @@ pub use relay::RelaySettings;
 pub use site::Rates;
 pub use site::SitePolicy;
 pub use site::TlsWish;
+pub use site_table::Site;
+pub use site_table::SiteSettings;
+pub use site_table::SiteTable;
+pub use source::PoolId;
+pub use source::PoolSettings;
+pub use source::Source;
+pub use source::SourceTable;
+pub use table::Credentials;
+pub use table::RouteChoice;
+pub use table::RouteNext;
+pub use table::RouteQuestion;
+pub use table::RouteSettings;
+pub use table::RouteStandard;
+pub use table::RouteTable;
+pub use table::RuleFit;
+pub use tls_policy::AfterFailure;
+pub use tls_policy::DaneState;
+pub use tls_policy::Demand;
+pub use tls_policy::Proof;
+pub use tls_policy::RequireTls;
+pub use tls_policy::StsState;
+pub use tls_policy::TlsDecision;
+pub use tls_policy::TlsFailure;
+pub use tls_policy::TlsMemory;
+pub use tls_policy::TlsRefusal;
+pub use tls_policy::TlsSituation;

@@ -14,7 +14,7 @@ pub struct Rates {
 }
 
 /// Whether and how TLS is asked for.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum TlsWish {
     /// Never.
     None,

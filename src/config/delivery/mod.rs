@@ -1,0 +1,14 @@
+//! Config of the delivering half: where mail goes, from which address, how fast, and how long it
+//! is tried.
+//!
+//! ```text
+//! model      the sections: delivery, resolver, route, pool, source, destination, site
+//! value      next hops, patterns of domains, members of pools
+//! relation   names that must exist, limits that contradict, routes that are never reached
+//! ```
+
+pub mod model;
+pub mod relation;
+#[cfg(test)]
+mod tests;
+pub mod value;

@@ -1,0 +1,304 @@
+//! Files with routes, pools and sites: what each means, and all that is wrong with it.
+
+use std::time::Duration;
+
+use crate::config::Config;
+use crate::config::DomainMatch;
+use crate::config::Fault;
+use crate::config::HostFacts;
+use crate::config::Loaded;
+use crate::config::Next;
+use crate::config::TlsWish;
+use crate::config::kind::Spelled;
+use crate::config::load;
+
+fn read(text: &str) -> Result<Loaded, Vec<Fault>> {
+    load(text, "f", &HostFacts { hostname: "mx.example.net".to_owned() })
+}
+
+fn config(text: &str) -> Config {
+    read(text).unwrap_or_else(|faults| panic!("{text}\n{faults:#?}")).config
+}
+
+fn lines(faults: &[Fault]) -> Vec<String> {
+    faults.iter().map(|fault| fault.to_string()["f:".len()..].trim().to_owned()).collect()
+}
+
+#[test]
+fn nothing_written_means_the_defaults() {
+    let config = config("");
+    assert!(config.routes.is_empty() && config.pools.is_empty());
+    assert!(config.sources.is_empty() && config.sites.is_empty());
+    assert!(config.delivery.enabled);
+    assert_eq!(config.delivery.ehlo_name.as_str(), "mx.example.net");
+    assert_eq!(
+        config.delivery.bounce_from.at(&config.server.hostname),
+        "MAILER-DAEMON@mx.example.net"
+    );
+    assert_eq!(config.delivery.retry_schedule[0], Duration::from_secs(300));
+    assert_eq!(config.delivery.max_age, Duration::from_secs(5 * 86_400));
+    assert_eq!(config.delivery_timeouts.data_end, Duration::from_secs(600));
+    assert_eq!((config.destination.connections_max, config.destination.window_start), (20, 5));
+    assert_eq!(config.destination.tls, TlsWish::May);
+}
+
+#[test]
+fn what_is_written_is_meant() {
+    let config = config(
+        "[server]\nhostname = 'Mail.Ours.test'\n\
+         [delivery]\nretry_schedule = ['1m', '1h']\ndelay_warning = 0\nbounce_from = 'a@B.test'\n\
+         [delivery.timeouts]\nconnect = '5s'\n\
+         [resolver]\nservers = ['192.0.2.53', '[2001:db8::53]:5353', '::1']\n\
+         [[route]]\nrecipient_domain = ['A.test', '.b.test', '*.c.test', '*d*', '[192.0.2.1]']\n\
+         next = 'smtp:Relay.test:587,192.0.2.1,[::1]:26'\npool = 'p'\ntls = 'must'\n\
+         [[route]]\nnext = 'mx'\n\
+         [[pool]]\nname = 'p'\nsources = ['one:3']\n\
+         [[source]]\nname = 'one'\nipv4 = '192.0.2.7'\n\
+         [destination]\nconnections_max = 50\n\
+         [[site]]\nname = 's'\nmx_host = '.big.test'\nwindow_start = 40\n",
+    );
+    assert_eq!(config.delivery.ehlo_name.as_str(), "mail.ours.test");
+    assert_eq!(config.delivery.bounce_from.at(&config.server.hostname), "a@b.test");
+    assert_eq!(config.delivery_timeouts.connect, Duration::from_secs(5));
+    let servers: Vec<String> =
+        config.resolver.servers.iter().map(|server| server.0.to_string()).collect();
+    assert_eq!(servers, ["192.0.2.53:53", "[2001:db8::53]:5353", "[::1]:53"]);
+    let route = &config.routes[0];
+    assert_eq!((route.name.as_str(), config.routes[1].name.as_str()), ("route-1", "route-2"));
+    let domains: Vec<String> = route.recipient_domain.iter().map(ToString::to_string).collect();
+    assert_eq!(domains, ["a.test", ".b.test", ".c.test", "*d*", "[192.0.2.1]"]);
+    let servers: Vec<_> =
+        route.next.servers().iter().map(|one| (one.host.as_str(), one.port)).collect();
+    assert_eq!(servers, [("relay.test", 587), ("192.0.2.1", 25), ("::1", 26)]);
+    assert_eq!(config.pools[0].sources[0].weight, 3);
+    let treatment = config.sites[0].treatment(&config.destination);
+    assert_eq!((treatment.connections_max, treatment.window_start), (50, 40));
+}
+
+#[test]
+fn next_hops() {
+    for (text, expected) in [
+        ("mx", Ok("Mx")),
+        ("mx:Other.test", Ok("MxOf { domain: \"other.test\", port: 25 }")),
+        ("mx:other.test:2525", Ok("MxOf { domain: \"other.test\", port: 2525 }")),
+        ("smtp:h", Ok("Smtp([Server { host: \"h\", port: 25 }])")),
+        ("smtp:[2001:DB8:0::1]", Ok("Smtp([Server { host: \"2001:db8::1\", port: 25 }])")),
+        ("lmtp: localhost:24", Ok("Lmtp([Server { host: \"localhost\", port: 24 }])")),
+        ("discard", Ok("Discard")),
+        ("hold", Ok("Hold")),
+        ("reject:Not: here", Ok("Reject(ReplyText(\"Not: here\"))")),
+        (
+            "lmtp:/run/lmtp",
+            Err("let the server listen on loopback and write \"lmtp:127.0.0.1:24\""),
+        ),
+        ("lmtp:localhost", Err("add the port, as \"localhost:24\"")),
+        ("mx:192.0.2.1", Err("write \"smtp:192.0.2.1\"")),
+        ("smtp", Err("write it as \"smtp:mail.example.com:25\"")),
+        ("smtp:", Err("write it as \"mail.example.com\"")),
+        ("smtp:h:0", Err("\"0\" is not a port")),
+        ("smtp:h:x", Err("\"x\" is not a port")),
+        ("smtp:h,h:25", Err("write it once")),
+        ("smtp:::1", Err("an IPv6 address stands in brackets, as \"[::1]:25\"")),
+        ("smtp:[h]:25", Err("in brackets stands an IPv6 address, as \"[::1]:25\"")),
+        ("smpt:h", Err("did you mean \"smtp\"?")),
+        ("relay.test:25", Err("for this server write \"smtp:relay.test:25\"")),
+        ("reject", Err("write it as \"reject:We do not send there\"")),
+        ("reject:", Err("use 1 to 200 printable ASCII characters on one line")),
+        ("hold:it", Err("write \"hold\"")),
+        ("", Err("see the manual of route.next")),
+    ] {
+        let found = Next::spell(text).map(|next| format!("{next:?}")).map_err(|bad| bad.hint);
+        assert_eq!(found, expected.map(str::to_owned).map_err(str::to_owned), "{text}");
+    }
+}
+
+#[test]
+fn domains_cover_each_other() {
+    let one = |text: &str| DomainMatch::spell(text).expect("it is good");
+    for (wide, narrow, expected) in [
+        ("*", "[192.0.2.1]", true),
+        ("a.test", "A.test", true),
+        (".test", "a.test", true),
+        (".test", ".a.test", true),
+        (".test", "test", false),
+        (".a.test", "ba.test", false),
+        ("a.test", ".a.test", false),
+        ("*a*", "*a*", true),
+        ("*a*", "*", false),
+    ] {
+        assert_eq!(one(wide).covers(&one(narrow)), expected, "{wide} {narrow}");
+    }
+}
+
+/// A name, a file, and what is printed of it.
+type Row = (&'static str, &'static str, &'static [&'static str]);
+
+const FAULTS: &[Row] = &[
+    (
+        "values",
+        "[delivery]\nretry_schedule = ['5m', '5']\nbounce_from = 'a b'\nretry_jitter = 60\n\
+         connections_max = 0\n[resolver]\nservers = 'dns.test'\n[[source]]\nname = 'A'\n\
+         ipv4 = '0.0.0.0'\nipv6 = '192.0.2.1'\n[[pool]]\nname = 'p'\nsources = ['x:0']\n\
+         [[route]]\nrecipient_domain = ['a@b.test', '*a b*', '[x]', 'm\u{fc}.test']\n\
+         tls = 'maybe'\n[[site]]\nname = 's'\nconnections_max = 0\n",
+        &[
+            "2: delivery.retry_schedule[2]: \"5\" has no unit - write numbers with units d, h, m, s, \
+             ms or us, as \"5m\" or \"1h30m\"",
+            "3: delivery.bounce_from: \"a b\" is not a mail address - write it as \
+             \"postmaster@example.com\" or \"postmaster\"",
+            "4: delivery.retry_jitter: 60 is out of range - at most 50 is possible",
+            "5: delivery.connections_max: 0 is out of range - at least 1 is needed",
+            "7: resolver.servers: \"dns.test\" is not the address of a name server - write it as \
+             \"192.0.2.53\", \"192.0.2.53:5353\" or \"[2001:db8::53]:5353\"",
+            "9: source[1].name: \"A\" is not a name - use up to 32 letters a-z, digits, - and _",
+            "10: source[1].ipv4: \"0.0.0.0\" is no address of a host - leave the key out to let the \
+             system choose",
+            "11: source[1].ipv6: \"192.0.2.1\" is not an IPv6 address - write it without a port, as \
+             \"2001:db8::25\"",
+            "14: pool[1].sources[1]: \"0\" is not a weight - write a number from 1 to 1000000, as \
+             \"x:3\"",
+            "15: route[1].next: is missing - write next = \"smtp:relay.example.com:587\"",
+            "16: route[1].recipient_domain[1]: \"a@b.test\" is not a domain - write the domain only, \
+             without the part up to the @",
+            "16: route[1].recipient_domain[2]: \"*a b*\" is not a pattern of domains - write it as \
+             \"*mail.example*\"",
+            "16: route[1].recipient_domain[3]: \"[x]\" is not an address literal - write it as \
+             \"[192.0.2.1]\" or \"[IPv6:2001:db8::1]\"",
+            "16: route[1].recipient_domain[4]: \"m\u{fc}.test\" is not a domain - write it in its \
+             ASCII form, as \"xn--mnchen-3ya.example\"",
+            "17: route[1].tls: \"maybe\" is not one of none, may, must, verify - choose one \
+             of them",
+            "20: site[1].connections_max: 0 is out of range - at least 1 is needed",
+        ],
+    ),
+    (
+        "names",
+        "[delivery]\npool = 'shred'\n[[route]]\nname = 'a'\nnext = 'mx'\npool = 'other'\n\
+         recipient_domain = 'a.test'\n[[route]]\nname = 'a'\nnext = 'mx'\nlistener = ['listner-1']\n\
+         [[pool]]\nname = 'shared'\nsources = ['one', 'two', 'one']\n[[pool]]\nname = 'shared'\n\
+         sources = []\n[[source]]\nname = 'one'\n[[source]]\nname = 'one'\nipv4 = '192.0.2.1'\n",
+        &[
+            "2: delivery.pool: there is no pool \"shred\" - did you mean \"shared\"?",
+            "6: route[1].pool: there is no pool \"other\" - known are shared",
+            "9: route[2].name: \"a\" is the name of two routes - route[1].name has it; each needs its \
+             own",
+            "11: route[2].listener: there is no listener \"listner-1\" - did you mean \
+             \"listener-1\"?",
+            "14: pool[1].sources: there is no source \"two\" - known are one",
+            "14: pool[1].sources: names \"one\" twice - write it once, with a weight",
+            "16: pool[2].name: \"shared\" is the name of two pools - pool[1].name has it; each needs \
+             its own",
+            "17: pool[2].sources: is empty - name at least one source",
+            "19: source[1].name: has no address - set ipv4 or ipv6",
+            "21: source[2].name: \"one\" is the name of two sources - source[1].name has it; each \
+             needs its own",
+        ],
+    ),
+    (
+        "limits",
+        "[delivery]\nretry_schedule = '2h'\nmax_age = '1h'\ndelay_warning = 0\n[destination]\n\
+         connections_max = 4\nback_off_max = '30s'\n[[site]]\nname = 'a'\nmx_host = '.a.test'\n\
+         [[site]]\nname = 'b'\nmx_host = ['.b.test', '.a.test']\nwindow_start = 10\n\
+         [[site]]\nname = 'c'\nmx_host = '.c.test'\nconnections_max = 3\n",
+        &[
+            "2: delivery.retry_schedule: begins with a wait longer than delivery.max_age: nothing is \
+             tried twice - begin with a shorter wait, or raise delivery.max_age",
+            "6: destination.window_start: is above connections_max - lower it, or raise \
+             destination.connections_max",
+            "7: destination.back_off_first: is above back_off_max - lower it, or raise \
+             destination.back_off_max",
+            "13: site[2].mx_host: \".a.test\" is named by two sites - site[1] has it, and counts; \
+             write it once",
+            "14: site[2].window_start: is above connections_max - lower it, or raise \
+             site[2].connections_max",
+            "18: site[3].window_start: is above connections_max - lower it, or raise \
+             site[3].connections_max",
+        ],
+    ),
+    (
+        "passwords",
+        "[[route]]\nnext = 'smtp:a.test'\nauth_user = 'u'\n[[route]]\nnext = 'smtp:b.test'\n\
+         auth_password_file = 'f'\n[[route]]\nnext = 'mx'\nauth_user = 'u'\n\
+         auth_password_file = 'f'\n[[route]]\nrecipient_domain = 'a.test'\nnext = 'smtp:c.test'\n\
+         auth_user = 'u'\nauth_password_file = 'f'\ntls = 'may'\n",
+        &[
+            "3: route[1].auth_user: has no password - set auth_password_file too",
+            "6: route[2].auth_password_file: is of no user - set auth_user too",
+            "9: route[3].auth_user: can only be used with \"smtp:\", at servers that the route names \
+             - name them, as next = \"smtp:relay.example.com:587\", or take it out",
+            "14: route[4].auth_user: would send the password where everybody can read it - set tls = \
+             \"verify\" for this route",
+        ],
+    ),
+    (
+        "what stands in a refused element contradicts nothing",
+        "[[route]]\nnxt = 'mx'\n[[route]]\nnext = 'mx'\npool = 'p'\n[[pool]]\nname = 'P'\n\
+         sources = 'one'\n",
+        &[
+            "2: route[1].nxt: unknown key - did you mean next?",
+            "7: pool[1].name: \"P\" is not a name - use up to 32 letters a-z, digits, - and _",
+        ],
+    ),
+];
+
+#[test]
+fn all_faults_of_a_file_are_reported_at_once() {
+    for (name, text, want) in FAULTS {
+        let faults = read(text).err().unwrap_or_default();
+        assert_eq!(lines(&faults), *want, "{name}");
+    }
+}
+
+#[test]
+fn what_works_but_is_not_wanted_is_warned_of() {
+    let rows: &[Row] = &[
+        (
+            "routes",
+            "[[route]]\nname = 'first'\nrecipient_domain = '.test'\nnext = 'mx'\n\
+             [[route]]\nname = 'below'\nrecipient_domain = ['a.test', '.b.test']\nnext = 'hold'\n\
+             tls = 'must'\nsender_domain = 'x.test'\n\
+             [[route]]\nname = 'all'\nrecipient_domain = '*'\nnext = 'discard'\n\
+             [[route]]\nname = 'last'\nnext = 'smtp:127.0.0.1:2525'\n",
+            &[
+                "6: route[2].name: is never reached: route \"first\" takes its mail - write it above \
+                 route[1], or take it out",
+                "9: route[2].tls: has no effect: no server is talked to - take it out",
+                "14: route[3].next: ALL MAIL THAT COMES THIS FAR IS THROWN AWAY - name the domains \
+                 meant in recipient_domain",
+                "16: route[4].name: is never reached: route \"all\" takes its mail - write it above \
+                 route[3], or take it out",
+                "17: route[4].next: 127.0.0.1:2525 is a listener of this server: mail would go in \
+                 circles - name another server",
+            ],
+        ),
+        (
+            "limits",
+            "[delivery]\nretry_schedule = ['1h', '5m']\ndelay_warning = '6d'\n\
+             connections_max = 100\n[destination]\nmessages_per_second = 100\n\
+             messages_per_minute = 60\n[[site]]\nname = 'nobody'\n[[site]]\nname = 'big'\n\
+             mx_host = '.big.test'\nconnections_max = 500\n",
+            &[
+                "2: delivery.retry_schedule: a later wait is shorter than one before it - let the \
+                 waits grow",
+                "3: delivery.delay_warning: has no effect: the mail is returned before - lower it, or \
+                 write 0 to turn it off",
+                "6: destination.messages_per_second: has no effect: messages_per_minute is 60 - lower \
+                 it, or raise messages_per_minute",
+                "9: site[1].name: has no effect: it is for nobody - set recipient_domain or mx_host",
+                "13: site[2].connections_max: is above delivery.connections_max, which is for all \
+                 sites together - lower it, or raise delivery.connections_max",
+            ],
+        ),
+        (
+            "conditions keep routes apart",
+            "[[route]]\nsender_domain = 'a.test'\nnext = 'mx'\n[[route]]\nlistener = 'listener-1'\n\
+             next = 'mx'\n[[route]]\nrecipient_domain = 'a.test'\nnext = 'mx'\n[[route]]\n\
+             recipient_domain = ['a.test', 'b.test']\nnext = 'mx'\n[[route]]\nnext = 'hold'\n",
+            &[],
+        ),
+    ];
+    for (name, text, want) in rows {
+        let loaded = read(text).unwrap_or_else(|faults| panic!("{name}: {faults:#?}"));
+        assert_eq!(lines(&loaded.warnings), *want, "{name}");
+    }
+}

@@ -1,0 +1,411 @@
+//! Values of delivery: next hops, patterns of domains, members of pools, addresses.
+//!
+//! Promise:  a value of these types is valid however it came to be in a `Config`.
+
+use std::fmt;
+use std::net::IpAddr;
+use std::net::Ipv4Addr;
+use std::net::Ipv6Addr;
+use std::net::SocketAddr;
+
+use crate::config::fault::Refusal;
+use crate::config::fault::nearest;
+use crate::config::kind::Spelled;
+use crate::config::value::DomainPattern;
+use crate::config::value::Hostname;
+use crate::config::value::Label;
+use crate::config::value::ReplyText;
+use crate::wire::mail::address::Mailbox;
+
+/// SMTP between servers.
+const PORT_SMTP: u16 = 25;
+
+const PORT_DNS: u16 = 53;
+
+/// Servers of one next hop; more are not tried within the life of a message.
+const SERVERS_MAX: usize = 32;
+
+/// The largest share of a source within its pool.
+const WEIGHT_MAX: u32 = 1_000_000;
+
+/// As of a domain, so that a pattern costs no more than a name.
+const PATTERN_BYTES_MAX: usize = 253;
+
+/// Domains that a rule means.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum DomainMatch {
+    /// This one.
+    Exact(String),
+    /// All below this one, kept without its leading dot.
+    Below(String),
+    /// All that look like this; `*` stands for any letters, also none.
+    Like(String),
+    /// This address, written as an address literal.
+    Literal(IpAddr),
+}
+
+impl DomainMatch {
+    /// Whether it means every domain.
+    pub fn is_everything(&self) -> bool {
+        matches!(self, DomainMatch::Like(pattern) if pattern.bytes().all(|b| b == b'*'))
+    }
+
+    /// Whether it surely means all that `other` means.
+    pub fn covers(&self, other: &DomainMatch) -> bool {
+        let is_below = |name: &str, head: &str| {
+            name.strip_suffix(head).is_some_and(|rest| rest.len() > 1 && rest.ends_with('.'))
+        };
+        match (self, other) {
+            _ if self.is_everything() || self == other => true,
+            (DomainMatch::Below(head), DomainMatch::Exact(name) | DomainMatch::Below(name)) => {
+                is_below(name, head)
+            }
+            _ => false,
+        }
+    }
+}
+
+impl fmt::Display for DomainMatch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            DomainMatch::Exact(name) | DomainMatch::Like(name) => f.write_str(name),
+            DomainMatch::Below(name) => write!(f, ".{name}"),
+            DomainMatch::Literal(IpAddr::V4(address)) => write!(f, "[{address}]"),
+            DomainMatch::Literal(IpAddr::V6(address)) => write!(f, "[IPv6:{address}]"),
+        }
+    }
+}
+
+impl Spelled for DomainMatch {
+    fn spelling() -> String {
+        "a domain, such as `\"example.com\"`, `\".example.com\"` for all below it, or a pattern, \
+         such as `\"*mail.example*\"`"
+            .to_owned()
+    }
+
+    fn spell(text: &str) -> Result<DomainMatch, Refusal> {
+        if text.contains('*') {
+            return spell_pattern(text);
+        }
+        if text.starts_with('[') {
+            let literal = spell_literal(text).map(DomainMatch::Literal);
+            return literal.ok_or_else(|| {
+                let hint = "write it as \"[192.0.2.1]\" or \"[IPv6:2001:db8::1]\"";
+                Refusal::new(format!("\"{text}\" is not an address literal"), hint)
+            });
+        }
+        Ok(match DomainPattern::spell(text)? {
+            DomainPattern::Exact(name) => DomainMatch::Exact(name),
+            DomainPattern::Below(name) => DomainMatch::Below(name),
+        })
+    }
+}
+
+fn spell_pattern(text: &str) -> Result<DomainMatch, Refusal> {
+    // A tree is found by a lookup, a pattern only by comparing.
+    if let Some(below) = text.strip_prefix("*.")
+        && let Ok(DomainPattern::Exact(name)) = DomainPattern::spell(below)
+    {
+        return Ok(DomainMatch::Below(name));
+    }
+    let letter = |b: u8| b.is_ascii_alphanumeric() || b"*.-_[]:".contains(&b);
+    let hint = match text {
+        _ if !text.is_ascii() => "write it in its ASCII form (xn--...)",
+        _ if text.contains('@') => "write the domain only, without the part up to the @",
+        _ if text.len() > PATTERN_BYTES_MAX || !text.bytes().all(letter) => {
+            "write it as \"*mail.example*\""
+        }
+        _ => return Ok(DomainMatch::Like(text.to_ascii_lowercase())),
+    };
+    Err(Refusal::new(format!("\"{text}\" is not a pattern of domains"), hint))
+}
+
+fn spell_literal(text: &str) -> Option<IpAddr> {
+    let inner = text.strip_prefix('[')?.strip_suffix(']')?;
+    match inner.split_at_checked("IPv6:".len()) {
+        Some((tag, address)) if tag.eq_ignore_ascii_case("IPv6:") => {
+            address.parse::<Ipv6Addr>().ok().map(|address| IpAddr::V6(address).to_canonical())
+        }
+        _ => inner.parse::<Ipv4Addr>().ok().map(IpAddr::V4),
+    }
+}
+
+/// A server that a route names.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Server {
+    /// A name in lower case, or an address without brackets.
+    pub host: String,
+    pub port: u16,
+}
+
+impl Server {
+    /// Its address, if it is not a name.
+    pub fn address(&self) -> Option<SocketAddr> {
+        self.host.parse().ok().map(|ip: IpAddr| SocketAddr::new(ip, self.port))
+    }
+}
+
+/// Where a route sends.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Next {
+    /// The mail exchangers of the recipient's domain.
+    Mx,
+    /// Those of another domain.
+    MxOf {
+        domain: String,
+        port: u16,
+    },
+    Smtp(Vec<Server>),
+    Lmtp(Vec<Server>),
+    Discard,
+    Hold,
+    Reject(ReplyText),
+}
+
+impl Next {
+    /// Whether a connection is made.
+    pub fn connects(&self) -> bool {
+        !matches!(self, Next::Discard | Next::Hold | Next::Reject(_))
+    }
+
+    /// The servers it names itself.
+    pub fn servers(&self) -> &[Server] {
+        match self {
+            Next::Smtp(servers) | Next::Lmtp(servers) => servers,
+            _ => &[],
+        }
+    }
+}
+
+const NEXT_WORDS: [&str; 6] = ["mx", "smtp", "lmtp", "discard", "hold", "reject"];
+
+impl Spelled for Next {
+    fn spelling() -> String {
+        "`\"mx\"`, `\"mx:other.example\"`, `\"smtp:host:port,host2:port\"`, `\"lmtp:host:port\"`, \
+         `\"discard\"`, `\"hold\"` or `\"reject:text\"`"
+            .to_owned()
+    }
+
+    fn spell(text: &str) -> Result<Next, Refusal> {
+        let (word, rest) = text.split_once(':').map_or((text, None), |(w, r)| (w, Some(r.trim())));
+        match (word, rest) {
+            ("mx", None) => Ok(Next::Mx),
+            ("mx", Some(domain)) => spell_mx(domain),
+            ("smtp", Some(servers)) => spell_servers(servers, Some(PORT_SMTP)).map(Next::Smtp),
+            ("lmtp", Some(path)) if path.starts_with('/') => Err(Refusal::new(
+                format!("\"{text}\": LMTP over a Unix socket is not supported yet"),
+                "let the server listen on loopback and write \"lmtp:127.0.0.1:24\"",
+            )),
+            ("lmtp", Some(servers)) => spell_servers(servers, None).map(Next::Lmtp),
+            ("discard", None) => Ok(Next::Discard),
+            ("hold", None) => Ok(Next::Hold),
+            ("reject", Some(reason)) => ReplyText::spell(reason).map(Next::Reject),
+            ("smtp" | "lmtp", None) => {
+                let what = format!("\"{text}\" names no server");
+                Err(Refusal::new(what, format!("write it as \"{word}:mail.example.com:25\"")))
+            }
+            ("reject", None) => {
+                let hint = "write it as \"reject:We do not send there\"";
+                Err(Refusal::new("\"reject\" has no text for the sender", hint))
+            }
+            ("discard" | "hold", Some(_)) => {
+                let what = format!("\"{text}\" has words behind {word}");
+                Err(Refusal::new(what, format!("write \"{word}\"")))
+            }
+            _ => Err(unknown_next(text, word)),
+        }
+    }
+}
+
+fn unknown_next(text: &str, word: &str) -> Refusal {
+    let hint = match nearest(word, NEXT_WORDS.into_iter()) {
+        Some(near) => format!("did you mean \"{near}\"?"),
+        None if Server::read(text, Some(PORT_SMTP)).is_ok() => {
+            format!("for this server write \"smtp:{text}\"")
+        }
+        None => "see the manual of route.next".to_owned(),
+    };
+    let words = NEXT_WORDS.join(", ");
+    Refusal::new(format!("\"{text}\" does not begin with one of {words}"), hint)
+}
+
+fn spell_mx(text: &str) -> Result<Next, Refusal> {
+    let server = Server::read(text, Some(PORT_SMTP))?;
+    if server.address().is_some() {
+        let what = format!("\"{text}\" is an address, which has no mail exchangers");
+        return Err(Refusal::new(what, format!("write \"smtp:{text}\"")));
+    }
+    Ok(Next::MxOf { domain: server.host, port: server.port })
+}
+
+fn spell_servers(text: &str, port: Option<u16>) -> Result<Vec<Server>, Refusal> {
+    let servers = text.split(',').map(|one| Server::read(one.trim(), port));
+    let servers = servers.collect::<Result<Vec<Server>, Refusal>>()?;
+    if servers.len() > SERVERS_MAX {
+        let what = format!("names {} servers", servers.len());
+        return Err(Refusal::new(what, format!("at most {SERVERS_MAX} are possible")));
+    }
+    for (place, server) in servers.iter().enumerate() {
+        if servers[..place].contains(server) {
+            let what = format!("names {} port {} twice", server.host, server.port);
+            return Err(Refusal::new(what, "write it once"));
+        }
+    }
+    Ok(servers)
+}
+
+impl Server {
+    /// `host`, `host:port`, `[v6]` or `[v6]:port`; without a `standard` the port must be there.
+    fn read(text: &str, standard: Option<u16>) -> Result<Server, Refusal> {
+        let refused = |hint: String| {
+            Err(Refusal::new(format!("\"{text}\" is not a server with its port"), hint))
+        };
+        if text.parse::<Ipv6Addr>().is_ok() {
+            return refused(format!("an IPv6 address stands in brackets, as \"[{text}]:25\""));
+        }
+        let (host, port) = match text.strip_prefix('[') {
+            Some(inner) => match inner.split_once(']') {
+                Some((host, "")) if host.parse::<Ipv6Addr>().is_ok() => (host, None),
+                Some((host, port)) if host.parse::<Ipv6Addr>().is_ok() => {
+                    (host, Some(port.strip_prefix(':').unwrap_or("")))
+                }
+                _ => return refused("in brackets stands an IPv6 address, as \"[::1]:25\"".into()),
+            },
+            None => text.split_once(':').map_or((text, None), |(host, port)| (host, Some(port))),
+        };
+        let port = match port {
+            None => standard,
+            Some(port) => match port.parse::<u16>() {
+                Ok(0) | Err(_) => return refused(format!("\"{port}\" is not a port")),
+                Ok(port) => Some(port),
+            },
+        };
+        let Some(port) = port else {
+            return refused(format!("add the port, as \"{text}:24\""));
+        };
+        let host = match host.parse::<IpAddr>() {
+            Ok(address) => address.to_string(),
+            Err(_) => Hostname::spell(host)?.as_str().to_owned(),
+        };
+        Ok(Server { host, port })
+    }
+}
+
+/// A source in a pool, and its share.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PoolMember {
+    pub source: Label,
+    pub weight: u32,
+}
+
+impl Spelled for PoolMember {
+    fn spelling() -> String {
+        "the name of a source, with a weight behind a colon if not 1, such as `\"out-1:3\"`"
+            .to_owned()
+    }
+
+    fn spell(text: &str) -> Result<PoolMember, Refusal> {
+        let (name, weight) = text.split_once(':').unwrap_or((text, "1"));
+        let source = Label::spell(name)?;
+        match weight.parse() {
+            Ok(weight @ 1..=WEIGHT_MAX) => Ok(PoolMember { source, weight }),
+            _ => Err(Refusal::new(
+                format!("\"{weight}\" is not a weight"),
+                format!("write a number from 1 to {WEIGHT_MAX}, as \"{name}:3\""),
+            )),
+        }
+    }
+}
+
+/// A name server; its port is 53 if none is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NameServer(pub SocketAddr);
+
+impl Spelled for NameServer {
+    fn spelling() -> String {
+        "an IP address, such as `\"192.0.2.53\"`, with a port if it is not 53".to_owned()
+    }
+
+    fn spell(text: &str) -> Result<NameServer, Refusal> {
+        let bare = text.parse().map(|ip: IpAddr| SocketAddr::new(ip, PORT_DNS));
+        bare.or_else(|_| text.parse()).map(NameServer).map_err(|_| {
+            let hint = "write it as \"192.0.2.53\", \"192.0.2.53:5353\" or \"[2001:db8::53]:5353\"";
+            Refusal::new(format!("\"{text}\" is not the address of a name server"), hint)
+        })
+    }
+}
+
+/// A mail address, or a local part at our own host.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OwnAddress(String);
+
+impl OwnAddress {
+    /// The whole address; `host` stands behind a mere local part.
+    pub fn at(&self, host: &Hostname) -> String {
+        match self.0.contains('@') {
+            true => self.0.clone(),
+            false => format!("{}@{host}", self.0),
+        }
+    }
+}
+
+impl Spelled for OwnAddress {
+    fn spelling() -> String {
+        "a mail address, or its local part if it is at this host".to_owned()
+    }
+
+    fn spell(text: &str) -> Result<OwnAddress, Refusal> {
+        let settled = match text.rsplit_once('@') {
+            Some((local, domain)) => format!("{local}@{}", domain.to_ascii_lowercase()),
+            None => text.to_owned(),
+        };
+        let whole = if settled.contains('@') { settled.clone() } else { format!("{text}@x.test") };
+        let is_good = |one: &Mailbox<'_>| !one.is_utf8() && !one.domain().is_empty();
+        match Mailbox::from_stored(&whole).filter(is_good) {
+            Some(_) => Ok(OwnAddress(settled)),
+            None => {
+                let hint = "write it as \"postmaster@example.com\" or \"postmaster\"";
+                Err(Refusal::new(format!("\"{text}\" is not a mail address"), hint))
+            }
+        }
+    }
+}
+
+impl Spelled for Ipv4Addr {
+    fn spelling() -> String {
+        "an IPv4 address, such as `\"192.0.2.25\"`".to_owned()
+    }
+
+    fn spell(text: &str) -> Result<Ipv4Addr, Refusal> {
+        let address = text.parse::<Ipv4Addr>().map_err(|_| not_an_address(text, "192.0.2.25"))?;
+        own(address.into(), text).map(|()| address)
+    }
+}
+
+impl Spelled for Ipv6Addr {
+    fn spelling() -> String {
+        "an IPv6 address, such as `\"2001:db8::25\"`".to_owned()
+    }
+
+    fn spell(text: &str) -> Result<Ipv6Addr, Refusal> {
+        let address = text.parse::<Ipv6Addr>().map_err(|_| not_an_address(text, "2001:db8::25"))?;
+        own(address.into(), text).map(|()| address)
+    }
+}
+
+fn not_an_address(text: &str, example: &str) -> Refusal {
+    let family = if example.contains(':') { "IPv6" } else { "IPv4" };
+    let what = format!("\"{text}\" is not an {family} address");
+    Refusal::new(what, format!("write it without a port, as \"{example}\""))
+}
+
+/// Whether a host can have the address for itself.
+fn own(address: IpAddr, text: &str) -> Result<(), Refusal> {
+    match address.is_unspecified() || address.is_multicast() {
+        true => {
+            let what = format!("\"{text}\" is no address of a host");
+            Err(Refusal::new(what, "leave the key out to let the system choose"))
+        }
+        false => Ok(()),
+    }
+}

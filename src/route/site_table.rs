@@ -1,0 +1,156 @@
+//! Which policy a site is treated by.
+//!
+//! Order:    the first entry that names the recipient's domain; else, going through the mail
+//!           exchangers from the best to the worst, the first entry that names one; else the
+//!           standard.
+
+use std::fmt;
+use std::sync::Arc;
+
+use crate::route::domain_index::DomainIndex;
+use crate::route::domain_index::settle;
+use crate::route::membership::BadEntry;
+use crate::route::membership::DOMAIN_BYTES_MAX;
+use crate::route::site::SitePolicy;
+
+/// An entry as the operator wrote it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SiteSettings {
+    pub name: String,
+    /// See `DomainIndex` for how they are written.
+    pub recipient_domains: Vec<String>,
+    /// Written alike.
+    pub mx_hosts: Vec<String>,
+    pub policy: SitePolicy,
+}
+
+/// What is wrong with an entry.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SiteProblem {
+    pub site: Box<str>,
+    pub entry: BadEntry,
+}
+
+impl fmt::Display for SiteProblem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "site {}: {}", self.site, self.entry)
+    }
+}
+
+/// A named entry.
+#[derive(Clone, Debug)]
+pub struct Site {
+    pub name: Box<str>,
+    pub policy: Arc<SitePolicy>,
+}
+
+/// The policies of all sites, as one immutable snapshot.
+#[derive(Clone, Debug, Default)]
+pub struct SiteTable {
+    sites: Vec<Site>,
+    by_domain: DomainIndex,
+    by_mx: DomainIndex,
+    standard: Arc<SitePolicy>,
+}
+
+impl SiteTable {
+    /// The snapshot, or all entries that mean nothing.
+    pub fn build(
+        settings: &[SiteSettings],
+        standard: SitePolicy,
+    ) -> Result<SiteTable, Vec<SiteProblem>> {
+        let mut table = SiteTable { standard: Arc::new(standard), ..SiteTable::default() };
+        let mut problems = Vec::new();
+        for (number, site) in (0..).zip(settings) {
+            let bad = table.by_domain.insert_all(&site.recipient_domains, number);
+            let bad = bad.into_iter().chain(table.by_mx.insert_all(&site.mx_hosts, number));
+            problems
+                .extend(bad.map(|entry| SiteProblem { site: site.name.as_str().into(), entry }));
+            let policy = Arc::new(site.policy.clone());
+            table.sites.push(Site { name: site.name.as_str().into(), policy });
+        }
+        if problems.is_empty() { Ok(table) } else { Err(problems) }
+    }
+
+    /// The entry for a domain with these mail exchangers, the best first; none means the standard.
+    /// Before the exchangers are known it is what the domain says alone.
+    pub fn find(&self, domain: &str, mx_hosts: &[&str]) -> Option<&Site> {
+        let first = |index: &DomainIndex, name: &str| {
+            if index.is_empty() {
+                return None;
+            }
+            let mut room = [0; DOMAIN_BYTES_MAX];
+            index.first(settle(name, &mut room)?, |_| true)
+        };
+        let by_domain = first(&self.by_domain, domain);
+        let number =
+            by_domain.or_else(|| mx_hosts.iter().find_map(|host| first(&self.by_mx, host)))?;
+        self.sites.get(number as usize)
+    }
+
+    /// The policy for a domain with these mail exchangers, the best first.
+    pub fn policy(&self, domain: &str, mx_hosts: &[&str]) -> Arc<SitePolicy> {
+        let policy = self.find(domain, mx_hosts).map_or(&self.standard, |site| &site.policy);
+        Arc::clone(policy)
+    }
+
+    /// Whether entries are found by mail exchangers.
+    pub fn asks_mx_hosts(&self) -> bool {
+        !self.by_mx.is_empty()
+    }
+
+    pub fn standard(&self) -> &Arc<SitePolicy> {
+        &self.standard
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn settings(name: &str, domains: &[&str], hosts: &[&str], connections: u32) -> SiteSettings {
+        let list = |entries: &[&str]| entries.iter().map(|entry| entry.to_string()).collect();
+        SiteSettings {
+            name: name.to_owned(),
+            recipient_domains: list(domains),
+            mx_hosts: list(hosts),
+            policy: SitePolicy { connections_max: connections, ..SitePolicy::default() },
+        }
+    }
+
+    #[test]
+    fn the_domain_decides_before_the_exchangers() {
+        let sites = [
+            settings("big", &["big.test"], &[".big-mx.test"], 1),
+            settings("other", &[".other.test", "*own*"], &["mx.other.test"], 2),
+        ];
+        let table = SiteTable::build(&sites, SitePolicy::default()).expect("all are good");
+        let both = ["mx.other.test.", "a.big-mx.test"];
+        let rows: [(&str, &str, &[&str], u32); 9] = [
+            ("by domain", "big.test", &[], 1),
+            ("in any case", "BIG.test", &["mx.other.test"], 1),
+            ("by tree", "a.other.test", &[], 2),
+            ("by pattern", "we-own-it.test", &[], 2),
+            ("by exchanger", "hosted.test", &["A.Big-MX.test"], 1),
+            ("by the best exchanger", "hosted.test", &both, 2),
+            ("by the second exchanger", "hosted.test", &["mx.hosted.test", "x.big-mx.test"], 1),
+            ("not by the head of a tree", "hosted.test", &["big-mx.test"], 20),
+            ("a stranger", "hosted.test", &[], 20),
+        ];
+        for (case, domain, hosts, connections) in rows {
+            assert_eq!(table.policy(domain, hosts).connections_max, connections, "{case}");
+        }
+        assert!(table.asks_mx_hosts() && !SiteTable::default().asks_mx_hosts());
+        assert_eq!(table.find("big.test", &[]).map(|site| &*site.name), Some("big"));
+        let a = table.policy("big.test", &[]);
+        assert!(Arc::ptr_eq(&a, &table.policy("x.test", &["m.big-mx.test"])), "it is shared");
+    }
+
+    #[test]
+    fn bad_entries_are_all_named() {
+        let sites = [settings("a", &["a b"], &[""], 1), settings("b", &[], &["é"], 1)];
+        let problems = SiteTable::build(&sites, SitePolicy::default()).expect_err("three");
+        assert_eq!(problems.len(), 3);
+        assert!(problems[2].to_string().starts_with("site b: `é`"));
+    }
+}

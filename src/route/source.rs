@@ -1,0 +1,178 @@
+//! From which address mail is sent: sources, and pools of them in shares.
+//!
+//! Promise:  a pool that exists names sources that exist and can be picked from.
+
+use std::net::Ipv4Addr;
+use std::net::Ipv6Addr;
+
+/// An address of ours, and the name that goes with it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Source {
+    pub name: Box<str>,
+    /// Without it, servers are not reached by IPv4.
+    pub ipv4: Option<Ipv4Addr>,
+    /// Without it, servers are not reached by IPv6.
+    pub ipv6: Option<Ipv6Addr>,
+    /// The name in EHLO.
+    pub ehlo_name: Box<str>,
+}
+
+/// A pool of the table that named it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct PoolId(u32);
+
+/// A pool as the operator wrote it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PoolSettings {
+    pub name: String,
+    /// Names of sources, with their weights.
+    pub members: Vec<(String, u32)>,
+}
+
+/// Why a pool is none.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PoolProblem {
+    Empty { pool: Box<str> },
+    UnknownSource { pool: Box<str>, source: Box<str> },
+}
+
+impl std::fmt::Display for PoolProblem {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            PoolProblem::Empty { pool } => write!(f, "pool {pool} has no source with a weight"),
+            PoolProblem::UnknownSource { pool, source } => {
+                write!(f, "pool {pool} names {source}, which is no source")
+            }
+        }
+    }
+}
+
+/// All sources and pools, as one immutable snapshot.
+#[derive(Clone, Debug, Default)]
+pub struct SourceTable {
+    sources: Box<[Source]>,
+    pools: Vec<Pool>,
+}
+
+#[derive(Clone, Debug)]
+struct Pool {
+    name: Box<str>,
+    /// Each source, and the sum of the weights up to it and its own.
+    members: Box<[(usize, u64)]>,
+}
+
+impl SourceTable {
+    /// The snapshot, or all that is wrong with the pools.
+    pub fn build(
+        sources: Vec<Source>,
+        pools: &[PoolSettings],
+    ) -> Result<SourceTable, Vec<PoolProblem>> {
+        let mut problems = Vec::new();
+        let mut built = Vec::with_capacity(pools.len());
+        for pool in pools {
+            let mut members = Vec::with_capacity(pool.members.len());
+            let mut sum = 0;
+            for (name, weight) in pool.members.iter().filter(|(_, weight)| *weight > 0) {
+                let Some(source) = sources.iter().position(|one| *one.name == **name) else {
+                    problems.push(PoolProblem::UnknownSource {
+                        pool: pool.name.as_str().into(),
+                        source: name.as_str().into(),
+                    });
+                    continue;
+                };
+                sum += u64::from(*weight);
+                members.push((source, sum));
+            }
+            if pool.members.iter().all(|(_, weight)| *weight == 0) {
+                problems.push(PoolProblem::Empty { pool: pool.name.as_str().into() });
+            }
+            built.push(Pool { name: pool.name.as_str().into(), members: members.into() });
+        }
+        match problems.is_empty() {
+            true => Ok(SourceTable { sources: sources.into(), pools: built }),
+            false => Err(problems),
+        }
+    }
+
+    pub fn sources(&self) -> &[Source] {
+        &self.sources
+    }
+
+    pub fn pool(&self, name: &str) -> Option<PoolId> {
+        let place = self.pools.iter().position(|pool| *pool.name == *name)?;
+        u32::try_from(place).ok().map(PoolId)
+    }
+
+    pub fn pool_name(&self, pool: PoolId) -> &str {
+        self.pools.get(pool.0 as usize).map_or("", |pool| &pool.name)
+    }
+
+    /// The sources of a pool, each with its weight.
+    pub fn members(&self, pool: PoolId) -> impl Iterator<Item = (&Source, u64)> {
+        let members = self.pools.get(pool.0 as usize).map_or(&[][..], |pool| &pool.members);
+        let before = std::iter::once(0).chain(members.iter().map(|(_, sum)| *sum));
+        members
+            .iter()
+            .zip(before)
+            .map(|((source, sum), before)| (&self.sources[*source], sum - before))
+    }
+
+    /// A source of the pool, each as often as its weight says, if `dice` is any number as likely as
+    /// another. The same number picks the same source. None only of a pool of another table.
+    pub fn pick(&self, pool: PoolId, dice: u64) -> Option<&Source> {
+        let members = &self.pools.get(pool.0 as usize)?.members;
+        let (_, total) = members.last()?;
+        let point = dice % total;
+        let place = members.partition_point(|(_, sum)| *sum <= point);
+        self.sources.get(members.get(place)?.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn source(name: &str) -> Source {
+        Source {
+            name: name.into(),
+            ipv4: Some(Ipv4Addr::new(192, 0, 2, 1)),
+            ipv6: None,
+            ehlo_name: format!("{name}.example.com").into(),
+        }
+    }
+
+    fn pool(name: &str, members: &[(&str, u32)]) -> PoolSettings {
+        let members = members.iter().map(|(name, weight)| (name.to_string(), *weight)).collect();
+        PoolSettings { name: name.to_owned(), members }
+    }
+
+    #[test]
+    fn sources_are_picked_by_weight() {
+        let sources = ["a", "b", "c"].map(source).to_vec();
+        let pools = [pool("one", &[("b", 7)]), pool("all", &[("a", 1), ("b", 0), ("c", 3)])];
+        let table = SourceTable::build(sources, &pools).expect("all is well");
+        let all = table.pool("all").expect("it is there");
+        let picked = |pool, dice| table.pick(pool, dice).map(|source| &*source.name);
+        let counts = (0..400).filter(|dice| picked(all, *dice) == Some("a")).count();
+        assert_eq!(counts, 100);
+        assert!((0..400).all(|dice| picked(all, dice) != Some("b")), "it is drained");
+        assert_eq!(picked(all, u64::MAX), picked(all, u64::MAX));
+        assert_eq!(table.pool("one").and_then(|one| picked(one, 5)), Some("b"));
+        let members: Vec<_> =
+            table.members(all).map(|(one, weight)| (&*one.name, weight)).collect();
+        assert_eq!(members, [("a", 1), ("c", 3)]);
+        assert_eq!(table.pool_name(all), "all");
+        assert_eq!(table.pool("none"), None);
+        assert_eq!(SourceTable::default().pick(all, 1), None);
+    }
+
+    #[test]
+    fn all_problems_are_told() {
+        let pools = [pool("p", &[("x", 1), ("a", 1), ("y", 1)]), pool("q", &[("a", 0)])];
+        let problems = SourceTable::build(vec![source("a")], &pools).expect_err("three");
+        let told: Vec<String> = problems.iter().map(ToString::to_string).collect();
+        assert_eq!(told.len(), 3);
+        assert!(told[0].contains("names x") && told[1].contains("names y"));
+        assert!(told[2].contains("pool q"));
+    }
+}

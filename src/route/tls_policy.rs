@@ -1,0 +1,394 @@
+//! Whether a host is spoken to under TLS, and what it has to prove: everything that is known and
+//! wished about it, joined to one decision.
+//!
+//! Promise:  pure. Of several demands the strongest holds, and a demand once made is never dropped
+//!           because a handshake failed: the host is passed over instead, and the mail waits. The
+//!           only way around a published policy is the operator's own `none`, and the decision says
+//!           that it was taken.
+//!
+//! ```text
+//!                         none        may          must         verify
+//! DANE, usable            clear (!)   dane         dane         dane
+//! DANE, nothing usable    clear (!)   any          any          name
+//! DANE, lookup failed     clear (!)   pass over    pass over    pass over
+//! MTA-STS, enforce        clear (!)   name         name         name       other MX: pass over
+//! MTA-STS, testing        clear       may          any          name       failures are counted
+//! nothing                 clear       may          any          name
+//! REQUIRETLS              refused     dane, or else name
+//! ```
+//!
+//! (!) what is ignored stands in the decision. DANE and MTA-STS together: DANE judges the
+//! certificate (RFC 8461 s2), and the list of hosts of an enforced policy holds all the same.
+//! `may` is any certificate, and the clear when TLS is not to be had.
+
+use std::fmt;
+
+use crate::route::site::TlsWish;
+
+/// What DNS says of the host's TLSA records.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum DaneState {
+    /// There are none, or the zone of the host is not signed.
+    #[default]
+    None,
+    /// Secure, and at least one can be used.
+    Usable,
+    /// Secure, and none can be used: TLS is promised, but not by whom (RFC 7672 s2.2).
+    Unusable,
+    /// The answer fails validation.
+    Bogus,
+    /// No answer could be had.
+    Indeterminate,
+}
+
+/// What the domain's MTA-STS policy says of the host.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum StsState {
+    /// There is no policy, or its mode is `none`.
+    #[default]
+    None,
+    Testing {
+        host_matches: bool,
+    },
+    Enforce {
+        host_matches: bool,
+    },
+}
+
+/// Whether the sender demands that the message never travels in the clear (RFC 8689).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum RequireTls {
+    #[default]
+    No,
+    Yes,
+}
+
+/// What is remembered of the host's TLS.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum TlsMemory {
+    #[default]
+    Nothing,
+    /// Its last handshakes failed.
+    Broken,
+}
+
+/// All that is known of one host before it is connected to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TlsSituation {
+    pub wish: TlsWish,
+    pub dane: DaneState,
+    pub sts: StsState,
+    pub require_tls: RequireTls,
+    pub memory: TlsMemory,
+}
+
+/// What the host has to prove.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Proof {
+    Any,
+    Name,
+    Dane,
+}
+
+/// Who demands TLS.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Demand {
+    Sender,
+    Dane,
+    MtaSts,
+    Operator,
+}
+
+impl Demand {
+    /// The words of a metric, a report or a log line.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Demand::Sender => "requiretls",
+            Demand::Dane => "dane",
+            Demand::MtaSts => "mta-sts",
+            Demand::Operator => "site",
+        }
+    }
+}
+
+/// Why a host is passed over without a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TlsRefusal {
+    /// The sender demands TLS, the operator forbids it.
+    ForbiddenBySite,
+    DaneBogus,
+    DaneIndeterminate,
+    /// An enforced MTA-STS policy does not name the host.
+    NotInStsPolicy,
+    /// The sender demands a proof, and the host's name came from DNS that nobody vouches for
+    /// (RFC 8689 s4.2.1).
+    NameUnvouched,
+}
+
+impl TlsRefusal {
+    /// Whether waiting may help. What the operator has forbidden is bounced.
+    pub fn is_temporary(self) -> bool {
+        self != TlsRefusal::ForbiddenBySite
+    }
+}
+
+impl fmt::Display for TlsRefusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            TlsRefusal::ForbiddenBySite => "REQUIRETLS is asked for, and tls = none for this site",
+            TlsRefusal::DaneBogus => "the TLSA records of the host fail DNSSEC validation",
+            TlsRefusal::DaneIndeterminate => "the TLSA records of the host cannot be looked up",
+            TlsRefusal::NotInStsPolicy => "the host is not in the domain's MTA-STS policy",
+            TlsRefusal::NameUnvouched => {
+                "REQUIRETLS is asked for, and neither DNSSEC nor MTA-STS vouches for the host's name"
+            }
+        })
+    }
+}
+
+/// How one host is spoken to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TlsDecision {
+    /// Without TLS. `ignored` is the demand that the operator's `none` overrides; log it.
+    Clear { ignored: Option<Demand> },
+    /// TLS with any certificate if it is offered and works, the clear otherwise.
+    Try,
+    /// TLS with this proof, or not at all.
+    Require { proof: Proof, by: Demand },
+    /// Not at all; the next host.
+    PassOver(TlsRefusal),
+}
+
+/// How TLS was not to be had.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TlsFailure {
+    /// EHLO did not offer STARTTLS, or STARTTLS was answered by something else than 220. The
+    /// connection still carries commands.
+    NotOffered,
+    /// The handshake failed, for whatever reason of the peer's. The connection is gone.
+    Handshake,
+    /// The certificate does not prove what was asked for.
+    Certificate,
+    /// The fault is ours: no memory, no authorities.
+    Ours,
+}
+
+/// What to do about it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AfterFailure {
+    /// Go on in the clear on this connection.
+    GoOnInClear,
+    /// Connect to the host again, without TLS, and remember that its TLS is broken.
+    ReconnectInClear,
+    /// Pass the host over; when no host is left the mail waits.
+    NextHost(Demand),
+    /// Try the host again later.
+    Later,
+}
+
+impl TlsSituation {
+    pub fn decide(&self) -> TlsDecision {
+        if self.wish == TlsWish::None {
+            return self.decide_without();
+        }
+        match (self.dane, self.sts) {
+            (DaneState::Bogus, _) => return TlsDecision::PassOver(TlsRefusal::DaneBogus),
+            (DaneState::Indeterminate, _) => {
+                return TlsDecision::PassOver(TlsRefusal::DaneIndeterminate);
+            }
+            (_, StsState::Enforce { host_matches: false }) => {
+                return TlsDecision::PassOver(TlsRefusal::NotInStsPolicy);
+            }
+            _ => {}
+        }
+        match self.demanded_proof() {
+            Some((proof, by)) => TlsDecision::Require { proof, by },
+            // It would fail again, and cost the mail a connection.
+            None if self.memory == TlsMemory::Broken => TlsDecision::Clear { ignored: None },
+            None => TlsDecision::Try,
+        }
+    }
+
+    /// The operator wants no TLS here.
+    fn decide_without(&self) -> TlsDecision {
+        if self.require_tls == RequireTls::Yes {
+            return TlsDecision::PassOver(TlsRefusal::ForbiddenBySite);
+        }
+        let ignored = match (self.dane, self.sts) {
+            (DaneState::None, StsState::Enforce { .. }) => Some(Demand::MtaSts),
+            (DaneState::None, _) => None,
+            _ => Some(Demand::Dane),
+        };
+        TlsDecision::Clear { ignored }
+    }
+
+    /// The strongest proof that anybody demands, and who does.
+    fn demanded_proof(&self) -> Option<(Proof, Demand)> {
+        let enforced = matches!(self.sts, StsState::Enforce { .. });
+        if self.dane == DaneState::Usable {
+            return Some((Proof::Dane, Demand::Dane));
+        }
+        if self.require_tls == RequireTls::Yes {
+            return Some((Proof::Name, Demand::Sender));
+        }
+        match (self.wish, self.dane) {
+            _ if enforced => Some((Proof::Name, Demand::MtaSts)),
+            (TlsWish::Verify, _) => Some((Proof::Name, Demand::Operator)),
+            (_, DaneState::Unusable) => Some((Proof::Any, Demand::Dane)),
+            (TlsWish::Must, _) => Some((Proof::Any, Demand::Operator)),
+            _ => None,
+        }
+    }
+}
+
+impl TlsDecision {
+    /// Whether STARTTLS is sent at all.
+    pub fn wants_tls(&self) -> bool {
+        matches!(self, TlsDecision::Try | TlsDecision::Require { .. })
+    }
+
+    /// What to do when TLS was not to be had. It is asked only when TLS was wanted.
+    pub fn after(&self, failure: TlsFailure) -> AfterFailure {
+        assert!(self.wants_tls(), "a handshake that was not wanted cannot fail");
+        match (self, failure) {
+            (_, TlsFailure::Ours) => AfterFailure::Later,
+            (TlsDecision::Require { by, .. }, _) => AfterFailure::NextHost(*by),
+            (_, TlsFailure::NotOffered) => AfterFailure::GoOnInClear,
+            (_, TlsFailure::Handshake | TlsFailure::Certificate) => AfterFailure::ReconnectInClear,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const WISHES: [TlsWish; 4] = [TlsWish::None, TlsWish::May, TlsWish::Must, TlsWish::Verify];
+    const ENFORCE: StsState = StsState::Enforce { host_matches: true };
+    const ENFORCE_OTHERS: StsState = StsState::Enforce { host_matches: false };
+    const TESTING: StsState = StsState::Testing { host_matches: true };
+    const TESTING_OTHERS: StsState = StsState::Testing { host_matches: false };
+    const STS: [StsState; 5] = [StsState::None, TESTING, TESTING_OTHERS, ENFORCE, ENFORCE_OTHERS];
+    const DANE: [DaneState; 5] = [
+        DaneState::None,
+        DaneState::Usable,
+        DaneState::Unusable,
+        DaneState::Bogus,
+        DaneState::Indeterminate,
+    ];
+    const FAILURES: [TlsFailure; 4] =
+        [TlsFailure::NotOffered, TlsFailure::Handshake, TlsFailure::Certificate, TlsFailure::Ours];
+
+    /// One letter for each decision, so that all of them can be seen on a page.
+    fn letter(decision: TlsDecision) -> &'static str {
+        match decision {
+            TlsDecision::Clear { ignored: None } => "-",
+            TlsDecision::Clear { ignored: Some(Demand::Dane) } => "!d",
+            TlsDecision::Clear { ignored: Some(_) } => "!s",
+            TlsDecision::Try => "t",
+            TlsDecision::Require { proof: Proof::Any, .. } => "a",
+            TlsDecision::Require { proof: Proof::Name, .. } => "n",
+            TlsDecision::Require { proof: Proof::Dane, .. } => "d",
+            TlsDecision::PassOver(TlsRefusal::ForbiddenBySite) => "xf",
+            TlsDecision::PassOver(TlsRefusal::DaneBogus) => "xb",
+            TlsDecision::PassOver(TlsRefusal::DaneIndeterminate) => "xi",
+            TlsDecision::PassOver(TlsRefusal::NotInStsPolicy) => "xs",
+            TlsDecision::PassOver(TlsRefusal::NameUnvouched) => "xn",
+        }
+    }
+
+    /// For each row of DANE and MTA-STS: none, may, must, verify.
+    #[rustfmt::skip]
+    const ALL: [[&str; 4]; 25] = [
+        // No DANE: nothing, testing (ours, others), enforce (ours, others).
+        ["-",  "t",  "a",  "n"], ["-",  "t",  "a",  "n"], ["-",  "t",  "a",  "n"],
+        ["!s", "n",  "n",  "n"], ["!s", "xs", "xs", "xs"],
+        // Usable.
+        ["!d", "d",  "d",  "d"], ["!d", "d",  "d",  "d"], ["!d", "d",  "d",  "d"],
+        ["!d", "d",  "d",  "d"], ["!d", "xs", "xs", "xs"],
+        // Unusable.
+        ["!d", "a",  "a",  "n"], ["!d", "a",  "a",  "n"], ["!d", "a",  "a",  "n"],
+        ["!d", "n",  "n",  "n"], ["!d", "xs", "xs", "xs"],
+        // Bogus.
+        ["!d", "xb", "xb", "xb"], ["!d", "xb", "xb", "xb"], ["!d", "xb", "xb", "xb"],
+        ["!d", "xb", "xb", "xb"], ["!d", "xb", "xb", "xb"],
+        // Indeterminate.
+        ["!d", "xi", "xi", "xi"], ["!d", "xi", "xi", "xi"], ["!d", "xi", "xi", "xi"],
+        ["!d", "xi", "xi", "xi"], ["!d", "xi", "xi", "xi"],
+    ];
+
+    /// All situations, with what the table says of them.
+    fn all() -> impl Iterator<Item = (TlsSituation, &'static str)> {
+        ALL.iter().enumerate().flat_map(|(row, letters)| {
+            letters.iter().zip(WISHES).flat_map(move |(letter, wish)| {
+                let (dane, sts) = (DANE[row / 5], STS[row % 5]);
+                [TlsMemory::Nothing, TlsMemory::Broken].map(|memory| {
+                    let require_tls = RequireTls::No;
+                    (TlsSituation { wish, dane, sts, require_tls, memory }, *letter)
+                })
+            })
+        })
+    }
+
+    #[test]
+    fn every_combination_has_its_decision() {
+        for (situation, expected) in all() {
+            // Memory changes nothing but an attempt that nobody has demanded.
+            let broken = situation.memory == TlsMemory::Broken;
+            let expected = if broken && expected == "t" { "-" } else { expected };
+            assert_eq!(letter(situation.decide()), expected, "{situation:?}");
+        }
+    }
+
+    #[test]
+    fn require_tls_is_never_met_by_less_than_a_proof() {
+        for (situation, without) in all() {
+            let situation = TlsSituation { require_tls: RequireTls::Yes, ..situation };
+            let expected = match without {
+                "-" | "!d" | "!s" => "xf",
+                "t" | "a" => "n",
+                same => same,
+            };
+            assert_eq!(letter(situation.decide()), expected, "{situation:?}");
+        }
+        assert!(!TlsRefusal::ForbiddenBySite.is_temporary());
+        assert!(TlsRefusal::DaneBogus.is_temporary());
+    }
+
+    #[test]
+    fn a_failed_handshake_downgrades_only_what_nobody_demands() {
+        for (situation, _) in all() {
+            for require_tls in [RequireTls::No, RequireTls::Yes] {
+                let decision = TlsSituation { require_tls, ..situation }.decide();
+                for failure in FAILURES.into_iter().filter(|_| decision.wants_tls()) {
+                    let clear = matches!(
+                        decision.after(failure),
+                        AfterFailure::GoOnInClear | AfterFailure::ReconnectInClear
+                    );
+                    let free = situation.wish == TlsWish::May
+                        && situation.dane == DaneState::None
+                        && !matches!(situation.sts, StsState::Enforce { .. })
+                        && require_tls == RequireTls::No
+                        && failure != TlsFailure::Ours;
+                    assert_eq!(clear, free, "{situation:?} {require_tls:?} {failure:?}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn who_demands_is_told() {
+        let base = TlsSituation { wish: TlsWish::Must, ..TlsSituation::default() };
+        let table = [
+            (base, Demand::Operator),
+            (TlsSituation { sts: ENFORCE, ..base }, Demand::MtaSts),
+            (TlsSituation { dane: DaneState::Usable, sts: ENFORCE, ..base }, Demand::Dane),
+            (TlsSituation { dane: DaneState::Unusable, ..base }, Demand::Dane),
+            (TlsSituation { require_tls: RequireTls::Yes, ..base }, Demand::Sender),
+        ];
+        for (situation, expected) in table {
+            let after = situation.decide().after(TlsFailure::NotOffered);
+            assert_eq!(after, AfterFailure::NextHost(expected), "{situation:?}");
+        }
+    }
+}

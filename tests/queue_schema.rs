@@ -64,6 +64,7 @@ fn small_job() -> Job<'static> {
     Job {
         number: 2,
         state: JobState::Held,
+        warned: false,
         attempts: 3,
         last_attempt_ms: 4,
         due_ms: 5,

@@ -11,6 +11,8 @@
 //! The thread asks the machine for the time itself, twice per batch: only it knows when its write
 //! began and ended.
 
+use std::collections::HashMap;
+use std::collections::HashSet;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -39,12 +41,21 @@ use crate::queue::lane::NO_TICKET;
 use crate::queue::lane::Order;
 use crate::queue::lane::Parcel;
 use crate::queue::lane::Work;
+use crate::queue::ledger::LEDGER_KEY;
+use crate::queue::ledger::Ledger;
 use crate::queue::partition::Families;
 use crate::queue::partition::Partition;
 use crate::queue::points::point;
 use crate::queue::points::store_fault;
+use crate::queue::schema::Envelope;
+use crate::queue::schema::Job;
 use crate::queue::schema::STREAM_MARK_LEN;
 use crate::queue::schema::StreamMark;
+use crate::queue::settle::JobRecord;
+use crate::queue::settle::Next;
+use crate::queue::settle::Report;
+use crate::queue::settle::Settlement;
+use crate::queue::settle::put_job;
 
 /// Remains of failed batches that are kept for removal. More than one batch's worth is never
 /// needed: while the disk stays full, RocksDB refuses before it writes.
@@ -76,6 +87,7 @@ impl CommitThread {
             unsynced: WriteOptions::default(),
             partition,
             on_fatal: options.on_fatal,
+            held: None,
             taken: Vec::new(),
             taken_bytes: 0,
             remains: Vec::new(),
@@ -117,11 +129,16 @@ impl Drop for CommitThread {
 }
 
 /// What a failed write may have left in the log, to be removed by the next batch that succeeds.
-struct Remains {
-    id: MessageId,
-    chunks: u32,
-    /// The message's schedule, when the failed write was to promise it.
-    due_ms: Option<u64>,
+enum Remains {
+    Message {
+        id: MessageId,
+        chunks: u32,
+        /// The message's schedule, when the failed write was to promise it.
+        due_ms: Option<u64>,
+    },
+    /// A schedule entry that a settlement was to write. Its job is written anew by the next try,
+    /// or by recovery, which goes by the job.
+    Due { id: MessageId, job: u16, due_ms: u64 },
 }
 
 /// One order, and for a deletion whether there was anything to delete.
@@ -136,6 +153,9 @@ struct Writer {
     on_fatal: OnFatal,
     synced: WriteOptions,
     unsynced: WriteOptions,
+    /// A deletion begins a batch: what a settlement of the same batch would write is not yet
+    /// there to be deleted.
+    held: Option<Work>,
     taken: Vec<Taken>,
     taken_bytes: usize,
     remains: Vec<Remains>,
@@ -151,8 +171,18 @@ struct Gathered {
     body_bytes: u64,
     removed_messages: u64,
     removed_bytes: u64,
+    ledger: Ledger,
+    settled: u32,
     /// Holds a promise.
     synced: bool,
+    /// Of these, jobs that are tried again.
+    again: u32,
+    reports: u32,
+    /// Jobs that orders of this batch have made of others, which no read can see yet.
+    born: HashMap<MessageId, Vec<u16>>,
+    /// Jobs and messages that orders of this batch have ended.
+    ended: HashSet<(MessageId, u16)>,
+    gone: HashSet<MessageId>,
 }
 
 /// Says that the thread is gone, also when it panics.
@@ -178,7 +208,7 @@ impl Writer {
             Farewell { lane: Arc::clone(&self.lane), on_fatal: Arc::clone(&self.on_fatal) };
         let mut stop = false;
         while !stop {
-            let Ok(first) = receiver.recv() else { break };
+            let Some(first) = self.held.take().or_else(|| receiver.recv().ok()) else { break };
             stop = self.take(first, receiver);
             self.commit();
         }
@@ -195,11 +225,16 @@ impl Writer {
         while let Some(work) = next {
             match &work.order {
                 Order::Stop => return true,
+                Order::Delete(_) if !self.taken.is_empty() => {
+                    self.held = Some(work);
+                    break;
+                }
                 Order::Chunk { slice, .. } => self.taken_bytes += slice.len(),
                 Order::Finish(parcel) => {
                     self.taken_bytes += parcel.records.len();
                     self.taken_bytes += parcel.slices.iter().map(Slice::len).sum::<usize>();
                 }
+                Order::Settle(settlement) => self.taken_bytes += settlement.bytes(),
                 Order::Abort { .. } | Order::Delete(_) => (),
             }
             self.taken.push(Taken { work, found: false });
@@ -238,6 +273,7 @@ impl Writer {
         let names = if gathered.synced { COMMIT_POINTS } else { STREAM_POINTS };
         let options = if gathered.synced { &self.synced } else { &self.unsynced };
         point(names.before);
+        gathered.pass(&BEFORE_WRITE);
         let begun = Instant::now();
         let written = match store_fault(names.error) {
             Some(text) => Err(text),
@@ -247,6 +283,7 @@ impl Writer {
         match written {
             Ok(()) => {
                 point(names.after);
+                gathered.pass(&AFTER_WRITE);
                 self.on_written(&gathered, write_us);
                 Ok(Done { write_us, batch: gathered.messages, found: false })
             }
@@ -256,9 +293,9 @@ impl Writer {
 
     /// Puts every order taken, and what failed batches left, into one batch.
     fn gather(&mut self, batch: &mut WriteBatch) -> Gathered {
-        let mut gathered = Gathered::default();
+        let before = self.partition.ledger();
+        let mut gathered = Gathered { ledger: before, ..Gathered::default() };
         let families = self.partition.families();
-        let mut deleted: Vec<MessageId> = Vec::new();
         for remains in &self.remains {
             put_removal(batch, families, remains);
         }
@@ -273,27 +310,36 @@ impl Writer {
                     gathered.messages += 1;
                     gathered.chunks += parcel.slices.len() as u32;
                     gathered.body_bytes += parcel.body_bytes;
+                    gathered.ledger.taken += u64::from(parcel.recipients);
+                    gathered.ledger.note_id(id_of(parcel));
                     gathered.synced = true;
                 }
                 Order::Abort { id, chunks } => {
                     put_removal(
                         batch,
                         families,
-                        &Remains { id: *id, chunks: *chunks, due_ms: None },
+                        &Remains::Message { id: *id, chunks: *chunks, due_ms: None },
                     );
                 }
-                Order::Delete(id) if !deleted.contains(id) => {
+                Order::Delete(id) if !gathered.gone.contains(id) => {
                     // What cannot be read is not there for the operator; recovery deals with it.
-                    if let Ok(Some(body_bytes)) = self.partition.remove_into(*id, batch) {
+                    if let Ok(Some(removed)) = self.partition.remove_into(*id, batch) {
                         *found = true;
-                        deleted.push(*id);
+                        gathered.gone.insert(*id);
                         gathered.removed_messages += 1;
-                        gathered.removed_bytes += body_bytes;
+                        gathered.removed_bytes += removed.body_bytes;
+                        gathered.ledger.ended.deleted += removed.recipients;
                         gathered.synced = true;
                     }
                 }
+                Order::Settle(settlement) => {
+                    *found = settle(&self.partition, batch, settlement, &mut gathered);
+                }
                 Order::Delete(_) | Order::Stop => (),
             }
+        }
+        if gathered.ledger != before {
+            batch.put_cf(families.default, LEDGER_KEY, gathered.ledger.encode());
         }
         gathered
     }
@@ -301,6 +347,7 @@ impl Writer {
     fn on_written(&mut self, gathered: &Gathered, write_us: u32) {
         self.full = false;
         self.remains.clear();
+        self.partition.set_ledger(gathered.ledger);
         self.partition.count_in(gathered.messages as u64, gathered.body_bytes);
         self.partition.count_out(gathered.removed_messages, gathered.removed_bytes);
         let counts = &self.lane.counts;
@@ -330,19 +377,41 @@ impl Writer {
     fn keep_remains(&mut self) {
         for Taken { work, .. } in &self.taken {
             let remains = match &work.order {
-                Order::Finish(parcel) if !self.full || parcel.streamed > 0 => Remains {
-                    id: id_of(parcel),
-                    chunks: parcel.streamed + parcel.slices.len() as u32,
-                    due_ms: Some(parcel.due_ms),
-                },
-                Order::Abort { id, chunks } => Remains { id: *id, chunks: *chunks, due_ms: None },
+                Order::Finish(parcel) if !self.full || parcel.streamed > 0 => {
+                    vec![Remains::Message {
+                        id: id_of(parcel),
+                        chunks: parcel.streamed + parcel.slices.len() as u32,
+                        due_ms: Some(parcel.due_ms),
+                    }]
+                }
+                Order::Abort { id, chunks } => {
+                    vec![Remains::Message { id: *id, chunks: *chunks, due_ms: None }]
+                }
+                Order::Settle(settlement) if !self.full => remains_of(settlement),
                 _ => continue,
             };
             // Past the bound the remains of a stream wait for recovery, which knows its mark.
-            if self.remains.len() < REMAINS_MAX {
-                self.remains.push(remains);
-            }
+            let room = REMAINS_MAX.saturating_sub(self.remains.len());
+            self.remains.extend(remains.into_iter().take(room));
         }
+    }
+}
+
+/// Points of a batch that settles, by what is in it: anything, a split, another try, a report.
+const BEFORE_WRITE: [&str; 4] =
+    ["settle::before_write", "split::before_write", "again::before_write", "report::before_write"];
+const AFTER_WRITE: [&str; 4] =
+    ["settle::after_write", "split::after_write", "again::after_write", "report::after_write"];
+
+impl Gathered {
+    fn pass(&self, [settle, split, again, report]: &[&'static str; 4]) {
+        let met = [
+            (self.settled > 0, settle),
+            (!self.born.is_empty(), split),
+            (self.again > 0, again),
+            (self.reports > 0, report),
+        ];
+        met.into_iter().filter(|(met, _)| *met).for_each(|(_, name)| point(name));
     }
 }
 
@@ -389,14 +458,140 @@ fn put_message(batch: &mut WriteBatch, families: Families<'_>, parcel: &Parcel) 
     }
 }
 
+fn remains_of(settlement: &Settlement) -> Vec<Remains> {
+    let jobs: &[JobRecord] = match &settlement.next {
+        Next::Done => &[],
+        Next::Again(job) => std::slice::from_ref(job),
+        Next::Split(jobs) => jobs,
+    };
+    let id = settlement.id;
+    let due = |job: &JobRecord| Remains::Due { id, job: job.number, due_ms: job.due_ms };
+    let report = |report: &Report| Remains::Message {
+        id: report.id,
+        chunks: report.chunks(),
+        due_ms: Some(report.job.due_ms),
+    };
+    jobs.iter().map(due).chain(settlement.reports.iter().map(report)).collect()
+}
+
+/// Puts what becomes of a job into the batch. `false`: there is no such job any more.
+fn settle(
+    partition: &Partition,
+    batch: &mut WriteBatch,
+    settlement: &Settlement,
+    gathered: &mut Gathered,
+) -> bool {
+    let (id, number) = (settlement.id, settlement.job);
+    let families = partition.families();
+    if gathered.gone.contains(&id) || gathered.ended.contains(&(id, number)) {
+        return false;
+    }
+    let Ok(Some(record)) = partition.db().get_pinned_cf(families.job, key::of_job(id, number))
+    else {
+        return false;
+    };
+    let Ok(job) = Job::decode(&record) else { return false };
+    if let Next::Split(parts) = &settlement.next
+        && parts.iter().any(|part| is_taken(partition, id, part.number, gathered))
+    {
+        // Written over, the recipients of that job would be lost. The split is made anew.
+        return false;
+    }
+    batch.single_delete_cf(families.due, key::of_due(job.due_ms, id, number));
+    match &settlement.next {
+        Next::Again(again) => {
+            put_job(batch, families, id, again);
+            gathered.again += 1;
+        }
+        Next::Split(parts) => {
+            batch.delete_cf(families.job, key::of_job(id, number));
+            parts.iter().for_each(|part| put_job(batch, families, id, part));
+            gathered.ended.insert((id, number));
+            let numbers = parts.iter().map(|part| part.number);
+            gathered.born.entry(id).or_default().extend(numbers);
+        }
+        Next::Done => {
+            batch.delete_cf(families.job, key::of_job(id, number));
+            gathered.ended.insert((id, number));
+            let born = gathered.born.contains_key(&id);
+            if !born && !has_other_job(partition, id, &gathered.ended) {
+                remove_rest(partition, batch, id, gathered);
+            }
+        }
+    }
+    for report in &settlement.reports {
+        report.put(batch, families);
+        gathered.messages += 1;
+        gathered.reports += 1;
+        gathered.body_bytes += report.body.len() as u64;
+        gathered.ledger.taken += u64::from(report.recipients);
+        gathered.ledger.note_id(report.id);
+    }
+    gathered.ledger.ended.add(&settlement.tally);
+    gathered.settled += 1;
+    gathered.synced |= settlement.is_synced();
+    true
+}
+
+/// Whether a job of the message has that number, or may have it.
+fn is_taken(partition: &Partition, id: MessageId, number: u16, gathered: &Gathered) -> bool {
+    let born = gathered.born.get(&id).is_some_and(|numbers| numbers.contains(&number));
+    let family = partition.families().job;
+    born || !matches!(partition.db().get_pinned_cf(family, key::of_job(id, number)), Ok(None))
+}
+
+/// Whether a job of the message is left that no order of this batch has ended. Jobs are numbered
+/// upwards from 0, and a message rarely has more than one.
+fn has_other_job(partition: &Partition, id: MessageId, ended: &HashSet<(MessageId, u16)>) -> bool {
+    let family = partition.families().job;
+    let mut options = rocksdb::ReadOptions::default();
+    options.set_iterate_upper_bound((id.as_u64() + 1).to_be_bytes());
+    let mut jobs = partition.db().raw_iterator_cf_opt(family, options);
+    jobs.seek(key::of_id(id));
+    while let Some(job_key) = jobs.key() {
+        if key::job_of(job_key).is_some_and(|job| !ended.contains(&job)) {
+            return true;
+        }
+        jobs.next();
+    }
+    // What cannot be read is not known to be gone: recovery finds a message without a job.
+    jobs.status().is_err()
+}
+
+/// Envelope and body of a message whose last job has ended.
+fn remove_rest(
+    partition: &Partition,
+    batch: &mut WriteBatch,
+    id: MessageId,
+    gathered: &mut Gathered,
+) {
+    let families = partition.families();
+    let record = partition.db().get_pinned_cf(families.envelope, key::of_id(id));
+    let Ok(Some(record)) = record else { return };
+    let Ok(envelope) = Envelope::decode(&record) else { return };
+    batch.single_delete_cf(families.envelope, key::of_id(id));
+    for chunk in 0..envelope.body.chunks {
+        batch.single_delete_cf(families.body, key::of_body(id, chunk));
+    }
+    gathered.gone.insert(id);
+    gathered.removed_messages += 1;
+    gathered.removed_bytes += envelope.body.bytes;
+}
+
 fn put_removal(batch: &mut WriteBatch, families: Families<'_>, remains: &Remains) {
-    let id = remains.id;
-    if let Some(due_ms) = remains.due_ms {
+    let (id, chunks, due_ms) = match *remains {
+        Remains::Message { id, chunks, due_ms } => (id, chunks, due_ms),
+        Remains::Due { id, job, due_ms } => {
+            batch.single_delete_cf(families.due, key::of_due(due_ms, id, job));
+            return;
+        }
+    };
+    if let Some(due_ms) = due_ms {
         batch.single_delete_cf(families.envelope, key::of_id(id));
         batch.delete_cf(families.job, key::of_job(id, 0));
         batch.single_delete_cf(families.due, key::of_due(due_ms, id, 0));
     }
-    for number in 0..remains.chunks {
+    for number in 0..chunks {
         batch.single_delete_cf(families.body, key::of_body(id, number));
     }
     batch.single_delete_cf(families.stream, key::of_id(id));
@@ -410,7 +605,7 @@ fn answer(work: Work, outcome: Result<Done, CommitFault>) -> Completion {
     let back = match work.order {
         Order::Chunk { slice, .. } => Back::Slice(slice),
         Order::Finish(parcel) => Back::Parcel(parcel),
-        Order::Abort { .. } | Order::Delete(_) | Order::Stop => Back::Nothing,
+        Order::Settle(_) | Order::Abort { .. } | Order::Delete(_) | Order::Stop => Back::Nothing,
     };
     Completion { ticket: work.ticket, outcome, back }
 }

@@ -15,6 +15,7 @@ use std::collections::VecDeque;
 use std::future::Future;
 use std::pin::Pin;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::Context;
 use std::task::Poll;
 use std::task::Waker;
@@ -44,6 +45,7 @@ use crate::queue::lane::Work;
 use crate::queue::schema::BodySum;
 use crate::queue::schema::Envelope;
 use crate::queue::schema::Job;
+use crate::queue::settle::Settlement;
 
 /// Bytes of a body held back to be written with its envelope. A message up to this size is one
 /// batch; a longer one is streamed, but for its end.
@@ -83,6 +85,23 @@ struct Inner {
     aborts: RefCell<VecDeque<(MessageId, u32)>>,
     /// Bodies that wait for a ticket.
     room: RefCell<Vec<Waker>>,
+    keeper: RefCell<Option<Rc<dyn Keeper>>>,
+}
+
+/// Who is told of mail that has become durable.
+pub trait Keeper {
+    /// Whether a body of so many bytes may be kept in memory.
+    fn wants(&self, bytes: u64) -> bool;
+    fn kept(&self, fresh: Fresh);
+}
+
+/// A message that has just become durable, with one job numbered 0.
+pub struct Fresh {
+    pub id: MessageId,
+    pub due_ms: u64,
+    /// Its envelope's record.
+    pub envelope: Arc<[u8]>,
+    pub body: Option<Arc<[u8]>>,
 }
 
 enum Ticket {
@@ -107,6 +126,7 @@ impl Committer {
                 parcels: RefCell::default(),
                 aborts: RefCell::default(),
                 room: RefCell::default(),
+                keeper: RefCell::default(),
             }),
         }
     }
@@ -145,6 +165,31 @@ impl Committer {
     /// Removes a message by an operator's order. `false`: there is none.
     pub async fn delete(&self, id: MessageId) -> Result<bool, CommitFault> {
         let ticket = self.inner.submit(Order::Delete(id)).map_err(|(fault, _)| fault)?;
+        self.inner.outcome(ticket).await.map(|done| done.found)
+    }
+
+    /// Has `keeper` told of everything that becomes durable from now on.
+    pub fn tell(&self, keeper: Rc<dyn Keeper>) {
+        *self.inner.keeper.borrow_mut() = Some(keeper);
+    }
+
+    /// An id for a message made here.
+    pub fn next_id(&self, now_ms: u64) -> MessageId {
+        self.inner.ids.borrow_mut().next_id(now_ms)
+    }
+
+    /// Writes what has become of a job. `false`: the job is not there any more. Waits while the
+    /// lane is full; after a full disk the same settlement may be given again.
+    pub async fn settle(&self, settlement: Arc<Settlement>) -> Result<bool, CommitFault> {
+        let mut order = Order::Settle(settlement);
+        let ticket = loop {
+            match self.inner.submit(order) {
+                Ok(ticket) => break ticket,
+                Err((CommitFault::Full, back)) => order = back,
+                Err((fault, _)) => return Err(fault),
+            }
+            Room { inner: &self.inner, waited: false }.await;
+        };
         self.inner.outcome(ticket).await.map(|done| done.found)
     }
 
@@ -232,9 +277,30 @@ impl Body {
             ..self.sum
         };
         self.fill_records(&Envelope { body: sum, ..*envelope }, due_ms)?;
+        let keeper = self.inner.keeper.borrow().clone();
+        let fresh = keeper.as_ref().map(|keeper| self.fresh(&**keeper, due_ms));
         let ticket = self.send_finish().await?;
         let done = self.inner.outcome(ticket).await?;
+        if let (Some(keeper), Some(fresh)) = (keeper, fresh) {
+            keeper.kept(fresh);
+        }
         Ok(Committed { id: self.id, body: sum, write_us: done.write_us, batch: done.batch })
+    }
+
+    /// What the delivering half is given, so that a message that leaves soon is not read back.
+    fn fresh(&self, keeper: &dyn Keeper, due_ms: u64) -> Fresh {
+        let parcel = &self.parcel;
+        let whole = parcel.streamed == 0 && keeper.wants(parcel.body_bytes);
+        Fresh {
+            id: self.id,
+            due_ms,
+            envelope: parcel.records[..parcel.envelope_len].into(),
+            body: whole.then(|| {
+                let mut body = Vec::with_capacity(parcel.body_bytes as usize);
+                parcel.slices.iter().for_each(|slice| body.extend_from_slice(slice.bytes()));
+                body.into()
+            }),
+        }
     }
 
     fn fill_records(&mut self, envelope: &Envelope<'_>, due_ms: u64) -> Result<(), CommitFault> {
@@ -246,6 +312,7 @@ impl Body {
         job.encode(&mut parcel.records).map_err(CommitFault::Record)?;
         parcel.due_ms = due_ms;
         parcel.body_bytes = envelope.body.bytes;
+        parcel.recipients = envelope.recipients.len() as u32;
         Ok(())
     }
 
@@ -466,7 +533,7 @@ impl Inner {
 
 /// While the process drains, messages that were begun are still finished.
 fn belongs_to_the_past(order: &Order) -> bool {
-    matches!(order, Order::Chunk { .. } | Order::Finish(_))
+    matches!(order, Order::Chunk { .. } | Order::Finish(_) | Order::Settle(_))
 }
 
 /// Waits for the answer to a ticket. Dropped, it leaves the ticket to `pump`.

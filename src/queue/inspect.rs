@@ -27,6 +27,7 @@ use crate::queue::schema::NOTIFY_FAILURE;
 use crate::queue::schema::NOTIFY_NEVER;
 use crate::queue::schema::NOTIFY_SUCCESS;
 use crate::queue::schema::Ret;
+use crate::queue::select::Wanted;
 use crate::queue::spool::Spool;
 
 /// Which messages to list.
@@ -132,9 +133,18 @@ pub struct SpoolStats {
 
 /// Messages of all partitions by age.
 pub fn list(spool: &Spool, filter: ListFilter) -> Result<Vec<ListRow>, QueueFault> {
+    list_wanted(spool, filter, &Wanted::default())
+}
+
+/// As `list`, of those that are wanted.
+pub fn list_wanted(
+    spool: &Spool,
+    filter: ListFilter,
+    wanted: &Wanted,
+) -> Result<Vec<ListRow>, QueueFault> {
     let mut rows = Vec::new();
     for partition in spool.partitions() {
-        list_partition(partition, filter, &mut rows)?;
+        list_partition(partition, filter, wanted, &mut rows)?;
     }
     rows.sort_by_key(|(id, _)| *id);
     rows.truncate(filter.limit);
@@ -144,6 +154,7 @@ pub fn list(spool: &Spool, filter: ListFilter) -> Result<Vec<ListRow>, QueueFaul
 fn list_partition(
     partition: &Partition,
     filter: ListFilter,
+    wanted: &Wanted,
     rows: &mut Vec<(MessageId, ListRow)>,
 ) -> Result<(), QueueFault> {
     let mut envelopes = partition.db().raw_iterator_cf(partition.families().envelope);
@@ -158,6 +169,7 @@ fn list_partition(
         }
         if let Some(id) = key::id_of(envelope_key)
             && Some(id) > filter.after
+            && wanted.accepts(partition, id, record)?
         {
             rows.push((id, list_row(id, record)));
         }

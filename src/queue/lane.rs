@@ -21,6 +21,7 @@ use crate::base::PartitionId;
 use crate::base::Slice;
 use crate::base::limits::COMMIT_WAITERS_MAX;
 use crate::queue::fault::CommitFault;
+use crate::queue::settle::Settlement;
 
 /// Wakes the shard. Called from the commit thread, once per batch.
 pub type Ring = Arc<dyn Fn() + Send + Sync>;
@@ -43,6 +44,8 @@ pub enum Order {
     Abort { id: MessageId, chunks: u32 },
     /// An operator's order.
     Delete(MessageId),
+    /// What an attempt made of a job.
+    Settle(Arc<Settlement>),
     /// The last order there is.
     Stop,
 }
@@ -60,6 +63,7 @@ pub struct Parcel {
     pub envelope_len: usize,
     pub due_ms: u64,
     pub body_bytes: u64,
+    pub recipients: u32,
 }
 
 /// What a batch cost.
@@ -69,7 +73,7 @@ pub struct Done {
     pub write_us: u32,
     /// Messages that shared it.
     pub batch: u32,
-    /// Whether there was anything to delete.
+    /// Whether there was anything to delete or to settle.
     pub found: bool,
 }
 

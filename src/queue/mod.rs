@@ -28,7 +28,8 @@
 //! job        id, job               -> Job             written again at each attempt
 //! due        due_ms, id, job       -> nothing         written once per schedule
 //! stream     id                    -> StreamMark      a body under way, written once
-//! default                             unused; RocksDB insists on it
+//! default    "ledger"              -> Ledger          written with what it counts; see `ledger`
+//!            "mending"             -> nothing         recovery is under way; see `recover`
 //! ```
 //! What is written once is removed with `SingleDelete`, so that a message delivered soon dies in
 //! the memtable; `job` alone takes `Delete`. The two are never mixed in one family (RocksDB calls
@@ -75,6 +76,7 @@
 //! Recovery also meets what no crash of ours leaves behind: flipped bits, foreign versions, files
 //! lost. See `recover`, which never stops the start, and `quarantine`, which loses no bytes.
 
+pub mod audit;
 pub mod body;
 pub mod commit;
 pub mod committer;
@@ -82,16 +84,21 @@ pub mod fault;
 pub mod inspect;
 pub mod key;
 pub mod lane;
+pub mod ledger;
 pub mod mend;
 pub mod notice;
+pub mod operate;
 pub mod options;
 pub mod partition;
 pub mod points;
 pub mod quarantine;
+pub mod reader;
 pub mod reclaim;
 pub mod record;
 pub mod recover;
 pub mod schema;
+pub mod select;
+pub mod settle;
 pub mod space;
 pub mod spool;
 
@@ -101,6 +108,8 @@ pub use commit::CommitThread;
 pub use committer::Body;
 pub use committer::Committed;
 pub use committer::Committer;
+pub use committer::Fresh;
+pub use committer::Keeper;
 pub use fault::CommitFault;
 pub use fault::QueueFault;
 pub use fault::SpoolFault;

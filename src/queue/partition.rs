@@ -7,28 +7,37 @@
 //!           may mend (permissions, a full disk, I/O) do stop it, for moving mail away would not
 //!           help.
 
+use std::fmt;
 use std::fs;
 use std::fs::File;
 use std::io;
 use std::path::Path;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::OnceLock;
 use std::sync::PoisonError;
 use std::sync::atomic::AtomicU64;
+use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering;
 
 use rocksdb::ColumnFamily;
 use rocksdb::DB;
+use rocksdb::ReadOptions;
 use rocksdb::WriteBatch;
 use rocksdb::WriteOptions;
 
 use crate::base::MessageId;
 use crate::base::PartitionId;
+use crate::base::limits::UNSETTLED_MAX;
+use crate::queue::audit;
 use crate::queue::fault::Cause;
 use crate::queue::fault::QueueFault;
 use crate::queue::fault::SpoolFault;
 use crate::queue::key;
+use crate::queue::ledger::LEDGER_KEY;
+use crate::queue::ledger::Ledger;
+use crate::queue::ledger::MENDING_KEY;
 use crate::queue::mend::mend;
 use crate::queue::notice::Notice;
 use crate::queue::notice::OnNotice;
@@ -59,6 +68,10 @@ pub struct Partition {
     quarantined: u64,
     /// Why the partition takes no more mail; set once.
     failure: OnceLock<String>,
+    /// What was counted by the last write that succeeded.
+    ledger: Mutex<Ledger>,
+    /// Deliveries under way, or done and not settled yet.
+    unsettled: AtomicUsize,
     /// Orders of operators, one at a time: two that remove the same message must not meet.
     operator: Mutex<()>,
 }
@@ -71,6 +84,42 @@ pub struct Families<'p> {
     pub job: &'p ColumnFamily,
     pub due: &'p ColumnFamily,
     pub stream: &'p ColumnFamily,
+    pub default: &'p ColumnFamily,
+}
+
+/// A delivery from before it is sent until its settle is durable, or given up.
+pub struct Unsettled(Arc<Partition>);
+
+impl Unsettled {
+    /// `None`: so many wait for the store that no more mail of it may be sent.
+    pub fn take(partition: &Arc<Partition>) -> Option<Unsettled> {
+        let count = partition.unsettled.fetch_add(1, Ordering::Relaxed);
+        let taken = Unsettled(Arc::clone(partition));
+        (count < UNSETTLED_MAX).then_some(taken)
+    }
+}
+
+impl Drop for Unsettled {
+    fn drop(&mut self) {
+        self.0.unsettled.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl fmt::Debug for Unsettled {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Unsettled({})", self.0.id)
+    }
+}
+
+/// The record of a message, and that of one of its jobs.
+pub type JobRecords = (Vec<u8>, Vec<u8>);
+
+/// What `remove_into` removes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Removed {
+    pub body_bytes: u64,
+    /// Recipients that had no end yet.
+    pub recipients: u64,
 }
 
 /// What opening a partition needs to know.
@@ -144,10 +193,16 @@ impl Partition {
             removed_bytes: AtomicU64::new(0),
             quarantined: 0,
             failure: OnceLock::new(),
+            ledger: Mutex::default(),
+            unsettled: AtomicUsize::new(0),
             operator: Mutex::new(()),
         };
         recover::run(&partition, site, depth, &mut found)?;
-        partition.newest = found.newest;
+        let ledger = partition
+            .open_ledger(site, &mut found)
+            .map_err(|cause| SpoolFault::store(partition.path(), cause.into_string()))?;
+        let given = (ledger.newest > 0).then(|| MessageId::from_u64(ledger.newest));
+        partition.newest = found.newest.max(given);
         partition.quarantined = found.quarantined;
         partition.messages = AtomicU64::new(found.messages);
         partition.body_bytes = AtomicU64::new(found.body_bytes);
@@ -209,6 +264,7 @@ impl Partition {
             job: family(schema::JOB),
             due: family(schema::DUE),
             stream: family(schema::STREAM),
+            default: family(schema::DEFAULT),
         }
     }
 
@@ -231,6 +287,50 @@ impl Partition {
         self.removed_bytes.fetch_add(body_bytes, Ordering::Relaxed);
     }
 
+    /// Recipients taken, and what became of them.
+    pub fn ledger(&self) -> Ledger {
+        *self.ledger.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Notes what a write that succeeded has counted.
+    pub fn set_ledger(&self, ledger: Ledger) {
+        *self.ledger.lock().unwrap_or_else(PoisonError::into_inner) = ledger;
+    }
+
+    /// Reads the ledger. Where recovery has moved mail out, or there is none that can be read, it
+    /// is brought in line with what is there, on disk too: the next start has nothing to tell.
+    fn open_ledger(
+        &self,
+        site: &PartitionSite,
+        found: &mut Recovered,
+    ) -> Result<Ledger, rocksdb::Error> {
+        let default = self.families().default;
+        let stored = self.db.get_pinned_cf(default, LEDGER_KEY)?;
+        let known = stored.as_deref().map(Ledger::decode).transpose().unwrap_or_else(|fault| {
+            let why = format!("the ledger is counted anew: {fault}");
+            let family = schema::DEFAULT;
+            found.tell(site, Notice::Unreadable { partition: site.id, family, why });
+            None
+        });
+        let mut ledger = known.unwrap_or_default();
+        if self.is_writable() {
+            let mending = self.db.get_pinned_cf(default, MENDING_KEY)?.is_some();
+            // Only what was told may be brought in line: otherwise the audit could not fail.
+            if known.is_none() || mending || !found.notices.is_empty() {
+                ledger.bring_in_line(audit::queued(self)?.recipients);
+            }
+            if mending || known.unwrap_or_default() != ledger || known.is_some() != stored.is_some()
+            {
+                let mut batch = WriteBatch::default();
+                batch.put_cf(default, LEDGER_KEY, ledger.encode());
+                batch.delete_cf(default, MENDING_KEY);
+                self.db.write_opt(batch, &self.synced())?;
+            }
+        }
+        self.set_ledger(ledger);
+        Ok(ledger)
+    }
+
     /// Bytes of bodies removed since `note_reclaimed`.
     pub fn removed_bytes(&self) -> u64 {
         self.removed_bytes.load(Ordering::Relaxed)
@@ -241,13 +341,62 @@ impl Partition {
         self.removed_bytes.fetch_sub(bytes, Ordering::Relaxed);
     }
 
+    /// Entries of the schedule behind `after` that are due by `until_ms`, the earliest first.
+    pub fn due(
+        &self,
+        after: Option<(u64, MessageId, u16)>,
+        until_ms: u64,
+        max: usize,
+    ) -> Result<Vec<(u64, MessageId, u16)>, QueueFault> {
+        let mut bounds = ReadOptions::default();
+        bounds.set_iterate_upper_bound(until_ms.saturating_add(1).to_be_bytes());
+        let mut entries = self.db.raw_iterator_cf_opt(self.families().due, bounds);
+        match after {
+            Some((due_ms, id, job)) => {
+                let key = key::of_due(due_ms, id, job);
+                entries.seek(key);
+                if entries.key() == Some(&key[..]) {
+                    entries.next();
+                }
+            }
+            None => entries.seek_to_first(),
+        }
+        let mut rows = Vec::new();
+        while let Some(entry) = entries.key() {
+            rows.extend(key::due_of(entry));
+            if rows.len() >= max {
+                break;
+            }
+            entries.next();
+        }
+        entries.status()?;
+        Ok(rows)
+    }
+
+    /// The records of a message and of one of its jobs.
+    pub fn read_job(&self, id: MessageId, number: u16) -> Result<Option<JobRecords>, QueueFault> {
+        let families = self.families();
+        let job = self.db.get_cf(families.job, key::of_job(id, number))?;
+        let envelope = self.db.get_cf(families.envelope, key::of_id(id))?;
+        Ok(envelope.zip(job))
+    }
+
+    /// A number that no job of the message has, nor a larger one.
+    pub fn next_job_number(&self, id: MessageId) -> Result<u16, QueueFault> {
+        let mut jobs = self.db.raw_iterator_cf(self.families().job);
+        jobs.seek_for_prev(key::of_job(id, u16::MAX));
+        let last = jobs.key().and_then(key::job_of).filter(|(owner, _)| *owner == id);
+        jobs.status()?;
+        Ok(last.map_or(0, |(_, number)| number.saturating_add(1)))
+    }
+
     /// Puts the removal of a whole message into `batch`. Answers the bytes of its body, or `None`
     /// when there is no such message.
     pub fn remove_into(
         &self,
         id: MessageId,
         batch: &mut WriteBatch,
-    ) -> Result<Option<u64>, QueueFault> {
+    ) -> Result<Option<Removed>, QueueFault> {
         let families = self.families();
         let Some(record) = self.db.get_pinned_cf(families.envelope, key::of_id(id))? else {
             return Ok(None);
@@ -257,6 +406,7 @@ impl Partition {
         for chunk in 0..envelope.body.chunks {
             batch.single_delete_cf(families.body, key::of_body(id, chunk));
         }
+        let mut recipients = 0;
         let mut jobs = self.db.raw_iterator_cf(families.job);
         jobs.seek(key::of_id(id));
         while let Some((job_key, record)) = jobs.item() {
@@ -268,12 +418,13 @@ impl Partition {
             // A job that cannot be read has no schedule that could be known; recovery drops a
             // schedule entry without a job.
             if let Ok(job) = Job::decode(record) {
+                recipients += job.recipients.iter().count() as u64;
                 batch.single_delete_cf(families.due, key::of_due(job.due_ms, id, number));
             }
             jobs.next();
         }
         jobs.status()?;
-        Ok(Some(envelope.body.bytes))
+        Ok(Some(Removed { body_bytes: envelope.body.bytes, recipients }))
     }
 
     /// Removes a whole message at once, by an operator's order, from any thread but a shard's.
@@ -283,9 +434,13 @@ impl Partition {
         }
         let _one_at_a_time = self.operator.lock().unwrap_or_else(PoisonError::into_inner);
         let mut batch = WriteBatch::default();
-        let body_bytes = self.remove_into(id, &mut batch)?.ok_or(QueueFault::Unknown)?;
+        let removed = self.remove_into(id, &mut batch)?.ok_or(QueueFault::Unknown)?;
+        let mut ledger = self.ledger();
+        ledger.ended.deleted += removed.recipients;
+        batch.put_cf(self.families().default, LEDGER_KEY, ledger.encode());
         self.db.write_opt(batch, &self.synced())?;
-        self.count_out(1, body_bytes);
+        self.set_ledger(ledger);
+        self.count_out(1, removed.body_bytes);
         Ok(())
     }
 }

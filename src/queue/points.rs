@@ -28,6 +28,20 @@ pub const FAILPOINTS: &[&str] = &[
     "quarantine::after_removal",
 ];
 
+/// Every point at which a relay may be ended, in the order of a delivery.
+pub const RELAY_FAILPOINTS: &[&str] = &[
+    "split::before_write",
+    "split::after_write",
+    "deliver::before_send",
+    "deliver::after_reply",
+    "settle::before_write",
+    "settle::after_write",
+    "again::before_write",
+    "again::after_write",
+    "report::before_write",
+    "report::after_write",
+];
+
 /// Points that make the store answer with a fault.
 pub const STORE_FAULTS: &[&str] = &["stream::error", "commit::error"];
 

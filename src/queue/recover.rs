@@ -11,6 +11,8 @@
 //!           4. bodies: the newest are read and checked; chunks at the end that belong to no
 //!              message are removed. After a damaged log all are, and such chunks are kept.
 //!           5. one sync for all of it.
+//! Ledger:   what changes the number of recipients in the jobs is preceded by the mark `mending`, so
+//!           that a recovery that was cut short has its ledger brought in line by the next.
 //! Cost:     steps 1 to 3 read keys and small records only, step 4 at most
 //!           `BODY_BYTES_READ_MAX`. Older bodies are checked when they are read. `benches/commit`
 //!           measures it: 2.5 to 6 us per message with one recipient and files in the page cache
@@ -30,6 +32,7 @@ use crate::queue::body::BodyReader;
 use crate::queue::fault::QueueFault;
 use crate::queue::fault::SpoolFault;
 use crate::queue::key;
+use crate::queue::ledger::MENDING_KEY;
 use crate::queue::notice::Notice;
 use crate::queue::partition::Families;
 use crate::queue::partition::Partition;
@@ -95,7 +98,7 @@ pub fn run(
     found: &mut Recovered,
 ) -> Result<(), SpoolFault> {
     let families = partition.families();
-    let mut recovery = Recovery { partition, site, families, found, jobs: 0 };
+    let mut recovery = Recovery { partition, site, families, found, jobs: 0, marked: false };
     let done = match depth {
         Depth::Look => recovery.count(),
         Depth::Newest | Depth::All => recovery.repair(depth),
@@ -110,6 +113,8 @@ struct Recovery<'r> {
     found: &'r mut Recovered,
     /// Jobs that stay, each with its schedule entry.
     jobs: u64,
+    /// `mending` was written.
+    marked: bool,
 }
 
 type Done = Result<(), rocksdb::Error>;
@@ -130,6 +135,9 @@ impl<'r> Recovery<'r> {
     }
 
     fn repair(&mut self, depth: Depth) -> Done {
+        if depth == Depth::All {
+            self.mark()?;
+        }
         self.find_newest();
         point("recover::before_sweep");
         self.sweep_streams()?;
@@ -144,6 +152,15 @@ impl<'r> Recovery<'r> {
         }
         point("recover::before_sync");
         self.partition.db().flush_wal(true)
+    }
+
+    /// From here on the ledger may be behind what is there. Ordered before the change by the log.
+    fn mark(&mut self) -> Done {
+        if !self.marked {
+            self.partition.db().put_cf(self.families.default, MENDING_KEY, [])?;
+            self.marked = true;
+        }
+        Ok(())
     }
 
     /// No id at or below this one is given out again.
@@ -267,6 +284,7 @@ impl<'r> Recovery<'r> {
             recipients: Indexes::Stored(&stored),
             ..Job::fresh(due_ms, 0)
         };
+        self.mark()?;
         let mut record = Vec::new();
         job.encode(&mut record).expect("a job without a reply has no field that could be too long");
         let mut batch = WriteBatch::default();
@@ -412,6 +430,7 @@ impl<'r> Recovery<'r> {
 
     /// Moves an envelope and its body; its jobs are met later and are moved then.
     fn move_message(&mut self, envelope_key: &[u8], record: &[u8], why: &str) -> Done {
+        self.mark()?;
         if !self.keep_record(schema::ENVELOPE, envelope_key, record, why) {
             return Ok(());
         }
@@ -442,6 +461,7 @@ impl<'r> Recovery<'r> {
     }
 
     fn move_job(&mut self, job_key: &[u8], record: &[u8], why: &str) -> Done {
+        self.mark()?;
         if !self.keep_record(schema::JOB, job_key, record, why) {
             return Ok(());
         }

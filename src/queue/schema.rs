@@ -41,6 +41,9 @@ const FLAG_DECLARED: u8 = 4;
 const FLAG_TLS: u8 = 8;
 const FLAGS_ALL: u8 = FLAG_SMTPUTF8 | FLAG_REQUIRETLS | FLAG_DECLARED | FLAG_TLS;
 
+/// Beside the state of a job.
+const JOB_WARNED: u8 = 0x80;
+
 /// What BODY= said (RFC 6152, RFC 3030).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum BodyType {
@@ -351,6 +354,8 @@ pub enum JobState {
 pub struct Job<'a> {
     pub number: u16,
     pub state: JobState,
+    /// The sender was told that it takes longer.
+    pub warned: bool,
     pub attempts: u32,
     pub last_attempt_ms: u64,
     pub due_ms: u64,
@@ -384,6 +389,7 @@ impl<'a> Job<'a> {
         Job {
             number: 0,
             state: JobState::Waiting,
+            warned: false,
             attempts: 0,
             last_attempt_ms: 0,
             due_ms,
@@ -396,7 +402,7 @@ impl<'a> Job<'a> {
     pub fn encode(&self, buffer: &mut Vec<u8>) -> Result<(), RecordFault> {
         let mut writer = Writer::new(buffer, KIND_JOB);
         writer.u16(self.number);
-        writer.u8(self.state as u8);
+        writer.u8(self.state as u8 | if self.warned { JOB_WARNED } else { 0 });
         writer.u32(self.attempts);
         writer.u64(self.last_attempt_ms);
         writer.u64(self.due_ms);
@@ -413,7 +419,8 @@ impl<'a> Job<'a> {
     pub fn decode(record: &'a [u8]) -> Result<Job<'a>, RecordFault> {
         let mut reader = Reader::open(record, KIND_JOB)?;
         let number = reader.u16()?;
-        let state = match reader.u8()? {
+        let flags = reader.u8()?;
+        let state = match flags & !JOB_WARNED {
             0 => JobState::Waiting,
             1 => JobState::Held,
             _ => return Err(RecordFault::Value("job state")),
@@ -421,6 +428,7 @@ impl<'a> Job<'a> {
         let job = Job {
             number,
             state,
+            warned: flags & JOB_WARNED != 0,
             attempts: reader.u32()?,
             last_attempt_ms: reader.u64()?,
             due_ms: reader.u64()?,

@@ -1,0 +1,190 @@
+//! What an operator may order about a message: hold, release, retry; bounce and delete are named
+//! here and done elsewhere.
+//!
+//! Owner:    on a running server the home shard, which writes a settlement; on a stopped one the
+//!           command, which has the spool's lock.
+//! Promise:  a job that an order does not fit stands as it was. All jobs of a message that a
+//!           stopped server's order changes are changed in one synced write.
+
+use std::fmt;
+
+use rocksdb::WriteBatch;
+use serde::Deserialize;
+use serde::Serialize;
+
+use crate::base::MessageId;
+use crate::queue::fault::CommitFault;
+use crate::queue::fault::QueueFault;
+use crate::queue::key;
+use crate::queue::partition::Partition;
+use crate::queue::schema::Job;
+use crate::queue::schema::JobState;
+use crate::queue::settle::JobRecord;
+use crate::queue::settle::put_job;
+use crate::queue::spool::Spool;
+
+/// When a job that is held is due: never, as far as anyone can tell.
+pub const HELD_DUE_MS: u64 = 253_402_300_799_000;
+
+/// What is ordered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Deed {
+    /// No attempt until it is released.
+    Hold,
+    /// What was held is due now.
+    Release,
+    /// What waits for its next attempt is due now.
+    Retry,
+    /// Given up now; the sender is told.
+    Bounce,
+    /// Removed; nobody is told.
+    Delete,
+}
+
+/// What came of an order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Carried {
+    Done,
+    /// It is being sent at this moment. The order is carried out when that attempt has ended, if
+    /// the message is still there then.
+    AfterAttempt,
+    /// In line or being sent already; there was nothing to do.
+    UnderWay,
+    /// It stood as ordered before.
+    Already,
+}
+
+/// Why an order was not carried out.
+#[derive(Debug)]
+pub enum DeedFault {
+    Unknown,
+    NotHeld,
+    Held,
+    /// Another order about the same message is being carried out.
+    Crossed,
+    /// It keeps changing: an attempt after the other.
+    Restless,
+    /// Only a running server makes bounces.
+    NeedsServer,
+    Commit(CommitFault),
+    Queue(QueueFault),
+}
+
+impl fmt::Display for DeedFault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            DeedFault::Unknown => "there is no such message",
+            DeedFault::NotHeld => "it is not held",
+            DeedFault::Held => "it is held; release it",
+            DeedFault::Crossed => "another order about it is being carried out, try again",
+            DeedFault::Restless => "it was changed meanwhile, try again",
+            DeedFault::NeedsServer => "only a running server can bounce; start it first",
+            DeedFault::Commit(fault) => return fault.fmt(f),
+            DeedFault::Queue(fault) => return fault.fmt(f),
+        })
+    }
+}
+
+impl Deed {
+    /// The job as it stands after the order, or what there is to say instead.
+    pub fn applied<'a>(self, job: &Job<'a>, now_ms: u64) -> Result<Option<Job<'a>>, DeedFault> {
+        match (self, job.state) {
+            (Deed::Hold, JobState::Held) => Ok(None),
+            (Deed::Hold, JobState::Waiting) => {
+                Ok(Some(Job { state: JobState::Held, due_ms: HELD_DUE_MS, ..*job }))
+            }
+            (Deed::Release, JobState::Waiting) => Err(DeedFault::NotHeld),
+            (Deed::Release, JobState::Held) => {
+                Ok(Some(Job { state: JobState::Waiting, due_ms: now_ms, ..*job }))
+            }
+            (Deed::Retry, JobState::Held) => Err(DeedFault::Held),
+            (Deed::Retry, JobState::Waiting) if job.due_ms <= now_ms => Ok(None),
+            (Deed::Retry, JobState::Waiting) => Ok(Some(Job { due_ms: now_ms, ..*job })),
+            (Deed::Bounce, _) => Err(DeedFault::NeedsServer),
+            (Deed::Delete, _) => Ok(None),
+        }
+    }
+}
+
+/// The records of all jobs of a message, by number. `Unknown`: there is no such message.
+pub fn jobs_of(partition: &Partition, id: MessageId) -> Result<Vec<(u16, Vec<u8>)>, DeedFault> {
+    let mut found = Vec::new();
+    let mut jobs = partition.db().raw_iterator_cf(partition.families().job);
+    jobs.seek(key::of_id(id));
+    while let Some((job_key, record)) = jobs.item() {
+        let Some((owner, number)) = key::job_of(job_key) else { break };
+        if owner != id {
+            break;
+        }
+        found.push((number, record.to_vec()));
+        jobs.next();
+    }
+    jobs.status().map_err(|cause| DeedFault::Queue(cause.into()))?;
+    if found.is_empty() { Err(DeedFault::Unknown) } else { Ok(found) }
+}
+
+/// Carries out an order on the spool of a stopped server.
+pub fn carry_out(
+    spool: &Spool,
+    id: MessageId,
+    deed: Deed,
+    now_ms: u64,
+) -> Result<Carried, DeedFault> {
+    let partition = spool.partition_of(id).map_err(DeedFault::Queue)?;
+    if !partition.is_writable() {
+        return Err(DeedFault::Queue(QueueFault::ReadOnly));
+    }
+    if deed == Deed::Delete {
+        return partition.remove(id).map(|()| Carried::Done).map_err(DeedFault::Queue);
+    }
+    let families = partition.families();
+    let mut batch = WriteBatch::default();
+    let mut refused = None;
+    for (number, record) in jobs_of(partition, id)? {
+        let record_fault = |fault| DeedFault::Queue(QueueFault::Record(fault));
+        let job = Job::decode(&record).map_err(record_fault)?;
+        match deed.applied(&job, now_ms) {
+            Ok(Some(changed)) => {
+                let changed = JobRecord::new(&changed).map_err(record_fault)?;
+                batch.single_delete_cf(families.due, key::of_due(job.due_ms, id, number));
+                put_job(&mut batch, families, id, &changed);
+            }
+            Ok(None) => (),
+            Err(fault) => refused = Some(fault),
+        }
+    }
+    match (batch.is_empty(), refused) {
+        (true, Some(fault)) => Err(fault),
+        (true, None) => Ok(Carried::Already),
+        (false, _) => {
+            let written = partition.db().write_opt(batch, &partition.synced());
+            written.map(|()| Carried::Done).map_err(|cause| DeedFault::Queue(cause.into()))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_order_changes_what_it_fits() {
+        let waiting = Job { attempts: 3, last_reply: "450 later", ..Job::fresh(500, 1) };
+        let held = Job { state: JobState::Held, due_ms: HELD_DUE_MS, ..waiting };
+        let due = |job: &Job<'_>, deed: Deed| {
+            deed.applied(job, 100).map(|done| done.map(|job| (job.state, job.due_ms)))
+        };
+        assert!(matches!(due(&waiting, Deed::Hold), Ok(Some((JobState::Held, HELD_DUE_MS)))));
+        assert!(matches!(due(&held, Deed::Hold), Ok(None)));
+        assert!(matches!(due(&held, Deed::Release), Ok(Some((JobState::Waiting, 100)))));
+        assert!(matches!(due(&waiting, Deed::Release), Err(DeedFault::NotHeld)));
+        assert!(matches!(due(&waiting, Deed::Retry), Ok(Some((JobState::Waiting, 100)))));
+        assert!(matches!(Deed::Retry.applied(&waiting, 900), Ok(None)));
+        assert!(matches!(due(&held, Deed::Retry), Err(DeedFault::Held)));
+        assert!(matches!(due(&held, Deed::Bounce), Err(DeedFault::NeedsServer)));
+        let kept = Deed::Hold.applied(&waiting, 100).ok().flatten().expect("it is changed");
+        assert_eq!((kept.attempts, kept.last_reply), (3, "450 later"));
+    }
+}

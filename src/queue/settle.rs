@@ -1,0 +1,126 @@
+//! Settling: what an attempt made of a job, turned into one part of a commit batch.
+//!
+//! Owner:    a `Settlement` is made by the home shard and consumed by the commit thread.
+//! Promise:  the job's end or its next schedule, the message's removal when it was its last job,
+//!           the reports to the sender and the counts are one write. A job that is not there any
+//!           more (deleted by an operator, settled before) settles nothing: `found` is false.
+//!
+//! ```text
+//! Done              S2 -> S2 with a job less, or S0 with the last one    SYNCED
+//! Again             S2 -> S2, the job written anew, another schedule     unsynced: when it is
+//!                   lost the job is due earlier, and its attempt counts one less
+//! Split             S2 -> S2, the job becomes several                    unsynced: the settles of
+//!                   its parts come behind it in the same log
+//! ```
+
+use rocksdb::WriteBatch;
+
+use crate::base::MessageId;
+use crate::base::limits::CHUNK_BYTES;
+use crate::queue::key;
+use crate::queue::ledger::Tally;
+use crate::queue::partition::Families;
+use crate::queue::record::RecordFault;
+use crate::queue::schema::BodySum;
+use crate::queue::schema::Envelope;
+use crate::queue::schema::Job;
+
+/// What becomes of one job.
+pub struct Settlement {
+    pub id: MessageId,
+    pub job: u16,
+    pub next: Next,
+    /// New messages that tell the sender, written together with it.
+    pub reports: Vec<Report>,
+    pub tally: Tally,
+}
+
+pub enum Next {
+    /// Nobody is left to be tried.
+    Done,
+    /// The job as it stands from now on.
+    Again(JobRecord),
+    /// The job in parts, each with a number of its own that is larger than the job's.
+    Split(Vec<JobRecord>),
+}
+
+/// An encoded job.
+pub struct JobRecord {
+    pub number: u16,
+    pub due_ms: u64,
+    pub bytes: Vec<u8>,
+}
+
+impl JobRecord {
+    pub fn new(job: &Job<'_>) -> Result<JobRecord, RecordFault> {
+        let mut bytes = Vec::with_capacity(64 + job.last_reply.len());
+        job.encode(&mut bytes)?;
+        Ok(JobRecord { number: job.number, due_ms: job.due_ms, bytes })
+    }
+}
+
+/// A message made here, whole.
+pub struct Report {
+    pub id: MessageId,
+    pub envelope: Vec<u8>,
+    pub job: JobRecord,
+    pub body: Vec<u8>,
+    pub recipients: u32,
+}
+
+impl Report {
+    /// The sum of the body in `envelope` is filled in here.
+    pub fn new(
+        id: MessageId,
+        envelope: &Envelope<'_>,
+        body: Vec<u8>,
+        due_ms: u64,
+    ) -> Result<Report, RecordFault> {
+        let sum = BodySum {
+            bytes: body.len() as u64,
+            chunks: body.chunks(CHUNK_BYTES).count() as u32,
+            crc32: crc32fast::hash(&body),
+        };
+        let mut record = Vec::with_capacity(512);
+        Envelope { body: sum, ..*envelope }.encode(&mut record)?;
+        let recipients = envelope.recipients.len();
+        let job = JobRecord::new(&Job::fresh(due_ms, recipients))?;
+        Ok(Report { id, envelope: record, job, body, recipients: recipients as u32 })
+    }
+
+    pub fn put(&self, batch: &mut WriteBatch, families: Families<'_>) {
+        for (number, bytes) in (0..).zip(self.body.chunks(CHUNK_BYTES)) {
+            batch.put_cf(families.body, key::of_body(self.id, number), bytes);
+        }
+        batch.put_cf(families.envelope, key::of_id(self.id), &self.envelope);
+        put_job(batch, families, self.id, &self.job);
+    }
+
+    pub fn chunks(&self) -> u32 {
+        self.body.chunks(CHUNK_BYTES).count() as u32
+    }
+}
+
+impl Settlement {
+    /// Whether it must survive a power cut to be answered.
+    pub fn is_synced(&self) -> bool {
+        matches!(self.next, Next::Done) || !self.reports.is_empty() || self.tally.total() > 0
+    }
+
+    /// Bytes that it brings to a batch, about.
+    pub fn bytes(&self) -> usize {
+        let jobs = match &self.next {
+            Next::Done => 0,
+            Next::Again(job) => job.bytes.len(),
+            Next::Split(jobs) => jobs.iter().map(|job| job.bytes.len() + 64).sum(),
+        };
+        let reports = self.reports.iter().map(|r| r.envelope.len() + r.body.len() + 256);
+        64 + jobs + reports.sum::<usize>()
+    }
+}
+
+/// Writes a job and its schedule.
+pub fn put_job(batch: &mut WriteBatch, families: Families<'_>, id: MessageId, job: &JobRecord) {
+    batch.put_cf(families.job, key::of_job(id, job.number), &job.bytes);
+    batch.put_cf(families.due, key::of_due(job.due_ms, id, job.number), []);
+}

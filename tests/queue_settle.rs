@@ -1,0 +1,260 @@
+//! Settling and its audit: what becomes of jobs is counted, and the equation can fail.
+
+mod queue_desk;
+
+use std::sync::Arc;
+use std::sync::mpsc;
+
+use queue_desk::Desk;
+use queue_desk::NOW_MS;
+use queue_desk::envelope;
+use queue_desk::pattern;
+use queue_desk::recipients;
+use ringpost::base::MessageId;
+use ringpost::base::limits::UNSETTLED_MAX;
+use ringpost::queue::Access;
+use ringpost::queue::Job;
+use ringpost::queue::Spool;
+use ringpost::queue::SpoolOptions;
+use ringpost::queue::audit::SpoolAudit;
+use ringpost::queue::audit::audit;
+use ringpost::queue::inspect;
+use ringpost::queue::key;
+use ringpost::queue::ledger::LEDGER_KEY;
+use ringpost::queue::ledger::Ledger;
+use ringpost::queue::ledger::Tally;
+use ringpost::queue::partition::Unsettled;
+use ringpost::queue::schema::Indexes;
+use ringpost::queue::settle::JobRecord;
+use ringpost::queue::settle::Next;
+use ringpost::queue::settle::Report;
+use ringpost::queue::settle::Settlement;
+
+fn options(path: &std::path::Path) -> SpoolOptions {
+    SpoolOptions { memory_bytes: 16 << 20, ..SpoolOptions::new(path, NOW_MS) }
+}
+
+fn found(desk: &Desk) -> SpoolAudit {
+    audit(&desk.spool).expect("it can be read")
+}
+
+/// The audit of a stopped spool, by one who only looks.
+fn found_stopped(path: &std::path::Path) -> SpoolAudit {
+    let spool = Spool::open(SpoolOptions { access: Access::Inspect, ..options(path) });
+    audit(&spool.expect("it can be looked into")).expect("it can be read")
+}
+
+fn part(number: u16, indexes: &[u32]) -> JobRecord {
+    let stored: Vec<u8> = indexes.iter().flat_map(|index| index.to_be_bytes()).collect();
+    let job = Job { number, recipients: Indexes::Stored(&stored), ..Job::fresh(NOW_MS, 0) };
+    JobRecord::new(&job).expect("it can be encoded")
+}
+
+fn settlement(id: MessageId, job: u16, next: Next, tally: Tally) -> Arc<Settlement> {
+    Arc::new(Settlement { id, job, next, reports: Vec::new(), tally })
+}
+
+fn done(id: MessageId, job: u16, delivered: u64) -> Arc<Settlement> {
+    settlement(id, job, Next::Done, Tally { delivered, ..Tally::default() })
+}
+
+fn settled(desk: &Desk, settlement: Arc<Settlement>) -> bool {
+    desk.run(desk.committer.settle(settlement)).expect("it is written")
+}
+
+#[test]
+fn the_ledger_adds_up_whatever_becomes_of_the_mail() {
+    let folder = tempfile::tempdir().unwrap();
+    let desk = Desk::open(folder.path());
+    let [delivered, split, bounced, deleted, _left] =
+        [0; 5].map(|_| desk.stored(b"two recipients"));
+    assert!(settled(&desk, done(delivered, 0, 2)));
+    assert!(!settled(&desk, done(delivered, 0, 2)), "what is settled is not settled again");
+    let parts = Next::Split(vec![part(1, &[0]), part(2, &[1])]);
+    assert!(settled(&desk, settlement(split, 0, parts, Tally::default())));
+    assert!(settled(&desk, done(split, 1, 1)));
+    let to = recipients(&["sender@example.test"]);
+    let report = Report::new(
+        desk.committer.next_id(NOW_MS),
+        &envelope(to.as_recipients()),
+        b"no".to_vec(),
+        NOW_MS,
+    )
+    .expect("a report");
+    let next = Next::Again(JobRecord { due_ms: NOW_MS + 1, ..part(0, &[1]) });
+    let tally = Tally { bounced: 1, ..Tally::default() };
+    let with_report = Settlement { id: bounced, job: 0, next, reports: vec![report], tally };
+    assert!(settled(&desk, Arc::new(with_report)));
+    assert!(desk.run(desk.committer.delete(deleted)).expect("it is written"));
+    assert!(!settled(&desk, done(deleted, 0, 2)), "what is deleted is not delivered too");
+
+    let expected = |found: SpoolAudit| {
+        let sum = found.sum;
+        assert!(found.adds_up, "{found:?}");
+        assert_eq!((sum.taken, sum.queued), (11, 1 + 1 + 1 + 2), "{found:?}");
+        assert_eq!((sum.ended.delivered, sum.ended.bounced, sum.ended.deleted), (3, 1, 2));
+    };
+    expected(found(&desk));
+    desk.close();
+    expected(found_stopped(folder.path()));
+    expected(found(&Desk::open(folder.path())));
+}
+
+/// A way to falsify a spool with one message.
+type Crime = fn(&Desk, MessageId);
+
+#[test]
+fn the_audit_finds_what_does_not_add_up() {
+    let crimes: [(&str, Crime, i64); 4] = [
+        ("nothing", |_, _| (), 0),
+        (
+            "a delivery that was not",
+            |desk, _| count(desk, |ledger| ledger.ended.delivered += 1),
+            -1,
+        ),
+        ("mail that nobody knows of", |desk, _| count(desk, |ledger| ledger.taken += 3), 3),
+        (
+            "a job that is gone",
+            |desk, id| {
+                let partition = &desk.spool.partitions()[0];
+                let family = partition.families().job;
+                partition.db().delete_cf(family, key::of_job(id, 0)).unwrap();
+            },
+            2,
+        ),
+    ];
+    for (name, crime, difference) in crimes {
+        let folder = tempfile::tempdir().unwrap();
+        let desk = Desk::open(folder.path());
+        let id = desk.stored(b"two recipients");
+        crime(&desk, id);
+        for found in [found(&desk), {
+            desk.close();
+            found_stopped(folder.path())
+        }] {
+            assert_eq!(found.sum.difference, difference, "{name}: {found:?}");
+            assert_eq!(found.adds_up, difference == 0, "{name}");
+        }
+    }
+}
+
+fn count(desk: &Desk, change: impl Fn(&mut Ledger)) {
+    let partition = &desk.spool.partitions()[0];
+    let mut ledger = partition.ledger();
+    change(&mut ledger);
+    let family = partition.families().default;
+    partition.db().put_cf(family, LEDGER_KEY, ledger.encode()).unwrap();
+}
+
+/// What recovery moves away is in the ledger on disk by the time the start has ended.
+#[test]
+fn a_repair_is_entered_in_the_ledger_for_good() {
+    let crimes: [(&str, Crime, u64); 3] = [
+        ("an envelope", |desk, id| overwrite(desk, id, b"junk"), 2),
+        (
+            "a body",
+            |desk, id| {
+                let partition = &desk.spool.partitions()[0];
+                let family = partition.families().body;
+                partition.db().put_cf(family, key::of_body(id, 0), b"other").unwrap();
+            },
+            2,
+        ),
+        (
+            "a ledger",
+            |desk, _| {
+                let partition = &desk.spool.partitions()[0];
+                partition.db().put_cf(partition.families().default, LEDGER_KEY, b"x").unwrap();
+            },
+            0,
+        ),
+    ];
+    for (name, crime, quarantined) in crimes {
+        let folder = tempfile::tempdir().unwrap();
+        let desk = Desk::open(folder.path());
+        let victim = desk.stored(&pattern(3000, 1));
+        desk.stored(b"sound");
+        crime(&desk, victim);
+        desk.close();
+        drop(Spool::open(options(folder.path())).expect("a start never stops on what it finds"));
+        let found = found_stopped(folder.path());
+        assert!(found.adds_up, "{name}: {found:?}");
+        assert_eq!(found.sum.quarantined, quarantined, "{name}: {found:?}");
+        assert_eq!(found.sum.queued, 4 - quarantined, "{name}: {found:?}");
+    }
+}
+
+fn overwrite(desk: &Desk, id: MessageId, record: &[u8]) {
+    let partition = &desk.spool.partitions()[0];
+    partition.db().put_cf(partition.families().envelope, key::of_id(id), record).unwrap();
+}
+
+/// Two jobs of one message, the orders for both in one batch.
+fn in_one_batch(
+    orders: impl Fn(MessageId) -> [Arc<Settlement>; 2],
+) -> (Vec<bool>, inspect::Details) {
+    let folder = tempfile::tempdir().unwrap();
+    let desk = Desk::open(folder.path());
+    let id = desk.stored(b"two recipients");
+    let parts = Next::Split(vec![part(1, &[0]), part(2, &[1])]);
+    assert!(settled(&desk, settlement(id, 0, parts, Tally::default())));
+    desk.close();
+    // The thread begins when both wait for it.
+    let (go, gone) = mpsc::channel::<()>();
+    let desk = Desk::with_start(options(folder.path()), move || gone.recv().unwrap_or(()));
+    let futures: Vec<std::pin::Pin<Box<dyn Future<Output = bool>>>> = orders(id)
+        .map(|order| {
+            let committer = desk.committer.clone();
+            let settle = async move { committer.settle(order).await.expect("it is written") };
+            Box::pin(settle) as std::pin::Pin<Box<dyn Future<Output = bool>>>
+        })
+        .into_iter()
+        .collect();
+    let mut go = Some(go);
+    let mut futures = futures;
+    futures.push(Box::pin(async move {
+        // Polled last: the orders before it have been given.
+        drop(go.take());
+        true
+    }));
+    let mut found = desk.run_all(futures);
+    found.pop();
+    assert!(audit(&desk.spool).expect("it can be read").adds_up);
+    (found, inspect::show(&desk.spool, id).expect("the message is there"))
+}
+
+#[test]
+fn a_message_whose_last_other_job_is_split_in_the_same_batch_stays() {
+    let (found, details) = in_one_batch(|id| {
+        let split = Next::Split(vec![part(3, &[0])]);
+        [settlement(id, 1, split, Tally::default()), done(id, 2, 1)]
+    });
+    assert_eq!(found, [true, true]);
+    assert_eq!(details.jobs.iter().map(|job| job.number).collect::<Vec<_>>(), [3]);
+}
+
+#[test]
+fn no_split_takes_the_numbers_of_another() {
+    let (found, details) = in_one_batch(|id| {
+        let split = |index| Next::Split(vec![part(3, &[index])]);
+        [
+            settlement(id, 1, split(0), Tally::default()),
+            settlement(id, 2, split(1), Tally::default()),
+        ]
+    });
+    assert_eq!(found, [true, false], "the second is to be made anew");
+    let jobs: Vec<_> = details.jobs.iter().map(|job| (job.number, &job.recipients[..])).collect();
+    assert_eq!(jobs, [(2, &[1][..]), (3, &[0][..])]);
+}
+
+#[test]
+fn what_is_not_settled_is_bounded() {
+    let folder = tempfile::tempdir().unwrap();
+    let desk = Desk::open(folder.path());
+    let partition = &desk.spool.partitions()[0];
+    let mut taken: Vec<Unsettled> =
+        (0..UNSETTLED_MAX).map(|_| Unsettled::take(partition).expect("there is room")).collect();
+    assert!(Unsettled::take(partition).is_none(), "a crash would repeat too much");
+    taken.pop();
+    assert!(Unsettled::take(partition).is_some(), "what is settled makes room");
+}

@@ -10,10 +10,13 @@
 //! decide    inbound::gate       Step::Ask(question) -> Verdict
 //! body      inbound::data       pooled chunks, dots unstuffed in place, constant memory per session
 //! keep      queue::commit       one batch, one sync, then 250                  == the durable line ==
+//! choose    outbound::home      route, resolve, lease; backlog by outbound::scan
+//! hand over handoff::mesh       Frame::Deliver to the owner of the site
+//! line up   outbound::scheduler windows, rates, backoff, turns (never awaits)
+//! send      outbound::worker    -> transfer <-> wire::smtp::client
+//! report    handoff::mesh       Frame::Settle back to the home
+//! finish    outbound::settling  -> queue::settle: done | later | bounce, one batch with its sync
 //! ```
-//!
-//! What lies behind the durable line (choosing, handing over, sending, settling) has its place in
-//! `handoff` and `outbound`.
 //!
 //! # Layers, lowest first
 //!
@@ -23,9 +26,9 @@
 //! ```text
 //! L0  base                         words that all others use; std only
 //! L1  wire  observe  rt            bytes <-> values | events, metrics | the only importer of glommio
-//! L2  config  net  route           as written -> as meant | TLS | who may relay
+//! L2  config  net  route           as written -> as meant | TLS, names | who may relay, and where to
 //! L3  queue                        RocksDB
-//! L4  handoff                      which shard owns what
+//! L4  handoff                      which shard owns what, and what crosses between them
 //! L5  inbound  outbound            the receiving and the delivering half
 //! L6  shard                        one of each, on one core
 //! L7  control                      HTTP, admin socket, reload; tokio, on a thread of its own

@@ -3,9 +3,12 @@
 use std::path::Path;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
+use clap::Args;
 use clap::Parser;
 use clap::Subcommand;
+use ringpost::base::clock::wall_ms;
 use ringpost::boot;
 use ringpost::boot::Hostname;
 use ringpost::boot::run::ServeOptions;
@@ -15,6 +18,13 @@ use ringpost::config::Config;
 use ringpost::config::HostFacts;
 use ringpost::control::client;
 use ringpost::control::client::QueueCommand;
+use ringpost::control::orders;
+use ringpost::control::orders::DestinationCommand;
+use ringpost::control::orders::Selection;
+use ringpost::control::route;
+use ringpost::control::route::RouteTest;
+use ringpost::queue::operate::Deed;
+use ringpost::queue::select::Wanted;
 
 /// A mail transfer agent for bulk and transactional sending.
 #[derive(Parser)]
@@ -53,6 +63,42 @@ enum Command {
         #[command(subcommand)]
         command: QueueArguments,
     },
+    /// Prove that every recipient taken was delivered, returned or is queued; exit code 0 when it
+    /// adds up.
+    Audit {
+        /// The config file that the server runs with.
+        #[arg(long, value_name = "FILE")]
+        config: Option<PathBuf>,
+        /// Machine-readable output.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Tell what a message waits for right now.
+    Why {
+        id: String,
+        /// The config file that the server runs with.
+        #[arg(long, value_name = "FILE")]
+        config: Option<PathBuf>,
+        /// Machine-readable output.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Look at where mail goes, and stop or start it.
+    Destination {
+        /// The config file that the server runs with.
+        #[arg(long, value_name = "FILE", global = true)]
+        config: Option<PathBuf>,
+        /// Machine-readable output.
+        #[arg(long, global = true)]
+        json: bool,
+        #[command(subcommand)]
+        command: DestinationArguments,
+    },
+    /// Try out where mail would go.
+    Route {
+        #[command(subcommand)]
+        command: RouteArguments,
+    },
     /// Ask a running server whether it is well; exit code 0 when it is.
     Health {
         #[arg(long, value_name = "FILE")]
@@ -62,6 +108,12 @@ enum Command {
 
 #[derive(Subcommand)]
 enum QueueArguments {
+    /// What waits, by recipient domain: how much, how old, how it stands.
+    Summary {
+        /// How many domains at most.
+        #[arg(long, default_value_t = 20)]
+        limit: usize,
+    },
     /// Messages, oldest first.
     List {
         /// How many at most.
@@ -70,6 +122,19 @@ enum QueueArguments {
         /// Only those after this one: the last id of the page before.
         #[arg(long, value_name = "ID")]
         after: Option<String>,
+        #[command(flatten)]
+        filter: Filter,
+    },
+    /// Keep messages from being tried.
+    Hold(Meant),
+    /// Let messages go that are held.
+    Release(Meant),
+    /// Try messages now that wait for their next attempt.
+    Retry(Meant),
+    /// Give messages up; their senders are told.
+    Bounce {
+        #[arg(required = true)]
+        ids: Vec<String>,
     },
     /// Everything that is known of a message.
     Show { id: String },
@@ -84,16 +149,136 @@ enum QueueArguments {
     },
 }
 
+#[derive(Args)]
+struct Filter {
+    /// Only with a recipient of this domain that is still to be reached.
+    #[arg(long, value_name = "DOMAIN")]
+    recipient_domain: Option<String>,
+    /// Only from this envelope sender; `<>` is the null sender.
+    #[arg(long, value_name = "ADDRESS")]
+    sender: Option<String>,
+    /// Only what is held.
+    #[arg(long)]
+    held: bool,
+    /// Only what was received longer ago than this: 30m, 2h, 1d.
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    older_than: Option<Duration>,
+}
+
+fn duration(text: &str) -> Result<Duration, String> {
+    config::units::parse_duration(text)
+        .map_err(|refusal| format!("{}; {}", refusal.what, refusal.hint))
+}
+
+impl From<Filter> for Wanted {
+    fn from(filter: Filter) -> Wanted {
+        let before = |age: Duration| wall_ms().saturating_sub(age.as_millis() as u64);
+        Wanted {
+            recipient_domain: filter.recipient_domain,
+            sender: filter.sender,
+            held: filter.held,
+            received_before_ms: filter.older_than.map(before),
+        }
+    }
+}
+
+/// Messages by id, by domain, or all.
+#[derive(Args)]
+#[group(required = true, multiple = false)]
+struct Meant {
+    ids: Vec<String>,
+    /// All with a recipient of this domain that is still to be reached.
+    #[arg(long, value_name = "DOMAIN")]
+    recipient_domain: Option<String>,
+    /// All that is in the queue.
+    #[arg(long)]
+    all: bool,
+}
+
+impl From<Meant> for Selection {
+    fn from(meant: Meant) -> Selection {
+        match meant.ids.is_empty() {
+            false => Selection::These(meant.ids),
+            true => Selection::Wanted(Wanted {
+                recipient_domain: meant.recipient_domain,
+                ..Wanted::default()
+            }),
+        }
+    }
+}
+
+#[derive(Subcommand)]
+enum DestinationArguments {
+    /// Destinations that mail goes to, those with the most first.
+    List {
+        /// How many at most.
+        #[arg(long, default_value_t = 50)]
+        limit: usize,
+    },
+    /// All that is known of one: by its site, a host of it, or its domain.
+    Show { site: String },
+    /// Begin nothing more there, and keep what comes. Ends with a restart.
+    Pause { site: String },
+    /// End a pause.
+    Resume { site: String },
+}
+
+impl From<DestinationArguments> for DestinationCommand {
+    fn from(arguments: DestinationArguments) -> DestinationCommand {
+        match arguments {
+            DestinationArguments::List { limit } => DestinationCommand::List { limit },
+            DestinationArguments::Show { site } => DestinationCommand::Show { site },
+            DestinationArguments::Pause { site } => DestinationCommand::Pause { site },
+            DestinationArguments::Resume { site } => DestinationCommand::Resume { site },
+        }
+    }
+}
+
 impl From<QueueArguments> for QueueCommand {
     fn from(arguments: QueueArguments) -> QueueCommand {
         match arguments {
-            QueueArguments::List { limit, after } => QueueCommand::List { limit, after },
+            QueueArguments::Summary { limit } => QueueCommand::Summary { limit },
+            QueueArguments::List { limit, after, filter } => {
+                QueueCommand::List { limit, after, wanted: filter.into() }
+            }
+            QueueArguments::Hold(meant) => ordered(Deed::Hold, meant),
+            QueueArguments::Release(meant) => ordered(Deed::Release, meant),
+            QueueArguments::Retry(meant) => ordered(Deed::Retry, meant),
+            QueueArguments::Bounce { ids } => {
+                QueueCommand::Operate { deed: Deed::Bounce, selection: Selection::These(ids) }
+            }
             QueueArguments::Show { id } => QueueCommand::Show { id },
             QueueArguments::Stats => QueueCommand::Stats,
             QueueArguments::Cat { id } => QueueCommand::Cat { id },
             QueueArguments::Delete { ids } => QueueCommand::Delete { ids },
         }
     }
+}
+
+fn ordered(deed: Deed, meant: Meant) -> QueueCommand {
+    QueueCommand::Operate { deed, selection: meant.into() }
+}
+
+#[derive(Subcommand)]
+enum RouteArguments {
+    /// Tell which route decides on a recipient and why, and the next hop, site and source.
+    Test {
+        /// The recipient's address.
+        #[arg(value_name = "RCPT")]
+        recipient: String,
+        /// The envelope sender; without it the null sender.
+        #[arg(long, value_name = "ADDRESS")]
+        from: Option<String>,
+        /// The listener that the mail comes in by.
+        #[arg(long, value_name = "NAME")]
+        listener: Option<String>,
+        /// The config file.
+        #[arg(long, value_name = "FILE")]
+        config: Option<PathBuf>,
+        /// Machine-readable output.
+        #[arg(long)]
+        json: bool,
+    },
 }
 
 #[derive(Subcommand)]
@@ -130,6 +315,21 @@ fn main() -> ExitCode {
         }
         Command::Queue { config, json, command } => {
             with_config(config, |loaded| client::queue(&loaded.config, &command.into(), json))
+        }
+        Command::Route {
+            command: RouteArguments::Test { recipient, from, listener, config, json },
+        } => {
+            let asked = RouteTest { recipient, sender: from, listener };
+            with_config(config, |loaded| route::test(&loaded.config, &asked, json))
+        }
+        Command::Audit { config, json } => {
+            with_config(config, |loaded| client::audit(&loaded.config, json))
+        }
+        Command::Why { id, config, json } => {
+            with_config(config, |loaded| orders::why(&loaded.config, &id, json))
+        }
+        Command::Destination { config, json, command } => {
+            with_config(config, |loaded| orders::destination(&loaded.config, &command.into(), json))
         }
         Command::Health { config } => with_config(config, |loaded| client::health(&loaded.config)),
     }

@@ -10,6 +10,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::Receiver;
 use std::sync::mpsc::RecvTimeoutError;
@@ -52,9 +53,13 @@ use crate::control::thread::ControlParts;
 use crate::handoff::Placement;
 use crate::handoff::Sender;
 use crate::handoff::lane;
+use crate::handoff::mesh;
 use crate::inbound::census::Census;
 use crate::inbound::census::Clerk;
 use crate::inbound::policy::Policy;
+use crate::net::ResolverSettings;
+use crate::net::TlsClient;
+use crate::net::TlsClientSettings;
 use crate::observe::Event;
 use crate::observe::Observed;
 use crate::observe::log;
@@ -70,6 +75,7 @@ use crate::queue::Spool;
 use crate::queue::SpoolOptions;
 use crate::queue::notice::Loudness;
 use crate::queue::points;
+use crate::route::DeliveryPolicy;
 use crate::rt;
 use crate::rt::ShardSpec;
 use crate::rt::ShardThread;
@@ -78,6 +84,7 @@ use crate::shard;
 use crate::shard::Order;
 use crate::shard::ShardSeed;
 use crate::shard::order::ORDERS_MAX;
+use crate::shard::run::DeliverySeed;
 
 /// A store that failed: a restart may find it well, so service managers should try.
 const EXIT_STORE_FAILED: u8 = 75;
@@ -138,13 +145,21 @@ fn start(options: ServeOptions) -> Result<Running, Vec<String>> {
     let placement = Placement::deal(spool.partitions().len(), plan.shards.len());
     let set_aside = spool.recovered().iter().map(|found| found.quarantined).sum();
     observed.shards[0].metrics.quarantined_total.add(set_aside);
+    let delivery = delivery_parts(&config, assembled.delivery, &mut findings)?;
     print_table(&config, &user, (&plan, &placement), (&bound.addresses, &findings));
 
     let commits = start_commits(&spool, &plan, &placement, &failed)?;
     let space = Arc::new(SpaceWatch::new());
     let signals = signals::listen(blocked).map_err(|cause| vec![format!("signals: {cause}")])?;
     let listened = bound.addresses.clone();
-    let seeds = Seeds { config: &config, plan: &plan, placement: &placement, commits: &commits };
+    let seeds = Seeds {
+        config: &config,
+        plan: &plan,
+        placement: &placement,
+        commits: &commits,
+        spool: &spool,
+        delivery: &delivery,
+    };
     let (shards, orders, http) =
         start_shards(seeds, bound, Arc::new(assembled.policy), (&observed, &space))?;
     let heartbeats = shards.iter().map(ShardThread::heartbeat).collect();
@@ -392,6 +407,15 @@ struct Seeds<'a> {
     plan: &'a Plan,
     placement: &'a Placement,
     commits: &'a [CommitThread],
+    spool: &'a Spool,
+    delivery: &'a DeliveryParts,
+}
+
+/// What all shards deliver by.
+struct DeliveryParts {
+    policy: Arc<DeliveryPolicy>,
+    resolver: ResolverSettings,
+    tls: Option<Arc<TlsClient>>,
 }
 
 type Started = (Vec<ShardThread>, Vec<Sender<Order>>, Option<std::net::TcpListener>);
@@ -402,7 +426,9 @@ fn start_shards(
     policy: Arc<Policy>,
     (observed, space): (&Arc<Observed>, &Arc<SpaceWatch>),
 ) -> Result<Started, Vec<String>> {
-    let Seeds { config, plan, placement, commits } = seeds;
+    let Seeds { config, plan, placement, commits, spool, delivery } = seeds;
+    let mut meshes = mesh::weave(plan.shards.len()).into_iter();
+    let handing_over = Arc::new(AtomicUsize::new(plan.shards.len()));
     let census = Census::new(plan.shards.len());
     let body_memory = config.limits.body_memory.max(config_floor()) as usize;
     let chunks_max = (body_memory / CHUNK_BYTES / plan.shards.len()).max(CHUNKS_PER_SHARD_MIN);
@@ -411,11 +437,25 @@ fn start_shards(
     for (place, sockets) in plan.shards.iter().zip(bound.shards) {
         let (sender, receiver) = lane::lane(ORDERS_MAX);
         let homes = placement.of_shard(place.shard);
+        let Some(mesh) = meshes.next() else { break };
         let seed = ShardSeed {
             shard: place.shard,
             sockets,
             partitions: homes.iter().map(|id| commits[id.0 as usize].handle()).collect(),
+            stores: homes
+                .iter()
+                .filter_map(|id| spool.partitions().iter().find(|one| one.id() == *id).cloned())
+                .collect(),
             policy: Arc::clone(&policy),
+            delivery: DeliverySeed {
+                policy: Arc::clone(&delivery.policy),
+                mesh,
+                resolver: delivery.resolver.clone(),
+                tls: delivery.tls.clone(),
+                hostname: config.server.hostname.as_str().into(),
+                shards: plan.shards.len(),
+                handing_over: Arc::clone(&handing_over),
+            },
             chunks_max,
             clerk: Clerk::new(Arc::clone(&census), place.shard.0 as usize),
             space: Arc::clone(space),
@@ -438,6 +478,33 @@ fn start_shards(
     }
     Ok((threads, orders, bound.http))
 }
+
+/// Name servers and authorities: what delivery reads from the machine.
+fn delivery_parts(
+    config: &Config,
+    policy: DeliveryPolicy,
+    findings: &mut Vec<Finding>,
+) -> Result<DeliveryParts, Vec<String>> {
+    let wanted = &policy.resolver;
+    let mut resolver = match wanted.servers.is_empty() {
+        true => ResolverSettings::from_resolv_conf(
+            &std::fs::read_to_string(RESOLV_CONF).unwrap_or_default(),
+        ),
+        false => ResolverSettings { servers: wanted.servers.clone(), ..Default::default() },
+    };
+    resolver.timeout = wanted.timeout;
+    resolver.attempts = wanted.attempts as u32;
+    resolver.trust_ad = wanted.trust_ad;
+    let roots = config.delivery.tls_roots.clone();
+    let tls = TlsClient::build(&TlsClientSettings { roots, ..TlsClientSettings::default() })
+        .map_err(|problems| problems.0.iter().map(ToString::to_string).collect::<Vec<_>>())?;
+    let told = tls.warnings().iter().map(ToString::to_string);
+    findings.extend(told.map(|what| warning(what, "set delivery.tls_roots")));
+    Ok(DeliveryParts { policy: Arc::new(policy), resolver, tls: Some(tls) })
+}
+
+/// Where the machine names its name servers.
+const RESOLV_CONF: &str = "/etc/resolv.conf";
 
 /// Writes what waits and ends the commit threads; false when a disk hangs.
 fn stop_within(commits: Vec<CommitThread>, limit: Duration) -> bool {

@@ -25,7 +25,6 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering;
-use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
@@ -35,14 +34,17 @@ use serde_json::Value;
 use serde_json::json;
 
 use crate::base::MessageId;
-use crate::base::ShardId;
 use crate::handoff::Placement;
 use crate::handoff::Sender;
 use crate::observe::Event;
 use crate::observe::Observed;
 use crate::queue::Spool;
+use crate::queue::audit;
 use crate::queue::inspect;
 use crate::queue::inspect::ListFilter;
+use crate::queue::operate::Deed;
+use crate::queue::select;
+use crate::queue::select::Wanted;
 use crate::shard::Order;
 
 const CLIENTS_MAX: usize = 8;
@@ -50,26 +52,58 @@ const CLIENTS_MAX: usize = 8;
 pub const LIST_PAGE_ROWS: usize = 1000;
 const REQUEST_BYTES_MAX: u64 = 64 << 10;
 const PATIENCE: Duration = Duration::from_secs(30);
-/// How long a shard may take to delete a message: a few commit batches.
-const DELETE_PATIENCE: Duration = Duration::from_secs(10);
 
 /// What may be asked.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(tag = "command", rename_all = "lowercase", deny_unknown_fields)]
 pub enum Request {
-    List { limit: usize, after: Option<String> },
-    Show { id: String },
+    List {
+        limit: usize,
+        after: Option<String>,
+        #[serde(default)]
+        wanted: Wanted,
+    },
+    Summary {
+        limit: usize,
+    },
+    Show {
+        id: String,
+    },
     Stats,
-    Cat { id: String },
-    Delete { id: String },
+    Audit,
+    Cat {
+        id: String,
+    },
+    Delete {
+        id: String,
+    },
     Health,
+    Operate {
+        deed: Deed,
+        ids: Vec<String>,
+    },
+    Why {
+        id: String,
+    },
+    Destinations {
+        limit: usize,
+    },
+    Destination {
+        site: String,
+    },
+    Pause {
+        site: String,
+    },
+    Resume {
+        site: String,
+    },
 }
 
 /// What the socket's threads share.
 pub struct Admin {
-    spool: Arc<Spool>,
-    shards: Vec<Sender<Order>>,
-    placement: Placement,
+    pub(super) spool: Arc<Spool>,
+    pub(super) shards: Vec<Sender<Order>>,
+    pub(super) placement: Placement,
     observed: Arc<Observed>,
     clients: AtomicUsize,
 }
@@ -134,6 +168,12 @@ impl Admin {
         let answer = match request {
             Request::Delete { id } => self.delete(&id),
             Request::Health => Ok(self.health()),
+            Request::Operate { deed, ids } => self.operate(deed, &ids),
+            Request::Why { id } => self.why(&id),
+            Request::Destinations { limit } => Ok(self.destinations(limit)),
+            Request::Destination { site } => self.destination(&site),
+            Request::Pause { site } => self.pause(&site),
+            Request::Resume { site } => self.resume(&site),
             request => look(&self.spool, &request),
         };
         write_line(&mut stream, &answer.map_or_else(|f| fault(&f), |value| json!({ "ok": value })))
@@ -145,26 +185,10 @@ impl Admin {
     }
 
     fn delete(&self, id: &str) -> Result<Value, String> {
-        let id: MessageId = id.parse().map_err(|fault| format!("{id}: {fault}"))?;
-        let partition = id.partition();
-        let home = (0..self.placement.shards())
-            .map(|number| ShardId(number as u16))
-            .find(|shard| self.placement.of_shard(*shard).contains(&partition))
-            .ok_or_else(|| format!("{id}: there is no partition {partition}"))?;
-        let (sender, answers) = mpsc::sync_channel(1);
-        let answer = Box::new(move |outcome| {
-            // A client that has gone meanwhile needs no answer.
-            let _ = sender.try_send(outcome);
-        });
-        let order = Order::Delete { id, answer };
-        self.shards[home.0 as usize]
-            .try_send(order)
-            .map_err(|_| "the shard is busy, try again".to_owned())?;
-        match answers.recv_timeout(DELETE_PATIENCE) {
-            Ok(Ok(true)) => Ok(Value::Null),
-            Ok(Ok(false)) => Err(format!("{id}: there is no such message")),
-            Ok(Err(fault)) => Err(format!("{id}: {fault}")),
-            Err(_) => Err(format!("{id}: no answer in time; look whether it is still there")),
+        let rows = self.operate(Deed::Delete, &[id.to_owned()])?;
+        match rows[0]["fault"].as_str() {
+            Some(fault) => Err(format!("{id}: {fault}")),
+            None => Ok(Value::Null),
         }
     }
 }
@@ -212,14 +236,14 @@ fn refuse(mut stream: UnixStream) {
 /// Answers everything that only reads; also used on a spool that no server has open.
 pub fn look(spool: &Spool, request: &Request) -> Result<Value, String> {
     let value = match request {
-        Request::List { limit, after } => {
+        Request::List { limit, after, wanted } => {
             let after = match after {
                 Some(text) => Some(text.parse().map_err(|fault| format!("{text}: {fault}"))?),
                 None => None,
             };
             // A client asks for page after page; the server holds one.
             let limit = (*limit).min(LIST_PAGE_ROWS);
-            let rows = inspect::list(spool, ListFilter { limit, after });
+            let rows = inspect::list_wanted(spool, ListFilter { limit, after }, wanted);
             serde_json::to_value(rows.map_err(|fault| fault.to_string())?)
         }
         Request::Show { id } => {
@@ -229,7 +253,14 @@ pub fn look(spool: &Spool, request: &Request) -> Result<Value, String> {
         Request::Stats => {
             serde_json::to_value(inspect::stats(spool).map_err(|fault| fault.to_string())?)
         }
-        Request::Cat { .. } | Request::Delete { .. } | Request::Health => {
+        Request::Audit => {
+            serde_json::to_value(audit::audit(spool).map_err(|fault| fault.to_string())?)
+        }
+        Request::Summary { limit } => {
+            let summary = select::summary(spool, *limit).map_err(|fault| fault.to_string())?;
+            serde_json::to_value(summary)
+        }
+        _ => {
             return Err("this cannot be answered by looking".to_owned());
         }
     };

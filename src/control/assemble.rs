@@ -1,4 +1,5 @@
-//! From the config as meant to the policy that sessions go by.
+//! From the config as meant to the policy that sessions go by, and, in `delivery`, to the one that
+//! delivery goes by.
 //!
 //! Promise:  a policy is built whole or not at all, with every fault named. A reload that fails
 //!           leaves the one in force untouched.
@@ -15,6 +16,8 @@ use crate::config::ListenerConfig;
 use crate::config::Protocol as ConfigProtocol;
 use crate::config::TlsMode;
 use crate::config::TlsVersion;
+use crate::control::delivery;
+use crate::control::delivery::Secrets;
 use crate::inbound::census::ConnectionLimits;
 use crate::inbound::policy::ListenerPolicy;
 use crate::inbound::policy::MinimumRate;
@@ -25,6 +28,7 @@ use crate::net;
 use crate::net::MinVersion;
 use crate::net::TlsServer;
 use crate::net::TlsSettings;
+use crate::route::DeliveryPolicy;
 use crate::route::RelayPolicy;
 use crate::route::RelaySettings;
 use crate::wire::smtp::LineEnding;
@@ -34,9 +38,10 @@ use crate::wire::smtp::ServerConfig;
 /// The folder of the spool in which a self-made certificate is kept.
 const TLS_FOLDER: &str = "tls";
 
-/// A policy, and what its maker should hear.
+/// Both policies, and what their maker should hear.
 pub struct Assembled {
     pub policy: Policy,
+    pub delivery: DeliveryPolicy,
     pub warnings: Vec<(String, String)>,
 }
 
@@ -46,6 +51,8 @@ pub fn assemble(config: &Config) -> Result<Assembled, Vec<String>> {
     let mut faults = Vec::new();
     let mut warnings = Vec::new();
     let relay = relay(config).map_err(|problems| faults.extend(problems)).ok();
+    let delivery =
+        delivery::policy(config, Secrets::Read).map_err(|problems| faults.extend(problems)).ok();
     let certificates = certificates(config, &mut faults, &mut warnings);
     let mut listeners = Vec::new();
     for written in &config.listeners {
@@ -57,9 +64,9 @@ pub fn assemble(config: &Config) -> Result<Assembled, Vec<String>> {
             Err(problems) => faults.extend(problems),
         }
     }
-    match relay {
-        Some(relay) if faults.is_empty() => {
-            Ok(Assembled { policy: policy(config, relay, listeners), warnings })
+    match (relay, delivery) {
+        (Some(relay), Some(delivery)) if faults.is_empty() => {
+            Ok(Assembled { policy: policy(config, relay, listeners), delivery, warnings })
         }
         _ => Err(faults),
     }
@@ -69,6 +76,9 @@ pub fn assemble(config: &Config) -> Result<Assembled, Vec<String>> {
 pub fn check(config: &Config) -> Result<(), Vec<String>> {
     let mut faults = Vec::new();
     if let Err(problems) = relay(config) {
+        faults.extend(problems);
+    }
+    if let Err(problems) = delivery::policy(config, Secrets::Read) {
         faults.extend(problems);
     }
     let pairs: Vec<_> =
@@ -259,10 +269,10 @@ fn server_config(config: &Config, written: &ListenerConfig) -> ServerConfig {
 }
 
 /// Limits of the config are far below 2^32; see their bounds.
-fn clamp(limit: usize) -> u32 {
+pub(super) fn clamp(limit: usize) -> u32 {
     u32::try_from(limit).unwrap_or(u32::MAX)
 }
 
-fn lines(problems: &[impl Display]) -> Vec<String> {
+pub(super) fn lines(problems: &[impl Display]) -> Vec<String> {
     problems.iter().map(ToString::to_string).collect()
 }

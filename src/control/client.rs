@@ -1,7 +1,8 @@
-//! The other end of the control socket: `ringpost queue ...` and `ringpost health`.
+//! The other end of the control socket: `ringpost queue ...`, `ringpost audit` and
+//! `ringpost health`.
 //!
 //! Promise:  the same answers from a running server, through its socket, and from the spool of a
-//!           stopped one, opened directly. Only `delete` takes the spool's lock.
+//!           stopped one, opened directly. Only orders take the spool's lock.
 
 use std::io;
 use std::io::BufRead;
@@ -19,10 +20,14 @@ use crate::base::clock::wall_ms;
 use crate::config::Config;
 use crate::control::admin;
 use crate::control::admin::Request;
+use crate::control::orders;
+use crate::control::orders::Selection;
 use crate::queue::Access;
 use crate::queue::Spool;
 use crate::queue::SpoolOptions;
 use crate::queue::inspect;
+use crate::queue::operate::Deed;
+use crate::queue::select::Wanted;
 use crate::wire::mail::date;
 use crate::wire::mail::header;
 
@@ -31,31 +36,37 @@ const HEADER_BYTES_MAX: usize = 64 << 10;
 
 /// What `ringpost queue` may be asked; see its arguments in `main`.
 pub enum QueueCommand {
-    List { limit: usize, after: Option<String> },
+    Summary { limit: usize },
+    List { limit: usize, after: Option<String>, wanted: Wanted },
     Show { id: String },
     Stats,
     Cat { id: String },
     Delete { ids: Vec<String> },
+    Operate { deed: Deed, selection: Selection },
 }
 
 /// Where answers come from.
-enum Source {
+pub(super) enum Source {
     Running(Box<dyn Fn() -> io::Result<UnixStream>>),
     Stopped(Box<Spool>),
 }
 
 /// Carries out a queue command and prints its answer.
 pub fn queue(config: &Config, command: &QueueCommand, json: bool) -> ExitCode {
-    let source = match find_source(config, matches!(command, QueueCommand::Delete { .. })) {
+    let writes = matches!(command, QueueCommand::Delete { .. } | QueueCommand::Operate { .. });
+    let source = match find_source(config, writes) {
         Ok(source) => source,
         Err(cause) => return told(&cause),
     };
     let done = match command {
         QueueCommand::Cat { id } => source.cat(id, &mut io::stdout().lock()),
         QueueCommand::Delete { ids } => delete(&source, ids, json),
-        QueueCommand::List { limit, after } => {
-            list(&source, *limit, after.clone()).map(|rows| print_answer(&rows, json, print_list))
-        }
+        QueueCommand::Operate { deed, selection } => orders::order(&source, *deed, selection, json),
+        QueueCommand::Summary { limit } => source
+            .ask(&Request::Summary { limit: *limit })
+            .map(|answer| print_answer(&answer, json, orders::print_summary)),
+        QueueCommand::List { limit, after, wanted } => list(&source, *limit, after.clone(), wanted)
+            .map(|rows| print_answer(&rows, json, print_list)),
         QueueCommand::Show { id } => {
             show(&source, id).map(|it| print_answer(&it, json, print_show))
         }
@@ -65,6 +76,18 @@ pub fn queue(config: &Config, command: &QueueCommand, json: bool) -> ExitCode {
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
+        Err(cause) => told(&cause),
+    }
+}
+
+/// Whether every recipient that was taken is accounted for: exit code 0 when it adds up.
+pub fn audit(config: &Config, json: bool) -> ExitCode {
+    let found = find_source(config, false).and_then(|source| source.ask(&Request::Audit));
+    match found {
+        Ok(found) => {
+            print_answer(&found, json, print_audit);
+            if found["adds_up"] == true { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+        }
         Err(cause) => told(&cause),
     }
 }
@@ -92,7 +115,7 @@ pub fn health(config: &Config) -> ExitCode {
     }
 }
 
-fn find_source(config: &Config, writes: bool) -> Result<Source, String> {
+pub(super) fn find_source(config: &Config, writes: bool) -> Result<Source, String> {
     let socket = config.control.socket.clone();
     match UnixStream::connect(&socket) {
         Ok(_) => Ok(Source::Running(Box::new(move || UnixStream::connect(&socket)))),
@@ -120,7 +143,7 @@ fn open_stopped(path: &Path, writes: bool) -> Result<Source, String> {
 }
 
 impl Source {
-    fn ask(&self, request: &Request) -> Result<Value, String> {
+    pub(super) fn ask(&self, request: &Request) -> Result<Value, String> {
         match self {
             Source::Stopped(spool) => match request {
                 Request::Delete { id } => {
@@ -128,7 +151,8 @@ impl Source {
                     inspect::delete(spool, parsed).map_err(|fault| format!("{id}: {fault}"))?;
                     Ok(Value::Null)
                 }
-                request => admin::look(spool, request),
+                request => orders::without_server(spool, request)
+                    .unwrap_or_else(|| admin::look(spool, request)),
             },
             Source::Running(connect) => {
                 let (answer, _) = send(connect, request)?;
@@ -189,11 +213,17 @@ fn outcome(answer: Value) -> Result<Value, String> {
 }
 
 /// Page after page, until the limit or the end.
-fn list(source: &Source, limit: usize, mut after: Option<String>) -> Result<Value, String> {
+fn list(
+    source: &Source,
+    limit: usize,
+    mut after: Option<String>,
+    by: &Wanted,
+) -> Result<Value, String> {
     let mut all = Vec::new();
     while all.len() < limit {
         let wanted = (limit - all.len()).min(admin::LIST_PAGE_ROWS);
-        let page = source.ask(&Request::List { limit: wanted, after })?;
+        let request = Request::List { limit: wanted, after, wanted: by.clone() };
+        let page = source.ask(&request)?;
         let Value::Array(rows) = page else { break };
         let ended = rows.len() < wanted;
         all.extend(rows);
@@ -257,7 +287,7 @@ impl Write for Front {
     }
 }
 
-fn print_answer(value: &Value, json: bool, print: impl Fn(&Value)) {
+pub(super) fn print_answer(value: &Value, json: bool, print: impl Fn(&Value)) {
     if json {
         println!("{value:#}");
     } else {
@@ -336,12 +366,41 @@ fn print_stats(stats: &Value) {
     }
 }
 
-fn text(value: &Value) -> &str {
+fn print_audit(found: &Value) {
+    for one in found["partitions"].as_array().into_iter().flatten() {
+        println!("partition {}: {}", one["partition"], equation(one));
+    }
+    println!("in all: {}", equation(found));
+    println!("{}", if found["adds_up"] == true { "it adds up" } else { "IT DOES NOT ADD UP" });
+}
+
+fn equation(one: &Value) -> String {
+    let told = format!(
+        "{} taken = {} delivered + {} bounced + {} expired + {} deleted + {} quarantined + {} queued",
+        one["taken"],
+        one["delivered"],
+        one["bounced"],
+        one["expired"],
+        one["deleted"],
+        one["quarantined"],
+        one["queued"],
+    );
+    match (one["difference"].as_i64(), one["unreadable_jobs"].as_u64()) {
+        (Some(0), Some(0)) => told,
+        (_, Some(0)) => format!("{told}; difference {}", one["difference"]),
+        _ => format!(
+            "{told}; difference {}, {} jobs cannot be read",
+            one["difference"], one["unreadable_jobs"]
+        ),
+    }
+}
+
+pub(super) fn text(value: &Value) -> &str {
     value.as_str().unwrap_or("")
 }
 
 /// What a peer sent must not drive the terminal.
-fn plain(value: &Value) -> String {
+pub(super) fn plain(value: &Value) -> String {
     let shown = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
     shown.trim_end().chars().flat_map(printable).collect()
 }
@@ -352,11 +411,11 @@ fn printable(letter: char) -> impl Iterator<Item = char> {
     escaped.into_iter().flatten().chain(kept)
 }
 
-fn time(value: &Value) -> String {
+pub(super) fn time(value: &Value) -> String {
     value.as_u64().map_or_else(String::new, date::rfc3339)
 }
 
-fn told(cause: &str) -> ExitCode {
+pub(super) fn told(cause: &str) -> ExitCode {
     eprintln!("ringpost: {cause}");
     ExitCode::FAILURE
 }

@@ -3,8 +3,14 @@
 //!
 //! ```text
 //! assemble   config -> the policy that sessions go by
+//! delivery   config -> the policy that delivery goes by
+//! route      `ringpost route test`: where mail would go, and why
 //! reload     SIGHUP: read again, compare, replace as a whole
 //! admin      the control socket: `ringpost queue ...` and `ringpost health`
+//! operators  what of it shards must answer: orders, `why`, destinations
+//! why        what a message waits for, in sentences
+//! client     the other end of the socket: what only looks
+//! orders     the other end of the socket: what operators order and ask
 //! scrape     HTTP: /metrics /health /ready /stats
 //! seats      how many HTTP clients at a time, and for how long
 //! thread     the thread that runs both
@@ -13,7 +19,12 @@
 pub mod admin;
 pub mod assemble;
 pub mod client;
+pub mod delivery;
+pub mod operators;
+pub mod orders;
 pub mod reload;
+pub mod route;
 pub mod scrape;
 pub mod seats;
 pub mod thread;
+pub mod why;

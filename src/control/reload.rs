@@ -70,8 +70,9 @@ impl Reloader {
             Event::Warning { what, remedy }.emit();
         }
         let policy = Arc::new(assembled.policy);
+        let delivery = Arc::new(assembled.delivery);
         for shard in &self.shards {
-            if shard.try_send(Order::Reload(Arc::clone(&policy))).is_err() {
+            if shard.try_send(Order::Reload(Arc::clone(&policy), Arc::clone(&delivery))).is_err() {
                 let what = "a shard did not take the reload; it keeps its old settings";
                 Event::Warning { what, remedy: "send SIGHUP again" }.emit();
             }

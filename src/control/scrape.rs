@@ -50,17 +50,24 @@ const PATHS: &str = "/metrics\n/health\n/ready\n/stats\n/stats/hdr/NAME\n";
 
 type Answer = (StatusCode, [(HeaderName, &'static str); 1], String);
 
+/// Asks the shards for the destinations with the most mail; it may wait for them.
+pub type TopDestinations = Arc<dyn Fn() -> Value + Send + Sync>;
+
 /// Answers requests until the future is dropped.
-pub async fn serve(listener: TcpListener, observed: Arc<Observed>) -> io::Result<()> {
-    axum::serve(Seats::new(listener), router(observed)).await
+pub async fn serve(
+    listener: TcpListener,
+    observed: Arc<Observed>,
+    top: TopDestinations,
+) -> io::Result<()> {
+    axum::serve(Seats::new(listener), router(observed, top)).await
 }
 
-fn router(observed: Arc<Observed>) -> Router {
+fn router(observed: Arc<Observed>, top: TopDestinations) -> Router {
     Router::new()
         .route("/metrics", get(metrics))
         .route("/health", get(health))
         .route("/ready", get(ready))
-        .route("/stats", get(stats))
+        .route("/stats", get(move |state| stats(state, Arc::clone(&top))))
         .route("/stats/hdr/{name}", get(hgrm))
         .fallback(unknown)
         .with_state(observed)
@@ -91,7 +98,9 @@ async fn ready(State(observed): State<Arc<Observed>>) -> Answer {
     answer(StatusCode::SERVICE_UNAVAILABLE, TEXT, causes.join("\n") + "\n")
 }
 
-async fn stats(State(observed): State<Arc<Observed>>) -> Answer {
+async fn stats(State(observed): State<Arc<Observed>>, top: TopDestinations) -> Answer {
+    // It waits, so it is done beside the runtime; a panic there leaves the list out.
+    let destinations = tokio::task::spawn_blocking(move || top()).await.unwrap_or_default();
     let merged = collect(&observed).await;
     let process = &observed.process;
     let readings = shard_readings(&observed);
@@ -102,6 +111,7 @@ async fn stats(State(observed): State<Arc<Observed>>) -> Answer {
         "stages": stages_json(&merged),
         "silent_shards": merged.silent,
         "counters": counters_json(&readings),
+        "destinations": destinations,
         "shards": shards_json(&observed, &readings),
         "spool": {
             "full": process.spool_full.value() > 0,
@@ -275,7 +285,7 @@ mod tests {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
             runtime.expect("a runtime").block_on(async {
                 let listener = TcpListener::from_std(listener).expect("within a runtime");
-                serve(listener, observed).await
+                serve(listener, observed, Arc::new(|| Value::Null)).await
             })
         });
         address

@@ -8,8 +8,12 @@ use std::thread;
 
 use crate::control::admin::Admin;
 use crate::control::scrape;
+use crate::control::scrape::TopDestinations;
 use crate::observe::Event;
 use crate::observe::Observed;
+
+/// Destinations shown in /stats.
+const TOP_DESTINATIONS: usize = 20;
 
 /// What the control thread serves. Sockets are bound before privileges are dropped.
 pub struct ControlParts {
@@ -27,14 +31,16 @@ pub fn start(parts: ControlParts) -> io::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     thread::Builder::new().name("control".to_owned()).spawn(move || {
         (parts.on_start)();
-        runtime.block_on(serve(parts.http, parts.observed));
+        let admin = parts.admin;
+        let top = Arc::new(move || admin.destinations(TOP_DESTINATIONS));
+        runtime.block_on(serve(parts.http, parts.observed, top));
     })?;
     Ok(())
 }
 
-async fn serve(http: Option<TcpListener>, observed: Arc<Observed>) {
+async fn serve(http: Option<TcpListener>, observed: Arc<Observed>, top: TopDestinations) {
     if let Some(http) = http
-        && let Err(fault) = serve_http(http, observed).await
+        && let Err(fault) = serve_http(http, observed, top).await
     {
         let what = format!("the HTTP side of the control plane ended: {fault}");
         Event::Warning { what: &what, remedy: "mail goes on; restart to have it back" }.emit();
@@ -42,7 +48,11 @@ async fn serve(http: Option<TcpListener>, observed: Arc<Observed>) {
     std::future::pending::<()>().await;
 }
 
-async fn serve_http(http: TcpListener, observed: Arc<Observed>) -> io::Result<()> {
+async fn serve_http(
+    http: TcpListener,
+    observed: Arc<Observed>,
+    top: TopDestinations,
+) -> io::Result<()> {
     http.set_nonblocking(true)?;
-    scrape::serve(tokio::net::TcpListener::from_std(http)?, observed).await
+    scrape::serve(tokio::net::TcpListener::from_std(http)?, observed, top).await
 }

@@ -4,9 +4,14 @@
 //! Promise:  losing everything that is in a lane loses no mail. The durable record stays with its
 //!           partition; a lane carries only orders and outcomes.
 
+pub mod frame;
 pub mod lane;
+pub mod mesh;
 pub mod placement;
 
+pub use frame::Frame;
 pub use lane::Receiver;
 pub use lane::Sender;
+pub use mesh::Mesh;
+pub use mesh::MeshSeed;
 pub use placement::Placement;

@@ -32,7 +32,7 @@ const RECIPIENTS_KEPT_MAX: usize = 64;
 pub struct Reception {
     pub shard: ShardId,
     pub pool: Rc<ChunkPool>,
-    pub histograms: Histograms,
+    pub histograms: Rc<Histograms>,
     observed: Arc<ShardObserved>,
     pub clerk: Rc<Clerk>,
     pub space: Arc<SpaceWatch>,
@@ -64,7 +64,7 @@ impl Reception {
         Rc::new(Reception {
             shard: parts.shard,
             pool: parts.pool,
-            histograms: Histograms::new(Arc::clone(&parts.observed.shelf)),
+            histograms: Rc::new(Histograms::new(Arc::clone(&parts.observed.shelf))),
             observed: parts.observed,
             clerk: Rc::new(parts.clerk),
             space: parts.space,
@@ -82,6 +82,10 @@ impl Reception {
 
     pub fn metrics(&self) -> &ShardMetrics {
         &self.observed.metrics
+    }
+
+    pub fn observed_handle(&self) -> Arc<ShardObserved> {
+        Arc::clone(&self.observed)
     }
 
     pub fn observed(&self) -> &ShardObserved {

@@ -1,3 +1,30 @@
 //! The delivering half: dispatch, destinations, connections, transfers, bounces.
 //!
-//! Its place is kept; what the queue holds waits here until delivery is built.
+//! `scheduler` decides on the owner shard when which job goes over which connection; `destination`
+//! is one site of it; `lease` is the home shard's side. All three are values without I/O or clock.
+//!
+//! ```text
+//! home       mail stored here: route, split, resolve, lease, post      home shard
+//! scan       finding what is due on disk                               home shard
+//! settling   from an outcome to one write, and the sender's reports    home shard
+//! bounce     what the sender is told, as messages of their own         home shard
+//! owner      sites, their lines and connections                        owner shard
+//! worker     one connection: connect, greet, TLS, one mail after the other
+//! transfer   one mail over it
+//! trust      what is known of other servers' TLS, and what follows    both
+//! ```
+
+mod bounce;
+pub mod destination;
+pub mod home;
+pub mod idle;
+pub mod lease;
+pub mod operator;
+pub mod owner;
+pub mod pace;
+pub mod scan;
+pub mod scheduler;
+pub mod settling;
+pub mod transfer;
+pub mod trust;
+pub mod worker;

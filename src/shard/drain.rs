@@ -12,6 +12,7 @@ use crate::inbound::reception::Reception;
 use crate::observe::Event;
 use crate::rt::Listener;
 use crate::rt::timer;
+use crate::shard::run::Delivering;
 
 /// How long sessions that are cut may take to say so.
 const LAST_WORDS: Duration = Duration::from_secs(1);
@@ -19,8 +20,14 @@ const LAST_WORDS: Duration = Duration::from_secs(1);
 /// How often the end is looked for.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 
-pub async fn drain(reception: &Rc<Reception>, listeners: &[Rc<Listener>], limit: Duration) {
+pub async fn drain(
+    reception: &Rc<Reception>,
+    listeners: &[Rc<Listener>],
+    delivering: &Delivering,
+    limit: Duration,
+) {
     let end = Instant::now() + limit;
+    delivering.close();
     reception.start_draining();
     for listener in listeners {
         listener.stop();
@@ -28,6 +35,14 @@ pub async fn drain(reception: &Rc<Reception>, listeners: &[Rc<Listener>], limit:
     while reception.sessions() > 0 && Instant::now() < end {
         // Again each time: a session may have become idle since.
         timer::interrupt_idle();
+        delivering.hush();
+        timer::sleep(LOOK_EVERY).await;
+    }
+    // What is being sent now may be taken by a server any moment: it is worth the wait.
+    // Twice, so that what other shards had handed over before they fell silent is answered.
+    let mut looks = 0;
+    while looks < 2 && Instant::now() < end {
+        looks = if delivering.is_drained() { looks + 1 } else { 0 };
         timer::sleep(LOOK_EVERY).await;
     }
     let cut = reception.sessions();

@@ -8,5 +8,6 @@ pub mod order;
 pub mod run;
 
 pub use order::Order;
+pub use run::Delivering;
 pub use run::ShardSeed;
 pub use run::run;

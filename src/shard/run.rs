@@ -3,23 +3,47 @@
 //! Owner:    the shard's executor; it ends when the shard has drained.
 //! Order:    pump before listeners, so that no session ever waits for a commit that nobody hears.
 
+use std::cell::Cell;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::Ordering;
 
 use crate::base::ChunkPool;
 use crate::base::ShardId;
+use crate::base::fault::end_process;
+use crate::handoff::Frame;
+use crate::handoff::Mesh;
+use crate::handoff::MeshSeed;
+use crate::handoff::Receiver;
 use crate::handoff::lane;
 use crate::inbound::census::Clerk;
 use crate::inbound::listener;
 use crate::inbound::policy::Policy;
 use crate::inbound::reception::Reception;
 use crate::inbound::reception::ReceptionParts;
+use crate::net::Resolver;
+use crate::net::ResolverSettings;
+use crate::net::TlsClient;
 use crate::observe::ShardObserved;
+use crate::outbound::home;
+use crate::outbound::home::Home;
+use crate::outbound::home::HomeParts;
+use crate::outbound::home::Store;
+use crate::outbound::operator;
+use crate::outbound::owner;
+use crate::outbound::owner::Owner;
+use crate::outbound::owner::OwnerParts;
+use crate::outbound::scan;
+use crate::outbound::trust::Trust;
 use crate::queue::CommitHandle;
 use crate::queue::Committer;
+use crate::queue::Partition;
 use crate::queue::SpaceWatch;
 use crate::queue::lane::Ring;
+use crate::queue::reader::Reader;
+use crate::route::DeliveryPolicy;
 use crate::rt;
 use crate::rt::Bell;
 use crate::rt::Listener;
@@ -35,12 +59,27 @@ pub struct ShardSeed {
     pub sockets: Vec<OwnedFd>,
     /// The partitions whose home this shard is.
     pub partitions: Vec<CommitHandle>,
+    /// The same, to read from.
+    pub stores: Vec<Arc<Partition>>,
     pub policy: Arc<Policy>,
+    pub delivery: DeliverySeed,
     pub chunks_max: usize,
     pub clerk: Clerk,
     pub space: Arc<SpaceWatch>,
     pub observed: Arc<ShardObserved>,
     pub orders: lane::Seed<Order>,
+}
+
+/// What delivering begins with.
+pub struct DeliverySeed {
+    pub policy: Arc<DeliveryPolicy>,
+    pub mesh: MeshSeed,
+    pub resolver: ResolverSettings,
+    pub tls: Option<Arc<TlsClient>>,
+    pub hostname: Box<str>,
+    pub shards: usize,
+    /// Shards that may still hand mail to others; the same counter for all.
+    pub handing_over: Arc<AtomicUsize>,
 }
 
 /// Lives until a drain order has been carried out.
@@ -68,7 +107,13 @@ pub async fn run(seed: ShardSeed) {
     });
 
     housekeeping::start(&reception, commits);
-    task::spawn_latency(pump(Rc::clone(&reception), commits_done));
+    let ring_reader = Arc::clone(&ring);
+    let reader = match Reader::start(seed.shard, ring_reader) {
+        Ok(reader) => reader,
+        Err(cause) => end_process(format_args!("shard {}: no reader: {cause}", seed.shard)),
+    };
+    let delivering = delivering(&reception, seed.delivery, seed.stores, reader.clone());
+    task::spawn_latency(pump(Rc::clone(&reception), reader, commits_done));
     let listeners: Vec<Rc<Listener>> =
         seed.sockets.into_iter().map(|socket| Rc::new(Listener::from_socket(socket))).collect();
     for (number, socket) in listeners.iter().enumerate() {
@@ -78,31 +123,144 @@ pub async fn run(seed: ShardSeed) {
     let mut orders = seed.orders.settle();
     let limit = loop {
         match orders.receive().await {
-            Order::Reload(policy) => reception.replace_policy(policy),
-            Order::Delete { id, answer } => {
-                let home = reception.committers().iter().find(|c| c.partition() == id.partition());
-                let committer = home.cloned();
-                task::spawn(async move {
-                    answer(match committer {
-                        Some(committer) => committer.delete(id).await,
-                        None => Ok(false),
-                    });
-                });
+            Order::Reload(policy, delivery) => {
+                reception.replace_policy(policy);
+                delivering.replace_policy(&delivery);
             }
+            Order::Operate { id, deed, answer } => {
+                let home = Rc::clone(&delivering.home);
+                task::spawn(async move { answer(operator::carry_out(home, id, deed).await) });
+            }
+            Order::Ask(question) => question(&delivering),
             Order::Drain { limit } => break limit,
         }
     };
-    drain::drain(&reception, &listeners, limit).await;
+    drain::drain(&reception, &listeners, &delivering, limit).await;
     reception.close();
     doorbell.ring();
+    delivering.end();
 }
 
 /// Hears the commit threads and wakes who waits for them. Never waits for anything else.
-async fn pump(reception: Rc<Reception>, mut bell: Bell) {
+async fn pump(reception: Rc<Reception>, reader: Reader, mut bell: Bell) {
     while !reception.is_closed() {
         bell.wait().await;
         for committer in reception.committers() {
             committer.pump();
+        }
+        reader.pump();
+    }
+}
+
+/// The delivering half of a shard.
+pub struct Delivering {
+    pub home: Rc<Home>,
+    pub owner: Rc<Owner>,
+    mesh: Rc<Mesh>,
+    handing_over: Arc<AtomicUsize>,
+    /// This shard has left `handing_over`.
+    is_quiet: Cell<bool>,
+}
+
+impl Delivering {
+    fn replace_policy(&self, policy: &Arc<DeliveryPolicy>) {
+        self.home.replace_policy(Arc::clone(policy));
+        self.owner.replace_policy(Arc::clone(policy));
+    }
+
+    /// Nothing new goes out; what is on its way arrives and is settled.
+    pub fn close(&self) {
+        self.home.close();
+        self.owner.close();
+    }
+
+    /// Tells the others once that no mail comes from here any more.
+    pub fn hush(&self) {
+        self.mesh.flush();
+        let is_quiet = self.home.is_closing() && self.mesh.is_flushed();
+        if is_quiet && !self.is_quiet.replace(true) {
+            self.handing_over.fetch_sub(1, Ordering::AcqRel);
+        }
+    }
+
+    /// Whether everything that was on its way has been settled, here and at the owners. A shard
+    /// that left while another may hand mail to it would leave that one waiting for an outcome.
+    pub fn is_drained(&self) -> bool {
+        self.hush();
+        self.handing_over.load(Ordering::Acquire) == 0
+            && self.owner.workers() == 0
+            && self.home.is_drained()
+            && self.mesh.is_flushed()
+    }
+
+    fn end(&self) {
+        self.mesh.post(self.mesh.me(), Frame::End);
+    }
+}
+
+fn delivering(
+    reception: &Rc<Reception>,
+    seed: DeliverySeed,
+    stores: Vec<Arc<Partition>>,
+    reader: Reader,
+) -> Rc<Delivering> {
+    let (mesh, inbox) = seed.mesh.settle();
+    let mesh = Rc::new(mesh);
+    let resolver = Resolver::new(seed.resolver);
+    let committers = reception.committers();
+    let store = |partition: &Arc<Partition>| {
+        let committer = committers.iter().find(|one| one.partition() == partition.id());
+        let committer = committer.cloned()?;
+        Some(Store { committer, partition: Arc::clone(partition) })
+    };
+    let trust = Trust::new(seed.tls, resolver.clone(), Rc::clone(&reception.pool));
+    let home = Home::new(HomeParts {
+        stores: stores.iter().filter_map(store).collect(),
+        mesh: Rc::clone(&mesh),
+        reader: reader.clone(),
+        resolver: resolver.clone(),
+        trust: Rc::clone(&trust),
+        policy: Arc::clone(&seed.policy),
+        observed: reception.observed_handle(),
+        histograms: Rc::clone(&reception.histograms),
+        hostname: seed.hostname,
+        shards: seed.shards,
+    });
+    let owner = Owner::new(OwnerParts {
+        mesh: Rc::clone(&mesh),
+        pool: Rc::clone(&reception.pool),
+        reader,
+        resolver,
+        trust,
+        policy: seed.policy,
+        observed: reception.observed_handle(),
+        histograms: Rc::clone(&reception.histograms),
+        shards: seed.shards,
+    });
+    for partition in stores {
+        task::spawn(scan::scan(Rc::clone(&home), partition));
+    }
+    task::spawn(home::tend(Rc::clone(&home)));
+    task::spawn(owner::tend(Rc::clone(&owner)));
+    let delivering = Rc::new(Delivering {
+        home,
+        owner,
+        mesh,
+        handing_over: seed.handing_over,
+        is_quiet: Cell::new(false),
+    });
+    task::spawn_latency(frames(Rc::clone(&delivering), inbox));
+    delivering
+}
+
+/// Takes what other shards have sent. Never waits for anything else.
+async fn frames(delivering: Rc<Delivering>, mut inbox: Receiver<Frame>) {
+    loop {
+        match inbox.receive().await {
+            Frame::Deliver(delivery) => delivering.owner.accept(delivery),
+            Frame::Settle(outcome) => delivering.home.on_outcome(*outcome),
+            Frame::Recall { id, job, lease } => delivering.owner.give_back(id, job, lease),
+            Frame::End => return,
         }
     }
 }

@@ -1,0 +1,337 @@
+//! From the config as meant to the policy that delivery goes by.
+//!
+//! Promise:  as of `assemble`: built whole or not at all, with every fault named.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use crate::base::backoff::RetrySchedule;
+use crate::config::Config;
+use crate::config::DestinationConfig;
+use crate::config::DomainMatch;
+use crate::config::Next;
+use crate::config::RouteConfig;
+use crate::config::Server;
+use crate::config::TlsWish as ConfigTlsWish;
+use crate::control::assemble::clamp;
+use crate::control::assemble::lines;
+use crate::route::BouncePolicy;
+use crate::route::Credentials;
+use crate::route::DeliveryPolicy;
+use crate::route::DeliveryTimeouts;
+use crate::route::HopProtocol;
+use crate::route::HostPort;
+use crate::route::NextHop;
+use crate::route::PoolId;
+use crate::route::PoolSettings;
+use crate::route::Rates;
+use crate::route::ResolverSettings;
+use crate::route::RouteNext;
+use crate::route::RouteSettings;
+use crate::route::RouteStandard;
+use crate::route::RouteTable;
+use crate::route::SitePolicy;
+use crate::route::SiteSettings;
+use crate::route::SiteTable;
+use crate::route::Source;
+use crate::route::SourceTable;
+use crate::route::TlsWish;
+
+/// Bytes of a password; a file that holds more is not one of a password.
+const PASSWORD_BYTES_MAX: usize = 1024;
+
+/// Whether files with passwords are read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Secrets {
+    Read,
+    /// Passwords stand empty: for those who only look.
+    Withhold,
+}
+
+/// Builds the policy, or names all that is wrong.
+pub fn policy(config: &Config, secrets: Secrets) -> Result<DeliveryPolicy, Vec<String>> {
+    let delivery = &config.delivery;
+    let mut faults = Vec::new();
+    let sources = sources(config).map_err(|found| faults.extend(found)).unwrap_or_default();
+    let sites = sites(config).map_err(|found| faults.extend(found)).unwrap_or_default();
+    let routes = routes(config, &sources, secrets).map_err(|found| faults.extend(found)).ok();
+    let retry = RetrySchedule::new(delivery.retry_schedule.clone().into(), delivery.retry_jitter);
+    if retry.is_none() {
+        faults.push("delivery.retry_schedule: is empty, or has a wait of nothing".to_owned());
+    }
+    let (Some(routes), Some(retry), true) = (routes, retry, faults.is_empty()) else {
+        return Err(faults);
+    };
+    Ok(DeliveryPolicy {
+        enabled: delivery.enabled,
+        routes,
+        sites,
+        sources,
+        retry,
+        delay_warning: Some(delivery.delay_warning).filter(|after| !after.is_zero()),
+        bounce: bounce(config),
+        ehlo_name: delivery.ehlo_name.as_str().into(),
+        prefer_ipv6: delivery.prefer_ipv6,
+        dane: delivery.dane,
+        mta_sts: delivery.mta_sts,
+        mta_sts_port: u16::try_from(delivery.mta_sts_port).unwrap_or(443),
+        mx_hosts_max: delivery.mx_hosts_max,
+        connections_max: clamp(delivery.connections_max),
+        jobs_in_memory_max: delivery.jobs_in_memory_max,
+        timeouts: timeouts(config),
+        resolver: resolver(config),
+    })
+}
+
+fn sources(config: &Config) -> Result<SourceTable, Vec<String>> {
+    let standard = &config.delivery.ehlo_name;
+    let sources = config.sources.iter().map(|source| Source {
+        name: source.name.as_str().into(),
+        ipv4: source.ipv4,
+        ipv6: source.ipv6,
+        ehlo_name: source.ehlo_name.as_ref().unwrap_or(standard).as_str().into(),
+    });
+    let pools: Vec<PoolSettings> = config
+        .pools
+        .iter()
+        .map(|pool| {
+            let members = pool.sources.iter();
+            PoolSettings {
+                name: pool.name.as_str().to_owned(),
+                members: members
+                    .map(|member| (member.source.as_str().to_owned(), member.weight))
+                    .collect(),
+            }
+        })
+        .collect();
+    SourceTable::build(sources.collect(), &pools).map_err(|problems| lines(&problems))
+}
+
+fn sites(config: &Config) -> Result<SiteTable, Vec<String>> {
+    let sites: Vec<SiteSettings> = config
+        .sites
+        .iter()
+        .map(|site| SiteSettings {
+            name: site.name.as_str().to_owned(),
+            recipient_domains: texts(&site.recipient_domain),
+            mx_hosts: texts(&site.mx_host),
+            policy: site_policy(&site.treatment(&config.destination)),
+        })
+        .collect();
+    SiteTable::build(&sites, site_policy(&config.destination)).map_err(|problems| lines(&problems))
+}
+
+fn site_policy(treatment: &DestinationConfig) -> SitePolicy {
+    let rate = |limit: usize| Some(clamp(limit)).filter(|limit| *limit > 0);
+    SitePolicy {
+        connections_max: clamp(treatment.connections_max),
+        window_start: clamp(treatment.window_start),
+        messages_per_connection: clamp(treatment.messages_per_connection),
+        recipients_per_message: clamp(treatment.recipients_per_message),
+        rates: Rates {
+            per_second: rate(treatment.messages_per_second),
+            per_minute: rate(treatment.messages_per_minute),
+            per_hour: rate(treatment.messages_per_hour),
+        },
+        idle_reuse: treatment.idle_reuse,
+        failures_to_back_off: clamp(treatment.failures_to_back_off),
+        back_off_first: treatment.back_off_first,
+        back_off_max: treatment.back_off_max,
+        jobs_max: treatment.jobs_max,
+        tls: tls_wish(treatment.tls),
+    }
+}
+
+fn routes(
+    config: &Config,
+    sources: &SourceTable,
+    secrets: Secrets,
+) -> Result<RouteTable, Vec<String>> {
+    let mut faults = Vec::new();
+    let mut users = Vec::with_capacity(config.routes.len());
+    for route in &config.routes {
+        let user = credentials(route, secrets);
+        users.push(user.map_err(|fault| faults.push(fault)).ok().flatten());
+    }
+    let mut pool_of = |key: String, pool: Option<&crate::config::Label>| -> Option<PoolId> {
+        let pool = pool?.as_str();
+        let found = sources.pool(pool);
+        if found.is_none() {
+            faults.push(format!("{key}: there is no pool {pool}"));
+        }
+        found
+    };
+    let standard = RouteStandard {
+        own_domain: config.server.hostname.as_str().into(),
+        pool: pool_of("delivery.pool".to_owned(), config.delivery.pool.as_ref()),
+        max_age: config.delivery.max_age,
+    };
+    let routes: Vec<RouteSettings> = config
+        .routes
+        .iter()
+        .zip(users)
+        .map(|(route, user)| {
+            let pool = pool_of(format!("route {}", route.name), route.pool.as_ref());
+            RouteSettings { auth: user, ..route_settings(route, pool) }
+        })
+        .collect();
+    let table = RouteTable::build(routes, standard);
+    match table {
+        Ok(table) if faults.is_empty() => Ok(table),
+        Ok(_) => Err(faults),
+        Err(problems) => {
+            faults.extend(lines(&problems));
+            Err(faults)
+        }
+    }
+}
+
+fn route_settings(route: &RouteConfig, pool: Option<PoolId>) -> RouteSettings {
+    RouteSettings {
+        name: route.name.as_str().to_owned(),
+        recipient_domains: texts(&route.recipient_domain),
+        sender_domains: texts(&route.sender_domain),
+        listeners: route.listener.iter().map(|name| name.as_str().to_owned()).collect(),
+        next: next(&route.next),
+        tls: route.tls.map(tls_wish),
+        auth: None,
+        pool,
+        max_age: route.max_age,
+    }
+}
+
+/// The user of a route, with the password from its file.
+fn credentials(route: &RouteConfig, secrets: Secrets) -> Result<Option<Arc<Credentials>>, String> {
+    let (Some(user), Some(file)) = (&route.auth_user, &route.auth_password_file) else {
+        return Ok(None);
+    };
+    let password = match secrets {
+        Secrets::Withhold => String::new(),
+        Secrets::Read => password(file).map_err(|cause| {
+            format!("route {}: auth_password_file {}: {cause}", route.name, file.display())
+        })?,
+    };
+    let user = user.as_str().into();
+    Ok(Some(Arc::new(Credentials { user, password: password.into() })))
+}
+
+fn password(file: &Path) -> Result<String, String> {
+    let text = std::fs::read_to_string(file).map_err(|cause| cause.to_string())?;
+    let line = text.strip_suffix('\n').unwrap_or(&text);
+    let line = line.strip_suffix('\r').unwrap_or(line);
+    match line.len() {
+        1..=PASSWORD_BYTES_MAX if !line.contains(char::is_control) => Ok(line.to_owned()),
+        _ => Err(format!("holds no password; write one line of up to {PASSWORD_BYTES_MAX} bytes")),
+    }
+}
+
+fn next(next: &Next) -> RouteNext {
+    let hosts = |servers: &[Server], protocol: HopProtocol| {
+        let host =
+            |server: &Server| HostPort { host: server.host.as_str().into(), port: server.port };
+        NextHop::Hosts { hosts: servers.iter().map(host).collect(), protocol }
+    };
+    RouteNext::To(match next {
+        Next::Mx => return RouteNext::RecipientDomain,
+        Next::MxOf { domain, port } => NextHop::Mx { domain: domain.as_str().into(), port: *port },
+        Next::Smtp(servers) => hosts(servers, HopProtocol::Smtp),
+        Next::Lmtp(servers) => hosts(servers, HopProtocol::Lmtp),
+        Next::Discard => NextHop::Discard,
+        Next::Hold => NextHop::Hold,
+        Next::Reject(text) => NextHop::Reject { text: text.as_str().into() },
+    })
+}
+
+fn tls_wish(wish: ConfigTlsWish) -> TlsWish {
+    match wish {
+        ConfigTlsWish::None => TlsWish::None,
+        ConfigTlsWish::May => TlsWish::May,
+        ConfigTlsWish::Must => TlsWish::Must,
+        ConfigTlsWish::Verify => TlsWish::Verify,
+    }
+}
+
+fn texts(domains: &[DomainMatch]) -> Vec<String> {
+    domains.iter().map(ToString::to_string).collect()
+}
+
+fn bounce(config: &Config) -> BouncePolicy {
+    let delivery = &config.delivery;
+    let host = &config.server.hostname;
+    BouncePolicy {
+        from: delivery.bounce_from.at(host).into(),
+        postmaster: delivery.postmaster.as_ref().map(|address| address.at(host).into()),
+        body_bytes_max: delivery.bounce_body_max,
+        per_minute_max: clamp(delivery.bounce_rate),
+    }
+}
+
+fn timeouts(config: &Config) -> DeliveryTimeouts {
+    let timeouts = &config.delivery_timeouts;
+    DeliveryTimeouts {
+        connect: timeouts.connect,
+        tls_handshake: timeouts.tls_handshake,
+        greeting: timeouts.greeting,
+        ehlo: timeouts.ehlo,
+        mail: timeouts.mail,
+        rcpt: timeouts.rcpt,
+        data_init: timeouts.data_init,
+        data_block: timeouts.data_block,
+        data_end: timeouts.data_end,
+        quit: timeouts.quit,
+    }
+}
+
+fn resolver(config: &Config) -> ResolverSettings {
+    let resolver = &config.resolver;
+    ResolverSettings {
+        servers: resolver.servers.iter().map(|server| server.0).collect(),
+        timeout: resolver.timeout,
+        attempts: resolver.attempts,
+        cache_entries: resolver.cache_entries,
+        trust_ad: resolver.trust_ad,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::HostFacts;
+    use crate::config::load;
+    use crate::route::RouteQuestion;
+
+    #[test]
+    fn a_password_comes_from_its_file() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let file = folder.path().join("password");
+        let text = format!(
+            "[[route]]\nnext = 'smtp:relay.test:587'\ntls = 'verify'\nauth_user = 'us'\n\
+             auth_password_file = '{}'\n",
+            file.display()
+        );
+        let host = HostFacts { hostname: "mx.ours.test".to_owned() };
+        let config = load(&text, "f", &host).expect("it is good").config;
+        let question =
+            RouteQuestion { recipient_domain: "a.test", sender_domain: None, listener: None };
+        let read = || {
+            let policy = policy(&config, Secrets::Read).map_err(|faults| faults.join("; "))?;
+            let user = policy.routes.next_hop(&question).auth.cloned();
+            Ok::<_, String>(user.map(|user| user.password.to_string()))
+        };
+        let missing = read().expect_err("there is no file");
+        assert!(missing.contains("route route-1: auth_password_file"), "{missing}");
+        for (held, expected) in [
+            ("secret\n", Some("secret")),
+            ("s e\u{e9}", Some("s e\u{e9}")),
+            ("secret\r\n", Some("secret")),
+            ("", None),
+            ("\n", None),
+            ("two\nlines\n", None),
+        ] {
+            std::fs::write(&file, held).expect("it can be written");
+            assert_eq!(read().ok().flatten().as_deref(), expected, "{held:?}");
+        }
+        let blind = policy(&config, Secrets::Withhold).expect("nothing is read");
+        assert!(blind.routes.next_hop(&question).auth.is_some_and(|user| user.password.is_empty()));
+    }
+}

@@ -1,0 +1,295 @@
+//! What operators order and ask through the control socket, as far as shards must answer.
+//!
+//! Owner:    a thread of the control socket; it waits, the shards never do.
+//! Promise:  a message is changed by its home alone. A question is a closure that a shard runs
+//!           between two orders; a shard that does not answer within `PATIENCE` is left out.
+//! Bounds:   `DEED_IDS_MAX` messages in one request; `DESTINATIONS_MAX` rows in one answer.
+
+use std::collections::BTreeSet;
+use std::sync::mpsc;
+use std::time::Duration;
+use std::time::Instant;
+
+use serde_json::Map;
+use serde_json::Value;
+use serde_json::json;
+
+use crate::base::MessageId;
+use crate::base::ShardId;
+use crate::base::clock::wall_ms;
+use crate::control::admin;
+use crate::control::admin::Admin;
+use crate::control::why;
+use crate::outbound::destination::Binding;
+use crate::outbound::operator;
+use crate::outbound::operator::Standing;
+use crate::outbound::owner::JobView;
+use crate::outbound::owner::SiteView;
+use crate::outbound::scheduler::Why;
+use crate::queue::inspect;
+use crate::queue::operate::Deed;
+use crate::shard::Delivering;
+use crate::shard::Order;
+
+/// Messages of one request.
+pub const DEED_IDS_MAX: usize = 256;
+pub const DESTINATIONS_MAX: usize = 1000;
+/// How long a shard may take for an answer.
+const PATIENCE: Duration = Duration::from_secs(2);
+/// How long it may take to carry out orders: a recall and a few commit batches.
+const DEED_PATIENCE: Duration = Duration::from_secs(15);
+const SHARD_BUSY: &str = "the shard is busy, try again";
+
+impl Admin {
+    /// Carries out one order on many messages; one row for each.
+    pub fn operate(&self, deed: Deed, ids: &[String]) -> Result<Value, String> {
+        if ids.len() > DEED_IDS_MAX {
+            return Err(format!("more than {DEED_IDS_MAX} messages in one request"));
+        }
+        let (sender, answers) = mpsc::sync_channel(ids.len().max(1));
+        let mut rows: Vec<Value> = Vec::with_capacity(ids.len());
+        let mut open = 0;
+        for (place, text) in ids.iter().enumerate() {
+            let sender = sender.clone();
+            let answer = Box::new(move |outcome| {
+                // A client that has gone meanwhile needs no answer.
+                let _ = sender.try_send((place, outcome));
+            });
+            let sent = admin::parse(text).and_then(|id| {
+                let home = self.home_of(id)?;
+                let order = Order::Operate { id, deed, answer };
+                self.shards[home].try_send(order).map_err(|_| SHARD_BUSY.to_owned())
+            });
+            open += usize::from(sent.is_ok());
+            rows.push(match sent {
+                Ok(()) => json!({ "id": text, "fault": "no answer in time; look how it stands" }),
+                Err(fault) => json!({ "id": text, "fault": fault }),
+            });
+        }
+        let end = Instant::now() + DEED_PATIENCE;
+        while open > 0 {
+            let left = end.saturating_duration_since(Instant::now());
+            let Ok((place, outcome)) = answers.recv_timeout(left) else { break };
+            rows[place] = match outcome {
+                Ok(carried) => json!({ "id": ids[place], "outcome": carried }),
+                Err(fault) => json!({ "id": ids[place], "fault": fault.to_string() }),
+            };
+            open -= 1;
+        }
+        Ok(Value::Array(rows))
+    }
+
+    /// What a message waits for.
+    pub fn why(&self, text: &str) -> Result<Value, String> {
+        let id = admin::parse(text)?;
+        let details = inspect::show(&self.spool, id).map_err(|fault| format!("{text}: {fault}"))?;
+        let numbers: Vec<u16> = details.jobs.iter().map(|job| job.number).collect();
+        let ask = move |shard: &Delivering| operator::standings(&shard.home, id, &numbers);
+        let standings = self.ask(self.home_of(id)?, ask)?;
+        let places = standings.into_iter().map(|one| (one.job, self.place(id, one)));
+        Ok(why::facts(&details, Some(places.collect()), wall_ms()))
+    }
+
+    /// Where a job in memory is, asked of the owner of its site.
+    fn place(&self, id: MessageId, standing: Standing) -> Value {
+        let Some((hop, owner)) = standing.hop.zip(standing.owner).filter(|_| standing.is_out)
+        else {
+            return json!({ "stage": "home" });
+        };
+        let (site, job) = (hop.site.clone(), standing.job);
+        let ask = move |shard: &Delivering| shard.owner.why(&site, id, job);
+        match self.ask(usize::from(owner.0), ask) {
+            Ok(Some(view)) => place_json(&view, owner),
+            Ok(None) => json!({ "stage": "home" }),
+            Err(fault) => json!({ "stage": "silent", "fault": fault }),
+        }
+    }
+
+    /// The sites of all shards, those with the most mail first.
+    pub fn destinations(&self, limit: usize) -> Value {
+        let limit = limit.min(DESTINATIONS_MAX);
+        let mut rows = Vec::new();
+        for (shard, sites) in self.ask_all(move |shard: &Delivering| shard.owner.sites(limit)) {
+            rows.extend(sites.iter().map(|view| site_json(view, shard)));
+        }
+        let weight = |row: &Value| {
+            let number = |key: &str| row[key].as_u64().unwrap_or(0);
+            (number("queued") + number("in_flight"), number("per_minute"))
+        };
+        rows.sort_by_key(|row| std::cmp::Reverse(weight(row)));
+        rows.truncate(limit);
+        Value::Array(rows)
+    }
+
+    /// One site by its name, its hosts or its domain, and whether it is paused.
+    pub fn destination(&self, word: &str) -> Result<Value, String> {
+        let meant = word.to_owned();
+        let views = self.ask_all(move |shard: &Delivering| shard.owner.sites_named(&meant));
+        let is_paused = views.iter().any(|(_, (_, is_paused))| *is_paused);
+        let rows: Vec<Value> = views
+            .iter()
+            .flat_map(|(shard, (sites, _))| sites.iter().map(|view| site_json(view, *shard)))
+            .collect();
+        if rows.is_empty() && !is_paused {
+            return Err(format!("{word}: no such destination at present; see destination list"));
+        }
+        Ok(json!({ "destination": word, "paused_by_operator": is_paused, "sites": rows }))
+    }
+
+    pub fn pause(&self, word: &str) -> Result<Value, String> {
+        let meant = word.to_owned();
+        let touched = self.ask_all(move |shard: &Delivering| shard.owner.pause(&meant));
+        self.touched(word, touched)
+    }
+
+    pub fn resume(&self, word: &str) -> Result<Value, String> {
+        let meant = word.to_owned();
+        let touched = self.ask_all(move |shard: &Delivering| shard.owner.resume(&meant));
+        self.touched(word, touched)
+    }
+
+    fn touched(&self, word: &str, all: Vec<(ShardId, Vec<Box<str>>)>) -> Result<Value, String> {
+        if all.len() < self.shards.len() {
+            return Err(format!("{word}: not all shards have answered, try again"));
+        }
+        let sites: BTreeSet<&str> =
+            all.iter().flat_map(|(_, sites)| sites).map(AsRef::as_ref).collect();
+        Ok(json!({ "destination": word, "sites": sites }))
+    }
+
+    pub(super) fn home_of(&self, id: MessageId) -> Result<usize, String> {
+        let partition = id.partition();
+        (0..self.placement.shards())
+            .find(|shard| self.placement.of_shard(ShardId(*shard as u16)).contains(&partition))
+            .ok_or_else(|| format!("{id}: there is no such message"))
+    }
+
+    fn ask<T: Send + 'static>(
+        &self,
+        shard: usize,
+        question: impl FnOnce(&Delivering) -> T + Send + 'static,
+    ) -> Result<T, String> {
+        let (sender, answer) = mpsc::sync_channel(1);
+        let ask = Box::new(move |delivering: &Delivering| {
+            // Whoever has given up waiting needs no answer.
+            let _ = sender.try_send(question(delivering));
+        });
+        self.shards[shard].try_send(Order::Ask(ask)).map_err(|_| SHARD_BUSY.to_owned())?;
+        answer.recv_timeout(PATIENCE).map_err(|_| format!("shard {shard} does not answer"))
+    }
+
+    /// Those that answer.
+    fn ask_all<T: Send + 'static>(
+        &self,
+        question: impl Fn(&Delivering) -> T + Clone + Send + 'static,
+    ) -> Vec<(ShardId, T)> {
+        let (sender, answers) = mpsc::sync_channel(self.shards.len().max(1));
+        let mut open = 0;
+        for (number, shard) in self.shards.iter().enumerate() {
+            let (sender, question) = (sender.clone(), question.clone());
+            let ask = Box::new(move |delivering: &Delivering| {
+                // As above.
+                let _ = sender.try_send((ShardId(number as u16), question(delivering)));
+            });
+            open += usize::from(shard.try_send(Order::Ask(ask)).is_ok());
+        }
+        let end = Instant::now() + PATIENCE;
+        let mut all = Vec::with_capacity(open);
+        while all.len() < open {
+            let left = end.saturating_duration_since(Instant::now());
+            let Ok(answer) = answers.recv_timeout(left) else { break };
+            all.push(answer);
+        }
+        all.sort_by_key(|(shard, _)| *shard);
+        all
+    }
+}
+
+fn place_json(view: &JobView, owner: ShardId) -> Value {
+    let under_way: Vec<String> = view.under_way.iter().map(ToString::to_string).collect();
+    let holders: Vec<Value> = view
+        .holders
+        .iter()
+        .map(|(site, connections)| json!({ "site": site, "connections": connections }))
+        .collect();
+    let (stage, ahead, binding) = match view.why {
+        Some(Why::InFlight) => ("sending", None, None),
+        Some(Why::Queued { ahead, binding }) => ("line", Some(ahead), Some(binding_json(binding))),
+        None => ("home", None, None),
+    };
+    json!({
+        "stage": stage,
+        "ahead": ahead,
+        "binding": binding,
+        "site": site_json(&view.site, owner),
+        "under_way": under_way,
+        "shard_connections": holders,
+    })
+}
+
+fn binding_json(binding: Binding) -> Value {
+    let until = |kind: &str, until_ms: u64| json!({ "kind": kind, "until_ms": until_ms });
+    match binding {
+        Binding::Nothing => json!({ "kind": "nothing" }),
+        Binding::Paused => json!({ "kind": "paused" }),
+        Binding::BackingOff { until_ms } => until("backing-off", until_ms),
+        Binding::Probing => json!({ "kind": "probing" }),
+        Binding::Throttled { until_ms } => until("throttled", until_ms),
+        Binding::Rate { until_ms } => until("rate", until_ms),
+        Binding::Hold { until_ms } => until("hold", until_ms),
+        Binding::Window { window } => json!({ "kind": "window", "limit": window }),
+        Binding::ConnectionsMax { connections } => {
+            json!({ "kind": "connections", "limit": connections })
+        }
+        Binding::Overall { connections } => json!({ "kind": "overall", "limit": connections }),
+    }
+}
+
+fn site_json(view: &SiteView, shard: ShardId) -> Value {
+    let one = &view.summary;
+    let (tally, counters, rates) = (&one.connections, &one.counters, &one.rates);
+    let mut limits = Map::new();
+    let all =
+        [("second", rates.per_second), ("minute", rates.per_minute), ("hour", rates.per_hour)];
+    for (span, limit) in all {
+        limits.extend(limit.map(|limit| (span.to_owned(), limit.into())));
+    }
+    json!({
+        "site": one.key,
+        "name": view.name,
+        "shard": shard.0,
+        "state": state_word(one.binding),
+        "binding": binding_json(one.binding),
+        "queued": one.queued,
+        "in_flight": one.in_flight,
+        "per_minute": one.per_minute,
+        "connections": {
+            "opening": tally.opening,
+            "busy": tally.asking + tally.busy,
+            "idle": tally.idle,
+            "closing": tally.closing,
+            "all": tally.all(),
+            "max": one.connections_max,
+        },
+        "window": one.window,
+        "rates": limits,
+        "delivered": counters.delivered,
+        "refused": counters.refused,
+        "deferred": counters.deferred,
+        "lost": counters.lost,
+        "failures": counters.failures,
+        "handed_back": counters.handed_back,
+        "last_error": Some(&one.last_error).filter(|text| !text.is_empty()),
+    })
+}
+
+fn state_word(binding: Binding) -> &'static str {
+    match binding {
+        Binding::Paused => "paused",
+        Binding::BackingOff { .. } => "backing off",
+        Binding::Probing => "probing",
+        Binding::Throttled { .. } => "throttled",
+        Binding::Rate { .. } => "rate used up",
+        _ => "open",
+    }
+}

@@ -1,0 +1,946 @@
+//! The home half: mail that is stored here, from the moment it is due until its end is written.
+//!
+//! Owner:    one shard, for the partitions whose home it is.
+//! Promise:  a job is out at most once at a time, and what became of it is written before it is
+//!           forgotten. What does not fit into memory stays in `due` and is found there again.
+//! Order:    route, split if it must be, resolve, lease, post; then outcome, settle, forget.
+//! Bounds:   `jobs_max` jobs and `FRESH_BYTES_MAX` of bodies in memory. Full: fresh mail is left to
+//!           the scan, which finds it when there is room.
+
+use std::cell::Cell;
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::collections::HashSet;
+use std::collections::VecDeque;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::base::MessageId;
+use crate::base::PartitionId;
+use crate::base::clock::wall_ms;
+use crate::handoff::Mesh;
+use crate::handoff::frame::Answer;
+use crate::handoff::frame::Delivery;
+use crate::handoff::frame::Frame;
+use crate::handoff::frame::Hop;
+use crate::handoff::frame::HostNames;
+use crate::handoff::frame::Mail;
+use crate::handoff::frame::MailBody;
+use crate::handoff::frame::Outcome;
+use crate::handoff::frame::What;
+use crate::net::resolver::DnsFault;
+use crate::net::resolver::Family;
+use crate::net::resolver::Resolver;
+use crate::observe::Histograms;
+use crate::observe::ShardObserved;
+use crate::outbound::bounce::Pace;
+use crate::outbound::lease::JobKey;
+use crate::outbound::lease::LeaseRefusal;
+use crate::outbound::lease::LeaseTable;
+use crate::outbound::lease::Settle;
+use crate::outbound::operator;
+use crate::outbound::scan::Stored;
+use crate::outbound::settling;
+use crate::outbound::trust;
+use crate::outbound::trust::Trust;
+use crate::queue::Committer;
+use crate::queue::Fresh;
+use crate::queue::Keeper;
+use crate::queue::Partition;
+use crate::queue::ledger::Tally;
+use crate::queue::operate::Deed;
+pub use crate::queue::operate::HELD_DUE_MS;
+use crate::queue::reader::Reader;
+use crate::queue::schema::Indexes;
+use crate::queue::schema::Job;
+use crate::queue::schema::JobState;
+use crate::queue::settle::JobRecord;
+use crate::queue::settle::Next;
+use crate::queue::settle::Settlement;
+use crate::route::Credentials;
+use crate::route::HostPort;
+use crate::route::NextHop;
+use crate::route::RequireTls;
+use crate::route::TlsRefusal;
+use crate::route::TlsWish;
+use crate::route::delivery::DeliveryPolicy;
+use crate::route::source::PoolId;
+use crate::route::table::RouteQuestion;
+use crate::rt::task;
+use crate::rt::timer;
+use crate::wire::classify::Cause;
+
+/// Bodies of fresh mail that are kept in memory until they are delivered.
+const FRESH_BYTES_MAX: usize = 64 << 20;
+/// A larger body is read back, chunk by chunk.
+pub const BODY_HELD_MAX: u64 = 64 << 10;
+/// How long an owner may keep a job.
+const LEASE_MS: u64 = 30 * 60 * 1000;
+/// How often leases and parked jobs are looked at.
+const PACE: Duration = Duration::from_millis(50);
+/// How long a resolved hop is used again without asking.
+const HOP_MS: u64 = 30 * 1000;
+const HOPS_MAX: usize = 10_000;
+/// Of a home's jobs in memory, one site may have one in so many: the rest is for others.
+const LINE_SHARE: usize = 4;
+/// How long mail is fresh.
+const FRESH_MS: u64 = 10_000;
+
+/// How long a split waits for another one of the same message.
+const SPLIT_PAUSE: Duration = Duration::from_millis(2);
+
+/// A partition that lives here.
+pub struct Store {
+    pub committer: Committer,
+    pub partition: Arc<Partition>,
+}
+
+/// What a home is made of.
+pub struct HomeParts {
+    pub stores: Vec<Store>,
+    pub mesh: Rc<Mesh>,
+    pub reader: Reader,
+    pub resolver: Resolver,
+    pub trust: Rc<Trust>,
+    pub policy: Arc<DeliveryPolicy>,
+    pub observed: Arc<ShardObserved>,
+    pub histograms: Rc<Histograms>,
+    pub hostname: Box<str>,
+    pub shards: usize,
+}
+
+pub struct Home {
+    pub(super) stores: HashMap<PartitionId, Store>,
+    pub(super) mesh: Rc<Mesh>,
+    pub(super) reader: Reader,
+    resolver: Resolver,
+    trust: Rc<Trust>,
+    policy: RefCell<Arc<DeliveryPolicy>>,
+    pub(super) observed: Arc<ShardObserved>,
+    pub(super) histograms: Rc<Histograms>,
+    pub(super) hostname: Box<str>,
+    jobs: RefCell<HashMap<JobKey, Waiting>>,
+    pub(super) leases: RefCell<LeaseTable>,
+    /// Orders of operators that are being carried out, and those that wait for an attempt's end.
+    pub(super) orders: RefCell<HashMap<MessageId, Deed>>,
+    pub(super) wishes: RefCell<HashMap<MessageId, Deed>>,
+    hops: RefCell<HashMap<HopKey, (Arc<Hop>, u64)>>,
+    jobs_max: usize,
+    shards: usize,
+    /// When reports go out.
+    pub(super) pace: Cell<Pace>,
+    bytes_held: Cell<usize>,
+    lines: RefCell<HashMap<Box<str>, Line>>,
+    /// Something due was left on disk for want of room.
+    /// By partition.
+    left_on_disk: Cell<u64>,
+    closing: Cell<bool>,
+    /// Jobs that were forgotten while a scan was reading: what it read of them is old.
+    forgotten: RefCell<HashMap<PartitionId, HashSet<JobKey>>>,
+    /// Messages whose jobs are being split: numbers are given to one split at a time.
+    splitting: RefCell<HashSet<MessageId>>,
+    /// Outcomes that are being written.
+    settling: Cell<usize>,
+    dice: Cell<u64>,
+}
+
+/// A job in memory.
+#[derive(Clone)]
+pub struct Waiting {
+    pub mail: Arc<Mail>,
+    pub recipients: Box<[u32]>,
+    pub attempts: u32,
+    pub due_ms: u64,
+    /// The sender was told of the delay.
+    pub warned: bool,
+    /// It is counted in the line of its site.
+    pub is_out: bool,
+    /// Where it went last, for operators.
+    pub hop: Option<Arc<Hop>>,
+    /// The route's own limit.
+    pub max_age: Option<Duration>,
+}
+
+/// The jobs of one site at this home. Its owner is given only what it has room for.
+#[derive(Default)]
+struct Line {
+    /// Jobs that are out.
+    out: usize,
+    /// How many may be, of those that have waited.
+    backlog_max: usize,
+    /// Jobs in memory that wait for one of them to come back.
+    jobs: VecDeque<JobKey>,
+    /// The earliest job of each partition that was left on disk because the line was full.
+    left: Vec<Row>,
+}
+
+impl Line {
+    fn place_of(&self, partition: PartitionId) -> Option<usize> {
+        self.left.iter().position(|(_, id, _)| id.partition() == partition)
+    }
+
+    fn leave(&mut self, row: Row) {
+        match self.place_of(row.1.partition()) {
+            Some(place) => self.left[place] = self.left[place].min(row),
+            None => self.left.push(row),
+        }
+    }
+}
+
+impl From<Stored> for Waiting {
+    fn from(stored: Stored) -> Waiting {
+        Waiting {
+            mail: Arc::new(stored.mail),
+            recipients: stored.recipients,
+            attempts: stored.attempts,
+            due_ms: stored.due_ms,
+            warned: stored.warned,
+            is_out: false,
+            hop: None,
+            max_age: None,
+        }
+    }
+}
+
+/// A place in the schedule.
+pub type Row = (u64, MessageId, u16);
+
+/// What one recipient's route comes to. Recipients with equal keys share a job.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct HopKey {
+    next: NextHop,
+    tls: Option<TlsWish>,
+    require_tls: RequireTls,
+    auth: Option<Arc<Credentials>>,
+    pool: Option<PoolId>,
+    max_age: Duration,
+}
+
+impl Home {
+    pub fn new(parts: HomeParts) -> Rc<Home> {
+        let jobs_max = parts.policy.jobs_in_memory_max / parts.shards.max(1);
+        let stores = parts.stores.into_iter().map(|store| (store.partition.id(), store));
+        let home = Rc::new(Home {
+            stores: stores.collect(),
+            mesh: parts.mesh,
+            reader: parts.reader,
+            resolver: parts.resolver,
+            trust: parts.trust,
+            policy: RefCell::new(parts.policy),
+            observed: parts.observed,
+            histograms: parts.histograms,
+            hostname: parts.hostname,
+            jobs: RefCell::default(),
+            leases: RefCell::new(LeaseTable::new(2 * jobs_max, LEASE_MS)),
+            orders: RefCell::default(),
+            wishes: RefCell::default(),
+            hops: RefCell::default(),
+            jobs_max,
+            shards: parts.shards.max(1),
+            pace: Cell::new(Pace::new(wall_ms())),
+            bytes_held: Cell::new(0),
+            lines: RefCell::default(),
+            left_on_disk: Cell::new(0),
+            closing: Cell::new(false),
+            forgotten: RefCell::default(),
+            splitting: RefCell::default(),
+            settling: Cell::new(0),
+            dice: Cell::new(wall_ms() | 1),
+        });
+        for store in home.stores.values() {
+            store.committer.tell(Rc::new(HomeKeeper(Rc::clone(&home))));
+        }
+        home
+    }
+
+    pub fn policy(&self) -> Arc<DeliveryPolicy> {
+        Arc::clone(&self.policy.borrow())
+    }
+
+    /// A reload: what was resolved under the old policy is resolved anew.
+    pub fn replace_policy(&self, policy: Arc<DeliveryPolicy>) {
+        *self.policy.borrow_mut() = policy;
+        self.hops.borrow_mut().clear();
+    }
+
+    /// Nothing new goes out from here on; outcomes are still written.
+    pub fn close(&self) {
+        self.closing.set(true);
+    }
+
+    pub fn is_closing(&self) -> bool {
+        self.closing.get()
+    }
+
+    /// Jobs in memory, and jobs that are out.
+    pub fn figures(&self) -> (usize, usize) {
+        (self.jobs.borrow().len(), self.leases.borrow().len())
+    }
+
+    pub fn has_room(&self) -> bool {
+        self.jobs.borrow().len() < self.jobs_max
+    }
+
+    /// Whether there is memory for another body.
+    pub fn holds_bodies(&self) -> bool {
+        self.bytes_held.get() < FRESH_BYTES_MAX
+    }
+
+    pub fn knows(&self, key: JobKey) -> bool {
+        self.jobs.borrow().contains_key(&key)
+    }
+
+    /// Whether something due waits on disk though nobody scheduled it.
+    pub fn take_left_on_disk(&self, partition: PartitionId) -> bool {
+        let bit = 1 << partition.0;
+        let left = self.left_on_disk.get();
+        self.left_on_disk.set(left & !bit);
+        left & bit != 0
+    }
+
+    /// What one shard may do of something that is limited over all of them.
+    pub(super) fn share_of(&self, limit: u32) -> u32 {
+        (limit / self.shards as u32).max(1)
+    }
+
+    pub fn roll(&self) -> u64 {
+        // Marsaglia's xorshift: chance for jitter, not for secrets.
+        let mut dice = self.dice.get();
+        dice ^= dice << 13;
+        dice ^= dice >> 7;
+        dice ^= dice << 17;
+        self.dice.set(dice);
+        dice
+    }
+
+    /// A scan begins to read jobs of the partition, to `admit` what it reads.
+    pub fn begin_reading(&self, partition: PartitionId) {
+        self.forgotten.borrow_mut().insert(partition, HashSet::new());
+    }
+
+    /// What was read has been admitted.
+    pub fn end_reading(&self, partition: PartitionId) {
+        self.forgotten.borrow_mut().remove(&partition);
+    }
+
+    fn is_outdated(&self, key: JobKey) -> bool {
+        let forgotten = self.forgotten.borrow();
+        forgotten.get(&key.0.partition()).is_some_and(|jobs| jobs.contains(&key))
+    }
+
+    /// Takes a job that was read from the store. One that came here by another way meanwhile, and
+    /// may have been delivered since, is left to the next sweep.
+    pub fn admit(self: &Rc<Home>, stored: Stored) {
+        let key = (stored.mail.id, stored.number);
+        if self.knows(key) || self.is_closing() || self.is_outdated(key) {
+            return;
+        }
+        if self.orders.borrow().contains_key(&key.0) {
+            // What the order leaves due is found when it is done.
+            self.left_on_disk.set(u64::MAX);
+            return;
+        }
+        self.insert(key, Waiting::from(stored));
+        self.start(key);
+    }
+
+    pub(super) fn insert(&self, key: JobKey, waiting: Waiting) {
+        self.bytes_held.set(self.bytes_held.get() + waiting.mail.bytes_held());
+        self.jobs.borrow_mut().insert(key, waiting);
+    }
+
+    pub(super) fn waiting(&self, key: JobKey) -> Option<Waiting> {
+        self.jobs.borrow().get(&key).cloned()
+    }
+
+    /// The job has ended, or stands on disk as it is.
+    pub(super) fn forget(&self, (id, job): JobKey) {
+        self.come_back((id, job));
+        if let Some(waiting) = self.jobs.borrow_mut().remove(&(id, job)) {
+            let held = waiting.mail.bytes_held();
+            self.bytes_held.set(self.bytes_held.get().saturating_sub(held));
+        }
+        self.leases.borrow_mut().forget(id, job);
+        if let Some(jobs) = self.forgotten.borrow_mut().get_mut(&id.partition()) {
+            jobs.insert((id, job));
+        }
+    }
+
+    /// The scan has to begin anew: something may have become due behind it.
+    pub(super) fn note_left_on_disk(&self) {
+        self.left_on_disk.set(u64::MAX);
+    }
+
+    /// Sends a job on its way: at once where everything is known, else beside the caller.
+    fn start(self: &Rc<Home>, key: JobKey) {
+        if self.is_closing() {
+            self.forget(key);
+            return;
+        }
+        if self.start_at_once(key) {
+            return;
+        }
+        task::spawn(Rc::clone(self).dispatch(key));
+    }
+
+    /// The usual case, without a task: one hop for all recipients, and known.
+    fn start_at_once(&self, key: JobKey) -> bool {
+        let Some(waiting) = self.waiting(key) else { return true };
+        let policy = self.policy();
+        let mut groups = group(&policy, &waiting);
+        if groups.len() != 1 {
+            return false;
+        }
+        let Some((hop_key, _)) = groups.pop() else { return false };
+        let now_ms = wall_ms();
+        let hops = self.hops.borrow();
+        let Some((hop, until_ms)) = hops.get(&hop_key) else { return false };
+        if *until_ms < now_ms || is_forbidden(hop) || waiting.recipients.len() > limit_of(hop) {
+            return false;
+        }
+        let hop = Arc::clone(hop);
+        drop(hops);
+        self.post(key, &hop, hop_key.max_age, now_ms);
+        true
+    }
+
+    async fn dispatch(self: Rc<Home>, key: JobKey) {
+        let Some(waiting) = self.waiting(key) else { return };
+        let policy = self.policy();
+        let groups = group(&policy, &waiting);
+        let [(hop_key, _)] = &groups[..] else {
+            let parts = groups.into_iter().map(|(_, recipients)| recipients).collect();
+            return self.split(key, &waiting, parts).await;
+        };
+        let now_ms = wall_ms();
+        if let Some(waiting) = self.jobs.borrow_mut().get_mut(&key) {
+            waiting.max_age = Some(hop_key.max_age);
+        }
+        let hop = match &hop_key.next {
+            NextHop::Discard => {
+                return settling::settle_local(&self, key, settling::Local::Discarded).await;
+            }
+            NextHop::Reject { text } => {
+                let answer = Answer::ours(Cause::Rejected, text.clone());
+                return settling::settle_local(&self, key, settling::Local::Failed(answer)).await;
+            }
+            NextHop::Hold => {
+                return settling::settle_local(&self, key, settling::Local::Held).await;
+            }
+            NextHop::Mx { .. } | NextHop::Hosts { .. } => {
+                match self.resolve(hop_key, &policy).await {
+                    Ok(hop) => hop,
+                    Err(fault) => {
+                        let local = unresolved(hop_key, fault, &waiting);
+                        return settling::settle_local(&self, key, local).await;
+                    }
+                }
+            }
+        };
+        if is_forbidden(&hop) {
+            // RFC 8689 s5: the sender is told that it cannot be done here.
+            let text = TlsRefusal::ForbiddenBySite.to_string().into();
+            let answer = Answer { status: (5, 7, 30), text, remote: false, cause: None };
+            return settling::settle_local(&self, key, settling::Local::Failed(answer)).await;
+        }
+        let limit = limit_of(&hop);
+        if waiting.recipients.len() > limit {
+            let parts = waiting.recipients.chunks(limit).map(Box::from).collect();
+            return self.split(key, &waiting, parts).await;
+        }
+        self.post(key, &hop, hop_key.max_age, now_ms);
+    }
+
+    async fn resolve(&self, key: &HopKey, policy: &DeliveryPolicy) -> Result<Arc<Hop>, DnsFault> {
+        let now_ms = wall_ms();
+        if let Some((hop, until_ms)) = self.hops.borrow().get(key)
+            && *until_ms >= now_ms
+        {
+            return Ok(Arc::clone(hop));
+        }
+        let (domain, hosts, protocol, names) = match &key.next {
+            NextHop::Mx { domain, port } => {
+                self.trust.look_ahead(domain, policy);
+                let answer = self.resolver.mx(domain).await?;
+                if answer.implicit {
+                    // RFC 5321 s5.1: the domain is its own host, if it is one at all.
+                    self.resolver.addresses(domain, Family::Both).await?;
+                }
+                let dice = self.roll();
+                let mut hosts = answer.hosts;
+                // RFC 5321 s5.1: among equals the order is random.
+                hosts.sort_by_key(|(preference, host)| (*preference, shuffle(host, dice)));
+                let hosts = hosts.into_iter().take(policy.mx_hosts_max);
+                let hosts = hosts.map(|(_, host)| HostPort { host, port: *port }).collect();
+                let names = match answer.authentic {
+                    true => HostNames::SignedMx,
+                    false => HostNames::Mx,
+                };
+                (domain.clone(), hosts, Default::default(), names)
+            }
+            NextHop::Hosts { hosts, protocol } => {
+                let domain = hosts.first().map_or("", |host| &host.host).into();
+                (domain, hosts.to_vec(), *protocol, HostNames::Operator)
+            }
+            _ => return Err(DnsFault::NoData),
+        };
+        // RFC 8461 is about hosts that were found by MX.
+        let sts = match names {
+            HostNames::Operator => None,
+            HostNames::Mx | HostNames::SignedMx => self.trust.sts_policy(&domain, policy).await,
+        };
+        let host_names: Vec<&str> = hosts.iter().map(|host| &*host.host).collect();
+        let site_policy = policy.sites.policy(&domain, &host_names);
+        let mut sorted: Vec<String> = hosts.iter().map(ToString::to_string).collect();
+        sorted.sort_unstable();
+        let tls = key.tls.unwrap_or(site_policy.tls);
+        // Connections are shared within a site, so what makes them differ is part of its name.
+        let mut site = sorted.join(",");
+        if let Some(pool) = key.pool {
+            site = format!("{site} from {}", policy.sources.pool_name(pool));
+        }
+        if let Some(user) = &key.auth {
+            site = format!("{site} as {}", user.user);
+        }
+        let mut hop = Hop {
+            site: Box::default(),
+            name: key.next.to_string().into(),
+            domain,
+            hosts: hosts.into(),
+            protocol,
+            policy: site_policy,
+            tls,
+            require_tls: key.require_tls,
+            names,
+            dane: trust::dane_counts(policy, names, protocol),
+            sts,
+            auth: key.auth.clone(),
+            pool: key.pool,
+        };
+        site.push_str(&trust::site_suffix(&hop));
+        hop.site = site.into();
+        let hop = Arc::new(hop);
+        let mut hops = self.hops.borrow_mut();
+        if hops.len() >= HOPS_MAX {
+            hops.clear();
+        }
+        hops.insert(key.clone(), (Arc::clone(&hop), wall_ms() + HOP_MS));
+        Ok(hop)
+    }
+
+    /// Puts the job into the line of its site, or sends it on at once.
+    fn post(&self, key: JobKey, hop: &Arc<Hop>, max_age: Duration, now_ms: u64) {
+        let (row, fresh) = {
+            let mut jobs = self.jobs.borrow_mut();
+            let Some(waiting) = jobs.get_mut(&key) else { return };
+            waiting.hop = Some(Arc::clone(hop));
+            waiting.max_age = Some(max_age);
+            let fresh = waiting.attempts == 0 && now_ms < waiting.due_ms + FRESH_MS;
+            ((waiting.due_ms, key.0, key.1), fresh)
+        };
+        let out_max = (hop.policy.jobs_max / self.shards).max(1);
+        let mut lines = self.lines.borrow_mut();
+        // Most sites have one already; the name is not copied for them.
+        let line = match lines.get_mut(&hop.site) {
+            Some(line) => line,
+            None => lines.entry(hop.site.clone()).or_default(),
+        };
+        // What has just come does not wait behind a backlog: a part of the room is its own.
+        line.backlog_max = (out_max - out_max / 4).max(1);
+        let limit = if fresh { out_max } else { line.backlog_max };
+        if line.out < limit {
+            line.out += 1;
+            drop(lines);
+            if !self.send(key, hop, now_ms) {
+                self.step_line(&hop.site);
+            }
+        } else if line.jobs.len() < self.jobs_max / LINE_SHARE
+            && line.place_of(row.1.partition()).is_none()
+        {
+            line.jobs.push_back(key);
+        } else {
+            line.leave(row);
+            drop(lines);
+            self.forget(key);
+        }
+    }
+
+    /// A job that was out is not any more, whatever becomes of it: its place in line is free.
+    fn come_back(&self, key: JobKey) {
+        let hop = {
+            let mut jobs = self.jobs.borrow_mut();
+            let Some(waiting) = jobs.get_mut(&key) else { return };
+            if !std::mem::take(&mut waiting.is_out) {
+                return;
+            }
+            waiting.hop.clone()
+        };
+        if let Some(hop) = hop {
+            self.step_line(&hop.site);
+        }
+    }
+
+    /// A job of this site has come back: the next may go.
+    fn step_line(&self, site: &str) {
+        let mut lines = self.lines.borrow_mut();
+        let Some(line) = lines.get_mut(site) else { return };
+        line.out = line.out.saturating_sub(1);
+        if line.out == 0 && line.jobs.is_empty() && line.left.is_empty() {
+            lines.remove(site);
+            return;
+        }
+        while line.out < line.backlog_max
+            && let Some(next) = line.jobs.pop_front()
+        {
+            // What an operator has taken out of the line meanwhile is passed over.
+            let hop = self.jobs.borrow().get(&next).and_then(|waiting| waiting.hop.clone());
+            if let Some(hop) = hop
+                && !self.is_closing()
+                && self.send(next, &hop, wall_ms())
+            {
+                line.out += 1;
+            }
+        }
+    }
+
+    /// A site whose line has room again for what was left in this partition, and where it begins.
+    pub fn take_left(&self, partition: PartitionId) -> Option<(Box<str>, Row)> {
+        let mut lines = self.lines.borrow_mut();
+        let few = self.jobs_max / LINE_SHARE / 2;
+        let mut ready = lines.iter_mut().filter(|(_, line)| line.jobs.len() < few);
+        ready.find_map(|(site, line)| {
+            let place = line.place_of(partition)?;
+            Some((site.clone(), line.left.swap_remove(place)))
+        })
+    }
+
+    /// What was taken could not be read to its end.
+    pub fn leave_again(&self, site: &str, row: Row) {
+        self.lines.borrow_mut().entry(site.into()).or_default().leave(row);
+    }
+
+    /// Whether the line of a site takes no more of this partition.
+    pub fn is_full(&self, site: &str, partition: PartitionId) -> bool {
+        self.lines.borrow().get(site).is_some_and(|line| line.place_of(partition).is_some())
+    }
+
+    /// Leases the job and sends it to the owner of its site.
+    fn send(&self, key: JobKey, hop: &Arc<Hop>, now_ms: u64) -> bool {
+        let (id, job) = key;
+        if matches!(self.orders.borrow().get(&id), Some(Deed::Hold | Deed::Bounce | Deed::Delete)) {
+            self.left_on_disk.set(u64::MAX);
+            self.forget(key);
+            return false;
+        }
+        let delivery = {
+            let mut jobs = self.jobs.borrow_mut();
+            let Some(waiting) = jobs.get_mut(&key) else { return false };
+            let leased = self.leases.borrow_mut().lease(id, job, now_ms);
+            let lease = match leased {
+                Ok(lease) => lease,
+                // It is out already, and its outcome will come.
+                Err(LeaseRefusal::Held) => return false,
+                Err(LeaseRefusal::Full) => {
+                    // Kept here without a lease nobody would ever look at it again.
+                    drop(jobs);
+                    self.left_on_disk.set(u64::MAX);
+                    self.forget(key);
+                    return false;
+                }
+            };
+            waiting.is_out = true;
+            Delivery {
+                id,
+                job,
+                lease: lease.number,
+                lease_until_ms: lease.until_ms,
+                home: self.mesh.me(),
+                mail: Arc::clone(&waiting.mail),
+                recipients: waiting.recipients.clone(),
+                hop: Arc::clone(hop),
+                sent_ms: now_ms,
+            }
+        };
+        self.mesh.post(self.mesh.owner_of(&hop.site), Frame::Deliver(Box::new(delivery)));
+        true
+    }
+
+    /// The job stays as it is stored; the scan finds it again when there is room.
+    fn leave_on_disk(&self, key: JobKey) {
+        self.left_on_disk.set(u64::MAX);
+        self.forget(key);
+    }
+
+    /// Makes several jobs of one: one for each hop, none with more recipients than its site takes.
+    async fn split(self: Rc<Home>, key: JobKey, waiting: &Waiting, parts: Vec<Box<[u32]>>) {
+        let (id, job) = key;
+        // Two parts of one message, split again at once, would find the same numbers free.
+        while !self.splitting.borrow_mut().insert(id) {
+            timer::sleep(SPLIT_PAUSE).await;
+        }
+        let _turn = SplitTurn { home: &self, id };
+        let partition = Arc::clone(&waiting.mail.partition);
+        let first_free = if job == 0 {
+            1
+        } else {
+            let found = self.reader.run(move || partition.next_job_number(id)).await;
+            let Some(Ok(number)) = found else {
+                return self.leave_on_disk(key);
+            };
+            number
+        };
+        // More parts than numbers: what is left keeps one job, which is split again later.
+        let room = usize::from(u16::MAX - first_free);
+        let mut records = Vec::with_capacity(parts.len());
+        for (number, recipients) in (first_free..).zip(parts.iter().take(room)) {
+            let stored: Vec<u8> = recipients.iter().flat_map(|index| index.to_be_bytes()).collect();
+            let record = JobRecord::new(&Job {
+                number,
+                state: JobState::Waiting,
+                warned: waiting.warned,
+                attempts: waiting.attempts,
+                last_attempt_ms: 0,
+                due_ms: waiting.due_ms,
+                last_reply: "",
+                recipients: Indexes::Stored(&stored),
+            });
+            records.extend(record);
+        }
+        let complete = records.len() == parts.len();
+        crate::invariant!(complete, "{id} has more parts than a message has job numbers");
+        let settlement = Arc::new(Settlement {
+            id,
+            job,
+            next: Next::Split(records),
+            reports: Vec::new(),
+            tally: Tally::default(),
+        });
+        let written = settling::write(&self, id, settlement).await;
+        if !written {
+            // Deleted meanwhile, or a number was taken; if it is still there, the scan finds it.
+            return self.leave_on_disk(key);
+        }
+        self.forget(key);
+        for (number, recipients) in (first_free..).zip(parts) {
+            if !self.has_room() {
+                // The parts of a long list do not crowd out other mail.
+                self.left_on_disk.set(u64::MAX);
+                return;
+            }
+            let part =
+                Waiting { recipients, hop: None, max_age: None, is_out: false, ..waiting.clone() };
+            self.insert((id, number), part);
+            self.start((id, number));
+        }
+    }
+
+    /// Whether nothing is out and nothing is being written.
+    pub fn is_drained(&self) -> bool {
+        self.settling.get() == 0 && self.leases.borrow().is_empty()
+    }
+
+    /// An owner has told what became of a job.
+    pub fn on_outcome(self: &Rc<Home>, outcome: Outcome) {
+        let key = (outcome.id, outcome.job);
+        match self.leases.borrow_mut().settle(outcome.id, outcome.job, outcome.lease) {
+            Settle::Settled | Settle::SettledLate => (),
+            Settle::Stale | Settle::Unknown => return,
+        }
+        self.come_back(key);
+        if matches!(outcome.what, What::Returned) {
+            self.forget(key);
+            if self.wishes.borrow().contains_key(&key.0) {
+                let home = Rc::clone(self);
+                task::spawn(async move { operator::after_attempt(&home, key.0).await });
+            }
+            return;
+        }
+        if self.knows(key) {
+            let home = Rc::clone(self);
+            self.settling.set(self.settling.get() + 1);
+            task::spawn(async move {
+                settling::settle(Rc::clone(&home), key, outcome.what).await;
+                drop(outcome.unsettled);
+                operator::after_attempt(&home, key.0).await;
+                home.settling.set(home.settling.get() - 1);
+            });
+        }
+    }
+
+    /// Issues again what no owner has told anything of.
+    pub fn expire_leases(self: &Rc<Home>, now_ms: u64) {
+        loop {
+            let expired = self.leases.borrow_mut().next_expired(now_ms);
+            let Some(key) = expired else { return };
+            self.come_back(key);
+            self.start(key);
+        }
+    }
+
+    /// Mail made here has become durable together with what it reports.
+    pub(super) fn admit_report(self: &Rc<Home>, id: MessageId, envelope: Vec<u8>, body: Vec<u8>) {
+        let due_ms = wall_ms();
+        self.take_fresh(Fresh { id, due_ms, envelope: envelope.into(), body: Some(body.into()) });
+    }
+
+    fn take_fresh(self: &Rc<Home>, fresh: Fresh) {
+        if !self.has_room() || self.is_closing() || !self.policy.borrow().enabled {
+            self.left_on_disk.set(u64::MAX);
+            return;
+        }
+        let Some(store) = self.stores.get(&fresh.id.partition()) else { return };
+        let body = fresh.body.map_or(MailBody::Stored, MailBody::Held);
+        let partition = Arc::clone(&store.partition);
+        let Ok(mail) = Mail::new(fresh.id, fresh.envelope, body, partition) else {
+            crate::invariant!(false, "an envelope that was just written cannot be read");
+            return;
+        };
+        let recipients = (0..mail.envelope().recipients.len() as u32).collect();
+        let key = (fresh.id, 0);
+        if self.knows(key) {
+            // The scan was faster.
+            return;
+        }
+        self.insert(
+            key,
+            Waiting {
+                mail: Arc::new(mail),
+                recipients,
+                attempts: 0,
+                due_ms: fresh.due_ms,
+                warned: false,
+                is_out: false,
+                hop: None,
+                max_age: None,
+            },
+        );
+        self.start(key);
+    }
+}
+
+/// The one split of a message that is under way.
+struct SplitTurn<'h> {
+    home: &'h Home,
+    id: MessageId,
+}
+
+impl Drop for SplitTurn<'_> {
+    fn drop(&mut self) {
+        self.home.splitting.borrow_mut().remove(&self.id);
+    }
+}
+
+/// A reference to a home that its committers hold.
+impl Keeper for HomeKeeper {
+    fn wants(&self, bytes: u64) -> bool {
+        bytes <= BODY_HELD_MAX && self.0.holds_bodies() && self.0.has_room()
+    }
+
+    fn kept(&self, fresh: Fresh) {
+        self.0.take_fresh(fresh);
+    }
+}
+
+struct HomeKeeper(Rc<Home>);
+
+/// Recipients by where they go, in the order of the first of each.
+fn group(policy: &DeliveryPolicy, waiting: &Waiting) -> Vec<(HopKey, Box<[u32]>)> {
+    let envelope = waiting.mail.envelope();
+    let sender_domain = envelope.sender.and_then(domain_of);
+    let mut groups: Vec<(HopKey, Vec<u32>)> = Vec::with_capacity(1);
+    let mut wanted = waiting.recipients.iter().copied().peekable();
+    let mut last_domain = None;
+    let require_tls = if envelope.requiretls { RequireTls::Yes } else { RequireTls::No };
+    for (index, recipient) in (0_u32..).zip(envelope.recipients.iter()) {
+        if wanted.peek() != Some(&index) {
+            continue;
+        }
+        wanted.next();
+        let domain = domain_of(recipient.mailbox).unwrap_or("");
+        // Lists are often sorted by domain; the route of the one before is the route of this one.
+        if last_domain == Some(domain)
+            && let Some((_, recipients)) = groups.last_mut()
+        {
+            recipients.push(index);
+            continue;
+        }
+        let choice = policy.routes.next_hop(&RouteQuestion {
+            recipient_domain: domain,
+            sender_domain,
+            listener: Some(envelope.listener),
+        });
+        let key = HopKey {
+            next: choice.next_hop.into_owned(),
+            tls: choice.tls,
+            require_tls,
+            auth: choice.auth.cloned(),
+            pool: choice.pool,
+            max_age: choice.max_age,
+        };
+        match groups.iter().position(|(known, _)| *known == key) {
+            Some(place) => {
+                let mut known = groups.remove(place);
+                known.1.push(index);
+                groups.push(known);
+            }
+            None => groups.push((key, vec![index])),
+        }
+        last_domain = Some(domain);
+    }
+    groups.into_iter().map(|(key, recipients)| (key, recipients.into())).collect()
+}
+
+pub(super) fn domain_of(mailbox: &str) -> Option<&str> {
+    mailbox.rsplit_once('@').map(|(_, domain)| domain)
+}
+
+fn limit_of(hop: &Hop) -> usize {
+    hop.policy.recipients_per_message.max(1) as usize
+}
+
+/// The sender demands TLS, and the operator forbids it.
+fn is_forbidden(hop: &Hop) -> bool {
+    hop.require_tls == RequireTls::Yes && hop.tls == TlsWish::None
+}
+
+/// Orders hosts of one preference, differently at each roll.
+fn shuffle(host: &str, dice: u64) -> u64 {
+    host.bytes().fold(dice, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(17)
+    })
+}
+
+/// What an unresolved domain means for its recipients.
+fn unresolved(key: &HopKey, fault: DnsFault, waiting: &Waiting) -> settling::Local {
+    let text = format!("{}: {fault}", key.next);
+    // A domain that a route names is no doing of the sender: the operator may yet mend it.
+    if !fault.is_final() || !is_own_domain(key, waiting) {
+        return settling::Local::Deferred(Answer::ours(Cause::DnsFailed, text));
+    }
+    let cause = match fault {
+        DnsFault::NullMx => Cause::NullMx,
+        DnsFault::NoData => Cause::NoHost,
+        _ => Cause::NoDomain,
+    };
+    settling::Local::Failed(Answer::ours(cause, text))
+}
+
+/// Whether the domain that was looked up is the recipients' own.
+fn is_own_domain(key: &HopKey, waiting: &Waiting) -> bool {
+    let NextHop::Mx { domain, .. } = &key.next else { return false };
+    let first = waiting.recipients.first().map_or(0, |index| *index as usize);
+    let envelope = waiting.mail.envelope();
+    let recipient = envelope.recipients.iter().nth(first);
+    let own = recipient.and_then(|recipient| domain_of(recipient.mailbox));
+    // One in other letters than ASCII is looked up under another name.
+    own.is_some_and(|own| !own.is_ascii() || own.eq_ignore_ascii_case(domain))
+}
+
+/// Waits until there is something to do for a home, at the pace of its promises.
+pub async fn tend(home: Rc<Home>) {
+    while !home.is_closing() {
+        timer::sleep(PACE).await;
+        home.expire_leases(wall_ms());
+    }
+}

@@ -1,0 +1,257 @@
+//! Orders of operators about mail whose home is here.
+//!
+//! Owner:    the home shard; each order is a task of its own.
+//! Promise:  a job has one writer: while an order is carried out its message is neither read from
+//!           the store nor sent. What is in line is called back first; what is being sent at this
+//!           moment is left to its end, and the order is carried out after it. An order that waits
+//!           so lives in memory: a restart forgets it.
+//! Order:    mark the message, call back, read, write, take the mark away.
+//! Bounds:   one order for a message at a time; `RECALL_PATIENCE` for what is called back.
+
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+use std::time::Instant;
+
+use crate::base::MessageId;
+use crate::base::ShardId;
+use crate::base::clock::wall_ms;
+use crate::handoff::frame::Answer;
+use crate::handoff::frame::Frame;
+use crate::handoff::frame::Hop;
+use crate::outbound::home::Home;
+use crate::outbound::home::Waiting;
+use crate::outbound::lease::JobKey;
+use crate::outbound::scan;
+use crate::outbound::settling;
+use crate::queue::ledger::Tally;
+use crate::queue::operate;
+use crate::queue::operate::Carried;
+use crate::queue::operate::Deed;
+use crate::queue::operate::DeedFault;
+use crate::queue::schema::Job;
+use crate::queue::settle::JobRecord;
+use crate::queue::settle::Next;
+use crate::queue::settle::Settlement;
+use crate::rt::timer;
+
+/// How long an order waits for what is out before it is left for later.
+const RECALL_PATIENCE: Duration = Duration::from_secs(2);
+const RECALL_PACE: Duration = Duration::from_millis(20);
+/// How often an order begins anew because the message was changed under its hands.
+const ROUNDS_MAX: usize = 8;
+
+/// Where a job stands in memory.
+#[derive(Clone, Debug)]
+pub struct Standing {
+    pub job: u16,
+    /// Given to the owner of its site; otherwise it is being resolved or written.
+    pub is_out: bool,
+    pub attempts: u32,
+    pub hop: Option<Arc<Hop>>,
+    pub owner: Option<ShardId>,
+}
+
+/// Where the jobs of a message stand that are in memory.
+pub fn standings(home: &Home, id: MessageId, numbers: &[u16]) -> Vec<Standing> {
+    let standing = |job: &u16| {
+        let waiting = home.waiting((id, *job))?;
+        let lease = home.leases.borrow().number_of(id, *job);
+        let owner = waiting.hop.as_ref().map(|hop| home.mesh.owner_of(&hop.site));
+        Some(Standing {
+            job: *job,
+            is_out: lease.is_some(),
+            attempts: waiting.attempts,
+            hop: waiting.hop,
+            owner,
+        })
+    };
+    numbers.iter().filter_map(standing).collect()
+}
+
+/// A message that an order is about, until the order is done.
+struct Mark {
+    home: Rc<Home>,
+    id: MessageId,
+}
+
+impl Mark {
+    fn take(home: &Rc<Home>, id: MessageId, deed: Deed) -> Option<Mark> {
+        let mut orders = home.orders.borrow_mut();
+        if orders.contains_key(&id) {
+            return None;
+        }
+        orders.insert(id, deed);
+        Some(Mark { home: Rc::clone(home), id })
+    }
+}
+
+impl Drop for Mark {
+    fn drop(&mut self) {
+        self.home.orders.borrow_mut().remove(&self.id);
+    }
+}
+
+/// Carries out one order.
+pub async fn carry_out(home: Rc<Home>, id: MessageId, deed: Deed) -> Result<Carried, DeedFault> {
+    let Some(_mark) = Mark::take(&home, id, deed) else { return Err(DeedFault::Crossed) };
+    // A newer order takes the place of one that waits for the end of an attempt.
+    home.wishes.borrow_mut().remove(&id);
+    for _ in 0..ROUNDS_MAX {
+        let found = read_jobs(&home, id).await?;
+        let busy = match deed {
+            Deed::Release | Deed::Retry => known(&home, id, &found),
+            Deed::Hold | Deed::Bounce | Deed::Delete => call_back(&home, id, &found).await,
+        };
+        if deed == Deed::Delete {
+            return delete(&home, id).await;
+        }
+        // What was called back may have been tried before; nobody writes what is free from here.
+        let jobs = read_jobs(&home, id).await?;
+        if !jobs.iter().all(|(job, _)| found.iter().any(|(known, _)| known == job)) {
+            continue;
+        }
+        let free: Vec<_> = jobs.into_iter().filter(|(job, _)| !busy.contains(job)).collect();
+        let written = match deed {
+            Deed::Bounce => bounce(&home, id, &free).await?,
+            _ => rewrite(&home, id, &free, deed).await?,
+        };
+        return match (written, busy.is_empty(), deed) {
+            (Written::Stale, _, _) => continue,
+            (Written::All(carried), true, _) => Ok(carried),
+            (Written::All(_), false, Deed::Hold | Deed::Bounce) => {
+                home.wishes.borrow_mut().insert(id, deed);
+                Ok(Carried::AfterAttempt)
+            }
+            (Written::All(Carried::Done), false, _) => Ok(Carried::Done),
+            (Written::All(_), false, _) => Ok(Carried::UnderWay),
+        };
+    }
+    Err(DeedFault::Restless)
+}
+
+/// An attempt has ended: what was ordered meanwhile is done now.
+pub async fn after_attempt(home: &Rc<Home>, id: MessageId) {
+    let wish = home.wishes.borrow_mut().remove(&id);
+    if let Some(deed) = wish {
+        // Nobody waits for the answer any more; a message that has ended needs none.
+        let _ = carry_out(Rc::clone(home), id, deed).await;
+    }
+}
+
+type Jobs = Vec<(u16, Vec<u8>)>;
+
+async fn read_jobs(home: &Home, id: MessageId) -> Result<Jobs, DeedFault> {
+    let store = home.stores.get(&id.partition()).ok_or(DeedFault::Unknown)?;
+    let partition = Arc::clone(&store.partition);
+    let read = home.reader.run(move || operate::jobs_of(&partition, id)).await;
+    read.unwrap_or(Err(DeedFault::Restless))
+}
+
+fn known(home: &Home, id: MessageId, jobs: &Jobs) -> Vec<u16> {
+    jobs.iter().map(|(job, _)| *job).filter(|job| home.knows((id, *job))).collect()
+}
+
+/// Calls back what is in line, and waits for it. Answers what is still out.
+async fn call_back(home: &Home, id: MessageId, jobs: &Jobs) -> Vec<u16> {
+    let end = Instant::now() + RECALL_PATIENCE;
+    let mut asked = false;
+    loop {
+        let left = known(home, id, jobs);
+        if left.is_empty() || Instant::now() >= end {
+            return left;
+        }
+        if !asked {
+            left.iter().for_each(|job| recall(home, (id, *job)));
+            asked = true;
+        }
+        timer::sleep(RECALL_PACE).await;
+    }
+}
+
+fn recall(home: &Home, (id, job): JobKey) {
+    let lease = home.leases.borrow().number_of(id, job);
+    let hop = home.waiting((id, job)).and_then(|waiting| waiting.hop);
+    if let (Some(lease), Some(hop)) = (lease, hop) {
+        home.mesh.post(home.mesh.owner_of(&hop.site), Frame::Recall { id, job, lease });
+    }
+}
+
+enum Written {
+    All(Carried),
+    /// A job was no longer as it was read.
+    Stale,
+}
+
+async fn rewrite(
+    home: &Home,
+    id: MessageId,
+    jobs: &Jobs,
+    deed: Deed,
+) -> Result<Written, DeedFault> {
+    let (mut changed, mut refused) = (0, None);
+    for (number, record) in jobs {
+        let record_fault = |fault| DeedFault::Queue(crate::queue::QueueFault::Record(fault));
+        let job = Job::decode(record).map_err(record_fault)?;
+        let again = match deed.applied(&job, wall_ms()) {
+            Ok(Some(again)) => JobRecord::new(&again).map_err(record_fault)?,
+            Ok(None) => continue,
+            Err(fault) => {
+                refused = Some(fault);
+                continue;
+            }
+        };
+        let settlement = Settlement {
+            id,
+            job: *number,
+            next: Next::Again(again),
+            reports: Vec::new(),
+            tally: Tally::default(),
+        };
+        if !settle(home, id, settlement).await? {
+            return Ok(Written::Stale);
+        }
+        changed += 1;
+    }
+    match (changed, refused) {
+        (0, Some(fault)) => Err(fault),
+        (0, None) => Ok(Written::All(Carried::Already)),
+        _ => Ok(Written::All(Carried::Done)),
+    }
+}
+
+async fn settle(home: &Home, id: MessageId, settlement: Settlement) -> Result<bool, DeedFault> {
+    let store = home.stores.get(&id.partition()).ok_or(DeedFault::Unknown)?;
+    store.committer.settle(Arc::new(settlement)).await.map_err(DeedFault::Commit)
+}
+
+async fn delete(home: &Home, id: MessageId) -> Result<Carried, DeedFault> {
+    let store = home.stores.get(&id.partition()).ok_or(DeedFault::Unknown)?;
+    match store.committer.delete(id).await {
+        Ok(true) => Ok(Carried::Done),
+        Ok(false) => Err(DeedFault::Unknown),
+        Err(fault) => Err(DeedFault::Commit(fault)),
+    }
+}
+
+/// As if a server had refused it for good.
+async fn bounce(home: &Rc<Home>, id: MessageId, jobs: &Jobs) -> Result<Written, DeedFault> {
+    for (number, _) in jobs {
+        let (number, partition) = match home.stores.get(&id.partition()) {
+            Some(store) => (*number, Arc::clone(&store.partition)),
+            None => return Err(DeedFault::Unknown),
+        };
+        let read = home.reader.run(move || scan::read_any(&partition, id, number)).await;
+        let stored = match read {
+            Some(Ok(Some(stored))) => stored,
+            Some(Ok(None)) | None => return Ok(Written::Stale),
+            Some(Err(fault)) => return Err(DeedFault::Queue(fault)),
+        };
+        let key = (id, number);
+        home.insert(key, Waiting::from(stored));
+        let text = "given up by the postmaster of this server".into();
+        let answer = Answer { status: (5, 7, 0), text, remote: false, cause: None };
+        settling::settle_local(home, key, settling::Local::Failed(answer)).await;
+    }
+    Ok(Written::All(Carried::Done))
+}

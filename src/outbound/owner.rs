@@ -1,0 +1,494 @@
+//! The owner half: the sites whose connections this shard makes.
+//!
+//! Owner:    one shard. The scheduler decides, this carries out; it never awaits.
+//! Promise:  each delivery taken is answered with one outcome, whatever happens to its connection.
+//! Bounds:   those of the scheduler; a delivery it has no room for is answered at once.
+
+use std::cell::Cell;
+use std::cell::RefCell;
+use std::collections::BTreeSet;
+use std::collections::HashMap;
+use std::collections::HashSet;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::base::ChunkPool;
+use crate::base::MessageId;
+use crate::base::clock::wall_ms;
+use crate::base::limits::SITES_MAX;
+use crate::handoff::Mesh;
+use crate::handoff::frame::Answer;
+use crate::handoff::frame::Delivery;
+use crate::handoff::frame::Frame;
+use crate::handoff::frame::Hop;
+use crate::handoff::frame::Outcome;
+use crate::handoff::frame::What;
+use crate::net::resolver::Resolver;
+use crate::observe::Histograms;
+use crate::observe::ShardObserved;
+use crate::outbound::destination::FailureKind;
+use crate::outbound::destination::HandedBack;
+use crate::outbound::destination::JobTicket;
+use crate::outbound::destination::SiteState;
+use crate::outbound::idle::Nudge;
+use crate::outbound::scheduler::Action;
+use crate::outbound::scheduler::ConnId;
+use crate::outbound::scheduler::Scheduler;
+use crate::outbound::scheduler::SchedulerLimits;
+use crate::outbound::scheduler::SiteId;
+use crate::outbound::scheduler::SiteSummary;
+use crate::outbound::scheduler::Why;
+use crate::outbound::trust::Trust;
+use crate::outbound::worker;
+use crate::queue::partition::Unsettled;
+use crate::queue::reader::Reader;
+use crate::route::HostPort;
+use crate::route::delivery::DeliveryPolicy;
+use crate::rt::task;
+use crate::rt::timer;
+use crate::wire::classify::Cause;
+
+/// The scheduler's timers are looked at this often while there is anything to wait for.
+const PACE: Duration = Duration::from_millis(20);
+/// Names that operators may have paused at a time.
+const PAUSED_MAX: usize = 1000;
+/// Sites named as those that use up the shard's connections.
+const HOLDERS_TOLD: usize = 3;
+
+/// Past so many hops those of forgotten sites are dropped. More than there may be sites.
+const HOPS_MAX: usize = 2 * SITES_MAX;
+
+/// What an owner is made of.
+pub struct OwnerParts {
+    pub mesh: Rc<Mesh>,
+    pub pool: Rc<ChunkPool>,
+    pub reader: Reader,
+    pub resolver: Resolver,
+    pub trust: Rc<Trust>,
+    pub policy: Arc<DeliveryPolicy>,
+    pub observed: Arc<ShardObserved>,
+    pub histograms: Rc<Histograms>,
+    pub shards: usize,
+}
+
+pub struct Owner {
+    pub(super) mesh: Rc<Mesh>,
+    pub(super) pool: Rc<ChunkPool>,
+    pub(super) reader: Reader,
+    pub(super) resolver: Resolver,
+    pub(super) trust: Rc<Trust>,
+    policy: RefCell<Arc<DeliveryPolicy>>,
+    pub(super) observed: Arc<ShardObserved>,
+    pub(super) histograms: Rc<Histograms>,
+    pub(super) scheduler: RefCell<Scheduler>,
+    /// What is in line or under way, by message, job and lease.
+    deliveries: RefCell<HashMap<(MessageId, u16, u32), Box<Delivery>>>,
+    hops: RefCell<HashMap<SiteId, Arc<Hop>>>,
+    nudges: RefCell<HashMap<ConnId, Rc<Nudge>>>,
+    workers: Cell<usize>,
+    closing: Cell<bool>,
+    /// A pump is under way; what it starts does not pump again.
+    pumping: Cell<bool>,
+    dice: Cell<u64>,
+    /// What operators have paused, by site, host or domain. Until the process ends.
+    paused: RefCell<BTreeSet<Box<str>>>,
+}
+
+/// A site for operators, and where it leads.
+#[derive(Clone, Debug)]
+pub struct SiteView {
+    pub summary: SiteSummary,
+    /// As routes name it.
+    pub name: Box<str>,
+}
+
+/// What a job at its owner waits for.
+#[derive(Clone, Debug)]
+pub struct JobView {
+    pub site: SiteView,
+    /// `None`: it is not in line any more, or not yet.
+    pub why: Option<Why>,
+    /// What is being sent to the site now.
+    pub under_way: Vec<MessageId>,
+    /// The sites with the most connections of this shard.
+    pub holders: Vec<(Box<str>, u32)>,
+}
+
+impl Owner {
+    pub fn new(parts: OwnerParts) -> Rc<Owner> {
+        let each = (parts.policy.connections_max as usize / parts.shards.max(1)).max(1);
+        let limits = SchedulerLimits { connections_max: each, ..SchedulerLimits::default() };
+        let seed = wall_ms() ^ u64::from(parts.mesh.me().0) << 48 | 1;
+        Rc::new(Owner {
+            mesh: parts.mesh,
+            pool: parts.pool,
+            reader: parts.reader,
+            resolver: parts.resolver,
+            trust: parts.trust,
+            policy: RefCell::new(parts.policy),
+            observed: parts.observed,
+            histograms: parts.histograms,
+            scheduler: RefCell::new(Scheduler::new(limits, seed)),
+            deliveries: RefCell::default(),
+            hops: RefCell::default(),
+            nudges: RefCell::default(),
+            workers: Cell::new(0),
+            closing: Cell::new(false),
+            pumping: Cell::new(false),
+            dice: Cell::new(seed),
+            paused: RefCell::default(),
+        })
+    }
+
+    pub fn policy(&self) -> Arc<DeliveryPolicy> {
+        Arc::clone(&self.policy.borrow())
+    }
+
+    pub fn replace_policy(&self, policy: Arc<DeliveryPolicy>) {
+        *self.policy.borrow_mut() = policy;
+    }
+
+    /// No new connection and no new job from here on; what is being sent is sent to its end.
+    pub fn close(&self) {
+        self.closing.set(true);
+        let unbegun: Vec<_> = self.deliveries.borrow_mut().drain().collect();
+        for (_, delivery) in unbegun {
+            self.answer(&delivery, What::Returned);
+        }
+        for nudge in self.nudges.borrow().values() {
+            nudge.wake();
+        }
+    }
+
+    pub fn is_closing(&self) -> bool {
+        self.closing.get()
+    }
+
+    /// Connections that are open or being opened.
+    pub fn workers(&self) -> usize {
+        self.workers.get()
+    }
+
+    /// A job has come from its home.
+    pub fn accept(self: &Rc<Owner>, delivery: Box<Delivery>) {
+        if self.is_closing() {
+            return self.answer(&delivery, What::Returned);
+        }
+        let now_ms = wall_ms();
+        let pushed = {
+            let mut scheduler = self.scheduler.borrow_mut();
+            let site = scheduler.site(&delivery.hop.site, &delivery.hop.policy, now_ms);
+            match site {
+                Ok(site) => {
+                    let mut hops = self.hops.borrow_mut();
+                    if hops.len() >= HOPS_MAX {
+                        let known: HashSet<SiteId> = scheduler.sites().collect();
+                        hops.retain(|site, _| known.contains(site));
+                    }
+                    let before = hops.insert(site, Arc::clone(&delivery.hop));
+                    drop(hops);
+                    if before.is_none() && self.is_paused(&delivery.hop) {
+                        scheduler.pause(site, now_ms);
+                    }
+                    scheduler.push(site, ticket_of(&delivery), now_ms)
+                }
+                Err(full) => Err(full),
+            }
+        };
+        match pushed {
+            Ok(()) => {
+                let key = (delivery.id, delivery.job, delivery.lease);
+                self.deliveries.borrow_mut().insert(key, delivery);
+            }
+            Err(full) => {
+                let answer = self.refusal(&delivery.hop, now_ms).unwrap_or_else(no_room);
+                self.answer(&delivery, What::Busy { due_ms: full.due_ms, answer });
+            }
+        }
+        self.pump();
+    }
+
+    /// Carries out what the scheduler wants now.
+    pub fn pump(self: &Rc<Owner>) {
+        if self.pumping.replace(true) {
+            return;
+        }
+        while !self.is_closing() {
+            let action = self.scheduler.borrow_mut().next_action(wall_ms());
+            match action {
+                Some(Action::Connect { site, conn }) => self.connect(site, conn),
+                Some(Action::Wake { conn }) => {
+                    if let Some(nudge) = self.nudges.borrow().get(&conn) {
+                        nudge.wake();
+                    }
+                }
+                Some(Action::HandBack { site }) => self.hand_back(site),
+                None => break,
+            }
+        }
+        self.pumping.set(false);
+    }
+
+    fn connect(self: &Rc<Owner>, site: SiteId, conn: ConnId) {
+        let hop = self.hops.borrow().get(&site).cloned();
+        let Some(hop) = hop else {
+            crate::invariant!(false, "a site has jobs and no hop");
+            return;
+        };
+        let nudge = Rc::new(Nudge::default());
+        self.nudges.borrow_mut().insert(conn, Rc::clone(&nudge));
+        let seat = WorkerSeat::take(self, conn);
+        task::spawn(worker::run(Rc::clone(self), seat, hop, nudge));
+    }
+
+    /// Why a site is left alone, if it is.
+    fn refusal(&self, hop: &Hop, now_ms: u64) -> Option<Answer> {
+        let mut scheduler = self.scheduler.borrow_mut();
+        let site = scheduler.site(&hop.site, &hop.policy, now_ms).ok()?;
+        refusal_of(scheduler.summary(site, now_ms)?)
+    }
+
+    /// Jobs of a site that cannot be reached go home, with its words.
+    fn hand_back(&self, site: SiteId) {
+        let now_ms = wall_ms();
+        let (jobs, summary) = {
+            let mut scheduler = self.scheduler.borrow_mut();
+            let summary = scheduler.summary(site, now_ms);
+            (scheduler.drain_deferred(site, now_ms), summary)
+        };
+        let is_paused = summary.as_ref().is_some_and(|one| one.state == SiteState::Paused);
+        let refusal = summary.and_then(refusal_of);
+        for HandedBack { ticket, due_ms } in jobs {
+            let Some(delivery) = self.take(&ticket) else { continue };
+            let host = delivery.hop.hosts.first().map_or("", |host| &host.host).into();
+            // What nobody tried because of an operator is no attempt.
+            let what = match refusal.clone() {
+                Some(answer) if !is_paused => {
+                    What::Unreached { answer, host, not_before_ms: due_ms }
+                }
+                _ => What::Busy { due_ms, answer: no_room() },
+            };
+            self.answer(&delivery, what);
+        }
+    }
+
+    /// A home wants a job back. What is being sent already stays.
+    pub fn give_back(&self, id: MessageId, job: u16, lease: u32) {
+        let delivery = self.deliveries.borrow_mut().remove(&(id, job, lease));
+        if let Some(delivery) = delivery {
+            let mut scheduler = self.scheduler.borrow_mut();
+            if let Some(site) = scheduler.find(&delivery.hop.site) {
+                scheduler.withdraw(site, &ticket_of(&delivery), wall_ms());
+            }
+            drop(scheduler);
+            self.answer(&delivery, What::Returned);
+        }
+    }
+
+    /// The sites with the most mail, for operators.
+    pub fn sites(&self, max: usize) -> Vec<SiteView> {
+        let sites = self.scheduler.borrow().largest_sites(max);
+        sites.into_iter().filter_map(|site| self.site_view(site)).collect()
+    }
+
+    /// The sites that go by this name, and whether it is paused.
+    pub fn sites_named(&self, word: &str) -> (Vec<SiteView>, bool) {
+        let hops = self.hops.borrow();
+        let meant: Vec<SiteId> =
+            hops.iter().filter(|(_, hop)| goes_by(hop, word)).map(|(site, _)| *site).collect();
+        drop(hops);
+        let views = meant.into_iter().filter_map(|site| self.site_view(site)).collect();
+        (views, self.paused.borrow().contains(word))
+    }
+
+    fn site_view(&self, site: SiteId) -> Option<SiteView> {
+        let summary = self.scheduler.borrow_mut().summary(site, wall_ms())?;
+        let hops = self.hops.borrow();
+        let name = hops.get(&site).map_or_else(Box::default, |hop| hop.name.clone());
+        Some(SiteView { summary, name })
+    }
+
+    /// Why a job that was given to this owner has not gone yet.
+    pub fn why(&self, site: &str, id: MessageId, job: u16) -> Option<JobView> {
+        let found = self.scheduler.borrow().find(site)?;
+        let view = self.site_view(found)?;
+        let mut scheduler = self.scheduler.borrow_mut();
+        Some(JobView {
+            site: view,
+            why: scheduler.why(found, id, job, wall_ms()),
+            under_way: scheduler.under_way(found),
+            holders: scheduler.largest_holders(HOLDERS_TOLD),
+        })
+    }
+
+    /// Pauses what goes by this name, known already or not. Answers the sites it is now.
+    pub fn pause(self: &Rc<Owner>, word: &str) -> Vec<Box<str>> {
+        let mut paused = self.paused.borrow_mut();
+        if paused.len() < PAUSED_MAX {
+            paused.insert(word.into());
+        }
+        drop(paused);
+        let touched = self.change_sites(word, |scheduler, site| scheduler.pause(site, wall_ms()));
+        self.pump();
+        touched
+    }
+
+    /// Ends the pause of what goes by this name; what is paused by another name too stays so.
+    pub fn resume(self: &Rc<Owner>, word: &str) -> Vec<Box<str>> {
+        self.paused.borrow_mut().remove(word);
+        let touched = self.change_sites(word, |scheduler, site| {
+            let hop = self.hops.borrow().get(&site).cloned();
+            if hop.is_none_or(|hop| !self.is_paused(&hop)) {
+                scheduler.resume(site, wall_ms());
+            }
+        });
+        self.pump();
+        touched
+    }
+
+    fn change_sites(&self, word: &str, change: impl Fn(&mut Scheduler, SiteId)) -> Vec<Box<str>> {
+        let hops: Vec<(SiteId, Arc<Hop>)> = {
+            let hops = self.hops.borrow();
+            hops.iter().map(|(site, hop)| (*site, Arc::clone(hop))).collect()
+        };
+        let mut touched = Vec::new();
+        for (site, hop) in hops.into_iter().filter(|(_, hop)| goes_by(hop, word)) {
+            let mut scheduler = self.scheduler.borrow_mut();
+            if scheduler.find(&hop.site) == Some(site) {
+                change(&mut scheduler, site);
+                touched.push(hop.site.clone());
+            }
+        }
+        touched
+    }
+
+    fn is_paused(&self, hop: &Hop) -> bool {
+        self.paused.borrow().iter().any(|word| goes_by(hop, word))
+    }
+
+    /// Takes a delivery out of the line, to be answered by the caller.
+    pub(super) fn take(&self, ticket: &JobTicket) -> Option<Box<Delivery>> {
+        self.deliveries.borrow_mut().remove(&(ticket.id, ticket.job, ticket.lease))
+    }
+
+    pub(super) fn answer(&self, delivery: &Delivery, what: What) {
+        self.post(delivery, what, None);
+    }
+
+    /// Answers for mail that a server may have taken.
+    pub(super) fn answer_sent(&self, delivery: &Delivery, what: What, unsettled: Unsettled) {
+        self.post(delivery, what, Some(unsettled));
+    }
+
+    fn post(&self, delivery: &Delivery, what: What, unsettled: Option<Unsettled>) {
+        let Delivery { id, job, lease, .. } = *delivery;
+        let outcome = Outcome { id, job, lease, what, unsettled };
+        self.mesh.post(delivery.home, Frame::Settle(Box::new(outcome)));
+    }
+
+    pub(super) fn roll(&self) -> u64 {
+        let mut dice = self.dice.get();
+        dice ^= dice << 13;
+        dice ^= dice >> 7;
+        dice ^= dice << 17;
+        self.dice.set(dice);
+        dice
+    }
+}
+
+/// Counts a worker, and makes sure that the scheduler hears of its end.
+pub struct WorkerSeat {
+    owner: Rc<Owner>,
+    pub conn: ConnId,
+}
+
+impl WorkerSeat {
+    fn take(owner: &Rc<Owner>, conn: ConnId) -> WorkerSeat {
+        owner.workers.set(owner.workers.get() + 1);
+        WorkerSeat { owner: Rc::clone(owner), conn }
+    }
+}
+
+impl Drop for WorkerSeat {
+    fn drop(&mut self) {
+        let owner = &self.owner;
+        owner.workers.set(owner.workers.get() - 1);
+        owner.nudges.borrow_mut().remove(&self.conn);
+        // Known as gone already when it ended in order.
+        let left = owner.scheduler.borrow_mut().closed(self.conn, wall_ms());
+        if let Some(ticket) = left
+            && let Some(delivery) = owner.take(&ticket)
+        {
+            // A bug in the worker: whether the mail was taken nobody knows.
+            let answer = Answer::ours(Cause::OurFault, "the connection's worker ended");
+            let what = What::Unreached { answer, host: Box::default(), not_before_ms: wall_ms() };
+            owner.answer(&delivery, what);
+        }
+        owner.pump();
+    }
+}
+
+/// The words of a site that is left alone. The last error of any other may be long past.
+fn refusal_of(summary: SiteSummary) -> Option<Answer> {
+    let SiteState::BackingOff { .. } = summary.state else { return None };
+    let cause = summary.last_failure.map_or(Cause::NoRoom, cause_of);
+    Some(Answer::ours(cause, summary.last_error))
+}
+
+pub(super) fn no_room() -> Answer {
+    Answer::ours(Cause::NoRoom, "too much mail for this destination at once")
+}
+
+/// What a failure that is no word of a server is to the sender.
+pub(super) fn cause_of(kind: FailureKind) -> Cause {
+    match kind {
+        FailureKind::Resolve => Cause::DnsFailed,
+        FailureKind::Connect | FailureKind::Greeting => Cause::Unreachable,
+        FailureKind::Timeout => Cause::ConnectTimeout,
+        FailureKind::Tls => Cause::TlsFailed,
+        FailureKind::Protocol => Cause::ProtocolError,
+        FailureKind::Lost => Cause::ConnectionLost,
+        FailureKind::Ours => Cause::OurFault,
+    }
+}
+
+/// Whether an operator may mean this hop: its site, its route's name, its domain or a host of it.
+fn goes_by(hop: &Hop, word: &str) -> bool {
+    let word = word.trim_end_matches('.');
+    let is_host = |host: &HostPort| {
+        host.host.eq_ignore_ascii_case(word) || host.to_string().eq_ignore_ascii_case(word)
+    };
+    [&hop.site, &hop.name, &hop.domain].iter().any(|name| name.eq_ignore_ascii_case(word))
+        || hop.hosts.iter().any(is_host)
+}
+
+fn ticket_of(delivery: &Delivery) -> JobTicket {
+    let envelope = delivery.mail.envelope();
+    let sender = envelope.sender.unwrap_or("");
+    let hash = sender
+        .bytes()
+        .fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193));
+    JobTicket {
+        id: delivery.id,
+        lease_until_ms: delivery.lease_until_ms,
+        bytes: envelope.body.bytes,
+        tenant: 0,
+        sender: hash,
+        lease: delivery.lease,
+        recipients: delivery.recipients.len() as u32,
+        job: delivery.job,
+    }
+}
+
+/// Looks after the scheduler's timers and the mesh's outboxes.
+pub async fn tend(owner: Rc<Owner>) {
+    while !owner.is_closing() || owner.workers() > 0 {
+        timer::sleep(PACE).await;
+        owner.mesh.flush();
+        let due = owner.scheduler.borrow().next_wake_ms().is_some_and(|at| at <= wall_ms());
+        if due {
+            owner.pump();
+        }
+    }
+}

@@ -1,0 +1,196 @@
+//! Finding what is due: retries, and everything that was left on disk.
+//!
+//! Owner:    one task per partition on its home shard; the reading is done by the reader's thread.
+//! Promise:  a job that is due is found within a few seconds, wherever it came from: a restart, a
+//!           retry, fresh mail that had no room. Reading begins at the oldest and goes on where it
+//!           ended; every `SWEEP` it begins anew, so that nothing is passed over for good.
+//! Bounds:   `ROWS_MAX` keys and `LOAD_MAX` messages at a time.
+
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+use std::time::Instant;
+
+use crate::base::MessageId;
+use crate::base::clock::wall_ms;
+use crate::handoff::frame::Mail;
+use crate::handoff::frame::MailBody;
+use crate::observe::Event;
+use crate::outbound::home::BODY_HELD_MAX;
+use crate::outbound::home::Home;
+use crate::outbound::home::Row;
+use crate::queue::Partition;
+use crate::queue::QueueFault;
+use crate::queue::body::BodyReader;
+use crate::queue::schema::Envelope;
+use crate::queue::schema::Job;
+use crate::queue::schema::JobState;
+use crate::rt::timer;
+
+const PAUSE: Duration = Duration::from_millis(500);
+/// While there is more to read than there is room for.
+const FULL_PAUSE: Duration = Duration::from_millis(50);
+const SWEEP: Duration = Duration::from_secs(60);
+const ROWS_MAX: usize = 1000;
+const LOAD_MAX: usize = 64;
+/// As `ROWS_MAX`, where a line may be full soon.
+const REFILL_ROWS: usize = 256;
+
+/// A job as the store has it.
+pub struct Stored {
+    pub mail: Mail,
+    pub number: u16,
+    pub recipients: Box<[u32]>,
+    pub attempts: u32,
+    pub due_ms: u64,
+    pub warned: bool,
+}
+
+/// Reads one partition for as long as the home lives.
+pub async fn scan(home: Rc<Home>, partition: Arc<Partition>) {
+    let mut after: Option<Row> = None;
+    let mut swept = Instant::now();
+    while !home.is_closing() {
+        if !home.has_room() || !home.policy().enabled {
+            timer::sleep(PAUSE).await;
+            continue;
+        }
+        if let Some((site, left)) = home.take_left(partition.id()) {
+            refill(&home, &partition, &site, left).await;
+        }
+        let now_ms = wall_ms();
+        let (reading, from) = (Arc::clone(&partition), after);
+        let rows = home.reader.run(move || reading.due(from, now_ms, ROWS_MAX)).await;
+        let rows = match rows {
+            Some(Ok(rows)) => rows,
+            Some(Err(fault)) => {
+                told(&partition, &fault);
+                timer::sleep(SWEEP).await;
+                continue;
+            }
+            None => Vec::new(),
+        };
+        let complete = rows.len() < ROWS_MAX;
+        after = load(&home, &partition, rows, after).await;
+        if !complete {
+            continue;
+        }
+        // Only from the end back to the beginning: else what cannot go would hide what can.
+        if swept.elapsed() >= SWEEP || home.take_left_on_disk(partition.id()) {
+            (after, swept) = (None, Instant::now());
+        }
+        timer::sleep(PAUSE).await;
+    }
+}
+
+/// Reads again from where jobs of one site were left, until its line is full.
+async fn refill(home: &Rc<Home>, partition: &Arc<Partition>, site: &str, left: Row) {
+    // The entry itself is the first to be read.
+    let mut after = Some((left.0.saturating_sub(1), MessageId::from_u64(u64::MAX), u16::MAX));
+    while !home.is_closing() && !home.is_full(site, partition.id()) {
+        let (reading, from, now_ms) = (Arc::clone(partition), after, wall_ms());
+        let rows = home.reader.run(move || reading.due(from, now_ms, REFILL_ROWS)).await;
+        let Some(Ok(rows)) = rows else { return home.leave_again(site, left) };
+        let complete = rows.len() < REFILL_ROWS;
+        after = load(home, partition, rows, after).await;
+        if complete {
+            return;
+        }
+    }
+}
+
+/// Takes what is not yet in memory. Answers how far it came.
+async fn load(
+    home: &Rc<Home>,
+    partition: &Arc<Partition>,
+    rows: Vec<Row>,
+    mut after: Option<Row>,
+) -> Option<Row> {
+    for part in rows.chunks(LOAD_MAX) {
+        while !home.has_room() && !home.is_closing() {
+            timer::sleep(FULL_PAUSE).await;
+        }
+        if home.is_closing() {
+            return after;
+        }
+        // From here on: what the home forgets before it is admitted may have been delivered.
+        home.begin_reading(partition.id());
+        let wanted: Vec<Row> =
+            part.iter().copied().filter(|(_, id, job)| !home.knows((*id, *job))).collect();
+        after = part.last().copied().or(after);
+        if wanted.is_empty() {
+            home.end_reading(partition.id());
+            continue;
+        }
+        let reading = Arc::clone(partition);
+        let holds = home.holds_bodies();
+        let read = home.reader.run(move || {
+            wanted.into_iter().map(|row| read_job(&reading, row, holds)).collect::<Vec<_>>()
+        });
+        for stored in read.await.unwrap_or_default() {
+            match stored {
+                Ok(Some(stored)) => home.admit(stored),
+                Ok(None) => (),
+                Err(fault) => told(partition, &fault),
+            }
+        }
+        home.end_reading(partition.id());
+    }
+    after
+}
+
+fn told(partition: &Partition, fault: &QueueFault) {
+    let what = format!("partition {}: mail that is due cannot be read: {fault}", partition.id());
+    Event::Warning { what: &what, remedy: "restart to have it checked and put aside" }.emit();
+}
+
+/// One job with its message. `None`: it has ended or was given another time meanwhile.
+fn read_job(
+    partition: &Arc<Partition>,
+    (due_ms, id, number): Row,
+    holds: bool,
+) -> Result<Option<Stored>, QueueFault> {
+    let wanted = |job: &Job<'_>| job.due_ms == due_ms && job.state != JobState::Held;
+    read_if(partition, (id, number), holds, wanted)
+}
+
+/// As `read_job`, whenever it is due and even if it is held.
+pub(super) fn read_any(
+    partition: &Arc<Partition>,
+    id: MessageId,
+    number: u16,
+) -> Result<Option<Stored>, QueueFault> {
+    read_if(partition, (id, number), true, |_| true)
+}
+
+fn read_if(
+    partition: &Arc<Partition>,
+    (id, number): (MessageId, u16),
+    holds: bool,
+    wanted: impl Fn(&Job<'_>) -> bool,
+) -> Result<Option<Stored>, QueueFault> {
+    let Some((envelope, job)) = partition.read_job(id, number)? else { return Ok(None) };
+    let job = Job::decode(&job).map_err(QueueFault::Record)?;
+    if !wanted(&job) {
+        return Ok(None);
+    }
+    let due_ms = job.due_ms;
+    let read = Envelope::decode(&envelope).map_err(QueueFault::Record)?;
+    let count = read.recipients.len() as u32;
+    let recipients: Box<[u32]> = job.recipients.iter().filter(|index| *index < count).collect();
+    let sum = read.body;
+    let body = if holds && sum.bytes <= BODY_HELD_MAX {
+        let mut bytes = Vec::with_capacity(sum.bytes as usize);
+        let mut chunks = BodyReader::new(Arc::clone(partition), id, sum);
+        while let Some(chunk) = chunks.next_chunk(|chunk| bytes.extend_from_slice(chunk)) {
+            chunk?;
+        }
+        MailBody::Held(bytes.into())
+    } else {
+        MailBody::Stored
+    };
+    let (attempts, warned) = (job.attempts, job.warned);
+    let mail =
+        Mail::new(id, envelope.into(), body, Arc::clone(partition)).map_err(QueueFault::Record)?;
+    Ok(Some(Stored { mail, number, recipients, attempts, due_ms, warned }))
+}

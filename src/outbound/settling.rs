@@ -1,0 +1,334 @@
+//! From what became of an attempt to what is written: ends, the next try, reports to the sender.
+//!
+//! Owner:    the home shard.
+//! Promise:  each recipient gets one end. A report is part of the same write as the end it tells
+//!           of. Nobody is told of what happened to a report (RFC 5321 s4.5.5), but the postmaster
+//!           if the config names one.
+//! Order:    sort the answers, give up what is too old, plan the next try, report, write, log.
+
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::base::MessageId;
+use crate::base::backoff;
+use crate::base::clock::wall_ms;
+use crate::handoff::frame::Answer;
+use crate::handoff::frame::Attempt;
+use crate::handoff::frame::End;
+use crate::handoff::frame::RecipientEnd;
+use crate::handoff::frame::What;
+use crate::observe::Event;
+use crate::observe::histogram::Stage;
+use crate::outbound::bounce;
+use crate::outbound::bounce::Story;
+use crate::outbound::bounce::Told;
+use crate::outbound::home::HELD_DUE_MS;
+use crate::outbound::home::Home;
+use crate::outbound::home::Waiting;
+use crate::outbound::lease::JobKey;
+use crate::queue::CommitFault;
+use crate::queue::ledger::Tally;
+use crate::queue::schema::Envelope;
+use crate::queue::schema::Indexes;
+use crate::queue::schema::Job;
+use crate::queue::schema::JobState;
+use crate::queue::schema::Recipient;
+use crate::queue::settle::JobRecord;
+use crate::queue::settle::Next;
+use crate::queue::settle::Settlement;
+use crate::route::HopProtocol;
+use crate::rt::timer;
+use crate::wire::classify::Cause;
+use crate::wire::dsn::Kind;
+
+/// How long a settlement waits for room on the disk before it is tried again.
+const DISK_RETRY: Duration = Duration::from_secs(1);
+/// Bytes of a reply that a job keeps.
+const REPLY_KEPT_MAX: usize = 500;
+/// What is due sooner than this might become due before it is written, and the scan has then passed
+/// it. What could not be tried waits at least so long.
+const DUE_AHEAD_MS: u64 = 1000;
+
+/// What is decided without a server.
+pub enum Local {
+    Discarded,
+    Failed(Answer),
+    Deferred(Answer),
+    Held,
+}
+
+/// All that an attempt came to.
+struct Outcome {
+    ends: Vec<(RecipientEnd, Answer)>,
+    attempt: Box<Attempt>,
+    counts: bool,
+    not_before_ms: u64,
+}
+
+pub async fn settle_local(home: &Rc<Home>, key: JobKey, local: Local) {
+    let Some(waiting) = home.waiting(key) else { return };
+    let (end, answer) = match local {
+        Local::Held => return hold(home, key, &waiting).await,
+        Local::Discarded => {
+            let text = "discarded by a route".into();
+            (End::Delivered, Answer { status: (2, 0, 0), text, ..Answer::default() })
+        }
+        Local::Failed(answer) => (End::Failed, answer),
+        Local::Deferred(answer) => (End::Deferred, answer),
+    };
+    let ends = all(&waiting, &end, &answer);
+    let result = Outcome { ends, attempt: Box::default(), counts: true, not_before_ms: 0 };
+    finish(home, key, &waiting, result).await;
+}
+
+/// Writes what an owner told of a job.
+pub async fn settle(home: Rc<Home>, key: JobKey, what: What) {
+    let Some(waiting) = home.waiting(key) else { return };
+    let result = match what {
+        What::Tried { ends, attempt } => Outcome { ends, attempt, counts: true, not_before_ms: 0 },
+        What::Unreached { answer, host, not_before_ms } => Outcome {
+            ends: all(&waiting, &End::Deferred, &answer),
+            attempt: Box::new(Attempt { host, ..Attempt::default() }),
+            counts: true,
+            not_before_ms,
+        },
+        // Taken by its home already.
+        What::Returned => return,
+        What::Busy { due_ms, answer } => Outcome {
+            ends: all(&waiting, &End::Deferred, &answer),
+            attempt: Box::default(),
+            counts: false,
+            not_before_ms: due_ms,
+        },
+    };
+    finish(&home, key, &waiting, result).await;
+}
+
+fn all(waiting: &Waiting, end: &End, answer: &Answer) -> Vec<(RecipientEnd, Answer)> {
+    let each = waiting.recipients.iter();
+    each.map(|index| (RecipientEnd { index: *index, end: end.clone() }, answer.clone())).collect()
+}
+
+async fn hold(home: &Rc<Home>, key: JobKey, waiting: &Waiting) {
+    let stored = stored(waiting.recipients.iter().copied());
+    let record = JobRecord::new(&Job {
+        number: key.1,
+        state: JobState::Held,
+        warned: waiting.warned,
+        attempts: waiting.attempts,
+        last_attempt_ms: 0,
+        due_ms: HELD_DUE_MS,
+        last_reply: "held by a route",
+        recipients: Indexes::Stored(&stored),
+    });
+    if let Ok(record) = record {
+        write(home, key.0, bare(key, Next::Again(record))).await;
+    }
+    home.forget(key);
+}
+
+fn bare((id, job): JobKey, next: Next) -> Arc<Settlement> {
+    Arc::new(Settlement { id, job, next, reports: Vec::new(), tally: Tally::default() })
+}
+
+fn stored(indexes: impl Iterator<Item = u32>) -> Vec<u8> {
+    indexes.flat_map(u32::to_be_bytes).collect()
+}
+
+/// What is to be written of one attempt.
+struct Plan {
+    next: Next,
+    tally: Tally,
+    told: Vec<Told>,
+    expires_ms: u64,
+    /// When those that were deferred are tried again.
+    again_ms: Option<u64>,
+}
+
+async fn finish(home: &Rc<Home>, key: JobKey, waiting: &Waiting, outcome: Outcome) {
+    let now_ms = wall_ms();
+    let mail = Arc::clone(&waiting.mail);
+    let envelope = mail.envelope();
+    let plan = plan(home, key, waiting, (&envelope, &outcome), now_ms);
+    let Plan { next, tally, told, expires_ms, again_ms } = plan;
+    let attempt = &*outcome.attempt;
+    let tried_ms = outcome.counts.then_some(now_ms);
+    let story = Story { mail: &mail, envelope: &envelope, attempt, tried_ms, expires_ms, now_ms };
+    let (reports, notes) = bounce::reports(home, &story, &told).await;
+    let (id, job) = key;
+    let settlement = Arc::new(Settlement { id, job, next, reports, tally });
+    let written = write(home, id, Arc::clone(&settlement)).await;
+    home.forget(key);
+    if !written {
+        // Deleted meanwhile, or the store has failed: a restart finds the job as it was.
+        return;
+    }
+    tell(home, (id, waiting, &envelope), &outcome, (&tally, again_ms), now_ms);
+    notes.iter().for_each(|note| note.emit(id));
+    if again_ms.is_some_and(|due_ms| due_ms < now_ms + DUE_AHEAD_MS) {
+        home.note_left_on_disk();
+    }
+    for report in &settlement.reports {
+        if report.job.due_ms <= now_ms + DUE_AHEAD_MS {
+            home.admit_report(report.id, report.envelope.clone(), report.body.clone());
+        }
+    }
+}
+
+fn plan(
+    home: &Home,
+    (_, number): JobKey,
+    waiting: &Waiting,
+    (envelope, outcome): (&Envelope<'_>, &Outcome),
+    now_ms: u64,
+) -> Plan {
+    let policy = home.policy();
+    let max_age = waiting.max_age.unwrap_or(policy.routes.standard().max_age);
+    let expires_ms = backoff::expiry_ms(envelope.received_ms, max_age);
+    let attempts = waiting.attempts.saturating_add(u32::from(outcome.counts));
+    // Whether it was tried or only stood in line: who is too old goes back to the sender.
+    let next_ms = policy.retry.next(attempts, expires_ms, now_ms, home.roll());
+    let success = success(waiting, outcome);
+    let mut tally = Tally::default();
+    let mut told = Vec::new();
+    let mut deferred = Vec::new();
+    for (RecipientEnd { index, end }, answer) in &outcome.ends {
+        let tell = |kind, answer: &Answer| Told { kind, index: *index, answer: answer.clone() };
+        match end {
+            End::Delivered => {
+                tally.delivered += 1;
+                told.extend(success.map(|kind| tell(kind, answer)));
+            }
+            End::Failed => {
+                tally.bounced += 1;
+                told.push(tell(Kind::Failed, answer));
+            }
+            End::Deferred if next_ms.is_none() => {
+                tally.expired += 1;
+                // Whose words the text are stays as it was.
+                let (status, cause) = (Cause::Expired.status(), Some(Cause::Expired));
+                told.push(tell(Kind::Failed, &Answer { status, cause, ..answer.clone() }));
+            }
+            End::Deferred => deferred.push((*index, answer)),
+        }
+    }
+    let (Some(next_ms), Some((_, last))) = (next_ms, deferred.last()) else {
+        return Plan { next: Next::Done, tally, told, expires_ms, again_ms: None };
+    };
+    let wait_end_ms = if outcome.counts { next_ms } else { now_ms + DUE_AHEAD_MS };
+    // The last try is made when the message expires, not left out.
+    let due_ms = wait_end_ms.max(outcome.not_before_ms).min(expires_ms);
+    let delayed = !waiting.warned
+        && policy
+            .delay_warning
+            .is_some_and(|after| now_ms >= backoff::expiry_ms(envelope.received_ms, after));
+    if delayed {
+        let delays = deferred.iter().map(|(index, answer)| Told {
+            kind: Kind::Delayed,
+            index: *index,
+            answer: Answer::clone(answer),
+        });
+        told.extend(delays);
+    }
+    let stored = stored(deferred.iter().map(|(index, _)| *index));
+    let job = Job {
+        number,
+        state: JobState::Waiting,
+        warned: waiting.warned || delayed,
+        attempts,
+        last_attempt_ms: now_ms,
+        due_ms,
+        last_reply: cut(&last.text),
+        recipients: Indexes::Stored(&stored),
+    };
+    let record =
+        JobRecord::new(&job).expect("a job that was read can be written with another time");
+    Plan { next: Next::Again(record), tally, told, expires_ms, again_ms: Some(due_ms) }
+}
+
+/// What a report of success would say. RFC 3461 s5.2: a server that took the parameters of DSN
+/// reports itself, so that two would be one too many; what was discarded reached nobody.
+fn success(waiting: &Waiting, outcome: &Outcome) -> Option<Kind> {
+    let hop = waiting.hop.as_ref().filter(|_| outcome.attempt.without_dsn)?;
+    Some(match hop.protocol {
+        HopProtocol::Lmtp => Kind::Delivered,
+        _ => Kind::Relayed,
+    })
+}
+
+fn cut(text: &str) -> &str {
+    &text[..text.floor_char_boundary(REPLY_KEPT_MAX)]
+}
+
+/// Writes a settlement, however long the disk is full. `false`: the job was not there any more, or
+/// the store takes nothing until a restart.
+pub async fn write(home: &Home, id: MessageId, settlement: Arc<Settlement>) -> bool {
+    let Some(store) = home.stores.get(&id.partition()) else { return false };
+    loop {
+        match store.committer.settle(Arc::clone(&settlement)).await {
+            Ok(found) => return found,
+            Err(CommitFault::SpoolFull | CommitFault::Full) => timer::sleep(DISK_RETRY).await,
+            Err(_) => return false,
+        }
+    }
+}
+
+/// One line for each recipient, and the counts.
+fn tell(
+    home: &Home,
+    (id, waiting, envelope): (MessageId, &Waiting, &Envelope<'_>),
+    outcome: &Outcome,
+    (tally, again_ms): (&Tally, Option<u64>),
+    now_ms: u64,
+) {
+    let metrics = &home.observed.metrics;
+    metrics.recipients_delivered_total.add(tally.delivered);
+    metrics.recipients_bounced_total.add(tally.bounced);
+    metrics.recipients_expired_total.add(tally.expired);
+    let deferred = outcome.ends.len() as u64 - tally.total();
+    metrics.recipients_deferred_total.add(deferred);
+    let age_us = now_ms.saturating_sub(envelope.received_ms) * 1000;
+    if tally.delivered > 0 {
+        home.histograms.record(Stage::Delivered, age_us);
+    }
+    let recipients: Vec<Recipient<'_>> = envelope.recipients.iter().collect();
+    let attempt = &*outcome.attempt;
+    let host = Some(&*attempt.host).filter(|host| !host.is_empty());
+    let hop = waiting.hop.as_ref().map_or("", |hop| &hop.name);
+    for (RecipientEnd { index, end }, answer) in &outcome.ends {
+        let expired = *end == End::Deferred && again_ms.is_none();
+        let word = match end {
+            End::Delivered => "delivered",
+            End::Failed => "bounced",
+            End::Deferred if expired => "expired",
+            End::Deferred => "deferred",
+        };
+        let verdict = attempt.verdict.map(|verdict| verdict.to_string());
+        Event::Attempt {
+            id,
+            outcome: word,
+            from: envelope.sender.unwrap_or(""),
+            to: recipients.get(*index as usize).map_or("", |one| one.mailbox),
+            hop,
+            host,
+            address: attempt.address,
+            tls: attempt.tls,
+            cipher: attempt.cipher,
+            verdict: verdict.as_deref(),
+            tls_policy: Some(attempt.tls_policy).filter(|policy| !policy.is_empty()),
+            reply: &answer.text,
+            category: match end {
+                End::Delivered => None,
+                _ => Some(bounce::category_of(answer, host).label()),
+            },
+            attempts: waiting.attempts + u32::from(outcome.counts),
+            next_ms: again_ms.filter(|_| *end == End::Deferred),
+            age_ms: age_us / 1000,
+            wait_us: attempt.wait_us,
+            connect_us: attempt.connect_us,
+            transfer_us: attempt.transfer_us,
+        }
+        .emit();
+    }
+}

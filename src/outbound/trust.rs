@@ -1,0 +1,548 @@
+//! What a shard knows of other servers' TLS, and how each host is spoken to because of it.
+//!
+//! Owner:    one shard; its home half asks for policies, its owner half for hosts.
+//! Promise:  what a domain or its hosts have published is never dropped in silence: see
+//!           `route::tls_policy`, which decides; this only finds out what there is to decide on.
+//! MTA-STS:  a policy that is not known is waited for, `STS_WAIT_MAX` at most; one that holds is
+//!           fetched anew beside the mail. Of one domain one fetch is under way.
+//! Bounds:   `STS_FETCHES_MAX` fetches, and the bounds of the memories. Full: a fetch waits its
+//!           turn, a broken host is tried again, a report is counted as lost.
+
+use std::cell::RefCell;
+use std::collections::HashSet;
+use std::fmt;
+use std::net::IpAddr;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::base::ChunkPool;
+use crate::base::clock::wall_ms;
+use crate::handoff::frame::Hop;
+use crate::handoff::frame::HostNames;
+use crate::net::BrokenTls;
+use crate::net::Channel;
+use crate::net::DnsFault;
+use crate::net::Family;
+use crate::net::PeerCheck;
+use crate::net::Resolver;
+use crate::net::SocketFault;
+use crate::net::StsCache;
+use crate::net::StsMode;
+use crate::net::StsPolicy;
+use crate::net::TlsClient;
+use crate::net::TlsFacts;
+use crate::net::TlsReports;
+use crate::net::TlsResult;
+use crate::net::TlsaRecord;
+use crate::net::Verdict;
+use crate::net::dane;
+use crate::net::mta_sts;
+use crate::net::mta_sts::StsFetch;
+use crate::net::mta_sts::StsFetchFault;
+use crate::net::tls_memory::TlsPolicyKind;
+use crate::observe::event::Event;
+use crate::route::HopProtocol;
+use crate::route::HostPort;
+use crate::route::TlsWish;
+use crate::route::delivery::DeliveryPolicy;
+use crate::route::tls_policy::DaneState;
+use crate::route::tls_policy::Demand;
+use crate::route::tls_policy::Proof;
+use crate::route::tls_policy::RequireTls;
+use crate::route::tls_policy::StsState;
+use crate::route::tls_policy::TlsDecision;
+use crate::route::tls_policy::TlsMemory;
+use crate::route::tls_policy::TlsRefusal;
+use crate::route::tls_policy::TlsSituation;
+use crate::rt;
+use crate::rt::IoFault;
+use crate::rt::task;
+use crate::rt::timer;
+
+/// How long a host is spoken to in the clear after its TLS failed, and how many are remembered.
+const BROKEN_MS: u64 = 3_600_000;
+const BROKEN_MAX: usize = 10_000;
+/// Domains whose policies are kept, and domains whose sessions are counted.
+const STS_DOMAINS_MAX: usize = 10_000;
+const REPORT_DOMAINS_MAX: usize = 10_000;
+/// How long mail waits for a policy that is not known, and a fetch for its server.
+const STS_WAIT_MAX: Duration = Duration::from_secs(10);
+const STS_LOOK_EVERY: Duration = Duration::from_millis(50);
+const STS_FETCHES_MAX: usize = 64;
+/// Addresses of a policy's host that are tried.
+const STS_ADDRESSES_MAX: usize = 2;
+
+/// What is known of other servers' TLS.
+pub struct Trust {
+    client: Option<Arc<TlsClient>>,
+    resolver: Resolver,
+    pool: Rc<ChunkPool>,
+    broken: RefCell<BrokenTls>,
+    reports: RefCell<TlsReports>,
+    policies: RefCell<StsCache>,
+    /// Domains whose policy is being fetched.
+    fetching: RefCell<HashSet<Box<str>>>,
+}
+
+/// How one host is spoken to, and what says so.
+#[derive(Clone, Debug)]
+pub struct Terms {
+    pub decision: TlsDecision,
+    pub check: PeerCheck,
+    /// The policy as the log has it.
+    pub policy: &'static str,
+    /// The policy as reports have it.
+    kind: TlsPolicyKind,
+    /// A policy in testing that the host is not in.
+    stranger: bool,
+}
+
+impl Trust {
+    pub fn new(
+        client: Option<Arc<TlsClient>>,
+        resolver: Resolver,
+        pool: Rc<ChunkPool>,
+    ) -> Rc<Trust> {
+        Rc::new(Trust {
+            client,
+            resolver,
+            pool,
+            broken: RefCell::new(BrokenTls::new(BROKEN_MAX)),
+            reports: RefCell::new(TlsReports::new(REPORT_DOMAINS_MAX)),
+            policies: RefCell::new(StsCache::new(STS_DOMAINS_MAX)),
+            fetching: RefCell::default(),
+        })
+    }
+
+    pub fn client(&self) -> Option<&Arc<TlsClient>> {
+        self.client.as_ref()
+    }
+
+    /// What was counted for reports.
+    pub fn reports(&self) -> &RefCell<TlsReports> {
+        &self.reports
+    }
+
+    /// How a host of the hop is spoken to. `authentic` is whether its addresses were validated.
+    pub async fn terms(&self, hop: &Hop, host: &HostPort, authentic: bool) -> Terms {
+        let (dane, records) = match hop.dane && authentic {
+            true => self.tlsa(host).await,
+            false => (DaneState::None, Vec::new()),
+        };
+        let sts = sts_state(hop, &host.host);
+        let is_broken = self.broken.borrow().is_broken(&host.host, wall_ms());
+        let memory = if is_broken { TlsMemory::Broken } else { TlsMemory::Nothing };
+        let situation =
+            TlsSituation { wish: hop.tls, dane, sts, require_tls: hop.require_tls, memory };
+        let decision = match situation.decide() {
+            TlsDecision::Require { .. } if is_unvouched(hop, sts) => {
+                TlsDecision::PassOver(TlsRefusal::NameUnvouched)
+            }
+            TlsDecision::Try if self.client.is_none() => TlsDecision::Clear { ignored: None },
+            decision => decision,
+        };
+        let check = match decision {
+            TlsDecision::Require { proof: Proof::Dane, .. } => PeerCheck::Dane {
+                records: records.into(),
+                // RFC 7672 s3.2.2: the name of the domain counts only where it led here securely.
+                next_hop: (hop.names == HostNames::SignedMx).then(|| Arc::from(&*hop.domain)),
+            },
+            TlsDecision::Require { proof: Proof::Name, .. } => PeerCheck::Name,
+            _ => PeerCheck::Any,
+        };
+        let kind = match (dane, sts) {
+            (DaneState::None, StsState::None) => TlsPolicyKind::NoPolicyFound,
+            (DaneState::None, _) => TlsPolicyKind::Sts,
+            _ => TlsPolicyKind::Tlsa,
+        };
+        let stranger = sts == StsState::Testing { host_matches: false };
+        let policy = policy_word(&situation, decision);
+        Terms { decision, check, policy, kind, stranger }
+    }
+
+    /// Its TLS has failed where it need not be had: the clear is good enough for a while.
+    pub fn note_broken(&self, host: &str) {
+        let now_ms = wall_ms();
+        self.broken.borrow_mut().note(host, now_ms, now_ms + BROKEN_MS);
+    }
+
+    /// A connection stands.
+    pub fn count_session(&self, hop: &Hop, host: &str, terms: &Terms, facts: Option<&TlsFacts>) {
+        let mut reports = self.reports.borrow_mut();
+        let verdict = facts.and_then(|facts| facts.server.as_ref()).map(|server| server.verdict);
+        let result = match verdict {
+            None if terms.decision.wants_tls() => Some(TlsResult::StarttlsNotSupported),
+            // Nothing was asked for; what failed before was counted then.
+            None => return,
+            // Only testing lets a session go on that its policy is against.
+            Some(_) if terms.stranger => Some(TlsResult::ValidationFailure),
+            Some(Verdict::Unproven(fault)) if terms.kind == TlsPolicyKind::Sts => {
+                Some(TlsResult::of_certificate(fault))
+            }
+            Some(_) => None,
+        };
+        if verdict.is_some() {
+            self.broken.borrow_mut().forgive(host);
+        }
+        match result {
+            None => reports.count_success(&hop.domain, terms.kind),
+            Some(result) => reports.count_failure(&hop.domain, terms.kind, host, result),
+        }
+    }
+
+    /// TLS was wanted and not had.
+    pub fn count_failure(&self, hop: &Hop, host: &str, terms: &Terms, cause: Option<&SocketFault>) {
+        let result = match (terms.decision, cause) {
+            (TlsDecision::PassOver(TlsRefusal::NotInStsPolicy), _) => TlsResult::ValidationFailure,
+            (TlsDecision::PassOver(refusal), _) => match refusal {
+                TlsRefusal::DaneBogus | TlsRefusal::DaneIndeterminate => TlsResult::DnssecInvalid,
+                // The sender's demand, not the domain's.
+                _ => return,
+            },
+            (_, Some(SocketFault::Tls(fault))) => TlsResult::of(fault),
+            (_, Some(SocketFault::Io(_))) => TlsResult::ValidationFailure,
+            (_, None) => TlsResult::StarttlsNotSupported,
+        };
+        self.reports.borrow_mut().count_failure(&hop.domain, terms.kind, host, result);
+    }
+
+    /// The host's TLSA records, where its addresses were validated (RFC 7672 s2.2.2).
+    async fn tlsa(&self, host: &HostPort) -> (DaneState, Vec<TlsaRecord>) {
+        let answer = match self.resolver.tlsa(host.port, &host.host).await {
+            Ok(answer) => answer,
+            Err(DnsFault::NoSuchDomain | DnsFault::NoData | DnsFault::BadName) => {
+                return (DaneState::None, Vec::new());
+            }
+            // A server that validates says so when it cannot.
+            Err(DnsFault::ServerFailure) => return (DaneState::Bogus, Vec::new()),
+            Err(_) => return (DaneState::Indeterminate, Vec::new()),
+        };
+        if !answer.authentic {
+            return (DaneState::None, Vec::new());
+        }
+        let record = |one: crate::net::resolver::TlsaRecord| TlsaRecord {
+            usage: one.usage,
+            selector: one.selector,
+            matching: one.matching,
+            data: one.data,
+        };
+        let records: Vec<TlsaRecord> = answer.records.into_iter().map(record).collect();
+        match dane::any_usable(&records) {
+            true => (DaneState::Usable, records),
+            false => (DaneState::Unusable, records),
+        }
+    }
+
+    /// Asks for the domain's record beside the caller, so that mail which needs other answers too
+    /// does not wait for one after the other.
+    pub fn look_ahead(&self, domain: &str, policy: &DeliveryPolicy) {
+        if policy.mta_sts && self.client.is_some() {
+            let (resolver, record) = (self.resolver.clone(), sts_record(domain));
+            task::spawn(async move {
+                // `sts_policy` finds it in the cache, whatever it is.
+                let _ = resolver.txt(&record).await;
+            });
+        }
+    }
+
+    /// The MTA-STS policy that holds for the domain now.
+    pub async fn sts_policy(
+        self: &Rc<Trust>,
+        domain: &str,
+        policy: &DeliveryPolicy,
+    ) -> Option<Arc<StsPolicy>> {
+        if !policy.mta_sts || self.client.is_none() {
+            return None;
+        }
+        let limit = timer::now() + STS_WAIT_MAX;
+        let record = sts_record(domain);
+        let said = timer::timeout(STS_WAIT_MAX, self.resolver.txt(&record)).await;
+        // Without a record, or without an answer, what is known still holds (RFC 8461 s5.1).
+        let texts = said.ok().and_then(Result::ok).map_or_else(Vec::new, |answer| answer.texts);
+        let id = mta_sts::policy_id(texts.iter().map(|text| &**text));
+        let known = loop {
+            let answer = self.policies.borrow().ask(domain, id.as_deref(), wall_ms());
+            let Some(id) = &id else { break answer.policy };
+            if answer.fetch != StsFetch::No {
+                self.begin_fetch(domain, id, policy.mta_sts_port);
+            }
+            if answer.fetch != StsFetch::First || timer::now() >= limit {
+                break answer.policy;
+            }
+            timer::sleep(STS_LOOK_EVERY).await;
+        };
+        known.filter(|policy| policy.mode != StsMode::None)
+    }
+
+    /// Has the policy fetched, if nobody is at it and there is room.
+    fn begin_fetch(self: &Rc<Trust>, domain: &str, id: &str, port: u16) {
+        let mut fetching = self.fetching.borrow_mut();
+        if fetching.len() >= STS_FETCHES_MAX || !fetching.insert(domain.into()) {
+            return;
+        }
+        let seat = FetchSeat { trust: Rc::clone(self), domain: domain.into() };
+        task::spawn(fetch(seat, id.into(), port));
+    }
+
+    async fn fetch_policy(&self, domain: &str, port: u16) -> Result<StsPolicy, FetchFault> {
+        let client = self.client.as_ref().ok_or(FetchFault::Dns(DnsFault::Abandoned))?;
+        let limit = timer::now() + STS_WAIT_MAX;
+        let host = mta_sts::policy_host(domain);
+        let found = self.resolver.addresses(&host, Family::Both).await.map_err(FetchFault::Dns)?;
+        let addresses = found.v4.into_iter().map(IpAddr::V4);
+        let addresses = addresses.chain(found.v6.into_iter().map(IpAddr::V6));
+        let mut last = FetchFault::Dns(DnsFault::NoData);
+        for address in addresses.take(STS_ADDRESSES_MAX) {
+            let left = limit.saturating_duration_since(timer::now());
+            let stream = match rt::connect(SocketAddr::new(address, port), None, left).await {
+                Ok(stream) => stream,
+                Err(fault) => {
+                    last = FetchFault::Connect(fault);
+                    continue;
+                }
+            };
+            stream.deadline().set_in(limit.saturating_duration_since(timer::now()));
+            let mut channel = Channel::plain(stream);
+            let fetched = mta_sts::fetch_policy(&mut channel, client, &self.pool, domain).await;
+            return fetched.map_err(FetchFault::Fetch);
+        }
+        Err(last)
+    }
+}
+
+/// A fetch that is under way.
+struct FetchSeat {
+    trust: Rc<Trust>,
+    domain: Box<str>,
+}
+
+impl Drop for FetchSeat {
+    fn drop(&mut self) {
+        self.trust.fetching.borrow_mut().remove(&self.domain);
+    }
+}
+
+async fn fetch(seat: FetchSeat, id: Box<str>, port: u16) {
+    let FetchSeat { trust, domain } = &seat;
+    match trust.fetch_policy(domain, port).await {
+        Ok(policy) => trust.policies.borrow_mut().keep(domain, &id, policy, wall_ms()),
+        Err(fault) => {
+            trust.policies.borrow_mut().keep_failure(domain, &id, wall_ms());
+            let host = mta_sts::policy_host(domain);
+            let (kind, result) = (TlsPolicyKind::Sts, fault.result());
+            trust.reports.borrow_mut().count_failure(domain, kind, &host, result);
+            Event::StsNotFetched { domain, cause: &fault }.emit();
+        }
+    }
+}
+
+/// Why a policy was not fetched.
+#[derive(Debug)]
+enum FetchFault {
+    Dns(DnsFault),
+    Connect(IoFault),
+    Fetch(StsFetchFault<SocketFault>),
+}
+
+impl FetchFault {
+    fn result(&self) -> TlsResult {
+        match self {
+            FetchFault::Fetch(StsFetchFault::Channel(SocketFault::Tls(fault)))
+                if fault.certificate().is_some() =>
+            {
+                TlsResult::StsWebpkiInvalid
+            }
+            FetchFault::Fetch(StsFetchFault::Policy(_)) => TlsResult::StsPolicyInvalid,
+            _ => TlsResult::StsPolicyFetchError,
+        }
+    }
+}
+
+impl fmt::Display for FetchFault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            FetchFault::Dns(fault) => fault.fmt(f),
+            FetchFault::Connect(fault) => fault.fmt(f),
+            FetchFault::Fetch(fault) => fault.fmt(f),
+        }
+    }
+}
+
+/// RFC 8689 s4.2.1: a host found by MX has to be vouched for by DNSSEC or by MTA-STS, for a
+/// certificate proves nothing of a name that anybody could have put there.
+fn is_unvouched(hop: &Hop, sts: StsState) -> bool {
+    let in_policy = matches!(
+        sts,
+        StsState::Enforce { host_matches: true } | StsState::Testing { host_matches: true }
+    );
+    hop.require_tls == RequireTls::Yes && hop.names == HostNames::Mx && !in_policy
+}
+
+fn sts_record(domain: &str) -> String {
+    format!("_mta-sts.{domain}")
+}
+
+fn sts_state(hop: &Hop, host: &str) -> StsState {
+    let Some(policy) = &hop.sts else { return StsState::None };
+    let host_matches = policy.matches(host);
+    match policy.mode {
+        StsMode::Enforce => StsState::Enforce { host_matches },
+        StsMode::Testing => StsState::Testing { host_matches },
+        StsMode::None => StsState::None,
+    }
+}
+
+fn policy_word(situation: &TlsSituation, decision: TlsDecision) -> &'static str {
+    match decision {
+        TlsDecision::Clear { ignored: Some(Demand::Dane) } => "none, against dane",
+        TlsDecision::Clear { ignored: Some(_) } => "none, against mta-sts",
+        TlsDecision::Clear { ignored: None } if situation.wish == TlsWish::None => "none",
+        TlsDecision::Clear { ignored: None } => AFTER_FAILURE,
+        TlsDecision::Try if situation.sts != StsState::None => "may, mta-sts testing",
+        TlsDecision::Try => "may",
+        TlsDecision::Require { proof: Proof::Any, by: Demand::Operator } => "must",
+        TlsDecision::Require { by: Demand::Operator, .. } => "verify",
+        TlsDecision::Require { by, .. } => by.as_str(),
+        TlsDecision::PassOver(_) => "",
+    }
+}
+
+/// The policy of a connection in the clear that follows TLS that failed.
+pub const AFTER_FAILURE: &str = "may, its tls is broken";
+
+/// Whether the TLSA records of a hop's hosts count at all.
+pub fn dane_counts(policy: &DeliveryPolicy, names: HostNames, protocol: HopProtocol) -> bool {
+    policy.dane
+        && policy.resolver.trust_ad
+        && names != HostNames::Mx
+        && protocol == HopProtocol::Smtp
+}
+
+/// What sets the connections of one hop apart from those of another with the same hosts.
+pub fn site_suffix(hop: &Hop) -> String {
+    let mut suffix = String::new();
+    if hop.tls != TlsWish::May {
+        suffix.push_str(&format!(" tls {:?}", hop.tls));
+    }
+    let required = hop.require_tls == RequireTls::Yes;
+    if required {
+        suffix.push_str(" requiretls");
+    }
+    if required || hop.dane {
+        suffix.push_str(match hop.names {
+            HostNames::Mx => "",
+            HostNames::SignedMx => " signed",
+            HostNames::Operator => " named",
+        });
+    }
+    let in_policy = |host: &&HostPort| hop.sts.as_ref().is_some_and(|sts| sts.matches(&host.host));
+    match hop.sts.as_ref().map(|sts| sts.mode) {
+        Some(StsMode::Enforce) => {
+            let mut named: Vec<&str> =
+                hop.hosts.iter().filter(in_policy).map(|host| &*host.host).collect();
+            named.sort_unstable();
+            suffix.push_str(" sts ");
+            suffix.push_str(&named.join(","));
+        }
+        // Testing changes nothing but for those who ask for more than it does.
+        Some(StsMode::Testing) if required => suffix.push_str(" sts testing"),
+        _ => {}
+    }
+    suffix
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::route::SitePolicy;
+
+    fn hop() -> Hop {
+        let host = |name: &str| HostPort { host: name.into(), port: 25 };
+        Hop {
+            site: Box::default(),
+            name: "a.test".into(),
+            domain: "a.test".into(),
+            hosts: ["mx1.a.test", "mx2.a.test"].map(host).into(),
+            protocol: HopProtocol::Smtp,
+            policy: Arc::new(SitePolicy::default()),
+            tls: TlsWish::May,
+            require_tls: RequireTls::No,
+            names: HostNames::Mx,
+            dane: false,
+            sts: None,
+            auth: None,
+            pool: None,
+        }
+    }
+
+    fn sts(mode: StsMode, mx: &str) -> Option<Arc<StsPolicy>> {
+        Some(Arc::new(StsPolicy { mode, mx: vec![mx.into()], max_age_s: 1 }))
+    }
+
+    #[test]
+    fn hops_that_demand_other_things_share_no_connection() {
+        let required = Hop { require_tls: RequireTls::Yes, ..hop() };
+        let all = "*.a.test";
+        let rows = [
+            (hop(), ""),
+            // What changes nothing shares.
+            (Hop { names: HostNames::SignedMx, ..hop() }, ""),
+            (Hop { sts: sts(StsMode::Testing, all), ..hop() }, ""),
+            (Hop { tls: TlsWish::Verify, ..hop() }, " tls Verify"),
+            (Hop { names: HostNames::SignedMx, dane: true, ..hop() }, " signed"),
+            (Hop { names: HostNames::Operator, dane: true, ..hop() }, " named"),
+            (Hop { sts: sts(StsMode::Enforce, all), ..hop() }, " sts mx1.a.test,mx2.a.test"),
+            (Hop { sts: sts(StsMode::Enforce, "mx2.a.test"), ..hop() }, " sts mx2.a.test"),
+            (Hop { sts: sts(StsMode::Enforce, "b.test"), ..hop() }, " sts "),
+            (Hop { require_tls: RequireTls::Yes, ..hop() }, " requiretls"),
+            (Hop { names: HostNames::Operator, ..required }, " requiretls named"),
+        ];
+        for (hop, expected) in rows {
+            assert_eq!(site_suffix(&hop), expected, "{hop:?}");
+        }
+    }
+
+    #[test]
+    fn a_demanding_sender_trusts_no_name_from_unsigned_dns() {
+        let required = |names, sts| Hop { require_tls: RequireTls::Yes, names, sts, ..hop() };
+        let ours = || sts(StsMode::Enforce, "mx1.a.test");
+        let rows = [
+            (required(HostNames::Mx, None), true),
+            (required(HostNames::Mx, sts(StsMode::Enforce, "b.test")), true),
+            (required(HostNames::Mx, ours()), false),
+            (required(HostNames::Mx, sts(StsMode::Testing, "mx1.a.test")), false),
+            (required(HostNames::SignedMx, None), false),
+            (required(HostNames::Operator, None), false),
+            (hop(), false),
+        ];
+        for (hop, expected) in rows {
+            let state = sts_state(&hop, "mx1.a.test");
+            assert_eq!(is_unvouched(&hop, state), expected, "{hop:?}");
+        }
+    }
+
+    #[test]
+    fn the_log_names_the_policy_that_decided() {
+        let situation = TlsSituation::default();
+        let enforce = StsState::Enforce { host_matches: true };
+        let broken = TlsSituation { memory: TlsMemory::Broken, ..situation };
+        let none = TlsSituation { wish: TlsWish::None, ..situation };
+        let rows = [
+            (situation, "may"),
+            (broken, AFTER_FAILURE),
+            (none, "none"),
+            (TlsSituation { sts: enforce, ..none }, "none, against mta-sts"),
+            (TlsSituation { dane: DaneState::Usable, ..none }, "none, against dane"),
+            (TlsSituation { sts: enforce, ..broken }, "mta-sts"),
+            (TlsSituation { dane: DaneState::Unusable, ..broken }, "dane"),
+            (TlsSituation { wish: TlsWish::Must, ..situation }, "must"),
+            (TlsSituation { wish: TlsWish::Verify, ..situation }, "verify"),
+            (TlsSituation { require_tls: RequireTls::Yes, ..situation }, "requiretls"),
+        ];
+        for (situation, expected) in rows {
+            assert_eq!(policy_word(&situation, situation.decide()), expected, "{situation:?}");
+        }
+    }
+}

@@ -1,0 +1,653 @@
+//! A worker: one connection to one site, from its making to its end.
+//!
+//! Owner:    one task of the shard that owns the site.
+//! Promise:  every job it takes is answered with one end for each recipient. What a server may have
+//!           taken without our hearing of it is tried again, and the log says so.
+//! Order:    hosts by preference, addresses of a host by family, the first that greets is it.
+//! TLS:      `trust` finds out what a host has to prove, `route::tls_policy` decides what follows
+//!           when it does not. Only what nobody demands is tried again in the clear.
+
+use std::net::IpAddr;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+use std::time::Instant;
+
+use crate::base::clock::wall_ms;
+use crate::base::fault::Blame;
+use crate::handoff::frame::Answer;
+use crate::handoff::frame::Attempt;
+use crate::handoff::frame::Delivery;
+use crate::handoff::frame::End;
+use crate::handoff::frame::Hop;
+use crate::handoff::frame::MailBody;
+use crate::handoff::frame::RecipientEnd;
+use crate::handoff::frame::What;
+use crate::net::Channel;
+use crate::net::SocketFault;
+use crate::net::TlsFacts;
+use crate::net::TlsFault;
+use crate::net::Verdict;
+use crate::net::resolver::Family;
+use crate::observe::counters::DeliveryTls;
+use crate::observe::histogram::Stage;
+use crate::outbound::destination::Failure;
+use crate::outbound::destination::FailureKind;
+use crate::outbound::destination::JobEnd;
+use crate::outbound::idle::Nudge;
+use crate::outbound::owner::Owner;
+use crate::outbound::owner::WorkerSeat;
+use crate::outbound::owner::cause_of;
+use crate::outbound::owner::no_room;
+use crate::outbound::scheduler::Take;
+use crate::outbound::transfer::BodySource;
+use crate::outbound::transfer::BodyUnreadable;
+use crate::outbound::transfer::ClientTimeouts;
+use crate::outbound::transfer::Sent;
+use crate::outbound::transfer::Transfer;
+use crate::outbound::trust;
+use crate::outbound::trust::Terms;
+use crate::queue;
+use crate::queue::body::BodyReader;
+use crate::queue::body::SharedBodyReader;
+use crate::queue::partition::Unsettled;
+use crate::queue::reader::Reader;
+use crate::queue::schema::Envelope;
+use crate::queue::schema::Recipient;
+use crate::route::AfterFailure;
+use crate::route::Credentials;
+use crate::route::HopProtocol;
+use crate::route::HostPort;
+use crate::route::RequireTls;
+use crate::route::TlsDecision;
+use crate::route::TlsFailure;
+use crate::route::delivery::DeliveryPolicy;
+use crate::rt;
+use crate::rt::IoFault;
+use crate::rt::Stream;
+use crate::rt::timer;
+use crate::wire::classify::Cause;
+use crate::wire::smtp::client::Client;
+use crate::wire::smtp::client::ClientConfig;
+use crate::wire::smtp::client::Fault;
+use crate::wire::smtp::client::Stage as SmtpStage;
+use crate::wire::smtp::client::TlsUse;
+use crate::wire::smtp::client_login::Login;
+use crate::wire::smtp::client_mail::Mail;
+use crate::wire::smtp::client_mail::MailRecipient;
+use crate::wire::smtp::client_mail::Outcome;
+use crate::wire::smtp::reply::Reply;
+use crate::wire::smtp::transaction::BodyType;
+use crate::wire::smtp::transaction::Ret;
+
+/// Addresses of one host that are tried.
+const ADDRESSES_MAX: usize = 4;
+/// A short body goes out together with its envelope where the server takes BDAT.
+const CHUNK_AHEAD_BYTES_MAX: u64 = 32 << 10;
+
+/// How long a connection waits for the store, how often it looks, and how long its job then rests.
+const SETTLES_PATIENCE: Duration = Duration::from_secs(2);
+const SETTLES_LOOK: Duration = Duration::from_millis(10);
+const SETTLES_PAUSE_MS: u64 = 5000;
+
+/// A connection that takes mail.
+struct Link {
+    transfer: Transfer<Stream>,
+    host: Box<str>,
+    address: SocketAddr,
+    connect_us: u64,
+    tls_policy: &'static str,
+    /// Mails sent over it.
+    sent: u32,
+}
+
+/// Why there is none.
+struct NoLink {
+    kind: FailureKind,
+    text: String,
+}
+
+pub async fn run(owner: Rc<Owner>, seat: WorkerSeat, hop: Arc<Hop>, nudge: Rc<Nudge>) {
+    let conn = seat.conn;
+    let mut link = match open(&owner, &hop).await {
+        Ok(link) => link,
+        Err(NoLink { kind, text }) => {
+            let failure = Failure { kind, text: &text };
+            owner.scheduler.borrow_mut().connect_failed(conn, failure, wall_ms());
+            return;
+        }
+    };
+    owner.scheduler.borrow_mut().connected(conn, wall_ms());
+    while !owner.is_closing() {
+        owner.pump();
+        let take = owner.scheduler.borrow_mut().take_job(conn, wall_ms());
+        let ticket = match take {
+            Take::Job(ticket) => ticket,
+            Take::IdleUntil(at_ms) => {
+                let pause = Duration::from_millis(at_ms.saturating_sub(wall_ms()).max(1));
+                nudge.or(timer::sleep(pause)).await;
+                continue;
+            }
+            Take::Close => break,
+        };
+        let Some(delivery) = owner.take(&ticket) else {
+            owner.scheduler.borrow_mut().job_done(conn, JobEnd::Deferred, wall_ms());
+            continue;
+        };
+        let Some(unsettled) = may_send(&owner, &delivery).await else {
+            let what = match owner.is_closing() {
+                true => What::Returned,
+                false => What::Busy { due_ms: wall_ms() + SETTLES_PAUSE_MS, answer: no_room() },
+            };
+            owner.answer(&delivery, what);
+            owner.scheduler.borrow_mut().job_done(conn, JobEnd::Deferred, wall_ms());
+            continue;
+        };
+        queue::points::point("deliver::before_send");
+        let mut sent = send(&owner, &mut link, &delivery).await;
+        if is_stale(&link, &sent.outcomes) {
+            // The server had closed the idle connection: no attempt was made.
+            match open(&owner, &hop).await {
+                Ok(fresh) => {
+                    link = fresh;
+                    sent = send(&owner, &mut link, &delivery).await;
+                }
+                Err(NoLink { kind, text }) => {
+                    let answer = Answer::ours(cause_of(kind), text.as_str());
+                    let host = link.host.clone();
+                    let not_before_ms = 0;
+                    owner.answer(&delivery, What::Unreached { answer, host, not_before_ms });
+                    let failure = Failure { kind, text: &text };
+                    owner.scheduler.borrow_mut().connection_lost(conn, failure, wall_ms());
+                    return;
+                }
+            }
+        }
+        queue::points::point("deliver::after_reply");
+        link.sent += 1;
+        let report = judge(&link, &delivery, sent);
+        let Report { what, end, throttle } = report;
+        owner.answer_sent(&delivery, what, unsettled);
+        let now_ms = wall_ms();
+        let fault = link.transfer.fault().cloned();
+        let mut scheduler = owner.scheduler.borrow_mut();
+        scheduler.job_done(conn, end, now_ms);
+        let throttled = throttle.is_some();
+        if let Some(text) = throttle {
+            scheduler.throttled(conn, &text, now_ms);
+        }
+        if !link.transfer.is_ready() {
+            let kind = fault.as_ref().map_or(FailureKind::Lost, kind_of);
+            let text = fault.map_or_else(String::new, |fault| fault.to_string());
+            // A server that ends each connection after its mail is no broken one.
+            // And a 421 has been counted.
+            match end {
+                JobEnd::Delivered | JobEnd::Refused => scheduler.closed(conn, now_ms),
+                _ if throttled => scheduler.closed(conn, now_ms),
+                _ => scheduler.connection_lost(conn, Failure { kind, text: &text }, now_ms),
+            };
+            return;
+        }
+    }
+    link.transfer.quit().await;
+}
+
+/// Waits while the store is so far behind that a crash would repeat too much. `None`: for too long.
+async fn may_send(owner: &Owner, delivery: &Delivery) -> Option<Unsettled> {
+    let end = Instant::now() + SETTLES_PATIENCE;
+    loop {
+        if let Some(unsettled) = Unsettled::take(&delivery.mail.partition) {
+            return Some(unsettled);
+        }
+        if owner.is_closing() || Instant::now() >= end {
+            return None;
+        }
+        timer::sleep(SETTLES_LOOK).await;
+    }
+}
+
+/// An idle connection that had been ended before this mail was said. One whose peer is silent is
+/// not tried at once on another: there it would be silent too.
+fn is_stale(link: &Link, outcomes: &[Outcome]) -> bool {
+    let unsaid = |outcome: &Outcome| matches!(outcome, Outcome::Lost { after_body: false });
+    let ended = matches!(link.transfer.fault(), Some(Fault::Ended | Fault::Refused { .. }));
+    link.sent > 0 && ended && outcomes.iter().all(unsaid)
+}
+
+async fn open(owner: &Rc<Owner>, hop: &Hop) -> Result<Link, NoLink> {
+    let policy = owner.policy();
+    let source = hop.pool.and_then(|pool| policy.sources.pick(pool, owner.roll()));
+    let mut last = None;
+    let mut unable = None;
+    for host in &hop.hosts {
+        let Addresses { addresses, authentic } = match addresses(owner, host, &policy).await {
+            Ok(addresses) => addresses,
+            Err(no_link) => {
+                last = Some(no_link);
+                continue;
+            }
+        };
+        let terms = owner.trust.terms(hop, host, authentic).await;
+        if let TlsDecision::PassOver(refusal) = terms.decision {
+            owner.trust.count_failure(hop, &host.host, &terms, None);
+            let text = format!("{}: {refusal}", host.host);
+            last = Some(NoLink { kind: FailureKind::Tls, text });
+            continue;
+        }
+        for address in addresses.into_iter().take(ADDRESSES_MAX) {
+            let from = match (source, address) {
+                (None, _) => None,
+                (Some(source), SocketAddr::V4(_)) => source.ipv4.map(IpAddr::V4),
+                (Some(source), SocketAddr::V6(_)) => source.ipv6.map(IpAddr::V6),
+            };
+            if source.is_some() && from.is_none() {
+                let text = format!("the source has no address of the family of {address}");
+                last = Some(NoLink { kind: FailureKind::Ours, text });
+                continue;
+            }
+            let ehlo_name = source.map_or(&policy.ehlo_name, |source| &source.ehlo_name);
+            let terms = &terms;
+            let way = Way { hop, host, terms, address, from, ehlo_name, policy: &policy };
+            match reach(owner, &way).await {
+                Ok(link) if takes(hop, &link) => return Ok(link),
+                Ok(link) => {
+                    unable.get_or_insert(link);
+                    break;
+                }
+                Err(no_link) => last = Some(no_link),
+            }
+            if owner.is_closing() {
+                break;
+            }
+        }
+        if owner.is_closing() {
+            break;
+        }
+    }
+    let nowhere = || NoLink { kind: FailureKind::Resolve, text: "it has no server".to_owned() };
+    match (unable, last) {
+        // No server is left that may be better: this one's mail is returned (RFC 8689 s4.2.1).
+        (Some(link), None) => Ok(link),
+        (_, last) => Err(last.unwrap_or_else(nowhere)),
+    }
+}
+
+/// Whether the server can be given the mail of its hop.
+fn takes(hop: &Hop, link: &Link) -> bool {
+    hop.require_tls == RequireTls::No || link.transfer.client().offers().requiretls
+}
+
+/// One address of one host, and how it is reached.
+struct Way<'w> {
+    hop: &'w Hop,
+    host: &'w HostPort,
+    terms: &'w Terms,
+    address: SocketAddr,
+    from: Option<IpAddr>,
+    ehlo_name: &'w str,
+    policy: &'w DeliveryPolicy,
+}
+
+/// The addresses of one host, and whether DNSSEC vouches for them.
+struct Addresses {
+    addresses: Vec<SocketAddr>,
+    authentic: bool,
+}
+
+async fn addresses(
+    owner: &Owner,
+    host: &HostPort,
+    policy: &DeliveryPolicy,
+) -> Result<Addresses, NoLink> {
+    if let Ok(address) = host.host.parse::<IpAddr>() {
+        let addresses = vec![SocketAddr::new(address, host.port)];
+        return Ok(Addresses { addresses, authentic: false });
+    }
+    let found = owner.resolver.addresses(&host.host, Family::Both).await.map_err(|fault| {
+        NoLink { kind: FailureKind::Resolve, text: format!("{}: {fault}", host.host) }
+    })?;
+    let v4 = found.v4.into_iter().map(IpAddr::V4);
+    let v6 = found.v6.into_iter().map(IpAddr::V6);
+    let mut all: Vec<IpAddr> = match policy.prefer_ipv6 {
+        true => v6.chain(v4).collect(),
+        false => v4.chain(v6).collect(),
+    };
+    // The second try is the other family: a host whose one family is broken costs one timeout.
+    if let Some(other) = all.iter().position(|one| one.is_ipv6() != all[0].is_ipv6())
+        && other > 1
+    {
+        all.swap(1, other);
+    }
+    let addresses = all.into_iter().map(|address| SocketAddr::new(address, host.port)).collect();
+    Ok(Addresses { addresses, authentic: found.authentic })
+}
+
+/// Connects and greets; once more in the clear where TLS fails and nobody demands it.
+async fn reach(owner: &Rc<Owner>, way: &Way<'_>) -> Result<Link, NoLink> {
+    let Terms { decision, policy, .. } = way.terms;
+    let tls = match decision {
+        TlsDecision::Require { .. } => TlsUse::Always,
+        TlsDecision::Try => TlsUse::IfOffered,
+        TlsDecision::Clear { .. } | TlsDecision::PassOver(_) => TlsUse::Never,
+    };
+    let (mut no_link, failure) = match greet(owner, way, tls, policy).await {
+        Ok(link) => return Ok(link),
+        Err(failed) => failed,
+    };
+    let after = failure.filter(|_| decision.wants_tls()).map(|failure| decision.after(failure));
+    match after {
+        Some(AfterFailure::ReconnectInClear) => {
+            owner.trust.note_broken(&way.host.host);
+            let again = greet(owner, way, TlsUse::Never, trust::AFTER_FAILURE).await;
+            return again.map_err(|(no_link, _)| no_link);
+        }
+        Some(AfterFailure::NextHost(demand)) => {
+            // In front, for what comes of certificates is long.
+            no_link.text = format!("TLS is demanded ({}): {}", demand.as_str(), no_link.text);
+        }
+        Some(AfterFailure::Later) => no_link.kind = FailureKind::Ours,
+        // Where STARTTLS is not offered and need not be, the greeting goes on without it.
+        Some(AfterFailure::GoOnInClear) | None => {}
+    }
+    Err(no_link)
+}
+
+async fn greet(
+    owner: &Rc<Owner>,
+    way: &Way<'_>,
+    tls: TlsUse,
+    tls_policy: &'static str,
+) -> Result<Link, (NoLink, Option<TlsFailure>)> {
+    let began = Instant::now();
+    let from = way.from.map(|ip| SocketAddr::new(ip, 0));
+    let name = &way.host.host;
+    let stream =
+        rt::connect(way.address, from, way.policy.timeouts.connect).await.map_err(|fault| {
+            let kind = match fault {
+                IoFault::TimedOut => FailureKind::Timeout,
+                fault if matches!(fault.blame(), Blame::Us | Blame::Operator) => FailureKind::Ours,
+                _ => FailureKind::Connect,
+            };
+            let text = format!("connecting to {name}[{}]: {fault}", way.address);
+            (NoLink { kind, text }, None)
+        })?;
+    owner.observed.metrics.delivery_connections_total.add(1);
+    let lmtp = way.hop.protocol == HopProtocol::Lmtp;
+    let config = Arc::new(ClientConfig {
+        ehlo_name: way.ehlo_name.to_owned(),
+        lmtp,
+        pipelining: true,
+        chunking: true,
+        chunk_ahead_bytes_max: CHUNK_AHEAD_BYTES_MAX,
+        tls,
+    });
+    let mut client = Client::new(config, false);
+    if let Some(user) = &way.hop.auth {
+        let Credentials { user, password } = &**user;
+        client = client.with_login(Login { user: user.clone(), password: password.clone() });
+    }
+    let times = timeouts(way.policy);
+    let pool = Rc::clone(&owner.pool);
+    let mut transfer = Transfer::new(Channel::plain(stream), client, pool, times);
+    let shaken = transfer
+        .handshake(async |channel: &mut Channel<Stream>, pool: &crate::base::ChunkPool| {
+            let Some(tls) = owner.trust.client() else {
+                return Err(TlsFault::NoRoots.into());
+            };
+            channel.start_tls_client(tls, name, way.terms.check.clone())?;
+            channel.handshake(pool, None).await
+        })
+        .await;
+    match shaken {
+        Ok(()) => {
+            let connect_us = began.elapsed().as_micros() as u64;
+            owner.histograms.record(Stage::Connect, connect_us);
+            let facts = transfer.channel().tls_facts();
+            owner.observed.metrics.delivery_tls_total.add(proven(facts), 1);
+            if tls != TlsUse::Never {
+                owner.trust.count_session(way.hop, name, way.terms, facts);
+            }
+            let host = name.clone();
+            Ok(Link { transfer, host, address: way.address, connect_us, tls_policy, sent: 0 })
+        }
+        Err(fault) => {
+            let cause = transfer.transport_fault();
+            let failure = tls_failure(&fault, cause);
+            if failure.is_some() {
+                owner.observed.metrics.delivery_tls_failures_total.add(1);
+                owner.trust.count_failure(way.hop, name, way.terms, cause);
+            }
+            let cause = cause.map(|cause| format!(" ({cause})")).unwrap_or_default();
+            let text = format!("{name}[{}]: {fault}{cause}", way.address);
+            Err((NoLink { kind: kind_of(&fault), text }, failure))
+        }
+    }
+}
+
+/// Whether and how the connection failed for want of TLS.
+fn tls_failure(fault: &Fault, cause: Option<&SocketFault>) -> Option<TlsFailure> {
+    match (fault, cause) {
+        (Fault::TlsNotOffered | Fault::TlsRefused(_), _) => Some(TlsFailure::NotOffered),
+        (Fault::TlsFailed, Some(SocketFault::Io(fault))) => Some(match fault.blame() {
+            Blame::Us | Blame::Operator => TlsFailure::Ours,
+            _ => TlsFailure::Handshake,
+        }),
+        (Fault::TlsFailed, Some(SocketFault::Tls(fault))) => Some(match fault.blame() {
+            Blame::Us | Blame::Operator => TlsFailure::Ours,
+            _ if fault.certificate().is_some() || *fault == TlsFault::TlsaMismatch => {
+                TlsFailure::Certificate
+            }
+            _ => TlsFailure::Handshake,
+        }),
+        (Fault::TlsFailed | Fault::InputBeforeTls, _) => Some(TlsFailure::Handshake),
+        _ => None,
+    }
+}
+
+fn verdict_of(facts: Option<&TlsFacts>) -> Option<Verdict> {
+    facts.and_then(|facts| facts.server.as_ref()).map(|server| server.verdict)
+}
+
+fn proven(facts: Option<&TlsFacts>) -> DeliveryTls {
+    match verdict_of(facts) {
+        None => DeliveryTls::Clear,
+        Some(Verdict::Unproven(_)) => DeliveryTls::Unverified,
+        Some(Verdict::Name) => DeliveryTls::Verified,
+        Some(Verdict::Dane) => DeliveryTls::Dane,
+    }
+}
+
+fn timeouts(policy: &DeliveryPolicy) -> ClientTimeouts {
+    let times = &policy.timeouts;
+    ClientTimeouts {
+        greeting: times.greeting,
+        ehlo: times.ehlo,
+        starttls: times.tls_handshake,
+        mail: times.mail,
+        rcpt: times.rcpt,
+        data_init: times.data_init,
+        data_block: times.data_block,
+        data_end: times.data_end,
+        rset: times.quit,
+        quit: times.quit,
+    }
+}
+
+fn kind_of(fault: &Fault) -> FailureKind {
+    match fault {
+        Fault::TimedOut(SmtpStage::Greeting)
+        | Fault::Refused { stage: SmtpStage::Greeting, .. } => FailureKind::Greeting,
+        Fault::TimedOut(_) => FailureKind::Timeout,
+        Fault::TlsFailed | Fault::TlsNotOffered | Fault::TlsRefused(_) | Fault::InputBeforeTls => {
+            FailureKind::Tls
+        }
+        Fault::Ended | Fault::BodyBroken => FailureKind::Lost,
+        _ => FailureKind::Protocol,
+    }
+}
+
+async fn send(owner: &Owner, link: &mut Link, delivery: &Delivery) -> Sent {
+    let began = Instant::now();
+    let mail = &delivery.mail;
+    let envelope = mail.envelope();
+    let all: Vec<Recipient<'_>> = envelope.recipients.iter().collect();
+    let recipients: Vec<MailRecipient<'_>> = delivery
+        .recipients
+        .iter()
+        .map(|index| {
+            let one = &all[*index as usize];
+            MailRecipient { mailbox: one.mailbox, notify: one.notify, orcpt: one.orcpt }
+        })
+        .collect();
+    let to_send = Mail {
+        sender: envelope.sender,
+        recipients: &recipients,
+        bytes: envelope.trace.len() as u64 + envelope.body.bytes,
+        body: match envelope.body_type {
+            queue::BodyType::SevenBit => BodyType::SevenBit,
+            queue::BodyType::EightBitMime => BodyType::EightBitMime,
+            queue::BodyType::BinaryMime => BodyType::BinaryMime,
+        },
+        smtputf8: envelope.smtputf8,
+        requiretls: envelope.requiretls,
+        ret: match envelope.ret {
+            queue::Ret::Unsaid => None,
+            queue::Ret::Full => Some(Ret::Full),
+            queue::Ret::Headers => Some(Ret::Headers),
+        },
+        envid: envelope.envid,
+    };
+    let sent = match &mail.body {
+        MailBody::Held(body) => {
+            let pieces: [&[u8]; 2] = [envelope.trace, body];
+            link.transfer.send(&to_send, &mut pieces.iter()).await
+        }
+        MailBody::Stored => {
+            let mut body = StoredBody::new(owner.reader.clone(), delivery, &envelope);
+            link.transfer.send(&to_send, &mut body).await
+        }
+    };
+    let us = began.elapsed().as_micros() as u64;
+    owner.histograms.record(Stage::Transfer, us);
+    let waited = wall_ms().saturating_sub(delivery.sent_ms).saturating_mul(1000).saturating_sub(us);
+    owner.histograms.record(Stage::QueueWait, waited);
+    sent
+}
+
+/// A body that is read from the store, one chunk at a time, while it is sent.
+struct StoredBody {
+    reader: Reader,
+    trace: Option<Vec<u8>>,
+    chunks: Option<SharedBodyReader>,
+}
+
+impl StoredBody {
+    fn new(reader: Reader, delivery: &Delivery, envelope: &Envelope<'_>) -> StoredBody {
+        let partition = Arc::clone(&delivery.mail.partition);
+        let chunks = BodyReader::new(partition, delivery.id, envelope.body);
+        StoredBody { reader, trace: Some(envelope.trace.to_vec()), chunks: Some(chunks) }
+    }
+}
+
+impl BodySource for StoredBody {
+    type Piece = Vec<u8>;
+
+    async fn next(&mut self) -> Option<Result<Vec<u8>, BodyUnreadable>> {
+        if let Some(trace) = self.trace.take() {
+            return Some(Ok(trace));
+        }
+        let mut chunks = self.chunks.take()?;
+        let read = self.reader.run(move || {
+            let chunk = chunks.next_chunk(<[u8]>::to_vec);
+            (chunks, chunk)
+        });
+        let Some((chunks, chunk)) = read.await else { return Some(Err(BodyUnreadable)) };
+        self.chunks = Some(chunks);
+        Some(chunk?.map_err(|_| BodyUnreadable))
+    }
+}
+
+/// What is told of a mail that was sent, and to whom.
+struct Report {
+    what: What,
+    end: JobEnd,
+    /// The server asked for less.
+    throttle: Option<String>,
+}
+
+fn judge(link: &Link, delivery: &Delivery, sent: Sent) -> Report {
+    let fault = link.transfer.fault().map(ToString::to_string);
+    let mut ends = Vec::with_capacity(sent.outcomes.len());
+    let (mut delivered, mut deferred, mut lost) = (0_usize, 0_usize, 0_usize);
+    let mut throttle = None;
+    for (index, outcome) in delivery.recipients.iter().zip(sent.outcomes) {
+        let (end, answer) = match outcome {
+            Outcome::Accepted(reply) => (End::Delivered, answer_of(&reply, true)),
+            Outcome::Refused { stage, reply } => {
+                if reply.code == 421 {
+                    throttle = Some(line_of(&reply));
+                }
+                (refused(stage, &reply), answer_of(&reply, true))
+            }
+            Outcome::Local(reply) => (End::Failed, answer_of(&reply, false)),
+            Outcome::Lost { after_body } => {
+                lost += 1;
+                (End::Deferred, lost_answer(after_body, fault.as_deref()))
+            }
+        };
+        delivered += usize::from(end == End::Delivered);
+        deferred += usize::from(end == End::Deferred);
+        ends.push((RecipientEnd { index: *index, end }, answer));
+    }
+    let facts = link.transfer.channel().tls_facts();
+    let attempt = Box::new(Attempt {
+        host: link.host.clone(),
+        address: Some(link.address),
+        tls: facts.map(|facts| facts.version),
+        cipher: facts.map(|facts| facts.cipher),
+        verdict: verdict_of(facts),
+        tls_policy: link.tls_policy,
+        without_dsn: sent.relayed_without_dsn,
+        wait_us: wall_ms().saturating_sub(delivery.sent_ms) * 1000,
+        connect_us: if link.sent <= 1 { link.connect_us } else { 0 },
+        transfer_us: 0,
+    });
+    let end = match () {
+        () if delivered > 0 => JobEnd::Delivered,
+        () if lost > 0 => JobEnd::Lost,
+        () if deferred > 0 => JobEnd::Deferred,
+        () => JobEnd::Refused,
+    };
+    Report { what: What::Tried { ends, attempt }, end, throttle }
+}
+
+fn refused(stage: SmtpStage, reply: &Reply) -> End {
+    // RFC 5321 s4.5.3.1.10: 552 to a RCPT means too many recipients, and to try again.
+    match (reply.code, stage) {
+        (552, SmtpStage::Rcpt) if reply.enhanced.is_none() => End::Deferred,
+        (500..=599, _) => End::Failed,
+        _ => End::Deferred,
+    }
+}
+
+fn lost_answer(after_body: bool, fault: Option<&str>) -> Answer {
+    let fault = fault.unwrap_or("the connection ended");
+    let text = match after_body {
+        true => format!("{fault}, after all of the mail was sent: it may be delivered twice"),
+        false => fault.to_owned(),
+    };
+    Answer::ours(Cause::ConnectionLost, text)
+}
+
+fn line_of(reply: &Reply) -> String {
+    let mut line = Vec::with_capacity(80);
+    reply.write(&mut line);
+    String::from_utf8_lossy(&line).lines().collect::<Vec<_>>().join(" / ")
+}
+
+fn answer_of(reply: &Reply, remote: bool) -> Answer {
+    let class = (reply.code / 100) as u8;
+    let status = reply.enhanced.unwrap_or((class, 0, 0));
+    Answer { status, text: line_of(reply).into(), remote, cause: None }
+}

@@ -68,10 +68,15 @@ impl Plan {
         let spool = self.spool.clone().unwrap_or_else(|| folder.join("spool"));
         let http = http.map_or_else(|| "off".to_owned(), |at| at.to_string());
         let Plan { server, listeners, log, rest, .. } = self;
+        // Most tests look at the queue; where mail is to leave it, the plan says so.
+        let delivery = match rest.contains("[delivery]") {
+            true => "",
+            false => "[delivery]\nenabled = false\n",
+        };
         // A cut of power is not what these tests are about; a sync for each message is.
         format!(
             "[server]\nhostname = \"mx.ringpost.test\"\nspool = {spool:?}\n{server}\n[log]\n{log}\n\
-             [control]\nhttp = \"{http}\"\n{listeners}\n{rest}\n"
+             [control]\nhttp = \"{http}\"\n{listeners}\n{rest}\n{delivery}"
         )
     }
 }

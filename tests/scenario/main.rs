@@ -10,6 +10,7 @@ mod hostile;
 mod kit;
 mod limits;
 mod logs;
+mod operators;
 mod policy;
 mod privileges;
 mod process;

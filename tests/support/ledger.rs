@@ -24,6 +24,7 @@ use std::sync::MutexGuard;
 use std::time::SystemTime;
 
 use ringpost::base::MessageId;
+use ringpost::queue;
 use ringpost::queue::Access;
 use ringpost::queue::Spool;
 use ringpost::queue::SpoolOptions;
@@ -215,6 +216,8 @@ impl Ledger {
     pub fn audit(&self, spool: &Spool, reading: Reading) -> Audit {
         let everything = ListFilter { limit: usize::MAX, after: None };
         let rows = inspect::list(spool, everything).expect("the spool can be listed");
+        let balance = queue::audit::audit(spool).expect("the ledger can be read");
+        assert!(balance.adds_up, "the spool's own ledger does not add up: {balance:?}");
         let mut book = self.book();
         let mut audit = Audit { acknowledged: book.acknowledged, ..Audit::default() };
         let mut there = HashSet::new();

@@ -1,0 +1,59 @@
+//! Connections that are ended while they are idle: the next message goes over a new one, at once.
+
+use std::thread;
+use std::time::Duration;
+
+use crate::receiver::At;
+use crate::receiver::How;
+use crate::receiver::Misdeed;
+use crate::rig::BARE;
+use crate::rig::FULL;
+use crate::rig::Faults;
+use crate::rig::PIPED;
+use crate::rig::Rig;
+use crate::rig::submit;
+
+const MESSAGES: usize = 4;
+
+#[test]
+fn a_connection_that_ended_idle_costs_no_attempt() {
+    let ways = [
+        ("close", How::Close),
+        ("reset", How::Reset),
+        ("421", How::SayAndClose("421 4.4.2 idle for too long")),
+        ("421 and stays", How::Say("421 4.4.2 idle for too long")),
+    ];
+    let mut plans = Vec::new();
+    for (kind, offers) in [("full", FULL), ("piped", PIPED), ("bare", BARE)] {
+        for (way, how) in ways {
+            let misdeed = Misdeed { at: At::Idle, how, times: MESSAGES, only: "" };
+            plans.push((format!("{kind}: {way}"), offers, vec![misdeed]));
+        }
+    }
+    let rig = Rig::start(&plans);
+    let mut client = rig.client();
+    for round in 0..MESSAGES {
+        for (number, site) in rig.sites.iter().enumerate() {
+            let id = format!("i{number}-{round}");
+            submit(&mut client, &id, &[format!("x@{}", site.domain)], b"Subject: x\r\n\r\nx\r\n");
+        }
+        let arrived = || rig.sites.iter().all(|one| one.receiver.record().taken.len() > round);
+        rig.settle(Duration::from_secs(10), arrived);
+        // What ended has to reach us first.
+        thread::sleep(Duration::from_millis(20));
+    }
+    let log = rig.server.log_text();
+    let mut faults = Faults::default();
+    for site in &rig.sites {
+        let record = site.receiver.record();
+        let taken = record.taken.len();
+        faults.check(taken == MESSAGES, &site.name, || format!("{taken} arrived"));
+        let address = site.receiver.address.to_string();
+        let deferred: Vec<&str> = log
+            .lines()
+            .filter(|line| line.contains(&address) && line.contains("\"deferred\""))
+            .collect();
+        faults.check(deferred.is_empty(), &site.name, || format!("{deferred:?}"));
+    }
+    faults.none_or_panic(&rig.server);
+}

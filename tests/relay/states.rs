@@ -1,0 +1,205 @@
+//! Every state of a session, every way to fail in it, for servers of three kinds.
+
+use std::collections::HashMap;
+use std::time::Duration;
+use std::time::Instant;
+
+use crate::receiver::At;
+use crate::receiver::How;
+use crate::receiver::Misdeed;
+use crate::receiver::Record;
+use crate::receiver::Taken;
+use crate::rig::BARE;
+use crate::rig::FULL;
+use crate::rig::Faults;
+use crate::rig::PIPED;
+use crate::rig::Rig;
+use crate::rig::Site;
+use crate::rig::queue_text;
+use crate::rig::submit;
+
+/// Connections to a receiver that fails twice, with two messages for it.
+const CONNECTIONS_MAX: usize = 12;
+const MESSAGES: usize = 2;
+const LATE: Duration = Duration::from_millis(300);
+/// Mail for who is well is there within so long, though everything around it fails.
+const HEALTHY: Duration = Duration::from_secs(3);
+const PATIENCE: Duration = Duration::from_secs(28);
+
+const MOMENTS: [At; 7] = [At::Banner, At::Ehlo, At::Mail, At::Rcpt, At::Data, At::Body, At::End];
+
+const WAYS: [(&str, How); 13] = [
+    ("451", How::Say("451 4.3.0 later")),
+    ("550", How::Say("550 5.7.1 never")),
+    ("421", How::SayAndClose("421 4.7.0 too much")),
+    ("554 and close", How::SayAndClose("554 5.7.1 go away")),
+    ("silence", How::Silence),
+    ("close", How::Close),
+    ("reset", How::Reset),
+    ("garbage", How::Say("hello, dear")),
+    ("endless line", How::EndlessLine),
+    ("endless reply", How::EndlessReply),
+    ("drip", How::Drip),
+    ("many lines", How::Multi),
+    ("late", How::Late(LATE)),
+];
+
+struct Row {
+    name: String,
+    offers: &'static [&'static str],
+    misdeed: Misdeed,
+    body: usize,
+}
+
+fn rows() -> Vec<Row> {
+    let mut rows = Vec::new();
+    for (kind, offers) in [("full", FULL), ("piped", PIPED), ("bare", BARE)] {
+        for at in MOMENTS {
+            for (way, how) in WAYS {
+                let is_right = matches!(how, How::Drip | How::Multi | How::Late(_));
+                // Nothing is right in the middle of a body, and BDAT needs no DATA.
+                if (at == At::Body && is_right) || (at == At::Data && kind == "full") {
+                    continue;
+                }
+                let only = if at == At::Rcpt { "one-" } else { "" };
+                let misdeed = Misdeed { at, how, times: 2, only };
+                let name = format!("{kind}, {at:?}: {way}");
+                rows.push(Row { name: name.clone(), offers, misdeed, body: 50 });
+                if at == At::Body {
+                    let name = format!("{name}, long");
+                    rows.push(Row { name, offers, misdeed, body: 1 << 20 });
+                }
+            }
+        }
+    }
+    rows
+}
+
+fn body(id: &str, bytes: usize) -> Vec<u8> {
+    let mut body =
+        format!("Subject: {id}\r\nX-Test-Id: {id}\r\n\r\n.dot\r\n..dots\r\n").into_bytes();
+    for number in 0..bytes / 50 {
+        body.extend_from_slice(format!(".{number:0>47}\r\n").as_bytes());
+    }
+    body
+}
+
+#[test]
+fn every_state_may_fail() {
+    let rows = rows();
+    let mut plans: Vec<_> =
+        rows.iter().map(|row| (row.name.clone(), row.offers, vec![row.misdeed])).collect();
+    plans.push(("healthy".to_owned(), FULL, Vec::new()));
+    let rig = Rig::start(&plans);
+    let mut client = rig.client();
+    let mut sent: HashMap<String, (Vec<u8>, Vec<String>)> = HashMap::new();
+    for (number, (row, site)) in rows.iter().zip(&rig.sites).enumerate() {
+        for count in 0..MESSAGES {
+            let id = format!("m{number}-{count}");
+            // One of the long ones is enough.
+            let bytes = if count == 0 { row.body } else { 50 };
+            let recipients = ["one", "two"].map(|who| format!("{who}-{id}@{}", site.domain));
+            let body = body(&id, bytes);
+            submit(&mut client, &id, &recipients, &body);
+            sent.insert(id, (body, recipients.to_vec()));
+        }
+    }
+    let healthy = &rig.sites[rows.len()];
+    let mut began = Vec::new();
+    for count in 0..10 {
+        let id = format!("well-{count}");
+        submit(&mut client, &id, &[format!("{id}@{}", healthy.domain)], &body(&id, 50));
+        began.push((id, Instant::now()));
+    }
+    rig.settle(PATIENCE, || true);
+    let mut faults = Faults::default();
+    check_healthy(healthy, &began, &mut faults);
+    let log = rig.server.log_text();
+    let told = rig.told();
+    let mut expected_told = Vec::new();
+    for (row, site) in rows.iter().zip(&rig.sites) {
+        let record = site.receiver.record();
+        let refused = refused(&record, &sent);
+        check_arrivals(site, &record, &refused, &sent, &mut faults);
+        check_warnings(site, &record, &log, &mut faults);
+        faults.check(record.connections <= CONNECTIONS_MAX, &site.name, || {
+            format!("{} connections", record.connections)
+        });
+        let may_refuse = matches!(row.misdeed.how, How::Say(text) | How::SayAndClose(text)
+            if text.starts_with('5'));
+        faults.check(may_refuse || refused.is_empty(), &site.name, || "the script is off".into());
+        expected_told.extend(refused);
+    }
+    expected_told.sort_unstable();
+    let missing: Vec<_> = expected_told.iter().filter(|one| !told.contains(one)).collect();
+    let wrong: Vec<_> = told.iter().filter(|one| !expected_told.contains(one)).collect();
+    faults.check(told == expected_told, "reports", || {
+        format!("not told {missing:?}, told for nothing {wrong:?}, of {}", told.len())
+    });
+    let left = queue_text(&rig.server);
+    faults.check(left.is_empty(), "queue", || left.clone());
+    faults.none_or_panic(&rig.server);
+}
+
+/// Recipients that the receiver refused for good.
+fn refused(record: &Record, sent: &HashMap<String, (Vec<u8>, Vec<String>)>) -> Vec<String> {
+    let whole = record.refused.iter().flat_map(|id| sent[id].1.clone());
+    let mut refused: Vec<String> = whole.chain(record.refused_recipients.clone()).collect();
+    refused.sort_unstable();
+    refused.dedup();
+    refused
+}
+
+fn check_arrivals(
+    site: &Site,
+    record: &Record,
+    refused: &[String],
+    sent: &HashMap<String, (Vec<u8>, Vec<String>)>,
+    faults: &mut Faults,
+) {
+    for (id, (body, recipients)) in sent {
+        for recipient in recipients.iter().filter(|one| one.ends_with(&format!("@{}", site.domain)))
+        {
+            let to_it = |taken: &&Taken| taken.recipients.contains(recipient);
+            let arrived: Vec<&Taken> = record.taken.iter().filter(to_it).collect();
+            let answered = arrived.iter().filter(|taken| taken.answered).count();
+            let expected = usize::from(!refused.contains(recipient));
+            faults.check(answered == expected, &site.name, || {
+                format!("{recipient} arrived {answered} times, expected {expected}")
+            });
+            for taken in arrived {
+                faults.check(taken.id == *id && taken.body.ends_with(body), &site.name, || {
+                    format!("{recipient} got another body")
+                });
+            }
+        }
+    }
+}
+
+/// Whenever the answer to a whole body was lost, the log warns of a second delivery.
+fn check_warnings(site: &Site, record: &Record, log: &str, faults: &mut Faults) {
+    let lost: usize = record
+        .taken
+        .iter()
+        .filter(|taken| !taken.answered)
+        .map(|taken| taken.recipients.len())
+        .sum();
+    let address = site.receiver.address.to_string();
+    let warned = log
+        .lines()
+        .filter(|line| line.contains(&address) && line.contains("may be delivered twice"))
+        .count();
+    faults.check(warned >= lost, &site.name, || format!("{lost} answers lost, {warned} warnings"));
+}
+
+fn check_healthy(site: &Site, began: &[(String, Instant)], faults: &mut Faults) {
+    let record = site.receiver.record();
+    for (id, began) in began {
+        let arrived: Vec<&Taken> = record.taken.iter().filter(|taken| taken.id == *id).collect();
+        faults.check(arrived.len() == 1, &site.name, || format!("{id}: {} times", arrived.len()));
+        for taken in arrived {
+            let wait = taken.at.saturating_duration_since(*began);
+            faults.check(wait < HEALTHY, &site.name, || format!("{id} came after {wait:?}"));
+        }
+    }
+}

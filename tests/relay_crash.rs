@@ -1,0 +1,572 @@
+//! A relay under load that dies: mail goes in by clients and out to a sink that counts, and the
+//! relay between them is killed at random times and at every named point of settling.
+//!
+//! ```text
+//! lost        acknowledged, and not at the sink for every recipient when the queue is empty: 0
+//! duplicate   at the sink twice; only what it had answered 250 to while the relay that sent it
+//!             died before its settle was durable. The relay's log has a line for each settle that
+//!             was: whatever it names must not come again
+//! alien       at the sink with a body that was not sent: 0
+//! audit       taken = delivered + bounced + ... + queued, before and after each restart
+//! ```
+//! Each message has recipients in three domains, more in each than a transaction takes, so that it
+//! is split twice; one domain refuses for good, so that senders are told; one puts off at first.
+//! `RINGPOST_CRASH_KILLS` and `RINGPOST_CRASH_SEED` are those of `crash.rs`.
+
+mod support;
+
+use std::collections::HashMap;
+use std::collections::HashSet;
+use std::io;
+use std::io::BufRead;
+use std::io::BufReader;
+use std::io::Write;
+use std::net::SocketAddr;
+use std::net::TcpListener;
+use std::net::TcpStream;
+#[cfg(feature = "failpoints")]
+use std::os::unix::process::ExitStatusExt;
+use std::path::Path;
+use std::process::Command;
+use std::sync::Arc;
+use std::sync::Mutex;
+use std::sync::MutexGuard;
+use std::sync::PoisonError;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::Ordering;
+use std::thread;
+use std::thread::JoinHandle;
+use std::time::Duration;
+use std::time::Instant;
+use std::time::SystemTime;
+
+use support::BINARY;
+use support::Client;
+use support::PATIENCE;
+use support::Server;
+use support::Setup;
+use support::ledger::numbered_body;
+use support::load::Dice;
+use support::stuffed;
+
+const CLIENTS: usize = 4;
+const KILLS: usize = 12;
+/// Connections to each of the domains.
+const CONNECTIONS: usize = 4;
+/// Where mail goes, and where reports go.
+const DOMAINS: [&str; 4] = ["takes.test", "later.test", "never.test", "sender.test"];
+/// How long `later.test` puts everything off.
+const PUT_OFF: Duration = Duration::from_secs(2);
+/// What the sink takes for an answer.
+const SINK_PAUSE: Duration = Duration::from_millis(2);
+#[cfg(feature = "failpoints")]
+const SIGABRT: i32 = 6;
+
+fn alone() -> MutexGuard<'static, ()> {
+    static ONE: Mutex<()> = Mutex::new(());
+    ONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn number_from(variable: &str, otherwise: u64) -> u64 {
+    std::env::var(variable).ok().and_then(|text| text.parse().ok()).unwrap_or(otherwise)
+}
+
+/// Message number `n`: everything follows from the number.
+fn recipients_of(number: u64) -> Vec<String> {
+    let mut all = Vec::new();
+    for (domain, count) in [(0, 3), (1, 3), (2, u64::from(number.is_multiple_of(4)))] {
+        all.extend((0..count).map(|place| format!("r{place}-{number}@{}", DOMAINS[domain])));
+    }
+    if number % 8 == 1 { all[..1].to_vec() } else { all }
+}
+
+fn sender_of(number: u64) -> String {
+    format!("s-{number}@{}", DOMAINS[3])
+}
+
+fn body_of(number: u64) -> Vec<u8> {
+    // Now and then one that is read from the store while it is sent.
+    let bytes = if number % 32 == 5 { 150_000 } else { 300 + (number * 7919) % 3000 };
+    numbered_body(number, bytes as usize)
+}
+
+fn number_of(mailbox: &str) -> Option<u64> {
+    mailbox.split_once('@')?.0.split_once('-')?.1.parse().ok()
+}
+
+/// What the sink has seen.
+#[derive(Default)]
+struct Seen {
+    /// For each recipient, the lives of the relay that delivered to it.
+    deliveries: HashMap<String, Vec<usize>>,
+    aliens: Vec<String>,
+    put_off: HashSet<String>,
+}
+
+/// Servers for all the domains, in threads of the test.
+struct Sink {
+    seen: Arc<Mutex<Seen>>,
+    life: Arc<AtomicUsize>,
+    ports: Vec<u16>,
+}
+
+impl Sink {
+    fn start() -> Sink {
+        let (seen, life) = (Arc::<Mutex<Seen>>::default(), Arc::<AtomicUsize>::default());
+        let begun = Instant::now();
+        let mut ports = Vec::new();
+        for domain in DOMAINS {
+            let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+            ports.push(listener.local_addr().expect("it is bound").port());
+            let (seen, life) = (Arc::clone(&seen), Arc::clone(&life));
+            thread::spawn(move || {
+                for stream in listener.incoming().flatten() {
+                    let life = life.load(Ordering::SeqCst);
+                    let desk = SinkDesk { seen: Arc::clone(&seen), domain, life, begun };
+                    // A relay that dies in the middle is what this is for.
+                    thread::spawn(move || drop(desk.serve(stream)));
+                }
+            });
+        }
+        Sink { seen, life, ports }
+    }
+
+    fn seen(&self) -> MutexGuard<'_, Seen> {
+        self.seen.lock().expect("no thread of the sink panics")
+    }
+}
+
+struct SinkDesk {
+    seen: Arc<Mutex<Seen>>,
+    domain: &'static str,
+    life: usize,
+    begun: Instant,
+}
+
+impl SinkDesk {
+    fn serve(self, stream: TcpStream) -> io::Result<()> {
+        stream.set_nodelay(true)?;
+        stream.set_read_timeout(Some(2 * PATIENCE))?;
+        let mut out = stream.try_clone()?;
+        let mut input = BufReader::new(stream);
+        let mut to: Vec<String> = Vec::new();
+        out.write_all(b"220 sink\r\n")?;
+        let mut line = String::new();
+        loop {
+            line.clear();
+            if input.read_line(&mut line)? == 0 {
+                return Ok(());
+            }
+            let upper = line.to_ascii_uppercase();
+            let reply = match upper.split([' ', '\r']).next().unwrap_or_default() {
+                "EHLO" => "250-sink\r\n250-PIPELINING\r\n250 8BITMIME\r\n".to_owned(),
+                "MAIL" | "RSET" => {
+                    to.clear();
+                    "250 2.0.0 fine\r\n".to_owned()
+                }
+                "RCPT" => self.recipient(&line, &mut to),
+                "DATA" if to.is_empty() => "554 5.5.1 to nobody\r\n".to_owned(),
+                "DATA" => {
+                    out.write_all(b"354 go on\r\n")?;
+                    let body = read_body(&mut input)?;
+                    thread::sleep(SINK_PAUSE);
+                    self.take(&to, &body);
+                    "250 2.0.0 taken\r\n".to_owned()
+                }
+                "QUIT" => return out.write_all(b"221 2.0.0 bye\r\n"),
+                _ => "500 5.5.1 what\r\n".to_owned(),
+            };
+            out.write_all(reply.as_bytes())?;
+        }
+    }
+
+    fn recipient(&self, line: &str, to: &mut Vec<String>) -> String {
+        let mailbox = line.split(['<', '>']).nth(1).unwrap_or_default().to_owned();
+        if self.domain == DOMAINS[2] {
+            return "550 5.1.1 nobody here\r\n".to_owned();
+        }
+        if self.domain == DOMAINS[1] {
+            // All of it at first, later some of each mail once.
+            let some = number_of(&mailbox).is_some_and(|number| number.is_multiple_of(6));
+            let first = some
+                && mailbox.starts_with("r0")
+                && self.seen.lock().expect("nobody panics").put_off.insert(mailbox.clone());
+            if first || self.begun.elapsed() < PUT_OFF {
+                return "451 4.7.1 later\r\n".to_owned();
+            }
+        }
+        to.push(mailbox);
+        "250 2.1.5 fine\r\n".to_owned()
+    }
+
+    fn take(&self, to: &[String], body: &[u8]) {
+        let mut seen = self.seen.lock().expect("nobody panics");
+        for mailbox in to {
+            let number = number_of(mailbox).unwrap_or(u64::MAX);
+            let sound = match self.domain == DOMAINS[3] {
+                true => contains(body, format!("r0-{number}@{}", DOMAINS[2]).as_bytes()),
+                false => body.ends_with(&body_of(number)),
+            };
+            if !sound {
+                seen.aliens.push(format!("{mailbox}: {} bytes that nobody sent", body.len()));
+            }
+            seen.deliveries.entry(mailbox.clone()).or_default().push(self.life);
+        }
+    }
+}
+
+fn contains(body: &[u8], what: &[u8]) -> bool {
+    body.windows(what.len()).any(|window| window == what)
+}
+
+fn read_body(input: &mut impl BufRead) -> io::Result<Vec<u8>> {
+    let mut body = Vec::new();
+    loop {
+        let start = body.len();
+        if input.read_until(b'\n', &mut body)? == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        if &body[start..] == b".\r\n" {
+            body.truncate(start);
+            return Ok(body);
+        }
+        if body[start] == b'.' {
+            body.remove(start);
+        }
+    }
+}
+
+/// What clients know.
+#[derive(Default)]
+struct Sent {
+    next: AtomicU64,
+    acknowledged: Mutex<Vec<u64>>,
+}
+
+impl Sent {
+    fn acknowledged(&self) -> MutexGuard<'_, Vec<u64>> {
+        self.acknowledged.lock().expect("no client panics")
+    }
+}
+
+/// Clients at work.
+struct Load {
+    sent: Arc<Sent>,
+    stop: Arc<AtomicBool>,
+    clients: Vec<JoinHandle<()>>,
+}
+
+impl Load {
+    fn start(address: SocketAddr, sent: &Arc<Sent>) -> Load {
+        let stop = Arc::new(AtomicBool::new(false));
+        let client = |_| {
+            let (sent, stop) = (Arc::clone(sent), Arc::clone(&stop));
+            // A relay that dies ends its clients.
+            thread::spawn(move || drop(work(address, &sent, &stop)))
+        };
+        let clients = (0..CLIENTS).map(client).collect();
+        Load { sent: Arc::clone(sent), stop, clients }
+    }
+
+    #[track_caller]
+    fn await_acknowledged(&self, more: usize) {
+        let wanted = self.sent.acknowledged().len() + more;
+        let end = Instant::now() + PATIENCE;
+        while self.sent.acknowledged().len() < wanted {
+            assert!(Instant::now() < end, "no {more} messages were taken");
+            thread::sleep(Duration::from_millis(2));
+        }
+    }
+
+    fn stop(self) {
+        self.stop.store(true, Ordering::Relaxed);
+        for client in self.clients {
+            client.join().expect("no client panics");
+        }
+    }
+}
+
+fn work(address: SocketAddr, sent: &Sent, stop: &AtomicBool) -> io::Result<()> {
+    let mut client = Client::connect(address)?;
+    client.greet()?;
+    while !stop.load(Ordering::Relaxed) {
+        let number = sent.next.fetch_add(1, Ordering::Relaxed);
+        let mut commands = format!("MAIL FROM:<{}>\r\n", sender_of(number));
+        let recipients = recipients_of(number);
+        for mailbox in &recipients {
+            commands.push_str(&format!("RCPT TO:<{mailbox}>\r\n"));
+        }
+        commands.push_str("DATA\r\n");
+        client.send(commands.as_bytes())?;
+        for _ in 0..recipients.len() + 1 {
+            if client.reply()?.code != 250 {
+                return Ok(());
+            }
+        }
+        if client.reply()?.code != 354 {
+            return Ok(());
+        }
+        client.send(&stuffed(&body_of(number)))?;
+        match client.reply()?.code {
+            250 => sent.acknowledged().push(number),
+            421 => return Ok(()),
+            _ => (),
+        }
+    }
+    client.ask("QUIT").map(|_| ())
+}
+
+/// A relay that is started again and again, its clients and its sink.
+struct Field {
+    folder: tempfile::TempDir,
+    sink: Sink,
+    sent: Arc<Sent>,
+    dice: Dice,
+    kills: usize,
+    /// For each life, whom its log says that it delivered to.
+    told: Vec<HashSet<String>>,
+}
+
+impl Field {
+    fn new(name: &str) -> Field {
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).expect("after 1970");
+        let seed = number_from("RINGPOST_CRASH_SEED", now.as_millis() as u64);
+        println!("{name}: RINGPOST_CRASH_SEED={seed}");
+        Field {
+            folder: tempfile::tempdir().expect("there is a place for temporary files"),
+            sink: Sink::start(),
+            sent: Arc::default(),
+            dice: Dice::new(seed),
+            kills: 0,
+            told: Vec::new(),
+        }
+    }
+
+    fn path(&self) -> &Path {
+        self.folder.path()
+    }
+
+    #[track_caller]
+    fn start(&self, failpoints: &str) -> Server {
+        let mut server = self.spawn(failpoints);
+        server.await_start().expect("it starts");
+        server
+    }
+
+    fn spawn(&self, failpoints: &str) -> Server {
+        let mut config = format!(
+            "[queue]\nmemory = \"16MiB\"\nmin_free_space = \"0\"\npartitions = 2\n\
+             [delivery]\nretry_schedule = [\"1s\"]\nbounce_rate = 1000000\n\
+             [destination]\nrecipients_per_message = 2\nconnections_max = {CONNECTIONS}\n\
+             window_start = {CONNECTIONS}\nfailures_to_back_off = 1000\nback_off_first = \"100ms\"\n\
+             back_off_max = \"100ms\"\n[relay]\nnetworks = [\"127.0.0.0/8\"]\n",
+        );
+        for (domain, port) in DOMAINS.iter().zip(&self.sink.ports) {
+            config.push_str(&format!(
+                "[[route]]\nrecipient_domain = [\"{domain}\"]\nnext = \"smtp:127.0.0.1:{port}\"\n"
+            ));
+        }
+        let setup = Setup {
+            config,
+            server: "shutdown_timeout = \"20s\"".to_owned(),
+            environment: vec![("FAILPOINTS".to_owned(), failpoints.to_owned())],
+            ..Setup::default()
+        };
+        Server::spawn(self.path(), &setup)
+    }
+
+    fn load(&self, server: &Server) -> Load {
+        Load::start(server.address(), &self.sent)
+    }
+
+    /// A relay has died, or ended: what it told counts, and its books are looked into.
+    fn bury(&mut self, mut server: Server, when: &str) {
+        // Its readers have then read all of it.
+        server.whole_log();
+        let log = server.log.lock().expect("no reader panics");
+        let told = log.iter().filter(|line| line.contains("\"outcome\":\"delivered\""));
+        let told = told.filter_map(|line| {
+            let event: serde_json::Value = serde_json::from_str(line).ok()?;
+            event["to"].as_str().map(str::to_owned)
+        });
+        self.told.push(told.collect());
+        self.sink.life.fetch_add(1, Ordering::SeqCst);
+        self.audit(when);
+    }
+
+    /// The relay's own audit, whether it runs or not. Answers what is queued.
+    #[track_caller]
+    fn audit(&self, when: &str) -> u64 {
+        let done = Command::new(BINARY)
+            .args(["audit", "--json", "--config"])
+            .arg(self.path().join("ringpost.toml"))
+            .output()
+            .expect("the binary runs");
+        let text = String::from_utf8_lossy(&done.stdout).into_owned();
+        let why = String::from_utf8_lossy(&done.stderr);
+        assert!(done.status.success(), "{when}: {text}{why}");
+        let found: serde_json::Value = serde_json::from_str(&text).expect("it is JSON");
+        assert_eq!((&found["adds_up"], &found["difference"]), (&true.into(), &0.into()), "{when}");
+        found["queued"].as_u64().expect("a number")
+    }
+
+    /// Waits until all mail has left, and ends the relay.
+    #[track_caller]
+    fn drain(&mut self, server: Server) {
+        let end = Instant::now() + 2 * PATIENCE;
+        while self.audit("drain") > 0 {
+            assert!(Instant::now() < end, "mail does not leave: {}", self.left());
+            thread::sleep(Duration::from_millis(200));
+        }
+        self.end(server);
+    }
+
+    fn left(&self) -> String {
+        let list = support::queue(self.path(), &["list", "--limit", "5"]);
+        String::from_utf8_lossy(&list.stdout).into_owned()
+    }
+
+    /// SIGTERM; it has to end in good order.
+    #[track_caller]
+    fn end(&mut self, mut server: Server) {
+        server.signal("TERM");
+        let begun = Instant::now();
+        let status = server.wait(PATIENCE);
+        assert!(status.success(), "{status}: {}", server.whole_log());
+        println!("ended within {:?}", begun.elapsed());
+        assert!(begun.elapsed() < Duration::from_secs(15), "it does not wait for nothing");
+        self.bury(server, "after SIGTERM");
+    }
+
+    /// Compares what was promised with what arrived. Answers the number of duplicates.
+    #[track_caller]
+    fn compare(&self, name: &str) -> usize {
+        let seen = self.sink.seen();
+        assert_eq!(seen.aliens, Vec::<String>::new(), "{name}");
+        let acknowledged = self.sent.acknowledged();
+        let mut lost = Vec::new();
+        for number in acknowledged.iter() {
+            for mailbox in recipients_of(*number) {
+                let (_, domain) = mailbox.split_once('@').expect("a mailbox");
+                let at = if domain == DOMAINS[2] { sender_of(*number) } else { mailbox };
+                if !seen.deliveries.contains_key(&at) {
+                    lost.push(at);
+                }
+            }
+        }
+        assert!(lost.is_empty(), "{name}: {} lost, such as {:?}", lost.len(), &lost[..1]);
+        let (mut duplicates, mut again) = (0, Vec::new());
+        for (mailbox, lives) in &seen.deliveries {
+            duplicates += lives.len() - 1;
+            for life in &lives[..lives.len() - 1] {
+                let told = self.told.get(*life).is_some_and(|told| told.contains(mailbox));
+                let twice = lives.iter().filter(|other| *other == life).count() > 1;
+                if told || twice {
+                    again.push((mailbox, lives));
+                }
+            }
+        }
+        println!(
+            "{name}: {} kills, {} messages acknowledged, {} recipients served, {duplicates} twice",
+            self.kills,
+            acknowledged.len(),
+            seen.deliveries.len(),
+        );
+        assert!(again.is_empty(), "{name}: settled, and delivered again: {:?}", &again[..1]);
+        assert!(acknowledged.len() > 20, "{name}: a test without mail proves nothing");
+        duplicates
+    }
+
+    /// Deliveries in flight at the kills: one on each connection, to two recipients at most, and a
+    /// few before it whose settles wait for the same sync. That none of them was durable is what
+    /// `compare` shows; this is to notice when settling falls behind.
+    fn in_flight(&self) -> usize {
+        const WAITING_FOR_A_SYNC: usize = 8;
+        self.kills * (DOMAINS.len() - 1) * CONNECTIONS * 2 * WAITING_FOR_A_SYNC
+    }
+}
+
+#[test]
+fn a_relay_killed_at_any_time_loses_nothing() {
+    let _alone = alone();
+    let mut field = Field::new("kill -9");
+    for kill in 0..number_from("RINGPOST_CRASH_KILLS", KILLS as u64) {
+        let mut server = field.start("");
+        let load = field.load(&server);
+        load.await_acknowledged(5);
+        thread::sleep(Duration::from_millis(field.dice.below(700) as u64));
+        field.audit("under load");
+        server.kill();
+        load.stop();
+        field.kills += 1;
+        field.bury(server, &format!("kill {kill}"));
+    }
+    let server = field.start("");
+    field.drain(server);
+    let duplicates = field.compare("kill -9");
+    assert!(duplicates <= field.in_flight(), "{duplicates} duplicates");
+}
+
+#[cfg(feature = "failpoints")]
+#[test]
+fn a_relay_stopped_at_every_point_of_settling_loses_nothing() {
+    let _alone = alone();
+    let mut field = Field::new("points of settling");
+    for name in ringpost::queue::points::RELAY_FAILPOINTS {
+        let failpoints = format!("{name}={}*off->return", field.dice.below(20));
+        let mut server = field.spawn(&failpoints);
+        // What the last life left may bring it to the point before it listens.
+        let load = server.await_start().is_ok().then(|| field.load(&server));
+        let status = server.wait(PATIENCE);
+        load.into_iter().for_each(Load::stop);
+        assert_eq!(status.signal(), Some(SIGABRT), "{failpoints}");
+        field.kills += 1;
+        field.bury(server, &failpoints);
+    }
+    let server = field.start("");
+    field.drain(server);
+    let duplicates = field.compare("points of settling");
+    assert!(duplicates <= field.in_flight(), "{duplicates} duplicates");
+}
+
+#[test]
+fn a_relay_told_to_end_settles_what_is_in_flight() {
+    let _alone = alone();
+    let mut field = Field::new("SIGTERM");
+    for life in 0..3 {
+        let server = field.start("");
+        let load = field.load(&server);
+        load.await_acknowledged(100);
+        thread::sleep(Duration::from_millis(life * 400));
+        field.end(server);
+        load.stop();
+    }
+    let server = field.start("");
+    field.drain(server);
+    assert_eq!(field.compare("SIGTERM"), 0, "nothing comes twice where nothing was killed");
+}
+
+/// What a full disk keeps from being settled waits, and is neither sent nor counted twice.
+#[cfg(feature = "failpoints")]
+#[test]
+fn a_disk_that_fills_up_delays_settling_and_repeats_nothing() {
+    let _alone = alone();
+    let mut field = Field::new("full disk");
+    for points in [
+        "commit::error=40*off->30*return(enospc)->off",
+        "commit::error=3*off->20*return(enospc)->off;stream::error=3*off->9*return(enospc)->off",
+    ] {
+        let server = field.start(points);
+        let load = field.load(&server);
+        load.await_acknowledged(20);
+        thread::sleep(Duration::from_millis(1500));
+        field.audit(points);
+        field.end(server);
+        load.stop();
+    }
+    let server = field.start("");
+    field.drain(server);
+    assert_eq!(field.compare("full disk"), 0, "nothing comes twice where nothing was killed");
+}

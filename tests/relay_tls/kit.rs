@@ -1,0 +1,423 @@
+//! A name server that says what it is told, mail servers that write down what they hear, and a
+//! Ringpost between them.
+
+use std::collections::HashMap;
+use std::collections::HashSet;
+use std::io::BufRead;
+use std::io::BufReader;
+use std::io::Read;
+use std::io::Write;
+use std::net::IpAddr;
+use std::net::Ipv4Addr;
+use std::net::SocketAddr;
+use std::net::TcpListener;
+use std::net::TcpStream;
+use std::net::UdpSocket;
+use std::sync::Arc;
+use std::sync::Mutex;
+use std::thread;
+use std::time::Duration;
+use std::time::Instant;
+
+use hickory_proto::op::Message;
+use hickory_proto::op::MessageType;
+use hickory_proto::op::ResponseCode;
+use hickory_proto::rr::Name;
+use hickory_proto::rr::RData;
+use hickory_proto::rr::Record;
+use hickory_proto::rr::RecordType;
+use hickory_proto::rr::rdata::A;
+use hickory_proto::rr::rdata::MX;
+use hickory_proto::rr::rdata::SOA;
+use hickory_proto::rr::rdata::TLSA;
+use hickory_proto::rr::rdata::TXT;
+use ringpost::net::tls::provider;
+use rustls::ServerConfig;
+use rustls::ServerConnection;
+use rustls::StreamOwned;
+use rustls::pki_types::PrivateKeyDer;
+use rustls::pki_types::pem::PemObject;
+use serde_json::Value;
+
+use crate::certificates::Authority;
+use crate::certificates::Folder;
+use crate::certificates::certificate_of;
+use crate::certificates::client_config;
+use crate::certificates::connect;
+use crate::support::PATIENCE;
+use crate::support::Server;
+use crate::support::Setup;
+use crate::support::stuffed;
+
+/// What a name server knows.
+#[derive(Default)]
+pub struct Zone {
+    records: HashMap<(String, RecordType), Vec<RData>>,
+    /// Names whose validation fails.
+    bogus: HashSet<String>,
+    /// Names without a signature.
+    unsigned: HashSet<String>,
+}
+
+impl Zone {
+    fn add(mut self, owner: &str, kind: RecordType, data: RData) -> Zone {
+        self.records.entry((owner.to_owned(), kind)).or_default().push(data);
+        self
+    }
+
+    pub fn host(self, owner: &str, address: SocketAddr) -> Zone {
+        let IpAddr::V4(address) = address.ip() else { panic!("an IPv4 address") };
+        self.add(owner, RecordType::A, RData::A(A(address)))
+    }
+
+    pub fn mx(self, owner: &str, host: &str) -> Zone {
+        self.add(owner, RecordType::MX, RData::MX(MX::new(10, name(host))))
+    }
+
+    pub fn tlsa(self, (host, port): (&str, u16), certificate: &str) -> Zone {
+        let certificate = certificate_of(certificate);
+        let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, &certificate);
+        let tlsa = TLSA::new(3.into(), 0.into(), 1.into(), digest.as_ref().to_vec());
+        self.add(&format!("_{port}._tcp.{host}"), RecordType::TLSA, RData::TLSA(tlsa))
+    }
+
+    pub fn txt(self, owner: &str, text: &str) -> Zone {
+        self.add(owner, RecordType::TXT, RData::TXT(TXT::new(vec![text.to_owned()])))
+    }
+
+    pub fn bogus(mut self, owner: &str) -> Zone {
+        self.bogus.insert(owner.to_owned());
+        self
+    }
+
+    pub fn unsigned(mut self, owner: &str) -> Zone {
+        self.unsigned.insert(owner.to_owned());
+        self
+    }
+
+    /// Serves it for as long as the tests run. Everything that is not `unsigned` has AD.
+    pub fn serve(self) -> SocketAddr {
+        let udp = UdpSocket::bind("127.0.0.1:0").expect("bound");
+        let address = udp.local_addr().expect("bound");
+        thread::spawn(move || {
+            let mut room = [0; 4096];
+            loop {
+                let Ok((bytes, from)) = udp.recv_from(&mut room) else { continue };
+                let query = Message::from_vec(&room[..bytes]).expect("the resolver asks well");
+                let reply = self.reply(&query).to_vec().expect("encoded");
+                // Who asked may have gone.
+                let _ = udp.send_to(&reply, from);
+            }
+        });
+        address
+    }
+
+    fn reply(&self, query: &Message) -> Message {
+        let question = &query.queries[0];
+        let owner = question.name.to_ascii().to_lowercase();
+        let owner = owner.trim_end_matches('.');
+        let found = self.records.get(&(owner.to_owned(), question.query_type));
+        let known = self.records.keys().any(|(name, _)| name == owner);
+        let mut reply = Message::response(query.metadata.id, query.metadata.op_code);
+        reply.metadata.message_type = MessageType::Response;
+        reply.metadata.recursion_desired = true;
+        reply.metadata.recursion_available = true;
+        reply.metadata.authentic_data = !self.unsigned.contains(owner);
+        reply.queries = query.queries.clone();
+        match found {
+            _ if self.bogus.contains(owner) => {
+                reply.metadata.response_code = ResponseCode::ServFail;
+                reply.metadata.authentic_data = false;
+            }
+            Some(found) => {
+                let record = |data: &RData| Record::from_rdata(name(owner), 60, data.clone());
+                reply.answers = found.iter().map(record).collect();
+            }
+            None => {
+                if !known {
+                    reply.metadata.response_code = ResponseCode::NXDomain;
+                }
+                let soa = SOA::new(name("ns.test"), name("root.test"), 1, 3600, 600, 86_400, 30);
+                reply.authorities.push(Record::from_rdata(name("test"), 60, RData::SOA(soa)));
+            }
+        }
+        reply
+    }
+}
+
+fn name(text: &str) -> Name {
+    Name::from_ascii(format!("{text}.")).expect("a name")
+}
+
+/// The TLS of a mail server.
+#[derive(Clone)]
+pub enum Tls {
+    /// It is not offered.
+    None,
+    /// It is offered, and what follows is none.
+    Broken,
+    With(Arc<ServerConfig>),
+}
+
+impl Tls {
+    pub fn with(pair: &(String, String)) -> Tls {
+        Tls::With(server_config(pair))
+    }
+}
+
+fn server_config((certificate, key): &(String, String)) -> Arc<ServerConfig> {
+    let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).expect("a key");
+    let config = ServerConfig::builder_with_provider(Arc::new(provider()))
+        .with_safe_default_protocol_versions()
+        .expect("versions")
+        .with_no_client_auth()
+        .with_single_cert(vec![certificate_of(certificate)], key);
+    Arc::new(config.expect("a pair"))
+}
+
+/// A mail server that takes everything and writes down each command, with `tls` or `clear` before
+/// it. It ends with the test process.
+pub struct Sink {
+    pub address: SocketAddr,
+    heard: Arc<Mutex<Vec<String>>>,
+}
+
+#[derive(Clone)]
+struct Post {
+    tls: Tls,
+    requiretls: bool,
+    heard: Arc<Mutex<Vec<String>>>,
+}
+
+impl Sink {
+    pub fn start(tls: Tls) -> Sink {
+        Sink::at(("127.0.0.1", 0), tls, false)
+    }
+
+    pub fn with_requiretls(tls: Tls) -> Sink {
+        Sink::at(("127.0.0.1", 0), tls, true)
+    }
+
+    /// On the port of mail, at an address of its own.
+    pub fn on_port_25(address: Ipv4Addr, tls: Tls) -> Sink {
+        Sink::at((&address.to_string(), 25), tls, false)
+    }
+
+    fn at(address: (&str, u16), tls: Tls, requiretls: bool) -> Sink {
+        let listener = TcpListener::bind(address).expect("bound");
+        let address = listener.local_addr().expect("bound");
+        let heard: Arc<Mutex<Vec<String>>> = Arc::default();
+        let post = Post { tls, requiretls, heard: Arc::clone(&heard) };
+        thread::spawn(move || {
+            for stream in listener.incoming() {
+                let (stream, post) = (stream.expect("accepted"), post.clone());
+                // A client that goes away in the middle is none of our business.
+                thread::spawn(move || post.receive(stream).unwrap_or(()));
+            }
+        });
+        Sink { address, heard }
+    }
+
+    pub fn port(&self) -> u16 {
+        self.address.port()
+    }
+
+    pub fn heard(&self, words: &str) -> usize {
+        let heard = self.heard.lock().expect("no panics");
+        heard.iter().filter(|line| line.starts_with(words)).count()
+    }
+}
+
+impl Post {
+    fn receive(&self, mut stream: TcpStream) -> std::io::Result<()> {
+        stream.set_read_timeout(Some(PATIENCE))?;
+        stream.write_all(b"220 sink.test\r\n")?;
+        let mut reader = BufReader::new(stream);
+        if !self.converse(&mut reader, "clear")? {
+            return Ok(());
+        }
+        match &self.tls {
+            Tls::With(config) => {
+                let session = ServerConnection::new(Arc::clone(config)).expect("a session");
+                let stream = StreamOwned::new(session, reader.into_inner());
+                self.converse(&mut BufReader::new(stream), "tls").map(drop)
+            }
+            _ => {
+                // Whoever begins a handshake speaks first.
+                let _ = reader.get_mut().read(&mut [0; 1])?;
+                reader.get_mut().write_all(b"this is no TLS at all\r\n")
+            }
+        }
+    }
+
+    /// Whether it ends with STARTTLS.
+    fn converse<S: Read + Write>(
+        &self,
+        reader: &mut BufReader<S>,
+        way: &str,
+    ) -> std::io::Result<bool> {
+        loop {
+            let mut line = String::new();
+            if reader.read_line(&mut line)? == 0 {
+                return Ok(false);
+            }
+            let line = line.trim_end();
+            self.heard.lock().expect("no panics").push(format!("{way} {line}"));
+            let verb = line.split([' ', ':']).next().unwrap_or_default();
+            let reply = match verb {
+                "EHLO" => {
+                    let tls = way == "clear" && !matches!(self.tls, Tls::None);
+                    let tls = if tls { "250-STARTTLS\r\n" } else { "" };
+                    let required = self.requiretls && way == "tls";
+                    let required = if required { "250-REQUIRETLS\r\n" } else { "" };
+                    format!("250-sink.test\r\n{tls}{required}250 8BITMIME\r\n")
+                }
+                "STARTTLS" => "220 go\r\n".to_owned(),
+                "DATA" => {
+                    reader.get_mut().write_all(b"354 go\r\n")?;
+                    while line_of(reader)? != ".\r\n" {}
+                    "250 taken\r\n".to_owned()
+                }
+                "QUIT" => "221 bye\r\n".to_owned(),
+                _ => "250 yes\r\n".to_owned(),
+            };
+            reader.get_mut().write_all(reply.as_bytes())?;
+            reader.get_mut().flush()?;
+            match verb {
+                "STARTTLS" => return Ok(true),
+                "QUIT" => return Ok(false),
+                _ => {}
+            }
+        }
+    }
+}
+
+fn line_of<S: Read>(reader: &mut BufReader<S>) -> std::io::Result<String> {
+    let mut line = String::new();
+    match reader.read_line(&mut line)? {
+        0 => Err(std::io::ErrorKind::UnexpectedEof.into()),
+        _ => Ok(line),
+    }
+}
+
+/// A web server that has one page, under TLS.
+pub fn serve_policy(address: (Ipv4Addr, u16), pair: &(String, String), policy: &str) -> SocketAddr {
+    let config = server_config(pair);
+    let listener = TcpListener::bind(address).expect("bound");
+    let address = listener.local_addr().expect("bound");
+    let length = policy.len();
+    let said = format!(
+        "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: {length}\r\n\r\n{policy}"
+    );
+    thread::spawn(move || {
+        for stream in listener.incoming() {
+            let session = ServerConnection::new(Arc::clone(&config)).expect("a session");
+            let mut stream = StreamOwned::new(session, stream.expect("accepted"));
+            let mut room = [0; 4096];
+            // A client that does not like the certificate goes away.
+            if stream.read(&mut room).is_ok() {
+                let _ = stream.write_all(said.as_bytes()).and_then(|()| stream.flush());
+            }
+        }
+    });
+    address
+}
+
+/// A Ringpost that trusts `authority` and asks that name server.
+pub struct Relay {
+    pub server: Server,
+    authority: Authority,
+    _folder: Folder,
+}
+
+impl Relay {
+    pub fn start(authority: Authority, zone: Zone, config: &str) -> Relay {
+        Relay::start_with(authority, zone, "", config)
+    }
+
+    pub fn start_with(authority: Authority, zone: Zone, delivery: &str, config: &str) -> Relay {
+        let folder = Folder::new();
+        let roots = folder.write("roots.pem", &authority.pem());
+        let (certificate, key) = folder.pair("relay", &authority.issue(&["mx.ringpost.test"]));
+        let servers = zone.serve();
+        let config = format!(
+            "[delivery]\ntls_roots = {roots:?}\nretry_schedule = [\"1h\"]\n{delivery}\n\
+             [resolver]\nservers = [\"{servers}\"]\ntrust_ad = true\n\
+             [destination]\nfailures_to_back_off = 1\nmessages_per_connection = 1\n\
+             [[tls.certificate]]\ncertificate = {certificate:?}\nkey = {key:?}\n{config}"
+        );
+        // One shard, for each remembers for itself.
+        let server = "cores = \"0\"\n".to_owned();
+        let server = Server::start(folder.path(), &Setup { config, server, ..Setup::default() });
+        Relay { server, authority, _folder: folder }
+    }
+
+    /// Sends a mail there, and says what the log has of its first attempt.
+    pub fn send(&self, to: &str) -> Value {
+        self.submit(to);
+        self.attempt(to)
+    }
+
+    pub fn submit(&self, to: &str) {
+        let mut client = self.server.connect();
+        client.greet().expect("greeted");
+        let reply = client.submit("", to, b"Subject: x\r\n\r\nx\r\n").expect("answered");
+        assert_eq!(reply.code, 250, "{}", reply.text);
+    }
+
+    /// As `send`, with REQUIRETLS.
+    pub fn send_requiring_tls(&self, to: &str) -> Value {
+        let mut plain = self.server.connect();
+        plain.greet().expect("greeted");
+        plain.expect("STARTTLS", 220);
+        let config = client_config(&self.authority, rustls::ALL_VERSIONS, None);
+        let session = connect(Arc::new(config), "mx.ringpost.test");
+        let mut reader = BufReader::new(StreamOwned::new(session, plain.stream));
+        let mut ask = |words: &[u8], code: &str| {
+            reader.get_mut().write_all(words).expect("written");
+            reader.get_mut().flush().expect("written");
+            loop {
+                let line = line_of(&mut reader).expect("an answer");
+                assert!(line.starts_with(code), "{line}");
+                if line.as_bytes()[3] == b' ' {
+                    break;
+                }
+            }
+        };
+        ask(b"EHLO client.test\r\n", "250");
+        ask(b"MAIL FROM:<> REQUIRETLS\r\n", "250");
+        ask(format!("RCPT TO:<{to}>\r\n").as_bytes(), "250");
+        ask(b"DATA\r\n", "354");
+        ask(&stuffed(b"Subject: x\r\n\r\nx\r\n"), "250");
+        self.attempt(to)
+    }
+
+    /// What the log has of the first attempt.
+    pub fn attempt(&self, to: &str) -> Value {
+        let end = Instant::now() + PATIENCE;
+        let wanted = format!("\"to\":\"{to}\"");
+        loop {
+            let log = self.server.log.lock().expect("no reader panics").clone();
+            let is_it =
+                |line: &&String| line.contains("\"event\":\"attempt\"") && line.contains(&wanted);
+            if let Some(line) = log.iter().find(is_it) {
+                return serde_json::from_str(line).expect("JSON");
+            }
+            assert!(Instant::now() < end, "no attempt for {to}:\n{}", self.server.log_brief());
+            thread::sleep(Duration::from_millis(10));
+        }
+    }
+}
+
+/// Outcome, verdict and policy of an attempt, in one line.
+pub fn facts(attempt: &Value) -> String {
+    let part = |key: &str| attempt[key].as_str().unwrap_or("-").to_owned();
+    format!("{} | {} | {}", part("outcome"), part("verdict"), part("tls_policy"))
+}
+
+/// It waits, for this reason.
+pub fn assert_waits(attempt: &Value, reason: &str) {
+    let reply = attempt["reply"].as_str().unwrap_or_default();
+    assert_eq!(attempt["outcome"], "deferred", "{attempt}");
+    assert!(reply.contains(reason), "no `{reason}` in `{reply}`");
+}

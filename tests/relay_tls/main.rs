@@ -1,0 +1,305 @@
+//! TLS on the way out, as the built binary does it: what it falls back on, what it holds to, and
+//! what its log says of that.
+
+#[allow(dead_code)]
+#[path = "../tls_suite/kit.rs"]
+mod certificates;
+mod kit;
+#[path = "../support/mod.rs"]
+mod support;
+
+use std::net::Ipv4Addr;
+use std::net::TcpListener;
+use std::time::Duration;
+use std::time::Instant;
+
+use crate::certificates::Authority;
+use crate::kit::Relay;
+use crate::kit::Sink;
+use crate::kit::Tls;
+use crate::kit::Zone;
+use crate::kit::assert_waits;
+use crate::kit::facts;
+use crate::kit::serve_policy;
+use crate::support::is_root;
+
+/// A route to a sink by its name, with a wish.
+fn route(domain: &str, sink: &Sink, more: &str) -> String {
+    let port = sink.port();
+    format!(
+        "[[route]]\nname = \"{}\"\nrecipient_domain = [\"{domain}\"]\n\
+         next = \"smtp:mx.{domain}:{port}\"\n{more}\n",
+        domain.replace('.', "-")
+    )
+}
+
+#[test]
+fn what_need_not_be_is_tried_and_remembered() {
+    let authority = Authority::new("Ours");
+    let broken = Sink::start(Tls::Broken);
+    let other = Sink::start(Tls::with(&authority.issue(&["other.test"])));
+    let plain = Sink::start(Tls::None);
+    let mut zone = Zone::default();
+    let mut routes = String::new();
+    for (domain, sink) in [("broken.test", &broken), ("other.test", &other), ("plain.test", &plain)]
+    {
+        zone = zone.host(&format!("mx.{domain}"), sink.address);
+        routes += &route(domain, sink, "");
+    }
+    let relay = Relay::start(authority, zone, &routes);
+    let first = relay.send("a@broken.test");
+    assert_eq!(facts(&first), "delivered | - | may, its tls is broken");
+    assert_eq!((broken.heard("clear STARTTLS"), broken.heard("clear MAIL")), (1, 1));
+    let second = relay.send("b@broken.test");
+    assert_eq!(facts(&second), "delivered | - | may, its tls is broken");
+    assert_eq!((broken.heard("clear STARTTLS"), broken.heard("clear MAIL")), (1, 2));
+    let any = relay.send("a@other.test");
+    assert_eq!(facts(&any), "delivered | unverified: for another name | may");
+    assert_eq!((other.heard("tls MAIL"), other.heard("clear MAIL")), (1, 0));
+    assert_eq!(facts(&relay.send("a@plain.test")), "delivered | - | may");
+}
+
+#[test]
+fn what_the_operator_demands_is_not_given_up() {
+    let authority = Authority::new("Ours");
+    let broken = Sink::start(Tls::Broken);
+    let plain = Sink::start(Tls::None);
+    let good = Sink::start(Tls::with(&authority.issue(&["mx.good.test"])));
+    let other = Sink::start(Tls::with(&authority.issue(&["mx.elsewhere.test"])));
+    let stranger = Authority::new("A stranger").issue(&["mx.stranger.test"]);
+    let stranger = Sink::start(Tls::with(&stranger));
+    let rows = [
+        ("broken.test", &broken, "must"),
+        ("plain.test", &plain, "must"),
+        ("good.test", &good, "verify"),
+        ("other.test", &other, "verify"),
+        ("lax.test", &other, "must"),
+        ("stranger.test", &stranger, "verify"),
+        ("never.test", &good, "none"),
+    ];
+    let mut zone = Zone::default();
+    let mut routes = String::new();
+    for (domain, sink, wish) in rows {
+        zone = zone.host(&format!("mx.{domain}"), sink.address);
+        routes += &route(domain, sink, &format!("tls = \"{wish}\""));
+    }
+    let relay = Relay::start(authority, zone, &routes);
+    let reasons = [
+        ("broken.test", "the TLS handshake failed"),
+        ("plain.test", "does not offer STARTTLS"),
+        ("other.test", "not valid for name"),
+        ("stranger.test", "UnknownIssuer"),
+    ];
+    for (domain, reason) in reasons {
+        let attempt = relay.send(&format!("a@{domain}"));
+        assert_waits(&attempt, "TLS is demanded (site)");
+        assert_waits(&attempt, reason);
+    }
+    for sink in [&broken, &plain, &other, &stranger] {
+        assert_eq!((sink.heard("clear MAIL"), sink.heard("tls MAIL")), (0, 0));
+    }
+    assert_eq!(facts(&relay.send("a@good.test")), "delivered | verified | verify");
+    let lax = relay.send("a@lax.test");
+    assert_eq!(facts(&lax), "delivered | unverified: for another name | must");
+    assert_eq!(facts(&relay.send("a@never.test")), "delivered | - | none");
+}
+
+#[test]
+fn hosts_are_held_to_their_tlsa_records() {
+    let authority = Authority::new("Ours");
+    // DANE needs no authority: those of strangers will do.
+    let stranger = Authority::new("A stranger");
+    let pair = stranger.issue(&["whoever.test"]);
+    let sink = Sink::start(Tls::with(&pair));
+    let plain = Sink::start(Tls::None);
+    let other = stranger.issue(&["whoever.test"]).0;
+    let domains = ["match.test", "mismatch.test", "bogus.test", "insecure.test", "unsigned.test"];
+    let mut zone = Zone::default();
+    let mut routes = String::new();
+    for domain in domains {
+        zone = zone.host(&format!("mx.{domain}"), sink.address);
+        routes += &route(domain, &sink, "");
+    }
+    zone = zone.host("mx.plain.test", plain.address);
+    routes += &route("plain.test", &plain, "");
+    let port = sink.port();
+    let zone = zone
+        .tlsa(("mx.match.test", port), &pair.0)
+        .tlsa(("mx.mismatch.test", port), &other)
+        .bogus(&format!("_{port}._tcp.mx.bogus.test"))
+        .tlsa(("mx.insecure.test", port), &other)
+        .unsigned(&format!("_{port}._tcp.mx.insecure.test"))
+        .bogus(&format!("_{port}._tcp.mx.unsigned.test"))
+        .unsigned("mx.unsigned.test")
+        .tlsa(("mx.plain.test", plain.port()), &pair.0);
+    let relay = Relay::start(authority, zone, &routes);
+    assert_eq!(facts(&relay.send("a@match.test")), "delivered | dane | dane");
+    assert_waits(&relay.send("a@mismatch.test"), "TLS is demanded (dane)");
+    assert_waits(&relay.send("a@bogus.test"), "fail DNSSEC validation");
+    assert_waits(&relay.send("a@plain.test"), "TLS is demanded (dane)");
+    assert_eq!((plain.heard("clear MAIL"), sink.heard("tls MAIL")), (0, 1));
+    // Without a signature the records say nothing, and where the host's address has none they are
+    // not even looked for (RFC 7672 s2.2.2).
+    for domain in ["insecure.test", "unsigned.test"] {
+        let attempt = relay.send(&format!("a@{domain}"));
+        assert_eq!(facts(&attempt), "delivered | unverified: unknown issuer | may", "{domain}");
+    }
+}
+
+#[test]
+fn what_is_signed_is_set_apart_from_what_is_not() {
+    if !is_root("a mail server on port 25") {
+        return;
+    }
+    let authority = Authority::new("Ours");
+    let stranger = Authority::new("A stranger");
+    let pair = stranger.issue(&["whoever.test"]);
+    let renewed = stranger.issue(&["whoever.test"]);
+    let good = Sink::on_port_25(Ipv4Addr::new(127, 84, 1, 1), Tls::with(&pair));
+    let stale = Sink::on_port_25(Ipv4Addr::new(127, 84, 1, 2), Tls::with(&renewed));
+    let zone = Zone::default()
+        .host("mx.good.test", good.address)
+        .tlsa(("mx.good.test", 25), &pair.0)
+        .host("mx.stale.test", stale.address)
+        .tlsa(("mx.stale.test", 25), &pair.0)
+        .mx("signed.test", "mx.good.test")
+        .mx("left.test", "mx.stale.test")
+        .mx("loose.test", "mx.stale.test")
+        .unsigned("loose.test");
+    let relay = Relay::start(authority, zone, "");
+    assert_eq!(facts(&relay.send("a@signed.test")), "delivered | dane | dane");
+    // Whoever can forge the MX need not forge the TLSA records: they are not asked for.
+    let loose = relay.send("a@loose.test");
+    assert_eq!(facts(&loose), "delivered | unverified: unknown issuer | may");
+    assert_waits(&relay.send("a@left.test"), "TLS is demanded (dane)");
+    assert_eq!(facts(&relay.send_requiring_tls("b@loose.test")), "deferred | - | -");
+    assert_eq!((stale.heard("tls MAIL"), stale.heard("clear MAIL")), (1, 0));
+}
+
+#[test]
+fn hosts_are_held_to_what_their_domain_publishes() {
+    if !is_root("a mail server on port 25") {
+        return;
+    }
+    let authority = Authority::new("Ours");
+    let good = Tls::with(&authority.issue(&["mx.good.test"]));
+    let good = Sink::on_port_25(Ipv4Addr::new(127, 83, 1, 1), good);
+    let bad = Tls::with(&authority.issue(&["mx.elsewhere.test"]));
+    let bad = Sink::on_port_25(Ipv4Addr::new(127, 83, 1, 2), bad);
+    let policy =
+        |mode: &str, mx: &str| format!("version: STSv1\nmode: {mode}\nmx: {mx}\nmax_age: 86400\n");
+    // Domain, host, policy.
+    let rows = [
+        ("strict.test", "mx.good.test", Some(policy("enforce", "mx.good.test"))),
+        ("others.test", "mx.good.test", Some(policy("enforce", "mx.other.test"))),
+        ("wrong.test", "mx.bad.test", Some(policy("enforce", "*.bad.test"))),
+        ("testing.test", "mx.bad.test", Some(policy("testing", "mx.bad.test"))),
+        ("free.test", "mx.bad.test", None),
+        ("garbled.test", "mx.bad.test", Some("what?".to_owned())),
+    ];
+    let mut zone =
+        Zone::default().host("mx.good.test", good.address).host("mx.bad.test", bad.address);
+    let mut port = 0;
+    for (number, (domain, host, policy)) in (1..).zip(&rows) {
+        zone = zone.mx(domain, host).unsigned(domain);
+        let Some(policy) = policy else { continue };
+        let name = format!("mta-sts.{domain}");
+        let place = (Ipv4Addr::new(127, 83, 2, number), port);
+        let address = serve_policy(place, &authority.issue(&[&name]), policy);
+        port = address.port();
+        zone = zone.host(&name, address).txt(&format!("_mta-sts.{domain}"), "v=STSv1; id=1;");
+    }
+    let relay = Relay::start_with(authority, zone, &format!("mta_sts_port = {port}"), "");
+    assert_eq!(facts(&relay.send("a@strict.test")), "delivered | verified | mta-sts");
+    // The policy vouches for the name (RFC 8689 s4.2.1), so that the server is asked.
+    let required = relay.send_requiring_tls("b@strict.test");
+    assert!(required["reply"].as_str().is_some_and(|reply| reply.contains("5.7.30")), "{required}");
+    assert_waits(&relay.send("a@others.test"), "not in the domain's MTA-STS policy");
+    // The one before and the one after share hosts, and not connections.
+    assert_eq!(facts(&relay.send("a@free.test")), "delivered | unverified: for another name | may");
+    assert_waits(&relay.send("a@wrong.test"), "TLS is demanded (mta-sts)");
+    let testing = relay.send("a@testing.test");
+    let expected = "delivered | unverified: for another name | may, mta-sts testing";
+    assert_eq!(facts(&testing), expected);
+    let garbled = relay.send("a@garbled.test");
+    assert_eq!(facts(&garbled), "delivered | unverified: for another name | may");
+    relay.server.wait_for_log("\"event\":\"sts_not_fetched\"");
+    assert_eq!((good.heard("tls MAIL"), bad.heard("tls MAIL")), (1, 3));
+}
+
+#[test]
+fn a_policy_that_does_not_come_is_not_waited_for_long() {
+    if !is_root("a mail server on port 25") {
+        return;
+    }
+    let authority = Authority::new("Ours");
+    let sink = Tls::with(&authority.issue(&["mx.here.test"]));
+    let sink = Sink::on_port_25(Ipv4Addr::new(127, 85, 1, 1), sink);
+    // Connections are made by the kernel; nobody takes them.
+    let silent = TcpListener::bind((Ipv4Addr::new(127, 85, 2, 1), 0)).expect("bound");
+    let silent = silent.local_addr().map(|address| (silent, address)).expect("bound");
+    let zone = Zone::default()
+        .host("mx.here.test", sink.address)
+        .mx("slow.test", "mx.here.test")
+        .mx("free.test", "mx.here.test")
+        .host("mta-sts.slow.test", silent.1)
+        .txt("_mta-sts.slow.test", "v=STSv1; id=1;");
+    let port = silent.1.port();
+    let relay = Relay::start_with(authority, zone, &format!("mta_sts_port = {port}"), "");
+    let begin = Instant::now();
+    relay.submit("a@slow.test");
+    relay.submit("b@slow.test");
+    assert_eq!(facts(&relay.send("a@free.test")), "delivered | verified | may");
+    assert_eq!(sink.heard("tls MAIL"), 1, "the others wait, and nobody waits for them");
+    for to in ["a@slow.test", "b@slow.test"] {
+        assert_eq!(facts(&relay.attempt(to)), "delivered | verified | may");
+    }
+    assert!(begin.elapsed() < Duration::from_secs(25), "{:?}", begin.elapsed());
+    let begin = Instant::now();
+    assert_eq!(facts(&relay.send("c@slow.test")), "delivered | verified | may");
+    assert!(begin.elapsed() < Duration::from_secs(8), "a failed fetch is remembered");
+    drop(silent);
+}
+
+#[test]
+fn what_the_sender_demands_is_kept_or_refused() {
+    let authority = Authority::new("Ours");
+    let able = Sink::with_requiretls(Tls::with(&authority.issue(&["mx.able.test"])));
+    let unable = Sink::start(Tls::with(&authority.issue(&["mx.unable.test"])));
+    let unproven = Sink::with_requiretls(Tls::with(&authority.issue(&["mx.elsewhere.test"])));
+    let plain = Sink::start(Tls::None);
+    let rows = [
+        ("able.test", &able, ""),
+        ("unable.test", &unable, ""),
+        ("unproven.test", &unproven, ""),
+        ("plain.test", &plain, ""),
+        ("never.test", &able, "tls = \"none\""),
+    ];
+    let mut zone = Zone::default();
+    let mut routes = String::new();
+    for (domain, sink, more) in rows {
+        zone = zone.host(&format!("mx.{domain}"), sink.address);
+        routes += &route(domain, sink, more);
+    }
+    let zone = zone.mx("guessed.test", "mx.able.test").unsigned("guessed.test");
+    let relay = Relay::start(authority, zone, &routes);
+    let attempt = relay.send_requiring_tls("a@able.test");
+    assert_eq!(facts(&attempt), "delivered | verified | requiretls");
+    assert_eq!(able.heard("tls MAIL FROM:<> REQUIRETLS"), 1, "it is passed on");
+    let attempt = relay.send_requiring_tls("a@unable.test");
+    assert_eq!(attempt["outcome"], "bounced", "{attempt}");
+    assert!(attempt["reply"].as_str().is_some_and(|reply| reply.contains("5.7.30")), "{attempt}");
+    let attempt = relay.send_requiring_tls("a@never.test");
+    assert_eq!(attempt["outcome"], "bounced", "{attempt}");
+    for domain in ["unproven.test", "plain.test"] {
+        let attempt = relay.send_requiring_tls(&format!("a@{domain}"));
+        assert_waits(&attempt, "TLS is demanded (requiretls)");
+    }
+    let attempt = relay.send_requiring_tls("a@guessed.test");
+    assert_waits(&attempt, "neither DNSSEC nor MTA-STS vouches");
+    for sink in [&unable, &unproven, &plain] {
+        assert_eq!((sink.heard("tls MAIL"), sink.heard("clear MAIL")), (0, 0));
+    }
+    // Mail that demands nothing goes there all the same, over connections of its own.
+    assert_eq!(facts(&relay.send("b@plain.test")), "delivered | - | may");
+}

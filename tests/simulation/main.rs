@@ -1,0 +1,166 @@
+//! The scheduler, the leases and the stripes of a whole machine, without sockets and in virtual
+//! time: lost frames, crashes, slow peers, pauses. What must hold is in `world`.
+//!
+//! `SEED=n` repeats one run; `RUNS=n` sets how many there are.
+
+mod peer;
+mod world;
+
+use std::panic::AssertUnwindSafe;
+use std::panic::catch_unwind;
+use std::time::Duration;
+
+use ringpost::outbound::destination::Dice;
+use ringpost::route::site::Rates;
+use ringpost::route::site::SitePolicy;
+
+use peer::Peer;
+use world::End;
+use world::Plan;
+use world::SitePlan;
+use world::World;
+
+const RUNS: u64 = 3000;
+const THREADS: u64 = 4;
+
+#[test]
+fn whatever_happens_every_job_ends_once_and_no_limit_is_exceeded() {
+    if let Some(seed) = number("SEED") {
+        let mut world = World::new(plan(seed));
+        world.run();
+        println!("SEED={seed}: {} events, {} stale", world.events_handled, world.stale);
+        return;
+    }
+    let runs = number("RUNS").unwrap_or(RUNS);
+    let failed: Vec<u64> = std::thread::scope(|scope| {
+        let range = |thread| (0..runs).filter(move |seed| seed % THREADS == thread);
+        let some = |thread| scope.spawn(move || range(thread).find(|seed| !passes(*seed)));
+        let threads: Vec<_> = (0..THREADS).map(some).collect();
+        threads.into_iter().filter_map(|t| t.join().expect("it catches panics")).collect()
+    });
+    let repeat = |seed: &u64| format!("SEED={seed} cargo test --release --test simulation\n");
+    let repeats: String = failed.iter().map(repeat).collect();
+    assert!(failed.is_empty(), "these seeds fail, repeat them with\n{repeats}");
+}
+
+fn passes(seed: u64) -> bool {
+    catch_unwind(AssertUnwindSafe(|| World::new(plan(seed)).run())).is_ok()
+}
+
+fn number(variable: &str) -> Option<u64> {
+    let text = std::env::var(variable).ok()?;
+    Some(text.parse().expect("a number"))
+}
+
+/// A machine and its world, different for each seed.
+fn plan(seed: u64) -> Plan {
+    let mut dice = Dice::new(seed.wrapping_mul(0x9E37_79B9) + 1);
+    let d = &mut dice;
+    let shards = 1 + d.below(4) as usize;
+    let sites: Vec<SitePlan> = (0..1 + d.below(6)).map(|_| site_plan(shards, d)).collect();
+    let crashes = (0..d.below(6).saturating_sub(3)).map(|_| d.below(900_000)).collect();
+    let site_count = sites.len() as u64;
+    let pauses = (0..d.below(3))
+        .map(|_| (d.below(300_000), d.below(site_count) as usize, d.below(7_200_000)))
+        .collect();
+    Plan {
+        seed,
+        shards,
+        sites,
+        loss: [0, 0, 30, 200][d.below(4) as usize],
+        crashes,
+        pauses,
+        connections_max: 1 + d.below(60) as usize,
+        sites_max: 1 + d.below(10) as usize,
+        arrival_ms: 1 + d.below(300_000),
+    }
+}
+
+fn site_plan(shards: usize, d: &mut Dice) -> SitePlan {
+    let peer = peer::ALL[d.below(peer::ALL.len() as u64) as usize];
+    let is_striped = d.below(4) == 0;
+    let least = if is_striped { shards as u64 } else { 1 };
+    let mut some =
+        |chance: u64, most: u64| (d.below(chance) == 0).then(|| (least + d.below(most)) as u32);
+    let rates =
+        Rates { per_second: some(4, 10), per_minute: some(4, 100), per_hour: some(6, 1000) };
+    let policy = SitePolicy {
+        connections_max: (least + d.below(20)) as u32,
+        window_start: 1 + d.below(6) as u32,
+        messages_per_connection: 1 + d.below(100) as u32,
+        rates,
+        idle_reuse: Duration::from_millis(d.below(3) * 2500),
+        failures_to_back_off: 1 + d.below(6) as u32,
+        back_off_first: Duration::from_secs(1 + d.below(60)),
+        back_off_max: Duration::from_secs(60 + d.below(3600)),
+        jobs_max: 1 + d.below(200) as usize,
+        ..SitePolicy::default()
+    };
+    SitePlan { peer, policy, jobs: 1 + d.below(60) as usize, is_striped }
+}
+
+fn calm(seed: u64, peers: &[Peer]) -> Plan {
+    let site = |peer: &Peer| SitePlan {
+        peer: *peer,
+        policy: SitePolicy::default(),
+        jobs: 200,
+        is_striped: false,
+    };
+    Plan {
+        seed,
+        shards: 1,
+        sites: peers.iter().map(site).collect(),
+        loss: 0,
+        crashes: Vec::new(),
+        pauses: Vec::new(),
+        connections_max: 40,
+        sites_max: 100,
+        arrival_ms: 1,
+    }
+}
+
+#[test]
+fn dead_and_slow_sites_cost_a_healthy_one_nothing() {
+    for seed in 0..30 {
+        let mut alone = World::new(calm(seed, &[Peer::Fast]));
+        alone.run();
+        let bad = [Peer::Dead, Peer::Tarpit, Peer::Refusing, Peer::Dead, Peer::Breaking];
+        let mut among = World::new(calm(seed, &[&[Peer::Fast], &bad[..]].concat()));
+        among.run();
+        let (alone_ms, among_ms) = (alone.ended_ms(0), among.ended_ms(0));
+        assert!(among_ms <= alone_ms * 12 / 10 + 200, "seed {seed}: {alone_ms}, {among_ms}");
+        assert!(among.disk.iter().all(|job| job.site != 1 || job.end_is(End::Expired)));
+    }
+}
+
+#[test]
+fn the_same_seed_is_the_same_run() {
+    for seed in 0..20 {
+        let ends = || {
+            let mut world = World::new(plan(seed));
+            world.run();
+            let ends = world.disk.iter().map(|job| job.end).collect::<Vec<_>>();
+            (ends, world.events_handled)
+        };
+        assert!(ends() == ends(), "seed {seed}");
+    }
+}
+
+#[test]
+fn a_small_sender_is_not_kept_waiting_by_a_large_one() {
+    for seed in 0..30 {
+        let mut plan = calm(seed, &[Peer::Fast]);
+        plan.sites[0].jobs = 600;
+        let mut world = World::new(plan);
+        let few = [100, 300, 599];
+        for (number, job) in world.disk.iter_mut().enumerate() {
+            job.sender = if few.contains(&number) { 4 } else { 0 };
+        }
+        world.run();
+        let ended = |small: bool| {
+            let jobs = world.disk.iter().filter(move |job| (job.sender == 4) == small);
+            jobs.filter_map(|job| job.end.map(|(_, at_ms)| at_ms)).max().expect("they ended")
+        };
+        assert!(ended(true) * 4 < ended(false), "{} of {}", ended(true), ended(false));
+    }
+}

@@ -1,0 +1,655 @@
+//! A machine of shards and the servers around it, in virtual time. Disk and servers outlive a
+//! crash, everything else does not.
+
+use std::collections::BTreeMap;
+use std::collections::BTreeSet;
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use ringpost::base::MessageId;
+use ringpost::base::limits::CONNECT_HOLD_MAX_MS;
+use ringpost::base::limits::JOB_LEASE_MS;
+use ringpost::base::limits::JOB_TRANSFER_MS_MAX;
+use ringpost::outbound::destination::Dice;
+use ringpost::outbound::destination::Failure;
+use ringpost::outbound::destination::FailureKind;
+use ringpost::outbound::destination::JobEnd;
+use ringpost::outbound::destination::JobTicket;
+use ringpost::outbound::destination::SiteState;
+use ringpost::outbound::destination::stripe;
+use ringpost::outbound::lease::LeaseTable;
+use ringpost::outbound::lease::Settle;
+use ringpost::outbound::scheduler::Action;
+use ringpost::outbound::scheduler::ConnId;
+use ringpost::outbound::scheduler::Scheduler;
+use ringpost::outbound::scheduler::SchedulerLimits;
+use ringpost::outbound::scheduler::SiteId;
+use ringpost::outbound::scheduler::Take;
+use ringpost::route::site::SitePolicy;
+
+use crate::peer::Peer;
+use crate::peer::Sent;
+
+/// Mail older than this bounces at its next outcome.
+const EXPIRY_MS: u64 = 5 * 3_600_000;
+/// When every job must have ended.
+const END_MS: u64 = 30 * 3_600_000;
+/// Events in one virtual second on one machine; more is a busy loop.
+const EVENTS_PER_SECOND_MAX: usize = 20_000;
+
+pub struct SitePlan {
+    pub peer: Peer,
+    pub policy: SitePolicy,
+    pub jobs: usize,
+    /// Every shard owns a share of it.
+    pub is_striped: bool,
+}
+
+pub struct Plan {
+    pub seed: u64,
+    pub shards: usize,
+    pub sites: Vec<SitePlan>,
+    /// One frame in so many is lost; 0 for none.
+    pub loss: u64,
+    pub crashes: Vec<u64>,
+    /// When an operator pauses a site, which one, and for how long.
+    pub pauses: Vec<(u64, usize, u64)>,
+    pub connections_max: usize,
+    pub sites_max: usize,
+    /// Fresh mail comes in over this time.
+    pub arrival_ms: u64,
+}
+
+/// What the disk knows of a job.
+pub struct Job {
+    pub site: usize,
+    pub sender: u32,
+    bytes: u64,
+    accepted_ms: u64,
+    due_ms: u64,
+    attempts: u32,
+    /// How and when it ended.
+    pub end: Option<(End, u64)>,
+    deliveries: usize,
+}
+
+impl Job {
+    pub fn end_is(&self, wanted: End) -> bool {
+        self.end.is_some_and(|(end, _)| end == wanted)
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    Delivered,
+    Refused,
+    Expired,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Outcome {
+    Ended(JobEnd),
+    Later(u64),
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Event {
+    HomeTick(usize),
+    OwnerTick(usize),
+    Deliver { shard: usize, ticket: JobTicket },
+    Settle { ticket: JobTicket, outcome: Outcome },
+    Dialed { shard: usize, conn: ConnId, failure: Option<FailureKind> },
+    Sent { shard: usize, conn: ConnId, sent: Sent },
+    Idle { shard: usize, conn: ConnId, stamp: u64 },
+    Closed { shard: usize, conn: ConnId },
+    Crash,
+    Pause { site: usize },
+    Resume { site: usize },
+}
+
+struct Home {
+    ready: BTreeSet<(u64, usize)>,
+    leases: LeaseTable,
+    tick_ms: Option<u64>,
+}
+
+struct Worker {
+    site: usize,
+    /// Of its newest idle time.
+    stamp: u64,
+    /// When its job must have ended.
+    lease_until_ms: u64,
+}
+
+struct Owner {
+    scheduler: Scheduler,
+    workers: BTreeMap<ConnId, Worker>,
+    tick_ms: Option<u64>,
+}
+
+/// What the servers see.
+#[derive(Default)]
+struct Seen {
+    connections: u32,
+    starts: VecDeque<u64>,
+}
+
+pub struct World {
+    plan: Plan,
+    dice: Dice,
+    now_ms: u64,
+    events: BTreeMap<(u64, u64), Event>,
+    event_number: u64,
+    pub disk: Vec<Job>,
+    homes: Vec<Home>,
+    owners: Vec<Owner>,
+    seen: Vec<Seen>,
+    policies: Vec<Vec<Arc<SitePolicy>>>,
+    /// Deliveries of which the disk never heard: each allows one more.
+    unheard: usize,
+    pub stale: usize,
+    second: (u64, usize),
+    pub events_handled: usize,
+}
+
+impl World {
+    pub fn new(plan: Plan) -> World {
+        let mut dice = Dice::new(plan.seed);
+        let mut disk = Vec::new();
+        for (site, planned) in plan.sites.iter().enumerate() {
+            for _ in 0..planned.jobs {
+                let accepted_ms = dice.below(plan.arrival_ms);
+                disk.push(Job {
+                    site,
+                    sender: dice.below(3) as u32,
+                    bytes: dice.below(200_000),
+                    accepted_ms,
+                    due_ms: accepted_ms,
+                    attempts: 0,
+                    end: None,
+                    deliveries: 0,
+                });
+            }
+        }
+        let shares = |site: &SitePlan| {
+            let count = if site.is_striped { plan.shards } else { 1 };
+            let shares = (0..count).map(|n| stripe(&site.policy, count as u32, n as u32));
+            shares.map(Arc::new).collect()
+        };
+        let mut world = World {
+            dice,
+            now_ms: 0,
+            events: BTreeMap::new(),
+            event_number: 0,
+            disk,
+            homes: Vec::new(),
+            owners: Vec::new(),
+            seen: Vec::new(),
+            policies: plan.sites.iter().map(shares).collect(),
+            unheard: 0,
+            stale: 0,
+            second: (0, 0),
+            events_handled: 0,
+            plan,
+        };
+        for at_ms in world.plan.crashes.clone() {
+            world.at(at_ms, Event::Crash);
+        }
+        for (at_ms, site, long_ms) in world.plan.pauses.clone() {
+            world.at(at_ms, Event::Pause { site });
+            world.at(at_ms + long_ms, Event::Resume { site });
+        }
+        world
+    }
+
+    /// Runs until every job has ended, and checks what must hold then.
+    pub fn run(&mut self) {
+        self.start();
+        while self.disk.iter().any(|job| job.end.is_none()) {
+            // Not job by job: that would be a scan per event.
+            for _ in 0..200 {
+                let Some(((at_ms, _), event)) = self.events.pop_first() else {
+                    break;
+                };
+                assert!(at_ms >= self.now_ms, "time goes on");
+                self.now_ms = at_ms;
+                self.count_event();
+                self.handle(event);
+            }
+            assert!(!self.events.is_empty() || self.all_ended(), "jobs are stuck, nothing to do");
+            assert!(self.now_ms < END_MS || self.all_ended(), "jobs are stuck at the end of time");
+        }
+        // Outcomes that are still on their way have come too late.
+        self.unheard += self.events.values().filter(|event| is_delivery(event)).count();
+        let twice: usize = self.disk.iter().map(|job| job.deliveries.saturating_sub(1)).sum();
+        assert!(twice <= self.unheard, "{twice} delivered twice, {} unheard", self.unheard);
+        for job in &self.disk {
+            if let Some((End::Delivered, _)) = job.end {
+                assert!(job.deliveries > 0, "ended as delivered without a delivery");
+            }
+        }
+    }
+
+    /// When the last job of this site ended.
+    pub fn ended_ms(&self, site: usize) -> u64 {
+        let jobs = self.disk.iter().filter(|job| job.site == site);
+        jobs.filter_map(|job| job.end.map(|(_, at_ms)| at_ms)).max().unwrap_or(0)
+    }
+
+    fn all_ended(&self) -> bool {
+        self.disk.iter().all(|job| job.end.is_some())
+    }
+
+    fn count_event(&mut self) {
+        self.events_handled += 1;
+        let second = self.now_ms / 1000;
+        self.second =
+            if self.second.0 == second { (second, self.second.1 + 1) } else { (second, 1) };
+        assert!(self.second.1 < EVENTS_PER_SECOND_MAX, "a busy loop at {} ms", self.now_ms);
+    }
+
+    fn at(&mut self, at_ms: u64, event: Event) {
+        self.event_number += 1;
+        self.events.insert((at_ms, self.event_number), event);
+    }
+
+    fn after(&mut self, delay_ms: u64, event: Event) {
+        self.at(self.now_ms + delay_ms, event);
+    }
+
+    /// Everything in memory is made anew from the disk.
+    fn start(&mut self) {
+        let limits = SchedulerLimits {
+            connections_max: self.plan.connections_max,
+            sites_max: self.plan.sites_max,
+        };
+        let shards = 0..self.plan.shards;
+        self.seen = self.plan.sites.iter().map(|_| Seen::default()).collect();
+        let seed = self.dice.roll();
+        let owner = |shard: usize| Owner {
+            scheduler: Scheduler::new(limits, seed ^ shard as u64),
+            workers: BTreeMap::new(),
+            tick_ms: None,
+        };
+        self.owners = shards.clone().map(owner).collect();
+        let home = |_| Home {
+            ready: BTreeSet::new(),
+            leases: LeaseTable::new(1000, JOB_LEASE_MS),
+            tick_ms: None,
+        };
+        self.homes = shards.clone().map(home).collect();
+        for (number, job) in self.disk.iter().enumerate().filter(|(_, job)| job.end.is_none()) {
+            self.homes[number % self.plan.shards].ready.insert((job.due_ms, number));
+        }
+        shards.for_each(|shard| self.home_tick(shard));
+    }
+
+    fn crash(&mut self) {
+        let now_ms = self.now_ms;
+        let later = |event: &Event| {
+            matches!(event, Event::Crash | Event::Pause { .. } | Event::Resume { .. })
+        };
+        let (kept, lost) =
+            std::mem::take(&mut self.events).into_iter().partition(|(_, e)| later(e));
+        self.events = kept;
+        let lost: BTreeMap<(u64, u64), Event> = lost;
+        for event in lost.into_values() {
+            match event {
+                event if is_delivery(&event) => self.unheard += 1,
+                // The dot was sent; whether it arrived, nobody knows.
+                Event::Sent { shard, conn, sent: Sent::Delivered } if self.dice.below(2) == 0 => {
+                    let lost = Failure { kind: FailureKind::Lost, text: "we died" };
+                    let job = self.owners[shard].scheduler.connection_lost(conn, lost, now_ms);
+                    let number = number_of(&job.expect("a transfer was under way"));
+                    self.disk[number].deliveries += 1;
+                    self.unheard += 1;
+                }
+                _ => {}
+            }
+        }
+        self.start();
+    }
+
+    fn handle(&mut self, event: Event) {
+        match event {
+            Event::HomeTick(shard) => {
+                if self.homes[shard].tick_ms.is_some_and(|at_ms| at_ms <= self.now_ms) {
+                    self.homes[shard].tick_ms = None;
+                }
+                self.home_tick(shard);
+            }
+            Event::OwnerTick(shard) => {
+                if self.owners[shard].tick_ms.is_some_and(|at_ms| at_ms <= self.now_ms) {
+                    self.owners[shard].tick_ms = None;
+                }
+                self.pump(shard);
+            }
+            Event::Deliver { shard, ticket } => self.on_deliver(shard, ticket),
+            Event::Settle { ticket, outcome } => self.on_settle(ticket, outcome),
+            Event::Dialed { shard, conn, failure } => self.on_dialed(shard, conn, failure),
+            Event::Sent { shard, conn, sent } => self.on_sent(shard, conn, sent),
+            Event::Idle { shard, conn, stamp } => {
+                let worker = self.owners[shard].workers.get(&conn);
+                if worker.is_some_and(|worker| worker.stamp == stamp) {
+                    self.ask(shard, conn);
+                    self.pump(shard);
+                }
+            }
+            Event::Closed { shard, conn } => {
+                let job = self.owners[shard].scheduler.closed(conn, self.now_ms);
+                assert_eq!(job, None, "a connection is closed without a job");
+                self.gone(shard, conn);
+                self.pump(shard);
+            }
+            Event::Crash => self.crash(),
+            Event::Pause { site } => self.switch(site, Scheduler::pause),
+            Event::Resume { site } => self.switch(site, Scheduler::resume),
+        }
+    }
+
+    fn switch(&mut self, site: usize, switch: fn(&mut Scheduler, SiteId, u64)) {
+        for shard in 0..self.plan.shards {
+            let scheduler = &mut self.owners[shard].scheduler;
+            if let Some(id) = scheduler.find(&key_of(site)) {
+                switch(scheduler, id, self.now_ms);
+                self.pump(shard);
+            }
+        }
+    }
+
+    fn is_frame_lost(&mut self) -> bool {
+        self.plan.loss > 0 && self.dice.below(self.plan.loss) == 0
+    }
+
+    /// Where frames are lost, some are late: up to twice as late as a lease is long.
+    fn frame_delay_ms(&mut self) -> u64 {
+        match self.is_frame_lost() {
+            true => self.dice.below(2 * JOB_LEASE_MS),
+            false => self.dice.below(5),
+        }
+    }
+
+    fn home_tick(&mut self, shard: usize) {
+        let now_ms = self.now_ms;
+        while let Some((id, _)) = self.homes[shard].leases.next_expired(now_ms) {
+            self.homes[shard].ready.insert((now_ms, id.as_u64() as usize));
+        }
+        let mut retry_ms = None;
+        while let Some((due_ms, number)) = self.homes[shard].ready.first().copied()
+            && due_ms <= now_ms
+        {
+            let home = &mut self.homes[shard];
+            let Ok(lease) = home.leases.lease(MessageId::from_u64(number as u64), 0, now_ms) else {
+                retry_ms = Some(now_ms + 1000);
+                break;
+            };
+            home.ready.remove(&(due_ms, number));
+            let job = &self.disk[number];
+            assert!(job.end.is_none(), "what has ended is not issued");
+            let ticket = JobTicket {
+                id: MessageId::from_u64(number as u64),
+                lease_until_ms: lease.until_ms,
+                bytes: job.bytes,
+                tenant: job.sender / 2,
+                sender: job.sender,
+                lease: lease.number,
+                recipients: 1,
+                job: 0,
+            };
+            let owner = self.owner_of(job.site, number);
+            let delay_ms = self.frame_delay_ms();
+            if !self.is_frame_lost() {
+                self.after(delay_ms, Event::Deliver { shard: owner, ticket });
+            }
+        }
+        let home = &mut self.homes[shard];
+        let first = home.ready.first().map(|(due_ms, _)| *due_ms).filter(|due| *due > now_ms);
+        let next = [first, home.leases.next_wake_ms(), retry_ms].into_iter().flatten().min();
+        if let Some(next_ms) = next
+            && home.tick_ms.is_none_or(|at_ms| next_ms < at_ms)
+        {
+            home.tick_ms = Some(next_ms);
+            self.at(next_ms, Event::HomeTick(shard));
+        }
+    }
+
+    fn owner_of(&self, site: usize, number: usize) -> usize {
+        match self.plan.sites[site].is_striped {
+            true => number / 3 % self.plan.shards,
+            false => site % self.plan.shards,
+        }
+    }
+
+    fn send_home(&mut self, ticket: JobTicket, outcome: Outcome) {
+        let delay_ms = self.frame_delay_ms();
+        if !self.is_frame_lost() {
+            self.after(delay_ms, Event::Settle { ticket, outcome });
+        } else if let Outcome::Ended(JobEnd::Delivered) = outcome {
+            self.unheard += 1;
+        }
+    }
+
+    fn on_settle(&mut self, ticket: JobTicket, outcome: Outcome) {
+        let number = number_of(&ticket);
+        let shard = number % self.plan.shards;
+        let home = &mut self.homes[shard];
+        match home.leases.settle(ticket.id, ticket.job, ticket.lease) {
+            Settle::Settled => {}
+            Settle::SettledLate => {
+                let place = home.ready.iter().find(|(_, other)| *other == number).copied();
+                home.ready.remove(&place.expect("it was about to be issued again"));
+            }
+            Settle::Stale | Settle::Unknown => {
+                self.stale += 1;
+                if let Outcome::Ended(JobEnd::Delivered) = outcome {
+                    assert!(self.now_ms >= ticket.lease_until_ms, "dropped under its lease");
+                    self.unheard += 1;
+                }
+                return;
+            }
+        }
+        let job = &mut self.disk[number];
+        assert!(job.end.is_none(), "a job ends once");
+        let end = match outcome {
+            Outcome::Ended(JobEnd::Delivered) => Some(End::Delivered),
+            Outcome::Ended(JobEnd::Refused) => Some(End::Refused),
+            _ if self.now_ms > job.accepted_ms + EXPIRY_MS => Some(End::Expired),
+            _ => None,
+        };
+        job.end = end.map(|end| (end, self.now_ms));
+        if end.is_none() {
+            job.due_ms = match outcome {
+                Outcome::Later(due_ms) => due_ms,
+                Outcome::Ended(_) => self.now_ms + (60_000 << job.attempts.min(5)),
+            };
+            job.attempts += u32::from(matches!(outcome, Outcome::Ended(_)));
+            home.ready.insert((job.due_ms, number));
+        }
+        self.home_tick(shard);
+    }
+
+    fn on_deliver(&mut self, shard: usize, ticket: JobTicket) {
+        let job = &self.disk[number_of(&ticket)];
+        let policies = &self.policies[job.site];
+        let policy = &policies[if policies.len() > 1 { shard } else { 0 }];
+        let scheduler = &mut self.owners[shard].scheduler;
+        let site = scheduler.site(&key_of(job.site), policy, self.now_ms);
+        if let Err(full) = site.and_then(|site| scheduler.push(site, ticket, self.now_ms)) {
+            assert!(full.due_ms > self.now_ms, "not at once");
+            self.send_home(ticket, Outcome::Later(full.due_ms));
+        }
+        self.pump(shard);
+    }
+
+    /// Does what the scheduler wants, and sleeps until it may want more.
+    fn pump(&mut self, shard: usize) {
+        let now_ms = self.now_ms;
+        while let Some(action) = self.owners[shard].scheduler.next_action(now_ms) {
+            self.count_event();
+            match action {
+                Action::Connect { site, conn } => self.connect(shard, site, conn),
+                Action::Wake { conn } => self.ask(shard, conn),
+                Action::HandBack { site } => {
+                    for back in self.owners[shard].scheduler.drain_deferred(site, now_ms) {
+                        self.send_home(back.ticket, Outcome::Later(back.due_ms));
+                    }
+                }
+            }
+        }
+        self.check_wakes(shard);
+        let owner = &mut self.owners[shard];
+        if let Some(next_ms) = owner.scheduler.next_wake_ms() {
+            assert!(next_ms > now_ms, "a timer that is due has fired");
+            if owner.tick_ms.is_none_or(|at_ms| next_ms < at_ms) {
+                owner.tick_ms = Some(next_ms);
+                self.at(next_ms, Event::OwnerTick(shard));
+            }
+        }
+    }
+
+    /// No site sleeps longer than what holds it back.
+    fn check_wakes(&mut self, shard: usize) {
+        let scheduler = &mut self.owners[shard].scheduler;
+        let room = self.plan.connections_max - self.plan.connections_max / 4;
+        let has_room = scheduler.connections() < room;
+        for site in scheduler.sites().collect::<Vec<_>>() {
+            let summary = scheduler.summary(site, self.now_ms).expect("it is known");
+            let until_ms = match summary.state {
+                SiteState::RateLimited { until_ms } | SiteState::BackingOff { until_ms } => {
+                    until_ms
+                }
+                SiteState::Open if has_room && summary.connections.all() == 0 => {
+                    self.now_ms + CONNECT_HOLD_MAX_MS
+                }
+                _ => continue,
+            };
+            let wake_ms = scheduler.next_wake_ms().unwrap_or(u64::MAX);
+            assert!(summary.queued == 0 || wake_ms <= until_ms, "a site sleeps: {summary:?}");
+        }
+    }
+
+    fn connect(&mut self, shard: usize, id: SiteId, conn: ConnId) {
+        let owner = &mut self.owners[shard];
+        let summary = owner.scheduler.summary(id, self.now_ms).expect("it is known");
+        let site: usize = summary.key.parse().expect("sites are numbered");
+        assert!(owner.scheduler.connections() <= self.plan.connections_max, "too many of all");
+        let planned = &self.plan.sites[site];
+        self.seen[site].connections += 1;
+        assert!(self.seen[site].connections <= planned.policy.connections_max, "too many");
+        let is_probe = summary.state == SiteState::Probing;
+        assert!(is_probe || summary.connections.live() <= summary.window, "beyond the window");
+        owner.workers.insert(conn, Worker { site, stamp: 0, lease_until_ms: 0 });
+        let (delay_ms, failure) = planned.peer.dial(self.now_ms, &mut self.dice);
+        self.after(delay_ms, Event::Dialed { shard, conn, failure });
+    }
+
+    fn on_dialed(&mut self, shard: usize, conn: ConnId, failure: Option<FailureKind>) {
+        let scheduler = &mut self.owners[shard].scheduler;
+        match failure {
+            Some(kind) => {
+                scheduler.connect_failed(
+                    conn,
+                    Failure { kind, text: "no connection" },
+                    self.now_ms,
+                );
+                self.gone(shard, conn);
+            }
+            None => {
+                scheduler.connected(conn, self.now_ms);
+                self.ask(shard, conn);
+            }
+        }
+        self.pump(shard);
+    }
+
+    fn gone(&mut self, shard: usize, conn: ConnId) {
+        let worker = self.owners[shard].workers.remove(&conn).expect("it goes once");
+        self.seen[worker.site].connections -= 1;
+    }
+
+    fn ask(&mut self, shard: usize, conn: ConnId) {
+        let owner = &mut self.owners[shard];
+        let worker = owner.workers.get_mut(&conn).expect("who asks is there");
+        self.event_number += 1;
+        worker.stamp = self.event_number;
+        let (site, stamp) = (worker.site, worker.stamp);
+        match owner.scheduler.take_job(conn, self.now_ms) {
+            Take::Job(ticket) => {
+                worker.lease_until_ms = ticket.lease_until_ms;
+                assert!(self.now_ms + JOB_TRANSFER_MS_MAX <= ticket.lease_until_ms);
+                self.check_rates(site);
+                let job = &self.disk[number_of(&ticket)];
+                assert_eq!(job.site, site, "the job is for this site");
+                let age_ms = self.now_ms - job.accepted_ms;
+                let peer = self.plan.sites[site].peer;
+                let (delay_ms, sent) = peer.send(self.now_ms, age_ms, &mut self.dice);
+                self.after(delay_ms, Event::Sent { shard, conn, sent });
+            }
+            Take::IdleUntil(at_ms) => {
+                assert!(at_ms > self.now_ms, "a busy loop");
+                self.at(at_ms, Event::Idle { shard, conn, stamp });
+            }
+            Take::Close => {
+                let delay_ms = 1 + self.dice.below(50);
+                self.after(delay_ms, Event::Closed { shard, conn });
+            }
+        }
+    }
+
+    fn check_rates(&mut self, site: usize) {
+        let rates = &self.plan.sites[site].policy.rates;
+        let starts = &mut self.seen[site].starts;
+        starts.push_back(self.now_ms);
+        let spans =
+            [(rates.per_second, 1_000), (rates.per_minute, 60_000), (rates.per_hour, 3_600_000)];
+        for (limit, span_ms) in spans {
+            let earlier = limit.and_then(|limit| starts.len().checked_sub(limit as usize + 1));
+            if let Some(first) = earlier {
+                let gap_ms = self.now_ms - starts[first];
+                assert!(gap_ms >= span_ms, "{limit:?} in {span_ms} ms is exceeded: {gap_ms}");
+            }
+        }
+    }
+
+    fn on_sent(&mut self, shard: usize, conn: ConnId, sent: Sent) {
+        let now_ms = self.now_ms;
+        let owner = &mut self.owners[shard];
+        assert!(now_ms <= owner.workers[&conn].lease_until_ms, "the lease covers the transfer");
+        let scheduler = &mut owner.scheduler;
+        let end = match sent {
+            Sent::Delivered => JobEnd::Delivered,
+            Sent::Refused => JobEnd::Refused,
+            Sent::Deferred | Sent::Throttled => JobEnd::Deferred,
+            Sent::Broken => JobEnd::Lost,
+        };
+        let failure = Failure { kind: FailureKind::Lost, text: "connection reset" };
+        if sent == Sent::Throttled {
+            scheduler.throttled(conn, "421 too much", now_ms);
+        }
+        let ticket = match sent {
+            Sent::Broken => scheduler.connection_lost(conn, failure, now_ms),
+            _ => scheduler.job_done(conn, end, now_ms),
+        };
+        let ticket = ticket.expect("a transfer was under way");
+        self.disk[number_of(&ticket)].deliveries += usize::from(sent == Sent::Delivered);
+        self.send_home(ticket, Outcome::Ended(end));
+        match sent {
+            Sent::Broken => self.gone(shard, conn),
+            Sent::Throttled => self.after(1, Event::Closed { shard, conn }),
+            _ => self.ask(shard, conn),
+        }
+        self.pump(shard);
+    }
+}
+
+fn is_delivery(event: &Event) -> bool {
+    matches!(event, Event::Settle { outcome: Outcome::Ended(JobEnd::Delivered), .. })
+}
+
+fn number_of(ticket: &JobTicket) -> usize {
+    ticket.id.as_u64() as usize
+}
+
+fn key_of(site: usize) -> String {
+    site.to_string()
+}

@@ -22,6 +22,8 @@ import threading
 import time
 
 CONFIG = """
+[delivery]
+enabled = false
 [server]
 hostname = "mail.example.org"
 spool = "{folder}/spool"

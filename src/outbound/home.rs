@@ -15,6 +15,7 @@ use std::collections::VecDeque;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
+use std::time::Instant;
 
 use crate::base::MessageId;
 use crate::base::PartitionId;
@@ -32,6 +33,7 @@ use crate::handoff::frame::What;
 use crate::net::resolver::DnsFault;
 use crate::net::resolver::Family;
 use crate::net::resolver::Resolver;
+use crate::observe::Event;
 use crate::observe::Histograms;
 use crate::observe::ShardObserved;
 use crate::outbound::bounce::Pace;
@@ -59,6 +61,7 @@ use crate::queue::settle::JobRecord;
 use crate::queue::settle::Next;
 use crate::queue::settle::Settlement;
 use crate::route::Credentials;
+use crate::route::HopProtocol;
 use crate::route::HostPort;
 use crate::route::NextHop;
 use crate::route::RequireTls;
@@ -79,11 +82,15 @@ pub const BODY_HELD_MAX: u64 = 64 << 10;
 const LEASE_MS: u64 = 30 * 60 * 1000;
 /// How often leases and parked jobs are looked at.
 const PACE: Duration = Duration::from_millis(50);
+/// How often the lines are looked through for what has become too old.
+const LINES_EVERY: Duration = Duration::from_secs(30);
 /// How long a resolved hop is used again without asking.
 const HOP_MS: u64 = 30 * 1000;
 const HOPS_MAX: usize = 10_000;
 /// Of a home's jobs in memory, one site may have one in so many: the rest is for others.
 const LINE_SHARE: usize = 4;
+/// As `LINE_SHARE`, of those that are out.
+const OUT_SHARE: usize = 8;
 /// How long mail is fresh.
 const FRESH_MS: u64 = 10_000;
 
@@ -132,6 +139,8 @@ pub struct Home {
     pub(super) pace: Cell<Pace>,
     bytes_held: Cell<usize>,
     lines: RefCell<HashMap<Box<str>, Line>>,
+    /// Jobs in all lines: half of the room is for what need not wait.
+    in_lines: Cell<usize>,
     /// Something due was left on disk for want of room.
     /// By partition.
     left_on_disk: Cell<u64>,
@@ -156,6 +165,10 @@ pub struct Waiting {
     pub warned: bool,
     /// It is counted in the line of its site.
     pub is_out: bool,
+    /// Its outcome is being written: it goes nowhere any more.
+    pub is_ending: bool,
+    /// When it is too old; known once its route is.
+    pub expires_ms: u64,
     /// Where it went last, for operators.
     pub hop: Option<Arc<Hop>>,
     /// The route's own limit.
@@ -167,8 +180,11 @@ pub struct Waiting {
 struct Line {
     /// Jobs that are out.
     out: usize,
-    /// How many may be, of those that have waited.
+    /// How many may be, and how many of those that have waited.
+    out_max: usize,
     backlog_max: usize,
+    /// Jobs that came back so far.
+    returns: u32,
     /// Jobs in memory that wait for one of them to come back.
     jobs: VecDeque<JobKey>,
     /// The earliest job of each partition that was left on disk because the line was full.
@@ -197,6 +213,8 @@ impl From<Stored> for Waiting {
             due_ms: stored.due_ms,
             warned: stored.warned,
             is_out: false,
+            is_ending: false,
+            expires_ms: u64::MAX,
             hop: None,
             max_age: None,
         }
@@ -241,6 +259,7 @@ impl Home {
             pace: Cell::new(Pace::new(wall_ms())),
             bytes_held: Cell::new(0),
             lines: RefCell::default(),
+            in_lines: Cell::new(0),
             left_on_disk: Cell::new(0),
             closing: Cell::new(false),
             forgotten: RefCell::default(),
@@ -341,6 +360,11 @@ impl Home {
             self.left_on_disk.set(u64::MAX);
             return;
         }
+        if self.wishes.borrow().contains_key(&key.0) {
+            let home = Rc::clone(self);
+            task::spawn(async move { operator::after_attempt(&home, key.0).await });
+            return;
+        }
         self.insert(key, Waiting::from(stored));
         self.start(key);
     }
@@ -385,7 +409,7 @@ impl Home {
     }
 
     /// The usual case, without a task: one hop for all recipients, and known.
-    fn start_at_once(&self, key: JobKey) -> bool {
+    fn start_at_once(self: &Rc<Home>, key: JobKey) -> bool {
         let Some(waiting) = self.waiting(key) else { return true };
         let policy = self.policy();
         let mut groups = group(&policy, &waiting);
@@ -406,7 +430,7 @@ impl Home {
     }
 
     async fn dispatch(self: Rc<Home>, key: JobKey) {
-        let Some(waiting) = self.waiting(key) else { return };
+        let Some(waiting) = self.waiting(key).filter(|waiting| !waiting.is_ending) else { return };
         let policy = self.policy();
         let groups = group(&policy, &waiting);
         let [(hop_key, _)] = &groups[..] else {
@@ -419,21 +443,21 @@ impl Home {
         }
         let hop = match &hop_key.next {
             NextHop::Discard => {
-                return settling::settle_local(&self, key, settling::Local::Discarded).await;
+                return self.settle_here(key, settling::Local::Discarded).await;
             }
             NextHop::Reject { text } => {
                 let answer = Answer::ours(Cause::Rejected, text.clone());
-                return settling::settle_local(&self, key, settling::Local::Failed(answer)).await;
+                return self.settle_here(key, settling::Local::Failed(answer)).await;
             }
             NextHop::Hold => {
-                return settling::settle_local(&self, key, settling::Local::Held).await;
+                return self.settle_here(key, settling::Local::Held).await;
             }
             NextHop::Mx { .. } | NextHop::Hosts { .. } => {
                 match self.resolve(hop_key, &policy).await {
                     Ok(hop) => hop,
                     Err(fault) => {
                         let local = unresolved(hop_key, fault, &waiting);
-                        return settling::settle_local(&self, key, local).await;
+                        return self.settle_here(key, local).await;
                     }
                 }
             }
@@ -442,7 +466,10 @@ impl Home {
             // RFC 8689 s5: the sender is told that it cannot be done here.
             let text = TlsRefusal::ForbiddenBySite.to_string().into();
             let answer = Answer { status: (5, 7, 30), text, remote: false, cause: None };
-            return settling::settle_local(&self, key, settling::Local::Failed(answer)).await;
+            return self.settle_here(key, settling::Local::Failed(answer)).await;
+        }
+        if !self.may_go(key) {
+            return;
         }
         let limit = limit_of(&hop);
         if waiting.recipients.len() > limit {
@@ -452,6 +479,20 @@ impl Home {
         self.post(key, &hop, hop_key.max_age, now_ms);
     }
 
+    /// Whether a job may still be sent or split: its outcome is not being written.
+    fn may_go(&self, key: JobKey) -> bool {
+        self.jobs.borrow().get(&key).is_some_and(|waiting| !waiting.is_ending)
+    }
+
+    /// Settles what needs no server, and carries out what was ordered meanwhile.
+    async fn settle_here(self: &Rc<Home>, key: JobKey, local: settling::Local) {
+        if !self.may_go(key) {
+            return;
+        }
+        settling::settle_local(self, key, local).await;
+        operator::after_attempt(self, key.0).await;
+    }
+
     async fn resolve(&self, key: &HopKey, policy: &DeliveryPolicy) -> Result<Arc<Hop>, DnsFault> {
         let now_ms = wall_ms();
         if let Some((hop, until_ms)) = self.hops.borrow().get(key)
@@ -459,32 +500,33 @@ impl Home {
         {
             return Ok(Arc::clone(hop));
         }
-        let (domain, hosts, protocol, names) = match &key.next {
-            NextHop::Mx { domain, port } => {
-                self.trust.look_ahead(domain, policy);
-                let answer = self.resolver.mx(domain).await?;
-                if answer.implicit {
-                    // RFC 5321 s5.1: the domain is its own host, if it is one at all.
-                    self.resolver.addresses(domain, Family::Both).await?;
+        let (domain, mut hosts, protocol, names): (Box<str>, Vec<HostPort>, HopProtocol, _) =
+            match &key.next {
+                NextHop::Mx { domain, port } => {
+                    self.trust.look_ahead(domain, policy);
+                    let answer = self.resolver.mx(domain).await?;
+                    if answer.implicit {
+                        // RFC 5321 s5.1: the domain is its own host, if it is one at all.
+                        self.resolver.addresses(domain, Family::Both).await?;
+                    }
+                    let dice = self.roll();
+                    let mut hosts = answer.hosts;
+                    // RFC 5321 s5.1: among equals the order is random.
+                    hosts.sort_by_key(|(preference, host)| (*preference, shuffle(host, dice)));
+                    let hosts = hosts.into_iter();
+                    let hosts = hosts.map(|(_, host)| HostPort { host, port: *port }).collect();
+                    let names = match answer.authentic {
+                        true => HostNames::SignedMx,
+                        false => HostNames::Mx,
+                    };
+                    (domain.clone(), hosts, HopProtocol::Smtp, names)
                 }
-                let dice = self.roll();
-                let mut hosts = answer.hosts;
-                // RFC 5321 s5.1: among equals the order is random.
-                hosts.sort_by_key(|(preference, host)| (*preference, shuffle(host, dice)));
-                let hosts = hosts.into_iter().take(policy.mx_hosts_max);
-                let hosts = hosts.map(|(_, host)| HostPort { host, port: *port }).collect();
-                let names = match answer.authentic {
-                    true => HostNames::SignedMx,
-                    false => HostNames::Mx,
-                };
-                (domain.clone(), hosts, Default::default(), names)
-            }
-            NextHop::Hosts { hosts, protocol } => {
-                let domain = hosts.first().map_or("", |host| &host.host).into();
-                (domain, hosts.to_vec(), *protocol, HostNames::Operator)
-            }
-            _ => return Err(DnsFault::NoData),
-        };
+                NextHop::Hosts { hosts, protocol } => {
+                    let domain = hosts.first().map_or("", |host| &host.host).into();
+                    (domain, hosts.to_vec(), *protocol, HostNames::Operator)
+                }
+                _ => return Err(DnsFault::NoData),
+            };
         // RFC 8461 is about hosts that were found by MX.
         let sts = match names {
             HostNames::Operator => None,
@@ -494,6 +536,10 @@ impl Home {
         let site_policy = policy.sites.policy(&domain, &host_names);
         let mut sorted: Vec<String> = hosts.iter().map(ToString::to_string).collect();
         sorted.sort_unstable();
+        // Named after all of them: which are tried is a matter of chance.
+        if names != HostNames::Operator {
+            hosts.truncate(policy.mx_hosts_max);
+        }
         let tls = key.tls.unwrap_or(site_policy.tls);
         // Connections are shared within a site, so what makes them differ is part of its name.
         let mut site = sorted.join(",");
@@ -530,16 +576,23 @@ impl Home {
     }
 
     /// Puts the job into the line of its site, or sends it on at once.
-    fn post(&self, key: JobKey, hop: &Arc<Hop>, max_age: Duration, now_ms: u64) {
-        let (row, fresh) = {
+    fn post(self: &Rc<Home>, key: JobKey, hop: &Arc<Hop>, max_age: Duration, now_ms: u64) {
+        if self.is_closing() {
+            return self.forget(key);
+        }
+        let (row, fresh, expires_ms) = {
             let mut jobs = self.jobs.borrow_mut();
-            let Some(waiting) = jobs.get_mut(&key) else { return };
+            let Some(waiting) = jobs.get_mut(&key).filter(|waiting| !waiting.is_ending) else {
+                return;
+            };
             waiting.hop = Some(Arc::clone(hop));
             waiting.max_age = Some(max_age);
+            let received_ms = waiting.mail.envelope().received_ms;
+            waiting.expires_ms = received_ms.saturating_add(max_age.as_millis() as u64);
             let fresh = waiting.attempts == 0 && now_ms < waiting.due_ms + FRESH_MS;
-            ((waiting.due_ms, key.0, key.1), fresh)
+            ((waiting.due_ms, key.0, key.1), fresh, waiting.expires_ms)
         };
-        let out_max = (hop.policy.jobs_max / self.shards).max(1);
+        let out_max = (hop.policy.jobs_max / self.shards).min(self.jobs_max / OUT_SHARE).max(1);
         let mut lines = self.lines.borrow_mut();
         // Most sites have one already; the name is not copied for them.
         let line = match lines.get_mut(&hop.site) {
@@ -547,6 +600,7 @@ impl Home {
             None => lines.entry(hop.site.clone()).or_default(),
         };
         // What has just come does not wait behind a backlog: a part of the room is its own.
+        line.out_max = out_max;
         line.backlog_max = (out_max - out_max / 4).max(1);
         let limit = if fresh { out_max } else { line.backlog_max };
         if line.out < limit {
@@ -555,15 +609,57 @@ impl Home {
             if !self.send(key, hop, now_ms) {
                 self.step_line(&hop.site);
             }
+        } else if now_ms >= expires_ms {
+            drop(lines);
+            self.expire(key);
         } else if line.jobs.len() < self.jobs_max / LINE_SHARE
+            && self.in_lines.get() < self.jobs_max / 2
             && line.place_of(row.1.partition()).is_none()
         {
             line.jobs.push_back(key);
+            self.in_lines.set(self.in_lines.get() + 1);
         } else {
             line.leave(row);
             drop(lines);
             self.forget(key);
         }
+    }
+
+    /// Gives up a job that has waited for too long, though it was not tried.
+    fn expire(self: &Rc<Home>, key: JobKey) {
+        let home = Rc::clone(self);
+        let answer = Answer::ours(Cause::NoRoom, "too much mail for this destination at once");
+        task::spawn(async move { home.settle_here(key, settling::Local::Deferred(answer)).await });
+    }
+
+    /// Takes a job out of the line of its site, for an operator.
+    pub(super) fn withdraw(&self, key: JobKey) {
+        let Some(hop) = self.waiting(key).and_then(|waiting| waiting.hop) else { return };
+        let mut lines = self.lines.borrow_mut();
+        let Some(line) = lines.get_mut(&hop.site) else { return };
+        let Some(place) = line.jobs.iter().position(|one| *one == key) else { return };
+        line.jobs.remove(place);
+        self.in_lines.set(self.in_lines.get() - 1);
+        drop(lines);
+        self.forget(key);
+    }
+
+    /// Gives up what has become too old while it stood in a line.
+    fn expire_lines(self: &Rc<Home>, now_ms: u64) {
+        let mut old = Vec::new();
+        let jobs = self.jobs.borrow();
+        for line in self.lines.borrow_mut().values_mut() {
+            line.jobs.retain(|key| {
+                let keeps = jobs.get(key).is_some_and(|waiting| now_ms < waiting.expires_ms);
+                if !keeps {
+                    old.push(*key);
+                }
+                keeps
+            });
+        }
+        drop(jobs);
+        self.in_lines.set(self.in_lines.get() - old.len());
+        old.into_iter().for_each(|key| self.expire(key));
     }
 
     /// A job that was out is not any more, whatever becomes of it: its place in line is free.
@@ -590,10 +686,14 @@ impl Home {
             lines.remove(site);
             return;
         }
-        while line.out < line.backlog_max
+        // Of what comes back every other place goes to those that have waited, however much comes
+        // fresh.
+        line.returns = line.returns.wrapping_add(1);
+        let limit = if line.returns % 2 == 0 { line.out_max } else { line.backlog_max };
+        while line.out < limit
             && let Some(next) = line.jobs.pop_front()
         {
-            // What an operator has taken out of the line meanwhile is passed over.
+            self.in_lines.set(self.in_lines.get() - 1);
             let hop = self.jobs.borrow().get(&next).and_then(|waiting| waiting.hop.clone());
             if let Some(hop) = hop
                 && !self.is_closing()
@@ -607,6 +707,9 @@ impl Home {
     /// A site whose line has room again for what was left in this partition, and where it begins.
     pub fn take_left(&self, partition: PartitionId) -> Option<(Box<str>, Row)> {
         let mut lines = self.lines.borrow_mut();
+        if self.in_lines.get() >= self.jobs_max / 4 {
+            return None;
+        }
         let few = self.jobs_max / LINE_SHARE / 2;
         let mut ready = lines.iter_mut().filter(|(_, line)| line.jobs.len() < few);
         ready.find_map(|(site, line)| {
@@ -635,7 +738,9 @@ impl Home {
         }
         let delivery = {
             let mut jobs = self.jobs.borrow_mut();
-            let Some(waiting) = jobs.get_mut(&key) else { return false };
+            let Some(waiting) = jobs.get_mut(&key).filter(|waiting| !waiting.is_ending) else {
+                return false;
+            };
             let leased = self.leases.borrow_mut().lease(id, job, now_ms);
             let lease = match leased {
                 Ok(lease) => lease,
@@ -692,8 +797,19 @@ impl Home {
         };
         // More parts than numbers: what is left keeps one job, which is split again later.
         let room = usize::from(u16::MAX - first_free);
+        if room == 0 {
+            let what = format!("{id} has more parts than a message has job numbers");
+            let remedy = "send it to fewer recipients at once, or let its site take more of them";
+            Event::Warning { what: &what, remedy }.emit();
+            return self.leave_on_disk(key);
+        }
+        let mut parts = parts;
+        if parts.len() > room {
+            let tail = parts.split_off(room - 1);
+            parts.push(tail.concat().into_boxed_slice());
+        }
         let mut records = Vec::with_capacity(parts.len());
-        for (number, recipients) in (first_free..).zip(parts.iter().take(room)) {
+        for (number, recipients) in (first_free..).zip(&parts) {
             let stored: Vec<u8> = recipients.iter().flat_map(|index| index.to_be_bytes()).collect();
             let record = JobRecord::new(&Job {
                 number,
@@ -707,8 +823,10 @@ impl Home {
             });
             records.extend(record);
         }
-        let complete = records.len() == parts.len();
-        crate::invariant!(complete, "{id} has more parts than a message has job numbers");
+        if records.len() != parts.len() {
+            // A part that cannot be written: the job stays as it was.
+            return self.leave_on_disk(key);
+        }
         let settlement = Arc::new(Settlement {
             id,
             job,
@@ -728,8 +846,14 @@ impl Home {
                 self.left_on_disk.set(u64::MAX);
                 return;
             }
-            let part =
-                Waiting { recipients, hop: None, max_age: None, is_out: false, ..waiting.clone() };
+            let part = Waiting {
+                recipients,
+                hop: None,
+                max_age: None,
+                is_out: false,
+                is_ending: false,
+                ..waiting.clone()
+            };
             self.insert((id, number), part);
             self.start((id, number));
         }
@@ -756,14 +880,13 @@ impl Home {
             }
             return;
         }
-        if self.knows(key) {
-            let home = Rc::clone(self);
-            self.settling.set(self.settling.get() + 1);
+        if let Some(waiting) = self.jobs.borrow_mut().get_mut(&key) {
+            waiting.is_ending = true;
+            let seat = SettlingSeat::take(self, key);
             task::spawn(async move {
-                settling::settle(Rc::clone(&home), key, outcome.what).await;
+                settling::settle(Rc::clone(&seat.home), key, outcome.what).await;
                 drop(outcome.unsettled);
-                operator::after_attempt(&home, key.0).await;
-                home.settling.set(home.settling.get() - 1);
+                operator::after_attempt(&seat.home, key.0).await;
             });
         }
     }
@@ -811,6 +934,8 @@ impl Home {
                 due_ms: fresh.due_ms,
                 warned: false,
                 is_out: false,
+                is_ending: false,
+                expires_ms: u64::MAX,
                 hop: None,
                 max_age: None,
             },
@@ -828,6 +953,29 @@ struct SplitTurn<'h> {
 impl Drop for SplitTurn<'_> {
     fn drop(&mut self) {
         self.home.splitting.borrow_mut().remove(&self.id);
+    }
+}
+
+/// Counts an outcome that is being written. Should a bug end its task, the job is left to the scan.
+struct SettlingSeat {
+    home: Rc<Home>,
+    key: JobKey,
+}
+
+impl SettlingSeat {
+    fn take(home: &Rc<Home>, key: JobKey) -> SettlingSeat {
+        home.settling.set(home.settling.get() + 1);
+        SettlingSeat { home: Rc::clone(home), key }
+    }
+}
+
+impl Drop for SettlingSeat {
+    fn drop(&mut self) {
+        self.home.settling.set(self.home.settling.get() - 1);
+        let stuck = self.home.jobs.borrow().get(&self.key).is_some_and(|job| job.is_ending);
+        if stuck {
+            self.home.leave_on_disk(self.key);
+        }
     }
 }
 
@@ -939,8 +1087,13 @@ fn is_own_domain(key: &HopKey, waiting: &Waiting) -> bool {
 
 /// Waits until there is something to do for a home, at the pace of its promises.
 pub async fn tend(home: Rc<Home>) {
+    let mut swept = Instant::now();
     while !home.is_closing() {
         timer::sleep(PACE).await;
         home.expire_leases(wall_ms());
+        if swept.elapsed() >= LINES_EVERY {
+            swept = Instant::now();
+            home.expire_lines(wall_ms());
+        }
     }
 }

@@ -104,7 +104,12 @@ pub async fn carry_out(home: Rc<Home>, id: MessageId, deed: Deed) -> Result<Carr
             Deed::Hold | Deed::Bounce | Deed::Delete => call_back(&home, id, &found).await,
         };
         if deed == Deed::Delete {
-            return delete(&home, id).await;
+            let deleted = delete(&home, id).await;
+            if deleted.is_ok() {
+                // The record is gone: nobody may send or write what memory has of it.
+                found.iter().for_each(|(job, _)| home.forget((id, *job)));
+            }
+            return deleted;
         }
         // What was called back may have been tried before; nobody writes what is free from here.
         let jobs = read_jobs(&home, id).await?;
@@ -174,6 +179,9 @@ fn recall(home: &Home, (id, job): JobKey) {
     let hop = home.waiting((id, job)).and_then(|waiting| waiting.hop);
     if let (Some(lease), Some(hop)) = (lease, hop) {
         home.mesh.post(home.mesh.owner_of(&hop.site), Frame::Recall { id, job, lease });
+    }
+    if lease.is_none() {
+        home.withdraw((id, job));
     }
 }
 

@@ -188,6 +188,10 @@ impl Owner {
                     }
                     let before = hops.insert(site, Arc::clone(&delivery.hop));
                     drop(hops);
+                    if before.as_ref().is_some_and(|old| old.policy != delivery.hop.policy) {
+                        let policy = Arc::clone(&delivery.hop.policy);
+                        scheduler.set_policy(site, policy, now_ms);
+                    }
                     if before.is_none() && self.is_paused(&delivery.hop) {
                         scheduler.pause(site, now_ms);
                     }
@@ -214,6 +218,7 @@ impl Owner {
         if self.pumping.replace(true) {
             return;
         }
+        let _pumping = Pumping(self);
         while !self.is_closing() {
             let action = self.scheduler.borrow_mut().next_action(wall_ms());
             match action {
@@ -227,7 +232,6 @@ impl Owner {
                 None => break,
             }
         }
-        self.pumping.set(false);
     }
 
     fn connect(self: &Rc<Owner>, site: SiteId, conn: ConnId) {
@@ -394,6 +398,46 @@ impl Owner {
         dice ^= dice << 17;
         self.dice.set(dice);
         dice
+    }
+}
+
+/// A pump that is under way, also when it ends by a bug.
+struct Pumping<'o>(&'o Owner);
+
+impl Drop for Pumping<'_> {
+    fn drop(&mut self) {
+        self.0.pumping.set(false);
+    }
+}
+
+/// A delivery that a worker has taken out of the line. Should a bug end the worker, it goes home
+/// untold, and not only when its lease ends: whether the mail was taken nobody knows.
+pub(super) struct Custody {
+    owner: Rc<Owner>,
+    delivery: Option<Box<Delivery>>,
+}
+
+impl Custody {
+    pub(super) fn of(owner: &Rc<Owner>, delivery: Box<Delivery>) -> Custody {
+        Custody { owner: Rc::clone(owner), delivery: Some(delivery) }
+    }
+
+    pub(super) fn delivery(&self) -> &Delivery {
+        self.delivery.as_deref().expect("it is in custody until it is answered")
+    }
+
+    /// Gives it up, for it is about to be answered.
+    pub(super) fn give_up(mut self) -> Box<Delivery> {
+        self.delivery.take().expect("it is given up once")
+    }
+}
+
+impl Drop for Custody {
+    fn drop(&mut self) {
+        let Some(delivery) = self.delivery.take() else { return };
+        let answer = Answer::ours(Cause::OurFault, "the connection's worker ended");
+        let what = What::Unreached { answer, host: Box::default(), not_before_ms: wall_ms() };
+        self.owner.answer(&delivery, what);
     }
 }
 

@@ -13,6 +13,7 @@
 
 use std::rc::Rc;
 use std::time::Duration;
+use std::time::Instant;
 
 use crate::base::chunk::Chunk;
 use crate::base::chunk::ChunkPool;
@@ -198,6 +199,8 @@ pub struct Transfer<S: Peer> {
     /// Nothing can be written any more.
     deaf: bool,
     fault: Option<S::Fault>,
+    /// Behind it the last byte of a mail is not sent.
+    last_byte_by: Option<Instant>,
 }
 
 impl<S: Peer> Transfer<S> {
@@ -218,7 +221,17 @@ impl<S: Peer> Transfer<S> {
             waits: false,
             deaf: false,
             fault: None,
+            last_byte_by: None,
         }
+    }
+
+    /// From then on the mail may be given to another connection, so this one must not end it.
+    pub fn set_last_byte_by(&mut self, at: Instant) {
+        self.last_byte_by = Some(at);
+    }
+
+    fn is_too_late(&self) -> bool {
+        self.last_byte_by.is_some_and(|at| Instant::now() >= at)
     }
 
     /// Greeting, EHLO, and STARTTLS if it is wanted: `start_tls` starts it and shakes hands, within
@@ -465,6 +478,9 @@ impl<S: Peer> Transfer<S> {
                 // The end leaves with the last piece, so that the body must be known to be good.
                 no_more(body).await?;
             }
+            if self.is_too_late() {
+                return Err(Unsent::Source);
+            }
             let written = match form {
                 BodyForm::Dot => {
                     let segments = stuffer.segments(piece);
@@ -479,6 +495,9 @@ impl<S: Peer> Transfer<S> {
         }
         if bytes == 0 {
             no_more(body).await?;
+            if self.is_too_late() {
+                return Err(Unsent::Source);
+            }
             if form == BodyForm::Dot {
                 self.out.extend_from_slice(stuffer.end());
             }

@@ -16,6 +16,7 @@ use std::time::Instant;
 
 use crate::base::clock::wall_ms;
 use crate::base::fault::Blame;
+use crate::base::limits::JOB_TRANSFER_MS_MAX;
 use crate::handoff::frame::Answer;
 use crate::handoff::frame::Attempt;
 use crate::handoff::frame::Delivery;
@@ -36,6 +37,7 @@ use crate::outbound::destination::Failure;
 use crate::outbound::destination::FailureKind;
 use crate::outbound::destination::JobEnd;
 use crate::outbound::idle::Nudge;
+use crate::outbound::owner::Custody;
 use crate::outbound::owner::Owner;
 use crate::outbound::owner::WorkerSeat;
 use crate::outbound::owner::cause_of;
@@ -135,29 +137,32 @@ pub async fn run(owner: Rc<Owner>, seat: WorkerSeat, hop: Arc<Hop>, nudge: Rc<Nu
             owner.scheduler.borrow_mut().job_done(conn, JobEnd::Deferred, wall_ms());
             continue;
         };
-        let Some(unsettled) = may_send(&owner, &delivery).await else {
+        let custody = Custody::of(&owner, delivery);
+        let delivery = custody.delivery();
+        let Some(unsettled) = may_send(&owner, delivery).await else {
             let what = match owner.is_closing() {
                 true => What::Returned,
                 false => What::Busy { due_ms: wall_ms() + SETTLES_PAUSE_MS, answer: no_room() },
             };
-            owner.answer(&delivery, what);
+            owner.answer(&custody.give_up(), what);
             owner.scheduler.borrow_mut().job_done(conn, JobEnd::Deferred, wall_ms());
             continue;
         };
         queue::points::point("deliver::before_send");
-        let mut sent = send(&owner, &mut link, &delivery).await;
+        let mut sent = send(&owner, &mut link, delivery).await;
         if is_stale(&link, &sent.outcomes) {
             // The server had closed the idle connection: no attempt was made.
             match open(&owner, &hop).await {
                 Ok(fresh) => {
                     link = fresh;
-                    sent = send(&owner, &mut link, &delivery).await;
+                    sent = send(&owner, &mut link, delivery).await;
                 }
                 Err(NoLink { kind, text }) => {
                     let answer = Answer::ours(cause_of(kind), text.as_str());
                     let host = link.host.clone();
                     let not_before_ms = 0;
-                    owner.answer(&delivery, What::Unreached { answer, host, not_before_ms });
+                    let what = What::Unreached { answer, host, not_before_ms };
+                    owner.answer(&custody.give_up(), what);
                     let failure = Failure { kind, text: &text };
                     owner.scheduler.borrow_mut().connection_lost(conn, failure, wall_ms());
                     return;
@@ -166,6 +171,7 @@ pub async fn run(owner: Rc<Owner>, seat: WorkerSeat, hop: Arc<Hop>, nudge: Rc<Nu
         }
         queue::points::point("deliver::after_reply");
         link.sent += 1;
+        let delivery = custody.give_up();
         let report = judge(&link, &delivery, sent);
         let Report { what, end, throttle } = report;
         owner.answer_sent(&delivery, what, unsettled);
@@ -200,7 +206,8 @@ async fn may_send(owner: &Owner, delivery: &Delivery) -> Option<Unsettled> {
         if let Some(unsettled) = Unsettled::take(&delivery.mail.partition) {
             return Some(unsettled);
         }
-        if owner.is_closing() || Instant::now() >= end {
+        let stuck = delivery.mail.partition.failure().is_some();
+        if stuck || owner.is_closing() || Instant::now() >= end {
             return None;
         }
         timer::sleep(SETTLES_LOOK).await;
@@ -489,6 +496,12 @@ fn kind_of(fault: &Fault) -> FailureKind {
 
 async fn send(owner: &Owner, link: &mut Link, delivery: &Delivery) -> Sent {
     let began = Instant::now();
+    // Once the lease has ended the job may be issued again: its last byte must not follow then,
+    // and its reply should have come.
+    let lease = Duration::from_millis(delivery.lease_until_ms.saturating_sub(wall_ms()));
+    let reply = owner.policy().timeouts.data_end + Duration::from_secs(5);
+    let reply = reply.min(Duration::from_millis(JOB_TRANSFER_MS_MAX) / 2);
+    link.transfer.set_last_byte_by(began + lease.saturating_sub(reply));
     let mail = &delivery.mail;
     let envelope = mail.envelope();
     let all: Vec<Recipient<'_>> = envelope.recipients.iter().collect();

@@ -35,6 +35,27 @@ pub fn spawn_latency(future: impl Future<Output = ()> + 'static) {
     spawn_into(Shard::current().latency_queue.get(), future);
 }
 
+/// As `spawn_latency` or, with `Queue::Work`, `spawn`, for what all of the shard depends on: a
+/// panic in it is the shard's death.
+pub fn spawn_vital(queue: Queue, future: impl Future<Output = ()> + 'static) {
+    let vital = async move {
+        if let Err(what) = Caught::new(future).await {
+            Shard::current().die(&what);
+        }
+    };
+    match queue {
+        Queue::Work => spawn(vital),
+        Queue::Latency => spawn_latency(vital),
+    }
+}
+
+/// Where a task is run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Queue {
+    Work,
+    Latency,
+}
+
 /// Tasks of this shard that have not ended.
 pub fn live() -> usize {
     Shard::current().live.get()

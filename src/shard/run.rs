@@ -48,6 +48,7 @@ use crate::rt;
 use crate::rt::Bell;
 use crate::rt::Listener;
 use crate::rt::task;
+use crate::rt::task::Queue;
 use crate::shard::drain;
 use crate::shard::housekeeping;
 use crate::shard::order::Order;
@@ -113,7 +114,7 @@ pub async fn run(seed: ShardSeed) {
         Err(cause) => end_process(format_args!("shard {}: no reader: {cause}", seed.shard)),
     };
     let delivering = delivering(&reception, seed.delivery, seed.stores, reader.clone());
-    task::spawn_latency(pump(Rc::clone(&reception), reader, commits_done));
+    task::spawn_vital(Queue::Latency, pump(Rc::clone(&reception), reader, commits_done));
     let listeners: Vec<Rc<Listener>> =
         seed.sockets.into_iter().map(|socket| Rc::new(Listener::from_socket(socket))).collect();
     for (number, socket) in listeners.iter().enumerate() {
@@ -238,10 +239,10 @@ fn delivering(
         shards: seed.shards,
     });
     for partition in stores {
-        task::spawn(scan::scan(Rc::clone(&home), partition));
+        task::spawn_vital(Queue::Work, scan::scan(Rc::clone(&home), partition));
     }
-    task::spawn(home::tend(Rc::clone(&home)));
-    task::spawn(owner::tend(Rc::clone(&owner)));
+    task::spawn_vital(Queue::Work, home::tend(Rc::clone(&home)));
+    task::spawn_vital(Queue::Work, owner::tend(Rc::clone(&owner)));
     let delivering = Rc::new(Delivering {
         home,
         owner,
@@ -249,7 +250,7 @@ fn delivering(
         handing_over: seed.handing_over,
         is_quiet: Cell::new(false),
     });
-    task::spawn_latency(frames(Rc::clone(&delivering), inbox));
+    task::spawn_vital(Queue::Latency, frames(Rc::clone(&delivering), inbox));
     delivering
 }
 

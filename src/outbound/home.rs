@@ -37,6 +37,7 @@ use crate::observe::Event;
 use crate::observe::Histograms;
 use crate::observe::ShardObserved;
 use crate::outbound::bounce::Pace;
+use crate::outbound::destination::Dice;
 use crate::outbound::lease::JobKey;
 use crate::outbound::lease::LeaseRefusal;
 use crate::outbound::lease::LeaseTable;
@@ -151,7 +152,7 @@ pub struct Home {
     splitting: RefCell<HashSet<MessageId>>,
     /// Outcomes that are being written.
     settling: Cell<usize>,
-    dice: Cell<u64>,
+    dice: RefCell<Dice>,
 }
 
 /// A job in memory.
@@ -265,7 +266,7 @@ impl Home {
             forgotten: RefCell::default(),
             splitting: RefCell::default(),
             settling: Cell::new(0),
-            dice: Cell::new(wall_ms() | 1),
+            dice: RefCell::new(Dice::new(wall_ms())),
         });
         for store in home.stores.values() {
             store.committer.tell(Rc::new(HomeKeeper(Rc::clone(&home))));
@@ -324,13 +325,7 @@ impl Home {
     }
 
     pub fn roll(&self) -> u64 {
-        // Marsaglia's xorshift: chance for jitter, not for secrets.
-        let mut dice = self.dice.get();
-        dice ^= dice << 13;
-        dice ^= dice >> 7;
-        dice ^= dice << 17;
-        self.dice.set(dice);
-        dice
+        self.dice.borrow_mut().roll()
     }
 
     /// A scan begins to read jobs of the partition, to `admit` what it reads.

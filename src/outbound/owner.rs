@@ -27,6 +27,7 @@ use crate::handoff::frame::What;
 use crate::net::resolver::Resolver;
 use crate::observe::Histograms;
 use crate::observe::ShardObserved;
+use crate::outbound::destination::Dice;
 use crate::outbound::destination::FailureKind;
 use crate::outbound::destination::HandedBack;
 use crate::outbound::destination::JobTicket;
@@ -90,7 +91,7 @@ pub struct Owner {
     closing: Cell<bool>,
     /// A pump is under way; what it starts does not pump again.
     pumping: Cell<bool>,
-    dice: Cell<u64>,
+    dice: RefCell<Dice>,
     /// What operators have paused, by site, host or domain. Until the process ends.
     paused: RefCell<BTreeSet<Box<str>>>,
 }
@@ -136,7 +137,7 @@ impl Owner {
             workers: Cell::new(0),
             closing: Cell::new(false),
             pumping: Cell::new(false),
-            dice: Cell::new(seed),
+            dice: RefCell::new(Dice::new(seed)),
             paused: RefCell::default(),
         })
     }
@@ -392,12 +393,7 @@ impl Owner {
     }
 
     pub(super) fn roll(&self) -> u64 {
-        let mut dice = self.dice.get();
-        dice ^= dice << 13;
-        dice ^= dice >> 7;
-        dice ^= dice << 17;
-        self.dice.set(dice);
-        dice
+        self.dice.borrow_mut().roll()
     }
 }
 

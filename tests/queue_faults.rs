@@ -8,6 +8,7 @@ mod queue_desk;
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
+use std::pin::Pin;
 use std::process::Command;
 use std::time::Duration;
 use std::time::Instant;
@@ -92,6 +93,50 @@ impl Ledger {
 
 fn small(path: &Path) -> SpoolOptions {
     SpoolOptions { memory_bytes: 4 << 20, ..SpoolOptions::new(path, NOW_MS) }
+}
+
+/// Sends until the disk is full, with so many bytes free at first. Answers once it was refused.
+fn fill(free: u64) {
+    let Some(disk) = SmallDisk::mount("size=20m") else { return };
+    let desk = Desk::with(small(&disk.path().join("spool")));
+    let there = space(disk.path()).unwrap().free_bytes;
+    fs::write(disk.path().join("balloon"), vec![1; (there - free) as usize]).unwrap();
+    let bodies: Vec<Vec<u8>> = (0..48).map(|seed| pattern(60_000, seed)).collect();
+    loop {
+        // Side by side they are one batch, which fills a memtable while the last is being flushed.
+        let sent = bodies
+            .iter()
+            .map(|body| Box::pin(desk.store(body)) as Pin<Box<dyn Future<Output = _>>>);
+        let faults: Vec<_> =
+            desk.run_all(sent.collect()).into_iter().filter_map(Result::err).collect();
+        assert!(faults.iter().all(|fault| *fault == CommitFault::SpoolFull), "{faults:?}");
+        if !faults.is_empty() {
+            break;
+        }
+    }
+    desk.close();
+}
+
+/// RocksDB's own wait for memtables never ends when their flush finds the disk full meanwhile:
+/// which of the two comes first depends on how much was free, to the megabyte.
+#[test]
+fn however_a_disk_fills_up_mail_is_refused_at_once() {
+    let runs: Vec<_> = (8..24)
+        .map(|halves| {
+            let free = halves << 19;
+            let (sender, done) = std::sync::mpsc::channel();
+            std::thread::spawn(move || {
+                fill(free);
+                // Whoever waited has given up, and said so.
+                let _ = sender.send(());
+            });
+            (free, done)
+        })
+        .collect();
+    for (free, done) in runs {
+        let outcome = done.recv_timeout(Duration::from_secs(30));
+        outcome.unwrap_or_else(|_| panic!("with {free} bytes free nobody was refused"));
+    }
 }
 
 fn full_disk_recovers(len: usize) {

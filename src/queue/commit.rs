@@ -47,6 +47,7 @@ use crate::queue::partition::Families;
 use crate::queue::partition::Partition;
 use crate::queue::points::point;
 use crate::queue::points::store_fault;
+use crate::queue::room::Room;
 use crate::queue::schema::Envelope;
 use crate::queue::schema::Job;
 use crate::queue::schema::STREAM_MARK_LEN;
@@ -84,7 +85,8 @@ impl CommitThread {
         let writer = Writer {
             lane: Arc::clone(&lane),
             synced: partition.synced(),
-            unsynced: WriteOptions::default(),
+            unsynced: partition.unsynced(),
+            room: Room::of(&partition),
             partition,
             on_fatal: options.on_fatal,
             held: None,
@@ -153,6 +155,7 @@ struct Writer {
     on_fatal: OnFatal,
     synced: WriteOptions,
     unsynced: WriteOptions,
+    room: Room,
     /// A deletion begins a batch: what a settlement of the same batch would write is not yet
     /// there to be deleted.
     held: Option<Work>,
@@ -268,6 +271,16 @@ impl Writer {
     }
 
     fn write(&mut self) -> Result<Done, CommitFault> {
+        loop {
+            match self.try_write() {
+                // Gathered anew: RocksDB has eaten the batch.
+                Err(text) if self.room.may_come_after(&self.partition, &text) => (),
+                done => return done.map_err(|text| self.on_failed(text)),
+            }
+        }
+    }
+
+    fn try_write(&mut self) -> Result<Done, String> {
         let mut batch = WriteBatch::with_capacity_bytes(self.taken_bytes + ENTRY_BYTES);
         let gathered = self.gather(&mut batch);
         let names = if gathered.synced { COMMIT_POINTS } else { STREAM_POINTS };
@@ -287,7 +300,7 @@ impl Writer {
                 self.on_written(&gathered, write_us);
                 Ok(Done { write_us, batch: gathered.messages, found: false })
             }
-            Err(text) => Err(self.on_failed(text)),
+            Err(text) => Err(text),
         }
     }
 
@@ -346,6 +359,7 @@ impl Writer {
 
     fn on_written(&mut self, gathered: &Gathered, write_us: u32) {
         self.full = false;
+        self.room.note_written(&self.partition);
         self.remains.clear();
         self.partition.set_ledger(gathered.ledger);
         self.partition.count_in(gathered.messages as u64, gathered.body_bytes);

@@ -283,6 +283,9 @@ impl fmt::Display for QueueFault {
 
 impl std::error::Error for QueueFault {}
 
+/// What a write says that RocksDB turned back: the memtables are full. It has written nothing.
+pub const STALL: &str = "Write stall";
+
 /// What a RocksDB message means for us. The crate hands over the text alone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Cause {
@@ -300,7 +303,11 @@ impl Cause {
         if has("While fsync") || has("While fdatasync") || has("While sync") {
             // Whatever the errno: after a failed sync nobody knows which pages are on disk.
             Cause::Other
-        } else if has("No space left on device") || has("Disk quota exceeded") || has("NoSpace") {
+        } else if has("No space left on device")
+            || has("Disk quota exceeded")
+            || has("NoSpace")
+            || has(STALL)
+        {
             Cause::DiskFull
         } else if has("Permission denied") || has("Read-only file system") {
             Cause::Permission
@@ -332,6 +339,7 @@ mod tests {
             ),
             ("quota at a write", "IO error: Disk quota exceeded: While appending", Cause::DiskFull),
             ("quota at a sync", "IO error: Disk quota exceeded: While fsync", Cause::Other),
+            ("no room, and no flush", "Result incomplete: Write stall", Cause::DiskFull),
             ("sync", "IO error: Input/output error: While fdatasync: x", Cause::Other),
             ("locked", "IO error: lock hold by current process, acquire time 1", Cause::Lock),
             ("locked by other", "IO error: While lock file: /p/LOCK: Resource ...", Cause::Lock),

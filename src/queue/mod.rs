@@ -96,6 +96,7 @@ pub mod reader;
 pub mod reclaim;
 pub mod record;
 pub mod recover;
+pub mod room;
 pub mod schema;
 pub mod select;
 pub mod settle;

@@ -159,7 +159,7 @@ pub fn carry_out(
         (true, Some(fault)) => Err(fault),
         (true, None) => Ok(Carried::Already),
         (false, _) => {
-            let written = partition.db().write_opt(batch, &partition.synced());
+            let written = partition.write(batch);
             written.map(|()| Carried::Done).map_err(|cause| DeedFault::Queue(cause.into()))
         }
     }

@@ -35,6 +35,12 @@ pub const BLOB_BYTES_MIN: u64 = 1 << 10;
 const BODY_BUFFER_BYTES_MIN: usize = 1 << 20;
 const BODY_BUFFER_BYTES_MAX: usize = 64 << 20;
 
+/// Files of one family that nothing has merged yet.
+const L0_FILES_MAX: i32 = 36;
+
+/// Bytes that wait for compaction.
+const COMPACTION_DEBT_BYTES_MAX: usize = 256 << 30;
+
 /// Memory that the partitions of a spool share.
 #[derive(Clone)]
 pub struct StoreMemory {
@@ -165,6 +171,12 @@ fn small(memory: &StoreMemory) -> Options {
     // One is written while the other is flushed. Both full: the commit thread waits, its channel
     // fills, and senders get 452 or wait. That is the bound on memory.
     options.set_max_write_buffer_number(2);
+    // Past these, writes stop until compaction has caught up. The step before, in which RocksDB
+    // slows writes by sleeping in them, is left out: our writes never wait within RocksDB.
+    options.set_level_zero_slowdown_writes_trigger(L0_FILES_MAX);
+    options.set_level_zero_stop_writes_trigger(L0_FILES_MAX);
+    options.set_soft_pending_compaction_bytes_limit(COMPACTION_DEBT_BYTES_MAX);
+    options.set_hard_pending_compaction_bytes_limit(COMPACTION_DEBT_BYTES_MAX);
     options.set_level_compaction_dynamic_level_bytes(true);
     options
 }

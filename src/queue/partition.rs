@@ -26,6 +26,7 @@ use rocksdb::DB;
 use rocksdb::ReadOptions;
 use rocksdb::WriteBatch;
 use rocksdb::WriteOptions;
+use rocksdb::properties;
 
 use crate::base::MessageId;
 use crate::base::PartitionId;
@@ -48,6 +49,7 @@ use crate::queue::points::point;
 use crate::queue::recover;
 use crate::queue::recover::Depth;
 use crate::queue::recover::Recovered;
+use crate::queue::room::Room;
 use crate::queue::schema;
 use crate::queue::schema::Envelope;
 use crate::queue::schema::Job;
@@ -271,9 +273,34 @@ impl Partition {
     /// Options of a write that must survive a power cut. With `sync` off in the spool's options,
     /// which only a test sets, it does not.
     pub fn synced(&self) -> WriteOptions {
-        let mut options = WriteOptions::default();
+        let mut options = self.unsynced();
         options.set_sync(self.sync);
         options
+    }
+
+    /// Options of every other write. None of them waits within RocksDB: see `Room`.
+    pub fn unsynced(&self) -> WriteOptions {
+        let mut options = WriteOptions::default();
+        options.set_no_slowdown(true);
+        options
+    }
+
+    /// Writes one small batch, durably.
+    pub fn write(&self, batch: WriteBatch) -> Result<(), rocksdb::Error> {
+        let mut room = Room::of(self);
+        loop {
+            let again = WriteBatch::from_data(batch.data());
+            match self.db.write_opt(again, &self.synced()) {
+                Err(cause) if room.may_come_after(self, cause.as_ref()) => (),
+                done => return done,
+            }
+        }
+    }
+
+    /// Errors of flushes and compactions so far. RocksDB counts those of all families in one.
+    pub fn background_errors(&self) -> u64 {
+        let found = self.db.property_int_value(properties::BACKGROUND_ERRORS);
+        found.ok().flatten().unwrap_or(0)
     }
 
     pub fn count_in(&self, messages: u64, body_bytes: u64) {
@@ -324,7 +351,7 @@ impl Partition {
                 let mut batch = WriteBatch::default();
                 batch.put_cf(default, LEDGER_KEY, ledger.encode());
                 batch.delete_cf(default, MENDING_KEY);
-                self.db.write_opt(batch, &self.synced())?;
+                self.write(batch)?;
             }
         }
         self.set_ledger(ledger);
@@ -438,7 +465,7 @@ impl Partition {
         let mut ledger = self.ledger();
         ledger.ended.deleted += removed.recipients;
         batch.put_cf(self.families().default, LEDGER_KEY, ledger.encode());
-        self.db.write_opt(batch, &self.synced())?;
+        self.write(batch)?;
         self.set_ledger(ledger);
         self.count_out(1, removed.body_bytes);
         Ok(())

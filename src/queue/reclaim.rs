@@ -78,14 +78,13 @@ pub fn reclaim(partition: &Partition, free_bytes: u64) -> Result<(), QueueFault>
     let mut options = CompactOptions::default();
     options.set_exclusive_manual_compaction(false);
     options.set_bottommost_level_compaction(BottommostLevelCompaction::Force);
-    let faults = || db.property_int_value_cf(body, "rocksdb.background-errors");
-    let before = faults()?;
+    let before = partition.background_errors();
     db.compact_range_cf_opt(body, None::<&[u8]>, None::<&[u8]>, &options);
     if !moves {
         moving("true")?;
     }
     // A compaction says nothing when it fails. Then it is tried again: all is as it was.
-    if faults()? == before {
+    if partition.background_errors() == before {
         partition.note_reclaimed(removed);
     }
     Ok(())

@@ -2,11 +2,14 @@
 """Relayed end to end, Ringpost beside Postfix: same load, same sink, same disk, same run, in turns.
 
     loadtest/relay.py --ringpost PATH [--turns 3] [--messages 30000] [--many] [--dir FOLDER]
+                      [--load PATH [--rate N]]
 
-The load is Debian's `smtp-source -d -s 100 -m N -l 4096`, the sink is Debian's `smtp-sink`; both share
+The load is Debian's `smtp-source -d -s 100 -m N -l 4096`, or with `--load` that of ringpost-load with
+the same flags, which may send at a rate of its own; the sink is Debian's `smtp-sink`; both share
 the machine's cores with the server. The clock runs from the first connection until the sink has the
 last message. Both servers sync before they answer 250 and remove mail only when the sink has it.
-`--many`: 1,000 recipient domains, routed to 50 addresses of the sink, one generator for each ten.
+`--many`: 1,000 recipient domains, routed to 50 addresses of the sink (which listens on all there
+are). smtp-source takes one process for each domain then, of which 100 run at a time.
 CPU is user and system time of the whole process (Ringpost) or process tree (Postfix, a lower bound). Bytes written are those of /proc/PID/io (Ringpost only).
 
 Needs root, Debian's postfix package, and nothing else on the machine that makes noise.
@@ -39,23 +42,17 @@ class Sink:
     def __init__(self, folder, many):
         self.port = free_port()
         self.out = os.path.join(folder, "sink.out")
-        hosts = [sink_address(n) for n in range(ADDRESSES)] if many else ["127.0.0.1"]
-        self.processes, self.outs = [], []
-        for host in hosts:
-            out = open(f"{self.out}.{host}", "w")
-            self.outs.append(out.name)
-            self.processes.append(subprocess.Popen(
-                ["smtp-sink", "-u", "nobody", "-c", f"{host}:{self.port}", "1000"], stdout=out))
+        host = "0.0.0.0" if many else "127.0.0.1"
+        with open(self.out, "w") as out:
+            self.process = subprocess.Popen(
+                ["smtp-sink", "-u", "nobody", "-m", "2000", "-c", f"{host}:{self.port}", "1000"], stdout=out)
         time.sleep(0.5)
 
     def count(self):
-        total = 0
-        for name in self.outs:
-            with open(name, "rb") as out:
-                out.seek(max(0, os.path.getsize(name) - 200))
-                found = re.findall(rb"mesg=(\d+)", out.read())
-            total += int(found[-1]) if found else 0
-        return total
+        with open(self.out, "rb") as out:
+            out.seek(max(0, os.path.getsize(self.out) - 200))
+            found = re.findall(rb"mesg=(\d+)", out.read())
+        return int(found[-1]) if found else 0
 
     def wait_for(self, messages, seconds):
         end = time.monotonic() + seconds
@@ -66,13 +63,18 @@ class Sink:
         return False
 
     def stop(self):
-        for process in self.processes:
-            process.kill()
-            process.wait()
+        self.process.kill()
+        self.process.wait()
 
 
 def load(port, args, messages):
     """Starts the generators; answers their processes and how many messages they send."""
+    if args.load:
+        words = [args.load, "source", "-d", "-l", str(args.size), "-f", "sender@example.org", "-s",
+                 str(args.sessions), "-m", str(messages), "--no-chunking", "-t", "r@test"]
+        words += ["--domains", str(DOMAINS)] if args.many else []
+        words += ["--rate", str(args.rate)] if args.rate else []
+        return [subprocess.Popen(words + [f"127.0.0.1:{port}"])], messages
     base = ["smtp-source", "-d", "-l", str(args.size), "-f", "sender@example.org"]
     if not args.many:
         words = ["-s", str(args.sessions), "-m", str(messages), "-t", "rcpt@example.net"]
@@ -81,7 +83,7 @@ def load(port, args, messages):
     processes = []
     for part in range(args.sessions):
         own = range(part, DOMAINS, args.sessions)
-        lines = [" ".join(base + ["-s", "1", "-m", str(each), "-t", f"r@d{n}.test",
+        lines = [" ".join(base + ["-s", "1", "-m", str(each), "-t", f"r@{n}.test",
                                   f"127.0.0.1:{port}"]) for n in own]
         processes.append(subprocess.Popen(["sh", "-c", "; ".join(lines)]))
     return processes, each * DOMAINS
@@ -107,7 +109,7 @@ def ringpost(args, folder, sink):
     if args.many:
         routes = "".join(
             f'[[route]]\nname = "s{a}"\nrecipient_domain = '
-            + json.dumps([f"d{n}.test" for n in range(a, DOMAINS, ADDRESSES)])
+            + json.dumps([f"{n}.test" for n in range(a, DOMAINS, ADDRESSES)])
             + f'\nnext = "smtp:{sink_address(a)}:{sink.port}"\n' for a in range(ADDRESSES))
     else:
         routes = f'[[route]]\nname = "sink"\nrecipient_domain = ["*"]\n' \
@@ -158,7 +160,7 @@ def postfix(args, folder, sink):
     if args.many:
         with open(transport, "w") as out:
             for n in range(DOMAINS):
-                out.write(f"d{n}.test smtp:[{sink_address(n % ADDRESSES)}]:{sink.port}\n")
+                out.write(f"{n}.test smtp:[{sink_address(n % ADDRESSES)}]:{sink.port}\n")
         route = f"transport_maps = hash:{transport}"
     else:
         route = f"relayhost = [127.0.0.1]:{sink.port}"
@@ -206,6 +208,8 @@ def main():
                                     formatter_class=argparse.RawDescriptionHelpFormatter)
     arguments(parse)
     parse.add_argument("--many", action="store_true")
+    parse.add_argument("--load", help="ringpost-load, instead of smtp-source")
+    parse.add_argument("--rate", type=float, help="messages a second; needs --load")
     args = parse.parse_args()
     runs = {"ringpost": ringpost, "postfix": postfix}
 

@@ -204,7 +204,7 @@ struct HopKey {
 
 impl Home {
     pub fn new(parts: HomeParts) -> Rc<Home> {
-        let jobs_max = parts.policy.jobs_in_memory_max / parts.shards.max(1);
+        let jobs_max = (parts.policy.jobs_in_memory_max / parts.shards.max(1)).max(1);
         let stores = parts.stores.into_iter().map(|store| (store.partition.id(), store));
         let home = Rc::new(Home {
             stores: stores.collect(),
@@ -564,7 +564,7 @@ impl Home {
                     self.step_line(&hop.site);
                 }
             }
-            Turn::Waits => (),
+            Turn::Waits { displaced } => displaced.into_iter().for_each(|key| self.forget(key)),
             Turn::Expires => self.expire(key),
             Turn::StaysOnDisk => self.forget(key),
         }
@@ -579,11 +579,14 @@ impl Home {
 
     /// Takes a job out of the line of its site, for an operator.
     pub(super) fn withdraw(&self, key: JobKey) {
-        let Some(hop) = self.waiting(key).and_then(|waiting| waiting.hop) else { return };
-        let stood = self.lines.borrow_mut().withdraw(&hop.site, key);
-        if stood {
+        if self.leave_line(key) {
             self.forget(key);
         }
+    }
+
+    fn leave_line(&self, key: JobKey) -> bool {
+        let hop = self.waiting(key).and_then(|waiting| waiting.hop);
+        hop.is_some_and(|hop| self.lines.borrow_mut().withdraw(&hop.site, key))
     }
 
     /// Gives up what has become too old while it stood in a line.
@@ -772,7 +775,9 @@ impl Home {
     pub fn on_outcome(self: &Rc<Home>, outcome: Outcome) {
         let key = (outcome.id, outcome.job);
         match self.leases.borrow_mut().settle(outcome.id, outcome.job, outcome.lease) {
-            Settle::Settled | Settle::SettledLate => (),
+            Settle::Settled => (),
+            // It may stand in line once more; nothing but this outcome counts from here on.
+            Settle::SettledLate => drop(self.leave_line(key)),
             Settle::Stale | Settle::Unknown => return,
         }
         self.come_back(key);

@@ -11,7 +11,6 @@ use std::cell::Cell;
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::collections::HashSet;
-use std::collections::VecDeque;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -42,6 +41,11 @@ use crate::outbound::lease::JobKey;
 use crate::outbound::lease::LeaseRefusal;
 use crate::outbound::lease::LeaseTable;
 use crate::outbound::lease::Settle;
+use crate::outbound::line::Age;
+use crate::outbound::line::Comer;
+use crate::outbound::line::Lines;
+pub use crate::outbound::line::Row;
+use crate::outbound::line::Turn;
 use crate::outbound::operator;
 use crate::outbound::scan::Stored;
 use crate::outbound::settling;
@@ -88,10 +92,6 @@ const LINES_EVERY: Duration = Duration::from_secs(30);
 /// How long a resolved hop is used again without asking.
 const HOP_MS: u64 = 30 * 1000;
 const HOPS_MAX: usize = 10_000;
-/// Of a home's jobs in memory, one site may have one in so many: the rest is for others.
-const LINE_SHARE: usize = 4;
-/// As `LINE_SHARE`, of those that are out.
-const OUT_SHARE: usize = 8;
 /// How long mail is fresh.
 const FRESH_MS: u64 = 10_000;
 
@@ -139,9 +139,7 @@ pub struct Home {
     /// When reports go out.
     pub(super) pace: Cell<Pace>,
     bytes_held: Cell<usize>,
-    lines: RefCell<HashMap<Box<str>, Line>>,
-    /// Jobs in all lines: half of the room is for what need not wait.
-    in_lines: Cell<usize>,
+    lines: RefCell<Lines>,
     /// Something due was left on disk for want of room.
     /// By partition.
     left_on_disk: Cell<u64>,
@@ -176,35 +174,6 @@ pub struct Waiting {
     pub max_age: Option<Duration>,
 }
 
-/// The jobs of one site at this home. Its owner is given only what it has room for.
-#[derive(Default)]
-struct Line {
-    /// Jobs that are out.
-    out: usize,
-    /// How many may be, and how many of those that have waited.
-    out_max: usize,
-    backlog_max: usize,
-    /// Jobs that came back so far.
-    returns: u32,
-    /// Jobs in memory that wait for one of them to come back.
-    jobs: VecDeque<JobKey>,
-    /// The earliest job of each partition that was left on disk because the line was full.
-    left: Vec<Row>,
-}
-
-impl Line {
-    fn place_of(&self, partition: PartitionId) -> Option<usize> {
-        self.left.iter().position(|(_, id, _)| id.partition() == partition)
-    }
-
-    fn leave(&mut self, row: Row) {
-        match self.place_of(row.1.partition()) {
-            Some(place) => self.left[place] = self.left[place].min(row),
-            None => self.left.push(row),
-        }
-    }
-}
-
 impl From<Stored> for Waiting {
     fn from(stored: Stored) -> Waiting {
         Waiting {
@@ -222,9 +191,6 @@ impl From<Stored> for Waiting {
     }
 }
 
-/// A place in the schedule.
-pub type Row = (u64, MessageId, u16);
-
 /// What one recipient's route comes to. Recipients with equal keys share a job.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct HopKey {
@@ -238,7 +204,7 @@ struct HopKey {
 
 impl Home {
     pub fn new(parts: HomeParts) -> Rc<Home> {
-        let jobs_max = parts.policy.jobs_in_memory_max / parts.shards.max(1);
+        let jobs_max = (parts.policy.jobs_in_memory_max / parts.shards.max(1)).max(1);
         let stores = parts.stores.into_iter().map(|store| (store.partition.id(), store));
         let home = Rc::new(Home {
             stores: stores.collect(),
@@ -259,8 +225,7 @@ impl Home {
             shards: parts.shards.max(1),
             pace: Cell::new(Pace::new(wall_ms())),
             bytes_held: Cell::new(0),
-            lines: RefCell::default(),
-            in_lines: Cell::new(0),
+            lines: RefCell::new(Lines::new(jobs_max)),
             left_on_disk: Cell::new(0),
             closing: Cell::new(false),
             forgotten: RefCell::default(),
@@ -575,7 +540,7 @@ impl Home {
         if self.is_closing() {
             return self.forget(key);
         }
-        let (row, fresh, expires_ms) = {
+        let comer = {
             let mut jobs = self.jobs.borrow_mut();
             let Some(waiting) = jobs.get_mut(&key).filter(|waiting| !waiting.is_ending) else {
                 return;
@@ -584,39 +549,24 @@ impl Home {
             waiting.max_age = Some(max_age);
             let received_ms = waiting.mail.envelope().received_ms;
             waiting.expires_ms = received_ms.saturating_add(max_age.as_millis() as u64);
-            let fresh = waiting.attempts == 0 && now_ms < waiting.due_ms + FRESH_MS;
-            ((waiting.due_ms, key.0, key.1), fresh, waiting.expires_ms)
+            let age = match waiting.attempts {
+                _ if now_ms >= waiting.expires_ms => Age::Expired,
+                0 if now_ms < waiting.due_ms + FRESH_MS => Age::Fresh,
+                _ => Age::Waited,
+            };
+            let out_max = hop.policy.jobs_max / self.shards;
+            Comer { row: (waiting.due_ms, key.0, key.1), age, out_max }
         };
-        let out_max = (hop.policy.jobs_max / self.shards).min(self.jobs_max / OUT_SHARE).max(1);
-        let mut lines = self.lines.borrow_mut();
-        // Most sites have one already; the name is not copied for them.
-        let line = match lines.get_mut(&hop.site) {
-            Some(line) => line,
-            None => lines.entry(hop.site.clone()).or_default(),
-        };
-        // What has just come does not wait behind a backlog: a part of the room is its own.
-        line.out_max = out_max;
-        line.backlog_max = (out_max - out_max / 4).max(1);
-        let limit = if fresh { out_max } else { line.backlog_max };
-        if line.out < limit {
-            line.out += 1;
-            drop(lines);
-            if !self.send(key, hop, now_ms) {
-                self.step_line(&hop.site);
+        let turn = self.lines.borrow_mut().join(&hop.site, comer);
+        match turn {
+            Turn::Goes => {
+                if !self.send(key, hop, now_ms) {
+                    self.step_line(&hop.site);
+                }
             }
-        } else if now_ms >= expires_ms {
-            drop(lines);
-            self.expire(key);
-        } else if line.jobs.len() < self.jobs_max / LINE_SHARE
-            && self.in_lines.get() < self.jobs_max / 2
-            && line.place_of(row.1.partition()).is_none()
-        {
-            line.jobs.push_back(key);
-            self.in_lines.set(self.in_lines.get() + 1);
-        } else {
-            line.leave(row);
-            drop(lines);
-            self.forget(key);
+            Turn::Waits { displaced } => displaced.into_iter().for_each(|key| self.forget(key)),
+            Turn::Expires => self.expire(key),
+            Turn::StaysOnDisk => self.forget(key),
         }
     }
 
@@ -629,31 +579,21 @@ impl Home {
 
     /// Takes a job out of the line of its site, for an operator.
     pub(super) fn withdraw(&self, key: JobKey) {
-        let Some(hop) = self.waiting(key).and_then(|waiting| waiting.hop) else { return };
-        let mut lines = self.lines.borrow_mut();
-        let Some(line) = lines.get_mut(&hop.site) else { return };
-        let Some(place) = line.jobs.iter().position(|one| *one == key) else { return };
-        line.jobs.remove(place);
-        self.in_lines.set(self.in_lines.get() - 1);
-        drop(lines);
-        self.forget(key);
+        if self.leave_line(key) {
+            self.forget(key);
+        }
+    }
+
+    fn leave_line(&self, key: JobKey) -> bool {
+        let hop = self.waiting(key).and_then(|waiting| waiting.hop);
+        hop.is_some_and(|hop| self.lines.borrow_mut().withdraw(&hop.site, key))
     }
 
     /// Gives up what has become too old while it stood in a line.
     fn expire_lines(self: &Rc<Home>, now_ms: u64) {
-        let mut old = Vec::new();
-        let jobs = self.jobs.borrow();
-        for line in self.lines.borrow_mut().values_mut() {
-            line.jobs.retain(|key| {
-                let keeps = jobs.get(key).is_some_and(|waiting| now_ms < waiting.expires_ms);
-                if !keeps {
-                    old.push(*key);
-                }
-                keeps
-            });
-        }
-        drop(jobs);
-        self.in_lines.set(self.in_lines.get() - old.len());
+        let is_young =
+            |key| self.jobs.borrow().get(&key).is_some_and(|job| now_ms < job.expires_ms);
+        let old = self.lines.borrow_mut().take_out(is_young);
         old.into_iter().for_each(|key| self.expire(key));
     }
 
@@ -674,53 +614,25 @@ impl Home {
 
     /// A job of this site has come back: the next may go.
     fn step_line(&self, site: &str) {
-        let mut lines = self.lines.borrow_mut();
-        let Some(line) = lines.get_mut(site) else { return };
-        line.out = line.out.saturating_sub(1);
-        if line.out == 0 && line.jobs.is_empty() && line.left.is_empty() {
-            lines.remove(site);
-            return;
-        }
-        // Of what comes back every other place goes to those that have waited, however much comes
-        // fresh.
-        line.returns = line.returns.wrapping_add(1);
-        let limit = if line.returns % 2 == 0 { line.out_max } else { line.backlog_max };
-        while line.out < limit
-            && let Some(next) = line.jobs.pop_front()
-        {
-            self.in_lines.set(self.in_lines.get() - 1);
+        self.lines.borrow_mut().step(site, |next| {
             let hop = self.jobs.borrow().get(&next).and_then(|waiting| waiting.hop.clone());
-            if let Some(hop) = hop
-                && !self.is_closing()
-                && self.send(next, &hop, wall_ms())
-            {
-                line.out += 1;
-            }
-        }
+            hop.is_some_and(|hop| !self.is_closing() && self.send(next, &hop, wall_ms()))
+        });
     }
 
     /// A site whose line has room again for what was left in this partition, and where it begins.
     pub fn take_left(&self, partition: PartitionId) -> Option<(Box<str>, Row)> {
-        let mut lines = self.lines.borrow_mut();
-        if self.in_lines.get() >= self.jobs_max / 4 {
-            return None;
-        }
-        let few = self.jobs_max / LINE_SHARE / 2;
-        let mut ready = lines.iter_mut().filter(|(_, line)| line.jobs.len() < few);
-        ready.find_map(|(site, line)| {
-            let place = line.place_of(partition)?;
-            Some((site.clone(), line.left.swap_remove(place)))
-        })
+        self.lines.borrow_mut().take_left(partition)
     }
 
     /// What was taken could not be read to its end.
     pub fn leave_again(&self, site: &str, row: Row) {
-        self.lines.borrow_mut().entry(site.into()).or_default().leave(row);
+        self.lines.borrow_mut().leave_again(site, row);
     }
 
     /// Whether the line of a site takes no more of this partition.
     pub fn is_full(&self, site: &str, partition: PartitionId) -> bool {
-        self.lines.borrow().get(site).is_some_and(|line| line.place_of(partition).is_some())
+        self.lines.borrow().is_full(site, partition)
     }
 
     /// Leases the job and sends it to the owner of its site.
@@ -863,7 +775,9 @@ impl Home {
     pub fn on_outcome(self: &Rc<Home>, outcome: Outcome) {
         let key = (outcome.id, outcome.job);
         match self.leases.borrow_mut().settle(outcome.id, outcome.job, outcome.lease) {
-            Settle::Settled | Settle::SettledLate => (),
+            Settle::Settled => (),
+            // It may stand in line once more; nothing but this outcome counts from here on.
+            Settle::SettledLate => drop(self.leave_line(key)),
             Settle::Stale | Settle::Unknown => return,
         }
         self.come_back(key);

@@ -1,7 +1,8 @@
 //! The delivering half: dispatch, destinations, connections, transfers, bounces.
 //!
 //! `scheduler` decides on the owner shard when which job goes over which connection; `destination`
-//! is one site of it; `lease` is the home shard's side. All three are values without I/O or clock.
+//! is one site of it; `lease` and `line` are the home shard's side. All four are values without I/O
+//! or clock.
 //!
 //! ```text
 //! home       mail stored here: route, split, resolve, lease, post      home shard
@@ -19,6 +20,7 @@ pub mod destination;
 pub mod home;
 pub mod idle;
 pub mod lease;
+pub mod line;
 pub mod operator;
 pub mod owner;
 pub mod pace;

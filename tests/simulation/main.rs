@@ -1,8 +1,9 @@
-//! The scheduler, the leases and the stripes of a whole machine, without sockets and in virtual
-//! time: lost frames, crashes, slow peers, pauses. What must hold is in `world`.
+//! The lines, the leases, the scheduler and the stripes of a whole machine, without sockets and in
+//! virtual time: lost frames, crashes, slow peers, pauses. What must hold is in `world`.
 //!
 //! `SEED=n` repeats one run; `RUNS=n` sets how many there are.
 
+mod home;
 mod peer;
 mod world;
 
@@ -72,6 +73,7 @@ fn plan(seed: u64) -> Plan {
         pauses,
         connections_max: 1 + d.below(60) as usize,
         sites_max: 1 + d.below(10) as usize,
+        jobs_max: 8 + d.below(200) as usize,
         arrival_ms: 1 + d.below(300_000),
     }
 }
@@ -115,6 +117,7 @@ fn calm(seed: u64, peers: &[Peer]) -> Plan {
         pauses: Vec::new(),
         connections_max: 40,
         sites_max: 100,
+        jobs_max: 10_000,
         arrival_ms: 1,
     }
 }

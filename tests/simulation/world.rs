@@ -2,7 +2,6 @@
 //! crash, everything else does not.
 
 use std::collections::BTreeMap;
-use std::collections::BTreeSet;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
@@ -17,8 +16,6 @@ use ringpost::outbound::destination::JobEnd;
 use ringpost::outbound::destination::JobTicket;
 use ringpost::outbound::destination::SiteState;
 use ringpost::outbound::destination::stripe;
-use ringpost::outbound::lease::LeaseTable;
-use ringpost::outbound::lease::Settle;
 use ringpost::outbound::scheduler::Action;
 use ringpost::outbound::scheduler::ConnId;
 use ringpost::outbound::scheduler::Scheduler;
@@ -27,6 +24,9 @@ use ringpost::outbound::scheduler::SiteId;
 use ringpost::outbound::scheduler::Take;
 use ringpost::route::site::SitePolicy;
 
+use crate::home::Home;
+use crate::home::Known;
+use crate::home::Work;
 use crate::peer::Peer;
 use crate::peer::Sent;
 
@@ -56,6 +56,8 @@ pub struct Plan {
     pub pauses: Vec<(u64, usize, u64)>,
     pub connections_max: usize,
     pub sites_max: usize,
+    /// Jobs that one home has in memory.
+    pub jobs_max: usize,
     /// Fresh mail comes in over this time.
     pub arrival_ms: u64,
 }
@@ -94,6 +96,7 @@ enum Outcome {
 
 #[derive(Clone, Copy, Debug)]
 enum Event {
+    Arrive { number: usize },
     HomeTick(usize),
     OwnerTick(usize),
     Deliver { shard: usize, ticket: JobTicket },
@@ -105,12 +108,6 @@ enum Event {
     Crash,
     Pause { site: usize },
     Resume { site: usize },
-}
-
-struct Home {
-    ready: BTreeSet<(u64, usize)>,
-    leases: LeaseTable,
-    tick_ms: Option<u64>,
 }
 
 struct Worker {
@@ -192,6 +189,9 @@ impl World {
             events_handled: 0,
             plan,
         };
+        for number in 0..world.disk.len() {
+            world.at(world.disk[number].accepted_ms, Event::Arrive { number });
+        }
         for at_ms in world.plan.crashes.clone() {
             world.at(at_ms, Event::Crash);
         }
@@ -272,14 +272,13 @@ impl World {
             tick_ms: None,
         };
         self.owners = shards.clone().map(owner).collect();
-        let home = |_| Home {
-            ready: BTreeSet::new(),
-            leases: LeaseTable::new(1000, JOB_LEASE_MS),
-            tick_ms: None,
-        };
-        self.homes = shards.clone().map(home).collect();
-        for (number, job) in self.disk.iter().enumerate().filter(|(_, job)| job.end.is_none()) {
-            self.homes[number % self.plan.shards].ready.insert((job.due_ms, number));
+        self.homes = shards.clone().map(|_| Home::new(self.plan.jobs_max)).collect();
+        for number in 0..self.disk.len() {
+            let job = &self.disk[number];
+            if job.end.is_none() && job.accepted_ms < self.now_ms {
+                let known = self.known(number);
+                self.homes[number % self.plan.shards].store(known);
+            }
         }
         shards.for_each(|shard| self.home_tick(shard));
     }
@@ -287,7 +286,8 @@ impl World {
     fn crash(&mut self) {
         let now_ms = self.now_ms;
         let later = |event: &Event| {
-            matches!(event, Event::Crash | Event::Pause { .. } | Event::Resume { .. })
+            use Event::*;
+            matches!(event, Arrive { .. } | Crash | Pause { .. } | Resume { .. })
         };
         let (kept, lost) =
             std::mem::take(&mut self.events).into_iter().partition(|(_, e)| later(e));
@@ -312,6 +312,12 @@ impl World {
 
     fn handle(&mut self, event: Event) {
         match event {
+            Event::Arrive { number } => {
+                let (shard, known) = (number % self.plan.shards, self.known(number));
+                let mut work = Work::default();
+                self.homes[shard].take_fresh(known, self.now_ms, &mut work);
+                self.send_out(shard, work);
+            }
             Event::HomeTick(shard) => {
                 if self.homes[shard].tick_ms.is_some_and(|at_ms| at_ms <= self.now_ms) {
                     self.homes[shard].tick_ms = None;
@@ -370,20 +376,32 @@ impl World {
     }
 
     fn home_tick(&mut self, shard: usize) {
-        let now_ms = self.now_ms;
-        while let Some((id, _)) = self.homes[shard].leases.next_expired(now_ms) {
-            self.homes[shard].ready.insert((now_ms, id.as_u64() as usize));
+        let mut work = Work::default();
+        self.homes[shard].tick(self.now_ms, &mut work);
+        self.send_out(shard, work);
+    }
+
+    /// What a home knows of a job when it reads it.
+    fn known(&self, number: usize) -> Known {
+        let job = &self.disk[number];
+        Known {
+            number,
+            site: job.site,
+            due_ms: job.due_ms,
+            attempts: job.attempts,
+            expires_ms: job.accepted_ms + EXPIRY_MS,
+            out_max: self.plan.sites[job.site].policy.jobs_max / self.plan.shards,
         }
-        let mut retry_ms = None;
-        while let Some((due_ms, number)) = self.homes[shard].ready.first().copied()
-            && due_ms <= now_ms
-        {
-            let home = &mut self.homes[shard];
-            let Ok(lease) = home.leases.lease(MessageId::from_u64(number as u64), 0, now_ms) else {
-                retry_ms = Some(now_ms + 1000);
-                break;
-            };
-            home.ready.remove(&(due_ms, number));
+    }
+
+    /// To the owners with it; and the home sleeps until it has to do something again.
+    fn send_out(&mut self, shard: usize, work: Work) {
+        for number in work.expired {
+            let job = &mut self.disk[number];
+            assert!(job.end.is_none() && self.now_ms >= job.accepted_ms + EXPIRY_MS, "too early");
+            job.end = Some((End::Expired, self.now_ms));
+        }
+        for (number, lease) in work.sends {
             let job = &self.disk[number];
             assert!(job.end.is_none(), "what has ended is not issued");
             let ticket = JobTicket {
@@ -403,9 +421,7 @@ impl World {
             }
         }
         let home = &mut self.homes[shard];
-        let first = home.ready.first().map(|(due_ms, _)| *due_ms).filter(|due| *due > now_ms);
-        let next = [first, home.leases.next_wake_ms(), retry_ms].into_iter().flatten().min();
-        if let Some(next_ms) = next
+        if let Some(next_ms) = home.next_wake_ms(self.now_ms)
             && home.tick_ms.is_none_or(|at_ms| next_ms < at_ms)
         {
             home.tick_ms = Some(next_ms);
@@ -432,21 +448,17 @@ impl World {
     fn on_settle(&mut self, ticket: JobTicket, outcome: Outcome) {
         let number = number_of(&ticket);
         let shard = number % self.plan.shards;
-        let home = &mut self.homes[shard];
-        match home.leases.settle(ticket.id, ticket.job, ticket.lease) {
-            Settle::Settled => {}
-            Settle::SettledLate => {
-                let place = home.ready.iter().find(|(_, other)| *other == number).copied();
-                home.ready.remove(&place.expect("it was about to be issued again"));
+        let mut work = Work::default();
+        let settled =
+            self.homes[shard].settle(number, ticket.lease, self.now_ms, &mut work).is_some();
+        self.send_out(shard, work);
+        if !settled {
+            self.stale += 1;
+            if let Outcome::Ended(JobEnd::Delivered) = outcome {
+                assert!(self.now_ms >= ticket.lease_until_ms, "dropped under its lease");
+                self.unheard += 1;
             }
-            Settle::Stale | Settle::Unknown => {
-                self.stale += 1;
-                if let Outcome::Ended(JobEnd::Delivered) = outcome {
-                    assert!(self.now_ms >= ticket.lease_until_ms, "dropped under its lease");
-                    self.unheard += 1;
-                }
-                return;
-            }
+            return;
         }
         let job = &mut self.disk[number];
         assert!(job.end.is_none(), "a job ends once");
@@ -463,9 +475,10 @@ impl World {
                 Outcome::Ended(_) => self.now_ms + (60_000 << job.attempts.min(5)),
             };
             job.attempts += u32::from(matches!(outcome, Outcome::Ended(_)));
-            home.ready.insert((job.due_ms, number));
+            let known = self.known(number);
+            self.homes[shard].store(known);
+            self.send_out(shard, Work::default());
         }
-        self.home_tick(shard);
     }
 
     fn on_deliver(&mut self, shard: usize, ticket: JobTicket) {

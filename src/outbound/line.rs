@@ -1,0 +1,488 @@
+//! Lines of jobs before the sites of a home: who goes now, who waits in memory, who on disk.
+//!
+//! Owner:    a home. A value without I/O or clock.
+//! Promise:  a site has no more jobs out than it may. What has just come does not wait behind a
+//!           backlog, and a backlog moves on however much comes fresh. A job that is left on disk
+//!           is remembered by the first of its partition, until there is room for it.
+//! Bounds:   a quarter of a home's jobs stand in lines; for a short line the longest gives way. Half
+//!           may be out, a site having at most half of what is free of it, and always a few. So
+//!           slow sites, however many, leave room for one more. Full: left on disk.
+
+use std::collections::HashMap;
+use std::collections::VecDeque;
+
+use crate::base::MessageId;
+use crate::base::PartitionId;
+use crate::outbound::lease::JobKey;
+
+/// A place in the schedule.
+pub type Row = (u64, MessageId, u16);
+
+/// Jobs that a site may have out however many others have.
+const OUT_LEAST: usize = 4;
+
+/// A job that has come before its site.
+#[derive(Clone, Copy, Debug)]
+pub struct Comer {
+    pub row: Row,
+    pub age: Age,
+    /// Jobs that the site takes from this home at a time.
+    pub out_max: usize,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Age {
+    /// It was received a moment ago, and never tried.
+    Fresh,
+    Waited,
+    /// Too old to wait any longer. It still goes if it may go now.
+    Expired,
+}
+
+/// What becomes of a job that has come.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Turn {
+    /// It goes now, and is counted as out. Should it not go after all, its place is free by `step`.
+    Goes,
+    /// It is in line, and these are no longer: they stay on disk in its stead.
+    Waits { displaced: Vec<JobKey> },
+    /// It is in no line and never will be.
+    Expires,
+    /// There is no room for it: it stays on disk, and is read again when there is.
+    StaysOnDisk,
+}
+
+/// The lines of all sites of a home.
+#[derive(Debug)]
+pub struct Lines {
+    lines: HashMap<Box<str>, Line>,
+    room: Room,
+}
+
+/// What all sites share.
+#[derive(Debug)]
+struct Room {
+    out: usize,
+    out_max: usize,
+    out_least: usize,
+    in_lines: usize,
+    in_lines_max: usize,
+}
+
+/// The jobs of one site at this home. Its owner is given only what it has room for.
+#[derive(Debug, Default)]
+struct Line {
+    /// Jobs that are out.
+    out: usize,
+    /// How many the site takes.
+    out_max: usize,
+    /// Jobs that came back so far.
+    returns: u32,
+    /// Jobs in memory that wait for one of them to come back.
+    jobs: VecDeque<Row>,
+    /// The earliest job of each partition that was left on disk because the line was full.
+    left: Vec<Row>,
+}
+
+impl Lines {
+    /// For a home that has at most so many jobs in memory.
+    pub fn new(jobs_max: usize) -> Lines {
+        let room = Room {
+            out: 0,
+            out_max: jobs_max / 2,
+            out_least: OUT_LEAST.min(jobs_max / 16).max(1),
+            in_lines: 0,
+            in_lines_max: jobs_max.div_ceil(4),
+        };
+        Lines { lines: HashMap::new(), room }
+    }
+
+    /// Jobs that stand in lines.
+    pub fn in_lines(&self) -> usize {
+        self.room.in_lines
+    }
+
+    /// Jobs of a site that are out.
+    pub fn out(&self, site: &str) -> usize {
+        self.lines.get(site).map_or(0, |line| line.out)
+    }
+
+    /// A job comes before its site.
+    pub fn join(&mut self, site: &str, comer: Comer) -> Turn {
+        // Most sites have one already; the name is not copied for them.
+        if !self.lines.contains_key(site) {
+            self.lines.insert(site.into(), Line::default());
+        }
+        let line = self.lines.get_mut(site).expect("it is there by now");
+        line.out_max = comer.out_max;
+        if line.out < line.limit(comer.age, &self.room) {
+            line.out += 1;
+            self.room.out += 1;
+            return Turn::Goes;
+        }
+        if comer.age == Age::Expired {
+            return Turn::Expires;
+        }
+        let waiting = line.jobs.len();
+        if line.place_of(comer.row.1.partition()).is_some() {
+            line.leave(comer.row);
+            return Turn::StaysOnDisk;
+        }
+        let displaced = match self.room.in_lines < self.room.in_lines_max {
+            true => Vec::new(),
+            false => self.displace_for(waiting),
+        };
+        let line = self.lines.get_mut(site).expect("it was there a moment ago");
+        if self.room.in_lines >= self.room.in_lines_max {
+            line.leave(comer.row);
+            return Turn::StaysOnDisk;
+        }
+        line.jobs.push_back(comer.row);
+        self.room.in_lines += 1;
+        Turn::Waits { displaced }
+    }
+
+    /// The younger half of the longest line makes room for one in which so many wait, if that is
+    /// much shorter.
+    fn displace_for(&mut self, waiting: usize) -> Vec<JobKey> {
+        let longest = self.lines.values_mut().max_by_key(|line| line.jobs.len());
+        let Some(line) = longest.filter(|line| line.jobs.len() > 2 * waiting + 1) else {
+            return Vec::new();
+        };
+        let rows = line.jobs.split_off(line.jobs.len().div_ceil(2));
+        self.room.in_lines -= rows.len();
+        rows.iter().for_each(|row| line.leave(*row));
+        rows.into_iter().map(|(_, id, job)| (id, job)).collect()
+    }
+
+    /// A job of this site has come back: the next may go. `send` tells whether one went.
+    pub fn step(&mut self, site: &str, mut send: impl FnMut(JobKey) -> bool) {
+        let Some(line) = self.lines.get_mut(site) else { return };
+        line.out = line.out.saturating_sub(1);
+        self.room.out = self.room.out.saturating_sub(1);
+        // Of what comes back every other place goes to those that have waited, however much comes
+        // fresh.
+        line.returns = line.returns.wrapping_add(1);
+        let age = if line.returns % 2 == 0 { Age::Fresh } else { Age::Waited };
+        while line.out < line.limit(age, &self.room)
+            && let Some((_, id, job)) = line.jobs.pop_front()
+        {
+            self.room.in_lines -= 1;
+            if send((id, job)) {
+                line.out += 1;
+                self.room.out += 1;
+            }
+        }
+        if line.is_idle() {
+            self.lines.remove(site);
+        }
+    }
+
+    /// Takes a job out of the line of its site. Answers whether it stood there.
+    pub fn withdraw(&mut self, site: &str, key: JobKey) -> bool {
+        let Some(line) = self.lines.get_mut(site) else { return false };
+        let Some(place) = line.jobs.iter().position(|(_, id, job)| (*id, *job) == key) else {
+            return false;
+        };
+        line.jobs.remove(place);
+        self.room.in_lines -= 1;
+        true
+    }
+
+    /// Takes out what is not to wait any longer, line by line.
+    pub fn take_out(&mut self, mut keeps: impl FnMut(JobKey) -> bool) -> Vec<JobKey> {
+        let mut taken = Vec::new();
+        for line in self.lines.values_mut() {
+            line.jobs.retain(|(_, id, job)| {
+                let keeps = keeps((*id, *job));
+                if !keeps {
+                    taken.push((*id, *job));
+                }
+                keeps
+            });
+        }
+        self.room.in_lines -= taken.len();
+        taken
+    }
+
+    /// A site whose line has room again for what was left in this partition, and where it begins:
+    /// of several the one with the least to do, so that none is forgotten for another.
+    pub fn take_left(&mut self, partition: PartitionId) -> Option<(Box<str>, Row)> {
+        let longest = self.lines.values().map(|line| line.jobs.len()).max().unwrap_or(0);
+        // It is not worth the reading where few would find room.
+        let few = (self.room.in_lines_max - self.room.in_lines).max(longest).div_ceil(4);
+        let ready = self.lines.iter_mut().filter(|(_, line)| line.jobs.len() < few);
+        let left = ready
+            .filter_map(|(site, line)| line.place_of(partition).map(|place| (site, line, place)));
+        let (site, line, place) =
+            left.min_by_key(|(_, line, place)| (line.jobs.len(), line.left[*place]))?;
+        Some((site.clone(), line.left.swap_remove(place)))
+    }
+
+    /// What was taken could not be read to its end.
+    pub fn leave_again(&mut self, site: &str, row: Row) {
+        self.lines.entry(site.into()).or_default().leave(row);
+    }
+
+    /// Whether the line of a site takes no more of this partition.
+    pub fn is_full(&self, site: &str, partition: PartitionId) -> bool {
+        self.lines.get(site).is_some_and(|line| line.place_of(partition).is_some())
+    }
+}
+
+impl Line {
+    /// How many may be out. What has just come does not wait behind a backlog: a part of the room
+    /// is its own.
+    fn limit(&self, age: Age, room: &Room) -> usize {
+        let share = room.out_max.saturating_sub(room.out) / 2;
+        let all = self.out_max.min(share.max(room.out_least)).max(1);
+        if age == Age::Fresh { all } else { (all - all / 4).max(1) }
+    }
+
+    /// Nothing is known of its site that is not forgotten with it.
+    fn is_idle(&self) -> bool {
+        self.out == 0 && self.jobs.is_empty() && self.left.is_empty()
+    }
+
+    fn place_of(&self, partition: PartitionId) -> Option<usize> {
+        self.left.iter().position(|(_, id, _)| id.partition() == partition)
+    }
+
+    fn leave(&mut self, row: Row) {
+        match self.place_of(row.1.partition()) {
+            Some(place) => self.left[place] = self.left[place].min(row),
+            None => self.left.push(row),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn id(number: u64, partition: u8) -> MessageId {
+        let shift = (0..64).find(|shift| MessageId::from_u64(1 << shift).partition().0 == 1);
+        MessageId::from_u64(number | u64::from(partition) << shift.expect("an id names it"))
+    }
+
+    fn comer(number: u64, age: Age, out_max: usize) -> Comer {
+        Comer { row: (number, id(number, 0), 0), age, out_max }
+    }
+
+    /// Jobs that have waited, for a site that takes so many.
+    fn put(lines: &mut Lines, site: &str, numbers: std::ops::Range<u64>, out_max: usize) {
+        for number in numbers {
+            lines.join(site, comer(number, Age::Waited, out_max));
+        }
+    }
+
+    /// Joins so many jobs, numbered from here on. Answers how many go and how many wait.
+    fn join_all(lines: &mut Lines, site: &str, from: u64, count: u64, age: Age) -> (usize, usize) {
+        let (mut goes, mut waits) = (0, 0);
+        for number in from..from + count {
+            let turn = lines.join(site, comer(number, age, usize::MAX));
+            goes += usize::from(turn == Turn::Goes);
+            waits += usize::from(is_waiting(&turn));
+        }
+        (goes, waits)
+    }
+
+    fn is_waiting(turn: &Turn) -> bool {
+        matches!(turn, Turn::Waits { .. })
+    }
+
+    /// A job comes back. Answers the numbers of those that went.
+    fn step(lines: &mut Lines, site: &str) -> Vec<u64> {
+        let mut went = Vec::new();
+        lines.step(site, |(id, _)| {
+            went.push(id.as_u64());
+            true
+        });
+        went
+    }
+
+    #[test]
+    fn what_has_just_come_does_not_wait_behind_a_backlog() {
+        let mut lines = Lines::new(1000);
+        let turn = |lines: &mut Lines, number, age| lines.join("a", comer(number, age, 8));
+        let turns: Vec<Turn> = (0..8).map(|n| turn(&mut lines, n, Age::Waited)).collect();
+        assert!(turns[..6].iter().all(|turn| *turn == Turn::Goes));
+        assert!(turns[6..].iter().all(is_waiting));
+        assert_eq!(turn(&mut lines, 8, Age::Fresh), Turn::Goes);
+        assert_eq!(turn(&mut lines, 9, Age::Fresh), Turn::Goes);
+        assert!(is_waiting(&turn(&mut lines, 10, Age::Fresh)));
+        assert_eq!(turn(&mut lines, 11, Age::Expired), Turn::Expires);
+        assert_eq!((lines.out("a"), lines.in_lines()), (8, 3));
+    }
+
+    #[test]
+    fn fresh_mail_and_a_backlog_go_by_turns() {
+        for fresh_each in [1, 10] {
+            let mut lines = Lines::new(100_000);
+            let join = |lines: &mut Lines, number, age| lines.join("a", comer(number, age, 40));
+            put(&mut lines, "a", 0..1000, 40);
+            let (mut old, mut fresh, mut next) = (0, 0, 1000);
+            for _ in 0..800 {
+                old += step(&mut lines, "a").iter().filter(|number| **number < 1000).count();
+                for _ in 0..fresh_each {
+                    fresh += usize::from(join(&mut lines, next, Age::Fresh) == Turn::Goes);
+                    next += 1;
+                }
+                assert!(lines.out("a") <= 40);
+            }
+            assert!((390..=410).contains(&old), "{old} old ones of 800");
+            assert!((390..=410).contains(&fresh), "{fresh} fresh ones of 800");
+        }
+    }
+
+    #[test]
+    fn a_backlog_has_all_the_room_while_nothing_comes_fresh() {
+        let mut lines = Lines::new(100_000);
+        put(&mut lines, "a", 0..100, 8);
+        let went: Vec<u64> = (0..94).flat_map(|_| step(&mut lines, "a")).collect();
+        assert_eq!(went, (6..100).collect::<Vec<_>>(), "in order, each once");
+        assert_eq!((lines.out("a"), lines.in_lines()), (6, 0));
+    }
+
+    #[test]
+    fn many_slow_sites_leave_room_for_another_one() {
+        let jobs_max = 1000;
+        let partition = id(0, 0).partition();
+        for slow in [1, 5, 50] {
+            let mut lines = Lines::new(jobs_max);
+            let mut out = 0;
+            for site in 0..slow {
+                let name = format!("slow {site}");
+                let (goes, _) = join_all(&mut lines, &name, 0, 2000, Age::Waited);
+                let (fresh, _) = join_all(&mut lines, &name, 2000, 2000, Age::Fresh);
+                assert!(goes > 0 && goes + fresh <= jobs_max / 4);
+                out += goes + fresh;
+            }
+            assert_eq!(lines.in_lines(), jobs_max / 4, "{slow} sites have a backlog");
+            assert!(out + lines.in_lines() < jobs_max, "{slow} sites take all");
+            let (goes, waits) = join_all(&mut lines, "quick", 0, 300, Age::Waited);
+            assert!(goes > 0 && waits > 0, "{slow} sites: {goes} of 300 go, {waits} wait");
+            assert_eq!(lines.in_lines(), jobs_max / 4);
+            assert!((0..slow).all(|site| lines.is_full(&format!("slow {site}"), partition)));
+            let (goes, _) = join_all(&mut lines, "new", 0, 1, Age::Fresh);
+            assert_eq!(goes, 1, "{slow} sites");
+        }
+    }
+
+    #[test]
+    fn who_is_displaced_stands_on_disk_and_is_remembered() {
+        let mut lines = Lines::new(80);
+        put(&mut lines, "long", 0..30, 1);
+        assert_eq!(lines.in_lines(), 20);
+        assert_eq!(lines.lines["long"].left, [(21, id(21, 0), 0)]);
+        put(&mut lines, "short", 100..101, 1);
+        let Turn::Waits { displaced } = lines.join("short", comer(101, Age::Waited, 1)) else {
+            panic!("it waits");
+        };
+        assert_eq!(displaced, (11..21).map(|number| (id(number, 0), 0)).collect::<Vec<_>>());
+        assert_eq!(lines.in_lines(), 11);
+        assert_eq!(lines.lines["long"].left, [(11, id(11, 0), 0)]);
+        // Ten each: neither is so much shorter that the other gives way.
+        put(&mut lines, "short", 102..150, 1);
+        assert_eq!(lines.in_lines(), 20);
+        assert_eq!(lines.lines["long"].jobs.len(), 10);
+    }
+
+    #[test]
+    fn what_was_left_is_read_again_for_the_site_with_the_least_to_do() {
+        let mut lines = Lines::new(40);
+        let mut number = 0;
+        let sites = ["a", "b", "slow"];
+        for site in sites {
+            join_all(&mut lines, site, number, 100, Age::Waited);
+            number += 100;
+            assert!(lines.is_full(site, id(0, 0).partition()));
+            assert!(!lines.is_full(site, id(0, 1).partition()), "of another partition");
+        }
+        assert_eq!(lines.take_left(id(0, 1).partition()), None);
+        let mut refills = [0; 2];
+        for _ in 0..100 {
+            // Both quick ones send what they have; then as much is read again as there is room for.
+            for site in ["a", "b"] {
+                while lines.out(site) > 0 {
+                    step(&mut lines, site);
+                }
+            }
+            let (site, left) = lines.take_left(id(0, 0).partition()).expect("there is room");
+            let place = sites.iter().position(|one| *one == &*site).expect("it is one of them");
+            assert!(place < 2, "the slow one has no room");
+            refills[place] += 1;
+            assert!(!lines.is_full(&site, id(0, 0).partition()));
+            join_all(&mut lines, &site, left.0, 50, Age::Waited);
+        }
+        assert!(refills.iter().all(|count| *count > 40), "one for the other: {refills:?}");
+    }
+
+    #[test]
+    fn the_first_that_was_left_is_remembered() {
+        let mut lines = Lines::new(4);
+        let row = |number, partition| (number, id(number, partition), 0);
+        lines.leave_again("a", row(7, 0));
+        lines.leave_again("a", row(5, 0));
+        lines.leave_again("a", row(9, 0));
+        lines.leave_again("a", row(8, 1));
+        let partition = |number| id(0, number).partition();
+        assert_eq!(lines.take_left(partition(0)), Some(("a".into(), row(5, 0))));
+        assert_eq!(lines.take_left(partition(0)), None);
+        assert_eq!(lines.take_left(partition(1)), Some(("a".into(), row(8, 1))));
+    }
+
+    #[test]
+    fn who_leaves_a_line_makes_room() {
+        let mut lines = Lines::new(1000);
+        put(&mut lines, "a", 0..10, 2);
+        put(&mut lines, "b", 10..20, 2);
+        assert_eq!(lines.in_lines(), 16);
+        assert!(lines.withdraw("a", (id(5, 0), 0)));
+        assert!(!lines.withdraw("a", (id(5, 0), 0)), "it is gone");
+        assert!(!lines.withdraw("a", (id(15, 0), 0)), "it stands elsewhere");
+        let mut taken = lines.take_out(|(id, _)| id.as_u64() % 2 == 1);
+        taken.sort_unstable();
+        let even: Vec<JobKey> =
+            [2, 4, 6, 8, 12, 14, 16, 18].map(|number| (id(number, 0), 0)).into();
+        assert_eq!(taken, even[..], "those that are out stand in no line");
+        assert_eq!(lines.in_lines(), 7);
+        assert_eq!(step(&mut lines, "a"), [3]);
+    }
+
+    #[test]
+    fn a_job_that_cannot_go_makes_way_for_the_next() {
+        let mut lines = Lines::new(1000);
+        put(&mut lines, "a", 0..5, 1);
+        let mut asked = Vec::new();
+        lines.step("a", |(id, _)| {
+            asked.push(id.as_u64());
+            id.as_u64() == 3
+        });
+        assert_eq!(asked, [1, 2, 3]);
+        lines.step("a", |_| false);
+        assert_eq!((lines.out("a"), lines.in_lines()), (0, 0));
+        assert!(lines.lines.is_empty(), "what is known of it is forgotten");
+    }
+
+    #[test]
+    fn the_smallest_home_sends_all_it_has() {
+        let mut lines = Lines::new(1);
+        let mut stored: std::collections::BTreeSet<u64> = (0..50).collect();
+        join_all(&mut lines, "a", 0, 50, Age::Waited);
+        let mut went = vec![0];
+        while went.len() < 50 {
+            went.extend(step(&mut lines, "a"));
+            stored.retain(|number| !went.contains(number));
+            if let Some((_, left)) = lines.take_left(id(0, 0).partition()) {
+                let again: Vec<u64> = stored.range(left.0..).copied().collect();
+                for number in again {
+                    if lines.join("a", comer(number, Age::Waited, 1)) == Turn::Goes {
+                        went.push(number);
+                    }
+                }
+            }
+        }
+        assert_eq!(went, (0..50).collect::<Vec<_>>());
+    }
+}

@@ -5,3 +5,4 @@ pub mod dsn;
 pub mod mail;
 pub mod proxy;
 pub mod smtp;
+pub mod socks5;

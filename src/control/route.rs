@@ -170,12 +170,21 @@ fn site(policy: &DeliveryPolicy, choice: &RouteChoice<'_>) -> Value {
     };
     let found = policy.sites.find(domain, &hosts);
     let treated = policy.sites.policy(domain, &hosts);
+    let wish = choice.tls.unwrap_or(treated.tls);
+    let from = if choice.tls.is_some() { "route" } else { "site" };
+    let tls = match &*choice.next_hop {
+        NextHop::Hosts { hosts, .. } if hosts.iter().all(|host| host.unix_path().is_some()) => {
+            TlsWish::None
+        }
+        NextHop::Hosts { protocol, .. } => protocol.tls(wish),
+        _ => wish,
+    };
     let open = found.is_none() && hosts.is_empty() && policy.sites.asks_mx_hosts();
     json!({
         "name": found.map(|site| &*site.name),
         "may_change": open.then_some("a [[site]] that names a mail exchanger of it would count"),
-        "tls": tls_name(choice.tls.unwrap_or(treated.tls)),
-        "tls_from": if choice.tls.is_some() { "route" } else { "site" },
+        "tls": tls_name(tls),
+        "tls_from": if tls == wish { from } else { "next hop" },
         "limits": limits(&treated),
     })
 }
@@ -220,6 +229,7 @@ fn source(policy: &DeliveryPolicy, pool: Option<PoolId>) -> Value {
                 "ipv4": source.ipv4,
                 "ipv6": source.ipv6,
                 "ehlo_name": &*source.ehlo_name,
+                "proxy": source.proxy.as_ref().map(ToString::to_string),
                 "share_percent": (weight * 1000 / total) as f64 / 10.0,
             })
         })
@@ -294,8 +304,9 @@ fn show_source(source: &Value, line: &mut impl FnMut(&str, &str)) {
     for one in each(&source["sources"]) {
         let addresses: Vec<&str> =
             ["ipv4", "ipv6"].iter().filter_map(|key| one[*key].as_str()).collect();
+        let by = one["proxy"].as_str().map(|proxy| format!(" by {proxy}")).unwrap_or_default();
         let what = format!(
-            "{} {}, EHLO {}, {}%",
+            "{} {}{by}, EHLO {}, {}%",
             said(&one["name"]),
             addresses.join(" "),
             said(&one["ehlo_name"]),

@@ -424,6 +424,43 @@ mod tests {
     }
 
     #[test]
+    fn ways_out_are_told() {
+        let file = "[[route]]\nrecipient_domain = 'tls.test'\nnext = 'smtps:relay.ours.test'\n\
+            pool = 'p'\n[[route]]\nnext = 'lmtp:unix:/run/lmtp'\n[[pool]]\nname = 'p'\n\
+            sources = 's'\n[[source]]\nname = 's'\nipv4 = '192.0.2.1'\n\
+            proxy = 'socks5://us:sesame@192.0.2.9'\n";
+        let told = |recipient: &str| {
+            let recipient = recipient.to_owned();
+            let asked = RouteTest { recipient, sender: None, listener: None };
+            shown(&answer(&config(file), &asked).expect("an answer"))
+        };
+        for (recipient, lines) in [
+            (
+                "a@tls.test",
+                [
+                    "next hop    smtps:relay.ours.test:465",
+                    "tls         must, by its next hop",
+                    "            s 192.0.2.1 by socks5://192.0.2.9:1080, EHLO mx.ours.test, 100.0%",
+                ],
+            ),
+            (
+                "a@store.test",
+                [
+                    "next hop    lmtp:unix:/run/lmtp",
+                    "hosts       unix:/run/lmtp",
+                    "tls         none, by its next hop",
+                ],
+            ),
+        ] {
+            let text = told(recipient);
+            for line in lines {
+                assert!(text.lines().any(|one| one == line), "{line}\n{text}");
+            }
+            assert!(!text.contains("sesame"), "{text}");
+        }
+    }
+
+    #[test]
     fn the_policy_says_what_the_config_says() {
         let policy = delivery::policy(&config(FILE), Secrets::Withhold).expect("it is good");
         let big = policy.sites.policy("x.test", &["mx.big.test"]);

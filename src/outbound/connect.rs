@@ -54,7 +54,7 @@ impl DialFault {
             },
             DialFault::Proxy(fault) if fault.is_timeout() => FailureKind::Timeout,
             DialFault::Proxy(fault) if fault.is_of_destination() => FailureKind::Connect,
-            DialFault::Proxy(_) | DialFault::NoFamily => FailureKind::Ours,
+            DialFault::Proxy(_) | DialFault::NoFamily => FailureKind::WayOut,
         }
     }
 
@@ -184,6 +184,15 @@ async fn next_end<F: Future>(
     .await
 }
 
+/// A Unix socket that cannot be connected to is the server's, or the operator's, who mends both.
+pub fn unix_kind(fault: IoFault) -> FailureKind {
+    match fault {
+        IoFault::TimedOut => FailureKind::Timeout,
+        IoFault::NoFiles | IoFault::NoFilesSystem | IoFault::NoMemory => FailureKind::Ours,
+        _ => FailureKind::Connect,
+    }
+}
+
 /// Why a Unix socket was not connected to, and what helps.
 pub fn unix_text(path: &str, fault: IoFault) -> String {
     let remedy = match fault {
@@ -191,6 +200,7 @@ pub fn unix_text(path: &str, fault: IoFault) -> String {
         IoFault::Denied => "let the user that ringpost runs as search its folder and write to it",
         IoFault::Refused => "the file is there and nobody listens: start its server",
         IoFault::TimedOut => "its server takes no connections: see what it is busy with",
+        IoFault::NoFiles | IoFault::NoFilesSystem => "raise the limit of open files",
         _ => "see that it is the stream socket of a server",
     };
     format!("connecting to {path}: {fault}; {remedy}")
@@ -224,22 +234,22 @@ mod tests {
     fn a_proxy_and_a_host_are_told_apart() {
         let refused = |refusal| ProxyFault::Socks5(Socks5Fault::Refused(refusal));
         let rows = [
-            (ProxyFault::Connect(IoFault::Refused), FailureKind::Ours, true),
-            (ProxyFault::Connect(IoFault::TimedOut), FailureKind::Ours, true),
-            (ProxyFault::Lost(IoFault::TimedOut), FailureKind::Ours, true),
-            (ProxyFault::Lost(IoFault::Closed), FailureKind::Ours, true),
-            (ProxyFault::Socks5(Socks5Fault::NoMethod), FailureKind::Ours, true),
-            (ProxyFault::Socks5(Socks5Fault::LoginRefused), FailureKind::Ours, true),
-            (ProxyFault::Socks5(Socks5Fault::NotSocks5(72)), FailureKind::Ours, true),
-            (refused(Refusal::General), FailureKind::Ours, false),
-            (refused(Refusal::NotAllowed), FailureKind::Ours, false),
+            (ProxyFault::Connect(IoFault::Refused), FailureKind::WayOut, true),
+            (ProxyFault::Connect(IoFault::TimedOut), FailureKind::WayOut, true),
+            (ProxyFault::Lost(IoFault::TimedOut), FailureKind::WayOut, true),
+            (ProxyFault::Lost(IoFault::Closed), FailureKind::WayOut, true),
+            (ProxyFault::Socks5(Socks5Fault::NoMethod), FailureKind::WayOut, true),
+            (ProxyFault::Socks5(Socks5Fault::LoginRefused), FailureKind::WayOut, true),
+            (ProxyFault::Socks5(Socks5Fault::NotSocks5(72)), FailureKind::WayOut, true),
+            (refused(Refusal::General), FailureKind::WayOut, false),
+            (refused(Refusal::NotAllowed), FailureKind::WayOut, false),
             (refused(Refusal::NetworkUnreachable), FailureKind::Connect, false),
             (refused(Refusal::HostUnreachable), FailureKind::Connect, false),
             (refused(Refusal::ConnectionRefused), FailureKind::Connect, false),
             (refused(Refusal::TtlExpired), FailureKind::Connect, false),
-            (refused(Refusal::NoSuchAddressType), FailureKind::Ours, false),
+            (refused(Refusal::NoSuchAddressType), FailureKind::WayOut, false),
             (ProxyFault::LostAsked(IoFault::TimedOut), FailureKind::Timeout, false),
-            (ProxyFault::LostAsked(IoFault::Closed), FailureKind::Ours, false),
+            (ProxyFault::LostAsked(IoFault::Closed), FailureKind::WayOut, false),
         ];
         for (fault, kind, of_all) in rows {
             let fault = DialFault::Proxy(fault);
@@ -249,5 +259,23 @@ mod tests {
         assert_eq!((own.kind(), own.is_of_all()), (FailureKind::Connect, false));
         assert_eq!(DialFault::Io(IoFault::AddressNotOurs).kind(), FailureKind::Ours);
         assert_eq!(DialFault::Io(IoFault::TimedOut).kind(), FailureKind::Timeout);
+    }
+
+    #[test]
+    fn a_unix_socket_comes_with_its_remedy() {
+        let rows = [
+            (IoFault::NoSuchFile, FailureKind::Connect, "mend the path"),
+            (IoFault::Denied, FailureKind::Connect, "write to it"),
+            (IoFault::Refused, FailureKind::Connect, "start its server"),
+            (IoFault::TimedOut, FailureKind::Timeout, "what it is busy with"),
+            (IoFault::NoFiles, FailureKind::Ours, "limit of open files"),
+            (IoFault::Io(91), FailureKind::Connect, "stream socket"),
+        ];
+        for (fault, kind, remedy) in rows {
+            let text = unix_text("unix:/run/lmtp", fault);
+            assert_eq!(unix_kind(fault), kind, "{text}");
+            assert!(text.starts_with("connecting to unix:/run/lmtp: "), "{text}");
+            assert!(text.contains(remedy), "{text}");
+        }
     }
 }

@@ -490,7 +490,7 @@ pub(super) fn cause_of(kind: FailureKind) -> Cause {
         FailureKind::Tls => Cause::TlsFailed,
         FailureKind::Protocol => Cause::ProtocolError,
         FailureKind::Lost => Cause::ConnectionLost,
-        FailureKind::Ours => Cause::OurFault,
+        FailureKind::Ours | FailureKind::WayOut => Cause::OurFault,
     }
 }
 

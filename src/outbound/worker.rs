@@ -122,10 +122,10 @@ impl NoLink {
     /// After this address of a host, another one failed too.
     fn then(self, next: NoLink) -> NoLink {
         let is_of_all = self.is_of_all || next.is_of_all;
-        let text = match is_of_all {
-            // It is the same of all.
-            true => next.text,
-            false => format!("{}; {}", self.text, next.text),
+        let text = match (self.is_of_all, next.is_of_all) {
+            (_, true) => next.text,
+            (true, false) => self.text,
+            (false, false) => format!("{}; {}", self.text, next.text),
         };
         NoLink { kind: next.kind, text, is_of_all }
     }
@@ -380,7 +380,7 @@ async fn reach_host(
         let began = Instant::now();
         let stream = rt::connect_unix(path, limit).await.map_err(|fault| {
             let text = connect::unix_text(&way.host.name(), fault);
-            NoLink::new(DialFault::Io(fault).kind(), text)
+            NoLink::new(connect::unix_kind(fault), text)
         })?;
         return reach(owner, way, Dialed { stream, address: None, began }).await;
     }

@@ -1053,7 +1053,7 @@ mod tests {
         assert_eq!(s.drain_deferred(site, 0).len(), 3);
         let summary = s.summary(site, 0).expect("it is known");
         assert_eq!(summary.last_failure, Some(FailureKind::WayOut));
-        assert_eq!(summary.last_error, "the proxy is down");
+        assert_eq!(&*summary.last_error, "the proxy is down");
     }
 
     #[test]

@@ -49,7 +49,7 @@ fn mail_is_not_sent_to_ourselves_nor_behind_us() {
         let to = format!("x@{domain}");
         out.submit(&[&to]);
         let attempt = out.attempt(&to);
-        assert_eq!(outcome(&attempt), "failed", "{attempt}");
+        assert_eq!(outcome(&attempt), "bounced", "{attempt}");
         assert!(reply(&attempt).contains("its mail exchangers are this server"), "{attempt}");
     }
     let told = reports.await_for("a@sender.test", 3, PATIENCE);

@@ -81,7 +81,7 @@ fn each_recipient_has_its_own_answer() {
     let rows = [
         ("good", "delivered", "250 2.1.5 delivered"),
         ("full", "deferred", "452 4.2.2 mailbox full"),
-        ("gone", "failed", "550 5.1.1 no such user"),
+        ("gone", "bounced", "550 5.1.1 no such user"),
     ];
     for (who, end, words) in rows {
         let attempt = out.attempt(&format!("{who}@store.test"));

@@ -90,7 +90,7 @@ section! {
     /// How long a server may take when mail is sent to it. Then the connection is given up and the
     /// mail tried again. The defaults are those of RFC 5321 s4.5.3.2.
     pub struct DeliveryTimeoutsConfig at "delivery.timeouts" {
-        /// For the connection to stand.
+        /// For the connection to a host to stand, by whichever of its addresses, and also by a proxy.
         connect: Duration = Is("'30s'"), Live, 100 => HOUR;
         /// For the TLS handshake.
         tls_handshake: Duration = Is("'30s'"), Live, 100 => HOUR;
@@ -149,6 +149,8 @@ section! {
         /// Names of the listeners that the mail came in by.
         listener: Vec<Label> = Is("[]"), Live;
         /// "mx": the mail exchangers of the recipient's domain. "mx:other.example": those of another.
+        /// Where this server is one of them, by `server.hostname` or a name in EHLO, only better ones
+        /// are tried; if there are none the mail is returned, for it would come back.
         /// "smtp:host:port,host2:port": these servers, in this order. "smtps:host:port": likewise, under
         /// TLS from the first byte on, as servers on port 465 have it. "lmtp:host:port": likewise, by
         /// LMTP, also over a Unix socket: "lmtp:unix:/run/dovecot/lmtp". "discard": it counts as delivered. "hold": it waits for an operator.

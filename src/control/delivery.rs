@@ -90,6 +90,7 @@ fn sources(config: &Config) -> Result<SourceTable, Vec<String>> {
         ipv4: source.ipv4,
         ipv6: source.ipv6,
         ehlo_name: source.ehlo_name.as_ref().unwrap_or(standard).as_str().into(),
+        proxy: source.proxy.clone(),
     });
     let pools: Vec<PoolSettings> = config
         .pools
@@ -235,6 +236,7 @@ fn next(next: &Next) -> RouteNext {
         Next::Mx => return RouteNext::RecipientDomain,
         Next::MxOf { domain, port } => NextHop::Mx { domain: domain.as_str().into(), port: *port },
         Next::Smtp(servers) => hosts(servers, HopProtocol::Smtp),
+        Next::Smtps(servers) => hosts(servers, HopProtocol::Smtps),
         Next::Lmtp(servers) => hosts(servers, HopProtocol::Lmtp),
         Next::Discard => NextHop::Discard,
         Next::Hold => NextHop::Hold,

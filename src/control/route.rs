@@ -170,12 +170,21 @@ fn site(policy: &DeliveryPolicy, choice: &RouteChoice<'_>) -> Value {
     };
     let found = policy.sites.find(domain, &hosts);
     let treated = policy.sites.policy(domain, &hosts);
+    let wish = choice.tls.unwrap_or(treated.tls);
+    let from = if choice.tls.is_some() { "route" } else { "site" };
+    let tls = match &*choice.next_hop {
+        NextHop::Hosts { hosts, .. } if hosts.iter().all(|host| host.unix_path().is_some()) => {
+            TlsWish::None
+        }
+        NextHop::Hosts { protocol, .. } => protocol.tls(wish),
+        _ => wish,
+    };
     let open = found.is_none() && hosts.is_empty() && policy.sites.asks_mx_hosts();
     json!({
         "name": found.map(|site| &*site.name),
         "may_change": open.then_some("a [[site]] that names a mail exchanger of it would count"),
-        "tls": tls_name(choice.tls.unwrap_or(treated.tls)),
-        "tls_from": if choice.tls.is_some() { "route" } else { "site" },
+        "tls": tls_name(tls),
+        "tls_from": if tls == wish { from } else { "next hop" },
         "limits": limits(&treated),
     })
 }
@@ -220,6 +229,7 @@ fn source(policy: &DeliveryPolicy, pool: Option<PoolId>) -> Value {
                 "ipv4": source.ipv4,
                 "ipv6": source.ipv6,
                 "ehlo_name": &*source.ehlo_name,
+                "proxy": source.proxy.as_ref().map(ToString::to_string),
                 "share_percent": (weight * 1000 / total) as f64 / 10.0,
             })
         })
@@ -294,8 +304,9 @@ fn show_source(source: &Value, line: &mut impl FnMut(&str, &str)) {
     for one in each(&source["sources"]) {
         let addresses: Vec<&str> =
             ["ipv4", "ipv6"].iter().filter_map(|key| one[*key].as_str()).collect();
+        let by = one["proxy"].as_str().map(|proxy| format!(" by {proxy}")).unwrap_or_default();
         let what = format!(
-            "{} {}, EHLO {}, {}%",
+            "{} {}{by}, EHLO {}, {}%",
             said(&one["name"]),
             addresses.join(" "),
             said(&one["ehlo_name"]),
@@ -410,6 +421,43 @@ mod tests {
         assert!(bad.contains("write it as user@example.com"), "{bad}");
         let bad = ask("a@b.test", None, Some("listener-9")).expect_err("there is no such listener");
         assert!(bad.contains("known are listener-1"), "{bad}");
+    }
+
+    #[test]
+    fn ways_out_are_told() {
+        let file = "[[route]]\nrecipient_domain = 'tls.test'\nnext = 'smtps:relay.ours.test'\n\
+            pool = 'p'\n[[route]]\nnext = 'lmtp:unix:/run/lmtp'\n[[pool]]\nname = 'p'\n\
+            sources = 's'\n[[source]]\nname = 's'\nipv4 = '192.0.2.1'\n\
+            proxy = 'socks5://us:sesame@192.0.2.9'\n";
+        let told = |recipient: &str| {
+            let recipient = recipient.to_owned();
+            let asked = RouteTest { recipient, sender: None, listener: None };
+            shown(&answer(&config(file), &asked).expect("an answer"))
+        };
+        for (recipient, lines) in [
+            (
+                "a@tls.test",
+                [
+                    "next hop    smtps:relay.ours.test:465",
+                    "tls         must, by its next hop",
+                    "            s 192.0.2.1 by socks5://192.0.2.9:1080, EHLO mx.ours.test, 100.0%",
+                ],
+            ),
+            (
+                "a@store.test",
+                [
+                    "next hop    lmtp:unix:/run/lmtp",
+                    "hosts       unix:/run/lmtp",
+                    "tls         none, by its next hop",
+                ],
+            ),
+        ] {
+            let text = told(recipient);
+            for line in lines {
+                assert!(text.lines().any(|one| one == line), "{line}\n{text}");
+            }
+            assert!(!text.contains("sesame"), "{text}");
+        }
     }
 
     #[test]

@@ -289,7 +289,8 @@ fn mta_name(host: &str) -> Option<String> {
     match host.parse::<IpAddr>() {
         Ok(IpAddr::V4(address)) => Some(format!("[{address}]")),
         Ok(IpAddr::V6(address)) => Some(format!("[IPv6:{address}]")),
-        Err(_) => Some(host.to_owned()).filter(|host| !host.is_empty()),
+        // A Unix socket has no name that others know.
+        Err(_) => Some(host.to_owned()).filter(|host| !host.is_empty() && !host.contains('/')),
     }
 }
 
@@ -410,6 +411,7 @@ mod tests {
             ("mx.test", Some("mx.test")),
             ("192.0.2.1", Some("[192.0.2.1]")),
             ("::1", Some("[IPv6:::1]")),
+            ("unix:/run/lmtp", None),
             ("", None),
         ];
         for (host, name) in rows {

@@ -84,6 +84,9 @@ pub enum FailureKind {
     Lost,
     /// No descriptor, no memory, no source address: the site is not to blame.
     Ours,
+    /// The proxy or the source that mail goes out by: the site is not to blame, but its mail is not
+    /// to wait in line either until an operator has mended it.
+    WayOut,
 }
 
 /// Why a connection failed. The text is for operators.
@@ -418,7 +421,11 @@ impl Destination {
             self.hold_until_ms = now_ms + CONNECT_HOLD_FIRST_MS;
             return self.on_probe_gone(role, self.hold_until_ms);
         }
+        let window = self.window;
         self.fail(role, now_ms, dice);
+        if failure.kind == FailureKind::WayOut && self.health == Health::Working {
+            self.window = window;
+        }
     }
 
     /// The site asks for less: fewer connections, and silence for a while.

@@ -415,8 +415,14 @@ impl Home {
             NextHop::Mx { .. } | NextHop::Hosts { .. } => {
                 match self.resolve(hop_key, &policy).await {
                     Ok(hop) => hop,
-                    Err(fault) => {
+                    Err(Unresolved::Dns(fault)) => {
                         let local = unresolved(hop_key, fault, &waiting);
+                        return self.settle_here(key, local).await;
+                    }
+                    Err(Unresolved::OnlyUs) => {
+                        let text = format!("{}: its mail exchangers are this server", hop_key.next);
+                        let answer = Answer::ours(Cause::Loop, text);
+                        let local = settling::Local::Failed(answer);
                         return self.settle_here(key, local).await;
                     }
                 }
@@ -453,7 +459,7 @@ impl Home {
         operator::after_attempt(self, key.0).await;
     }
 
-    async fn resolve(&self, key: &HopKey, policy: &DeliveryPolicy) -> Result<Arc<Hop>, DnsFault> {
+    async fn resolve(&self, key: &HopKey, policy: &DeliveryPolicy) -> Result<Arc<Hop>, Unresolved> {
         let now_ms = wall_ms();
         if let Some((hop, until_ms)) = self.hops.borrow().get(key)
             && *until_ms >= now_ms
@@ -470,7 +476,10 @@ impl Home {
                         self.resolver.addresses(domain, Family::Both).await?;
                     }
                     let dice = self.roll();
-                    let mut hosts = answer.hosts;
+                    let mut hosts = without_us(answer.hosts, |host| self.is_us(policy, host));
+                    if hosts.is_empty() {
+                        return Err(Unresolved::OnlyUs);
+                    }
                     // RFC 5321 s5.1: among equals the order is random.
                     hosts.sort_by_key(|(preference, host)| (*preference, shuffle(host, dice)));
                     let hosts = hosts.into_iter();
@@ -485,7 +494,7 @@ impl Home {
                     let domain = hosts.first().map_or("", |host| &host.host).into();
                     (domain, hosts.to_vec(), *protocol, HostNames::Operator)
                 }
-                _ => return Err(DnsFault::NoData),
+                _ => return Err(Unresolved::Dns(DnsFault::NoData)),
             };
         // RFC 8461 is about hosts that were found by MX.
         let sts = match names {
@@ -500,7 +509,7 @@ impl Home {
         if names != HostNames::Operator {
             hosts.truncate(policy.mx_hosts_max);
         }
-        let tls = key.tls.unwrap_or(site_policy.tls);
+        let tls = protocol.tls(key.tls.unwrap_or(site_policy.tls));
         // Connections are shared within a site, so what makes them differ is part of its name.
         let mut site = sorted.join(",");
         if let Some(pool) = key.pool {
@@ -533,6 +542,14 @@ impl Home {
         }
         hops.insert(key.clone(), (Arc::clone(&hop), wall_ms() + HOP_MS));
         Ok(hop)
+    }
+
+    /// Whether a mail exchanger is called as we are.
+    fn is_us(&self, policy: &DeliveryPolicy, host: &str) -> bool {
+        let sources = policy.sources.sources().iter().map(|source| &*source.ehlo_name);
+        let mut names = [&*self.hostname, &*policy.ehlo_name].into_iter().chain(sources);
+        let host = host.trim_end_matches('.');
+        names.any(|name| name.eq_ignore_ascii_case(host))
     }
 
     /// Puts the job into the line of its site, or sends it on at once.
@@ -968,6 +985,32 @@ fn shuffle(host: &str, dice: u64) -> u64 {
     })
 }
 
+/// Why there is no server to go to.
+enum Unresolved {
+    Dns(DnsFault),
+    /// The best mail exchanger is this server.
+    OnlyUs,
+}
+
+impl From<DnsFault> for Unresolved {
+    fn from(fault: DnsFault) -> Unresolved {
+        Unresolved::Dns(fault)
+    }
+}
+
+/// The mail exchangers that are better than we are, if we are one: the others would send the mail
+/// back to us, and so would we (RFC 5321 s5.1).
+fn without_us(
+    mut hosts: Vec<(u16, Box<str>)>,
+    is_us: impl Fn(&str) -> bool,
+) -> Vec<(u16, Box<str>)> {
+    let ours = hosts.iter().filter(|(_, host)| is_us(host)).map(|(preference, _)| *preference);
+    if let Some(ours) = ours.min() {
+        hosts.retain(|(preference, _)| *preference < ours);
+    }
+    hosts
+}
+
 /// What an unresolved domain means for its recipients.
 fn unresolved(key: &HopKey, fault: DnsFault, waiting: &Waiting) -> settling::Local {
     let text = format!("{}: {fault}", key.next);
@@ -1003,6 +1046,30 @@ pub async fn tend(home: Rc<Home>) {
         if swept.elapsed() >= LINES_EVERY {
             swept = Instant::now();
             home.expire_lines(wall_ms());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn mail_goes_to_none_that_would_send_it_back() {
+        let rows: [(&[(u16, &str)], &[(u16, &str)]); 6] = [
+            (&[(10, "a"), (20, "b")], &[(10, "a"), (20, "b")]),
+            (&[(10, "a"), (20, "us"), (30, "b")], &[(10, "a")]),
+            (&[(20, "a"), (20, "us"), (10, "b")], &[(10, "b")]),
+            (&[(10, "us"), (20, "a")], &[]),
+            (&[(30, "us"), (20, "US"), (20, "a"), (10, "b")], &[(10, "b")]),
+            (&[(0, "us")], &[]),
+        ];
+        let boxed = |hosts: &[(u16, &str)]| -> Vec<(u16, Box<str>)> {
+            hosts.iter().map(|(preference, host)| (*preference, Box::from(*host))).collect()
+        };
+        for (hosts, expected) in rows {
+            let left = without_us(boxed(hosts), |host| host.eq_ignore_ascii_case("us"));
+            assert_eq!(left, boxed(expected), "{hosts:?}");
         }
     }
 }

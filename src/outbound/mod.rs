@@ -11,11 +11,13 @@
 //! bounce     what the sender is told, as messages of their own         home shard
 //! owner      sites, their lines and connections                        owner shard
 //! worker     one connection: connect, greet, TLS, one mail after the other
+//! connect    the first address of a host that answers, also by a proxy
 //! transfer   one mail over it
 //! trust      what is known of other servers' TLS, and what follows    both
 //! ```
 
 mod bounce;
+mod connect;
 pub mod destination;
 pub mod home;
 pub mod idle;

@@ -266,7 +266,8 @@ impl Owner {
         let refusal = summary.and_then(refusal_of);
         for HandedBack { ticket, due_ms } in jobs {
             let Some(delivery) = self.take(&ticket) else { continue };
-            let host = delivery.hop.hosts.first().map_or("", |host| &host.host).into();
+            let host =
+                delivery.hop.hosts.first().map(|host| host.name().into()).unwrap_or_default();
             // What nobody tried because of an operator is no attempt.
             let what = match refusal.clone() {
                 Some(answer) if !is_paused => {
@@ -489,7 +490,7 @@ pub(super) fn cause_of(kind: FailureKind) -> Cause {
         FailureKind::Tls => Cause::TlsFailed,
         FailureKind::Protocol => Cause::ProtocolError,
         FailureKind::Lost => Cause::ConnectionLost,
-        FailureKind::Ours => Cause::OurFault,
+        FailureKind::Ours | FailureKind::WayOut => Cause::OurFault,
     }
 }
 

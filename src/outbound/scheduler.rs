@@ -1039,6 +1039,24 @@ mod tests {
     }
 
     #[test]
+    fn mail_does_not_wait_in_line_for_a_proxy_that_is_down() {
+        let mut s = scheduler(100);
+        let site =
+            site(&mut s, "a", SitePolicy { failures_to_back_off: 2, ..SitePolicy::default() });
+        push(&mut s, site, 0..3, 0);
+        let conns = opened(&mut s, 0);
+        let failure = Failure { kind: FailureKind::WayOut, text: "the proxy is down" };
+        s.connect_failed(conns[0].1, failure, 0);
+        assert_eq!(window(&mut s, site), 5, "the site is not to blame");
+        assert!(s.drain_deferred(site, 0).is_empty());
+        s.connect_failed(conns[1].1, failure, 0);
+        assert_eq!(s.drain_deferred(site, 0).len(), 3);
+        let summary = s.summary(site, 0).expect("it is known");
+        assert_eq!(summary.last_failure, Some(FailureKind::WayOut));
+        assert_eq!(&*summary.last_error, "the proxy is down");
+    }
+
+    #[test]
     fn a_throttled_site_gets_silence_and_a_smaller_window() {
         let mut s = scheduler(100);
         let site = site(&mut s, "a", SitePolicy::default());

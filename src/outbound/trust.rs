@@ -127,6 +127,16 @@ impl Trust {
 
     /// How a host of the hop is spoken to. `authentic` is whether its addresses were validated.
     pub async fn terms(&self, hop: &Hop, host: &HostPort, authentic: bool) -> Terms {
+        if host.unix_path().is_some() {
+            // What never leaves the machine has nobody to hide from.
+            return Terms {
+                decision: TlsDecision::Clear { ignored: None },
+                check: PeerCheck::Any,
+                policy: "none",
+                kind: TlsPolicyKind::NoPolicyFound,
+                stranger: false,
+            };
+        }
         let (dane, records) = match hop.dane && authentic {
             true => self.tlsa(host).await,
             false => (DaneState::None, Vec::new()),
@@ -417,12 +427,15 @@ pub fn dane_counts(policy: &DeliveryPolicy, names: HostNames, protocol: HopProto
     policy.dane
         && policy.resolver.trust_ad
         && names != HostNames::Mx
-        && protocol == HopProtocol::Smtp
+        && protocol != HopProtocol::Lmtp
 }
 
 /// What sets the connections of one hop apart from those of another with the same hosts.
 pub fn site_suffix(hop: &Hop) -> String {
     let mut suffix = String::new();
+    if hop.protocol == HopProtocol::Smtps {
+        suffix.push_str(" smtps");
+    }
     if hop.tls != TlsWish::May {
         suffix.push_str(&format!(" tls {:?}", hop.tls));
     }
@@ -491,6 +504,7 @@ mod tests {
             (Hop { names: HostNames::SignedMx, ..hop() }, ""),
             (Hop { sts: sts(StsMode::Testing, all), ..hop() }, ""),
             (Hop { tls: TlsWish::Verify, ..hop() }, " tls Verify"),
+            (Hop { protocol: HopProtocol::Smtps, ..hop() }, " smtps"),
             (Hop { names: HostNames::SignedMx, dane: true, ..hop() }, " signed"),
             (Hop { names: HostNames::Operator, dane: true, ..hop() }, " named"),
             (Hop { sts: sts(StsMode::Enforce, all), ..hop() }, " sts mx1.a.test,mx2.a.test"),

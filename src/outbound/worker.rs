@@ -14,6 +14,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use std::time::Instant;
 
+use crate::base::ChunkPool;
 use crate::base::clock::wall_ms;
 use crate::base::fault::Blame;
 use crate::base::limits::JOB_TRANSFER_MS_MAX;
@@ -33,6 +34,8 @@ use crate::net::Verdict;
 use crate::net::resolver::Family;
 use crate::observe::counters::DeliveryTls;
 use crate::observe::histogram::Stage;
+use crate::outbound::connect;
+use crate::outbound::connect::DialFault;
 use crate::outbound::destination::Failure;
 use crate::outbound::destination::FailureKind;
 use crate::outbound::destination::JobEnd;
@@ -62,11 +65,11 @@ use crate::route::Credentials;
 use crate::route::HopProtocol;
 use crate::route::HostPort;
 use crate::route::RequireTls;
+use crate::route::Source;
 use crate::route::TlsDecision;
 use crate::route::TlsFailure;
 use crate::route::delivery::DeliveryPolicy;
 use crate::rt;
-use crate::rt::IoFault;
 use crate::rt::Stream;
 use crate::rt::timer;
 use crate::wire::classify::Cause;
@@ -83,8 +86,6 @@ use crate::wire::smtp::reply::Reply;
 use crate::wire::smtp::transaction::BodyType;
 use crate::wire::smtp::transaction::Ret;
 
-/// Addresses of one host that are tried.
-const ADDRESSES_MAX: usize = 4;
 /// A short body goes out together with its envelope where the server takes BDAT.
 const CHUNK_AHEAD_BYTES_MAX: u64 = 32 << 10;
 
@@ -97,7 +98,8 @@ const SETTLES_PAUSE_MS: u64 = 5000;
 struct Link {
     transfer: Transfer<Stream>,
     host: Box<str>,
-    address: SocketAddr,
+    /// None of a Unix socket.
+    address: Option<SocketAddr>,
     connect_us: u64,
     tls_policy: &'static str,
     /// Mails sent over it.
@@ -108,13 +110,32 @@ struct Link {
 struct NoLink {
     kind: FailureKind,
     text: String,
+    /// Other hosts would fare the same.
+    is_of_all: bool,
+}
+
+impl NoLink {
+    fn new(kind: FailureKind, text: String) -> NoLink {
+        NoLink { kind, text, is_of_all: false }
+    }
+
+    /// After this address of a host, another one failed too.
+    fn then(self, next: NoLink) -> NoLink {
+        let is_of_all = self.is_of_all || next.is_of_all;
+        let text = match (self.is_of_all, next.is_of_all) {
+            (_, true) => next.text,
+            (true, false) => self.text,
+            (false, false) => format!("{}; {}", self.text, next.text),
+        };
+        NoLink { kind: next.kind, text, is_of_all }
+    }
 }
 
 pub async fn run(owner: Rc<Owner>, seat: WorkerSeat, hop: Arc<Hop>, nudge: Rc<Nudge>) {
     let conn = seat.conn;
     let mut link = match open(&owner, &hop).await {
         Ok(link) => link,
-        Err(NoLink { kind, text }) => {
+        Err(NoLink { kind, text, .. }) => {
             let failure = Failure { kind, text: &text };
             owner.scheduler.borrow_mut().connect_failed(conn, failure, wall_ms());
             return;
@@ -157,7 +178,7 @@ pub async fn run(owner: Rc<Owner>, seat: WorkerSeat, hop: Arc<Hop>, nudge: Rc<Nu
                     link = fresh;
                     sent = send(&owner, &mut link, delivery).await;
                 }
-                Err(NoLink { kind, text }) => {
+                Err(NoLink { kind, text, .. }) => {
                     let answer = Answer::ours(cause_of(kind), text.as_str());
                     let host = link.host.clone();
                     let not_before_ms = 0;
@@ -225,6 +246,7 @@ fn is_stale(link: &Link, outcomes: &[Outcome]) -> bool {
 async fn open(owner: &Rc<Owner>, hop: &Hop) -> Result<Link, NoLink> {
     let policy = owner.policy();
     let source = hop.pool.and_then(|pool| policy.sources.pick(pool, owner.roll()));
+    let ehlo_name = source.map_or(&policy.ehlo_name, |source| &source.ehlo_name);
     let mut last = None;
     let mut unable = None;
     for host in &hop.hosts {
@@ -239,40 +261,28 @@ async fn open(owner: &Rc<Owner>, hop: &Hop) -> Result<Link, NoLink> {
         if let TlsDecision::PassOver(refusal) = terms.decision {
             owner.trust.count_failure(hop, &host.host, &terms, None);
             let text = format!("{}: {refusal}", host.host);
-            last = Some(NoLink { kind: FailureKind::Tls, text });
+            last = Some(NoLink::new(FailureKind::Tls, text));
             continue;
         }
-        for address in addresses.into_iter().take(ADDRESSES_MAX) {
-            let from = match (source, address) {
-                (None, _) => None,
-                (Some(source), SocketAddr::V4(_)) => source.ipv4.map(IpAddr::V4),
-                (Some(source), SocketAddr::V6(_)) => source.ipv6.map(IpAddr::V6),
-            };
-            if source.is_some() && from.is_none() {
-                let text = format!("the source has no address of the family of {address}");
-                last = Some(NoLink { kind: FailureKind::Ours, text });
-                continue;
+        let way = Way { hop, host, terms: &terms, source, ehlo_name, policy: &policy };
+        match reach_host(owner, &way, addresses).await {
+            Ok(link) if takes(hop, &link) => return Ok(link),
+            Ok(link) => {
+                unable.get_or_insert(link);
             }
-            let ehlo_name = source.map_or(&policy.ehlo_name, |source| &source.ehlo_name);
-            let terms = &terms;
-            let way = Way { hop, host, terms, address, from, ehlo_name, policy: &policy };
-            match reach(owner, &way).await {
-                Ok(link) if takes(hop, &link) => return Ok(link),
-                Ok(link) => {
-                    unable.get_or_insert(link);
+            Err(no_link) => {
+                let is_of_all = no_link.is_of_all;
+                last = Some(no_link);
+                if is_of_all {
                     break;
                 }
-                Err(no_link) => last = Some(no_link),
-            }
-            if owner.is_closing() {
-                break;
             }
         }
         if owner.is_closing() {
             break;
         }
     }
-    let nowhere = || NoLink { kind: FailureKind::Resolve, text: "it has no server".to_owned() };
+    let nowhere = || NoLink::new(FailureKind::Resolve, "it has no server".to_owned());
     match (unable, last) {
         // No server is left that may be better: this one's mail is returned (RFC 8689 s4.2.1).
         (Some(link), None) => Ok(link),
@@ -285,15 +295,46 @@ fn takes(hop: &Hop, link: &Link) -> bool {
     hop.require_tls == RequireTls::No || link.transfer.client().offers().requiretls
 }
 
-/// One address of one host, and how it is reached.
+/// One host, and how it is reached.
 struct Way<'w> {
     hop: &'w Hop,
     host: &'w HostPort,
     terms: &'w Terms,
-    address: SocketAddr,
-    from: Option<IpAddr>,
+    source: Option<&'w Source>,
     ehlo_name: &'w str,
     policy: &'w DeliveryPolicy,
+}
+
+impl Way<'_> {
+    /// One address of the host, as it is told of.
+    fn told(&self, address: Option<SocketAddr>) -> String {
+        let name = self.host.name();
+        let proxy = self.source.and_then(|source| source.proxy.as_ref());
+        match (address, proxy) {
+            (None, _) => name.into_owned(),
+            (Some(address), None) => format!("{name}[{address}]"),
+            (Some(address), Some(proxy)) => format!("{name}[{address}] by {proxy}"),
+        }
+    }
+
+    fn not_dialed(&self, address: SocketAddr, fault: &DialFault) -> NoLink {
+        let proxy = self.source.and_then(|source| source.proxy.as_ref().zip(Some(&source.name)));
+        let text = match (proxy, fault) {
+            // It says nothing of the host, so the host is not named.
+            (Some((proxy, source)), fault) if fault.is_of_all() => {
+                format!("the proxy {proxy} of source {source}: {fault}")
+            }
+            _ => format!("connecting to {}: {fault}", self.told(Some(address))),
+        };
+        NoLink { kind: fault.kind(), text, is_of_all: fault.is_of_all() }
+    }
+}
+
+/// A stream to an address of the host; a Unix socket has none.
+struct Dialed {
+    stream: Stream,
+    address: Option<SocketAddr>,
+    began: Instant,
 }
 
 /// The addresses of one host, and whether DNSSEC vouches for them.
@@ -307,38 +348,81 @@ async fn addresses(
     host: &HostPort,
     policy: &DeliveryPolicy,
 ) -> Result<Addresses, NoLink> {
+    if host.unix_path().is_some() {
+        return Ok(Addresses { addresses: Vec::new(), authentic: false });
+    }
     if let Ok(address) = host.host.parse::<IpAddr>() {
         let addresses = vec![SocketAddr::new(address, host.port)];
         return Ok(Addresses { addresses, authentic: false });
     }
-    let found = owner.resolver.addresses(&host.host, Family::Both).await.map_err(|fault| {
-        NoLink { kind: FailureKind::Resolve, text: format!("{}: {fault}", host.host) }
-    })?;
-    let v4 = found.v4.into_iter().map(IpAddr::V4);
-    let v6 = found.v6.into_iter().map(IpAddr::V6);
-    let mut all: Vec<IpAddr> = match policy.prefer_ipv6 {
-        true => v6.chain(v4).collect(),
-        false => v4.chain(v6).collect(),
+    let found =
+        owner.resolver.addresses(&host.host, Family::Both).await.map_err(|fault| {
+            NoLink::new(FailureKind::Resolve, format!("{}: {fault}", host.host))
+        })?;
+    let v4 = found.v4.into_iter().map(IpAddr::V4).collect();
+    let v6 = found.v6.into_iter().map(IpAddr::V6).collect();
+    let all = match policy.prefer_ipv6 {
+        true => connect::interleave(v6, v4),
+        false => connect::interleave(v4, v6),
     };
-    // The second try is the other family: a host whose one family is broken costs one timeout.
-    if let Some(other) = all.iter().position(|one| one.is_ipv6() != all[0].is_ipv6())
-        && other > 1
-    {
-        all.swap(1, other);
-    }
     let addresses = all.into_iter().map(|address| SocketAddr::new(address, host.port)).collect();
     Ok(Addresses { addresses, authentic: found.authentic })
 }
 
-/// Connects and greets; once more in the clear where TLS fails and nobody demands it.
-async fn reach(owner: &Rc<Owner>, way: &Way<'_>) -> Result<Link, NoLink> {
+/// Connects to the host by the first of its addresses that answers and greets.
+async fn reach_host(
+    owner: &Rc<Owner>,
+    way: &Way<'_>,
+    mut addresses: Vec<SocketAddr>,
+) -> Result<Link, NoLink> {
+    let limit = way.policy.timeouts.connect;
+    if let Some(path) = way.host.unix_path() {
+        let began = Instant::now();
+        let stream = rt::connect_unix(path, limit).await.map_err(|fault| {
+            let text = connect::unix_text(&way.host.name(), fault);
+            NoLink::new(connect::unix_kind(fault), text)
+        })?;
+        return reach(owner, way, Dialed { stream, address: None, began }).await;
+    }
+    let nowhere = || NoLink::new(FailureKind::Resolve, "it has no address".to_owned());
+    let mut last = None;
+    // An address of the other family may not be needed, and of the source there may be none.
+    let has_family =
+        |to: &SocketAddr| way.source.is_none_or(|from| from.address_for(to.ip()).is_ok());
+    if addresses.iter().any(has_family) {
+        addresses.retain(has_family);
+    }
+    while !addresses.is_empty() {
+        let began = Instant::now();
+        let race =
+            connect::race(&addresses, limit, |to, limit| connect::dial(way.source, to, limit));
+        let race = race.await;
+        addresses.retain(|one| race.failed.iter().all(|(failed, _)| failed != one));
+        let failed = race.failed.iter().map(|(address, fault)| way.not_dialed(*address, fault));
+        last = failed.reduce(NoLink::then).or(last);
+        let Some((address, stream)) = race.won else { break };
+        addresses.retain(|one| *one != address);
+        match reach(owner, way, Dialed { stream, address: Some(address), began }).await {
+            Ok(link) => return Ok(link),
+            Err(no_link) => last = Some(no_link),
+        }
+        if owner.is_closing() {
+            break;
+        }
+    }
+    Err(last.unwrap_or_else(nowhere))
+}
+
+/// Greets; once more, on a new connection and in the clear, where TLS fails and nobody demands it.
+async fn reach(owner: &Rc<Owner>, way: &Way<'_>, dialed: Dialed) -> Result<Link, NoLink> {
     let Terms { decision, policy, .. } = way.terms;
     let tls = match decision {
         TlsDecision::Require { .. } => TlsUse::Always,
         TlsDecision::Try => TlsUse::IfOffered,
         TlsDecision::Clear { .. } | TlsDecision::PassOver(_) => TlsUse::Never,
     };
-    let (mut no_link, failure) = match greet(owner, way, tls, policy).await {
+    let address = dialed.address;
+    let (mut no_link, failure) = match greet(owner, way, dialed, (tls, policy)).await {
         Ok(link) => return Ok(link),
         Err(failed) => failed,
     };
@@ -346,7 +430,12 @@ async fn reach(owner: &Rc<Owner>, way: &Way<'_>) -> Result<Link, NoLink> {
     match after {
         Some(AfterFailure::ReconnectInClear) => {
             owner.trust.note_broken(&way.host.host);
-            let again = greet(owner, way, TlsUse::Never, trust::AFTER_FAILURE).await;
+            let Some(to) = address else { return Err(no_link) };
+            let began = Instant::now();
+            let stream = connect::dial(way.source, to, way.policy.timeouts.connect).await;
+            let stream = stream.map_err(|fault| way.not_dialed(to, &fault))?;
+            let dialed = Dialed { stream, address, began };
+            let again = greet(owner, way, dialed, (TlsUse::Never, trust::AFTER_FAILURE)).await;
             return again.map_err(|(no_link, _)| no_link);
         }
         Some(AfterFailure::NextHost(demand)) => {
@@ -363,73 +452,80 @@ async fn reach(owner: &Rc<Owner>, way: &Way<'_>) -> Result<Link, NoLink> {
 async fn greet(
     owner: &Rc<Owner>,
     way: &Way<'_>,
-    tls: TlsUse,
-    tls_policy: &'static str,
+    Dialed { stream, address, began }: Dialed,
+    (tls, tls_policy): (TlsUse, &'static str),
 ) -> Result<Link, (NoLink, Option<TlsFailure>)> {
-    let began = Instant::now();
-    let from = way.from.map(|ip| SocketAddr::new(ip, 0));
     let name = &way.host.host;
-    let stream =
-        rt::connect(way.address, from, way.policy.timeouts.connect).await.map_err(|fault| {
-            let kind = match fault {
-                IoFault::TimedOut => FailureKind::Timeout,
-                fault if matches!(fault.blame(), Blame::Us | Blame::Operator) => FailureKind::Ours,
-                _ => FailureKind::Connect,
-            };
-            let text = format!("connecting to {name}[{}]: {fault}", way.address);
-            (NoLink { kind, text }, None)
-        })?;
     owner.observed.metrics.delivery_connections_total.add(1);
-    let lmtp = way.hop.protocol == HopProtocol::Lmtp;
+    let pool = Rc::clone(&owner.pool);
+    let times = timeouts(way.policy);
+    let mut channel = Channel::plain(stream);
+    let begins_with_tls = way.hop.protocol == HopProtocol::Smtps;
+    if begins_with_tls {
+        channel.stream().deadline().set_in(times.starttls);
+        if let Err(cause) = secure(owner, way, &mut channel, &pool).await {
+            return Err(not_greeted(owner, way, address, (&Fault::TlsFailed, Some(&cause))));
+        }
+    }
     let config = Arc::new(ClientConfig {
         ehlo_name: way.ehlo_name.to_owned(),
-        lmtp,
+        lmtp: way.hop.protocol == HopProtocol::Lmtp,
         pipelining: true,
         chunking: true,
         chunk_ahead_bytes_max: CHUNK_AHEAD_BYTES_MAX,
         tls,
     });
-    let mut client = Client::new(config, false);
+    let mut client = Client::new(config, begins_with_tls);
     if let Some(user) = &way.hop.auth {
         let Credentials { user, password } = &**user;
         client = client.with_login(Login { user: user.clone(), password: password.clone() });
     }
-    let times = timeouts(way.policy);
-    let pool = Rc::clone(&owner.pool);
-    let mut transfer = Transfer::new(Channel::plain(stream), client, pool, times);
-    let shaken = transfer
-        .handshake(async |channel: &mut Channel<Stream>, pool: &crate::base::ChunkPool| {
-            let Some(tls) = owner.trust.client() else {
-                return Err(TlsFault::NoRoots.into());
-            };
-            channel.start_tls_client(tls, name, way.terms.check.clone())?;
-            channel.handshake(pool, None).await
-        })
-        .await;
-    match shaken {
-        Ok(()) => {
-            let connect_us = began.elapsed().as_micros() as u64;
-            owner.histograms.record(Stage::Connect, connect_us);
-            let facts = transfer.channel().tls_facts();
-            owner.observed.metrics.delivery_tls_total.add(proven(facts), 1);
-            if tls != TlsUse::Never {
-                owner.trust.count_session(way.hop, name, way.terms, facts);
-            }
-            let host = name.clone();
-            Ok(Link { transfer, host, address: way.address, connect_us, tls_policy, sent: 0 })
-        }
-        Err(fault) => {
-            let cause = transfer.transport_fault();
-            let failure = tls_failure(&fault, cause);
-            if failure.is_some() {
-                owner.observed.metrics.delivery_tls_failures_total.add(1);
-                owner.trust.count_failure(way.hop, name, way.terms, cause);
-            }
-            let cause = cause.map(|cause| format!(" ({cause})")).unwrap_or_default();
-            let text = format!("{name}[{}]: {fault}{cause}", way.address);
-            Err((NoLink { kind: kind_of(&fault), text }, failure))
-        }
+    let mut transfer = Transfer::new(channel, client, pool, times);
+    let start_tls = async |channel: &mut Channel<Stream>, pool: &ChunkPool| {
+        secure(owner, way, channel, pool).await
+    };
+    if let Err(fault) = transfer.handshake(start_tls).await {
+        return Err(not_greeted(owner, way, address, (&fault, transfer.transport_fault())));
     }
+    let connect_us = began.elapsed().as_micros() as u64;
+    owner.histograms.record(Stage::Connect, connect_us);
+    let facts = transfer.channel().tls_facts();
+    owner.observed.metrics.delivery_tls_total.add(proven(facts), 1);
+    if tls != TlsUse::Never {
+        owner.trust.count_session(way.hop, name, way.terms, facts);
+    }
+    let host = way.host.name().into();
+    Ok(Link { transfer, host, address, connect_us, tls_policy, sent: 0 })
+}
+
+/// Begins TLS and shakes hands.
+async fn secure(
+    owner: &Owner,
+    way: &Way<'_>,
+    channel: &mut Channel<Stream>,
+    pool: &ChunkPool,
+) -> Result<(), SocketFault> {
+    let Some(tls) = owner.trust.client() else {
+        return Err(TlsFault::NoRoots.into());
+    };
+    channel.start_tls_client(tls, &way.host.host, way.terms.check.clone())?;
+    channel.handshake(pool, None).await
+}
+
+fn not_greeted(
+    owner: &Owner,
+    way: &Way<'_>,
+    address: Option<SocketAddr>,
+    (fault, cause): (&Fault, Option<&SocketFault>),
+) -> (NoLink, Option<TlsFailure>) {
+    let failure = tls_failure(fault, cause);
+    if failure.is_some() {
+        owner.observed.metrics.delivery_tls_failures_total.add(1);
+        owner.trust.count_failure(way.hop, &way.host.host, way.terms, cause);
+    }
+    let cause = cause.map(|cause| format!(" ({cause})")).unwrap_or_default();
+    let text = format!("{}: {fault}{cause}", way.told(address));
+    (NoLink::new(kind_of(fault), text), failure)
 }
 
 /// Whether and how the connection failed for want of TLS.
@@ -616,7 +712,7 @@ fn judge(link: &Link, delivery: &Delivery, sent: Sent) -> Report {
     let facts = link.transfer.channel().tls_facts();
     let attempt = Box::new(Attempt {
         host: link.host.clone(),
-        address: Some(link.address),
+        address: link.address,
         tls: facts.map(|facts| facts.version),
         cipher: facts.map(|facts| facts.cipher),
         verdict: verdict_of(facts),

@@ -2,18 +2,43 @@
 //!
 //! Promise:  a `NextHop` is its own key: jobs with equal next hops are one transfer.
 
+use std::borrow::Cow;
 use std::fmt;
+use std::path::Path;
 
-/// A server to talk to. The host is a name, an IPv4 or an IPv6 address (without brackets).
+use crate::route::site::TlsWish;
+
+/// A server to talk to. The host is a name, an IPv4 or an IPv6 address (without brackets), or the
+/// absolute path of a Unix socket, which has the port 0.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct HostPort {
     pub host: Box<str>,
     pub port: u16,
 }
 
+impl HostPort {
+    pub fn unix(path: &str) -> HostPort {
+        HostPort { host: path.into(), port: 0 }
+    }
+
+    /// What it is called where no port is told.
+    pub fn name(&self) -> Cow<'_, str> {
+        match self.unix_path() {
+            Some(_) => Cow::Owned(self.to_string()),
+            None => Cow::Borrowed(&self.host),
+        }
+    }
+
+    /// Its path, if it is a Unix socket.
+    pub fn unix_path(&self) -> Option<&Path> {
+        self.host.starts_with('/').then(|| Path::new(&*self.host))
+    }
+}
+
 impl fmt::Display for HostPort {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.host.contains(':') {
+            _ if self.unix_path().is_some() => write!(f, "unix:{}", self.host),
             true => write!(f, "[{}]:{}", self.host, self.port),
             false => write!(f, "{}:{}", self.host, self.port),
         }
@@ -25,7 +50,20 @@ impl fmt::Display for HostPort {
 pub enum HopProtocol {
     #[default]
     Smtp,
+    /// SMTP under TLS from the first byte on (RFC 8314 s3.3).
+    Smtps,
     Lmtp,
+}
+
+impl HopProtocol {
+    /// What is asked of TLS, where `wish` was asked for: what begins with TLS does not go on in the
+    /// clear when it fails.
+    pub fn tls(self, wish: TlsWish) -> TlsWish {
+        match (self, wish) {
+            (HopProtocol::Smtps, TlsWish::None | TlsWish::May) => TlsWish::Must,
+            (_, wish) => wish,
+        }
+    }
 }
 
 /// Where the mail of a recipient goes.
@@ -52,6 +90,7 @@ impl fmt::Display for NextHop {
             NextHop::Hosts { hosts, protocol } => {
                 f.write_str(match protocol {
                     HopProtocol::Smtp => "smtp:",
+                    HopProtocol::Smtps => "smtps:",
                     HopProtocol::Lmtp => "lmtp:",
                 })?;
                 for (number, host) in hosts.iter().enumerate() {

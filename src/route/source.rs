@@ -2,8 +2,11 @@
 //!
 //! Promise:  a pool that exists names sources that exist and can be picked from.
 
+use std::net::IpAddr;
 use std::net::Ipv4Addr;
 use std::net::Ipv6Addr;
+
+use crate::wire::proxy_url::Proxy;
 
 /// An address of ours, and the name that goes with it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -15,7 +18,31 @@ pub struct Source {
     pub ipv6: Option<Ipv6Addr>,
     /// The name in EHLO.
     pub ehlo_name: Box<str>,
+    /// What connections go out by; then the addresses are its own.
+    pub proxy: Option<Proxy>,
 }
+
+impl Source {
+    /// The address that a server at `to` is connected to from, if it can be. `None` in it: the
+    /// proxy chooses one.
+    pub fn address_for(&self, to: IpAddr) -> Result<Option<IpAddr>, NoFamily> {
+        let own = match to {
+            IpAddr::V4(_) => self.ipv4.map(IpAddr::V4),
+            IpAddr::V6(_) => self.ipv6.map(IpAddr::V6),
+        };
+        let chooses = matches!(self.proxy, Some(Proxy::Socks5 { .. }));
+        match own {
+            _ if chooses && self.ipv4.is_none() && self.ipv6.is_none() => Ok(None),
+            None => Err(NoFamily),
+            Some(_) if chooses => Ok(None),
+            own => Ok(own),
+        }
+    }
+}
+
+/// The source has no address of the family of the server's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NoFamily;
 
 /// A pool of the table that named it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -138,6 +165,7 @@ mod tests {
             ipv4: Some(Ipv4Addr::new(192, 0, 2, 1)),
             ipv6: None,
             ehlo_name: format!("{name}.example.com").into(),
+            proxy: None,
         }
     }
 
@@ -164,6 +192,27 @@ mod tests {
         assert_eq!(table.pool_name(all), "all");
         assert_eq!(table.pool("none"), None);
         assert_eq!(SourceTable::default().pick(all, 1), None);
+    }
+
+    #[test]
+    fn a_source_has_an_address_for_some_servers() {
+        let four = IpAddr::from([198, 51, 100, 1]);
+        let six = IpAddr::from(Ipv6Addr::LOCALHOST);
+        let own = Some(IpAddr::from([192, 0, 2, 1]));
+        let address = "192.0.2.9:1080".parse().expect("an address");
+        let haproxy = Some(Proxy::Haproxy { address });
+        let socks = || Some(Proxy::Socks5 { address, login: None });
+        let bare = Source { ipv4: None, ..source("a") };
+        for (source, for_four, for_six) in [
+            (source("a"), Ok(own), Err(NoFamily)),
+            (Source { proxy: haproxy, ..source("a") }, Ok(own), Err(NoFamily)),
+            (Source { proxy: socks(), ..source("a") }, Ok(None), Err(NoFamily)),
+            (Source { proxy: socks(), ..bare.clone() }, Ok(None), Ok(None)),
+            (bare, Err(NoFamily), Err(NoFamily)),
+        ] {
+            let found = (source.address_for(four), source.address_for(six));
+            assert_eq!(found, (for_four, for_six), "{source:?}");
+        }
     }
 
     #[test]

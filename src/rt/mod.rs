@@ -53,6 +53,7 @@ pub use listen::bind_socket;
 pub use tcp::IoFault;
 pub use tcp::Stream;
 pub use tcp::connect;
+pub use tcp::connect_unix;
 pub use timer::Deadline;
 pub use udp::UdpSocket;
 pub use wake::Bell;

@@ -1,4 +1,4 @@
-//! TCP connections: chunks come out of them, owned bytes go in.
+//! TCP connections, and those to Unix sockets: chunks come out of them, owned bytes go in.
 //!
 //! Owner:    one task of one shard. The deadline of a stream governs every wait of it.
 //! Promise:  a read that waits holds no chunk of the pool. Everything here may be dropped while it
@@ -21,6 +21,7 @@ use std::net::SocketAddr;
 use std::os::fd::AsRawFd;
 use std::os::fd::FromRawFd;
 use std::os::fd::IntoRawFd;
+use std::path::Path;
 use std::pin::Pin;
 use std::task::Context;
 use std::task::Poll;
@@ -31,6 +32,7 @@ use futures_io::AsyncWrite;
 use glommio::net::TcpStream;
 use socket2::Domain;
 use socket2::Protocol;
+use socket2::SockAddr;
 use socket2::Socket;
 use socket2::Type;
 
@@ -40,10 +42,13 @@ use crate::base::chunk::Slice;
 use crate::base::fault::Blame;
 use crate::base::fault::Retry;
 use crate::rt::task;
+use crate::rt::timer;
 use crate::rt::timer::Deadline;
 
 /// Slices of one send call; the kernel takes 1,024.
 const SLICES_PER_SEND: usize = 64;
+/// How long is waited for room in the queue of a Unix socket.
+const UNIX_RETRY: Duration = Duration::from_millis(20);
 const SEND_FLAGS: i32 = libc::MSG_NOSIGNAL | libc::MSG_DONTWAIT;
 
 /// Why a socket did not do what was asked.
@@ -77,6 +82,8 @@ pub enum IoFault {
     AddressNotOurs,
     /// The address or port needs privileges, or a firewall forbids it.
     Denied,
+    /// There is no such socket in the file system.
+    NoSuchFile,
     /// Something that has no name here: the errno.
     Io(i32),
 }
@@ -86,7 +93,7 @@ impl IoFault {
     pub fn blame(self) -> Blame {
         match self {
             IoFault::Closed | IoFault::TimedOut | IoFault::Reset | IoFault::Aborted => Blame::Peer,
-            IoFault::Refused | IoFault::Unreachable => Blame::Peer,
+            IoFault::Refused | IoFault::Unreachable | IoFault::NoSuchFile => Blame::Peer,
             IoFault::NoChunk | IoFault::Stopped | IoFault::Io(_) => Blame::Us,
             IoFault::NoFiles | IoFault::NoFilesSystem | IoFault::NoMemory => Blame::Operator,
             IoFault::AddressInUse | IoFault::AddressNotOurs | IoFault::Denied => Blame::Operator,
@@ -117,6 +124,7 @@ impl From<io::Error> for IoFault {
             libc::EADDRINUSE => IoFault::AddressInUse,
             libc::EADDRNOTAVAIL => IoFault::AddressNotOurs,
             libc::EACCES | libc::EPERM => IoFault::Denied,
+            libc::ENOENT => IoFault::NoSuchFile,
             errno => IoFault::Io(errno),
         }
     }
@@ -139,6 +147,7 @@ impl fmt::Display for IoFault {
             IoFault::AddressInUse => "address in use",
             IoFault::AddressNotOurs => "not an address of this machine",
             IoFault::Denied => "permission denied",
+            IoFault::NoSuchFile => "no such file",
             IoFault::Io(errno) => return io::Error::from_raw_os_error(*errno).fmt(f),
         })
     }
@@ -179,6 +188,27 @@ impl Stream {
         assert!(!full, "there is no room in the chunk to read into");
         task::yield_if_needed().await;
         poll_fn(|cx| self.poll_read(cx, pool, &mut chunk)).await
+    }
+
+    /// Fills all of `room` and takes not one byte more, so that what follows is left to others.
+    pub async fn read_exact(&mut self, room: &mut [u8]) -> Result<(), IoFault> {
+        task::yield_if_needed().await;
+        let mut filled = 0;
+        poll_fn(|cx| {
+            while filled < room.len() {
+                match Pin::new(&mut self.tcp).poll_read(cx, &mut room[filled..]) {
+                    Poll::Ready(Ok(0)) => return Poll::Ready(Err(IoFault::Closed)),
+                    Poll::Ready(Ok(count)) => filled += count,
+                    Poll::Ready(Err(error)) => return Poll::Ready(Err(error.into())),
+                    Poll::Pending if self.deadline.poll_expired(cx) => {
+                        return Poll::Ready(Err(IoFault::TimedOut));
+                    }
+                    Poll::Pending => return Poll::Pending,
+                }
+            }
+            Poll::Ready(Ok(()))
+        })
+        .await
     }
 
     /// Sends all of `bytes`. They come back empty, with their memory, also after a fault.
@@ -380,6 +410,25 @@ pub async fn connect(
     .await?;
     stream.deadline.clear();
     Ok(stream)
+}
+
+/// Connects to the Unix socket at `path` within `limit`, as `connect` does.
+pub async fn connect_unix(path: &Path, limit: Duration) -> Result<Stream, IoFault> {
+    let end = timer::now() + limit;
+    let address = SockAddr::unix(path)?;
+    let socket = Socket::new(Domain::UNIX, Type::STREAM.nonblocking(), None)?;
+    loop {
+        match socket.connect(&address) {
+            Ok(()) => return Ok(Stream::from_socket(socket)),
+            // Its queue is full. There is no such thing as a Unix socket that connects meanwhile.
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(error) => return Err(error.into()),
+        }
+        if timer::now() >= end {
+            return Err(IoFault::TimedOut);
+        }
+        timer::sleep(UNIX_RETRY).await;
+    }
 }
 
 fn bind_without_port(socket: &Socket) -> Result<(), IoFault> {

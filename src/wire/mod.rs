@@ -4,4 +4,6 @@ pub mod classify;
 pub mod dsn;
 pub mod mail;
 pub mod proxy;
+pub mod proxy_url;
 pub mod smtp;
+pub mod socks5;

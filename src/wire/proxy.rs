@@ -1,4 +1,5 @@
-//! The PROXY protocol, versions 1 and 2: who the peer of a trusted proxy is.
+//! The PROXY protocol, versions 1 and 2: who the peer of a trusted proxy is; and the other way, whom
+//! a proxy is to connect to for us, and from where (version 2).
 //!
 //! Promise:  what is accepted is exactly one header; what follows it is left in the input. An
 //!           IPv4 address in IPv6 clothes is given as IPv4, so that policies see one spelling.
@@ -19,6 +20,10 @@ const V1_START: &[u8] = b"PROXY ";
 const V2_SIGNATURE: &[u8; 12] = b"\r\n\r\n\0\r\nQUIT\n";
 /// Signature, version and command, family, length.
 const V2_FIXED_BYTES: usize = 16;
+/// Version 2, command PROXY.
+const V2_PROXY: u8 = 0x21;
+const V2_TCP4: u8 = 0x11;
+const V2_TCP6: u8 = 0x21;
 
 /// What the front of a connection is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -153,8 +158,8 @@ fn parse_v2(input: &[u8]) -> Reading {
     let pair = match family {
         _ if is_local => None,
         0x00 => None,
-        0x11 => Some(v2_pair::<4>(block)?),
-        0x21 => Some(v2_pair::<16>(block)?),
+        V2_TCP4 => Some(v2_pair::<4>(block)?),
+        V2_TCP6 => Some(v2_pair::<16>(block)?),
         _ => return Err(ProxyFault::Family),
     };
     Ok(Some(header(pair, consumed)))
@@ -173,6 +178,32 @@ where
         SocketAddr::new((*source).into(), u16::from_be_bytes(*source_port)),
         SocketAddr::new((*destination).into(), u16::from_be_bytes(*port)),
     ))
+}
+
+/// Writes the version 2 header of a connection from `source` to `destination`, of one family.
+/// `false`, and nothing is written, if they are of two.
+pub fn write_v2(source: SocketAddr, destination: SocketAddr, out: &mut Vec<u8>) -> bool {
+    let mut block = Vec::with_capacity(36);
+    let family = match (source.ip(), destination.ip()) {
+        (IpAddr::V4(source), IpAddr::V4(destination)) => {
+            block.extend_from_slice(&source.octets());
+            block.extend_from_slice(&destination.octets());
+            V2_TCP4
+        }
+        (IpAddr::V6(source), IpAddr::V6(destination)) => {
+            block.extend_from_slice(&source.octets());
+            block.extend_from_slice(&destination.octets());
+            V2_TCP6
+        }
+        _ => return false,
+    };
+    block.extend_from_slice(&source.port().to_be_bytes());
+    block.extend_from_slice(&destination.port().to_be_bytes());
+    out.extend_from_slice(V2_SIGNATURE);
+    out.extend_from_slice(&[V2_PROXY, family]);
+    out.extend_from_slice(&(block.len() as u16).to_be_bytes());
+    out.extend_from_slice(&block);
+    true
 }
 
 fn header(pair: Option<(SocketAddr, SocketAddr)>, consumed: usize) -> Proxy {
@@ -290,5 +321,26 @@ mod tests {
         for (name, input, expected) in rows {
             check(name, input, *expected);
         }
+    }
+
+    #[test]
+    fn what_is_written_is_read() {
+        for (source, destination) in
+            [("192.0.2.1:0", "198.51.100.7:25"), ("[2001:db8::1]:0", "[2001:db8::2]:2525")]
+        {
+            let [from, to]: [SocketAddr; 2] =
+                [source, destination].map(|text| text.parse().expect("an address"));
+            let mut out = Vec::new();
+            assert!(write_v2(from, to, &mut out));
+            check(source, &out, header_of(source, destination, out.len()));
+        }
+        let mut out = Vec::new();
+        let four = "192.0.2.1:0".parse().expect("an address");
+        let six = "[::1]:25".parse().expect("an address");
+        assert!(!write_v2(four, six, &mut out) && !write_v2(six, four, &mut out));
+        assert_eq!(out, b"");
+        assert!(write_v2(four, "192.0.2.2:25".parse().expect("an address"), &mut out));
+        let bytes = b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c\xc0\0\x02\x01\xc0\0\x02\x02\0\0\0\x19";
+        assert_eq!(out, bytes);
     }
 }

@@ -157,6 +157,8 @@ pub enum Tls {
     /// It is offered, and what follows is none.
     Broken,
     With(Arc<ServerConfig>),
+    /// From the first byte on.
+    Implicit(Arc<ServerConfig>),
 }
 
 impl Tls {
@@ -192,6 +194,11 @@ struct Post {
 impl Sink {
     pub fn start(tls: Tls) -> Sink {
         Sink::at(("127.0.0.1", 0), tls, false)
+    }
+
+    /// It speaks nothing but TLS, and takes a login.
+    pub fn implicit(pair: &(String, String)) -> Sink {
+        Sink::at(("127.0.0.1", 0), Tls::Implicit(server_config(pair)), false)
     }
 
     pub fn with_requiretls(tls: Tls) -> Sink {
@@ -231,6 +238,12 @@ impl Sink {
 impl Post {
     fn receive(&self, mut stream: TcpStream) -> std::io::Result<()> {
         stream.set_read_timeout(Some(PATIENCE))?;
+        if let Tls::Implicit(config) = &self.tls {
+            let session = ServerConnection::new(Arc::clone(config)).expect("a session");
+            let mut stream = StreamOwned::new(session, stream);
+            stream.write_all(b"220 sink.test\r\n")?;
+            return self.converse(&mut BufReader::new(stream), "tls").map(drop);
+        }
         stream.write_all(b"220 sink.test\r\n")?;
         let mut reader = BufReader::new(stream);
         if !self.converse(&mut reader, "clear")? {
@@ -270,8 +283,11 @@ impl Post {
                     let tls = if tls { "250-STARTTLS\r\n" } else { "" };
                     let required = self.requiretls && way == "tls";
                     let required = if required { "250-REQUIRETLS\r\n" } else { "" };
-                    format!("250-sink.test\r\n{tls}{required}250 8BITMIME\r\n")
+                    let auth = matches!(self.tls, Tls::Implicit(_));
+                    let auth = if auth { "250-AUTH PLAIN\r\n" } else { "" };
+                    format!("250-sink.test\r\n{tls}{required}{auth}250 8BITMIME\r\n")
                 }
+                "AUTH" => "235 welcome\r\n".to_owned(),
                 "STARTTLS" => "220 go\r\n".to_owned(),
                 "DATA" => {
                     reader.get_mut().write_all(b"354 go\r\n")?;

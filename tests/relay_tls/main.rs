@@ -104,6 +104,57 @@ fn what_the_operator_demands_is_not_given_up() {
     assert_eq!(facts(&relay.send("a@never.test")), "delivered | - | none");
 }
 
+/// What stands behind `smtps:`, with a certificate or without TLS at all.
+#[test]
+fn tls_may_come_before_the_greeting() {
+    let authority = Authority::new("Ours");
+    let good = Sink::implicit(&authority.issue(&["mx.good.test"]));
+    let user = Sink::implicit(&authority.issue(&["mx.user.test"]));
+    let other = Sink::implicit(&authority.issue(&["mx.elsewhere.test"]));
+    let plain = Sink::start(Tls::None);
+    let folder = tempfile::tempdir().expect("a folder");
+    let password = folder.path().join("password");
+    std::fs::write(&password, "secret\n").expect("there is room");
+    let login = format!("auth_user = 'us'\nauth_password_file = {password:?}");
+    let rows = [
+        ("good.test", &good, "tls = \"verify\""),
+        // Nothing more is asked for, and a certificate for another name will do; the clear will not.
+        ("lax.test", &other, ""),
+        ("may.test", &other, "tls = \"may\""),
+        ("user.test", &user, &*login),
+        ("other.test", &other, "tls = \"verify\""),
+        ("plain.test", &plain, ""),
+    ];
+    let mut zone = Zone::default();
+    let mut routes = String::new();
+    for (domain, sink, more) in rows {
+        zone = zone.host(&format!("mx.{domain}"), sink.address);
+        routes += &route(domain, sink, more).replace("smtp:", "smtps:");
+    }
+    // The same server as `smtp:` alone is waited for in vain.
+    routes += &route("clear.test", &good, "");
+    routes += "[delivery.timeouts]\ngreeting = \"2s\"\n";
+    zone = zone.host("mx.clear.test", good.address);
+    let relay = Relay::start(authority, zone, &routes);
+    assert_eq!(facts(&relay.send("a@good.test")), "delivered | verified | verify");
+    for domain in ["lax.test", "may.test"] {
+        let attempt = relay.send(&format!("a@{domain}"));
+        assert_eq!(facts(&attempt), "delivered | unverified: for another name | must");
+    }
+    assert_eq!(facts(&relay.send("a@user.test")), "delivered | verified | must");
+    assert_eq!(user.heard("tls AUTH PLAIN AHVzAHNlY3JldA=="), 1);
+    assert_eq!((good.heard("tls MAIL"), good.heard("tls STARTTLS")), (1, 0));
+    let attempt = relay.send("a@other.test");
+    assert_waits(&attempt, "TLS is demanded (site)");
+    assert_waits(&attempt, "not valid for name");
+    let attempt = relay.send("a@plain.test");
+    assert_waits(&attempt, "the TLS handshake failed");
+    assert_eq!(plain.heard("clear"), 0, "nothing was said in the clear");
+    // A server that waits for a handshake does not greet.
+    assert_eq!(relay.send("a@clear.test")["outcome"], "deferred");
+    assert_eq!(good.heard("clear"), 0);
+}
+
 #[test]
 fn hosts_are_held_to_their_tlsa_records() {
     let authority = Authority::new("Ours");

@@ -9,6 +9,7 @@ mod host;
 mod sockets;
 mod streams;
 mod tasks;
+mod unix;
 mod wakes;
 
 use std::future::Future;

@@ -4,10 +4,12 @@
 //! ```text
 //! model      the sections: delivery, resolver, route, pool, source, destination, site
 //! value      next hops, patterns of domains, members of pools
+//! proxy      what mail goes out by
 //! relation   names that must exist, limits that contradict, routes that are never reached
 //! ```
 
 pub mod model;
+pub mod proxy;
 pub mod relation;
 #[cfg(test)]
 mod tests;

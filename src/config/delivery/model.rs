@@ -23,6 +23,7 @@ use crate::config::reading::Reading;
 use crate::config::value::Hostname;
 use crate::config::value::Label;
 use crate::config::value::TlsWish;
+use crate::wire::proxy_url::Proxy;
 
 /// Milliseconds, in which durations are bounded.
 const SECOND: u64 = 1000;
@@ -89,7 +90,7 @@ section! {
     /// How long a server may take when mail is sent to it. Then the connection is given up and the
     /// mail tried again. The defaults are those of RFC 5321 s4.5.3.2.
     pub struct DeliveryTimeoutsConfig at "delivery.timeouts" {
-        /// For the connection to stand.
+        /// For the connection to a host to stand, by whichever of its addresses, and also by a proxy.
         connect: Duration = Is("'30s'"), Live, 100 => HOUR;
         /// For the TLS handshake.
         tls_handshake: Duration = Is("'30s'"), Live, 100 => HOUR;
@@ -148,14 +149,18 @@ section! {
         /// Names of the listeners that the mail came in by.
         listener: Vec<Label> = Is("[]"), Live;
         /// "mx": the mail exchangers of the recipient's domain. "mx:other.example": those of another.
-        /// "smtp:host:port,host2:port": these servers, in this order. "lmtp:host:port": likewise, by
-        /// LMTP. "discard": it counts as delivered. "hold": it waits for an operator.
+        /// Where this server is one of them, by `server.hostname` or a name in EHLO, only better ones
+        /// are tried; if there are none the mail is returned, for it would come back.
+        /// "smtp:host:port,host2:port": these servers, in this order. "smtps:host:port": likewise, under
+        /// TLS from the first byte on, as servers on port 465 have it. "lmtp:host:port": likewise, by
+        /// LMTP, also over a Unix socket: "lmtp:unix:/run/dovecot/lmtp". "discard": it counts as delivered. "hold": it waits for an operator.
         /// "reject:text": it is returned with this text.
         next: Next = Required("'smtp:relay.example.com:587'"), Live;
         /// TLS to those servers, instead of what their site says: "none", "may", "must" (with any
-        /// certificate) or "verify" (with one for the name of the host).
+        /// certificate) or "verify" (with one for the name of the host). With "smtps:" it is at least
+        /// "must"; a Unix socket has none.
         tls: Option<TlsWish> = Unset("'verify'"), Live;
-        /// The user to log in as (AUTH) at the servers of "smtp:". Only over TLS.
+        /// The user to log in as (AUTH) at the servers of "smtp:" or "smtps:". Only over TLS.
         auth_user: Option<String> = Unset("'ringpost'"), Live;
         /// The file with that user's password, on one line.
         auth_password_file: Option<PathBuf> = Unset("'/etc/ringpost/relay.password'"), Live;
@@ -177,7 +182,7 @@ section! {
 }
 
 section! {
-    /// An address to send from. May be written several times. The host must have it.
+    /// An address to send from. May be written several times. The host, or the `proxy`, must have it.
     pub struct SourceConfig at "source" repeated {
         /// Its name, for pools, logs and metrics.
         name: Label = Required("'out-1'"), Live;
@@ -187,6 +192,12 @@ section! {
         ipv6: Option<Ipv6Addr> = Unset("'2001:db8::25'"), Live;
         /// The name in EHLO, instead of `delivery.ehlo_name`.
         ehlo_name: Option<Hostname> = Unset("'out-1.example.com'"), Live;
+        /// The proxy that connections go out by, by its IP address. "haproxy://host:port" is told by
+        /// the PROXY protocol (version 2) to connect from `ipv4` or `ipv6`, which it has instead of
+        /// this host. "socks5://host:port" (port 1080 if none is written), with "user:password@"
+        /// before the host if it asks for them, chooses the address itself: `ipv4` and `ipv6` then
+        /// say only over what servers are reached, and without any it is both.
+        proxy: Option<Proxy> = Unset("'socks5://192.0.2.9:1080'"), Live;
     }
 }
 

@@ -7,6 +7,7 @@ use crate::config::delivery::model::DestinationConfig;
 use crate::config::delivery::model::RouteConfig;
 use crate::config::delivery::value::DomainMatch;
 use crate::config::delivery::value::Next;
+use crate::config::delivery::value::Server;
 use crate::config::fault::Refusal;
 use crate::config::fault::nearest;
 use crate::config::key::Section;
@@ -15,6 +16,7 @@ use crate::config::reading::Reading;
 use crate::config::reading::find;
 use crate::config::value::Label;
 use crate::config::value::TlsWish;
+use crate::wire::proxy_url::Proxy;
 
 /// Judges what no key of delivery can be judged by alone.
 pub fn check(config: &Config, reading: &mut Reading<'_>) {
@@ -74,7 +76,9 @@ fn check_sources(config: &Config, reading: &mut Reading<'_>) {
     }
     check_names("source", config.sources.iter().map(|one| &one.name), reading);
     for (place, source) in config.sources.iter().enumerate() {
-        if source.ipv4.is_none() && source.ipv6.is_none() {
+        // SOCKS chooses the address itself.
+        let chosen_there = matches!(source.proxy, Some(Proxy::Socks5 { .. }));
+        if source.ipv4.is_none() && source.ipv6.is_none() && !chosen_there {
             let keys = ["name", "ipv4", "ipv6"].map(|key| format!("source[{}].{key}", place + 1));
             let keys = keys.each_ref().map(String::as_str);
             reading.contradiction(&keys, Refusal::new("has no address", "set ipv4 or ipv6"));
@@ -125,6 +129,7 @@ fn check_routes(config: &Config, reading: &mut Reading<'_>) {
             }
         }
         check_auth(route, &key, reading);
+        check_tls(route, &key, reading);
         warn_of_route(config, route, &key, reading);
         let before = &config.routes[..place];
         if let Some(first) = before.iter().position(|earlier| takes_all_of(earlier, route)) {
@@ -150,15 +155,37 @@ fn check_auth(route: &RouteConfig, key: &dyn Fn(&str) -> String, reading: &mut R
             return reading.contradiction(&[&file, &user], refusal);
         }
     }
-    if !matches!(route.next, Next::Smtp(_)) {
-        let what = "can only be used with \"smtp:\", at servers that the route names";
+    if !matches!(route.next, Next::Smtp(_) | Next::Smtps(_)) {
+        let what = "can only be used with \"smtp:\" or \"smtps:\", at servers that the route names";
         let hint = "name them, as next = \"smtp:relay.example.com:587\", or take it out";
         reading.contradiction(&[&user, &key("next")], Refusal::new(what, hint));
-    } else if !matches!(route.tls, Some(TlsWish::Must | TlsWish::Verify)) {
+    } else if matches!(route.next, Next::Smtp(_))
+        && !matches!(route.tls, Some(TlsWish::Must | TlsWish::Verify))
+    {
         let what = "would send the password where everybody can read it";
         let refusal = Refusal::new(what, "set tls = \"verify\" for this route");
         reading.contradiction(&[&user, &key("tls")], refusal);
     }
+}
+
+/// TLS that the way there cannot have, or cannot be without.
+fn check_tls(route: &RouteConfig, key: &dyn Fn(&str) -> String, reading: &mut Reading<'_>) {
+    let is_unix = |server: &Server| server.host.starts_with('/');
+    let refusal = match (&route.next, route.tls) {
+        (Next::Smtps(_), Some(TlsWish::None)) => {
+            let what = "contradicts \"smtps:\", which is TLS from the first byte on";
+            Refusal::new(what, "take it out, or write \"smtp:\" with the port for that")
+        }
+        (Next::Lmtp(servers), Some(TlsWish::Must | TlsWish::Verify))
+            if servers.iter().any(is_unix) =>
+        {
+            let what =
+                "cannot be had: there is no TLS over a Unix socket, which nobody can listen to";
+            Refusal::new(what, "take it out")
+        }
+        _ => return,
+    };
+    reading.contradiction(&[&key("tls"), &key("next")], refusal);
 }
 
 fn warn_of_route(

@@ -87,10 +87,22 @@ fn next_hops() {
         ("discard", Ok("Discard")),
         ("hold", Ok("Hold")),
         ("reject:Not: here", Ok("Reject(ReplyText(\"Not: here\"))")),
-        (
-            "lmtp:/run/lmtp",
-            Err("let the server listen on loopback and write \"lmtp:127.0.0.1:24\""),
-        ),
+        ("smtps:h", Ok("Smtps([Server { host: \"h\", port: 465 }])")),
+        ("smtps:h:4650, i", {
+            Ok("Smtps([Server { host: \"h\", port: 4650 }, Server { host: \"i\", port: 465 }])")
+        }),
+        ("lmtp:unix:/run/a b", Ok("Lmtp([Server { host: \"/run/a b\", port: 0 }])")),
+        ("lmtp:unix:/a,h:24", {
+            Ok("Lmtp([Server { host: \"/a\", port: 0 }, Server { host: \"h\", port: 24 }])")
+        }),
+        ("lmtp:/run/lmtp", Err("for this Unix socket write \"lmtp:unix:/run/lmtp\"")),
+        ("lmtp:unix:run/lmtp", Err("begin it with /, as \"unix:/run/dovecot/lmtp\"")),
+        ("lmtp:unix:/run/", Err("name the socket in this folder")),
+        ("lmtp:unix:/a\tb", Err("write it without control characters")),
+        ("lmtp:unix:/a,unix:/a", Err("write it once")),
+        ("smtp:unix:/run/x", Err("write \"lmtp:unix:/path\", or name a host")),
+        ("smtps://h:465", Err("write \"smtps:h:465\"")),
+        ("smtps", Err("write it as \"smtps:mail.example.com:465\"")),
         ("lmtp:localhost", Err("add the port, as \"localhost:24\"")),
         ("mx:192.0.2.1", Err("write \"smtp:192.0.2.1\"")),
         ("smtp", Err("write it as \"smtp:mail.example.com:25\"")),
@@ -224,10 +236,29 @@ const FAULTS: &[Row] = &[
         &[
             "3: route[1].auth_user: has no password - set auth_password_file too",
             "6: route[2].auth_password_file: is of no user - set auth_user too",
-            "9: route[3].auth_user: can only be used with \"smtp:\", at servers that the route names \
+            "9: route[3].auth_user: can only be used with \"smtp:\" or \"smtps:\", at servers that the route names \
              - name them, as next = \"smtp:relay.example.com:587\", or take it out",
             "14: route[4].auth_user: would send the password where everybody can read it - set tls = \
              \"verify\" for this route",
+        ],
+    ),
+    (
+        "ways out",
+        "[[route]]\nnext = 'smtps:a.test'\ntls = 'none'\nsender_domain = 'a.test'\n[[route]]\n\
+         next = 'lmtp:unix:/run/lmtp'\ntls = 'must'\nsender_domain = 'b.test'\n[[route]]\n\
+         next = 'smtps:b.test'\nauth_user = 'u'\nauth_password_file = 'f'\n\
+         [[source]]\nname = 'a'\nproxy = 'haproxy://192.0.2.1:1'\n\
+         [[source]]\nname = 'b'\nproxy = 'socks5://192.0.2.1'\n\
+         [[source]]\nname = 'c'\nproxy = 'socks5://u:sesame@proxy.test:1080'\n",
+        &[
+            "3: route[1].tls: contradicts \"smtps:\", which is TLS from the first byte on - take it \
+             out, or write \"smtp:\" with the port for that",
+            "7: route[2].tls: cannot be had: there is no TLS over a Unix socket, which nobody can \
+             listen to - take it out",
+            "14: source[1].name: has no address - set ipv4 or ipv6",
+            "21: source[3].proxy: its host is not an IP address with a port - write it as \
+             \"192.0.2.1:1080\" or \"[2001:db8::1]:1080\": mail is not to hang on the name of a \
+             proxy",
         ],
     ),
     (

@@ -20,7 +20,16 @@ use crate::wire::mail::address::Mailbox;
 /// SMTP between servers.
 const PORT_SMTP: u16 = 25;
 
+/// SMTP under TLS from the first byte on.
+const PORT_SMTPS: u16 = 465;
+
 const PORT_DNS: u16 = 53;
+
+/// What stands before the path of a Unix socket.
+const UNIX: &str = "unix:";
+
+/// A longer path does not fit into the address of a socket (unix(7)).
+const UNIX_PATH_BYTES_MAX: usize = 107;
 
 /// Servers of one next hop; more are not tried within the life of a message.
 const SERVERS_MAX: usize = 32;
@@ -133,7 +142,8 @@ fn spell_literal(text: &str) -> Option<IpAddr> {
 /// A server that a route names.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Server {
-    /// A name in lower case, or an address without brackets.
+    /// A name in lower case, an address without brackets, or the path of a Unix socket, whose port
+    /// is 0.
     pub host: String,
     pub port: u16,
 }
@@ -156,6 +166,8 @@ pub enum Next {
         port: u16,
     },
     Smtp(Vec<Server>),
+    /// Under TLS from the first byte on.
+    Smtps(Vec<Server>),
     Lmtp(Vec<Server>),
     Discard,
     Hold,
@@ -171,18 +183,18 @@ impl Next {
     /// The servers it names itself.
     pub fn servers(&self) -> &[Server] {
         match self {
-            Next::Smtp(servers) | Next::Lmtp(servers) => servers,
+            Next::Smtp(servers) | Next::Smtps(servers) | Next::Lmtp(servers) => servers,
             _ => &[],
         }
     }
 }
 
-const NEXT_WORDS: [&str; 6] = ["mx", "smtp", "lmtp", "discard", "hold", "reject"];
+const NEXT_WORDS: [&str; 7] = ["mx", "smtp", "smtps", "lmtp", "discard", "hold", "reject"];
 
 impl Spelled for Next {
     fn spelling() -> String {
-        "`\"mx\"`, `\"mx:other.example\"`, `\"smtp:host:port,host2:port\"`, `\"lmtp:host:port\"`, \
-         `\"discard\"`, `\"hold\"` or `\"reject:text\"`"
+        "`\"mx\"`, `\"mx:other.example\"`, `\"smtp:host:port,host2:port\"`, `\"smtps:host:port\"`, \
+         `\"lmtp:host:port\"`, `\"lmtp:unix:/path\"`, `\"discard\"`, `\"hold\"` or `\"reject:text\"`"
             .to_owned()
     }
 
@@ -191,18 +203,28 @@ impl Spelled for Next {
         match (word, rest) {
             ("mx", None) => Ok(Next::Mx),
             ("mx", Some(domain)) => spell_mx(domain),
+            ("smtp" | "smtps" | "lmtp", Some(servers)) if servers.starts_with("//") => {
+                let hint = format!("write \"{word}:{}\"", &servers[2..]);
+                Err(Refusal::new(format!("\"{text}\" has slashes behind {word}:"), hint))
+            }
+            ("smtp" | "smtps", Some(path)) if is_unix(path) => Err(Refusal::new(
+                format!("\"{text}\": a Unix socket is spoken to by LMTP only"),
+                "write \"lmtp:unix:/path\", or name a host",
+            )),
             ("smtp", Some(servers)) => spell_servers(servers, Some(PORT_SMTP)).map(Next::Smtp),
+            ("smtps", Some(servers)) => spell_servers(servers, Some(PORT_SMTPS)).map(Next::Smtps),
             ("lmtp", Some(path)) if path.starts_with('/') => Err(Refusal::new(
-                format!("\"{text}\": LMTP over a Unix socket is not supported yet"),
-                "let the server listen on loopback and write \"lmtp:127.0.0.1:24\"",
+                format!("\"{text}\" is not a server"),
+                format!("for this Unix socket write \"lmtp:unix:{path}\""),
             )),
             ("lmtp", Some(servers)) => spell_servers(servers, None).map(Next::Lmtp),
             ("discard", None) => Ok(Next::Discard),
             ("hold", None) => Ok(Next::Hold),
             ("reject", Some(reason)) => ReplyText::spell(reason).map(Next::Reject),
-            ("smtp" | "lmtp", None) => {
+            ("smtp" | "smtps" | "lmtp", None) => {
                 let what = format!("\"{text}\" names no server");
-                Err(Refusal::new(what, format!("write it as \"{word}:mail.example.com:25\"")))
+                let port = if word == "smtps" { PORT_SMTPS } else { PORT_SMTP };
+                Err(Refusal::new(what, format!("write it as \"{word}:mail.example.com:{port}\"")))
             }
             ("reject", None) => {
                 let hint = "write it as \"reject:We do not send there\"";
@@ -239,7 +261,10 @@ fn spell_mx(text: &str) -> Result<Next, Refusal> {
 }
 
 fn spell_servers(text: &str, port: Option<u16>) -> Result<Vec<Server>, Refusal> {
-    let servers = text.split(',').map(|one| Server::read(one.trim(), port));
+    let servers = text.split(',').map(|one| match one.trim().strip_prefix(UNIX) {
+        Some(path) => Server::at_path(path),
+        None => Server::read(one.trim(), port),
+    });
     let servers = servers.collect::<Result<Vec<Server>, Refusal>>()?;
     if servers.len() > SERVERS_MAX {
         let what = format!("names {} servers", servers.len());
@@ -247,14 +272,36 @@ fn spell_servers(text: &str, port: Option<u16>) -> Result<Vec<Server>, Refusal> 
     }
     for (place, server) in servers.iter().enumerate() {
         if servers[..place].contains(server) {
-            let what = format!("names {} port {} twice", server.host, server.port);
+            let what = match server.port {
+                0 => format!("names {} twice", server.host),
+                port => format!("names {} port {port} twice", server.host),
+            };
             return Err(Refusal::new(what, "write it once"));
         }
     }
     Ok(servers)
 }
 
+/// Whether it is written as a Unix socket.
+fn is_unix(servers: &str) -> bool {
+    servers.split(',').any(|one| one.trim().starts_with(UNIX))
+}
+
 impl Server {
+    /// A Unix socket.
+    fn at_path(path: &str) -> Result<Server, Refusal> {
+        let hint = match () {
+            () if !path.starts_with('/') => "begin it with /, as \"unix:/run/dovecot/lmtp\"".into(),
+            () if path.len() > UNIX_PATH_BYTES_MAX => {
+                format!("the system takes {UNIX_PATH_BYTES_MAX} bytes; make a link that is shorter")
+            }
+            () if path.contains(char::is_control) => "write it without control characters".into(),
+            () if path.ends_with('/') => "name the socket in this folder".into(),
+            () => return Ok(Server { host: path.to_owned(), port: 0 }),
+        };
+        Err(Refusal::new(format!("\"{path}\" is not the path of a Unix socket"), hint))
+    }
+
     /// `host`, `host:port`, `[v6]` or `[v6]:port`; without a `standard` the port must be there.
     fn read(text: &str, standard: Option<u16>) -> Result<Server, Refusal> {
         let refused = |hint: String| {

@@ -1,0 +1,281 @@
+//! Connecting to one host: which of its addresses, in which order, and by which way.
+//!
+//! Owner:    the worker that asked.
+//! Promise:  a host of which one address or one family is dead costs a moment and not the time of
+//!           a connection (RFC 8305 in spirit): the next attempt begins when the one before has
+//!           failed, or after `CONNECT_ATTEMPT_DELAY_MS` without an answer.
+//! Bounds:   `ADDRESSES_MAX` addresses, `CONNECT_ATTEMPTS_MAX` attempts at once, and all of them
+//!           within the one time limit. While more addresses wait than may be tried at once, the
+//!           first have half of it, so that each has a turn.
+//! Drops:    attempts that have lost are dropped where they are, which closes their sockets; the
+//!           runtime's seam promises that this is safe.
+
+use std::fmt;
+use std::future::Future;
+use std::future::poll_fn;
+use std::net::IpAddr;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::task::Poll;
+use std::time::Duration;
+
+use crate::base::fault::Blame;
+use crate::base::limits::CONNECT_ATTEMPT_DELAY_MS;
+use crate::base::limits::CONNECT_ATTEMPTS_MAX;
+use crate::net::ProxyFault;
+use crate::net::proxied;
+use crate::outbound::destination::FailureKind;
+use crate::route::Source;
+use crate::rt;
+use crate::rt::IoFault;
+use crate::rt::Stream;
+use crate::rt::timer;
+use crate::wire::proxy_url::Proxy;
+
+/// Addresses of one host that are tried.
+pub const ADDRESSES_MAX: usize = 4;
+
+/// Why an address was not connected to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DialFault {
+    Io(IoFault),
+    Proxy(ProxyFault),
+    /// The source has no address of its family.
+    NoFamily,
+}
+
+impl DialFault {
+    pub fn kind(&self) -> FailureKind {
+        match self {
+            DialFault::Io(IoFault::TimedOut) => FailureKind::Timeout,
+            DialFault::Io(fault) => match fault.blame() {
+                Blame::Us | Blame::Operator => FailureKind::Ours,
+                _ => FailureKind::Connect,
+            },
+            DialFault::Proxy(fault) if fault.is_timeout() => FailureKind::Timeout,
+            DialFault::Proxy(fault) if fault.is_of_destination() => FailureKind::Connect,
+            DialFault::Proxy(_) | DialFault::NoFamily => FailureKind::WayOut,
+        }
+    }
+
+    /// Whether no other host could be connected to either.
+    pub fn is_of_all(&self) -> bool {
+        matches!(self, DialFault::Proxy(fault) if fault.is_of_all())
+    }
+}
+
+impl fmt::Display for DialFault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            DialFault::Io(fault) => fault.fmt(f),
+            DialFault::Proxy(fault) => fault.fmt(f),
+            DialFault::NoFamily => f.write_str("the source has no address of this family"),
+        }
+    }
+}
+
+/// Connects to an address, as the source goes out.
+pub async fn dial(
+    source: Option<&Source>,
+    to: SocketAddr,
+    limit: Duration,
+) -> Result<Stream, DialFault> {
+    let Some(source) = source else {
+        return rt::connect(to, None, limit).await.map_err(DialFault::Io);
+    };
+    let from = source.address_for(to.ip()).map_err(|_| DialFault::NoFamily)?;
+    let from = from.map(|ip| SocketAddr::new(ip, 0));
+    match (&source.proxy, from) {
+        (None, from) => rt::connect(to, from, limit).await.map_err(DialFault::Io),
+        (Some(Proxy::Socks5 { address, login }), _) => {
+            let stream = proxied::by_socks5(*address, login.as_ref(), to, limit).await;
+            stream.map_err(DialFault::Proxy)
+        }
+        (Some(Proxy::Haproxy { .. }), None) => Err(DialFault::NoFamily),
+        (Some(Proxy::Haproxy { address }), Some(from)) => {
+            let stream = proxied::by_proxy_protocol(*address, from, to, limit).await;
+            stream.map_err(DialFault::Proxy)
+        }
+    }
+}
+
+/// The addresses to try, in this order: the families take turns, the preferred one first.
+pub fn interleave(first: Vec<IpAddr>, second: Vec<IpAddr>) -> Vec<IpAddr> {
+    let (mut first, mut second) = (first.into_iter(), second.into_iter());
+    let mut all = Vec::with_capacity(ADDRESSES_MAX);
+    while all.len() < ADDRESSES_MAX {
+        let before = all.len();
+        all.extend(first.next());
+        all.extend(second.next());
+        if all.len() == before {
+            break;
+        }
+    }
+    all.truncate(ADDRESSES_MAX);
+    all
+}
+
+/// What came of a race.
+pub struct Race<T, E> {
+    pub won: Option<(SocketAddr, T)>,
+    /// In the order in which they failed.
+    pub failed: Vec<(SocketAddr, E)>,
+}
+
+/// Tries the addresses until one of them connects, or none is left, or the time is over: an
+/// address that there was no time for is in no list.
+pub async fn race<T, E, F>(
+    addresses: &[SocketAddr],
+    limit: Duration,
+    dial: impl Fn(SocketAddr, Duration) -> F,
+) -> Race<T, E>
+where
+    F: Future<Output = Result<T, E>>,
+{
+    let end = timer::now() + limit;
+    let mut waiting = addresses.iter().copied();
+    let mut flying: Vec<(SocketAddr, Pin<Box<F>>)> = Vec::with_capacity(1);
+    let mut failed = Vec::new();
+    loop {
+        let left = end.saturating_duration_since(timer::now());
+        if flying.len() < CONNECT_ATTEMPTS_MAX
+            && !left.is_zero()
+            && let Some(address) = waiting.next()
+        {
+            let must_yield = flying.len() + waiting.len() >= CONNECT_ATTEMPTS_MAX;
+            let own = if must_yield { left.min(limit / 2) } else { left };
+            flying.push((address, Box::pin(dial(address, own))));
+        }
+        if flying.is_empty() {
+            return Race { won: None, failed };
+        }
+        let more = waiting.len() > 0 && flying.len() < CONNECT_ATTEMPTS_MAX;
+        let ended = match more {
+            true => {
+                let delay = Duration::from_millis(CONNECT_ATTEMPT_DELAY_MS);
+                timer::timeout(delay, next_end(&mut flying)).await.ok()
+            }
+            // Each has a time limit of its own.
+            false => Some(next_end(&mut flying).await),
+        };
+        match ended {
+            Some((address, Ok(stream))) => return Race { won: Some((address, stream)), failed },
+            Some((address, Err(fault))) => failed.push((address, fault)),
+            None => {}
+        }
+    }
+}
+
+/// The first of the attempts that ends, taken out of them.
+async fn next_end<F: Future>(
+    flying: &mut Vec<(SocketAddr, Pin<Box<F>>)>,
+) -> (SocketAddr, F::Output) {
+    poll_fn(|cx| {
+        for place in 0..flying.len() {
+            let (address, attempt) = &mut flying[place];
+            if let Poll::Ready(ended) = attempt.as_mut().poll(cx) {
+                let address = *address;
+                drop(flying.remove(place));
+                return Poll::Ready((address, ended));
+            }
+        }
+        Poll::Pending
+    })
+    .await
+}
+
+/// A Unix socket that cannot be connected to is the server's, or the operator's, who mends both.
+pub fn unix_kind(fault: IoFault) -> FailureKind {
+    match fault {
+        IoFault::TimedOut => FailureKind::Timeout,
+        IoFault::NoFiles | IoFault::NoFilesSystem | IoFault::NoMemory => FailureKind::Ours,
+        _ => FailureKind::Connect,
+    }
+}
+
+/// Why a Unix socket was not connected to, and what helps.
+pub fn unix_text(path: &str, fault: IoFault) -> String {
+    let remedy = match fault {
+        IoFault::NoSuchFile => "start its server, or mend the path in the route",
+        IoFault::Denied => "let the user that ringpost runs as search its folder and write to it",
+        IoFault::Refused => "the file is there and nobody listens: start its server",
+        IoFault::TimedOut => "its server takes no connections: see what it is busy with",
+        IoFault::NoFiles | IoFault::NoFilesSystem => "raise the limit of open files",
+        _ => "see that it is the stream socket of a server",
+    };
+    format!("connecting to {path}: {fault}; {remedy}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::socks5::Refusal;
+    use crate::wire::socks5::Socks5Fault;
+
+    #[test]
+    fn families_take_turns() {
+        let list = |text: &str| -> Vec<IpAddr> {
+            text.split_whitespace().map(|one| one.parse().expect("an address")).collect()
+        };
+        let rows = [
+            ("", "", ""),
+            ("1.1.1.1", "", "1.1.1.1"),
+            ("", "::1 ::2", "::1 ::2"),
+            ("1.1.1.1 2.2.2.2", "::1", "1.1.1.1 ::1 2.2.2.2"),
+            ("::1", "1.1.1.1 2.2.2.2 3.3.3.3 4.4.4.4", "::1 1.1.1.1 2.2.2.2 3.3.3.3"),
+            ("1.1.1.1 2.2.2.2 3.3.3.3", "::1 ::2 ::3", "1.1.1.1 ::1 2.2.2.2 ::2"),
+        ];
+        for (first, second, expected) in rows {
+            assert_eq!(interleave(list(first), list(second)), list(expected), "{first}, {second}");
+        }
+    }
+
+    #[test]
+    fn a_proxy_and_a_host_are_told_apart() {
+        let refused = |refusal| ProxyFault::Socks5(Socks5Fault::Refused(refusal));
+        let rows = [
+            (ProxyFault::Connect(IoFault::Refused), FailureKind::WayOut, true),
+            (ProxyFault::Connect(IoFault::TimedOut), FailureKind::WayOut, true),
+            (ProxyFault::Lost(IoFault::TimedOut), FailureKind::WayOut, true),
+            (ProxyFault::Lost(IoFault::Closed), FailureKind::WayOut, true),
+            (ProxyFault::Socks5(Socks5Fault::NoMethod), FailureKind::WayOut, true),
+            (ProxyFault::Socks5(Socks5Fault::LoginRefused), FailureKind::WayOut, true),
+            (ProxyFault::Socks5(Socks5Fault::NotSocks5(72)), FailureKind::WayOut, true),
+            (refused(Refusal::General), FailureKind::WayOut, false),
+            (refused(Refusal::NotAllowed), FailureKind::WayOut, false),
+            (refused(Refusal::NetworkUnreachable), FailureKind::Connect, false),
+            (refused(Refusal::HostUnreachable), FailureKind::Connect, false),
+            (refused(Refusal::ConnectionRefused), FailureKind::Connect, false),
+            (refused(Refusal::TtlExpired), FailureKind::Connect, false),
+            (refused(Refusal::NoSuchAddressType), FailureKind::WayOut, false),
+            (ProxyFault::LostAsked(IoFault::TimedOut), FailureKind::Timeout, false),
+            (ProxyFault::LostAsked(IoFault::Closed), FailureKind::WayOut, false),
+        ];
+        for (fault, kind, of_all) in rows {
+            let fault = DialFault::Proxy(fault);
+            assert_eq!((fault.kind(), fault.is_of_all()), (kind, of_all), "{fault}");
+        }
+        let own = DialFault::Io(IoFault::Refused);
+        assert_eq!((own.kind(), own.is_of_all()), (FailureKind::Connect, false));
+        assert_eq!(DialFault::Io(IoFault::AddressNotOurs).kind(), FailureKind::Ours);
+        assert_eq!(DialFault::Io(IoFault::TimedOut).kind(), FailureKind::Timeout);
+    }
+
+    #[test]
+    fn a_unix_socket_comes_with_its_remedy() {
+        let rows = [
+            (IoFault::NoSuchFile, FailureKind::Connect, "mend the path"),
+            (IoFault::Denied, FailureKind::Connect, "write to it"),
+            (IoFault::Refused, FailureKind::Connect, "start its server"),
+            (IoFault::TimedOut, FailureKind::Timeout, "what it is busy with"),
+            (IoFault::NoFiles, FailureKind::Ours, "limit of open files"),
+            (IoFault::Io(91), FailureKind::Connect, "stream socket"),
+        ];
+        for (fault, kind, remedy) in rows {
+            let text = unix_text("unix:/run/lmtp", fault);
+            assert_eq!(unix_kind(fault), kind, "{text}");
+            assert!(text.starts_with("connecting to unix:/run/lmtp: "), "{text}");
+            assert!(text.contains(remedy), "{text}");
+        }
+    }
+}

@@ -1,0 +1,388 @@
+//! SOCKS 5 (RFC 1928), the client's half of CONNECT, with user and password (RFC 1929).
+//!
+//! Promise:  not one byte behind the proxy's last answer is asked for: what follows is said by the
+//!           server behind it. What the proxy says is judged as soon as it can be, so that one that
+//!           speaks another language is not waited for.
+//! Bounds:   an answer has 262 bytes at most.
+//! Law:      `next`, then do as it says, again and again.
+//!
+//! ```text
+//! Method -> [Login] -> Reply -> Address -> Done
+//! any    -> a fault; the connection is to be closed
+//! ```
+
+use std::fmt;
+use std::net::IpAddr;
+use std::net::SocketAddr;
+
+/// The longest user and the longest password (RFC 1929 s2).
+pub const LOGIN_BYTES_MAX: usize = 255;
+/// Bytes that are asked for at once, at most: an address with its port.
+pub const READ_BYTES_MAX: usize = 255 + 2;
+
+const VERSION: u8 = 5;
+const LOGIN_VERSION: u8 = 1;
+const METHOD_NONE: u8 = 0;
+const METHOD_LOGIN: u8 = 2;
+const METHOD_NO_OTHER: u8 = 0xFF;
+const COMMAND_CONNECT: u8 = 1;
+const ADDRESS_V4: u8 = 1;
+const ADDRESS_NAME: u8 = 3;
+const ADDRESS_V6: u8 = 4;
+
+/// Who we are at the proxy.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub struct ProxyLogin {
+    pub user: Box<str>,
+    pub password: Box<str>,
+}
+
+impl fmt::Debug for ProxyLogin {
+    /// Without the password: what is printed may be logged.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ProxyLogin").field("user", &self.user).finish_non_exhaustive()
+    }
+}
+
+/// What the driver must do next. Exactly one at a time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Socks5Step {
+    /// Write `out`, if it holds anything, read just so many bytes, and `feed` them.
+    Read(usize),
+    /// The connection leads to the destination.
+    Done,
+}
+
+/// Why the connection leads nowhere.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Socks5Fault {
+    /// It does not speak SOCKS 5: what it said first.
+    NotSocks5(u8),
+    /// It takes no connection without a login, or not with ours.
+    NoMethod,
+    /// It chose a way to log in that was not offered.
+    UnknownMethod(u8),
+    LoginRefused,
+    /// Its answer to the login is none.
+    BadLoginAnswer,
+    /// Its answer to CONNECT has an address of no known kind.
+    BadAddress(u8),
+    /// It did not connect, for this reason.
+    Refused(Refusal),
+}
+
+/// The reply codes (RFC 1928 s6).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    General,
+    NotAllowed,
+    NetworkUnreachable,
+    HostUnreachable,
+    ConnectionRefused,
+    TtlExpired,
+    NoSuchCommand,
+    NoSuchAddressType,
+    Unknown(u8),
+}
+
+impl Refusal {
+    fn of(code: u8) -> Refusal {
+        match code {
+            1 => Refusal::General,
+            2 => Refusal::NotAllowed,
+            3 => Refusal::NetworkUnreachable,
+            4 => Refusal::HostUnreachable,
+            5 => Refusal::ConnectionRefused,
+            6 => Refusal::TtlExpired,
+            7 => Refusal::NoSuchCommand,
+            8 => Refusal::NoSuchAddressType,
+            code => Refusal::Unknown(code),
+        }
+    }
+
+    /// Whether it is the destination that cannot be reached; else it is the proxy's own trouble.
+    pub fn is_of_destination(self) -> bool {
+        matches!(
+            self,
+            Refusal::NetworkUnreachable
+                | Refusal::HostUnreachable
+                | Refusal::ConnectionRefused
+                | Refusal::TtlExpired
+        )
+    }
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Refusal::General => "general failure",
+            Refusal::NotAllowed => "its rules do not allow the connection",
+            Refusal::NetworkUnreachable => "network unreachable",
+            Refusal::HostUnreachable => "host unreachable",
+            Refusal::ConnectionRefused => "connection refused",
+            Refusal::TtlExpired => "TTL expired on the way",
+            Refusal::NoSuchCommand => "it knows no CONNECT",
+            Refusal::NoSuchAddressType => "it knows no addresses of this family",
+            Refusal::Unknown(code) => return write!(f, "reply {code}, which has no meaning"),
+        })
+    }
+}
+
+impl fmt::Display for Socks5Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Socks5Fault::NotSocks5(byte) => {
+                write!(f, "it does not speak SOCKS 5 (its answer has version {byte})")
+            }
+            Socks5Fault::NoMethod => {
+                f.write_str("it takes none of our ways to log in: see user and password in `proxy`")
+            }
+            Socks5Fault::UnknownMethod(method) => {
+                write!(f, "it chose way {method} to log in, which was not offered")
+            }
+            Socks5Fault::LoginRefused => f.write_str("it does not take our user and password"),
+            Socks5Fault::BadLoginAnswer => f.write_str("its answer to our login makes no sense"),
+            Socks5Fault::BadAddress(kind) => {
+                write!(f, "its answer has an address of kind {kind}, which there is not")
+            }
+            Socks5Fault::Refused(refusal) => refusal.fmt(f),
+        }
+    }
+}
+
+impl std::error::Error for Socks5Fault {}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    Method,
+    Login,
+    Reply,
+    /// The length of a name.
+    NameLength,
+    /// An address and its port, which nobody asks for.
+    Address(usize),
+    Done,
+}
+
+/// One connection through a proxy.
+#[derive(Debug)]
+pub struct Socks5<'l> {
+    to: SocketAddr,
+    login: Option<&'l ProxyLogin>,
+    state: State,
+}
+
+impl<'l> Socks5<'l> {
+    /// Begins. User and password must be 1 to `LOGIN_BYTES_MAX` bytes long.
+    pub fn new(to: SocketAddr, login: Option<&'l ProxyLogin>, out: &mut Vec<u8>) -> Socks5<'l> {
+        let fits = |text: &str| (1..=LOGIN_BYTES_MAX).contains(&text.len());
+        let is_good = login.is_none_or(|login| fits(&login.user) && fits(&login.password));
+        assert!(is_good, "the length of a login stands in one byte");
+        match login {
+            None => out.extend_from_slice(&[VERSION, 1, METHOD_NONE]),
+            // Who knows us by our address may let us in without a login.
+            Some(_) => out.extend_from_slice(&[VERSION, 2, METHOD_NONE, METHOD_LOGIN]),
+        }
+        Socks5 { to, login, state: State::Method }
+    }
+
+    pub fn next(&self) -> Socks5Step {
+        match self.state {
+            State::Method | State::Login => Socks5Step::Read(2),
+            State::Reply => Socks5Step::Read(4),
+            State::NameLength => Socks5Step::Read(1),
+            State::Address(bytes) => Socks5Step::Read(bytes),
+            State::Done => Socks5Step::Done,
+        }
+    }
+
+    /// Takes what `next` asked for, no more and no less; appends what follows from it to `out`.
+    pub fn feed(&mut self, input: &[u8], out: &mut Vec<u8>) -> Result<(), Socks5Fault> {
+        assert_eq!(self.next(), Socks5Step::Read(input.len()), "as much as was asked for");
+        match (self.state, input) {
+            (State::Method, [VERSION, method]) => self.on_method(*method, out)?,
+            (State::Login, [LOGIN_VERSION, 0]) => self.say_connect(out),
+            (State::Login, [LOGIN_VERSION, _]) => return Err(Socks5Fault::LoginRefused),
+            (State::Login, _) => return Err(Socks5Fault::BadLoginAnswer),
+            (State::Reply, [VERSION, 0, _, kind]) => {
+                self.state = match *kind {
+                    ADDRESS_V4 => State::Address(4 + 2),
+                    ADDRESS_V6 => State::Address(16 + 2),
+                    ADDRESS_NAME => State::NameLength,
+                    kind => return Err(Socks5Fault::BadAddress(kind)),
+                };
+            }
+            // Some proxies say no more than this when they refuse.
+            (State::Reply, [VERSION, code, ..]) => {
+                return Err(Socks5Fault::Refused(Refusal::of(*code)));
+            }
+            (State::NameLength, [length]) => self.state = State::Address(usize::from(*length) + 2),
+            (State::Address(_), _) => self.state = State::Done,
+            (_, bytes) => return Err(Socks5Fault::NotSocks5(bytes.first().copied().unwrap_or(0))),
+        }
+        Ok(())
+    }
+
+    /// Whether the proxy has been told where to connect: from then on its silence may be that of
+    /// the destination.
+    pub fn has_asked(&self) -> bool {
+        !matches!(self.state, State::Method | State::Login)
+    }
+
+    fn on_method(&mut self, method: u8, out: &mut Vec<u8>) -> Result<(), Socks5Fault> {
+        match (method, self.login) {
+            (METHOD_NONE, _) => self.say_connect(out),
+            (METHOD_LOGIN, Some(login)) => {
+                out.push(LOGIN_VERSION);
+                for text in [&login.user, &login.password] {
+                    out.push(text.len() as u8);
+                    out.extend_from_slice(text.as_bytes());
+                }
+                self.state = State::Login;
+            }
+            (METHOD_NO_OTHER, _) => return Err(Socks5Fault::NoMethod),
+            (method, _) => return Err(Socks5Fault::UnknownMethod(method)),
+        }
+        Ok(())
+    }
+
+    fn say_connect(&mut self, out: &mut Vec<u8>) {
+        out.extend_from_slice(&[VERSION, COMMAND_CONNECT, 0]);
+        match self.to.ip() {
+            IpAddr::V4(address) => {
+                out.push(ADDRESS_V4);
+                out.extend_from_slice(&address.octets());
+            }
+            IpAddr::V6(address) => {
+                out.push(ADDRESS_V6);
+                out.extend_from_slice(&address.octets());
+            }
+        }
+        out.extend_from_slice(&self.to.port().to_be_bytes());
+        self.state = State::Reply;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FOUR: &str = "192.0.2.7:25";
+    const SIX: &str = "[2001:db8::1]:587";
+    const CONNECT_FOUR: &[u8] = b"\x05\x01\0\x01\xc0\0\x02\x07\0\x19";
+
+    fn login() -> ProxyLogin {
+        ProxyLogin { user: "us".into(), password: "secret".into() }
+    }
+
+    /// All that is said to a proxy that answers so, how it ends, and what it said behind that.
+    fn run(
+        to: &str,
+        login: Option<&ProxyLogin>,
+        mut answers: &[u8],
+    ) -> (Vec<u8>, Option<Result<(), Socks5Fault>>, usize) {
+        let mut said = Vec::new();
+        let mut machine = Socks5::new(to.parse().expect("an address"), login, &mut said);
+        loop {
+            let bytes = match machine.next() {
+                Socks5Step::Read(bytes) => bytes,
+                Socks5Step::Done => return (said, Some(Ok(())), answers.len()),
+            };
+            assert!((1..=READ_BYTES_MAX).contains(&bytes));
+            let Some((answer, rest)) = answers.split_at_checked(bytes) else {
+                return (said, None, answers.len());
+            };
+            answers = rest;
+            if let Err(fault) = machine.feed(answer, &mut said) {
+                return (said, Some(Err(fault)), answers.len());
+            }
+        }
+    }
+
+    #[test]
+    fn connections_are_asked_for() {
+        let six = b"\x05\x01\0\x04\x20\x01\x0d\xb8\0\0\0\0\0\0\0\0\0\0\0\x01\x02\x4b";
+        let hello: &[u8] = b"\x05\x01\0";
+        let both: &[u8] = b"\x05\x02\0\x02";
+        let name = b"\x01\x02us\x06secret";
+        let v4: &[u8] = b"\x05\0\x05\0\0\x01\0\0\0\0\0\0";
+        let v6 = [b"\x05\0\x05\0\0\x04", &[7; 18][..]].concat();
+        let named: &[u8] = b"\x05\0\x05\0\0\x03\x02ab\0\x19";
+        let logged_in = [b"\x05\x02\x01\0", &v4[2..]].concat();
+        let rows: [(&str, &str, bool, &[u8], Vec<u8>); 6] = [
+            ("v4", FOUR, false, v4, [hello, CONNECT_FOUR].concat()),
+            ("v6", SIX, false, &v6, [hello, six].concat()),
+            ("answered by name", FOUR, false, named, [hello, CONNECT_FOUR].concat()),
+            ("no name at all", FOUR, false, b"\x05\0\x05\0\0\x03\0\0\x19", {
+                [hello, CONNECT_FOUR].concat()
+            }),
+            ("login", FOUR, true, &logged_in, [both, name, CONNECT_FOUR].concat()),
+            ("login not wanted", FOUR, true, v4, [both, CONNECT_FOUR].concat()),
+        ];
+        let user = login();
+        for (case, to, with_login, answers, expected) in rows {
+            let login = with_login.then_some(&user);
+            assert_eq!(run(to, login, answers), (expected, Some(Ok(())), 0), "{case}");
+            for at in 0..answers.len() {
+                assert_eq!(run(to, login, &answers[..at]).1, None, "{case}, cut at {at}");
+            }
+            let more = [answers, b"220 mx.test\r\n"].concat();
+            assert_eq!(run(to, login, &more).2, 13, "{case}: the greeting is left alone");
+        }
+    }
+
+    #[test]
+    fn each_fault_has_its_name() {
+        use Socks5Fault::*;
+        let refused = |refusal| Refused(refusal);
+        let rows: [(&[u8], bool, Socks5Fault); 21] = [
+            (b"HTTP/1.1 400 Bad Request\r\n", false, NotSocks5(b'H')),
+            (b"\x04\0", false, NotSocks5(4)),
+            (b"\x05\xff", false, NoMethod),
+            (b"\x05\xff", true, NoMethod),
+            (b"\x05\x02", false, UnknownMethod(2)),
+            (b"\x05\x01", true, UnknownMethod(1)),
+            (b"\x05\x02\x01\x01", true, LoginRefused),
+            (b"\x05\x02\x01\xff", true, LoginRefused),
+            (b"\x05\x02\x05\0", true, BadLoginAnswer),
+            (b"\x05\0\0\x5a\0\0", false, NotSocks5(0)),
+            (b"\x05\0\x05\x01\0\x01", false, refused(Refusal::General)),
+            (b"\x05\0\x05\x02\0\x01", false, refused(Refusal::NotAllowed)),
+            (b"\x05\0\x05\x03\0\x01", false, refused(Refusal::NetworkUnreachable)),
+            (b"\x05\0\x05\x04\0\x01", false, refused(Refusal::HostUnreachable)),
+            (b"\x05\0\x05\x05\0\x01", false, refused(Refusal::ConnectionRefused)),
+            // It need not name an address then.
+            (b"\x05\0\x05\x06\xff\0", false, refused(Refusal::TtlExpired)),
+            (b"\x05\0\x05\x07\0\x01", false, refused(Refusal::NoSuchCommand)),
+            (b"\x05\0\x05\x08\0\x01", false, refused(Refusal::NoSuchAddressType)),
+            (b"\x05\0\x05\x2a\0\x01", false, refused(Refusal::Unknown(42))),
+            (b"\x05\0\x05\0\0\x02", false, BadAddress(2)),
+            (b"\x05\0\x05\0\0\0", false, BadAddress(0)),
+        ];
+        let user = login();
+        for (answers, with_login, expected) in rows {
+            let (_, end, _) = run(FOUR, with_login.then_some(&user), answers);
+            assert_eq!(end, Some(Err(expected)), "{answers:?}");
+        }
+        let of_destination = |code| Refusal::of(code).is_of_destination();
+        assert!((3..=6).all(of_destination));
+        assert!([1, 2, 7, 8, 9, 255].into_iter().all(|code| !of_destination(code)));
+    }
+
+    #[test]
+    fn a_password_is_not_printed() {
+        let mut out = Vec::new();
+        let user = login();
+        let machine = Socks5::new(FOUR.parse().expect("an address"), Some(&user), &mut out);
+        assert!(!format!("{machine:?}").contains("secret"));
+    }
+
+    #[test]
+    fn what_was_asked_for_is_known() {
+        let mut out = Vec::new();
+        let mut machine = Socks5::new(FOUR.parse().expect("an address"), None, &mut out);
+        assert!(!machine.has_asked());
+        machine.feed(b"\x05\0", &mut out).expect("no login");
+        assert!(machine.has_asked());
+    }
+}

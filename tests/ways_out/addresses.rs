@@ -1,0 +1,147 @@
+//! Hosts of which some addresses are dead.
+
+use std::net::Ipv6Addr;
+use std::net::SocketAddr;
+use std::time::Duration;
+use std::time::Instant;
+
+use socket2::Domain;
+use socket2::Protocol;
+use socket2::SockAddr;
+use socket2::Socket;
+use socket2::Type;
+
+use crate::kit::Out;
+use crate::kit::PATIENCE;
+use crate::kit::a;
+use crate::kit::aaaa;
+use crate::kit::name_server;
+use crate::kit::outcome;
+use crate::kit::reply;
+use crate::kit::route;
+use crate::support::receiver::Receiver;
+
+/// A listener whose queue is full: who connects to it is not answered. It is one as long as its
+/// sockets are held.
+struct BlackHole {
+    _sockets: Vec<Socket>,
+}
+
+impl BlackHole {
+    fn at(address: SocketAddr) -> BlackHole {
+        let socket = || {
+            let kind = Type::STREAM.nonblocking();
+            Socket::new(Domain::for_address(address), kind, Some(Protocol::TCP)).expect("a socket")
+        };
+        let listener = socket();
+        listener.bind(&address.into()).expect("the port is free");
+        listener.listen(0).expect("it listens");
+        let mut sockets = vec![listener];
+        for _ in 0..4 {
+            let client = socket();
+            // It is under way, or never ends.
+            let _ = client.connect(&SockAddr::from(address));
+            sockets.push(client);
+        }
+        let probe = std::net::TcpStream::connect_timeout(&address, Duration::from_millis(300));
+        assert!(probe.is_err(), "the queue is not full");
+        BlackHole { _sockets: sockets }
+    }
+}
+
+fn took(receiver: &Receiver, out: &Out, to: &str) -> Duration {
+    let began = Instant::now();
+    out.submit(&[to]);
+    receiver.await_for(to, 1, PATIENCE);
+    began.elapsed()
+}
+
+#[test]
+fn a_dead_family_costs_a_moment() {
+    let receiver = Receiver::start(&[], |_| None);
+    let port = receiver.address.port();
+    let _hole = BlackHole::at((Ipv6Addr::LOCALHOST, port).into());
+    let servers = name_server(vec![
+        aaaa("mx.dual.test", Ipv6Addr::LOCALHOST),
+        a("mx.dual.test", [127, 0, 0, 1]),
+    ]);
+    let config = format!(
+        "[resolver]\nservers = ['{servers}']\n{}",
+        route("dual.test", &format!("smtp:mx.dual.test:{port}"))
+    );
+    let out = Out::start("20s", "prefer_ipv6 = true", &config);
+    let waited = took(&receiver, &out, "x@dual.test");
+    assert!(waited < Duration::from_secs(5), "{waited:?}");
+    let attempt = out.attempt("x@dual.test");
+    assert_eq!(outcome(&attempt), "delivered", "{attempt}");
+    assert_eq!(attempt["address"], format!("127.0.0.1:{port}"), "{attempt}");
+}
+
+#[test]
+fn each_address_has_its_turn_within_the_time() {
+    let receiver = Receiver::start(&[], |_| None);
+    let port = receiver.address.port();
+    let holes = [[127, 83, 0, 1], [127, 83, 0, 2], [127, 83, 0, 3]];
+    let _holes = holes.map(|address| BlackHole::at((address, port).into()));
+    let mut records: Vec<_> = holes.map(|address| a("mx.four.test", address)).into();
+    records.push(a("mx.four.test", [127, 0, 0, 1]));
+    let servers = name_server(records);
+    let config = format!(
+        "[resolver]\nservers = ['{servers}']\n{}",
+        route("four.test", &format!("smtp:mx.four.test:{port}"))
+    );
+    let out = Out::start("4s", "", &config);
+    let waited = took(&receiver, &out, "x@four.test");
+    assert!(waited < Duration::from_secs(4), "{waited:?}");
+    assert_eq!(outcome(&out.attempt("x@four.test")), "delivered");
+}
+
+#[test]
+fn all_that_failed_is_told_within_the_time() {
+    let receiver = Receiver::start(&[], |_| None);
+    let port = receiver.address.port();
+    let _hole = BlackHole::at((Ipv6Addr::LOCALHOST, port).into());
+    // Nobody listens at the other one.
+    let servers = name_server(vec![
+        aaaa("mx.dead.test", Ipv6Addr::LOCALHOST),
+        a("mx.dead.test", [127, 83, 1, 1]),
+    ]);
+    let config = format!(
+        "[resolver]\nservers = ['{servers}']\n{}",
+        route("dead.test", &format!("smtp:mx.dead.test:{port}"))
+    );
+    let out = Out::start("1s", "prefer_ipv6 = true", &config);
+    let began = Instant::now();
+    out.submit(&["x@dead.test"]);
+    let attempt = out.attempt("x@dead.test");
+    assert!(began.elapsed() < Duration::from_secs(3), "{:?}", began.elapsed());
+    assert_eq!(outcome(&attempt), "deferred", "{attempt}");
+    for said in [
+        format!("mx.dead.test[127.83.1.1:{port}]: connection refused"),
+        format!("mx.dead.test[[::1]:{port}]: timed out"),
+    ] {
+        assert!(reply(&attempt).contains(&said), "{said}: {attempt}");
+    }
+}
+
+#[test]
+fn a_host_that_greets_badly_is_left_for_its_other_address() {
+    let good = Receiver::start(&[], |_| None);
+    let port = good.address.port();
+    let bad = std::net::TcpListener::bind((Ipv6Addr::LOCALHOST, port)).expect("the port is free");
+    std::thread::spawn(move || {
+        // Each is closed at once.
+        bad.incoming().for_each(drop);
+    });
+    let servers = name_server(vec![
+        aaaa("mx.rude.test", Ipv6Addr::LOCALHOST),
+        a("mx.rude.test", [127, 0, 0, 1]),
+    ]);
+    let config = format!(
+        "[resolver]\nservers = ['{servers}']\n{}",
+        route("rude.test", &format!("smtp:mx.rude.test:{port}"))
+    );
+    let out = Out::start("5s", "prefer_ipv6 = true", &config);
+    took(&good, &out, "x@rude.test");
+    assert_eq!(outcome(&out.attempt("x@rude.test")), "delivered");
+}

@@ -1,0 +1,126 @@
+//! A server with short waits, and what its log says of an attempt.
+
+use std::net::Ipv4Addr;
+use std::net::Ipv6Addr;
+use std::net::SocketAddr;
+use std::thread;
+use std::time::Duration;
+use std::time::Instant;
+
+use hickory_proto::op::ResponseCode;
+use hickory_proto::rr::RData;
+use hickory_proto::rr::Record;
+use hickory_proto::rr::RecordType;
+use hickory_proto::rr::rdata::A;
+use hickory_proto::rr::rdata::AAAA;
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::support::Server;
+use crate::support::Setup;
+use crate::support::nameserver::NameServer;
+use crate::support::nameserver::encode;
+use crate::support::nameserver::record;
+use crate::support::nameserver::soa;
+
+pub const PATIENCE: Duration = Duration::from_secs(20);
+
+pub struct Out {
+    pub server: Server,
+    _folder: TempDir,
+}
+
+impl Out {
+    /// With this connect timeout. What fails is told at its first failure and not tried again.
+    pub fn start(connect: &str, delivery: &str, config: &str) -> Out {
+        let folder = tempfile::tempdir().expect("there is room");
+        let retry = match delivery.contains("retry_schedule") {
+            true => "",
+            false => "retry_schedule = ['1h']",
+        };
+        let config = format!(
+            "[delivery]\n{retry}\ndelay_warning = '0s'\n{delivery}\n\
+             [delivery.timeouts]\nconnect = '{connect}'\ngreeting = '2s'\n\
+             [destination]\ntls = 'none'\nfailures_to_back_off = 1\n{config}"
+        );
+        let server = "cores = \"0\"\n".to_owned();
+        let setup = Setup { config, server, ..Setup::default() };
+        Out { server: Server::start(folder.path(), &setup), _folder: folder }
+    }
+
+    pub fn submit(&self, to: &[&str]) {
+        let mut client = self.server.connect();
+        client.greet().expect("it greets");
+        client.expect("MAIL FROM:<a@sender.test>", 250);
+        for to in to {
+            client.expect(&format!("RCPT TO:<{to}>"), 250);
+        }
+        client.expect("DATA", 354);
+        let reply = client.ask("Subject: x\r\n\r\nx\r\n.").expect("it answers");
+        assert_eq!(reply.code, 250, "{}", reply.text);
+    }
+
+    /// What the log has of the first attempt.
+    pub fn attempt(&self, to: &str) -> Value {
+        let end = Instant::now() + PATIENCE;
+        let wanted = format!("\"to\":\"{to}\"");
+        loop {
+            let log = self.server.log_text();
+            let is_it =
+                |line: &&str| line.contains("\"event\":\"attempt\"") && line.contains(&wanted);
+            if let Some(line) = log.lines().find(is_it) {
+                return serde_json::from_str(line).expect("JSON");
+            }
+            assert!(Instant::now() < end, "no attempt for {to}:\n{}", self.server.log_brief());
+            thread::sleep(Duration::from_millis(10));
+        }
+    }
+}
+
+pub fn outcome(attempt: &Value) -> &str {
+    attempt["outcome"].as_str().unwrap_or_default()
+}
+
+pub fn reply(attempt: &Value) -> &str {
+    attempt["reply"].as_str().unwrap_or_default()
+}
+
+pub fn route(domain: &str, next: &str) -> String {
+    format!("[[route]]\nrecipient_domain = ['{domain}']\nnext = '{next}'\n")
+}
+
+/// A name server that knows these records, by the name that has them.
+pub fn name_server(records: Vec<(&'static str, Record)>) -> SocketAddr {
+    let server = NameServer::start(move |asked| {
+        let name = asked.name();
+        let name = name.trim_end_matches('.');
+        let own: Vec<Record> = records
+            .iter()
+            .filter(|(owner, record)| *owner == name && record.record_type() == asked.kind())
+            .map(|(_, record)| record.clone())
+            .collect();
+        let known = records.iter().any(|(owner, _)| *owner == name);
+        let mut reply = match (own.is_empty(), known) {
+            (false, _) => return vec![encode(&asked.with(own))],
+            (true, true) => asked.reply(ResponseCode::NoError),
+            (true, false) => asked.reply(ResponseCode::NXDomain),
+        };
+        reply.authorities.push(soa());
+        vec![encode(&reply)]
+    });
+    server.address
+}
+
+pub fn a(owner: &'static str, address: [u8; 4]) -> (&'static str, Record) {
+    (owner, record(owner, RData::A(A(Ipv4Addr::from(address)))))
+}
+
+pub fn aaaa(owner: &'static str, address: Ipv6Addr) -> (&'static str, Record) {
+    (owner, record(owner, RData::AAAA(AAAA(address))))
+}
+
+pub fn mx(owner: &'static str, preference: u16, host: &str) -> (&'static str, Record) {
+    let record = crate::support::nameserver::mx(owner, preference, host);
+    assert_eq!(record.record_type(), RecordType::MX);
+    (owner, record)
+}

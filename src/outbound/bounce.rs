@@ -21,6 +21,7 @@ use crate::handoff::frame::MailBody;
 use crate::observe::Event;
 use crate::outbound::home::Home;
 use crate::queue;
+use crate::queue::Labels;
 use crate::queue::RecipientsBuf;
 use crate::queue::body::BodyReader;
 use crate::queue::body::SharedBodyReader;
@@ -276,6 +277,7 @@ fn write(home: &Home, story: &Story<'_>, paper: &Paper<'_>, rows: &[&Told]) -> O
         tls: None,
         message_id: None,
         trace: &[],
+        labels: Labels::default(),
         recipients: recipients.as_recipients(),
     };
     let mut pace = home.pace.get();

@@ -995,6 +995,7 @@ fn group(policy: &DeliveryPolicy, waiting: &Waiting) -> Vec<(HopKey, Box<[u32]>)
     let mut wanted = waiting.recipients.iter().copied().peekable();
     let mut last_domain = None;
     let require_tls = if envelope.requiretls { RequireTls::Yes } else { RequireTls::No };
+    let headers: Vec<(&str, &str)> = envelope.labels.fields.iter().collect();
     for (index, recipient) in (0_u32..).zip(envelope.recipients.iter()) {
         if wanted.peek() != Some(&index) {
             continue;
@@ -1012,6 +1013,9 @@ fn group(policy: &DeliveryPolicy, waiting: &Waiting) -> Vec<(HopKey, Box<[u32]>)
             recipient_domain: domain,
             sender_domain,
             listener: Some(envelope.listener),
+            tenant: envelope.labels.tenant,
+            campaign: envelope.labels.campaign,
+            headers: &headers,
         });
         let key = HopKey {
             next: choice.next_hop.into_owned(),

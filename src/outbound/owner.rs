@@ -505,16 +505,16 @@ fn goes_by(hop: &Hop, word: &str) -> bool {
 
 fn ticket_of(delivery: &Delivery) -> JobTicket {
     let envelope = delivery.mail.envelope();
-    let sender = envelope.sender.unwrap_or("");
-    let hash = sender
-        .bytes()
-        .fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193));
+    let hash = |text: &str| {
+        let bytes = text.bytes();
+        bytes.fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193))
+    };
     JobTicket {
         id: delivery.id,
         lease_until_ms: delivery.lease_until_ms,
         bytes: envelope.body.bytes,
-        tenant: 0,
-        sender: hash,
+        tenant: envelope.labels.tenant.map_or(0, hash),
+        sender: hash(envelope.sender.unwrap_or("")),
         lease: delivery.lease,
         recipients: delivery.recipients.len() as u32,
         job: delivery.job,

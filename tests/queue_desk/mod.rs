@@ -180,6 +180,7 @@ pub fn envelope<'a>(recipients: Recipients<'a>) -> Envelope<'a> {
         tls: Some(Tls { version: "TLSv1.3", cipher: "TLS13_AES_256_GCM_SHA384" }),
         message_id: Some("<1@example.test>"),
         trace: b"Received: from client.example.test\r\n",
+        labels: Default::default(),
         recipients,
     }
 }

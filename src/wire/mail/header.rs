@@ -2,23 +2,29 @@
 //!
 //! Promise:  the answers do not depend on how the body is split. Lines may end in LF alone, for a
 //!           BDAT body is not bound to the line law.
-//! Cost:     nothing after the blank line; before it, one search per line and no memory but the
-//!           Message-ID's.
+//! Cost:     nothing after the blank line; before it, one search per line and no memory but that of
+//!           the Message-ID and of the values that are wanted (`pick`).
 //! End:      the blank line, or the first line that is no header field: what follows it is body to
 //!           every reader, so its `Received:` lines count for nothing.
 
+use std::sync::Arc;
+
 use mail_parser::Address;
 use mail_parser::MessageParser;
+
+use crate::wire::mail::pick::NAME_BYTES_MAX;
+use crate::wire::mail::pick::PickedFields;
+use crate::wire::mail::pick::WantedFields;
 
 /// Octets of a Message-ID that are kept.
 pub const MESSAGE_ID_BYTES_MAX: usize = 255;
 /// Octets of each text in a summary.
 pub const SUMMARY_BYTES_MAX: usize = 255;
-/// Octets of a field's name that are looked at: more than the longest name looked for.
-const NAME_BYTES: usize = 16;
+/// Octets of a field's name that are looked at: as the longest name looked for.
+const NAME_BYTES: usize = NAME_BYTES_MAX;
 
 /// What has been seen of one message's header block.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct HeaderScan {
     place: Place,
     name: [u8; NAME_BYTES],
@@ -33,6 +39,7 @@ pub struct HeaderScan {
     has_from: bool,
     has_message_id: bool,
     message_id: String,
+    picked: PickedFields,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -55,9 +62,34 @@ enum Capture {
     MessageId,
 }
 
+impl Default for HeaderScan {
+    fn default() -> HeaderScan {
+        HeaderScan {
+            place: Place::default(),
+            name: [0; NAME_BYTES],
+            name_len: 0,
+            capture: Capture::default(),
+            in_field: false,
+            fed: 0,
+            line_start: 0,
+            received: 0,
+            has_date: false,
+            has_from: false,
+            has_message_id: false,
+            message_id: String::new(),
+            picked: PickedFields::default(),
+        }
+    }
+}
+
 impl HeaderScan {
     pub fn new() -> HeaderScan {
         HeaderScan::default()
+    }
+
+    /// Keeps the values of these fields too.
+    pub fn wanting(wanted: Arc<WantedFields>) -> HeaderScan {
+        HeaderScan { picked: PickedFields::new(wanted), ..HeaderScan::default() }
     }
 
     /// Takes the next bytes of the body.
@@ -130,6 +162,11 @@ impl HeaderScan {
         (!self.message_id.is_empty()).then_some(self.message_id.as_str())
     }
 
+    /// The values that are wanted, as far as they have come.
+    pub fn picked(&self) -> &PickedFields {
+        &self.picked
+    }
+
     fn end(&mut self, block_bytes: u64) {
         self.place = Place::Ended;
         self.fed = block_bytes;
@@ -155,7 +192,9 @@ impl HeaderScan {
         self.place = Place::Value;
         self.in_field = true;
         self.capture = Capture::No;
-        match self.name.get(..self.name_len) {
+        let name = self.name.get(..self.name_len);
+        self.picked.begin(name.unwrap_or(b""));
+        match name {
             Some(b"received") => self.received = self.received.saturating_add(1),
             Some(b"date") => self.has_date = true,
             Some(b"from") => self.has_from = true,
@@ -173,6 +212,9 @@ impl HeaderScan {
         let line = rest.get(..line_bytes).unwrap_or(rest);
         if self.capture == Capture::MessageId {
             self.capture_message_id(line);
+        }
+        if self.picked.is_taking() {
+            self.picked.take(line);
         }
         if line.ends_with(b"\n") {
             self.place = Place::LineStart;

@@ -170,8 +170,10 @@ impl Intake {
             let mut recipients = reception.take_recipients();
             let noted = note_recipients(tx, &mut recipients);
             let labels = OwnLabels::of(&self.scan, &session.policy.labels);
+            let since = session.transaction_began.unwrap_or(self.began);
             let envelope = Envelope {
                 received_ms: now_ms,
+                intake_ms: u32::try_from(since.elapsed().as_millis()).unwrap_or(u32::MAX),
                 message_id: self.scan.message_id(),
                 trace: &trace,
                 labels: labels.as_labels(),
@@ -304,6 +306,7 @@ fn envelope_of<'a>(session: &'a Session, tx: &Transaction<'a>) -> Envelope<'a> {
     let params = &tx.params;
     Envelope {
         received_ms: 0,
+        intake_ms: 0,
         sender: match tx.sender {
             Some(ReversePath::Mailbox(mailbox)) => Some(mailbox.as_str()),
             Some(ReversePath::Null) | None => None,

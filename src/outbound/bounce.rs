@@ -257,6 +257,7 @@ fn write(home: &Home, story: &Story<'_>, paper: &Paper<'_>, rows: &[&Told]) -> O
     recipients.push(&Recipient { mailbox: paper.to, notify: NOTIFY_NEVER, orcpt: None }).ok()?;
     let stored = Envelope {
         received_ms: now_ms,
+        intake_ms: 0,
         sender: None,
         smtputf8: built.smtputf8,
         // RFC 8689 s5: a report is to be protected as what it reports of.

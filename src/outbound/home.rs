@@ -759,6 +759,7 @@ impl Home {
                 mail: Arc::clone(&waiting.mail),
                 recipients: waiting.recipients.clone(),
                 hop: Arc::clone(hop),
+                due_ms: waiting.due_ms,
                 sent_ms: now_ms,
             }
         };

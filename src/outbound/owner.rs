@@ -472,8 +472,39 @@ impl Drop for WorkerSeat {
 /// The words of a site that is left alone. The last error of any other may be long past.
 fn refusal_of(summary: SiteSummary) -> Option<Answer> {
     let SiteState::BackingOff { .. } = summary.state else { return None };
-    let cause = summary.last_failure.map_or(Cause::NoRoom, cause_of);
-    Some(Answer::ours(cause, summary.last_error))
+    let kind = summary.last_failure;
+    Some(kind.map_or_else(
+        || Answer::ours(Cause::NoRoom, summary.last_error.clone()),
+        |kind| answer_to(kind, &summary.last_error),
+    ))
+}
+
+/// What is told of mail for which there was no connection. A server's own words are told as such,
+/// so that they are judged as any reply of one.
+pub(super) fn answer_to(kind: FailureKind, text: &str) -> Answer {
+    match kind {
+        FailureKind::Refused => {
+            let status = status_of(text);
+            Answer { status, text: text.into(), remote: true, cause: None }
+        }
+        _ => Answer::ours(cause_of(kind), text),
+    }
+}
+
+/// The enhanced code behind the code of a reply, or the class that its code has.
+fn status_of(reply: &str) -> (u8, u16, u16) {
+    let mut words = reply.split(' ');
+    let code = words.next().unwrap_or("");
+    let class: u8 = code.get(..1).and_then(|digit| digit.parse().ok()).unwrap_or(4);
+    let mut numbers = words.next().unwrap_or("").split('.').map(str::parse);
+    match (numbers.next(), numbers.next(), numbers.next(), numbers.next()) {
+        (Some(Ok(first)), Some(Ok(subject)), Some(Ok(detail)), None)
+            if first == u16::from(class) =>
+        {
+            (class, subject, detail)
+        }
+        _ => (class, 0, 0),
+    }
 }
 
 pub(super) fn no_room() -> Answer {
@@ -481,10 +512,10 @@ pub(super) fn no_room() -> Answer {
 }
 
 /// What a failure that is no word of a server is to the sender.
-pub(super) fn cause_of(kind: FailureKind) -> Cause {
+fn cause_of(kind: FailureKind) -> Cause {
     match kind {
         FailureKind::Resolve => Cause::DnsFailed,
-        FailureKind::Connect | FailureKind::Greeting => Cause::Unreachable,
+        FailureKind::Connect | FailureKind::Greeting | FailureKind::Refused => Cause::Unreachable,
         FailureKind::Timeout => Cause::ConnectTimeout,
         FailureKind::Tls => Cause::TlsFailed,
         FailureKind::Protocol => Cause::ProtocolError,

@@ -164,6 +164,7 @@ pub fn recipients(mailboxes: &[&str]) -> RecipientsBuf {
 pub fn envelope<'a>(recipients: Recipients<'a>) -> Envelope<'a> {
     Envelope {
         received_ms: NOW_MS,
+        intake_ms: 0,
         sender: Some("sender@example.test"),
         smtputf8: false,
         requiretls: false,

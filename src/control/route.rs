@@ -427,6 +427,9 @@ mod tests {
             recipient: recipient.to_owned(),
             sender: sender.map(str::to_owned),
             listener: listener.map(str::to_owned),
+            tenant: None,
+            campaign: None,
+            headers: Vec::new(),
         };
         answer(&config(FILE), &asked).map_err(|faults| faults.join("\n"))
     }
@@ -473,6 +476,66 @@ mod tests {
         assert!(text.contains("MX lookup   at delivery"), "{text}");
         assert!(text.contains("a [[site]] that names a mail exchanger"), "{text}");
         assert!(text.contains("source      the system chooses"), "{text}");
+    }
+
+    #[test]
+    fn labels_and_header_fields_are_asked_for_and_explained() {
+        let text = "[delivery]\ntenant_header = 'X-Org'\n\
+            [[route]]\nname = 'ours'\ntenants = ['acme']\ncampaigns = 'spring'\n\
+            next = 'smtp:a.test'\n\
+            [[route]]\nname = 'pool'\nheaders = ['X-Pool: gold', 'X-Fast: *']\n\
+            next = 'smtp:b.test'\n";
+        let asked = |tenant: Option<&str>, campaign: Option<&str>, headers: &[&str]| RouteTest {
+            recipient: "joe@far.test".to_owned(),
+            sender: None,
+            listener: None,
+            tenant: tenant.map(str::to_owned),
+            campaign: campaign.map(str::to_owned),
+            headers: headers.iter().map(|one| one.to_string()).collect(),
+        };
+        let whys = |answer: &Value| -> Vec<String> {
+            each(&answer["considered"]).iter().map(|one| said(&one["why"]).to_owned()).collect()
+        };
+        let ours = "tenant is among acme; campaign is among spring";
+        let headers = "a header is only X-Pool: gold, X-Fast: *";
+        for (asked, expected) in [
+            (asked(Some("acme"), Some("spring"), &[]), vec![ours.to_owned()]),
+            (asked(None, None, &["x-org: acme", "X-Campaign: spring"]), vec![ours.to_owned()]),
+            (
+                asked(Some("acme"), Some("x"), &["X-Pool: tin"]),
+                vec![
+                    "campaign is only spring, not x".to_owned(),
+                    format!("{headers}, not X-Pool: tin"),
+                ],
+            ),
+            (
+                asked(None, None, &["x-fast:"]),
+                vec![
+                    "tenant is only acme, not none (see --tenant)".to_owned(),
+                    "a header is among X-Pool: gold, X-Fast: *".to_owned(),
+                ],
+            ),
+            (
+                asked(Some("acme"), None, &[]),
+                vec![
+                    "campaign is only spring, not none (see --campaign)".to_owned(),
+                    format!("{headers}, not none of them (see --header)"),
+                ],
+            ),
+        ] {
+            let answer = answer(&config(text), &asked).expect("an answer");
+            assert_eq!(whys(&answer), expected);
+        }
+        let told = answer(&config(text), &asked(Some("acme"), None, &["X-Pool: gold"]));
+        let told = shown(&told.expect("an answer"));
+        for line in ["tenant      acme", "headers     X-Pool: gold", "hosts       b.test:25"] {
+            assert!(told.lines().any(|one| one == line), "{line}\n{told}");
+        }
+        let bad = answer(&config(text), &asked(None, None, &["X-Pool"])).expect_err("no colon");
+        assert!(bad[0].contains("write it as 'X-Pool: gold'"), "{bad:?}");
+        let off = config("[delivery]\ncampaign_header = ''\n");
+        let bad = answer(&off, &asked(None, Some("x"), &[])).expect_err("there is none");
+        assert!(bad[0].contains("delivery.campaign_header is empty"), "{bad:?}");
     }
 
     #[test]

@@ -310,6 +310,7 @@ fn next_of(domain: &str) -> Option<NextHop> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::route::header_match::ValueMatch;
 
     const DAY: Duration = Duration::from_secs(86_400);
 
@@ -391,6 +392,64 @@ mod tests {
             let decided = explained.iter().find(|(_, fit)| *fit == RuleFit::Fits);
             assert_eq!(decided.map(|(rule, _)| rule.name.as_str()), expected, "{case}");
         }
+    }
+
+    #[test]
+    fn labels_and_header_fields_decide_too() {
+        let list = |entries: &[&str]| entries.iter().map(|one| one.to_string()).collect();
+        let header = |name: &str, value| HeaderMatch { name: name.into(), value };
+        let mut tenant = rule("tenant", &[], &[], &[]);
+        tenant.tenants = list(&["acme", "Umbrella"]);
+        tenant.campaigns = list(&["spring"]);
+        let mut gold = rule("gold", &["far.test"], &[], &[]);
+        gold.headers = vec![
+            header("X-Pool", ValueMatch::Exact("gold".into())),
+            header("X-Pool", ValueMatch::Start("plat".into())),
+            header("X-Priority", ValueMatch::Any),
+        ];
+        let mut bulk = rule("bulk", &[], &[], &[]);
+        bulk.campaigns = list(&["bulk"]);
+        let table = table(vec![tenant, gold, bulk]);
+        type Row<'r> =
+            (&'r str, Option<&'r str>, Option<&'r str>, &'r [(&'r str, &'r str)], Option<&'r str>);
+        let rows: &[Row<'_>] = &[
+            ("both hold", Some("acme"), Some("spring"), &[], Some("tenant")),
+            ("the other tenant", Some("Umbrella"), Some("spring"), &[], Some("tenant")),
+            ("case counts", Some("umbrella"), Some("spring"), &[], None),
+            ("one does not hold", Some("acme"), Some("summer"), &[], None),
+            ("no campaign", Some("acme"), None, &[], None),
+            ("a value", None, None, &[("x-pool", "gold")], Some("gold")),
+            ("case of names does not count", None, None, &[("X-POOL", "gold")], Some("gold")),
+            ("case of values does", None, None, &[("x-pool", "Gold")], None),
+            ("more than the value", None, None, &[("x-pool", "golden")], None),
+            ("a start", None, None, &[("x-pool", "platinum")], Some("gold")),
+            ("any value", None, None, &[("x-priority", "")], Some("gold")),
+            ("the first of a name", None, None, &[("x-pool", "a"), ("x-pool", "gold")], None),
+            ("another field", None, None, &[("x-tool", "gold")], None),
+            ("the next rule", Some("x"), Some("bulk"), &[("x-pool", "tin")], Some("bulk")),
+        ];
+        for (name, tenant, campaign, headers, expected) in rows {
+            let question = RouteQuestion {
+                recipient_domain: "far.test",
+                tenant: *tenant,
+                campaign: *campaign,
+                headers,
+                ..RouteQuestion::default()
+            };
+            assert_eq!(table.next_hop(&question).rule, *expected, "{name}");
+            let explained = table.explain(&question);
+            let decided = explained.iter().find(|(_, fit)| *fit == RuleFit::Fits);
+            assert_eq!(decided.map(|(rule, _)| rule.name.as_str()), *expected, "{name}");
+        }
+        let question = RouteQuestion {
+            recipient_domain: "far.test",
+            tenant: Some("acme"),
+            ..RouteQuestion::default()
+        };
+        let fits: Vec<RuleFit> = table.explain(&question).iter().map(|(_, fit)| *fit).collect();
+        assert_eq!(fits, [RuleFit::Campaign, RuleFit::Header, RuleFit::Campaign]);
+        let stranger = RouteQuestion { tenant: None, ..question };
+        assert_eq!(table.explain(&stranger)[0].1, RuleFit::Tenant);
     }
 
     #[test]

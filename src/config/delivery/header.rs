@@ -1,7 +1,5 @@
 //! Values about header fields: names of fields, labels such as a tenant's, conditions of routes.
 
-use std::fmt;
-
 use crate::config::fault::Refusal;
 use crate::config::kind::Spelled;
 use crate::wire::mail::pick::NAME_BYTES_MAX;
@@ -46,7 +44,7 @@ impl Spelled for LabelValue {
     }
 
     fn spell(text: &str) -> Result<LabelValue, Refusal> {
-        let value = field_value(text, "write it as \"acme\"")?;
+        let value = field_value(text, text, "write it as \"acme\"")?;
         if value.ends_with('*') {
             let what = format!("\"{text}\" has a star, which means nothing here");
             return Err(Refusal::new(what, "name it in full, or use headers = [\"X-Tenant: a*\"]"));
@@ -85,16 +83,6 @@ impl HeaderMatch {
     }
 }
 
-impl fmt::Display for HeaderMatch {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.value {
-            ValueMatch::Any => write!(f, "{}: *", self.name),
-            ValueMatch::Exact(value) => write!(f, "{}: {value}", self.name),
-            ValueMatch::Start(head) => write!(f, "{}: {head}*", self.name),
-        }
-    }
-}
-
 impl Spelled for HeaderMatch {
     fn spelling() -> String {
         "a header field with its value, such as `\"X-Pool: gold\"`, `\"X-Pool: go*\"` or, with any \
@@ -110,18 +98,15 @@ impl Spelled for HeaderMatch {
         };
         let name = field_name(name.trim(), "write it as \"X-Pool: gold\"")?;
         let hint = format!("write it as \"{name}: gold\", or \"{name}: *\" for any value");
-        let value = field_value(value, &hint)?;
-        let value = match value.strip_suffix('*') {
+        let value = field_value(value, text, &hint)?;
+        let head = value.strip_suffix('*');
+        if head.unwrap_or(&value).contains('*') {
+            let what = format!("\"{text}\" has a star that is not at its end");
+            return Err(Refusal::new(what, "a star may stand at the end only, as \"gold*\""));
+        }
+        let value = match head {
             Some("") => ValueMatch::Any,
-            Some(head) if head.contains('*') => {
-                let what = format!("\"{text}\" has a star that is not at its end");
-                return Err(Refusal::new(what, "a star may stand at the end only, as \"gold*\""));
-            }
             Some(head) => ValueMatch::Start(head.to_owned()),
-            None if value.contains('*') => {
-                let what = format!("\"{text}\" has a star that is not at its end");
-                return Err(Refusal::new(what, "a star may stand at the end only, as \"gold*\""));
-            }
             None => ValueMatch::Exact(value),
         };
         Ok(HeaderMatch { name, value })
@@ -144,10 +129,10 @@ fn field_name(text: &str, hint: &str) -> Result<String, Refusal> {
 }
 
 /// As `wire::mail::pick` gives values. One as long as its limit would also fit what was cut.
-fn field_value(text: &str, hint: &str) -> Result<String, Refusal> {
+fn field_value(text: &str, written: &str, hint: &str) -> Result<String, Refusal> {
     let value = text.trim();
     match value.len() {
-        0 => Err(Refusal::new(format!("\"{text}\" has no value"), hint)),
+        0 => Err(Refusal::new(format!("\"{written}\" has no value"), hint)),
         _ if value.contains(char::is_control) => {
             Err(Refusal::new("holds a control character", "write it on one line"))
         }

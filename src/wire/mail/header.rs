@@ -302,6 +302,7 @@ fn bounded(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::wire::mail::pick::VALUE_BYTES_MAX;
 
     /// Received fields, block octets, id, and whether date, from and id are there.
     type Findings<'a> = (u32, u64, Option<&'a str>, [bool; 3]);
@@ -382,6 +383,80 @@ mod tests {
                 assert_eq!(findings(&scan), *expected, "{name}, split at {at}");
             }
         }
+    }
+
+    /// The values of tenant, pool and subject, fed in these pieces.
+    fn picked<'p>(pieces: impl IntoIterator<Item = &'p [u8]>) -> [Option<String>; 3] {
+        let wanted = Arc::new(WantedFields::new(["X-Tenant", "x-pool", "Subject"]));
+        let mut scan = HeaderScan::wanting(wanted);
+        pieces.into_iter().for_each(|piece| scan.feed(piece));
+        [0, 1, 2].map(|place| scan.picked().value(place))
+    }
+
+    #[test]
+    fn wanted_values_are_read_alike_at_every_split() {
+        let long = format!("X-Pool: {}\r\nX-Tenant: b\r\n\r\n", "v".repeat(300));
+        let cut = "v".repeat(VALUE_BYTES_MAX);
+        let long_letter = format!("X-Pool: {}\u{e9}\r\n\r\n", "v".repeat(VALUE_BYTES_MAX - 1));
+        let cut_letter = "v".repeat(VALUE_BYTES_MAX - 1);
+        let spaces = format!("X-Pool: a{}\r\n\r\n", " ".repeat(300));
+        let long_name = format!("{}: x\r\nX-Pool: a\r\n\r\n", "x".repeat(100));
+        type Row<'r> = (&'r str, &'r [u8], [Option<&'r str>; 3]);
+        let rows: &[Row<'_>] = &[
+            ("nothing", b"", [None; 3]),
+            (
+                "all of them, in any case",
+                b"Received: a\r\nx-TENANT: acme\r\nX-POOL:gold\r\nsubject: \t x y \r\n\r\n",
+                [Some("acme"), Some("gold"), Some("x y")],
+            ),
+            (
+                "folded",
+                b"X-Pool: a\r\n b\r\n\tc \r\nX-Tenant:\r\n  t\r\n\r\n",
+                [Some("t"), Some("a b c"), None],
+            ),
+            ("the first counts", b"X-Pool: a\r\nX-Pool: b\r\n\r\n", [None, Some("a"), None]),
+            ("an empty one counts", b"X-Pool:\r\nX-Pool: b\r\n\r\n", [None, Some(""), None]),
+            ("only spaces", b"X-Pool: \t \r\n \r\n\r\n", [None, Some(""), None]),
+            ("behind the header", b"A: b\r\n\r\nX-Pool: a\r\n", [None; 3]),
+            ("behind what is no header", b"A: b\r\noops\r\nX-Pool: a\r\n", [None; 3]),
+            ("no end", b"X-Tenant: a\r\nX-Pool: b", [Some("a"), Some("b"), None]),
+            ("LF alone", b"X-Pool: a\n b\n\nSubject: x\n", [None, Some("a b"), None]),
+            ("a name that starts alike", b"X-Poole: a\r\nX-Poo: b\r\n\r\n", [None; 3]),
+            ("space before the colon", b"X-Pool : a\r\n\r\n", [None, Some("a"), None]),
+            (
+                "UTF-8",
+                "X-Pool: \u{e9}\u{20ac}\r\n\r\n".as_bytes(),
+                [None, Some("\u{e9}\u{20ac}"), None],
+            ),
+            ("8 bit", b"X-Pool: a\xe9b\xff\r\n\r\n", [None, Some("a?b?"), None]),
+            ("controls", b"X-Pool: a\x1b[2J\0\x7f\r\n\r\n", [None, Some("a?[2J??"), None]),
+            ("too long", long.as_bytes(), [Some("b"), Some(&cut), None]),
+            ("cut in a letter", long_letter.as_bytes(), [None, Some(&cut_letter), None]),
+            ("many spaces", spaces.as_bytes(), [None, Some("a"), None]),
+            ("a long name before", long_name.as_bytes(), [None, Some("a"), None]),
+        ];
+        for (name, input, expected) in rows {
+            let expected = expected.map(|value| value.map(str::to_owned));
+            assert_eq!(picked(input.chunks(1)), expected, "{name}, byte by byte");
+            for at in 0..=input.len() {
+                let (head, tail) = input.split_at(at);
+                assert_eq!(picked([head, tail]), expected, "{name}, split at {at}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_wanted_changes_nothing_else() {
+        let input = b"Message-ID: <a@b>\r\nReceived: c\r\nDate: d\r\n\r\nx";
+        let mut plain = HeaderScan::new();
+        plain.feed(input);
+        let wanted = Arc::new(WantedFields::new(["message-id", "received"]));
+        let mut wanting = HeaderScan::wanting(wanted);
+        wanting.feed(input);
+        assert_eq!(findings(&plain), findings(&wanting));
+        assert_eq!(wanting.picked().value(0).as_deref(), Some("<a@b>"));
+        assert_eq!(wanting.picked().value(1).as_deref(), Some("c"));
+        assert_eq!(plain.picked().value(0), None);
     }
 
     #[test]

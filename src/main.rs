@@ -272,6 +272,15 @@ enum RouteArguments {
         /// The listener that the mail comes in by.
         #[arg(long, value_name = "NAME")]
         listener: Option<String>,
+        /// Whose mail it is, as the header of `delivery.tenant_header` says.
+        #[arg(long, value_name = "NAME")]
+        tenant: Option<String>,
+        /// Its campaign, as the header of `delivery.campaign_header` says.
+        #[arg(long, value_name = "NAME")]
+        campaign: Option<String>,
+        /// A header of it, as 'X-Pool: gold'. May be given several times.
+        #[arg(long = "header", value_name = "HEADER")]
+        headers: Vec<String>,
         /// The config file.
         #[arg(long, value_name = "FILE")]
         config: Option<PathBuf>,
@@ -316,10 +325,18 @@ fn main() -> ExitCode {
         Command::Queue { config, json, command } => {
             with_config(config, |loaded| client::queue(&loaded.config, &command.into(), json))
         }
-        Command::Route {
-            command: RouteArguments::Test { recipient, from, listener, config, json },
-        } => {
-            let asked = RouteTest { recipient, sender: from, listener };
+        Command::Route { command } => {
+            let RouteArguments::Test {
+                recipient,
+                from,
+                listener,
+                tenant,
+                campaign,
+                headers,
+                config,
+                json,
+            } = command;
+            let asked = RouteTest { recipient, sender: from, listener, tenant, campaign, headers };
             with_config(config, |loaded| route::test(&loaded.config, &asked, json))
         }
         Command::Audit { config, json } => {

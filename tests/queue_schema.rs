@@ -6,12 +6,14 @@ use proptest::test_runner::FileFailurePersistence;
 use ringpost::queue::BodyType;
 use ringpost::queue::Envelope;
 use ringpost::queue::Job;
+use ringpost::queue::Labels;
 use ringpost::queue::Recipient;
 use ringpost::queue::Recipients;
 use ringpost::queue::RecipientsBuf;
 use ringpost::queue::Ret;
 use ringpost::queue::Tls;
 use ringpost::queue::key::hex;
+use ringpost::queue::labels::FieldsBuf;
 use ringpost::queue::record::RecordFault;
 use ringpost::queue::schema::BodySum;
 use ringpost::queue::schema::Indexes;
@@ -26,6 +28,7 @@ use ringpost::queue::schema::probe;
 fn small_envelope<'a>(recipients: Recipients<'a>) -> Envelope<'a> {
     Envelope {
         received_ms: 0x0102_0304_0506_0708,
+        intake_ms: 0,
         sender: Some("a@x"),
         smtputf8: false,
         requiretls: true,
@@ -42,6 +45,7 @@ fn small_envelope<'a>(recipients: Recipients<'a>) -> Envelope<'a> {
         tls: Some(Tls { version: "v", cipher: "c" }),
         message_id: Some("m"),
         trace: b"T\r\n",
+        labels: Labels::default(),
         recipients,
     }
 }
@@ -52,6 +56,18 @@ fn small_recipients() -> RecipientsBuf {
     buffer.push(&Recipient { mailbox: "b@y", notify, orcpt: Some("rfc822;b") }).unwrap();
     buffer.push(&Recipient { mailbox: "c@z", notify: 0, orcpt: None }).unwrap();
     buffer
+}
+
+fn small_fields() -> FieldsBuf {
+    let mut fields = FieldsBuf::default();
+    fields.push("x-pool", "gold").unwrap();
+    fields.push("x-urgent", "").unwrap();
+    fields
+}
+
+fn labelled<'a>(recipients: Recipients<'a>, fields: &'a FieldsBuf) -> Envelope<'a> {
+    let labels = Labels { tenant: Some("t"), campaign: Some("\u{e9}"), fields: fields.as_fields() };
+    Envelope { intake_ms: 7, labels, ..small_envelope(recipients) }
 }
 
 fn encoded(envelope: &Envelope<'_>) -> Vec<u8> {
@@ -75,6 +91,7 @@ fn small_job() -> Job<'static> {
 
 fn golden_records() -> Vec<(&'static str, Vec<u8>, &'static str)> {
     let recipients = small_recipients();
+    let fields = small_fields();
     let mut job = Vec::new();
     small_job().encode(&mut job).unwrap();
     let mut mark = Vec::new();
@@ -103,6 +120,38 @@ fn golden_records() -> Vec<(&'static str, Vec<u8>, &'static str)> {
                 "0c000362407900087266633832323b62",
                 "00000363407affff",
                 "b4363ffa",
+            ),
+        ),
+        (
+            "labelled envelope",
+            encoded(&labelled(recipients.as_recipients(), &fields)),
+            concat!(
+                "0145",
+                "0102030405060708",
+                "3e0102",
+                "0000000000000005",
+                "000000000000000600000001deadbeef",
+                "04c00002010019",
+                "0003614078",
+                "000165",
+                "ffff",
+                "000168",
+                "00016c",
+                "000645534d545053",
+                "000176000163",
+                "00016d",
+                "00000003540d0a",
+                "00000007",
+                "000174",
+                "0002c3a9",
+                "02",
+                "0000001a",
+                "0006782d706f6f6c0004676f6c64",
+                "0008782d757267656e740000",
+                "00000002",
+                "0c000362407900087266633832323b62",
+                "00000363407affff",
+                "79986920",
             ),
         ),
         (
@@ -139,6 +188,31 @@ fn records_are_read_back() {
     StreamMark { started_ms: 9 }.encode(&mut record);
     assert_eq!(record.len(), STREAM_MARK_LEN);
     assert_eq!(StreamMark::decode(&record), Ok(StreamMark { started_ms: 9 }));
+}
+
+/// What was written before there were labels has no byte of them, and is read as it was meant.
+#[test]
+fn an_envelope_of_before_is_read() {
+    let golden = golden_records().remove(0).2;
+    let record: Vec<u8> = (0..golden.len() / 2)
+        .map(|at| u8::from_str_radix(&golden[2 * at..2 * at + 2], 16).unwrap())
+        .collect();
+    let recipients = small_recipients();
+    let read = Envelope::decode(&record).unwrap();
+    assert_eq!(read, small_envelope(recipients.as_recipients()));
+    assert!(read.labels.is_empty() && read.intake_ms == 0);
+}
+
+#[test]
+fn labels_are_read_back() {
+    let (recipients, fields) = (small_recipients(), small_fields());
+    let envelope = labelled(recipients.as_recipients(), &fields);
+    let record = encoded(&envelope);
+    let read = Envelope::decode(&record).unwrap();
+    assert_eq!(read, envelope);
+    let found: Vec<_> = read.labels.fields.iter().collect();
+    assert_eq!(found, [("x-pool", "gold"), ("x-urgent", "")]);
+    assert_eq!(read.recipients.len(), 2);
 }
 
 #[test]
@@ -182,11 +256,32 @@ fn sealed_nonsense_is_refused() {
         bytes[place] = value;
         seal(bytes)
     };
+    // Behind the trace, where the count of recipients would stand.
+    let behind_trace = 84;
+    let flagged = |flag: u8, bytes: &[u8]| {
+        let mut record = good[..good.len() - 4].to_vec();
+        record[10] |= flag;
+        record.splice(behind_trace..behind_trace, bytes.iter().copied());
+        seal(record)
+    };
+    let labels = |bytes: [u8; 9]| flagged(16, &bytes);
+    let intake = flagged(32, &[0; 4]);
     for (name, record, fault) in [
         ("empty", vec![], RecordFault::TooShort),
         ("another version", with(0, 2), RecordFault::Version(2)),
         ("another kind", seal(vec![1, b'X', 0]), RecordFault::Kind(b'X')),
         ("unknown flags", with(10, 0xff), RecordFault::Value("flags")),
+        (
+            "labels that are none",
+            labels([0xff, 0xff, 0xff, 0xff, 0, 0, 0, 0, 0]),
+            RecordFault::Value("labels"),
+        ),
+        (
+            "half a header field",
+            labels([0xff, 0xff, 0xff, 0xff, 1, 0, 0, 0, 0]),
+            RecordFault::Truncated,
+        ),
+        ("no intake", intake, RecordFault::Value("intake time")),
         ("unknown body type", with(11, 3), RecordFault::Value("body type")),
         ("unknown ret", with(12, 9), RecordFault::Value("ret")),
         ("unknown family", with(37, 5), RecordFault::Value("address family")),
@@ -248,6 +343,9 @@ proptest! {
         received_ms: u64,
         texts in proptest::array::uniform5(some_text()),
         flags: (bool, bool),
+        labels in proptest::array::uniform2(some_text()),
+        headers in proptest::collection::vec(("\\PC{1,60}", "\\PC{0,80}"), 0..6),
+        intake_ms: u32,
         declared_bytes: Option<u64>,
         sum: (u64, u32, u32),
         peer: (std::net::IpAddr, u16),
@@ -258,6 +356,11 @@ proptest! {
         for (mailbox, notify, orcpt) in &mailboxes {
             buffer.push(&Recipient { mailbox, notify: *notify, orcpt: orcpt.as_deref() }).unwrap();
         }
+        let mut fields = FieldsBuf::default();
+        for (name, value) in &headers {
+            fields.push(name, value).unwrap();
+        }
+        let [tenant, campaign] = &labels;
         let [sender, envid, auth, message_id, tls] = &texts;
         let envelope = Envelope {
             received_ms,
@@ -272,6 +375,12 @@ proptest! {
             tls: tls.as_deref().map(|text| Tls { version: text, cipher: text }),
             message_id: message_id.as_deref(),
             trace: &trace,
+            intake_ms,
+            labels: Labels {
+                tenant: tenant.as_deref(),
+                campaign: campaign.as_deref(),
+                fields: fields.as_fields(),
+            },
             ..small_envelope(buffer.as_recipients())
         };
         let record = encoded(&envelope);

@@ -81,8 +81,8 @@ pub const CONNECT_HOLD_MAX_MS: u64 = 8_000;
 pub const THROTTLE_FIRST_MS: u64 = 1_000;
 pub const THROTTLE_MAX_MS: u64 = 60_000;
 
-/// Bytes kept of the last error of a site. More is cut off.
-pub const SITE_ERROR_BYTES_MAX: usize = 200;
+/// Bytes kept of the last error of a site: what a server says when it refuses us. More is cut off.
+pub const SITE_ERROR_BYTES_MAX: usize = 500;
 
 /// Deliveries of one partition that a server may have taken while their settles are not durable: a
 /// crash repeats them. Half of what the commit lane holds. More: the connection waits, and gives

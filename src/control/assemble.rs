@@ -19,6 +19,7 @@ use crate::config::TlsVersion;
 use crate::control::delivery;
 use crate::control::delivery::Secrets;
 use crate::inbound::census::ConnectionLimits;
+use crate::inbound::policy::LabelFields;
 use crate::inbound::policy::ListenerPolicy;
 use crate::inbound::policy::MinimumRate;
 use crate::inbound::policy::Policy;
@@ -31,6 +32,7 @@ use crate::net::TlsSettings;
 use crate::route::DeliveryPolicy;
 use crate::route::RelayPolicy;
 use crate::route::RelaySettings;
+use crate::wire::mail::WantedFields;
 use crate::wire::smtp::LineEnding;
 use crate::wire::smtp::Protocol;
 use crate::wire::smtp::ServerConfig;
@@ -126,7 +128,28 @@ fn policy(config: &Config, relay: RelayPolicy, listeners: Vec<Arc<ListenerPolicy
             bytes_per_second: limits.min_data_rate,
             grace: limits.min_data_rate_grace,
         },
+        labels: labels(config),
         listeners,
+    }
+}
+
+/// The header fields that delivery will ask for.
+fn labels(config: &Config) -> LabelFields {
+    let tenant = config.delivery.tenant_header.name();
+    let campaign = config.delivery.campaign_header.name();
+    let headers = config.routes.iter().flat_map(|route| &route.headers);
+    let routed: Vec<&str> = headers.map(|one| one.name.as_str()).collect();
+    let labels = [tenant, campaign].into_iter().flatten();
+    let wanted = WantedFields::new(labels.chain(routed.iter().copied()));
+    let mut places: Vec<usize> =
+        routed.into_iter().filter_map(|name| wanted.place_of(name)).collect();
+    places.sort_unstable();
+    places.dedup();
+    LabelFields {
+        tenant: tenant.and_then(|name| wanted.place_of(name)),
+        campaign: campaign.and_then(|name| wanted.place_of(name)),
+        routed: places,
+        wanted: Arc::new(wanted),
     }
 }
 

@@ -9,16 +9,20 @@ use crate::base::backoff::RetrySchedule;
 use crate::config::Config;
 use crate::config::DestinationConfig;
 use crate::config::DomainMatch;
+use crate::config::HeaderMatch as ConfigHeaderMatch;
+use crate::config::LabelValue;
 use crate::config::Next;
 use crate::config::RouteConfig;
 use crate::config::Server;
 use crate::config::TlsWish as ConfigTlsWish;
+use crate::config::ValueMatch as ConfigValueMatch;
 use crate::control::assemble::clamp;
 use crate::control::assemble::lines;
 use crate::route::BouncePolicy;
 use crate::route::Credentials;
 use crate::route::DeliveryPolicy;
 use crate::route::DeliveryTimeouts;
+use crate::route::HeaderMatch;
 use crate::route::HopProtocol;
 use crate::route::HostPort;
 use crate::route::NextHop;
@@ -36,6 +40,7 @@ use crate::route::SiteTable;
 use crate::route::Source;
 use crate::route::SourceTable;
 use crate::route::TlsWish;
+use crate::route::ValueMatch;
 
 /// Bytes of a password; a file that holds more is not one of a password.
 const PASSWORD_BYTES_MAX: usize = 1024;
@@ -193,11 +198,29 @@ fn route_settings(route: &RouteConfig, pool: Option<PoolId>) -> RouteSettings {
         recipient_domains: texts(&route.recipient_domain),
         sender_domains: texts(&route.sender_domain),
         listeners: route.listener.iter().map(|name| name.as_str().to_owned()).collect(),
+        tenants: labels(&route.tenants),
+        campaigns: labels(&route.campaigns),
+        headers: route.headers.iter().map(header_match).collect(),
         next: next(&route.next),
         tls: route.tls.map(tls_wish),
         auth: None,
         pool,
         max_age: route.max_age,
+    }
+}
+
+fn labels(values: &[LabelValue]) -> Vec<String> {
+    values.iter().map(|value| value.as_str().to_owned()).collect()
+}
+
+fn header_match(written: &ConfigHeaderMatch) -> HeaderMatch {
+    HeaderMatch {
+        name: written.name.as_str().into(),
+        value: match &written.value {
+            ConfigValueMatch::Any => ValueMatch::Any,
+            ConfigValueMatch::Exact(text) => ValueMatch::Exact(text.as_str().into()),
+            ConfigValueMatch::Start(head) => ValueMatch::Start(head.as_str().into()),
+        },
     }
 }
 
@@ -313,8 +336,7 @@ mod tests {
         );
         let host = HostFacts { hostname: "mx.ours.test".to_owned() };
         let config = load(&text, "f", &host).expect("it is good").config;
-        let question =
-            RouteQuestion { recipient_domain: "a.test", sender_domain: None, listener: None };
+        let question = RouteQuestion { recipient_domain: "a.test", ..RouteQuestion::default() };
         let read = || {
             let policy = policy(&config, Secrets::Read).map_err(|faults| faults.join("; "))?;
             let user = policy.routes.next_hop(&question).auth.cloned();

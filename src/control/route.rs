@@ -10,6 +10,7 @@ use serde_json::Value;
 use serde_json::json;
 
 use crate::config::Config;
+use crate::config::LabelField;
 use crate::config::units::show_duration;
 use crate::control::delivery;
 use crate::control::delivery::Secrets;
@@ -30,6 +31,10 @@ pub struct RouteTest {
     /// Empty or `<>` for the null sender.
     pub sender: Option<String>,
     pub listener: Option<String>,
+    pub tenant: Option<String>,
+    pub campaign: Option<String>,
+    /// Each as `Name: value`.
+    pub headers: Vec<String>,
 }
 
 /// Prints which rule decides, and what follows from it.
@@ -57,10 +62,19 @@ fn answer(config: &Config, asked: &RouteTest) -> Result<Value, Vec<String>> {
     let recipient = domain_of(&asked.recipient).map_err(|fault| vec![fault])?;
     let sender = asked.sender.as_deref().filter(|sender| !bare(sender).is_empty());
     let sender = sender.map(domain_of).transpose().map_err(|fault| vec![fault])?;
+    let headers = headers_of(config, asked).map_err(|fault| vec![fault])?;
+    let label = |field: &LabelField| {
+        let name = field.name()?;
+        let mut values = headers.iter().filter(|(one, _)| one.eq_ignore_ascii_case(name));
+        values.next().map(|(_, value)| *value).filter(|value| !value.is_empty())
+    };
     let question = RouteQuestion {
         recipient_domain: &recipient,
         sender_domain: sender.as_deref(),
         listener: asked.listener.as_deref(),
+        tenant: label(&config.delivery.tenant_header),
+        campaign: label(&config.delivery.campaign_header),
+        headers: &headers,
     };
     let choice = policy.routes.next_hop(&question);
     let considered: Vec<Value> = policy
@@ -79,6 +93,9 @@ fn answer(config: &Config, asked: &RouteTest) -> Result<Value, Vec<String>> {
         "recipient": bare(&asked.recipient),
         "sender": asked.sender.as_deref().map_or("", bare),
         "listener": asked.listener,
+        "tenant": question.tenant,
+        "campaign": question.campaign,
+        "headers": asked.headers,
         "considered": considered,
         "route": choice.rule,
         "next_hop": choice.next_hop.to_string(),
@@ -91,6 +108,36 @@ fn answer(config: &Config, asked: &RouteTest) -> Result<Value, Vec<String>> {
         "retry": policy.retry.steps().iter().copied().map(show_duration).collect::<Vec<_>>(),
         "delivery_enabled": policy.enabled,
     }))
+}
+
+/// The header fields of the message that is asked of, its labels among them.
+fn headers_of<'a>(
+    config: &'a Config,
+    asked: &'a RouteTest,
+) -> Result<Vec<(&'a str, &'a str)>, String> {
+    let delivery = &config.delivery;
+    let mut headers = Vec::new();
+    for (label, value, field) in [
+        ("tenant", &asked.tenant, &delivery.tenant_header),
+        ("campaign", &asked.campaign, &delivery.campaign_header),
+    ] {
+        match (value, field.name()) {
+            (Some(value), Some(name)) => headers.push((name, value.trim())),
+            (Some(_), None) => {
+                return Err(format!(
+                    "no mail has a {label}: delivery.{label}_header is empty; name a header there"
+                ));
+            }
+            (None, _) => {}
+        }
+    }
+    for header in &asked.headers {
+        let (name, value) = header
+            .split_once(':')
+            .ok_or_else(|| format!("{header} is not a header; write it as 'X-Pool: gold'"))?;
+        headers.push((name.trim(), value.trim()));
+    }
+    Ok(headers)
 }
 
 /// An address as people write it, perhaps with its angle brackets.
@@ -116,10 +163,14 @@ fn domain_of(address: &str) -> Result<String, String> {
 fn why(rule: &RouteSettings, fit: RuleFit, question: &RouteQuestion<'_>) -> String {
     match fit {
         RuleFit::Fits => {
+            let headers = rule.headers.iter().map(ToString::to_string).collect();
             let conditions = [
                 ("recipient_domain", &rule.recipient_domains),
                 ("sender_domain", &rule.sender_domains),
                 ("listener", &rule.listeners),
+                ("tenant", &rule.tenants),
+                ("campaign", &rule.campaigns),
+                ("a header", &headers),
             ];
             let held: Vec<String> = conditions
                 .iter()
@@ -142,7 +193,32 @@ fn why(rule: &RouteSettings, fit: RuleFit, question: &RouteQuestion<'_>) -> Stri
             let listener = question.listener.unwrap_or("none (see --listener)");
             format!("listener is only {}, not {listener}", rule.listeners.join(", "))
         }
+        RuleFit::Tenant => {
+            let tenant = question.tenant.unwrap_or("none (see --tenant)");
+            format!("tenant is only {}, not {tenant}", rule.tenants.join(", "))
+        }
+        RuleFit::Campaign => {
+            let campaign = question.campaign.unwrap_or("none (see --campaign)");
+            format!("campaign is only {}, not {campaign}", rule.campaigns.join(", "))
+        }
+        RuleFit::Header => why_no_header(rule, question),
     }
+}
+
+fn why_no_header(rule: &RouteSettings, question: &RouteQuestion<'_>) -> String {
+    let wanted: Vec<String> = rule.headers.iter().map(ToString::to_string).collect();
+    let is_named = |name: &str| rule.headers.iter().any(|one| one.name.eq_ignore_ascii_case(name));
+    let found: Vec<String> = question
+        .headers
+        .iter()
+        .filter(|(name, _)| is_named(name))
+        .map(|(name, value)| format!("{name}: {value}"))
+        .collect();
+    let found = match found.is_empty() {
+        true => "none of them (see --header)".to_owned(),
+        false => found.join(", "),
+    };
+    format!("a header is only {}, not {found}", wanted.join(", "))
 }
 
 fn connects(choice: &RouteChoice<'_>) -> bool {
@@ -249,6 +325,14 @@ fn shown(answer: &Value) -> String {
     if !answer["listener"].is_null() {
         line("listener", said(&answer["listener"]));
     }
+    for label in ["tenant", "campaign"] {
+        if !answer[label].is_null() {
+            line(label, said(&answer[label]));
+        }
+    }
+    for (place, header) in each(&answer["headers"]).iter().enumerate() {
+        line(if place == 0 { "headers" } else { "" }, said(header));
+    }
     for (place, rule) in each(&answer["considered"]).iter().enumerate() {
         let verdict = if rule["decides"] == true { "DECIDES" } else { "no" };
         let what =
@@ -354,6 +438,9 @@ mod tests {
             recipient: recipient.to_owned(),
             sender: sender.map(str::to_owned),
             listener: listener.map(str::to_owned),
+            tenant: None,
+            campaign: None,
+            headers: Vec::new(),
         };
         answer(&config(FILE), &asked).map_err(|faults| faults.join("\n"))
     }
@@ -403,6 +490,66 @@ mod tests {
     }
 
     #[test]
+    fn labels_and_header_fields_are_asked_for_and_explained() {
+        let text = "[delivery]\ntenant_header = 'X-Org'\n\
+            [[route]]\nname = 'ours'\ntenants = ['acme']\ncampaigns = 'spring'\n\
+            next = 'smtp:a.test'\n\
+            [[route]]\nname = 'pool'\nheaders = ['X-Pool: gold', 'X-Fast: *']\n\
+            next = 'smtp:b.test'\n";
+        let asked = |tenant: Option<&str>, campaign: Option<&str>, headers: &[&str]| RouteTest {
+            recipient: "joe@far.test".to_owned(),
+            sender: None,
+            listener: None,
+            tenant: tenant.map(str::to_owned),
+            campaign: campaign.map(str::to_owned),
+            headers: headers.iter().map(|one| one.to_string()).collect(),
+        };
+        let whys = |answer: &Value| -> Vec<String> {
+            each(&answer["considered"]).iter().map(|one| said(&one["why"]).to_owned()).collect()
+        };
+        let ours = "tenant is among acme; campaign is among spring";
+        let headers = "a header is only X-Pool: gold, X-Fast: *";
+        for (asked, expected) in [
+            (asked(Some("acme"), Some("spring"), &[]), vec![ours.to_owned()]),
+            (asked(None, None, &["x-org: acme", "X-Campaign: spring"]), vec![ours.to_owned()]),
+            (
+                asked(Some("acme"), Some("x"), &["X-Pool: tin"]),
+                vec![
+                    "campaign is only spring, not x".to_owned(),
+                    format!("{headers}, not X-Pool: tin"),
+                ],
+            ),
+            (
+                asked(None, None, &["x-fast:"]),
+                vec![
+                    "tenant is only acme, not none (see --tenant)".to_owned(),
+                    "a header is among X-Pool: gold, X-Fast: *".to_owned(),
+                ],
+            ),
+            (
+                asked(Some("acme"), None, &[]),
+                vec![
+                    "campaign is only spring, not none (see --campaign)".to_owned(),
+                    format!("{headers}, not none of them (see --header)"),
+                ],
+            ),
+        ] {
+            let answer = answer(&config(text), &asked).expect("an answer");
+            assert_eq!(whys(&answer), expected);
+        }
+        let told = answer(&config(text), &asked(Some("acme"), None, &["X-Pool: gold"]));
+        let told = shown(&told.expect("an answer"));
+        for line in ["tenant      acme", "headers     X-Pool: gold", "hosts       b.test:25"] {
+            assert!(told.lines().any(|one| one == line), "{line}\n{told}");
+        }
+        let bad = answer(&config(text), &asked(None, None, &["X-Pool"])).expect_err("no colon");
+        assert!(bad[0].contains("write it as 'X-Pool: gold'"), "{bad:?}");
+        let off = config("[delivery]\ncampaign_header = ''\n");
+        let bad = answer(&off, &asked(None, Some("x"), &[])).expect_err("there is none");
+        assert!(bad[0].contains("delivery.campaign_header is empty"), "{bad:?}");
+    }
+
+    #[test]
     fn answers() {
         for (recipient, sender, listener, route, next_hop, site) in [
             ("a@x.inner.test", None, Some("listener-1"), "inner", "lmtp:127.0.0.1:24", ""),
@@ -431,7 +578,14 @@ mod tests {
             proxy = 'socks5://us:sesame@192.0.2.9'\n";
         let told = |recipient: &str| {
             let recipient = recipient.to_owned();
-            let asked = RouteTest { recipient, sender: None, listener: None };
+            let asked = RouteTest {
+                recipient,
+                sender: None,
+                listener: None,
+                tenant: None,
+                campaign: None,
+                headers: Vec::new(),
+            };
             shown(&answer(&config(file), &asked).expect("an answer"))
         };
         for (recipient, lines) in [

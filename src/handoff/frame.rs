@@ -121,6 +121,8 @@ pub struct Delivery {
     /// Places in the envelope's list.
     pub recipients: Box<[u32]>,
     pub hop: Arc<Hop>,
+    /// When its turn to be tried had come.
+    pub due_ms: u64,
     pub sent_ms: u64,
 }
 
@@ -170,7 +172,9 @@ pub struct Attempt {
     pub tls_policy: &'static str,
     /// The server did not take the DSN parameters.
     pub without_dsn: bool,
-    /// Microseconds: in line, connecting (0 when the connection was reused), sending.
+    /// Microseconds, as Postfix tells them: from due to connecting, connecting with all of greeting
+    /// and TLS (0 when the connection was reused), sending. What came before it was due is known at
+    /// home.
     pub wait_us: u64,
     pub connect_us: u64,
     pub transfer_us: u64,

@@ -5,6 +5,7 @@
 //! Order:    354 is flushed before the body is read; the reply to the body after it is durable.
 //! Bounds:   see `intake`. A body slower than the minimum rate ends the session.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use crate::base::Chunk;
@@ -24,6 +25,7 @@ use crate::observe::event::Event;
 use crate::observe::histogram::Stage;
 use crate::queue::Committed;
 use crate::rt::timer;
+use crate::wire::mail::header::HeaderScan;
 use crate::wire::smtp::dot::DotDecoder;
 use crate::wire::smtp::line::LineEnding;
 use crate::wire::smtp::line::LineFault;
@@ -80,7 +82,9 @@ impl Session {
             received_max: self.policy.received_max,
             line_bytes_max: self.policy.line_bytes_max,
         };
-        self.intake = Some(Box::new(Intake::new(&self.reception, limits, self.now_ms())));
+        let scan = HeaderScan::wanting(Arc::clone(&self.policy.labels.wanted));
+        let intake = Intake::new(&self.reception, limits, scan, self.now_ms());
+        self.intake = Some(Box::new(intake));
     }
 
     async fn receive_dot(&mut self) -> Result<Received, End> {

@@ -16,6 +16,7 @@ use std::time::Instant;
 use crate::base::Chunk;
 use crate::base::Slice;
 use crate::base::limits::SWALLOW_BYTES_MAX;
+use crate::inbound::policy::LabelFields;
 use crate::inbound::policy::MinimumRate;
 use crate::inbound::reception::BodySeat;
 use crate::inbound::reception::Reception;
@@ -26,6 +27,7 @@ use crate::queue::Body;
 use crate::queue::CommitFault;
 use crate::queue::Committed;
 use crate::queue::Envelope;
+use crate::queue::labels::FieldsBuf;
 use crate::queue::schema;
 use crate::wire::mail::address::ReversePath;
 use crate::wire::mail::header::HeaderScan;
@@ -71,7 +73,12 @@ enum Fate {
 
 impl Intake {
     /// Without a store that takes mail, the body is read and refused.
-    pub fn new(reception: &Rc<Reception>, limits: IntakeLimits, now_ms: u64) -> Intake {
+    pub fn new(
+        reception: &Rc<Reception>,
+        limits: IntakeLimits,
+        scan: HeaderScan,
+        now_ms: u64,
+    ) -> Intake {
         let body = match reception.next_committer() {
             Some(committer) => committer.body(now_ms),
             None => Err(CommitFault::Failed),
@@ -83,7 +90,7 @@ impl Intake {
             bytes: 0,
             swallowed: 0,
             line_bytes: 0,
-            scan: HeaderScan::new(),
+            scan,
             current: None,
             fate: match body {
                 Ok(body) => Fate::Open(Box::new(body)),
@@ -162,10 +169,14 @@ impl Intake {
             write_trace(session, tx, (&id, now_ms), &mut trace);
             let mut recipients = reception.take_recipients();
             let noted = note_recipients(tx, &mut recipients);
+            let labels = OwnLabels::of(&self.scan, &session.policy.labels);
+            let since = session.transaction_began.unwrap_or(self.began);
             let envelope = Envelope {
                 received_ms: now_ms,
+                intake_ms: u32::try_from(since.elapsed().as_millis()).unwrap_or(u32::MAX),
                 message_id: self.scan.message_id(),
                 trace: &trace,
+                labels: labels.as_labels(),
                 recipients: recipients.as_recipients(),
                 ..envelope_of(session, tx)
             };
@@ -230,6 +241,36 @@ impl Intake {
     }
 }
 
+/// What the header says that is kept with the message.
+struct OwnLabels {
+    tenant: Option<String>,
+    campaign: Option<String>,
+    fields: FieldsBuf,
+}
+
+impl OwnLabels {
+    fn of(scan: &HeaderScan, wanted: &LabelFields) -> OwnLabels {
+        let picked = scan.picked();
+        let label = |place: Option<usize>| picked.value(place?).filter(|value| !value.is_empty());
+        let mut fields = FieldsBuf::default();
+        for &place in &wanted.routed {
+            if let Some(value) = picked.value(place) {
+                let pushed = fields.push(wanted.wanted.name(place), &value);
+                pushed.expect("names and values are short, and few");
+            }
+        }
+        OwnLabels { tenant: label(wanted.tenant), campaign: label(wanted.campaign), fields }
+    }
+
+    fn as_labels(&self) -> queue::Labels<'_> {
+        queue::Labels {
+            tenant: self.tenant.as_deref(),
+            campaign: self.campaign.as_deref(),
+            fields: self.fields.as_fields(),
+        }
+    }
+}
+
 /// A message behind the durable line.
 pub struct Kept {
     pub committed: Committed,
@@ -265,6 +306,7 @@ fn envelope_of<'a>(session: &'a Session, tx: &Transaction<'a>) -> Envelope<'a> {
     let params = &tx.params;
     Envelope {
         received_ms: 0,
+        intake_ms: 0,
         sender: match tx.sender {
             Some(ReversePath::Mailbox(mailbox)) => Some(mailbox.as_str()),
             Some(ReversePath::Null) | None => None,
@@ -295,6 +337,7 @@ fn envelope_of<'a>(session: &'a Session, tx: &Transaction<'a>) -> Envelope<'a> {
             .map(|facts| queue::Tls { version: facts.version, cipher: facts.cipher }),
         message_id: None,
         trace: &[],
+        labels: queue::Labels::default(),
         recipients: queue::Recipients::default(),
     }
 }

@@ -11,6 +11,7 @@ use ipnet::IpNet;
 use crate::inbound::census::ConnectionLimits;
 use crate::net::TlsServer;
 use crate::route::relay::RelayPolicy;
+use crate::wire::mail::pick::WantedFields;
 use crate::wire::smtp::server::ServerConfig;
 
 /// Everything all listeners share.
@@ -24,7 +25,18 @@ pub struct Policy {
     pub exempt: Vec<IpNet>,
     pub timeouts: Timeouts,
     pub rate: MinimumRate,
+    pub labels: LabelFields,
     pub listeners: Vec<Arc<ListenerPolicy>>,
+}
+
+/// The header fields that are kept with a message, by their places in `wanted`.
+#[derive(Clone, Debug, Default)]
+pub struct LabelFields {
+    pub wanted: Arc<WantedFields>,
+    pub tenant: Option<usize>,
+    pub campaign: Option<usize>,
+    /// Those that routes ask for.
+    pub routed: Vec<usize>,
 }
 
 /// One listener: what it speaks and whom it trusts with what.

@@ -118,7 +118,7 @@ pub struct Session {
     pub(super) line_ending: LineEnding,
     pub(super) accepted: u32,
     pub(super) bytes_accepted: u64,
-    transaction_began: Option<Instant>,
+    pub(super) transaction_began: Option<Instant>,
     command_began: Option<Instant>,
     /// When the command that is waited for must have come.
     command_until: Instant,

@@ -150,12 +150,16 @@ events! {
             reply: &'a str,
         }
 
-        /// What became of one recipient at one attempt: delivered, deferred, bounced, expired.
+        /// What became of one recipient at one attempt: delivered, deferred, bounced, expired. The
+        /// last four are the delays a/b/c/d of Postfix: before it was due, in the queue, connecting
+        /// with greeting and TLS, sending.
         Info "attempt" Attempt {
             id: MessageId,
             outcome: &'a str,
             from: &'a str,
             to: &'a str,
+            tenant: Option<&'a str>,
+            campaign: Option<&'a str>,
             hop: &'a str,
             host: Option<&'a str>,
             address: Option<SocketAddr>,
@@ -168,6 +172,7 @@ events! {
             attempts: u32,
             next_ms: Option<u64>,
             age_ms: u64,
+            before_us: u64,
             wait_us: u64,
             connect_us: u64,
             transfer_us: u64,

@@ -21,6 +21,7 @@ use crate::handoff::frame::MailBody;
 use crate::observe::Event;
 use crate::outbound::home::Home;
 use crate::queue;
+use crate::queue::Labels;
 use crate::queue::RecipientsBuf;
 use crate::queue::body::BodyReader;
 use crate::queue::body::SharedBodyReader;
@@ -256,6 +257,7 @@ fn write(home: &Home, story: &Story<'_>, paper: &Paper<'_>, rows: &[&Told]) -> O
     recipients.push(&Recipient { mailbox: paper.to, notify: NOTIFY_NEVER, orcpt: None }).ok()?;
     let stored = Envelope {
         received_ms: now_ms,
+        intake_ms: 0,
         sender: None,
         smtputf8: built.smtputf8,
         // RFC 8689 s5: a report is to be protected as what it reports of.
@@ -276,6 +278,7 @@ fn write(home: &Home, story: &Story<'_>, paper: &Paper<'_>, rows: &[&Told]) -> O
         tls: None,
         message_id: None,
         trace: &[],
+        labels: Labels::default(),
         recipients: recipients.as_recipients(),
     };
     let mut pace = home.pace.get();

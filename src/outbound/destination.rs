@@ -80,6 +80,8 @@ pub enum FailureKind {
     Timeout,
     Tls,
     Greeting,
+    /// It will not talk to us. The text is its reply.
+    Refused,
     Protocol,
     Lost,
     /// No descriptor, no memory, no source address: the site is not to blame.

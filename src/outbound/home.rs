@@ -688,6 +688,7 @@ impl Home {
                 mail: Arc::clone(&waiting.mail),
                 recipients: waiting.recipients.clone(),
                 hop: Arc::clone(hop),
+                due_ms: waiting.due_ms,
                 sent_ms: now_ms,
             }
         };
@@ -926,6 +927,7 @@ fn group(policy: &DeliveryPolicy, waiting: &Waiting) -> Vec<(HopKey, Box<[u32]>)
     let mut wanted = waiting.recipients.iter().copied().peekable();
     let mut last_domain = None;
     let require_tls = if envelope.requiretls { RequireTls::Yes } else { RequireTls::No };
+    let headers: Vec<(&str, &str)> = envelope.labels.fields.iter().collect();
     for (index, recipient) in (0_u32..).zip(envelope.recipients.iter()) {
         if wanted.peek() != Some(&index) {
             continue;
@@ -943,6 +945,9 @@ fn group(policy: &DeliveryPolicy, waiting: &Waiting) -> Vec<(HopKey, Box<[u32]>)
             recipient_domain: domain,
             sender_domain,
             listener: Some(envelope.listener),
+            tenant: envelope.labels.tenant,
+            campaign: envelope.labels.campaign,
+            headers: &headers,
         });
         let key = HopKey {
             next: choice.next_hop.into_owned(),

@@ -44,6 +44,7 @@ use crate::outbound::trust::Trust;
 use crate::outbound::worker;
 use crate::queue::partition::Unsettled;
 use crate::queue::reader::Reader;
+use crate::queue::schema::Envelope;
 use crate::route::HostPort;
 use crate::route::delivery::DeliveryPolicy;
 use crate::rt::task;
@@ -473,8 +474,38 @@ impl Drop for WorkerSeat {
 /// The words of a site that is left alone. The last error of any other may be long past.
 fn refusal_of(summary: SiteSummary) -> Option<Answer> {
     let SiteState::BackingOff { .. } = summary.state else { return None };
-    let cause = summary.last_failure.map_or(Cause::NoRoom, cause_of);
-    Some(Answer::ours(cause, summary.last_error))
+    let kind = summary.last_failure;
+    Some(kind.map_or_else(
+        || Answer::ours(Cause::NoRoom, summary.last_error.clone()),
+        |kind| answer_to(kind, &summary.last_error),
+    ))
+}
+
+/// What is told of mail for which there was no connection. A server's own words are told as such,
+/// so that they are judged as any reply of one.
+pub(super) fn answer_to(kind: FailureKind, text: &str) -> Answer {
+    match kind {
+        FailureKind::Refused => {
+            let status = status_of(text);
+            Answer { status, text: text.into(), remote: true, cause: None }
+        }
+        _ => Answer::ours(cause_of(kind), text),
+    }
+}
+
+/// The enhanced code behind the code of a reply, or the class that its code has.
+fn status_of(reply: &str) -> (u8, u16, u16) {
+    let class: u8 = reply.get(..1).and_then(|digit| digit.parse().ok()).unwrap_or(4);
+    let mut words = reply.get(4..).unwrap_or("").split(' ');
+    let mut numbers = words.next().unwrap_or("").split('.').map(str::parse);
+    match (numbers.next(), numbers.next(), numbers.next(), numbers.next()) {
+        (Some(Ok(first)), Some(Ok(subject)), Some(Ok(detail)), None)
+            if first == u16::from(class) =>
+        {
+            (class, subject, detail)
+        }
+        _ => (class, 0, 0),
+    }
 }
 
 pub(super) fn no_room() -> Answer {
@@ -482,10 +513,10 @@ pub(super) fn no_room() -> Answer {
 }
 
 /// What a failure that is no word of a server is to the sender.
-pub(super) fn cause_of(kind: FailureKind) -> Cause {
+fn cause_of(kind: FailureKind) -> Cause {
     match kind {
         FailureKind::Resolve => Cause::DnsFailed,
-        FailureKind::Connect | FailureKind::Greeting => Cause::Unreachable,
+        FailureKind::Connect | FailureKind::Greeting | FailureKind::Refused => Cause::Unreachable,
         FailureKind::Timeout => Cause::ConnectTimeout,
         FailureKind::Tls => Cause::TlsFailed,
         FailureKind::Protocol => Cause::ProtocolError,
@@ -506,20 +537,26 @@ fn goes_by(hop: &Hop, word: &str) -> bool {
 
 fn ticket_of(delivery: &Delivery) -> JobTicket {
     let envelope = delivery.mail.envelope();
-    let sender = envelope.sender.unwrap_or("");
-    let hash = sender
-        .bytes()
-        .fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193));
+    let (tenant, sender) = turn_of(&envelope);
     JobTicket {
         id: delivery.id,
         lease_until_ms: delivery.lease_until_ms,
         bytes: envelope.body.bytes,
-        tenant: 0,
-        sender: hash,
+        tenant,
+        sender,
         lease: delivery.lease,
         recipients: delivery.recipients.len() as u32,
         job: delivery.job,
     }
+}
+
+/// Among whom a message has its turns: the tenant, if it has one, and the sender.
+fn turn_of(envelope: &Envelope<'_>) -> (u32, u32) {
+    let hash = |text: &str| {
+        let bytes = text.bytes();
+        bytes.fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193))
+    };
+    (envelope.labels.tenant.map_or(0, hash), hash(envelope.sender.unwrap_or("")))
 }
 
 /// Looks after the scheduler's timers and the mesh's outboxes.
@@ -531,5 +568,67 @@ pub async fn tend(owner: Rc<Owner>) {
         if due {
             owner.pump();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::queue::Labels;
+    use crate::queue::Recipients;
+
+    fn envelope<'a>(sender: Option<&'a str>, tenant: Option<&'a str>) -> Envelope<'a> {
+        Envelope {
+            received_ms: 1,
+            intake_ms: 0,
+            sender,
+            smtputf8: false,
+            requiretls: false,
+            body_type: Default::default(),
+            ret: Default::default(),
+            envid: None,
+            auth: None,
+            declared_bytes: None,
+            body: Default::default(),
+            peer: ([127, 0, 0, 1], 1).into(),
+            helo: "h",
+            listener: "l",
+            protocol: "SMTP",
+            tls: None,
+            message_id: None,
+            trace: &[],
+            labels: Labels { tenant, ..Labels::default() },
+            recipients: Recipients::default(),
+        }
+    }
+
+    #[test]
+    fn a_tenant_has_its_turns_whoever_sends() {
+        let turn = |sender, tenant| turn_of(&envelope(Some(sender), tenant));
+        let (acme, joe) = turn("joe@x.test", Some("acme"));
+        let (same, ann) = turn("ann@x.test", Some("acme"));
+        let (other, joe_again) = turn("joe@x.test", Some("umbrella"));
+        assert!(acme == same && acme != other && joe != ann && joe == joe_again);
+        let (nobody, _) = turn("joe@x.test", None);
+        assert!(nobody == 0 && nobody != acme, "mail without a tenant is that of one");
+        assert_eq!(turn_of(&envelope(None, None)).0, 0);
+    }
+
+    #[test]
+    fn who_refuses_us_is_told_of_in_its_own_words() {
+        for (reply, status) in [
+            ("554 5.7.1 listed", (5, 7, 1)),
+            ("554-5.7.1 listed / 554 5.7.1 see there", (5, 7, 1)),
+            ("554 go away", (5, 0, 0)),
+            ("421 5.7.1 class of another", (4, 0, 0)),
+            ("450 1.2.3.4 is no code", (4, 0, 0)),
+            ("554", (5, 0, 0)),
+        ] {
+            let answer = answer_to(FailureKind::Refused, reply);
+            assert_eq!((answer.status, &*answer.text), (status, reply));
+            assert!(answer.remote && answer.cause.is_none());
+        }
+        let ours = answer_to(FailureKind::Connect, "connection refused");
+        assert_eq!((ours.remote, ours.cause), (false, Some(Cause::Unreachable)));
     }
 }

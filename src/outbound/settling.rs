@@ -78,7 +78,8 @@ pub async fn settle_local(home: &Rc<Home>, key: JobKey, local: Local) {
         Local::Deferred(answer) => (End::Deferred, answer),
     };
     let ends = all(&waiting, &end, &answer);
-    let result = Outcome { ends, attempt: Box::default(), counts: true, not_before_ms: 0 };
+    let attempt = untried(&waiting, Box::default());
+    let result = Outcome { ends, attempt, counts: true, not_before_ms: 0 };
     finish(home, key, &waiting, result).await;
 }
 
@@ -89,7 +90,7 @@ pub async fn settle(home: Rc<Home>, key: JobKey, what: What) {
         What::Tried { ends, attempt } => Outcome { ends, attempt, counts: true, not_before_ms: 0 },
         What::Unreached { answer, host, not_before_ms } => Outcome {
             ends: all(&waiting, &End::Deferred, &answer),
-            attempt: Box::new(Attempt { host, ..Attempt::default() }),
+            attempt: untried(&waiting, host),
             counts: true,
             not_before_ms,
         },
@@ -97,12 +98,18 @@ pub async fn settle(home: Rc<Home>, key: JobKey, what: What) {
         What::Returned => return,
         What::Busy { due_ms, answer } => Outcome {
             ends: all(&waiting, &End::Deferred, &answer),
-            attempt: Box::default(),
+            attempt: untried(&waiting, Box::default()),
             counts: false,
             not_before_ms: due_ms,
         },
     };
     finish(&home, key, &waiting, result).await;
+}
+
+/// Nothing was sent: all the time since it was due has gone by in the queue.
+fn untried(waiting: &Waiting, host: Box<str>) -> Box<Attempt> {
+    let wait_us = wall_ms().saturating_sub(waiting.due_ms).saturating_mul(1000);
+    Box::new(Attempt { host, wait_us, ..Attempt::default() })
 }
 
 fn all(waiting: &Waiting, end: &End, answer: &Answer) -> Vec<(RecipientEnd, Answer)> {
@@ -296,6 +303,8 @@ fn tell(
     let attempt = &*outcome.attempt;
     let host = Some(&*attempt.host).filter(|host| !host.is_empty());
     let hop = waiting.hop.as_ref().map_or("", |hop| &hop.name);
+    let before_due_ms = waiting.due_ms.saturating_sub(envelope.received_ms);
+    let before_us = (u64::from(envelope.intake_ms) + before_due_ms).saturating_mul(1000);
     for (RecipientEnd { index, end }, answer) in &outcome.ends {
         let expired = *end == End::Deferred && again_ms.is_none();
         let word = match end {
@@ -310,6 +319,8 @@ fn tell(
             outcome: word,
             from: envelope.sender.unwrap_or(""),
             to: recipients.get(*index as usize).map_or("", |one| one.mailbox),
+            tenant: envelope.labels.tenant,
+            campaign: envelope.labels.campaign,
             hop,
             host,
             address: attempt.address,
@@ -325,6 +336,7 @@ fn tell(
             attempts: waiting.attempts + u32::from(outcome.counts),
             next_ms: again_ms.filter(|_| *end == End::Deferred),
             age_ms: age_us / 1000,
+            before_us,
             wait_us: attempt.wait_us,
             connect_us: attempt.connect_us,
             transfer_us: attempt.transfer_us,

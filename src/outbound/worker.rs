@@ -43,7 +43,7 @@ use crate::outbound::idle::Nudge;
 use crate::outbound::owner::Custody;
 use crate::outbound::owner::Owner;
 use crate::outbound::owner::WorkerSeat;
-use crate::outbound::owner::cause_of;
+use crate::outbound::owner::answer_to;
 use crate::outbound::owner::no_room;
 use crate::outbound::scheduler::Take;
 use crate::outbound::transfer::BodySource;
@@ -170,16 +170,16 @@ pub async fn run(owner: Rc<Owner>, seat: WorkerSeat, hop: Arc<Hop>, nudge: Rc<Nu
             continue;
         };
         queue::points::point("deliver::before_send");
-        let mut sent = send(&owner, &mut link, delivery).await;
-        if is_stale(&link, &sent.outcomes) {
+        let mut sending = send(&owner, &mut link, delivery).await;
+        if is_stale(&link, &sending.sent.outcomes) {
             // The server had closed the idle connection: no attempt was made.
             match open(&owner, &hop).await {
                 Ok(fresh) => {
                     link = fresh;
-                    sent = send(&owner, &mut link, delivery).await;
+                    sending = send(&owner, &mut link, delivery).await;
                 }
                 Err(NoLink { kind, text, .. }) => {
-                    let answer = Answer::ours(cause_of(kind), text.as_str());
+                    let answer = answer_to(kind, &text);
                     let host = link.host.clone();
                     let not_before_ms = 0;
                     let what = What::Unreached { answer, host, not_before_ms };
@@ -193,7 +193,7 @@ pub async fn run(owner: Rc<Owner>, seat: WorkerSeat, hop: Arc<Hop>, nudge: Rc<Nu
         queue::points::point("deliver::after_reply");
         link.sent += 1;
         let delivery = custody.give_up();
-        let report = judge(&link, &delivery, sent);
+        let report = judge(&link, &delivery, sending);
         let Report { what, end, throttle } = report;
         owner.answer_sent(&delivery, what, unsettled);
         let now_ms = wall_ms();
@@ -206,7 +206,9 @@ pub async fn run(owner: Rc<Owner>, seat: WorkerSeat, hop: Arc<Hop>, nudge: Rc<Nu
         }
         if !link.transfer.is_ready() {
             let kind = fault.as_ref().map_or(FailureKind::Lost, kind_of);
-            let text = fault.map_or_else(String::new, |fault| fault.to_string());
+            let text = fault.map_or_else(String::new, |fault| {
+                own_words(&fault).unwrap_or_else(|| fault.to_string())
+            });
             // A server that ends each connection after its mail is no broken one.
             // And a 421 has been counted.
             match end {
@@ -524,7 +526,10 @@ fn not_greeted(
         owner.trust.count_failure(way.hop, &way.host.host, way.terms, cause);
     }
     let cause = cause.map(|cause| format!(" ({cause})")).unwrap_or_default();
-    let text = format!("{}: {fault}{cause}", way.told(address));
+    let text = match own_words(fault) {
+        Some(words) => words,
+        None => format!("{}: {fault}{cause}", way.told(address)),
+    };
     (NoLink::new(kind_of(fault), text), failure)
 }
 
@@ -577,10 +582,18 @@ fn timeouts(policy: &DeliveryPolicy) -> ClientTimeouts {
     }
 }
 
+/// What a server has said that refuses us: by that it is judged.
+fn own_words(fault: &Fault) -> Option<String> {
+    match fault {
+        Fault::Refused { reply, .. } => Some(reply.in_one_line()),
+        _ => None,
+    }
+}
+
 fn kind_of(fault: &Fault) -> FailureKind {
     match fault {
-        Fault::TimedOut(SmtpStage::Greeting)
-        | Fault::Refused { stage: SmtpStage::Greeting, .. } => FailureKind::Greeting,
+        Fault::TimedOut(SmtpStage::Greeting) => FailureKind::Greeting,
+        Fault::Refused { .. } => FailureKind::Refused,
         Fault::TimedOut(_) => FailureKind::Timeout,
         Fault::TlsFailed | Fault::TlsNotOffered | Fault::TlsRefused(_) | Fault::InputBeforeTls => {
             FailureKind::Tls
@@ -590,8 +603,15 @@ fn kind_of(fault: &Fault) -> FailureKind {
     }
 }
 
-async fn send(owner: &Owner, link: &mut Link, delivery: &Delivery) -> Sent {
-    let began = Instant::now();
+/// What came of a mail, and when.
+struct Sending {
+    sent: Sent,
+    began_ms: u64,
+    transfer_us: u64,
+}
+
+async fn send(owner: &Owner, link: &mut Link, delivery: &Delivery) -> Sending {
+    let (began, began_ms) = (Instant::now(), wall_ms());
     // Once the lease has ended the job may be issued again: its last byte must not follow then,
     // and its reply should have come.
     let lease = Duration::from_millis(delivery.lease_until_ms.saturating_sub(wall_ms()));
@@ -637,11 +657,11 @@ async fn send(owner: &Owner, link: &mut Link, delivery: &Delivery) -> Sent {
             link.transfer.send(&to_send, &mut body).await
         }
     };
-    let us = began.elapsed().as_micros() as u64;
-    owner.histograms.record(Stage::Transfer, us);
-    let waited = wall_ms().saturating_sub(delivery.sent_ms).saturating_mul(1000).saturating_sub(us);
-    owner.histograms.record(Stage::QueueWait, waited);
-    sent
+    let transfer_us = began.elapsed().as_micros() as u64;
+    owner.histograms.record(Stage::Transfer, transfer_us);
+    let waited_us = began_ms.saturating_sub(delivery.sent_ms).saturating_mul(1000);
+    owner.histograms.record(Stage::QueueWait, waited_us);
+    Sending { sent, began_ms, transfer_us }
 }
 
 /// A body that is read from the store, one chunk at a time, while it is sent.
@@ -685,7 +705,8 @@ struct Report {
     throttle: Option<String>,
 }
 
-fn judge(link: &Link, delivery: &Delivery, sent: Sent) -> Report {
+fn judge(link: &Link, delivery: &Delivery, sending: Sending) -> Report {
+    let Sending { sent, began_ms, transfer_us } = sending;
     let fault = link.transfer.fault().map(ToString::to_string);
     let mut ends = Vec::with_capacity(sent.outcomes.len());
     let (mut delivered, mut deferred, mut lost) = (0_usize, 0_usize, 0_usize);
@@ -695,7 +716,7 @@ fn judge(link: &Link, delivery: &Delivery, sent: Sent) -> Report {
             Outcome::Accepted(reply) => (End::Delivered, answer_of(&reply, true)),
             Outcome::Refused { stage, reply } => {
                 if reply.code == 421 {
-                    throttle = Some(line_of(&reply));
+                    throttle = Some(reply.in_one_line());
                 }
                 (refused(stage, &reply), answer_of(&reply, true))
             }
@@ -710,6 +731,12 @@ fn judge(link: &Link, delivery: &Delivery, sent: Sent) -> Report {
         ends.push((RecipientEnd { index: *index, end }, answer));
     }
     let facts = link.transfer.channel().tls_facts();
+    let until_sent_us = began_ms.saturating_sub(delivery.due_ms).saturating_mul(1000);
+    // A mail that came while the connection was being made has waited for a part of that only.
+    let connect_us = match link.sent {
+        0 | 1 => link.connect_us.min(until_sent_us + 1000),
+        _ => 0,
+    };
     let attempt = Box::new(Attempt {
         host: link.host.clone(),
         address: link.address,
@@ -718,9 +745,9 @@ fn judge(link: &Link, delivery: &Delivery, sent: Sent) -> Report {
         verdict: verdict_of(facts),
         tls_policy: link.tls_policy,
         without_dsn: sent.relayed_without_dsn,
-        wait_us: wall_ms().saturating_sub(delivery.sent_ms) * 1000,
-        connect_us: if link.sent <= 1 { link.connect_us } else { 0 },
-        transfer_us: 0,
+        wait_us: until_sent_us.saturating_sub(connect_us),
+        connect_us,
+        transfer_us,
     });
     let end = match () {
         () if delivered > 0 => JobEnd::Delivered,
@@ -749,14 +776,8 @@ fn lost_answer(after_body: bool, fault: Option<&str>) -> Answer {
     Answer::ours(Cause::ConnectionLost, text)
 }
 
-fn line_of(reply: &Reply) -> String {
-    let mut line = Vec::with_capacity(80);
-    reply.write(&mut line);
-    String::from_utf8_lossy(&line).lines().collect::<Vec<_>>().join(" / ")
-}
-
 fn answer_of(reply: &Reply, remote: bool) -> Answer {
     let class = (reply.code / 100) as u8;
     let status = reply.enhanced.unwrap_or((class, 0, 0));
-    Answer { status, text: line_of(reply).into(), remote, cause: None }
+    Answer { status, text: reply.in_one_line().into(), remote, cause: None }
 }

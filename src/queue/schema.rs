@@ -8,6 +8,7 @@ use std::net::Ipv4Addr;
 use std::net::Ipv6Addr;
 use std::net::SocketAddr;
 
+use crate::queue::labels::Labels;
 use crate::queue::record::Reader;
 use crate::queue::record::RecordFault;
 use crate::queue::record::Writer;
@@ -39,7 +40,10 @@ const FLAG_SMTPUTF8: u8 = 1;
 const FLAG_REQUIRETLS: u8 = 2;
 const FLAG_DECLARED: u8 = 4;
 const FLAG_TLS: u8 = 8;
-const FLAGS_ALL: u8 = FLAG_SMTPUTF8 | FLAG_REQUIRETLS | FLAG_DECLARED | FLAG_TLS;
+const FLAG_LABELS: u8 = 16;
+const FLAG_INTAKE: u8 = 32;
+const FLAGS_ALL: u8 =
+    FLAG_SMTPUTF8 | FLAG_REQUIRETLS | FLAG_DECLARED | FLAG_TLS | FLAG_LABELS | FLAG_INTAKE;
 
 /// Beside the state of a job.
 const JOB_WARNED: u8 = 0x80;
@@ -178,6 +182,8 @@ impl RecipientsBuf {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Envelope<'a> {
     pub received_ms: u64,
+    /// How long it took to come in, until then; 0 where it was not noted.
+    pub intake_ms: u32,
     /// `None` is the null sender, `<>`.
     pub sender: Option<&'a str>,
     pub smtputf8: bool,
@@ -201,6 +207,8 @@ pub struct Envelope<'a> {
     pub message_id: Option<&'a str>,
     /// Our Received: header, put before the body at delivery, so that chunks stay as they came.
     pub trace: &'a [u8],
+    /// What its header says for routes, fair turns and the log.
+    pub labels: Labels<'a>,
     pub recipients: Recipients<'a>,
 }
 
@@ -229,6 +237,12 @@ impl<'a> Envelope<'a> {
         }
         writer.text("message id", self.message_id)?;
         writer.bytes("trace", self.trace)?;
+        if self.intake_ms != 0 {
+            writer.u32(self.intake_ms);
+        }
+        if !self.labels.is_empty() {
+            self.labels.encode(&mut writer)?;
+        }
         writer.u32(self.recipients.count);
         writer.raw(self.recipients.bytes);
         writer.seal();
@@ -267,6 +281,14 @@ impl<'a> Envelope<'a> {
             tls: if flags & FLAG_TLS != 0 { Some(read_tls(&mut reader)?) } else { None },
             message_id: reader.text()?,
             trace: reader.bytes()?,
+            intake_ms: match flags & FLAG_INTAKE {
+                0 => 0,
+                _ => some_ms(reader.u32()?)?,
+            },
+            labels: match flags & FLAG_LABELS {
+                0 => Labels::default(),
+                _ => Labels::decode(&mut reader)?,
+            },
             recipients: {
                 let count = reader.u32()?;
                 Recipients::check(count, reader.rest())?
@@ -281,6 +303,8 @@ impl<'a> Envelope<'a> {
             (self.requiretls, FLAG_REQUIRETLS),
             (self.declared_bytes.is_some(), FLAG_DECLARED),
             (self.tls.is_some(), FLAG_TLS),
+            (!self.labels.is_empty(), FLAG_LABELS),
+            (self.intake_ms != 0, FLAG_INTAKE),
         ] {
             if set {
                 flags |= flag;
@@ -288,6 +312,11 @@ impl<'a> Envelope<'a> {
         }
         flags
     }
+}
+
+/// None is written without the place for it.
+fn some_ms(ms: u32) -> Result<u32, RecordFault> {
+    if ms == 0 { Err(RecordFault::Value("intake time")) } else { Ok(ms) }
 }
 
 fn body_type_of(value: u8) -> Result<BodyType, RecordFault> {

@@ -6,6 +6,7 @@
 
 pub mod delivery;
 pub mod domain_index;
+pub mod header_match;
 pub mod membership;
 pub mod next_hop;
 pub mod relay;
@@ -20,6 +21,8 @@ pub use delivery::DeliveryPolicy;
 pub use delivery::DeliveryTimeouts;
 pub use delivery::ResolverSettings;
 pub use domain_index::DomainIndex;
+pub use header_match::HeaderMatch;
+pub use header_match::ValueMatch;
 pub use membership::AddressSet;
 pub use membership::BadEntry;
 pub use membership::DomainSet;

@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use crate::route::domain_index::DomainIndex;
 use crate::route::domain_index::settle;
+use crate::route::header_match::HeaderMatch;
 use crate::route::membership::BadEntry;
 use crate::route::membership::DOMAIN_BYTES_MAX;
 use crate::route::membership::parse_literal;
@@ -31,7 +32,7 @@ const PORT_SMTP: u16 = 25;
 const BAD_DOMAIN_TEXT: &str = "The recipient's domain is not a domain";
 
 /// A recipient of a message.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub struct RouteQuestion<'q> {
     /// As the address has it: in any case, with A-labels or U-labels, or a literal with its
     /// brackets. Empty for the bare postmaster, who is at our own domain.
@@ -40,6 +41,10 @@ pub struct RouteQuestion<'q> {
     pub sender_domain: Option<&'q str>,
     /// None for mail that came in by none, such as a bounce.
     pub listener: Option<&'q str>,
+    pub tenant: Option<&'q str>,
+    pub campaign: Option<&'q str>,
+    /// Names and values of the header fields that are known of the message.
+    pub headers: &'q [(&'q str, &'q str)],
 }
 
 /// What becomes of a recipient.
@@ -87,6 +92,10 @@ pub struct RouteSettings {
     pub recipient_domains: Vec<String>,
     pub sender_domains: Vec<String>,
     pub listeners: Vec<String>,
+    /// Case counts.
+    pub tenants: Vec<String>,
+    pub campaigns: Vec<String>,
+    pub headers: Vec<HeaderMatch>,
     pub next: RouteNext,
     pub tls: Option<TlsWish>,
     pub auth: Option<Arc<Credentials>>,
@@ -123,6 +132,9 @@ pub enum RuleFit {
     RecipientDomain,
     SenderDomain,
     Listener,
+    Tenant,
+    Campaign,
+    Header,
 }
 
 /// All rules in their order, as one immutable snapshot.
@@ -151,9 +163,22 @@ impl Rule {
         self.senders.is_empty() || sender_domain.is_some_and(is_named)
     }
 
-    fn fits_listener(&self, listener: Option<&str>) -> bool {
-        let listeners = &self.settings.listeners;
-        listeners.is_empty() || listener.is_some_and(|name| listeners.iter().any(|one| one == name))
+    fn fits_headers(&self, fields: &[(&str, &str)]) -> bool {
+        let headers = &self.settings.headers;
+        headers.is_empty() || headers.iter().any(|one| one.holds(fields))
+    }
+
+    /// All conditions but that on the recipient, in the order in which they are explained.
+    fn fit(&self, question: &RouteQuestion<'_>) -> RuleFit {
+        let settings = &self.settings;
+        match () {
+            () if !self.fits_sender(question.sender_domain) => RuleFit::SenderDomain,
+            () if !is_among(&settings.listeners, question.listener) => RuleFit::Listener,
+            () if !is_among(&settings.tenants, question.tenant) => RuleFit::Tenant,
+            () if !is_among(&settings.campaigns, question.campaign) => RuleFit::Campaign,
+            () if !self.fits_headers(question.headers) => RuleFit::Header,
+            () => RuleFit::Fits,
+        }
     }
 }
 
@@ -237,10 +262,7 @@ impl RouteTable {
     }
 
     fn first(&self, domain: &str, question: &RouteQuestion<'_>) -> Option<&Rule> {
-        let fits = |number: u32| {
-            let rule = &self.rules[number as usize];
-            rule.fits_sender(question.sender_domain) && rule.fits_listener(question.listener)
-        };
+        let fits = |number: u32| self.rules[number as usize].fit(question) == RuleFit::Fits;
         let named = self.by_recipient.first(domain, fits);
         let sooner = |number: &&u32| named.is_none_or(|named| **number < named);
         let for_all = self.for_all.iter().take_while(sooner).find(|number| fits(**number)).copied();
@@ -263,12 +285,15 @@ impl RouteTable {
 fn fit(rule: &Rule, domain: &str, question: &RouteQuestion<'_>) -> RuleFit {
     let recipients = &rule.settings.recipient_domains;
     let recipients = DomainIndex::of(recipients).expect("`build` has refused what means nothing");
-    match () {
-        () if !recipients.is_empty() && !recipients.contains(domain) => RuleFit::RecipientDomain,
-        () if !rule.fits_sender(question.sender_domain) => RuleFit::SenderDomain,
-        () if !rule.fits_listener(question.listener) => RuleFit::Listener,
-        () => RuleFit::Fits,
+    match recipients.is_empty() || recipients.contains(domain) {
+        true => rule.fit(question),
+        false => RuleFit::RecipientDomain,
     }
+}
+
+/// Whether a list without a member, or with this one, is for it.
+fn is_among(list: &[String], name: Option<&str>) -> bool {
+    list.is_empty() || name.is_some_and(|name| list.iter().any(|one| one == name))
 }
 
 /// Where mail for a settled domain goes by itself: RFC 5321 s5.1, and s4.1.3 for a literal.
@@ -285,6 +310,7 @@ fn next_of(domain: &str) -> Option<NextHop> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::route::header_match::ValueMatch;
 
     const DAY: Duration = Duration::from_secs(86_400);
 
@@ -306,6 +332,9 @@ mod tests {
             recipient_domains: list(recipients),
             sender_domains: list(senders),
             listeners: list(listeners),
+            tenants: Vec::new(),
+            campaigns: Vec::new(),
+            headers: Vec::new(),
             next: RouteNext::To(NextHop::Hosts {
                 hosts: Box::new([host]),
                 protocol: HopProtocol::Smtp,
@@ -327,6 +356,7 @@ mod tests {
             recipient_domain: recipient,
             sender_domain: some(sender),
             listener: some(listener),
+            ..RouteQuestion::default()
         }
     }
 
@@ -362,6 +392,64 @@ mod tests {
             let decided = explained.iter().find(|(_, fit)| *fit == RuleFit::Fits);
             assert_eq!(decided.map(|(rule, _)| rule.name.as_str()), expected, "{case}");
         }
+    }
+
+    #[test]
+    fn labels_and_header_fields_decide_too() {
+        let list = |entries: &[&str]| entries.iter().map(|one| one.to_string()).collect();
+        let header = |name: &str, value| HeaderMatch { name: name.into(), value };
+        let mut tenant = rule("tenant", &[], &[], &[]);
+        tenant.tenants = list(&["acme", "Umbrella"]);
+        tenant.campaigns = list(&["spring"]);
+        let mut gold = rule("gold", &["far.test"], &[], &[]);
+        gold.headers = vec![
+            header("X-Pool", ValueMatch::Exact("gold".into())),
+            header("X-Pool", ValueMatch::Start("plat".into())),
+            header("X-Priority", ValueMatch::Any),
+        ];
+        let mut bulk = rule("bulk", &[], &[], &[]);
+        bulk.campaigns = list(&["bulk"]);
+        let table = table(vec![tenant, gold, bulk]);
+        type Row<'r> =
+            (&'r str, Option<&'r str>, Option<&'r str>, &'r [(&'r str, &'r str)], Option<&'r str>);
+        let rows: &[Row<'_>] = &[
+            ("both hold", Some("acme"), Some("spring"), &[], Some("tenant")),
+            ("the other tenant", Some("Umbrella"), Some("spring"), &[], Some("tenant")),
+            ("case counts", Some("umbrella"), Some("spring"), &[], None),
+            ("one does not hold", Some("acme"), Some("summer"), &[], None),
+            ("no campaign", Some("acme"), None, &[], None),
+            ("a value", None, None, &[("x-pool", "gold")], Some("gold")),
+            ("case of names does not count", None, None, &[("X-POOL", "gold")], Some("gold")),
+            ("case of values does", None, None, &[("x-pool", "Gold")], None),
+            ("more than the value", None, None, &[("x-pool", "golden")], None),
+            ("a start", None, None, &[("x-pool", "platinum")], Some("gold")),
+            ("any value", None, None, &[("x-priority", "")], Some("gold")),
+            ("the first of a name", None, None, &[("x-pool", "a"), ("x-pool", "gold")], None),
+            ("another field", None, None, &[("x-tool", "gold")], None),
+            ("the next rule", Some("x"), Some("bulk"), &[("x-pool", "tin")], Some("bulk")),
+        ];
+        for (name, tenant, campaign, headers, expected) in rows {
+            let question = RouteQuestion {
+                recipient_domain: "far.test",
+                tenant: *tenant,
+                campaign: *campaign,
+                headers,
+                ..RouteQuestion::default()
+            };
+            assert_eq!(table.next_hop(&question).rule, *expected, "{name}");
+            let explained = table.explain(&question);
+            let decided = explained.iter().find(|(_, fit)| *fit == RuleFit::Fits);
+            assert_eq!(decided.map(|(rule, _)| rule.name.as_str()), *expected, "{name}");
+        }
+        let question = RouteQuestion {
+            recipient_domain: "far.test",
+            tenant: Some("acme"),
+            ..RouteQuestion::default()
+        };
+        let fits: Vec<RuleFit> = table.explain(&question).iter().map(|(_, fit)| *fit).collect();
+        assert_eq!(fits, [RuleFit::Campaign, RuleFit::Header, RuleFit::Campaign]);
+        let stranger = RouteQuestion { tenant: None, ..question };
+        assert_eq!(table.explain(&stranger)[0].1, RuleFit::Tenant);
     }
 
     #[test]

@@ -164,6 +164,7 @@ pub fn recipients(mailboxes: &[&str]) -> RecipientsBuf {
 pub fn envelope<'a>(recipients: Recipients<'a>) -> Envelope<'a> {
     Envelope {
         received_ms: NOW_MS,
+        intake_ms: 0,
         sender: Some("sender@example.test"),
         smtputf8: false,
         requiretls: false,
@@ -180,6 +181,7 @@ pub fn envelope<'a>(recipients: Recipients<'a>) -> Envelope<'a> {
         tls: Some(Tls { version: "TLSv1.3", cipher: "TLS13_AES_256_GCM_SHA384" }),
         message_id: Some("<1@example.test>"),
         trace: b"Received: from client.example.test\r\n",
+        labels: Default::default(),
         recipients,
     }
 }

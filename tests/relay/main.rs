@@ -10,6 +10,7 @@ mod support;
 
 mod bodies;
 mod idle;
+mod labels;
 mod login;
 mod receiver;
 mod rig;

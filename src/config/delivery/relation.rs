@@ -3,6 +3,7 @@
 //! Promise:  as in `config::relation`: none of a key that was refused. Where an element of a list
 //!           was refused as a whole, its list is not judged, for its numbers would be wrong.
 
+use crate::config::delivery::header::HeaderMatch;
 use crate::config::delivery::model::DestinationConfig;
 use crate::config::delivery::model::RouteConfig;
 use crate::config::delivery::value::DomainMatch;
@@ -16,6 +17,7 @@ use crate::config::reading::Reading;
 use crate::config::reading::find;
 use crate::config::value::Label;
 use crate::config::value::TlsWish;
+use crate::wire::mail::pick::NAMES_MAX;
 use crate::wire::proxy_url::Proxy;
 
 /// Judges what no key of delivery can be judged by alone.
@@ -25,6 +27,7 @@ pub fn check(config: &Config, reading: &mut Reading<'_>) {
     check_pools(config, reading);
     if is_whole(&config.routes, reading) {
         check_routes(config, reading);
+        check_header_names(config, reading);
     }
     check_treatment(&config.destination, &["destination".to_owned()], config, reading);
     if is_whole(&config.sites, reading) {
@@ -128,6 +131,7 @@ fn check_routes(config: &Config, reading: &mut Reading<'_>) {
                 reading.contradiction(&[&key("listener")], refusal);
             }
         }
+        check_labels(config, route, &key, reading);
         check_auth(route, &key, reading);
         check_tls(route, &key, reading);
         warn_of_route(config, route, &key, reading);
@@ -136,6 +140,48 @@ fn check_routes(config: &Config, reading: &mut Reading<'_>) {
             let what = format!("is never reached: route \"{}\" takes its mail", before[first].name);
             let hint = format!("write it above route[{}], or take it out", first + 1);
             reading.warn(&key("name"), Refusal::new(what, hint));
+        }
+    }
+}
+
+/// A label that no header field names is that of no message.
+fn check_labels(
+    config: &Config,
+    route: &RouteConfig,
+    key: &dyn Fn(&str) -> String,
+    reading: &mut Reading<'_>,
+) {
+    let delivery = &config.delivery;
+    for (list, is_asked, header, field) in [
+        ("tenants", !route.tenants.is_empty(), "tenant_header", &delivery.tenant_header),
+        ("campaigns", !route.campaigns.is_empty(), "campaign_header", &delivery.campaign_header),
+    ] {
+        if is_asked && field.name().is_none() {
+            let header = format!("delivery.{header}");
+            let what = format!("route \"{}\" is for no mail: {header} is empty", route.name);
+            let hint = format!("name the header field in {header}, or take {list} out");
+            reading.contradiction(&[&key(list), &header], Refusal::new(what, hint));
+        }
+    }
+}
+
+/// The values of all that are named are kept with each message.
+fn check_header_names(config: &Config, reading: &mut Reading<'_>) {
+    let delivery = &config.delivery;
+    let labels = [&delivery.tenant_header, &delivery.campaign_header];
+    let mut names: Vec<String> =
+        labels.iter().filter_map(|field| field.name()).map(str::to_ascii_lowercase).collect();
+    for (place, route) in config.routes.iter().enumerate() {
+        names.extend(route.headers.iter().map(|one| one.name.to_ascii_lowercase()));
+        names.sort_unstable();
+        names.dedup();
+        if names.len() > NAMES_MAX {
+            let (key, count) = (format!("route[{}].headers", place + 1), names.len());
+            let what = format!("route \"{}\" makes it {count} header fields in all", route.name);
+            let hint = format!(
+                "name at most {NAMES_MAX} in all routes, with those of tenant and campaign"
+            );
+            return reading.contradiction(&[&key], Refusal::new(what, hint));
         }
     }
 }
@@ -223,6 +269,9 @@ fn is_catch_all(route: &RouteConfig) -> bool {
     everywhere(&route.recipient_domain)
         && route.sender_domain.is_empty()
         && route.listener.is_empty()
+        && route.tenants.is_empty()
+        && route.campaigns.is_empty()
+        && route.headers.is_empty()
 }
 
 /// Whether nothing that `later` is for comes past `earlier`.
@@ -234,10 +283,21 @@ fn takes_all_of(earlier: &RouteConfig, later: &RouteConfig) -> bool {
     let everything = |list: &[DomainMatch]| list.iter().any(DomainMatch::is_everything);
     let recipients = everything(&earlier.recipient_domain)
         || covers(&earlier.recipient_domain, &later.recipient_domain);
-    let listeners = earlier.listener.is_empty()
-        || (!later.listener.is_empty()
-            && later.listener.iter().all(|one| earlier.listener.contains(one)));
-    recipients && covers(&earlier.sender_domain, &later.sender_domain) && listeners
+    let headers = |earlier: &[HeaderMatch], later: &[HeaderMatch]| {
+        let is_covered = |one: &HeaderMatch| earlier.iter().any(|by| by.covers(one));
+        earlier.is_empty() || (!later.is_empty() && later.iter().all(is_covered))
+    };
+    recipients
+        && covers(&earlier.sender_domain, &later.sender_domain)
+        && holds_all(&earlier.listener, &later.listener)
+        && holds_all(&earlier.tenants, &later.tenants)
+        && holds_all(&earlier.campaigns, &later.campaigns)
+        && headers(&earlier.headers, &later.headers)
+}
+
+/// Whether a condition of these names holds wherever the one of `later` does.
+fn holds_all<T: PartialEq>(earlier: &[T], later: &[T]) -> bool {
+    earlier.is_empty() || (!later.is_empty() && later.iter().all(|one| earlier.contains(one)))
 }
 
 fn check_sites(config: &Config, reading: &mut Reading<'_>) {

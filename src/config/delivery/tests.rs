@@ -228,6 +228,47 @@ const FAULTS: &[Row] = &[
         ],
     ),
     (
+        "header fields",
+        "[delivery]\ntenant_header = 'X Tenant'\ncampaign_header = ''\n[[route]]\nname = 'a'\n\
+         next = 'mx'\nheaders = ['X-Pool gold', 'X Pool: gold', 'X-Pool:', 'X-Pool: a*b', ': x']\n\
+         tenants = ['', 'a*']\n[[route]]\nname = 'b'\nnext = 'mx'\ncampaigns = 'x'\n",
+        &[
+            "2: delivery.tenant_header: \"X Tenant\" is not the name of a header field - write it \
+             as \"X-Tenant\", or \"\" for none",
+            "7: route[1].headers[1]: \"X-Pool gold\" has no colon behind the name of the field - \
+             write it as \"X-Pool: gold\", or \"X-Pool: *\" for any value",
+            "7: route[1].headers[2]: \"X Pool\" is not the name of a header field - write it as \
+             \"X-Pool: gold\"",
+            "7: route[1].headers[3]: \"X-Pool:\" has no value - write it as \"X-Pool: gold\", or \
+             \"X-Pool: *\" for any value",
+            "7: route[1].headers[4]: \"X-Pool: a*b\" has a star that is not at its end - a star \
+             may stand at the end only, as \"gold*\"",
+            "7: route[1].headers[5]: \"\" is not the name of a header field - write it as \
+             \"X-Pool: gold\"",
+            "8: route[1].tenants[1]: \"\" has no value - write it as \"acme\"",
+            "8: route[1].tenants[2]: \"a*\" has a star, which means nothing here - name it in \
+             full, or use headers = [\"X-Tenant: a*\"]",
+            "12: route[2].campaigns: route \"b\" is for no mail: delivery.campaign_header is empty - \
+             name the header field in delivery.campaign_header, or take campaigns out",
+        ],
+    ),
+    (
+        "labels that no mail has",
+        "[delivery]\ntenant_header = ''\n[[route]]\nname = 'b'\nnext = 'mx'\ntenants = 'x'\n",
+        &["6: route[1].tenants: route \"b\" is for no mail: delivery.tenant_header is empty - \
+             name the header field in delivery.tenant_header, or take tenants out"],
+    ),
+    (
+        "too many header fields",
+        "[[route]]\nnext = 'mx'\nheaders = ['a: 1', 'b: 1', 'c: 1', 'd: 1', 'e: 1', 'f: 1', \
+         'g: 1', 'A: 2', 'x-tenant: *']\n[[route]]\nnext = 'mx'\nname = 'many'\n\
+         headers = ['h: 1', 'i: 1', 'j: 1', 'k: 1', 'l: 1', 'm: 1', 'n: 1', 'o: 1']\n",
+        &[
+            "7: route[2].headers: route \"many\" makes it 17 header fields in all - name at most 16 \
+             in all routes, with those of tenant and campaign",
+        ],
+    ),
+    (
         "passwords",
         "[[route]]\nnext = 'smtp:a.test'\nauth_user = 'u'\n[[route]]\nnext = 'smtp:b.test'\n\
          auth_password_file = 'f'\n[[route]]\nnext = 'mx'\nauth_user = 'u'\n\
@@ -318,6 +359,19 @@ fn what_works_but_is_not_wanted_is_warned_of() {
                 "9: site[1].name: has no effect: it is for nobody - set recipient_domain or mx_host",
                 "13: site[2].connections_max: is above delivery.connections_max, which is for all \
                  sites together - lower it, or raise delivery.connections_max",
+            ],
+        ),
+        (
+            "header conditions",
+            "[[route]]\nname = 'a'\nheaders = 'X-Pool: *'\nnext = 'discard'\n[[route]]\nname = 'b'\n\
+             headers = ['x-pool: gold', 'X-Pool: s*']\nnext = 'mx'\n[[route]]\nname = 'c'\n\
+             tenants = ['x', 'y']\nnext = 'mx'\n[[route]]\nname = 'd'\ntenants = 'y'\n\
+             campaigns = 'z'\nnext = 'mx'\n[[route]]\ncampaigns = 'z'\nnext = 'mx'\n",
+            &[
+                "6: route[2].name: is never reached: route \"a\" takes its mail - write it above \
+                 route[1], or take it out",
+                "14: route[4].name: is never reached: route \"c\" takes its mail - write it above \
+                 route[3], or take it out",
             ],
         ),
         (

@@ -2,23 +2,29 @@
 //!
 //! Promise:  the answers do not depend on how the body is split. Lines may end in LF alone, for a
 //!           BDAT body is not bound to the line law.
-//! Cost:     nothing after the blank line; before it, one search per line and no memory but the
-//!           Message-ID's.
+//! Cost:     nothing after the blank line; before it, one search per line and no memory but that of
+//!           the Message-ID and of the values that are wanted (`pick`).
 //! End:      the blank line, or the first line that is no header field: what follows it is body to
 //!           every reader, so its `Received:` lines count for nothing.
 
+use std::sync::Arc;
+
 use mail_parser::Address;
 use mail_parser::MessageParser;
+
+use crate::wire::mail::pick::NAME_BYTES_MAX;
+use crate::wire::mail::pick::PickedFields;
+use crate::wire::mail::pick::WantedFields;
 
 /// Octets of a Message-ID that are kept.
 pub const MESSAGE_ID_BYTES_MAX: usize = 255;
 /// Octets of each text in a summary.
 pub const SUMMARY_BYTES_MAX: usize = 255;
-/// Octets of a field's name that are looked at: more than the longest name looked for.
-const NAME_BYTES: usize = 16;
+/// Octets of a field's name that are looked at: as the longest name looked for.
+const NAME_BYTES: usize = NAME_BYTES_MAX;
 
 /// What has been seen of one message's header block.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct HeaderScan {
     place: Place,
     name: [u8; NAME_BYTES],
@@ -33,6 +39,7 @@ pub struct HeaderScan {
     has_from: bool,
     has_message_id: bool,
     message_id: String,
+    picked: PickedFields,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -55,9 +62,34 @@ enum Capture {
     MessageId,
 }
 
+impl Default for HeaderScan {
+    fn default() -> HeaderScan {
+        HeaderScan {
+            place: Place::default(),
+            name: [0; NAME_BYTES],
+            name_len: 0,
+            capture: Capture::default(),
+            in_field: false,
+            fed: 0,
+            line_start: 0,
+            received: 0,
+            has_date: false,
+            has_from: false,
+            has_message_id: false,
+            message_id: String::new(),
+            picked: PickedFields::default(),
+        }
+    }
+}
+
 impl HeaderScan {
     pub fn new() -> HeaderScan {
         HeaderScan::default()
+    }
+
+    /// Keeps the values of these fields too.
+    pub fn wanting(wanted: Arc<WantedFields>) -> HeaderScan {
+        HeaderScan { picked: PickedFields::new(wanted), ..HeaderScan::default() }
     }
 
     /// Takes the next bytes of the body.
@@ -130,6 +162,11 @@ impl HeaderScan {
         (!self.message_id.is_empty()).then_some(self.message_id.as_str())
     }
 
+    /// The values that are wanted, as far as they have come.
+    pub fn picked(&self) -> &PickedFields {
+        &self.picked
+    }
+
     fn end(&mut self, block_bytes: u64) {
         self.place = Place::Ended;
         self.fed = block_bytes;
@@ -155,7 +192,9 @@ impl HeaderScan {
         self.place = Place::Value;
         self.in_field = true;
         self.capture = Capture::No;
-        match self.name.get(..self.name_len) {
+        let name = self.name.get(..self.name_len);
+        self.picked.begin(name.unwrap_or(b""));
+        match name {
             Some(b"received") => self.received = self.received.saturating_add(1),
             Some(b"date") => self.has_date = true,
             Some(b"from") => self.has_from = true,
@@ -173,6 +212,9 @@ impl HeaderScan {
         let line = rest.get(..line_bytes).unwrap_or(rest);
         if self.capture == Capture::MessageId {
             self.capture_message_id(line);
+        }
+        if self.picked.is_taking() {
+            self.picked.take(line);
         }
         if line.ends_with(b"\n") {
             self.place = Place::LineStart;
@@ -260,6 +302,7 @@ fn bounded(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::wire::mail::pick::VALUE_BYTES_MAX;
 
     /// Received fields, block octets, id, and whether date, from and id are there.
     type Findings<'a> = (u32, u64, Option<&'a str>, [bool; 3]);
@@ -340,6 +383,80 @@ mod tests {
                 assert_eq!(findings(&scan), *expected, "{name}, split at {at}");
             }
         }
+    }
+
+    /// The values of tenant, pool and subject, fed in these pieces.
+    fn picked<'p>(pieces: impl IntoIterator<Item = &'p [u8]>) -> [Option<String>; 3] {
+        let wanted = Arc::new(WantedFields::new(["X-Tenant", "x-pool", "Subject"]));
+        let mut scan = HeaderScan::wanting(wanted);
+        pieces.into_iter().for_each(|piece| scan.feed(piece));
+        [0, 1, 2].map(|place| scan.picked().value(place))
+    }
+
+    #[test]
+    fn wanted_values_are_read_alike_at_every_split() {
+        let long = format!("X-Pool: {}\r\nX-Tenant: b\r\n\r\n", "v".repeat(300));
+        let cut = "v".repeat(VALUE_BYTES_MAX);
+        let long_letter = format!("X-Pool: {}\u{e9}\r\n\r\n", "v".repeat(VALUE_BYTES_MAX - 1));
+        let cut_letter = "v".repeat(VALUE_BYTES_MAX - 1);
+        let spaces = format!("X-Pool: a{}\r\n\r\n", " ".repeat(300));
+        let long_name = format!("{}: x\r\nX-Pool: a\r\n\r\n", "x".repeat(100));
+        type Row<'r> = (&'r str, &'r [u8], [Option<&'r str>; 3]);
+        let rows: &[Row<'_>] = &[
+            ("nothing", b"", [None; 3]),
+            (
+                "all of them, in any case",
+                b"Received: a\r\nx-TENANT: acme\r\nX-POOL:gold\r\nsubject: \t x y \r\n\r\n",
+                [Some("acme"), Some("gold"), Some("x y")],
+            ),
+            (
+                "folded",
+                b"X-Pool: a\r\n b\r\n\tc \r\nX-Tenant:\r\n  t\r\n\r\n",
+                [Some("t"), Some("a b c"), None],
+            ),
+            ("the first counts", b"X-Pool: a\r\nX-Pool: b\r\n\r\n", [None, Some("a"), None]),
+            ("an empty one counts", b"X-Pool:\r\nX-Pool: b\r\n\r\n", [None, Some(""), None]),
+            ("only spaces", b"X-Pool: \t \r\n \r\n\r\n", [None, Some(""), None]),
+            ("behind the header", b"A: b\r\n\r\nX-Pool: a\r\n", [None; 3]),
+            ("behind what is no header", b"A: b\r\noops\r\nX-Pool: a\r\n", [None; 3]),
+            ("no end", b"X-Tenant: a\r\nX-Pool: b", [Some("a"), Some("b"), None]),
+            ("LF alone", b"X-Pool: a\n b\n\nSubject: x\n", [None, Some("a b"), None]),
+            ("a name that starts alike", b"X-Poole: a\r\nX-Poo: b\r\n\r\n", [None; 3]),
+            ("space before the colon", b"X-Pool : a\r\n\r\n", [None, Some("a"), None]),
+            (
+                "UTF-8",
+                "X-Pool: \u{e9}\u{20ac}\r\n\r\n".as_bytes(),
+                [None, Some("\u{e9}\u{20ac}"), None],
+            ),
+            ("8 bit", b"X-Pool: a\xe9b\xff\r\n\r\n", [None, Some("a?b?"), None]),
+            ("controls", b"X-Pool: a\x1b[2J\0\x7f\r\n\r\n", [None, Some("a?[2J??"), None]),
+            ("too long", long.as_bytes(), [Some("b"), Some(&cut), None]),
+            ("cut in a letter", long_letter.as_bytes(), [None, Some(&cut_letter), None]),
+            ("many spaces", spaces.as_bytes(), [None, Some("a"), None]),
+            ("a long name before", long_name.as_bytes(), [None, Some("a"), None]),
+        ];
+        for (name, input, expected) in rows {
+            let expected = expected.map(|value| value.map(str::to_owned));
+            assert_eq!(picked(input.chunks(1)), expected, "{name}, byte by byte");
+            for at in 0..=input.len() {
+                let (head, tail) = input.split_at(at);
+                assert_eq!(picked([head, tail]), expected, "{name}, split at {at}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_wanted_changes_nothing_else() {
+        let input = b"Message-ID: <a@b>\r\nReceived: c\r\nDate: d\r\n\r\nx";
+        let mut plain = HeaderScan::new();
+        plain.feed(input);
+        let wanted = Arc::new(WantedFields::new(["message-id", "received"]));
+        let mut wanting = HeaderScan::wanting(wanted);
+        wanting.feed(input);
+        assert_eq!(findings(&plain), findings(&wanting));
+        assert_eq!(wanting.picked().value(0).as_deref(), Some("<a@b>"));
+        assert_eq!(wanting.picked().value(1).as_deref(), Some("c"));
+        assert_eq!(plain.picked().value(0), None);
     }
 
     #[test]

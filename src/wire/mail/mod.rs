@@ -3,6 +3,7 @@
 pub mod address;
 pub mod date;
 pub mod header;
+pub mod pick;
 pub mod received;
 
 pub use address::AddressFault;
@@ -10,5 +11,7 @@ pub use address::Mailbox;
 pub use address::ReversePath;
 pub use header::HeaderScan;
 pub use header::HeaderSummary;
+pub use pick::PickedFields;
+pub use pick::WantedFields;
 pub use received::Received;
 pub use received::with_protocol;

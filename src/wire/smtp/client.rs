@@ -147,22 +147,25 @@ impl fmt::Display for Fault {
             Fault::Ended => f.write_str("the peer ended the connection"),
             Fault::TimedOut(stage) => write!(f, "no answer in time, at {stage:?}"),
             Fault::Refused { stage, reply } => {
-                write!(f, "refused with {} at {stage:?}", reply.code)
+                write!(f, "refused at {stage:?}: {}", reply.in_one_line())
             }
             Fault::BadReply(fault) => fault.fmt(f),
             Fault::Unexpected { stage, reply } => {
-                write!(f, "unexpected reply {} at {stage:?}", reply.code)
+                write!(f, "unexpected reply at {stage:?}: {}", reply.in_one_line())
             }
             Fault::Unasked => f.write_str("the peer sent a reply that was not asked for"),
             Fault::TlsNotOffered => f.write_str("the peer does not offer STARTTLS"),
-            Fault::TlsRefused(reply) => write!(f, "STARTTLS was refused with {}", reply.code),
+            Fault::TlsRefused(reply) => {
+                write!(f, "STARTTLS was refused: {}", reply.in_one_line())
+            }
             Fault::TlsFailed => f.write_str("the TLS handshake failed"),
             Fault::InputBeforeTls => f.write_str("the peer sent input ahead of the TLS handshake"),
             Fault::LoginNotOffered => f.write_str(
                 "the peer offers neither AUTH PLAIN nor AUTH LOGIN, and we are to log in",
             ),
             Fault::LoginRefused(reply) => {
-                write!(f, "AUTH was refused with {}: it does not take our user", reply.code)
+                let reply = reply.in_one_line();
+                write!(f, "AUTH was refused, it does not take our user: {reply}")
             }
             Fault::BodyBroken => f.write_str("not all of the body could be sent"),
         }
@@ -468,14 +471,22 @@ impl Client {
 
     fn on_login(&mut self, step: LoginStep, out: &mut Vec<u8>) {
         match (self.reader.code(), step) {
-            (235, LoginStep::End) => self.state = State::Ready,
+            (235, LoginStep::PlainEnd | LoginStep::End) => self.state = State::Ready,
             (334, _) => match self.login.as_ref().and_then(|login| login.go_on(step, out)) {
                 Some(next) => self.state = State::Login(next),
                 None => self.unexpected(Stage::Auth),
             },
             (421, _) => self.refuse(Stage::Auth),
+            (504, _) => self.log_in_otherwise(step, out),
             (400.., _) => self.fail(Fault::LoginRefused(self.reader.reply())),
             _ => self.unexpected(Stage::Auth),
+        }
+    }
+
+    fn log_in_otherwise(&mut self, step: LoginStep, out: &mut Vec<u8>) {
+        match Login::begin_anew(step, &self.offers, out) {
+            Some(step) => self.state = State::Login(step),
+            None => self.fail(Fault::LoginRefused(self.reader.reply())),
         }
     }
 

@@ -1,4 +1,5 @@
-//! Logging in at a peer: AUTH PLAIN, else LOGIN (RFC 4954, RFC 4616).
+//! Logging in at a peer: AUTH PLAIN, else LOGIN, also where PLAIN is offered and then not known
+//! (RFC 4954, RFC 4616).
 //!
 //! Promise:  a password is printed nowhere but into the one command that is written under TLS.
 
@@ -28,6 +29,8 @@ impl fmt::Debug for Login {
 pub(super) enum LoginStep {
     /// AUTH PLAIN alone: 334.
     Plain,
+    /// AUTH PLAIN with all that it needs: 235.
+    PlainEnd,
     /// AUTH LOGIN: 334 asks for the user.
     User,
     /// 334 asks for the password.
@@ -46,22 +49,38 @@ impl Login {
                 return Some(LoginStep::Plain);
             }
             push_line(&[b"AUTH PLAIN ", &answer], out);
-            return Some(LoginStep::End);
+            return Some(LoginStep::PlainEnd);
         }
-        if offers.auth_login {
+        Login::begin_login(offers, out)
+    }
+
+    fn begin_login(offers: &Offers, out: &mut Vec<u8>) -> Option<LoginStep> {
+        offers.auth_login.then(|| {
             push_line(&[b"AUTH LOGIN"], out);
-            return Some(LoginStep::User);
+            LoginStep::User
+        })
+    }
+
+    /// What was tried is not known there after all (504, RFC 4954 s4): the other way, if it is
+    /// offered and was not tried.
+    pub(super) fn begin_anew(
+        step: LoginStep,
+        offers: &Offers,
+        out: &mut Vec<u8>,
+    ) -> Option<LoginStep> {
+        match step {
+            LoginStep::Plain | LoginStep::PlainEnd => Login::begin_login(offers, out),
+            LoginStep::User | LoginStep::Password | LoginStep::End => None,
         }
-        None
     }
 
     /// The answer to a 334, and what follows. `None` when the peer asks for more than there is.
     pub(super) fn go_on(&self, step: LoginStep, out: &mut Vec<u8>) -> Option<LoginStep> {
         let (answer, next) = match step {
-            LoginStep::Plain => (self.plain(), LoginStep::End),
+            LoginStep::Plain => (self.plain(), LoginStep::PlainEnd),
             LoginStep::User => (base64(self.user.as_bytes()), LoginStep::Password),
             LoginStep::Password => (base64(self.password.as_bytes()), LoginStep::End),
-            LoginStep::End => return None,
+            LoginStep::PlainEnd | LoginStep::End => return None,
         };
         push_line(&[&answer], out);
         Some(next)

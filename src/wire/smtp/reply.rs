@@ -63,6 +63,13 @@ impl Reply {
         }
     }
 
+    /// For logs: its lines as they would be written, with ` / ` between them.
+    pub fn in_one_line(&self) -> String {
+        let mut lines = Vec::with_capacity(80);
+        self.write(&mut lines);
+        String::from_utf8_lossy(&lines).lines().collect::<Vec<_>>().join(" / ")
+    }
+
     fn push_text(&self, text: &[u8], out: &mut Vec<u8>) {
         if let Some((class, subject, detail)) = self.enhanced {
             push_decimal(class.into(), out);

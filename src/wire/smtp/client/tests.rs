@@ -552,6 +552,7 @@ fn tls_is_followed_by_another_ehlo() {
 fn who_is_to_log_in_does_so_under_tls_or_not_at_all() {
     let both = "250-mx\r\n250-STARTTLS\r\n250 AUTH LOGIN PLAIN";
     let login = "250-mx\r\n250-STARTTLS\r\n250 AUTH LOGIN";
+    let plain = "250-mx\r\n250-STARTTLS\r\n250 AUTH PLAIN";
     let neither = "250-mx\r\n250-STARTTLS\r\n250 AUTH GSSAPI";
     let go = ("STARTTLS", "220 go");
     let user = ("dXM=", "334 UGFzc3dvcmQ6");
@@ -575,6 +576,37 @@ fn who_is_to_log_in_does_so_under_tls_or_not_at_all() {
             &[("EHLO", both), go, ("AUTH", "535 no")],
             &["AUTH PLAIN AHVzAHNlY3JldA=="],
             refused(535),
+        ),
+        (
+            "PLAIN is not known after all",
+            &[
+                ("EHLO", both),
+                go,
+                ("AUTH PLAIN", "504 5.5.4 unknown"),
+                ("AUTH LOGIN", "334 VXNlcm5hbWU6"),
+                user,
+                ("c2Vj", "235 ok"),
+            ],
+            &["AUTH PLAIN AHVzAHNlY3JldA==", "AUTH LOGIN", "dXM=", "c2VjcmV0"],
+            None,
+        ),
+        (
+            "PLAIN is not known, LOGIN is refused",
+            &[("EHLO", both), go, ("AUTH PLAIN", "504 no"), ("AUTH LOGIN", "535 no")],
+            &["AUTH PLAIN AHVzAHNlY3JldA==", "AUTH LOGIN"],
+            refused(535),
+        ),
+        (
+            "neither is known",
+            &[("EHLO", both), go, ("AUTH", "504 no")],
+            &["AUTH PLAIN AHVzAHNlY3JldA==", "AUTH LOGIN"],
+            refused(504),
+        ),
+        (
+            "PLAIN is all there is",
+            &[("EHLO", plain), go, ("AUTH", "504 no")],
+            &["AUTH PLAIN AHVzAHNlY3JldA=="],
+            refused(504),
         ),
         (
             "user refused",
@@ -639,6 +671,24 @@ fn a_password_is_never_told_in_the_clear() {
             let said = talk.writes.concat();
             assert!(!said.contains("AUTH") && !said.contains("MAIL"), "{name}: {said}");
         }
+    }
+}
+
+#[test]
+fn what_a_server_said_stands_in_the_fault() {
+    let reply = |code| Reply {
+        code,
+        enhanced: Some((5, 7, 1)),
+        text: "listed by x.test\nsee there".into(),
+    };
+    for (fault, code) in [
+        (Fault::Refused { stage: Stage::Greeting, reply: reply(554) }, "554"),
+        (Fault::Unexpected { stage: Stage::Mail, reply: reply(354) }, "354"),
+        (Fault::TlsRefused(reply(554)), "554"),
+        (Fault::LoginRefused(reply(535)), "535"),
+    ] {
+        let words = format!("{code}-5.7.1 listed by x.test / {code} 5.7.1 see there");
+        assert!(fault.to_string().ends_with(&words), "{fault}");
     }
 }
 

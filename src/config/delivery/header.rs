@@ -1,0 +1,145 @@
+//! Values about header fields: names of fields, labels such as a tenant's, conditions of routes.
+
+use crate::config::fault::Refusal;
+use crate::config::kind::Spelled;
+use crate::wire::mail::pick::NAME_BYTES_MAX;
+use crate::wire::mail::pick::VALUE_BYTES_MAX;
+
+/// The header field that holds a label, as it was written; empty for none.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LabelField(String);
+
+impl LabelField {
+    pub fn name(&self) -> Option<&str> {
+        Some(self.0.as_str()).filter(|name| !name.is_empty())
+    }
+}
+
+impl Spelled for LabelField {
+    fn spelling() -> String {
+        "the name of a header field, such as `\"X-Tenant\"`, or `\"\"` for none".to_owned()
+    }
+
+    fn spell(text: &str) -> Result<LabelField, Refusal> {
+        match text {
+            "" => Ok(LabelField(String::new())),
+            _ => field_name(text, "write it as \"X-Tenant\", or \"\" for none").map(LabelField),
+        }
+    }
+}
+
+/// A tenant or a campaign that a route is for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LabelValue(String);
+
+impl LabelValue {
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl Spelled for LabelValue {
+    fn spelling() -> String {
+        "a text, such as `\"acme\"`".to_owned()
+    }
+
+    fn spell(text: &str) -> Result<LabelValue, Refusal> {
+        let value = field_value(text, text, "write it as \"acme\"")?;
+        if value.ends_with('*') {
+            let what = format!("\"{text}\" has a star, which means nothing here");
+            return Err(Refusal::new(what, "name it in full, or use headers = [\"X-Tenant: a*\"]"));
+        }
+        Ok(LabelValue(value))
+    }
+}
+
+/// A header field that a route is for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HeaderMatch {
+    /// As it was written.
+    pub name: String,
+    pub value: ValueMatch,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ValueMatch {
+    Any,
+    Exact(String),
+    /// All that begins so.
+    Start(String),
+}
+
+impl HeaderMatch {
+    /// Whether it surely means all that `other` means.
+    pub fn covers(&self, other: &HeaderMatch) -> bool {
+        self.name.eq_ignore_ascii_case(&other.name)
+            && match (&self.value, &other.value) {
+                (ValueMatch::Any, _) => true,
+                (ValueMatch::Start(head), ValueMatch::Exact(text) | ValueMatch::Start(text)) => {
+                    text.starts_with(head)
+                }
+                (one, other) => one == other,
+            }
+    }
+}
+
+impl Spelled for HeaderMatch {
+    fn spelling() -> String {
+        "a header field with its value, such as `\"X-Pool: gold\"`, `\"X-Pool: go*\"` or, with any \
+         value, `\"X-Pool: *\"`"
+            .to_owned()
+    }
+
+    fn spell(text: &str) -> Result<HeaderMatch, Refusal> {
+        let Some((name, value)) = text.split_once(':') else {
+            let what = format!("\"{text}\" has no colon behind the name of the field");
+            let hint = "write it as \"X-Pool: gold\", or \"X-Pool: *\" for any value";
+            return Err(Refusal::new(what, hint));
+        };
+        let name = field_name(name.trim(), "write it as \"X-Pool: gold\"")?;
+        let hint = format!("write it as \"{name}: gold\", or \"{name}: *\" for any value");
+        let value = field_value(value, text, &hint)?;
+        let head = value.strip_suffix('*');
+        if head.unwrap_or(&value).contains('*') {
+            let what = format!("\"{text}\" has a star that is not at its end");
+            return Err(Refusal::new(what, "a star may stand at the end only, as \"gold*\""));
+        }
+        let value = match head {
+            Some("") => ValueMatch::Any,
+            Some(head) => ValueMatch::Start(head.to_owned()),
+            None => ValueMatch::Exact(value),
+        };
+        Ok(HeaderMatch { name, value })
+    }
+}
+
+/// RFC 5322 s2.2: printable ASCII without colon and space.
+fn field_name(text: &str, hint: &str) -> Result<String, Refusal> {
+    let letter = |b: u8| b.is_ascii_graphic() && b != b':';
+    match text.len() {
+        1..=NAME_BYTES_MAX if text.bytes().all(letter) => Ok(text.to_owned()),
+        1..=NAME_BYTES_MAX | 0 => {
+            Err(Refusal::new(format!("\"{text}\" is not the name of a header field"), hint))
+        }
+        _ => {
+            let what = format!("the name of the header field has {} bytes", text.len());
+            Err(Refusal::new(what, format!("at most {NAME_BYTES_MAX} are possible")))
+        }
+    }
+}
+
+/// As `wire::mail::pick` gives values. One as long as its limit would also fit what was cut.
+fn field_value(text: &str, written: &str, hint: &str) -> Result<String, Refusal> {
+    let value = text.trim();
+    match value.len() {
+        0 => Err(Refusal::new(format!("\"{written}\" has no value"), hint)),
+        _ if value.contains(char::is_control) => {
+            Err(Refusal::new("holds a control character", "write it on one line"))
+        }
+        VALUE_BYTES_MAX.. => {
+            let what = format!("the value has {} bytes", value.len());
+            Err(Refusal::new(what, format!("at most {} are possible", VALUE_BYTES_MAX - 1)))
+        }
+        _ => Ok(value.to_owned()),
+    }
+}

@@ -1,0 +1,258 @@
+//! What a message says of itself in its header: where it goes, whose turn it has, and what the log
+//! tells of it.
+
+use std::net::Ipv4Addr;
+use std::net::SocketAddr;
+use std::process::Command;
+use std::thread;
+use std::time::Duration;
+use std::time::Instant;
+
+use serde_json::Value;
+
+use crate::receiver::At;
+use crate::receiver::How;
+use crate::receiver::Misdeed;
+use crate::receiver::Receiver;
+use crate::rig::BARE;
+use crate::rig::FULL;
+use crate::rig::queue_text;
+use crate::rig::route;
+use crate::rig::start_server;
+use crate::rig::submit;
+use crate::support::BINARY;
+use crate::support::Client;
+use crate::support::PATIENCE;
+use crate::support::Server;
+
+fn place(number: u8) -> SocketAddr {
+    (Ipv4Addr::new(127, 80, 0, number), 0).into()
+}
+
+fn start(number: u8, misdeeds: &[Misdeed]) -> Receiver {
+    Receiver::start(place(number), FULL, misdeeds)
+}
+
+fn greeted(server: &Server) -> Client {
+    let mut client = server.connect();
+    client.greet().expect("a healthy server greets");
+    client
+}
+
+fn send(client: &mut Client, id: &str, header: &str) {
+    let body = format!("{header}Subject: {id}\r\n\r\nX-Pool: gold\r\nX-Tenant: body\r\n");
+    submit(client, id, &["x@far.test".to_owned()], body.as_bytes());
+}
+
+fn settle(server: &Server) {
+    let end = Instant::now() + PATIENCE;
+    while !queue_text(server).is_empty() {
+        assert!(Instant::now() < end, "mail is left:\n{}", server.log_brief());
+        thread::sleep(Duration::from_millis(50));
+    }
+}
+
+/// The lines of all attempts for mail of this sender, in their order.
+fn attempts(server: &Server, id: &str) -> Vec<Value> {
+    let sender = format!("{id}@sender.test");
+    let log = server.log_text();
+    let lines = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+    lines.filter(|line| line["event"] == "attempt" && line["from"] == *sender).collect()
+}
+
+fn ids(receiver: &Receiver) -> Vec<String> {
+    let mut ids: Vec<String> = receiver.record().taken.iter().map(|one| one.id.clone()).collect();
+    ids.sort_unstable();
+    ids
+}
+
+#[test]
+fn mail_goes_where_its_header_says() {
+    let [gold, spring, acme, rest] = [1, 2, 3, 4].map(|number| start(number, &[]));
+    let rule = |conditions: &str, receiver: &Receiver| {
+        format!("[[route]]\n{conditions}\nnext = 'smtp:{}'\n", receiver.address)
+    };
+    let routes = [
+        rule("headers = ['X-Pool: gold', 'X-Priority: *']\nrecipient_domain = '.test'", &gold),
+        rule("tenants = ['acme', 'Umbrella']\ncampaigns = 'spring'", &spring),
+        rule("tenants = 'acme'", &acme),
+        rule("recipient_domain = 'far.test'", &rest),
+    ];
+    let (server, _folder) = start_server(&routes.concat());
+    let mut client = greeted(&server);
+    let filler = "X-Filler: of some length, as others write them\r\n".repeat(5000);
+    let late = format!("{filler}X-Pool: gold\r\n");
+    let folded = "X-Tenant:\r\n acme\r\nX-Campaign: \tspring \r\n";
+    let rows: &[(&str, &str, &Receiver, Option<&str>, Option<&str>)] = &[
+        ("pool", "X-Pool: gold\r\nX-Tenant: acme\r\n", &gold, Some("acme"), None),
+        ("any", "x-priority:\r\n", &gold, None, None),
+        ("late", &late, &gold, None, None),
+        ("folded", folded, &spring, Some("acme"), Some("spring")),
+        ("other", "X-TENANT: acme\r\nX-CAMPAIGN: x\r\n", &acme, Some("acme"), Some("x")),
+        ("case", "X-Pool: Gold\r\nX-Tenant: ACME\r\n", &rest, Some("ACME"), None),
+        ("masked", "X-Tenant: a\u{e9}\u{1b}b\r\n", &rest, Some("a\u{e9}?b"), None),
+        ("nothing", "", &rest, None, None),
+        ("empty", "X-Tenant: \r\nX-Campaign:\r\n", &rest, None, None),
+    ];
+    for (id, header, ..) in rows {
+        send(&mut client, id, header);
+    }
+    settle(&server);
+    for receiver in [&gold, &spring, &acme, &rest] {
+        let is_here =
+            |(_, _, expected, ..): &&(_, _, &Receiver, _, _)| expected.address == receiver.address;
+        let mut expected: Vec<String> =
+            rows.iter().filter(is_here).map(|(id, ..)| id.to_string()).collect();
+        expected.sort_unstable();
+        assert_eq!(ids(receiver), expected);
+    }
+    for (id, _, receiver, tenant, campaign) in rows {
+        let lines = attempts(&server, id);
+        let [line] = &lines[..] else { panic!("{id}: {lines:?}") };
+        assert_eq!(line["tenant"].as_str(), *tenant, "{line}");
+        assert_eq!(line["campaign"].as_str(), *campaign, "{line}");
+        assert_eq!(line["address"], receiver.address.to_string(), "{line}");
+    }
+}
+
+/// Header fields are kept with the message: a server that starts again routes by them.
+#[test]
+fn labels_outlive_a_restart() {
+    let [gold, rest] = [5, 6].map(|number| start(number, &[]));
+    let pool = "[[route]]\nheaders = 'X-Pool: g*'\ntenants = 'acme'";
+    let routes =
+        format!("{pool}\nnext = 'smtp:{}'\n{}", gold.address, route("far.test", rest.address));
+    let (mut server, folder) = start_server(&routes);
+    let config = folder.path().join("ringpost.toml");
+    let text = std::fs::read_to_string(&config).expect("it was written");
+    server.kill();
+    let held = text.replace("[delivery]\n", "[delivery]\nenabled = false\n");
+    assert_ne!(text, held);
+    let setup = |text: &str| {
+        let from = text.find("\n[delivery]").expect("it has delivery");
+        crate::support::Setup { config: text[from..].to_owned(), ..Default::default() }
+    };
+    let mut server = Server::start(folder.path(), &setup(&held));
+    let mut client = greeted(&server);
+    send(&mut client, "kept", "X-Pool: gold\r\nX-Tenant: acme\r\n");
+    send(&mut client, "plain", "X-Pool: gold\r\n");
+    drop(client);
+    server.kill();
+    let server = Server::start(folder.path(), &setup(&text));
+    settle(&server);
+    assert_eq!((ids(&gold), ids(&rest)), (vec!["kept".to_owned()], vec!["plain".to_owned()]));
+    assert_eq!(attempts(&server, "kept")[0]["tenant"], "acme");
+}
+
+/// One tenant with many senders does not make another wait for all of them.
+#[test]
+fn tenants_have_fair_turns() {
+    let slow = Misdeed {
+        at: At::End,
+        how: How::Late(Duration::from_millis(100)),
+        times: usize::MAX,
+        only: "",
+    };
+    let receiver = start(7, &[slow]);
+    let site = format!(
+        "[[site]]\nname = 'slow'\nmx_host = '[{}]'\nconnections_max = 1\nwindow_start = 1\n\
+         tls = 'none'\n",
+        receiver.address.ip()
+    );
+    let (server, _folder) = start_server(&format!("{}{site}", route("far.test", receiver.address)));
+    let mut client = greeted(&server);
+    for number in 0..40 {
+        send(&mut client, &format!("many-{number}"), "X-Tenant: large\r\n");
+    }
+    send(&mut client, "one", "X-Tenant: small\r\n");
+    let before = receiver.record().taken.len();
+    settle(&server);
+    let record = receiver.record();
+    let place = record.taken.iter().position(|one| one.id == "one").expect("it arrived");
+    assert_eq!(record.taken.len(), 41);
+    assert!(before < 25, "the receiver was too fast: {before}");
+    assert!(place <= before + 4, "{place}, when {before} had gone");
+}
+
+fn us(line: &Value, key: &str) -> u64 {
+    line[key].as_u64().unwrap_or_else(|| panic!("no {key} in {line}"))
+}
+
+#[test]
+fn delays_are_told_where_they_came_from() {
+    let late =
+        |at, ms| Misdeed { at, how: How::Late(Duration::from_millis(ms)), times: 1, only: "" };
+    let later = Misdeed { at: At::End, how: How::Say("451 4.3.0 later"), times: 1, only: "" };
+    let receiver = start(8, &[late(At::Banner, 300), late(At::End, 200), late(At::Mail, 50)]);
+    let again = Receiver::start(place(9), BARE, &[later]);
+    let routes =
+        format!("{}{}", route("far.test", receiver.address), route("again.test", again.address));
+    let (server, _folder) = start_server(&routes);
+    let mut client = greeted(&server);
+    client.expect("MAIL FROM:<first@sender.test>", 250);
+    thread::sleep(Duration::from_millis(150));
+    client.expect("RCPT TO:<x@far.test>", 250);
+    client.expect("DATA", 354);
+    client.send(b"Subject: x\r\n\r\nx\r\n.\r\n").expect("it takes it");
+    assert_eq!(client.reply().expect("it answers").code, 250);
+    submit(&mut client, "again", &["x@again.test".to_owned()], b"Subject: x\r\n\r\nx\r\n");
+    let end = Instant::now() + PATIENCE;
+    while receiver.record().taken.is_empty() {
+        assert!(Instant::now() < end, "nothing arrives");
+        thread::sleep(Duration::from_millis(5));
+    }
+    thread::sleep(Duration::from_millis(250));
+    submit(&mut client, "second", &["x@far.test".to_owned()], b"Subject: x\r\n\r\nx\r\n");
+    settle(&server);
+
+    let first = &attempts(&server, "first")[0];
+    assert!(us(first, "before_us") >= 150_000, "it took its time to come: {first}");
+    assert!(us(first, "connect_us") >= 300_000, "the greeting was late: {first}");
+    assert!(us(first, "transfer_us") >= 250_000, "MAIL and the end were late: {first}");
+    let spent = us(first, "wait_us") + us(first, "connect_us") + us(first, "transfer_us");
+    let age_us = us(first, "age_ms") * 1000;
+    assert!(spent <= age_us + 3000, "nothing counts twice: {first}");
+    assert!(spent + 500_000 >= age_us, "and nothing is left out: {first}");
+
+    let second = &attempts(&server, "second")[0];
+    assert_eq!(us(second, "connect_us"), 0, "the connection was there: {second}");
+    assert!(us(second, "transfer_us") > 0, "{second}");
+
+    let lines = attempts(&server, "again");
+    let [deferred, delivered] = &lines[..] else { panic!("{lines:?}") };
+    assert_eq!(
+        (&deferred["outcome"], &delivered["outcome"]),
+        (&"deferred".into(), &"delivered".into())
+    );
+    assert!(us(delivered, "before_us") >= 900_000, "it waited to be tried again: {delivered}");
+    assert!(us(delivered, "wait_us") < 900_000, "which is no time in the queue: {delivered}");
+}
+
+/// A server that refuses us in its greeting is quoted, and judged by what it said.
+#[test]
+fn a_refusing_greeting_is_quoted() {
+    const WORDS: &str = "554 5.7.1 Blocked, see zen.spamhaus.org";
+    let refuse = |how| Misdeed { at: At::Banner, how, times: usize::MAX, only: "" };
+    let receiver = start(10, &[refuse(How::SayAndClose(WORDS))]);
+    let (server, folder) = start_server(&route("far.test", receiver.address));
+    let mut client = greeted(&server);
+    send(&mut client, "unheard", "X-Tenant: acme\r\n");
+    let line = server.wait_for_log("\"outcome\":\"deferred\"");
+    let event: Value = serde_json::from_str(&line).expect("JSON");
+    assert_eq!(event["reply"], WORDS, "{line}");
+    assert_eq!(event["tenant"], "acme", "{line}");
+    assert_eq!(event["category"], "blocklisted", "{line}");
+    let id = event["id"].as_str().expect("an id");
+    let end = Instant::now() + PATIENCE;
+    loop {
+        let mut why = Command::new(BINARY);
+        why.args(["why", id, "--config"]).arg(folder.path().join("ringpost.toml"));
+        let output = why.output().expect("the binary runs");
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        if text.contains(&format!(": {WORDS}")) && text.contains("last reply") {
+            break;
+        }
+        assert!(Instant::now() < end, "{text}\n{}", String::from_utf8_lossy(&output.stderr));
+        thread::sleep(Duration::from_millis(50));
+    }
+}

@@ -9,24 +9,19 @@ use crate::base::backoff::RetrySchedule;
 use crate::config::Config;
 use crate::config::DestinationConfig;
 use crate::config::DomainMatch;
-use crate::config::Next;
 use crate::config::RouteConfig;
-use crate::config::Server;
 use crate::config::TlsWish as ConfigTlsWish;
 use crate::control::assemble::clamp;
 use crate::control::assemble::lines;
+use crate::outbound::reroute;
 use crate::route::BouncePolicy;
 use crate::route::Credentials;
 use crate::route::DeliveryPolicy;
 use crate::route::DeliveryTimeouts;
-use crate::route::HopProtocol;
-use crate::route::HostPort;
-use crate::route::NextHop;
 use crate::route::PoolId;
 use crate::route::PoolSettings;
 use crate::route::Rates;
 use crate::route::ResolverSettings;
-use crate::route::RouteNext;
 use crate::route::RouteSettings;
 use crate::route::RouteStandard;
 use crate::route::RouteTable;
@@ -192,7 +187,7 @@ fn route_settings(route: &RouteConfig, pool: Option<PoolId>) -> RouteSettings {
         recipient_domains: texts(&route.recipient_domain),
         sender_domains: texts(&route.sender_domain),
         listeners: route.listener.iter().map(|name| name.as_str().to_owned()).collect(),
-        next: next(&route.next),
+        next: reroute::route_next(&route.next),
         tls: route.tls.map(tls_wish),
         auth: None,
         pool,
@@ -223,23 +218,6 @@ fn password(file: &Path) -> Result<String, String> {
         1..=PASSWORD_BYTES_MAX if !line.contains(char::is_control) => Ok(line.to_owned()),
         _ => Err(format!("holds no password; write one line of up to {PASSWORD_BYTES_MAX} bytes")),
     }
-}
-
-fn next(next: &Next) -> RouteNext {
-    let hosts = |servers: &[Server], protocol: HopProtocol| {
-        let host =
-            |server: &Server| HostPort { host: server.host.as_str().into(), port: server.port };
-        NextHop::Hosts { hosts: servers.iter().map(host).collect(), protocol }
-    };
-    RouteNext::To(match next {
-        Next::Mx => return RouteNext::RecipientDomain,
-        Next::MxOf { domain, port } => NextHop::Mx { domain: domain.as_str().into(), port: *port },
-        Next::Smtp(servers) => hosts(servers, HopProtocol::Smtp),
-        Next::Lmtp(servers) => hosts(servers, HopProtocol::Lmtp),
-        Next::Discard => NextHop::Discard,
-        Next::Hold => NextHop::Hold,
-        Next::Reject(text) => NextHop::Reject { text: text.as_str().into() },
-    })
 }
 
 fn tls_wish(wish: ConfigTlsWish) -> TlsWish {

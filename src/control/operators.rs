@@ -25,6 +25,7 @@ use crate::outbound::operator;
 use crate::outbound::operator::Standing;
 use crate::outbound::owner::JobView;
 use crate::outbound::owner::SiteView;
+use crate::outbound::reroute;
 use crate::outbound::scheduler::Why;
 use crate::queue::inspect;
 use crate::queue::operate::Deed;
@@ -46,6 +47,10 @@ impl Admin {
         if ids.len() > DEED_IDS_MAX {
             return Err(format!("more than {DEED_IDS_MAX} messages in one request"));
         }
+        let deed = match deed {
+            Deed::Reroute(Some(way)) => Deed::Reroute(Some(reroute::spelled(&way)?)),
+            deed => deed,
+        };
         let (sender, answers) = mpsc::sync_channel(ids.len().max(1));
         let mut rows: Vec<Value> = Vec::with_capacity(ids.len());
         let mut open = 0;
@@ -57,7 +62,7 @@ impl Admin {
             });
             let sent = admin::parse(text).and_then(|id| {
                 let home = self.home_of(id)?;
-                let order = Order::Operate { id, deed, answer };
+                let order = Order::Operate { id, deed: deed.clone(), answer };
                 self.shards[home].try_send(order).map_err(|_| SHARD_BUSY.to_owned())
             });
             open += usize::from(sent.is_ok());

@@ -191,7 +191,7 @@ pub struct Outcome {
 pub enum What {
     /// It was tried. One answer for each end, in their order.
     Tried { ends: Vec<(RecipientEnd, Answer)>, attempt: Box<Attempt> },
-    /// Nothing could be tried: the site could not be reached. Counts as an attempt.
+    /// It was tried, and the site could not be reached. Counts as an attempt.
     Unreached { answer: Answer, host: Box<str>, not_before_ms: u64 },
     /// No room at the owner, or the site is left alone for a while, as the answer says. Nothing was
     /// tried, and it does not count.

@@ -43,6 +43,7 @@ use crate::outbound::lease::LeaseRefusal;
 use crate::outbound::lease::LeaseTable;
 use crate::outbound::lease::Settle;
 use crate::outbound::operator;
+use crate::outbound::reroute;
 use crate::outbound::scan::Stored;
 use crate::outbound::settling;
 use crate::outbound::trust;
@@ -174,6 +175,8 @@ pub struct Waiting {
     pub hop: Option<Arc<Hop>>,
     /// The route's own limit.
     pub max_age: Option<Duration>,
+    /// Where an operator sends it instead of where its route does.
+    pub next_hop: Option<Arc<str>>,
 }
 
 /// The jobs of one site at this home. Its owner is given only what it has room for.
@@ -218,6 +221,7 @@ impl From<Stored> for Waiting {
             expires_ms: u64::MAX,
             hop: None,
             max_age: None,
+            next_hop: stored.next_hop,
         }
     }
 }
@@ -384,6 +388,11 @@ impl Home {
         if let Some(jobs) = self.forgotten.borrow_mut().get_mut(&id.partition()) {
             jobs.insert((id, job));
         }
+    }
+
+    /// The jobs of a message that are in memory.
+    pub(super) fn keys_of(&self, id: MessageId) -> Vec<JobKey> {
+        self.jobs.borrow().keys().copied().filter(|(owner, _)| *owner == id).collect()
     }
 
     /// The scan has to begin anew: something may have become due behind it.
@@ -726,7 +735,7 @@ impl Home {
     /// Leases the job and sends it to the owner of its site.
     fn send(&self, key: JobKey, hop: &Arc<Hop>, now_ms: u64) -> bool {
         let (id, job) = key;
-        if matches!(self.orders.borrow().get(&id), Some(Deed::Hold | Deed::Bounce | Deed::Delete)) {
+        if self.orders.borrow().get(&id).is_some_and(Deed::calls_back) {
             self.left_on_disk.set(u64::MAX);
             self.forget(key);
             return false;
@@ -814,6 +823,7 @@ impl Home {
                 last_attempt_ms: 0,
                 due_ms: waiting.due_ms,
                 last_reply: "",
+                next_hop: waiting.next_hop.as_deref(),
                 recipients: Indexes::Stored(&stored),
             });
             records.extend(record);
@@ -933,6 +943,7 @@ impl Home {
                 expires_ms: u64::MAX,
                 hop: None,
                 max_age: None,
+                next_hop: None,
             },
         );
         self.start(key);
@@ -995,6 +1006,7 @@ fn group(policy: &DeliveryPolicy, waiting: &Waiting) -> Vec<(HopKey, Box<[u32]>)
     let mut wanted = waiting.recipients.iter().copied().peekable();
     let mut last_domain = None;
     let require_tls = if envelope.requiretls { RequireTls::Yes } else { RequireTls::No };
+    let way = waiting.next_hop.as_deref().map(reroute::way_of);
     for (index, recipient) in (0_u32..).zip(envelope.recipients.iter()) {
         if wanted.peek() != Some(&index) {
             continue;
@@ -1008,11 +1020,15 @@ fn group(policy: &DeliveryPolicy, waiting: &Waiting) -> Vec<(HopKey, Box<[u32]>)
             recipients.push(index);
             continue;
         }
-        let choice = policy.routes.next_hop(&RouteQuestion {
+        let question = RouteQuestion {
             recipient_domain: domain,
             sender_domain,
             listener: Some(envelope.listener),
-        });
+        };
+        let choice = match &way {
+            None => policy.routes.next_hop(&question),
+            Some(way) => policy.routes.rerouted(&question, way),
+        };
         let key = HopKey {
             next: choice.next_hop.into_owned(),
             tls: choice.tls,

@@ -6,6 +6,7 @@
 //! ```text
 //! home       mail stored here: route, split, resolve, lease, post      home shard
 //! scan       finding what is due on disk                               home shard
+//! reroute    the way that an operator gives a job                      home shard
 //! settling   from an outcome to one write, and the sender's reports    home shard
 //! bounce     what the sender is told, as messages of their own         home shard
 //! owner      sites, their lines and connections                        owner shard
@@ -22,6 +23,7 @@ pub mod lease;
 pub mod operator;
 pub mod owner;
 pub mod pace;
+pub mod reroute;
 pub mod scan;
 pub mod scheduler;
 pub mod settling;

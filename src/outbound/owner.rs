@@ -264,15 +264,15 @@ impl Owner {
         };
         let is_paused = summary.as_ref().is_some_and(|one| one.state == SiteState::Paused);
         let refusal = summary.and_then(refusal_of);
-        for HandedBack { ticket, due_ms } in jobs {
+        for HandedBack { ticket, due_ms, was_tried } in jobs {
             let Some(delivery) = self.take(&ticket) else { continue };
             let host = delivery.hop.hosts.first().map_or("", |host| &host.host).into();
-            // What nobody tried because of an operator is no attempt.
+            // What only stood in line was not tried, whatever the site says meanwhile.
             let what = match refusal.clone() {
-                Some(answer) if !is_paused => {
+                Some(answer) if was_tried && !is_paused => {
                     What::Unreached { answer, host, not_before_ms: due_ms }
                 }
-                _ => What::Busy { due_ms, answer: no_room() },
+                answer => What::Busy { due_ms, answer: answer.unwrap_or_else(no_room) },
             };
             self.answer(&delivery, what);
         }

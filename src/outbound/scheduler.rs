@@ -407,6 +407,9 @@ impl Scheduler {
     ) -> Option<JobTicket> {
         let (connection, ticket) = self.remove(conn)?;
         let destination = &mut self.sites[connection.site as usize].destination;
+        if connection.stage == Stage::Opening && failure.kind != FailureKind::Ours {
+            destination.on_connect_failed();
+        }
         if connection.stage != Stage::Closing {
             destination.on_failure(failure, connection.role, now_ms, &mut self.dice);
         }
@@ -946,6 +949,8 @@ mod tests {
         assert_eq!(actions(&mut s, 0), [Action::HandBack { site }]);
         let back = s.drain_deferred(site, 0);
         assert_eq!(back.len(), 50, "no memory is held");
+        let tried = back.iter().filter(|job| job.was_tried).count();
+        assert_eq!(tried, 3, "one for each connection; the others stood in line");
         let SiteState::BackingOff { until_ms } = s.summary(site, 0).expect("known").state else {
             panic!("it backs off");
         };
@@ -960,7 +965,8 @@ mod tests {
         let probe = opened(&mut s, until_ms);
         assert_eq!(probe.len(), 1, "one probe");
         s.connect_failed(probe[0].1, DEAD, until_ms);
-        assert_eq!(s.drain_deferred(site, until_ms).len(), 9);
+        let back = s.drain_deferred(site, until_ms);
+        assert_eq!((back.len(), back.iter().filter(|job| job.was_tried).count()), (9, 1));
         let second_ms = match s.summary(site, until_ms).expect("known").state {
             SiteState::BackingOff { until_ms: second } => second,
             state => panic!("{state:?}"),

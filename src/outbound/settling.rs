@@ -120,6 +120,7 @@ async fn hold(home: &Rc<Home>, key: JobKey, waiting: &Waiting) {
         last_attempt_ms: 0,
         due_ms: HELD_DUE_MS,
         last_reply: "held by a route",
+        next_hop: waiting.next_hop.as_deref(),
         recipients: Indexes::Stored(&stored),
     });
     if let Ok(record) = record {
@@ -166,7 +167,9 @@ async fn finish(home: &Rc<Home>, key: JobKey, waiting: &Waiting, outcome: Outcom
     }
     tell(home, (id, waiting, &envelope), &outcome, (&tally, again_ms), now_ms);
     notes.iter().for_each(|note| note.emit(id));
-    if again_ms.is_some_and(|due_ms| due_ms < now_ms + DUE_AHEAD_MS) {
+    // Writing takes its time on a full disk: what was due before it was written lies behind what the
+    // scan has read.
+    if again_ms.is_some_and(|due_ms| due_ms <= wall_ms()) {
         home.note_left_on_disk();
     }
     for report in &settlement.reports {
@@ -240,6 +243,7 @@ fn plan(
         last_attempt_ms: now_ms,
         due_ms,
         last_reply: cut(&last.text),
+        next_hop: waiting.next_hop.as_deref(),
         recipients: Indexes::Stored(&stored),
     };
     let record =

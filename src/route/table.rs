@@ -202,6 +202,34 @@ impl RouteTable {
         self.choice(rule, next_hop)
     }
 
+    /// As `next_hop`, but an operator says where to. TLS, user and pool are those of a rule that
+    /// sends there too, the recipient's own first: a password is for the servers it stands beside.
+    pub fn rerouted<'t>(
+        &'t self,
+        question: &RouteQuestion<'_>,
+        next: &RouteNext,
+    ) -> RouteChoice<'t> {
+        let routed = self.next_hop(question);
+        let mut room = [0; DOMAIN_BYTES_MAX];
+        let next_hop = match next {
+            RouteNext::To(next_hop) => Cow::Owned(next_hop.clone()),
+            RouteNext::RecipientDomain => {
+                let own = self.domain_of(question, &mut room).and_then(next_of);
+                own.map_or(Cow::Borrowed(&self.unusable), Cow::Owned)
+            }
+        };
+        let goes_there = |rule: &&Rule| rule.settings.next == *next;
+        let own = self.rules.iter().find(|rule| routed.rule == Some(rule.settings.name.as_str()));
+        let other = || match next {
+            RouteNext::To(_) => self.rules.iter().find(goes_there),
+            RouteNext::RecipientDomain => None,
+        };
+        let rule = own.filter(goes_there).or_else(other);
+        let choice = self.choice(rule, next_hop);
+        let pool = rule.and_then(|rule| rule.settings.pool).or(routed.pool);
+        RouteChoice { pool, max_age: routed.max_age, ..choice }
+    }
+
     /// Each rule in its order up to the one that decides, and why it is or is not for the
     /// recipient. For people: it takes its time.
     pub fn explain<'t>(

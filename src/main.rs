@@ -238,7 +238,7 @@ enum DestinationArguments {
     },
     /// All that is known of one: by its site, a host of it, or its domain.
     Show { site: String },
-    /// Begin nothing more there, and keep what comes. Ends with a restart.
+    /// Begin nothing more there, and keep what comes, until it is resumed; a restart is no end.
     Pause { site: String },
     /// End a pause.
     Resume { site: String },

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use crate::base::backoff::RetrySchedule;
 use crate::config::Config;
+use crate::config::ConfigStripes;
 use crate::config::DestinationConfig;
 use crate::config::DomainMatch;
 use crate::config::RouteConfig;
@@ -30,6 +31,7 @@ use crate::route::SiteSettings;
 use crate::route::SiteTable;
 use crate::route::Source;
 use crate::route::SourceTable;
+use crate::route::Stripes;
 use crate::route::TlsWish;
 
 /// Bytes of a password; a file that holds more is not one of a password.
@@ -133,6 +135,11 @@ fn site_policy(treatment: &DestinationConfig) -> SitePolicy {
         back_off_first: treatment.back_off_first,
         back_off_max: treatment.back_off_max,
         jobs_max: treatment.jobs_max,
+        stripes: match treatment.stripes {
+            ConfigStripes::Auto => Stripes::Auto,
+            ConfigStripes::All => Stripes::All,
+            ConfigStripes::Count(count) => Stripes::Count(count),
+        },
         tls: tls_wish(treatment.tls),
     }
 }

@@ -145,10 +145,8 @@ pub fn destination(config: &Config, command: &DestinationCommand, json: bool) ->
         DestinationCommand::Show { .. } => shown(asked, json, print_destination),
         DestinationCommand::Pause { .. } => shown(asked, json, |answer| {
             let sites = sites_of(answer);
-            println!(
-                "{}: paused until it is resumed or the server restarts",
-                text(&answer["destination"])
-            );
+            println!("{}: paused until it is resumed", text(&answer["destination"]));
+            print_fault(answer);
             match sites.is_empty() {
                 true => println!("nothing goes there now; what comes is kept"),
                 false => println!("sites: {sites}"),
@@ -156,6 +154,7 @@ pub fn destination(config: &Config, command: &DestinationCommand, json: bool) ->
         }),
         DestinationCommand::Resume { .. } => shown(asked, json, |answer| {
             println!("{}: resumed", text(&answer["destination"]));
+            print_fault(answer);
         }),
     }
 }
@@ -184,6 +183,13 @@ fn print_why(facts: &Value) {
     }
 }
 
+/// What was done and will not last.
+fn print_fault(answer: &Value) {
+    if answer["fault"].is_string() {
+        println!("but {}", plain(&answer["fault"]));
+    }
+}
+
 fn sites_of(answer: &Value) -> String {
     let sites = answer["sites"].as_array().into_iter().flatten();
     sites.filter_map(Value::as_str).collect::<Vec<_>>().join("; ")
@@ -195,7 +201,9 @@ fn print_destinations(rows: &Value) {
         "{:32}  {:>8}  {:>7}  {:>11}  {:>8}  {:14}  last error",
         "destination", "queued", "sending", "connections", "a minute", "state"
     );
-    for row in rows {
+    let (paused, rows): (Vec<&Value>, Vec<&Value>) =
+        rows.iter().partition(|row| row["paused_by_operator"].is_string());
+    for row in &rows {
         println!(
             "{:32}  {:>8}  {:>7}  {:>11}  {:>8}  {:14}  {}",
             name_of(row),
@@ -208,6 +216,9 @@ fn print_destinations(rows: &Value) {
         );
     }
     println!("{} destinations", rows.len());
+    for row in paused {
+        println!("paused by an operator: {}", plain(&row["paused_by_operator"]));
+    }
 }
 
 fn name_of(row: &Value) -> &str {
@@ -222,6 +233,9 @@ fn print_destination(answer: &Value) {
         for (key, value) in row.as_object().into_iter().flatten() {
             match value {
                 Value::Null => (),
+                Value::Array(stripes) => {
+                    println!("{key}: {}; see --json for each", stripes.len());
+                }
                 Value::Object(parts) => {
                     let parts: Vec<String> = parts
                         .iter()

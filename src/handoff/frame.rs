@@ -86,6 +86,10 @@ pub struct Hop {
     pub hosts: Box<[HostPort]>,
     pub protocol: HopProtocol,
     pub policy: Arc<SitePolicy>,
+    /// Stripes of the site that jobs are given to.
+    pub stripes: u32,
+    /// All hosts that the site is known by, also those that are not tried.
+    pub known_by: Box<[Box<str>]>,
     pub tls: TlsWish,
     pub require_tls: RequireTls,
     pub names: HostNames,

@@ -166,7 +166,8 @@ impl Dice {
 }
 
 /// One of `stripes` equal shares of a policy, numbered from 0. The shares add up to the whole: a
-/// share may be 0 where the whole is less than the number of stripes.
+/// share may be 0 where the whole is less than the number of stripes. Jobs in memory are not
+/// shared out: each home gives out no more than its part of them.
 pub fn stripe(whole: &SitePolicy, stripes: u32, number: u32) -> SitePolicy {
     assert!(number < stripes, "stripes are numbered from 0");
     let share = |all: u32| all / stripes + u32::from(number < all % stripes);
@@ -178,7 +179,6 @@ pub fn stripe(whole: &SitePolicy, stripes: u32, number: u32) -> SitePolicy {
             per_minute: whole.rates.per_minute.map(share),
             per_hour: whole.rates.per_hour.map(share),
         },
-        jobs_max: whole.jobs_max.div_ceil(stripes as usize),
         ..whole.clone()
     }
 }
@@ -316,6 +316,11 @@ impl Destination {
     /// Takes a job out of line that its home wants back.
     pub fn withdraw(&mut self, ticket: &JobTicket) -> bool {
         self.turns.remove(ticket)
+    }
+
+    /// Empties the line: another owner has the site now.
+    pub fn withdraw_all(&mut self) -> Vec<JobTicket> {
+        std::mem::take(&mut self.turns).into_tickets().collect()
     }
 
     /// The next job, if one may start now.
@@ -556,7 +561,7 @@ impl Destination {
         !self.handed_back.is_empty()
     }
 
-    pub fn policy(&self) -> &SitePolicy {
+    pub fn policy(&self) -> &Arc<SitePolicy> {
         &self.policy
     }
 

@@ -19,6 +19,7 @@ use std::time::Instant;
 
 use crate::base::MessageId;
 use crate::base::PartitionId;
+use crate::base::ShardId;
 use crate::base::clock::wall_ms;
 use crate::handoff::Mesh;
 use crate::handoff::frame::Answer;
@@ -46,6 +47,8 @@ use crate::outbound::operator;
 use crate::outbound::reroute;
 use crate::outbound::scan::Stored;
 use crate::outbound::settling;
+use crate::outbound::stripes;
+use crate::outbound::stripes::Snapshots;
 use crate::outbound::trust;
 use crate::outbound::trust::Trust;
 use crate::queue::Committer;
@@ -125,7 +128,7 @@ pub struct Home {
     pub(super) reader: Reader,
     resolver: Resolver,
     trust: Rc<Trust>,
-    policy: RefCell<Arc<DeliveryPolicy>>,
+    snapshots: RefCell<Snapshots>,
     pub(super) observed: Arc<ShardObserved>,
     pub(super) histograms: Rc<Histograms>,
     pub(super) hostname: Box<str>,
@@ -250,7 +253,7 @@ impl Home {
             reader: parts.reader,
             resolver: parts.resolver,
             trust: parts.trust,
-            policy: RefCell::new(parts.policy),
+            snapshots: RefCell::new(Snapshots::new(parts.policy, parts.shards)),
             observed: parts.observed,
             histograms: parts.histograms,
             hostname: parts.hostname,
@@ -279,12 +282,12 @@ impl Home {
     }
 
     pub fn policy(&self) -> Arc<DeliveryPolicy> {
-        Arc::clone(&self.policy.borrow())
+        Arc::clone(self.snapshots.borrow().policy())
     }
 
     /// A reload: what was resolved under the old policy is resolved anew.
     pub fn replace_policy(&self, policy: Arc<DeliveryPolicy>) {
-        *self.policy.borrow_mut() = policy;
+        self.snapshots.borrow_mut().replace(policy, wall_ms());
         self.hops.borrow_mut().clear();
     }
 
@@ -504,40 +507,45 @@ impl Home {
         {
             return Ok(Arc::clone(hop));
         }
-        let (domain, mut hosts, protocol, names): (Box<str>, Vec<HostPort>, HopProtocol, _) =
-            match &key.next {
-                NextHop::Mx { domain, port } => {
-                    self.trust.look_ahead(domain, policy);
-                    let answer = self.resolver.mx(domain).await?;
-                    if answer.implicit {
-                        // RFC 5321 s5.1: the domain is its own host, if it is one at all.
-                        self.resolver.addresses(domain, Family::Both).await?;
-                    }
-                    let dice = self.roll();
-                    let mut hosts = answer.hosts;
-                    // RFC 5321 s5.1: among equals the order is random.
-                    hosts.sort_by_key(|(preference, host)| (*preference, shuffle(host, dice)));
-                    let hosts = hosts.into_iter();
-                    let hosts = hosts.map(|(_, host)| HostPort { host, port: *port }).collect();
-                    let names = match answer.authentic {
-                        true => HostNames::SignedMx,
-                        false => HostNames::Mx,
-                    };
-                    (domain.clone(), hosts, HopProtocol::Smtp, names)
+        let (domain, mut hosts, known_by, protocol, names) = match &key.next {
+            NextHop::Mx { domain, port } => {
+                self.trust.look_ahead(domain, policy);
+                let answer = self.resolver.mx(domain).await?;
+                if answer.implicit {
+                    // RFC 5321 s5.1: the domain is its own host, if it is one at all.
+                    self.resolver.addresses(domain, Family::Both).await?;
                 }
-                NextHop::Hosts { hosts, protocol } => {
-                    let domain = hosts.first().map_or("", |host| &host.host).into();
-                    (domain, hosts.to_vec(), *protocol, HostNames::Operator)
-                }
-                _ => return Err(DnsFault::NoData),
-            };
+                let dice = self.roll();
+                let mut hosts = answer.hosts;
+                // All shards treat the site alike, so here chance has no say.
+                hosts.sort();
+                let known_by = hosts.iter().map(|(_, host)| host.clone()).collect();
+                // RFC 5321 s5.1: among equals the order is random.
+                hosts.sort_by_key(|(preference, host)| (*preference, shuffle(host, dice)));
+                let hosts = hosts.into_iter();
+                let hosts = hosts.map(|(_, host)| HostPort { host, port: *port });
+                let names = match answer.authentic {
+                    true => HostNames::SignedMx,
+                    false => HostNames::Mx,
+                };
+                (domain.clone(), hosts.collect::<Vec<_>>(), known_by, HopProtocol::Smtp, names)
+            }
+            NextHop::Hosts { hosts, protocol } => {
+                let domain: Box<str> = hosts.first().map_or("", |host| &host.host).into();
+                let known_by: Box<[Box<str>]> =
+                    hosts.iter().map(|host| host.host.clone()).collect();
+                (domain, hosts.to_vec(), known_by, *protocol, HostNames::Operator)
+            }
+            _ => return Err(DnsFault::NoData),
+        };
         // RFC 8461 is about hosts that were found by MX.
         let sts = match names {
             HostNames::Operator => None,
             HostNames::Mx | HostNames::SignedMx => self.trust.sts_policy(&domain, policy).await,
         };
-        let host_names: Vec<&str> = hosts.iter().map(|host| &*host.host).collect();
-        let site_policy = policy.sites.policy(&domain, &host_names);
+        let host_names: Vec<&str> = known_by.iter().map(AsRef::as_ref).collect();
+        let treatment = self.snapshots.borrow().treatment(&domain, &host_names, now_ms);
+        let site_policy = Arc::clone(&treatment.policy);
         let mut sorted: Vec<String> = hosts.iter().map(ToString::to_string).collect();
         sorted.sort_unstable();
         // Named after all of them: which are tried is a matter of chance.
@@ -560,6 +568,8 @@ impl Home {
             hosts: hosts.into(),
             protocol,
             policy: site_policy,
+            stripes: treatment.stripes(self.shards),
+            known_by,
             tls,
             require_tls: key.require_tls,
             names,
@@ -732,6 +742,12 @@ impl Home {
         self.lines.borrow().get(site).is_some_and(|line| line.place_of(partition).is_some())
     }
 
+    /// Who makes the connections of this hop for mail from here.
+    pub(super) fn owner_of(&self, hop: &Hop) -> ShardId {
+        let first = self.mesh.owner_of(&hop.site);
+        stripes::owner(first, hop.stripes, self.mesh.me(), self.mesh.shards())
+    }
+
     /// Leases the job and sends it to the owner of its site.
     fn send(&self, key: JobKey, hop: &Arc<Hop>, now_ms: u64) -> bool {
         let (id, job) = key;
@@ -771,7 +787,7 @@ impl Home {
                 sent_ms: now_ms,
             }
         };
-        self.mesh.post(self.mesh.owner_of(&hop.site), Frame::Deliver(Box::new(delivery)));
+        self.mesh.post(self.owner_of(hop), Frame::Deliver(Box::new(delivery)));
         true
     }
 
@@ -878,7 +894,8 @@ impl Home {
         }
         self.come_back(key);
         if matches!(outcome.what, What::Returned) {
-            self.forget(key);
+            // Unless an order is about it, nobody else would look for it.
+            self.leave_on_disk(key);
             if self.wishes.borrow().contains_key(&key.0) {
                 let home = Rc::clone(self);
                 task::spawn(async move { operator::after_attempt(&home, key.0).await });
@@ -913,7 +930,7 @@ impl Home {
     }
 
     fn take_fresh(self: &Rc<Home>, fresh: Fresh) {
-        if !self.has_room() || self.is_closing() || !self.policy.borrow().enabled {
+        if !self.has_room() || self.is_closing() || !self.policy().enabled {
             self.left_on_disk.set(u64::MAX);
             return;
         }

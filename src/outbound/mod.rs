@@ -11,6 +11,7 @@
 //! bounce     what the sender is told, as messages of their own         home shard
 //! owner      sites, their lines and connections                        owner shard
 //! worker     one connection: connect, greet, TLS, one mail after the other
+//! stripes    sites that several shards own, and their shares          both
 //! transfer   one mail over it
 //! trust      what is known of other servers' TLS, and what follows    both
 //! ```
@@ -27,6 +28,7 @@ pub mod reroute;
 pub mod scan;
 pub mod scheduler;
 pub mod settling;
+pub mod stripes;
 pub mod transfer;
 pub mod trust;
 pub mod worker;

@@ -57,7 +57,7 @@ pub fn standings(home: &Home, id: MessageId, numbers: &[u16]) -> Vec<Standing> {
     let standing = |job: &u16| {
         let waiting = home.waiting((id, *job))?;
         let lease = home.leases.borrow().number_of(id, *job);
-        let owner = waiting.hop.as_ref().map(|hop| home.mesh.owner_of(&hop.site));
+        let owner = waiting.hop.as_ref().map(|hop| home.owner_of(hop));
         Some(Standing {
             job: *job,
             is_out: lease.is_some(),
@@ -182,7 +182,7 @@ fn recall(home: &Home, (id, job): JobKey) {
     let lease = home.leases.borrow().number_of(id, job);
     let hop = home.waiting((id, job)).and_then(|waiting| waiting.hop);
     if let (Some(lease), Some(hop)) = (lease, hop) {
-        home.mesh.post(home.mesh.owner_of(&hop.site), Frame::Recall { id, job, lease });
+        home.mesh.post(home.owner_of(&hop), Frame::Recall { id, job, lease });
     }
     if lease.is_none() {
         home.withdraw((id, job));

@@ -291,6 +291,20 @@ impl Scheduler {
         Ok(())
     }
 
+    /// Empties the line of a site. What is being sent is sent to its end.
+    pub fn withdraw_all(&mut self, site: SiteId, now_ms: u64) -> Vec<JobTicket> {
+        let Some(index) = self.index_of(site) else { return Vec::new() };
+        let withdrawn = self.sites[index as usize].destination.withdraw_all();
+        self.refresh(index, now_ms);
+        withdrawn
+    }
+
+    /// What a site is treated by here.
+    pub fn policy_of(&self, site: SiteId) -> Option<Arc<SitePolicy>> {
+        let index = self.index_of(site)?;
+        Some(Arc::clone(self.sites[index as usize].destination.policy()))
+    }
+
     /// Takes a job out of line that has not begun.
     pub fn withdraw(&mut self, site: SiteId, ticket: &JobTicket, now_ms: u64) -> bool {
         let Some(index) = self.index_of(site) else { return false };

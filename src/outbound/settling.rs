@@ -169,13 +169,17 @@ async fn finish(home: &Rc<Home>, key: JobKey, waiting: &Waiting, outcome: Outcom
     notes.iter().for_each(|note| note.emit(id));
     // Writing takes its time on a full disk: what was due before it was written lies behind what the
     // scan has read.
-    if again_ms.is_some_and(|due_ms| due_ms <= wall_ms()) {
-        home.note_left_on_disk();
-    }
+    let written_ms = wall_ms();
+    let mut is_passed = again_ms.is_some_and(|due_ms| due_ms <= written_ms);
     for report in &settlement.reports {
         if report.job.due_ms <= now_ms + DUE_AHEAD_MS {
             home.admit_report(report.id, report.envelope.clone(), report.body.clone());
+        } else {
+            is_passed |= report.job.due_ms <= written_ms;
         }
+    }
+    if is_passed {
+        home.note_left_on_disk();
     }
 }
 

@@ -97,11 +97,7 @@ impl Deed {
     }
 
     /// The job as it stands after the order, or what there is to say instead.
-    pub fn applied<'a>(
-        &'a self,
-        job: &Job<'a>,
-        now_ms: u64,
-    ) -> Result<Option<Job<'a>>, DeedFault> {
+    pub fn applied<'a>(&'a self, job: &Job<'a>, now_ms: u64) -> Result<Option<Job<'a>>, DeedFault> {
         match (self, job.state) {
             (Deed::Hold, JobState::Held) => Ok(None),
             (Deed::Hold, JobState::Waiting) => {

@@ -365,6 +365,8 @@ impl Destination {
             return Role::Plain;
         };
         self.health = Health::Probing { level };
+        // What failed during the backoff was for jobs that are not in line any more.
+        self.connects_failed = 0;
         Role::Probe
     }
 

@@ -169,7 +169,10 @@ impl Owner {
                 (_, None) => (),
                 (Some(share), Some(old)) if share == old => (),
                 (Some(share), Some(_)) => scheduler.set_policy(site, share, now_ms),
-                (None, Some(_)) => {
+                (None, Some(old)) => {
+                    // Connections that are still open are closed as they end.
+                    let nothing = SitePolicy { connections_max: 0, ..(*old).clone() };
+                    scheduler.set_policy(site, Arc::new(nothing), now_ms);
                     let tickets = scheduler.withdraw_all(site, now_ms);
                     drop(scheduler);
                     self.send_back(&tickets);

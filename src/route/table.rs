@@ -437,6 +437,38 @@ mod tests {
 
     /// All tables of three rules from a few conditions, against going through the rules.
     #[test]
+    fn an_operator_says_where_to_and_a_password_stays_with_its_servers() {
+        let user = Arc::new(Credentials { user: "us".into(), password: "secret".into() });
+        let table = table(vec![
+            RouteSettings {
+                auth: Some(Arc::clone(&user)),
+                tls: Some(TlsWish::Verify),
+                max_age: Some(DAY),
+                ..rule("own", &["a.test"], &[], &[])
+            },
+            RouteSettings {
+                auth: Some(Arc::clone(&user)),
+                tls: Some(TlsWish::Must),
+                ..rule("other", &["b.test"], &[], &[])
+            },
+        ]);
+        let to = |host: &str| rule(host, &[], &[], &[]).next;
+        let asked = question("a.test", "x.test", "");
+        for (name, next, hop, tls, has_user) in [
+            ("its own", to("own"), "smtp:own:2525", Some(TlsWish::Verify), true),
+            ("another's", to("other"), "smtp:other:2525", Some(TlsWish::Must), true),
+            ("a stranger", to("new"), "smtp:new:2525", None, false),
+            ("its domain", RouteNext::RecipientDomain, "mx:a.test", None, false),
+            ("nowhere", RouteNext::To(NextHop::Hold), "hold", None, false),
+        ] {
+            let choice = table.rerouted(&asked, &next);
+            assert_eq!(choice.next_hop.to_string(), hop, "{name}");
+            assert_eq!((choice.tls, choice.auth.is_some()), (tls, has_user), "{name}");
+            assert_eq!(choice.max_age, DAY, "{name}: how long is its route's to say");
+        }
+    }
+
+    #[test]
     fn what_is_explained_is_what_is_done() {
         let recipients: [&[&str]; 5] =
             [&[], &["a.test"], &[".test"], &["*a*"], &["b.a.test", ".a.test"]];

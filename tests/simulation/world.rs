@@ -166,6 +166,9 @@ struct Owner {
     tick_ms: Option<u64>,
 }
 
+/// What a shard has heard of a site, the newest last, and since when.
+type Heard = Vec<(Arc<SitePolicy>, u64)>;
+
 /// What the servers see.
 #[derive(Default)]
 struct Seen {
@@ -185,8 +188,8 @@ pub struct World {
     seen: Vec<Seen>,
     /// What the file says of each site.
     file: Vec<Arc<SitePolicy>>,
-    /// What each shard has heard of each site, the newest last, and since when.
-    heard: Vec<Vec<Vec<(Arc<SitePolicy>, u64)>>>,
+    /// By shard and site.
+    heard: Vec<Vec<Heard>>,
     /// Deliveries of which the disk never heard: each allows one more.
     unheard: usize,
     pub stale: usize,

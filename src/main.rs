@@ -23,6 +23,7 @@ use ringpost::control::orders::DestinationCommand;
 use ringpost::control::orders::Selection;
 use ringpost::control::route;
 use ringpost::control::route::RouteTest;
+use ringpost::outbound::reroute;
 use ringpost::queue::operate::Deed;
 use ringpost::queue::select::Wanted;
 
@@ -131,6 +132,15 @@ enum QueueArguments {
     Release(Meant),
     /// Try messages now that wait for their next attempt.
     Retry(Meant),
+    /// Send messages another way than their route says, at once, until it is undone.
+    Reroute {
+        #[command(flatten)]
+        meant: Meant,
+        /// The way, as in `next` of a route, such as smtp:relay.example.com:25; "default" is where
+        /// the route says.
+        #[arg(long, value_name = "NEXTHOP", value_parser = way)]
+        to: Way,
+    },
     /// Give messages up; their senders are told.
     Bounce {
         #[arg(required = true)]
@@ -163,6 +173,17 @@ struct Filter {
     /// Only what was received longer ago than this: 30m, 2h, 1d.
     #[arg(long, value_name = "TIME", value_parser = duration)]
     older_than: Option<Duration>,
+}
+
+/// Where `reroute` sends; none is where the route says.
+#[derive(Clone)]
+struct Way(Option<Box<str>>);
+
+fn way(text: &str) -> Result<Way, String> {
+    match text {
+        "default" => Ok(Way(None)),
+        text => reroute::spelled(text).map(|spelled| Way(Some(spelled))),
+    }
 }
 
 fn duration(text: &str) -> Result<Duration, String> {
@@ -217,7 +238,7 @@ enum DestinationArguments {
     },
     /// All that is known of one: by its site, a host of it, or its domain.
     Show { site: String },
-    /// Begin nothing more there, and keep what comes. Ends with a restart.
+    /// Begin nothing more there, and keep what comes, until it is resumed; a restart is no end.
     Pause { site: String },
     /// End a pause.
     Resume { site: String },
@@ -244,6 +265,7 @@ impl From<QueueArguments> for QueueCommand {
             QueueArguments::Hold(meant) => ordered(Deed::Hold, meant),
             QueueArguments::Release(meant) => ordered(Deed::Release, meant),
             QueueArguments::Retry(meant) => ordered(Deed::Retry, meant),
+            QueueArguments::Reroute { meant, to: Way(to) } => ordered(Deed::Reroute(to), meant),
             QueueArguments::Bounce { ids } => {
                 QueueCommand::Operate { deed: Deed::Bounce, selection: Selection::These(ids) }
             }

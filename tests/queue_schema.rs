@@ -85,8 +85,22 @@ fn small_job() -> Job<'static> {
         last_attempt_ms: 4,
         due_ms: 5,
         last_reply: "450 x",
+        next_hop: None,
         recipients: Indexes::Stored(&[0, 0, 0, 1, 0, 0, 0, 7]),
     }
+}
+
+#[test]
+fn a_way_of_its_own_stands_beside_the_old_fields() {
+    let mut without = Vec::new();
+    small_job().encode(&mut without).unwrap();
+    let rerouted = Job { warned: true, next_hop: Some("smtp:relay.test:25"), ..small_job() };
+    let mut with = Vec::new();
+    rerouted.encode(&mut with).unwrap();
+    assert_eq!(Job::decode(&with), Ok(rerouted));
+    assert_eq!(Job::decode(&without).map(|job| job.next_hop), Ok(None), "as it was written before");
+    assert_eq!(with.len() - without.len(), 2 + "smtp:relay.test:25".len());
+    assert_eq!(with[4], 0x80 | 0x40 | 1, "warned, rerouted, held");
 }
 
 fn golden_records() -> Vec<(&'static str, Vec<u8>, &'static str)> {

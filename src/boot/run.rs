@@ -45,6 +45,7 @@ use crate::config::LogFormat;
 use crate::config::LogOutput;
 use crate::config::Partitions;
 use crate::control::admin::Admin;
+use crate::control::admin::AdminParts;
 use crate::control::assemble::assemble;
 use crate::control::reload::Reloader;
 use crate::control::reload::level_of;
@@ -74,6 +75,7 @@ use crate::queue::SpaceWatch;
 use crate::queue::Spool;
 use crate::queue::SpoolOptions;
 use crate::queue::notice::Loudness;
+use crate::queue::pauses::Pauses;
 use crate::queue::points;
 use crate::route::DeliveryPolicy;
 use crate::rt;
@@ -146,6 +148,7 @@ fn start(options: ServeOptions) -> Result<Running, Vec<String>> {
     let set_aside = spool.recovered().iter().map(|found| found.quarantined).sum();
     observed.shards[0].metrics.quarantined_total.add(set_aside);
     let delivery = delivery_parts(&config, assembled.delivery, &mut findings)?;
+    let pauses = Arc::new(read_pauses(spool.path(), &mut findings));
     print_table(&config, &user, (&plan, &placement), (&bound.addresses, &findings));
 
     let commits = start_commits(&spool, &plan, &placement, &failed)?;
@@ -159,6 +162,7 @@ fn start(options: ServeOptions) -> Result<Running, Vec<String>> {
         commits: &commits,
         spool: &spool,
         delivery: &delivery,
+        pauses: &pauses,
     };
     let (shards, orders, http) =
         start_shards(seeds, bound, Arc::new(assembled.policy), (&observed, &space))?;
@@ -170,7 +174,13 @@ fn start(options: ServeOptions) -> Result<Running, Vec<String>> {
     thread::start(ControlParts {
         http,
         socket: config.control.socket.clone(),
-        admin: Admin::new(Arc::clone(&spool), orders.clone(), placement, Arc::clone(&observed)),
+        admin: Admin::new(AdminParts {
+            spool: Arc::clone(&spool),
+            shards: orders.clone(),
+            placement,
+            pauses,
+            observed: Arc::clone(&observed),
+        }),
         observed: Arc::clone(&observed),
         on_start: Box::new(move || pin_softly(&control_cpus)),
     })
@@ -330,6 +340,18 @@ fn fit_plan(mut plan: Plan, partitions: usize, findings: &mut Vec<Finding>) -> P
     plan
 }
 
+/// What operators have paused stays so; who starts the server is told.
+fn read_pauses(folder: &Path, findings: &mut Vec<Finding>) -> Pauses {
+    let (pauses, wrong) = Pauses::read(folder);
+    findings.extend(wrong.map(|what| warning(what, "pause anew what must get no mail")));
+    let names = pauses.names();
+    if !names.is_empty() {
+        let what = format!("paused by an operator: {}", names.join(", "));
+        findings.push(warning(what, "see `ringpost destination list`"));
+    }
+    pauses
+}
+
 fn print_table(
     config: &Config,
     user: &str,
@@ -409,6 +431,7 @@ struct Seeds<'a> {
     commits: &'a [CommitThread],
     spool: &'a Spool,
     delivery: &'a DeliveryParts,
+    pauses: &'a Pauses,
 }
 
 /// What all shards deliver by.
@@ -426,7 +449,7 @@ fn start_shards(
     policy: Arc<Policy>,
     (observed, space): (&Arc<Observed>, &Arc<SpaceWatch>),
 ) -> Result<Started, Vec<String>> {
-    let Seeds { config, plan, placement, commits, spool, delivery } = seeds;
+    let Seeds { config, plan, placement, commits, spool, delivery, pauses } = seeds;
     let mut meshes = mesh::weave(plan.shards.len()).into_iter();
     let handing_over = Arc::new(AtomicUsize::new(plan.shards.len()));
     let census = Census::new(plan.shards.len());
@@ -454,6 +477,7 @@ fn start_shards(
                 tls: delivery.tls.clone(),
                 hostname: config.server.hostname.as_str().into(),
                 shards: plan.shards.len(),
+                paused: pauses.names(),
                 handing_over: Arc::clone(&handing_over),
             },
             chunks_max,

@@ -46,6 +46,7 @@ pub use delivery::model::SourceConfig;
 pub use delivery::value::DomainMatch;
 pub use delivery::value::Next;
 pub use delivery::value::Server;
+pub use delivery::value::Stripes as ConfigStripes;
 pub use fault::Fault;
 pub use model::CertificateConfig;
 pub use model::Config;

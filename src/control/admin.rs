@@ -43,6 +43,7 @@ use crate::queue::audit;
 use crate::queue::inspect;
 use crate::queue::inspect::ListFilter;
 use crate::queue::operate::Deed;
+use crate::queue::pauses::Pauses;
 use crate::queue::select;
 use crate::queue::select::Wanted;
 use crate::shard::Order;
@@ -104,18 +105,25 @@ pub struct Admin {
     pub(super) spool: Arc<Spool>,
     pub(super) shards: Vec<Sender<Order>>,
     pub(super) placement: Placement,
+    pub(super) pauses: Arc<Pauses>,
     observed: Arc<Observed>,
     clients: AtomicUsize,
 }
 
+/// What `Admin` is made of.
+pub struct AdminParts {
+    pub spool: Arc<Spool>,
+    pub shards: Vec<Sender<Order>>,
+    pub placement: Placement,
+    pub pauses: Arc<Pauses>,
+    pub observed: Arc<Observed>,
+}
+
 impl Admin {
-    pub fn new(
-        spool: Arc<Spool>,
-        shards: Vec<Sender<Order>>,
-        placement: Placement,
-        observed: Arc<Observed>,
-    ) -> Arc<Admin> {
-        Arc::new(Admin { spool, shards, placement, observed, clients: AtomicUsize::new(0) })
+    pub fn new(parts: AdminParts) -> Arc<Admin> {
+        let AdminParts { spool, shards, placement, pauses, observed } = parts;
+        let clients = AtomicUsize::new(0);
+        Arc::new(Admin { spool, shards, placement, pauses, observed, clients })
     }
 
     /// Opens the socket and starts to answer. A stale socket of a process that is gone is
@@ -170,7 +178,7 @@ impl Admin {
             Request::Health => Ok(self.health()),
             Request::Operate { deed, ids } => self.operate(deed, &ids),
             Request::Why { id } => self.why(&id),
-            Request::Destinations { limit } => Ok(self.destinations(limit)),
+            Request::Destinations { limit } => Ok(self.destination_list(limit)),
             Request::Destination { site } => self.destination(&site),
             Request::Pause { site } => self.pause(&site),
             Request::Resume { site } => self.resume(&site),

@@ -61,7 +61,7 @@ pub fn queue(config: &Config, command: &QueueCommand, json: bool) -> ExitCode {
     let done = match command {
         QueueCommand::Cat { id } => source.cat(id, &mut io::stdout().lock()),
         QueueCommand::Delete { ids } => delete(&source, ids, json),
-        QueueCommand::Operate { deed, selection } => orders::order(&source, *deed, selection, json),
+        QueueCommand::Operate { deed, selection } => orders::order(&source, deed, selection, json),
         QueueCommand::Summary { limit } => source
             .ask(&Request::Summary { limit: *limit })
             .map(|answer| print_answer(&answer, json, orders::print_summary)),

@@ -7,30 +7,26 @@ use std::sync::Arc;
 
 use crate::base::backoff::RetrySchedule;
 use crate::config::Config;
+use crate::config::ConfigStripes;
 use crate::config::DestinationConfig;
 use crate::config::DomainMatch;
 use crate::config::HeaderMatch as ConfigHeaderMatch;
 use crate::config::LabelValue;
-use crate::config::Next;
 use crate::config::RouteConfig;
-use crate::config::Server;
 use crate::config::TlsWish as ConfigTlsWish;
 use crate::config::ValueMatch as ConfigValueMatch;
 use crate::control::assemble::clamp;
 use crate::control::assemble::lines;
+use crate::outbound::reroute;
 use crate::route::BouncePolicy;
 use crate::route::Credentials;
 use crate::route::DeliveryPolicy;
 use crate::route::DeliveryTimeouts;
 use crate::route::HeaderMatch;
-use crate::route::HopProtocol;
-use crate::route::HostPort;
-use crate::route::NextHop;
 use crate::route::PoolId;
 use crate::route::PoolSettings;
 use crate::route::Rates;
 use crate::route::ResolverSettings;
-use crate::route::RouteNext;
 use crate::route::RouteSettings;
 use crate::route::RouteStandard;
 use crate::route::RouteTable;
@@ -39,6 +35,7 @@ use crate::route::SiteSettings;
 use crate::route::SiteTable;
 use crate::route::Source;
 use crate::route::SourceTable;
+use crate::route::Stripes;
 use crate::route::TlsWish;
 use crate::route::ValueMatch;
 
@@ -144,6 +141,11 @@ fn site_policy(treatment: &DestinationConfig) -> SitePolicy {
         back_off_first: treatment.back_off_first,
         back_off_max: treatment.back_off_max,
         jobs_max: treatment.jobs_max,
+        stripes: match treatment.stripes {
+            ConfigStripes::Auto => Stripes::Auto,
+            ConfigStripes::All => Stripes::All,
+            ConfigStripes::Count(count) => Stripes::Count(count),
+        },
         tls: tls_wish(treatment.tls),
     }
 }
@@ -201,7 +203,7 @@ fn route_settings(route: &RouteConfig, pool: Option<PoolId>) -> RouteSettings {
         tenants: labels(&route.tenants),
         campaigns: labels(&route.campaigns),
         headers: route.headers.iter().map(header_match).collect(),
-        next: next(&route.next),
+        next: reroute::route_next(&route.next),
         tls: route.tls.map(tls_wish),
         auth: None,
         pool,
@@ -247,24 +249,6 @@ fn password(file: &Path) -> Result<String, String> {
         1..=PASSWORD_BYTES_MAX if !line.contains(char::is_control) => Ok(line.to_owned()),
         _ => Err(format!("holds no password; write one line of up to {PASSWORD_BYTES_MAX} bytes")),
     }
-}
-
-fn next(next: &Next) -> RouteNext {
-    let hosts = |servers: &[Server], protocol: HopProtocol| {
-        let host =
-            |server: &Server| HostPort { host: server.host.as_str().into(), port: server.port };
-        NextHop::Hosts { hosts: servers.iter().map(host).collect(), protocol }
-    };
-    RouteNext::To(match next {
-        Next::Mx => return RouteNext::RecipientDomain,
-        Next::MxOf { domain, port } => NextHop::Mx { domain: domain.as_str().into(), port: *port },
-        Next::Smtp(servers) => hosts(servers, HopProtocol::Smtp),
-        Next::Smtps(servers) => hosts(servers, HopProtocol::Smtps),
-        Next::Lmtp(servers) => hosts(servers, HopProtocol::Lmtp),
-        Next::Discard => NextHop::Discard,
-        Next::Hold => NextHop::Hold,
-        Next::Reject(text) => NextHop::Reject { text: text.as_str().into() },
-    })
 }
 
 fn tls_wish(wish: ConfigTlsWish) -> TlsWish {

@@ -19,15 +19,19 @@ use crate::base::ShardId;
 use crate::base::clock::wall_ms;
 use crate::control::admin;
 use crate::control::admin::Admin;
+use crate::control::stripes;
 use crate::control::why;
 use crate::outbound::destination::Binding;
 use crate::outbound::operator;
 use crate::outbound::operator::Standing;
 use crate::outbound::owner::JobView;
 use crate::outbound::owner::SiteView;
+use crate::outbound::reroute;
 use crate::outbound::scheduler::Why;
 use crate::queue::inspect;
 use crate::queue::operate::Deed;
+use crate::queue::pauses::PauseFault;
+use crate::queue::pauses::Pauses;
 use crate::shard::Delivering;
 use crate::shard::Order;
 
@@ -46,6 +50,10 @@ impl Admin {
         if ids.len() > DEED_IDS_MAX {
             return Err(format!("more than {DEED_IDS_MAX} messages in one request"));
         }
+        let deed = match deed {
+            Deed::Reroute(Some(way)) => Deed::Reroute(Some(reroute::spelled(&way)?)),
+            deed => deed,
+        };
         let (sender, answers) = mpsc::sync_channel(ids.len().max(1));
         let mut rows: Vec<Value> = Vec::with_capacity(ids.len());
         let mut open = 0;
@@ -57,7 +65,7 @@ impl Admin {
             });
             let sent = admin::parse(text).and_then(|id| {
                 let home = self.home_of(id)?;
-                let order = Order::Operate { id, deed, answer };
+                let order = Order::Operate { id, deed: deed.clone(), answer };
                 self.shards[home].try_send(order).map_err(|_| SHARD_BUSY.to_owned())
             });
             open += usize::from(sent.is_ok());
@@ -105,25 +113,40 @@ impl Admin {
         }
     }
 
-    /// The sites of all shards, those with the most mail first.
+    /// The sites of all shards, those with the most mail first. A striped one is one row.
     pub fn destinations(&self, limit: usize) -> Value {
-        let limit = limit.min(DESTINATIONS_MAX);
-        let mut rows = Vec::new();
-        for (shard, sites) in self.ask_all(move |shard: &Delivering| shard.owner.sites(limit)) {
-            rows.extend(sites.iter().map(|view| site_json(view, shard)));
-        }
-        let weight = |row: &Value| {
-            let number = |key: &str| row[key].as_u64().unwrap_or(0);
-            (number("queued") + number("in_flight"), number("per_minute"))
-        };
-        rows.sort_by_key(|row| std::cmp::Reverse(weight(row)));
-        rows.truncate(limit);
+        Value::Array(self.largest_sites(limit.min(DESTINATIONS_MAX)))
+    }
+
+    /// As `destinations`, and then what operators have paused.
+    pub fn destination_list(&self, limit: usize) -> Value {
+        let mut rows = self.largest_sites(limit.min(DESTINATIONS_MAX));
+        let paused = self.pauses.names();
+        rows.extend(paused.iter().map(|name| json!({ "paused_by_operator": name })));
         Value::Array(rows)
+    }
+
+    fn largest_sites(&self, limit: usize) -> Vec<Value> {
+        let found = self.ask_all(move |shard: &Delivering| shard.owner.sites(limit));
+        let is_cut = found.iter().any(|(_, sites)| sites.len() >= limit);
+        let mut rows = stripes::merged(rows_of(&found));
+        stripes::largest_first(&mut rows);
+        rows.truncate(limit);
+        if !is_cut {
+            return rows;
+        }
+        // A stripe may be too small for its own shard's list and still belongs to the sum.
+        let keys: Vec<Box<str>> =
+            rows.iter().filter_map(|row| row["site"].as_str()).map(Box::from).collect();
+        let found = self.ask_all(move |shard: &Delivering| shard.owner.sites_keyed(&keys));
+        let mut rows = stripes::merged(rows_of(&found));
+        stripes::largest_first(&mut rows);
+        rows
     }
 
     /// One site by its name, its hosts or its domain, and whether it is paused.
     pub fn destination(&self, word: &str) -> Result<Value, String> {
-        let meant = word.to_owned();
+        let meant = Pauses::settled(word);
         let views = self.ask_all(move |shard: &Delivering| shard.owner.sites_named(&meant));
         let is_paused = views.iter().any(|(_, (_, is_paused))| *is_paused);
         let rows: Vec<Value> = views
@@ -133,28 +156,40 @@ impl Admin {
         if rows.is_empty() && !is_paused {
             return Err(format!("{word}: no such destination at present; see destination list"));
         }
+        let rows = stripes::merged(rows);
         Ok(json!({ "destination": word, "paused_by_operator": is_paused, "sites": rows }))
     }
 
     pub fn pause(&self, word: &str) -> Result<Value, String> {
-        let meant = word.to_owned();
+        let meant = Pauses::settled(word);
+        let kept = self.pauses.add(&meant);
+        if let Err(fault @ (PauseFault::Name | PauseFault::Full)) = kept {
+            return Err(format!("{word}: {fault}"));
+        }
         let touched = self.ask_all(move |shard: &Delivering| shard.owner.pause(&meant));
-        self.touched(word, touched)
+        self.touched(word, touched, kept)
     }
 
     pub fn resume(&self, word: &str) -> Result<Value, String> {
-        let meant = word.to_owned();
+        let meant = Pauses::settled(word);
+        let kept = self.pauses.remove(&meant);
         let touched = self.ask_all(move |shard: &Delivering| shard.owner.resume(&meant));
-        self.touched(word, touched)
+        self.touched(word, touched, kept)
     }
 
-    fn touched(&self, word: &str, all: Vec<(ShardId, Vec<Box<str>>)>) -> Result<Value, String> {
+    fn touched(
+        &self,
+        word: &str,
+        all: Vec<(ShardId, Vec<Box<str>>)>,
+        kept: Result<(), PauseFault>,
+    ) -> Result<Value, String> {
         if all.len() < self.shards.len() {
             return Err(format!("{word}: not all shards have answered, try again"));
         }
         let sites: BTreeSet<&str> =
             all.iter().flat_map(|(_, sites)| sites).map(AsRef::as_ref).collect();
-        Ok(json!({ "destination": word, "sites": sites }))
+        let fault = kept.err().map(|fault| fault.to_string());
+        Ok(json!({ "destination": word, "sites": sites, "fault": fault }))
     }
 
     pub(super) fn home_of(&self, id: MessageId) -> Result<usize, String> {
@@ -203,6 +238,14 @@ impl Admin {
         all.sort_by_key(|(shard, _)| *shard);
         all
     }
+}
+
+fn rows_of(found: &[(ShardId, Vec<SiteView>)]) -> Vec<Value> {
+    let rows = found.iter().flat_map(|(shard, sites)| {
+        let row = |view: &SiteView| site_json(view, *shard);
+        sites.iter().map(row).collect::<Vec<_>>()
+    });
+    rows.collect()
 }
 
 fn place_json(view: &JobView, owner: ShardId) -> Value {

@@ -41,7 +41,7 @@ pub enum DestinationCommand {
 /// Orders the same of all messages that are meant, page by page.
 pub(super) fn order(
     source: &Source,
-    deed: Deed,
+    deed: &Deed,
     selection: &Selection,
     json: bool,
 ) -> Result<(), String> {
@@ -85,20 +85,22 @@ pub(super) fn order(
     }
 }
 
-fn ask(source: &Source, deed: Deed, ids: Vec<String>) -> Result<Vec<Value>, String> {
-    match source.ask(&Request::Operate { deed, ids })? {
+fn ask(source: &Source, deed: &Deed, ids: Vec<String>) -> Result<Vec<Value>, String> {
+    match source.ask(&Request::Operate { deed: deed.clone(), ids })? {
         Value::Array(rows) => Ok(rows),
         _ => Err("the server's answer is no list".to_owned()),
     }
 }
 
-fn outcome_line(deed: Deed, row: &Value) -> String {
+fn outcome_line(deed: &Deed, row: &Value) -> String {
     let done = match deed {
         Deed::Hold => "held",
         Deed::Release => "released, and due now",
         Deed::Retry => "due now",
         Deed::Bounce => "bounced",
         Deed::Delete => "deleted",
+        Deed::Reroute(Some(_)) => "rerouted",
+        Deed::Reroute(None) => "on its own route again",
     };
     let said = match (row["fault"].as_str(), row["outcome"].as_str()) {
         (Some(fault), _) => fault.to_owned(),
@@ -109,6 +111,7 @@ fn outcome_line(deed: Deed, row: &Value) -> String {
         (None, Some("under-way")) => "in line or being sent already; see ringpost why".to_owned(),
         (None, Some("already")) => match deed {
             Deed::Hold => "was held before".to_owned(),
+            Deed::Reroute(_) => "goes there already".to_owned(),
             _ => "was due already".to_owned(),
         },
         (None, other) => other.unwrap_or("no answer").to_owned(),
@@ -142,10 +145,8 @@ pub fn destination(config: &Config, command: &DestinationCommand, json: bool) ->
         DestinationCommand::Show { .. } => shown(asked, json, print_destination),
         DestinationCommand::Pause { .. } => shown(asked, json, |answer| {
             let sites = sites_of(answer);
-            println!(
-                "{}: paused until it is resumed or the server restarts",
-                text(&answer["destination"])
-            );
+            println!("{}: paused until it is resumed", text(&answer["destination"]));
+            print_fault(answer);
             match sites.is_empty() {
                 true => println!("nothing goes there now; what comes is kept"),
                 false => println!("sites: {sites}"),
@@ -153,6 +154,7 @@ pub fn destination(config: &Config, command: &DestinationCommand, json: bool) ->
         }),
         DestinationCommand::Resume { .. } => shown(asked, json, |answer| {
             println!("{}: resumed", text(&answer["destination"]));
+            print_fault(answer);
         }),
     }
 }
@@ -181,6 +183,13 @@ fn print_why(facts: &Value) {
     }
 }
 
+/// What was done and will not last.
+fn print_fault(answer: &Value) {
+    if answer["fault"].is_string() {
+        println!("but {}", plain(&answer["fault"]));
+    }
+}
+
 fn sites_of(answer: &Value) -> String {
     let sites = answer["sites"].as_array().into_iter().flatten();
     sites.filter_map(Value::as_str).collect::<Vec<_>>().join("; ")
@@ -192,7 +201,9 @@ fn print_destinations(rows: &Value) {
         "{:32}  {:>8}  {:>7}  {:>11}  {:>8}  {:14}  last error",
         "destination", "queued", "sending", "connections", "a minute", "state"
     );
-    for row in rows {
+    let (paused, rows): (Vec<&Value>, Vec<&Value>) =
+        rows.iter().partition(|row| row["paused_by_operator"].is_string());
+    for row in &rows {
         println!(
             "{:32}  {:>8}  {:>7}  {:>11}  {:>8}  {:14}  {}",
             name_of(row),
@@ -205,6 +216,9 @@ fn print_destinations(rows: &Value) {
         );
     }
     println!("{} destinations", rows.len());
+    for row in paused {
+        println!("paused by an operator: {}", plain(&row["paused_by_operator"]));
+    }
 }
 
 fn name_of(row: &Value) -> &str {
@@ -219,6 +233,9 @@ fn print_destination(answer: &Value) {
         for (key, value) in row.as_object().into_iter().flatten() {
             match value {
                 Value::Null => (),
+                Value::Array(stripes) => {
+                    println!("{key}: {}; see --json for each", stripes.len());
+                }
                 Value::Object(parts) => {
                     let parts: Vec<String> = parts
                         .iter()
@@ -283,7 +300,7 @@ pub(super) fn without_server(
         Request::Operate { deed, ids } => {
             let row = |id: &String| {
                 let done = admin::parse(id).and_then(|parsed| {
-                    let carried = crate::queue::operate::carry_out(spool, parsed, *deed, wall_ms());
+                    let carried = crate::queue::operate::carry_out(spool, parsed, deed, wall_ms());
                     carried.map_err(|fault| fault.to_string())
                 });
                 match done {
@@ -319,9 +336,19 @@ mod tests {
             (Deed::Hold, json!({ "id": "A", "outcome": "already" }), "A: was held before"),
             (Deed::Retry, json!({ "id": "A", "outcome": "done" }), "A: due now"),
             (Deed::Bounce, json!({ "id": "A", "fault": "gone" }), "A: gone"),
+            (
+                Deed::Reroute(None),
+                json!({ "id": "A", "outcome": "done" }),
+                "A: on its own route again",
+            ),
+            (
+                Deed::Reroute(Some("hold".into())),
+                json!({ "id": "A", "outcome": "already" }),
+                "A: goes there already",
+            ),
         ];
         for (deed, row, line) in rows {
-            assert_eq!(outcome_line(deed, &row), line);
+            assert_eq!(outcome_line(&deed, &row), line);
         }
         let rows = [
             (json!({ "recipients": 3, "held": 3 }), "held"),

@@ -22,6 +22,7 @@ use crate::route::RouteQuestion;
 use crate::route::RouteSettings;
 use crate::route::RuleFit;
 use crate::route::SitePolicy;
+use crate::route::Stripes;
 use crate::route::TlsWish;
 use crate::wire::mail::address::Mailbox;
 
@@ -279,6 +280,11 @@ fn limits(site: &SitePolicy) -> Value {
         "back_off_first": show_duration(site.back_off_first),
         "back_off_max": show_duration(site.back_off_max),
         "jobs_max": site.jobs_max,
+        "stripes": match site.stripes {
+            Stripes::Auto => json!("auto"),
+            Stripes::All => json!("all"),
+            Stripes::Count(count) => json!(count),
+        },
     })
 }
 

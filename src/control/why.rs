@@ -55,6 +55,7 @@ fn job_facts(
         "attempts": job.attempts,
         "last_attempt_ms": job.last_attempt_ms,
         "last_reply": job.last_reply,
+        "rerouted_to": job.rerouted_to,
         "next_attempt_ms": (!held).then_some(job.due_ms.max(now_ms)),
         "place": place.cloned().unwrap_or_else(|| json!({ "stage": "store" })),
     });
@@ -104,6 +105,12 @@ fn pace(site: &Value) -> Option<u64> {
 
 fn sentences(facts: &Value, runs: bool, now_ms: u64) -> Vec<String> {
     let mut said = vec![format!("To {}.", named(&facts["recipients"], "recipients"))];
+    if let Some(next_hop) = facts["rerouted_to"].as_str() {
+        said.push(format!(
+            "An operator sends it to {next_hop}, not where its route says; \
+             `queue reroute --to default` ends that."
+        ));
+    }
     let held = facts["state"] == "held";
     let due_ms = facts["next_attempt_ms"].as_u64().unwrap_or(0);
     let place = &facts["place"];
@@ -125,6 +132,7 @@ fn sentences(facts: &Value, runs: bool, now_ms: u64) -> Vec<String> {
     let attempts = facts["attempts"].as_u64().unwrap_or(0);
     said.push(match (attempts, facts["last_reply"].as_str()) {
         (0, None) => "It was not tried yet.".to_owned(),
+        (0, Some(reply)) => format!("It was not tried yet: {reply}"),
         (_, Some(reply)) => {
             let when = facts["last_attempt_ms"]
                 .as_u64()

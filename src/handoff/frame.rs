@@ -86,6 +86,10 @@ pub struct Hop {
     pub hosts: Box<[HostPort]>,
     pub protocol: HopProtocol,
     pub policy: Arc<SitePolicy>,
+    /// Stripes of the site that jobs are given to.
+    pub stripes: u32,
+    /// All hosts that the site is known by, also those that are not tried.
+    pub known_by: Box<[Box<str>]>,
     pub tls: TlsWish,
     pub require_tls: RequireTls,
     pub names: HostNames,
@@ -195,7 +199,7 @@ pub struct Outcome {
 pub enum What {
     /// It was tried. One answer for each end, in their order.
     Tried { ends: Vec<(RecipientEnd, Answer)>, attempt: Box<Attempt> },
-    /// Nothing could be tried: the site could not be reached. Counts as an attempt.
+    /// It was tried, and the site could not be reached. Counts as an attempt.
     Unreached { answer: Answer, host: Box<str>, not_before_ms: u64 },
     /// No room at the owner, or the site is left alone for a while, as the answer says. Nothing was
     /// tried, and it does not count.

@@ -54,7 +54,11 @@ impl Mesh {
         self.me
     }
 
-    /// Whose a site is.
+    pub fn shards(&self) -> usize {
+        self.senders.len()
+    }
+
+    /// Whose a site is, or its first stripe.
     pub fn owner_of(&self, site: &str) -> ShardId {
         // Any hash will do that is the same on all shards; sites are not chosen by attackers to
         // any profit, for limits hang on the site and not on the shard.

@@ -57,11 +57,13 @@ pub struct Full {
     pub due_ms: u64,
 }
 
-/// A job that goes back to its home shard without an attempt.
+/// A job that goes back to its home shard unsent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HandedBack {
     pub ticket: JobTicket,
     pub due_ms: u64,
+    /// A connection was tried for it, and failed: that is an attempt. To be in line is none.
+    pub was_tried: bool,
 }
 
 /// How a transfer ended. `Lost` is a connection that broke before the answer.
@@ -169,7 +171,8 @@ impl Dice {
 }
 
 /// One of `stripes` equal shares of a policy, numbered from 0. The shares add up to the whole: a
-/// share may be 0 where the whole is less than the number of stripes.
+/// share may be 0 where the whole is less than the number of stripes. Jobs in memory are not
+/// shared out: each home gives out no more than its part of them.
 pub fn stripe(whole: &SitePolicy, stripes: u32, number: u32) -> SitePolicy {
     assert!(number < stripes, "stripes are numbered from 0");
     let share = |all: u32| all / stripes + u32::from(number < all % stripes);
@@ -181,7 +184,6 @@ pub fn stripe(whole: &SitePolicy, stripes: u32, number: u32) -> SitePolicy {
             per_minute: whole.rates.per_minute.map(share),
             per_hour: whole.rates.per_hour.map(share),
         },
-        jobs_max: whole.jobs_max.div_ceil(stripes as usize),
         ..whole.clone()
     }
 }
@@ -251,6 +253,8 @@ pub struct Destination {
     successes: u32,
     /// In a row.
     failures: u32,
+    /// Connections that were opened for jobs in line since the last success, and failed.
+    connects_failed: usize,
     throttle_ms: u64,
     throttled_until_ms: u64,
     hold_until_ms: u64,
@@ -275,6 +279,7 @@ impl Destination {
             window,
             successes: 0,
             failures: 0,
+            connects_failed: 0,
             throttle_ms: 0,
             throttled_until_ms: 0,
             hold_until_ms: 0,
@@ -318,6 +323,11 @@ impl Destination {
         self.turns.remove(ticket)
     }
 
+    /// Empties the line: another owner has the site now.
+    pub fn withdraw_all(&mut self) -> Vec<JobTicket> {
+        std::mem::take(&mut self.turns).into_tickets().collect()
+    }
+
     /// The next job, if one may start now.
     pub fn take(&mut self, role: Role, now_ms: u64) -> Option<JobTicket> {
         if self.health != Health::Working && role == Role::Plain || self.admitted(now_ms) == 0 {
@@ -328,7 +338,7 @@ impl Destination {
                 self.rates.iter_mut().for_each(Span::count);
                 return Some(ticket);
             }
-            self.hand_back(ticket, now_ms);
+            self.hand_back(ticket, now_ms, false);
         }
         None
     }
@@ -360,6 +370,8 @@ impl Destination {
             return Role::Plain;
         };
         self.health = Health::Probing { level };
+        // What failed during the backoff was for jobs that are not in line any more.
+        self.connects_failed = 0;
         Role::Probe
     }
 
@@ -389,6 +401,7 @@ impl Destination {
 
     fn on_success(&mut self) {
         self.failures = 0;
+        self.connects_failed = 0;
         self.hold_until_ms = 0;
         if self.health != Health::Working {
             return self.recover();
@@ -430,6 +443,11 @@ impl Destination {
         }
     }
 
+    /// The next job in line was what the connection was opened for.
+    pub fn on_connect_failed(&mut self) {
+        self.connects_failed += 1;
+    }
+
     /// The site asks for less: fewer connections, and silence for a while.
     pub fn on_throttle(&mut self, text: &str, role: Role, now_ms: u64, dice: &mut Dice) {
         self.note_error(text);
@@ -467,7 +485,8 @@ impl Destination {
     }
 
     /// Silence, for up to a fifth less than the doubled time. The memory of the jobs is given back:
-    /// the first of them is due with the probe, the others follow.
+    /// the first of them is due with the probe, the others follow. As many have been tried as
+    /// connections failed.
     fn back_off(&mut self, level: u32, now_ms: u64, dice: &mut Dice) {
         let most_ms = ms(self.policy.back_off_max).max(1);
         let factor = 1_u64.checked_shl(level).unwrap_or(u64::MAX);
@@ -476,15 +495,17 @@ impl Destination {
         self.health = Health::BackingOff { until_ms, level: level.min(63) };
         self.window = 1;
         let mut due_ms = until_ms;
+        let mut tried = std::mem::take(&mut self.connects_failed);
         while let Some(ticket) = self.turns.pop() {
-            self.hand_back(ticket, due_ms);
+            self.hand_back(ticket, due_ms, tried > 0);
+            tried = tried.saturating_sub(1);
             due_ms = until_ms + self.spread_ms(dice);
         }
     }
 
-    fn hand_back(&mut self, ticket: JobTicket, due_ms: u64) {
+    fn hand_back(&mut self, ticket: JobTicket, due_ms: u64, was_tried: bool) {
         self.counters.handed_back += 1;
-        self.handed_back.push(HandedBack { ticket, due_ms });
+        self.handed_back.push(HandedBack { ticket, due_ms, was_tried });
     }
 
     /// So that not all jobs of a site come back with the probe.
@@ -506,7 +527,7 @@ impl Destination {
                 self.sweep_at_ms = self.sweep_at_ms.min(latest_start_ms);
                 self.turns.push(ticket);
             } else {
-                self.hand_back(ticket, now_ms);
+                self.hand_back(ticket, now_ms, false);
             }
         }
     }
@@ -551,7 +572,7 @@ impl Destination {
         !self.handed_back.is_empty()
     }
 
-    pub fn policy(&self) -> &SitePolicy {
+    pub fn policy(&self) -> &Arc<SitePolicy> {
         &self.policy
     }
 

@@ -18,6 +18,7 @@ use std::time::Instant;
 
 use crate::base::MessageId;
 use crate::base::PartitionId;
+use crate::base::ShardId;
 use crate::base::clock::wall_ms;
 use crate::handoff::Mesh;
 use crate::handoff::frame::Answer;
@@ -47,8 +48,11 @@ use crate::outbound::line::Lines;
 pub use crate::outbound::line::Row;
 use crate::outbound::line::Turn;
 use crate::outbound::operator;
+use crate::outbound::reroute;
 use crate::outbound::scan::Stored;
 use crate::outbound::settling;
+use crate::outbound::stripes;
+use crate::outbound::stripes::Snapshots;
 use crate::outbound::trust;
 use crate::outbound::trust::Trust;
 use crate::queue::Committer;
@@ -124,7 +128,7 @@ pub struct Home {
     pub(super) reader: Reader,
     resolver: Resolver,
     trust: Rc<Trust>,
-    policy: RefCell<Arc<DeliveryPolicy>>,
+    snapshots: RefCell<Snapshots>,
     pub(super) observed: Arc<ShardObserved>,
     pub(super) histograms: Rc<Histograms>,
     pub(super) hostname: Box<str>,
@@ -172,6 +176,8 @@ pub struct Waiting {
     pub hop: Option<Arc<Hop>>,
     /// The route's own limit.
     pub max_age: Option<Duration>,
+    /// Where an operator sends it instead of where its route does.
+    pub next_hop: Option<Arc<str>>,
 }
 
 impl From<Stored> for Waiting {
@@ -187,6 +193,7 @@ impl From<Stored> for Waiting {
             expires_ms: u64::MAX,
             hop: None,
             max_age: None,
+            next_hop: stored.next_hop,
         }
     }
 }
@@ -212,7 +219,7 @@ impl Home {
             reader: parts.reader,
             resolver: parts.resolver,
             trust: parts.trust,
-            policy: RefCell::new(parts.policy),
+            snapshots: RefCell::new(Snapshots::new(parts.policy, parts.shards)),
             observed: parts.observed,
             histograms: parts.histograms,
             hostname: parts.hostname,
@@ -240,12 +247,12 @@ impl Home {
     }
 
     pub fn policy(&self) -> Arc<DeliveryPolicy> {
-        Arc::clone(&self.policy.borrow())
+        Arc::clone(self.snapshots.borrow().policy())
     }
 
     /// A reload: what was resolved under the old policy is resolved anew.
     pub fn replace_policy(&self, policy: Arc<DeliveryPolicy>) {
-        *self.policy.borrow_mut() = policy;
+        self.snapshots.borrow_mut().replace(policy, wall_ms());
         self.hops.borrow_mut().clear();
     }
 
@@ -349,6 +356,11 @@ impl Home {
         if let Some(jobs) = self.forgotten.borrow_mut().get_mut(&id.partition()) {
             jobs.insert((id, job));
         }
+    }
+
+    /// The jobs of a message that are in memory.
+    pub(super) fn keys_of(&self, id: MessageId) -> Vec<JobKey> {
+        self.jobs.borrow().keys().copied().filter(|(owner, _)| *owner == id).collect()
     }
 
     /// The scan has to begin anew: something may have become due behind it.
@@ -466,43 +478,48 @@ impl Home {
         {
             return Ok(Arc::clone(hop));
         }
-        let (domain, mut hosts, protocol, names): (Box<str>, Vec<HostPort>, HopProtocol, _) =
-            match &key.next {
-                NextHop::Mx { domain, port } => {
-                    self.trust.look_ahead(domain, policy);
-                    let answer = self.resolver.mx(domain).await?;
-                    if answer.implicit {
-                        // RFC 5321 s5.1: the domain is its own host, if it is one at all.
-                        self.resolver.addresses(domain, Family::Both).await?;
-                    }
-                    let dice = self.roll();
-                    let mut hosts = without_us(answer.hosts, |host| self.is_us(policy, host));
-                    if hosts.is_empty() {
-                        return Err(Unresolved::OnlyUs);
-                    }
-                    // RFC 5321 s5.1: among equals the order is random.
-                    hosts.sort_by_key(|(preference, host)| (*preference, shuffle(host, dice)));
-                    let hosts = hosts.into_iter();
-                    let hosts = hosts.map(|(_, host)| HostPort { host, port: *port }).collect();
-                    let names = match answer.authentic {
-                        true => HostNames::SignedMx,
-                        false => HostNames::Mx,
-                    };
-                    (domain.clone(), hosts, HopProtocol::Smtp, names)
+        let (domain, mut hosts, known_by, protocol, names) = match &key.next {
+            NextHop::Mx { domain, port } => {
+                self.trust.look_ahead(domain, policy);
+                let answer = self.resolver.mx(domain).await?;
+                if answer.implicit {
+                    // RFC 5321 s5.1: the domain is its own host, if it is one at all.
+                    self.resolver.addresses(domain, Family::Both).await?;
                 }
-                NextHop::Hosts { hosts, protocol } => {
-                    let domain = hosts.first().map_or("", |host| &host.host).into();
-                    (domain, hosts.to_vec(), *protocol, HostNames::Operator)
+                let dice = self.roll();
+                let mut hosts = without_us(answer.hosts, |host| self.is_us(policy, host));
+                if hosts.is_empty() {
+                    return Err(Unresolved::OnlyUs);
                 }
-                _ => return Err(Unresolved::Dns(DnsFault::NoData)),
-            };
+                // All shards treat the site alike, so here chance has no say.
+                hosts.sort();
+                let known_by = hosts.iter().map(|(_, host)| host.clone()).collect();
+                // RFC 5321 s5.1: among equals the order is random.
+                hosts.sort_by_key(|(preference, host)| (*preference, shuffle(host, dice)));
+                let hosts = hosts.into_iter();
+                let hosts = hosts.map(|(_, host)| HostPort { host, port: *port });
+                let names = match answer.authentic {
+                    true => HostNames::SignedMx,
+                    false => HostNames::Mx,
+                };
+                (domain.clone(), hosts.collect::<Vec<_>>(), known_by, HopProtocol::Smtp, names)
+            }
+            NextHop::Hosts { hosts, protocol } => {
+                let domain: Box<str> = hosts.first().map_or("", |host| &host.host).into();
+                let known_by: Box<[Box<str>]> =
+                    hosts.iter().map(|host| host.host.clone()).collect();
+                (domain, hosts.to_vec(), known_by, *protocol, HostNames::Operator)
+            }
+            _ => return Err(Unresolved::Dns(DnsFault::NoData)),
+        };
         // RFC 8461 is about hosts that were found by MX.
         let sts = match names {
             HostNames::Operator => None,
             HostNames::Mx | HostNames::SignedMx => self.trust.sts_policy(&domain, policy).await,
         };
-        let host_names: Vec<&str> = hosts.iter().map(|host| &*host.host).collect();
-        let site_policy = policy.sites.policy(&domain, &host_names);
+        let host_names: Vec<&str> = known_by.iter().map(AsRef::as_ref).collect();
+        let treatment = self.snapshots.borrow().treatment(&domain, &host_names, now_ms);
+        let site_policy = Arc::clone(&treatment.policy);
         let mut sorted: Vec<String> = hosts.iter().map(ToString::to_string).collect();
         sorted.sort_unstable();
         // Named after all of them: which are tried is a matter of chance.
@@ -525,6 +542,8 @@ impl Home {
             hosts: hosts.into(),
             protocol,
             policy: site_policy,
+            stripes: treatment.stripes(self.shards),
+            known_by,
             tls,
             require_tls: key.require_tls,
             names,
@@ -652,10 +671,16 @@ impl Home {
         self.lines.borrow().is_full(site, partition)
     }
 
+    /// Who makes the connections of this hop for mail from here.
+    pub(super) fn owner_of(&self, hop: &Hop) -> ShardId {
+        let first = self.mesh.owner_of(&hop.site);
+        stripes::owner(first, hop.stripes, self.mesh.me(), self.mesh.shards())
+    }
+
     /// Leases the job and sends it to the owner of its site.
     fn send(&self, key: JobKey, hop: &Arc<Hop>, now_ms: u64) -> bool {
         let (id, job) = key;
-        if matches!(self.orders.borrow().get(&id), Some(Deed::Hold | Deed::Bounce | Deed::Delete)) {
+        if self.orders.borrow().get(&id).is_some_and(Deed::calls_back) {
             self.left_on_disk.set(u64::MAX);
             self.forget(key);
             return false;
@@ -692,7 +717,7 @@ impl Home {
                 sent_ms: now_ms,
             }
         };
-        self.mesh.post(self.mesh.owner_of(&hop.site), Frame::Deliver(Box::new(delivery)));
+        self.mesh.post(self.owner_of(hop), Frame::Deliver(Box::new(delivery)));
         true
     }
 
@@ -744,6 +769,7 @@ impl Home {
                 last_attempt_ms: 0,
                 due_ms: waiting.due_ms,
                 last_reply: "",
+                next_hop: waiting.next_hop.as_deref(),
                 recipients: Indexes::Stored(&stored),
             });
             records.extend(record);
@@ -800,7 +826,8 @@ impl Home {
         }
         self.come_back(key);
         if matches!(outcome.what, What::Returned) {
-            self.forget(key);
+            // Unless an order is about it, nobody else would look for it.
+            self.leave_on_disk(key);
             if self.wishes.borrow().contains_key(&key.0) {
                 let home = Rc::clone(self);
                 task::spawn(async move { operator::after_attempt(&home, key.0).await });
@@ -835,7 +862,7 @@ impl Home {
     }
 
     fn take_fresh(self: &Rc<Home>, fresh: Fresh) {
-        if !self.has_room() || self.is_closing() || !self.policy.borrow().enabled {
+        if !self.has_room() || self.is_closing() || !self.policy().enabled {
             self.left_on_disk.set(u64::MAX);
             return;
         }
@@ -865,6 +892,7 @@ impl Home {
                 expires_ms: u64::MAX,
                 hop: None,
                 max_age: None,
+                next_hop: None,
             },
         );
         self.start(key);
@@ -928,6 +956,7 @@ fn group(policy: &DeliveryPolicy, waiting: &Waiting) -> Vec<(HopKey, Box<[u32]>)
     let mut last_domain = None;
     let require_tls = if envelope.requiretls { RequireTls::Yes } else { RequireTls::No };
     let headers: Vec<(&str, &str)> = envelope.labels.fields.iter().collect();
+    let way = waiting.next_hop.as_deref().map(reroute::way_of);
     for (index, recipient) in (0_u32..).zip(envelope.recipients.iter()) {
         if wanted.peek() != Some(&index) {
             continue;
@@ -941,14 +970,18 @@ fn group(policy: &DeliveryPolicy, waiting: &Waiting) -> Vec<(HopKey, Box<[u32]>)
             recipients.push(index);
             continue;
         }
-        let choice = policy.routes.next_hop(&RouteQuestion {
+        let question = RouteQuestion {
             recipient_domain: domain,
             sender_domain,
             listener: Some(envelope.listener),
             tenant: envelope.labels.tenant,
             campaign: envelope.labels.campaign,
             headers: &headers,
-        });
+        };
+        let choice = match &way {
+            None => policy.routes.next_hop(&question),
+            Some(way) => policy.routes.rerouted(&question, way),
+        };
         let key = HopKey {
             next: choice.next_hop.into_owned(),
             tls: choice.tls,

@@ -57,7 +57,7 @@ pub fn standings(home: &Home, id: MessageId, numbers: &[u16]) -> Vec<Standing> {
     let standing = |job: &u16| {
         let waiting = home.waiting((id, *job))?;
         let lease = home.leases.borrow().number_of(id, *job);
-        let owner = waiting.hop.as_ref().map(|hop| home.mesh.owner_of(&hop.site));
+        let owner = waiting.hop.as_ref().map(|hop| home.owner_of(hop));
         Some(Standing {
             job: *job,
             is_out: lease.is_some(),
@@ -94,20 +94,24 @@ impl Drop for Mark {
 
 /// Carries out one order.
 pub async fn carry_out(home: Rc<Home>, id: MessageId, deed: Deed) -> Result<Carried, DeedFault> {
-    let Some(_mark) = Mark::take(&home, id, deed) else { return Err(DeedFault::Crossed) };
+    let Some(_mark) = Mark::take(&home, id, deed.clone()) else { return Err(DeedFault::Crossed) };
     // A newer order takes the place of one that waits for the end of an attempt.
     home.wishes.borrow_mut().remove(&id);
     for _ in 0..ROUNDS_MAX {
         let found = read_jobs(&home, id).await?;
-        let busy = match deed {
-            Deed::Release | Deed::Retry => known(&home, id, &found),
-            Deed::Hold | Deed::Bounce | Deed::Delete => call_back(&home, id, &found).await,
+        let busy = match deed.calls_back() {
+            true => call_back(&home, id, &found).await,
+            false => known(&home, id, &found),
         };
         if deed == Deed::Delete {
             let deleted = delete(&home, id).await;
             if deleted.is_ok() {
-                // The record is gone: nobody may send or write what memory has of it.
-                found.iter().for_each(|(job, _)| home.forget((id, *job)));
+                // The record is gone: nobody may send or write what memory has of it, the parts of
+                // a split that came meanwhile included. What is in line at an owner comes back.
+                for key in home.keys_of(id) {
+                    recall(&home, key);
+                    home.forget(key);
+                }
             }
             return deleted;
         }
@@ -119,12 +123,12 @@ pub async fn carry_out(home: Rc<Home>, id: MessageId, deed: Deed) -> Result<Carr
         let free: Vec<_> = jobs.into_iter().filter(|(job, _)| !busy.contains(job)).collect();
         let written = match deed {
             Deed::Bounce => bounce(&home, id, &free).await?,
-            _ => rewrite(&home, id, &free, deed).await?,
+            _ => rewrite(&home, id, &free, &deed).await?,
         };
-        return match (written, busy.is_empty(), deed) {
+        return match (written, busy.is_empty(), &deed) {
             (Written::Stale, _, _) => continue,
             (Written::All(carried), true, _) => Ok(carried),
-            (Written::All(_), false, Deed::Hold | Deed::Bounce) => {
+            (Written::All(_), false, Deed::Hold | Deed::Bounce | Deed::Reroute(_)) => {
                 home.wishes.borrow_mut().insert(id, deed);
                 Ok(Carried::AfterAttempt)
             }
@@ -178,7 +182,7 @@ fn recall(home: &Home, (id, job): JobKey) {
     let lease = home.leases.borrow().number_of(id, job);
     let hop = home.waiting((id, job)).and_then(|waiting| waiting.hop);
     if let (Some(lease), Some(hop)) = (lease, hop) {
-        home.mesh.post(home.mesh.owner_of(&hop.site), Frame::Recall { id, job, lease });
+        home.mesh.post(home.owner_of(&hop), Frame::Recall { id, job, lease });
     }
     if lease.is_none() {
         home.withdraw((id, job));
@@ -195,7 +199,7 @@ async fn rewrite(
     home: &Home,
     id: MessageId,
     jobs: &Jobs,
-    deed: Deed,
+    deed: &Deed,
 ) -> Result<Written, DeedFault> {
     let (mut changed, mut refused) = (0, None);
     for (number, record) in jobs {
@@ -220,6 +224,8 @@ async fn rewrite(
             return Ok(Written::Stale);
         }
         changed += 1;
+        // What is due now may lie behind what the scan has read.
+        home.note_left_on_disk();
     }
     match (changed, refused) {
         (0, Some(fault)) => Err(fault),

@@ -29,6 +29,7 @@ use crate::observe::Histograms;
 use crate::observe::ShardObserved;
 use crate::outbound::destination::Dice;
 use crate::outbound::destination::FailureKind;
+use crate::outbound::destination::Full;
 use crate::outbound::destination::HandedBack;
 use crate::outbound::destination::JobTicket;
 use crate::outbound::destination::SiteState;
@@ -40,12 +41,15 @@ use crate::outbound::scheduler::SchedulerLimits;
 use crate::outbound::scheduler::SiteId;
 use crate::outbound::scheduler::SiteSummary;
 use crate::outbound::scheduler::Why;
+use crate::outbound::stripes;
+use crate::outbound::stripes::Snapshots;
 use crate::outbound::trust::Trust;
 use crate::outbound::worker;
 use crate::queue::partition::Unsettled;
 use crate::queue::reader::Reader;
 use crate::queue::schema::Envelope;
 use crate::route::HostPort;
+use crate::route::SitePolicy;
 use crate::route::delivery::DeliveryPolicy;
 use crate::rt::task;
 use crate::rt::timer;
@@ -53,8 +57,6 @@ use crate::wire::classify::Cause;
 
 /// The scheduler's timers are looked at this often while there is anything to wait for.
 const PACE: Duration = Duration::from_millis(20);
-/// Names that operators may have paused at a time.
-const PAUSED_MAX: usize = 1000;
 /// Sites named as those that use up the shard's connections.
 const HOLDERS_TOLD: usize = 3;
 
@@ -72,6 +74,8 @@ pub struct OwnerParts {
     pub observed: Arc<ShardObserved>,
     pub histograms: Rc<Histograms>,
     pub shards: usize,
+    /// What operators had paused before.
+    pub paused: Vec<Box<str>>,
 }
 
 pub struct Owner {
@@ -80,7 +84,7 @@ pub struct Owner {
     pub(super) reader: Reader,
     pub(super) resolver: Resolver,
     pub(super) trust: Rc<Trust>,
-    policy: RefCell<Arc<DeliveryPolicy>>,
+    snapshots: RefCell<Snapshots>,
     pub(super) observed: Arc<ShardObserved>,
     pub(super) histograms: Rc<Histograms>,
     pub(super) scheduler: RefCell<Scheduler>,
@@ -93,7 +97,7 @@ pub struct Owner {
     /// A pump is under way; what it starts does not pump again.
     pumping: Cell<bool>,
     dice: RefCell<Dice>,
-    /// What operators have paused, by site, host or domain. Until the process ends.
+    /// What operators have paused, by site, host or domain.
     paused: RefCell<BTreeSet<Box<str>>>,
 }
 
@@ -128,7 +132,7 @@ impl Owner {
             reader: parts.reader,
             resolver: parts.resolver,
             trust: parts.trust,
-            policy: RefCell::new(parts.policy),
+            snapshots: RefCell::new(Snapshots::new(parts.policy, parts.shards)),
             observed: parts.observed,
             histograms: parts.histograms,
             scheduler: RefCell::new(Scheduler::new(limits, seed)),
@@ -139,16 +143,62 @@ impl Owner {
             closing: Cell::new(false),
             pumping: Cell::new(false),
             dice: RefCell::new(Dice::new(seed)),
-            paused: RefCell::default(),
+            paused: RefCell::new(parts.paused.into_iter().collect()),
         })
     }
 
     pub fn policy(&self) -> Arc<DeliveryPolicy> {
-        Arc::clone(&self.policy.borrow())
+        Arc::clone(self.snapshots.borrow().policy())
     }
 
-    pub fn replace_policy(&self, policy: Arc<DeliveryPolicy>) {
-        *self.policy.borrow_mut() = policy;
+    /// A reload. Every site gets what it is treated by from now on, and its share of that.
+    pub fn replace_policy(self: &Rc<Owner>, policy: Arc<DeliveryPolicy>) {
+        let now_ms = wall_ms();
+        self.snapshots.borrow_mut().replace(policy, now_ms);
+        self.share_anew(now_ms);
+    }
+
+    fn share_anew(self: &Rc<Owner>, now_ms: u64) {
+        let hops: Vec<(SiteId, Arc<Hop>)> = {
+            let hops = self.hops.borrow();
+            hops.iter().map(|(site, hop)| (*site, Arc::clone(hop))).collect()
+        };
+        for (site, hop) in hops {
+            let share = self.share_of(&hop, now_ms);
+            let mut scheduler = self.scheduler.borrow_mut();
+            match (share, scheduler.policy_of(site)) {
+                (_, None) => (),
+                (Some(share), Some(old)) if share == old => (),
+                (Some(share), Some(_)) => scheduler.set_policy(site, share, now_ms),
+                (None, Some(old)) => {
+                    // Connections that are still open are closed as they end.
+                    let nothing = SitePolicy { connections_max: 0, ..(*old).clone() };
+                    scheduler.set_policy(site, Arc::new(nothing), now_ms);
+                    let tickets = scheduler.withdraw_all(site, now_ms);
+                    drop(scheduler);
+                    self.send_back(&tickets);
+                }
+            }
+        }
+        self.pump();
+    }
+
+    /// What the site is treated by here; none if no stripe of it is here.
+    fn share_of(&self, hop: &Hop, now_ms: u64) -> Option<Arc<SitePolicy>> {
+        let hosts: Vec<&str> = hop.known_by.iter().map(AsRef::as_ref).collect();
+        let treatment = self.snapshots.borrow().treatment(&hop.domain, &hosts, now_ms);
+        let shards = self.mesh.shards();
+        let first = self.mesh.owner_of(&hop.site);
+        treatment.share(stripes::number(first, self.mesh.me(), shards), shards)
+    }
+
+    /// Their homes find who has the site now.
+    fn send_back(&self, tickets: &[JobTicket]) {
+        for ticket in tickets {
+            if let Some(delivery) = self.take(ticket) {
+                self.answer(&delivery, What::Returned);
+            }
+        }
     }
 
     /// No new connection and no new job from here on; what is being sent is sent to its end.
@@ -178,31 +228,13 @@ impl Owner {
             return self.answer(&delivery, What::Returned);
         }
         let now_ms = wall_ms();
-        let pushed = {
-            let mut scheduler = self.scheduler.borrow_mut();
-            let site = scheduler.site(&delivery.hop.site, &delivery.hop.policy, now_ms);
-            match site {
-                Ok(site) => {
-                    let mut hops = self.hops.borrow_mut();
-                    if hops.len() >= HOPS_MAX {
-                        let known: HashSet<SiteId> = scheduler.sites().collect();
-                        hops.retain(|site, _| known.contains(site));
-                    }
-                    let before = hops.insert(site, Arc::clone(&delivery.hop));
-                    drop(hops);
-                    if before.as_ref().is_some_and(|old| old.policy != delivery.hop.policy) {
-                        let policy = Arc::clone(&delivery.hop.policy);
-                        scheduler.set_policy(site, policy, now_ms);
-                    }
-                    if before.is_none() && self.is_paused(&delivery.hop) {
-                        scheduler.pause(site, now_ms);
-                    }
-                    scheduler.push(site, ticket_of(&delivery), now_ms)
-                }
-                Err(full) => Err(full),
-            }
+        let Some(share) = self.share_known(&delivery.hop).or_else(|| {
+            // The home has not heard of a reload yet, or this shard has heard of it first.
+            self.share_of(&delivery.hop, now_ms)
+        }) else {
+            return self.answer(&delivery, What::Returned);
         };
-        match pushed {
+        match self.line_up(&delivery, &share, now_ms) {
             Ok(()) => {
                 let key = (delivery.id, delivery.job, delivery.lease);
                 self.deliveries.borrow_mut().insert(key, delivery);
@@ -213,6 +245,45 @@ impl Owner {
             }
         }
         self.pump();
+    }
+
+    /// What this very hop is treated by already.
+    fn share_known(&self, hop: &Arc<Hop>) -> Option<Arc<SitePolicy>> {
+        let scheduler = self.scheduler.borrow();
+        let site = scheduler.find(&hop.site)?;
+        let is_changing = self.snapshots.borrow().is_changing();
+        let is_same = |known: &Arc<Hop>| {
+            Arc::ptr_eq(known, hop)
+                || !is_changing && known.policy == hop.policy && known.stripes == hop.stripes
+        };
+        match self.hops.borrow().get(&site) {
+            Some(known) if is_same(known) => scheduler.policy_of(site),
+            _ => None,
+        }
+    }
+
+    fn line_up(
+        &self,
+        delivery: &Delivery,
+        share: &Arc<SitePolicy>,
+        now_ms: u64,
+    ) -> Result<(), Full> {
+        let mut scheduler = self.scheduler.borrow_mut();
+        let site = scheduler.site(&delivery.hop.site, share, now_ms)?;
+        let mut hops = self.hops.borrow_mut();
+        if hops.len() >= HOPS_MAX {
+            let known: HashSet<SiteId> = scheduler.sites().collect();
+            hops.retain(|site, _| known.contains(site));
+        }
+        let before = hops.insert(site, Arc::clone(&delivery.hop));
+        drop(hops);
+        if scheduler.policy_of(site).is_some_and(|old| old != *share) {
+            scheduler.set_policy(site, Arc::clone(share), now_ms);
+        }
+        if before.is_none() && self.is_paused(&delivery.hop) {
+            scheduler.pause(site, now_ms);
+        }
+        scheduler.push(site, ticket_of(delivery), now_ms)
     }
 
     /// Carries out what the scheduler wants now.
@@ -251,7 +322,7 @@ impl Owner {
     /// Why a site is left alone, if it is.
     fn refusal(&self, hop: &Hop, now_ms: u64) -> Option<Answer> {
         let mut scheduler = self.scheduler.borrow_mut();
-        let site = scheduler.site(&hop.site, &hop.policy, now_ms).ok()?;
+        let site = scheduler.find(&hop.site)?;
         refusal_of(scheduler.summary(site, now_ms)?)
     }
 
@@ -263,18 +334,17 @@ impl Owner {
             let summary = scheduler.summary(site, now_ms);
             (scheduler.drain_deferred(site, now_ms), summary)
         };
-        let is_paused = summary.as_ref().is_some_and(|one| one.state == SiteState::Paused);
         let refusal = summary.and_then(refusal_of);
-        for HandedBack { ticket, due_ms } in jobs {
+        for HandedBack { ticket, due_ms, was_tried } in jobs {
             let Some(delivery) = self.take(&ticket) else { continue };
             let host =
                 delivery.hop.hosts.first().map(|host| host.name().into()).unwrap_or_default();
-            // What nobody tried because of an operator is no attempt.
+            // What only stood in line was not tried, whatever the site says meanwhile.
             let what = match refusal.clone() {
-                Some(answer) if !is_paused => {
+                Some(answer) if was_tried => {
                     What::Unreached { answer, host, not_before_ms: due_ms }
                 }
-                _ => What::Busy { due_ms, answer: no_room() },
+                answer => What::Busy { due_ms, answer: answer.unwrap_or_else(no_room) },
             };
             self.answer(&delivery, what);
         }
@@ -297,6 +367,15 @@ impl Owner {
     pub fn sites(&self, max: usize) -> Vec<SiteView> {
         let sites = self.scheduler.borrow().largest_sites(max);
         sites.into_iter().filter_map(|site| self.site_view(site)).collect()
+    }
+
+    /// The sites of these keys that are known here.
+    pub fn sites_keyed(&self, keys: &[Box<str>]) -> Vec<SiteView> {
+        let found: Vec<SiteId> = {
+            let scheduler = self.scheduler.borrow();
+            keys.iter().filter_map(|key| scheduler.find(key)).collect()
+        };
+        found.into_iter().filter_map(|site| self.site_view(site)).collect()
     }
 
     /// The sites that go by this name, and whether it is paused.
@@ -331,11 +410,8 @@ impl Owner {
 
     /// Pauses what goes by this name, known already or not. Answers the sites it is now.
     pub fn pause(self: &Rc<Owner>, word: &str) -> Vec<Box<str>> {
-        let mut paused = self.paused.borrow_mut();
-        if paused.len() < PAUSED_MAX {
-            paused.insert(word.into());
-        }
-        drop(paused);
+        // `Pauses` bounds them.
+        self.paused.borrow_mut().insert(word.into());
         let touched = self.change_sites(word, |scheduler, site| scheduler.pause(site, wall_ms()));
         self.pump();
         touched
@@ -564,6 +640,9 @@ pub async fn tend(owner: Rc<Owner>) {
     while !owner.is_closing() || owner.workers() > 0 {
         timer::sleep(PACE).await;
         owner.mesh.flush();
+        if owner.snapshots.borrow_mut().forget_settled(wall_ms()) {
+            owner.share_anew(wall_ms());
+        }
         let due = owner.scheduler.borrow().next_wake_ms().is_some_and(|at| at <= wall_ms());
         if due {
             owner.pump();

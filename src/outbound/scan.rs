@@ -44,6 +44,7 @@ pub struct Stored {
     pub attempts: u32,
     pub due_ms: u64,
     pub warned: bool,
+    pub next_hop: Option<Arc<str>>,
 }
 
 /// Reads one partition for as long as the home lives.
@@ -190,7 +191,8 @@ fn read_if(
         MailBody::Stored
     };
     let (attempts, warned) = (job.attempts, job.warned);
+    let next_hop = job.next_hop.map(Arc::from);
     let mail =
         Mail::new(id, envelope.into(), body, Arc::clone(partition)).map_err(QueueFault::Record)?;
-    Ok(Some(Stored { mail, number, recipients, attempts, due_ms, warned }))
+    Ok(Some(Stored { mail, number, recipients, attempts, due_ms, warned, next_hop }))
 }

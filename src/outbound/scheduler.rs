@@ -291,6 +291,20 @@ impl Scheduler {
         Ok(())
     }
 
+    /// Empties the line of a site. What is being sent is sent to its end.
+    pub fn withdraw_all(&mut self, site: SiteId, now_ms: u64) -> Vec<JobTicket> {
+        let Some(index) = self.index_of(site) else { return Vec::new() };
+        let withdrawn = self.sites[index as usize].destination.withdraw_all();
+        self.refresh(index, now_ms);
+        withdrawn
+    }
+
+    /// What a site is treated by here.
+    pub fn policy_of(&self, site: SiteId) -> Option<Arc<SitePolicy>> {
+        let index = self.index_of(site)?;
+        Some(Arc::clone(self.sites[index as usize].destination.policy()))
+    }
+
     /// Takes a job out of line that has not begun.
     pub fn withdraw(&mut self, site: SiteId, ticket: &JobTicket, now_ms: u64) -> bool {
         let Some(index) = self.index_of(site) else { return false };
@@ -407,6 +421,9 @@ impl Scheduler {
     ) -> Option<JobTicket> {
         let (connection, ticket) = self.remove(conn)?;
         let destination = &mut self.sites[connection.site as usize].destination;
+        if connection.stage == Stage::Opening && failure.kind != FailureKind::Ours {
+            destination.on_connect_failed();
+        }
         if connection.stage != Stage::Closing {
             destination.on_failure(failure, connection.role, now_ms, &mut self.dice);
         }
@@ -946,6 +963,8 @@ mod tests {
         assert_eq!(actions(&mut s, 0), [Action::HandBack { site }]);
         let back = s.drain_deferred(site, 0);
         assert_eq!(back.len(), 50, "no memory is held");
+        let tried = back.iter().filter(|job| job.was_tried).count();
+        assert_eq!(tried, 3, "one for each connection; the others stood in line");
         let SiteState::BackingOff { until_ms } = s.summary(site, 0).expect("known").state else {
             panic!("it backs off");
         };
@@ -960,7 +979,8 @@ mod tests {
         let probe = opened(&mut s, until_ms);
         assert_eq!(probe.len(), 1, "one probe");
         s.connect_failed(probe[0].1, DEAD, until_ms);
-        assert_eq!(s.drain_deferred(site, until_ms).len(), 9);
+        let back = s.drain_deferred(site, until_ms);
+        assert_eq!((back.len(), back.iter().filter(|job| job.was_tried).count()), (9, 1));
         let second_ms = match s.summary(site, until_ms).expect("known").state {
             SiteState::BackingOff { until_ms: second } => second,
             state => panic!("{state:?}"),

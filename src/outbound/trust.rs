@@ -480,6 +480,8 @@ mod tests {
             hosts: ["mx1.a.test", "mx2.a.test"].map(host).into(),
             protocol: HopProtocol::Smtp,
             policy: Arc::new(SitePolicy::default()),
+            stripes: 1,
+            known_by: Box::default(),
             tls: TlsWish::May,
             require_tls: RequireTls::No,
             names: HostNames::Mx,

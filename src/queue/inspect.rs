@@ -96,6 +96,8 @@ pub struct JobRow {
     pub attempts: u32,
     pub last_attempt_ms: Option<u64>,
     pub last_reply: Option<String>,
+    /// Where an operator sends it instead of where its route does.
+    pub rerouted_to: Option<String>,
     pub due_ms: u64,
     /// Why the record cannot be read.
     pub fault: Option<String>,
@@ -298,6 +300,7 @@ fn job_row(number: u16, record: &[u8]) -> JobRow {
         attempts: job.attempts,
         last_attempt_ms: (job.last_attempt_ms != 0).then_some(job.last_attempt_ms),
         last_reply: (!job.last_reply.is_empty()).then(|| job.last_reply.to_owned()),
+        rerouted_to: job.next_hop.map(str::to_owned),
         due_ms: job.due_ms,
         fault,
     }

@@ -17,6 +17,7 @@
 //! <spool>/ringpost.json         format version, number of partitions, when it was made
 //! <spool>/lock                  held (flock) by the one process that writes; its pid as text
 //! <spool>/p00 .. p63            one RocksDB each, six column families
+//! <spool>/pauses.json           destinations that operators have paused; see `pauses`
 //! <spool>/quarantine/           bytes that could not be understood, each with a `.why` beside it
 //! ```
 //!
@@ -91,6 +92,7 @@ pub mod notice;
 pub mod operate;
 pub mod options;
 pub mod partition;
+pub mod pauses;
 pub mod points;
 pub mod quarantine;
 pub mod reader;

@@ -1,5 +1,5 @@
-//! What an operator may order about a message: hold, release, retry; bounce and delete are named
-//! here and done elsewhere.
+//! What an operator may order about a message: hold, release, retry, reroute; bounce and delete are
+//! named here and done elsewhere.
 //!
 //! Owner:    on a running server the home shard, which writes a settlement; on a stopped one the
 //!           command, which has the spool's lock.
@@ -27,7 +27,7 @@ use crate::queue::spool::Spool;
 pub const HELD_DUE_MS: u64 = 253_402_300_799_000;
 
 /// What is ordered.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Deed {
     /// No attempt until it is released.
@@ -40,6 +40,9 @@ pub enum Deed {
     Bounce,
     /// Removed; nobody is told.
     Delete,
+    /// Sent this way from now on, written as in a route, and due now unless it is held; without a
+    /// way where its route says again.
+    Reroute(Option<Box<str>>),
 }
 
 /// What came of an order.
@@ -88,8 +91,13 @@ impl fmt::Display for DeedFault {
 }
 
 impl Deed {
+    /// Whether a job that is in line must come back first.
+    pub fn calls_back(&self) -> bool {
+        !matches!(self, Deed::Release | Deed::Retry)
+    }
+
     /// The job as it stands after the order, or what there is to say instead.
-    pub fn applied<'a>(self, job: &Job<'a>, now_ms: u64) -> Result<Option<Job<'a>>, DeedFault> {
+    pub fn applied<'a>(&'a self, job: &Job<'a>, now_ms: u64) -> Result<Option<Job<'a>>, DeedFault> {
         match (self, job.state) {
             (Deed::Hold, JobState::Held) => Ok(None),
             (Deed::Hold, JobState::Waiting) => {
@@ -104,6 +112,13 @@ impl Deed {
             (Deed::Retry, JobState::Waiting) => Ok(Some(Job { due_ms: now_ms, ..*job })),
             (Deed::Bounce, _) => Err(DeedFault::NeedsServer),
             (Deed::Delete, _) => Ok(None),
+            (Deed::Reroute(to), state) => {
+                let is_waiting = state == JobState::Waiting;
+                let due_ms = if is_waiting { job.due_ms.min(now_ms) } else { job.due_ms };
+                let next_hop = to.as_deref();
+                let is_so = (next_hop, due_ms) == (job.next_hop, job.due_ms);
+                Ok((!is_so).then_some(Job { next_hop, due_ms, ..*job }))
+            }
         }
     }
 }
@@ -129,14 +144,14 @@ pub fn jobs_of(partition: &Partition, id: MessageId) -> Result<Vec<(u16, Vec<u8>
 pub fn carry_out(
     spool: &Spool,
     id: MessageId,
-    deed: Deed,
+    deed: &Deed,
     now_ms: u64,
 ) -> Result<Carried, DeedFault> {
     let partition = spool.partition_of(id).map_err(DeedFault::Queue)?;
     if !partition.is_writable() {
         return Err(DeedFault::Queue(QueueFault::ReadOnly));
     }
-    if deed == Deed::Delete {
+    if *deed == Deed::Delete {
         return partition.remove(id).map(|()| Carried::Done).map_err(DeedFault::Queue);
     }
     let families = partition.families();
@@ -184,7 +199,25 @@ mod tests {
         assert!(matches!(Deed::Retry.applied(&waiting, 900), Ok(None)));
         assert!(matches!(due(&held, Deed::Retry), Err(DeedFault::Held)));
         assert!(matches!(due(&held, Deed::Bounce), Err(DeedFault::NeedsServer)));
-        let kept = Deed::Hold.applied(&waiting, 100).ok().flatten().expect("it is changed");
+        let hold = Deed::Hold;
+        let kept = hold.applied(&waiting, 100).ok().flatten().expect("it is changed");
         assert_eq!((kept.attempts, kept.last_reply), (3, "450 later"));
+    }
+
+    #[test]
+    fn a_way_is_changed_and_changed_back() {
+        let away = Deed::Reroute(Some("smtp:other.test:25".into()));
+        let back = Deed::Reroute(None);
+        let waiting = Job { attempts: 3, ..Job::fresh(500, 1) };
+        let sent = away.applied(&waiting, 100).ok().flatten().expect("it is changed");
+        assert_eq!((sent.next_hop, sent.due_ms), (Some("smtp:other.test:25"), 100));
+        assert_eq!((sent.attempts, sent.state), (3, JobState::Waiting));
+        assert!(matches!(away.applied(&sent, 200), Ok(None)), "it goes there already");
+        let again = back.applied(&sent, 50).ok().flatten().expect("it is changed");
+        assert_eq!((again.next_hop, again.due_ms), (None, 50));
+        assert!(matches!(back.applied(&again, 50), Ok(None)));
+        let held = Job { state: JobState::Held, due_ms: HELD_DUE_MS, ..waiting };
+        let sent = away.applied(&held, 100).ok().flatten().expect("it is changed");
+        assert_eq!((sent.state, sent.due_ms), (JobState::Held, HELD_DUE_MS), "and held as before");
     }
 }

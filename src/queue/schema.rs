@@ -47,6 +47,7 @@ const FLAGS_ALL: u8 =
 
 /// Beside the state of a job.
 const JOB_WARNED: u8 = 0x80;
+const JOB_REROUTED: u8 = 0x40;
 
 /// What BODY= said (RFC 6152, RFC 3030).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -389,6 +390,8 @@ pub struct Job<'a> {
     pub last_attempt_ms: u64,
     pub due_ms: u64,
     pub last_reply: &'a str,
+    /// Where an operator sends it, written as in a route, instead of where its route does.
+    pub next_hop: Option<&'a str>,
     pub recipients: Indexes<'a>,
 }
 
@@ -423,6 +426,7 @@ impl<'a> Job<'a> {
             last_attempt_ms: 0,
             due_ms,
             last_reply: "",
+            next_hop: None,
             recipients: Indexes::First(recipients as u32),
         }
     }
@@ -431,11 +435,16 @@ impl<'a> Job<'a> {
     pub fn encode(&self, buffer: &mut Vec<u8>) -> Result<(), RecordFault> {
         let mut writer = Writer::new(buffer, KIND_JOB);
         writer.u16(self.number);
-        writer.u8(self.state as u8 | if self.warned { JOB_WARNED } else { 0 });
+        let warned = if self.warned { JOB_WARNED } else { 0 };
+        let rerouted = if self.next_hop.is_some() { JOB_REROUTED } else { 0 };
+        writer.u8(self.state as u8 | warned | rerouted);
         writer.u32(self.attempts);
         writer.u64(self.last_attempt_ms);
         writer.u64(self.due_ms);
         writer.text("last reply", Some(self.last_reply))?;
+        if self.next_hop.is_some() {
+            writer.text("next hop", self.next_hop)?;
+        }
         match self.recipients {
             Indexes::First(count) => (0..count).for_each(|index| writer.u32(index)),
             Indexes::Stored(bytes) => writer.raw(bytes),
@@ -449,7 +458,7 @@ impl<'a> Job<'a> {
         let mut reader = Reader::open(record, KIND_JOB)?;
         let number = reader.u16()?;
         let flags = reader.u8()?;
-        let state = match flags & !JOB_WARNED {
+        let state = match flags & !(JOB_WARNED | JOB_REROUTED) {
             0 => JobState::Waiting,
             1 => JobState::Held,
             _ => return Err(RecordFault::Value("job state")),
@@ -462,6 +471,10 @@ impl<'a> Job<'a> {
             last_attempt_ms: reader.u64()?,
             due_ms: reader.u64()?,
             last_reply: reader.some_text("last reply")?,
+            next_hop: match flags & JOB_REROUTED {
+                0 => None,
+                _ => Some(reader.some_text("next hop")?),
+            },
             recipients: Indexes::Stored(reader.rest()),
         };
         match job.recipients {

@@ -16,7 +16,7 @@ use crate::wire::mail::address::Mailbox;
 
 /// Domains as in `DomainSet`, and patterns such as `*mail.example*`, each with the numbers of the
 /// rules that name it, the least first.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct DomainIndex {
     exact: HashMap<Box<str>, Vec<u32>>,
     /// Without the leading dot.

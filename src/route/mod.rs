@@ -39,6 +39,7 @@ pub use relay::RelayRefusal;
 pub use relay::RelaySettings;
 pub use site::Rates;
 pub use site::SitePolicy;
+pub use site::Stripes;
 pub use site::TlsWish;
 pub use site_table::Site;
 pub use site_table::SiteSettings;

@@ -27,6 +27,21 @@ pub enum TlsWish {
     Verify,
 }
 
+/// How many shards share a site, each with its part of the limits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stripes {
+    /// All where each has two connections at least and there is no rate to divide; else one.
+    Auto,
+    All,
+    Count(u32),
+}
+
+impl Default for Stripes {
+    fn default() -> Stripes {
+        Stripes::Count(1)
+    }
+}
+
 /// The treatment of one site, over all shards.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SitePolicy {
@@ -44,6 +59,7 @@ pub struct SitePolicy {
     pub back_off_max: Duration,
     /// Jobs of this site kept in memory; the rest waits on disk.
     pub jobs_max: usize,
+    pub stripes: Stripes,
     pub tls: TlsWish,
 }
 
@@ -60,6 +76,7 @@ impl Default for SitePolicy {
             back_off_first: Duration::from_secs(60),
             back_off_max: Duration::from_secs(3600),
             jobs_max: 10_000,
+            stripes: Stripes::default(),
             tls: TlsWish::May,
         }
     }

@@ -38,14 +38,14 @@ impl fmt::Display for SiteProblem {
 }
 
 /// A named entry.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Site {
     pub name: Box<str>,
     pub policy: Arc<SitePolicy>,
 }
 
 /// The policies of all sites, as one immutable snapshot.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SiteTable {
     sites: Vec<Site>,
     by_domain: DomainIndex,

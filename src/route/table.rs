@@ -227,6 +227,34 @@ impl RouteTable {
         self.choice(rule, next_hop)
     }
 
+    /// As `next_hop`, but an operator says where to. TLS, user and pool are those of a rule that
+    /// sends there too, the recipient's own first: a password is for the servers it stands beside.
+    pub fn rerouted<'t>(
+        &'t self,
+        question: &RouteQuestion<'_>,
+        next: &RouteNext,
+    ) -> RouteChoice<'t> {
+        let routed = self.next_hop(question);
+        let mut room = [0; DOMAIN_BYTES_MAX];
+        let next_hop = match next {
+            RouteNext::To(next_hop) => Cow::Owned(next_hop.clone()),
+            RouteNext::RecipientDomain => {
+                let own = self.domain_of(question, &mut room).and_then(next_of);
+                own.map_or(Cow::Borrowed(&self.unusable), Cow::Owned)
+            }
+        };
+        let goes_there = |rule: &&Rule| rule.settings.next == *next;
+        let own = self.rules.iter().find(|rule| routed.rule == Some(rule.settings.name.as_str()));
+        let other = || match next {
+            RouteNext::To(_) => self.rules.iter().find(goes_there),
+            RouteNext::RecipientDomain => None,
+        };
+        let rule = own.filter(goes_there).or_else(other);
+        let choice = self.choice(rule, next_hop);
+        let pool = rule.and_then(|rule| rule.settings.pool).or(routed.pool);
+        RouteChoice { pool, max_age: routed.max_age, ..choice }
+    }
+
     /// Each rule in its order up to the one that decides, and why it is or is not for the
     /// recipient. For people: it takes its time.
     pub fn explain<'t>(
@@ -496,6 +524,38 @@ mod tests {
     }
 
     /// All tables of three rules from a few conditions, against going through the rules.
+    #[test]
+    fn an_operator_says_where_to_and_a_password_stays_with_its_servers() {
+        let user = Arc::new(Credentials { user: "us".into(), password: "secret".into() });
+        let table = table(vec![
+            RouteSettings {
+                auth: Some(Arc::clone(&user)),
+                tls: Some(TlsWish::Verify),
+                max_age: Some(DAY),
+                ..rule("own", &["a.test"], &[], &[])
+            },
+            RouteSettings {
+                auth: Some(Arc::clone(&user)),
+                tls: Some(TlsWish::Must),
+                ..rule("other", &["b.test"], &[], &[])
+            },
+        ]);
+        let to = |host: &str| rule(host, &[], &[], &[]).next;
+        let asked = question("a.test", "x.test", "");
+        for (name, next, hop, tls, has_user) in [
+            ("its own", to("own"), "smtp:own:2525", Some(TlsWish::Verify), true),
+            ("another's", to("other"), "smtp:other:2525", Some(TlsWish::Must), true),
+            ("a stranger", to("new"), "smtp:new:2525", None, false),
+            ("its domain", RouteNext::RecipientDomain, "mx:a.test", None, false),
+            ("nowhere", RouteNext::To(NextHop::Hold), "hold", None, false),
+        ] {
+            let choice = table.rerouted(&asked, &next);
+            assert_eq!(choice.next_hop.to_string(), hop, "{name}");
+            assert_eq!((choice.tls, choice.auth.is_some()), (tls, has_user), "{name}");
+            assert_eq!(choice.max_age, DAY, "{name}: how long is its route's to say");
+        }
+    }
+
     #[test]
     fn what_is_explained_is_what_is_done() {
         let recipients: [&[&str]; 5] =

@@ -79,6 +79,8 @@ pub struct DeliverySeed {
     pub tls: Option<Arc<TlsClient>>,
     pub hostname: Box<str>,
     pub shards: usize,
+    /// What operators had paused before.
+    pub paused: Vec<Box<str>>,
     /// Shards that may still hand mail to others; the same counter for all.
     pub handing_over: Arc<AtomicUsize>,
 }
@@ -237,6 +239,7 @@ fn delivering(
         observed: reception.observed_handle(),
         histograms: Rc::clone(&reception.histograms),
         shards: seed.shards,
+        paused: seed.paused,
     });
     for partition in stores {
         task::spawn_vital(Queue::Work, scan::scan(Rc::clone(&home), partition));

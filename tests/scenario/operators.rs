@@ -1,4 +1,4 @@
-//! What operators order and ask: hold, release, retry, bounce, why, pause, with a destination that
+//! What operators order and ask: hold, release, retry, reroute, bounce, why, pause, with a destination that
 //! takes mail, puts it off, or says nothing for as long as the test wants.
 
 use std::io::BufRead;
@@ -277,7 +277,7 @@ fn a_paused_destination_keeps_its_mail() {
     let sink = Sink::start(Manner::Takes);
     let rig = Rig::start(&sink.plan());
     let said = ask(&rig, &["destination", "pause", "127.0.0.1"]);
-    assert!(said.contains("paused until it is resumed or the server restarts"), "{said}");
+    assert!(said.contains("paused until it is resumed"), "{said}");
     let id = submit(&rig, "patient");
     let why = await_why(&rig, &id, "paused by an operator");
     assert!(why.contains("cannot be predicted"), "{why}");
@@ -329,4 +329,237 @@ fn a_stopped_server_takes_orders_too() {
     queue_text(&rig, &["release", &kept]);
     sink.await_mail("Subject: kept");
     await_empty(&rig);
+}
+
+/// Stops the server, and starts it in the same folder when `between` is done.
+fn restart(mut rig: Rig, plan: &Plan, between: impl FnOnce(&Rig)) -> Rig {
+    rig.server.signal("TERM");
+    assert!(rig.server.wait(PATIENCE).success(), "{}", rig.server.log_text());
+    between(&rig);
+    let folder = std::mem::replace(&mut rig.folder, new_folder());
+    drop(rig);
+    Rig::start_in(folder, plan)
+}
+
+fn destinations(rig: &Rig) -> Vec<Value> {
+    let list = ask(rig, &["destination", "list", "--json"]);
+    let list: Value = serde_json::from_str(&list).expect("JSON");
+    let rows = list.as_array().expect("a list").iter();
+    rows.filter(|row| row["site"].is_string()).cloned().collect()
+}
+
+fn job(rig: &Rig, id: &str) -> Value {
+    rig.queue_json(&["show", id])["jobs"][0].clone()
+}
+
+#[test]
+fn mail_is_sent_another_way_wherever_it_stands() {
+    let (first, other) = (Sink::start(Manner::Dawdles), Sink::start(Manner::Takes));
+    let rig = Rig::start(&first.plan());
+    let way = format!("smtp:{}", other.address);
+    let sending = submit(&rig, "sending");
+    await_why(&rig, &sending, "It is being sent to");
+    let in_line = submit(&rig, "in line");
+    await_why(&rig, &in_line, "nothing is ahead of it");
+
+    let said = queue_text(&rig, &["reroute", &in_line, "--to", &way]);
+    assert_eq!(said, format!("{in_line}: rerouted\n"));
+    other.await_mail("Subject: in line");
+    let said = queue_text(&rig, &["reroute", &sending, "--to", &way]);
+    assert!(said.contains("is being sent now; rerouted when that has ended"), "{said}");
+    first.turn(Manner::PutsOff);
+    other.await_mail("Subject: sending");
+    await_empty(&rig);
+
+    let (put_off, kept) = (submit(&rig, "put off"), submit(&rig, "kept"));
+    for id in [&put_off, &kept] {
+        await_why(&rig, id, "come back later");
+    }
+    queue_text(&rig, &["hold", &kept]);
+    let rows = rig.queue_json(&["reroute", "--recipient-domain", "Y.test", "--to", &way]);
+    assert!(rows.as_array().is_some_and(|rows| rows.len() == 2), "{rows}");
+    other.await_mail("Subject: put off");
+    let why = ask(&rig, &["why", &kept]);
+    assert!(why.contains(&format!("An operator sends it to {way}")), "{why}");
+    assert!(why.contains("It is held"), "a hold is no way: {why}");
+    assert_eq!(job(&rig, &kept)["rerouted_to"], way.as_str());
+    assert!(queue_text(&rig, &["reroute", &kept, "--to", &way]).contains("goes there already"));
+    assert!(queue_text(&rig, &["reroute", &kept, "--to", "default"]).contains("on its own route"));
+    assert!(job(&rig, &kept)["rerouted_to"].is_null());
+    assert!(!ask(&rig, &["why", &kept]).contains("An operator sends it"));
+
+    for bad in ["smtp", "carrier:pigeon", "lmtp:nowhere"] {
+        let refused = rig.try_queue(&["reroute", &kept, "--to", bad]);
+        assert!(!refused.status.success() && text_of(&refused).contains("--to"), "{bad}");
+    }
+    assert!(first.mail().is_empty(), "nothing went the old way: {:?}", first.mail());
+}
+
+#[test]
+fn a_way_is_kept_by_retries_and_restarts_and_given_while_stopped() {
+    let (first, other) = (Sink::start(Manner::PutsOff), Sink::start(Manner::PutsOff));
+    let plan = first.plan();
+    let rig = Rig::start(&plan);
+    let way = format!("smtp:{}", other.address);
+    let (early, late) = (submit(&rig, "early"), submit(&rig, "late"));
+    for id in [&early, &late] {
+        await_why(&rig, id, "come back later");
+    }
+    queue_text(&rig, &["reroute", &early, "--to", &way]);
+    // Put off there too, it has been tried once by each.
+    await_some("the second attempt", || (job(&rig, &early)["attempts"] == 2).then_some(()));
+    assert_eq!(job(&rig, &early)["rerouted_to"], way.as_str(), "a retry keeps the way");
+    first.turn(Manner::Takes);
+    other.turn(Manner::Takes);
+    let rig = restart(rig, &plan, |rig| {
+        assert_eq!(job(rig, &early)["rerouted_to"], way.as_str(), "a stop keeps the way");
+        let said = queue_text(rig, &["reroute", &late, "--to", &way]);
+        assert!(said.contains("rerouted"), "{said}");
+        let why = ask(rig, &["why", &late]);
+        assert!(why.contains(&format!("An operator sends it to {way}")), "{why}");
+    });
+    other.await_mail("Subject: late");
+    queue_text(&rig, &["retry", &early]);
+    other.await_mail("Subject: early");
+    await_empty(&rig);
+    assert!(first.mail().is_empty(), "{:?}", first.mail());
+}
+
+#[test]
+fn a_way_may_end_mail_and_may_keep_it() {
+    let sink = Sink::start(Manner::PutsOff);
+    let rig = Rig::start(&sink.plan());
+    let (gone, kept) = (submit(&rig, "gone"), submit(&rig, "kept"));
+    for id in [&gone, &kept] {
+        await_why(&rig, id, "come back later");
+    }
+    queue_text(&rig, &["reroute", &gone, "--to", "discard"]);
+    await_some("the end of it", || (rig.messages() == 1).then_some(()));
+    queue_text(&rig, &["reroute", &kept, "--to", "hold"]);
+    await_why(&rig, &kept, "It is held");
+    sink.turn(Manner::Takes);
+    queue_text(&rig, &["reroute", &kept, "--to", "default"]);
+    queue_text(&rig, &["release", &kept]);
+    sink.await_mail("Subject: kept");
+    await_empty(&rig);
+    assert_eq!(sink.mail().len(), 1, "{:?}", sink.mail());
+}
+
+#[test]
+fn a_pause_outlives_a_restart_and_a_bad_file_stops_nothing() {
+    let sink = Sink::start(Manner::Takes);
+    let plan = sink.plan();
+    let rig = Rig::start(&plan);
+    ask(&rig, &["destination", "pause", "Elsewhere.test."]);
+    ask(&rig, &["destination", "pause", "127.0.0.1"]);
+    let id = submit(&rig, "patient");
+    await_why(&rig, &id, "paused by an operator");
+    let rig = restart(rig, &plan, |_| ());
+    await_why(&rig, &id, "paused by an operator");
+    let list = ask(&rig, &["destination", "list"]);
+    for name in ["127.0.0.1", "elsewhere.test"] {
+        assert!(list.contains(&format!("paused by an operator: {name}\n")), "{list}");
+    }
+    assert!(rig.server.log_text().contains("paused by an operator: 127.0.0.1, elsewhere.test"));
+    ask(&rig, &["destination", "resume", "elsewhere.TEST"]);
+    assert!(!ask(&rig, &["destination", "list"]).contains("elsewhere.test"));
+    assert!(sink.mail().is_empty(), "nothing goes there");
+
+    let folder = rig.folder.path().join("spool");
+    let rig = restart(rig, &plan, |_| {
+        std::fs::write(folder.join("pauses.json"), "{\"format\": 1, \"pau").expect("it is ours");
+    });
+    sink.await_mail("Subject: patient");
+    await_empty(&rig);
+    let log = rig.server.log_text();
+    assert!(log.contains("says nothing of what was paused"), "{log}");
+    assert!(rig.folder.path().join("spool/pauses.json.bad").exists());
+    ask(&rig, &["destination", "pause", "127.0.0.1"]);
+    let rig = restart(rig, &plan, |_| ());
+    assert!(ask(&rig, &["destination", "list"]).contains("paused by an operator: 127.0.0.1"));
+}
+
+#[test]
+fn to_stand_in_line_is_no_attempt() {
+    // Nothing listens where it leads.
+    let address = crate::kit::free_address();
+    let rest = format!(
+        "[delivery]\nenabled = true\n[[route]]\nnext = \"smtp:{address}\"\n\
+         [destination]\nconnections_max = 1\nwindow_start = 1\nfailures_to_back_off = 2\n\
+         back_off_first = \"1h\"\n"
+    );
+    let rig = Rig::start(&Plan { rest, ..Plan::default() });
+    ask(&rig, &["destination", "pause", "127.0.0.1"]);
+    let ids: Vec<String> = (0..6).map(|n| submit(&rig, &format!("number {n}"))).collect();
+    await_some("all in line", || {
+        destinations(&rig).first().is_some_and(|row| row["queued"] == 6).then_some(())
+    });
+    ask(&rig, &["destination", "resume", "127.0.0.1"]);
+    for id in &ids {
+        await_why(&rig, id, "It waits for its next attempt");
+    }
+    let attempts: u64 =
+        ids.iter().map(|id| job(&rig, id)["attempts"].as_u64().expect("a number")).sum();
+    assert_eq!(attempts, 2, "one for each connection that failed");
+    let untried = ids.iter().filter(|id| job(&rig, id)["attempts"] == 0);
+    for id in untried {
+        let why = ask(&rig, &["why", id]);
+        assert!(why.contains("It was not tried yet"), "{why}");
+        // Not before the destination is tried again.
+        assert!(why.contains("minutes") || why.contains("hours"), "{why}");
+    }
+}
+
+#[test]
+fn a_striped_destination_is_one_and_its_number_may_change() {
+    let sink = Sink::start(Manner::Takes);
+    let plan = |stripes: &str| {
+        let rest = format!(
+            "[delivery]\nenabled = true\n[[route]]\nnext = \"smtp:{}\"\n\
+             [[site]]\nname = \"sink\"\nmx_host = [\"[127.0.0.1]\"]\n\
+             connections_max = 4\nwindow_start = 4\nstripes = {stripes}\n",
+            sink.address
+        );
+        Plan { rest, http: true, ..Plan::default() }
+    };
+    let rig = Rig::start(&plan("\"all\""));
+    ask(&rig, &["destination", "pause", "127.0.0.1"]);
+    let count = 24;
+    let ids: Vec<String> = (0..count).map(|n| submit(&rig, &format!("number {n}"))).collect();
+    let queued = |wanted: u64| {
+        let rows = destinations(&rig);
+        (rows.len() == 1 && rows[0]["queued"] == wanted).then(|| rows[0].clone())
+    };
+    let row = await_some("all in line", || queued(count));
+    assert_eq!((&row["connections"]["max"], &row["state"]), (&4.into(), &"paused".into()), "{row}");
+    let parts = row["stripes"].as_array().cloned().unwrap_or_default();
+    if !parts.is_empty() {
+        let sum = |key: &str| parts.iter().filter_map(|part| part[key].as_u64()).sum::<u64>();
+        assert_eq!(sum("queued"), count, "{row}");
+    }
+    let (_, stats) = rig.get("/stats");
+    let stats: Value = serde_json::from_str(&stats).expect("JSON");
+    assert_eq!(stats["destinations"].as_array().map(Vec::len), Some(1), "{stats:#}");
+    assert!(ids.iter().all(|id| await_why(&rig, id, "paused by an operator").contains("in line")));
+
+    rig.rewrite(&plan("1"));
+    rig.reload("reloaded");
+    let row = await_some("all in one line", || {
+        queued(count).filter(|row| {
+            let parts = row["stripes"].as_array().cloned().unwrap_or_default();
+            parts.iter().filter(|part| part["queued"] != 0).count() <= 1
+        })
+    });
+    let most = row["connections"]["max"].as_u64().expect("a number");
+    assert_eq!(
+        most,
+        4 / parts.len().max(1) as u64,
+        "its share shrinks at once, and grows later: {row}"
+    );
+    ask(&rig, &["destination", "resume", "127.0.0.1"]);
+    for n in 0..count {
+        sink.await_mail(&format!("Subject: number {n}\n"));
+    }
+    await_empty(&rig);
+    assert_eq!(sink.mail().len() as u64, count, "nothing twice");
 }

@@ -14,6 +14,7 @@ use std::time::Duration;
 use ringpost::outbound::destination::Dice;
 use ringpost::route::site::Rates;
 use ringpost::route::site::SitePolicy;
+use ringpost::route::site::Stripes;
 
 use peer::Peer;
 use world::End;
@@ -58,11 +59,14 @@ fn plan(seed: u64) -> Plan {
     let mut dice = Dice::new(seed.wrapping_mul(0x9E37_79B9) + 1);
     let d = &mut dice;
     let shards = 1 + d.below(4) as usize;
-    let sites: Vec<SitePlan> = (0..1 + d.below(6)).map(|_| site_plan(shards, d)).collect();
+    let sites: Vec<SitePlan> = (0..1 + d.below(6)).map(|_| site_plan(d)).collect();
     let crashes = (0..d.below(6).saturating_sub(3)).map(|_| d.below(900_000)).collect();
     let site_count = sites.len() as u64;
     let pauses = (0..d.below(3))
         .map(|_| (d.below(300_000), d.below(site_count) as usize, d.below(7_200_000)))
+        .collect();
+    let reloads = (0..d.below(6).saturating_sub(2))
+        .map(|_| (d.below(9_000_000), d.below(site_count) as usize, stripes(d)))
         .collect();
     Plan {
         seed,
@@ -71,6 +75,7 @@ fn plan(seed: u64) -> Plan {
         loss: [0, 0, 30, 200][d.below(4) as usize],
         crashes,
         pauses,
+        reloads,
         connections_max: 1 + d.below(60) as usize,
         sites_max: 1 + d.below(10) as usize,
         jobs_max: 8 + d.below(200) as usize,
@@ -78,16 +83,20 @@ fn plan(seed: u64) -> Plan {
     }
 }
 
-fn site_plan(shards: usize, d: &mut Dice) -> SitePlan {
+fn stripes(d: &mut Dice) -> Stripes {
+    [Stripes::Count(1), Stripes::Count(2), Stripes::Count(3), Stripes::All, Stripes::Auto]
+        [d.below(5) as usize]
+}
+
+fn site_plan(d: &mut Dice) -> SitePlan {
     let peer = peer::ALL[d.below(peer::ALL.len() as u64) as usize];
-    let is_striped = d.below(4) == 0;
-    let least = if is_striped { shards as u64 } else { 1 };
+    let stripes = stripes(d);
     let mut some =
-        |chance: u64, most: u64| (d.below(chance) == 0).then(|| (least + d.below(most)) as u32);
+        |chance: u64, most: u64| (d.below(chance) == 0).then(|| (1 + d.below(most)) as u32);
     let rates =
         Rates { per_second: some(4, 10), per_minute: some(4, 100), per_hour: some(6, 1000) };
     let policy = SitePolicy {
-        connections_max: (least + d.below(20)) as u32,
+        connections_max: (1 + d.below(20)) as u32,
         window_start: 1 + d.below(6) as u32,
         messages_per_connection: 1 + d.below(100) as u32,
         rates,
@@ -96,18 +105,14 @@ fn site_plan(shards: usize, d: &mut Dice) -> SitePlan {
         back_off_first: Duration::from_secs(1 + d.below(60)),
         back_off_max: Duration::from_secs(60 + d.below(3600)),
         jobs_max: 1 + d.below(200) as usize,
+        stripes,
         ..SitePolicy::default()
     };
-    SitePlan { peer, policy, jobs: 1 + d.below(60) as usize, is_striped }
+    SitePlan { peer, policy, jobs: 1 + d.below(60) as usize }
 }
 
 fn calm(seed: u64, peers: &[Peer]) -> Plan {
-    let site = |peer: &Peer| SitePlan {
-        peer: *peer,
-        policy: SitePolicy::default(),
-        jobs: 200,
-        is_striped: false,
-    };
+    let site = |peer: &Peer| SitePlan { peer: *peer, policy: SitePolicy::default(), jobs: 200 };
     Plan {
         seed,
         shards: 1,
@@ -115,6 +120,7 @@ fn calm(seed: u64, peers: &[Peer]) -> Plan {
         loss: 0,
         crashes: Vec::new(),
         pauses: Vec::new(),
+        reloads: Vec::new(),
         connections_max: 40,
         sites_max: 100,
         jobs_max: 10_000,
@@ -133,6 +139,29 @@ fn dead_and_slow_sites_cost_a_healthy_one_nothing() {
         let (alone_ms, among_ms) = (alone.ended_ms(0), among.ended_ms(0));
         assert!(among_ms <= alone_ms * 12 / 10 + 200, "seed {seed}: {alone_ms}, {among_ms}");
         assert!(among.disk.iter().all(|job| job.site != 1 || job.end_is(End::Expired)));
+    }
+}
+
+#[test]
+fn stripes_that_change_again_and_again_exceed_nothing() {
+    for seed in 0..200 {
+        let mut plan = calm(seed, &[Peer::Slow, Peer::Fast]);
+        plan.shards = 4;
+        let mut d = Dice::new(seed + 1);
+        for site in &mut plan.sites {
+            let rates = Rates { per_minute: Some(40), per_hour: Some(300), ..Rates::default() };
+            site.policy.rates = if d.below(2) == 0 { rates } else { Rates::default() };
+            site.policy.stripes = stripes(&mut d);
+            site.jobs = 700;
+        }
+        plan.arrival_ms = 7_200_000;
+        plan.reloads =
+            (0..6).map(|_| (d.below(10_000_000), d.below(2) as usize, stripes(&mut d))).collect();
+        let mut world = World::new(plan);
+        world.run();
+        assert!(
+            world.disk.iter().all(|job| job.end_is(End::Delivered) || job.end_is(End::Refused))
+        );
     }
 }
 

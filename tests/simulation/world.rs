@@ -6,6 +6,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use ringpost::base::MessageId;
+use ringpost::base::ShardId;
 use ringpost::base::limits::CONNECT_HOLD_MAX_MS;
 use ringpost::base::limits::JOB_LEASE_MS;
 use ringpost::base::limits::JOB_TRANSFER_MS_MAX;
@@ -15,14 +16,16 @@ use ringpost::outbound::destination::FailureKind;
 use ringpost::outbound::destination::JobEnd;
 use ringpost::outbound::destination::JobTicket;
 use ringpost::outbound::destination::SiteState;
-use ringpost::outbound::destination::stripe;
 use ringpost::outbound::scheduler::Action;
 use ringpost::outbound::scheduler::ConnId;
 use ringpost::outbound::scheduler::Scheduler;
 use ringpost::outbound::scheduler::SchedulerLimits;
 use ringpost::outbound::scheduler::SiteId;
 use ringpost::outbound::scheduler::Take;
+use ringpost::outbound::stripes;
+use ringpost::outbound::stripes::Treatment;
 use ringpost::route::site::SitePolicy;
+use ringpost::route::site::Stripes;
 
 use crate::home::Home;
 use crate::home::Known;
@@ -36,13 +39,13 @@ const EXPIRY_MS: u64 = 5 * 3_600_000;
 const END_MS: u64 = 30 * 3_600_000;
 /// Events in one virtual second on one machine; more is a busy loop.
 const EVENTS_PER_SECOND_MAX: usize = 20_000;
+/// When what was left on disk is read again.
+const LEFT_MS: u64 = 500;
 
 pub struct SitePlan {
     pub peer: Peer,
     pub policy: SitePolicy,
     pub jobs: usize,
-    /// Every shard owns a share of it.
-    pub is_striped: bool,
 }
 
 pub struct Plan {
@@ -54,6 +57,8 @@ pub struct Plan {
     pub crashes: Vec<u64>,
     /// When an operator pauses a site, which one, and for how long.
     pub pauses: Vec<(u64, usize, u64)>,
+    /// When the file says another number of stripes for a site.
+    pub reloads: Vec<(u64, usize, Stripes)>,
     pub connections_max: usize,
     pub sites_max: usize,
     /// Jobs that one home has in memory.
@@ -96,18 +101,54 @@ enum Outcome {
 
 #[derive(Clone, Copy, Debug)]
 enum Event {
-    Arrive { number: usize },
+    Arrive {
+        number: usize,
+    },
     HomeTick(usize),
     OwnerTick(usize),
-    Deliver { shard: usize, ticket: JobTicket },
-    Settle { ticket: JobTicket, outcome: Outcome },
-    Dialed { shard: usize, conn: ConnId, failure: Option<FailureKind> },
-    Sent { shard: usize, conn: ConnId, sent: Sent },
-    Idle { shard: usize, conn: ConnId, stamp: u64 },
-    Closed { shard: usize, conn: ConnId },
+    Deliver {
+        shard: usize,
+        ticket: JobTicket,
+    },
+    Settle {
+        ticket: JobTicket,
+        outcome: Outcome,
+    },
+    Dialed {
+        shard: usize,
+        conn: ConnId,
+        failure: Option<FailureKind>,
+    },
+    Sent {
+        shard: usize,
+        conn: ConnId,
+        sent: Sent,
+    },
+    Idle {
+        shard: usize,
+        conn: ConnId,
+        stamp: u64,
+    },
+    Closed {
+        shard: usize,
+        conn: ConnId,
+    },
     Crash,
-    Pause { site: usize },
-    Resume { site: usize },
+    Pause {
+        site: usize,
+    },
+    Resume {
+        site: usize,
+    },
+    Reload {
+        site: usize,
+        stripes: Stripes,
+    },
+    /// One shard hears of it.
+    Reshare {
+        shard: usize,
+        site: usize,
+    },
 }
 
 struct Worker {
@@ -123,6 +164,9 @@ struct Owner {
     workers: BTreeMap<ConnId, Worker>,
     tick_ms: Option<u64>,
 }
+
+/// What a shard has heard of a site, the newest last, and since when.
+type Heard = Vec<(Arc<SitePolicy>, u64)>;
 
 /// What the servers see.
 #[derive(Default)]
@@ -141,7 +185,10 @@ pub struct World {
     homes: Vec<Home>,
     owners: Vec<Owner>,
     seen: Vec<Seen>,
-    policies: Vec<Vec<Arc<SitePolicy>>>,
+    /// What the file says of each site.
+    file: Vec<Arc<SitePolicy>>,
+    /// By shard and site.
+    heard: Vec<Vec<Heard>>,
     /// Deliveries of which the disk never heard: each allows one more.
     unheard: usize,
     pub stale: usize,
@@ -168,11 +215,6 @@ impl World {
                 });
             }
         }
-        let shares = |site: &SitePlan| {
-            let count = if site.is_striped { plan.shards } else { 1 };
-            let shares = (0..count).map(|n| stripe(&site.policy, count as u32, n as u32));
-            shares.map(Arc::new).collect()
-        };
         let mut world = World {
             dice,
             now_ms: 0,
@@ -182,7 +224,8 @@ impl World {
             homes: Vec::new(),
             owners: Vec::new(),
             seen: Vec::new(),
-            policies: plan.sites.iter().map(shares).collect(),
+            file: plan.sites.iter().map(|site| Arc::new(site.policy.clone())).collect(),
+            heard: Vec::new(),
             unheard: 0,
             stale: 0,
             second: (0, 0),
@@ -198,6 +241,9 @@ impl World {
         for (at_ms, site, long_ms) in world.plan.pauses.clone() {
             world.at(at_ms, Event::Pause { site });
             world.at(at_ms + long_ms, Event::Resume { site });
+        }
+        for (at_ms, site, stripes) in world.plan.reloads.clone() {
+            world.at(at_ms, Event::Reload { site, stripes });
         }
         world
     }
@@ -264,6 +310,8 @@ impl World {
             sites_max: self.plan.sites_max,
         };
         let shards = 0..self.plan.shards;
+        let read = || self.file.iter().map(|policy| vec![(Arc::clone(policy), self.now_ms)]);
+        self.heard = shards.clone().map(|_| read().collect()).collect();
         self.seen = self.plan.sites.iter().map(|_| Seen::default()).collect();
         let seed = self.dice.roll();
         let owner = |shard: usize| Owner {
@@ -287,7 +335,7 @@ impl World {
         let now_ms = self.now_ms;
         let later = |event: &Event| {
             use Event::*;
-            matches!(event, Arrive { .. } | Crash | Pause { .. } | Resume { .. })
+            matches!(event, Arrive { .. } | Crash | Pause { .. } | Resume { .. } | Reload { .. })
         };
         let (kept, lost) =
             std::mem::take(&mut self.events).into_iter().partition(|(_, e)| later(e));
@@ -350,7 +398,47 @@ impl World {
             Event::Crash => self.crash(),
             Event::Pause { site } => self.switch(site, Scheduler::pause),
             Event::Resume { site } => self.switch(site, Scheduler::resume),
+            Event::Reload { site, stripes } => {
+                self.file[site] = Arc::new(SitePolicy { stripes, ..(*self.file[site]).clone() });
+                for shard in 0..self.plan.shards {
+                    let delay_ms = self.dice.below(5_000);
+                    self.after(delay_ms, Event::Reshare { shard, site });
+                }
+            }
+            Event::Reshare { shard, site } => self.reshare(shard, site),
         }
+    }
+
+    /// What a site is treated by, as far as this shard has heard.
+    fn treatment(&self, shard: usize, site: usize) -> Treatment {
+        let heard = &self.heard[shard][site];
+        let (policy, _) = heard.last().expect("it began with one");
+        // Each held until the next was heard of.
+        let before = heard.windows(2).map(|two| (Arc::clone(&two[0].0), two[1].1));
+        Treatment::new(Arc::clone(policy), before, self.plan.shards, self.now_ms)
+    }
+
+    fn share(&self, shard: usize, site: usize) -> Option<Arc<SitePolicy>> {
+        let shards = self.plan.shards;
+        let number = stripes::number(first_of(site, shards), ShardId(shard as u16), shards);
+        self.treatment(shard, site).share(number, shards)
+    }
+
+    fn reshare(&mut self, shard: usize, site: usize) {
+        let now_ms = self.now_ms;
+        self.heard[shard][site].push((Arc::clone(&self.file[site]), now_ms));
+        let share = self.share(shard, site);
+        let scheduler = &mut self.owners[shard].scheduler;
+        let Some(id) = scheduler.find(&key_of(site)) else { return };
+        match share {
+            Some(share) => scheduler.set_policy(id, share, now_ms),
+            None => {
+                for ticket in scheduler.withdraw_all(id, now_ms) {
+                    self.send_home(ticket, Outcome::Later(now_ms + LEFT_MS));
+                }
+            }
+        }
+        self.pump(shard);
     }
 
     fn switch(&mut self, site: usize, switch: fn(&mut Scheduler, SiteId, u64)) {
@@ -414,7 +502,7 @@ impl World {
                 recipients: 1,
                 job: 0,
             };
-            let owner = self.owner_of(job.site, number);
+            let owner = self.owner_of(job.site, shard);
             let delay_ms = self.frame_delay_ms();
             if !self.is_frame_lost() {
                 self.after(delay_ms, Event::Deliver { shard: owner, ticket });
@@ -429,11 +517,11 @@ impl World {
         }
     }
 
-    fn owner_of(&self, site: usize, number: usize) -> usize {
-        match self.plan.sites[site].is_striped {
-            true => number / 3 % self.plan.shards,
-            false => site % self.plan.shards,
-        }
+    fn owner_of(&self, site: usize, home: usize) -> usize {
+        let shards = self.plan.shards;
+        let stripes = self.treatment(home, site).stripes(shards);
+        let owner = stripes::owner(first_of(site, shards), stripes, ShardId(home as u16), shards);
+        usize::from(owner.0)
     }
 
     fn send_home(&mut self, ticket: JobTicket, outcome: Outcome) {
@@ -483,10 +571,18 @@ impl World {
 
     fn on_deliver(&mut self, shard: usize, ticket: JobTicket) {
         let job = &self.disk[number_of(&ticket)];
-        let policies = &self.policies[job.site];
-        let policy = &policies[if policies.len() > 1 { shard } else { 0 }];
+        let Some(share) = self.share(shard, job.site) else {
+            // No stripe of it is here any more, or not yet.
+            return self.send_home(ticket, Outcome::Later(self.now_ms + LEFT_MS));
+        };
+        let now_ms = self.now_ms;
         let scheduler = &mut self.owners[shard].scheduler;
-        let site = scheduler.site(&key_of(job.site), policy, self.now_ms);
+        let site = scheduler.site(&key_of(job.site), &share, now_ms);
+        if let Ok(site) = site
+            && scheduler.policy_of(site).is_some_and(|old| old != share)
+        {
+            scheduler.set_policy(site, share, now_ms);
+        }
         if let Err(full) = site.and_then(|site| scheduler.push(site, ticket, self.now_ms)) {
             assert!(full.due_ms > self.now_ms, "not at once");
             self.send_home(ticket, Outcome::Later(full.due_ms));
@@ -661,6 +757,10 @@ fn is_delivery(event: &Event) -> bool {
 
 fn number_of(ticket: &JobTicket) -> usize {
     ticket.id.as_u64() as usize
+}
+
+fn first_of(site: usize, shards: usize) -> ShardId {
+    ShardId((site % shards) as u16)
 }
 
 fn key_of(site: usize) -> String {

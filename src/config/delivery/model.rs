@@ -13,6 +13,7 @@ use crate::config::delivery::value::NameServer;
 use crate::config::delivery::value::Next;
 use crate::config::delivery::value::OwnAddress;
 use crate::config::delivery::value::PoolMember;
+use crate::config::delivery::value::Stripes;
 use crate::config::file;
 use crate::config::key::Section;
 use crate::config::key::Standard::Follows;
@@ -282,6 +283,13 @@ treatment! {
     back_off_max: Duration = "'1h'", 100 => DAY;
     /// Jobs of the site kept in memory. The others wait on disk.
     jobs_max: usize = "10000", 1 => 10_000_000;
+    /// Cores that share the site, each with its part of all limits. More than one is for sites that
+    /// one core cannot feed, such as a smarthost. Mail does not change cores then, but each core
+    /// keeps connections of its own. "all": every core. "auto": every core, if each can have two
+    /// connections and there is no limit on messages; else one. No core gets a part of nothing: a
+    /// limit of 3 is shared by 3. While a change comes into force, up to 76 minutes with a limit by
+    /// the hour and 16 without, the site gets less, never more.
+    stripes: Stripes = "1";
     /// "none", "may" (if the server offers it), "must" (with any certificate) or "verify" (with one
     /// for the name of the host).
     tls: TlsWish = "'may'";

@@ -9,6 +9,7 @@ use crate::config::HostFacts;
 use crate::config::Loaded;
 use crate::config::Next;
 use crate::config::TlsWish;
+use crate::config::delivery::value::Stripes;
 use crate::config::kind::Spelled;
 use crate::config::load;
 
@@ -385,5 +386,33 @@ fn what_works_but_is_not_wanted_is_warned_of() {
     for (name, text, want) in rows {
         let loaded = read(text).unwrap_or_else(|faults| panic!("{name}: {faults:#?}"));
         assert_eq!(lines(&loaded.warnings), *want, "{name}");
+    }
+}
+
+#[test]
+fn a_site_is_shared_by_so_many_cores_as_is_written() {
+    let stripes = |written: &str| {
+        let text = format!(
+            "[destination]\nstripes = 2\n[[site]]\nname = 's'\nmx_host = '.a.test'\n{written}\n"
+        );
+        let config = config(&text);
+        config.sites[0].treatment(&config.destination).stripes
+    };
+    assert_eq!(config("").destination.stripes, Stripes::Count(1), "strangers have one core");
+    for (written, meant) in [
+        ("", Stripes::Count(2)),
+        ("stripes = 8", Stripes::Count(8)),
+        ("stripes = 'all'", Stripes::All),
+        ("stripes = 'auto'", Stripes::Auto),
+    ] {
+        assert_eq!(stripes(written), meant, "{written}");
+    }
+    for (written, told) in [
+        ("stripes = 0", "0 is out of range - at least 1 is needed"),
+        ("stripes = 'al'", "did you mean \"all\"?"),
+        ("stripes = true", "true is not a whole number, \"all\" or \"auto\""),
+    ] {
+        let faults = read(&format!("[destination]\n{written}\n")).expect_err(written);
+        assert!(lines(&faults)[0].contains(told), "{written}: {}", lines(&faults)[0]);
     }
 }

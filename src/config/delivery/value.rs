@@ -10,7 +10,14 @@ use std::net::SocketAddr;
 
 use crate::config::fault::Refusal;
 use crate::config::fault::nearest;
+use crate::config::file::Plain;
+use crate::config::file::Written;
+use crate::config::kind::Bounds;
+use crate::config::kind::Kind;
 use crate::config::kind::Spelled;
+use crate::config::kind::choose;
+use crate::config::kind::wrong_type;
+use crate::config::reading::Reading;
 use crate::config::value::DomainPattern;
 use crate::config::value::Hostname;
 use crate::config::value::Label;
@@ -335,6 +342,38 @@ impl Server {
             Err(_) => Hostname::spell(host)?.as_str().to_owned(),
         };
         Ok(Server { host, port })
+    }
+}
+
+/// How many cores share a site.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stripes {
+    Auto,
+    All,
+    Count(u32),
+}
+
+/// More shards there are not.
+const STRIPES_MAX: u64 = 1024;
+
+impl Kind for Stripes {
+    fn written() -> String {
+        "a whole number, `\"all\"` or `\"auto\"`".to_owned()
+    }
+
+    fn read(value: &Written, _: Bounds, reading: &mut Reading<'_>) -> Option<Stripes> {
+        match &value.plain {
+            Plain::Text(text) => {
+                let choices = [("all", Stripes::All), ("auto", Stripes::Auto)];
+                let chosen = choose(text, &choices);
+                chosen.map_err(|refusal| reading.refuse(refusal)).ok()
+            }
+            Plain::Whole(_) => {
+                let count = usize::read(value, Some((1, STRIPES_MAX)), reading)?;
+                Some(Stripes::Count(count as u32))
+            }
+            _ => wrong_type(value, &Stripes::written(), "", reading),
+        }
     }
 }
 

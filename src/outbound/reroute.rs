@@ -1,0 +1,87 @@
+//! The way that an operator gives a job, written as in a route.
+//!
+//! Promise:  what `spelled` has let through `way_of` reads back. What cannot be read, written by
+//!           another version, is kept for an operator to look at.
+
+use crate::config::Next;
+use crate::config::Server;
+use crate::config::kind::Spelled;
+use crate::route::HopProtocol;
+use crate::route::HostPort;
+use crate::route::NextHop;
+use crate::route::RouteNext;
+
+/// To the mail exchangers of the recipient's own domain.
+const OWN: &str = "mx";
+
+/// The way in its one spelling, or why it is none.
+pub fn spelled(text: &str) -> Result<Box<str>, String> {
+    let next = Next::spell(text).map_err(|fault| match fault.hint.is_empty() {
+        true => fault.what,
+        false => format!("{}; {}", fault.what, fault.hint),
+    })?;
+    Ok(match route_next(&next) {
+        RouteNext::RecipientDomain => OWN.into(),
+        RouteNext::To(next_hop) => next_hop.to_string().into(),
+    })
+}
+
+/// The way that was stored with a job.
+pub fn way_of(stored: &str) -> RouteNext {
+    Next::spell(stored).map_or(RouteNext::To(NextHop::Hold), |next| route_next(&next))
+}
+
+/// As routing means it.
+pub fn route_next(next: &Next) -> RouteNext {
+    let hosts = |servers: &[Server], protocol: HopProtocol| {
+        let host =
+            |server: &Server| HostPort { host: server.host.as_str().into(), port: server.port };
+        NextHop::Hosts { hosts: servers.iter().map(host).collect(), protocol }
+    };
+    RouteNext::To(match next {
+        Next::Mx => return RouteNext::RecipientDomain,
+        Next::MxOf { domain, port } => NextHop::Mx { domain: domain.as_str().into(), port: *port },
+        Next::Smtp(servers) => hosts(servers, HopProtocol::Smtp),
+        Next::Smtps(servers) => hosts(servers, HopProtocol::Smtps),
+        Next::Lmtp(servers) => hosts(servers, HopProtocol::Lmtp),
+        Next::Discard => NextHop::Discard,
+        Next::Hold => NextHop::Hold,
+        Next::Reject(text) => NextHop::Reject { text: text.as_str().into() },
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_way_is_read_back_as_it_was_meant() {
+        for (written, kept) in [
+            ("mx", "mx"),
+            ("mx:Other.Example", "mx:other.example"),
+            ("mx:other.example:2525", "mx:other.example:2525"),
+            ("smtp:a.test", "smtp:a.test:25"),
+            ("smtp:a.test:26, [::1]:27", "smtp:a.test:26,[::1]:27"),
+            ("lmtp:127.0.0.1:24", "lmtp:127.0.0.1:24"),
+            ("lmtp:unix:/run/lmtp", "lmtp:unix:/run/lmtp"),
+            ("smtps:a.test", "smtps:a.test:465"),
+            ("discard", "discard"),
+            ("hold", "hold"),
+            ("reject:We do not: send there", "reject:We do not: send there"),
+        ] {
+            let spelled = spelled(written).expect(written);
+            assert_eq!(&*spelled, kept, "{written}");
+            let meant = route_next(&Next::spell(written).expect("it is one"));
+            assert_eq!(way_of(&spelled), meant, "{written}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_way_is_refused_and_what_was_stored_is_kept() {
+        for written in ["", "smtp", "smtp:", "a.test:25", "lmtp:a.test", "mx:127.0.0.1", "hold:x"] {
+            let fault = spelled(written).expect_err(written);
+            assert!(!fault.is_empty(), "{written}");
+        }
+        assert_eq!(way_of("carrier pigeon"), RouteNext::To(NextHop::Hold));
+    }
+}

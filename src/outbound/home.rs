@@ -1094,7 +1094,8 @@ mod tests {
 
     #[test]
     fn mail_goes_to_none_that_would_send_it_back() {
-        let rows: [(&[(u16, &str)], &[(u16, &str)]); 6] = [
+        type Hosts = &'static [(u16, &'static str)];
+        let rows: [(Hosts, Hosts); 6] = [
             (&[(10, "a"), (20, "b")], &[(10, "a"), (20, "b")]),
             (&[(10, "a"), (20, "us"), (30, "b")], &[(10, "a")]),
             (&[(20, "a"), (20, "us"), (10, "b")], &[(10, "b")]),

@@ -309,7 +309,8 @@ mod tests {
         let v6 = [b"\x05\0\x05\0\0\x04", &[7; 18][..]].concat();
         let named: &[u8] = b"\x05\0\x05\0\0\x03\x02ab\0\x19";
         let logged_in = [b"\x05\x02\x01\0", &v4[2..]].concat();
-        let rows: [(&str, &str, bool, &[u8], Vec<u8>); 6] = [
+        type Row<'r> = (&'r str, &'r str, bool, &'r [u8], Vec<u8>);
+        let rows: [Row<'_>; 6] = [
             ("v4", FOUR, false, v4, [hello, CONNECT_FOUR].concat()),
             ("v6", SIX, false, &v6, [hello, six].concat()),
             ("answered by name", FOUR, false, named, [hello, CONNECT_FOUR].concat()),

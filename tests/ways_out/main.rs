@@ -1,7 +1,6 @@
 //! The ways out to a next hop: by a proxy, over a Unix socket, past addresses that are dead, and not
 //! back to ourselves. The real binary between a client and servers of the test's own.
 
-#[allow(dead_code)]
 #[path = "../support/mod.rs"]
 mod support;
 

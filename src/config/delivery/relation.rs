@@ -82,7 +82,8 @@ fn check_sources(config: &Config, reading: &mut Reading<'_>) {
         // SOCKS chooses the address itself.
         let chosen_there = matches!(source.proxy, Some(Proxy::Socks5 { .. }));
         if source.ipv4.is_none() && source.ipv6.is_none() && !chosen_there {
-            let keys = ["name", "ipv4", "ipv6"].map(|key| format!("source[{}].{key}", place + 1));
+            let keys =
+                ["name", "ipv4", "ipv6", "proxy"].map(|key| format!("source[{}].{key}", place + 1));
             let keys = keys.each_ref().map(String::as_str);
             reading.contradiction(&keys, Refusal::new("has no address", "set ipv4 or ipv6"));
         }

@@ -2,6 +2,8 @@
 //!
 //! Owner:    one shard. The scheduler decides, this carries out; it never awaits.
 //! Promise:  each delivery taken is answered with one outcome, whatever happens to its connection.
+//!           Of a striped site no more than this shard's share is used; see `stripes`. What the
+//!           share is this shard's own snapshot says, not the home that sends.
 //! Bounds:   those of the scheduler; a delivery it has no room for is answered at once.
 
 use std::cell::Cell;

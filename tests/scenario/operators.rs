@@ -563,3 +563,25 @@ fn a_striped_destination_is_one_and_its_number_may_change() {
     await_empty(&rig);
     assert_eq!(sink.mail().len() as u64, count, "nothing twice");
 }
+
+/// The disk takes longer than the next attempt waits: the attempt is due before its own record is
+/// known to be written, and is found nevertheless.
+#[cfg(feature = "failpoints")]
+#[test]
+fn a_retry_that_is_due_before_it_is_written_comes_at_once() {
+    let sink = Sink::start(Manner::PutsOff);
+    let mut plan = sink.plan();
+    plan.rest = plan.rest.replace(
+        "enabled = true\n",
+        "enabled = true\nretry_schedule = [\"1500ms\"]\nretry_jitter = 0\n",
+    );
+    plan.environment = vec![("FAILPOINTS", "again::after_write=1*sleep(4000)".to_owned())];
+    let rig = Rig::start(&plan);
+    let begin = Instant::now();
+    let id = submit(&rig, "soon");
+    await_why(&rig, &id, "come back later");
+    sink.turn(Manner::Takes);
+    sink.await_mail("Subject: soon");
+    assert!(begin.elapsed() < Duration::from_secs(30), "only the sweep has found it");
+    await_empty(&rig);
+}

@@ -48,6 +48,8 @@ impl DialFault {
     pub fn kind(&self) -> FailureKind {
         match self {
             DialFault::Io(IoFault::TimedOut) => FailureKind::Timeout,
+            // No pause mends it: mail waits elsewhere, and its sender's operator hears why.
+            DialFault::Io(IoFault::AddressNotOurs | IoFault::Denied) => FailureKind::WayOut,
             DialFault::Io(fault) => match fault.blame() {
                 Blame::Us | Blame::Operator => FailureKind::Ours,
                 _ => FailureKind::Connect,
@@ -257,7 +259,7 @@ mod tests {
         }
         let own = DialFault::Io(IoFault::Refused);
         assert_eq!((own.kind(), own.is_of_all()), (FailureKind::Connect, false));
-        assert_eq!(DialFault::Io(IoFault::AddressNotOurs).kind(), FailureKind::Ours);
+        assert_eq!(DialFault::Io(IoFault::AddressNotOurs).kind(), FailureKind::WayOut);
         assert_eq!(DialFault::Io(IoFault::TimedOut).kind(), FailureKind::Timeout);
     }
 

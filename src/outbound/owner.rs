@@ -146,8 +146,15 @@ impl Owner {
         Arc::clone(&self.policy.borrow())
     }
 
-    pub fn replace_policy(&self, policy: Arc<DeliveryPolicy>) {
+    /// A reload: what is in line goes by the new limits of its site at once.
+    pub fn replace_policy(self: &Rc<Owner>, policy: Arc<DeliveryPolicy>) {
+        for (site, hop) in self.hops.borrow().iter() {
+            let hosts: Vec<&str> = hop.hosts.iter().map(|host| &*host.host).collect();
+            let limits = policy.sites.policy(&hop.domain, &hosts);
+            self.scheduler.borrow_mut().set_policy(*site, limits, wall_ms());
+        }
         *self.policy.borrow_mut() = policy;
+        self.pump();
     }
 
     /// No new connection and no new job from here on; what is being sent is sent to its end.

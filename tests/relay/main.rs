@@ -11,6 +11,7 @@ mod support;
 mod bodies;
 mod idle;
 mod login;
+mod order;
 mod receiver;
 mod rig;
 mod sink;

@@ -209,10 +209,11 @@ impl Home {
     }
 
     fn admit(&mut self, known: Known, now_ms: u64, work: &mut Work) {
-        if !self.jobs.contains_key(&known.number) {
-            self.jobs.insert(known.number, Waiting { known, is_out: false });
-            self.start(known.number, now_ms, work);
+        if self.jobs.contains_key(&known.number) {
+            return;
         }
+        self.jobs.insert(known.number, Waiting { known, is_out: false });
+        self.start(known.number, now_ms, work);
     }
 
     fn start(&mut self, number: usize, now_ms: u64, work: &mut Work) {

@@ -268,3 +268,72 @@ fn a_silent_server_is_waited_for_no_longer_than_the_stage_allows() {
         assert!(begun.elapsed() >= times.greeting, "never early");
     });
 }
+
+/// Takes the envelope and reads no body before it is told to. Answers all that came.
+fn serve_slowly(listener: &TcpListener, go_on: &mpsc::Receiver<()>, offer: &str) -> Vec<u8> {
+    let (mut socket, _) = listener.accept().expect("the client comes");
+    let mut came = Vec::new();
+    socket.write_all(b"220 mx.test\r\n").expect("it listens");
+    let mut line = Vec::new();
+    loop {
+        let mut byte = [0];
+        socket.read_exact(&mut byte).expect("it speaks");
+        line.push(byte[0]);
+        if byte != *b"\n" {
+            continue;
+        }
+        let reply = match &line[..4] {
+            b"EHLO" => format!("250-mx.test\r\n250-8BITMIME\r\n250 {offer}\r\n"),
+            b"DATA" => "354 go on\r\n".to_owned(),
+            _ => "250 2.0.0 well\r\n".to_owned(),
+        };
+        let is_body = line.starts_with(b"DATA") || line.starts_with(b"BDAT");
+        if !line.starts_with(b"BDAT") {
+            socket.write_all(reply.as_bytes()).expect("it listens");
+        }
+        if is_body {
+            break;
+        }
+        line.clear();
+    }
+    go_on.recv().expect("the test goes on");
+    // It may have been reset; what came before counts.
+    let _ = socket.read_to_end(&mut came);
+    came
+}
+
+#[test]
+fn a_body_that_is_read_slowly_does_not_end_behind_its_lease() {
+    for offer in ["SIZE", "CHUNKING"] {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port is free");
+        let to = listener.local_addr().expect("it has an address");
+        let (go_on, told) = mpsc::channel();
+        let server = thread::spawn(move || serve_slowly(&listener, &told, offer));
+        // More than the kernel takes in; in one piece, so that its last write is the first one too.
+        let body = vec![b"a line of text that is long enough\r\n".repeat(1 << 20)];
+        let bytes = body[0].len();
+        on_shard(move || async move {
+            let stream = rt::connect(to, None, Duration::from_secs(5)).await.expect("connected");
+            let pool = Rc::new(ChunkPool::new(4));
+            let client = Client::new(Arc::new(config()), false);
+            let times = ClientTimeouts::default();
+            let mut transfer = Transfer::new(Channel::plain(stream), client, pool, times);
+            let shaken = transfer.handshake(async |_, _| panic!("TLS is not offered")).await;
+            assert_eq!(shaken, Ok(()));
+            let recipients = [MailRecipient { mailbox: "a@x.test", notify: 0, orcpt: None }];
+            let lease = Duration::from_millis(300);
+            let begun = Instant::now();
+            transfer.set_last_byte_by(begun + lease);
+            let sent = transfer.send(&mail(&recipients, &body), &mut body.iter()).await;
+            let took = begun.elapsed();
+            assert!(took >= lease && took < times.data_block / 4, "{offer}: {took:?}");
+            let [Outcome::Lost { after_body: false }] = &sent.outcomes[..] else {
+                panic!("{offer}: {sent:?}, {:?}", transfer.fault());
+            };
+            transfer.quit().await;
+            go_on.send(()).expect("the server waits");
+        });
+        let came = server.join().expect("the server ends well");
+        assert!(came.len() < bytes, "{offer}: all of it came");
+    }
+}

@@ -254,6 +254,9 @@ impl Home {
     pub fn replace_policy(&self, policy: Arc<DeliveryPolicy>) {
         self.snapshots.borrow_mut().replace(policy, wall_ms());
         self.hops.borrow_mut().clear();
+        // What stands in line has its route already: it is read again, and goes by the new one.
+        let waiting = self.lines.borrow_mut().take_out(|_| false);
+        waiting.into_iter().for_each(|key| self.leave_on_disk(key));
     }
 
     /// Nothing new goes out from here on; outcomes are still written.

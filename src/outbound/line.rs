@@ -145,7 +145,8 @@ impl Lines {
     /// The younger half of the longest line makes room for one in which so many wait, if that is
     /// much shorter.
     fn displace_for(&mut self, waiting: usize) -> Vec<JobKey> {
-        let longest = self.lines.values_mut().max_by_key(|line| line.jobs.len());
+        let longest =
+            self.lines.values_mut().max_by_key(|line| (line.jobs.len(), line.jobs.back().copied()));
         let Some(line) = longest.filter(|line| line.jobs.len() > 2 * waiting + 1) else {
             return Vec::new();
         };

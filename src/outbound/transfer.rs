@@ -234,6 +234,12 @@ impl<S: Peer> Transfer<S> {
         self.last_byte_by.is_some_and(|at| Instant::now() >= at)
     }
 
+    /// How long a write of the body may take. A peer that reads slowly must not get its end late.
+    fn block_limit(&self) -> Duration {
+        let left = self.last_byte_by.map(|at| at.saturating_duration_since(Instant::now()));
+        self.timeouts.data_block.min(left.unwrap_or(Duration::MAX))
+    }
+
     /// Greeting, EHLO, and STARTTLS if it is wanted: `start_tls` starts it and shakes hands, within
     /// the deadline that is set. Afterwards mail may be sent.
     pub async fn handshake(
@@ -505,7 +511,7 @@ impl<S: Peer> Transfer<S> {
         if self.out.is_empty() {
             return Ok(());
         }
-        self.write(self.timeouts.data_block).await.map_err(Unsent::Transport)
+        self.write(self.block_limit()).await.map_err(Unsent::Transport)
     }
 
     /// Gathers the piece and what is behind it, or writes it with what was gathered before it.
@@ -522,10 +528,11 @@ impl<S: Peer> Transfer<S> {
             segments.for_each(|segment| self.out.extend_from_slice(segment));
             self.out.extend_from_slice(end);
             if self.out.len() > GATHER_BYTES_MAX {
-                self.write(self.timeouts.data_block).await?;
+                self.write(self.block_limit()).await?;
             }
             return Ok(());
         }
+        let limit = self.block_limit();
         let gathered = std::mem::take(&mut self.out);
         let mut parts: Vec<&[u8]> = Vec::with_capacity(PARTS_MAX);
         if !gathered.is_empty() {
@@ -539,7 +546,7 @@ impl<S: Peer> Transfer<S> {
             parts.push(end);
         }
         let stream = self.channel.stream_mut();
-        stream.set_deadline_in(self.timeouts.data_block);
+        stream.set_deadline_in(limit);
         stream.write_parts(&parts).await
     }
 }

@@ -762,6 +762,8 @@ fn refused(stage: SmtpStage, reply: &Reply) -> End {
     // RFC 5321 s4.5.3.1.10: 552 to a RCPT means too many recipients, and to try again.
     match (reply.code, stage) {
         (552, SmtpStage::Rcpt) if reply.enhanced.is_none() => End::Deferred,
+        // A bad sequence is no word about the recipient: one of us has lost count of the commands.
+        (503, SmtpStage::Rcpt | SmtpStage::Data) => End::Deferred,
         (500..=599, _) => End::Failed,
         _ => End::Deferred,
     }

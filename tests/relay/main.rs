@@ -12,6 +12,7 @@ mod bodies;
 mod idle;
 mod labels;
 mod login;
+mod order;
 mod receiver;
 mod rig;
 mod sink;

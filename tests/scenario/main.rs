@@ -9,6 +9,7 @@ mod commands;
 mod hostile;
 mod kit;
 mod limits;
+mod lines;
 mod logs;
 mod operators;
 mod policy;

@@ -27,7 +27,7 @@ use crate::kit::text_of;
 use crate::support::PATIENCE;
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Manner {
+pub enum Manner {
     Takes,
     PutsOff,
     /// Says nothing to a body until it is told to go on.
@@ -41,13 +41,13 @@ struct Held {
 
 /// A destination, for as long as the test lives.
 #[derive(Clone)]
-struct Sink {
+pub struct Sink {
     held: Arc<(Mutex<Held>, Condvar)>,
-    address: SocketAddr,
+    pub address: SocketAddr,
 }
 
 impl Sink {
-    fn start(manner: Manner) -> Sink {
+    pub fn start(manner: Manner) -> Sink {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
         let held = Held { manner, mail: Vec::new() };
         let address = listener.local_addr().expect("bound");
@@ -63,16 +63,16 @@ impl Sink {
         sink
     }
 
-    fn turn(&self, manner: Manner) {
+    pub fn turn(&self, manner: Manner) {
         self.held.0.lock().expect("no thread panics").manner = manner;
         self.held.1.notify_all();
     }
 
-    fn mail(&self) -> Vec<String> {
+    pub fn mail(&self) -> Vec<String> {
         self.held.0.lock().expect("no thread panics").mail.clone()
     }
 
-    fn await_mail(&self, subject: &str) -> String {
+    pub fn await_mail(&self, subject: &str) -> String {
         let wanted = || self.mail().into_iter().find(|mail| mail.contains(subject));
         await_some(subject, wanted)
     }
@@ -119,7 +119,7 @@ impl Sink {
     }
 
     /// A server that sends everything here, over one connection.
-    fn plan(&self) -> Plan {
+    pub fn plan(&self) -> Plan {
         let rest = format!(
             "[delivery]\nenabled = true\n[[route]]\nnext = \"smtp:{}\"\n\
              [destination]\nconnections_max = 1\nwindow_start = 1\n",
@@ -129,7 +129,7 @@ impl Sink {
     }
 }
 
-fn await_some<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+pub fn await_some<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
     let end = Instant::now() + PATIENCE;
     loop {
         if let Some(found) = look() {
@@ -140,19 +140,19 @@ fn await_some<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
     }
 }
 
-fn submit(rig: &Rig, subject: &str) -> String {
+pub fn submit(rig: &Rig, subject: &str) -> String {
     let body = format!("Subject: {subject}\r\nFrom: <a@x.test>\r\n\r\ntext\r\n");
     id_of(&rig.client().submit("a@x.test", "b@y.test", body.as_bytes()).expect("it answers"))
 }
 
-fn ask(rig: &Rig, words: &[&str]) -> String {
+pub fn ask(rig: &Rig, words: &[&str]) -> String {
     let config = rig.config();
     let out = run(RINGPOST, &[words, &["--config", text(&config)]].concat(), b"");
     assert!(out.status.success(), "{words:?}: {}\n{}", text_of(&out), rig.server.log_text());
     String::from_utf8(out.stdout).expect("UTF-8")
 }
 
-fn await_why(rig: &Rig, id: &str, words: &str) -> String {
+pub fn await_why(rig: &Rig, id: &str, words: &str) -> String {
     let mut last = String::new();
     let end = Instant::now() + PATIENCE;
     while Instant::now() < end {
@@ -165,11 +165,11 @@ fn await_why(rig: &Rig, id: &str, words: &str) -> String {
     panic!("{words:?} does not come in\n{last}\n{}", rig.server.log_text());
 }
 
-fn queue_text(rig: &Rig, words: &[&str]) -> String {
+pub fn queue_text(rig: &Rig, words: &[&str]) -> String {
     String::from_utf8(rig.queue(words)).expect("UTF-8")
 }
 
-fn await_empty(rig: &Rig) {
+pub fn await_empty(rig: &Rig) {
     await_some("an empty queue", || (rig.messages() == 0).then_some(()));
 }
 

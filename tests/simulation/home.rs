@@ -120,8 +120,10 @@ impl Home {
 
     /// When it has to do something again, whatever happens.
     pub fn next_wake_ms(&self, now_ms: u64) -> Option<u64> {
-        let mut rows = self.due.keys();
-        let unread = rows.find(|(due, number)| *due > now_ms || !self.jobs.contains_key(number));
+        let is_unread =
+            |(due, number): &&(u64, usize)| *due > now_ms || !self.jobs.contains_key(number);
+        let all_read = self.jobs.len() == self.due.len();
+        let unread = if all_read { None } else { self.due.keys().find(is_unread) };
         let read_ms = unread.map(|(due_ms, _)| (*due_ms).max(now_ms + SCAN_MS));
         let looks_ms = (self.lines.in_lines() > 0).then(|| self.looked_ms + LINES_EVERY_MS);
         let looks_ms = looks_ms.map(|at_ms| at_ms.max(now_ms + SCAN_MS));
@@ -158,9 +160,9 @@ impl Home {
     }
 
     fn end(&mut self, number: usize) -> Known {
+        let due_ms = self.jobs[&number].known.due_ms;
         self.forget(number);
-        let row = self.due.keys().find(|(_, other)| *other == number).copied();
-        self.due.remove(&row.expect("it has not ended before")).expect("it was there")
+        self.due.remove(&(due_ms, number)).expect("it has not ended before")
     }
 
     fn expire(&mut self, number: usize, work: &mut Work) {
@@ -207,10 +209,11 @@ impl Home {
     }
 
     fn admit(&mut self, known: Known, now_ms: u64, work: &mut Work) {
-        if !self.jobs.contains_key(&known.number) {
-            self.jobs.insert(known.number, Waiting { known, is_out: false });
-            self.start(known.number, now_ms, work);
+        if self.jobs.contains_key(&known.number) {
+            return;
         }
+        self.jobs.insert(known.number, Waiting { known, is_out: false });
+        self.start(known.number, now_ms, work);
     }
 
     fn start(&mut self, number: usize, now_ms: u64, work: &mut Work) {

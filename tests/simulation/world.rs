@@ -68,6 +68,7 @@ pub struct Plan {
 }
 
 /// What the disk knows of a job.
+#[derive(Debug)]
 pub struct Job {
     pub site: usize,
     pub sender: u32,

@@ -1,0 +1,44 @@
+//! Servers that lose count of the commands: what they say is no word about the recipients.
+
+use std::time::Duration;
+
+use crate::receiver::At;
+use crate::receiver::How;
+use crate::receiver::Misdeed;
+use crate::rig::BARE;
+use crate::rig::FULL;
+use crate::rig::Faults;
+use crate::rig::PIPED;
+use crate::rig::Rig;
+use crate::rig::submit;
+
+#[test]
+fn a_bad_sequence_bounces_nobody() {
+    let how = How::Say("503 5.5.1 MAIL first");
+    let mut plans = Vec::new();
+    for (kind, offers) in [("full", FULL), ("piped", PIPED), ("bare", BARE)] {
+        for at in [At::Rcpt, At::Data] {
+            // BDAT needs no DATA.
+            if at == At::Rcpt || kind != "full" {
+                let misdeed = Misdeed { at, how, times: 1, only: "" };
+                plans.push((format!("{kind}, {at:?}"), offers, vec![misdeed]));
+            }
+        }
+    }
+    let rig = Rig::start(&plans);
+    let mut client = rig.client();
+    for (number, site) in rig.sites.iter().enumerate() {
+        let recipient = format!("x@{}", site.domain);
+        submit(&mut client, &format!("o{number}"), &[recipient], b"Subject: x\r\n\r\nx\r\n");
+    }
+    let arrived = || rig.sites.iter().all(|one| !one.receiver.record().taken.is_empty());
+    rig.settle(Duration::from_secs(15), arrived);
+    let mut faults = Faults::default();
+    for site in &rig.sites {
+        let taken = site.receiver.record().taken.len();
+        faults.check(taken == 1, &site.name, || format!("it arrived {taken} times"));
+    }
+    let told = rig.told();
+    faults.check(told.is_empty(), "reports", || format!("{told:?}"));
+    faults.none_or_panic(&rig.server);
+}

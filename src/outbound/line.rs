@@ -162,10 +162,15 @@ impl Lines {
         line.out = line.out.saturating_sub(1);
         self.room.out = self.room.out.saturating_sub(1);
         // Of what comes back every other place goes to those that have waited, however much comes
-        // fresh.
+        // fresh; one place, for the rest of that room is kept for what comes next.
         line.returns = line.returns.wrapping_add(1);
-        let age = if line.returns % 2 == 0 { Age::Fresh } else { Age::Waited };
-        while line.out < line.limit(age, &self.room)
+        let mut extra = line.returns % 2 == 0;
+        let has_place = |line: &Line, room: &Room, extra: &mut bool| {
+            line.out < line.limit(Age::Waited, room)
+                || line.out < line.limit(Age::Fresh, room) && std::mem::take(extra)
+        };
+        while !line.jobs.is_empty()
+            && has_place(line, &self.room, &mut extra)
             && let Some((_, id, job)) = line.jobs.pop_front()
         {
             self.room.in_lines -= 1;
@@ -314,6 +319,19 @@ mod tests {
         assert!(is_waiting(&turn(&mut lines, 10, Age::Fresh)));
         assert_eq!(turn(&mut lines, 11, Age::Expired), Turn::Expires);
         assert_eq!((lines.out("a"), lines.in_lines()), (8, 3));
+    }
+
+    #[test]
+    fn a_backlog_that_moves_leaves_room_for_what_has_just_come() {
+        let mut lines = Lines::new(100_000);
+        put(&mut lines, "a", 0..1000, 40);
+        for number in 0..500 {
+            step(&mut lines, "a");
+            assert!(lines.out("a") >= 30, "no place that may be used is left");
+            let fresh = lines.join("a", comer(2000 + number, Age::Fresh, 40));
+            assert_eq!(fresh, Turn::Goes, "after {number} steps");
+            step(&mut lines, "a");
+        }
     }
 
     #[test]

@@ -30,11 +30,13 @@ impl Room {
 
     pub fn note_written(&mut self, partition: &Partition) {
         self.errors_seen = partition.background_errors();
+        self.hopeless = false;
     }
 
     /// Whether to try again after a write that failed like that. Waits until it makes sense.
     pub fn may_come_after(&mut self, partition: &Partition, text: &str) -> bool {
-        if !text.contains(STALL) || std::mem::take(&mut self.hopeless) {
+        let was_the_last = std::mem::take(&mut self.hopeless);
+        if was_the_last || !text.contains(STALL) {
             return false;
         }
         loop {

@@ -13,8 +13,8 @@ pub struct Rates {
     pub per_hour: Option<u32>,
 }
 
-/// Whether and how TLS is asked for.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+/// Whether and how TLS is asked for, the least first.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum TlsWish {
     /// Never.
     None,

@@ -227,8 +227,10 @@ impl RouteTable {
         self.choice(rule, next_hop)
     }
 
-    /// As `next_hop`, but an operator says where to. TLS, user and pool are those of a rule that
-    /// sends there too, the recipient's own first: a password is for the servers it stands beside.
+    /// As `next_hop`, but an operator says where to. User and pool are those of a rule that sends
+    /// there too, the recipient's own first: a password is for the servers it stands beside, and
+    /// for the mail that meets the rule's other conditions. TLS that the recipient's own rule
+    /// demands is demanded there too.
     pub fn rerouted<'t>(
         &'t self,
         question: &RouteQuestion<'_>,
@@ -246,13 +248,17 @@ impl RouteTable {
         let goes_there = |rule: &&Rule| rule.settings.next == *next;
         let own = self.rules.iter().find(|rule| routed.rule == Some(rule.settings.name.as_str()));
         let other = || match next {
-            RouteNext::To(_) => self.rules.iter().find(goes_there),
+            RouteNext::To(_) => {
+                let fits = |rule: &&Rule| rule.fit(question) == RuleFit::Fits;
+                self.rules.iter().filter(goes_there).find(fits)
+            }
             RouteNext::RecipientDomain => None,
         };
         let rule = own.filter(goes_there).or_else(other);
         let choice = self.choice(rule, next_hop);
         let pool = rule.and_then(|rule| rule.settings.pool).or(routed.pool);
-        RouteChoice { pool, max_age: routed.max_age, ..choice }
+        let tls = choice.tls.max(routed.tls.filter(|wish| *wish >= TlsWish::Must));
+        RouteChoice { tls, pool, max_age: routed.max_age, ..choice }
     }
 
     /// Each rule in its order up to the one that decides, and why it is or is not for the
@@ -539,15 +545,20 @@ mod tests {
                 tls: Some(TlsWish::Must),
                 ..rule("other", &["b.test"], &[], &[])
             },
+            RouteSettings {
+                auth: Some(Arc::clone(&user)),
+                ..rule("theirs", &["c.test"], &["theirs.test"], &[])
+            },
         ]);
         let to = |host: &str| rule(host, &[], &[], &[]).next;
         let asked = question("a.test", "x.test", "");
         for (name, next, hop, tls, has_user) in [
             ("its own", to("own"), "smtp:own:2525", Some(TlsWish::Verify), true),
-            ("another's", to("other"), "smtp:other:2525", Some(TlsWish::Must), true),
-            ("a stranger", to("new"), "smtp:new:2525", None, false),
-            ("its domain", RouteNext::RecipientDomain, "mx:a.test", None, false),
-            ("nowhere", RouteNext::To(NextHop::Hold), "hold", None, false),
+            ("another's", to("other"), "smtp:other:2525", Some(TlsWish::Verify), true),
+            ("another sender's", to("theirs"), "smtp:theirs:2525", Some(TlsWish::Verify), false),
+            ("a stranger", to("new"), "smtp:new:2525", Some(TlsWish::Verify), false),
+            ("its domain", RouteNext::RecipientDomain, "mx:a.test", Some(TlsWish::Verify), false),
+            ("nowhere", RouteNext::To(NextHop::Hold), "hold", Some(TlsWish::Verify), false),
         ] {
             let choice = table.rerouted(&asked, &next);
             assert_eq!(choice.next_hop.to_string(), hop, "{name}");

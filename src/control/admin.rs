@@ -23,6 +23,7 @@ use std::os::unix::net::UnixListener;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::Mutex;
 use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering;
 use std::thread;
@@ -106,6 +107,8 @@ pub struct Admin {
     pub(super) shards: Vec<Sender<Order>>,
     pub(super) placement: Placement,
     pub(super) pauses: Arc<Pauses>,
+    /// Pauses and their ends reach the file and the shards in one order.
+    pub(super) pausing: Mutex<()>,
     observed: Arc<Observed>,
     clients: AtomicUsize,
 }
@@ -123,7 +126,8 @@ impl Admin {
     pub fn new(parts: AdminParts) -> Arc<Admin> {
         let AdminParts { spool, shards, placement, pauses, observed } = parts;
         let clients = AtomicUsize::new(0);
-        Arc::new(Admin { spool, shards, placement, pauses, observed, clients })
+        let pausing = Mutex::default();
+        Arc::new(Admin { spool, shards, placement, pauses, pausing, observed, clients })
     }
 
     /// Opens the socket and starts to answer. A stale socket of a process that is gone is

@@ -6,6 +6,7 @@
 //! Bounds:   `DEED_IDS_MAX` messages in one request; `DESTINATIONS_MAX` rows in one answer.
 
 use std::collections::BTreeSet;
+use std::sync::PoisonError;
 use std::sync::mpsc;
 use std::time::Duration;
 use std::time::Instant;
@@ -147,6 +148,7 @@ impl Admin {
     /// One site by its name, its hosts or its domain, and whether it is paused.
     pub fn destination(&self, word: &str) -> Result<Value, String> {
         let meant = Pauses::settled(word);
+        let _one_at_a_time = self.pausing.lock().unwrap_or_else(PoisonError::into_inner);
         let views = self.ask_all(move |shard: &Delivering| shard.owner.sites_named(&meant));
         let is_paused = views.iter().any(|(_, (_, is_paused))| *is_paused);
         let rows: Vec<Value> = views
@@ -162,6 +164,7 @@ impl Admin {
 
     pub fn pause(&self, word: &str) -> Result<Value, String> {
         let meant = Pauses::settled(word);
+        let _one_at_a_time = self.pausing.lock().unwrap_or_else(PoisonError::into_inner);
         let kept = self.pauses.add(&meant);
         if let Err(fault @ (PauseFault::Name | PauseFault::Full)) = kept {
             return Err(format!("{word}: {fault}"));
@@ -172,6 +175,7 @@ impl Admin {
 
     pub fn resume(&self, word: &str) -> Result<Value, String> {
         let meant = Pauses::settled(word);
+        let _one_at_a_time = self.pausing.lock().unwrap_or_else(PoisonError::into_inner);
         let kept = self.pauses.remove(&meant);
         let touched = self.ask_all(move |shard: &Delivering| shard.owner.resume(&meant));
         self.touched(word, touched, kept)

@@ -278,11 +278,12 @@ impl Owner {
             hops.retain(|site, _| known.contains(site));
         }
         let before = hops.insert(site, Arc::clone(&delivery.hop));
+        let is_new = before.is_none_or(|before| !Arc::ptr_eq(&before, &delivery.hop));
         drop(hops);
         if scheduler.policy_of(site).is_some_and(|old| old != *share) {
             scheduler.set_policy(site, Arc::clone(share), now_ms);
         }
-        if before.is_none() && self.is_paused(&delivery.hop) {
+        if is_new && self.is_paused(&delivery.hop) {
             scheduler.pause(site, now_ms);
         }
         scheduler.push(site, ticket_of(delivery), now_ms)
@@ -422,30 +423,40 @@ impl Owner {
     /// Ends the pause of what goes by this name; what is paused by another name too stays so.
     pub fn resume(self: &Rc<Owner>, word: &str) -> Vec<Box<str>> {
         self.paused.borrow_mut().remove(word);
-        let touched = self.change_sites(word, |scheduler, site| {
-            let hop = self.hops.borrow().get(&site).cloned();
-            if hop.is_none_or(|hop| !self.is_paused(&hop)) {
-                scheduler.resume(site, wall_ms());
+        // Domains share sites: one may be paused by a name that the last of its hops does not have.
+        let mut touched = Vec::new();
+        for (site, hop) in self.known_hops() {
+            if self.is_paused(&hop) {
+                continue;
             }
-        });
+            let mut scheduler = self.scheduler.borrow_mut();
+            let summary = scheduler.summary(site, wall_ms());
+            if summary.is_some_and(|one| one.state == SiteState::Paused) || goes_by(&hop, word) {
+                scheduler.resume(site, wall_ms());
+                touched.push(hop.site.clone());
+            }
+        }
         self.pump();
         touched
     }
 
     fn change_sites(&self, word: &str, change: impl Fn(&mut Scheduler, SiteId)) -> Vec<Box<str>> {
-        let hops: Vec<(SiteId, Arc<Hop>)> = {
-            let hops = self.hops.borrow();
-            hops.iter().map(|(site, hop)| (*site, Arc::clone(hop))).collect()
-        };
         let mut touched = Vec::new();
-        for (site, hop) in hops.into_iter().filter(|(_, hop)| goes_by(hop, word)) {
+        for (site, hop) in self.known_hops().filter(|(_, hop)| goes_by(hop, word)) {
             let mut scheduler = self.scheduler.borrow_mut();
-            if scheduler.find(&hop.site) == Some(site) {
-                change(&mut scheduler, site);
-                touched.push(hop.site.clone());
-            }
+            change(&mut scheduler, site);
+            touched.push(hop.site.clone());
         }
         touched
+    }
+
+    /// Sites that there are, each with the last hop that led to it.
+    fn known_hops(&self) -> impl Iterator<Item = (SiteId, Arc<Hop>)> {
+        let scheduler = self.scheduler.borrow();
+        let hops = self.hops.borrow();
+        let is_there = |site: SiteId, hop: &Hop| scheduler.find(&hop.site) == Some(site);
+        let known = hops.iter().filter(|(site, hop)| is_there(**site, hop));
+        known.map(|(site, hop)| (*site, Arc::clone(hop))).collect::<Vec<_>>().into_iter()
     }
 
     fn is_paused(&self, hop: &Hop) -> bool {
@@ -606,11 +617,11 @@ fn cause_of(kind: FailureKind) -> Cause {
 /// Whether an operator may mean this hop: its site, its route's name, its domain or a host of it.
 fn goes_by(hop: &Hop, word: &str) -> bool {
     let word = word.trim_end_matches('.');
-    let is_host = |host: &HostPort| {
-        host.host.eq_ignore_ascii_case(word) || host.to_string().eq_ignore_ascii_case(word)
-    };
+    let is_host = |host: &HostPort| host.to_string().eq_ignore_ascii_case(word);
     [&hop.site, &hop.name, &hop.domain].iter().any(|name| name.eq_ignore_ascii_case(word))
         || hop.hosts.iter().any(is_host)
+        // All of them; which are tried is a matter of chance.
+        || hop.known_by.iter().any(|host| host.eq_ignore_ascii_case(word))
 }
 
 fn ticket_of(delivery: &Delivery) -> JobTicket {

@@ -22,7 +22,6 @@ use crate::route::HostPort;
 use crate::route::RequireTls;
 use crate::route::SitePolicy;
 use crate::route::TlsWish;
-use crate::route::source::PoolId;
 use crate::wire::classify::Cause;
 
 /// A message on its way, as every shard may read it.
@@ -99,7 +98,7 @@ pub struct Hop {
     pub sts: Option<Arc<StsPolicy>>,
     /// Who we say we are there.
     pub auth: Option<Arc<Credentials>>,
-    pub pool: Option<PoolId>,
+    pub pool: Option<Box<str>>,
 }
 
 /// Who has named the hosts of a hop.

@@ -5,8 +5,9 @@
 //!           backlog, and a backlog moves on however much comes fresh. A job that is left on disk
 //!           is remembered by the first of its partition, until there is room for it.
 //! Bounds:   a quarter of a home's jobs stand in lines; for a short line the longest gives way. Half
-//!           may be out, a site having at most half of what is free of it, and always a few. So
-//!           slow sites, however many, leave room for one more. Full: left on disk.
+//!           may be out, a site having at most half of what is free of it, a few while there is
+//!           room, and always one. So slow sites leave room for others, up to a quarter of a home's
+//!           jobs of them. Full: left on disk.
 
 use std::collections::HashMap;
 use std::collections::VecDeque;
@@ -241,7 +242,8 @@ impl Line {
     /// is its own.
     fn limit(&self, age: Age, room: &Room) -> usize {
         let share = room.out_max.saturating_sub(room.out) / 2;
-        let all = self.out_max.min(share.max(room.out_least)).max(1);
+        let least = if room.out < room.out_max { room.out_least } else { 1 };
+        let all = self.out_max.min(share.max(least)).max(1);
         if age == Age::Fresh { all } else { (all - all / 4).max(1) }
     }
 

@@ -247,7 +247,18 @@ fn is_stale(link: &Link, outcomes: &[Outcome]) -> bool {
 
 async fn open(owner: &Rc<Owner>, hop: &Hop) -> Result<Link, NoLink> {
     let policy = owner.policy();
-    let source = hop.pool.and_then(|pool| policy.sources.pick(pool, owner.roll()));
+    let source = match &hop.pool {
+        None => None,
+        Some(name) => {
+            let pool = policy.sources.pool(name);
+            let source = pool.and_then(|pool| policy.sources.pick(pool, owner.roll()));
+            // Never from another address than was asked for. The next attempt goes by new routes.
+            Some(source.ok_or_else(|| {
+                let text = format!("the pool {name} is no longer in the config");
+                NoLink::new(FailureKind::WayOut, text)
+            })?)
+        }
+    };
     let ehlo_name = source.map_or(&policy.ehlo_name, |source| &source.ehlo_name);
     let mut last = None;
     let mut unable = None;

@@ -94,6 +94,13 @@ impl SiteTable {
         Arc::clone(policy)
     }
 
+    /// The name of the entry that a domain has for itself, and its exchangers alone would not have.
+    pub fn own_entry(&self, domain: &str, mx_hosts: &[&str]) -> Option<&str> {
+        let own = self.find(domain, mx_hosts)?;
+        let by_hosts = self.find("", mx_hosts);
+        by_hosts.is_none_or(|by_hosts| by_hosts.name != own.name).then_some(&*own.name)
+    }
+
     /// Whether entries are found by mail exchangers.
     pub fn asks_mx_hosts(&self) -> bool {
         !self.by_mx.is_empty()
@@ -142,6 +149,15 @@ mod tests {
         }
         assert!(table.asks_mx_hosts() && !SiteTable::default().asks_mx_hosts());
         assert_eq!(table.find("big.test", &[]).map(|site| &*site.name), Some("big"));
+        for (domain, hosts, own) in [
+            ("big.test", &["a.big-mx.test"][..], None),
+            ("big.test", &["mx.other.test"], Some("big")),
+            ("big.test", &[], Some("big")),
+            ("hosted.test", &["a.big-mx.test"], None),
+            ("hosted.test", &[], None),
+        ] {
+            assert_eq!(table.own_entry(domain, hosts), own, "{domain} {hosts:?}");
+        }
         let a = table.policy("big.test", &[]);
         assert!(Arc::ptr_eq(&a, &table.policy("x.test", &["m.big-mx.test"])), "it is shared");
     }

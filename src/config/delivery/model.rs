@@ -287,7 +287,8 @@ treatment! {
     /// one core cannot feed, such as a smarthost. Mail does not change cores then, but each core
     /// keeps connections of its own. "all": every core. "auto": every core, if each can have two
     /// connections and there is no limit on messages; else one. No core gets a part of nothing: a
-    /// limit of 3 is shared by 3. While a change comes into force, up to 76 minutes with a limit by
+    /// limit of 3 is shared by 3. The parts are fixed: mail that came in on one core goes by its part
+    /// alone, so with a low rate leave it at 1. While a change comes into force, up to 76 minutes with a limit by
     /// the hour and 16 without, the site gets less, never more.
     stripes: Stripes = "1";
     /// "none", "may" (if the server offers it), "must" (with any certificate) or "verify" (with one

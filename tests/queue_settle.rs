@@ -51,7 +51,7 @@ fn part(number: u16, indexes: &[u32]) -> JobRecord {
 }
 
 fn settlement(id: MessageId, job: u16, next: Next, tally: Tally) -> Arc<Settlement> {
-    Arc::new(Settlement { id, job, next, reports: Vec::new(), tally })
+    Arc::new(Settlement { id, job, next, reports: Vec::new(), tally, is_order: false })
 }
 
 fn done(id: MessageId, job: u16, delivered: u64) -> Arc<Settlement> {
@@ -83,7 +83,8 @@ fn the_ledger_adds_up_whatever_becomes_of_the_mail() {
     .expect("a report");
     let next = Next::Again(JobRecord { due_ms: NOW_MS + 1, ..part(0, &[1]) });
     let tally = Tally { bounced: 1, ..Tally::default() };
-    let with_report = Settlement { id: bounced, job: 0, next, reports: vec![report], tally };
+    let with_report =
+        Settlement { id: bounced, job: 0, next, reports: vec![report], tally, is_order: false };
     assert!(settled(&desk, Arc::new(with_report)));
     assert!(desk.run(desk.committer.delete(deleted)).expect("it is written"));
     assert!(!settled(&desk, done(deleted, 0, 2)), "what is deleted is not delivered too");

@@ -366,6 +366,11 @@ impl Home {
         self.jobs.borrow().keys().copied().filter(|(owner, _)| *owner == id).collect()
     }
 
+    /// Whether parts are being made of a job of this message.
+    pub(super) fn is_splitting(&self, id: MessageId) -> bool {
+        self.splitting.borrow().contains(&id)
+    }
+
     /// The scan has to begin anew: something may have become due behind it.
     pub(super) fn note_left_on_disk(&self) {
         self.left_on_disk.set(u64::MAX);
@@ -538,6 +543,11 @@ impl Home {
         if let Some(user) = &key.auth {
             site = format!("{site} as {}", user.user);
         }
+        // Limits are a function of the name: domains that share exchangers and are treated
+        // otherwise are another site.
+        if let Some(name) = self.policy().sites.own_entry(&domain, &host_names) {
+            site = format!("{site} by {name}");
+        }
         let mut hop = Hop {
             site: Box::default(),
             name: key.next.to_string().into(),
@@ -553,7 +563,7 @@ impl Home {
             dane: trust::dane_counts(policy, names, protocol),
             sts,
             auth: key.auth.clone(),
-            pool: key.pool,
+            pool: key.pool.map(|pool| policy.sources.pool_name(pool).into()),
         };
         site.push_str(&trust::site_suffix(&hop));
         hop.site = site.into();
@@ -619,7 +629,8 @@ impl Home {
     /// Takes a job out of the line of its site, for an operator.
     pub(super) fn withdraw(&self, key: JobKey) {
         if self.leave_line(key) {
-            self.forget(key);
+            // Whatever becomes of the order.
+            self.leave_on_disk(key);
         }
     }
 
@@ -683,7 +694,9 @@ impl Home {
     /// Leases the job and sends it to the owner of its site.
     fn send(&self, key: JobKey, hop: &Arc<Hop>, now_ms: u64) -> bool {
         let (id, job) = key;
-        if self.orders.borrow().get(&id).is_some_and(Deed::calls_back) {
+        // What waits for the end of an attempt is carried out when the scan comes by.
+        let is_wished = self.wishes.borrow().contains_key(&id);
+        if is_wished || self.orders.borrow().get(&id).is_some_and(Deed::calls_back) {
             self.left_on_disk.set(u64::MAX);
             self.forget(key);
             return false;
@@ -787,6 +800,7 @@ impl Home {
             next: Next::Split(records),
             reports: Vec::new(),
             tally: Tally::default(),
+            is_order: false,
         });
         let written = settling::write(&self, id, settlement).await;
         if !written {

@@ -95,41 +95,52 @@ impl Drop for Mark {
 /// Carries out one order.
 pub async fn carry_out(home: Rc<Home>, id: MessageId, deed: Deed) -> Result<Carried, DeedFault> {
     let Some(_mark) = Mark::take(&home, id, deed.clone()) else { return Err(DeedFault::Crossed) };
-    // A newer order takes the place of one that waits for the end of an attempt.
-    home.wishes.borrow_mut().remove(&id);
+    let before = home.wishes.borrow_mut().remove(&id);
+    let carried = carry_out_marked(&home, id, &deed).await;
+    // A newer order takes the place of one that waits for the end of an attempt. One that asks for
+    // that attempt, or came to nothing, does not.
+    let stays = deed == Deed::Retry || carried.is_err();
+    match (before, &carried) {
+        (Some(Deed::Hold), Err(DeedFault::NotHeld)) if deed == Deed::Release => {
+            return Ok(Carried::Done);
+        }
+        (Some(before), _) if stays => {
+            home.wishes.borrow_mut().entry(id).or_insert(before);
+        }
+        _ => (),
+    }
+    carried
+}
+
+async fn carry_out_marked(
+    home: &Rc<Home>,
+    id: MessageId,
+    deed: &Deed,
+) -> Result<Carried, DeedFault> {
     for _ in 0..ROUNDS_MAX {
-        let found = read_jobs(&home, id).await?;
+        let found = read_jobs(home, id).await?;
         let busy = match deed.calls_back() {
-            true => call_back(&home, id, &found).await,
-            false => known(&home, id, &found),
+            true => call_back(home, id, &found).await,
+            false => known(home, id, &found),
         };
-        if deed == Deed::Delete {
-            let deleted = delete(&home, id).await;
-            if deleted.is_ok() {
-                // The record is gone: nobody may send or write what memory has of it, the parts of
-                // a split that came meanwhile included. What is in line at an owner comes back.
-                for key in home.keys_of(id) {
-                    recall(&home, key);
-                    home.forget(key);
-                }
-            }
-            return deleted;
+        if *deed == Deed::Delete {
+            return delete(home, id, &found).await;
         }
         // What was called back may have been tried before; nobody writes what is free from here.
-        let jobs = read_jobs(&home, id).await?;
+        let jobs = read_jobs(home, id).await?;
         if !jobs.iter().all(|(job, _)| found.iter().any(|(known, _)| known == job)) {
             continue;
         }
         let free: Vec<_> = jobs.into_iter().filter(|(job, _)| !busy.contains(job)).collect();
         let written = match deed {
-            Deed::Bounce => bounce(&home, id, &free).await?,
-            _ => rewrite(&home, id, &free, &deed).await?,
+            Deed::Bounce => bounce(home, id, &free).await?,
+            _ => rewrite(home, id, &free, deed).await?,
         };
-        return match (written, busy.is_empty(), &deed) {
+        return match (written, busy.is_empty(), deed) {
             (Written::Stale, _, _) => continue,
             (Written::All(carried), true, _) => Ok(carried),
             (Written::All(_), false, Deed::Hold | Deed::Bounce | Deed::Reroute(_)) => {
-                home.wishes.borrow_mut().insert(id, deed);
+                home.wishes.borrow_mut().insert(id, deed.clone());
                 Ok(Carried::AfterAttempt)
             }
             (Written::All(Carried::Done), false, _) => Ok(Carried::Done),
@@ -142,9 +153,12 @@ pub async fn carry_out(home: Rc<Home>, id: MessageId, deed: Deed) -> Result<Carr
 /// An attempt has ended: what was ordered meanwhile is done now.
 pub async fn after_attempt(home: &Rc<Home>, id: MessageId) {
     let wish = home.wishes.borrow_mut().remove(&id);
-    if let Some(deed) = wish {
-        // Nobody waits for the answer any more; a message that has ended needs none.
-        let _ = carry_out(Rc::clone(home), id, deed).await;
+    let Some(deed) = wish else { return };
+    let carried = carry_out(Rc::clone(home), id, deed.clone()).await;
+    if let Err(DeedFault::Commit(_) | DeedFault::Restless | DeedFault::Crossed) = carried {
+        // It is tried again when the scan comes by. Nobody waits for the answer any more, and a
+        // message that has ended needs none.
+        home.wishes.borrow_mut().entry(id).or_insert(deed);
     }
 }
 
@@ -219,10 +233,13 @@ async fn rewrite(
             next: Next::Again(again),
             reports: Vec::new(),
             tally: Tally::default(),
+            is_order: true,
         };
         if !settle(home, id, settlement).await? {
             return Ok(Written::Stale);
         }
+        // A scan that has read it before does not admit it as it was.
+        home.forget((id, *number));
         changed += 1;
         // What is due now may lie behind what the scan has read.
         home.note_left_on_disk();
@@ -239,13 +256,30 @@ async fn settle(home: &Home, id: MessageId, settlement: Settlement) -> Result<bo
     store.committer.settle(Arc::new(settlement)).await.map_err(DeedFault::Commit)
 }
 
-async fn delete(home: &Home, id: MessageId) -> Result<Carried, DeedFault> {
+async fn delete(home: &Home, id: MessageId, found: &Jobs) -> Result<Carried, DeedFault> {
     let store = home.stores.get(&id.partition()).ok_or(DeedFault::Unknown)?;
     match store.committer.delete(id).await {
-        Ok(true) => Ok(Carried::Done),
-        Ok(false) => Err(DeedFault::Unknown),
-        Err(fault) => Err(DeedFault::Commit(fault)),
+        Ok(true) => (),
+        Ok(false) => return Err(DeedFault::Unknown),
+        Err(fault) => return Err(DeedFault::Commit(fault)),
     }
+    // The record is gone: nobody may send or write what memory has of it, or what a scan has read
+    // before. What is in line at an owner comes back.
+    let mut keys: Vec<JobKey> = found.iter().map(|(job, _)| (id, *job)).collect();
+    let is_whole =
+        |record: &[u8]| Job::decode(record).is_ok_and(|job| job.recipients.iter().nth(1).is_none());
+    if !found.iter().all(|(_, record)| is_whole(record)) {
+        // Parts of a split may have come meanwhile.
+        while home.is_splitting(id) {
+            timer::sleep(RECALL_PACE).await;
+        }
+        keys.extend(home.keys_of(id));
+    }
+    for key in keys {
+        recall(home, key);
+        home.forget(key);
+    }
+    Ok(Carried::Done)
 }
 
 /// As if a server had refused it for good.

@@ -137,7 +137,14 @@ async fn hold(home: &Rc<Home>, key: JobKey, waiting: &Waiting) {
 }
 
 fn bare((id, job): JobKey, next: Next) -> Arc<Settlement> {
-    Arc::new(Settlement { id, job, next, reports: Vec::new(), tally: Tally::default() })
+    Arc::new(Settlement {
+        id,
+        job,
+        next,
+        reports: Vec::new(),
+        tally: Tally::default(),
+        is_order: false,
+    })
 }
 
 fn stored(indexes: impl Iterator<Item = u32>) -> Vec<u8> {
@@ -165,7 +172,7 @@ async fn finish(home: &Rc<Home>, key: JobKey, waiting: &Waiting, outcome: Outcom
     let story = Story { mail: &mail, envelope: &envelope, attempt, tried_ms, expires_ms, now_ms };
     let (reports, notes) = bounce::reports(home, &story, &told).await;
     let (id, job) = key;
-    let settlement = Arc::new(Settlement { id, job, next, reports, tally });
+    let settlement = Arc::new(Settlement { id, job, next, reports, tally, is_order: false });
     let written = write(home, id, Arc::clone(&settlement)).await;
     home.forget(key);
     if !written {

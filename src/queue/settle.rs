@@ -8,7 +8,8 @@
 //! ```text
 //! Done              S2 -> S2 with a job less, or S0 with the last one    SYNCED
 //! Again             S2 -> S2, the job written anew, another schedule     unsynced: when it is
-//!                   lost the job is due earlier, and its attempt counts one less
+//!                   lost the job is due earlier, and its attempt counts one less. SYNCED where
+//!                   an operator has ordered it
 //! Split             S2 -> S2, the job becomes several                    unsynced: the settles of
 //!                   its parts come behind it in the same log
 //! ```
@@ -33,6 +34,8 @@ pub struct Settlement {
     /// New messages that tell the sender, written together with it.
     pub reports: Vec<Report>,
     pub tally: Tally,
+    /// Somebody was told that it is done.
+    pub is_order: bool,
 }
 
 pub enum Next {
@@ -104,7 +107,10 @@ impl Report {
 impl Settlement {
     /// Whether it must survive a power cut to be answered.
     pub fn is_synced(&self) -> bool {
-        matches!(self.next, Next::Done) || !self.reports.is_empty() || self.tally.total() > 0
+        self.is_order
+            || matches!(self.next, Next::Done)
+            || !self.reports.is_empty()
+            || self.tally.total() > 0
     }
 
     /// Bytes that it brings to a batch, about.

@@ -55,6 +55,7 @@ use crate::outbound::stripes;
 use crate::outbound::stripes::Snapshots;
 use crate::outbound::trust;
 use crate::outbound::trust::Trust;
+use crate::queue;
 use crate::queue::Committer;
 use crate::queue::Fresh;
 use crate::queue::Keeper;
@@ -91,8 +92,8 @@ pub const BODY_HELD_MAX: u64 = 64 << 10;
 const LEASE_MS: u64 = 30 * 60 * 1000;
 /// How often leases and parked jobs are looked at.
 const PACE: Duration = Duration::from_millis(50);
-/// How often the lines are looked through for what has become too old.
-const LINES_EVERY: Duration = Duration::from_secs(30);
+/// How often at most the lines are looked through for what has become too old.
+const LINES_EVERY: Duration = Duration::from_secs(1);
 /// How long a resolved hop is used again without asking.
 const HOP_MS: u64 = 30 * 1000;
 const HOPS_MAX: usize = 10_000;
@@ -144,6 +145,8 @@ pub struct Home {
     pub(super) pace: Cell<Pace>,
     bytes_held: Cell<usize>,
     lines: RefCell<Lines>,
+    /// Nothing that stands in a line becomes too old before.
+    first_expiry_ms: Cell<u64>,
     /// Something due was left on disk for want of room.
     /// By partition.
     left_on_disk: Cell<u64>,
@@ -233,6 +236,7 @@ impl Home {
             pace: Cell::new(Pace::new(wall_ms())),
             bytes_held: Cell::new(0),
             lines: RefCell::new(Lines::new(jobs_max)),
+            first_expiry_ms: Cell::new(u64::MAX),
             left_on_disk: Cell::new(0),
             closing: Cell::new(false),
             forgotten: RefCell::default(),
@@ -579,7 +583,7 @@ impl Home {
         if self.is_closing() {
             return self.forget(key);
         }
-        let comer = {
+        let (comer, expires_ms) = {
             let mut jobs = self.jobs.borrow_mut();
             let Some(waiting) = jobs.get_mut(&key).filter(|waiting| !waiting.is_ending) else {
                 return;
@@ -594,7 +598,7 @@ impl Home {
                 _ => Age::Waited,
             };
             let out_max = hop.policy.jobs_max / self.shards;
-            Comer { row: (waiting.due_ms, key.0, key.1), age, out_max }
+            (Comer { row: (waiting.due_ms, key.0, key.1), age, out_max }, waiting.expires_ms)
         };
         let turn = self.lines.borrow_mut().join(&hop.site, comer);
         match turn {
@@ -603,7 +607,10 @@ impl Home {
                     self.step_line(&hop.site);
                 }
             }
-            Turn::Waits { displaced } => displaced.into_iter().for_each(|key| self.forget(key)),
+            Turn::Waits { displaced } => {
+                self.first_expiry_ms.set(self.first_expiry_ms.get().min(expires_ms));
+                displaced.into_iter().for_each(|key| self.forget(key));
+            }
             Turn::Expires => self.expire(key),
             Turn::StaysOnDisk => self.forget(key),
         }
@@ -630,9 +637,16 @@ impl Home {
 
     /// Gives up what has become too old while it stood in a line.
     fn expire_lines(self: &Rc<Home>, now_ms: u64) {
-        let is_young =
-            |key| self.jobs.borrow().get(&key).is_some_and(|job| now_ms < job.expires_ms);
-        let old = self.lines.borrow_mut().take_out(is_young);
+        let mut first_ms = u64::MAX;
+        let old = self.lines.borrow_mut().take_out(|key| {
+            let expires_ms = self.jobs.borrow().get(&key).map_or(0, |job| job.expires_ms);
+            let is_young = now_ms < expires_ms;
+            if is_young {
+                first_ms = first_ms.min(expires_ms);
+            }
+            is_young
+        });
+        self.first_expiry_ms.set(first_ms);
         old.into_iter().for_each(|key| self.expire(key));
     }
 
@@ -1084,7 +1098,7 @@ pub async fn tend(home: Rc<Home>) {
     while !home.is_closing() {
         timer::sleep(PACE).await;
         home.expire_leases(wall_ms());
-        if swept.elapsed() >= LINES_EVERY {
+        if swept.elapsed() >= LINES_EVERY && home.first_expiry_ms.get() <= wall_ms() {
             swept = Instant::now();
             home.expire_lines(wall_ms());
         }
@@ -1097,6 +1111,7 @@ mod tests {
 
     #[test]
     fn mail_goes_to_none_that_would_send_it_back() {
+        queue::points::point("vital::home");
         type Hosts = &'static [(u16, &'static str)];
         let rows: [(Hosts, Hosts); 6] = [
             (&[(10, "a"), (20, "b")], &[(10, "a"), (20, "b")]),

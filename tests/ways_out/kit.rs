@@ -3,6 +3,7 @@
 use std::net::Ipv4Addr;
 use std::net::Ipv6Addr;
 use std::net::SocketAddr;
+use std::process::Command;
 use std::thread;
 use std::time::Duration;
 use std::time::Instant;
@@ -16,6 +17,7 @@ use hickory_proto::rr::rdata::AAAA;
 use serde_json::Value;
 use tempfile::TempDir;
 
+use crate::support::BINARY;
 use crate::support::Server;
 use crate::support::Setup;
 use crate::support::nameserver::NameServer;
@@ -58,6 +60,22 @@ impl Out {
         client.expect("DATA", 354);
         let reply = client.ask("Subject: x\r\n\r\nx\r\n.").expect("it answers");
         assert_eq!(reply.code, 250, "{}", reply.text);
+    }
+
+    /// Carries out `ringpost ...` with this server's config. Answers what it prints.
+    pub fn ringpost(&self, words: &[&str]) -> String {
+        let mut command = Command::new(BINARY);
+        command.args(words).arg("--config").arg(self.server.folder.join("ringpost.toml"));
+        let done = command.output().expect("the binary runs");
+        assert!(done.status.success(), "{words:?}: {done:?}");
+        String::from_utf8_lossy(&done.stdout).into_owned()
+    }
+
+    /// The sites of `ringpost destination list`.
+    pub fn sites(&self) -> Vec<Value> {
+        let list = self.ringpost(&["destination", "list", "--json"]);
+        let rows: Vec<Value> = serde_json::from_str(&list).expect("a list");
+        rows.into_iter().filter(|row| row["site"].is_string()).collect()
     }
 
     /// What the log has of the first attempt.

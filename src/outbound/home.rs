@@ -432,7 +432,11 @@ impl Home {
                 return self.settle_here(key, settling::Local::Held).await;
             }
             NextHop::Mx { .. } | NextHop::Hosts { .. } => {
-                match self.resolve(hop_key, &policy).await {
+                let resolved = self.resolve(hop_key, &policy).await;
+                if !self.is_still(key, &waiting) {
+                    return;
+                }
+                match resolved {
                     Ok(hop) => hop,
                     Err(Unresolved::Dns(fault)) => {
                         let local = unresolved(hop_key, fault, &waiting);
@@ -462,6 +466,11 @@ impl Home {
             return self.split(key, &waiting, parts).await;
         }
         self.post(key, &hop, hop_key.max_age, now_ms);
+    }
+
+    /// Whether the number has not been given to another part of the message meanwhile.
+    fn is_still(&self, key: JobKey, known: &Waiting) -> bool {
+        self.jobs.borrow().get(&key).is_some_and(|waiting| waiting.recipients == known.recipients)
     }
 
     /// Whether a job may still be sent or split: its outcome is not being written.
@@ -753,30 +762,35 @@ impl Home {
         }
         let _turn = SplitTurn { home: &self, id };
         let partition = Arc::clone(&waiting.mail.partition);
-        let first_free = if job == 0 {
-            1
+        let wanted = parts.len();
+        let numbers: Vec<u16> = if job == 0 {
+            (1..=u16::MAX).take(wanted).collect()
         } else {
-            let found = self.reader.run(move || partition.next_job_number(id)).await;
-            let Some(Ok(number)) = found else {
+            let found = self.reader.run(move || partition.free_job_numbers(id, wanted)).await;
+            let Some(Ok(numbers)) = found else {
                 return self.leave_on_disk(key);
             };
-            number
+            numbers
         };
+        if !self.is_still(key, waiting) {
+            return;
+        }
         // More parts than numbers: what is left keeps one job, which is split again later.
-        let room = usize::from(u16::MAX - first_free);
-        if room == 0 {
+        let room = numbers.len();
+        if room < wanted.min(2) {
             let what = format!("{id} has more parts than a message has job numbers");
             let remedy = "send it to fewer recipients at once, or let its site take more of them";
             Event::Warning { what: &what, remedy }.emit();
-            return self.leave_on_disk(key);
+            // Numbers become free as other parts end; the next sweep is soon enough for it.
+            return self.forget(key);
         }
         let mut parts = parts;
-        if parts.len() > room {
+        if wanted > room {
             let tail = parts.split_off(room - 1);
             parts.push(tail.concat().into_boxed_slice());
         }
         let mut records = Vec::with_capacity(parts.len());
-        for (number, recipients) in (first_free..).zip(&parts) {
+        for (number, recipients) in numbers.iter().copied().zip(&parts) {
             let stored: Vec<u8> = recipients.iter().flat_map(|index| index.to_be_bytes()).collect();
             let record = JobRecord::new(&Job {
                 number,
@@ -808,7 +822,7 @@ impl Home {
             return self.leave_on_disk(key);
         }
         self.forget(key);
-        for (number, recipients) in (first_free..).zip(parts) {
+        for (number, recipients) in numbers.into_iter().zip(parts) {
             if !self.has_room() {
                 // The parts of a long list do not crowd out other mail.
                 self.left_on_disk.set(u64::MAX);
@@ -1097,6 +1111,7 @@ pub async fn tend(home: Rc<Home>) {
     let mut swept = Instant::now();
     while !home.is_closing() {
         timer::sleep(PACE).await;
+        queue::points::point("vital::home");
         home.expire_leases(wall_ms());
         if swept.elapsed() >= LINES_EVERY && home.first_expiry_ms.get() <= wall_ms() {
             swept = Instant::now();
@@ -1111,7 +1126,6 @@ mod tests {
 
     #[test]
     fn mail_goes_to_none_that_would_send_it_back() {
-        queue::points::point("vital::home");
         type Hosts = &'static [(u16, &'static str)];
         let rows: [(Hosts, Hosts); 6] = [
             (&[(10, "a"), (20, "b")], &[(10, "a"), (20, "b")]),

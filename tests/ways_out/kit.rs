@@ -35,6 +35,11 @@ pub struct Out {
 impl Out {
     /// With this connect timeout. What fails is told at its first failure and not tried again.
     pub fn start(connect: &str, delivery: &str, config: &str) -> Out {
+        Out::start_at(connect, delivery, config, "")
+    }
+
+    /// With these failpoints.
+    pub fn start_at(connect: &str, delivery: &str, config: &str, failpoints: &str) -> Out {
         let folder = tempfile::tempdir().expect("there is room");
         let retry = match delivery.contains("retry_schedule") {
             true => "",
@@ -46,11 +51,13 @@ impl Out {
              [destination]\ntls = 'none'\nfailures_to_back_off = 1\n{config}"
         );
         let server = "cores = \"0\"\n".to_owned();
-        let setup = Setup { config, server, ..Setup::default() };
+        let environment = vec![("FAILPOINTS".to_owned(), failpoints.to_owned())];
+        let setup = Setup { config, server, environment, ..Setup::default() };
         Out { server: Server::start(folder.path(), &setup), _folder: folder }
     }
 
-    pub fn submit(&self, to: &[&str]) {
+    /// Answers the id of what was taken.
+    pub fn submit(&self, to: &[&str]) -> String {
         let mut client = self.server.connect();
         client.greet().expect("it greets");
         client.expect("MAIL FROM:<a@sender.test>", 250);
@@ -60,6 +67,8 @@ impl Out {
         client.expect("DATA", 354);
         let reply = client.ask("Subject: x\r\n\r\nx\r\n.").expect("it answers");
         assert_eq!(reply.code, 250, "{}", reply.text);
+        let id = reply.text.split_once("queued as ").expect("it names the message").1;
+        id.split_whitespace().next().unwrap_or_default().to_owned()
     }
 
     /// Carries out `ringpost ...` with this server's config. Answers what it prints.

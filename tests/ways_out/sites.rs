@@ -57,7 +57,7 @@ fn domains_with_the_same_mail_exchangers_are_one_site() {
     // A part of the set is another set.
     records.push(mx("fewer.test", 10, "a.mx.test"));
     records.push(mx("fewer.test", 10, "b.mx.test"));
-    let mut config = format!("connections_max = 1\nwindow_start = 1\n[resolver]\n");
+    let mut config = String::from("connections_max = 1\nwindow_start = 1\n[resolver]\n");
     config.push_str(&format!("servers = ['{}']\n", name_server(records)));
     for domain in ALIKE.iter().chain(&["fewer.test"]) {
         config.push_str(&route(domain, &format!("mx:{domain}:{port}")));
@@ -135,4 +135,49 @@ fn mail_that_grows_too_old_in_line_goes_back_to_its_sender() {
     out.ringpost(&["destination", "resume", "127.0.0.2"]);
     reports.await_for("a@sender.test", to.len(), PATIENCE);
     assert_eq!(reports.taken().len(), to.len(), "nobody is told twice");
+}
+
+/// The parts of a message that is deleted while it is split stand in line when the order is done.
+#[cfg(feature = "failpoints")]
+#[test]
+fn what_is_deleted_while_it_is_split_is_not_sent() {
+    let receiver = Receiver::start(&[], |_| None);
+    let mut config = String::from("jobs_max = 1\nrecipients_per_message = 1\n");
+    config.push_str(&route("held.test", &format!("smtp:{}", receiver.address)));
+    let out = Out::start_at("2s", "", &config, "split::after_write=1*sleep(4000)");
+    out.ringpost(&["destination", "pause", "127.0.0.1"]);
+    out.submit(&["first@held.test"]);
+    while queued(&out.sites()) == 0 {
+        thread::sleep(Duration::from_millis(20));
+    }
+    let id = out.submit(&["a@held.test", "b@held.test", "c@held.test"]);
+    // The parts are written, and the server does not know of it yet.
+    let end = Instant::now() + Duration::from_secs(3);
+    let parts = || {
+        let shown = out.ringpost(&["queue", "show", &id, "--json"]);
+        let shown: Value = serde_json::from_str(&shown).expect("JSON");
+        shown["jobs"].as_array().map_or(0, Vec::len)
+    };
+    while parts() != 3 {
+        assert!(Instant::now() < end, "it is not split");
+        thread::sleep(Duration::from_millis(20));
+    }
+    out.ringpost(&["queue", "delete", &id]);
+    out.ringpost(&["destination", "resume", "127.0.0.1"]);
+    receiver.await_for("first@held.test", 1, PATIENCE);
+    out.submit(&["last@held.test"]);
+    receiver.await_for("last@held.test", 1, PATIENCE);
+    let told = receiver.taken();
+    assert_eq!(told.len(), 2, "{told:?}");
+    let end = Instant::now() + PATIENCE;
+    loop {
+        let audit = out.ringpost(&["audit", "--json"]);
+        let audit: Value = serde_json::from_str(&audit).expect("JSON");
+        assert_eq!(audit["adds_up"], true, "{audit}");
+        if audit["queued"] == 0 {
+            break;
+        }
+        assert!(Instant::now() < end, "{audit}");
+        thread::sleep(Duration::from_millis(20));
+    }
 }

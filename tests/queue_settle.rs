@@ -248,6 +248,60 @@ fn no_split_takes_the_numbers_of_another() {
     assert_eq!(jobs, [(2, &[1][..]), (3, &[0][..])]);
 }
 
+/// The numbers of jobs run out at 65,535. Those of parts that have ended are used again.
+#[test]
+fn a_message_has_as_many_parts_as_there_are_numbers() {
+    let folder = tempfile::tempdir().unwrap();
+    let desk = Desk::open(folder.path());
+    let count = u32::from(u16::MAX);
+    let mailboxes: Vec<String> = (0..=count).map(|n| format!("r{n}@example.test")).collect();
+    let to = recipients(&mailboxes.iter().map(String::as_str).collect::<Vec<_>>());
+    let stored = desk.run(async {
+        let mut body = desk.committer.body(NOW_MS)?;
+        desk.push(&mut body, b"to many").await?;
+        body.finish(&envelope(to.as_recipients()), NOW_MS).await
+    });
+    let id = stored.expect("the message is stored").id;
+    let free = |desk: &Desk, wanted| {
+        desk.spool.partitions()[0].free_job_numbers(id, wanted).expect("it can be read")
+    };
+    // The last part has what is left: two recipients.
+    let number = |index: u32| u16::try_from(index + 1).expect("one for each");
+    let mut parts: Vec<JobRecord> =
+        (0..count - 1).map(|index| part(number(index), &[index])).collect();
+    assert_eq!(free(&desk, 3), [1, 2, 3]);
+    parts.push(part(u16::MAX, &[count - 1, count]));
+    assert!(settled(&desk, settlement(id, 0, Next::Split(parts), Tally::default())));
+    assert!(free(&desk, 3).is_empty(), "all are in use");
+
+    for ended in [7, 9, 10] {
+        assert!(settled(&desk, done(id, ended, 1)));
+    }
+    assert_eq!(free(&desk, 2), [7, 9]);
+    assert_eq!(free(&desk, 9), [7, 9, 10]);
+    let taken = Next::Split(vec![part(7, &[count - 1]), part(8, &[count])]);
+    assert!(!settled(&desk, settlement(id, u16::MAX, taken, Tally::default())), "8 is in use");
+    let again = Next::Split(vec![part(7, &[count - 1]), part(9, &[count])]);
+    assert!(settled(&desk, settlement(id, u16::MAX, again, Tally::default())));
+    assert_eq!(free(&desk, 9), [u16::MAX, 10], "the largest first, and never 0");
+
+    let expected = |found: SpoolAudit| {
+        let (sum, all) = (found.sum, u64::from(count) + 1);
+        assert!(found.adds_up, "{found:?}");
+        assert_eq!((sum.taken, sum.queued, sum.ended.delivered), (all, all - 3, 3), "{found:?}");
+    };
+    expected(found(&desk));
+    desk.close();
+    expected(found_stopped(folder.path()));
+    let desk = Desk::open(folder.path());
+    let recovered = &desk.spool.recovered()[0];
+    let repairs = (recovered.messages, recovered.repaired, recovered.quarantined);
+    assert_eq!(repairs, (1, 0, 0), "{:?}", recovered.notices);
+    expected(found(&desk));
+    assert!(settled(&desk, done(id, 9, 1)), "a number that is used again is a job like others");
+    assert!(!settled(&desk, done(id, 9, 1)));
+}
+
 #[test]
 fn what_is_not_settled_is_bounded() {
     let folder = tempfile::tempdir().unwrap();

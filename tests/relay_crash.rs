@@ -531,6 +531,34 @@ fn a_relay_stopped_at_every_point_of_settling_loses_nothing() {
     assert!(duplicates <= field.in_flight(), "{duplicates} duplicates");
 }
 
+/// A bug in what a shard depends on is the end of the process, not of a part of it that nobody
+/// would miss until mail lies still.
+#[cfg(feature = "failpoints")]
+#[test]
+fn a_relay_whose_vital_task_panics_ends_and_loses_nothing() {
+    let _alone = alone();
+    let mut field = Field::new("vital tasks");
+    for name in ringpost::queue::points::VITAL_FAILPOINTS {
+        // The scan comes there once in half a second and partition, all others much more often.
+        let passes = if *name == "vital::scan" { 4 } else { 20 + field.dice.below(20) };
+        let failpoints = format!("{name}={passes}*off->panic");
+        let mut server = field.spawn(&failpoints);
+        let load = server.await_start().is_ok().then(|| field.load(&server));
+        let status = server.wait(PATIENCE);
+        load.into_iter().for_each(Load::stop);
+        assert_eq!(status.signal(), Some(SIGABRT), "{failpoints}: {status}");
+        let said = server.whole_log();
+        let cause = format!("failpoint {name} panic; ending, a restart recovers from disk");
+        assert!(said.contains("died: ") && said.contains(&cause), "{failpoints}: {said}");
+        field.kills += 1;
+        field.bury(server, &failpoints);
+    }
+    let server = field.start("");
+    field.drain(server);
+    let duplicates = field.compare("vital tasks");
+    assert!(duplicates <= field.in_flight(), "{duplicates} duplicates");
+}
+
 #[test]
 fn a_relay_told_to_end_settles_what_is_in_flight() {
     let _alone = alone();

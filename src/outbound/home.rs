@@ -55,6 +55,7 @@ use crate::outbound::stripes;
 use crate::outbound::stripes::Snapshots;
 use crate::outbound::trust;
 use crate::outbound::trust::Trust;
+use crate::queue;
 use crate::queue::Committer;
 use crate::queue::Fresh;
 use crate::queue::Keeper;
@@ -91,8 +92,8 @@ pub const BODY_HELD_MAX: u64 = 64 << 10;
 const LEASE_MS: u64 = 30 * 60 * 1000;
 /// How often leases and parked jobs are looked at.
 const PACE: Duration = Duration::from_millis(50);
-/// How often the lines are looked through for what has become too old.
-const LINES_EVERY: Duration = Duration::from_secs(30);
+/// How often at most the lines are looked through for what has become too old.
+const LINES_EVERY: Duration = Duration::from_secs(1);
 /// How long a resolved hop is used again without asking.
 const HOP_MS: u64 = 30 * 1000;
 const HOPS_MAX: usize = 10_000;
@@ -144,6 +145,8 @@ pub struct Home {
     pub(super) pace: Cell<Pace>,
     bytes_held: Cell<usize>,
     lines: RefCell<Lines>,
+    /// Nothing that stands in a line becomes too old before.
+    first_expiry_ms: Cell<u64>,
     /// Something due was left on disk for want of room.
     /// By partition.
     left_on_disk: Cell<u64>,
@@ -233,6 +236,7 @@ impl Home {
             pace: Cell::new(Pace::new(wall_ms())),
             bytes_held: Cell::new(0),
             lines: RefCell::new(Lines::new(jobs_max)),
+            first_expiry_ms: Cell::new(u64::MAX),
             left_on_disk: Cell::new(0),
             closing: Cell::new(false),
             forgotten: RefCell::default(),
@@ -433,7 +437,11 @@ impl Home {
                 return self.settle_here(key, settling::Local::Held).await;
             }
             NextHop::Mx { .. } | NextHop::Hosts { .. } => {
-                match self.resolve(hop_key, &policy).await {
+                let resolved = self.resolve(hop_key, &policy).await;
+                if !self.is_still(key, &waiting) {
+                    return;
+                }
+                match resolved {
                     Ok(hop) => hop,
                     Err(Unresolved::Dns(fault)) => {
                         let local = unresolved(hop_key, fault, &waiting);
@@ -463,6 +471,11 @@ impl Home {
             return self.split(key, &waiting, parts).await;
         }
         self.post(key, &hop, hop_key.max_age, now_ms);
+    }
+
+    /// Whether the number has not been given to another part of the message meanwhile.
+    fn is_still(&self, key: JobKey, known: &Waiting) -> bool {
+        self.jobs.borrow().get(&key).is_some_and(|waiting| waiting.recipients == known.recipients)
     }
 
     /// Whether a job may still be sent or split: its outcome is not being written.
@@ -589,7 +602,7 @@ impl Home {
         if self.is_closing() {
             return self.forget(key);
         }
-        let comer = {
+        let (comer, expires_ms) = {
             let mut jobs = self.jobs.borrow_mut();
             let Some(waiting) = jobs.get_mut(&key).filter(|waiting| !waiting.is_ending) else {
                 return;
@@ -604,7 +617,7 @@ impl Home {
                 _ => Age::Waited,
             };
             let out_max = hop.policy.jobs_max / self.shards;
-            Comer { row: (waiting.due_ms, key.0, key.1), age, out_max }
+            (Comer { row: (waiting.due_ms, key.0, key.1), age, out_max }, waiting.expires_ms)
         };
         let turn = self.lines.borrow_mut().join(&hop.site, comer);
         match turn {
@@ -613,7 +626,10 @@ impl Home {
                     self.step_line(&hop.site);
                 }
             }
-            Turn::Waits { displaced } => displaced.into_iter().for_each(|key| self.forget(key)),
+            Turn::Waits { displaced } => {
+                self.first_expiry_ms.set(self.first_expiry_ms.get().min(expires_ms));
+                displaced.into_iter().for_each(|key| self.forget(key));
+            }
             Turn::Expires => self.expire(key),
             Turn::StaysOnDisk => self.forget(key),
         }
@@ -641,9 +657,16 @@ impl Home {
 
     /// Gives up what has become too old while it stood in a line.
     fn expire_lines(self: &Rc<Home>, now_ms: u64) {
-        let is_young =
-            |key| self.jobs.borrow().get(&key).is_some_and(|job| now_ms < job.expires_ms);
-        let old = self.lines.borrow_mut().take_out(is_young);
+        let mut first_ms = u64::MAX;
+        let old = self.lines.borrow_mut().take_out(|key| {
+            let expires_ms = self.jobs.borrow().get(&key).map_or(0, |job| job.expires_ms);
+            let is_young = now_ms < expires_ms;
+            if is_young {
+                first_ms = first_ms.min(expires_ms);
+            }
+            is_young
+        });
+        self.first_expiry_ms.set(first_ms);
         old.into_iter().for_each(|key| self.expire(key));
     }
 
@@ -752,30 +775,35 @@ impl Home {
         }
         let _turn = SplitTurn { home: &self, id };
         let partition = Arc::clone(&waiting.mail.partition);
-        let first_free = if job == 0 {
-            1
+        let wanted = parts.len();
+        let numbers: Vec<u16> = if job == 0 {
+            (1..=u16::MAX).take(wanted).collect()
         } else {
-            let found = self.reader.run(move || partition.next_job_number(id)).await;
-            let Some(Ok(number)) = found else {
+            let found = self.reader.run(move || partition.free_job_numbers(id, wanted)).await;
+            let Some(Ok(numbers)) = found else {
                 return self.leave_on_disk(key);
             };
-            number
+            numbers
         };
+        if !self.is_still(key, waiting) {
+            return;
+        }
         // More parts than numbers: what is left keeps one job, which is split again later.
-        let room = usize::from(u16::MAX - first_free);
-        if room == 0 {
+        let room = numbers.len();
+        if room < wanted.min(2) {
             let what = format!("{id} has more parts than a message has job numbers");
             let remedy = "send it to fewer recipients at once, or let its site take more of them";
             Event::Warning { what: &what, remedy }.emit();
-            return self.leave_on_disk(key);
+            // Numbers become free as other parts end; the next sweep is soon enough for it.
+            return self.forget(key);
         }
         let mut parts = parts;
-        if parts.len() > room {
+        if wanted > room {
             let tail = parts.split_off(room - 1);
             parts.push(tail.concat().into_boxed_slice());
         }
         let mut records = Vec::with_capacity(parts.len());
-        for (number, recipients) in (first_free..).zip(&parts) {
+        for (number, recipients) in numbers.iter().copied().zip(&parts) {
             let stored: Vec<u8> = recipients.iter().flat_map(|index| index.to_be_bytes()).collect();
             let record = JobRecord::new(&Job {
                 number,
@@ -808,7 +836,7 @@ impl Home {
             return self.leave_on_disk(key);
         }
         self.forget(key);
-        for (number, recipients) in (first_free..).zip(parts) {
+        for (number, recipients) in numbers.into_iter().zip(parts) {
             if !self.has_room() {
                 // The parts of a long list do not crowd out other mail.
                 self.left_on_disk.set(u64::MAX);
@@ -1097,8 +1125,9 @@ pub async fn tend(home: Rc<Home>) {
     let mut swept = Instant::now();
     while !home.is_closing() {
         timer::sleep(PACE).await;
+        queue::points::point("vital::home");
         home.expire_leases(wall_ms());
-        if swept.elapsed() >= LINES_EVERY {
+        if swept.elapsed() >= LINES_EVERY && home.first_expiry_ms.get() <= wall_ms() {
             swept = Instant::now();
             home.expire_lines(wall_ms());
         }

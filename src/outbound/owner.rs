@@ -47,6 +47,7 @@ use crate::outbound::stripes;
 use crate::outbound::stripes::Snapshots;
 use crate::outbound::trust::Trust;
 use crate::outbound::worker;
+use crate::queue;
 use crate::queue::partition::Unsettled;
 use crate::queue::reader::Reader;
 use crate::queue::schema::Envelope;
@@ -652,6 +653,7 @@ fn turn_of(envelope: &Envelope<'_>) -> (u32, u32) {
 pub async fn tend(owner: Rc<Owner>) {
     while !owner.is_closing() || owner.workers() > 0 {
         timer::sleep(PACE).await;
+        queue::points::point("vital::owner");
         owner.mesh.flush();
         if owner.snapshots.borrow_mut().forget_settled(wall_ms()) {
             owner.share_anew(wall_ms());

@@ -19,6 +19,7 @@ use crate::observe::Event;
 use crate::outbound::home::BODY_HELD_MAX;
 use crate::outbound::home::Home;
 use crate::outbound::home::Row;
+use crate::queue;
 use crate::queue::Partition;
 use crate::queue::QueueFault;
 use crate::queue::body::BodyReader;
@@ -56,6 +57,7 @@ pub async fn scan(home: Rc<Home>, partition: Arc<Partition>) {
             timer::sleep(PAUSE).await;
             continue;
         }
+        queue::points::point("vital::scan");
         if let Some((site, left)) = home.take_left(partition.id()) {
             refill(&home, &partition, &site, left).await;
         }

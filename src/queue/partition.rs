@@ -408,13 +408,26 @@ impl Partition {
         Ok(envelope.zip(job))
     }
 
-    /// A number that no job of the message has, nor a larger one.
-    pub fn next_job_number(&self, id: MessageId) -> Result<u16, QueueFault> {
+    /// Numbers that no job of the message has, at most `wanted`: those behind the largest, and when
+    /// they run out those of jobs that have ended. Never 0, which says that nothing was split yet.
+    pub fn free_job_numbers(&self, id: MessageId, wanted: usize) -> Result<Vec<u16>, QueueFault> {
         let mut jobs = self.db.raw_iterator_cf(self.families().job);
+        let own = |(owner, number): (MessageId, u16)| (owner == id).then_some(number);
         jobs.seek_for_prev(key::of_job(id, u16::MAX));
-        let last = jobs.key().and_then(key::job_of).filter(|(owner, _)| *owner == id);
+        let last = jobs.key().and_then(key::job_of).and_then(own).unwrap_or(0);
         jobs.status()?;
-        Ok(last.map_or(0, |(_, number)| number.saturating_add(1)))
+        let mut free: Vec<u16> = (last..=u16::MAX).skip(1).take(wanted).collect();
+        let mut next = 1;
+        jobs.seek(key::of_job(id, next));
+        while free.len() < wanted
+            && let Some(used) = jobs.key().and_then(key::job_of).and_then(own)
+        {
+            free.extend((next..used).take(wanted - free.len()));
+            next = used.saturating_add(1);
+            jobs.next();
+        }
+        jobs.status()?;
+        Ok(free)
     }
 
     /// Puts the removal of a whole message into `batch`. Answers the bytes of its body, or `None`

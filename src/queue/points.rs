@@ -42,6 +42,10 @@ pub const RELAY_FAILPOINTS: &[&str] = &[
     "report::after_write",
 ];
 
+/// Points in the tasks that a whole shard depends on, for the action `panic`.
+pub const VITAL_FAILPOINTS: &[&str] =
+    &["vital::scan", "vital::home", "vital::owner", "vital::frames", "vital::pump"];
+
 /// Points that make the store answer with a fault.
 pub const STORE_FAULTS: &[&str] = &["stream::error", "commit::error"];
 

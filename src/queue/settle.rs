@@ -43,7 +43,7 @@ pub enum Next {
     Done,
     /// The job as it stands from now on.
     Again(JobRecord),
-    /// The job in parts, each with a number of its own that is larger than the job's.
+    /// The job in parts, each with a number that no other job of the message has.
     Split(Vec<JobRecord>),
 }
 

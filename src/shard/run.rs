@@ -37,6 +37,7 @@ use crate::outbound::owner::Owner;
 use crate::outbound::owner::OwnerParts;
 use crate::outbound::scan;
 use crate::outbound::trust::Trust;
+use crate::queue;
 use crate::queue::CommitHandle;
 use crate::queue::Committer;
 use crate::queue::Partition;
@@ -148,6 +149,7 @@ pub async fn run(seed: ShardSeed) {
 async fn pump(reception: Rc<Reception>, reader: Reader, mut bell: Bell) {
     while !reception.is_closed() {
         bell.wait().await;
+        queue::points::point("vital::pump");
         for committer in reception.committers() {
             committer.pump();
         }
@@ -260,7 +262,9 @@ fn delivering(
 /// Takes what other shards have sent. Never waits for anything else.
 async fn frames(delivering: Rc<Delivering>, mut inbox: Receiver<Frame>) {
     loop {
-        match inbox.receive().await {
+        let frame = inbox.receive().await;
+        queue::points::point("vital::frames");
+        match frame {
             Frame::Deliver(delivery) => delivering.owner.accept(delivery),
             Frame::Settle(outcome) => delivering.home.on_outcome(*outcome),
             Frame::Recall { id, job, lease } => delivering.owner.give_back(id, job, lease),

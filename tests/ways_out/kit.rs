@@ -3,6 +3,7 @@
 use std::net::Ipv4Addr;
 use std::net::Ipv6Addr;
 use std::net::SocketAddr;
+use std::process::Command;
 use std::thread;
 use std::time::Duration;
 use std::time::Instant;
@@ -16,6 +17,7 @@ use hickory_proto::rr::rdata::AAAA;
 use serde_json::Value;
 use tempfile::TempDir;
 
+use crate::support::BINARY;
 use crate::support::Server;
 use crate::support::Setup;
 use crate::support::nameserver::NameServer;
@@ -33,6 +35,11 @@ pub struct Out {
 impl Out {
     /// With this connect timeout. What fails is told at its first failure and not tried again.
     pub fn start(connect: &str, delivery: &str, config: &str) -> Out {
+        Out::start_at(connect, delivery, config, "")
+    }
+
+    /// With these failpoints.
+    pub fn start_at(connect: &str, delivery: &str, config: &str, failpoints: &str) -> Out {
         let folder = tempfile::tempdir().expect("there is room");
         let retry = match delivery.contains("retry_schedule") {
             true => "",
@@ -44,11 +51,13 @@ impl Out {
              [destination]\ntls = 'none'\nfailures_to_back_off = 1\n{config}"
         );
         let server = "cores = \"0\"\n".to_owned();
-        let setup = Setup { config, server, ..Setup::default() };
+        let environment = vec![("FAILPOINTS".to_owned(), failpoints.to_owned())];
+        let setup = Setup { config, server, environment, ..Setup::default() };
         Out { server: Server::start(folder.path(), &setup), _folder: folder }
     }
 
-    pub fn submit(&self, to: &[&str]) {
+    /// Answers the id of what was taken.
+    pub fn submit(&self, to: &[&str]) -> String {
         let mut client = self.server.connect();
         client.greet().expect("it greets");
         client.expect("MAIL FROM:<a@sender.test>", 250);
@@ -58,6 +67,24 @@ impl Out {
         client.expect("DATA", 354);
         let reply = client.ask("Subject: x\r\n\r\nx\r\n.").expect("it answers");
         assert_eq!(reply.code, 250, "{}", reply.text);
+        let id = reply.text.split_once("queued as ").expect("it names the message").1;
+        id.split_whitespace().next().unwrap_or_default().to_owned()
+    }
+
+    /// Carries out `ringpost ...` with this server's config. Answers what it prints.
+    pub fn ringpost(&self, words: &[&str]) -> String {
+        let mut command = Command::new(BINARY);
+        command.args(words).arg("--config").arg(self.server.folder.join("ringpost.toml"));
+        let done = command.output().expect("the binary runs");
+        assert!(done.status.success(), "{words:?}: {done:?}");
+        String::from_utf8_lossy(&done.stdout).into_owned()
+    }
+
+    /// The sites of `ringpost destination list`.
+    pub fn sites(&self) -> Vec<Value> {
+        let list = self.ringpost(&["destination", "list", "--json"]);
+        let rows: Vec<Value> = serde_json::from_str(&list).expect("a list");
+        rows.into_iter().filter(|row| row["site"].is_string()).collect()
     }
 
     /// What the log has of the first attempt.

@@ -8,4 +8,5 @@ mod addresses;
 mod kit;
 mod loops;
 mod proxy;
+mod sites;
 mod unix;

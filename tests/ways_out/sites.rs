@@ -1,0 +1,213 @@
+//! What is one site, and what becomes of mail that waits before one.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::Ordering;
+use std::thread;
+use std::time::Duration;
+use std::time::Instant;
+
+use serde_json::Value;
+
+use crate::kit::Out;
+use crate::kit::PATIENCE;
+use crate::kit::a;
+use crate::kit::mx;
+use crate::kit::name_server;
+use crate::kit::outcome;
+use crate::kit::route;
+use crate::support::receiver::Receiver;
+
+/// Domains whose mail exchangers are the same three hosts.
+const ALIKE: [&str; 6] = ["d0.test", "d1.test", "d2.test", "d3.test", "d4.test", "d5.test"];
+/// Each set in another order, with other preferences, some of them equal, and in other letters.
+const HOSTS: [[(u16, &str); 3]; 6] = [
+    [(10, "a.mx.test"), (20, "b.mx.test"), (30, "c.mx.test")],
+    [(10, "c.mx.test"), (20, "a.mx.test"), (30, "b.mx.test")],
+    [(10, "b.mx.test"), (10, "a.mx.test"), (10, "c.mx.test")],
+    [(10, "c.mx.test"), (10, "b.mx.test"), (10, "a.mx.test")],
+    [(10, "a.mx.test"), (10, "c.mx.test"), (10, "b.mx.test")],
+    [(7, "B.MX.test"), (5, "C.mx.TEST"), (5, "A.mx.test")],
+];
+/// How long the receiver takes for a message.
+const PAUSE: Duration = Duration::from_millis(60);
+
+fn queued(rows: &[Value]) -> u64 {
+    rows.iter().filter_map(|row| row["queued"].as_u64()).sum()
+}
+
+#[test]
+fn domains_with_the_same_mail_exchangers_are_one_site() {
+    let (now, most) = (Arc::<AtomicUsize>::default(), Arc::<AtomicUsize>::default());
+    let seen = Arc::clone(&most);
+    let receiver = Receiver::start(&[], move |line| {
+        if line.starts_with("DATA") {
+            seen.fetch_max(now.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+            thread::sleep(PAUSE);
+            now.fetch_sub(1, Ordering::SeqCst);
+        }
+        None
+    });
+    let port = receiver.address.port();
+    let mut records: Vec<_> =
+        ["a.mx.test", "b.mx.test", "c.mx.test"].map(|host| a(host, [127, 0, 0, 1])).into();
+    for (domain, hosts) in ALIKE.iter().zip(HOSTS) {
+        records.extend(hosts.map(|(preference, host)| mx(domain, preference, host)));
+    }
+    // A part of the set is another set.
+    records.push(mx("fewer.test", 10, "a.mx.test"));
+    records.push(mx("fewer.test", 10, "b.mx.test"));
+    let mut config = String::from("connections_max = 1\nwindow_start = 1\n[resolver]\n");
+    config.push_str(&format!("servers = ['{}']\n", name_server(records)));
+    for domain in ALIKE.iter().chain(&["fewer.test"]) {
+        config.push_str(&route(domain, &format!("mx:{domain}:{port}")));
+    }
+    let out = Out::start("2s", "", &config);
+    out.ringpost(&["destination", "pause", "b.mx.test"]);
+    let to: Vec<String> = ALIKE.iter().map(|domain| format!("x@{domain}")).collect();
+    let (to_fewer, end) = ("x@fewer.test", Instant::now() + PATIENCE);
+    for to in &to {
+        out.submit(&[to]);
+        out.submit(&[to]);
+    }
+    out.submit(&[to_fewer]);
+    let all = 2 * ALIKE.len() as u64 + 1;
+    while queued(&out.sites()) < all {
+        assert!(Instant::now() < end, "{:#?}", out.sites());
+        thread::sleep(Duration::from_millis(20));
+    }
+    let rows = out.sites();
+    let name = |hosts: &[&str]| {
+        let hosts: Vec<String> = hosts.iter().map(|host| format!("{host}:{port}")).collect();
+        format!("{} tls None", hosts.join(","))
+    };
+    let found: Vec<_> =
+        rows.iter().map(|row| (row["site"].as_str().unwrap_or(""), &row["queued"])).collect();
+    let both = name(&["a.mx.test", "b.mx.test", "c.mx.test"]);
+    let fewer = name(&["a.mx.test", "b.mx.test"]);
+    assert_eq!(found, [(&*both, &(all - 1).into()), (&*fewer, &1.into())], "{rows:#?}");
+    assert_eq!(rows[0]["connections"]["max"], 1);
+    assert_eq!(most.load(Ordering::SeqCst), 0, "it is paused");
+
+    // Alone first: the other site has a connection of its own.
+    out.ringpost(&["destination", "pause", &fewer]);
+    out.ringpost(&["destination", "resume", "b.mx.test"]);
+    for to in &to {
+        receiver.await_for(to, 2, PATIENCE);
+    }
+    assert_eq!(most.load(Ordering::SeqCst), 1, "the limit is that of all the domains together");
+    assert_eq!(receiver.taken_for(to_fewer).len(), 0);
+    out.ringpost(&["destination", "resume", &fewer]);
+    receiver.await_for(to_fewer, 1, PATIENCE);
+}
+
+/// Domains share a site: the pause of one is that of all, and ends although another came last.
+#[test]
+fn the_pause_of_a_domain_ends_whichever_came_last() {
+    let receiver = Receiver::start(&[], |_| None);
+    let port = receiver.address.port();
+    let records = vec![
+        a("mx.test", [127, 0, 0, 1]),
+        mx("one.test", 10, "mx.test"),
+        mx("two.test", 10, "mx.test"),
+    ];
+    let mut config = format!("[resolver]\nservers = ['{}']\n", name_server(records));
+    for domain in ["one.test", "two.test"] {
+        config.push_str(&route(domain, &format!("mx:{domain}:{port}")));
+    }
+    let out = Out::start("2s", "", &config);
+    out.ringpost(&["destination", "pause", "two.test"]);
+    let end = Instant::now() + PATIENCE;
+    for (count, to) in [(1, "x@two.test"), (2, "x@one.test")] {
+        out.submit(&[to]);
+        while queued(&out.sites()) < count {
+            assert!(Instant::now() < end, "{to}: {:#?}", out.sites());
+            thread::sleep(Duration::from_millis(20));
+        }
+    }
+    assert_eq!(receiver.taken_for("x@one.test").len(), 0, "its site is paused");
+    out.ringpost(&["destination", "resume", "two.test"]);
+    receiver.await_for("x@one.test", 1, PATIENCE);
+    receiver.await_for("x@two.test", 1, PATIENCE);
+}
+
+/// Who comes into the line of a site and never has a turn is given up on time all the same.
+#[test]
+fn mail_that_grows_too_old_in_line_goes_back_to_its_sender() {
+    let reports = Receiver::start(&[], |_| None);
+    // Nobody is there, nor asked: the site is paused.
+    let mut config = String::from("jobs_max = 1\n");
+    config.push_str(&route("held.test", "smtp:127.0.0.2:9"));
+    config.push_str(&route("sender.test", &format!("smtp:{}", reports.address)));
+    let out = Out::start("2s", "retry_schedule = ['1s']\nmax_age = '3s'", &config);
+    out.ringpost(&["destination", "pause", "127.0.0.2"]);
+    let began = Instant::now();
+    // The first one is given to the site, and waits there.
+    let to: Vec<String> = (0..6).map(|number| format!("x{number}@held.test")).collect();
+    for to in &to {
+        out.submit(&[to]);
+    }
+    let told = reports.await_for("a@sender.test", to.len() - 1, PATIENCE);
+    assert!(began.elapsed() >= Duration::from_secs(3), "after {:?}", began.elapsed());
+    assert!(began.elapsed() < Duration::from_secs(12), "after {:?}", began.elapsed());
+    let told = told.iter().map(|report| String::from_utf8_lossy(&report.text).into_owned());
+    let told: Vec<String> = told.collect();
+    for to in &to[1..] {
+        let about = told.iter().filter(|text| text.contains(&format!("rfc822; {to}")));
+        assert_eq!(about.clone().count(), 1, "{to}: {told:#?}");
+        assert!(about.clone().all(|text| text.contains("Action: failed")), "{told:#?}");
+        assert!(about.clone().all(|text| text.contains("Status: 4.4.7")), "{told:#?}");
+        assert_eq!(outcome(&out.attempt(to)), "expired");
+    }
+    let audit: Value = serde_json::from_str(&out.ringpost(&["audit", "--json"])).expect("JSON");
+    assert_eq!((&audit["adds_up"], &audit["queued"]), (&true.into(), &1.into()), "{audit}");
+    // The one that is left has its turn, and is then too old as well.
+    out.ringpost(&["destination", "resume", "127.0.0.2"]);
+    reports.await_for("a@sender.test", to.len(), PATIENCE);
+    assert_eq!(reports.taken().len(), to.len(), "nobody is told twice");
+}
+
+/// The parts of a message that is deleted while it is split stand in line when the order is done.
+#[cfg(feature = "failpoints")]
+#[test]
+fn what_is_deleted_while_it_is_split_is_not_sent() {
+    let receiver = Receiver::start(&[], |_| None);
+    let mut config = String::from("jobs_max = 1\nrecipients_per_message = 1\n");
+    config.push_str(&route("held.test", &format!("smtp:{}", receiver.address)));
+    let out = Out::start_at("2s", "", &config, "split::after_write=1*sleep(4000)");
+    out.ringpost(&["destination", "pause", "127.0.0.1"]);
+    out.submit(&["first@held.test"]);
+    while queued(&out.sites()) == 0 {
+        thread::sleep(Duration::from_millis(20));
+    }
+    let id = out.submit(&["a@held.test", "b@held.test", "c@held.test"]);
+    // The parts are written, and the server does not know of it yet.
+    let end = Instant::now() + Duration::from_secs(3);
+    let parts = || {
+        let shown = out.ringpost(&["queue", "show", &id, "--json"]);
+        let shown: Value = serde_json::from_str(&shown).expect("JSON");
+        shown["jobs"].as_array().map_or(0, Vec::len)
+    };
+    while parts() != 3 {
+        assert!(Instant::now() < end, "it is not split");
+        thread::sleep(Duration::from_millis(20));
+    }
+    out.ringpost(&["queue", "delete", &id]);
+    out.ringpost(&["destination", "resume", "127.0.0.1"]);
+    receiver.await_for("first@held.test", 1, PATIENCE);
+    out.submit(&["last@held.test"]);
+    receiver.await_for("last@held.test", 1, PATIENCE);
+    let told = receiver.taken();
+    assert_eq!(told.len(), 2, "{told:?}");
+    let end = Instant::now() + PATIENCE;
+    loop {
+        let audit = out.ringpost(&["audit", "--json"]);
+        let audit: Value = serde_json::from_str(&audit).expect("JSON");
+        assert_eq!(audit["adds_up"], true, "{audit}");
+        if audit["queued"] == 0 {
+            break;
+        }
+        assert!(Instant::now() < end, "{audit}");
+        thread::sleep(Duration::from_millis(20));
+    }
+}

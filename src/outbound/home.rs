@@ -78,6 +78,7 @@ use crate::route::TlsRefusal;
 use crate::route::TlsWish;
 use crate::route::delivery::DeliveryPolicy;
 use crate::route::source::PoolId;
+use crate::route::table::PORT_SMTP;
 use crate::route::table::RouteQuestion;
 use crate::rt::task;
 use crate::rt::timer;
@@ -435,9 +436,7 @@ impl Home {
                         return self.settle_here(key, local).await;
                     }
                     Err(Unresolved::OnlyUs) => {
-                        let text = format!("{}: its mail exchangers are this server", hop_key.next);
-                        let answer = Answer::ours(Cause::Loop, text);
-                        let local = settling::Local::Failed(answer);
+                        let local = only_us(hop_key, is_own_domain(hop_key, &waiting));
                         return self.settle_here(key, local).await;
                     }
                 }
@@ -490,7 +489,13 @@ impl Home {
                     self.resolver.addresses(domain, Family::Both).await?;
                 }
                 let dice = self.roll();
-                let mut hosts = without_us(answer.hosts, |host| self.is_us(policy, host));
+                let mut hosts = match *port {
+                    PORT_SMTP => {
+                        without_us(answer.hosts, |host| is_us(&self.hostname, policy, host))
+                    }
+                    // Whoever is called as we are takes no mail of others at another port.
+                    _ => answer.hosts,
+                };
                 if hosts.is_empty() {
                     return Err(Unresolved::OnlyUs);
                 }
@@ -564,14 +569,6 @@ impl Home {
         }
         hops.insert(key.clone(), (Arc::clone(&hop), wall_ms() + HOP_MS));
         Ok(hop)
-    }
-
-    /// Whether a mail exchanger is called as we are.
-    fn is_us(&self, policy: &DeliveryPolicy, host: &str) -> bool {
-        let sources = policy.sources.sources().iter().map(|source| &*source.ehlo_name);
-        let mut names = [&*self.hostname, &*policy.ehlo_name].into_iter().chain(sources);
-        let host = host.trim_end_matches('.');
-        names.any(|name| name.eq_ignore_ascii_case(host))
     }
 
     /// Puts the job into the line of its site, or sends it on at once.
@@ -1039,6 +1036,16 @@ impl From<DnsFault> for Unresolved {
     }
 }
 
+/// Whether a mail exchanger is called as we are. Where a proxy goes out is another machine, and
+/// what is called as that one may be one of ours that takes mail.
+fn is_us(hostname: &str, policy: &DeliveryPolicy, host: &str) -> bool {
+    let direct = policy.sources.sources().iter().filter(|source| source.proxy.is_none());
+    let sources = direct.map(|source| &*source.ehlo_name);
+    let mut names = [hostname, &*policy.ehlo_name].into_iter().chain(sources);
+    let host = host.trim_end_matches('.');
+    names.any(|name| name.eq_ignore_ascii_case(host))
+}
+
 /// The mail exchangers that are better than we are, if we are one: the others would send the mail
 /// back to us, and so would we (RFC 5321 s5.1).
 fn without_us(
@@ -1050,6 +1057,17 @@ fn without_us(
         hosts.retain(|(preference, _)| *preference < ours);
     }
     hosts
+}
+
+/// What it means that nobody but we are left. A domain that a route or an order names is no doing
+/// of the sender: the operator may yet mend it.
+fn only_us(key: &HopKey, is_own_domain: bool) -> settling::Local {
+    let text = format!("{}: its mail exchangers are this server", key.next);
+    let answer = Answer::ours(Cause::Loop, text);
+    match is_own_domain {
+        true => settling::Local::Failed(answer),
+        false => settling::Local::Deferred(Answer { status: (4, 4, 6), ..answer }),
+    }
 }
 
 /// What an unresolved domain means for its recipients.

@@ -543,6 +543,7 @@ impl Home {
         if let Some(user) = &key.auth {
             site = format!("{site} as {}", user.user);
         }
+        let require_tls = demanded(key.require_tls, &hosts);
         let mut hop = Hop {
             site: Box::default(),
             name: key.next.to_string().into(),
@@ -553,7 +554,7 @@ impl Home {
             stripes: treatment.stripes(self.shards),
             known_by,
             tls,
-            require_tls: key.require_tls,
+            require_tls,
             names,
             dane: trust::dane_counts(policy, names, protocol),
             sts,
@@ -1014,6 +1015,15 @@ fn limit_of(hop: &Hop) -> usize {
 /// The sender demands TLS, and the operator forbids it.
 fn is_forbidden(hop: &Hop) -> bool {
     hop.require_tls == RequireTls::Yes && hop.tls == TlsWish::None
+}
+
+/// What the sender's demand comes to at these hosts: what goes to Unix sockets alone never leaves
+/// the machine, and so meets it.
+fn demanded(require_tls: RequireTls, hosts: &[HostPort]) -> RequireTls {
+    match hosts.iter().all(|host| host.unix_path().is_some()) {
+        true => RequireTls::No,
+        false => require_tls,
+    }
 }
 
 /// Orders hosts of one preference, differently at each roll.

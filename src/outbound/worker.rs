@@ -639,7 +639,8 @@ async fn send(owner: &Owner, link: &mut Link, delivery: &Delivery) -> Sending {
             queue::BodyType::BinaryMime => BodyType::BinaryMime,
         },
         smtputf8: envelope.smtputf8,
-        requiretls: envelope.requiretls,
+        // Not where its hop has met the demand already.
+        requiretls: envelope.requiretls && delivery.hop.require_tls == RequireTls::Yes,
         ret: match envelope.ret {
             queue::Ret::Unsaid => None,
             queue::Ret::Full => Some(Ret::Full),

@@ -54,6 +54,7 @@ impl DialFault {
                 Blame::Us | Blame::Operator => FailureKind::Ours,
                 _ => FailureKind::Connect,
             },
+            DialFault::Proxy(ProxyFault::Connect(IoFault::NoLocalPort)) => FailureKind::Ours,
             DialFault::Proxy(fault) if fault.is_timeout() => FailureKind::Timeout,
             DialFault::Proxy(fault) if fault.is_of_destination() => FailureKind::Connect,
             DialFault::Proxy(_) | DialFault::NoFamily => FailureKind::WayOut,

@@ -35,6 +35,7 @@ use crate::net::resolver::Family;
 use crate::observe::counters::DeliveryTls;
 use crate::observe::histogram::Stage;
 use crate::outbound::connect;
+use crate::outbound::connect::Beside;
 use crate::outbound::connect::DialFault;
 use crate::outbound::destination::Failure;
 use crate::outbound::destination::FailureKind;
@@ -396,8 +397,9 @@ async fn reach_host(
     }
     while !addresses.is_empty() {
         let began = Instant::now();
-        let race =
-            connect::race(&addresses, limit, |to, limit| connect::dial(way.source, to, limit));
+        let race = connect::race(&addresses, limit, Beside::of(way.source), |to, limit| {
+            connect::dial(way.source, to, limit)
+        });
         let race = race.await;
         addresses.retain(|one| race.failed.iter().all(|(failed, _)| failed != one));
         let failed = race.failed.iter().map(|(address, fault)| way.not_dialed(*address, fault));

@@ -67,10 +67,9 @@ pub const LEASE_SWEEP_MS: u64 = 10_000;
 /// twice as long.
 pub const SITE_FULL_MS: u64 = 30_000;
 
-/// Milliseconds without an answer after which the next address of a host is tried beside (RFC 8305
-/// s5), and attempts at once. Full: the next address waits until one of them has failed.
+/// Milliseconds without an answer after which an address of the host's other family is tried beside
+/// (RFC 8305 s5). The next one of a family waits until the one before has failed.
 pub const CONNECT_ATTEMPT_DELAY_MS: u64 = 250;
-pub const CONNECT_ATTEMPTS_MAX: usize = 3;
 
 /// Milliseconds without a new connection after a failed one, doubled for each in a row.
 pub const CONNECT_HOLD_FIRST_MS: u64 = 250;

@@ -3,10 +3,10 @@
 //! Owner:    the worker that asked.
 //! Promise:  a host of which one address or one family is dead costs a moment and not the time of
 //!           a connection (RFC 8305 in spirit): the next attempt begins when the one before has
-//!           failed, or after `CONNECT_ATTEMPT_DELAY_MS` without an answer.
-//! Bounds:   `ADDRESSES_MAX` addresses, `CONNECT_ATTEMPTS_MAX` attempts at once, and all of them
-//!           within the one time limit. While more addresses wait than may be tried at once, the
-//!           first have half of it, so that each has a turn.
+//!           failed, or beside it after `CONNECT_ATTEMPT_DELAY_MS` without an answer.
+//! Bounds:   `ADDRESSES_MAX` addresses; one attempt at once of each family, and by a proxy one in
+//!           all, for a site that is slow must not see more connections than it allows; all of them
+//!           within the one time limit, of which those that follow each other have equal shares.
 //! Drops:    attempts that have lost are dropped where they are, which closes their sockets; the
 //!           runtime's seam promises that this is safe.
 
@@ -21,7 +21,6 @@ use std::time::Duration;
 
 use crate::base::fault::Blame;
 use crate::base::limits::CONNECT_ATTEMPT_DELAY_MS;
-use crate::base::limits::CONNECT_ATTEMPTS_MAX;
 use crate::net::ProxyFault;
 use crate::net::proxied;
 use crate::outbound::destination::FailureKind;
@@ -54,6 +53,7 @@ impl DialFault {
                 Blame::Us | Blame::Operator => FailureKind::Ours,
                 _ => FailureKind::Connect,
             },
+            DialFault::Proxy(ProxyFault::Connect(IoFault::NoLocalPort)) => FailureKind::Ours,
             DialFault::Proxy(fault) if fault.is_timeout() => FailureKind::Timeout,
             DialFault::Proxy(fault) if fault.is_of_destination() => FailureKind::Connect,
             DialFault::Proxy(_) | DialFault::NoFamily => FailureKind::WayOut,
@@ -124,35 +124,59 @@ pub struct Race<T, E> {
     pub failed: Vec<(SocketAddr, E)>,
 }
 
+/// Which addresses are tried beside each other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Beside {
+    /// One of each family.
+    Families,
+    /// None: one after the other.
+    Nothing,
+}
+
+impl Beside {
+    /// What a source allows: a proxy has its own ways to the families.
+    pub fn of(source: Option<&Source>) -> Beside {
+        match source.is_some_and(|source| source.proxy.is_some()) {
+            true => Beside::Nothing,
+            false => Beside::Families,
+        }
+    }
+
+    /// Whether one has to wait for the other to fail.
+    fn follows(self, one: SocketAddr, other: SocketAddr) -> bool {
+        self == Beside::Nothing || one.is_ipv4() == other.is_ipv4()
+    }
+}
+
 /// Tries the addresses until one of them connects, or none is left, or the time is over: an
 /// address that there was no time for is in no list.
 pub async fn race<T, E, F>(
     addresses: &[SocketAddr],
     limit: Duration,
+    beside: Beside,
     dial: impl Fn(SocketAddr, Duration) -> F,
 ) -> Race<T, E>
 where
     F: Future<Output = Result<T, E>>,
 {
     let end = timer::now() + limit;
-    let mut waiting = addresses.iter().copied();
+    let mut waiting = addresses.to_vec();
     let mut flying: Vec<(SocketAddr, Pin<Box<F>>)> = Vec::with_capacity(1);
     let mut failed = Vec::new();
     loop {
         let left = end.saturating_duration_since(timer::now());
-        if flying.len() < CONNECT_ATTEMPTS_MAX
-            && !left.is_zero()
-            && let Some(address) = waiting.next()
+        if !left.is_zero()
+            && let Some(place) = next_free(&waiting, &flying, beside)
         {
-            let must_yield = flying.len() + waiting.len() >= CONNECT_ATTEMPTS_MAX;
-            let own = if must_yield { left.min(limit / 2) } else { left };
+            let address = waiting.remove(place);
+            let behind = waiting.iter().filter(|one| beside.follows(**one, address)).count();
+            let own = left / (behind as u32 + 1);
             flying.push((address, Box::pin(dial(address, own))));
         }
         if flying.is_empty() {
             return Race { won: None, failed };
         }
-        let more = waiting.len() > 0 && flying.len() < CONNECT_ATTEMPTS_MAX;
-        let ended = match more {
+        let ended = match next_free(&waiting, &flying, beside).is_some() {
             true => {
                 let delay = Duration::from_millis(CONNECT_ATTEMPT_DELAY_MS);
                 timer::timeout(delay, next_end(&mut flying)).await.ok()
@@ -166,6 +190,15 @@ where
             None => {}
         }
     }
+}
+
+/// The first address that need not wait for one that is being tried.
+fn next_free<F>(
+    waiting: &[SocketAddr],
+    flying: &[(SocketAddr, F)],
+    beside: Beside,
+) -> Option<usize> {
+    waiting.iter().position(|one| !flying.iter().any(|(other, _)| beside.follows(*one, *other)))
 }
 
 /// The first of the attempts that ends, taken out of them.
@@ -210,6 +243,11 @@ pub fn unix_text(path: &str, fault: IoFault) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::cell::Cell;
+    use std::cell::RefCell;
+    use std::rc::Rc;
+    use std::sync::mpsc;
+
     use super::*;
     use crate::wire::socks5::Refusal;
     use crate::wire::socks5::Socks5Fault;
@@ -259,8 +297,72 @@ mod tests {
         }
         let own = DialFault::Io(IoFault::Refused);
         assert_eq!((own.kind(), own.is_of_all()), (FailureKind::Connect, false));
-        assert_eq!(DialFault::Io(IoFault::AddressNotOurs).kind(), FailureKind::WayOut);
-        assert_eq!(DialFault::Io(IoFault::TimedOut).kind(), FailureKind::Timeout);
+        let rows = [
+            (IoFault::AddressNotOurs, FailureKind::WayOut),
+            (IoFault::Denied, FailureKind::WayOut),
+            (IoFault::TimedOut, FailureKind::Timeout),
+            // Many connections are open: others end soon.
+            (IoFault::NoLocalPort, FailureKind::Ours),
+            (IoFault::Prohibited, FailureKind::Connect),
+        ];
+        for (fault, kind) in rows {
+            assert_eq!(DialFault::Io(fault).kind(), kind, "{fault}");
+        }
+        let no_port = DialFault::Proxy(ProxyFault::Connect(IoFault::NoLocalPort));
+        assert_eq!((no_port.kind(), no_port.is_of_all()), (FailureKind::Ours, true));
+    }
+
+    /// Attempts that nobody answers: how many were under way, of each family.
+    #[derive(Default)]
+    struct Silence {
+        flying: [Cell<usize>; 2],
+        most: [Cell<usize>; 3],
+        tried: RefCell<Vec<SocketAddr>>,
+    }
+
+    async fn silent(seen: Rc<Silence>, to: SocketAddr, limit: Duration) -> Result<(), ()> {
+        let family = &seen.flying[usize::from(to.is_ipv6())];
+        family.set(family.get() + 1);
+        seen.tried.borrow_mut().push(to);
+        let [v4, v6] = [seen.flying[0].get(), seen.flying[1].get()];
+        for (most, now) in seen.most.iter().zip([v4, v6, v4 + v6]) {
+            most.set(most.get().max(now));
+        }
+        timer::sleep(limit).await;
+        family.set(family.get() - 1);
+        Err(())
+    }
+
+    #[test]
+    fn a_host_sees_one_attempt_of_a_family_and_each_address_has_its_turn() {
+        let rows = [
+            (Beside::Families, "1.1.1.1 ::1 2.2.2.2 ::2", [1, 1, 2]),
+            (Beside::Families, "1.1.1.1 2.2.2.2 3.3.3.3 4.4.4.4", [1, 0, 1]),
+            (Beside::Families, "::1 1.1.1.1 2.2.2.2", [1, 1, 2]),
+            (Beside::Nothing, "1.1.1.1 ::1 2.2.2.2 ::2", [1, 1, 1]),
+        ];
+        let addresses = |text: &str| -> Vec<SocketAddr> {
+            let list = text.split(' ').map(|one| one.parse::<IpAddr>().expect("an address"));
+            list.map(|one| SocketAddr::new(one, 25)).collect()
+        };
+        let (give, take) = mpsc::channel();
+        let main = move || async move {
+            for (beside, list, _) in rows {
+                let seen: Rc<Silence> = Rc::default();
+                let limit = Duration::from_secs(2);
+                let dial = |to, limit| silent(Rc::clone(&seen), to, limit);
+                let race = race(&addresses(list), limit, beside, dial).await;
+                let most = seen.most.each_ref().map(Cell::get);
+                give.send((seen.tried.take(), race.failed.len(), most)).expect("it is waited for");
+            }
+        };
+        let shard = rt::start(rt::ShardSpec::new("race", None), main).expect("a shard starts");
+        for (beside, list, expected) in rows {
+            let (tried, failed, most) = take.recv().expect("each race ends");
+            assert_eq!((&tried, failed), (&addresses(list), tried.len()), "{beside:?} {list}");
+            assert_eq!(most, expected, "{beside:?} {list}");
+        }
+        shard.join().expect("it ends in order");
     }
 
     #[test]

@@ -79,6 +79,7 @@ use crate::route::TlsRefusal;
 use crate::route::TlsWish;
 use crate::route::delivery::DeliveryPolicy;
 use crate::route::source::PoolId;
+use crate::route::table::PORT_SMTP;
 use crate::route::table::RouteQuestion;
 use crate::rt::task;
 use crate::rt::timer;
@@ -448,9 +449,7 @@ impl Home {
                         return self.settle_here(key, local).await;
                     }
                     Err(Unresolved::OnlyUs) => {
-                        let text = format!("{}: its mail exchangers are this server", hop_key.next);
-                        let answer = Answer::ours(Cause::Loop, text);
-                        let local = settling::Local::Failed(answer);
+                        let local = only_us(hop_key, is_own_domain(hop_key, &waiting));
                         return self.settle_here(key, local).await;
                     }
                 }
@@ -508,7 +507,13 @@ impl Home {
                     self.resolver.addresses(domain, Family::Both).await?;
                 }
                 let dice = self.roll();
-                let mut hosts = without_us(answer.hosts, |host| self.is_us(policy, host));
+                let mut hosts = match *port {
+                    PORT_SMTP => {
+                        without_us(answer.hosts, |host| is_us(&self.hostname, policy, host))
+                    }
+                    // Whoever is called as we are takes no mail of others at another port.
+                    _ => answer.hosts,
+                };
                 if hosts.is_empty() {
                     return Err(Unresolved::OnlyUs);
                 }
@@ -558,9 +563,10 @@ impl Home {
         }
         // Limits are a function of the name: domains that share exchangers and are treated
         // otherwise are another site.
-        if let Some(name) = self.policy().sites.own_entry(&domain, &host_names) {
+        if let Some(name) = policy.sites.own_entry(&domain, &host_names) {
             site = format!("{site} by {name}");
         }
+        let require_tls = demanded(key.require_tls, &hosts);
         let mut hop = Hop {
             site: Box::default(),
             name: key.next.to_string().into(),
@@ -571,7 +577,7 @@ impl Home {
             stripes: treatment.stripes(self.shards),
             known_by,
             tls,
-            require_tls: key.require_tls,
+            require_tls,
             names,
             dane: trust::dane_counts(policy, names, protocol),
             sts,
@@ -587,14 +593,6 @@ impl Home {
         }
         hops.insert(key.clone(), (Arc::clone(&hop), wall_ms() + HOP_MS));
         Ok(hop)
-    }
-
-    /// Whether a mail exchanger is called as we are.
-    fn is_us(&self, policy: &DeliveryPolicy, host: &str) -> bool {
-        let sources = policy.sources.sources().iter().map(|source| &*source.ehlo_name);
-        let mut names = [&*self.hostname, &*policy.ehlo_name].into_iter().chain(sources);
-        let host = host.trim_end_matches('.');
-        names.any(|name| name.eq_ignore_ascii_case(host))
     }
 
     /// Puts the job into the line of its site, or sends it on at once.
@@ -1061,6 +1059,15 @@ fn is_forbidden(hop: &Hop) -> bool {
     hop.require_tls == RequireTls::Yes && hop.tls == TlsWish::None
 }
 
+/// What the sender's demand comes to at these hosts: what goes to Unix sockets alone never leaves
+/// the machine, and so meets it.
+fn demanded(require_tls: RequireTls, hosts: &[HostPort]) -> RequireTls {
+    match hosts.iter().all(|host| host.unix_path().is_some()) {
+        true => RequireTls::No,
+        false => require_tls,
+    }
+}
+
 /// Orders hosts of one preference, differently at each roll.
 fn shuffle(host: &str, dice: u64) -> u64 {
     host.bytes().fold(dice, |hash, byte| {
@@ -1081,6 +1088,16 @@ impl From<DnsFault> for Unresolved {
     }
 }
 
+/// Whether a mail exchanger is called as we are. Where a proxy goes out is another machine, and
+/// what is called as that one may be one of ours that takes mail.
+fn is_us(hostname: &str, policy: &DeliveryPolicy, host: &str) -> bool {
+    let direct = policy.sources.sources().iter().filter(|source| source.proxy.is_none());
+    let sources = direct.map(|source| &*source.ehlo_name);
+    let mut names = [hostname, &*policy.ehlo_name].into_iter().chain(sources);
+    let host = host.trim_end_matches('.');
+    names.any(|name| name.eq_ignore_ascii_case(host))
+}
+
 /// The mail exchangers that are better than we are, if we are one: the others would send the mail
 /// back to us, and so would we (RFC 5321 s5.1).
 fn without_us(
@@ -1092,6 +1109,17 @@ fn without_us(
         hosts.retain(|(preference, _)| *preference < ours);
     }
     hosts
+}
+
+/// What it means that nobody but we are left. A domain that a route or an order names is no doing
+/// of the sender: the operator may yet mend it.
+fn only_us(key: &HopKey, is_own_domain: bool) -> settling::Local {
+    let text = format!("{}: its mail exchangers are this server", key.next);
+    let answer = Answer::ours(Cause::Loop, text);
+    match is_own_domain {
+        true => settling::Local::Failed(answer),
+        false => settling::Local::Deferred(Answer { status: (4, 4, 6), ..answer }),
+    }
 }
 
 /// What an unresolved domain means for its recipients.

@@ -433,8 +433,12 @@ pub fn dane_counts(policy: &DeliveryPolicy, names: HostNames, protocol: HopProto
 /// What sets the connections of one hop apart from those of another with the same hosts.
 pub fn site_suffix(hop: &Hop) -> String {
     let mut suffix = String::new();
-    if hop.protocol == HopProtocol::Smtps {
-        suffix.push_str(" smtps");
+    match hop.protocol {
+        HopProtocol::Smtp => {}
+        HopProtocol::Smtps => suffix.push_str(" smtps"),
+        // Nothing but LMTP is spoken over Unix sockets.
+        HopProtocol::Lmtp if hop.hosts.iter().all(|host| host.unix_path().is_some()) => {}
+        HopProtocol::Lmtp => suffix.push_str(" lmtp"),
     }
     if hop.tls != TlsWish::May {
         suffix.push_str(&format!(" tls {:?}", hop.tls));
@@ -499,6 +503,7 @@ mod tests {
     #[test]
     fn hops_that_demand_other_things_share_no_connection() {
         let required = Hop { require_tls: RequireTls::Yes, ..hop() };
+        let socket = Box::new([HostPort { host: "/run/lmtp".into(), port: 0 }]);
         let all = "*.a.test";
         let rows = [
             (hop(), ""),
@@ -507,6 +512,8 @@ mod tests {
             (Hop { sts: sts(StsMode::Testing, all), ..hop() }, ""),
             (Hop { tls: TlsWish::Verify, ..hop() }, " tls Verify"),
             (Hop { protocol: HopProtocol::Smtps, ..hop() }, " smtps"),
+            (Hop { protocol: HopProtocol::Lmtp, ..hop() }, " lmtp"),
+            (Hop { protocol: HopProtocol::Lmtp, hosts: socket, ..hop() }, ""),
             (Hop { names: HostNames::SignedMx, dane: true, ..hop() }, " signed"),
             (Hop { names: HostNames::Operator, dane: true, ..hop() }, " named"),
             (Hop { sts: sts(StsMode::Enforce, all), ..hop() }, " sts mx1.a.test,mx2.a.test"),

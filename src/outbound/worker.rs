@@ -35,6 +35,7 @@ use crate::net::resolver::Family;
 use crate::observe::counters::DeliveryTls;
 use crate::observe::histogram::Stage;
 use crate::outbound::connect;
+use crate::outbound::connect::Beside;
 use crate::outbound::connect::DialFault;
 use crate::outbound::destination::Failure;
 use crate::outbound::destination::FailureKind;
@@ -407,8 +408,9 @@ async fn reach_host(
     }
     while !addresses.is_empty() {
         let began = Instant::now();
-        let race =
-            connect::race(&addresses, limit, |to, limit| connect::dial(way.source, to, limit));
+        let race = connect::race(&addresses, limit, Beside::of(way.source), |to, limit| {
+            connect::dial(way.source, to, limit)
+        });
         let race = race.await;
         addresses.retain(|one| race.failed.iter().all(|(failed, _)| failed != one));
         let failed = race.failed.iter().map(|(address, fault)| way.not_dialed(*address, fault));
@@ -650,7 +652,8 @@ async fn send(owner: &Owner, link: &mut Link, delivery: &Delivery) -> Sending {
             queue::BodyType::BinaryMime => BodyType::BinaryMime,
         },
         smtputf8: envelope.smtputf8,
-        requiretls: envelope.requiretls,
+        // Not where its hop has met the demand already.
+        requiretls: envelope.requiretls && delivery.hop.require_tls == RequireTls::Yes,
         ret: match envelope.ret {
             queue::Ret::Unsaid => None,
             queue::Ret::Full => Some(Ret::Full),

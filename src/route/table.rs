@@ -26,7 +26,7 @@ use crate::route::site::TlsWish;
 use crate::route::source::PoolId;
 
 /// SMTP between servers.
-const PORT_SMTP: u16 = 25;
+pub const PORT_SMTP: u16 = 25;
 
 /// What the sender of mail to such a recipient is told.
 const BAD_DOMAIN_TEXT: &str = "The recipient's domain is not a domain";

@@ -80,8 +80,12 @@ pub enum IoFault {
     AddressInUse,
     /// The address to bind is none of this machine's.
     AddressNotOurs,
-    /// The address or port needs privileges, or a firewall forbids it.
+    /// Connecting, and no local port is free for it, or no local address of its family.
+    NoLocalPort,
+    /// The address, port or file needs privileges.
     Denied,
+    /// Connecting, and a firewall forbids it, here or on the way.
+    Prohibited,
     /// There is no such socket in the file system.
     NoSuchFile,
     /// Something that has no name here: the errno.
@@ -94,9 +98,20 @@ impl IoFault {
         match self {
             IoFault::Closed | IoFault::TimedOut | IoFault::Reset | IoFault::Aborted => Blame::Peer,
             IoFault::Refused | IoFault::Unreachable | IoFault::NoSuchFile => Blame::Peer,
+            IoFault::Prohibited => Blame::Peer,
             IoFault::NoChunk | IoFault::Stopped | IoFault::Io(_) => Blame::Us,
             IoFault::NoFiles | IoFault::NoFilesSystem | IoFault::NoMemory => Blame::Operator,
             IoFault::AddressInUse | IoFault::AddressNotOurs | IoFault::Denied => Blame::Operator,
+            IoFault::NoLocalPort => Blame::Operator,
+        }
+    }
+
+    /// What an error of connecting by IP means, where some errnos say other things than elsewhere.
+    fn of_connect(error: io::Error) -> IoFault {
+        match error.raw_os_error() {
+            Some(libc::EADDRNOTAVAIL) => IoFault::NoLocalPort,
+            Some(libc::EACCES | libc::EPERM) => IoFault::Prohibited,
+            _ => error.into(),
         }
     }
 
@@ -146,7 +161,12 @@ impl fmt::Display for IoFault {
             IoFault::Aborted => "the peer was gone before it was accepted",
             IoFault::AddressInUse => "address in use",
             IoFault::AddressNotOurs => "not an address of this machine",
+            IoFault::NoLocalPort => {
+                "no local port is free, or no address of its family; \
+                 widen net.ipv4.ip_local_port_range, or use more sources"
+            }
             IoFault::Denied => "permission denied",
+            IoFault::Prohibited => "forbidden by a firewall, here or on the way",
             IoFault::NoSuchFile => "no such file",
             IoFault::Io(errno) => return io::Error::from_raw_os_error(*errno).fmt(f),
         })
@@ -397,13 +417,13 @@ pub async fn connect(
     if let Err(error) = socket.connect(&to.into())
         && error.raw_os_error() != Some(libc::EINPROGRESS)
     {
-        return Err(error.into());
+        return Err(IoFault::of_connect(error));
     }
     let mut stream = Stream::from_socket(socket);
     stream.deadline.set_in(limit);
     // Sending nothing waits while the socket connects, and then tells how that went.
     poll_fn(|cx| match Pin::new(&mut stream.tcp).poll_write(cx, &[]) {
-        Poll::Ready(connected) => Poll::Ready(connected.map_err(IoFault::from)),
+        Poll::Ready(connected) => Poll::Ready(connected.map_err(IoFault::of_connect)),
         Poll::Pending if stream.deadline.poll_expired(cx) => Poll::Ready(Err(IoFault::TimedOut)),
         Poll::Pending => Poll::Pending,
     })
@@ -476,6 +496,21 @@ impl Place {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn connecting_and_binding_mean_other_things_by_one_errno() {
+        let rows = [
+            (libc::EADDRNOTAVAIL, IoFault::NoLocalPort, IoFault::AddressNotOurs),
+            (libc::EACCES, IoFault::Prohibited, IoFault::Denied),
+            (libc::EPERM, IoFault::Prohibited, IoFault::Denied),
+            (libc::ECONNREFUSED, IoFault::Refused, IoFault::Refused),
+        ];
+        for (errno, connecting, elsewhere) in rows {
+            let error = || io::Error::from_raw_os_error(errno);
+            assert_eq!(IoFault::of_connect(error()), connecting, "{errno}");
+            assert_eq!(IoFault::from(error()), elsewhere, "{errno}");
+        }
+    }
 
     #[test]
     fn slices_are_cut_where_a_send_stopped() {

@@ -8,8 +8,13 @@ mod kit;
 #[path = "../support/mod.rs"]
 mod support;
 
+use std::io::BufRead;
+use std::io::BufReader;
+use std::io::Write;
 use std::net::Ipv4Addr;
 use std::net::TcpListener;
+use std::os::unix::net::UnixListener;
+use std::thread;
 use std::time::Duration;
 use std::time::Instant;
 
@@ -353,4 +358,43 @@ fn what_the_sender_demands_is_kept_or_refused() {
     }
     // Mail that demands nothing goes there all the same, over connections of its own.
     assert_eq!(facts(&relay.send("b@plain.test")), "delivered | - | may");
+}
+
+/// A mail store at a Unix socket, which knows nothing of REQUIRETLS, takes one mail.
+#[test]
+fn what_never_leaves_the_machine_meets_the_demand() {
+    let folder = tempfile::tempdir().expect("there is room");
+    let path = folder.path().join("lmtp");
+    let listener = UnixListener::bind(&path).expect("there is room");
+    let served = thread::spawn(move || {
+        let (mut stream, _) = listener.accept().expect("somebody comes");
+        let mut lines = BufReader::new(stream.try_clone().expect("a descriptor")).lines();
+        stream.write_all(b"220 store.test LMTP\r\n").expect("written");
+        let mut heard = Vec::new();
+        while let Some(Ok(line)) = lines.next() {
+            let said: &[u8] = match &*line {
+                "DATA" => b"354 go\r\n",
+                _ if line.starts_with("LHLO") => b"250-store.test\r\n250 8BITMIME\r\n",
+                _ if line.starts_with("MAIL") || line.starts_with("RCPT") => b"250 ok\r\n",
+                "." => b"250 taken\r\n",
+                _ => continue,
+            };
+            heard.push(line);
+            stream.write_all(said).expect("written");
+            if said == b"250 taken\r\n" {
+                break;
+            }
+        }
+        heard
+    });
+    let next = format!("lmtp:unix:{}", path.display());
+    // A socket has no TLS, whatever its route says.
+    let route = format!(
+        "[[route]]\nrecipient_domain = [\"store.test\"]\nnext = \"{next}\"\ntls = \"none\"\n"
+    );
+    let relay = Relay::start(Authority::new("Ours"), Zone::default(), &route);
+    let attempt = relay.send_requiring_tls("a@store.test");
+    assert_eq!(facts(&attempt), "delivered | - | none");
+    let heard = served.join().expect("no panics");
+    assert!(heard.iter().any(|line| line == "MAIL FROM:<>"), "{heard:?}");
 }

@@ -10,12 +10,13 @@ use crate::kit::reply;
 use crate::kit::route;
 use crate::support::receiver::Receiver;
 
-const LATER: &str = "451 4.3.0 not now";
+/// Nobody listens at port 25 of it.
+const NOBODY: [u8; 4] = [127, 0, 0, 77];
+const ONLY_US: &str = "its mail exchangers are this server";
 
 #[test]
 fn mail_is_not_sent_to_ourselves_nor_behind_us() {
-    let good = Receiver::start(&[], |line| line.contains("later@").then(|| LATER.to_owned()));
-    let port = good.address.port();
+    let good = Receiver::start(&[], |_| None);
     let mut records = vec![
         // We are the best: nobody is left.
         mx("best.test", 10, "MX.ringpost.test"),
@@ -29,19 +30,24 @@ fn mail_is_not_sent_to_ourselves_nor_behind_us() {
         mx("backup.test", 20, "trap.test"),
         // Not us, though it ends alike.
         mx("other.test", 10, "amx.ringpost.test"),
+        // Where a proxy goes out is another machine.
+        mx("proxied.test", 10, "out-2.ringpost.test"),
+        // Nor is it us at another port.
+        mx("port.test", 10, "mx.ringpost.test"),
     ];
-    records.push(a("good.test", [127, 0, 0, 1]));
-    records.push(a("amx.ringpost.test", [127, 0, 0, 1]));
+    for host in ["good.test", "amx.ringpost.test", "out-2.ringpost.test", "trap.test"] {
+        records.push(a(host, NOBODY));
+    }
     records.push(a("mx.ringpost.test", [127, 0, 0, 1]));
-    records.push(a("trap.test", [127, 0, 0, 1]));
     let servers = name_server(records);
     let reports = Receiver::start(&[], |_| None);
     let mut config = format!("[resolver]\nservers = ['{servers}']\n");
     config.push_str("[[source]]\nname = 'one'\nipv4 = '127.0.0.1'\n");
     config.push_str("ehlo_name = 'out-1.ringpost.test'\n");
-    for domain in ["best.test", "source.test", "backup.test", "other.test", "mx.ringpost.test"] {
-        config.push_str(&route(domain, &format!("mx:{domain}:{port}")));
-    }
+    config.push_str("[[source]]\nname = 'two'\nproxy = 'socks5://127.0.0.1:1'\n");
+    config.push_str("ehlo_name = 'out-2.ringpost.test'\n");
+    config.push_str(&route("routed.test", "mx:best.test"));
+    config.push_str(&route("port.test", &format!("mx:port.test:{}", good.address.port())));
     config.push_str(&route("sender.test", &format!("smtp:{}", reports.address)));
     let out = Out::start("2s", "", &config);
     // The last one has no MX at all, and is ourselves.
@@ -50,20 +56,32 @@ fn mail_is_not_sent_to_ourselves_nor_behind_us() {
         out.submit(&[&to]);
         let attempt = out.attempt(&to);
         assert_eq!(outcome(&attempt), "bounced", "{attempt}");
-        assert!(reply(&attempt).contains("its mail exchangers are this server"), "{attempt}");
+        assert!(reply(&attempt).contains(ONLY_US), "{attempt}");
     }
     let told = reports.await_for("a@sender.test", 3, PATIENCE);
     for report in &told {
         let text = String::from_utf8_lossy(&report.text);
         assert!(text.contains("Status: 5.4.6"), "{text}");
     }
-    for to in ["x@backup.test", "x@other.test"] {
-        out.submit(&[to]);
-        good.await_for(to, 1, PATIENCE);
-        assert_eq!(outcome(&out.attempt(to)), "delivered");
+    // The route's operator may mend it.
+    out.submit(&["x@routed.test"]);
+    let attempt = out.attempt("x@routed.test");
+    assert_eq!(outcome(&attempt), "deferred", "{attempt}");
+    assert!(reply(&attempt).contains(ONLY_US), "{attempt}");
+    // The last host that was tried is told: nobody behind us was.
+    for (domain, host) in [
+        ("backup.test", "good.test"),
+        ("other.test", "amx.ringpost.test"),
+        ("proxied.test", "out-2.ringpost.test"),
+    ] {
+        let to = format!("x@{domain}");
+        out.submit(&[&to]);
+        let attempt = out.attempt(&to);
+        assert_eq!(outcome(&attempt), "deferred", "{attempt}");
+        let said = format!("connecting to {host}[127.0.0.77:25]: connection refused");
+        assert_eq!(reply(&attempt), said, "{attempt}");
     }
-    out.submit(&["later@backup.test"]);
-    let attempt = out.attempt("later@backup.test");
-    assert_eq!((outcome(&attempt), reply(&attempt)), ("deferred", LATER));
-    assert_eq!(attempt["host"], "good.test");
+    out.submit(&["x@port.test"]);
+    good.await_for("x@port.test", 1, PATIENCE);
+    assert_eq!(outcome(&out.attempt("x@port.test")), "delivered");
 }

@@ -167,8 +167,9 @@ section! {
         /// campaign. Mail that came before its header was named here has none of it.
         headers: Vec<HeaderMatch> = Is("[]"), Live;
         /// "mx": the mail exchangers of the recipient's domain. "mx:other.example": those of another.
-        /// Where this server is one of them, by `server.hostname` or a name in EHLO, only better ones
-        /// are tried; if there are none the mail is returned, for it would come back.
+        /// Where this server is one of them, by `server.hostname` or a name in EHLO of a source that
+        /// goes out by no proxy, and the port is 25, only better ones are tried. If there are none the
+        /// mail is returned, for it would come back; where the domain is another it waits.
         /// "smtp:host:port,host2:port": these servers, in this order. "smtps:host:port": likewise, under
         /// TLS from the first byte on, as servers on port 465 have it. "lmtp:host:port": likewise, by
         /// LMTP, also over a Unix socket: "lmtp:unix:/run/dovecot/lmtp". "discard": it counts as delivered. "hold": it waits for an operator.

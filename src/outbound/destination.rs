@@ -98,6 +98,8 @@ pub enum FailureKind {
 pub struct Failure<'a> {
     pub kind: FailureKind,
     pub text: &'a str,
+    /// The host that said it, or that could not be reached. Empty: it says nothing of any.
+    pub host: &'a str,
 }
 
 /// How a site stands.
@@ -264,6 +266,7 @@ pub struct Destination {
     last_error: Box<str>,
     /// None where the site only asked for less.
     last_failure: Option<FailureKind>,
+    last_host: Box<str>,
 }
 
 impl Destination {
@@ -288,6 +291,7 @@ impl Destination {
             counters: Counters::default(),
             last_error: Box::default(),
             last_failure: None,
+            last_host: Box::default(),
         }
     }
 
@@ -432,6 +436,7 @@ impl Destination {
     pub fn on_failure(&mut self, failure: Failure, role: Role, now_ms: u64, dice: &mut Dice) {
         self.note_error(failure.text);
         self.last_failure = Some(failure.kind);
+        self.last_host = failure.host.into();
         if failure.kind == FailureKind::Ours {
             self.hold_until_ms = now_ms + CONNECT_HOLD_FIRST_MS;
             return self.on_probe_gone(role, self.hold_until_ms);
@@ -452,6 +457,7 @@ impl Destination {
     pub fn on_throttle(&mut self, text: &str, role: Role, now_ms: u64, dice: &mut Dice) {
         self.note_error(text);
         self.last_failure = None;
+        self.last_host = Box::default();
         self.throttle_ms = (self.throttle_ms * 2).clamp(THROTTLE_FIRST_MS, THROTTLE_MAX_MS);
         self.throttled_until_ms = now_ms + self.throttle_ms + dice.below(self.throttle_ms / 4);
         self.fail(role, now_ms, dice);
@@ -586,6 +592,11 @@ impl Destination {
 
     pub fn last_error(&self) -> &str {
         &self.last_error
+    }
+
+    /// The host that the last failure is of; empty if it is of none.
+    pub fn last_host(&self) -> &str {
+        &self.last_host
     }
 
     /// What kind of failure that was.

@@ -338,15 +338,14 @@ impl Owner {
             let summary = scheduler.summary(site, now_ms);
             (scheduler.drain_deferred(site, now_ms), summary)
         };
+        let host = summary.as_ref().map(|summary| summary.last_host.clone()).unwrap_or_default();
         let refusal = summary.and_then(refusal_of);
         for HandedBack { ticket, due_ms, was_tried } in jobs {
             let Some(delivery) = self.take(&ticket) else { continue };
-            let host =
-                delivery.hop.hosts.first().map(|host| host.name().into()).unwrap_or_default();
             // What only stood in line was not tried, whatever the site says meanwhile.
             let what = match refusal.clone() {
                 Some(answer) if was_tried => {
-                    What::Unreached { answer, host, not_before_ms: due_ms }
+                    What::Unreached { answer, host: host.clone(), not_before_ms: due_ms }
                 }
                 answer => What::Busy { due_ms, answer: answer.unwrap_or_else(no_room) },
             };

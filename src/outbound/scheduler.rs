@@ -114,6 +114,8 @@ pub struct SiteSummary {
     /// Empty if there was none.
     pub last_error: Box<str>,
     pub last_failure: Option<FailureKind>,
+    /// The host that the failure is of; empty if it is of none.
+    pub last_host: Box<str>,
 }
 
 /// Why a job has not gone yet.
@@ -478,6 +480,7 @@ impl Scheduler {
             rates: site.destination.policy().rates,
             last_error: site.destination.last_error().into(),
             last_failure: site.destination.last_failure(),
+            last_host: site.destination.last_host().into(),
         })
     }
 
@@ -834,7 +837,8 @@ mod tests {
     use crate::outbound::destination::FailureKind;
     use crate::route::site::Rates;
 
-    const DEAD: Failure = Failure { kind: FailureKind::Connect, text: "connection refused" };
+    const DEAD: Failure =
+        Failure { kind: FailureKind::Connect, text: "connection refused", host: "mx" };
 
     fn scheduler(connections_max: usize) -> Scheduler {
         Scheduler::new(SchedulerLimits { connections_max, sites_max: 4 }, 1)
@@ -1051,7 +1055,7 @@ mod tests {
             site(&mut s, "a", SitePolicy { failures_to_back_off: 1, ..SitePolicy::default() });
         push(&mut s, site, 0..1, 0);
         let conn = opened(&mut s, 0)[0].1;
-        s.connect_failed(conn, Failure { kind: FailureKind::Ours, text: "EMFILE" }, 0);
+        s.connect_failed(conn, Failure { kind: FailureKind::Ours, text: "EMFILE", host: "mx" }, 0);
         assert!(opened(&mut s, 0).is_empty(), "but not at once again");
         assert_eq!(window(&mut s, site), 5);
         let wake_ms = s.next_wake_ms().expect("it tries again");
@@ -1065,7 +1069,7 @@ mod tests {
             site(&mut s, "a", SitePolicy { failures_to_back_off: 2, ..SitePolicy::default() });
         push(&mut s, site, 0..3, 0);
         let conns = opened(&mut s, 0);
-        let failure = Failure { kind: FailureKind::WayOut, text: "the proxy is down" };
+        let failure = Failure { kind: FailureKind::WayOut, text: "the proxy is down", host: "mx2" };
         s.connect_failed(conns[0].1, failure, 0);
         assert_eq!(window(&mut s, site), 5, "the site is not to blame");
         assert!(s.drain_deferred(site, 0).is_empty());
@@ -1074,6 +1078,7 @@ mod tests {
         let summary = s.summary(site, 0).expect("it is known");
         assert_eq!(summary.last_failure, Some(FailureKind::WayOut));
         assert_eq!(&*summary.last_error, "the proxy is down");
+        assert_eq!(&*summary.last_host, "mx2");
     }
 
     #[test]
@@ -1258,7 +1263,7 @@ mod tests {
         let conn = connect(&mut s, 0)[0];
         let Take::Job(job) = s.take_job(conn, 0) else { panic!("a job") };
         assert_eq!(s.why(site, job.id, 0, 0), Some(Why::InFlight));
-        let lost = Failure { kind: FailureKind::Lost, text: "reset" };
+        let lost = Failure { kind: FailureKind::Lost, text: "reset", host: "mx" };
         assert_eq!(s.connection_lost(conn, lost, 1), Some(job));
         let summary = s.summary(site, 1).expect("known");
         assert_eq!((summary.counters.lost, summary.counters.failures), (1, 1));

@@ -111,24 +111,30 @@ struct Link {
 struct NoLink {
     kind: FailureKind,
     text: String,
+    /// The host that it is of; empty if it is of none.
+    host: Box<str>,
     /// Other hosts would fare the same.
     is_of_all: bool,
 }
 
 impl NoLink {
-    fn new(kind: FailureKind, text: String) -> NoLink {
-        NoLink { kind, text, is_of_all: false }
+    fn new(host: &str, kind: FailureKind, text: String) -> NoLink {
+        NoLink { kind, text, host: host.into(), is_of_all: false }
+    }
+
+    fn failure(&self) -> Failure<'_> {
+        Failure { kind: self.kind, text: &self.text, host: &self.host }
     }
 
     /// After this address of a host, another one failed too.
     fn then(self, next: NoLink) -> NoLink {
         let is_of_all = self.is_of_all || next.is_of_all;
-        let text = match (self.is_of_all, next.is_of_all) {
-            (_, true) => next.text,
-            (true, false) => self.text,
-            (false, false) => format!("{}; {}", self.text, next.text),
+        let (text, host) = match (self.is_of_all, next.is_of_all) {
+            (_, true) => (next.text, next.host),
+            (true, false) => (self.text, self.host),
+            (false, false) => (format!("{}; {}", self.text, next.text), next.host),
         };
-        NoLink { kind: next.kind, text, is_of_all }
+        NoLink { kind: next.kind, text, host, is_of_all }
     }
 }
 
@@ -136,9 +142,8 @@ pub async fn run(owner: Rc<Owner>, seat: WorkerSeat, hop: Arc<Hop>, nudge: Rc<Nu
     let conn = seat.conn;
     let mut link = match open(&owner, &hop).await {
         Ok(link) => link,
-        Err(NoLink { kind, text, .. }) => {
-            let failure = Failure { kind, text: &text };
-            owner.scheduler.borrow_mut().connect_failed(conn, failure, wall_ms());
+        Err(no_link) => {
+            owner.scheduler.borrow_mut().connect_failed(conn, no_link.failure(), wall_ms());
             return;
         }
     };
@@ -179,14 +184,14 @@ pub async fn run(owner: Rc<Owner>, seat: WorkerSeat, hop: Arc<Hop>, nudge: Rc<Nu
                     link = fresh;
                     sending = send(&owner, &mut link, delivery).await;
                 }
-                Err(NoLink { kind, text, .. }) => {
-                    let answer = answer_to(kind, &text);
-                    let host = link.host.clone();
+                Err(no_link) => {
+                    let answer = answer_to(no_link.kind, &no_link.text);
+                    let host = no_link.host.clone();
                     let not_before_ms = 0;
                     let what = What::Unreached { answer, host, not_before_ms };
                     owner.answer(&custody.give_up(), what);
-                    let failure = Failure { kind, text: &text };
-                    owner.scheduler.borrow_mut().connection_lost(conn, failure, wall_ms());
+                    let mut scheduler = owner.scheduler.borrow_mut();
+                    scheduler.connection_lost(conn, no_link.failure(), wall_ms());
                     return;
                 }
             }
@@ -215,7 +220,10 @@ pub async fn run(owner: Rc<Owner>, seat: WorkerSeat, hop: Arc<Hop>, nudge: Rc<Nu
             match end {
                 JobEnd::Delivered | JobEnd::Refused => scheduler.closed(conn, now_ms),
                 _ if throttled => scheduler.closed(conn, now_ms),
-                _ => scheduler.connection_lost(conn, Failure { kind, text: &text }, now_ms),
+                _ => {
+                    let failure = Failure { kind, text: &text, host: &link.host };
+                    scheduler.connection_lost(conn, failure, now_ms)
+                }
             };
             return;
         }
@@ -256,7 +264,7 @@ async fn open(owner: &Rc<Owner>, hop: &Hop) -> Result<Link, NoLink> {
             // Never from another address than was asked for. The next attempt goes by new routes.
             Some(source.ok_or_else(|| {
                 let text = format!("the pool {name} is no longer in the config");
-                NoLink::new(FailureKind::WayOut, text)
+                NoLink::new("", FailureKind::WayOut, text)
             })?)
         }
     };
@@ -275,7 +283,7 @@ async fn open(owner: &Rc<Owner>, hop: &Hop) -> Result<Link, NoLink> {
         if let TlsDecision::PassOver(refusal) = terms.decision {
             owner.trust.count_failure(hop, &host.host, &terms, None);
             let text = format!("{}: {refusal}", host.host);
-            last = Some(NoLink::new(FailureKind::Tls, text));
+            last = Some(NoLink::new(&host.name(), FailureKind::Tls, text));
             continue;
         }
         let way = Way { hop, host, terms: &terms, source, ehlo_name, policy: &policy };
@@ -296,7 +304,7 @@ async fn open(owner: &Rc<Owner>, hop: &Hop) -> Result<Link, NoLink> {
             break;
         }
     }
-    let nowhere = || NoLink::new(FailureKind::Resolve, "it has no server".to_owned());
+    let nowhere = || NoLink::new("", FailureKind::Resolve, "it has no server".to_owned());
     match (unable, last) {
         // No server is left that may be better: this one's mail is returned (RFC 8689 s4.2.1).
         (Some(link), None) => Ok(link),
@@ -340,7 +348,10 @@ impl Way<'_> {
             }
             _ => format!("connecting to {}: {fault}", self.told(Some(address))),
         };
-        NoLink { kind: fault.kind(), text, is_of_all: fault.is_of_all() }
+        let is_of_all = fault.is_of_all();
+        let name = self.host.name();
+        let host = if is_of_all { "" } else { &*name };
+        NoLink { is_of_all, ..NoLink::new(host, fault.kind(), text) }
     }
 }
 
@@ -369,10 +380,9 @@ async fn addresses(
         let addresses = vec![SocketAddr::new(address, host.port)];
         return Ok(Addresses { addresses, authentic: false });
     }
-    let found =
-        owner.resolver.addresses(&host.host, Family::Both).await.map_err(|fault| {
-            NoLink::new(FailureKind::Resolve, format!("{}: {fault}", host.host))
-        })?;
+    let found = owner.resolver.addresses(&host.host, Family::Both).await.map_err(|fault| {
+        NoLink::new(&host.host, FailureKind::Resolve, format!("{}: {fault}", host.host))
+    })?;
     let v4 = found.v4.into_iter().map(IpAddr::V4).collect();
     let v6 = found.v6.into_iter().map(IpAddr::V6).collect();
     let all = match policy.prefer_ipv6 {
@@ -394,11 +404,12 @@ async fn reach_host(
         let began = Instant::now();
         let stream = rt::connect_unix(path, limit).await.map_err(|fault| {
             let text = connect::unix_text(&way.host.name(), fault);
-            NoLink::new(connect::unix_kind(fault), text)
+            NoLink::new(&way.host.name(), connect::unix_kind(fault), text)
         })?;
         return reach(owner, way, Dialed { stream, address: None, began }).await;
     }
-    let nowhere = || NoLink::new(FailureKind::Resolve, "it has no address".to_owned());
+    let name = way.host.name();
+    let nowhere = || NoLink::new(&name, FailureKind::Resolve, "it has no address".to_owned());
     let mut last = None;
     // An address of the other family may not be needed, and of the source there may be none.
     let has_family =
@@ -543,7 +554,7 @@ fn not_greeted(
         Some(words) => words,
         None => format!("{}: {fault}{cause}", way.told(address)),
     };
-    (NoLink::new(kind_of(fault), text), failure)
+    (NoLink::new(&way.host.name(), kind_of(fault), text), failure)
 }
 
 /// Whether and how the connection failed for want of TLS.

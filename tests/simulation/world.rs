@@ -347,7 +347,7 @@ impl World {
                 event if is_delivery(&event) => self.unheard += 1,
                 // The dot was sent; whether it arrived, nobody knows.
                 Event::Sent { shard, conn, sent: Sent::Delivered } if self.dice.below(2) == 0 => {
-                    let lost = Failure { kind: FailureKind::Lost, text: "we died" };
+                    let lost = Failure { kind: FailureKind::Lost, text: "we died", host: "" };
                     let job = self.owners[shard].scheduler.connection_lost(conn, lost, now_ms);
                     let number = number_of(&job.expect("a transfer was under way"));
                     self.disk[number].deliveries += 1;
@@ -659,7 +659,7 @@ impl World {
             Some(kind) => {
                 scheduler.connect_failed(
                     conn,
-                    Failure { kind, text: "no connection" },
+                    Failure { kind, text: "no connection", host: "mx" },
                     self.now_ms,
                 );
                 self.gone(shard, conn);
@@ -732,7 +732,7 @@ impl World {
             Sent::Deferred | Sent::Throttled => JobEnd::Deferred,
             Sent::Broken => JobEnd::Lost,
         };
-        let failure = Failure { kind: FailureKind::Lost, text: "connection reset" };
+        let failure = Failure { kind: FailureKind::Lost, text: "connection reset", host: "mx" };
         if sent == Sent::Throttled {
             scheduler.throttled(conn, "421 too much", now_ms);
         }

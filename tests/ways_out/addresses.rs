@@ -1,5 +1,6 @@
 //! Hosts of which some addresses are dead.
 
+use std::io::Write;
 use std::net::Ipv6Addr;
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -15,6 +16,7 @@ use crate::kit::Out;
 use crate::kit::PATIENCE;
 use crate::kit::a;
 use crate::kit::aaaa;
+use crate::kit::mx;
 use crate::kit::name_server;
 use crate::kit::outcome;
 use crate::kit::reply;
@@ -144,4 +146,34 @@ fn a_host_that_greets_badly_is_left_for_its_other_address() {
     let out = Out::start("5s", "prefer_ipv6 = true", &config);
     took(&good, &out, "x@rude.test");
     assert_eq!(outcome(&out.attempt("x@rude.test")), "delivered");
+}
+
+/// The last host refuses us: the words are its own, and not those of the host before it.
+#[test]
+fn who_refuses_us_is_told_by_its_name() {
+    const WORDS: &str = "554 5.7.1 we do not know you";
+    let rude = std::net::TcpListener::bind("127.0.0.1:0").expect("loopback has a port");
+    let port = rude.local_addr().expect("it is bound").port();
+    std::thread::spawn(move || {
+        for mut stream in rude.incoming().flatten() {
+            // A client that goes away before is killed by its test.
+            let _ = stream.write_all(format!("{WORDS}\r\n").as_bytes());
+        }
+    });
+    let servers = name_server(vec![
+        mx("two.test", 10, "dead.test"),
+        mx("two.test", 20, "rude.test"),
+        // Nobody listens there.
+        a("dead.test", [127, 83, 2, 1]),
+        a("rude.test", [127, 0, 0, 1]),
+    ]);
+    let config = format!(
+        "[resolver]\nservers = ['{servers}']\n{}",
+        route("two.test", &format!("mx:two.test:{port}"))
+    );
+    let out = Out::start("2s", "", &config);
+    out.submit(&["x@two.test"]);
+    let attempt = out.attempt("x@two.test");
+    assert_eq!((outcome(&attempt), reply(&attempt)), ("deferred", WORDS), "{attempt}");
+    assert_eq!(attempt["host"], "rude.test", "{attempt}");
 }

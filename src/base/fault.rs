@@ -4,6 +4,8 @@
 //! `invariant!` is for what a shard shares: when that is wrong, nothing on the shard can be
 //! trusted, and the process ends so that a restart recovers from disk (promise 7).
 
+use std::io::Write;
+
 /// Who has to act for the fault to go away.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Blame {
@@ -32,6 +34,9 @@ macro_rules! invariant {
 /// Says what was found and ends the process at once, without unwinding.
 #[cold]
 pub fn end_process(what: std::fmt::Arguments<'_>) -> ! {
-    eprintln!("ringpost: broken invariant: {what}; ending, a restart recovers from disk");
+    let line =
+        format!("ringpost: broken invariant: {what}; ending, a restart recovers from disk\n");
+    // In one piece: other threads may be telling of their own end. Nobody is left to hear of more.
+    let _ = std::io::stderr().write_all(line.as_bytes());
     std::process::abort();
 }

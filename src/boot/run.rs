@@ -593,6 +593,11 @@ impl Running {
         let _ = self.space.check(self.spool.path(), floor);
         let found = self.space.last();
         let (free_bytes, free_inodes) = (found.free_bytes, found.free_inodes);
+        // Shown before it is told: who hears of it may look at once.
+        let process = &self.reloader.observed.process;
+        process.spool_full.set(u64::from(self.space.is_low()));
+        process.spool_free_bytes.set(free_bytes);
+        process.spool_free_inodes.set(free_inodes);
         match (was_low, self.space.is_low()) {
             (false, true) => Event::SpoolFull { free_bytes, free_inodes }.emit(),
             (true, false) => Event::SpoolRecovered { free_bytes, free_inodes }.emit(),
@@ -602,10 +607,6 @@ impl Running {
             // Without a thread for it the next look tries again.
             let _ = self.reclaimer.begin(&self.spool, free_bytes);
         }
-        let process = &self.reloader.observed.process;
-        process.spool_full.set(u64::from(self.space.is_low()));
-        process.spool_free_bytes.set(free_bytes);
-        process.spool_free_inodes.set(free_inodes);
     }
 
     fn end(self, code: u8) -> ExitCode {

@@ -16,6 +16,7 @@ use queue_desk::recipients;
 use ringpost::base::MessageId;
 use ringpost::base::limits::CHUNK_BYTES;
 use ringpost::queue::Job;
+use ringpost::queue::Notice;
 use ringpost::queue::Partition;
 use ringpost::queue::Recovered;
 use ringpost::queue::Spool;
@@ -254,6 +255,130 @@ fn a_flipped_bit_in_the_log_costs_no_message_behind_it() {
     let notices = &spool.recovered()[0].notices;
     assert!(notices.iter().any(|notice| notice.to_string().contains("log is damaged")));
     assert_eq!(moved(folder.path()).len(), 1, "a copy of the log");
+}
+
+/// Pages of the log that never came to the disk, as a power cut leaves them: all that follows each
+/// hole is read, and the partition opens whatever the holes hit.
+#[test]
+fn holes_in_the_log_never_cost_the_partition() {
+    let folder = tempfile::tempdir().unwrap();
+    let desk = Desk::open(folder.path());
+    let before = desk.stored(b"written before").to_string();
+    desk.close();
+    let desk = Desk::open(folder.path());
+    let log = newest_log(&folder.path().join("p00"));
+    for seed in 0..60 {
+        let bytes = [300, 900, 3000, 12_000, 40_000, 200_000][seed as usize % 6];
+        desk.stored(&pattern(bytes, seed));
+    }
+    let whole = fs::read(&log).unwrap();
+    desk.close();
+    let mut dice = 0x9E37_79B9_7F4A_7C15_u64;
+    let mut roll = |below: u64| {
+        dice ^= dice << 13;
+        dice ^= dice >> 7;
+        dice ^= dice << 17;
+        (dice % below) as usize
+    };
+    const PAGE: usize = 4096;
+    for trial in 0..60 {
+        let copy = tempfile::tempdir().unwrap();
+        copy_folder(folder.path(), copy.path());
+        let mut bytes = whole.clone();
+        for _ in 0..=roll(6) {
+            let pages = [1, 1, 2, 3, 8, 16, 24][roll(7)];
+            let first = roll((bytes.len() / PAGE) as u64) * PAGE;
+            let last = (first + pages * PAGE).min(bytes.len());
+            bytes[first..last].fill(0);
+        }
+        if roll(2) == 0 {
+            bytes.truncate(roll(bytes.len() as u64));
+        }
+        fs::write(copy.path().join("p00").join(log.file_name().unwrap()), &bytes).unwrap();
+        let spool = reopen(copy.path());
+        let told = &spool.recovered()[0].notices;
+        let aside = told.iter().find(|notice| matches!(notice, Notice::SetAside { .. }));
+        assert_eq!(aside, None, "trial {trial}");
+        assert_eq!(ids(&spool).first(), Some(&before), "trial {trial}");
+    }
+}
+
+/// A power cut between the manifest's write and its sync: the length is on disk, a page is not.
+#[test]
+fn a_torn_end_of_the_list_of_files_costs_nothing() {
+    const PAGE: usize = 4096;
+    let folder = tempfile::tempdir().unwrap();
+    let desk = Desk::open(folder.path());
+    let name = fs::read_to_string(folder.path().join("p00/CURRENT")).unwrap();
+    let manifest = Path::new("p00").join(name.trim());
+    let db = desk.spool.partitions()[0].db();
+    let families = ringpost::queue::schema::FAMILIES;
+    let families: Vec<_> = families.iter().map(|family| db.cf_handle(family).unwrap()).collect();
+    for family in &families {
+        db.set_options_cf(*family, &[("disable_auto_compactions", "true")]).unwrap();
+    }
+    let (mut told, mut stored) = (0, Vec::new());
+    // Until entries have crossed enough ends of pages, and one of a block of 32 KB.
+    for seed in 0.. {
+        let old = fs::read(folder.path().join(&manifest)).unwrap();
+        if old.len() > 9 * PAGE {
+            break;
+        }
+        stored.push(desk.stored(&pattern(300, seed)).to_string());
+        let before = tempfile::tempdir().unwrap();
+        copy_folder(folder.path(), before.path());
+        db.flush_cfs_opt(&families, &rocksdb::FlushOptions::default()).unwrap();
+        let new = fs::read(folder.path().join(&manifest)).unwrap();
+        let end = old.len().next_multiple_of(PAGE);
+        if new.len() <= end || new[..old.len()] != old {
+            continue;
+        }
+        for lost in [old.len()..end, end..new.len()] {
+            let mut torn = new.clone();
+            torn[lost.clone()].fill(0);
+            let copy = tempfile::tempdir().unwrap();
+            copy_folder(before.path(), copy.path());
+            // Tables are on disk before they are listed.
+            for table in fs::read_dir(folder.path().join("p00")).unwrap() {
+                let table = table.unwrap();
+                if table.path().extension().is_some_and(|end| end == "sst" || end == "blob") {
+                    fs::copy(table.path(), copy.path().join("p00").join(table.file_name()))
+                        .unwrap();
+                }
+            }
+            fs::write(copy.path().join(&manifest), &torn).unwrap();
+            let spool = reopen(copy.path());
+            let notices = &spool.recovered()[0].notices;
+            assert_eq!(ids(&spool), stored, "{lost:?} of {}: {notices:?}", new.len());
+            let cut = notices.iter().any(|one| matches!(one, Notice::ManifestTorn { .. }));
+            told += u64::from(cut);
+            assert_eq!(notices.len(), usize::from(cut), "{notices:?}");
+        }
+    }
+    assert!(told > 3, "RocksDB opened all but {told} by itself");
+    desk.close();
+}
+
+/// Flipped bits in the list of files are no torn end: the partition is kept whole, elsewhere.
+#[test]
+fn a_flipped_bit_in_the_list_of_files_cuts_nothing_off() {
+    let folder = tempfile::tempdir().unwrap();
+    let desk = Desk::open(folder.path());
+    desk.stored(b"in the partition");
+    desk.close();
+    let name = fs::read_to_string(folder.path().join("p00/CURRENT")).unwrap();
+    let manifest = folder.path().join("p00").join(name.trim());
+    let mut bytes = fs::read(&manifest).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 4;
+    fs::write(&manifest, &bytes).unwrap();
+    let spool = reopen(folder.path());
+    let notices = &spool.recovered()[0].notices;
+    let aside = notices.iter().find_map(|notice| match notice {
+        Notice::SetAside { folder, .. } => Some(folder.join(name.trim())),
+        _ => None,
+    });
+    assert_eq!(fs::read(aside.expect("it was set aside")).unwrap(), bytes);
 }
 
 #[test]

@@ -30,7 +30,7 @@ const LONG_HEAD_BYTES: usize = 11;
 
 /// What a fragment is to its batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Kind {
+pub enum Kind {
     First,
     Middle,
     /// The last one, a whole batch, or no batch at all.
@@ -79,8 +79,13 @@ fn broken_in(block: &[u8], at: u64, begun: &mut Option<u64>) -> Option<u64> {
     None
 }
 
+/// Whether nothing of its batch is to follow.
+pub fn is_whole(kind: Kind) -> bool {
+    kind == Kind::End
+}
+
 /// The fragment at the head of `rest`, with its length in all. `None`: it is not sound.
-fn fragment(rest: &[u8]) -> Option<(Kind, usize)> {
+pub fn fragment(rest: &[u8]) -> Option<(Kind, usize)> {
     let (head, _) = rest.split_first_chunk::<HEAD_BYTES>()?;
     let [crc @ .., low, high, kind] = head;
     let (head_bytes, kind) = match kind {

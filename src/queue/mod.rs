@@ -87,6 +87,7 @@ pub mod key;
 pub mod labels;
 pub mod lane;
 pub mod ledger;
+pub mod manifest;
 pub mod mend;
 pub mod notice;
 pub mod operate;

@@ -36,6 +36,9 @@ pub enum Notice {
     /// The write-ahead log is damaged before its end; copies of it are in `folder`, and what can
     /// be read of it was taken over.
     LogDamaged { partition: PartitionId, folder: PathBuf, why: String },
+    /// The list of the store's files ended in an entry that a power cut had torn; it was cut off. A
+    /// copy is in `folder`.
+    ManifestTorn { partition: PartitionId, folder: PathBuf, why: String },
     /// The database does not open. Its folder was moved and an empty one stands in its place.
     SetAside { partition: PartitionId, folder: PathBuf, why: String },
     /// A family could not be read to its end.
@@ -47,7 +50,7 @@ pub enum Notice {
 impl Notice {
     pub fn loudness(&self) -> Loudness {
         match self {
-            Notice::Repaired { .. } => Loudness::Warn,
+            Notice::Repaired { .. } | Notice::ManifestTorn { .. } => Loudness::Warn,
             Notice::Store { loudness, .. } => *loudness,
             _ => Loudness::Error,
         }
@@ -59,6 +62,7 @@ impl Notice {
             | Notice::NotMoved { partition, .. }
             | Notice::Repaired { partition, .. }
             | Notice::LogDamaged { partition, .. }
+            | Notice::ManifestTorn { partition, .. }
             | Notice::SetAside { partition, .. }
             | Notice::Unreadable { partition, .. }
             | Notice::Store { partition, .. } => *partition,
@@ -85,6 +89,12 @@ impl fmt::Display for Notice {
                 f,
                 "partition {partition}: the log is damaged ({why}); copies are in {}, what can be \
                  read was taken over",
+                folder.display()
+            ),
+            Notice::ManifestTorn { partition, folder, why } => write!(
+                f,
+                "partition {partition}: a power cut tore the last entry of the list of files \
+                 ({why}); it was cut off, nothing depends on it, and a copy is in {}",
                 folder.display()
             ),
             Notice::SetAside { partition, folder, why } => write!(

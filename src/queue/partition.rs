@@ -39,6 +39,7 @@ use crate::queue::key;
 use crate::queue::ledger::LEDGER_KEY;
 use crate::queue::ledger::Ledger;
 use crate::queue::ledger::MENDING_KEY;
+use crate::queue::manifest;
 use crate::queue::mend::mend;
 use crate::queue::notice::Notice;
 use crate::queue::notice::OnNotice;
@@ -505,6 +506,11 @@ fn open_for_writing(
         Err(cause) => damage_or_fault(site, cause)?,
     };
     let copies = copy_logs(site)?;
+    let (db, why) = open_without_torn_end(site, why)?;
+    if let Some(db) = db {
+        found.tell(site, Notice::ManifestTorn { partition: site.id, folder: copies, why });
+        return Ok((db, Depth::Newest));
+    }
     mend_logs(site)?;
     match open_as(site, LogRecovery::Salvage) {
         Ok(db) => {
@@ -520,6 +526,21 @@ fn open_for_writing(
                 .map_err(|cause| SpoolFault::store(site.path(), cause.into_string()))?;
             Ok((db, Depth::Newest))
         }
+    }
+}
+
+/// See `manifest`. Without a database the answer is why it still does not open.
+fn open_without_torn_end(
+    site: &PartitionSite,
+    why: String,
+) -> Result<(Option<DB>, String), SpoolFault> {
+    let Some(path) = manifest::current(&site.path()) else { return Ok((None, why)) };
+    if !manifest::mend(&path).map_err(|cause| SpoolFault::io(&path, cause))? {
+        return Ok((None, why));
+    }
+    match open_as(site, LogRecovery::Strict) {
+        Ok(db) => Ok((Some(db), why)),
+        Err(cause) => Ok((None, damage_or_fault(site, cause)?)),
     }
 }
 
@@ -549,15 +570,18 @@ fn mend_logs(site: &PartitionSite) -> Result<(), SpoolFault> {
     Ok(())
 }
 
-/// Copies the write-ahead log before it is read with holes, for RocksDB removes it afterwards.
+/// Copies the write-ahead log and the manifest before they are mended or read with holes, for
+/// RocksDB removes them afterwards.
 fn copy_logs(site: &PartitionSite) -> Result<PathBuf, SpoolFault> {
     let copies = site.quarantine().join(format!("p{:02}-log-{}", site.id.0, site.now_ms));
     make_folder(&copies)?;
     let at = |cause| SpoolFault::io(&copies, cause);
+    let manifest = manifest::current(&site.path());
     for entry in fs::read_dir(site.path()).map_err(at)? {
         let path = entry.map_err(at)?.path();
         if let Some(name) = path.file_name()
-            && path.extension().is_some_and(|end| end == "log")
+            && (path.extension().is_some_and(|end| end == "log")
+                || Some(&path) == manifest.as_ref())
         {
             let copy = copies.join(name);
             fs::copy(&path, &copy).map_err(at)?;

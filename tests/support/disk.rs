@@ -144,11 +144,14 @@ impl FailingDisk {
         };
         self.nbdkit = Some(quiet(nbdkit).map_err(|cause| format!("nbdkit: {cause}"))?);
         await_that("nbdkit listens", || socket.exists())?;
-        let mut nbdfuse = Command::new("nbdfuse");
-        nbdfuse.arg(self.device()).arg(joined("nbd+unix:///?socket=", &socket));
-        self.nbdfuse = Some(quiet(nbdfuse).map_err(|cause| format!("nbdfuse: {cause}"))?);
         let device = self.device();
         await_that("nbdfuse serves the device", || {
+            // It ends when it comes between nbdkit's bind and its listen.
+            if self.nbdfuse.as_mut().is_none_or(|running| !matches!(running.try_wait(), Ok(None))) {
+                let mut nbdfuse = Command::new("nbdfuse");
+                nbdfuse.arg(&device).arg(joined("nbd+unix:///?socket=", &socket));
+                self.nbdfuse = quiet(nbdfuse).ok();
+            }
             fs::metadata(&device).is_ok_and(|found| found.len() > 0)
         })?;
         let device = device.as_os_str();
@@ -241,7 +244,7 @@ fn run<A: AsRef<OsStr>>(
     }
 }
 
-fn await_that(what: &str, holds: impl Fn() -> bool) -> Result<(), String> {
+fn await_that(what: &str, mut holds: impl FnMut() -> bool) -> Result<(), String> {
     let end = Instant::now() + PATIENCE;
     while !holds() {
         if Instant::now() > end {

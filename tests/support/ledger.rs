@@ -19,6 +19,7 @@ use std::collections::HashMap;
 use std::collections::HashSet;
 use std::fmt;
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::MutexGuard;
 use std::time::SystemTime;
@@ -368,6 +369,8 @@ fn compare(spool: &Spool, id: MessageId, mail: Mail) -> Result<(), String> {
 #[track_caller]
 pub fn open(path: &Path, access: Access) -> Spool {
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).expect("after 1970");
-    let options = SpoolOptions { access, ..SpoolOptions::new(path, now.as_millis() as u64) };
+    let mut options = SpoolOptions { access, ..SpoolOptions::new(path, now.as_millis() as u64) };
+    // A test that fails over what it finds shows what the opening had to say.
+    options.on_notice = Arc::new(|notice| println!("{notice}"));
     Spool::open(options).unwrap_or_else(|fault| panic!("{fault}; {}", fault.remedy()))
 }

@@ -178,7 +178,8 @@ fn ports_out(range: &str) -> Finding {
 }
 
 fn buffers(receive: &str, send: &str) -> Finding {
-    let most = |text: &str| text.split_whitespace().nth(2).and_then(|word| word.parse::<u64>().ok());
+    let most =
+        |text: &str| text.split_whitespace().nth(2).and_then(|word| word.parse::<u64>().ok());
     let (Some(receive), Some(send)) = (most(receive), most(send)) else {
         return knob::BUFFERS.note("cannot be read", "look at net.ipv4.tcp_rmem and tcp_wmem");
     };

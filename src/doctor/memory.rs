@@ -11,7 +11,7 @@ use crate::doctor::examine::Subject;
 use crate::doctor::finding::Finding;
 use crate::doctor::knob;
 
-/// The process without mail: code, caches of the store, rings, tables. Measured 45 MiB, rounded up.
+/// The process without mail: code, caches of the store, rings, tables; rounded up generously.
 const BASE_BYTES: u64 = 64 << 20;
 /// Resident memory of an idle connection, measured at 3.7 KB and rounded up.
 const CONNECTION_BYTES: u64 = 4 << 10;

@@ -32,7 +32,8 @@
 //! L5  inbound  outbound            the receiving and the delivering half
 //! L6  shard                        one of each, on one core
 //! L7  control                      HTTP, admin socket, reload; tokio, on a thread of its own
-//! L8  boot  main
+//! L8  boot                         from a config to running shards
+//! L9  doctor                       what the machine is like; main is above
 //! ```
 //!
 //! # Invariants
@@ -47,6 +48,7 @@ pub mod base;
 pub mod boot;
 pub mod config;
 pub mod control;
+pub mod doctor;
 pub mod handoff;
 pub mod inbound;
 pub mod net;

@@ -23,6 +23,7 @@ use ringpost::control::orders::DestinationCommand;
 use ringpost::control::orders::Selection;
 use ringpost::control::route;
 use ringpost::control::route::RouteTest;
+use ringpost::doctor;
 use ringpost::outbound::reroute;
 use ringpost::queue::operate::Deed;
 use ringpost::queue::select::Wanted;
@@ -99,6 +100,25 @@ enum Command {
     Route {
         #[command(subcommand)]
         command: RouteArguments,
+    },
+    /// Examine this machine and change nothing; exit code 0 when all is well, 1 with warnings, 2
+    /// with errors.
+    Doctor {
+        /// The config file that the server runs with.
+        #[arg(long, value_name = "FILE")]
+        config: Option<PathBuf>,
+        /// Machine-readable output.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Draw which core runs what, and where memory and interrupts are.
+    Topology {
+        /// The config file that the server runs with.
+        #[arg(long, value_name = "FILE")]
+        config: Option<PathBuf>,
+        /// Machine-readable output.
+        #[arg(long)]
+        json: bool,
     },
     /// Ask a running server whether it is well; exit code 0 when it is.
     Health {
@@ -370,6 +390,14 @@ fn main() -> ExitCode {
         Command::Destination { config, json, command } => {
             with_config(config, |loaded| orders::destination(&loaded.config, &command.into(), json))
         }
+        Command::Doctor { config, json } => match load(config) {
+            Ok(loaded) => doctor::doctor(&loaded.config, json),
+            // 1 would be a warning.
+            Err(_) => ExitCode::from(doctor::EXIT_ERROR),
+        },
+        Command::Topology { config, json } => {
+            with_config(config, |loaded| doctor::topology(&loaded.config, json))
+        }
         Command::Health { config } => with_config(config, |loaded| client::health(&loaded.config)),
     }
 }
@@ -400,23 +428,23 @@ impl From<Loaded> for ServeOptions {
 }
 
 fn with_config(file: Option<PathBuf>, act: impl FnOnce(Loaded) -> ExitCode) -> ExitCode {
+    load(file).map_or_else(|failed| failed, act)
+}
+
+/// Reads a config file, or tells all that is wrong with it.
+fn load(file: Option<PathBuf>) -> Result<Loaded, ExitCode> {
     let host = HostFacts { hostname: Hostname::read(Path::new("/")).name };
     let Some(path) = file else {
         let config = config::embedded(&host);
         let name = "the embedded default".to_owned();
-        return act(Loaded { config, warnings: Vec::new(), name, file: None, host });
+        return Ok(Loaded { config, warnings: Vec::new(), name, file: None, host });
     };
     let name = path.display().to_string();
-    let text = match std::fs::read_to_string(&path) {
-        Ok(text) => text,
-        Err(cause) => return told(&[format!("{name}: {cause}")]),
-    };
-    match config::load(&text, &name, &host) {
-        Ok(config::Loaded { config, warnings }) => {
-            act(Loaded { config, warnings, name, file: Some(path), host })
-        }
-        Err(faults) => told(&faults),
-    }
+    let text =
+        std::fs::read_to_string(&path).map_err(|cause| told(&[format!("{name}: {cause}")]))?;
+    let config::Loaded { config, warnings } =
+        config::load(&text, &name, &host).map_err(|faults| told(&faults))?;
+    Ok(Loaded { config, warnings, name, file: Some(path), host })
 }
 
 fn told(faults: &[impl std::fmt::Display]) -> ExitCode {

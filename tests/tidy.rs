@@ -25,6 +25,7 @@ const LAYERS: &[&[&str]] = &[
     &["shard"],
     &["control"],
     &["boot"],
+    &["doctor"],
     &["main", "lib"],
 ];
 
@@ -53,7 +54,7 @@ const HOMES: &[(&str, &[&str])] = &[
     ("rocksdb", &["queue"]),
     ("rustix", &["queue"]),
     ("rustls", &["net"]),
-    ("socket2", &["rt", "boot"]),
+    ("socket2", &["rt", "boot", "doctor"]),
     ("strsim", &["config"]),
     ("tokio", &["control"]),
     ("toml_edit", &["config"]),

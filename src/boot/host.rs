@@ -45,6 +45,21 @@ impl fmt::Display for Level {
     }
 }
 
+/// The things that are judged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Looked {
+    Ring,
+    Kernel,
+    Memlock,
+    OpenFiles,
+    Backlog,
+    Root,
+    Governor,
+    HugePages,
+    Overcommit,
+    Swap,
+}
+
 /// One thing that should be otherwise, and how to make it so.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Finding {
@@ -134,23 +149,26 @@ impl Host {
 
 /// What is to be said about this machine, the worst first.
 pub fn findings(host: &Host, needs: &Needs) -> Vec<Finding> {
-    let mut found: Vec<Finding> = [
-        judge_ring(host),
-        judge_kernel(host),
-        judge_memlock(host, needs),
-        judge_open_files(host, needs),
-        judge_backlog(host, needs),
-        judge_root(host, needs),
-        judge_governor(host),
-        judge_huge_pages(host),
-        judge_overcommit(host),
-        judge_swap(host),
-    ]
-    .into_iter()
-    .flatten()
-    .collect();
+    let mut found: Vec<Finding> =
+        judged(host, needs).into_iter().filter_map(|(_, finding)| finding).collect();
     found.sort_by_key(|finding| finding.level);
     found
+}
+
+/// What was looked at, each with what is to be said about it.
+pub fn judged(host: &Host, needs: &Needs) -> [(Looked, Option<Finding>); 10] {
+    [
+        (Looked::Ring, judge_ring(host)),
+        (Looked::Kernel, judge_kernel(host)),
+        (Looked::Memlock, judge_memlock(host, needs)),
+        (Looked::OpenFiles, judge_open_files(host, needs)),
+        (Looked::Backlog, judge_backlog(host, needs)),
+        (Looked::Root, judge_root(host, needs)),
+        (Looked::Governor, judge_governor(host)),
+        (Looked::HugePages, judge_huge_pages(host)),
+        (Looked::Overcommit, judge_overcommit(host)),
+        (Looked::Swap, judge_swap(host)),
+    ]
 }
 
 pub(crate) fn finding(
@@ -332,12 +350,12 @@ pub(crate) fn text_of(root: &Path, file: &str) -> String {
     fs::read_to_string(root.join(file)).unwrap_or_default()
 }
 
-fn number_of(root: &Path, file: &str) -> Option<u64> {
+pub(crate) fn number_of(root: &Path, file: &str) -> Option<u64> {
     text_of(root, file).trim().parse().ok()
 }
 
 /// The first number behind `key` in a file of `key: value` lines.
-fn field_of(text: &str, key: &str) -> Option<u64> {
+pub(crate) fn field_of(text: &str, key: &str) -> Option<u64> {
     let line = text.lines().find_map(|line| line.strip_prefix(key))?;
     line.split_whitespace().next()?.parse().ok()
 }

@@ -12,6 +12,7 @@
 
 #[cfg(test)]
 mod alone;
+pub mod clock;
 pub mod cores;
 pub mod host;
 pub mod hostname;

@@ -206,21 +206,31 @@ fn warning(what: String, remedy: &str) -> Finding {
     Finding { level: Level::Warn, what, remedy: remedy.to_owned() }
 }
 
-/// What the machine grants and who runs where.
-fn plan(config: &Config, warnings: Vec<Finding>) -> Result<(Plan, Vec<Finding>), Vec<String>> {
-    let choice = match &config.server.cores {
+/// `cores` of the config.
+pub fn choice_of(cores: &CoreSet) -> CoreChoice {
+    match cores {
         CoreSet::Auto => CoreChoice::Auto,
         CoreSet::List(list) => CoreChoice::List(list.clone()),
         CoreSet::Numa(node) => CoreChoice::Numa(*node),
-    };
-    let root = Path::new("/");
-    let plan = Plan::new(&choice, &Topology::read(root)).map_err(|f| vec![f.to_string()])?;
-    let needs = Needs {
+    }
+}
+
+/// What the config asks of the machine.
+pub fn needs_of(config: &Config, plan: &Plan) -> Needs {
+    Needs {
         shards: plan.shards.len() as u64,
         open_files: config.limits.connections as u64 + OPEN_FILES_BESIDE,
         backlog: u64::from(sockets::BACKLOG),
         becomes_user: config.server.user.is_some(),
-    };
+    }
+}
+
+/// What the machine grants and who runs where.
+fn plan(config: &Config, warnings: Vec<Finding>) -> Result<(Plan, Vec<Finding>), Vec<String>> {
+    let root = Path::new("/");
+    let choice = choice_of(&config.server.cores);
+    let plan = Plan::new(&choice, &Topology::read(root)).map_err(|f| vec![f.to_string()])?;
+    let needs = needs_of(config, &plan);
     host::raise_limits(&needs);
     let mut findings = warnings;
     findings.extend(host::findings(&Host::read(root), &needs));

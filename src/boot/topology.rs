@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::fs;
 use std::path::Path;
+use std::path::PathBuf;
 
 /// CPUs that the kernel's fixed affinity set can name.
 pub const CPUS_MAX: usize = 1024;
@@ -34,9 +35,19 @@ impl Topology {
     /// Reads `/proc` and `/sys` below `root`. What is missing there reads as the plainest case:
     /// one node, no siblings, no quota.
     pub fn read(root: &Path) -> Topology {
-        let allowed = allowed_cpus(root);
+        Topology::of(root, allowed_cpus(root))
+    }
+
+    /// The same of all CPUs that are switched on, whoever may use them.
+    pub fn read_online(root: &Path) -> Topology {
+        let online = fs::read_to_string(root.join("sys/devices/system/cpu/online"));
+        let online = parse_cpu_list(&online.unwrap_or_default()).unwrap_or_default();
+        Topology::of(root, if online.is_empty() { allowed_cpus(root) } else { online })
+    }
+
+    fn of(root: &Path, numbers: Vec<usize>) -> Topology {
         let nodes = nodes_of_cpus(root);
-        let mut cpus: Vec<Cpu> = allowed
+        let mut cpus: Vec<Cpu> = numbers
             .into_iter()
             .map(|cpu| Cpu {
                 cpu,
@@ -133,8 +144,14 @@ fn first_sibling(root: &Path, cpu: usize) -> usize {
 
 /// The smallest CPU quota on the way from this process' cgroup to the root, of either version.
 fn quota_millis(root: &Path) -> Option<u64> {
-    let groups = fs::read_to_string(root.join("proc/self/cgroup")).ok()?;
-    let mut least: Option<u64> = None;
+    cgroup_folders(root, "cpu").iter().filter_map(|folder| quota_in(folder)).min()
+}
+
+/// The folders of this process' cgroup and of those around it, in which `controller` may have set
+/// something; of either version.
+pub(crate) fn cgroup_folders(root: &Path, controller: &str) -> Vec<PathBuf> {
+    let groups = fs::read_to_string(root.join("proc/self/cgroup")).unwrap_or_default();
+    let mut found = Vec::new();
     for line in groups.lines() {
         let mut fields = line.splitn(3, ':').skip(1);
         let (Some(controllers), Some(path)) = (fields.next(), fields.next()) else {
@@ -142,17 +159,18 @@ fn quota_millis(root: &Path) -> Option<u64> {
         };
         let mount = match controllers {
             "" => root.join("sys/fs/cgroup"),
-            list if list.split(',').any(|one| one == "cpu") => root.join("sys/fs/cgroup/cpu"),
+            list if list.split(',').any(|one| one == controller) => {
+                root.join("sys/fs/cgroup").join(controller)
+            }
             _ => continue,
         };
         // In a container the path may name what only the host can see; the mount's own root is
         // then the container's cgroup, so that is looked at in any case.
         let own = mount.join(path.trim_start_matches('/'));
-        for folder in own.ancestors().take_while(|folder| folder.starts_with(&mount)) {
-            least = least.into_iter().chain(quota_in(folder)).min();
-        }
+        let around = own.ancestors().take_while(|folder| folder.starts_with(&mount));
+        found.extend(around.map(Path::to_path_buf));
     }
-    least
+    found
 }
 
 fn quota_in(folder: &Path) -> Option<u64> {

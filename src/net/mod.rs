@@ -10,6 +10,7 @@
 //!           its own.
 //! Home of:  rustls, webpki, rcgen, aws-lc-rs, hickory-proto, httparse. No other folder names them.
 
+pub mod ask;
 pub mod certificate;
 pub mod client;
 pub mod dane;

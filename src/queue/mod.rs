@@ -135,6 +135,8 @@ pub use schema::Tls;
 pub use space::Space;
 pub use space::SpaceFloor;
 pub use space::SpaceWatch;
+pub use space::space;
 pub use spool::Access;
 pub use spool::Spool;
 pub use spool::SpoolOptions;
+pub use spool::partitions_in;

@@ -260,6 +260,11 @@ fn read_meta(path: &Path) -> Result<Option<Meta>, SpoolFault> {
     Ok(Some(meta))
 }
 
+/// Partitions of the spool in `path`, none if there is no spool. It may be in use.
+pub fn partitions_in(path: &Path) -> Result<Option<u8>, SpoolFault> {
+    Ok(read_meta(path)?.map(|meta| meta.partitions))
+}
+
 fn check_count(meta: Meta, options: &SpoolOptions) -> Result<Meta, SpoolFault> {
     match options.partitions {
         Some(asked) if asked != meta.partitions => Err(SpoolFault::PartitionCount {

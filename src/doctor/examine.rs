@@ -1,0 +1,139 @@
+//! The examination as a whole: what is examined, and all parts of it side by side.
+//!
+//! Bounds:   a part that has not answered within `PATIENCE` is reported by name and left behind.
+
+use std::path::Path;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::mpsc::channel;
+use std::thread;
+use std::time::Duration;
+use std::time::Instant;
+
+use crate::boot::cores::CoresFault;
+use crate::boot::cores::Plan;
+use crate::boot::run::choice_of;
+use crate::boot::topology::Topology;
+use crate::config::Config;
+use crate::doctor::clock;
+use crate::doctor::finding::Finding;
+use crate::doctor::finding::Report;
+use crate::doctor::kernel;
+use crate::doctor::knob;
+use crate::doctor::machine;
+use crate::doctor::memory;
+use crate::doctor::names;
+use crate::doctor::network;
+use crate::doctor::ports;
+use crate::doctor::spool;
+use crate::doctor::sync;
+
+/// For all parts together. The slowest is a name server that stays silent.
+const PATIENCE: Duration = Duration::from_secs(15);
+
+/// What is examined: a machine and what a config wants of it.
+pub struct Subject {
+    /// `/` but in tests.
+    pub root: PathBuf,
+    pub config: Config,
+    pub topology: Topology,
+    pub plan: Result<Plan, CoresFault>,
+}
+
+impl Subject {
+    pub fn new(root: &Path, config: Config) -> Subject {
+        let topology = Topology::read(root);
+        let plan = Plan::new(&choice_of(&config.server.cores), &topology);
+        Subject { root: root.to_path_buf(), config, topology, plan }
+    }
+
+    /// Shards that would run; one if the config's wish cannot be met.
+    pub fn shards(&self) -> usize {
+        self.plan.as_ref().map_or(1, |plan| plan.shards.len())
+    }
+}
+
+type Part = fn(&Subject) -> Vec<Finding>;
+
+const PARTS: &[(&str, Part)] = &[
+    ("kernel settings", kernel::examine),
+    ("cores", machine::examine),
+    ("memory", memory::examine),
+    ("network cards", network::examine),
+    ("spool", spool::examine),
+    ("sync latency", sync::examine),
+    ("clock", clock::examine),
+    ("names", names::examine),
+    ("ports", ports::examine),
+];
+
+/// Examines this machine and prints what was found.
+pub fn doctor(config: &Config, json: bool) -> ExitCode {
+    let subject = Subject::new(Path::new("/"), config.clone());
+    Report::new(examine(Arc::new(subject), PARTS, PATIENCE)).print(json)
+}
+
+/// All parts side by side; those that do not answer in time are findings themselves.
+fn examine(
+    subject: Arc<Subject>,
+    parts: &'static [(&'static str, Part)],
+    patience: Duration,
+) -> Vec<Finding> {
+    let until = Instant::now() + patience;
+    let (answers, inbox) = channel();
+    let mut waiting: Vec<&str> = Vec::new();
+    for (name, part) in parts {
+        let (subject, answers) = (Arc::clone(&subject), answers.clone());
+        waiting.push(name);
+        // Should no thread start, the part's answer is missed below like any other.
+        thread::Builder::new()
+            .name((*name).to_owned())
+            .spawn(move || answers.send((*name, part(&subject))).is_ok())
+            .ok();
+    }
+    drop(answers);
+    let mut findings = Vec::new();
+    while !waiting.is_empty() {
+        let left = until.saturating_duration_since(Instant::now());
+        let Ok((name, found)) = inbox.recv_timeout(left) else {
+            break;
+        };
+        waiting.retain(|other| *other != name);
+        findings.extend(found);
+    }
+    findings.extend(waiting.iter().map(|name| {
+        let seen = format!("{name}: no answer within {} s", patience.as_secs_f32());
+        knob::UNANSWERED.error(seen, "see `dmesg` for a disk or a network file system that hangs")
+    }));
+    findings
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    use crate::config::HostFacts;
+    use crate::config::embedded;
+    use crate::doctor::finding::Level;
+
+    #[test]
+    fn a_part_that_hangs_is_left_behind() {
+        const PARTS: &[(&str, Part)] = &[
+            ("quick", |_| vec![knob::CLOCK.ok("it ticks")]),
+            ("stuck", |_| {
+                thread::park();
+                Vec::new()
+            }),
+            ("broken", |_| panic!("on purpose")),
+        ];
+        let config = embedded(&HostFacts { hostname: "mx.test".to_owned() });
+        let subject = Subject::new(Path::new("/"), config);
+        let found = examine(Arc::new(subject), PARTS, Duration::from_millis(300));
+        let told: Vec<(&str, Level)> = found.iter().map(|f| (f.knob.id, f.level)).collect();
+        assert_eq!(told[0], ("clock", Level::Ok));
+        assert_eq!(told[1..], [("unanswered", Level::Error); 2]);
+        assert!(found[1].seen.starts_with("stuck"), "{}", found[1].seen);
+        assert!(found[2].seen.starts_with("broken"), "{}", found[2].seen);
+    }
+}

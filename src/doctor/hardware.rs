@@ -1,0 +1,128 @@
+//! Devices that interrupt: network cards and disks, with their queues, their node, and the CPUs
+//! that take their interrupts.
+//!
+//! Promise:  only real devices are named: what has no hardware below it (bridges, loops) is not.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+use std::path::PathBuf;
+
+use crate::boot::host::text_of;
+use crate::boot::topology::parse_cpu_list;
+
+/// Interrupts of a device's housekeeping, which say nothing about its load.
+const QUIET: [&str; 4] = ["config", "admin", "control", "event"];
+
+/// One interrupt line and where it may be taken.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Interrupt {
+    pub number: u32,
+    /// As `/proc/interrupts` has it: `eth0-rx-0`, `nvme0q3`.
+    pub name: String,
+    pub cpus: Vec<usize>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    Card,
+    Disk,
+}
+
+/// A network card or a disk.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Device {
+    pub kind: Kind,
+    pub name: String,
+    /// None where the device belongs to no node, or the machine has one.
+    pub node: Option<usize>,
+    pub receive_queues: usize,
+    /// Of a disk: its hardware queues.
+    pub send_queues: usize,
+    /// Receive queues whose packets are spread over cores by the kernel (RPS).
+    pub spread_queues: usize,
+    pub interrupts: Vec<Interrupt>,
+}
+
+/// All cards and disks below `root`, by name.
+pub fn devices(root: &Path) -> Vec<Device> {
+    let names = interrupt_names(root);
+    let cards = entries(&root.join("sys/class/net")).into_iter();
+    let cards = cards.filter_map(|folder| device(root, &folder, Kind::Card, &names));
+    let disks = entries(&root.join("sys/block")).into_iter();
+    let disks = disks.filter_map(|folder| device(root, &folder, Kind::Disk, &names));
+    cards.chain(disks).collect()
+}
+
+fn device(root: &Path, folder: &Path, kind: Kind, names: &BTreeMap<u32, String>) -> Option<Device> {
+    let below = folder.join("device");
+    let real = fs::canonicalize(&below).ok()?;
+    let queues = |prefix: &str| {
+        let all = entries(&folder.join("queues"));
+        all.iter().filter(|queue| name_of(queue).starts_with(prefix)).count()
+    };
+    let (receive_queues, send_queues) = match kind {
+        Kind::Card => (queues("rx-"), queues("tx-")),
+        Kind::Disk => (0, entries(&folder.join("mq")).len()),
+    };
+    let spread = |queue: &PathBuf| {
+        let mask = text_of(queue, "rps_cpus");
+        mask.bytes().any(|digit| digit.is_ascii_hexdigit() && digit != b'0')
+    };
+    let spread_queues =
+        entries(&folder.join("queues")).iter().filter(|queue| spread(queue)).count();
+    Some(Device {
+        kind,
+        name: name_of(folder),
+        node: real.ancestors().find_map(|at| text_of(at, "numa_node").trim().parse().ok()),
+        receive_queues,
+        send_queues,
+        spread_queues,
+        interrupts: interrupts(root, &real, names),
+    })
+}
+
+/// The lines of the nearest bus device that has any: a virtio card's belong to its PCI parent.
+fn interrupts(root: &Path, real: &Path, names: &BTreeMap<u32, String>) -> Vec<Interrupt> {
+    let lines = real.ancestors().map(|at| entries(&at.join("msi_irqs")));
+    let lines = lines.into_iter().find(|lines| !lines.is_empty()).unwrap_or_default();
+    let mut found: Vec<Interrupt> = lines
+        .iter()
+        .filter_map(|line| name_of(line).parse().ok())
+        .filter_map(|number| Some((number, names.get(&number)?.clone())))
+        .filter(|(_, name)| !QUIET.iter().any(|quiet| name.contains(quiet)))
+        .map(|(number, name)| Interrupt { number, name, cpus: cpus_of(root, number) })
+        .collect();
+    found.sort_by_key(|interrupt| interrupt.number);
+    found
+}
+
+/// The CPU that is really used, if the kernel tells; else all that may be.
+fn cpus_of(root: &Path, number: u32) -> Vec<usize> {
+    let read = |file: &str| {
+        let text = text_of(root, &format!("proc/irq/{number}/{file}"));
+        parse_cpu_list(&text).filter(|cpus| !cpus.is_empty())
+    };
+    read("effective_affinity_list").or_else(|| read("smp_affinity_list")).unwrap_or_default()
+}
+
+fn interrupt_names(root: &Path) -> BTreeMap<u32, String> {
+    let text = text_of(root, "proc/interrupts");
+    let lines = text.lines().filter_map(|line| {
+        let (number, rest) = line.split_once(':')?;
+        Some((number.trim().parse().ok()?, rest.split_whitespace().last()?.to_owned()))
+    });
+    lines.collect()
+}
+
+/// What lies in a folder, by name; numbers in names are not sorted as numbers.
+pub fn entries(folder: &Path) -> Vec<PathBuf> {
+    let mut found: Vec<PathBuf> =
+        fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path()).collect();
+    found.sort();
+    found
+}
+
+pub fn name_of(path: &Path) -> String {
+    path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
+}

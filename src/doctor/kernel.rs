@@ -1,0 +1,270 @@
+//! Kernel settings and limits: what the start judges as well, and what only bears on speed.
+//!
+//! Limits:   the server raises its soft limits to the hard ones, and root those too, so it is what
+//!           can be reached that is judged, from where the doctor is called. A service manager sets
+//!           limits of its own.
+
+use std::fmt::Display;
+use std::path::Path;
+
+use crate::boot::host;
+use crate::boot::host::Host;
+use crate::boot::host::Level;
+use crate::boot::host::Looked;
+use crate::boot::host::Needs;
+use crate::boot::host::number_of;
+use crate::boot::host::text_of;
+use crate::boot::run::needs_of;
+use crate::doctor::examine::Subject;
+use crate::doctor::finding::Finding;
+use crate::doctor::knob;
+use crate::doctor::knob::Knob;
+
+/// Half-open connections; twice the backlog, for each of them becomes a whole one or goes away.
+const SYN_BACKLOG_MIN: u64 = 8192;
+/// Ports out. Sixty seconds of TIME_WAIT at 500 new connections a second to one host and port.
+const PORTS_MIN: u64 = 30_000;
+/// 100 Mbit/s over a way of 80 ms there and back.
+const SOCKET_BUFFER_BYTES_MIN: u64 = 1 << 20;
+/// More than this share of memory, written back in one go, keeps a disk busy for seconds.
+const DIRTY_PERCENT_MAX: u64 = 10;
+/// May raise hard limits (capabilities(7)).
+const CAP_SYS_RESOURCE: u32 = 24;
+
+pub fn examine(subject: &Subject) -> Vec<Finding> {
+    let root = &subject.root;
+    let needs = match &subject.plan {
+        Ok(plan) => needs_of(&subject.config, plan),
+        // The cores are a finding of their own.
+        Err(_) => return settings(root),
+    };
+    let mut findings = judge(&reachable(Host::read(root), raises_hard_limits(root)), &needs);
+    findings.extend(settings(root));
+    findings
+}
+
+/// The limits that the server would have after it has raised them.
+fn reachable(mut host: Host, raises: bool) -> Host {
+    for limit in [&mut host.memlock, &mut host.open_files] {
+        limit.soft = if raises { u64::MAX } else { limit.hard };
+    }
+    host
+}
+
+fn raises_hard_limits(root: &Path) -> bool {
+    let status = text_of(root, "proc/self/status");
+    let line = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
+    let effective = line.and_then(|text| u64::from_str_radix(text.trim(), 16).ok());
+    effective.is_some_and(|bits| bits & 1 << CAP_SYS_RESOURCE != 0)
+}
+
+/// What the start judges, with what is well said too.
+fn judge(host: &Host, needs: &Needs) -> Vec<Finding> {
+    let judged = host::judged(host, needs).into_iter();
+    judged
+        .map(|(looked, finding)| {
+            let knob = knob_of(looked);
+            match finding {
+                None => knob.ok(well(looked, host, needs)),
+                Some(host::Finding { level, what, remedy }) => match level {
+                    Level::Refuse => knob.error(what, remedy),
+                    Level::Warn => knob.warn(what, remedy),
+                    Level::Info => knob.note(what, remedy),
+                },
+            }
+        })
+        .collect()
+}
+
+fn knob_of(looked: Looked) -> &'static Knob {
+    match looked {
+        Looked::Ring => knob::IO_URING,
+        Looked::Kernel => knob::KERNEL,
+        Looked::Memlock => knob::MEMLOCK,
+        Looked::OpenFiles => knob::OPEN_FILES,
+        Looked::Backlog => knob::BACKLOG,
+        Looked::Root => knob::USER,
+        Looked::Governor => knob::GOVERNOR,
+        Looked::HugePages => knob::HUGE_PAGES,
+        Looked::Overcommit => knob::OVERCOMMIT,
+        Looked::Swap => knob::SWAP,
+    }
+}
+
+/// What is well, in a few words.
+fn well(looked: Looked, host: &Host, needs: &Needs) -> String {
+    match looked {
+        Looked::Ring => "a ring can be made".to_owned(),
+        Looked::Kernel => match host.kernel {
+            Some((major, minor)) => format!("Linux {major}.{minor}"),
+            None => "its version cannot be read".to_owned(),
+        },
+        Looked::Memlock => {
+            format!("{}, enough for {} shards", kib(host.memlock.soft), needs.shards)
+        }
+        Looked::OpenFiles => {
+            format!("{} can be had, {} are wanted", bound(host.open_files.soft), needs.open_files)
+        }
+        Looked::Backlog => {
+            format!("{}, the listeners ask for {}", shown(host.somaxconn), needs.backlog)
+        }
+        Looked::Root => match (host.is_root, needs.becomes_user) {
+            (true, _) => "root becomes the configured user".to_owned(),
+            (false, _) => "not root".to_owned(),
+        },
+        Looked::Governor if host.governors.is_empty() => {
+            "the kernel governs no clock here".to_owned()
+        }
+        Looked::Governor => host.governors.join(", "),
+        Looked::HugePages => host.huge_pages.clone().unwrap_or_else(|| "none".to_owned()),
+        Looked::Overcommit => format!("vm.overcommit_memory = {}", shown(host.overcommit)),
+        Looked::Swap if host.swap_bytes == 0 => "there is no swap".to_owned(),
+        Looked::Swap => format!("vm.swappiness = {}", shown(host.swappiness)),
+    }
+}
+
+fn shown(number: Option<impl Display>) -> String {
+    number.map_or_else(|| "unknown".to_owned(), |number| number.to_string())
+}
+
+fn bound(limit: u64) -> String {
+    if limit == u64::MAX { "any number".to_owned() } else { limit.to_string() }
+}
+
+fn kib(bytes: u64) -> String {
+    if bytes == u64::MAX { "any amount".to_owned() } else { format!("{} KiB", bytes >> 10) }
+}
+
+/// Settings that no start looks at.
+fn settings(root: &Path) -> Vec<Finding> {
+    vec![
+        syn_backlog(number_of(root, "proc/sys/net/ipv4/tcp_max_syn_backlog")),
+        ports_out(&text_of(root, "proc/sys/net/ipv4/ip_local_port_range")),
+        buffers(
+            &text_of(root, "proc/sys/net/ipv4/tcp_rmem"),
+            &text_of(root, "proc/sys/net/ipv4/tcp_wmem"),
+        ),
+        dirty(
+            number_of(root, "proc/sys/vm/dirty_bytes"),
+            number_of(root, "proc/sys/vm/dirty_background_ratio"),
+            number_of(root, "proc/sys/vm/dirty_background_bytes"),
+        ),
+    ]
+}
+
+fn syn_backlog(found: Option<u64>) -> Finding {
+    let remedy = format!("`sysctl -w net.ipv4.tcp_max_syn_backlog={SYN_BACKLOG_MIN}`");
+    match found {
+        Some(length @ SYN_BACKLOG_MIN..) => knob::SYN_BACKLOG.ok(format!("{length}")),
+        Some(length) => {
+            knob::SYN_BACKLOG.warn(format!("net.ipv4.tcp_max_syn_backlog is {length}"), remedy)
+        }
+        None => knob::SYN_BACKLOG.note("cannot be read", remedy),
+    }
+}
+
+fn ports_out(range: &str) -> Finding {
+    let mut ends = range.split_whitespace().map(str::parse::<u64>);
+    let (Some(Ok(first)), Some(Ok(last))) = (ends.next(), ends.next()) else {
+        return knob::PORTS_OUT.note("cannot be read", "look at net.ipv4.ip_local_port_range");
+    };
+    let ports = (last + 1).saturating_sub(first);
+    let seen = format!("{ports} ports for connections out ({first}-{last})");
+    if ports < PORTS_MIN {
+        let remedy = "`sysctl -w net.ipv4.ip_local_port_range=\"10240 65535\"`";
+        return knob::PORTS_OUT.warn(seen, remedy);
+    }
+    knob::PORTS_OUT.ok(seen)
+}
+
+fn buffers(receive: &str, send: &str) -> Finding {
+    let most =
+        |text: &str| text.split_whitespace().nth(2).and_then(|word| word.parse::<u64>().ok());
+    let (Some(receive), Some(send)) = (most(receive), most(send)) else {
+        return knob::BUFFERS.note("cannot be read", "look at net.ipv4.tcp_rmem and tcp_wmem");
+    };
+    let seen = format!("up to {} KiB in, {} KiB out", receive >> 10, send >> 10);
+    if receive.min(send) < SOCKET_BUFFER_BYTES_MIN {
+        let remedy = "let the third number of net.ipv4.tcp_rmem and tcp_wmem be 4194304";
+        return knob::BUFFERS.warn(seen, remedy);
+    }
+    knob::BUFFERS.ok(seen)
+}
+
+/// A limit in bytes wins over one in percent, and the kernel then shows 0 for the other.
+fn dirty(hard: Option<u64>, background: Option<u64>, background_bytes: Option<u64>) -> Finding {
+    match (background, background_bytes) {
+        (_, Some(bytes @ 1..)) => {
+            knob::DIRTY.ok(format!("written back from {} MiB on", bytes >> 20))
+        }
+        (Some(percent), _) if percent > DIRTY_PERCENT_MAX => knob::DIRTY.warn(
+            format!("{percent} % of memory may wait to be written back"),
+            "`sysctl -w vm.dirty_background_bytes=67108864 vm.dirty_bytes=536870912`",
+        ),
+        (Some(percent), _) => knob::DIRTY.ok(format!(
+            "written back from {percent} % of memory on{}",
+            if hard.is_some_and(|bytes| bytes > 0) { ", with a bound in bytes" } else { "" }
+        )),
+        (None, _) => knob::DIRTY.note("cannot be read", "look at vm.dirty_background_bytes"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    use crate::doctor::finding::Level;
+
+    #[test]
+    fn settings_are_judged() {
+        let rows: &[(&str, Finding, Level)] = &[
+            ("long enough", syn_backlog(Some(8192)), Level::Ok),
+            ("too short", syn_backlog(Some(512)), Level::Warn),
+            ("hidden", syn_backlog(None), Level::Note),
+            ("wide", ports_out("10240\t65535\n"), Level::Ok),
+            ("the kernel's own", ports_out("32768\t60999\n"), Level::Warn),
+            ("upside down", ports_out("9\t1\n"), Level::Warn),
+            ("none", ports_out(""), Level::Note),
+            ("large", buffers("4096 131072 6291456", "4096 16384 4194304"), Level::Ok),
+            ("small", buffers("4096 131072 6291456", "4096 16384 65536"), Level::Warn),
+            ("cut", buffers("4096", ""), Level::Note),
+            ("by percent", dirty(Some(0), Some(10), Some(0)), Level::Ok),
+            ("too much", dirty(Some(0), Some(30), Some(0)), Level::Warn),
+            ("in bytes", dirty(Some(0), Some(0), Some(64 << 20)), Level::Ok),
+        ];
+        for (row, finding, level) in rows {
+            assert_eq!(finding.level, *level, "{row}: {finding:?}");
+        }
+    }
+
+    #[test]
+    fn limits_are_judged_as_the_server_will_raise_them() {
+        let root = tempfile::tempdir().expect("a folder for the test");
+        let file = root.path().join("proc/self/status");
+        std::fs::create_dir_all(file.parent().expect("it has one")).expect("made");
+        std::fs::write(&file, "Name:\tx\nCapEff:\t0000000001000000\n").expect("written");
+        assert!(raises_hard_limits(root.path()));
+        std::fs::write(&file, "Name:\tx\nCapEff:\t0000000000000400\n").expect("written");
+        assert!(!raises_hard_limits(root.path()));
+        let mut host = Host::read(root.path());
+        host.open_files = host::Limit { soft: 1024, hard: 1 << 20 };
+        assert_eq!(reachable(host.clone(), false).open_files.soft, 1 << 20);
+        assert_eq!(reachable(host, true).open_files.soft, u64::MAX);
+    }
+
+    #[test]
+    fn what_is_refused_at_start_is_an_error() {
+        let root = tempfile::tempdir().expect("a folder for the test");
+        let mut host = Host::read(root.path());
+        host.memlock.soft = 64 << 10;
+        host.somaxconn = Some(4096);
+        let needs = Needs { shards: 4, open_files: 1, backlog: 4096, becomes_user: true };
+        let found = judge(&host, &needs);
+        let level = |knob: &Knob| {
+            found.iter().find(|finding| finding.knob.id == knob.id).map(|finding| finding.level)
+        };
+        assert_eq!(found.len(), 10);
+        assert_eq!(level(knob::MEMLOCK), Some(Level::Error));
+        assert_eq!(level(knob::BACKLOG), Some(Level::Ok));
+    }
+}

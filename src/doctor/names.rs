@@ -1,0 +1,208 @@
+//! Names: whether the name servers answer, our own name resolves, and the addresses that mail goes
+//! out from lead back to themselves.
+//!
+//! Bounds:   `QUESTION_MAX` for each answer, `ADDRESSES_MAX` addresses, and nothing is begun after
+//!           `ALL_MAX`.
+
+use std::net::IpAddr;
+use std::net::SocketAddr;
+use std::net::UdpSocket;
+use std::time::Duration;
+use std::time::Instant;
+
+use crate::boot::host::text_of;
+use crate::config::Config;
+use crate::doctor::examine::Subject;
+use crate::doctor::finding::Finding;
+use crate::doctor::knob;
+use crate::net::ResolverSettings;
+use crate::net::ask::Unanswered;
+use crate::net::ask::addresses_of;
+use crate::net::ask::names_of;
+
+const QUESTION_MAX: Duration = Duration::from_secs(2);
+const ALL_MAX: Duration = Duration::from_secs(10);
+const ADDRESSES_MAX: usize = 32;
+/// Of the ranges for documentation: a socket that is connected there tells the address it would
+/// send from, and sends nothing.
+const FAR_AWAY: [&str; 2] = ["192.0.2.1:25", "[2001:db8::1]:25"];
+
+pub fn examine(subject: &Subject) -> Vec<Finding> {
+    let config = &subject.config;
+    let servers = servers(subject);
+    let began = Instant::now();
+    let hostname = config.server.hostname.as_str();
+    let answers: Vec<(SocketAddr, Result<Vec<IpAddr>, Unanswered>)> = std::thread::scope(|scope| {
+        let asked: Vec<_> = servers
+            .iter()
+            .map(|server| {
+                let server = *server;
+                (server, scope.spawn(move || addresses_of(server, hostname, QUESTION_MAX)))
+            })
+            .collect();
+        let joined = asked
+            .into_iter()
+            .map(|(server, thread)| (server, thread.join().unwrap_or(Err(Unanswered::Silent))));
+        joined.collect()
+    });
+    let mut findings = vec![judge_servers(&answers)];
+    let Some((server, addresses)) =
+        answers.iter().find_map(|(server, answer)| Some((*server, answer.as_ref().ok()?)))
+    else {
+        return findings;
+    };
+    findings.push(judge_name(hostname, addresses));
+    for (address, ehlo_name) in sources(config).into_iter().take(ADDRESSES_MAX) {
+        if began.elapsed() > ALL_MAX {
+            let seen = format!("{address} and those after it were not asked for in time");
+            findings.push(knob::REVERSE.note(seen, "the name servers are slow; ask again"));
+            break;
+        }
+        findings.push(confirm(server, address, &ehlo_name));
+    }
+    findings
+}
+
+fn servers(subject: &Subject) -> Vec<SocketAddr> {
+    let configured = &subject.config.resolver.servers;
+    match configured.is_empty() {
+        false => configured.iter().map(|server| server.0).collect(),
+        true => {
+            let text = text_of(&subject.root, "etc/resolv.conf");
+            ResolverSettings::from_resolv_conf(&text).servers
+        }
+    }
+}
+
+fn judge_servers(answers: &[(SocketAddr, Result<Vec<IpAddr>, Unanswered>)]) -> Finding {
+    let mut silent = Vec::new();
+    for (server, answer) in answers {
+        match answer {
+            Ok(_) => {}
+            Err(Unanswered::Silent) => silent.push(format!("{server} is silent")),
+            Err(Unanswered::Unreachable(cause)) => silent.push(format!("{server}: {cause}")),
+            Err(Unanswered::Failed(code)) => silent.push(format!("{server} says {code}")),
+            Err(Unanswered::NoName) => silent.push("the host name is no name".to_owned()),
+        }
+    }
+    let remedy = "set resolver.servers to recursive ones that answer, best one on this machine";
+    match silent.len() {
+        0 => knob::RESOLVER.ok(format!("{} answer", answers.len())),
+        all if all == answers.len() => knob::RESOLVER.error(silent.join("; "), remedy),
+        _ => knob::RESOLVER.warn(silent.join("; "), remedy),
+    }
+}
+
+fn judge_name(name: &str, addresses: &[IpAddr]) -> Finding {
+    let remedy = "let `hostname` be a full name, with an address record of this host";
+    match addresses.first() {
+        _ if !name.contains('.') => {
+            knob::HOST_NAME.warn(format!("`{name}` is no full name"), remedy)
+        }
+        None => knob::HOST_NAME.warn(format!("{name} has no address"), remedy),
+        Some(first) => knob::HOST_NAME.ok(format!("{name} is {first}")),
+    }
+}
+
+/// Addresses that mail goes out from with the name said in EHLO; those of proxies are not ours.
+fn sources(config: &Config) -> Vec<(IpAddr, String)> {
+    let name = config.server.hostname.as_str();
+    let mut found: Vec<(IpAddr, String)> = Vec::new();
+    for source in config.sources.iter().filter(|source| source.proxy.is_none()) {
+        let name = source.ehlo_name.as_ref().map_or(name, |name| name.as_str());
+        let addresses = [source.ipv4.map(IpAddr::V4), source.ipv6.map(IpAddr::V6)];
+        found.extend(addresses.into_iter().flatten().map(|address| (address, name.to_owned())));
+    }
+    if found.is_empty() {
+        let own = FAR_AWAY.iter().filter_map(|far| own_address(far));
+        found.extend(own.map(|address| (address, name.to_owned())));
+    }
+    found
+}
+
+fn own_address(far: &str) -> Option<IpAddr> {
+    let any = if far.starts_with('[') { "[::]:0" } else { "0.0.0.0:0" };
+    let socket = UdpSocket::bind(any).ok()?;
+    socket.connect(far).ok()?;
+    Some(socket.local_addr().ok()?.ip())
+}
+
+fn is_private(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(v4) => v4.is_private() || v4.is_loopback() || v4.is_link_local(),
+        IpAddr::V6(v6) => v6.is_loopback() || v6.is_unique_local() || v6.is_unicast_link_local(),
+    }
+}
+
+/// The address has a name, and the name has that address.
+fn confirm(server: SocketAddr, address: IpAddr, ehlo_name: &str) -> Finding {
+    if is_private(address) {
+        return knob::REVERSE.note(
+            format!("{address} is private; the address that others see is not known here"),
+            "look up the public address of the way out: `dig -x ADDRESS`",
+        );
+    }
+    let names = match names_of(server, address, QUESTION_MAX) {
+        Ok(names) => names,
+        Err(cause) => {
+            let seen = format!("the name of {address} could not be learnt ({cause:?})");
+            return knob::REVERSE.warn(seen, "ask again; see name-servers");
+        }
+    };
+    let leads_back = |name: &&String| {
+        addresses_of(server, name, QUESTION_MAX).is_ok_and(|found| found.contains(&address))
+    };
+    match (names.first(), names.iter().find(leads_back)) {
+        (None, _) => knob::REVERSE.warn(
+            format!("{address} has no name"),
+            "ask who gave you the address for a PTR record with the name in EHLO",
+        ),
+        (Some(first), None) => knob::REVERSE.warn(
+            format!("{address} is called {first}, which does not lead back to it"),
+            format!("let {first} have an address record of {address}"),
+        ),
+        (_, Some(name)) if !name.eq_ignore_ascii_case(ehlo_name) => knob::REVERSE.note(
+            format!("{address} is {name} and back, but EHLO says {ehlo_name}"),
+            "set ehlo_name of the source to the name of its address",
+        ),
+        (_, Some(name)) => knob::REVERSE.ok(format!("{address} is {name} and back")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    use crate::doctor::finding::Level;
+
+    #[test]
+    fn name_servers_are_judged() {
+        let server = SocketAddr::from(([192, 0, 2, 53], 53));
+        let (good, bad) = ((server, Ok(vec![])), (server, Err(Unanswered::Silent)));
+        let failed = (server, Err(Unanswered::Failed("Server Failure".to_owned())));
+        for (row, answers, level) in [
+            ("all answer", vec![good.clone(), good.clone()], Level::Ok),
+            ("one is silent", vec![bad.clone(), good], Level::Warn),
+            ("none answers", vec![bad, failed], Level::Error),
+        ] {
+            assert_eq!(judge_servers(&answers).level, level, "{row}");
+        }
+    }
+
+    #[test]
+    fn host_names_are_judged() {
+        let address = [IpAddr::from([192, 0, 2, 25])];
+        assert_eq!(judge_name("mx.test", &address).level, Level::Ok);
+        assert_eq!(judge_name("mx.test", &[]).level, Level::Warn);
+        assert_eq!(judge_name("mx", &address).level, Level::Warn);
+    }
+
+    #[test]
+    fn private_addresses_cannot_be_confirmed() {
+        let nobody = SocketAddr::from(([127, 0, 0, 1], 1));
+        for address in ["10.0.0.1", "127.0.0.1", "fd00::1", "fe80::1"] {
+            let address = address.parse().expect("an address");
+            assert_eq!(confirm(nobody, address, "mx.test").level, Level::Note);
+        }
+    }
+}

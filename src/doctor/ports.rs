@@ -1,0 +1,90 @@
+//! Ports: whether the server could bind what the config names.
+//!
+//! Promise:  a port is bound for an instant and never listened on, so no client can meet us there.
+
+use std::io;
+use std::net::SocketAddr;
+use std::os::unix::net::UnixStream;
+
+use socket2::Domain;
+use socket2::Protocol;
+use socket2::Socket;
+use socket2::Type;
+
+use crate::config::Config;
+use crate::config::ControlHttp;
+use crate::doctor::examine::Subject;
+use crate::doctor::finding::Finding;
+use crate::doctor::knob::LISTEN;
+
+pub fn examine(subject: &Subject) -> Vec<Finding> {
+    let config = &subject.config;
+    let runs = UnixStream::connect(&config.control.socket).is_ok();
+    addresses(config).into_iter().map(|address| judge(address, bind(address), runs)).collect()
+}
+
+fn addresses(config: &Config) -> Vec<SocketAddr> {
+    let mut found: Vec<SocketAddr> =
+        config.listeners.iter().flat_map(|listener| listener.address.iter().copied()).collect();
+    if let ControlHttp::At(address) = config.control.http {
+        found.push(address);
+    }
+    found
+}
+
+fn bind(address: SocketAddr) -> io::Result<()> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    if address.is_ipv6() {
+        socket.set_only_v6(true)?;
+    }
+    // What is left of closed connections is no obstacle to the server either.
+    socket.set_reuse_address(true)?;
+    socket.bind(&address.into())
+}
+
+fn judge(address: SocketAddr, bound: io::Result<()>, server_runs: bool) -> Finding {
+    let Err(cause) = bound else {
+        return LISTEN.ok(format!("{address} is free"));
+    };
+    match cause.kind() {
+        io::ErrorKind::AddrInUse if server_runs => {
+            LISTEN.ok(format!("{address} is in use, and the server runs"))
+        }
+        io::ErrorKind::AddrInUse => LISTEN.error(
+            format!("{address} is in use by another program"),
+            "`ss -ltnp` names it; stop it or choose another port",
+        ),
+        io::ErrorKind::PermissionDenied => LISTEN.note(
+            format!("{address} cannot be tried without rights"),
+            "the unit grants CAP_NET_BIND_SERVICE; ask as root to be sure",
+        ),
+        io::ErrorKind::AddrNotAvailable => LISTEN.error(
+            format!("this machine has no address {}", address.ip()),
+            "`ip address` lists those it has; mend `address` of the listener",
+        ),
+        _ => LISTEN.error(format!("{address}: {cause}"), "see the cause"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    use std::net::TcpListener;
+
+    use crate::doctor::finding::Level;
+
+    #[test]
+    fn ports_are_tried() {
+        let taken = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let address = taken.local_addr().expect("bound");
+        assert_eq!(judge(address, bind(address), false).level, Level::Error);
+        assert_eq!(judge(address, bind(address), true).level, Level::Ok);
+        drop(taken);
+        assert_eq!(judge(address, bind(address), false).level, Level::Ok);
+        let foreign = "192.0.2.1:2525".parse().expect("an address");
+        assert_eq!(judge(foreign, bind(foreign), false).level, Level::Error);
+        let denied = Err(io::ErrorKind::PermissionDenied.into());
+        assert_eq!(judge(foreign, denied, false).level, Level::Note);
+    }
+}

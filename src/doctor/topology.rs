@@ -1,0 +1,278 @@
+//! `ringpost topology`: which core runs what, as the start would have it.
+//!
+//! Promise:  the same plan and the same placement as a start would make, from the same code; the
+//!           partitions are those of the spool if there is one.
+
+use std::path::Path;
+use std::process::ExitCode;
+
+use serde_json::Value;
+use serde_json::json;
+
+use crate::base::id::PARTITIONS_MAX;
+use crate::boot::cores::CoresFault;
+use crate::boot::cores::Plan;
+use crate::boot::host::field_of;
+use crate::boot::host::text_of;
+use crate::boot::run::choice_of;
+use crate::boot::topology::Cpu;
+use crate::boot::topology::Topology;
+use crate::config::Config;
+use crate::config::Partitions;
+use crate::doctor::drawing;
+use crate::doctor::hardware::Device;
+use crate::doctor::hardware::devices;
+use crate::handoff::Placement;
+use crate::queue::partitions_in;
+
+/// What a CPU does.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Role {
+    Shard {
+        number: u16,
+        partitions: Vec<u8>,
+    },
+    /// Commit threads of the node, and the control thread.
+    Spare,
+    /// This process may not run there, or the config names other CPUs.
+    Unused,
+}
+
+/// The machine with the process laid on it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Map {
+    /// All CPUs that are switched on, by node and number.
+    pub cpus: Vec<(Cpu, Role)>,
+    /// Total and free memory of each node, in bytes.
+    pub memory: Vec<(usize, u64, u64)>,
+    pub devices: Vec<Device>,
+    pub partitions: usize,
+    /// Whether the spool is there already, or these are the partitions of a new one.
+    pub spool_is_there: bool,
+}
+
+/// Prints the map of this machine.
+pub fn topology(config: &Config, as_json: bool) -> ExitCode {
+    match map(Path::new("/"), config) {
+        Ok(map) if as_json => println!("{:#}", json(&map)),
+        Ok(map) => print!("{}", drawing::draw(&map)),
+        Err(fault) => {
+            eprintln!("ringpost: {fault}");
+            return ExitCode::FAILURE;
+        }
+    }
+    ExitCode::SUCCESS
+}
+
+/// The machine below `root`, with what `config` would run there.
+pub fn map(root: &Path, config: &Config) -> Result<Map, CoresFault> {
+    let mut plan = Plan::new(&choice_of(&config.server.cores), &Topology::read(root))?;
+    let found = partitions_in(&config.server.spool).ok().flatten().map(usize::from);
+    let partitions = match (found, config.queue.partitions) {
+        (Some(count), _) => count,
+        (None, Partitions::Count(count)) => count as usize,
+        (None, Partitions::Auto) => plan.shards.len().clamp(1, PARTITIONS_MAX),
+    };
+    // As a start does: a shard needs a partition to keep mail in.
+    plan.shards.truncate(partitions);
+    let placement = Placement::deal(partitions, plan.shards.len());
+    let online = Topology::read_online(root);
+    let role = |cpu: usize| match plan.shards.iter().find(|place| place.cpu == cpu) {
+        Some(place) => {
+            let home = placement.of_shard(place.shard);
+            let partitions = home.iter().map(|partition| partition.0).collect();
+            Role::Shard { number: place.shard.0, partitions }
+        }
+        None if plan.spare.contains(&cpu) => Role::Spare,
+        None => Role::Unused,
+    };
+    Ok(Map {
+        memory: online.nodes().into_iter().map(|node| memory_of(root, node)).collect(),
+        cpus: online.cpus.into_iter().map(|cpu| (cpu, role(cpu.cpu))).collect(),
+        devices: devices(root),
+        partitions,
+        spool_is_there: found.is_some(),
+    })
+}
+
+/// A kernel without nodes tells of the whole machine.
+fn memory_of(root: &Path, node: usize) -> (usize, u64, u64) {
+    let own = text_of(root, &format!("sys/devices/system/node/node{node}/meminfo"));
+    let (text, prefix) = match own.is_empty() {
+        true => (text_of(root, "proc/meminfo"), String::new()),
+        false => (own, format!("Node {node} ")),
+    };
+    let bytes = |key: &str| field_of(&text, &format!("{prefix}{key}:")).unwrap_or(0) << 10;
+    (node, bytes("MemTotal"), bytes("MemFree"))
+}
+
+fn json(map: &Map) -> Value {
+    let cpu = |(cpu, role): &(Cpu, Role)| {
+        let mut told = json!({ "cpu": cpu.cpu, "node": cpu.node, "core": cpu.core });
+        match role {
+            Role::Shard { number, partitions } => {
+                told["runs"] = "shard".into();
+                told["shard"] = (*number).into();
+                told["partitions"] = partitions.clone().into();
+            }
+            Role::Spare => told["runs"] = "spare".into(),
+            Role::Unused => told["runs"] = "nothing".into(),
+        }
+        told
+    };
+    let memory = |(node, total, free): &(usize, u64, u64)| json!({ "node": node, "memory_bytes": total, "free_bytes": free });
+    let device = |device: &Device| {
+        let interrupts = device.interrupts.iter().map(|interrupt| {
+            let (number, name) = (interrupt.number, &interrupt.name);
+            json!({ "irq": number, "name": name, "cpus": interrupt.cpus })
+        });
+        json!({
+            "name": device.name,
+            "node": device.node,
+            "receive_queues": device.receive_queues,
+            "send_queues": device.send_queues,
+            "interrupts": interrupts.collect::<Vec<_>>(),
+        })
+    };
+    json!({
+        "partitions": map.partitions,
+        "spool_is_there": map.spool_is_there,
+        "cpus": map.cpus.iter().map(cpu).collect::<Vec<_>>(),
+        "nodes": map.memory.iter().map(memory).collect::<Vec<_>>(),
+        "devices": map.devices.iter().map(device).collect::<Vec<_>>(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    use std::fs;
+
+    use crate::config::HostFacts;
+    use crate::config::load;
+
+    fn put(root: &Path, file: &str, text: &str) {
+        let path = root.join(file);
+        fs::create_dir_all(path.parent().expect("a file lies in a folder")).expect("made");
+        fs::write(path, text).expect("written");
+    }
+
+    /// A machine whose siblings are numbered after all first threads.
+    fn machine(root: &Path, nodes: usize, cores: usize, threads: usize) {
+        let firsts = nodes * cores;
+        let last = firsts * threads - 1;
+        put(root, "proc/self/status", &format!("Cpus_allowed_list:\t0-{last}\n"));
+        put(root, "sys/devices/system/cpu/online", &format!("0-{last}\n"));
+        for node in 0..nodes {
+            let lists = (0..threads).map(|thread| {
+                let first = thread * firsts + node * cores;
+                format!("{first}-{}", first + cores - 1)
+            });
+            let folder = format!("sys/devices/system/node/node{node}");
+            let list = lists.collect::<Vec<_>>().join(",");
+            put(root, &format!("{folder}/cpulist"), &list);
+            let memory =
+                format!("Node {node} MemTotal:  33554432 kB\nNode {node} MemFree:  16777216 kB\n");
+            put(root, &format!("{folder}/meminfo"), &memory);
+        }
+        for cpu in 0..=last {
+            let siblings = (0..threads).map(|thread| (thread * firsts + cpu % firsts).to_string());
+            let list = siblings.collect::<Vec<_>>().join(",");
+            put(
+                root,
+                &format!("sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list"),
+                &list,
+            );
+        }
+    }
+
+    fn card(root: &Path, node: usize, interrupts: &[(u32, &str)]) {
+        put(root, "sys/class/net/eth0/device/numa_node", &format!("{node}\n"));
+        let mut table = "      CPU0\n".to_owned();
+        for (number, cpus) in interrupts {
+            put(root, &format!("sys/class/net/eth0/queues/rx-{number}/rps_cpus"), "0\n");
+            put(root, &format!("sys/class/net/eth0/device/msi_irqs/{number}"), "msix\n");
+            put(root, &format!("proc/irq/{number}/smp_affinity_list"), cpus);
+            table += &format!(" {number}:  12  PCI-MSIX  1-edge  eth0-rx-{number}\n");
+        }
+        put(root, "proc/interrupts", &table);
+    }
+
+    fn drawn(root: &Path, cores: &str, partitions: &str) -> String {
+        let spool = root.join("spool");
+        let text = format!(
+            "[server]\nhostname = \"mx.test\"\ncores = \"{cores}\"\nspool = \"{}\"\n\
+             [queue]\npartitions = {partitions}\n",
+            spool.display()
+        );
+        let facts = HostFacts { hostname: "mx.test".to_owned() };
+        let config = load(&text, "test", &facts).expect("it is right").config;
+        drawing::draw(&map(root, &config).expect("its cores are there"))
+    }
+
+    #[test]
+    fn one_socket_is_drawn() {
+        let root = tempfile::tempdir().expect("a folder for the test");
+        machine(root.path(), 1, 2, 1);
+        card(root.path(), 0, &[(33, "1\n"), (34, "0\n")]);
+        let expected = "\
+node 0  32.0 GiB memory, 16.0 free
+  core 0  cpu 0  shard 0  partitions 0 2    irq eth0-rx-34
+  core 1  cpu 1  shard 1  partitions 1      irq eth0-rx-33
+
+eth0  node 0, 2 receive and 0 send queues, 2 interrupts on cpu 0-1
+
+3 partitions of a new spool; commit and control threads share the cores of shards
+";
+        assert_eq!(drawn(root.path(), "auto", "3"), expected);
+    }
+
+    #[test]
+    fn two_sockets_with_siblings_are_drawn() {
+        let root = tempfile::tempdir().expect("a folder for the test");
+        machine(root.path(), 2, 2, 2);
+        card(root.path(), 1, &[(40, "6-7\n")]);
+        let expected = "\
+node 0  32.0 GiB memory, 16.0 free
+  core 0  cpu 0  nothing
+          cpu 4  nothing
+  core 1  cpu 1  nothing
+          cpu 5  nothing
+node 1  32.0 GiB memory, 16.0 free
+  core 2  cpu 2  shard 0  partitions 0 2
+          cpu 6  commits and control        irq eth0-rx-40
+  core 3  cpu 3  shard 1  partitions 1 3
+          cpu 7  commits and control        irq eth0-rx-40
+
+eth0  node 1, 1 receive and 0 send queues, 1 interrupts on cpu 6-7
+
+4 partitions of a new spool
+";
+        assert_eq!(drawn(root.path(), "numa:1", "4"), expected);
+        let auto = drawn(root.path(), "auto", "\"auto\"");
+        assert!(auto.contains("core 0  cpu 0  shard 0  partitions 0\n"), "{auto}");
+        assert!(auto.contains("          cpu 4  commits and control\n"), "{auto}");
+        assert!(auto.contains("core 3  cpu 3  shard 3  partitions 3\n"), "{auto}");
+    }
+
+    #[test]
+    fn four_nodes_are_drawn_and_far_cards_named() {
+        let root = tempfile::tempdir().expect("a folder for the test");
+        machine(root.path(), 4, 2, 1);
+        card(root.path(), 3, &[(50, "7\n")]);
+        let text = drawn(root.path(), "0-3", "2");
+        assert_eq!(text.matches("\nnode ").count() + 1, 4, "{text}");
+        assert!(text.contains("cpu 1  shard 1  partitions 1\n"), "{text}");
+        assert!(text.contains("cpu 2  nothing\n"), "the spool has two partitions: {text}");
+        assert!(text.contains("eth0 is on node 3, where no shard runs"), "{text}");
+        let facts = HostFacts { hostname: "mx.test".to_owned() };
+        let config = load("[server]\ncores = \"numa:9\"\n", "test", &facts).expect("right").config;
+        assert!(matches!(map(root.path(), &config), Err(CoresFault::NoSuchNode { node: 9, .. })));
+        let config = load("[server]\ncores = \"numa:2\"\n", "test", &facts).expect("right").config;
+        let map = json(&map(root.path(), &config).expect("its cores are there"));
+        assert_eq!(map["cpus"][4]["runs"], "shard");
+        assert_eq!(map["nodes"][3]["memory_bytes"], 32_u64 << 30);
+        assert_eq!(map["devices"][0]["interrupts"][0]["cpus"][0], 7);
+    }
+}

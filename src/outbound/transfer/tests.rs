@@ -460,7 +460,8 @@ fn a_watch_is_told_of_each_write_and_reply() {
     assert_eq!(watched(config(), &early), format!("{start} write Mail Rcpt Data End"));
 
     let secure = ["< 220 mx|", "> EHLO us.test|", "< 250-mx|250 STARTTLS|", "> STARTTLS|"];
-    let secure = [&secure[..], &["< 220 go|", "> EHLO us.test|", "< 250-mx|250 PIPELINING|", GROUP]];
+    let secure =
+        [&secure[..], &["< 220 go|", "> EHLO us.test|", "< 250-mx|250 PIPELINING|", GROUP]];
     let secure = [&secure.concat()[..], &["< 550 no|550 no|503 no|"], &end].concat();
     let wanted = ClientConfig { tls: TlsUse::IfOffered, ..config() };
     let expected = format!("{start} write StartTls tls write Ehlo write Mail Rcpt Data write Quit");

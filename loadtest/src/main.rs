@@ -1,7 +1,7 @@
-//! The load harness of Ringpost. So far its source; `relay.py` and the other scripts beside it drive
-//! Debian's `smtp-source` and `smtp-sink`.
+//! The load harness of Ringpost. So far its source and its reports; `relay.py` and the other scripts
+//! beside it drive Debian's `smtp-source` and `smtp-sink`.
 
-mod figures;
+mod report;
 mod source;
 
 use std::process::ExitCode;
@@ -20,12 +20,17 @@ struct Arguments {
 #[derive(Subcommand)]
 enum Command {
     /// Send messages, as Postfix's smtp-source does, with the same flags.
-    Source(source::options::Options),
+    Source(Box<source::options::Options>),
+    /// Show what runs measured: one as tables, several side by side with ratios to the first.
+    Report(report::command::Report),
 }
 
 fn main() -> ExitCode {
-    let Command::Source(options) = Arguments::parse().command;
-    match source::run(options) {
+    let done = match Arguments::parse().command {
+        Command::Source(options) => source::run(*options),
+        Command::Report(report) => report::command::run(report).map(|()| true),
+    };
+    match done {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(cause) => {

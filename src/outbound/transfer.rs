@@ -169,6 +169,33 @@ impl<'p, P: AsRef<[u8]>> BodySource for std::slice::Iter<'p, P> {
     }
 }
 
+/// Who is told when something is written and answered. Delivery has `()`, which compiles to nothing;
+/// a load generator measures by it.
+///
+/// Commands that leave in one write are answered one by one: each reply then counts from that write.
+pub trait Watch {
+    /// A write begins: of commands, or of a part of a body.
+    fn on_write(&mut self);
+
+    /// The reply has come in whole. At AUTH there may be several, under LMTP one for each recipient
+    /// at `Stage::End`.
+    fn on_reply(&mut self, stage: Stage);
+
+    /// The TLS handshake behind STARTTLS is done.
+    fn on_tls(&mut self);
+}
+
+impl Watch for () {
+    #[inline]
+    fn on_write(&mut self) {}
+
+    #[inline]
+    fn on_reply(&mut self, _: Stage) {}
+
+    #[inline]
+    fn on_tls(&mut self) {}
+}
+
 /// What came of a mail.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Sent {
@@ -185,7 +212,7 @@ enum Unsent<F> {
 }
 
 /// One connection, from its greeting to its end.
-pub struct Transfer<S: Peer> {
+pub struct Transfer<S: Peer, W: Watch = ()> {
     channel: Channel<S>,
     client: Client,
     pool: Rc<ChunkPool>,
@@ -201,6 +228,7 @@ pub struct Transfer<S: Peer> {
     fault: Option<S::Fault>,
     /// Behind it the last byte of a mail is not sent.
     last_byte_by: Option<Instant>,
+    watch: W,
 }
 
 impl<S: Peer> Transfer<S> {
@@ -222,9 +250,29 @@ impl<S: Peer> Transfer<S> {
             deaf: false,
             fault: None,
             last_byte_by: None,
+            watch: (),
         }
     }
 
+    /// The same connection, of which nothing was written or read so far, with a watch.
+    pub fn watched_by<W: Watch>(self, watch: W) -> Transfer<S, W> {
+        Transfer {
+            channel: self.channel,
+            client: self.client,
+            pool: self.pool,
+            timeouts: self.timeouts,
+            out: self.out,
+            input: self.input,
+            waits: self.waits,
+            deaf: self.deaf,
+            fault: self.fault,
+            last_byte_by: self.last_byte_by,
+            watch,
+        }
+    }
+}
+
+impl<S: Peer, W: Watch> Transfer<S, W> {
     /// From then on the mail may be given to another connection, so this one must not end it.
     pub fn set_last_byte_by(&mut self, at: Instant) {
         self.last_byte_by = Some(at);
@@ -313,12 +361,19 @@ impl<S: Peer> Transfer<S> {
 
     /// Writes and reads until something else is to be done.
     async fn advance(&mut self) -> ClientStep {
+        let mut asked = None;
         loop {
             self.feed();
+            if let Some(stage) = asked.filter(|_| self.client.has_reply()) {
+                self.watch.on_reply(stage);
+            }
             match self.client.next(&mut self.out) {
-                ClientStep::Read(stage) => self.converse(stage).await,
+                ClientStep::Read(stage) => {
+                    asked = Some(stage);
+                    self.converse(stage).await;
+                }
                 // A peer that speaks before it has the body refuses it.
-                ClientStep::SendBody(_) if self.input.is_some() => {}
+                ClientStep::SendBody(_) if self.input.is_some() => asked = Some(Stage::End),
                 step => return step,
             }
         }
@@ -344,6 +399,7 @@ impl<S: Peer> Transfer<S> {
     /// Writes `out`.
     async fn write(&mut self, limit: Duration) -> Result<(), S::Fault> {
         self.channel.stream().set_deadline_in(limit);
+        self.watch.on_write();
         let (written, out) = self.channel.write(std::mem::take(&mut self.out)).await;
         self.out = out;
         written
@@ -442,7 +498,10 @@ impl<S: Peer> Transfer<S> {
         }
         self.channel.stream().set_deadline_in(self.timeouts.starttls);
         match start_tls(&mut self.channel, &self.pool).await {
-            Ok(()) => self.client.on_tls(&mut self.out),
+            Ok(()) => {
+                self.watch.on_tls();
+                self.client.on_tls(&mut self.out);
+            }
             Err(fault) => {
                 self.deaf = true;
                 self.client.fail(Fault::TlsFailed);
@@ -547,6 +606,7 @@ impl<S: Peer> Transfer<S> {
         }
         let stream = self.channel.stream_mut();
         stream.set_deadline_in(limit);
+        self.watch.on_write();
         stream.write_parts(&parts).await
     }
 }

@@ -7,7 +7,9 @@
 mod message;
 pub mod options;
 mod session;
+mod stages;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::PoisonError;
@@ -22,9 +24,12 @@ use std::time::SystemTime;
 use ringpost::rt;
 use ringpost::rt::ShardSpec;
 use ringpost::rt::ShardThread;
-use serde_json::json;
 
-use crate::figures::Latencies;
+use crate::report::Collector;
+use crate::report::Live;
+use crate::report::Record;
+use crate::report::Seconds;
+use crate::report::Stages;
 use crate::source::options::Options;
 
 /// How long sessions may take to say goodbye.
@@ -46,10 +51,7 @@ pub struct Plan {
 /// What came of it.
 #[derive(Default)]
 pub struct Found {
-    /// From connect to the answer to EHLO.
-    pub connect: Latencies,
-    /// From when a message began, or was to begin, to the last answer.
-    pub message: Latencies,
+    pub stages: Stages,
     pub accepted: u64,
     pub refused: u64,
     /// Nobody knows what became of them.
@@ -66,8 +68,7 @@ impl Found {
     }
 
     fn add(&mut self, other: Found) {
-        self.connect.add(&other.connect);
-        self.message.add(&other.message);
+        self.stages.add(other.stages);
         self.accepted += other.accepted;
         self.refused += other.refused;
         self.lost += other.lost;
@@ -115,6 +116,9 @@ impl Plan {
 /// Sends all there is to send. `false`: not all of it was accepted.
 pub fn run(options: Options) -> Result<bool, String> {
     options.check()?;
+    options.outputs.check()?;
+    // Before the clock runs, for the syncs of a disk may be measured.
+    let mut record = Record::begin("source", &options.outputs, settings(&options));
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
     let now_ms = now.map_or(0, |since| since.as_millis());
     let plan = Arc::new(Plan {
@@ -128,8 +132,10 @@ pub fn run(options: Options) -> Result<bool, String> {
         options,
     });
     message::Pattern::new(&plan.options, &plan.run)?;
+    let live = if plan.options.counter { Live::Never } else { plan.options.outputs.live() };
+    let seconds = Seconds::start(plan.began, live);
     let shards: Vec<ShardThread> = (0..plan.options.cores.min(plan.options.sessions))
-        .map(|shard| start(&plan, shard))
+        .map(|shard| start(&plan, shard, seconds.collector(stages::NAMES)))
         .collect::<Result<_, _>>()?;
     let counter = plan.options.counter.then(|| count(&plan));
     for shard in shards {
@@ -143,11 +149,14 @@ pub fn run(options: Options) -> Result<bool, String> {
         let _ = counter.join();
     }
     let found = std::mem::take(&mut *plan.found.lock().unwrap_or_else(PoisonError::into_inner));
-    tell(&plan, &found, took);
-    Ok(found.is_well())
+    let is_well = found.is_well();
+    record.intervals = seconds.end(took);
+    complete(&mut record, &plan, found, took);
+    plan.options.outputs.tell(&record)?;
+    Ok(is_well)
 }
 
-fn start(plan: &Arc<Plan>, shard: usize) -> Result<ShardThread, String> {
+fn start(plan: &Arc<Plan>, shard: usize, collector: Collector) -> Result<ShardThread, String> {
     let cores = plan.options.cores.min(plan.options.sessions);
     let sessions =
         plan.options.sessions / cores + usize::from(shard < plan.options.sessions % cores);
@@ -155,7 +164,7 @@ fn start(plan: &Arc<Plan>, shard: usize) -> Result<ShardThread, String> {
     spec.drain_max = GOODBYE;
     let plan = Arc::clone(plan);
     let main = move || async move {
-        let found = session::all(&plan, sessions, shard).await;
+        let found = session::all(&plan, sessions, shard, collector).await;
         plan.report(found);
     };
     rt::start(spec, main).map_err(|fault| format!("{fault}: {}", fault.remedy()))
@@ -172,36 +181,42 @@ fn count(plan: &Arc<Plan>) -> thread::JoinHandle<()> {
     })
 }
 
-fn tell(plan: &Plan, found: &Found, took: Duration) {
-    let rate = found.accepted as f64 / took.as_secs_f64();
-    if plan.options.json {
-        let told = json!({
-            "run": plan.run,
-            "seconds": took.as_secs_f64(),
-            "per_second": rate,
-            "intended_per_second": plan.options.rate,
-            "accepted": found.accepted,
-            "refused": found.refused,
-            "lost": found.lost,
-            "unconnected": found.unconnected,
-            "first_fault": found.first,
-            "connect_us": found.connect.to_json(),
-            "message_us": found.message.to_json(),
-        });
-        println!("{told}");
-        return;
+/// What a reader must know to run the same again.
+fn settings(options: &Options) -> BTreeMap<String, String> {
+    let mut settings = BTreeMap::from([
+        ("server".to_owned(), options.server.clone()),
+        ("sessions".to_owned(), options.sessions.to_string()),
+        ("messages".to_owned(), options.messages.to_string()),
+        ("body bytes".to_owned(), options.length.to_string()),
+        ("recipients".to_owned(), options.recipients.to_string()),
+        ("domains".to_owned(), options.domains.to_string()),
+        ("cores".to_owned(), options.cores.to_string()),
+        ("connections kept".to_owned(), options.keep.to_string()),
+        ("protocol".to_owned(), if options.lmtp { "LMTP" } else { "SMTP" }.to_owned()),
+        ("pipelining".to_owned(), (!options.no_pipelining).to_string()),
+        ("chunking".to_owned(), (!options.no_chunking).to_string()),
+    ]);
+    if let Some(rate) = options.rate {
+        settings.insert("intended per second".to_owned(), rate.to_string());
     }
-    println!("{} accepted in {:.2} s: {rate:.0} per second", found.accepted, took.as_secs_f64());
-    if !found.is_well() {
-        println!(
-            "{} refused, {} lost, {} connections failed",
-            found.refused, found.lost, found.unconnected
-        );
+    if let Some(file) = &options.file {
+        settings.insert("file".to_owned(), file.display().to_string());
     }
-    if let Some(first) = &found.first {
-        println!("the first: {first}");
-    }
-    println!("{}", Latencies::head());
-    println!("{}", found.connect.to_line("connect to EHLO"));
-    println!("{}", found.message.to_line("begin to last reply"));
+    settings
+}
+
+fn complete(record: &mut Record, plan: &Plan, found: Found, took: Duration) {
+    let seconds = took.as_secs_f64();
+    record.run.clone_from(&plan.run);
+    record.seconds = seconds;
+    record.per_second = found.accepted as f64 / seconds;
+    record.first_fault = found.first;
+    let counts = [
+        ("accepted", found.accepted),
+        ("refused", found.refused),
+        ("lost", found.lost),
+        ("unconnected", found.unconnected),
+    ];
+    record.counts = counts.map(|(name, count)| (name.to_owned(), count)).into();
+    record.set_stages(found.stages);
 }

@@ -6,6 +6,8 @@ use std::path::PathBuf;
 
 use clap::Args;
 
+use crate::report::Outputs;
+
 /// See smtp-source(1) for the flags of one letter.
 #[derive(Args, Clone, Debug)]
 #[command(disable_help_flag = true)]
@@ -84,9 +86,8 @@ pub struct Options {
     /// Send bodies by DATA although the server offers BDAT.
     #[arg(long)]
     pub no_chunking: bool,
-    /// Print the figures as JSON.
-    #[arg(long)]
-    pub json: bool,
+    #[command(flatten)]
+    pub outputs: Outputs,
     /// Print this.
     #[arg(long, action = clap::ArgAction::Help)]
     help: Option<bool>,

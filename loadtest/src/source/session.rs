@@ -26,10 +26,14 @@ use ringpost::wire::smtp::MailRecipient;
 use ringpost::wire::smtp::Outcome;
 use ringpost::wire::smtp::TlsUse;
 
+use crate::report::Collector;
 use crate::source::Found;
 use crate::source::Plan;
 use crate::source::message::Pattern;
 use crate::source::message::Piece;
+use crate::source::stages::Mark;
+use crate::source::stages::Marks;
+use crate::source::stages::Watcher;
 
 const CONNECT: Duration = Duration::from_secs(30);
 /// The pause before the second try to connect; each further one is twice as long.
@@ -39,6 +43,9 @@ const CHUNK_AHEAD_BYTES_MAX: u64 = 32 << 10;
 /// How often it is looked whether the sessions have ended.
 const LOOK: Duration = Duration::from_millis(5);
 
+/// A connection whose replies are timed.
+type Link = Transfer<Stream, Watcher>;
+
 /// What the sessions of one shard share.
 struct Desk {
     plan: Arc<Plan>,
@@ -46,12 +53,13 @@ struct Desk {
     config: Arc<ClientConfig>,
     pool: Rc<ChunkPool>,
     found: RefCell<Found>,
+    marks: Marks,
     open: Cell<usize>,
     dice: Cell<u64>,
 }
 
 /// Runs so many sessions until there is nothing left to send.
-pub async fn all(plan: &Arc<Plan>, sessions: usize, shard: usize) -> Found {
+pub async fn all(plan: &Arc<Plan>, sessions: usize, shard: usize, collector: Collector) -> Found {
     let options = &plan.options;
     let pattern = match Pattern::new(options, &plan.run) {
         Ok(pattern) => pattern,
@@ -70,6 +78,7 @@ pub async fn all(plan: &Arc<Plan>, sessions: usize, shard: usize) -> Found {
         }),
         pool: Rc::new(ChunkPool::new(sessions * 2 + 16)),
         found: RefCell::default(),
+        marks: Rc::new(RefCell::new(collector)),
         open: Cell::new(sessions),
         dice: Cell::new(shard as u64 + 1),
     });
@@ -82,8 +91,10 @@ pub async fn all(plan: &Arc<Plan>, sessions: usize, shard: usize) -> Found {
     }
     while desk.open.get() > 0 {
         timer::sleep(LOOK).await;
+        desk.marks.borrow_mut().turn(Instant::now());
     }
-    desk.found.take()
+    let stages = desk.marks.borrow_mut().take(Instant::now());
+    Found { stages, ..desk.found.take() }
 }
 
 /// A body in pieces that are held already.
@@ -99,7 +110,7 @@ impl<'p> BodySource for Pieces<'p> {
 
 impl Desk {
     async fn work(&self) {
-        let mut link: Option<Transfer<Stream>> = None;
+        let mut link: Option<Link> = None;
         while let Some(number) = self.plan.take() {
             let begin = self.await_turn(number).await;
             let mut transfer = match link.take() {
@@ -110,7 +121,9 @@ impl Desk {
                 },
             };
             self.send(&mut transfer, number).await;
-            self.found.borrow_mut().message.record(begin.elapsed().as_micros());
+            let now = Instant::now();
+            let took = now.saturating_duration_since(begin);
+            self.marks.borrow_mut().finish(Mark::Message as usize, took, now);
             self.plan.count_sent();
             match self.plan.options.keep && transfer.is_ready() {
                 true => link = Some(transfer),
@@ -133,19 +146,15 @@ impl Desk {
         begin
     }
 
-    async fn connect(&self) -> Option<Transfer<Stream>> {
+    async fn connect(&self) -> Option<Link> {
         let mut pause = CONNECT_PAUSE;
         for attempt in 0..self.plan.options.connects {
             if attempt > 0 {
                 timer::sleep(pause).await;
                 pause = pause.saturating_mul(2);
             }
-            let began = Instant::now();
             match self.try_connect().await {
-                Ok(transfer) => {
-                    self.found.borrow_mut().connect.record(began.elapsed().as_micros());
-                    return Some(transfer);
-                }
+                Ok(transfer) => return Some(transfer),
                 Err(cause) => self.found.borrow_mut().note(|| cause),
             }
         }
@@ -153,14 +162,17 @@ impl Desk {
         None
     }
 
-    async fn try_connect(&self) -> Result<Transfer<Stream>, String> {
+    async fn try_connect(&self) -> Result<Link, String> {
         let address = self.plan.address;
+        let began = Instant::now();
         let stream = rt::connect(address, None, CONNECT).await;
         let stream = stream.map_err(|fault| format!("connecting to {address}: {fault}"))?;
+        self.marks.borrow_mut().record(Mark::Connect as usize, began.elapsed());
         let client = Client::new(Arc::clone(&self.config), false);
         let pool = Rc::clone(&self.pool);
         let mut transfer =
-            Transfer::new(Channel::plain(stream), client, pool, ClientTimeouts::default());
+            Transfer::new(Channel::plain(stream), client, pool, ClientTimeouts::default())
+                .watched_by(Watcher::new(&self.marks));
         let never = async |_: &mut Channel<Stream>, _: &ChunkPool| Err(TlsFault::NoRoots.into());
         match transfer.handshake(never).await {
             Ok(()) => Ok(transfer),
@@ -168,7 +180,7 @@ impl Desk {
         }
     }
 
-    async fn send(&self, transfer: &mut Transfer<Stream>, number: u64) {
+    async fn send(&self, transfer: &mut Link, number: u64) {
         let options = &self.plan.options;
         let pieces = self.pattern.message(number);
         let names = self.pattern.recipients(options, number);
@@ -194,6 +206,7 @@ impl Desk {
                 Outcome::Local(reply) => format!("{name}: {reply:?}"),
                 Outcome::Lost { .. } => {
                     found.lost += 1;
+                    self.marks.borrow_mut().fail();
                     let fault = transfer.fault().map(ToString::to_string).unwrap_or_default();
                     found.note(|| format!("{name}: no answer ({fault})"));
                     self.plan.fail();
@@ -207,6 +220,7 @@ impl Desk {
             true => found.accepted += 1,
             false => {
                 found.refused += 1;
+                self.marks.borrow_mut().fail();
                 self.plan.fail();
             }
         }

@@ -5,6 +5,7 @@
 //! the script has no `< ` finds a silent peer, and times out.
 
 use std::cell::Cell;
+use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::future::Future;
 use std::pin::pin;
@@ -406,4 +407,63 @@ fn every_wait_has_the_time_of_its_stage() {
         assert!(matches!(transfer.fault(), Some(Fault::TimedOut(_))), "{lines} lines");
         assert_eq!(transfer.channel().stream().limit.get(), limit, "{lines} lines");
     }
+}
+
+/// Writes down what it is told.
+#[derive(Clone, Default)]
+struct Notes(Rc<RefCell<Vec<String>>>);
+
+impl Watch for Notes {
+    fn on_write(&mut self) {
+        self.0.borrow_mut().push("write".into());
+    }
+
+    fn on_reply(&mut self, stage: Stage) {
+        self.0.borrow_mut().push(format!("{stage:?}"));
+    }
+
+    fn on_tls(&mut self) {
+        self.0.borrow_mut().push("tls".into());
+    }
+}
+
+#[test]
+fn a_watch_is_told_of_each_write_and_reply() {
+    let watched = |config: ClientConfig, script: &[&str]| {
+        let notes = Notes::default();
+        let mut transfer = open(config, script).watched_by(notes.clone());
+        let shaken = run(transfer.handshake(async |_: &mut Channel<Fake>, _: &ChunkPool| Ok(())));
+        assert_eq!(shaken, Ok(()));
+        run(transfer.send(&mail(&[A], 3), &mut [b"a\r\n"].iter()));
+        run(transfer.quit());
+        notes.0.take().join(" ")
+    };
+    let start = "Greeting write Ehlo";
+    let end = ["> QUIT|", "< 221 bye|"];
+    let body = ["> a|.|", "< 250 kept|"];
+    let together = [&HELLO[..], &[GROUP, "< 250 ok|250 ok|35", "< 4 go|"], &body, &end].concat();
+    let expected = format!("{start} write Mail Rcpt Data write End write Quit");
+    assert_eq!(watched(config(), &together), expected);
+
+    let lone = [
+        &HELLO[..2],
+        &["< 250 mx|", "> MAIL FROM:<>|", "< 250 ok|", "> RCPT TO:<a@x.test>|", "< 250 ok|"],
+        &["> DATA|", "< 354 go|"],
+        &body,
+        &end,
+    ]
+    .concat();
+    let expected = format!("{start} write Mail write Rcpt write Data write End write Quit");
+    assert_eq!(watched(config(), &lone), expected);
+
+    let early = [&HELLO[..], &[GROUP, "< 250 ok|250 ok|354 go|421 bye|"]].concat();
+    assert_eq!(watched(config(), &early), format!("{start} write Mail Rcpt Data End"));
+
+    let secure = ["< 220 mx|", "> EHLO us.test|", "< 250-mx|250 STARTTLS|", "> STARTTLS|"];
+    let secure =
+        [&secure[..], &["< 220 go|", "> EHLO us.test|", "< 250-mx|250 PIPELINING|", GROUP]];
+    let secure = [&secure.concat()[..], &["< 550 no|550 no|503 no|"], &end].concat();
+    let wanted = ClientConfig { tls: TlsUse::IfOffered, ..config() };
+    let expected = format!("{start} write StartTls tls write Ehlo write Mail Rcpt Data write Quit");
+    assert_eq!(watched(wanted, &secure), expected);
 }

@@ -1,0 +1,228 @@
+//! The seconds of a run: a thread that joins what the shards send, and shows the last one.
+//!
+//! Owner:    the thread that started the run holds `Seconds`; the shards hold a sender each.
+//! Promise:  a second in which nothing was done is a second too, for that is how a stall looks.
+//! Bounds:   what is older than `OPEN_MAX` seconds is kept compressed, some KB each. Behind a day
+//!           (`SECONDS_MAX`) all goes into the last second.
+
+use std::collections::BTreeMap;
+use std::io::IsTerminal;
+use std::io::Write;
+use std::sync::mpsc;
+use std::sync::mpsc::Receiver;
+use std::sync::mpsc::RecvTimeoutError;
+use std::sync::mpsc::Sender;
+use std::thread;
+use std::thread::JoinHandle;
+use std::time::Duration;
+use std::time::Instant;
+
+use crate::report::collector::Collector;
+use crate::report::collector::Slice;
+use crate::report::record::Hdr;
+use crate::report::record::Interval;
+
+const OPEN_MAX: u64 = 5;
+const SECONDS_MAX: u64 = 86_400;
+/// How long behind its end a second is shown: by then all shards have sent theirs.
+const SHOWN_AFTER: Duration = Duration::from_millis(150);
+
+/// Collectors come from here, and their seconds come back.
+pub struct Seconds {
+    began: Instant,
+    sender: Sender<Slice>,
+    keeper: JoinHandle<Keeper>,
+}
+
+impl Seconds {
+    /// The last second is shown on stderr once it is over, as `live` has it.
+    pub fn start(began: Instant, live: Live) -> Seconds {
+        let (sender, receiver) = mpsc::channel();
+        let shows = match live {
+            Live::Never => false,
+            Live::OnTerminal => std::io::stderr().is_terminal(),
+            Live::Always => true,
+        };
+        let keeper = thread::spawn(move || {
+            let mut keeper = Keeper::default();
+            keeper.work(&receiver, began, shows);
+            keeper
+        });
+        Seconds { began, sender, keeper }
+    }
+
+    pub fn collector(&self, names: &'static [&'static str]) -> Collector {
+        Collector::new(names, self.began, self.sender.clone())
+    }
+
+    /// All seconds of a run that took so long. Every collector is gone by now.
+    pub fn end(self, took: Duration) -> Vec<Interval> {
+        drop(self.sender);
+        match self.keeper.join() {
+            Ok(keeper) => keeper.into_intervals(took),
+            Err(panic) => std::panic::resume_unwind(panic),
+        }
+    }
+}
+
+/// Whether the last second is shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Live {
+    Never,
+    OnTerminal,
+    Always,
+}
+
+#[derive(Default)]
+struct Keeper {
+    open: BTreeMap<u64, Slice>,
+    sealed: BTreeMap<u64, (String, u64)>,
+    done: u64,
+    failed: u64,
+}
+
+impl Keeper {
+    fn work(&mut self, receiver: &Receiver<Slice>, began: Instant, shows: bool) {
+        let mut shown = 0;
+        loop {
+            let due = began + Duration::from_secs(shown + 1) + SHOWN_AFTER;
+            match receiver.recv_timeout(due.saturating_duration_since(Instant::now())) {
+                Ok(slice) => self.keep(slice),
+                Err(RecvTimeoutError::Timeout) => {
+                    if shows {
+                        self.show(shown);
+                    }
+                    shown += 1;
+                    self.seal(shown.saturating_sub(OPEN_MAX));
+                }
+                Err(RecvTimeoutError::Disconnected) => break,
+            }
+        }
+        if shows && shown > 0 {
+            eprintln!();
+        }
+    }
+
+    fn keep(&mut self, mut slice: Slice) {
+        slice.second = slice.second.min(SECONDS_MAX - 1);
+        self.done += slice.done.len();
+        self.failed += slice.failed;
+        let second = slice.second;
+        let sealed = self.sealed.remove(&second).map(|(text, failed)| {
+            let done = Hdr::from_text(&text).expect("it was written here").0;
+            Slice { second, done, failed }
+        });
+        if let Some(sealed) = sealed {
+            self.open.insert(second, sealed);
+        }
+        match self.open.get_mut(&second) {
+            Some(sum) => {
+                sum.done.add(&slice.done).expect("all have the same bounds");
+                sum.failed += slice.failed;
+            }
+            None => {
+                self.open.insert(second, slice);
+            }
+        }
+    }
+
+    /// Compresses the seconds before this one.
+    fn seal(&mut self, before: u64) {
+        while let Some(first) = self.open.first_entry().filter(|first| *first.key() < before) {
+            let (second, slice) = first.remove_entry();
+            self.sealed.insert(second, (Hdr(slice.done).to_text(), slice.failed));
+        }
+    }
+
+    fn show(&self, second: u64) {
+        let last = self.open.get(&second);
+        let figure = |quantile| {
+            last.map_or(0.0, |slice| slice.done.value_at_quantile(quantile) as f64 / 1000.0)
+        };
+        let mut line = format!(
+            "{:>6} s {:>8}/s  p50 {:>9.3} ms  p99 {:>9.3} ms  {:>10} done",
+            second + 1,
+            last.map_or(0, |slice| slice.done.len()),
+            figure(0.5),
+            figure(0.99),
+            self.done
+        );
+        if self.failed > 0 {
+            line.push_str(&format!("  {} failed", self.failed));
+        }
+        let mut stderr = std::io::stderr().lock();
+        // A terminal that went away must not end the run.
+        let _ = match stderr.is_terminal() {
+            true => write!(stderr, "\r{line}\x1b[K"),
+            false => writeln!(stderr, "{line}"),
+        };
+    }
+
+    fn into_intervals(mut self, took: Duration) -> Vec<Interval> {
+        let took = took.as_secs_f64();
+        let last = self.open.keys().chain(self.sealed.keys()).max().copied();
+        let whole = (took.ceil() as u64).clamp(1, SECONDS_MAX);
+        let count = last.map_or(whole, |last| whole.max(last + 1));
+        (0..count)
+            .map(|second| {
+                let start = second as f64;
+                let seconds = if second + 1 == count { took - start } else { 1.0 };
+                let (done, failed) = match (self.open.remove(&second), self.sealed.remove(&second))
+                {
+                    (Some(slice), _) => (Hdr(slice.done), slice.failed),
+                    (None, Some((text, failed))) => {
+                        (Hdr::from_text(&text).expect("it was written here"), failed)
+                    }
+                    (None, None) => (Hdr(Slice::new(second).done), 0),
+                };
+                Interval { start, seconds: seconds.max(0.001), failed, latencies: done }
+            })
+            .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn slice(second: u64, us: &[u64], failed: u64) -> Slice {
+        let mut slice = Slice::new(second);
+        us.iter().for_each(|us| slice.done.saturating_record(*us));
+        slice.failed = failed;
+        slice
+    }
+
+    #[test]
+    fn seconds_of_several_shards_are_joined_also_late() {
+        let mut keeper = Keeper::default();
+        keeper.keep(slice(0, &[10, 20], 0));
+        keeper.keep(slice(7, &[5], 0));
+        keeper.seal(3);
+        assert_eq!((keeper.open.len(), keeper.sealed.len()), (1, 1));
+        keeper.keep(slice(0, &[30], 2));
+        keeper.keep(slice(SECONDS_MAX + 7, &[1], 0));
+        keeper.seal(3);
+        keeper.open.remove(&(SECONDS_MAX - 1)).expect("all that is later goes into the last");
+        assert_eq!((keeper.done, keeper.failed), (5, 2));
+        let intervals = keeper.into_intervals(Duration::from_millis(7250));
+        let told: Vec<_> =
+            intervals.iter().map(|one| (one.latencies.0.len(), one.failed)).collect();
+        let none = (0, 0);
+        assert_eq!(told, [(3, 2), none, none, none, none, none, none, (1, 0)]);
+        assert_eq!(intervals[0].latencies.0.max(), 30);
+        assert_eq!((intervals[7].start, intervals[7].seconds), (7.0, 0.25));
+    }
+
+    #[test]
+    fn collectors_send_to_it() {
+        let began = Instant::now();
+        let seconds = Seconds::start(began, Live::Never);
+        let mut collector = seconds.collector(&["all"]);
+        collector.finish(0, Duration::from_millis(3), began);
+        assert_eq!(collector.take(began).0[0].1.len(), 1);
+        drop(collector);
+        let intervals = seconds.end(Duration::from_millis(2500));
+        let counts: Vec<_> = intervals.iter().map(|one| one.latencies.0.len()).collect();
+        assert_eq!(counts, [1, 0, 0], "seconds in which nothing was done are there");
+    }
+}

@@ -1,0 +1,201 @@
+//! Records as text for a terminal: one as a table, several side by side.
+
+use std::fmt::Write;
+
+use crate::report::record::Hdr;
+use crate::report::record::QUANTILES;
+use crate::report::record::Record;
+
+const NAME_WIDTH: usize = 24;
+
+/// One run.
+pub fn one(record: &Record) -> String {
+    let mut text = format!("{} {} of {}\n", record.kind, record.run, record.when);
+    for (name, value) in record.machine.lines() {
+        text += &format!("  {name}: {}\n", plain(&value));
+    }
+    for (name, value) in &record.settings {
+        text += &format!("  {}: {}\n", plain(name), plain(value));
+    }
+    text + &figures(record)
+}
+
+/// What came of one run.
+pub fn figures(record: &Record) -> String {
+    let mut text = format!("{:.2} s, {:.0} per second", record.seconds, record.per_second);
+    for (name, count) in &record.counts {
+        let _ = write!(text, ", {count} {}", plain(name));
+    }
+    text.push('\n');
+    if let Some(fault) = &record.first_fault {
+        text += &format!("the first fault: {}\n", plain(fault));
+    }
+    let names = QUANTILES.map(|(name, _)| format!("{name:>10}")).concat();
+    text += &format!("{:<NAME_WIDTH$}{:>10}{names}{:>10}\n", "milliseconds", "count", "max");
+    for stage in &record.stages {
+        let all = &stage.latencies;
+        let figures = QUANTILES.map(|(_, quantile)| format!("{:>10.3}", all.ms(quantile))).concat();
+        let name = plain(&stage.name);
+        let (count, max) = (all.0.len(), all.max_ms());
+        text += &format!("{name:<NAME_WIDTH$}{count:>10}{figures}{max:>10.3}\n");
+    }
+    text
+}
+
+/// A figure of several runs; `None` where a run has none.
+pub struct Row {
+    pub name: String,
+    pub figures: Vec<Option<f64>>,
+    /// Figures are counted rather than measured.
+    pub whole: bool,
+}
+
+impl Row {
+    /// Of each run behind the first.
+    pub fn ratios(&self) -> Vec<Option<f64>> {
+        let first = self.figures.first().copied().flatten().filter(|first| *first > 0.0);
+        self.figures.iter().skip(1).map(|figure| Some((*figure)? / first?)).collect()
+    }
+
+    pub fn shown(&self, figure: Option<f64>) -> String {
+        match figure {
+            None => "-".to_owned(),
+            Some(figure) if self.whole => format!("{figure:.0}"),
+            Some(figure) => format!("{figure:.3}"),
+        }
+    }
+}
+
+/// Every figure of these runs: rates, counts, then each stage that any of them has.
+pub fn rows(records: &[Record]) -> Vec<Row> {
+    let row = |name: String, whole, figure: &dyn Fn(&Record) -> Option<f64>| Row {
+        name,
+        whole,
+        figures: records.iter().map(figure).collect(),
+    };
+    let mut rows = vec![
+        row("seconds".into(), false, &|record| Some(record.seconds)),
+        row("per second".into(), false, &|record| Some(record.per_second)),
+    ];
+    let mut counts: Vec<&String> = records.iter().flat_map(|one| one.counts.keys()).collect();
+    counts.sort();
+    counts.dedup();
+    for name in counts {
+        let count = |record: &Record| record.counts.get(name).map(|count| *count as f64);
+        rows.push(row(name.clone(), true, &count));
+    }
+    let mut stages: Vec<&String> = Vec::new();
+    for stage in records.iter().flat_map(|record| &record.stages) {
+        if !stages.contains(&&stage.name) {
+            stages.push(&stage.name);
+        }
+    }
+    for name in stages {
+        let of = |record: &Record, figure: &dyn Fn(&Hdr) -> f64| {
+            let stage = record.stages.iter().find(|stage| stage.name == *name);
+            stage.map(|stage| figure(&stage.latencies))
+        };
+        rows.push(row(format!("{name}, count"), true, &|r| of(r, &|all| all.0.len() as f64)));
+        for (short, quantile) in QUANTILES {
+            let at = |record: &Record| of(record, &|all| all.ms(quantile));
+            rows.push(row(format!("{name}, {short} ms"), false, &at));
+        }
+        rows.push(row(format!("{name}, max ms"), false, &|r| of(r, &|all| all.max_ms())));
+    }
+    rows
+}
+
+/// Several runs, each ratio to the first.
+pub fn side_by_side(names: &[String], records: &[Record]) -> String {
+    let rows = rows(records);
+    let width = rows.iter().map(|row| row.name.chars().count()).max().unwrap_or(0).max(NAME_WIDTH);
+    let columns: Vec<usize> = names.iter().map(|name| name.chars().count().max(12) + 2).collect();
+    let mut text = String::new();
+    for (place, name) in names.iter().enumerate() {
+        let record = &records[place];
+        let (kind, when) = (plain(&record.kind), plain(&record.when));
+        text += &format!("{}: {kind} {} of {when}\n", plain(name), plain(&record.run));
+    }
+    text += &format!("{:<width$}", "");
+    for (place, (name, column)) in names.iter().zip(&columns).enumerate() {
+        text += &format!("{:>column$}", plain(name));
+        text += if place == 0 { "" } else { "     ratio" };
+    }
+    text.push('\n');
+    for row in &rows {
+        text += &format!("{:<width$}", plain(&row.name));
+        let ratios = std::iter::once(None).chain(row.ratios());
+        for (place, (ratio, column)) in ratios.zip(&columns).enumerate() {
+            text += &format!("{:>column$}", row.shown(row.figures[place]));
+            if place > 0 {
+                let ratio = ratio.map_or("-".to_owned(), |ratio| format!("{ratio:.2}"));
+                text += &format!("{ratio:>10}");
+            }
+        }
+        text.push('\n');
+    }
+    text
+}
+
+/// Nothing that a terminal would obey.
+fn plain(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { '?' } else { c }).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::record::tests::record;
+
+    #[test]
+    fn a_run_is_a_table() {
+        let mut one_run = record(1000, 1);
+        one_run.first_fault = Some("550 \x1b[2Jno".into());
+        let text = one(&one_run);
+        let line = |start: &str| {
+            let line = text.lines().find(|line| line.starts_with(start));
+            line.unwrap_or_else(|| panic!("{start}: {text}"))
+        };
+        let head = line("milliseconds");
+        let row = line("message");
+        assert_eq!(head.len(), row.len(), "{text}");
+        let figures: Vec<f64> =
+            row.split_whitespace().skip(1).map(|one| one.parse().expect("a number")).collect();
+        let expected = [1000.0, 500.0, 900.0, 990.0, 999.0, 1000.0, 1000.0];
+        for (figure, expected) in figures.iter().zip(expected) {
+            assert!((figure / expected - 1.0).abs() < 0.002, "{row}");
+        }
+        assert!(line("3.00 s").contains("333 per second, 1000 accepted"), "{text}");
+        assert!(line("the first fault").contains("550 ?[2Jno"), "{text}");
+    }
+
+    #[test]
+    fn ratios_are_those_to_the_first() {
+        let mut third = record(500, 1);
+        third.stages.remove(0);
+        third.counts.insert("lost".into(), 3);
+        let runs = [record(1000, 2), record(1000, 1), third];
+        let rows = rows(&runs);
+        let ratios = |name: &str| {
+            let row = rows.iter().find(|row| row.name == name);
+            row.unwrap_or_else(|| panic!("{name}")).ratios()
+        };
+        let near = |ratio: Option<f64>, expected: f64| {
+            assert!(ratio.is_some_and(|ratio| (ratio / expected - 1.0).abs() < 0.003), "{ratio:?}");
+        };
+        near(ratios("per second")[1], 0.5);
+        near(ratios("accepted")[0], 1.0);
+        near(ratios("message, p99 ms")[0], 0.5);
+        near(ratios("message, p99 ms")[1], 0.25);
+        near(ratios("body to reply, max ms")[0], 0.5);
+        assert_eq!(ratios("body to reply, p50 ms")[1], None, "it has no such stage");
+        assert_eq!(ratios("lost"), [None, None], "there is none to the first's none");
+
+        let text = side_by_side(&["a.json".into(), "b.json".into(), "c.json".into()], &runs);
+        let row = text.lines().find(|line| line.starts_with("message, p50 ms")).expect(&text);
+        let fields: Vec<&str> = row.split_whitespace().skip(3).collect();
+        assert_eq!((fields.len(), fields[2], fields[4]), (5, "0.50", "0.25"), "{text}");
+        let widths: Vec<usize> = text.lines().skip(3).map(str::len).collect();
+        assert!(widths.windows(2).all(|pair| pair[0] == pair[1]), "{text}");
+    }
+}

@@ -2,14 +2,38 @@
 //!
 //! Owner:    one shard per `--cores`, each with its share of the sessions.
 //! Promise:  with `--rate`, message n begins at n / rate, whatever became of the ones before; where
-//!           no session is free it begins late, and that counts as part of its latency.
+//!           no session is free it begins late, and that counts as part of its latency. Ramps,
+//!           steps and random arrivals likewise. What was to begin and was not sent is counted.
+//!
+//! ```text
+//! shape      when messages are to begin            dice       draws that depend on the number alone
+//! schedule   which one is next                     sizes, weights, domains, header, eml
+//! message    what it says, from whom and to whom   what `message` is made of
+//! session    sends it                              place, secure   how the server is reached
+//! fates      what became of it                     steps      what became of each step
+//! ```
 
+mod dice;
+mod domains;
+mod eml;
+pub mod fates;
+mod header;
 mod message;
 pub mod options;
+mod place;
+mod schedule;
+mod secure;
 mod session;
+mod shape;
+mod sizes;
+mod steps;
+mod weights;
 
+use std::fs::File;
+use std::io::BufWriter;
 use std::sync::Arc;
 use std::sync::Mutex;
+use std::sync::OnceLock;
 use std::sync::PoisonError;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::AtomicU64;
@@ -22,10 +46,22 @@ use std::time::SystemTime;
 use ringpost::rt;
 use ringpost::rt::ShardSpec;
 use ringpost::rt::ShardThread;
+use ringpost::wire::smtp::client_login::Login;
 use serde_json::json;
 
 use crate::figures::Latencies;
+use crate::source::dice::Dice;
+use crate::source::fates::Fates;
+use crate::source::fates::Sent;
+use crate::source::message::Pattern;
 use crate::source::options::Options;
+use crate::source::place::Place;
+use crate::source::schedule::Planned;
+use crate::source::schedule::Schedule;
+use crate::source::schedule::Turn;
+use crate::source::secure::Handshakes;
+use crate::source::shape::Shape;
+use crate::source::steps::StepFigures;
 
 /// How long sessions may take to say goodbye.
 const GOODBYE: Duration = Duration::from_secs(30);
@@ -34,10 +70,15 @@ const COUNTER_EVERY: Duration = Duration::from_secs(1);
 /// What all sessions share.
 pub struct Plan {
     pub options: Options,
-    pub address: std::net::SocketAddr,
+    pub place: Place,
     pub run: String,
-    pub began: Instant,
-    next: AtomicU64,
+    pub pattern: Pattern,
+    pub login: Option<Login>,
+    pub fates: Fates,
+    /// When the first session began, so that no message waits for the start of a thread; on both
+    /// clocks, the second in microseconds since 1970.
+    began: OnceLock<(Instant, u64)>,
+    schedule: Schedule,
     sent: AtomicU64,
     stop: AtomicBool,
     found: Mutex<Found>,
@@ -56,6 +97,8 @@ pub struct Found {
     pub lost: u64,
     /// Connections that could not be made.
     pub unconnected: u64,
+    pub handshakes: Handshakes,
+    pub steps: StepFigures,
     /// The first thing that went wrong.
     pub first: Option<String>,
 }
@@ -72,28 +115,79 @@ impl Found {
         self.refused += other.refused;
         self.lost += other.lost;
         self.unconnected += other.unconnected;
+        self.handshakes.add(other.handshakes);
+        self.steps.add(other.steps);
         self.first = self.first.take().or(other.first);
     }
 
-    fn is_well(&self) -> bool {
-        self.refused + self.lost + self.unconnected == 0
+    /// Messages of which it is known what the server said, or that it said nothing.
+    fn ended(&self) -> u64 {
+        self.accepted + self.refused + self.lost
     }
 }
 
 impl Plan {
-    /// The next message to be sent.
-    pub fn take(&self) -> Option<u64> {
-        if self.stop.load(Ordering::Relaxed) {
-            return None;
-        }
-        let number = self.next.fetch_add(1, Ordering::Relaxed);
-        (number < self.options.messages).then_some(number)
+    fn new(options: Options) -> Result<Plan, String> {
+        options.check()?;
+        let options = options.complete();
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+        let now_ms = now.map_or(0, |since| since.as_millis());
+        let run = format!("{now_ms:x}.{:x}", std::process::id());
+        let pattern = Pattern::new(&options, &run)?;
+        let times = &options.shape;
+        let goes_on = times.duration.is_some() || options.messages.is_some();
+        let shape = Shape::new(options.rate, times, goes_on);
+        let random = times.poisson.then(|| Dice::new(options.content.seed));
+        let count = options.count();
+        Ok(Plan {
+            place: options.place()?,
+            login: options.secure.login()?,
+            schedule: Schedule::new(shape, times.duration, count, times.overdue, random),
+            run,
+            pattern,
+            fates: Fates::default(),
+            began: OnceLock::new(),
+            sent: AtomicU64::new(0),
+            stop: AtomicBool::new(false),
+            found: Mutex::default(),
+            options,
+        })
     }
 
-    /// When a message is to begin, where there is a rate.
-    pub fn begin_of(&self, number: u64) -> Option<Instant> {
-        let rate = self.options.rate?;
-        Some(self.began + Duration::from_secs_f64(number as f64 / rate))
+    /// The next message to be sent.
+    pub fn take(&self) -> Option<Turn> {
+        if self.is_stopped() {
+            return None;
+        }
+        self.schedule.next(self.began().0.elapsed())
+    }
+
+    pub fn is_stopped(&self) -> bool {
+        self.stop.load(Ordering::Relaxed)
+    }
+
+    /// The run has a time of its own, in which a server may come and go.
+    pub fn is_timed(&self) -> bool {
+        self.schedule.end().is_some()
+    }
+
+    /// When the run began, on both clocks.
+    fn began(&self) -> (Instant, u64) {
+        *self.began.get_or_init(|| {
+            let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+            (Instant::now(), now.map_or(0, |since| since.as_micros() as u64))
+        })
+    }
+
+    /// When a message is to begin, where messages have times of their own.
+    pub fn begin_of(&self, turn: Turn) -> Option<Instant> {
+        turn.begin.map(|since| self.began().0 + since)
+    }
+
+    /// A moment of the run, in microseconds since 1970.
+    pub fn wall_us(&self, at: Instant) -> u64 {
+        let (began, began_us) = self.began();
+        began_us + at.saturating_duration_since(began).as_micros() as u64
     }
 
     pub fn count_sent(&self) {
@@ -112,22 +206,56 @@ impl Plan {
     }
 }
 
-/// Sends all there is to send. `false`: not all of it was accepted.
+/// A run that is over.
+pub struct Report {
+    plan: Arc<Plan>,
+    found: Found,
+    planned: Planned,
+    took: Duration,
+}
+
+impl Report {
+    /// Not even begun, or begun in vain; those that were late are among them.
+    fn not_sent(&self) -> u64 {
+        self.planned.messages.saturating_sub(self.found.ended())
+    }
+
+    fn late(&self) -> u64 {
+        self.planned.late.iter().sum()
+    }
+
+    /// All of it was accepted.
+    pub fn is_well(&self) -> bool {
+        let found = &self.found;
+        found.refused + found.lost + found.unconnected + self.not_sent() == 0
+    }
+
+    /// What became of each message.
+    pub fn sent(&self) -> Sent {
+        let recipients = self.plan.options.recipients as u64;
+        Sent::new(&self.plan.run, recipients, &self.plan.fates, self.planned.messages)
+    }
+
+    fn write_sent(&self) -> Result<(), String> {
+        let Some(path) = &self.plan.options.sent else { return Ok(()) };
+        let file = File::create(path).map(BufWriter::new);
+        let written = file.and_then(|mut file| self.sent().write(&mut file));
+        written.map_err(|cause| format!("{}: {cause}", path.display()))
+    }
+}
+
+/// Sends all there is to send, and tells of it. `false`: not all of it was accepted.
 pub fn run(options: Options) -> Result<bool, String> {
-    options.check()?;
-    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
-    let now_ms = now.map_or(0, |since| since.as_millis());
-    let plan = Arc::new(Plan {
-        address: options.address()?,
-        run: format!("{now_ms:x}.{:x}", std::process::id()),
-        began: Instant::now(),
-        next: AtomicU64::new(0),
-        sent: AtomicU64::new(0),
-        stop: AtomicBool::new(false),
-        found: Mutex::default(),
-        options,
-    });
-    message::Pattern::new(&plan.options, &plan.run)?;
+    let mut report = send(options)?;
+    tell(&mut report);
+    report.write_sent()?;
+    Ok(report.is_well())
+}
+
+/// Sends all there is to send.
+pub fn send(options: Options) -> Result<Report, String> {
+    let plan = Arc::new(Plan::new(options)?);
+    warn(&plan);
     let shards: Vec<ShardThread> = (0..plan.options.cores.min(plan.options.sessions))
         .map(|shard| start(&plan, shard))
         .collect::<Result<_, _>>()?;
@@ -135,7 +263,7 @@ pub fn run(options: Options) -> Result<bool, String> {
     for shard in shards {
         shard.join().map_err(|fault| format!("{fault}: {}", fault.remedy()))?;
     }
-    let took = plan.began.elapsed();
+    let took = plan.began().0.elapsed();
     plan.stop.store(true, Ordering::Relaxed);
     if let Some(counter) = counter {
         counter.thread().unpark();
@@ -143,8 +271,19 @@ pub fn run(options: Options) -> Result<bool, String> {
         let _ = counter.join();
     }
     let found = std::mem::take(&mut *plan.found.lock().unwrap_or_else(PoisonError::into_inner));
-    tell(&plan, &found, took);
-    Ok(found.is_well())
+    let planned = plan.schedule.planned();
+    Ok(Report { plan, found, planned, took })
+}
+
+/// Of what is done otherwise than it may be thought.
+fn warn(plan: &Plan) {
+    let broken = plan.pattern.broken_lines();
+    if broken > 0 {
+        eprintln!("ringpost-load: {broken} lines of more than 998 bytes are broken into several");
+    }
+    if plan.options.window.is_some() && matches!(plan.place, Place::Unix(_)) {
+        eprintln!("ringpost-load: -T: a Unix socket has no TCP window; it is ignored");
+    }
 }
 
 fn start(plan: &Arc<Plan>, shard: usize) -> Result<ShardThread, String> {
@@ -172,31 +311,45 @@ fn count(plan: &Arc<Plan>) -> thread::JoinHandle<()> {
     })
 }
 
-fn tell(plan: &Plan, found: &Found, took: Duration) {
+fn tell(report: &mut Report) {
+    let (not_sent, late, is_well) = (report.not_sent(), report.late(), report.is_well());
+    let Report { plan, found, planned, took } = report;
     let rate = found.accepted as f64 / took.as_secs_f64();
+    let stretches = plan.schedule.shape().filter(|_| plan.options.shape.steps.is_some());
+    let stretches = stretches.map_or(&[][..], Shape::stretches);
     if plan.options.json {
         let told = json!({
             "run": plan.run,
             "seconds": took.as_secs_f64(),
             "per_second": rate,
             "intended_per_second": plan.options.rate,
+            "planned": planned.messages,
             "accepted": found.accepted,
             "refused": found.refused,
             "lost": found.lost,
+            "not_sent": not_sent,
+            "late": late,
             "unconnected": found.unconnected,
+            "tls_handshakes": found.handshakes.made,
+            "tls_resumed": found.handshakes.resumed,
             "first_fault": found.first,
             "connect_us": found.connect.to_json(),
             "message_us": found.message.to_json(),
+            "steps": found.steps.to_json(stretches, &planned.late),
         });
         println!("{told}");
         return;
     }
     println!("{} accepted in {:.2} s: {rate:.0} per second", found.accepted, took.as_secs_f64());
-    if !found.is_well() {
+    if !is_well {
         println!(
-            "{} refused, {} lost, {} connections failed",
+            "{} refused, {} lost, {not_sent} not sent ({late} of them late), {} connections failed",
             found.refused, found.lost, found.unconnected
         );
+    }
+    if found.handshakes.made > 0 {
+        let Handshakes { made, resumed } = found.handshakes;
+        println!("{made} TLS handshakes, {resumed} of them resumed");
     }
     if let Some(first) = &found.first {
         println!("the first: {first}");
@@ -204,4 +357,7 @@ fn tell(plan: &Plan, found: &Found, took: Duration) {
     println!("{}", Latencies::head());
     println!("{}", found.connect.to_line("connect to EHLO"));
     println!("{}", found.message.to_line("begin to last reply"));
+    for line in found.steps.to_lines(stretches, &planned.late) {
+        println!("{line}");
+    }
 }

@@ -1,6 +1,7 @@
 //! The load harness of Ringpost. So far its source and its reports; `relay.py` and the other scripts
 //! beside it drive Debian's `smtp-source` and `smtp-sink`.
 
+mod figures;
 mod report;
 mod source;
 

@@ -77,11 +77,13 @@ pub struct TlsClientSettings {
     /// PEM of the authorities that are trusted; `None` for those of the system.
     pub roots: Option<PathBuf>,
     pub min_version: MinVersion,
+    /// Begin where an earlier session with the host has ended, if it allows that.
+    pub resumes: bool,
 }
 
 impl Default for TlsClientSettings {
     fn default() -> TlsClientSettings {
-        TlsClientSettings { roots: None, min_version: MinVersion::Tls12 }
+        TlsClientSettings { roots: None, min_version: MinVersion::Tls12, resumes: true }
     }
 }
 
@@ -200,7 +202,7 @@ impl TlsClient {
         }
         let algorithms = provider.signature_verification_algorithms;
         let judge = Judge { roots: Arc::new(roots), algorithms };
-        let client = TlsClient::with(settings.min_version, &provider, judge, notes.warnings);
+        let client = TlsClient::with(settings, &provider, judge, notes.warnings);
         client.map(Arc::new).map_err(|error| {
             let cause = TlsCause::Refused(error);
             TlsProblems(vec![TlsProblem { file: PathBuf::new(), cause }])
@@ -208,7 +210,7 @@ impl TlsClient {
     }
 
     fn with(
-        min_version: MinVersion,
+        settings: &TlsClientSettings,
         provider: &Arc<CryptoProvider>,
         judge: Judge,
         warnings: Vec<TlsProblem>,
@@ -216,8 +218,11 @@ impl TlsClient {
         let sessions = || Arc::new(ClientSessionMemoryCache::new(SESSIONS_KEPT_MAX));
         let config = |check: PeerCheck, sessions: Arc<ClientSessionMemoryCache>| {
             let verifier = Arc::new(Verifier { judge: judge.clone(), check });
-            let mut config = config(min_version, provider, verifier)?;
-            config.resumption = Resumption::store(sessions);
+            let mut config = config(settings.min_version, provider, verifier)?;
+            config.resumption = match settings.resumes {
+                true => Resumption::store(sessions),
+                false => Resumption::disabled(),
+            };
             Ok::<_, Error>(Arc::new(config))
         };
         let name_sessions = sessions();
@@ -579,6 +584,9 @@ mod tests {
             Ok::<_, TlsFault>(near.facts().expect("it is settled").resumed)
         };
         assert_eq!((meet(&client), meet(&client)), (Ok(false), Ok(true)));
+        let never = TlsClientSettings { resumes: false, ..settings };
+        let never = TlsClient::build(&never).expect("a client");
+        assert_eq!((meet(&never), meet(&never)), (Ok(false), Ok(false)));
         // What has come to be distrusted meanwhile, as an expired certificate would be.
         let known = Arc::clone(&client.judge.roots);
         let judge = |client: &mut Arc<TlsClient>, roots| {
@@ -614,7 +622,8 @@ mod tests {
         let provider = Arc::new(provider());
         let algorithms = provider.signature_verification_algorithms;
         let judge = Judge { roots: Arc::new(RootCertStore::empty()), algorithms };
-        let client = TlsClient::with(MinVersion::Tls12, &provider, judge, Vec::new());
+        let settings = TlsClientSettings::default();
+        let client = TlsClient::with(&settings, &provider, judge, Vec::new());
         let client = Arc::new(client.expect("a client"));
         let refused = ClientSide::new(&client, "mx.theirs.test", PeerCheck::Name).err();
         assert_eq!(refused, Some(TlsFault::NoRoots), "it is impossible and says so");

@@ -54,6 +54,7 @@ pub use tcp::IoFault;
 pub use tcp::Stream;
 pub use tcp::connect;
 pub use tcp::connect_unix;
+pub use tcp::connect_with_buffers;
 pub use timer::Deadline;
 pub use udp::UdpSocket;
 pub use wake::Bell;

@@ -406,8 +406,33 @@ pub async fn connect(
     source: Option<SocketAddr>,
     limit: Duration,
 ) -> Result<Stream, IoFault> {
+    connect_by(new_socket(to)?, to, source, limit).await
+}
+
+/// As `connect`, with buffers of so many bytes both ways: they bound the window that is offered to
+/// the peer from its first packet on.
+pub async fn connect_with_buffers(
+    to: SocketAddr,
+    bytes: usize,
+    limit: Duration,
+) -> Result<Stream, IoFault> {
+    let socket = new_socket(to)?;
+    socket.set_send_buffer_size(bytes)?;
+    socket.set_recv_buffer_size(bytes)?;
+    connect_by(socket, to, None, limit).await
+}
+
+fn new_socket(to: SocketAddr) -> Result<Socket, IoFault> {
     let kind = Type::STREAM.nonblocking();
-    let socket = Socket::new(Domain::for_address(to), kind, Some(Protocol::TCP))?;
+    Ok(Socket::new(Domain::for_address(to), kind, Some(Protocol::TCP))?)
+}
+
+async fn connect_by(
+    socket: Socket,
+    to: SocketAddr,
+    source: Option<SocketAddr>,
+    limit: Duration,
+) -> Result<Stream, IoFault> {
     if let Some(source) = source {
         // Lets the kernel choose the port by the whole connection, not by the address alone: else
         // one source address has no more than 28,000 connections to the whole world.

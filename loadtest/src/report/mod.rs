@@ -20,6 +20,7 @@ mod terminal;
 pub use collector::Collector;
 pub use collector::Stages;
 pub use outputs::Outputs;
+pub use record::Interval;
 pub use record::Record;
 pub use seconds::Live;
 pub use seconds::Seconds;

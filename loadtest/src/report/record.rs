@@ -48,6 +48,9 @@ pub struct Record {
     pub settings: BTreeMap<String, String>,
     pub counts: BTreeMap<String, u64>,
     pub stages: Vec<Stage>,
+    /// Of a load in steps, each; null without.
+    #[serde(default)]
+    pub steps: Value,
     /// Second by second.
     pub intervals: Vec<Interval>,
 }
@@ -67,6 +70,7 @@ impl Record {
             settings,
             counts: BTreeMap::new(),
             stages: Vec::new(),
+            steps: Value::Null,
             intervals: Vec::new(),
         }
     }

@@ -1,125 +1,408 @@
-//! What is sent: one body for all, and a header with a number for each.
+//! What is sent: bodies that all are parts of one block of text, or texts from files; a head with
+//! the id of each message; and whom it is from and to.
+//!
+//! Owner:    one `Pattern` for all shards, which does not change; a `Draft` for each session, whose
+//!           memory serves one message after the other.
 
-use std::fmt::Write;
-use std::fs;
-use std::rc::Rc;
+use std::io::Write;
+use std::path::PathBuf;
 
+use clap::Args;
+use ringpost::base::clock;
+use ringpost::outbound::transfer::BodySource;
+use ringpost::outbound::transfer::BodyUnreadable;
+use ringpost::wire::mail::date;
+
+use crate::source::dice::Dice;
+use crate::source::dice::Die;
+use crate::source::domains::Domains;
+use crate::source::eml;
+use crate::source::eml::Text;
+use crate::source::header::HeaderLine;
 use crate::source::options::Options;
+use crate::source::sizes::Sizes;
 
 /// As smtp-source has them.
 const LINE: &[u8] =
     b"XXXXXXXXXXXXXXXXXXXXXXXXXXXXXXXXXXXXXXXXXXXXXXXXXXXXXXXXXXXXXXXXXXXXXXXXXXXXXX\r\n";
+/// Lines of the block that bodies are made of, so that it goes into one write.
+const BLOCK_LINES: usize = 800;
+const BLOCK: usize = BLOCK_LINES * LINE.len();
 
-/// Bytes that are sent, shared by whoever sends them.
-pub type Piece = Rc<[u8]>;
+/// What messages are made of.
+#[derive(Args, Clone, Debug, Default)]
+pub struct ContentOptions {
+    /// Bytes of bodies as a distribution: 4k, uniform:1k-100k, lognormal:p50=8k,p99=200k, or a mix
+    /// with weights, 4k*80,64k*15,1M*5.
+    #[arg(long, value_name = "SIZES", value_parser = Sizes::parse,
+          conflicts_with_all = ["length", "file", "eml"])]
+    pub sizes: Option<Sizes>,
+    /// Senders in these domains, by weight: a.test*50,b.test*20; or @FILE with `domain weight`
+    /// lines.
+    #[arg(long, value_name = "DOMAINS", value_parser = Domains::parse)]
+    pub from_domains: Option<Domains>,
+    /// Recipients likewise, each drawn by itself.
+    #[arg(long, value_name = "DOMAINS", value_parser = Domains::parse)]
+    pub to_domains: Option<Domains>,
+    /// A header line, as often as wanted: 'Name: value', with %n for the number of the message and
+    /// %r for its first recipient.
+    #[arg(long = "header", value_name = "LINE", value_parser = HeaderLine::parse)]
+    pub headers: Vec<HeaderLine>,
+    /// Send the .eml files of this folder by turns.
+    #[arg(long, value_name = "FOLDER", conflicts_with = "file")]
+    pub eml: Option<PathBuf>,
+    /// Draws other sizes, domains and times: runs with the same seed send the same.
+    #[arg(long, value_name = "NUMBER", default_value_t = 0)]
+    pub seed: u64,
+}
 
 /// How messages are made.
 pub struct Pattern {
     /// Names this run in the header of every message.
     run: String,
-    /// The end of the header and the body; all of a message that was given as a file.
-    rest: Piece,
-    is_file: bool,
-    head: String,
+    from: String,
+    to: String,
+    from_domains: Option<Domains>,
+    to_domains: Option<Domains>,
+    /// So many domains below that of `to` by turns.
+    domains: u64,
+    recipients: u64,
+    numbered: bool,
+    headers: Vec<HeaderLine>,
+    content: Content,
+    form: HeadForm,
+    /// The same in every head.
+    fixed: Vec<u8>,
+    dice: Dice,
+}
+
+enum Content {
+    Lines { sizes: Sizes, block: Box<[u8]> },
+    Texts(Vec<Text>),
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum HeadForm {
+    None,
+    /// The text has a head of its own.
+    Id,
+    Full,
+}
+
+/// A message as it is sent, but for its body.
+#[derive(Default)]
+pub struct Draft {
+    pub head: Vec<u8>,
+    /// Empty is the null reverse-path.
+    pub sender: String,
+    pub recipients: Vec<String>,
 }
 
 impl Pattern {
     pub fn new(options: &Options, run: &str) -> Result<Pattern, String> {
-        if let Some(path) = &options.file {
-            let text = fs::read(path).map_err(|cause| format!("{}: {cause}", path.display()))?;
-            let rest = with_line_ends(&text).into();
-            return Ok(Pattern { run: run.into(), rest, is_file: true, head: String::new() });
-        }
-        let subject = options.subject.as_deref().unwrap_or("load");
-        if subject.contains(['\r', '\n']) {
+        let content = &options.content;
+        let subject = options.subject.as_deref();
+        if subject.is_some_and(|subject| subject.contains(['\r', '\n'])) {
             return Err("-S: a subject is one line".to_owned());
         }
-        let head =
-            format!("From: <{}>\r\nTo: <{}>\r\nSubject: {subject}\r\n", options.from, options.to);
-        let body = body(options.length);
+        let mut fixed = Vec::new();
+        if let Some(subject) = subject {
+            fixed.extend_from_slice(format!("Subject: {subject}\r\n").as_bytes());
+        }
+        fixed.extend_from_slice(b"Date: ");
+        date::rfc5322(clock::wall_ms(), &mut fixed);
+        fixed.extend_from_slice(b"\r\n");
+        let body = Content::new(options)?;
+        let form = match &body {
+            _ if options.old => HeadForm::None,
+            Content::Texts(_) => HeadForm::Id,
+            Content::Lines { .. } => HeadForm::Full,
+        };
+        let from = if options.from() == "<>" { "" } else { options.from() };
         Ok(Pattern {
-            run: run.into(),
-            rest: [b"\r\n", &*body].concat().into(),
-            is_file: false,
-            head,
+            run: run.to_owned(),
+            from: from.to_owned(),
+            to: options.to().to_owned(),
+            from_domains: content.from_domains.clone(),
+            to_domains: content.to_domains.clone(),
+            domains: options.domains,
+            recipients: options.recipients as u64,
+            numbered: options.number,
+            headers: content.headers.clone(),
+            content: body,
+            form,
+            fixed,
+            dice: Dice::new(content.seed),
         })
     }
 
-    /// The pieces of message `number`.
-    pub fn message(&self, number: u64) -> [Piece; 2] {
-        let mut head = String::with_capacity(256);
-        let run = &self.run;
-        let written = write!(head, "X-Ringpost-Load: {run}-{number}\r\n");
-        let written = written.and_then(|()| match self.is_file {
-            true => Ok(()),
-            false => write!(head, "{}Message-ID: <{run}.{number}@load.invalid>\r\n", self.head),
-        });
-        written.expect("a String takes every write");
-        [head.into_bytes().into(), Rc::clone(&self.rest)]
+    /// Makes message `number`, which is to begin at `at_us`, in microseconds since 1970.
+    pub fn draw(&self, number: u64, at_us: u64, draft: &mut Draft) -> Body<'_> {
+        self.name_sender(number, &mut draft.sender);
+        draft.recipients.resize_with(self.recipients as usize, String::new);
+        for (place, name) in draft.recipients.iter_mut().enumerate() {
+            self.name_recipient(number, place as u64, name);
+        }
+        let Draft { head, sender, recipients } = draft;
+        head.clear();
+        self.write_head((number, at_us), sender, &recipients[0], head);
+        self.content.body(self.dice, number)
     }
 
-    /// The recipients of message `number`.
-    pub fn recipients(&self, options: &Options, number: u64) -> Vec<String> {
-        let to = match options.to.split_once('@').filter(|_| options.domains > 1) {
-            Some((local, domain)) => format!("{local}@{}.{domain}", number % options.domains),
-            None => options.to.clone(),
+    /// Whether the head has bytes beyond ASCII.
+    fn has_8bit_head(&self) -> bool {
+        !self.fixed.is_ascii() || !self.headers.iter().all(HeaderLine::is_ascii)
+    }
+
+    /// Whether message `number` has.
+    pub fn is_8bit(&self, number: u64) -> bool {
+        let text = match &self.content {
+            Content::Texts(texts) => texts[(number % texts.len() as u64) as usize].is_8bit,
+            Content::Lines { .. } => false,
         };
-        let several = options.recipients > 1;
-        (0..options.recipients as u64)
-            .map(|place| match (options.number, several) {
-                (true, _) => format!("{}{to}", number * options.recipients as u64 + place),
-                (false, true) => format!("{place}{to}"),
-                (false, false) => to.clone(),
-            })
-            .collect()
+        text || self.form != HeadForm::None && self.has_8bit_head()
     }
-}
 
-/// Lines of X, so many bytes in all.
-fn body(length: usize) -> Vec<u8> {
-    let mut body = LINE.repeat(length.div_ceil(LINE.len()));
-    body.truncate(length);
-    if let Some(start) = length.checked_sub(2) {
-        // Whatever was cut, the last line has an end.
-        body[start..].copy_from_slice(b"\r\n");
-        if start > 0 && body[start - 1] == b'\r' {
-            body[start - 1] = b'X';
+    /// Lines of files that were too long.
+    pub fn broken_lines(&self) -> usize {
+        match &self.content {
+            Content::Texts(texts) => texts.iter().map(|text| text.broken).sum(),
+            Content::Lines { .. } => 0,
         }
     }
-    body
+
+    fn name_sender(&self, number: u64, name: &mut String) {
+        name.clear();
+        match &self.from_domains {
+            // Reports have no sender, wherever others are from.
+            Some(domains) if !self.from.is_empty() => {
+                name.push_str(local_part(&self.from));
+                name.push('@');
+                name.push_str(domains.choose(self.dice, Die::From, number));
+            }
+            _ => name.push_str(&self.from),
+        }
+    }
+
+    fn name_recipient(&self, number: u64, place: u64, name: &mut String) {
+        use std::fmt::Write;
+        let of_all = number.wrapping_mul(self.recipients).wrapping_add(place);
+        name.clear();
+        let prefix = match (self.numbered, self.recipients > 1) {
+            (true, _) => Some(of_all),
+            (false, true) => Some(place),
+            (false, false) => None,
+        };
+        let written = prefix.map_or(Ok(()), |prefix| write!(name, "{prefix}"));
+        let written = written.and_then(|()| match (&self.to_domains, self.to.rsplit_once('@')) {
+            (Some(domains), _) => {
+                let domain = domains.choose(self.dice, Die::To, of_all);
+                write!(name, "{}@{domain}", local_part(&self.to))
+            }
+            (None, Some((local, domain))) if self.domains > 1 => {
+                write!(name, "{local}@{}.{domain}", number % self.domains)
+            }
+            _ => name.write_str(&self.to),
+        });
+        written.expect("a String takes every write");
+    }
+
+    fn write_head(&self, (number, at_us): (u64, u64), from: &str, to: &str, head: &mut Vec<u8>) {
+        if self.form == HeadForm::None {
+            return;
+        }
+        let run = &self.run;
+        let id = write!(head, "X-Ringpost-Load: {run}-{number}-{at_us}\r\n");
+        id.expect("a Vec takes every write");
+        for line in &self.headers {
+            line.push(number, to, head);
+        }
+        if self.form == HeadForm::Full {
+            let named = write!(
+                head,
+                "From: <{from}>\r\nTo: <{to}>\r\nMessage-ID: <{run}.{number}@load.invalid>\r\n"
+            );
+            named.expect("a Vec takes every write");
+            head.extend_from_slice(&self.fixed);
+            head.extend_from_slice(b"\r\n");
+        }
+    }
 }
 
-/// Every line end as SMTP has it, the last one too.
-fn with_line_ends(text: &[u8]) -> Vec<u8> {
-    let mut out = Vec::with_capacity(text.len() + text.len() / 32);
-    for line in text.split_inclusive(|byte| *byte == b'\n') {
-        let bare = line.strip_suffix(b"\n").unwrap_or(line);
-        out.extend_from_slice(bare.strip_suffix(b"\r").unwrap_or(bare));
-        out.extend_from_slice(b"\r\n");
+impl Content {
+    fn new(options: &Options) -> Result<Content, String> {
+        if let Some(path) = &options.file {
+            return Ok(Content::Texts(vec![Text::read(path)?]));
+        }
+        if let Some(folder) = &options.content.eml {
+            return Ok(Content::Texts(eml::read_folder(folder)?));
+        }
+        let length = options.length as u64;
+        let sizes = options.content.sizes.clone().unwrap_or(Sizes::Uniform(length, length));
+        Ok(Content::Lines { sizes, block: LINE.repeat(BLOCK_LINES).into() })
     }
-    out
+
+    fn body(&self, dice: Dice, number: u64) -> Body<'_> {
+        match self {
+            Content::Texts(texts) => {
+                let text = &texts[(number % texts.len() as u64) as usize];
+                Body { first: [b"", &text.bytes], block: b"", blocks: 0 }
+            }
+            Content::Lines { sizes, block } => Body::of_lines(block, sizes.of(dice, number)),
+        }
+    }
+}
+
+fn local_part(address: &str) -> &str {
+    address.rsplit_once('@').map_or(address, |(local, _)| local)
+}
+
+/// A body, as parts of what the pattern holds.
+#[derive(Clone, Copy, Debug)]
+pub struct Body<'p> {
+    first: [&'p [u8]; 2],
+    block: &'p [u8],
+    blocks: u64,
+}
+
+impl<'p> Body<'p> {
+    /// So many bytes of lines: an end of the block, and the block as often as needed.
+    fn of_lines(block: &'p [u8], bytes: u64) -> Body<'p> {
+        let end = (bytes % BLOCK as u64) as usize;
+        // A line feed must not come without what belongs before it: the first line gets a letter
+        // more instead.
+        let odd = end % LINE.len() == 1;
+        let first: [&[u8]; 2] = match odd {
+            true => [&LINE[..1], &block[BLOCK - (end - 1)..]],
+            false => [b"", &block[BLOCK - end..]],
+        };
+        Body { first, block, blocks: bytes / BLOCK as u64 }
+    }
+
+    pub fn bytes(&self) -> u64 {
+        let first: usize = self.first.iter().map(|piece| piece.len()).sum();
+        first as u64 + self.block.len() as u64 * self.blocks
+    }
+
+    /// Behind its head.
+    pub fn pieces(self, head: &'p [u8]) -> Pieces<'p> {
+        Pieces { first: [head, self.first[0], self.first[1]], at: 0, rest: self }
+    }
+}
+
+/// A message in pieces that are held already.
+pub struct Pieces<'p> {
+    first: [&'p [u8]; 3],
+    at: usize,
+    rest: Body<'p>,
+}
+
+impl<'p> Iterator for Pieces<'p> {
+    type Item = &'p [u8];
+
+    fn next(&mut self) -> Option<&'p [u8]> {
+        while self.at < self.first.len() {
+            let piece = self.first[self.at];
+            self.at += 1;
+            if !piece.is_empty() {
+                return Some(piece);
+            }
+        }
+        self.rest.blocks = self.rest.blocks.checked_sub(1)?;
+        Some(self.rest.block)
+    }
+}
+
+impl<'p> BodySource for Pieces<'p> {
+    type Piece = &'p [u8];
+
+    async fn next(&mut self) -> Option<Result<&'p [u8], BodyUnreadable>> {
+        Iterator::next(self).map(Ok)
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use clap::Parser;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        options: Options,
+    }
+
+    fn pattern(words: &[&str]) -> Pattern {
+        let words = ["x"].iter().chain(words).chain(&["-M", "us.test", "h"]);
+        let options = Line::parse_from(words).options.complete();
+        options.check().expect("they are lawful");
+        Pattern::new(&options, "1a.2b").expect("there is nothing to read")
+    }
+
+    fn message(pattern: &Pattern, number: u64) -> (Draft, String) {
+        let mut draft = Draft::default();
+        let body = pattern.draw(number, 5_000_000, &mut draft);
+        let text = body.pieces(&draft.head).collect::<Vec<_>>().concat();
+        assert_eq!(text.len() as u64, draft.head.len() as u64 + body.bytes());
+        (draft, String::from_utf8(text).expect("all of it is ASCII"))
+    }
 
     #[test]
     fn bodies_have_their_length_and_lawful_lines() {
-        for length in [2, 3, 79, 80, 81, 82, 159, 160, 4096, 100_001] {
-            let body = body(length);
-            assert_eq!(body.len(), length);
-            assert!(body.ends_with(b"\r\n"), "{length}");
+        let block = LINE.repeat(BLOCK_LINES);
+        let big = BLOCK as u64;
+        for length in
+            [0, 2, 3, 79, 80, 81, 82, 159, 160, 161, 4096, 100_001, big, big + 1, 3 * big + 81]
+        {
+            let parts = Body::of_lines(&block, length);
+            assert_eq!(parts.bytes(), length);
+            let body = parts.pieces(b"").collect::<Vec<_>>().concat();
+            assert_eq!(body.len() as u64, length);
+            assert!(length == 0 || body.ends_with(b"\r\n"), "{length}");
             let bare = |at: usize| {
                 body[at] == b'\n' && (at == 0 || body[at - 1] != b'\r')
                     || body[at] == b'\r' && body.get(at + 1) != Some(&b'\n')
             };
-            assert!(!(0..length).any(bare), "{length}");
+            assert!(!(0..body.len()).any(bare), "{length}");
+            assert!(body.split(|byte| *byte == b'\n').all(|line| line.len() <= 80), "{length}");
         }
     }
 
     #[test]
-    fn files_get_line_ends() {
-        assert_eq!(with_line_ends(b"a: b\n\nc\r\nd"), b"a: b\r\n\r\nc\r\nd\r\n");
+    fn a_head_names_its_message() {
+        let pattern = pattern(&["-S", "hello", "-N", "-l", "2", "--header", "X-N: %n %r"]);
+        let (draft, text) = message(&pattern, 7);
+        assert_eq!(
+            (&*draft.sender, &*draft.recipients),
+            ("foo@us.test", &["7foo@us.test".to_owned()][..])
+        );
+        let (head, date) = text.split_once("Date: ").expect("it has a date");
+        assert_eq!(
+            head,
+            "X-Ringpost-Load: 1a.2b-7-5000000\r\nX-N: 7 7foo@us.test\r\nFrom: <foo@us.test>\r\n\
+             To: <7foo@us.test>\r\nMessage-ID: <1a.2b.7@load.invalid>\r\nSubject: hello\r\n"
+        );
+        assert!(date.ends_with(" +0000\r\n\r\n\r\n"), "{date}");
+    }
+
+    #[test]
+    fn recipients_are_numbered_and_spread() {
+        for (words, expected) in [
+            (&["-t", "a@b.test"][..], &["a@b.test"][..]),
+            (&["-t", "a@b.test", "-r", "2"], &["0a@b.test", "1a@b.test"]),
+            (&["-t", "a@b.test", "-r", "2", "-N"], &["10a@b.test", "11a@b.test"]),
+            (&["-t", "a@b.test", "--domains", "3"], &["a@2.b.test"]),
+            (&["-t", "a", "--to-domains", "c.test"], &["a@c.test"]),
+        ] {
+            let (draft, _) = message(&pattern(words), 5);
+            assert_eq!(draft.recipients, expected, "{words:?}");
+        }
+        let pattern = pattern(&["--from-domains", "a.test,b.test", "-f", "<>"]);
+        assert_eq!(message(&pattern, 1).0.sender, "", "nobody is from nowhere in particular");
+    }
+
+    #[test]
+    fn very_old_clients_send_no_head() {
+        assert_eq!(message(&pattern(&["-o", "-l", "4"]), 1).1, "XX\r\n");
     }
 }

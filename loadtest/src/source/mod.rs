@@ -2,16 +2,40 @@
 //!
 //! Owner:    one shard per `--cores`, each with its share of the sessions.
 //! Promise:  with `--rate`, message n begins at n / rate, whatever became of the ones before; where
-//!           no session is free it begins late, and that counts as part of its latency.
+//!           no session is free it begins late, and that counts as part of its latency. Ramps,
+//!           steps and random arrivals likewise. What was to begin and was not sent is counted.
+//!
+//! ```text
+//! shape      when messages are to begin            dice       draws that depend on the number alone
+//! schedule   which one is next                     sizes, weights, domains, header, eml
+//! message    what it says, from whom and to whom   what `message` is made of
+//! session    sends it                              place, secure   how the server is reached
+//! fates      what became of it                     steps      what became of each step
+//! ```
 
+mod dice;
+mod domains;
+mod eml;
+pub mod fates;
+mod header;
 mod message;
 pub mod options;
+mod place;
+mod schedule;
+mod secure;
 mod session;
+mod shape;
+mod sizes;
 mod stages;
+mod steps;
+mod weights;
 
 use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::BufWriter;
 use std::sync::Arc;
 use std::sync::Mutex;
+use std::sync::OnceLock;
 use std::sync::PoisonError;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::AtomicU64;
@@ -24,13 +48,27 @@ use std::time::SystemTime;
 use ringpost::rt;
 use ringpost::rt::ShardSpec;
 use ringpost::rt::ShardThread;
+use ringpost::wire::smtp::client_login::Login;
 
+use crate::source::dice::Dice;
+use crate::source::fates::Fates;
+use crate::source::fates::Sent;
+use crate::source::message::Pattern;
+use crate::figures::Latencies;
 use crate::report::Collector;
+use crate::report::Interval;
 use crate::report::Live;
 use crate::report::Record;
 use crate::report::Seconds;
 use crate::report::Stages;
 use crate::source::options::Options;
+use crate::source::place::Place;
+use crate::source::schedule::Planned;
+use crate::source::schedule::Schedule;
+use crate::source::schedule::Turn;
+use crate::source::secure::Handshakes;
+use crate::source::shape::Shape;
+use crate::source::steps::StepFigures;
 
 /// How long sessions may take to say goodbye.
 const GOODBYE: Duration = Duration::from_secs(30);
@@ -39,10 +77,15 @@ const COUNTER_EVERY: Duration = Duration::from_secs(1);
 /// What all sessions share.
 pub struct Plan {
     pub options: Options,
-    pub address: std::net::SocketAddr,
+    pub place: Place,
     pub run: String,
-    pub began: Instant,
-    next: AtomicU64,
+    pub pattern: Pattern,
+    pub login: Option<Login>,
+    pub fates: Fates,
+    /// When the first session began, so that no message waits for the start of a thread; on both
+    /// clocks, the second in microseconds since 1970.
+    began: OnceLock<(Instant, u64)>,
+    schedule: Schedule,
     sent: AtomicU64,
     stop: AtomicBool,
     found: Mutex<Found>,
@@ -58,6 +101,8 @@ pub struct Found {
     pub lost: u64,
     /// Connections that could not be made.
     pub unconnected: u64,
+    pub handshakes: Handshakes,
+    pub steps: StepFigures,
     /// The first thing that went wrong.
     pub first: Option<String>,
 }
@@ -73,28 +118,79 @@ impl Found {
         self.refused += other.refused;
         self.lost += other.lost;
         self.unconnected += other.unconnected;
+        self.handshakes.add(other.handshakes);
+        self.steps.add(other.steps);
         self.first = self.first.take().or(other.first);
     }
 
-    fn is_well(&self) -> bool {
-        self.refused + self.lost + self.unconnected == 0
+    /// Messages of which it is known what the server said, or that it said nothing.
+    fn ended(&self) -> u64 {
+        self.accepted + self.refused + self.lost
     }
 }
 
 impl Plan {
-    /// The next message to be sent.
-    pub fn take(&self) -> Option<u64> {
-        if self.stop.load(Ordering::Relaxed) {
-            return None;
-        }
-        let number = self.next.fetch_add(1, Ordering::Relaxed);
-        (number < self.options.messages).then_some(number)
+    fn new(options: Options) -> Result<Plan, String> {
+        options.check()?;
+        let options = options.complete();
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+        let now_ms = now.map_or(0, |since| since.as_millis());
+        let run = format!("{now_ms:x}.{:x}", std::process::id());
+        let pattern = Pattern::new(&options, &run)?;
+        let times = &options.shape;
+        let goes_on = times.duration.is_some() || options.messages.is_some();
+        let shape = Shape::new(options.rate, times, goes_on);
+        let random = times.poisson.then(|| Dice::new(options.content.seed));
+        let count = options.count();
+        Ok(Plan {
+            place: options.place()?,
+            login: options.secure.login()?,
+            schedule: Schedule::new(shape, times.duration, count, times.overdue, random),
+            run,
+            pattern,
+            fates: Fates::default(),
+            began: OnceLock::new(),
+            sent: AtomicU64::new(0),
+            stop: AtomicBool::new(false),
+            found: Mutex::default(),
+            options,
+        })
     }
 
-    /// When a message is to begin, where there is a rate.
-    pub fn begin_of(&self, number: u64) -> Option<Instant> {
-        let rate = self.options.rate?;
-        Some(self.began + Duration::from_secs_f64(number as f64 / rate))
+    /// The next message to be sent.
+    pub fn take(&self) -> Option<Turn> {
+        if self.is_stopped() {
+            return None;
+        }
+        self.schedule.next(self.began().0.elapsed())
+    }
+
+    pub fn is_stopped(&self) -> bool {
+        self.stop.load(Ordering::Relaxed)
+    }
+
+    /// The run has a time of its own, in which a server may come and go.
+    pub fn is_timed(&self) -> bool {
+        self.schedule.end().is_some()
+    }
+
+    /// When the run began, on both clocks.
+    fn began(&self) -> (Instant, u64) {
+        *self.began.get_or_init(|| {
+            let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+            (Instant::now(), now.map_or(0, |since| since.as_micros() as u64))
+        })
+    }
+
+    /// When a message is to begin, where messages have times of their own.
+    pub fn begin_of(&self, turn: Turn) -> Option<Instant> {
+        turn.begin.map(|since| self.began().0 + since)
+    }
+
+    /// A moment of the run, in microseconds since 1970.
+    pub fn wall_us(&self, at: Instant) -> u64 {
+        let (began, began_us) = self.began();
+        began_us + at.saturating_duration_since(began).as_micros() as u64
     }
 
     pub fn count_sent(&self) {
@@ -113,27 +209,98 @@ impl Plan {
     }
 }
 
-/// Sends all there is to send. `false`: not all of it was accepted.
+/// A run that is over.
+pub struct Report {
+    plan: Arc<Plan>,
+    found: Found,
+    planned: Planned,
+    took: Duration,
+    intervals: Vec<Interval>,
+}
+
+impl Report {
+    /// Not even begun, or begun in vain; those that were late are among them.
+    fn not_sent(&self) -> u64 {
+        self.planned.messages.saturating_sub(self.found.ended())
+    }
+
+    fn late(&self) -> u64 {
+        self.planned.late.iter().sum()
+    }
+
+    /// All of it was accepted.
+    pub fn is_well(&self) -> bool {
+        let found = &self.found;
+        found.refused + found.lost + found.unconnected + self.not_sent() == 0
+    }
+
+    /// What became of each message.
+    pub fn sent(&self) -> Sent {
+        let recipients = self.plan.options.recipients as u64;
+        Sent::new(&self.plan.run, recipients, &self.plan.fates, self.planned.messages)
+    }
+
+    /// Completes the record of the run and shows it.
+    fn tell(mut self, mut record: Record) -> Result<(), String> {
+        let (not_sent, late) = (self.not_sent(), self.late());
+        let Report { plan, found, planned, took, intervals } = &mut self;
+        let steps = plan.options.shape.steps.is_some();
+        let stretches = plan.schedule.shape().filter(|_| steps).map_or(&[][..], Shape::stretches);
+        record.run.clone_from(&plan.run);
+        record.seconds = took.as_secs_f64();
+        record.per_second = found.accepted as f64 / record.seconds;
+        record.first_fault = found.first.take();
+        let counts = [
+            ("planned", planned.messages),
+            ("accepted", found.accepted),
+            ("refused", found.refused),
+            ("lost", found.lost),
+            ("not_sent", not_sent),
+            ("late", late),
+            ("unconnected", found.unconnected),
+            ("tls_handshakes", found.handshakes.made),
+            ("tls_resumed", found.handshakes.resumed),
+        ];
+        record.counts = counts.map(|(name, count)| (name.to_owned(), count)).into();
+        record.set_stages(std::mem::take(&mut found.stages));
+        record.intervals = std::mem::take(intervals);
+        record.steps = found.steps.to_json(stretches, &planned.late);
+        plan.options.outputs.tell(&record)?;
+        if !plan.options.outputs.json && steps {
+            println!("\n{}", Latencies::head());
+            for line in found.steps.to_lines(stretches, &planned.late) {
+                println!("{line}");
+            }
+        }
+        Ok(())
+    }
+
+    fn write_sent(&self) -> Result<(), String> {
+        let Some(path) = &self.plan.options.sent else { return Ok(()) };
+        let file = File::create(path).map(BufWriter::new);
+        let written = file.and_then(|mut file| self.sent().write(&mut file));
+        written.map_err(|cause| format!("{}: {cause}", path.display()))
+    }
+}
+
+/// Sends all there is to send, and tells of it. `false`: not all of it was accepted.
 pub fn run(options: Options) -> Result<bool, String> {
-    options.check()?;
     options.outputs.check()?;
     // Before the clock runs, for the syncs of a disk may be measured.
-    let mut record = Record::begin("source", &options.outputs, settings(&options));
-    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
-    let now_ms = now.map_or(0, |since| since.as_millis());
-    let plan = Arc::new(Plan {
-        address: options.address()?,
-        run: format!("{now_ms:x}.{:x}", std::process::id()),
-        began: Instant::now(),
-        next: AtomicU64::new(0),
-        sent: AtomicU64::new(0),
-        stop: AtomicBool::new(false),
-        found: Mutex::default(),
-        options,
-    });
-    message::Pattern::new(&plan.options, &plan.run)?;
+    let record = Record::begin("source", &options.outputs, settings(&options));
+    let mut report = send(options)?;
+    let is_well = report.is_well();
+    report.write_sent()?;
+    report.tell(record)?;
+    Ok(is_well)
+}
+
+/// Sends all there is to send.
+pub fn send(options: Options) -> Result<Report, String> {
+    let plan = Arc::new(Plan::new(options)?);
+    warn(&plan);
     let live = if plan.options.counter { Live::Never } else { plan.options.outputs.live() };
-    let seconds = Seconds::start(plan.began, live);
+    let seconds = Seconds::start(Instant::now(), live);
     let shards: Vec<ShardThread> = (0..plan.options.cores.min(plan.options.sessions))
         .map(|shard| start(&plan, shard, seconds.collector(stages::NAMES)))
         .collect::<Result<_, _>>()?;
@@ -141,7 +308,7 @@ pub fn run(options: Options) -> Result<bool, String> {
     for shard in shards {
         shard.join().map_err(|fault| format!("{fault}: {}", fault.remedy()))?;
     }
-    let took = plan.began.elapsed();
+    let took = plan.began().0.elapsed();
     plan.stop.store(true, Ordering::Relaxed);
     if let Some(counter) = counter {
         counter.thread().unpark();
@@ -149,11 +316,20 @@ pub fn run(options: Options) -> Result<bool, String> {
         let _ = counter.join();
     }
     let found = std::mem::take(&mut *plan.found.lock().unwrap_or_else(PoisonError::into_inner));
-    let is_well = found.is_well();
-    record.intervals = seconds.end(took);
-    complete(&mut record, &plan, found, took);
-    plan.options.outputs.tell(&record)?;
-    Ok(is_well)
+    let planned = plan.schedule.planned();
+    let intervals = seconds.end(took);
+    Ok(Report { plan, found, planned, took, intervals })
+}
+
+/// Of what is done otherwise than it may be thought.
+fn warn(plan: &Plan) {
+    let broken = plan.pattern.broken_lines();
+    if broken > 0 {
+        eprintln!("ringpost-load: {broken} lines of more than 998 bytes are broken into several");
+    }
+    if plan.options.window.is_some() && matches!(plan.place, Place::Unix(_)) {
+        eprintln!("ringpost-load: -T: a Unix socket has no TCP window; it is ignored");
+    }
 }
 
 fn start(plan: &Arc<Plan>, shard: usize, collector: Collector) -> Result<ShardThread, String> {
@@ -186,7 +362,6 @@ fn settings(options: &Options) -> BTreeMap<String, String> {
     let mut settings = BTreeMap::from([
         ("server".to_owned(), options.server.clone()),
         ("sessions".to_owned(), options.sessions.to_string()),
-        ("messages".to_owned(), options.messages.to_string()),
         ("body bytes".to_owned(), options.length.to_string()),
         ("recipients".to_owned(), options.recipients.to_string()),
         ("domains".to_owned(), options.domains.to_string()),
@@ -196,6 +371,9 @@ fn settings(options: &Options) -> BTreeMap<String, String> {
         ("pipelining".to_owned(), (!options.no_pipelining).to_string()),
         ("chunking".to_owned(), (!options.no_chunking).to_string()),
     ]);
+    if let Some(count) = options.count() {
+        settings.insert("messages".to_owned(), count.to_string());
+    }
     if let Some(rate) = options.rate {
         settings.insert("intended per second".to_owned(), rate.to_string());
     }
@@ -203,20 +381,4 @@ fn settings(options: &Options) -> BTreeMap<String, String> {
         settings.insert("file".to_owned(), file.display().to_string());
     }
     settings
-}
-
-fn complete(record: &mut Record, plan: &Plan, found: Found, took: Duration) {
-    let seconds = took.as_secs_f64();
-    record.run.clone_from(&plan.run);
-    record.seconds = seconds;
-    record.per_second = found.accepted as f64 / seconds;
-    record.first_fault = found.first;
-    let counts = [
-        ("accepted", found.accepted),
-        ("refused", found.refused),
-        ("lost", found.lost),
-        ("unconnected", found.unconnected),
-    ];
-    record.counts = counts.map(|(name, count)| (name.to_owned(), count)).into();
-    record.set_stages(found.stages);
 }

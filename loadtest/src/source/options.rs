@@ -1,10 +1,20 @@
 //! What the source is told: the flags of Postfix's smtp-source with the same meaning, and ours.
 
 use std::net::SocketAddr;
-use std::net::ToSocketAddrs;
+use std::path::Path;
 use std::path::PathBuf;
 
 use clap::Args;
+use ringpost::boot::Hostname;
+
+use crate::source::message::ContentOptions;
+use crate::source::place::Place;
+use crate::source::schedule::MESSAGES_MAX;
+use crate::source::secure::SecureOptions;
+use crate::source::shape::ShapeOptions;
+
+/// Of kernel buffers, for -T.
+const WINDOW_BYTES_MAX: usize = 1 << 30;
 
 use crate::report::Outputs;
 
@@ -30,9 +40,9 @@ pub struct Options {
     /// Send the next message over the same connection.
     #[arg(short = 'd')]
     pub keep: bool,
-    /// The sender.
-    #[arg(short = 'f', value_name = "FROM", default_value = "foo@example.com")]
-    pub from: String,
+    /// The sender; foo@ and the name of -M if it is left out.
+    #[arg(short = 'f', value_name = "FROM")]
+    pub from: Option<String>,
     /// Send this file's header and body.
     #[arg(short = 'F', value_name = "FILE")]
     pub file: Option<PathBuf>,
@@ -42,15 +52,20 @@ pub struct Options {
     /// Speak LMTP.
     #[arg(short = 'L')]
     pub lmtp: bool,
-    /// How many messages to send.
-    #[arg(short = 'm', value_name = "COUNT", default_value_t = 1)]
-    pub messages: u64,
-    /// Who we say we are.
-    #[arg(short = 'M', value_name = "NAME", default_value = "localhost")]
-    pub hostname: String,
+    /// How many messages to send; one if neither this nor a time or shape says so.
+    #[arg(short = 'm', value_name = "COUNT")]
+    pub messages: Option<u64>,
+    /// Who we say we are, here and in the default addresses; the name of this machine if it is left
+    /// out.
+    #[arg(short = 'M', value_name = "NAME")]
+    pub hostname: Option<String>,
     /// Put a number before each recipient.
     #[arg(short = 'N')]
     pub number: bool,
+    /// Say no EHLO and send no header, as very old clients do. Without its header a message cannot be
+    /// accounted for by a sink.
+    #[arg(short = 'o', conflicts_with_all = ["headers", "subject", "lmtp"])]
+    pub old: bool,
     /// Recipients of each message; they are numbered if there are several.
     #[arg(short = 'r', value_name = "COUNT", default_value_t = 1)]
     pub recipients: usize,
@@ -63,9 +78,15 @@ pub struct Options {
     /// The subject.
     #[arg(short = 'S', value_name = "TEXT")]
     pub subject: Option<String>,
-    /// The recipient.
-    #[arg(short = 't', value_name = "TO", default_value = "foo@example.com")]
-    pub to: String,
+    /// The recipient; foo@ and the name of -M if it is left out.
+    #[arg(short = 't', value_name = "TO")]
+    pub to: Option<String>,
+    /// Bytes of the kernel's buffers for each connection, which bound the TCP window.
+    #[arg(short = 'T', value_name = "BYTES")]
+    pub window: Option<usize>,
+    /// Tell of each connection and message as it ends.
+    #[arg(short = 'v')]
+    pub verbose: bool,
     /// Wait so many seconds between messages.
     #[arg(short = 'w', value_name = "SECONDS", conflicts_with = "random_wait")]
     pub wait: Option<f64>,
@@ -88,36 +109,56 @@ pub struct Options {
     pub no_chunking: bool,
     #[command(flatten)]
     pub outputs: Outputs,
+    #[command(flatten)]
+    pub shape: ShapeOptions,
+    #[command(flatten)]
+    pub content: ContentOptions,
+    #[command(flatten)]
+    pub secure: SecureOptions,
+    /// Write to this file what became of each message.
+    #[arg(long, value_name = "FILE")]
+    pub sent: Option<PathBuf>,
     /// Print this.
     #[arg(long, action = clap::ArgAction::Help)]
     help: Option<bool>,
 
-    /// host[:port], also with `inet:` before it. The port is 25 if it is left out.
+    /// host[:port], also with `inet:` before it, or unix:path. The port is 25 if it is left out.
     #[arg(value_name = "SERVER")]
     pub server: String,
 }
 
 impl Options {
     /// Where to connect.
-    pub fn address(&self) -> Result<SocketAddr, String> {
-        if self.server.starts_with("unix:") {
-            return Err(format!("{}: Unix sockets are not supported yet", self.server));
-        }
-        let place = self.server.strip_prefix("inet:").unwrap_or(&self.server);
-        let has_port = place.rsplit_once(':').is_some_and(|(host, _)| {
-            !host.contains(':') || host.starts_with('[') && host.ends_with(']')
-        });
-        let found = match has_port {
-            true => place.to_socket_addrs(),
-            false => (place.trim_matches(['[', ']']), 25).to_socket_addrs(),
-        };
-        let found = found.map_err(|cause| format!("{}: {cause}", self.server))?;
-        let wanted = |address: &SocketAddr| match address {
+    pub fn place(&self) -> Result<Place, String> {
+        Place::find(&self.server, |address| match address {
             SocketAddr::V4(_) => !self.ipv6,
             SocketAddr::V6(_) => !self.ipv4,
-        };
-        let family = "it has no address of that family";
-        found.into_iter().find(wanted).ok_or_else(|| format!("{}: {family}", self.server))
+        })
+    }
+
+    /// With the names that were left out.
+    pub fn complete(mut self) -> Options {
+        let name = self.hostname.take().unwrap_or_else(|| Hostname::read(Path::new("/")).name);
+        let own = || Some(format!("foo@{name}"));
+        self.from = self.from.or_else(own);
+        self.to = self.to.or_else(own);
+        self.hostname = Some(name);
+        self
+    }
+
+    pub fn from(&self) -> &str {
+        self.from.as_deref().unwrap_or_default()
+    }
+
+    pub fn to(&self) -> &str {
+        self.to.as_deref().unwrap_or_default()
+    }
+
+    /// The count that ends the run, if a count does.
+    pub fn count(&self) -> Option<u64> {
+        let shape = &self.shape;
+        let is_timed = shape.duration.is_some() || shape.ramp.is_some() || shape.steps.is_some();
+        self.messages.or((!is_timed).then_some(1))
     }
 
     /// What is wrong with them, if anything is.
@@ -129,6 +170,19 @@ impl Options {
             _ if self.connects == 0 => bad("-C", "at least one try is needed"),
             _ if self.cores == 0 => bad("--cores", "at least one thread is needed"),
             _ if self.domains == 0 => bad("--domains", "at least one domain is needed"),
+            _ if self.messages.is_some_and(|count| count > MESSAGES_MAX) => {
+                bad("-m", "4294967296 is the most; use --duration and several runs")
+            }
+            _ if !self.hostname.as_deref().is_none_or(is_word) => bad("-M", "that is no name"),
+            _ if self.window.is_some_and(|bytes| !(1..=WINDOW_BYTES_MAX).contains(&bytes)) => {
+                bad("-T", "it must be more than 0 and at most 1 GiB")
+            }
+            _ if self.old && !self.secure.is_plain() => {
+                bad("-o", "TLS and AUTH need EHLO, which is not said then")
+            }
+            _ if self.shape.poisson && !self.is_open() => {
+                bad("--poisson", "it needs a --rate, a --ramp or --steps")
+            }
             _ if self.rate.is_some_and(|rate| !(rate > 0.0 && rate.is_finite())) => {
                 bad("--rate", "it must be more than 0")
             }
@@ -139,12 +193,25 @@ impl Options {
             {
                 bad("-w, -R", "that is no time to wait")
             }
-            _ if self.domains > 1 && !self.to.contains('@') => {
+            _ if self.domains > 1 && !self.to.as_deref().unwrap_or("@").contains('@') => {
                 bad("--domains", "the recipient (-t) has no domain")
             }
-            _ => Ok(()),
+            _ if self.domains > 1 && self.content.to_domains.is_some() => {
+                bad("--domains", "--to-domains names them already")
+            }
+            _ => self.secure.check(),
         }
     }
+
+    /// Whether messages begin at times of their own.
+    fn is_open(&self) -> bool {
+        self.rate.is_some() || self.shape.ramp.is_some() || self.shape.steps.is_some()
+    }
+}
+
+/// What EHLO can say.
+fn is_word(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_graphic())
 }
 
 #[cfg(test)]
@@ -166,34 +233,56 @@ mod tests {
     fn the_flags_of_smtp_source_are_taken() {
         let all =
             options("-d -s 100 -m 40000 -l 4096 -f a@x.test -t b@y.test -c -N -r 3 127.0.0.1:2600");
-        assert_eq!((all.sessions, all.messages, all.length, all.recipients), (100, 40000, 4096, 3));
+        assert_eq!(
+            (all.sessions, all.messages, all.length, all.recipients),
+            (100, Some(40000), 4096, 3)
+        );
         assert!(all.keep && all.counter && all.number);
-        assert_eq!(all.address(), Ok("127.0.0.1:2600".parse().expect("an address")));
         assert_eq!(all.check(), Ok(()));
+        let more = options("-o -T 4096 -v -4 -A -C 3 unix:/run/x");
+        assert!(more.old && more.verbose && more.window == Some(4096) && more.connects == 3);
+        assert_eq!(more.check(), Ok(()));
     }
 
     #[test]
-    fn servers_are_written_as_ever() {
-        for (text, expected) in [
-            ("127.0.0.1", "127.0.0.1:25"),
-            ("inet:127.0.0.1:2525", "127.0.0.1:2525"),
-            ("[::1]:2525", "[::1]:2525"),
-            ("[::1]", "[::1]:25"),
-            ("::1", "[::1]:25"),
+    fn addresses_have_our_name_unless_told() {
+        let named = options("-M us.test h").complete();
+        assert_eq!((named.from(), named.to()), ("foo@us.test", "foo@us.test"));
+        let own = options("-f a@b.test h").complete();
+        assert_eq!(own.from(), "a@b.test");
+        assert!(own.to().starts_with("foo@") && own.to().len() > 4, "{}", own.to());
+    }
+
+    #[test]
+    fn a_run_has_an_end() {
+        for (words, expected) in [
+            ("h", Some(1)),
+            ("-m 7 h", Some(7)),
+            ("--rate 5 h", Some(1)),
+            ("--duration 5s h", None),
+            ("--ramp 1..2:3s h", None),
+            ("--steps 1x3s -m 2 h", Some(2)),
         ] {
-            let expected: SocketAddr = expected.parse().expect("an address");
-            assert_eq!(options(text).address(), Ok(expected), "{text}");
-        }
-        for bad in ["unix:/a", "-4 [::1]:25", "-6 127.0.0.1"] {
-            assert!(options(bad).address().is_err(), "{bad}");
+            assert_eq!(options(words).count(), expected, "{words}");
         }
     }
 
     #[test]
     fn nonsense_is_told() {
-        for bad in
-            ["-s 0 h", "-r 0 h", "--rate 0 h", "--rate nan h", "-w -1 h", "--domains 2 -t x h"]
-        {
+        for bad in [
+            "-s 0 h",
+            "-r 0 h",
+            "--rate 0 h",
+            "--rate nan h",
+            "-w -1 h",
+            "--domains 2 -t x h",
+            "-o --tls h",
+            "-T 0 h",
+            "--poisson h",
+            "-m 4294967297 h",
+            "--auth a:b h",
+            "--to-domains x.test --domains 2 h",
+        ] {
             let words = bad.replace("-w -1", "-w=-1");
             assert!(options(&words).check().is_err(), "{bad}");
         }

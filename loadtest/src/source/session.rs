@@ -9,28 +9,26 @@ use std::time::Instant;
 
 use ringpost::base::ChunkPool;
 use ringpost::net::Channel;
-use ringpost::net::session::TlsFault;
-use ringpost::outbound::transfer::BodySource;
-use ringpost::outbound::transfer::BodyUnreadable;
 use ringpost::outbound::transfer::ClientTimeouts;
+use ringpost::outbound::transfer::Sent;
 use ringpost::outbound::transfer::Transfer;
-use ringpost::rt;
 use ringpost::rt::Stream;
 use ringpost::rt::task;
 use ringpost::rt::timer;
 use ringpost::wire::smtp::BodyType;
-use ringpost::wire::smtp::Client;
 use ringpost::wire::smtp::ClientConfig;
 use ringpost::wire::smtp::Mail;
 use ringpost::wire::smtp::MailRecipient;
 use ringpost::wire::smtp::Outcome;
-use ringpost::wire::smtp::TlsUse;
 
 use crate::report::Collector;
 use crate::source::Found;
 use crate::source::Plan;
-use crate::source::message::Pattern;
-use crate::source::message::Piece;
+use crate::source::fates::Fate;
+use crate::source::message::Draft;
+use crate::source::place;
+use crate::source::schedule::Turn;
+use crate::source::secure::Secure;
 use crate::source::stages::Mark;
 use crate::source::stages::Marks;
 use crate::source::stages::Watcher;
@@ -49,7 +47,7 @@ type Link = Transfer<Stream, Watcher>;
 /// What the sessions of one shard share.
 struct Desk {
     plan: Arc<Plan>,
-    pattern: Pattern,
+    secure: Secure,
     config: Arc<ClientConfig>,
     pool: Rc<ChunkPool>,
     found: RefCell<Found>,
@@ -61,21 +59,25 @@ struct Desk {
 /// Runs so many sessions until there is nothing left to send.
 pub async fn all(plan: &Arc<Plan>, sessions: usize, shard: usize, collector: Collector) -> Found {
     let options = &plan.options;
-    let pattern = match Pattern::new(options, &plan.run) {
-        Ok(pattern) => pattern,
-        Err(cause) => return Found { lost: 1, first: Some(cause), ..Found::default() },
+    let host = place::host_of(&options.server);
+    let secure = match Secure::new(&options.secure, host, plan.login.clone()) {
+        Ok(secure) => secure,
+        Err(cause) => {
+            let unconnected = sessions as u64;
+            return Found { unconnected, first: Some(cause), ..Found::default() };
+        }
     };
     let desk = Rc::new(Desk {
         plan: Arc::clone(plan),
-        pattern,
         config: Arc::new(ClientConfig {
-            ehlo_name: options.hostname.clone(),
+            ehlo_name: options.hostname.clone().unwrap_or_else(|| "localhost".to_owned()),
             lmtp: options.lmtp,
             pipelining: !options.no_pipelining,
             chunking: !options.no_chunking,
             chunk_ahead_bytes_max: CHUNK_AHEAD_BYTES_MAX,
-            tls: TlsUse::Never,
+            tls: secure.tls_use(),
         }),
+        secure,
         pool: Rc::new(ChunkPool::new(sessions * 2 + 16)),
         found: RefCell::default(),
         marks: Rc::new(RefCell::new(collector)),
@@ -97,34 +99,33 @@ pub async fn all(plan: &Arc<Plan>, sessions: usize, shard: usize, collector: Col
     Found { stages, ..desk.found.take() }
 }
 
-/// A body in pieces that are held already.
-struct Pieces<'p>(std::slice::Iter<'p, Piece>);
-
-impl<'p> BodySource for Pieces<'p> {
-    type Piece = &'p [u8];
-
-    async fn next(&mut self) -> Option<Result<&'p [u8], BodyUnreadable>> {
-        Iterator::next(&mut self.0).map(|piece| Ok(&**piece))
-    }
-}
-
 impl Desk {
     async fn work(&self) {
         let mut link: Option<Link> = None;
-        while let Some(number) = self.plan.take() {
-            let begin = self.await_turn(number).await;
+        let mut draft = Draft::default();
+        while let Some(turn) = self.plan.take() {
+            let begin = self.await_turn(turn).await;
+            if self.plan.is_stopped() {
+                break;
+            }
             let mut transfer = match link.take() {
                 Some(transfer) => transfer,
                 None => match self.connect().await {
                     Some(transfer) => transfer,
-                    None => return self.plan.fail(),
+                    None => {
+                        self.plan.fail();
+                        if !self.plan.is_timed() {
+                            return;
+                        }
+                        // The message is given up, the time goes on; and a server that is not
+                        // there is not run against as fast as it refuses.
+                        timer::sleep(CONNECT_PAUSE).await;
+                        continue;
+                    }
                 },
             };
-            self.send(&mut transfer, number).await;
-            let now = Instant::now();
-            let took = now.saturating_duration_since(begin);
-            self.marks.borrow_mut().finish(Mark::Message as usize, took, now);
-            self.plan.count_sent();
+            let fate = self.send(&mut transfer, (turn.number, begin), &mut draft).await;
+            self.settle(turn, fate, begin);
             match self.plan.options.keep && transfer.is_ready() {
                 true => link = Some(transfer),
                 false => transfer.quit().await,
@@ -137,13 +138,37 @@ impl Desk {
     }
 
     /// Waits until the message is to begin, and says since when its latency counts.
-    async fn await_turn(&self, number: u64) -> Instant {
-        let Some(begin) = self.plan.begin_of(number) else { return Instant::now() };
+    async fn await_turn(&self, turn: Turn) -> Instant {
+        let Some(begin) = self.plan.begin_of(turn) else { return Instant::now() };
         let pause = begin.saturating_duration_since(Instant::now());
         if !pause.is_zero() {
             timer::sleep(pause).await;
         }
         begin
+    }
+
+    /// Counts a message that has ended.
+    fn settle(&self, turn: Turn, fate: Fate, begin: Instant) {
+        let now = Instant::now();
+        let took = now.saturating_duration_since(begin);
+        let mut found = self.found.borrow_mut();
+        match fate {
+            Fate::Accepted => found.accepted += 1,
+            Fate::Refused => found.refused += 1,
+            Fate::Unknown => found.lost += 1,
+            Fate::NotSent => {}
+        }
+        let mut marks = self.marks.borrow_mut();
+        if !matches!(fate, Fate::Accepted) {
+            marks.fail();
+            self.plan.fail();
+        }
+        marks.finish(Mark::Message as usize, took, now);
+        if self.plan.options.shape.steps.is_some() {
+            found.steps.count(turn.step, fate, took.as_micros());
+        }
+        self.plan.fates.set(turn.number, fate);
+        self.plan.count_sent();
     }
 
     async fn connect(&self) -> Option<Link> {
@@ -163,67 +188,99 @@ impl Desk {
     }
 
     async fn try_connect(&self) -> Result<Link, String> {
-        let address = self.plan.address;
+        let (place, options) = (&self.plan.place, &self.plan.options);
         let began = Instant::now();
-        let stream = rt::connect(address, None, CONNECT).await;
-        let stream = stream.map_err(|fault| format!("connecting to {address}: {fault}"))?;
-        self.marks.borrow_mut().record(Mark::Connect as usize, began.elapsed());
-        let client = Client::new(Arc::clone(&self.config), false);
+        let stream = place.connect(options.window, CONNECT).await;
+        let stream = stream.map_err(|fault| format!("connecting to {place}: {fault}"))?;
+        let connected = Instant::now();
+        self.marks.borrow_mut().record(Mark::Connect as usize, connected - began);
+        let channel = self.secure.open(stream, &self.pool, CONNECT).await;
+        let channel = channel.map_err(|fault| format!("TLS with {place}: {fault}"))?;
+        if options.secure.tls {
+            self.marks.borrow_mut().record(Mark::Tls as usize, connected.elapsed());
+        }
+        let client = self.secure.client(&self.config);
+        let client = if options.old { client.without_ehlo() } else { client };
         let pool = Rc::clone(&self.pool);
-        let mut transfer =
-            Transfer::new(Channel::plain(stream), client, pool, ClientTimeouts::default())
-                .watched_by(Watcher::new(&self.marks));
-        let never = async |_: &mut Channel<Stream>, _: &ChunkPool| Err(TlsFault::NoRoots.into());
-        match transfer.handshake(never).await {
-            Ok(()) => Ok(transfer),
-            Err(fault) => Err(format!("greeting {address}: {fault}")),
+        let mut transfer = Transfer::new(channel, client, pool, ClientTimeouts::default())
+            .watched_by(Watcher::new(&self.marks));
+        let start_tls = async |channel: &mut Channel<Stream>, pool: &ChunkPool| {
+            self.secure.shake_hands(channel, pool).await
+        };
+        match transfer.handshake(start_tls).await {
+            Ok(()) => {
+                self.found.borrow_mut().handshakes.count(transfer.channel());
+                if options.verbose {
+                    eprintln!("connected to {place}");
+                }
+                Ok(transfer)
+            }
+            Err(fault) => {
+                let cause = transfer.transport_fault().map(|cause| format!(" ({cause})"));
+                Err(format!("greeting {place}: {fault}{}", cause.unwrap_or_default()))
+            }
         }
     }
 
-    async fn send(&self, transfer: &mut Link, number: u64) {
-        let options = &self.plan.options;
-        let pieces = self.pattern.message(number);
-        let names = self.pattern.recipients(options, number);
-        let recipients: Vec<MailRecipient<'_>> =
-            names.iter().map(|mailbox| MailRecipient { mailbox, notify: 0, orcpt: None }).collect();
+    async fn send(
+        &self,
+        transfer: &mut Link,
+        (number, begin): (u64, Instant),
+        draft: &mut Draft,
+    ) -> Fate {
+        let pattern = &self.plan.pattern;
+        let body = pattern.draw(number, self.plan.wall_us(begin), draft);
+        let to = |mailbox| MailRecipient { mailbox, notify: 0, orcpt: None };
+        let (one, several): ([MailRecipient<'_>; 1], Vec<MailRecipient<'_>>);
+        let recipients = match draft.recipients.as_slice() {
+            [mailbox] => {
+                one = [to(mailbox)];
+                &one[..]
+            }
+            all => {
+                several = all.iter().map(|mailbox| to(mailbox)).collect();
+                &several[..]
+            }
+        };
+        // Where it is not offered the bytes go as they are, which most servers take.
+        let says_8bit = transfer.client().offers().eight_bit_mime && pattern.is_8bit(number);
         let mail = Mail {
-            sender: Some(&*options.from).filter(|from| !matches!(*from, "" | "<>")),
-            recipients: &recipients,
-            bytes: pieces.iter().map(|piece| piece.len() as u64).sum(),
-            body: BodyType::SevenBit,
+            sender: Some(&*draft.sender).filter(|sender| !sender.is_empty()),
+            recipients,
+            bytes: draft.head.len() as u64 + body.bytes(),
+            body: if says_8bit { BodyType::EightBitMime } else { BodyType::SevenBit },
             smtputf8: false,
             requiretls: false,
             ret: None,
             envid: None,
         };
-        let sent = transfer.send(&mail, &mut Pieces(pieces.iter())).await;
-        let mut found = self.found.borrow_mut();
-        let mut is_well = true;
-        for (outcome, name) in sent.outcomes.iter().zip(&names) {
+        let sent = transfer.send(&mail, &mut body.pieces(&draft.head)).await;
+        if self.plan.options.verbose {
+            for (outcome, name) in sent.outcomes.iter().zip(&draft.recipients) {
+                eprintln!("{number} {name}: {outcome:?}");
+            }
+        }
+        self.judge(transfer, &sent, &draft.recipients)
+    }
+
+    /// One for all recipients.
+    fn judge(&self, transfer: &Link, sent: &Sent, names: &[String]) -> Fate {
+        let mut fate = Fate::Accepted;
+        for (outcome, name) in sent.outcomes.iter().zip(names) {
             let text = match outcome {
                 Outcome::Accepted(_) => continue,
                 Outcome::Refused { stage, reply } => format!("{name} at {stage:?}: {reply:?}"),
                 Outcome::Local(reply) => format!("{name}: {reply:?}"),
                 Outcome::Lost { .. } => {
-                    found.lost += 1;
-                    self.marks.borrow_mut().fail();
                     let fault = transfer.fault().map(ToString::to_string).unwrap_or_default();
-                    found.note(|| format!("{name}: no answer ({fault})"));
-                    self.plan.fail();
-                    return;
+                    self.found.borrow_mut().note(|| format!("{name}: no answer ({fault})"));
+                    return Fate::Unknown;
                 }
             };
-            is_well = false;
-            found.note(|| text);
+            fate = Fate::Refused;
+            self.found.borrow_mut().note(|| text);
         }
-        match is_well {
-            true => found.accepted += 1,
-            false => {
-                found.refused += 1;
-                self.marks.borrow_mut().fail();
-                self.plan.fail();
-            }
-        }
+        fate
     }
 
     /// The pause of -w or -R.

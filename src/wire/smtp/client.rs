@@ -195,6 +195,10 @@ enum State {
 pub struct Client {
     config: Arc<ClientConfig>,
     login: Option<Login>,
+    /// The login may be told to whoever listens on the way.
+    clear_login: bool,
+    /// Nothing is said between the greeting and the first mail.
+    skips_ehlo: bool,
     state: State,
     tls: bool,
     /// The peer may still hold a transaction that failed.
@@ -215,6 +219,8 @@ impl Client {
         Client {
             config,
             login: None,
+            clear_login: false,
+            skips_ehlo: false,
             state: State::Greeting,
             tls,
             needs_rset: false,
@@ -230,6 +236,20 @@ impl Client {
     pub fn with_login(self, login: Login) -> Client {
         assert_eq!(self.state, State::Greeting, "who we are is known before the connection is");
         Client { login: Some(login), ..self }
+    }
+
+    /// As `with_login`, and without TLS where there is none. For tests of servers alone: delivery
+    /// tells no password in the clear.
+    pub fn with_login_in_clear(self, login: Login) -> Client {
+        Client { clear_login: true, ..self.with_login(login) }
+    }
+
+    /// Says no EHLO, as clients older than RFC 821 do, and so uses nothing that is offered. For
+    /// tests of servers alone.
+    pub fn without_ehlo(self) -> Client {
+        let bare = self.config.tls != TlsUse::Always && self.login.is_none();
+        assert!(bare, "TLS and AUTH begin with EHLO");
+        Client { skips_ehlo: true, ..self }
     }
 
     /// Takes bytes that came, up to the end of one reply, and says how many. Behind a fault they
@@ -374,7 +394,7 @@ impl Client {
             State::Greeting => self.on_greeting(out),
             State::Ehlo => self.on_ehlo(out),
             State::Helo => self.on_helo(),
-            State::StartTls => self.on_starttls(),
+            State::StartTls => self.on_starttls(out),
             State::Login(step) => self.on_login(step, out),
             State::Mail => self.on_mail_reply(out),
             State::Quit => self.state = State::Closed,
@@ -387,6 +407,7 @@ impl Client {
 
     fn on_greeting(&mut self, out: &mut Vec<u8>) {
         match self.reader.code() / 100 {
+            2 if self.skips_ehlo => self.state = State::Ready,
             2 => self.say_ehlo(out),
             4 | 5 => self.refuse(Stage::Greeting),
             _ => self.unexpected(Stage::Greeting),
@@ -431,36 +452,38 @@ impl Client {
     }
 
     fn must_start_tls(&self) -> bool {
-        (self.config.tls == TlsUse::Always || self.login.is_some()) && !self.tls
+        let needs_tls = self.login.is_some() && !self.clear_login;
+        (self.config.tls == TlsUse::Always || needs_tls) && !self.tls
     }
 
     fn choose_tls(&mut self, out: &mut Vec<u8>) {
         if self.tls {
             self.log_in(out);
-        } else if self.config.tls == TlsUse::Never && self.login.is_none() {
-            self.state = State::Ready;
+        } else if self.config.tls == TlsUse::Never && !self.must_start_tls() {
+            self.log_in(out);
         } else if self.offers.starttls {
             out.extend_from_slice(b"STARTTLS\r\n");
             self.state = State::StartTls;
         } else if self.must_start_tls() {
             self.fail(Fault::TlsNotOffered);
         } else {
-            self.state = State::Ready;
+            self.log_in(out);
         }
     }
 
-    fn on_starttls(&mut self) {
+    fn on_starttls(&mut self, out: &mut Vec<u8>) {
         match self.reader.code() {
             220 => self.state = State::Handshake,
             421 => self.refuse(Stage::StartTls),
             400.. if self.must_start_tls() => self.fail(Fault::TlsRefused(self.reader.reply())),
-            400.. => self.state = State::Ready,
+            400.. => self.log_in(out),
             _ => self.unexpected(Stage::StartTls),
         }
     }
 
     fn log_in(&mut self, out: &mut Vec<u8>) {
-        assert!(self.tls, "a password is told under TLS only");
+        let is_fit = self.tls || self.login.is_none() || self.clear_login;
+        assert!(is_fit, "a password is told under TLS only");
         let begun = self.login.as_ref().map(|login| login.begin(&self.offers, out));
         match begun {
             None => self.state = State::Ready,

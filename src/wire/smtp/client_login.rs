@@ -1,7 +1,8 @@
 //! Logging in at a peer: AUTH PLAIN, else LOGIN, also where PLAIN is offered and then not known
 //! (RFC 4954, RFC 4616).
 //!
-//! Promise:  a password is printed nowhere but into the one command that is written under TLS.
+//! Promise:  a password is printed nowhere but into the one command that is written, which is under TLS
+//!           unless a test of a server asks for the clear.
 
 use std::fmt;
 

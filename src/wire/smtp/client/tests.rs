@@ -703,6 +703,33 @@ fn a_long_password_waits_to_be_asked_for() {
     assert_eq!(talk.writes[4].len(), (1024_usize + 4).div_ceil(3) * 4);
 }
 
+#[test]
+fn a_login_in_the_clear_is_told_to_who_offers_it() {
+    let offers = [("EHLO", "250-mx\r\n250-STARTTLS\r\n250 AUTH PLAIN"), ("AUTH", "235 ok")];
+    let in_clear = |tls| {
+        let login = Login { user: "us".into(), password: "secret".into() };
+        Client::new(Arc::new(ClientConfig { tls, ..config() }), false).with_login_in_clear(login)
+    };
+    let talk = talk_as(in_clear(TlsUse::Never), &offers, &[], 100);
+    assert_eq!(talk.fault, None);
+    assert_eq!(talk.writes, ["EHLO us.test", "AUTH PLAIN AHVzAHNlY3JldA==", "QUIT"]);
+    let bare = [("EHLO", "250-mx\r\n250 AUTH PLAIN"), ("AUTH", "235 ok")];
+    let talk = talk_as(in_clear(TlsUse::IfOffered), &bare, &[], 100);
+    assert_eq!((talk.fault, talk.writes.len()), (None, 3));
+    // Where TLS is a must it still is.
+    let talk = talk_as(in_clear(TlsUse::Always), &bare, &[], 100);
+    assert_eq!((talk.fault, talk.writes.len()), (Some(Fault::TlsNotOffered), 1));
+}
+
+#[test]
+fn who_says_no_ehlo_begins_with_mail() {
+    let list = [to("a@x.test")];
+    let client = Client::new(Arc::new(config()), false).without_ehlo();
+    let talk = talk_as(client, &[], &[mail(&list)], 100);
+    assert_eq!((talk.fault, &talk.outcomes[..]), (None, &["ok250".to_owned()][..]));
+    assert!(talk.writes[0].starts_with("MAIL FROM:"), "{:?}", talk.writes);
+}
+
 fn logging_in(tls: TlsUse, password: &str) -> Client {
     let login = Login { user: "us".into(), password: password.into() };
     Client::new(Arc::new(ClientConfig { tls, ..config() }), false).with_login(login)

@@ -1,0 +1,274 @@
+//! Which message is next, and when it is to begin.
+//!
+//! Owner:    all sessions of all shards take their messages here.
+//! Promise:  each number is given once. What was to begin before the end of the run is sent, or
+//!           counted as late: `overdue` of them are still sent when the time is over.
+//! Locks:    one, for random arrivals only, for each is a step from the one before.
+
+use std::sync::Mutex;
+use std::sync::OnceLock;
+use std::sync::PoisonError;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use crate::source::dice::Dice;
+use crate::source::dice::Die;
+use crate::source::shape::Shape;
+
+/// Numbers that are given, at most; there is a byte of memory for each. Full: the run ends.
+pub const MESSAGES_MAX: u64 = 1 << 32;
+
+/// A message that is to be sent.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Turn {
+    pub number: u64,
+    /// Since the run began; `None` for at once.
+    pub begin: Option<Duration>,
+    /// The stretch of the shape that it is of.
+    pub step: usize,
+}
+
+/// What was to be sent.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Planned {
+    pub messages: u64,
+    /// Of these, those that were overdue when the time was over, and were not sent any more; of
+    /// each stretch of the shape.
+    pub late: Vec<u64>,
+}
+
+/// All messages of a run.
+pub struct Schedule {
+    shape: Option<Shape>,
+    /// When the time is over.
+    end: Option<Duration>,
+    messages: u64,
+    is_counted: bool,
+    overdue: u64,
+    next: AtomicU64,
+    /// Set when the time is over: numbers from here on are not sent.
+    cut: OnceLock<u64>,
+    /// Of a Poisson process of rate 1: the number of the next arrival, and where it is.
+    arrivals: Option<Mutex<(u64, f64)>>,
+    dice: Dice,
+}
+
+impl Schedule {
+    /// `messages`: the count of -m, if it is the one that ends the run.
+    pub fn new(
+        shape: Option<Shape>,
+        duration: Option<Duration>,
+        messages: Option<u64>,
+        overdue: u64,
+        random: Option<Dice>,
+    ) -> Schedule {
+        let whole = shape.as_ref().map(Shape::seconds).filter(|seconds| seconds.is_finite());
+        let whole = whole.map(Duration::from_secs_f64);
+        let end = [duration, whole].into_iter().flatten().min();
+        let dice = random.unwrap_or(Dice::new(0));
+        let mut schedule = Schedule {
+            end,
+            messages: messages.unwrap_or(MESSAGES_MAX).min(MESSAGES_MAX),
+            is_counted: messages.is_some(),
+            overdue,
+            next: AtomicU64::new(0),
+            cut: OnceLock::new(),
+            arrivals: None,
+            dice,
+            shape,
+        };
+        match (random, schedule.position_of_end()) {
+            (Some(_), _) if schedule.shape.is_some() => {
+                schedule.arrivals = Some(Mutex::new((0, schedule.gap(0))));
+            }
+            // A message that falls on the end is none any more, whatever was rounded.
+            (_, Some(count)) => {
+                schedule.messages = schedule.messages.min((count - 1e-6).ceil().max(0.0) as u64);
+                schedule.is_counted = true;
+            }
+            _ => {}
+        }
+        schedule
+    }
+
+    pub fn shape(&self) -> Option<&Shape> {
+        self.shape.as_ref()
+    }
+
+    pub fn end(&self) -> Option<Duration> {
+        self.end
+    }
+
+    /// The next message, asked for when so much time is over.
+    pub fn next(&self, elapsed: Duration) -> Option<Turn> {
+        let is_over = self.end.is_some_and(|end| elapsed >= end);
+        if self.shape.is_none() {
+            return if is_over { None } else { self.draw() };
+        }
+        if is_over {
+            self.cut.get_or_init(|| self.drawn().saturating_add(self.overdue));
+        }
+        if self.cut.get().is_some_and(|cut| self.drawn() >= *cut) {
+            return None;
+        }
+        let turn = self.draw()?;
+        // Another session may have drawn in between; what is drawn then is counted as late.
+        match self.cut.get().is_some_and(|cut| turn.number >= *cut) {
+            true => None,
+            false => Some(turn),
+        }
+    }
+
+    /// To be asked when all is over: it draws what is left.
+    pub fn planned(&self) -> Planned {
+        let stretches = self.shape.as_ref().map_or(1, |shape| shape.stretches().len());
+        let mut late = vec![0; stretches];
+        if let Some(cut) = self.cut.get() {
+            // Sessions may have drawn beyond the cut and given nothing.
+            for number in *cut..self.drawn() {
+                late[self.step_of(number)] += 1;
+            }
+            while let Some(turn) = self.draw() {
+                late[turn.step] += 1;
+            }
+        }
+        let messages = if self.is_counted { self.messages } else { self.drawn() };
+        Planned { messages, late }
+    }
+
+    fn drawn(&self) -> u64 {
+        self.next.load(Ordering::Relaxed).min(self.messages)
+    }
+
+    fn draw(&self) -> Option<Turn> {
+        let Some(shape) = &self.shape else {
+            let number = self.next.fetch_add(1, Ordering::Relaxed);
+            return (number < self.messages).then_some(Turn { number, begin: None, step: 0 });
+        };
+        let (number, position) = match &self.arrivals {
+            None => {
+                let number = self.next.fetch_add(1, Ordering::Relaxed);
+                (number, number as f64)
+            }
+            Some(arrivals) => {
+                let mut next = arrivals.lock().unwrap_or_else(PoisonError::into_inner);
+                let (number, position) = *next;
+                if self.position_of_end().is_some_and(|end| position >= end) {
+                    return None;
+                }
+                *next = (number + 1, position + self.gap(number + 1));
+                self.next.store(number + 1, Ordering::Relaxed);
+                (number, position)
+            }
+        };
+        let (step, seconds) = shape.at(position);
+        let begin = Some(Duration::from_secs_f64(seconds));
+        (number < self.messages).then_some(Turn { number, begin, step })
+    }
+
+    /// Of a number that was drawn beyond the cut. Where arrivals are random none is: they are
+    /// drawn under the lock, and the few are told as of the last stretch.
+    fn step_of(&self, number: u64) -> usize {
+        match (&self.shape, &self.arrivals) {
+            (Some(shape), None) => shape.at(number as f64).0,
+            (Some(shape), Some(_)) => shape.stretches().len() - 1,
+            (None, _) => 0,
+        }
+    }
+
+    /// How many messages are to have begun when the time is over.
+    fn position_of_end(&self) -> Option<f64> {
+        Some(self.shape.as_ref()?.count_at(self.end?.as_secs_f64()))
+    }
+
+    /// From the arrival before to this one, at a rate of 1.
+    fn gap(&self, number: u64) -> f64 {
+        -(1.0 - self.dice.part(Die::Arrival, number)).ln()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::source::dice::chi_square;
+    use crate::source::shape::ShapeOptions;
+
+    fn at_rate(rate: f64) -> Option<Shape> {
+        Shape::new(Some(rate), &ShapeOptions::default(), false)
+    }
+
+    fn seconds(count: f64) -> Option<Duration> {
+        Some(Duration::from_secs_f64(count))
+    }
+
+    const NOW: Duration = Duration::ZERO;
+
+    #[test]
+    fn a_count_ends_the_run_and_so_does_the_time() {
+        let closed = Schedule::new(None, None, Some(3), 9, None);
+        let numbers: Vec<_> =
+            std::iter::from_fn(|| closed.next(NOW)).map(|one| one.number).collect();
+        assert_eq!((numbers, closed.planned().messages), (vec![0, 1, 2], 3));
+
+        let timed = Schedule::new(None, seconds(1.0), None, 9, None);
+        assert_eq!(timed.next(NOW), Some(Turn { number: 0, begin: None, step: 0 }));
+        assert_eq!(timed.next(Duration::from_secs(1)), None);
+        assert_eq!(timed.planned(), Planned { messages: 1, late: vec![0] });
+
+        let open = Schedule::new(at_rate(10.0), seconds(2.0), None, 9, None);
+        let begins: Vec<_> = std::iter::from_fn(|| open.next(NOW)).map(|one| one.begin).collect();
+        assert_eq!((begins.len(), begins[19]), (20, seconds(1.9)));
+        assert_eq!(open.planned(), Planned { messages: 20, late: vec![0] });
+    }
+
+    #[test]
+    fn when_the_time_is_over_what_is_overdue_is_sent_to_a_bound_and_counted_beyond() {
+        for random in [None, Some(Dice::new(5))] {
+            let schedule = Schedule::new(at_rate(1000.0), seconds(1.0), None, 50, random);
+            for _ in 0..300 {
+                assert!(schedule.next(NOW).is_some());
+            }
+            let after = std::iter::from_fn(|| schedule.next(Duration::from_secs(1))).count();
+            let planned = schedule.planned();
+            assert_eq!((after, planned.late[0]), (50, planned.messages - 350));
+            assert!((850..=1150).contains(&planned.messages), "{planned:?}");
+            assert_eq!(schedule.next(NOW), None);
+        }
+    }
+
+    #[test]
+    fn what_is_late_is_of_its_step() {
+        let options = ShapeOptions { steps: None, ..ShapeOptions::default() };
+        let steps = crate::source::shape::Steps(vec![
+            crate::source::shape::Stretch { from: 10.0, to: 10.0, seconds: 1.0 },
+            crate::source::shape::Stretch { from: 30.0, to: 30.0, seconds: 1.0 },
+        ]);
+        let options = ShapeOptions { steps: Some(steps), ..options };
+        let schedule = Schedule::new(Shape::new(None, &options, false), None, None, 5, None);
+        assert_eq!(schedule.next(NOW).map(|one| one.step), Some(0));
+        let after: Vec<_> = std::iter::from_fn(|| schedule.next(Duration::from_secs(2))).collect();
+        assert_eq!(after.len(), 5);
+        assert_eq!(schedule.planned(), Planned { messages: 40, late: vec![4, 30] });
+    }
+
+    #[test]
+    fn random_arrivals_are_a_poisson_process() {
+        let schedule = Schedule::new(at_rate(100.0), seconds(100.0), None, 0, Some(Dice::new(2)));
+        let begins: Vec<f64> = std::iter::from_fn(|| schedule.next(NOW))
+            .map(|one| one.begin.expect("an open loop").as_secs_f64())
+            .collect();
+        let count = begins.len() as f64;
+        assert!((count - 10_000.0).abs() < 400.0, "four standard deviations: {count}");
+        assert!(begins.is_sorted() && begins.iter().all(|one| *one < 100.0));
+        // The gaps, in ten cells that are equally likely of an exponential distribution.
+        let mut cells = vec![0; 10];
+        for pair in begins.windows(2) {
+            let below = 1.0 - (-100.0 * (pair[1] - pair[0])).exp();
+            cells[((below * 10.0) as usize).min(9)] += 1;
+        }
+        // 9 degrees of freedom: above 28 once in a thousand seeds.
+        let far = chi_square(&cells, &[(count - 1.0) / 10.0; 10]);
+        assert!(far < 28.0, "{far} {cells:?}");
+    }
+}

@@ -1,0 +1,272 @@
+//! The shape of an open load: how many messages are to have begun by when, and so when each is to
+//! begin. A rate, a ramp, or steps.
+//!
+//! Promise:  times come from the number of a message alone, by the formula and not by sums of
+//!           pauses, so that no error adds up.
+
+use std::time::Duration;
+
+use clap::Args;
+
+/// Rates above are a slip of the pen.
+const RATE_MAX: f64 = 1e9;
+/// Longer ones are too.
+const SECONDS_MAX: f64 = 1e8;
+
+/// When messages begin.
+#[derive(Args, Clone, Debug, Default)]
+pub struct ShapeOptions {
+    /// From one rate to another in so many seconds: 100..5000:60s. The run ends with it, unless -m
+    /// or --duration say otherwise; then it goes on at the last rate.
+    #[arg(long, value_name = "FROM..TO:TIME", value_parser = read_ramp, conflicts_with = "rate")]
+    pub ramp: Option<Stretch>,
+    /// One rate after the other, each figured apart: 1000x10s,2000x10s,4000x10s.
+    #[arg(long, value_name = "RATExTIME,...", value_parser = read_steps,
+          conflicts_with_all = ["rate", "ramp"])]
+    pub steps: Option<Steps>,
+    /// Begin messages at random times, of which the rate is the mean: a Poisson process, as many
+    /// senders that know nothing of each other make it.
+    #[arg(long)]
+    pub poisson: bool,
+    /// Begin no message after this time: 60s, 5m, 500ms. Without -m messages are sent until then.
+    #[arg(long, value_name = "TIME", value_parser = read_time)]
+    pub duration: Option<Duration>,
+    /// When the time is over, send so many messages that should have begun and have not. The
+    /// others are counted as late.
+    #[arg(long, value_name = "COUNT", default_value_t = 1000)]
+    pub overdue: u64,
+}
+
+/// A part of a shape.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Stretch {
+    pub from: f64,
+    pub to: f64,
+    /// Infinite for what never ends.
+    pub seconds: f64,
+}
+
+/// Constant rates.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Steps(pub Vec<Stretch>);
+
+impl Stretch {
+    fn flat(rate: f64, seconds: f64) -> Stretch {
+        Stretch { from: rate, to: rate, seconds }
+    }
+
+    /// How much the rate grows in a second.
+    fn slope(&self) -> f64 {
+        if self.from == self.to { 0.0 } else { (self.to - self.from) / self.seconds }
+    }
+
+    /// Messages that are to have begun after so many seconds of it.
+    fn count_at(&self, seconds: f64) -> f64 {
+        self.from * seconds + self.slope() * seconds * seconds / 2.0
+    }
+
+    fn count(&self) -> f64 {
+        self.count_at(self.seconds)
+    }
+
+    /// The reverse of `count_at`. The form of the quadratic formula that takes no difference of
+    /// numbers that are almost the same.
+    fn seconds_at(&self, count: f64) -> f64 {
+        if count <= 0.0 {
+            return 0.0;
+        }
+        let root = (self.from * self.from + 2.0 * self.slope() * count).max(0.0).sqrt();
+        (2.0 * count / (self.from + root)).min(self.seconds)
+    }
+}
+
+/// One stretch after the other.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Shape(Vec<Stretch>);
+
+impl Shape {
+    /// `None`: a closed loop. `goes_on`: the last rate is kept when all is over.
+    pub fn new(rate: Option<f64>, options: &ShapeOptions, goes_on: bool) -> Option<Shape> {
+        let mut all = match (rate, &options.ramp, &options.steps) {
+            (Some(rate), _, _) => return Some(Shape(vec![Stretch::flat(rate, f64::INFINITY)])),
+            (_, Some(ramp), _) => vec![*ramp],
+            (_, _, Some(steps)) => steps.0.clone(),
+            (None, None, None) => return None,
+        };
+        if goes_on
+            && let Some(rate) = all.last().map(|last| last.to)
+            && rate > 0.0
+        {
+            all.push(Stretch::flat(rate, f64::INFINITY));
+        }
+        Some(Shape(all))
+    }
+
+    pub fn stretches(&self) -> &[Stretch] {
+        &self.0
+    }
+
+    /// When all is over; infinite if it never is.
+    pub fn seconds(&self) -> f64 {
+        self.0.iter().map(|one| one.seconds).sum()
+    }
+
+    /// Messages that are to have begun before so many seconds.
+    pub fn count_at(&self, mut seconds: f64) -> f64 {
+        let mut count = 0.0;
+        for one in &self.0 {
+            let own = seconds.min(one.seconds);
+            count += one.count_at(own);
+            seconds -= own;
+            if seconds <= 0.0 {
+                break;
+            }
+        }
+        count
+    }
+
+    /// In which stretch, and at which second of the run, so many messages are to have begun.
+    pub fn at(&self, count: f64) -> (usize, f64) {
+        let (mut before, mut began) = (0.0, 0.0);
+        let last = self.0.len() - 1;
+        for (place, one) in self.0.iter().enumerate() {
+            if place == last || count < before + one.count() {
+                return (place, began + one.seconds_at(count - before));
+            }
+            before += one.count();
+            began += one.seconds;
+        }
+        (last, began)
+    }
+}
+
+/// `60s`, `5m`, `500ms`, `1h`; a bare number is seconds, as smtp-source has them.
+pub fn read_time(text: &str) -> Result<Duration, String> {
+    let wrong = || format!("`{text}` is no time: write 60s, 5m, 1h or 500ms");
+    let digits = text.trim_end_matches(|one: char| one.is_ascii_alphabetic());
+    let unit = match &text[digits.len()..] {
+        "ms" => 0.001,
+        "s" | "" => 1.0,
+        "m" => 60.0,
+        "h" => 3600.0,
+        _ => return Err(wrong()),
+    };
+    let seconds = digits.parse::<f64>().map_err(|_| wrong())? * unit;
+    match seconds > 0.0 && seconds <= SECONDS_MAX {
+        true => Ok(Duration::from_secs_f64(seconds)),
+        false => Err(format!("`{text}`: a time is more than 0 and at most {SECONDS_MAX} seconds")),
+    }
+}
+
+/// Messages each second.
+pub fn read_rate(text: &str) -> Result<f64, String> {
+    let rate = text.parse::<f64>().ok().filter(|rate| (0.0..=RATE_MAX).contains(rate));
+    rate.ok_or_else(|| format!("`{text}` is no rate: write messages per second, as 5000"))
+}
+
+/// `100..5000:60s`
+fn read_ramp(text: &str) -> Result<Stretch, String> {
+    let hint = "write FROM..TO:TIME, as 100..5000:60s";
+    let parts = text.rsplit_once(':').and_then(|(rates, time)| {
+        let (from, to) = rates.split_once("..")?;
+        Some((from, to, time))
+    });
+    let (from, to, time) = parts.ok_or_else(|| format!("`{text}` is no ramp: {hint}"))?;
+    let ramp = Stretch {
+        from: read_rate(from)?,
+        to: read_rate(to)?,
+        seconds: read_time(time)?.as_secs_f64(),
+    };
+    match ramp.from + ramp.to > 0.0 {
+        true => Ok(ramp),
+        false => Err(format!("`{text}`: from nothing to nothing no message begins")),
+    }
+}
+
+/// `1000x10s,2000x10s`
+fn read_steps(text: &str) -> Result<Steps, String> {
+    let read = |step: &str| {
+        let hint = "write RATExTIME, as 1000x10s,2000x10s";
+        let (rate, time) =
+            step.split_once('x').ok_or_else(|| format!("`{step}` is no step: {hint}"))?;
+        Ok(Stretch::flat(read_rate(rate)?, read_time(time)?.as_secs_f64()))
+    };
+    let steps: Vec<Stretch> = text.split(',').map(read).collect::<Result<_, String>>()?;
+    match steps.iter().any(|one| one.from > 0.0) {
+        true => Ok(Steps(steps)),
+        false => Err(format!("`{text}`: at a rate of 0 no message begins")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shape(ramp: &str, steps: &str, goes_on: bool) -> Shape {
+        let options = ShapeOptions {
+            ramp: (!ramp.is_empty()).then(|| read_ramp(ramp).expect("a ramp")),
+            steps: (!steps.is_empty()).then(|| read_steps(steps).expect("steps")),
+            ..ShapeOptions::default()
+        };
+        Shape::new(None, &options, goes_on).expect("an open loop")
+    }
+
+    #[test]
+    fn at_a_rate_messages_are_evenly_apart() {
+        let shape = Shape::new(Some(8.0), &ShapeOptions::default(), false).expect("an open loop");
+        for number in 0..1000 {
+            assert_eq!(shape.at(f64::from(number)), (0, f64::from(number) / 8.0));
+        }
+        assert_eq!((shape.count_at(3.0), shape.seconds()), (24.0, f64::INFINITY));
+    }
+
+    #[test]
+    fn a_ramp_has_begun_what_is_under_its_line() {
+        // From 0 to 200 a second in 10 s: 10 t^2 by second t.
+        let up = shape("0..200:10s", "", false);
+        for (count, second) in [(0.0, 0.0), (10.0, 1.0), (90.0, 3.0), (250.0, 5.0), (1000.0, 10.0)]
+        {
+            assert_eq!(up.at(count), (0, second), "{count}");
+            assert_eq!(up.count_at(second), count, "{second}");
+        }
+        // From 300 to 100 in 10 s: 300 t - 10 t^2.
+        let down = shape("300..100:10s", "", false);
+        for (count, second) in [(0.0, 0.0), (290.0, 1.0), (1250.0, 5.0), (2000.0, 10.0)] {
+            assert_eq!(down.at(count), (0, second), "{count}");
+        }
+        // To a stand.
+        assert_eq!(shape("200..0:10s", "", false).at(1000.0), (0, 10.0));
+        let on = shape("0..200:10s", "", true);
+        assert_eq!((on.at(1000.0), on.at(1100.0)), ((1, 10.0), (1, 10.5)));
+        assert_eq!(on.count_at(11.0), 1200.0);
+    }
+
+    #[test]
+    fn steps_follow_each_other() {
+        let steps = shape("", "10x2s,0x1s,40x500ms", false);
+        let rows = [
+            (0.0, (0, 0.0)),
+            (19.0, (0, 1.9)),
+            (20.0, (2, 3.0)),
+            (30.0, (2, 3.25)),
+            (39.0, (2, 3.475)),
+        ];
+        for (count, expected) in rows {
+            assert_eq!(steps.at(count), expected, "{count}");
+        }
+        assert_eq!((steps.seconds(), steps.count_at(3.5), steps.count_at(9.0)), (3.5, 40.0, 40.0));
+    }
+
+    #[test]
+    fn nonsense_is_told() {
+        for bad in ["", "1..2", "1:10s", "0..0:10s", "1..2:0s", "1..2:10y", "-1..2:1s", "a..2:1s"] {
+            assert!(read_ramp(bad).is_err(), "{bad}");
+        }
+        for bad in ["", "10", "10x", "x10s", "0x10s", "10x10s,", "inf x1s", "nanx1s"] {
+            assert!(read_steps(bad).is_err(), "{bad}");
+        }
+        for (text, ms) in [("60", 60_000), ("1.5s", 1500), ("5m", 300_000), ("500ms", 500)] {
+            assert_eq!(read_time(text), Ok(Duration::from_millis(ms)), "{text}");
+        }
+    }
+}

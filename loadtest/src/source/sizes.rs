@@ -1,0 +1,195 @@
+//! How large bodies are: `4096`, `uniform:1k-100k`, `lognormal:p50=8k,p99=200k`, and weighted mixes
+//! of sizes and ranges, `4k*80,64k*15,1M*5`.
+//!
+//! Units:    k, M and G are powers of 1,024.
+//! Bounds:   `SIZE_MAX`; a draw beyond it, which only `lognormal` can give, is cut to it.
+
+use crate::source::dice::Dice;
+use crate::source::dice::Die;
+use crate::source::weights::Weights;
+
+/// Servers take less by far.
+const SIZE_MAX: u64 = 4 << 30;
+/// How many standard deviations of a normal distribution 99% lie below.
+const Z99: f64 = 2.326_347_874_040_841;
+
+/// A distribution of sizes.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Sizes {
+    /// From the first to the second, each as likely.
+    Uniform(u64, u64),
+    /// The mean and the standard deviation of the logarithm.
+    LogNormal {
+        mean: f64,
+        deviation: f64,
+    },
+    Mix(Weights<(u64, u64)>),
+}
+
+impl Sizes {
+    pub fn parse(text: &str) -> Result<Sizes, String> {
+        if let Some(range) = text.strip_prefix("uniform:") {
+            return read_range(range).map(|(least, most)| Sizes::Uniform(least, most));
+        }
+        if let Some(points) = text.strip_prefix("lognormal:") {
+            return read_log_normal(points);
+        }
+        let ranges = Weights::parse(text, read_range)?;
+        Ok(match ranges.only() {
+            Some((least, most)) => Sizes::Uniform(*least, *most),
+            None => Sizes::Mix(ranges),
+        })
+    }
+
+    /// The size of a message.
+    pub fn of(&self, dice: Dice, number: u64) -> u64 {
+        match self {
+            Sizes::Uniform(least, most) => between((*least, *most), dice, number),
+            Sizes::LogNormal { mean, deviation } => {
+                // Box and Muller.
+                let radius = (-2.0 * (1.0 - dice.part(Die::Size, number)).ln()).sqrt();
+                let angle = std::f64::consts::TAU * dice.part(Die::SizeAgain, number);
+                let size = (mean + deviation * radius * angle.cos()).exp().round();
+                (size as u64).min(SIZE_MAX)
+            }
+            Sizes::Mix(ranges) => {
+                let range = *ranges.choose(dice.roll(Die::Size, number));
+                match range.0 == range.1 {
+                    true => range.0,
+                    false => between(range, dice, number),
+                }
+            }
+        }
+    }
+}
+
+fn between((least, most): (u64, u64), dice: Dice, number: u64) -> u64 {
+    if least == most {
+        return least;
+    }
+    least + (dice.part(Die::SizeAgain, number) * (most - least + 1) as f64) as u64
+}
+
+/// `1k`, or `1k-100k`.
+fn read_range(text: &str) -> Result<(u64, u64), String> {
+    let Some((least, most)) = text.split_once('-') else {
+        return read_size(text).map(|size| (size, size));
+    };
+    let range = (read_size(least)?, read_size(most)?);
+    match range.0 <= range.1 {
+        true => Ok(range),
+        false => Err(format!("`{text}` ends before it begins: write the smaller size first")),
+    }
+}
+
+/// `p50=8k,p99=200k`
+fn read_log_normal(text: &str) -> Result<Sizes, String> {
+    let hint = "write the size that half of the messages stay below and the one that 99% do, \
+                as in lognormal:p50=8k,p99=200k";
+    let point = |name: &str| {
+        let value = text.split(',').find_map(|part| part.strip_prefix(name)?.strip_prefix('='));
+        read_size(value.ok_or_else(|| format!("`{text}` has no {name}: {hint}"))?)
+    };
+    let (half, most) = (point("p50")?, point("p99")?);
+    if text.split(',').count() != 2 {
+        return Err(format!("`{text}` is not understood: {hint}"));
+    }
+    if half == 0 || half > most {
+        return Err(format!("`{text}`: p50 is to be more than 0 and no more than p99"));
+    }
+    let (mean, above) = ((half as f64).ln(), (most as f64).ln());
+    Ok(Sizes::LogNormal { mean, deviation: (above - mean) / Z99 })
+}
+
+/// A number with k, M or G behind it, or nothing.
+pub fn read_size(text: &str) -> Result<u64, String> {
+    let (digits, unit) = match text.char_indices().last() {
+        Some((at, 'k' | 'K')) => (&text[..at], 1 << 10),
+        Some((at, 'm' | 'M')) => (&text[..at], 1 << 20),
+        Some((at, 'g' | 'G')) => (&text[..at], 1 << 30),
+        _ => (text, 1),
+    };
+    let size = digits.parse::<u64>().ok().and_then(|count| count.checked_mul(unit));
+    match size {
+        Some(size) if size <= SIZE_MAX => Ok(size),
+        Some(_) => Err(format!("`{text}` is too large: 4G is the most")),
+        None => Err(format!("`{text}` is no size: write bytes, as 4096, or 4k, 64k, 1M")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::source::dice::chi_square;
+
+    const DRAWS: u64 = 100_000;
+
+    fn draws(text: &str) -> Vec<u64> {
+        let sizes = Sizes::parse(text).expect("it is written well");
+        (0..DRAWS).map(|number| sizes.of(Dice::new(1), number)).collect()
+    }
+
+    #[test]
+    fn sizes_are_read() {
+        for (text, size) in
+            [("0", 0), ("4096", 4096), ("8k", 8192), ("1M", 1 << 20), ("4g", 4 << 30)]
+        {
+            assert_eq!(Sizes::parse(text), Ok(Sizes::Uniform(size, size)), "{text}");
+        }
+        for bad in [
+            "",
+            "x",
+            "4kb",
+            "-1",
+            "5G",
+            "uniform:",
+            "uniform:9k-1k",
+            "lognormal:p50=8k",
+            "lognormal:p50=8k,p99=1k",
+            "lognormal:p50=0,p99=1k",
+            "lognormal:p50=1k,p99=8k,p100=9k",
+            "4k*0",
+            "4k*x",
+            "4k*80,",
+            "4k*-1",
+        ] {
+            assert!(Sizes::parse(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_range_is_drawn_evenly_to_its_ends() {
+        let mut counts = vec![0; 10];
+        draws("uniform:11-20").iter().for_each(|size| counts[*size as usize - 11] += 1);
+        // 9 degrees of freedom: above 28 once in a thousand seeds.
+        let far = chi_square(&counts, &[DRAWS as f64 / 10.0; 10]);
+        assert!(far < 28.0, "{far} {counts:?}");
+    }
+
+    #[test]
+    fn a_mix_has_its_weights() {
+        let drawn = draws("4k*80,64k*15,1M-2M*5");
+        let is = |least: u64, most: u64| {
+            drawn.iter().filter(|size| (least..=most).contains(*size)).count() as u64
+        };
+        let counts = [is(4096, 4096), is(65_536, 65_536), is(1 << 20, 2 << 20)];
+        let all = DRAWS as f64;
+        // 2 degrees of freedom: above 14 once in a thousand seeds.
+        let far = chi_square(&counts, &[all * 0.8, all * 0.15, all * 0.05]);
+        assert!(far < 14.0, "{far} {counts:?}");
+        assert_eq!(counts.iter().sum::<u64>(), DRAWS, "and nothing else");
+    }
+
+    #[test]
+    fn a_log_normal_passes_through_its_points() {
+        let mut drawn = draws("lognormal:p50=8k,p99=200k");
+        drawn.sort_unstable();
+        for (quantile, expected, tolerance) in [(0.5, 8192.0, 0.02), (0.99, 204_800.0, 0.05)] {
+            let found = drawn[(DRAWS as f64 * quantile) as usize] as f64;
+            assert!((found / expected - 1.0).abs() < tolerance, "{quantile}: {found}");
+        }
+        // As far below as above, by its logarithm.
+        let low = drawn[DRAWS as usize / 100] as f64;
+        assert!((low / (8192.0 * 8192.0 / 204_800.0) - 1.0).abs() < 0.05, "{low}");
+    }
+}

@@ -1,0 +1,83 @@
+//! What came of each step of a stepped load.
+
+use serde_json::Value;
+use serde_json::json;
+
+use crate::figures::Latencies;
+use crate::source::fates::Fate;
+use crate::source::shape::Stretch;
+
+/// One step.
+#[derive(Default)]
+struct Step {
+    accepted: u64,
+    refused: u64,
+    lost: u64,
+    /// As of all messages.
+    message: Latencies,
+}
+
+/// All steps, as far as a message of them has ended.
+#[derive(Default)]
+pub struct StepFigures(Vec<Step>);
+
+impl StepFigures {
+    pub fn count(&mut self, step: usize, fate: Fate, us: u128) {
+        let step = self.at(step);
+        step.message.record(us);
+        match fate {
+            Fate::Accepted => step.accepted += 1,
+            Fate::Refused => step.refused += 1,
+            Fate::Unknown => step.lost += 1,
+            Fate::NotSent => {}
+        }
+    }
+
+    fn at(&mut self, step: usize) -> &mut Step {
+        if self.0.len() <= step {
+            self.0.resize_with(step + 1, Step::default);
+        }
+        &mut self.0[step]
+    }
+
+    pub fn add(&mut self, other: StepFigures) {
+        for (place, other) in other.0.into_iter().enumerate() {
+            let step = self.at(place);
+            step.accepted += other.accepted;
+            step.refused += other.refused;
+            step.lost += other.lost;
+            step.message.add(&other.message);
+        }
+    }
+
+    /// `late`: of each step, what was not sent any more.
+    pub fn to_json(&mut self, stretches: &[Stretch], late: &[u64]) -> Value {
+        let steps = stretches.iter().zip(late).enumerate().map(|(place, (stretch, late))| {
+            let step = self.at(place);
+            json!({
+                "intended_per_second": stretch.to,
+                // One without an end has no length.
+                "seconds": stretch.seconds.is_finite().then_some(stretch.seconds),
+                "accepted": step.accepted,
+                "refused": step.refused,
+                "lost": step.lost,
+                "late": late,
+                "message_us": step.message.to_json(),
+            })
+        });
+        Value::Array(steps.collect())
+    }
+
+    pub fn to_lines(&mut self, stretches: &[Stretch], late: &[u64]) -> Vec<String> {
+        let lines = stretches.iter().zip(late).enumerate().map(|(place, (stretch, late))| {
+            let step = self.at(place);
+            let line = step.message.to_line(&format!("at {}/s", stretch.to));
+            let wrong = step.refused + step.lost + late;
+            match wrong {
+                0 => line,
+                _ => format!("{line}  {} refused, {} lost, {late} late", step.refused, step.lost),
+            }
+        });
+        lines.collect()
+    }
+}

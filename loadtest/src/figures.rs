@@ -30,6 +30,10 @@ impl Latencies {
         self.0.add(&other.0).expect("all have the same bounds");
     }
 
+    pub fn count(&self) -> u64 {
+        self.0.len()
+    }
+
     /// Each percentile in microseconds, and the longest.
     pub fn to_json(&self) -> Value {
         let mut told = serde_json::Map::new();

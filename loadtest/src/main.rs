@@ -1,16 +1,27 @@
-//! The load harness of Ringpost. So far its source and its reports; `relay.py` and the other scripts
-//! beside it drive Debian's `smtp-source` and `smtp-sink`.
+//! The load harness of Ringpost: a source and a sink of mail, the ledger between them, and reports of
+//! what they measured. `relay.py` and the other scripts beside it drive Debian's `smtp-source` and
+//! `smtp-sink`.
 
 mod figures;
+mod ledger;
 mod report;
+mod sink;
 mod source;
 
+use std::fs::File;
+use std::io::BufReader;
+use std::path::Path;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Parser;
 use clap::Subcommand;
 
-/// Sends mail and tells how that went.
+use crate::ledger::Balance;
+use crate::ledger::Ledger;
+use crate::ledger::Sent;
+
+/// Sends and takes mail, and tells how that went.
 #[derive(Parser)]
 #[command(name = "ringpost-load", version)]
 struct Arguments {
@@ -22,6 +33,16 @@ struct Arguments {
 enum Command {
     /// Send messages, as Postfix's smtp-source does, with the same flags.
     Source(Box<source::options::Options>),
+    /// Take messages, as Postfix's smtp-sink does, with the same flags.
+    Sink(Box<sink::options::Options>),
+    /// Weigh what a sink has seen (its --ledger) against what a source has sent.
+    Ledger {
+        sent: PathBuf,
+        seen: PathBuf,
+        /// Print the balance as JSON.
+        #[arg(long)]
+        json: bool,
+    },
     /// Show what runs measured: one as tables, several side by side with ratios to the first.
     Report(report::command::Report),
 }
@@ -29,6 +50,8 @@ enum Command {
 fn main() -> ExitCode {
     let done = match Arguments::parse().command {
         Command::Source(options) => source::run(*options),
+        Command::Sink(options) => sink::run(&options),
+        Command::Ledger { sent, seen, json } => weigh(&sent, &seen, json),
         Command::Report(report) => report::command::run(report).map(|()| true),
     };
     match done {
@@ -39,4 +62,29 @@ fn main() -> ExitCode {
             ExitCode::from(2)
         }
     }
+}
+
+/// Tells the balance of two files. `false`: something was lost, duplicated or alien.
+fn weigh(sent: &Path, seen: &Path, is_json: bool) -> Result<bool, String> {
+    let sent = Sent::read(open(sent)?).map_err(|why| format!("{}: {why}", sent.display()))?;
+    let seen = Ledger::read(open(seen)?).map_err(|why| format!("{}: {why}", seen.display()))?;
+    let balance = seen.compare(&sent);
+    match is_json {
+        true => println!("{}", serde_json::json!(balance)),
+        false => {
+            let Balance { lost, duplicated, alien, arrived, .. } = balance;
+            println!("{arrived} arrived, {lost} lost, {duplicated} duplicated, {alien} alien");
+            let Balance { unknown_but_seen, refused_but_seen, unrecorded, .. } = balance;
+            println!(
+                "{unknown_but_seen} came of what nobody knew, {refused_but_seen} of what was \
+                 refused, {unrecorded} were not recorded"
+            );
+        }
+    }
+    Ok(balance.is_well())
+}
+
+fn open(path: &Path) -> Result<BufReader<File>, String> {
+    let file = File::open(path).map_err(|cause| format!("{}: {cause}", path.display()))?;
+    Ok(BufReader::new(file))
 }

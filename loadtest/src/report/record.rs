@@ -296,6 +296,7 @@ pub mod tests {
                 Stage { name: "body to reply".into(), latencies: hdr(all().map(|us| us / 2)) },
                 Stage { name: "message".into(), latencies: hdr(all()) },
             ],
+            steps: Value::Null,
             intervals: vec![
                 interval(0, hdr(all().take(half as usize))),
                 interval(1, hdr(std::iter::empty())),

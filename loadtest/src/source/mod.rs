@@ -50,10 +50,6 @@ use ringpost::rt::ShardSpec;
 use ringpost::rt::ShardThread;
 use ringpost::wire::smtp::client_login::Login;
 
-use crate::source::dice::Dice;
-use crate::source::fates::Fates;
-use crate::source::fates::Sent;
-use crate::source::message::Pattern;
 use crate::figures::Latencies;
 use crate::report::Collector;
 use crate::report::Interval;
@@ -61,6 +57,10 @@ use crate::report::Live;
 use crate::report::Record;
 use crate::report::Seconds;
 use crate::report::Stages;
+use crate::source::dice::Dice;
+use crate::source::fates::Fates;
+use crate::source::fates::Sent;
+use crate::source::message::Pattern;
 use crate::source::options::Options;
 use crate::source::place::Place;
 use crate::source::schedule::Planned;
@@ -288,7 +288,7 @@ pub fn run(options: Options) -> Result<bool, String> {
     options.outputs.check()?;
     // Before the clock runs, for the syncs of a disk may be measured.
     let record = Record::begin("source", &options.outputs, settings(&options));
-    let mut report = send(options)?;
+    let report = send(options)?;
     let is_well = report.is_well();
     report.write_sent()?;
     report.tell(record)?;

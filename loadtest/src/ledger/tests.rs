@@ -1,0 +1,132 @@
+//! Ledgers that are filled, cut, added, written and weighed.
+
+use super::*;
+
+fn sent(fates: &[Fate], recipients: u64) -> Sent {
+    let fates = fates.iter().map(|fate| *fate as u8).collect();
+    Sent { run: "r".to_owned(), recipients_per_message: recipients, fates }
+}
+
+fn ledger(copies: &[(&str, u64, u64)]) -> Ledger {
+    let mut ledger = Ledger::default();
+    for (place, (run, number, recipient)) in copies.iter().enumerate() {
+        let run = ledger.run(run.as_bytes());
+        ledger.record(run, *number, *recipient, place as u64);
+    }
+    ledger
+}
+
+#[test]
+fn ids_are_read() {
+    let id = |number, begun_us| Some(Id { run: b"a.b", number, begun_us });
+    assert_eq!(Id::parse(b" a.b-7 "), id(7, None));
+    assert_eq!(Id::parse(b"a.b-7-1700000000000000"), id(7, Some(1_700_000_000_000_000)));
+    let long = [b"x".repeat(65), b"-1".to_vec()].concat();
+    let bad: [&[u8]; 10] =
+        [b"", b"a", b"a-", b"-1", b"a-x", b"a-1-", b"a-1-x", b"a-1-2-3", b"a b-1", &long];
+    for bad in bad {
+        assert_eq!(Id::parse(bad), None, "{}", String::from_utf8_lossy(bad));
+    }
+    assert_eq!(Id::parse(b"a-99999999999999999999"), None, "more than 64 bits");
+}
+
+#[test]
+fn every_copy_is_weighed() {
+    use Fate::Accepted;
+    use Fate::NotSent;
+    use Fate::Refused;
+    use Fate::Unknown;
+    let all = sent(&[Accepted, Accepted, Accepted, Refused, Unknown, Unknown, NotSent], 1);
+    let seen = [
+        ("r", 0, 10),
+        ("r", 1, 10),
+        ("r", 1, 10),
+        // To somebody else.
+        ("r", 1, 11),
+        ("r", 3, 10),
+        ("r", 4, 10),
+        ("r", 6, 10),
+        // Behind the end, and of another run.
+        ("r", 7, 10),
+        ("q", 0, 10),
+    ];
+    let mut ledger = ledger(&seen);
+    ledger.nameless = 1;
+    let expected = Balance {
+        lost: 1,
+        duplicated: 1,
+        alien: 1 + 1 + 1 + 1 + 1,
+        unknown_but_seen: 1,
+        refused_but_seen: 1,
+        arrived: 2,
+        unrecorded: 0,
+    };
+    assert_eq!(ledger.compare(&all), expected);
+    assert_eq!(ledger.totals(), (8, 1));
+}
+
+#[test]
+fn each_recipient_is_weighed_by_itself() {
+    let all = sent(&[Fate::Accepted, Fate::Accepted, Fate::Accepted], 2);
+    let seen =
+        [("r", 0, 1), ("r", 0, 2), ("r", 1, 1), ("r", 1, 1), ("r", 2, 1), ("r", 2, 2), ("r", 2, 3)];
+    let expected = Balance { lost: 1, duplicated: 1, alien: 1, arrived: 5, ..Balance::default() };
+    assert_eq!(ledger(&seen).compare(&all), expected);
+}
+
+#[test]
+fn what_is_whole_is_well_however_it_is_spread() {
+    let all = sent(&vec![Fate::Accepted; 5000], 2);
+    let mut shards = [Ledger::default(), Ledger::default(), Ledger::default()];
+    for number in 0..5000 {
+        for recipient in 1..=2 {
+            let shard = &mut shards[(number * 7 + recipient) as usize % 3];
+            let run = shard.run(b"r");
+            shard.record(run, number, recipient, number);
+        }
+    }
+    let mut sum = Ledger::default();
+    shards.into_iter().for_each(|shard| sum.add(shard));
+    let balance = sum.compare(&all);
+    assert!(balance.is_well(), "{balance:?}");
+    assert_eq!((balance.arrived, sum.copies), (10_000, 10_000));
+    // The same message once more, on another shard.
+    sum.add(ledger(&[("r", 77, 2)]));
+    assert_eq!(sum.compare(&all).duplicated, 1);
+}
+
+#[test]
+fn a_million_messages_fit_and_a_full_ledger_says_so() {
+    let mut full = Ledger::new(30_000_000);
+    let run = full.run(b"r");
+    (0..1_000_000).for_each(|number| full.record(run, number, 5, number));
+    assert_eq!(full.unrecorded, 0);
+    let mut small = Ledger::new(100_000);
+    let run = small.run(b"r");
+    (0..10_000).for_each(|number| small.record(run, number, 5, number));
+    assert!(small.unrecorded > 0);
+    assert!(!small.compare(&sent(&[], 1)).is_well());
+    for name in 0..RUNS_MAX as u64 + 1 {
+        let run = small.run(format!("run{name}").as_bytes());
+        assert_eq!(run.is_none(), name >= RUNS_MAX as u64 - 1, "{name}");
+    }
+}
+
+#[test]
+fn files_hold_it_all() {
+    let seen = ledger(&[("r", 0, 1), ("r", 0, 2), ("r", 0, 2), ("q", 9_999_999, u64::MAX)]);
+    let mut file = Vec::new();
+    seen.write(&mut file).expect("memory takes it");
+    let read = Ledger::read(&*file).expect("it was written so");
+    assert_eq!((read.copies, read.totals()), (4, (3, 1)));
+    let all = sent(&[Fate::Accepted, Fate::Unknown, Fate::Unknown, Fate::NotSent], 2);
+    let mut file = Vec::new();
+    all.write(&mut file).expect("memory takes it");
+    assert_eq!(Sent::read(&*file), Ok(all.clone()));
+    assert_eq!(read.compare(&all), seen.compare(&all));
+    for bad in ["", "x\n", "ringpost-load sent 1\nx y\n", "ringpost-load sent 1\n1 gone\n"] {
+        let told = Sent::read(bad.as_bytes());
+        assert!(told.is_err_and(|why| why.starts_with("line ")), "{bad}");
+    }
+    assert!(Ledger::read("ringpost-load seen 1\n1 2 3 4\n".as_bytes()).is_err(), "of no run");
+}

@@ -1,0 +1,372 @@
+//! The sink: takes mail at many addresses, answers as it is told, and keeps a ledger of it.
+//!
+//! Owner:    one shard per `--cores`, each with a socket on every address (SO_REUSEPORT), its own
+//!           sessions and its own ledger. Shards share counts of connections and nothing else.
+//! Promise:  `Sink::stop` hands out a ledger that holds every copy that was accepted. It takes
+//!           `STOP_MAX` at most, whatever the sessions do.
+//! Bounds:   `connections_max` for each shard by its share; the kernel keeps `backlog` more. A
+//!           connection costs its socket, a task and about 1 KB; a chunk of 64 KB only while it is
+//!           read from. Each address costs each shard two descriptors.
+
+mod behaviour;
+mod body;
+mod desk;
+mod dialogue;
+mod dice;
+mod dump;
+pub mod options;
+mod place;
+mod session;
+mod stage;
+
+use std::cell::Cell;
+use std::fs::File;
+use std::io::BufWriter;
+use std::io::Write;
+use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
+use std::path::Path;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::Mutex;
+use std::sync::PoisonError;
+use std::sync::mpsc::RecvTimeoutError;
+use std::time::Duration;
+use std::time::Instant;
+
+use ringpost::boot::signals;
+use ringpost::boot::signals::Signal;
+use ringpost::net::TlsServer;
+use ringpost::rt;
+use ringpost::rt::IoFault;
+use ringpost::rt::ListenSpec;
+use ringpost::rt::Listener;
+use ringpost::rt::ShardSpec;
+use ringpost::rt::ShardThread;
+use ringpost::rt::task;
+use ringpost::rt::timer;
+use serde_json::json;
+use socket2::SockRef;
+
+use crate::figures::Latencies;
+use crate::ledger::Ledger;
+use crate::sink::behaviour::Behaviours;
+pub use crate::sink::desk::Counts;
+use crate::sink::desk::Desk;
+use crate::sink::desk::Shared;
+use crate::sink::desk::Tally;
+use crate::sink::desk::count;
+use crate::sink::dump::Dump;
+use crate::sink::options::Options;
+use crate::sink::stage::Orders;
+
+/// How often it is looked whether there is an end to it, and whether a place has become free.
+const LOOK: Duration = Duration::from_millis(10);
+const COUNTER_EVERY: Duration = Duration::from_secs(1);
+/// How long sessions may take to end once the sink is stopped.
+const STOP_MAX: Duration = Duration::from_secs(5);
+/// Addresses that are told at start.
+const PLACES_TOLD: usize = 8;
+
+/// What a sink is to be.
+#[derive(Debug)]
+pub struct Settings {
+    pub places: Vec<SocketAddr>,
+    pub backlog: u32,
+    pub cores: usize,
+    pub connections_max: usize,
+    pub messages_max: Option<u64>,
+    pub sessions_max: Option<u64>,
+    pub window_bytes: Option<usize>,
+    pub hostname: String,
+    pub greeting: String,
+    pub lmtp: bool,
+    pub enhanced: bool,
+    /// What EHLO announces; none: EHLO is not known.
+    pub offers: Option<Vec<&'static str>>,
+    pub tls: Option<Arc<TlsServer>>,
+    pub tls_first: bool,
+    pub orders: Orders,
+    pub soft_reply: Box<[u8]>,
+    pub hard_reply: Box<[u8]>,
+    pub abort: Option<Duration>,
+    pub hold: Option<Duration>,
+    pub timeout: Duration,
+    pub verbose: bool,
+    pub behaviours: Option<Arc<Behaviours>>,
+    pub dump: Option<Dump>,
+    pub seed: u64,
+    /// Of each shard.
+    pub ledger_bytes_max: usize,
+}
+
+/// A sink that runs, on threads of its own.
+pub struct Sink {
+    shards: Vec<ShardThread>,
+    shared: Arc<Shared>,
+    tallies: Vec<Arc<Tally>>,
+    taken: Arc<Mutex<Taken>>,
+    addresses: Vec<SocketAddr>,
+    began: Instant,
+}
+
+/// What a sink has at its end.
+#[derive(Debug, Default)]
+pub struct Taken {
+    pub counts: Counts,
+    pub ledger: Ledger,
+    /// From the begin of each message, where its id tells that, until it was here, in microseconds.
+    pub end_to_end: Latencies,
+    pub seconds: f64,
+}
+
+impl Sink {
+    /// Listens, and returns when clients may connect.
+    pub fn start(settings: Settings) -> Result<Sink, String> {
+        let (sockets, addresses) = bind_all(&settings)?;
+        let mut settings = settings;
+        settings.connections_max = settings.connections_max.div_ceil(settings.cores);
+        let settings = Arc::new(settings);
+        let mut sink = Sink {
+            shards: Vec::new(),
+            shared: Arc::default(),
+            tallies: Vec::new(),
+            taken: Arc::default(),
+            addresses,
+            began: Instant::now(),
+        };
+        for (shard, sockets) in sockets.into_iter().enumerate() {
+            let tally = Arc::new(Tally::default());
+            sink.tallies.push(Arc::clone(&tally));
+            let (settings, shared) = (Arc::clone(&settings), Arc::clone(&sink.shared));
+            let taken = Arc::clone(&sink.taken);
+            let mut spec = ShardSpec::new(format!("sink-{shard}"), None);
+            spec.drain_max = STOP_MAX;
+            let main = move || async move {
+                let desk = Desk::new(settings, shared, tally);
+                serve_all(&desk, sockets).await;
+                let mut taken = taken.lock().unwrap_or_else(PoisonError::into_inner);
+                taken.ledger.add(desk.ledger.take());
+                taken.end_to_end.add(&desk.end_to_end.borrow());
+            };
+            match rt::start(spec, main) {
+                Ok(thread) => sink.shards.push(thread),
+                Err(fault) => {
+                    let why = format!("{fault}: {}", fault.remedy());
+                    // Those that run already have nothing to tell.
+                    let _ = sink.stop();
+                    return Err(why);
+                }
+            }
+        }
+        Ok(sink)
+    }
+
+    /// Where it listens, with the ports that were chosen for port 0.
+    pub fn addresses(&self) -> &[SocketAddr] {
+        &self.addresses
+    }
+
+    /// What came so far. Each count is right, but not all are of one moment.
+    pub fn counts(&self) -> Counts {
+        let mut counts = Counts::default();
+        self.tallies.iter().for_each(|tally| tally.add_to(&mut counts));
+        counts
+    }
+
+    /// Whether as many messages or sessions came as were asked for.
+    pub fn is_done(&self) -> bool {
+        self.shared.is_done()
+    }
+
+    /// Ends all sessions and hands out what came.
+    pub fn stop(self) -> Result<Taken, String> {
+        self.shared.stop();
+        let seconds = self.began.elapsed().as_secs_f64();
+        for shard in self.shards {
+            shard.join().map_err(|fault| format!("{fault}: {}", fault.remedy()))?;
+        }
+        let mut taken =
+            std::mem::take(&mut *self.taken.lock().unwrap_or_else(PoisonError::into_inner));
+        self.tallies.iter().for_each(|tally| tally.add_to(&mut taken.counts));
+        taken.seconds = seconds;
+        Ok(taken)
+    }
+}
+
+/// For each shard its sockets, all on the same addresses.
+fn bind_all(settings: &Settings) -> Result<(Vec<Vec<OwnedFd>>, Vec<SocketAddr>), String> {
+    let mut addresses = Vec::new();
+    let mut sockets: Vec<Vec<OwnedFd>> = (0..settings.cores).map(|_| Vec::new()).collect();
+    for place in &settings.places {
+        let mut address = *place;
+        for own in &mut sockets {
+            let socket = bind(address, settings).map_err(|fault| match fault {
+                IoFault::NoFiles => format!("{address}: {fault}; raise it by `ulimit -n`"),
+                _ => format!("{address}: {fault}"),
+            })?;
+            let bound = SockRef::from(&socket).local_addr().ok();
+            // The others have to take the port that the first was given.
+            address = bound.and_then(|bound| bound.as_socket()).unwrap_or(address);
+            own.push(socket);
+        }
+        addresses.push(address);
+    }
+    Ok((sockets, addresses))
+}
+
+fn bind(address: SocketAddr, settings: &Settings) -> Result<OwnedFd, IoFault> {
+    let socket = rt::bind_socket(ListenSpec {
+        address,
+        backlog: settings.backlog,
+        reuse_port: settings.cores > 1,
+        v6_only: true,
+        inherited: None,
+    })?;
+    if let Some(bytes) = settings.window_bytes {
+        // Accepted sockets inherit it.
+        SockRef::from(&socket).set_recv_buffer_size(bytes)?;
+    }
+    Ok(socket)
+}
+
+/// The life of a shard.
+async fn serve_all(desk: &Rc<Desk>, sockets: Vec<OwnedFd>) {
+    let listeners: Vec<Rc<Listener>> =
+        sockets.into_iter().map(|socket| Rc::new(Listener::from_socket(socket))).collect();
+    let accepting = Rc::new(Cell::new(listeners.len()));
+    for listener in &listeners {
+        let (desk, listener) = (Rc::clone(desk), Rc::clone(listener));
+        let accepting = Rc::clone(&accepting);
+        task::spawn(async move {
+            accept_all(&desk, &listener).await;
+            accepting.set(accepting.get() - 1);
+        });
+    }
+    while !desk.shared.is_stopping() {
+        timer::sleep(LOOK).await;
+    }
+    listeners.iter().for_each(|listener| listener.stop());
+    let end = Instant::now() + STOP_MAX;
+    while (accepting.get() > 0 || desk.open.get() > 0) && Instant::now() < end {
+        timer::interrupt_all();
+        timer::sleep(LOOK).await;
+    }
+}
+
+async fn accept_all(desk: &Rc<Desk>, listener: &Listener) {
+    loop {
+        // As with smtp-sink, whoever comes too many waits in the kernel.
+        while desk.open.get() >= desk.settings.connections_max && !desk.shared.is_stopping() {
+            timer::sleep(LOOK).await;
+        }
+        match listener.accept().await {
+            Ok((stream, _)) => {
+                let open = Open::new(desk);
+                task::spawn(async move { session::serve(Rc::clone(&open.0), stream).await });
+            }
+            Err(IoFault::Stopped) => return,
+            Err(_) => {
+                count(&desk.tally.accept_faults, 1);
+                // Most faults pass; `accept` rests by itself where they do not.
+                task::yield_if_needed().await;
+            }
+        }
+    }
+}
+
+/// Counts a connection for as long as it lives, however it ends.
+struct Open(Rc<Desk>);
+
+impl Open {
+    fn new(desk: &Rc<Desk>) -> Open {
+        desk.open.set(desk.open.get() + 1);
+        count(&desk.tally.connections, 1);
+        Open(Rc::clone(desk))
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.open.set(self.0.open.get() - 1);
+        self.0.end_session();
+    }
+}
+
+/// Serves until it is told to end, and tells what came. `false`: not all of it could be counted.
+pub fn run(options: &Options) -> Result<bool, String> {
+    let blocked = signals::block().map_err(|cause| format!("signals: {cause}"))?;
+    let signals = signals::listen(blocked).map_err(|cause| format!("signals: {cause}"))?;
+    let sink = Sink::start(options.settings()?)?;
+    let told: Vec<String> =
+        sink.addresses().iter().take(PLACES_TOLD).map(ToString::to_string).collect();
+    let more = sink.addresses().len() - told.len();
+    let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+    eprintln!("listening on {}{more}", told.join(" "));
+    let mut next = Instant::now();
+    while !sink.is_done() {
+        match signals.recv_timeout(LOOK) {
+            Ok(Signal::Term | Signal::Int) | Err(RecvTimeoutError::Disconnected) => break,
+            Ok(Signal::Hup | Signal::Usr1) => show_counts(&sink, "\n"),
+            Err(RecvTimeoutError::Timeout) => {}
+        }
+        if options.counter && next <= Instant::now() {
+            show_counts(&sink, "\r");
+            next += COUNTER_EVERY;
+        }
+    }
+    let taken = sink.stop()?;
+    if let Some(path) = &options.ledger {
+        write_ledger(&taken.ledger, path)
+            .map_err(|cause| format!("{}: {cause}", path.display()))?;
+    }
+    tell(&taken, options.json);
+    Ok(taken.ledger.unrecorded == 0)
+}
+
+fn show_counts(sink: &Sink, end: &str) {
+    let counts = sink.counts();
+    eprint!("sess={} quit={} mesg={}{end}", counts.sessions, counts.quits, counts.messages);
+}
+
+fn write_ledger(ledger: &Ledger, path: &Path) -> std::io::Result<()> {
+    let mut out = BufWriter::new(File::create(path)?);
+    ledger.write(&mut out)?;
+    out.flush()
+}
+
+fn tell(taken: &Taken, is_json: bool) {
+    let (distinct, again) = taken.ledger.totals();
+    let (counts, ledger) = (&taken.counts, &taken.ledger);
+    if is_json {
+        let told = json!({
+            "seconds": taken.seconds,
+            "counts": counts,
+            "ledger": {
+                "distinct": distinct,
+                "again": again,
+                "nameless": ledger.nameless,
+                "unrecorded": ledger.unrecorded,
+            },
+            "end_to_end_us": taken.end_to_end.to_json(),
+        });
+        println!("{told}");
+        return;
+    }
+    println!(
+        "{} messages in {} copies over {} sessions, {} bytes",
+        counts.messages, counts.copies, counts.sessions, counts.body_bytes
+    );
+    println!(
+        "refused {} for now and {} for good, broke off {}",
+        counts.soft_refusals, counts.hard_refusals, counts.broken_off
+    );
+    println!(
+        "ledger: {distinct} distinct, {again} once more, {} without an id, {} not recorded",
+        ledger.nameless, ledger.unrecorded
+    );
+    if taken.end_to_end.count() > 0 {
+        println!("{}", Latencies::head());
+        println!("{}", taken.end_to_end.to_line("begin to sink"));
+    }
+}

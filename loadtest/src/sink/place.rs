@@ -1,0 +1,171 @@
+//! Where to listen: words become addresses.
+//!
+//! Bounds:   `PLACES_MAX` addresses in all. More are refused with a sentence, for each is a socket
+//!           and a task on every shard.
+
+use std::net::IpAddr;
+use std::net::Ipv4Addr;
+use std::net::Ipv6Addr;
+use std::net::SocketAddr;
+use std::net::ToSocketAddrs;
+
+/// Addresses of one sink.
+pub const PLACES_MAX: usize = 16_384;
+
+/// Which addresses a name may give.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Family {
+    Any,
+    V4,
+    V6,
+}
+
+impl Family {
+    fn has(self, address: IpAddr) -> bool {
+        match self {
+            Family::Any => true,
+            Family::V4 => address.is_ipv4(),
+            Family::V6 => address.is_ipv6(),
+        }
+    }
+}
+
+/// All addresses of `words`: `[inet:][HOST[/BITS]]:PORT[-PORT]`, each once.
+pub fn read(words: &[String], family: Family) -> Result<Vec<SocketAddr>, String> {
+    let mut all = Vec::new();
+    for word in words {
+        read_one(word, family, &mut all).map_err(|why| format!("{word}: {why}"))?;
+    }
+    let anew = |address: &SocketAddr, earlier: &[SocketAddr]| {
+        address.port() == 0 || earlier.last() != Some(address)
+    };
+    all.sort_unstable();
+    let mut places: Vec<SocketAddr> = Vec::with_capacity(all.len());
+    for address in all {
+        if anew(&address, &places) {
+            places.push(address);
+        }
+    }
+    Ok(places)
+}
+
+fn read_one(word: &str, family: Family, all: &mut Vec<SocketAddr>) -> Result<(), String> {
+    if word.starts_with("unix:") {
+        return Err("Unix sockets are not listened on; give an address and a port".to_owned());
+    }
+    let place = word.strip_prefix("inet:").unwrap_or(word);
+    let (host, ports) = place.rsplit_once(':').ok_or("a port is missing, as in 127.0.0.1:2525")?;
+    let (first, last) = read_ports(ports)?;
+    let hosts = read_hosts(host, family)?;
+    let hosts: Vec<IpAddr> = hosts.into_iter().filter(|host| family.has(*host)).collect();
+    if hosts.is_empty() {
+        return Err("it has no address of that family".to_owned());
+    }
+    let count = hosts.len() * (usize::from(last - first) + 1);
+    if all.len() + count > PLACES_MAX {
+        return Err(format!("that is more than {PLACES_MAX} addresses; start several sinks"));
+    }
+    for host in hosts {
+        all.extend((first..=last).map(|port| SocketAddr::new(host, port)));
+    }
+    Ok(())
+}
+
+fn read_ports(text: &str) -> Result<(u16, u16), String> {
+    let read = |text: &str| text.parse().map_err(|_| format!("`{text}` is no port"));
+    let (first, last) = text.split_once('-').unwrap_or((text, text));
+    let (first, last) = (read(first)?, read(last)?);
+    if last < first {
+        return Err("the second port is before the first".to_owned());
+    }
+    Ok((first, last))
+}
+
+fn read_hosts(host: &str, family: Family) -> Result<Vec<IpAddr>, String> {
+    let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+    if bare.is_empty() {
+        // One socket for each family, as smtp-sink has it.
+        return Ok(match family {
+            Family::V6 => vec![Ipv6Addr::UNSPECIFIED.into()],
+            _ => vec![Ipv4Addr::UNSPECIFIED.into(), Ipv6Addr::UNSPECIFIED.into()],
+        });
+    }
+    if let Some((network, bits)) = bare.split_once('/') {
+        let network = network.parse().map_err(|_| format!("`{network}` is no address"))?;
+        return read_network(network, bits);
+    }
+    if let Ok(address) = bare.parse() {
+        return Ok(vec![address]);
+    }
+    let found = (bare, 0).to_socket_addrs().map_err(|cause| cause.to_string())?;
+    Ok(found.map(|found| found.ip()).collect())
+}
+
+/// Every address of a network, its first and last too: on a loopback each may be listened on.
+fn read_network(network: IpAddr, bits: &str) -> Result<Vec<IpAddr>, String> {
+    let width = if network.is_ipv4() { 32 } else { 128 };
+    let bits: u32 = bits.parse().map_err(|_| format!("`{bits}` is no length of a network"))?;
+    let free = u32::checked_sub(width, bits).ok_or("that network is longer than an address")?;
+    let count = 1_usize.checked_shl(free).filter(|count| free < 32 && *count <= PLACES_MAX);
+    let count = count.ok_or_else(|| format!("that is more than {PLACES_MAX} addresses"))?;
+    let hosts = 0..count as u128;
+    Ok(match network {
+        IpAddr::V4(first) => {
+            let first = u128::from(first.to_bits()) >> free << free;
+            hosts.map(|host| Ipv4Addr::from_bits((first + host) as u32).into()).collect()
+        }
+        IpAddr::V6(first) => {
+            let first = first.to_bits() >> free << free;
+            hosts.map(|host| Ipv6Addr::from_bits(first + host).into()).collect()
+        }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn places(words: &str, family: Family) -> Result<Vec<String>, String> {
+        let words: Vec<String> = words.split(' ').map(str::to_owned).collect();
+        Ok(read(&words, family)?.iter().map(SocketAddr::to_string).collect())
+    }
+
+    #[test]
+    fn addresses_ports_and_networks_are_read() {
+        let rows = [
+            ("127.0.0.1:2525", "127.0.0.1:2525"),
+            ("inet:127.0.0.1:25", "127.0.0.1:25"),
+            ("[::1]:2525", "[::1]:2525"),
+            (":2525", "0.0.0.0:2525 [::]:2525"),
+            ("127.0.0.1:7-9", "127.0.0.1:7 127.0.0.1:8 127.0.0.1:9"),
+            ("127.0.1.2/31:25", "127.0.1.2:25 127.0.1.3:25"),
+            ("127.0.1.3/31:25-26", "127.0.1.2:25 127.0.1.2:26 127.0.1.3:25 127.0.1.3:26"),
+            ("[::2/127]:25", "[::2]:25 [::3]:25"),
+            ("127.0.0.1:25 127.0.0.1:25", "127.0.0.1:25"),
+            ("127.0.0.1:0 127.0.0.1:0", "127.0.0.1:0 127.0.0.1:0"),
+        ];
+        for (words, expected) in rows {
+            assert_eq!(places(words, Family::Any).map(|all| all.join(" ")), Ok(expected.into()));
+        }
+        assert_eq!(places(":25", Family::V4), Ok(vec!["0.0.0.0:25".to_owned()]));
+        assert_eq!(places(":25", Family::V6), Ok(vec!["[::]:25".to_owned()]));
+    }
+
+    #[test]
+    fn what_is_no_place_is_told() {
+        for bad in [
+            "unix:/a",
+            "127.0.0.1",
+            "127.0.0.1:x",
+            "127.0.0.1:9-7",
+            "127.0.0.0/8:25",
+            "127.0.0.0/33:25",
+            "::/0:25",
+            "127.0.0.0/18:25-26",
+        ] {
+            let why = places(bad, Family::Any).expect_err(bad);
+            assert!(why.starts_with(bad), "{why}");
+        }
+        assert!(places("127.0.0.1:25", Family::V6).is_err());
+    }
+}

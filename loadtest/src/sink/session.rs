@@ -1,0 +1,201 @@
+//! One connection: it reads, has the dialogue think, and writes.
+//!
+//! Cost:     what a client sends together is taken by one read and answered by one write. Between
+//!           messages a connection holds no chunk.
+//! Waits:    each read and each write has `-t` seconds. Delays are slept in short pieces, so that a
+//!           sink that is stopped ends at once.
+
+use std::rc::Rc;
+use std::time::Duration;
+use std::time::Instant;
+
+use ringpost::net::Channel;
+use ringpost::net::SocketFault;
+use ringpost::net::TlsFault;
+use ringpost::rt::Stream;
+use ringpost::rt::timer;
+
+use crate::sink::desk::Desk;
+use crate::sink::dialogue::Dialogue;
+use crate::sink::dialogue::Step;
+use crate::sink::dialogue::Then;
+
+/// The longest piece of a sleep.
+const NAP: Duration = Duration::from_millis(50);
+/// How often a tarpit says something.
+const DRIP_EVERY: Duration = Duration::from_millis(100);
+const CLOSING: &[u8] = b"421 4.3.2 The sink is being stopped\r\n";
+
+/// The connection is over; why is of no interest to a sink.
+struct Over;
+
+impl From<SocketFault> for Over {
+    fn from(_: SocketFault) -> Over {
+        Over
+    }
+}
+
+/// Serves one connection to its end.
+pub async fn serve(desk: Rc<Desk>, stream: Stream) {
+    let Ok(peer) = stream.peer() else { return };
+    let dialogue = Dialogue::new(Rc::clone(&desk), peer);
+    let mut session = Session { desk, channel: Channel::plain(stream), dialogue, out: Vec::new() };
+    // Both ends are the end of it.
+    let _ = session.run().await;
+}
+
+struct Session {
+    desk: Rc<Desk>,
+    channel: Channel<Stream>,
+    dialogue: Dialogue,
+    out: Vec<u8>,
+}
+
+impl Session {
+    async fn run(&mut self) -> Result<(), Over> {
+        if self.desk.settings.tls_first {
+            self.start_tls().await?;
+        }
+        let step = self.dialogue.on_connect(&mut self.out);
+        self.carry_out(step, 0).await?;
+        self.flush().await?;
+        loop {
+            self.set_deadline();
+            let chunk = match self.channel.read(&self.desk.pool, None).await {
+                Ok(chunk) => chunk,
+                Err(SocketFault::Tls(TlsFault::NoChunk)) => {
+                    timer::sleep(NAP).await;
+                    continue;
+                }
+                Err(_) => return self.leave().await,
+            };
+            let mut at = 0;
+            while at < chunk.len() {
+                let mark = self.out.len();
+                let (used, step) = self.dialogue.next(&chunk.bytes()[at..], &mut self.out);
+                at += used;
+                let Some(step) = step else { break };
+                if step.is_plain() {
+                    continue;
+                }
+                let is_tls = matches!(step.then, Then::StartTls);
+                self.carry_out(step, mark).await?;
+                if is_tls {
+                    // RFC 3207 s4.2: what came in the clear behind the command is not looked at.
+                    break;
+                }
+            }
+            self.desk.pool.give(chunk);
+            self.flush().await?;
+            if self.desk.shared.is_stopping() {
+                return self.leave().await;
+            }
+        }
+    }
+
+    /// The end for our reasons.
+    async fn leave(&mut self) -> Result<(), Over> {
+        if self.desk.shared.is_stopping() {
+            self.out.extend_from_slice(CLOSING);
+        }
+        self.close().await
+    }
+
+    /// Replies from `mark` on belong to the step; those before it have waited for nothing.
+    async fn carry_out(&mut self, step: Step, mark: usize) -> Result<(), Over> {
+        if !step.delay.is_zero() {
+            let held = self.out.split_off(mark);
+            self.flush().await?;
+            self.sleep(step.delay).await?;
+            self.out.extend_from_slice(&held);
+        }
+        match step.then {
+            Then::Go => Ok(()),
+            Then::Hold(pause) => {
+                self.flush().await?;
+                self.sleep(pause).await
+            }
+            Then::Close => {
+                self.close().await?;
+                Err(Over)
+            }
+            Then::CloseAfter(pause, last) => {
+                self.flush().await?;
+                self.sleep(pause).await?;
+                self.out.extend_from_slice(last);
+                self.close().await?;
+                Err(Over)
+            }
+            Then::Drop => {
+                self.flush().await?;
+                Err(Over)
+            }
+            Then::StartTls => {
+                self.flush().await?;
+                self.start_tls().await?;
+                self.dialogue.on_tls();
+                Ok(())
+            }
+        }
+    }
+
+    async fn start_tls(&mut self) -> Result<(), Over> {
+        let server = self.desk.settings.tls.as_ref().ok_or(Over)?;
+        self.channel.start_tls(server)?;
+        self.set_deadline();
+        Ok(self.channel.handshake(&self.desk.pool, None).await?)
+    }
+
+    async fn close(&mut self) -> Result<(), Over> {
+        self.flush().await?;
+        self.set_deadline();
+        Ok(self.channel.close().await?)
+    }
+
+    /// Writes what there is to say, slowly to whom a tarpit is for.
+    async fn flush(&mut self) -> Result<(), Over> {
+        if self.out.is_empty() {
+            return Ok(());
+        }
+        let Some(per_second) = self.dialogue.tarpit() else {
+            let all = std::mem::take(&mut self.out);
+            self.out = self.write(all).await?;
+            return Ok(());
+        };
+        let slow = std::mem::take(&mut self.out);
+        let drips = 1.0 / DRIP_EVERY.as_secs_f64();
+        let bytes = ((f64::from(per_second) / drips) as usize).max(1);
+        let pause = Duration::from_secs_f64(bytes as f64 / f64::from(per_second));
+        for drip in slow.chunks(bytes) {
+            self.sleep(pause).await?;
+            self.write(drip.to_vec()).await?;
+        }
+        Ok(())
+    }
+
+    async fn write(&mut self, bytes: Vec<u8>) -> Result<Vec<u8>, Over> {
+        self.desk.show("<", &bytes);
+        self.set_deadline();
+        let (written, bytes) = self.channel.write(bytes).await;
+        written?;
+        Ok(bytes)
+    }
+
+    async fn sleep(&self, time: Duration) -> Result<(), Over> {
+        let until = Instant::now() + time;
+        loop {
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Ok(());
+            }
+            if self.desk.shared.is_stopping() {
+                return Err(Over);
+            }
+            timer::sleep(left.min(NAP)).await;
+        }
+    }
+
+    fn set_deadline(&self) {
+        self.channel.stream().deadline().set_in(self.desk.settings.timeout);
+    }
+}

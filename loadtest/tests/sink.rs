@@ -1,0 +1,446 @@
+//! The sink as its own process: dialogues over raw sockets, other people's clients, our source, and
+//! the ledger that catches what was lost, duplicated or alien.
+
+use std::io::BufRead;
+use std::io::BufReader;
+use std::io::Read;
+use std::io::Write;
+use std::net::TcpStream;
+use std::path::Path;
+use std::process::Child;
+use std::process::Command;
+use std::process::Output;
+use std::process::Stdio;
+use std::time::Duration;
+use std::time::Instant;
+
+use serde_json::Value;
+
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A sink that runs, and where it listens.
+struct Sink {
+    child: Option<Child>,
+    addresses: Vec<String>,
+}
+
+impl Sink {
+    fn start(words: &[&str]) -> Sink {
+        Sink::start_at(words, &["127.0.0.1:0"])
+    }
+
+    fn start_at(words: &[&str], places: &[&str]) -> Sink {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_ringpost-load"));
+        command.arg("sink").arg("--json").args(words).args(places);
+        command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().expect("the binary runs");
+        let mut errors = BufReader::new(child.stderr.take().expect("it is piped"));
+        let mut line = String::new();
+        errors.read_line(&mut line).expect("it says where it listens");
+        let addresses = line.trim().strip_prefix("listening on ");
+        let addresses = addresses.unwrap_or_else(|| panic!("{line}")).split(' ');
+        let addresses = addresses.map(str::to_owned).collect();
+        // What it says later must not block it.
+        std::thread::spawn(move || std::io::copy(&mut errors, &mut std::io::stderr()));
+        Sink { child: Some(child), addresses }
+    }
+
+    fn address(&self) -> &str {
+        &self.addresses[0]
+    }
+
+    fn port(&self) -> &str {
+        self.address().rsplit_once(':').expect("a port is told").1
+    }
+
+    fn connect(&self) -> Client {
+        let stream = TcpStream::connect(self.address()).expect("it listens");
+        stream.set_read_timeout(Some(PATIENCE)).expect("a time may be set");
+        Client(BufReader::new(stream))
+    }
+
+    /// Asks it to end; what it tells.
+    fn stop(mut self) -> Value {
+        let child = self.child.take().expect("it is stopped once");
+        let killed = Command::new("kill").arg(child.id().to_string()).status();
+        assert!(killed.expect("kill runs").success());
+        figures(&child.wait_with_output().expect("it ends"))
+    }
+
+    /// Waits until it ends by itself.
+    fn end(mut self) -> Value {
+        let child = self.child.take().expect("it ends once");
+        figures(&child.wait_with_output().expect("it ends"))
+    }
+}
+
+impl Drop for Sink {
+    fn drop(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            // A test has failed already; this only leaves nothing behind.
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
+
+fn figures(output: &Output) -> Value {
+    let text = String::from_utf8_lossy(&output.stdout);
+    serde_json::from_str(text.trim()).unwrap_or_else(|_| panic!("{text}{output:?}"))
+}
+
+struct Client(BufReader<TcpStream>);
+
+impl Client {
+    fn say(&mut self, text: &str) {
+        self.0.get_mut().write_all(text.as_bytes()).expect("it is taken");
+    }
+
+    /// One reply, of one line or several.
+    fn hear(&mut self) -> String {
+        let mut all = String::new();
+        loop {
+            let mut line = String::new();
+            if self.0.read_line(&mut line).expect("it answers") == 0 {
+                return all + "=closed";
+            }
+            all += &line;
+            if line.as_bytes().get(3) != Some(&b'-') {
+                return all;
+            }
+        }
+    }
+
+    /// `> ` is said, `< ` is the beginning of what is heard, `= closed` is the end.
+    fn talk(&mut self, dialogue: &str) {
+        for line in dialogue.lines().map(str::trim).filter(|line| !line.is_empty()) {
+            let (mark, text) = line.split_at(2);
+            let text = text.replace("\\r", "\r").replace("\\n", "\n");
+            match mark {
+                "> " => self.say(&(text + "\r\n")),
+                "~ " => self.say(&text),
+                "< " => {
+                    let heard = self.hear();
+                    assert!(heard.starts_with(&text), "`{text}` was expected: {heard}");
+                }
+                "= " => {
+                    let mut rest = String::new();
+                    // A reset is an end as well.
+                    let _ = self.0.read_to_string(&mut rest);
+                    assert_eq!(rest, "", "nothing is said any more");
+                }
+                _ => panic!("{line}"),
+            }
+        }
+    }
+}
+
+fn source(sink: &Sink, words: &str) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_ringpost-load"));
+    command.arg("source").args(words.split(' ')).arg(sink.address());
+    command.output().expect("the binary runs")
+}
+
+fn has(program: &str) -> bool {
+    let found = Command::new("sh").args(["-c", &format!("command -v {program}")]).output();
+    found.is_ok_and(|found| found.status.success())
+}
+
+#[test]
+fn one_write_or_many_the_dialogue_is_the_same() {
+    let sink = Sink::start(&["-h", "here"]);
+    let mut client = sink.connect();
+    client.talk(
+        r"
+        < 220 here ESMTP
+        > RCPT TO:<b@y.test>
+        < 503
+        > EHLO there
+        < 250-here
+        > DATA
+        < 503
+        > MAIL FROM:<a@x.test>
+        < 250
+        > DATA
+        < 554
+        > MAIL FROM:<a@x.test>
+        < 503
+        > RCPT TO:<b@y.test>
+        < 250
+        > BDAT 10
+        ~ 0123456789
+        < 250
+        > BDAT 3 LAST
+        ~ 012
+        < 250
+        ~ MAIL FROM:<>\r\nRCPT TO:<c@y.test>\r\nDATA\r\nX-Ringpost-Load: r-1\r\n\r\n..\r
+        ~ \n.\r\nNOOP\r\nAUTH PLAIN AGEAYg==\r\nNONSENSE\r\nBDAT 4 LAST\r\nQUITVRFY x\r\n
+        < 250
+        < 250
+        < 354
+        < 250
+        < 250
+        < 235
+        < 500
+        < 503
+        < 252
+        > QUIT
+        < 221
+        = closed
+        ",
+    );
+    let told = sink.stop();
+    assert_eq!((&told["counts"]["messages"], &told["counts"]["quits"]), (&2.into(), &1.into()));
+    assert_eq!((&told["ledger"]["distinct"], &told["ledger"]["nameless"]), (&1.into(), &1.into()));
+}
+
+#[test]
+fn flags_refuse_and_end_as_smtp_sink_does() {
+    let rows: [(&[&str], &str); 7] = [
+        (&["-r", "RCPT"], "< 220\n> MAIL FROM:<>\n< 250\n> RCPT TO:<a>\n< 450 4.3.0"),
+        (
+            &["-f", ".", "-B", "554 no"],
+            concat!(
+                "< 220\n> MAIL FROM:<>\n< 250\n> RCPT TO:<a>\n< 250\n> DATA\n< 354\n> .\n< 554 no\n",
+                "> MAIL FROM:<>\n< 250",
+            ),
+        ),
+        (&["-q", "MAIL"], "< 220\n> MAIL FROM:<>\n= closed"),
+        (&["-Q", "MAIL"], "< 220\n> NOOP\n< 250\n> MAIL FROM:<>\n< 421\n= closed"),
+        (&["-Q", "CONNECT"], "< 421\n= closed"),
+        (&["-e"], "< 220\n> EHLO x\n< 500\n> HELO x\n< 250"),
+        (
+            &["-A", "0"],
+            concat!(
+                "< 220\n> MAIL FROM:<>\n< 250\n> RCPT TO:<a>\n< 250\n> DATA\n< 354\n< 550\n= closed",
+            ),
+        ),
+    ];
+    for (flags, dialogue) in rows {
+        let sink = Sink::start(flags);
+        sink.connect().talk(dialogue);
+        assert_eq!(sink.stop()["counts"]["messages"], 0, "{flags:?}");
+    }
+}
+
+#[test]
+fn lmtp_answers_for_each_recipient() {
+    let sink = Sink::start(&["-L", "-M", "1"]);
+    sink.connect().talk(
+        "< 220\n> EHLO x\n< 500\n> LHLO x\n< 250\n> MAIL FROM:<>\n< 250\n> RCPT TO:<a>\n< 250\n\
+         > RCPT TO:<b>\n< 250\n> DATA\n< 354\n> .\n< 250\n< 250",
+    );
+    let told = sink.end();
+    assert_eq!((&told["counts"]["messages"], &told["counts"]["copies"]), (&1.into(), &2.into()));
+}
+
+#[test]
+fn delays_are_waited_for_and_only_by_their_command() {
+    let sink = Sink::start(&["-W", "RCPT:0.3"]);
+    let mut client = sink.connect();
+    client.talk("< 220");
+    let begin = Instant::now();
+    client.say("MAIL FROM:<>\r\nRCPT TO:<a>\r\n");
+    client.talk("< 250 2.1.0");
+    let first = begin.elapsed();
+    client.talk("< 250 2.1.5");
+    assert!(first < Duration::from_millis(250), "what came before did not wait: {first:?}");
+    assert!(begin.elapsed() >= Duration::from_millis(300));
+}
+
+#[test]
+fn many_addresses_are_one_sink() {
+    let sink = Sink::start_at(&["--cores", "2"], &["127.0.1.0/31:0", "127.0.0.1:0"]);
+    assert_eq!(sink.addresses.len(), 3);
+    for address in &sink.addresses {
+        let stream = TcpStream::connect(address).expect("it listens");
+        stream.set_read_timeout(Some(PATIENCE)).expect("a time may be set");
+        Client(BufReader::new(stream)).talk("< 220\n> QUIT\n< 221\n= closed");
+    }
+    assert_eq!(sink.stop()["counts"]["connections"], 3);
+}
+
+#[test]
+fn the_ledger_catches_what_is_lost_duplicated_and_alien() {
+    let folder = tempfile::tempdir().expect("a folder is made");
+    let (sent, seen) = (folder.path().join("sent"), folder.path().join("seen"));
+    let sink = Sink::start(&["--ledger", seen.to_str().expect("a path of text")]);
+    let mut client = sink.connect();
+    client.talk("< 220");
+    let mut send = |id: &str| {
+        client.say("MAIL FROM:<>\r\nRCPT TO:<A@b.test>\r\nDATA\r\n");
+        client.talk("< 250\n< 250\n< 354");
+        client.say(&format!("Received: by x\r\n{id}\r\nS: x\r\n\r\nbody\r\n.\r\n"));
+        client.talk("< 250");
+    };
+    let ids = ["0", "1", "1-1700000000000000", "3", "7"];
+    ids.iter().for_each(|id| send(&format!("X-Ringpost-Load: r.1-{id}")));
+    send("X-Ringpost-Load: q-0");
+    send("X: y");
+    let told = sink.stop();
+    assert_eq!(told["end_to_end_us"]["count"], 1, "one of them told its begin: {told}");
+    let fates = "ringpost-load sent 1\nrun r.1\nrecipients 1\n3 accepted\n1 unknown\n1 not-sent\n";
+    std::fs::write(&sent, fates).expect("it is written");
+    let (code, balance) = weigh(&sent, &seen);
+    assert_eq!(code, Some(1));
+    let expected = [
+        ("lost", 1),
+        ("duplicated", 1),
+        // One behind the end, one of another run, one without an id.
+        ("alien", 3),
+        ("unknown_but_seen", 1),
+        ("arrived", 2),
+    ];
+    for (name, count) in expected {
+        assert_eq!(balance[name], count, "{name}: {balance}");
+    }
+}
+
+fn weigh(sent: &Path, seen: &Path) -> (Option<i32>, Value) {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_ringpost-load"));
+    let output = command.arg("ledger").args([sent, seen]).arg("--json").output();
+    let output = output.expect("the binary runs");
+    (output.status.code(), figures(&output))
+}
+
+#[test]
+fn our_source_is_counted_to_the_last_message() {
+    let folder = tempfile::tempdir().expect("a folder is made");
+    let (sent, seen) = (folder.path().join("sent"), folder.path().join("seen"));
+    let words = ["--cores", "2", "-M", "3000", "--ledger", seen.to_str().expect("a path of text")];
+    let sink = Sink::start(&words);
+    let output = source(&sink, "-d -s 20 -m 3000 -l 4096 -r 2 -N -t to@c.test --json");
+    assert!(output.status.success(), "{output:?}");
+    let run = figures(&output)["run"].as_str().expect("it is told").to_owned();
+    let told = sink.end();
+    assert_eq!((&told["ledger"]["distinct"], &told["ledger"]["again"]), (&6000.into(), &0.into()));
+    let fates = format!("ringpost-load sent 1\nrun {run}\nrecipients 2\n3000 accepted\n");
+    std::fs::write(&sent, fates).expect("it is written");
+    let (code, balance) = weigh(&sent, &seen);
+    assert_eq!((code, &balance["arrived"]), (Some(0), &6000.into()), "{balance}");
+}
+
+#[test]
+fn domains_behave_as_the_file_says() {
+    let folder = tempfile::tempdir().expect("a folder is made");
+    let file = folder.path().join("behaviour.toml");
+    let text = r#"
+[[domain]]
+match = ["0.test"]
+reply = [{ at = "rcpt", rate = 1.0, text = "550-5.1.1 no\n550 5.1.1 such user" }]
+[[domain]]
+match = ["*.1.test"]
+reply = [{ at = "end", rate = 0.5, text = "451 4.3.0 later" }]
+[[domain]]
+match = ["grey.test"]
+greylist_seconds = 0.2
+[[domain]]
+match = ["one.test"]
+connections_max = 1
+messages_per_connection_max = 1
+[[domain]]
+match = ["drop.test"]
+drop = [{ at = "data", rate = 1.0 }]
+[[domain]]
+match = ["slow.test"]
+tarpit_bytes_per_second = 50
+"#;
+    std::fs::write(&file, text).expect("it is written");
+    let sink = Sink::start(&["--behaviour", file.to_str().expect("a path of text"), "--seed", "7"]);
+    let mail = "> MAIL FROM:<a@x.test>\n< 250\n";
+    let body = "> DATA\n< 354\n> .\n";
+    let mut client = sink.connect();
+    client.talk(&format!("< 220\n{mail}> RCPT TO:<a@0.TEST>\n< 550-5.1.1 no\\r\\n550 5.1.1 such"));
+    client.talk("> RCPT TO:<a@grey.test>\n< 451 4.7.1");
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        client.say("RCPT TO:<a@grey.test>\r\n");
+        let heard = client.hear();
+        if heard.starts_with("250") {
+            break;
+        }
+        assert!(heard.starts_with("451") && Instant::now() < deadline, "{heard}");
+    }
+    client.talk(&format!("> RSET\n< 250\n{mail}> RCPT TO:<a@one.test>\n< 250\n{body}< 250"));
+    sink.connect().talk(&format!("< 220\n{mail}> RCPT TO:<a@one.test>\n< 421\n= closed"));
+    client.talk(&format!("{mail}> RCPT TO:<a@one.test>\n< 421\n= closed"));
+    sink.connect().talk(&format!("< 220\n{mail}> RCPT TO:<a@drop.test>\n< 250\n> DATA\n= closed"));
+    let mut slow = sink.connect();
+    slow.talk(&format!("< 220\n{mail}"));
+    let begin = Instant::now();
+    slow.talk("> RCPT TO:<a@slow.test>\n< 250 2.1.5");
+    assert!(begin.elapsed() >= Duration::from_millis(250), "14 bytes at 50 a second");
+    let output = source(&sink, "-A -d -s 1 -m 400 -t x@a.1.test --json");
+    let found = figures(&output);
+    let refused = found["refused"].as_u64().expect("it is told");
+    assert!((140..=260).contains(&refused), "half of 400: {found}");
+    let told = sink.stop();
+    let taken = told["ledger"]["distinct"].as_u64().expect("it is told");
+    assert_eq!(taken, 400 - refused, "what was refused is in no ledger");
+}
+
+#[test]
+fn a_bad_behaviour_file_is_told_with_its_line() {
+    let folder = tempfile::tempdir().expect("a folder is made");
+    let file = folder.path().join("behaviour.toml");
+    std::fs::write(&file, "[default]\ntarpit = 1\n").expect("it is written");
+    let mut command = Command::new(env!("CARGO_BIN_EXE_ringpost-load"));
+    let output = command.args(["sink", "--behaviour"]).arg(&file).arg("127.0.0.1:0").output();
+    let output = output.expect("the binary runs");
+    let told = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(told.contains("line 2") && told.contains("tarpit_bytes_per_second"), "{told}");
+}
+
+const SMTPLIB: &str = r#"
+import smtplib, ssl, sys
+context = ssl._create_unverified_context()
+port, how = int(sys.argv[1]), sys.argv[2]
+if how == "tls":
+    client = smtplib.SMTP_SSL("127.0.0.1", port, context=context, timeout=20)
+else:
+    client = smtplib.SMTP("127.0.0.1", port, timeout=20)
+    client.ehlo()
+    assert client.has_extn("starttls")
+    client.starttls(context=context)
+client.ehlo()
+assert not client.has_extn("starttls"), "it is not offered twice"
+for name in ("pipelining", "8bitmime", "chunking", "smtputf8", "enhancedstatuscodes"):
+    assert client.has_extn(name), name
+client.login("user", "secret")
+for size in (10, 100000):
+    text = "X-Ringpost-Load: py-%d\r\nSubject: x\r\n\r\n%s\r\n" % (size, ".dot\r\n" * (size // 6))
+    assert client.sendmail("a@x.test", ["b@y.test", "c@y.test"], text) == {}
+client.quit()
+"#;
+
+#[test]
+fn smtplib_sends_under_tls() {
+    for (flag, how) in [("--starttls", "starttls"), ("--tls", "tls")] {
+        let sink = Sink::start(&[flag]);
+        let mut python = Command::new("python3");
+        let output = python.args(["-c", SMTPLIB, sink.port(), how]).output();
+        let output = output.expect("python3 is needed for this test");
+        assert!(output.status.success(), "{how}: {}", String::from_utf8_lossy(&output.stderr));
+        let told = sink.stop();
+        assert_eq!(told["ledger"]["distinct"], 4, "{told}");
+    }
+}
+
+#[test]
+fn smtp_source_sends_to_it() {
+    if !has("smtp-source") {
+        eprintln!("smtp-source (Debian's postfix) is not here; nothing was tested with it");
+        return;
+    }
+    let sink = Sink::start(&["-n", "5"]);
+    let words = ["-s", "5", "-m", "200", "-l", "4096", "-r", "3", "-d"];
+    let status = Command::new("smtp-source").args(words).arg(sink.address()).status();
+    assert!(status.expect("it runs").success());
+    let told = sink.end();
+    assert_eq!(
+        (&told["counts"]["messages"], &told["counts"]["copies"]),
+        (&200.into(), &600.into())
+    );
+    assert_eq!(told["ledger"]["nameless"], 600, "smtp-source writes no ids");
+}

@@ -4,6 +4,7 @@
 # One profile for running, tests, lints and benches, so that RocksDB is compiled once for them all.
 CARGO := PATH="$(HOME)/.cargo/bin:$$PATH" cargo
 CARGO_FLAGS ?=
+TARGET := $(or $(CARGO_TARGET_DIR),target)
 # Named stops for the crash tests. They change two small crates and no C++.
 FAILPOINTS := --features ringpost/failpoints
 
@@ -11,16 +12,22 @@ FAILPOINTS := --features ringpost/failpoints
 ARGS ?=
 # For `make crash`: how often the server is killed.
 N ?= 200
+# For `make bench` and `make guard`: write what was found into the tree (RECORD=1).
+RECORD ?=
+# For `make bench`: what follows the benches' names, and what the record says of the machine's mood.
+BENCH_ARGS ?=
+NOTE ?=
 # For `make fuzz`: how long each target runs.
 FUZZ_SECONDS ?= 60
 
-.PHONY: help run test bench lint release crash fuzz
+.PHONY: help run test bench guard lint release crash fuzz
 
 help:
 	@echo 'make run      a server on 127.0.0.1:2525 (ARGS="--config FILE")'
 	@echo 'make test     all tests'
 	@echo 'make lint     formatting and clippy; warnings are errors'
-	@echo 'make bench    criterion benches'
+	@echo 'make bench    criterion benches, and how they compare with the record (RECORD=1 writes it)'
+	@echo 'make guard    instructions of the hottest paths against the record (RECORD=1 writes it)'
 	@echo 'make release  the binary to ship'
 	@echo 'make crash    kills the server N=$(N) times under load and counts the mail'
 	@echo 'make fuzz     every fuzz target for FUZZ_SECONDS=$(FUZZ_SECONDS)'
@@ -41,7 +48,14 @@ lint:
 
 bench:
 	@.ci/deps bench
-	$(CARGO) bench --workspace $(CARGO_FLAGS)
+	@mkdir -p "$(TARGET)" && touch "$(TARGET)/bench-began"
+	$(CARGO) bench -p ringpost --bench '*' $(CARGO_FLAGS) -- $(BENCH_ARGS)
+	@benches/summary "$(TARGET)" --since "$(TARGET)/bench-began" $(if $(RECORD),--record --note "$(NOTE)")
+
+# As the tests are built, so that nothing is compiled for it but itself.
+guard:
+	@.ci/deps test
+	$(CARGO) bench -p ringpost --bench guard $(FAILPOINTS) $(CARGO_FLAGS) -- $(if $(RECORD),record,check)
 
 release:
 	@.ci/deps build

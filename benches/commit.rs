@@ -2,6 +2,11 @@
 //!
 //! Before criterion's figures a longer run prints counts that do not depend on the clock alone:
 //! CPU of the whole process per message, syncs per message, messages per sync.
+//!
+//! Napkin: a message is one chunk of 4 KB summed by CRC (0.3 us) and compressed (LZ4, 5 us), four
+//! keys into a batch, its log and a memtable (5 us), two hops between threads shared by the batch:
+//! 15 us of CPU. On the clock it is the disk: with 100 waiters two batches take turns, so a sync of
+//! 2 ms makes it 20-40 us a message.
 
 use std::future::Future;
 use std::pin::Pin;

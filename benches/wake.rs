@@ -2,8 +2,6 @@
 //!
 //! Napkin: an eventfd write, an io_uring completion and a poll of the pump: 5-20 us on an idle
 //! shard. On a busy one the latency queue's promise counts, a few milliseconds at worst.
-//!
-//! Last measured: see the figures in README.md.
 
 use std::sync::mpsc;
 use std::time::Duration;

@@ -1,0 +1,98 @@
+//! Between cores: what a frame costs to go from shard to shard.
+//!
+//! Napkin: a push into the lane is two atomics and a copy of 32 bytes, and a bell that is awake is
+//! one atomic more: 30 ns on one core. Between two cores each frame's line of memory changes hands
+//! once: 100 ns. Only a frame that finds the reader asleep pays a wake (an eventfd write and a
+//! completion, 5-20 us), as every ping does; in a stream a thousand frames share one.
+
+use std::sync::mpsc;
+use std::time::Duration;
+use std::time::Instant;
+
+use criterion::BatchSize;
+use criterion::Criterion;
+use criterion::Throughput;
+use criterion::criterion_group;
+use criterion::criterion_main;
+use ringpost::base::MessageId;
+use ringpost::handoff::Frame;
+use ringpost::handoff::lane;
+use ringpost::handoff::mesh;
+use ringpost::rt;
+use ringpost::rt::ShardSpec;
+
+/// Frames that may be under way, as between two shards.
+const CAPACITY: usize = 4096;
+
+fn frame(number: u64) -> Frame {
+    Frame::Recall { id: MessageId::from_u64(number), job: 0, lease: number as u32 }
+}
+
+/// Sends `count` frames to a shard of its own thread; the time until the last was read. `window`
+/// frames are under way at most.
+fn stream(count: u64, window: u64) -> Duration {
+    let (sender, seed) = lane::lane(CAPACITY);
+    let (answer, answers) = mpsc::sync_channel(CAPACITY);
+    let shard = rt::start(ShardSpec::new("bench", None), move || async move {
+        let mut inbox = seed.settle();
+        for number in 1..=count {
+            let Frame::Recall { id, .. } = inbox.receive().await else {
+                panic!("nothing else was sent");
+            };
+            assert_eq!(id.as_u64(), number, "frames come in their order");
+            let is_told = number % window == 0 || number == count;
+            if is_told && answer.send(number).is_err() {
+                break;
+            }
+        }
+    })
+    .expect("a shard starts on a machine that can run the bench");
+    let begun = Instant::now();
+    let mut done = 0;
+    for number in 1..=count {
+        let mut waiting = sender.try_send(frame(number));
+        while let Err(frame) = waiting {
+            std::thread::yield_now();
+            waiting = sender.try_send(frame);
+        }
+        if number % window == 0 || number == count {
+            done = answers.recv().expect("the shard answers");
+        }
+    }
+    assert_eq!(done, count);
+    let spent = begun.elapsed();
+    shard.join().expect("the shard ends in order");
+    spent
+}
+
+fn crossings(c: &mut Criterion) {
+    let mut group = c.benchmark_group("handoff");
+    group.throughput(Throughput::Elements(1));
+    group.bench_function("ping to another shard", |b| b.iter_custom(|count| stream(count, 1)));
+    group.bench_function("stream to another shard", |b| b.iter_custom(|count| stream(count, 1024)));
+    group.finish();
+}
+
+fn sends(c: &mut Criterion) {
+    c.bench_function("handoff/1000 frames posted", |b| {
+        b.iter_batched(
+            || mesh::weave(2).remove(0).settle(),
+            |(mesh, inbox)| {
+                (0..1000).for_each(|number| mesh.post(ringpost::base::ShardId(1), frame(number)));
+                (mesh, inbox)
+            },
+            BatchSize::SmallInput,
+        );
+    });
+}
+
+fn owners(c: &mut Criterion) {
+    let (mesh, _inbox) = mesh::weave(16).remove(0).settle();
+    let site = "mx:recipient-domain.example";
+    c.bench_function("handoff/owner of a site", |b| {
+        b.iter(|| mesh.owner_of(std::hint::black_box(site)));
+    });
+}
+
+criterion_group!(benches, crossings, sends, owners);
+criterion_main!(benches);

@@ -1,0 +1,26 @@
+//! The hottest paths, each made ready once and then run as often as is asked.
+//!
+//! `guard` counts their instructions and the benches their time, so both tell of the same work.
+//! No path looks at a clock, at the machine, or at a random number; what it works on is made here.
+
+#![allow(dead_code, reason = "each bench uses its part of this")]
+
+pub mod client;
+pub mod outbound;
+pub mod receive;
+pub mod record;
+
+/// One turn of a path. What it answers depends on all the work, so that none is left out.
+pub type Path = Box<dyn FnMut() -> u64>;
+
+/// The paths under guard: what it is called, and what makes it ready.
+pub const GUARDED: &[(&str, fn() -> Path)] = &[
+    ("dialogue", receive::dialogue),
+    ("dots", receive::dots),
+    ("header", receive::header),
+    ("client", client::pipelined_mail),
+    ("record", record::envelope_and_job),
+    ("schedule", outbound::schedule),
+    ("route", outbound::route),
+    ("log", outbound::log_line),
+];

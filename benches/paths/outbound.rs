@@ -1,0 +1,204 @@
+//! Delivering: where a recipient goes, whose turn it is, and the line that tells what came of it.
+
+use std::hint::black_box;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ringpost::base::MessageId;
+use ringpost::base::limits::JOB_LEASE_MS;
+use ringpost::observe::Event;
+use ringpost::observe::value::Form;
+use ringpost::outbound::destination::JobEnd;
+use ringpost::outbound::destination::JobTicket;
+use ringpost::outbound::scheduler::Action;
+use ringpost::outbound::scheduler::ConnId;
+use ringpost::outbound::scheduler::Scheduler;
+use ringpost::outbound::scheduler::SchedulerLimits;
+use ringpost::outbound::scheduler::SiteId;
+use ringpost::outbound::scheduler::Take;
+use ringpost::route::HopProtocol;
+use ringpost::route::HostPort;
+use ringpost::route::NextHop;
+use ringpost::route::RouteNext;
+use ringpost::route::RouteQuestion;
+use ringpost::route::RouteSettings;
+use ringpost::route::RouteStandard;
+use ringpost::route::RouteTable;
+use ringpost::route::SitePolicy;
+
+use crate::paths::Path;
+
+/// Sites that have connections, and jobs by turns.
+const SITES: usize = 64;
+const ROUTES: usize = 1000;
+
+pub fn ticket(raw: u64, now_ms: u64) -> JobTicket {
+    JobTicket {
+        id: MessageId::from_u64(raw),
+        lease_until_ms: now_ms + JOB_LEASE_MS,
+        bytes: 4096,
+        tenant: (raw % 3) as u32,
+        sender: (raw % 5) as u32,
+        lease: 1,
+        recipients: 1,
+        job: 0,
+    }
+}
+
+/// A scheduler with so many sites, each with one connection that has done its first job.
+pub struct Busy {
+    pub scheduler: Scheduler,
+    pub sites: Vec<SiteId>,
+    now_ms: u64,
+    next: u64,
+}
+
+impl Busy {
+    pub fn with(sites: usize, policy: SitePolicy) -> Busy {
+        let limits = SchedulerLimits { connections_max: 2 * sites, sites_max: 2 * sites };
+        let mut scheduler = Scheduler::new(limits, 1);
+        let policy = Arc::new(policy);
+        let sites = (0..sites).map(|number| {
+            let key = format!("mx:site-{number}.recipient-domain.example");
+            scheduler.site(&key, &policy, 0).expect("there is room for a site")
+        });
+        let sites = sites.collect();
+        let mut busy = Busy { scheduler, sites, now_ms: 0, next: 1 };
+        (0..busy.sites.len()).for_each(|_| busy.deliver());
+        busy
+    }
+
+    /// One job of the next site: lined up, begun, done. A millisecond passes.
+    pub fn deliver(&mut self) {
+        self.now_ms += 1;
+        self.next += 1;
+        let site = self.sites[self.next as usize % self.sites.len()];
+        let ticket = ticket(self.next, self.now_ms);
+        self.scheduler.push(site, ticket, self.now_ms).expect("there is room for a job");
+        while let Some(action) = self.scheduler.next_action(self.now_ms) {
+            match action {
+                Action::Connect { conn, .. } => {
+                    self.scheduler.connected(conn, self.now_ms);
+                    self.work(conn);
+                }
+                Action::Wake { conn } => self.work(conn),
+                Action::HandBack { .. } => panic!("no site is in trouble"),
+            }
+        }
+    }
+
+    /// As a worker does: jobs while there are any.
+    fn work(&mut self, conn: ConnId) {
+        loop {
+            match self.scheduler.take_job(conn, self.now_ms) {
+                Take::Job(_) => {
+                    let done = self.scheduler.job_done(conn, JobEnd::Delivered, self.now_ms);
+                    assert!(done.is_some(), "it was under way");
+                }
+                Take::IdleUntil(_) => return,
+                Take::Close => {
+                    self.scheduler.closed(conn, self.now_ms);
+                    return;
+                }
+            }
+        }
+    }
+}
+
+/// A hundred jobs over 64 sites whose connections wait for them, each lined up, begun and done.
+pub fn schedule() -> Path {
+    let mut busy = Busy::with(SITES, SitePolicy::default());
+    Box::new(move || {
+        for _ in 0..100 {
+            busy.deliver();
+        }
+        busy.scheduler.connections() as u64
+    })
+}
+
+/// A thousand rules, each for a tree of domains and one sender, and none for most mail.
+pub fn route_table() -> RouteTable {
+    let hosts = Box::new([HostPort { host: "smart.example.org".into(), port: 25 }]);
+    let rules = (0..ROUTES).map(|number| RouteSettings {
+        name: format!("route-{number}"),
+        recipient_domains: vec![
+            format!("domain-{number}.example"),
+            format!(".domain-{number}.example"),
+        ],
+        sender_domains: if number % 2 == 0 { vec!["example.org".into()] } else { Vec::new() },
+        listeners: Vec::new(),
+        tenants: Vec::new(),
+        campaigns: Vec::new(),
+        headers: Vec::new(),
+        next: RouteNext::To(NextHop::Hosts { hosts: hosts.clone(), protocol: HopProtocol::Smtp }),
+        tls: None,
+        auth: None,
+        pool: None,
+        max_age: None,
+    });
+    let standard = RouteStandard {
+        own_domain: "mx.example.org".into(),
+        pool: None,
+        max_age: Duration::from_secs(5 * 86_400),
+    };
+    RouteTable::build(rules.collect(), standard).expect("the rules are good")
+}
+
+pub fn question(recipient_domain: &str) -> RouteQuestion<'_> {
+    RouteQuestion {
+        recipient_domain,
+        sender_domain: Some("example.org"),
+        listener: Some("smtp"),
+        ..RouteQuestion::default()
+    }
+}
+
+/// A recipient for whom there is no rule, one with a rule, one with a rule for all of a tree.
+pub fn route() -> Path {
+    let table = route_table();
+    Box::new(move || {
+        let domains = ["recipient-domain.example", "domain-700.example", "a.b.domain-7.example"];
+        let choices = domains.map(|domain| table.next_hop(&question(black_box(domain))));
+        let rules = choices.map(|choice| choice.rule.map_or(0, str::len) as u64);
+        assert_eq!(rules, [0, 9, 7], "two of three have a rule");
+        rules.iter().sum()
+    })
+}
+
+/// The line of an attempt.
+pub fn attempt() -> Event<'static> {
+    Event::Attempt {
+        id: MessageId::from_u64(0x0678_9abc_def0_1234),
+        outcome: "delivered",
+        from: "bounces+4711@example.org",
+        to: "somebody@recipient-domain.example",
+        tenant: Some("acme"),
+        campaign: Some("autumn-2026"),
+        hop: "mx:recipient-domain.example",
+        host: Some("mx1.recipient-domain.example"),
+        address: Some(([192, 0, 2, 1], 25).into()),
+        tls: Some("TLSv1.3"),
+        cipher: Some("TLS13_AES_256_GCM_SHA384"),
+        verdict: Some("unchecked"),
+        tls_policy: Some("may"),
+        reply: "250 2.0.0 OK 1764158400 d75a77b69052e-4ab0cd1234si56789012 - queued",
+        category: None,
+        attempts: 1,
+        next_ms: None,
+        age_ms: 412,
+        before_us: 1200,
+        wait_us: 340,
+        connect_us: 81_250,
+        transfer_us: 230_118,
+    }
+}
+
+/// The same, as the text that goes to the log.
+pub fn log_line() -> Path {
+    let mut line = String::with_capacity(2048);
+    Box::new(move || {
+        line.clear();
+        black_box(attempt()).write(&mut line, Form::Text).expect("a string takes all");
+        line.len() as u64
+    })
+}

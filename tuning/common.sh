@@ -44,6 +44,14 @@ chosen_of() {
     printf '%s\n' "$text"
 }
 
+# A set of CPUs without the zeroes that the kernel fills it up with; other text as it is.
+bare() {
+    case $1 in
+    0 | *[!0-9a-f,]*) printf '%s\n' "$1" ;;
+    *) printf '%s\n' "$1" | sed 's/^[0,]*\(.\)/\1/' ;;
+    esac
+}
+
 # set_value FILE VALUE: a file that is missing or refuses is said and passed over.
 set_value() {
     local file=$1 wanted=$2 now
@@ -52,7 +60,7 @@ set_value() {
         return
     fi
     now=$(chosen_of "$file" | tr -s '[:blank:]' ' ')
-    [ "$now" = "$wanted" ] && return
+    [ "$(bare "$now")" = "$(bare "$wanted")" ] && return
     echo "$tuning_name: $file: $now -> $wanted"
     [ "$dry_run" = no ] || return 0
     if ! mkdir -p "$TUNING_STATE"; then

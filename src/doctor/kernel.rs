@@ -199,13 +199,13 @@ fn dirty(hard: Option<u64>, background: Option<u64>, background_bytes: Option<u6
         }
         (Some(percent), _) if percent > DIRTY_PERCENT_MAX => knob::DIRTY.warn(
             format!("{percent} % of memory may wait to be written back"),
-            "`sysctl -w vm.dirty_background_bytes=67108864 vm.dirty_bytes=536870912`",
+            "`sysctl -w vm.dirty_background_ratio=5`",
         ),
         (Some(percent), _) => knob::DIRTY.ok(format!(
             "written back from {percent} % of memory on{}",
             if hard.is_some_and(|bytes| bytes > 0) { ", with a bound in bytes" } else { "" }
         )),
-        (None, _) => knob::DIRTY.note("cannot be read", "look at vm.dirty_background_bytes"),
+        (None, _) => knob::DIRTY.note("cannot be read", "look at vm.dirty_background_ratio"),
     }
 }
 

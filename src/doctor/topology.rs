@@ -70,7 +70,7 @@ pub fn map(root: &Path, config: &Config) -> Result<Map, CoresFault> {
     let found = partitions_in(&config.server.spool).ok().flatten().map(usize::from);
     let partitions = match (found, config.queue.partitions) {
         (Some(count), _) => count,
-        (None, Partitions::Count(count)) => count as usize,
+        (None, Partitions::Count(count)) => count,
         (None, Partitions::Auto) => plan.shards.len().clamp(1, PARTITIONS_MAX),
     };
     // As a start does: a shard needs a partition to keep mail in.

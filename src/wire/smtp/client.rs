@@ -457,9 +457,7 @@ impl Client {
     }
 
     fn choose_tls(&mut self, out: &mut Vec<u8>) {
-        if self.tls {
-            self.log_in(out);
-        } else if self.config.tls == TlsUse::Never && !self.must_start_tls() {
+        if self.tls || self.config.tls == TlsUse::Never && !self.must_start_tls() {
             self.log_in(out);
         } else if self.offers.starttls {
             out.extend_from_slice(b"STARTTLS\r\n");

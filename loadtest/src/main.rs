@@ -30,7 +30,7 @@ struct Arguments {
 #[derive(Subcommand)]
 enum Command {
     /// Send messages, as Postfix's smtp-source does, with the same flags.
-    Source(source::options::Options),
+    Source(Box<source::options::Options>),
     /// Take messages, as Postfix's smtp-sink does, with the same flags.
     Sink(Box<sink::options::Options>),
     /// Weigh what a sink has seen (its --ledger) against what a source has sent.
@@ -45,7 +45,7 @@ enum Command {
 
 fn main() -> ExitCode {
     let done = match Arguments::parse().command {
-        Command::Source(options) => source::run(options),
+        Command::Source(options) => source::run(*options),
         Command::Sink(options) => sink::run(&options),
         Command::Ledger { sent, seen, json } => weigh(&sent, &seen, json),
     };

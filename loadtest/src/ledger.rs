@@ -9,7 +9,8 @@
 //!           that pages of `PAGE_ENTRIES` are filled) and about 80 for each more: a million messages
 //!           to one recipient each are 24 MB for each shard. Full, or with more than `RUNS_MAX` runs:
 //!           what comes is counted as `unrecorded`, and no balance is good that has any.
-//! Files:    text, one line an entry. `sent` has runs of equal fates, `seen` one line for each
+//! Files:    text, one line an entry. `sent`, which a source writes, has its run, the recipients of
+//!           each message, and runs of equal fates (`1000 accepted`); `seen` has one line for each
 //!           message and recipient.
 
 use std::collections::HashMap;
@@ -204,8 +205,7 @@ impl Ledger {
         let mut balance =
             Balance { alien: self.nameless, unrecorded: self.unrecorded, ..Balance::default() };
         let mut own = HashMap::new();
-        let mut none = Run::default();
-        none.name = sent.run.clone().into_bytes();
+        let none = Run { name: sent.run.clone().into_bytes(), ..Run::default() };
         let run = self.runs.iter().find(|run| run.name == none.name).unwrap_or(&none);
         for other in self.runs.iter().filter(|other| other.name != none.name) {
             other.each(|_, entry| balance.alien += u64::from(entry.copies));
@@ -332,15 +332,6 @@ impl Sent {
     fn fate(&self, number: u64) -> Fate {
         let fate = usize::try_from(number).ok().and_then(|number| self.fates.get(number));
         fate.map_or(Fate::NotSent, |fate| Fate::of(*fate))
-    }
-
-    pub fn write(&self, out: &mut impl Write) -> io::Result<()> {
-        writeln!(out, "{SENT_HEAD}\nrun {}", self.run)?;
-        writeln!(out, "recipients {}", self.recipients_per_message)?;
-        for same in self.fates.chunk_by(|one, next| one == next) {
-            writeln!(out, "{} {}", same.len(), Fate::NAMES[Fate::of(same[0]) as usize])?;
-        }
-        Ok(())
     }
 
     pub fn read(input: impl BufRead) -> Result<Sent, String> {

@@ -211,9 +211,7 @@ fn flags_refuse_and_end_as_smtp_sink_does() {
         (&["-e"], "< 220\n> EHLO x\n< 500\n> HELO x\n< 250"),
         (
             &["-A", "0"],
-            concat!(
-                "< 220\n> MAIL FROM:<>\n< 250\n> RCPT TO:<a>\n< 250\n> DATA\n< 354\n< 550\n= closed",
-            ),
+            "< 220\n> MAIL FROM:<>\n< 250\n> RCPT TO:<a>\n< 250\n> DATA\n< 354\n< 550\n= closed",
         ),
     ];
     for (flags, dialogue) in rows {

@@ -89,11 +89,16 @@ enum Phase {
         lines: u8,
     },
     Data,
-    Chunk {
-        left: u64,
-        last: bool,
-        swallow: bool,
-    },
+    Chunk(Chunk),
+}
+
+/// What is still to come of a BDAT.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Chunk {
+    left: u64,
+    last: bool,
+    /// Its command was refused.
+    swallow: bool,
 }
 
 /// A recipient that was accepted.
@@ -185,7 +190,7 @@ impl Dialogue {
     pub fn on_connect(&mut self, out: &mut Vec<u8>) -> Step {
         let desk = Rc::clone(&self.desk);
         self.tarpit = desk.default_behaviour().and_then(|own| own.tarpit_bytes_per_second);
-        let step = match self.obey(Stage::Connect, Moment::Connect, out) {
+        match self.obey(Stage::Connect, Moment::Connect, out) {
             Ok(delay) => {
                 out.extend_from_slice(self.desk.settings.greeting.as_bytes());
                 GO.after(delay)
@@ -193,8 +198,7 @@ impl Dialogue {
             // Whoever is refused at once has no session.
             Err(Step { delay, then: Then::Go }) => Step { delay, then: Then::Close },
             Err(step) => step,
-        };
-        step
+        }
     }
 
     /// RFC 3207 s4.2: everything learnt before is forgotten.
@@ -210,7 +214,7 @@ impl Dialogue {
     pub fn next(&mut self, input: &[u8], out: &mut Vec<u8>) -> (usize, Option<Step>) {
         match self.phase {
             Phase::Data => self.data(input, out),
-            Phase::Chunk { left, last, swallow } => self.chunk(input, left, last, swallow, out),
+            Phase::Chunk(chunk) => self.chunk(input, chunk, out),
             Phase::Commands | Phase::Auth { .. } | Phase::SkipLine => self.cut(input, out),
         }
     }
@@ -571,8 +575,7 @@ impl Dialogue {
                 Ok(more) => delay = more,
                 // RFC 3030 s2: the chunk of a refused command comes nevertheless.
                 Err(step) => {
-                    self.phase = Phase::Chunk { left, last, swallow: true };
-                    return self.end_of_empty_chunk(left, last, true, step, out);
+                    return self.begin_chunk(Chunk { left, last, swallow: true }, step, out);
                 }
             }
             self.scan.begin();
@@ -581,44 +584,42 @@ impl Dialogue {
             }
         }
         self.in_chunks = true;
-        self.phase = Phase::Chunk { left, last, swallow: false };
-        self.end_of_empty_chunk(left, last, false, GO.after(delay), out)
+        self.begin_chunk(Chunk { left, last, swallow: false }, GO.after(delay), out)
     }
 
-    /// A chunk without bytes ends with its command.
-    fn end_of_empty_chunk(
-        &mut self,
-        left: u64,
-        last: bool,
-        swallow: bool,
-        step: Step,
-        out: &mut Vec<u8>,
-    ) -> Step {
-        if left > 0 || step.then != Then::Go {
+    fn begin_chunk(&mut self, chunk: Chunk, step: Step, out: &mut Vec<u8>) -> Step {
+        self.phase = Phase::Chunk(chunk);
+        if chunk.left > 0 || step.then != Then::Go {
             return step;
         }
-        self.end_chunk(last, swallow, out).after(step.delay)
+        // A chunk without bytes ends with its command.
+        self.end_chunk(chunk, out).after(step.delay)
     }
 
     fn chunk(
         &mut self,
         input: &[u8],
-        left: u64,
-        last: bool,
-        swallow: bool,
+        mut chunk: Chunk,
         out: &mut Vec<u8>,
     ) -> (usize, Option<Step>) {
-        let used = usize::try_from(left).map_or(input.len(), |left| left.min(input.len()));
-        self.take_body(&input[..used], swallow);
-        let left = left - used as u64;
-        self.phase = Phase::Chunk { left, last, swallow };
-        let step = (left == 0).then(|| self.end_chunk(last, swallow, out));
+        let used = usize::try_from(chunk.left).map_or(input.len(), |left| left.min(input.len()));
+        let piece = &input[..used];
+        match chunk.swallow {
+            true => count(&self.desk.tally.body_bytes, used as u64),
+            false => {
+                self.take_body(piece);
+                self.draw(piece);
+            }
+        }
+        chunk.left -= used as u64;
+        self.phase = Phase::Chunk(chunk);
+        let step = (chunk.left == 0).then(|| self.end_chunk(chunk, out));
         (used, step)
     }
 
-    fn end_chunk(&mut self, last: bool, swallow: bool, out: &mut Vec<u8>) -> Step {
+    fn end_chunk(&mut self, chunk: Chunk, out: &mut Vec<u8>) -> Step {
         self.phase = Phase::Commands;
-        match (swallow, last) {
+        match (chunk.swallow, chunk.last) {
             // It was answered when its command was.
             (true, true) => {
                 self.reset();
@@ -636,24 +637,29 @@ impl Dialogue {
     fn data(&mut self, input: &[u8], out: &mut Vec<u8>) -> (usize, Option<Step>) {
         match self.dot.find(input) {
             None => {
-                self.take_body(input, false);
+                self.take_body(input);
+                self.draw(input);
                 (input.len(), None)
             }
             Some(end) => {
-                // The dot is no part of it; that it may have begun before is no matter here.
-                self.take_body(&input[..end.saturating_sub(DOT_BYTES)], false);
+                // That the dot may have begun in the piece before is no matter here.
+                self.take_body(&input[..end.saturating_sub(DOT_BYTES)]);
+                self.draw(&input[..end]);
+                if let Some(draft) = &mut self.draft {
+                    draft.body.truncate(draft.body.len().saturating_sub(DOT_BYTES));
+                }
                 self.phase = Phase::Commands;
                 (end, Some(self.finish(out)))
             }
         }
     }
 
-    fn take_body(&mut self, piece: &[u8], swallow: bool) {
+    fn take_body(&mut self, piece: &[u8]) {
         count(&self.desk.tally.body_bytes, piece.len() as u64);
-        if swallow {
-            return;
-        }
         self.scan.feed(piece, &mut self.desk.ledger.borrow_mut());
+    }
+
+    fn draw(&mut self, piece: &[u8]) {
         if let Some(draft) = &mut self.draft {
             draft.body.extend_from_slice(piece);
         }
@@ -669,7 +675,7 @@ impl Dialogue {
         let known = self.scan.end(&mut desk.ledger.borrow_mut());
         let behaviours = desk.behaviours();
         let recipients = std::mem::take(&mut self.recipients);
-        let (mut most, mut accepted) = (delay, 0);
+        let (mut most, mut accepted, mut end) = (delay, 0, Then::Go);
         let mut now_us = None;
         for (place, recipient) in recipients.iter().enumerate() {
             // Under LMTP each recipient has a fate of its own, else the first speaks for all.
@@ -681,6 +687,11 @@ impl Dialogue {
                     Err(step) if desk.settings.lmtp && step.then == Then::Go => {
                         most = most.max(delay + step.delay);
                         continue;
+                    }
+                    Err(step) if desk.settings.lmtp => {
+                        most = most.max(delay + step.delay);
+                        end = step.then;
+                        break;
                     }
                     Err(step) => {
                         self.reset();
@@ -715,7 +726,7 @@ impl Dialogue {
         self.write_draft();
         self.count_met();
         self.reset();
-        GO.after(most)
+        Step { delay: most, then: end }
     }
 
     /// The answer to a body that was refused by a flag, once more for each further recipient of LMTP.

@@ -60,6 +60,7 @@ use crate::source::schedule::Planned;
 use crate::source::schedule::Schedule;
 use crate::source::schedule::Turn;
 use crate::source::secure::Handshakes;
+use crate::source::secure::Secure;
 use crate::source::shape::Shape;
 use crate::source::steps::StepFigures;
 
@@ -134,6 +135,9 @@ impl Plan {
         let now_ms = now.map_or(0, |since| since.as_millis());
         let run = format!("{now_ms:x}.{:x}", std::process::id());
         let pattern = Pattern::new(&options, &run)?;
+        let login = options.secure.login()?;
+        // Each shard makes its own; what is wrong with it is told before there is any.
+        Secure::new(&options.secure, place::host_of(&options.server), login.clone())?;
         let times = &options.shape;
         let goes_on = times.duration.is_some() || options.messages.is_some();
         let shape = Shape::new(options.rate, times, goes_on);
@@ -141,7 +145,7 @@ impl Plan {
         let count = options.count();
         Ok(Plan {
             place: options.place()?,
-            login: options.secure.login()?,
+            login,
             schedule: Schedule::new(shape, times.duration, count, times.overdue, random),
             run,
             pattern,
@@ -246,8 +250,8 @@ impl Report {
 
 /// Sends all there is to send, and tells of it. `false`: not all of it was accepted.
 pub fn run(options: Options) -> Result<bool, String> {
-    let mut report = send(options)?;
-    tell(&mut report);
+    let report = send(options)?;
+    tell(&report);
     report.write_sent()?;
     Ok(report.is_well())
 }
@@ -311,7 +315,7 @@ fn count(plan: &Arc<Plan>) -> thread::JoinHandle<()> {
     })
 }
 
-fn tell(report: &mut Report) {
+fn tell(report: &Report) {
     let (not_sent, late, is_well) = (report.not_sent(), report.late(), report.is_well());
     let Report { plan, found, planned, took } = report;
     let rate = found.accepted as f64 / took.as_secs_f64();

@@ -169,7 +169,8 @@ impl Manner {
             "AUTH" if line == "AUTH LOGIN" => "334 VXNlcm5hbWU6\r\n",
             "dXM=" => "334 UGFzc3dvcmQ6\r\n",
             "c2VjcmV0" => "235 ok\r\n",
-            "AUTH" => "535 no\r\n",
+            // A wrong password.
+            "AUTH" | "d3Jvbmc=" => "535 no\r\n",
             "DATA" => "354 go\r\n",
             "QUIT" => "221 bye\r\n",
             _ => "250 ok\r\n",

@@ -13,8 +13,11 @@ pub mod record;
 /// One turn of a path. What it answers depends on all the work, so that none is left out.
 pub type Path = Box<dyn FnMut() -> u64>;
 
-/// The paths under guard: what it is called, and what makes it ready.
-pub const GUARDED: &[(&str, fn() -> Path)] = &[
+/// What a path is called, and what makes it ready.
+pub type Named = (&'static str, fn() -> Path);
+
+/// The paths under guard.
+pub const GUARDED: &[Named] = &[
     ("dialogue", receive::dialogue),
     ("dots", receive::dots),
     ("header", receive::header),

@@ -1,11 +1,13 @@
-//! The source against a small server on a thread: what it sends, and that a server which stalls is
-//! seen to stall by every message that was to begin meanwhile.
+//! The source against a small server on a thread: what it sends and when, that a server which stalls
+//! is seen to stall by every message that was to begin meanwhile, and what became of each message.
 
 use std::io::BufRead;
 use std::io::BufReader;
+use std::io::Read;
 use std::io::Write;
 use std::net::TcpListener;
-use std::net::TcpStream;
+use std::os::unix::net::UnixListener;
+use std::path::Path;
 use std::process::Command;
 use std::process::Output;
 use std::sync::Arc;
@@ -31,22 +33,45 @@ impl Server {
         thread::spawn(move || {
             for stream in listener.incoming() {
                 let serving = Arc::clone(&accepting);
+                let stream = stream.expect("a client comes");
+                stream.set_nodelay(true).expect("it is connected");
+                let input = stream.try_clone().expect("there are descriptors");
                 // A client that goes away ends its session.
-                thread::spawn(move || serving.session(stream.expect("a client comes")));
+                thread::spawn(move || serving.session(input, stream));
             }
         });
         server
     }
 
-    fn session(&self, stream: TcpStream) -> std::io::Result<()> {
-        stream.set_nodelay(true)?;
-        let mut out = stream.try_clone()?;
-        let mut lines = BufReader::new(stream).lines();
+    fn start_unix(path: &Path) -> Arc<Server> {
+        let listener = UnixListener::bind(path).expect("the folder is ours");
+        let address = format!("unix:{}", path.display());
+        let messages = Mutex::default();
+        let server = Arc::new(Server { address, stalls_at: 0, refuses: "", messages });
+        let serving = Arc::clone(&server);
+        thread::spawn(move || {
+            for stream in listener.incoming() {
+                let stream = stream.expect("a client comes");
+                let input = stream.try_clone().expect("there are descriptors");
+                // As above.
+                let _ = serving.session(input, stream);
+            }
+        });
+        server
+    }
+
+    fn session(&self, input: impl Read, mut out: impl Write) -> std::io::Result<()> {
+        let mut lines = BufReader::new(input).lines();
         out.write_all(b"220 here\r\n")?;
         let mut message = Vec::new();
         while let Some(line) = lines.next().transpose()? {
             let verb = line.split([' ', ':']).next().unwrap_or_default().to_owned();
             match &*verb {
+                // What is offered is as the client's name says.
+                "EHLO" if line.contains("8bit") => {
+                    out.write_all(b"250-here\r\n250-8BITMIME\r\n250 PIPELINING\r\n")?;
+                }
+                "EHLO" if line.contains("helo") => return out.write_all(b"421 go away\r\n"),
                 "EHLO" => out.write_all(b"250-here\r\n250 PIPELINING\r\n")?,
                 "RCPT" if !self.refuses.is_empty() && line.contains(self.refuses) => {
                     out.write_all(b"550 5.1.1 no\r\n")?;
@@ -153,4 +178,194 @@ fn refusals_are_counted_and_told() {
     let output = source(&["-m", "1000", "-t", "x@y.test"], &server);
     assert_eq!(output.status.code(), Some(1));
     assert_eq!(server.messages().len(), 0);
+}
+
+/// The numbers and times of the id header, by number.
+fn ids(server: &Server) -> Vec<(u64, u64)> {
+    let messages = server.messages();
+    let ids = messages.iter().map(|message| {
+        let id = message.iter().find_map(|line| line.strip_prefix("X-Ringpost-Load: "));
+        let parts: Vec<&str> = id.expect("each has an id").split('-').collect();
+        let number = |place: usize| parts[place].parse().expect("a number");
+        (number(1), number(2))
+    });
+    let mut ids: Vec<_> = ids.collect();
+    ids.sort_unstable();
+    ids
+}
+
+fn now_us() -> u64 {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    now.expect("it is later than 1970").as_micros() as u64
+}
+
+#[test]
+fn every_message_says_when_it_was_to_begin() {
+    let server = Server::start(10, "");
+    let before = now_us();
+    let output = source(&["-d", "-s", "3", "-m", "40", "--rate", "200", "--cores", "2"], &server);
+    assert!(output.status.success(), "{output:?}");
+    let ids = ids(&server);
+    assert!((before..=now_us()).contains(&ids[0].1), "{before} {:?}", ids[0]);
+    for (number, (found, at_us)) in ids.iter().enumerate() {
+        // A server that stalls changes nothing. The clock is read once; sums are rounded.
+        let expected = ids[0].1 + number as u64 * 5000;
+        assert_eq!(*found, number as u64);
+        assert!(at_us.abs_diff(expected) <= 1, "{number}: {at_us}, not {expected}");
+    }
+}
+
+#[test]
+fn a_ramp_and_steps_begin_by_their_formula_and_are_figured_apart() {
+    let server = Server::start(0, "");
+    // 100 t + 200 t^2.
+    let ramp = ["-d", "-s", "20", "--ramp", "100..300:500ms", "--json"];
+    let output = source(&ramp, &server);
+    assert!(output.status.success(), "{output:?}");
+    let begun = ids(&server);
+    assert_eq!(begun.len(), 100, "100 * 0.5 + 200 * 0.25");
+    let half = ((100.0_f64.powi(2) + 800.0 * 50.0).sqrt() - 100.0) / 400.0 * 1e6;
+    assert!((begun[50].1 - begun[0].1).abs_diff(half as u64) <= 1, "{:?}", begun[50]);
+
+    let server = Server::start(0, "");
+    let steps = ["-d", "-s", "20", "--steps", "50x400ms,200x400ms", "--json"];
+    let output = source(&steps, &server);
+    let told = figures(&output);
+    let accepted = |step: usize| told["steps"][step]["accepted"].as_u64();
+    assert_eq!((accepted(0), accepted(1)), (Some(20), Some(80)), "{told}");
+    assert_eq!(told["steps"][1]["message_us"]["count"], 80, "{told}");
+    assert_eq!(told["planned"], 100);
+    let begun = ids(&server);
+    assert!((begun[21].1 - begun[20].1).abs_diff(5000) <= 1, "{begun:?}");
+    assert!((begun[20].1 - begun[0].1).abs_diff(400_000) <= 1, "{begun:?}");
+}
+
+#[test]
+fn what_is_overdue_when_the_time_is_over_is_counted_as_late() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let path = folder.path().join("sent");
+    let server = Server::start(20, "");
+    let sent = path.to_str().expect("a path of letters");
+    let words = "-d -s 2 --rate 1000 --duration 300ms --overdue 10 --json --sent";
+    let words: Vec<&str> = words.split(' ').chain([sent]).collect();
+    let output = source(&words, &server);
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    let told = figures(&output);
+    let of = |name: &str| told[name].as_u64().expect("it is told");
+    assert_eq!((of("planned"), of("late")), (300, of("not_sent")), "{told}");
+    assert_eq!(of("accepted") + of("late"), 300, "{told}");
+    // The 20th holds up all others until the time is over.
+    assert!((10..=40).contains(&of("accepted")), "{told}");
+    assert_eq!(server.messages().len() as u64, of("accepted"));
+    let text = std::fs::read_to_string(&path).expect("it was written");
+    let run = told["run"].as_str().expect("it has a name");
+    let (accepted, late) = (of("accepted"), of("late"));
+    let head = format!("ringpost-load sent 1\nrun {run}\nrecipients 1\n");
+    assert_eq!(text, format!("{head}{accepted} accepted\n{late} not-sent\n"));
+}
+
+#[test]
+fn a_time_ends_a_closed_loop() {
+    let server = Server::start(0, "");
+    let output = source(&["-d", "-s", "2", "--duration", "300ms", "--json"], &server);
+    assert!(output.status.success(), "{output:?}");
+    let told = figures(&output);
+    assert!(told["accepted"].as_u64() > Some(0) && told["accepted"] == told["planned"], "{told}");
+    assert!(told["seconds"].as_f64() >= Some(0.3), "{told}");
+    assert_eq!(server.messages().len() as u64, told["accepted"].as_u64().expect("it is told"));
+}
+
+#[test]
+fn each_message_has_a_fate() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let path = folder.path().join("sent");
+    let server = Server::start(0, "9");
+    let sent = path.to_str().expect("a path of letters");
+    let words = ["-A", "-d", "-s", "3", "-m", "15", "-N", "-t", "x@y.test", "--sent", sent];
+    assert_eq!(source(&words, &server).status.code(), Some(1));
+    let text = std::fs::read_to_string(&path).expect("it was written");
+    assert!(text.ends_with("recipients 1\n9 accepted\n1 refused\n5 accepted\n"), "{text}");
+    // What cannot be written is told.
+    let server = Server::start(0, "");
+    let output = source(&["--sent", "/no/such/folder/file"], &server);
+    assert_eq!(output.status.code(), Some(2), "{output:?}");
+}
+
+#[test]
+fn files_are_sent_by_turns_and_as_they_can_be() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let put = |name: &str, text: &str| {
+        std::fs::write(folder.path().join(name), text).expect("there is room");
+    };
+    put("a.eml", "Subject: plain\n\n.dot\rend");
+    put("b.eml", &format!("Subject: caf\u{e9}\r\n\r\n{}", "y".repeat(3000)));
+    let eml = folder.path().to_str().expect("a path of letters");
+    for (name, says_8bit) in [("8bit.test", true), ("plain.test", false)] {
+        let server = Server::start(0, "");
+        let words = ["-d", "-m", "4", "-M", name, "--eml", eml, "--header", "X-To: %r #%n"];
+        let output = source(&words, &server);
+        assert!(output.status.success(), "{output:?}");
+        assert!(String::from_utf8_lossy(&output.stderr).contains("1 lines of more than 998"));
+        let messages = server.messages();
+        for (number, message) in messages.iter().enumerate() {
+            let expected = number % 2 == 1 && says_8bit;
+            assert_eq!(message[0].ends_with(" BODY=8BITMIME"), expected, "{}", message[0]);
+            let line = format!("X-To: foo@{name} #{number}");
+            assert!(message.contains(&line), "{message:?}");
+            assert!(message.iter().all(|line| line.len() <= 998), "{name} {number}");
+        }
+        let behind = |message: &[String], line: &str| {
+            let at = message.iter().position(|one| one == line).expect("it is sent");
+            message[at + 1..].to_vec()
+        };
+        assert_eq!(behind(&messages[2], "Subject: plain"), ["", "..dot", "end"]);
+        assert_eq!(behind(&messages[3], "Subject: caf\u{e9}").concat(), "y".repeat(3000));
+    }
+}
+
+#[test]
+fn draws_are_the_same_for_a_seed() {
+    let run = |seed: &str| {
+        let server = Server::start(0, "");
+        let words = "-d -s 5 -m 60 --sizes 100*50,1k-4k*50 --to-domains a.test*3,b.test*1";
+        let words = words.split(' ').chain(["--from-domains", "c.test,d.test", "--seed", seed]);
+        let output = source(&words.collect::<Vec<_>>(), &server);
+        assert!(output.status.success(), "{output:?}");
+        let messages = server.messages().into_iter().map(|message| {
+            let number = |line: &String| line.starts_with("X-Ringpost-Load").then(|| line.clone());
+            let id = message.iter().find_map(number).expect("each has an id");
+            let number: u64 = id.split('-').nth_back(1).expect("a number").parse().expect("one");
+            let size: usize =
+                message.iter().skip_while(|line| !line.is_empty()).map(String::len).sum();
+            (number, message[0].clone(), message[1].clone(), size)
+        });
+        let mut messages: Vec<_> = messages.collect();
+        messages.sort();
+        messages
+    };
+    let (one, again, other) = (run("1"), run("1"), run("2"));
+    assert_eq!(one, again);
+    assert_ne!(one, other);
+    let to_a = one.iter().filter(|message| message.2.ends_with("@a.test>")).count();
+    assert!((30..=58).contains(&to_a), "45 are likely: {to_a}");
+    assert!(one.iter().any(|message| message.1.contains("@d.test>")));
+    assert!(one.iter().any(|message| message.3 < 100) && one.iter().any(|message| message.3 > 900));
+}
+
+#[test]
+fn very_old_clients_and_unix_sockets() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let server = Server::start_unix(&folder.path().join("smtp"));
+    let words = ["-o", "-v", "-l", "82", "-T", "8192", "-M", "helo.test", "-t", "x@y.test"];
+    let output = source(&words, &server);
+    assert!(output.status.success(), "{output:?}");
+    let line = "X".repeat(78);
+    assert_eq!(server.messages(), [["MAIL FROM:<foo@helo.test>", "RCPT TO:<x@y.test>", "", &line]]);
+    let told = String::from_utf8_lossy(&output.stderr);
+    assert!(told.contains("0 x@y.test: Accepted") && told.contains("-T: a Unix socket"), "{told}");
+    // And with a window, where there is one.
+    let server = Server::start(0, "");
+    assert!(source(&["-T", "8192", "-l", "100000"], &server).status.success());
+    let bytes: usize = server.messages()[0].iter().map(|line| line.len() + 2).sum();
+    assert!(bytes > 100_000, "{bytes}");
 }

@@ -67,6 +67,7 @@ use crate::source::schedule::Planned;
 use crate::source::schedule::Schedule;
 use crate::source::schedule::Turn;
 use crate::source::secure::Handshakes;
+use crate::source::secure::Secure;
 use crate::source::shape::Shape;
 use crate::source::steps::StepFigures;
 
@@ -137,6 +138,9 @@ impl Plan {
         let now_ms = now.map_or(0, |since| since.as_millis());
         let run = format!("{now_ms:x}.{:x}", std::process::id());
         let pattern = Pattern::new(&options, &run)?;
+        let login = options.secure.login()?;
+        // Each shard makes its own; what is wrong with it is told before there is any.
+        Secure::new(&options.secure, place::host_of(&options.server), login.clone())?;
         let times = &options.shape;
         let goes_on = times.duration.is_some() || options.messages.is_some();
         let shape = Shape::new(options.rate, times, goes_on);
@@ -144,7 +148,7 @@ impl Plan {
         let count = options.count();
         Ok(Plan {
             place: options.place()?,
-            login: options.secure.login()?,
+            login,
             schedule: Schedule::new(shape, times.duration, count, times.overdue, random),
             run,
             pattern,

@@ -51,9 +51,10 @@ impl StepFigures {
     }
 
     /// `late`: of each step, what was not sent any more.
-    pub fn to_json(&mut self, stretches: &[Stretch], late: &[u64]) -> Value {
+    pub fn to_json(&self, stretches: &[Stretch], late: &[u64]) -> Value {
+        let none = Step::default();
         let steps = stretches.iter().zip(late).enumerate().map(|(place, (stretch, late))| {
-            let step = self.at(place);
+            let step = self.0.get(place).unwrap_or(&none);
             json!({
                 "intended_per_second": stretch.to,
                 // One without an end has no length.
@@ -68,9 +69,10 @@ impl StepFigures {
         Value::Array(steps.collect())
     }
 
-    pub fn to_lines(&mut self, stretches: &[Stretch], late: &[u64]) -> Vec<String> {
+    pub fn to_lines(&self, stretches: &[Stretch], late: &[u64]) -> Vec<String> {
+        let none = Step::default();
         let lines = stretches.iter().zip(late).enumerate().map(|(place, (stretch, late))| {
-            let step = self.at(place);
+            let step = self.0.get(place).unwrap_or(&none);
             let line = step.message.to_line(&format!("at {}/s", stretch.to));
             let wrong = step.refused + step.lost + late;
             match wrong {

@@ -50,7 +50,7 @@ impl<T> Weights<T> {
     pub fn choose(&self, roll: u64) -> &T {
         let sum = self.sums.last().copied().unwrap_or(1);
         // The upper half of the product is the roll, scaled to the sum.
-        let place = (u128::from(roll) * u128::from(sum) >> 64) as u64;
+        let place = ((u128::from(roll) * u128::from(sum)) >> 64) as u64;
         &self.values[self.sums.partition_point(|one| *one <= place)]
     }
 

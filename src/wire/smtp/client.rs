@@ -457,15 +457,14 @@ impl Client {
     }
 
     fn choose_tls(&mut self, out: &mut Vec<u8>) {
-        if self.tls || self.config.tls == TlsUse::Never && !self.must_start_tls() {
-            self.log_in(out);
-        } else if self.offers.starttls {
-            out.extend_from_slice(b"STARTTLS\r\n");
-            self.state = State::StartTls;
-        } else if self.must_start_tls() {
-            self.fail(Fault::TlsNotOffered);
-        } else {
-            self.log_in(out);
+        let wants_tls = !self.tls && (self.config.tls != TlsUse::Never || self.must_start_tls());
+        match (wants_tls, self.offers.starttls) {
+            (true, true) => {
+                out.extend_from_slice(b"STARTTLS\r\n");
+                self.state = State::StartTls;
+            }
+            (true, false) if self.must_start_tls() => self.fail(Fault::TlsNotOffered),
+            _ => self.log_in(out),
         }
     }
 

@@ -23,8 +23,8 @@ FROM debian:bookworm-slim AS base
 RUN apt-get update \
     && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends ca-certificates libstdc++6 \
     && rm -rf /var/lib/apt/lists/* \
-    && groupadd --system --gid 2525 ringpost \
-    && useradd --system --uid 2525 --gid 2525 --no-create-home --shell /usr/sbin/nologin ringpost
+    && groupadd --gid 2525 ringpost \
+    && useradd --uid 2525 --gid 2525 --no-create-home --shell /usr/sbin/nologin ringpost
 
 FROM base AS load
 RUN install -d -o ringpost -g ringpost -m 755 /report

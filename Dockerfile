@@ -1,30 +1,48 @@
 # syntax=docker/dockerfile:1
-# Ringpost in a container. It needs io_uring, which Docker's own seccomp profile has refused since
-# version 25; see tuning/README.md for the profile to run it with:
+# Ringpost in a container. It needs io_uring, which the seccomp profiles of Docker (since version
+# 25), containerd and Podman refuse; see tuning/README.md for the profile to run it with:
 #
 #   docker build -t ringpost .
 #   docker run --security-opt seccomp=seccomp.json --ulimit memlock=67108864 \
 #       -v mail:/var/spool/ringpost -p 25:25 -p 127.0.0.1:9090:9090 ringpost
+#
+# `--target load` makes the image of the load harness instead; loadtest/compose.yaml uses both.
 
 FROM rust:1.95-bookworm AS builder
+# Versions are those of the Debian release; pinned ones vanish with its next point release.
+# hadolint ignore=DL3008
 RUN apt-get update \
     && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends clang libclang-dev g++ git make \
     && rm -rf /var/lib/apt/lists/*
 WORKDIR /src
 COPY . .
-RUN make release CARGO_FLAGS=--locked
+RUN make release CARGO_FLAGS="--locked --workspace"
 
-FROM debian:bookworm-slim
+FROM debian:bookworm-slim AS base
+# hadolint ignore=DL3008
 RUN apt-get update \
     && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends ca-certificates libstdc++6 \
     && rm -rf /var/lib/apt/lists/* \
-    && useradd --system --uid 2525 --user-group --no-create-home --shell /usr/sbin/nologin ringpost \
-    && install -d -o ringpost -g ringpost -m 700 /var/spool/ringpost
+    && groupadd --gid 2525 ringpost \
+    && useradd --uid 2525 --gid 2525 --no-create-home --shell /usr/sbin/nologin ringpost
+
+FROM base AS load
+RUN install -d -o ringpost -g ringpost -m 755 /report
+COPY --from=builder /src/target/dist/ringpost-load /usr/local/bin/ringpost-load
+# By number, so that a runtime can see that it is not root without reading the image's files.
+USER 2525:2525
+WORKDIR /report
+VOLUME /report
+ENTRYPOINT ["ringpost-load"]
+CMD ["--help"]
+
+FROM base AS ringpost
+RUN install -d -o ringpost -g ringpost -m 700 /var/spool/ringpost
 COPY --from=builder /src/target/dist/ringpost /usr/local/bin/ringpost
 COPY tuning/container.toml /etc/ringpost/ringpost.toml
 
 # Docker lets any user of a container bind low ports, so nothing here ever runs as root.
-USER ringpost
+USER 2525:2525
 WORKDIR /var/spool/ringpost
 VOLUME /var/spool/ringpost
 EXPOSE 25 2525 9090

@@ -4,6 +4,14 @@
 //! line end found and a code read, 20 ns each), and one reply kept as text (two allocations and a
 //! walk over 70 characters, 150 ns): 400 ns. Each further recipient adds a command, a reply and a
 //! reply kept: 100 ns. Stuffing moves no byte; it searches for LF and dot: 10 GB/s.
+//!
+//! Last measured 2026-11-21 on 2 cores of an AMD EPYC, shared with other work:
+//!   client/100 recipients: 6.4 us
+//!   client/long refusal: 774 ns
+//!   client/one recipient: 356 ns
+//!   stuff/every 20th line: 1.63 us
+//!   stuff/every line: 6.65 us
+//!   stuff/no dots: 1.26 us
 
 use std::hint::black_box;
 

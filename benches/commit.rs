@@ -7,6 +7,9 @@
 //! keys into a batch, its log and a memtable (5 us), two hops between threads shared by the batch:
 //! 15 us of CPU. On the clock it is the disk: with 100 waiters two batches take turns, so a sync of
 //! 2 ms makes it 20-40 us a message.
+//!
+//! Last measured 2026-11-21 on 2 cores of an AMD EPYC, shared with other work:
+//!   commit/4k_100_waiters: 19.3 us
 
 use std::future::Future;
 use std::pin::Pin;

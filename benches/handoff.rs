@@ -4,6 +4,12 @@
 //! one atomic more: 30 ns on one core. Between two cores each frame's line of memory changes hands
 //! once: 100 ns. Only a frame that finds the reader asleep pays a wake (an eventfd write and a
 //! completion, 5-20 us), as every ping does; in a stream a thousand frames share one.
+//!
+//! Last measured 2026-11-21 on 2 cores of an AMD EPYC, shared with other work:
+//!   handoff/1000 frames posted: 18.5 us
+//!   handoff/owner of a site: 12.5 ns
+//!   handoff/ping to another shard: 18.3 us
+//!   handoff/stream to another shard: 40.4 ns
 
 use std::sync::mpsc;
 use std::time::Duration;

@@ -4,6 +4,11 @@
 //! each number printed (10 ns): 300 ns in text, a third more in JSON for its quotes. Pushed into the
 //! shard's lane it is one copy more and two atomics: 50 ns. At 50,000 attempts per second and core
 //! that is 2 % of the core.
+//!
+//! Last measured 2026-11-21 on 2 cores of an AMD EPYC, shared with other work:
+//!   log/attempt as JSON: 377 ns
+//!   log/attempt as text: 356 ns
+//!   log/line through its lane: 95.4 ns
 
 use criterion::Criterion;
 use criterion::Throughput;

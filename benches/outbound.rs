@@ -5,6 +5,13 @@
 //! per site: 6 levels at 10,000 sites) and its connection: 40 lines of memory, all warm with 64
 //! sites (400 ns), half of them cold with 10,000 (2 us). A rate adds three sums. A home's line is
 //! one map lookup by the site's name and a push: 100 ns.
+//!
+//! Last measured 2026-11-21 on 2 cores of an AMD EPYC, shared with other work:
+//!   lease/given and settled: 176 ns
+//!   line/join and step: 138 ns
+//!   schedule/10,000 sites: 237 ns
+//!   schedule/64 sites: 211 ns
+//!   schedule/64 sites with rates: 233 ns
 
 use std::hint::black_box;
 

@@ -7,6 +7,14 @@
 //! which 8 us are CPU: one job read, a dozen keys written. The schedule is read at 2 us a row (one
 //! step of an iterator over a memtable and blocks). Recovery reads each envelope and job once:
 //! 5-10 us a message, so a million take ten seconds on one partition.
+//!
+//! Last measured 2026-11-21 on 2 cores of an AMD EPYC, shared with other work:
+//!   backlog/1000 jobs with their envelopes: 2.63 ms
+//!   backlog/1000 rows of the schedule: 84.7 us
+//!   backlog/20,000 messages recovered: 216 ms
+//!   record/100 recipients: 2.72 us
+//!   record/one recipient: 324 ns
+//!   settle/100 at a time: 33.5 us
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -3,6 +3,10 @@
 //! Napkin: the name is checked and put into lower case (60 ns), hashed with SipHash and found (50
 //! ns), and the answer copied out (one allocation for each host, 40 ns): 200 ns for an MX of two
 //! hosts, the same for the two addresses of a host, which are two lookups.
+//!
+//! Last measured 2026-11-21 on 2 cores of an AMD EPYC, shared with other work:
+//!   resolver/cached MX: 247 ns
+//!   resolver/cached addresses: 273 ns
 
 use std::net::Ipv4Addr;
 use std::net::Ipv6Addr;
@@ -84,8 +88,10 @@ fn cached(c: &mut Criterion) {
     let server = NameServer::start(zone);
     let settings =
         ResolverSettings { servers: vec![server.address], ..ResolverSettings::default() };
-    for (name, asking) in [("MX", Asking::Exchangers), ("addresses", Asking::Addresses)] {
-        c.bench_function(&format!("resolver/cached {name}"), |b| {
+    for (name, asking) in
+        [("cached MX", Asking::Exchangers), ("cached addresses", Asking::Addresses)]
+    {
+        c.bench_function(&format!("resolver/{name}"), |b| {
             b.iter_custom(|count| ask(settings.clone(), asking, count));
         });
     }

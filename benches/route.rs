@@ -5,6 +5,15 @@
 //! and one allocation for the name of the next hop (30 ns). Rules without a domain are walked, 5 ns
 //! each. The reply is put into lower case and searched for the words of the rules whose codes fit:
 //! 1-3 us, which is once for a refusal and never for a 250.
+//!
+//! Last measured 2026-11-21 on 2 cores of an AMD EPYC, shared with other work:
+//!   classify/known by no rule: 2.77 us
+//!   classify/mailbox full: 1.56 us
+//!   classify/unauthenticated: 3.88 us
+//!   route/a tree of 1000 rules: 108 ns
+//!   route/in mixed case: 74.6 ns
+//!   route/none of 1000 rules: 72.2 ns
+//!   route/one of 1000 rules: 87.8 ns
 
 use std::hint::black_box;
 

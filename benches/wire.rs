@@ -6,6 +6,19 @@
 //! A command costs a line cut (10 ns), a verb match (5 ns), and for an address one pass and one
 //! copy into the arena (50 ns): a whole MAIL, RCPT, BDAT dialogue should stay under 500 ns. A header
 //! is one search per line and a byte by byte walk over the names: 1.2 KB in 20 lines, 1 us.
+//!
+//! Last measured 2026-11-21 on 2 cores of an AMD EPYC, shared with other work:
+//!   address/literal: 83.6 ns
+//!   address/plain: 39.1 ns
+//!   address/quoted: 42.6 ns
+//!   address/utf-8: 381 ns
+//!   command/mail+rcpt+bdat: 329 ns
+//!   command/mail+rcpt+rset: 172 ns
+//!   dot/76-byte lines: 111 us
+//!   dot/998-byte lines: 16.7 us
+//!   dot/every line dotted: 104 us
+//!   header/two fields picked: 623 ns
+//!   line/cut: 8.71 ns
 
 use std::hint::black_box;
 

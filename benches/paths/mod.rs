@@ -13,11 +13,11 @@ pub mod record;
 /// One turn of a path. What it answers depends on all the work, so that none is left out.
 pub type Path = Box<dyn FnMut() -> u64>;
 
-/// What a path is called, and what makes it ready.
-pub type Named = (&'static str, fn() -> Path);
+/// Makes a path ready.
+pub type Make = fn() -> Path;
 
-/// The paths under guard.
-pub const GUARDED: &[Named] = &[
+/// The paths under guard, by their names.
+pub const GUARDED: &[(&str, Make)] = &[
     ("dialogue", receive::dialogue),
     ("dots", receive::dots),
     ("header", receive::header),

@@ -37,8 +37,7 @@ mod queue_desk;
 const TURNS: u64 = 20;
 const WARM_UP: u64 = 5;
 
-/// What has changed by more is work. Less may be the compiler, which cuts the crate into units for
-/// its optimizer anew with every change, wherever it is.
+/// What has changed by more is work. Less may be the optimizer, which weighs anew what to inline.
 const TOLERANCE_PERCENT: f64 = 5.0;
 
 const HEAD: &str = "\

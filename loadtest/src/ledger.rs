@@ -300,6 +300,7 @@ impl Run {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Fate {
+    /// The server has not seen the end of it.
     NotSent,
     /// For all its recipients.
     Accepted,
@@ -322,6 +323,7 @@ impl Fate {
 /// What a source sent.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Sent {
+    /// As in the header of its messages.
     pub run: String,
     pub recipients_per_message: u64,
     /// A `Fate` for each number.
@@ -332,6 +334,15 @@ impl Sent {
     fn fate(&self, number: u64) -> Fate {
         let fate = usize::try_from(number).ok().and_then(|number| self.fates.get(number));
         fate.map_or(Fate::NotSent, |fate| Fate::of(*fate))
+    }
+
+    pub fn write(&self, out: &mut impl Write) -> io::Result<()> {
+        writeln!(out, "{SENT_HEAD}\nrun {}", self.run)?;
+        writeln!(out, "recipients {}", self.recipients_per_message)?;
+        for same in self.fates.chunk_by(|one, next| one == next) {
+            writeln!(out, "{} {}", same.len(), Fate::NAMES[Fate::of(same[0]) as usize])?;
+        }
+        out.flush()
     }
 
     pub fn read(input: impl BufRead) -> Result<Sent, String> {

@@ -122,6 +122,9 @@ fn files_hold_it_all() {
     let all = sent(&[Fate::Accepted, Fate::Unknown, Fate::Unknown, Fate::NotSent], 2);
     let file = "ringpost-load sent 1\nrun r\nrecipients 2\n1 accepted\n2 unknown\n1 not-sent\n";
     assert_eq!(Sent::read(file.as_bytes()), Ok(all.clone()));
+    let mut written = Vec::new();
+    all.write(&mut written).expect("memory takes it");
+    assert_eq!(String::from_utf8_lossy(&written), file);
     assert_eq!(read.compare(&all), seen.compare(&all));
     for bad in ["", "x\n", "ringpost-load sent 1\nx y\n", "ringpost-load sent 1\n1 gone\n"] {
         let told = Sent::read(bad.as_bytes());

@@ -51,6 +51,7 @@ use ringpost::rt::ShardThread;
 use ringpost::wire::smtp::client_login::Login;
 
 use crate::figures::Latencies;
+use crate::ledger::Sent;
 use crate::report::Collector;
 use crate::report::Interval;
 use crate::report::Live;
@@ -59,7 +60,6 @@ use crate::report::Seconds;
 use crate::report::Stages;
 use crate::source::dice::Dice;
 use crate::source::fates::Fates;
-use crate::source::fates::Sent;
 use crate::source::message::Pattern;
 use crate::source::options::Options;
 use crate::source::place::Place;
@@ -240,8 +240,11 @@ impl Report {
 
     /// What became of each message.
     pub fn sent(&self) -> Sent {
-        let recipients = self.plan.options.recipients as u64;
-        Sent::new(&self.plan.run, recipients, &self.plan.fates, self.planned.messages)
+        Sent {
+            run: self.plan.run.clone(),
+            recipients_per_message: self.plan.options.recipients as u64,
+            fates: self.plan.fates.take(self.planned.messages),
+        }
     }
 
     /// Completes the record of the run and shows it.

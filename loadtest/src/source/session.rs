@@ -21,10 +21,10 @@ use ringpost::wire::smtp::Mail;
 use ringpost::wire::smtp::MailRecipient;
 use ringpost::wire::smtp::Outcome;
 
+use crate::ledger::Fate;
 use crate::report::Collector;
 use crate::source::Found;
 use crate::source::Plan;
-use crate::source::fates::Fate;
 use crate::source::message::Draft;
 use crate::source::place;
 use crate::source::schedule::Turn;

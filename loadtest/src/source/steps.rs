@@ -4,7 +4,7 @@ use serde_json::Value;
 use serde_json::json;
 
 use crate::figures::Latencies;
-use crate::source::fates::Fate;
+use crate::ledger::Fate;
 use crate::source::shape::Stretch;
 
 /// One step.

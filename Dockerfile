@@ -41,7 +41,8 @@ RUN install -d -o ringpost -g ringpost -m 700 /var/spool/ringpost
 COPY --from=builder /src/target/dist/ringpost /usr/local/bin/ringpost
 COPY tuning/container.toml /etc/ringpost/ringpost.toml
 
-# Docker lets any user of a container bind low ports, so nothing here ever runs as root.
+# Docker lets any user of a container bind low ports, so nothing here ever runs as root; Podman does
+# with `--sysctl net.ipv4.ip_unprivileged_port_start=25`.
 USER 2525:2525
 WORKDIR /var/spool/ringpost
 VOLUME /var/spool/ringpost

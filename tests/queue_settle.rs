@@ -3,6 +3,7 @@
 mod queue_desk;
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::sync::mpsc;
 
 use queue_desk::Desk;
@@ -103,6 +104,24 @@ fn the_ledger_adds_up_whatever_becomes_of_the_mail() {
 
 /// A way to falsify a spool with one message.
 type Crime = fn(&Desk, MessageId);
+
+#[test]
+fn what_an_operator_was_told_is_synced() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let desk = Desk::with(options(folder.path()));
+    let id = desk.stored(b"text");
+    let syncs = || desk.thread.handle().counts().syncs.load(Ordering::Relaxed);
+    let again = |is_order| {
+        let (next, tally) = (Next::Again(part(0, &[0])), Tally::default());
+        Arc::new(Settlement { id, job: 0, next, reports: Vec::new(), tally, is_order })
+    };
+    let before = syncs();
+    assert!(settled(&desk, again(false)));
+    assert_eq!(syncs(), before, "an attempt may be lost: the job is due earlier then");
+    assert!(settled(&desk, again(true)));
+    assert_eq!(syncs(), before + 1);
+    desk.close();
+}
 
 #[test]
 fn the_audit_finds_what_does_not_add_up() {

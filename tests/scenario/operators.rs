@@ -273,6 +273,45 @@ fn a_hold_waits_for_the_end_of_an_attempt() {
 }
 
 #[test]
+fn a_hold_that_waits_outlives_a_retry_and_a_full_disk() {
+    let sink = Sink::start(Manner::Dawdles);
+    let mut plan = sink.plan();
+    let schedule = "enabled = true\nretry_schedule = [\"2s\"]\nretry_jitter = 0\n";
+    plan.rest = plan.rest.replace("enabled = true\n", schedule);
+    // The message is written; the hold is not at first, and again before the next attempt.
+    let faults = "commit::error=1*off->1*return(enospc)->off".to_owned();
+    plan.environment = vec![("FAILPOINTS", faults)];
+    let rig = Rig::start(&plan);
+    let id = submit(&rig, "slow");
+    await_why(&rig, &id, "It is being sent to");
+    assert!(queue_text(&rig, &["hold", &id]).contains("is being sent now"));
+    assert!(queue_text(&rig, &["retry", &id]).contains("in line or being sent"));
+    sink.turn(Manner::PutsOff);
+    await_why(&rig, &id, "It is held");
+    sink.turn(Manner::Takes);
+    queue_text(&rig, &["release", &id]);
+    sink.await_mail("Subject: slow");
+    await_empty(&rig);
+    assert_eq!(sink.mail().len(), 1, "once");
+}
+
+#[test]
+fn a_release_takes_back_a_hold_that_waits() {
+    let sink = Sink::start(Manner::Dawdles);
+    let rig = Rig::start(&sink.plan());
+    let id = submit(&rig, "slow");
+    await_why(&rig, &id, "It is being sent to");
+    queue_text(&rig, &["hold", &id]);
+    queue_text(&rig, &["release", &id]);
+    sink.turn(Manner::PutsOff);
+    await_why(&rig, &id, "not this one");
+    sink.turn(Manner::Takes);
+    queue_text(&rig, &["retry", &id]);
+    sink.await_mail("Subject: slow");
+    await_empty(&rig);
+}
+
+#[test]
 fn a_paused_destination_keeps_its_mail() {
     let sink = Sink::start(Manner::Takes);
     let rig = Rig::start(&sink.plan());

@@ -13,13 +13,14 @@ use ringpost::doctor::knob;
 
 const PARTS: [&str; 4] = ["Value:", "Reason:", "Measured:", "Change back:"];
 /// Files that are no knob: what is installed, what holds several, what helps.
-const OTHERS: [&str; 8] = [
+const OTHERS: [&str; 9] = [
     "90-ringpost.conf",
     "CAPACITY.md",
     "README.md",
     "apply",
     "common.sh",
     "container.toml",
+    "ringpost-tuning.service",
     "ringpost.service",
     "seccomp",
 ];
@@ -197,6 +198,24 @@ fn scripts_change_once_and_put_back() {
         known.map(|(file, text)| (file.clone(), chosen(text))).collect()
     };
     assert_eq!(words(&state(root)), words(&before));
+}
+
+/// What the unit starts and stops lies in the folder that it says is copied.
+#[test]
+fn the_unit_runs_what_is_there() {
+    let unit = fs::read_to_string(tuning().join("ringpost-tuning.service")).expect("text");
+    let lines = unit.lines().filter_map(|line| {
+        line.strip_prefix("ExecStart=").or_else(|| line.strip_prefix("ExecStop="))
+    });
+    let commands: Vec<Vec<&str>> = lines.map(|line| line.split(' ').collect()).collect();
+    assert_eq!(commands.len(), 2, "{unit}");
+    let folder = tempfile::tempdir().expect("a folder for the test");
+    for words in commands {
+        let script = words[0].strip_prefix("/usr/local/share/ringpost/tuning/").expect(words[0]);
+        let mut command = Command::new(tuning().join(script));
+        let out = command.args(&words[1..]).arg("--dry-run").env("TUNING_ROOT", folder.path());
+        assert!(out.output().expect("bash is there").status.success(), "{words:?}");
+    }
 }
 
 /// What a machine refuses is said, and there is nothing of it to put back; what has gone is no

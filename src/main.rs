@@ -11,6 +11,7 @@ use clap::Subcommand;
 use ringpost::base::clock::wall_ms;
 use ringpost::boot;
 use ringpost::boot::Hostname;
+use ringpost::boot::host::ports_from;
 use ringpost::boot::run::ServeOptions;
 use ringpost::boot::run::serve;
 use ringpost::config;
@@ -433,7 +434,8 @@ fn with_config(file: Option<PathBuf>, act: impl FnOnce(Loaded) -> ExitCode) -> E
 
 /// Reads a config file, or tells all that is wrong with it.
 fn load(file: Option<PathBuf>) -> Result<Loaded, ExitCode> {
-    let host = HostFacts { hostname: Hostname::read(Path::new("/")).name };
+    let root = Path::new("/");
+    let host = HostFacts { hostname: Hostname::read(root).name, ports_from: ports_from(root) };
     let Some(path) = file else {
         let config = config::embedded(&host);
         let name = "the embedded default".to_owned();

@@ -10,7 +10,7 @@ use ringpost::config::HostFacts;
 use ringpost::config::model::SECTIONS;
 
 fn host() -> HostFacts {
-    HostFacts { hostname: "mail.example.com".to_owned() }
+    HostFacts { hostname: "mail.example.com".to_owned(), ports_from: 1024 }
 }
 
 #[test]

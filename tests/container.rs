@@ -1,5 +1,6 @@
 //! The container: what the Dockerfile, the Makefile and the configs beside them say of each other,
-//! and what the server says where an engine's seccomp filter refuses io_uring.
+//! what the server says where an engine's seccomp filter refuses io_uring, and the table that `make
+//! bench` ends with.
 
 use std::fs;
 use std::os::unix::process::CommandExt;
@@ -103,6 +104,24 @@ fn each_call_has_one_rule_in_the_profile_that_is_made() {
         assert_eq!(rules_of("read").len(), 1, "{engine}: what is not ours is kept");
         assert_eq!(rules_of("mbind").len(), 1, "{engine}: also beside what is ours");
     }
+}
+
+/// Whatever was measured is told in digits that the next run reads back as the record.
+#[test]
+fn every_figure_of_a_bench_is_told_in_digits() {
+    let folder = tempfile::tempdir().expect("a folder");
+    for (name, nanos) in [("a", 999.6), ("b", 12.34), ("c", 1_000_000.4), ("d", 999_700.0)] {
+        let new = folder.path().join("criterion").join(name).join("new");
+        fs::create_dir_all(&new).expect("the folder is ours");
+        let put = |file: &str, text: String| fs::write(new.join(file), text).expect("likewise");
+        put("estimates.json", format!("{{\"median\": {{\"point_estimate\": {nanos}}}}}"));
+        put("benchmark.json", format!("{{\"full_id\": \"{name}\"}}"));
+    }
+    let told = Command::new(Path::new(ROOT).join("benches/summary")).arg(folder.path()).output();
+    let told = said(&told.expect("python3 is here"));
+    let figures: Vec<&str> = told.lines().filter_map(|line| line.get(6..16)).take(5).collect();
+    let expected = ["  measured", "   1000 ns", "   12.3 ns", "      1 ms", "   1000 us"];
+    assert_eq!(figures, expected, "{told}");
 }
 
 /// Docker answers EPERM, Podman ENOSYS. Either is told by name, with what to do.

@@ -339,24 +339,61 @@ fn a_torn_end_of_the_list_of_files_costs_nothing() {
             let copy = tempfile::tempdir().unwrap();
             copy_folder(before.path(), copy.path());
             // Tables are on disk before they are listed.
-            for table in fs::read_dir(folder.path().join("p00")).unwrap() {
-                let table = table.unwrap();
-                if table.path().extension().is_some_and(|end| end == "sst" || end == "blob") {
-                    fs::copy(table.path(), copy.path().join("p00").join(table.file_name()))
-                        .unwrap();
-                }
+            let [from, to] = [folder.path(), copy.path()].map(|path| path.join("p00"));
+            for table in tables(&from) {
+                fs::copy(from.join(&table), to.join(&table)).unwrap();
             }
             fs::write(copy.path().join(&manifest), &torn).unwrap();
             let spool = reopen(copy.path());
             let notices = &spool.recovered()[0].notices;
             assert_eq!(ids(&spool), stored, "{lost:?} of {}: {notices:?}", new.len());
-            let cut = notices.iter().any(|one| matches!(one, Notice::ManifestTorn { .. }));
+            let kept = notices.iter().find_map(|one| match one {
+                Notice::ManifestTorn { folder, .. } => Some(folder),
+                _ => None,
+            });
+            if let Some(kept) = kept {
+                let is_kept = |table: &std::path::PathBuf| kept.join(table).is_file();
+                assert_eq!(tables(&folder.path().join("p00")).iter().find(|t| !is_kept(t)), None);
+            }
+            let cut = kept.is_some();
             told += u64::from(cut);
             assert_eq!(notices.len(), usize::from(cut), "{notices:?}");
         }
     }
     assert!(told > 3, "RocksDB opened all but {told} by itself");
     desk.close();
+}
+
+/// The names of a partition's tables and blob files.
+fn tables(partition: &Path) -> Vec<std::path::PathBuf> {
+    let paths = fs::read_dir(partition).unwrap().map(|entry| entry.unwrap().path());
+    let is_table = |path: &std::path::PathBuf| {
+        path.extension().is_some_and(|end| end == "sst" || end == "blob")
+    };
+    paths.filter(is_table).map(|path| path.file_name().unwrap().into()).collect()
+}
+
+/// A torn end whose cut does not help: the partition is set aside as it was found.
+#[test]
+fn a_list_of_files_that_was_cut_in_vain_is_kept_as_it_was() {
+    const PAGE: usize = 4096;
+    let folder = tempfile::tempdir().unwrap();
+    let desk = Desk::open(folder.path());
+    desk.stored(b"in the partition");
+    desk.close();
+    let partition = folder.path().join("p00");
+    let name = fs::read_to_string(partition.join("CURRENT")).unwrap();
+    let manifest = partition.join(name.trim());
+    // Nothing of the list is left, so that cutting leaves an empty one.
+    let bytes = vec![0; fs::read(&manifest).unwrap().len().max(PAGE)];
+    fs::write(&manifest, &bytes).unwrap();
+    let spool = reopen(folder.path());
+    let notices = &spool.recovered()[0].notices;
+    let aside = notices.iter().find_map(|notice| match notice {
+        Notice::SetAside { folder, .. } => Some(folder.join(name.trim())),
+        _ => None,
+    });
+    assert_eq!(fs::read(aside.expect("it was set aside")).unwrap(), bytes);
 }
 
 /// Flipped bits in the list of files are no torn end: the partition is kept whole, elsewhere.

@@ -13,13 +13,14 @@ use ringpost::doctor::knob;
 
 const PARTS: [&str; 4] = ["Value:", "Reason:", "Measured:", "Change back:"];
 /// Files that are no knob: what is installed, what holds several, what helps.
-const OTHERS: [&str; 8] = [
+const OTHERS: [&str; 9] = [
     "90-ringpost.conf",
     "CAPACITY.md",
     "README.md",
     "apply",
     "common.sh",
     "container.toml",
+    "ringpost-tuning.service",
     "ringpost.service",
     "seccomp",
 ];
@@ -50,7 +51,7 @@ fn machine(root: &Path) {
         ("net/ipv4/tcp_max_syn_backlog", "512"),
         ("net/ipv4/tcp_tw_reuse", "2"),
         ("net/ipv4/ip_local_port_range", "32768\t60999"),
-        ("net/ipv4/tcp_rmem", "4096\t131072\t6291456"),
+        ("net/ipv4/tcp_rmem", "4096\t131072\t33554432"),
         ("net/ipv4/tcp_wmem", "4096\t16384\t65536"),
         ("kernel/io_uring_disabled", "0"),
         ("kernel/numa_balancing", "1"),
@@ -75,13 +76,16 @@ fn machine(root: &Path) {
     symlink("../../../devices/pci/virtio0", root.join("sys/class/net/eth0/device"))
         .expect("linked");
     let mut table = "      CPU0\n".to_owned();
-    for (line, name) in [(7, "virtio0-config"), (8, "virtio0-input.0"), (10, "virtio0-output.0")] {
+    let lines = ["config", "input.0", "output.0", "input.1", "output.1"];
+    for (line, name) in (7..).zip(lines.map(|name| format!("virtio0-{name}"))) {
         put(root, &format!("sys/devices/pci/msi_irqs/{line}"), "msix\n");
         put(root, &format!("proc/irq/{line}/smp_affinity_list"), "0-2,33\n");
         table += &format!("{line:>3}:   1  PCI-MSIX  0-edge  {name}\n");
     }
+    // A list, in which a zero is a CPU.
+    put(root, "proc/irq/10/smp_affinity_list", "0,1\n");
     put(root, "proc/interrupts", &table);
-    for (disk, turns) in [("nvme0n1", "0"), ("sda", "1")] {
+    for (disk, turns) in [("nvme0n1", "0"), ("sda", "1"), ("vda", "1")] {
         put(root, &format!("sys/block/{disk}/device/model"), "x\n");
         put(root, &format!("sys/block/{disk}/queue/rotational"), turns);
         put(root, &format!("sys/block/{disk}/queue/scheduler"), "none [mq-deadline]\n");
@@ -143,9 +147,13 @@ fn scripts_change_once_and_put_back() {
         "sysctl: /proc/sys/net/ipv4/ip_local_port_range: 32768 60999 -> 10240 65535",
         "network-queues: /sys/class/net/eth0/queues/rx-1/rps_cpus: 0 -> 2,00000007",
         "network-queues: /sys/class/net/eth0/queues/tx-1/xps_cpus: 0 -> 2,00000002",
-        "interrupts: /proc/irq/10/smp_affinity_list: 0-2,33 -> 1",
+        "interrupts: /proc/irq/8/smp_affinity_list: 0-2,33 -> 0",
+        "interrupts: /proc/irq/10/smp_affinity_list: 0,1 -> 1",
+        "interrupts: /proc/irq/9/smp_affinity_list: 0-2,33 -> 2",
+        "interrupts: /proc/irq/11/smp_affinity_list: 0-2,33 -> 33",
         "huge-pages: /sys/kernel/mm/transparent_hugepage/enabled: always -> madvise",
         "disk-queues: /sys/block/nvme0n1/queue/scheduler: mq-deadline -> none",
+        "disk-queues: /sys/block/vda/queue/scheduler: mq-deadline -> none",
     ] {
         assert!(told.lines().any(|one| one == line), "{line:?} is missing in\n{told}");
     }
@@ -160,6 +168,7 @@ fn scripts_change_once_and_put_back() {
     for untouched in [
         "proc/irq/7/smp_affinity_list",
         "proc/sys/vm/dirty_ratio",
+        "proc/sys/net/ipv4/tcp_rmem",
         "sys/block/sda/queue/scheduler",
         "sys/class/net/lo/queues/rx-0/rps_cpus",
         "sys/kernel/mm/transparent_hugepage/defrag",
@@ -191,11 +200,59 @@ fn scripts_change_once_and_put_back() {
     assert_eq!(words(&state(root)), words(&before));
 }
 
+/// What the unit starts and stops lies in the folder that it says is copied.
+#[test]
+fn the_unit_runs_what_is_there() {
+    let unit = fs::read_to_string(tuning().join("ringpost-tuning.service")).expect("text");
+    let lines = unit.lines().filter_map(|line| {
+        line.strip_prefix("ExecStart=").or_else(|| line.strip_prefix("ExecStop="))
+    });
+    let commands: Vec<Vec<&str>> = lines.map(|line| line.split(' ').collect()).collect();
+    assert_eq!(commands.len(), 2, "{unit}");
+    let folder = tempfile::tempdir().expect("a folder for the test");
+    for words in commands {
+        let script = words[0].strip_prefix("/usr/local/share/ringpost/tuning/").expect(words[0]);
+        let mut command = Command::new(tuning().join(script));
+        let out = command.args(&words[1..]).arg("--dry-run").env("TUNING_ROOT", folder.path());
+        assert!(out.output().expect("bash is there").status.success(), "{words:?}");
+    }
+}
+
+/// What a machine refuses is said, and there is nothing of it to put back; what has gone is no
+/// obstacle to putting back the rest.
+#[test]
+fn what_is_refused_or_gone_is_no_obstacle() {
+    let folder = tempfile::tempdir().expect("a folder for the test");
+    let root = folder.path();
+    let (governor, refusing) = ("scaling_governor", "sys/devices/system/cpu/cpufreq/policy1");
+    let policy = |number| format!("sys/devices/system/cpu/cpufreq/policy{number}/{governor}");
+    put(root, &policy(0), "powersave\n");
+    put(root, &policy(2), "powersave\n");
+    fs::create_dir_all(root.join(refusing)).expect("made");
+    // Not even root can write there.
+    symlink("/proc/version", root.join(refusing).join(governor)).expect("linked");
+    let run = |words: &[&str]| {
+        let mut command = Command::new(tuning().join("governor"));
+        command.args(words).env("TUNING_ROOT", root).env_remove("TUNING_STATE");
+        let out = command.output().expect("bash is there");
+        (out.status.code(), String::from_utf8(out.stderr).expect("text"))
+    };
+    let (code, said) = run(&[]);
+    assert_eq!(code, Some(1));
+    assert!(said.contains("policy1/scaling_governor: not accepted"), "{said}");
+    fs::remove_file(root.join(policy(2))).expect("a CPU can go");
+    assert_eq!(run(&["--undo"]), (Some(0), String::new()));
+    assert_eq!(state(root)[&policy(0)].trim(), "powersave");
+    assert!(!root.join("run/ringpost-tuning/governor").exists(), "there is nothing more to undo");
+}
+
 #[test]
 fn an_unknown_option_is_refused() {
-    let mut command = Command::new(tuning().join("huge-pages"));
-    let out = command.arg("--force").output().expect("bash is there");
-    assert_eq!(out.status.code(), Some(2));
+    for script in ["huge-pages", "apply"] {
+        let mut command = Command::new(tuning().join(script));
+        let out = command.arg("--force").output().expect("bash is there");
+        assert_eq!(out.status.code(), Some(2), "{script}");
+    }
 }
 
 #[test]

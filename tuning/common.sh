@@ -5,11 +5,12 @@
 #   --undo      put back what was there before the first run
 #
 # Each value is written only where it differs, so a second run changes nothing. What was there before
-# is kept in $TUNING_STATE, until it is put back; a reboot forgets the values themselves, so run the
-# scripts at each boot (tuning/README.md). TUNING_ROOT is put before /proc and /sys, for tests.
+# is kept in $TUNING_STATE, until it is put back. A reboot forgets the values, and with /run the record
+# of them; run the scripts at each boot (tuning/README.md). TUNING_ROOT is put before /proc and /sys,
+# for tests.
 
 TUNING_ROOT=${TUNING_ROOT:-}
-TUNING_STATE=${TUNING_STATE:-$TUNING_ROOT/var/lib/ringpost-tuning}
+TUNING_STATE=${TUNING_STATE:-$TUNING_ROOT/run/ringpost-tuning}
 tuning_name=${0##*/}
 dry_run=no
 undo=no
@@ -44,11 +45,12 @@ chosen_of() {
     printf '%s\n' "$text"
 }
 
-# A set of CPUs without the zeroes that the kernel fills it up with; other text as it is.
+# bare FILE VALUE: a mask of CPUs without the zeroes that the kernel fills it up with. Other values
+# stay as they are: in a list of CPUs (0,2) a zero is a CPU.
 bare() {
     case $1 in
-    0 | *[!0-9a-f,]*) printf '%s\n' "$1" ;;
-    *) printf '%s\n' "$1" | sed 's/^[0,]*\(.\)/\1/' ;;
+    *_cpus) printf '%s\n' "$2" | sed 's/^[0,]*\(.\)/\1/' ;;
+    *) printf '%s\n' "$2" ;;
     esac
 }
 
@@ -60,21 +62,41 @@ set_value() {
         return
     fi
     now=$(chosen_of "$file" | tr -s '[:blank:]' ' ')
-    [ "$(bare "$now")" = "$(bare "$wanted")" ] && return
+    [ "$(bare "$file" "$now")" = "$(bare "$file" "$wanted")" ] && return
     echo "$tuning_name: $file: $now -> $wanted"
     [ "$dry_run" = no ] || return 0
     if ! mkdir -p "$TUNING_STATE"; then
         failed=1
         return
     fi
-    # The oldest record is the true one.
+    # Before the value itself, so that whatever ends the script, there is a way back. The oldest record
+    # is the true one. A disk that is full must not cost the way back either.
     if ! grep -qsF "$file	" "$TUNING_STATE/$tuning_name"; then
-        printf '%s\t%s\n' "$file" "$now" >>"$TUNING_STATE/$tuning_name"
+        if ! printf '%s\t%s\n' "$file" "$now" >>"$TUNING_STATE/$tuning_name"; then
+            failed=1
+            return
+        fi
     fi
-    if ! printf '%s\n' "$wanted" 2>/dev/null >"$TUNING_ROOT$file"; then
-        echo "$tuning_name: $file: not accepted (root? a device without this?)" >&2
-        failed=1
+    write_value "$file" "$wanted" && return
+    echo "$tuning_name: $file: not accepted (root? a device without this?)" >&2
+    failed=1
+    # What was never changed need not be put back, and could not be.
+    if [ "$(chosen_of "$file" | tr -s '[:blank:]' ' ')" = "$now" ]; then
+        forget "$file"
     fi
+}
+
+# write_value FILE VALUE: false if the kernel refuses it.
+write_value() {
+    { printf '%s\n' "$2" >"$TUNING_ROOT$1"; } 2>/dev/null
+}
+
+# forget FILE: takes it from the record.
+forget() {
+    local record=$TUNING_STATE/$tuning_name
+    grep -vF "$1	" "$record" >"$record.new"
+    mv "$record.new" "$record"
+    [ -s "$record" ] || rm -f "$record"
 }
 
 # Puts back all that this script has changed, then ends it.
@@ -83,13 +105,20 @@ undo_if_asked() {
     local file before
     if [ -e "$TUNING_STATE/$tuning_name" ]; then
         while IFS='	' read -r file before; do
+            if [ ! -e "$TUNING_ROOT$file" ]; then
+                echo "$tuning_name: $file has gone, and its value with it"
+                [ "$dry_run" = yes ] || forget "$file"
+                continue
+            fi
             echo "$tuning_name: $file: back to $before"
             [ "$dry_run" = no ] || continue
-            printf '%s\n' "$before" 2>/dev/null >"$TUNING_ROOT$file" || failed=1
-        done <"$TUNING_STATE/$tuning_name"
-        if [ "$dry_run" = no ] && [ "$failed" = 0 ]; then
-            rm -f "$TUNING_STATE/$tuning_name"
-        fi
+            if write_value "$file" "$before"; then
+                forget "$file"
+            else
+                echo "$tuning_name: $file: not accepted (root?)" >&2
+                failed=1
+            fi
+        done < <(cat "$TUNING_STATE/$tuning_name")
     fi
     exit "$failed"
 }

@@ -147,6 +147,33 @@ fn every_message_is_sent_once_and_as_asked() {
     }
 }
 
+/// What will not be there at the end is told at the begin, and what a shell grants too few of is
+/// taken.
+#[test]
+fn a_run_is_not_begun_in_vain() {
+    let server = Server::start(0, "");
+    let output = source(&["--sent", "/no/such/folder/sent"], &server);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("--sent: /no/such"), "{output:?}");
+    assert_eq!(server.messages().len(), 0);
+    let load = env!("CARGO_BIN_EXE_ringpost-load");
+    let line = format!("ulimit -Sn 40; exec {load} source -d -s 60 -m 60 {}", server.address);
+    let output = Command::new("sh").args(["-c", &line]).output().expect("there is a shell");
+    assert!(output.status.success(), "60 connections have 60 descriptors: {output:?}");
+}
+
+/// The clock of the seconds runs since before the first message: the last one ends behind the last
+/// message, and so is never a stub in which many were done.
+#[test]
+fn the_seconds_of_a_run_hold_all_of_it() {
+    let server = Server::start(0, "");
+    let figures = figures(&source(&["-d", "-m", "20", "--json"], &server));
+    let last = figures["intervals"].as_array().and_then(|all| all.last()).expect("there is one");
+    let number = |value: &serde_json::Value| value.as_f64().expect("a number");
+    let end = number(&last["start"]) + number(&last["seconds"]);
+    assert!(end > number(&figures["seconds"]) + 1e-6, "{figures}");
+}
+
 #[test]
 fn at_a_rate_a_stall_is_seen_by_all_that_were_to_begin_meanwhile() {
     let closed = Server::start(50, "");
@@ -284,7 +311,7 @@ fn each_message_has_a_fate() {
     let words = ["-A", "-d", "-s", "3", "-m", "15", "-N", "-t", "x@y.test", "--sent", sent];
     assert_eq!(source(&words, &server).status.code(), Some(1));
     let text = std::fs::read_to_string(&path).expect("it was written");
-    assert!(text.ends_with("recipients 1\n9 accepted\n1 refused\n5 accepted\n"), "{text}");
+    assert!(text.ends_with("recipients 1\n8 accepted\n1 refused\n6 accepted\n"), "{text}");
     // What cannot be written is told.
     let server = Server::start(0, "");
     let output = source(&["--sent", "/no/such/folder/file"], &server);

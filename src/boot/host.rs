@@ -346,6 +346,28 @@ fn try_ring() -> RingTrial {
     RingTrial::Works
 }
 
+/// May bind any port (capabilities(7)).
+const CAP_NET_BIND_SERVICE: u32 = 10;
+/// Where the kernel tells of no other.
+const PORTS_FROM: u16 = 1024;
+
+/// The lowest port that this process may bind.
+pub fn ports_from(root: &Path) -> u16 {
+    if has_capability(root, CAP_NET_BIND_SERVICE) {
+        return 0;
+    }
+    let start = number_of(root, "proc/sys/net/ipv4/ip_unprivileged_port_start");
+    start.map_or(PORTS_FROM, |start| u16::try_from(start).unwrap_or(u16::MAX))
+}
+
+/// Whether this process has it in effect.
+pub(crate) fn has_capability(root: &Path, number: u32) -> bool {
+    let status = text_of(root, "proc/self/status");
+    let line = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
+    let effective = line.and_then(|text| u64::from_str_radix(text.trim(), 16).ok());
+    effective.is_some_and(|bits| bits & 1 << number != 0)
+}
+
 pub(crate) fn text_of(root: &Path, file: &str) -> String {
     fs::read_to_string(root.join(file)).unwrap_or_default()
 }
@@ -616,6 +638,22 @@ mod tests {
             is_root: host.is_root,
         };
         assert_eq!(host, expected);
+    }
+
+    #[test]
+    fn the_lowest_port_is_that_of_rights_and_kernel() {
+        for (status, start, expected) in [
+            ("CapEff:\t0000000000000000\n", "", 1024),
+            ("CapEff:\t0000000000000000\n", "25\n", 25),
+            ("CapEff:\t0000000000000000\n", "0\n", 0),
+            ("CapEff:\t0000000000000400\n", "1024\n", 0),
+            ("", "80\n", 80),
+        ] {
+            let root = tempfile::tempdir().expect("a folder for the test");
+            put(root.path(), "proc/self/status", status);
+            put(root.path(), "proc/sys/net/ipv4/ip_unprivileged_port_start", start);
+            assert_eq!(ports_from(root.path()), expected, "{status:?} {start:?}");
+        }
     }
 
     #[test]

@@ -22,6 +22,8 @@ use crate::config::value::Hostname;
 pub struct HostFacts {
     /// The host name of the system, qualified if it is known so.
     pub hostname: String,
+    /// Lower ports cannot be bound by this process.
+    pub ports_from: u16,
 }
 
 /// A good file.
@@ -55,7 +57,7 @@ pub fn load(text: &str, name: &str, host: &HostFacts) -> Result<Loaded, Vec<Faul
     if let Some(config) = &read
         && !reading.torn
     {
-        relation::check(config, &mut reading);
+        relation::check(config, host, &mut reading);
     }
     let (faults, warnings) = reading.end();
     match read {

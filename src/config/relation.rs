@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
+use crate::config::check::HostFacts;
 use crate::config::delivery;
 use crate::config::fault::Refusal;
 use crate::config::kind::Kind;
@@ -35,19 +36,17 @@ const RECIPIENTS_EXPECTED: usize = 100;
 /// How long a server should wait for a command (RFC 5321 s4.5.3.2.7).
 const COMMAND_WAIT_EXPECTED: Duration = Duration::from_secs(5 * 60);
 
-/// Ports below it are bound by root only.
-const PORT_UNPRIVILEGED: u16 = 1024;
-
 /// SMTP's own port; RFC 2033 s5 forbids LMTP there.
 const PORT_SMTP: u16 = 25;
 
 /// Judges what no key can be judged by alone.
-pub fn check(config: &Config, reading: &mut Reading<'_>) {
+pub fn check(config: &Config, host: &HostFacts, reading: &mut Reading<'_>) {
     check_server(config, reading);
     let paths = listener_paths(config, reading);
     for (listener, path) in config.listeners.iter().zip(&paths) {
         check_listener(listener, path, reading);
-        warn_of_listener(config, listener, path, reading);
+        warn_of_port(config, host, listener, path, reading);
+        warn_of_listener(listener, path, reading);
     }
     check_addresses(config, &paths, reading);
     check_listener_names(config, &paths, reading);
@@ -117,21 +116,26 @@ fn check_listener(listener: &ListenerConfig, path: &str, reading: &mut Reading<'
     }
 }
 
-fn warn_of_listener(
+fn warn_of_port(
     config: &Config,
+    host: &HostFacts,
     listener: &ListenerConfig,
     path: &str,
     reading: &mut Reading<'_>,
 ) {
-    let key = |name: &str| format!("{path}.{name}");
-    let privileged = |address: &&SocketAddr| (1..PORT_UNPRIVILEGED).contains(&address.port());
+    let privileged = |address: &&SocketAddr| (1..host.ports_from).contains(&address.port());
     if let Some(address) = listener.address.iter().find(privileged)
         && config.server.user.is_none()
     {
-        let what = format!("port {} can be bound by root only", address.port());
-        let hint = "start as root with server.user set, or with CAP_NET_BIND_SERVICE";
-        reading.warn(&key("address"), Refusal::new(what, hint));
+        let what = format!("port {} cannot be bound without a right to it", address.port());
+        let hint = "start as root with server.user set, with CAP_NET_BIND_SERVICE, or where \
+                    net.ipv4.ip_unprivileged_port_start allows it";
+        reading.warn(&format!("{path}.address"), Refusal::new(what, hint));
     }
+}
+
+fn warn_of_listener(listener: &ListenerConfig, path: &str, reading: &mut Reading<'_>) {
+    let key = |name: &str| format!("{path}.{name}");
     for (name, networks) in [
         ("proxy_from", &listener.proxy_from),
         ("xclient_from", &listener.xclient_from),

@@ -25,7 +25,7 @@ use crate::config::reloaded;
 use crate::config::sample;
 
 fn host() -> HostFacts {
-    HostFacts { hostname: "mx.example.net".to_owned() }
+    HostFacts { hostname: "mx.example.net".to_owned(), ports_from: 1024 }
 }
 
 fn good(text: &str) -> Loaded {
@@ -388,6 +388,20 @@ fn all_faults_of_a_file_are_reported_at_once() {
 }
 
 #[test]
+fn a_low_port_is_warned_of_where_it_cannot_be_bound() {
+    for (ports_from, user, is_told) in
+        [(1024, "", true), (26, "", true), (25, "", false), (0, "", false), (1024, "x", false)]
+    {
+        let facts = HostFacts { ports_from, ..host() };
+        let user = if user.is_empty() { String::new() } else { format!("user = '{user}'\n") };
+        let text = format!("[server]\n{user}[[listener]]\naddress = '127.0.0.1:25'\n");
+        let warnings = load(&text, "f", &facts).expect("it is right").warnings;
+        let told = warnings.iter().any(|fault| fault.to_string().contains("port 25"));
+        assert_eq!(told, is_told, "{ports_from} {user}");
+    }
+}
+
+#[test]
 fn what_works_but_is_not_wanted_is_warned_of() {
     let rows: &[Row] = &[
         (
@@ -395,8 +409,9 @@ fn what_works_but_is_not_wanted_is_warned_of() {
             "[[listener]]\naddress = '0.0.0.0:25'\nproxy_from = '0.0.0.0/0'\n\
              xclient_from = ['10.0.0.0/8', '::/0']\ntrusted_from = '10.0.0.0/8'\nclient_ca = 'a'\n",
             &[
-                "2: listener[1].address: port 25 can be bound by root only - start as root with \
-                 server.user set, or with CAP_NET_BIND_SERVICE",
+                "2: listener[1].address: port 25 cannot be bound without a right to it - start as \
+                 root with server.user set, with CAP_NET_BIND_SERVICE, or where \
+                 net.ipv4.ip_unprivileged_port_start allows it",
                 "3: listener[1].proxy_from: 0.0.0.0/0 trusts everyone - name only the networks that \
                  need it",
                 "4: listener[1].xclient_from: ::/0 trusts everyone - name only the networks that \
@@ -441,7 +456,7 @@ fn a_host_without_a_good_name_still_starts() {
     for (hostname, want) in
         [("box", "box"), ("bad name", "localhost"), ("", "localhost"), ("é", "localhost")]
     {
-        let facts = HostFacts { hostname: hostname.to_owned() };
+        let facts = HostFacts { hostname: hostname.to_owned(), ports_from: 1024 };
         assert_eq!(embedded(&facts).server.hostname.as_str(), want);
         let loaded = load("", "f", &facts).expect("the defaults are good");
         assert_eq!(loaded.warnings.len(), 1, "{hostname}: {:?}", loaded.warnings);

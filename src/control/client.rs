@@ -297,7 +297,7 @@ pub(super) fn print_answer(value: &Value, json: bool, print: impl Fn(&Value)) {
 
 fn print_list(rows: &Value) {
     let rows = rows.as_array().map_or(&[][..], Vec::as_slice);
-    println!("{:13}  {:20}  {:>10}  {:32}  recipients", "id", "received", "bytes", "sender");
+    println!("{:13}  {:24}  {:>10}  {:32}  recipients", "id", "received", "bytes", "sender");
     for row in rows {
         if let Some(fault) = row["fault"].as_str() {
             println!("{:13}  unreadable: {fault}", text(&row["id"]));
@@ -308,10 +308,10 @@ fn print_list(rows: &Value) {
             _ => String::new(),
         };
         println!(
-            "{:13}  {:20}  {:>10}  {:32}  {}{more}",
+            "{:13}  {:24}  {:>10}  {:32}  {}{more}",
             text(&row["id"]),
             time(&row["received_ms"]),
-            row["bytes"],
+            number(&row["bytes"]),
             row["sender"].as_str().unwrap_or("<>"),
             text(&row["first_recipient"]),
         );
@@ -393,6 +393,11 @@ fn equation(one: &Value) -> String {
             one["difference"], one["unreadable_jobs"]
         ),
     }
+}
+
+/// A number for a column: JSON's own form takes no width.
+pub(super) fn number(value: &Value) -> u64 {
+    value.as_u64().unwrap_or(0)
 }
 
 pub(super) fn text(value: &Value) -> &str {

@@ -318,7 +318,7 @@ mod tests {
              auth_password_file = '{}'\n",
             file.display()
         );
-        let host = HostFacts { hostname: "mx.ours.test".to_owned() };
+        let host = HostFacts { hostname: "mx.ours.test".to_owned(), ports_from: 1024 };
         let config = load(&text, "f", &host).expect("it is good").config;
         let question = RouteQuestion { recipient_domain: "a.test", ..RouteQuestion::default() };
         let read = || {

@@ -14,6 +14,7 @@ use crate::control::admin;
 use crate::control::admin::Request;
 use crate::control::client::Source;
 use crate::control::client::find_source;
+use crate::control::client::number;
 use crate::control::client::plain;
 use crate::control::client::print_answer;
 use crate::control::client::text;
@@ -207,10 +208,10 @@ fn print_destinations(rows: &Value) {
         println!(
             "{:32}  {:>8}  {:>7}  {:>11}  {:>8}  {:14}  {}",
             name_of(row),
-            row["queued"],
-            row["in_flight"],
-            row["connections"]["all"],
-            row["per_minute"],
+            number(&row["queued"]),
+            number(&row["in_flight"]),
+            number(&row["connections"]["all"]),
+            number(&row["per_minute"]),
             text(&row["state"]),
             row["last_error"].as_str().map(|_| plain(&row["last_error"])).unwrap_or_default(),
         );
@@ -263,7 +264,7 @@ pub(super) fn print_summary(summary: &Value) {
         println!(
             "{:32}  {:>10}  {:>12}  {:28}  {}",
             text(&row["domain"]),
-            row["recipients"],
+            number(&row["recipients"]),
             span(age),
             domain_state(row, now_ms),
             row["last_reply"].as_str().map(|_| plain(&row["last_reply"])).unwrap_or_default(),

@@ -435,7 +435,7 @@ mod tests {
         [[site]]\nname = 'far'\nrecipient_domain = 'far.test'\nmessages_per_hour = 500\n";
 
     fn config(text: &str) -> Config {
-        let host = HostFacts { hostname: "mx.ours.test".to_owned() };
+        let host = HostFacts { hostname: "mx.ours.test".to_owned(), ports_from: 1024 };
         load(text, "f", &host).unwrap_or_else(|faults| panic!("{faults:#?}")).config
     }
 

@@ -127,7 +127,7 @@ mod tests {
             }),
             ("broken", |_| panic!("on purpose")),
         ];
-        let config = embedded(&HostFacts { hostname: "mx.test".to_owned() });
+        let config = embedded(&HostFacts { hostname: "mx.test".to_owned(), ports_from: 1024 });
         let subject = Subject::new(Path::new("/"), config);
         let found = examine(Arc::new(subject), PARTS, Duration::from_millis(300));
         let told: Vec<(&str, Level)> = found.iter().map(|f| (f.knob.id, f.level)).collect();

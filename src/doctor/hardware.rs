@@ -1,7 +1,8 @@
 //! Devices that interrupt: network cards and disks, with their queues, their node, and the CPUs
 //! that take their interrupts.
 //!
-//! Promise:  only real devices are named: what has no hardware below it (bridges, loops) is not.
+//! Promise:  only real devices are named: what has no hardware below it (bridges, loops) is not, nor
+//!           is a card that is switched off or has no cable.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -57,6 +58,9 @@ pub fn devices(root: &Path) -> Vec<Device> {
 fn device(root: &Path, folder: &Path, kind: Kind, names: &BTreeMap<u32, String>) -> Option<Device> {
     let below = folder.join("device");
     let real = fs::canonicalize(&below).ok()?;
+    if kind == Kind::Card && matches!(text_of(folder, "operstate").trim(), "down" | "notpresent") {
+        return None;
+    }
     let queues = |prefix: &str| {
         let all = entries(&folder.join("queues"));
         all.iter().filter(|queue| name_of(queue).starts_with(prefix)).count()

@@ -38,24 +38,25 @@ pub fn examine(subject: &Subject) -> Vec<Finding> {
         // The cores are a finding of their own.
         Err(_) => return settings(root),
     };
-    let mut findings = judge(&reachable(Host::read(root), raises_hard_limits(root)), &needs);
+    let files_max = number_of(root, "proc/sys/fs/nr_open");
+    let host = reachable(Host::read(root), raises_hard_limits(root), files_max);
+    let mut findings = judge(&host, &needs);
     findings.extend(settings(root));
     findings
 }
 
-/// The limits that the server would have after it has raised them.
-fn reachable(mut host: Host, raises: bool) -> Host {
+/// The limits that the server would have after it has raised them. More files than `files_max`
+/// (fs.nr_open) not even root may have.
+fn reachable(mut host: Host, raises: bool, files_max: Option<u64>) -> Host {
     for limit in [&mut host.memlock, &mut host.open_files] {
         limit.soft = if raises { u64::MAX } else { limit.hard };
     }
+    host.open_files.soft = host.open_files.soft.min(files_max.unwrap_or(u64::MAX));
     host
 }
 
 fn raises_hard_limits(root: &Path) -> bool {
-    let status = text_of(root, "proc/self/status");
-    let line = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
-    let effective = line.and_then(|text| u64::from_str_radix(text.trim(), 16).ok());
-    effective.is_some_and(|bits| bits & 1 << CAP_SYS_RESOURCE != 0)
+    host::has_capability(root, CAP_SYS_RESOURCE)
 }
 
 /// What the start judges, with what is well said too.
@@ -248,8 +249,9 @@ mod tests {
         assert!(!raises_hard_limits(root.path()));
         let mut host = Host::read(root.path());
         host.open_files = host::Limit { soft: 1024, hard: 1 << 20 };
-        assert_eq!(reachable(host.clone(), false).open_files.soft, 1 << 20);
-        assert_eq!(reachable(host, true).open_files.soft, u64::MAX);
+        assert_eq!(reachable(host.clone(), false, None).open_files.soft, 1 << 20);
+        assert_eq!(reachable(host.clone(), true, None).open_files.soft, u64::MAX);
+        assert_eq!(reachable(host, true, Some(1 << 16)).open_files.soft, 1 << 16, "fs.nr_open");
     }
 
     #[test]

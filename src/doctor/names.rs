@@ -1,8 +1,8 @@
 //! Names: whether the name servers answer, our own name resolves, and the addresses that mail goes
 //! out from lead back to themselves.
 //!
-//! Bounds:   `QUESTION_MAX` for each answer, `ADDRESSES_MAX` addresses, and nothing is begun after
-//!           `ALL_MAX`.
+//! Bounds:   `QUESTION_MAX` for each answer, `ADDRESSES_MAX` addresses, and nothing is asked after
+//!           `ALL_MAX`, however many names an address has.
 
 use std::net::IpAddr;
 use std::net::SocketAddr;
@@ -21,8 +21,10 @@ use crate::net::ask::addresses_of;
 use crate::net::ask::names_of;
 
 const QUESTION_MAX: Duration = Duration::from_secs(2);
-const ALL_MAX: Duration = Duration::from_secs(10);
+/// What is under way then is within `examine`'s patience all the same.
+const ALL_MAX: Duration = Duration::from_secs(8);
 const ADDRESSES_MAX: usize = 32;
+const SLOW: &str = "the name servers are slow; ask again";
 /// Of the ranges for documentation: a socket that is connected there tells the address it would
 /// send from, and sends nothing.
 const FAR_AWAY: [&str; 2] = ["192.0.2.1:25", "[2001:db8::1]:25"];
@@ -30,7 +32,7 @@ const FAR_AWAY: [&str; 2] = ["192.0.2.1:25", "[2001:db8::1]:25"];
 pub fn examine(subject: &Subject) -> Vec<Finding> {
     let config = &subject.config;
     let servers = servers(subject);
-    let began = Instant::now();
+    let until = Instant::now() + ALL_MAX;
     let hostname = config.server.hostname.as_str();
     let answers: Vec<(SocketAddr, Result<Vec<IpAddr>, Unanswered>)> = std::thread::scope(|scope| {
         let asked: Vec<_> = servers
@@ -53,12 +55,12 @@ pub fn examine(subject: &Subject) -> Vec<Finding> {
     };
     findings.push(judge_name(hostname, addresses));
     for (address, ehlo_name) in sources(config).into_iter().take(ADDRESSES_MAX) {
-        if began.elapsed() > ALL_MAX {
+        if Instant::now() > until {
             let seen = format!("{address} and those after it were not asked for in time");
-            findings.push(knob::REVERSE.note(seen, "the name servers are slow; ask again"));
+            findings.push(knob::REVERSE.note(seen, SLOW));
             break;
         }
-        findings.push(confirm(server, address, &ehlo_name));
+        findings.push(confirm(server, address, &ehlo_name, until));
     }
     findings
 }
@@ -135,7 +137,7 @@ fn is_private(address: IpAddr) -> bool {
 }
 
 /// The address has a name, and the name has that address.
-fn confirm(server: SocketAddr, address: IpAddr, ehlo_name: &str) -> Finding {
+fn confirm(server: SocketAddr, address: IpAddr, ehlo_name: &str, until: Instant) -> Finding {
     if is_private(address) {
         return knob::REVERSE.note(
             format!("{address} is private; the address that others see is not known here"),
@@ -149,10 +151,16 @@ fn confirm(server: SocketAddr, address: IpAddr, ehlo_name: &str) -> Finding {
             return knob::REVERSE.warn(seen, "ask again; see name-servers");
         }
     };
-    let leads_back = |name: &&String| {
+    let in_time = names.iter().take_while(|_| Instant::now() < until);
+    let mut asked = 0;
+    let leads_back = in_time.inspect(|_| asked += 1).find(|name| {
         addresses_of(server, name, QUESTION_MAX).is_ok_and(|found| found.contains(&address))
-    };
-    match (names.first(), names.iter().find(leads_back)) {
+    });
+    match (names.first(), leads_back) {
+        (Some(first), None) if asked < names.len() => {
+            let seen = format!("{address} is called {first}; whether back was not asked in time");
+            knob::REVERSE.note(seen, SLOW)
+        }
         (None, _) => knob::REVERSE.warn(
             format!("{address} has no name"),
             "ask who gave you the address for a PTR record with the name in EHLO",
@@ -197,12 +205,73 @@ mod tests {
         assert_eq!(judge_name("mx", &address).level, Level::Warn);
     }
 
+    fn soon() -> Instant {
+        Instant::now() + ALL_MAX
+    }
+
+    /// A name as DNS writes it.
+    fn labels(name: &str) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        for label in name.split('.') {
+            bytes.push(label.len() as u8);
+            bytes.extend_from_slice(label.as_bytes());
+        }
+        [bytes, vec![0]].concat()
+    }
+
+    /// A name server for one address with three names, of which the last leads back.
+    fn name_server() -> SocketAddr {
+        const HEAD: usize = 12;
+        const A: u8 = 1;
+        const PTR: u8 = 12;
+        let socket = UdpSocket::bind("127.0.0.1:0").expect("a port");
+        let address = socket.local_addr().expect("bound");
+        let serve = move || {
+            let mut buffer = [0; 512];
+            while let Ok((length, client)) = socket.recv_from(&mut buffer) {
+                let asked = &buffer[HEAD..length];
+                let (name, kind) = (&asked[..asked.len() - 4], asked[asked.len() - 3]);
+                let answers: Vec<Vec<u8>> = match kind {
+                    PTR => ["a.test", "b.test", "mx.test"].map(labels).to_vec(),
+                    A if name == labels("mx.test") => vec![vec![192, 0, 2, 25]],
+                    _ => Vec::new(),
+                };
+                // The same id and question; a reply without an error.
+                let mut reply = buffer[..length].to_vec();
+                reply[2..HEAD].copy_from_slice(&[0x81, 0x80, 0, 1, 0, 0, 0, 0, 0, 0]);
+                reply[7] = answers.len() as u8;
+                for data in answers {
+                    // The name asked for, its kind, class IN, a minute.
+                    reply.extend_from_slice(&[0xC0, HEAD as u8, 0, kind, 0, 1, 0, 0, 0, 60, 0]);
+                    reply.push(data.len() as u8);
+                    reply.extend_from_slice(&data);
+                }
+                socket.send_to(&reply, client).expect("the client is there");
+            }
+        };
+        std::thread::spawn(serve);
+        address
+    }
+
+    #[test]
+    fn names_are_followed_back_until_the_time_is_over() {
+        let server = name_server();
+        let address = IpAddr::from([192, 0, 2, 25]);
+        let found = confirm(server, address, "mx.test", soon());
+        assert_eq!(found, knob::REVERSE.ok("192.0.2.25 is mx.test and back"));
+        assert_eq!(confirm(server, address, "other.test", soon()).level, Level::Note);
+        let strange = IpAddr::from([192, 0, 2, 26]);
+        assert_eq!(confirm(server, strange, "mx.test", soon()).level, Level::Warn);
+        let late = confirm(server, address, "mx.test", Instant::now());
+        assert!(late.level == Level::Note && late.seen.ends_with("not asked in time"), "{late:?}");
+    }
+
     #[test]
     fn private_addresses_cannot_be_confirmed() {
         let nobody = SocketAddr::from(([127, 0, 0, 1], 1));
         for address in ["10.0.0.1", "127.0.0.1", "fd00::1", "fe80::1"] {
             let address = address.parse().expect("an address");
-            assert_eq!(confirm(nobody, address, "mx.test").level, Level::Note);
+            assert_eq!(confirm(nobody, address, "mx.test", soon()).level, Level::Note);
         }
     }
 }

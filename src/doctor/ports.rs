@@ -5,6 +5,7 @@
 use std::io;
 use std::net::SocketAddr;
 use std::os::unix::net::UnixStream;
+use std::path::Path;
 
 use socket2::Domain;
 use socket2::Protocol;
@@ -19,8 +20,24 @@ use crate::doctor::knob::LISTEN;
 
 pub fn examine(subject: &Subject) -> Vec<Finding> {
     let config = &subject.config;
-    let runs = UnixStream::connect(&config.control.socket).is_ok();
+    let runs = answers(&config.control.socket);
     addresses(config).into_iter().map(|address| judge(address, bind(address), runs)).collect()
+}
+
+/// Whether the server runs. It is alone in its folder, into which others may not look.
+fn answers(socket: &Path) -> Runs {
+    match UnixStream::connect(socket) {
+        Ok(_) => Runs::Yes,
+        Err(cause) if cause.kind() == io::ErrorKind::PermissionDenied => Runs::Unseen,
+        Err(_) => Runs::No,
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Runs {
+    Yes,
+    No,
+    Unseen,
 }
 
 fn addresses(config: &Config) -> Vec<SocketAddr> {
@@ -42,14 +59,18 @@ fn bind(address: SocketAddr) -> io::Result<()> {
     socket.bind(&address.into())
 }
 
-fn judge(address: SocketAddr, bound: io::Result<()>, server_runs: bool) -> Finding {
+fn judge(address: SocketAddr, bound: io::Result<()>, runs: Runs) -> Finding {
     let Err(cause) = bound else {
         return LISTEN.ok(format!("{address} is free"));
     };
     match cause.kind() {
-        io::ErrorKind::AddrInUse if server_runs => {
+        io::ErrorKind::AddrInUse if runs == Runs::Yes => {
             LISTEN.ok(format!("{address} is in use, and the server runs"))
         }
+        io::ErrorKind::AddrInUse if runs == Runs::Unseen => LISTEN.note(
+            format!("{address} is in use, maybe by the server: its control socket is closed to us"),
+            "ask as the user of the server, or as root",
+        ),
         io::ErrorKind::AddrInUse => LISTEN.error(
             format!("{address} is in use by another program"),
             "`ss -ltnp` names it; stop it or choose another port",
@@ -75,16 +96,28 @@ mod tests {
     use crate::doctor::finding::Level;
 
     #[test]
+    fn a_server_is_known_by_its_socket() {
+        let folder = tempfile::tempdir().expect("a folder for the test");
+        let socket = folder.path().join("control");
+        assert_eq!(answers(&socket), Runs::No);
+        let listener = std::os::unix::net::UnixListener::bind(&socket).expect("bound");
+        assert_eq!(answers(&socket), Runs::Yes);
+        drop(listener);
+        assert_eq!(answers(&socket), Runs::No, "what a killed server has left");
+    }
+
+    #[test]
     fn ports_are_tried() {
         let taken = TcpListener::bind("127.0.0.1:0").expect("a port");
         let address = taken.local_addr().expect("bound");
-        assert_eq!(judge(address, bind(address), false).level, Level::Error);
-        assert_eq!(judge(address, bind(address), true).level, Level::Ok);
+        assert_eq!(judge(address, bind(address), Runs::No).level, Level::Error);
+        assert_eq!(judge(address, bind(address), Runs::Yes).level, Level::Ok);
+        assert_eq!(judge(address, bind(address), Runs::Unseen).level, Level::Note);
         drop(taken);
-        assert_eq!(judge(address, bind(address), false).level, Level::Ok);
+        assert_eq!(judge(address, bind(address), Runs::No).level, Level::Ok);
         let foreign = "192.0.2.1:2525".parse().expect("an address");
-        assert_eq!(judge(foreign, bind(foreign), false).level, Level::Error);
+        assert_eq!(judge(foreign, bind(foreign), Runs::No).level, Level::Error);
         let denied = Err(io::ErrorKind::PermissionDenied.into());
-        assert_eq!(judge(foreign, denied, false).level, Level::Note);
+        assert_eq!(judge(foreign, denied, Runs::No).level, Level::Note);
     }
 }

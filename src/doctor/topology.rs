@@ -206,7 +206,7 @@ mod tests {
              [queue]\npartitions = {partitions}\n",
             spool.display()
         );
-        let facts = HostFacts { hostname: "mx.test".to_owned() };
+        let facts = HostFacts { hostname: "mx.test".to_owned(), ports_from: 1024 };
         let config = load(&text, "test", &facts).expect("it is right").config;
         drawing::draw(&map(root, &config).expect("its cores are there"))
     }
@@ -216,6 +216,9 @@ mod tests {
         let root = tempfile::tempdir().expect("a folder for the test");
         machine(root.path(), 1, 2, 1);
         card(root.path(), 0, &[(33, "1\n"), (34, "0\n")]);
+        // A second card, without a cable.
+        put(root.path(), "sys/class/net/eth1/device/numa_node", "0\n");
+        put(root.path(), "sys/class/net/eth1/operstate", "down\n");
         let expected = "\
 node 0  32.0 GiB memory, 16.0 free
   core 0  cpu 0  shard 0  partitions 0 2    irq eth0-rx-34
@@ -266,7 +269,7 @@ eth0  node 1, 1 receive and 0 send queues, 1 interrupts on cpu 6-7
         assert!(text.contains("cpu 1  shard 1  partitions 1\n"), "{text}");
         assert!(text.contains("cpu 2  nothing\n"), "the spool has two partitions: {text}");
         assert!(text.contains("eth0 is on node 3, where no shard runs"), "{text}");
-        let facts = HostFacts { hostname: "mx.test".to_owned() };
+        let facts = HostFacts { hostname: "mx.test".to_owned(), ports_from: 1024 };
         let config = load("[server]\ncores = \"numa:9\"\n", "test", &facts).expect("right").config;
         assert!(matches!(map(root.path(), &config), Err(CoresFault::NoSuchNode { node: 9, .. })));
         let config = load("[server]\ncores = \"numa:2\"\n", "test", &facts).expect("right").config;

@@ -104,7 +104,7 @@ pub fn fragment(rest: &[u8]) -> Option<(Kind, usize)> {
 }
 
 /// RocksDB stores checksums so, for a checksum of data that holds checksums is a weak one.
-fn mask(crc: u32) -> u32 {
+pub fn mask(crc: u32) -> u32 {
     crc.rotate_right(15).wrapping_add(0xA282_EAD8)
 }
 

@@ -37,7 +37,7 @@ pub enum Notice {
     /// be read of it was taken over.
     LogDamaged { partition: PartitionId, folder: PathBuf, why: String },
     /// The list of the store's files ended in an entry that a power cut had torn; it was cut off. A
-    /// copy is in `folder`.
+    /// copy, and all tables there were, are in `folder`.
     ManifestTorn { partition: PartitionId, folder: PathBuf, why: String },
     /// The database does not open. Its folder was moved and an empty one stands in its place.
     SetAside { partition: PartitionId, folder: PathBuf, why: String },
@@ -94,7 +94,8 @@ impl fmt::Display for Notice {
             Notice::ManifestTorn { partition, folder, why } => write!(
                 f,
                 "partition {partition}: a power cut tore the last entry of the list of files \
-                 ({why}); it was cut off, nothing depends on it, and a copy is in {}",
+                 ({why}); it was cut off; what was there before is in {}, to be removed once no mail \
+                 is missed",
                 folder.display()
             ),
             Notice::SetAside { partition, folder, why } => write!(

@@ -506,19 +506,31 @@ fn open_for_writing(
         Err(cause) => damage_or_fault(site, cause)?,
     };
     let copies = copy_logs(site)?;
-    let (db, why) = open_without_torn_end(site, why)?;
-    if let Some(db) = db {
-        found.tell(site, Notice::ManifestTorn { partition: site.id, folder: copies, why });
-        return Ok((db, Depth::Newest));
-    }
+    let manifest = cut_torn_end(site, &copies)?;
+    let torn =
+        Notice::ManifestTorn { partition: site.id, folder: copies.clone(), why: why.clone() };
+    let why = match manifest.is_some().then(|| open_as(site, LogRecovery::Strict)) {
+        None => why,
+        Some(Ok(db)) => {
+            found.tell(site, torn);
+            return Ok((db, Depth::Newest));
+        }
+        Some(Err(cause)) => damage_or_fault(site, cause)?,
+    };
     mend_logs(site)?;
     match open_as(site, LogRecovery::Salvage) {
         Ok(db) => {
+            if manifest.is_some() {
+                found.tell(site, torn);
+            }
             found.tell(site, Notice::LogDamaged { partition: site.id, folder: copies, why });
             Ok((db, Depth::All))
         }
         Err(cause) => {
             let why = damage_or_fault(site, cause)?;
+            if let Some(manifest) = manifest {
+                put_back(&manifest, &copies)?;
+            }
             // The whole folder is kept; copies of its log are not needed beside it.
             let _ = fs::remove_dir_all(copies);
             set_aside(site, why, found)?;
@@ -529,19 +541,33 @@ fn open_for_writing(
     }
 }
 
-/// See `manifest`. Without a database the answer is why it still does not open.
-fn open_without_torn_end(
-    site: &PartitionSite,
-    why: String,
-) -> Result<(Option<DB>, String), SpoolFault> {
-    let Some(path) = manifest::current(&site.path()) else { return Ok((None, why)) };
-    if !manifest::mend(&path).map_err(|cause| SpoolFault::io(&path, cause))? {
-        return Ok((None, why));
+/// See `manifest`. Answers which one was cut; a copy of it as it was is in `copies`.
+fn cut_torn_end(site: &PartitionSite, copies: &Path) -> Result<Option<PathBuf>, SpoolFault> {
+    let Some(path) = manifest::current(&site.path()) else { return Ok(None) };
+    let at = |cause| SpoolFault::io(&path, cause);
+    let Some(end) = manifest::torn_at(&fs::read(&path).map_err(at)?) else { return Ok(None) };
+    match manifest::keep_tables(&site.path(), copies) {
+        Ok(()) => sync_folder(copies)?,
+        // A file system without second names (EPERM): what cannot be kept is not risked.
+        Err(cause)
+            if matches!(
+                cause.kind(),
+                io::ErrorKind::PermissionDenied | io::ErrorKind::Unsupported
+            ) =>
+        {
+            return Ok(None);
+        }
+        Err(cause) => return Err(SpoolFault::io(copies, cause)),
     }
-    match open_as(site, LogRecovery::Strict) {
-        Ok(db) => Ok((Some(db), why)),
-        Err(cause) => Ok((None, damage_or_fault(site, cause)?)),
-    }
+    manifest::cut(&path, end).map_err(at)?;
+    Ok(Some(path))
+}
+
+/// The manifest as it was found: cutting it has not helped.
+fn put_back(manifest: &Path, copies: &Path) -> Result<(), SpoolFault> {
+    let Some(name) = manifest.file_name() else { return Ok(()) };
+    let copied = fs::copy(copies.join(name), manifest);
+    copied.map(drop).map_err(|cause| SpoolFault::io(manifest, cause))
 }
 
 fn open_as(site: &PartitionSite, recovery: LogRecovery) -> Result<DB, rocksdb::Error> {

@@ -183,6 +183,13 @@ fn look(rig: &Rig, ids: &[String]) -> Vec<String> {
     }
     let plain = String::from_utf8(rig.queue(&["list"])).expect("UTF-8");
     assert!(ids.iter().all(|id| plain.contains(id.as_str())), "{plain}");
+    let head = plain.lines().next().expect("it has a head");
+    let end = head.find("bytes").expect("of this column") + "bytes".len();
+    let rows = plain.lines().filter(|row| ids.iter().any(|id| row.starts_with(id.as_str())));
+    for row in rows {
+        assert!(row[..end].ends_with(|one: char| one.is_ascii_digit()), "{plain}");
+        assert!(row[end..].starts_with("  "), "numbers stand below their head: {plain}");
+    }
     all.push(plain);
     all
 }

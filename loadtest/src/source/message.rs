@@ -188,10 +188,11 @@ impl Pattern {
         use std::fmt::Write;
         let of_all = number.wrapping_mul(self.recipients).wrapping_add(place);
         name.clear();
-        let prefix = match (self.numbered, self.recipients > 1) {
-            (true, _) => Some(of_all),
-            (false, true) => Some(place),
-            (false, false) => None,
+        // As smtp-source counts: with -N up from 1 through the run, else down to the last recipient
+        // of the message, which has no number.
+        let prefix = match self.numbered {
+            true => Some(of_all + 1),
+            false => Some(self.recipients - place).filter(|left| *left > 1),
         };
         let written = prefix.map_or(Ok(()), |prefix| write!(name, "{prefix}"));
         let written = written.and_then(|()| match (&self.to_domains, self.to.rsplit_once('@')) {
@@ -374,13 +375,13 @@ mod tests {
         let (draft, text) = message(&pattern, 7);
         assert_eq!(
             (&*draft.sender, &*draft.recipients),
-            ("foo@us.test", &["7foo@us.test".to_owned()][..])
+            ("foo@us.test", &["8foo@us.test".to_owned()][..])
         );
         let (head, date) = text.split_once("Date: ").expect("it has a date");
         assert_eq!(
             head,
-            "X-Ringpost-Load: 1a.2b-7-5000000\r\nX-N: 7 7foo@us.test\r\nFrom: <foo@us.test>\r\n\
-             To: <7foo@us.test>\r\nMessage-ID: <1a.2b.7@load.invalid>\r\nSubject: hello\r\n"
+            "X-Ringpost-Load: 1a.2b-7-5000000\r\nX-N: 7 8foo@us.test\r\nFrom: <foo@us.test>\r\n\
+             To: <8foo@us.test>\r\nMessage-ID: <1a.2b.7@load.invalid>\r\nSubject: hello\r\n"
         );
         assert!(date.ends_with(" +0000\r\n\r\n\r\n"), "{date}");
     }
@@ -389,8 +390,8 @@ mod tests {
     fn recipients_are_numbered_and_spread() {
         for (words, expected) in [
             (&["-t", "a@b.test"][..], &["a@b.test"][..]),
-            (&["-t", "a@b.test", "-r", "2"], &["0a@b.test", "1a@b.test"]),
-            (&["-t", "a@b.test", "-r", "2", "-N"], &["10a@b.test", "11a@b.test"]),
+            (&["-t", "a@b.test", "-r", "3"], &["3a@b.test", "2a@b.test", "a@b.test"]),
+            (&["-t", "a@b.test", "-r", "2", "-N"], &["11a@b.test", "12a@b.test"]),
             (&["-t", "a@b.test", "--domains", "3"], &["a@2.b.test"]),
             (&["-t", "a", "--to-domains", "c.test"], &["a@c.test"]),
         ] {

@@ -11,6 +11,7 @@
 //! message    what it says, from whom and to whom   what `message` is made of
 //! session    sends it                              place, secure   how the server is reached
 //! fates      what became of it                     steps      what became of each step
+//! settings   what was asked for
 //! ```
 
 mod dice;
@@ -24,13 +25,13 @@ mod place;
 mod schedule;
 mod secure;
 mod session;
+mod settings;
 mod shape;
 mod sizes;
 mod stages;
 mod steps;
 mod weights;
 
-use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::BufWriter;
 use std::sync::Arc;
@@ -45,6 +46,7 @@ use std::time::Duration;
 use std::time::Instant;
 use std::time::SystemTime;
 
+use ringpost::boot;
 use ringpost::rt;
 use ringpost::rt::ShardSpec;
 use ringpost::rt::ShardThread;
@@ -68,6 +70,7 @@ use crate::source::schedule::Schedule;
 use crate::source::schedule::Turn;
 use crate::source::secure::Handshakes;
 use crate::source::secure::Secure;
+use crate::source::settings::settings;
 use crate::source::shape::Shape;
 use crate::source::steps::StepFigures;
 
@@ -293,12 +296,15 @@ impl Report {
 /// Sends all there is to send, and tells of it. `false`: not all of it was accepted.
 pub fn run(options: Options) -> Result<bool, String> {
     options.outputs.check()?;
+    options.check_sent()?;
     // Before the clock runs, for the syncs of a disk may be measured.
     let record = Record::begin("source", &options.outputs, settings(&options));
     let report = send(options)?;
     let is_well = report.is_well();
-    report.write_sent()?;
+    // What was measured is told whatever becomes of the file.
+    let written = report.write_sent();
     report.tell(record)?;
+    written?;
     Ok(is_well)
 }
 
@@ -306,8 +312,10 @@ pub fn run(options: Options) -> Result<bool, String> {
 pub fn send(options: Options) -> Result<Report, String> {
     let plan = Arc::new(Plan::new(options)?);
     warn(&plan);
+    boot::host::raise_limits(&plan.options.needs());
     let live = if plan.options.counter { Live::Never } else { plan.options.outputs.live() };
-    let seconds = Seconds::start(Instant::now(), live);
+    let started = Instant::now();
+    let seconds = Seconds::start(started, live);
     let shards: Vec<ShardThread> = (0..plan.options.cores.min(plan.options.sessions))
         .map(|shard| start(&plan, shard, seconds.collector(stages::NAMES)))
         .collect::<Result<_, _>>()?;
@@ -324,7 +332,9 @@ pub fn send(options: Options) -> Result<Report, String> {
     }
     let found = std::mem::take(&mut *plan.found.lock().unwrap_or_else(PoisonError::into_inner));
     let planned = plan.schedule.planned();
-    let intervals = seconds.end(took);
+    // By their own clock: it runs since before the threads were started, the run since the first
+    // message.
+    let intervals = seconds.end(started.elapsed());
     Ok(Report { plan, found, planned, took, intervals })
 }
 
@@ -362,30 +372,4 @@ fn count(plan: &Arc<Plan>) -> thread::JoinHandle<()> {
         }
         eprintln!();
     })
-}
-
-/// What a reader must know to run the same again.
-fn settings(options: &Options) -> BTreeMap<String, String> {
-    let mut settings = BTreeMap::from([
-        ("server".to_owned(), options.server.clone()),
-        ("sessions".to_owned(), options.sessions.to_string()),
-        ("body bytes".to_owned(), options.length.to_string()),
-        ("recipients".to_owned(), options.recipients.to_string()),
-        ("domains".to_owned(), options.domains.to_string()),
-        ("cores".to_owned(), options.cores.to_string()),
-        ("connections kept".to_owned(), options.keep.to_string()),
-        ("protocol".to_owned(), if options.lmtp { "LMTP" } else { "SMTP" }.to_owned()),
-        ("pipelining".to_owned(), (!options.no_pipelining).to_string()),
-        ("chunking".to_owned(), (!options.no_chunking).to_string()),
-    ]);
-    if let Some(count) = options.count() {
-        settings.insert("messages".to_owned(), count.to_string());
-    }
-    if let Some(rate) = options.rate {
-        settings.insert("intended per second".to_owned(), rate.to_string());
-    }
-    if let Some(file) = &options.file {
-        settings.insert("file".to_owned(), file.display().to_string());
-    }
-    settings
 }

@@ -1,22 +1,28 @@
 //! What the source is told: the flags of Postfix's smtp-source with the same meaning, and ours.
 
+use std::fs::OpenOptions;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::path::PathBuf;
 
 use clap::Args;
 use ringpost::boot::Hostname;
+use ringpost::boot::host::Needs;
 
+use crate::report::Outputs;
 use crate::source::message::ContentOptions;
 use crate::source::place::Place;
 use crate::source::schedule::MESSAGES_MAX;
 use crate::source::secure::SecureOptions;
+use crate::source::shape::RATE_MAX;
 use crate::source::shape::ShapeOptions;
 
 /// Of kernel buffers, for -T.
 const WINDOW_BYTES_MAX: usize = 1 << 30;
-
-use crate::report::Outputs;
+/// One address has no more ports to one server.
+const SESSIONS_MAX: usize = 1 << 16;
+/// Descriptors beside those of connections: rings, files, streams.
+const OTHER_FILES: u64 = 256;
 
 /// See smtp-source(1) for the flags of one letter.
 #[derive(Args, Clone, Debug)]
@@ -166,6 +172,9 @@ impl Options {
         let bad = |flag: &str, why: &str| Err(format!("{flag}: {why}"));
         match self {
             _ if self.sessions == 0 => bad("-s", "without a connection nothing is sent"),
+            _ if self.sessions > SESSIONS_MAX => {
+                bad("-s", "65536 is the most; run several sources for more")
+            }
             _ if self.recipients == 0 => bad("-r", "a message has at least one recipient"),
             _ if self.connects == 0 => bad("-C", "at least one try is needed"),
             _ if self.cores == 0 => bad("--cores", "at least one thread is needed"),
@@ -183,8 +192,11 @@ impl Options {
             _ if self.shape.poisson && !self.is_open() => {
                 bad("--poisson", "it needs a --rate, a --ramp or --steps")
             }
-            _ if self.rate.is_some_and(|rate| !(rate > 0.0 && rate.is_finite())) => {
-                bad("--rate", "it must be more than 0")
+            _ if self.rate.is_some_and(|rate| !(rate > 0.0 && rate <= RATE_MAX)) => {
+                bad("--rate", "it must be more than 0 and at most 1e9")
+            }
+            _ if !is_address(self.from.as_deref()) || !is_address(self.to.as_deref()) => {
+                bad("-f, -t", "that is no address: blanks and <> are around it and not in it")
             }
             _ if [self.wait, self.random_wait]
                 .iter()
@@ -203,10 +215,36 @@ impl Options {
         }
     }
 
+    /// Whether the file of --sent can be written, told before the run and not after it.
+    pub fn check_sent(&self) -> Result<(), String> {
+        let Some(path) = &self.sent else { return Ok(()) };
+        let opened = OpenOptions::new().create(true).append(true).open(path);
+        opened.map(drop).map_err(|cause| format!("--sent: {}: {cause}", path.display()))
+    }
+
+    /// What all sessions want of the machine.
+    pub fn needs(&self) -> Needs {
+        Needs {
+            shards: self.cores.min(self.sessions) as u64,
+            open_files: self.sessions as u64 + OTHER_FILES,
+            backlog: 0,
+            becomes_user: false,
+        }
+    }
+
     /// Whether messages begin at times of their own.
     fn is_open(&self) -> bool {
         self.rate.is_some() || self.shape.ramp.is_some() || self.shape.steps.is_some()
     }
+}
+
+/// What can stand between the <> of an envelope. `<>` itself is the sender of reports.
+fn is_address(text: Option<&str>) -> bool {
+    let Some(text) = text.filter(|text| *text != "<>") else { return true };
+    // A quoted local part may have blanks in it.
+    let is_quoted = text.starts_with('"');
+    let is_bad = |one: char| one.is_control() || "<>".contains(one) || one == ' ' && !is_quoted;
+    !text.contains(is_bad)
 }
 
 /// What EHLO can say.
@@ -271,8 +309,13 @@ mod tests {
     fn nonsense_is_told() {
         for bad in [
             "-s 0 h",
+            "-s 65537 h",
             "-r 0 h",
+            "-f a\tb h",
+            "-f a\r\nRSET h",
+            "-t <a@b> h",
             "--rate 0 h",
+            "--rate 1e300 h",
             "--rate nan h",
             "-w -1 h",
             "--domains 2 -t x h",

@@ -9,7 +9,7 @@ use std::time::Duration;
 use clap::Args;
 
 /// Rates above are a slip of the pen.
-const RATE_MAX: f64 = 1e9;
+pub const RATE_MAX: f64 = 1e9;
 /// Longer ones are too.
 const SECONDS_MAX: f64 = 1e8;
 

@@ -14,7 +14,7 @@ use crate::config::kind::Spelled;
 use crate::config::load;
 
 fn read(text: &str) -> Result<Loaded, Vec<Fault>> {
-    load(text, "f", &HostFacts { hostname: "mx.example.net".to_owned() })
+    load(text, "f", &HostFacts { hostname: "mx.example.net".to_owned(), ports_from: 1024 })
 }
 
 fn config(text: &str) -> Config {

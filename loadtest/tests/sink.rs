@@ -294,6 +294,52 @@ fn the_ledger_catches_what_is_lost_duplicated_and_alien() {
     }
 }
 
+/// As relays report it, of messages that were sent by `one`.
+fn report(one: &str, action: &str, id: &str) -> String {
+    format!(
+        "Content-Type: multipart/report; report-type=delivery-status; boundary=b\r\n\r\n--b\r\n\r\n\
+         Words.\r\n--b\r\nContent-Type: message/delivery-status\r\n\r\nReporting-MTA: dns; x\r\n\
+         \r\nFinal-Recipient: rfc822; {one}\r\nAction: {action}\r\nStatus: 5.1.1\r\n\r\n--b\r\n\
+         Content-Type: text/rfc822-headers\r\n\r\n{id}\r\nSubject: x\r\n\r\n--b--\r\n"
+    )
+}
+
+#[test]
+fn what_bounced_and_what_was_corrupted_is_told_from_what_was_lost() {
+    let folder = tempfile::tempdir().expect("a folder is made");
+    let (sent, seen) = (folder.path().join("sent"), folder.path().join("seen"));
+    let kept = Sink::start(&["--ledger", seen.to_str().expect("a path of text")]);
+    let mut client = kept.connect();
+    client.talk("< 220");
+    let mut send = |to: &str, text: &str| {
+        client.say(&format!("MAIL FROM:<>\r\nRCPT TO:<{to}>\r\nDATA\r\n"));
+        client.talk("< 250\n< 250\n< 354");
+        client.say(&format!("{text}.\r\n"));
+        client.talk("< 250");
+    };
+    let id = |number: u32| format!("X-Ringpost-Load: r.1-{number}");
+    // The sum is that of an empty body.
+    let sum = format!("{:08x}", crc32fast::hash(b"r.1-0-5"));
+    send("a@b.test", &format!("X-Ringpost-Load: r.1-0-5-{sum}\r\n\r\n"));
+    send("a@b.test", &format!("X-Ringpost-Load: r.1-1-5-{sum}\r\n\r\n"));
+    send("me@b.test", &report("A@b.test", "failed", &id(2)));
+    send("me@b.test", &report("a@b.test", "delayed", &id(3)));
+    let told = kept.stop();
+    let expected = [("distinct", 2), ("corrupted", 1), ("bounced", 1), ("notices", 1)];
+    for (name, count) in expected {
+        assert_eq!(told["ledger"][name], count, "{name}: {told}");
+    }
+    assert_eq!((&told["counts"]["reports"], &told["counts"]["corrupted"]), (&2.into(), &1.into()));
+    let fates = "ringpost-load sent 1\nrun r.1\nrecipients 1\n4 accepted\n";
+    std::fs::write(&sent, fates).expect("it is written");
+    let (code, balance) = weigh(&sent, &seen);
+    assert_eq!(code, Some(1));
+    let expected = [("arrived", 2), ("bounced", 1), ("lost", 1), ("corrupted", 1), ("alien", 0)];
+    for (name, count) in expected {
+        assert_eq!(balance[name], count, "{name}: {balance}");
+    }
+}
+
 fn weigh(sent: &Path, seen: &Path) -> (Option<i32>, Value) {
     let mut command = Command::new(env!("CARGO_BIN_EXE_ringpost-load"));
     let output = command.arg("ledger").args([sent, seen]).arg("--json").output();
@@ -307,15 +353,36 @@ fn our_source_is_counted_to_the_last_message() {
     let (sent, seen) = (folder.path().join("sent"), folder.path().join("seen"));
     let words = ["--cores", "2", "-M", "3000", "--ledger", seen.to_str().expect("a path of text")];
     let sink = Sink::start(&words);
-    let output = source(&sink, "-d -s 20 -m 3000 -l 4096 -r 2 -N -t to@c.test --json");
+    let output =
+        source(&sink, "-d -s 20 -m 3000 --sizes 1-9k*9,200k*1 -r 2 -N -t to@c.test --json");
     assert!(output.status.success(), "{output:?}");
     let run = figures(&output)["run"].as_str().expect("it is told").to_owned();
     let told = sink.end();
     assert_eq!((&told["ledger"]["distinct"], &told["ledger"]["again"]), (&6000.into(), &0.into()));
+    assert_eq!(told["ledger"]["corrupted"], 0, "{told}");
     let fates = format!("ringpost-load sent 1\nrun {run}\nrecipients 2\n3000 accepted\n");
     std::fs::write(&sent, fates).expect("it is written");
     let (code, balance) = weigh(&sent, &seen);
     assert_eq!((code, &balance["arrived"]), (Some(0), &6000.into()), "{balance}");
+}
+
+#[test]
+fn a_folder_of_mail_comes_whole_by_data_and_by_bdat() {
+    let folder = tempfile::tempdir().expect("a folder is made");
+    let texts = ["S: a\n\n.dot\n..\n.\nx", "\nno header\n", "S: c\n", "S: d\n\n\n.\n\n"];
+    for (name, text) in texts.iter().enumerate() {
+        let path = folder.path().join(format!("{name}.eml"));
+        std::fs::write(path, text).expect("there is room");
+    }
+    let words = format!("-d -m 40 -t a@b.test --json --eml {}", folder.path().display());
+    for flag in ["--no-chunking", "--no-pipelining"] {
+        let sink = Sink::start(&["-M", "40"]);
+        let output = source(&sink, &format!("{words} {flag}"));
+        assert!(output.status.success(), "{output:?}");
+        let told = sink.end();
+        let ledger = &told["ledger"];
+        assert_eq!((&ledger["distinct"], &ledger["corrupted"]), (&40.into(), &0.into()), "{told}");
+    }
 }
 
 #[test]

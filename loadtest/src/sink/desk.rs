@@ -17,10 +17,12 @@ use std::time::Instant;
 use ringpost::base::ChunkPool;
 
 use crate::figures::Latencies;
+use crate::ledger::Arrival;
 use crate::ledger::Ledger;
 use crate::sink::Settings;
 use crate::sink::behaviour::Behaviour;
 use crate::sink::behaviour::Behaviours;
+use crate::sink::body::Subject;
 
 /// Chunks beside one for each connection.
 const CHUNKS_SPARE: usize = 16;
@@ -58,6 +60,10 @@ tally! {
     messages,
     /// Messages to recipients that were accepted.
     copies,
+    /// Of these, those whose bodies were not as they had been sent.
+    corrupted,
+    /// Messages that told of others that were not delivered, or not yet.
+    reports,
     /// Bytes of bodies, also of those that were refused.
     body_bytes,
     /// Commands and bodies that were answered by 4xx.
@@ -155,6 +161,34 @@ impl Desk {
     pub fn end_session(&self) {
         count(&self.tally.sessions, 1);
         self.shared.count_to(1, self.settings.sessions_max);
+    }
+
+    /// Writes down that a message was accepted for one recipient.
+    pub fn keep_copy(&self, subject: &Subject, recipient: u64, now_us: u64) {
+        let mut ledger = self.ledger.borrow_mut();
+        match subject {
+            Subject::Message(known, arrival) => {
+                count(&self.tally.corrupted, u64::from(*arrival == Arrival::Corrupted));
+                ledger.record((known.run, known.number), recipient, now_us, *arrival);
+                if let Some(begun_us) = known.begun_us {
+                    let latency = u128::from(now_us.saturating_sub(begun_us));
+                    self.end_to_end.borrow_mut().record(latency);
+                }
+            }
+            Subject::Nameless => ledger.nameless += 1,
+            Subject::Report(..) => {}
+        }
+    }
+
+    /// Writes down that a message was accepted, for as many recipients as it may be.
+    pub fn keep_message(&self, subject: &Subject, now_us: u64) {
+        let Subject::Report(known, failed) = subject else { return };
+        count(&self.tally.reports, 1);
+        let mut ledger = self.ledger.borrow_mut();
+        ledger.notices += u64::from(failed.is_empty());
+        for recipient in failed {
+            ledger.bounce((known.run, known.number), *recipient, now_us);
+        }
     }
 
     /// Whether this client has not waited as long as greylisting wants it to.

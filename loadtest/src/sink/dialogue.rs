@@ -5,8 +5,6 @@
 //! Laxness:  as smtp-sink: lines may end in LF, nobody needs to greet, and addresses are not judged.
 //! Bounds:   a command line of `LINE_BYTES_MAX`, `RECIPIENTS_MAX` recipients of a message.
 
-use std::hash::DefaultHasher;
-use std::hash::Hasher;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::atomic::Ordering;
@@ -17,11 +15,13 @@ use ringpost::wire::smtp::command;
 use ringpost::wire::smtp::command::Command;
 use ringpost::wire::smtp::command::Verb;
 
+use crate::ledger::hash_of;
 use crate::sink::behaviour::Behaviour;
 use crate::sink::behaviour::Fortune;
 use crate::sink::behaviour::Moment;
 use crate::sink::body::DotEnd;
-use crate::sink::body::IdScan;
+use crate::sink::body::Form;
+use crate::sink::body::Scan;
 use crate::sink::desk::Desk;
 use crate::sink::desk::count;
 use crate::sink::dice::Dice;
@@ -141,7 +141,7 @@ pub struct Dialogue {
     /// A part of a body has come by BDAT.
     in_chunks: bool,
     dot: DotEnd,
-    scan: IdScan,
+    scan: Scan,
     met: Vec<Met>,
     tarpit: Option<u32>,
     draft: Option<Box<Draft>>,
@@ -175,7 +175,7 @@ impl Dialogue {
             recipients: Vec::new(),
             in_chunks: false,
             dot: DotEnd::new(),
-            scan: IdScan::new(),
+            scan: Scan::new(),
             met: Vec::new(),
             tarpit: None,
             draft,
@@ -528,7 +528,7 @@ impl Dialogue {
             return Step { delay, then: Then::CloseAfter(pause, ABORT) };
         }
         self.dot.begin();
-        self.scan.begin();
+        self.scan.begin(Form::Data);
         if let Some(draft) = &mut self.draft {
             draft.is_stuffed = true;
         }
@@ -578,7 +578,7 @@ impl Dialogue {
                     return self.begin_chunk(Chunk { left, last, swallow: true }, step, out);
                 }
             }
-            self.scan.begin();
+            self.scan.begin(Form::Chunks);
             if let Some(draft) = &mut self.draft {
                 draft.is_stuffed = false;
             }
@@ -642,7 +642,7 @@ impl Dialogue {
                 (input.len(), None)
             }
             Some(end) => {
-                // That the dot may have begun in the piece before is no matter here.
+                // Where the dot came in the piece before, the scan has taken it out.
                 self.take_body(&input[..end.saturating_sub(DOT_BYTES)]);
                 self.draw(&input[..end]);
                 if let Some(draft) = &mut self.draft {
@@ -672,7 +672,7 @@ impl Dialogue {
             Err(step) => return self.refuse_all(step, out),
         };
         let desk = Rc::clone(&self.desk);
-        let known = self.scan.end(&mut desk.ledger.borrow_mut());
+        let subject = self.scan.end(&mut desk.ledger.borrow_mut());
         let behaviours = desk.behaviours();
         let recipients = std::mem::take(&mut self.recipients);
         let (mut most, mut accepted, mut end) = (delay, 0, Then::Go);
@@ -701,15 +701,7 @@ impl Dialogue {
             }
             accepted += 1;
             let now_us = *now_us.get_or_insert_with(unix_us);
-            let mut ledger = desk.ledger.borrow_mut();
-            match known {
-                Some(known) => ledger.record(known.run, known.number, recipient.hash, now_us),
-                None => ledger.nameless += 1,
-            }
-            if let Some(begun_us) = known.and_then(|known| known.begun_us) {
-                let latency = u128::from(now_us.saturating_sub(begun_us));
-                desk.end_to_end.borrow_mut().record(latency);
-            }
+            desk.keep_copy(&subject, recipient.hash, now_us);
             if desk.settings.lmtp {
                 out.extend_from_slice(desk.words.ok);
             }
@@ -721,6 +713,7 @@ impl Dialogue {
         if accepted > 0 {
             count(&desk.tally.messages, 1);
             count(&desk.tally.copies, accepted);
+            desk.keep_message(&subject, unix_us());
             desk.end_message();
         }
         self.write_draft();
@@ -796,19 +789,6 @@ fn address(path: &[u8]) -> &[u8] {
         Some(rest) => &rest[..memchr::memchr(b'>', rest).unwrap_or(rest.len())],
         None => path.split(|byte| *byte == b' ').next().unwrap_or(path),
     }
-}
-
-/// A relay may write a domain in small letters, so that case does not count.
-fn hash_of(address: &[u8]) -> u64 {
-    let mut hasher = DefaultHasher::new();
-    let mut small = [0; 128];
-    for part in address.chunks(small.len()) {
-        let small = &mut small[..part.len()];
-        small.copy_from_slice(part);
-        small.make_ascii_lowercase();
-        hasher.write(small);
-    }
-    hasher.finish()
 }
 
 fn domain_of(address: &[u8]) -> Vec<u8> {

@@ -14,6 +14,7 @@ mod desk;
 mod dialogue;
 mod dice;
 mod dump;
+mod notice;
 pub mod options;
 mod place;
 mod session;
@@ -336,18 +337,13 @@ fn write_ledger(ledger: &Ledger, path: &Path) -> std::io::Result<()> {
 }
 
 fn tell(taken: &Taken, is_json: bool) {
-    let (distinct, again) = taken.ledger.totals();
-    let (counts, ledger) = (&taken.counts, &taken.ledger);
+    let totals = taken.ledger.totals();
+    let counts = &taken.counts;
     if is_json {
         let told = json!({
             "seconds": taken.seconds,
             "counts": counts,
-            "ledger": {
-                "distinct": distinct,
-                "again": again,
-                "nameless": ledger.nameless,
-                "unrecorded": ledger.unrecorded,
-            },
+            "ledger": totals,
             "end_to_end_us": taken.end_to_end.to_json(),
         });
         println!("{told}");
@@ -362,8 +358,14 @@ fn tell(taken: &Taken, is_json: bool) {
         counts.soft_refusals, counts.hard_refusals, counts.broken_off
     );
     println!(
-        "ledger: {distinct} distinct, {again} once more, {} without an id, {} not recorded",
-        ledger.nameless, ledger.unrecorded
+        "ledger: {} distinct, {} once more, {} corrupted, {} bounced, {} without an id, {} not \
+         recorded",
+        totals.distinct,
+        totals.again,
+        totals.corrupted,
+        totals.bounced,
+        totals.nameless,
+        totals.unrecorded
     );
     if taken.end_to_end.count() > 0 {
         println!("{}", Latencies::head());

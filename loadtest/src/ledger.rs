@@ -296,6 +296,11 @@ impl Ledger {
         totals
     }
 
+    /// The runs whose messages came.
+    pub fn run_names(&self) -> impl Iterator<Item = &[u8]> {
+        self.runs.iter().map(|run| &*run.name)
+    }
+
     /// Weighs what came against what was sent.
     pub fn compare(&self, sent: &Sent) -> Balance {
         let mut balance =

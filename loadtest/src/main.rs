@@ -2,7 +2,6 @@
 //! what they measured. `relay.py` and the other scripts beside it drive Debian's `smtp-source` and
 //! `smtp-sink`.
 
-mod figures;
 mod ledger;
 mod report;
 mod sink;

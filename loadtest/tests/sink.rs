@@ -233,6 +233,44 @@ fn lmtp_answers_for_each_recipient() {
 }
 
 #[test]
+fn what_clients_and_the_sink_take_is_told_by_stage_and_second() {
+    let sink = Sink::start(&["-W", "RCPT:0.2"]);
+    let mut client = sink.connect();
+    client.talk("< 220\n> EHLO x\n< 250\n> MAIL FROM:<>\n< 250");
+    std::thread::sleep(Duration::from_millis(100));
+    client.talk("> RCPT TO:<a@b.test>\n< 250\n> DATA\n< 354");
+    std::thread::sleep(Duration::from_millis(50));
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    let begun_us = now.expect("it is later").as_micros() - 3_000_000;
+    client.say(&format!("X-Ringpost-Load: r-0-{begun_us}\r\n\r\n.\r\n"));
+    client.talk("< 250\n> QUIT\n< 221\n= closed");
+    let told = sink.stop();
+    let rows = [
+        ("until_EHLO", 0),
+        ("until_RCPT", 100),
+        ("until_DATA", 0),
+        ("body", 50),
+        ("MAIL_to_dot", 350),
+        ("answer", 200),
+        ("session", 350),
+        ("end_to_end", 3000),
+    ];
+    for (name, least_ms) in rows {
+        let stage = &told[format!("{name}_us")];
+        let max = stage["max"].as_u64().unwrap_or_else(|| panic!("{name}: {told}"));
+        // Histograms have three digits, and whoever measures here may be slow.
+        assert!((least_ms * 999..least_ms * 1000 + 15_000_000).contains(&max), "{name}: {stage}");
+    }
+    let intervals = told["intervals"].as_array().expect("there are seconds");
+    let counts = intervals.iter().filter_map(|one| one["count"].as_u64());
+    assert_eq!(counts.sum::<u64>(), 1, "{told}");
+    let busy = told["seconds"].as_f64().expect("it is told");
+    let seconds: f64 = intervals.iter().filter_map(|one| one["seconds"].as_f64()).sum();
+    assert!((0.35..20.0).contains(&busy) && (busy - seconds).abs() < 0.01, "{told}");
+    assert_eq!((&told["kind"], &told["run"]), (&"sink".into(), &"r".into()));
+}
+
+#[test]
 fn delays_are_waited_for_and_only_by_their_command() {
     let sink = Sink::start(&["-W", "RCPT:0.3"]);
     let mut client = sink.connect();
@@ -244,6 +282,80 @@ fn delays_are_waited_for_and_only_by_their_command() {
     client.talk("< 250 2.1.5");
     assert!(first < Duration::from_millis(250), "what came before did not wait: {first:?}");
     assert!(begin.elapsed() >= Duration::from_millis(300));
+}
+
+#[test]
+fn messages_are_written_to_files_as_they_were_sent() {
+    let folder = tempfile::tempdir().expect("a folder is made");
+    let path = |name: &str| folder.path().join(name).to_str().expect("a path of text").to_owned();
+    let mail = "> MAIL FROM:<a@x.test> SIZE=99\n< 250\n> RCPT TO:<b@y.test>\n< 250\n> DATA\n< 354\n\
+                > S: x\\r\\n\\r\\n..dot\\r\\n.\n< 250\n";
+    let sink = Sink::start(&["-d", &path("each/%Y-"), "-S", "From me\\n", "-h", "here"]);
+    sink.connect().talk(&format!("< 220\n> EHLO there\n< 250\n{mail}{mail}"));
+    assert_eq!(sink.stop()["counts"]["messages"], 2);
+    let files = std::fs::read_dir(path("each")).expect("the folder was made");
+    let files: Vec<String> = files
+        .map(|file| std::fs::read_to_string(file.expect("it is there").path()).expect("a text"))
+        .collect();
+    assert_eq!(files.len(), 2, "each has its own");
+    for text in &files {
+        assert!(text.starts_with("From me\nX-Client-Addr: 127.0.0.1\n"), "{text}");
+        for line in ["X-Helo-Args: there", "X-Mail-Args: FROM:<a@x.test> SIZE=99"] {
+            assert!(text.contains(&format!("\n{line}\n")), "{line}: {text}");
+        }
+        assert!(text.contains("\nX-Rcpt-Args: TO:<b@y.test>\n"), "{text}");
+        assert!(text.ends_with("\nS: x\n\n.dot\n\n"), "{text}");
+    }
+
+    let all = path("all");
+    let sink = Sink::start(&["-D", &all]);
+    sink.connect().talk(&format!("< 220\n{mail}> MAIL FROM:<>\n< 250\n> RCPT TO:<c>\n< 250"));
+    sink.connect().talk(&format!("< 220\n{mail}"));
+    assert_eq!(sink.stop()["counts"]["messages"], 2);
+    let text = std::fs::read_to_string(all).expect("a text");
+    assert_eq!(text.matches("X-Client-Proto: SMTP\n").count(), 2, "one behind the other: {text}");
+    assert_eq!(text.matches("\n.dot\n\n").count(), 2, "and what was not finished is not there");
+}
+
+#[test]
+fn a_body_is_held_off_and_its_window_is_small() {
+    let sink = Sink::start(&["-H", "1.2", "-T", "4096"]);
+    let mut client = sink.connect();
+    client.talk(BEGIN_BODY);
+    let begin = Instant::now();
+    let taken = fill(client.0.get_mut());
+    client.say("\r\n.\r\n");
+    client.talk("< 250");
+    assert!(begin.elapsed() >= Duration::from_millis(1200), "it was held");
+    let body = sink.stop()["counts"]["body_bytes"].as_u64().expect("it is told");
+    assert!((taken..taken + 10).contains(&body), "all came: {body} of {taken}");
+
+    let sink = Sink::start(&["-H", "20"]);
+    let mut client = sink.connect();
+    client.talk(BEGIN_BODY);
+    let free = fill(client.0.get_mut());
+    assert!(taken < free, "{taken} with a small window, {free} without");
+}
+
+const BEGIN_BODY: &str = "< 220\n> MAIL FROM:<>\n< 250\n> RCPT TO:<a>\n< 250\n> DATA\n< 354";
+
+/// Writes until the kernel takes no more, for nobody reads: as much as both of its buffers hold.
+fn fill(stream: &mut TcpStream) -> u64 {
+    stream.set_nonblocking(true).expect("it may be set");
+    let line = [b"x".repeat(998), b"\r\n".to_vec()].concat();
+    let (mut taken, mut full) = (0, 0);
+    while full < 10 {
+        match stream.write(&line) {
+            Ok(bytes) => (taken, full) = (taken + bytes as u64, 0),
+            Err(fault) if fault.kind() == std::io::ErrorKind::WouldBlock => {
+                full += 1;
+                std::thread::sleep(Duration::from_millis(10));
+            }
+            Err(fault) => panic!("{fault}"),
+        }
+    }
+    stream.set_nonblocking(false).expect("it may be set");
+    taken
 }
 
 #[test]

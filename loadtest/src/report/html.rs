@@ -87,9 +87,11 @@ fn run(name: &str, record: &Record) -> Drawn {
     text += "<h3>Machine and settings</h3>\n";
     let machine = record.machine.lines().into_iter().map(|(name, value)| (name.into(), value));
     let counts = record.counts.iter().map(|(name, count)| (name.clone(), count.to_string()));
+    let ledger = record.ledger.iter();
+    let ledger = ledger.map(|(name, count)| (format!("ledger, {name}"), count.to_string()));
     let settings = record.settings.iter().map(|(name, value)| (name.clone(), value.clone()));
     text += "<table>\n";
-    for (name, value) in machine.chain(counts).chain(settings) {
+    for (name, value) in machine.chain(counts).chain(ledger).chain(settings) {
         let (name, value) = (escape(&name), escape(&value));
         text += &format!("<tr><td>{name}</td><td class=\"text\">{value}</td></tr>\n");
     }

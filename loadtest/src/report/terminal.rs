@@ -27,19 +27,32 @@ pub fn figures(record: &Record) -> String {
         let _ = write!(text, ", {count} {}", plain(name));
     }
     text.push('\n');
+    for (place, (name, count)) in record.ledger.iter().enumerate() {
+        let before = if place == 0 { "ledger: " } else { ", " };
+        let _ = write!(text, "{before}{count} {}", plain(name));
+    }
+    text += if record.ledger.is_empty() { "" } else { "\n" };
     if let Some(fault) = &record.first_fault {
         text += &format!("the first fault: {}\n", plain(fault));
     }
-    let names = QUANTILES.map(|(name, _)| format!("{name:>10}")).concat();
-    text += &format!("{:<NAME_WIDTH$}{:>10}{names}{:>10}\n", "milliseconds", "count", "max");
+    text += &(head_line() + "\n");
     for stage in &record.stages {
-        let all = &stage.latencies;
-        let figures = QUANTILES.map(|(_, quantile)| format!("{:>10.3}", all.ms(quantile))).concat();
-        let name = plain(&stage.name);
-        let (count, max) = (all.0.len(), all.max_ms());
-        text += &format!("{name:<NAME_WIDTH$}{count:>10}{figures}{max:>10.3}\n");
+        text += &(stage_line(&stage.name, &stage.latencies) + "\n");
     }
     text
+}
+
+/// What stands over stages.
+pub fn head_line() -> String {
+    let names = QUANTILES.map(|(name, _)| format!("{name:>10}")).concat();
+    format!("{:<NAME_WIDTH$}{:>10}{names}{:>10}", "milliseconds", "count", "max")
+}
+
+/// A stage, or what looks like one.
+pub fn stage_line(name: &str, all: &Hdr) -> String {
+    let figures = QUANTILES.map(|(_, quantile)| format!("{:>10.3}", all.ms(quantile))).concat();
+    let (name, count, max) = (plain(name), all.0.len(), all.max_ms());
+    format!("{name:<NAME_WIDTH$}{count:>10}{figures}{max:>10.3}")
 }
 
 /// A figure of several runs; `None` where a run has none.
@@ -83,6 +96,13 @@ pub fn rows(records: &[Record]) -> Vec<Row> {
     for name in counts {
         let count = |record: &Record| record.counts.get(name).map(|count| *count as f64);
         rows.push(row(name.clone(), true, &count));
+    }
+    let mut kinds: Vec<&String> = records.iter().flat_map(|one| one.ledger.keys()).collect();
+    kinds.sort();
+    kinds.dedup();
+    for name in kinds {
+        let count = |record: &Record| record.ledger.get(name).map(|count| *count as f64);
+        rows.push(row(format!("ledger, {name}"), true, &count));
     }
     let mut stages: Vec<&String> = Vec::new();
     for stage in records.iter().flat_map(|record| &record.stages) {

@@ -7,6 +7,8 @@
 //! Bounds:   of a header `HEADER_BYTES_MAX`, of a report `REPORT_BYTES_MAX` are kept. What is behind
 //!           them is not read: such a message counts as nameless.
 
+use std::time::Duration;
+
 use memchr::memmem;
 use memchr::memmem::Finder;
 
@@ -79,6 +81,11 @@ pub struct Known {
 }
 
 impl Known {
+    /// How long ago it began, at this UNIX time.
+    pub fn age(&self, now_us: u64) -> Option<Duration> {
+        self.begun_us.map(|begun_us| Duration::from_micros(now_us.saturating_sub(begun_us)))
+    }
+
     fn new(id: &Id<'_>, ledger: &mut Ledger) -> Known {
         Known { run: ledger.run(id.run), number: id.number, begun_us: id.begun_us }
     }

@@ -16,13 +16,14 @@ use std::time::Instant;
 
 use ringpost::base::ChunkPool;
 
-use crate::figures::Latencies;
 use crate::ledger::Arrival;
 use crate::ledger::Ledger;
 use crate::sink::Settings;
 use crate::sink::behaviour::Behaviour;
 use crate::sink::behaviour::Behaviours;
 use crate::sink::body::Subject;
+use crate::sink::marks::Mark;
+use crate::sink::marks::Marks;
 
 /// Chunks beside one for each connection.
 const CHUNKS_SPARE: usize = 16;
@@ -120,8 +121,7 @@ pub struct Desk {
     pub tally: Arc<Tally>,
     pub pool: ChunkPool,
     pub ledger: RefCell<Ledger>,
-    /// From the begin of a message, where it is told, until it was here.
-    pub end_to_end: RefCell<Latencies>,
+    pub marks: Marks,
     pub words: Words,
     /// Connections of this shard.
     pub open: Cell<usize>,
@@ -129,12 +129,17 @@ pub struct Desk {
 }
 
 impl Desk {
-    pub fn new(settings: Arc<Settings>, shared: Arc<Shared>, tally: Arc<Tally>) -> Rc<Desk> {
+    pub fn new(
+        settings: Arc<Settings>,
+        shared: Arc<Shared>,
+        tally: Arc<Tally>,
+        marks: Marks,
+    ) -> Rc<Desk> {
         let chunks = settings.connections_max.min(CHUNKS_MAX) + CHUNKS_SPARE;
         Rc::new(Desk {
             pool: ChunkPool::new(chunks),
             ledger: RefCell::new(Ledger::new(settings.ledger_bytes_max)),
-            end_to_end: RefCell::default(),
+            marks,
             words: Words::new(&settings),
             open: Cell::new(0),
             greylist: RefCell::default(),
@@ -170,9 +175,8 @@ impl Desk {
             Subject::Message(known, arrival) => {
                 count(&self.tally.corrupted, u64::from(*arrival == Arrival::Corrupted));
                 ledger.record((known.run, known.number), recipient, now_us, *arrival);
-                if let Some(begun_us) = known.begun_us {
-                    let latency = u128::from(now_us.saturating_sub(begun_us));
-                    self.end_to_end.borrow_mut().record(latency);
+                if let Some(took) = known.age(now_us) {
+                    self.marks.record(Mark::EndToEnd, took);
                 }
             }
             Subject::Nameless => ledger.nameless += 1,
@@ -180,9 +184,19 @@ impl Desk {
         }
     }
 
-    /// Writes down that a message was accepted, for as many recipients as it may be.
-    pub fn keep_message(&self, subject: &Subject, now_us: u64) {
+    /// Writes down that a message was accepted, for as many recipients as it may be. In its second
+    /// stands how old it is, and where nobody knows that, how long it took to come.
+    pub fn keep_message(&self, subject: &Subject, now_us: u64, (took, now): (Duration, Instant)) {
+        let age = match subject {
+            Subject::Message(known, _) | Subject::Report(known, _) => known.age(now_us),
+            Subject::Nameless => None,
+        };
+        self.marks.record(Mark::Message, took);
+        self.marks.finish(age.unwrap_or(took), now);
         let Subject::Report(known, failed) = subject else { return };
+        if let Some(age) = age {
+            self.marks.record(Mark::Report, age);
+        }
         count(&self.tally.reports, 1);
         let mut ledger = self.ledger.borrow_mut();
         ledger.notices += u64::from(failed.is_empty());

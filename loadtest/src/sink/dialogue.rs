@@ -9,6 +9,7 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
+use std::time::Instant;
 use std::time::SystemTime;
 
 use ringpost::wire::smtp::command;
@@ -26,6 +27,7 @@ use crate::sink::desk::Desk;
 use crate::sink::desk::count;
 use crate::sink::dice::Dice;
 use crate::sink::dump::Letter;
+use crate::sink::marks::Mark;
 use crate::sink::stage::Refusal;
 use crate::sink::stage::Stage;
 
@@ -116,6 +118,24 @@ struct Met {
     messages: u32,
 }
 
+/// The moments that latencies are counted from.
+#[derive(Clone, Copy, Debug)]
+struct Clock {
+    connected: Instant,
+    /// Input came.
+    read: Instant,
+    /// Something was said.
+    wrote: Instant,
+    mail: Instant,
+    body: Instant,
+}
+
+impl Clock {
+    fn new(now: Instant) -> Clock {
+        Clock { connected: now, read: now, wrote: now, mail: now, body: now }
+    }
+}
+
 /// What `-d` and `-D` write, gathered only where one of them is given.
 #[derive(Debug, Default)]
 struct Draft {
@@ -144,11 +164,13 @@ pub struct Dialogue {
     scan: Scan,
     met: Vec<Met>,
     tarpit: Option<u32>,
+    clock: Clock,
     draft: Option<Box<Draft>>,
 }
 
 impl Drop for Dialogue {
     fn drop(&mut self) {
+        self.desk.marks.record(Mark::Session, self.clock.connected.elapsed());
         if let Some(behaviours) = self.desk.behaviours() {
             self.met.iter().for_each(|met| behaviours.get(met.behaviour).disconnect());
         }
@@ -178,8 +200,29 @@ impl Dialogue {
             scan: Scan::new(),
             met: Vec::new(),
             tarpit: None,
+            clock: Clock::new(Instant::now()),
             draft,
         }
+    }
+
+    /// Input is here.
+    pub fn on_read(&mut self, now: Instant) {
+        self.clock.read = now;
+    }
+
+    /// All that was to be said has been.
+    pub fn on_written(&mut self, now: Instant) {
+        self.clock.wrote = now;
+    }
+
+    /// The commands that were read last have been answered.
+    pub fn on_answered(&self) {
+        let Clock { read, wrote, .. } = self.clock;
+        self.desk.marks.record(Mark::Answer, wrote.saturating_duration_since(read));
+    }
+
+    fn record_command(&self, mark: Mark) {
+        self.desk.marks.record(mark, self.clock.read.saturating_duration_since(self.clock.wrote));
     }
 
     /// Bytes a second, for whom replies are to be slow.
@@ -271,6 +314,7 @@ impl Dialogue {
             Verb::Vrfy => self.simple(Stage::Vrfy, |desk| desk.words.no_verify, out),
             Verb::Xclient => self.simple(Stage::Xclient, |desk| desk.words.ok, out),
             Verb::Quit => {
+                self.record_command(Mark::Quit);
                 let step = self.simple(Stage::Quit, |desk| desk.words.bye, out);
                 count(&self.desk.tally.quits, 1);
                 let is_over = step.then == Then::Go;
@@ -366,6 +410,7 @@ impl Dialogue {
     }
 
     fn hello(&mut self, stage: Stage, argument: &[u8], out: &mut Vec<u8>) -> Step {
+        self.record_command(Mark::Ehlo);
         let desk = Rc::clone(&self.desk);
         let knows_ehlo = desk.settings.offers.is_some();
         let is_extended = stage != Stage::Helo;
@@ -430,6 +475,8 @@ impl Dialogue {
     }
 
     fn mail(&mut self, argument: &[u8], out: &mut Vec<u8>) -> Step {
+        self.record_command(Mark::Mail);
+        self.clock.mail = self.clock.read;
         let delay = match self.obey(Stage::Mail, Moment::Mail, out) {
             Ok(delay) => delay,
             Err(step) => return step,
@@ -453,6 +500,7 @@ impl Dialogue {
     }
 
     fn rcpt(&mut self, argument: &[u8], out: &mut Vec<u8>) -> Step {
+        self.record_command(Mark::Rcpt);
         let mut delay = match self.obey_flags(Stage::Rcpt, out) {
             Ok(delay) => delay,
             Err(step) => return step,
@@ -539,6 +587,8 @@ impl Dialogue {
 
     /// What is ordered for DATA and for each first BDAT.
     fn begin_body(&mut self, out: &mut Vec<u8>) -> Result<Duration, Step> {
+        self.record_command(Mark::Data);
+        self.clock.body = self.clock.read;
         let mut delay = self.obey_flags(Stage::Data, out)?;
         let reply = match self.recipients.first() {
             Some(first) => {
@@ -667,6 +717,11 @@ impl Dialogue {
 
     /// The body is whole.
     fn finish(&mut self, out: &mut Vec<u8>) -> Step {
+        // After DATA it began with our answer, and nothing was said since.
+        let Clock { read, wrote, mail, body, .. } = self.clock;
+        let begin = if self.in_chunks { body } else { body.max(wrote) };
+        self.desk.marks.record(Mark::Body, read.saturating_duration_since(begin));
+        let took = read.saturating_duration_since(mail);
         let delay = match self.obey_flags(Stage::Dot, out) {
             Ok(delay) => delay,
             Err(step) => return self.refuse_all(step, out),
@@ -713,7 +768,7 @@ impl Dialogue {
         if accepted > 0 {
             count(&desk.tally.messages, 1);
             count(&desk.tally.copies, accepted);
-            desk.keep_message(&subject, unix_us());
+            desk.keep_message(&subject, now_us.unwrap_or_else(unix_us), (took, read));
             desk.end_message();
         }
         self.write_draft();

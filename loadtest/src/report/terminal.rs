@@ -1,5 +1,7 @@
 //! Records as text for a terminal: one as a table, several side by side.
 
+use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::fmt::Write;
 
 use crate::report::record::Hdr;
@@ -61,6 +63,15 @@ pub struct Row {
     pub figures: Vec<Option<f64>>,
     /// Figures are counted rather than measured.
     pub whole: bool,
+    pub better: Better,
+}
+
+/// Which of two figures is the better one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Better {
+    More,
+    Less,
+    Neither,
 }
 
 impl Row {
@@ -79,49 +90,72 @@ impl Row {
     }
 }
 
-/// Every figure of these runs: rates, counts, then each stage that any of them has.
-pub fn rows(records: &[Record]) -> Vec<Row> {
-    let row = |name: String, whole, figure: &dyn Fn(&Record) -> Option<f64>| Row {
-        name,
-        whole,
-        figures: records.iter().map(figure).collect(),
-    };
+/// Every figure of these runs.
+fn rows(records: &[Record]) -> Vec<Row> {
+    let mut rows = total_rows(records);
+    for stage in stage_names(records) {
+        let of_stage = stage_rows(stage, records).into_iter();
+        rows.extend(of_stage.map(|row| Row { name: format!("{stage}, {}", row.name), ..row }));
+    }
+    rows
+}
+
+fn row(
+    records: &[Record],
+    (name, better): (&str, Better),
+    whole: bool,
+    figure: &dyn Fn(&Record) -> Option<f64>,
+) -> Row {
+    Row { name: name.to_owned(), whole, better, figures: records.iter().map(figure).collect() }
+}
+
+/// Rates and counts.
+pub fn total_rows(records: &[Record]) -> Vec<Row> {
+    let measured =
+        |name, figure: &dyn Fn(&Record) -> Option<f64>| row(records, name, false, figure);
     let mut rows = vec![
-        row("seconds".into(), false, &|record| Some(record.seconds)),
-        row("per second".into(), false, &|record| Some(record.per_second)),
+        measured(("seconds", Better::Neither), &|record| Some(record.seconds)),
+        measured(("per second", Better::More), &|record| Some(record.per_second)),
     ];
-    let mut counts: Vec<&String> = records.iter().flat_map(|one| one.counts.keys()).collect();
-    counts.sort();
-    counts.dedup();
-    for name in counts {
-        let count = |record: &Record| record.counts.get(name).map(|count| *count as f64);
-        rows.push(row(name.clone(), true, &count));
-    }
-    let mut kinds: Vec<&String> = records.iter().flat_map(|one| one.ledger.keys()).collect();
-    kinds.sort();
-    kinds.dedup();
-    for name in kinds {
-        let count = |record: &Record| record.ledger.get(name).map(|count| *count as f64);
-        rows.push(row(format!("ledger, {name}"), true, &count));
-    }
-    let mut stages: Vec<&String> = Vec::new();
+    let mut count = |before: &str, of: &dyn Fn(&Record) -> &BTreeMap<String, u64>| {
+        let names: BTreeSet<&String> =
+            records.iter().flat_map(|record| of(record).keys()).collect();
+        for name in names {
+            let count = |record: &Record| of(record).get(name).map(|count| *count as f64);
+            let named = format!("{before}{name}");
+            rows.push(row(records, (&named, Better::Neither), true, &count));
+        }
+    };
+    count("", &|record| &record.counts);
+    count("ledger, ", &|record| &record.ledger);
+    rows
+}
+
+/// Each stage that any of them has.
+pub fn stage_names(records: &[Record]) -> Vec<&String> {
+    let mut names: Vec<&String> = Vec::new();
     for stage in records.iter().flat_map(|record| &record.stages) {
-        if !stages.contains(&&stage.name) {
-            stages.push(&stage.name);
+        if !names.contains(&&stage.name) {
+            names.push(&stage.name);
         }
     }
-    for name in stages {
-        let of = |record: &Record, figure: &dyn Fn(&Hdr) -> f64| {
-            let stage = record.stages.iter().find(|stage| stage.name == *name);
-            stage.map(|stage| figure(&stage.latencies))
-        };
-        rows.push(row(format!("{name}, count"), true, &|r| of(r, &|all| all.0.len() as f64)));
-        for (short, quantile) in QUANTILES {
-            let at = |record: &Record| of(record, &|all| all.ms(quantile));
-            rows.push(row(format!("{name}, {short} ms"), false, &at));
-        }
-        rows.push(row(format!("{name}, max ms"), false, &|r| of(r, &|all| all.max_ms())));
+    names
+}
+
+/// The figures of one stage.
+pub fn stage_rows(stage: &str, records: &[Record]) -> Vec<Row> {
+    let of = |record: &Record, figure: &dyn Fn(&Hdr) -> f64| {
+        let found = record.stages.iter().find(|one| one.name == *stage);
+        found.map(|stage| figure(&stage.latencies))
+    };
+    let count = |record: &Record| of(record, &|all| all.0.len() as f64);
+    let mut rows = vec![row(records, ("count", Better::Neither), true, &count)];
+    for (short, quantile) in QUANTILES {
+        let at = |record: &Record| of(record, &|all| all.ms(quantile));
+        rows.push(row(records, (&format!("{short} ms"), Better::Less), false, &at));
     }
+    let max = |record: &Record| of(record, &|all| all.max_ms());
+    rows.push(row(records, ("max ms", Better::Less), false, &max));
     rows
 }
 

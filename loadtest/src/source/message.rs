@@ -46,7 +46,7 @@ const TAIL_DIGITS: usize = TAIL - 2;
 #[derive(Args, Clone, Debug, Default)]
 pub struct ContentOptions {
     /// Bytes of bodies as a distribution: 4k, uniform:1k-100k, lognormal:p50=8k,p99=200k, or a mix
-    /// with weights, 4k*80,64k*15,1M*5.
+    /// with weights, 4k*80,64k-99k*15,lognormal:p50=1M/p99=9M*5.
     #[arg(long, value_name = "SIZES", value_parser = Sizes::parse,
           conflicts_with_all = ["length", "file", "eml"])]
     pub sizes: Option<Sizes>,

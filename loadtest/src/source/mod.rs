@@ -52,7 +52,6 @@ use ringpost::rt::ShardSpec;
 use ringpost::rt::ShardThread;
 use ringpost::wire::smtp::client_login::Login;
 
-use crate::figures::Latencies;
 use crate::ledger::Sent;
 use crate::report::Collector;
 use crate::report::Interval;
@@ -60,6 +59,7 @@ use crate::report::Live;
 use crate::report::Record;
 use crate::report::Seconds;
 use crate::report::Stages;
+use crate::report::head_line;
 use crate::source::dice::Dice;
 use crate::source::fates::Fates;
 use crate::source::message::Pattern;
@@ -277,7 +277,7 @@ impl Report {
         record.steps = found.steps.to_json(stretches, &planned.late);
         plan.options.outputs.tell(&record)?;
         if !plan.options.outputs.json && steps {
-            println!("\n{}", Latencies::head());
+            println!("\n{}", head_line());
             for line in found.steps.to_lines(stretches, &planned.late) {
                 println!("{line}");
             }

@@ -34,6 +34,11 @@ impl Latencies {
         self.0.len()
     }
 
+    /// All of them, with the bounds of a report's histograms.
+    pub fn histogram(&self) -> &Histogram<u64> {
+        &self.0
+    }
+
     /// Each percentile in microseconds, and the longest.
     pub fn to_json(&self) -> Value {
         let mut told = serde_json::Map::new();

@@ -5,6 +5,7 @@ use std::fmt::Write;
 use crate::report::record::Hdr;
 use crate::report::record::QUANTILES;
 use crate::report::record::Record;
+use crate::report::record::Verdict;
 
 const NAME_WIDTH: usize = 24;
 
@@ -17,7 +18,16 @@ pub fn one(record: &Record) -> String {
     for (name, value) in &record.settings {
         text += &format!("  {}: {}\n", plain(name), plain(value));
     }
-    text + &figures(record)
+    text + &figures(record) + &verdicts(record)
+}
+
+/// What was expected of a run, each with what was found.
+pub fn verdicts(record: &Record) -> String {
+    let line = |one: &Verdict| {
+        let word = if one.holds { "holds" } else { "FAILS" };
+        format!("  {word}  {}: {}\n", plain(&one.that), plain(&one.found))
+    };
+    record.verdicts.iter().map(line).collect()
 }
 
 /// What came of one run.

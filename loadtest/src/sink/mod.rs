@@ -8,7 +8,7 @@
 //!           connection costs its socket, a task and about 1 KB; a chunk of 64 KB only while it is
 //!           read from. Each address costs each shard two descriptors.
 
-mod behaviour;
+pub mod behaviour;
 mod body;
 mod desk;
 mod dialogue;

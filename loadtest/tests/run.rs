@@ -141,9 +141,11 @@ fn a_lost_spool_is_a_loss_of_all() {
 #[test]
 fn bounces_are_accounted_for_and_what_is_held_is_stuck() {
     let bench = Bench::new();
-    let sections = |next: &str| {
+    let sections = |next: &str, deadline: &str| {
         format!(
-            "deadline = \"2s\"
+            "deadline = \"{deadline}\"
+            [config.delivery]
+            bounce_rate = 100000
             [[config.route]]
             name = \"nobody\"
             recipient_domain = [\"nobody.test\"]
@@ -175,9 +177,9 @@ fn bounces_are_accounted_for_and_what_is_held_is_stuck() {
         )
     };
     let names = ["accepted", "arrived", "bounced", "stuck", "lost", "alien"];
-    let record = bench.record(&[&bench.file(&sections("reject:550 5.1.1 nobody"))], 0);
+    let record = bench.record(&[&bench.file(&sections("reject:550 5.1.1 nobody", "60s"))], 0);
     assert_eq!(counts(&record, &names), [50, 30, 20, 0, 0, 0]);
-    let record = bench.record(&[&bench.file(&sections("hold"))], 1);
+    let record = bench.record(&[&bench.file(&sections("hold", "2s"))], 1);
     assert_eq!(counts(&record, &names), [50, 30, 0, 20, 0, 0]);
     assert_eq!(failed(&record), ["nothing is stuck", "each is told of"]);
 }

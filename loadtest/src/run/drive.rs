@@ -254,19 +254,21 @@ impl<'s> Drive<'s> {
     fn await_empty_queue(&mut self, expected: Option<u64>) -> Result<Audit, Stop> {
         let end = Instant::now() + self.scenario.deadline;
         let mut last = None;
-        let mut next = Instant::now();
+        let mut asked: Option<(Instant, Duration)> = None;
         self.await_that(|drive| {
             let now = Instant::now();
             let is_late = now >= end;
-            if now < next && !is_late {
+            let is_early = expected.is_some_and(|expected| drive.came() < expected);
+            let rest = if is_early { ASK_EARLY } else { ASK };
+            let is_near =
+                |(at, took): (Instant, Duration)| now < at + rest.max(took * ASKING_SHARE);
+            if !is_late && asked.is_some_and(is_near) {
                 return Ok(false);
             }
             let Target::Ours(server) = &drive.target else { return Ok(true) };
             let audit = server.audit().map_err(Stop::Broken)?;
+            asked = Some((Instant::now(), now.elapsed()));
             last = Some(audit);
-            let is_early = expected.is_some_and(|expected| drive.came() < expected);
-            let rest = if is_early { ASK_EARLY } else { ASK };
-            next = Instant::now() + rest.max(now.elapsed() * ASKING_SHARE);
             Ok(audit.queued == 0 || is_late)
         })?;
         Ok(last.unwrap_or_default())

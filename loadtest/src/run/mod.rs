@@ -297,6 +297,11 @@ impl Findings<'_> {
             record.counts.insert(name.to_owned(), count);
         }
         record.counts.insert("cuts".to_owned(), self.cuts);
+        if self.ended.audit.is_some() {
+            let usage = self.ended.usage;
+            record.counts.insert("server_cpu_ms".to_owned(), usage.cpu_ms);
+            record.counts.insert("server_memory_kb_max".to_owned(), usage.memory_kb_max);
+        }
         record.seconds = self.ended.took.as_secs_f64();
         record.per_second = account.arrived as f64 / record.seconds;
         let per_cut = self.scenario.duplicates_per_cut_max;

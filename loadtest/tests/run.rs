@@ -184,6 +184,55 @@ fn bounces_are_accounted_for_and_what_is_held_is_stuck() {
     assert_eq!(failed(&record), ["nothing is stuck", "each is told of"]);
 }
 
+/// What came in both lives of a sink is one account, and while it is down nothing is given up.
+#[test]
+fn a_sink_that_goes_away_gets_the_rest_when_it_is_back() {
+    let bench = Bench::new();
+    let file = bench.file(
+        "duplicates_per_cut_max = 100
+        [config.delivery]
+        retry_schedule = [\"200ms\"]
+        [config.destination]
+        back_off_first = \"200ms\"
+        back_off_max = \"200ms\"
+        [[sink]]
+        name = \"inbox\"
+        domains = [\"*\"]
+        [[source]]
+        name = \"main\"
+        duration = \"1.5s\"
+        rate = 200
+        options = { d = true, s = 5, t = \"to@inbox.test\" }
+        [[step]]
+        do = \"await-arrivals\"
+        sink = \"inbox\"
+        count = 50
+        [[step]]
+        do = \"stop-sink\"
+        sink = \"inbox\"
+        [[step]]
+        do = \"await-sources\"
+        [[step]]
+        do = \"start-sink\"
+        sink = \"inbox\"
+        behaviour = \"\"\"
+        [default]
+        delay = [{ at = 'end', ms = 1 }]
+        \"\"\"
+        [[expect]]
+        that = \"all arrive, those before and those behind\"
+        figure = \"main.arrived\"
+        of = \"main.planned\"
+        equals = 1
+        [[expect]]
+        that = \"some had to wait\"
+        figure = \"main.end_to_end.max_ms\"
+        at_least = 200\n",
+    );
+    let record = bench.record(&[&file], 0);
+    assert_eq!(counts(&record, &["accepted", "arrived", "lost", "cuts"]), [300, 300, 0, 1]);
+}
+
 #[test]
 fn bad_scenarios_are_told_with_line_and_remedy() {
     let source = "[[source]]\nname = \"a\"\nmessages = 1\n";

@@ -69,6 +69,7 @@ fn run(name: &str, record: &Record) -> Drawn {
     if let Some(fault) = &record.first_fault {
         text += &format!("<p>The first fault: {}</p>\n", escape(fault));
     }
+    text += &verdicts(record);
     text += &stages(record);
     text += "<h3>Latency by percentile</h3>\n";
     let named = record.stages.iter().map(|stage| &*stage.name);
@@ -94,6 +95,22 @@ fn run(name: &str, record: &Record) -> Drawn {
         text += &format!("<tr><td>{name}</td><td class=\"text\">{value}</td></tr>\n");
     }
     Ok(text + "</table>\n")
+}
+
+/// What was expected; nothing where nothing was.
+fn verdicts(record: &Record) -> String {
+    if record.verdicts.is_empty() {
+        return String::new();
+    }
+    let mut text = "<table>\n".to_owned();
+    for verdict in &record.verdicts {
+        let word = if verdict.holds { "holds" } else { "FAILS" };
+        let (that, found) = (escape(&verdict.that), escape(&verdict.found));
+        text += &format!(
+            "<tr><td>{word}</td><td class=\"text\">{that}</td><td class=\"text\">{found}</td></tr>\n"
+        );
+    }
+    text + "</table>\n"
 }
 
 fn stages(record: &Record) -> String {
@@ -213,6 +230,7 @@ fn escape(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::report::record::Verdict;
     use crate::report::record::tests::record;
 
     /// Every element is closed in the order it was opened. Answers the names of all, in order.
@@ -242,6 +260,8 @@ mod tests {
         evil.machine.cpu = Some("a & b </table>".into());
         evil.kind = "\" onload=\"x".into();
         evil.counts.insert("</td>".into(), 1);
+        let (that, found) = ("<i>all</i> arrive".into(), "9 & 1".into());
+        evil.verdicts.push(Verdict { holds: false, that, found });
         let names = ["<img src=x>.json".to_owned(), "b.json".to_owned()];
         let page = page(&names, &[evil, record(700, 1)]).expect("it is drawn");
         let seen = elements(&page);
@@ -254,6 +274,8 @@ mod tests {
             assert!(!own.contains(reference), "{reference}");
         }
         assert!(page.contains("&lt;b&gt;550 &amp; &quot;no&quot;&lt;/b&gt;"));
+        let verdict = "<td>FAILS</td><td class=\"text\">&lt;i&gt;all&lt;/i&gt; arrive</td>";
+        assert!(page.contains(verdict), "{page}");
     }
 
     #[test]

@@ -177,6 +177,9 @@ mod tests {
         }
         assert!(line("3.00 s").contains("333 per second, 1000 accepted"), "{text}");
         assert!(line("the first fault").contains("550 ?[2Jno"), "{text}");
+        let (that, found) = ("all arrive".into(), "9 of 10".into());
+        one_run.verdicts.push(Verdict { holds: false, that, found });
+        assert!(one(&one_run).ends_with("\n  FAILS  all arrive: 9 of 10\n"));
     }
 
     #[test]

@@ -162,7 +162,7 @@ fn with_quantiles(stages: impl Iterator<Item = String>) -> impl Iterator<Item = 
         let quantiles = QUANTILES.map(|(name, _)| format!("{stage}.{name}_ms"));
         quantiles.into_iter().chain(["max_ms", "count"].map(|name| format!("{stage}.{name}")))
     };
-    stages.flat_map(each.clone())
+    stages.flat_map(each)
 }
 
 #[cfg(test)]

@@ -60,6 +60,7 @@ pub fn list() -> Result<String, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use ringpost::base::limits::UNSETTLED_MAX;
 
     #[test]
     fn all_are_well_written() {
@@ -69,6 +70,15 @@ mod tests {
             let (_, scenario) = find(name).expect(name);
             assert!(!scenario.expectations.is_empty(), "{name} expects nothing");
         }
+    }
+
+    /// The server says how far it may run ahead, and the scenario takes it at its word.
+    #[test]
+    fn a_kill_may_repeat_what_is_unsettled_and_no_more() {
+        let (_, scenario) = find("backlog-restart").expect("it is there");
+        let partitions = scenario.config["queue"]["partitions"].as_integer();
+        let bound = partitions.map(|count| count as usize * UNSETTLED_MAX);
+        assert_eq!(bound, Some(scenario.duplicates_per_cut_max as usize));
     }
 
     #[test]

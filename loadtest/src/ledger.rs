@@ -301,6 +301,14 @@ impl Ledger {
         self.runs.iter().map(|run| &*run.name)
     }
 
+    /// Tells of each message of a run that came: its number, and when its first copy did, in
+    /// microseconds since 1970. One with several recipients is told for each of them.
+    pub fn arrivals(&self, run: &str, mut told: impl FnMut(u64, u64)) {
+        for run in self.runs.iter().filter(|one| one.name == run.as_bytes()) {
+            run.each(|number, entry| told(number, entry.first_us));
+        }
+    }
+
     /// Weighs what came against what was sent.
     pub fn compare(&self, sent: &Sent) -> Balance {
         let mut balance =

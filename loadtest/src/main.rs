@@ -4,6 +4,7 @@
 
 mod ledger;
 mod report;
+mod run;
 mod sink;
 mod source;
 
@@ -42,6 +43,8 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Run a scenario: a server, sinks and sources, and whether all is as it should be.
+    Run(Box<run::RunOptions>),
     /// Show what runs measured: one as tables, several side by side with ratios to the first.
     Report(report::command::Report),
 }
@@ -51,6 +54,7 @@ fn main() -> ExitCode {
         Command::Source(options) => source::run(*options),
         Command::Sink(options) => sink::run(&options),
         Command::Ledger { sent, seen, json } => weigh(&sent, &seen, json),
+        Command::Run(options) => run::run(&options),
         Command::Report(report) => report::command::run(report).map(|()| true),
     };
     match done {

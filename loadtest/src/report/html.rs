@@ -12,6 +12,7 @@ use crate::report::record::Interval;
 use crate::report::record::QUANTILES;
 use crate::report::record::Record;
 use crate::report::record::Stage;
+use crate::report::record::Verdict;
 use crate::report::terminal::Better;
 use crate::report::terminal::Row;
 use crate::report::terminal::stage_names;
@@ -62,6 +63,7 @@ fn run(record: &Record) -> Drawn {
         text += &format!("<p class=\"fault\">The first fault: {}</p>\n", escape(fault));
     }
     text += &tiles(record);
+    text += &verdicts(record);
     text += &card("Latency by stage, in milliseconds", &stages(&record.stages));
     let named = record.stages.iter().map(|stage| &*stage.name);
     let curves = record.stages.iter().enumerate();
@@ -134,6 +136,23 @@ fn pairs(title: &str, pairs: impl Iterator<Item = (String, String)>) -> String {
     };
     let rows: String = pairs.map(row).collect();
     if rows.is_empty() { rows } else { card(title, &format!("<table>\n{rows}</table>\n")) }
+}
+
+/// What was expected; nothing where nothing was.
+fn verdicts(record: &Record) -> String {
+    if record.verdicts.is_empty() {
+        return String::new();
+    }
+    let row = |verdict: &Verdict| {
+        let (class, word) = if verdict.holds { ("soft", "holds") } else { ("fault", "FAILS") };
+        let (that, found) = (escape(&verdict.that), escape(&verdict.found));
+        format!(
+            "<tr><td class=\"text {class}\">{word}</td><td class=\"text\">{that}</td>\
+             <td class=\"text\">{found}</td></tr>\n"
+        )
+    };
+    let rows: String = record.verdicts.iter().map(row).collect();
+    card("Verdict", &format!("<table>\n{rows}</table>\n"))
 }
 
 fn stages(stages: &[Stage]) -> String {
@@ -329,6 +348,7 @@ fn escape(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::report::record::Verdict;
     use crate::report::record::tests::record;
 
     /// Every element is closed in the order it was opened. Answers the names of all, in order.
@@ -358,6 +378,8 @@ mod tests {
         evil.machine.cpu = Some("a & b </table>".into());
         evil.kind = "\" onload=\"x".into();
         evil.counts.insert("</td>".into(), 1);
+        let (that, found) = ("<i>all</i> arrive".into(), "9 & 1".into());
+        evil.verdicts.push(Verdict { holds: false, that, found });
         let names = ["<img src=x>.json".to_owned(), "b.json".to_owned()];
         let page = page(&names, &[evil, record(700, 1)]).expect("it is drawn");
         let seen = elements(&page);
@@ -370,6 +392,8 @@ mod tests {
             assert!(!own.contains(reference), "{reference}");
         }
         assert!(page.contains("&lt;b&gt;550 &amp; &quot;no&quot;&lt;/b&gt;"));
+        let verdict = "<td>FAILS</td><td class=\"text\">&lt;i&gt;all&lt;/i&gt; arrive</td>";
+        assert!(page.contains(verdict), "{page}");
     }
 
     #[test]

@@ -18,11 +18,16 @@ mod seconds;
 mod terminal;
 
 pub use collector::Collector;
+pub use collector::Latencies;
 pub use collector::Stages;
+pub use collector::latencies;
 pub use outputs::Outputs;
 pub use record::Hdr;
 pub use record::Interval;
+pub use record::QUANTILES;
 pub use record::Record;
+pub use record::Stage;
+pub use record::Verdict;
 pub use seconds::Live;
 pub use seconds::Seconds;
 pub use terminal::head_line;

@@ -79,7 +79,7 @@ impl Outputs {
     pub fn tell(&self, record: &Record) -> Result<(), String> {
         match self.json {
             true => println!("{}", record.to_json()),
-            false => print!("{}", terminal::figures(record)),
+            false => print!("{}{}", terminal::figures(record), terminal::verdicts(record)),
         }
         let mut faults = Vec::new();
         if let Some(path) = &self.output {

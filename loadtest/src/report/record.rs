@@ -55,8 +55,21 @@ pub struct Record {
     /// Of a load in steps, each; null without.
     #[serde(default)]
     pub steps: Value,
+    /// What was expected of the run; empty where nothing was.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub verdicts: Vec<Verdict>,
     /// Second by second.
     pub intervals: Vec<Interval>,
+}
+
+/// What became of one expectation.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Verdict {
+    pub holds: bool,
+    /// What was expected, in words.
+    pub that: String,
+    /// What was found, beside what bounds it.
+    pub found: String,
 }
 
 impl Record {
@@ -76,6 +89,7 @@ impl Record {
             ledger: BTreeMap::new(),
             stages: Vec::new(),
             steps: Value::Null,
+            verdicts: Vec::new(),
             intervals: Vec::new(),
         }
     }
@@ -316,6 +330,7 @@ pub mod tests {
                 Stage { name: "message".into(), latencies: hdr(all()) },
             ],
             steps: Value::Null,
+            verdicts: Vec::new(),
             intervals: vec![
                 interval(0, hdr(all().take(half as usize))),
                 interval(1, hdr(std::iter::empty())),

@@ -7,6 +7,7 @@ use std::fmt::Write;
 use crate::report::record::Hdr;
 use crate::report::record::QUANTILES;
 use crate::report::record::Record;
+use crate::report::record::Verdict;
 
 const NAME_WIDTH: usize = 24;
 
@@ -19,7 +20,16 @@ pub fn one(record: &Record) -> String {
     for (name, value) in &record.settings {
         text += &format!("  {}: {}\n", plain(name), plain(value));
     }
-    text + &figures(record)
+    text + &figures(record) + &verdicts(record)
+}
+
+/// What was expected of a run, each with what was found.
+pub fn verdicts(record: &Record) -> String {
+    let line = |one: &Verdict| {
+        let word = if one.holds { "holds" } else { "FAILS" };
+        format!("  {word}  {}: {}\n", plain(&one.that), plain(&one.found))
+    };
+    record.verdicts.iter().map(line).collect()
 }
 
 /// What came of one run.
@@ -221,6 +231,9 @@ mod tests {
         }
         assert!(line("3.00 s").contains("333 per second, 1000 accepted"), "{text}");
         assert!(line("the first fault").contains("550 ?[2Jno"), "{text}");
+        let (that, found) = ("all arrive".into(), "9 of 10".into());
+        one_run.verdicts.push(Verdict { holds: false, that, found });
+        assert!(one(&one_run).ends_with("\n  FAILS  all arrive: 9 of 10\n"));
     }
 
     #[test]

@@ -8,7 +8,7 @@
 //!           connection costs its socket, a task and about 1 KB; a chunk of 64 KB only while it is
 //!           read from. Each address costs each shard two descriptors.
 
-mod behaviour;
+pub mod behaviour;
 mod body;
 mod desk;
 mod dialogue;
@@ -52,6 +52,7 @@ use socket2::SockRef;
 
 use crate::ledger::Ledger;
 use crate::report::Interval;
+use crate::report::Latencies;
 use crate::report::Live;
 use crate::report::Record;
 use crate::report::Seconds;
@@ -138,6 +139,12 @@ impl Taken {
     /// What was measured, by its name: see `marks`.
     pub fn stages(&self) -> &Stages {
         &self.measured.stages
+    }
+
+    /// From the begin of each message, where its id tells that, until it was here.
+    pub fn end_to_end(&self) -> Option<&Latencies> {
+        let name = marks::NAMES[marks::Mark::EndToEnd as usize];
+        self.stages().0.iter().find(|(stage, _)| *stage == name).map(|(_, all)| all)
     }
 
     /// From the first connection until the last message was here.

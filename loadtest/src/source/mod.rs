@@ -26,9 +26,9 @@ mod schedule;
 mod secure;
 mod session;
 mod settings;
-mod shape;
+pub mod shape;
 mod sizes;
-mod stages;
+pub mod stages;
 mod steps;
 mod weights;
 
@@ -72,7 +72,11 @@ use crate::source::secure::Handshakes;
 use crate::source::secure::Secure;
 use crate::source::settings::settings;
 use crate::source::shape::Shape;
+use crate::source::shape::Stretch;
 use crate::source::steps::StepFigures;
+
+/// Runs of this process, which may begin in the same millisecond.
+static RUNS: AtomicU64 = AtomicU64::new(0);
 
 /// How long sessions may take to say goodbye.
 const GOODBYE: Duration = Duration::from_secs(30);
@@ -139,7 +143,8 @@ impl Plan {
         let options = options.complete();
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
         let now_ms = now.map_or(0, |since| since.as_millis());
-        let run = format!("{now_ms:x}.{:x}", std::process::id());
+        let place = RUNS.fetch_add(1, Ordering::Relaxed);
+        let run = format!("{now_ms:x}.{:x}.{place:x}", std::process::id());
         let pattern = Pattern::new(&options, &run)?;
         let login = options.secure.login()?;
         // Each shard makes its own; what is wrong with it is told before there is any.
@@ -200,6 +205,12 @@ impl Plan {
         began_us + at.saturating_duration_since(began).as_micros() as u64
     }
 
+    /// Of a load in steps, each; none without.
+    fn stretches(&self) -> &[Stretch] {
+        let shape = self.schedule.shape().filter(|_| self.options.shape.steps.is_some());
+        shape.map_or(&[][..], Shape::stretches)
+    }
+
     pub fn count_sent(&self) {
         self.sent.fetch_add(1, Ordering::Relaxed);
     }
@@ -231,6 +242,11 @@ impl Report {
         self.planned.messages.saturating_sub(self.found.ended())
     }
 
+    /// Recipients whose messages were accepted.
+    pub fn accepted(&self) -> u64 {
+        self.found.accepted * self.plan.options.recipients as u64
+    }
+
     fn late(&self) -> u64 {
         self.planned.late.iter().sum()
     }
@@ -250,12 +266,17 @@ impl Report {
         }
     }
 
-    /// Completes the record of the run and shows it.
-    fn tell(mut self, mut record: Record) -> Result<(), String> {
+    /// When a message was to begin, in microseconds since 1970, where that follows from its number.
+    pub fn begin_us(&self, number: u64) -> Option<u64> {
+        let since = self.plan.schedule.begin_of(number)?;
+        Some(self.plan.wall_us(self.plan.began().0 + since))
+    }
+
+    /// Completes the record of the run, into which its histograms go.
+    pub fn complete(&mut self, record: &mut Record) {
         let (not_sent, late) = (self.not_sent(), self.late());
-        let Report { plan, found, planned, took, intervals } = &mut self;
-        let steps = plan.options.shape.steps.is_some();
-        let stretches = plan.schedule.shape().filter(|_| steps).map_or(&[][..], Shape::stretches);
+        let Report { plan, found, planned, took, intervals } = self;
+        let stretches = plan.stretches();
         record.run.clone_from(&plan.run);
         record.seconds = took.as_secs_f64();
         record.per_second = found.accepted as f64 / record.seconds;
@@ -275,10 +296,16 @@ impl Report {
         record.set_stages(std::mem::take(&mut found.stages));
         record.intervals = std::mem::take(intervals);
         record.steps = found.steps.to_json(stretches, &planned.late);
+    }
+
+    /// Completes the record of the run and shows it.
+    fn tell(mut self, mut record: Record) -> Result<(), String> {
+        self.complete(&mut record);
+        let Report { plan, found, planned, .. } = &self;
         plan.options.outputs.tell(&record)?;
-        if !plan.options.outputs.json && steps {
+        if !plan.options.outputs.json && plan.options.shape.steps.is_some() {
             println!("\n{}", head_line());
-            for line in found.steps.to_lines(stretches, &planned.late) {
+            for line in found.steps.to_lines(plan.stretches(), &planned.late) {
                 println!("{line}");
             }
         }
@@ -310,10 +337,15 @@ pub fn run(options: Options) -> Result<bool, String> {
 
 /// Sends all there is to send.
 pub fn send(options: Options) -> Result<Report, String> {
+    let live = if options.counter { Live::Never } else { options.outputs.live() };
+    send_live(options, live)
+}
+
+/// Likewise, where it is said whether the seconds are shown.
+pub fn send_live(options: Options, live: Live) -> Result<Report, String> {
     let plan = Arc::new(Plan::new(options)?);
     warn(&plan);
     boot::host::raise_limits(&plan.options.needs());
-    let live = if plan.options.counter { Live::Never } else { plan.options.outputs.live() };
     let started = Instant::now();
     let seconds = Seconds::start(started, live);
     let shards: Vec<ShardThread> = (0..plan.options.cores.min(plan.options.sessions))

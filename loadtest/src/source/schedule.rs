@@ -100,6 +100,12 @@ impl Schedule {
         self.end
     }
 
+    /// When a message is to begin, where that follows from its number alone.
+    pub fn begin_of(&self, number: u64) -> Option<Duration> {
+        let shape = self.shape.as_ref().filter(|_| self.arrivals.is_none())?;
+        Some(Duration::from_secs_f64(shape.at(number as f64).1))
+    }
+
     /// The next message, asked for when so much time is over.
     pub fn next(&self, elapsed: Duration) -> Option<Turn> {
         let is_over = self.end.is_some_and(|end| elapsed >= end);

@@ -1,0 +1,325 @@
+//! A run under way: server, sinks, sources and the steps between them, in the order of time.
+//!
+//! Owner:    one thread. Each source has a thread of its own, each sink its shards.
+//! Promise:  a server that ends by itself, or cannot be asked, breaks the run at once; it is told,
+//!           and nothing is weighed then.
+
+use std::net::SocketAddr;
+use std::net::ToSocketAddrs;
+use std::sync::mpsc::Receiver;
+use std::sync::mpsc::RecvTimeoutError;
+use std::thread;
+use std::thread::JoinHandle;
+use std::time::Duration;
+use std::time::Instant;
+
+use ringpost::boot::signals::Signal;
+use toml::Table;
+
+use crate::report::Live;
+use crate::run::config;
+use crate::run::idle::Crowd;
+use crate::run::scenario::Deed;
+use crate::run::scenario::Scale;
+use crate::run::scenario::Scenario;
+use crate::run::scenario::SourcePart;
+use crate::run::server::Audit;
+use crate::run::server::Server;
+use crate::run::server::Usage;
+use crate::run::sinks::Place;
+use crate::source;
+use crate::source::Report;
+
+const LOOK: Duration = Duration::from_millis(20);
+/// How often the server is asked for its queue. It counts all its mail for the answer, so that it is
+/// left alone for `ASKING_SHARE` times as long as it took.
+const ASK: Duration = Duration::from_millis(100);
+const ASK_EARLY: Duration = Duration::from_secs(2);
+const ASKING_SHARE: u32 = 20;
+
+/// Why a run ends before its end.
+#[derive(Debug)]
+pub enum Stop {
+    /// What was asked for cannot be done.
+    Refused(String),
+    /// Something did what it must not do.
+    Broken(String),
+}
+
+/// Who answers.
+pub enum Target {
+    Ours(Server),
+    Other(SocketAddr),
+}
+
+impl Target {
+    /// The one at this address, which runs already.
+    pub fn other(server: &str) -> Result<Target, String> {
+        let found = server.to_socket_addrs().map_err(|cause| format!("{server}: {cause}"))?;
+        let mut found = found;
+        let address = found.next().ok_or_else(|| format!("{server} has no address"))?;
+        Ok(Target::Other(address))
+    }
+
+    fn address(&self) -> SocketAddr {
+        match self {
+            Target::Ours(server) => server.address(),
+            Target::Other(address) => *address,
+        }
+    }
+}
+
+/// Everything that runs.
+pub struct Drive<'s> {
+    scenario: &'s Scenario,
+    scale: Scale,
+    pub target: Target,
+    pub sinks: Vec<Place>,
+    signals: &'s Receiver<Signal>,
+    /// The keys of the last start.
+    overlay: Table,
+    began: Instant,
+    /// Kills of the server and stops of sinks: what was under way then may come twice.
+    pub cuts: u64,
+}
+
+/// What the sources and the crowds found.
+pub struct Ended {
+    pub reports: Vec<Report>,
+    pub crowds: Vec<CrowdEnd>,
+    pub audit: Option<Audit>,
+    pub usage: Usage,
+    pub took: Duration,
+}
+
+pub struct CrowdEnd {
+    pub sessions: u64,
+    pub alive: u64,
+    pub memory_kb_per_session: f64,
+}
+
+type Sending = JoinHandle<Result<Report, String>>;
+
+impl<'s> Drive<'s> {
+    pub fn new(
+        scenario: &'s Scenario,
+        scale: Scale,
+        (target, sinks): (Target, Vec<Place>),
+        signals: &'s Receiver<Signal>,
+    ) -> Drive<'s> {
+        let (overlay, began) = (Table::new(), Instant::now());
+        Drive { scenario, scale, target, sinks, signals, overlay, began, cuts: 0 }
+    }
+
+    /// From the first connection until all mail is somewhere.
+    pub fn run(&mut self, live: Live) -> Result<Ended, Stop> {
+        self.start_server().map_err(Stop::Refused)?;
+        let mut crowds = Vec::new();
+        for idle in &self.scenario.idle {
+            crowds.push(self.open_crowd(idle.sessions).map_err(Stop::Refused)?);
+        }
+        self.began = Instant::now();
+        let sources = self.scenario.sources.iter().map(|part| self.send(part, live));
+        let mut sources: Vec<Sending> = sources.collect::<Result<_, _>>().map_err(Stop::Refused)?;
+        let mut reports = Vec::new();
+        for step in &self.scenario.steps {
+            let at = self.began + self.scale.time(step.at);
+            self.await_that(|_| Ok(Instant::now() >= at))?;
+            self.say(&describe(&step.deed, self.scenario, self.scale));
+            match &step.deed {
+                Deed::AwaitSources => reports.extend(self.join(&mut sources)?),
+                deed => self.perform(deed)?,
+            }
+        }
+        reports.extend(self.join(&mut sources)?);
+        let accepted = reports.iter().map(Report::accepted).sum();
+        let audit = self.await_end(accepted)?;
+        let took = self.began.elapsed();
+        let usage = match &self.target {
+            Target::Ours(server) => server.usage(),
+            Target::Other(_) => Usage::default(),
+        };
+        let crowds = crowds.into_iter().map(|(mut crowd, sessions, memory_kb)| CrowdEnd {
+            sessions,
+            alive: crowd.alive(),
+            memory_kb_per_session: memory_kb / sessions as f64,
+        });
+        let crowds = crowds.collect();
+        if let Target::Ours(server) = &mut self.target {
+            server.terminate().map_err(Stop::Broken)?;
+        }
+        Ok(Ended { reports, crowds, audit, usage, took })
+    }
+
+    fn start_server(&mut self) -> Result<(), String> {
+        let Target::Ours(server) = &mut self.target else { return Ok(()) };
+        let sinks = self.sinks.iter().map(|sink| (&sink.part, sink.addresses.as_slice()));
+        let text = config::write(&config::Parts {
+            folder: server.folder(),
+            address: server.address(),
+            sinks: sinks.collect(),
+            overlays: [&self.scenario.config, &self.overlay],
+        });
+        server.start(&text)
+    }
+
+    /// Its sessions, how many they are, and by how many KB the server has grown.
+    fn open_crowd(&self, sessions: u64) -> Result<(Crowd, u64, f64), String> {
+        let memory = || match &self.target {
+            Target::Ours(server) => server.usage().memory_kb as f64,
+            Target::Other(_) => 0.0,
+        };
+        let (sessions, before) = (self.scale.count(sessions), memory());
+        let crowd = Crowd::open(sessions, self.target.address())?;
+        Ok((crowd, sessions, memory() - before))
+    }
+
+    fn send(&self, part: &SourcePart, live: Live) -> Result<Sending, String> {
+        let options = part.parsed(self.scale, &self.target.address().to_string())?;
+        let begin = self.began + self.scale.time(part.begin);
+        let name = part.name.clone();
+        Ok(thread::spawn(move || {
+            thread::sleep(begin.saturating_duration_since(Instant::now()));
+            let sent = source::send_live(options, live);
+            sent.map_err(|why| format!("source `{name}`: {why}"))
+        }))
+    }
+
+    /// What became of those that have not been joined before.
+    fn join(&mut self, sources: &mut Vec<Sending>) -> Result<Vec<Report>, Stop> {
+        self.await_that(|_| Ok(sources.iter().all(JoinHandle::is_finished)))?;
+        let ended = sources.drain(..).map(|source| match source.join() {
+            Ok(report) => report.map_err(Stop::Refused),
+            Err(_) => Err(Stop::Broken("a source died of a panic, told above".to_owned())),
+        });
+        ended.collect()
+    }
+
+    fn perform(&mut self, deed: &Deed) -> Result<(), Stop> {
+        if let Deed::Start(overlay) = deed {
+            self.overlay.clone_from(overlay);
+            return self.start_server().map_err(Stop::Broken);
+        }
+        let ours = match &mut self.target {
+            Target::Ours(server) => Some(server),
+            Target::Other(_) => None,
+        };
+        let done = match (deed, ours) {
+            (Deed::Kill, Some(server)) => {
+                self.cuts += 1;
+                server.kill()
+            }
+            (Deed::Terminate, Some(server)) => server.terminate(),
+            (Deed::DeleteSpool, Some(server)) => server.delete_spool(),
+            (Deed::StopSink(sink), _) => {
+                self.cuts += 1;
+                self.sinks[*sink].suspend()
+            }
+            (Deed::StartSink(sink, behaviour), _) => self.sinks[*sink].resume(behaviour.as_deref()),
+            (Deed::AwaitArrivals(sink, count), _) => {
+                let count = self.scale.count(*count);
+                let end = Instant::now() + self.scenario.deadline;
+                return self.await_that(|drive| match drive.sinks[*sink].copies() {
+                    copies if copies >= count => Ok(true),
+                    copies if Instant::now() >= end => Err(Stop::Broken(format!(
+                        "{copies} of {count} messages came to `{}` before the deadline",
+                        drive.sinks[*sink].part.name
+                    ))),
+                    _ => Ok(false),
+                });
+            }
+            (Deed::AwaitEmptyQueue, Some(_)) => {
+                let queued = self.await_empty_queue(None)?.queued;
+                let left = |count| Err(format!("{count} recipients wait at the deadline"));
+                if queued == 0 { Ok(()) } else { left(queued) }
+            }
+            // The others are of a server that is ours, or are done elsewhere.
+            _ => Ok(()),
+        };
+        done.map_err(Stop::Broken)
+    }
+
+    /// Until nothing is under way any more, or the deadline is over.
+    fn await_end(&mut self, accepted: u64) -> Result<Option<Audit>, Stop> {
+        if matches!(self.target, Target::Ours(_)) {
+            return self.await_empty_queue(Some(accepted)).map(Some);
+        }
+        let end = Instant::now() + self.scenario.deadline;
+        self.await_that(|drive| Ok(drive.came() >= accepted || Instant::now() >= end))?;
+        Ok(None)
+    }
+
+    /// What the server says when its queue is empty, or at the deadline. While fewer than `expected`
+    /// have come it is asked less often.
+    fn await_empty_queue(&mut self, expected: Option<u64>) -> Result<Audit, Stop> {
+        let end = Instant::now() + self.scenario.deadline;
+        let mut last = None;
+        let mut asked: Option<(Instant, Duration)> = None;
+        self.await_that(|drive| {
+            let now = Instant::now();
+            let is_late = now >= end;
+            let is_early = expected.is_some_and(|expected| drive.came() < expected);
+            let rest = if is_early { ASK_EARLY } else { ASK };
+            let is_near =
+                |(at, took): (Instant, Duration)| now < at + rest.max(took * ASKING_SHARE);
+            if !is_late && asked.is_some_and(is_near) {
+                return Ok(false);
+            }
+            let Target::Ours(server) = &drive.target else { return Ok(true) };
+            let audit = server.audit().map_err(Stop::Broken)?;
+            asked = Some((Instant::now(), now.elapsed()));
+            last = Some(audit);
+            Ok(audit.queued == 0 || is_late)
+        })?;
+        Ok(last.unwrap_or_default())
+    }
+
+    /// Copies in all sinks, bounces too.
+    fn came(&self) -> u64 {
+        self.sinks.iter().map(Place::copies).sum()
+    }
+
+    /// Looks until it is so, and whether the server still runs.
+    fn await_that(
+        &mut self,
+        mut is_so: impl FnMut(&mut Drive<'s>) -> Result<bool, Stop>,
+    ) -> Result<(), Stop> {
+        while !is_so(self)? {
+            if let Target::Ours(server) = &mut self.target
+                && let Some(status) = server.exited()
+            {
+                let words = server.last_words();
+                return Err(Stop::Broken(format!("the server ended by itself, {status}: {words}")));
+            }
+            match self.signals.recv_timeout(LOOK) {
+                Ok(Signal::Term | Signal::Int) => {
+                    return Err(Stop::Refused("interrupted".to_owned()));
+                }
+                Ok(_) | Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => thread::sleep(LOOK),
+            }
+        }
+        Ok(())
+    }
+
+    fn say(&self, text: &str) {
+        eprintln!("{:>8.1} s  {text}", self.began.elapsed().as_secs_f64());
+    }
+}
+
+fn describe(deed: &Deed, scenario: &Scenario, scale: Scale) -> String {
+    let name = |sink: usize| &scenario.sinks[sink].name;
+    match deed {
+        Deed::Kill => "SIGKILL to the server".to_owned(),
+        Deed::Terminate => "SIGTERM to the server".to_owned(),
+        Deed::Start(_) => "the server starts".to_owned(),
+        Deed::DeleteSpool => "the spool is deleted".to_owned(),
+        Deed::StopSink(sink) => format!("sink `{}` stops", name(*sink)),
+        Deed::StartSink(sink, _) => format!("sink `{}` starts", name(*sink)),
+        Deed::AwaitSources => "waiting until the sources have ended".to_owned(),
+        Deed::AwaitArrivals(sink, count) => {
+            format!("waiting for {} messages at `{}`", scale.count(*count), name(*sink))
+        }
+        Deed::AwaitEmptyQueue => "waiting for an empty queue".to_owned(),
+    }
+}

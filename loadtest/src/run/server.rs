@@ -1,0 +1,274 @@
+//! The server under load: its process over several lives, and what it says of its queue.
+//!
+//! Owner:    the run, on the thread that goes through the steps. Dropped, it kills the process: a
+//!           run that is given up leaves no server behind.
+//! Promise:  it listens at one address in all its lives; the first one chooses the port.
+
+use std::fs;
+use std::fs::File;
+use std::io::Read;
+use std::io::Seek;
+use std::io::SeekFrom;
+use std::net::Ipv4Addr;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::path::PathBuf;
+use std::process::Child;
+use std::process::Command;
+use std::process::ExitStatus;
+use std::process::Stdio;
+use std::time::Duration;
+use std::time::Instant;
+
+use rustix::process::Pid;
+use rustix::process::Signal;
+use serde_json::Value;
+
+/// Recovery of a large queue takes its time.
+const START_MAX: Duration = Duration::from_secs(300);
+/// A drain has 30 seconds of its own.
+const STOP_MAX: Duration = Duration::from_secs(90);
+const LOOK: Duration = Duration::from_millis(10);
+/// Lines of a server's last words.
+const WORDS: usize = 5;
+/// Of times in `/proc/PID/stat`: USER_HZ is 100 wherever Linux tells it to programs.
+const TICK_MS: u64 = 10;
+
+/// A server that is ours.
+pub struct Server {
+    program: PathBuf,
+    folder: PathBuf,
+    child: Option<Child>,
+    address: SocketAddr,
+    /// Of lives that are over.
+    spent: Usage,
+}
+
+/// What a server has used.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Usage {
+    pub cpu_ms: u64,
+    pub memory_kb: u64,
+    /// At most, of all lives.
+    pub memory_kb_max: u64,
+    pub written_bytes: u64,
+}
+
+/// What became of every recipient, as the server has it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Audit {
+    pub adds_up: bool,
+    pub taken: u64,
+    pub delivered: u64,
+    /// Returned, and given up because the time was over.
+    pub bounced: u64,
+    pub queued: u64,
+}
+
+impl Server {
+    /// In this folder, which is there and empty. Nothing runs yet.
+    pub fn new(program: PathBuf, folder: PathBuf) -> Server {
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+        Server { program, folder, child: None, address, spent: Usage::default() }
+    }
+
+    /// Where it listens; port 0 before its first life.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    fn file(&self, name: &str) -> PathBuf {
+        self.folder.join(name)
+    }
+
+    /// Begins a life with this configuration, and returns when mail may be sent.
+    pub fn start(&mut self, config: &str) -> Result<(), String> {
+        assert!(self.child.is_none(), "one life at a time");
+        let path = self.file("ringpost.toml");
+        fs::write(&path, config).map_err(|cause| format!("{}: {cause}", path.display()))?;
+        let log_from = fs::metadata(self.file("ringpost.log")).map_or(0, |log| log.len());
+        let open = |name: &str| {
+            let path = self.file(name);
+            File::create(&path).map_err(|cause| format!("{}: {cause}", path.display()))
+        };
+        let mut command = Command::new(&self.program);
+        command.arg("serve").arg("--config").arg(&path).stdin(Stdio::null());
+        command.stdout(open("stdout")?).stderr(open("stderr")?);
+        let child = command.spawn().map_err(|cause| {
+            format!("{}: {cause}; name the server's program by --ringpost", self.program.display())
+        })?;
+        self.child = Some(child);
+        self.await_start(log_from)
+    }
+
+    fn await_start(&mut self, log_from: u64) -> Result<(), String> {
+        let end = Instant::now() + START_MAX;
+        loop {
+            let log = read_from(&self.file("ringpost.log"), log_from);
+            if let Some(address) = started_at(&log) {
+                self.address = address;
+                return Ok(());
+            }
+            if let Some(status) = self.exited() {
+                return Err(format!("the server did not start ({status}): {}", self.last_words()));
+            }
+            if Instant::now() > end {
+                return Err(format!(
+                    "the server did not start within {} s: {}",
+                    START_MAX.as_secs(),
+                    self.last_words()
+                ));
+            }
+            std::thread::sleep(LOOK);
+        }
+    }
+
+    /// How it ended, where that was not our doing.
+    pub fn exited(&mut self) -> Option<ExitStatus> {
+        self.child.as_mut()?.try_wait().ok().flatten()
+    }
+
+    /// The last lines of what it printed, or else of its log.
+    pub fn last_words(&self) -> String {
+        let said = ["stderr", "ringpost.log", "stdout"].map(|name| read_from(&self.file(name), 0));
+        let said = said.iter().map(|text| text.trim()).find(|text| !text.is_empty());
+        let lines: Vec<&str> = said.unwrap_or("it said nothing").lines().collect();
+        lines[lines.len().saturating_sub(WORDS)..].join("; ")
+    }
+
+    /// Ends this life without a word.
+    pub fn kill(&mut self) -> Result<(), String> {
+        self.spent = self.usage();
+        let Some(mut child) = self.child.take() else { return Ok(()) };
+        let killed = child.kill().and_then(|()| child.wait());
+        killed.map(drop).map_err(|cause| format!("killing the server: {cause}"))
+    }
+
+    /// Asks it to end, and waits until it has.
+    pub fn terminate(&mut self) -> Result<(), String> {
+        self.spent = self.usage();
+        let Some(mut child) = self.child.take() else { return Ok(()) };
+        let asked = rustix::process::kill_process(Pid::from_child(&child), Signal::TERM);
+        asked.map_err(|cause| format!("SIGTERM to the server: {cause}"))?;
+        let end = Instant::now() + STOP_MAX;
+        while Instant::now() < end {
+            match child.try_wait().map_err(|cause| format!("waiting for the server: {cause}"))? {
+                Some(status) if status.success() => return Ok(()),
+                Some(status) => {
+                    return Err(format!("the server ended with {status}: {}", self.last_words()));
+                }
+                None => std::thread::sleep(LOOK),
+            }
+        }
+        self.child = Some(child);
+        self.kill()?;
+        Err(format!("the server did not end within {} s of SIGTERM", STOP_MAX.as_secs()))
+    }
+
+    pub fn delete_spool(&self) -> Result<(), String> {
+        let spool = self.file("spool");
+        fs::remove_dir_all(&spool).map_err(|cause| format!("{}: {cause}", spool.display()))
+    }
+
+    /// Where its mail is.
+    pub fn audit(&self) -> Result<Audit, String> {
+        let mut command = Command::new(&self.program);
+        command.arg("audit").arg("--json").arg("--config").arg(self.file("ringpost.toml"));
+        let output = command.output().map_err(|cause| format!("ringpost audit: {cause}"))?;
+        let told: Value = serde_json::from_slice(&output.stdout).map_err(|_| {
+            let words = String::from_utf8_lossy(&output.stderr);
+            format!("ringpost audit ({}): {}", output.status, words.trim())
+        })?;
+        let count = |name: &str| {
+            told[name].as_u64().ok_or_else(|| format!("ringpost audit tells no `{name}`: {told}"))
+        };
+        Ok(Audit {
+            adds_up: told["adds_up"] == true,
+            taken: count("taken")?,
+            delivered: count("delivered")?,
+            bounced: count("bounced")? + count("expired")?,
+            queued: count("queued")?,
+        })
+    }
+
+    /// Of all lives up to now.
+    pub fn usage(&self) -> Usage {
+        let Some(child) = &self.child else { return self.spent };
+        let read = |name: &str| {
+            fs::read_to_string(format!("/proc/{}/{name}", child.id())).unwrap_or_default()
+        };
+        let (status, stat, io) = (read("status"), read("stat"), read("io"));
+        let number = |text: &str, name: &str| {
+            let line = text.lines().find(|line| line.starts_with(name));
+            let word = line.and_then(|line| line.split_ascii_whitespace().nth(1));
+            word.and_then(|word| word.parse::<u64>().ok()).unwrap_or(0)
+        };
+        // The program's name, which may have spaces, ends with the last parenthesis.
+        let ticks = stat.rsplit_once(')').map_or(0, |(_, rest)| {
+            let times = rest.split_ascii_whitespace().skip(11).take(2);
+            times.filter_map(|word| word.parse::<u64>().ok()).sum()
+        });
+        Usage {
+            cpu_ms: self.spent.cpu_ms + ticks * TICK_MS,
+            memory_kb: number(&status, "VmRSS:"),
+            memory_kb_max: self.spent.memory_kb_max.max(number(&status, "VmHWM:")),
+            written_bytes: self.spent.written_bytes + number(&io, "write_bytes:"),
+        }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // What cannot be killed has ended already.
+        let _ = self.kill();
+    }
+}
+
+/// What the log says since then; nothing while there is no log.
+fn read_from(path: &Path, offset: u64) -> String {
+    let mut bytes = Vec::new();
+    let read = File::open(path).and_then(|mut file| {
+        file.seek(SeekFrom::Start(offset))?;
+        file.read_to_end(&mut bytes)
+    });
+    match read {
+        Ok(_) => String::from_utf8_lossy(&bytes).into_owned(),
+        Err(_) => String::new(),
+    }
+}
+
+/// The address of the line `listening`, once there is the line `started`.
+fn started_at(log: &str) -> Option<SocketAddr> {
+    let is = |line: &&str, event: &str| line.split(' ').nth(2) == Some(event);
+    let _started = log.lines().find(|line| is(line, "started"))?;
+    let listening = log.lines().find(|line| is(line, "listening"))?;
+    listening.split(' ').find_map(|word| word.strip_prefix("address="))?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_log_tells_when_it_has_started() {
+        let listening = "2026-11-21T15:40:10.311Z info listening address=127.0.0.1:34383 \
+                         protocol=smtp tls=starttls\n";
+        let started = "2026-11-21T15:40:10.311Z info started version=0.1.0 shards=2\n";
+        assert_eq!(started_at(listening), None);
+        assert_eq!(started_at(&format!("{listening}2026-11-21T15:40:10.311Z info star")), None);
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 34383));
+        assert_eq!(started_at(&format!("{listening}{started}")), Some(address));
+    }
+
+    #[test]
+    fn a_program_that_is_not_there_is_named() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let mut server = Server::new("no/such/program".into(), folder.path().to_owned());
+        let why = server.start("").expect_err("there is none");
+        assert!(why.contains("no/such/program") && why.contains("--ringpost"), "{why}");
+    }
+}

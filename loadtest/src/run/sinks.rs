@@ -1,0 +1,142 @@
+//! The sinks of a run, each over several lives at the same addresses.
+//!
+//! Promise:  what came in one life counts with the others. A sink that is down refuses connections,
+//!           and nobody else gets its ports.
+
+use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
+use serde_json::Value;
+use socket2::Domain;
+use socket2::Socket;
+use socket2::Type;
+
+use crate::ledger::Ledger;
+use crate::report::Hdr;
+use crate::run::scenario::SinkPart;
+use crate::run::scenario::read_behaviour;
+use crate::sink::Counts;
+use crate::sink::Settings;
+use crate::sink::Sink;
+use crate::sink::Taken;
+
+/// One of them.
+pub struct Place {
+    pub part: SinkPart,
+    pub addresses: Vec<SocketAddr>,
+    running: Option<Sink>,
+    /// Its ports while it is down: bound, and listened to by nobody.
+    held: Vec<OwnedFd>,
+    /// Of earlier lives.
+    taken: Vec<Taken>,
+}
+
+/// What a sink has in the end.
+pub struct Harvest {
+    pub part: SinkPart,
+    pub counts: serde_json::Map<String, Value>,
+    pub ledger: Ledger,
+    pub end_to_end: Option<Hdr>,
+}
+
+impl Place {
+    /// At its own places, or at these.
+    pub fn start(part: &SinkPart, at: Option<&[String]>) -> Result<Place, String> {
+        let at = at.unwrap_or(&part.at);
+        let named = |why: String| format!("sink `{}`: {why}", part.name);
+        let settings = part.parsed(at).and_then(|options| options.settings()).map_err(named)?;
+        let mut place = Place {
+            part: part.clone(),
+            addresses: settings.places.clone(),
+            running: None,
+            held: Vec::new(),
+            taken: Vec::new(),
+        };
+        match part.down {
+            true => place.hold().map_err(named)?,
+            false => place.run(settings, part.behaviour.as_deref()).map_err(named)?,
+        }
+        Ok(place)
+    }
+
+    fn run(&mut self, mut settings: Settings, behaviour: Option<&str>) -> Result<(), String> {
+        settings.behaviours = behaviour.map(read_behaviour).transpose()?.map(Arc::new);
+        let sink = Sink::start(settings)?;
+        self.addresses = sink.addresses().to_vec();
+        self.running = Some(sink);
+        Ok(())
+    }
+
+    /// Takes its ports.
+    fn hold(&mut self) -> Result<(), String> {
+        for address in &mut self.addresses {
+            let bound = Socket::new(Domain::for_address(*address), Type::STREAM, None);
+            let bound = bound.and_then(|socket| {
+                socket.set_reuse_address(true)?;
+                socket.bind(&(*address).into())?;
+                *address = socket.local_addr()?.as_socket().unwrap_or(*address);
+                Ok(socket)
+            });
+            let socket = bound.map_err(|cause| format!("{address}: {cause}"))?;
+            self.held.push(socket.into());
+        }
+        Ok(())
+    }
+
+    /// Begins another life, as the one before unless another behaviour is given.
+    pub fn resume(&mut self, behaviour: Option<&str>) -> Result<(), String> {
+        self.held.clear();
+        let at: Vec<String> = self.addresses.iter().map(SocketAddr::to_string).collect();
+        let settings = self.part.parsed(&at).and_then(|options| options.settings());
+        let behaviour = behaviour.or(self.part.behaviour.as_deref()).map(str::to_owned);
+        let run = settings.and_then(|settings| self.run(settings, behaviour.as_deref()));
+        run.map_err(|why| format!("sink `{}`: {why}", self.part.name))
+    }
+
+    /// Ends this life with all its connections.
+    pub fn stop(&mut self) -> Result<(), String> {
+        let named = |why: String| format!("sink `{}`: {why}", self.part.name);
+        if let Some(sink) = self.running.take() {
+            self.taken.push(sink.stop().map_err(named)?);
+        }
+        Ok(())
+    }
+
+    /// Stops it and keeps its ports.
+    pub fn suspend(&mut self) -> Result<(), String> {
+        self.stop()?;
+        self.hold()
+    }
+
+    /// Copies that came so far.
+    pub fn copies(&self) -> u64 {
+        let now = self.running.as_ref().map_or(Counts::default(), Sink::counts);
+        self.taken.iter().map(|taken| taken.counts.copies).sum::<u64>() + now.copies
+    }
+
+    /// Stops it for good.
+    pub fn harvest(mut self) -> Result<Harvest, String> {
+        self.stop()?;
+        let mut harvest = Harvest {
+            part: self.part,
+            counts: serde_json::Map::new(),
+            ledger: Ledger::default(),
+            end_to_end: None,
+        };
+        for taken in self.taken {
+            let counts = serde_json::to_value(taken.counts).expect("counts are plain numbers");
+            for (name, count) in counts.as_object().into_iter().flatten() {
+                let sum = harvest.counts.entry(name.clone()).or_insert(0.into());
+                *sum = (sum.as_u64().unwrap_or(0) + count.as_u64().unwrap_or(0)).into();
+            }
+            match (&mut harvest.end_to_end, taken.end_to_end()) {
+                (_, None) => {}
+                (Some(sum), Some(all)) => sum.0.add(all).expect("all have the same bounds"),
+                (none, Some(all)) => *none = Some(Hdr(all.clone())),
+            }
+            harvest.ledger.add(taken.ledger);
+        }
+        Ok(harvest)
+    }
+}

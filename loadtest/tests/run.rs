@@ -1,0 +1,347 @@
+//! `ringpost-load run` with the real server: what is well, what must fail, and bad scenario files by
+//! the exact text of their faults.
+
+use std::fs;
+use std::path::Path;
+use std::path::PathBuf;
+use std::process::Command;
+use std::process::Output;
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+/// The server, which cargo builds beside our own program when the whole workspace is tested.
+fn ringpost() -> PathBuf {
+    let program = Path::new(env!("CARGO_BIN_EXE_ringpost-load")).with_file_name("ringpost");
+    let hint = "build it by `cargo build --release -p ringpost`, or test the whole workspace";
+    assert!(program.is_file(), "{} is missing: {hint}", program.display());
+    program
+}
+
+/// Runs a scenario in a folder of its own.
+struct Bench {
+    folder: TempDir,
+}
+
+impl Bench {
+    fn new() -> Bench {
+        Bench { folder: TempDir::new().expect("a folder") }
+    }
+
+    /// Writes a scenario file; the words are those of its sections.
+    fn file(&self, sections: &str) -> String {
+        let path = self.folder.path().join("own.toml");
+        let text = format!("purpose = \"p\"\nexpected = \"e\"\nmust_not = \"m\"\n{sections}");
+        fs::write(&path, text).expect("the folder is ours");
+        path.display().to_string()
+    }
+
+    fn run(&self, words: &[&str]) -> Output {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_ringpost-load"));
+        command.arg("run").args(words).arg("--spool").arg(self.folder.path());
+        command.output().expect("the binary runs")
+    }
+
+    /// The record of a run that ended with this code.
+    #[track_caller]
+    fn record(&self, words: &[&str], code: i32) -> Value {
+        let program = ringpost().display().to_string();
+        let words: Vec<&str> =
+            words.iter().copied().chain(["--json", "--ringpost", &program]).collect();
+        let output = self.run(&words);
+        let (out, err) = (text(&output.stdout), text(&output.stderr));
+        assert_eq!(output.status.code(), Some(code), "{out}{err}");
+        serde_json::from_str(&out).unwrap_or_else(|_| panic!("{out}{err}"))
+    }
+
+    /// Whether a server's folder is left.
+    fn is_left(&self) -> bool {
+        let mut entries = fs::read_dir(self.folder.path()).expect("it is ours");
+        entries.any(|entry| {
+            entry
+                .is_ok_and(|entry| entry.file_name().to_string_lossy().starts_with("ringpost-run-"))
+        })
+    }
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+fn counts(record: &Value, names: &[&str]) -> Vec<u64> {
+    let counts = &record["counts"];
+    names.iter().map(|name| counts[name].as_u64().unwrap_or_else(|| panic!("{name}"))).collect()
+}
+
+/// What did not hold, in words.
+fn failed(record: &Value) -> Vec<&str> {
+    let verdicts = record["verdicts"].as_array().expect("there are verdicts");
+    let failed = verdicts.iter().filter(|verdict| verdict["holds"] == false);
+    failed.map(|verdict| verdict["that"].as_str().expect("words")).collect()
+}
+
+#[test]
+fn a_relay_is_all_well_and_leaves_nothing() {
+    let bench = Bench::new();
+    let record = bench.record(&["relay-one-sink", "--scale", "0.002"], 0);
+    assert_eq!(record["kind"], "run relay-one-sink");
+    assert_eq!(counts(&record, &["accepted", "arrived", "lost", "stuck"]), [600, 600, 0, 0]);
+    assert_eq!(counts(&record, &["duplicated", "alien", "cuts"]), [0, 0, 0]);
+    let stages = record["stages"].as_array().expect("a list");
+    let end_to_end = stages.iter().find(|stage| stage["name"] == "inbox end to end");
+    assert_eq!(end_to_end.expect("it is measured")["us"]["count"], 600);
+    assert!(record["verdicts"].as_array().is_some_and(|all| all.len() > 6), "{record}");
+    assert!(!bench.is_left());
+}
+
+#[test]
+fn a_backlog_outlives_a_restart_and_two_kills() {
+    let bench = Bench::new();
+    let record = bench.record(&["backlog-restart", "--scale", "0.002"], 0);
+    assert_eq!(counts(&record, &["accepted", "arrived", "lost", "cuts"]), [1000, 1000, 0, 2]);
+}
+
+/// A spool that is deleted is mail that is lost: the accounts have to show each of it.
+#[test]
+fn a_lost_spool_is_a_loss_of_all() {
+    let bench = Bench::new();
+    let file = bench.file(
+        "deadline = \"20s\"
+        [config.delivery]
+        enabled = false
+        [[sink]]
+        name = \"inbox\"
+        domains = [\"*\"]
+        [[source]]
+        name = \"main\"
+        messages = 50
+        options = { d = true, s = 5, t = \"to@inbox.test\" }
+        [[step]]
+        do = \"await-sources\"
+        [[step]]
+        do = \"kill\"
+        [[step]]
+        do = \"delete-spool\"
+        [[step]]
+        do = \"start\"
+        config = { delivery = { enabled = true } }
+        [[expect]]
+        that = \"some arrive\"
+        figure = \"main.arrived\"
+        of = \"main.planned\"
+        at_least = 0.1\n",
+    );
+    let record = bench.record(&[&file], 1);
+    assert_eq!(counts(&record, &["accepted", "arrived", "lost", "stuck"]), [50, 0, 50, 0]);
+    assert_eq!(failed(&record), ["nothing is lost", "some arrive"]);
+    assert!(bench.is_left(), "whoever looks for the cause needs the server's log");
+}
+
+/// Returned mail is no loss, and mail that stays where it is past the deadline is stuck.
+#[test]
+fn bounces_are_accounted_for_and_what_is_held_is_stuck() {
+    let bench = Bench::new();
+    let sections = |next: &str, deadline: &str| {
+        format!(
+            "deadline = \"{deadline}\"
+            [config.delivery]
+            bounce_rate = 100000
+            [[config.route]]
+            name = \"nobody\"
+            recipient_domain = [\"nobody.test\"]
+            next = \"{next}\"
+            [[sink]]
+            name = \"bounces\"
+            domains = [\"senders.test\"]
+            bounces = true
+            [[sink]]
+            name = \"inbox\"
+            domains = [\"inbox.test\"]
+            [[source]]
+            name = \"to-nobody\"
+            messages = 20
+            options = {{ d = true, f = \"from@senders.test\", t = \"to@nobody.test\" }}
+            [[source]]
+            name = \"to-inbox\"
+            messages = 30
+            options = {{ d = true, f = \"from@senders.test\", t = \"to@inbox.test\" }}
+            [[expect]]
+            that = \"each is told of\"
+            figure = \"bounces.messages\"
+            of = \"to-nobody.accepted\"
+            equals = 1
+            [[expect]]
+            that = \"the others arrive\"
+            figure = \"to-inbox.arrived\"
+            equals = 30\n"
+        )
+    };
+    let names = ["accepted", "arrived", "bounced", "stuck", "lost", "alien"];
+    let record = bench.record(&[&bench.file(&sections("reject:550 5.1.1 nobody", "60s"))], 0);
+    assert_eq!(counts(&record, &names), [50, 30, 20, 0, 0, 0]);
+    let record = bench.record(&[&bench.file(&sections("hold", "2s"))], 1);
+    assert_eq!(counts(&record, &names), [50, 30, 0, 20, 0, 0]);
+    assert_eq!(failed(&record), ["nothing is stuck", "each is told of"]);
+}
+
+/// What came in both lives of a sink is one account, and while it is down nothing is given up.
+#[test]
+fn a_sink_that_goes_away_gets_the_rest_when_it_is_back() {
+    let bench = Bench::new();
+    let file = bench.file(
+        "duplicates_per_cut_max = 100
+        [config.delivery]
+        retry_schedule = [\"200ms\"]
+        [config.destination]
+        back_off_first = \"200ms\"
+        back_off_max = \"200ms\"
+        [[sink]]
+        name = \"inbox\"
+        domains = [\"*\"]
+        [[source]]
+        name = \"main\"
+        duration = \"1.5s\"
+        rate = 200
+        options = { d = true, s = 5, t = \"to@inbox.test\" }
+        [[step]]
+        do = \"await-arrivals\"
+        sink = \"inbox\"
+        count = 50
+        [[step]]
+        do = \"stop-sink\"
+        sink = \"inbox\"
+        [[step]]
+        do = \"await-sources\"
+        [[step]]
+        do = \"start-sink\"
+        sink = \"inbox\"
+        behaviour = \"\"\"
+        [default]
+        delay = [{ at = 'end', ms = 1 }]
+        \"\"\"
+        [[expect]]
+        that = \"all arrive, those before and those behind\"
+        figure = \"main.arrived\"
+        of = \"main.planned\"
+        equals = 1
+        [[expect]]
+        that = \"some had to wait\"
+        figure = \"main.end_to_end.max_ms\"
+        at_least = 200\n",
+    );
+    let record = bench.record(&[&file], 0);
+    assert_eq!(counts(&record, &["accepted", "arrived", "lost", "cuts"]), [300, 300, 0, 1]);
+}
+
+#[test]
+fn bad_scenarios_are_told_with_line_and_remedy() {
+    let source = "[[source]]\nname = \"a\"\nmessages = 1\n";
+    let rows = [
+        (
+            "sorce = 1\n".to_owned(),
+            "line 4: unknown field `sorce`, expected one of `purpose`, `expected`, `must_not`, \
+             `deadline`, `duplicates_per_cut_max`, `config`, `sink`, `source`, `idle`, `step`, \
+             `expect`",
+        ),
+        (
+            format!(
+                "[[sink]]\nname = \"inbox\"\n{source}[[step]]\ndo = \"start-sink\"\nsink = \"inbix\"\n"
+            ),
+            "line 9: there is no sink `inbix`, only inbox",
+        ),
+        (String::new(), "there is no [[source]], so that nothing would be sent"),
+        (
+            "[[source]]\nname = \"a\"\n".to_owned(),
+            "line 4: source `a`: it has no end: give `messages` or `duration`",
+        ),
+        (
+            format!("{source}options = {{ sesions = 1 }}\n"),
+            "line 4: source `a`: options: unexpected argument '--sesions' found",
+        ),
+        (
+            format!("{source}[[step]]\ndo = \"kill\"\n"),
+            "the last step leaves the server down: add one that starts it",
+        ),
+        (
+            format!("{source}[[step]]\ndo = \"pause\"\n"),
+            "line 7: `pause` is nothing to do; there are kill, terminate, start, delete-spool, \
+             stop-sink, start-sink, await-sources, await-arrivals, await-empty-queue",
+        ),
+        (
+            format!("{source}[[expect]]\nthat = \"t\"\nfigure = \"b.x\"\nequals = 1\n"),
+            "line 7: `b.x`: there is no `b`; a figure begins with total, server, or the name of a \
+             sink or source",
+        ),
+        (
+            format!("[config.server]\nspool = \"x\"\n{source}"),
+            "[config.server]: `spool` is chosen by the run; leave it out",
+        ),
+        (
+            format!("[[sink]]\nname = \"a\"\n{source}"),
+            "line 6: `a` is taken: sinks and sources have names of their own",
+        ),
+        (
+            format!("[[sink]]\nname = \"b\"\nbehaviour = '''\n[default]\nrate = 1\n'''\n{source}"),
+            "line 4: sink `b`: `behaviour`, line 2: unknown field `rate`, expected one of `match`, \
+             `delay`, `reply`, `drop`, `tarpit_bytes_per_second`, `connections_max`, \
+             `messages_per_connection_max`, `greylist_seconds`",
+        ),
+    ];
+    let bench = Bench::new();
+    for (sections, expected) in rows {
+        let file = bench.file(&sections);
+        let output = bench.run(&[&file]);
+        let told = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{told}");
+        assert_eq!(told.trim_end(), format!("ringpost-load: {file}: {expected}"));
+    }
+}
+
+#[test]
+fn what_cannot_be_run_is_refused_before_anything_is_started() {
+    let bench = Bench::new();
+    let rows: [(&[&str], &str); 5] = [
+        (&["./no-such.toml"], "./no-such.toml: No such file or directory (os error 2)"),
+        (&["tls", "--scale", "0"], "tls: --scale: it is more than 0 and at most 1000"),
+        (
+            &["backlog-restart", "--server", "127.0.0.1:1"],
+            "backlog-restart: --server: this scenario needs one of its own, for its steps stop the \
+             server or look into it",
+        ),
+        (
+            &["tls", "--sink", "x=127.0.0.1:1"],
+            "tls: --sink x=127.0.0.1:1: write NAME=PLACE, of the sinks inbox",
+        ),
+        (
+            &["tls", "--ringpost", "no/server"],
+            "no/server: there is no such program; build the server, or name it by --ringpost",
+        ),
+    ];
+    for (words, expected) in rows {
+        let output = bench.run(words);
+        let told = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{told}");
+        assert_eq!(told.trim_end(), format!("ringpost-load: {expected}"));
+    }
+}
+
+/// Whatever ends at once is no server, and its words are passed on.
+#[test]
+fn a_server_that_does_not_start_is_told_by_its_own_words() {
+    let bench = Bench::new();
+    let file =
+        bench.file("[config.server]\nspol = \"x\"\n[[source]]\nname = \"a\"\nmessages = 1\n");
+    let program = ringpost().display().to_string();
+    let output = bench.run(&[&file, "--ringpost", &program]);
+    let told = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(2), "{told}");
+    assert!(told.contains("the server did not start") && told.contains("spol"), "{told}");
+}
+
+#[test]
+fn all_scenarios_are_listed_with_their_purpose() {
+    let output = Bench::new().run(&["--list"]);
+    let list = text(&output.stdout);
+    assert_eq!(list.lines().count(), 12, "{list}");
+    assert!(list.lines().all(|line| line.split_whitespace().count() > 5), "{list}");
+}

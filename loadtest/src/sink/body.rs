@@ -123,8 +123,8 @@ pub struct Scan {
 #[derive(Debug)]
 enum Part {
     Header,
-    /// A body whose sum is told; it is boxed, for most connections of a sink have none under way.
-    Summed(Box<Summed>),
+    /// A body whose sum is told.
+    Summed(Summed),
     Report,
     Ignored,
 }
@@ -227,7 +227,7 @@ impl Scan {
             if let Some(id) = Id::parse(line) {
                 self.known = Some(Known::new(&id, ledger));
                 if let Some(told) = id.body_sum {
-                    self.part = Part::Summed(Box::new(Summed::new(told)));
+                    self.part = Part::Summed(Summed::new(told));
                 }
                 return;
             }

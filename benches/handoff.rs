@@ -11,6 +11,7 @@
 //!   handoff/ping to another shard: 18.3 us
 //!   handoff/stream to another shard: 40.4 ns
 
+use std::sync::Arc;
 use std::sync::mpsc;
 use std::time::Duration;
 use std::time::Instant;
@@ -24,6 +25,8 @@ use ringpost::base::MessageId;
 use ringpost::handoff::Frame;
 use ringpost::handoff::lane;
 use ringpost::handoff::mesh;
+use ringpost::observe::Observed;
+use ringpost::observe::ShardObserved;
 use ringpost::rt;
 use ringpost::rt::ShardSpec;
 
@@ -79,10 +82,14 @@ fn crossings(c: &mut Criterion) {
     group.finish();
 }
 
+fn observed() -> Arc<ShardObserved> {
+    Arc::clone(&Observed::new(1).shards[0])
+}
+
 fn sends(c: &mut Criterion) {
     c.bench_function("handoff/1000 frames posted", |b| {
         b.iter_batched(
-            || mesh::weave(2).remove(0).settle(),
+            || mesh::weave(2).remove(0).settle(observed()),
             |(mesh, inbox)| {
                 (0..1000).for_each(|number| mesh.post(ringpost::base::ShardId(1), frame(number)));
                 (mesh, inbox)
@@ -93,7 +100,7 @@ fn sends(c: &mut Criterion) {
 }
 
 fn owners(c: &mut Criterion) {
-    let (mesh, _inbox) = mesh::weave(16).remove(0).settle();
+    let (mesh, _inbox) = mesh::weave(16).remove(0).settle(observed());
     let site = "mx:recipient-domain.example";
     c.bench_function("handoff/owner of a site", |b| {
         b.iter(|| mesh.owner_of(std::hint::black_box(site)));

@@ -4,9 +4,11 @@
 //! Promise:  frames from one shard to another arrive in their order. A full lane keeps nobody
 //!           waiting: frames stay in the outbox until `flush` finds room.
 //! Bounds:   `FRAMES_MAX` in a lane. Outboxes hold no more than there are leases.
+//! Counts:   frames to other shards by their kind, for they are what cores cost one another.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 use crate::base::ShardId;
 use crate::handoff::frame::Frame;
@@ -14,6 +16,8 @@ use crate::handoff::lane;
 use crate::handoff::lane::Receiver;
 use crate::handoff::lane::Seed;
 use crate::handoff::lane::Sender;
+use crate::observe::ShardObserved;
+use crate::observe::counters::Handoff;
 
 /// Frames under way to one shard.
 pub const FRAMES_MAX: usize = 4096;
@@ -36,9 +40,9 @@ pub fn weave(shards: usize) -> Vec<MeshSeed> {
 }
 
 impl MeshSeed {
-    pub fn settle(self) -> (Mesh, Receiver<Frame>) {
+    pub fn settle(self, observed: Arc<ShardObserved>) -> (Mesh, Receiver<Frame>) {
         let outboxes = self.senders.iter().map(|_| RefCell::default()).collect();
-        (Mesh { me: self.me, senders: self.senders, outboxes }, self.inbox.settle())
+        (Mesh { me: self.me, senders: self.senders, outboxes, observed }, self.inbox.settle())
     }
 }
 
@@ -47,6 +51,7 @@ pub struct Mesh {
     me: ShardId,
     senders: Vec<Sender<Frame>>,
     outboxes: Vec<RefCell<VecDeque<Frame>>>,
+    observed: Arc<ShardObserved>,
 }
 
 impl Mesh {
@@ -69,6 +74,11 @@ impl Mesh {
     }
 
     pub fn post(&self, to: ShardId, frame: Frame) {
+        if to != self.me
+            && let Some(kind) = kind_of(&frame)
+        {
+            self.observed.metrics.handoffs_total.add(kind, 1);
+        }
         let mut outbox = self.outboxes[to.0 as usize].borrow_mut();
         let refused = match outbox.is_empty() {
             true => self.senders[to.0 as usize].try_send(frame).err(),
@@ -93,5 +103,42 @@ impl Mesh {
                 }
             }
         }
+    }
+}
+
+/// As what a frame is counted.
+fn kind_of(frame: &Frame) -> Option<Handoff> {
+    match frame {
+        Frame::Deliver(_) => Some(Handoff::Deliver),
+        Frame::Settle(_) => Some(Handoff::Settle),
+        Frame::Recall { .. } => Some(Handoff::Recall),
+        Frame::End => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::MessageId;
+    use crate::observe::Observed;
+
+    #[test]
+    fn only_frames_to_other_shards_are_counted() {
+        let observed = Observed::new(2);
+        let mut meshes = weave(2).into_iter().zip(&observed.shards);
+        let mut settle = || {
+            let (seed, observed) = meshes.next().expect("there are two");
+            seed.settle(Arc::clone(observed))
+        };
+        let ((one, _own), (_two, _inbox)) = (settle(), settle());
+        let recall = || Frame::Recall { id: MessageId::from_u64(1), job: 0, lease: 1 };
+        one.post(ShardId(0), recall());
+        one.post(ShardId(1), recall());
+        one.post(ShardId(1), recall());
+        one.post(ShardId(1), Frame::End);
+        let counted =
+            |shard: usize, kind| observed.shards[shard].metrics.handoffs_total.value(kind);
+        assert_eq!((counted(0, Handoff::Recall), counted(0, Handoff::Deliver)), (2, 0));
+        assert_eq!(counted(1, Handoff::Recall), 0, "it was told to others by none");
     }
 }

@@ -45,7 +45,10 @@ metrics! {
         sum delivery_tls_failures_total: Counter, "handshakes",
             "Times that TLS with another server was wanted and not to be had.";
         each jobs_in_memory: Gauge, "jobs", "Jobs that are due and in memory.";
-        each commit_batches_total: Counter, "batches", "Batches synced to the store.";
+        each commit_batches_total: Counter, "batches", "Batches written to the store.";
+        each commit_syncs_total: Counter, "syncs", "Batches that were synced.";
+        each handoffs_total: Family<Handoff>, "handoffs",
+            "What was handed to another thread, and is answered from there.";
         sum commits_failed_total: Family<CommitCause>, "batches",
             "Batches that the store did not take.";
         sum quarantined_total: Counter, "records", "Records put aside as unreadable.";
@@ -170,6 +173,18 @@ labels! {
         TooSlow = "too_slow",
         Aborted = "aborted",
         Other = "other",
+    }
+
+    /// What is handed to another thread. A shard keeps what is its own, and that is not counted.
+    pub enum Handoff: "kind" {
+        /// A job to the shard that owns its site.
+        Deliver = "deliver",
+        /// What became of it, back to the shard that stores it.
+        Settle = "settle",
+        /// The question for a job to be given back.
+        Recall = "recall",
+        /// An order to a commit thread: a message, a part of one, or what became of a job.
+        Commit = "commit",
     }
 
     /// Why the store did not take a batch.

@@ -257,6 +257,7 @@ impl Writer {
             return;
         }
         point("commit::before_batch");
+        self.lane.counts.orders.fetch_add(self.taken.len() as u64, Ordering::Relaxed);
         let outcome = match self.lane.fault() {
             Some(CommitFault::Failed) => Err(CommitFault::Failed),
             _ => self.write(),

@@ -99,6 +99,8 @@ const FAILED: u8 = 2;
 pub struct CommitCounts {
     pub batches: AtomicU64,
     pub syncs: AtomicU64,
+    /// What the thread was handed.
+    pub orders: AtomicU64,
     pub messages: AtomicU64,
     pub chunks: AtomicU64,
     pub write_us: AtomicU64,

@@ -23,6 +23,7 @@
 //! a dropped UDP receive loses the datagram   udp        waits for readiness, then receives
 //! slow and countless foreign wakes           wake       one coalesced waker in a latency queue
 //! panics or exits where io_uring is missing  host       looked at first, with cause and remedy
+//! interrupts a shard for each completion     ring       asks the kernel not to, behind its back
 //! ```
 //!
 //! Another backend replaces this folder; `tests/rt_conformance.rs` is what it has to pass.
@@ -32,6 +33,7 @@ pub mod executor;
 pub mod host;
 pub mod listen;
 mod prod;
+mod ring;
 pub mod task;
 pub mod tcp;
 pub mod timer;

@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering;
 
 use crate::inbound::reception::Reception;
 use crate::observe::counters::CommitCause;
+use crate::observe::counters::Handoff;
 use crate::queue::CommitHandle;
 use crate::queue::lane::CommitCounts;
 use crate::rt::task;
@@ -13,21 +14,43 @@ use crate::rt::timer;
 
 pub fn start(reception: &Rc<Reception>, commits: Vec<CommitHandle>) {
     let reception = Rc::clone(reception);
-    let mut seen = (0, 0);
+    let mut seen = Sums::default();
     timer::on_tick(move || {
         let observed = reception.observed();
         let metrics = reception.metrics();
         metrics.chunks_out.set(reception.pool.chunks_out() as u64);
         metrics.connections_open.set(reception.sessions() as u64);
         metrics.tasks_live.set(task::live() as u64);
-        let sum = |of: fn(&CommitCounts) -> &AtomicU64| -> u64 {
-            commits.iter().map(|one| of(one.counts()).load(Ordering::Relaxed)).sum()
-        };
-        let now = (sum(|counts| &counts.batches), sum(|counts| &counts.faults));
-        metrics.commit_batches_total.add(now.0 - seen.0);
-        metrics.commits_failed_total.add(CommitCause::Other, now.1 - seen.1);
+        let now = Sums::of(&commits);
+        metrics.commit_batches_total.add(now.batches - seen.batches);
+        metrics.commit_syncs_total.add(now.syncs - seen.syncs);
+        metrics.handoffs_total.add(Handoff::Commit, now.orders - seen.orders);
+        metrics.commits_failed_total.add(CommitCause::Other, now.faults - seen.faults);
         seen = now;
         reception.histograms.publish_if_wanted();
         observed.beat();
     });
+}
+
+/// What the commit threads of a shard have counted.
+#[derive(Default)]
+struct Sums {
+    batches: u64,
+    syncs: u64,
+    orders: u64,
+    faults: u64,
+}
+
+impl Sums {
+    fn of(commits: &[CommitHandle]) -> Sums {
+        let sum = |of: fn(&CommitCounts) -> &AtomicU64| -> u64 {
+            commits.iter().map(|one| of(one.counts()).load(Ordering::Relaxed)).sum()
+        };
+        Sums {
+            batches: sum(|counts| &counts.batches),
+            syncs: sum(|counts| &counts.syncs),
+            orders: sum(|counts| &counts.orders),
+            faults: sum(|counts| &counts.faults),
+        }
+    }
 }

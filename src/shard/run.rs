@@ -209,7 +209,7 @@ fn delivering(
     stores: Vec<Arc<Partition>>,
     reader: Reader,
 ) -> Rc<Delivering> {
-    let (mesh, inbox) = seed.mesh.settle();
+    let (mesh, inbox) = seed.mesh.settle(reception.observed_handle());
     let mesh = Rc::new(mesh);
     let resolver = Resolver::new(seed.resolver);
     let committers = reception.committers();

@@ -54,6 +54,8 @@ struct Desk {
     marks: Marks,
     open: Cell<usize>,
     dice: Cell<u64>,
+    /// A session sends as soon as it is answered, so that nothing can come while it is idle.
+    never_rests: bool,
 }
 
 /// Runs so many sessions until there is nothing left to send.
@@ -83,6 +85,9 @@ pub async fn all(plan: &Arc<Plan>, sessions: usize, shard: usize, collector: Col
         marks: Rc::new(RefCell::new(collector)),
         open: Cell::new(sessions),
         dice: Cell::new(shard as u64 + 1),
+        never_rests: plan.schedule.shape().is_none()
+            && options.wait.is_none()
+            && options.random_wait.is_none(),
     });
     for _ in 0..sessions {
         let desk = Rc::clone(&desk);
@@ -254,7 +259,11 @@ impl Desk {
             ret: None,
             envid: None,
         };
-        let sent = transfer.send(&mail, &mut body.pieces(&draft.head)).await;
+        let pieces = &mut body.pieces(&draft.head);
+        let sent = match self.never_rests {
+            true => transfer.send_at_once(&mail, pieces).await,
+            false => transfer.send(&mail, pieces).await,
+        };
         if self.plan.options.verbose {
             for (outcome, name) in sent.outcomes.iter().zip(&draft.recipients) {
                 eprintln!("{number} {name}: {outcome:?}");

@@ -344,6 +344,31 @@ fn what_comes_unasked_ends_an_idle_connection() {
     }
 }
 
+#[test]
+fn who_sends_at_once_hears_too_late_what_came_meanwhile() {
+    let first = [GROUP, "< 250 ok|250 ok|354 go|", "> a|.|"];
+    let at_once = |came: &[&str]| {
+        let (_, mut transfer) = send_keeping(&[&HELLO[..], &first, came].concat());
+        let mail = mail(&[A], 3);
+        let sent = run(transfer.send_at_once(&mail, &mut [b"a\r\n"].iter()));
+        (sent.outcomes, transfer)
+    };
+    let (outcomes, transfer) = at_once(&["< 250 kept|", GROUP, "< 421 idle|"]);
+    let reply = Reply::plain(421, "idle");
+    assert_eq!(outcomes, [Outcome::Refused { stage: Stage::Mail, reply }]);
+    assert!(!transfer.is_ready());
+    // What was read with the last reply is known without looking.
+    for came in [&["< 250 kept|421 idle|"][..], &["< 250 kept|25"]] {
+        let (outcomes, transfer) = at_once(came);
+        assert_eq!(outcomes, [Outcome::Lost { after_body: false }], "{came:?}");
+        assert!(transfer.fault().is_some(), "{came:?}");
+    }
+    let again = [GROUP, "< 250 ok|250 ok|354 go|", "> a|.|", "< 250 kept|"];
+    let (outcomes, transfer) = at_once(&[&["< 250 kept|"], &again[..]].concat());
+    assert_eq!(outcomes, [ok()]);
+    assert!(transfer.is_ready());
+}
+
 /// As `send`, where a chunk may be held that came behind the end.
 fn send_keeping(script: &[&str]) -> (Sent, Transfer<Fake>) {
     let mut transfer = open(config(), script);

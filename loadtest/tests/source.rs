@@ -5,15 +5,21 @@ use std::io::BufRead;
 use std::io::BufReader;
 use std::io::Read;
 use std::io::Write;
+use std::net::SocketAddr;
 use std::net::TcpListener;
 use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::process::Command;
 use std::process::Output;
+use std::process::Stdio;
 use std::sync::Arc;
 use std::sync::Mutex;
 use std::thread;
 use std::time::Duration;
+
+use socket2::Domain;
+use socket2::Socket;
+use socket2::Type;
 
 /// What the server does, and what it was told.
 struct Server {
@@ -30,17 +36,19 @@ impl Server {
         let address = listener.local_addr().expect("it is bound").to_string();
         let server = Arc::new(Server { address, stalls_at, refuses, messages: Mutex::default() });
         let accepting = Arc::clone(&server);
-        thread::spawn(move || {
-            for stream in listener.incoming() {
-                let serving = Arc::clone(&accepting);
-                let stream = stream.expect("a client comes");
-                stream.set_nodelay(true).expect("it is connected");
-                let input = stream.try_clone().expect("there are descriptors");
-                // A client that goes away ends its session.
-                thread::spawn(move || serving.session(input, stream));
-            }
-        });
+        thread::spawn(move || accepting.serve(&listener));
         server
+    }
+
+    fn serve(self: Arc<Server>, listener: &TcpListener) {
+        for stream in listener.incoming() {
+            let serving = Arc::clone(&self);
+            let stream = stream.expect("a client comes");
+            stream.set_nodelay(true).expect("it is connected");
+            let input = stream.try_clone().expect("there are descriptors");
+            // A client that goes away ends its session.
+            thread::spawn(move || serving.session(input, stream));
+        }
     }
 
     fn start_unix(path: &Path) -> Arc<Server> {
@@ -395,4 +403,47 @@ fn very_old_clients_and_unix_sockets() {
     assert!(source(&["-T", "8192", "-l", "100000"], &server).status.success());
     let bytes: usize = server.messages()[0].iter().map(|line| line.len() + 2).sum();
     assert!(bytes > 100_000, "{bytes}");
+}
+
+#[test]
+fn a_server_that_comes_late_gets_what_begins_then() {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("there are descriptors");
+    let any: SocketAddr = "127.0.0.1:0".parse().expect("an address");
+    socket.bind(&any.into()).expect("a port is free");
+    let address = socket.local_addr().ok().and_then(|at| at.as_socket()).expect("it is bound");
+    let messages = Mutex::default();
+    let server = Server { address: address.to_string(), stalls_at: 0, refuses: "", messages };
+    let server = Arc::new(server);
+    let coming = Arc::clone(&server);
+    thread::spawn(move || {
+        thread::sleep(Duration::from_millis(500));
+        socket.listen(16).expect("the port is ours");
+        coming.serve(&socket.into());
+    });
+    let output = source(&["-A", "-d", "-s", "2", "-m", "60", "--rate", "40", "--json"], &server);
+    let figures = figures(&output);
+    let accepted = figures["accepted"].as_u64().expect("it is counted");
+    assert!((20..60).contains(&accepted), "{figures:#}");
+    assert_eq!(figures["not_sent"], 60 - accepted);
+    assert_eq!(server.messages().len() as u64, accepted);
+}
+
+#[test]
+fn a_run_that_is_broken_off_is_told() {
+    let server = Server::start(0, "");
+    let mut command = Command::new(env!("CARGO_BIN_EXE_ringpost-load"));
+    command.args(["source", "-d", "--rate", "50", "-m", "100000", "--json", &server.address]);
+    let running = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
+    let running = running.expect("it starts");
+    while server.messages().len() < 5 {
+        thread::sleep(Duration::from_millis(10));
+    }
+    let id = running.id().to_string();
+    let told = Command::new("kill").args(["-INT", &id]).status().expect("there is kill");
+    assert!(told.success());
+    let output = running.wait_with_output().expect("it ends");
+    let figures = figures(&output);
+    assert_eq!(output.status.code(), Some(1), "not all was sent");
+    assert_eq!(figures["accepted"], server.messages().len());
+    assert_eq!(figures["first_fault"], "ended by a signal", "{figures:#}");
 }

@@ -41,12 +41,15 @@ use std::sync::PoisonError;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering;
+use std::sync::mpsc::Receiver;
 use std::thread;
 use std::time::Duration;
 use std::time::Instant;
 use std::time::SystemTime;
 
 use ringpost::boot;
+use ringpost::boot::signals;
+use ringpost::boot::signals::Signal;
 use ringpost::rt;
 use ringpost::rt::ShardSpec;
 use ringpost::rt::ShardThread;
@@ -222,6 +225,18 @@ impl Plan {
         }
     }
 
+    /// Begins no more messages once a signal asks for the end. What was measured is told; a second
+    /// signal ends the process at once.
+    fn end_by(&self, signals: &Receiver<Signal>) {
+        while let Ok(signal) = signals.recv() {
+            if matches!(signal, Signal::Term | Signal::Int) {
+                let mut found = self.found.lock().unwrap_or_else(PoisonError::into_inner);
+                found.note(|| "ended by a signal".to_owned());
+                self.stop.store(true, Ordering::Relaxed);
+            }
+        }
+    }
+
     fn report(&self, found: Found) {
         self.found.lock().unwrap_or_else(PoisonError::into_inner).add(found);
     }
@@ -326,7 +341,14 @@ pub fn run(options: Options) -> Result<bool, String> {
     options.check_sent()?;
     // Before the clock runs, for the syncs of a disk may be measured.
     let record = Record::begin("source", &options.outputs, settings(&options));
-    let report = send(options)?;
+    let signals = signals::block().and_then(signals::listen);
+    let signals = signals.map_err(|cause| format!("signals: {cause}"))?;
+    let live = if options.counter { Live::Never } else { options.outputs.live() };
+    let plan = Arc::new(Plan::new(options)?);
+    let running = Arc::clone(&plan);
+    // The process ends with it, however long it waits.
+    thread::spawn(move || running.end_by(&signals));
+    let report = carry_out(plan, live)?;
     let is_well = report.is_well();
     // What was measured is told whatever becomes of the file.
     let written = report.write_sent();
@@ -336,14 +358,11 @@ pub fn run(options: Options) -> Result<bool, String> {
 }
 
 /// Sends all there is to send.
-pub fn send(options: Options) -> Result<Report, String> {
-    let live = if options.counter { Live::Never } else { options.outputs.live() };
-    send_live(options, live)
+pub fn send_live(options: Options, live: Live) -> Result<Report, String> {
+    carry_out(Arc::new(Plan::new(options)?), live)
 }
 
-/// Likewise, where it is said whether the seconds are shown.
-pub fn send_live(options: Options, live: Live) -> Result<Report, String> {
-    let plan = Arc::new(Plan::new(options)?);
+fn carry_out(plan: Arc<Plan>, live: Live) -> Result<Report, String> {
     warn(&plan);
     boot::host::raise_limits(&plan.options.needs());
     let started = Instant::now();

@@ -119,7 +119,7 @@ impl Desk {
                     Some(transfer) => transfer,
                     None => {
                         self.plan.fail();
-                        if !self.plan.is_timed() {
+                        if !self.plan.is_timed() && turn.begin.is_none() {
                             return;
                         }
                         // The message is given up, the time goes on; and a server that is not

@@ -1,19 +1,26 @@
-//! The ledger: which numbered messages came, to whom, how often and when; and what that is against
-//! what was sent.
+//! The ledger: which numbered messages came, to whom, how often and when, and of which it was
+//! reported that they never will; and what that is against what was sent.
 //!
 //! Owner:    each shard of a sink fills a `Ledger` of its own; they are added up at the end.
-//! Promise:  lost, duplicated and alien copies are counted exactly. A recipient is known by 64 bits
-//!           of a hash of its address, so that two recipients of one message are mistaken for one
-//!           with a chance of 1 in 10^19; recipients of different messages never are.
+//! Promise:  lost, duplicated and alien copies are counted exactly: of what was accepted, each
+//!           message to a recipient has arrived, or else has bounced, or else is lost. A recipient is
+//!           known by 64 bits of a hash of its address, so that two recipients of one message are
+//!           mistaken for one with a chance of 1 in 10^19; recipients of different messages never
+//!           are. A body is known by 32 bits (see `sum`), and an id without them is taken at its word.
 //! Bounds:   `bytes_max`. A message takes 24 bytes for its first recipient (numbers are dense, so
 //!           that pages of `PAGE_ENTRIES` are filled) and about 80 for each more: a million messages
 //!           to one recipient each are 24 MB for each shard. Full, or with more than `RUNS_MAX` runs:
 //!           what comes is counted as `unrecorded`, and no balance is good that has any.
 //! Files:    text, one line an entry. `sent`, which a source writes, has its run, the recipients of
 //!           each message, and runs of equal fates (`1000 accepted`); `seen` has one line for each
-//!           message and recipient.
+//!           message and recipient: number, recipient, copies and first time, and where one of them
+//!           is not 0, how many copies were corrupted and how many bounces came back.
+
+pub mod sum;
 
 use std::collections::HashMap;
+use std::hash::DefaultHasher;
+use std::hash::Hasher;
 use std::io;
 use std::io::BufRead;
 use std::io::Write;
@@ -41,19 +48,48 @@ pub struct Id<'h> {
     pub number: u64,
     /// UNIX time of its begin, where it is told.
     pub begun_us: Option<u64>,
+    /// Of its body, where it is told.
+    pub body_sum: Option<u32>,
 }
 
 impl<'h> Id<'h> {
-    /// Reads `RUN-NUMBER` or `RUN-NUMBER-MICROS`.
+    /// Reads `RUN-NUMBER`, `RUN-NUMBER-MICROS` or `RUN-NUMBER-MICROS-SUM`.
     pub fn parse(value: &'h [u8]) -> Option<Id<'h>> {
-        let mut parts = value.trim_ascii().split(|byte| *byte == b'-');
+        let value = value.trim_ascii();
+        let mut parts = value.split(|byte| *byte == b'-');
         let run = parts.next().filter(|run| (1..=RUN_BYTES_MAX).contains(&run.len()))?;
         let number = decimal(parts.next()?)?;
         let begun_us = parts.next().map(decimal);
-        let is_whole = parts.next().is_none() && begun_us != Some(None);
+        let told_sum = parts.next().map(hexadecimal);
+        let is_whole = parts.next().is_none() && begun_us != Some(None) && told_sum != Some(None);
         let is_word = run.iter().all(|byte| byte.is_ascii_graphic());
-        (is_whole && is_word).then_some(Id { run, number, begun_us: begun_us.flatten() })
+        let own = &value[..value.len().saturating_sub(1 + SUM_DIGITS)];
+        let body_sum = told_sum.flatten().map(|told| sum::of_message(own, told));
+        (is_whole && is_word).then_some(Id { run, number, begun_us: begun_us.flatten(), body_sum })
     }
+}
+
+/// Of the sum in an id.
+const SUM_DIGITS: usize = 8;
+
+fn hexadecimal(text: &[u8]) -> Option<u32> {
+    let text = std::str::from_utf8(text).ok().filter(|text| text.len() == SUM_DIGITS)?;
+    text.bytes().all(|byte| byte.is_ascii_hexdigit()).then_some(())?;
+    u32::from_str_radix(text, 16).ok()
+}
+
+/// What a recipient is known by. A relay may write a domain in small letters, so that case does not
+/// count.
+pub fn hash_of(address: &[u8]) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    let mut small = [0; 128];
+    for part in address.chunks(small.len()) {
+        let small = &mut small[..part.len()];
+        small.copy_from_slice(part);
+        small.make_ascii_lowercase();
+        hasher.write(small);
+    }
+    hasher.finish()
 }
 
 fn decimal(text: &[u8]) -> Option<u64> {
@@ -70,20 +106,45 @@ fn decimal(text: &[u8]) -> Option<u64> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RunIndex(u32);
 
-/// One message to one recipient.
+/// A copy of a message, as its body has been found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Arrival {
+    /// As it was sent, as far as its id told how that was.
+    Whole,
+    Corrupted,
+}
+
+/// One message to one recipient. Nothing of it has come where all counts are 0.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Entry {
     recipient: u64,
     /// UNIX time.
     first_us: u64,
-    /// None means that nothing of this number came.
     copies: u32,
+    /// Of the copies.
+    corrupted: u16,
+    /// Reports that it will not come.
+    bounces: u16,
 }
 
+const _: () = assert!(size_of::<Entry>() == 24, "it is what a million messages cost");
+
 impl Entry {
-    fn add(&mut self, copies: u32, first_us: u64) {
-        self.first_us = if self.copies == 0 { first_us } else { self.first_us.min(first_us) };
-        self.copies = self.copies.saturating_add(copies);
+    fn add(&mut self, other: &Entry) {
+        self.first_us =
+            if self.is_none() { other.first_us } else { self.first_us.min(other.first_us) };
+        self.copies = self.copies.saturating_add(other.copies);
+        self.corrupted = self.corrupted.saturating_add(other.corrupted);
+        self.bounces = self.bounces.saturating_add(other.bounces);
+    }
+
+    fn is_none(&self) -> bool {
+        self.copies == 0 && self.bounces == 0
+    }
+
+    /// All that came of it.
+    fn all(&self) -> u64 {
+        u64::from(self.copies) + u64::from(self.bounces)
     }
 }
 
@@ -103,8 +164,10 @@ pub struct Ledger {
     bytes_max: usize,
     /// Copies without an id.
     pub nameless: u64,
-    /// Copies for which there was no room.
+    /// Copies and bounces for which there was no room.
     pub unrecorded: u64,
+    /// Reports that were not of a failure: delays, most often.
+    pub notices: u64,
     /// Copies with an id, also those without room.
     pub copies: u64,
 }
@@ -117,7 +180,15 @@ impl Default for Ledger {
 
 impl Ledger {
     pub fn new(bytes_max: usize) -> Ledger {
-        Ledger { runs: Vec::new(), bytes: 0, bytes_max, nameless: 0, unrecorded: 0, copies: 0 }
+        Ledger {
+            runs: Vec::new(),
+            bytes: 0,
+            bytes_max,
+            nameless: 0,
+            unrecorded: 0,
+            notices: 0,
+            copies: 0,
+        }
     }
 
     /// The run of that name; none when there is no room for another.
@@ -132,10 +203,27 @@ impl Ledger {
         place.map(|place| RunIndex(place as u32))
     }
 
-    /// A copy came for `recipient`, at that UNIX time.
-    pub fn record(&mut self, run: Option<RunIndex>, number: u64, recipient: u64, at_us: u64) {
+    /// A copy came for a recipient (its `hash_of`), at that UNIX time.
+    pub fn record(
+        &mut self,
+        (run, number): (Option<RunIndex>, u64),
+        recipient: u64,
+        at_us: u64,
+        arrival: Arrival,
+    ) {
         self.copies += 1;
-        let entry = Entry { recipient, first_us: at_us, copies: 1 };
+        let corrupted = u16::from(arrival == Arrival::Corrupted);
+        let entry = Entry { recipient, first_us: at_us, copies: 1, corrupted, bounces: 0 };
+        self.put_or_count(run, number, entry);
+    }
+
+    /// It was reported that it will not come to that recipient.
+    pub fn bounce(&mut self, (run, number): (Option<RunIndex>, u64), recipient: u64, at_us: u64) {
+        let entry = Entry { recipient, first_us: at_us, bounces: 1, ..Entry::default() };
+        self.put_or_count(run, number, entry);
+    }
+
+    fn put_or_count(&mut self, run: Option<RunIndex>, number: u64, entry: Entry) {
         match run {
             Some(run) => self.put(run, number, entry),
             None => self.unrecorded += 1,
@@ -150,7 +238,7 @@ impl Ledger {
             None => {
                 let bytes = size_of::<[Entry; PAGE_ENTRIES]>();
                 if self.bytes + bytes > self.bytes_max {
-                    self.unrecorded += u64::from(new.copies);
+                    self.unrecorded += new.all();
                     return;
                 }
                 self.bytes += bytes;
@@ -158,15 +246,15 @@ impl Ledger {
             }
         };
         let entry = &mut page[(number % PAGE_ENTRIES as u64) as usize];
-        if entry.copies == 0 || entry.recipient == new.recipient {
+        if entry.is_none() || entry.recipient == new.recipient {
             entry.recipient = new.recipient;
-            return entry.add(new.copies, new.first_us);
+            return entry.add(&new);
         }
         if let Some(entry) = run.more.get_mut(&(number, new.recipient)) {
-            return entry.add(new.copies, new.first_us);
+            return entry.add(&new);
         }
         if self.bytes + MORE_BYTES > self.bytes_max {
-            self.unrecorded += u64::from(new.copies);
+            self.unrecorded += new.all();
             return;
         }
         self.bytes += MORE_BYTES;
@@ -178,63 +266,88 @@ impl Ledger {
         self.nameless += other.nameless;
         self.copies += other.copies;
         self.unrecorded += other.unrecorded;
+        self.notices += other.notices;
         // What two shards were allowed, their sum is.
         self.bytes_max = self.bytes_max.saturating_add(other.bytes_max);
         for run in other.runs {
             match self.run(&run.name) {
                 Some(index) => run.each(|number, entry| self.put(index, number, *entry)),
-                None => run.each(|_, entry| self.unrecorded += u64::from(entry.copies)),
+                None => run.each(|_, entry| self.unrecorded += entry.all()),
             }
         }
     }
 
-    /// Messages to recipients that came at least once, and what came of them more than once.
-    pub fn totals(&self) -> (u64, u64) {
-        let (mut distinct, mut again) = (0, 0);
+    /// What there is of each kind.
+    pub fn totals(&self) -> Totals {
+        let mut totals = Totals {
+            nameless: self.nameless,
+            unrecorded: self.unrecorded,
+            notices: self.notices,
+            ..Totals::default()
+        };
         for run in &self.runs {
             run.each(|_, entry| {
-                distinct += 1;
-                again += u64::from(entry.copies - 1);
+                totals.distinct += u64::from(entry.copies > 0);
+                totals.again += u64::from(entry.copies.saturating_sub(1));
+                totals.corrupted += u64::from(entry.corrupted);
+                totals.bounced += u64::from(entry.bounces > 0);
             });
         }
-        (distinct, again)
+        totals
+    }
+
+    /// The runs whose messages came.
+    pub fn run_names(&self) -> impl Iterator<Item = &[u8]> {
+        self.runs.iter().map(|run| &*run.name)
     }
 
     /// Tells of each message of a run that came: its number, and when its first copy did, in
     /// microseconds since 1970. One with several recipients is told for each of them.
     pub fn arrivals(&self, run: &str, mut told: impl FnMut(u64, u64)) {
         for run in self.runs.iter().filter(|one| one.name == run.as_bytes()) {
-            run.each(|number, entry| told(number, entry.first_us));
+            run.each(|number, entry| {
+                if entry.copies > 0 {
+                    told(number, entry.first_us);
+                }
+            });
         }
+    }
+
+    /// Copies and reports of this run.
+    pub fn came_of(&self, run: &[u8]) -> u64 {
+        let mut came = 0;
+        let own = self.runs.iter().filter(|one| one.name == run);
+        own.for_each(|run| run.each(|_, entry| came += entry.all()));
+        came
     }
 
     /// Weighs what came against what was sent.
     pub fn compare(&self, sent: &Sent) -> Balance {
         let mut balance =
             Balance { alien: self.nameless, unrecorded: self.unrecorded, ..Balance::default() };
-        let mut own = HashMap::new();
+        let mut several: HashMap<u64, Found> = HashMap::new();
         let none = Run { name: sent.run.clone().into_bytes(), ..Run::default() };
         let run = self.runs.iter().find(|run| run.name == none.name).unwrap_or(&none);
         for other in self.runs.iter().filter(|other| other.name != none.name) {
-            other.each(|_, entry| balance.alien += u64::from(entry.copies));
+            other.each(|_, entry| balance.alien += entry.all());
         }
         run.each(|number, entry| {
             if sent.fate(number) == Fate::NotSent {
-                balance.alien += u64::from(entry.copies);
+                balance.alien += entry.all();
                 return;
             }
-            balance.duplicated += u64::from(entry.copies - 1);
+            balance.count(entry);
             // Most messages have one recipient, for which no second list is needed.
             if sent.recipients_per_message > 1 || run.first_of(number) != entry.recipient {
-                *own.entry(number).or_insert(0) += 1;
+                several.entry(number).or_default().add(entry);
             }
         });
         for (number, fate) in sent.fates.iter().enumerate() {
             let number = number as u64;
-            let found = match own.get(&number) {
-                Some(more) if sent.recipients_per_message > 1 => *more,
-                more => u64::from(run.has(number)) + more.copied().unwrap_or(0),
-            };
+            let mut found = several.get(&number).copied().unwrap_or_default();
+            if let Some(first) = run.entry(number).filter(|_| sent.recipients_per_message <= 1) {
+                found.add(first);
+            }
             balance.weigh(Fate::of(*fate), found, sent.recipients_per_message);
         }
         balance
@@ -243,12 +356,15 @@ impl Ledger {
     pub fn write(&self, out: &mut impl Write) -> io::Result<()> {
         writeln!(out, "{SEEN_HEAD}")?;
         writeln!(out, "nameless {}\nunrecorded {}", self.nameless, self.unrecorded)?;
+        if self.notices > 0 {
+            writeln!(out, "notices {}", self.notices)?;
+        }
         for run in &self.runs {
             writeln!(out, "run {}", String::from_utf8_lossy(&run.name))?;
             let mut written = Ok(());
-            run.each(|number, Entry { recipient, first_us, copies }| {
+            run.each(|number, entry| {
                 if written.is_ok() {
-                    written = writeln!(out, "{number} {recipient:x} {copies} {first_us}");
+                    written = entry.write(number, out);
                 }
             });
             written?;
@@ -263,16 +379,13 @@ impl Ledger {
             match *words {
                 ["nameless", count] => ledger.nameless = count.parse().ok()?,
                 ["unrecorded", count] => ledger.unrecorded = count.parse().ok()?,
+                ["notices", count] => ledger.notices = count.parse().ok()?,
                 ["run", name] => run = Some(ledger.run(name.as_bytes())?),
-                [number, recipient, copies, first_us] => {
-                    let recipient = u64::from_str_radix(recipient, 16).ok()?;
-                    let copies = copies.parse().ok().filter(|copies| *copies > 0)?;
-                    let first_us = first_us.parse().ok()?;
-                    let entry = Entry { recipient, first_us, copies };
-                    ledger.copies += u64::from(copies);
-                    ledger.put(run?, number.parse().ok()?, entry);
+                _ => {
+                    let (number, entry) = Entry::read(words)?;
+                    ledger.copies += u64::from(entry.copies);
+                    ledger.put(run?, number, entry);
                 }
-                _ => return None,
             }
             Some(())
         })?;
@@ -280,10 +393,43 @@ impl Ledger {
     }
 }
 
+impl Entry {
+    fn write(&self, number: u64, out: &mut impl Write) -> io::Result<()> {
+        let Entry { recipient, first_us, copies, corrupted, bounces } = self;
+        write!(out, "{number} {recipient:x} {copies} {first_us}")?;
+        match (corrupted, bounces) {
+            (0, 0) => writeln!(out),
+            _ => writeln!(out, " {corrupted} {bounces}"),
+        }
+    }
+
+    fn read(words: &[&str]) -> Option<(u64, Entry)> {
+        let (number, recipient, copies, first_us, rest) = match *words {
+            [number, recipient, copies, first_us, ref rest @ ..] => {
+                (number, recipient, copies, first_us, rest)
+            }
+            _ => return None,
+        };
+        let (corrupted, bounces) = match *rest {
+            [] => (0, 0),
+            [corrupted, bounces] => (corrupted.parse().ok()?, bounces.parse().ok()?),
+            _ => return None,
+        };
+        let entry = Entry {
+            recipient: u64::from_str_radix(recipient, 16).ok()?,
+            first_us: first_us.parse().ok()?,
+            copies: copies.parse().ok()?,
+            corrupted,
+            bounces,
+        };
+        (!entry.is_none()).then_some((number.parse().ok()?, entry))
+    }
+}
+
 impl Run {
     fn each(&self, mut told: impl FnMut(u64, &Entry)) {
         for (page, entries) in &self.pages {
-            for (place, entry) in entries.iter().enumerate().filter(|(_, one)| one.copies > 0) {
+            for (place, entry) in entries.iter().enumerate().filter(|(_, one)| !one.is_none()) {
                 told(page * PAGE_ENTRIES as u64 + place as u64, entry);
             }
         }
@@ -292,11 +438,7 @@ impl Run {
 
     fn entry(&self, number: u64) -> Option<&Entry> {
         let page = self.pages.get(&(number / PAGE_ENTRIES as u64))?;
-        Some(&page[(number % PAGE_ENTRIES as u64) as usize]).filter(|entry| entry.copies > 0)
-    }
-
-    fn has(&self, number: u64) -> bool {
-        self.entry(number).is_some()
+        Some(&page[(number % PAGE_ENTRIES as u64) as usize]).filter(|entry| !entry.is_none())
     }
 
     fn first_of(&self, number: u64) -> u64 {
@@ -395,44 +537,95 @@ fn read_lines(
     Ok(())
 }
 
-/// What is left of both sides. Copies are counted, not messages.
+/// What a ledger has of each kind.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
+pub struct Totals {
+    /// Messages to recipients that came at least once.
+    pub distinct: u64,
+    /// What came of these more than once.
+    pub again: u64,
+    /// Copies whose bodies were not as they had been sent.
+    pub corrupted: u64,
+    /// Messages to recipients of which it was reported that they will not come.
+    pub bounced: u64,
+    pub nameless: u64,
+    pub unrecorded: u64,
+    pub notices: u64,
+}
+
+/// What is left of both sides. Copies are counted, not messages; of those that were accepted each is
+/// one of `arrived`, `bounced` and `lost`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
 pub struct Balance {
-    /// Accepted, and never came.
+    /// Accepted, and never came, nor a report of it.
     pub lost: u64,
-    /// Came once more than it should.
+    /// Came once more than it should, or was reported so.
     pub duplicated: u64,
     /// Came and was not sent: no id, another run, a number or recipient that was not.
     pub alien: u64,
-    /// Nobody knew whether it was accepted, and it came.
+    /// Came, and the body was not as it had been sent.
+    pub corrupted: u64,
+    /// Nobody knew whether it was accepted, and it came, or came back.
     pub unknown_but_seen: u64,
-    /// Refused, for one of its recipients at least, and it came.
+    /// Refused, for one of its recipients at least, and it came, or came back.
     pub refused_but_seen: u64,
     /// Accepted, and came.
     pub arrived: u64,
+    /// Accepted, and came back in a report that it could not be delivered.
+    pub bounced: u64,
+    /// It was reported that it will not come, and it came.
+    pub bounced_but_seen: u64,
     /// There was no room to count these.
     pub unrecorded: u64,
 }
 
+/// How many of a message's recipients something was heard of.
+#[derive(Clone, Copy, Debug, Default)]
+struct Found {
+    arrived: u64,
+    bounced: u64,
+}
+
+impl Found {
+    fn add(&mut self, entry: &Entry) {
+        match entry.copies {
+            0 => self.bounced += 1,
+            _ => self.arrived += 1,
+        }
+    }
+}
+
 impl Balance {
-    /// One message, of which so many of its recipients were found.
-    fn weigh(&mut self, fate: Fate, found: u64, recipients: u64) {
-        let own = found.min(recipients);
+    /// One message to one recipient that was sent.
+    fn count(&mut self, entry: &Entry) {
+        self.duplicated += u64::from(entry.copies.saturating_sub(1));
+        self.duplicated += u64::from(entry.bounces.saturating_sub(1));
+        self.corrupted += u64::from(entry.corrupted);
+        self.bounced_but_seen += u64::from(entry.copies > 0 && entry.bounces > 0);
+    }
+
+    /// One message, and what was found of its recipients.
+    fn weigh(&mut self, fate: Fate, found: Found, recipients: u64) {
+        let arrived = found.arrived.min(recipients);
+        let bounced = found.bounced.min(recipients - arrived);
         match fate {
             Fate::NotSent => return,
             Fate::Accepted => {
-                self.arrived += own;
-                self.lost += recipients - own;
+                self.arrived += arrived;
+                self.bounced += bounced;
+                self.lost += recipients - arrived - bounced;
             }
-            Fate::Refused => self.refused_but_seen += own,
-            Fate::Unknown => self.unknown_but_seen += own,
+            Fate::Refused => self.refused_but_seen += arrived + bounced,
+            Fate::Unknown => self.unknown_but_seen += arrived + bounced,
         }
-        self.alien += found - own;
+        self.alien += found.arrived - arrived + found.bounced - bounced;
     }
 
-    /// Nothing was lost, duplicated or alien, and all was counted.
+    /// Nothing was lost, duplicated, alien or corrupted, nothing came although it was said not to,
+    /// and all was counted. What bounced did what it should.
     pub fn is_well(&self) -> bool {
-        self.lost + self.duplicated + self.alien + self.unrecorded == 0
+        let wrong = self.lost + self.duplicated + self.alien + self.corrupted;
+        wrong + self.bounced_but_seen + self.unrecorded == 0
     }
 }
 

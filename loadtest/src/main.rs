@@ -2,7 +2,6 @@
 //! what they measured. `relay.py` and the other scripts beside it drive Debian's `smtp-source` and
 //! `smtp-sink`.
 
-mod figures;
 mod ledger;
 mod report;
 mod run;
@@ -76,12 +75,16 @@ fn weigh(sent: &Path, seen: &Path, is_json: bool) -> Result<bool, String> {
     match is_json {
         true => println!("{}", serde_json::json!(balance)),
         false => {
-            let Balance { lost, duplicated, alien, arrived, .. } = balance;
-            println!("{arrived} arrived, {lost} lost, {duplicated} duplicated, {alien} alien");
-            let Balance { unknown_but_seen, refused_but_seen, unrecorded, .. } = balance;
+            let Balance { lost, duplicated, alien, corrupted, arrived, bounced, .. } = balance;
+            println!(
+                "{arrived} arrived, {bounced} bounced, {lost} lost, {duplicated} duplicated, \
+                 {alien} alien, {corrupted} corrupted"
+            );
+            let Balance { unknown_but_seen, refused_but_seen, .. } = balance;
+            let Balance { bounced_but_seen, unrecorded, .. } = balance;
             println!(
                 "{unknown_but_seen} came of what nobody knew, {refused_but_seen} of what was \
-                 refused, {unrecorded} were not recorded"
+                 refused, {bounced_but_seen} of what bounced, {unrecorded} were not recorded"
             );
         }
     }

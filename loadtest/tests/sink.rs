@@ -233,6 +233,44 @@ fn lmtp_answers_for_each_recipient() {
 }
 
 #[test]
+fn what_clients_and_the_sink_take_is_told_by_stage_and_second() {
+    let sink = Sink::start(&["-W", "RCPT:0.2"]);
+    let mut client = sink.connect();
+    client.talk("< 220\n> EHLO x\n< 250\n> MAIL FROM:<>\n< 250");
+    std::thread::sleep(Duration::from_millis(100));
+    client.talk("> RCPT TO:<a@b.test>\n< 250\n> DATA\n< 354");
+    std::thread::sleep(Duration::from_millis(50));
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    let begun_us = now.expect("it is later").as_micros() - 3_000_000;
+    client.say(&format!("X-Ringpost-Load: r-0-{begun_us}\r\n\r\n.\r\n"));
+    client.talk("< 250\n> QUIT\n< 221\n= closed");
+    let told = sink.stop();
+    let rows = [
+        ("until_EHLO", 0),
+        ("until_RCPT", 100),
+        ("until_DATA", 0),
+        ("body", 50),
+        ("MAIL_to_dot", 350),
+        ("answer", 200),
+        ("session", 350),
+        ("end_to_end", 3000),
+    ];
+    for (name, least_ms) in rows {
+        let stage = &told[format!("{name}_us")];
+        let max = stage["max"].as_u64().unwrap_or_else(|| panic!("{name}: {told}"));
+        // Histograms have three digits, and whoever measures here may be slow.
+        assert!((least_ms * 999..least_ms * 1000 + 15_000_000).contains(&max), "{name}: {stage}");
+    }
+    let intervals = told["intervals"].as_array().expect("there are seconds");
+    let counts = intervals.iter().filter_map(|one| one["count"].as_u64());
+    assert_eq!(counts.sum::<u64>(), 1, "{told}");
+    let busy = told["seconds"].as_f64().expect("it is told");
+    let seconds: f64 = intervals.iter().filter_map(|one| one["seconds"].as_f64()).sum();
+    assert!((0.35..20.0).contains(&busy) && (busy - seconds).abs() < 0.01, "{told}");
+    assert_eq!((&told["kind"], &told["run"]), (&"sink".into(), &"r".into()));
+}
+
+#[test]
 fn delays_are_waited_for_and_only_by_their_command() {
     let sink = Sink::start(&["-W", "RCPT:0.3"]);
     let mut client = sink.connect();
@@ -244,6 +282,80 @@ fn delays_are_waited_for_and_only_by_their_command() {
     client.talk("< 250 2.1.5");
     assert!(first < Duration::from_millis(250), "what came before did not wait: {first:?}");
     assert!(begin.elapsed() >= Duration::from_millis(300));
+}
+
+#[test]
+fn messages_are_written_to_files_as_they_were_sent() {
+    let folder = tempfile::tempdir().expect("a folder is made");
+    let path = |name: &str| folder.path().join(name).to_str().expect("a path of text").to_owned();
+    let mail = "> MAIL FROM:<a@x.test> SIZE=99\n< 250\n> RCPT TO:<b@y.test>\n< 250\n> DATA\n< 354\n\
+                > S: x\\r\\n\\r\\n..dot\\r\\n.\n< 250\n";
+    let sink = Sink::start(&["-d", &path("each/%Y-"), "-S", "From me\\n", "-h", "here"]);
+    sink.connect().talk(&format!("< 220\n> EHLO there\n< 250\n{mail}{mail}"));
+    assert_eq!(sink.stop()["counts"]["messages"], 2);
+    let files = std::fs::read_dir(path("each")).expect("the folder was made");
+    let files: Vec<String> = files
+        .map(|file| std::fs::read_to_string(file.expect("it is there").path()).expect("a text"))
+        .collect();
+    assert_eq!(files.len(), 2, "each has its own");
+    for text in &files {
+        assert!(text.starts_with("From me\nX-Client-Addr: 127.0.0.1\n"), "{text}");
+        for line in ["X-Helo-Args: there", "X-Mail-Args: FROM:<a@x.test> SIZE=99"] {
+            assert!(text.contains(&format!("\n{line}\n")), "{line}: {text}");
+        }
+        assert!(text.contains("\nX-Rcpt-Args: TO:<b@y.test>\n"), "{text}");
+        assert!(text.ends_with("\nS: x\n\n.dot\n\n"), "{text}");
+    }
+
+    let all = path("all");
+    let sink = Sink::start(&["-D", &all]);
+    sink.connect().talk(&format!("< 220\n{mail}> MAIL FROM:<>\n< 250\n> RCPT TO:<c>\n< 250"));
+    sink.connect().talk(&format!("< 220\n{mail}"));
+    assert_eq!(sink.stop()["counts"]["messages"], 2);
+    let text = std::fs::read_to_string(all).expect("a text");
+    assert_eq!(text.matches("X-Client-Proto: SMTP\n").count(), 2, "one behind the other: {text}");
+    assert_eq!(text.matches("\n.dot\n\n").count(), 2, "and what was not finished is not there");
+}
+
+#[test]
+fn a_body_is_held_off_and_its_window_is_small() {
+    let sink = Sink::start(&["-H", "1.2", "-T", "4096"]);
+    let mut client = sink.connect();
+    client.talk(BEGIN_BODY);
+    let begin = Instant::now();
+    let taken = fill(client.0.get_mut());
+    client.say("\r\n.\r\n");
+    client.talk("< 250");
+    assert!(begin.elapsed() >= Duration::from_millis(1200), "it was held");
+    let body = sink.stop()["counts"]["body_bytes"].as_u64().expect("it is told");
+    assert!((taken..taken + 10).contains(&body), "all came: {body} of {taken}");
+
+    let sink = Sink::start(&["-H", "20"]);
+    let mut client = sink.connect();
+    client.talk(BEGIN_BODY);
+    let free = fill(client.0.get_mut());
+    assert!(taken < free, "{taken} with a small window, {free} without");
+}
+
+const BEGIN_BODY: &str = "< 220\n> MAIL FROM:<>\n< 250\n> RCPT TO:<a>\n< 250\n> DATA\n< 354";
+
+/// Writes until the kernel takes no more, for nobody reads: as much as both of its buffers hold.
+fn fill(stream: &mut TcpStream) -> u64 {
+    stream.set_nonblocking(true).expect("it may be set");
+    let line = [b"x".repeat(998), b"\r\n".to_vec()].concat();
+    let (mut taken, mut full) = (0, 0);
+    while full < 10 {
+        match stream.write(&line) {
+            Ok(bytes) => (taken, full) = (taken + bytes as u64, 0),
+            Err(fault) if fault.kind() == std::io::ErrorKind::WouldBlock => {
+                full += 1;
+                std::thread::sleep(Duration::from_millis(10));
+            }
+            Err(fault) => panic!("{fault}"),
+        }
+    }
+    stream.set_nonblocking(false).expect("it may be set");
+    taken
 }
 
 #[test]
@@ -294,6 +406,52 @@ fn the_ledger_catches_what_is_lost_duplicated_and_alien() {
     }
 }
 
+/// As relays report it, of messages that were sent by `one`.
+fn report(one: &str, action: &str, id: &str) -> String {
+    format!(
+        "Content-Type: multipart/report; report-type=delivery-status; boundary=b\r\n\r\n--b\r\n\r\n\
+         Words.\r\n--b\r\nContent-Type: message/delivery-status\r\n\r\nReporting-MTA: dns; x\r\n\
+         \r\nFinal-Recipient: rfc822; {one}\r\nAction: {action}\r\nStatus: 5.1.1\r\n\r\n--b\r\n\
+         Content-Type: text/rfc822-headers\r\n\r\n{id}\r\nSubject: x\r\n\r\n--b--\r\n"
+    )
+}
+
+#[test]
+fn what_bounced_and_what_was_corrupted_is_told_from_what_was_lost() {
+    let folder = tempfile::tempdir().expect("a folder is made");
+    let (sent, seen) = (folder.path().join("sent"), folder.path().join("seen"));
+    let kept = Sink::start(&["--ledger", seen.to_str().expect("a path of text")]);
+    let mut client = kept.connect();
+    client.talk("< 220");
+    let mut send = |to: &str, text: &str| {
+        client.say(&format!("MAIL FROM:<>\r\nRCPT TO:<{to}>\r\nDATA\r\n"));
+        client.talk("< 250\n< 250\n< 354");
+        client.say(&format!("{text}.\r\n"));
+        client.talk("< 250");
+    };
+    let id = |number: u32| format!("X-Ringpost-Load: r.1-{number}");
+    // The sum is that of an empty body.
+    let sum = format!("{:08x}", crc32fast::hash(b"r.1-0-5"));
+    send("a@b.test", &format!("X-Ringpost-Load: r.1-0-5-{sum}\r\n\r\n"));
+    send("a@b.test", &format!("X-Ringpost-Load: r.1-1-5-{sum}\r\n\r\n"));
+    send("me@b.test", &report("A@b.test", "failed", &id(2)));
+    send("me@b.test", &report("a@b.test", "delayed", &id(3)));
+    let told = kept.stop();
+    let expected = [("distinct", 2), ("corrupted", 1), ("bounced", 1), ("notices", 1)];
+    for (name, count) in expected {
+        assert_eq!(told["ledger"][name], count, "{name}: {told}");
+    }
+    assert_eq!((&told["counts"]["reports"], &told["counts"]["corrupted"]), (&2.into(), &1.into()));
+    let fates = "ringpost-load sent 1\nrun r.1\nrecipients 1\n4 accepted\n";
+    std::fs::write(&sent, fates).expect("it is written");
+    let (code, balance) = weigh(&sent, &seen);
+    assert_eq!(code, Some(1));
+    let expected = [("arrived", 2), ("bounced", 1), ("lost", 1), ("corrupted", 1), ("alien", 0)];
+    for (name, count) in expected {
+        assert_eq!(balance[name], count, "{name}: {balance}");
+    }
+}
+
 fn weigh(sent: &Path, seen: &Path) -> (Option<i32>, Value) {
     let mut command = Command::new(env!("CARGO_BIN_EXE_ringpost-load"));
     let output = command.arg("ledger").args([sent, seen]).arg("--json").output();
@@ -307,15 +465,36 @@ fn our_source_is_counted_to_the_last_message() {
     let (sent, seen) = (folder.path().join("sent"), folder.path().join("seen"));
     let words = ["--cores", "2", "-M", "3000", "--ledger", seen.to_str().expect("a path of text")];
     let sink = Sink::start(&words);
-    let output = source(&sink, "-d -s 20 -m 3000 -l 4096 -r 2 -N -t to@c.test --json");
+    let output =
+        source(&sink, "-d -s 20 -m 3000 --sizes 1-9k*9,200k*1 -r 2 -N -t to@c.test --json");
     assert!(output.status.success(), "{output:?}");
     let run = figures(&output)["run"].as_str().expect("it is told").to_owned();
     let told = sink.end();
     assert_eq!((&told["ledger"]["distinct"], &told["ledger"]["again"]), (&6000.into(), &0.into()));
+    assert_eq!(told["ledger"]["corrupted"], 0, "{told}");
     let fates = format!("ringpost-load sent 1\nrun {run}\nrecipients 2\n3000 accepted\n");
     std::fs::write(&sent, fates).expect("it is written");
     let (code, balance) = weigh(&sent, &seen);
     assert_eq!((code, &balance["arrived"]), (Some(0), &6000.into()), "{balance}");
+}
+
+#[test]
+fn a_folder_of_mail_comes_whole_by_data_and_by_bdat() {
+    let folder = tempfile::tempdir().expect("a folder is made");
+    let texts = ["S: a\n\n.dot\n..\n.\nx", "\nno header\n", "S: c\n", "S: d\n\n\n.\n\n"];
+    for (name, text) in texts.iter().enumerate() {
+        let path = folder.path().join(format!("{name}.eml"));
+        std::fs::write(path, text).expect("there is room");
+    }
+    let words = format!("-d -m 40 -t a@b.test --json --eml {}", folder.path().display());
+    for flag in ["--no-chunking", "--no-pipelining"] {
+        let sink = Sink::start(&["-M", "40"]);
+        let output = source(&sink, &format!("{words} {flag}"));
+        assert!(output.status.success(), "{output:?}");
+        let told = sink.end();
+        let ledger = &told["ledger"];
+        assert_eq!((&ledger["distinct"], &ledger["corrupted"]), (&40.into(), &0.into()), "{told}");
+    }
 }
 
 #[test]

@@ -334,7 +334,7 @@ fn draws_are_the_same_for_a_seed() {
         let messages = server.messages().into_iter().map(|message| {
             let number = |line: &String| line.starts_with("X-Ringpost-Load").then(|| line.clone());
             let id = message.iter().find_map(number).expect("each has an id");
-            let number: u64 = id.split('-').nth_back(1).expect("a number").parse().expect("one");
+            let number: u64 = id.split('-').nth_back(2).expect("a number").parse().expect("one");
             let size: usize =
                 message.iter().skip_while(|line| !line.is_empty()).map(String::len).sum();
             (number, message[0].clone(), message[1].clone(), size)

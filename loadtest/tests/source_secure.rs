@@ -242,6 +242,16 @@ fn a_password_is_told_in_the_clear_only_when_asked() {
     assert!(output.status.success(), "{output:?}");
     let commands = &server.heard()[0].commands;
     assert_eq!(&commands[1..4], ["AUTH LOGIN", "dXM=", "c2VjcmV0"]);
+    let only = ["--auth", "us:secret", "--auth-in-clear", "--auth-mechanism"];
+    let (output, told) = server.source(&[&only[..], &["plain"]].concat());
+    assert_eq!(output.status.code(), Some(1), "only LOGIN is offered: {output:?}");
+    let fault = told["first_fault"].as_str().expect("it is told");
+    assert!(fault.contains("AUTH"), "{fault}");
+    let (output, _) = server.source(&[&only[..], &["login"]].concat());
+    assert!(output.status.success(), "{output:?}");
+    let (output, _) = server.source(&[&only[..], &["cram-md5"]].concat());
+    assert_eq!(output.status.code(), Some(2), "{output:?}");
+    assert!(String::from_utf8_lossy(&output.stderr).contains("plain and login"), "{output:?}");
     let (output, told) = server.source(&["--auth", "us:wrong", "--auth-in-clear"]);
     assert_eq!(output.status.code(), Some(1), "{output:?}");
     let fault = told["first_fault"].as_str().expect("it is told");

@@ -11,19 +11,36 @@ fn ledger(copies: &[(&str, u64, u64)]) -> Ledger {
     let mut ledger = Ledger::default();
     for (place, (run, number, recipient)) in copies.iter().enumerate() {
         let run = ledger.run(run.as_bytes());
-        ledger.record(run, *number, *recipient, place as u64);
+        ledger.record((run, *number), *recipient, place as u64, Arrival::Whole);
     }
     ledger
 }
 
 #[test]
 fn ids_are_read() {
-    let id = |number, begun_us| Some(Id { run: b"a.b", number, begun_us });
+    let id = |number, begun_us| Some(Id { run: b"a.b", number, begun_us, body_sum: None });
     assert_eq!(Id::parse(b" a.b-7 "), id(7, None));
     assert_eq!(Id::parse(b"a.b-7-1700000000000000"), id(7, Some(1_700_000_000_000_000)));
+    let told = sum::of_message(b"a.b-7-9", 0xabc);
+    let summed = Id { run: b"a.b", number: 7, begun_us: Some(9), body_sum: Some(0xabc) };
+    assert_eq!(Id::parse(format!(" a.b-7-9-{told:08x}").as_bytes()), Some(summed));
     let long = [b"x".repeat(65), b"-1".to_vec()].concat();
-    let bad: [&[u8]; 10] =
-        [b"", b"a", b"a-", b"-1", b"a-x", b"a-1-", b"a-1-x", b"a-1-2-3", b"a b-1", &long];
+    let bad: [&[u8]; 14] = [
+        b"",
+        b"a",
+        b"a-",
+        b"-1",
+        b"a-x",
+        b"a-1-",
+        b"a-1-x",
+        b"a-1-2-3",
+        b"a-1-2-",
+        b"a-1-2-+0000003",
+        b"a-1-2-00000003-4",
+        b"a-1--00000003",
+        b"a b-1",
+        &long,
+    ];
     for bad in bad {
         assert_eq!(Id::parse(bad), None, "{}", String::from_utf8_lossy(bad));
     }
@@ -59,10 +76,64 @@ fn every_copy_is_weighed() {
         unknown_but_seen: 1,
         refused_but_seen: 1,
         arrived: 2,
-        unrecorded: 0,
+        ..Balance::default()
     };
     assert_eq!(ledger.compare(&all), expected);
-    assert_eq!(ledger.totals(), (8, 1));
+    let totals = ledger.totals();
+    assert_eq!((totals.distinct, totals.again, totals.nameless), (8, 1, 1));
+}
+
+#[test]
+fn what_came_back_is_neither_lost_nor_here() {
+    use Fate::Accepted;
+    let all = sent(&[Accepted, Accepted, Accepted, Accepted, Fate::Unknown, Fate::Refused], 1);
+    let mut seen = ledger(&[("r", 0, 10), ("r", 1, 10)]);
+    let run = seen.run(b"r");
+    // Message 1 is here and came back, 2 came back, and 3 did neither.
+    for number in [1, 2, 4, 5] {
+        seen.bounce((run, number), 10, 7);
+    }
+    let well = Balance {
+        arrived: 2,
+        bounced: 1,
+        lost: 1,
+        bounced_but_seen: 1,
+        unknown_but_seen: 1,
+        refused_but_seen: 1,
+        ..Balance::default()
+    };
+    assert_eq!(seen.compare(&all), well);
+    assert_eq!((seen.totals().bounced, seen.copies), (4, 2));
+    // Twice, for a number that was not sent, and for another run.
+    seen.bounce((run, 2), 10, 8);
+    seen.bounce((run, 9), 10, 8);
+    let other = seen.run(b"q");
+    seen.bounce((other, 2), 10, 8);
+    assert_eq!(seen.compare(&all), Balance { duplicated: 1, alien: 2, ..well });
+
+    let several = sent(&[Accepted, Accepted], 3);
+    let mut seen = ledger(&[("r", 0, 1), ("r", 0, 2), ("r", 1, 1)]);
+    let run = seen.run(b"r");
+    seen.bounce((run, 0), 3, 7);
+    seen.bounce((run, 1), 2, 7);
+    let whole = Balance { arrived: 3, bounced: 2, lost: 1, ..Balance::default() };
+    assert_eq!(seen.compare(&several), whole);
+    seen.bounce((run, 1), 3, 7);
+    assert!(seen.compare(&several).is_well());
+    // A fourth of three.
+    seen.bounce((run, 1), 4, 7);
+    assert_eq!(seen.compare(&several).alien, 1);
+}
+
+#[test]
+fn corrupted_copies_are_here_and_not_well() {
+    let all = sent(&[Fate::Accepted, Fate::Accepted], 1);
+    let mut seen = ledger(&[("r", 0, 10)]);
+    let run = seen.run(b"r");
+    seen.record((run, 1), 10, 7, Arrival::Corrupted);
+    let expected = Balance { arrived: 2, corrupted: 1, ..Balance::default() };
+    assert_eq!(seen.compare(&all), expected);
+    assert!(!expected.is_well());
 }
 
 #[test]
@@ -82,7 +153,7 @@ fn what_is_whole_is_well_however_it_is_spread() {
         for recipient in 1..=2 {
             let shard = &mut shards[(number * 7 + recipient) as usize % 3];
             let run = shard.run(b"r");
-            shard.record(run, number, recipient, number);
+            shard.record((run, number), recipient, number, Arrival::Whole);
         }
     }
     let mut sum = Ledger::default();
@@ -99,11 +170,11 @@ fn what_is_whole_is_well_however_it_is_spread() {
 fn a_million_messages_fit_and_a_full_ledger_says_so() {
     let mut full = Ledger::new(30_000_000);
     let run = full.run(b"r");
-    (0..1_000_000).for_each(|number| full.record(run, number, 5, number));
+    (0..1_000_000).for_each(|number| full.record((run, number), 5, number, Arrival::Whole));
     assert_eq!(full.unrecorded, 0);
     let mut small = Ledger::new(100_000);
     let run = small.run(b"r");
-    (0..10_000).for_each(|number| small.record(run, number, 5, number));
+    (0..10_000).for_each(|number| small.record((run, number), 5, number, Arrival::Whole));
     assert!(small.unrecorded > 0);
     assert!(!small.compare(&sent(&[], 1)).is_well());
     for name in 0..RUNS_MAX as u64 + 1 {
@@ -114,11 +185,20 @@ fn a_million_messages_fit_and_a_full_ledger_says_so() {
 
 #[test]
 fn files_hold_it_all() {
-    let seen = ledger(&[("r", 0, 1), ("r", 0, 2), ("r", 0, 2), ("q", 9_999_999, u64::MAX)]);
+    let mut seen = ledger(&[("r", 0, 1), ("r", 0, 2), ("r", 0, 2), ("q", 9_999_999, u64::MAX)]);
+    let run = seen.run(b"r");
+    seen.bounce((run, 0), 1, 9);
+    seen.bounce((run, 3), 1, 9);
+    seen.record((run, 1), 7, 9, Arrival::Corrupted);
+    seen.notices = 3;
     let mut file = Vec::new();
     seen.write(&mut file).expect("memory takes it");
     let read = Ledger::read(&*file).expect("it was written so");
-    assert_eq!((read.copies, read.totals()), (4, (3, 1)));
+    assert_eq!((read.copies, read.totals()), (5, seen.totals()));
+    let totals = read.totals();
+    assert_eq!((totals.distinct, totals.bounced, totals.corrupted), (4, 2, 1));
+    let old = Ledger::read("ringpost-load seen 1\nrun r\n7 a 2 99\n".as_bytes());
+    assert_eq!(old.expect("older sinks write no more").totals().again, 1);
     let all = sent(&[Fate::Accepted, Fate::Unknown, Fate::Unknown, Fate::NotSent], 2);
     let file = "ringpost-load sent 1\nrun r\nrecipients 2\n1 accepted\n2 unknown\n1 not-sent\n";
     assert_eq!(Sent::read(file.as_bytes()), Ok(all.clone()));
@@ -130,5 +210,8 @@ fn files_hold_it_all() {
         let told = Sent::read(bad.as_bytes());
         assert!(told.is_err_and(|why| why.starts_with("line ")), "{bad}");
     }
-    assert!(Ledger::read("ringpost-load seen 1\n1 2 3 4\n".as_bytes()).is_err(), "of no run");
+    for bad in ["1 2 3 4", "run r\n1 2 0 4", "run r\n1 2 3 4 5", "run r\n1 2 3 4 5 x", "run r\n1"] {
+        let text = format!("ringpost-load seen 1\n{bad}\n");
+        assert!(Ledger::read(text.as_bytes()).is_err(), "{bad}");
+    }
 }

@@ -80,8 +80,13 @@ impl Collector {
 
     /// Keeps it also for the second it ended in: one thing of those that are counted is done.
     pub fn finish(&mut self, stage: usize, took: Duration, now: Instant) {
-        self.turn(now);
         self.record(stage, took);
+        self.count(took, now);
+    }
+
+    /// Keeps it for the second it ended in, and for no stage.
+    pub fn count(&mut self, took: Duration, now: Instant) {
+        self.turn(now);
         self.slice.done.saturating_record(micros(took));
     }
 

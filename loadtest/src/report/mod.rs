@@ -29,3 +29,5 @@ pub use record::Stage;
 pub use record::Verdict;
 pub use seconds::Live;
 pub use seconds::Seconds;
+pub use terminal::head_line;
+pub use terminal::stage_line;

@@ -20,6 +20,7 @@ use serde_json::json;
 
 use crate::report::collector::Latencies;
 use crate::report::collector::Stages;
+use crate::report::collector::latencies;
 use crate::report::machine::Machine;
 use crate::report::outputs::Outputs;
 
@@ -47,6 +48,9 @@ pub struct Record {
     pub machine: Machine,
     pub settings: BTreeMap<String, String>,
     pub counts: BTreeMap<String, u64>,
+    /// What a ledger has of each kind; empty where there was none.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub ledger: BTreeMap<String, u64>,
     pub stages: Vec<Stage>,
     /// Of a load in steps, each; null without.
     #[serde(default)]
@@ -82,6 +86,7 @@ impl Record {
             first_fault: None,
             settings,
             counts: BTreeMap::new(),
+            ledger: BTreeMap::new(),
             stages: Vec::new(),
             steps: Value::Null,
             verdicts: Vec::new(),
@@ -163,7 +168,21 @@ pub struct Interval {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Hdr(pub Latencies);
 
+impl Default for Hdr {
+    fn default() -> Hdr {
+        Hdr(latencies())
+    }
+}
+
 impl Hdr {
+    pub fn record(&mut self, us: u64) {
+        self.0.saturating_record(us);
+    }
+
+    pub fn add(&mut self, other: &Hdr) {
+        self.0.add(&other.0).expect("all have the same bounds");
+    }
+
     pub fn to_text(&self) -> String {
         let mut bytes = Vec::new();
         let written = V2DeflateSerializer::new().serialize(&self.0, &mut bytes);
@@ -187,7 +206,7 @@ impl Hdr {
     }
 
     /// Figures in microseconds.
-    fn told(&self) -> serde_json::Map<String, Value> {
+    pub fn told(&self) -> serde_json::Map<String, Value> {
         let mut told = serde_json::Map::new();
         told.insert("count".into(), json!(self.0.len()));
         for (name, quantile) in QUANTILES {
@@ -277,7 +296,6 @@ impl TryFrom<IntervalText> for Interval {
 pub mod tests {
     use super::*;
     use crate::report::collector::LONGEST_US;
-    use crate::report::collector::latencies;
 
     fn hdr(values: impl Iterator<Item = u64>) -> Hdr {
         let mut all = latencies();
@@ -306,6 +324,7 @@ pub mod tests {
             machine: Machine::describe(None),
             settings: BTreeMap::from([("-s <i>".into(), "1 & 2".into())]),
             counts: BTreeMap::from([("accepted".into(), count)]),
+            ledger: BTreeMap::from([("distinct".into(), count)]),
             stages: vec![
                 Stage { name: "body to reply".into(), latencies: hdr(all().map(|us| us / 2)) },
                 Stage { name: "message".into(), latencies: hdr(all()) },

@@ -1,5 +1,7 @@
 //! Records as text for a terminal: one as a table, several side by side.
 
+use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::fmt::Write;
 
 use crate::report::record::Hdr;
@@ -37,19 +39,32 @@ pub fn figures(record: &Record) -> String {
         let _ = write!(text, ", {count} {}", plain(name));
     }
     text.push('\n');
+    for (place, (name, count)) in record.ledger.iter().enumerate() {
+        let before = if place == 0 { "ledger: " } else { ", " };
+        let _ = write!(text, "{before}{count} {}", plain(name));
+    }
+    text += if record.ledger.is_empty() { "" } else { "\n" };
     if let Some(fault) = &record.first_fault {
         text += &format!("the first fault: {}\n", plain(fault));
     }
-    let names = QUANTILES.map(|(name, _)| format!("{name:>10}")).concat();
-    text += &format!("{:<NAME_WIDTH$}{:>10}{names}{:>10}\n", "milliseconds", "count", "max");
+    text += &(head_line() + "\n");
     for stage in &record.stages {
-        let all = &stage.latencies;
-        let figures = QUANTILES.map(|(_, quantile)| format!("{:>10.3}", all.ms(quantile))).concat();
-        let name = plain(&stage.name);
-        let (count, max) = (all.0.len(), all.max_ms());
-        text += &format!("{name:<NAME_WIDTH$}{count:>10}{figures}{max:>10.3}\n");
+        text += &(stage_line(&stage.name, &stage.latencies) + "\n");
     }
     text
+}
+
+/// What stands over stages.
+pub fn head_line() -> String {
+    let names = QUANTILES.map(|(name, _)| format!("{name:>10}")).concat();
+    format!("{:<NAME_WIDTH$}{:>10}{names}{:>10}", "milliseconds", "count", "max")
+}
+
+/// A stage, or what looks like one.
+pub fn stage_line(name: &str, all: &Hdr) -> String {
+    let figures = QUANTILES.map(|(_, quantile)| format!("{:>10.3}", all.ms(quantile))).concat();
+    let (name, count, max) = (plain(name), all.0.len(), all.max_ms());
+    format!("{name:<NAME_WIDTH$}{count:>10}{figures}{max:>10.3}")
 }
 
 /// A figure of several runs; `None` where a run has none.
@@ -58,6 +73,15 @@ pub struct Row {
     pub figures: Vec<Option<f64>>,
     /// Figures are counted rather than measured.
     pub whole: bool,
+    pub better: Better,
+}
+
+/// Which of two figures is the better one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Better {
+    More,
+    Less,
+    Neither,
 }
 
 impl Row {
@@ -76,42 +100,72 @@ impl Row {
     }
 }
 
-/// Every figure of these runs: rates, counts, then each stage that any of them has.
-pub fn rows(records: &[Record]) -> Vec<Row> {
-    let row = |name: String, whole, figure: &dyn Fn(&Record) -> Option<f64>| Row {
-        name,
-        whole,
-        figures: records.iter().map(figure).collect(),
-    };
+/// Every figure of these runs.
+fn rows(records: &[Record]) -> Vec<Row> {
+    let mut rows = total_rows(records);
+    for stage in stage_names(records) {
+        let of_stage = stage_rows(stage, records).into_iter();
+        rows.extend(of_stage.map(|row| Row { name: format!("{stage}, {}", row.name), ..row }));
+    }
+    rows
+}
+
+fn row(
+    records: &[Record],
+    (name, better): (&str, Better),
+    whole: bool,
+    figure: &dyn Fn(&Record) -> Option<f64>,
+) -> Row {
+    Row { name: name.to_owned(), whole, better, figures: records.iter().map(figure).collect() }
+}
+
+/// Rates and counts.
+pub fn total_rows(records: &[Record]) -> Vec<Row> {
+    let measured =
+        |name, figure: &dyn Fn(&Record) -> Option<f64>| row(records, name, false, figure);
     let mut rows = vec![
-        row("seconds".into(), false, &|record| Some(record.seconds)),
-        row("per second".into(), false, &|record| Some(record.per_second)),
+        measured(("seconds", Better::Neither), &|record| Some(record.seconds)),
+        measured(("per second", Better::More), &|record| Some(record.per_second)),
     ];
-    let mut counts: Vec<&String> = records.iter().flat_map(|one| one.counts.keys()).collect();
-    counts.sort();
-    counts.dedup();
-    for name in counts {
-        let count = |record: &Record| record.counts.get(name).map(|count| *count as f64);
-        rows.push(row(name.clone(), true, &count));
-    }
-    let mut stages: Vec<&String> = Vec::new();
+    let mut count = |before: &str, of: &dyn Fn(&Record) -> &BTreeMap<String, u64>| {
+        let names: BTreeSet<&String> =
+            records.iter().flat_map(|record| of(record).keys()).collect();
+        for name in names {
+            let count = |record: &Record| of(record).get(name).map(|count| *count as f64);
+            let named = format!("{before}{name}");
+            rows.push(row(records, (&named, Better::Neither), true, &count));
+        }
+    };
+    count("", &|record| &record.counts);
+    count("ledger, ", &|record| &record.ledger);
+    rows
+}
+
+/// Each stage that any of them has.
+pub fn stage_names(records: &[Record]) -> Vec<&String> {
+    let mut names: Vec<&String> = Vec::new();
     for stage in records.iter().flat_map(|record| &record.stages) {
-        if !stages.contains(&&stage.name) {
-            stages.push(&stage.name);
+        if !names.contains(&&stage.name) {
+            names.push(&stage.name);
         }
     }
-    for name in stages {
-        let of = |record: &Record, figure: &dyn Fn(&Hdr) -> f64| {
-            let stage = record.stages.iter().find(|stage| stage.name == *name);
-            stage.map(|stage| figure(&stage.latencies))
-        };
-        rows.push(row(format!("{name}, count"), true, &|r| of(r, &|all| all.0.len() as f64)));
-        for (short, quantile) in QUANTILES {
-            let at = |record: &Record| of(record, &|all| all.ms(quantile));
-            rows.push(row(format!("{name}, {short} ms"), false, &at));
-        }
-        rows.push(row(format!("{name}, max ms"), false, &|r| of(r, &|all| all.max_ms())));
+    names
+}
+
+/// The figures of one stage.
+pub fn stage_rows(stage: &str, records: &[Record]) -> Vec<Row> {
+    let of = |record: &Record, figure: &dyn Fn(&Hdr) -> f64| {
+        let found = record.stages.iter().find(|one| one.name == *stage);
+        found.map(|stage| figure(&stage.latencies))
+    };
+    let count = |record: &Record| of(record, &|all| all.0.len() as f64);
+    let mut rows = vec![row(records, ("count", Better::Neither), true, &count)];
+    for (short, quantile) in QUANTILES {
+        let at = |record: &Record| of(record, &|all| all.ms(quantile));
+        rows.push(row(records, (&format!("{short} ms"), Better::Less), false, &at));
     }
+    let max = |record: &Record| of(record, &|all| all.max_ms());
+    rows.push(row(records, ("max ms", Better::Less), false, &max));
     rows
 }
 

@@ -14,6 +14,7 @@ use socket2::Type;
 
 use crate::ledger::Ledger;
 use crate::report::Hdr;
+use crate::report::Live;
 use crate::run::scenario::SinkPart;
 use crate::run::scenario::read_behaviour;
 use crate::sink::Counts;
@@ -61,6 +62,7 @@ impl Place {
     }
 
     fn run(&mut self, mut settings: Settings, behaviour: Option<&str>) -> Result<(), String> {
+        settings.live = Live::Never;
         settings.behaviours = behaviour.map(read_behaviour).transpose()?.map(Arc::new);
         let sink = Sink::start(settings)?;
         self.addresses = sink.addresses().to_vec();
@@ -130,13 +132,13 @@ impl Place {
                 let sum = harvest.counts.entry(name.clone()).or_insert(0.into());
                 *sum = (sum.as_u64().unwrap_or(0) + count.as_u64().unwrap_or(0)).into();
             }
-            harvest.ledger.add(taken.ledger);
-            let all = taken.end_to_end.histogram();
-            match &mut harvest.end_to_end {
-                _ if all.is_empty() => {}
-                Some(sum) => sum.0.add(all).expect("all have the same bounds"),
-                none => *none = Some(Hdr(all.clone())),
+            let all = taken.stages().0.iter().find(|(name, _)| *name == "end to end");
+            match (&mut harvest.end_to_end, all) {
+                (_, None) => {}
+                (Some(sum), Some((_, all))) => sum.0.add(all).expect("all have the same bounds"),
+                (none, Some((_, all))) => *none = Some(Hdr(all.clone())),
             }
+            harvest.ledger.add(taken.ledger);
         }
         Ok(harvest)
     }

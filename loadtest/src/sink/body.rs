@@ -1,21 +1,31 @@
-//! What is looked at in a body: where it ends, and the id in its header.
+//! What is looked at in a message: where it ends, the id in its header, whether the body is the one
+//! that was sent with this id, and of reports what they are about.
 //!
 //! Cost:     one search for the end of the header, one for the id in it, and after DATA one for
-//!           CRLF.CRLF, all by the vector instructions of `memchr`. Nothing is copied unless a
-//!           header comes in several parts.
+//!           CRLF.CRLF and one for dots, all by the vector instructions of `memchr`; a CRC-32 of
+//!           bodies whose id tells one. Nothing is copied unless a header comes in several parts.
+//! Bounds:   of a header `HEADER_BYTES_MAX`, of a report `REPORT_BYTES_MAX` are kept. What is behind
+//!           them is not read: such a message counts as nameless.
+
+use std::time::Duration;
 
 use memchr::memmem;
 use memchr::memmem::Finder;
 
 use crate::ledger;
+use crate::ledger::Arrival;
 use crate::ledger::Id;
 use crate::ledger::Ledger;
 use crate::ledger::RunIndex;
+use crate::ledger::hash_of;
+use crate::ledger::sum::BodySum;
+use crate::sink::notice;
 
 const END: &[u8; 5] = b"\r\n.\r\n";
 const HEADER_END: &[u8] = b"\r\n\r\n";
-/// An id behind so many bytes of a header is not found, and its message counts as nameless.
 const HEADER_BYTES_MAX: usize = 64 << 10;
+/// Some 50,000 recipients may be in it.
+const REPORT_BYTES_MAX: usize = 8 << 20;
 
 /// Finds the end of a body of DATA. Only CRLF.CRLF ends one, wherever the input is split.
 #[derive(Debug)]
@@ -70,68 +80,140 @@ pub struct Known {
     pub begun_us: Option<u64>,
 }
 
-/// Looks for the id in the header of a message, as it comes.
-#[derive(Debug)]
-pub struct IdScan {
-    finder: Finder<'static>,
-    header_end: Finder<'static>,
-    /// A header that came in part.
-    held: Vec<u8>,
-    done: bool,
-    found: Option<Known>,
+impl Known {
+    /// How long ago it began, at this UNIX time.
+    pub fn age(&self, now_us: u64) -> Option<Duration> {
+        self.begun_us.map(|begun_us| Duration::from_micros(now_us.saturating_sub(begun_us)))
+    }
+
+    fn new(id: &Id<'_>, ledger: &mut Ledger) -> Known {
+        Known { run: ledger.run(id.run), number: id.number, begun_us: id.begun_us }
+    }
 }
 
-impl IdScan {
-    pub fn new() -> IdScan {
-        IdScan {
+/// What a message is to the ledger.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Subject {
+    Message(Known, Arrival),
+    /// It tells of another: to which recipients that has failed.
+    Report(Known, Vec<u64>),
+    Nameless,
+}
+
+/// Whether dots at the beginning of lines are to be taken out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Form {
+    Data,
+    Chunks,
+}
+
+/// Reads a message, as it comes.
+#[derive(Debug)]
+pub struct Scan {
+    finder: Finder<'static>,
+    header_end: Finder<'static>,
+    /// A header that came in part, or a report.
+    held: Vec<u8>,
+    form: Form,
+    part: Part,
+    known: Option<Known>,
+}
+
+/// What is to come next, and what is done with it.
+#[derive(Debug)]
+enum Part {
+    Header,
+    /// A body whose sum is told; it is boxed, for most connections of a sink have none under way.
+    Summed(Box<Summed>),
+    Report,
+    Ignored,
+}
+
+#[derive(Debug)]
+struct Summed {
+    told: u32,
+    sum: BodySum,
+    line: Line,
+}
+
+impl Scan {
+    pub fn new() -> Scan {
+        Scan {
             finder: Finder::new(ledger::HEADER),
             header_end: Finder::new(HEADER_END),
             held: Vec::new(),
-            done: false,
-            found: None,
+            form: Form::Data,
+            part: Part::Header,
+            known: None,
         }
     }
 
-    pub fn begin(&mut self) {
+    pub fn begin(&mut self, form: Form) {
         self.held.clear();
-        self.done = false;
-        self.found = None;
+        self.form = form;
+        self.part = Part::Header;
+        self.known = None;
     }
 
+    /// A piece of it; of the end of DATA nothing from the dot on that comes in one piece with it.
     pub fn feed(&mut self, piece: &[u8], ledger: &mut Ledger) {
-        if self.done {
-            return;
+        match &mut self.part {
+            Part::Header => self.feed_header(piece, ledger),
+            Part::Summed(summed) => summed.add(piece, self.form),
+            Part::Report => {
+                let room = REPORT_BYTES_MAX - self.held.len();
+                self.held.extend_from_slice(&piece[..piece.len().min(room)]);
+            }
+            Part::Ignored => {}
         }
+    }
+
+    fn feed_header(&mut self, piece: &[u8], ledger: &mut Ledger) {
         if self.held.is_empty()
             && let Some(end) = self.header_end.find(piece)
         {
-            return self.read(&piece[..end], ledger);
+            self.read(&piece[..end], ledger);
+            return self.feed(&piece[end + HEADER_END.len()..], ledger);
         }
         // The end may have begun in what came before.
-        let from = self.held.len().saturating_sub(HEADER_END.len() - 1);
-        let room = HEADER_BYTES_MAX - self.held.len();
+        let before = self.held.len();
+        let from = before.saturating_sub(HEADER_END.len() - 1);
+        let room = HEADER_BYTES_MAX - before;
         self.held.extend_from_slice(&piece[..piece.len().min(room)]);
         let end = self.header_end.find(&self.held[from..]).map(|end| from + end);
-        if end.is_some() || self.held.len() == HEADER_BYTES_MAX {
-            let held = std::mem::take(&mut self.held);
-            self.read(&held[..end.unwrap_or(held.len())], ledger);
-            self.held = held;
+        if end.is_none() && self.held.len() < HEADER_BYTES_MAX {
+            return;
+        }
+        let mut held = std::mem::take(&mut self.held);
+        self.read(&held[..end.unwrap_or(held.len())], ledger);
+        held.clear();
+        self.held = held;
+        if let Some(end) = end {
+            self.feed(&piece[end + HEADER_END.len() - before..], ledger);
         }
     }
 
-    /// The id, at the end of the message.
-    pub fn end(&mut self, ledger: &mut Ledger) -> Option<Known> {
-        if !self.done {
+    /// What it was, at its end.
+    pub fn end(&mut self, ledger: &mut Ledger) -> Subject {
+        let held = std::mem::take(&mut self.held);
+        if matches!(self.part, Part::Header) {
             // A header without a body.
-            let held = std::mem::take(&mut self.held);
             self.read(&held, ledger);
-            self.held = held;
         }
-        self.found
+        let subject = match (std::mem::replace(&mut self.part, Part::Ignored), self.known) {
+            (Part::Summed(summed), Some(known)) => Subject::Message(known, summed.end()),
+            (_, Some(known)) => Subject::Message(known, Arrival::Whole),
+            (Part::Report, None) => read_report(&held, ledger),
+            (_, None) => Subject::Nameless,
+        };
+        // One long header, or a report, is no reason to keep so much for every connection.
+        self.held = if held.capacity() > HEADER_BYTES_MAX { Vec::new() } else { held };
+        self.held.clear();
+        subject
     }
 
     fn read(&mut self, header: &[u8], ledger: &mut Ledger) {
-        self.done = true;
+        self.part = Part::Ignored;
         let mut from = 0;
         while let Some(found) = self.finder.find(&header[from..]) {
             let at = from + found;
@@ -143,9 +225,97 @@ impl IdScan {
             let value = &header[from..];
             let line = memmem::find(value, b"\r\n").map_or(value, |end| &value[..end]);
             if let Some(id) = Id::parse(line) {
-                let run = ledger.run(id.run);
-                self.found = Some(Known { run, number: id.number, begun_us: id.begun_us });
+                self.known = Some(Known::new(&id, ledger));
+                if let Some(told) = id.body_sum {
+                    self.part = Part::Summed(Box::new(Summed::new(told)));
+                }
                 return;
+            }
+        }
+        if memmem::find(header, notice::CONTENT_TYPE).is_some() {
+            self.part = Part::Report;
+        }
+    }
+}
+
+fn read_report(body: &[u8], ledger: &mut Ledger) -> Subject {
+    match notice::read(body) {
+        None => Subject::Nameless,
+        Some(notice) => {
+            let failed = notice.failed.iter().map(|address| hash_of(address)).collect();
+            Subject::Report(Known::new(&notice.id, ledger), failed)
+        }
+    }
+}
+
+impl Summed {
+    fn new(told: u32) -> Summed {
+        Summed { told, sum: BodySum::default(), line: Line::Start }
+    }
+
+    fn end(self) -> Arrival {
+        if self.sum.end() == self.told { Arrival::Whole } else { Arrival::Corrupted }
+    }
+
+    fn add(&mut self, piece: &[u8], form: Form) {
+        match form {
+            Form::Chunks => self.sum.add(piece),
+            Form::Data => self.line = self.line.add(piece, &mut self.sum),
+        }
+    }
+}
+
+/// Where in a line the input of DATA has come to.
+///
+/// RFC 5321 s4.5.2: a dot at the beginning of a line is taken out. The dot that ends the body is one
+/// too, and what stands behind it, CR and LF, is no part of the body: a CR there is held back until it
+/// is known what follows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Line {
+    Start,
+    Inside,
+    /// Behind a CR.
+    Cr,
+    /// Behind a dot that was taken out.
+    Dot,
+    /// Behind such a dot and a CR, which is held back.
+    DotCr,
+}
+
+impl Line {
+    /// Adds a piece without its stuffed dots, and answers where it ends.
+    fn add(mut self, piece: &[u8], sum: &mut BodySum) -> Line {
+        let mut rest = piece;
+        if self == Line::DotCr && !rest.is_empty() {
+            sum.add(b"\r");
+            self = Line::Cr;
+        }
+        if self == Line::Cr && rest.first() == Some(&b'\n') {
+            sum.add(b"\n");
+            (self, rest) = (Line::Start, &rest[1..]);
+        }
+        if self == Line::Start && rest.first() == Some(&b'.') {
+            (self, rest) = (Line::Dot, &rest[1..]);
+        }
+        let mut from = 0;
+        for at in memchr::memchr_iter(b'.', rest) {
+            if rest[from..at].ends_with(b"\r\n") {
+                sum.add(&rest[from..at]);
+                from = at + 1;
+                self = Line::Dot;
+            }
+        }
+        let last = &rest[from..];
+        match last {
+            [] => self,
+            b"\r" if self == Line::Dot => Line::DotCr,
+            _ => {
+                sum.add(last);
+                match last {
+                    [.., b'\r', b'\n'] => Line::Start,
+                    [.., b'\r'] => Line::Cr,
+                    _ => Line::Inside,
+                }
             }
         }
     }
@@ -180,6 +350,22 @@ mod tests {
         }
     }
 
+    fn subject(message: &[u8], cut: usize, form: Form) -> Subject {
+        let mut ledger = Ledger::default();
+        let mut scan = Scan::new();
+        scan.begin(form);
+        scan.feed(&message[..cut], &mut ledger);
+        scan.feed(&message[cut..], &mut ledger);
+        scan.end(&mut ledger)
+    }
+
+    fn number(subject: &Subject) -> Option<u64> {
+        match subject {
+            Subject::Message(known, _) => Some(known.number),
+            _ => None,
+        }
+    }
+
     #[test]
     fn ids_are_found_in_headers_only_wherever_they_are_cut() {
         let own: &[u8] = b"A: b\r\nX-Ringpost-Load: r.1-5-77\r\nS: x\r\n\r\nbody\r\n";
@@ -193,19 +379,95 @@ mod tests {
         ];
         for (message, expected) in rows {
             for cut in 0..=message.len() {
-                let mut ledger = Ledger::default();
-                let mut scan = IdScan::new();
-                scan.begin();
-                scan.feed(&message[..cut], &mut ledger);
-                scan.feed(&message[cut..], &mut ledger);
-                let found = scan.end(&mut ledger).map(|known| known.number);
+                let found = number(&subject(message, cut, Form::Data));
                 assert_eq!(found, expected, "{} at {cut}", String::from_utf8_lossy(message));
             }
         }
         let mut ledger = Ledger::default();
-        let mut scan = IdScan::new();
+        let mut scan = Scan::new();
         scan.feed(&vec![b'x'; 100_000], &mut ledger);
         scan.feed(b"\r\nX-Ringpost-Load: r-5\r\n\r\n", &mut ledger);
-        assert_eq!(scan.end(&mut ledger), None, "a header has an end");
+        assert_eq!(scan.end(&mut ledger), Subject::Nameless, "a header has an end");
+    }
+
+    /// As it is sent by DATA, with the dot that ends it.
+    fn stuff(body: &str) -> Vec<u8> {
+        let dots = body.replace("\r\n.", "\r\n..");
+        let dot = if body.starts_with('.') { "." } else { "" };
+        let end = if body.is_empty() || body.ends_with("\r\n") { "" } else { "\r\n" };
+        format!("{dot}{dots}{end}.\r\n").into()
+    }
+
+    #[test]
+    fn a_body_is_whole_wherever_it_is_cut_and_a_changed_one_is_not() {
+        let bodies = [
+            "",
+            "\r\n",
+            "x",
+            "x\r\n",
+            ".\r\n",
+            "..\r\n.\r\n\r\n",
+            ".x\r\n.\ry\r\n",
+            "a\r\r\n.b\r\n",
+            "a\n.b\r\n",
+            ".\r.\r\n",
+            "a.b\r\n...c.\r\n",
+        ];
+        for body in bodies {
+            let told = ledger::sum::of_message(b"r-5-77", BodySum::of(body.as_bytes()));
+            let head = format!("X-Ringpost-Load: r-5-77-{told:08x}\r\nS: x\r\n\r\n");
+            let sent = [head.as_bytes(), &stuff(body)].concat();
+            for (from, to) in (0..=sent.len()).flat_map(|to| (0..=to).map(move |from| (from, to))) {
+                let mut ledger = Ledger::default();
+                let (mut scan, mut end) = (Scan::new(), DotEnd::new());
+                scan.begin(Form::Data);
+                for piece in [&sent[..from], &sent[from..to], &sent[to..]] {
+                    let upto = end.find(piece).map_or(piece.len(), |end| end.saturating_sub(3));
+                    scan.feed(&piece[..upto], &mut ledger);
+                }
+                let found = scan.end(&mut ledger);
+                let whole = matches!(found, Subject::Message(_, Arrival::Whole));
+                assert!(whole, "{body:?} at {from}, {to}: {found:?}");
+            }
+            for (form, change, expected) in [
+                (Form::Chunks, "", Arrival::Whole),
+                (Form::Chunks, "y", Arrival::Corrupted),
+                (Form::Chunks, "\r\ny\r\n", Arrival::Corrupted),
+            ] {
+                let sent = format!("{head}{body}{change}");
+                let Subject::Message(_, arrival) = subject(sent.as_bytes(), 5, form) else {
+                    panic!("{sent}")
+                };
+                assert_eq!(arrival, expected, "{sent:?}");
+            }
+            let other = sent.iter().position(|byte| *byte == b'5').expect("its number");
+            let swapped = [&sent[..other], b"6", &sent[other + 1..sent.len() - 3]].concat();
+            assert_eq!(
+                matches!(subject(&swapped, 9, Form::Data), Subject::Message(_, Arrival::Corrupted)),
+                true,
+                "it belongs to another: {body:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_report_is_known_by_its_type_and_read_to_its_end() {
+        let head = "Content-Type: multipart/report; boundary=b\r\n\r\n";
+        let body = "Final-Recipient: rfc822; A@b.test\r\nAction: failed\r\n\r\n\
+                    X-Ringpost-Load: r-7-99\r\n";
+        let report = [head, body].concat();
+        for cut in 0..=report.len() {
+            let Subject::Report(known, failed) = subject(report.as_bytes(), cut, Form::Data) else {
+                panic!("{cut}")
+            };
+            assert_eq!((known.number, failed), (7, vec![hash_of(b"a@B.test")]));
+        }
+        for (name, text) in [
+            ("of another type", report.replace("report", "mixed")),
+            ("without an id", report.replace("r-7-99", "")),
+            ("too long", report.replace("X-Ring", &format!("{}\r\nX-Ring", "y".repeat(9 << 20)))),
+        ] {
+            assert_eq!(subject(text.as_bytes(), 3, Form::Chunks), Subject::Nameless, "{name}");
+        }
     }
 }

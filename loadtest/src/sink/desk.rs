@@ -16,11 +16,14 @@ use std::time::Instant;
 
 use ringpost::base::ChunkPool;
 
-use crate::figures::Latencies;
+use crate::ledger::Arrival;
 use crate::ledger::Ledger;
 use crate::sink::Settings;
 use crate::sink::behaviour::Behaviour;
 use crate::sink::behaviour::Behaviours;
+use crate::sink::body::Subject;
+use crate::sink::marks::Mark;
+use crate::sink::marks::Marks;
 
 /// Chunks beside one for each connection.
 const CHUNKS_SPARE: usize = 16;
@@ -58,6 +61,10 @@ tally! {
     messages,
     /// Messages to recipients that were accepted.
     copies,
+    /// Of these, those whose bodies were not as they had been sent.
+    corrupted,
+    /// Messages that told of others that were not delivered, or not yet.
+    reports,
     /// Bytes of bodies, also of those that were refused.
     body_bytes,
     /// Commands and bodies that were answered by 4xx.
@@ -114,8 +121,7 @@ pub struct Desk {
     pub tally: Arc<Tally>,
     pub pool: ChunkPool,
     pub ledger: RefCell<Ledger>,
-    /// From the begin of a message, where it is told, until it was here.
-    pub end_to_end: RefCell<Latencies>,
+    pub marks: Marks,
     pub words: Words,
     /// Connections of this shard.
     pub open: Cell<usize>,
@@ -123,12 +129,17 @@ pub struct Desk {
 }
 
 impl Desk {
-    pub fn new(settings: Arc<Settings>, shared: Arc<Shared>, tally: Arc<Tally>) -> Rc<Desk> {
+    pub fn new(
+        settings: Arc<Settings>,
+        shared: Arc<Shared>,
+        tally: Arc<Tally>,
+        marks: Marks,
+    ) -> Rc<Desk> {
         let chunks = settings.connections_max.min(CHUNKS_MAX) + CHUNKS_SPARE;
         Rc::new(Desk {
             pool: ChunkPool::new(chunks),
             ledger: RefCell::new(Ledger::new(settings.ledger_bytes_max)),
-            end_to_end: RefCell::default(),
+            marks,
             words: Words::new(&settings),
             open: Cell::new(0),
             greylist: RefCell::default(),
@@ -155,6 +166,43 @@ impl Desk {
     pub fn end_session(&self) {
         count(&self.tally.sessions, 1);
         self.shared.count_to(1, self.settings.sessions_max);
+    }
+
+    /// Writes down that a message was accepted for one recipient.
+    pub fn keep_copy(&self, subject: &Subject, recipient: u64, now_us: u64) {
+        let mut ledger = self.ledger.borrow_mut();
+        match subject {
+            Subject::Message(known, arrival) => {
+                count(&self.tally.corrupted, u64::from(*arrival == Arrival::Corrupted));
+                ledger.record((known.run, known.number), recipient, now_us, *arrival);
+                if let Some(took) = known.age(now_us) {
+                    self.marks.record(Mark::EndToEnd, took);
+                }
+            }
+            Subject::Nameless => ledger.nameless += 1,
+            Subject::Report(..) => {}
+        }
+    }
+
+    /// Writes down that a message was accepted, for as many recipients as it may be. In its second
+    /// stands how old it is, and where nobody knows that, how long it took to come.
+    pub fn keep_message(&self, subject: &Subject, now_us: u64, (took, now): (Duration, Instant)) {
+        let age = match subject {
+            Subject::Message(known, _) | Subject::Report(known, _) => known.age(now_us),
+            Subject::Nameless => None,
+        };
+        self.marks.record(Mark::Message, took);
+        self.marks.finish(age.unwrap_or(took), now);
+        let Subject::Report(known, failed) = subject else { return };
+        if let Some(age) = age {
+            self.marks.record(Mark::Report, age);
+        }
+        count(&self.tally.reports, 1);
+        let mut ledger = self.ledger.borrow_mut();
+        ledger.notices += u64::from(failed.is_empty());
+        for recipient in failed {
+            ledger.bounce((known.run, known.number), *recipient, now_us);
+        }
     }
 
     /// Whether this client has not waited as long as greylisting wants it to.

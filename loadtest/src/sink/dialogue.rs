@@ -5,27 +5,29 @@
 //! Laxness:  as smtp-sink: lines may end in LF, nobody needs to greet, and addresses are not judged.
 //! Bounds:   a command line of `LINE_BYTES_MAX`, `RECIPIENTS_MAX` recipients of a message.
 
-use std::hash::DefaultHasher;
-use std::hash::Hasher;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
+use std::time::Instant;
 use std::time::SystemTime;
 
 use ringpost::wire::smtp::command;
 use ringpost::wire::smtp::command::Command;
 use ringpost::wire::smtp::command::Verb;
 
+use crate::ledger::hash_of;
 use crate::sink::behaviour::Behaviour;
 use crate::sink::behaviour::Fortune;
 use crate::sink::behaviour::Moment;
 use crate::sink::body::DotEnd;
-use crate::sink::body::IdScan;
+use crate::sink::body::Form;
+use crate::sink::body::Scan;
 use crate::sink::desk::Desk;
 use crate::sink::desk::count;
 use crate::sink::dice::Dice;
 use crate::sink::dump::Letter;
+use crate::sink::marks::Mark;
 use crate::sink::stage::Refusal;
 use crate::sink::stage::Stage;
 
@@ -116,6 +118,24 @@ struct Met {
     messages: u32,
 }
 
+/// The moments that latencies are counted from.
+#[derive(Clone, Copy, Debug)]
+struct Clock {
+    connected: Instant,
+    /// Input came.
+    read: Instant,
+    /// Something was said.
+    wrote: Instant,
+    mail: Instant,
+    body: Instant,
+}
+
+impl Clock {
+    fn new(now: Instant) -> Clock {
+        Clock { connected: now, read: now, wrote: now, mail: now, body: now }
+    }
+}
+
 /// What `-d` and `-D` write, gathered only where one of them is given.
 #[derive(Debug, Default)]
 struct Draft {
@@ -141,14 +161,16 @@ pub struct Dialogue {
     /// A part of a body has come by BDAT.
     in_chunks: bool,
     dot: DotEnd,
-    scan: IdScan,
+    scan: Scan,
     met: Vec<Met>,
     tarpit: Option<u32>,
+    clock: Clock,
     draft: Option<Box<Draft>>,
 }
 
 impl Drop for Dialogue {
     fn drop(&mut self) {
+        self.desk.marks.record(Mark::Session, self.clock.connected.elapsed());
         if let Some(behaviours) = self.desk.behaviours() {
             self.met.iter().for_each(|met| behaviours.get(met.behaviour).disconnect());
         }
@@ -175,11 +197,32 @@ impl Dialogue {
             recipients: Vec::new(),
             in_chunks: false,
             dot: DotEnd::new(),
-            scan: IdScan::new(),
+            scan: Scan::new(),
             met: Vec::new(),
             tarpit: None,
+            clock: Clock::new(Instant::now()),
             draft,
         }
+    }
+
+    /// Input is here.
+    pub fn on_read(&mut self, now: Instant) {
+        self.clock.read = now;
+    }
+
+    /// All that was to be said has been.
+    pub fn on_written(&mut self, now: Instant) {
+        self.clock.wrote = now;
+    }
+
+    /// The commands that were read last have been answered.
+    pub fn on_answered(&self) {
+        let Clock { read, wrote, .. } = self.clock;
+        self.desk.marks.record(Mark::Answer, wrote.saturating_duration_since(read));
+    }
+
+    fn record_command(&self, mark: Mark) {
+        self.desk.marks.record(mark, self.clock.read.saturating_duration_since(self.clock.wrote));
     }
 
     /// Bytes a second, for whom replies are to be slow.
@@ -271,6 +314,7 @@ impl Dialogue {
             Verb::Vrfy => self.simple(Stage::Vrfy, |desk| desk.words.no_verify, out),
             Verb::Xclient => self.simple(Stage::Xclient, |desk| desk.words.ok, out),
             Verb::Quit => {
+                self.record_command(Mark::Quit);
                 let step = self.simple(Stage::Quit, |desk| desk.words.bye, out);
                 count(&self.desk.tally.quits, 1);
                 let is_over = step.then == Then::Go;
@@ -366,6 +410,7 @@ impl Dialogue {
     }
 
     fn hello(&mut self, stage: Stage, argument: &[u8], out: &mut Vec<u8>) -> Step {
+        self.record_command(Mark::Ehlo);
         let desk = Rc::clone(&self.desk);
         let knows_ehlo = desk.settings.offers.is_some();
         let is_extended = stage != Stage::Helo;
@@ -430,6 +475,8 @@ impl Dialogue {
     }
 
     fn mail(&mut self, argument: &[u8], out: &mut Vec<u8>) -> Step {
+        self.record_command(Mark::Mail);
+        self.clock.mail = self.clock.read;
         let delay = match self.obey(Stage::Mail, Moment::Mail, out) {
             Ok(delay) => delay,
             Err(step) => return step,
@@ -453,6 +500,7 @@ impl Dialogue {
     }
 
     fn rcpt(&mut self, argument: &[u8], out: &mut Vec<u8>) -> Step {
+        self.record_command(Mark::Rcpt);
         let mut delay = match self.obey_flags(Stage::Rcpt, out) {
             Ok(delay) => delay,
             Err(step) => return step,
@@ -528,7 +576,7 @@ impl Dialogue {
             return Step { delay, then: Then::CloseAfter(pause, ABORT) };
         }
         self.dot.begin();
-        self.scan.begin();
+        self.scan.begin(Form::Data);
         if let Some(draft) = &mut self.draft {
             draft.is_stuffed = true;
         }
@@ -539,6 +587,8 @@ impl Dialogue {
 
     /// What is ordered for DATA and for each first BDAT.
     fn begin_body(&mut self, out: &mut Vec<u8>) -> Result<Duration, Step> {
+        self.record_command(Mark::Data);
+        self.clock.body = self.clock.read;
         let mut delay = self.obey_flags(Stage::Data, out)?;
         let reply = match self.recipients.first() {
             Some(first) => {
@@ -578,7 +628,7 @@ impl Dialogue {
                     return self.begin_chunk(Chunk { left, last, swallow: true }, step, out);
                 }
             }
-            self.scan.begin();
+            self.scan.begin(Form::Chunks);
             if let Some(draft) = &mut self.draft {
                 draft.is_stuffed = false;
             }
@@ -642,7 +692,7 @@ impl Dialogue {
                 (input.len(), None)
             }
             Some(end) => {
-                // That the dot may have begun in the piece before is no matter here.
+                // Where the dot came in the piece before, the scan has taken it out.
                 self.take_body(&input[..end.saturating_sub(DOT_BYTES)]);
                 self.draw(&input[..end]);
                 if let Some(draft) = &mut self.draft {
@@ -667,12 +717,17 @@ impl Dialogue {
 
     /// The body is whole.
     fn finish(&mut self, out: &mut Vec<u8>) -> Step {
+        // After DATA it began with our answer, and nothing was said since.
+        let Clock { read, wrote, mail, body, .. } = self.clock;
+        let begin = if self.in_chunks { body } else { body.max(wrote) };
+        self.desk.marks.record(Mark::Body, read.saturating_duration_since(begin));
+        let took = read.saturating_duration_since(mail);
         let delay = match self.obey_flags(Stage::Dot, out) {
             Ok(delay) => delay,
             Err(step) => return self.refuse_all(step, out),
         };
         let desk = Rc::clone(&self.desk);
-        let known = self.scan.end(&mut desk.ledger.borrow_mut());
+        let subject = self.scan.end(&mut desk.ledger.borrow_mut());
         let behaviours = desk.behaviours();
         let recipients = std::mem::take(&mut self.recipients);
         let (mut most, mut accepted, mut end) = (delay, 0, Then::Go);
@@ -701,15 +756,7 @@ impl Dialogue {
             }
             accepted += 1;
             let now_us = *now_us.get_or_insert_with(unix_us);
-            let mut ledger = desk.ledger.borrow_mut();
-            match known {
-                Some(known) => ledger.record(known.run, known.number, recipient.hash, now_us),
-                None => ledger.nameless += 1,
-            }
-            if let Some(begun_us) = known.and_then(|known| known.begun_us) {
-                let latency = u128::from(now_us.saturating_sub(begun_us));
-                desk.end_to_end.borrow_mut().record(latency);
-            }
+            desk.keep_copy(&subject, recipient.hash, now_us);
             if desk.settings.lmtp {
                 out.extend_from_slice(desk.words.ok);
             }
@@ -721,6 +768,7 @@ impl Dialogue {
         if accepted > 0 {
             count(&desk.tally.messages, 1);
             count(&desk.tally.copies, accepted);
+            desk.keep_message(&subject, now_us.unwrap_or_else(unix_us), (took, read));
             desk.end_message();
         }
         self.write_draft();
@@ -796,19 +844,6 @@ fn address(path: &[u8]) -> &[u8] {
         Some(rest) => &rest[..memchr::memchr(b'>', rest).unwrap_or(rest.len())],
         None => path.split(|byte| *byte == b' ').next().unwrap_or(path),
     }
-}
-
-/// A relay may write a domain in small letters, so that case does not count.
-fn hash_of(address: &[u8]) -> u64 {
-    let mut hasher = DefaultHasher::new();
-    let mut small = [0; 128];
-    for part in address.chunks(small.len()) {
-        let small = &mut small[..part.len()];
-        small.copy_from_slice(part);
-        small.make_ascii_lowercase();
-        hasher.write(small);
-    }
-    hasher.finish()
 }
 
 fn domain_of(address: &[u8]) -> Vec<u8> {

@@ -14,12 +14,15 @@ mod desk;
 mod dialogue;
 mod dice;
 mod dump;
+mod marks;
+mod notice;
 pub mod options;
 mod place;
 mod session;
 mod stage;
 
 use std::cell::Cell;
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::BufWriter;
 use std::io::Write;
@@ -45,11 +48,14 @@ use ringpost::rt::ShardSpec;
 use ringpost::rt::ShardThread;
 use ringpost::rt::task;
 use ringpost::rt::timer;
-use serde_json::json;
 use socket2::SockRef;
 
-use crate::figures::Latencies;
 use crate::ledger::Ledger;
+use crate::report::Interval;
+use crate::report::Live;
+use crate::report::Record;
+use crate::report::Seconds;
+use crate::report::Stages;
 use crate::sink::behaviour::Behaviours;
 pub use crate::sink::desk::Counts;
 use crate::sink::desk::Desk;
@@ -57,6 +63,8 @@ use crate::sink::desk::Shared;
 use crate::sink::desk::Tally;
 use crate::sink::desk::count;
 use crate::sink::dump::Dump;
+use crate::sink::marks::Marks;
+use crate::sink::marks::Measured;
 use crate::sink::options::Options;
 use crate::sink::stage::Orders;
 
@@ -98,6 +106,8 @@ pub struct Settings {
     pub seed: u64,
     /// Of each shard.
     pub ledger_bytes_max: usize,
+    /// Whether each second is shown on stderr.
+    pub live: Live,
 }
 
 /// A sink that runs, on threads of its own.
@@ -108,6 +118,7 @@ pub struct Sink {
     taken: Arc<Mutex<Taken>>,
     addresses: Vec<SocketAddr>,
     began: Instant,
+    seconds: Seconds,
 }
 
 /// What a sink has at its end.
@@ -115,9 +126,67 @@ pub struct Sink {
 pub struct Taken {
     pub counts: Counts,
     pub ledger: Ledger,
-    /// From the begin of each message, where its id tells that, until it was here, in microseconds.
-    pub end_to_end: Latencies,
+    /// Since it listened.
     pub seconds: f64,
+    measured: Measured,
+    /// Of all its time.
+    intervals: Vec<Interval>,
+    began: Option<Instant>,
+}
+
+impl Taken {
+    /// What was measured, by its name: see `marks`.
+    pub fn stages(&self) -> &Stages {
+        &self.measured.stages
+    }
+
+    /// From the first connection until the last message was here.
+    pub fn busy(&self) -> Duration {
+        let Measured { first, last, .. } = self.measured;
+        first
+            .zip(last)
+            .map_or(Duration::ZERO, |(first, last)| last.saturating_duration_since(first))
+    }
+
+    /// The seconds of that time, each with the messages of it: how old they were when they came, and
+    /// of those that do not tell their begin, how long they took to come.
+    pub fn intervals(&self) -> Vec<Interval> {
+        let idle = self.began.zip(self.measured.first);
+        let begin = idle.map_or(0.0, |(began, first)| (first - began).as_secs_f64());
+        let end = begin + self.busy().as_secs_f64();
+        let within =
+            self.intervals.iter().filter(|one| one.start + 1.0 > begin && one.start <= end);
+        let cut = within.map(|one| {
+            let start = one.start.max(begin);
+            let seconds = ((one.start + 1.0).min(end) - start).max(0.001);
+            Interval { start: start - begin, seconds, ..one.clone() }
+        });
+        cut.collect()
+    }
+
+    /// Completes a record that began when the sink did.
+    pub fn tell(&self, record: &mut Record) {
+        let seconds = self.busy().as_secs_f64();
+        if let Some(first) = self.measured.first {
+            record.when = (jiff::Timestamp::now() - first.elapsed()).to_string();
+        }
+        let mut runs = self.ledger.run_names();
+        if let (Some(run), None) = (runs.next(), runs.next()) {
+            record.run = String::from_utf8_lossy(run).into_owned();
+        }
+        record.seconds = seconds;
+        record.per_second = self.counts.messages as f64 / seconds.max(0.001);
+        record.counts = counted(&self.counts);
+        record.ledger = counted(&self.ledger.totals());
+        record.set_stages(self.stages().clone());
+        record.intervals = self.intervals();
+    }
+}
+
+/// Numbers by their names.
+fn counted(counts: &impl serde::Serialize) -> BTreeMap<String, u64> {
+    let value = serde_json::to_value(counts).expect("they are plain numbers");
+    serde_json::from_value(value).expect("all of them are counts")
 }
 
 impl Sink {
@@ -127,27 +196,31 @@ impl Sink {
         let mut settings = settings;
         settings.connections_max = settings.connections_max.div_ceil(settings.cores);
         let settings = Arc::new(settings);
+        let began = Instant::now();
+        let seconds = Seconds::start(began, settings.live);
         let mut sink = Sink {
             shards: Vec::new(),
             shared: Arc::default(),
             tallies: Vec::new(),
             taken: Arc::default(),
             addresses,
-            began: Instant::now(),
+            began,
+            seconds,
         };
         for (shard, sockets) in sockets.into_iter().enumerate() {
             let tally = Arc::new(Tally::default());
             sink.tallies.push(Arc::clone(&tally));
             let (settings, shared) = (Arc::clone(&settings), Arc::clone(&sink.shared));
             let taken = Arc::clone(&sink.taken);
+            let collector = sink.seconds.collector(marks::NAMES);
             let mut spec = ShardSpec::new(format!("sink-{shard}"), None);
             spec.drain_max = STOP_MAX;
             let main = move || async move {
-                let desk = Desk::new(settings, shared, tally);
+                let desk = Desk::new(settings, shared, tally, Marks::new(collector));
                 serve_all(&desk, sockets).await;
                 let mut taken = taken.lock().unwrap_or_else(PoisonError::into_inner);
                 taken.ledger.add(desk.ledger.take());
-                taken.end_to_end.add(&desk.end_to_end.borrow());
+                taken.measured.add(desk.marks.end());
             };
             match rt::start(spec, main) {
                 Ok(thread) => sink.shards.push(thread),
@@ -182,14 +255,16 @@ impl Sink {
     /// Ends all sessions and hands out what came.
     pub fn stop(self) -> Result<Taken, String> {
         self.shared.stop();
-        let seconds = self.began.elapsed().as_secs_f64();
+        let took = self.began.elapsed();
         for shard in self.shards {
             shard.join().map_err(|fault| format!("{fault}: {}", fault.remedy()))?;
         }
         let mut taken =
             std::mem::take(&mut *self.taken.lock().unwrap_or_else(PoisonError::into_inner));
         self.tallies.iter().for_each(|tally| tally.add_to(&mut taken.counts));
-        taken.seconds = seconds;
+        taken.seconds = took.as_secs_f64();
+        taken.began = Some(self.began);
+        taken.intervals = self.seconds.end(took);
         Ok(taken)
     }
 }
@@ -245,6 +320,7 @@ async fn serve_all(desk: &Rc<Desk>, sockets: Vec<OwnedFd>) {
     }
     while !desk.shared.is_stopping() {
         timer::sleep(LOOK).await;
+        desk.marks.turn();
     }
     listeners.iter().for_each(|listener| listener.stop());
     let end = Instant::now() + STOP_MAX;
@@ -282,6 +358,7 @@ impl Open {
     fn new(desk: &Rc<Desk>) -> Open {
         desk.open.set(desk.open.get() + 1);
         count(&desk.tally.connections, 1);
+        desk.marks.connect(Instant::now());
         Open(Rc::clone(desk))
     }
 }
@@ -297,7 +374,10 @@ impl Drop for Open {
 pub fn run(options: &Options) -> Result<bool, String> {
     let blocked = signals::block().map_err(|cause| format!("signals: {cause}"))?;
     let signals = signals::listen(blocked).map_err(|cause| format!("signals: {cause}"))?;
-    let sink = Sink::start(options.settings()?)?;
+    options.outputs.check()?;
+    let settings = options.settings()?;
+    let mut record = Record::begin("sink", &options.outputs, options.described());
+    let sink = Sink::start(settings)?;
     let told: Vec<String> =
         sink.addresses().iter().take(PLACES_TOLD).map(ToString::to_string).collect();
     let more = sink.addresses().len() - told.len();
@@ -320,7 +400,8 @@ pub fn run(options: &Options) -> Result<bool, String> {
         write_ledger(&taken.ledger, path)
             .map_err(|cause| format!("{}: {cause}", path.display()))?;
     }
-    tell(&taken, options.json);
+    taken.tell(&mut record);
+    options.outputs.tell(&record)?;
     Ok(taken.ledger.unrecorded == 0)
 }
 
@@ -333,40 +414,4 @@ fn write_ledger(ledger: &Ledger, path: &Path) -> std::io::Result<()> {
     let mut out = BufWriter::new(File::create(path)?);
     ledger.write(&mut out)?;
     out.flush()
-}
-
-fn tell(taken: &Taken, is_json: bool) {
-    let (distinct, again) = taken.ledger.totals();
-    let (counts, ledger) = (&taken.counts, &taken.ledger);
-    if is_json {
-        let told = json!({
-            "seconds": taken.seconds,
-            "counts": counts,
-            "ledger": {
-                "distinct": distinct,
-                "again": again,
-                "nameless": ledger.nameless,
-                "unrecorded": ledger.unrecorded,
-            },
-            "end_to_end_us": taken.end_to_end.to_json(),
-        });
-        println!("{told}");
-        return;
-    }
-    println!(
-        "{} messages in {} copies over {} sessions, {} bytes",
-        counts.messages, counts.copies, counts.sessions, counts.body_bytes
-    );
-    println!(
-        "refused {} for now and {} for good, broke off {}",
-        counts.soft_refusals, counts.hard_refusals, counts.broken_off
-    );
-    println!(
-        "ledger: {distinct} distinct, {again} once more, {} without an id, {} not recorded",
-        ledger.nameless, ledger.unrecorded
-    );
-    if taken.end_to_end.count() > 0 {
-        println!("{}", Latencies::head());
-        println!("{}", taken.end_to_end.to_line("begin to sink"));
-    }
 }

@@ -1,5 +1,6 @@
 //! What the sink is told: the flags of Postfix's smtp-sink with the same meaning, and ours.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 use std::path::PathBuf;
@@ -15,6 +16,8 @@ use ringpost::net::TlsServer;
 use ringpost::net::TlsSettings;
 
 use crate::ledger::LEDGER_BYTES_MAX;
+use crate::report::Live;
+use crate::report::Outputs;
 use crate::sink::Settings;
 use crate::sink::behaviour::Behaviours;
 use crate::sink::dump::Dump;
@@ -175,9 +178,8 @@ pub struct Options {
     /// Memory of the ledger of each thread.
     #[arg(long, value_name = "BYTES", default_value_t = LEDGER_BYTES_MAX)]
     pub ledger_bytes: usize,
-    /// Print the counts as JSON.
-    #[arg(long)]
-    pub json: bool,
+    #[command(flatten)]
+    pub outputs: Outputs,
     /// Print this.
     #[arg(long, action = clap::ArgAction::Help)]
     help: Option<bool>,
@@ -225,7 +227,31 @@ impl Options {
             dump,
             seed: self.seed,
             ledger_bytes_max: self.ledger_bytes,
+            live: if self.counter { Live::Never } else { self.outputs.live() },
         })
+    }
+
+    /// What a reader must know to run the same again.
+    pub fn described(&self) -> BTreeMap<String, String> {
+        let is_on = |on: bool| if on { "yes" } else { "no" };
+        let refuses = [&self.soft, &self.hard, &self.leave, &self.drop].into_iter().flatten();
+        let mut told = BTreeMap::from([
+            ("places".to_owned(), self.places.join(" ")),
+            ("cores".to_owned(), self.cores.to_string()),
+            ("connections at once".to_owned(), self.connections.to_string()),
+            ("protocol".to_owned(), if self.lmtp { "LMTP" } else { "SMTP" }.to_owned()),
+            ("STARTTLS".to_owned(), is_on(self.starttls).to_owned()),
+            ("TLS from the first byte".to_owned(), is_on(self.tls).to_owned()),
+            ("chunking".to_owned(), is_on(!self.no_chunking).to_owned()),
+            ("pipelining".to_owned(), is_on(!self.no_pipelining).to_owned()),
+            ("refuses or drops at".to_owned(), refuses.cloned().collect::<Vec<_>>().join(" ")),
+            ("waits".to_owned(), self.waits.join(" ")),
+        ]);
+        if let Some(file) = &self.behaviour {
+            told.insert("behaviour".to_owned(), file.display().to_string());
+        }
+        told.retain(|_, value| !value.is_empty());
+        told
     }
 
     fn check(&self) -> Result<(), String> {

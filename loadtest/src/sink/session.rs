@@ -19,6 +19,7 @@ use crate::sink::desk::Desk;
 use crate::sink::dialogue::Dialogue;
 use crate::sink::dialogue::Step;
 use crate::sink::dialogue::Then;
+use crate::sink::marks::Mark;
 
 /// The longest piece of a sleep.
 const NAP: Duration = Duration::from_millis(50);
@@ -69,6 +70,7 @@ impl Session {
                 }
                 Err(_) => return self.leave().await,
             };
+            self.dialogue.on_read(Instant::now());
             let mut at = 0;
             while at < chunk.len() {
                 let mark = self.out.len();
@@ -86,7 +88,10 @@ impl Session {
                 }
             }
             self.desk.pool.give(chunk);
-            self.flush().await?;
+            if !self.out.is_empty() {
+                self.flush().await?;
+                self.dialogue.on_answered();
+            }
             if self.desk.shared.is_stopping() {
                 return self.leave().await;
             }
@@ -143,7 +148,12 @@ impl Session {
         let server = self.desk.settings.tls.as_ref().ok_or(Over)?;
         self.channel.start_tls(server)?;
         self.set_deadline();
-        Ok(self.channel.handshake(&self.desk.pool, None).await?)
+        let begin = Instant::now();
+        self.channel.handshake(&self.desk.pool, None).await?;
+        let now = Instant::now();
+        self.desk.marks.record(Mark::Tls, now - begin);
+        self.dialogue.on_written(now);
+        Ok(())
     }
 
     async fn close(&mut self) -> Result<(), Over> {
@@ -178,6 +188,7 @@ impl Session {
         self.set_deadline();
         let (written, bytes) = self.channel.write(bytes).await;
         written?;
+        self.dialogue.on_written(Instant::now());
         Ok(bytes)
     }
 

@@ -9,6 +9,7 @@ pub enum Die {
     SizeAgain,
     From,
     To,
+    SizeInMix,
 }
 
 /// All dice of a run.

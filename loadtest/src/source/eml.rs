@@ -9,6 +9,10 @@ use std::fs;
 use std::path::Path;
 use std::path::PathBuf;
 
+use memchr::memmem;
+
+use crate::ledger::sum::BodySum;
+
 const LINE_BYTES_MAX: usize = 998;
 const FOLDER_BYTES_MAX: u64 = 1 << 30;
 
@@ -20,6 +24,8 @@ pub struct Text {
     pub is_8bit: bool,
     /// Lines that were too long.
     pub broken: usize,
+    /// Of its body.
+    pub sum: u32,
 }
 
 impl Text {
@@ -44,8 +50,17 @@ impl Text {
             push_line(line, in_head, &mut out);
         }
         let is_8bit = !out.is_ascii();
-        Text { bytes: out.into(), is_8bit, broken }
+        let sum = BodySum::of(body_of(&out));
+        Text { bytes: out.into(), is_8bit, broken, sum }
     }
+}
+
+/// What stands behind the header, of which there may be no line.
+fn body_of(text: &[u8]) -> &[u8] {
+    if let Some(body) = text.strip_prefix(b"\r\n") {
+        return body;
+    }
+    memmem::find(text, b"\r\n\r\n").map_or(b"", |end| &text[end + 4..])
 }
 
 /// What some programs put before a message that they save.
@@ -131,6 +146,19 @@ mod tests {
             ("From me Sat\na: b\n\nx\n", "a: b\r\n\r\nx\r\n"),
         ] {
             assert_eq!(sent(text), expected, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn a_body_is_summed_without_its_header() {
+        for (text, body) in [
+            ("a: b\n\nc\r\nd", "c\r\nd\r\n"),
+            ("\nc", "c\r\n"),
+            ("a: b", ""),
+            ("", ""),
+            ("a: b\n\n\nc\n", "\r\nc\r\n"),
+        ] {
+            assert_eq!(Text::new(text.as_bytes()).sum, BodySum::of(body.as_bytes()), "{text:?}");
         }
     }
 

@@ -1,6 +1,12 @@
 //! What is sent: bodies that all are parts of one block of text, or texts from files; a head with
 //! the id of each message; and whom it is from and to.
 //!
+//! Sums:     the id of a message ends with a checksum, so that the sink knows its body again. Bodies
+//!           of one length differ in the number that their last line ends with: what a relay gives to
+//!           the wrong one is seen.
+//! Cost:     the sum of a body is made once for as long as the length stays the same, and continued
+//!           with the number.
+//!
 //! Owner:    one `Pattern` for all shards, which does not change; a `Draft` for each session, whose
 //!           memory serves one message after the other.
 
@@ -13,6 +19,9 @@ use ringpost::outbound::transfer::BodySource;
 use ringpost::outbound::transfer::BodyUnreadable;
 use ringpost::wire::mail::date;
 
+use crate::ledger;
+use crate::ledger::sum;
+use crate::ledger::sum::BodySum;
 use crate::source::dice::Dice;
 use crate::source::dice::Die;
 use crate::source::domains::Domains;
@@ -28,12 +37,16 @@ const LINE: &[u8] =
 /// Lines of the block that bodies are made of, so that it goes into one write.
 const BLOCK_LINES: usize = 800;
 const BLOCK: usize = BLOCK_LINES * LINE.len();
+/// What the last line of a body ends with: a number of so many digits, and CRLF. Shorter bodies have
+/// no number.
+const TAIL: usize = 22;
+const TAIL_DIGITS: usize = TAIL - 2;
 
 /// What messages are made of.
 #[derive(Args, Clone, Debug, Default)]
 pub struct ContentOptions {
     /// Bytes of bodies as a distribution: 4k, uniform:1k-100k, lognormal:p50=8k,p99=200k, or a mix
-    /// with weights, 4k*80,64k*15,1M*5.
+    /// with weights, 4k*80,64k-99k*15,lognormal:p50=1M/p99=9M*5.
     #[arg(long, value_name = "SIZES", value_parser = Sizes::parse,
           conflicts_with_all = ["length", "file", "eml"])]
     pub sizes: Option<Sizes>,
@@ -92,7 +105,10 @@ enum HeadForm {
 /// A message as it is sent, but for its body.
 #[derive(Default)]
 pub struct Draft {
+    /// And behind it the tail of the body, which is different in each message.
     pub head: Vec<u8>,
+    /// Of bodies of so many bytes, without their tails.
+    sum: Option<(u64, BodySum)>,
     /// Empty is the null reverse-path.
     pub sender: String,
     pub recipients: Vec<String>,
@@ -143,10 +159,35 @@ impl Pattern {
         for (place, name) in draft.recipients.iter_mut().enumerate() {
             self.name_recipient(number, place as u64, name);
         }
-        let Draft { head, sender, recipients } = draft;
+        let body = self.content.body(self.dice, number);
+        let tail = self.tail_of(number);
+        let tail = &tail[TAIL - body.tail..];
+        let sum = match &self.content {
+            _ if self.form == HeadForm::None => 0,
+            Content::Texts(texts) => self.text(texts, number).sum,
+            Content::Lines { .. } => body.sum(tail, &mut draft.sum),
+        };
+        let Draft { head, sender, recipients, .. } = draft;
         head.clear();
-        self.write_head((number, at_us), sender, &recipients[0], head);
-        self.content.body(self.dice, number)
+        self.write_head((number, at_us, sum), sender, &recipients[0], head);
+        head.extend_from_slice(tail);
+        body
+    }
+
+    fn tail_of(&self, number: u64) -> [u8; TAIL] {
+        let mut tail = *LINE.last_chunk().expect("a line is longer");
+        if self.form != HeadForm::None {
+            let mut left = number;
+            for digit in tail[..TAIL_DIGITS].iter_mut().rev() {
+                *digit = b'0' + (left % 10) as u8;
+                left /= 10;
+            }
+        }
+        tail
+    }
+
+    fn text<'t>(&self, texts: &'t [Text], number: u64) -> &'t Text {
+        &texts[(number % texts.len() as u64) as usize]
     }
 
     /// Whether the head has bytes beyond ASCII.
@@ -157,7 +198,7 @@ impl Pattern {
     /// Whether message `number` has.
     pub fn is_8bit(&self, number: u64) -> bool {
         let text = match &self.content {
-            Content::Texts(texts) => texts[(number % texts.len() as u64) as usize].is_8bit,
+            Content::Texts(texts) => self.text(texts, number).is_8bit,
             Content::Lines { .. } => false,
         };
         text || self.form != HeadForm::None && self.has_8bit_head()
@@ -207,13 +248,24 @@ impl Pattern {
         written.expect("a String takes every write");
     }
 
-    fn write_head(&self, (number, at_us): (u64, u64), from: &str, to: &str, head: &mut Vec<u8>) {
+    fn write_head(
+        &self,
+        (number, at_us, body_sum): (u64, u64, u32),
+        from: &str,
+        to: &str,
+        head: &mut Vec<u8>,
+    ) {
         if self.form == HeadForm::None {
             return;
         }
         let run = &self.run;
-        let id = write!(head, "X-Ringpost-Load: {run}-{number}-{at_us}\r\n");
+        head.extend_from_slice(ledger::HEADER);
+        head.push(b' ');
+        let begin = head.len();
+        let id = write!(head, "{run}-{number}-{at_us}");
         id.expect("a Vec takes every write");
+        let sum = sum::of_message(&head[begin..], body_sum);
+        write!(head, "-{sum:08x}\r\n").expect("a Vec takes every write");
         for line in &self.headers {
             line.push(number, to, head);
         }
@@ -239,54 +291,83 @@ impl Content {
         }
         let length = options.length as u64;
         let sizes = options.content.sizes.clone().unwrap_or(Sizes::Uniform(length, length));
-        Ok(Content::Lines { sizes, block: LINE.repeat(BLOCK_LINES).into() })
+        Ok(Content::Lines { sizes, block: block() })
     }
 
     fn body(&self, dice: Dice, number: u64) -> Body<'_> {
         match self {
             Content::Texts(texts) => {
                 let text = &texts[(number % texts.len() as u64) as usize];
-                Body { first: [b"", &text.bytes], block: b"", blocks: 0 }
+                Body { first: [b"", &text.bytes], block: b"", blocks: 0, tail: 0 }
             }
             Content::Lines { sizes, block } => Body::of_lines(block, sizes.of(dice, number)),
         }
     }
 }
 
+/// Lines, the last of which lacks its tail, and the first has that of the line before.
+fn block() -> Box<[u8]> {
+    let mut block = LINE.repeat(BLOCK_LINES);
+    block.rotate_right(TAIL);
+    block.into()
+}
+
 fn local_part(address: &str) -> &str {
     address.rsplit_once('@').map_or(address, |(local, _)| local)
 }
 
-/// A body, as parts of what the pattern holds.
+/// A body, as parts of what the pattern holds, and a tail that the head holds.
 #[derive(Clone, Copy, Debug)]
 pub struct Body<'p> {
     first: [&'p [u8]; 2],
     block: &'p [u8],
     blocks: u64,
+    /// Bytes of it.
+    tail: usize,
 }
 
 impl<'p> Body<'p> {
-    /// So many bytes of lines: an end of the block, and the block as often as needed.
+    /// So many bytes of lines: an end of the block, the block as often as needed, and the tail.
     fn of_lines(block: &'p [u8], bytes: u64) -> Body<'p> {
-        let end = (bytes % BLOCK as u64) as usize;
-        // A line feed must not come without what belongs before it: the first line gets a letter
-        // more instead.
-        let odd = end % LINE.len() == 1;
-        let first: [&[u8]; 2] = match odd {
-            true => [&LINE[..1], &block[BLOCK - (end - 1)..]],
-            false => [b"", &block[BLOCK - end..]],
+        let Some(bytes) = bytes.checked_sub(TAIL as u64) else {
+            // A line feed must not come without what belongs before it.
+            let all = if bytes == 1 { &LINE[..1] } else { &LINE[LINE.len() - bytes as usize..] };
+            return Body { first: [b"", all], block, blocks: 0, tail: 0 };
         };
-        Body { first, block, blocks: bytes / BLOCK as u64 }
+        let end = &block[BLOCK - (bytes % BLOCK as u64) as usize..];
+        // As above: the first line gets a letter more instead.
+        let first: [&[u8]; 2] = match end {
+            [b'\n', rest @ ..] => [&LINE[..1], rest],
+            _ => [b"", end],
+        };
+        Body { first, block, blocks: bytes / BLOCK as u64, tail: TAIL }
     }
 
+    /// Without its tail.
     pub fn bytes(&self) -> u64 {
         let first: usize = self.first.iter().map(|piece| piece.len()).sum();
         first as u64 + self.block.len() as u64 * self.blocks
     }
 
-    /// Behind its head.
+    /// Behind its head, with the tail that stands at the end of that.
     pub fn pieces(self, head: &'p [u8]) -> Pieces<'p> {
-        Pieces { first: [head, self.first[0], self.first[1]], at: 0, rest: self }
+        let (head, tail) = head.split_at(head.len() - self.tail);
+        Pieces { first: [head, self.first[0], self.first[1]], at: 0, rest: self, tail: Some(tail) }
+    }
+
+    /// Its sum; `known` is the sum of such a body without the tail.
+    fn sum(self, tail: &[u8], known: &mut Option<(u64, BodySum)>) -> u32 {
+        let bytes = self.bytes();
+        if known.as_ref().is_none_or(|(length, _)| *length != bytes) {
+            let mut sum = BodySum::default();
+            // A body of so many bytes is always the same, but for its tail.
+            let own = Body { tail: 0, ..self };
+            own.pieces(b"").for_each(|piece| sum.add(piece));
+            *known = Some((bytes, sum));
+        }
+        let mut sum = known.as_ref().map(|(_, sum)| sum.clone()).unwrap_or_default();
+        sum.add(tail);
+        sum.end()
     }
 }
 
@@ -295,6 +376,7 @@ pub struct Pieces<'p> {
     first: [&'p [u8]; 3],
     at: usize,
     rest: Body<'p>,
+    tail: Option<&'p [u8]>,
 }
 
 impl<'p> Iterator for Pieces<'p> {
@@ -308,7 +390,10 @@ impl<'p> Iterator for Pieces<'p> {
                 return Some(piece);
             }
         }
-        self.rest.blocks = self.rest.blocks.checked_sub(1)?;
+        let Some(blocks) = self.rest.blocks.checked_sub(1) else {
+            return self.tail.take().filter(|tail| !tail.is_empty());
+        };
+        self.rest.blocks = blocks;
         Some(self.rest.block)
     }
 }
@@ -349,15 +434,24 @@ mod tests {
 
     #[test]
     fn bodies_have_their_length_and_lawful_lines() {
-        let block = LINE.repeat(BLOCK_LINES);
+        let block = block();
         let big = BLOCK as u64;
-        for length in
-            [0, 2, 3, 79, 80, 81, 82, 159, 160, 161, 4096, 100_001, big, big + 1, 3 * big + 81]
-        {
+        let around = |length: u64| length - 1..=length + 1;
+        let lengths = (0..=200).chain(around(4096)).chain([100_001]).chain(around(big));
+        for length in lengths.chain(around(3 * big + 80)).chain(around(big + 22)) {
             let parts = Body::of_lines(&block, length);
-            assert_eq!(parts.bytes(), length);
-            let body = parts.pieces(b"").collect::<Vec<_>>().concat();
+            let tail = &LINE[LINE.len() - parts.tail..];
+            assert_eq!(parts.bytes() + parts.tail as u64, length);
+            let body = parts.pieces(tail).collect::<Vec<_>>().concat();
             assert_eq!(body.len() as u64, length);
+            let mut known = None;
+            for _ in 0..2 {
+                assert_eq!(parts.sum(tail, &mut known), BodySum::of(&body), "{length}");
+            }
+            if length == 1 {
+                assert_eq!(body, b"X", "there is no room for a line end");
+                continue;
+            }
             assert!(length == 0 || body.ends_with(b"\r\n"), "{length}");
             let bare = |at: usize| {
                 body[at] == b'\n' && (at == 0 || body[at - 1] != b'\r')
@@ -377,12 +471,49 @@ mod tests {
             ("foo@us.test", &["7foo@us.test".to_owned()][..])
         );
         let (head, date) = text.split_once("Date: ").expect("it has a date");
+        let told = ledger::sum::of_message(b"1a.2b-7-5000000", BodySum::of(b"\r\n"));
+        let head = head.replace(&format!("{told:08x}"), "SUM");
         assert_eq!(
             head,
-            "X-Ringpost-Load: 1a.2b-7-5000000\r\nX-N: 7 7foo@us.test\r\nFrom: <foo@us.test>\r\n\
+            "X-Ringpost-Load: 1a.2b-7-5000000-SUM\r\nX-N: 7 7foo@us.test\r\nFrom: <foo@us.test>\r\n\
              To: <7foo@us.test>\r\nMessage-ID: <1a.2b.7@load.invalid>\r\nSubject: hello\r\n"
         );
         assert!(date.ends_with(" +0000\r\n\r\n\r\n"), "{date}");
+    }
+
+    #[test]
+    fn ids_tell_the_sums_of_their_bodies_which_are_all_different() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let file = folder.path().join("x");
+        std::fs::write(&file, "S: x\n\nbody\n").expect("there is room");
+        let file = file.to_str().expect("a path of text");
+        for words in [
+            &["-l", "4096"][..],
+            &["-l", "22"],
+            &["-l", "1"],
+            &["-l", "0"],
+            &["--sizes", "1-500k"],
+            &["-F", file],
+        ] {
+            let pattern = pattern(words);
+            let mut draft = Draft::default();
+            let mut bodies = Vec::new();
+            for number in [0, 1, 9, 1234, u64::from(u32::MAX)] {
+                let body = pattern.draw(number, 5_000_000, &mut draft);
+                let text = body.pieces(&draft.head).collect::<Vec<_>>().concat();
+                let id = &text[ledger::HEADER.len()..];
+                let line = id.split(|byte| *byte == b'\r').next().expect("a line");
+                let end = memchr::memmem::find(&text, b"\r\n\r\n").expect("a header");
+                let body = text[end + 4..].to_vec();
+                let told = ledger::Id::parse(line).and_then(|id| id.body_sum);
+                assert_eq!(told, Some(BodySum::of(&body)), "{words:?} {number}");
+                bodies.push(body);
+            }
+            bodies.sort();
+            bodies.dedup();
+            let many = if matches!(words, ["-l", "1" | "0"] | ["-F", _]) { 1 } else { 5 };
+            assert_eq!(bodies.len(), many, "{words:?}");
+        }
     }
 
     #[test]

@@ -50,7 +50,6 @@ use ringpost::rt::ShardSpec;
 use ringpost::rt::ShardThread;
 use ringpost::wire::smtp::client_login::Login;
 
-use crate::figures::Latencies;
 use crate::ledger::Sent;
 use crate::report::Collector;
 use crate::report::Interval;
@@ -58,6 +57,7 @@ use crate::report::Live;
 use crate::report::Record;
 use crate::report::Seconds;
 use crate::report::Stages;
+use crate::report::head_line;
 use crate::source::dice::Dice;
 use crate::source::fates::Fates;
 use crate::source::message::Pattern;
@@ -301,7 +301,7 @@ impl Report {
         let Report { plan, found, planned, .. } = &self;
         plan.options.outputs.tell(&record)?;
         if !plan.options.outputs.json && plan.options.shape.steps.is_some() {
-            println!("\n{}", Latencies::head());
+            println!("\n{}", head_line());
             for line in found.steps.to_lines(plan.stretches(), &planned.late) {
                 println!("{line}");
             }

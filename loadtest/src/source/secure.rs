@@ -23,6 +23,7 @@ use ringpost::wire::smtp::Client;
 use ringpost::wire::smtp::ClientConfig;
 use ringpost::wire::smtp::TlsUse;
 use ringpost::wire::smtp::client_login::Login;
+use ringpost::wire::smtp::client_login::LoginWay;
 
 /// How the connection is secured, and who logs in.
 #[derive(Args, Clone, Debug, Default)]
@@ -56,9 +57,20 @@ pub struct SecureOptions {
     /// Log in with what this environment variable holds, USER:PASSWORD.
     #[arg(long, value_name = "VARIABLE")]
     pub auth_env: Option<String>,
+    /// Log in by this alone, plain or login, instead of the first of them that is offered.
+    #[arg(long, value_name = "MECHANISM", value_parser = read_way)]
+    pub auth_mechanism: Option<LoginWay>,
     /// Tell the password without TLS too.
     #[arg(long)]
     pub auth_in_clear: bool,
+}
+
+fn read_way(text: &str) -> Result<LoginWay, String> {
+    match () {
+        () if text.eq_ignore_ascii_case("plain") => Ok(LoginWay::Plain),
+        () if text.eq_ignore_ascii_case("login") => Ok(LoginWay::Login),
+        () => Err(format!("`{text}` is not known here: there are plain and login")),
+    }
 }
 
 impl SecureOptions {
@@ -90,6 +102,9 @@ impl SecureOptions {
         }
         if self.auth_in_clear && !self.is_auth() {
             return Err("--auth-in-clear: nobody is to log in; add --auth-file".to_owned());
+        }
+        if self.auth_mechanism.is_some() && !self.is_auth() {
+            return Err("--auth-mechanism: nobody is to log in; add --auth-file".to_owned());
         }
         Ok(())
     }
@@ -127,6 +142,7 @@ pub struct Secure {
     host: String,
     check: PeerCheck,
     login: Option<Login>,
+    way: Option<LoginWay>,
     in_clear: bool,
 }
 
@@ -163,6 +179,7 @@ impl Secure {
             host: options.sni.clone().unwrap_or_else(|| host.to_owned()),
             check: if options.tls_verify { PeerCheck::Name } else { PeerCheck::Any },
             login,
+            way: options.auth_mechanism,
             in_clear: options.auth_in_clear,
         })
     }
@@ -174,6 +191,10 @@ impl Secure {
 
     pub fn client(&self, config: &Arc<ClientConfig>) -> Client {
         let client = Client::new(Arc::clone(config), self.implicit);
+        let client = match self.way {
+            Some(way) => client.only_by(way),
+            None => client,
+        };
         match &self.login {
             None => client,
             Some(login) if self.in_clear => client.with_login_in_clear(login.clone()),
@@ -249,6 +270,8 @@ mod tests {
             ("--tls-verify", false),
             ("--sni x", false),
             ("--tls-no-resume", false),
+            ("--auth a:b --tls --auth-mechanism LOGIN", true),
+            ("--auth-mechanism plain", false),
         ] {
             assert_eq!(options(words).check().is_ok(), is_good, "{words}");
         }

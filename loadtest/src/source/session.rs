@@ -165,7 +165,7 @@ impl Desk {
         }
         marks.finish(Mark::Message as usize, took, now);
         if self.plan.options.shape.steps.is_some() {
-            found.steps.count(turn.step, fate, took.as_micros());
+            found.steps.count(turn.step, fate, took.as_micros() as u64);
         }
         self.plan.fates.set(turn.number, fate);
         self.plan.count_sent();

@@ -1,5 +1,5 @@
 //! How large bodies are: `4096`, `uniform:1k-100k`, `lognormal:p50=8k,p99=200k`, and weighted mixes
-//! of sizes and ranges, `4k*80,64k*15,1M*5`.
+//! of sizes, ranges and log-normals, `4k*80,64k-100k*15,lognormal:p50=1M/p99=9M*5`.
 //!
 //! Units:    k, M and G are powers of 1,024.
 //! Bounds:   `SIZE_MAX`; a draw beyond it, which only `lognormal` can give, is cut to it.
@@ -19,25 +19,32 @@ pub enum Sizes {
     /// From the first to the second, each as likely.
     Uniform(u64, u64),
     /// The mean and the standard deviation of the logarithm.
-    LogNormal {
-        mean: f64,
-        deviation: f64,
-    },
-    Mix(Weights<(u64, u64)>),
+    LogNormal { mean: f64, deviation: f64 },
+    /// None of which is a mix.
+    Mix(Weights<Sizes>),
 }
+
+/// What a log-normal is drawn by.
+const ALONE: [Die; 2] = [Die::Size, Die::SizeAgain];
+/// The first has drawn which of the mix it is.
+const IN_MIX: [Die; 2] = [Die::SizeInMix, Die::SizeAgain];
 
 impl Sizes {
     pub fn parse(text: &str) -> Result<Sizes, String> {
         if let Some(range) = text.strip_prefix("uniform:") {
             return read_range(range).map(|(least, most)| Sizes::Uniform(least, most));
         }
-        if let Some(points) = text.strip_prefix("lognormal:") {
+        // Its comma does not separate parts of a mix.
+        if let Some(points) = text.strip_prefix("lognormal:").filter(|rest| !rest.contains('/')) {
             return read_log_normal(points);
         }
-        let ranges = Weights::parse(text, read_range)?;
-        Ok(match ranges.only() {
-            Some((least, most)) => Sizes::Uniform(*least, *most),
-            None => Sizes::Mix(ranges),
+        let parts = Weights::parse(text, |part| match part.strip_prefix("lognormal:") {
+            Some(points) => read_log_normal(points),
+            None => read_range(part).map(|(least, most)| Sizes::Uniform(least, most)),
+        })?;
+        Ok(match parts.only() {
+            Some(only) => only.clone(),
+            None => Sizes::Mix(parts),
         })
     }
 
@@ -46,21 +53,24 @@ impl Sizes {
         match self {
             Sizes::Uniform(least, most) => between((*least, *most), dice, number),
             Sizes::LogNormal { mean, deviation } => {
-                // Box and Muller.
-                let radius = (-2.0 * (1.0 - dice.part(Die::Size, number)).ln()).sqrt();
-                let angle = std::f64::consts::TAU * dice.part(Die::SizeAgain, number);
-                let size = (mean + deviation * radius * angle.cos()).exp().round();
-                (size as u64).min(SIZE_MAX)
+                log_normal((*mean, *deviation), ALONE, dice, number)
             }
-            Sizes::Mix(ranges) => {
-                let range = *ranges.choose(dice.roll(Die::Size, number));
-                match range.0 == range.1 {
-                    true => range.0,
-                    false => between(range, dice, number),
+            Sizes::Mix(parts) => match parts.choose(dice.roll(Die::Size, number)) {
+                Sizes::LogNormal { mean, deviation } => {
+                    log_normal((*mean, *deviation), IN_MIX, dice, number)
                 }
-            }
+                other => other.of(dice, number),
+            },
         }
     }
+}
+
+fn log_normal((mean, deviation): (f64, f64), by: [Die; 2], dice: Dice, number: u64) -> u64 {
+    // Box and Muller.
+    let radius = (-2.0 * (1.0 - dice.part(by[0], number)).ln()).sqrt();
+    let angle = std::f64::consts::TAU * dice.part(by[1], number);
+    let size = (mean + deviation * radius * angle.cos()).exp().round();
+    (size as u64).min(SIZE_MAX)
 }
 
 fn between((least, most): (u64, u64), dice: Dice, number: u64) -> u64 {
@@ -82,16 +92,17 @@ fn read_range(text: &str) -> Result<(u64, u64), String> {
     }
 }
 
-/// `p50=8k,p99=200k`
+/// `p50=8k,p99=200k`, with `/` for the comma within a mix.
 fn read_log_normal(text: &str) -> Result<Sizes, String> {
     let hint = "write the size that half of the messages stay below and the one that 99% do, \
-                as in lognormal:p50=8k,p99=200k";
+                as in lognormal:p50=8k,p99=200k, or within a mix lognormal:p50=8k/p99=200k*5";
     let point = |name: &str| {
-        let value = text.split(',').find_map(|part| part.strip_prefix(name)?.strip_prefix('='));
+        let value =
+            text.split([',', '/']).find_map(|part| part.strip_prefix(name)?.strip_prefix('='));
         read_size(value.ok_or_else(|| format!("`{text}` has no {name}: {hint}"))?)
     };
     let (half, most) = (point("p50")?, point("p99")?);
-    if text.split(',').count() != 2 {
+    if text.split([',', '/']).count() != 2 {
         return Err(format!("`{text}` is not understood: {hint}"));
     }
     if half == 0 || half > most {
@@ -151,6 +162,9 @@ mod tests {
             "4k*0",
             "4k*x",
             "4k*80,",
+            "4k*80,lognormal:p50=8k,p99=9k",
+            "4k*80,lognormal:p50=8k/p99=9k/p100=1M",
+            "4k*80,lognormal:*5",
             "4k*-1",
         ] {
             assert!(Sizes::parse(bad).is_err(), "{bad}");
@@ -182,14 +196,25 @@ mod tests {
 
     #[test]
     fn a_log_normal_passes_through_its_points() {
-        let mut drawn = draws("lognormal:p50=8k,p99=200k");
+        assert_eq!(draws("lognormal:p50=8k/p99=200k"), draws("lognormal:p50=8k,p99=200k"));
+        check_log_normal(draws("lognormal:p50=8k,p99=200k"));
+        // Within a mix it is the same, and has its weight; the others have a size that it has seldom.
+        let mut drawn = draws("7777*1,lognormal:p50=8k/p99=200k*3");
+        drawn.retain(|size| *size != 7777);
+        let part = drawn.len() as f64 / DRAWS as f64;
+        assert!((part - 0.75).abs() < 0.01, "{part}");
+        check_log_normal(drawn);
+    }
+
+    fn check_log_normal(mut drawn: Vec<u64>) {
         drawn.sort_unstable();
+        let count = drawn.len();
         for (quantile, expected, tolerance) in [(0.5, 8192.0, 0.02), (0.99, 204_800.0, 0.05)] {
-            let found = drawn[(DRAWS as f64 * quantile) as usize] as f64;
+            let found = drawn[(count as f64 * quantile) as usize] as f64;
             assert!((found / expected - 1.0).abs() < tolerance, "{quantile}: {found}");
         }
         // As far below as above, by its logarithm.
-        let low = drawn[DRAWS as usize / 100] as f64;
+        let low = drawn[count / 100] as f64;
         assert!((low / (8192.0 * 8192.0 / 204_800.0) - 1.0).abs() < 0.05, "{low}");
     }
 }

@@ -3,8 +3,9 @@
 use serde_json::Value;
 use serde_json::json;
 
-use crate::figures::Latencies;
 use crate::ledger::Fate;
+use crate::report::Hdr;
+use crate::report::stage_line;
 use crate::source::shape::Stretch;
 
 /// One step.
@@ -14,7 +15,7 @@ struct Step {
     refused: u64,
     lost: u64,
     /// As of all messages.
-    message: Latencies,
+    message: Hdr,
 }
 
 /// All steps, as far as a message of them has ended.
@@ -22,7 +23,7 @@ struct Step {
 pub struct StepFigures(Vec<Step>);
 
 impl StepFigures {
-    pub fn count(&mut self, step: usize, fate: Fate, us: u128) {
+    pub fn count(&mut self, step: usize, fate: Fate, us: u64) {
         let step = self.at(step);
         step.message.record(us);
         match fate {
@@ -63,7 +64,7 @@ impl StepFigures {
                 "refused": step.refused,
                 "lost": step.lost,
                 "late": late,
-                "message_us": step.message.to_json(),
+                "message_us": step.message.told(),
             })
         });
         Value::Array(steps.collect())
@@ -73,7 +74,7 @@ impl StepFigures {
         let none = Step::default();
         let lines = stretches.iter().zip(late).enumerate().map(|(place, (stretch, late))| {
             let step = self.0.get(place).unwrap_or(&none);
-            let line = step.message.to_line(&format!("at {}/s", stretch.to));
+            let line = stage_line(&format!("at {}/s", stretch.to), &step.message);
             let wrong = step.refused + step.lost + late;
             match wrong {
                 0 => line,

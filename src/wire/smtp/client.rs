@@ -23,6 +23,7 @@ use std::sync::Arc;
 
 use crate::wire::smtp::client_login::Login;
 use crate::wire::smtp::client_login::LoginStep;
+use crate::wire::smtp::client_login::LoginWay;
 use crate::wire::smtp::client_mail::BodyState;
 use crate::wire::smtp::client_mail::Exchange;
 use crate::wire::smtp::client_mail::Mail;
@@ -195,6 +196,8 @@ enum State {
 pub struct Client {
     config: Arc<ClientConfig>,
     login: Option<Login>,
+    /// Another way is not gone, also where it is the only one.
+    login_way: Option<LoginWay>,
     /// The login may be told to whoever listens on the way.
     clear_login: bool,
     /// Nothing is said between the greeting and the first mail.
@@ -219,6 +222,7 @@ impl Client {
         Client {
             config,
             login: None,
+            login_way: None,
             clear_login: false,
             skips_ehlo: false,
             state: State::Greeting,
@@ -236,6 +240,11 @@ impl Client {
     pub fn with_login(self, login: Login) -> Client {
         assert_eq!(self.state, State::Greeting, "who we are is known before the connection is");
         Client { login: Some(login), ..self }
+    }
+
+    /// Logs in this way or not at all. For tests of servers alone: delivery takes what there is.
+    pub fn only_by(self, way: LoginWay) -> Client {
+        Client { login_way: Some(way), ..self }
     }
 
     /// As `with_login`, and without TLS where there is none. For tests of servers alone: delivery
@@ -481,11 +490,22 @@ impl Client {
     fn log_in(&mut self, out: &mut Vec<u8>) {
         let is_fit = self.tls || self.login.is_none() || self.clear_login;
         assert!(is_fit, "a password is told under TLS only");
-        let begun = self.login.as_ref().map(|login| login.begin(&self.offers, out));
+        let offers = self.login_offers();
+        let begun = self.login.as_ref().map(|login| login.begin(&offers, out));
         match begun {
             None => self.state = State::Ready,
             Some(Some(step)) => self.state = State::Login(step),
             Some(None) => self.fail(Fault::LoginNotOffered),
+        }
+    }
+
+    /// What is offered, as far as it may be used.
+    fn login_offers(&self) -> Offers {
+        let Offers { auth_plain, auth_login, .. } = self.offers;
+        Offers {
+            auth_plain: auth_plain && self.login_way != Some(LoginWay::Login),
+            auth_login: auth_login && self.login_way != Some(LoginWay::Plain),
+            ..self.offers
         }
     }
 
@@ -504,7 +524,7 @@ impl Client {
     }
 
     fn log_in_otherwise(&mut self, step: LoginStep, out: &mut Vec<u8>) {
-        match Login::begin_anew(step, &self.offers, out) {
+        match Login::begin_anew(step, &self.login_offers(), out) {
             Some(step) => self.state = State::Login(step),
             None => self.fail(Fault::LoginRefused(self.reader.reply())),
         }

@@ -25,6 +25,13 @@ impl fmt::Debug for Login {
     }
 }
 
+/// A way to log in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LoginWay {
+    Plain,
+    Login,
+}
+
 /// What the peer is to answer next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum LoginStep {

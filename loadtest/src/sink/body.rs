@@ -123,8 +123,8 @@ pub struct Scan {
 #[derive(Debug)]
 enum Part {
     Header,
-    /// A body whose sum is told; it is boxed, for most connections of a sink have none under way.
-    Summed(Box<Summed>),
+    /// A body whose sum is told.
+    Summed(Summed),
     Report,
     Ignored,
 }
@@ -227,7 +227,7 @@ impl Scan {
             if let Some(id) = Id::parse(line) {
                 self.known = Some(Known::new(&id, ledger));
                 if let Some(told) = id.body_sum {
-                    self.part = Part::Summed(Box::new(Summed::new(told)));
+                    self.part = Part::Summed(Summed::new(told));
                 }
                 return;
             }
@@ -442,11 +442,9 @@ mod tests {
             }
             let other = sent.iter().position(|byte| *byte == b'5').expect("its number");
             let swapped = [&sent[..other], b"6", &sent[other + 1..sent.len() - 3]].concat();
-            assert_eq!(
-                matches!(subject(&swapped, 9, Form::Data), Subject::Message(_, Arrival::Corrupted)),
-                true,
-                "it belongs to another: {body:?}"
-            );
+            let found = subject(&swapped, 9, Form::Data);
+            let is_other = matches!(found, Subject::Message(_, Arrival::Corrupted));
+            assert!(is_other, "it belongs to another: {body:?}");
         }
     }
 

@@ -91,7 +91,8 @@ mod tests {
         let late = "Final-Recipient: utf-8; late@c.test\nAction: delayed\n";
         let message = "--b\nContent-Type: text/rfc822-headers\n\nReceived: x\n\
                        X-Ringpost-Load: r-7-99\nSubject: x\n\nFinal-Recipient: x; a\nAction: failed\n";
-        let rows: [(&str, String, Option<(u64, &[&str])>); 6] = [
+        type Told<'a> = Option<(u64, &'a [&'a str])>;
+        let rows: [(&str, String, Told<'_>); 6] = [
             ("one", format!("{head}{one}\n{message}"), Some((7, &["one@c.test"]))),
             (
                 "several",

@@ -305,8 +305,20 @@ impl Ledger {
     /// microseconds since 1970. One with several recipients is told for each of them.
     pub fn arrivals(&self, run: &str, mut told: impl FnMut(u64, u64)) {
         for run in self.runs.iter().filter(|one| one.name == run.as_bytes()) {
-            run.each(|number, entry| told(number, entry.first_us));
+            run.each(|number, entry| {
+                if entry.copies > 0 {
+                    told(number, entry.first_us);
+                }
+            });
         }
+    }
+
+    /// Copies and reports of this run.
+    pub fn came_of(&self, run: &[u8]) -> u64 {
+        let mut came = 0;
+        let own = self.runs.iter().filter(|one| one.name == run);
+        own.for_each(|run| run.each(|_, entry| came += entry.all()));
+        came
     }
 
     /// Weighs what came against what was sent.

@@ -153,7 +153,6 @@ fn bounces_are_accounted_for_and_what_is_held_is_stuck() {
             [[sink]]
             name = \"bounces\"
             domains = [\"senders.test\"]
-            bounces = true
             [[sink]]
             name = \"inbox\"
             domains = [\"inbox.test\"]

@@ -152,7 +152,7 @@ fn verdicts(record: &Record) -> String {
         )
     };
     let rows: String = record.verdicts.iter().map(row).collect();
-    card("Verdict", &format!("<table>\n{rows}</table>\n"))
+    card("Expectations", &format!("<table>\n{rows}</table>\n"))
 }
 
 fn stages(stages: &[Stage]) -> String {

@@ -1,22 +1,20 @@
 //! The account of a run: what became of every recipient that was accepted.
 //!
-//! Promise:  accepted = arrived + bounced + stuck + lost, where `arrived` is known by the id of each
-//!           message. Bounces and what is stuck are counted by the server, and the bounces again at
-//!           the sink they came to, where a scenario compares the two.
-//! Doubt:    a message of which the source has no answer may have been taken and bounced. Then a
-//!           bounce may stand for it and hide a loss; `in_doubt` tells how many may.
+//! Promise:  accepted = arrived + bounced + stuck + lost, where `arrived` and `bounced` are known by
+//!           the id of each message. What is stuck is counted by the server.
+//! Doubt:    a message of which the source has no answer may have been taken and be stuck. Then it
+//!           may hide a loss; `in_doubt` tells how many may.
 
 use crate::ledger::Balance;
 use crate::ledger::Ledger;
 use crate::ledger::Sent;
-use crate::run::server::Audit;
 
 /// Recipients of all sources.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Account {
     pub accepted: u64,
     pub arrived: u64,
-    /// Came back to the sender, or expired.
+    /// Came back to the sender.
     pub bounced: u64,
     /// In the queue when the time was over.
     pub stuck: u64,
@@ -26,51 +24,49 @@ pub struct Account {
     pub duplicated: u64,
     /// Nobody sent them.
     pub alien: u64,
+    /// Bodies were not as they had been sent.
+    pub corrupted: u64,
+    /// Came, although it was reported that they would not.
+    pub bounced_but_seen: u64,
     /// The sinks' ledgers had no room for these.
     pub unrecorded: u64,
     pub in_doubt: u64,
 }
 
-/// Who knows of bounces.
-#[derive(Clone, Copy, Debug)]
-pub enum Returned {
-    /// The server is ours and was asked.
-    Asked(Audit),
-    /// So many came to the sinks for bounces.
-    Came(u64),
-}
-
 impl Account {
-    /// `parts` are what the sources sent, each with its balance against the sum of the ledgers.
-    pub fn draw(parts: &[(&Sent, Balance)], ledger: &Ledger, returned: Returned) -> Account {
+    /// `parts` are what the sources sent, each with its balance against the sum of all ledgers.
+    pub fn draw(parts: &[(&Sent, Balance)], ledger: &Ledger, stuck: u64) -> Account {
         let sum = |of: &dyn Fn(&Balance) -> u64| parts.iter().map(|(_, one)| of(one)).sum::<u64>();
-        let missing = sum(&|one| one.lost + one.bounced);
+        let missing = sum(&|one| one.lost);
         let arrived = sum(&|one| one.arrived);
         let duplicated = sum(&|one| one.duplicated);
-        // To each source the copies of the others are alien; here only what is no one's.
-        let known = arrived + duplicated;
-        let known = known + sum(&|one| one.unknown_but_seen) + sum(&|one| one.refused_but_seen);
-        let recorded = ledger.copies.saturating_sub(ledger.unrecorded);
-        let (bounced, stuck) = match returned {
-            Returned::Asked(audit) => (audit.bounced, audit.queued),
-            Returned::Came(bounces) => (bounces, 0),
+        let bounced = sum(&|one| one.bounced);
+        // To each source what came of the others is alien; here only what is no one's.
+        let all: u64 = ledger.run_names().map(|run| ledger.came_of(run)).sum();
+        let own = |sent: &Sent| ledger.came_of(sent.run.as_bytes());
+        let ours: u64 = parts.iter().map(|(sent, _)| own(sent)).sum();
+        let not_ours = |(sent, one): &(&Sent, Balance)| {
+            one.alien.saturating_sub(ledger.nameless + (all - own(sent)))
         };
+        let alien = ledger.nameless + (all - ours) + parts.iter().map(not_ours).sum::<u64>();
         let unknown: u64 = parts.iter().map(|(sent, _)| unknown_of(sent)).sum();
         let unseen = unknown.saturating_sub(sum(&|one| one.unknown_but_seen));
         Account {
-            accepted: missing + arrived,
+            accepted: missing + arrived + bounced,
             arrived,
             bounced,
             stuck,
-            lost: missing.saturating_sub(bounced + stuck),
+            lost: missing.saturating_sub(stuck),
             duplicated,
-            alien: ledger.nameless + recorded.saturating_sub(known),
+            alien,
+            corrupted: sum(&|one| one.corrupted),
+            bounced_but_seen: sum(&|one| one.bounced_but_seen),
             unrecorded: ledger.unrecorded,
-            in_doubt: unseen.min(bounced + stuck),
+            in_doubt: unseen.min(stuck),
         }
     }
 
-    pub fn counts(&self) -> [(&'static str, u64); 9] {
+    pub fn counts(&self) -> [(&'static str, u64); 11] {
         [
             ("accepted", self.accepted),
             ("arrived", self.arrived),
@@ -79,6 +75,8 @@ impl Account {
             ("lost", self.lost),
             ("duplicated", self.duplicated),
             ("alien", self.alien),
+            ("corrupted", self.corrupted),
+            ("bounced_but_seen", self.bounced_but_seen),
             ("unrecorded", self.unrecorded),
             ("in_doubt", self.in_doubt),
         ]
@@ -105,7 +103,8 @@ mod tests {
         }
     }
 
-    fn account(came: &[(&str, u64)], returned: Returned) -> Account {
+    /// Each of `came` is a copy, and each of `back` a report that it will not come.
+    fn account(came: &[(&str, u64)], back: &[(&str, u64)], stuck: u64) -> Account {
         let sources = [
             sent("a.1", &[Fate::Accepted, Fate::Accepted, Fate::Unknown]),
             sent("b.1", &[Fate::Accepted, Fate::Accepted]),
@@ -114,26 +113,27 @@ mod tests {
         for (run, number) in came {
             seen += &format!("run {run}\n{number} 7 1 1\n");
         }
+        for (run, number) in back {
+            seen += &format!("run {run}\n{number} 7 0 1 0 1\n");
+        }
         let ledger = Ledger::read(seen.as_bytes()).expect("it is a ledger");
         let parts = sources.each_ref().map(|sent| (sent, ledger.compare(sent)));
-        Account::draw(&parts, &ledger, returned)
+        Account::draw(&parts, &ledger, stuck)
     }
 
     #[test]
     fn every_recipient_is_somewhere() {
-        let audit = |bounced, queued| {
-            Returned::Asked(Audit { adds_up: true, bounced, queued, ..Audit::default() })
-        };
         let all = [("a.1", 0), ("a.1", 1), ("b.1", 0), ("b.1", 1)];
         let well = Account { accepted: 4, arrived: 4, ..Account::default() };
-        assert_eq!(account(&all, audit(0, 0)), well);
+        assert_eq!(account(&all, &[], 0), well);
         let one_gone = Account { accepted: 4, arrived: 3, ..Account::default() };
-        assert_eq!(account(&all[1..], audit(0, 0)), Account { lost: 1, ..one_gone });
-        let bounced = Account { bounced: 1, in_doubt: 1, ..one_gone };
-        assert_eq!(account(&all[1..], audit(1, 0)), bounced);
-        assert_eq!(account(&all[1..], Returned::Came(1)), bounced);
+        assert_eq!(account(&all[1..], &[], 0), Account { lost: 1, ..one_gone });
+        let bounced = Account { bounced: 1, ..one_gone };
+        assert_eq!(account(&all[1..], &all[..1], 0), bounced);
+        let wrong = Account { bounced_but_seen: 1, ..well };
+        assert_eq!(account(&all, &all[..1], 0), wrong, "it was said that it will not come");
         let stuck = Account { stuck: 1, in_doubt: 1, ..one_gone };
-        assert_eq!(account(&all[1..], audit(0, 1)), stuck);
+        assert_eq!(account(&all[1..], &[], 1), stuck);
     }
 
     #[test]
@@ -141,7 +141,7 @@ mod tests {
         let came = [("a.1", 0), ("a.1", 1), ("a.1", 2), ("b.1", 0), ("b.1", 1), ("b.1", 1)];
         let with = |more: &[(&str, u64)]| {
             let came: Vec<_> = came.iter().chain(more).copied().collect();
-            let account = account(&came, Returned::Came(0));
+            let account = account(&came, &[], 0);
             (account.lost, account.duplicated, account.alien)
         };
         assert_eq!(with(&[]), (0, 1, 0));

@@ -30,7 +30,7 @@ pub const SERVER: [&str; 9] = [
     "memory_mb_max",
     "written_bytes_per_message",
 ];
-pub const SOURCE: [&str; 13] = [
+pub const SOURCE: [&str; 14] = [
     "planned",
     "accepted",
     "refused",
@@ -41,6 +41,7 @@ pub const SOURCE: [&str; 13] = [
     "tls_handshakes",
     "tls_resumed",
     "arrived",
+    "bounced",
     "missing",
     "seconds",
     "per_second",
@@ -112,6 +113,8 @@ pub fn judge_account(account: &Account, cuts: u64, per_cut: u64) -> Vec<Verdict>
         row("nothing is stuck", account.stuck, 0),
         row("nothing comes twice but what a cut may repeat", account.duplicated, cuts * per_cut),
         row("nothing comes that was not sent", account.alien, 0),
+        row("every body comes as it was sent", account.corrupted, 0),
+        row("nothing comes of which it was said that it will not", account.bounced_but_seen, 0),
         row("everything could be counted", account.unrecorded, 0),
     ]
 }

@@ -42,7 +42,6 @@ use crate::report::Record;
 use crate::report::Stage;
 use crate::report::Verdict;
 use crate::run::account::Account;
-use crate::run::account::Returned;
 use crate::run::drive::Drive;
 use crate::run::drive::Ended;
 use crate::run::drive::Stop;
@@ -273,19 +272,18 @@ impl Findings<'_> {
     /// The record with all figures and verdicts.
     fn weigh(mut self, mut record: Record) -> Record {
         let mut figures = Figures::default();
-        let bounces = self.harvests.iter().filter(|sink| sink.part.bounces);
-        let bounces = bounces.filter_map(|sink| sink.counts.get("copies")?.as_u64()).sum();
         let mut ledger = Ledger::default();
-        for sink in self.harvests.iter_mut().filter(|sink| !sink.part.bounces) {
+        for sink in &mut self.harvests {
             ledger.add(std::mem::take(&mut sink.ledger));
         }
         let sent: Vec<Sent> = self.ended.reports.iter().map(Report::sent).collect();
         let parts: Vec<_> = sent.iter().map(|sent| (sent, ledger.compare(sent))).collect();
-        let returned = self.ended.audit.map_or(Returned::Came(bounces), Returned::Asked);
-        let account = Account::draw(&parts, &ledger, returned);
+        let stuck = self.ended.audit.map_or(0, |audit| audit.queued);
+        let account = Account::draw(&parts, &ledger, stuck);
         for (place, (sent, balance)) in parts.iter().enumerate() {
             let name = &self.scenario.sources[place].name;
             figures.set(name, "arrived", balance.arrived as f64);
+            figures.set(name, "bounced", balance.bounced as f64);
             figures.set(name, "missing", balance.lost as f64);
             let end_to_end = end_to_end(&self.ended.reports[place], sent, &ledger);
             self.add_source(place, end_to_end, &mut figures, &mut record);

@@ -101,9 +101,6 @@ pub struct SinkPart {
     pub spread: Option<Spread>,
     /// Text of a behaviour file, or the name of one.
     pub behaviour: Option<String>,
-    /// What comes are bounces: they are counted, and weighed against nothing that was sent.
-    #[serde(default)]
-    pub bounces: bool,
     /// Nobody listens, until a step starts it.
     #[serde(default)]
     pub down: bool,

@@ -14,6 +14,7 @@ use socket2::Type;
 
 use crate::ledger::Ledger;
 use crate::report::Hdr;
+use crate::report::Live;
 use crate::run::scenario::SinkPart;
 use crate::run::scenario::read_behaviour;
 use crate::sink::Counts;
@@ -61,6 +62,7 @@ impl Place {
     }
 
     fn run(&mut self, mut settings: Settings, behaviour: Option<&str>) -> Result<(), String> {
+        settings.live = Live::Never;
         settings.behaviours = behaviour.map(read_behaviour).transpose()?.map(Arc::new);
         let sink = Sink::start(settings)?;
         self.addresses = sink.addresses().to_vec();

@@ -19,6 +19,7 @@ mod terminal;
 
 pub use collector::Collector;
 pub use collector::Stages;
+pub use machine::Machine;
 pub use outputs::Outputs;
 pub use record::Interval;
 pub use record::Record;

@@ -12,6 +12,7 @@ use serde::Deserialize;
 use serde::Serialize;
 
 use crate::compare::client;
+use crate::compare::hold::Held;
 use crate::compare::instance;
 use crate::compare::instance::Instance;
 use crate::compare::load::Load;
@@ -19,7 +20,6 @@ use crate::compare::options::Options;
 use crate::compare::peer::Peer;
 use crate::compare::peer::Purpose;
 use crate::compare::trace;
-use crate::compare::turn::Files;
 
 /// Sent one after the other.
 const SINGLE: usize = 20;
@@ -52,7 +52,8 @@ impl Proof {
 /// Looks at it. What prevents that is told in the proof.
 pub fn measure(peer: &Peer, options: &Options) -> Proof {
     let mut proof = Proof::default();
-    let fault = Files::make(&options.spool).and_then(|files| {
+    let files = Held::make(&options.spool, "proof").and_then(|folder| Held::start(folder, &[]));
+    let fault = files.and_then(|files| {
         single(peer, options, &files, &mut proof)?;
         many(peer, options, &files, &mut proof)
     });
@@ -60,8 +61,8 @@ pub fn measure(peer: &Peer, options: &Options) -> Proof {
     proof
 }
 
-fn single(peer: &Peer, options: &Options, files: &Files, proof: &mut Proof) -> Result<(), String> {
-    let path = files.0.join("single");
+fn single(peer: &Peer, options: &Options, files: &Held, proof: &mut Proof) -> Result<(), String> {
+    let path = files.folder.join("single");
     let mut tracer = words(&["strace", "-f", "-y", "-s", "0", "-ttt", "-T", "-e"]);
     tracer.extend([OsString::from(trace::ALL_CALLS), "-o".into(), path.clone().into()]);
     let (taken, spool) = {
@@ -74,15 +75,15 @@ fn single(peer: &Peer, options: &Options, files: &Files, proof: &mut Proof) -> R
     Ok(())
 }
 
-fn many(peer: &Peer, options: &Options, files: &Files, proof: &mut Proof) -> Result<(), String> {
-    let path = files.0.join("many");
+fn many(peer: &Peer, options: &Options, files: &Held, proof: &mut Proof) -> Result<(), String> {
+    let path = files.folder.join("many");
     // Only the calls that are looked for stop, so that the others cost nothing.
     let mut tracer = words(&["strace", "-f", "--seccomp-bpf", "-y", "-ttt", "-T", "-e"]);
     tracer.extend([OsString::from(trace::SYNC_CALLS), "-o".into(), path.clone().into()]);
     let (accepted, spool) = {
         let server = start(peer, options, &tracer)?;
         let sessions = options.sessions_for(peer.kind);
-        let (port, folder, messages) = (server.port, files.0.as_path(), Some(MANY));
+        let (port, folder, messages) = (server.port, files.folder.as_path(), Some(MANY));
         let load = Load { options, sessions, port, rate: None, messages, folder };
         (load.run()?.accepted, server.spool.clone())
     };

@@ -29,9 +29,10 @@ pub fn syncs(trace: &str, spool: &str) -> Vec<Sync> {
     let mut open: HashMap<&str, (u64, &str)> = HashMap::new();
     let mut synchronous = HashSet::new();
     for line in trace.lines() {
-        let mut words = line.trim_start().splitn(3, ' ');
-        let (Some(thread), Some(at)) = (words.next(), words.next()) else { continue };
-        let rest = words.next().unwrap_or_default().trim_start();
+        // Threads are padded to a width.
+        let Some((thread, rest)) = line.trim_start().split_once(' ') else { continue };
+        let Some((at, rest)) = rest.trim_start().split_once(' ') else { continue };
+        let rest = rest.trim_start();
         let Some(at_us) = micros(at) else { continue };
         if let Some(begin) = rest.strip_suffix("<unfinished ...>") {
             open.insert(thread, (at_us, begin));
@@ -108,15 +109,15 @@ mod tests {
 
     /// As strace 6.1 wrote it of a server with a thread for syncs, shortened.
     const GROUP: &str = "\
-4161 1700000000.100000 openat(AT_FDCWD</spool>, \"wal\", O_RDWR|O_CREAT|O_CLOEXEC, 0644) = 33</spool/p0/000008.log> <0.000020>
-4170 1700000000.200000 write(33</spool/p0/000008.log>, \"\"..., 4532) = 4532 <0.000024>
-4170 1700000000.200100 fdatasync(33</spool/p0/000008.log> <unfinished ...>
-4161 1700000000.200150 write(2</log>, \"\"..., 90) = 90 <0.000010>
-4170 1700000000.201100 <... fdatasync resumed>) = 0 <0.001000>
-4170 1700000000.300100 fdatasync(33</spool/p0/000008.log>) = 0 <0.000900>
-4170 1700000000.400100 fdatasync(33</spool/p0/000008.log>) = -1 EIO (Input/output error) <0.000900>
-4170 1700000000.500100 fdatasync(9</elsewhere/file>) = 0 <0.000900>
-4170 1700000000.600000 +++ exited with 0 +++
+4161  1700000000.100000 openat(AT_FDCWD</spool>, \"wal\", O_RDWR|O_CREAT|O_CLOEXEC, 0644) = 33</spool/p0/000008.log> <0.000020>
+4170  1700000000.200000 write(33</spool/p0/000008.log>, \"\"..., 4532) = 4532 <0.000024>
+4170  1700000000.200100 fdatasync(33</spool/p0/000008.log> <unfinished ...>
+4161  1700000000.200150 write(2</log>, \"\"..., 90) = 90 <0.000010>
+4170  1700000000.201100 <... fdatasync resumed>) = 0 <0.001000>
+4170  1700000000.300100 fdatasync(33</spool/p0/000008.log>) = 0 <0.000900>
+4170  1700000000.400100 fdatasync(33</spool/p0/000008.log>) = -1 EIO (Input/output error) <0.000900>
+4170  1700000000.500100 fdatasync(9</elsewhere/file>) = 0 <0.000900>
+4170  1700000000.600000 +++ exited with 0 +++
 ";
     /// And of one that writes, closes and renames.
     const NONE: &str = "\
@@ -125,9 +126,9 @@ mod tests {
 512   1700000000.900000 write(18<socket:[5151]>, \"\"..., 60) = 60 <0.000018>
 ";
     const SYNCHRONOUS: &str = "\
-7 1700000000.100000 openat(AT_FDCWD</q>, \"log\", O_WRONLY|O_DSYNC) = 5</spool/log> <0.000041>
-7 1700000000.200000 pwrite64(5</spool/log>, \"\"..., 4400, 0) = 4400 <0.002000>
-7 1700000000.300000 sync()                 = 0 <0.000500>
+7     1700000000.100000 openat(AT_FDCWD</q>, \"log\", O_WRONLY|O_DSYNC) = 5</spool/log> <0.000041>
+7     1700000000.200000 pwrite64(5</spool/log>, \"\"..., 4400, 0) = 4400 <0.002000>
+7     1700000000.300000 sync()                 = 0 <0.000500>
 ";
     const START: u64 = 1_700_000_000_000_000;
 

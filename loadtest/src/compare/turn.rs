@@ -1,9 +1,6 @@
 //! What is measured of one server in one turn: acceptance alone, relaying as fast as it goes, and
 //! latencies at a steady rate; each with a fresh instance and an empty queue.
 
-use std::fs;
-use std::path::Path;
-use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering;
 use std::thread;
@@ -13,6 +10,7 @@ use std::time::SystemTime;
 use serde::Deserialize;
 use serde::Serialize;
 
+use crate::compare::hold::Held;
 use crate::compare::instance;
 use crate::compare::instance::Instance;
 use crate::compare::load::Load;
@@ -102,26 +100,9 @@ impl Part {
     }
 }
 
-/// A folder for files of the load.
-pub struct Files(pub PathBuf);
-
-impl Files {
-    pub fn make(parent: &Path) -> Result<Files, String> {
-        instance::make_folder(parent, "load").map(Files)
-    }
-}
-
-impl Drop for Files {
-    fn drop(&mut self) {
-        if let Err(cause) = fs::remove_dir_all(&self.0) {
-            eprintln!("ringpost-load: {}: {cause}; remove it", self.0.display());
-        }
-    }
-}
-
 /// Measures it once.
 pub fn measure(peer: &Peer, options: &Options, number: usize) -> Result<Turn, String> {
-    let files = Files::make(&options.spool)?;
+    let files = Held::start(Held::make(&options.spool, "load")?, &[])?;
     let bench = Bench { peer, options, files: &files, number };
     let mut turn = Turn::default();
     bench.accept(&mut turn)?;
@@ -133,7 +114,7 @@ pub fn measure(peer: &Peer, options: &Options, number: usize) -> Result<Turn, St
 struct Bench<'b> {
     peer: &'b Peer,
     options: &'b Options,
-    files: &'b Files,
+    files: &'b Held,
     number: usize,
 }
 
@@ -145,7 +126,7 @@ impl Bench<'_> {
     fn load(&self, port: u16, rate: Option<f64>) -> Load<'_> {
         let sessions = self.options.sessions_for(self.peer.kind);
         let options = self.options;
-        Load { options, sessions, port, rate, messages: None, folder: &self.files.0 }
+        Load { options, sessions, port, rate, messages: None, folder: &self.files.folder }
     }
 
     fn keep(&self, load: &Load, part: &str) -> Result<(), String> {
@@ -167,7 +148,7 @@ impl Bench<'_> {
     }
 
     fn relay(&self, turn: &mut Turn) -> Result<(), String> {
-        let (sink, port) = Receiver::start(&self.files.0)?;
+        let (sink, port) = Receiver::start(&self.files.folder)?;
         let server = self.start(Purpose::Relay, port)?;
         let load = self.load(server.port, None);
         let before = server.cost();
@@ -194,7 +175,7 @@ impl Bench<'_> {
     }
 
     fn steady(&self, turn: &mut Turn) -> Result<(), String> {
-        let (sink, port) = Receiver::start(&self.files.0)?;
+        let (sink, port) = Receiver::start(&self.files.folder)?;
         let server = self.start(Purpose::Relay, port)?;
         // Below one a second nothing would be left to measure.
         let rate = self.options.rate.unwrap_or((turn.relay.per_second / 2.0).max(1.0).round());

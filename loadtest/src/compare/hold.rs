@@ -118,6 +118,7 @@ pub fn run(hold: &Hold) -> Result<bool, String> {
     let own = rustix::process::getpid();
     let taken = rustix::process::set_child_subreaper(Some(own));
     taken.map_err(|cause| format!("becoming the parent of orphans: {cause}"))?;
+    let mut reaper = None;
     if let [program, arguments @ ..] = &hold.command[..] {
         let mut command = Command::new(program);
         let child = command.args(arguments).stdin(Stdio::null()).spawn();
@@ -126,11 +127,13 @@ pub fn run(hold: &Hold) -> Result<bool, String> {
         }
         let first = child.ok().map(|child| child.id());
         let ended = hold.remove.join(ENDED);
-        thread::spawn(move || reap_all(first, &ended));
+        reaper = Some(thread::spawn(move || reap_all(first, &ended)));
     }
     // It is never written to: what ends the read is its end, or a fault that is as good.
     let _ = std::io::stdin().read(&mut [0]);
     end_all();
+    // It may be about to make its file. A panic of it is on the console that goes now.
+    let _ = reaper.map(thread::JoinHandle::join);
     remove(&hold.remove);
     Ok(true)
 }

@@ -52,7 +52,8 @@ impl Instance {
     ) -> Result<Instance, String> {
         let port = free_port()?;
         let folder = Held::make(parent, peer.kind.key())?;
-        let plan = peer.set_up(&Places { folder: &folder, port, sink, purpose });
+        let program = &peer.program;
+        let plan = peer.set_up(&Places { program, folder: &folder, port, sink, purpose });
         let plan = plan.inspect_err(|_| hold::remove(&folder))?;
         let command = [&plan.mounts[..], before, &plan.command].concat();
         let held = Held::start(folder, &command)?;

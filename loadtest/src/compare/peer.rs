@@ -77,7 +77,7 @@ impl Kind {
 #[derive(Clone, Debug)]
 pub struct Peer {
     pub kind: Kind,
-    program: PathBuf,
+    pub program: PathBuf,
     /// If it tells that before it runs.
     pub version: Option<String>,
 }
@@ -102,6 +102,7 @@ pub struct Plan {
 
 /// What is filled into settings.
 pub struct Places<'p> {
+    pub program: &'p Path,
     /// Of this instance alone.
     pub folder: &'p Path,
     pub port: u16,
@@ -265,6 +266,7 @@ impl Places<'_> {
         let mut text = text.to_owned();
         for (name, value) in [
             ("@folder@", self.folder.display().to_string()),
+            ("@program@", self.program.display().to_string()),
             ("@spool@", self.spool().display().to_string()),
             ("@port@", self.port.to_string()),
             ("@sink@", self.sink.to_string()),

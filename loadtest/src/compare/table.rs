@@ -50,9 +50,9 @@ pub fn terminal(outcome: &Outcome) -> String {
         }
     }
     for note in notes(outcome) {
-        text += &format!("\n{note}");
+        text += &format!("\n{note}\n");
     }
-    text + "\n"
+    text
 }
 
 /// As Markdown, the machine and the conditions before it.

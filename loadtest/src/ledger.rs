@@ -321,6 +321,13 @@ impl Ledger {
         came
     }
 
+    /// When the last message came first, UNIX time.
+    pub fn last_us(&self) -> u64 {
+        let mut last = 0;
+        self.runs.iter().for_each(|run| run.each(|_, entry| last = last.max(entry.first_us)));
+        last
+    }
+
     /// Weighs what came against what was sent.
     pub fn compare(&self, sent: &Sent) -> Balance {
         let mut balance =

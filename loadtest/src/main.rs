@@ -1,7 +1,7 @@
 //! The load harness of Ringpost: a source and a sink of mail, the ledger between them, and reports of
-//! what they measured. `relay.py` and the other scripts beside it drive Debian's `smtp-source` and
-//! `smtp-sink`.
+//! what they measured; and `compare`, which measures servers side by side.
 
+mod compare;
 mod ledger;
 mod report;
 mod run;
@@ -45,6 +45,11 @@ enum Command {
     },
     /// Run a scenario: a server, sinks and sources, and whether all is as it should be.
     Run(Box<run::RunOptions>),
+    /// Measure Ringpost and other servers on this machine, in turns.
+    Compare(Box<compare::options::Options>),
+    /// Run a command and all it starts until the input is closed; `compare` does so.
+    #[command(hide = true)]
+    Hold(compare::hold::Hold),
     /// Show what runs measured: one as tables, several side by side with ratios to the first.
     Report(report::command::Report),
 }
@@ -55,6 +60,8 @@ fn main() -> ExitCode {
         Command::Sink(options) => sink::run(&options),
         Command::Ledger { sent, seen, json } => weigh(&sent, &seen, json),
         Command::Run(options) => run::run(&options),
+        Command::Compare(options) => compare::run(&options),
+        Command::Hold(hold) => compare::hold::run(&hold),
         Command::Report(report) => report::command::run(report).map(|()| true),
     };
     match done {

@@ -21,6 +21,7 @@ pub use collector::Collector;
 pub use collector::Latencies;
 pub use collector::Stages;
 pub use collector::latencies;
+pub use machine::Machine;
 pub use outputs::Outputs;
 pub use record::Hdr;
 pub use record::Interval;

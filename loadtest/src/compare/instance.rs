@@ -1,0 +1,117 @@
+//! A server as it runs: one private instance, for one part of a turn.
+//!
+//! Promise:  when the value is dropped, or this process ends in whatever way, all its processes are
+//!           ended and its folder is removed (see `hold`).
+
+use std::ffi::OsString;
+use std::fs;
+use std::io::Read;
+use std::io::Write;
+use std::net::Ipv4Addr;
+use std::net::SocketAddr;
+use std::net::TcpListener;
+use std::net::TcpStream;
+use std::path::Path;
+use std::path::PathBuf;
+use std::thread;
+use std::time::Duration;
+use std::time::Instant;
+
+use crate::compare::hold;
+use crate::compare::hold::Held;
+use crate::compare::peer::Peer;
+use crate::compare::peer::Places;
+use crate::compare::peer::Purpose;
+use crate::compare::tree;
+use crate::compare::tree::Cost;
+
+/// How long a server may take to greet its first client.
+const START_MAX: Duration = Duration::from_secs(30);
+const LOOK: Duration = Duration::from_millis(20);
+/// Of what it printed before it failed.
+const LINES_TOLD: usize = 5;
+
+/// One that runs.
+pub struct Instance {
+    held: Held,
+    pub port: u16,
+    /// Where its queue is, as its processes see it.
+    pub spool: PathBuf,
+    /// What it greets its clients with.
+    pub greeting: String,
+}
+
+impl Instance {
+    /// Starts it, and returns when it greets. `before` stands before its command: a tracer.
+    pub fn start(
+        peer: &Peer,
+        parent: &Path,
+        purpose: Purpose,
+        sink: u16,
+        before: &[OsString],
+    ) -> Result<Instance, String> {
+        let port = free_port()?;
+        let folder = Held::make(parent, peer.kind.key())?;
+        let program = &peer.program;
+        let plan = peer.set_up(&Places { program, folder: &folder, port, sink, purpose });
+        let plan = plan.inspect_err(|_| hold::remove(&folder))?;
+        let command = [&plan.mounts[..], before, &plan.command].concat();
+        let held = Held::start(folder, &command)?;
+        let mut instance = Instance { held, port, spool: plan.spool, greeting: String::new() };
+        instance.greeting = instance.wait(peer.kind.name())?;
+        Ok(instance)
+    }
+
+    fn wait(&mut self, name: &str) -> Result<String, String> {
+        let end = Instant::now() + START_MAX;
+        while Instant::now() < end {
+            if self.held.has_ended() {
+                return Err(format!("{name} ended at its start: {}", self.last_words()));
+            }
+            if let Some(greeting) = greeting(self.port) {
+                return Ok(greeting);
+            }
+            thread::sleep(LOOK);
+        }
+        let seconds = START_MAX.as_secs();
+        Err(format!("{name} greeted nobody within {seconds} s: {}", self.last_words()))
+    }
+
+    /// What all its processes used since it began.
+    pub fn cost(&self) -> Cost {
+        Cost::of(self.held.id())
+    }
+
+    pub fn memory_kb(&self) -> u64 {
+        tree::memory_kb(self.held.id())
+    }
+
+    /// What it printed last.
+    pub fn last_words(&self) -> String {
+        let bytes = fs::read(self.held.folder.join(hold::CONSOLE)).unwrap_or_default();
+        let text = String::from_utf8_lossy(&bytes).into_owned();
+        let lines: Vec<&str> = text.lines().filter(|line| !line.trim().is_empty()).collect();
+        let from = lines.len().saturating_sub(LINES_TOLD);
+        if lines.is_empty() { "it printed nothing".to_owned() } else { lines[from..].join(" | ") }
+    }
+}
+
+/// A port on loopback that nobody has at this moment.
+pub fn free_port() -> Result<u16, String> {
+    let bound = TcpListener::bind((Ipv4Addr::LOCALHOST, 0));
+    let found = bound.and_then(|socket| socket.local_addr());
+    found.map(|address| address.port()).map_err(|cause| format!("finding a free port: {cause}"))
+}
+
+/// The first line, if that is a greeting.
+fn greeting(port: u16) -> Option<String> {
+    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+    let mut stream = TcpStream::connect_timeout(&address, START_MAX).ok()?;
+    stream.set_read_timeout(Some(START_MAX)).ok()?;
+    let mut bytes = [0; 512];
+    let length = stream.read(&mut bytes).ok()?;
+    let text = String::from_utf8_lossy(&bytes[..length]).into_owned();
+    // Whoever leaves without a word is told of in some logs.
+    let _ = stream.write_all(b"QUIT\r\n").and_then(|()| stream.read(&mut bytes));
+    text.strip_prefix("220").map(|text| text.trim().to_owned())
+}

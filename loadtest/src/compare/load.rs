@@ -1,0 +1,265 @@
+//! The source and the sink that drive a server: this program again, as processes of their own, so that
+//! what they cost is not counted as the server's.
+
+use std::fs;
+use std::fs::File;
+use std::io::BufReader;
+use std::io::Read;
+use std::path::Path;
+use std::path::PathBuf;
+use std::process::Child;
+use std::process::Command;
+use std::process::Stdio;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering;
+use std::thread;
+use std::time::Duration;
+use std::time::Instant;
+
+use rustix::process::Pid;
+use rustix::process::Signal;
+use serde_json::Value;
+
+use crate::compare::options::Options;
+use crate::ledger::Balance;
+use crate::ledger::Ledger;
+use crate::ledger::Sent;
+
+const LOOK: Duration = Duration::from_millis(20);
+/// Mail that does not come for so long is taken to be lost.
+const SILENCE_MAX: Duration = Duration::from_secs(20);
+/// Copies that should not come have so long to do so.
+const AFTERWARDS: Duration = Duration::from_millis(300);
+
+/// What a source is to do.
+pub struct Load<'l> {
+    pub options: &'l Options,
+    pub sessions: usize,
+    pub port: u16,
+    /// Messages each second; as fast as they are taken if there is none.
+    pub rate: Option<f64>,
+    /// In place of what the options say.
+    pub messages: Option<u64>,
+    /// Where the files of the run go.
+    pub folder: &'l Path,
+}
+
+/// What a source measured: its record, as far as it is needed here.
+#[derive(Debug)]
+pub struct Sending {
+    record: Value,
+    pub accepted: u64,
+    /// Refused, or nobody knows.
+    pub failed: u64,
+    pub per_second: f64,
+}
+
+impl Load<'_> {
+    fn record(&self) -> PathBuf {
+        self.folder.join("source.json")
+    }
+
+    fn sent(&self) -> PathBuf {
+        self.folder.join("sent")
+    }
+
+    /// Sends, and returns when the last reply is there.
+    pub fn run(&self) -> Result<Sending, String> {
+        let mut command = itself()?;
+        command.args([
+            "source",
+            "-A",
+            "-d",
+            "--no-chunking",
+            "-f",
+            "a@example.org",
+            "-t",
+            "b@example.net",
+            "--json",
+        ]);
+        command.args(["-s", &self.sessions.to_string(), "-l", &self.options.length.to_string()]);
+        match self.messages.or(self.options.messages) {
+            Some(count) => command.args(["-m", &count.to_string()]),
+            None => command.args(["--duration", &format!("{}s", self.options.seconds)]),
+        };
+        if let Some(rate) = self.rate {
+            command.args(["--rate", &rate.to_string()]);
+        }
+        command.arg("--sent").arg(self.sent()).arg("--output").arg(self.record());
+        command.arg(format!("127.0.0.1:{}", self.port)).stdout(Stdio::null());
+        let output = command.output().map_err(|cause| format!("starting the source: {cause}"))?;
+        let text = fs::read_to_string(self.record()).map_err(|_| {
+            format!("the source failed: {}", String::from_utf8_lossy(&output.stderr).trim())
+        })?;
+        let record: Value =
+            serde_json::from_str(&text).map_err(|cause| format!("the source's record: {cause}"))?;
+        let count = |name: &str| record["counts"][name].as_u64().unwrap_or(0);
+        let sending = Sending {
+            accepted: count("accepted"),
+            failed: count("refused") + count("lost"),
+            per_second: record["per_second"].as_f64().unwrap_or(0.0),
+            record,
+        };
+        match sending.accepted {
+            0 => Err(format!("it accepted nothing: {}", sending.fault())),
+            _ => Ok(sending),
+        }
+    }
+
+    /// Keeps the record of the source under this name, if records are kept.
+    pub fn keep(&self, name: &str) -> Result<(), String> {
+        let Some(folder) = &self.options.records else { return Ok(()) };
+        let path = folder.join(format!("{name}.json"));
+        let copied = fs::copy(self.record(), &path);
+        copied.map(|_| ()).map_err(|cause| format!("{}: {cause}", path.display()))
+    }
+}
+
+impl Sending {
+    pub fn fault(&self) -> &str {
+        self.record["first_fault"].as_str().unwrap_or("nothing was told")
+    }
+
+    /// A quantile of a stage, in milliseconds.
+    pub fn ms(&self, stage: &str, quantile: &str) -> Option<f64> {
+        milliseconds(&self.record, stage, quantile)
+    }
+}
+
+fn milliseconds(record: &Value, stage: &str, quantile: &str) -> Option<f64> {
+    record[format!("{stage}_us")][quantile].as_f64().map(|us| us / 1000.0)
+}
+
+/// A sink that runs.
+pub struct Receiver {
+    child: Child,
+    messages: Arc<AtomicU64>,
+    ledger: PathBuf,
+}
+
+/// What it has at its end.
+#[derive(Debug)]
+pub struct Received {
+    told: Value,
+    pub balance: Balance,
+    /// When the last message was there, UNIX time.
+    pub last_us: u64,
+}
+
+impl Receiver {
+    /// Listens on a port that was free, and returns when clients may connect.
+    pub fn start(folder: &Path) -> Result<(Receiver, u16), String> {
+        let mut command = itself()?;
+        let ledger = folder.join("seen");
+        // Bodies come by DATA to all servers' deliveries, as most of them know nothing else.
+        command.args(["sink", "--no-chunking", "--json", "--ledger"]).arg(&ledger);
+        command.arg("127.0.0.1:0").stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().map_err(|cause| format!("starting the sink: {cause}"))?;
+        let mut errors = child.stderr.take().expect("it is a pipe");
+        let messages = Arc::new(AtomicU64::new(0));
+        let mut receiver = Receiver { child, messages, ledger };
+        let line = first_line(&mut errors);
+        let port = line.rsplit(':').next().and_then(|word| word.trim().parse().ok());
+        let Some(port) = port else {
+            receiver.end();
+            return Err(format!("the sink did not start: {line}"));
+        };
+        let counted = Arc::clone(&receiver.messages);
+        // It ends with the sink.
+        thread::spawn(move || count(errors, &counted));
+        Ok((receiver, port))
+    }
+
+    /// Returns when so many messages are there, or none has come for long.
+    pub fn wait(&self, messages: u64) {
+        let (mut best, mut since) = (0, Instant::now());
+        while best < messages && since.elapsed() < SILENCE_MAX {
+            self.signal(Signal::USR1);
+            thread::sleep(LOOK);
+            let now = self.messages.load(Ordering::Relaxed);
+            if now > best {
+                (best, since) = (now, Instant::now());
+            }
+        }
+        thread::sleep(AFTERWARDS);
+    }
+
+    /// Ends it, and weighs what came against what was sent.
+    pub fn stop(mut self, load: &Load) -> Result<Received, String> {
+        self.signal(Signal::TERM);
+        let mut text = String::new();
+        if let Some(out) = &mut self.child.stdout {
+            out.read_to_string(&mut text).map_err(|cause| format!("the sink: {cause}"))?;
+        }
+        self.end();
+        let told = serde_json::from_str(&text).map_err(|cause| format!("the sink: {cause}"))?;
+        let seen = Ledger::read(open(&self.ledger)?)?;
+        let sent = Sent::read(open(&load.sent())?)?;
+        Ok(Received { told, balance: seen.compare(&sent), last_us: seen.last_us() })
+    }
+
+    fn signal(&self, signal: Signal) {
+        let pid = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw);
+        if let Some(pid) = pid {
+            // One that is gone is missed where its figures are read.
+            let _ = rustix::process::kill_process(pid, signal);
+        }
+    }
+
+    fn end(&mut self) {
+        // As above.
+        let _ = self.child.wait();
+    }
+}
+
+impl Drop for Receiver {
+    fn drop(&mut self) {
+        // Nothing to kill after `stop`.
+        let _ = self.child.kill();
+        self.end();
+    }
+}
+
+impl Received {
+    pub fn ms(&self, quantile: &str) -> Option<f64> {
+        milliseconds(&self.told, "end_to_end", quantile)
+    }
+}
+
+/// This program.
+fn itself() -> Result<Command, String> {
+    let own = std::env::current_exe().map_err(|cause| format!("finding itself: {cause}"))?;
+    let mut command = Command::new(own);
+    command.stdin(Stdio::null());
+    Ok(command)
+}
+
+fn open(path: &Path) -> Result<BufReader<File>, String> {
+    File::open(path).map(BufReader::new).map_err(|cause| format!("{}: {cause}", path.display()))
+}
+
+fn first_line(input: &mut impl Read) -> String {
+    let (mut line, mut byte) = (Vec::new(), [0]);
+    while matches!(input.read(&mut byte), Ok(1)) && byte != *b"\n" {
+        line.push(byte[0]);
+    }
+    String::from_utf8_lossy(&line).into_owned()
+}
+
+/// Reads `... mesg=N` as they come.
+fn count(mut input: impl Read, messages: &AtomicU64) {
+    loop {
+        let line = first_line(&mut input);
+        if line.is_empty() {
+            return;
+        }
+        let number = line.split_once("mesg=").and_then(|(_, rest)| {
+            let digits = rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len());
+            rest[..digits].parse().ok()
+        });
+        if let Some(number) = number {
+            messages.store(number, Ordering::Relaxed);
+        }
+    }
+}

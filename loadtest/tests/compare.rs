@@ -1,0 +1,112 @@
+//! A comparison with a single server: its figures hold together, the proof of its syncs is found, and
+//! nothing is left behind.
+
+use std::fs;
+use std::path::Path;
+use std::path::PathBuf;
+use std::process::Command;
+use std::process::Output;
+
+use serde_json::Value;
+
+/// The server is built into the same folder: by `cargo test --workspace`, or `cargo build`.
+fn server() -> PathBuf {
+    let path = Path::new(env!("CARGO_BIN_EXE_ringpost-load")).with_file_name("ringpost");
+    assert!(path.exists(), "{} is not built; use --workspace", path.display());
+    path
+}
+
+fn compare(words: &str, spool: &Path) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_ringpost-load"));
+    command.arg("compare").args(words.split_whitespace()).arg("--spool").arg(spool);
+    command.arg("--ringpost").arg(server()).output().expect("the binary runs")
+}
+
+fn has_strace() -> bool {
+    Command::new("strace").args(["-o", "/dev/null", "true"]).status().is_ok_and(|s| s.success())
+}
+
+#[test]
+fn one_server_is_measured_and_gone() {
+    let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("the folder is ours");
+    let [spool, records] = ["spool", "records"].map(|name| folder.path().join(name));
+    [&spool, &records].into_iter().for_each(|path| fs::create_dir(path).expect("it is new"));
+    let (kept, table) = (folder.path().join("kept.json"), folder.path().join("table.md"));
+    let words = format!(
+        "--peers ringpost,kumomta --kumomta /no/such/kumod --messages 300 --sessions 4 --rate 200 \
+         --turns 1 --length 1000 --json --output {} --markdown {} --records {}",
+        kept.display(),
+        table.display(),
+        records.display()
+    );
+    let output = compare(&words, &spool);
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{text}{output:?}");
+    let told: Value = serde_json::from_str(&text).unwrap_or_else(|_| panic!("{text}{output:?}"));
+
+    let [own, absent] = [0, 1].map(|place| &told["standings"][place]);
+    let turn = &own["turns"][0];
+    for part in ["accept", "relay"] {
+        assert_eq!(turn[part]["messages"], 300, "{told}");
+        assert!(turn[part]["per_second"].as_f64() > Some(0.0), "{told}");
+        assert!(turn[part]["cpu_us"].as_f64() > Some(0.0), "{told}");
+    }
+    assert_eq!(turn["mail"]["accepted"], 900, "three parts of 300: {told}");
+    for wrong in ["failed", "lost", "duplicated", "alien"] {
+        assert_eq!(turn["mail"][wrong], 0, "{told}");
+    }
+    assert!(turn["memory_kb"].as_u64() > Some(1000), "{told}");
+    let steady = &turn["steady"];
+    let (middle, tail) = (steady["end_p50"].as_f64(), steady["end_p99"].as_f64());
+    assert!(steady["per_second"] == 200.0 && middle > Some(0.0) && tail >= middle, "{told}");
+    assert_eq!(own["medians"]["relayed_per_second"]["median"], turn["relay"]["per_second"]);
+    let why = absent["absent"].as_str().expect("it is not there");
+    assert!(why.contains("not present (/no/such/kumod)"), "{why}");
+
+    let proof = &own["proof"];
+    if has_strace() {
+        assert_eq!((&proof["messages"], &proof["synced"]), (&20.into(), &20.into()), "{told}");
+        let syncs = proof["syncs_per_message"].as_f64().expect("they are counted");
+        assert!(syncs > 0.0 && syncs <= 1.5, "sessions share syncs: {told}");
+    } else {
+        assert!(proof["fault"].as_str().is_some_and(|why| why.contains("strace")), "{told}");
+    }
+    let left: Vec<_> = fs::read_dir(&spool).expect("it is ours").flatten().collect();
+    assert!(left.is_empty(), "{left:?}{}", String::from_utf8_lossy(&output.stderr));
+
+    // What was kept says the same again, and a record of it is one like any other.
+    let table = fs::read_to_string(table).expect("it is written");
+    assert!(table.contains("| lost, duplicated, alien | 0 |"), "{table}");
+    let again = compare(&format!("--json --from {}", kept.display()), &spool);
+    assert_eq!(String::from_utf8_lossy(&again.stdout), text);
+    let mut report = Command::new(env!("CARGO_BIN_EXE_ringpost-load"));
+    let report = report.arg("report").arg(records.join("ringpost-1-relay.json")).output();
+    let report = report.expect("the binary runs");
+    assert!(String::from_utf8_lossy(&report.stdout).contains("body to reply"), "{report:?}");
+}
+
+#[test]
+fn a_server_that_does_not_start_is_told_with_its_words() {
+    let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("the folder is ours");
+    let server = folder.path().join("server");
+    fs::write(&server, "#!/bin/sh\necho no such thing as $1\nexit 3\n").expect("it is ours");
+    let mode = Command::new("chmod").arg("755").arg(&server).status();
+    assert!(mode.is_ok_and(|status| status.success()));
+    let mut command = Command::new(env!("CARGO_BIN_EXE_ringpost-load"));
+    command.args([
+        "compare",
+        "--peers",
+        "ringpost",
+        "--messages",
+        "1",
+        "--turns",
+        "1",
+        "--ringpost",
+    ]);
+    let output = command.arg(&server).arg("--spool").arg(folder.path()).output();
+    let output = output.expect("the binary runs");
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    assert!(text.contains("Ringpost ended at its start: no such thing as serve"), "{text}");
+    assert_eq!(fs::read_dir(folder.path()).expect("it is ours").count(), 1, "folders are left");
+}

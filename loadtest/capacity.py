@@ -181,7 +181,9 @@ def threads(pid):
         try:
             root = f"/proc/{pid}/task/{task}"
             name = open(f"{root}/comm").read().strip()
-            sums["us " + kind_of(name)] += int(open(f"{root}/schedstat").read().split()[0]) / 1e3
+            ran, waited = open(f"{root}/schedstat").read().split()[:2]
+            sums["us " + kind_of(name)] += int(ran) / 1e3
+            sums["waited for a core"] += int(waited) / 1e3
             for line in open(f"{root}/status"):
                 if "ctxt_switches" in line:
                     key = "switches forced" if line.startswith("non") else "switches"

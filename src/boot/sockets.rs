@@ -2,11 +2,16 @@
 //!
 //! Promise:  each shard has its own SO_REUSEPORT socket for each address; a port 0 is chosen once
 //!           and the same for all shards. Each refusal names address, cause and remedy.
+//! Beware:   the kernel takes the rings of a process that was killed down some time after the process
+//!           is gone, and what they hold open with them. So its sockets are waited for.
 
 use std::net::SocketAddr;
 use std::net::TcpListener;
 use std::os::fd::AsFd;
 use std::os::fd::OwnedFd;
+use std::thread;
+use std::time::Duration;
+use std::time::Instant;
 
 use crate::config::Config;
 use crate::config::ControlHttp;
@@ -16,6 +21,10 @@ use crate::rt::bind_socket;
 
 /// Connections that the kernel holds for us; it cuts this to `net.core.somaxconn`.
 pub const BACKLOG: u32 = 4096;
+
+/// How long a predecessor's sockets may take to go.
+const LET_GO_MAX: Duration = Duration::from_secs(2);
+const LET_GO_LOOK: Duration = Duration::from_millis(20);
 
 /// One shard's sockets, one for each address of each listener.
 pub type ShardSockets = Vec<OwnedFd>;
@@ -39,6 +48,7 @@ pub struct BoundAddress {
 /// Binds everything, or says all that cannot be bound.
 pub fn bind(config: &Config, shards: usize) -> Result<Bound, Vec<String>> {
     let mut faults = Vec::new();
+    let end = Instant::now() + LET_GO_MAX;
     let mut bound = Bound {
         shards: (0..shards).map(|_| Vec::new()).collect(),
         addresses: Vec::new(),
@@ -47,16 +57,16 @@ pub fn bind(config: &Config, shards: usize) -> Result<Bound, Vec<String>> {
     for listener in &config.listeners {
         for wanted in &listener.address {
             let about = (listener.protocol.as_str(), listener.tls.as_str());
-            if let Err(fault) = bind_all(*wanted, about, &mut bound) {
+            let free = once_let_go(end, || probe(*wanted));
+            if let Err(fault) = free.and_then(|()| bind_all(*wanted, about, &mut bound)) {
                 faults.push(format!("cannot listen on {wanted}: {fault}; {}", remedy(fault)));
             }
         }
     }
     if let ControlHttp::At(address) = config.control.http {
-        match TcpListener::bind(address) {
+        match once_let_go(end, || Ok(TcpListener::bind(address)?)) {
             Ok(http) => bound.http = Some(http),
-            Err(cause) => {
-                let fault = IoFault::from(cause);
+            Err(fault) => {
                 let advice = match fault {
                     IoFault::AddressInUse => "set control.http to another port or to \"off\"",
                     other => remedy(other),
@@ -73,7 +83,6 @@ fn bind_all(
     (protocol, tls): (&'static str, &'static str),
     bound: &mut Bound,
 ) -> Result<(), IoFault> {
-    probe(wanted)?;
     let mut address = wanted;
     for sockets in &mut bound.shards {
         let socket = bind_socket(ListenSpec {
@@ -104,6 +113,16 @@ fn probe(wanted: SocketAddr) -> Result<(), IoFault> {
     bind_socket(spec).map(drop)
 }
 
+/// Tries until then while another has the address.
+fn once_let_go<T>(end: Instant, bind: impl Fn() -> Result<T, IoFault>) -> Result<T, IoFault> {
+    loop {
+        match bind() {
+            Err(IoFault::AddressInUse) if Instant::now() < end => thread::sleep(LET_GO_LOOK),
+            done => return done,
+        }
+    }
+}
+
 fn remedy(fault: IoFault) -> &'static str {
     match fault {
         IoFault::AddressInUse => {
@@ -113,5 +132,29 @@ fn remedy(fault: IoFault) -> &'static str {
         IoFault::AddressNotOurs => "this machine has no such address (`ip address` lists them)",
         IoFault::NoFiles | IoFault::NoFilesSystem => "raise the limit of open files",
         _ => "see the cause",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_is_waited_for_but_not_for_long() {
+        let other = TcpListener::bind("127.0.0.1:0").expect("a port is free");
+        let address = other.local_addr().expect("it is bound");
+        let within = |time: Duration| once_let_go(Instant::now() + time, || probe(address));
+        assert_eq!(within(Duration::from_millis(50)), Err(IoFault::AddressInUse));
+        let leaving = thread::spawn(move || {
+            thread::sleep(Duration::from_millis(100));
+            drop(other);
+        });
+        assert_eq!(within(Duration::from_secs(30)), Ok(()));
+        leaving.join().expect("it does not panic");
+        let nowhere = "192.0.2.1:1".parse().expect("an address");
+        let begun = Instant::now();
+        let refused = once_let_go(begun + Duration::from_secs(30), || probe(nowhere));
+        assert_eq!(refused, Err(IoFault::AddressNotOurs));
+        assert!(begun.elapsed() < Duration::from_secs(10), "waiting would not help");
     }
 }

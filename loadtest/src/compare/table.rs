@@ -7,7 +7,8 @@ use crate::compare::outcome::Standing;
 /// A row: what it is called, and what it says of a server.
 type Row = (&'static str, fn(&Standing) -> String);
 
-const ROWS: [Row; 12] = [
+const ROWS: [Row; 13] = [
+    ("turns", |one| one.turns.len().to_string()),
     ("accepted a second", |one| with_spread(one.spread("accepted_per_second"))),
     ("relayed a second", |one| with_spread(one.spread("relayed_per_second"))),
     ("synced before 250", |one| {
@@ -64,8 +65,7 @@ pub fn markdown(outcome: &Outcome) -> String {
     let machine = list(machine.map(|(name, value)| (name.to_owned(), value)).collect());
     let settings = list(outcome.settings.clone().into_iter().collect());
     let shown = shown(outcome);
-    let turns = shown.iter().map(|one| one.turns.len()).max().unwrap_or(0);
-    let mut text = format!("Machine: {machine}.\nLoad: {settings}. Medians of {turns} turns.\n\n");
+    let mut text = format!("Machine: {machine}.\nLoad: {settings}. Medians of the turns.\n\n");
     for (place, row) in cells(&shown).iter().enumerate() {
         text += &format!("| {} |\n", row.join(" | "));
         if place == 0 {

@@ -196,7 +196,13 @@ fn one_write_or_many_the_dialogue_is_the_same() {
 
 #[test]
 fn flags_refuse_and_end_as_smtp_sink_does() {
-    let rows: [(&[&str], &str); 7] = [
+    let rows: [(&[&str], &str); 9] = [
+        (&[], "< 220\n> AUTH LOGIN\n< 334\n> *\n< 501\n> NOOP\n< 250"),
+        (
+            &["-w", "1"],
+            "< 220\n~ MAIL FROM:<>\\r\\nRCPT TO:<a>\\r\\nDATA\\r\\nx\\r\\n.\\r\\nNOOP\\r\\n\n\
+             < 250\n< 250\n< 354\n< 250\n< 250",
+        ),
         (&["-r", "RCPT"], "< 220\n> MAIL FROM:<>\n< 250\n> RCPT TO:<a>\n< 450 4.3.0"),
         (
             &["-f", ".", "-B", "554 no"],

@@ -144,9 +144,9 @@ fn find_mount(mounts: &str, number: u64, place: &Path) -> Option<[String; 3]> {
 fn measure_syncs(folder: &Path) -> io::Result<Syncs> {
     let path = folder.join(format!(".ringpost-load-{}", std::process::id()));
     let mut file = File::create_new(&path)?;
-    let measured = sync_often(&mut file);
+    // At once, so that whatever ends us leaves nothing.
     fs::remove_file(&path)?;
-    measured
+    sync_often(&mut file)
 }
 
 fn sync_often(file: &mut File) -> io::Result<Syncs> {

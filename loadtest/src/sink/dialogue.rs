@@ -294,7 +294,7 @@ impl Dialogue {
         let line = line.strip_suffix(b"\r").unwrap_or(line);
         self.desk.show(">", line);
         if let Phase::Auth { lines } = self.phase {
-            return self.auth_line(lines, out);
+            return self.auth_line(line, lines, out);
         }
         let Command { verb, argument } = Command::parse(line);
         match verb {
@@ -454,7 +454,12 @@ impl Dialogue {
         GO
     }
 
-    fn auth_line(&mut self, lines: u8, out: &mut Vec<u8>) -> Step {
+    fn auth_line(&mut self, line: &[u8], lines: u8, out: &mut Vec<u8>) -> Step {
+        if line == b"*" {
+            // RFC 4954 s4: the client has thought better of it.
+            self.phase = Phase::Commands;
+            return self.refuse(self.desk.words.bad_syntax, out);
+        }
         if lines > 1 {
             self.phase = Phase::Auth { lines: lines - 1 };
             out.extend_from_slice(b"334 UGFzc3dvcmQ6\r\n");

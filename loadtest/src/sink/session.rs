@@ -1,7 +1,7 @@
 //! One connection: it reads, has the dialogue think, and writes.
 //!
 //! Cost:     what a client sends together is taken by one read and answered by one write. Between
-//!           messages a connection holds no chunk.
+//!           messages, and while it waits for a delay, a connection holds no chunk.
 //! Waits:    each read and each write has `-t` seconds. Delays are slept in short pieces, so that a
 //!           sink that is stopped ends at once.
 
@@ -9,6 +9,8 @@ use std::rc::Rc;
 use std::time::Duration;
 use std::time::Instant;
 
+use ringpost::base::Chunk;
+use ringpost::base::ChunkPool;
 use ringpost::net::Channel;
 use ringpost::net::SocketFault;
 use ringpost::net::TlsFault;
@@ -45,6 +47,36 @@ pub async fn serve(desk: Rc<Desk>, stream: Stream) {
     let _ = session.run().await;
 }
 
+/// What was read and is not yet heard.
+enum Input {
+    Chunk(Chunk),
+    /// Behind a command for which we wait. A chunk that is held through a delay is one that others wait
+    /// for, and so one delay would be felt by all.
+    Own(Vec<u8>),
+}
+
+impl Input {
+    fn bytes(&self) -> &[u8] {
+        match self {
+            Input::Chunk(chunk) => chunk.bytes(),
+            Input::Own(bytes) => bytes,
+        }
+    }
+
+    /// What stands behind there, without a chunk.
+    fn behind(self, at: usize, pool: &ChunkPool) -> Input {
+        let rest = self.bytes()[at..].to_vec();
+        self.give_back(pool);
+        Input::Own(rest)
+    }
+
+    fn give_back(self, pool: &ChunkPool) {
+        if let Input::Chunk(chunk) = self {
+            pool.give(chunk);
+        }
+    }
+}
+
 struct Session {
     desk: Rc<Desk>,
     channel: Channel<Stream>,
@@ -71,15 +103,18 @@ impl Session {
                 Err(_) => return self.leave().await,
             };
             self.dialogue.on_read(Instant::now());
+            let mut input = Input::Chunk(chunk);
             let mut at = 0;
-            while at < chunk.len() {
+            while at < input.bytes().len() {
                 let mark = self.out.len();
-                let (used, step) = self.dialogue.next(&chunk.bytes()[at..], &mut self.out);
+                let (used, step) = self.dialogue.next(&input.bytes()[at..], &mut self.out);
                 at += used;
                 let Some(step) = step else { break };
                 if step.is_plain() {
                     continue;
                 }
+                input = input.behind(at, &self.desk.pool);
+                at = 0;
                 let is_tls = matches!(step.then, Then::StartTls);
                 self.carry_out(step, mark).await?;
                 if is_tls {
@@ -87,7 +122,7 @@ impl Session {
                     break;
                 }
             }
-            self.desk.pool.give(chunk);
+            input.give_back(&self.desk.pool);
             if !self.out.is_empty() {
                 self.flush().await?;
                 self.dialogue.on_answered();

@@ -6,18 +6,22 @@
 //!           message to a recipient has arrived, or else has bounced, or else is lost. A recipient is
 //!           known by 64 bits of a hash of its address, so that two recipients of one message are
 //!           mistaken for one with a chance of 1 in 10^19; recipients of different messages never
-//!           are. A body is known by 32 bits (see `sum`), and an id without them is taken at its word.
+//!           are. A body is known by 32 bits (see `sum`), and so is the recipient of a message that has
+//!           one; an id without them is taken at its word. Of a message with several recipients it is
+//!           counted to how many it came, not looked at whether these are its own.
 //! Bounds:   `bytes_max`. A message takes 24 bytes for its first recipient (numbers are dense, so
 //!           that pages of `PAGE_ENTRIES` are filled) and about 80 for each more: a million messages
 //!           to one recipient each are 24 MB for each shard. Full, or with more than `RUNS_MAX` runs:
 //!           what comes is counted as `unrecorded`, and no balance is good that has any.
 //! Files:    text, one line an entry. `sent`, which a source writes, has its run, the recipients of
-//!           each message, and runs of equal fates (`1000 accepted`); `seen` has one line for each
+//!           each message, runs of equal fates (`1000 accepted`), and for how many recipients a message
+//!           was accepted that was not for all (`partly 7 999`); `seen` has one line for each
 //!           message and recipient: number, recipient, copies and first time, and where one of them
 //!           is not 0, how many copies were corrupted and how many bounces came back.
 
 pub mod sum;
 
+use std::collections::BTreeMap;
 use std::collections::HashMap;
 use std::hash::DefaultHasher;
 use std::hash::Hasher;
@@ -111,7 +115,20 @@ pub struct RunIndex(u32);
 pub enum Arrival {
     /// As it was sent, as far as its id told how that was.
     Whole,
+    /// As it was sent, if its recipient has this mark: see `sum::mark_of`.
+    Marked(u32),
     Corrupted,
+}
+
+impl Arrival {
+    /// For this recipient (its `hash_of`): whole or corrupted.
+    pub fn at(self, recipient: u64) -> Arrival {
+        match self {
+            Arrival::Marked(mark) if mark == sum::mark_of(recipient) => Arrival::Whole,
+            Arrival::Marked(_) => Arrival::Corrupted,
+            known => known,
+        }
+    }
 }
 
 /// One message to one recipient. Nothing of it has come where all counts are 0.
@@ -212,7 +229,7 @@ impl Ledger {
         arrival: Arrival,
     ) {
         self.copies += 1;
-        let corrupted = u16::from(arrival == Arrival::Corrupted);
+        let corrupted = u16::from(arrival.at(recipient) != Arrival::Whole);
         let entry = Entry { recipient, first_us: at_us, copies: 1, corrupted, bounces: 0 };
         self.put_or_count(run, number, entry);
     }
@@ -355,7 +372,9 @@ impl Ledger {
             if let Some(first) = run.entry(number).filter(|_| sent.recipients_per_message <= 1) {
                 found.add(first);
             }
-            balance.weigh(Fate::of(*fate), found, sent.recipients_per_message);
+            let fate = Fate::of(*fate);
+            let accepted = sent.accepted_of(number, fate);
+            balance.weigh(fate, found, (accepted, sent.recipients_per_message));
         }
         balance
     }
@@ -485,6 +504,8 @@ pub struct Sent {
     pub recipients_per_message: u64,
     /// A `Fate` for each number.
     pub fates: Vec<u8>,
+    /// Of messages that were not accepted for all, for how many recipients they were; nothing for none.
+    pub partly: BTreeMap<u64, u64>,
 }
 
 impl Sent {
@@ -493,11 +514,24 @@ impl Sent {
         fate.map_or(Fate::NotSent, |fate| Fate::of(*fate))
     }
 
+    /// For how many recipients a message was accepted.
+    fn accepted_of(&self, number: u64, fate: Fate) -> u64 {
+        match fate {
+            Fate::Accepted => self.recipients_per_message,
+            _ => {
+                self.partly.get(&number).map_or(0, |count| *count.min(&self.recipients_per_message))
+            }
+        }
+    }
+
     pub fn write(&self, out: &mut impl Write) -> io::Result<()> {
         writeln!(out, "{SENT_HEAD}\nrun {}", self.run)?;
         writeln!(out, "recipients {}", self.recipients_per_message)?;
         for same in self.fates.chunk_by(|one, next| one == next) {
             writeln!(out, "{} {}", same.len(), Fate::NAMES[Fate::of(same[0]) as usize])?;
+        }
+        for (number, count) in &self.partly {
+            writeln!(out, "partly {number} {count}")?;
         }
         out.flush()
     }
@@ -508,6 +542,9 @@ impl Sent {
             match *words {
                 ["run", name] => sent.run = name.to_owned(),
                 ["recipients", count] => sent.recipients_per_message = count.parse().ok()?,
+                ["partly", number, count] => {
+                    sent.partly.insert(number.parse().ok()?, count.parse().ok()?);
+                }
                 [count, fate] => {
                     let fate = Fate::NAMES.iter().position(|name| *name == fate)?;
                     let end = sent.fates.len().checked_add(count.parse().ok()?)?;
@@ -570,11 +607,11 @@ pub struct Balance {
     pub duplicated: u64,
     /// Came and was not sent: no id, another run, a number or recipient that was not.
     pub alien: u64,
-    /// Came, and the body was not as it had been sent.
+    /// Came, and the body was not as it had been sent, or it was for another recipient.
     pub corrupted: u64,
     /// Nobody knew whether it was accepted, and it came, or came back.
     pub unknown_but_seen: u64,
-    /// Refused, for one of its recipients at least, and it came, or came back.
+    /// Refused, and it came, or came back.
     pub refused_but_seen: u64,
     /// Accepted, and came.
     pub arrived: u64,
@@ -611,19 +648,23 @@ impl Balance {
         self.bounced_but_seen += u64::from(entry.copies > 0 && entry.bounces > 0);
     }
 
-    /// One message, and what was found of its recipients.
-    fn weigh(&mut self, fate: Fate, found: Found, recipients: u64) {
+    /// One message, and what was found of its recipients. Who of them it was accepted for is not known,
+    /// only for how many: what was found is taken to be of these first.
+    fn weigh(&mut self, fate: Fate, found: Found, (accepted, recipients): (u64, u64)) {
+        if fate == Fate::NotSent {
+            return;
+        }
         let arrived = found.arrived.min(recipients);
         let bounced = found.bounced.min(recipients - arrived);
+        let own_arrived = arrived.min(accepted);
+        let own_bounced = bounced.min(accepted - own_arrived);
+        self.arrived += own_arrived;
+        self.bounced += own_bounced;
+        self.lost += accepted - own_arrived - own_bounced;
+        let more = arrived - own_arrived + bounced - own_bounced;
         match fate {
-            Fate::NotSent => return,
-            Fate::Accepted => {
-                self.arrived += arrived;
-                self.bounced += bounced;
-                self.lost += recipients - arrived - bounced;
-            }
-            Fate::Refused => self.refused_but_seen += arrived + bounced,
-            Fate::Unknown => self.unknown_but_seen += arrived + bounced,
+            Fate::Unknown => self.unknown_but_seen += more,
+            _ => self.refused_but_seen += more,
         }
         self.alien += found.arrived - arrived + found.bounced - bounced;
     }
@@ -632,7 +673,8 @@ impl Balance {
     /// and all was counted. What bounced did what it should.
     pub fn is_well(&self) -> bool {
         let wrong = self.lost + self.duplicated + self.alien + self.corrupted;
-        wrong + self.bounced_but_seen + self.unrecorded == 0
+        let untrue = self.refused_but_seen + self.bounced_but_seen;
+        wrong + untrue + self.unrecorded == 0
     }
 }
 

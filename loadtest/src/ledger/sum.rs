@@ -1,7 +1,8 @@
 //! The checksum of a message: of its body, and of the id that stands before it in the header.
 //!
-//! Form:     CRC-32 of the body, xor that of `RUN-NUMBER-MICROS`. What was changed by chance is seen
-//!           but for one time in four thousand million; who changes it on purpose is not.
+//! Form:     CRC-32 of the body, xor that of `RUN-NUMBER-MICROS`; where the message has one recipient,
+//!           xor its mark, so that a copy for another one is seen. What was changed by chance is seen
+//!           but for one time in two thousand million; who changes it on purpose is not.
 //! Ends:     a body that does not end with a line end is summed as if it did, for on its way from
 //!           BDAT to DATA it gets one.
 
@@ -41,6 +42,11 @@ impl BodySum {
         }
         self.crc.finalize()
     }
+}
+
+/// What a recipient (its `hash_of`) adds to the sum of a message that is for it alone.
+pub fn mark_of(recipient: u64) -> u32 {
+    (recipient ^ recipient >> 32) as u32
 }
 
 /// What the header tells of a message with this id, whose body has this sum.

@@ -4,7 +4,7 @@ use super::*;
 
 fn sent(fates: &[Fate], recipients: u64) -> Sent {
     let fates = fates.iter().map(|fate| *fate as u8).collect();
-    Sent { run: "r".to_owned(), recipients_per_message: recipients, fates }
+    Sent { run: "r".to_owned(), recipients_per_message: recipients, fates, ..Sent::default() }
 }
 
 fn ledger(copies: &[(&str, u64, u64)]) -> Ledger {
@@ -184,6 +184,26 @@ fn a_million_messages_fit_and_a_full_ledger_says_so() {
 }
 
 #[test]
+fn what_was_accepted_for_some_is_weighed_for_these() {
+    let mut all = sent(&[Fate::Refused], 3);
+    all.partly.insert(0, 2);
+    let weighed = |recipients: &[u64], bounced: &[u64]| {
+        let seen: Vec<_> = recipients.iter().map(|recipient| ("r", 0, *recipient)).collect();
+        let mut seen = ledger(&seen);
+        let run = seen.run(b"r");
+        bounced.iter().for_each(|recipient| seen.bounce((run, 0), *recipient, 7));
+        let balance = seen.compare(&all);
+        let Balance { arrived, bounced, lost, refused_but_seen, .. } = balance;
+        (arrived, bounced, lost, refused_but_seen, balance.is_well())
+    };
+    assert_eq!(weighed(&[1, 2], &[]), (2, 0, 0, 0, true));
+    assert_eq!(weighed(&[1], &[2]), (1, 1, 0, 0, true));
+    assert_eq!(weighed(&[1], &[]), (1, 0, 1, 0, false));
+    assert_eq!(weighed(&[1, 2, 3], &[]), (2, 0, 0, 1, false), "one was refused");
+    assert_eq!(weighed(&[], &[1, 2, 3]), (0, 2, 0, 1, false));
+}
+
+#[test]
 fn files_hold_it_all() {
     let mut seen = ledger(&[("r", 0, 1), ("r", 0, 2), ("r", 0, 2), ("q", 9_999_999, u64::MAX)]);
     let run = seen.run(b"r");
@@ -199,8 +219,10 @@ fn files_hold_it_all() {
     assert_eq!((totals.distinct, totals.bounced, totals.corrupted), (4, 2, 1));
     let old = Ledger::read("ringpost-load seen 1\nrun r\n7 a 2 99\n".as_bytes());
     assert_eq!(old.expect("older sinks write no more").totals().again, 1);
-    let all = sent(&[Fate::Accepted, Fate::Unknown, Fate::Unknown, Fate::NotSent], 2);
-    let file = "ringpost-load sent 1\nrun r\nrecipients 2\n1 accepted\n2 unknown\n1 not-sent\n";
+    let mut all = sent(&[Fate::Accepted, Fate::Unknown, Fate::Unknown, Fate::NotSent], 2);
+    all.partly.insert(2, 1);
+    let file = "ringpost-load sent 1\nrun r\nrecipients 2\n1 accepted\n2 unknown\n1 not-sent\n\
+                partly 2 1\n";
     assert_eq!(Sent::read(file.as_bytes()), Ok(all.clone()));
     let mut written = Vec::new();
     all.write(&mut written).expect("memory takes it");

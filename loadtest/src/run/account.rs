@@ -100,6 +100,7 @@ mod tests {
             run: run.to_owned(),
             recipients_per_message: 1,
             fates: fates.iter().map(|fate| *fate as u8).collect(),
+            ..Sent::default()
         }
     }
 

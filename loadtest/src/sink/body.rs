@@ -254,7 +254,10 @@ impl Summed {
     }
 
     fn end(self) -> Arrival {
-        if self.sum.end() == self.told { Arrival::Whole } else { Arrival::Corrupted }
+        match self.sum.end() ^ self.told {
+            0 => Arrival::Whole,
+            rest => Arrival::Marked(rest),
+        }
     }
 
     fn add(&mut self, piece: &[u8], form: Form) {
@@ -438,13 +441,22 @@ mod tests {
                 let Subject::Message(_, arrival) = subject(sent.as_bytes(), 5, form) else {
                     panic!("{sent}")
                 };
-                assert_eq!(arrival, expected, "{sent:?}");
+                assert_eq!(arrival.at(7), expected, "{sent:?}");
             }
             let other = sent.iter().position(|byte| *byte == b'5').expect("its number");
             let swapped = [&sent[..other], b"6", &sent[other + 1..sent.len() - 3]].concat();
-            let found = subject(&swapped, 9, Form::Data);
-            let is_other = matches!(found, Subject::Message(_, Arrival::Corrupted));
-            assert!(is_other, "it belongs to another: {body:?}");
+            let Subject::Message(_, found) = subject(&swapped, 9, Form::Data) else {
+                panic!("{body:?}")
+            };
+            assert_eq!(found.at(7), Arrival::Corrupted, "it belongs to another: {body:?}");
+            let told = told ^ ledger::sum::mark_of(hash_of(b"a@b.test"));
+            let head = format!("X-Ringpost-Load: r-5-77-{told:08x}\r\n\r\n");
+            let addressed = format!("{head}{body}");
+            let Subject::Message(_, found) = subject(addressed.as_bytes(), 9, Form::Chunks) else {
+                panic!("{body:?}")
+            };
+            assert_eq!(found.at(hash_of(b"a@B.test")), Arrival::Whole);
+            assert_eq!(found.at(hash_of(b"c@b.test")), Arrival::Corrupted, "it is for another");
         }
     }
 

@@ -173,8 +173,9 @@ impl Desk {
         let mut ledger = self.ledger.borrow_mut();
         match subject {
             Subject::Message(known, arrival) => {
-                count(&self.tally.corrupted, u64::from(*arrival == Arrival::Corrupted));
-                ledger.record((known.run, known.number), recipient, now_us, *arrival);
+                let arrival = arrival.at(recipient);
+                count(&self.tally.corrupted, u64::from(arrival == Arrival::Corrupted));
+                ledger.record((known.run, known.number), recipient, now_us, arrival);
                 if let Some(took) = known.age(now_us) {
                     self.marks.record(Mark::EndToEnd, took);
                 }

@@ -20,6 +20,7 @@ use ringpost::outbound::transfer::BodyUnreadable;
 use ringpost::wire::mail::date;
 
 use crate::ledger;
+use crate::ledger::hash_of;
 use crate::ledger::sum;
 use crate::ledger::sum::BodySum;
 use crate::source::dice::Dice;
@@ -265,7 +266,8 @@ impl Pattern {
         let begin = head.len();
         let id = write!(head, "{run}-{number}-{at_us}");
         id.expect("a Vec takes every write");
-        let sum = sum::of_message(&head[begin..], body_sum);
+        let mark = if self.recipients == 1 { sum::mark_of(hash_of(to.as_bytes())) } else { 0 };
+        let sum = sum::of_message(&head[begin..], body_sum) ^ mark;
         write!(head, "-{sum:08x}\r\n").expect("a Vec takes every write");
         for line in &self.headers {
             line.push(number, to, head);
@@ -472,7 +474,8 @@ mod tests {
             ("foo@us.test", &["8foo@us.test".to_owned()][..])
         );
         let (head, date) = text.split_once("Date: ").expect("it has a date");
-        let told = ledger::sum::of_message(b"1a.2b-7-5000000", BodySum::of(b"\r\n"));
+        let told = ledger::sum::of_message(b"1a.2b-7-5000000", BodySum::of(b"\r\n"))
+            ^ sum::mark_of(hash_of(b"8foo@us.test"));
         let head = head.replace(&format!("{told:08x}"), "SUM");
         assert_eq!(
             head,
@@ -507,7 +510,8 @@ mod tests {
                 let end = memchr::memmem::find(&text, b"\r\n\r\n").expect("a header");
                 let body = text[end + 4..].to_vec();
                 let told = ledger::Id::parse(line).and_then(|id| id.body_sum);
-                assert_eq!(told, Some(BodySum::of(&body)), "{words:?} {number}");
+                let mark = sum::mark_of(hash_of(draft.recipients[0].as_bytes()));
+                assert_eq!(told, Some(BodySum::of(&body) ^ mark), "{words:?} {number}");
                 bodies.push(body);
             }
             bodies.sort();

@@ -32,6 +32,7 @@ pub mod stages;
 mod steps;
 mod weights;
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::BufWriter;
 use std::sync::Arc;
@@ -114,6 +115,8 @@ pub struct Found {
     pub unconnected: u64,
     pub handshakes: Handshakes,
     pub steps: StepFigures,
+    /// Messages that were accepted for some of their recipients: for how many.
+    pub partly: BTreeMap<u64, u64>,
     /// The first thing that went wrong.
     pub first: Option<String>,
 }
@@ -131,6 +134,7 @@ impl Found {
         self.unconnected += other.unconnected;
         self.handshakes.add(other.handshakes);
         self.steps.add(other.steps);
+        self.partly.extend(other.partly);
         self.first = self.first.take().or(other.first);
     }
 
@@ -278,6 +282,7 @@ impl Report {
             run: self.plan.run.clone(),
             recipients_per_message: self.plan.options.recipients as u64,
             fates: self.plan.fates.take(self.planned.messages),
+            partly: self.found.partly.clone(),
         }
     }
 

@@ -269,7 +269,15 @@ impl Desk {
                 eprintln!("{number} {name}: {outcome:?}");
             }
         }
-        self.judge(transfer, &sent, &draft.recipients)
+        let fate = self.judge(transfer, &sent, &draft.recipients);
+        if fate != Fate::Accepted {
+            let accepted = sent.outcomes.iter().filter(|one| matches!(one, Outcome::Accepted(_)));
+            let accepted = accepted.count() as u64;
+            if accepted > 0 {
+                self.found.borrow_mut().partly.insert(number, accepted);
+            }
+        }
+        fate
     }
 
     /// One for all recipients.

@@ -5,12 +5,13 @@
 //!           only between its tasks, so the interrupt brings nothing forward; on a virtual machine it
 //!           costs both cores some microseconds for each message. `IORING_SETUP_COOP_TASKRUN` asks
 //!           for none. glommio has no option for it.
-//! How:      `build.rs` has the linker lead glommio's call here (`--wrap`). A program that is linked
-//!           without that argument has rings as glommio makes them.
+//! How:      `build.rs` has the linker lead glommio's call here (`--wrap`). Each package that makes a
+//!           program of this needs that `build.rs`: without it a program links only where unused code
+//!           is left out, and has rings as glommio makes them.
 //! Promise:  a shard that sleeps is woken as before. One that computes without a call hears of a
-//!           completion at the next interrupt of its own core, a timer's at the latest, and its
-//!           preemption is such a timer. Before Linux 5.19, which does not know the flag, rings are
-//!           made without it.
+//!           completion at the next tick of its core at the latest, which is when glommio's timer
+//!           would interrupt it too. So rings are made without the flag where the kernel has cores
+//!           without a tick (`nohz_full`), and before Linux 5.19, which does not know it.
 
 use std::ffi::c_int;
 use std::ffi::c_uint;
@@ -52,6 +53,9 @@ unsafe extern "C" fn __wrap_io_uring_queue_init_params(
     // that it may be made again.
     unsafe {
         let asked = (*params).flags;
+        if is_tickless() {
+            return __real_io_uring_queue_init_params(entries, ring, params);
+        }
         (*params).flags = asked | IORING_SETUP_COOP_TASKRUN;
         let made = __real_io_uring_queue_init_params(entries, ring, params);
         if made != -libc::EINVAL {
@@ -61,6 +65,11 @@ unsafe extern "C" fn __wrap_io_uring_queue_init_params(
         (*params).flags = asked;
         __real_io_uring_queue_init_params(entries, ring, params)
     }
+}
+
+fn is_tickless() -> bool {
+    let cores = std::fs::read_to_string("/sys/devices/system/cpu/nohz_full");
+    cores.is_ok_and(|cores| !matches!(cores.trim(), "" | "(null)"))
 }
 
 #[cfg(test)]
@@ -83,7 +92,7 @@ mod tests {
         let shard = crate::rt::start(ShardSpec::new("ring", None), || async {});
         shard.expect("a shard starts").join().expect("it ends in order");
         let made = COOPERATIVE.load(Ordering::Relaxed);
-        assert_eq!(made > 0, kernel() >= (5, 19), "{made} rings");
+        assert_eq!(made > 0, kernel() >= (5, 19) && !is_tickless(), "{made} rings");
     }
 
     #[test]

@@ -1,0 +1,6 @@
+//! As that of the server, whose runtime this is; see `ringpost::rt`.
+
+fn main() {
+    println!("cargo:rerun-if-changed=build.rs");
+    println!("cargo:rustc-link-arg=-Wl,--wrap=io_uring_queue_init_params");
+}

@@ -70,6 +70,9 @@ impl Spread {
 /// A figure of a turn: its key, and where it is.
 type Figure = (&'static str, fn(&Turn) -> Option<f64>);
 
+/// A number of messages of a turn: what is said of them, and where it is.
+type Count = (&'static str, fn(&Turn) -> u64);
+
 /// All that are summed up, in the order of the table.
 pub const FIGURES: [Figure; 12] = [
     ("accepted_per_second", |turn| Some(turn.accept.per_second)),
@@ -146,7 +149,7 @@ impl Standing {
         notes.extend(self.absent.clone());
         notes.extend(self.failure.clone().map(|cause| format!("failed: {cause}")));
         let sum = |figure: fn(&Turn) -> u64| self.turns.iter().map(figure).sum::<u64>();
-        let counts = |counts: &[(&str, fn(&Turn) -> u64)]| {
+        let counts = |counts: &[Count]| {
             let told = counts.iter().map(|(name, figure)| (name, sum(*figure)));
             let told = told.filter(|(_, count)| *count > 0);
             told.map(|(name, count)| format!("{count} {name}")).collect::<Vec<_>>().join(", ")
@@ -277,6 +280,9 @@ pub mod tests {
     use crate::compare::turn::Mail;
     use crate::compare::turn::Part;
 
+    /// What is told, and of what.
+    type Spoil = (&'static str, fn(&mut Mail));
+
     pub fn outcome(rates: &[f64]) -> Outcome {
         let turn = |rate: &f64| Turn {
             greeting: "mail.example.org ESMTP Exim 4.96 Sat".to_owned(),
@@ -382,7 +388,7 @@ pub mod tests {
         assert!(notes[0].contains("1 not accepted, 9 accepted; the first: 421"), "{notes:?}");
         assert!(notes[1].contains("2 lost (lost: not there after 20 s"), "{notes:?}");
 
-        let rows: [(&str, fn(&mut Mail)); 9] = [
+        let rows: [Spoil; 9] = [
             ("1 not accepted", |mail| mail.failed = 1),
             ("1 sessions without a connection", |mail| mail.unconnected = 1),
             ("1 sent back", |mail| mail.bounced = 1),

@@ -77,7 +77,8 @@ impl Session {
     }
 }
 
-fn now_us() -> u64 {
+/// Since 1970.
+pub fn now_us() -> u64 {
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
     now.map_or(0, |since| since.as_micros() as u64)
 }

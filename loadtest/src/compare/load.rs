@@ -4,6 +4,7 @@
 use std::fs;
 use std::fs::File;
 use std::io::BufReader;
+use std::io::ErrorKind;
 use std::io::Read;
 use std::path::Path;
 use std::path::PathBuf;
@@ -28,7 +29,7 @@ use crate::ledger::Sent;
 
 const LOOK: Duration = Duration::from_millis(20);
 /// Mail that does not come for so long is taken to be lost.
-const SILENCE_MAX: Duration = Duration::from_secs(20);
+pub const SILENCE_MAX: Duration = Duration::from_secs(20);
 /// Copies that should not come have so long to do so.
 const AFTERWARDS: Duration = Duration::from_millis(300);
 
@@ -50,8 +51,12 @@ pub struct Load<'l> {
 pub struct Sending {
     record: Value,
     pub accepted: u64,
-    /// Refused, or nobody knows.
+    /// Refused, not sent, or nobody knows.
     pub failed: u64,
+    /// Of what was not sent: it was still not begun when the time was over.
+    pub late: u64,
+    /// Sessions that got no connection.
+    pub unconnected: u64,
     pub per_second: f64,
 }
 
@@ -66,6 +71,8 @@ impl Load<'_> {
 
     /// Sends, and returns when the last reply is there.
     pub fn run(&self) -> Result<Sending, String> {
+        // Those of another part would be taken for its own if it were killed.
+        [self.record(), self.sent()].iter().try_for_each(|path| remove(path))?;
         let mut command = itself()?;
         command.args([
             "source",
@@ -89,15 +96,23 @@ impl Load<'_> {
         command.arg("--sent").arg(self.sent()).arg("--output").arg(self.record());
         command.arg(format!("127.0.0.1:{}", self.port)).stdout(Stdio::null());
         let output = command.output().map_err(|cause| format!("starting the source: {cause}"))?;
-        let text = fs::read_to_string(self.record()).map_err(|_| {
-            format!("the source failed: {}", String::from_utf8_lossy(&output.stderr).trim())
-        })?;
+        let failed = || {
+            let words = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+            format!("the source failed ({}): {words}", output.status)
+        };
+        // 1: not all was accepted, which its record tells.
+        if !matches!(output.status.code(), Some(0 | 1)) {
+            return Err(failed());
+        }
+        let text = fs::read_to_string(self.record()).map_err(|_| failed())?;
         let record: Value =
             serde_json::from_str(&text).map_err(|cause| format!("the source's record: {cause}"))?;
         let count = |name: &str| record["counts"][name].as_u64().unwrap_or(0);
         let sending = Sending {
             accepted: count("accepted"),
-            failed: count("refused") + count("lost"),
+            failed: count("refused") + count("lost") + count("not_sent"),
+            late: count("late"),
+            unconnected: count("unconnected"),
             per_second: record["per_second"].as_f64().unwrap_or(0.0),
             record,
         };
@@ -155,6 +170,8 @@ impl Receiver {
         // Bodies come by DATA to all servers' deliveries, as most of them know nothing else.
         command.args(["sink", "--no-chunking", "--json", "--ledger"]).arg(&ledger);
         command.arg("127.0.0.1:0").stdout(Stdio::piped()).stderr(Stdio::piped());
+        // It ends with its input, and so with this process, whatever ends that.
+        command.arg("--with-input").stdin(Stdio::piped());
         let mut child = command.spawn().map_err(|cause| format!("starting the sink: {cause}"))?;
         let mut errors = child.stderr.take().expect("it is a pipe");
         let messages = Arc::new(AtomicU64::new(0));
@@ -233,6 +250,15 @@ fn itself() -> Result<Command, String> {
     let mut command = Command::new(own);
     command.stdin(Stdio::null());
     Ok(command)
+}
+
+fn remove(path: &Path) -> Result<(), String> {
+    match fs::remove_file(path) {
+        Err(cause) if cause.kind() != ErrorKind::NotFound => {
+            Err(format!("{}: {cause}", path.display()))
+        }
+        _ => Ok(()),
+    }
 }
 
 fn open(path: &Path) -> Result<BufReader<File>, String> {

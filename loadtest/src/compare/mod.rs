@@ -5,7 +5,8 @@
 //!           config, queue and logs lie in a folder of its own, it listens on loopback on a port that
 //!           was free, and it is gone at the end, whatever that end is. Its settings are files in
 //!           `loadtest/peers`, with a reason beside each.
-//! Left out: a server that is not there, or fails; the report says how to get it, or the cause.
+//! Left out: a server that is not there, or fails; the report says how to get it, or the cause. That
+//!           makes the comparison fail, save for one that is not there and was not asked for by name.
 //!
 //! ```text
 //! options    what is asked for              peer       which servers there are, how each is set up
@@ -38,8 +39,8 @@ use crate::compare::peer::Kind;
 use crate::compare::peer::Peer;
 use crate::report::Machine;
 
-/// Measures, or reads what was measured, and shows it. `false`: a server that is there failed, or mail
-/// was lost or came twice.
+/// Measures, or reads what was measured, and shows it. `false`: a server that is there or asked for by
+/// name failed, or not all mail was accepted and came as it was sent.
 pub fn run(options: &Options) -> Result<bool, String> {
     options.check()?;
     let outcome = match options.from.is_empty() {
@@ -68,11 +69,14 @@ fn measure(options: &Options) -> Result<Outcome, String> {
     let mut peers = Vec::new();
     for kind in options.kinds() {
         let found = Peer::find(kind, options);
-        outcome.standings.push(Standing::new(kind, &found));
+        outcome.standings.push(Standing::new(kind, &found, options));
         peers.push(found.ok());
     }
     for turn in 0..options.turns {
-        for (peer, standing) in peers.iter().zip(&mut outcome.standings) {
+        // Each turn begins with another, so that none always comes behind the same one.
+        for place in 0..peers.len() {
+            let index = (turn + place) % peers.len();
+            let (peer, standing) = (&peers[index], &mut outcome.standings[index]);
             let Some(peer) = peer.as_ref().filter(|_| standing.failure.is_none()) else { continue };
             eprintln!("turn {} of {}: {}", turn + 1, options.turns, peer.kind.name());
             match turn::measure(peer, options, turn) {

@@ -102,10 +102,15 @@ impl Options {
         }
     }
 
-    /// In the order in which they take turns.
+    /// It is asked for by name.
+    pub fn is_named(&self, kind: Kind) -> bool {
+        self.peers.iter().any(|name| name == kind.key())
+    }
+
+    /// In the order in which they take turns; each turn begins with the next.
     pub fn kinds(&self) -> Vec<Kind> {
-        let is_asked = |kind: &Kind| self.peers.iter().any(|name| name == kind.key());
-        ALL.into_iter().filter(|kind| self.peers.is_empty() || is_asked(kind)).collect()
+        let is_asked = |kind: &Kind| self.peers.is_empty() || self.is_named(*kind);
+        ALL.into_iter().filter(is_asked).collect()
     }
 
     /// The sessions that drive this peer.
@@ -131,7 +136,7 @@ impl Options {
 }
 
 #[cfg(test)]
-mod tests {
+pub mod tests {
     use super::*;
     use clap::Parser;
 
@@ -141,7 +146,7 @@ mod tests {
         options: Options,
     }
 
-    fn options(words: &str) -> Options {
+    pub fn options(words: &str) -> Options {
         let words = std::iter::once("compare").chain(words.split_whitespace());
         Line::parse_from(words).options
     }

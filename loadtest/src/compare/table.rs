@@ -7,8 +7,9 @@ use crate::compare::outcome::Standing;
 /// A row: what it is called, and what it says of a server.
 type Row = (&'static str, fn(&Standing) -> String);
 
-const ROWS: [Row; 13] = [
+const ROWS: [Row; 15] = [
     ("turns", |one| one.turns.len().to_string()),
+    ("sessions", |one| one.sessions.map_or("-".to_owned(), |sessions| sessions.to_string())),
     ("accepted a second", |one| with_spread(one.spread("accepted_per_second"))),
     ("relayed a second", |one| with_spread(one.spread("relayed_per_second"))),
     ("synced before 250", |one| {
@@ -19,13 +20,14 @@ const ROWS: [Row; 13] = [
         syncs.map_or("-".to_owned(), |syncs| format!("{syncs:.2}"))
     }),
     ("CPU per message accepted", |one| unit(one.spread("accept_cpu_us"), "us")),
-    ("CPU per message relayed", |one| unit(one.spread("relay_cpu_us"), "us")),
-    ("written per message relayed", |one| kilobytes(one.spread("relay_written_bytes"))),
+    ("CPU per message relayed", |one| bound(one, unit(one.spread("relay_cpu_us"), "us"))),
+    ("written per message relayed", |one| bound(one, kilobytes(one.spread("relay_written_bytes")))),
     ("peak memory", |one| unit(one.spread("memory_mb"), "MB")),
     ("steady rate for latencies", |one| unit(one.spread("steady_per_second"), "/s")),
     ("body to reply p50 / p99", |one| pair(one, "reply_p50_ms", "reply_p99_ms")),
     ("end to end p50 / p99", |one| pair(one, "end_p50_ms", "end_p99_ms")),
-    ("lost, duplicated, alien", |one| one.wrong().to_string()),
+    ("not accepted or sent back", |one| one.not_relayed().to_string()),
+    ("lost (not there after 20 s without any) or wrong", |one| one.wrong().to_string()),
 ];
 
 /// For a terminal.
@@ -111,6 +113,11 @@ fn with_spread(spread: Option<Spread>) -> String {
 
 fn unit(spread: Option<Spread>, unit: &str) -> String {
     spread.map_or("-".to_owned(), |spread| format!("{} {unit}", round(spread.median)))
+}
+
+/// Of a figure that leaves something out.
+fn bound(one: &Standing, figure: String) -> String {
+    if one.caveat.is_some() && figure != "-" { format!("at least {figure}") } else { figure }
 }
 
 fn kilobytes(spread: Option<Spread>) -> String {

@@ -3,7 +3,7 @@
 //! A sync is an `fsync` or `fdatasync` of a file below the queue's folder, a `syncfs` or `sync`, or a
 //! write to such a file that was opened with O_SYNC or O_DSYNC. `sync_file_range` is none: it leaves
 //! the disk's own cache as it is. What failed is none. What a server has io_uring do is not seen by
-//! strace, so that none seen says "no sync was seen", and no more.
+//! strace: where none is seen and a ring was made, nothing is said of its syncs.
 
 use std::collections::HashMap;
 use std::collections::HashSet;
@@ -18,9 +18,17 @@ pub struct Sync {
 }
 
 /// System calls that are to be traced.
-pub const SYNC_CALLS: &str = "fsync,fdatasync,syncfs,sync";
-pub const ALL_CALLS: &str =
-    "fsync,fdatasync,syncfs,sync,openat,write,pwrite64,writev,pwritev,pwritev2";
+pub const CALLS: &str =
+    "fsync,fdatasync,syncfs,sync,openat,write,pwrite64,writev,pwritev,pwritev2,io_uring_setup";
+
+/// The kernel was asked for a ring, and gave one.
+pub fn has_ring(trace: &str) -> bool {
+    let is_made = |line: &str| {
+        let call = line.contains("io_uring_setup(") || line.contains("io_uring_setup resumed>");
+        call && end_of(line).is_some_and(|(result, _)| !result.starts_with(['-', '?']))
+    };
+    trace.lines().any(is_made)
+}
 
 /// All syncs in a trace (`strace -f -y -ttt -T`) of what lies below this folder.
 pub fn syncs(trace: &str, spool: &str) -> Vec<Sync> {
@@ -146,6 +154,22 @@ mod tests {
         let synchronous = [sync(200_000, 202_000), sync(300_000, 300_500)];
         assert_eq!(syncs(SYNCHRONOUS, "/spool"), synchronous);
         assert_eq!(syncs("no trace\n\n7 x.y\n", "/spool"), []);
+    }
+
+    #[test]
+    fn a_ring_is_one_that_was_made() {
+        let rows = [
+            ("io_uring_setup(128, {flags=0}) = 7<anon_inode:[io_uring]> <0.000041>", true),
+            ("<... io_uring_setup resumed>{flags=0}) = 7<anon_inode:[io_uring]> <0.000041>", true),
+            (
+                "io_uring_setup(128, {flags=0}) = -1 ENOSYS (Function not implemented) <0.000041>",
+                false,
+            ),
+            ("write(2</log>, \"\"..., 90) = 90 <0.000010>", false),
+        ];
+        for (line, expected) in rows {
+            assert_eq!(has_ring(&format!("7  1700000000.1 {line}\n")), expected, "{line}");
+        }
     }
 
     #[test]

@@ -26,6 +26,9 @@ use crate::ledger::Balance;
 /// How often memory is looked at. To add up the pages of a hundred processes takes some milliseconds.
 const MEMORY_EVERY: Duration = Duration::from_millis(250);
 
+/// Between one server and the next, after all that was written is on the disk.
+const SETTLE: Duration = Duration::from_millis(300);
+
 /// One turn of one server.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Turn {
@@ -61,22 +64,48 @@ pub struct Steady {
 
 /// What became of it, over the whole turn.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Mail {
     pub accepted: u64,
-    /// Not accepted, by refusal or for want of a connection.
+    /// Not accepted: refused, not sent in time, or nobody knows.
     pub failed: u64,
+    /// Of these, those that were still not begun when the time was over.
+    pub late: u64,
+    /// Sessions that got no connection.
+    pub unconnected: u64,
     pub first_fault: Option<String>,
-    /// Accepted, and never at the sink.
+    /// Accepted, and never at the sink, nor a report of it.
     pub lost: u64,
     pub duplicated: u64,
     pub alien: u64,
+    /// At the sink, and not as it had been sent.
+    pub corrupted: u64,
+    /// Accepted, and sent back.
+    pub bounced: u64,
+    /// Sent back, and at the sink.
+    pub bounced_but_seen: u64,
+    /// The sink had no room to count these.
+    pub unrecorded: u64,
 }
 
 impl Mail {
+    /// Of what was accepted, what was lost or came as it should not.
+    pub fn wrong(&self) -> u64 {
+        let came_wrong = self.duplicated + self.alien + self.corrupted + self.bounced_but_seen;
+        self.lost + came_wrong + self.unrecorded
+    }
+
+    /// What did not get past the server, of which it told.
+    pub fn not_relayed(&self) -> u64 {
+        self.failed + self.bounced
+    }
+
     fn add_sent(&mut self, sending: &Sending) {
         self.accepted += sending.accepted;
         self.failed += sending.failed;
-        if sending.failed > 0 {
+        self.late += sending.late;
+        self.unconnected += sending.unconnected;
+        if sending.failed + sending.unconnected > 0 {
             self.first_fault.get_or_insert_with(|| sending.fault().to_owned());
         }
     }
@@ -85,6 +114,10 @@ impl Mail {
         self.lost += balance.lost;
         self.duplicated += balance.duplicated;
         self.alien += balance.alien;
+        self.corrupted += balance.corrupted;
+        self.bounced += balance.bounced;
+        self.bounced_but_seen += balance.bounced_but_seen;
+        self.unrecorded += balance.unrecorded;
     }
 }
 
@@ -120,6 +153,9 @@ struct Bench<'b> {
 
 impl Bench<'_> {
     fn start(&self, purpose: Purpose, sink: u16) -> Result<Instance, String> {
+        // What the one before left for the disk to do is not to be paid by this one.
+        rustix::fs::sync();
+        thread::sleep(SETTLE);
         Instance::start(self.peer, &self.options.spool, purpose, sink, &[])
     }
 

@@ -34,6 +34,7 @@ use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::PoisonError;
 use std::sync::mpsc::RecvTimeoutError;
+use std::thread;
 use std::time::Duration;
 use std::time::Instant;
 
@@ -390,6 +391,9 @@ pub fn run(options: &Options) -> Result<bool, String> {
     let more = sink.addresses().len() - told.len();
     let more = if more > 0 { format!(" and {more} more") } else { String::new() };
     eprintln!("listening on {}{more}", told.join(" "));
+    if options.with_input {
+        thread::spawn(end_with_input);
+    }
     let mut next = Instant::now();
     while !sink.is_done() {
         match signals.recv_timeout(LOOK) {
@@ -410,6 +414,14 @@ pub fn run(options: &Options) -> Result<bool, String> {
     taken.tell(&mut record);
     options.outputs.tell(&record)?;
     Ok(taken.ledger.unrecorded == 0)
+}
+
+/// Tells this process to end when whoever holds its input has ended.
+fn end_with_input() {
+    // A fault of the input is as good as its end; where the signal fails, this process is ending.
+    let _ = std::io::copy(&mut std::io::stdin(), &mut std::io::sink());
+    let own = rustix::process::getpid();
+    let _ = rustix::process::kill_process(own, rustix::process::Signal::TERM);
 }
 
 fn show_counts(sink: &Sink, end: &str) {

@@ -180,6 +180,9 @@ pub struct Options {
     pub ledger_bytes: usize,
     #[command(flatten)]
     pub outputs: Outputs,
+    /// End when the standard input does; `compare` holds it.
+    #[arg(long, hide = true)]
+    pub with_input: bool,
     /// Print this.
     #[arg(long, action = clap::ArgAction::Help)]
     help: Option<bool>,

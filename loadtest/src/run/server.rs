@@ -12,6 +12,7 @@ use std::io::Seek;
 use std::io::SeekFrom;
 use std::net::Ipv4Addr;
 use std::net::SocketAddr;
+use std::net::TcpListener;
 use std::path::Path;
 use std::path::PathBuf;
 use std::process;
@@ -30,6 +31,7 @@ use serde_json::Value;
 const START_MAX: Duration = Duration::from_secs(300);
 /// A drain has 30 seconds of its own.
 const STOP_MAX: Duration = Duration::from_secs(90);
+const PORT_MAX: Duration = Duration::from_secs(10);
 const LOOK: Duration = Duration::from_millis(10);
 /// Lines of a server's last words.
 const WORDS: usize = 5;
@@ -104,6 +106,7 @@ impl Server {
             format!("{}: {cause}; name the server's program by --ringpost", self.program.display())
         })?;
         let own = env::current_exe().map_err(|cause| format!("this program: {cause}"))?;
+        self.await_port(go_on)?;
         let mut command = Command::new(own);
         command.arg("tied").arg("--to").arg(process::id().to_string()).arg("--").arg(program);
         command.arg("serve").arg("--config").arg(&path).stdin(Stdio::null());
@@ -111,6 +114,17 @@ impl Server {
         let child = command.spawn().map_err(|cause| format!("starting the server: {cause}"))?;
         self.child = Some(child);
         self.await_start(log_from, go_on)
+    }
+
+    /// The kernel ends what a killed process had under way in its rings after it is gone, and the
+    /// listener is held until then. One who holds it for longer is told of by the server.
+    fn await_port(&self, go_on: GoOn) -> Result<(), String> {
+        let end = Instant::now() + PORT_MAX;
+        while TcpListener::bind(self.address).is_err() && Instant::now() < end {
+            go_on()?;
+            std::thread::sleep(LOOK);
+        }
+        Ok(())
     }
 
     fn await_start(&mut self, log_from: u64, go_on: GoOn) -> Result<(), String> {

@@ -338,6 +338,13 @@ impl Ledger {
         came
     }
 
+    /// Of the one message to a recipient that came most often.
+    pub fn copies_max(&self) -> u64 {
+        let mut most = 0;
+        self.runs.iter().for_each(|run| run.each(|_, entry| most = most.max(entry.copies)));
+        most.into()
+    }
+
     /// When the last message came first, UNIX time.
     pub fn last_us(&self) -> u64 {
         let mut last = 0;

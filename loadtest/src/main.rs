@@ -50,6 +50,9 @@ enum Command {
     /// Run a command and all it starts until the input is closed; `compare` does so.
     #[command(hide = true)]
     Hold(compare::hold::Hold),
+    /// Become a command that is killed when its caller ends; `run` does so.
+    #[command(hide = true)]
+    Tied(run::tied::Tied),
     /// Show what runs measured: one as tables, several side by side with ratios to the first.
     Report(report::command::Report),
 }
@@ -62,6 +65,7 @@ fn main() -> ExitCode {
         Command::Run(options) => run::run(&options),
         Command::Compare(options) => compare::run(&options),
         Command::Hold(hold) => compare::hold::run(&hold),
+        Command::Tied(tied) => run::tied::run(&tied),
         Command::Report(report) => report::command::run(report).map(|()| true),
     };
     match done {

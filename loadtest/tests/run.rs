@@ -2,11 +2,20 @@
 //! the exact text of their faults.
 
 use std::fs;
+use std::net::SocketAddr;
+use std::net::TcpStream;
 use std::path::Path;
 use std::path::PathBuf;
+use std::process::Child;
 use std::process::Command;
 use std::process::Output;
+use std::process::Stdio;
+use std::thread;
+use std::time::Duration;
+use std::time::Instant;
 
+use rustix::process::Pid;
+use rustix::process::Signal;
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -97,8 +106,20 @@ fn a_relay_is_all_well_and_leaves_nothing() {
 #[test]
 fn a_backlog_outlives_a_restart_and_two_kills() {
     let bench = Bench::new();
-    let record = bench.record(&["backlog-restart", "--scale", "0.002"], 0);
+    // Slow enough that much has not come yet when it is killed.
+    let slow =
+        "down = true\nbehaviour = \"\"\"\n[default]\ndelay = [{ at = 'end', ms = 100 }]\n\"\"\"";
+    let scenario = include_str!("../scenarios/backlog-restart.toml").replace("down = true", slow);
+    let file = bench.folder.path().join("slow.toml");
+    fs::write(&file, scenario).expect("the folder is ours");
+    let file = file.display().to_string();
+    let record = bench.record(&[&file, "--scale", "0.002"], 0);
     assert_eq!(counts(&record, &["accepted", "arrived", "lost", "cuts"]), [1000, 1000, 0, 2]);
+    let [duplicated, most, before] = ["duplicated", "copies_max", "came_before_last_cut"]
+        .map(|name| counts(&record, &[name])[0]);
+    assert!((600..1000).contains(&before), "{before} had come at the second kill");
+    // Twenty connections, each with one message under way, and what was answered and not yet settled.
+    assert!(duplicated < 400 && (1..=3).contains(&most), "{duplicated} duplicates, {most} of one");
 }
 
 /// A spool that is deleted is mail that is lost: the accounts have to show each of it.
@@ -164,6 +185,10 @@ fn bounces_are_accounted_for_and_what_is_held_is_stuck() {
             name = \"to-inbox\"
             messages = 30
             options = {{ d = true, f = \"from@senders.test\", t = \"to@inbox.test\" }}
+            [[step]]
+            do = \"await-arrivals\"
+            sink = \"inbox\"
+            count = 30
             [[expect]]
             that = \"each is told of\"
             figure = \"bounces.messages\"
@@ -178,7 +203,7 @@ fn bounces_are_accounted_for_and_what_is_held_is_stuck() {
     let names = ["accepted", "arrived", "bounced", "stuck", "lost", "alien"];
     let record = bench.record(&[&bench.file(&sections("reject:550 5.1.1 nobody", "60s"))], 0);
     assert_eq!(counts(&record, &names), [50, 30, 20, 0, 0, 0]);
-    let record = bench.record(&[&bench.file(&sections("hold", "2s"))], 1);
+    let record = bench.record(&[&bench.file(&sections("hold", "10s"))], 1);
     assert_eq!(counts(&record, &names), [50, 30, 0, 20, 0, 0]);
     assert_eq!(failed(&record), ["nothing is stuck", "each is told of"]);
 }
@@ -335,6 +360,65 @@ fn a_server_that_does_not_start_is_told_by_its_own_words() {
     let told = text(&output.stderr);
     assert_eq!(output.status.code(), Some(2), "{told}");
     assert!(told.contains("the server did not start") && told.contains("spol"), "{told}");
+}
+
+/// A run that lasts until it is ended from outside, and where its server listens.
+fn begin_long(bench: &Bench) -> (Child, SocketAddr) {
+    let file = bench.file(
+        "[[sink]]
+        name = \"inbox\"
+        domains = [\"*\"]
+        [[source]]
+        name = \"main\"
+        duration = \"10m\"
+        rate = 5
+        options = { d = true, t = \"to@inbox.test\" }\n",
+    );
+    let mut command = Command::new(env!("CARGO_BIN_EXE_ringpost-load"));
+    command.arg("run").arg(file).arg("--ringpost").arg(ringpost());
+    command.arg("--spool").arg(bench.folder.path()).stdout(Stdio::null()).stderr(Stdio::null());
+    let run = command.spawn().expect("the binary runs");
+    let log = bench.folder.path().join(format!("ringpost-run-{}/ringpost.log", run.id()));
+    let address = await_some("the server starts", || {
+        let log = fs::read_to_string(&log).unwrap_or_default();
+        let listening = log.lines().find(|line| line.contains(" started ")).and(
+            log.lines().find(|line| line.contains(" listening ") && line.contains("protocol=smtp")),
+        );
+        let mut words = listening?.split(' ');
+        words.find_map(|word| word.strip_prefix("address=")).map(str::to_owned)
+    });
+    (run, address.parse().expect("the log has an address"))
+}
+
+#[track_caller]
+fn await_some<T>(what: &str, mut found: impl FnMut() -> Option<T>) -> T {
+    let end = Instant::now() + Duration::from_secs(30);
+    loop {
+        if let Some(found) = found() {
+            return found;
+        }
+        assert!(Instant::now() < end, "waiting until {what}");
+        thread::sleep(Duration::from_millis(20));
+    }
+}
+
+#[test]
+fn no_server_outlives_its_run() {
+    let bench = Bench::new();
+    let (mut run, address) = begin_long(&bench);
+    TcpStream::connect(address).expect("the server runs");
+    run.kill().and_then(|()| run.wait()).expect("it is ours");
+    await_some("the server is gone", || TcpStream::connect(address).err());
+}
+
+#[test]
+fn an_interrupt_ends_all_and_leaves_nothing() {
+    let bench = Bench::new();
+    let (mut run, address) = begin_long(&bench);
+    rustix::process::kill_process(Pid::from_child(&run), Signal::TERM).expect("it runs");
+    assert_eq!(run.wait().expect("it is ours").code(), Some(2));
+    assert!(!bench.is_left());
+    TcpStream::connect(address).expect_err("the server is gone");
 }
 
 #[test]

@@ -4,6 +4,8 @@
 //!           the id of each message. What is stuck is counted by the server.
 //! Doubt:    a message of which the source has no answer may have been taken and be stuck. Then it
 //!           may hide a loss; `in_doubt` tells how many may.
+//!           Of a message to several recipients, one of which was refused, nothing is weighed: which
+//!           of the others were accepted is not known here.
 
 use crate::ledger::Balance;
 use crate::ledger::Ledger;
@@ -22,12 +24,16 @@ pub struct Account {
     pub lost: u64,
     /// Came once more than they should.
     pub duplicated: u64,
+    /// Copies of the one message to a recipient that came most often.
+    pub copies_max: u64,
     /// Nobody sent them.
     pub alien: u64,
     /// Bodies were not as they had been sent.
     pub corrupted: u64,
     /// Came, although it was reported that they would not.
     pub bounced_but_seen: u64,
+    /// Came, although the source was told that they were not taken.
+    pub refused_but_seen: u64,
     /// The sinks' ledgers had no room for these.
     pub unrecorded: u64,
     pub in_doubt: u64,
@@ -43,6 +49,10 @@ impl Account {
         let bounced = sum(&|one| one.bounced);
         // To each source what came of the others is alien; here only what is no one's.
         let all: u64 = ledger.run_names().map(|run| ledger.came_of(run)).sum();
+        let refused = |(sent, one): &(&Sent, Balance)| match sent.recipients_per_message {
+            0 | 1 => one.refused_but_seen,
+            _ => 0,
+        };
         let own = |sent: &Sent| ledger.came_of(sent.run.as_bytes());
         let ours: u64 = parts.iter().map(|(sent, _)| own(sent)).sum();
         let not_ours = |(sent, one): &(&Sent, Balance)| {
@@ -58,15 +68,17 @@ impl Account {
             stuck,
             lost: missing.saturating_sub(stuck),
             duplicated,
+            copies_max: ledger.copies_max(),
             alien,
             corrupted: sum(&|one| one.corrupted),
             bounced_but_seen: sum(&|one| one.bounced_but_seen),
+            refused_but_seen: parts.iter().map(refused).sum(),
             unrecorded: ledger.unrecorded,
             in_doubt: unseen.min(stuck),
         }
     }
 
-    pub fn counts(&self) -> [(&'static str, u64); 11] {
+    pub fn counts(&self) -> [(&'static str, u64); 13] {
         [
             ("accepted", self.accepted),
             ("arrived", self.arrived),
@@ -74,9 +86,11 @@ impl Account {
             ("stuck", self.stuck),
             ("lost", self.lost),
             ("duplicated", self.duplicated),
+            ("copies_max", self.copies_max),
             ("alien", self.alien),
             ("corrupted", self.corrupted),
             ("bounced_but_seen", self.bounced_but_seen),
+            ("refused_but_seen", self.refused_but_seen),
             ("unrecorded", self.unrecorded),
             ("in_doubt", self.in_doubt),
         ]
@@ -108,7 +122,7 @@ mod tests {
     fn account(came: &[(&str, u64)], back: &[(&str, u64)], stuck: u64) -> Account {
         let sources = [
             sent("a.1", &[Fate::Accepted, Fate::Accepted, Fate::Unknown]),
-            sent("b.1", &[Fate::Accepted, Fate::Accepted]),
+            sent("b.1", &[Fate::Accepted, Fate::Accepted, Fate::Refused]),
         ];
         let mut seen = "ringpost-load seen 1\n".to_owned();
         for (run, number) in came {
@@ -125,9 +139,9 @@ mod tests {
     #[test]
     fn every_recipient_is_somewhere() {
         let all = [("a.1", 0), ("a.1", 1), ("b.1", 0), ("b.1", 1)];
-        let well = Account { accepted: 4, arrived: 4, ..Account::default() };
+        let well = Account { accepted: 4, arrived: 4, copies_max: 1, ..Account::default() };
         assert_eq!(account(&all, &[], 0), well);
-        let one_gone = Account { accepted: 4, arrived: 3, ..Account::default() };
+        let one_gone = Account { arrived: 3, ..well };
         assert_eq!(account(&all[1..], &[], 0), Account { lost: 1, ..one_gone });
         let bounced = Account { bounced: 1, ..one_gone };
         assert_eq!(account(&all[1..], &all[..1], 0), bounced);
@@ -135,6 +149,15 @@ mod tests {
         assert_eq!(account(&all, &all[..1], 0), wrong, "it was said that it will not come");
         let stuck = Account { stuck: 1, in_doubt: 1, ..one_gone };
         assert_eq!(account(&all[1..], &[], 1), stuck);
+    }
+
+    #[test]
+    fn what_was_refused_does_not_come() {
+        let all = [("a.1", 0), ("a.1", 1), ("b.1", 0), ("b.1", 1), ("b.1", 1), ("b.1", 2)];
+        let account = account(&all, &[], 0);
+        let found = (account.accepted, account.arrived, account.refused_but_seen);
+        assert_eq!(found, (4, 4, 1));
+        assert_eq!((account.duplicated, account.copies_max, account.alien), (1, 2, 0));
     }
 
     #[test]

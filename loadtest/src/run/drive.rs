@@ -37,6 +37,10 @@ const ASK: Duration = Duration::from_millis(100);
 const ASK_EARLY: Duration = Duration::from_secs(2);
 const ASKING_SHARE: u32 = 20;
 
+/// How long nothing comes from a server that cannot be asked for its queue when all has come.
+const QUIET: Duration = Duration::from_secs(2);
+const INTERRUPTED: &str = "interrupted";
+
 /// Why a run ends before its end.
 #[derive(Debug)]
 pub enum Stop {
@@ -44,6 +48,21 @@ pub enum Stop {
     Refused(String),
     /// Something did what it must not do.
     Broken(String),
+}
+
+impl Stop {
+    /// On the way, where an interrupt is nobody's fault.
+    fn broken(why: String) -> Stop {
+        if why == INTERRUPTED { Stop::Refused(why) } else { Stop::Broken(why) }
+    }
+}
+
+/// Whether nobody has asked for an end.
+fn go_on(signals: &Receiver<Signal>) -> Result<(), String> {
+    match signals.try_recv() {
+        Ok(Signal::Term | Signal::Int) => Err(INTERRUPTED.to_owned()),
+        _ => Ok(()),
+    }
 }
 
 /// Who answers.
@@ -81,6 +100,8 @@ pub struct Drive<'s> {
     began: Instant,
     /// Kills of the server and stops of sinks: what was under way then may come twice.
     pub cuts: u64,
+    /// Copies in all sinks.
+    pub came_before_last_cut: u64,
 }
 
 /// What the sources and the crowds found.
@@ -108,7 +129,17 @@ impl<'s> Drive<'s> {
         signals: &'s Receiver<Signal>,
     ) -> Drive<'s> {
         let (overlay, began) = (Table::new(), Instant::now());
-        Drive { scenario, scale, target, sinks, signals, overlay, began, cuts: 0 }
+        Drive {
+            scenario,
+            scale,
+            target,
+            sinks,
+            signals,
+            overlay,
+            began,
+            cuts: 0,
+            came_before_last_cut: 0,
+        }
     }
 
     /// From the first connection until all mail is somewhere.
@@ -146,7 +177,7 @@ impl<'s> Drive<'s> {
         });
         let crowds = crowds.collect();
         if let Target::Ours(server) = &mut self.target {
-            server.terminate().map_err(Stop::Broken)?;
+            server.terminate(&|| go_on(self.signals)).map_err(Stop::broken)?;
         }
         Ok(Ended { reports, crowds, audit, usage, took })
     }
@@ -160,7 +191,7 @@ impl<'s> Drive<'s> {
             sinks: sinks.collect(),
             overlays: [&self.scenario.config, &self.overlay],
         });
-        server.start(&text)
+        server.start(&text, &|| go_on(self.signals))
     }
 
     /// Its sessions, how many they are, and by how many KB the server has grown.
@@ -170,7 +201,7 @@ impl<'s> Drive<'s> {
             Target::Other(_) => 0.0,
         };
         let (sessions, before) = (self.scale.count(sessions), memory());
-        let crowd = Crowd::open(sessions, self.target.address())?;
+        let crowd = Crowd::open(sessions, self.target.address(), &|| go_on(self.signals))?;
         Ok((crowd, sessions, memory() - before))
     }
 
@@ -189,7 +220,8 @@ impl<'s> Drive<'s> {
     fn join(&mut self, sources: &mut Vec<Sending>) -> Result<Vec<Report>, Stop> {
         self.await_that(|_| Ok(sources.iter().all(JoinHandle::is_finished)))?;
         let ended = sources.drain(..).map(|source| match source.join() {
-            Ok(report) => report.map_err(Stop::Refused),
+            // What it was asked for has been checked before: this happened on the way.
+            Ok(report) => report.map_err(Stop::Broken),
             Err(_) => Err(Stop::Broken("a source died of a panic, told above".to_owned())),
         });
         ended.collect()
@@ -198,23 +230,21 @@ impl<'s> Drive<'s> {
     fn perform(&mut self, deed: &Deed) -> Result<(), Stop> {
         if let Deed::Start(overlay) = deed {
             self.overlay.clone_from(overlay);
-            return self.start_server().map_err(Stop::Broken);
+            return self.start_server().map_err(Stop::broken);
+        }
+        if let Deed::Kill | Deed::StopSink(_) = deed {
+            self.cuts += 1;
+            self.came_before_last_cut = self.came();
         }
         let ours = match &mut self.target {
             Target::Ours(server) => Some(server),
             Target::Other(_) => None,
         };
         let done = match (deed, ours) {
-            (Deed::Kill, Some(server)) => {
-                self.cuts += 1;
-                server.kill()
-            }
-            (Deed::Terminate, Some(server)) => server.terminate(),
+            (Deed::Kill, Some(server)) => server.kill(),
+            (Deed::Terminate, Some(server)) => server.terminate(&|| go_on(self.signals)),
             (Deed::DeleteSpool, Some(server)) => server.delete_spool(),
-            (Deed::StopSink(sink), _) => {
-                self.cuts += 1;
-                self.sinks[*sink].suspend()
-            }
+            (Deed::StopSink(sink), _) => self.sinks[*sink].suspend(),
             (Deed::StartSink(sink, behaviour), _) => self.sinks[*sink].resume(behaviour.as_deref()),
             (Deed::AwaitArrivals(sink, count), _) => {
                 let count = self.scale.count(*count);
@@ -236,7 +266,7 @@ impl<'s> Drive<'s> {
             // The others are of a server that is ours, or are done elsewhere.
             _ => Ok(()),
         };
-        done.map_err(Stop::Broken)
+        done.map_err(Stop::broken)
     }
 
     /// Until nothing is under way any more, or the deadline is over.
@@ -245,7 +275,15 @@ impl<'s> Drive<'s> {
             return self.await_empty_queue(Some(accepted)).map(Some);
         }
         let end = Instant::now() + self.scenario.deadline;
-        self.await_that(|drive| Ok(drive.came() >= accepted || Instant::now() >= end))?;
+        // Copies are counted, and one message may have come twice while another has not come yet.
+        let mut last = (0, Instant::now());
+        self.await_that(|drive| {
+            let (came, now) = (drive.came(), Instant::now());
+            if came != last.0 {
+                last = (came, now);
+            }
+            Ok(came >= accepted && now >= last.1 + QUIET || now >= end)
+        })?;
         Ok(None)
     }
 
@@ -293,7 +331,7 @@ impl<'s> Drive<'s> {
             }
             match self.signals.recv_timeout(LOOK) {
                 Ok(Signal::Term | Signal::Int) => {
-                    return Err(Stop::Refused("interrupted".to_owned()));
+                    return Err(Stop::Refused(INTERRUPTED.to_owned()));
                 }
                 Ok(_) | Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => thread::sleep(LOOK),

@@ -74,7 +74,7 @@ impl Figures {
 
     /// What became of an expectation. A figure that nobody measured holds nothing.
     pub fn judge(&self, expectation: &Expectation) -> Verdict {
-        let Expectation { figure, of, equals, at_least, at_most, that } = expectation;
+        let Expectation { figure, of, none_too, equals, at_least, at_most, that } = expectation;
         let found = self.find(figure);
         let base = of.as_ref().map_or(Some(1.0), |of| self.find(of));
         let (Some(found), Some(base)) = (found, base) else {
@@ -82,6 +82,11 @@ impl Figures {
             let found = format!("`{}` was not measured", none.map_or("", String::as_str));
             return Verdict { holds: false, that: that.clone(), found };
         };
+        // Any multiple of 0 is 0, which a run in which nothing happened has everywhere.
+        if let (Some(of), true) = (of, base == 0.0 && !none_too) {
+            let found = format!("`{of}` is 0, so that nothing is shown");
+            return Verdict { holds: false, that: that.clone(), found };
+        }
         let bounds = [("equals", equals), ("at least", at_least), ("at most", at_most)];
         let mut text = format!("{figure} is {}", shown(found));
         let mut holds = true;
@@ -108,11 +113,21 @@ pub fn judge_account(account: &Account, cuts: u64, per_cut: u64) -> Vec<Verdict>
         let bound = if most == 0 { "none may be".to_owned() } else { format!("at most {most}") };
         Verdict { holds: found <= most, that: that.to_owned(), found: format!("{found}, {bound}") }
     };
+    // So often may a cut repeat what came.
+    let repeated_max = cuts * per_cut.min(account.accepted);
+    let copies_max = if per_cut == 0 { 1 } else { 1 + cuts };
     vec![
+        Verdict {
+            holds: account.accepted > 0,
+            that: "mail was accepted".to_owned(),
+            found: account.accepted.to_string(),
+        },
         row("nothing is lost", account.lost, 0),
         row("nothing is stuck", account.stuck, 0),
-        row("nothing comes twice but what a cut may repeat", account.duplicated, cuts * per_cut),
+        row("nothing comes twice but what a cut may repeat", account.duplicated, repeated_max),
+        row("no message comes more often than cuts may repeat it", account.copies_max, copies_max),
         row("nothing comes that was not sent", account.alien, 0),
+        row("nothing comes that was refused", account.refused_but_seen, 0),
         row("every body comes as it was sent", account.corrupted, 0),
         row("nothing comes of which it was said that it will not", account.bounced_but_seen, 0),
         row("everything could be counted", account.unrecorded, 0),
@@ -175,7 +190,7 @@ mod tests {
     fn expectation(of: Option<&str>, bounds: [Option<f64>; 3]) -> Expectation {
         let [equals, at_least, at_most] = bounds;
         let (figure, of) = ("a.x".to_owned(), of.map(str::to_owned));
-        Expectation { figure, of, equals, at_least, at_most, that: "t".into() }
+        Expectation { figure, of, none_too: false, equals, at_least, at_most, that: "t".into() }
     }
 
     #[test]
@@ -201,8 +216,51 @@ mod tests {
     }
 
     #[test]
+    fn a_multiple_of_nothing_shows_nothing() {
+        let mut figures = Figures::default();
+        figures.set("a", "x", 0.0);
+        figures.set("b", "y", 0.0);
+        let mut expectation = expectation(Some("b.y"), [Some(1.0), None, None]);
+        let verdict = figures.judge(&expectation);
+        assert!(!verdict.holds);
+        assert_eq!(verdict.found, "`b.y` is 0, so that nothing is shown");
+        expectation.none_too = true;
+        assert!(figures.judge(&expectation).holds);
+        figures.set("a", "x", 1.0);
+        assert!(!figures.judge(&expectation).holds);
+    }
+
+    /// What does not hold of an account, without cuts.
+    fn failed(account: Account) -> Vec<String> {
+        let verdicts = judge_account(&account, 0, 0).into_iter();
+        verdicts.filter(|verdict| !verdict.holds).map(|verdict| verdict.that).collect()
+    }
+
+    #[test]
+    fn a_run_without_mail_is_not_well() {
+        let well = Account { accepted: 1, arrived: 1, copies_max: 1, ..Account::default() };
+        assert_eq!(failed(well), [""; 0]);
+        assert_eq!(failed(Account::default()), ["mail was accepted"]);
+        let refused = Account { refused_but_seen: 1, ..well };
+        assert_eq!(failed(refused), ["nothing comes that was refused"]);
+    }
+
+    #[test]
+    fn a_cut_repeats_each_message_once_at_most() {
+        let holds = |account: &Account, cuts| {
+            judge_account(account, cuts, 100).iter().all(|verdict| verdict.holds)
+        };
+        let account = Account { accepted: 2, copies_max: 2, duplicated: 2, ..Account::default() };
+        assert_eq!([0, 1].map(|cuts| holds(&account, cuts)), [false, true]);
+        let more = Account { duplicated: 3, ..account };
+        assert_eq!([1, 2].map(|cuts| holds(&more, cuts)), [false, true], "both came twice");
+        let often = Account { copies_max: 3, ..account };
+        assert_eq!([1, 2].map(|cuts| holds(&often, cuts)), [false, true]);
+    }
+
+    #[test]
     fn duplicates_are_lawful_for_cuts_only() {
-        let account = Account { duplicated: 3, ..Account::default() };
+        let account = Account { accepted: 9, copies_max: 2, duplicated: 3, ..Account::default() };
         let holds = |cuts| judge_account(&account, cuts, 2).iter().all(|verdict| verdict.holds);
         assert_eq!([0, 1, 2].map(holds), [false, false, true]);
     }

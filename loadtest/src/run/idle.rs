@@ -14,6 +14,8 @@ use rustix::process::Rlimit;
 use rustix::process::getrlimit;
 use rustix::process::setrlimit;
 
+use crate::run::server::GoOn;
+
 /// For one answer.
 const PATIENCE: Duration = Duration::from_secs(30);
 /// Descriptors for everything else.
@@ -26,10 +28,11 @@ pub struct Crowd(Vec<BufReader<TcpStream>>);
 
 impl Crowd {
     /// Opens so many, each as far as the answer to EHLO.
-    pub fn open(sessions: u64, server: SocketAddr) -> Result<Crowd, String> {
+    pub fn open(sessions: u64, server: SocketAddr, go_on: GoOn) -> Result<Crowd, String> {
         allow_files(sessions + FILES_BESIDE)?;
         let mut crowd = Crowd(Vec::with_capacity(sessions as usize));
         for number in 0..sessions {
+            go_on()?;
             let session = greet(server);
             let session = session.map_err(|why| format!("idle session {}: {why}", number + 1))?;
             crowd.0.push(session);

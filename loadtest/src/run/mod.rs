@@ -11,6 +11,7 @@
 //! drive      the run under way                     server    its process
 //! account    what became of every recipient        sinks     where mail goes, over several lives
 //! figures    what was found, and what was expected idle      sessions that say nothing
+//! tied       a server that ends with the run
 //! ```
 
 mod account;
@@ -22,6 +23,7 @@ mod library;
 mod scenario;
 mod server;
 mod sinks;
+pub mod tied;
 
 use std::collections::BTreeMap;
 use std::env;
@@ -138,7 +140,8 @@ pub fn run(options: &RunOptions) -> Result<bool, String> {
     Ok(is_well)
 }
 
-/// The run itself. Whatever was started has ended when it returns.
+/// The run itself. Server and sinks have ended when it returns; of a run that is broken off the
+/// sources may go on until the process ends, which is next.
 fn drive<'s>(
     options: &RunOptions,
     scenario: &'s Scenario,
@@ -159,7 +162,8 @@ fn drive<'s>(
     let ended = drive.run(live)?;
     let harvests = drive.sinks.drain(..).map(Place::harvest).collect::<Result<_, _>>();
     let harvests = harvests.map_err(Stop::Broken)?;
-    Ok(Findings { scenario, ended, harvests, cuts: drive.cuts })
+    let (cuts, came_before_last_cut) = (drive.cuts, drive.came_before_last_cut);
+    Ok(Findings { scenario, ended, harvests, cuts, came_before_last_cut })
 }
 
 impl RunOptions {
@@ -266,6 +270,7 @@ struct Findings<'s> {
     ended: Ended,
     harvests: Vec<Harvest>,
     cuts: u64,
+    came_before_last_cut: u64,
 }
 
 impl Findings<'_> {
@@ -295,6 +300,7 @@ impl Findings<'_> {
             record.counts.insert(name.to_owned(), count);
         }
         record.counts.insert("cuts".to_owned(), self.cuts);
+        record.counts.insert("came_before_last_cut".to_owned(), self.came_before_last_cut);
         if self.ended.audit.is_some() {
             let usage = self.ended.usage;
             record.counts.insert("server_cpu_ms".to_owned(), usage.cpu_ms);

@@ -207,6 +207,9 @@ pub struct Expectation {
     pub figure: String,
     /// The bounds are multiples of this one.
     pub of: Option<String>,
+    /// That one may be 0, and then this one is to be. Otherwise such a run shows nothing.
+    #[serde(default)]
+    pub none_too: bool,
     pub equals: Option<f64>,
     pub at_least: Option<f64>,
     pub at_most: Option<f64>,

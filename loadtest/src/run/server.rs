@@ -1,9 +1,10 @@
 //! The server under load: its process over several lives, and what it says of its queue.
 //!
-//! Owner:    the run, on the thread that goes through the steps. Dropped, it kills the process: a
-//!           run that is given up leaves no server behind.
+//! Owner:    the run, on the thread that goes through the steps. Dropped, it kills the process, and
+//!           so does the end of the run's own process (see `tied`): no server is left behind.
 //! Promise:  it listens at one address in all its lives; the first one chooses the port.
 
+use std::env;
 use std::fs;
 use std::fs::File;
 use std::io::Read;
@@ -11,8 +12,10 @@ use std::io::Seek;
 use std::io::SeekFrom;
 use std::net::Ipv4Addr;
 use std::net::SocketAddr;
+use std::net::TcpListener;
 use std::path::Path;
 use std::path::PathBuf;
+use std::process;
 use std::process::Child;
 use std::process::Command;
 use std::process::ExitStatus;
@@ -28,11 +31,15 @@ use serde_json::Value;
 const START_MAX: Duration = Duration::from_secs(300);
 /// A drain has 30 seconds of its own.
 const STOP_MAX: Duration = Duration::from_secs(90);
+const PORT_MAX: Duration = Duration::from_secs(10);
 const LOOK: Duration = Duration::from_millis(10);
 /// Lines of a server's last words.
 const WORDS: usize = 5;
 /// Of times in `/proc/PID/stat`: USER_HZ is 100 wherever Linux tells it to programs.
 const TICK_MS: u64 = 10;
+
+/// Asked while something is waited for: the error is why that is given up.
+pub type GoOn<'g> = &'g dyn Fn() -> Result<(), String>;
 
 /// A server that is ours.
 pub struct Server {
@@ -44,7 +51,7 @@ pub struct Server {
     spent: Usage,
 }
 
-/// What a server has used.
+/// What a server has used, up to when it was told to end: its drain and its stop are not in it.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Usage {
     pub cpu_ms: u64,
@@ -86,7 +93,7 @@ impl Server {
     }
 
     /// Begins a life with this configuration, and returns when mail may be sent.
-    pub fn start(&mut self, config: &str) -> Result<(), String> {
+    pub fn start(&mut self, config: &str, go_on: GoOn) -> Result<(), String> {
         assert!(self.child.is_none(), "one life at a time");
         let path = self.file("ringpost.toml");
         fs::write(&path, config).map_err(|cause| format!("{}: {cause}", path.display()))?;
@@ -95,17 +102,32 @@ impl Server {
             let path = self.file(name);
             File::create(&path).map_err(|cause| format!("{}: {cause}", path.display()))
         };
-        let mut command = Command::new(&self.program);
-        command.arg("serve").arg("--config").arg(&path).stdin(Stdio::null());
-        command.stdout(open("stdout")?).stderr(open("stderr")?);
-        let child = command.spawn().map_err(|cause| {
+        let program = fs::canonicalize(&self.program).map_err(|cause| {
             format!("{}: {cause}; name the server's program by --ringpost", self.program.display())
         })?;
+        let own = env::current_exe().map_err(|cause| format!("this program: {cause}"))?;
+        self.await_port(go_on)?;
+        let mut command = Command::new(own);
+        command.arg("tied").arg("--to").arg(process::id().to_string()).arg("--").arg(program);
+        command.arg("serve").arg("--config").arg(&path).stdin(Stdio::null());
+        command.stdout(open("stdout")?).stderr(open("stderr")?);
+        let child = command.spawn().map_err(|cause| format!("starting the server: {cause}"))?;
         self.child = Some(child);
-        self.await_start(log_from)
+        self.await_start(log_from, go_on)
     }
 
-    fn await_start(&mut self, log_from: u64) -> Result<(), String> {
+    /// The kernel ends what a killed process had under way in its rings after it is gone, and the
+    /// listener is held until then. One who holds it for longer is told of by the server.
+    fn await_port(&self, go_on: GoOn) -> Result<(), String> {
+        let end = Instant::now() + PORT_MAX;
+        while TcpListener::bind(self.address).is_err() && Instant::now() < end {
+            go_on()?;
+            std::thread::sleep(LOOK);
+        }
+        Ok(())
+    }
+
+    fn await_start(&mut self, log_from: u64, go_on: GoOn) -> Result<(), String> {
         let end = Instant::now() + START_MAX;
         loop {
             let log = read_from(&self.file("ringpost.log"), log_from);
@@ -123,6 +145,7 @@ impl Server {
                     self.last_words()
                 ));
             }
+            go_on()?;
             std::thread::sleep(LOOK);
         }
     }
@@ -149,22 +172,23 @@ impl Server {
     }
 
     /// Asks it to end, and waits until it has.
-    pub fn terminate(&mut self) -> Result<(), String> {
-        self.spent = self.usage();
-        let Some(mut child) = self.child.take() else { return Ok(()) };
-        let asked = rustix::process::kill_process(Pid::from_child(&child), Signal::TERM);
+    pub fn terminate(&mut self, go_on: GoOn) -> Result<(), String> {
+        let used = self.usage();
+        let Some(child) = &mut self.child else { return Ok(()) };
+        let asked = rustix::process::kill_process(Pid::from_child(child), Signal::TERM);
         asked.map_err(|cause| format!("SIGTERM to the server: {cause}"))?;
         let end = Instant::now() + STOP_MAX;
         while Instant::now() < end {
             match child.try_wait().map_err(|cause| format!("waiting for the server: {cause}"))? {
-                Some(status) if status.success() => return Ok(()),
                 Some(status) => {
-                    return Err(format!("the server ended with {status}: {}", self.last_words()));
+                    (self.child, self.spent) = (None, used);
+                    let words = || format!("the server ended with {status}: {}", self.last_words());
+                    return status.success().then_some(()).ok_or_else(words);
                 }
                 None => std::thread::sleep(LOOK),
             }
+            go_on()?;
         }
-        self.child = Some(child);
         self.kill()?;
         Err(format!("the server did not end within {} s of SIGTERM", STOP_MAX.as_secs()))
     }
@@ -268,7 +292,7 @@ mod tests {
     fn a_program_that_is_not_there_is_named() {
         let folder = tempfile::tempdir().expect("a folder");
         let mut server = Server::new("no/such/program".into(), folder.path().to_owned());
-        let why = server.start("").expect_err("there is none");
+        let why = server.start("", &|| Ok(())).expect_err("there is none");
         assert!(why.contains("no/such/program") && why.contains("--ringpost"), "{why}");
     }
 }

@@ -1,7 +1,7 @@
 //! The sinks of a run, each over several lives at the same addresses.
 //!
-//! Promise:  what came in one life counts with the others. A sink that is down refuses connections,
-//!           and nobody else gets its ports.
+//! Promise:  what came in one life counts with the others. A sink that is down refuses connections
+//!           and keeps its ports, but for the moment in which it goes down or comes back.
 
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;

@@ -4,8 +4,6 @@
 //!           the id of each message. What is stuck is counted by the server.
 //! Doubt:    a message of which the source has no answer may have been taken and be stuck. Then it
 //!           may hide a loss; `in_doubt` tells how many may.
-//!           Of a message to several recipients, one of which was refused, nothing is weighed: which
-//!           of the others were accepted is not known here.
 
 use crate::ledger::Balance;
 use crate::ledger::Ledger;

@@ -218,7 +218,9 @@ fn flags_refuse_and_end_as_smtp_sink_does() {
     for (flags, dialogue) in rows {
         let sink = Sink::start(flags);
         sink.connect().talk(dialogue);
-        assert_eq!(sink.stop()["counts"]["messages"], 0, "{flags:?}");
+        // Only what waits before DATA gets a message through.
+        let expected = u64::from(flags.first() == Some(&"-w"));
+        assert_eq!(sink.stop()["counts"]["messages"], expected, "{flags:?}");
     }
 }
 
@@ -241,6 +243,65 @@ fn lmtp_answers_for_each_recipient() {
     );
     let told = sink.end();
     assert_eq!((&told["counts"]["messages"], &told["counts"]["copies"]), (&1.into(), &2.into()));
+}
+
+#[test]
+fn lmtp_refuses_a_whole_chunk_for_each_recipient() {
+    let sink = Sink::start(&["-L", "-r", "DATA"]);
+    let to = "> MAIL FROM:<>\n< 250\n> RCPT TO:<a>\n< 250\n> RCPT TO:<b>\n< 250\n";
+    let dialogue = format!("< 220\n> LHLO x\n< 250\n{to}> BDAT 1 LAST\n~ x\n< 45\n< 45\n");
+    let next = format!("{to}> BDAT 1\n~ x\n< 45\n> RSET\n< 250\n> QUIT\n< 221\n= closed");
+    sink.connect().talk(&(dialogue + &next));
+    assert_eq!(sink.stop()["counts"]["messages"], 0);
+}
+
+#[test]
+fn a_copy_in_the_ledger_is_answered_though_the_sink_is_stopped() {
+    // It stops when the message is in the ledger, long before it is to be answered.
+    let sink = Sink::start(&["-M", "1", "-W", ".:60"]);
+    let begin = Instant::now();
+    sink.connect().talk(
+        "< 220\n> EHLO x\n< 250\n> MAIL FROM:<>\n< 250\n> RCPT TO:<a>\n< 250\n> DATA\n< 354\n\
+         ~ X-Ringpost-Load: r-0-1\\r\\n\\r\\n.\\r\\n\n< 250\n< 421\n= closed",
+    );
+    assert_eq!(sink.end()["ledger"]["distinct"], 1);
+    assert!(begin.elapsed() < Duration::from_secs(30), "it has not waited");
+}
+
+#[test]
+fn what_cannot_be_is_told_before_the_run() {
+    let sink = Sink::start(&["--cores", "2"]);
+    let (file, place) = ("no-such-folder/x", sink.address());
+    for (words, told) in [
+        (&["--cores", "2", place][..], "ss -ltnp"),
+        (&["--cores", "1", place], "ss -ltnp"),
+        (&["--ledger", file, "127.0.0.1:0"], file),
+    ] {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_ringpost-load"));
+        let command = command.arg("sink").args(words).stderr(Stdio::piped());
+        let mut child = command.spawn().expect("the binary runs");
+        let mut line = String::new();
+        let errors = child.stderr.take().expect("it is piped");
+        BufReader::new(errors).read_line(&mut line).expect("it says something");
+        if line.contains("listening") {
+            child.kill().expect("it would not end");
+        }
+        let status = child.wait().expect("it ends");
+        assert!(status.code() == Some(2) && line.contains(told), "{words:?}: {line}");
+    }
+    sink.stop();
+}
+
+#[test]
+fn what_was_not_waited_for_is_in_no_stage() {
+    let sink = Sink::start(&["-W", "MAIL:0.05", "-W", "RCPT:0.05"]);
+    sink.connect().talk(
+        "< 220\n> EHLO x\n< 250\n~ MAIL FROM:<>\\r\\nRCPT TO:<a>\\r\\nDATA\\r\\n\n< 250\n< 250\n\
+         < 354\n> .\n< 250\n> QUIT\n< 221\n= closed",
+    );
+    let told = sink.stop();
+    assert_eq!(told["until_MAIL_us"]["count"], 1, "{told}");
+    assert!(told["until_DATA_us"].is_null(), "it was here before the answer to MAIL: {told}");
 }
 
 #[test]
@@ -527,6 +588,9 @@ match = ["one.test"]
 connections_max = 1
 messages_per_connection_max = 1
 [[domain]]
+match = ["later.test"]
+reply = [{ at = "data", rate = 1.0, text = "451 4.3.0 later" }]
+[[domain]]
 match = ["drop.test"]
 drop = [{ at = "data", rate = 1.0 }]
 [[domain]]
@@ -553,6 +617,11 @@ tarpit_bytes_per_second = 50
     sink.connect().talk(&format!("< 220\n{mail}> RCPT TO:<a@one.test>\n< 421\n= closed"));
     client.talk(&format!("{mail}> RCPT TO:<a@one.test>\n< 421\n= closed"));
     sink.connect().talk(&format!("< 220\n{mail}> RCPT TO:<a@drop.test>\n< 250\n> DATA\n= closed"));
+    // RFC 3030 s2: what follows the refused chunk is no message, and is swallowed.
+    sink.connect().talk(&format!(
+        "< 220\n{mail}> RCPT TO:<a@later.test>\n< 250\n> BDAT 1\n~ x\n< 451\n> BDAT 6 LAST\n\
+         ~ QUIT\\r\\n\n< 503\n> NOOP\n< 250\n> QUIT\n< 221\n= closed"
+    ));
     let mut slow = sink.connect();
     slow.talk(&format!("< 220\n{mail}"));
     let begin = Instant::now();

@@ -16,6 +16,7 @@ use std::sync::Arc;
 use std::sync::Mutex;
 use std::thread;
 use std::time::Duration;
+use std::time::Instant;
 
 use socket2::Domain;
 use socket2::Socket;
@@ -206,6 +207,11 @@ fn refusals_are_counted_and_told() {
     assert_eq!(output.status.code(), Some(1));
     let figures = figures(&output);
     assert_eq!((&figures["accepted"], &figures["refused"]), (&9.into(), &1.into()));
+    // What is refused, be it ever so fast, is no message that was sent.
+    let count = |of: &str| &figures[of]["count"];
+    assert_eq!((count("message_us"), count("refused_or_lost_us")), (&9.into(), &1.into()));
+    let seconds = figures["intervals"].as_array().expect("there are seconds");
+    assert_eq!(seconds.iter().filter_map(|one| one["count"].as_u64()).sum::<u64>(), 9);
     let first = figures["first_fault"].as_str().expect("it is told");
     assert!(first.contains("9x@y.test") && first.contains("550"), "{first}");
     // Without -A it ends there.
@@ -446,4 +452,23 @@ fn a_run_that_is_broken_off_is_told() {
     assert_eq!(output.status.code(), Some(1), "not all was sent");
     assert_eq!(figures["accepted"], server.messages().len());
     assert_eq!(figures["first_fault"], "ended by a signal", "{figures:#}");
+}
+
+#[test]
+fn a_signal_ends_a_run_whose_server_is_silent_and_whose_turns_are_far_ahead() {
+    let silent = TcpListener::bind("127.0.0.1:0").expect("a port is free");
+    let address = silent.local_addr().expect("it is bound").to_string();
+    let words = ["source", "-A", "-s", "20", "--rate", "0.01", "-m", "20", "--json", &address];
+    let mut command = Command::new(env!("CARGO_BIN_EXE_ringpost-load"));
+    let running = command.args(words).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
+    let running = running.expect("it starts");
+    // One session waits for the banner, the others for their turn.
+    let _connection = silent.accept().expect("a client comes");
+    let begin = Instant::now();
+    let told = Command::new("kill").args(["-INT", &running.id().to_string()]).status();
+    assert!(told.expect("there is kill").success());
+    let output = running.wait_with_output().expect("it ends");
+    assert!(begin.elapsed() < Duration::from_secs(60), "it would have waited for minutes");
+    let figures = figures(&output);
+    assert_eq!(figures["not_sent"], 20, "{figures:#}");
 }

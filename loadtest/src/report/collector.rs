@@ -90,8 +90,10 @@ impl Collector {
         self.slice.done.saturating_record(micros(took));
     }
 
-    /// One of them failed; it is done all the same.
-    pub fn fail(&mut self) {
+    /// As `finish`, of one that failed: it is none of those that are done.
+    pub fn fail(&mut self, stage: usize, took: Duration, now: Instant) {
+        self.record(stage, took);
+        self.turn(now);
         self.slice.failed += 1;
     }
 
@@ -141,8 +143,7 @@ mod tests {
         for at in [0, 10, 999, 1000, 1500, 4001] {
             one.finish(1, ms(at + 1), began + ms(at));
         }
-        one.fail();
-        one.record(0, Duration::MAX);
+        one.fail(0, Duration::MAX, began + ms(4001));
         let mut sum = one.take(began + ms(4100));
         let mut other = Collector::new(&["a", "b", "c"], began, keeper);
         other.record(1, ms(7));

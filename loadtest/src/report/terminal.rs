@@ -13,7 +13,8 @@ const NAME_WIDTH: usize = 24;
 
 /// One run.
 pub fn one(record: &Record) -> String {
-    let mut text = format!("{} {} of {}\n", record.kind, record.run, record.when);
+    let (kind, when) = (plain(&record.kind), plain(&record.when));
+    let mut text = format!("{kind} {} of {when}\n", plain(&record.run));
     for (name, value) in record.machine.lines() {
         text += &format!("  {name}: {}\n", plain(&value));
     }
@@ -215,7 +216,9 @@ mod tests {
     fn a_run_is_a_table() {
         let mut one_run = record(1000, 1);
         one_run.first_fault = Some("550 \x1b[2Jno".into());
+        one_run.run.push('\x1b');
         let text = one(&one_run);
+        assert!(!text.contains('\x1b'), "{text}");
         let line = |start: &str| {
             let line = text.lines().find(|line| line.starts_with(start));
             line.unwrap_or_else(|| panic!("{start}: {text}"))

@@ -3,7 +3,8 @@
 //! Promise:  a key that is not known, a rate that is none, or a moment at which the recipient is not
 //!           known yet is an error that names its line. An entry without keys accepts.
 //! Choice:   the exact domain, then the longest `*.suffix`, then `[default]`. A `*.suffix` is for
-//!           the domains below it, not for itself.
+//!           the domains below it, not for itself. At DATA, and but for LMTP at the end of the body,
+//!           the domain of the first recipient speaks for all.
 //! Owner:    all shards share one; only the counts of connections change, for a limit holds for the
 //!           whole sink.
 
@@ -346,8 +347,9 @@ fn whole_reply(text: &str) -> Result<Box<[u8]>, &'static str> {
     let bad = "a reply is lines such as `452-4.2.2 one` and at last `452 4.2.2 two`";
     let lines: Vec<&str> = text.trim_end().lines().collect();
     let code = lines.first().and_then(|line| line.get(..3)).ok_or(bad)?;
-    if !matches!(code.as_bytes(), [b'2'..=b'5', b'0'..=b'9', b'0'..=b'9']) {
-        return Err("a reply begins with a code from 200 to 599");
+    if !matches!(code.as_bytes(), [b'4' | b'5', b'0'..=b'9', b'0'..=b'9']) {
+        // With any other the client would take for delivered what is in no ledger.
+        return Err("a reply refuses: it begins with a code from 400 to 599");
     }
     for (place, line) in lines.iter().enumerate() {
         let last = place + 1 == lines.len();

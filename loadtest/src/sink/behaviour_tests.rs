@@ -93,6 +93,8 @@ fn faults_name_their_line() {
         ("delay = [{ at = \"end\", ms = -1 }]", "0 to"),
         ("drop = [{ at = \"end\", rate = 1.5 }]", "rate"),
         ("reply = [{ at = \"end\", rate = 1, text = \"hello\" }]", "code"),
+        ("reply = [{ at = \"end\", rate = 1, text = \"250 a\" }]", "400 to 599"),
+        ("reply = [{ at = \"end\", rate = 1, text = \"354 a\" }]", "400 to 599"),
         ("reply = [{ at = \"end\", rate = 1, text = \"450 a\\n450 b\" }]", "lines"),
         ("reply = [{ at = \"end\", rate = 1, text = \"450-a\" }]", "lines"),
         ("reply = [{ at = \"end\", rate = 0.1, text = \"450 a\", often = 1 }]", "often"),

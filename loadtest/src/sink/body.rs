@@ -5,7 +5,8 @@
 //!           CRLF.CRLF and one for dots, all by the vector instructions of `memchr`; a CRC-32 of
 //!           bodies whose id tells one. Nothing is copied unless a header comes in several parts.
 //! Bounds:   of a header `HEADER_BYTES_MAX`, of a report `REPORT_BYTES_MAX` are kept. What is behind
-//!           them is not read: such a message counts as nameless.
+//!           them is not read. Of a longer header an id counts, but no body is weighed; without
+//!           one such a message is nameless, and so is a longer report.
 
 use std::time::Duration;
 
@@ -188,8 +189,10 @@ impl Scan {
         self.read(&held[..end.unwrap_or(held.len())], ledger);
         held.clear();
         self.held = held;
-        if let Some(end) = end {
-            self.feed(&piece[end + HEADER_END.len() - before..], ledger);
+        match end {
+            Some(end) => self.feed(&piece[end + HEADER_END.len() - before..], ledger),
+            // Nobody knows where the body begins.
+            None => self.part = Part::Ignored,
         }
     }
 
@@ -391,6 +394,11 @@ mod tests {
         scan.feed(&vec![b'x'; 100_000], &mut ledger);
         scan.feed(b"\r\nX-Ringpost-Load: r-5\r\n\r\n", &mut ledger);
         assert_eq!(scan.end(&mut ledger), Subject::Nameless, "a header has an end");
+        let told = ledger::sum::of_message(b"r-5-77", BodySum::of(b"x"));
+        let long =
+            format!("X-Ringpost-Load: r-5-77-{told:08x}\r\nS: {}\r\n\r\nx", "y".repeat(70_000));
+        let found = subject(long.as_bytes(), 66_000, Form::Chunks);
+        assert!(matches!(found, Subject::Message(_, Arrival::Whole)), "{found:?}");
     }
 
     /// As it is sent by DATA, with the dot that ends it.

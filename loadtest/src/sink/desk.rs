@@ -8,6 +8,8 @@ use std::hash::Hasher;
 use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::Mutex;
+use std::sync::PoisonError;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering;
@@ -29,7 +31,7 @@ use crate::sink::marks::Marks;
 const CHUNKS_SPARE: usize = 16;
 /// Connections that may read at once have a chunk each; more wait for one, as they do in a server.
 const CHUNKS_MAX: usize = 4096;
-/// Who is greylisted, on one shard. Full: whoever is new is let through.
+/// Who is greylisted. Full: whoever is new is let through.
 const GREYLIST_MAX: usize = 1 << 20;
 
 macro_rules! tally {
@@ -91,6 +93,8 @@ pub struct Shared {
     limited: [AtomicU64; 2],
     /// Numbers the sessions, whose dice differ.
     pub next_session: AtomicU64,
+    /// For a client may come to another shard when it comes again.
+    greylist: Mutex<HashMap<u64, Instant>>,
 }
 
 impl Shared {
@@ -105,6 +109,27 @@ impl Shared {
     /// What was to come has come.
     pub fn is_done(&self) -> bool {
         self.done.load(Ordering::Relaxed)
+    }
+
+    /// Whether this client has not waited as long as greylisting wants it to.
+    pub fn is_grey(&self, peer: IpAddr, sender: &[u8], recipient: u64, wait: Duration) -> bool {
+        let mut hasher = DefaultHasher::new();
+        hasher.write(sender);
+        hasher.write_u64(recipient);
+        match peer {
+            IpAddr::V4(ip) => hasher.write(&ip.octets()),
+            IpAddr::V6(ip) => hasher.write(&ip.octets()),
+        }
+        let mut known = self.greylist.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_full = known.len() >= GREYLIST_MAX;
+        match known.get(&hasher.finish()) {
+            Some(first) => first.elapsed() < wait,
+            None if is_full => false,
+            None => {
+                known.insert(hasher.finish(), Instant::now());
+                true
+            }
+        }
     }
 
     fn count_to(&self, which: usize, limit: Option<u64>) {
@@ -125,7 +150,6 @@ pub struct Desk {
     pub words: Words,
     /// Connections of this shard.
     pub open: Cell<usize>,
-    greylist: RefCell<HashMap<u64, Instant>>,
 }
 
 impl Desk {
@@ -142,7 +166,6 @@ impl Desk {
             marks,
             words: Words::new(&settings),
             open: Cell::new(0),
-            greylist: RefCell::default(),
             settings,
             shared,
             tally,
@@ -203,27 +226,6 @@ impl Desk {
         ledger.notices += u64::from(failed.is_empty());
         for recipient in failed {
             ledger.bounce((known.run, known.number), *recipient, now_us);
-        }
-    }
-
-    /// Whether this client has not waited as long as greylisting wants it to.
-    pub fn is_grey(&self, peer: IpAddr, sender: &[u8], recipient: u64, wait: Duration) -> bool {
-        let mut hasher = DefaultHasher::new();
-        hasher.write(sender);
-        hasher.write_u64(recipient);
-        match peer {
-            IpAddr::V4(ip) => hasher.write(&ip.octets()),
-            IpAddr::V6(ip) => hasher.write(&ip.octets()),
-        }
-        let mut known = self.greylist.borrow_mut();
-        let is_full = known.len() >= GREYLIST_MAX;
-        match known.get(&hasher.finish()) {
-            Some(first) => first.elapsed() < wait,
-            None if is_full => false,
-            None => {
-                known.insert(hasher.finish(), Instant::now());
-                true
-            }
         }
     }
 

@@ -1,7 +1,8 @@
 //! One session's words: input becomes replies and steps. No I/O.
 //!
 //! Promise:  every accepted copy of a message is in the ledger before its answer is given out, and
-//!           no other. A body that was refused is swallowed to its end.
+//!           no other. A body that was refused is swallowed to its end. Once the sink is being stopped
+//!           no body is accepted, for the ledger may have been taken.
 //! Laxness:  as smtp-sink: lines may end in LF, nobody needs to greet, and addresses are not judged.
 //! Bounds:   a command line of `LINE_BYTES_MAX`, `RECIPIENTS_MAX` recipients of a message.
 
@@ -36,6 +37,7 @@ const LINE_BYTES_MAX: usize = 8192;
 /// Further ones are answered by 452. smtp-sink has no limit.
 const RECIPIENTS_MAX: usize = 50_000;
 
+pub const CLOSING: &[u8] = b"421 4.3.2 The sink is being stopped\r\n";
 const LEAVE: &[u8] = b"421 4.0.0 Server closing connection\r\n";
 const ABORT: &[u8] = b"550 5.3.0 This is the end of it\r\n";
 const GO_ON: &[u8] = b"354 End data with <CR><LF>.<CR><LF>\r\n";
@@ -99,7 +101,7 @@ enum Phase {
 struct Chunk {
     left: u64,
     last: bool,
-    /// Its command was refused.
+    /// Its command was refused, and so is what belongs to it.
     swallow: bool,
 }
 
@@ -222,7 +224,11 @@ impl Dialogue {
     }
 
     fn record_command(&self, mark: Mark) {
-        self.desk.marks.record(mark, self.clock.read.saturating_duration_since(self.clock.wrote));
+        // What came before we last said something was not waited for.
+        let Clock { read, wrote, .. } = self.clock;
+        if let Some(took) = read.checked_duration_since(wrote) {
+            self.desk.marks.record(mark, took);
+        }
     }
 
     /// Bytes a second, for whom replies are to be slow.
@@ -560,7 +566,7 @@ impl Dialogue {
         self.tarpit = own.tarpit_bytes_per_second.or(self.tarpit);
         let delay = self.meet(own, Moment::Rcpt, out)?;
         if let Some(wait) = own.greylist
-            && self.desk.is_grey(self.peer.ip(), &self.sender, hash, wait)
+            && self.desk.shared.is_grey(self.peer.ip(), &self.sender, hash, wait)
         {
             return Err(self.refuse(GREY, out).after(delay));
         }
@@ -590,7 +596,8 @@ impl Dialogue {
         Step { delay, then: hold.map_or(Then::Go, Then::Hold) }
     }
 
-    /// What is ordered for DATA and for each first BDAT.
+    /// What is ordered for DATA and for each first BDAT; of the domains, for that of the first
+    /// recipient.
     fn begin_body(&mut self, out: &mut Vec<u8>) -> Result<Duration, Step> {
         self.record_command(Mark::Data);
         self.clock.body = self.clock.read;
@@ -626,10 +633,14 @@ impl Dialogue {
         };
         let mut delay = Duration::ZERO;
         if !self.in_chunks {
+            let before = out.len();
             match self.begin_body(out) {
                 Ok(more) => delay = more,
                 // RFC 3030 s2: the chunk of a refused command comes nevertheless.
                 Err(step) => {
+                    if last {
+                        self.repeat(&step, before, out);
+                    }
                     return self.begin_chunk(Chunk { left, last, swallow: true }, step, out);
                 }
             }
@@ -675,12 +686,12 @@ impl Dialogue {
     fn end_chunk(&mut self, chunk: Chunk, out: &mut Vec<u8>) -> Step {
         self.phase = Phase::Commands;
         match (chunk.swallow, chunk.last) {
-            // It was answered when its command was.
-            (true, true) => {
+            // It was answered when its command was. RFC 3030 s2: the transaction is over, lest the
+            // chunks that follow become a message without a head.
+            (true, _) => {
                 self.reset();
                 GO
             }
-            (true, false) => GO,
             (false, true) => self.finish(out),
             (false, false) => {
                 out.extend_from_slice(self.desk.words.ok);
@@ -722,14 +733,24 @@ impl Dialogue {
 
     /// The body is whole.
     fn finish(&mut self, out: &mut Vec<u8>) -> Step {
+        if self.desk.shared.is_stopping() {
+            out.extend_from_slice(CLOSING);
+            return Step::then(Then::Close);
+        }
         // After DATA it began with our answer, and nothing was said since.
         let Clock { read, wrote, mail, body, .. } = self.clock;
         let begin = if self.in_chunks { body } else { body.max(wrote) };
         self.desk.marks.record(Mark::Body, read.saturating_duration_since(begin));
         let took = read.saturating_duration_since(mail);
+        let before = out.len();
         let delay = match self.obey_flags(Stage::Dot, out) {
             Ok(delay) => delay,
-            Err(step) => return self.refuse_all(step, out),
+            Err(step) => {
+                self.repeat(&step, before, out);
+                self.count_met();
+                self.reset();
+                return step;
+            }
         };
         let desk = Rc::clone(&self.desk);
         let subject = self.scan.end(&mut desk.ledger.borrow_mut());
@@ -782,19 +803,13 @@ impl Dialogue {
         Step { delay: most, then: end }
     }
 
-    /// The answer to a body that was refused by a flag, once more for each further recipient of LMTP.
-    fn refuse_all(&mut self, step: Step, out: &mut Vec<u8>) -> Step {
-        let desk = Rc::clone(&self.desk);
-        if desk.settings.lmtp && step.then == Then::Go {
-            let soft = desk.settings.orders.refusal(Stage::Dot) == Refusal::Soft;
-            let reply = if soft { &desk.settings.soft_reply } else { &desk.settings.hard_reply };
-            for _ in 1..self.recipients.len() {
-                out.extend_from_slice(reply);
-            }
+    /// A body was refused as a whole, by what stands in `out` from there on. RFC 2033 s4.2: LMTP says
+    /// it for each recipient.
+    fn repeat(&self, step: &Step, before: usize, out: &mut Vec<u8>) {
+        if self.desk.settings.lmtp && step.then == Then::Go {
+            let reply = out.split_off(before);
+            (0..self.recipients.len().max(1)).for_each(|_| out.extend_from_slice(&reply));
         }
-        self.count_met();
-        self.reset();
-        step
     }
 
     fn count_met(&mut self) {

@@ -1,11 +1,11 @@
 //! The sink: takes mail at many addresses, answers as it is told, and keeps a ledger of it.
 //!
 //! Owner:    one shard per `--cores`, each with a socket on every address (SO_REUSEPORT), its own
-//!           sessions and its own ledger. Shards share counts of connections and nothing else.
+//!           sessions and its own ledger. Shards share counts of connections and who is greylisted.
 //! Promise:  `Sink::stop` hands out a ledger that holds every copy that was accepted. It takes
 //!           `STOP_MAX` at most, whatever the sessions do.
-//! Bounds:   `connections_max` for each shard by its share; the kernel keeps `backlog` more. A
-//!           connection costs its socket, a task and about 1 KB; a chunk of 64 KB only while it is
+//! Bounds:   `connections_max` for each shard by its share, and one more for each address; the
+//!           kernel keeps `backlog` more. A connection costs its socket, a task and about 1 KB; a chunk of 64 KB only while it is
 //!           read from. Each address costs each shard two descriptors.
 
 pub mod behaviour;
@@ -75,6 +75,9 @@ const LOOK: Duration = Duration::from_millis(10);
 const COUNTER_EVERY: Duration = Duration::from_secs(1);
 /// How long sessions may take to end once the sink is stopped.
 const STOP_MAX: Duration = Duration::from_secs(5);
+/// Of that, how long they may still write, and how long is left once nobody waits for them.
+const LAST_WORDS: Duration = Duration::from_millis(500);
+const DRAIN_MAX: Duration = Duration::from_secs(1);
 /// Addresses that are told at start.
 const PLACES_TOLD: usize = 8;
 
@@ -222,7 +225,7 @@ impl Sink {
             let taken = Arc::clone(&sink.taken);
             let collector = sink.seconds.collector(marks::NAMES);
             let mut spec = ShardSpec::new(format!("sink-{shard}"), None);
-            spec.drain_max = STOP_MAX;
+            spec.drain_max = DRAIN_MAX;
             let main = move || async move {
                 let desk = Desk::new(settings, shared, tally, Marks::new(collector));
                 serve_all(&desk, sockets).await;
@@ -281,13 +284,15 @@ impl Sink {
 fn bind_all(settings: &Settings) -> Result<(Vec<Vec<OwnedFd>>, Vec<SocketAddr>), String> {
     let mut addresses = Vec::new();
     let mut sockets: Vec<Vec<OwnedFd>> = (0..settings.cores).map(|_| Vec::new()).collect();
+    // With SO_REUSEPORT another sink would share the port and take a part of the mail.
+    for place in settings.places.iter().filter(|place| settings.cores > 1 && place.port() != 0) {
+        bind(*place, settings, false).map_err(|fault| told(*place, fault))?;
+    }
     for place in &settings.places {
         let mut address = *place;
         for own in &mut sockets {
-            let socket = bind(address, settings).map_err(|fault| match fault {
-                IoFault::NoFiles => format!("{address}: {fault}; raise it by `ulimit -n`"),
-                _ => format!("{address}: {fault}"),
-            })?;
+            let socket = bind(address, settings, settings.cores > 1);
+            let socket = socket.map_err(|fault| told(address, fault))?;
             let bound = SockRef::from(&socket).local_addr().ok();
             // The others have to take the port that the first was given.
             address = bound.and_then(|bound| bound.as_socket()).unwrap_or(address);
@@ -298,11 +303,21 @@ fn bind_all(settings: &Settings) -> Result<(Vec<Vec<OwnedFd>>, Vec<SocketAddr>),
     Ok((sockets, addresses))
 }
 
-fn bind(address: SocketAddr, settings: &Settings) -> Result<OwnedFd, IoFault> {
+fn told(address: SocketAddr, fault: IoFault) -> String {
+    match fault {
+        IoFault::NoFiles => format!("{address}: {fault}; raise it by `ulimit -n`"),
+        IoFault::AddressInUse => {
+            format!("{address}: {fault}; `ss -ltnp` names who listens there, port 0 is a free one")
+        }
+        _ => format!("{address}: {fault}"),
+    }
+}
+
+fn bind(address: SocketAddr, settings: &Settings, shared: bool) -> Result<OwnedFd, IoFault> {
     let socket = rt::bind_socket(ListenSpec {
         address,
         backlog: settings.backlog,
-        reuse_port: settings.cores > 1,
+        reuse_port: shared,
         v6_only: true,
         inherited: None,
     })?;
@@ -331,9 +346,12 @@ async fn serve_all(desk: &Rc<Desk>, sockets: Vec<OwnedFd>) {
         desk.marks.turn();
     }
     listeners.iter().for_each(|listener| listener.stop());
-    let end = Instant::now() + STOP_MAX;
-    while (accepting.get() > 0 || desk.open.get() > 0) && Instant::now() < end {
-        timer::interrupt_all();
+    let began = Instant::now();
+    while (accepting.get() > 0 || desk.open.get() > 0) && began.elapsed() < STOP_MAX - DRAIN_MAX {
+        match began.elapsed() < LAST_WORDS {
+            true => timer::interrupt_idle(),
+            false => timer::interrupt_all(),
+        }
         timer::sleep(LOOK).await;
     }
 }
@@ -383,6 +401,7 @@ pub fn run(options: &Options) -> Result<bool, String> {
     let blocked = signals::block().map_err(|cause| format!("signals: {cause}"))?;
     let signals = signals::listen(blocked).map_err(|cause| format!("signals: {cause}"))?;
     options.outputs.check()?;
+    options.check_ledger()?;
     let settings = options.settings()?;
     let mut record = Record::begin("sink", &options.outputs, options.described());
     let sink = Sink::start(settings)?;
@@ -407,12 +426,13 @@ pub fn run(options: &Options) -> Result<bool, String> {
         }
     }
     let taken = sink.stop()?;
-    if let Some(path) = &options.ledger {
-        write_ledger(&taken.ledger, path)
-            .map_err(|cause| format!("{}: {cause}", path.display()))?;
-    }
+    // What was measured is told whatever becomes of the file.
+    let written = options.ledger.as_ref().map_or(Ok(()), |path| {
+        write_ledger(&taken.ledger, path).map_err(|cause| format!("{}: {cause}", path.display()))
+    });
     taken.tell(&mut record);
     options.outputs.tell(&record)?;
+    written?;
     Ok(taken.ledger.unrecorded == 0)
 }
 

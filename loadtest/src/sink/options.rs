@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::fs::OpenOptions;
 use std::path::Path;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -255,6 +256,13 @@ impl Options {
         }
         told.retain(|_, value| !value.is_empty());
         told
+    }
+
+    /// Whether the file of --ledger can be written, told before the run and not after it.
+    pub fn check_ledger(&self) -> Result<(), String> {
+        let Some(path) = &self.ledger else { return Ok(()) };
+        let opened = OpenOptions::new().create(true).append(true).open(path);
+        opened.map(drop).map_err(|cause| format!("--ledger: {}: {cause}", path.display()))
     }
 
     fn check(&self) -> Result<(), String> {

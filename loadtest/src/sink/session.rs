@@ -2,8 +2,8 @@
 //!
 //! Cost:     what a client sends together is taken by one read and answered by one write. Between
 //!           messages, and while it waits for a delay, a connection holds no chunk.
-//! Waits:    each read and each write has `-t` seconds. Delays are slept in short pieces, so that a
-//!           sink that is stopped ends at once.
+//! Waits:    each read and each write has `-t` seconds. Delays are slept in short pieces: a sink that
+//!           is stopped says at once what was held back, for it may be about a copy in the ledger.
 
 use std::rc::Rc;
 use std::time::Duration;
@@ -18,6 +18,7 @@ use ringpost::rt::Stream;
 use ringpost::rt::timer;
 
 use crate::sink::desk::Desk;
+use crate::sink::dialogue::CLOSING;
 use crate::sink::dialogue::Dialogue;
 use crate::sink::dialogue::Step;
 use crate::sink::dialogue::Then;
@@ -27,7 +28,6 @@ use crate::sink::marks::Mark;
 const NAP: Duration = Duration::from_millis(50);
 /// How often a tarpit says something.
 const DRIP_EVERY: Duration = Duration::from_millis(100);
-const CLOSING: &[u8] = b"421 4.3.2 The sink is being stopped\r\n";
 
 /// The connection is over; why is of no interest to a sink.
 struct Over;
@@ -93,7 +93,8 @@ impl Session {
         self.carry_out(step, 0).await?;
         self.flush().await?;
         loop {
-            self.set_deadline();
+            // The end of the sink cuts it short, before it does so to what is written.
+            self.channel.stream().deadline().set_idle_in(self.desk.settings.timeout);
             let chunk = match self.channel.read(&self.desk.pool, None).await {
                 Ok(chunk) => chunk,
                 Err(SocketFault::Tls(TlsFault::NoChunk)) => {
@@ -146,8 +147,12 @@ impl Session {
         if !step.delay.is_zero() {
             let held = self.out.split_off(mark);
             self.flush().await?;
-            self.sleep(step.delay).await?;
+            let slept = self.sleep(step.delay).await;
             self.out.extend_from_slice(&held);
+            if slept.is_err() {
+                self.leave().await?;
+                return Err(Over);
+            }
         }
         match step.then {
             Then::Go => Ok(()),
@@ -212,7 +217,8 @@ impl Session {
         let bytes = ((f64::from(per_second) / drips) as usize).max(1);
         let pause = Duration::from_secs_f64(bytes as f64 / f64::from(per_second));
         for drip in slow.chunks(bytes) {
-            self.sleep(pause).await?;
+            // When the sink is stopped the rest is said at once.
+            let _ = self.sleep(pause).await;
             self.write(drip.to_vec()).await?;
         }
         Ok(())

@@ -82,8 +82,10 @@ use crate::source::steps::StepFigures;
 /// Runs of this process, which may begin in the same millisecond.
 static RUNS: AtomicU64 = AtomicU64::new(0);
 
-/// How long sessions may take to say goodbye.
+/// How long nothing may end once no more is begun, before the sessions are broken off; and how long
+/// they have in all after a signal.
 const GOODBYE: Duration = Duration::from_secs(30);
+const SIGNAL_GOODBYE: Duration = Duration::from_secs(5);
 const COUNTER_EVERY: Duration = Duration::from_secs(1);
 
 /// What all sessions share.
@@ -100,6 +102,7 @@ pub struct Plan {
     schedule: Schedule,
     sent: AtomicU64,
     stop: AtomicBool,
+    signalled: AtomicBool,
     found: Mutex<Found>,
 }
 
@@ -171,6 +174,7 @@ impl Plan {
             began: OnceLock::new(),
             sent: AtomicU64::new(0),
             stop: AtomicBool::new(false),
+            signalled: AtomicBool::new(false),
             found: Mutex::default(),
             options,
         })
@@ -186,6 +190,25 @@ impl Plan {
 
     pub fn is_stopped(&self) -> bool {
         self.stop.load(Ordering::Relaxed)
+    }
+
+    pub fn is_signalled(&self) -> bool {
+        self.signalled.load(Ordering::Relaxed)
+    }
+
+    /// No more is begun, whatever is still under way.
+    pub fn give_up(&self) {
+        self.stop.store(true, Ordering::Relaxed);
+    }
+
+    /// No more is begun but for what is overdue.
+    pub fn is_ending(&self) -> bool {
+        self.is_stopped() || self.end().is_some_and(|end| end <= Instant::now())
+    }
+
+    /// When its time is over, if it has one.
+    pub fn end(&self) -> Option<Instant> {
+        self.schedule.end().map(|end| self.began().0 + end)
     }
 
     /// The run has a time of its own, in which a server may come and go.
@@ -218,6 +241,11 @@ impl Plan {
         shape.map_or(&[][..], Shape::stretches)
     }
 
+    /// Messages that have ended.
+    pub fn count_of_sent(&self) -> u64 {
+        self.sent.load(Ordering::Relaxed)
+    }
+
     pub fn count_sent(&self) {
         self.sent.fetch_add(1, Ordering::Relaxed);
     }
@@ -236,6 +264,7 @@ impl Plan {
             if matches!(signal, Signal::Term | Signal::Int) {
                 let mut found = self.found.lock().unwrap_or_else(PoisonError::into_inner);
                 found.note(|| "ended by a signal".to_owned());
+                self.signalled.store(true, Ordering::Relaxed);
                 self.stop.store(true, Ordering::Relaxed);
             }
         }

@@ -24,7 +24,9 @@ use ringpost::wire::smtp::Outcome;
 use crate::ledger::Fate;
 use crate::report::Collector;
 use crate::source::Found;
+use crate::source::GOODBYE;
 use crate::source::Plan;
+use crate::source::SIGNAL_GOODBYE;
 use crate::source::message::Draft;
 use crate::source::place;
 use crate::source::schedule::Turn;
@@ -34,8 +36,11 @@ use crate::source::stages::Marks;
 use crate::source::stages::Watcher;
 
 const CONNECT: Duration = Duration::from_secs(30);
-/// The pause before the second try to connect; each further one is twice as long.
+/// The pause before the second try to connect; each further one is twice as long, up to the other.
 const CONNECT_PAUSE: Duration = Duration::from_millis(100);
+const CONNECT_PAUSE_MAX: Duration = Duration::from_secs(10);
+/// The longest piece of a sleep.
+const NAP: Duration = Duration::from_millis(50);
 /// A body up to this leaves with its commands where the server takes BDAT.
 const CHUNK_AHEAD_BYTES_MAX: u64 = 32 << 10;
 /// How often it is looked whether the sessions have ended.
@@ -96,15 +101,58 @@ pub async fn all(plan: &Arc<Plan>, sessions: usize, shard: usize, collector: Col
             desk.open.set(desk.open.get() - 1);
         });
     }
+    let mut patience = Patience::default();
     while desk.open.get() > 0 {
         timer::sleep(LOOK).await;
-        desk.marks.borrow_mut().turn(Instant::now());
+        let now = Instant::now();
+        desk.marks.borrow_mut().turn(now);
+        if patience.is_over(plan, now) {
+            plan.give_up();
+            timer::interrupt_all();
+        }
     }
     let stages = desk.marks.borrow_mut().take(Instant::now());
     Found { stages, ..desk.found.take() }
 }
 
+/// How long sessions are waited for once no more is to be begun.
+#[derive(Default)]
+struct Patience {
+    /// Since when none has ended, and how many had.
+    still: Option<(Instant, u64)>,
+    signalled: Option<Instant>,
+}
+
+impl Patience {
+    /// Whether nothing has ended for `GOODBYE`, or a signal is longer ago than sessions may take then.
+    fn is_over(&mut self, plan: &Plan, now: Instant) -> bool {
+        if !plan.is_ending() {
+            return false;
+        }
+        let sent = plan.count_of_sent();
+        let still = self.still.filter(|(_, before)| *before == sent).unwrap_or((now, sent));
+        self.still = Some(still);
+        let is_late = |since: Instant, most| now.saturating_duration_since(since) >= most;
+        let signalled = plan.is_signalled().then(|| *self.signalled.get_or_insert(now));
+        is_late(still.0, GOODBYE) || signalled.is_some_and(|at| is_late(at, SIGNAL_GOODBYE))
+    }
+}
+
 impl Desk {
+    /// Sleeps until then, or until no more is to be begun: `false`.
+    async fn sleep_until(&self, then: Instant) -> bool {
+        loop {
+            let left = then.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return true;
+            }
+            if self.plan.is_stopped() {
+                return false;
+            }
+            timer::sleep(left.min(NAP)).await;
+        }
+    }
+
     async fn work(&self) {
         let mut link: Option<Link> = None;
         let mut draft = Draft::default();
@@ -145,10 +193,7 @@ impl Desk {
     /// Waits until the message is to begin, and says since when its latency counts.
     async fn await_turn(&self, turn: Turn) -> Instant {
         let Some(begin) = self.plan.begin_of(turn) else { return Instant::now() };
-        let pause = begin.saturating_duration_since(Instant::now());
-        if !pause.is_zero() {
-            timer::sleep(pause).await;
-        }
+        self.sleep_until(begin).await;
         begin
     }
 
@@ -164,11 +209,14 @@ impl Desk {
             Fate::NotSent => {}
         }
         let mut marks = self.marks.borrow_mut();
-        if !matches!(fate, Fate::Accepted) {
-            marks.fail();
-            self.plan.fail();
+        match fate {
+            Fate::Accepted => marks.finish(Mark::Message as usize, took, now),
+            // A server that refuses at once is not a fast one.
+            _ => {
+                marks.fail(Mark::Failed as usize, took, now);
+                self.plan.fail();
+            }
         }
-        marks.finish(Mark::Message as usize, took, now);
         if self.plan.options.shape.steps.is_some() {
             found.steps.count(turn.step, fate, took.as_micros() as u64);
         }
@@ -180,8 +228,10 @@ impl Desk {
         let mut pause = CONNECT_PAUSE;
         for attempt in 0..self.plan.options.connects {
             if attempt > 0 {
-                timer::sleep(pause).await;
-                pause = pause.saturating_mul(2);
+                if !self.sleep_until(Instant::now() + pause).await {
+                    break;
+                }
+                pause = pause.saturating_mul(2).min(CONNECT_PAUSE_MAX);
             }
             match self.try_connect().await {
                 Ok(transfer) => return Some(transfer),
@@ -308,7 +358,9 @@ impl Desk {
             (None, Some(most)) => most * self.roll(),
             (None, None) => return,
         };
-        timer::sleep(Duration::from_secs_f64(seconds)).await;
+        let until = Instant::now() + Duration::from_secs_f64(seconds);
+        // What would begin later than the run ends does not begin.
+        self.sleep_until(self.plan.end().map_or(until, |end| until.min(end))).await;
     }
 
     /// From 0 to 1 (xorshift64*).

@@ -9,7 +9,7 @@ use crate::source::options::Options;
 /// What a reader must know to run the same again.
 pub fn settings(options: &Options) -> BTreeMap<String, String> {
     let mut settings = BTreeMap::from([
-        ("command line".to_owned(), command_line(std::env::args().skip(1))),
+        ("command line".to_owned(), command_line(words())),
         ("server".to_owned(), options.server.clone()),
         ("sessions".to_owned(), options.sessions.to_string()),
         ("recipients".to_owned(), options.recipients.to_string()),
@@ -34,6 +34,11 @@ pub fn settings(options: &Options) -> BTreeMap<String, String> {
         settings.insert("intended per second".to_owned(), rate.to_string());
     }
     settings
+}
+
+/// What is no text is told as far as it is.
+fn words() -> impl Iterator<Item = String> {
+    std::env::args_os().skip(1).map(|word| word.to_string_lossy().into_owned())
 }
 
 /// Words with blanks or quotes in them are quoted as a shell wants them; no password is told.

@@ -27,6 +27,7 @@ pub const NAMES: &[&str] = &[
     "DATA",
     "body to reply",
     "message",
+    "refused or lost",
     "QUIT",
 ];
 
@@ -47,7 +48,10 @@ pub enum Mark {
     Body,
     /// From when it began, or was to begin, to the last reply; a connection that had to be made for
     /// it is part of it.
+    /// Of those that were accepted.
     Message,
+    /// As `Message`, of the others.
+    Failed,
     Quit,
 }
 
@@ -110,6 +114,7 @@ mod tests {
             (Mark::Tls, "TLS handshake"),
             (Mark::Body, "body to reply"),
             (Mark::Message, "message"),
+            (Mark::Failed, "refused or lost"),
             (Mark::Quit, "QUIT"),
         ];
         for (mark, name) in rows {

@@ -14,7 +14,7 @@ struct Step {
     accepted: u64,
     refused: u64,
     lost: u64,
-    /// As of all messages.
+    /// Of those that were accepted, as of all messages.
     message: Hdr,
 }
 
@@ -25,9 +25,11 @@ pub struct StepFigures(Vec<Step>);
 impl StepFigures {
     pub fn count(&mut self, step: usize, fate: Fate, us: u64) {
         let step = self.at(step);
-        step.message.record(us);
         match fate {
-            Fate::Accepted => step.accepted += 1,
+            Fate::Accepted => {
+                step.accepted += 1;
+                step.message.record(us);
+            }
             Fate::Refused => step.refused += 1,
             Fate::Unknown => step.lost += 1,
             Fate::NotSent => {}

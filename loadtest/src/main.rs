@@ -7,6 +7,7 @@ mod report;
 mod run;
 mod sink;
 mod source;
+mod watch;
 
 use std::fs::File;
 use std::io::BufReader;

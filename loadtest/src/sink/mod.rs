@@ -47,6 +47,7 @@ use ringpost::rt::ListenSpec;
 use ringpost::rt::Listener;
 use ringpost::rt::ShardSpec;
 use ringpost::rt::ShardThread;
+use ringpost::rt::Watchdog;
 use ringpost::rt::task;
 use ringpost::rt::timer;
 use socket2::SockRef;
@@ -69,6 +70,7 @@ use crate::sink::marks::Marks;
 use crate::sink::marks::Measured;
 use crate::sink::options::Options;
 use crate::sink::stage::Orders;
+use crate::watch::watch;
 
 /// How often it is looked whether there is an end to it, and whether a place has become free.
 const LOOK: Duration = Duration::from_millis(10);
@@ -124,6 +126,8 @@ pub struct Sink {
     addresses: Vec<SocketAddr>,
     began: Instant,
     seconds: Seconds,
+    /// Once all shards run.
+    watchdog: Option<Watchdog>,
 }
 
 /// What a sink has at its end.
@@ -217,6 +221,7 @@ impl Sink {
             addresses,
             began,
             seconds,
+            watchdog: None,
         };
         for (shard, sockets) in sockets.into_iter().enumerate() {
             let tally = Arc::new(Tally::default());
@@ -243,6 +248,7 @@ impl Sink {
                 }
             }
         }
+        sink.watchdog = Some(watch(&sink.shards)?);
         Ok(sink)
     }
 

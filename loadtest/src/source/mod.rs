@@ -78,6 +78,7 @@ use crate::source::settings::settings;
 use crate::source::shape::Shape;
 use crate::source::shape::Stretch;
 use crate::source::steps::StepFigures;
+use crate::watch::watch;
 
 /// Runs of this process, which may begin in the same millisecond.
 static RUNS: AtomicU64 = AtomicU64::new(0);
@@ -404,6 +405,7 @@ fn carry_out(plan: Arc<Plan>, live: Live) -> Result<Report, String> {
     let shards: Vec<ShardThread> = (0..plan.options.cores.min(plan.options.sessions))
         .map(|shard| start(&plan, shard, seconds.collector(stages::NAMES)))
         .collect::<Result<_, _>>()?;
+    let _watchdog = watch(&shards)?;
     let counter = plan.options.counter.then(|| count(&plan));
     for shard in shards {
         shard.join().map_err(|fault| format!("{fault}: {}", fault.remedy()))?;

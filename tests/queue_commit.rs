@@ -124,7 +124,7 @@ fn a_session_that_leaves_while_it_waits_is_no_harm() {
 }
 
 #[test]
-fn a_full_lane_refuses_small_messages() {
+fn a_message_that_finds_the_lane_full_waits() {
     let folder = tempfile::tempdir().unwrap();
     let desk = Desk::open(folder.path());
     let mut waiting: Vec<_> = (0..COMMIT_WAITERS_MAX)
@@ -134,20 +134,51 @@ fn a_full_lane_refuses_small_messages() {
         })
         .collect();
     let mut context = Context::from_waker(Waker::noop());
-    let late = desk.committer.body(NOW_MS).unwrap();
+    assert!(!desk.committer.is_busy());
     for future in &mut waiting {
         // Without a pump no ticket comes back, however fast the commit thread is.
         assert!(future.as_mut().poll(&mut context).is_pending());
     }
-    assert_eq!(desk.committer.ready(), Err(CommitFault::Full));
-    assert!(matches!(desk.committer.body(NOW_MS), Err(CommitFault::Full)));
-    let refused = desk.run(late.finish(&envelope(Recipients::default()), 0));
-    assert_eq!(refused, Err(CommitFault::Full));
+    assert!(desk.committer.is_busy());
+    let late = desk.committer.body(NOW_MS).unwrap();
+    let envelope = envelope(Recipients::default());
+    let mut late = Box::pin(late.finish(&envelope, 0));
+    assert!(late.as_mut().poll(&mut context).is_pending());
+    // One that streams stands in line with its first chunk; given up, it takes no ticket along.
+    let mut given_up = desk.committer.body(NOW_MS).unwrap();
+    let bytes = pattern(3 * CHUNK_BYTES, 1);
+    assert!(Box::pin(desk.push(&mut given_up, &bytes)).as_mut().poll(&mut context).is_pending());
+    drop(given_up);
+    assert_eq!(desk.committer.waiting(), COMMIT_WAITERS_MAX, "who stands in line has no ticket");
     for future in waiting {
         desk.run(future).expect("those that were taken are stored");
     }
-    assert_eq!(desk.committer.ready(), Ok(()));
-    assert_eq!(desk.spool.partitions()[0].messages(), COMMIT_WAITERS_MAX as u64);
+    desk.run(late).expect("it has come to its turn");
+    assert!(!desk.committer.is_busy());
+    assert_eq!((desk.committer.waiting(), desk.pool.chunks_out()), (0, 0));
+    assert_eq!(desk.spool.partitions()[0].messages(), COMMIT_WAITERS_MAX as u64 + 1);
+}
+
+#[test]
+fn a_body_given_up_while_the_lane_is_full_is_removed_later() {
+    let folder = tempfile::tempdir().unwrap();
+    let desk = Desk::open(folder.path());
+    let mut streamed = desk.committer.body(NOW_MS).unwrap();
+    desk.run(desk.push(&mut streamed, &pattern(5 * CHUNK_BYTES, 1))).unwrap();
+    let envelope = envelope(Recipients::default());
+    let mut waiting = Vec::new();
+    let mut context = Context::from_waker(Waker::noop());
+    while !desk.committer.is_busy() {
+        let body = desk.committer.body(NOW_MS).unwrap();
+        let mut finished = Box::pin(body.finish(&envelope, 0));
+        assert!(finished.as_mut().poll(&mut context).is_pending());
+        waiting.push(finished);
+    }
+    drop(streamed);
+    desk.run_all(waiting.into_iter().map(|one| one as Stored<'_>).collect());
+    desk.stored(b"after");
+    assert_eq!((desk.committer.waiting(), desk.pool.chunks_out()), (0, 0));
+    assert_eq!(inspect::stats(&desk.spool).unwrap().partitions[0].streams, 0);
 }
 
 #[test]

@@ -241,7 +241,7 @@ fn child_meets_a_failed_sync() {
         assert!(ledger.seed < 1000, "the injected fault never came");
     };
     assert_eq!(fault, CommitFault::Failed);
-    assert_eq!(desk.committer.ready(), Err(CommitFault::Failed), "intake has stopped");
+    assert_eq!(desk.committer.fault(), Some(CommitFault::Failed), "intake has stopped");
     assert!(matches!(desk.committer.body(NOW_MS), Err(CommitFault::Failed)));
     let told = desk.fatal.lock().unwrap().clone();
     assert_eq!(told.len(), 1, "{told:?}");

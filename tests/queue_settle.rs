@@ -2,9 +2,13 @@
 
 mod queue_desk;
 
+use std::future::Future;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc;
+use std::task::Context;
+use std::task::Waker;
 
 use queue_desk::Desk;
 use queue_desk::NOW_MS;
@@ -12,6 +16,7 @@ use queue_desk::envelope;
 use queue_desk::pattern;
 use queue_desk::recipients;
 use ringpost::base::MessageId;
+use ringpost::base::limits::SETTLES_IN_LANE_MAX;
 use ringpost::base::limits::UNSETTLED_MAX;
 use ringpost::queue::Access;
 use ringpost::queue::Job;
@@ -61,6 +66,48 @@ fn done(id: MessageId, job: u16, delivered: u64) -> Arc<Settlement> {
 
 fn settled(desk: &Desk, settlement: Arc<Settlement>) -> bool {
     desk.run(desk.committer.settle(settlement)).expect("it is written")
+}
+
+#[test]
+fn new_mail_does_not_wait_behind_the_retries_of_a_whole_site() {
+    let folder = tempfile::tempdir().unwrap();
+    // The thread is held until all wait, so that nothing is answered meanwhile.
+    let (all_wait, held) = mpsc::channel::<()>();
+    let (found, finding) = mpsc::channel();
+    let desk = Desk::with_start(options(folder.path()), move || held.recv().expect("told"));
+    let mut context = Context::from_waker(Waker::noop());
+    let id = desk.committer.next_id(NOW_MS);
+    let mut retries: Vec<_> = (0..3 * SETTLES_IN_LANE_MAX)
+        .map(|number| {
+            let found = found.clone();
+            let settle = desk.committer.settle_in_turn(done(id, number as u16, 1));
+            Box::pin(async move {
+                assert!(!settle.await.expect("it is written"), "there is none");
+                found.send(number).expect("counted below");
+            })
+        })
+        .collect();
+    for retry in &mut retries {
+        assert!(retry.as_mut().poll(&mut context).is_pending());
+    }
+    assert_eq!(desk.committer.waiting(), SETTLES_IN_LANE_MAX);
+    let mut fresh = Box::pin(desk.store(b"fresh"));
+    assert!(fresh.as_mut().poll(&mut context).is_pending());
+    let mut sent = Box::pin(desk.committer.settle(done(id, 0, 1)));
+    assert!(sent.as_mut().poll(&mut context).is_pending());
+    assert_eq!(desk.committer.waiting(), SETTLES_IN_LANE_MAX + 2, "both are on their way");
+    // One of those in line goes away, one of those with a ticket too: the rest comes to its turn.
+    drop(retries.remove(2 * SETTLES_IN_LANE_MAX));
+    drop(retries.remove(0));
+    all_wait.send(()).unwrap();
+    desk.run(fresh).expect("it is stored");
+    assert!(!desk.run(sent).expect("it is written"));
+    desk.run_all(
+        retries.into_iter().map(|retry| retry as Pin<Box<dyn Future<Output = ()>>>).collect(),
+    );
+    drop(found);
+    assert_eq!(finding.iter().count(), 3 * SETTLES_IN_LANE_MAX - 2);
+    assert_eq!(desk.committer.waiting(), 0);
 }
 
 #[test]

@@ -29,8 +29,13 @@ pub const COMMIT_BATCH_MESSAGES_MAX: usize = 512;
 /// Body bytes in one commit batch. Bounds the memory of the batch and the length of one write.
 pub const COMMIT_BATCH_BYTES_MAX: usize = 4 << 20;
 
-/// Work waiting for a commit thread. Full: 452 4.3.1 for a new message, a wait for a body.
+/// Work waiting for a commit thread. Full: who brings more stands in line.
 pub const COMMIT_WAITERS_MAX: usize = 4096;
+
+/// Settlements among it of what was not sent, such as the retries of a whole site that is down.
+/// Full: they stand in a line of their own, so that new mail and mail just sent do not wait behind
+/// them.
+pub const SETTLES_IN_LANE_MAX: usize = COMMIT_WAITERS_MAX / 4;
 
 /// Sites that one owner shard knows. An idle one is forgotten for a new one; when none is idle,
 /// the job waits on disk.

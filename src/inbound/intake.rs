@@ -404,9 +404,6 @@ fn refused(fault: CommitFault) -> Fate {
 /// What the peer hears when the store does not take a message.
 fn reply_to(fault: CommitFault) -> (Reply, BodyRefusal) {
     let (code, enhanced, text, why) = match fault {
-        CommitFault::Full => {
-            (452, (4, 3, 1), "Too much mail at once, try again later", BodyRefusal::Busy)
-        }
         CommitFault::SpoolFull => {
             (452, (4, 3, 1), "Insufficient system storage, try again later", BodyRefusal::Spool)
         }

@@ -107,10 +107,10 @@ impl Reception {
         self.turn.set((turn + 1) % count);
         (0..count)
             .map(|step| &self.committers[(turn + step) % count])
-            .find(|committer| committer.ready().is_ok())
+            .find(|committer| committer.fault().is_none() && !committer.is_busy())
             .or_else(|| {
                 // All are busy or stopped: whoever is only busy may have room by the end of the body.
-                let working = |one: &&Committer| one.ready() != Err(CommitFault::Failed);
+                let working = |one: &&Committer| one.fault() != Some(CommitFault::Failed);
                 self.committers.iter().find(working)
             })
     }

@@ -828,7 +828,7 @@ impl Home {
             tally: Tally::default(),
             is_order: false,
         });
-        let written = settling::write(&self, id, settlement).await;
+        let written = settling::write(&self, id, settlement, settling::Haste::Unsent).await;
         if !written {
             // Deleted meanwhile, or a number was taken; if it is still there, the scan finds it.
             return self.leave_on_disk(key);

@@ -64,6 +64,16 @@ struct Outcome {
     attempt: Box<Attempt>,
     counts: bool,
     not_before_ms: u64,
+    haste: Haste,
+}
+
+/// Whether a settlement may stand in line behind those of a whole site.
+#[derive(Clone, Copy)]
+pub enum Haste {
+    /// A server may have taken the mail, and would be sent it again after a crash. `UNSETTLED_MAX`
+    /// bounds how many there are.
+    Sent,
+    Unsent,
 }
 
 pub async fn settle_local(home: &Rc<Home>, key: JobKey, local: Local) {
@@ -79,7 +89,7 @@ pub async fn settle_local(home: &Rc<Home>, key: JobKey, local: Local) {
     };
     let ends = all(&waiting, &end, &answer);
     let attempt = untried(&waiting, Box::default());
-    let result = Outcome { ends, attempt, counts: true, not_before_ms: 0 };
+    let result = Outcome { ends, attempt, counts: true, not_before_ms: 0, haste: Haste::Unsent };
     finish(home, key, &waiting, result).await;
 }
 
@@ -87,12 +97,15 @@ pub async fn settle_local(home: &Rc<Home>, key: JobKey, local: Local) {
 pub async fn settle(home: Rc<Home>, key: JobKey, what: What) {
     let Some(waiting) = home.waiting(key) else { return };
     let result = match what {
-        What::Tried { ends, attempt } => Outcome { ends, attempt, counts: true, not_before_ms: 0 },
+        What::Tried { ends, attempt } => {
+            Outcome { ends, attempt, counts: true, not_before_ms: 0, haste: Haste::Sent }
+        }
         What::Unreached { answer, host, not_before_ms } => Outcome {
             ends: all(&waiting, &End::Deferred, &answer),
             attempt: untried(&waiting, host),
             counts: true,
             not_before_ms,
+            haste: Haste::Unsent,
         },
         // Taken by its home already.
         What::Returned => return,
@@ -101,6 +114,7 @@ pub async fn settle(home: Rc<Home>, key: JobKey, what: What) {
             attempt: untried(&waiting, Box::default()),
             counts: false,
             not_before_ms: due_ms,
+            haste: Haste::Unsent,
         },
     };
     finish(&home, key, &waiting, result).await;
@@ -131,7 +145,7 @@ async fn hold(home: &Rc<Home>, key: JobKey, waiting: &Waiting) {
         recipients: Indexes::Stored(&stored),
     });
     if let Ok(record) = record {
-        write(home, key.0, bare(key, Next::Again(record))).await;
+        write(home, key.0, bare(key, Next::Again(record)), Haste::Unsent).await;
     }
     home.forget(key);
 }
@@ -173,7 +187,7 @@ async fn finish(home: &Rc<Home>, key: JobKey, waiting: &Waiting, outcome: Outcom
     let (reports, notes) = bounce::reports(home, &story, &told).await;
     let (id, job) = key;
     let settlement = Arc::new(Settlement { id, job, next, reports, tally, is_order: false });
-    let written = write(home, id, Arc::clone(&settlement)).await;
+    let written = write(home, id, Arc::clone(&settlement), outcome.haste).await;
     home.forget(key);
     if !written {
         // Deleted meanwhile, or the store has failed: a restart finds the job as it was.
@@ -285,12 +299,17 @@ fn cut(text: &str) -> &str {
 
 /// Writes a settlement, however long the disk is full. `false`: the job was not there any more, or
 /// the store takes nothing until a restart.
-pub async fn write(home: &Home, id: MessageId, settlement: Arc<Settlement>) -> bool {
+pub async fn write(home: &Home, id: MessageId, settlement: Arc<Settlement>, haste: Haste) -> bool {
     let Some(store) = home.stores.get(&id.partition()) else { return false };
     loop {
-        match store.committer.settle(Arc::clone(&settlement)).await {
+        let settlement = Arc::clone(&settlement);
+        let written = match haste {
+            Haste::Sent => store.committer.settle(settlement).await,
+            Haste::Unsent => store.committer.settle_in_turn(settlement).await,
+        };
+        match written {
             Ok(found) => return found,
-            Err(CommitFault::SpoolFull | CommitFault::Full) => timer::sleep(DISK_RETRY).await,
+            Err(CommitFault::SpoolFull) => timer::sleep(DISK_RETRY).await,
             Err(_) => return false,
         }
     }

@@ -5,8 +5,9 @@
 //!           leaves nothing behind: what it streamed is removed. Every chunk goes back to the
 //!           shard's pool, whoever has gone away meanwhile.
 //! Order:    chunks in their order, all of them answered before the last write is asked for.
-//! Bounds:   `COMMIT_WAITERS_MAX` tickets. Past that a small message gets `Full` (452); a large
-//!           body, of which much is here already, waits, and so does its sender.
+//! Bounds:   `COMMIT_WAITERS_MAX` tickets. Past that who comes stands in line, and so does the
+//!           sender; how many bodies may do so is the intake's bound. At most `SETTLES_IN_LANE_MAX`
+//!           tickets go to `settle_in_turn`.
 //!           `STREAM_CHUNKS_IN_FLIGHT_MAX` chunks of one body are on their way,
 //!           `BODY_HELD_BYTES_MAX` are held back.
 
@@ -30,6 +31,8 @@ use crate::base::Slice;
 use crate::base::id::IdSource;
 use crate::base::limits::CHUNK_BYTES;
 use crate::base::limits::COMMIT_WAITERS_MAX;
+
+use crate::base::limits::SETTLES_IN_LANE_MAX;
 use crate::base::limits::STREAM_CHUNKS_IN_FLIGHT_MAX;
 use crate::queue::fault::CommitFault;
 use crate::queue::lane::Back;
@@ -37,7 +40,6 @@ use crate::queue::lane::CommitHandle;
 use crate::queue::lane::Completion;
 use crate::queue::lane::Done;
 use crate::queue::lane::Lane;
-use crate::queue::lane::NO_TICKET;
 use crate::queue::lane::Order;
 use crate::queue::lane::Parcel;
 use crate::queue::lane::Ring;
@@ -46,6 +48,8 @@ use crate::queue::schema::BodySum;
 use crate::queue::schema::Envelope;
 use crate::queue::schema::Job;
 use crate::queue::settle::Settlement;
+use crate::rt::gate::Gate;
+use crate::rt::gate::Place;
 
 /// Bytes of a body held back to be written with its envelope. A message up to this size is one
 /// batch; a longer one is streamed, but for its end.
@@ -81,10 +85,11 @@ struct Inner {
     ids: RefCell<IdSource>,
     tickets: RefCell<Slab<Ticket>>,
     parcels: RefCell<Vec<Parcel>>,
-    /// Aborts that found the lane full.
+    /// Whoever has a ticket has a place.
+    gate: Rc<Gate>,
+    settles: Rc<Gate>,
+    /// Aborts that found no place.
     aborts: RefCell<VecDeque<(MessageId, u32)>>,
-    /// Bodies that wait for a ticket.
-    room: RefCell<Vec<Waker>>,
     keeper: RefCell<Option<Rc<dyn Keeper>>>,
 }
 
@@ -104,10 +109,15 @@ pub struct Fresh {
     pub body: Option<Arc<[u8]>>,
 }
 
-enum Ticket {
+struct Ticket {
+    place: Place,
+    stage: Stage,
+}
+
+enum Stage {
     Waiting(Option<Waker>),
     Done(Result<Done, CommitFault>),
-    /// Nobody waits any more.
+    /// Nobody waits for the answer.
     Left,
 }
 
@@ -124,8 +134,9 @@ impl Committer {
                 ids,
                 tickets: RefCell::default(),
                 parcels: RefCell::default(),
+                gate: Gate::new(COMMIT_WAITERS_MAX),
+                settles: Gate::new(SETTLES_IN_LANE_MAX),
                 aborts: RefCell::default(),
-                room: RefCell::default(),
                 keeper: RefCell::default(),
             }),
         }
@@ -135,18 +146,19 @@ impl Committer {
         self.inner.lane.partition
     }
 
-    /// Whether a new message would be taken. For the gate, before a body is asked for.
-    pub fn ready(&self) -> Result<(), CommitFault> {
-        match self.inner.lane.fault() {
-            Some(fault) => Err(fault),
-            None if !self.inner.has_ticket() => Err(CommitFault::Full),
-            None => Ok(()),
-        }
+    /// Why no new message is taken.
+    pub fn fault(&self) -> Option<CommitFault> {
+        self.inner.lane.fault()
+    }
+
+    /// Whether a message that comes now would stand in line.
+    pub fn is_busy(&self) -> bool {
+        !self.inner.gate.has_free()
     }
 
     /// Begins a message, which has its id from here on.
     pub fn body(&self, now_ms: u64) -> Result<Body, CommitFault> {
-        self.ready()?;
+        self.fault().map_or(Ok(()), Err)?;
         let id = self.inner.ids.borrow_mut().next_id(now_ms);
         let mut parcel = self.inner.parcels.borrow_mut().pop().unwrap_or_default();
         parcel.id = Some(id);
@@ -164,8 +176,16 @@ impl Committer {
 
     /// Removes a message by an operator's order. `false`: there is none.
     pub async fn delete(&self, id: MessageId) -> Result<bool, CommitFault> {
-        let ticket = self.inner.submit(Order::Delete(id)).map_err(|(fault, _)| fault)?;
+        let place = self.inner.gate.enter().await;
+        let ticket = self.inner.submit(place, Order::Delete(id)).map_err(|(fault, _)| fault)?;
         self.inner.outcome(ticket).await.map(|done| done.found)
+    }
+
+    /// The same in a line of its own, for what nobody waits for and of which there may be a great
+    /// deal at once.
+    pub async fn settle_in_turn(&self, settlement: Arc<Settlement>) -> Result<bool, CommitFault> {
+        let _turn = self.inner.settles.enter().await;
+        self.settle(settlement).await
     }
 
     /// Has `keeper` told of everything that becomes durable from now on.
@@ -178,18 +198,12 @@ impl Committer {
         self.inner.ids.borrow_mut().next_id(now_ms)
     }
 
-    /// Writes what has become of a job. `false`: the job is not there any more. Waits while the
-    /// lane is full; after a full disk the same settlement may be given again.
+    /// Writes what has become of a job. `false`: the job is not there any more. After a full disk
+    /// the same settlement may be given again.
     pub async fn settle(&self, settlement: Arc<Settlement>) -> Result<bool, CommitFault> {
-        let mut order = Order::Settle(settlement);
-        let ticket = loop {
-            match self.inner.submit(order) {
-                Ok(ticket) => break ticket,
-                Err((CommitFault::Full, back)) => order = back,
-                Err((fault, _)) => return Err(fault),
-            }
-            Room { inner: &self.inner, waited: false }.await;
-        };
+        let place = self.inner.gate.enter().await;
+        let order = Order::Settle(settlement);
+        let ticket = self.inner.submit(place, order).map_err(|(fault, _)| fault)?;
         self.inner.outcome(ticket).await.map(|done| done.found)
     }
 
@@ -269,7 +283,7 @@ impl Body {
     ) -> Result<Committed, CommitFault> {
         self.wait_in_flight(0).await?;
         if self.state == BodyState::Broken {
-            return Err(self.inner.lane.fault().unwrap_or(CommitFault::Full));
+            return Err(self.inner.end_fault());
         }
         let sum = BodySum {
             chunks: self.parcel.streamed + self.parcel.slices.len() as u32,
@@ -316,24 +330,19 @@ impl Body {
         Ok(())
     }
 
-    /// A small message is refused when the lane is full; a streamed one waits.
     async fn send_finish(&mut self) -> Result<u32, CommitFault> {
-        loop {
-            match self.inner.submit(Order::Finish(std::mem::take(&mut self.parcel))) {
-                Ok(ticket) => {
-                    self.state = BodyState::Sent;
-                    return Ok(ticket);
-                }
-                Err((fault, order)) => {
-                    if let Order::Finish(parcel) = order {
-                        self.parcel = parcel;
-                    }
-                    if fault != CommitFault::Full || self.parcel.streamed == 0 {
-                        return Err(fault);
-                    }
-                }
+        let place = self.inner.gate.enter().await;
+        match self.inner.submit(place, Order::Finish(std::mem::take(&mut self.parcel))) {
+            Ok(ticket) => {
+                self.state = BodyState::Sent;
+                Ok(ticket)
             }
-            Room { inner: &self.inner, waited: false }.await;
+            Err((fault, order)) => {
+                if let Order::Finish(parcel) = order {
+                    self.parcel = parcel;
+                }
+                Err(fault)
+            }
         }
     }
 
@@ -344,15 +353,9 @@ impl Body {
             let slice = self.parcel.slices.remove(0);
             self.held_bytes -= slice.len();
             let number = self.parcel.streamed;
-            let mut order = Order::Chunk { id: self.id, number, slice };
-            let ticket = loop {
-                match self.inner.submit(order) {
-                    Ok(ticket) => break ticket,
-                    Err((CommitFault::Full, back)) => order = back,
-                    Err((fault, _)) => return Err(fault),
-                }
-                Room { inner: &self.inner, waited: false }.await;
-            };
+            let place = self.inner.gate.enter().await;
+            let order = Order::Chunk { id: self.id, number, slice };
+            let ticket = self.inner.submit(place, order).map_err(|(fault, _)| fault)?;
             self.in_flight.push_back(ticket);
             self.parcel.streamed += 1;
         }
@@ -391,29 +394,26 @@ impl Drop for Body {
 }
 
 impl Inner {
-    fn has_ticket(&self) -> bool {
-        self.tickets.borrow().len() < COMMIT_WAITERS_MAX
-    }
-
     /// Gives an order to the commit thread, or hands it back with the reason.
-    fn submit(&self, order: Order) -> Result<u32, (CommitFault, Order)> {
+    fn submit(&self, place: Place, order: Order) -> Result<u32, (CommitFault, Order)> {
         if let Some(fault) = self.lane.fault()
             && !(fault == CommitFault::Stopped && belongs_to_the_past(&order))
         {
             return Err((fault, order));
         }
-        if !self.has_ticket() {
-            return Err((CommitFault::Full, order));
-        }
-        let ticket = self.tickets.borrow_mut().insert(Ticket::Waiting(None));
+        self.send(Ticket { place, stage: Stage::Waiting(None) }, order)
+    }
+
+    fn send(&self, ticket: Ticket, order: Order) -> Result<u32, (CommitFault, Order)> {
+        let ticket = self.tickets.borrow_mut().insert(ticket);
         match self.lane.sender.try_send(Work { ticket: ticket as u32, order }) {
             Ok(()) => Ok(ticket as u32),
             Err(refused) => {
-                self.tickets.borrow_mut().remove(ticket);
-                Err(match refused {
-                    TrySendError::Full(work) => (CommitFault::Full, work.order),
-                    TrySendError::Disconnected(work) => (self.end_fault(), work.order),
-                })
+                let full = matches!(refused, TrySendError::Full(_));
+                crate::invariant!(!full, "the lane holds less than there are places");
+                let place = self.tickets.borrow_mut().remove(ticket).place;
+                drop(place);
+                Err((self.end_fault(), refused.into_inner().order))
             }
         }
     }
@@ -443,34 +443,25 @@ impl Inner {
         if gone {
             self.settle_all(Err(self.end_fault()));
         }
-        self.send_aborts();
-        // Also when nothing was answered: an abort leaves room in the lane without an answer.
-        // Taken out first: a woken task may run at once and come back here.
-        let waiting = std::mem::take(&mut *self.room.borrow_mut());
-        waiting.into_iter().for_each(Waker::wake);
         count
     }
 
     fn settle(&self, ticket: usize, outcome: Result<Done, CommitFault>) {
         let mut tickets = self.tickets.borrow_mut();
-        let waker = match &mut tickets[ticket] {
-            Ticket::Left => {
-                tickets.remove(ticket);
-                None
+        let stage = &mut tickets[ticket].stage;
+        match stage {
+            Stage::Left => {
+                drop(tickets);
+                self.end(ticket);
             }
-            Ticket::Waiting(waker) => {
+            Stage::Waiting(waker) => {
                 let waker = waker.take();
-                tickets[ticket] = Ticket::Done(outcome);
-                waker
+                *stage = Stage::Done(outcome);
+                // First: a woken task may run at once and come back here.
+                drop(tickets);
+                waker.into_iter().for_each(Waker::wake);
             }
-            Ticket::Done(_) => {
-                crate::invariant!(false, "ticket {ticket} was answered twice");
-                None
-            }
-        };
-        drop(tickets);
-        if let Some(waker) = waker {
-            waker.wake();
+            Stage::Done(_) => crate::invariant!(false, "ticket {ticket} was answered twice"),
         }
     }
 
@@ -479,7 +470,7 @@ impl Inner {
             .tickets
             .borrow()
             .iter()
-            .filter(|(_, ticket)| !matches!(ticket, Ticket::Done(_)))
+            .filter(|(_, ticket)| !matches!(ticket.stage, Stage::Done(_)))
             .map(|(place, _)| place)
             .collect();
         open.into_iter().for_each(|place| self.settle(place, outcome));
@@ -488,12 +479,23 @@ impl Inner {
     /// Nobody waits for this ticket any more.
     fn leave(&self, ticket: u32) {
         let mut tickets = self.tickets.borrow_mut();
-        match tickets.get_mut(ticket as usize) {
-            Some(Ticket::Done(_)) => {
-                tickets.remove(ticket as usize);
+        match tickets.get_mut(ticket as usize).map(|ticket| &mut ticket.stage) {
+            Some(Stage::Done(_)) => {
+                drop(tickets);
+                self.end(ticket as usize);
             }
-            Some(waiting) => *waiting = Ticket::Left,
+            Some(stage) => *stage = Stage::Left,
             None => (),
+        }
+    }
+
+    /// Takes back a ticket that was answered. Its place is for an abort, or for who is next in line.
+    fn end(&self, ticket: usize) {
+        let place = self.tickets.borrow_mut().remove(ticket).place;
+        let abort = self.aborts.borrow_mut().pop_front();
+        match abort {
+            Some(abort) => self.send_abort(place, abort),
+            None => drop(place),
         }
     }
 
@@ -515,19 +517,15 @@ impl Inner {
 
     /// Removes what an unfinished body streamed. Should it never be sent, recovery does it.
     fn abort(&self, id: MessageId, chunks: u32) {
-        self.aborts.borrow_mut().push_back((id, chunks));
-        self.send_aborts();
+        match self.gate.try_enter() {
+            Some(place) => self.send_abort(place, (id, chunks)),
+            None => self.aborts.borrow_mut().push_back((id, chunks)),
+        }
     }
 
-    fn send_aborts(&self) {
-        let mut aborts = self.aborts.borrow_mut();
-        while let Some((id, chunks)) = aborts.pop_front() {
-            let work = Work { ticket: NO_TICKET, order: Order::Abort { id, chunks } };
-            if let Err(TrySendError::Full(_)) = self.lane.sender.try_send(work) {
-                aborts.push_front((id, chunks));
-                break;
-            }
-        }
+    fn send_abort(&self, place: Place, (id, chunks): (MessageId, u32)) {
+        // Without the thread there is nobody to tell; recovery removes what is left.
+        let _ = self.send(Ticket { place, stage: Stage::Left }, Order::Abort { id, chunks });
     }
 }
 
@@ -553,17 +551,17 @@ impl Future for Outcome<'_> {
         }
         let place = self.ticket as usize;
         let mut tickets = self.inner.tickets.borrow_mut();
-        match &mut tickets[place] {
-            Ticket::Done(outcome) => {
+        match &mut tickets[place].stage {
+            Stage::Done(outcome) => {
                 let outcome = *outcome;
-                tickets.remove(place);
                 drop(tickets);
+                self.inner.end(place);
                 self.taken = true;
                 Poll::Ready(outcome)
             }
-            Ticket::Waiting(Some(waker)) if waker.will_wake(context.waker()) => Poll::Pending,
+            Stage::Waiting(Some(waker)) if waker.will_wake(context.waker()) => Poll::Pending,
             waiting => {
-                *waiting = Ticket::Waiting(Some(context.waker().clone()));
+                *waiting = Stage::Waiting(Some(context.waker().clone()));
                 Poll::Pending
             }
         }
@@ -575,24 +573,5 @@ impl Drop for Outcome<'_> {
         if !self.taken {
             self.inner.leave(self.ticket);
         }
-    }
-}
-
-/// Waits until tickets were given back.
-struct Room<'i> {
-    inner: &'i Inner,
-    waited: bool,
-}
-
-impl Future for Room<'_> {
-    type Output = ();
-
-    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
-        if self.waited {
-            return Poll::Ready(());
-        }
-        self.waited = true;
-        self.inner.room.borrow_mut().push(context.waker().clone());
-        Poll::Pending
     }
 }

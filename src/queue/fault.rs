@@ -186,8 +186,6 @@ impl std::error::Error for SpoolFault {}
 /// Why a message was not made durable. The private cause is in the partition's `failure`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CommitFault {
-    /// Too much is waiting for the commit thread.
-    Full,
     /// The disk is full. It may be tried again at any time.
     SpoolFull,
     /// A write failed; the partition takes no more mail in this process.
@@ -201,7 +199,7 @@ pub enum CommitFault {
 impl CommitFault {
     pub fn blame(&self) -> Blame {
         match self {
-            CommitFault::Full | CommitFault::Stopped => Blame::Us,
+            CommitFault::Stopped => Blame::Us,
             CommitFault::SpoolFull | CommitFault::Failed => Blame::Operator,
             CommitFault::Record(_) => Blame::Peer,
         }
@@ -209,7 +207,7 @@ impl CommitFault {
 
     pub fn retry(&self) -> Retry {
         match self {
-            CommitFault::Full | CommitFault::SpoolFull => Retry::Later,
+            CommitFault::SpoolFull => Retry::Later,
             _ => Retry::Never,
         }
     }
@@ -218,7 +216,6 @@ impl CommitFault {
 impl fmt::Display for CommitFault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            CommitFault::Full => f.write_str("too many messages wait for the store"),
             CommitFault::SpoolFull => f.write_str("the spool's file system is full"),
             CommitFault::Failed => f.write_str("the store failed; a restart is needed"),
             CommitFault::Stopped => f.write_str("the queue is shutting down"),

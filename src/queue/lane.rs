@@ -1,9 +1,9 @@
 //! What passes between a shard and a commit thread: orders one way, completions the other.
 //!
 //! Owner:    shared by one `Committer` and one `CommitThread`; no locks.
-//! Promise:  every order with a ticket is answered exactly once, or the lane is seen to be `gone`.
+//! Promise:  every order but `Stop` is answered exactly once, or the lane is seen to be `gone`.
 //!           Chunks travel back with the answer.
-//! Bounds:   `COMMIT_WAITERS_MAX` orders and as many tickets, so completions always have room.
+//! Bounds:   `COMMIT_WAITERS_MAX` tickets, and room for as many orders, `Stop` and completions.
 
 use std::sync::Arc;
 use std::sync::OnceLock;
@@ -26,7 +26,7 @@ use crate::queue::settle::Settlement;
 /// Wakes the shard. Called from the commit thread, once per batch.
 pub type Ring = Arc<dyn Fn() + Send + Sync>;
 
-/// The ticket of an order that nobody waits for.
+/// The ticket of `Stop`, which is not answered.
 pub const NO_TICKET: u32 = u32::MAX;
 
 /// One order to the commit thread.
@@ -122,7 +122,7 @@ pub struct Lane {
 
 impl Lane {
     pub fn new(partition: PartitionId, newest: Option<MessageId>) -> (Arc<Lane>, Receiver<Work>) {
-        let (sender, receiver) = crossbeam::channel::bounded(COMMIT_WAITERS_MAX);
+        let (sender, receiver) = crossbeam::channel::bounded(COMMIT_WAITERS_MAX + 1);
         let lane = Lane {
             partition,
             newest,

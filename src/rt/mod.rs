@@ -30,6 +30,7 @@
 
 mod context;
 pub mod executor;
+pub mod gate;
 pub mod host;
 pub mod listen;
 mod prod;

@@ -20,10 +20,10 @@ use crate::net::resolver::fault::DnsFault;
 use crate::net::resolver::flight::Flights;
 use crate::net::resolver::flight::Landing;
 use crate::net::resolver::flight::Wait;
-use crate::net::resolver::gate::Gate;
 use crate::net::resolver::query::Question;
 use crate::net::resolver::servers::Servers;
 use crate::net::resolver::settings::ResolverSettings;
+use crate::rt::gate::Gate;
 use crate::rt::task;
 use crate::rt::timer;
 
@@ -113,7 +113,7 @@ impl Desk {
             servers: Servers::new(&settings.servers),
             cache: RefCell::new(Cache::new(settings.cache_entries_max)),
             flights: Rc::default(),
-            gate: Gate::new(places, places.saturating_mul(WAITING_PER_PLACE)),
+            gate: Gate::new(places),
             figures: Cell::default(),
             settings,
         }
@@ -186,7 +186,12 @@ impl Desk {
 
 /// The task of one lookup.
 async fn fly(desk: Rc<Desk>, question: Question, landing: Landing) {
-    let Some(_place) = desk.gate.enter(desk.settings.timeout).await else {
+    let waiting_max = desk.settings.in_flight_max.max(1).saturating_mul(WAITING_PER_PLACE);
+    let place = match desk.gate.waiting() < waiting_max {
+        true => timer::timeout(desk.settings.timeout, desk.gate.enter()).await.ok(),
+        false => None,
+    };
+    let Some(_place) = place else {
         desk.count(|figures| figures.busy += 1);
         return landing.land(Outcome::Failed(DnsFault::Busy));
     };

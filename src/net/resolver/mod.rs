@@ -26,7 +26,7 @@
 //! answer    bytes in -> what they say of the question, or that they say nothing of it
 //! exchange  one question, one server
 //! lookup    servers in turn, aliases
-//! flight    who waits for which lookup         gate   how many are under way
+//! flight    who waits for which lookup
 //! cache     what is known, for how long        servers   who is down, who has no EDNS
 //! ```
 
@@ -35,7 +35,6 @@ mod cache;
 mod exchange;
 mod fault;
 mod flight;
-mod gate;
 mod handle;
 mod lookup;
 mod name;

@@ -1,0 +1,190 @@
+//! How many tasks of one shard may be at something at once.
+//!
+//! Promise:  first come, first served. A place is never lost: whoever was given one and is dropped
+//!           before taking it passes it on. One place given back wakes one task.
+//! Bounds:   the places. Who may wait, and for how long, is up to the caller.
+
+use std::cell::Cell;
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::future::poll_fn;
+use std::rc::Rc;
+use std::task::Poll;
+use std::task::Waker;
+
+pub struct Gate {
+    /// None while anybody waits.
+    free: Cell<usize>,
+    waiting: RefCell<VecDeque<Rc<Ticket>>>,
+    /// Those in `waiting` who have left: taken out when it is their turn, not searched for.
+    gone: Cell<usize>,
+}
+
+/// A place, given back when dropped.
+pub struct Place {
+    gate: Rc<Gate>,
+}
+
+#[derive(Default)]
+struct Ticket {
+    stage: Cell<Stage>,
+    waker: Cell<Option<Waker>>,
+}
+
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+enum Stage {
+    /// Stands in line.
+    #[default]
+    Waits,
+    /// Has a place that it has not come for yet, and stands in line no more.
+    Called,
+    Entered,
+    /// Has left the line, and is still in it.
+    Gone,
+}
+
+impl Gate {
+    pub fn new(places: usize) -> Rc<Gate> {
+        Rc::new(Gate { free: Cell::new(places), waiting: RefCell::default(), gone: Cell::new(0) })
+    }
+
+    pub fn has_free(&self) -> bool {
+        self.free.get() > 0
+    }
+
+    pub fn waiting(&self) -> usize {
+        self.waiting.borrow().len() - self.gone.get()
+    }
+
+    /// A place that is free now.
+    pub fn try_enter(self: &Rc<Gate>) -> Option<Place> {
+        let free = self.free.get().checked_sub(1)?;
+        self.free.set(free);
+        Some(Place { gate: Rc::clone(self) })
+    }
+
+    /// A place, when it is our turn.
+    pub async fn enter(self: &Rc<Gate>) -> Place {
+        if let Some(place) = self.try_enter() {
+            return place;
+        }
+        let queued = Queued { gate: Rc::clone(self), ticket: Rc::default() };
+        self.waiting.borrow_mut().push_back(Rc::clone(&queued.ticket));
+        poll_fn(|cx| {
+            if queued.ticket.stage.get() == Stage::Called {
+                return Poll::Ready(());
+            }
+            queued.ticket.waker.set(Some(cx.waker().clone()));
+            Poll::Pending
+        })
+        .await;
+        queued.ticket.stage.set(Stage::Entered);
+        Place { gate: Rc::clone(self) }
+    }
+
+    /// A place is free: for who waits longest.
+    fn pass_on(&self) {
+        self.pass_gone();
+        let next = self.waiting.borrow_mut().pop_front();
+        let Some(ticket) = next else {
+            self.free.set(self.free.get() + 1);
+            return;
+        };
+        ticket.stage.set(Stage::Called);
+        if let Some(waker) = ticket.waker.take() {
+            waker.wake();
+        }
+    }
+
+    /// Takes out who stands at the front and has left.
+    fn pass_gone(&self) {
+        let mut waiting = self.waiting.borrow_mut();
+        while waiting.front().is_some_and(|ticket| ticket.stage.get() == Stage::Gone) {
+            waiting.pop_front();
+            self.gone.set(self.gone.get() - 1);
+        }
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.gate.pass_on();
+    }
+}
+
+/// One that waits, or was called and has not taken its place yet.
+struct Queued {
+    gate: Rc<Gate>,
+    ticket: Rc<Ticket>,
+}
+
+impl Drop for Queued {
+    fn drop(&mut self) {
+        match self.ticket.stage.get() {
+            Stage::Waits => {
+                self.ticket.stage.set(Stage::Gone);
+                self.ticket.waker.take();
+                self.gate.gone.set(self.gate.gone.get() + 1);
+                self.gate.pass_gone();
+            }
+            Stage::Called => self.gate.pass_on(),
+            Stage::Entered | Stage::Gone => (),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::Future;
+    use std::pin::pin;
+    use std::task::Context;
+
+    use super::*;
+
+    #[test]
+    fn places_go_in_turn_and_none_is_lost() {
+        let gate = Gate::new(2);
+        let mut context = Context::from_waker(Waker::noop());
+        let first = gate.try_enter().expect("free");
+        let second = gate.try_enter().expect("free");
+        assert!(gate.try_enter().is_none() && !gate.has_free());
+        let mut third = pin!(gate.enter());
+        let mut fifth = pin!(gate.enter());
+        assert!(third.as_mut().poll(&mut context).is_pending());
+        {
+            let mut fourth = pin!(gate.enter());
+            assert!(fourth.as_mut().poll(&mut context).is_pending());
+            assert!(fifth.as_mut().poll(&mut context).is_pending());
+            assert_eq!(gate.waiting(), 3);
+            drop(first);
+            drop(second);
+            assert!(gate.try_enter().is_none(), "nobody goes past those who were called");
+            assert_eq!(gate.waiting(), 1);
+            // The fourth was called, and leaves without having come.
+        }
+        let Poll::Ready(third) = third.as_mut().poll(&mut context) else { panic!("was called") };
+        let Poll::Ready(fifth) = fifth.as_mut().poll(&mut context) else { panic!("was called") };
+        drop((third, fifth));
+        let all: Vec<Place> = std::iter::from_fn(|| gate.try_enter()).collect();
+        assert_eq!(all.len(), 2);
+    }
+
+    #[test]
+    fn who_leaves_the_line_is_called_no_more() {
+        let gate = Gate::new(1);
+        let mut context = Context::from_waker(Waker::noop());
+        let held = gate.try_enter().expect("free");
+        {
+            let mut first = pin!(gate.enter());
+            assert!(first.as_mut().poll(&mut context).is_pending());
+            {
+                let mut second = pin!(gate.enter());
+                assert!(second.as_mut().poll(&mut context).is_pending());
+            }
+            assert_eq!((gate.waiting(), gate.waiting.borrow().len()), (1, 2));
+        }
+        assert_eq!((gate.waiting(), gate.waiting.borrow().len()), (0, 0));
+        drop(held);
+        assert!(gate.try_enter().is_some());
+    }
+}

@@ -160,6 +160,26 @@ fn a_message_that_finds_the_lane_full_waits() {
 }
 
 #[test]
+fn answers_that_nobody_has_taken_hold_nobody_up() {
+    let folder = tempfile::tempdir().unwrap();
+    let desk = Desk::open(folder.path());
+    let envelope = envelope(Recipients::default());
+    let mut context = Context::from_waker(Waker::noop());
+    let mut all = Vec::new();
+    while !desk.committer.is_busy() {
+        let body = desk.committer.body(NOW_MS).unwrap();
+        let mut finished = Box::pin(body.finish(&envelope, 0));
+        assert!(finished.as_mut().poll(&mut context).is_pending());
+        all.push(finished);
+    }
+    // Nobody asks for those answers; the next message is stored nevertheless.
+    desk.stored(b"after");
+    assert_eq!(desk.committer.waiting(), COMMIT_WAITERS_MAX);
+    desk.run_all(all.into_iter().map(|one| one as Stored<'_>).collect());
+    assert_eq!(desk.committer.waiting(), 0);
+}
+
+#[test]
 fn a_body_given_up_while_the_lane_is_full_is_removed_later() {
     let folder = tempfile::tempdir().unwrap();
     let desk = Desk::open(folder.path());

@@ -5,9 +5,9 @@
 //!           leaves nothing behind: what it streamed is removed. Every chunk goes back to the
 //!           shard's pool, whoever has gone away meanwhile.
 //! Order:    chunks in their order, all of them answered before the last write is asked for.
-//! Bounds:   `COMMIT_WAITERS_MAX` tickets. Past that who comes stands in line, and so does the
+//! Bounds:   `COMMIT_WAITERS_MAX` orders under way. Past that who comes stands in line, and so does the
 //!           sender; how many bodies may do so is the intake's bound. At most `SETTLES_IN_LANE_MAX`
-//!           tickets go to `settle_in_turn`.
+//!           of them are those of `settle_in_turn`.
 //!           `STREAM_CHUNKS_IN_FLIGHT_MAX` chunks of one body are on their way,
 //!           `BODY_HELD_BYTES_MAX` are held back.
 
@@ -85,7 +85,8 @@ struct Inner {
     ids: RefCell<IdSource>,
     tickets: RefCell<Slab<Ticket>>,
     parcels: RefCell<Vec<Parcel>>,
-    /// Whoever has a ticket has a place.
+    /// An order has a place until it is answered, whenever the answer is taken: a body that waits
+    /// for another place has answers to take.
     gate: Rc<Gate>,
     settles: Rc<Gate>,
     /// Aborts that found no place.
@@ -110,7 +111,8 @@ pub struct Fresh {
 }
 
 struct Ticket {
-    place: Place,
+    /// Until it is answered.
+    place: Option<Place>,
     stage: Stage,
 }
 
@@ -401,18 +403,18 @@ impl Inner {
         {
             return Err((fault, order));
         }
-        self.send(Ticket { place, stage: Stage::Waiting(None) }, order)
+        self.send(place, Stage::Waiting(None), order)
     }
 
-    fn send(&self, ticket: Ticket, order: Order) -> Result<u32, (CommitFault, Order)> {
-        let ticket = self.tickets.borrow_mut().insert(ticket);
+    fn send(&self, place: Place, stage: Stage, order: Order) -> Result<u32, (CommitFault, Order)> {
+        let ticket = self.tickets.borrow_mut().insert(Ticket { place: Some(place), stage });
         match self.lane.sender.try_send(Work { ticket: ticket as u32, order }) {
             Ok(()) => Ok(ticket as u32),
             Err(refused) => {
                 let full = matches!(refused, TrySendError::Full(_));
                 crate::invariant!(!full, "the lane holds less than there are places");
-                let place = self.tickets.borrow_mut().remove(ticket).place;
-                drop(place);
+                let ticket = self.tickets.borrow_mut().remove(ticket);
+                drop(ticket);
                 Err((self.end_fault(), refused.into_inner().order))
             }
         }
@@ -448,20 +450,31 @@ impl Inner {
 
     fn settle(&self, ticket: usize, outcome: Result<Done, CommitFault>) {
         let mut tickets = self.tickets.borrow_mut();
-        let stage = &mut tickets[ticket].stage;
-        match stage {
+        let answered = &mut tickets[ticket];
+        let place = answered.place.take();
+        let waker = match std::mem::replace(&mut answered.stage, Stage::Done(outcome)) {
+            Stage::Waiting(waker) => waker,
             Stage::Left => {
-                drop(tickets);
-                self.end(ticket);
+                tickets.remove(ticket);
+                None
             }
-            Stage::Waiting(waker) => {
-                let waker = waker.take();
-                *stage = Stage::Done(outcome);
-                // First: a woken task may run at once and come back here.
-                drop(tickets);
-                waker.into_iter().for_each(Waker::wake);
+            Stage::Done(_) => {
+                crate::invariant!(false, "ticket {ticket} was answered twice");
+                None
             }
-            Stage::Done(_) => crate::invariant!(false, "ticket {ticket} was answered twice"),
+        };
+        // First: a woken task may run at once and come back here.
+        drop(tickets);
+        place.into_iter().for_each(|place| self.give_back(place));
+        waker.into_iter().for_each(Waker::wake);
+    }
+
+    /// The place is for an abort, or for who is next in line.
+    fn give_back(&self, place: Place) {
+        let abort = self.aborts.borrow_mut().pop_front();
+        match abort {
+            Some(abort) => self.send_abort(place, abort),
+            None => drop(place),
         }
     }
 
@@ -480,22 +493,9 @@ impl Inner {
     fn leave(&self, ticket: u32) {
         let mut tickets = self.tickets.borrow_mut();
         match tickets.get_mut(ticket as usize).map(|ticket| &mut ticket.stage) {
-            Some(Stage::Done(_)) => {
-                drop(tickets);
-                self.end(ticket as usize);
-            }
+            Some(Stage::Done(_)) => drop(tickets.remove(ticket as usize)),
             Some(stage) => *stage = Stage::Left,
             None => (),
-        }
-    }
-
-    /// Takes back a ticket that was answered. Its place is for an abort, or for who is next in line.
-    fn end(&self, ticket: usize) {
-        let place = self.tickets.borrow_mut().remove(ticket).place;
-        let abort = self.aborts.borrow_mut().pop_front();
-        match abort {
-            Some(abort) => self.send_abort(place, abort),
-            None => drop(place),
         }
     }
 
@@ -525,7 +525,7 @@ impl Inner {
 
     fn send_abort(&self, place: Place, (id, chunks): (MessageId, u32)) {
         // Without the thread there is nobody to tell; recovery removes what is left.
-        let _ = self.send(Ticket { place, stage: Stage::Left }, Order::Abort { id, chunks });
+        let _ = self.send(place, Stage::Left, Order::Abort { id, chunks });
     }
 }
 
@@ -554,8 +554,7 @@ impl Future for Outcome<'_> {
         match &mut tickets[place].stage {
             Stage::Done(outcome) => {
                 let outcome = *outcome;
-                drop(tickets);
-                self.inner.end(place);
+                tickets.remove(place);
                 self.taken = true;
                 Poll::Ready(outcome)
             }

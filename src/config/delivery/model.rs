@@ -241,7 +241,8 @@ macro_rules! treatment {
             pub struct SiteConfig at "site" repeated {
                 /// Its name in logs and metrics.
                 name: Label = Required("'example-net'"), Live;
-                /// Recipient domains, written as in `route.recipient_domain`.
+                /// Recipient domains, written as in `route.recipient_domain`, of mail that goes where their MX
+        /// records say. A server that a route names is a site of its own: name it in `mx_host`.
                 recipient_domain: Vec<DomainMatch> = Is("[]"), Live;
                 /// Names of mail exchangers, written alike: ".example.net" is every host below it.
                 /// Servers that a route names count too, also by address, as "[192.0.2.1]".

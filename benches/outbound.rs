@@ -62,8 +62,8 @@ fn lines(c: &mut Criterion) {
             next += 1;
             let site = &sites[next as usize % sites.len()];
             let row = (next, MessageId::from_u64(next), 0);
-            let turn = lines.join(site, Comer { row, age: Age::Fresh, out_max: 100 });
-            lines.step(site, |_| true);
+            let turn = lines.join(site, Comer { row, age: Age::Fresh, tenant: 0, out_max: 100 });
+            lines.step(site, 0, |_| true);
             black_box(turn)
         });
     });

@@ -48,6 +48,7 @@ use crate::outbound::line::Lines;
 pub use crate::outbound::line::Row;
 use crate::outbound::line::Turn;
 use crate::outbound::operator;
+use crate::outbound::owner::turn_of;
 use crate::outbound::reroute;
 use crate::outbound::scan::Stored;
 use crate::outbound::settling;
@@ -174,6 +175,8 @@ pub struct Waiting {
     pub is_out: bool,
     /// Its outcome is being written: it goes nowhere any more.
     pub is_ending: bool,
+    /// Who it is counted for where room is short.
+    pub tenant: u32,
     /// When it is too old; known once its route is.
     pub expires_ms: u64,
     /// Where it went last, for operators.
@@ -187,6 +190,7 @@ pub struct Waiting {
 impl From<Stored> for Waiting {
     fn from(stored: Stored) -> Waiting {
         Waiting {
+            tenant: turn_of(&stored.mail.envelope()).0,
             mail: Arc::new(stored.mail),
             recipients: stored.recipients,
             attempts: stored.attempts,
@@ -615,13 +619,15 @@ impl Home {
                 _ => Age::Waited,
             };
             let out_max = hop.policy.jobs_max / self.shards;
-            (Comer { row: (waiting.due_ms, key.0, key.1), age, out_max }, waiting.expires_ms)
+            let row = (waiting.due_ms, key.0, key.1);
+            (Comer { row, age, tenant: waiting.tenant, out_max }, waiting.expires_ms)
         };
+        let tenant = comer.tenant;
         let turn = self.lines.borrow_mut().join(&hop.site, comer);
         match turn {
             Turn::Goes => {
                 if !self.send(key, hop, now_ms) {
-                    self.step_line(&hop.site);
+                    self.step_line(&hop.site, tenant);
                 }
             }
             Turn::Waits { displaced } => {
@@ -670,22 +676,22 @@ impl Home {
 
     /// A job that was out is not any more, whatever becomes of it: its place in line is free.
     fn come_back(&self, key: JobKey) {
-        let hop = {
+        let (hop, tenant) = {
             let mut jobs = self.jobs.borrow_mut();
             let Some(waiting) = jobs.get_mut(&key) else { return };
             if !std::mem::take(&mut waiting.is_out) {
                 return;
             }
-            waiting.hop.clone()
+            (waiting.hop.clone(), waiting.tenant)
         };
         if let Some(hop) = hop {
-            self.step_line(&hop.site);
+            self.step_line(&hop.site, tenant);
         }
     }
 
-    /// A job of this site has come back: the next may go.
-    fn step_line(&self, site: &str) {
-        self.lines.borrow_mut().step(site, |next| {
+    /// A job of this site and tenant has come back: the next may go.
+    fn step_line(&self, site: &str, tenant: u32) {
+        self.lines.borrow_mut().step(site, tenant, |next| {
             let hop = self.jobs.borrow().get(&next).and_then(|waiting| waiting.hop.clone());
             hop.is_some_and(|hop| !self.is_closing() && self.send(next, &hop, wall_ms()))
         });
@@ -925,6 +931,7 @@ impl Home {
         self.insert(
             key,
             Waiting {
+                tenant: turn_of(&mail.envelope()).0,
                 mail: Arc::new(mail),
                 recipients,
                 attempts: 0,

@@ -2,12 +2,14 @@
 //!
 //! Owner:    a home. A value without I/O or clock.
 //! Promise:  a site has no more jobs out than it may. What has just come does not wait behind a
-//!           backlog, and a backlog moves on however much comes fresh. A job that is left on disk
-//!           is remembered by the first of its partition, until there is room for it.
-//! Bounds:   a quarter of a home's jobs stand in lines; for a short line the longest gives way. Half
-//!           may be out, a site having at most half of what is free of it, a few while there is
-//!           room, and always one. So slow sites leave room for others, up to a quarter of a home's
-//!           jobs of them. Full: left on disk.
+//!           backlog, and a backlog moves on however much comes fresh. A tenant with little to send
+//!           does not wait behind the backlog of another. A job that is left on disk is remembered by
+//!           the first of its partition, until there is room for it.
+//! Bounds:   a quarter of a home's jobs stand in lines; for a short line the longest gives way, and
+//!           for a tenant with few in it those with the most. Half may be out, a site having at most
+//!           half of what is free of it, a few while there is room, and always one; a quarter more is
+//!           kept for tenants with few out. So slow sites leave room for others, up to a quarter of
+//!           a home's jobs of them. Full: left on disk.
 
 use std::collections::HashMap;
 use std::collections::VecDeque;
@@ -22,11 +24,16 @@ pub type Row = (u64, MessageId, u16);
 /// Jobs that a site may have out however many others have.
 const OUT_LEAST: usize = 4;
 
+/// Tenants that are looked at for one that may use the reserve. The others come to their turn later.
+const LOOKS_MAX: usize = 8;
+
 /// A job that has come before its site.
 #[derive(Clone, Copy, Debug)]
 pub struct Comer {
     pub row: Row,
     pub age: Age,
+    /// Among whom the room of a site is shared: who sends it.
+    pub tenant: u32,
     /// Jobs that the site takes from this home at a time.
     pub out_max: usize,
 }
@@ -79,10 +86,20 @@ struct Line {
     out_max: usize,
     /// Jobs that came back so far.
     returns: u32,
-    /// Jobs in memory that wait for one of them to come back.
-    jobs: VecDeque<Row>,
+    /// Jobs in memory that wait for one of them to come back, those of all tenants.
+    waiting: usize,
+    /// Those that have jobs here.
+    tenants: HashMap<u32, Tenant>,
+    /// Those of them whose jobs wait, in the order of their turns.
+    turns: VecDeque<u32>,
     /// The earliest job of each partition that was left on disk because the line was full.
     left: Vec<Row>,
+}
+
+#[derive(Debug, Default)]
+struct Tenant {
+    out: usize,
+    jobs: VecDeque<Row>,
 }
 
 impl Lines {
@@ -116,68 +133,74 @@ impl Lines {
         }
         let line = self.lines.get_mut(site).expect("it is there by now");
         line.out_max = comer.out_max;
-        if line.out < line.limit(comer.age, &self.room) {
-            line.out += 1;
+        let may_go = line.out < line.limit(comer.age, &self.room);
+        if may_go || line.has_reserve(comer.tenant, &self.room) {
+            line.send(comer.tenant);
             self.room.out += 1;
             return Turn::Goes;
         }
         if comer.age == Age::Expired {
             return Turn::Expires;
         }
-        let waiting = line.jobs.len();
-        if line.place_of(comer.row.1.partition()).is_some() {
+        let waiting = line.waiting_of(comer.tenant);
+        // What was left on disk has come before it, but not for a tenant that has little here.
+        if line.place_of(comer.row.1.partition()).is_some() && !line.is_little(waiting) {
             line.leave(comer.row);
             return Turn::StaysOnDisk;
         }
         let displaced = match self.room.in_lines < self.room.in_lines_max {
             true => Vec::new(),
-            false => self.displace_for(waiting),
+            false => self.displace_for(site, waiting),
         };
         let line = self.lines.get_mut(site).expect("it was there a moment ago");
         if self.room.in_lines >= self.room.in_lines_max {
             line.leave(comer.row);
             return Turn::StaysOnDisk;
         }
-        line.jobs.push_back(comer.row);
+        line.push(comer.tenant, comer.row);
         self.room.in_lines += 1;
         Turn::Waits { displaced }
     }
 
-    /// The younger half of the longest line makes room for one in which so many wait, if that is
-    /// much shorter.
-    fn displace_for(&mut self, waiting: usize) -> Vec<JobKey> {
-        let longest =
-            self.lines.values_mut().max_by_key(|line| (line.jobs.len(), line.jobs.back().copied()));
-        let Some(line) = longest.filter(|line| line.jobs.len() > 2 * waiting + 1) else {
-            return Vec::new();
+    /// The longest line is cut in half for a tenant of which so many wait before its site, if that
+    /// is much less: than the whole line, or in its own line than those who have the most there.
+    fn displace_for(&mut self, site: &str, waiting: usize) -> Vec<JobKey> {
+        let longest = self.lines.iter_mut().max_by_key(|(_, line)| line.waiting);
+        let Some((name, line)) = longest else { return Vec::new() };
+        let most = match &**name == site {
+            true => line.tenants.values().map(|tenant| tenant.jobs.len()).max().unwrap_or(0),
+            false => line.waiting,
         };
-        let rows = line.jobs.split_off(line.jobs.len().div_ceil(2));
+        if most <= 2 * waiting + 1 {
+            return Vec::new();
+        }
+        let rows = line.cut();
         self.room.in_lines -= rows.len();
         rows.iter().for_each(|row| line.leave(*row));
         rows.into_iter().map(|(_, id, job)| (id, job)).collect()
     }
 
-    /// A job of this site has come back: the next may go. `send` tells whether one went.
-    pub fn step(&mut self, site: &str, mut send: impl FnMut(JobKey) -> bool) {
+    /// A job of this site and tenant has come back: the next may go. `send` tells whether one went.
+    pub fn step(&mut self, site: &str, tenant: u32, mut send: impl FnMut(JobKey) -> bool) {
         let Some(line) = self.lines.get_mut(site) else { return };
-        line.out = line.out.saturating_sub(1);
+        line.take_back(tenant);
         self.room.out = self.room.out.saturating_sub(1);
         // Of what comes back every other place goes to those that have waited, however much comes
         // fresh; one place, for the rest of that room is kept for what comes next.
         line.returns = line.returns.wrapping_add(1);
         let mut extra = line.returns % 2 == 0;
-        let has_place = |line: &Line, room: &Room, extra: &mut bool| {
-            line.out < line.limit(Age::Waited, room)
-                || line.out < line.limit(Age::Fresh, room) && std::mem::take(extra)
-        };
-        while !line.jobs.is_empty()
-            && has_place(line, &self.room, &mut extra)
-            && let Some((_, id, job)) = line.jobs.pop_front()
-        {
+        while line.waiting > 0 {
+            let has_place = line.out < line.limit(Age::Waited, &self.room)
+                || line.out < line.limit(Age::Fresh, &self.room) && std::mem::take(&mut extra);
+            let next = if has_place { line.turns.front().copied() } else { line.poor(&self.room) };
+            let Some(next) = next else { break };
+            let (_, id, job) = line.pop(next);
             self.room.in_lines -= 1;
             if send((id, job)) {
-                line.out += 1;
+                line.send(next);
                 self.room.out += 1;
+            } else {
+                line.forget_idle(next);
             }
         }
         if line.is_idle() {
@@ -188,19 +211,17 @@ impl Lines {
     /// Takes a job out of the line of its site. Answers whether it stood there.
     pub fn withdraw(&mut self, site: &str, key: JobKey) -> bool {
         let Some(line) = self.lines.get_mut(site) else { return false };
-        let Some(place) = line.jobs.iter().position(|(_, id, job)| (*id, *job) == key) else {
-            return false;
-        };
-        line.jobs.remove(place);
-        self.room.in_lines -= 1;
-        true
+        let before = line.waiting;
+        line.retain(|row| (row.1, row.2) != key);
+        self.room.in_lines -= before - line.waiting;
+        line.waiting < before
     }
 
     /// Takes out what is not to wait any longer, line by line.
     pub fn take_out(&mut self, mut keeps: impl FnMut(JobKey) -> bool) -> Vec<JobKey> {
         let mut taken = Vec::new();
         for line in self.lines.values_mut() {
-            line.jobs.retain(|(_, id, job)| {
+            line.retain(|(_, id, job)| {
                 let keeps = keeps((*id, *job));
                 if !keeps {
                     taken.push((*id, *job));
@@ -215,14 +236,14 @@ impl Lines {
     /// A site whose line has room again for what was left in this partition, and where it begins:
     /// of several the one with the least to do, so that none is forgotten for another.
     pub fn take_left(&mut self, partition: PartitionId) -> Option<(Box<str>, Row)> {
-        let longest = self.lines.values().map(|line| line.jobs.len()).max().unwrap_or(0);
+        let longest = self.lines.values().map(|line| line.waiting).max().unwrap_or(0);
         // It is not worth the reading where few would find room.
         let few = (self.room.in_lines_max - self.room.in_lines).max(longest).div_ceil(4);
-        let ready = self.lines.iter_mut().filter(|(_, line)| line.jobs.len() < few);
+        let ready = self.lines.iter_mut().filter(|(_, line)| line.waiting < few);
         let left = ready
             .filter_map(|(site, line)| line.place_of(partition).map(|place| (site, line, place)));
         let (site, line, place) =
-            left.min_by_key(|(_, line, place)| (line.jobs.len(), line.left[*place]))?;
+            left.min_by_key(|(_, line, place)| (line.waiting, line.left[*place]))?;
         Some((site.clone(), line.left.swap_remove(place)))
     }
 
@@ -247,9 +268,120 @@ impl Line {
         if age == Age::Fresh { all } else { (all - all / 4).max(1) }
     }
 
+    /// Whether a tenant may have one more out when the site may have none: if it has fewer out than
+    /// places are left of a reserve. Whoever comes next finds some left in turn.
+    fn has_reserve(&self, tenant: u32, room: &Room) -> bool {
+        let left = self.reserve_end(room).saturating_sub(self.out);
+        self.tenants.get(&tenant).map_or(0, |tenant| tenant.out) < left
+    }
+
+    fn reserve_end(&self, room: &Room) -> usize {
+        let all = self.limit(Age::Fresh, room);
+        let has_room = room.out < room.out_max + reserve_of(room.out_max);
+        if has_room { all + reserve_of(all) } else { all }
+    }
+
+    /// The next tenant whose jobs wait and who may use the reserve.
+    fn poor(&mut self, room: &Room) -> Option<u32> {
+        if self.out >= self.reserve_end(room) {
+            return None;
+        }
+        for _ in 0..self.turns.len().min(LOOKS_MAX) {
+            let tenant = *self.turns.front()?;
+            if self.has_reserve(tenant, room) {
+                return Some(tenant);
+            }
+            self.turns.rotate_left(1);
+        }
+        None
+    }
+
+    fn waiting_of(&self, tenant: u32) -> usize {
+        self.tenants.get(&tenant).map_or(0, |tenant| tenant.jobs.len())
+    }
+
+    /// Whether so many jobs are less than half of what the tenants in line have on average.
+    fn is_little(&self, waiting: usize) -> bool {
+        2 * waiting * self.turns.len() < self.waiting
+    }
+
+    fn push(&mut self, tenant: u32, row: Row) {
+        let jobs = &mut self.tenants.entry(tenant).or_default().jobs;
+        if jobs.is_empty() {
+            self.turns.push_back(tenant);
+        }
+        jobs.push_back(row);
+        self.waiting += 1;
+    }
+
+    /// The first job of a tenant that waits, who stands behind all others for its next one.
+    fn pop(&mut self, tenant: u32) -> Row {
+        let place = self.turns.iter().position(|one| *one == tenant).expect("it waits");
+        self.turns.remove(place);
+        let jobs = &mut self.tenants.get_mut(&tenant).expect("it waits").jobs;
+        let row = jobs.pop_front().expect("who has a turn has jobs");
+        if !jobs.is_empty() {
+            self.turns.push_back(tenant);
+        }
+        self.waiting -= 1;
+        row
+    }
+
+    fn send(&mut self, tenant: u32) {
+        self.tenants.entry(tenant).or_default().out += 1;
+        self.out += 1;
+    }
+
+    fn take_back(&mut self, tenant: u32) {
+        self.out = self.out.saturating_sub(1);
+        if let Some(known) = self.tenants.get_mut(&tenant) {
+            known.out = known.out.saturating_sub(1);
+        }
+        self.forget_idle(tenant);
+    }
+
+    fn forget_idle(&mut self, tenant: u32) {
+        let is_idle = |tenant: &Tenant| tenant.out == 0 && tenant.jobs.is_empty();
+        if self.tenants.get(&tenant).is_some_and(is_idle) {
+            self.tenants.remove(&tenant);
+        }
+    }
+
+    fn retain(&mut self, mut keeps: impl FnMut(&Row) -> bool) {
+        self.tenants.values_mut().for_each(|tenant| tenant.jobs.retain(&mut keeps));
+        self.count_anew();
+    }
+
+    /// Takes out half of the line: the youngest of those who have the most in it.
+    fn cut(&mut self) -> Vec<Row> {
+        let kept = |level: usize| -> usize {
+            self.tenants.values().map(|tenant| tenant.jobs.len().min(level)).sum()
+        };
+        // Up to `few` of each are kept, and one more would be too many.
+        let (mut few, mut many) = (0, self.waiting);
+        while many - few > 1 {
+            let level = few.midpoint(many);
+            if kept(level) <= self.waiting.div_ceil(2) {
+                few = level;
+            } else {
+                many = level;
+            }
+        }
+        let cut = |tenant: &mut Tenant| tenant.jobs.split_off(tenant.jobs.len().min(few));
+        let rows = self.tenants.values_mut().flat_map(cut).collect();
+        self.count_anew();
+        rows
+    }
+
+    fn count_anew(&mut self) {
+        self.waiting = self.tenants.values().map(|tenant| tenant.jobs.len()).sum();
+        self.tenants.retain(|_, tenant| tenant.out > 0 || !tenant.jobs.is_empty());
+        self.turns.retain(|one| self.tenants.get(one).is_some_and(|one| !one.jobs.is_empty()));
+    }
+
     /// Nothing is known of its site that is not forgotten with it.
     fn is_idle(&self) -> bool {
-        self.out == 0 && self.jobs.is_empty() && self.left.is_empty()
+        self.out == 0 && self.waiting == 0 && self.left.is_empty()
     }
 
     fn place_of(&self, partition: PartitionId) -> Option<usize> {
@@ -264,6 +396,11 @@ impl Line {
     }
 }
 
+/// What is kept for tenants with few out, beyond what all may have.
+fn reserve_of(out_max: usize) -> usize {
+    (out_max / 4).max(1)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -274,7 +411,7 @@ mod tests {
     }
 
     fn comer(number: u64, age: Age, out_max: usize) -> Comer {
-        Comer { row: (number, id(number, 0), 0), age, out_max }
+        Comer { row: (number, id(number, 0), 0), age, tenant: 0, out_max }
     }
 
     /// Jobs that have waited, for a site that takes so many.
@@ -302,7 +439,7 @@ mod tests {
     /// A job comes back. Answers the numbers of those that went.
     fn step(lines: &mut Lines, site: &str) -> Vec<u64> {
         let mut went = Vec::new();
-        lines.step(site, |(id, _)| {
+        lines.step(site, 0, |(id, _)| {
             went.push(id.as_u64());
             true
         });
@@ -365,6 +502,94 @@ mod tests {
         assert_eq!((lines.out("a"), lines.in_lines()), (6, 0));
     }
 
+    /// A site with more mail of tenant 0 than fits into memory, 80 jobs of it out.
+    fn flooded(jobs_max: usize) -> Lines {
+        let mut lines = Lines::new(jobs_max);
+        for number in 0..2 * jobs_max as u64 {
+            lines.join("a", comer(number, Age::Fresh, 80));
+        }
+        assert_eq!((lines.out("a"), lines.in_lines()), (80, jobs_max / 4));
+        lines
+    }
+
+    fn of(tenant: u32, number: u64) -> Comer {
+        Comer { tenant, ..comer(number, Age::Fresh, 80) }
+    }
+
+    #[test]
+    fn a_tenant_with_little_mail_goes_past_the_backlog_of_another() {
+        let mut lines = flooded(1000);
+        let mut number = 10_000;
+        for round in 0..200 {
+            // One comes each time that one goes, and the flood goes on.
+            number += 2;
+            assert_eq!(lines.join("a", of(1, number)), Turn::Goes, "round {round}");
+            assert_ne!(lines.join("a", of(0, number + 1)), Turn::Goes, "round {round}");
+            lines.step("a", 1, |_| true);
+            lines.step("a", 0, |_| true);
+            assert!(lines.out("a") <= 100 && lines.in_lines() <= 250);
+        }
+        assert_eq!(lines.lines["a"].tenants.len(), 1, "who has nothing here is forgotten");
+    }
+
+    #[test]
+    fn a_flood_does_not_use_up_what_is_kept_for_others() {
+        let mut lines = flooded(1000);
+        // Half of the 20 that are left, half of what is left then, and so on.
+        for (tenant, some) in [(1, 10), (2, 5), (3, 3), (4, 1)] {
+            let goes = (0..1000).filter(|number| {
+                let comer = of(tenant, 10_000 * u64::from(tenant) + number);
+                lines.join("a", comer) == Turn::Goes
+            });
+            assert_eq!(goes.count(), some, "tenant {tenant}");
+        }
+        assert_eq!(lines.join("a", of(9, 99_999)), Turn::Goes);
+        assert_eq!(lines.out("a"), 100);
+    }
+
+    #[test]
+    fn tenants_in_line_have_their_turns() {
+        let mut lines = flooded(1000);
+        for number in 0..500 {
+            lines.join("a", of(1, 10_000 + number));
+        }
+        let line = &lines.lines["a"];
+        let waiting = line.waiting_of(1);
+        assert!(waiting > 40, "{waiting} stand in memory, though those before are left on disk");
+        assert!(lines.in_lines() <= 250);
+        let mut went = [0_usize; 2];
+        let mut back = std::iter::repeat_n(0, 80).chain(std::iter::repeat_n(1, 10));
+        for _ in 0..90 {
+            lines.step("a", back.next().expect("so many were out"), |(id, _)| {
+                went[usize::from(id.as_u64() >= 10_000)] += 1;
+                true
+            });
+        }
+        assert!(went[0].abs_diff(went[1]) <= 20, "{went:?} of two tenants");
+    }
+
+    #[test]
+    fn the_longest_line_gives_way_by_those_who_have_the_most_in_it() {
+        let mut lines = Lines::new(400);
+        put(&mut lines, "a", 0..1, 1);
+        for tenant in 1..=20 {
+            let ours = if tenant == 1 { 60 } else { 2 };
+            for number in 0..ours {
+                let number = 1000 * u64::from(tenant) + number;
+                lines.join("a", Comer { tenant, ..comer(number, Age::Waited, 1) });
+            }
+        }
+        // One of each of two tenants is out by the reserve.
+        assert_eq!(lines.in_lines(), 97);
+        put(&mut lines, "b", 90_000..90_001, 1);
+        for number in 90_001..90_005 {
+            let turn = lines.join("b", comer(number, Age::Waited, 1));
+            let Turn::Waits { displaced } = turn else { panic!("{turn:?}") };
+            let of_first = displaced.iter().filter(|(id, _)| id.as_u64() < 2000).count();
+            assert_eq!(displaced.len(), of_first, "{displaced:?}");
+        }
+    }
+
     #[test]
     fn many_slow_sites_leave_room_for_another_one() {
         let jobs_max = 1000;
@@ -406,7 +631,7 @@ mod tests {
         // Ten each: neither is so much shorter that the other gives way.
         put(&mut lines, "short", 102..150, 1);
         assert_eq!(lines.in_lines(), 20);
-        assert_eq!(lines.lines["long"].jobs.len(), 10);
+        assert_eq!(lines.lines["long"].waiting, 10);
     }
 
     #[test]
@@ -476,12 +701,12 @@ mod tests {
         let mut lines = Lines::new(1000);
         put(&mut lines, "a", 0..5, 1);
         let mut asked = Vec::new();
-        lines.step("a", |(id, _)| {
+        lines.step("a", 0, |(id, _)| {
             asked.push(id.as_u64());
             id.as_u64() == 3
         });
         assert_eq!(asked, [1, 2, 3]);
-        lines.step("a", |_| false);
+        lines.step("a", 0, |_| false);
         assert_eq!((lines.out("a"), lines.in_lines()), (0, 0));
         assert!(lines.lines.is_empty(), "what is known of it is forgotten");
     }

@@ -640,7 +640,7 @@ fn ticket_of(delivery: &Delivery) -> JobTicket {
 }
 
 /// Among whom a message has its turns: the tenant, if it has one, and the sender.
-fn turn_of(envelope: &Envelope<'_>) -> (u32, u32) {
+pub(super) fn turn_of(envelope: &Envelope<'_>) -> (u32, u32) {
     let hash = |text: &str| {
         let bytes = text.bytes();
         bytes.fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193))

@@ -38,6 +38,7 @@ pub struct Known {
     pub expires_ms: u64,
     /// What its site takes from a home at a time.
     pub out_max: usize,
+    pub tenant: u32,
 }
 
 struct Waiting {
@@ -225,10 +226,15 @@ impl Home {
         };
         let row = (known.due_ms, id_of(number), 0);
         let site = name_of(known.site);
-        match self.lines.join(&site, Comer { row, age, out_max: known.out_max }) {
+        match self
+            .lines
+            .join(&site, Comer { row, age, tenant: known.tenant, out_max: known.out_max })
+        {
             Turn::Goes => {
                 let out = self.lines.out(&site);
-                assert!(out <= known.out_max.max(1), "{out} out of {}", known.out_max);
+                let out_max = known.out_max.max(1);
+                let reserve = (out_max / 4).max(1);
+                assert!(out <= out_max + reserve, "{out} out of {out_max}");
                 self.send(number, now_ms, work);
             }
             Turn::Waits { displaced } => {
@@ -247,12 +253,12 @@ impl Home {
 
     fn come_back(&mut self, number: usize, now_ms: u64, work: &mut Work) {
         let Some(waiting) = self.jobs.get_mut(&number) else { return };
-        let site = name_of(waiting.known.site);
+        let (site, tenant) = (name_of(waiting.known.site), waiting.known.tenant);
         if !std::mem::take(&mut waiting.is_out) {
             return;
         }
         let (jobs, leases) = (&mut self.jobs, &mut self.leases);
-        self.lines.step(&site, |(id, _)| {
+        self.lines.step(&site, tenant, |(id, _)| {
             let next = jobs.get_mut(&number_of(id)).expect("what is in line is in memory");
             assert!(!next.is_out, "out and in line");
             next.is_out = true;

@@ -480,6 +480,7 @@ impl World {
             attempts: job.attempts,
             expires_ms: job.accepted_ms + EXPIRY_MS,
             out_max: self.plan.sites[job.site].policy.jobs_max / self.plan.shards,
+            tenant: job.sender / 2,
         }
     }
 

@@ -283,7 +283,8 @@ treatment! {
     back_off_first: Duration = "'1m'", 100 => DAY;
     /// How long it is left alone at most.
     back_off_max: Duration = "'1h'", 100 => DAY;
-    /// Jobs of the site kept in memory. The others wait on disk.
+    /// Jobs of the site kept in memory, and up to a quarter more of tenants that have few there.
+    /// The others wait on disk.
     jobs_max: usize = "10000", 1 => 10_000_000;
     /// Cores that share the site, each with its part of all limits. More than one is for sites that
     /// one core cannot feed, such as a smarthost. Mail does not change cores then, but each core

@@ -5,7 +5,6 @@
 
 use std::fs;
 use std::net::SocketAddr;
-use std::net::TcpListener;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -20,6 +19,7 @@ use mail_parser::MimeHeaders;
 use serde_json::Value;
 
 use crate::support::Client;
+use crate::support::ClosedPort;
 use crate::support::Server;
 use crate::support::Setup;
 use crate::support::nameserver::Asked;
@@ -331,12 +331,11 @@ fn what_waits_is_told_once_and_expires() {
     });
     // Nobody listens there, and after the first failure it is left alone for longer than the mail
     // may live.
-    let dead = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr());
-    let dead = dead.expect("a port");
-    let delivery = "retry_schedule = [\"1s\"]\nmax_age = \"3s\"\ndelay_warning = \"1s\"\n\
+    let dead = ClosedPort::new();
+    let delivery = "retry_schedule = [\"2s\"]\nmax_age = \"6s\"\ndelay_warning = \"2s\"\n\
                     [destination]\nfailures_to_back_off = 1\nback_off_first = \"1h\"\n\
                     back_off_max = \"1h\"\n";
-    let routes = route("dead.test", &format!("smtp:{dead}"));
+    let routes = route("dead.test", &format!("smtp:{}", dead.address));
     let server = Server::start(folder.path(), &config(delivery, &routes, receiver.address));
     let mut client = greeted(&server);
     send(&mut client, "<all@sender.test>", &["<slow@remote.test>"], BODY);
@@ -344,7 +343,7 @@ fn what_waits_is_told_once_and_expires() {
     send(&mut client, "<fail@sender.test>", &["<slow@remote.test> NOTIFY=FAILURE"], BODY);
     send(&mut client, "<dead@sender.test>", &["<ann@dead.test> NOTIFY=FAILURE"], BODY);
     // It comes while the site is left alone already.
-    thread::sleep(Duration::from_millis(1200));
+    await_line(&server, &["\"dead@sender.test", "\"outcome\":\"deferred\""]);
     send(&mut client, "<later@sender.test>", &["<ann@dead.test> NOTIFY=FAILURE"], BODY);
     await_empty(&server);
 
@@ -378,7 +377,7 @@ fn what_waits_is_told_once_and_expires() {
         assert_eq!(expired.field(1, "Last-Attempt-Date"), "", "{sender}");
     }
     let tries = receiver.asked("RCPT TO:<slow@");
-    // 0, 1, 2 and 3 seconds after each of three came.
+    // 0, 2, 4 and 6 seconds after each of three came.
     assert!((9..=12).contains(&tries), "{tries} tries");
     for sender in ["all", "delay", "fail", "dead", "later"] {
         await_line(&server, &[&format!("\"{sender}@sender.test"), ":\"expired\""]);
@@ -473,12 +472,18 @@ fn reports_keep_their_pace_across_a_kill() {
         send(&mut client, &format!("<s{number}@sender.test>"), &["<a@closed.test>"], BODY);
     }
     let end = Instant::now() + PATIENCE;
-    while asked(folder.path(), &["stats"])["messages"] != 3 {
+    while receiver.taken().len() < 2 {
+        assert!(Instant::now() < end, "the others wait:\n{}", server.log_brief());
+        thread::sleep(Duration::from_millis(20));
+    }
+    // Both are committed; looking takes its time, in which another may have its turn.
+    while asked(folder.path(), &["stats"])["messages"].as_u64() > Some(3) {
         assert!(Instant::now() < end, "the others wait:\n{}", server.log_brief());
         thread::sleep(Duration::from_millis(20));
     }
     server.kill();
-    assert_eq!(receiver.taken().len(), 2, "one a second");
+    let (told, spent) = (receiver.taken().len(), start.elapsed());
+    assert!(told as u64 <= spent.as_secs() + 1, "one a second, not {told} in {spent:?}");
     let server = Server::start(folder.path(), &setup);
     await_empty(&server);
     assert!(start.elapsed() >= Duration::from_millis(3900), "{:?}", start.elapsed());
@@ -513,7 +518,7 @@ fn attempts_are_exact_across_a_kill() {
     let receiver = Receiver::start(&[], |line| {
         line.starts_with("RCPT TO:<slow@").then(|| "451 4.3.0 come again".to_owned())
     });
-    let setup = config("retry_schedule = [\"500ms\", \"1s\"]", "", receiver.address);
+    let setup = config("retry_schedule = [\"500ms\", \"3s\"]", "", receiver.address);
     let mut server = Server::start(folder.path(), &setup);
     send(&mut greeted(&server), "<a@sender.test>", &["<slow@remote.test>"], BODY);
     let id = asked(folder.path(), &["list"])[0]["id"].as_str().expect("it is queued").to_owned();

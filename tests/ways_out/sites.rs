@@ -177,7 +177,9 @@ fn what_is_deleted_while_it_is_split_is_not_sent() {
     let out = Out::start_at("2s", "", &config, "split::after_write=1*sleep(4000)");
     out.ringpost(&["destination", "pause", "127.0.0.1"]);
     out.submit(&["first@held.test"]);
+    let end = Instant::now() + PATIENCE;
     while queued(&out.sites()) == 0 {
+        assert!(Instant::now() < end, "{:#?}", out.sites());
         thread::sleep(Duration::from_millis(20));
     }
     let id = out.submit(&["a@held.test", "b@held.test", "c@held.test"]);

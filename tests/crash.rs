@@ -392,8 +392,9 @@ mod at_named_points {
             let load = field.load(&server);
             let status = server.wait(POINTS_PATIENCE);
             load.stop();
-            assert_eq!(status.code(), Some(75), "{failpoints}: {}", server.whole_log());
-            assert!(server.log_text().contains("\"event\":\"commit_failed\""), "{failpoints}");
+            let log = server.whole_log();
+            assert_eq!(status.code(), Some(75), "{failpoints}: {log}");
+            assert!(log.contains("\"event\":\"commit_failed\""), "{failpoints}: {log}");
             assert!(field.ledger.refusals(reply) > 0, "{failpoints}: it was told at once");
             field.audit(Reading::Fresh, &failpoints);
         }

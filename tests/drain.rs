@@ -141,8 +141,9 @@ fn sigterm_ends_in_good_order_under_load() {
 
     let status = server.wait(20 * SECOND + SLACK);
     load.stop();
-    assert_eq!(status.code(), Some(0), "{}", server.whole_log());
-    let log = server.log_text();
+    // Its last lines are read a moment after its end.
+    let log = server.whole_log();
+    assert_eq!(status.code(), Some(0), "{log}");
     assert!(
         log.contains("\"event\":\"draining\"") && log.contains("\"event\":\"stopped\""),
         "{log}"

@@ -465,7 +465,7 @@ fn reports_keep_their_pace_across_a_kill() {
         server: "cores = \"0\"\n".to_owned(),
         ..config("bounce_rate = 60", &routes, receiver.address)
     };
-    // A server may tell one for each second since its own start.
+    // A server may tell of one for each second since its own start.
     let start = Instant::now();
     let mut server = Server::start(folder.path(), &setup);
     let mut client = greeted(&server);
@@ -484,7 +484,8 @@ fn reports_keep_their_pace_across_a_kill() {
     }
     server.kill();
     let (told, spent) = (receiver.taken().len(), start.elapsed());
-    assert!(told as u64 <= spent.as_secs() + 1, "one a second, not {told} in {spent:?}");
+    // The first one at once, and what is due within a second with it.
+    assert!(told as u64 <= spent.as_secs() + 2, "one a second, not {told} in {spent:?}");
     let server = Server::start(folder.path(), &setup);
     await_empty(&server);
     assert!(start.elapsed() >= Duration::from_millis(3900), "{:?}", start.elapsed());

@@ -652,9 +652,11 @@ impl Dnsmasq {
     fn start() -> Option<Dnsmasq> {
         let program = ["/usr/sbin/dnsmasq", "/usr/local/sbin/dnsmasq"];
         let program = program.into_iter().find(|path| Path::new(path).exists())?;
+        // An address of its own: the ports of the other one are given away all the time.
+        let own = Ipv4Addr::new(127, 86, 0, 1);
         let address = {
             let (udp, _tcp) = same_port();
-            udp.local_addr().expect("bound")
+            SocketAddr::from((own, udp.local_addr().expect("bound").port()))
         };
         let tlsa = format!("--dns-rr=_25._tcp.mx1.real.test,52,030101{}", "ab".repeat(32));
         let port = format!("--port={}", address.port());
@@ -665,7 +667,8 @@ impl Dnsmasq {
             "--no-resolv",
             "--no-hosts",
         ]);
-        command.args(["--listen-address=127.0.0.1", "--bind-interfaces", "--local=/test/"]);
+        command.arg(format!("--listen-address={own}"));
+        command.args(["--bind-interfaces", "--local=/test/"]);
         command.args(["--user=", "--pid-file=", &port, &tlsa]);
         command
             .args(["--mx-host=real.test,mx2.real.test,20", "--mx-host=real.test,mx1.real.test,10"]);

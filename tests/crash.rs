@@ -50,8 +50,11 @@ const CLIENTS: usize = 5;
 const KILLS: usize = 30;
 const SIGABRT: i32 = 6;
 
-/// Little memory, so that flushes, new logs and blob files happen between two deaths.
-const CONFIG: &str = "[queue]\nmemory = \"16MiB\"\nmin_free_space = \"0\"\n";
+/// Little memory, so that flushes, new logs and blob files happen between two deaths. As many
+/// partitions on every machine, so that each point is met as often.
+const CONFIG: &str = "[queue]\nmemory = \"16MiB\"\nmin_free_space = \"0\"\npartitions = 2\n";
+/// What is passed hundreds of times may take long on a slow disk.
+const POINTS_PATIENCE: Duration = PATIENCE.saturating_mul(4);
 
 /// Points that are met while mail comes in, with the number of times they may be passed before.
 const SERVING: &[(&str, usize)] = &[
@@ -274,7 +277,7 @@ mod at_named_points {
                 let failpoints = format!("{name}={passes}*off->return");
                 let mut server = field.start(&failpoints);
                 let load = field.load(&server);
-                let status = server.wait(PATIENCE);
+                let status = server.wait(POINTS_PATIENCE);
                 load.stop();
                 assert_eq!(status.signal(), Some(SIGABRT), "{failpoints}");
                 field.kills += 1;
@@ -387,10 +390,11 @@ mod at_named_points {
             let failpoints = format!("{name}={passes}*off->return(eio)");
             let mut server = field.start(&failpoints);
             let load = field.load(&server);
-            let status = server.wait(PATIENCE);
+            let status = server.wait(POINTS_PATIENCE);
             load.stop();
-            assert_eq!(status.code(), Some(75), "{failpoints}: {}", server.whole_log());
-            assert!(server.log_text().contains("\"event\":\"commit_failed\""), "{failpoints}");
+            let log = server.whole_log();
+            assert_eq!(status.code(), Some(75), "{failpoints}: {log}");
+            assert!(log.contains("\"event\":\"commit_failed\""), "{failpoints}: {log}");
             assert!(field.ledger.refusals(reply) > 0, "{failpoints}: it was told at once");
             field.audit(Reading::Fresh, &failpoints);
         }

@@ -27,7 +27,7 @@ use support::stuffed;
 const SECOND: Duration = Duration::from_secs(1);
 
 /// What a signal may cost beside the time it is allowed: a small machine under load.
-const SLACK: Duration = Duration::from_secs(5);
+const SLACK: Duration = Duration::from_secs(10);
 
 /// A server with its clients.
 struct Scene {
@@ -141,8 +141,9 @@ fn sigterm_ends_in_good_order_under_load() {
 
     let status = server.wait(20 * SECOND + SLACK);
     load.stop();
-    assert_eq!(status.code(), Some(0), "{}", server.whole_log());
-    let log = server.log_text();
+    // Its last lines are read a moment after its end.
+    let log = server.whole_log();
+    assert_eq!(status.code(), Some(0), "{log}");
     assert!(
         log.contains("\"event\":\"draining\"") && log.contains("\"event\":\"stopped\""),
         "{log}"
@@ -239,7 +240,7 @@ fn reloads_under_load_cost_nothing() {
         let before = told(&server);
         fs::write(&config, text).expect("it is writable");
         server.signal("HUP");
-        let end = Instant::now() + SLACK;
+        let end = Instant::now() + PATIENCE;
         while told(&server) == before {
             assert!(Instant::now() < end, "{name}: no {event} in\n{}", server.log_brief());
             thread::sleep(Duration::from_millis(5));

@@ -5,7 +5,6 @@
 
 use std::fs;
 use std::net::SocketAddr;
-use std::net::TcpListener;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -20,6 +19,7 @@ use mail_parser::MimeHeaders;
 use serde_json::Value;
 
 use crate::support::Client;
+use crate::support::ClosedPort;
 use crate::support::Server;
 use crate::support::Setup;
 use crate::support::nameserver::Asked;
@@ -329,23 +329,27 @@ fn what_waits_is_told_once_and_expires() {
     let receiver = Receiver::start(&[], |line| {
         line.starts_with("RCPT TO:<slow@").then(|| "451 4.3.0 come again".to_owned())
     });
-    // Nobody listens there, and after the first failure it is left alone for longer than the mail
-    // may live.
-    let dead = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr());
-    let dead = dead.expect("a port");
-    let delivery = "retry_schedule = [\"1s\"]\nmax_age = \"3s\"\ndelay_warning = \"1s\"\n\
-                    [destination]\nfailures_to_back_off = 1\nback_off_first = \"1h\"\n\
-                    back_off_max = \"1h\"\n";
-    let routes = route("dead.test", &format!("smtp:{dead}"));
-    let server = Server::start(folder.path(), &config(delivery, &routes, receiver.address));
+    let delivery = "retry_schedule = [\"1s\"]\nmax_age = \"1h\"\ndelay_warning = \"1s\"";
+    let begun = Instant::now();
+    let server = Server::start(folder.path(), &config(delivery, "", receiver.address));
     let mut client = greeted(&server);
     send(&mut client, "<all@sender.test>", &["<slow@remote.test>"], BODY);
     send(&mut client, "<delay@sender.test>", &["<slow@remote.test> NOTIFY=DELAY"], BODY);
     send(&mut client, "<fail@sender.test>", &["<slow@remote.test> NOTIFY=FAILURE"], BODY);
-    send(&mut client, "<dead@sender.test>", &["<ann@dead.test> NOTIFY=FAILURE"], BODY);
-    // It comes while the site is left alone already.
-    thread::sleep(Duration::from_millis(1200));
-    send(&mut client, "<later@sender.test>", &["<ann@dead.test> NOTIFY=FAILURE"], BODY);
+    for sender in ["all@sender.test", "delay@sender.test"] {
+        receiver.await_for(sender, 1, PATIENCE);
+    }
+    // Two more tries of each, of which nobody is told.
+    let tries = || receiver.asked("RCPT TO:<slow@");
+    let (told, end) = (tries(), Instant::now() + PATIENCE);
+    while tries() < told + 6 {
+        assert!(Instant::now() < end, "no more tries:\n{}", server.log_brief());
+        thread::sleep(Duration::from_millis(20));
+    }
+    let path = folder.path().join("ringpost.toml");
+    let text = fs::read_to_string(&path).expect("it was written for the start");
+    fs::write(&path, text.replace("max_age = \"1h\"", "max_age = \"2s\"")).expect("it is ours");
+    server.signal("HUP");
     await_empty(&server);
 
     let all = receiver.taken_for("all@sender.test");
@@ -368,6 +372,32 @@ fn what_waits_is_told_once_and_expires() {
         assert_eq!(expired.field(1, "Remote-MTA"), "dns; [127.0.0.1]");
         assert!(expired.text.contains("could not be delivered for too long"), "{}", expired.text);
     }
+    // At once, and then a second after another.
+    let (tries, spent) = (tries() as u64, begun.elapsed());
+    assert!(tries <= 3 * (spent.as_secs() + 1), "{tries} tries in {spent:?}");
+    for sender in ["all", "delay", "fail"] {
+        await_line(&server, &[&format!("\"{sender}@sender.test"), ":\"expired\""]);
+    }
+}
+
+#[test]
+fn what_waits_for_a_site_that_is_left_alone_expires() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let receiver = Receiver::start(&[], |_| None);
+    // Nobody listens there, and after the first failure it is left alone for longer than the mail
+    // may live.
+    let dead = ClosedPort::new();
+    let delivery = "retry_schedule = [\"1s\"]\nmax_age = \"3s\"\n\
+                    [destination]\nfailures_to_back_off = 1\nback_off_first = \"1h\"\n\
+                    back_off_max = \"1h\"\n";
+    let routes = route("dead.test", &format!("smtp:{}", dead.address));
+    let server = Server::start(folder.path(), &config(delivery, &routes, receiver.address));
+    let mut client = greeted(&server);
+    send(&mut client, "<dead@sender.test>", &["<ann@dead.test> NOTIFY=FAILURE"], BODY);
+    // The other comes while the site is left alone already.
+    await_line(&server, &["\"dead@sender.test", "\"outcome\":\"deferred\""]);
+    send(&mut client, "<later@sender.test>", &["<ann@dead.test> NOTIFY=FAILURE"], BODY);
+    await_empty(&server);
     for sender in ["dead@sender.test", "later@sender.test"] {
         let expired = only_report(&receiver, sender);
         assert_eq!(expired.field(1, "Status"), "4.4.7", "{sender}");
@@ -376,12 +406,7 @@ fn what_waits_is_told_once_and_expires() {
         assert!(said.contains("connecting to"), "{sender}: {said}");
         // In the end there was no attempt to date: the site was left alone.
         assert_eq!(expired.field(1, "Last-Attempt-Date"), "", "{sender}");
-    }
-    let tries = receiver.asked("RCPT TO:<slow@");
-    // 0, 1, 2 and 3 seconds after each of three came.
-    assert!((9..=12).contains(&tries), "{tries} tries");
-    for sender in ["all", "delay", "fail", "dead", "later"] {
-        await_line(&server, &[&format!("\"{sender}@sender.test"), ":\"expired\""]);
+        await_line(&server, &[&format!("\"{sender}"), ":\"expired\""]);
     }
 }
 
@@ -466,19 +491,27 @@ fn reports_keep_their_pace_across_a_kill() {
         server: "cores = \"0\"\n".to_owned(),
         ..config("bounce_rate = 60", &routes, receiver.address)
     };
+    // A server may tell of one for each second since its own start.
+    let start = Instant::now();
     let mut server = Server::start(folder.path(), &setup);
     let mut client = greeted(&server);
-    let start = Instant::now();
     for number in 0..5 {
         send(&mut client, &format!("<s{number}@sender.test>"), &["<a@closed.test>"], BODY);
     }
     let end = Instant::now() + PATIENCE;
-    while asked(folder.path(), &["stats"])["messages"] != 3 {
+    while receiver.taken().len() < 2 {
+        assert!(Instant::now() < end, "the others wait:\n{}", server.log_brief());
+        thread::sleep(Duration::from_millis(20));
+    }
+    // Both are committed; looking takes its time, in which another may have its turn.
+    while asked(folder.path(), &["stats"])["messages"].as_u64() > Some(3) {
         assert!(Instant::now() < end, "the others wait:\n{}", server.log_brief());
         thread::sleep(Duration::from_millis(20));
     }
     server.kill();
-    assert_eq!(receiver.taken().len(), 2, "one a second");
+    let (told, spent) = (receiver.taken().len(), start.elapsed());
+    // The first one at once, and what is due within a second with it.
+    assert!(told as u64 <= spent.as_secs() + 2, "one a second, not {told} in {spent:?}");
     let server = Server::start(folder.path(), &setup);
     await_empty(&server);
     assert!(start.elapsed() >= Duration::from_millis(3900), "{:?}", start.elapsed());
@@ -513,7 +546,7 @@ fn attempts_are_exact_across_a_kill() {
     let receiver = Receiver::start(&[], |line| {
         line.starts_with("RCPT TO:<slow@").then(|| "451 4.3.0 come again".to_owned())
     });
-    let setup = config("retry_schedule = [\"500ms\", \"1s\"]", "", receiver.address);
+    let setup = config("retry_schedule = [\"500ms\", \"3s\"]", "", receiver.address);
     let mut server = Server::start(folder.path(), &setup);
     send(&mut greeted(&server), "<a@sender.test>", &["<slow@remote.test>"], BODY);
     let id = asked(folder.path(), &["list"])[0]["id"].as_str().expect("it is queued").to_owned();

@@ -59,6 +59,8 @@ const CONNECTIONS: usize = 4;
 const DOMAINS: [&str; 4] = ["takes.test", "later.test", "never.test", "sender.test"];
 /// How long `later.test` puts everything off.
 const PUT_OFF: Duration = Duration::from_secs(2);
+/// What is passed dozens of times may take long on a slow disk.
+const POINTS_PATIENCE: Duration = PATIENCE.saturating_mul(4);
 /// What the sink takes for an answer.
 const SINK_PAUSE: Duration = Duration::from_millis(2);
 #[cfg(feature = "failpoints")]
@@ -519,7 +521,7 @@ fn a_relay_stopped_at_every_point_of_settling_loses_nothing() {
         let mut server = field.spawn(&failpoints);
         // What the last life left may bring it to the point before it listens.
         let load = server.await_start().is_ok().then(|| field.load(&server));
-        let status = server.wait(PATIENCE);
+        let status = server.wait(POINTS_PATIENCE);
         load.into_iter().for_each(Load::stop);
         assert_eq!(status.signal(), Some(SIGABRT), "{failpoints}");
         field.kills += 1;
@@ -544,7 +546,7 @@ fn a_relay_whose_vital_task_panics_ends_and_loses_nothing() {
         let failpoints = format!("{name}={passes}*off->panic");
         let mut server = field.spawn(&failpoints);
         let load = server.await_start().is_ok().then(|| field.load(&server));
-        let status = server.wait(PATIENCE);
+        let status = server.wait(POINTS_PATIENCE);
         load.into_iter().for_each(Load::stop);
         assert_eq!(status.signal(), Some(SIGABRT), "{failpoints}: {status}");
         let said = server.whole_log();

@@ -224,7 +224,7 @@ fn a_sink_that_goes_away_gets_the_rest_when_it_is_back() {
         domains = [\"*\"]
         [[source]]
         name = \"main\"
-        duration = \"1.5s\"
+        duration = \"3s\"
         rate = 200
         options = { d = true, s = 5, t = \"to@inbox.test\" }
         [[step]]
@@ -254,7 +254,7 @@ fn a_sink_that_goes_away_gets_the_rest_when_it_is_back() {
         at_least = 200\n",
     );
     let record = bench.record(&[&file], 0);
-    assert_eq!(counts(&record, &["accepted", "arrived", "lost", "cuts"]), [300, 300, 0, 1]);
+    assert_eq!(counts(&record, &["accepted", "arrived", "lost", "cuts"]), [600, 600, 0, 1]);
 }
 
 #[test]

@@ -309,22 +309,24 @@ fn what_clients_and_the_sink_take_is_told_by_stage_and_second() {
     let sink = Sink::start(&["-W", "RCPT:0.2"]);
     let mut client = sink.connect();
     client.talk("< 220\n> EHLO x\n< 250\n> MAIL FROM:<>\n< 250");
-    std::thread::sleep(Duration::from_millis(100));
+    std::thread::sleep(Duration::from_millis(400));
     client.talk("> RCPT TO:<a@b.test>\n< 250\n> DATA\n< 354");
-    std::thread::sleep(Duration::from_millis(50));
+    std::thread::sleep(Duration::from_millis(200));
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
     let begun_us = now.expect("it is later").as_micros() - 3_000_000;
     client.say(&format!("X-Ringpost-Load: r-0-{begun_us}\r\n\r\n.\r\n"));
     client.talk("< 250\n> QUIT\n< 221\n= closed");
     let told = sink.stop();
+    // What the client took counts from when the sink has written, which on a busy machine may be
+    // behind what the client has read already: 100 ms are left for each time.
     let rows = [
         ("until_EHLO", 0),
-        ("until_RCPT", 100),
+        ("until_RCPT", 300),
         ("until_DATA", 0),
-        ("body", 50),
-        ("MAIL_to_dot", 350),
+        ("body", 100),
+        ("MAIL_to_dot", 600),
         ("answer", 200),
-        ("session", 350),
+        ("session", 600),
         ("end_to_end", 3000),
     ];
     for (name, least_ms) in rows {
@@ -344,7 +346,7 @@ fn what_clients_and_the_sink_take_is_told_by_stage_and_second() {
 
 #[test]
 fn delays_are_waited_for_and_only_by_their_command() {
-    let sink = Sink::start(&["-W", "RCPT:0.3"]);
+    let sink = Sink::start(&["-W", "RCPT:2"]);
     let mut client = sink.connect();
     client.talk("< 220");
     let begin = Instant::now();
@@ -352,8 +354,8 @@ fn delays_are_waited_for_and_only_by_their_command() {
     client.talk("< 250 2.1.0");
     let first = begin.elapsed();
     client.talk("< 250 2.1.5");
-    assert!(first < Duration::from_millis(250), "what came before did not wait: {first:?}");
-    assert!(begin.elapsed() >= Duration::from_millis(300));
+    assert!(first < Duration::from_millis(1500), "what came before did not wait: {first:?}");
+    assert!(begin.elapsed() >= Duration::from_secs(2));
 }
 
 #[test]
@@ -393,8 +395,9 @@ fn messages_are_written_to_files_as_they_were_sent() {
 fn a_body_is_held_off_and_its_window_is_small() {
     let sink = Sink::start(&["-H", "1.2", "-T", "4096"]);
     let mut client = sink.connect();
-    client.talk(BEGIN_BODY);
+    // It counts from its answer to DATA, which is heard later.
     let begin = Instant::now();
+    client.talk(BEGIN_BODY);
     let taken = fill(client.0.get_mut());
     client.say("\r\n.\r\n");
     client.talk("< 250");

@@ -9,6 +9,9 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::mpsc;
+use std::thread;
+use std::time::Duration;
+use std::time::Instant;
 
 use ringpost::base::ChunkPool;
 use ringpost::base::clock;
@@ -26,6 +29,8 @@ use ringpost::rt::ShardSpec;
 use ringpost::rt::Stream;
 use ringpost::rt::task;
 
+/// A session that is over is told within so long.
+const PATIENCE: Duration = Duration::from_secs(30);
 const NAME: &str = "mx.load.test";
 /// `us`, `secret`.
 const PLAIN: &str = "AUTH PLAIN AHVzAHNlY3JldA==";
@@ -113,6 +118,19 @@ impl Server {
     fn heard(&self) -> Vec<Heard> {
         self.heard.lock().expect("nobody panics with it").clone()
     }
+
+    /// What was heard, once so many sessions are over: here each ends a moment after its client.
+    fn await_heard(&self, sessions: usize) -> Vec<Heard> {
+        let end = Instant::now() + PATIENCE;
+        loop {
+            let heard = self.heard();
+            if heard.len() >= sessions {
+                return heard;
+            }
+            assert!(Instant::now() < end, "{sessions} sessions: {heard:?}");
+            thread::sleep(Duration::from_millis(5));
+        }
+    }
 }
 
 impl Manner {
@@ -186,7 +204,7 @@ fn starttls_asks_for_the_name_resumes_and_logs_in() {
     assert!(output.status.success(), "{output:?}");
     assert_eq!((&told["accepted"], &told["tls_handshakes"]), (&5.into(), &5.into()), "{told}");
     assert!(told["tls_resumed"].as_u64() >= Some(3), "one gives the ticket of the next: {told}");
-    let heard = server.heard();
+    let heard = server.await_heard(5);
     assert_eq!(heard.len(), 5);
     for one in &heard {
         let verbs: Vec<&str> =
@@ -209,8 +227,9 @@ fn tls_may_come_first() {
     let (output, told) = server.source(&["-d", "-s", "2", "-m", "20", "-l", "100000", "--tls"]);
     assert!(output.status.success(), "{output:?}");
     assert_eq!((&told["accepted"], &told["tls_handshakes"]), (&20.into(), &2.into()), "{told}");
-    assert!(server.heard().iter().all(|one| one.name.is_none()), "an address is no name");
-    assert!(server.heard().iter().flat_map(|one| &one.commands).all(|line| line != "STARTTLS"));
+    let heard = server.await_heard(2);
+    assert!(heard.iter().all(|one| one.name.is_none()), "an address is no name");
+    assert!(heard.iter().flat_map(|one| &one.commands).all(|line| line != "STARTTLS"));
 }
 
 #[test]
@@ -240,7 +259,7 @@ fn a_password_is_told_in_the_clear_only_when_asked() {
     assert!(server.heard().is_empty(), "nobody was talked to");
     let (output, _) = server.source(&["--auth", "us:secret", "--auth-in-clear"]);
     assert!(output.status.success(), "{output:?}");
-    let commands = &server.heard()[0].commands;
+    let commands = &server.await_heard(1)[0].commands;
     assert_eq!(&commands[1..4], ["AUTH LOGIN", "dXM=", "c2VjcmV0"]);
     let only = ["--auth", "us:secret", "--auth-in-clear", "--auth-mechanism"];
     let (output, told) = server.source(&[&only[..], &["plain"]].concat());

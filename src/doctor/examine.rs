@@ -129,7 +129,7 @@ mod tests {
         ];
         let config = embedded(&HostFacts { hostname: "mx.test".to_owned(), ports_from: 1024 });
         let subject = Subject::new(Path::new("/"), config);
-        let found = examine(Arc::new(subject), PARTS, Duration::from_millis(300));
+        let found = examine(Arc::new(subject), PARTS, Duration::from_secs(2));
         let told: Vec<(&str, Level)> = found.iter().map(|f| (f.knob.id, f.level)).collect();
         assert_eq!(told[0], ("clock", Level::Ok));
         assert_eq!(told[1..], [("unanswered", Level::Error); 2]);

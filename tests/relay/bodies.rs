@@ -1,13 +1,12 @@
 //! Bodies arrive as they were sent, byte for byte, by DATA and by BDAT.
 
-use std::time::Duration;
-
 use crate::rig::BARE;
 use crate::rig::FULL;
 use crate::rig::Faults;
 use crate::rig::PIPED;
 use crate::rig::Rig;
 use crate::rig::queue_text;
+use crate::support::PATIENCE;
 
 /// Name, body, and whether it holds 8-bit bytes.
 fn bodies() -> Vec<(&'static str, Vec<u8>)> {
@@ -65,7 +64,7 @@ fn bodies_arrive_byte_for_byte() {
         assert_eq!(reply.code, 250, "{name}: {}", reply.text);
     }
     let all = |count: usize| rig.sites.iter().all(|one| one.receiver.record().taken.len() >= count);
-    rig.settle(Duration::from_secs(20), || all(bodies.len()));
+    rig.settle(PATIENCE, || all(bodies.len()));
     let mut faults = Faults::default();
     for site in &rig.sites {
         let record = site.receiver.record();

@@ -12,6 +12,7 @@ use crate::rig::Faults;
 use crate::rig::PIPED;
 use crate::rig::Rig;
 use crate::rig::submit;
+use crate::support::PATIENCE;
 
 const MESSAGES: usize = 4;
 
@@ -37,8 +38,8 @@ fn a_connection_that_ended_idle_costs_no_attempt() {
             let id = format!("i{number}-{round}");
             submit(&mut client, &id, &[format!("x@{}", site.domain)], b"Subject: x\r\n\r\nx\r\n");
         }
-        let arrived = || rig.sites.iter().all(|one| one.receiver.record().taken.len() > round);
-        rig.settle(Duration::from_secs(10), arrived);
+        let idle = || rig.sites.iter().all(|one| one.receiver.record().idle_misdeeds > round);
+        rig.settle(PATIENCE, idle);
         // What ended has to reach us first.
         thread::sleep(Duration::from_millis(20));
     }

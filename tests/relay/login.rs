@@ -24,6 +24,7 @@ use crate::rig::Faults;
 use crate::rig::queue_text;
 use crate::rig::start_server;
 use crate::rig::submit;
+use crate::support::PATIENCE;
 
 /// `\0us\0secret`.
 const PLAIN: &str = "AUTH PLAIN AHVzAHNlY3JldA==";
@@ -158,7 +159,7 @@ fn mail_waits_until_the_smarthost_lets_us_in() {
     for (name, _) in hosts {
         submit(&mut client, name, &[format!("x@{name}.test")], b"Subject: x\r\n\r\nx\r\n");
     }
-    let end = Instant::now() + Duration::from_secs(20);
+    let end = Instant::now() + PATIENCE;
     while Instant::now() < end && !queue_text(&server).is_empty() {
         thread::sleep(Duration::from_millis(100));
     }
@@ -190,7 +191,7 @@ fn a_connection_that_ended_idle_under_tls_costs_no_attempt() {
             let id = format!("{name}-{round}");
             submit(&mut client, &id, &[format!("x@{name}.test")], b"Subject: x\r\n\r\nx\r\n");
         }
-        let end = Instant::now() + Duration::from_secs(10);
+        let end = Instant::now() + PATIENCE;
         while Instant::now() < end && !queue_text(&server).is_empty() {
             thread::sleep(Duration::from_millis(20));
         }

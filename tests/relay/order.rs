@@ -1,7 +1,5 @@
 //! Servers that lose count of the commands: what they say is no word about the recipients.
 
-use std::time::Duration;
-
 use crate::receiver::At;
 use crate::receiver::How;
 use crate::receiver::Misdeed;
@@ -11,6 +9,7 @@ use crate::rig::Faults;
 use crate::rig::PIPED;
 use crate::rig::Rig;
 use crate::rig::submit;
+use crate::support::PATIENCE;
 
 #[test]
 fn a_bad_sequence_bounces_nobody() {
@@ -32,7 +31,7 @@ fn a_bad_sequence_bounces_nobody() {
         submit(&mut client, &format!("o{number}"), &[recipient], b"Subject: x\r\n\r\nx\r\n");
     }
     let arrived = || rig.sites.iter().all(|one| !one.receiver.record().taken.is_empty());
-    rig.settle(Duration::from_secs(15), arrived);
+    rig.settle(PATIENCE, arrived);
     let mut faults = Faults::default();
     for site in &rig.sites {
         let taken = site.receiver.record().taken.len();

@@ -91,6 +91,10 @@ pub struct Record {
     pub refused: Vec<String>,
     /// Recipients refused for good.
     pub refused_recipients: Vec<String>,
+    /// What went wrong behind an answer, done and over.
+    pub idle_misdeeds: usize,
+    /// While it is set, no whole body is answered.
+    pub holds: bool,
     misdeeds: Vec<Misdeed>,
 }
 
@@ -139,6 +143,8 @@ struct Session {
     is_over: bool,
     /// Something was said that is no reply: no client can tell what the next one answers.
     is_garbled: bool,
+    /// What went wrong behind an answer ends the session.
+    ended_idle: bool,
 }
 
 /// The session is over.
@@ -159,10 +165,15 @@ impl Session {
             chunks: Vec::new(),
             is_over: false,
             is_garbled: false,
+            ended_idle: false,
         };
         session.record().connections += 1;
         // Every session ends with a fault: QUIT, a script, or the client.
         let _ = session.talk();
+        let (record, ended_idle) = (Arc::clone(&session.record), session.ended_idle);
+        // The client is told by the end of the stream, so that comes first.
+        drop(session);
+        record.lock().expect("no session panics with it").idle_misdeeds += usize::from(ended_idle);
     }
 
     fn record(&self) -> MutexGuard<'_, Record> {
@@ -288,6 +299,9 @@ impl Session {
     }
 
     fn end(&mut self, body: Vec<u8>) -> io::Result<()> {
+        while self.record().holds {
+            thread::sleep(DRIP);
+        }
         let how = self.misdeed(At::End, "");
         if let Some(How::Say(reply) | How::SayAndClose(reply)) = how
             && reply.starts_with(['4', '5'])
@@ -318,7 +332,14 @@ impl Session {
         self.record().taken[place].answered = answered;
         match self.misdeed(At::Idle, "") {
             None => Ok(()),
-            Some(how) => self.misbehave(how, "").map(|_| ()),
+            Some(how) => {
+                let done = self.misbehave(how, "");
+                match done {
+                    Ok(_) => self.record().idle_misdeeds += 1,
+                    Err(_) => self.ended_idle = true,
+                }
+                done.map(|_| ())
+            }
         }
     }
 

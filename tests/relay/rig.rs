@@ -29,13 +29,13 @@ delay_warning = '0s'
 max_age = '10m'
 [delivery.timeouts]
 connect = '3s'
-greeting = '1500ms'
-ehlo = '1500ms'
-mail = '1500ms'
-rcpt = '1500ms'
-data_init = '1500ms'
-data_block = '1500ms'
-data_end = '3s'
+greeting = '3s'
+ehlo = '3s'
+mail = '3s'
+rcpt = '3s'
+data_init = '3s'
+data_block = '3s'
+data_end = '6s'
 quit = '500ms'
 [destination]
 tls = 'none'
@@ -113,8 +113,27 @@ impl Rig {
 
 /// With short waits, and these routes.
 pub fn start_server(routes: &str) -> (Server, TempDir) {
+    start_with(WAITS, routes)
+}
+
+/// Likewise, but it waits for the answer to a body and keeps idle connections as long as any test
+/// needs, and tries again after a time that no busy machine takes for anything else.
+pub fn start_patient_server(routes: &str) -> (Server, TempDir) {
+    let mut patient = WAITS.to_owned();
+    for (short, long) in [
+        ("data_end = '6s'", "data_end = '10m'"),
+        ("idle_reuse = '300ms'", "idle_reuse = '1m'"),
+        ("retry_schedule = ['1s']", "retry_schedule = ['3s']"),
+    ] {
+        assert!(patient.contains(short), "{short}");
+        patient = patient.replace(short, long);
+    }
+    start_with(&patient, routes)
+}
+
+fn start_with(waits: &str, routes: &str) -> (Server, TempDir) {
     let folder = tempfile::tempdir().expect("there is room");
-    let setup = Setup { config: format!("{WAITS}{routes}"), ..Setup::default() };
+    let setup = Setup { config: format!("{waits}{routes}"), ..Setup::default() };
     (Server::start(folder.path(), &setup), folder)
 }
 

@@ -23,8 +23,8 @@ const CONNECTIONS_MAX: usize = 12;
 const MESSAGES: usize = 2;
 const LATE: Duration = Duration::from_millis(300);
 /// Mail for who is well is there within so long, though everything around it fails.
-const HEALTHY: Duration = Duration::from_secs(3);
-const PATIENCE: Duration = Duration::from_secs(28);
+const HEALTHY: Duration = Duration::from_secs(5);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 const MOMENTS: [At; 7] = [At::Banner, At::Ehlo, At::Mail, At::Rcpt, At::Data, At::Body, At::End];
 

@@ -16,6 +16,7 @@ use std::future::Future;
 use std::future::poll_fn;
 use std::net::TcpListener;
 use std::net::TcpStream;
+use std::panic::Location;
 use std::pin::pin;
 use std::process::Command;
 use std::process::Output;
@@ -24,6 +25,7 @@ use std::sync::RwLock;
 use std::sync::mpsc;
 use std::task::Poll;
 use std::time::Duration;
+use std::time::Instant;
 
 use ringpost::rt;
 use ringpost::rt::ListenSpec;
@@ -32,6 +34,7 @@ use ringpost::rt::RtFault;
 use ringpost::rt::ShardSpec;
 use ringpost::rt::Stream;
 use ringpost::rt::executor::OnDeath;
+use ringpost::rt::timer;
 
 use crate::host::child_idle;
 use crate::host::child_memlock;
@@ -111,6 +114,19 @@ pub(crate) async fn poll_and_drop<T>(future: impl Future<Output = T>) -> Option<
         Poll::Pending => Poll::Ready(None),
     })
     .await
+}
+
+/// Waits until it is so: what goes through the kernel is there a moment later on a busy machine.
+#[track_caller]
+pub(crate) fn eventually(mut is_so: impl FnMut() -> bool) -> impl Future<Output = ()> {
+    let caller = Location::caller();
+    async move {
+        let start = Instant::now();
+        while !is_so() {
+            assert!(start.elapsed() < LONG, "not so for long at {caller}");
+            timer::sleep(Duration::from_millis(2)).await;
+        }
+    }
 }
 
 pub(crate) fn pin_to(cpu: usize) {

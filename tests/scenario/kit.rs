@@ -3,6 +3,7 @@
 use std::fs;
 use std::io::Read;
 use std::io::Write;
+use std::net::Ipv4Addr;
 use std::net::SocketAddr;
 use std::net::TcpListener;
 use std::net::TcpStream;
@@ -11,6 +12,8 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::process::Output;
 use std::process::Stdio;
+use std::sync::atomic::AtomicU8;
+use std::sync::atomic::Ordering;
 use std::thread;
 use std::time::Duration;
 use std::time::Instant;
@@ -206,7 +209,8 @@ impl Rig {
         wanted.sum()
     }
 
-    /// Waits until a gauge shows this; a shard shows its own at its next tick.
+    /// Waits until a counter or a gauge shows this; what is counted behind a reply, and a gauge at
+    /// the next tick of its shard, comes a moment after what can be seen.
     pub fn await_metric(&self, name: &str, wanted: f64) {
         let end = Instant::now() + PATIENCE;
         loop {
@@ -279,8 +283,13 @@ fn word_of<'l>(line: &'l str, key: &str) -> Option<&'l str> {
     }
 }
 
+/// A place to listen at, on an address that no other test has: the port stays free until a server
+/// takes it, for what else is started is given ports of other addresses.
 pub fn free_address() -> SocketAddr {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("there are free ports");
+    static NEXT: AtomicU8 = AtomicU8::new(1);
+    let [.., high, low] = std::process::id().to_be_bytes();
+    let own = Ipv4Addr::new(127, 128 | high, low, NEXT.fetch_add(1, Ordering::Relaxed));
+    let listener = TcpListener::bind((own, 0)).expect("there are free ports");
     listener.local_addr().expect("it is bound")
 }
 

@@ -24,6 +24,7 @@ use crate::kit::new_folder;
 use crate::kit::run;
 use crate::kit::text;
 use crate::kit::text_of;
+use crate::support::ClosedPort;
 use crate::support::PATIENCE;
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -521,7 +522,8 @@ fn a_pause_outlives_a_restart_and_a_bad_file_stops_nothing() {
 #[test]
 fn to_stand_in_line_is_no_attempt() {
     // Nothing listens where it leads.
-    let address = crate::kit::free_address();
+    let closed = ClosedPort::new();
+    let address = closed.address;
     let rest = format!(
         "[delivery]\nenabled = true\n[[route]]\nnext = \"smtp:{address}\"\n\
          [destination]\nconnections_max = 1\nwindow_start = 1\nfailures_to_back_off = 2\n\

@@ -118,8 +118,7 @@ fn proxy_headers_are_believed_or_refused() {
 
 #[test]
 fn a_proxy_header_from_elsewhere_is_no_header() {
-    let rig =
-        Rig::start(&Plan::of("proxy_from = [\"192.0.2.1\"]\ngreeting_delay = \"200ms\"", RELAY));
+    let rig = Rig::start(&Plan::of("proxy_from = [\"192.0.2.1\"]\ngreeting_delay = \"1s\"", RELAY));
     for header in
         [b"PROXY TCP4 10.1.2.3 127.0.0.1 4321 25\r\n".to_vec(), proxy_v2(1, [10, 1, 2, 3])]
     {

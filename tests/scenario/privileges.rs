@@ -38,7 +38,8 @@ fn root_becomes_somebody_without_rights() {
     }
     for entry in fs::read_dir(format!("/proc/{pid}/task")).expect("it runs") {
         let task = entry.expect("it can be listed").path().join("status");
-        let text = fs::read_to_string(task).expect("it runs");
+        // One that has ended since is nobody any more.
+        let Ok(text) = fs::read_to_string(task) else { continue };
         let uid = text.lines().find(|line| line.starts_with("Uid:")).expect("a line");
         assert!(!uid.split_whitespace().any(|id| id == "0"), "a thread stayed root: {uid}");
     }
@@ -49,7 +50,8 @@ fn root_becomes_somebody_without_rights() {
     while let Some(folder) = folders.pop() {
         for entry in fs::read_dir(&folder).expect("root reads all") {
             let path = entry.expect("it can be listed").path();
-            let about = fs::symlink_metadata(&path).expect("root reads all");
+            // The store may have done away with one of its files since.
+            let Ok(about) = fs::symlink_metadata(&path) else { continue };
             assert_eq!(about.uid().to_string(), NOBODY, "{path:?}");
             assert_eq!(about.mode() & 0o007 & !0o1000, about.mode() & 0o007 & 0o005, "{path:?}");
             if about.is_dir() {

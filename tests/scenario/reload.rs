@@ -95,7 +95,7 @@ fn a_bad_file_changes_nothing() {
     let line = rig.reload("reload_refused");
     assert!(line.contains("ringpost.toml"), "{line}");
     assert_eq!(announced_size(&rig), "10000");
-    assert_eq!(rig.metric("ringpost_reloads_total{outcome=\"refused\"}"), 5.0);
+    rig.await_metric("ringpost_reloads_total{outcome=\"refused\"}", 5.0);
     rig.rewrite(&Plan::of("", "[limits]\nmessage_size = 30000\n"));
     rig.reload("reloaded");
     await_size(&rig, "30000");

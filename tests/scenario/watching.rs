@@ -74,7 +74,7 @@ fn metrics_are_prometheus_text() {
             seen.iter().any(|sample| sample.starts_with(name.trim_end_matches('}'))),
             "no {name}"
         );
-        assert_eq!(rig.metric(name), expected, "{name}");
+        rig.await_metric(name, expected);
     }
     assert!(rig.metric("ringpost_message_bytes_total") > 0.0);
     assert!(rig.metric("ringpost_spool_free_bytes") > 0.0);

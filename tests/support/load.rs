@@ -151,6 +151,17 @@ impl Load {
         }
     }
 
+    /// Waits until so many acknowledged messages are there that nobody has asked to delete.
+    #[track_caller]
+    pub fn await_kept(&self, count: usize) {
+        let end = Instant::now() + PATIENCE;
+        while self.ledger.some_acknowledged(count, 0).len() < count {
+            let replies = self.ledger.replies();
+            assert!(Instant::now() < end, "no {count} messages are kept; refusals: {replies:?}");
+            thread::sleep(Duration::from_millis(1));
+        }
+    }
+
     /// Ends after the messages under way, or at once where the server is gone.
     pub fn stop(mut self) {
         self.end();

@@ -31,6 +31,10 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 use std::time::Instant;
 
+use socket2::Domain;
+use socket2::Socket;
+use socket2::Type;
+
 /// How long a healthy server may take for anything a test waits for.
 pub const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -391,6 +395,23 @@ pub fn stuffed(body: &[u8]) -> Vec<u8> {
     }
     wire.extend_from_slice(b".\r\n");
     wire
+}
+
+/// A port where nobody listens as long as this lives. Only to have been free is not enough: what
+/// else is started may be given the port.
+pub struct ClosedPort {
+    pub address: SocketAddr,
+    _socket: Socket,
+}
+
+impl ClosedPort {
+    pub fn new() -> ClosedPort {
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
+        let any = SocketAddr::from(([127, 0, 0, 1], 0));
+        socket.bind(&any.into()).expect("loopback has a port");
+        let address = socket.local_addr().ok().and_then(|bound| bound.as_socket());
+        ClosedPort { address: address.expect("it is bound"), _socket: socket }
+    }
 }
 
 /// Whether the test may mount, and so on. Says so when not.

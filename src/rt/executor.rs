@@ -47,6 +47,10 @@ const TICK: Duration = Duration::from_millis(15);
 /// Ticks that are set ahead. Each may find the executor about to sleep, rarely; so many in a row
 /// will not.
 const ALARMS: usize = 16;
+/// And some far ahead: a shard that gets no core for all of those ticks finds them gone at once, and
+/// may sleep again before the ticker has run.
+const LATE_TICK: Duration = Duration::from_millis(500);
+const LATE_ALARMS: usize = 8;
 /// Memory that glommio registers for files, which it never reads here. Its least is this.
 const IO_MEMORY_BYTES: usize = 64 << 10;
 /// Entries of each of a shard's three rings. More submissions than this wait for the next turn.
@@ -298,27 +302,37 @@ fn start_ticker(shard: Rc<Shard>, heartbeat: Heartbeat, first_tick: impl FnOnce(
 }
 
 async fn tick(shard: &Shard, heartbeat: &Heartbeat, first_tick: impl FnOnce()) {
-    let mut alarms = Alarms::default();
-    poll_fn(|cx| alarms.poll_next(cx)).await;
+    let mut alarms = Alarms::new(TICK, ALARMS);
+    let mut late = Alarms::new(LATE_TICK, LATE_ALARMS);
+    let mut next = |cx: &mut Context<'_>| match (alarms.poll_next(cx), late.poll_next(cx)) {
+        (Poll::Pending, Poll::Pending) => Poll::Pending,
+        _ => Poll::Ready(()),
+    };
+    poll_fn(&mut next).await;
     first_tick();
     while !shard.ending.get() {
-        poll_fn(|cx| alarms.poll_next(cx)).await;
+        poll_fn(&mut next).await;
         heartbeat.beat();
         shard.wheel.turn();
         shard.run_tick_callbacks();
     }
 }
 
-/// The next `ALARMS` ticks, each a timer of its own.
+/// The next ticks, each a timer of its own.
 ///
 /// One timer would not do: when the executor falls asleep after that has fired and before the
 /// ticker has run, no timer is left to end the sleep, and the shard stands still for ever.
-#[derive(Default)]
 struct Alarms {
+    every: Duration,
+    ahead: usize,
     timers: VecDeque<Timer>,
 }
 
 impl Alarms {
+    fn new(every: Duration, ahead: usize) -> Alarms {
+        Alarms { every, ahead, timers: VecDeque::with_capacity(ahead) }
+    }
+
     /// Takes the alarms that have gone off, and sets as many behind those that are left.
     fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let before = self.timers.len();
@@ -328,8 +342,8 @@ impl Alarms {
             self.timers.pop_front();
         }
         let ticked = self.timers.len() < before;
-        for ahead in self.timers.len()..ALARMS {
-            let mut timer = Timer::new(TICK * (ahead as u32 + 1));
+        for ahead in self.timers.len()..self.ahead {
+            let mut timer = Timer::new(self.every * (ahead as u32 + 1));
             if Pin::new(&mut timer).poll(cx).is_pending() {
                 self.timers.push_back(timer);
             }

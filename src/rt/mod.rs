@@ -12,7 +12,7 @@
 //! What glommio 0.9.0 gets wrong, and where it is guarded against:
 //!
 //! ```text
-//! sleeps although tasks are runnable         executor   a ticker with 16 alarms ahead; where it has
+//! sleeps although tasks are runnable         executor   a ticker with alarms ahead; where it has
 //!                                                       none yet, or all failed, `prod` wakes it
 //! a dropped Task leaks                       task       no Task is ever handed out
 //! spawn polls the child at once              task       spawn only queues

@@ -32,7 +32,8 @@ pub const COMMIT_BATCH_BYTES_MAX: usize = 4 << 20;
 /// Work waiting for a commit thread. Full: who brings more stands in line.
 pub const COMMIT_WAITERS_MAX: usize = 4096;
 
-/// Settlements among it of what was not sent, such as the retries of a whole site that is down.
+/// Settlements among it of what was not sent, such as the retries of a whole site that is down, and
+/// as many splits.
 /// Full: they stand in a line of their own, so that new mail and mail just sent do not wait behind
 /// them.
 pub const SETTLES_IN_LANE_MAX: usize = COMMIT_WAITERS_MAX / 4;

@@ -111,7 +111,8 @@ impl Reception {
             .or_else(|| {
                 // All are busy or stopped: whoever is only busy may have room by the end of the body.
                 let working = |one: &&Committer| one.fault() != Some(CommitFault::Failed);
-                self.committers.iter().find(working)
+                let from_turn = self.committers.iter().cycle().skip(turn).take(count);
+                from_turn.into_iter().find(working)
             })
     }
 

@@ -3,7 +3,7 @@
 //! Owner:    the shard that owns the site (or one stripe of it), inside its `Scheduler`.
 //! Promise:  no rate is exceeded in any stretch of time; a sender with ten thousand jobs does not
 //!           make another's one wait for more than a turn; a job whose lease runs out is not begun.
-//! Bounds:   `jobs_max` jobs, 40 bytes each; a quarter more for tenants with few of them. While the site backs off, none.
+//! Bounds:   `jobs_max` jobs and the reserve of their homes, 40 bytes each. While the site backs off, none.
 //!
 //! ```text
 //! Working     --failures_to_back_off failures, no success between-->  BackingOff
@@ -313,21 +313,14 @@ impl Destination {
         {
             return Err(Full { due_ms: until_ms + self.spread_ms(dice) });
         }
-        if self.turns.len >= self.policy.jobs_max && !self.has_reserve(ticket.tenant) {
+        // Homes send a quarter more of tenants with few out.
+        if self.turns.len >= self.policy.jobs_max + self.policy.jobs_max / 4 {
             return Err(Full { due_ms: now_ms + SITE_FULL_MS + dice.below(SITE_FULL_MS) });
         }
         self.turns.push(ticket);
         let latest_start_ms = ticket.lease_until_ms.saturating_sub(JOB_TRANSFER_MS_MAX);
         self.sweep_at_ms = self.sweep_at_ms.min(latest_start_ms.max(now_ms + 1));
         Ok(())
-    }
-
-    /// As homes have it for what they send: beyond what fits, as many jobs of one tenant as there
-    /// are places left of a quarter more.
-    fn has_reserve(&self, tenant: u32) -> bool {
-        let end = self.policy.jobs_max + (self.policy.jobs_max / 4).max(1);
-        let of_tenant = self.turns.tenants.get(&tenant).map_or(0, |tenant| tenant.len);
-        of_tenant < end.saturating_sub(self.turns.len)
     }
 
     /// Takes a job out of line that its home wants back.

@@ -6,10 +6,11 @@
 //!           does not wait behind the backlog of another. A job that is left on disk is remembered by
 //!           the first of its partition, until there is room for it.
 //! Bounds:   a quarter of a home's jobs stand in lines; for a short line the longest gives way, and
-//!           for a tenant with few in it those with the most. Half may be out, a site having at most
-//!           half of what is free of it, a few while there is room, and always one; a quarter more is
-//!           kept for tenants with few out. So slow sites leave room for others, up to a quarter of
-//!           a home's jobs of them. Full: left on disk.
+//!           for what comes fresh of a tenant with few in it those with the most. Half may be out, a
+//!           site having at most half of what is free of it, a few while there is room, and always
+//!           one. A reserve, a quarter more, is for tenants with few out: each may have as many out as
+//!           are left of it. So slow sites leave room for others, up to a quarter of a home's jobs of
+//!           them. Full: left on disk.
 
 use std::collections::HashMap;
 use std::collections::VecDeque;
@@ -70,11 +71,15 @@ pub struct Lines {
 /// What all sites share.
 #[derive(Debug)]
 struct Room {
+    /// Jobs out that are none of a reserve.
     out: usize,
     out_max: usize,
     out_least: usize,
+    in_reserves: usize,
     in_lines: usize,
     in_lines_max: usize,
+    /// The length of the longest line, if nothing has come into any since it was looked for.
+    longest: Option<usize>,
 }
 
 /// The jobs of one site at this home. Its owner is given only what it has room for.
@@ -82,9 +87,11 @@ struct Room {
 struct Line {
     /// Jobs that are out.
     out: usize,
+    /// How many of them are so by the reserve.
+    in_reserve: usize,
     /// How many the site takes.
     out_max: usize,
-    /// Jobs that came back so far.
+    /// Jobs that came back so far, but for those of the reserve.
     returns: u32,
     /// Jobs in memory that wait for one of them to come back, those of all tenants.
     waiting: usize,
@@ -94,11 +101,14 @@ struct Line {
     turns: VecDeque<u32>,
     /// The earliest job of each partition that was left on disk because the line was full.
     left: Vec<Row>,
+    /// Jobs that came into line past those, since they were last read.
+    passed: usize,
 }
 
 #[derive(Debug, Default)]
 struct Tenant {
     out: usize,
+    in_reserve: usize,
     jobs: VecDeque<Row>,
 }
 
@@ -109,8 +119,10 @@ impl Lines {
             out: 0,
             out_max: jobs_max / 2,
             out_least: OUT_LEAST.min(jobs_max / 16).max(1),
+            in_reserves: 0,
             in_lines: 0,
             in_lines_max: jobs_max.div_ceil(4),
+            longest: None,
         };
         Lines { lines: HashMap::new(), room }
     }
@@ -133,21 +145,27 @@ impl Lines {
         }
         let line = self.lines.get_mut(site).expect("it is there by now");
         line.out_max = comer.out_max;
-        let may_go = line.out < line.limit(comer.age, &self.room);
-        if may_go || line.has_reserve(comer.tenant, &self.room) {
-            line.send(comer.tenant);
-            self.room.out += 1;
+        if line.owned() < line.limit(comer.age, &self.room) {
+            line.send(comer.tenant, &mut self.room);
+            return Turn::Goes;
+        }
+        if line.has_reserve(comer.tenant, &self.room) {
+            line.send_by_reserve(comer.tenant, &mut self.room);
             return Turn::Goes;
         }
         if comer.age == Age::Expired {
             return Turn::Expires;
         }
-        let waiting = line.waiting_of(comer.tenant);
-        // What was left on disk has come before it, but not for a tenant that has little here.
-        if line.place_of(comer.row.1.partition()).is_some() && !line.is_little(waiting) {
-            line.leave(comer.row);
-            return Turn::StaysOnDisk;
+        let is_little = comer.age == Age::Fresh && line.has_little(comer.tenant);
+        if line.place_of(comer.row.1.partition()).is_some() {
+            // What was left on disk has come before it, and is to come to its turn nevertheless.
+            if !is_little || line.passed >= self.room.in_lines_max / 8 {
+                line.leave(comer.row);
+                return Turn::StaysOnDisk;
+            }
+            line.passed += 1;
         }
+        let waiting = if is_little { line.waiting_of(comer.tenant) } else { line.waiting };
         let displaced = match self.room.in_lines < self.room.in_lines_max {
             true => Vec::new(),
             false => self.displace_for(site, waiting),
@@ -159,19 +177,29 @@ impl Lines {
         }
         line.push(comer.tenant, comer.row);
         self.room.in_lines += 1;
+        self.room.longest = None;
         Turn::Waits { displaced }
     }
 
-    /// The longest line is cut in half for a tenant of which so many wait before its site, if that
-    /// is much less: than the whole line, or in its own line than those who have the most there.
+    /// The longest line is cut in half for one in which so many wait, if that is much less. For a
+    /// tenant of that very line, if that is much less than others have in it.
     fn displace_for(&mut self, site: &str, waiting: usize) -> Vec<JobKey> {
-        let longest = self.lines.iter_mut().max_by_key(|(_, line)| line.waiting);
-        let Some((name, line)) = longest else { return Vec::new() };
+        if self.room.longest.is_some_and(|longest| longest <= 2 * waiting + 1) {
+            return Vec::new();
+        }
+        let by_length = |(a_name, a): &(&Box<str>, &mut Line),
+                         (b_name, b): &(&Box<str>, &mut Line)| {
+            (a.waiting, a_name).cmp(&(b.waiting, b_name))
+        };
+        let Some((name, line)) = self.lines.iter_mut().max_by(by_length) else {
+            return Vec::new();
+        };
         let most = match &**name == site {
             true => line.tenants.values().map(|tenant| tenant.jobs.len()).max().unwrap_or(0),
             false => line.waiting,
         };
         if most <= 2 * waiting + 1 {
+            self.room.longest = Some(line.waiting);
             return Vec::new();
         }
         let rows = line.cut();
@@ -183,24 +211,20 @@ impl Lines {
     /// A job of this site and tenant has come back: the next may go. `send` tells whether one went.
     pub fn step(&mut self, site: &str, tenant: u32, mut send: impl FnMut(JobKey) -> bool) {
         let Some(line) = self.lines.get_mut(site) else { return };
-        line.take_back(tenant);
-        self.room.out = self.room.out.saturating_sub(1);
         // Of what comes back every other place goes to those that have waited, however much comes
         // fresh; one place, for the rest of that room is kept for what comes next.
-        line.returns = line.returns.wrapping_add(1);
-        let mut extra = line.returns % 2 == 0;
+        let mut extra = line.take_back(tenant, &mut self.room) && line.returns % 2 == 0;
         while line.waiting > 0 {
-            let has_place = line.out < line.limit(Age::Waited, &self.room)
-                || line.out < line.limit(Age::Fresh, &self.room) && std::mem::take(&mut extra);
+            let has_place = line.owned() < line.limit(Age::Waited, &self.room)
+                || line.owned() < line.limit(Age::Fresh, &self.room) && std::mem::take(&mut extra);
             let next = if has_place { line.turns.front().copied() } else { line.poor(&self.room) };
             let Some(next) = next else { break };
             let (_, id, job) = line.pop(next);
             self.room.in_lines -= 1;
-            if send((id, job)) {
-                line.send(next);
-                self.room.out += 1;
-            } else {
-                line.forget_idle(next);
+            match send((id, job)) {
+                false => line.forget_idle(next),
+                true if has_place => line.send(next, &mut self.room),
+                true => line.send_by_reserve(next, &mut self.room),
             }
         }
         if line.is_idle() {
@@ -211,10 +235,9 @@ impl Lines {
     /// Takes a job out of the line of its site. Answers whether it stood there.
     pub fn withdraw(&mut self, site: &str, key: JobKey) -> bool {
         let Some(line) = self.lines.get_mut(site) else { return false };
-        let before = line.waiting;
-        line.retain(|row| (row.1, row.2) != key);
-        self.room.in_lines -= before - line.waiting;
-        line.waiting < before
+        let was_there = line.withdraw(key);
+        self.room.in_lines -= usize::from(was_there);
+        was_there
     }
 
     /// Takes out what is not to wait any longer, line by line.
@@ -244,6 +267,7 @@ impl Lines {
             .filter_map(|(site, line)| line.place_of(partition).map(|place| (site, line, place)));
         let (site, line, place) =
             left.min_by_key(|(_, line, place)| (line.waiting, line.left[*place]))?;
+        line.passed = 0;
         Some((site.clone(), line.left.swap_remove(place)))
     }
 
@@ -268,22 +292,27 @@ impl Line {
         if age == Age::Fresh { all } else { (all - all / 4).max(1) }
     }
 
-    /// Whether a tenant may have one more out when the site may have none: if it has fewer out than
-    /// places are left of a reserve. Whoever comes next finds some left in turn.
-    fn has_reserve(&self, tenant: u32, room: &Room) -> bool {
-        let left = self.reserve_end(room).saturating_sub(self.out);
-        self.tenants.get(&tenant).map_or(0, |tenant| tenant.out) < left
+    /// Jobs out that are none of the reserve.
+    fn owned(&self) -> usize {
+        self.out - self.in_reserve
     }
 
-    fn reserve_end(&self, room: &Room) -> usize {
-        let all = self.limit(Age::Fresh, room);
-        let has_room = room.out < room.out_max + reserve_of(room.out_max);
-        if has_room { all + reserve_of(all) } else { all }
+    /// What is kept for tenants with few out, beyond what all may have.
+    fn reserve(&self, room: &Room) -> usize {
+        let has_room = room.in_reserves < room.out_max / 4;
+        if has_room { self.limit(Age::Fresh, room) / 4 } else { 0 }
+    }
+
+    /// Whether a tenant may have one more out although the site may not: if it has fewer out than
+    /// places are left of the reserve. Who comes next finds some left in turn.
+    fn has_reserve(&self, tenant: u32, room: &Room) -> bool {
+        let left = self.reserve(room).saturating_sub(self.in_reserve);
+        self.tenants.get(&tenant).map_or(0, |tenant| tenant.out) < left
     }
 
     /// The next tenant whose jobs wait and who may use the reserve.
     fn poor(&mut self, room: &Room) -> Option<u32> {
-        if self.out >= self.reserve_end(room) {
+        if self.in_reserve >= self.reserve(room) {
             return None;
         }
         for _ in 0..self.turns.len().min(LOOKS_MAX) {
@@ -300,9 +329,9 @@ impl Line {
         self.tenants.get(&tenant).map_or(0, |tenant| tenant.jobs.len())
     }
 
-    /// Whether so many jobs are less than half of what the tenants in line have on average.
-    fn is_little(&self, waiting: usize) -> bool {
-        2 * waiting * self.turns.len() < self.waiting
+    /// Whether a tenant has less than half in line of what those there have on average.
+    fn has_little(&self, tenant: u32) -> bool {
+        2 * self.waiting_of(tenant) * self.turns.len() < self.waiting
     }
 
     fn push(&mut self, tenant: u32, row: Row) {
@@ -327,17 +356,57 @@ impl Line {
         row
     }
 
-    fn send(&mut self, tenant: u32) {
+    fn send(&mut self, tenant: u32, room: &mut Room) {
         self.tenants.entry(tenant).or_default().out += 1;
         self.out += 1;
+        room.out += 1;
     }
 
-    fn take_back(&mut self, tenant: u32) {
-        self.out = self.out.saturating_sub(1);
-        if let Some(known) = self.tenants.get_mut(&tenant) {
-            known.out = known.out.saturating_sub(1);
+    fn send_by_reserve(&mut self, tenant: u32, room: &mut Room) {
+        let tenant = self.tenants.entry(tenant).or_default();
+        tenant.out += 1;
+        tenant.in_reserve += 1;
+        self.out += 1;
+        self.in_reserve += 1;
+        room.in_reserves += 1;
+    }
+
+    /// A job of the tenant is out no more. Those by the reserve come back first, so that there is
+    /// some again. Answers whether it was none of these.
+    fn take_back(&mut self, tenant: u32, room: &mut Room) -> bool {
+        let Some(known) = self.tenants.get_mut(&tenant) else { return false };
+        if known.out == 0 {
+            return false;
+        }
+        known.out -= 1;
+        self.out -= 1;
+        let is_owned = known.in_reserve == 0;
+        if is_owned {
+            room.out -= 1;
+            self.returns = self.returns.wrapping_add(1);
+        } else {
+            known.in_reserve -= 1;
+            self.in_reserve -= 1;
+            room.in_reserves -= 1;
         }
         self.forget_idle(tenant);
+        is_owned
+    }
+
+    fn withdraw(&mut self, key: JobKey) -> bool {
+        let is_it = |row: &Row| (row.1, row.2) == key;
+        let found = self.tenants.iter_mut().find_map(|(name, tenant)| {
+            let place = tenant.jobs.iter().position(is_it)?;
+            tenant.jobs.remove(place);
+            Some((*name, tenant.jobs.is_empty()))
+        });
+        let Some((tenant, was_its_last)) = found else { return false };
+        self.waiting -= 1;
+        if was_its_last {
+            self.turns.retain(|one| *one != tenant);
+            self.forget_idle(tenant);
+        }
+        true
     }
 
     fn forget_idle(&mut self, tenant: u32) {
@@ -354,21 +423,28 @@ impl Line {
 
     /// Takes out half of the line: the youngest of those who have the most in it.
     fn cut(&mut self) -> Vec<Row> {
+        let keep = self.waiting.div_ceil(2);
         let kept = |level: usize| -> usize {
             self.tenants.values().map(|tenant| tenant.jobs.len().min(level)).sum()
         };
-        // Up to `few` of each are kept, and one more would be too many.
+        // Up to `few` of each are kept, and of some one more: for all that would be too many.
         let (mut few, mut many) = (0, self.waiting);
         while many - few > 1 {
             let level = few.midpoint(many);
-            if kept(level) <= self.waiting.div_ceil(2) {
+            if kept(level) <= keep {
                 few = level;
             } else {
                 many = level;
             }
         }
-        let cut = |tenant: &mut Tenant| tenant.jobs.split_off(tenant.jobs.len().min(few));
-        let rows = self.tenants.values_mut().flat_map(cut).collect();
+        let mut more = keep - kept(few);
+        let mut rows = Vec::with_capacity(self.waiting - keep);
+        for tenant in &self.turns {
+            let jobs = &mut self.tenants.get_mut(tenant).expect("who has a turn has jobs").jobs;
+            let one_more = usize::from(more > 0 && jobs.len() > few);
+            more -= one_more;
+            rows.extend(jobs.split_off(jobs.len().min(few + one_more)));
+        }
         self.count_anew();
         rows
     }
@@ -394,11 +470,6 @@ impl Line {
             None => self.left.push(row),
         }
     }
-}
-
-/// What is kept for tenants with few out, beyond what all may have.
-fn reserve_of(out_max: usize) -> usize {
-    (out_max / 4).max(1)
 }
 
 #[cfg(test)]
@@ -554,8 +625,8 @@ mod tests {
             lines.join("a", of(1, 10_000 + number));
         }
         let line = &lines.lines["a"];
-        let waiting = line.waiting_of(1);
-        assert!(waiting > 40, "{waiting} stand in memory, though those before are left on disk");
+        // Some stand in memory though those before are left on disk, which come to their turn too.
+        assert_eq!(line.waiting_of(1), 250 / 8);
         assert!(lines.in_lines() <= 250);
         let mut went = [0_usize; 2];
         let mut back = std::iter::repeat_n(0, 80).chain(std::iter::repeat_n(1, 10));
@@ -565,7 +636,7 @@ mod tests {
                 true
             });
         }
-        assert!(went[0].abs_diff(went[1]) <= 20, "{went:?} of two tenants");
+        assert!(went[0].abs_diff(went[1]) <= 10, "{went:?} of two tenants");
     }
 
     #[test]
@@ -579,14 +650,83 @@ mod tests {
                 lines.join("a", Comer { tenant, ..comer(number, Age::Waited, 1) });
             }
         }
-        // One of each of two tenants is out by the reserve.
-        assert_eq!(lines.in_lines(), 97);
+        assert_eq!(lines.in_lines(), 98);
         put(&mut lines, "b", 90_000..90_001, 1);
         for number in 90_001..90_005 {
             let turn = lines.join("b", comer(number, Age::Waited, 1));
             let Turn::Waits { displaced } = turn else { panic!("{turn:?}") };
             let of_first = displaced.iter().filter(|(id, _)| id.as_u64() < 2000).count();
             assert_eq!(displaced.len(), of_first, "{displaced:?}");
+        }
+    }
+
+    #[test]
+    fn the_backlogs_of_many_tenants_leave_room_for_what_has_just_come() {
+        for tenants in [2, 5, 50] {
+            let mut lines = Lines::new(100_000);
+            for number in 0..5000 {
+                let tenant = number as u32 % tenants;
+                lines.join("a", Comer { tenant, ..comer(number, Age::Waited, 40) });
+            }
+            assert!(lines.out("a") <= 40, "30 and the reserve");
+            for round in 0..100_u32 {
+                for back in 0..10 {
+                    lines.step("a", (10 * round + back) % tenants, |_| true);
+                }
+                let number = 10_000 + u64::from(round);
+                let tenant = round % tenants;
+                let fresh = lines.join("a", Comer { tenant, ..comer(number, Age::Fresh, 40) });
+                assert_eq!(fresh, Turn::Goes, "round {round} of {tenants} tenants");
+            }
+        }
+    }
+
+    #[test]
+    fn half_of_a_line_gives_way_however_many_share_it() {
+        for each in [1, 3] {
+            let mut lines = Lines::new(4000);
+            for number in 0.. {
+                let tenant = number as u32 / each;
+                let row = Comer { tenant, ..comer(number, Age::Waited, 1) };
+                lines.join("a", row);
+                if lines.in_lines() == 1000 {
+                    break;
+                }
+            }
+            put(&mut lines, "b", 90_000..90_001, 1);
+            let turn = lines.join("b", comer(90_001, Age::Waited, 1));
+            let Turn::Waits { displaced } = turn else { panic!("{turn:?}") };
+            assert_eq!((displaced.len(), lines.in_lines()), (500, 501), "{each} of each");
+            let line = &lines.lines["a"];
+            let queued: usize = line.tenants.values().map(|tenant| tenant.jobs.len()).sum();
+            assert_eq!((line.waiting, queued), (500, 500));
+            assert!(line.turns.iter().all(|tenant| line.waiting_of(*tenant) > 0));
+        }
+    }
+
+    #[test]
+    fn what_was_left_comes_to_its_turn_however_many_small_tenants_come() {
+        let mut lines = flooded(1000);
+        let partition = id(0, 0).partition();
+        let mut number = 10_000;
+        for round in 0.. {
+            // More comes than goes, each of a tenant of its own.
+            for _ in 0..12 {
+                number += 1;
+                lines.join("a", of(number as u32, number));
+            }
+            for _ in 0..5 {
+                lines.step("a", 0, |_| true);
+                let other =
+                    lines.lines["a"].tenants.iter().find(|(name, one)| **name > 0 && one.out > 0);
+                let other = other.map_or(0, |(name, _)| *name);
+                lines.step("a", other, |_| true);
+            }
+            if lines.take_left(partition).is_some() {
+                assert!(round > 5, "it is not read while there is no room");
+                break;
+            }
+            assert!(round < 100, "it is never read");
         }
     }
 

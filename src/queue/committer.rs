@@ -7,7 +7,7 @@
 //! Order:    chunks in their order, all of them answered before the last write is asked for.
 //! Bounds:   `COMMIT_WAITERS_MAX` orders under way. Past that who comes stands in line, and so does the
 //!           sender; how many bodies may do so is the intake's bound. At most `SETTLES_IN_LANE_MAX`
-//!           of them are those of `settle_in_turn`.
+//!           of them are from either line of `settle_in_turn`.
 //!           `STREAM_CHUNKS_IN_FLIGHT_MAX` chunks of one body are on their way,
 //!           `BODY_HELD_BYTES_MAX` are held back.
 
@@ -47,6 +47,7 @@ use crate::queue::lane::Work;
 use crate::queue::schema::BodySum;
 use crate::queue::schema::Envelope;
 use crate::queue::schema::Job;
+use crate::queue::settle::Next;
 use crate::queue::settle::Settlement;
 use crate::rt::gate::Gate;
 use crate::rt::gate::Place;
@@ -89,6 +90,7 @@ struct Inner {
     /// for another place has answers to take.
     gate: Rc<Gate>,
     settles: Rc<Gate>,
+    splits: Rc<Gate>,
     /// Aborts that found no place.
     aborts: RefCell<VecDeque<(MessageId, u32)>>,
     keeper: RefCell<Option<Rc<dyn Keeper>>>,
@@ -138,6 +140,7 @@ impl Committer {
                 parcels: RefCell::default(),
                 gate: Gate::new(COMMIT_WAITERS_MAX),
                 settles: Gate::new(SETTLES_IN_LANE_MAX),
+                splits: Gate::new(SETTLES_IN_LANE_MAX),
                 aborts: RefCell::default(),
                 keeper: RefCell::default(),
             }),
@@ -184,9 +187,14 @@ impl Committer {
     }
 
     /// The same in a line of its own, for what nobody waits for and of which there may be a great
-    /// deal at once.
+    /// deal at once. Splits have another one.
     pub async fn settle_in_turn(&self, settlement: Arc<Settlement>) -> Result<bool, CommitFault> {
-        let _turn = self.inner.settles.enter().await;
+        // Fresh mail that is to go several ways does not stand behind the retries of others.
+        let line = match settlement.next {
+            Next::Split(_) => &self.inner.splits,
+            Next::Done | Next::Again(_) => &self.inner.settles,
+        };
+        let _turn = line.enter().await;
         self.settle(settlement).await
     }
 
@@ -517,9 +525,11 @@ impl Inner {
 
     /// Removes what an unfinished body streamed. Should it never be sent, recovery does it.
     fn abort(&self, id: MessageId, chunks: u32) {
-        match self.gate.try_enter() {
-            Some(place) => self.send_abort(place, (id, chunks)),
-            None => self.aborts.borrow_mut().push_back((id, chunks)),
+        self.aborts.borrow_mut().push_back((id, chunks));
+        while !self.aborts.borrow().is_empty()
+            && let Some(place) = self.gate.try_enter()
+        {
+            self.give_back(place);
         }
     }
 

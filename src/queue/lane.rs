@@ -3,7 +3,7 @@
 //! Owner:    shared by one `Committer` and one `CommitThread`; no locks.
 //! Promise:  every order but `Stop` is answered exactly once, or the lane is seen to be `gone`.
 //!           Chunks travel back with the answer.
-//! Bounds:   `COMMIT_WAITERS_MAX` tickets, and room for as many orders, `Stop` and completions.
+//! Bounds:   `COMMIT_WAITERS_MAX` orders without an answer, and room for them, `Stop` and the answers.
 
 use std::sync::Arc;
 use std::sync::OnceLock;

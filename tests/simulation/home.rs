@@ -233,7 +233,7 @@ impl Home {
             Turn::Goes => {
                 let out = self.lines.out(&site);
                 let out_max = known.out_max.max(1);
-                let reserve = (out_max / 4).max(1);
+                let reserve = out_max / 4;
                 assert!(out <= out_max + reserve, "{out} out of {out_max}");
                 self.send(number, now_ms, work);
             }

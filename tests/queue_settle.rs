@@ -9,6 +9,8 @@ use std::sync::atomic::Ordering;
 use std::sync::mpsc;
 use std::task::Context;
 use std::task::Waker;
+use std::time::Duration;
+use std::time::Instant;
 
 use queue_desk::Desk;
 use queue_desk::NOW_MS;
@@ -18,6 +20,7 @@ use queue_desk::recipients;
 use ringpost::base::MessageId;
 use ringpost::base::limits::SETTLES_IN_LANE_MAX;
 use ringpost::base::limits::UNSETTLED_MAX;
+use ringpost::base::limits::UNSETTLED_MS_MAX;
 use ringpost::queue::Access;
 use ringpost::queue::Job;
 use ringpost::queue::Spool;
@@ -29,12 +32,12 @@ use ringpost::queue::key;
 use ringpost::queue::ledger::LEDGER_KEY;
 use ringpost::queue::ledger::Ledger;
 use ringpost::queue::ledger::Tally;
-use ringpost::queue::partition::Unsettled;
 use ringpost::queue::schema::Indexes;
 use ringpost::queue::settle::JobRecord;
 use ringpost::queue::settle::Next;
 use ringpost::queue::settle::Report;
 use ringpost::queue::settle::Settlement;
+use ringpost::queue::unsettled::Unsettled;
 
 fn options(path: &std::path::Path) -> SpoolOptions {
     SpoolOptions { memory_bytes: 16 << 20, ..SpoolOptions::new(path, NOW_MS) }
@@ -373,9 +376,42 @@ fn what_is_not_settled_is_bounded() {
     let folder = tempfile::tempdir().unwrap();
     let desk = Desk::open(folder.path());
     let partition = &desk.spool.partitions()[0];
-    let mut taken: Vec<Unsettled> =
-        (0..UNSETTLED_MAX).map(|_| Unsettled::take(partition).expect("there is room")).collect();
-    assert!(Unsettled::take(partition).is_none(), "a crash would repeat too much");
-    taken.pop();
-    assert!(Unsettled::take(partition).is_some(), "what is settled makes room");
+    let begin = || Unsettled::begin(partition, Instant::now());
+    let mut begun: Vec<Unsettled> =
+        (0..UNSETTLED_MAX).map(|_| begin().expect("there is room")).collect();
+    assert!(begin().is_none(), "a crash would repeat too much");
+    begun.pop();
+    assert!(begin().is_some(), "what is settled makes room");
+}
+
+#[test]
+fn what_is_not_settled_grows_old_once_it_was_taken() {
+    let folder = tempfile::tempdir().unwrap();
+    let desk = Desk::open(folder.path());
+    let partition = &desk.spool.partitions()[0];
+    let begun_at = Instant::now();
+    let at = |ms| begun_at + Duration::from_millis(ms);
+    let may_begin = |ms| {
+        let asked = Unsettled::may_begin(partition, at(ms));
+        assert_eq!(Unsettled::begin(partition, at(ms)).is_some(), asked, "at {ms} ms");
+        asked
+    };
+    let mut first = Unsettled::begin(partition, at(0)).expect("there is room");
+    let mut second = Unsettled::begin(partition, at(0)).expect("there is room");
+    let long = 100 * UNSETTLED_MS_MAX;
+    assert!(may_begin(long), "a server that takes its time holds up nobody");
+
+    first.note_taken(at(long));
+    second.note_taken(at(long + 100));
+    second.note_taken(at(2 * long));
+    assert!(may_begin(long + UNSETTLED_MS_MAX - 1));
+    assert!(!may_begin(long + UNSETTLED_MS_MAX + 1), "the first is not written yet");
+    drop(first);
+    assert!(may_begin(long + UNSETTLED_MS_MAX + 1), "the second is younger");
+    assert!(!may_begin(long + UNSETTLED_MS_MAX + 101), "and as old as when it was first taken");
+    drop(second);
+    assert!(may_begin(2 * long));
+
+    partition.set_failure("it was pulled out".to_owned());
+    assert!(!may_begin(2 * long), "nothing of this can be settled");
 }

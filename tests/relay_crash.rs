@@ -42,6 +42,8 @@ use std::time::Duration;
 use std::time::Instant;
 use std::time::SystemTime;
 
+#[cfg(feature = "failpoints")]
+use ringpost::base::limits::UNSETTLED_MS_MAX;
 use support::BINARY;
 use support::Client;
 use support::PATIENCE;
@@ -61,8 +63,10 @@ const DOMAINS: [&str; 4] = ["takes.test", "later.test", "never.test", "sender.te
 const PUT_OFF: Duration = Duration::from_secs(2);
 /// What is passed dozens of times may take long on a slow disk.
 const POINTS_PATIENCE: Duration = PATIENCE.saturating_mul(4);
-/// What the sink takes for an answer.
+/// What the sink takes for an answer, and one of a test that counts how much it is given.
 const SINK_PAUSE: Duration = Duration::from_millis(2);
+#[cfg(feature = "failpoints")]
+const SLOW_SINK_PAUSE: Duration = Duration::from_millis(20);
 #[cfg(feature = "failpoints")]
 const SIGABRT: i32 = 6;
 
@@ -115,7 +119,7 @@ struct Sink {
 }
 
 impl Sink {
-    fn start() -> Sink {
+    fn start(pause: Duration) -> Sink {
         let (seen, life) = (Arc::<Mutex<Seen>>::default(), Arc::<AtomicUsize>::default());
         let begun = Instant::now();
         let mut ports = Vec::new();
@@ -126,7 +130,7 @@ impl Sink {
             thread::spawn(move || {
                 for stream in listener.incoming().flatten() {
                     let life = life.load(Ordering::SeqCst);
-                    let desk = SinkDesk { seen: Arc::clone(&seen), domain, life, begun };
+                    let desk = SinkDesk { seen: Arc::clone(&seen), domain, life, begun, pause };
                     // A relay that dies in the middle is what this is for.
                     thread::spawn(move || drop(desk.serve(stream)));
                 }
@@ -145,6 +149,7 @@ struct SinkDesk {
     domain: &'static str,
     life: usize,
     begun: Instant,
+    pause: Duration,
 }
 
 impl SinkDesk {
@@ -173,7 +178,7 @@ impl SinkDesk {
                 "DATA" => {
                     out.write_all(b"354 go on\r\n")?;
                     let body = read_body(&mut input)?;
-                    thread::sleep(SINK_PAUSE);
+                    thread::sleep(self.pause);
                     self.take(&to, &body);
                     "250 2.0.0 taken\r\n".to_owned()
                 }
@@ -333,12 +338,16 @@ struct Field {
 
 impl Field {
     fn new(name: &str) -> Field {
+        Field::with_sink(name, SINK_PAUSE)
+    }
+
+    fn with_sink(name: &str, pause: Duration) -> Field {
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).expect("after 1970");
         let seed = number_from("RINGPOST_CRASH_SEED", now.as_millis() as u64);
         println!("{name}: RINGPOST_CRASH_SEED={seed}");
         Field {
             folder: tempfile::tempdir().expect("there is a place for temporary files"),
-            sink: Sink::start(),
+            sink: Sink::start(pause),
             sent: Arc::default(),
             dice: Dice::new(seed),
             kills: 0,
@@ -358,9 +367,14 @@ impl Field {
     }
 
     fn spawn(&self, failpoints: &str) -> Server {
+        self.spawn_with(failpoints, 2, "")
+    }
+
+    /// With so many partitions, and more to say of delivery.
+    fn spawn_with(&self, failpoints: &str, partitions: u16, delivery: &str) -> Server {
         let mut config = format!(
-            "[queue]\nmemory = \"16MiB\"\nmin_free_space = \"0\"\npartitions = 2\n\
-             [delivery]\nretry_schedule = [\"1s\"]\nbounce_rate = 1000000\n\
+            "[queue]\nmemory = \"16MiB\"\nmin_free_space = \"0\"\npartitions = {partitions}\n\
+             [delivery]\n{delivery}retry_schedule = [\"1s\"]\nbounce_rate = 1000000\n\
              [destination]\nrecipients_per_message = 2\nconnections_max = {CONNECTIONS}\n\
              window_start = {CONNECTIONS}\nfailures_to_back_off = 1000\nback_off_first = \"100ms\"\n\
              back_off_max = \"100ms\"\n[relay]\nnetworks = [\"127.0.0.0/8\"]\n",
@@ -481,6 +495,37 @@ impl Field {
         duplicates
     }
 
+    /// Has so many messages queued, each to one recipient that takes it.
+    #[cfg(feature = "failpoints")]
+    fn fill(&self, server: &Server, count: usize) {
+        let mut client = Client::connect(server.address()).expect("it listens");
+        client.greet().expect("it greets");
+        for number in (1..).step_by(8).take(count) {
+            let [mailbox] = &recipients_of(number)[..] else { panic!("{number} has one") };
+            for command in [
+                format!("MAIL FROM:<{}>", sender_of(number)),
+                format!("RCPT TO:<{mailbox}>"),
+                "DATA".to_owned(),
+            ] {
+                client.ask(&command).expect("it answers");
+            }
+            client.send(&stuffed(&body_of(number))).expect("it reads");
+            assert_eq!(client.reply().expect("it answers").code, 250);
+            self.sent.acknowledged().push(number);
+        }
+    }
+
+    /// Waits until the sink was given mail for so many recipients.
+    #[cfg(feature = "failpoints")]
+    #[track_caller]
+    fn await_delivered(&self, count: usize) {
+        let end = Instant::now() + PATIENCE;
+        while self.sink.seen().deliveries.len() < count {
+            assert!(Instant::now() < end, "no {count} were delivered");
+            thread::sleep(Duration::from_millis(2));
+        }
+    }
+
     /// Deliveries in flight at the kills: one on each connection, to two recipients at most, and a
     /// few before it whose settles wait for the same sync. That none of them was durable is what
     /// `compare` shows; this is to notice when settling falls behind.
@@ -599,4 +644,47 @@ fn a_disk_that_fills_up_delays_settling_and_repeats_nothing() {
     let server = field.start("");
     field.drain(server);
     assert_eq!(field.compare("full disk"), 0, "nothing comes twice where nothing was killed");
+}
+
+/// What a server has taken is repeated by a crash until the disk has it. On one that has stopped
+/// taking anything, delivery has to stop soon too; on one that is slow, it has to go on.
+#[cfg(feature = "failpoints")]
+#[test]
+fn a_slow_disk_slows_delivery_and_a_crash_repeats_no_more() {
+    const MESSAGES: usize = 160;
+    // A connection begins none later than the bound after the first was taken, and each takes the
+    // sink its time. One is under way then and one at the end; two more for a shard that sleeps.
+    let each = UNSETTLED_MS_MAX as usize / SLOW_SINK_PAUSE.as_millis() as usize + 2 + 2;
+    let most = CONNECTIONS * each;
+    let _alone = alone();
+    let mut field = Field::with_sink("slow disk", SLOW_SINK_PAUSE);
+    let mut server = field.spawn_with("", 1, "enabled = false\n");
+    server.await_start().expect("it starts");
+    field.fill(&server, MESSAGES);
+    field.end(server);
+
+    let mut server = field.spawn_with("settle::before_write=pause", 1, "");
+    server.await_start().expect("it starts");
+    field.await_delivered(1);
+    // All of them would go out in this time.
+    thread::sleep(SLOW_SINK_PAUSE * (MESSAGES / CONNECTIONS) as u32 + Duration::from_millis(300));
+    server.kill();
+    field.kills += 1;
+    field.bury(server, "on a disk that stands still");
+    let repeated = field.sink.seen().deliveries.len();
+    assert!(repeated <= most, "a crash repeats {repeated} deliveries, and not {most} at most");
+
+    let mut server = field.spawn_with("settle::before_write=sleep(300)", 1, "");
+    server.await_start().expect("it starts");
+    field.await_delivered(repeated + most);
+    server.kill();
+    field.kills += 1;
+    field.bury(server, "on a slow disk");
+
+    let mut server = field.spawn_with("settle::before_write=sleep(300)", 1, "");
+    server.await_start().expect("it starts");
+    field.drain(server);
+    let duplicates = field.compare("slow disk");
+    // A delivery waits for the batch under way and for its own.
+    assert!(duplicates <= 2 * most, "{duplicates} duplicates");
 }

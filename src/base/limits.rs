@@ -94,6 +94,11 @@ pub const SITE_ERROR_BYTES_MAX: usize = 500;
 /// its job back when the disk stays full.
 pub const UNSETTLED_MAX: usize = COMMIT_WAITERS_MAX / 2;
 
+/// Milliseconds for which such a delivery may wait for the store. Some fifty syncs of a usual disk
+/// (4 ms), and two of one that takes 100 ms: the one under way when a server has taken the mail, and
+/// its own. Longer: as above, so that a slow disk slows delivery before it lets a crash repeat more.
+pub const UNSETTLED_MS_MAX: u64 = 200;
+
 const _: () = assert!(COMMIT_BATCH_MESSAGES_MAX <= COMMIT_WAITERS_MAX);
 const _: () = assert!(COMMAND_BYTES_MAX <= CHUNK_BYTES);
 const _: () = assert!(JOB_TRANSFER_MS_MAX + LEASE_SWEEP_MS < JOB_LEASE_MS);

@@ -44,6 +44,8 @@ metrics! {
             "Connections that mail may be delivered over, by what the server has proven.";
         sum delivery_tls_failures_total: Counter, "handshakes",
             "Times that TLS with another server was wanted and not to be had.";
+        sum delivery_store_waits_total: Counter, "deliveries",
+            "Deliveries not begun before the disk had taken the outcomes of earlier ones.";
         each jobs_in_memory: Gauge, "jobs", "Jobs that are due and in memory.";
         each commit_batches_total: Counter, "batches", "Batches written to the store.";
         each commit_syncs_total: Counter, "syncs", "Batches that were synced.";

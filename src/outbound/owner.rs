@@ -48,9 +48,10 @@ use crate::outbound::stripes::Snapshots;
 use crate::outbound::trust::Trust;
 use crate::outbound::worker;
 use crate::queue;
-use crate::queue::partition::Unsettled;
+use crate::queue::Partition;
 use crate::queue::reader::Reader;
 use crate::queue::schema::Envelope;
+use crate::queue::unsettled::Unsettled;
 use crate::route::HostPort;
 use crate::route::SitePolicy;
 use crate::route::delivery::DeliveryPolicy;
@@ -95,6 +96,8 @@ pub struct Owner {
     deliveries: RefCell<HashMap<(MessageId, u16, u32), Box<Delivery>>>,
     hops: RefCell<HashMap<SiteId, Arc<Hop>>>,
     nudges: RefCell<HashMap<ConnId, Rc<Nudge>>>,
+    /// Connections that wait for the store of a partition.
+    store_waits: RefCell<HashMap<ConnId, Arc<Partition>>>,
     workers: Cell<usize>,
     closing: Cell<bool>,
     /// A pump is under way; what it starts does not pump again.
@@ -142,6 +145,7 @@ impl Owner {
             deliveries: RefCell::default(),
             hops: RefCell::default(),
             nudges: RefCell::default(),
+            store_waits: RefCell::default(),
             workers: Cell::new(0),
             closing: Cell::new(false),
             pumping: Cell::new(false),
@@ -483,6 +487,20 @@ impl Owner {
         self.mesh.post(delivery.home, Frame::Settle(Box::new(outcome)));
     }
 
+    /// Wakes the connections whose store has caught up. They look for themselves, and who comes too
+    /// late is woken again.
+    fn wake_store_waits(&self) {
+        let now = timer::now();
+        let nudges = self.nudges.borrow();
+        for (conn, partition) in &*self.store_waits.borrow() {
+            if Unsettled::may_begin(partition, now)
+                && let Some(nudge) = nudges.get(conn)
+            {
+                nudge.wake();
+            }
+        }
+    }
+
     pub(super) fn roll(&self) -> u64 {
         self.dice.borrow_mut().roll()
     }
@@ -525,6 +543,25 @@ impl Drop for Custody {
         let answer = Answer::ours(Cause::OurFault, "the connection's worker ended");
         let what = What::Unreached { answer, host: Box::default(), not_before_ms: wall_ms() };
         self.owner.answer(&delivery, what);
+    }
+}
+
+/// A connection that waits for the store, until it does no more.
+pub(super) struct StoreSeat {
+    owner: Rc<Owner>,
+    conn: ConnId,
+}
+
+impl StoreSeat {
+    pub(super) fn take(owner: &Rc<Owner>, conn: ConnId, partition: &Arc<Partition>) -> StoreSeat {
+        owner.store_waits.borrow_mut().insert(conn, Arc::clone(partition));
+        StoreSeat { owner: Rc::clone(owner), conn }
+    }
+}
+
+impl Drop for StoreSeat {
+    fn drop(&mut self) {
+        self.owner.store_waits.borrow_mut().remove(&self.conn);
     }
 }
 
@@ -601,6 +638,10 @@ pub(super) fn no_room() -> Answer {
     Answer::ours(Cause::NoRoom, "too much mail for this destination at once")
 }
 
+pub(super) fn store_behind() -> Answer {
+    Answer::ours(Cause::OurFault, "the disk has yet to take what was delivered before")
+}
+
 /// What a failure that is no word of a server is to the sender.
 fn cause_of(kind: FailureKind) -> Cause {
     match kind {
@@ -648,12 +689,13 @@ pub(super) fn turn_of(envelope: &Envelope<'_>) -> (u32, u32) {
     (envelope.labels.tenant.map_or(0, hash), hash(envelope.sender.unwrap_or("")))
 }
 
-/// Looks after the scheduler's timers and the mesh's outboxes.
+/// Looks after the scheduler's timers, the mesh's outboxes and who waits for a store.
 pub async fn tend(owner: Rc<Owner>) {
     while !owner.is_closing() || owner.workers() > 0 {
         timer::sleep(PACE).await;
         queue::points::point("vital::owner");
         owner.mesh.flush();
+        owner.wake_store_waits();
         if owner.snapshots.borrow_mut().forget_settled(wall_ms()) {
             owner.share_anew(wall_ms());
         }

@@ -9,6 +9,7 @@
 
 use std::net::IpAddr;
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -43,9 +44,11 @@ use crate::outbound::destination::JobEnd;
 use crate::outbound::idle::Nudge;
 use crate::outbound::owner::Custody;
 use crate::outbound::owner::Owner;
+use crate::outbound::owner::StoreSeat;
 use crate::outbound::owner::WorkerSeat;
 use crate::outbound::owner::answer_to;
-use crate::outbound::owner::no_room;
+use crate::outbound::owner::store_behind;
+use crate::outbound::scheduler::ConnId;
 use crate::outbound::scheduler::Take;
 use crate::outbound::transfer::BodySource;
 use crate::outbound::transfer::BodyUnreadable;
@@ -57,10 +60,10 @@ use crate::outbound::trust::Terms;
 use crate::queue;
 use crate::queue::body::BodyReader;
 use crate::queue::body::SharedBodyReader;
-use crate::queue::partition::Unsettled;
 use crate::queue::reader::Reader;
 use crate::queue::schema::Envelope;
 use crate::queue::schema::Recipient;
+use crate::queue::unsettled::Unsettled;
 use crate::route::AfterFailure;
 use crate::route::Credentials;
 use crate::route::HopProtocol;
@@ -90,9 +93,8 @@ use crate::wire::smtp::transaction::Ret;
 /// A short body goes out together with its envelope where the server takes BDAT.
 const CHUNK_AHEAD_BYTES_MAX: u64 = 32 << 10;
 
-/// How long a connection waits for the store, how often it looks, and how long its job then rests.
+/// How long a connection waits for the store, and how long its job then rests.
 const SETTLES_PATIENCE: Duration = Duration::from_secs(2);
-const SETTLES_LOOK: Duration = Duration::from_millis(10);
 const SETTLES_PAUSE_MS: u64 = 5000;
 
 /// A connection that takes mail.
@@ -166,10 +168,11 @@ pub async fn run(owner: Rc<Owner>, seat: WorkerSeat, hop: Arc<Hop>, nudge: Rc<Nu
         };
         let custody = Custody::of(&owner, delivery);
         let delivery = custody.delivery();
-        let Some(unsettled) = may_send(&owner, delivery).await else {
+        let Some(mut unsettled) = may_send(&owner, conn, &nudge, delivery).await else {
+            let due_ms = wall_ms() + SETTLES_PAUSE_MS;
             let what = match owner.is_closing() {
                 true => What::Returned,
-                false => What::Busy { due_ms: wall_ms() + SETTLES_PAUSE_MS, answer: no_room() },
+                false => What::Busy { due_ms, answer: store_behind() },
             };
             owner.answer(&custody.give_up(), what);
             owner.scheduler.borrow_mut().job_done(conn, JobEnd::Deferred, wall_ms());
@@ -201,6 +204,9 @@ pub async fn run(owner: Rc<Owner>, seat: WorkerSeat, hop: Arc<Hop>, nudge: Rc<Nu
         let delivery = custody.give_up();
         let report = judge(&link, &delivery, sending);
         let Report { what, end, throttle } = report;
+        if end == JobEnd::Delivered {
+            unsettled.note_taken(Instant::now());
+        }
         owner.answer_sent(&delivery, what, unsettled);
         let now_ms = wall_ms();
         let fault = link.transfer.fault().cloned();
@@ -231,18 +237,31 @@ pub async fn run(owner: Rc<Owner>, seat: WorkerSeat, hop: Arc<Hop>, nudge: Rc<Nu
     link.transfer.quit().await;
 }
 
-/// Waits while the store is so far behind that a crash would repeat too much. `None`: for too long.
-async fn may_send(owner: &Owner, delivery: &Delivery) -> Option<Unsettled> {
-    let end = Instant::now() + SETTLES_PATIENCE;
+/// Waits while the store is so far behind that a crash would repeat too much. `None`: for too long,
+/// or the owner closes.
+async fn may_send(
+    owner: &Rc<Owner>,
+    conn: ConnId,
+    nudge: &Nudge,
+    delivery: &Delivery,
+) -> Option<Unsettled> {
+    let partition = &delivery.mail.partition;
+    let begun = Unsettled::begin(partition, Instant::now());
+    if begun.is_some() {
+        return begun;
+    }
+    owner.observed.metrics.delivery_store_waits_total.add(1);
+    let _seat = StoreSeat::take(owner, conn, partition);
+    let mut patience = pin!(timer::sleep(SETTLES_PATIENCE));
     loop {
-        if let Some(unsettled) = Unsettled::take(&delivery.mail.partition) {
-            return Some(unsettled);
-        }
-        let stuck = delivery.mail.partition.failure().is_some();
-        if stuck || owner.is_closing() || Instant::now() >= end {
+        let is_over = nudge.or(patience.as_mut()).await.is_some();
+        if owner.is_closing() {
             return None;
         }
-        timer::sleep(SETTLES_LOOK).await;
+        let begun = Unsettled::begin(partition, Instant::now());
+        if begun.is_some() || is_over {
+            return begun;
+        }
     }
 }
 

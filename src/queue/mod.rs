@@ -106,6 +106,7 @@ pub mod select;
 pub mod settle;
 pub mod space;
 pub mod spool;
+pub mod unsettled;
 
 pub use body::BodyReader;
 pub use commit::CommitOptions;

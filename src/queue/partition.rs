@@ -7,19 +7,17 @@
 //!           may mend (permissions, a full disk, I/O) do stop it, for moving mail away would not
 //!           help.
 
-use std::fmt;
 use std::fs;
 use std::fs::File;
 use std::io;
 use std::path::Path;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::OnceLock;
 use std::sync::PoisonError;
 use std::sync::atomic::AtomicU64;
-use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering;
+use std::time::Instant;
 
 use rocksdb::ColumnFamily;
 use rocksdb::DB;
@@ -30,7 +28,6 @@ use rocksdb::properties;
 
 use crate::base::MessageId;
 use crate::base::PartitionId;
-use crate::base::limits::UNSETTLED_MAX;
 use crate::queue::audit;
 use crate::queue::fault::Cause;
 use crate::queue::fault::QueueFault;
@@ -55,6 +52,7 @@ use crate::queue::schema;
 use crate::queue::schema::Envelope;
 use crate::queue::schema::Job;
 use crate::queue::spool::Access;
+use crate::queue::unsettled::UnsettledCounts;
 
 /// An open partition.
 pub struct Partition {
@@ -73,8 +71,7 @@ pub struct Partition {
     failure: OnceLock<String>,
     /// What was counted by the last write that succeeded.
     ledger: Mutex<Ledger>,
-    /// Deliveries under way, or done and not settled yet.
-    unsettled: AtomicUsize,
+    unsettled: UnsettledCounts,
     /// Orders of operators, one at a time: two that remove the same message must not meet.
     operator: Mutex<()>,
 }
@@ -88,30 +85,6 @@ pub struct Families<'p> {
     pub due: &'p ColumnFamily,
     pub stream: &'p ColumnFamily,
     pub default: &'p ColumnFamily,
-}
-
-/// A delivery from before it is sent until its settle is durable, or given up.
-pub struct Unsettled(Arc<Partition>);
-
-impl Unsettled {
-    /// `None`: so many wait for the store that no more mail of it may be sent.
-    pub fn take(partition: &Arc<Partition>) -> Option<Unsettled> {
-        let count = partition.unsettled.fetch_add(1, Ordering::Relaxed);
-        let taken = Unsettled(Arc::clone(partition));
-        (count < UNSETTLED_MAX).then_some(taken)
-    }
-}
-
-impl Drop for Unsettled {
-    fn drop(&mut self) {
-        self.0.unsettled.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
-impl fmt::Debug for Unsettled {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Unsettled({})", self.0.id)
-    }
 }
 
 /// The record of a message, and that of one of its jobs.
@@ -197,7 +170,7 @@ impl Partition {
             quarantined: 0,
             failure: OnceLock::new(),
             ledger: Mutex::default(),
-            unsettled: AtomicUsize::new(0),
+            unsettled: UnsettledCounts::new(Instant::now()),
             operator: Mutex::new(()),
         };
         recover::run(&partition, site, depth, &mut found)?;
@@ -253,6 +226,11 @@ impl Partition {
     pub fn set_failure(&self, cause: String) {
         // A second failure is a consequence of the first.
         let _ = self.failure.set(cause);
+    }
+
+    /// Deliveries that a crash would repeat.
+    pub(in crate::queue) fn unsettled(&self) -> &UnsettledCounts {
+        &self.unsettled
     }
 
     pub fn is_writable(&self) -> bool {

@@ -187,14 +187,11 @@ impl Lines {
         if self.room.longest.is_some_and(|longest| longest <= 2 * waiting + 1) {
             return Vec::new();
         }
-        let by_length = |(a_name, a): &(&Box<str>, &mut Line),
-                         (b_name, b): &(&Box<str>, &mut Line)| {
-            (a.waiting, a_name).cmp(&(b.waiting, b_name))
-        };
-        let Some((name, line)) = self.lines.iter_mut().max_by(by_length) else {
-            return Vec::new();
-        };
-        let most = match &**name == site {
+        let lines = self.lines.iter_mut().map(|(name, line)| (&**name, line));
+        let longest =
+            lines.max_by(|(a_name, a), (b_name, b)| (a.waiting, a_name).cmp(&(b.waiting, b_name)));
+        let Some((name, line)) = longest else { return Vec::new() };
+        let most = match name == site {
             true => line.tenants.values().map(|tenant| tenant.jobs.len()).max().unwrap_or(0),
             false => line.waiting,
         };

@@ -82,7 +82,7 @@ impl Instance {
         Cost::of(self.held.id())
     }
 
-    pub fn memory_kb(&self) -> u64 {
+    pub fn memory_kb(&self) -> Option<u64> {
         tree::memory_kb(self.held.id())
     }
 

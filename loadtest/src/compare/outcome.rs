@@ -79,9 +79,9 @@ pub const FIGURES: [Figure; 12] = [
     ("relayed_per_second", |turn| Some(turn.relay.per_second)),
     ("accept_cpu_us", |turn| Some(turn.accept.cpu_us)),
     ("relay_cpu_us", |turn| Some(turn.relay.cpu_us)),
-    ("relay_written_bytes", |turn| Some(turn.relay.written_bytes)),
-    ("accept_written_bytes", |turn| Some(turn.accept.written_bytes)),
-    ("memory_mb", |turn| Some(turn.memory_kb as f64 / 1024.0)),
+    ("relay_written_bytes", |turn| turn.relay.written_bytes),
+    ("accept_written_bytes", |turn| turn.accept.written_bytes),
+    ("memory_mb", |turn| turn.memory_kb.map(|kb| kb as f64 / 1024.0)),
     ("steady_per_second", |turn| Some(turn.steady.per_second)),
     ("reply_p50_ms", |turn| turn.steady.reply_p50),
     ("reply_p99_ms", |turn| turn.steady.reply_p99),
@@ -179,6 +179,9 @@ impl Standing {
             notes.push(format!("{wrong} (lost: not there after {silence} s without any)"));
         }
         notes.extend(self.caveat.clone());
+        if self.turns.iter().any(|turn| turn.memory_kb.is_none()) {
+            notes.push("its memory and what it writes cannot be read without root".to_owned());
+        }
         let fault = self.proof.as_ref().and_then(|proof| proof.fault.clone());
         notes.extend(fault.map(|fault| format!("its syncs were not traced: {fault}")));
         notes.into_iter().map(|note| format!("{}: {note}", self.name)).collect()
@@ -287,7 +290,7 @@ pub mod tests {
         let turn = |rate: &f64| Turn {
             greeting: "mail.example.org ESMTP Exim 4.96 Sat".to_owned(),
             accept: Part { per_second: *rate, cpu_us: 60.0, ..Part::default() },
-            memory_kb: 20 << 10,
+            memory_kb: Some(20 << 10),
             ..Turn::default()
         };
         let exim = Standing {
@@ -350,6 +353,15 @@ pub mod tests {
         assert!(why.contains("Exim is 4.99 there and 4.96 before"), "{why}");
         fs::write(&paths[1], "{}").expect("the folder is ours");
         assert!(Outcome::read_all(&paths).expect_err("it is none").contains("compare --output"));
+    }
+
+    #[test]
+    fn what_could_not_be_read_is_no_zero() {
+        let mut hidden = outcome(&[1.0]);
+        hidden.standings[0].turns[0].memory_kb = None;
+        let exim = &hidden.standings[0];
+        assert_eq!((exim.spread("memory_mb"), exim.spread("relay_written_bytes")), (None, None));
+        assert!(exim.notes()[0].contains("without root"), "{:?}", exim.notes());
     }
 
     #[test]

@@ -71,6 +71,9 @@ fn single(peer: &Peer, options: &Options, files: &Held, proof: &mut Proof) -> Re
     tracer.extend([OsString::from(trace::CALLS), "-o".into(), path.clone().into()]);
     let (taken, spool) = {
         let server = start(peer, options, &tracer)?;
+        if server.memory_kb().is_none() {
+            return Err("its files cannot be told apart without root".to_owned());
+        }
         (client::send(server.port, SINGLE, options.length)?, server.spool.clone())
     };
     let text = read(&path)?;

@@ -9,6 +9,7 @@
 
 use std::collections::HashMap;
 use std::fs;
+use std::io;
 use std::thread;
 use std::time::Duration;
 
@@ -24,8 +25,9 @@ const BETWEEN_READS: Duration = Duration::from_millis(10);
 pub struct Cost {
     /// User and system.
     pub cpu: Duration,
-    /// Sent to the disk, or on the way to it, in pages.
-    pub written_bytes: u64,
+    /// Sent to the disk, or on the way to it, in pages. `None`: of a process that does not let itself
+    /// be read, as one that keeps secrets from others of its user, and we are not root.
+    pub written_bytes: Option<u64>,
 }
 
 impl Cost {
@@ -45,27 +47,28 @@ impl Cost {
     }
 
     fn at_once(root: u32) -> Cost {
-        let mut sum = Cost::default();
-        for pid in of(root) {
-            let (ticks, bytes) = (ticks(pid), written(pid));
-            sum.cpu += Duration::from_millis(ticks.unwrap_or(0) * 1000 / TICKS_PER_SECOND);
-            sum.written_bytes += bytes.unwrap_or(0);
-        }
-        sum
+        let all = of(root);
+        let ticks: u64 = all.iter().filter_map(|pid| ticks(*pid)).sum();
+        let cpu = Duration::from_millis(ticks * 1000 / TICKS_PER_SECOND);
+        Cost { cpu, written_bytes: all.into_iter().map(written).sum() }
     }
 
     pub fn since(self, before: Cost) -> Cost {
         Cost {
             cpu: self.cpu.saturating_sub(before.cpu),
-            written_bytes: self.written_bytes.saturating_sub(before.written_bytes),
+            written_bytes: self
+                .written_bytes
+                .zip(before.written_bytes)
+                .map(|(now, before)| now.saturating_sub(before)),
         }
     }
 }
 
-/// Kilobytes of memory at this moment: pages that processes share are counted once.
-pub fn memory_kb(root: u32) -> u64 {
+/// Kilobytes of memory at this moment: pages that processes share are counted once. `None`: some do
+/// not let themselves be read.
+pub fn memory_kb(root: u32) -> Option<u64> {
     // The one that holds the others is none of the server.
-    of(root).into_iter().filter(|pid| *pid != root).filter_map(share).sum()
+    of(root).into_iter().filter(|pid| *pid != root).map(share).sum()
 }
 
 /// All processes at and below this one.
@@ -107,15 +110,24 @@ fn ticks(pid: u32) -> Option<u64> {
 }
 
 fn written(pid: u32) -> Option<u64> {
-    let text = fs::read_to_string(format!("/proc/{pid}/io")).ok()?;
-    let field = text.lines().find_map(|line| line.strip_prefix("write_bytes: "))?;
-    field.parse().ok()
+    field(&format!("/proc/{pid}/io"), "write_bytes:")
 }
 
 fn share(pid: u32) -> Option<u64> {
-    let text = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).ok()?;
-    let field = text.lines().find_map(|line| line.strip_prefix("Pss:"))?;
-    field.trim().strip_suffix(" kB")?.parse().ok()
+    field(&format!("/proc/{pid}/smaps_rollup"), "Pss:")
+}
+
+/// The number behind a name: 0 of a process that is gone, `None` if it may not be read.
+fn field(path: &str, name: &str) -> Option<u64> {
+    match fs::read_to_string(path) {
+        Ok(text) => {
+            let field = text.lines().find_map(|line| line.strip_prefix(name));
+            let number = field.map(|field| field.trim().trim_end_matches(" kB").parse());
+            Some(number.and_then(Result::ok).unwrap_or(0))
+        }
+        Err(cause) if cause.kind() == io::ErrorKind::PermissionDenied => None,
+        Err(_) => Some(0),
+    }
 }
 
 #[cfg(test)]
@@ -140,13 +152,15 @@ mod tests {
         let (pid, own) = (shell.id(), std::process::id());
         let cost = Cost::of(pid);
         assert!(of(own).contains(&pid) && !of(pid).contains(&own));
-        assert!(memory_kb(own) > 0, "the shell's");
+        assert!(memory_kb(own) > Some(0), "the shell's");
         drop(shell.stdin.take());
         shell.wait().expect("it ends");
         assert!(cost.cpu >= Duration::from_millis(20), "{cost:?}");
         // A file system in memory writes nothing.
-        assert!([0, 1 << 20].contains(&(cost.written_bytes & !0xfffff)), "{cost:?}");
-        assert_eq!(cost.since(cost), Cost::default());
-        assert_eq!(Cost::of(pid), Cost::default(), "it is gone");
+        let written = cost.written_bytes.expect("it is ours");
+        assert!([0, 1 << 20].contains(&(written & !0xfffff)), "{cost:?}");
+        let nothing = Cost { written_bytes: Some(0), ..Cost::default() };
+        assert_eq!(cost.since(cost), nothing);
+        assert_eq!(Cost::of(pid), nothing, "it is gone");
     }
 }

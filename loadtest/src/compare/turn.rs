@@ -36,7 +36,7 @@ pub struct Turn {
     pub accept: Part,
     pub relay: Part,
     /// The most that was seen while it relayed.
-    pub memory_kb: u64,
+    pub memory_kb: Option<u64>,
     pub steady: Steady,
     pub mail: Mail,
 }
@@ -48,7 +48,7 @@ pub struct Part {
     pub per_second: f64,
     /// Of each message.
     pub cpu_us: f64,
-    pub written_bytes: f64,
+    pub written_bytes: Option<f64>,
 }
 
 /// At a rate that it can keep up with, in milliseconds.
@@ -128,7 +128,7 @@ impl Part {
             messages,
             per_second,
             cpu_us: each(cost.cpu.as_secs_f64() * 1e6),
-            written_bytes: each(cost.written_bytes as f64),
+            written_bytes: cost.written_bytes.map(|bytes| each(bytes as f64)),
         }
     }
 }
@@ -239,10 +239,10 @@ fn rate(received: &Received, began_us: u64) -> f64 {
     received.balance.arrived as f64 * 1e6 / took_us as f64
 }
 
-fn peak_memory(server: &Instance, watch: &AtomicBool) -> u64 {
-    let mut peak = 0;
+fn peak_memory(server: &Instance, watch: &AtomicBool) -> Option<u64> {
+    let mut peak = Some(0);
     loop {
-        peak = peak.max(server.memory_kb());
+        peak = peak.zip(server.memory_kb()).map(|(peak, now)| peak.max(now));
         if !watch.load(Ordering::Relaxed) {
             return peak;
         }

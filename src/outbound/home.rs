@@ -266,6 +266,8 @@ impl Home {
         // What stands in line has its route already: it is read again, and goes by the new one.
         let waiting = self.lines.borrow_mut().take_out(|_| false);
         waiting.into_iter().for_each(|key| self.leave_on_disk(key));
+        self.lines.borrow_mut().forget_left();
+        self.note_left_on_disk();
     }
 
     /// Nothing new goes out from here on; outcomes are still written.

@@ -78,8 +78,10 @@ struct Room {
     in_reserves: usize,
     in_lines: usize,
     in_lines_max: usize,
-    /// The length of the longest line, if nothing has come into any since it was looked for.
-    longest: Option<usize>,
+    /// Jobs that came into lines so far.
+    pushes: u64,
+    /// When the longest line was last looked for, by `pushes`, and its length.
+    longest: (u64, usize),
 }
 
 /// The jobs of one site at this home. Its owner is given only what it has room for.
@@ -103,6 +105,8 @@ struct Line {
     left: Vec<Row>,
     /// Jobs that came into line past those, since they were last read.
     passed: usize,
+    /// As `Room::longest`: the most that a tenant has in line.
+    most: (u64, usize),
 }
 
 #[derive(Debug, Default)]
@@ -122,7 +126,8 @@ impl Lines {
             in_reserves: 0,
             in_lines: 0,
             in_lines_max: jobs_max.div_ceil(4),
-            longest: None,
+            pushes: 0,
+            longest: (0, usize::MAX),
         };
         Lines { lines: HashMap::new(), room }
     }
@@ -157,13 +162,11 @@ impl Lines {
             return Turn::Expires;
         }
         let is_little = comer.age == Age::Fresh && line.has_little(comer.tenant);
-        if line.place_of(comer.row.1.partition()).is_some() {
-            // What was left on disk has come before it, and is to come to its turn nevertheless.
-            if !is_little || line.passed >= self.room.in_lines_max / 8 {
-                line.leave(comer.row);
-                return Turn::StaysOnDisk;
-            }
-            line.passed += 1;
+        let passes = line.place_of(comer.row.1.partition()).is_some();
+        // What was left on disk has come before it, and is to come to its turn nevertheless.
+        if passes && (!is_little || line.passed >= self.room.in_lines_max / 8) {
+            line.leave(comer.row);
+            return Turn::StaysOnDisk;
         }
         let waiting = if is_little { line.waiting_of(comer.tenant) } else { line.waiting };
         let displaced = match self.room.in_lines < self.room.in_lines_max {
@@ -176,15 +179,19 @@ impl Lines {
             return Turn::StaysOnDisk;
         }
         line.push(comer.tenant, comer.row);
+        line.passed += usize::from(passes);
         self.room.in_lines += 1;
-        self.room.longest = None;
+        self.room.pushes += 1;
         Turn::Waits { displaced }
     }
 
     /// The longest line is cut in half for one in which so many wait, if that is much less. For a
     /// tenant of that very line, if that is much less than others have in it.
     fn displace_for(&mut self, site: &str, waiting: usize) -> Vec<JobKey> {
-        if self.room.longest.is_some_and(|longest| longest <= 2 * waiting + 1) {
+        // Lines that nothing has come into are no longer than they were: it is not looked for again.
+        let was_vain = |(at, most): (u64, usize)| at == self.room.pushes && most <= 2 * waiting + 1;
+        let own = self.lines.get(site).map(|line| line.most);
+        if was_vain(self.room.longest) || own.is_some_and(was_vain) {
             return Vec::new();
         }
         let lines = self.lines.iter_mut().map(|(name, line)| (&**name, line));
@@ -196,7 +203,10 @@ impl Lines {
             false => line.waiting,
         };
         if most <= 2 * waiting + 1 {
-            self.room.longest = Some(line.waiting);
+            self.room.longest = (self.room.pushes, line.waiting);
+            if name == site {
+                line.most = (self.room.pushes, most);
+            }
             return Vec::new();
         }
         let rows = line.cut();
@@ -265,7 +275,20 @@ impl Lines {
         let (site, line, place) =
             left.min_by_key(|(_, line, place)| (line.waiting, line.left[*place]))?;
         line.passed = 0;
-        Some((site.clone(), line.left.swap_remove(place)))
+        let (site, row) = (site.clone(), line.left.swap_remove(place));
+        if line.is_idle() {
+            self.lines.remove(&site);
+        }
+        Some((site, row))
+    }
+
+    /// What was left on disk is read from its beginning in any case. Sites may have other names then.
+    pub fn forget_left(&mut self) {
+        for line in self.lines.values_mut() {
+            line.left.clear();
+            line.passed = 0;
+        }
+        self.lines.retain(|_, line| !line.is_idle());
     }
 
     /// What was taken could not be read to its end.
@@ -714,9 +737,9 @@ mod tests {
             }
             for _ in 0..5 {
                 lines.step("a", 0, |_| true);
-                let other =
-                    lines.lines["a"].tenants.iter().find(|(name, one)| **name > 0 && one.out > 0);
-                let other = other.map_or(0, |(name, _)| *name);
+                let tenants = &lines.lines["a"].tenants;
+                let others = tenants.iter().filter(|(name, one)| **name > 0 && one.out > 0);
+                let other = others.map(|(name, _)| *name).min().unwrap_or(0);
                 lines.step("a", other, |_| true);
             }
             if lines.take_left(partition).is_some() {
@@ -799,6 +822,19 @@ mod tests {
             join_all(&mut lines, &site, left.0, 50, Age::Waited);
         }
         assert!(refills.iter().all(|count| *count > 40), "one for the other: {refills:?}");
+    }
+
+    #[test]
+    fn nothing_is_known_of_a_site_of_which_nothing_is_left() {
+        let mut lines = Lines::new(4);
+        lines.leave_again("a", (7, id(7, 0), 0));
+        lines.take_left(id(0, 0).partition()).expect("it was left");
+        assert!(lines.lines.is_empty());
+        put(&mut lines, "b", 0..8, 1);
+        lines.leave_again("a", (7, id(7, 0), 0));
+        lines.forget_left();
+        assert!(!lines.is_full("b", id(0, 0).partition()) && !lines.lines.contains_key("a"));
+        assert_eq!((lines.out("b"), lines.in_lines()), (1, 1));
     }
 
     #[test]

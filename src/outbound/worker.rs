@@ -255,7 +255,7 @@ async fn may_send(
     let mut patience = pin!(timer::sleep(SETTLES_PATIENCE));
     loop {
         let is_over = nudge.or(patience.as_mut()).await.is_some();
-        if owner.is_closing() {
+        if owner.is_closing() || partition.failure().is_some() {
             return None;
         }
         let begun = Unsettled::begin(partition, Instant::now());

@@ -22,6 +22,8 @@ use ringpost::base::limits::SETTLES_IN_LANE_MAX;
 use ringpost::base::limits::UNSETTLED_MAX;
 use ringpost::base::limits::UNSETTLED_MS_MAX;
 use ringpost::queue::Access;
+use ringpost::queue::CommitFault;
+use ringpost::queue::Committed;
 use ringpost::queue::Job;
 use ringpost::queue::Spool;
 use ringpost::queue::SpoolOptions;
@@ -110,6 +112,36 @@ fn new_mail_does_not_wait_behind_the_retries_of_a_whole_site() {
     );
     drop(found);
     assert_eq!(finding.iter().count(), 3 * SETTLES_IN_LANE_MAX - 2);
+    assert_eq!(desk.committer.waiting(), 0);
+}
+
+#[test]
+fn what_was_sent_is_settled_before_all_that_waits() {
+    let folder = tempfile::tempdir().unwrap();
+    let (all_wait, held) = mpsc::channel::<()>();
+    let desk = Desk::with_start(options(folder.path()), move || held.recv().expect("told"));
+    let mut context = Context::from_waker(Waker::noop());
+    let mut mail: Vec<_> = (0..1000).map(|_| Box::pin(desk.store(b"mail"))).collect();
+    for stored in &mut mail {
+        assert!(stored.as_mut().poll(&mut context).is_pending());
+    }
+    let id = desk.committer.next_id(NOW_MS);
+    let settle = |job| Box::pin(desk.committer.settle(done(id, job, 1)));
+    let mut settles: Vec<_> = (0..500).map(settle).collect();
+    for settle in &mut settles {
+        assert!(settle.as_mut().poll(&mut context).is_pending());
+    }
+    all_wait.send(()).unwrap();
+    for settle in settles {
+        assert!(!desk.run(settle).expect("it is written"));
+    }
+    type Stored<'f> = Pin<Box<dyn Future<Output = Result<Committed, CommitFault>> + 'f>>;
+    let mail = desk.run_all(mail.into_iter().map(|one| one as Stored<'_>).collect());
+    let batches: Vec<u32> = mail.into_iter().map(|one| one.expect("it is stored").batch).collect();
+    // Batches of 512 orders: three quarters of the first are settlements; the second begins with those
+    // that are left.
+    assert_eq!(batches[0], 128);
+    assert_eq!(batches[128], 512 - (500 - 384));
     assert_eq!(desk.committer.waiting(), 0);
 }
 

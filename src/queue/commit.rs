@@ -20,7 +20,6 @@ use std::thread;
 use std::thread::JoinHandle;
 use std::time::Instant;
 
-use crossbeam::channel::Receiver;
 use rocksdb::WriteBatch;
 use rocksdb::WriteOptions;
 
@@ -39,6 +38,7 @@ use crate::queue::lane::Done;
 use crate::queue::lane::Lane;
 use crate::queue::lane::NO_TICKET;
 use crate::queue::lane::Order;
+use crate::queue::lane::Orders;
 use crate::queue::lane::Parcel;
 use crate::queue::lane::Work;
 use crate::queue::ledger::LEDGER_KEY;
@@ -72,6 +72,9 @@ pub struct CommitOptions {
     pub on_fatal: OnFatal,
 }
 
+/// Settlements of one batch past which other orders come first.
+const SETTLES_FIRST_MAX: usize = COMMIT_BATCH_MESSAGES_MAX / 4 * 3;
+
 /// A running commit thread.
 pub struct CommitThread {
     lane: Arc<Lane>,
@@ -81,7 +84,7 @@ pub struct CommitThread {
 impl CommitThread {
     pub fn start(partition: Arc<Partition>, options: CommitOptions) -> io::Result<CommitThread> {
         assert!(partition.is_writable(), "mail is committed to partitions opened for it");
-        let (lane, receiver) = Lane::new(partition.id(), partition.newest());
+        let (lane, orders) = Lane::new(partition.id(), partition.newest());
         let writer = Writer {
             lane: Arc::clone(&lane),
             synced: partition.synced(),
@@ -99,7 +102,7 @@ impl CommitThread {
         let thread =
             thread::Builder::new().name(format!("commit-{}", lane.partition)).spawn(move || {
                 on_start();
-                writer.run(&receiver);
+                writer.run(&orders);
             })?;
         Ok(CommitThread { lane, thread: Some(thread) })
     }
@@ -206,28 +209,34 @@ impl Drop for Farewell {
 }
 
 impl Writer {
-    fn run(mut self, receiver: &Receiver<Work>) {
+    fn run(mut self, orders: &Orders) {
         let _farewell =
             Farewell { lane: Arc::clone(&self.lane), on_fatal: Arc::clone(&self.on_fatal) };
         let mut stop = false;
         while !stop {
-            let Some(first) = self.held.take().or_else(|| receiver.recv().ok()) else { break };
-            stop = self.take(first, receiver);
+            let Some(first) = self.held.take().or_else(|| orders.wait()) else { break };
+            stop = self.take(first, orders);
             self.commit();
         }
         // Orders that came behind the last one.
-        for work in receiver.try_iter() {
+        while let Some(work) = orders.next(true) {
             self.lane.complete(answer(work, Err(CommitFault::Stopped)));
         }
     }
 
     /// Fills `taken` with what one batch may hold. Answers whether the last order was among it.
-    fn take(&mut self, first: Work, receiver: &Receiver<Work>) -> bool {
+    fn take(&mut self, first: Work, orders: &Orders) -> bool {
         self.taken_bytes = 0;
+        let mut settles = 0;
         let mut next = Some(first);
         while let Some(work) = next {
             match &work.order {
-                Order::Stop => return true,
+                Order::Stop => {
+                    // What came before it, and was passed for the sake of the rest.
+                    let urgent = std::iter::from_fn(|| orders.next_urgent());
+                    self.taken.extend(urgent.map(|work| Taken { work, found: false }));
+                    return true;
+                }
                 Order::Delete(_) if !self.taken.is_empty() => {
                     self.held = Some(work);
                     break;
@@ -237,7 +246,10 @@ impl Writer {
                     self.taken_bytes += parcel.records.len();
                     self.taken_bytes += parcel.slices.iter().map(Slice::len).sum::<usize>();
                 }
-                Order::Settle(settlement) => self.taken_bytes += settlement.bytes(),
+                Order::Settle(settlement) => {
+                    self.taken_bytes += settlement.bytes();
+                    settles += 1;
+                }
                 Order::Abort { .. } | Order::Delete(_) => (),
             }
             self.taken.push(Taken { work, found: false });
@@ -246,7 +258,7 @@ impl Writer {
             {
                 break;
             }
-            next = receiver.try_recv().ok();
+            next = orders.next(settles < SETTLES_FIRST_MAX);
         }
         false
     }

@@ -34,6 +34,7 @@ use crate::base::limits::COMMIT_WAITERS_MAX;
 
 use crate::base::limits::SETTLES_IN_LANE_MAX;
 use crate::base::limits::STREAM_CHUNKS_IN_FLIGHT_MAX;
+use crate::base::limits::UNSETTLED_MAX;
 use crate::queue::fault::CommitFault;
 use crate::queue::lane::Back;
 use crate::queue::lane::CommitHandle;
@@ -89,6 +90,7 @@ struct Inner {
     /// An order has a place until it is answered, whenever the answer is taken: a body that waits
     /// for another place has answers to take.
     gate: Rc<Gate>,
+    urgent: Rc<Gate>,
     settles: Rc<Gate>,
     splits: Rc<Gate>,
     /// Aborts that found no place.
@@ -139,6 +141,7 @@ impl Committer {
                 tickets: RefCell::default(),
                 parcels: RefCell::default(),
                 gate: Gate::new(COMMIT_WAITERS_MAX),
+                urgent: Gate::new(UNSETTLED_MAX),
                 settles: Gate::new(SETTLES_IN_LANE_MAX),
                 splits: Gate::new(SETTLES_IN_LANE_MAX),
                 aborts: RefCell::default(),
@@ -186,8 +189,8 @@ impl Committer {
         self.inner.outcome(ticket).await.map(|done| done.found)
     }
 
-    /// The same in a line of its own, for what nobody waits for and of which there may be a great
-    /// deal at once. Splits have another one.
+    /// The same for what nobody waits for and of which there may be a great deal at once: behind what
+    /// waits, in a line of its own. Splits have another one.
     pub async fn settle_in_turn(&self, settlement: Arc<Settlement>) -> Result<bool, CommitFault> {
         // Fresh mail that is to go several ways does not stand behind the retries of others.
         let line = match settlement.next {
@@ -195,7 +198,18 @@ impl Committer {
             Next::Done | Next::Again(_) => &self.inner.settles,
         };
         let _turn = line.enter().await;
-        self.settle(settlement).await
+        let place = self.inner.gate.enter().await;
+        self.settle_from(place, settlement).await
+    }
+
+    async fn settle_from(
+        &self,
+        place: Place,
+        settlement: Arc<Settlement>,
+    ) -> Result<bool, CommitFault> {
+        let order = Order::Settle(settlement);
+        let ticket = self.inner.submit(place, order).map_err(|(fault, _)| fault)?;
+        self.inner.outcome(ticket).await.map(|done| done.found)
     }
 
     /// Has `keeper` told of everything that becomes durable from now on.
@@ -208,13 +222,12 @@ impl Committer {
         self.inner.ids.borrow_mut().next_id(now_ms)
     }
 
-    /// Writes what has become of a job. `false`: the job is not there any more. After a full disk
-    /// the same settlement may be given again.
+    /// Writes what has become of a job, before all that waits: a crash would have it delivered again.
+    /// `false`: the job is not there any more. After a full disk the same settlement may be given
+    /// again.
     pub async fn settle(&self, settlement: Arc<Settlement>) -> Result<bool, CommitFault> {
-        let place = self.inner.gate.enter().await;
-        let order = Order::Settle(settlement);
-        let ticket = self.inner.submit(place, order).map_err(|(fault, _)| fault)?;
-        self.inner.outcome(ticket).await.map(|done| done.found)
+        let place = self.inner.urgent.enter().await;
+        self.settle_from(place, settlement).await
     }
 
     /// Takes the answers that are there: chunks go back to the pool, waiting sessions are woken.
@@ -415,8 +428,12 @@ impl Inner {
     }
 
     fn send(&self, place: Place, stage: Stage, order: Order) -> Result<u32, (CommitFault, Order)> {
+        let sender = match place.is_of(&self.urgent) {
+            true => &self.lane.urgent,
+            false => &self.lane.sender,
+        };
         let ticket = self.tickets.borrow_mut().insert(Ticket { place: Some(place), stage });
-        match self.lane.sender.try_send(Work { ticket: ticket as u32, order }) {
+        match sender.try_send(Work { ticket: ticket as u32, order }) {
             Ok(()) => Ok(ticket as u32),
             Err(refused) => {
                 let full = matches!(refused, TrySendError::Full(_));
@@ -479,7 +496,8 @@ impl Inner {
 
     /// The place is for an abort, or for who is next in line.
     fn give_back(&self, place: Place) {
-        let abort = self.aborts.borrow_mut().pop_front();
+        let is_for_all = place.is_of(&self.gate);
+        let abort = self.aborts.borrow_mut().pop_front_if(|_| is_for_all);
         match abort {
             Some(abort) => self.send_abort(place, abort),
             None => drop(place),

@@ -3,7 +3,10 @@
 //! Owner:    shared by one `Committer` and one `CommitThread`; no locks.
 //! Promise:  every order but `Stop` is answered exactly once, or the lane is seen to be `gone`.
 //!           Chunks travel back with the answer.
-//! Bounds:   `COMMIT_WAITERS_MAX` orders without an answer, and room for them, `Stop` and the answers.
+//! Order:    first come, first served, but for what is urgent: that goes before all else, though it
+//!           never takes a whole batch while anything else waits.
+//! Bounds:   `COMMIT_WAITERS_MAX` orders without an answer and `UNSETTLED_MAX` urgent ones, and room
+//!           for them, `Stop` and the answers.
 
 use std::sync::Arc;
 use std::sync::OnceLock;
@@ -20,6 +23,7 @@ use crate::base::MessageId;
 use crate::base::PartitionId;
 use crate::base::Slice;
 use crate::base::limits::COMMIT_WAITERS_MAX;
+use crate::base::limits::UNSETTLED_MAX;
 use crate::queue::fault::CommitFault;
 use crate::queue::settle::Settlement;
 
@@ -107,11 +111,44 @@ pub struct CommitCounts {
     pub faults: AtomicU64,
 }
 
+/// The commit thread's end of the way to it.
+pub struct Orders {
+    plain: Receiver<Work>,
+    urgent: Receiver<Work>,
+}
+
+impl Orders {
+    /// The next order, however long that takes. `None`: nobody is left to give any.
+    pub fn wait(&self) -> Option<Work> {
+        self.next(true).or_else(|| {
+            crossbeam::channel::select! {
+                recv(self.urgent) -> work => work.ok(),
+                recv(self.plain) -> work => work.ok(),
+            }
+        })
+    }
+
+    pub fn next_urgent(&self) -> Option<Work> {
+        self.urgent.try_recv().ok()
+    }
+
+    /// The next order that is there, what is urgent first or last.
+    pub fn next(&self, urgent_first: bool) -> Option<Work> {
+        let (first, second) = match urgent_first {
+            true => (&self.urgent, &self.plain),
+            false => (&self.plain, &self.urgent),
+        };
+        first.try_recv().or_else(|_| second.try_recv()).ok()
+    }
+}
+
 /// The lane itself.
 pub struct Lane {
     pub partition: PartitionId,
     pub newest: Option<MessageId>,
     pub sender: Sender<Work>,
+    /// For what a crash would have repeated.
+    pub urgent: Sender<Work>,
     pub completions: ArrayQueue<Completion>,
     pub counts: CommitCounts,
     bell: OnceLock<Ring>,
@@ -121,20 +158,22 @@ pub struct Lane {
 }
 
 impl Lane {
-    pub fn new(partition: PartitionId, newest: Option<MessageId>) -> (Arc<Lane>, Receiver<Work>) {
-        let (sender, receiver) = crossbeam::channel::bounded(COMMIT_WAITERS_MAX + 1);
+    pub fn new(partition: PartitionId, newest: Option<MessageId>) -> (Arc<Lane>, Orders) {
+        let (sender, plain) = crossbeam::channel::bounded(COMMIT_WAITERS_MAX + 1);
+        let (urgent, urgent_orders) = crossbeam::channel::bounded(UNSETTLED_MAX);
         let lane = Lane {
             partition,
             newest,
             sender,
-            completions: ArrayQueue::new(COMMIT_WAITERS_MAX),
+            urgent,
+            completions: ArrayQueue::new(COMMIT_WAITERS_MAX + UNSETTLED_MAX),
             counts: CommitCounts::default(),
             bell: OnceLock::new(),
             claimed: AtomicBool::new(false),
             state: AtomicU8::new(RUNNING),
             gone: AtomicBool::new(false),
         };
-        (Arc::new(lane), receiver)
+        (Arc::new(lane), Orders { plain, urgent: urgent_orders })
     }
 
     /// Becomes the one shard of this lane.
@@ -204,7 +243,7 @@ impl CommitHandle {
 
     /// Orders that wait for the commit thread.
     pub fn waiting(&self) -> usize {
-        self.0.sender.len()
+        self.0.sender.len() + self.0.urgent.len()
     }
 
     /// Why the partition takes no mail, if it does not.

@@ -106,6 +106,12 @@ impl Gate {
     }
 }
 
+impl Place {
+    pub fn is_of(&self, gate: &Rc<Gate>) -> bool {
+        Rc::ptr_eq(&self.gate, gate)
+    }
+}
+
 impl Drop for Place {
     fn drop(&mut self) {
         self.gate.pass_on();

@@ -169,7 +169,7 @@ fn small(memory: &StoreMemory) -> Options {
     options.set_compression_type(DBCompressionType::Lz4);
     options.set_write_buffer_size((memory.body_buffer_bytes / 4).max(1 << 20));
     // One is written while the other is flushed. Both full: the commit thread waits, its channel
-    // fills, and senders get 452 or wait. That is the bound on memory.
+    // fills, and senders wait. That is the bound on memory.
     options.set_max_write_buffer_number(2);
     // Past these, writes stop until compaction has caught up. The step before, in which RocksDB
     // slows writes by sleeping in them, is left out: our writes never wait within RocksDB.

@@ -90,8 +90,8 @@ pub const THROTTLE_MAX_MS: u64 = 60_000;
 pub const SITE_ERROR_BYTES_MAX: usize = 500;
 
 /// Deliveries of one partition that a server may have taken while their settles are not durable: a
-/// crash repeats them. Half of what the commit lane holds. More: the connection waits, and gives
-/// its job back when the disk stays full.
+/// crash repeats them. The commit lane has so many places of their own for these. More: the
+/// connection waits, and gives its job back when the disk stays full.
 pub const UNSETTLED_MAX: usize = COMMIT_WAITERS_MAX / 2;
 
 /// Milliseconds for which such a delivery may wait for the store. Some fifty syncs of a usual disk

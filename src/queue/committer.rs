@@ -7,7 +7,7 @@
 //! Order:    chunks in their order, all of them answered before the last write is asked for.
 //! Bounds:   `COMMIT_WAITERS_MAX` orders under way. Past that who comes stands in line, and so does the
 //!           sender; how many bodies may do so is the intake's bound. At most `SETTLES_IN_LANE_MAX`
-//!           of them are from either line of `settle_in_turn`.
+//!           of them are from either line of `settle_in_turn`. `UNSETTLED_MAX` urgent orders more.
 //!           `STREAM_CHUNKS_IN_FLIGHT_MAX` chunks of one body are on their way,
 //!           `BODY_HELD_BYTES_MAX` are held back.
 

@@ -10,8 +10,9 @@ FAILPOINTS := --features ringpost/failpoints
 
 # For `make run`: what follows `ringpost serve`.
 ARGS ?=
-# For `make crash`: how often the server is killed.
+# For `make crash`: how often the server is killed, and how often its disk loses power.
 N ?= 200
+CUTS ?= 50
 # For `make bench` and `make guard`: write what was found into the tree (RECORD=1).
 RECORD ?=
 # For `make bench`: what follows the benches' names, and what the record says of the machine's mood.
@@ -29,7 +30,7 @@ help:
 	@echo 'make bench    criterion benches, and how they compare with the record (RECORD=1 writes it)'
 	@echo 'make guard    instructions of the hottest paths against the record (RECORD=1 writes it)'
 	@echo 'make release  the binary to ship'
-	@echo 'make crash    kills the server N=$(N) times under load and counts the mail'
+	@echo 'make crash    kills the server N=$(N) times and cuts the power CUTS=$(CUTS) times, under load'
 	@echo 'make fuzz     every fuzz target for FUZZ_SECONDS=$(FUZZ_SECONDS)'
 
 run:
@@ -64,7 +65,8 @@ release:
 
 crash:
 	@.ci/deps test
-	RINGPOST_CRASH_KILLS=$(N) $(CARGO) test --release $(FAILPOINTS) $(CARGO_FLAGS) --test crash -- --nocapture
+	RINGPOST_CRASH_KILLS=$(N) RINGPOST_POWER_CUTS=$(CUTS) $(CARGO) test --release $(FAILPOINTS) $(CARGO_FLAGS) \
+	    --test crash --test relay_crash --test power_cut -- --nocapture
 
 fuzz:
 	@.ci/deps build

@@ -43,6 +43,7 @@ use support::load::Load;
 use support::load::Plan;
 use support::load::Shape;
 use support::load::send;
+use support::number_from;
 
 /// Bodies under way when the server is killed.
 const STREAMS: usize = 4;
@@ -91,11 +92,6 @@ const QUARANTINING: &[&str] =
 fn alone() -> MutexGuard<'static, ()> {
     static ONE: Mutex<()> = Mutex::new(());
     ONE.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-fn number_from(variable: &str, otherwise: impl FnOnce() -> u64) -> u64 {
-    let written = std::env::var(variable).ok().and_then(|text| text.parse().ok());
-    written.unwrap_or_else(otherwise)
 }
 
 fn seed(test: &str) -> u64 {

@@ -3,6 +3,7 @@
 //!
 //! The disk is real ext4 on nbdkit's cache (`support::disk`); `kill -9` of nbdkit is the cut. The
 //! second test switches the sync off and has to lose mail: it proves that the first could fail.
+//! `RINGPOST_POWER_CUTS` sets the number of cuts.
 
 mod support;
 
@@ -26,8 +27,9 @@ use support::load::Dice;
 use support::load::Load;
 use support::load::Plan;
 use support::load::Shape;
+use support::number_from;
 
-const CUTS: usize = 6;
+const CUTS: u64 = 6;
 /// So many messages are promised and not deleted shortly before a cut.
 const MAIL_TO_LOSE: usize = 50;
 
@@ -81,7 +83,7 @@ fn dice() -> Dice {
 fn acknowledged_mail_survives_power_cuts() {
     let Some(mut disk) = disk() else { return };
     let (ledger, mut dice) = (Arc::<Ledger>::default(), dice());
-    for cut in 0..CUTS {
+    for cut in 0..number_from("RINGPOST_POWER_CUTS", || CUTS) {
         let audit = cut_under_load(&mut disk, (&ledger, CONFIG, Shape::ALL), &mut dice);
         println!("cut {cut}: {audit}");
         audit.assert_sound(&format!("cut {cut}"));

@@ -51,6 +51,7 @@ use support::Server;
 use support::Setup;
 use support::ledger::numbered_body;
 use support::load::Dice;
+use support::number_from;
 use support::stuffed;
 
 const CLIENTS: usize = 4;
@@ -73,10 +74,6 @@ const SIGABRT: i32 = 6;
 fn alone() -> MutexGuard<'static, ()> {
     static ONE: Mutex<()> = Mutex::new(());
     ONE.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-fn number_from(variable: &str, otherwise: u64) -> u64 {
-    std::env::var(variable).ok().and_then(|text| text.parse().ok()).unwrap_or(otherwise)
 }
 
 /// Message number `n`: everything follows from the number.
@@ -343,7 +340,7 @@ impl Field {
 
     fn with_sink(name: &str, pause: Duration) -> Field {
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).expect("after 1970");
-        let seed = number_from("RINGPOST_CRASH_SEED", now.as_millis() as u64);
+        let seed = number_from("RINGPOST_CRASH_SEED", || now.as_millis() as u64);
         println!("{name}: RINGPOST_CRASH_SEED={seed}");
         Field {
             folder: tempfile::tempdir().expect("there is a place for temporary files"),
@@ -539,7 +536,7 @@ impl Field {
 fn a_relay_killed_at_any_time_loses_nothing() {
     let _alone = alone();
     let mut field = Field::new("kill -9");
-    for kill in 0..number_from("RINGPOST_CRASH_KILLS", KILLS as u64) {
+    for kill in 0..number_from("RINGPOST_CRASH_KILLS", || KILLS as u64) {
         let mut server = field.start("");
         let load = field.load(&server);
         load.await_acknowledged(5);

@@ -414,6 +414,12 @@ impl ClosedPort {
     }
 }
 
+/// The number in an environment variable that sizes or seeds a test, or the default.
+pub fn number_from(variable: &str, default: impl FnOnce() -> u64) -> u64 {
+    let written = std::env::var(variable).ok();
+    written.map_or_else(default, |text| text.parse().expect("the variable holds a number"))
+}
+
 /// Whether the test may mount, and so on. Says so when not.
 pub fn is_root(purpose: &str) -> bool {
     let uid = Command::new("id").arg("-u").output().map(|out| out.stdout).unwrap_or_default();

@@ -1,9 +1,24 @@
 //! What a reload changes, and what has to wait for a restart.
 //!
-//! Promise:  `reloaded` never holds half of a change that contradicts itself: a key that a reload
-//!           cannot change stays as it was, and so does the whole listener that it belongs to.
+//! Promise:  a key that needs a restart stays as it was, and so do all keys of its listener, for half
+//!           of a change may contradict itself. No security setting stays looser than the file has
+//!           it: what the file restricts is restricted at once, whatever else the reload holds.
+//! Matching: a running listener is governed by every listener of the file that has one of its
+//!           addresses; if there is none, by the one of its name, unless that one has an address that
+//!           another running listener has. A listener that the file no longer has keeps its
+//!           addresses until the restart, and trusts no network any more.
 
+use std::net::SocketAddr;
+
+use ipnet::IpNet;
+
+use crate::config::key::Reload;
+use crate::config::key::Section;
 use crate::config::model::Config;
+use crate::config::model::ListenerConfig;
+use crate::config::value::ClientCertificates;
+use crate::config::value::LineEnding;
+use crate::config::value::TlsMode;
 
 pub use crate::config::key::Changes;
 
@@ -15,6 +30,140 @@ pub fn changes(old: &Config, new: &Config) -> Changes {
 /// What a server that runs with `old` runs with after it was given `new`.
 pub fn reloaded(old: &Config, new: &Config) -> (Config, Changes) {
     let mut changes = Changes::default();
-    let config = old.reload(new, &mut changes);
+    let mut config = old.reload(new, &mut changes);
+    config.listeners = listeners(&old.listeners, &new.listeners, &mut changes);
     (config, changes)
+}
+
+/// The running listeners after a reload, in their order, for their sockets are bound.
+fn listeners(
+    running: &[ListenerConfig],
+    file: &[ListenerConfig],
+    changes: &mut Changes,
+) -> Vec<ListenerConfig> {
+    let mut governing = vec![false; file.len()];
+    let mut orphaned = false;
+    let mut next = Vec::with_capacity(running.len());
+    for listener in running {
+        let places = governed_by(listener, running, file);
+        orphaned |= places.is_empty();
+        places.iter().for_each(|place| governing[*place] = true);
+        let rules: Vec<&ListenerConfig> = places.iter().map(|place| &file[*place]).collect();
+        next.push(listener_after(listener, &rules, changes));
+    }
+    if orphaned || governing.contains(&false) {
+        changes.needs_restart.push(ListenerConfig::DOC.path);
+    }
+    next
+}
+
+/// The places in the file of the listeners that say what `listener` may do.
+fn governed_by(
+    listener: &ListenerConfig,
+    running: &[ListenerConfig],
+    file: &[ListenerConfig],
+) -> Vec<usize> {
+    let with = |fits: &dyn Fn(&ListenerConfig) -> bool| -> Vec<usize> {
+        (0..file.len()).filter(|place| fits(&file[*place])).collect()
+    };
+    let places = with(&|rule| share_an_address(listener, rule));
+    if !places.is_empty() {
+        return places;
+    }
+    let moved = |rule: &ListenerConfig| {
+        rule.name == listener.name && !running.iter().any(|other| share_an_address(other, rule))
+    };
+    with(&moved)
+}
+
+/// Port 0 is another port each time, so there the name tells.
+fn share_an_address(one: &ListenerConfig, other: &ListenerConfig) -> bool {
+    let same = |address: &SocketAddr| address.port() != 0 || one.name == other.name;
+    one.address.iter().any(|address| other.address.contains(address) && same(address))
+}
+
+/// `running` as the rules of the file leave it.
+fn listener_after(
+    running: &ListenerConfig,
+    rules: &[&ListenerConfig],
+    changes: &mut Changes,
+) -> ListenerConfig {
+    let all_live = |rule: &ListenerConfig| {
+        running.differences(rule).iter().all(|key| key.reload == Reload::Live)
+    };
+    let next = match rules {
+        [] => distrusting(running),
+        [rule] if all_live(rule) => (*rule).clone(),
+        rules => rules.iter().fold(running.clone(), |next, rule| restricted(next, rule)),
+    };
+    for rule in rules {
+        let waiting = next.differences(rule);
+        for key in running.differences(rule) {
+            let waits = waiting.iter().any(|other| other.name == key.name);
+            let noted = if waits { &mut changes.needs_restart } else { &mut changes.live };
+            if !noted.contains(&key.path) {
+                noted.push(key.path);
+            }
+        }
+    }
+    next
+}
+
+/// `running`, no looser than `rule`.
+fn restricted(running: ListenerConfig, rule: &ListenerConfig) -> ListenerConfig {
+    let mut next = running;
+    // Clients that speak TLS as they did are not cut off: where STARTTLS becomes implicit TLS, it is
+    // required until the restart.
+    if next.tls == TlsMode::None {
+        next.tls = rule.tls;
+    }
+    next.tls_required |= rule.tls_required || rule.tls == TlsMode::Implicit;
+    if strictness(rule.client_certificates) >= strictness(next.client_certificates) {
+        next.client_certificates = rule.client_certificates;
+        next.client_ca = rule.client_ca.clone();
+    }
+    next.proxy_from = in_both(&next.proxy_from, &rule.proxy_from);
+    next.xclient_from = in_both(&next.xclient_from, &rule.xclient_from);
+    next.trusted_from = match rule.line_ending {
+        LineEnding::Strict => Vec::new(),
+        LineEnding::Normalise => in_both(&next.trusted_from, &rule.trusted_from),
+    };
+    next.line_ending = line_ending(&next);
+    next
+}
+
+/// `running` without the networks that it trusts. Load balancers stay: without its PROXY header a
+/// connection would count as theirs.
+fn distrusting(running: &ListenerConfig) -> ListenerConfig {
+    let mut next = running.clone();
+    next.xclient_from.clear();
+    next.trusted_from.clear();
+    next.line_ending = line_ending(&next);
+    next
+}
+
+/// Only trusted networks may have their line endings normalised.
+fn line_ending(listener: &ListenerConfig) -> LineEnding {
+    if listener.trusted_from.is_empty() { LineEnding::Strict } else { listener.line_ending }
+}
+
+fn strictness(asked: ClientCertificates) -> u8 {
+    match asked {
+        ClientCertificates::None => 0,
+        ClientCertificates::Optional => 1,
+        ClientCertificates::Required => 2,
+    }
+}
+
+/// The networks that both lists hold, in the order of the second as far as it has them.
+fn in_both(running: &[IpNet], file: &[IpNet]) -> Vec<IpNet> {
+    let within = |list: &[IpNet], network: &IpNet| list.iter().any(|one| one.contains(network));
+    let mut both: Vec<IpNet> =
+        file.iter().filter(|network| within(running, network)).copied().collect();
+    for network in running.iter().filter(|network| within(file, network)) {
+        if !both.contains(network) {
+            both.push(*network);
+        }
+    }
+    both
 }

@@ -156,33 +156,15 @@ impl<T: Section> Part for Vec<T> {
         Some(list)
     }
 
-    /// One of which anything needs a restart stays whole as it was: half of a change may contradict
-    /// itself.
+    /// Sections of which a key needs a restart stay as they are: what becomes of them, `change` says.
     fn reload(&self, new: &Vec<T>, changes: &mut Changes) -> Vec<T> {
-        let (path, live) = (T::DOC.path, |key: &Key| key.reload == Reload::Live);
-        if T::DOC.keys.iter().all(live) {
-            if self != new {
-                changes.live.push(path);
-            }
-            return new.clone();
-        }
-        if self.len() != new.len() {
-            changes.needs_restart.push(path);
+        if T::DOC.keys.iter().any(|key| key.reload == Reload::Restart) {
             return self.clone();
         }
-        let mut list = Vec::with_capacity(new.len());
-        for (old, new) in self.iter().zip(new) {
-            let differences = old.differences(new);
-            let all_live = differences.iter().all(|key| live(key));
-            let noted = if all_live { &mut changes.live } else { &mut changes.needs_restart };
-            for key in differences {
-                if !noted.contains(&key.path) {
-                    noted.push(key.path);
-                }
-            }
-            list.push(if all_live { new.clone() } else { old.clone() });
+        if self != new {
+            changes.live.push(T::DOC.path);
         }
-        list
+        new.clone()
     }
 }
 

@@ -158,7 +158,10 @@ section! {
 
 section! {
     /// Where mail comes in. May be written several times; without any there is one with the values
-    /// below. A change that needs a restart keeps the whole listener as it was until then.
+    /// below. A change of a key that needs a restart keeps the whole listener as it was until then,
+    /// except that what the file restricts is restricted at once: networks that are no longer
+    /// trusted, TLS or client certificates that are now required. A listener that is taken out of
+    /// the file listens until the restart, but trusts no network for XCLIENT or line endings.
     pub struct ListenerConfig at "listener" repeated {
         /// Its name in logs and metrics.
         name: Label = Follows(

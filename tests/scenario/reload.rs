@@ -70,6 +70,32 @@ fn what_needs_a_restart_is_named() {
     client.expect("EHLO c.test", 250);
 }
 
+/// Whether XCLIENT is offered, and whether mail needs TLS.
+fn offers(rig: &Rig) -> (bool, bool) {
+    let mut client = rig.server.connect();
+    client.reply().expect("a greeting");
+    let offers_xclient = client.expect("EHLO c.test", 250).text.contains("XCLIENT");
+    let reply = client.ask("MAIL FROM:<a@x.test>").expect("it answers");
+    (offers_xclient, codes(&reply).starts_with("530"))
+}
+
+#[test]
+fn a_listener_more_withholds_no_restriction() {
+    let rig = Rig::start(&Plan::of("xclient_from = [\"127.0.0.0/8\"]", ""));
+    assert_eq!(offers(&rig), (true, false));
+    let mut next = Plan::of("tls_required = true", "");
+    next.listeners.push_str("[[listener]]\naddress = \"127.0.0.1:1\"\n");
+    rig.rewrite(&next);
+    rig.reload("needs_restart");
+    let end = Instant::now() + PATIENCE;
+    let mut in_a_row = 0;
+    while in_a_row < 16 {
+        let offered = offers(&rig);
+        in_a_row = if offered == (false, true) { in_a_row + 1 } else { 0 };
+        assert!(Instant::now() < end, "XCLIENT and mail in the clear: {offered:?}");
+    }
+}
+
 #[test]
 fn a_bad_file_changes_nothing() {
     let rig = Rig::start(&Plan { http: true, ..Plan::of("", "[limits]\nmessage_size = 10000\n") });

@@ -159,6 +159,9 @@ fn ad_counts_only_where_it_is_trusted() {
             let signed = resolver.mx("signed.test").await.expect("exchangers");
             assert_eq!(signed.authentic, trust_ad);
             assert!(!resolver.mx("two.test").await.expect("exchangers").authentic);
+            resolver.set_trust_ad(!trust_ad);
+            let again = resolver.mx("signed.test").await.expect("exchangers");
+            assert_eq!(again.authentic, !trust_ad, "the old answer is forgotten");
         });
     }
 }

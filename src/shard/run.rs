@@ -161,6 +161,7 @@ async fn pump(reception: Rc<Reception>, reader: Reader, mut bell: Bell) {
 pub struct Delivering {
     pub home: Rc<Home>,
     pub owner: Rc<Owner>,
+    resolver: Resolver,
     mesh: Rc<Mesh>,
     handing_over: Arc<AtomicUsize>,
     /// This shard has left `handing_over`.
@@ -169,6 +170,7 @@ pub struct Delivering {
 
 impl Delivering {
     fn replace_policy(&self, policy: &Arc<DeliveryPolicy>) {
+        self.resolver.set_trust_ad(policy.resolver.trust_ad);
         self.home.replace_policy(Arc::clone(policy));
         self.owner.replace_policy(Arc::clone(policy));
     }
@@ -235,7 +237,7 @@ fn delivering(
         mesh: Rc::clone(&mesh),
         pool: Rc::clone(&reception.pool),
         reader,
-        resolver,
+        resolver: resolver.clone(),
         trust,
         policy: seed.policy,
         observed: reception.observed_handle(),
@@ -251,6 +253,7 @@ fn delivering(
     let delivering = Rc::new(Delivering {
         home,
         owner,
+        resolver,
         mesh,
         handing_over: seed.handing_over,
         is_quiet: Cell::new(false),

@@ -135,7 +135,7 @@ section! {
         cache_entries: usize = Is("100000"), Restart, 100 => 100_000_000;
         /// Whether "authenticated" (AD) in an answer is believed. Only for servers that validate
         /// DNSSEC and are reached over a safe way, such as loopback.
-        trust_ad: bool = Is("false"), Restart;
+        trust_ad: bool = Is("false"), Live;
     }
 }
 

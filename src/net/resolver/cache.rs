@@ -70,6 +70,10 @@ impl Cache {
         debug_assert_eq!(self.places.len(), self.entries.len());
     }
 
+    pub(in crate::net::resolver) fn clear(&mut self) {
+        *self = Cache::new(self.entries_max);
+    }
+
     pub(in crate::net::resolver) fn len(&self) -> usize {
         self.entries.len()
     }

@@ -34,7 +34,7 @@ pub(in crate::net::resolver) async fn exchange(
 ) -> Result<Answer, DnsFault> {
     let until = timer::now() + limit;
     let edns_bytes = server.takes_edns(timer::now()).then_some(desk.settings.edns_bytes);
-    let wishes = Wishes { edns_bytes, authentic: desk.settings.trust_ad };
+    let wishes = Wishes { edns_bytes, authentic: desk.trusts_ad() };
     let mut reading = ask(desk, server, question, (wishes, until)).await?;
     if reading == Reading::NoEdns {
         server.refused_edns(timer::now());

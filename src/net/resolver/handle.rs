@@ -79,6 +79,11 @@ impl Resolver {
         Resolver { desk: Rc::new(Desk::new(settings)) }
     }
 
+    /// Whether the AD bit is believed from now on. Answers under way count as they were asked for.
+    pub fn set_trust_ad(&self, trust_ad: bool) {
+        self.desk.set_trust_ad(trust_ad);
+    }
+
     /// Where mail for `domain` goes.
     pub async fn mx(&self, domain: &str) -> Result<MxAnswer, DnsFault> {
         let name = name::checked(domain).ok_or(DnsFault::BadName)?;

@@ -88,6 +88,7 @@ pub(in crate::net::resolver) struct Desk {
     flights: Rc<Flights>,
     gate: Rc<Gate>,
     figures: Cell<ResolverFigures>,
+    trust_ad: Cell<bool>,
 }
 
 /// An answer, now or later.
@@ -115,6 +116,7 @@ impl Desk {
             flights: Rc::default(),
             gate: Gate::new(places),
             figures: Cell::default(),
+            trust_ad: Cell::new(settings.trust_ad),
             settings,
         }
     }
@@ -138,6 +140,17 @@ impl Desk {
         let (landing, wait) = self.flights.begin(question);
         task::spawn(fly(Rc::clone(self), question.clone(), landing));
         Pending::Awaited(wait)
+    }
+
+    pub(in crate::net::resolver) fn trusts_ad(&self) -> bool {
+        self.trust_ad.get()
+    }
+
+    /// What was learnt under the other rule is forgotten.
+    pub(in crate::net::resolver) fn set_trust_ad(&self, trust_ad: bool) {
+        if self.trust_ad.replace(trust_ad) != trust_ad {
+            self.cache.borrow_mut().clear();
+        }
     }
 
     pub(in crate::net::resolver) fn count(&self, change: impl FnOnce(&mut ResolverFigures)) {

@@ -6,7 +6,8 @@
 //!           settings are reported at once, and a failed build changes nothing.
 //! Choice:   by SNI: the exact name, then a wildcard one label up, then the first certificate of
 //!           the settings. Of several for one name (RSA beside ECDSA) the first that the client
-//!           can verify.
+//!           can verify. If it can verify none the handshake ends with the alert
+//!           `handshake_failure`.
 //! Locks:    rustls guards the ticket key and the session cache each by a lock that is held for a
 //!           copy, once per handshake; nothing on the data path takes either.
 //! Resuming: ticket keys are made anew by each build, so that a session made under older rules for
@@ -234,12 +235,16 @@ impl ByName {
         by_name
     }
 
+    /// If the client can verify none, it gets the first: rustls then finds nothing in common and
+    /// says so. Without a certificate rustls sends the alert `access_denied`, which clients and
+    /// scanners take for a ban instead of trying other ciphers.
     fn choose(&self, name: Option<&str>, schemes: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
         let named = name.map_or(&[][..], |name| self.named(&name.to_ascii_lowercase()));
         let in_order = named.iter().copied().chain(0..self.all.len());
         in_order
             .map(|place| &self.all[place])
             .find(|key| key.key.choose_scheme(schemes).is_some())
+            .or_else(|| self.all.first())
             .cloned()
     }
 

@@ -1,9 +1,10 @@
-//! Our client against the TLS of another library, over real sockets.
+//! Our client and our server against the TLS of another library, over real sockets.
 
 use std::io::BufRead;
 use std::io::BufReader;
 use std::io::Read;
 use std::io::Write;
+use std::net::TcpListener;
 use std::net::TcpStream;
 use std::path::Path;
 use std::process::Child;
@@ -19,6 +20,7 @@ use ringpost::net::Channel;
 use ringpost::net::PeerCheck;
 use ringpost::net::TlsClient;
 use ringpost::net::TlsFacts;
+use ringpost::net::TlsServer;
 use ringpost::net::Transport;
 use ringpost::net::Verdict;
 
@@ -26,7 +28,9 @@ use crate::channel::Fault;
 use crate::channel::now;
 use crate::kit::Authority;
 use crate::kit::Folder;
+use crate::kit::NOW_MS;
 use crate::kit::our_client;
+use crate::kit::settings;
 
 const HOST: &str = "mail.ours.test";
 
@@ -226,4 +230,66 @@ fn what_is_wrong_is_told() {
     let fault = converse(&server, &client, PeerCheck::Any, 64 << 10).expect_err("no cipher shared");
     let Fault::Tls(fault) = fault else { panic!("{fault:?}") };
     assert_eq!(fault.certificate(), None);
+}
+
+/// Our server against `openssl s_client`: whether the handshake was made, and what openssl prints.
+fn serve_once(server: &Arc<TlsServer>, options: &[&str]) -> (Result<(), Fault>, String) {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = listener.local_addr().expect("it is bound").to_string();
+    let client = Command::new("openssl")
+        .args(["s_client", "-connect", &address])
+        .args(options)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("openssl is installed");
+    let (stream, _) = listener.accept().expect("openssl connects");
+    stream.set_read_timeout(Some(Duration::from_secs(20))).expect("a deadline");
+    let mut channel = Channel::plain(Socket { stream, piece: 64 << 10 });
+    channel.start_tls(server).expect("a session");
+    let made = now(channel.handshake(&ChunkPool::new(2), None));
+    drop(channel);
+    let out = client.wait_with_output().expect("openssl ends");
+    let [printed, told] =
+        [out.stdout, out.stderr].map(|text| String::from_utf8_lossy(&text).into_owned());
+    (made.map(drop), format!("{printed}{told}"))
+}
+
+#[test]
+fn a_client_with_nothing_in_common_is_told_so() {
+    let authority = Authority::new("Known");
+    let folder = Folder::new();
+    let ecdsa = folder.pair("ecdsa", &authority.issue(&[HOST]));
+    let rsa = authority.issue_as(&[HOST], &rcgen::PKCS_RSA_SHA256, |_| {});
+    let rsa = folder.pair("rsa", &rsa);
+    let server = |pair| TlsServer::build(&settings(vec![pair]), NOW_MS).expect("good settings");
+    let (ecdsa, rsa) = (server(ecdsa), server(rsa));
+    type Row<'a> = (&'a str, &'a Arc<TlsServer>, &'a [&'a str], bool);
+    let rows: [Row<'_>; 8] = [
+        ("1.2", &ecdsa, &["-tls1_2"], true),
+        ("1.3", &ecdsa, &["-tls1_3"], true),
+        ("no cipher of ours", &ecdsa, &["-tls1_2", "-cipher", "AES128-SHA"], false),
+        ("no cipher of ours, RSA", &rsa, &["-tls1_2", "-cipher", "AES128-SHA"], false),
+        (
+            "only RSA ciphers",
+            &ecdsa,
+            &["-tls1_2", "-cipher", "ECDHE-RSA-AES128-GCM-SHA256", "-servername", HOST],
+            false,
+        ),
+        (
+            "only ECDSA ciphers",
+            &rsa,
+            &["-tls1_2", "-cipher", "ECDHE-ECDSA-AES128-GCM-SHA256"],
+            false,
+        ),
+        ("only RSA signatures, 1.2", &ecdsa, &["-tls1_2", "-sigalgs", "RSA+SHA256"], false),
+        ("only RSA signatures, 1.3", &ecdsa, &["-tls1_3", "-sigalgs", "RSA-PSS+SHA256"], false),
+    ];
+    for (case, server, options, agrees) in rows {
+        let (made, told) = serve_once(server, options);
+        assert_eq!(made.is_ok(), agrees, "{case}: {made:?}\n{told}");
+        // 40 is `handshake_failure` (RFC 8446 s6).
+        assert_eq!(told.contains("SSL alert number 40"), !agrees, "{case}:\n{told}");
+    }
 }

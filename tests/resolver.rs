@@ -34,6 +34,7 @@ use hickory_proto::rr::rdata::MX;
 use hickory_proto::rr::rdata::NS;
 use hickory_proto::rr::rdata::TLSA;
 use hickory_proto::rr::rdata::TXT;
+use ringpost::net::CacheBounds;
 use ringpost::net::DnsFault;
 use ringpost::net::Family;
 use ringpost::net::Resolver;
@@ -163,6 +164,34 @@ fn ad_counts_only_where_it_is_trusted() {
             let again = resolver.mx("signed.test").await.expect("exchangers");
             assert_eq!(again.authentic, !trust_ad, "the old answer is forgotten");
         });
+    }
+}
+
+#[test]
+fn the_cache_is_bounded_in_entries_and_in_bytes() {
+    let server = NameServer::start(zone);
+    let rows = [
+        ("entries", CacheBounds { entries: 4, bytes: 1 << 30 }, 4..=4),
+        ("bytes", CacheBounds { entries: 1000, bytes: 100_000 }, 3..=8),
+        ("neither", CacheBounds { entries: 1000, bytes: 1 << 30 }, 12..=12),
+    ];
+    for (row, cache, kept) in rows {
+        let settings = ResolverSettings { cache, ..settings_of(&server) };
+        let figures = on_shard(move || async move {
+            let resolver = Resolver::new(settings);
+            for number in 0..12 {
+                let domain = format!("many{number}.test");
+                for _ in 0..2 {
+                    let answer = resolver.mx(&domain).await.expect("exchangers");
+                    assert_eq!(answer.hosts.len(), 60);
+                }
+            }
+            resolver.figures()
+        });
+        assert!(kept.contains(&figures.cached), "{row}: {figures:?}");
+        assert!(figures.cached_bytes <= cache.bytes, "{row}: {figures:?}");
+        assert!(figures.cached_bytes > figures.cached * 60 * 180, "{row}: {figures:?}");
+        assert_eq!((figures.lookups, figures.hits), (12, 12), "{row}: the last answer is kept");
     }
 }
 
@@ -617,6 +646,12 @@ fn zone(asked: &Asked) -> Vec<Vec<u8>> {
         "signed" => {
             good.metadata.authentic_data = true;
             good
+        }
+        many if many.starts_with("many") => {
+            // One long suffix, which compression makes two bytes of each time.
+            let suffix = ["long".repeat(15).as_str(); 3].join(".");
+            let host = |number: u16| mx(owner, number, &format!("{number}.{suffix}.test"));
+            asked.with((0..60).map(host).collect())
         }
         "fleeting" => {
             good.answers.iter_mut().for_each(|record| record.ttl = 0);

@@ -58,6 +58,7 @@ use crate::handoff::mesh;
 use crate::inbound::census::Census;
 use crate::inbound::census::Clerk;
 use crate::inbound::policy::Policy;
+use crate::net::CacheBounds;
 use crate::net::ResolverSettings;
 use crate::net::TlsClient;
 use crate::net::TlsClientSettings;
@@ -77,6 +78,7 @@ use crate::queue::SpoolOptions;
 use crate::queue::notice::Loudness;
 use crate::queue::pauses::Pauses;
 use crate::queue::points;
+use crate::route;
 use crate::route::DeliveryPolicy;
 use crate::rt;
 use crate::rt::ShardSpec;
@@ -147,7 +149,7 @@ fn start(options: ServeOptions) -> Result<Running, Vec<String>> {
     let placement = Placement::deal(spool.partitions().len(), plan.shards.len());
     let set_aside = spool.recovered().iter().map(|found| found.quarantined).sum();
     observed.shards[0].metrics.quarantined_total.add(set_aside);
-    let delivery = delivery_parts(&config, assembled.delivery, &mut findings)?;
+    let delivery = delivery_parts(&config, plan.shards.len(), assembled.delivery, &mut findings)?;
     let pauses = Arc::new(read_pauses(spool.path(), &mut findings));
     print_table(&config, &user, (&plan, &placement), (&bound.addresses, &findings));
 
@@ -516,25 +518,41 @@ fn start_shards(
 /// Name servers and authorities: what delivery reads from the machine.
 fn delivery_parts(
     config: &Config,
+    shards: usize,
     policy: DeliveryPolicy,
     findings: &mut Vec<Finding>,
 ) -> Result<DeliveryParts, Vec<String>> {
-    let wanted = &policy.resolver;
-    let mut resolver = match wanted.servers.is_empty() {
-        true => ResolverSettings::from_resolv_conf(
-            &std::fs::read_to_string(RESOLV_CONF).unwrap_or_default(),
-        ),
-        false => ResolverSettings { servers: wanted.servers.clone(), ..Default::default() },
-    };
-    resolver.timeout = wanted.timeout;
-    resolver.attempts = wanted.attempts as u32;
-    resolver.trust_ad = wanted.trust_ad;
+    let resolver = resolver_settings(&policy.resolver, shards, || {
+        std::fs::read_to_string(RESOLV_CONF).unwrap_or_default()
+    });
     let roots = config.delivery.tls_roots.clone();
     let tls = TlsClient::build(&TlsClientSettings { roots, ..TlsClientSettings::default() })
         .map_err(|problems| problems.0.iter().map(ToString::to_string).collect::<Vec<_>>())?;
     let told = tls.warnings().iter().map(ToString::to_string);
     findings.extend(told.map(|what| warning(what, "set delivery.tls_roots")));
     Ok(DeliveryParts { policy: Arc::new(policy), resolver, tls: Some(tls) })
+}
+
+/// How each shard's resolver asks, with its part of the cache.
+fn resolver_settings(
+    wanted: &route::ResolverSettings,
+    shards: usize,
+    resolv_conf: impl FnOnce() -> String,
+) -> ResolverSettings {
+    let asked = match wanted.servers.is_empty() {
+        true => ResolverSettings::from_resolv_conf(&resolv_conf()),
+        false => ResolverSettings { servers: wanted.servers.clone(), ..Default::default() },
+    };
+    ResolverSettings {
+        timeout: wanted.timeout,
+        attempts: wanted.attempts as u32,
+        cache: CacheBounds {
+            entries: wanted.cache_entries.div_ceil(shards),
+            bytes: wanted.cache_bytes / shards,
+        },
+        trust_ad: wanted.trust_ad,
+        ..asked
+    }
 }
 
 /// Where the machine names its name servers.
@@ -646,5 +664,27 @@ impl Running {
         Event::Stopped { seconds, exit: i32::from(code) }.emit();
         log::flush(LOG_END_MAX);
         ExitCode::from(code)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    use crate::config::load;
+    use crate::control::delivery;
+    use crate::control::delivery::Secrets;
+
+    #[test]
+    fn each_shard_has_its_part_of_the_resolver_cache() {
+        let host = HostFacts { hostname: "mx.test".to_owned(), ports_from: 1024 };
+        let text = "[resolver]\ncache_entries = 1000\ncache_memory = '10MiB'\ntimeout = '3s'\n";
+        let config = load(text, "f", &host).expect("it is good").config;
+        let policy = delivery::policy(&config, Secrets::Withhold).expect("it is good");
+        let wanted = policy.resolver;
+        let settings = resolver_settings(&wanted, 3, || "nameserver 192.0.2.53\n".to_owned());
+        assert_eq!(settings.cache, CacheBounds { entries: 334, bytes: (10 << 20) / 3 });
+        assert_eq!(settings.servers, ["192.0.2.53:53".parse().expect("an address")]);
+        assert_eq!(settings.timeout, Duration::from_secs(3), "the file wins");
     }
 }

@@ -298,6 +298,7 @@ fn resolver(config: &Config) -> ResolverSettings {
         timeout: resolver.timeout,
         attempts: resolver.attempts,
         cache_entries: resolver.cache_entries,
+        cache_bytes: resolver.cache_memory as usize,
         trust_ad: resolver.trust_ad,
     }
 }

@@ -36,6 +36,7 @@ pub use mta_sts::StsMode;
 pub use mta_sts::StsPolicy;
 pub use proxied::ProxyFault;
 pub use resolver::Addresses;
+pub use resolver::CacheBounds;
 pub use resolver::DnsFault;
 pub use resolver::Family;
 pub use resolver::MxAnswer;

@@ -76,5 +76,7 @@ pub struct ResolverSettings {
     pub attempts: usize,
     /// Over all shards.
     pub cache_entries: usize,
+    /// Over all shards.
+    pub cache_bytes: usize,
     pub trust_ad: bool,
 }

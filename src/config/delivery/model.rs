@@ -36,6 +36,7 @@ const HOUR: u64 = 60 * MINUTE;
 const DAY: u64 = 24 * HOUR;
 
 const MIB: u64 = 1 << 20;
+const TIB: u64 = 1 << 40;
 
 section! {
     /// Sending mail on: how long it is tried, what senders are told, how much at once.
@@ -133,6 +134,9 @@ section! {
         attempts: usize = Is("3"), Restart, 1 => 20;
         /// Answers kept, in all cores together, for as long as each says.
         cache_entries: usize = Is("100000"), Restart, 100 => 100_000_000;
+        /// Memory for the answers kept, in all cores together. When it or `cache_entries` is used up,
+        /// answers that were not asked for lately make room.
+        cache_memory: u64 = Is("'64MiB'"), Restart, MIB => TIB;
         /// Whether "authenticated" (AD) in an answer is believed. Only for servers that validate
         /// DNSSEC and are reached over a safe way, such as loopback.
         trust_ad: bool = Is("false"), Live;

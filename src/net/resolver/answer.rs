@@ -18,6 +18,7 @@ use hickory_proto::rr::RData;
 use hickory_proto::rr::Record;
 use hickory_proto::rr::RecordType;
 
+use crate::net::resolver::cache::ALLOCATION_BYTES;
 use crate::net::resolver::fault::DnsFault;
 use crate::net::resolver::name;
 use crate::net::resolver::query::Kind;
@@ -47,6 +48,19 @@ pub(in crate::net::resolver) enum Datum {
     /// The strings of one record in one.
     Text(Box<[u8]>),
     Tlsa(TlsaRecord),
+}
+
+impl Datum {
+    /// The memory that it takes, with what it owns.
+    pub(in crate::net::resolver) fn bytes(&self) -> usize {
+        let owned = match self {
+            Datum::V4(_) | Datum::V6(_) => return size_of::<Datum>(),
+            Datum::Exchange(_, host) => host.len(),
+            Datum::Text(text) => text.len(),
+            Datum::Tlsa(record) => record.data.len(),
+        };
+        size_of::<Datum>() + owned + ALLOCATION_BYTES
+    }
 }
 
 /// What a server has said of a question.

@@ -1,32 +1,54 @@
 //! What is known, and for how long.
 //!
 //! Owner:    one resolver of one shard. Time is an argument.
-//! Bounds:   `entries_max`. When full, the clock's hand takes the next entry that has expired or
-//!           was not used since the hand last passed. Expired entries lie until then.
+//! Bounds:   `entries` and `bytes` of `CacheBounds`, whichever is reached first. When full, the
+//!           clock's hand takes the next entry that has expired or was not used since the hand last
+//!           passed. Expired entries lie until then. What is larger than all of the room is not kept.
 
 use std::collections::HashMap;
+use std::mem::size_of;
 use std::time::Instant;
 
+use crate::net::resolver::lookup::Found;
 use crate::net::resolver::lookup::Outcome;
 use crate::net::resolver::query::Question;
+
+/// What an entry takes beside its name and its answer: its place in the vector and in the map, twice,
+/// for both may have grown to twice what they hold.
+const ENTRY_BYTES: usize = 2 * (size_of::<Entry>() + size_of::<(Question, usize)>() + 1);
+
+/// What the allocator takes for each allocation: its own words, and up to 15 bytes of rounding.
+pub(in crate::net::resolver) const ALLOCATION_BYTES: usize = 24;
+
+/// The two counts of an `Rc`.
+const RC_BYTES: usize = 2 * size_of::<usize>();
+
+/// How much a cache holds at most.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CacheBounds {
+    pub entries: usize,
+    pub bytes: usize,
+}
 
 pub(in crate::net::resolver) struct Cache {
     places: HashMap<Question, usize>,
     entries: Vec<Entry>,
     hand: usize,
-    entries_max: usize,
+    bytes: usize,
+    bounds: CacheBounds,
 }
 
 struct Entry {
     question: Question,
     outcome: Outcome,
     expires: Instant,
+    bytes: usize,
     used: bool,
 }
 
 impl Cache {
-    pub(in crate::net::resolver) fn new(entries_max: usize) -> Cache {
-        Cache { places: HashMap::new(), entries: Vec::new(), hand: 0, entries_max }
+    pub(in crate::net::resolver) fn new(bounds: CacheBounds) -> Cache {
+        Cache { places: HashMap::new(), entries: Vec::new(), hand: 0, bytes: 0, bounds }
     }
 
     pub(in crate::net::resolver) fn find(
@@ -42,47 +64,47 @@ impl Cache {
         Some(entry.outcome.clone())
     }
 
-    /// Keeps `outcome` until it `expires`.
+    /// Keeps `outcome` until it `expires`, instead of what was known of the question.
     pub(in crate::net::resolver) fn keep(
         &mut self,
         question: Question,
         outcome: Outcome,
         (expires, now): (Instant, Instant),
     ) {
-        if expires <= now || self.entries_max == 0 {
+        if let Some(place) = self.places.get(&question).copied() {
+            self.remove(place);
+        }
+        let bytes = bytes_of(&question, &outcome);
+        if expires <= now || self.bounds.entries == 0 || bytes > self.bounds.bytes {
             return;
         }
-        let entry = Entry { question: question.clone(), outcome, expires, used: false };
-        if let Some(place) = self.places.get(&question) {
-            self.entries[*place] = entry;
-            return;
-        }
-        let place = if self.entries.len() < self.entries_max {
-            self.entries.push(entry);
-            self.entries.len() - 1
-        } else {
+        while self.entries.len() >= self.bounds.entries || self.bytes + bytes > self.bounds.bytes {
             let place = self.clear_place(now);
-            self.places.remove(&self.entries[place].question);
-            self.entries[place] = entry;
-            place
-        };
-        self.places.insert(question, place);
+            self.remove(place);
+        }
+        self.bytes += bytes;
+        self.places.insert(question.clone(), self.entries.len());
+        self.entries.push(Entry { question, outcome, expires, bytes, used: false });
         debug_assert_eq!(self.places.len(), self.entries.len());
     }
 
     pub(in crate::net::resolver) fn clear(&mut self) {
-        *self = Cache::new(self.entries_max);
+        *self = Cache::new(self.bounds);
     }
 
     pub(in crate::net::resolver) fn len(&self) -> usize {
         self.entries.len()
     }
 
+    pub(in crate::net::resolver) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
     /// The place of an entry that is missed least. A second turn finds one at the latest.
     fn clear_place(&mut self, now: Instant) -> usize {
         loop {
-            let place = self.hand;
-            self.hand = (self.hand + 1) % self.entries.len();
+            let place = self.hand % self.entries.len();
+            self.hand = place + 1;
             let entry = &mut self.entries[place];
             if entry.expires <= now || !entry.used {
                 return place;
@@ -90,15 +112,43 @@ impl Cache {
             entry.used = false;
         }
     }
+
+    /// The last entry takes the place.
+    fn remove(&mut self, place: usize) {
+        let gone = self.entries.swap_remove(place);
+        self.places.remove(&gone.question);
+        self.bytes -= gone.bytes;
+        if let Some(moved) = self.entries.get(place) {
+            self.places.insert(moved.question.clone(), place);
+        }
+    }
+}
+
+fn bytes_of(question: &Question, outcome: &Outcome) -> usize {
+    let name = RC_BYTES + question.name.len() + ALLOCATION_BYTES;
+    let answer = match outcome {
+        Outcome::Found(found) => {
+            let data: usize = found.data.iter().map(|datum| datum.bytes()).sum();
+            RC_BYTES + size_of::<Found>() + 2 * ALLOCATION_BYTES + data
+        }
+        Outcome::Absent { .. } | Outcome::Failed(_) => 0,
+    };
+    ENTRY_BYTES + name + answer
 }
 
 #[cfg(test)]
 mod tests {
+    use std::rc::Rc;
     use std::time::Duration;
 
     use super::*;
+    use crate::net::resolver::answer::Datum;
     use crate::net::resolver::fault::DnsFault;
     use crate::net::resolver::query::Kind;
+
+    fn room_for(entries: usize) -> Cache {
+        Cache::new(CacheBounds { entries, bytes: usize::MAX })
+    }
 
     fn question(name: &str) -> Question {
         Question { name: name.into(), kind: Kind::Mx }
@@ -115,7 +165,7 @@ mod tests {
 
     #[test]
     fn entries_expire() {
-        let (mut cache, now) = (Cache::new(4), Instant::now());
+        let (mut cache, now) = (room_for(4), Instant::now());
         let until = now + Duration::from_secs(10);
         keep(&mut cache, "a", until, now);
         assert_eq!(known(&mut cache, &["a", "b"], now), [true, false]);
@@ -129,7 +179,7 @@ mod tests {
 
     #[test]
     fn what_is_used_stays_and_the_bound_holds() {
-        let (mut cache, now) = (Cache::new(3), Instant::now());
+        let (mut cache, now) = (room_for(3), Instant::now());
         let until = now + Duration::from_secs(10);
         for name in ["a", "b", "c"] {
             keep(&mut cache, name, until, now);
@@ -147,7 +197,7 @@ mod tests {
 
     #[test]
     fn what_has_expired_makes_room_first() {
-        let (mut cache, now) = (Cache::new(2), Instant::now());
+        let (mut cache, now) = (room_for(2), Instant::now());
         let (soon, late) = (now + Duration::from_secs(1), now + Duration::from_secs(99));
         keep(&mut cache, "soon", soon, now);
         keep(&mut cache, "late", late, now);
@@ -158,10 +208,51 @@ mod tests {
 
     #[test]
     fn nothing_is_kept_without_room_or_time() {
-        let (mut none, now) = (Cache::new(0), Instant::now());
+        let (mut none, now) = (room_for(0), Instant::now());
         keep(&mut none, "a", now + Duration::from_secs(1), now);
-        let mut some = Cache::new(1);
+        let mut some = room_for(1);
         keep(&mut some, "a", now, now);
         assert_eq!((none.len(), some.len()), (0, 0));
+    }
+
+    /// As large as 4096 bytes on the wire become, where names are compressed to two.
+    fn exchangers(count: usize) -> Outcome {
+        let now = Instant::now();
+        let host = "x".repeat(250);
+        let datum = |place: usize| Datum::Exchange(place as u16, host.as_str().into());
+        let data = (0..count).map(datum).collect();
+        Outcome::Found(Rc::new(Found { data, expires: now, authentic: false }))
+    }
+
+    #[test]
+    fn bytes_are_bounded_whatever_the_answers_are() {
+        const BYTES: usize = 200_000;
+        let mut cache = Cache::new(CacheBounds { entries: 1000, bytes: BYTES });
+        let now = Instant::now();
+        let until = now + Duration::from_secs(10);
+        for number in 0..500 {
+            let name = format!("{number}.test");
+            let before = cache.bytes();
+            let count = [1, 256, 40][number % 3];
+            cache.keep(question(&name), exchangers(count), (until, now));
+            assert_eq!(known(&mut cache, &[&name], now), [true], "{name}");
+            assert!(cache.bytes() <= BYTES, "{} bytes", cache.bytes());
+            let held: usize = count * (250 + size_of::<Datum>());
+            assert!(number > 0 || cache.bytes() - before > held, "what is held is counted");
+        }
+        assert!(cache.len() < 20, "{} entries of up to 70 KB each", cache.len());
+        // Small ones in place of the large ones.
+        for number in 0..1000 {
+            keep(&mut cache, &format!("{number}.small"), until, now);
+        }
+        let small = cache.bytes() / cache.len();
+        assert!((100..1000).contains(&small), "{small} bytes each");
+        assert!(cache.bytes() <= BYTES && cache.bytes() > BYTES / 2, "{} bytes", cache.bytes());
+        cache.keep(question("0.small"), exchangers(2000), (until, now));
+        assert_eq!(known(&mut cache, &["0.small"], now), [false], "nothing has room for it");
+        let counted: usize = cache.entries.iter().map(|entry| entry.bytes).sum();
+        assert_eq!(cache.bytes(), counted);
+        cache.clear();
+        assert_eq!((cache.len(), cache.bytes()), (0, 0));
     }
 }

@@ -27,7 +27,7 @@ use crate::rt::gate::Gate;
 use crate::rt::task;
 use crate::rt::timer;
 
-/// Larger answers are used and not kept, so that the cache's entries bound its memory.
+/// Larger answers are used and not kept, so that one does not push many others out.
 const ANSWER_BYTES_CACHED_MAX: usize = 4096;
 /// How long a failure is kept. RFC 9520 s3.2 asks for 1 second at least, RFC 2308 s7 for 5 minutes
 /// at most.
@@ -77,6 +77,8 @@ pub struct ResolverFigures {
     pub under_way: usize,
     /// Now.
     pub cached: usize,
+    /// Memory of what is cached now.
+    pub cached_bytes: usize,
 }
 
 /// All that a shard's resolver has.
@@ -112,7 +114,7 @@ impl Desk {
         Desk {
             chunks: ChunkPool::new(TCP_CHUNKS_MAX),
             servers: Servers::new(&settings.servers),
-            cache: RefCell::new(Cache::new(settings.cache_entries_max)),
+            cache: RefCell::new(Cache::new(settings.cache)),
             flights: Rc::default(),
             gate: Gate::new(places),
             figures: Cell::default(),
@@ -160,8 +162,14 @@ impl Desk {
     }
 
     pub(in crate::net::resolver) fn figures(&self) -> ResolverFigures {
-        let cached = self.cache.borrow().len();
-        ResolverFigures { under_way: self.flights.len(), cached, ..self.figures.get() }
+        let cache = self.cache.borrow();
+        let (cached, cached_bytes) = (cache.len(), cache.bytes());
+        ResolverFigures {
+            under_way: self.flights.len(),
+            cached,
+            cached_bytes,
+            ..self.figures.get()
+        }
     }
 
     fn keep(&self, question: Question, outcome: &Outcome, (ttl, now): (Duration, Instant)) {

@@ -10,7 +10,8 @@
 //!           nothing by it.
 //! Order:    cache, then a lookup already under way, then a place among `in_flight_max`, then
 //!           servers in turn: UDP, TCP when cut, without EDNS when that is refused.
-//! Bounds:   `cache_entries_max` answers of at most `ANSWER_BYTES_CACHED_MAX` (4 KiB);
+//! Bounds:   `CacheBounds`: answers of at most `ANSWER_BYTES_CACHED_MAX` (4 KiB) on the wire each, and
+//!           the memory of all;
 //!           `in_flight_max` lookups under way and `WAITING_PER_PLACE` (4) times as many waiting
 //!           for a place, past which a lookup is `Busy` at once; `CNAMES_MAX` (8) aliases;
 //!           a lookup takes at most `timeout` for a place and `attempts + 1` times that to ask.
@@ -44,6 +45,7 @@ mod servers;
 mod settings;
 
 pub use answer::TlsaRecord;
+pub use cache::CacheBounds;
 pub use fault::DnsFault;
 pub use handle::Addresses;
 pub use handle::Family;

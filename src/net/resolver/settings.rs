@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use crate::net::resolver::cache::CacheBounds;
 use crate::net::resolver::resolv_conf;
 
 /// How a shard's resolver asks, and what it keeps.
@@ -14,7 +15,7 @@ pub struct ResolverSettings {
     pub timeout: Duration,
     /// Questions sent for one lookup, over all servers.
     pub attempts: u32,
-    pub cache_entries_max: usize,
+    pub cache: CacheBounds,
     /// Answers are kept at least this long, whatever their TTL.
     pub ttl_min: Duration,
     pub ttl_max: Duration,
@@ -36,7 +37,7 @@ impl Default for ResolverSettings {
             servers: Vec::new(),
             timeout: Duration::from_secs(2),
             attempts: 4,
-            cache_entries_max: 20_000,
+            cache: CacheBounds { entries: 20_000, bytes: 16 << 20 },
             ttl_min: Duration::from_secs(5),
             ttl_max: Duration::from_secs(24 * 3600),
             negative_ttl_max: Duration::from_secs(900),

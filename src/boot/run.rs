@@ -44,6 +44,9 @@ use crate::config::HostFacts;
 use crate::config::LogFormat;
 use crate::config::LogOutput;
 use crate::config::Partitions;
+use crate::config::delivery::relation::DANE_IS_INERT;
+use crate::config::delivery::relation::DANE_REMEDY;
+use crate::config::delivery::relation::dane_is_inert;
 use crate::control::admin::Admin;
 use crate::control::admin::AdminParts;
 use crate::control::assemble::assemble;
@@ -525,6 +528,11 @@ fn delivery_parts(
     let resolver = resolver_settings(&policy.resolver, shards, || {
         std::fs::read_to_string(RESOLV_CONF).unwrap_or_default()
     });
+    // Where the key is written, the config has warned of it.
+    if dane_is_inert(config) && !findings.iter().any(|one| one.what.contains(DANE_IS_INERT)) {
+        let what = format!("delivery.dane {DANE_IS_INERT}");
+        findings.push(Finding { level: Level::Info, what, remedy: DANE_REMEDY.to_owned() });
+    }
     let roots = config.delivery.tls_roots.clone();
     let tls = TlsClient::build(&TlsClientSettings { roots, ..TlsClientSettings::default() })
         .map_err(|problems| problems.0.iter().map(ToString::to_string).collect::<Vec<_>>())?;

@@ -12,6 +12,9 @@ use std::time::Instant;
 
 use crate::boot::host::text_of;
 use crate::config::Config;
+use crate::config::delivery::relation::DANE_IS_INERT;
+use crate::config::delivery::relation::DANE_REMEDY;
+use crate::config::delivery::relation::dane_is_inert;
 use crate::doctor::examine::Subject;
 use crate::doctor::finding::Finding;
 use crate::doctor::knob;
@@ -47,7 +50,7 @@ pub fn examine(subject: &Subject) -> Vec<Finding> {
             .map(|(server, thread)| (server, thread.join().unwrap_or(Err(Unanswered::Silent))));
         joined.collect()
     });
-    let mut findings = vec![judge_servers(&answers)];
+    let mut findings = vec![judge_dane(config), judge_servers(&answers)];
     let Some((server, addresses)) =
         answers.iter().find_map(|(server, answer)| Some((*server, answer.as_ref().ok()?)))
     else {
@@ -73,6 +76,14 @@ fn servers(subject: &Subject) -> Vec<SocketAddr> {
             let text = text_of(&subject.root, "etc/resolv.conf");
             ResolverSettings::from_resolv_conf(&text).servers
         }
+    }
+}
+
+fn judge_dane(config: &Config) -> Finding {
+    match (dane_is_inert(config), config.delivery.dane) {
+        (true, _) => knob::DANE.note(format!("delivery.dane {DANE_IS_INERT}"), DANE_REMEDY),
+        (false, true) => knob::DANE.ok("answers that the name servers have validated count"),
+        (false, false) => knob::DANE.ok("delivery.dane is off"),
     }
 }
 
@@ -181,6 +192,8 @@ fn confirm(server: SocketAddr, address: IpAddr, ehlo_name: &str, until: Instant)
 mod tests {
     use super::*;
 
+    use crate::config::HostFacts;
+    use crate::config::load;
     use crate::doctor::finding::Level;
 
     #[test]
@@ -194,6 +207,24 @@ mod tests {
             ("none answers", vec![bad, failed], Level::Error),
         ] {
             assert_eq!(judge_servers(&answers).level, level, "{row}");
+        }
+    }
+
+    #[test]
+    fn dane_is_judged() {
+        let host = HostFacts { hostname: "mx.test".to_owned(), ports_from: 1024 };
+        for (text, level) in [
+            ("", Level::Note),
+            ("[resolver]\ntrust_ad = true\n", Level::Ok),
+            ("[delivery]\ndane = false\n", Level::Ok),
+            ("[delivery]\nenabled = false\n", Level::Ok),
+        ] {
+            let config = load(text, "f", &host).expect("it is good").config;
+            let finding = judge_dane(&config);
+            assert_eq!(finding.level, level, "{text}");
+            let tells = finding.seen.contains("delivery.dane")
+                && finding.remedy.contains("resolver.trust_ad = true");
+            assert_eq!(tells, level == Level::Note, "{finding:?}");
         }
     }
 

@@ -20,6 +20,16 @@ use crate::config::value::TlsWish;
 use crate::wire::mail::pick::NAMES_MAX;
 use crate::wire::proxy_url::Proxy;
 
+pub const DANE_IS_INERT: &str =
+    "has no effect: TLSA records count only in validated answers, and resolver.trust_ad is false";
+pub const DANE_REMEDY: &str = "run a resolver that validates DNSSEC on this host, name it in \
+                               resolver.servers and set resolver.trust_ad = true";
+
+/// Whether `delivery.dane` is on and can do nothing.
+pub fn dane_is_inert(config: &Config) -> bool {
+    config.delivery.enabled && config.delivery.dane && !config.resolver.trust_ad
+}
+
 /// Judges what no key of delivery can be judged by alone.
 pub fn check(config: &Config, reading: &mut Reading<'_>) {
     check_delivery(config, reading);
@@ -64,6 +74,10 @@ fn check_delivery(config: &Config, reading: &mut Reading<'_>) {
         let what = "has no effect: the mail is returned before";
         let hint = "lower it, or write 0 to turn it off";
         reading.warn("delivery.delay_warning", Refusal::new(what, hint));
+    }
+    if dane_is_inert(config) && reading.is_written("delivery.dane") {
+        let hint = format!("{DANE_REMEDY}, or write dane = false");
+        reading.warn("delivery.dane", Refusal::new(DANE_IS_INERT, hint));
     }
     if let Some(pool) = &delivery.pool
         && let Some(refusal) = unknown("pool", pool, config.pools.iter().map(|one| &one.name))

@@ -5,6 +5,7 @@
 
 use std::collections::HashSet;
 use std::future::Future;
+use std::net::IpAddr;
 use std::net::Ipv4Addr;
 use std::net::Ipv6Addr;
 use std::net::SocketAddr;
@@ -32,8 +33,10 @@ use hickory_proto::rr::rdata::A;
 use hickory_proto::rr::rdata::AAAA;
 use hickory_proto::rr::rdata::MX;
 use hickory_proto::rr::rdata::NS;
+use hickory_proto::rr::rdata::PTR;
 use hickory_proto::rr::rdata::TLSA;
 use hickory_proto::rr::rdata::TXT;
+use ringpost::net::BlockingResolver;
 use ringpost::net::CacheBounds;
 use ringpost::net::DnsFault;
 use ringpost::net::Family;
@@ -503,6 +506,48 @@ fn settings_of(server: &NameServer) -> ResolverSettings {
     }
 }
 
+#[test]
+fn commands_without_a_shard_read_answers_alike() {
+    let server = NameServer::start(zone);
+    let resolver = BlockingResolver::new(server.address, PATIENCE / 4);
+    let hosts: [IpAddr; 2] = [1, 2].map(|last| Ipv4Addr::new(192, 0, 2, last).into());
+    let many = [IpAddr::from(Ipv4Addr::LOCALHOST); 200];
+    let both: Vec<IpAddr> = [&hosts[..], &[Ipv6Addr::LOCALHOST.into()]].concat();
+    let rows: &[(&str, Result<&[IpAddr], DnsFault>)] = &[
+        ("host.test", Ok(&both)),
+        ("HOST.test.", Ok(&both)),
+        ("alias-to-host.test", Ok(&both)),
+        ("lots-of-hosts.test", Ok(&many)),
+        ("plain-host.test", Ok(&hosts[..1])),
+        ("forged-host.test", Ok(&hosts[..1])),
+        ("nx.test", Ok(&[])),
+        ("nodata.test", Ok(&[])),
+        ("circle.test", Err(DnsFault::CnameLoop)),
+        ("step1.test", Err(DnsFault::CnameLoop)),
+        ("servfail.test", Err(DnsFault::ServerFailure)),
+        ("refused.test", Err(DnsFault::Refused)),
+        ("referral.test", Err(DnsFault::Lame)),
+        ("garbage.test", Err(DnsFault::Malformed)),
+        ("a b.test", Err(DnsFault::BadName)),
+    ];
+    for (name, want) in rows {
+        let found = resolver.addresses(name);
+        assert_eq!(found.as_deref(), want.as_ref().map(|list| *list), "{name}");
+    }
+    let names = resolver.names(Ipv4Addr::new(192, 0, 2, 1).into()).expect("names");
+    assert_eq!(names, ["host.test".into(), "two.test".into()]);
+    assert_eq!(resolver.names(Ipv4Addr::new(192, 0, 2, 9).into()), Ok(vec![]));
+
+    let hasty = BlockingResolver::new(server.address, TIMEOUT);
+    assert_eq!(hasty.addresses("silent.test"), Err(DnsFault::Timeout));
+    // It talks with itself alone, and keeps its port from others.
+    let socket = UdpSocket::bind("127.0.0.1:0").expect("a port");
+    let closed = socket.local_addr().expect("bound");
+    socket.connect(closed).expect("it knows itself");
+    let nobody = BlockingResolver::new(closed, PATIENCE);
+    assert_eq!(nobody.addresses("host.test"), Err(DnsFault::Unreachable));
+}
+
 /// Runs `main` as a shard's main future and gives back what it gives.
 fn on_shard<F, Fut, T>(main: F) -> T
 where
@@ -666,6 +711,30 @@ fn zone(asked: &Asked) -> Vec<Vec<u8>> {
             record(owner, RData::A(A(Ipv4Addr::new(192, 0, 2, 2)))),
         ]),
         "host" => asked.with(vec![record(owner, RData::AAAA(AAAA(Ipv6Addr::LOCALHOST)))]),
+        "alias-to-host" => asked.with(vec![alias(owner, "host.test")]),
+        "lots-of-hosts" if asked.kind() != RecordType::A => absent(ResponseCode::NoError),
+        "lots-of-hosts" if !asked.by_tcp => {
+            good.answers.clear();
+            good.metadata.truncation = true;
+            good
+        }
+        "lots-of-hosts" => asked.with(vec![record(owner, RData::A(A(Ipv4Addr::LOCALHOST))); 200]),
+        "plain-host" if asked.query.edns.is_some() => asked.reply(ResponseCode::NotImp),
+        "forged-host" | "plain-host" if asked.kind() != RecordType::A => {
+            absent(ResponseCode::NoError)
+        }
+        "plain-host" => asked.with(vec![record(owner, RData::A(A(Ipv4Addr::new(192, 0, 2, 1))))]),
+        "forged-host" => {
+            let one = |last| vec![record(owner, RData::A(A(Ipv4Addr::new(192, 0, 2, last))))];
+            let mut forged = asked.with(one(66));
+            forged.metadata.id ^= 1;
+            return vec![encode(&forged), encode(&asked.with(one(1)))];
+        }
+        "1.2.0.192.in-addr.arpa" => asked.with(vec![
+            record(owner, RData::PTR(PTR(name("Host.test")))),
+            record(owner, RData::PTR(PTR(name("two.test")))),
+        ]),
+        "9.2.0.192.in-addr.arpa" => absent(ResponseCode::NXDomain),
         "half" if asked.kind() == RecordType::A => {
             asked.with(vec![record(owner, RData::A(A(Ipv4Addr::new(192, 0, 2, 1))))])
         }

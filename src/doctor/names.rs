@@ -18,10 +18,9 @@ use crate::config::delivery::relation::dane_is_inert;
 use crate::doctor::examine::Subject;
 use crate::doctor::finding::Finding;
 use crate::doctor::knob;
+use crate::net::BlockingResolver;
+use crate::net::DnsFault;
 use crate::net::ResolverSettings;
-use crate::net::ask::Unanswered;
-use crate::net::ask::addresses_of;
-use crate::net::ask::names_of;
 
 const QUESTION_MAX: Duration = Duration::from_secs(2);
 /// What is under way then is within `examine`'s patience all the same.
@@ -37,17 +36,17 @@ pub fn examine(subject: &Subject) -> Vec<Finding> {
     let servers = servers(subject);
     let until = Instant::now() + ALL_MAX;
     let hostname = config.server.hostname.as_str();
-    let answers: Vec<(SocketAddr, Result<Vec<IpAddr>, Unanswered>)> = std::thread::scope(|scope| {
+    let answers: Vec<(SocketAddr, Result<Vec<IpAddr>, DnsFault>)> = std::thread::scope(|scope| {
         let asked: Vec<_> = servers
             .iter()
             .map(|server| {
-                let server = *server;
-                (server, scope.spawn(move || addresses_of(server, hostname, QUESTION_MAX)))
+                let resolver = BlockingResolver::new(*server, QUESTION_MAX);
+                (*server, scope.spawn(move || resolver.addresses(hostname)))
             })
             .collect();
         let joined = asked
             .into_iter()
-            .map(|(server, thread)| (server, thread.join().unwrap_or(Err(Unanswered::Silent))));
+            .map(|(server, thread)| (server, thread.join().unwrap_or(Err(DnsFault::Abandoned))));
         joined.collect()
     });
     let mut findings = vec![judge_dane(config), judge_servers(&answers)];
@@ -56,6 +55,7 @@ pub fn examine(subject: &Subject) -> Vec<Finding> {
     else {
         return findings;
     };
+    let resolver = BlockingResolver::new(server, QUESTION_MAX);
     findings.push(judge_name(hostname, addresses));
     for (address, ehlo_name) in sources(config).into_iter().take(ADDRESSES_MAX) {
         if Instant::now() > until {
@@ -63,7 +63,7 @@ pub fn examine(subject: &Subject) -> Vec<Finding> {
             findings.push(knob::REVERSE.note(seen, SLOW));
             break;
         }
-        findings.push(confirm(server, address, &ehlo_name, until));
+        findings.push(confirm(resolver, address, &ehlo_name, until));
     }
     findings
 }
@@ -87,17 +87,11 @@ fn judge_dane(config: &Config) -> Finding {
     }
 }
 
-fn judge_servers(answers: &[(SocketAddr, Result<Vec<IpAddr>, Unanswered>)]) -> Finding {
-    let mut silent = Vec::new();
-    for (server, answer) in answers {
-        match answer {
-            Ok(_) => {}
-            Err(Unanswered::Silent) => silent.push(format!("{server} is silent")),
-            Err(Unanswered::Unreachable(cause)) => silent.push(format!("{server}: {cause}")),
-            Err(Unanswered::Failed(code)) => silent.push(format!("{server} says {code}")),
-            Err(Unanswered::NoName) => silent.push("the host name is no name".to_owned()),
-        }
-    }
+fn judge_servers(answers: &[(SocketAddr, Result<Vec<IpAddr>, DnsFault>)]) -> Finding {
+    let told = |(server, answer): &(SocketAddr, Result<_, DnsFault>)| {
+        answer.as_ref().err().map(|fault| format!("{server}: {fault}"))
+    };
+    let silent: Vec<String> = answers.iter().filter_map(told).collect();
     let remedy = "set resolver.servers to recursive ones that answer, best one on this machine";
     match silent.len() {
         0 => knob::RESOLVER.ok(format!("{} answer", answers.len())),
@@ -148,25 +142,30 @@ fn is_private(address: IpAddr) -> bool {
 }
 
 /// The address has a name, and the name has that address.
-fn confirm(server: SocketAddr, address: IpAddr, ehlo_name: &str, until: Instant) -> Finding {
+fn confirm(
+    resolver: BlockingResolver,
+    address: IpAddr,
+    ehlo_name: &str,
+    until: Instant,
+) -> Finding {
     if is_private(address) {
         return knob::REVERSE.note(
             format!("{address} is private; the address that others see is not known here"),
             "look up the public address of the way out: `dig -x ADDRESS`",
         );
     }
-    let names = match names_of(server, address, QUESTION_MAX) {
+    let names = match resolver.names(address) {
         Ok(names) => names,
         Err(cause) => {
-            let seen = format!("the name of {address} could not be learnt ({cause:?})");
+            let seen = format!("the name of {address} could not be learnt: {cause}");
             return knob::REVERSE.warn(seen, "ask again; see name-servers");
         }
     };
     let in_time = names.iter().take_while(|_| Instant::now() < until);
     let mut asked = 0;
-    let leads_back = in_time.inspect(|_| asked += 1).find(|name| {
-        addresses_of(server, name, QUESTION_MAX).is_ok_and(|found| found.contains(&address))
-    });
+    let leads_back = in_time
+        .inspect(|_| asked += 1)
+        .find(|name| resolver.addresses(name).is_ok_and(|found| found.contains(&address)));
     match (names.first(), leads_back) {
         (Some(first), None) if asked < names.len() => {
             let seen = format!("{address} is called {first}; whether back was not asked in time");
@@ -199,8 +198,8 @@ mod tests {
     #[test]
     fn name_servers_are_judged() {
         let server = SocketAddr::from(([192, 0, 2, 53], 53));
-        let (good, bad) = ((server, Ok(vec![])), (server, Err(Unanswered::Silent)));
-        let failed = (server, Err(Unanswered::Failed("Server Failure".to_owned())));
+        let (good, bad) = ((server, Ok(vec![])), (server, Err(DnsFault::Timeout)));
+        let failed = (server, Err(DnsFault::ServerFailure));
         for (row, answers, level) in [
             ("all answer", vec![good.clone(), good.clone()], Level::Ok),
             ("one is silent", vec![bad.clone(), good], Level::Warn),
@@ -260,15 +259,17 @@ mod tests {
         let serve = move || {
             let mut buffer = [0; 512];
             while let Ok((length, client)) = socket.recv_from(&mut buffer) {
-                let asked = &buffer[HEAD..length];
-                let (name, kind) = (&asked[..asked.len() - 4], asked[asked.len() - 3]);
+                // The question ends with its kind and class, behind the zero that ends its name.
+                let zero = buffer[HEAD..length].iter().position(|byte| *byte == 0);
+                let end = HEAD + zero.expect("a name ends") + 1;
+                let (name, kind) = (&buffer[HEAD..end], buffer[end + 1]);
                 let answers: Vec<Vec<u8>> = match kind {
                     PTR => ["a.test", "b.test", "mx.test"].map(labels).to_vec(),
                     A if name == labels("mx.test") => vec![vec![192, 0, 2, 25]],
                     _ => Vec::new(),
                 };
                 // The same id and question; a reply without an error.
-                let mut reply = buffer[..length].to_vec();
+                let mut reply = buffer[..end + 4].to_vec();
                 reply[2..HEAD].copy_from_slice(&[0x81, 0x80, 0, 1, 0, 0, 0, 0, 0, 0]);
                 reply[7] = answers.len() as u8;
                 for data in answers {
@@ -286,7 +287,7 @@ mod tests {
 
     #[test]
     fn names_are_followed_back_until_the_time_is_over() {
-        let server = name_server();
+        let server = BlockingResolver::new(name_server(), QUESTION_MAX);
         let address = IpAddr::from([192, 0, 2, 25]);
         let found = confirm(server, address, "mx.test", soon());
         assert_eq!(found, knob::REVERSE.ok("192.0.2.25 is mx.test and back"));
@@ -300,6 +301,7 @@ mod tests {
     #[test]
     fn private_addresses_cannot_be_confirmed() {
         let nobody = SocketAddr::from(([127, 0, 0, 1], 1));
+        let nobody = BlockingResolver::new(nobody, QUESTION_MAX);
         for address in ["10.0.0.1", "127.0.0.1", "fd00::1", "fe80::1"] {
             let address = address.parse().expect("an address");
             assert_eq!(confirm(nobody, address, "mx.test", soon()).level, Level::Note);

@@ -10,7 +10,6 @@
 //!           its own.
 //! Home of:  rustls, webpki, rcgen, aws-lc-rs, hickory-proto, httparse. No other folder names them.
 
-pub mod ask;
 pub mod certificate;
 pub mod client;
 pub mod dane;
@@ -36,6 +35,7 @@ pub use mta_sts::StsMode;
 pub use mta_sts::StsPolicy;
 pub use proxied::ProxyFault;
 pub use resolver::Addresses;
+pub use resolver::BlockingResolver;
 pub use resolver::CacheBounds;
 pub use resolver::DnsFault;
 pub use resolver::Family;

@@ -48,6 +48,8 @@ pub(in crate::net::resolver) enum Datum {
     /// The strings of one record in one.
     Text(Box<[u8]>),
     Tlsa(TlsaRecord),
+    /// Another name, as PTR has it.
+    Name(Box<str>),
 }
 
 impl Datum {
@@ -58,6 +60,7 @@ impl Datum {
             Datum::Exchange(_, host) => host.len(),
             Datum::Text(text) => text.len(),
             Datum::Tlsa(record) => record.data.len(),
+            Datum::Name(name) => name.len(),
         };
         size_of::<Datum>() + owned + ALLOCATION_BYTES
     }
@@ -97,6 +100,18 @@ pub(in crate::net::resolver) enum Reading {
     Answer(Answer),
     /// An answer that is of no use.
     Fault(DnsFault),
+}
+
+impl Reading {
+    /// What was learnt in the end, when nothing is asked any more.
+    pub(in crate::net::resolver) fn answer(self) -> Result<Answer, DnsFault> {
+        match self {
+            Reading::Answer(answer) => Ok(answer),
+            Reading::Fault(fault) => Err(fault),
+            Reading::Foreign => Err(DnsFault::Mismatched),
+            Reading::Truncated | Reading::NoEdns => Err(DnsFault::Malformed),
+        }
+    }
 }
 
 /// Reads what came in while `query` waits for its answer.
@@ -252,6 +267,7 @@ fn datum(data: &RData) -> Option<Datum> {
         RData::A(address) => Datum::V4(address.0),
         RData::AAAA(address) => Datum::V6(address.0),
         RData::MX(mx) => Datum::Exchange(mx.preference, (*name::to_text(&mx.exchange)?).into()),
+        RData::PTR(name) => Datum::Name((*name::to_text(&name.0)?).into()),
         RData::TXT(text) => Datum::Text(text.txt_data.concat().into()),
         RData::TLSA(tlsa) => Datum::Tlsa(TlsaRecord {
             usage: tlsa.cert_usage.into(),

@@ -19,9 +19,9 @@ use crate::rt::UdpSocket;
 use crate::rt::timer;
 
 /// Datagrams to another query that are thrown away before this one counts as forged at.
-const FOREIGN_MAX: u32 = 100;
+pub(in crate::net::resolver) const FOREIGN_MAX: u32 = 100;
 /// Room for a datagram. Servers send no more than was asked for; what fills it was cut off.
-const DATAGRAM_BYTES: usize = 4096;
+pub(in crate::net::resolver) const DATAGRAM_BYTES: usize = 4096;
 /// A message by TCP has its length in front (RFC 1035 s4.2.2).
 const LENGTH_BYTES: usize = 2;
 
@@ -41,12 +41,7 @@ pub(in crate::net::resolver) async fn exchange(
         let wishes = Wishes { edns_bytes: None, ..wishes };
         reading = ask(desk, server, question, (wishes, until)).await?;
     }
-    match reading {
-        Reading::Answer(answer) => Ok(answer),
-        Reading::Fault(fault) => Err(fault),
-        Reading::Foreign => Err(DnsFault::Mismatched),
-        Reading::Truncated | Reading::NoEdns => Err(DnsFault::Malformed),
-    }
+    reading.answer()
 }
 
 /// By UDP, and by TCP when the answer does not fit.
@@ -115,18 +110,11 @@ async fn ask_tcp(
 ) -> Result<Reading, DnsFault> {
     let mut stream = rt::connect(server.address, None, left(until)?).await?;
     stream.deadline().set_in(left(until)?);
-    let length = u16::try_from(query.bytes.len()).map_err(|_| DnsFault::BadName)?;
-    let mut framed = Vec::with_capacity(LENGTH_BYTES + query.bytes.len());
-    framed.extend(length.to_be_bytes());
-    framed.extend(&query.bytes);
-    stream.write(framed).await.0?;
+    stream.write(framed(query)?).await.0?;
     let mut received: Vec<u8> = Vec::new();
     loop {
-        if let [high, low, message @ ..] = received.as_slice() {
-            let length = usize::from(u16::from_be_bytes([*high, *low]));
-            if let Some(message) = message.get(..length) {
-                return Ok(answer::read(query, message));
-            }
+        if let Some(message) = whole_message(&received) {
+            return Ok(answer::read(query, message));
         }
         let chunk = stream.read(&desk.chunks, None).await?;
         received.extend_from_slice(chunk.bytes());
@@ -134,8 +122,23 @@ async fn ask_tcp(
     }
 }
 
+/// The query as TCP carries it.
+pub(in crate::net::resolver) fn framed(query: &Query) -> Result<Vec<u8>, DnsFault> {
+    let length = u16::try_from(query.bytes.len()).map_err(|_| DnsFault::BadName)?;
+    let mut framed = Vec::with_capacity(LENGTH_BYTES + query.bytes.len());
+    framed.extend(length.to_be_bytes());
+    framed.extend(&query.bytes);
+    Ok(framed)
+}
+
+/// The message in what has been received by TCP, once all of it has come.
+pub(in crate::net::resolver) fn whole_message(received: &[u8]) -> Option<&[u8]> {
+    let [high, low, message @ ..] = received else { return None };
+    message.get(..usize::from(u16::from_be_bytes([*high, *low])))
+}
+
 /// The time until then, if there is any.
-fn left(until: Instant) -> Result<Duration, DnsFault> {
+pub(in crate::net::resolver) fn left(until: Instant) -> Result<Duration, DnsFault> {
     let left = until.saturating_duration_since(timer::now());
     if left.is_zero() { Err(DnsFault::Timeout) } else { Ok(left) }
 }

@@ -28,10 +28,12 @@
 //! exchange  one question, one server
 //! lookup    servers in turn, aliases
 //! flight    who waits for which lookup
+//! blocking  the same without a shard
 //! cache     what is known, for how long        servers   who is down, who has no EDNS
 //! ```
 
 mod answer;
+mod blocking;
 mod cache;
 mod exchange;
 mod fault;
@@ -45,6 +47,7 @@ mod servers;
 mod settings;
 
 pub use answer::TlsaRecord;
+pub use blocking::BlockingResolver;
 pub use cache::CacheBounds;
 pub use fault::DnsFault;
 pub use handle::Addresses;

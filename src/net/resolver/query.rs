@@ -18,6 +18,7 @@ pub(in crate::net::resolver) enum Kind {
     Mx,
     Txt,
     Tlsa,
+    Ptr,
 }
 
 impl Kind {
@@ -28,6 +29,7 @@ impl Kind {
             Kind::Mx => RecordType::MX,
             Kind::Txt => RecordType::TXT,
             Kind::Tlsa => RecordType::TLSA,
+            Kind::Ptr => RecordType::PTR,
         }
     }
 }

@@ -62,6 +62,7 @@ const HOMES: &[(&str, &[&str])] = &[
     ("tracing_log", &["observe"]),
     ("tracing_subscriber", &["observe"]),
     ("webpki", &["net"]),
+    ("x509_cert", &["net"]),
 ];
 
 /// Foreign crates that are vocabulary rather than machinery. `base` names not even these.

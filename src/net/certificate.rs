@@ -13,18 +13,19 @@ use std::io::Read;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::path::PathBuf;
-use std::time::Duration;
 
 use rustls::InconsistentKeys;
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::PrivateKeyDer;
-use rustls::pki_types::UnixTime;
 use rustls::pki_types::pem;
 use rustls::pki_types::pem::PemObject;
 use rustls::sign::CertifiedKey;
 use webpki::EndEntityCert;
-use webpki::KeyUsage;
+use x509_cert::der::Decode;
+use x509_cert::time::Validity;
+
+use crate::net::client::parts_of;
 
 /// Bytes of one PEM file. A chain is a few KiB, a bundle of all public authorities 250 KiB.
 /// Longer: refused, it is some other file.
@@ -258,8 +259,9 @@ pub fn load(
         notes.note(key, TlsCause::KeyReadableByOthers);
     }
     let (chain, private) = (chain?, private?);
-    let facts = note_err(facts_of(certificate, &chain), certificate, notes)?;
-    note_validity(&chain[0], &facts, now_ms, notes);
+    let leaf = note_err(leaf_of(certificate, &chain), certificate, notes)?;
+    note_validity(&leaf, now_ms, notes);
+    let facts = leaf.facts;
     if facts.names.is_empty() {
         notes.note(certificate, TlsCause::NoNames);
     }
@@ -333,20 +335,30 @@ fn note_err<T>(result: Result<T, TlsCause>, file: &Path, notes: &mut Notes) -> O
     }
 }
 
-fn facts_of(path: &Path, chain: &[CertificateDer<'_>]) -> Result<CertificateFacts, TlsCause> {
-    let leaf = EndEntityCert::try_from(&chain[0]).map_err(|_| TlsCause::BadCertificate)?;
-    let names = leaf.valid_dns_names().map(|name| name.to_ascii_lowercase().into()).collect();
-    let not_after_s = not_after_s(&leaf).ok_or(TlsCause::BadCertificate)?;
-    Ok(CertificateFacts { path: path.to_path_buf(), names, not_after_s })
+/// What a certificate says of itself.
+struct Leaf {
+    facts: CertificateFacts,
+    /// The seconds since 1970 before which it is not yet valid.
+    not_before_s: u64,
 }
 
-fn note_validity(
-    leaf: &CertificateDer<'_>,
-    facts: &CertificateFacts,
-    now_ms: u64,
-    notes: &mut Notes,
-) {
+fn leaf_of(path: &Path, chain: &[CertificateDer<'_>]) -> Result<Leaf, TlsCause> {
+    let leaf = EndEntityCert::try_from(&chain[0]).map_err(|_| TlsCause::BadCertificate)?;
+    let names = leaf.valid_dns_names().map(|name| name.to_ascii_lowercase().into()).collect();
+    let parts = parts_of(&chain[0]).ok_or(TlsCause::BadCertificate)?;
+    let validity = Validity::from_der(parts.validity).map_err(|_| TlsCause::BadCertificate)?;
+    let [not_before_s, not_after_s] =
+        [validity.not_before, validity.not_after].map(|time| time.to_unix_duration().as_secs());
+    if not_after_s < not_before_s {
+        return Err(TlsCause::BadCertificate);
+    }
+    let facts = CertificateFacts { path: path.to_path_buf(), names, not_after_s };
+    Ok(Leaf { facts, not_before_s })
+}
+
+fn note_validity(leaf: &Leaf, now_ms: u64, notes: &mut Notes) {
     let now_s = now_ms / 1000;
+    let Leaf { facts, not_before_s } = leaf;
     if now_s > facts.not_after_s {
         let days = (now_s - facts.not_after_s) / DAY_S;
         notes.note(&facts.path, TlsCause::Expired { days });
@@ -354,27 +366,7 @@ fn note_validity(
         let days = (facts.not_after_s - now_s) / DAY_S;
         notes.note(&facts.path, TlsCause::ExpiresSoon { days });
     }
-    let early = EndEntityCert::try_from(leaf).is_ok_and(|leaf| {
-        matches!(judge_at(&leaf, now_s), Some(webpki::Error::CertNotValidYet { .. }))
-    });
-    if early {
+    if now_s < *not_before_s {
         notes.note(&facts.path, TlsCause::NotYetValid);
     }
-}
-
-/// The end of validity. webpki tells it only when refusing, so it is asked about a far future.
-fn not_after_s(leaf: &EndEntityCert<'_>) -> Option<u64> {
-    // The last second that a certificate can name is the end of the year 9999.
-    const YEAR_10000_S: u64 = 253_402_300_800;
-    match judge_at(leaf, YEAR_10000_S)? {
-        webpki::Error::CertExpired { not_after, .. } => Some(not_after.as_secs()),
-        webpki::Error::CertNotValidYet { .. } | webpki::Error::InvalidCertValidity => None,
-        _ => Some(YEAR_10000_S),
-    }
-}
-
-/// What webpki says first: validity is judged before any issuer is looked for.
-fn judge_at(leaf: &EndEntityCert<'_>, at_s: u64) -> Option<webpki::Error> {
-    let at = UnixTime::since_unix_epoch(Duration::from_secs(at_s));
-    leaf.verify_for_usage(&[], &[], &[], at, KeyUsage::server_auth(), None, None).err()
 }

@@ -6,7 +6,6 @@
 //!           server's certificate to everybody, and mail from them must not be lost for it.
 //! Bounds:   a subject's text is cut at `SUBJECT_BYTES_MAX`; it never holds a control character.
 
-use std::fmt::Write;
 use std::sync::Arc;
 
 use rustls::CertificateError;
@@ -20,6 +19,15 @@ use rustls::pki_types::UnixTime;
 use rustls::server::danger::ClientCertVerified;
 use rustls::server::danger::ClientCertVerifier;
 use webpki::EndEntityCert;
+use x509_cert::der;
+use x509_cert::der::Decode;
+use x509_cert::der::Reader;
+use x509_cert::der::SliceReader;
+use x509_cert::der::Tag;
+use x509_cert::der::asn1::AnyRef;
+use x509_cert::der::oid::ObjectIdentifier;
+use x509_cert::der::oid::db::rfc4519;
+use x509_cert::name::RdnSequence;
 
 /// Bytes of a subject's text. Longer: cut; it is for the log.
 pub const SUBJECT_BYTES_MAX: usize = 255;
@@ -108,12 +116,12 @@ impl ClientCertVerifier for AskOnly {
 /// The subject as one line (`CN=mail.example.com,O=Example`), or the first host name when the
 /// subject is empty, as modern authorities leave it.
 pub fn subject_of(certificate: &CertificateDer<'_>) -> Box<str> {
-    let Ok(leaf) = EndEntityCert::try_from(certificate) else {
-        return Box::default();
-    };
     let mut text = String::new();
-    write_name(leaf.subject(), &mut text);
+    if let Some(parts) = parts_of(certificate) {
+        write_name(parts.subject, &mut text);
+    }
     if text.is_empty()
+        && let Ok(leaf) = EndEntityCert::try_from(certificate)
         && let Some(name) = leaf.valid_dns_names().next()
     {
         text.push_str("DNS=");
@@ -131,73 +139,70 @@ pub fn issuer_of(certificate: &CertificateDer<'_>) -> Box<str> {
     text.into_boxed_str()
 }
 
-/// The parts of a certificate that are told and matched, as they are encoded.
+/// The parts of a certificate that are told, matched and judged, as they are encoded, each with its
+/// tag and length.
 pub(in crate::net) struct Parts<'a> {
-    /// The content of the sequence.
     pub issuer: &'a [u8],
-    /// With its tag and length: what a TLSA record of selector 1 speaks of.
+    pub validity: &'a [u8],
+    pub subject: &'a [u8],
+    /// What a TLSA record of selector 1 speaks of.
     pub key: &'a [u8],
 }
 
-/// Cuts a certificate up (RFC 5280 s4.1). It reads also what webpki does not: version 1, and what
-/// is signed with an algorithm of old.
+/// Cuts a certificate up (RFC 5280 s4.1). It reads also what webpki and `x509_cert::Certificate` do
+/// not: version 1, serial numbers that are too long, and what is signed with an algorithm of old.
+/// Mail that needs no proof of the name is encrypted to such servers all the same.
 pub(in crate::net) fn parts_of<'a>(certificate: &'a CertificateDer<'_>) -> Option<Parts<'a>> {
-    const VERSION: u8 = 0xA0;
-    let (SEQUENCE, whole, _) = next_der(certificate.as_ref())? else { return None };
-    let (SEQUENCE, body, _) = next_der(whole)? else { return None };
-    let (first, _, rest) = next_der(body)?;
-    // The serial number, which a version may stand before.
-    let rest = if first == VERSION { next_der(rest)?.2 } else { rest };
-    let (SEQUENCE, _algorithm, rest) = next_der(rest)? else { return None };
-    let (SEQUENCE, issuer, rest) = next_der(rest)? else { return None };
-    let (SEQUENCE, _validity, rest) = next_der(rest)? else { return None };
-    let (SEQUENCE, _subject, key) = next_der(rest)? else { return None };
-    let (SEQUENCE, _key, rest) = next_der(key)? else { return None };
-    Some(Parts { issuer, key: &key[..key.len() - rest.len()] })
+    cut(certificate.as_ref()).ok()
 }
 
-/// RFC 5280 s4.1.2.4: a name is a sequence of sets of (type, value).
-fn write_name(mut name: &[u8], text: &mut String) {
-    while let Some((SET, mut set, rest)) = next_der(name) {
-        name = rest;
-        while let Some((SEQUENCE, pair, rest)) = next_der(set) {
-            set = rest;
-            if text.len() < SUBJECT_BYTES_MAX {
-                write_pair(pair, text);
-            }
+fn cut(certificate: &[u8]) -> der::Result<Parts<'_>> {
+    let certificate = AnyRef::decode(&mut SliceReader::new(certificate)?)?;
+    let body = AnyRef::decode(&mut SliceReader::new(certificate.value())?)?;
+    let mut fields = SliceReader::new(body.value())?;
+    if matches!(fields.peek_tag()?, Tag::ContextSpecific { .. }) {
+        let _version = fields.tlv_bytes()?;
+    }
+    let _serial_number = fields.tlv_bytes()?;
+    let _algorithm = fields.tlv_bytes()?;
+    Ok(Parts {
+        issuer: fields.tlv_bytes()?,
+        validity: fields.tlv_bytes()?,
+        subject: fields.tlv_bytes()?,
+        key: fields.tlv_bytes()?,
+    })
+}
+
+/// The kinds of values that have a short name (RFC 4514 s3). Others are told by their identifier.
+const SHORT_NAMES: [(ObjectIdentifier, &str); 8] = [
+    (rfc4519::CN, "CN"),
+    (rfc4519::SERIAL_NUMBER, "SERIALNUMBER"),
+    (rfc4519::C, "C"),
+    (rfc4519::L, "L"),
+    (rfc4519::ST, "ST"),
+    (rfc4519::O, "O"),
+    (rfc4519::OU, "OU"),
+    (rfc4519::DC, "DC"),
+];
+
+fn write_name(name: &[u8], text: &mut String) {
+    let Ok(name) = RdnSequence::from_der(name) else { return };
+    for pair in name.0.iter().flat_map(|set| set.0.iter()) {
+        if text.len() >= SUBJECT_BYTES_MAX {
+            break;
         }
+        if !text.is_empty() {
+            text.push(',');
+        }
+        match SHORT_NAMES.iter().find(|(kind, _)| *kind == pair.oid) {
+            Some((_, short)) => text.push_str(short),
+            None => text.push_str(&pair.oid.to_string()),
+        }
+        text.push('=');
+        write_value(&String::from_utf8_lossy(pair.value.value()), text);
     }
     let end = (0..=SUBJECT_BYTES_MAX.min(text.len())).rev().find(|end| text.is_char_boundary(*end));
     text.truncate(end.unwrap_or(0));
-}
-
-fn write_pair(pair: &[u8], text: &mut String) {
-    let Some((OBJECT_IDENTIFIER, kind, rest)) = next_der(pair) else { return };
-    let Some((_, value, _)) = next_der(rest) else { return };
-    if !text.is_empty() {
-        text.push(',');
-    }
-    match kind {
-        [0x55, 0x04, 0x03] => text.push_str("CN="),
-        [0x55, 0x04, 0x05] => text.push_str("SERIALNUMBER="),
-        [0x55, 0x04, 0x06] => text.push_str("C="),
-        [0x55, 0x04, 0x07] => text.push_str("L="),
-        [0x55, 0x04, 0x08] => text.push_str("ST="),
-        [0x55, 0x04, 0x0A] => text.push_str("O="),
-        [0x55, 0x04, 0x0B] => text.push_str("OU="),
-        [0x09, 0x92, 0x26, 0x89, 0x93, 0xF2, 0x2C, 0x64, 0x01, 0x19] => text.push_str("DC="),
-        other => write_hex(other, text),
-    }
-    write_value(&String::from_utf8_lossy(value), text);
-}
-
-/// A type without a short name, as the hexadecimal bytes of its identifier.
-fn write_hex(kind: &[u8], text: &mut String) {
-    text.push('#');
-    for byte in kind.iter().take(16) {
-        write!(text, "{byte:02x}").expect("a String takes every write");
-    }
-    text.push('=');
 }
 
 /// A value that cannot be taken for structure or for another log line.
@@ -216,28 +221,22 @@ fn write_value(value: &str, text: &mut String) {
     }
 }
 
-const SET: u8 = 0x31;
-const SEQUENCE: u8 = 0x30;
-const OBJECT_IDENTIFIER: u8 = 0x06;
-
-/// Tag, content and what follows of the first DER value; `None` when it is not whole. Names are
-/// far below 64 KiB, so lengths of more than two bytes are not read.
-fn next_der(der: &[u8]) -> Option<(u8, &[u8], &[u8])> {
-    let (tag, rest) = der.split_first()?;
-    let (first, rest) = rest.split_first()?;
-    let (len, rest) = match (first, rest) {
-        (0..=0x7F, rest) => (usize::from(*first), rest),
-        (0x81, [low, rest @ ..]) => (usize::from(*low), rest),
-        (0x82, [high, low, rest @ ..]) => (usize::from(*high) << 8 | usize::from(*low), rest),
-        _ => return None,
-    };
-    let (content, rest) = rest.split_at_checked(len)?;
-    Some((*tag, content, rest))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// The line of a name with this content.
+    fn line(content: &[u8]) -> String {
+        let length = content.len();
+        let head = match length {
+            0..=0x7F => vec![0x30, length as u8],
+            0x80..=0xFF => vec![0x30, 0x81, length as u8],
+            _ => vec![0x30, 0x82, (length >> 8) as u8, length as u8],
+        };
+        let mut text = String::new();
+        write_name(&[&head, content].concat(), &mut text);
+        text
+    }
 
     #[test]
     fn names_become_one_safe_line() {
@@ -245,14 +244,12 @@ mod tests {
             ("nothing", b"", ""),
             ("a common name", b"\x31\x0a\x30\x08\x06\x03\x55\x04\x03\x0c\x01a", "CN=a"),
             ("a line end", b"\x31\x0b\x30\x09\x06\x03\x55\x04\x0a\x0c\x02\n,", "O=?\\,"),
-            ("an unknown type", b"\x31\x08\x30\x06\x06\x01\x2a\x0c\x01b", "#2a=b"),
+            ("an unknown type", b"\x31\x0a\x30\x08\x06\x03\x2a\x03\x04\x0c\x01b", "1.2.3.4=b"),
             ("not UTF-8", b"\x31\x0a\x30\x08\x06\x03\x55\x04\x03\x0c\x01\xff", "CN=?"),
             ("cut short", b"\x31\x0a\x30\x08\x06\x03\x55\x04\x03\x0c\x09a", ""),
         ];
         for (case, name, expected) in table {
-            let mut text = String::new();
-            write_name(name, &mut text);
-            assert_eq!(text, expected, "{case}");
+            assert_eq!(line(name), expected, "{case}");
         }
     }
 
@@ -263,8 +260,7 @@ mod tests {
         let pair = pair.concat();
         let sequence = [&[0x30, 0x81, pair.len() as u8], pair.as_slice()].concat();
         let set = [&[0x31, 0x81, sequence.len() as u8], sequence.as_slice()].concat();
-        let mut text = String::new();
-        write_name(&set.repeat(3), &mut text);
+        let text = line(&set.repeat(3));
         assert!(text.len() <= SUBJECT_BYTES_MAX && text.len() > SUBJECT_BYTES_MAX - 4);
     }
 }

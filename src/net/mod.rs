@@ -8,7 +8,7 @@
 //! Bounds:   an idle TLS connection holds its keys and no buffer. What a peer has sent of an
 //!           unfinished record (18 KiB at most) is held, and nothing else. A `Resolver` has bounds of
 //!           its own.
-//! Home of:  rustls, webpki, rcgen, aws-lc-rs, hickory-proto, httparse. No other folder names them.
+//! Home of:  rustls, webpki, x509-cert, rcgen, aws-lc-rs, hickory-proto, httparse. No other folder names them.
 
 pub mod certificate;
 pub mod client;

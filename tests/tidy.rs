@@ -60,7 +60,6 @@ const HOMES: &[(&str, &[&str])] = &[
     ("toml_edit", &["config"]),
     ("tracing", &["observe"]),
     ("tracing_log", &["observe"]),
-    ("tracing_subscriber", &["observe"]),
     ("webpki", &["net"]),
     ("x509_cert", &["net"]),
 ];

@@ -32,7 +32,7 @@ const EXACT: u8 = 0;
 const SHA_256: u8 = 1;
 const SHA_512: u8 = 2;
 
-/// One TLSA record, as it came from DNS.
+/// One TLSA record, as it came from DNS (RFC 6698 s2.1).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TlsaRecord {
     pub usage: u8,

@@ -232,13 +232,7 @@ impl Trust {
         if !answer.authentic {
             return (DaneState::None, Vec::new());
         }
-        let record = |one: crate::net::resolver::TlsaRecord| TlsaRecord {
-            usage: one.usage,
-            selector: one.selector,
-            matching: one.matching,
-            data: one.data,
-        };
-        let records: Vec<TlsaRecord> = answer.records.into_iter().map(record).collect();
+        let records = answer.records;
         match dane::any_usable(&records) {
             true => (DaneState::Usable, records),
             false => (DaneState::Unusable, records),

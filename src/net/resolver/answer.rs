@@ -18,6 +18,7 @@ use hickory_proto::rr::RData;
 use hickory_proto::rr::Record;
 use hickory_proto::rr::RecordType;
 
+use crate::net::dane::TlsaRecord;
 use crate::net::resolver::cache::ALLOCATION_BYTES;
 use crate::net::resolver::fault::DnsFault;
 use crate::net::resolver::name;
@@ -28,15 +29,6 @@ use crate::net::resolver::query::Query;
 pub(in crate::net::resolver) const CNAMES_MAX: usize = 8;
 /// A header without anything behind it.
 const HEADER_BYTES: usize = 12;
-
-/// A TLSA record (RFC 6698 s2.1).
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct TlsaRecord {
-    pub usage: u8,
-    pub selector: u8,
-    pub matching: u8,
-    pub data: Box<[u8]>,
-}
 
 /// A record's content.
 #[derive(Clone, Debug, PartialEq, Eq)]

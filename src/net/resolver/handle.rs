@@ -6,8 +6,8 @@ use std::rc::Rc;
 use std::time::Duration;
 use std::time::Instant;
 
+use crate::net::dane::TlsaRecord;
 use crate::net::resolver::answer::Datum;
-use crate::net::resolver::answer::TlsaRecord;
 use crate::net::resolver::fault::DnsFault;
 use crate::net::resolver::lookup::Desk;
 use crate::net::resolver::lookup::Found;

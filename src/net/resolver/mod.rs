@@ -46,7 +46,6 @@ mod resolv_conf;
 mod servers;
 mod settings;
 
-pub use answer::TlsaRecord;
 pub use blocking::BlockingResolver;
 pub use cache::CacheBounds;
 pub use fault::DnsFault;

@@ -3,14 +3,12 @@
 use proptest::prelude::*;
 use proptest::test_runner::FileFailurePersistence;
 
-use ringpost::queue::BodyType;
 use ringpost::queue::Envelope;
 use ringpost::queue::Job;
 use ringpost::queue::Labels;
 use ringpost::queue::Recipient;
 use ringpost::queue::Recipients;
 use ringpost::queue::RecipientsBuf;
-use ringpost::queue::Ret;
 use ringpost::queue::Tls;
 use ringpost::queue::key::hex;
 use ringpost::queue::labels::FieldsBuf;
@@ -18,12 +16,14 @@ use ringpost::queue::record::RecordFault;
 use ringpost::queue::schema::BodySum;
 use ringpost::queue::schema::Indexes;
 use ringpost::queue::schema::JobState;
-use ringpost::queue::schema::NOTIFY_DELAY;
-use ringpost::queue::schema::NOTIFY_FAILURE;
 use ringpost::queue::schema::Probed;
 use ringpost::queue::schema::STREAM_MARK_LEN;
 use ringpost::queue::schema::StreamMark;
 use ringpost::queue::schema::probe;
+use ringpost::wire::dsn::NOTIFY_DELAY;
+use ringpost::wire::dsn::NOTIFY_FAILURE;
+use ringpost::wire::smtp::BodyType;
+use ringpost::wire::smtp::Ret;
 
 fn small_envelope<'a>(recipients: Recipients<'a>) -> Envelope<'a> {
     Envelope {
@@ -33,7 +33,7 @@ fn small_envelope<'a>(recipients: Recipients<'a>) -> Envelope<'a> {
         smtputf8: false,
         requiretls: true,
         body_type: BodyType::EightBitMime,
-        ret: Ret::Headers,
+        ret: Some(Ret::Headers),
         envid: Some("e"),
         auth: None,
         declared_bytes: Some(5),

@@ -29,6 +29,7 @@ use crate::queue::Committed;
 use crate::queue::Envelope;
 use crate::queue::labels::FieldsBuf;
 use crate::queue::schema;
+use crate::wire::dsn;
 use crate::wire::mail::address::ReversePath;
 use crate::wire::mail::header::HeaderScan;
 use crate::wire::mail::received::Received;
@@ -36,7 +37,6 @@ use crate::wire::mail::received::with_protocol;
 use crate::wire::smtp::reply::Reply;
 use crate::wire::smtp::transaction::BodyType;
 use crate::wire::smtp::transaction::Notify;
-use crate::wire::smtp::transaction::Ret;
 use crate::wire::smtp::transaction::Transaction;
 
 /// A chunk with less room than this is stored as it is: a read into a few bytes costs as much as
@@ -313,16 +313,8 @@ fn envelope_of<'a>(session: &'a Session, tx: &Transaction<'a>) -> Envelope<'a> {
         },
         smtputf8: params.smtputf8,
         requiretls: params.requiretls,
-        body_type: match params.body {
-            BodyType::SevenBit => queue::BodyType::SevenBit,
-            BodyType::EightBitMime => queue::BodyType::EightBitMime,
-            BodyType::BinaryMime => queue::BodyType::BinaryMime,
-        },
-        ret: match params.ret {
-            None => queue::Ret::Unsaid,
-            Some(Ret::Full) => queue::Ret::Full,
-            Some(Ret::Headers) => queue::Ret::Headers,
-        },
+        body_type: params.body,
+        ret: params.ret,
         envid: params.envid,
         auth: params.auth,
         declared_bytes: params.size,
@@ -351,11 +343,11 @@ fn note_recipients(
             mailbox: recipient.mailbox.as_str(),
             notify: match recipient.notify {
                 None => 0,
-                Some(Notify::Never) => schema::NOTIFY_NEVER,
+                Some(Notify::Never) => dsn::NOTIFY_NEVER,
                 Some(Notify::On { success, failure, delay }) => [
-                    (success, schema::NOTIFY_SUCCESS),
-                    (failure, schema::NOTIFY_FAILURE),
-                    (delay, schema::NOTIFY_DELAY),
+                    (success, dsn::NOTIFY_SUCCESS),
+                    (failure, dsn::NOTIFY_FAILURE),
+                    (delay, dsn::NOTIFY_DELAY),
                 ]
                 .into_iter()
                 .filter_map(|(asked, flag)| asked.then_some(flag))

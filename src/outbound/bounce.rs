@@ -20,14 +20,12 @@ use crate::handoff::frame::Mail;
 use crate::handoff::frame::MailBody;
 use crate::observe::Event;
 use crate::outbound::home::Home;
-use crate::queue;
 use crate::queue::Labels;
 use crate::queue::RecipientsBuf;
 use crate::queue::body::BodyReader;
 use crate::queue::body::SharedBodyReader;
 use crate::queue::schema::BodySum;
 use crate::queue::schema::Envelope;
-use crate::queue::schema::NOTIFY_NEVER;
 use crate::queue::schema::Recipient;
 use crate::queue::settle::Report;
 use crate::wire::classify::Category;
@@ -36,6 +34,8 @@ use crate::wire::classify::Classifier;
 use crate::wire::classify::RemoteReply;
 use crate::wire::dsn;
 use crate::wire::dsn::Kind;
+use crate::wire::dsn::NOTIFY_NEVER;
+use crate::wire::smtp::transaction::BodyType;
 use crate::wire::smtp::transaction::Ret;
 
 /// The protocol of mail made here. No client can bring mail by it.
@@ -144,7 +144,7 @@ pub async fn reports(home: &Home, story: &Story<'_>, told: &[Told]) -> (Vec<Repo
         };
         let body_max = match (kind, story.envelope.ret) {
             // RFC 3461 s4.3: RET is for failures.
-            (Kind::Failed, queue::Ret::Unsaid | queue::Ret::Full) => policy.bounce.body_bytes_max,
+            (Kind::Failed, None | Some(Ret::Full)) => policy.bounce.body_bytes_max,
             _ => 0,
         };
         let body = read_body(home, story, body_max).await;
@@ -242,11 +242,7 @@ fn write(home: &Home, story: &Story<'_>, paper: &Paper<'_>, rows: &[&Told]) -> O
         recipients: &rows,
         original: dsn::Original {
             slices: &slices,
-            ret: match envelope.ret {
-                queue::Ret::Headers => Some(Ret::Headers),
-                queue::Ret::Full => Some(Ret::Full),
-                queue::Ret::Unsaid => None,
-            },
+            ret: envelope.ret,
             full_bytes_max: if is_whole { paper.body_max as usize } else { 0 },
             smtputf8: envelope.smtputf8,
         },
@@ -263,10 +259,10 @@ fn write(home: &Home, story: &Story<'_>, paper: &Paper<'_>, rows: &[&Told]) -> O
         // RFC 8689 s5: a report is to be protected as what it reports of.
         requiretls: envelope.requiretls,
         body_type: match built.eight_bit {
-            true => queue::BodyType::EightBitMime,
-            false => queue::BodyType::SevenBit,
+            true => BodyType::EightBitMime,
+            false => BodyType::SevenBit,
         },
-        ret: queue::Ret::Headers,
+        ret: Some(Ret::Headers),
         envid: None,
         auth: None,
         declared_bytes: None,

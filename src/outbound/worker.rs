@@ -87,8 +87,6 @@ use crate::wire::smtp::client_mail::Mail;
 use crate::wire::smtp::client_mail::MailRecipient;
 use crate::wire::smtp::client_mail::Outcome;
 use crate::wire::smtp::reply::Reply;
-use crate::wire::smtp::transaction::BodyType;
-use crate::wire::smtp::transaction::Ret;
 
 /// A short body goes out together with its envelope where the server takes BDAT.
 const CHUNK_AHEAD_BYTES_MAX: u64 = 32 << 10;
@@ -676,19 +674,11 @@ async fn send(owner: &Owner, link: &mut Link, delivery: &Delivery) -> Sending {
         sender: envelope.sender,
         recipients: &recipients,
         bytes: envelope.trace.len() as u64 + envelope.body.bytes,
-        body: match envelope.body_type {
-            queue::BodyType::SevenBit => BodyType::SevenBit,
-            queue::BodyType::EightBitMime => BodyType::EightBitMime,
-            queue::BodyType::BinaryMime => BodyType::BinaryMime,
-        },
+        body: envelope.body_type,
         smtputf8: envelope.smtputf8,
         // Not where its hop has met the demand already.
         requiretls: envelope.requiretls && delivery.hop.require_tls == RequireTls::Yes,
-        ret: match envelope.ret {
-            queue::Ret::Unsaid => None,
-            queue::Ret::Full => Some(Ret::Full),
-            queue::Ret::Headers => Some(Ret::Headers),
-        },
+        ret: envelope.ret,
         envid: envelope.envid,
     };
     let sent = match &mail.body {

@@ -17,18 +17,18 @@ use crate::queue::key;
 use crate::queue::partition::Partition;
 use crate::queue::partition::QUARANTINE;
 use crate::queue::quarantine;
-use crate::queue::schema::BodyType;
 use crate::queue::schema::Envelope;
 use crate::queue::schema::FAMILIES;
 use crate::queue::schema::Job;
 use crate::queue::schema::JobState;
-use crate::queue::schema::NOTIFY_DELAY;
-use crate::queue::schema::NOTIFY_FAILURE;
-use crate::queue::schema::NOTIFY_NEVER;
-use crate::queue::schema::NOTIFY_SUCCESS;
-use crate::queue::schema::Ret;
 use crate::queue::select::Wanted;
 use crate::queue::spool::Spool;
+use crate::wire::dsn::NOTIFY_DELAY;
+use crate::wire::dsn::NOTIFY_FAILURE;
+use crate::wire::dsn::NOTIFY_NEVER;
+use crate::wire::dsn::NOTIFY_SUCCESS;
+use crate::wire::smtp::transaction::BodyType;
+use crate::wire::smtp::transaction::Ret;
 
 /// Which messages to list.
 #[derive(Clone, Copy, Debug)]
@@ -234,11 +234,10 @@ pub fn show(spool: &Spool, id: MessageId) -> Result<Details, QueueFault> {
             BodyType::EightBitMime => "8BITMIME",
             BodyType::BinaryMime => "BINARYMIME",
         },
-        ret: match envelope.ret {
-            Ret::Unsaid => None,
-            Ret::Full => Some("FULL"),
-            Ret::Headers => Some("HDRS"),
-        },
+        ret: envelope.ret.map(|ret| match ret {
+            Ret::Full => "FULL",
+            Ret::Headers => "HDRS",
+        }),
         envid: owned(envelope.envid),
         auth: owned(envelope.auth),
         declared_bytes: envelope.declared_bytes,

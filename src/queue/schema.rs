@@ -14,6 +14,12 @@ use crate::queue::record::RecordFault;
 use crate::queue::record::Writer;
 use crate::queue::record::kind_of;
 use crate::queue::record::put_text;
+use crate::wire::dsn::NOTIFY_DELAY;
+use crate::wire::dsn::NOTIFY_FAILURE;
+use crate::wire::dsn::NOTIFY_NEVER;
+use crate::wire::dsn::NOTIFY_SUCCESS;
+use crate::wire::smtp::transaction::BodyType;
+use crate::wire::smtp::transaction::Ret;
 
 pub const ENVELOPE: &str = "envelope";
 pub const BODY: &str = "body";
@@ -29,11 +35,6 @@ const KIND_ENVELOPE: u8 = b'E';
 const KIND_JOB: u8 = b'J';
 const KIND_STREAM: u8 = b'S';
 
-/// Never tell the sender anything (RFC 3461 s4.1).
-pub const NOTIFY_NEVER: u8 = 1;
-pub const NOTIFY_SUCCESS: u8 = 2;
-pub const NOTIFY_FAILURE: u8 = 4;
-pub const NOTIFY_DELAY: u8 = 8;
 const NOTIFY_ALL: u8 = NOTIFY_NEVER | NOTIFY_SUCCESS | NOTIFY_FAILURE | NOTIFY_DELAY;
 
 const FLAG_SMTPUTF8: u8 = 1;
@@ -48,24 +49,6 @@ const FLAGS_ALL: u8 =
 /// Beside the state of a job.
 const JOB_WARNED: u8 = 0x80;
 const JOB_REROUTED: u8 = 0x40;
-
-/// What BODY= said (RFC 6152, RFC 3030).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum BodyType {
-    #[default]
-    SevenBit,
-    EightBitMime,
-    BinaryMime,
-}
-
-/// What RET= said (RFC 3461 s4.3).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Ret {
-    #[default]
-    Unsaid,
-    Full,
-    Headers,
-}
 
 /// How the message came over TLS.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -190,7 +173,7 @@ pub struct Envelope<'a> {
     pub smtputf8: bool,
     pub requiretls: bool,
     pub body_type: BodyType,
-    pub ret: Ret,
+    pub ret: Option<Ret>,
     pub envid: Option<&'a str>,
     /// The value of AUTH= of MAIL, which is not who logged in.
     pub auth: Option<&'a str>,
@@ -219,8 +202,8 @@ impl<'a> Envelope<'a> {
         let mut writer = Writer::new(buffer, KIND_ENVELOPE);
         writer.u64(self.received_ms);
         writer.u8(self.flags());
-        writer.u8(self.body_type as u8);
-        writer.u8(self.ret as u8);
+        writer.u8(body_code(self.body_type));
+        writer.u8(ret_code(self.ret));
         writer.u64(self.declared_bytes.unwrap_or(0));
         writer.u64(self.body.bytes);
         writer.u32(self.body.chunks);
@@ -320,6 +303,14 @@ fn some_ms(ms: u32) -> Result<u32, RecordFault> {
     if ms == 0 { Err(RecordFault::Value("intake time")) } else { Ok(ms) }
 }
 
+fn body_code(body: BodyType) -> u8 {
+    match body {
+        BodyType::SevenBit => 0,
+        BodyType::EightBitMime => 1,
+        BodyType::BinaryMime => 2,
+    }
+}
+
 fn body_type_of(value: u8) -> Result<BodyType, RecordFault> {
     match value {
         0 => Ok(BodyType::SevenBit),
@@ -329,11 +320,19 @@ fn body_type_of(value: u8) -> Result<BodyType, RecordFault> {
     }
 }
 
-fn ret_of(value: u8) -> Result<Ret, RecordFault> {
+fn ret_code(ret: Option<Ret>) -> u8 {
+    match ret {
+        None => 0,
+        Some(Ret::Full) => 1,
+        Some(Ret::Headers) => 2,
+    }
+}
+
+fn ret_of(value: u8) -> Result<Option<Ret>, RecordFault> {
     match value {
-        0 => Ok(Ret::Unsaid),
-        1 => Ok(Ret::Full),
-        2 => Ok(Ret::Headers),
+        0 => Ok(None),
+        1 => Ok(Some(Ret::Full)),
+        2 => Ok(Some(Ret::Headers)),
         _ => Err(RecordFault::Value("ret")),
     }
 }

@@ -6,6 +6,10 @@
 //!           its RFC allows that.
 //! Bounds:   the commands of one mail and a slot per recipient; the caller cuts recipient lists.
 
+use crate::wire::dsn::NOTIFY_DELAY;
+use crate::wire::dsn::NOTIFY_FAILURE;
+use crate::wire::dsn::NOTIFY_NEVER;
+use crate::wire::dsn::NOTIFY_SUCCESS;
 use crate::wire::smtp::client::BodyForm;
 use crate::wire::smtp::client::Stage;
 use crate::wire::smtp::client_offers::Offers;
@@ -13,12 +17,6 @@ use crate::wire::smtp::reply;
 use crate::wire::smtp::reply::Reply;
 use crate::wire::smtp::transaction::BodyType;
 use crate::wire::smtp::transaction::Ret;
-
-/// Bits of `MailRecipient::notify` (RFC 3461 s4.1), as the queue stores them.
-pub const NOTIFY_NEVER: u8 = 1;
-pub const NOTIFY_SUCCESS: u8 = 2;
-pub const NOTIFY_FAILURE: u8 = 4;
-pub const NOTIFY_DELAY: u8 = 8;
 
 /// What is to be sent. All text was validated when it was received.
 #[derive(Clone, Copy, Debug)]
@@ -40,7 +38,7 @@ pub struct Mail<'a> {
 #[derive(Clone, Copy, Debug)]
 pub struct MailRecipient<'a> {
     pub mailbox: &'a str,
-    /// `NOTIFY_*` joined by `|`; 0 when nothing was said.
+    /// `dsn::NOTIFY_*` joined by `|` (RFC 3461 s4.1); 0 when nothing was said.
     pub notify: u8,
     /// The value of ORCPT, as given.
     pub orcpt: Option<&'a str>,

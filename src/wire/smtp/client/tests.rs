@@ -3,11 +3,11 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::wire::dsn::NOTIFY_DELAY;
+use crate::wire::dsn::NOTIFY_FAILURE;
+use crate::wire::dsn::NOTIFY_NEVER;
+use crate::wire::dsn::NOTIFY_SUCCESS;
 use crate::wire::smtp::client_mail::MailRecipient;
-use crate::wire::smtp::client_mail::NOTIFY_DELAY;
-use crate::wire::smtp::client_mail::NOTIFY_FAILURE;
-use crate::wire::smtp::client_mail::NOTIFY_NEVER;
-use crate::wire::smtp::client_mail::NOTIFY_SUCCESS;
 use crate::wire::smtp::stuff::Stuffer;
 use crate::wire::smtp::transaction::BodyType;
 use crate::wire::smtp::transaction::Ret;

@@ -95,16 +95,16 @@ impl Note {
     }
 }
 
-/// When reports go out, so that refused mail with forged senders makes no flood of ours.
+/// When reports are sent, so that refused mail with forged senders makes no flood of ours.
 #[derive(Clone, Copy, Debug)]
-pub struct Pace {
+pub struct ReportPace {
     next_us: u64,
 }
 
-impl Pace {
+impl ReportPace {
     /// Without a burst: a server that is started again and again is no way around the limit.
-    pub fn new(now_ms: u64) -> Pace {
-        Pace { next_us: now_ms * 1000 }
+    pub fn new(now_ms: u64) -> ReportPace {
+        ReportPace { next_us: now_ms * 1000 }
     }
 
     /// When the next one is due.
@@ -362,17 +362,17 @@ mod tests {
 
     #[test]
     fn reports_keep_their_pace() {
-        let mut pace = Pace::new(100_000);
+        let mut pace = ReportPace::new(100_000);
         let dues: Vec<u64> = (0..4).map(|_| pace.take(100_000, 60)).collect();
         assert_eq!(dues, [100_000, 101_000, 102_000, 103_000], "no burst after a start");
         let later = 1_000_000;
         let dues: Vec<u64> = (0..33).map(|_| pace.take(later, 60)).collect();
         assert_eq!(dues.iter().filter(|due| **due == later).count(), 31, "half a minute's");
         assert_eq!(dues[32], later + 2000);
-        let mut fast = Pace::new(0);
+        let mut fast = ReportPace::new(0);
         let last = (0..1_000_000).map(|_| fast.take(0, 1_000_000)).last();
         assert_eq!(last, Some(59_999));
-        assert_eq!(Pace::new(5).take(5, 0), 5, "no limit of nothing");
+        assert_eq!(ReportPace::new(5).take(5, 0), 5, "no limit of nothing");
     }
 
     #[test]

@@ -192,7 +192,7 @@ pub fn stripe(whole: &SitePolicy, stripes: u32, number: u32) -> SitePolicy {
 
 /// Connections by what they do. Kept by the scheduler, one `shift` per change.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Tally {
+pub struct ConnectionCounts {
     pub opening: u32,
     /// About to ask for a job.
     pub asking: u32,
@@ -202,7 +202,7 @@ pub struct Tally {
     pub closing: u32,
 }
 
-impl Tally {
+impl ConnectionCounts {
     pub fn live(&self) -> u32 {
         self.opening + self.asking + self.busy + self.idle
     }
@@ -247,7 +247,7 @@ pub struct Destination {
     policy: Arc<SitePolicy>,
     turns: Turns,
     rates: Vec<Span>,
-    pub tally: Tally,
+    pub tally: ConnectionCounts,
     health: Health,
     is_paused: bool,
     window: u32,
@@ -276,7 +276,7 @@ impl Destination {
             rates: Span::all(&policy.rates),
             policy,
             turns: Turns::default(),
-            tally: Tally::default(),
+            tally: ConnectionCounts::default(),
             health: Health::Working,
             is_paused: false,
             window,

@@ -36,7 +36,7 @@ use crate::net::resolver::Resolver;
 use crate::observe::Event;
 use crate::observe::Histograms;
 use crate::observe::ShardObserved;
-use crate::outbound::bounce::Pace;
+use crate::outbound::bounce::ReportPace;
 use crate::outbound::destination::Dice;
 use crate::outbound::lease::JobKey;
 use crate::outbound::lease::LeaseRefusal;
@@ -144,7 +144,7 @@ pub struct Home {
     jobs_max: usize,
     shards: usize,
     /// When reports go out.
-    pub(super) pace: Cell<Pace>,
+    pub(super) pace: Cell<ReportPace>,
     bytes_held: Cell<usize>,
     lines: RefCell<Lines>,
     /// Nothing that stands in a line becomes too old before.
@@ -238,7 +238,7 @@ impl Home {
             hops: RefCell::default(),
             jobs_max,
             shards: parts.shards.max(1),
-            pace: Cell::new(Pace::new(wall_ms())),
+            pace: Cell::new(ReportPace::new(wall_ms())),
             bytes_held: Cell::new(0),
             lines: RefCell::new(Lines::new(jobs_max)),
             first_expiry_ms: Cell::new(u64::MAX),

@@ -34,6 +34,7 @@ use crate::base::limits::SITE_IDLE_MS;
 use crate::base::limits::SITES_MAX;
 use crate::base::limits::TURN_MESSAGES;
 use crate::outbound::destination::Binding;
+use crate::outbound::destination::ConnectionCounts;
 use crate::outbound::destination::Counters;
 use crate::outbound::destination::Destination;
 use crate::outbound::destination::Dice;
@@ -45,7 +46,6 @@ use crate::outbound::destination::JobEnd;
 use crate::outbound::destination::JobTicket;
 use crate::outbound::destination::Role;
 use crate::outbound::destination::SiteState;
-use crate::outbound::destination::Tally;
 use crate::outbound::pace::Pace;
 use crate::route::site::Rates;
 use crate::route::site::SitePolicy;
@@ -102,7 +102,7 @@ pub struct SiteSummary {
     pub state: SiteState,
     pub queued: usize,
     pub in_flight: u32,
-    pub connections: Tally,
+    pub connections: ConnectionCounts,
     pub window: u32,
     pub counters: Counters,
     /// Transfers that ended, in a minute at the present pace.
@@ -135,7 +135,7 @@ enum Stage {
 }
 
 impl Stage {
-    fn place(self, tally: &mut Tally) -> &mut u32 {
+    fn place(self, tally: &mut ConnectionCounts) -> &mut u32 {
         match self {
             Stage::Opening => &mut tally.opening,
             Stage::Asking => &mut tally.asking,
@@ -1267,7 +1267,7 @@ mod tests {
         assert_eq!(s.connection_lost(conn, lost, 1), Some(job));
         let summary = s.summary(site, 1).expect("known");
         assert_eq!((summary.counters.lost, summary.counters.failures), (1, 1));
-        assert_eq!(summary.connections, Tally::default());
+        assert_eq!(summary.connections, ConnectionCounts::default());
         assert_eq!(s.connection_lost(conn, lost, 1), None, "once");
     }
 }

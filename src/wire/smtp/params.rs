@@ -246,15 +246,42 @@ fn read_notify(value: &[u8]) -> Option<Notify> {
     Some(Notify::On { success, failure, delay })
 }
 
-/// `addr-type;xtext` of RFC 3461 s4.2, or `utf-8;` with the raw UTF-8 of RFC 6533 s3.
+/// `addr-type;xtext` of RFC 3461 s4.2, or `utf-8;` with the escapes of RFC 6533 s3 and, under
+/// SMTPUTF8, its raw UTF-8.
 fn is_orcpt(value: &[u8], utf8: bool) -> bool {
     let Some(semicolon) = memchr::memchr(b';', value) else { return false };
     let (kind, text) = (&value[..semicolon], &value[semicolon + 1..]);
     if value.len() > ORCPT_BYTES_MAX || !is_keyword(kind) || text.is_empty() {
         return false;
     }
-    let raw = utf8 && kind.eq_ignore_ascii_case(b"utf-8") && !text.is_ascii();
-    xtext::is_xtext(text) || raw && is_unitext(text)
+    if !kind.eq_ignore_ascii_case(b"utf-8") {
+        return xtext::is_xtext(text);
+    }
+    let raw = utf8 && !text.is_ascii();
+    (xtext::is_xtext(text) || raw && is_unitext(text)) && has_sound_escapes(text)
+}
+
+/// Each `\` starts an `EmbeddedUnicodeChar` of RFC 6533 s3: `\x{`, two to six upper-case
+/// hexadecimal digits, `}`. An escaped control character would reach the header of a delivery
+/// report.
+fn has_sound_escapes(text: &[u8]) -> bool {
+    let mut rest = text;
+    while let Some(at) = memchr::memchr(b'\\', rest) {
+        let Some(escape) = rest[at..].strip_prefix(b"\\x{") else { return false };
+        let Some(end) = memchr::memchr(b'}', escape) else { return false };
+        let digits = &escape[..end];
+        let is_digit = |byte: &u8| matches!(byte, b'0'..=b'9' | b'A'..=b'F');
+        if !(2..=6).contains(&digits.len()) || !digits.iter().all(is_digit) {
+            return false;
+        }
+        let add = |sum: u32, digit: &u8| sum << 4 | char::from(*digit).to_digit(16).unwrap_or(0);
+        let scalar = digits.iter().fold(0, add);
+        if char::from_u32(scalar).is_none_or(char::is_control) {
+            return false;
+        }
+        rest = &escape[end + 1..];
+    }
+    true
 }
 
 /// `utf-8-addr-unitext`: as xtext without `+`, and UTF-8 without control characters.
@@ -337,6 +364,36 @@ mod tests {
             let read = read_recipient(text.as_bytes(), ALL, &tx).expect("it is well formed");
             assert_eq!((read.notify, read.orcpt), (notify, orcpt), "{params}");
         }
+    }
+
+    #[test]
+    fn escapes_hide_no_control_characters() {
+        let rows: [(&str, bool); 14] = [
+            ("a\\x{E4}@x", true),
+            ("\\x{10FFFF}\\x{20}", true),
+            ("plain@x", true),
+            ("\\x{0D}\\x{0A}Bcc:", false),
+            ("a\\x{00}", false),
+            ("\\x{7F}", false),
+            ("\\x{85}", false),
+            ("\\x{000D}", false),
+            ("\\x{D800}", false),
+            ("\\x{110000}", false),
+            ("\\x{e4}", false),
+            ("\\x{E4", false),
+            ("\\x{}", false),
+            ("a\\b", false),
+        ];
+        for (text, valid) in rows {
+            for utf8 in [false, true] {
+                let value = format!("utf-8;{text}");
+                assert_eq!(is_orcpt(value.as_bytes(), utf8), valid, "{text}, SMTPUTF8: {utf8}");
+            }
+            let raw = format!("utf-8;\u{fc}{text}");
+            assert_eq!(is_orcpt(raw.as_bytes(), true), valid, "{text} among raw UTF-8");
+        }
+        assert!(!is_orcpt("utf-8;\u{85}\u{fc}".as_bytes(), true), "a raw control character");
+        assert!(is_orcpt(b"rfc822;a\\b@x", false), "other types have no escapes");
     }
 
     #[test]

@@ -7,6 +7,7 @@
 //! Bounds:   one chunk while something is pending, one output buffer while something is unsent,
 //!           none of both while idle. Every wait has a deadline.
 
+use std::net::IpAddr;
 use std::net::Ipv4Addr;
 use std::net::SocketAddr;
 use std::panic::AssertUnwindSafe;
@@ -67,6 +68,10 @@ const LINGER_TIMEOUT: Duration = Duration::from_secs(2);
 const LINGER_BYTES_MAX: usize = 4 << 20;
 /// How long a peer may take to read its last reply when the server ends.
 const DRAIN_REPLY: Duration = Duration::from_secs(1);
+
+/// The address of a client that its proxy cannot name. It is in no trusted network, and all such
+/// clients share its connection limits.
+pub(super) const UNKNOWN_CLIENT: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
 
 /// How a session came to its end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -402,28 +407,25 @@ impl Session {
         Ok(())
     }
 
-    /// Only a machine of a trusted peer has XCLIENT at all; see `settle_server`. An address that the
-    /// peer does not know is nobody's: it is in no network that may relay.
+    /// Only the machine of a trusted peer offers XCLIENT; see `settle_server`.
     fn apply_xclient(&mut self, attributes: &Xclient) -> Result<(), End> {
+        let Xclient { name, addr, port, helo } = attributes;
         let peer = &mut self.peer;
-        match &attributes.addr {
-            Attribute::Absent => {}
-            addr => {
-                let address = addr.given().copied().unwrap_or(Ipv4Addr::UNSPECIFIED.into());
-                let port = attributes.port.given().copied().unwrap_or(0);
-                *peer = Peer { address: SocketAddr::new(address, port), name: None, helo: None };
-            }
+        if !matches!(addr, Attribute::Absent) {
+            let address =
+                addr.given().map_or(UNKNOWN_CLIENT, |address| SocketAddr::new(*address, 0));
+            *peer = Peer { address, name: None, helo: None };
         }
-        if let Some(port) = attributes.port.given() {
-            peer.address.set_port(*port);
+        if !matches!(port, Attribute::Absent) {
+            peer.address.set_port(port.given().copied().unwrap_or(0));
         }
-        if !matches!(attributes.name, Attribute::Absent) {
-            peer.name = attributes.name.given().map(|name| name.as_str().into());
+        if !matches!(name, Attribute::Absent) {
+            peer.name = name.given().map(|name| name.as_str().into());
         }
-        if !matches!(attributes.helo, Attribute::Absent) {
-            peer.helo = attributes.helo.given().map(|helo| helo.as_str().into());
+        if !matches!(helo, Attribute::Absent) {
+            peer.helo = helo.given().map(|helo| helo.as_str().into());
         }
-        self.server.on_xclient(true, &mut self.out);
+        self.server.on_xclient(&mut self.out);
         self.readmit()
     }
 

@@ -163,10 +163,7 @@ impl MachinePeer {
                 self.started_tls = true;
                 self.server.on_tls_started();
             }
-            Step::Xclient(attributes) => {
-                let applied = attributes.login.given().is_none_or(|login| login != "mallory");
-                self.server.on_xclient(applied, &mut self.out);
-            }
+            Step::Xclient(_) => self.server.on_xclient(&mut self.out),
             Step::Reset => {
                 self.tx = blank();
                 self.body.clear();

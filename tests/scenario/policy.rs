@@ -156,12 +156,15 @@ fn xclient_is_for_the_trusted() {
     }
     // The trace says what was claimed.
     let mut client = rig.client();
-    let lines =
-        [("XCLIENT ADDR=10.1.2.3 NAME=spike.test HELO=said.test", "220"), ("EHLO c.test", "250")];
-    talk(&mut client, "trace", &lines);
+    let claim = "XCLIENT ADDR=10.1.2.3 PORT=4321 NAME=spike.test HELO=said.test";
+    talk(&mut client, "trace", &[(claim, "220"), ("EHLO c.test", "250")]);
     let id = id_of(&client.submit("a@x.test", "b@y.test", b"text\r\n").expect("it answers"));
     let (trace, _) = rig.cat(&id);
     assert!(trace.starts_with("Received: from said.test (spike.test [10.1.2.3])"), "{trace}");
+    let line = rig.server.wait_for_log(&format!("\"id\":\"{id}\""));
+    let line: serde_json::Value = serde_json::from_str(&line).expect("the log is JSON");
+    assert_eq!((&line["event"], &line["port"]), (&"accepted".into(), &4321.into()), "{line}");
+    assert_eq!((&line["peer"], &line["helo"]), (&"10.1.2.3".into(), &"said.test".into()), "{line}");
 
     let closed = Rig::start(&Plan::of("xclient_from = [\"192.0.2.1\"]", RELAY));
     let mut client = closed.server.connect();

@@ -291,14 +291,10 @@ impl Server {
         self.forget();
     }
 
-    /// The attributes were applied, or may not be. When they were, the session starts anew.
-    pub fn on_xclient(&mut self, applied: bool, out: &mut Vec<u8>) {
+    /// The attributes were applied. The session starts anew.
+    pub fn on_xclient(&mut self, out: &mut Vec<u8>) {
         assert!(matches!(self.waiting, Waiting::Xclient), "there was no XCLIENT");
         self.waiting = Waiting::Nothing;
-        if !applied {
-            self.refuse(&Reply::new(550, (5, 7, 0), "XCLIENT attributes were not accepted"), out);
-            return;
-        }
         self.forget();
         self.greet(out);
     }

@@ -2,8 +2,9 @@
 //!
 //! Format:   Postfix `XCLIENT_README`: `name=value` pairs, values in xtext, `[UNAVAILABLE]` and
 //!           `[TEMPUNAVAIL]` for what the proxy does not know.
-//! Promise:  only the values' form is judged here. Whether the peer may say such things, and what
-//!           follows from them, is the driver's decision.
+//! Promise:  attributes outside `ATTRIBUTES` are refused, so that no proxy relies on one without
+//!           effect; the driver applies all others. Only the form of the values is judged here.
+//!           Whether the peer may use XCLIENT is the driver's decision.
 
 use std::net::IpAddr;
 use std::net::Ipv4Addr;
@@ -39,28 +40,17 @@ impl<T> Attribute<T> {
     }
 }
 
-/// The protocol that the client spoke to the proxy.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum XclientProtocol {
-    Smtp,
-    Esmtp,
-}
-
 /// The attributes of one XCLIENT command.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
 pub struct Xclient {
     pub name: Attribute<String>,
     pub addr: Attribute<IpAddr>,
     pub port: Attribute<u16>,
-    pub protocol: Attribute<XclientProtocol>,
     pub helo: Attribute<String>,
-    pub login: Attribute<String>,
-    pub dest_addr: Attribute<IpAddr>,
-    pub dest_port: Attribute<u16>,
 }
 
 const SYNTAX: Reply = Reply::new(501, (5, 5, 4), "Syntax: XCLIENT attribute=value...");
-const UNKNOWN: Reply = Reply::new(501, (5, 5, 4), "XCLIENT attribute is not known");
+const NOT_OFFERED: Reply = Reply::new(501, (5, 5, 4), "XCLIENT attribute is not offered");
 const BAD_VALUE: Reply = Reply::new(501, (5, 5, 4), "XCLIENT value is not valid");
 const TWICE: Reply = Reply::new(501, (5, 5, 4), "XCLIENT attribute given twice");
 
@@ -82,19 +72,15 @@ impl Xclient {
 
     fn set(&mut self, name: &[u8], value: &[u8]) -> Result<(), Reply> {
         let mut upper = [0; 8];
-        let upper = upper.get_mut(..name.len()).ok_or(UNKNOWN)?;
+        let upper = upper.get_mut(..name.len()).ok_or(NOT_OFFERED)?;
         upper.copy_from_slice(name);
         upper.make_ascii_uppercase();
         match &*upper {
             b"NAME" => fill(&mut self.name, value, Some),
             b"ADDR" => fill(&mut self.addr, value, |text| address(&text)),
             b"PORT" => fill(&mut self.port, value, |text| text.parse().ok()),
-            b"PROTO" => fill(&mut self.protocol, value, |text| protocol(&text)),
             b"HELO" => fill(&mut self.helo, value, Some),
-            b"LOGIN" => fill(&mut self.login, value, Some),
-            b"DESTADDR" => fill(&mut self.dest_addr, value, |text| address(&text)),
-            b"DESTPORT" => fill(&mut self.dest_port, value, |text| text.parse().ok()),
-            _ => Err(UNKNOWN),
+            _ => Err(NOT_OFFERED),
         }
     }
 }
@@ -129,46 +115,46 @@ fn address(text: &str) -> Option<IpAddr> {
     }
 }
 
-fn protocol(text: &str) -> Option<XclientProtocol> {
-    if text.eq_ignore_ascii_case("ESMTP") {
-        return Some(XclientProtocol::Esmtp);
-    }
-    text.eq_ignore_ascii_case("SMTP").then_some(XclientProtocol::Smtp)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn attributes_are_read() {
-        let text = b"NAME=a+2Bb.test addr=IPV6:::1 PORT=25 PROTO=esmtp HELO=[UNAVAILABLE] \
-            LOGIN=[TEMPUNAVAIL] DESTADDR=192.0.2.1 DESTPORT=65535";
+        let text = b"NAME=a+2Bb.test addr=IPV6:::1 PORT=25 HELO=[UNAVAILABLE]";
         let all = Xclient::parse(text).expect("it is well formed");
         assert_eq!(all.name, Attribute::Given("a+b.test".into()));
         assert_eq!(all.addr, Attribute::Given(IpAddr::V6(Ipv6Addr::LOCALHOST)));
         assert_eq!(all.port, Attribute::Given(25));
-        assert_eq!(all.protocol.given(), Some(&XclientProtocol::Esmtp));
         assert_eq!(all.helo, Attribute::Unavailable);
-        assert_eq!(all.login, Attribute::TemporarilyUnavailable);
-        assert_eq!(all.dest_addr, Attribute::Given(IpAddr::from([192, 0, 2, 1])));
-        assert_eq!(all.dest_port, Attribute::Given(65535));
+        let all = Xclient::parse(b"NAME=[TEMPUNAVAIL] PORT=65535").expect("it is well formed");
+        assert_eq!(all.name, Attribute::TemporarilyUnavailable);
+        assert_eq!((all.addr, all.port), (Attribute::Absent, Attribute::Given(65535)));
+    }
+
+    /// EHLO lists exactly the attributes that are accepted.
+    #[test]
+    fn attributes_that_are_not_offered_are_refused() {
+        for name in ["NAME", "ADDR", "PORT", "PROTO", "HELO", "LOGIN", "DESTADDR", "DESTPORT"] {
+            let offered = ATTRIBUTES.split(' ').any(|one| one == name);
+            let read = Xclient::parse(format!("{name}=[UNAVAILABLE]").as_bytes());
+            assert_eq!(read.err(), (!offered).then_some(NOT_OFFERED), "{name}");
+        }
     }
 
     #[test]
     fn bad_attributes_are_refused() {
-        let rows: [(&str, &str, Reply); 13] = [
+        let rows: [(&str, &str, Reply); 12] = [
             ("none", "", SYNTAX),
             ("no value", "NAME", SYNTAX),
             ("empty value", "NAME=", BAD_VALUE),
-            ("unknown", "COLOUR=red", UNKNOWN),
-            ("unknown and long", "ABCDEFGHIJ=1", UNKNOWN),
+            ("unknown", "COLOUR=red", NOT_OFFERED),
+            ("unknown and long", "ABCDEFGHIJ=1", NOT_OFFERED),
             ("twice", "PORT=1 PORT=2", TWICE),
             ("port too large", "PORT=65536", BAD_VALUE),
             ("negative port", "PORT=-1", BAD_VALUE),
             ("bad address", "ADDR=1.2.3", BAD_VALUE),
             ("IPv6 without its tag", "ADDR=::1", BAD_VALUE),
-            ("bad protocol", "PROTO=HTTP", BAD_VALUE),
             ("hidden line break", "HELO=a+0D+0Ab", BAD_VALUE),
             ("broken xtext", "HELO=a+4", BAD_VALUE),
         ];

@@ -159,8 +159,7 @@ impl Driver<'_> {
                     Step::Reset
                 }
                 Step::Xclient(_) => {
-                    let applied = self.accepts();
-                    server.on_xclient(applied, &mut self.out);
+                    server.on_xclient(&mut self.out);
                     Step::Continue
                 }
                 step => return Some(step),

@@ -182,7 +182,8 @@ section! {
         /// The file with the authorities (PEM) that client certificates must come from.
         client_ca: Option<PathBuf> = Unset("'/etc/ringpost/client-ca.pem'"), Live;
         /// Networks of load balancers. A connection from them must begin with a PROXY header, version
-        /// 1 or 2, and the address in it counts; from elsewhere such a header is a fault.
+        /// 1 or 2, and the address in it counts; from elsewhere such a header is a fault. A client that
+        /// the header does not name (UNKNOWN, LOCAL) is in none of the networks that are trusted.
         proxy_from: Vec<IpNet> = Is("[]"), Live;
         /// Networks whose clients may use XCLIENT.
         xclient_from: Vec<IpNet> = Is("[]"), Live;

@@ -6,6 +6,7 @@ use crate::inbound::policy::Security;
 use crate::inbound::policy::holds;
 use crate::inbound::session::End;
 use crate::inbound::session::Session;
+use crate::inbound::session::UNKNOWN_CLIENT;
 use crate::inbound::session::Wait;
 use crate::observe::counters::ConnectionRefusal;
 use crate::observe::counters::Refusal;
@@ -62,10 +63,9 @@ async fn read_proxy_header(session: &mut Session) -> Result<(), End> {
             Proxy::NeedMore => session.fill(Wait::Proxy).await?,
             Proxy::Header { source, consumed, .. } => {
                 session.input.consume(consumed);
-                return match source {
-                    Some(source) => believe(session, source),
-                    None => Ok(()),
-                };
+                // UNKNOWN and LOCAL name no client. Keeping the proxy's own address would give the
+                // client the proxy's rights.
+                return believe(session, source.unwrap_or(UNKNOWN_CLIENT));
             }
             Proxy::Refuse(fault) => {
                 let peer = session.peer.address.ip();

@@ -116,6 +116,45 @@ fn proxy_headers_are_believed_or_refused() {
     }
 }
 
+/// The load balancer may relay. A client that it does not name may not.
+#[test]
+fn a_client_that_its_proxy_does_not_name_is_a_stranger() {
+    let listener = "proxy_from = [\"127.0.0.1\"]\nxclient_from = [\"127.0.0.1\"]\n\
+        line_ending = \"normalise\"\ntrusted_from = [\"127.0.0.1\"]";
+    let relay = "[relay]\nnetworks = [\"127.0.0.0/8\"]\ndomains = [\"ours.test\"]\n";
+    let rig = Rig::start(&Plan::of(listener, relay));
+    let rows: [(&str, &[u8]); 4] = [
+        ("v1 unknown", b"PROXY UNKNOWN\r\n"),
+        ("v1 unknown with words", b"PROXY UNKNOWN 127.0.0.1 127.0.0.1 1 2\r\n"),
+        ("v2 local", &proxy_v2(0, [127, 0, 0, 1])),
+        ("v2 local of nobody", b"\r\n\r\n\0\r\nQUIT\n\x20\0\0\0"),
+    ];
+    for (name, header) in rows {
+        let mut client = rig.server.connect();
+        client.send(header).expect("it is open");
+        assert_eq!(client.reply().expect("a greeting").code, 220, "{name}");
+        let lines = [
+            ("EHLO c.test", "250"),
+            ("XCLIENT ADDR=127.0.0.1", "550 5.7.0"),
+            ("MAIL FROM:<a@x.test>", "250"),
+            ("RCPT TO:<b@y.test>", "550 5.7.1"),
+            ("RCPT TO:<b@ours.test>", "250"),
+        ];
+        talk(&mut client, name, &lines);
+        client.send(b"NOOP\n").expect("it is open");
+        assert_eq!(codes(&client.reply().expect("it answers")), "521 5.5.2", "{name}: strict");
+    }
+    // One that it names is judged by that name.
+    let mut client = rig.server.connect();
+    client.send(b"PROXY TCP4 127.0.0.9 127.0.0.1 4321 25\r\n").expect("it is open");
+    client.reply().expect("a greeting");
+    talk(
+        &mut client,
+        "named",
+        &[("EHLO c.test", "250"), ("MAIL FROM:<a@x.test>", "250"), ("RCPT TO:<b@y.test>", "250")],
+    );
+}
+
 #[test]
 fn a_proxy_header_from_elsewhere_is_no_header() {
     let rig = Rig::start(&Plan::of("proxy_from = [\"192.0.2.1\"]\ngreeting_delay = \"1s\"", RELAY));
@@ -154,7 +193,7 @@ fn xclient_is_for_the_trusted() {
             &[("MAIL FROM:<a@x.test>", "250"), ("RCPT TO:<b@y.test>", expected)],
         );
     }
-    // The trace says what was claimed.
+    // The trace and the log say what was claimed.
     let mut client = rig.client();
     let claim = "XCLIENT ADDR=10.1.2.3 PORT=4321 NAME=spike.test HELO=said.test";
     talk(&mut client, "trace", &[(claim, "220"), ("EHLO c.test", "250")]);

@@ -1,7 +1,8 @@
 //! Bodies: DATA (RFC 5321 s4.1.1.4), BDAT (RFC 3030), and the replies when they are through.
 //!
-//! Promise:  the bytes behind a BDAT are never read as commands. What was announced is taken or
-//!           swallowed; where the number cannot be trusted the session ends.
+//! Promise:  the bytes behind a BDAT are never read as commands, even if its line is malformed
+//!           (`BDAT<TAB>9`). The announced bytes are taken or swallowed; if the number cannot be
+//!           trusted, the session ends.
 //! Bounds:   `SWALLOW_BYTES_MAX` for a chunk that nobody wants; one that is larger closes.
 
 use crate::base::limits::SWALLOW_BYTES_MAX;
@@ -46,13 +47,42 @@ struct Announced {
 
 impl Announced {
     fn parse(argument: &[u8]) -> Option<Announced> {
-        let mut words = argument.split(|byte| *byte == b' ').filter(|word| !word.is_empty());
+        let mut words = argument.split(is_blank).filter(|word| !word.is_empty());
         let bytes = params::read_decimal(words.next()?)?;
         let marker = words.next();
         let last = marker.is_some_and(|word| word.eq_ignore_ascii_case(b"LAST"));
-        let garbled = marker.is_some() && !last || words.next().is_some();
+        let garbled =
+            marker.is_some() && !last || words.next().is_some() || argument.contains(&b'\t');
         Some(Announced { bytes, last, garbled })
     }
+
+    /// Reads a malformed line that `looks_like_bdat`: the size is readable if a blank separates it
+    /// from the verb.
+    fn parse_malformed(line: &[u8]) -> Option<Announced> {
+        let argument = &trim_blanks(line)[VERB.len()..];
+        argument.first().filter(|byte| is_blank(byte))?;
+        Announced::parse(argument).map(|announced| Announced { garbled: true, ..announced })
+    }
+}
+
+const VERB: &[u8] = b"BDAT";
+
+/// Whether a line that is no command may be a malformed BDAT, with a chunk behind it. Also true of
+/// BDATX.
+pub(super) fn looks_like_bdat(line: &[u8]) -> bool {
+    let verb = trim_blanks(line).get(..VERB.len());
+    verb.is_some_and(|verb| verb.eq_ignore_ascii_case(VERB))
+}
+
+/// Spaces and tabs only: a CR in front is refused as a bare CR before the verb has arrived.
+fn trim_blanks(line: &[u8]) -> &[u8] {
+    let start = line.iter().position(|byte| !is_blank(byte)).unwrap_or(line.len());
+    &line[start..]
+}
+
+/// RFC 5321 s4.1.1 allows only a space as separator. A tab makes the line malformed, but readable.
+fn is_blank(byte: &u8) -> bool {
+    matches!(byte, b' ' | b'\t')
 }
 
 impl Server {
@@ -66,7 +96,7 @@ impl Server {
             Phase::Fresh => self.say_hello(),
             Phase::Ready => NO_MAIL,
             Phase::Failed => FAILED,
-            Phase::Chunks => return self.fail(&DATA_AFTER_BDAT, out),
+            Phase::Chunks => return self.fail(&DATA_AFTER_BDAT, tx.recipients.len(), out),
             Phase::Envelope if !argument.is_empty() => DATA_SYNTAX,
             // RFC 3030 s3: a binary body may hold CRLF.CRLF.
             Phase::Envelope if tx.params.body == BodyType::BinaryMime => BINARY,
@@ -80,9 +110,9 @@ impl Server {
     }
 
     /// RFC 3030 s2: after this only RSET puts things in order, so nothing of the message is kept.
-    fn fail(&mut self, reply: &Reply, out: &mut Vec<u8>) -> Step {
+    fn fail(&mut self, reply: &Reply, recipients: usize, out: &mut Vec<u8>) -> Step {
         match self.refuse(reply, out) {
-            Step::Continue => self.leave_for(Phase::Failed),
+            Step::Continue => self.leave_failed(recipients),
             step => step,
         }
     }
@@ -134,6 +164,24 @@ impl Server {
             return Step::Ask(Question::Body);
         }
         self.receive_chunk(bytes, last)
+    }
+
+    /// Refuses a malformed BDAT: behind its chunk, or with the end of the session if the size is not
+    /// readable.
+    #[cold]
+    pub(super) fn malformed_bdat(
+        &mut self,
+        line: &[u8],
+        tx: &Transaction<'_>,
+        out: &mut Vec<u8>,
+    ) -> Step {
+        match Announced::parse_malformed(line) {
+            None => self.end(&SIZE_SYNTAX, out),
+            Some(announced) => {
+                let reply = self.chunk_refusal(announced, tx).unwrap_or(MARKER_SYNTAX);
+                self.swallow(announced, reply, out)
+            }
+        }
     }
 
     fn chunk_refusal(&self, announced: Announced, tx: &Transaction<'_>) -> Option<Reply> {
@@ -189,22 +237,30 @@ impl Server {
         let Waiting::Swallow { reply, last } = self.stop_waiting() else {
             panic!("nothing was being swallowed");
         };
-        let in_message = !matches!(self.phase, Phase::Fresh | Phase::Ready);
-        if last && self.is_lmtp() && in_message {
-            (1..recipients).for_each(|_| reply.write(out));
-        }
         match self.phase {
             Phase::Fresh | Phase::Ready => self.refuse(&reply, out),
             // Chunks that were on their way already are no errors of their own.
             Phase::Failed => {
-                reply.write(out);
-                self.leave_for(phase_after(last))
+                let recipients = self.failed_recipients;
+                (0..self.replies(last, recipients)).for_each(|_| reply.write(out));
+                self.leave_refused(last, recipients)
             }
             Phase::Envelope | Phase::Chunks => {
+                (1..self.replies(last, recipients)).for_each(|_| reply.write(out));
                 self.refuse(&reply, out);
-                self.leave_for(phase_after(last))
+                self.leave_refused(last, recipients)
             }
         }
+    }
+
+    /// How many replies a body or a chunk gets (RFC 2033 s4.2).
+    fn replies(&self, last: bool, recipients: usize) -> usize {
+        if last && self.is_lmtp() { recipients.max(1) } else { 1 }
+    }
+
+    /// Where a refused body or chunk leaves the session.
+    fn leave_refused(&mut self, last: bool, recipients: usize) -> Step {
+        if last { self.leave_for(Phase::Ready) } else { self.leave_failed(recipients) }
     }
 
     /// The body or the chunk is through. In LMTP each of the `recipients` accepted gets a reply
@@ -220,7 +276,7 @@ impl Server {
             Waiting::Chunk { last } => last,
             other => panic!("a body was through while {other:?} was waited for"),
         };
-        let replies = if last && self.is_lmtp() { recipients.max(1) } else { 1 };
+        let replies = self.replies(last, recipients);
         match outcome {
             BodyOutcome::Kept { id } => {
                 assert!(last, "a message is kept when all of it has come");
@@ -240,22 +296,22 @@ impl Server {
                     reply.write(out);
                 }
                 match self.refuse(&reply, out) {
-                    Step::Continue => self.leave_for(phase_after(last)),
+                    Step::Continue => self.leave_refused(last, recipients),
                     step => step,
                 }
             }
-            BodyOutcome::Fatal(reply) => self.end(&reply, out),
+            BodyOutcome::Fatal(reply) => {
+                for _ in 1..replies {
+                    reply.write(out);
+                }
+                self.end(&reply, out)
+            }
         }
     }
 
     fn stop_waiting(&mut self) -> Waiting {
         std::mem::replace(&mut self.waiting, Waiting::Nothing)
     }
-}
-
-/// Where a refused chunk leaves the session.
-fn phase_after(last: bool) -> Phase {
-    if last { Phase::Ready } else { Phase::Failed }
 }
 
 fn push_kept(id: &str, out: &mut Vec<u8>) {
@@ -277,7 +333,7 @@ mod tests {
     #[test]
     fn announcements_are_read() {
         let row = |bytes, last, garbled| Some(Announced { bytes, last, garbled });
-        let rows: [(&str, Option<Announced>); 14] = [
+        let rows: [(&str, Option<Announced>); 16] = [
             ("0", row(0, false, false)),
             ("0 LAST", row(0, true, false)),
             ("12  last", row(12, true, false)),
@@ -285,6 +341,8 @@ mod tests {
             ("99999999999999999999999", row(u64::MAX, false, false)),
             ("5 LAST LAST", row(5, true, true)),
             ("5 FIRST", row(5, false, true)),
+            ("5\tLAST", row(5, true, true)),
+            ("\t5", row(5, false, true)),
             ("", None),
             ("LAST", None),
             ("-1", None),
@@ -295,6 +353,28 @@ mod tests {
         ];
         for (text, announced) in rows {
             assert_eq!(Announced::parse(text.as_bytes()), announced, "{text}");
+        }
+    }
+    #[test]
+    fn malformed_lines_are_taken_for_what_they_mean() {
+        let row = |bytes, last| Some(Announced { bytes, last, garbled: true });
+        let rows: [(&str, Option<Announced>); 9] = [
+            ("BDAT\t9", row(9, false)),
+            ("bdat\t9 LAST", row(9, true)),
+            (" BDAT 9", row(9, false)),
+            ("\tBdat \t 9\tlast", row(9, true)),
+            ("BDAT9", None),
+            ("BDATX 9", None),
+            ("BDAT:9", None),
+            ("BDAT\t-9", None),
+            (" BDAT", None),
+        ];
+        for (line, announced) in rows {
+            assert!(looks_like_bdat(line.as_bytes()), "{line}");
+            assert_eq!(Announced::parse_malformed(line.as_bytes()), announced, "{line}");
+        }
+        for line in ["", "BDA", "XBDAT 9", "DATA", "B DAT 9"] {
+            assert!(!looks_like_bdat(line.as_bytes()), "{line}");
         }
     }
 }

@@ -10,6 +10,7 @@
 
 use std::sync::Arc;
 
+use crate::wire::smtp::bdat;
 use crate::wire::smtp::command::Command;
 use crate::wire::smtp::command::Verb;
 use crate::wire::smtp::line;
@@ -139,6 +140,9 @@ pub struct Server {
     pub(super) recipients: u32,
     /// Bytes of this transaction's chunks.
     pub(super) chunk_bytes: u64,
+    /// LMTP: recipients of a transaction that failed at one of its chunks. The last chunk gets one
+    /// reply for each (RFC 2033 s4.2).
+    pub(super) failed_recipients: usize,
 }
 
 // An idle connection holds one; ten thousand of them are to be cheap.
@@ -224,6 +228,7 @@ impl Server {
             messages: 0,
             recipients: 0,
             chunk_bytes: 0,
+            failed_recipients: 0,
         }
     }
 
@@ -372,6 +377,7 @@ impl Server {
             Verb::Helo | Verb::Ehlo | Verb::Lhlo => self.hello(verb, argument, out),
             Verb::StartTls => self.starttls(argument, out),
             Verb::Xclient => self.xclient(argument, out),
+            Verb::Unknown if bdat::looks_like_bdat(text) => self.malformed_bdat(text, tx, out),
             _ => self.simple(verb, argument, out),
         }
     }
@@ -414,7 +420,7 @@ impl Server {
             return (input.len(), self.end(&BARE_LF, out));
         }
         // What comes behind a BDAT is no command, and how much of it there is, is not known.
-        if input.get(..4).is_some_and(|verb| verb.eq_ignore_ascii_case(b"BDAT")) {
+        if bdat::looks_like_bdat(input) {
             return (input.len(), self.end(&line_fault(fault, 521), out));
         }
         if input[..consumed].ends_with(b"\r\n") {
@@ -472,6 +478,13 @@ impl Server {
         Step::Continue
     }
 
+    /// Leaves a transaction in which a chunk was refused. `recipients` had been accepted.
+    pub(super) fn leave_failed(&mut self, recipients: usize) -> Step {
+        let step = self.leave_for(Phase::Failed);
+        self.failed_recipients = recipients;
+        step
+    }
+
     /// Appends the last reply of the session.
     pub(super) fn end(&mut self, reply: &Reply, out: &mut Vec<u8>) -> Step {
         reply.write(out);
@@ -485,6 +498,7 @@ impl Server {
         self.phase = phase;
         self.recipients = 0;
         self.chunk_bytes = 0;
+        self.failed_recipients = 0;
         step
     }
 

@@ -1,9 +1,13 @@
 //! Bodies: from the socket into chunks, by DATA (dots) or BDAT (counts).
 //!
-//! Promise:  no body byte is copied by us between socket and store, but for the few that came in
-//!           one read with a command. Exactly one message per final dot or LAST (FAULTS 7).
+//! Promise:  no body byte is copied by us between socket and store, but for those that came in one
+//!           read with a command. Exactly one message per final dot or LAST (FAULTS 7). Every byte
+//!           that comes is body or input, once and in order: pending input is copied but stays
+//!           where it lies until it is known how much of it is body, and the socket is read only
+//!           when no input is pending.
 //! Order:    354 is flushed before the body is read; the reply to the body after it is durable.
-//! Bounds:   see `intake`. A body slower than the minimum rate ends the session.
+//! Bounds:   see `intake`, and one chunk of input behind the end of a body. A body slower than the
+//!           minimum rate ends the session.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -91,7 +95,7 @@ impl Session {
         let ending = self.line_ending;
         let mut decoder = DotDecoder::new(ending);
         loop {
-            let Some((mut chunk, noted)) = self.receive_some().await? else {
+            let Some((mut chunk, noted)) = self.receive_some(u64::MAX).await? else {
                 return Ok(Received::Flood);
             };
             let decoded = match ending {
@@ -101,11 +105,10 @@ impl Session {
                     let fresh = &chunk.bytes()[noted..];
                     let decoded = decoder.decode_normalising(fresh, &mut plain);
                     if let Ok(decoded) = &decoded {
-                        let rest = chunk.bytes()[noted + decoded.consumed..].to_vec();
+                        self.split_input(&chunk, noted + decoded.consumed, noted).await?;
                         chunk.truncate(noted);
                         self.put_normalised(chunk, noted, &plain).await;
                         if decoded.end {
-                            self.put_back(&rest).await?;
                             return Ok(Received::Whole);
                         }
                         continue;
@@ -120,13 +123,7 @@ impl Session {
                     return Ok(Received::Fault(fault));
                 }
             };
-            if decoded.end {
-                let rest = noted + decoded.consumed..;
-                if !chunk.bytes()[rest.clone()].is_empty() {
-                    let rest = chunk.bytes()[rest].to_vec();
-                    self.put_back(&rest).await?;
-                }
-            }
+            self.split_input(&chunk, noted + decoded.consumed, noted).await?;
             chunk.truncate(noted + decoded.kept);
             self.keep_received(chunk, noted).await;
             if decoded.end {
@@ -135,9 +132,10 @@ impl Session {
         }
     }
 
-    /// One read into the chunk at hand: the chunk, and from where on it is fresh. `None` when a
-    /// refused body does not end.
-    async fn receive_some(&mut self) -> Result<Option<(Chunk, usize)>, End> {
+    /// Pending input, or one read, into the chunk at hand: the chunk, and from where on it is fresh.
+    /// `None` when a refused body does not end. Follow it with `split_input`. No more than `missing`
+    /// is copied, lest many small chunks in one read cost the square of their number.
+    async fn receive_some(&mut self, missing: u64) -> Result<Option<(Chunk, usize)>, End> {
         let intake = self.intake.as_deref().expect("an intake is begun before its body is read");
         if intake.is_flooded() {
             return Ok(None);
@@ -146,8 +144,8 @@ impl Session {
             // Bytes that came along with the command: the only ones that are copied.
             let mut chunk = self.take_chunk().await?;
             let noted = chunk.len();
-            let copied = chunk.fill_from(self.input.pending());
-            self.input.consume(copied);
+            let pending = self.input.pending();
+            chunk.fill_from(&pending[..part_of(missing, pending.len())]);
             return Ok(Some((chunk, noted)));
         }
         // A client may wait for the replies to MAIL and RCPT before it sends its chunk.
@@ -170,11 +168,35 @@ impl Session {
         Ok(Some((chunk, noted)))
     }
 
+    /// Of what `receive_some` gave from `noted` on, everything before `end` is body. What lies
+    /// behind it is input.
+    async fn split_input(&mut self, chunk: &Chunk, end: usize, noted: usize) -> Result<(), End> {
+        if !self.input.is_empty() {
+            // It was copied from there, so that what is not consumed still stands in front of what
+            // came later.
+            self.input.consume(end - noted);
+            return Ok(());
+        }
+        let rest = &chunk.bytes()[end..];
+        if rest.is_empty() {
+            return Ok(());
+        }
+        let mut behind = self.free_chunk().await?;
+        let filled = behind.fill_from(rest);
+        assert_eq!(filled, rest.len(), "what came in one chunk fits into one chunk");
+        self.input.put(behind);
+        Ok(())
+    }
+
     /// The chunk at hand, or a fresh one as soon as there is one.
     async fn take_chunk(&mut self) -> Result<Chunk, End> {
-        if let Some(chunk) = self.intake.as_mut().and_then(|intake| intake.take_current()) {
-            return Ok(chunk);
+        match self.intake.as_mut().and_then(|intake| intake.take_current()) {
+            Some(chunk) => Ok(chunk),
+            None => self.free_chunk().await,
         }
+    }
+
+    async fn free_chunk(&mut self) -> Result<Chunk, End> {
         self.channel.stream().deadline().set_in(self.policy.timeouts.data_block);
         loop {
             if let Some(chunk) = self.reception.pool.try_take() {
@@ -216,52 +238,16 @@ impl Session {
         intake.put_current(chunk, noted, &self.reception).await;
     }
 
-    /// What came behind the end of a body is input again.
-    async fn put_back(&mut self, rest: &[u8]) -> Result<(), End> {
-        if rest.is_empty() {
-            return Ok(());
-        }
-        if !self.input.is_empty() {
-            // The rest stood in front of what is still pending.
-            let mut all = rest.to_vec();
-            all.extend_from_slice(self.input.pending());
-            self.input.drop_all(&self.reception.pool);
-            return self.put_fresh(&all).await;
-        }
-        self.input.drop_all(&self.reception.pool);
-        self.put_fresh(rest).await
-    }
-
-    async fn put_fresh(&mut self, bytes: &[u8]) -> Result<(), End> {
-        let mut chunk = loop {
-            match self.reception.pool.try_take() {
-                Some(chunk) => break chunk,
-                None if self.channel.stream().deadline().expired() => {
-                    return Err(End::TimedOut(Wait::Body));
-                }
-                None => timer::sleep(CHUNK_RETRY).await,
-            }
-        };
-        let filled = chunk.fill_from(bytes);
-        assert_eq!(filled, bytes.len(), "what came in one chunk fits into one chunk");
-        self.input.put(chunk);
-        Ok(())
-    }
-
     /// RFC 3030: exactly so many bytes, whatever they are.
     async fn receive_counted(&mut self, bytes: u64) -> Result<Received, End> {
         let mut missing = bytes;
         while missing > 0 {
-            let Some((mut chunk, noted)) = self.receive_some().await? else {
+            let Some((mut chunk, noted)) = self.receive_some(missing).await? else {
                 return Ok(Received::Flood);
             };
-            let fresh = chunk.len() - noted;
-            let ours = usize::try_from(missing).map_or(fresh, |missing| missing.min(fresh));
-            if ours < fresh {
-                let rest = chunk.bytes()[noted + ours..].to_vec();
-                chunk.truncate(noted + ours);
-                self.put_back(&rest).await?;
-            }
+            let ours = part_of(missing, chunk.len() - noted);
+            self.split_input(&chunk, noted + ours, noted).await?;
+            chunk.truncate(noted + ours);
             self.keep_received(chunk, noted).await;
             missing -= ours as u64;
         }
@@ -274,8 +260,7 @@ impl Session {
         let mut missing = bytes;
         let mut meter = Meter::new();
         loop {
-            let pending = self.input.pending().len();
-            let ours = usize::try_from(missing).map_or(pending, |missing| missing.min(pending));
+            let ours = part_of(missing, self.input.pending().len());
             self.input.consume(ours);
             missing -= ours as u64;
             if missing == 0 {
@@ -374,4 +359,9 @@ impl Session {
         flushed?;
         Ok(step)
     }
+}
+
+/// How much of `here` bytes belongs to what is missing.
+fn part_of(missing: u64, here: usize) -> usize {
+    usize::try_from(missing).map_or(here, |missing| missing.min(here))
 }

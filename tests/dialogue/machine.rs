@@ -44,7 +44,7 @@ pub struct MachinePeer {
 enum Receiving {
     Commands,
     Dot(DotDecoder),
-    Chunk { left: u64, last: bool },
+    Chunk { bytes: u64, left: u64, last: bool },
     Swallow { left: u64 },
     Closed,
 }
@@ -108,12 +108,15 @@ impl MachinePeer {
                         self.server.on_body(BodyOutcome::Fatal(reply), 1, &mut self.out)
                     }
                 },
-                Receiving::Chunk { left, last } => {
+                Receiving::Chunk { bytes, left, last } => {
                     let taken = take(left, &mut self.input);
                     self.body.extend(taken);
                     match (*left, *last) {
                         (0, true) => self.finish_body(),
-                        (0, false) => self.finish_chunk(),
+                        (0, false) => {
+                            let bytes = *bytes;
+                            self.finish_chunk(bytes)
+                        }
                         _ => return,
                     }
                 }
@@ -153,7 +156,7 @@ impl MachinePeer {
                 self.receiving = Receiving::Dot(DotDecoder::new(self.ending));
             }
             Step::ReceiveBody(BodyMode::Counted { bytes, last }) => {
-                self.receiving = Receiving::Chunk { left: bytes, last };
+                self.receiving = Receiving::Chunk { bytes, left: bytes, last };
             }
             Step::ReceiveBody(BodyMode::Swallow { bytes }) => {
                 self.receiving = Receiving::Swallow { left: bytes };
@@ -203,12 +206,12 @@ impl MachinePeer {
         self.server.on_body(BodyOutcome::Kept { id: "TEST" }, recipients, &mut self.out)
     }
 
-    fn finish_chunk(&mut self) -> Step {
+    fn finish_chunk(&mut self, bytes: u64) -> Step {
         let refused = self.body.ends_with(b"unwelcome");
         let outcome = if refused {
             BodyOutcome::Refused(REFUSED)
         } else {
-            BodyOutcome::ChunkKept { bytes: self.body.len() as u64 }
+            BodyOutcome::ChunkKept { bytes }
         };
         self.server.on_body(outcome, self.tx.recipients.len(), &mut self.out)
     }
@@ -245,6 +248,10 @@ impl Peer for MachinePeer {
 
     fn kept(&mut self) -> Option<(usize, Vec<u8>)> {
         Some((self.kept.len(), self.kept.last().cloned().unwrap_or_default()))
+    }
+
+    fn all_kept(&mut self) -> Vec<Vec<u8>> {
+        self.kept.clone()
     }
 }
 

@@ -2,10 +2,11 @@
 //!
 //! Each is played three times: line by line, byte by byte, and in the largest groups that RFC 2920
 //! allows. Whoever implements `Peer` can be the server; `machine` is the sans-I/O one, `socket` the
-//! built binary.
+//! built binary. Random dialogues are in `segments`.
 
 mod machine;
 mod script;
+mod segments;
 mod socket;
 #[path = "../support/mod.rs"]
 mod support;
@@ -42,6 +43,10 @@ pub trait Peer {
     fn kept(&mut self) -> Option<(usize, Vec<u8>)> {
         None
     }
+    /// The bodies of all messages, in the order of their replies.
+    fn all_kept(&mut self) -> Vec<Vec<u8>>;
+    /// Waits until the server has read everything that was sent, or has closed.
+    fn wait_until_read(&mut self) {}
     /// The client has nothing more to say; a reply that still comes is one too many.
     fn finish(&mut self) -> Option<String> {
         self.receive_reply()
@@ -227,7 +232,7 @@ fn a_dialogue_can_fail() {
 }
 
 /// Pieces of what clients send, good and bad, for sessions put together at random.
-const PIECES: [&str; 33] = [
+const PIECES: [&str; 34] = [
     "EHLO a.test\r\n",
     "HELO a.test\r\n",
     "MAIL FROM:<a@x.test>\r\n",
@@ -245,6 +250,7 @@ const PIECES: [&str; 33] = [
     "BDAT 12 LAST\r\n",
     "BDAT 999999999\r\n",
     "BDAT x\r\n",
+    "BDAT\t5\r\n",
     "hello",
     "RSET\r\n",
     "NOOP x\r\n",

@@ -5,11 +5,13 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
+use std::fs;
 use std::io::BufRead;
 use std::io::BufReader;
 use std::io::ErrorKind;
 use std::io::Read;
 use std::io::Write;
+use std::net::IpAddr;
 use std::net::Shutdown;
 use std::net::SocketAddr;
 use std::net::TcpStream;
@@ -315,6 +317,46 @@ impl Peer for SocketPeer {
         let body = self.kept.last().map_or_else(Vec::new, |id| stored_body(&self.control, id));
         Some((self.kept.len(), body))
     }
+
+    fn all_kept(&mut self) -> Vec<Vec<u8>> {
+        self.kept.iter().map(|id| stored_body(&self.control, id)).collect()
+    }
+
+    fn wait_until_read(&mut self) {
+        let Line::Plain(stream) = &self.line else { return };
+        let (Ok(ours), Ok(theirs)) = (stream.local_addr(), stream.peer_addr()) else { return };
+        let end = Instant::now() + PATIENCE;
+        while !is_all_read(ours, theirs) {
+            assert!(Instant::now() < end, "the server does not read what was sent");
+            thread::sleep(Duration::from_micros(200));
+        }
+    }
+}
+
+/// Whether the kernel holds nothing that `client` sent and the server has not read.
+fn is_all_read(client: SocketAddr, server: SocketAddr) -> bool {
+    let sockets = fs::read_to_string("/proc/net/tcp").expect("the kernel lists its sockets");
+    let (client, server) = (kernel_address(client), kernel_address(server));
+    sockets.lines().all(|line| {
+        let mut words = line.split_ascii_whitespace().skip(1);
+        let (local, remote) = (words.next(), words.next());
+        let Some((unsent, unread)) = words.nth(1).and_then(|queues| queues.split_once(':')) else {
+            return true;
+        };
+        let sent = (local, remote) != (Some(&*client), Some(&*server)) || is_zero(unsent);
+        let read = (local, remote) != (Some(&*server), Some(&*client)) || is_zero(unread);
+        sent && read
+    })
+}
+
+fn is_zero(hexadecimal: &str) -> bool {
+    hexadecimal.bytes().all(|digit| digit == b'0')
+}
+
+/// An address as `/proc/net/tcp` writes it.
+fn kernel_address(address: SocketAddr) -> String {
+    let IpAddr::V4(ip) = address.ip() else { panic!("the tests talk IPv4") };
+    format!("{:08X}:{:04X}", u32::from_ne_bytes(ip.octets()), address.port())
 }
 
 /// The body of a message, as the server's control socket gives it, without the Received in front.

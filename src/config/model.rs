@@ -183,12 +183,13 @@ section! {
         client_ca: Option<PathBuf> = Unset("'/etc/ringpost/client-ca.pem'"), Live;
         /// Networks of load balancers. A connection from them must begin with a PROXY header, version
         /// 1 or 2, and the address in it counts; from elsewhere such a header is a fault. A client that
-        /// the header does not name (UNKNOWN, LOCAL) is in none of the networks that are trusted.
+        /// the header does not name (UNKNOWN, LOCAL) gets no trust from any network.
         proxy_from: Vec<IpNet> = Is("[]"), Live;
         /// Networks whose clients may use XCLIENT.
         xclient_from: Vec<IpNet> = Is("[]"), Live;
         /// "strict": a bare CR or LF is refused. "normalise": it becomes CRLF, for old injectors in
-        /// the networks of `trusted_from`; all others stay strict.
+        /// the networks of `trusted_from`; all others stay strict. NUL is always refused. Bodies with
+        /// BODY=BINARYMIME may contain all three.
         line_ending: LineEnding = Is("'strict'"), Live;
         /// Networks to which `line_ending = "normalise"` applies.
         trusted_from: Vec<IpNet> = Is("[]"), Live;

@@ -1,10 +1,10 @@
 //! Bodies: from the socket into chunks, by DATA (dots) or BDAT (counts).
 //!
-//! Promise:  no body byte is copied by us between socket and store, but for those that came in one
-//!           read with a command. Exactly one message per final dot or LAST (FAULTS 7). Every byte
-//!           that comes is body or input, once and in order: pending input is copied but stays
-//!           where it lies until it is known how much of it is body, and the socket is read only
-//!           when no input is pending.
+//! Promise:  no body byte is copied between socket and store, except those that were read together
+//!           with a command. Exactly one message per final dot or LAST (FAULTS 7). Every byte
+//!           received is body or input, once and in order: pending input is copied, but consumed
+//!           only when it is known how much of it is body, and the socket is read only when no
+//!           input is pending.
 //! Order:    354 is flushed before the body is read; the reply to the body after it is durable.
 //! Bounds:   see `intake`, and one chunk of input behind the end of a body. A body slower than the
 //!           minimum rate ends the session.
@@ -33,10 +33,12 @@ use crate::wire::mail::header::HeaderScan;
 use crate::wire::smtp::dot::DotDecoder;
 use crate::wire::smtp::line::LineEnding;
 use crate::wire::smtp::line::LineFault;
+use crate::wire::smtp::line_law::LineLaw;
 use crate::wire::smtp::reply::Reply;
 use crate::wire::smtp::server::BodyMode;
 use crate::wire::smtp::server::BodyOutcome;
 use crate::wire::smtp::server::Step;
+use crate::wire::smtp::transaction::BodyType;
 use crate::wire::smtp::transaction::Transaction;
 
 /// How the bytes of a body ended.
@@ -64,7 +66,13 @@ impl Session {
                 if self.intake.is_none() {
                     self.begin_intake();
                 }
-                let received = self.receive_counted(bytes).await?;
+                // RFC 3030 s3: a binary body has no lines.
+                let is_binary = tx.params.body == BodyType::BinaryMime;
+                let law = (!is_binary).then_some(self.line_ending);
+                let received = self.receive_counted(bytes, law).await?;
+                if last && let Some(law) = law {
+                    self.end_lines(law).await?;
+                }
                 let refused = self.intake.as_ref().is_some_and(|intake| intake.is_refused());
                 if last || refused {
                     return self.end_body(received, tx).await;
@@ -132,9 +140,10 @@ impl Session {
         }
     }
 
-    /// Pending input, or one read, into the chunk at hand: the chunk, and from where on it is fresh.
-    /// `None` when a refused body does not end. Follow it with `split_input`. No more than `missing`
-    /// is copied, lest many small chunks in one read cost the square of their number.
+    /// Fills the current chunk from pending input, or by one read. Returns the chunk and where its
+    /// fresh bytes start; `None` when a refused body does not end. Call `split_input` next. At most
+    /// `missing` bytes of input are copied: copying all of it for each of many small chunks would
+    /// be quadratic.
     async fn receive_some(&mut self, missing: u64) -> Result<Option<(Chunk, usize)>, End> {
         let intake = self.intake.as_deref().expect("an intake is begun before its body is read");
         if intake.is_flooded() {
@@ -168,11 +177,11 @@ impl Session {
         Ok(Some((chunk, noted)))
     }
 
-    /// Of what `receive_some` gave from `noted` on, everything before `end` is body. What lies
-    /// behind it is input.
+    /// Separates body from input in the chunk that `receive_some` returned: its bytes from `noted`
+    /// to `end` are body, those behind `end` are input.
     async fn split_input(&mut self, chunk: &Chunk, end: usize, noted: usize) -> Result<(), End> {
         if !self.input.is_empty() {
-            // It was copied from there, so that what is not consumed still stands in front of what
+            // The bytes were copied from pending input: the rest is still there, in front of what
             // came later.
             self.input.consume(end - noted);
             return Ok(());
@@ -238,8 +247,13 @@ impl Session {
         intake.put_current(chunk, noted, &self.reception).await;
     }
 
-    /// RFC 3030: exactly so many bytes, whatever they are.
-    async fn receive_counted(&mut self, bytes: u64) -> Result<Received, End> {
+    /// RFC 3030 s2: exactly so many bytes, whatever they are. A chunk that breaks the line law is
+    /// read to its end before it is refused.
+    async fn receive_counted(
+        &mut self,
+        bytes: u64,
+        law: Option<LineEnding>,
+    ) -> Result<Received, End> {
         let mut missing = bytes;
         while missing > 0 {
             let Some((mut chunk, noted)) = self.receive_some(missing).await? else {
@@ -248,10 +262,46 @@ impl Session {
             let ours = part_of(missing, chunk.len() - noted);
             self.split_input(&chunk, noted + ours, noted).await?;
             chunk.truncate(noted + ours);
-            self.keep_received(chunk, noted).await;
             missing -= ours as u64;
+            match law {
+                None => self.keep_received(chunk, noted).await,
+                Some(LineEnding::Strict) => {
+                    self.judge_lines(|lines| lines.judge(&chunk.bytes()[noted..]));
+                    self.keep_received(chunk, noted).await;
+                }
+                Some(LineEnding::Normalise) => {
+                    let mut plain = Vec::with_capacity(ours + 512);
+                    self.judge_lines(|lines| lines.normalise(&chunk.bytes()[noted..], &mut plain));
+                    chunk.truncate(noted);
+                    self.put_normalised(chunk, noted, &plain).await;
+                }
+            }
         }
         Ok(Received::Whole)
+    }
+
+    /// Judges the end of a body that came by BDAT: a CR there is bare.
+    async fn end_lines(&mut self, law: LineEnding) -> Result<(), End> {
+        let intake = self.intake.as_ref().expect("an intake is begun before its body is read");
+        let missing = intake.lines.normalised_end();
+        if law == LineEnding::Strict {
+            self.judge_lines(|lines| lines.judge_end());
+        } else if !missing.is_empty() && !intake.is_refused() {
+            let chunk = self.take_chunk().await?;
+            let noted = chunk.len();
+            self.put_normalised(chunk, noted, missing).await;
+        }
+        Ok(())
+    }
+
+    /// Refuses the body when `judge` finds that it breaks the line law.
+    fn judge_lines(&mut self, judge: impl FnOnce(&mut LineLaw) -> Result<(), LineFault>) {
+        let intake = self.intake.as_mut().expect("an intake is begun before its body is read");
+        if !intake.is_refused()
+            && let Err(fault) = judge(&mut intake.lines)
+        {
+            intake.refuse(law_broken(fault), BodyRefusal::LineEnd, &self.reception);
+        }
     }
 
     /// Bytes of a refused chunk: read, counted, dropped.
@@ -297,7 +347,7 @@ impl Session {
             }
             Received::Fault(fault) => {
                 intake.abandon(&self.reception);
-                (Reply::new(521, (5, 5, 2), fault.text()), BodyRefusal::LineEnd)
+                (law_broken(fault), BodyRefusal::LineEnd)
             }
         };
         self.reception.metrics().bodies_refused_total.add(why, 1);
@@ -361,7 +411,11 @@ impl Session {
     }
 }
 
-/// How much of `here` bytes belongs to what is missing.
+/// How many of `here` bytes belong to a body that still lacks `missing`.
 fn part_of(missing: u64, here: usize) -> usize {
     usize::try_from(missing).map_or(here, |missing| missing.min(here))
+}
+
+fn law_broken(fault: LineFault) -> Reply {
+    Reply::new(521, (5, 5, 2), fault.text())
 }

@@ -34,6 +34,7 @@ use crate::wire::mail::address::ReversePath;
 use crate::wire::mail::header::HeaderScan;
 use crate::wire::mail::received::Received;
 use crate::wire::mail::received::with_protocol;
+use crate::wire::smtp::line_law::LineLaw;
 use crate::wire::smtp::reply::Reply;
 use crate::wire::smtp::transaction::BodyType;
 use crate::wire::smtp::transaction::Notify;
@@ -60,6 +61,8 @@ pub struct Intake {
     swallowed: u64,
     /// Bytes of the line under way, when lines are bounded.
     line_bytes: u64,
+    /// Judges the lines of a body that comes by BDAT.
+    pub lines: LineLaw,
     scan: HeaderScan,
     current: Option<Chunk>,
     fate: Fate,
@@ -90,6 +93,7 @@ impl Intake {
             bytes: 0,
             swallowed: 0,
             line_bytes: 0,
+            lines: LineLaw::default(),
             scan,
             current: None,
             fate: match body {

@@ -7,9 +7,11 @@ use bumpalo::Bump;
 use ringpost::wire::mail::ReversePath;
 use ringpost::wire::smtp::BodyMode;
 use ringpost::wire::smtp::BodyOutcome;
+use ringpost::wire::smtp::BodyType;
 use ringpost::wire::smtp::DotDecoder;
 use ringpost::wire::smtp::LineEnding;
 use ringpost::wire::smtp::LineFault;
+use ringpost::wire::smtp::LineLaw;
 use ringpost::wire::smtp::Protocol;
 use ringpost::wire::smtp::Question;
 use ringpost::wire::smtp::Reply;
@@ -34,6 +36,9 @@ pub struct MachinePeer {
     receiving: Receiving,
     input: Vec<u8>,
     body: Vec<u8>,
+    /// Of the chunks of a body that is not binary.
+    lines: LineLaw,
+    broken: Option<LineFault>,
     kept: Vec<Vec<u8>>,
     out: Vec<u8>,
     /// How much of `out` was given as replies.
@@ -78,6 +83,8 @@ impl MachinePeer {
             receiving: Receiving::Commands,
             input: Vec::new(),
             body: Vec::new(),
+            lines: LineLaw::default(),
+            broken: None,
             kept: Vec::new(),
             out,
             read: 0,
@@ -103,21 +110,17 @@ impl MachinePeer {
                 Receiving::Dot(decoder) => match decode(decoder, &mut self.input, &mut self.body) {
                     Ok(false) => return,
                     Ok(true) => self.finish_body(),
-                    Err(fault) => {
-                        let reply = Reply::new(521, (5, 5, 2), fault.text());
-                        self.server.on_body(BodyOutcome::Fatal(reply), 1, &mut self.out)
-                    }
+                    Err(fault) => self.refuse_body(fault),
                 },
                 Receiving::Chunk { bytes, left, last } => {
                     let taken = take(left, &mut self.input);
-                    self.body.extend(taken);
-                    match (*left, *last) {
-                        (0, true) => self.finish_body(),
-                        (0, false) => {
-                            let bytes = *bytes;
-                            self.finish_chunk(bytes)
-                        }
-                        _ => return,
+                    let (bytes, left, last) = (*bytes, *left, *last);
+                    self.keep_chunk(&taken, left == 0 && last);
+                    match (left, last, self.broken.take()) {
+                        (0, _, Some(fault)) => self.refuse_body(fault),
+                        (0, true, None) => self.finish_body(),
+                        (0, false, None) => self.finish_chunk(bytes),
+                        (.., broken) => return self.broken = broken,
                     }
                 }
                 Receiving::Swallow { left } => {
@@ -170,6 +173,7 @@ impl MachinePeer {
             Step::Reset => {
                 self.tx = blank();
                 self.body.clear();
+                self.lines = LineLaw::default();
             }
             Step::Close => self.receiving = Receiving::Closed,
         }
@@ -206,13 +210,39 @@ impl MachinePeer {
         self.server.on_body(BodyOutcome::Kept { id: "TEST" }, recipients, &mut self.out)
     }
 
+    /// Keeps what came of a chunk; judges it where the body has lines.
+    fn keep_chunk(&mut self, taken: &[u8], end: bool) {
+        if self.tx.params.body == BodyType::BinaryMime {
+            return self.body.extend_from_slice(taken);
+        }
+        let judged = match self.ending {
+            LineEnding::Normalise => self.lines.normalise(taken, &mut self.body),
+            LineEnding::Strict => self.lines.judge(taken),
+        };
+        let ended = match self.ending {
+            LineEnding::Normalise if end => {
+                self.body.extend_from_slice(self.lines.normalised_end());
+                Ok(())
+            }
+            LineEnding::Strict => {
+                self.body.extend_from_slice(taken);
+                if end { self.lines.judge_end() } else { Ok(()) }
+            }
+            LineEnding::Normalise => Ok(()),
+        };
+        self.broken = self.broken.or(judged.and(ended).err());
+    }
+
+    fn refuse_body(&mut self, fault: LineFault) -> Step {
+        let reply = Reply::new(521, (5, 5, 2), fault.text());
+        let recipients = self.tx.recipients.len();
+        self.server.on_body(BodyOutcome::Fatal(reply), recipients, &mut self.out)
+    }
+
     fn finish_chunk(&mut self, bytes: u64) -> Step {
         let refused = self.body.ends_with(b"unwelcome");
-        let outcome = if refused {
-            BodyOutcome::Refused(REFUSED)
-        } else {
-            BodyOutcome::ChunkKept { bytes }
-        };
+        let outcome =
+            if refused { BodyOutcome::Refused(REFUSED) } else { BodyOutcome::ChunkKept { bytes } };
         self.server.on_body(outcome, self.tx.recipients.len(), &mut self.out)
     }
 }

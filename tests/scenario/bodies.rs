@@ -145,6 +145,7 @@ fn dotted(seed: u64, length: usize) -> Vec<u8> {
     for byte in noise(seed, length) {
         match byte {
             b'\r' | b'\n' => body.extend_from_slice(b"\r\n"),
+            b'\0' => body.push(b'0'),
             byte => body.push(byte),
         }
     }

@@ -3,7 +3,7 @@
 //! ```text
 //! input --line::cut--> Line --Command::parse--> verb --Server--> Step + replies
 //!                                                         |
-//!                      dot::DotDecoder, counted bytes <---+  bodies, streamed by the driver
+//!          dot::DotDecoder, counted bytes by LineLaw <---+  bodies, streamed by the driver
 //! ```
 //!
 //! The other half, `Client`, is fed replies and gives commands; `Stuffer` is `DotDecoder` backwards.
@@ -31,6 +31,7 @@ pub mod client_reply;
 pub mod command;
 pub mod dot;
 pub mod line;
+pub mod line_law;
 pub mod params;
 pub mod reply;
 pub mod server;
@@ -54,6 +55,7 @@ pub use client_offers::Offers;
 pub use dot::DotDecoder;
 pub use line::LineEnding;
 pub use line::LineFault;
+pub use line_law::LineLaw;
 pub use reply::Reply;
 pub use server::BodyMode;
 pub use server::BodyOutcome;

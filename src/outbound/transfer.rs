@@ -3,7 +3,10 @@
 //! Owner:    one worker of the shard that owns the destination.
 //! Promise:  every recipient of a mail has one outcome when `send` returns, whatever the peer, the
 //!           network or the body's source did. A body that cannot be read to its end is never ended
-//!           on the wire, so that nothing cut short is ever taken for whole.
+//!           on the wire, so that nothing cut short is ever taken for whole. What leaves by DATA
+//!           never holds a bare CR, a bare LF or a NUL, whatever is stored: a peer could find the
+//!           end of the mail inside such a body. The body fails permanently at this peer. It is not
+//!           rewritten, which would break its signatures.
 //! Waits:    each write and each reply has the time of its stage (`ClientTimeouts`). A reply that
 //!           drips in byte by byte has that time for all of it.
 //! Body:     what is short leaves in one write with its BDAT and its end. What is long leaves piece
@@ -30,6 +33,8 @@ use crate::wire::smtp::client::Fault;
 use crate::wire::smtp::client::Stage;
 use crate::wire::smtp::client_mail::Mail;
 use crate::wire::smtp::client_mail::Outcome;
+use crate::wire::smtp::line::LineFault;
+use crate::wire::smtp::line_law::LineLaw;
 use crate::wire::smtp::stuff::Stuffer;
 
 /// Bytes that are put together before they are written.
@@ -209,6 +214,8 @@ pub struct Sent {
 enum Unsent<F> {
     Transport(F),
     Source,
+    /// The body breaks the line law, and the peer takes DATA only.
+    Unlawful(LineFault),
 }
 
 /// One connection, from its greeting to its end.
@@ -535,6 +542,11 @@ impl<S: Peer, W: Watch> Transfer<S, W> {
                 self.deaf = true;
                 self.client.fail(Fault::BodyBroken);
             }
+            Err(Unsent::Unlawful(fault)) => {
+                self.out.clear();
+                self.deaf = true;
+                self.client.refuse_body(fault);
+            }
             Err(Unsent::Transport(fault)) => {
                 self.out.clear();
                 self.client.on_body_broken();
@@ -550,15 +562,22 @@ impl<S: Peer, W: Watch> Transfer<S, W> {
         body: &mut B,
     ) -> Result<(), Unsent<S::Fault>> {
         let mut stuffer = Stuffer::new();
+        let mut lines = LineLaw::default();
         let mut left = bytes;
         while left > 0 {
             let piece = body.next().await.ok_or(Unsent::Source)?;
             let piece = piece.map_err(|BodyUnreadable| Unsent::Source)?;
             let piece = piece.as_ref();
             left = left.checked_sub(piece.len() as u64).ok_or(Unsent::Source)?;
+            if form == BodyForm::Dot {
+                // Judged here and not only at intake, so that mail stored by older versions is
+                // covered too. Peers that offer CHUNKING never come here.
+                lines.judge(piece).map_err(Unsent::Unlawful)?;
+            }
             if left == 0 {
                 // The end leaves with the last piece, so that the body must be known to be good.
                 no_more(body).await?;
+                lines.judge_end().map_err(Unsent::Unlawful)?;
             }
             if self.is_too_late() {
                 return Err(Unsent::Source);

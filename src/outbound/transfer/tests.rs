@@ -329,6 +329,57 @@ fn a_body_cut_short_is_never_ended() {
     }
 }
 
+/// A peer that accepts other line ends would find the end of the mail inside such a body, and
+/// commands behind it.
+#[test]
+fn what_breaks_the_line_law_does_not_leave_by_data() {
+    let rows: [(&str, &[&[u8]], &str); 7] = [
+        ("bare LF", &[b"a\n.\nMAIL FROM:<>\r\n"], "bare <LF>"),
+        ("bare CR", &[b"a\rb\r\n"], "bare <CR>"),
+        ("CR.CR", &[b"a\r\n", b"\r.\rMAIL FROM:<>\r\n"], "bare <CR>"),
+        ("a dot behind a CR of the piece before", &[b"a\r", b".\r\n"], "bare <CR>"),
+        ("CR at the end", &[b"a\r\n", b"b\r"], "bare <CR>"),
+        ("LF at the start", &[b"\na\r\n"], "bare <LF>"),
+        ("NUL", &[b"a\r\n", b"\0\r\n"], "NUL byte"),
+    ];
+    for (name, body, cause) in rows {
+        let script = [&HELLO[..], &[GROUP, "< 250 ok|250 ok|354 go|"]].concat();
+        let (sent, transfer) = send(config(), &script, body);
+        let [Outcome::Local(reply)] = &sent.outcomes[..] else { panic!("{name}: {sent:?}") };
+        assert_eq!((reply.code, reply.enhanced), (554, Some((5, 6, 3))), "{name}");
+        assert!(reply.text.contains(cause), "{name}: {}", reply.text);
+        assert_eq!(transfer.fault(), Some(&Fault::BodyBroken), "{name}: the end was not sent");
+        // By BDAT it is sent unchanged.
+        let ahead = ClientConfig { chunk_ahead_bytes_max: 100, ..config() };
+        let whole = String::from_utf8(body.concat()).expect("ASCII").replace("\r\n", "|");
+        let bytes = body.concat().len();
+        let group = format!("> MAIL FROM:<>|RCPT TO:<a@x.test>|BDAT {bytes} LAST|{whole}");
+        let offers = "< 250-mx|250-CHUNKING|250 PIPELINING|";
+        let script = [HELLO[0], HELLO[1], offers, &group, "< 250 ok|250 ok|250 kept|"];
+        let (sent, _) = send(ahead, &script, body);
+        assert_eq!(sent.outcomes, [ok()], "{name} as a chunk");
+    }
+}
+
+#[test]
+fn a_line_end_may_lie_in_two_pieces() {
+    let script =
+        [&HELLO[..], &[GROUP, "< 250 ok|250 ok|354 go|", "> a|..b|.|", "< 250 kept|"]].concat();
+    let (sent, _) = send(config(), &script, &[b"a\r", b"", b"\n.b\r", b"\n"]);
+    assert_eq!(sent.outcomes, [ok()]);
+}
+
+/// Earlier pieces may be on the wire already.
+#[test]
+fn a_long_body_that_breaks_the_line_law_is_never_ended() {
+    let piece = b"0123456789abcd\r\n".repeat(5_000);
+    let text = format!("> {}", "0123456789abcd|".repeat(5_000));
+    let script = [&HELLO[..], &[GROUP, "< 250 ok|250 ok|354 go|", &text]].concat();
+    let (sent, transfer) = send(config(), &script, &[&piece, b"a\nb\r\n"]);
+    assert!(matches!(&sent.outcomes[..], [Outcome::Local(_)]), "{sent:?}");
+    assert_eq!(transfer.fault(), Some(&Fault::BodyBroken));
+}
+
 #[test]
 fn what_comes_unasked_ends_an_idle_connection() {
     let lost = [Outcome::Lost { after_body: false }];

@@ -29,9 +29,11 @@ use crate::wire::smtp::client_mail::Exchange;
 use crate::wire::smtp::client_mail::Mail;
 use crate::wire::smtp::client_mail::Outcome;
 use crate::wire::smtp::client_mail::Terms;
+use crate::wire::smtp::client_mail::needs_chunking;
 use crate::wire::smtp::client_offers::Offers;
 use crate::wire::smtp::client_reply::ReplyFault;
 use crate::wire::smtp::client_reply::ReplyReader;
+use crate::wire::smtp::line::LineFault;
 use crate::wire::smtp::reply::Reply;
 
 /// What all connections to a destination share.
@@ -349,6 +351,14 @@ impl Client {
     pub fn on_body_broken(&mut self) {
         assert_eq!(self.mail.body, BodyState::Under, "no body was asked for");
         self.mail.body = BodyState::Broken;
+    }
+
+    /// The body breaks the line law and cannot be sent by DATA. Its end was not sent, so the peer
+    /// has accepted nothing and still waits.
+    pub fn refuse_body(&mut self, fault: LineFault) {
+        assert_eq!(self.mail.body, BodyState::Under, "no body was asked for");
+        self.mail.settle_open(&Outcome::Local(needs_chunking(fault)));
+        self.fail(Fault::BodyBroken);
     }
 
     /// The driver cannot go on. Recipients without an outcome are lost.

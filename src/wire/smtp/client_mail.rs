@@ -13,6 +13,7 @@ use crate::wire::dsn::NOTIFY_SUCCESS;
 use crate::wire::smtp::client::BodyForm;
 use crate::wire::smtp::client::Stage;
 use crate::wire::smtp::client_offers::Offers;
+use crate::wire::smtp::line::LineFault;
 use crate::wire::smtp::reply;
 use crate::wire::smtp::reply::Reply;
 use crate::wire::smtp::transaction::BodyType;
@@ -75,6 +76,15 @@ const NEEDS_REQUIRETLS: Reply =
     Reply::new(550, (5, 7, 30), "The next server does not support REQUIRETLS");
 const BAD_SENDER: Reply = Reply::new(553, (5, 1, 7), "The sender address cannot be sent");
 const BAD_RECIPIENT: Reply = Reply::new(553, (5, 1, 3), "The recipient address cannot be sent");
+
+/// RFC 3463 s3.7: a conversion would be required, and is not supported.
+pub(super) fn needs_chunking(fault: LineFault) -> Reply {
+    let cause = fault.cause();
+    let text = format!(
+        "The message contains a {cause}, so it can only be sent by BDAT, which the next server does not support"
+    );
+    Reply::composed(554, (5, 6, 3), text)
+}
 
 /// What of a connection a mail must know.
 #[derive(Clone, Copy, Debug)]

@@ -32,6 +32,16 @@ pub enum LineFault {
 }
 
 impl LineFault {
+    /// The fault as a noun.
+    pub fn cause(self) -> &'static str {
+        match self {
+            LineFault::BareCr => "bare <CR>",
+            LineFault::BareLf => "bare <LF>",
+            LineFault::Nul => "NUL byte",
+            LineFault::TooLong => "line that is too long",
+        }
+    }
+
     /// The cause in words that a peer may read.
     pub fn text(self) -> &'static str {
         match self {

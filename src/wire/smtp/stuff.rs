@@ -1,8 +1,8 @@
 //! Dot-stuffing without copying: pieces of a body become segments for one vectored write.
 //!
 //! Promise:  the segments of all pieces and the end behind them are what `dot::DotDecoder` turns
-//!           back into the body. A dot behind a bare LF is stuffed too, so that a server that takes
-//!           LF for a line end finds no end of the body either.
+//!           back into the body. Callers pass only bodies that obey the line law (`LineLaw`): every
+//!           line that starts with a dot then follows a CRLF.
 //! Cost:     no allocation, no byte moved: a segment is a part of the piece, or a static dot. A
 //!           piece without a line that starts with a dot is one segment.
 //! Bounds:   the state is two bytes. A piece of n bytes gives at most n + 1 segments.

@@ -366,7 +366,7 @@ fn main() -> ExitCode {
             ExitCode::SUCCESS
         }
         Command::Queue { config, json, command } => {
-            with_config(config, |loaded| client::queue(&loaded.config, &command.into(), json))
+            with_spool(config, |loaded| client::queue(&loaded.config, &command.into(), json))
         }
         Command::Route { command } => {
             let RouteArguments::Test {
@@ -383,13 +383,13 @@ fn main() -> ExitCode {
             with_config(config, |loaded| route::test(&loaded.config, &asked, json))
         }
         Command::Audit { config, json } => {
-            with_config(config, |loaded| client::audit(&loaded.config, json))
+            with_spool(config, |loaded| client::audit(&loaded.config, json))
         }
         Command::Why { id, config, json } => {
-            with_config(config, |loaded| orders::why(&loaded.config, &id, json))
+            with_spool(config, |loaded| orders::why(&loaded.config, &id, json))
         }
         Command::Destination { config, json, command } => {
-            with_config(config, |loaded| orders::destination(&loaded.config, &command.into(), json))
+            with_spool(config, |loaded| orders::destination(&loaded.config, &command.into(), json))
         }
         Command::Doctor { config, json } => match load(config) {
             Ok(loaded) => doctor::doctor(&loaded.config, json),
@@ -399,7 +399,7 @@ fn main() -> ExitCode {
         Command::Topology { config, json } => {
             with_config(config, |loaded| doctor::topology(&loaded.config, json))
         }
-        Command::Health { config } => with_config(config, |loaded| client::health(&loaded.config)),
+        Command::Health { config } => with_spool(config, |loaded| client::health(&loaded.config)),
     }
 }
 
@@ -426,6 +426,14 @@ impl From<Loaded> for ServeOptions {
             host: loaded.host,
         }
     }
+}
+
+/// As `with_config`, for a command that looks into the spool: as its owner where root runs it.
+fn with_spool(file: Option<PathBuf>, act: impl FnOnce(Loaded) -> ExitCode) -> ExitCode {
+    with_config(file, |loaded| match boot::privileges::act_as_owner(&loaded.config.server.spool) {
+        Ok(()) => act(loaded),
+        Err(fault) => told(&[fault]),
+    })
 }
 
 fn with_config(file: Option<PathBuf>, act: impl FnOnce(Loaded) -> ExitCode) -> ExitCode {

@@ -11,6 +11,9 @@
 //! Kept:     CAP_NET_BIND_SERVICE, if a reload may have to bind a port below 1024 again. Nothing
 //!           else: CAP_SYS_NICE would serve `set_mempolicy` in containers only, where a pinned
 //!           thread gets memory of its node anyway; CAP_IPC_LOCK is replaced by a raised memlock.
+//! Commands: one that root runs on the spool of another user acts as that user before it looks into
+//!           it (`act_as_owner`): what the service's user left there, such as a link to a file that
+//!           only root may read, is then followed with that user's rights at most.
 //! Costs:    an undumpable process cannot read its own `/proc/self/{fd,io,maps}`; `status`, `stat`
 //!           and `statm` stay readable. A reload reads certificates as the user, so keys must be
 //!           readable for its group. There are no core dumps.
@@ -37,6 +40,9 @@ use crate::base::fault::Blame;
 const ACCOUNT_BYTES_MAX: usize = 1 << 20;
 
 const SPOOL_MODE: u32 = 0o700;
+
+/// The group of nobody.
+const NOGROUP: u32 = 65_534;
 
 /// A user of this machine that the server runs as.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -232,6 +238,45 @@ pub fn own_folder(path: &Path, account: Option<&Account>) -> Result<(), Privileg
         return Err(PrivilegeFault::NotOwner { path: path.to_owned(), owner, account });
     }
     std::os::unix::fs::fchown(&folder, Some(account.uid), Some(account.gid)).map_err(no_folder)
+}
+
+/// For a command that root runs: becomes the owner of the spool in `path`, for good, before anything
+/// in it is opened. Does nothing for another user, on a spool of root's, and where there is none.
+pub fn act_as_owner(path: &Path) -> Result<(), PrivilegeFault> {
+    if !runs_as_root() {
+        return Ok(());
+    }
+    let no_folder = |cause| PrivilegeFault::NoFolder { path: path.to_owned(), cause };
+    let flags = libc::O_DIRECTORY | libc::O_NOFOLLOW | libc::O_CLOEXEC;
+    let folder = match fs::OpenOptions::new().read(true).custom_flags(flags).open(path) {
+        Ok(folder) => folder,
+        Err(cause) if cause.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(cause) => return Err(no_folder(cause)),
+    };
+    let found = folder.metadata().map_err(no_folder)?;
+    // What is in a spool is its owner's alone, so the group matters only in that it is not root's.
+    let (uid, gid) = (found.uid(), if found.gid() == 0 { NOGROUP } else { found.gid() });
+    if uid == 0 {
+        return Ok(());
+    }
+    let refused = |step| PrivilegeFault::Refused { step, cause: io::Error::last_os_error() };
+    // Groups first, for changing them needs the user id that goes last.
+    // SAFETY: no group is read from the null pointer, since there are none; the others take numbers.
+    unsafe {
+        if libc::setgroups(0, std::ptr::null()) != 0 {
+            return Err(refused("leaving root's groups (setgroups)"));
+        }
+        if libc::setresgid(gid, gid, gid) != 0 {
+            return Err(refused("taking the group's id of the spool (setresgid)"));
+        }
+        if libc::setresuid(uid, uid, uid) != 0 {
+            return Err(refused("taking the id of the spool's owner (setresuid)"));
+        }
+        if libc::setresuid(0, 0, 0) == 0 {
+            return Err(PrivilegeFault::NotDropped { what: "the way back to root is open".into() });
+        }
+    }
+    Ok(())
 }
 
 /// Whether this process may make files in `path`, asked of the kernel. For after the drop.

@@ -73,7 +73,10 @@ pub fn keep(
 
 fn create(path: &Path) -> io::Result<File> {
     use std::os::unix::fs::OpenOptionsExt as _;
-    File::options().write(true).create(true).truncate(true).mode(0o600).open(path)
+    let mut options = File::options();
+    // What lies there under this name must be a file of ours and no link to another.
+    options.write(true).create(true).truncate(true).mode(0o600).custom_flags(libc::O_NOFOLLOW);
+    options.open(path)
 }
 
 /// Things in quarantine: records, and folders of partitions set aside.
@@ -84,4 +87,36 @@ pub fn count(folder: &Path) -> io::Result<u64> {
         found += (path.is_dir() || path.extension().is_some_and(|end| end == "rec")) as u64;
     }
     Ok(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_link_in_the_folder_is_followed() {
+        let folder = tempfile::tempdir().expect("a folder for the test");
+        let (kept, target) = (folder.path().join("kept"), folder.path().join("target"));
+        fs::create_dir(&kept).expect("made");
+        let suspect = Suspect {
+            partition: PartitionId(0),
+            family: "job",
+            key: b"key",
+            why: "a test",
+            now_ms: 1,
+        };
+        let keep_it = || keep(&kept, &suspect, |file| file.write_all(b"bytes").map(|()| 5));
+        let record = keep_it().expect("nothing is in the way");
+        for is_there in [true, false] {
+            fs::remove_file(&record).expect("it is there");
+            std::os::unix::fs::symlink(&target, &record).expect("linked");
+            if is_there {
+                fs::write(&target, "precious").expect("written");
+            }
+            keep_it().expect_err("a link is in the way");
+            let held = fs::read_to_string(&target).ok();
+            assert_eq!(held.as_deref(), is_there.then_some("precious"));
+            let _ = fs::remove_file(&target);
+        }
+    }
 }

@@ -211,6 +211,7 @@ fn lock(path: &Path) -> Result<File, SpoolFault> {
         .create(true)
         .truncate(false)
         .mode(0o600)
+        .custom_flags(libc::O_NOFOLLOW)
         .open(&lock_path)
         .map_err(at)?;
     match file.try_lock() {
@@ -231,8 +232,11 @@ fn lock(path: &Path) -> Result<File, SpoolFault> {
 
 fn read_meta(path: &Path) -> Result<Option<Meta>, SpoolFault> {
     let meta_path = path.join(META);
-    let text = match fs::read_to_string(&meta_path) {
-        Ok(text) => text,
+    let mut text = String::new();
+    let file = File::options().read(true).custom_flags(libc::O_NOFOLLOW).open(&meta_path);
+    let read = file.and_then(|mut file| file.read_to_string(&mut text));
+    match read {
+        Ok(_) => {}
         Err(cause) if cause.kind() == std::io::ErrorKind::NotFound => return Ok(None),
         Err(cause) if cause.kind() == std::io::ErrorKind::InvalidData => {
             return Err(SpoolFault::Meta { path: meta_path, why: "it is not text".into() });

@@ -1,14 +1,24 @@
 //! From root to nobody, and a port that only root may bind.
 
 use std::fs;
+use std::os::unix::fs::DirBuilderExt;
 use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::symlink;
+use std::os::unix::net::UnixListener;
+use std::path::Path;
 use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::Ordering;
+use std::thread;
 
 use crate::kit::Plan;
 use crate::kit::Rig;
+use crate::kit::id_of;
 use crate::kit::new_folder;
 use crate::kit::run;
 use crate::kit::text_of;
+use crate::support::PATIENCE;
 use crate::support::is_root;
 
 const NOBODY: &str = "65534";
@@ -46,7 +56,16 @@ fn root_becomes_somebody_without_rights() {
     // It takes mail, and all it made is its own.
     let reply = rig.client().submit("a@x.test", "b@y.test", b"text\r\n").expect("it answers");
     assert_eq!(reply.code, 250);
-    let mut folders = vec![rig.folder.path().join("spool")];
+    check_owner(&rig.folder.path().join("spool"));
+    let spool = fs::metadata(rig.folder.path().join("spool")).expect("there");
+    assert_eq!(spool.mode() & 0o077, 0, "the spool is its owner's only");
+    assert_eq!(rig.messages(), 1, "root may look");
+    rig.reload("reloaded");
+}
+
+/// All in the folder is nobody's, and nobody else may write there.
+fn check_owner(folder: &Path) {
+    let mut folders = vec![folder.to_owned()];
     while let Some(folder) = folders.pop() {
         for entry in fs::read_dir(&folder).expect("root reads all") {
             let path = entry.expect("it can be listed").path();
@@ -59,10 +78,78 @@ fn root_becomes_somebody_without_rights() {
             }
         }
     }
-    let spool = fs::metadata(rig.folder.path().join("spool")).expect("there");
-    assert_eq!(spool.mode() & 0o077, 0, "the spool is its owner's only");
-    assert_eq!(rig.messages(), 1, "root may look");
-    rig.reload("reloaded");
+}
+
+/// The service's user plants links in its spool, and root runs commands there.
+#[test]
+fn root_follows_no_link_of_the_service_and_leaves_no_file_of_its_own() {
+    const SECRET: &str = "only root may know this\n";
+    assert!(is_root("acting as another user"), "run this as root");
+    let spool = new_folder();
+    let plan = Plan {
+        server: "user = \"nobody\"\n".to_owned(),
+        spool: Some(spool.path().join("spool")),
+        ..Plan::default()
+    };
+    let mut rig = Rig::start(&plan);
+    let reply = rig.client().submit("a@x.test", "b@y.test", b"text\r\n").expect("it answers");
+    let id = id_of(&reply);
+    rig.server.signal("TERM");
+    assert!(rig.server.wait(PATIENCE).success());
+    let spool = spool.path().join("spool");
+
+    let vault = rig.folder.path().join("vault");
+    fs::DirBuilder::new().mode(0o700).create(&vault).expect("made");
+    let (file, new, socket) = (vault.join("file"), vault.join("new"), vault.join("socket"));
+    fs::write(&file, SECRET).expect("written");
+    let meta = vault.join("meta");
+    fs::copy(spool.join("ringpost.json"), &meta).expect("copied");
+    let listener = UnixListener::bind(&socket).expect("a socket");
+    let asked = Arc::new(AtomicUsize::new(0));
+    let counting = Arc::clone(&asked);
+    thread::spawn(move || {
+        for stream in listener.incoming() {
+            counting.fetch_add(1, Ordering::Relaxed);
+            drop(stream);
+        }
+    });
+    let writes: &[&str] = &["hold", &id];
+    let reads: &[&str] = &["list"];
+    let rows: [(&str, &Path, &[&str]); 8] = [
+        ("control.sock", &socket, reads),
+        ("ringpost.json", &file, reads),
+        ("ringpost.json", &meta, reads),
+        ("lock", &file, writes),
+        ("lock", &new, writes),
+        ("p00/LOCK", &new, writes),
+        ("p00/CURRENT", &file, reads),
+        ("p00/IDENTITY", &file, reads),
+    ];
+    for (name, target, words) in rows {
+        let (place, kept) = (spool.join(name), spool.join("kept"));
+        let was_there = fs::rename(&place, &kept).is_ok();
+        symlink(target, &place).expect("linked");
+        std::os::unix::fs::lchown(&place, Some(65_534), None).expect("given");
+        let out = rig.try_queue(words);
+        let told = text_of(&out);
+        assert!(!told.contains(SECRET.trim()), "{name} to {target:?}: {told}");
+        assert_eq!(asked.load(Ordering::Relaxed), 0, "{name} to {target:?}: it was asked");
+        assert!(!new.exists(), "{name} to {target:?}: it was made");
+        let held = fs::read_to_string(&file).expect("it is there");
+        assert_eq!(held, SECRET, "{name} to {target:?}");
+        let may_do_without = name.ends_with("IDENTITY");
+        assert!(!out.status.success() || may_do_without, "{name} to {target:?}: {told}");
+        fs::remove_file(&place).expect("it is there");
+        if was_there {
+            fs::rename(&kept, &place).expect("it is back");
+        }
+    }
+    // The same without links works, and the server can still use what root's commands have written.
+    rig.queue(writes);
+    assert_eq!(rig.messages(), 1);
+    check_owner(&spool);
+    let rig = Rig::start(&plan);
+    assert_eq!(rig.messages(), 1, "the server has its mail");
 }
 
 /// Port 25 in a network of its own, as a user without rights.

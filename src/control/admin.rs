@@ -4,19 +4,22 @@
 //!           the store blocks, so none of it is on a runtime.
 //! Promise:  looking takes nothing from the shards. A deletion goes through the shard that is home
 //!           to the message, like every other change.
-//! Bounds:   `CLIENTS_MAX` at a time; the next is told to come back. A request is one line of
-//!           `REQUEST_BYTES_MAX`; a silent client is dropped after `PATIENCE`.
+//! Bounds:   a request is one line of `REQUEST_BYTES_MAX` that comes within `REQUEST_TIME`.
+//!           `ARRIVALS_MAX` clients may be at that; for the next one the oldest is dropped, so that
+//!           silent clients keep nobody out. `REQUESTS_MAX` requests are carried out at a time, and
+//!           the next is told to come back; health is answered beside them. A client that does not
+//!           take its answer is dropped after `PATIENCE`.
 //! Trust:    the socket lies in the spool, which only its owner may enter.
 //!
 //! A request is one line of JSON; the answer is a line `{"ok": ..}` or `{"fault": ".."}`. `cat`
 //! answers with pieces: a line `{"bytes": n}` and so many bytes, until `{"ok": null}` or a fault.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io;
-use std::io::BufRead;
-use std::io::BufReader;
 use std::io::Read;
 use std::io::Write;
+use std::net::Shutdown;
 use std::os::unix::fs::FileTypeExt;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixListener;
@@ -24,10 +27,12 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::Mutex;
+use std::sync::PoisonError;
 use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering;
 use std::thread;
 use std::time::Duration;
+use std::time::Instant;
 
 use serde::Deserialize;
 use serde::Serialize;
@@ -49,10 +54,12 @@ use crate::queue::select;
 use crate::queue::select::Wanted;
 use crate::shard::Order;
 
-const CLIENTS_MAX: usize = 8;
+const ARRIVALS_MAX: usize = 16;
+const REQUESTS_MAX: usize = 8;
 /// Rows of one answer to `list`.
 pub const LIST_PAGE_ROWS: usize = 1000;
-const REQUEST_BYTES_MAX: u64 = 64 << 10;
+const REQUEST_BYTES_MAX: usize = 64 << 10;
+const REQUEST_TIME: Duration = Duration::from_secs(5);
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// What may be asked.
@@ -110,7 +117,9 @@ pub struct Admin {
     /// Pauses and their ends reach the file and the shards in one order.
     pub(super) pausing: Mutex<()>,
     observed: Arc<Observed>,
-    clients: AtomicUsize,
+    arrivals: Mutex<Arrivals>,
+    /// Requests that are being carried out.
+    requests: AtomicUsize,
 }
 
 /// What `Admin` is made of.
@@ -125,9 +134,9 @@ pub struct AdminParts {
 impl Admin {
     pub fn new(parts: AdminParts) -> Arc<Admin> {
         let AdminParts { spool, shards, placement, pauses, observed } = parts;
-        let clients = AtomicUsize::new(0);
-        let pausing = Mutex::default();
-        Arc::new(Admin { spool, shards, placement, pauses, pausing, observed, clients })
+        let (pausing, arrivals) = (Mutex::default(), Mutex::default());
+        let requests = AtomicUsize::new(0);
+        Arc::new(Admin { spool, shards, placement, pauses, pausing, observed, arrivals, requests })
     }
 
     /// Opens the socket and starts to answer. A stale socket of a process that is gone is
@@ -147,12 +156,10 @@ impl Admin {
                 thread::sleep(Duration::from_millis(100));
                 continue;
             };
-            let seat = Seat::take(self);
+            // Without a descriptor for it the client is dropped, and asks again.
+            let Ok(arrival) = Arrival::begin(self, &stream) else { continue };
             let admin = Arc::clone(self);
-            let serve = move || match seat {
-                Some(_seat) => admin.serve(stream),
-                None => refuse(stream),
-            };
+            let serve = move || admin.serve(stream, arrival);
             if let Err(cause) = thread::Builder::new().name("admin".to_owned()).spawn(serve) {
                 let what = format!("no thread for the control socket: {cause}");
                 Event::Warning { what: &what, remedy: "raise the limit of processes" }.emit();
@@ -160,26 +167,31 @@ impl Admin {
         }
     }
 
-    fn serve(&self, stream: UnixStream) {
+    fn serve(&self, stream: UnixStream, arrival: Arrival) {
         // Whoever asked and did not wait for the answer has lost nothing.
-        let _ = self.answer(stream);
+        let _ = self.answer(stream, arrival);
     }
 
-    fn answer(&self, mut stream: UnixStream) -> io::Result<()> {
-        stream.set_read_timeout(Some(PATIENCE))?;
+    fn answer(&self, mut stream: UnixStream, arrival: Arrival) -> io::Result<()> {
         stream.set_write_timeout(Some(PATIENCE))?;
-        let mut line = String::new();
-        BufReader::new((&stream).take(REQUEST_BYTES_MAX)).read_line(&mut line)?;
-        let request = match serde_json::from_str::<Request>(&line) {
+        let line = read_request(&stream)?;
+        drop(arrival);
+        let request = match serde_json::from_slice::<Request>(&line) {
             Ok(request) => request,
             Err(cause) => return write_line(&mut stream, &fault(&cause)),
+        };
+        if let Request::Health = request {
+            return write_line(&mut stream, &json!({ "ok": self.health() }));
+        }
+        let Some(_slot) = RequestSlot::take(self) else {
+            let busy = "too many control clients at once, try again";
+            return write_line(&mut stream, &fault(&busy));
         };
         if let Request::Cat { id } = &request {
             return send_message(&self.spool, id, &mut stream);
         }
         let answer = match request {
             Request::Delete { id } => self.delete(&id),
-            Request::Health => Ok(self.health()),
             Request::Operate { deed, ids } => self.operate(deed, &ids),
             Request::Why { id } => self.why(&id),
             Request::Destinations { limit } => Ok(self.destination_list(limit)),
@@ -223,26 +235,83 @@ fn clear_stale(path: &Path) -> io::Result<()> {
     fs::remove_file(path)
 }
 
-/// A place among the clients that are served.
-struct Seat(Arc<Admin>);
+/// Clients whose request has not come yet, the oldest first.
+#[derive(Default)]
+struct Arrivals {
+    next: u64,
+    waiting: BTreeMap<u64, UnixStream>,
+}
 
-impl Seat {
-    fn take(admin: &Arc<Admin>) -> Option<Seat> {
-        let before = admin.clients.fetch_add(1, Ordering::Relaxed);
-        let seat = Seat(Arc::clone(admin));
-        (before < CLIENTS_MAX).then_some(seat)
+/// One of them, until this is dropped.
+struct Arrival {
+    admin: Arc<Admin>,
+    number: u64,
+}
+
+impl Arrival {
+    fn begin(admin: &Arc<Admin>, stream: &UnixStream) -> io::Result<Arrival> {
+        let stream = stream.try_clone()?;
+        let mut arrivals = admin.arrivals.lock().unwrap_or_else(PoisonError::into_inner);
+        while arrivals.waiting.len() >= ARRIVALS_MAX {
+            let Some((_, oldest)) = arrivals.waiting.pop_first() else { break };
+            // Its thread reads the end of it. One that is gone by itself is as good.
+            let _ = oldest.shutdown(Shutdown::Both);
+        }
+        let number = arrivals.next;
+        arrivals.next += 1;
+        arrivals.waiting.insert(number, stream);
+        Ok(Arrival { admin: Arc::clone(admin), number })
     }
 }
 
-impl Drop for Seat {
+impl Drop for Arrival {
     fn drop(&mut self) {
-        self.0.clients.fetch_sub(1, Ordering::Relaxed);
+        let mut arrivals = self.admin.arrivals.lock().unwrap_or_else(PoisonError::into_inner);
+        arrivals.waiting.remove(&self.number);
     }
 }
 
-fn refuse(mut stream: UnixStream) {
-    // It is told if it listens; the connection ends either way.
-    let _ = write_line(&mut stream, &fault(&"too many control clients at once, try again"));
+/// A place among the requests that are carried out.
+struct RequestSlot<'a>(&'a Admin);
+
+impl RequestSlot<'_> {
+    fn take(admin: &Admin) -> Option<RequestSlot<'_>> {
+        let before = admin.requests.fetch_add(1, Ordering::Relaxed);
+        let slot = RequestSlot(admin);
+        (before < REQUESTS_MAX).then_some(slot)
+    }
+}
+
+impl Drop for RequestSlot<'_> {
+    fn drop(&mut self) {
+        self.0.requests.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Reads one line, however slowly it drips in, until `REQUEST_TIME` is over.
+fn read_request(mut stream: &UnixStream) -> io::Result<Vec<u8>> {
+    let end = Instant::now() + REQUEST_TIME;
+    let (mut line, mut piece) = (Vec::new(), [0; 4096]);
+    while line.len() < REQUEST_BYTES_MAX {
+        let left = end.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Err(io::ErrorKind::TimedOut.into());
+        }
+        stream.set_read_timeout(Some(left))?;
+        match stream.read(&mut piece) {
+            Ok(0) => break,
+            Ok(length) => {
+                line.extend_from_slice(&piece[..length]);
+                if let Some(end) = line.iter().position(|byte| *byte == b'\n') {
+                    line.truncate(end);
+                    break;
+                }
+            }
+            Err(cause) if cause.kind() == io::ErrorKind::Interrupted => {}
+            Err(cause) => return Err(cause),
+        }
+    }
+    Ok(line)
 }
 
 /// Answers everything that only reads; also used on a spool that no server has open.

@@ -33,8 +33,8 @@ use crate::boot::privileges::PortCapability;
 use crate::boot::signals;
 use crate::boot::signals::Signal;
 use crate::boot::sockets;
-use crate::boot::sockets::Bound;
 use crate::boot::sockets::BoundAddress;
+use crate::boot::sockets::ShardSockets;
 use crate::boot::table::ShardRow;
 use crate::boot::table::StartTable;
 use crate::boot::topology::Topology;
@@ -56,7 +56,6 @@ use crate::control::thread;
 use crate::control::thread::ControlParts;
 use crate::handoff::Placement;
 use crate::handoff::Sender;
-use crate::handoff::lane;
 use crate::handoff::mesh;
 use crate::inbound::census::Census;
 use crate::inbound::census::Clerk;
@@ -70,6 +69,7 @@ use crate::observe::Observed;
 use crate::observe::log;
 use crate::observe::log::LogSettings;
 use crate::observe::value::Form;
+use crate::outbound::survey::SitesShelf;
 use crate::queue::CommitOptions;
 use crate::queue::CommitThread;
 use crate::queue::Notice;
@@ -88,9 +88,10 @@ use crate::rt::ShardSpec;
 use crate::rt::ShardThread;
 use crate::rt::Watchdog;
 use crate::shard;
+use crate::shard::CommandSender;
 use crate::shard::Order;
 use crate::shard::ShardSeed;
-use crate::shard::order::ORDERS_MAX;
+use crate::shard::order;
 use crate::shard::run::DeliverySeed;
 
 /// A store that failed: a restart may find it well, so service managers should try.
@@ -169,23 +170,24 @@ fn start(options: ServeOptions) -> Result<Running, Vec<String>> {
         delivery: &delivery,
         pauses: &pauses,
     };
-    let (shards, orders, http) =
-        start_shards(seeds, bound, Arc::new(assembled.policy), (&observed, &space))?;
+    let Started { threads: shards, commands, orders, sites } =
+        start_shards(seeds, bound.shards, Arc::new(assembled.policy), (&observed, &space))?;
     let heartbeats = shards.iter().map(ShardThread::heartbeat).collect();
     let watchdog = Watchdog::start(heartbeats, STALL_MAX, |shard| {
         crate::base::fault::end_process(format_args!("shard {shard} stands still"))
     });
     let control_cpus = plan.control_cpus();
     thread::start(ControlParts {
-        http,
+        http: bound.http,
         socket: config.control.socket.clone(),
         admin: Admin::new(AdminParts {
             spool: Arc::clone(&spool),
-            shards: orders.clone(),
+            shards: orders,
             placement,
             pauses,
             observed: Arc::clone(&observed),
         }),
+        sites,
         observed: Arc::clone(&observed),
         on_start: Box::new(move || pin_softly(&control_cpus)),
     })
@@ -194,7 +196,7 @@ fn start(options: ServeOptions) -> Result<Running, Vec<String>> {
     observed.process.listening.set(1);
     observed.process.start_time_seconds.set(wall_ms() / 1000);
     Ok(Running {
-        reloader: Reloader { file, host: facts, config, shards: orders, observed },
+        reloader: Reloader { file, host: facts, config, shards: commands, observed },
         signals,
         shards,
         commits,
@@ -456,11 +458,17 @@ struct DeliveryParts {
     tls: Option<Arc<TlsClient>>,
 }
 
-type Started = (Vec<ShardThread>, Vec<Sender<Order>>, Option<std::net::TcpListener>);
+/// Shards that run, and the ways to them; all in the order of the shards.
+struct Started {
+    threads: Vec<ShardThread>,
+    commands: Vec<CommandSender>,
+    orders: Vec<Sender<Order>>,
+    sites: Vec<Arc<SitesShelf>>,
+}
 
 fn start_shards(
     seeds: Seeds<'_>,
-    bound: Bound,
+    sockets: Vec<ShardSockets>,
     policy: Arc<Policy>,
     (observed, space): (&Arc<Observed>, &Arc<SpaceWatch>),
 ) -> Result<Started, Vec<String>> {
@@ -471,9 +479,10 @@ fn start_shards(
     let body_memory = config.limits.body_memory.max(config_floor()) as usize;
     let chunks_max = (body_memory / CHUNK_BYTES / plan.shards.len()).max(CHUNKS_PER_SHARD_MIN);
     let mut threads = Vec::new();
-    let mut orders = Vec::new();
-    for (place, sockets) in plan.shards.iter().zip(bound.shards) {
-        let (sender, receiver) = lane::lane(ORDERS_MAX);
+    let (mut commands, mut orders) = (Vec::new(), Vec::new());
+    let sites: Vec<Arc<SitesShelf>> = plan.shards.iter().map(|_| Arc::default()).collect();
+    for (place, sockets) in plan.shards.iter().zip(sockets) {
+        let (command_sender, order_sender, inbox) = order::inbox();
         let homes = placement.of_shard(place.shard);
         let Some(mesh) = meshes.next() else { break };
         let seed = ShardSeed {
@@ -499,7 +508,8 @@ fn start_shards(
             clerk: Clerk::new(Arc::clone(&census), place.shard.0 as usize),
             space: Arc::clone(space),
             observed: Arc::clone(&observed.shards[place.shard.0 as usize]),
-            orders: receiver,
+            inbox,
+            sites: Arc::clone(&sites[place.shard.0 as usize]),
         };
         let (shard, node, spans) = (place.shard, place.node, plan.spans_nodes());
         let mut spec = ShardSpec::new(format!("shard-{shard}"), Some(place.cpu));
@@ -513,9 +523,10 @@ fn start_shards(
             shard::run(seed).await;
         });
         threads.push(thread.map_err(|fault| vec![format!("{fault}; {}", fault.remedy())])?);
-        orders.push(sender);
+        commands.push(command_sender);
+        orders.push(order_sender);
     }
-    Ok((threads, orders, bound.http))
+    Ok(Started { threads, commands, orders, sites })
 }
 
 /// Name servers and authorities: what delivery reads from the machine.
@@ -653,10 +664,9 @@ impl Running {
         Event::Draining { sessions }.emit();
         let limit = self.reloader.config.server.shutdown_timeout;
         for shard in &self.reloader.shards {
-            if shard.try_send(Order::Drain { limit }).is_err() {
-                eprintln!("ringpost: a shard takes no orders; ending without it");
-                return ExitCode::FAILURE;
-            }
+            // Signals end a process once, and a place is kept for this.
+            let taken = shard.drain(limit);
+            debug_assert!(taken, "a shard is told once to end");
         }
         for shard in self.shards {
             if let Err(fault) = shard.join() {

@@ -15,6 +15,7 @@ use std::time::Instant;
 
 use crate::config::Config;
 use crate::config::ControlHttp;
+use crate::control::thread::HttpListener;
 use crate::rt::IoFault;
 use crate::rt::ListenSpec;
 use crate::rt::bind_socket;
@@ -35,7 +36,8 @@ pub struct Bound {
     pub shards: Vec<ShardSockets>,
     /// As bound, with the protocol's and TLS's names.
     pub addresses: Vec<BoundAddress>,
-    pub http: Option<TcpListener>,
+    /// One that is not bound stops nothing: mail does not depend on it.
+    pub http: Option<HttpListener>,
 }
 
 #[derive(Clone, Debug)]
@@ -45,7 +47,7 @@ pub struct BoundAddress {
     pub tls: &'static str,
 }
 
-/// Binds everything, or says all that cannot be bound.
+/// Binds everything that takes mail, or says all that cannot be bound.
 pub fn bind(config: &Config, shards: usize) -> Result<Bound, Vec<String>> {
     let mut faults = Vec::new();
     let end = Instant::now() + LET_GO_MAX;
@@ -64,16 +66,17 @@ pub fn bind(config: &Config, shards: usize) -> Result<Bound, Vec<String>> {
         }
     }
     if let ControlHttp::At(address) = config.control.http {
-        match once_let_go(end, || Ok(TcpListener::bind(address)?)) {
-            Ok(http) => bound.http = Some(http),
-            Err(fault) => {
-                let advice = match fault {
-                    IoFault::AddressInUse => "set control.http to another port or to \"off\"",
-                    other => remedy(other),
-                };
-                faults.push(format!("cannot serve HTTP on {address}: {fault}; {advice}"));
-            }
-        }
+        let http = once_let_go(end, || Ok(TcpListener::bind(address)?));
+        let bound_http = http.map_err(|fault: IoFault| {
+            let advice = match fault {
+                IoFault::AddressInUse => {
+                    "free it, or set control.http to another port or to \"off\""
+                }
+                other => remedy(other),
+            };
+            format!("{fault}; {advice}")
+        });
+        bound.http = Some(HttpListener { address, bound: bound_http });
     }
     if faults.is_empty() { Ok(bound) } else { Err(faults) }
 }

@@ -13,20 +13,20 @@
 //! client     the other end of the socket: what only looks
 //! orders     the other end of the socket: what operators order and ask
 //! scrape     HTTP: /metrics /health /ready /stats
-//! seats      how many HTTP clients at a time, and for how long
+//! connections  how many HTTP clients at a time, and for how long
 //! thread     the thread that runs both
 //! ```
 
 pub mod admin;
 pub mod assemble;
 pub mod client;
+pub mod connections;
 pub mod delivery;
 pub mod operators;
 pub mod orders;
 pub mod reload;
 pub mod route;
 pub mod scrape;
-pub mod seats;
 mod stripes;
 pub mod thread;
 pub mod why;

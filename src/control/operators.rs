@@ -6,6 +6,7 @@
 //! Bounds:   `DEED_IDS_MAX` messages in one request; `DESTINATIONS_MAX` rows in one answer.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::sync::PoisonError;
 use std::sync::mpsc;
 use std::time::Duration;
@@ -20,6 +21,7 @@ use crate::base::ShardId;
 use crate::base::clock::wall_ms;
 use crate::control::admin;
 use crate::control::admin::Admin;
+use crate::control::scrape::Destinations;
 use crate::control::stripes;
 use crate::control::why;
 use crate::outbound::destination::Binding;
@@ -29,6 +31,8 @@ use crate::outbound::owner::JobView;
 use crate::outbound::owner::SiteView;
 use crate::outbound::reroute;
 use crate::outbound::scheduler::Why;
+use crate::outbound::survey::Others;
+use crate::outbound::survey::SitesShelf;
 use crate::queue::inspect;
 use crate::queue::operate::Deed;
 use crate::queue::pauses::PauseFault;
@@ -114,12 +118,8 @@ impl Admin {
         }
     }
 
-    /// The sites of all shards, those with the most mail first. A striped one is one row.
-    pub fn destinations(&self, limit: usize) -> Value {
-        Value::Array(self.largest_sites(limit.min(DESTINATIONS_MAX)))
-    }
-
-    /// As `destinations`, and then what operators have paused.
+    /// The sites of all shards, those with the most mail first, and then what operators have paused.
+    /// A striped site is one row.
     pub fn destination_list(&self, limit: usize) -> Value {
         let mut rows = self.largest_sites(limit.min(DESTINATIONS_MAX));
         let paused = self.pauses.names();
@@ -128,7 +128,7 @@ impl Admin {
     }
 
     fn largest_sites(&self, limit: usize) -> Vec<Value> {
-        let found = self.ask_all(move |shard: &Delivering| shard.owner.sites(limit));
+        let found = self.ask_all(Order::Ask, move |shard| shard.owner.sites(limit));
         let is_cut = found.iter().any(|(_, sites)| sites.len() >= limit);
         let mut rows = stripes::merged(rows_of(&found));
         stripes::largest_first(&mut rows);
@@ -139,7 +139,7 @@ impl Admin {
         // A stripe may be too small for its own shard's list and still belongs to the sum.
         let keys: Vec<Box<str>> =
             rows.iter().filter_map(|row| row["site"].as_str()).map(Box::from).collect();
-        let found = self.ask_all(move |shard: &Delivering| shard.owner.sites_keyed(&keys));
+        let found = self.ask_all(Order::Ask, move |shard| shard.owner.sites_keyed(&keys));
         let mut rows = stripes::merged(rows_of(&found));
         stripes::largest_first(&mut rows);
         rows
@@ -149,7 +149,7 @@ impl Admin {
     pub fn destination(&self, word: &str) -> Result<Value, String> {
         let meant = Pauses::settled(word);
         let _one_at_a_time = self.pausing.lock().unwrap_or_else(PoisonError::into_inner);
-        let views = self.ask_all(move |shard: &Delivering| shard.owner.sites_named(&meant));
+        let views = self.ask_all(Order::Ask, move |shard| shard.owner.sites_named(&meant));
         let is_paused = views.iter().any(|(_, (_, is_paused))| *is_paused);
         let rows: Vec<Value> = views
             .iter()
@@ -169,7 +169,7 @@ impl Admin {
         if let Err(fault @ (PauseFault::Name | PauseFault::Full)) = kept {
             return Err(format!("{word}: {fault}"));
         }
-        let touched = self.ask_all(move |shard: &Delivering| shard.owner.pause(&meant));
+        let touched = self.ask_all(Order::Change, move |shard| shard.owner.pause(&meant));
         self.touched(word, touched, kept)
     }
 
@@ -177,7 +177,7 @@ impl Admin {
         let meant = Pauses::settled(word);
         let _one_at_a_time = self.pausing.lock().unwrap_or_else(PoisonError::into_inner);
         let kept = self.pauses.remove(&meant);
-        let touched = self.ask_all(move |shard: &Delivering| shard.owner.resume(&meant));
+        let touched = self.ask_all(Order::Change, move |shard| shard.owner.resume(&meant));
         self.touched(word, touched, kept)
     }
 
@@ -220,6 +220,7 @@ impl Admin {
     /// Those that answer.
     fn ask_all<T: Send + 'static>(
         &self,
+        order: impl Fn(Box<dyn FnOnce(&Delivering) + Send>) -> Order,
         question: impl Fn(&Delivering) -> T + Clone + Send + 'static,
     ) -> Vec<(ShardId, T)> {
         let (sender, answers) = mpsc::sync_channel(self.shards.len().max(1));
@@ -230,8 +231,9 @@ impl Admin {
                 // As above.
                 let _ = sender.try_send((ShardId(number as u16), question(delivering)));
             });
-            open += usize::from(shard.try_send(Order::Ask(ask)).is_ok());
+            open += usize::from(shard.try_send(order(ask)).is_ok());
         }
+        drop(sender);
         let end = Instant::now() + PATIENCE;
         let mut all = Vec::with_capacity(open);
         while all.len() < open {
@@ -242,6 +244,30 @@ impl Admin {
         all.sort_by_key(|(shard, _)| *shard);
         all
     }
+}
+
+/// The largest sites by the shards' last snapshots, and the sum of all others. A stripe that is not
+/// among the largest of its own shard counts among the others.
+pub fn snapshot_json(shelves: &[Arc<SitesShelf>], limit: usize) -> Destinations {
+    let mut all = Others::default();
+    let mut rows = Vec::new();
+    for (number, shelf) in shelves.iter().enumerate() {
+        let snapshot = shelf.last();
+        rows.extend(snapshot.largest.iter().map(|view| site_json(view, ShardId(number as u16))));
+        all.sites += snapshot.others.sites;
+        all.queued += snapshot.others.queued;
+        all.in_flight += snapshot.others.in_flight;
+    }
+    let mut rows = stripes::merged(rows);
+    stripes::largest_first(&mut rows);
+    for row in rows.drain(limit.min(rows.len())..) {
+        all.sites += 1;
+        all.queued += row["queued"].as_u64().unwrap_or(0);
+        all.in_flight += row["in_flight"].as_u64().unwrap_or(0);
+    }
+    let Others { sites, queued, in_flight } = all;
+    let others = json!({ "sites": sites, "queued": queued, "in_flight": in_flight });
+    Destinations { largest: Value::Array(rows), others }
 }
 
 fn rows_of(found: &[(ShardId, Vec<SiteView>)]) -> Vec<Value> {

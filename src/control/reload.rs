@@ -10,20 +10,19 @@ use crate::config::Config;
 use crate::config::HostFacts;
 use crate::config::LogLevel;
 use crate::control::assemble::assemble;
-use crate::handoff::Sender;
 use crate::observe::Event;
 use crate::observe::Level;
 use crate::observe::Observed;
 use crate::observe::counters::ReloadOutcome;
 use crate::observe::log;
-use crate::shard::Order;
+use crate::shard::CommandSender;
 
 /// What a reload needs to know and to reach.
 pub struct Reloader {
     pub file: Option<PathBuf>,
     pub host: HostFacts,
     pub config: Config,
-    pub shards: Vec<Sender<Order>>,
+    pub shards: Vec<CommandSender>,
     pub observed: Arc<Observed>,
 }
 
@@ -72,7 +71,7 @@ impl Reloader {
         let policy = Arc::new(assembled.policy);
         let delivery = Arc::new(assembled.delivery);
         for shard in &self.shards {
-            if shard.try_send(Order::Reload(Arc::clone(&policy), Arc::clone(&delivery))).is_err() {
+            if !shard.reload(&policy, &delivery) {
                 let what = "a shard did not take the reload; it keeps its old settings";
                 Event::Warning { what, remedy: "send SIGHUP again" }.emit();
             }

@@ -1,10 +1,12 @@
 //! What monitoring reads over HTTP: metrics, health, readiness, percentiles.
 //!
 //! Owner:    the control thread. `serve` runs on its tokio runtime until it is dropped.
-//! Promise:  read-only. A request costs the shards at most one copy of their histograms, made by
-//!           their own ticker.
-//! Bounds:   `HISTOGRAM_WAIT_MS` for the shards' answer; request sizes by axum's defaults, connections by `seats`. No
-//!           authentication: the listener belongs on the loopback address or behind a proxy.
+//! Promise:  read-only. However many requests come, a shard copies its histograms once in
+//!           `FIGURES_AGE_MAX`, by its own ticker; destinations are those of its last snapshot.
+//! Bounds:   `HISTOGRAM_WAIT_MS` for the shards' answer. `WAITING_MAX` requests wait for it at a
+//!           time, and the next is told to come back, so that slots are left for /health; request
+//!           sizes by axum's defaults, connections by `connections`. No authentication: the
+//!           listener belongs on the loopback address or behind a proxy.
 
 use std::fs;
 use std::io;
@@ -17,15 +19,22 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;
 use axum::http::header::HeaderName;
+use axum::middleware::from_fn;
 use axum::routing::get;
 use serde_json::Map;
 use serde_json::Value;
 use serde_json::json;
 use tokio::net::TcpListener;
+use tokio::sync::Mutex;
+use tokio::sync::Semaphore;
+use tokio::sync::TryAcquireError;
 use tokio::time::Instant;
 use tokio::time::sleep;
 
-use crate::control::seats::Seats;
+use crate::control::connections::BoundedListener;
+use crate::control::connections::SILENCE_MAX;
+use crate::control::connections::Slot;
+use crate::control::connections::answering;
 use crate::observe::Observed;
 use crate::observe::ShardObserved;
 use crate::observe::Stage;
@@ -43,6 +52,12 @@ const HISTOGRAM_WAIT_MS: u64 = 1_000;
 /// Pause between two looks at whether they have.
 const HISTOGRAM_LOOK_MS: u64 = 2;
 
+/// Figures are shown again for so long before the shards are asked for newer ones.
+const FIGURES_AGE_MAX: Duration = Duration::from_millis(500);
+
+/// Requests that wait for figures at a time: a quarter of the connections.
+const WAITING_MAX: usize = 16;
+
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 const TEXT: &str = "text/plain; charset=utf-8";
 const EXPOSITION: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -50,8 +65,25 @@ const PATHS: &str = "/metrics\n/health\n/ready\n/stats\n/stats/hdr/NAME\n";
 
 type Answer = (StatusCode, [(HeaderName, &'static str); 1], String);
 
-/// Asks the shards for the destinations with the most mail; it may wait for them.
-pub type TopDestinations = Arc<dyn Fn() -> Value + Send + Sync>;
+/// The destinations with the most mail, from the shards' last snapshots. It never waits.
+pub type TopDestinations = Arc<dyn Fn() -> Destinations + Send + Sync>;
+
+/// Destinations as `/stats` shows them.
+#[derive(Default)]
+pub struct Destinations {
+    pub largest: Value,
+    /// The sum of those that are not among the largest.
+    pub others: Value,
+}
+
+/// What handlers share.
+struct Shown {
+    observed: Arc<Observed>,
+    top: TopDestinations,
+    /// The last figures, and when they were made.
+    figures: Mutex<Option<(Instant, Arc<Merged>)>>,
+    waiting: Semaphore,
+}
 
 /// Answers requests until the future is dropped.
 pub async fn serve(
@@ -59,29 +91,42 @@ pub async fn serve(
     observed: Arc<Observed>,
     top: TopDestinations,
 ) -> io::Result<()> {
-    axum::serve(Seats::new(listener), router(observed, top)).await
+    serve_on(BoundedListener::new(listener, SILENCE_MAX), observed, top).await
+}
+
+async fn serve_on(
+    listener: BoundedListener,
+    observed: Arc<Observed>,
+    top: TopDestinations,
+) -> io::Result<()> {
+    let service = router(observed, top).into_make_service_with_connect_info::<Slot>();
+    axum::serve(listener, service).await
 }
 
 fn router(observed: Arc<Observed>, top: TopDestinations) -> Router {
+    let (figures, waiting) = (Mutex::default(), Semaphore::new(WAITING_MAX));
     Router::new()
         .route("/metrics", get(metrics))
         .route("/health", get(health))
         .route("/ready", get(ready))
-        .route("/stats", get(move |state| stats(state, Arc::clone(&top))))
+        .route("/stats", get(stats))
         .route("/stats/hdr/{name}", get(hgrm))
         .fallback(unknown)
-        .with_state(observed)
+        .layer(from_fn(answering))
+        .with_state(Arc::new(Shown { observed, top, figures, waiting }))
 }
 
-async fn metrics(State(observed): State<Arc<Observed>>) -> Answer {
+async fn metrics(State(shown): State<Arc<Shown>>) -> Answer {
+    let observed = &shown.observed;
     let mut out = String::new();
-    metric::expose(&mut out, &shard_readings(&observed));
+    metric::expose(&mut out, &shard_readings(observed));
     metric::expose(&mut out, &metric::read(&[&*observed.process]));
-    expose_machine(&mut out, &observed);
+    expose_machine(&mut out, observed);
     answer(StatusCode::OK, EXPOSITION, out)
 }
 
-async fn health(State(observed): State<Arc<Observed>>) -> Answer {
+async fn health(State(shown): State<Arc<Shown>>) -> Answer {
+    let observed = &shown.observed;
     let ailments = observed.ailments(observed.now_ms());
     if ailments.is_empty() {
         return answer(StatusCode::OK, TEXT, "ok\n".to_owned());
@@ -89,7 +134,8 @@ async fn health(State(observed): State<Arc<Observed>>) -> Answer {
     answer(StatusCode::SERVICE_UNAVAILABLE, TEXT, ailments.join("\n") + "\n")
 }
 
-async fn ready(State(observed): State<Arc<Observed>>) -> Answer {
+async fn ready(State(shown): State<Arc<Shown>>) -> Answer {
+    let observed = &shown.observed;
     let mut causes = observed.ailments(observed.now_ms());
     causes.extend(observed.obstacles().into_iter().map(str::to_owned));
     if causes.is_empty() {
@@ -98,12 +144,15 @@ async fn ready(State(observed): State<Arc<Observed>>) -> Answer {
     answer(StatusCode::SERVICE_UNAVAILABLE, TEXT, causes.join("\n") + "\n")
 }
 
-async fn stats(State(observed): State<Arc<Observed>>, top: TopDestinations) -> Answer {
-    // It waits, so it is done beside the runtime; a panic there leaves the list out.
-    let destinations = tokio::task::spawn_blocking(move || top()).await.unwrap_or_default();
-    let merged = collect(&observed).await;
+async fn stats(State(shown): State<Arc<Shown>>) -> Answer {
+    let merged = match shown.figures().await {
+        Ok(merged) => merged,
+        Err(_) => return busy(),
+    };
+    let observed = &shown.observed;
     let process = &observed.process;
-    let readings = shard_readings(&observed);
+    let readings = shard_readings(observed);
+    let destinations = (shown.top)();
     let stats = json!({
         "version": VERSION,
         "uptime_seconds": observed.now_ms() / 1000,
@@ -111,8 +160,9 @@ async fn stats(State(observed): State<Arc<Observed>>, top: TopDestinations) -> A
         "stages": stages_json(&merged),
         "silent_shards": merged.silent,
         "counters": counters_json(&readings),
-        "destinations": destinations,
-        "shards": shards_json(&observed, &readings),
+        "destinations": destinations.largest,
+        "other_destinations": destinations.others,
+        "shards": shards_json(observed, &readings),
         "spool": {
             "full": process.spool_full.value() > 0,
             "failed_partitions": process.spool_failed_partitions.value(),
@@ -124,7 +174,7 @@ async fn stats(State(observed): State<Arc<Observed>>, top: TopDestinations) -> A
     answer(StatusCode::OK, "application/json", format!("{stats:#}\n"))
 }
 
-async fn hgrm(State(observed): State<Arc<Observed>>, Path(name): Path<String>) -> Answer {
+async fn hgrm(State(shown): State<Arc<Shown>>, Path(name): Path<String>) -> Answer {
     let Some(stage) = Stage::from_name(name.strip_suffix(".hgrm").unwrap_or(&name)) else {
         let names: Vec<String> = Stage::ALL
             .iter()
@@ -132,15 +182,39 @@ async fn hgrm(State(observed): State<Arc<Observed>>, Path(name): Path<String>) -
             .collect();
         return answer(StatusCode::NOT_FOUND, TEXT, format!("one of\n{}", names.concat()));
     };
-    answer(StatusCode::OK, TEXT, collect(&observed).await.to_hgrm(stage))
+    match shown.figures().await {
+        Ok(merged) => answer(StatusCode::OK, TEXT, merged.to_hgrm(stage)),
+        Err(_) => busy(),
+    }
 }
 
 async fn unknown() -> Answer {
     answer(StatusCode::NOT_FOUND, TEXT, format!("one of\n{PATHS}"))
 }
 
+fn busy() -> Answer {
+    let text = "too many requests at once, try again\n".to_owned();
+    answer(StatusCode::SERVICE_UNAVAILABLE, TEXT, text)
+}
+
 fn answer(status: StatusCode, kind: &'static str, text: String) -> Answer {
     (status, [(CONTENT_TYPE, kind)], text)
+}
+
+impl Shown {
+    /// All shards' figures, of now or a little older; refused where too many wait for them.
+    async fn figures(&self) -> Result<Arc<Merged>, TryAcquireError> {
+        let _place = self.waiting.try_acquire()?;
+        let mut figures = self.figures.lock().await;
+        if let Some((made, merged)) = &*figures
+            && made.elapsed() < FIGURES_AGE_MAX
+        {
+            return Ok(Arc::clone(merged));
+        }
+        let merged = Arc::new(collect(&self.observed).await);
+        *figures = Some((Instant::now(), Arc::clone(&merged)));
+        Ok(merged)
+    }
 }
 
 /// As `HistogramReader::collect`, but without holding the control thread up.
@@ -285,7 +359,7 @@ mod tests {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
             runtime.expect("a runtime").block_on(async {
                 let listener = TcpListener::from_std(listener).expect("within a runtime");
-                serve(listener, observed, Arc::new(|| Value::Null)).await
+                serve(listener, observed, Arc::new(Destinations::default)).await
             })
         });
         address

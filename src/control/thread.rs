@@ -1,28 +1,44 @@
 //! The control thread: one tokio runtime for everything that is not mail.
 
 use std::io;
+use std::net::SocketAddr;
 use std::net::TcpListener;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread;
+use std::time::Duration;
 
 use crate::control::admin::Admin;
+use crate::control::operators;
 use crate::control::scrape;
 use crate::control::scrape::TopDestinations;
 use crate::observe::Event;
 use crate::observe::Observed;
+use crate::outbound::survey::SitesShelf;
 
 /// Destinations shown in /stats.
 const TOP_DESTINATIONS: usize = 20;
 
+/// How often an address that could not be bound is tried again.
+const BIND_AGAIN: Duration = Duration::from_secs(2);
+
 /// What the control thread serves. Sockets are bound before privileges are dropped.
 pub struct ControlParts {
-    pub http: Option<TcpListener>,
+    pub http: Option<HttpListener>,
     pub socket: PathBuf,
     pub admin: Arc<Admin>,
     pub observed: Arc<Observed>,
+    /// Where each shard shows its destinations.
+    pub sites: Vec<Arc<SitesShelf>>,
     /// Runs first on the thread: keep it off the shards' cores.
     pub on_start: Box<dyn FnOnce() + Send>,
+}
+
+/// Where HTTP is served.
+pub struct HttpListener {
+    pub address: SocketAddr,
+    /// Why it is not bound yet. Mail does not depend on it, so that it is tried again.
+    pub bound: Result<TcpListener, String>,
 }
 
 /// Starts the thread. It lives as long as the process.
@@ -31,14 +47,14 @@ pub fn start(parts: ControlParts) -> io::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     thread::Builder::new().name("control".to_owned()).spawn(move || {
         (parts.on_start)();
-        let admin = parts.admin;
-        let top = Arc::new(move || admin.destinations(TOP_DESTINATIONS));
+        let sites = parts.sites;
+        let top = Arc::new(move || operators::snapshot_json(&sites, TOP_DESTINATIONS));
         runtime.block_on(serve(parts.http, parts.observed, top));
     })?;
     Ok(())
 }
 
-async fn serve(http: Option<TcpListener>, observed: Arc<Observed>, top: TopDestinations) {
+async fn serve(http: Option<HttpListener>, observed: Arc<Observed>, top: TopDestinations) {
     if let Some(http) = http
         && let Err(fault) = serve_http(http, observed, top).await
     {
@@ -49,10 +65,29 @@ async fn serve(http: Option<TcpListener>, observed: Arc<Observed>, top: TopDesti
 }
 
 async fn serve_http(
-    http: TcpListener,
+    http: HttpListener,
     observed: Arc<Observed>,
     top: TopDestinations,
 ) -> io::Result<()> {
-    http.set_nonblocking(true)?;
-    scrape::serve(tokio::net::TcpListener::from_std(http)?, observed, top).await
+    let listener = match http.bound {
+        Ok(listener) => {
+            listener.set_nonblocking(true)?;
+            tokio::net::TcpListener::from_std(listener)?
+        }
+        Err(cause) => bind_at_last(http.address, &cause).await,
+    };
+    scrape::serve(listener, observed, top).await
+}
+
+/// Tells once that the address cannot be had, and tries until it can.
+async fn bind_at_last(address: SocketAddr, cause: &str) -> tokio::net::TcpListener {
+    let action = "mail is served; the address is tried again every 2 s";
+    Event::HttpNotServed { address, cause: &cause, action }.emit();
+    loop {
+        tokio::time::sleep(BIND_AGAIN).await;
+        if let Ok(listener) = tokio::net::TcpListener::bind(address).await {
+            Event::HttpServed { address }.emit();
+            return listener;
+        }
+    }
 }

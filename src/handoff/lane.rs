@@ -5,7 +5,11 @@
 //! Bounds:   the capacity given at the start; a full lane gives the item back to the sender, who
 //!           knows what its loss would mean.
 
+use std::future::poll_fn;
 use std::sync::Arc;
+use std::task::Context;
+use std::task::Poll;
+use std::task::ready;
 
 use crossbeam::queue::ArrayQueue;
 
@@ -31,6 +35,14 @@ impl<T> Sender<T> {
         self.doorbell.ring();
         Ok(())
     }
+
+    /// As `try_send`, but leaves the last place free. Exact for a lane with one sender.
+    pub fn try_send_sparing_one(&self, item: T) -> Result<(), T> {
+        if self.queue.len() + 1 >= self.queue.capacity() {
+            return Err(item);
+        }
+        self.try_send(item)
+    }
 }
 
 /// The receiver's queue, not yet on its shard.
@@ -55,11 +67,16 @@ impl<T> Seed<T> {
 impl<T> Receiver<T> {
     /// Waits for the next item.
     pub async fn receive(&mut self) -> T {
+        poll_fn(|cx| self.poll_receive(cx)).await
+    }
+
+    /// As `receive`, for a task that reads several lanes.
+    pub fn poll_receive(&mut self, cx: &mut Context<'_>) -> Poll<T> {
         loop {
             if let Some(item) = self.queue.pop() {
-                return item;
+                return Poll::Ready(item);
             }
-            self.bell.wait().await;
+            ready!(self.bell.poll_rung(cx));
         }
     }
 }

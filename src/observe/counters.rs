@@ -21,6 +21,8 @@ metrics! {
         sum sessions_timed_out_total: Family<SessionState>, "sessions",
             "Sessions ended because the peer was silent or too slow.";
         sum session_panics_total: Counter, "sessions", "Sessions ended by a bug.";
+        sum task_panics_total: Counter, "tasks",
+            "Tasks other than sessions ended by a bug, such as a delivery.";
         sum tls_handshakes_total: Family<TlsVersion>, "handshakes", "TLS handshakes completed.";
         sum tls_failures_total: Counter, "handshakes", "TLS handshakes that failed.";
         sum commands_total: Family<Verb>, "commands", "SMTP commands received.";

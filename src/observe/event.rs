@@ -104,6 +104,14 @@ events! {
         /// All shards run.
         Info "started" Started { version: &'a str, shards: usize, partitions: usize }
         Info "listening" Listening { address: SocketAddr, protocol: &'a str, tls: &'a str }
+        /// The HTTP listener of the control plane cannot be bound yet.
+        Error "http_not_served" HttpNotServed {
+            address: SocketAddr,
+            cause: &'a dyn Display,
+            action: &'a str,
+        }
+        /// It could be bound at last.
+        Info "http_served" HttpServed { address: SocketAddr }
         /// The process ends before it took any mail.
         Error "start_refused" StartRefused { cause: &'a dyn Display, remedy: &'a str }
         /// Something about the machine or the config that costs quality.
@@ -208,6 +216,8 @@ events! {
         Info "tls_failed" TlsFailed { peer: IpAddr, cause: &'a dyn Display }
         /// A bug in a session; it was closed with 421.
         Error "session_panicked" SessionPanicked { peer: IpAddr, message: &'a str }
+        /// A bug in a task of a shard that is no session, such as a delivery; it ended only that.
+        Error "task_panicked" TaskPanicked { message: &'a str }
         /// No descriptor or memory for another connection; the listener waits.
         Warn "accept_paused" AcceptPaused { reason: &'a str, pause_ms: u64 }
 

@@ -14,6 +14,7 @@
 //! worker     one connection: connect, greet, TLS, one mail after the other
 //! connect    the first address of a host that answers, also by a proxy
 //! stripes    sites that several shards own, and their shares          both
+//! survey     the largest sites, for monitoring                         owner shard
 //! transfer   one mail over it
 //! trust      what is known of other servers' TLS, and what follows    both
 //! ```
@@ -33,6 +34,7 @@ pub mod scan;
 pub mod scheduler;
 pub mod settling;
 pub mod stripes;
+pub mod survey;
 pub mod transfer;
 pub mod trust;
 pub mod worker;

@@ -41,10 +41,12 @@ use crate::outbound::scheduler::ConnId;
 use crate::outbound::scheduler::Scheduler;
 use crate::outbound::scheduler::SchedulerLimits;
 use crate::outbound::scheduler::SiteId;
+use crate::outbound::scheduler::SiteLoad;
 use crate::outbound::scheduler::SiteSummary;
 use crate::outbound::scheduler::Why;
 use crate::outbound::stripes;
 use crate::outbound::stripes::Snapshots;
+use crate::outbound::survey::SITES_PER_TICK;
 use crate::outbound::trust::Trust;
 use crate::outbound::worker;
 use crate::queue;
@@ -395,7 +397,16 @@ impl Owner {
         (views, self.paused.borrow().contains(word))
     }
 
-    fn site_view(&self, site: SiteId) -> Option<SiteView> {
+    /// See `Scheduler::loads`.
+    pub(super) fn loads(
+        &self,
+        from: usize,
+        each: &mut dyn FnMut(SiteId, SiteLoad),
+    ) -> Option<usize> {
+        self.scheduler.borrow().loads(from, SITES_PER_TICK, each)
+    }
+
+    pub(super) fn site_view(&self, site: SiteId) -> Option<SiteView> {
         let summary = self.scheduler.borrow_mut().summary(site, wall_ms())?;
         let hops = self.hops.borrow();
         let name = hops.get(&site).map_or_else(Box::default, |hop| hop.name.clone());

@@ -118,6 +118,15 @@ pub struct SiteSummary {
     pub last_host: Box<str>,
 }
 
+/// How much a site has to do; the weightier is the greater.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct SiteLoad {
+    /// Jobs in line and connections.
+    pub weight: usize,
+    pub queued: usize,
+    pub in_flight: u32,
+}
+
 /// Why a job has not gone yet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Why {
@@ -509,9 +518,32 @@ impl Scheduler {
         let load = |site: &Site| site.destination.queued() + site.destination.tally.all() as usize;
         let mut sites: Vec<(usize, u32)> =
             self.sites.iter().map(|(index, site)| (load(site), index as u32)).collect();
-        sites.sort_unstable_by(|one, other| other.cmp(one));
-        sites.truncate(max);
+        let larger_first = |one: &(usize, u32), other: &(usize, u32)| other.cmp(one);
+        if sites.len() > max {
+            sites.select_nth_unstable_by(max, larger_first);
+            sites.truncate(max);
+        }
+        sites.sort_unstable_by(larger_first);
         sites.into_iter().map(|(_, index)| self.id_of(index)).collect()
+    }
+
+    /// The loads of sites in no order, at most `count` places from `from` on. Answers where to go on,
+    /// none at the end.
+    pub fn loads(
+        &self,
+        from: usize,
+        count: usize,
+        each: &mut dyn FnMut(SiteId, SiteLoad),
+    ) -> Option<usize> {
+        let places = self.sites.capacity();
+        let end = from.saturating_add(count).min(places);
+        for place in from..end {
+            let Some(site) = self.sites.get(place) else { continue };
+            let (queued, tally) = (site.destination.queued(), site.destination.tally);
+            let weight = queued + tally.all() as usize;
+            each(self.id_of(place as u32), SiteLoad { weight, queued, in_flight: tally.busy });
+        }
+        (end < places).then_some(end)
     }
 
     /// Messages that are being sent to this site now.

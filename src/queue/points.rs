@@ -46,6 +46,9 @@ pub const RELAY_FAILPOINTS: &[&str] = &[
 pub const VITAL_FAILPOINTS: &[&str] =
     &["vital::scan", "vital::home", "vital::owner", "vital::frames", "vital::pump"];
 
+/// Points in views of what a shard shares, for the action `panic`: they end nothing else.
+pub const VIEW_FAILPOINTS: &[&str] = &["view::question", "view::survey"];
+
 /// Points that make the store answer with a fault.
 pub const STORE_FAULTS: &[&str] = &["stream::error", "commit::error"];
 

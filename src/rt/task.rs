@@ -71,6 +71,18 @@ pub fn on_panic(told: impl Fn(&str) + 'static) {
     *Shard::current().on_panic.borrow_mut() = Some(Rc::new(told));
 }
 
+/// Runs `work`. A panic in it is counted as one of a task and ends nothing else: for views of what
+/// the shard shares, which change nothing.
+pub fn contained<T>(work: impl FnOnce() -> T) -> Option<T> {
+    match catch_unwind(AssertUnwindSafe(work)) {
+        Ok(done) => Some(done),
+        Err(payload) => {
+            Shard::current().count_panic(&panic_text(&*payload));
+            None
+        }
+    }
+}
+
 /// Waits until no task is left, at most for `limit`; answers how many are. Only the main future
 /// may call this, for a task would wait for itself.
 pub async fn drained(limit: Duration) -> usize {

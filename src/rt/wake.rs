@@ -58,7 +58,8 @@ impl Bell {
         poll_fn(|cx| self.poll_rung(cx)).await;
     }
 
-    fn poll_rung(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+    /// As `wait`, for a task that waits for several bells.
+    pub fn poll_rung(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         if self.take_ring() {
             return Poll::Ready(());
         }

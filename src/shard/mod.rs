@@ -7,6 +7,8 @@ pub mod housekeeping;
 pub mod order;
 pub mod run;
 
+pub use order::Command;
+pub use order::CommandSender;
 pub use order::Order;
 pub use run::Delivering;
 pub use run::ShardSeed;

@@ -4,6 +4,7 @@
 //! Order:    pump before listeners, so that no session ever waits for a commit that nobody hears.
 
 use std::cell::Cell;
+use std::future::poll_fn;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -17,7 +18,6 @@ use crate::handoff::Frame;
 use crate::handoff::Mesh;
 use crate::handoff::MeshSeed;
 use crate::handoff::Receiver;
-use crate::handoff::lane;
 use crate::inbound::census::Clerk;
 use crate::inbound::listener;
 use crate::inbound::policy::Policy;
@@ -26,6 +26,7 @@ use crate::inbound::reception::ReceptionParts;
 use crate::net::Resolver;
 use crate::net::ResolverSettings;
 use crate::net::TlsClient;
+use crate::observe::Event;
 use crate::observe::ShardObserved;
 use crate::outbound::home;
 use crate::outbound::home::Home;
@@ -36,6 +37,8 @@ use crate::outbound::owner;
 use crate::outbound::owner::Owner;
 use crate::outbound::owner::OwnerParts;
 use crate::outbound::scan;
+use crate::outbound::survey::SitesShelf;
+use crate::outbound::survey::Survey;
 use crate::outbound::trust::Trust;
 use crate::queue;
 use crate::queue::CommitHandle;
@@ -50,8 +53,12 @@ use crate::rt::Bell;
 use crate::rt::Listener;
 use crate::rt::task;
 use crate::rt::task::Queue;
+use crate::rt::timer;
 use crate::shard::drain;
 use crate::shard::housekeeping;
+use crate::shard::order::Command;
+use crate::shard::order::InboxSeed;
+use crate::shard::order::Next;
 use crate::shard::order::Order;
 
 /// Everything a shard begins with; made by `boot`, sent to the shard's thread.
@@ -69,7 +76,9 @@ pub struct ShardSeed {
     pub clerk: Clerk,
     pub space: Arc<SpaceWatch>,
     pub observed: Arc<ShardObserved>,
-    pub orders: lane::Seed<Order>,
+    pub inbox: InboxSeed,
+    /// Where this shard shows its destinations.
+    pub sites: Arc<SitesShelf>,
 }
 
 /// What delivering begins with.
@@ -99,7 +108,10 @@ pub async fn run(seed: ShardSeed) {
     let committers = seed.partitions.into_iter().map(committer).collect();
     seed.observed.metrics.chunks_max.set(seed.chunks_max as u64);
     let counting = Arc::clone(&seed.observed);
-    task::on_panic(move |_| counting.metrics.session_panics_total.add(1));
+    task::on_panic(move |message| {
+        counting.metrics.task_panics_total.add(1);
+        Event::TaskPanicked { message }.emit();
+    });
     let reception = Reception::new(ReceptionParts {
         shard: seed.shard,
         pool,
@@ -117,6 +129,7 @@ pub async fn run(seed: ShardSeed) {
         Err(cause) => end_process(format_args!("shard {}: no reader: {cause}", seed.shard)),
     };
     let delivering = delivering(&reception, seed.delivery, seed.stores, reader.clone());
+    show_delivering(&reception, &delivering, seed.sites);
     task::spawn_vital(Queue::Latency, pump(Rc::clone(&reception), reader, commits_done));
     let listeners: Vec<Rc<Listener>> =
         seed.sockets.into_iter().map(|socket| Rc::new(Listener::from_socket(socket))).collect();
@@ -124,25 +137,49 @@ pub async fn run(seed: ShardSeed) {
         task::spawn(listener::serve(Rc::clone(&reception), Rc::clone(socket), number));
     }
 
-    let mut orders = seed.orders.settle();
+    let mut inbox = seed.inbox.settle();
     let limit = loop {
-        match orders.receive().await {
-            Order::Reload(policy, delivery) => {
+        match poll_fn(|cx| inbox.poll_next(cx)).await {
+            Next::Command(Command::Reload(policy, delivery)) => {
                 reception.replace_policy(policy);
                 delivering.replace_policy(&delivery);
             }
-            Order::Operate { id, deed, answer } => {
-                let home = Rc::clone(&delivering.home);
-                task::spawn(async move { answer(operator::carry_out(home, id, deed).await) });
-            }
-            Order::Ask(question) => question(&delivering),
-            Order::Drain { limit } => break limit,
+            Next::Command(Command::Drain { limit }) => break limit,
+            Next::Order(order) => carry_out(order, &delivering),
         }
     };
     drain::drain(&reception, &listeners, &delivering, limit).await;
     reception.close();
     doorbell.ring();
     delivering.end();
+}
+
+/// At every tick the gauges and the destinations of the delivering half.
+fn show_delivering(reception: &Rc<Reception>, delivering: &Rc<Delivering>, shelf: Arc<SitesShelf>) {
+    let (reception, delivering) = (Rc::clone(reception), Rc::clone(delivering));
+    let mut survey = Survey::new(shelf);
+    timer::on_tick(move || {
+        let (jobs, _) = delivering.home.figures();
+        reception.metrics().jobs_in_memory.set(jobs as u64);
+        survey.tick(&delivering.owner);
+    });
+}
+
+fn carry_out(order: Order, delivering: &Rc<Delivering>) {
+    match order {
+        Order::Operate { id, deed, answer } => {
+            let home = Rc::clone(&delivering.home);
+            task::spawn(async move { answer(operator::carry_out(home, id, deed).await) });
+        }
+        Order::Ask(question) => {
+            // Who asked is told nothing, and says so.
+            let _ = task::contained(|| {
+                queue::points::point("view::question");
+                question(delivering);
+            });
+        }
+        Order::Change(change) => change(delivering),
+    }
 }
 
 /// Hears the commit threads and wakes who waits for them. Never waits for anything else.

@@ -37,6 +37,8 @@ pub struct Plan {
     pub log: String,
     /// Whether `[control] http` is on.
     pub http: bool,
+    /// Where, if not at an address that is free.
+    pub http_at: Option<SocketAddr>,
     pub spool: Option<PathBuf>,
     /// All other sections.
     pub rest: String,
@@ -52,6 +54,7 @@ impl Default for Plan {
             listeners: "[[listener]]\naddress = \"127.0.0.1:0\"\n".to_owned(),
             log: "format = \"json\"\nlevel = \"debug\"".to_owned(),
             http: false,
+            http_at: None,
             spool: None,
             rest: String::new(),
             environment: Vec::new(),
@@ -98,7 +101,7 @@ impl Rig {
     }
 
     pub fn start_in(folder: TempDir, plan: &Plan) -> Rig {
-        let http = plan.http.then(free_address);
+        let http = plan.http_at.or_else(|| plan.http.then(free_address));
         fs::write(folder.path().join("ringpost.toml"), plan.text(folder.path(), http))
             .expect("the folder is writable");
         let server = Process::start(&mut serve_command(folder.path(), plan));

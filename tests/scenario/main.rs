@@ -17,6 +17,7 @@ mod privileges;
 mod process;
 mod refusals;
 mod reload;
+mod starved;
 #[path = "../support/mod.rs"]
 mod support;
 mod timing;

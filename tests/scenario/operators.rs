@@ -170,6 +170,14 @@ pub fn queue_text(rig: &Rig, words: &[&str]) -> String {
     String::from_utf8(rig.queue(words)).expect("UTF-8")
 }
 
+/// Shards show their destinations every second or so.
+fn await_stats(rig: &Rig, what: &str, is_so: impl Fn(&Value) -> bool) {
+    await_some(what, || {
+        let stats: Value = serde_json::from_str(&rig.get("/stats").1).expect("JSON");
+        is_so(&stats).then_some(())
+    });
+}
+
 pub fn await_empty(rig: &Rig) {
     await_some("an empty queue", || (rig.messages() == 0).then_some(()));
 }
@@ -329,9 +337,7 @@ fn a_paused_destination_keeps_its_mail() {
     assert!(ask(&rig, &["destination", "list"]).contains("paused"));
     let shown = ask(&rig, &["destination", "show", &site]);
     assert!(shown.contains("queued: 1") && shown.contains("state: paused"), "{shown}");
-    let (_, stats) = rig.get("/stats");
-    let stats: Value = serde_json::from_str(&stats).expect("JSON");
-    assert_eq!(stats["destinations"][0]["state"], "paused", "{stats:#}");
+    await_stats(&rig, "a paused one", |stats| stats["destinations"][0]["state"] == "paused");
     assert!(sink.mail().is_empty(), "nothing goes there");
     assert!(ask(&rig, &["destination", "resume", "127.0.0.1"]).contains("resumed"));
     sink.await_mail("Subject: patient");
@@ -578,9 +584,11 @@ fn a_striped_destination_is_one_and_its_number_may_change() {
         let sum = |key: &str| parts.iter().filter_map(|part| part[key].as_u64()).sum::<u64>();
         assert_eq!(sum("queued"), count, "{row}");
     }
-    let (_, stats) = rig.get("/stats");
-    let stats: Value = serde_json::from_str(&stats).expect("JSON");
-    assert_eq!(stats["destinations"].as_array().map(Vec::len), Some(1), "{stats:#}");
+    await_stats(&rig, "one with all mail", |stats| {
+        stats["destinations"].as_array().map(Vec::len) == Some(1)
+            && stats["destinations"][0]["queued"] == count
+            && stats["other_destinations"]["sites"] == 0
+    });
     assert!(ids.iter().all(|id| await_why(&rig, id, "paused by an operator").contains("in line")));
 
     rig.rewrite(&plan("1"));

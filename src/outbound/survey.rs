@@ -1,0 +1,274 @@
+//! The destinations of a shard for monitoring: those with the most mail, and the sum of the rest.
+//!
+//! Owner:    the shard's ticker makes the snapshot; anybody may read the last one.
+//! Promise:  a reader costs the shard nothing, however often it reads. One tick looks at
+//!           `SITES_PER_TICK` sites at most, so a look at all of them takes more ticks where there
+//!           are more. A panic while looking ends the survey and nothing else; the last snapshot
+//!           then stays.
+//! Bounds:   `LARGEST_MAX` sites are named; a snapshot is made every `EVERY` at most.
+
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+use std::sync::Arc;
+use std::sync::Mutex;
+use std::sync::PoisonError;
+use std::sync::TryLockError;
+use std::time::Duration;
+use std::time::Instant;
+
+use crate::outbound::owner::Owner;
+use crate::outbound::owner::SiteView;
+use crate::outbound::scheduler::SiteId;
+use crate::outbound::scheduler::SiteLoad;
+use crate::queue;
+use crate::rt::task;
+use crate::rt::timer;
+
+/// Sites that a snapshot names.
+pub const LARGEST_MAX: usize = 32;
+/// Sites that one tick looks at: some 20 us of the 15 ms between two.
+pub const SITES_PER_TICK: usize = 256;
+const EVERY: Duration = Duration::from_secs(1);
+
+/// What a shard had when it last looked.
+#[derive(Clone, Debug, Default)]
+pub struct SitesSnapshot {
+    /// Those with the most mail, the largest first.
+    pub largest: Vec<SiteView>,
+    /// All the others together.
+    pub others: Others,
+}
+
+/// The sum of sites that are not named.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Others {
+    pub sites: u64,
+    pub queued: u64,
+    pub in_flight: u64,
+}
+
+/// Where a shard lays out its last snapshot.
+#[derive(Debug, Default)]
+pub struct SitesShelf(Mutex<Arc<SitesSnapshot>>);
+
+impl SitesShelf {
+    /// The last snapshot; an empty one before the first.
+    pub fn last(&self) -> Arc<SitesSnapshot> {
+        Arc::clone(&self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Never waits: gives the snapshot back while a reader is at the shelf.
+    fn try_put(&self, snapshot: Arc<SitesSnapshot>) -> Result<(), Arc<SitesSnapshot>> {
+        match self.0.try_lock() {
+            Ok(mut last) => *last = snapshot,
+            Err(TryLockError::Poisoned(poisoned)) => *poisoned.into_inner() = snapshot,
+            Err(TryLockError::WouldBlock) => return Err(snapshot),
+        }
+        Ok(())
+    }
+}
+
+/// The ticker's side.
+pub struct Survey {
+    shelf: Arc<SitesShelf>,
+    state: State,
+}
+
+enum State {
+    /// The next look begins then.
+    Resting(Instant),
+    Looking(Look),
+    /// Made, and not yet on the shelf.
+    Putting(Arc<SitesSnapshot>),
+    /// A bug has ended it.
+    Broken,
+}
+
+impl Survey {
+    pub fn new(shelf: Arc<SitesShelf>) -> Survey {
+        Survey { shelf, state: State::Looking(Look::default()) }
+    }
+
+    /// One tick's share of the work.
+    pub fn tick(&mut self, owner: &Owner) {
+        if matches!(self.state, State::Resting(until) if timer::now() < until) {
+            return;
+        }
+        let state = std::mem::replace(&mut self.state, State::Broken);
+        if let Some(next) = task::contained(|| self.step(state, owner)) {
+            self.state = next;
+        }
+    }
+
+    fn step(&self, state: State, owner: &Owner) -> State {
+        queue::points::point("view::survey");
+        match state {
+            State::Broken => State::Broken,
+            State::Resting(_) => State::Looking(Look::default()),
+            State::Looking(mut look) => match look.further(|from, each| owner.loads(from, each)) {
+                false => State::Looking(look),
+                true => self.put(Arc::new(look.into_snapshot(|site| owner.site_view(site)))),
+            },
+            State::Putting(snapshot) => self.put(snapshot),
+        }
+    }
+
+    fn put(&self, snapshot: Arc<SitesSnapshot>) -> State {
+        match self.shelf.try_put(snapshot) {
+            Ok(()) => State::Resting(timer::now() + EVERY),
+            Err(snapshot) => State::Putting(snapshot),
+        }
+    }
+}
+
+/// A look at all sites that is under way.
+#[derive(Default)]
+struct Look {
+    /// The place of the next site.
+    from: usize,
+    all: Others,
+    /// The smallest of them on top.
+    largest: BinaryHeap<Reverse<(SiteLoad, SiteId)>>,
+}
+
+impl Look {
+    /// Looks at some more; whether that were the last.
+    fn further(
+        &mut self,
+        loads: impl FnOnce(usize, &mut dyn FnMut(SiteId, SiteLoad)) -> Option<usize>,
+    ) -> bool {
+        let Look { from, all, largest } = self;
+        let next = loads(*from, &mut |site, load| {
+            all.add(load);
+            largest.push(Reverse((load, site)));
+            if largest.len() > LARGEST_MAX {
+                largest.pop();
+            }
+        });
+        *from = next.unwrap_or(0);
+        next.is_none()
+    }
+
+    /// `view` knows no site that has been forgotten since it was looked at.
+    fn into_snapshot(self, mut view: impl FnMut(SiteId) -> Option<SiteView>) -> SitesSnapshot {
+        let Look { all: mut others, largest, .. } = self;
+        let largest = largest.into_sorted_vec().into_iter().filter_map(|Reverse((load, site))| {
+            others.take_away(load);
+            view(site)
+        });
+        SitesSnapshot { largest: largest.collect(), others }
+    }
+}
+
+impl Others {
+    fn add(&mut self, load: SiteLoad) {
+        self.sites += 1;
+        self.queued += load.queued as u64;
+        self.in_flight += u64::from(load.in_flight);
+    }
+
+    fn take_away(&mut self, load: SiteLoad) {
+        self.sites -= 1;
+        self.queued -= load.queued as u64;
+        self.in_flight -= u64::from(load.in_flight);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    use crate::base::MessageId;
+    use crate::base::limits::SITES_MAX;
+    use crate::outbound::destination::JobTicket;
+    use crate::outbound::scheduler::Scheduler;
+    use crate::outbound::scheduler::SchedulerLimits;
+    use crate::route::SitePolicy;
+
+    fn ticket(raw: u64) -> JobTicket {
+        let id = MessageId::from_u64(raw);
+        let (tenant, sender, lease, job) = (1, 1, 1, 0);
+        JobTicket {
+            id,
+            lease_until_ms: 60_000,
+            bytes: 1,
+            tenant,
+            sender,
+            lease,
+            recipients: 1,
+            job,
+        }
+    }
+
+    /// A scheduler with so many sites; a site has as many jobs as `jobs` says.
+    fn scheduler(sites: usize, jobs: impl Fn(usize) -> u64) -> Scheduler {
+        let mut scheduler = Scheduler::new(SchedulerLimits::default(), 1);
+        let policy = Arc::new(SitePolicy::default());
+        for number in 0..sites {
+            let site = scheduler.site(&format!("{number}.test:25"), &policy, 0).expect("room");
+            for job in 0..jobs(number) {
+                scheduler.push(site, ticket(number as u64 * 1000 + job), 0).expect("room");
+            }
+        }
+        scheduler
+    }
+
+    fn look(scheduler: &Scheduler) -> (Look, usize, usize) {
+        let (mut look, mut steps, mut most) = (Look::default(), 0, 0);
+        loop {
+            let mut seen = 0;
+            steps += 1;
+            let is_done = look.further(|from, each| {
+                scheduler.loads(from, SITES_PER_TICK, &mut |site, load| {
+                    seen += 1;
+                    each(site, load);
+                })
+            });
+            most = most.max(seen);
+            if is_done {
+                return (look, steps, most);
+            }
+        }
+    }
+
+    #[test]
+    fn a_tick_looks_at_few_of_many_sites() {
+        let scheduler = scheduler(SITES_MAX, |number| u64::from(number % 7 == 0));
+        let (look, steps, most) = look(&scheduler);
+        assert!(most <= SITES_PER_TICK, "{most} in one tick");
+        assert!(steps >= SITES_MAX / SITES_PER_TICK, "{steps} ticks");
+        assert_eq!(look.all.sites, SITES_MAX as u64);
+        assert_eq!(look.largest.len(), LARGEST_MAX);
+    }
+
+    #[test]
+    fn the_largest_are_named_and_the_rest_is_summed_up() {
+        let many = LARGEST_MAX + 10;
+        let mut scheduler = scheduler(many, |number| number as u64);
+        let (look, _, _) = look(&scheduler);
+        let mut named = Vec::new();
+        let snapshot = look.into_snapshot(|site| {
+            named.push(scheduler.summary(site, 0).expect("it is there").key.to_string());
+            None
+        });
+        let expected: Vec<String> =
+            (many - LARGEST_MAX..many).rev().map(|number| format!("{number}.test:25")).collect();
+        assert_eq!(named, expected);
+        let rest: u64 = (0..(many - LARGEST_MAX) as u64).sum();
+        assert_eq!(snapshot.others, Others { sites: 10, queued: rest, in_flight: 0 });
+    }
+
+    #[test]
+    fn a_reader_at_the_shelf_does_not_hold_the_shard_up() {
+        let shelf = SitesShelf::default();
+        let made = Arc::new(SitesSnapshot {
+            others: Others { sites: 3, ..Others::default() },
+            ..SitesSnapshot::default()
+        });
+        let reading = shelf.0.lock().expect("free");
+        let back = shelf.try_put(made).expect_err("it comes back later");
+        drop(reading);
+        shelf.try_put(back).expect("nobody reads");
+        assert_eq!(shelf.last().others.sites, 3);
+    }
+}

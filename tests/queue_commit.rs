@@ -79,6 +79,8 @@ fn many_waiters_share_a_sync() {
     assert_eq!(ids.len(), 1000);
     let handle = desk.thread.handle();
     assert_eq!(handle.counts().syncs.load(Ordering::Relaxed), 2, "one for each full batch");
+    let led: Vec<u32> = done.iter().filter(|done| done.leads).map(|done| done.batch).collect();
+    assert_eq!(led, [512, 488], "each batch has one that stands for it");
     let batches: Vec<u32> = done.iter().map(|done| done.batch).collect();
     let full = COMMIT_BATCH_MESSAGES_MAX;
     assert_eq!(batches[..full], vec![full as u32; full]);

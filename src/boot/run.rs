@@ -124,7 +124,10 @@ pub fn serve(options: ServeOptions) -> ExitCode {
         Err(faults) => {
             for fault in faults {
                 eprintln!("ringpost: {fault}");
+                // Before the log was opened this is nothing.
+                Event::StartRefused { cause: &fault.replace("\n  ", "; ") }.emit();
             }
+            log::flush(LOG_END_MAX);
             ExitCode::FAILURE
         }
     }
@@ -174,6 +177,7 @@ fn start(options: ServeOptions) -> Result<Running, Vec<String>> {
         start_shards(seeds, bound.shards, Arc::new(assembled.policy), (&observed, &space))?;
     let heartbeats = shards.iter().map(ShardThread::heartbeat).collect();
     let watchdog = Watchdog::start(heartbeats, STALL_MAX, |shard| {
+        tell_stall(shard);
         crate::base::fault::end_process(format_args!("shard {shard} stands still"))
     });
     let control_cpus = plan.control_cpus();
@@ -207,6 +211,12 @@ fn start(options: ServeOptions) -> Result<Running, Vec<String>> {
         began,
         _watchdog: watchdog.ok(),
     })
+}
+
+/// Written before the process ends, which it does without waiting for anything else.
+fn tell_stall(stalled_shard: &str) {
+    Event::Watchdog { stalled_shard, silent_ms: STALL_MAX.as_millis() as u64 }.emit();
+    log::flush(LOG_END_MAX);
 }
 
 fn warning(what: String, remedy: &str) -> Finding {
@@ -689,9 +699,11 @@ impl Running {
 mod tests {
     use super::*;
 
+    use crate::boot::alone;
     use crate::config::load;
-    use crate::control::delivery;
     use crate::control::delivery::Secrets;
+    use crate::control::delivery;
+    use crate::observe::Level;
 
     #[test]
     fn each_shard_has_its_part_of_the_resolver_cache() {
@@ -704,5 +716,20 @@ mod tests {
         assert_eq!(settings.cache, CacheBounds { entries: 334, bytes: (10 << 20) / 3 });
         assert_eq!(settings.servers, ["192.0.2.53:53".parse().expect("an address")]);
         assert_eq!(settings.timeout, Duration::from_secs(3), "the file wins");
+    }
+
+    #[test]
+    fn a_stall_is_in_the_log_before_the_end() {
+        let name = "boot::run::tests::a_stall_is_in_the_log_before_the_end";
+        let out = alone::run(name, || {
+            let settings = LogSettings { level: Level::Info, form: Form::Json, file: None };
+            log::start(&settings).expect("it starts");
+            tell_stall("shard-3");
+            // As `end_process`: nothing that was not written by now will be.
+            std::process::abort();
+        });
+        let text = String::from_utf8_lossy(&out.stdout);
+        let line = text.lines().find(|line| line.contains("watchdog")).expect("it is told");
+        assert!(line.contains(r#""stalled_shard":"shard-3","silent_ms":30000"#), "{line}");
     }
 }

@@ -366,7 +366,7 @@ impl Session {
         body_began: Instant,
         tx: &Transaction<'_>,
     ) -> Result<Step, End> {
-        let Committed { id, body, write_us: _, batch } = kept.committed;
+        let Committed { id, body, write_us: _, batch, leads } = kept.committed;
         let text = id.to_string();
         let outcome = BodyOutcome::Kept { id: &text };
         let step = self.server.on_body(outcome, tx.recipients.len(), &mut self.out);
@@ -378,7 +378,9 @@ impl Session {
         let flushed = self.flush().await;
         let histograms = &self.reception.histograms;
         histograms.record(Stage::CommitWait, kept.commit_us);
-        histograms.record(Stage::BatchSize, u64::from(batch));
+        if leads {
+            histograms.record(Stage::BatchSize, u64::from(batch));
+        }
         self.record(Stage::AcceptTo250, began);
         let metrics = self.reception.metrics();
         metrics.messages_accepted_total.add(1);

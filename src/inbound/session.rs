@@ -199,8 +199,10 @@ impl Session {
     async fn transaction(&mut self, arena: &Bump) -> Result<(), End> {
         let mut tx = Transaction::new_in(arena);
         loop {
+            let answered = self.out.len();
             let (consumed, mut step) =
                 self.server.next(self.input.pending(), &mut tx, &mut self.out);
+            self.count_refusal(answered);
             self.count_command(consumed);
             self.input.consume(consumed);
             loop {
@@ -239,19 +241,26 @@ impl Session {
         if let Verdict::Refuse(reply) = &verdict {
             self.report_refusal(question, tx, reply);
         }
-        let more = !self.input.is_empty();
-        self.server.on_verdict(verdict, more, tx, &mut self.out)
+        let (more, answered) = (!self.input.is_empty(), self.out.len());
+        let step = self.server.on_verdict(verdict, more, tx, &mut self.out);
+        self.count_refusal(answered);
+        step
+    }
+
+    /// Counts the reply to one command that stands behind so many bytes, if it refuses.
+    fn count_refusal(&self, answered: usize) {
+        if let Some(refusal) = Refusal::of_reply(&self.out[answered..]) {
+            self.reception.metrics().refusals_total.add(refusal, 1);
+        }
     }
 
     fn report_refusal(&self, question: Question, tx: &Transaction<'_>, reply: &Reply) {
-        let (stage, label) = match question {
-            Question::Helo => ("helo", Refusal::Other),
-            Question::Mail => ("mail", Refusal::Sender),
-            Question::Recipient => ("rcpt", Refusal::Recipient),
-            Question::Body => ("data", Refusal::Spool),
+        let stage = match question {
+            Question::Helo => "helo",
+            Question::Mail => "mail",
+            Question::Recipient => "rcpt",
+            Question::Body => "data",
         };
-        let label = if reply.code == 452 { Refusal::Spool } else { label };
-        self.reception.metrics().refusals_total.add(label, 1);
         let to = tx.candidate.as_ref().map(|candidate| candidate.mailbox.as_str());
         self.emit_refused(stage, tx, to, reply);
     }

@@ -144,22 +144,25 @@ labels! {
     pub enum Refusal: "reason" {
         Syntax = "syntax",
         Sequence = "sequence",
+        /// Not known, or not offered.
         Unknown = "unknown",
+        /// A line that breaks the line law or is too long.
         Line = "line",
+        /// Sent before the greeting or the reply that it had to wait for.
         Early = "early",
         Parameter = "parameter",
         Address = "address",
-        Sender = "sender",
         Recipient = "recipient",
         Relay = "relay",
         Recipients = "recipients",
         Size = "size",
         TlsRequired = "tls_required",
-        Commands = "commands",
-        Errors = "errors",
+        /// Too many commands, errors or messages in one session.
+        Limit = "limit",
+        /// XCLIENT from a peer that is not trusted.
         Trust = "trust",
+        /// No space on disk, or too much mail under way.
         Spool = "spool",
-        Draining = "draining",
         Other = "other",
     }
 
@@ -194,14 +197,43 @@ labels! {
     /// Why the store did not take a batch.
     pub enum CommitCause: "cause" {
         NoSpace = "no_space",
-        Io = "io",
-        Corruption = "corruption",
+        Damage = "damage",
         Other = "other",
     }
 
     pub enum ReloadOutcome: "outcome" {
         Done = "done",
         Refused = "refused",
+    }
+}
+
+impl Refusal {
+    /// What a refusing reply to a command says, by its code and enhanced code; none for a reply that
+    /// does not refuse.
+    pub fn of_reply(line: &[u8]) -> Option<Refusal> {
+        let (code, rest) = line.split_at_checked(3)?;
+        let says = |enhanced: &[u8]| rest.get(1..).is_some_and(|rest| rest.starts_with(enhanced));
+        let refusal = match code {
+            b"421" => Refusal::Limit,
+            b"452" if says(b"4.5.3") => Refusal::Recipients,
+            b"452" => Refusal::Spool,
+            b"500" | b"521" if says(b"5.5.2") => Refusal::Line,
+            b"500" | b"502" | b"521" => Refusal::Unknown,
+            b"501" if says(b"5.1.") => Refusal::Address,
+            b"501" => Refusal::Syntax,
+            b"503" => Refusal::Sequence,
+            b"530" => Refusal::TlsRequired,
+            b"550" if says(b"5.7.0") => Refusal::Trust,
+            b"550" if says(b"5.7.1") => Refusal::Relay,
+            b"550" => Refusal::Recipient,
+            b"552" => Refusal::Size,
+            b"553" => Refusal::Address,
+            b"554" if says(b"5.5.0") => Refusal::Early,
+            b"555" => Refusal::Parameter,
+            [b'4' | b'5', ..] => Refusal::Other,
+            _ => return None,
+        };
+        Some(refusal)
     }
 }
 
@@ -242,6 +274,33 @@ mod tests {
             let values = descriptor.label.map_or(&[] as &[&str], |(_, values)| values);
             let distinct: HashSet<_> = values.iter().collect();
             assert_eq!(distinct.len(), values.len(), "{name} tells its labels apart");
+        }
+    }
+
+    #[test]
+    fn refusals_are_told_apart_by_their_replies() {
+        let rows = [
+            ("250 2.0.0 Ok", None),
+            ("354 Go on", None),
+            ("", None),
+            ("5", None),
+            ("421 4.7.0 Too many errors, closing", Some(Refusal::Limit)),
+            ("452 4.5.3 Too many recipients", Some(Refusal::Recipients)),
+            ("452 4.3.1 Insufficient system storage", Some(Refusal::Spool)),
+            ("500 5.5.1 Command not recognised", Some(Refusal::Unknown)),
+            ("500 5.5.2 Line too long", Some(Refusal::Line)),
+            ("501 5.1.7 Bad sender address", Some(Refusal::Address)),
+            ("501 5.5.4 Syntax: MAIL FROM:<address>", Some(Refusal::Syntax)),
+            ("503 5.5.1 Send MAIL first", Some(Refusal::Sequence)),
+            ("530 5.7.0 Must issue a STARTTLS command first", Some(Refusal::TlsRequired)),
+            ("550 5.7.1 Relaying denied", Some(Refusal::Relay)),
+            ("550 5.1.1 Recipient refused", Some(Refusal::Recipient)),
+            ("552 5.3.4 Message exceeds the size limit", Some(Refusal::Size)),
+            ("555 5.5.4 Parameters need EHLO", Some(Refusal::Parameter)),
+            ("451 4.3.0 try again", Some(Refusal::Other)),
+        ];
+        for (line, refusal) in rows {
+            assert_eq!(Refusal::of_reply(line.as_bytes()), refusal, "{line}");
         }
     }
 

@@ -16,7 +16,6 @@ use std::net::SocketAddr;
 
 use crate::base::MessageId;
 use crate::base::PartitionId;
-use crate::base::ShardId;
 use crate::observe::value::Form;
 use crate::observe::value::Value;
 
@@ -113,7 +112,7 @@ events! {
         /// It could be bound at last.
         Info "http_served" HttpServed { address: SocketAddr }
         /// The process ends before it took any mail.
-        Error "start_refused" StartRefused { cause: &'a dyn Display, remedy: &'a str }
+        Error "start_refused" StartRefused { cause: &'a dyn Display }
         /// Something about the machine or the config that costs quality.
         Warn "warning" Warning { what: &'a str, remedy: &'a str }
         Info "reloaded" Reloaded { changed: &'a [String] }
@@ -124,7 +123,7 @@ events! {
         Info "draining" Draining { sessions: u64 }
         Info "stopped" Stopped { seconds: u64, exit: i32 }
         /// A shard's heartbeat stands still; the process is about to end.
-        Error "watchdog" Watchdog { stalled_shard: ShardId, silent_ms: u64 }
+        Error "watchdog" Watchdog { stalled_shard: &'a str, silent_ms: u64 }
 
         // The mail log.
 

@@ -275,8 +275,11 @@ impl Writer {
             _ => self.write(),
         };
         point("commit::before_ring");
+        let mut has_led = false;
         for Taken { work, found } in self.taken.drain(..) {
-            let outcome = outcome.map(|done| Done { found, ..done });
+            let leads = !has_led && matches!(work.order, Order::Finish(_));
+            has_led |= leads;
+            let outcome = outcome.map(|done| Done { found, leads, ..done });
             self.lane.complete(answer(work, outcome));
         }
         self.lane.ring();
@@ -311,7 +314,7 @@ impl Writer {
                 point(names.after);
                 gathered.pass(&AFTER_WRITE);
                 self.on_written(&gathered, write_us);
-                Ok(Done { write_us, batch: gathered.messages, found: false })
+                Ok(Done { write_us, batch: gathered.messages, ..Done::default() })
             }
             Err(text) => Err(text),
         }
@@ -386,8 +389,14 @@ impl Writer {
     }
 
     fn on_failed(&mut self, text: String) -> CommitFault {
-        self.lane.counts.faults.fetch_add(1, Ordering::Relaxed);
-        if Cause::of(&text) == Cause::DiskFull {
+        let (cause, counts) = (Cause::of(&text), &self.lane.counts);
+        let faults = match cause {
+            Cause::DiskFull => &counts.faults_no_space,
+            Cause::Damage => &counts.faults_damage,
+            Cause::Permission | Cause::Lock | Cause::Other => &counts.faults_other,
+        };
+        faults.fetch_add(1, Ordering::Relaxed);
+        if cause == Cause::DiskFull {
             self.keep_remains();
             self.full = true;
             return CommitFault::SpoolFull;

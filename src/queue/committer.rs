@@ -73,6 +73,8 @@ pub struct Committed {
     pub write_us: u32,
     /// Messages that shared it.
     pub batch: u32,
+    /// The first of them.
+    pub leads: bool,
 }
 
 /// A partition's way in. Clones are the same committer.
@@ -321,7 +323,8 @@ impl Body {
         if let (Some(keeper), Some(fresh)) = (keeper, fresh) {
             keeper.kept(fresh);
         }
-        Ok(Committed { id: self.id, body: sum, write_us: done.write_us, batch: done.batch })
+        let Done { write_us, batch, leads, .. } = done;
+        Ok(Committed { id: self.id, body: sum, write_us, batch, leads })
     }
 
     /// What the delivering half is given, so that a message that leaves soon is not read back.

@@ -77,6 +77,8 @@ pub struct Done {
     pub write_us: u32,
     /// Messages that shared it.
     pub batch: u32,
+    /// The first of them, for what is counted once for a batch.
+    pub leads: bool,
     /// Whether there was anything to delete or to settle.
     pub found: bool,
 }
@@ -108,7 +110,10 @@ pub struct CommitCounts {
     pub messages: AtomicU64,
     pub chunks: AtomicU64,
     pub write_us: AtomicU64,
-    pub faults: AtomicU64,
+    /// Batches that were not written, for lack of space, for damage, and for anything else.
+    pub faults_no_space: AtomicU64,
+    pub faults_damage: AtomicU64,
+    pub faults_other: AtomicU64,
 }
 
 /// The commit thread's end of the way to it.

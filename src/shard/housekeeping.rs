@@ -25,7 +25,13 @@ pub fn start(reception: &Rc<Reception>, commits: Vec<CommitHandle>) {
         metrics.commit_batches_total.add(now.batches - seen.batches);
         metrics.commit_syncs_total.add(now.syncs - seen.syncs);
         metrics.handoffs_total.add(Handoff::Commit, now.orders - seen.orders);
-        metrics.commits_failed_total.add(CommitCause::Other, now.faults - seen.faults);
+        for (cause, now, seen) in [
+            (CommitCause::NoSpace, now.faults_no_space, seen.faults_no_space),
+            (CommitCause::Damage, now.faults_damage, seen.faults_damage),
+            (CommitCause::Other, now.faults_other, seen.faults_other),
+        ] {
+            metrics.commits_failed_total.add(cause, now - seen);
+        }
         seen = now;
         reception.histograms.publish_if_wanted();
         observed.beat();
@@ -38,7 +44,9 @@ struct Sums {
     batches: u64,
     syncs: u64,
     orders: u64,
-    faults: u64,
+    faults_no_space: u64,
+    faults_damage: u64,
+    faults_other: u64,
 }
 
 impl Sums {
@@ -50,7 +58,9 @@ impl Sums {
             batches: sum(|counts| &counts.batches),
             syncs: sum(|counts| &counts.syncs),
             orders: sum(|counts| &counts.orders),
-            faults: sum(|counts| &counts.faults),
+            faults_no_space: sum(|counts| &counts.faults_no_space),
+            faults_damage: sum(|counts| &counts.faults_damage),
+            faults_other: sum(|counts| &counts.faults_other),
         }
     }
 }

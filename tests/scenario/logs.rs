@@ -189,3 +189,24 @@ fn a_full_pipe_stalls_no_mail() {
     assert!(status.success(), "{status}");
     assert!(lines.iter().all(|line| line.starts_with('{') && line.ends_with('}')), "a broken line");
 }
+
+/// Whoever reads only the log finds there why the server does not run.
+#[test]
+fn a_refused_start_is_in_the_log() {
+    let folder = new_folder();
+    let (log, spool) = (folder.path().join("log"), folder.path().join("spool"));
+    let written = format!("format = \"json\"\noutput = {log:?}");
+    let plan = Plan { log: written, ..Plan::default() };
+    fs::write(folder.path().join("ringpost.toml"), plan.text(folder.path(), None))
+        .expect("the folder is writable");
+    fs::create_dir(&spool).expect("made");
+    fs::write(spool.join("ringpost.json"), "{\"format\":99}").expect("written");
+    let out = serve_command(folder.path(), &plan).output().expect("it runs");
+    let told = String::from_utf8_lossy(&out.stderr);
+    assert_eq!(out.status.code(), Some(1), "{told}");
+    assert!(told.contains("99"), "{told}");
+    let lines = fs::read_to_string(&log).expect("there is a log");
+    let line = lines.lines().find(|line| line.contains("start_refused"));
+    let line = line.unwrap_or_else(|| panic!("it is not told in\n{lines}"));
+    assert!(line.contains("\"level\":\"error\"") && line.contains("99"), "{line}");
+}

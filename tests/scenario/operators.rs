@@ -634,3 +634,16 @@ fn a_retry_that_is_due_before_it_is_written_comes_at_once() {
     assert!(begin.elapsed() < Duration::from_secs(30), "only the sweep has found it");
     await_empty(&rig);
 }
+
+#[test]
+fn jobs_in_memory_are_counted() {
+    let sink = Sink::start(Manner::Dawdles);
+    let rig = Rig::start(&sink.plan());
+    for subject in ["first", "second", "third"] {
+        submit(&rig, subject);
+    }
+    rig.await_metric("ringpost_jobs_in_memory", 3.0);
+    sink.turn(Manner::Takes);
+    await_empty(&rig);
+    rig.await_metric("ringpost_jobs_in_memory", 0.0);
+}

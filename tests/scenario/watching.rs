@@ -133,3 +133,48 @@ fn health_and_readiness_follow_the_server() {
     assert_eq!(rig.get("/ready").0, 200);
     rig.client().expect("MAIL FROM:<a@x.test>", 250);
 }
+
+#[test]
+fn refused_commands_are_counted_by_their_reason() {
+    let rig = Rig::start(&Plan { http: true, ..Plan::of("", "[relay]\nnetworks = []\n") });
+    let long = "x".repeat(5000);
+    let rows = [
+        ("NONSENSE", "unknown"),
+        ("EXPN list", "unknown"),
+        ("MAIL a@x.test", "syntax"),
+        ("RCPT TO:<b@y.test>", "sequence"),
+        ("MAIL FROM:<a@@x.test>", "address"),
+        ("MAIL FROM:<a@x.test> NOVELTY=1", "parameter"),
+        ("MAIL FROM:<a@x.test> SIZE=99999999999", "size"),
+        ("XCLIENT ADDR=192.0.2.1", "trust"),
+        (&long, "line"),
+    ];
+    for (line, reason) in rows {
+        let name = format!("ringpost_refusals_total{{reason=\"{reason}\"}}");
+        let before = rig.metric(&name);
+        let reply = rig.client().ask(line).expect("it answers");
+        assert!(reply.code >= 500, "{line}: {}", reply.text);
+        rig.await_metric(&name, before + 1.0);
+    }
+    let mut client = rig.client();
+    client.expect("MAIL FROM:<a@x.test>", 250);
+    client.expect("RCPT TO:<b@y.test>", 550);
+    rig.await_metric("ringpost_refusals_total{reason=\"relay\"}", 1.0);
+    rig.await_metric("ringpost_refusals_total", rows.len() as f64 + 1.0);
+    let tls = Plan::of("tls = \"starttls\"\ntls_required = true", "");
+    let rig = Rig::start(&Plan { http: true, ..tls });
+    rig.client().expect("MAIL FROM:<a@x.test>", 530);
+    rig.await_metric("ringpost_refusals_total{reason=\"tls_required\"}", 1.0);
+}
+
+#[cfg(feature = "failpoints")]
+#[test]
+fn batches_that_are_not_written_are_counted_by_their_cause() {
+    let environment = vec![("FAILPOINTS", "commit::error=1*return(enospc)".to_owned())];
+    let rig = Rig::start(&Plan { http: true, environment, ..Plan::default() });
+    let body = b"Subject: x\r\n\r\ntext\r\n";
+    let reply = rig.client().submit("a@x.test", "b@y.test", body).expect("it answers");
+    assert_eq!(reply.code, 452, "{}", reply.text);
+    rig.await_metric("ringpost_commits_failed_total{cause=\"no_space\"}", 1.0);
+    rig.await_metric("ringpost_commits_failed_total", 1.0);
+}

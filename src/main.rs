@@ -416,7 +416,7 @@ impl From<Loaded> for ServeOptions {
     fn from(loaded: Loaded) -> ServeOptions {
         let warnings = loaded.warnings.iter().map(|warning| boot::Finding {
             level: boot::Level::Warn,
-            what: warning.what.clone(),
+            what: warning.without_hint(),
             remedy: warning.hint.clone(),
         });
         ServeOptions {

@@ -21,16 +21,18 @@ pub struct Fault {
     pub hint: String,
 }
 
+impl Fault {
+    /// Place, key and what is wrong, for where the hint stands in a field of its own.
+    pub fn without_hint(&self) -> String {
+        let line = self.line.map(|line| format!(":{line}")).unwrap_or_default();
+        let key = if self.key.is_empty() { String::new() } else { format!(": {}", self.key) };
+        format!("{}{line}{key}: {}", self.file, self.what)
+    }
+}
+
 impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.file)?;
-        if let Some(line) = self.line {
-            write!(f, ":{line}")?;
-        }
-        if !self.key.is_empty() {
-            write!(f, ": {}", self.key)?;
-        }
-        write!(f, ": {}", self.what)?;
+        f.write_str(&self.without_hint())?;
         if !self.hint.is_empty() {
             write!(f, " - {}", self.hint)?;
         }

@@ -163,7 +163,7 @@ section! {
     /// trusted, TLS or client certificates that are now required. A listener that is taken out of
     /// the file listens until the restart, but trusts no network for XCLIENT or line endings.
     pub struct ListenerConfig at "listener" repeated {
-        /// Its name in logs and metrics.
+        /// Its name, for `route.listener` and `ringpost route test`.
         name: Label = Follows(
             "`listener-1`, `listener-2` and so on, in the order of the file",
             "'listener-1'",

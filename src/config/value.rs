@@ -326,7 +326,7 @@ impl Spelled for DomainPattern {
     }
 }
 
-/// A name for logs and metrics.
+/// A name that other keys and commands use.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Label(String);
 

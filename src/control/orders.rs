@@ -54,6 +54,9 @@ pub(super) fn order(
             }
         }
         Selection::Wanted(wanted) => {
+            // To release is for what is held; the rest is not meant.
+            let held = wanted.held || *deed == Deed::Release;
+            let wanted = Wanted { held, ..wanted.clone() };
             let mut after = None;
             loop {
                 let (limit, wanted) = (DEED_IDS_MAX, wanted.clone());

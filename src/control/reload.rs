@@ -50,7 +50,7 @@ impl Reloader {
         let loaded = config::load(&text, &file.display().to_string(), &self.host)
             .map_err(|faults| faults.iter().map(ToString::to_string).collect::<Vec<_>>())?;
         for warning in &loaded.warnings {
-            Event::Warning { what: &warning.to_string(), remedy: &warning.hint }.emit();
+            Event::Warning { what: &warning.without_hint(), remedy: &warning.hint }.emit();
         }
         let (next, changes) = config::reloaded(&self.config, &loaded.config);
         let live: Vec<String> = changes.live.iter().map(ToString::to_string).collect();

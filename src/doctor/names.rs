@@ -113,7 +113,7 @@ fn judge_name(name: &str, addresses: &[IpAddr]) -> Finding {
 
 /// Addresses that mail goes out from with the name said in EHLO; those of proxies are not ours.
 fn sources(config: &Config) -> Vec<(IpAddr, String)> {
-    let name = config.server.hostname.as_str();
+    let name = config.delivery.ehlo_name.as_str();
     let mut found: Vec<(IpAddr, String)> = Vec::new();
     for source in config.sources.iter().filter(|source| source.proxy.is_none()) {
         let name = source.ehlo_name.as_ref().map_or(name, |name| name.as_str());
@@ -296,6 +296,18 @@ mod tests {
         assert_eq!(confirm(server, strange, "mx.test", soon()).level, Level::Warn);
         let late = confirm(server, address, "mx.test", Instant::now());
         assert!(late.level == Level::Note && late.seen.ends_with("not asked in time"), "{late:?}");
+    }
+
+    /// As delivery says it: see `delivery.ehlo_name`.
+    #[test]
+    fn the_name_in_ehlo_is_that_of_delivery() {
+        let text = "[server]\nhostname = \"mx.test\"\n[delivery]\nehlo_name = \"out.test\"\n\
+                    [[source]]\nname = \"a\"\nipv4 = \"192.0.2.1\"\n\
+                    [[source]]\nname = \"b\"\nipv4 = \"192.0.2.2\"\nehlo_name = \"b.test\"\n";
+        let host = crate::config::HostFacts { hostname: "mx.test".to_owned(), ports_from: 1024 };
+        let config = crate::config::load(text, "a test", &host).expect("it has no fault").config;
+        let said: Vec<String> = sources(&config).into_iter().map(|(_, name)| name).collect();
+        assert_eq!(said, ["out.test", "b.test"]);
     }
 
     #[test]

@@ -636,6 +636,23 @@ fn a_retry_that_is_due_before_it_is_written_comes_at_once() {
 }
 
 #[test]
+fn all_that_is_held_is_released_and_nothing_else_is_meant() {
+    let sink = Sink::start(Manner::Dawdles);
+    let rig = Rig::start(&sink.plan());
+    let first = submit(&rig, "first");
+    let _waits_in_line = submit(&rig, "second");
+    let third = submit(&rig, "third");
+    await_why(&rig, &first, "It is being sent to");
+    queue_text(&rig, &["hold", &third]);
+    let said = queue_text(&rig, &["release", "--all"]);
+    assert_eq!(said, format!("{third}: released, and due now\n"));
+    assert_eq!(queue_text(&rig, &["release", "--all"]), "", "nothing is held");
+    assert_eq!(queue_text(&rig, &["release", "--recipient-domain", "y.test"]), "");
+    sink.turn(Manner::Takes);
+    await_empty(&rig);
+}
+
+#[test]
 fn jobs_in_memory_are_counted() {
     let sink = Sink::start(Manner::Dawdles);
     let rig = Rig::start(&sink.plan());

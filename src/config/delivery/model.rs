@@ -148,7 +148,7 @@ section! {
     /// decides, and a condition that is left out always holds. Mail that no route is for goes to
     /// the mail exchangers of its domain. `ringpost route test` tells which route decides.
     pub struct RouteConfig at "route" repeated {
-        /// Its name in logs and metrics.
+        /// Its name, for `ringpost route test` and for messages about the configuration.
         name: Label = Follows(
             "`route-1`, `route-2` and so on, in the order of the file",
             "'route-1'",
@@ -207,7 +207,7 @@ section! {
 section! {
     /// An address to send from. May be written several times. The host, or the `proxy`, must have it.
     pub struct SourceConfig at "source" repeated {
-        /// Its name, for pools, logs and metrics.
+        /// Its name, for `pool.sources` and `ringpost route test`.
         name: Label = Required("'out-1'"), Live;
         /// For servers that have IPv4. Without it they are not reached by IPv4.
         ipv4: Option<Ipv4Addr> = Unset("'192.0.2.25'"), Live;
@@ -243,7 +243,7 @@ macro_rules! treatment {
             /// recipient's domain counts, else the first that names a mail exchanger of it. What is
             /// left out is as in [destination].
             pub struct SiteConfig at "site" repeated {
-                /// Its name in logs and metrics.
+                /// Its name, for `ringpost route test` and for messages about the configuration.
                 name: Label = Required("'example-net'"), Live;
                 /// Recipient domains, written as in `route.recipient_domain`, of mail that goes where their MX
         /// records say. A server that a route names is a site of its own: name it in `mx_host`.

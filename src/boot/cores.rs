@@ -2,7 +2,8 @@
 //!
 //! Promise:  a plan names only CPUs this process may use: those of its affinity mask (taskset,
 //!           cpuset cgroups), and not more shards than its CPU quota can run (`docker --cpus`).
-//! Bounds:   one shard per CPU at most. The plan is made once and never changed.
+//! Bounds:   one shard per CPU at most. The plan is made before the spool is looked at, and then
+//!           shortened to the partitions there are.
 //!
 //! How `auto` chooses, on each NUMA node:
 //!   1. One shard per physical core, on its first hardware thread. The siblings are spare: a
@@ -121,7 +122,7 @@ pub struct ShardPlace {
     pub node: usize,
 }
 
-/// Who runs where. Fixed for the life of the process.
+/// Who runs where. Fixed once the first shard runs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Plan {
     pub shards: Vec<ShardPlace>,
@@ -169,6 +170,13 @@ impl Plan {
             })
             .collect();
         Plan { shards, spare, nodes: usable.iter().map(|cpu| (cpu.cpu, cpu.node)).collect() }
+    }
+
+    /// Keeps the first so many shards. The CPUs of the others are spare.
+    pub fn keep_shards(&mut self, count: usize) {
+        let others = self.shards.drain(count.min(self.shards.len())..);
+        self.spare.extend(others.map(|place| place.cpu));
+        self.spare.sort_unstable();
     }
 
     /// Where a commit thread that serves `node` may run: on the node's spare CPUs, or on all of
@@ -418,6 +426,19 @@ mod tests {
             Plan::new(&CoreChoice::List(vec![0, 1]), &machine(2, 2, 1)).expect("it has CPUs");
         assert_eq!((plan.commit_cpus(0), plan.commit_cpus(1)), (vec![0, 1], vec![2, 3]));
         assert_eq!(plan.control_cpus(), [2, 3]);
+    }
+
+    #[test]
+    fn cpus_without_a_shard_are_spare() {
+        let mut plan = Plan::new(&CoreChoice::Auto, &machine(1, 4, 1)).expect("it has CPUs");
+        plan.keep_shards(9);
+        assert_eq!((plan.shards.len(), plan.spare.len()), (4, 0), "there are no more");
+        plan.keep_shards(1);
+        let on: Vec<usize> = plan.shards.iter().map(|place| place.cpu).collect();
+        assert_eq!(
+            (on, plan.commit_cpus(0), plan.control_cpus()),
+            (vec![0], vec![1, 2, 3], vec![1, 2, 3])
+        );
     }
 
     #[test]

@@ -1,12 +1,14 @@
 //! From a configuration to running shards, in this order, for each step needs the one before it:
 //!
 //!   1. `signals`     blocked before any thread is started, so that only one thread takes them
-//!   2. `host`        what the machine grants; soft limits raised; reasons not to start
-//!   3. `cores`       who runs where, before anything is pinned
-//!   4. ports bound, spool made, log opened
+//!   2. `cores`       who runs where, before anything is pinned
+//!   3. `host`        limits raised; what the machine grants; reasons not to start
+//!   4. `sockets`     ports bound; the spool's folder made and given to the configured user
 //!   5. `privileges`  dropped while there is one thread, so that it holds for all that follow
-//!   6. `table`       what was decided, and what should be mended
-//!   7. threads
+//!   6. `sockets`     of the shards that the spool has partitions for listen, the others are closed
+//!   7. log started, spool opened and recovered
+//!   8. `table`       what was decided, and what should be mended
+//!   9. `space`       looked at, before the first shard takes mail; then the other threads
 //!
 //! The order of 4 and 5 is what lets a server started as root own port 25 and nothing else.
 
@@ -32,7 +34,6 @@ pub use host::Level;
 pub use host::Needs;
 pub use hostname::Hostname;
 pub use privileges::Account;
-pub use privileges::PortCapability;
 pub use signals::Signal;
 pub use table::ShardRow;
 pub use table::StartTable;

@@ -1,22 +1,25 @@
-//! Giving up what a server no longer needs once its ports are bound and its spool is its own.
+//! Giving up the rights that a server no longer needs once its ports are bound.
 //!
-//! Order:    limits raised, ports bound, spool made and log opened as root; then `drop_to` (or
+//! Order:    limits raised, ports bound and the spool's folder made as root; then `drop_to` (or
 //!           `lock_down`, when not started as root); then threads. It refuses to run beside other
 //!           threads: glibc carries a change of ids to all threads, but capabilities, the bounding
 //!           set and `no_new_privs` belong to one thread and are only inherited by those it starts.
-//! Promise:  afterwards no id of this process is root's, no capability is held but perhaps the one
-//!           to bind a low port, no program it might start can gain any, and memory (mail,
-//!           passwords, TLS keys) can be neither dumped nor traced by others of the same user.
-//!           What was reached is read back; anything else is a fault, and the server does not start.
-//! Kept:     CAP_NET_BIND_SERVICE, if a reload may have to bind a port below 1024 again. Nothing
-//!           else: CAP_SYS_NICE would serve `set_mempolicy` in containers only, where a pinned
-//!           thread gets memory of its node anyway; CAP_IPC_LOCK is replaced by a raised memlock.
+//! Promise:  afterwards no id of this process is root's, no capability is held, no program it might
+//!           start can gain any, and memory (mail, passwords, TLS keys) can be neither dumped nor
+//!           traced by others of the same user. The ids and the capabilities of a former root are read
+//!           back; anything else than asked for is a fault, and the server does not start.
+//!           Where `server.user` is not set, a server started as root stays root.
+//! Kept:     no capability. CAP_NET_BIND_SERVICE is of no use any more: a reload binds no port, for
+//!           changed listeners need a restart. CAP_SYS_NICE would serve `set_mempolicy` in
+//!           containers only, where a pinned thread gets memory of its node anyway; CAP_IPC_LOCK is
+//!           replaced by a raised memlock.
 //! Commands: one that root runs on the spool of another user acts as that user before it looks into
 //!           it (`act_as_owner`): what the service's user left there, such as a link to a file that
 //!           only root may read, is then followed with that user's rights at most.
 //! Costs:    an undumpable process cannot read its own `/proc/self/{fd,io,maps}`; `status`, `stat`
-//!           and `statm` stay readable. A reload reads certificates as the user, so keys must be
-//!           readable for its group. There are no core dumps.
+//!           and `statm` stay readable. Log file, certificates and everything in the spool are opened
+//!           as the user, at the start and by a reload, so they must be accessible for it. There are
+//!           no core dumps.
 
 use std::ffi::CStr;
 use std::ffi::CString;
@@ -32,7 +35,6 @@ use std::path::PathBuf;
 
 use caps::CapSet;
 use caps::Capability;
-use caps::CapsHashSet;
 
 use crate::base::fault::Blame;
 
@@ -50,13 +52,6 @@ pub struct Account {
     pub user: String,
     pub uid: u32,
     pub gid: u32,
-}
-
-/// Whether the right to bind ports below 1024 is kept.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum PortCapability {
-    Keep,
-    Drop,
 }
 
 /// Why the server does not start with, or without, the rights it has.
@@ -306,29 +301,23 @@ fn may(path: &Path, mode: i32) -> io::Result<()> {
 }
 
 /// From root to `account`, for good.
-pub fn drop_to(account: &Account, ports: PortCapability) -> Result<(), PrivilegeFault> {
+pub fn drop_to(account: &Account) -> Result<(), PrivilegeFault> {
     assert_ne!(account.uid, 0, "`Account::find` refuses root");
     check_single_thread()?;
     // Needs CAP_SETPCAP, which is gone with the user id, so it comes first.
     clear_bounding()?;
-    set_flag(
-        libc::PR_SET_KEEPCAPS,
-        (ports == PortCapability::Keep).into(),
-        "keeping capabilities",
-    )?;
     change_ids(account)?;
-    lock_down(ports)?;
+    lock_down()?;
     check_dropped(account)
 }
 
-/// For a process that is not root, and the last step for one that was: only the capability that is
-/// kept, no way to a new one, no dumps.
-pub fn lock_down(ports: PortCapability) -> Result<(), PrivilegeFault> {
+/// For a process that is not root, and the last step for one that was: no capability, no way to one,
+/// no dumps.
+pub fn lock_down() -> Result<(), PrivilegeFault> {
     check_single_thread()?;
     if !runs_as_root() {
-        keep_only(ports)?;
+        shed_capabilities()?;
     }
-    set_flag(libc::PR_SET_KEEPCAPS, 0, "forgetting to keep capabilities")?;
     set_flag(libc::PR_SET_NO_NEW_PRIVS, 1, "no_new_privs")?;
     set_flag(libc::PR_SET_DUMPABLE, 0, "making the process undumpable")
 }
@@ -375,25 +364,16 @@ fn clear_bounding() -> Result<(), PrivilegeFault> {
     Ok(())
 }
 
-/// Leaves what is wanted of what is held. A capability that was never held is not an error here:
-/// the port is bound, and a reload that needs it again says so.
-fn keep_only(ports: PortCapability) -> Result<(), PrivilegeFault> {
-    let port = Capability::CAP_NET_BIND_SERVICE;
-    let mut keep = CapsHashSet::new();
-    if ports == PortCapability::Keep && has(CapSet::Permitted, port)? {
-        keep.insert(port);
-    }
+/// A service manager may have given the capability to bind low ports to an ordinary user.
+fn shed_capabilities() -> Result<(), PrivilegeFault> {
+    let clear = |set, step| caps::clear(None, set).map_err(|fault| capabilities(step, fault));
     // The ambient set is part of the others, and the effective one of the permitted: in this
     // order each call leaves a state that the kernel accepts.
     if caps::runtime::ambient_set_supported().is_ok() {
-        let cleared = caps::clear(None, CapSet::Ambient);
-        cleared.map_err(|fault| capabilities("clearing the ambient set", fault))?;
+        clear(CapSet::Ambient, "clearing the ambient set")?;
     }
-    let none = CapsHashSet::new();
-    for (set, value) in
-        [(CapSet::Inheritable, &none), (CapSet::Effective, &keep), (CapSet::Permitted, &keep)]
-    {
-        caps::set(None, set, value).map_err(|fault| capabilities("shedding the rest", fault))?;
+    for set in [CapSet::Inheritable, CapSet::Effective, CapSet::Permitted] {
+        clear(set, "shedding capabilities")?;
     }
     Ok(())
 }
@@ -433,8 +413,7 @@ fn check_dropped(account: &Account) -> Result<(), PrivilegeFault> {
     if unsafe { libc::setresuid(0, 0, 0) } == 0 {
         return not_dropped("the way back to root is open".to_owned());
     }
-    let mut held = caps::read(None, CapSet::Permitted).map_err(|f| capabilities("reading", f))?;
-    held.remove(&Capability::CAP_NET_BIND_SERVICE);
+    let held = caps::read(None, CapSet::Permitted).map_err(|f| capabilities("reading", f))?;
     if held.is_empty() { Ok(()) } else { not_dropped(format!("{held:?} is held")) }
 }
 
@@ -492,7 +471,7 @@ mod tests {
     fn rights_are_not_dropped_beside_other_threads() {
         let (done, wait) = std::sync::mpsc::channel::<()>();
         let other = std::thread::spawn(move || wait.recv());
-        let fault = lock_down(PortCapability::Drop).expect_err("another thread runs");
+        let fault = lock_down().expect_err("another thread runs");
         assert!(matches!(fault, PrivilegeFault::ThreadsRun { count: 2.. }), "{fault}");
         drop(done);
         assert!(other.join().expect("it ended").is_err());
@@ -507,7 +486,9 @@ mod tests {
     }
 
     /// Drops in a process of its own and prints what the kernel then says about it.
-    fn check_drop(name: &str, ports: PortCapability, permitted: &str) {
+    #[test]
+    fn root_drops_everything() {
+        let name = "boot::privileges::tests::root_drops_everything";
         if !runs_as_root() {
             println!("{name}: only root has something to drop; not tested");
             return;
@@ -519,7 +500,7 @@ mod tests {
             own_folder(&own, Some(&nobody())).expect("it is made");
             fs::create_dir_all(shut.join("inner")).expect("made");
             fs::set_permissions(&shut, fs::Permissions::from_mode(0o700)).expect("shut");
-            drop_to(&nobody(), ports).expect("root may drop");
+            drop_to(&nobody()).expect("root may drop");
             check_writable(&own, "nobody").expect("it owns this");
             let fault = check_writable(&shut.join("inner"), "nobody").expect_err("it is shut");
             let PrivilegeFault::NotWritable { barrier, .. } = fault else {
@@ -539,8 +520,8 @@ mod tests {
             ("Uid:", format!("{uid} {uid} {uid} {uid}")),
             ("Gid:", format!("{gid} {gid} {gid} {gid}")),
             ("Groups:", gid.to_string()),
-            ("CapPrm:", permitted.to_owned()),
-            ("CapEff:", permitted.to_owned()),
+            ("CapPrm:", "0000000000000000".to_owned()),
+            ("CapEff:", "0000000000000000".to_owned()),
             ("CapInh:", "0000000000000000".to_owned()),
             ("CapAmb:", "0000000000000000".to_owned()),
             ("CapBnd:", "0000000000000000".to_owned()),
@@ -551,17 +532,5 @@ mod tests {
         for (key, value) in rows {
             assert_eq!(status_of(&text, key), value, "{key}");
         }
-    }
-
-    #[test]
-    fn root_drops_everything() {
-        let name = "boot::privileges::tests::root_drops_everything";
-        check_drop(name, PortCapability::Drop, "0000000000000000");
-    }
-
-    #[test]
-    fn root_keeps_low_ports() {
-        let name = "boot::privileges::tests::root_keeps_low_ports";
-        check_drop(name, PortCapability::Keep, "0000000000000400");
     }
 }

@@ -1,9 +1,11 @@
 //! `ringpost serve`: from a config to running shards, and to their orderly end.
 //!
-//! Order:    the seven steps of the folder's contract; the end in the reverse order: listeners,
-//!           sessions, commit threads, partitions, log.
-//! Fatal:    before mail is taken, every refusal names cause and remedy and the exit code is 1.
-//!           After that only a failed store (exit code 75) or a dead shard end the process.
+//! Order:    the steps of the folder's contract; the end in the reverse order: listeners, sessions,
+//!           commit threads, log. Partitions close with the process.
+//! Fatal:    before mail is taken, every refusal names its cause, and a remedy where one is known;
+//!           the exit code is 1.
+//!           After that a failed store, or a disk that hangs at the end, ends the process with exit
+//!           code 75; a shard that dies or stands still ends it at once.
 
 use std::path::Path;
 use std::path::PathBuf;
@@ -29,7 +31,6 @@ use crate::boot::host::Level;
 use crate::boot::host::Needs;
 use crate::boot::privileges;
 use crate::boot::privileges::Account;
-use crate::boot::privileges::PortCapability;
 use crate::boot::signals;
 use crate::boot::signals::Signal;
 use crate::boot::sockets;
@@ -79,6 +80,7 @@ use crate::queue::SpaceWatch;
 use crate::queue::Spool;
 use crate::queue::SpoolOptions;
 use crate::queue::notice::Loudness;
+use crate::queue::partitions_in;
 use crate::queue::pauses::Pauses;
 use crate::queue::points;
 use crate::route;
@@ -138,8 +140,10 @@ fn start(options: ServeOptions) -> Result<Running, Vec<String>> {
     let ServeOptions { config, file, host: facts, warnings } = options;
     let blocked = signals::block().map_err(|cause| vec![format!("signals: {cause}")])?;
     let (plan, mut findings) = plan(&config, warnings)?;
-    let bound = sockets::bind(&config, plan.shards.len())?;
+    let mut bound = sockets::bind(&config, plan.shards.len())?;
     let user = settle_privileges(&config)?;
+    let plan = fit_plan(plan, partitions_of(&config)?, &mut findings);
+    bound.listen(plan.shards.len())?;
     let assembled = assemble(&config)?;
     let told = assembled.warnings.iter();
     findings.extend(told.map(|(what, remedy)| warning(what.clone(), remedy)));
@@ -151,7 +155,6 @@ fn start(options: ServeOptions) -> Result<Running, Vec<String>> {
     keep_off_shards(&plan);
     let failed = Arc::new(AtomicBool::new(false));
     let spool = Arc::new(open_spool(&config, plan.shards.len())?);
-    let plan = fit_plan(plan, spool.partitions().len(), &mut findings);
     let observed = Observed::new(plan.shards.len() as u16);
     let placement = Placement::deal(spool.partitions().len(), plan.shards.len());
     let set_aside = spool.recovered().iter().map(|found| found.quarantined).sum();
@@ -266,16 +269,9 @@ fn settle_privileges(config: &Config) -> Result<String, Vec<String>> {
         _ => None,
     };
     privileges::own_folder(&server.spool, account.as_ref()).map_err(told)?;
-    // Port 0 stands for one of the kernel's choice, which is never a privileged one.
-    let is_privileged = |address: &std::net::SocketAddr| (1..1024).contains(&address.port());
-    let ports = if config.listeners.iter().flat_map(|l| &l.address).any(is_privileged) {
-        PortCapability::Keep
-    } else {
-        PortCapability::Drop
-    };
     match &account {
-        Some(account) => privileges::drop_to(account, ports).map_err(told)?,
-        None => privileges::lock_down(ports).map_err(told)?,
+        Some(account) => privileges::drop_to(account).map_err(told)?,
+        None => privileges::lock_down().map_err(told)?,
     }
     let user = match account {
         Some(account) => account.user,
@@ -353,8 +349,21 @@ fn tell(notice: &Notice) {
     }
 }
 
-/// A shard needs a partition to keep mail in; a spool made on a smaller machine has fewer.
-fn fit_plan(mut plan: Plan, partitions: usize, findings: &mut Vec<Finding>) -> Plan {
+/// Partitions of the spool there is, or of the one to be made when the config says so.
+fn partitions_of(config: &Config) -> Result<Option<usize>, Vec<String>> {
+    let found = partitions_in(&config.server.spool)
+        .map_err(|fault| vec![format!("{fault}\n  {}", fault.remedy())])?;
+    Ok(match (found, config.queue.partitions) {
+        (Some(found), _) => Some(found as usize),
+        (None, Partitions::Count(count)) => Some(count),
+        (None, Partitions::Auto) => None,
+    })
+}
+
+/// A shard needs a partition to keep mail in; a spool made on a smaller machine has fewer. A new one
+/// has one for each shard.
+fn fit_plan(mut plan: Plan, partitions: Option<usize>, findings: &mut Vec<Finding>) -> Plan {
+    let Some(partitions) = partitions else { return plan };
     if plan.shards.len() > partitions {
         let what = format!(
             "the spool has {partitions} partitions, so {partitions} of {} cores run shards",
@@ -362,7 +371,7 @@ fn fit_plan(mut plan: Plan, partitions: usize, findings: &mut Vec<Finding>) -> P
         );
         let remedy = "a new spool gets a partition for each core; drain this one and start anew";
         findings.push(warning(what, remedy));
-        plan.shards.truncate(partitions);
+        plan.keep_shards(partitions);
     }
     plan
 }

@@ -34,7 +34,7 @@ pub enum Signal {
     Int,
     /// Reload what can be reloaded, reopen the log.
     Hup,
-    /// Say how things stand.
+    /// Reopen the log file, which was rotated.
     Usr1,
 }
 

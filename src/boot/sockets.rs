@@ -1,5 +1,8 @@
 //! Sockets, bound while there is still the right to bind them.
 //!
+//! Order:    `bind` as root; then `Bound::listen`, once it is known how many shards there are: the
+//!           kernel deals connections to all sockets that listen, and resets those of one that is
+//!           closed.
 //! Promise:  each shard has its own SO_REUSEPORT socket for each address; a port 0 is chosen once
 //!           and the same for all shards. Each refusal names address, cause and remedy.
 //! Beware:   the kernel takes the rings of a process that was killed down some time after the process
@@ -18,7 +21,8 @@ use crate::config::ControlHttp;
 use crate::control::thread::HttpListener;
 use crate::rt::IoFault;
 use crate::rt::ListenSpec;
-use crate::rt::bind_socket;
+use crate::rt::reserve_socket;
+use crate::rt::start_listening;
 
 /// Connections that the kernel holds for us; it cuts this to `net.core.somaxconn`.
 pub const BACKLOG: u32 = 4096;
@@ -47,7 +51,22 @@ pub struct BoundAddress {
     pub tls: &'static str,
 }
 
-/// Binds everything that takes mail, or says all that cannot be bound.
+impl Bound {
+    /// Has so many shards listen, and closes the sockets of the others.
+    pub fn listen(&mut self, shards: usize) -> Result<(), Vec<String>> {
+        self.shards.truncate(shards);
+        for sockets in &self.shards {
+            for (socket, bound) in sockets.iter().zip(&self.addresses) {
+                start_listening(socket, BACKLOG).map_err(|fault| {
+                    vec![format!("cannot listen on {}: {fault}; {}", bound.address, remedy(fault))]
+                })?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Binds everything that takes mail, or says all that cannot be bound. The ports do not listen yet.
 pub fn bind(config: &Config, shards: usize) -> Result<Bound, Vec<String>> {
     let mut faults = Vec::new();
     let end = Instant::now() + LET_GO_MAX;
@@ -88,7 +107,7 @@ fn bind_all(
 ) -> Result<(), IoFault> {
     let mut address = wanted;
     for sockets in &mut bound.shards {
-        let socket = bind_socket(ListenSpec {
+        let socket = reserve_socket(ListenSpec {
             address,
             backlog: BACKLOG,
             reuse_port: true,
@@ -113,7 +132,7 @@ fn probe(wanted: SocketAddr) -> Result<(), IoFault> {
         v6_only: true,
         inherited: None,
     };
-    bind_socket(spec).map(drop)
+    reserve_socket(spec).map(drop)
 }
 
 /// Tries until then while another has the address.
@@ -141,6 +160,7 @@ fn remedy(fault: IoFault) -> &'static str {
 #[cfg(test)]
 mod tests {
     use std::cell::Cell;
+    use std::net::TcpStream;
 
     use super::*;
 
@@ -163,5 +183,28 @@ mod tests {
         assert_eq!(answers(NEVER, Duration::ZERO), (TAKEN, 1));
         let nowhere = (Err(IoFault::AddressNotOurs), 1);
         assert_eq!(answers(ELSEWHERE, long), nowhere, "waiting would not help");
+    }
+
+    #[test]
+    fn only_the_sockets_of_shards_get_connections() {
+        const CONNECTIONS: usize = 32;
+        let mut bound = Bound {
+            shards: (0..4).map(|_| Vec::new()).collect(),
+            addresses: Vec::new(),
+            http: None,
+        };
+        let any = "127.0.0.1:0".parse().expect("an address");
+        bind_all(any, ("smtp", "none"), &mut bound).expect("a free port");
+        let address = bound.addresses[0].address;
+        TcpStream::connect(address).expect_err("nobody listens before the shards are known");
+        bound.listen(1).expect("the port is ours");
+        assert_eq!(bound.shards.len(), 1);
+        let clients: Vec<TcpStream> = (0..CONNECTIONS)
+            .map(|_| TcpStream::connect(address).expect("one shard listens"))
+            .collect();
+        let listener = TcpListener::from(bound.shards.remove(0).remove(0));
+        // The kernel has finished every handshake: none waits at a socket that is closed.
+        let taken = (0..CONNECTIONS).filter(|_| listener.accept().is_ok()).count();
+        assert_eq!(taken, clients.len());
     }
 }

@@ -56,12 +56,25 @@ pub struct ListenSpec {
 
 /// Binds and listens. Plain calls: to be made by any thread, before privileges are dropped.
 pub fn bind_socket(spec: ListenSpec) -> Result<OwnedFd, IoFault> {
-    let backlog = i32::try_from(spec.backlog).unwrap_or(i32::MAX);
+    let backlog = spec.backlog;
+    let socket = reserve_socket(spec)?;
+    start_listening(&socket, backlog)?;
+    Ok(socket)
+}
+
+/// Has the kernel take connections for a socket of `reserve_socket`.
+pub fn start_listening(socket: &OwnedFd, backlog: u32) -> Result<(), IoFault> {
+    let backlog = i32::try_from(backlog).unwrap_or(i32::MAX);
+    Ok(socket2::SockRef::from(socket).listen(backlog)?)
+}
+
+/// Binds, and does not listen yet: a connection that the kernel gave to a socket is reset when that
+/// is closed.
+pub fn reserve_socket(spec: ListenSpec) -> Result<OwnedFd, IoFault> {
     if let Some(inherited) = spec.inherited {
         let socket = Socket::from(inherited);
         socket.set_cloexec(true)?;
         socket.set_nonblocking(true)?;
-        socket.listen(backlog)?;
         return Ok(socket.into());
     }
     let domain = Domain::for_address(spec.address);
@@ -73,7 +86,6 @@ pub fn bind_socket(spec: ListenSpec) -> Result<OwnedFd, IoFault> {
     socket.set_reuse_address(true)?;
     socket.set_reuse_port(spec.reuse_port)?;
     socket.bind(&spec.address.into())?;
-    socket.listen(backlog)?;
     Ok(socket.into())
 }
 

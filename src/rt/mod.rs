@@ -53,6 +53,8 @@ pub use host::check_host;
 pub use listen::ListenSpec;
 pub use listen::Listener;
 pub use listen::bind_socket;
+pub use listen::reserve_socket;
+pub use listen::start_listening;
 pub use tcp::IoFault;
 pub use tcp::Stream;
 pub use tcp::connect;

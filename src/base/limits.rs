@@ -16,6 +16,18 @@ pub const STREAM_CHUNKS_IN_FLIGHT_MAX: usize = 2;
 /// extensions; LIMITS, ORCPT, ENVID and UTF-8 addresses make 4096 safe. Longer: 500 5.5.2.
 pub const COMMAND_BYTES_MAX: usize = 4096;
 
+/// Bytes of an arena that a session keeps from one transaction to the next: what one with a few
+/// recipients takes. A larger one is freed.
+pub const ARENA_KEPT_BYTES_MAX: usize = 4 << 10;
+
+/// Bytes of one transaction for each recipient that the config allows: an address, its parameters
+/// and its place in the list, with room to grow. More: 452 4.5.3 for each further recipient.
+pub const ARENA_BYTES_PER_RECIPIENT: usize = 2 << 10;
+
+/// Bytes of all transactions of one shard, beside `ARENA_KEPT_BYTES_MAX` for each session. More:
+/// 452 4.3.1 for recipients of a transaction that has more than these already.
+pub const ARENAS_BYTES_MAX: usize = 64 << 20;
+
 /// Bytes of a body line. RFC 5321 s4.5.3.1.6 says 1000; generators ignore it, so this bound only
 /// keeps one line from being a whole message to downstream relays. It is not enforced by default.
 pub const BODY_LINE_BYTES_MAX: usize = 1000;

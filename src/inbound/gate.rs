@@ -5,6 +5,9 @@
 
 use std::net::IpAddr;
 
+use crate::base::limits::ARENA_BYTES_PER_RECIPIENT;
+use crate::base::limits::ARENA_KEPT_BYTES_MAX;
+use crate::base::limits::ARENAS_BYTES_MAX;
 use crate::inbound::intake::sender_text;
 use crate::inbound::policy::Policy;
 use crate::inbound::reception::Reception;
@@ -20,6 +23,8 @@ pub struct Caller<'a> {
     pub peer: IpAddr,
     pub policy: &'a Policy,
     pub reception: &'a Reception,
+    /// Of one message, on this listener.
+    pub recipients_max: u32,
 }
 
 impl Caller<'_> {
@@ -40,6 +45,9 @@ impl Caller<'_> {
         let Some(candidate) = &tx.candidate else {
             return refuse(451, (4, 3, 0), "Recipient got lost, try again");
         };
+        if let Some(refusal) = self.judge_memory(tx.arena.allocated_bytes()) {
+            return refusal;
+        }
         let Some(domain) = candidate.mailbox.domain_ascii() else {
             return refuse(501, (5, 1, 3), "Recipient domain is not valid");
         };
@@ -58,6 +66,19 @@ impl Caller<'_> {
                 Verdict::Refuse(Reply::new(refusal.code(), refusal.enhanced(), refusal.text()))
             }
         }
+    }
+
+    /// Whether a transaction that takes so much memory may grow. RFC 5321 s4.5.3.1.10: who is told
+    /// 452 sends the message to the other recipients afterwards.
+    fn judge_memory(&self, bytes: usize) -> Option<Verdict> {
+        let for_recipients = self.recipients_max as usize * ARENA_BYTES_PER_RECIPIENT;
+        if bytes > ARENA_KEPT_BYTES_MAX + for_recipients {
+            return Some(refuse(452, (4, 5, 3), "Too many recipients of such length"));
+        }
+        if bytes > ARENA_KEPT_BYTES_MAX && self.reception.arena_bytes() > ARENAS_BYTES_MAX {
+            return Some(refuse(452, (4, 3, 1), "Too much mail under way, try again later"));
+        }
+        None
     }
 
     /// Whether a body of that many bytes, as far as known, could be kept now.

@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use crate::base::ChunkPool;
 use crate::base::ShardId;
+use crate::base::limits::ARENA_KEPT_BYTES_MAX;
 use crate::inbound::census::Clerk;
 use crate::inbound::policy::Policy;
 use crate::observe::Histograms;
@@ -43,6 +44,8 @@ pub struct Reception {
     closed: Cell<bool>,
     sessions: Cell<usize>,
     bodies: Cell<usize>,
+    /// What transactions under way hold beside what a session may keep.
+    arena_bytes: Cell<usize>,
     outputs: RefCell<Vec<Vec<u8>>>,
     recipients: RefCell<Vec<RecipientsBuf>>,
 }
@@ -75,6 +78,7 @@ impl Reception {
             closed: Cell::new(false),
             sessions: Cell::new(0),
             bodies: Cell::new(0),
+            arena_bytes: Cell::new(0),
             outputs: RefCell::new(Vec::new()),
             recipients: RefCell::new(Vec::new()),
         })
@@ -160,6 +164,16 @@ impl Reception {
         BodySeat(Rc::clone(self))
     }
 
+    /// Counts the arena of one session for as long as the account lives.
+    pub fn open_arena_account(self: &Rc<Reception>) -> ArenaAccount {
+        ArenaAccount { reception: Rc::clone(self), bytes: 0 }
+    }
+
+    /// Bytes of all arenas, beside what each session may keep.
+    pub fn arena_bytes(&self) -> usize {
+        self.arena_bytes.get()
+    }
+
     pub fn is_draining(&self) -> bool {
         self.draining.get()
     }
@@ -193,6 +207,28 @@ pub struct BodySeat(Rc<Reception>);
 impl Drop for BodySeat {
     fn drop(&mut self) {
         self.0.bodies.set(self.0.bodies.get() - 1);
+    }
+}
+
+/// What one session's arena takes of the shard's memory for transactions.
+pub struct ArenaAccount {
+    reception: Rc<Reception>,
+    bytes: usize,
+}
+
+impl ArenaAccount {
+    /// Notes how large the arena is now.
+    pub fn note(&mut self, allocated_bytes: usize) {
+        let bytes = allocated_bytes.saturating_sub(ARENA_KEPT_BYTES_MAX);
+        let others = self.reception.arena_bytes.get() - self.bytes;
+        self.reception.arena_bytes.set(others + bytes);
+        self.bytes = bytes;
+    }
+}
+
+impl Drop for ArenaAccount {
+    fn drop(&mut self) {
+        self.note(0);
     }
 }
 

@@ -5,7 +5,8 @@
 //!           the session waits for more. A bug inside unwinds to `run`, is counted, and closes
 //!           this connection with 421 (promise 7); the others notice nothing.
 //! Bounds:   one chunk while something is pending, one output buffer while something is unsent,
-//!           none of both while idle. Every wait has a deadline.
+//!           none of both while idle. The arena of a transaction is bounded by `gate`, and between
+//!           two of them by `ARENA_KEPT_BYTES_MAX`. Every wait has a deadline.
 
 use std::net::IpAddr;
 use std::net::Ipv4Addr;
@@ -23,6 +24,7 @@ use bumpalo::Bump;
 
 use crate::base::Chunk;
 use crate::base::clock::wall_ms;
+use crate::base::limits::ARENA_KEPT_BYTES_MAX;
 use crate::inbound::census::Admission;
 use crate::inbound::gate::Caller;
 use crate::inbound::greet;
@@ -35,6 +37,7 @@ use crate::inbound::policy::ListenerPolicy;
 use crate::inbound::policy::Policy;
 use crate::inbound::policy::Security;
 use crate::inbound::policy::holds;
+use crate::inbound::reception::ArenaAccount;
 use crate::inbound::reception::Reception;
 use crate::net::Socket;
 use crate::net::SocketFault;
@@ -128,6 +131,7 @@ pub struct Session {
     /// When the command that is waited for must have come.
     command_until: Instant,
     admission: Option<Admission>,
+    arena_account: ArenaAccount,
 }
 
 /// What an accepted connection brings with it.
@@ -144,6 +148,7 @@ impl Session {
         let config = Arc::clone(server_config(&arrival.listener, arrival.peer));
         let line_ending = config.line_ending;
         let server = Server::new(config, arrival.listener.security == Security::Implicit);
+        let arena_account = reception.open_arena_account();
         Session {
             reception,
             policy: arrival.policy,
@@ -161,6 +166,7 @@ impl Session {
             command_began: None,
             command_until: Instant::now(),
             admission: Some(arrival.admission),
+            arena_account,
         }
     }
 
@@ -191,7 +197,8 @@ impl Session {
         loop {
             self.transaction(&arena).await?;
             self.abandon_intake();
-            arena.reset();
+            empty(&mut arena);
+            self.arena_account.note(arena.allocated_bytes());
         }
     }
 
@@ -232,8 +239,10 @@ impl Session {
             peer: self.peer.address.ip(),
             policy: &self.policy,
             reception: &self.reception,
+            recipients_max: self.listener.server.recipients_max,
         };
         let verdict = caller.judge(question, tx);
+        self.arena_account.note(tx.arena.allocated_bytes());
         match question {
             Question::Mail => self.transaction_began = Some(Instant::now()),
             Question::Helo | Question::Recipient | Question::Body => {}
@@ -594,6 +603,16 @@ fn is_farewell(out: &[u8]) -> bool {
 
 const INTERNAL_ERROR: Reply = Reply::new(421, (4, 3, 0), "Internal error, closing");
 
+/// Makes an arena ready for the next transaction. One that has grown is freed: `reset` alone would
+/// keep its largest chunk for as long as the session is idle.
+fn empty(arena: &mut Bump) {
+    if arena.allocated_bytes() > ARENA_KEPT_BYTES_MAX {
+        *arena = Bump::new();
+    } else {
+        arena.reset();
+    }
+}
+
 struct Panicked;
 
 /// Polls to the end or to the first panic, leaving what the future borrowed to its owner.
@@ -628,5 +647,24 @@ fn verb_label(verb: Verb) -> VerbLabel {
         Verb::Auth => VerbLabel::Auth,
         Verb::Xclient => VerbLabel::Xclient,
         Verb::Http | Verb::Unknown => VerbLabel::Unknown,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_arena_keeps_little_between_transactions() {
+        let mut arena = Bump::new();
+        for (row, recipients) in [("a few", 5), ("a thousand", 1000), ("none", 0), ("many", 50_000)]
+        {
+            for _ in 0..recipients {
+                arena.alloc_str("recipient@some.domain.example.com");
+            }
+            empty(&mut arena);
+            let kept = arena.allocated_bytes();
+            assert!(kept <= ARENA_KEPT_BYTES_MAX, "{row}: {kept} bytes are kept");
+        }
     }
 }

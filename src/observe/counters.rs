@@ -56,6 +56,8 @@ metrics! {
         sum commits_failed_total: Family<CommitCause>, "batches",
             "Batches that the store did not take.";
         sum quarantined_total: Counter, "records", "Records put aside as unreadable.";
+        each transactions_bytes: Gauge, "bytes",
+            "Memory for senders and recipients of transactions under way.";
         each chunks_out: Gauge, "chunks", "Body chunks in use.";
         each chunks_max: Gauge, "chunks", "Body chunks that may be in use.";
         each tasks_live: Gauge, "tasks", "Tasks on the executor.";

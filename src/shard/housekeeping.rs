@@ -19,6 +19,7 @@ pub fn start(reception: &Rc<Reception>, commits: Vec<CommitHandle>) {
         let observed = reception.observed();
         let metrics = reception.metrics();
         metrics.chunks_out.set(reception.pool.chunks_out() as u64);
+        metrics.transactions_bytes.set(reception.arena_bytes() as u64);
         metrics.connections_open.set(reception.sessions() as u64);
         metrics.tasks_live.set(task::live() as u64);
         let now = Sums::of(&commits);

@@ -1,6 +1,7 @@
 //! Every limit has its reply.
 
 use std::fmt::Write;
+use std::time::Instant;
 
 use crate::kit::Plan;
 use crate::kit::Rig;
@@ -8,6 +9,7 @@ use crate::kit::codes;
 use crate::kit::is_closed;
 use crate::kit::talk;
 use crate::support::Client;
+use crate::support::PATIENCE;
 
 const ENVELOPE: [(&str, &str); 2] =
     [("MAIL FROM:<a@x.test>", "250"), ("RCPT TO:<b@y.test>", "250")];
@@ -216,4 +218,24 @@ fn loops_are_cut() {
     assert_eq!(send_body(&mut client, "eleven", &message(11)), "554 5.4.6");
     assert_eq!(send_body(&mut client, "many", &message(5000)), "554 5.4.6");
     assert_eq!(rig.messages(), 1);
+}
+
+/// Memory for recipients is shown, and an idle session gives it back.
+#[test]
+fn a_large_transaction_leaves_no_memory_behind() {
+    let rig = Rig::start(&Plan { http: true, ..Plan::of("", "") });
+    let mut client = rig.client();
+    talk(&mut client, "envelope", &[("EHLO c.test", "250"), ("MAIL FROM:<a@x.test>", "250")]);
+    let original = "x".repeat(400);
+    for number in 0..500 {
+        let rcpt = format!("RCPT TO:<user{number}@y.test> ORCPT=rfc822;{original}");
+        client.expect(&rcpt, 250);
+    }
+    let end = Instant::now() + PATIENCE;
+    while rig.metric("ringpost_transactions_bytes") < 200_000.0 {
+        assert!(Instant::now() < end, "500 recipients take some memory");
+    }
+    talk(&mut client, "over", &[("RSET", "250")]);
+    rig.await_metric("ringpost_transactions_bytes", 0.0);
+    talk(&mut client, "the session goes on", &[("NOOP", "250")]);
 }

@@ -5,12 +5,21 @@
 
 mod queue_desk;
 
+use std::pin::Pin;
+use std::task::Context;
+use std::task::Poll;
+use std::task::Waker;
+use std::time::Duration;
+use std::time::Instant;
+
 use queue_desk::Desk;
 use queue_desk::NOW_MS;
 use queue_desk::envelope;
 use queue_desk::pattern;
 use ringpost::base::limits::CHUNK_BYTES;
+use ringpost::base::limits::COMMIT_HUNG_MS;
 use ringpost::queue::CommitFault;
+use ringpost::queue::Hang;
 use ringpost::queue::inspect;
 use ringpost::queue::inspect::ListFilter;
 
@@ -89,5 +98,110 @@ fn what_a_full_disk_cut_short_is_removed_once_there_is_room() {
         let found = &desk.spool.recovered()[0];
         assert_eq!((found.messages, found.swept, found.repaired, found.quarantined), (2, 0, 0, 0));
     }
+    scenario.teardown();
+}
+
+/// Polls once; `None` while it waits.
+fn poll_once<F: Future + Unpin>(future: &mut F) -> Option<F::Output> {
+    let mut context = Context::from_waker(Waker::noop());
+    match Pin::new(future).poll(&mut context) {
+        Poll::Ready(done) => Some(done),
+        Poll::Pending => None,
+    }
+}
+
+/// A time at which any batch that is under way has taken too long.
+fn in_an_hour() -> Instant {
+    Instant::now() + Duration::from_secs(3600)
+}
+
+/// Waits until the commit thread is within a batch, and stands still there.
+fn await_batch(desk: &Desk) -> Hang {
+    let end = Instant::now() + Duration::from_secs(20);
+    loop {
+        if let Some(hang) = desk.committer.watch(in_an_hour()) {
+            return hang;
+        }
+        assert!(Instant::now() < end, "the batch is never begun");
+        std::thread::yield_now();
+    }
+}
+
+#[test]
+fn mail_is_refused_while_the_disk_hangs_and_what_was_refused_is_not_kept() {
+    let scenario = fail::FailScenario::setup();
+    let folder = tempfile::tempdir().unwrap();
+    let desk = Desk::open(folder.path());
+    let before = desk.stored(b"before");
+    assert_eq!(desk.committer.watch(in_an_hour()), None, "no batch is under way");
+
+    fail::cfg("commit::before_write", "pause").unwrap();
+    let small = pattern(3000, 1);
+    let mut hanging = Box::pin(desk.store(&small));
+    assert!(poll_once(&mut hanging).is_none());
+    let Hang::Began { ms } = await_batch(&desk) else { panic!("it hangs") };
+    assert!(ms >= COMMIT_HUNG_MS, "{ms}");
+    assert_eq!(desk.committer.watch(in_an_hour()), None, "a hang is told once");
+    assert_eq!(poll_once(&mut hanging), Some(Err(CommitFault::Hung)));
+    assert!(matches!(desk.committer.body(NOW_MS), Err(CommitFault::Hung)), "nothing new is begun");
+    let mut deletion = Box::pin(desk.committer.delete(before));
+    assert!(poll_once(&mut deletion).is_none(), "an order is carried out when the disk is back");
+
+    fail::remove("commit::before_write");
+    assert_eq!(desk.run(deletion), Ok(true));
+    let Some(Hang::Ended { .. }) = desk.committer.watch(Instant::now()) else {
+        panic!("the disk is back")
+    };
+    drop(hanging);
+    // What was answered with a fault became durable, and is removed in the batch after.
+    let after = desk.stored(b"after");
+    desk.stored(b"and one more, behind the removal");
+    let there = inspect::list(&desk.spool, ALL).unwrap();
+    assert_eq!(there.len(), 2, "{there:?}");
+    assert_eq!(desk.body_of(after), b"after");
+    assert!(desk.fatal.lock().unwrap().is_empty(), "a hang that ends is no failure");
+    assert_eq!((desk.pool.chunks_out(), desk.committer.waiting()), (0, 0));
+    let audit = ringpost::queue::audit::audit(&desk.spool).unwrap();
+    assert!(audit.adds_up, "{audit:?}");
+    desk.close();
+    scenario.teardown();
+}
+
+#[test]
+fn a_body_under_way_is_refused_while_the_disk_hangs() {
+    let scenario = fail::FailScenario::setup();
+    let folder = tempfile::tempdir().unwrap();
+    let desk = Desk::open(folder.path());
+    let mut body = desk.committer.body(NOW_MS).unwrap();
+    desk.run(desk.push(&mut body, &pattern(3 * CHUNK_BYTES, 1))).unwrap();
+
+    fail::cfg("stream::before_write", "pause").unwrap();
+    let more = pattern(8 * CHUNK_BYTES, 2);
+    let mut pushing = Box::pin(desk.push(&mut body, &more));
+    let end = Instant::now() + Duration::from_secs(20);
+    let fault = loop {
+        if let Some(done) = poll_once(&mut pushing) {
+            break done;
+        }
+        desk.committer.pump();
+        desk.committer.watch(in_an_hour());
+        assert!(Instant::now() < end, "it waits for a disk that does not answer");
+    };
+    assert_eq!(fault, Err(CommitFault::Hung));
+    drop(pushing);
+    drop(body);
+
+    fail::remove("stream::before_write");
+    let end = Instant::now() + Duration::from_secs(20);
+    while desk.committer.waiting() > 0 {
+        desk.committer.pump();
+        assert!(Instant::now() < end, "every order is answered");
+        std::thread::yield_now();
+    }
+    desk.committer.watch(Instant::now());
+    desk.stored(b"after");
+    assert_eq!(inspect::stats(&desk.spool).unwrap().partitions[0].streams, 0);
+    assert_eq!(desk.pool.chunks_out(), 0, "every chunk came back");
+    desk.close();
     scenario.teardown();
 }

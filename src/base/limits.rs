@@ -50,6 +50,11 @@ pub const COMMIT_WAITERS_MAX: usize = 4096;
 /// them.
 pub const SETTLES_IN_LANE_MAX: usize = COMMIT_WAITERS_MAX / 4;
 
+/// Milliseconds that a commit thread may need for one batch. A disk that is merely slow answers
+/// within seconds, and clients wait for the reply to their data for a minute or more. Longer: the disk
+/// counts as hung, new mail is answered 451 until the batch is written.
+pub const COMMIT_HUNG_MS: u64 = 30_000;
+
 /// Sites that one owner shard knows. An idle one is forgotten for a new one; when none is idle,
 /// the job waits on disk.
 pub const SITES_MAX: usize = 65_536;

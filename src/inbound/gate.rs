@@ -8,9 +8,11 @@ use std::net::IpAddr;
 use crate::base::limits::ARENA_BYTES_PER_RECIPIENT;
 use crate::base::limits::ARENA_KEPT_BYTES_MAX;
 use crate::base::limits::ARENAS_BYTES_MAX;
+use crate::inbound::intake::STORE_HUNG;
 use crate::inbound::intake::sender_text;
 use crate::inbound::policy::Policy;
 use crate::inbound::reception::Reception;
+use crate::queue::CommitFault;
 use crate::route::Decision;
 use crate::route::Question as RelayQuestion;
 use crate::wire::smtp::reply::Reply;
@@ -86,6 +88,9 @@ impl Caller<'_> {
         let space = &self.reception.space;
         if space.is_low() || space.last().free_bytes < bytes {
             return refuse(452, (4, 3, 1), "Insufficient system storage, try again later");
+        }
+        if self.reception.store_fault() == Some(CommitFault::Hung) {
+            return refuse(451, (4, 3, 0), STORE_HUNG);
         }
         if !self.reception.has_body_room() {
             return refuse(452, (4, 3, 1), "Too much mail under way, try again later");

@@ -44,6 +44,9 @@ use crate::wire::smtp::transaction::Transaction;
 /// one into many.
 const ROOM_WORTH_A_READ: usize = 4096;
 
+/// What the peer hears while the disk does not answer.
+pub const STORE_HUNG: &str = "Mail storage does not answer, try again later";
+
 /// What an intake checks while the bytes pass.
 #[derive(Clone, Copy, Debug)]
 pub struct IntakeLimits {
@@ -84,7 +87,7 @@ impl Intake {
     ) -> Intake {
         let body = match reception.next_committer() {
             Some(committer) => committer.body(now_ms),
-            None => Err(CommitFault::Failed),
+            None => Err(reception.store_fault().unwrap_or(CommitFault::Failed)),
         };
         Intake {
             began: Instant::now(),
@@ -406,6 +409,7 @@ fn reply_to(fault: CommitFault) -> (Reply, BodyRefusal) {
         CommitFault::Failed => {
             (451, (4, 3, 0), "Mail storage failed, try again later", BodyRefusal::Commit)
         }
+        CommitFault::Hung => (451, (4, 3, 0), STORE_HUNG, BodyRefusal::Commit),
         CommitFault::Stopped => {
             (451, (4, 3, 2), "Service shutting down, try again later", BodyRefusal::Busy)
         }

@@ -114,10 +114,19 @@ impl Reception {
             .find(|committer| committer.fault().is_none() && !committer.is_busy())
             .or_else(|| {
                 // All are busy or stopped: whoever is only busy may have room by the end of the body.
-                let working = |one: &&Committer| one.fault() != Some(CommitFault::Failed);
+                let working = |one: &&Committer| {
+                    !matches!(one.fault(), Some(CommitFault::Failed | CommitFault::Hung))
+                };
                 let from_turn = self.committers.iter().cycle().skip(turn).take(count);
                 from_turn.into_iter().find(working)
             })
+    }
+
+    /// Why no partition takes mail, if none does.
+    pub fn store_fault(&self) -> Option<CommitFault> {
+        let mut faults = self.committers.iter().map(Committer::fault);
+        let last = self.committers.last()?.fault();
+        if faults.all(|fault| fault.is_some()) { last } else { None }
     }
 
     pub fn committers(&self) -> &[Committer] {

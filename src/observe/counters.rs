@@ -55,6 +55,8 @@ metrics! {
             "What was handed to another thread, and is answered from there.";
         sum commits_failed_total: Family<CommitCause>, "batches",
             "Batches that the store did not take.";
+        each commit_hung_seconds: Gauge, "seconds",
+            "How long the spool's disk has not answered a write, once that is too long; else 0.";
         sum quarantined_total: Counter, "records", "Records put aside as unreadable.";
         each transactions_bytes: Gauge, "bytes",
             "Memory for senders and recipients of transactions under way.";

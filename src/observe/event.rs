@@ -227,6 +227,9 @@ events! {
             cause: &'a dyn Display,
             action: &'a str,
         }
+        /// The disk has not answered for too long. It may still do so.
+        Error "commit_hung" CommitHung { partition: PartitionId, seconds: u64, action: &'a str }
+        Info "commit_resumed" CommitResumed { partition: PartitionId, seconds: u64 }
         Error "spool_full" SpoolFull { free_bytes: u64, free_inodes: u64 }
         Info "spool_recovered" SpoolRecovered { free_bytes: u64, free_inodes: u64 }
         /// A record that could not be read was put aside with its bytes.

@@ -78,14 +78,21 @@ impl Observed {
         self.start.elapsed().as_millis() as u64
     }
 
-    /// What is wrong with the shards at `now_ms`; nothing when all are alive.
+    /// What is wrong with the shards and their disks at `now_ms`; nothing when all is well.
     pub fn ailments(&self, now_ms: u64) -> Vec<String> {
-        let ailment = |shard: &Arc<ShardObserved>| {
+        let mut ailments = Vec::new();
+        for shard in &self.shards {
             let silent_ms = shard.silent_ms(now_ms);
-            let is_stale = silent_ms > HEARTBEAT_STALE_MS;
-            is_stale.then(|| format!("shard {} is silent for {silent_ms} ms", shard.id))
-        };
-        self.shards.iter().filter_map(ailment).collect()
+            if silent_ms > HEARTBEAT_STALE_MS {
+                ailments.push(format!("shard {} is silent for {silent_ms} ms", shard.id));
+            }
+            let hung_seconds = shard.metrics.commit_hung_seconds.value();
+            if hung_seconds > 0 {
+                let what = "the spool's disk has not answered for";
+                ailments.push(format!("shard {}: {what} {hung_seconds} s", shard.id));
+            }
+        }
+        ailments
     }
 
     /// Why no mail would be taken now; nothing when it would.
@@ -114,6 +121,16 @@ mod tests {
         assert_eq!(ailments, ["shard 1 is silent for 8000 ms"]);
         observed.shards[1].beat_at(9_000);
         assert!(observed.ailments(5_000 + HEARTBEAT_STALE_MS).is_empty());
+    }
+
+    #[test]
+    fn a_hung_disk_is_named() {
+        let observed = Observed::new(2);
+        observed.shards[1].metrics.commit_hung_seconds.set(31);
+        let told = ["shard 1: the spool's disk has not answered for 31 s"];
+        assert_eq!(observed.ailments(0), told);
+        observed.shards[1].metrics.commit_hung_seconds.set(0);
+        assert!(observed.ailments(0).is_empty());
     }
 
     #[test]

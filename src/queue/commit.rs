@@ -270,10 +270,12 @@ impl Writer {
         }
         point("commit::before_batch");
         self.lane.counts.orders.fetch_add(self.taken.len() as u64, Ordering::Relaxed);
+        self.lane.begin_batch();
         let outcome = match self.lane.fault() {
             Some(CommitFault::Failed) => Err(CommitFault::Failed),
             _ => self.write(),
         };
+        self.lane.end_batch();
         point("commit::before_ring");
         let mut has_led = false;
         for Taken { work, found } in self.taken.drain(..) {

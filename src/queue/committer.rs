@@ -4,6 +4,11 @@
 //! Promise:  `Body::finish` answers `Ok` only after the synced write. A `Body` dropped before that
 //!           leaves nothing behind: what it streamed is removed. Every chunk goes back to the
 //!           shard's pool, whoever has gone away meanwhile.
+//! Hung:     when a batch takes longer than `COMMIT_HUNG_MS`, new mail and mail that waits are
+//!           answered `Hung` until it is written. What was answered so and becomes durable after
+//!           all is removed again, for its sender sends it anew. It is a duplicate only if the
+//!           process ends before the removal, or if a scan of the schedule came between.
+//!           Settlements and deletions wait on: they are carried out when the disk is back.
 //! Order:    chunks in their order, all of them answered before the last write is asked for.
 //! Bounds:   `COMMIT_WAITERS_MAX` orders under way. Past that who comes stands in line, and so does the
 //!           sender; how many bodies may do so is the intake's bound. At most `SETTLES_IN_LANE_MAX`
@@ -11,15 +16,19 @@
 //!           `STREAM_CHUNKS_IN_FLIGHT_MAX` chunks of one body are on their way,
 //!           `BODY_HELD_BYTES_MAX` are held back.
 
+use std::cell::Cell;
 use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::future::Future;
+use std::future::poll_fn;
 use std::pin::Pin;
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Context;
 use std::task::Poll;
 use std::task::Waker;
+use std::time::Instant;
 
 use crossbeam::channel::TrySendError;
 use slab::Slab;
@@ -45,6 +54,7 @@ use crate::queue::lane::Order;
 use crate::queue::lane::Parcel;
 use crate::queue::lane::Ring;
 use crate::queue::lane::Work;
+use crate::queue::points;
 use crate::queue::schema::BodySum;
 use crate::queue::schema::Envelope;
 use crate::queue::schema::Job;
@@ -95,8 +105,12 @@ struct Inner {
     urgent: Rc<Gate>,
     settles: Rc<Gate>,
     splits: Rc<Gate>,
-    /// Aborts that found no place.
-    aborts: RefCell<VecDeque<(MessageId, u32)>>,
+    /// Aborts and removals that found no place; nobody waits for their answers.
+    removals: RefCell<VecDeque<Order>>,
+    /// Milliseconds that the batch under way has taken, while that is too long; else 0.
+    hung_ms: Cell<u64>,
+    /// Bodies that stand in line for a place.
+    in_line: RefCell<Slab<Waker>>,
     keeper: RefCell<Option<Rc<dyn Keeper>>>,
 }
 
@@ -127,6 +141,17 @@ enum Stage {
     Done(Result<Done, CommitFault>),
     /// Nobody waits for the answer.
     Left,
+    /// Answered `Hung`. Should the message become durable, it is removed.
+    Disowned(MessageId),
+}
+
+/// What `Committer::watch` has seen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hang {
+    /// The batch under way takes too long: so many milliseconds by now.
+    Began { ms: u64 },
+    /// It was written, or has failed, after about so many.
+    Ended { ms: u64 },
 }
 
 impl Committer {
@@ -146,7 +171,9 @@ impl Committer {
                 urgent: Gate::new(UNSETTLED_MAX),
                 settles: Gate::new(SETTLES_IN_LANE_MAX),
                 splits: Gate::new(SETTLES_IN_LANE_MAX),
-                aborts: RefCell::default(),
+                removals: RefCell::default(),
+                hung_ms: Cell::new(0),
+                in_line: RefCell::default(),
                 keeper: RefCell::default(),
             }),
         }
@@ -158,7 +185,28 @@ impl Committer {
 
     /// Why no new message is taken.
     pub fn fault(&self) -> Option<CommitFault> {
-        self.inner.lane.fault()
+        self.inner.fault()
+    }
+
+    /// Looks whether the batch under way takes too long. To be called at every tick.
+    pub fn watch(&self, now: Instant) -> Option<Hang> {
+        let batch_ms = self.inner.lane.batch_ms(now);
+        let hung_ms = if batch_ms >= points::commit_hung_ms() { batch_ms } else { 0 };
+        match (self.inner.hung_ms.replace(hung_ms), hung_ms) {
+            (0, 0) => None,
+            (0, ms) => {
+                self.inner.wake_all();
+                Some(Hang::Began { ms })
+            }
+            (ms, 0) => Some(Hang::Ended { ms }),
+            _ => None,
+        }
+    }
+
+    /// Milliseconds that the batch under way has taken, as last watched, when that is too long;
+    /// else 0.
+    pub fn hung_ms(&self) -> u64 {
+        self.inner.hung_ms.get()
     }
 
     /// Whether a message that comes now would stand in line.
@@ -188,7 +236,7 @@ impl Committer {
     pub async fn delete(&self, id: MessageId) -> Result<bool, CommitFault> {
         let place = self.inner.gate.enter().await;
         let ticket = self.inner.submit(place, Order::Delete(id)).map_err(|(fault, _)| fault)?;
-        self.inner.outcome(ticket).await.map(|done| done.found)
+        self.inner.outcome(ticket, Patience::Endless).await.map(|done| done.found)
     }
 
     /// The same for what nobody waits for and of which there may be a great deal at once: behind what
@@ -211,7 +259,7 @@ impl Committer {
     ) -> Result<bool, CommitFault> {
         let order = Order::Settle(settlement);
         let ticket = self.inner.submit(place, order).map_err(|(fault, _)| fault)?;
-        self.inner.outcome(ticket).await.map(|done| done.found)
+        self.inner.outcome(ticket, Patience::Endless).await.map(|done| done.found)
     }
 
     /// Has `keeper` told of everything that becomes durable from now on.
@@ -319,7 +367,7 @@ impl Body {
         let keeper = self.inner.keeper.borrow().clone();
         let fresh = keeper.as_ref().map(|keeper| self.fresh(&**keeper, due_ms));
         let ticket = self.send_finish().await?;
-        let done = self.inner.outcome(ticket).await?;
+        let done = self.inner.outcome(ticket, Patience::UntilHung(Some(self.id))).await?;
         if let (Some(keeper), Some(fresh)) = (keeper, fresh) {
             keeper.kept(fresh);
         }
@@ -357,7 +405,7 @@ impl Body {
     }
 
     async fn send_finish(&mut self) -> Result<u32, CommitFault> {
-        let place = self.inner.gate.enter().await;
+        let place = self.inner.enter_unless_hung().await?;
         match self.inner.submit(place, Order::Finish(std::mem::take(&mut self.parcel))) {
             Ok(ticket) => {
                 self.state = BodyState::Sent;
@@ -376,10 +424,10 @@ impl Body {
     async fn stream_held(&mut self) -> Result<(), CommitFault> {
         while !self.parcel.slices.is_empty() {
             self.wait_in_flight(STREAM_CHUNKS_IN_FLIGHT_MAX - 1).await?;
+            let place = self.inner.enter_unless_hung().await?;
             let slice = self.parcel.slices.remove(0);
             self.held_bytes -= slice.len();
             let number = self.parcel.streamed;
-            let place = self.inner.gate.enter().await;
             let order = Order::Chunk { id: self.id, number, slice };
             let ticket = self.inner.submit(place, order).map_err(|(fault, _)| fault)?;
             self.in_flight.push_back(ticket);
@@ -393,7 +441,7 @@ impl Body {
         while self.in_flight.len() > left {
             let ticket = self.in_flight[0];
             // The ticket is taken back by `outcome` in any case.
-            let outcome = self.inner.outcome(ticket);
+            let outcome = self.inner.outcome(ticket, Patience::UntilHung(None));
             self.in_flight.pop_front();
             if let Err(fault) = outcome.await {
                 self.state = BodyState::Broken;
@@ -420,6 +468,41 @@ impl Drop for Body {
 }
 
 impl Inner {
+    fn fault(&self) -> Option<CommitFault> {
+        let is_hung = self.hung_ms.get() > 0;
+        self.lane.fault().or_else(|| is_hung.then_some(CommitFault::Hung))
+    }
+
+    /// A place for new mail.
+    async fn enter_unless_hung(&self) -> Result<Place, CommitFault> {
+        let mut turn = pin!(self.gate.enter());
+        let mut line = InLine { inner: self, place: None };
+        poll_fn(|context| {
+            if self.hung_ms.get() > 0 {
+                return Poll::Ready(Err(CommitFault::Hung));
+            }
+            let place = turn.as_mut().poll(context).map(Ok);
+            if place.is_pending() {
+                line.note(context.waker());
+            }
+            place
+        })
+        .await
+    }
+
+    /// Has everybody who waits look again.
+    fn wake_all(&self) {
+        let mut wakers: Vec<Waker> = Vec::new();
+        for (_, ticket) in self.tickets.borrow_mut().iter_mut() {
+            if let Stage::Waiting(waker) = &mut ticket.stage {
+                wakers.extend(waker.take());
+            }
+        }
+        wakers.extend(self.in_line.borrow().iter().map(|(_, waker)| waker.clone()));
+        // Nothing is borrowed any more: a woken task may run at once and come back here.
+        wakers.into_iter().for_each(Waker::wake);
+    }
+
     /// Gives an order to the commit thread, or hands it back with the reason.
     fn submit(&self, place: Place, order: Order) -> Result<u32, (CommitFault, Order)> {
         if let Some(fault) = self.lane.fault()
@@ -453,8 +536,8 @@ impl Inner {
         self.lane.fault().unwrap_or(CommitFault::Failed)
     }
 
-    fn outcome(&self, ticket: u32) -> Outcome<'_> {
-        Outcome { inner: self, ticket, taken: false }
+    fn outcome(&self, ticket: u32, patience: Patience) -> Outcome<'_> {
+        Outcome { inner: self, ticket, patience, taken: false }
     }
 
     fn pump(&self) -> usize {
@@ -486,6 +569,13 @@ impl Inner {
                 tickets.remove(ticket);
                 None
             }
+            Stage::Disowned(id) => {
+                tickets.remove(ticket);
+                if outcome.is_ok() {
+                    self.removals.borrow_mut().push_back(Order::Delete(id));
+                }
+                None
+            }
             Stage::Done(_) => {
                 crate::invariant!(false, "ticket {ticket} was answered twice");
                 None
@@ -497,12 +587,12 @@ impl Inner {
         waker.into_iter().for_each(Waker::wake);
     }
 
-    /// The place is for an abort, or for who is next in line.
+    /// The place is for a removal, or for who is next in line.
     fn give_back(&self, place: Place) {
         let is_for_all = place.is_of(&self.gate);
-        let abort = self.aborts.borrow_mut().pop_front_if(|_| is_for_all);
-        match abort {
-            Some(abort) => self.send_abort(place, abort),
+        let removal = self.removals.borrow_mut().pop_front_if(|_| is_for_all);
+        match removal {
+            Some(order) => self.send_removal(place, order),
             None => drop(place),
         }
     }
@@ -546,17 +636,17 @@ impl Inner {
 
     /// Removes what an unfinished body streamed. Should it never be sent, recovery does it.
     fn abort(&self, id: MessageId, chunks: u32) {
-        self.aborts.borrow_mut().push_back((id, chunks));
-        while !self.aborts.borrow().is_empty()
+        self.removals.borrow_mut().push_back(Order::Abort { id, chunks });
+        while !self.removals.borrow().is_empty()
             && let Some(place) = self.gate.try_enter()
         {
             self.give_back(place);
         }
     }
 
-    fn send_abort(&self, place: Place, (id, chunks): (MessageId, u32)) {
-        // Without the thread there is nobody to tell; recovery removes what is left.
-        let _ = self.send(place, Stage::Left, Order::Abort { id, chunks });
+    fn send_removal(&self, place: Place, order: Order) {
+        // Without the thread there is nobody to tell; recovery removes what was streamed.
+        let _ = self.send(place, Stage::Left, order);
     }
 }
 
@@ -565,10 +655,44 @@ fn belongs_to_the_past(order: &Order) -> bool {
     matches!(order, Order::Chunk { .. } | Order::Finish(_) | Order::Settle(_))
 }
 
+/// How long somebody waits for an answer.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Patience {
+    /// The order is to be carried out, however long that takes.
+    Endless,
+    /// Until the disk is seen to hang. With the message that the order makes durable.
+    UntilHung(Option<MessageId>),
+}
+
+/// Somebody who stands in line for a place, to be woken when the disk hangs.
+struct InLine<'i> {
+    inner: &'i Inner,
+    place: Option<usize>,
+}
+
+impl InLine<'_> {
+    fn note(&mut self, waker: &Waker) {
+        let mut line = self.inner.in_line.borrow_mut();
+        match self.place {
+            Some(place) => line[place].clone_from(waker),
+            None => self.place = Some(line.insert(waker.clone())),
+        }
+    }
+}
+
+impl Drop for InLine<'_> {
+    fn drop(&mut self) {
+        if let Some(place) = self.place {
+            self.inner.in_line.borrow_mut().remove(place);
+        }
+    }
+}
+
 /// Waits for the answer to a ticket. Dropped, it leaves the ticket to `pump`.
 struct Outcome<'i> {
     inner: &'i Inner,
     ticket: u32,
+    patience: Patience,
     taken: bool,
 }
 
@@ -582,19 +706,25 @@ impl Future for Outcome<'_> {
         }
         let place = self.ticket as usize;
         let mut tickets = self.inner.tickets.borrow_mut();
-        match &mut tickets[place].stage {
-            Stage::Done(outcome) => {
-                let outcome = *outcome;
-                tickets.remove(place);
-                self.taken = true;
-                Poll::Ready(outcome)
-            }
-            Stage::Waiting(Some(waker)) if waker.will_wake(context.waker()) => Poll::Pending,
-            waiting => {
-                *waiting = Stage::Waiting(Some(context.waker().clone()));
-                Poll::Pending
-            }
+        let stage = &mut tickets[place].stage;
+        if let Stage::Done(outcome) = stage {
+            let outcome = *outcome;
+            tickets.remove(place);
+            self.taken = true;
+            return Poll::Ready(outcome);
         }
+        if let Patience::UntilHung(id) = self.patience
+            && self.inner.hung_ms.get() > 0
+        {
+            *stage = id.map_or(Stage::Left, Stage::Disowned);
+            self.taken = true;
+            return Poll::Ready(Err(CommitFault::Hung));
+        }
+        match stage {
+            Stage::Waiting(Some(waker)) if waker.will_wake(context.waker()) => {}
+            waiting => *waiting = Stage::Waiting(Some(context.waker().clone())),
+        }
+        Poll::Pending
     }
 }
 

@@ -190,6 +190,9 @@ pub enum CommitFault {
     SpoolFull,
     /// A write failed; the partition takes no more mail in this process.
     Failed,
+    /// The disk has not answered for too long. The message may become durable nevertheless; then it
+    /// is removed.
+    Hung,
     /// The process is draining.
     Stopped,
     /// The envelope cannot be stored.
@@ -200,14 +203,14 @@ impl CommitFault {
     pub fn blame(&self) -> Blame {
         match self {
             CommitFault::Stopped => Blame::Us,
-            CommitFault::SpoolFull | CommitFault::Failed => Blame::Operator,
+            CommitFault::SpoolFull | CommitFault::Failed | CommitFault::Hung => Blame::Operator,
             CommitFault::Record(_) => Blame::Peer,
         }
     }
 
     pub fn retry(&self) -> Retry {
         match self {
-            CommitFault::SpoolFull => Retry::Later,
+            CommitFault::SpoolFull | CommitFault::Hung => Retry::Later,
             _ => Retry::Never,
         }
     }
@@ -218,6 +221,7 @@ impl fmt::Display for CommitFault {
         match self {
             CommitFault::SpoolFull => f.write_str("the spool's file system is full"),
             CommitFault::Failed => f.write_str("the store failed; a restart is needed"),
+            CommitFault::Hung => f.write_str("the spool's disk does not answer"),
             CommitFault::Stopped => f.write_str("the queue is shutting down"),
             CommitFault::Record(fault) => write!(f, "the envelope cannot be stored: {fault}"),
         }

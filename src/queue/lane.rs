@@ -14,6 +14,7 @@ use std::sync::atomic::AtomicBool;
 use std::sync::atomic::AtomicU8;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering;
+use std::time::Instant;
 
 use crossbeam::channel::Receiver;
 use crossbeam::channel::Sender;
@@ -160,6 +161,9 @@ pub struct Lane {
     claimed: AtomicBool,
     state: AtomicU8,
     gone: AtomicBool,
+    /// When the batch under way was begun, in milliseconds since `made`; 0 between batches.
+    batch_began_ms: AtomicU64,
+    made: Instant,
 }
 
 impl Lane {
@@ -177,6 +181,8 @@ impl Lane {
             claimed: AtomicBool::new(false),
             state: AtomicU8::new(RUNNING),
             gone: AtomicBool::new(false),
+            batch_began_ms: AtomicU64::new(0),
+            made: Instant::now(),
         };
         (Arc::new(lane), Orders { plain, urgent: urgent_orders })
     }
@@ -220,6 +226,29 @@ impl Lane {
 
     pub fn is_gone(&self) -> bool {
         self.gone.load(Ordering::Acquire)
+    }
+
+    /// The commit thread begins a batch.
+    pub fn begin_batch(&self) {
+        // Never 0, which says that there is none.
+        let now_ms = self.made.elapsed().as_millis() as u64 + 1;
+        self.batch_began_ms.store(now_ms, Ordering::Relaxed);
+    }
+
+    /// The batch has been written, or has failed.
+    pub fn end_batch(&self) {
+        self.batch_began_ms.store(0, Ordering::Relaxed);
+    }
+
+    /// How long the batch under way has taken by `now`; 0 between batches.
+    pub fn batch_ms(&self, now: Instant) -> u64 {
+        match self.batch_began_ms.load(Ordering::Relaxed) {
+            0 => 0,
+            began_ms => {
+                let now_ms = now.saturating_duration_since(self.made).as_millis() as u64 + 1;
+                now_ms.saturating_sub(began_ms)
+            }
+        }
     }
 
     /// Answers one order.

@@ -115,6 +115,7 @@ pub use committer::Body;
 pub use committer::Committed;
 pub use committer::Committer;
 pub use committer::Fresh;
+pub use committer::Hang;
 pub use committer::Keeper;
 pub use fault::CommitFault;
 pub use fault::QueueFault;

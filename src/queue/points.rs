@@ -5,6 +5,8 @@
 //! are those of the crate `fail`. The points of `STORE_FAULTS` take `return(eio)` or
 //! `return(enospc)`, and the write answers so without touching the disk.
 
+use crate::base::limits::COMMIT_HUNG_MS;
+
 /// Every point at which the process may be ended, in the order of a message's life, then of a
 /// start.
 pub const FAILPOINTS: &[&str] = &[
@@ -58,6 +60,15 @@ pub fn arm() {
     // Dropping the scenario would disarm every point.
     #[cfg(feature = "failpoints")]
     std::mem::forget(fail::FailScenario::setup());
+}
+
+/// `COMMIT_HUNG_MS`, or what a test wants instead: `commit::hung_ms=return(500)`.
+#[inline]
+pub fn commit_hung_ms() -> u64 {
+    fail::fail_point!("commit::hung_ms", |ms: Option<String>| {
+        ms.and_then(|ms| ms.parse().ok()).unwrap_or(COMMIT_HUNG_MS)
+    });
+    COMMIT_HUNG_MS
 }
 
 /// A place where a crash test may end the process.

@@ -1,13 +1,17 @@
-//! What a shard does at every tick: show its gauges, its heartbeat and, when asked, its histograms.
+//! What a shard does at every tick: show its gauges, its heartbeat and, when asked, its histograms;
+//! and watch the batches that its commit threads write, so that a hung disk holds nobody up.
 
 use std::rc::Rc;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering;
+use std::time::Instant;
 
 use crate::inbound::reception::Reception;
+use crate::observe::Event;
 use crate::observe::counters::CommitCause;
 use crate::observe::counters::Handoff;
 use crate::queue::CommitHandle;
+use crate::queue::Hang;
 use crate::queue::lane::CommitCounts;
 use crate::rt::task;
 use crate::rt::timer;
@@ -34,9 +38,32 @@ pub fn start(reception: &Rc<Reception>, commits: Vec<CommitHandle>) {
             metrics.commits_failed_total.add(cause, now - seen);
         }
         seen = now;
+        metrics.commit_hung_seconds.set(watch_commits(&reception).div_ceil(1000));
         reception.histograms.publish_if_wanted();
         observed.beat();
     });
+}
+
+/// Looks at every batch under way, and tells of those that begin or cease to hang. Answers how many
+/// milliseconds the longest hangs.
+fn watch_commits(reception: &Reception) -> u64 {
+    let now = Instant::now();
+    let mut longest_ms = 0;
+    for committer in reception.committers() {
+        let partition = committer.partition();
+        match committer.watch(now) {
+            Some(Hang::Began { ms }) => {
+                let action = "new mail is answered 451 until the disk answers";
+                Event::CommitHung { partition, seconds: ms / 1000, action }.emit();
+            }
+            Some(Hang::Ended { ms }) => {
+                Event::CommitResumed { partition, seconds: ms / 1000 }.emit();
+            }
+            None => {}
+        }
+        longest_ms = longest_ms.max(committer.hung_ms());
+    }
+    longest_ms
 }
 
 /// What the commit threads of a shard have counted.

@@ -190,6 +190,14 @@ impl FailingDisk {
         }
     }
 
+    /// From now on the disk answers nothing, or goes on where it stood still.
+    pub fn hang(&self, hanging: bool) {
+        let pid = self.nbdkit.as_ref().expect("the power is on").id().to_string();
+        let signal = if hanging { "-STOP" } else { "-CONT" };
+        let done = Command::new("kill").args([signal, &pid]).status();
+        assert!(done.expect("kill(1) exists").success());
+    }
+
     fn end_device(&mut self) {
         // Where nbdfuse is dead already there is nothing to unmount.
         let _ = run("umount", ["-l"], &self.device());

@@ -4,8 +4,10 @@
 mod support;
 
 use std::fs;
+use std::io::Write as _;
 use std::path::Path;
 use std::path::PathBuf;
+use std::process::Command;
 use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
@@ -16,6 +18,7 @@ use ringpost::queue::Access;
 use ringpost::queue::key;
 use ringpost::queue::schema::FAMILIES;
 
+use support::BINARY;
 use support::Client;
 use support::PATIENCE;
 use support::Server;
@@ -188,8 +191,18 @@ fn an_operator_may_delete_where_mail_is_refused() {
     }
     let victims = scene.ledger.some_acknowledged(usize::MAX, 20);
     assert!(victims.len() > 50, "there is something to delete");
+    delete_all(&scene, &victims);
+    let deleted = Instant::now();
+    scene.send_until(&mut client, "250");
+    drop(client);
+    println!("mail again {:?} after {} were deleted", deleted.elapsed(), victims.len());
+    scene.stop_and_audit(server, "deletion");
+}
+
+/// Deletes that mail by the command line, and notes it as gone.
+fn delete_all(scene: &Scene, victims: &[(Mail, MessageId)]) {
     victims.iter().for_each(|(mail, _)| scene.ledger.note(*mail, Fate::Removing));
-    for victims in victims.chunks(20) {
+    for victims in victims.chunks(50) {
         let ids: Vec<String> = victims.iter().map(|(_, id)| id.to_string()).collect();
         let mut words = vec!["delete"];
         words.extend(ids.iter().map(String::as_str));
@@ -197,11 +210,137 @@ fn an_operator_may_delete_where_mail_is_refused() {
         assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
     }
     victims.iter().for_each(|(mail, _)| scene.ledger.note(*mail, Fate::Removed));
-    let deleted = Instant::now();
+}
+
+/// The first reply to MAIL counts, so nobody gets in before the space was looked at.
+#[test]
+fn the_floor_holds_from_the_first_connection_on() {
+    let folder = tempfile::tempdir().expect("there is a place for temporary files");
+    let scene = Scene::new(folder.path().join("spool"), "min_free_space = \"900TiB\"");
+    for _ in 0..5 {
+        let mut server = scene.start();
+        let mut client = scene.client(&server);
+        client.expect("MAIL FROM:<a@x.test>", 452);
+        drop(client);
+        server.kill();
+    }
+}
+
+#[test]
+fn mail_that_was_deleted_offline_gives_its_room_back_after_a_restart() {
+    let Some(disk) = SmallDisk::mount("size=120m") else { return };
+    let scene = Scene::new(
+        disk.path().join("spool"),
+        "memory = \"4MiB\"\nmin_free_space = \"70MB\"\nmin_free_inodes = 0",
+    );
+    let mut server = scene.start();
+    let load = scene.load(&server, &[Shape::Streamed]);
+    scene.wait_for_refusals("452 4.3.1", 50);
+    load.stop();
+    server.kill();
+    let victims = scene.ledger.some_acknowledged(usize::MAX, 2);
+    assert!(victims.len() > 20, "there is something to delete");
+    delete_all(&scene, &victims);
+    let server = scene.start();
+    let mut client = scene.client(&server);
     scene.send_until(&mut client, "250");
     drop(client);
-    println!("mail again {:?} after {} were deleted", deleted.elapsed(), victims.len());
-    scene.stop_and_audit(server, "deletion");
+    scene.stop_and_audit(server, "offline deletion");
+}
+
+/// A server that was killed on a disk that then had not one byte left.
+fn full_to_the_last_byte() -> Option<(SmallDisk, Scene, PathBuf)> {
+    let disk = SmallDisk::mount("size=96m")?;
+    let scene = Scene::new(
+        disk.path().join("spool"),
+        "memory = \"4MiB\"\nmin_free_space = \"0\"\nmin_free_inodes = 0",
+    );
+    let mut server = scene.start();
+    let load = scene.load(&server, &[Shape::Small, Shape::Streamed]);
+    load.await_acknowledged(150);
+    load.stop();
+    server.kill();
+    let ballast = disk.path().join("ballast");
+    let mut file = fs::File::create(&ballast).expect("there is room");
+    let mut block = vec![1; MIB];
+    while !block.is_empty() {
+        match file.write(&block) {
+            Ok(_) => {}
+            Err(cause) if cause.kind() == std::io::ErrorKind::StorageFull => {
+                block.truncate(block.len() / 2);
+            }
+            Err(cause) => panic!("{cause}"),
+        }
+    }
+    let free = ringpost::queue::space::space(disk.path()).expect("it is mounted").free_bytes;
+    assert_eq!(free, 0);
+    Some((disk, scene, ballast))
+}
+
+#[test]
+fn mail_is_deleted_offline_with_no_byte_free_and_then_taken_again() {
+    let Some((_disk, scene, _)) = full_to_the_last_byte() else { return };
+    delete_all(&scene, &scene.ledger.some_acknowledged(usize::MAX, 10));
+    let server = scene.start();
+    let mut client = scene.client(&server);
+    scene.send_until(&mut client, "250");
+    drop(client);
+    scene.stop_and_audit(server, "offline deletion with no byte free");
+}
+
+#[test]
+fn a_server_starts_with_no_byte_free_and_mail_is_deleted_from_it() {
+    let Some((_disk, scene, ballast)) = full_to_the_last_byte() else { return };
+    let server = scene.start();
+    let mut client = scene.client(&server);
+    let reply = scene.send_one(&mut client);
+    assert!(reply.starts_with("452 4.3.1"), "{reply}");
+    delete_all(&scene, &scene.ledger.some_acknowledged(usize::MAX, 10));
+    scene.send_until(&mut client, "250");
+    drop(client);
+    scene.stop_and_audit(server, "no byte free");
+    fs::remove_file(ballast).expect("it was there");
+}
+
+#[cfg(feature = "failpoints")]
+#[test]
+fn a_disk_that_hangs_is_told_mail_is_refused_and_taken_again_afterwards() {
+    if !is_root("a disk that hangs") {
+        return;
+    }
+    let Some(mut disk) = FailingDisk::new(Filter::Error) else { return };
+    disk.power_on();
+    let scene = Scene::new(disk.mount_point().join("spool"), "min_free_space = \"1MB\"");
+    let server = scene.start_with("commit::hung_ms=return(700)");
+    let mut client = scene.client(&server);
+    scene.send_until(&mut client, "250");
+    // Pipelined commands behind a MAIL that was refused are answered 503.
+    let load = scene.load(&server, &[Shape::Small, Shape::Streamed, Shape::Many]);
+    load.await_acknowledged(50);
+    disk.hang(true);
+    // Some are told after they waited with their data, others at MAIL.
+    scene.wait_for_refusals("451 4.3.0", 20);
+    let told = server.wait_for_log("\"event\":\"commit_hung\"");
+    assert!(told.contains("\"level\":\"error\"") && told.contains("\"partition\""), "{told}");
+    client.expect("MAIL FROM:<a@x.test>", 451);
+    let health = || {
+        let config = scene.folder.path().join("ringpost.toml");
+        let asked = Command::new(BINARY).arg("health").arg("--config").arg(config).output();
+        String::from_utf8(asked.expect("the binary runs").stderr).expect("text")
+    };
+    let said = health();
+    assert!(said.contains("shard 0: the spool's disk has not answered for"), "{said}");
+    disk.hang(false);
+    server.wait_for_log("\"event\":\"commit_resumed\"");
+    assert!(!health().contains("has not answered"), "the disk is well again");
+    load.await_acknowledged(50);
+    load.stop();
+    scene.send_until(&mut client, "250");
+    drop(client);
+    assert_eq!(scene.ledger.refusals("5"), 0, "never 5xx: {:?}", scene.ledger.replies());
+    assert!(!server.log_text().contains("commit_failed"), "{}", server.log_brief());
+    scene.stop_and_audit(server, "a disk that hung");
+    disk.power_off().expect("nobody has a file open");
 }
 
 #[test]
@@ -421,6 +560,10 @@ fn copy_folder(from: &Path, to: &Path) {
     fs::set_permissions(to, mode).expect("it is ours");
     for entry in fs::read_dir(from).expect("it can be read") {
         let entry = entry.expect("it can be read");
+        // Room, and no mail.
+        if entry.file_name() == "reserve" {
+            continue;
+        }
         let (path, copy) = (entry.path(), to.join(entry.file_name()));
         let kind = entry.file_type().expect("it has a type");
         if kind.is_dir() {

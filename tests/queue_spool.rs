@@ -2,16 +2,24 @@
 
 mod queue_desk;
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
+use std::pin::Pin;
 
 use queue_desk::Desk;
 use queue_desk::NOW_MS;
+use queue_desk::pattern;
+use ringpost::base::MessageId;
 use ringpost::queue::Access;
+use ringpost::queue::CommitFault;
+use ringpost::queue::Committed;
 use ringpost::queue::Spool;
 use ringpost::queue::SpoolFault;
 use ringpost::queue::SpoolOptions;
+use ringpost::queue::Want;
+use ringpost::queue::reclaim::reclaim;
 
 fn options(path: &Path, partitions: Option<u8>) -> SpoolOptions {
     SpoolOptions {
@@ -129,4 +137,88 @@ fn a_spool_half_made_is_completed() {
         assert_eq!(spool.partitions().len(), 2, "{name}");
         assert_eq!(spool.partitions()[0].messages(), 1, "{name}: mail that was there stays");
     }
+}
+
+/// Blob files of the first partition, and their bytes.
+fn blobs(desk: &Desk) -> BTreeMap<String, u64> {
+    let entries = fs::read_dir(desk.spool.partitions()[0].path()).unwrap();
+    let blobs = entries
+        .flatten()
+        .filter(|entry| entry.path().extension().is_some_and(|extension| extension == "blob"));
+    blobs
+        .map(|entry| {
+            let name = entry.file_name().into_string().unwrap();
+            (name, entry.metadata().map_or(0, |found| found.len()))
+        })
+        .collect()
+}
+
+/// A spool of so many messages of 20 KB, all of them in files.
+fn backlog(path: &Path, count: usize) -> (Desk, Vec<MessageId>) {
+    let desk =
+        Desk::with(SpoolOptions { memory_bytes: 4 << 20, ..SpoolOptions::new(path, NOW_MS) });
+    let bodies: Vec<Vec<u8>> = (0..50).map(|seed| pattern(20_000, seed)).collect();
+    let mut ids = Vec::new();
+    while ids.len() < count {
+        let storing: Vec<Pin<Box<dyn Future<Output = Result<Committed, CommitFault>> + '_>>> =
+            bodies.iter().map(|body| Box::pin(desk.store(body)) as _).collect();
+        ids.extend(desk.run_all(storing).into_iter().map(|done| done.unwrap().id));
+    }
+    desk.spool.partitions()[0].db().flush_cf(desk.spool.partitions()[0].families().body).unwrap();
+    (desk, ids)
+}
+
+fn delete(desk: &Desk, ids: impl Iterator<Item = MessageId>) {
+    let deleting: Vec<Pin<Box<dyn Future<Output = Result<bool, CommitFault>> + '_>>> =
+        ids.map(|id| Box::pin(desk.committer.delete(id)) as _).collect();
+    for done in desk.run_all(deleting) {
+        assert_eq!(done, Ok(true));
+    }
+}
+
+/// Compactions over all that is stored move no body: a backlog costs what it took to write it.
+#[test]
+fn a_backlog_is_not_written_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let (desk, ids) = backlog(folder.path(), 1000);
+    let before = blobs(&desk);
+    let body_bytes = 1000 * 20_000;
+    assert!(before.values().sum::<u64>() < body_bytes * 11 / 10, "{before:?}");
+    // Mail out of every file leaves; compactions meet what stays.
+    delete(&desk, ids.iter().copied().step_by(10));
+    let partition = &desk.spool.partitions()[0];
+    let body = partition.families().body;
+    partition.db().flush_cf(body).unwrap();
+    partition.db().compact_range_cf(body, None::<&[u8]>, None::<&[u8]>);
+    reclaim(partition, Want::Routine, u64::MAX).unwrap();
+    assert_eq!(blobs(&desk), before);
+    assert_eq!(desk.body_of(ids[1]), pattern(20_000, 1));
+    desk.close();
+}
+
+/// What is left alive in files that are mostly dead is moved when space is short, also when
+/// the mail was removed by a process before this one.
+#[test]
+fn the_room_of_removed_mail_comes_back_after_a_restart() {
+    let folder = tempfile::tempdir().unwrap();
+    let (desk, ids) = backlog(folder.path(), 1000);
+    let kept = |place: &usize| place % 50 == 3;
+    delete(&desk, (0..1000).filter(|place| !kept(place)).map(|place| ids[place]));
+    desk.close();
+    let desk = Desk::with(SpoolOptions {
+        memory_bytes: 4 << 20,
+        ..SpoolOptions::new(folder.path(), NOW_MS)
+    });
+    let partition = &desk.spool.partitions()[0];
+    // There is room for a part of it only, so that it takes several passes.
+    let free_bytes = 300_000;
+    for _ in 0..20 {
+        reclaim(partition, Want::Short, free_bytes).unwrap();
+    }
+    let left: u64 = blobs(&desk).values().sum();
+    assert!(left < 20 * 20_000 * 11 / 10, "{left} bytes for 20 messages of 20 KB");
+    for place in (0..1000).filter(kept) {
+        assert_eq!(desk.body_of(ids[place]), pattern(20_000, place as u64 % 50));
+    }
+    desk.close();
 }

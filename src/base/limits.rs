@@ -116,6 +116,20 @@ pub const UNSETTLED_MAX: usize = COMMIT_WAITERS_MAX / 2;
 /// its own. Longer: as above, so that a slow disk slows delivery before it lets a crash repeat more.
 pub const UNSETTLED_MS_MAX: u64 = 200;
 
+/// Bytes of dead bodies in the files of one partition, where they are more than the live ones: about
+/// one blob file. More: live bodies are moved out of the oldest files, and these are removed.
+pub const DEAD_BODY_BYTES_MAX: u64 = 256 << 20;
+
+/// Live bodies that one such pass moves: some ten seconds of a usual disk, for which no other
+/// compaction runs. The rest waits for the next pass, two seconds later.
+pub const RECLAIM_MOVE_BYTES_MAX: u64 = 1 << 30;
+
+/// Bytes of the spool's reserve for each partition, beside the memory of its memtables, which a
+/// start may have to flush: what opening a partition writes (list of files, options, first block of
+/// a log). When the disk is full the reserve is given up, and new mail is refused until it is made
+/// again.
+pub const RESERVE_PARTITION_BYTES: u64 = 4 << 20;
+
 const _: () = assert!(COMMIT_BATCH_MESSAGES_MAX <= COMMIT_WAITERS_MAX);
 const _: () = assert!(COMMAND_BYTES_MAX <= CHUNK_BYTES);
 const _: () = assert!(JOB_TRANSFER_MS_MAX + LEASE_SWEEP_MS < JOB_LEASE_MS);

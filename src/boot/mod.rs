@@ -22,6 +22,7 @@ pub mod privileges;
 pub mod run;
 pub mod signals;
 pub mod sockets;
+pub mod space;
 pub mod table;
 pub mod topology;
 

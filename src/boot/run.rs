@@ -36,6 +36,7 @@ use crate::boot::signals::Signal;
 use crate::boot::sockets;
 use crate::boot::sockets::BoundAddress;
 use crate::boot::sockets::ShardSockets;
+use crate::boot::space::SpaceKeeper;
 use crate::boot::table::ShardRow;
 use crate::boot::table::StartTable;
 use crate::boot::topology::Topology;
@@ -74,8 +75,6 @@ use crate::outbound::survey::SitesShelf;
 use crate::queue::CommitOptions;
 use crate::queue::CommitThread;
 use crate::queue::Notice;
-use crate::queue::Reclaimer;
-use crate::queue::SpaceFloor;
 use crate::queue::SpaceWatch;
 use crate::queue::Spool;
 use crate::queue::SpoolOptions;
@@ -164,7 +163,7 @@ fn start(options: ServeOptions) -> Result<Running, Vec<String>> {
     print_table(&config, &user, (&plan, &placement), (&bound.addresses, &findings));
 
     let commits = start_commits(&spool, &plan, &placement, &failed)?;
-    let space = Arc::new(SpaceWatch::new());
+    let space = SpaceKeeper::start(&spool, &observed, &config.queue);
     let signals = signals::listen(blocked).map_err(|cause| vec![format!("signals: {cause}")])?;
     let listened = bound.addresses.clone();
     let seeds = Seeds {
@@ -176,8 +175,12 @@ fn start(options: ServeOptions) -> Result<Running, Vec<String>> {
         delivery: &delivery,
         pauses: &pauses,
     };
-    let Started { threads: shards, commands, orders, sites } =
-        start_shards(seeds, bound.shards, Arc::new(assembled.policy), (&observed, &space))?;
+    let Started { threads: shards, commands, orders, sites } = start_shards(
+        seeds,
+        bound.shards,
+        Arc::new(assembled.policy),
+        (&observed, &space.watch()),
+    )?;
     let heartbeats = shards.iter().map(ShardThread::heartbeat).collect();
     let watchdog = Watchdog::start(heartbeats, STALL_MAX, |shard| {
         tell_stall(shard);
@@ -209,7 +212,6 @@ fn start(options: ServeOptions) -> Result<Running, Vec<String>> {
         commits,
         spool,
         space,
-        reclaimer: Reclaimer::default(),
         failed,
         began,
         _watchdog: watchdog.ok(),
@@ -621,8 +623,7 @@ struct Running {
     shards: Vec<ShardThread>,
     commits: Vec<CommitThread>,
     spool: Arc<Spool>,
-    space: Arc<SpaceWatch>,
-    reclaimer: Reclaimer,
+    space: SpaceKeeper,
     failed: Arc<AtomicBool>,
     began: Instant,
     _watchdog: Option<Watchdog>,
@@ -631,7 +632,7 @@ struct Running {
 impl Running {
     fn until_told(mut self) -> ExitCode {
         loop {
-            self.look_at_space();
+            self.space.look(&self.reloader.config.queue);
             if self.failed.load(Ordering::Acquire) {
                 let failed = self.spool.partitions().iter().filter(|p| p.failure().is_some());
                 let failed = failed.count().max(1) as u64;
@@ -645,33 +646,6 @@ impl Running {
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => return self.end(1),
             }
-        }
-    }
-
-    fn look_at_space(&mut self) {
-        let queue = &self.reloader.config.queue;
-        let floor = SpaceFloor {
-            bytes_min: queue.min_free_space,
-            inodes_min: queue.min_free_inodes as u64,
-        };
-        let was_low = self.space.is_low();
-        // A file system that does not answer counts as full, and shows as such.
-        let _ = self.space.check(self.spool.path(), floor);
-        let found = self.space.last();
-        let (free_bytes, free_inodes) = (found.free_bytes, found.free_inodes);
-        // Shown before it is told: who hears of it may look at once.
-        let process = &self.reloader.observed.process;
-        process.spool_full.set(u64::from(self.space.is_low()));
-        process.spool_free_bytes.set(free_bytes);
-        process.spool_free_inodes.set(free_inodes);
-        match (was_low, self.space.is_low()) {
-            (false, true) => Event::SpoolFull { free_bytes, free_inodes }.emit(),
-            (true, false) => Event::SpoolRecovered { free_bytes, free_inodes }.emit(),
-            _ => {}
-        }
-        if self.space.is_low() {
-            // Without a thread for it the next look tries again.
-            let _ = self.reclaimer.begin(&self.spool, free_bytes);
         }
     }
 

@@ -311,8 +311,10 @@ section! {
         /// the spool is made; later it must be the same or "auto".
         partitions: Partitions = Is("'auto'"), Restart;
         /// Memory for write buffers, shared by all partitions.
+        /// The spool reserves as much disk space, and 4 MiB for each partition, for when the disk is full.
         memory: u64 = Is("'64MiB'"), Restart, QUEUE_MEMORY_MIN => TIB;
-        /// Space that must stay free on the spool's file system. Less: 452 4.3.1.
+        /// Space that must stay free on the spool's file system, beside the reserve (see `memory`).
+        /// Less: 452 4.3.1. Once the reserve is spent, twice its size must be free on top.
         min_free_space: u64 = Is("'256MB'"), Live, 0 => 1024 * TIB;
         /// Inodes that must stay free there. Fewer: 452 4.3.1.
         min_free_inodes: usize = Is("1000"), Live, 0 => 1_000_000_000;

@@ -18,6 +18,7 @@
 //! <spool>/lock                  held (flock) by the one process that writes; its pid as text
 //! <spool>/p00 .. p63            one RocksDB each, six column families
 //! <spool>/pauses.json           destinations that operators have paused; see `pauses`
+//! <spool>/reserve               room kept for the time when the disk is full; see `reserve`
 //! <spool>/quarantine/           bytes that could not be understood, each with a `.why` beside it
 //! ```
 //!
@@ -100,6 +101,7 @@ pub mod reader;
 pub mod reclaim;
 pub mod record;
 pub mod recover;
+pub mod reserve;
 pub mod room;
 pub mod schema;
 pub mod select;
@@ -125,7 +127,9 @@ pub use lane::CommitHandle;
 pub use notice::Notice;
 pub use partition::Partition;
 pub use reclaim::Reclaimer;
+pub use reclaim::Want;
 pub use recover::Recovered;
+pub use reserve::Reserve;
 pub use schema::Envelope;
 pub use schema::Job;
 pub use schema::Recipient;

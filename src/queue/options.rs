@@ -146,11 +146,12 @@ fn body(memory: &StoreMemory) -> Options {
     // Mail is text; LZ4 halves it for less CPU than writing the other half costs.
     options.set_blob_compression_type(DBCompressionType::Lz4);
     options.set_blob_file_size(256 << 20);
-    // A file whose mail is delivered is dropped whole; what a slow destination keeps alive in it
-    // is moved out once half of the bytes are dead.
-    options.set_enable_blob_gc(true);
-    options.set_blob_gc_age_cutoff(1.0);
-    options.set_blob_gc_force_threshold(0.5);
+    // A file whose mail is delivered is dropped whole; what a slow destination keeps alive in a
+    // half-dead file is moved out by `reclaim`, which knows what it gains. RocksDB's own collection
+    // does not: every compaction that meets a live body in an old file writes it again. With a
+    // backlog of 200,000 messages of 20 KB (3.8 GB), delivering and accepting a tenth of them wrote
+    // 8.6 GB with it (age cutoff 1.0), and writes 0.8 GB without.
+    options.set_enable_blob_gc(false);
     options
 }
 

@@ -28,6 +28,7 @@ use rocksdb::properties;
 
 use crate::base::MessageId;
 use crate::base::PartitionId;
+use crate::base::limits::DEAD_BODY_BYTES_MAX;
 use crate::queue::audit;
 use crate::queue::fault::Cause;
 use crate::queue::fault::QueueFault;
@@ -64,7 +65,7 @@ pub struct Partition {
     newest: Option<MessageId>,
     messages: AtomicU64,
     body_bytes: AtomicU64,
-    /// Bytes of bodies removed whose room was not given back yet.
+    /// Bytes of bodies removed that no `reclaim` has looked for yet.
     removed_bytes: AtomicU64,
     quarantined: u64,
     /// Why the partition takes no more mail; set once.
@@ -166,7 +167,8 @@ impl Partition {
             newest: None,
             messages: AtomicU64::new(0),
             body_bytes: AtomicU64::new(0),
-            removed_bytes: AtomicU64::new(0),
+            // What was removed by an earlier process may take room still: nobody has noted it.
+            removed_bytes: AtomicU64::new(DEAD_BODY_BYTES_MAX),
             quarantined: 0,
             failure: OnceLock::new(),
             ledger: Mutex::default(),
@@ -337,12 +339,12 @@ impl Partition {
         Ok(ledger)
     }
 
-    /// Bytes of bodies removed since `note_reclaimed`.
+    /// Bytes of bodies removed since `note_reclaimed`, and more after a start.
     pub fn removed_bytes(&self) -> u64 {
         self.removed_bytes.load(Ordering::Relaxed)
     }
 
-    /// The room of so many of them was given back.
+    /// So many of them were looked for.
     pub fn note_reclaimed(&self, bytes: u64) {
         self.removed_bytes.fetch_sub(bytes, Ordering::Relaxed);
     }

@@ -35,6 +35,7 @@ use crate::queue::partition::make_folder;
 use crate::queue::partition::sync_folder;
 use crate::queue::points::point;
 use crate::queue::recover::Recovered;
+use crate::queue::reserve;
 
 /// The format that this Ringpost makes and understands.
 pub const FORMAT: u32 = 1;
@@ -107,19 +108,34 @@ struct Meta {
 
 impl Spool {
     /// Opens the spool, making it first if it may and must. Partitions are opened side by side.
+    /// Where the disk is too full for that, the reserve is spent.
     pub fn open(options: SpoolOptions) -> Result<Spool, SpoolFault> {
         let lock = match options.access {
             Access::Serve => Some(claim(&options.path)?),
             Access::Inspect => None,
         };
+        let opened = match Spool::open_claimed(&options) {
+            Err(SpoolFault::DiskFull { path }) if lock.is_some() => {
+                let spent = reserve::spend(&options.path);
+                match spent.map_err(|cause| SpoolFault::io(&options.path, cause))? {
+                    true => Spool::open_claimed(&options),
+                    false => Err(SpoolFault::DiskFull { path }),
+                }
+            }
+            opened => opened,
+        };
+        opened.map(|spool| Spool { _lock: lock, ..spool })
+    }
+
+    fn open_claimed(options: &SpoolOptions) -> Result<Spool, SpoolFault> {
         let meta = match read_meta(&options.path)? {
-            Some(meta) => check_count(meta, &options)?,
-            None if options.access == Access::Serve => make(&options)?,
-            None => return Err(SpoolFault::NoSpool { path: options.path }),
+            Some(meta) => check_count(meta, options)?,
+            None if options.access == Access::Serve => make(options)?,
+            None => return Err(SpoolFault::NoSpool { path: options.path.clone() }),
         };
         let memory = StoreMemory::new(options.memory_bytes, meta.partitions);
         let sites: Vec<PartitionSite> =
-            (0..meta.partitions).map(|number| site(&options, &memory, number)).collect();
+            (0..meta.partitions).map(|number| site(options, &memory, number)).collect();
         // All are looked for before one is opened, so that a missing one is no half start.
         for site in &sites {
             if !site.path().is_dir() {
@@ -133,7 +149,7 @@ impl Spool {
             partitions.push(Arc::new(partition));
             recovered.push(found);
         }
-        Ok(Spool { path: options.path, partitions, memory, recovered, _lock: lock })
+        Ok(Spool { path: options.path.clone(), partitions, memory, recovered, _lock: None })
     }
 
     pub fn path(&self) -> &Path {
@@ -226,8 +242,11 @@ fn lock(path: &Path) -> Result<File, SpoolFault> {
     }
     file.set_len(0).map_err(at)?;
     file.rewind().map_err(at)?;
-    writeln!(file, "{}", std::process::id()).map_err(at)?;
-    Ok(file)
+    match writeln!(file, "{}", std::process::id()) {
+        // The lock is held all the same, and a full disk must not keep anybody from making room.
+        Err(cause) if cause.kind() == std::io::ErrorKind::StorageFull => Ok(file),
+        written => written.map(|()| file).map_err(at),
+    }
 }
 
 fn read_meta(path: &Path) -> Result<Option<Meta>, SpoolFault> {

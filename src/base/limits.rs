@@ -130,6 +130,43 @@ pub const RECLAIM_MOVE_BYTES_MAX: u64 = 1 << 30;
 /// again.
 pub const RESERVE_PARTITION_BYTES: u64 = 4 << 20;
 
+/// MTA-STS policies in memory and on disk, and their bytes. Full: policies that have expired go
+/// first, then those that no mail was sent under, then the others by their last use; those that
+/// mail was sent under and that demand TLS go last.
+pub const STS_POLICIES_MAX: usize = 20_000;
+pub const STS_POLICIES_BYTES_MAX: usize = 32 << 20;
+
+/// Bytes of one policy; real ones have a few hundred. A larger one goes before those in use, so
+/// that few domains with large policies cannot displace many.
+pub const STS_POLICY_BYTES_USUAL: usize = 4 << 10;
+
+/// Domains whose last fetch failed. Full: the oldest failure is forgotten, and its domain may be
+/// asked again.
+pub const STS_FAILURES_MAX: usize = 10_000;
+
+/// Requests of all shards to the control plane on their way, and as many that wait for a fetch.
+/// Full: the shard asks again; mail without a policy waits.
+pub const STS_REQUESTS_MAX: usize = 1024;
+
+/// Policies being fetched, all together and from one network (IPv4 /24, IPv6 /48), so that web
+/// servers that never answer cannot hold every place.
+pub const STS_FETCHES_MAX: usize = 64;
+pub const STS_FETCHES_PER_NETWORK_MAX: usize = 8;
+
+/// Milliseconds for one fetch. RFC 8461 s3.3 suggests a minute; mail waits for this.
+pub const STS_FETCH_MS_MAX: u64 = 10_000;
+
+/// Milliseconds for which mail waits for a policy. Longer: the mail is postponed.
+pub const STS_WAIT_MS_MAX: u64 = 15_000;
+
+/// Milliseconds for which mail is postponed when a policy could not be asked for. Spread up to
+/// twice as long.
+pub const STS_POSTPONE_MS: u64 = 15_000;
+
+/// Domains for which one shard has asked the control plane and waits. Full: the next waits.
+pub const STS_ASKED_MAX: usize = 256;
+
+const _: () = assert!(STS_FETCH_MS_MAX < STS_WAIT_MS_MAX);
 const _: () = assert!(COMMIT_BATCH_MESSAGES_MAX <= COMMIT_WAITERS_MAX);
 const _: () = assert!(COMMAND_BYTES_MAX <= CHUNK_BYTES);
 const _: () = assert!(JOB_TRANSFER_MS_MAX + LEASE_SWEEP_MS < JOB_LEASE_MS);

@@ -54,10 +54,12 @@ use crate::control::admin::AdminParts;
 use crate::control::assemble::assemble;
 use crate::control::reload::Reloader;
 use crate::control::reload::level_of;
+use crate::control::sts::StsFetcher;
 use crate::control::thread;
 use crate::control::thread::ControlParts;
 use crate::handoff::Placement;
 use crate::handoff::Sender;
+use crate::handoff::StsPolicies;
 use crate::handoff::mesh;
 use crate::inbound::census::Census;
 use crate::inbound::census::Clerk;
@@ -160,6 +162,7 @@ fn start(options: ServeOptions) -> Result<Running, Vec<String>> {
     observed.shards[0].metrics.quarantined_total.add(set_aside);
     let delivery = delivery_parts(&config, plan.shards.len(), assembled.delivery, &mut findings)?;
     let pauses = Arc::new(read_pauses(spool.path(), &mut findings));
+    let (sts, policies) = open_policies(spool.path(), &delivery.tls, &observed, &mut findings);
     print_table(&config, &user, (&plan, &placement), (&bound.addresses, &findings));
 
     let commits = start_commits(&spool, &plan, &placement, &failed)?;
@@ -174,6 +177,7 @@ fn start(options: ServeOptions) -> Result<Running, Vec<String>> {
         spool: &spool,
         delivery: &delivery,
         pauses: &pauses,
+        policies: &policies,
     };
     let Started { threads: shards, commands, orders, sites } = start_shards(
         seeds,
@@ -199,6 +203,7 @@ fn start(options: ServeOptions) -> Result<Running, Vec<String>> {
         }),
         sites,
         observed: Arc::clone(&observed),
+        sts,
         on_start: Box::new(move || pin_softly(&control_cpus)),
     })
     .map_err(|cause| vec![format!("control: {cause}")])?;
@@ -390,6 +395,23 @@ fn read_pauses(folder: &Path, findings: &mut Vec<Finding>) -> Pauses {
     pauses
 }
 
+/// The MTA-STS policies of earlier runs hold on.
+fn open_policies(
+    spool: &Path,
+    tls: &Arc<TlsClient>,
+    observed: &Arc<Observed>,
+    findings: &mut Vec<Finding>,
+) -> (StsFetcher, StsPolicies) {
+    let (fetcher, policies, passed_over) =
+        StsFetcher::open(spool, Arc::clone(tls), Arc::clone(observed));
+    if let Some(first) = passed_over.first() {
+        let count = passed_over.len();
+        let what = format!("{count} MTA-STS policies on disk cannot be used, the first: {first}");
+        findings.push(warning(what, "they are fetched again; remove the files"));
+    }
+    (fetcher, policies)
+}
+
 fn print_table(
     config: &Config,
     user: &str,
@@ -470,13 +492,14 @@ struct Seeds<'a> {
     spool: &'a Spool,
     delivery: &'a DeliveryParts,
     pauses: &'a Pauses,
+    policies: &'a StsPolicies,
 }
 
 /// What all shards deliver by.
 struct DeliveryParts {
     policy: Arc<DeliveryPolicy>,
     resolver: ResolverSettings,
-    tls: Option<Arc<TlsClient>>,
+    tls: Arc<TlsClient>,
 }
 
 /// Shards that run, and the ways to them; all in the order of the shards.
@@ -493,7 +516,7 @@ fn start_shards(
     policy: Arc<Policy>,
     (observed, space): (&Arc<Observed>, &Arc<SpaceWatch>),
 ) -> Result<Started, Vec<String>> {
-    let Seeds { config, plan, placement, commits, spool, delivery, pauses } = seeds;
+    let Seeds { config, plan, placement, commits, spool, delivery, pauses, policies } = seeds;
     let mut meshes = mesh::weave(plan.shards.len()).into_iter();
     let handing_over = Arc::new(AtomicUsize::new(plan.shards.len()));
     let census = Census::new(plan.shards.len());
@@ -519,7 +542,8 @@ fn start_shards(
                 policy: Arc::clone(&delivery.policy),
                 mesh,
                 resolver: delivery.resolver.clone(),
-                tls: delivery.tls.clone(),
+                tls: Arc::clone(&delivery.tls),
+                sts: policies.clone(),
                 hostname: config.server.hostname.as_str().into(),
                 shards: plan.shards.len(),
                 paused: pauses.names(),
@@ -570,7 +594,7 @@ fn delivery_parts(
         .map_err(|problems| problems.0.iter().map(ToString::to_string).collect::<Vec<_>>())?;
     let told = tls.warnings().iter().map(ToString::to_string);
     findings.extend(told.map(|what| warning(what, "set delivery.tls_roots")));
-    Ok(DeliveryParts { policy: Arc::new(policy), resolver, tls: Some(tls) })
+    Ok(DeliveryParts { policy: Arc::new(policy), resolver, tls })
 }
 
 /// How each shard's resolver asks, with its part of the cache.

@@ -8,10 +8,12 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
+use crate::base::fault::end_process;
 use crate::control::admin::Admin;
 use crate::control::operators;
 use crate::control::scrape;
 use crate::control::scrape::TopDestinations;
+use crate::control::sts::StsFetcher;
 use crate::observe::Event;
 use crate::observe::Observed;
 use crate::outbound::survey::SitesShelf;
@@ -30,6 +32,7 @@ pub struct ControlParts {
     pub observed: Arc<Observed>,
     /// Where each shard shows its destinations.
     pub sites: Vec<Arc<SitesShelf>>,
+    pub sts: StsFetcher,
     /// Runs first on the thread: keep it off the shards' cores.
     pub on_start: Box<dyn FnOnce() + Send>,
 }
@@ -49,9 +52,19 @@ pub fn start(parts: ControlParts) -> io::Result<()> {
         (parts.on_start)();
         let sites = parts.sites;
         let top = Arc::new(move || operators::snapshot_json(&sites, TOP_DESTINATIONS));
-        runtime.block_on(serve(parts.http, parts.observed, top));
+        runtime.block_on(async {
+            tokio::spawn(fetch_policies(parts.sts));
+            serve(parts.http, parts.observed, top).await;
+        });
     })?;
     Ok(())
+}
+
+/// In a task of its own, so that a bug in it is seen at once.
+async fn fetch_policies(sts: StsFetcher) {
+    if let Err(panic) = tokio::spawn(sts.run()).await {
+        end_process(format_args!("MTA-STS policies are not fetched any more: {panic}"));
+    }
 }
 
 async fn serve(http: Option<HttpListener>, observed: Arc<Observed>, top: TopDestinations) {

@@ -8,7 +8,7 @@
 //! Bounds:   an idle TLS connection holds its keys and no buffer. What a peer has sent of an
 //!           unfinished record (18 KiB at most) is held, and nothing else. A `Resolver` has bounds of
 //!           its own.
-//! Home of:  rustls, webpki, x509-cert, rcgen, aws-lc-rs, hickory-proto, httparse. No other folder names them.
+//! Home of:  rustls, webpki, x509-cert, rcgen, aws-lc-rs, hickory-proto. No other folder names them.
 
 pub mod certificate;
 pub mod client;
@@ -30,7 +30,6 @@ pub use certificate::TlsProblem;
 pub use certificate::TlsProblems;
 pub use client::ClientCertificate;
 pub use dane::TlsaRecord;
-pub use mta_sts::StsCache;
 pub use mta_sts::StsMode;
 pub use mta_sts::StsPolicy;
 pub use proxied::ProxyFault;

@@ -1,39 +1,18 @@
 //! MTA-STS: what a domain has published about the TLS of its hosts (RFC 8461).
 //!
-//! Owner:    one `StsCache` per shard, or per whoever asks for the domain.
+//! Pure: records and policies as they are read, and when a policy is to be fetched.
 //! Promise:  a policy that was fetched holds until its `max_age` ends, whatever happens meanwhile:
 //!           neither a record that is gone nor a fetch that fails takes it back (RFC 8461 s5.1).
-//! Fetch:    HTTPS with a certificate for `mta-sts.DOMAIN`, status 200, no redirects
-//!           (RFC 8461 s3.3), over a connection that the caller has made.
-//! Bounds:   `POLICY_BYTES_MAX`, `HEAD_BYTES_MAX`, `MX_PATTERNS_MAX`; `StsCache` holds as many
-//!           domains as it was made for, and forgets first whose policy ends first.
-//! Time:     the caller says what time it is. The deadline of a fetch is the transport's, and is
-//!           set once for all of it.
+//! Bounds:   `POLICY_BYTES_MAX`, `MX_PATTERNS_MAX`.
+//! Time:     the caller says what time it is.
 
-use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 
-use httparse::EMPTY_HEADER;
-use httparse::Header;
-use httparse::Status;
-
-use crate::base::chunk::ChunkPool;
-use crate::net::session::TlsFault;
-use crate::net::stream::Channel;
-use crate::net::stream::Transport;
-use crate::net::tls_client::PeerCheck;
-use crate::net::tls_client::TlsClient;
+use crate::net::tls_memory::TlsResult;
 
 /// Bytes of a policy. RFC 8461 s3.3 suggests 64 KiB. More: the fetch fails.
 pub const POLICY_BYTES_MAX: usize = 64 << 10;
-
-/// Bytes of the head of a response. More: the fetch fails.
-pub const HEAD_BYTES_MAX: usize = 16 << 10;
-
-/// What chunked encoding may add to a policy.
-const FRAMING_BYTES_MAX: usize = 16 << 10;
-const HEADERS_MAX: usize = 64;
 
 /// Patterns of a policy. The largest known have a dozen. More: the policy is invalid.
 pub const MX_PATTERNS_MAX: usize = 256;
@@ -43,6 +22,12 @@ pub const MAX_AGE_S_MAX: u64 = 31_557_600;
 
 /// How long a policy that could not be fetched is not asked for again (RFC 8461 s3.3).
 pub const RETRY_MS: u64 = 5 * 60 * 1000;
+
+const HOUR_MS: u64 = 60 * 60 * 1000;
+/// How exactly the last use of a policy is known.
+const USED_EVERY_MS: u64 = 6 * HOUR_MS;
+/// A policy counts as in use for its `max_age` after its last use, and for so long at least.
+const IN_USE_MS_MIN: u64 = 24 * HOUR_MS;
 
 /// The id of the one valid record among the TXT records of `_mta-sts.DOMAIN`. Without one, or with
 /// several, the domain has none (RFC 8461 s3.1).
@@ -157,6 +142,23 @@ impl StsPolicy {
         Ok(StsPolicy { mode, mx, max_age_s })
     }
 
+    /// The policy as `parse` reads it.
+    pub fn text(&self) -> String {
+        let mode = match self.mode {
+            StsMode::Enforce => "enforce",
+            StsMode::Testing => "testing",
+            StsMode::None => "none",
+        };
+        let mx: String = self.mx.iter().map(|pattern| format!("mx: {pattern}\n")).collect();
+        format!("version: STSv1\nmode: {mode}\n{mx}max_age: {}\n", self.max_age_s)
+    }
+
+    /// Bytes of memory that it takes, about.
+    pub fn bytes(&self) -> usize {
+        let patterns = self.mx.iter().map(|pattern| pattern.len() + size_of::<Box<str>>());
+        size_of::<StsPolicy>() + patterns.sum::<usize>()
+    }
+
     /// Whether `host` is one of the policy's hosts. A wildcard stands for one label (s4.1).
     pub fn matches(&self, host: &str) -> bool {
         let host = host.strip_suffix('.').unwrap_or(host).to_ascii_lowercase();
@@ -196,7 +198,7 @@ pub enum StsFetch {
     First,
 }
 
-/// What is known of a domain.
+/// What to do about a domain.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StsAnswer {
     /// The policy that holds now.
@@ -204,352 +206,88 @@ pub struct StsAnswer {
     pub fetch: StsFetch,
 }
 
-/// The policies of domains that were written to.
-#[derive(Debug)]
-pub struct StsCache {
-    domains: HashMap<Box<str>, Known>,
-    domains_max: usize,
+/// What is known of a domain.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct StsKnown {
+    pub policy: Option<Arc<StsFetched>>,
+    pub failed: Option<Arc<StsFailed>>,
 }
 
-#[derive(Debug, Default)]
-struct Known {
-    policy: Option<Fetched>,
-    failed: Option<Failed>,
+/// A policy that was fetched.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StsFetched {
+    pub id: Box<str>,
+    pub policy: Arc<StsPolicy>,
+    pub fetched_ms: u64,
+    /// When mail last found a host of the domain under this policy, to a few hours; 0: never.
+    pub used_ms: u64,
 }
 
-#[derive(Debug)]
-struct Fetched {
-    id: Box<str>,
-    policy: Arc<StsPolicy>,
-    since_ms: u64,
-    until_ms: u64,
+/// A fetch that failed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StsFailed {
+    pub id: Box<str>,
+    pub until_ms: u64,
+    /// The failure as reports name it.
+    pub result: TlsResult,
 }
 
-/// A fetch that came to nothing.
-#[derive(Debug)]
-struct Failed {
-    id: Box<str>,
-    until_ms: u64,
+impl StsFetched {
+    pub fn expires_ms(&self) -> u64 {
+        self.fetched_ms.saturating_add(self.policy.max_age_s * 1000)
+    }
+
+    /// Half of its time is over: it is fetched again, so that it does not end while it is needed.
+    fn is_old(&self, now_ms: u64) -> bool {
+        now_ms >= self.fetched_ms.saturating_add(self.policy.max_age_s * 500)
+    }
+
+    /// Whether mail was sent under it within its `max_age`.
+    pub fn is_in_use(&self, now_ms: u64) -> bool {
+        let while_ms = (self.policy.max_age_s * 1000).max(IN_USE_MS_MIN);
+        self.used_ms > 0 && now_ms < self.used_ms.saturating_add(while_ms)
+    }
+
+    /// Whether its use now is news.
+    pub fn is_use_new(&self, now_ms: u64) -> bool {
+        now_ms >= self.used_ms.saturating_add(USED_EVERY_MS)
+    }
+
+    /// Whether it should be fetched again although no mail asks for it.
+    pub fn wants_refresh(&self, now_ms: u64) -> bool {
+        self.is_in_use(now_ms) && self.is_old(now_ms) && now_ms < self.expires_ms()
+    }
 }
 
-impl Known {
-    fn holding(&self, now_ms: u64) -> Option<&Fetched> {
-        self.policy.as_ref().filter(|fetched| now_ms < fetched.until_ms)
-    }
-
-    /// After this time there is nothing in it worth keeping.
-    fn until_ms(&self) -> u64 {
-        let policy = self.policy.as_ref().map_or(0, |fetched| fetched.until_ms);
-        policy.max(self.failed.as_ref().map_or(0, |failed| failed.until_ms))
-    }
-}
-
-impl StsCache {
-    pub fn new(domains_max: usize) -> StsCache {
-        assert!(domains_max > 0, "a cache of nothing forgets every policy");
-        StsCache { domains: HashMap::new(), domains_max }
-    }
-
-    pub fn len(&self) -> usize {
-        self.domains.len()
-    }
-
-    pub fn is_empty(&self) -> bool {
-        self.domains.is_empty()
-    }
-
-    /// What holds for `domain`, whose record announces `id` now, or nothing.
-    pub fn ask(&self, domain: &str, id: Option<&str>, now_ms: u64) -> StsAnswer {
-        let known = self.domains.get(&*key_of(domain));
-        let holding = known.and_then(|known| known.holding(now_ms));
-        let failed = known.and_then(|known| known.failed.as_ref());
-        let in_vain =
-            failed.is_some_and(|failed| Some(&*failed.id) == id && now_ms < failed.until_ms);
+impl StsKnown {
+    /// What holds for the domain, whose record announces `id` now, or nothing.
+    pub fn answer(&self, id: Option<&str>, now_ms: u64) -> StsAnswer {
+        let holding = self.policy.as_ref().filter(|fetched| now_ms < fetched.expires_ms());
+        let has_failed = self.failed.as_ref().is_some_and(|failed| {
+            // A clock that was set back makes no failure last longer.
+            let lasts = failed.until_ms.saturating_sub(RETRY_MS)..failed.until_ms;
+            Some(&*failed.id) == id && lasts.contains(&now_ms)
+        });
         let fetch = match (holding, id) {
             (_, None) => StsFetch::No,
-            _ if in_vain => StsFetch::No,
+            _ if has_failed => StsFetch::No,
             (None, Some(_)) => StsFetch::First,
             (Some(holding), Some(id)) if *holding.id != *id => StsFetch::First,
-            (Some(holding), Some(_)) => {
-                let half_ms = (holding.until_ms - holding.since_ms) / 2;
-                if now_ms < holding.since_ms + half_ms { StsFetch::No } else { StsFetch::Soon }
-            }
+            (Some(holding), Some(_)) if holding.is_old(now_ms) => StsFetch::Soon,
+            (Some(_), Some(_)) => StsFetch::No,
         };
         StsAnswer { policy: holding.map(|holding| Arc::clone(&holding.policy)), fetch }
     }
-
-    /// A fetch has succeeded.
-    pub fn keep(&mut self, domain: &str, id: &str, policy: StsPolicy, now_ms: u64) {
-        let until_ms = now_ms + policy.max_age_s * 1000;
-        let known = self.entry(domain, now_ms);
-        let policy = Arc::new(policy);
-        known.policy = Some(Fetched { id: id.into(), policy, since_ms: now_ms, until_ms });
-        known.failed = None;
-    }
-
-    /// A fetch has failed. What was known holds on.
-    pub fn keep_failure(&mut self, domain: &str, id: &str, now_ms: u64) {
-        let known = self.entry(domain, now_ms);
-        known.failed = Some(Failed { id: id.into(), until_ms: now_ms + RETRY_MS });
-    }
-
-    fn entry(&mut self, domain: &str, now_ms: u64) -> &mut Known {
-        let domain = key_of(domain);
-        if self.domains.len() >= self.domains_max && !self.domains.contains_key(&domain) {
-            self.make_room(now_ms);
-        }
-        self.domains.entry(domain).or_default()
-    }
-
-    /// Looks at all domains; a fetch over HTTPS stands between two calls.
-    fn make_room(&mut self, now_ms: u64) {
-        self.domains.retain(|_, known| now_ms < known.until_ms());
-        if self.domains.len() < self.domains_max {
-            return;
-        }
-        let first = self.domains.iter().min_by_key(|(_, known)| known.until_ms());
-        if let Some(domain) = first.map(|(domain, _)| domain.clone()) {
-            self.domains.remove(&domain);
-        }
-    }
 }
 
-fn key_of(domain: &str) -> Box<str> {
+/// The domain as policies are kept by: names know no case.
+pub fn key_of(domain: &str) -> Arc<str> {
     domain.strip_suffix('.').unwrap_or(domain).to_ascii_lowercase().into()
 }
 
 /// The host whose web server has the policy of `domain`.
 pub fn policy_host(domain: &str) -> String {
     format!("mta-sts.{}", key_of(domain))
-}
-
-/// Why a policy was not fetched.
-#[derive(Clone, Debug, PartialEq)]
-pub enum StsFetchFault<Fault> {
-    /// No connection that could be trusted, or none that lasted.
-    Channel(Fault),
-    Http(HttpFault),
-    Policy(StsPolicyFault),
-}
-
-/// What is wrong with a response.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum HttpFault {
-    BadHead,
-    HeadTooLong,
-    /// Anything but 200, redirects included.
-    Status(u16),
-    NotPlainText,
-    BadFraming,
-    BodyTooLong,
-    /// It ended before all of it had come.
-    Short,
-}
-
-impl fmt::Display for HttpFault {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            HttpFault::BadHead => f.write_str("the response is not HTTP"),
-            HttpFault::HeadTooLong => f.write_str("the head of the response is too long"),
-            HttpFault::Status(status) => write!(f, "status {status}"),
-            HttpFault::NotPlainText => f.write_str("the response is not text/plain"),
-            HttpFault::BadFraming => f.write_str("the length of the response makes no sense"),
-            HttpFault::BodyTooLong => f.write_str("the policy is too long"),
-            HttpFault::Short => f.write_str("the response was cut short"),
-        }
-    }
-}
-
-impl<Fault: fmt::Display> fmt::Display for StsFetchFault<Fault> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            StsFetchFault::Channel(fault) => fault.fmt(f),
-            StsFetchFault::Http(fault) => fault.fmt(f),
-            StsFetchFault::Policy(fault) => fault.fmt(f),
-        }
-    }
-}
-
-/// Fetches the policy of `domain` over a channel that is connected to port 443 of its
-/// `policy_host` and has a deadline. The channel is of no further use.
-pub async fn fetch_policy<S: Transport>(
-    channel: &mut Channel<S>,
-    client: &Arc<TlsClient>,
-    pool: &ChunkPool,
-    domain: &str,
-) -> Result<StsPolicy, StsFetchFault<S::Fault>> {
-    let host = policy_host(domain);
-    channel.start_tls_client(client, &host, PeerCheck::Name).map_err(StsFetchFault::Channel)?;
-    channel.handshake(pool, None).await.map_err(StsFetchFault::Channel)?;
-    let request = format!(
-        "GET /.well-known/mta-sts.txt HTTP/1.1\r\nHost: {host}\r\nUser-Agent: Ringpost\r\n\
-         Accept: text/plain\r\nConnection: close\r\n\r\n"
-    );
-    channel.write(request.into_bytes()).await.0.map_err(StsFetchFault::Channel)?;
-    let mut response = Response::default();
-    while !response.hear_all().map_err(StsFetchFault::Http)? {
-        match channel.read(pool, None).await {
-            Ok(chunk) => {
-                response.bytes.extend_from_slice(chunk.bytes());
-                pool.give(chunk);
-            }
-            // Only a goodbye under TLS tells the end of a response from a cut.
-            Err(_) if channel.tls_fault() == Some(&TlsFault::Closed) => {
-                response.on_end().map_err(StsFetchFault::Http)?;
-                break;
-            }
-            Err(fault) => return Err(StsFetchFault::Channel(fault)),
-        }
-    }
-    // The policy is here; whether the goodbye arrives changes nothing.
-    let _ = channel.close().await;
-    StsPolicy::parse(&response.body).map_err(StsFetchFault::Policy)
-}
-
-/// A response as it comes in.
-#[derive(Debug, Default)]
-struct Response {
-    /// What has come and was not understood yet.
-    bytes: Vec<u8>,
-    framing: Option<Framing>,
-    body: Vec<u8>,
-}
-
-/// How the end of a body is told (RFC 9112 s6.3).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Framing {
-    Length(usize),
-    /// Bytes of chunk heads that may still come.
-    Chunked {
-        heads_left: usize,
-    },
-    UntilEnd,
-}
-
-impl Response {
-    /// Takes in what has come. Says whether that is all.
-    fn hear_all(&mut self) -> Result<bool, HttpFault> {
-        let framing = match self.framing {
-            Some(framing) => framing,
-            None => match head_of(&self.bytes)? {
-                None => return Ok(false),
-                Some((head_bytes, framing)) => {
-                    self.bytes.drain(..head_bytes);
-                    framing
-                }
-            },
-        };
-        self.framing = Some(framing);
-        match framing {
-            Framing::Length(length) => {
-                let missing = length - self.body.len();
-                let count = missing.min(self.bytes.len());
-                self.body.extend(self.bytes.drain(..count));
-                Ok(self.body.len() == length)
-            }
-            Framing::Chunked { heads_left } => self.hear_chunks(heads_left),
-            Framing::UntilEnd => {
-                self.body.append(&mut self.bytes);
-                match self.body.len() > POLICY_BYTES_MAX {
-                    true => Err(HttpFault::BodyTooLong),
-                    false => Ok(false),
-                }
-            }
-        }
-    }
-
-    /// The peer has said goodbye.
-    fn on_end(&self) -> Result<(), HttpFault> {
-        match self.framing {
-            Some(Framing::UntilEnd) => Ok(()),
-            _ => Err(HttpFault::Short),
-        }
-    }
-
-    /// Takes whole chunks only.
-    fn hear_chunks(&mut self, mut heads_left: usize) -> Result<bool, HttpFault> {
-        loop {
-            let head =
-                httparse::parse_chunk_size(&self.bytes).map_err(|_| HttpFault::BadFraming)?;
-            let Status::Complete((head_bytes, size)) = head else {
-                // RFC 9112 s7.1.1: extensions are passed over, as long as they end.
-                return if self.bytes.len() > heads_left {
-                    Err(HttpFault::BadFraming)
-                } else {
-                    Ok(false)
-                };
-            };
-            if size == 0 {
-                return Ok(true);
-            }
-            let size = usize::try_from(size).map_err(|_| HttpFault::BodyTooLong)?;
-            if size > POLICY_BYTES_MAX - self.body.len() {
-                return Err(HttpFault::BodyTooLong);
-            }
-            let whole = head_bytes + size + 2;
-            if self.bytes.len() < whole {
-                return Ok(false);
-            }
-            if !self.bytes[..whole].ends_with(b"\r\n") || head_bytes > heads_left {
-                return Err(HttpFault::BadFraming);
-            }
-            self.body.extend_from_slice(&self.bytes[head_bytes..head_bytes + size]);
-            self.bytes.drain(..whole);
-            heads_left -= head_bytes;
-            self.framing = Some(Framing::Chunked { heads_left });
-        }
-    }
-}
-
-/// Length and meaning of the head, once all of it is here.
-fn head_of(bytes: &[u8]) -> Result<Option<(usize, Framing)>, HttpFault> {
-    let mut headers = [EMPTY_HEADER; HEADERS_MAX];
-    let mut response = httparse::Response::new(&mut headers);
-    let head = response.parse(&bytes[..bytes.len().min(HEAD_BYTES_MAX)]);
-    let head_bytes = match head {
-        Err(_) => return Err(HttpFault::BadHead),
-        Ok(Status::Partial) if bytes.len() >= HEAD_BYTES_MAX => return Err(HttpFault::HeadTooLong),
-        Ok(Status::Partial) => return Ok(None),
-        Ok(Status::Complete(head_bytes)) => head_bytes,
-    };
-    match response.code {
-        Some(200) => {}
-        status => return Err(HttpFault::Status(status.unwrap_or(0))),
-    }
-    // RFC 8461 s3.2: so that whoever may put pages on a server cannot put a policy there.
-    let kind = values(response.headers, "content-type").next();
-    let kind = kind.map(|kind| kind.split(|byte| *byte == b';').next().unwrap_or(kind));
-    if kind.is_some_and(|kind| !kind.trim_ascii().eq_ignore_ascii_case(b"text/plain")) {
-        return Err(HttpFault::NotPlainText);
-    }
-    Ok(Some((head_bytes, framing_of(response.headers)?)))
-}
-
-fn framing_of(headers: &[Header<'_>]) -> Result<Framing, HttpFault> {
-    let mut coding = values(headers, "transfer-encoding");
-    let mut lengths = values(headers, "content-length");
-    match (coding.next(), lengths.next()) {
-        (Some(first), None)
-            if first.eq_ignore_ascii_case(b"chunked") && coding.next().is_none() =>
-        {
-            Ok(Framing::Chunked { heads_left: FRAMING_BYTES_MAX })
-        }
-        (None, None) => Ok(Framing::UntilEnd),
-        (None, Some(length)) if lengths.all(|other| other == length) => {
-            let digits = !length.is_empty() && length.iter().all(u8::is_ascii_digit);
-            let text = std::str::from_utf8(length).ok().filter(|_| digits);
-            match text.ok_or(HttpFault::BadFraming)?.parse::<usize>() {
-                Ok(length) if length <= POLICY_BYTES_MAX => Ok(Framing::Length(length)),
-                _ => Err(HttpFault::BodyTooLong),
-            }
-        }
-        _ => Err(HttpFault::BadFraming),
-    }
-}
-
-fn values<'a>(headers: &'a [Header<'a>], name: &'a str) -> impl Iterator<Item = &'a [u8]> {
-    let named = headers.iter().filter(move |header| header.name.eq_ignore_ascii_case(name));
-    named.map(|header| header.value.trim_ascii())
 }
 
 #[cfg(test)]
@@ -695,18 +433,38 @@ mod tests {
         }
     }
 
-    fn answer(cache: &StsCache, id: Option<&str>, now_ms: u64) -> (Option<StsMode>, StsFetch) {
-        let answer = cache.ask("X.test.", id, now_ms);
-        (answer.policy.map(|policy| policy.mode), answer.fetch)
+    #[test]
+    fn a_policy_reads_back_as_it_was_written() {
+        for policy in [
+            policy(StsMode::Enforce, &["mail.x.test", "*.x.test"], 604_800),
+            policy(StsMode::Testing, &["a.test"], 1),
+            policy(StsMode::None, &[], 86_400),
+        ] {
+            assert_eq!(StsPolicy::parse(policy.text().as_bytes()), Ok(policy));
+        }
+    }
+
+    fn fetched(id: &str, policy: StsPolicy, fetched_ms: u64) -> Option<Arc<StsFetched>> {
+        let policy = Arc::new(policy);
+        Some(Arc::new(StsFetched { id: id.into(), policy, fetched_ms, used_ms: 0 }))
+    }
+
+    fn failed(id: &str, until_ms: u64) -> Option<Arc<StsFailed>> {
+        let result = TlsResult::StsPolicyFetchError;
+        Some(Arc::new(StsFailed { id: id.into(), until_ms, result }))
     }
 
     #[test]
     fn a_policy_holds_until_its_end_whatever_happens() {
-        let mut cache = StsCache::new(2);
-        let enforce = || policy(StsMode::Enforce, &["a.test"], 1000);
-        assert_eq!(answer(&cache, None, 0), (None, StsFetch::No), "nothing is announced");
-        assert_eq!(answer(&cache, Some("1"), 0), (None, StsFetch::First));
-        cache.keep("x.test", "1", enforce(), 0);
+        let answer = |known: &StsKnown, id, now_ms| {
+            let answer = known.answer(id, now_ms);
+            (answer.policy.map(|policy| policy.mode), answer.fetch)
+        };
+        let unknown = StsKnown::default();
+        assert_eq!(answer(&unknown, None, 0), (None, StsFetch::No), "nothing is announced");
+        assert_eq!(answer(&unknown, Some("1"), 0), (None, StsFetch::First));
+        let enforce = fetched("1", policy(StsMode::Enforce, &["a.test"], 1000), 0);
+        let mut known = StsKnown { policy: enforce, failed: None };
         let held = Some(StsMode::Enforce);
         let table = [
             ("fresh", Some("1"), 10, (held, StsFetch::No)),
@@ -717,127 +475,31 @@ mod tests {
             ("its end, no record", None, 1_000_000, (None, StsFetch::No)),
         ];
         for (case, id, now_ms, expected) in table {
-            assert_eq!(answer(&cache, id, now_ms), expected, "{case}");
+            assert_eq!(answer(&known, id, now_ms), expected, "{case}");
         }
-        cache.keep_failure("x.test", "2", 10_000);
-        assert_eq!(answer(&cache, Some("2"), 10_001), (held, StsFetch::No), "the old one holds");
-        assert_eq!(answer(&cache, Some("3"), 10_001), (held, StsFetch::First));
-        assert_eq!(answer(&cache, Some("2"), 10_000 + RETRY_MS), (held, StsFetch::First));
-        cache.keep("x.test", "2", policy(StsMode::None, &[], 1000), 20_000);
-        assert_eq!(answer(&cache, Some("2"), 20_001), (Some(StsMode::None), StsFetch::No));
+        known.failed = failed("2", 10_000);
+        assert_eq!(answer(&known, Some("2"), 9_999), (held, StsFetch::No), "the old one holds");
+        assert_eq!(answer(&known, Some("3"), 9_999), (held, StsFetch::First));
+        assert_eq!(answer(&known, Some("2"), 10_000), (held, StsFetch::First));
+        known.policy = fetched("2", policy(StsMode::None, &[], 1000), 20_000);
+        assert_eq!(answer(&known, Some("2"), 20_001), (Some(StsMode::None), StsFetch::No));
     }
 
     #[test]
-    fn a_full_cache_forgets_what_ends_first() {
-        let mut cache = StsCache::new(2);
-        let lasting = |max_age_s| policy(StsMode::Enforce, &["a.test"], max_age_s);
-        cache.keep("long.test", "1", lasting(5000), 0);
-        cache.keep("short.test", "1", lasting(1000), 0);
-        cache.keep("new.test", "1", lasting(2000), 0);
-        assert_eq!(cache.len(), 2);
-        assert!(cache.ask("short.test", None, 1).policy.is_none());
-        assert!(cache.ask("long.test", None, 1).policy.is_some());
-        cache.keep_failure("failed.test", "1", 4_000_000);
-        assert_eq!(cache.len(), 2, "what has ended goes first");
-        assert!(cache.ask("long.test", None, 4_000_000).policy.is_some());
-        assert!(!cache.is_empty());
-    }
-
-    /// Feeds a response in pieces, then says goodbye.
-    fn hear(text: &[u8], piece: usize) -> Result<Vec<u8>, HttpFault> {
-        let mut response = Response::default();
-        for part in text.chunks(piece) {
-            response.bytes.extend_from_slice(part);
-            if response.hear_all()? {
-                return Ok(response.body);
-            }
-        }
-        response.on_end().map(|()| response.body)
-    }
-
-    #[test]
-    fn responses_end_where_they_say() {
-        const OK: &str = "HTTP/1.1 200 OK\r\n";
-        let huge = format!("{OK}\r\n{}", "x".repeat(POLICY_BYTES_MAX + 1));
-        let long_head = format!("{OK}A: {}\r\n", "x".repeat(HEAD_BYTES_MAX));
-        let extended = format!("{OK}Transfer-Encoding: chunked\r\n\r\n3;{}", "x".repeat(20_000));
-        type Row<'a> = (&'a str, String, Result<&'a [u8], HttpFault>);
-        let table: [Row<'_>; 20] = [
-            ("a length", format!("{OK}Content-Length: 3\r\n\r\nabcdef"), Ok(b"abc")),
-            ("nothing", format!("{OK}content-length: 0\r\n\r\n"), Ok(b"")),
-            (
-                "until the end",
-                format!("{OK}Content-Type: Text/Plain; charset=utf-8\r\n\r\nabc"),
-                Ok(b"abc"),
-            ),
-            ("HTTP/1.0", "HTTP/1.0 200 OK\r\n\r\nabc".to_owned(), Ok(b"abc")),
-            (
-                "chunks",
-                format!("{OK}Transfer-Encoding: Chunked\r\n\r\n2\r\nab\r\n1;x=y\r\nc\r\n0\r\n\r\n"),
-                Ok(b"abc"),
-            ),
-            (
-                "the same length twice",
-                format!("{OK}Content-Length: 3\r\nContent-Length: 3\r\n\r\nabc"),
-                Ok(b"abc"),
-            ),
-            (
-                "two lengths",
-                format!("{OK}Content-Length: 3\r\nContent-Length: 4\r\n\r\nabcd"),
-                Err(HttpFault::BadFraming),
-            ),
-            (
-                "a length that is none",
-                format!("{OK}Content-Length: +3\r\n\r\nabc"),
-                Err(HttpFault::BadFraming),
-            ),
-            (
-                "both",
-                format!("{OK}Content-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n"),
-                Err(HttpFault::BadFraming),
-            ),
-            (
-                "compressed",
-                format!("{OK}Transfer-Encoding: gzip, chunked\r\n\r\n"),
-                Err(HttpFault::BadFraming),
-            ),
-            ("cut", format!("{OK}Content-Length: 4\r\n\r\nabc"), Err(HttpFault::Short)),
-            (
-                "cut inside the chunks",
-                format!("{OK}Transfer-Encoding: chunked\r\n\r\n2\r\nab\r\n"),
-                Err(HttpFault::Short),
-            ),
-            (
-                "a chunk without its end",
-                format!("{OK}Transfer-Encoding: chunked\r\n\r\n2\r\nabcd"),
-                Err(HttpFault::BadFraming),
-            ),
-            (
-                "a chunk of everything",
-                format!("{OK}Transfer-Encoding: chunked\r\n\r\nffffffff\r\n"),
-                Err(HttpFault::BodyTooLong),
-            ),
-            ("an extension without end", extended, Err(HttpFault::BadFraming)),
-            (
-                "a long length",
-                format!("{OK}Content-Length: 65537\r\n\r\n"),
-                Err(HttpFault::BodyTooLong),
-            ),
-            ("a long body", huge, Err(HttpFault::BodyTooLong)),
-            (
-                "a redirect",
-                "HTTP/1.1 301 Moved\r\nLocation: /\r\n\r\n".to_owned(),
-                Err(HttpFault::Status(301)),
-            ),
-            ("HTML", format!("{OK}Content-Type: text/html\r\n\r\n"), Err(HttpFault::NotPlainText)),
-            ("a long head", long_head, Err(HttpFault::HeadTooLong)),
+    fn what_mail_is_sent_under_is_refreshed_without_mail() {
+        let policy = Arc::new(policy(StsMode::Enforce, &["a.test"], 1000));
+        // Fetched, used, now.
+        let table = [
+            ("never used", 0, 0, 600_000, false),
+            ("young", 0, 1, 400_000, false),
+            ("old", 0, 1, 600_000, true),
+            ("not used any more", IN_USE_MS_MIN, 1, IN_USE_MS_MIN + 600_000, false),
+            ("over", 0, 500_000, 1_000_000, false),
         ];
-        for (case, text, expected) in table {
-            for piece in [1, 7, 1448, 1 << 20] {
-                let got = hear(text.as_bytes(), piece);
-                assert_eq!(got.as_deref(), expected.as_ref().copied(), "{case}, {piece}");
-            }
+        for (case, fetched_ms, used_ms, now_ms, expected) in table {
+            let policy = Arc::clone(&policy);
+            let fetched = StsFetched { id: "1".into(), policy, fetched_ms, used_ms };
+            assert_eq!(fetched.wants_refresh(now_ms), expected, "{case}");
         }
-        assert_eq!(hear(b"220 mail.x.test ESMTP\r\n", 100), Err(HttpFault::BadHead));
     }
 }

@@ -186,6 +186,7 @@ pub struct TlsClient {
     judge: Judge,
     any: Arc<ClientConfig>,
     name: Arc<ClientConfig>,
+    https: Arc<ClientConfig>,
     name_sessions: Arc<ClientSessionMemoryCache>,
     warnings: Vec<TlsProblem>,
 }
@@ -228,7 +229,11 @@ impl TlsClient {
         let name_sessions = sessions();
         let any = config(PeerCheck::Any, sessions())?;
         let name = config(PeerCheck::Name, Arc::clone(&name_sessions))?;
-        Ok(TlsClient { judge, any, name, name_sessions, warnings })
+        let mut https = ClientConfig::clone(&name);
+        // rustls does not look again at the certificate of a session that it resumes.
+        https.resumption = Resumption::disabled();
+        https.alpn_protocols = vec![b"http/1.1".to_vec()];
+        Ok(TlsClient { judge, any, name, https: Arc::new(https), name_sessions, warnings })
     }
 
     /// Whether servers can be verified by their names.
@@ -239,6 +244,11 @@ impl TlsClient {
     /// What works, but not as well as it should.
     pub fn warnings(&self) -> &[TlsProblem] {
         &self.warnings
+    }
+
+    /// For HTTPS, with servers that have to prove their names.
+    pub fn https_config(&self) -> Result<&Arc<ClientConfig>, TlsFault> {
+        if self.has_roots() { Ok(&self.https) } else { Err(TlsFault::NoRoots) }
     }
 
     fn config_for(&self, check: &PeerCheck) -> Result<Arc<ClientConfig>, TlsFault> {

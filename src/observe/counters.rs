@@ -46,6 +46,8 @@ metrics! {
             "Connections that mail may be delivered over, by what the server has proven.";
         sum delivery_tls_failures_total: Counter, "handshakes",
             "Times that TLS with another server was wanted and not to be had.";
+        sum sts_postponed_total: Counter, "jobs",
+            "Jobs postponed because an MTA-STS policy could not be asked for yet.";
         sum delivery_store_waits_total: Counter, "deliveries",
             "Deliveries not begun before the disk had taken the outcomes of earlier ones.";
         each jobs_in_memory: Gauge, "jobs", "Jobs that are due and in memory.";
@@ -79,6 +81,9 @@ metrics! {
         sum spool_free_bytes: Gauge, "bytes", "Free space of the spool's file system.";
         sum spool_free_inodes: Gauge, "inodes", "Free inodes of the spool's file system.";
         sum reloads_total: Family<ReloadOutcome>, "reloads", "Configuration reloads asked for.";
+        sum sts_policies: Gauge, "policies", "MTA-STS policies known.";
+        sum sts_fetches_total: Family<StsOutcome>, "fetches",
+            "Fetches of MTA-STS policies, by what came of them.";
     }
 }
 
@@ -110,6 +115,17 @@ labels! {
         Unverified = "unverified",
         Verified = "verified",
         Dane = "dane",
+    }
+
+    /// What came of a fetch of an MTA-STS policy.
+    pub enum StsOutcome: "outcome" {
+        Fetched = "fetched",
+        /// The domain's web server has no good policy for us; its mail goes without.
+        Failed = "failed",
+        /// A fault of ours; the mail waits.
+        Prevented = "prevented",
+        /// Too many wait; the mail waits too.
+        NoRoom = "no_room",
     }
 
     pub enum TlsVersion: "version" {

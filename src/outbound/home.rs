@@ -20,6 +20,7 @@ use crate::base::MessageId;
 use crate::base::PartitionId;
 use crate::base::ShardId;
 use crate::base::clock::wall_ms;
+use crate::base::limits::STS_POSTPONE_MS;
 use crate::handoff::Mesh;
 use crate::handoff::frame::Answer;
 use crate::handoff::frame::Delivery;
@@ -55,6 +56,7 @@ use crate::outbound::settling;
 use crate::outbound::stripes;
 use crate::outbound::stripes::Snapshots;
 use crate::outbound::trust;
+use crate::outbound::trust::StsUnknown;
 use crate::outbound::trust::Trust;
 use crate::queue;
 use crate::queue::Committer;
@@ -96,6 +98,8 @@ const LEASE_MS: u64 = 30 * 60 * 1000;
 const PACE: Duration = Duration::from_millis(50);
 /// How often at most the lines are looked through for what has become too old.
 const LINES_EVERY: Duration = Duration::from_secs(1);
+/// How often a part of the MTA-STS policies is looked through for those to be fetched again.
+const POLICIES_EVERY: Duration = Duration::from_secs(10);
 /// How long a resolved hop is used again without asking.
 const HOP_MS: u64 = 30 * 1000;
 const HOPS_MAX: usize = 10_000;
@@ -454,6 +458,10 @@ impl Home {
                         let local = unresolved(hop_key, fault, &waiting);
                         return self.settle_here(key, local).await;
                     }
+                    Err(Unresolved::NoPolicy) => {
+                        let local = self.postponed(&hop_key.next);
+                        return self.settle_here(key, local).await;
+                    }
                     Err(Unresolved::OnlyUs) => {
                         let local = only_us(hop_key, is_own_domain(hop_key, &waiting));
                         return self.settle_here(key, local).await;
@@ -547,7 +555,10 @@ impl Home {
         // RFC 8461 is about hosts that were found by MX.
         let sts = match names {
             HostNames::Operator => None,
-            HostNames::Mx | HostNames::SignedMx => self.trust.sts_policy(&domain, policy).await,
+            HostNames::Mx | HostNames::SignedMx => {
+                let asked = self.trust.sts_policy(&domain, policy).await;
+                asked.map_err(|StsUnknown| Unresolved::NoPolicy)?
+            }
         };
         let host_names: Vec<&str> = known_by.iter().map(AsRef::as_ref).collect();
         let treatment = self.snapshots.borrow().treatment(&domain, &host_names, now_ms);
@@ -599,6 +610,16 @@ impl Home {
         }
         hops.insert(key.clone(), (Arc::clone(&hop), wall_ms() + HOP_MS));
         Ok(hop)
+    }
+
+    /// The domain may demand TLS, and we cannot know it now.
+    fn postponed(&self, next: &NextHop) -> settling::Local {
+        let text = format!("{next}: its MTA-STS policy cannot be asked for yet");
+        let spread = self.roll() % STS_POSTPONE_MS;
+        settling::Local::Postponed {
+            answer: Answer::ours(Cause::OurFault, text),
+            due_ms: wall_ms() + STS_POSTPONE_MS + spread,
+        }
     }
 
     /// Puts the job into the line of its site, or sends it on at once.
@@ -1089,6 +1110,8 @@ enum Unresolved {
     Dns(DnsFault),
     /// The best mail exchanger is this server.
     OnlyUs,
+    /// Nobody could be asked for the domain's MTA-STS policy.
+    NoPolicy,
 }
 
 impl From<DnsFault> for Unresolved {
@@ -1159,7 +1182,7 @@ fn is_own_domain(key: &HopKey, waiting: &Waiting) -> bool {
 
 /// Waits until there is something to do for a home, at the pace of its promises.
 pub async fn tend(home: Rc<Home>) {
-    let mut swept = Instant::now();
+    let (mut swept, mut refreshed) = (Instant::now(), Instant::now());
     while !home.is_closing() {
         timer::sleep(PACE).await;
         queue::points::point("vital::home");
@@ -1167,6 +1190,10 @@ pub async fn tend(home: Rc<Home>) {
         if swept.elapsed() >= LINES_EVERY && home.first_expiry_ms.get() <= wall_ms() {
             swept = Instant::now();
             home.expire_lines(wall_ms());
+        }
+        if refreshed.elapsed() >= POLICIES_EVERY {
+            refreshed = Instant::now();
+            home.trust.refresh(&home.policy(), home.shards);
         }
     }
 }

@@ -55,6 +55,11 @@ pub enum Local {
     Discarded,
     Failed(Answer),
     Deferred(Answer),
+    /// We lack something to try it with; it does not count as an attempt.
+    Postponed {
+        answer: Answer,
+        due_ms: u64,
+    },
     Held,
 }
 
@@ -86,6 +91,9 @@ pub async fn settle_local(home: &Rc<Home>, key: JobKey, local: Local) {
         }
         Local::Failed(answer) => (End::Failed, answer),
         Local::Deferred(answer) => (End::Deferred, answer),
+        Local::Postponed { answer, due_ms } => {
+            return settle(Rc::clone(home), key, What::Busy { due_ms, answer }).await;
+        }
     };
     let ends = all(&waiting, &end, &answer);
     let attempt = untried(&waiting, Box::default());

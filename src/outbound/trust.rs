@@ -3,32 +3,35 @@
 //! Owner:    one shard; its home half asks for policies, its owner half for hosts.
 //! Promise:  what a domain or its hosts have published is never dropped in silence: see
 //!           `route::tls_policy`, which decides; this only finds out what there is to decide on.
-//! MTA-STS:  a policy that is not known is waited for, `STS_WAIT_MAX` at most; one that holds is
-//!           fetched anew beside the mail. Of one domain one fetch is under way.
-//! Bounds:   `STS_FETCHES_MAX` fetches, and the bounds of the memories. Full: a fetch waits its
-//!           turn, a broken host is tried again, a report is counted as lost.
+//! MTA-STS:  the control plane fetches policies. One that is not known is waited for, `STS_WAIT_MAX`
+//!           at most; then the mail is postponed, for to send it would be to guess. One that holds
+//!           is fetched anew beside the mail, and without mail while it is in use.
+//! Bounds:   `STS_ASKED_MAX` domains asked for, and the bounds of the memories. Full: a question
+//!           waits its turn, a broken host is tried again, a report is counted as lost.
 
+use std::cell::Cell;
 use std::cell::RefCell;
 use std::collections::HashSet;
-use std::fmt;
 use std::net::IpAddr;
-use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::base::ChunkPool;
 use crate::base::clock::wall_ms;
+use crate::base::limits::STS_ASKED_MAX;
+use crate::base::limits::STS_WAIT_MS_MAX;
+use crate::handoff::StsPolicies;
 use crate::handoff::frame::Hop;
 use crate::handoff::frame::HostNames;
+use crate::handoff::sts;
+use crate::handoff::sts::StsRequest;
+use crate::handoff::sts::StsWanted;
 use crate::net::BrokenTls;
-use crate::net::Channel;
 use crate::net::DnsFault;
 use crate::net::Family;
 use crate::net::PeerCheck;
 use crate::net::Resolver;
 use crate::net::SocketFault;
-use crate::net::StsCache;
 use crate::net::StsMode;
 use crate::net::StsPolicy;
 use crate::net::TlsClient;
@@ -40,9 +43,8 @@ use crate::net::Verdict;
 use crate::net::dane;
 use crate::net::mta_sts;
 use crate::net::mta_sts::StsFetch;
-use crate::net::mta_sts::StsFetchFault;
 use crate::net::tls_memory::TlsPolicyKind;
-use crate::observe::event::Event;
+use crate::observe::ShardObserved;
 use crate::route::HopProtocol;
 use crate::route::HostPort;
 use crate::route::TlsWish;
@@ -56,35 +58,37 @@ use crate::route::tls_policy::TlsDecision;
 use crate::route::tls_policy::TlsMemory;
 use crate::route::tls_policy::TlsRefusal;
 use crate::route::tls_policy::TlsSituation;
-use crate::rt;
-use crate::rt::IoFault;
 use crate::rt::task;
 use crate::rt::timer;
 
 /// How long a host is spoken to in the clear after its TLS failed, and how many are remembered.
 const BROKEN_MS: u64 = 3_600_000;
 const BROKEN_MAX: usize = 10_000;
-/// Domains whose policies are kept, and domains whose sessions are counted.
-const STS_DOMAINS_MAX: usize = 10_000;
+/// Domains whose sessions are counted.
 const REPORT_DOMAINS_MAX: usize = 10_000;
-/// How long mail waits for a policy that is not known, and a fetch for its server.
-const STS_WAIT_MAX: Duration = Duration::from_secs(10);
+/// How long mail waits for a policy that is not known.
+const STS_WAIT_MAX: Duration = Duration::from_millis(STS_WAIT_MS_MAX);
 const STS_LOOK_EVERY: Duration = Duration::from_millis(50);
-const STS_FETCHES_MAX: usize = 64;
-/// Addresses of a policy's host that are tried.
-const STS_ADDRESSES_MAX: usize = 2;
+/// After so long without an answer the control plane is asked again: it may have had no room.
+const STS_ASK_EVERY: Duration = Duration::from_secs(1);
 
 /// What is known of other servers' TLS.
 pub struct Trust {
-    client: Option<Arc<TlsClient>>,
+    client: Arc<TlsClient>,
     resolver: Resolver,
-    pool: Rc<ChunkPool>,
+    policies: StsPolicies,
+    observed: Arc<ShardObserved>,
     broken: RefCell<BrokenTls>,
     reports: RefCell<TlsReports>,
-    policies: RefCell<StsCache>,
-    /// Domains whose policy is being fetched.
-    fetching: RefCell<HashSet<Box<str>>>,
+    /// Domains whose policy the control plane was asked for a moment ago.
+    asked: RefCell<HashSet<Box<str>>>,
+    /// The part of the policies that is looked through next for what wants a refresh.
+    refreshed: Cell<usize>,
 }
+
+/// The domain announces a policy, and it could not be asked for: for reasons of ours, or not yet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StsUnknown;
 
 /// How one host is spoken to, and what says so.
 #[derive(Clone, Debug)]
@@ -101,23 +105,25 @@ pub struct Terms {
 
 impl Trust {
     pub fn new(
-        client: Option<Arc<TlsClient>>,
+        client: Arc<TlsClient>,
         resolver: Resolver,
-        pool: Rc<ChunkPool>,
+        policies: StsPolicies,
+        observed: Arc<ShardObserved>,
     ) -> Rc<Trust> {
         Rc::new(Trust {
             client,
             resolver,
-            pool,
+            policies,
+            observed,
             broken: RefCell::new(BrokenTls::new(BROKEN_MAX)),
             reports: RefCell::new(TlsReports::new(REPORT_DOMAINS_MAX)),
-            policies: RefCell::new(StsCache::new(STS_DOMAINS_MAX)),
-            fetching: RefCell::default(),
+            asked: RefCell::default(),
+            refreshed: Cell::new(0),
         })
     }
 
-    pub fn client(&self) -> Option<&Arc<TlsClient>> {
-        self.client.as_ref()
+    pub fn client(&self) -> &Arc<TlsClient> {
+        &self.client
     }
 
     /// What was counted for reports.
@@ -150,7 +156,6 @@ impl Trust {
             TlsDecision::Require { .. } if is_unvouched(hop, sts) => {
                 TlsDecision::PassOver(TlsRefusal::NameUnvouched)
             }
-            TlsDecision::Try if self.client.is_none() => TlsDecision::Clear { ignored: None },
             decision => decision,
         };
         let check = match decision {
@@ -180,6 +185,9 @@ impl Trust {
 
     /// A connection stands.
     pub fn count_session(&self, hop: &Hop, host: &str, terms: &Terms, facts: Option<&TlsFacts>) {
+        if hop.sts.is_some() {
+            self.note_used(&hop.domain);
+        }
         let mut reports = self.reports.borrow_mut();
         let verdict = facts.and_then(|facts| facts.server.as_ref()).map(|server| server.verdict);
         let result = match verdict {
@@ -242,7 +250,7 @@ impl Trust {
     /// Asks for the domain's record beside the caller, so that mail which needs other answers too
     /// does not wait for one after the other.
     pub fn look_ahead(&self, domain: &str, policy: &DeliveryPolicy) {
-        if policy.mta_sts && self.client.is_some() {
+        if policy.mta_sts {
             let (resolver, record) = (self.resolver.clone(), sts_record(domain));
             task::spawn(async move {
                 // `sts_policy` finds it in the cache, whatever it is.
@@ -256,121 +264,105 @@ impl Trust {
         self: &Rc<Trust>,
         domain: &str,
         policy: &DeliveryPolicy,
-    ) -> Option<Arc<StsPolicy>> {
-        if !policy.mta_sts || self.client.is_none() {
-            return None;
+    ) -> Result<Option<Arc<StsPolicy>>, StsUnknown> {
+        if !policy.mta_sts {
+            return Ok(None);
         }
-        let limit = timer::now() + STS_WAIT_MAX;
-        let record = sts_record(domain);
-        let said = timer::timeout(STS_WAIT_MAX, self.resolver.txt(&record)).await;
+        let said = self.resolver.txt(&sts_record(domain)).await;
         // Without a record, or without an answer, what is known still holds (RFC 8461 s5.1).
-        let texts = said.ok().and_then(Result::ok).map_or_else(Vec::new, |answer| answer.texts);
+        let is_unknown = said.as_ref().is_err_and(|fault| fault.is_ours());
+        let texts = said.map_or_else(|_| Vec::new(), |answer| answer.texts);
         let id = mta_sts::policy_id(texts.iter().map(|text| &**text));
+        let limit = timer::now() + STS_WAIT_MAX;
+        let mut has_asked = false;
         let known = loop {
-            let answer = self.policies.borrow().ask(domain, id.as_deref(), wall_ms());
-            let Some(id) = &id else { break answer.policy };
+            let answer = self.policies.answer(domain, id.as_deref(), wall_ms());
+            let Some(id) = id.as_deref() else { break answer };
             if answer.fetch != StsFetch::No {
-                self.begin_fetch(domain, id, policy.mta_sts_port);
+                self.ask(domain, id, policy.mta_sts_port);
             }
             if answer.fetch != StsFetch::First || timer::now() >= limit {
-                break answer.policy;
+                break answer;
             }
+            has_asked = true;
             timer::sleep(STS_LOOK_EVERY).await;
         };
-        known.filter(|policy| policy.mode != StsMode::None)
+        if has_asked && let Some(failed) = self.policies.find(domain).failed {
+            let host = mta_sts::policy_host(domain);
+            let kind = TlsPolicyKind::Sts;
+            self.reports.borrow_mut().count_failure(domain, kind, &host, failed.result);
+        }
+        match known.policy {
+            Some(policy) => Ok(Some(policy).filter(|policy| policy.mode != StsMode::None)),
+            None if is_unknown || known.fetch == StsFetch::First => {
+                self.observed.metrics.sts_postponed_total.add(1);
+                Err(StsUnknown)
+            }
+            None => Ok(None),
+        }
     }
 
-    /// Has the policy fetched, if nobody is at it and there is room.
-    fn begin_fetch(self: &Rc<Trust>, domain: &str, id: &str, port: u16) {
-        let mut fetching = self.fetching.borrow_mut();
-        if fetching.len() >= STS_FETCHES_MAX || !fetching.insert(domain.into()) {
+    /// Has the policy fetched, if it was not asked for a moment ago and there is room.
+    fn ask(self: &Rc<Trust>, domain: &str, id: &str, port: u16) {
+        let mut asked = self.asked.borrow_mut();
+        if asked.len() >= STS_ASKED_MAX || !asked.insert(domain.into()) {
             return;
         }
-        let seat = FetchSeat { trust: Rc::clone(self), domain: domain.into() };
-        task::spawn(fetch(seat, id.into(), port));
+        let place = AskedPlace { trust: Rc::clone(self), domain: domain.into() };
+        let (domain, id) = (mta_sts::key_of(domain), id.into());
+        task::spawn(async move {
+            let trust = &place.trust;
+            let addresses = trust.policy_addresses(&domain).await;
+            // A lane that is full is tried again as one that does not answer.
+            trust.policies.request(StsRequest::Fetch(StsWanted { domain, id, port, addresses }));
+            timer::sleep(STS_ASK_EVERY).await;
+        });
     }
 
-    async fn fetch_policy(&self, domain: &str, port: u16) -> Result<StsPolicy, FetchFault> {
-        let client = self.client.as_ref().ok_or(FetchFault::Dns(DnsFault::Abandoned))?;
-        let limit = timer::now() + STS_WAIT_MAX;
+    async fn policy_addresses(&self, domain: &str) -> Result<Vec<IpAddr>, DnsFault> {
         let host = mta_sts::policy_host(domain);
-        let found = self.resolver.addresses(&host, Family::Both).await.map_err(FetchFault::Dns)?;
-        let addresses = found.v4.into_iter().map(IpAddr::V4);
-        let addresses = addresses.chain(found.v6.into_iter().map(IpAddr::V6));
-        let mut last = FetchFault::Dns(DnsFault::NoData);
-        for address in addresses.take(STS_ADDRESSES_MAX) {
-            let left = limit.saturating_duration_since(timer::now());
-            let stream = match rt::connect(SocketAddr::new(address, port), None, left).await {
-                Ok(stream) => stream,
-                Err(fault) => {
-                    last = FetchFault::Connect(fault);
-                    continue;
-                }
-            };
-            stream.deadline().set_in(limit.saturating_duration_since(timer::now()));
-            let mut channel = Channel::plain(stream);
-            let fetched = mta_sts::fetch_policy(&mut channel, client, &self.pool, domain).await;
-            return fetched.map_err(FetchFault::Fetch);
+        let found = self.resolver.addresses(&host, Family::Both).await?;
+        let v6 = found.v6.into_iter().map(IpAddr::V6);
+        Ok(found.v4.into_iter().map(IpAddr::V4).chain(v6).collect())
+    }
+
+    /// A policy that mail is sent under is worth keeping.
+    fn note_used(&self, domain: &str) {
+        let fetched = self.policies.find(domain).policy;
+        if fetched.is_some_and(|fetched| fetched.is_use_new(wall_ms())) {
+            // Without room for it the next session tells.
+            self.policies.request(StsRequest::Used(mta_sts::key_of(domain)));
         }
-        Err(last)
+    }
+
+    /// Has policies in use fetched again before they end, a part at each call. Each part is looked
+    /// through by one of the shards.
+    pub fn refresh(self: &Rc<Trust>, policy: &Arc<DeliveryPolicy>, shards: usize) {
+        let bucket = self.refreshed.get();
+        self.refreshed.set((bucket + 1) % sts::BUCKETS);
+        if bucket % shards != usize::from(self.observed.id.0) {
+            return;
+        }
+        for domain in self.policies.to_refresh(bucket, wall_ms()) {
+            let (trust, policy) = (Rc::clone(self), Arc::clone(policy));
+            task::spawn(async move {
+                // It holds on, so that nobody waits: looking whether its record is still there is
+                // what asks for it.
+                let _ = trust.sts_policy(&domain, &policy).await;
+            });
+        }
     }
 }
 
-/// A fetch that is under way.
-struct FetchSeat {
+/// A domain that was asked for a moment ago.
+struct AskedPlace {
     trust: Rc<Trust>,
     domain: Box<str>,
 }
 
-impl Drop for FetchSeat {
+impl Drop for AskedPlace {
     fn drop(&mut self) {
-        self.trust.fetching.borrow_mut().remove(&self.domain);
-    }
-}
-
-async fn fetch(seat: FetchSeat, id: Box<str>, port: u16) {
-    let FetchSeat { trust, domain } = &seat;
-    match trust.fetch_policy(domain, port).await {
-        Ok(policy) => trust.policies.borrow_mut().keep(domain, &id, policy, wall_ms()),
-        Err(fault) => {
-            trust.policies.borrow_mut().keep_failure(domain, &id, wall_ms());
-            let host = mta_sts::policy_host(domain);
-            let (kind, result) = (TlsPolicyKind::Sts, fault.result());
-            trust.reports.borrow_mut().count_failure(domain, kind, &host, result);
-            Event::StsNotFetched { domain, cause: &fault }.emit();
-        }
-    }
-}
-
-/// Why a policy was not fetched.
-#[derive(Debug)]
-enum FetchFault {
-    Dns(DnsFault),
-    Connect(IoFault),
-    Fetch(StsFetchFault<SocketFault>),
-}
-
-impl FetchFault {
-    fn result(&self) -> TlsResult {
-        match self {
-            FetchFault::Fetch(StsFetchFault::Channel(SocketFault::Tls(fault)))
-                if fault.certificate().is_some() =>
-            {
-                TlsResult::StsWebpkiInvalid
-            }
-            FetchFault::Fetch(StsFetchFault::Policy(_)) => TlsResult::StsPolicyInvalid,
-            _ => TlsResult::StsPolicyFetchError,
-        }
-    }
-}
-
-impl fmt::Display for FetchFault {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            FetchFault::Dns(fault) => fault.fmt(f),
-            FetchFault::Connect(fault) => fault.fmt(f),
-            FetchFault::Fetch(fault) => fault.fmt(f),
-        }
+        self.trust.asked.borrow_mut().remove(&self.domain);
     }
 }
 

@@ -548,10 +548,7 @@ async fn secure(
     channel: &mut Channel<Stream>,
     pool: &ChunkPool,
 ) -> Result<(), SocketFault> {
-    let Some(tls) = owner.trust.client() else {
-        return Err(TlsFault::NoRoots.into());
-    };
-    channel.start_tls_client(tls, &way.host.host, way.terms.check.clone())?;
+    channel.start_tls_client(owner.trust.client(), &way.host.host, way.terms.check.clone())?;
     channel.handshake(pool, None).await
 }
 

@@ -107,7 +107,7 @@ impl IoFault {
     }
 
     /// What an error of connecting by IP means, where some errnos say other things than elsewhere.
-    fn of_connect(error: io::Error) -> IoFault {
+    pub fn of_connect(error: io::Error) -> IoFault {
         match error.raw_os_error() {
             Some(libc::EADDRNOTAVAIL) => IoFault::NoLocalPort,
             Some(libc::EACCES | libc::EPERM) => IoFault::Prohibited,

@@ -18,6 +18,7 @@ use crate::handoff::Frame;
 use crate::handoff::Mesh;
 use crate::handoff::MeshSeed;
 use crate::handoff::Receiver;
+use crate::handoff::StsPolicies;
 use crate::inbound::census::Clerk;
 use crate::inbound::listener;
 use crate::inbound::policy::Policy;
@@ -86,7 +87,8 @@ pub struct DeliverySeed {
     pub policy: Arc<DeliveryPolicy>,
     pub mesh: MeshSeed,
     pub resolver: ResolverSettings,
-    pub tls: Option<Arc<TlsClient>>,
+    pub tls: Arc<TlsClient>,
+    pub sts: StsPolicies,
     pub hostname: Box<str>,
     pub shards: usize,
     /// What operators had paused before.
@@ -257,7 +259,7 @@ fn delivering(
         let committer = committer.cloned()?;
         Some(Store { committer, partition: Arc::clone(partition) })
     };
-    let trust = Trust::new(seed.tls, resolver.clone(), Rc::clone(&reception.pool));
+    let trust = Trust::new(seed.tls, resolver.clone(), seed.sts, reception.observed_handle());
     let home = Home::new(HomeParts {
         stores: stores.iter().filter_map(store).collect(),
         mesh: Rc::clone(&mesh),

@@ -15,6 +15,9 @@ use std::net::TcpStream;
 use std::net::UdpSocket;
 use std::sync::Arc;
 use std::sync::Mutex;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::Ordering;
 use std::thread;
 use std::time::Duration;
 use std::time::Instant;
@@ -316,34 +319,71 @@ fn line_of<S: Read>(reader: &mut BufReader<S>) -> std::io::Result<String> {
     }
 }
 
-/// A web server that has one page, under TLS.
-pub fn serve_policy(address: (Ipv4Addr, u16), pair: &(String, String), policy: &str) -> SocketAddr {
-    let config = server_config(pair);
-    let listener = TcpListener::bind(address).expect("bound");
-    let address = listener.local_addr().expect("bound");
-    let length = policy.len();
-    let said = format!(
-        "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: {length}\r\n\r\n{policy}"
-    );
-    thread::spawn(move || {
-        for stream in listener.incoming() {
-            let session = ServerConnection::new(Arc::clone(&config)).expect("a session");
-            let mut stream = StreamOwned::new(session, stream.expect("accepted"));
-            let mut room = [0; 4096];
-            // A client that does not like the certificate goes away.
-            if stream.read(&mut room).is_ok() {
-                let _ = stream.write_all(said.as_bytes()).and_then(|()| stream.flush());
+/// A web server that has one page, under TLS. It ends with the test process.
+pub struct Web {
+    pub address: SocketAddr,
+    fetches: Arc<AtomicUsize>,
+    is_down: Arc<AtomicBool>,
+}
+
+impl Web {
+    pub fn serve(address: (Ipv4Addr, u16), pair: &(String, String), policy: &str) -> Web {
+        Web::serve_after(Duration::ZERO, address, pair, policy)
+    }
+
+    /// As `serve`, with a pause between the request and the answer. It serves one client at a time.
+    pub fn serve_after(
+        pause: Duration,
+        address: (Ipv4Addr, u16),
+        pair: &(String, String),
+        policy: &str,
+    ) -> Web {
+        let config = server_config(pair);
+        let listener = TcpListener::bind(address).expect("bound");
+        let address = listener.local_addr().expect("bound");
+        let length = policy.len();
+        let said = format!(
+            "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: {length}\r\n\r\n\
+             {policy}"
+        );
+        let web = Web { address, fetches: Arc::default(), is_down: Arc::default() };
+        let (fetches, is_down) = (Arc::clone(&web.fetches), Arc::clone(&web.is_down));
+        thread::spawn(move || {
+            for stream in listener.incoming() {
+                let stream = stream.expect("accepted");
+                if is_down.load(Ordering::Acquire) {
+                    continue;
+                }
+                let session = ServerConnection::new(Arc::clone(&config)).expect("a session");
+                let mut stream = StreamOwned::new(session, stream);
+                let mut room = [0; 4096];
+                // A client that does not like the certificate goes away.
+                if stream.read(&mut room).is_ok() {
+                    thread::sleep(pause);
+                    let _ = stream.write_all(said.as_bytes()).and_then(|()| stream.flush());
+                    fetches.fetch_add(1, Ordering::AcqRel);
+                }
             }
-        }
-    });
-    address
+        });
+        web
+    }
+
+    pub fn fetches(&self) -> usize {
+        self.fetches.load(Ordering::Acquire)
+    }
+
+    /// From now on connections are closed at once.
+    pub fn go_down(&self) {
+        self.is_down.store(true, Ordering::Release);
+    }
 }
 
 /// A Ringpost that trusts `authority` and asks that name server.
 pub struct Relay {
     pub server: Server,
     authority: Authority,
-    _folder: Folder,
+    setup: Setup,
+    folder: Folder,
 }
 
 impl Relay {
@@ -352,6 +392,17 @@ impl Relay {
     }
 
     pub fn start_with(authority: Authority, zone: Zone, delivery: &str, config: &str) -> Relay {
+        // One shard, for each remembers for itself.
+        let setup = Setup { server: "cores = \"0\"\n".to_owned(), ..Setup::default() };
+        Relay::start_as(authority, zone, (delivery, config), setup)
+    }
+
+    pub fn start_as(
+        authority: Authority,
+        zone: Zone,
+        (delivery, config): (&str, &str),
+        setup: Setup,
+    ) -> Relay {
         let folder = Folder::new();
         let roots = folder.write("roots.pem", &authority.pem());
         let (certificate, key) = folder.pair("relay", &authority.issue(&["mx.ringpost.test"]));
@@ -362,10 +413,26 @@ impl Relay {
              [destination]\nfailures_to_back_off = 1\nmessages_per_connection = 1\n\
              [[tls.certificate]]\ncertificate = {certificate:?}\nkey = {key:?}\n{config}"
         );
-        // One shard, for each remembers for itself.
-        let server = "cores = \"0\"\n".to_owned();
-        let server = Server::start(folder.path(), &Setup { config, server, ..Setup::default() });
-        Relay { server, authority, _folder: folder }
+        let setup = Setup { config, ..setup };
+        let server = Server::start(folder.path(), &setup);
+        Relay { server, authority, setup, folder }
+    }
+
+    /// Ends it and starts it again, with the same config and spool.
+    pub fn restart(&mut self) {
+        self.server.signal("TERM");
+        assert!(self.server.wait(PATIENCE).success());
+        self.server = Server::start(self.folder.path(), &self.setup);
+    }
+
+    /// Waits until there is such a file in the spool.
+    pub fn wait_for_file(&self, name: &str) {
+        let path = self.folder.path().join("spool").join(name);
+        let end = Instant::now() + PATIENCE;
+        while !path.exists() {
+            assert!(Instant::now() < end, "no {}", path.display());
+            thread::sleep(Duration::from_millis(10));
+        }
     }
 
     /// Sends a mail there, and says what the log has of its first attempt.

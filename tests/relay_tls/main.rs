@@ -12,20 +12,22 @@ use std::io::BufRead;
 use std::io::BufReader;
 use std::io::Write;
 use std::net::Ipv4Addr;
-use std::net::TcpListener;
 use std::os::unix::net::UnixListener;
 use std::thread;
 use std::time::Duration;
 use std::time::Instant;
 
+use ringpost::base::limits::STS_FETCH_MS_MAX;
+
 use crate::certificates::Authority;
 use crate::kit::Relay;
 use crate::kit::Sink;
 use crate::kit::Tls;
+use crate::kit::Web;
 use crate::kit::Zone;
 use crate::kit::assert_waits;
 use crate::kit::facts;
-use crate::kit::serve_policy;
+use crate::support::Setup;
 use crate::support::is_root;
 
 /// A route to a sink by its name, with a wish.
@@ -261,7 +263,7 @@ fn hosts_are_held_to_what_their_domain_publishes() {
         let Some(policy) = policy else { continue };
         let name = format!("mta-sts.{domain}");
         let place = (Ipv4Addr::new(127, 83, 2, number), port);
-        let address = serve_policy(place, &authority.issue(&[&name]), policy);
+        let address = Web::serve(place, &authority.issue(&[&name]), policy).address;
         port = address.port();
         zone = zone.host(&name, address).txt(&format!("_mta-sts.{domain}"), "v=STSv1; id=1;");
     }
@@ -291,16 +293,18 @@ fn a_policy_that_does_not_come_is_not_waited_for_long() {
     let authority = Authority::new("Ours");
     let sink = Tls::with(&authority.issue(&["mx.here.test"]));
     let sink = Sink::on_port_25(Ipv4Addr::new(127, 85, 1, 1), sink);
-    // Connections are made by the kernel; nobody takes them.
-    let silent = TcpListener::bind((Ipv4Addr::new(127, 85, 2, 1), 0)).expect("bound");
-    let silent = silent.local_addr().map(|address| (silent, address)).expect("bound");
+    // It answers just after nobody waits any more, and its policy would keep the mail here.
+    let policy = "version: STSv1\nmode: enforce\nmx: mx.else.test\nmax_age: 86400\n";
+    let place = (Ipv4Addr::new(127, 85, 2, 1), 0);
+    let late = Duration::from_millis(STS_FETCH_MS_MAX + 300);
+    let web = Web::serve_after(late, place, &authority.issue(&["mta-sts.slow.test"]), policy);
     let zone = Zone::default()
         .host("mx.here.test", sink.address)
         .mx("slow.test", "mx.here.test")
         .mx("free.test", "mx.here.test")
-        .host("mta-sts.slow.test", silent.1)
+        .host("mta-sts.slow.test", web.address)
         .txt("_mta-sts.slow.test", "v=STSv1; id=1;");
-    let port = silent.1.port();
+    let port = web.address.port();
     let relay = Relay::start_with(authority, zone, &format!("mta_sts_port = {port}"), "");
     let begin = Instant::now();
     relay.submit("a@slow.test");
@@ -314,7 +318,107 @@ fn a_policy_that_does_not_come_is_not_waited_for_long() {
     let begin = Instant::now();
     assert_eq!(facts(&relay.send("c@slow.test")), "delivered | verified | may");
     assert!(begin.elapsed() < Duration::from_secs(8), "a failed fetch is remembered");
-    drop(silent);
+    while web.fetches() == 0 {
+        thread::sleep(Duration::from_millis(10));
+    }
+    assert_eq!(facts(&relay.send("d@slow.test")), "delivered | verified | may");
+}
+
+const STRICT: &str = "version: STSv1\nmode: enforce\nmx: mx.strict.test\nmax_age: 86400\n";
+
+/// `strict.test` with its mail server, its policy and where that is fetched.
+fn strict(authority: &Authority, net: u8, certificate: &str) -> (Sink, Web, Zone, String) {
+    let tls = Tls::with(&authority.issue(&[certificate]));
+    let sink = Sink::on_port_25(Ipv4Addr::new(127, net, 1, 1), tls);
+    let pair = authority.issue(&["mta-sts.strict.test"]);
+    let web = Web::serve((Ipv4Addr::new(127, net, 2, 1), 0), &pair, STRICT);
+    let zone = Zone::default()
+        .host("mx.strict.test", sink.address)
+        .mx("strict.test", "mx.strict.test")
+        .unsigned("strict.test")
+        .host("mta-sts.strict.test", web.address)
+        .txt("_mta-sts.strict.test", "v=STSv1; id=1;");
+    let delivery = format!("mta_sts_port = {}", web.address.port());
+    (sink, web, zone, delivery)
+}
+
+#[test]
+fn a_policy_outlives_a_restart() {
+    if !is_root("a mail server on port 25") {
+        return;
+    }
+    let authority = Authority::new("Ours");
+    let (sink, web, zone, delivery) = strict(&authority, 86, "mx.elsewhere.test");
+    let mut relay = Relay::start_with(authority, zone, &delivery, "");
+    assert_waits(&relay.send("a@strict.test"), "TLS is demanded (mta-sts)");
+    relay.wait_for_file("mta-sts/strict.test");
+    web.go_down();
+    relay.restart();
+    assert_waits(&relay.send("b@strict.test"), "TLS is demanded (mta-sts)");
+    assert_eq!((sink.heard("tls MAIL"), sink.heard("clear MAIL")), (0, 0));
+    assert_eq!(web.fetches(), 1);
+}
+
+#[test]
+fn all_shards_share_one_fetch() {
+    if !is_root("a mail server on port 25") {
+        return;
+    }
+    if thread::available_parallelism().is_ok_and(|count| count.get() < 2) {
+        println!("SKIPPED: two shards need two processors");
+        return;
+    }
+    let authority = Authority::new("Ours");
+    let (sink, web, zone, delivery) = strict(&authority, 87, "mx.strict.test");
+    let setup = Setup { server: "cores = \"0,1\"\n".to_owned(), ..Setup::default() };
+    let relay = Relay::start_as(authority, zone, (&delivery, ""), setup);
+    // The kernel deals connections out: that one shard gets all of them is as likely as 32 heads.
+    for number in 0..32 {
+        relay.submit(&format!("a{number}@strict.test"));
+    }
+    for number in 0..32 {
+        let attempt = relay.attempt(&format!("a{number}@strict.test"));
+        assert_eq!(facts(&attempt), "delivered | verified | mta-sts");
+    }
+    let log = relay.server.log_text();
+    let took_mail = |partition: &str| {
+        let is_it = |line: &str| line.contains("\"accepted\"") && line.contains(partition);
+        log.lines().any(is_it)
+    };
+    assert!(took_mail("\"partition\":0") && took_mail("\"partition\":1"), "{log}");
+    assert_eq!((web.fetches(), sink.heard("tls MAIL")), (1, 32));
+}
+
+/// Without a descriptor, say, nothing is known of the domain: to send its mail would be to guess.
+#[test]
+fn mail_waits_where_we_cannot_ask_for_a_policy() {
+    if !is_root("a mail server on port 25") {
+        return;
+    }
+    // How often connecting fails, and what becomes of the mail.
+    let rows = [
+        (88, "sts::connect=2*return", "delivered | verified | mta-sts"),
+        (89, "sts::connect=return", "deferred | - | -"),
+    ];
+    thread::scope(|scope| {
+        for (net, failpoints, expected) in rows {
+            scope.spawn(move || {
+                let authority = Authority::new("Ours");
+                let (sink, _, zone, delivery) = strict(&authority, net, "mx.strict.test");
+                let environment = vec![("FAILPOINTS".to_owned(), failpoints.to_owned())];
+                let setup = Setup { environment, ..Setup::default() };
+                let relay = Relay::start_as(authority, zone, (&delivery, ""), setup);
+                let attempt = relay.send("a@strict.test");
+                assert_eq!(facts(&attempt), expected, "{failpoints}");
+                assert_eq!(sink.heard("clear MAIL"), 0);
+                if expected.starts_with("deferred") {
+                    assert_waits(&attempt, "MTA-STS policy cannot be asked for yet");
+                    assert_eq!(attempt["attempts"], 0, "it was not tried");
+                    assert_eq!(sink.heard("tls MAIL"), 0);
+                }
+            });
+        }
+    });
 }
 
 #[test]

@@ -83,7 +83,8 @@ section! {
         tls_roots: Option<PathBuf> = Unset("'/etc/ssl/certs/ca-certificates.crt'"), Restart;
         /// Whether hosts are held to their TLSA records (DANE). Only where `resolver.trust_ad`.
         dane: bool = Is("true"), Live;
-        /// Whether hosts are held to what their domain has published by MTA-STS.
+        /// Whether hosts are held to what their domain has published by MTA-STS. The policies are
+        /// kept in the folder `mta-sts` of the spool, so that they hold over restarts.
         mta_sts: bool = Is("true"), Live;
         /// The port that MTA-STS policies are fetched from. Another one is for tests.
         mta_sts_port: usize = Is("443"), Live, 1 => 65_535;

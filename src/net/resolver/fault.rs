@@ -61,6 +61,11 @@ impl DnsFault {
         }
     }
 
+    /// Whether it says nothing of the domain, for it lies with us or our name servers.
+    pub fn is_ours(self) -> bool {
+        self.blame() != Blame::Peer
+    }
+
     /// Whether the same lookup may succeed later.
     pub fn retry(self) -> Retry {
         if self.is_final() { Retry::Never } else { Retry::Later }

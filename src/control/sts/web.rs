@@ -1,0 +1,249 @@
+//! One fetch: `https://mta-sts.DOMAIN/.well-known/mta-sts.txt` (RFC 8461 s3.3).
+//!
+//! Promise:  a policy comes from a server with a certificate for `mta-sts.DOMAIN`, with status 200
+//!           and as text/plain. No redirect is followed, and nothing is asked of a server that has
+//!           not proven its name.
+//! Bounds:   `STS_FETCH_MS_MAX` for all of it, `POLICY_BYTES_MAX`, `HEAD_BYTES_MAX`,
+//!           `ADDRESSES_MAX`.
+
+use std::error::Error;
+use std::fmt;
+use std::io;
+use std::net::IpAddr;
+use std::net::SocketAddr;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http_body_util::BodyExt;
+use http_body_util::Empty;
+use http_body_util::LengthLimitError;
+use http_body_util::Limited;
+use hyper::Request;
+use hyper::StatusCode;
+use hyper::body::Bytes;
+use hyper::body::Incoming;
+use hyper::client::conn::http1;
+use hyper::header;
+use hyper::header::HeaderMap;
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+use tokio_rustls::rustls::pki_types::ServerName;
+
+use crate::base::limits::STS_FETCH_MS_MAX;
+use crate::handoff::sts::StsWanted;
+use crate::net::DnsFault;
+use crate::net::StsPolicy;
+use crate::net::TlsClient;
+use crate::net::TlsFault;
+use crate::net::TlsResult;
+use crate::net::mta_sts::POLICY_BYTES_MAX;
+use crate::net::mta_sts::StsPolicyFault;
+use crate::net::mta_sts::policy_host;
+use crate::rt::IoFault;
+
+const FETCH_MAX: Duration = Duration::from_millis(STS_FETCH_MS_MAX);
+/// For one address, so that a second one gets its chance.
+const CONNECT_MAX: Duration = Duration::from_millis(STS_FETCH_MS_MAX / 3);
+/// Addresses of a policy's host that are tried.
+const ADDRESSES_MAX: usize = 2;
+/// Bytes and lines of the head of a response. More: the fetch fails.
+const HEAD_BYTES_MAX: usize = 16 << 10;
+const HEADERS_MAX: usize = 64;
+
+/// Why a policy was not fetched.
+#[derive(Clone, Debug, PartialEq)]
+pub enum FetchFault {
+    Dns(DnsFault),
+    /// The host has no address that may be asked.
+    NoAddress,
+    Connect(IoFault),
+    Tls(TlsFault),
+    Http(HttpFault),
+    Policy(StsPolicyFault),
+    Timeout,
+    /// A fault of ours: nothing is known of the domain.
+    Ours(IoFault),
+    /// As `Ours`: a bug ended the fetch.
+    Abandoned,
+}
+
+/// What is wrong with a response.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum HttpFault {
+    /// Anything but 200, redirects included.
+    Status(u16),
+    NotPlainText,
+    TooLong,
+    /// It is no HTTP, or was cut.
+    Broken(Box<str>),
+}
+
+impl FetchFault {
+    /// Whether it says nothing of the domain, so that its mail has to wait.
+    pub fn is_ours(&self) -> bool {
+        match self {
+            FetchFault::Dns(fault) => fault.is_ours(),
+            FetchFault::Ours(_) | FetchFault::Abandoned => true,
+            _ => false,
+        }
+    }
+
+    /// The failure as reports name it (RFC 8460 s4.3).
+    pub fn result(&self) -> TlsResult {
+        match self {
+            FetchFault::Tls(fault) if fault.certificate().is_some() => TlsResult::StsWebpkiInvalid,
+            FetchFault::Policy(_) => TlsResult::StsPolicyInvalid,
+            _ => TlsResult::StsPolicyFetchError,
+        }
+    }
+}
+
+impl fmt::Display for FetchFault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            FetchFault::Dns(fault) => fault.fmt(f),
+            FetchFault::NoAddress => f.write_str("its web server has no usable address"),
+            FetchFault::Connect(fault) | FetchFault::Ours(fault) => fault.fmt(f),
+            FetchFault::Tls(fault) => fault.fmt(f),
+            FetchFault::Http(fault) => fault.fmt(f),
+            FetchFault::Policy(fault) => fault.fmt(f),
+            FetchFault::Timeout => f.write_str("its web server did not answer in time"),
+            FetchFault::Abandoned => f.write_str("the fetch was ended by a bug"),
+        }
+    }
+}
+
+impl fmt::Display for HttpFault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            HttpFault::Status(status) => write!(f, "HTTP status {status}"),
+            HttpFault::NotPlainText => f.write_str("the response is not text/plain"),
+            HttpFault::TooLong => f.write_str("the policy is too long"),
+            HttpFault::Broken(cause) => f.write_str(cause),
+        }
+    }
+}
+
+/// Fetches the policy of a domain whose addresses are known.
+pub async fn fetch_policy(client: &TlsClient, wanted: &StsWanted) -> Result<StsPolicy, FetchFault> {
+    // Where a test takes away what a fetch needs of the system.
+    fail::fail_point!("sts::connect", |_| Err(FetchFault::Ours(IoFault::NoFiles)));
+    timeout(FETCH_MAX, fetch(client, wanted)).await.unwrap_or(Err(FetchFault::Timeout))
+}
+
+async fn fetch(client: &TlsClient, wanted: &StsWanted) -> Result<StsPolicy, FetchFault> {
+    let config = client.https_config().map_err(FetchFault::Tls)?;
+    let host = policy_host(&wanted.domain);
+    let name = ServerName::try_from(host.clone());
+    let name = name.map_err(|_| FetchFault::Tls(TlsFault::BadHost))?;
+    let stream = connect(wanted).await?;
+    let tls = TlsConnector::from(Arc::clone(config)).connect(name, stream).await;
+    let tls = tls.map_err(|error| match tls_fault(&error) {
+        Some(fault) => FetchFault::Tls(fault),
+        None => FetchFault::Connect(error.into()),
+    })?;
+    let body = ask(tls, &host).await.map_err(FetchFault::Http)?;
+    StsPolicy::parse(&body).map_err(FetchFault::Policy)
+}
+
+/// Which of a host's addresses are asked: the one place for rules about them.
+fn allowed(found: &[IpAddr]) -> impl Iterator<Item = IpAddr> {
+    let is_host = |address: &&IpAddr| !address.is_unspecified() && !address.is_multicast();
+    found.iter().filter(is_host).take(ADDRESSES_MAX).copied()
+}
+
+async fn connect(wanted: &StsWanted) -> Result<TcpStream, FetchFault> {
+    let found = wanted.addresses.as_ref().map_err(|fault| FetchFault::Dns(*fault))?;
+    let mut last = FetchFault::NoAddress;
+    for address in allowed(found) {
+        let at = SocketAddr::new(address, wanted.port);
+        last = match timeout(CONNECT_MAX, TcpStream::connect(at)).await {
+            Ok(Ok(stream)) => return Ok(stream),
+            Ok(Err(error)) => match IoFault::of_connect(error) {
+                fault if is_ours(fault, address) => return Err(FetchFault::Ours(fault)),
+                fault => FetchFault::Connect(fault),
+            },
+            Err(_) => FetchFault::Connect(IoFault::TimedOut),
+        };
+    }
+    Err(last)
+}
+
+/// Whether we lack what any connection needs. A machine without IPv6 has no port for it either, and
+/// would wait for ever.
+fn is_ours(fault: IoFault, address: IpAddr) -> bool {
+    match fault {
+        IoFault::NoFiles | IoFault::NoFilesSystem | IoFault::NoMemory => true,
+        IoFault::NoLocalPort => address.is_ipv4(),
+        _ => false,
+    }
+}
+
+fn tls_fault(error: &io::Error) -> Option<TlsFault> {
+    let cause = error.get_ref()?.downcast_ref::<tokio_rustls::rustls::Error>()?;
+    Some(cause.clone().into())
+}
+
+/// Asks for the policy over a connection of its own.
+async fn ask(tls: TlsStream<TcpStream>, host: &str) -> Result<Bytes, HttpFault> {
+    let request = Request::get("/.well-known/mta-sts.txt")
+        .header(header::HOST, host)
+        .header(header::USER_AGENT, "Ringpost")
+        .header(header::ACCEPT, "text/plain")
+        .header(header::CONNECTION, "close")
+        .body(Empty::<Bytes>::new());
+    let request = request.map_err(|cause| HttpFault::Broken(cause.to_string().into()))?;
+    let mut settings = http1::Builder::new();
+    settings.max_buf_size(HEAD_BYTES_MAX).max_headers(HEADERS_MAX);
+    let (mut sender, connection) = settings.handshake(TokioIo::new(tls)).await.map_err(broken)?;
+    let mut exchange = pin!(async move {
+        let response = sender.send_request(request).await.map_err(broken)?;
+        read(response).await
+    });
+    tokio::select! {
+        body = &mut exchange => body,
+        // What it has read, or the fault that ended it, is with the exchange.
+        _ = connection => exchange.await,
+    }
+}
+
+async fn read(response: hyper::Response<Incoming>) -> Result<Bytes, HttpFault> {
+    if response.status() != StatusCode::OK {
+        return Err(HttpFault::Status(response.status().as_u16()));
+    }
+    if !is_plain_text(response.headers()) {
+        return Err(HttpFault::NotPlainText);
+    }
+    let body = Limited::new(response.into_body(), POLICY_BYTES_MAX).collect().await;
+    let body = body.map_err(|cause| match cause.is::<LengthLimitError>() {
+        true => HttpFault::TooLong,
+        false => HttpFault::Broken(told(&*cause).into()),
+    })?;
+    Ok(body.to_bytes())
+}
+
+/// RFC 8461 s3.2: so that whoever may put pages on a server cannot put a policy there.
+fn is_plain_text(headers: &HeaderMap) -> bool {
+    let kind = headers.get(header::CONTENT_TYPE).map(|value| value.as_bytes());
+    let kind = kind.and_then(|kind| kind.split(|byte| *byte == b';').next());
+    kind.is_some_and(|kind| kind.trim_ascii().eq_ignore_ascii_case(b"text/plain"))
+}
+
+fn broken(error: hyper::Error) -> HttpFault {
+    HttpFault::Broken(told(&error).into())
+}
+
+/// The error with its causes: hyper tells what it was doing, the cause tells what went wrong.
+fn told(error: &(dyn Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(inner) = cause {
+        text = format!("{text}: {inner}");
+        cause = inner.source();
+    }
+    text
+}

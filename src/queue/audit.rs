@@ -1,7 +1,9 @@
 //! The audit: whether every recipient that was taken is accounted for (`ringpost audit`).
 //!
 //! Promise:  ledger and jobs are read at one moment, on a running server too, for they are written
-//!           by the same batches and read through one snapshot. Nothing is written.
+//!           by the same batches and read through one snapshot. Nothing is written. What there
+//!           must be is known from outside of the database too (`copies`), so that a database
+//!           which has lost mail together with its ledger does not add up.
 //! Cost:     one pass over the family `job`.
 
 use rocksdb::DBRawIterator;
@@ -12,6 +14,8 @@ use crate::queue::ledger::LEDGER_KEY;
 use crate::queue::ledger::Ledger;
 use crate::queue::ledger::Tally;
 use crate::queue::partition::Partition;
+use crate::queue::partition::QUARANTINE;
+use crate::queue::quarantine;
 use crate::queue::schema::Job;
 use crate::queue::spool::Spool;
 
@@ -41,7 +45,11 @@ pub struct PartitionBalance {
 /// The spool in all, and its partitions.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct SpoolAudit {
+    /// Every recipient is accounted for, if only as quarantined.
     pub adds_up: bool,
+    /// Records and folders in quarantine. Mail is missing until someone has looked at them and
+    /// removed them.
+    pub in_quarantine: u64,
     #[serde(flatten)]
     pub sum: Balance,
     pub partitions: Vec<PartitionBalance>,
@@ -49,14 +57,13 @@ pub struct SpoolAudit {
 
 impl Balance {
     fn new(ledger: &Ledger, queued: Queued) -> Balance {
-        let accounted = ledger.ended.total() + ledger.quarantined + queued.recipients;
         Balance {
             taken: ledger.taken,
             ended: ledger.ended,
             quarantined: ledger.quarantined,
             queued: queued.recipients,
             unreadable_jobs: queued.unreadable,
-            difference: ledger.taken.wrapping_sub(accounted) as i64,
+            difference: ledger.difference(queued.recipients),
         }
     }
 
@@ -76,7 +83,13 @@ impl Balance {
 
 /// Compares the ledgers with the jobs. Faults of two partitions do not make up for each other.
 pub fn audit(spool: &Spool) -> Result<SpoolAudit, QueueFault> {
-    let mut found = SpoolAudit { adds_up: true, sum: Balance::default(), partitions: Vec::new() };
+    let in_quarantine = quarantine::count(&spool.path().join(QUARANTINE));
+    let mut found = SpoolAudit {
+        adds_up: true,
+        in_quarantine: in_quarantine.map_err(|cause| QueueFault::Store(cause.to_string()))?,
+        sum: Balance::default(),
+        partitions: Vec::new(),
+    };
     for partition in spool.partitions() {
         let balance = balance(partition)?;
         found.adds_up &= balance.adds_up();
@@ -86,6 +99,13 @@ pub fn audit(spool: &Spool) -> Result<SpoolAudit, QueueFault> {
     Ok(found)
 }
 
+impl SpoolAudit {
+    /// Nothing is missing, and nothing waits in quarantine.
+    pub fn is_clean(&self) -> bool {
+        self.adds_up && self.in_quarantine == 0
+    }
+}
+
 fn balance(partition: &Partition) -> Result<Balance, QueueFault> {
     let families = partition.families();
     let moment = partition.db().snapshot();
@@ -93,6 +113,8 @@ fn balance(partition: &Partition) -> Result<Balance, QueueFault> {
     // None was written as long as nothing was taken.
     let ledger = record.map(|record| Ledger::decode(&record)).transpose();
     let ledger = ledger.map_err(QueueFault::Record)?.unwrap_or_default();
+    // A server that runs has taken over what was known outside; who only looks has not.
+    let ledger = ledger.or_more(&partition.known_outside());
     let queued = count(moment.raw_iterator_cf(families.job))?;
     Ok(Balance::new(&ledger, queued))
 }

@@ -40,8 +40,11 @@ impl<P: AsRef<Partition>> BodyReader<P> {
             return None;
         }
         let read = self.read(take);
-        if read.is_err() {
+        if let Err(fault) = &read {
             self.next = self.sum.chunks;
+            if let QueueFault::Store(why) = fault {
+                self.partition.as_ref().note_unreadable(why);
+            }
         }
         Some(read)
     }

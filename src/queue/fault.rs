@@ -64,6 +64,12 @@ pub enum SpoolFault {
         path: PathBuf,
         cause: io::Error,
     },
+    /// The database has families, options or formats that this Ringpost does not know, or lacks
+    /// some that it needs.
+    Foreign {
+        path: PathBuf,
+        cause: String,
+    },
     /// RocksDB refused for a reason that is not damage.
     Store {
         path: PathBuf,
@@ -92,6 +98,7 @@ impl SpoolFault {
             Cause::DiskFull => SpoolFault::DiskFull { path },
             Cause::Permission => SpoolFault::Permission { path, cause },
             Cause::Lock => SpoolFault::Locked { path, pid: None },
+            Cause::Foreign => SpoolFault::Foreign { path, cause },
             _ => SpoolFault::Store { path, cause },
         }
     }
@@ -138,6 +145,9 @@ impl SpoolFault {
             SpoolFault::Writable { path, .. } => format!("chmod go-w {}", path.display()),
             SpoolFault::DiskFull { .. } => "free some space on that file system".into(),
             SpoolFault::Io { .. } => "check the disk and the mount".into(),
+            SpoolFault::Foreign { .. } => {
+                "run the Ringpost that used this spool last; nothing in it was changed".into()
+            }
             SpoolFault::Store { .. } => "keep a copy of the folder and report this".into(),
         }
     }
@@ -176,6 +186,9 @@ impl fmt::Display for SpoolFault {
             }
             SpoolFault::DiskFull { path } => write!(f, "no space left for {}", path.display()),
             SpoolFault::Io { path, cause } => write!(f, "{}: {cause}", path.display()),
+            SpoolFault::Foreign { path, cause } => {
+                write!(f, "{} was not made by this version of Ringpost: {cause}", path.display())
+            }
             SpoolFault::Store { path, cause } => write!(f, "{}: {cause}", path.display()),
         }
     }
@@ -295,6 +308,9 @@ pub enum Cause {
     Lock,
     /// The bytes on disk are not what they should be; another disk state would not help itself.
     Damage,
+    /// The bytes are sound, but not meant for this Ringpost: families that it does not know, or a
+    /// format of a later version.
+    Foreign,
     Other,
 }
 
@@ -314,12 +330,10 @@ impl Cause {
             Cause::Permission
         } else if has("lock hold by") || has("While lock file") {
             Cause::Lock
-        } else if text.starts_with("Corruption")
-            || text.starts_with("Invalid argument")
-            || text.starts_with("Not implemented")
-            || has("No such file or directory")
-        {
+        } else if text.starts_with("Corruption") || has("No such file or directory") {
             Cause::Damage
+        } else if text.starts_with("Invalid argument") || text.starts_with("Not implemented") {
+            Cause::Foreign
         } else {
             Cause::Other
         }
@@ -346,7 +360,9 @@ mod tests {
             ("locked by other", "IO error: While lock file: /p/LOCK: Resource ...", Cause::Lock),
             ("crc", "Corruption: block checksum mismatch", Cause::Damage),
             ("no file", "IO error: No such file or directory: /p/1.sst", Cause::Damage),
-            ("no CURRENT", "Invalid argument: /p: does not exist", Cause::Damage),
+            ("unknown family", "Invalid argument: Column families not opened: x", Cause::Foreign),
+            ("no such family", "Invalid argument: Column family not found: due", Cause::Foreign),
+            ("later format", "Not implemented: Unknown compression", Cause::Foreign),
             ("owner", "IO error: Permission denied: /p/LOCK", Cause::Permission),
         ] {
             assert_eq!(Cause::of(text), cause, "{name}");

@@ -4,7 +4,8 @@
 //!           is lost is lost with its counts.
 //! Promise:  taken = delivered + bounced + expired + deleted + quarantined + queued, at any moment
 //!           and after any crash. `queued` is not kept but counted from the jobs, so that the
-//!           equation can fail.
+//!           equation can fail. A copy is kept outside of the database (`copies`), so that it can
+//!           fail for a database that has lost its ledger too.
 
 use serde::Serialize;
 
@@ -21,6 +22,9 @@ pub const LEDGER_KEY: &[u8] = b"ledger";
 pub const MENDING_KEY: &[u8] = b"mending";
 
 const KIND_LEDGER: u8 = b'L';
+
+/// Bytes of an encoded `Ledger`.
+pub const LEDGER_LEN: usize = 62;
 
 /// Recipients by what became of them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
@@ -53,7 +57,7 @@ pub struct Ledger {
     /// Recipients of mail taken from clients, and of bounces made here.
     pub taken: u64,
     pub ended: Tally,
-    /// Moved out because their records could not be understood.
+    /// Moved out because their records could not be understood, or missing.
     pub quarantined: u64,
     /// The largest id ever given: a clock that is set back must not give it again.
     pub newest: u64,
@@ -65,12 +69,39 @@ impl Ledger {
         self.taken.saturating_sub(self.ended.total() + self.quarantined)
     }
 
-    /// Makes the equation hold with so many in the jobs: recovery has told of every job that it
-    /// moved or made again.
-    pub fn bring_in_line(&mut self, queued: u64) {
+    /// Taken, less all that is accounted for with so many in the jobs: recipients missing if
+    /// positive, back though they had ended if negative.
+    pub fn difference(&self, queued: u64) -> i64 {
         let accounted = self.ended.total() + self.quarantined + queued;
-        self.quarantined += self.taken.saturating_sub(accounted);
-        self.taken = self.taken.max(accounted);
+        self.taken.wrapping_sub(accounted) as i64
+    }
+
+    /// Makes the equation hold with so many in the jobs, of whom `ends` are known to have ended.
+    /// Answers how many are missing, and how many are back though they had ended: for whoever calls
+    /// to tell.
+    pub fn bring_in_line(&mut self, queued: u64, ends: u64) -> (u64, u64) {
+        let difference = self.difference(queued);
+        let more = if difference < 0 { difference.unsigned_abs() } else { 0 };
+        let returned = more.max(ends.min(queued));
+        self.taken += returned;
+        let missing = self.difference(queued).unsigned_abs();
+        self.quarantined += missing;
+        (missing, returned)
+    }
+
+    /// The larger of each count. They only grow, so that is what was known last.
+    pub fn or_more(&self, other: &Ledger) -> Ledger {
+        Ledger {
+            taken: self.taken.max(other.taken),
+            ended: Tally {
+                delivered: self.ended.delivered.max(other.ended.delivered),
+                bounced: self.ended.bounced.max(other.ended.bounced),
+                expired: self.ended.expired.max(other.ended.expired),
+                deleted: self.ended.deleted.max(other.ended.deleted),
+            },
+            quarantined: self.quarantined.max(other.quarantined),
+            newest: self.newest.max(other.newest),
+        }
     }
 
     pub fn note_id(&mut self, id: MessageId) {
@@ -78,7 +109,7 @@ impl Ledger {
     }
 
     pub fn encode(&self) -> Vec<u8> {
-        let mut record = Vec::with_capacity(64);
+        let mut record = Vec::with_capacity(LEDGER_LEN);
         let mut writer = Writer::new(&mut record, KIND_LEDGER);
         let ended = &self.ended;
         for count in [
@@ -119,6 +150,23 @@ mod tests {
     use super::*;
 
     #[test]
+    fn losses_and_returns_do_not_make_up_for_each_other() {
+        let ended = Tally { delivered: 4, ..Tally::default() };
+        let ledger = Ledger { taken: 10, ended, ..Ledger::default() };
+        for (name, queued, ends, missing, returned) in [
+            ("nothing", 6, 0, 0, 0),
+            ("some are missing", 4, 0, 2, 0),
+            ("some are back", 8, 0, 0, 2),
+            ("two of each", 6, 2, 2, 2),
+            ("all are missing, and their ends with them", 0, 4, 6, 0),
+        ] {
+            let mut found = ledger;
+            assert_eq!(found.bring_in_line(queued, ends), (missing, returned), "{name}");
+            assert_eq!(found.difference(queued), 0, "{name}");
+        }
+    }
+
+    #[test]
     fn a_ledger_is_read_back() {
         let ledger = Ledger {
             taken: 9,
@@ -126,6 +174,7 @@ mod tests {
             quarantined: 1,
             newest: 77,
         };
+        assert_eq!(ledger.encode().len(), LEDGER_LEN);
         assert_eq!(Ledger::decode(&ledger.encode()), Ok(ledger));
         assert_eq!(ledger.queued(), 1);
         let mut bad = ledger.encode();

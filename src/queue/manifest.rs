@@ -1,4 +1,12 @@
-//! The torn end of a manifest, RocksDB's list of its files.
+//! The manifest, RocksDB's list of its files, and CURRENT, which names it.
+//!
+//! Copies:   RocksDB only appends to a manifest, so a copy is kept up to date by appending too. What
+//!           differs from the copy where both have bytes is damage, and so is one that is shorter
+//!           or gone; both are mended from the copy before RocksDB reads it. The copy is not synced:
+//!           of it counts what is sound up to the first fault.
+//! Beware:   who restores a single partition from a backup removes its files in `copies` first.
+//!
+//! # The torn end
 //!
 //! Why:      RocksDB appends to the manifest and syncs it. Should the power go in between, ext4 may
 //!           have the new length on disk but not each page: such a page reads as zeros. RocksDB
@@ -13,17 +21,28 @@
 //!           cut off then named tables that RocksDB removes as nobody's. So whoever cuts keeps all
 //!           tables first (`keep_tables`).
 
+use std::ffi::OsStr;
+use std::ffi::OsString;
 use std::fs;
 use std::fs::File;
 use std::io;
+use std::io::Seek as _;
+use std::io::SeekFrom;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 use std::path::PathBuf;
 
+use crate::queue::copies::Copies;
 use crate::queue::mend::fragment;
 use crate::queue::mend::is_whole;
+use crate::queue::mend::mask;
 
+const CURRENT: &str = "CURRENT";
+const PREFIX: &str = "MANIFEST-";
 const BLOCK_BYTES: usize = 32 << 10;
 const PAGE_BYTES: usize = 4 << 10;
+/// Before the bytes of each entry: checksum, length, kind.
+const HEAD_BYTES: usize = 7;
 /// Bytes of a block's end in which no entry begins.
 const REST_BYTES: usize = 6;
 /// Fewer zeros than this may well be an entry's own: the last page of a file can be short.
@@ -32,10 +51,128 @@ const ZEROS_MIN: usize = 16;
 /// for each family, a compaction some dozens, with about 200 bytes each.
 const CUT_BYTES_MAX: usize = 2 * BLOCK_BYTES;
 
+/// Whether a file of the database belongs to its list of files.
+pub fn is_part(name: &OsStr) -> bool {
+    name == CURRENT || number_of(name).is_some()
+}
+
+/// The number of a manifest.
+fn number_of(name: &OsStr) -> Option<u64> {
+    name.to_str()?.strip_prefix(PREFIX)?.parse().ok()
+}
+
+/// The manifest of the highest number in a folder.
+fn newest_in(folder: &Path) -> io::Result<Option<OsString>> {
+    let mut newest = None;
+    for entry in fs::read_dir(folder)? {
+        let name = entry?.file_name();
+        newest = newest.max(number_of(&name).map(|number| (number, name)));
+    }
+    Ok(newest.map(|(_, name)| name))
+}
+
+/// Brings the copy of the manifest in use up to date. RocksDB only appends to it.
+pub fn copy(folder: &Path, copies: &Copies) -> io::Result<()> {
+    let Some(path) = current(folder) else { return Ok(()) };
+    let Some(name) = path.file_name() else { return Ok(()) };
+    let copy = copies.of_manifest(name);
+    let copied = fs::metadata(&copy).map_or(0, |copy| copy.len());
+    let mut live = File::open(&path)?;
+    if copied >= live.metadata()?.len() {
+        return Ok(());
+    }
+    live.seek(SeekFrom::Start(copied))?;
+    let mut file = File::options().append(true).create(true).mode(0o600).open(&copy)?;
+    io::copy(&mut live, &mut file)?;
+    for (old, path) in copies.manifests()? {
+        if old != name {
+            fs::remove_file(path)?;
+        }
+    }
+    Ok(())
+}
+
+/// Removes the copies: another database comes in the place of theirs.
+pub fn forget(copies: &Copies) -> io::Result<()> {
+    copies.manifests()?.into_iter().try_for_each(|(_, path)| fs::remove_file(path))
+}
+
+/// What is to be written so that the list of files is as it was written last.
+pub struct Mended {
+    pub why: &'static str,
+    name: OsString,
+    /// The bytes of the manifest, if they are to be another's than those there.
+    bytes: Option<Vec<u8>>,
+    /// Entries were given up, and tables that they name may be taken for nobody's.
+    pub is_cut: bool,
+}
+
+impl Mended {
+    pub fn put(&self, folder: &Path) -> io::Result<()> {
+        if let Some(bytes) = &self.bytes {
+            replace(&folder.join(&self.name), bytes)?;
+        }
+        replace(&folder.join(CURRENT), &[self.name.as_encoded_bytes(), b"\n"].concat())?;
+        File::open(folder)?.sync_all()
+    }
+}
+
+fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let fresh = path.with_extension("dbtmp");
+    fs::write(&fresh, bytes)?;
+    File::open(&fresh)?.sync_all()?;
+    fs::rename(fresh, path)
+}
+
+/// Compares the list of files with its copy. `None`: it is as it should be, or there is nothing to
+/// mend it from.
+pub fn mended(folder: &Path, copies: &Copies) -> io::Result<Option<Mended>> {
+    let copy = copies.manifests()?.into_iter().max_by_key(|(name, _)| number_of(name));
+    let copy = match copy {
+        Some((name, path)) => {
+            let mut bytes = fs::read(path)?;
+            bytes.truncate(sound_len(&bytes));
+            Some((name, bytes))
+        }
+        None => None,
+    };
+    let named = current(folder).and_then(|path| path.file_name().map(OsStr::to_owned));
+    let is_named = named.is_some();
+    let copied_name = copy.as_ref().map(|(name, _)| name.clone());
+    let newest = newest_in(folder)?.into_iter().chain(copied_name).max_by_key(|n| number_of(n));
+    let Some(name) = named.or(newest) else { return Ok(None) };
+    let live = match fs::read(folder.join(&name)) {
+        Err(cause) if cause.kind() == io::ErrorKind::NotFound => None,
+        read => Some(read?),
+    };
+    let copied = copy.filter(|(copied, _)| *copied == name).map(|(_, bytes)| bytes);
+    let (why, bytes) = match (live, copied) {
+        (Some(live), Some(copied)) if !live.starts_with(&copied) => {
+            let rest = live.get(copied.len()..).unwrap_or_default();
+            let is_short = live.len() < copied.len();
+            let why = if is_short { "it was cut short" } else { "its bytes have changed" };
+            (why, Some([&copied[..], rest].concat()))
+        }
+        (None, Some(copied)) => ("it was gone", Some(copied)),
+        (Some(_), _) if is_named => return Ok(None),
+        (Some(_), _) => ("CURRENT did not name it", None),
+        (None, None) => return Ok(None),
+    };
+    let sound = bytes.as_deref().map(sound_len);
+    let is_cut = bytes.as_ref().map(Vec::len) != sound;
+    // RocksDB 11.8 may read garbage behind the last entry for ever.
+    let bytes = bytes.map(|mut bytes| {
+        bytes.truncate(sound.unwrap_or(0));
+        bytes
+    });
+    Ok(Some(Mended { why, name, bytes, is_cut }))
+}
+
 /// The manifest in use, if `CURRENT` names one.
 pub fn current(folder: &Path) -> Option<PathBuf> {
-    let name = fs::read_to_string(folder.join("CURRENT")).ok()?;
-    let path = folder.join(name.trim_end());
+    let text = fs::read_to_string(folder.join(CURRENT)).ok()?;
+    // RocksDB reads no other.
+    let path = folder.join(text.strip_suffix('\n')?);
     (path.parent() == Some(folder) && path.is_file()).then_some(path)
 }
 
@@ -58,6 +195,70 @@ pub fn torn_at(bytes: &[u8]) -> Option<usize> {
         place += length;
     }
     None
+}
+
+/// Whether there is a list of files, and all of it is sound.
+pub fn is_sound(folder: &Path) -> bool {
+    let list = current(folder).and_then(|path| fs::read(path).ok()).unwrap_or_default();
+    !list.is_empty() && sound_len(&list) == list.len()
+}
+
+/// Bytes up to the end of the last entry that is sound with all before it.
+pub fn sound_len(bytes: &[u8]) -> usize {
+    let (mut place, mut sound) = (0, 0);
+    while place < bytes.len() {
+        let left = BLOCK_BYTES - place % BLOCK_BYTES;
+        if left <= REST_BYTES {
+            place += left;
+            continue;
+        }
+        let block = &bytes[place..(place + left).min(bytes.len())];
+        let Some((kind, length)) = fragment(block) else { break };
+        place += length;
+        if is_whole(kind) {
+            sound = place;
+        }
+    }
+    sound
+}
+
+/// Appends an entry that takes a table out of the list, as `ldb unsafe_remove_sst_file` does.
+pub fn append_removal(list: &mut Vec<u8>, family: u64, level: u64, table: u64) {
+    const DELETED_FILE: u64 = 6;
+    const COLUMN_FAMILY: u64 = 200;
+    let mut entry = Vec::new();
+    for number in [DELETED_FILE, level, table, COLUMN_FAMILY, family] {
+        put_varint(&mut entry, number);
+    }
+    const WHOLE: u8 = 1;
+    const FIRST: u8 = 2;
+    const LAST: u8 = 4;
+    let left = BLOCK_BYTES - list.len() % BLOCK_BYTES;
+    if left <= REST_BYTES {
+        list.resize(list.len() + left, 0);
+    }
+    let room = (BLOCK_BYTES - list.len() % BLOCK_BYTES).saturating_sub(HEAD_BYTES);
+    if entry.len() <= room {
+        put_fragment(list, WHOLE, &entry);
+    } else {
+        put_fragment(list, FIRST, &entry[..room]);
+        put_fragment(list, LAST, &entry[room..]);
+    }
+}
+
+fn put_varint(bytes: &mut Vec<u8>, mut number: u64) {
+    while number >= 0x80 {
+        bytes.push(number as u8 | 0x80);
+        number >>= 7;
+    }
+    bytes.push(number as u8);
+}
+
+fn put_fragment(list: &mut Vec<u8>, kind: u8, bytes: &[u8]) {
+    let summed = [&[kind], bytes].concat();
+    list.extend_from_slice(&mask(crc32c::crc32c(&summed)).to_le_bytes());
+    list.extend_from_slice(&(bytes.len() as u16).to_le_bytes());
+    list.extend_from_slice(&summed);
 }
 
 /// Whether zeros from `place`, or from the next page on, reach to that page's end.
@@ -98,18 +299,11 @@ pub fn cut(path: &Path, end: usize) -> io::Result<()> {
 mod tests {
     use super::*;
 
-    use crate::queue::mend::mask;
-
     /// Whole entries of `bytes` each, so that some cross the ends of pages.
     fn manifest(entries: usize, bytes: usize) -> Vec<u8> {
         const WHOLE: u8 = 1;
         let mut log = Vec::new();
-        for _ in 0..entries {
-            let summed = [&[WHOLE][..], &vec![b'x'; bytes]].concat();
-            log.extend_from_slice(&mask(crc32c::crc32c(&summed)).to_le_bytes());
-            log.extend_from_slice(&(bytes as u16).to_le_bytes());
-            log.extend_from_slice(&summed);
-        }
+        (0..entries).for_each(|_| put_fragment(&mut log, WHOLE, &vec![b'x'; bytes]));
         log
     }
 

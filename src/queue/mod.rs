@@ -17,9 +17,11 @@
 //! <spool>/ringpost.json         format version, number of partitions, when it was made
 //! <spool>/lock                  held (flock) by the one process that writes; its pid as text
 //! <spool>/p00 .. p63            one RocksDB each, six column families
+//! <spool>/p00.new, p00.view     only while a damaged partition is rescued; see `rescue`
 //! <spool>/pauses.json           destinations that operators have paused; see `pauses`
 //! <spool>/reserve               room kept for the time when the disk is full; see `reserve`
 //! <spool>/quarantine/           bytes that could not be understood, each with a `.why` beside it
+//! <spool>/copies/               what is known of each partition outside of it; see `copies`
 //! ```
 //!
 //! # Column families (keys fixed-width and big-endian; records versioned, with a CRC at their end)
@@ -31,7 +33,7 @@
 //! due        due_ms, id, job       -> nothing         written once per schedule
 //! stream     id                    -> StreamMark      a body under way, written once
 //! default    "ledger"              -> Ledger          written with what it counts; see `ledger`
-//!            "mending"             -> nothing         recovery is under way; see `recover`
+//!            "mending"             -> Lost            recovery is under way; see `lost`
 //! ```
 //! What is written once is removed with `SingleDelete`, so that a message delivered soon dies in
 //! the memtable; `job` alone takes `Delete`. The two are never mixed in one family (RocksDB calls
@@ -75,19 +77,24 @@
 //! can therefore be in state S2 after a restart. A full disk leaves the partition in use: the
 //! remains of the failed batch are removed again by the commit thread, key by key.
 //!
-//! Recovery also meets what no crash of ours leaves behind: flipped bits, foreign versions, files
-//! lost. See `recover`, which never stops the start, and `quarantine`, which loses no bytes.
+//! Recovery also meets what no crash of ours leaves behind: flipped bits and files lost. See
+//! `partition` for what is done about each kind of file and what one flipped bit may cost, `rescue`
+//! for how a damaged database is read, `recover` for what becomes of the mail in it, and
+//! `quarantine`, which loses no bytes.
 
 pub mod audit;
 pub mod body;
 pub mod commit;
 pub mod committer;
+pub mod copies;
 pub mod fault;
+pub mod holes;
 pub mod inspect;
 pub mod key;
 pub mod labels;
 pub mod lane;
 pub mod ledger;
+pub mod lost;
 pub mod manifest;
 pub mod mend;
 pub mod notice;
@@ -102,6 +109,7 @@ pub mod reclaim;
 pub mod record;
 pub mod recover;
 pub mod reserve;
+pub mod rescue;
 pub mod room;
 pub mod schema;
 pub mod select;

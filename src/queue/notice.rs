@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::base::PartitionId;
+use crate::queue::lost::Lost;
 
 /// Where notices go while the spool is open. Called from any thread; it must not block.
 pub type OnNotice = Arc<dyn Fn(Notice) + Send + Sync>;
@@ -39,8 +40,16 @@ pub enum Notice {
     /// The list of the store's files ended in an entry that a power cut had torn; it was cut off. A
     /// copy, and all tables there were, are in `folder`.
     ManifestTorn { partition: PartitionId, folder: PathBuf, why: String },
+    /// The database is damaged. What can be read of it is in a new one; the old one was moved.
+    Rebuilt { partition: PartitionId, folder: PathBuf, lost: Lost, why: String },
+    /// The list of the store's files was damaged, and was mended from its copy. What was there
+    /// before is in `folder`.
+    ManifestMended { partition: PartitionId, folder: PathBuf, why: String },
     /// The database does not open. Its folder was moved and an empty one stands in its place.
     SetAside { partition: PartitionId, folder: PathBuf, why: String },
+    /// The counts do not agree with the mail that is there: so many recipients are missing, or are
+    /// back in the queue though they had ended and may be sent again.
+    Miscounted { partition: PartitionId, missing: u64, returned: u64 },
     /// A family could not be read to its end.
     Unreadable { partition: PartitionId, family: &'static str, why: String },
     /// A warning of the store itself.
@@ -63,7 +72,10 @@ impl Notice {
             | Notice::Repaired { partition, .. }
             | Notice::LogDamaged { partition, .. }
             | Notice::ManifestTorn { partition, .. }
+            | Notice::ManifestMended { partition, .. }
+            | Notice::Rebuilt { partition, .. }
             | Notice::SetAside { partition, .. }
+            | Notice::Miscounted { partition, .. }
             | Notice::Unreadable { partition, .. }
             | Notice::Store { partition, .. } => *partition,
         }
@@ -98,11 +110,33 @@ impl fmt::Display for Notice {
                  is missed",
                 folder.display()
             ),
+            Notice::ManifestMended { partition, folder, why } => write!(
+                f,
+                "partition {partition}: the list of files was damaged ({why}) and was mended from \
+                 its copy; what was there before is in {}",
+                folder.display()
+            ),
+            Notice::Rebuilt { partition, folder, lost, why } => write!(
+                f,
+                "partition {partition}: the database is damaged ({why}) and has lost rows of: {}; \
+                 what can be read is served, the damaged database is kept in {}, to be removed once \
+                 no mail is missed",
+                lost.names().join(", "),
+                folder.display()
+            ),
             Notice::SetAside { partition, folder, why } => write!(
                 f,
                 "partition {partition}: the database does not open ({why}); it is kept in {}, and \
                  the partition starts empty",
                 folder.display()
+            ),
+            Notice::Miscounted { partition, missing, returned: 0 } => {
+                write!(f, "partition {partition}: {missing} recipients are missing")
+            }
+            Notice::Miscounted { partition, missing, returned } => write!(
+                f,
+                "partition {partition}: {missing} recipients are missing, and {returned} that had \
+                 ended are back in the queue and may be sent to again"
             ),
             Notice::Unreadable { partition, family, why } => {
                 write!(f, "partition {partition}: family {family} cannot be read to its end: {why}")

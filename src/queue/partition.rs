@@ -2,10 +2,19 @@
 //!
 //! Owner:    shared as `Arc`: written by its commit thread (and by an operator's delete), read by
 //!           anyone. RocksDB orders writers among themselves.
-//! Promise:  a database that does not open never stops the start: its log is salvaged, or its
-//!           folder is moved to quarantine whole, and the notice says so. Faults that another try
-//!           may mend (permissions, a full disk, I/O) do stop it, for moving mail away would not
-//!           help.
+//! Promise:  damage never stops the start, and never hides mail without a word. The first of these
+//!           that helps is done, and told:
+//!             1. the list of files (CURRENT, MANIFEST) is mended from its copy; see `manifest`
+//!             2. a torn end of the manifest is cut off; see `manifest`
+//!             3. the log is read with holes; see `mend`
+//!             4. what can be read becomes a new database; see `rescue`
+//!             5. the folder is moved to quarantine whole, and the partition starts empty
+//!           Faults that another try may mend (permissions, a full disk, I/O) and databases that
+//!           another version made stop the start, for moving mail away would not help.
+//! Bounds:   what one flipped bit may cost: in a table one block of rows, or that table, for its
+//!           index and foot; in a blob file one chunk, or the chunks of that file, for its head and
+//!           foot; in the log one block of 32 KB, whose mail is missing and whose deliveries may be
+//!           made again; in CURRENT, MANIFEST, OPTIONS and the counts nothing.
 
 use std::fs;
 use std::fs::File;
@@ -13,8 +22,10 @@ use std::io;
 use std::path::Path;
 use std::path::PathBuf;
 use std::sync::Mutex;
+use std::sync::MutexGuard;
 use std::sync::OnceLock;
 use std::sync::PoisonError;
+use std::sync::atomic::AtomicBool;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
@@ -30,6 +41,9 @@ use crate::base::MessageId;
 use crate::base::PartitionId;
 use crate::base::limits::DEAD_BODY_BYTES_MAX;
 use crate::queue::audit;
+use crate::queue::copies::Copies;
+use crate::queue::copies::Counted;
+use crate::queue::copies::Counts;
 use crate::queue::fault::Cause;
 use crate::queue::fault::QueueFault;
 use crate::queue::fault::SpoolFault;
@@ -37,6 +51,7 @@ use crate::queue::key;
 use crate::queue::ledger::LEDGER_KEY;
 use crate::queue::ledger::Ledger;
 use crate::queue::ledger::MENDING_KEY;
+use crate::queue::lost::Lost;
 use crate::queue::manifest;
 use crate::queue::mend::mend;
 use crate::queue::notice::Notice;
@@ -45,9 +60,12 @@ use crate::queue::options;
 use crate::queue::options::LogRecovery;
 use crate::queue::options::StoreMemory;
 use crate::queue::points::point;
+use crate::queue::quarantine;
+use crate::queue::quarantine::Suspect;
 use crate::queue::recover;
 use crate::queue::recover::Depth;
 use crate::queue::recover::Recovered;
+use crate::queue::rescue;
 use crate::queue::room::Room;
 use crate::queue::schema;
 use crate::queue::schema::Envelope;
@@ -71,10 +89,22 @@ pub struct Partition {
     /// Why the partition takes no more mail; set once.
     failure: OnceLock<String>,
     /// What was counted by the last write that succeeded.
-    ledger: Mutex<Ledger>,
+    ledger: Mutex<Kept>,
+    /// What was known outside of the database before it was opened.
+    known_outside: Ledger,
+    copies: Copies,
+    /// The next start reads everything.
+    suspected: AtomicBool,
     unsettled: UnsettledCounts,
     /// Orders of operators, one at a time: two that remove the same message must not meet.
     operator: Mutex<()>,
+}
+
+/// The ledger, and its copy outside of the database.
+#[derive(Default)]
+struct Kept {
+    ledger: Ledger,
+    counts: Option<Counts>,
 }
 
 /// The families, looked up once per batch.
@@ -123,7 +153,11 @@ impl PartitionSite {
         self.spool.join(QUARANTINE)
     }
 
-    fn database(&self, recovery: LogRecovery) -> rocksdb::Options {
+    pub fn copies(&self) -> Copies {
+        Copies::new(&self.spool, self.id)
+    }
+
+    pub(in crate::queue) fn database(&self, recovery: LogRecovery) -> rocksdb::Options {
         options::database(&self.memory, recovery, self.id, self.on_notice.clone())
     }
 }
@@ -154,13 +188,49 @@ impl Partition {
             return Err(SpoolFault::PartitionMissing { path });
         }
         let mut found = Recovered::default();
-        let (db, depth) = match site.access {
-            Access::Inspect => (open_for_reading(site)?, Depth::Look),
-            Access::Serve => open_for_writing(site, &mut found)?,
+        let copies = site.copies();
+        let counted = copies.counted().map_err(|cause| SpoolFault::io(copies.folder(), cause))?;
+        let (partition, depth, lost) = match site.access {
+            Access::Inspect => (
+                Partition::over(site, open_for_reading(site)?, counted),
+                Depth::Look,
+                Lost::default(),
+            ),
+            Access::Serve => open_for_writing(site, counted, &mut found)?,
         };
-        let mut partition = Partition {
+        let (mut partition, depth, lost) =
+            match recover::run(&partition, site, depth, lost, &mut found) {
+                Ok(()) => (partition, depth, lost),
+                Err(QueueFault::Store(why)) if is_damage(&partition, &why) => {
+                    // It cannot be read in part and written at the same time.
+                    drop(partition);
+                    found.forget_counts();
+                    let (db, depth, lost) = rescue_or_set_aside(site, why, &mut found)?;
+                    let partition = Partition::over(site, db, counted);
+                    recover::run(&partition, site, depth, lost, &mut found)
+                        .map_err(|fault| stopped(site, fault))?;
+                    (partition, depth, lost)
+                }
+                Err(fault) => return Err(stopped(site, fault)),
+            };
+        let ledger = partition.open_ledger(site, (counted, lost), &mut found)?;
+        if depth == Depth::All {
+            // Everything was looked at; a suspicion of the last moment is kept.
+            let cleared = partition.copies.clear_suspicion();
+            cleared.map_err(|cause| SpoolFault::io(partition.copies.folder(), cause))?;
+        }
+        let given = (ledger.newest > 0).then(|| MessageId::from_u64(ledger.newest));
+        partition.newest = found.newest.max(given);
+        partition.quarantined = found.quarantined;
+        partition.messages = AtomicU64::new(found.messages);
+        partition.body_bytes = AtomicU64::new(found.body_bytes);
+        Ok((partition, found))
+    }
+
+    fn over(site: &PartitionSite, db: DB, counted: Counted) -> Partition {
+        Partition {
             id: site.id,
-            path,
+            path: site.path(),
             db,
             access: site.access,
             sync: site.sync,
@@ -172,19 +242,18 @@ impl Partition {
             quarantined: 0,
             failure: OnceLock::new(),
             ledger: Mutex::default(),
+            known_outside: counted.ledger(),
+            copies: site.copies(),
+            suspected: AtomicBool::new(false),
             unsettled: UnsettledCounts::new(Instant::now()),
             operator: Mutex::new(()),
-        };
-        recover::run(&partition, site, depth, &mut found)?;
-        let ledger = partition
-            .open_ledger(site, &mut found)
-            .map_err(|cause| SpoolFault::store(partition.path(), cause.into_string()))?;
-        let given = (ledger.newest > 0).then(|| MessageId::from_u64(ledger.newest));
-        partition.newest = found.newest.max(given);
-        partition.quarantined = found.quarantined;
-        partition.messages = AtomicU64::new(found.messages);
-        partition.body_bytes = AtomicU64::new(found.body_bytes);
-        Ok((partition, found))
+        }
+    }
+
+    /// What an earlier start knew to be lost, and has not come to the end of.
+    fn known_lost(&self) -> Result<Lost, rocksdb::Error> {
+        let mending = self.db.get_pinned_cf(self.families().default, MENDING_KEY)?;
+        Ok(mending.map_or(Lost::default(), |value| Lost::from_bytes(&value)))
     }
 
     pub fn id(&self) -> PartitionId {
@@ -297,45 +366,99 @@ impl Partition {
 
     /// Recipients taken, and what became of them.
     pub fn ledger(&self) -> Ledger {
-        *self.ledger.lock().unwrap_or_else(PoisonError::into_inner)
+        self.kept().ledger
+    }
+
+    fn kept(&self) -> MutexGuard<'_, Kept> {
+        self.ledger.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Notes what a write that succeeded has counted.
     pub fn set_ledger(&self, ledger: Ledger) {
-        *self.ledger.lock().unwrap_or_else(PoisonError::into_inner) = ledger;
+        let mut kept = self.kept();
+        let changed = kept.ledger != ledger;
+        kept.ledger = ledger;
+        if changed && let Some(counts) = &mut kept.counts {
+            // The copy is behind until the next write; the database has the counts.
+            let _ = counts.write(&ledger);
+        }
     }
 
-    /// Reads the ledger. Where recovery has moved mail out, or there is none that can be read, it
-    /// is brought in line with what is there, on disk too: the next start has nothing to tell.
+    /// What was known of the ledger outside of the database before it was opened.
+    pub fn known_outside(&self) -> Ledger {
+        self.known_outside
+    }
+
+    /// Something in the database cannot be read: the next start looks at all of it. May block.
+    pub fn note_unreadable(&self, why: &str) {
+        if self.is_writable() && !self.suspected.swap(true, Ordering::Relaxed) {
+            // Then the next start finds only what it meets.
+            let _ = self.copies.suspect(why);
+        }
+    }
+
+    /// Brings the copy of the list of files up to date. Costs one look at a file when there is
+    /// nothing to do.
+    pub fn copy_list(&self) -> io::Result<()> {
+        if self.is_writable() { manifest::copy(&self.path, &self.copies) } else { Ok(()) }
+    }
+
+    /// Reads the ledger. What is known outside of the database counts where that is behind. Where
+    /// mail was moved out, is missing or has come back, the ledger is brought in line with what is
+    /// there, on disk too: the next start has nothing to tell, but the quarantine keeps a record.
     fn open_ledger(
         &self,
         site: &PartitionSite,
+        (counted, lost): (Counted, Lost),
         found: &mut Recovered,
-    ) -> Result<Ledger, rocksdb::Error> {
+    ) -> Result<Ledger, SpoolFault> {
+        let at = |cause: rocksdb::Error| SpoolFault::store(&self.path, cause.into_string());
         let default = self.families().default;
-        let stored = self.db.get_pinned_cf(default, LEDGER_KEY)?;
-        let known = stored.as_deref().map(Ledger::decode).transpose().unwrap_or_else(|fault| {
-            let why = format!("the ledger is counted anew: {fault}");
+        let stored = self.db.get_pinned_cf(default, LEDGER_KEY).map_err(at)?;
+        let mut unreadable = |why: String| {
             let family = schema::DEFAULT;
             found.tell(site, Notice::Unreadable { partition: site.id, family, why });
+        };
+        let known = stored.as_deref().map(Ledger::decode).transpose().unwrap_or_else(|fault| {
+            unreadable(format!("the ledger is taken from its copy: {fault}"));
             None
         });
-        let mut ledger = known.unwrap_or_default();
+        if counted == Counted::Unreadable {
+            unreadable("the copy of the ledger cannot be read".to_owned());
+        }
+        let inside = known.unwrap_or_default();
+        let mut ledger = inside.or_more(&self.known_outside);
         if self.is_writable() {
-            let mending = self.db.get_pinned_cf(default, MENDING_KEY)?.is_some();
+            let mending = self.db.get_pinned_cf(default, MENDING_KEY).map_err(at)?.is_some();
             // Only what was told may be brought in line: otherwise the audit could not fail.
-            if known.is_none() || mending || !found.notices.is_empty() {
-                ledger.bring_in_line(audit::queued(self)?.recipients);
+            if known.is_none() || mending || ledger != inside || !found.notices.is_empty() {
+                let queued = audit::queued(self).map_err(at)?.recipients;
+                // A ledger that belongs to the mail beside it tells how many ends were lost with it.
+                let ends = match known.is_some() && !lost.is_from(schema::DEFAULT) {
+                    true => ledger.ended.total() - inside.ended.total(),
+                    false => 0,
+                };
+                let (missing, returned) = ledger.bring_in_line(queued, ends);
+                tell_miscount(site, (missing, returned), found)?;
             }
-            if mending || known.unwrap_or_default() != ledger || known.is_some() != stored.is_some()
-            {
+            if mending || inside != ledger || known.is_some() != stored.is_some() {
                 let mut batch = WriteBatch::default();
                 batch.put_cf(default, LEDGER_KEY, ledger.encode());
                 batch.delete_cf(default, MENDING_KEY);
-                self.write(batch)?;
+                self.write(batch).map_err(at)?;
+            }
+            // The list was written anew when the database was opened.
+            let kept = self.copy_list().and_then(|()| self.copies.keep_counts(&ledger));
+            match kept {
+                Ok(counts) => self.kept().counts = Some(counts),
+                // Without a copy mail is as safe as before; only its loss would be harder to see.
+                Err(cause) => {
+                    let (family, why) = ("copies", cause.to_string());
+                    found.tell(site, Notice::Unreadable { partition: site.id, family, why });
+                }
             }
         }
-        self.set_ledger(ledger);
+        self.kept().ledger = ledger;
         Ok(ledger)
     }
 
@@ -377,16 +500,25 @@ impl Partition {
             }
             entries.next();
         }
-        entries.status()?;
+        if let Err(cause) = entries.status() {
+            self.note_unreadable(cause.as_ref());
+            return Err(cause.into());
+        }
         Ok(rows)
     }
 
     /// The records of a message and of one of its jobs.
     pub fn read_job(&self, id: MessageId, number: u16) -> Result<Option<JobRecords>, QueueFault> {
         let families = self.families();
-        let job = self.db.get_cf(families.job, key::of_job(id, number))?;
-        let envelope = self.db.get_cf(families.envelope, key::of_id(id))?;
-        Ok(envelope.zip(job))
+        let read = || {
+            let job = self.db.get_cf(families.job, key::of_job(id, number))?;
+            let envelope = self.db.get_cf(families.envelope, key::of_id(id))?;
+            Ok(envelope.zip(job))
+        };
+        read().map_err(|cause: rocksdb::Error| {
+            self.note_unreadable(cause.as_ref());
+            cause.into()
+        })
     }
 
     /// Numbers that no job of the message has, at most `wanted`: those behind the largest, and when
@@ -412,7 +544,7 @@ impl Partition {
     }
 
     /// Puts the removal of a whole message into `batch`. Answers the bytes of its body, or `None`
-    /// when there is no such message.
+    /// when there is no such message. With a fault the batch is as it was.
     pub fn remove_into(
         &self,
         id: MessageId,
@@ -423,11 +555,8 @@ impl Partition {
             return Ok(None);
         };
         let envelope = Envelope::decode(&record).map_err(QueueFault::Record)?;
-        batch.single_delete_cf(families.envelope, key::of_id(id));
-        for chunk in 0..envelope.body.chunks {
-            batch.single_delete_cf(families.body, key::of_body(id, chunk));
-        }
         let mut recipients = 0;
+        let mut numbers = Vec::new();
         let mut jobs = self.db.raw_iterator_cf(families.job);
         jobs.seek(key::of_id(id));
         while let Some((job_key, record)) = jobs.item() {
@@ -435,16 +564,24 @@ impl Partition {
             if owner != id {
                 break;
             }
-            batch.delete_cf(families.job, job_key);
             // A job that cannot be read has no schedule that could be known; recovery drops a
             // schedule entry without a job.
-            if let Ok(job) = Job::decode(record) {
-                recipients += job.recipients.iter().count() as u64;
-                batch.single_delete_cf(families.due, key::of_due(job.due_ms, id, number));
-            }
+            let job = Job::decode(record).ok();
+            recipients += job.map_or(0, |job| job.recipients.iter().count() as u64);
+            numbers.push((number, job.map(|job| job.due_ms)));
             jobs.next();
         }
         jobs.status()?;
+        for (number, due_ms) in numbers {
+            batch.delete_cf(families.job, key::of_job(id, number));
+            if let Some(due_ms) = due_ms {
+                batch.single_delete_cf(families.due, key::of_due(due_ms, id, number));
+            }
+        }
+        batch.single_delete_cf(families.envelope, key::of_id(id));
+        for chunk in 0..envelope.body.chunks {
+            batch.single_delete_cf(families.body, key::of_body(id, chunk));
+        }
         Ok(Some(Removed { body_bytes: envelope.body.bytes, recipients }))
     }
 
@@ -466,6 +603,35 @@ impl Partition {
     }
 }
 
+/// Tells how many recipients are missing beyond those that were moved to quarantine with their
+/// records, or are back, and leaves a record there: until someone removes it, the audit is not clean.
+fn tell_miscount(
+    site: &PartitionSite,
+    (missing, returned): (u64, u64),
+    found: &mut Recovered,
+) -> Result<(), SpoolFault> {
+    let partition = site.id;
+    let missing = missing.saturating_sub(found.recipients_moved);
+    if missing + returned == 0 {
+        return Ok(());
+    }
+    let notice = Notice::Miscounted { partition, missing, returned };
+    let (why, folder) = (notice.to_string(), site.quarantine());
+    let (key, now_ms) = (&site.now_ms.to_be_bytes(), site.now_ms);
+    let suspect = Suspect { partition, family: "recipients", key, why: &why, now_ms };
+    quarantine::keep(&folder, &suspect, |_| Ok(0)).map_err(|c| SpoolFault::io(&folder, c))?;
+    found.quarantined += 1;
+    found.tell(site, notice);
+    Ok(())
+}
+
+impl Drop for Partition {
+    fn drop(&mut self) {
+        // The copy is behind by what was written since the last look at it; mail is not.
+        let _ = self.copy_list();
+    }
+}
+
 fn open_for_reading(site: &PartitionSite) -> Result<DB, SpoolFault> {
     let options = site.database(LogRecovery::Strict);
     let families = options::families(&site.memory);
@@ -473,19 +639,45 @@ fn open_for_reading(site: &PartitionSite) -> Result<DB, SpoolFault> {
         .map_err(|cause| SpoolFault::store(site.path(), cause.into_string()))
 }
 
+/// Opens the database, by way of whatever repair that takes, and says how far recovery must look.
 fn open_for_writing(
     site: &PartitionSite,
+    counted: Counted,
     found: &mut Recovered,
-) -> Result<(DB, Depth), SpoolFault> {
+) -> Result<(Partition, Depth, Lost), SpoolFault> {
+    let (db, depth, lost) = open_database(site, found)?;
+    let partition = Partition::over(site, db, counted);
+    let suspected = partition.copies.suspicion().is_some();
+    // A ledger that cannot be read is met again, and dealt with, by recovery.
+    let lost = lost.and(partition.known_lost().unwrap_or_default());
+    let depth = if suspected || lost.any() { Depth::All } else { depth };
+    Ok((partition, depth, lost))
+}
+
+fn open_database(
+    site: &PartitionSite,
+    found: &mut Recovered,
+) -> Result<(DB, Depth, Lost), SpoolFault> {
     // An operator makes an empty folder when a partition is truly lost.
     if is_empty(&site.path())? {
+        manifest::forget(&site.copies()).map_err(|cause| SpoolFault::io(site.path(), cause))?;
         Partition::create(site)?;
     }
+    mend_list(site, found)?;
+    // What a compaction met no reader may ever meet, so it is not looked for.
+    let met = site.copies().suspicion();
+    if let Some(why) =
+        met.filter(|why| Cause::of(why) == Cause::Damage && recover::is_of_table(why))
+    {
+        return rescue_or_set_aside(site, why, found);
+    }
+    check_families(site)?;
+    let sound = |db| Ok((db, Depth::Newest, Lost::default()));
     let why = match open_as(site, LogRecovery::Strict) {
-        Ok(db) => return Ok((db, Depth::Newest)),
+        Ok(db) => return sound(db),
         Err(cause) => damage_or_fault(site, cause)?,
     };
-    let copies = copy_logs(site)?;
+    let copies = copy_logs(site, "log")?;
     let manifest = cut_torn_end(site, &copies)?;
     let torn =
         Notice::ManifestTorn { partition: site.id, folder: copies.clone(), why: why.clone() };
@@ -493,7 +685,7 @@ fn open_for_writing(
         None => why,
         Some(Ok(db)) => {
             found.tell(site, torn);
-            return Ok((db, Depth::Newest));
+            return sound(db);
         }
         Some(Err(cause)) => damage_or_fault(site, cause)?,
     };
@@ -503,22 +695,65 @@ fn open_for_writing(
             if manifest.is_some() {
                 found.tell(site, torn);
             }
+            found.quarantined += 1;
             found.tell(site, Notice::LogDamaged { partition: site.id, folder: copies, why });
-            Ok((db, Depth::All))
+            Ok((db, Depth::All, Lost::BATCHES))
         }
         Err(cause) => {
             let why = damage_or_fault(site, cause)?;
-            if let Some(manifest) = manifest {
-                put_back(&manifest, &copies)?;
-            }
+            put_back(site, &copies)?;
             // The whole folder is kept; copies of its log are not needed beside it.
             let _ = fs::remove_dir_all(copies);
-            set_aside(site, why, found)?;
-            let db = open_as(site, LogRecovery::Strict)
-                .map_err(|cause| SpoolFault::store(site.path(), cause.into_string()))?;
-            Ok((db, Depth::Newest))
+            rescue_or_set_aside(site, why, found)
         }
     }
+}
+
+/// Makes a sound database of what can be read, or an empty one where nothing can.
+fn rescue_or_set_aside(
+    site: &PartitionSite,
+    why: String,
+    found: &mut Recovered,
+) -> Result<(DB, Depth, Lost), SpoolFault> {
+    let rescued = rescue::rescue(site, &why, found)?;
+    if rescued.is_none() {
+        set_aside(site, why, found)?;
+    }
+    let copies = site.copies();
+    copies.clear_suspicion().map_err(|cause| SpoolFault::io(copies.folder(), cause))?;
+    let db = open_as(site, LogRecovery::Strict)
+        .map_err(|cause| SpoolFault::store(site.path(), cause.into_string()))?;
+    Ok((db, Depth::All, rescued.unwrap_or_default()))
+}
+
+fn is_damage(partition: &Partition, why: &str) -> bool {
+    partition.is_writable() && Cause::of(why) == Cause::Damage
+}
+
+/// The fault of a start that recovery could not bring to its end.
+fn stopped(site: &PartitionSite, fault: QueueFault) -> SpoolFault {
+    match fault {
+        QueueFault::Store(cause) => SpoolFault::store(site.path(), cause),
+        other => SpoolFault::Store { path: site.path(), cause: other.to_string() },
+    }
+}
+
+/// Puts the list of files right before RocksDB reads it; see `manifest`.
+fn mend_list(site: &PartitionSite, found: &mut Recovered) -> Result<(), SpoolFault> {
+    let at = |cause| SpoolFault::io(site.path(), cause);
+    let Some(mended) = manifest::mended(&site.path(), &site.copies()).map_err(at)? else {
+        return Ok(());
+    };
+    let folder = copy_logs(site, "list")?;
+    if mended.is_cut {
+        manifest::keep_tables(&site.path(), &folder).map_err(at)?;
+        sync_folder(&folder)?;
+    }
+    mended.put(&site.path()).map_err(at)?;
+    found.quarantined += 1;
+    let (partition, why) = (site.id, mended.why.to_owned());
+    found.tell(site, Notice::ManifestMended { partition, folder, why });
+    Ok(())
 }
 
 /// See `manifest`. Answers which one was cut; a copy of it as it was is in `copies`.
@@ -543,11 +778,38 @@ fn cut_torn_end(site: &PartitionSite, copies: &Path) -> Result<Option<PathBuf>, 
     Ok(Some(path))
 }
 
-/// The manifest as it was found: cutting it has not helped.
-fn put_back(manifest: &Path, copies: &Path) -> Result<(), SpoolFault> {
-    let Some(name) = manifest.file_name() else { return Ok(()) };
-    let copied = fs::copy(copies.join(name), manifest);
-    copied.map(drop).map_err(|cause| SpoolFault::io(manifest, cause))
+/// Refuses a database with other families than ours before RocksDB changes anything in it.
+fn check_families(site: &PartitionSite) -> Result<(), SpoolFault> {
+    let listed = DB::list_cf(&site.database(LogRecovery::Strict), site.path());
+    // A list that cannot be read, in part or at all, is damage, and met again.
+    let Ok(mut names) = listed else { return Ok(()) };
+    names.sort_unstable();
+    let mut known = schema::FAMILIES;
+    known.sort_unstable();
+    if names == known || !manifest::is_sound(&site.path()) {
+        return Ok(());
+    }
+    let is_ours = names.iter().all(|name| known.contains(&name.as_str()));
+    if is_ours && !has_tables(&site.path())? {
+        // A start that made the partition died at it.
+        return Partition::create(site);
+    }
+    let cause = format!("it has the column families {}", names.join(", "));
+    Err(SpoolFault::Foreign { path: site.path(), cause })
+}
+
+/// Manifest and logs as they were found: mending them has not helped.
+fn put_back(site: &PartitionSite, copies: &Path) -> Result<(), SpoolFault> {
+    let at = |cause| SpoolFault::io(copies, cause);
+    for entry in fs::read_dir(copies).map_err(at)? {
+        let entry = entry.map_err(at)?;
+        let name = entry.file_name();
+        let is_table = |end: &std::ffi::OsStr| end == "sst" || end == "blob";
+        if !Path::new(&name).extension().is_some_and(is_table) {
+            fs::copy(entry.path(), site.path().join(name)).map_err(at)?;
+        }
+    }
+    Ok(())
 }
 
 fn open_as(site: &PartitionSite, recovery: LogRecovery) -> Result<DB, rocksdb::Error> {
@@ -558,10 +820,20 @@ fn open_as(site: &PartitionSite, recovery: LogRecovery) -> Result<DB, rocksdb::E
 /// Damage is answered with its text; everything else stops the start.
 fn damage_or_fault(site: &PartitionSite, cause: rocksdb::Error) -> Result<String, SpoolFault> {
     let text = cause.into_string();
-    if Cause::of(&text) == Cause::Damage {
-        return Ok(text);
+    match is_damaged(&site.path(), &text) {
+        true => Ok(text),
+        false => Err(SpoolFault::store(site.path(), text)),
     }
-    Err(SpoolFault::store(site.path(), text))
+}
+
+/// Whether a database in that folder does not open because of damage. A list of files that is cut
+/// short may lack families, and then looks like one of another version.
+pub fn is_damaged(folder: &Path, why: &str) -> bool {
+    match Cause::of(why) {
+        Cause::Damage => true,
+        Cause::Foreign => !manifest::is_sound(folder),
+        _ => false,
+    }
 }
 
 /// See `mend`; the copies stay as they are.
@@ -578,16 +850,14 @@ fn mend_logs(site: &PartitionSite) -> Result<(), SpoolFault> {
 
 /// Copies the write-ahead log and the manifest before they are mended or read with holes, for
 /// RocksDB removes them afterwards.
-fn copy_logs(site: &PartitionSite) -> Result<PathBuf, SpoolFault> {
-    let copies = site.quarantine().join(format!("p{:02}-log-{}", site.id.0, site.now_ms));
+fn copy_logs(site: &PartitionSite, what: &str) -> Result<PathBuf, SpoolFault> {
+    let copies = site.quarantine().join(format!("p{:02}-{what}-{}", site.id.0, site.now_ms));
     make_folder(&copies)?;
     let at = |cause| SpoolFault::io(&copies, cause);
-    let manifest = manifest::current(&site.path());
     for entry in fs::read_dir(site.path()).map_err(at)? {
         let path = entry.map_err(at)?.path();
         if let Some(name) = path.file_name()
-            && (path.extension().is_some_and(|end| end == "log")
-                || Some(&path) == manifest.as_ref())
+            && (path.extension().is_some_and(|end| end == "log") || manifest::is_part(name))
         {
             let copy = copies.join(name);
             fs::copy(&path, &copy).map_err(at)?;
@@ -601,12 +871,11 @@ fn copy_logs(site: &PartitionSite) -> Result<PathBuf, SpoolFault> {
 
 /// Moves the folder to quarantine and makes an empty partition in its place.
 fn set_aside(site: &PartitionSite, why: String, found: &mut Recovered) -> Result<(), SpoolFault> {
-    let folder = site.quarantine().join(format!("p{:02}-{}", site.id.0, site.now_ms));
-    fs::rename(site.path(), &folder).map_err(|cause| SpoolFault::io(site.path(), cause))?;
-    sync_folder(&site.quarantine())?;
+    let folder = rescue::move_aside(site)?;
     // An empty folder is a partition to be made; should we die here, the next start makes it.
     make_folder(&site.path())?;
     sync_folder(&site.spool)?;
+    found.quarantined += 1;
     found.tell(site, Notice::SetAside { partition: site.id, folder, why });
     Partition::create(site)
 }
@@ -625,6 +894,16 @@ pub fn sync_folder(path: &Path) -> Result<(), SpoolFault> {
     File::open(path)
         .and_then(|folder| folder.sync_all())
         .map_err(|cause| SpoolFault::io(path, cause))
+}
+
+fn has_tables(path: &Path) -> Result<bool, SpoolFault> {
+    for entry in fs::read_dir(path).map_err(|cause| SpoolFault::io(path, cause))? {
+        let name = entry.map_err(|cause| SpoolFault::io(path, cause))?.file_name();
+        if Path::new(&name).extension().is_some_and(|end| end == "sst") {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 fn is_empty(path: &Path) -> Result<bool, SpoolFault> {

@@ -79,10 +79,15 @@ fn create(path: &Path) -> io::Result<File> {
     options.open(path)
 }
 
-/// Things in quarantine: records, and folders of partitions set aside.
+/// Things in quarantine: records, and folders of partitions set aside. Whoever has dealt with one
+/// removes it; until then mail may be missing.
 pub fn count(folder: &Path) -> io::Result<u64> {
     let mut found = 0;
-    for entry in fs::read_dir(folder)? {
+    let entries = match fs::read_dir(folder) {
+        Err(cause) if cause.kind() == io::ErrorKind::NotFound => return Ok(0),
+        entries => entries?,
+    };
+    for entry in entries {
         let path = entry?.path();
         found += (path.is_dir() || path.extension().is_some_and(|end| end == "rec")) as u64;
     }

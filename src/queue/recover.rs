@@ -1,15 +1,18 @@
 //! Recovery: what a start finds in a partition, and how it is put right.
 //!
-//! Promise:  a start never stops on what it finds. What a crash left is swept or made again; what
-//!           cannot be understood is moved to quarantine with its bytes, counted and told.
-//!           No promised message is dropped: in doubt a recipient is tried again.
+//! Promise:  what a crash left is swept or made again; what cannot be understood is moved to
+//!           quarantine with its bytes, counted and told. Nothing is concluded from what cannot be
+//!           read: that is answered with a fault, and `partition` has the database rescued first.
+//!           Where rows are lost (`Lost`), a message is served only if all that is stored of it
+//!           agrees; else it is moved to quarantine, for what was served must not be sent again.
 //!
 //! Order:    1. bodies with a stream mark are removed: their transfers were aborted.
 //!           2. every envelope and job is read and checked, in one pass over both; every job's
-//!              schedule entry is looked up, and made again where it is missing.
+//!              schedule entry is looked up, and made again where it is missing. A message without
+//!              any job gets a new one, unless rows are lost or a job was not understood.
 //!           3. schedule entries without a job are removed.
 //!           4. bodies: the newest are read and checked; chunks at the end that belong to no
-//!              message are removed. After a damaged log all are, and such chunks are kept.
+//!              message are removed. After damage all are, and such chunks are kept.
 //!           5. one sync for all of it.
 //! Ledger:   what changes the number of recipients in the jobs is preceded by the mark `mending`, so
 //!           that a recovery that was cut short has its ledger brought in line by the next.
@@ -30,9 +33,10 @@ use rocksdb::WriteBatch;
 use crate::base::MessageId;
 use crate::queue::body::BodyReader;
 use crate::queue::fault::QueueFault;
-use crate::queue::fault::SpoolFault;
+use crate::queue::holes;
 use crate::queue::key;
 use crate::queue::ledger::MENDING_KEY;
+use crate::queue::lost::Lost;
 use crate::queue::notice::Notice;
 use crate::queue::partition::Families;
 use crate::queue::partition::Partition;
@@ -43,9 +47,7 @@ use crate::queue::quarantine::Suspect;
 use crate::queue::record::RecordFault;
 use crate::queue::schema;
 use crate::queue::schema::Envelope;
-use crate::queue::schema::Indexes;
 use crate::queue::schema::Job;
-use crate::queue::schema::JobState;
 
 /// Body bytes, and bodies, that a start reads to check the newest messages.
 pub const BODY_BYTES_READ_MAX: u64 = 16 << 20;
@@ -61,7 +63,7 @@ pub enum Depth {
     Look,
     /// After a normal end or a crash.
     Newest,
-    /// After the log was salvaged: holes may be anywhere.
+    /// After damage, or when something unreadable was met.
     All,
 }
 
@@ -75,12 +77,19 @@ pub struct Recovered {
     pub swept: u64,
     /// Records made again, or schedule entries of nothing removed.
     pub repaired: u64,
-    /// Records moved out.
+    /// Records moved out, and folders set aside.
     pub quarantined: u64,
+    /// Recipients of messages and jobs moved out.
+    pub recipients_moved: u64,
     pub notices: Vec<Notice>,
 }
 
 impl Recovered {
+    /// Forgets what was counted of mail, for it is counted again.
+    pub(in crate::queue) fn forget_counts(&mut self) {
+        (self.messages, self.body_bytes) = (0, 0);
+    }
+
     /// Tells the operator and keeps the notice for the answer.
     pub fn tell(&mut self, site: &PartitionSite, notice: Notice) {
         (site.on_notice)(notice.clone());
@@ -95,21 +104,22 @@ pub fn run(
     partition: &Partition,
     site: &PartitionSite,
     depth: Depth,
+    lost: Lost,
     found: &mut Recovered,
-) -> Result<(), SpoolFault> {
+) -> Result<(), QueueFault> {
     let families = partition.families();
-    let mut recovery = Recovery { partition, site, families, found, jobs: 0, marked: false };
-    let done = match depth {
+    let mut recovery = Recovery { partition, site, families, lost, found, jobs: 0, marked: false };
+    match depth {
         Depth::Look => recovery.count(),
         Depth::Newest | Depth::All => recovery.repair(depth),
-    };
-    done.map_err(|cause| SpoolFault::store(partition.path(), cause.into_string()))
+    }
 }
 
 struct Recovery<'r> {
     partition: &'r Partition,
     site: &'r PartitionSite,
     families: Families<'r>,
+    lost: Lost,
     found: &'r mut Recovered,
     /// Jobs that stay, each with its schedule entry.
     jobs: u64,
@@ -117,7 +127,8 @@ struct Recovery<'r> {
     marked: bool,
 }
 
-type Done = Result<(), rocksdb::Error>;
+/// `QueueFault::Store`: something cannot be read, and nothing was concluded from that.
+type Done = Result<(), QueueFault>;
 
 impl<'r> Recovery<'r> {
     fn count(&mut self) -> Done {
@@ -130,15 +141,19 @@ impl<'r> Recovery<'r> {
             }
             envelopes.next();
         }
-        self.end_of(&envelopes, schema::ENVELOPE);
+        if let Err(cause) = envelopes.status() {
+            let (family, why) = (schema::ENVELOPE, cause.into_string());
+            self.found.tell(self.site, Notice::Unreadable { partition: self.site.id, family, why });
+        }
         Ok(())
     }
 
     fn repair(&mut self, depth: Depth) -> Done {
-        if depth == Depth::All {
+        self.read_default()?;
+        if self.lost.any() {
             self.mark()?;
         }
-        self.find_newest();
+        self.find_newest()?;
         point("recover::before_sweep");
         self.sweep_streams()?;
         point("recover::after_sweep");
@@ -151,26 +166,41 @@ impl<'r> Recovery<'r> {
             _ => self.sweep_stray_tail()?,
         }
         point("recover::before_sync");
-        self.partition.db().flush_wal(true)
+        self.partition.db().flush_wal(true)?;
+        Ok(())
+    }
+
+    /// Whether all of the family can be read. What is in it others look at.
+    fn read_default(&self) -> Done {
+        let mut rows = self.iterate(self.families.default);
+        rows.seek_to_first();
+        while rows.valid() {
+            rows.next();
+        }
+        rows.status()?;
+        Ok(())
     }
 
     /// From here on the ledger may be behind what is there. Ordered before the change by the log.
     fn mark(&mut self) -> Done {
         if !self.marked {
-            self.partition.db().put_cf(self.families.default, MENDING_KEY, [])?;
+            let lost = self.lost.to_bytes();
+            self.partition.db().put_cf(self.families.default, MENDING_KEY, lost)?;
             self.marked = true;
         }
         Ok(())
     }
 
     /// No id at or below this one is given out again.
-    fn find_newest(&mut self) {
+    fn find_newest(&mut self) -> Done {
         for family in [self.families.envelope, self.families.body, self.families.stream] {
             let mut keys = self.iterate(family);
             keys.seek_to_last();
             let last = keys.key().and_then(key::id_of);
             self.found.newest = self.found.newest.max(last);
+            if_table(keys.status())?;
         }
+        Ok(())
     }
 
     fn sweep_streams(&mut self) -> Done {
@@ -182,7 +212,7 @@ impl<'r> Recovery<'r> {
                 // A mark beside an envelope is what a salvaged log may leave; the message stays.
                 if self.has_envelope(id)? {
                     self.repaired("stream mark of a finished message removed", mark_key);
-                } else {
+                } else if !self.lost.any() || self.keep_body(id, "it has no envelope") {
                     self.remove_body(id, &mut batch);
                     self.found.swept += 1;
                 }
@@ -193,7 +223,7 @@ impl<'r> Recovery<'r> {
             }
             marks.next();
         }
-        self.end_of(&marks, schema::STREAM);
+        marks.status()?;
         Ok(())
     }
 
@@ -209,18 +239,15 @@ impl<'r> Recovery<'r> {
                     self.move_jobs_before(&mut jobs, Some(id))?;
                     self.found.messages += 1;
                     self.found.body_bytes += envelope.body.bytes;
-                    self.check_jobs(id, &envelope, &mut jobs)?;
+                    let own = jobs_of(id, &mut jobs)?;
+                    self.check_jobs((id, record), &envelope, &own)?;
                 }
-                Err(why) => self.move_message(envelope_key, record, &why)?,
+                Err(why) => self.move_message(envelope_key, record, &why, 0)?,
             }
             envelopes.next();
         }
-        let whole = self.end_of(&envelopes, schema::ENVELOPE);
-        if whole {
-            self.move_jobs_before(&mut jobs, None)?;
-        }
-        self.end_of(&jobs, schema::JOB);
-        Ok(())
+        envelopes.status()?;
+        self.move_jobs_before(&mut jobs, None)
     }
 
     /// Jobs below `id`, or all that are left, have no envelope.
@@ -234,71 +261,104 @@ impl<'r> Recovery<'r> {
             self.move_job(job_key, record, "it belongs to no message")?;
             jobs.next();
         }
+        jobs.status()?;
         Ok(())
     }
 
-    /// Checks the jobs of one message, and makes one for recipients that have none.
+    /// Checks the jobs of one message. Who is in none of them has ended, unless one cannot be
+    /// understood or rows are lost.
     fn check_jobs(
         &mut self,
-        id: MessageId,
+        (id, record): (MessageId, &[u8]),
         envelope: &Envelope<'_>,
-        jobs: &mut DBRawIterator<'_>,
+        jobs: &[(Vec<u8>, Vec<u8>)],
     ) -> Done {
         let mut covered = vec![false; envelope.recipients.len()];
-        let (mut kept, mut lost) = (0, None);
-        while let Some((job_key, record)) = jobs.item() {
-            if key::id_of(job_key) != Some(id) {
-                break;
-            }
-            match read_job(job_key, record, covered.len()) {
-                Ok(job) => {
-                    job.recipients.iter().for_each(|index| covered[index as usize] = true);
-                    self.check_due(id, &job)?;
-                    kept += 1;
-                }
-                Err(why) => {
-                    lost = Some(key::job_of(job_key).map_or(0, |(_, number)| number));
-                    self.move_job(job_key, record, &why.to_string())?;
-                }
-            }
-            jobs.next();
+        let (mut kept, mut moved) = (0, false);
+        // The latest first: should an earlier one have come back, they name the same recipients.
+        for (job_key, record) in jobs.iter().rev() {
+            let why = match read_job(job_key, record, covered.len()) {
+                Ok(job) => match self.stale(id, &job, &covered)? {
+                    None => {
+                        job.recipients.iter().for_each(|index| covered[index as usize] = true);
+                        self.check_due(id, &job)?;
+                        kept += 1;
+                        continue;
+                    }
+                    Some(why) => why.to_owned(),
+                },
+                Err(why) => why.to_string(),
+            };
+            self.move_job(job_key, record, &why)?;
+            moved = true;
         }
         self.jobs += kept;
-        if kept == 0 || lost.is_some() {
-            self.make_job(id, lost.unwrap_or(0), &covered, envelope.received_ms)?;
+        if kept == 0 && !moved && !self.lost.any() {
+            return self.make_job(id, envelope);
+        }
+        if kept == 0 {
+            // Some may have been served; whom to try again is for a person to say.
+            self.found.messages -= 1;
+            self.found.body_bytes -= envelope.body.bytes;
+            let recipients = covered.len() as u64;
+            return self.move_message(
+                &key::of_id(id),
+                record,
+                "no job of it can be read",
+                recipients,
+            );
+        }
+        if moved {
+            let open = covered.iter().filter(|covered| !**covered).count() as u64;
+            self.copy_message(id, record, open);
         }
         Ok(())
     }
 
-    /// A message without a job would lie here for ever. Recipients that no job names are tried
-    /// again, though some may have been served: twice is better than never.
-    fn make_job(&mut self, id: MessageId, number: u16, covered: &[bool], due_ms: u64) -> Done {
-        let open = (0..).zip(covered).filter(|(_, covered)| !**covered);
-        let stored: Vec<u8> = open.flat_map(|(index, _): (u32, _)| index.to_be_bytes()).collect();
-        if stored.is_empty() && !covered.is_empty() {
-            return Ok(());
+    /// Whether a job is not as it was left last. Only lost rows bring such a one back.
+    fn stale(
+        &self,
+        id: MessageId,
+        job: &Job<'_>,
+        covered: &[bool],
+    ) -> Result<Option<&'static str>, QueueFault> {
+        if !self.lost.any() {
+            return Ok(None);
         }
-        let job = Job {
-            number,
-            state: JobState::Waiting,
-            recipients: Indexes::Stored(&stored),
-            ..Job::fresh(due_ms, 0)
-        };
+        if job.recipients.iter().any(|index| covered[index as usize]) {
+            return Ok(Some("a later job has recipients of it"));
+        }
+        let is_stale = self.lost.is_from(schema::JOB) && !self.has_due(id, job)?;
+        Ok(is_stale.then_some("its schedule is gone: it has ended, or was written anew since"))
+    }
+
+    /// A message without a job would lie here for ever. No write of ours leaves one behind, and
+    /// nothing is known to be lost: all of its recipients are tried.
+    fn make_job(&mut self, id: MessageId, envelope: &Envelope<'_>) -> Done {
+        let job = Job::fresh(envelope.received_ms, envelope.recipients.len());
         self.mark()?;
         let mut record = Vec::new();
         job.encode(&mut record).expect("a job without a reply has no field that could be too long");
         let mut batch = WriteBatch::default();
-        batch.put_cf(self.families.job, key::of_job(id, number), record);
-        batch.put_cf(self.families.due, key::of_due(due_ms, id, number), []);
+        batch.put_cf(self.families.job, key::of_job(id, job.number), record);
+        // Written twice it would be there for ever: what removes it removes one of them.
+        if !self.has_due(id, &job)? {
+            batch.put_cf(self.families.due, key::of_due(job.due_ms, id, job.number), []);
+        }
         self.partition.db().write(batch)?;
         self.jobs += 1;
-        self.repaired("job made again", &key::of_job(id, number));
+        self.repaired("job made again", &key::of_job(id, job.number));
         Ok(())
+    }
+
+    fn has_due(&self, id: MessageId, job: &Job<'_>) -> Result<bool, rocksdb::Error> {
+        let due_key = key::of_due(job.due_ms, id, job.number);
+        Ok(self.partition.db().get_pinned_cf(self.families.due, due_key)?.is_some())
     }
 
     fn check_due(&mut self, id: MessageId, job: &Job<'_>) -> Done {
         let due_key = key::of_due(job.due_ms, id, job.number);
-        if self.partition.db().get_pinned_cf(self.families.due, due_key)?.is_none() {
+        if !self.has_due(id, job)? {
             self.partition.db().put_cf(self.families.due, due_key, [])?;
             self.repaired("schedule entry made again", &due_key);
         }
@@ -314,7 +374,8 @@ impl<'r> Recovery<'r> {
             count += 1;
             entries.next();
         }
-        if !self.end_of(&entries, schema::DUE) || count == self.jobs {
+        entries.status()?;
+        if count == self.jobs && !self.lost.any() {
             return Ok(());
         }
         entries.seek_to_first();
@@ -322,6 +383,7 @@ impl<'r> Recovery<'r> {
             match key::due_of(due_key) {
                 None => self.move_record(schema::DUE, due_key, value, "its key is no schedule")?,
                 Some(due) if !self.is_due(due)? => {
+                    self.note_lost_job(due.1)?;
                     let mut batch = WriteBatch::default();
                     batch.single_delete_cf(self.families.due, due_key);
                     self.partition.db().write(batch)?;
@@ -331,7 +393,21 @@ impl<'r> Recovery<'r> {
             }
             entries.next();
         }
-        self.end_of(&entries, schema::DUE);
+        entries.status()?;
+        Ok(())
+    }
+
+    /// A schedule entry stood for a job that is lost. Others of its message may be there and be
+    /// served, so a copy of it goes to quarantine for the sake of those recipients.
+    fn note_lost_job(&mut self, id: MessageId) -> Done {
+        let is_evidence = self.lost.is_from(schema::JOB) && !self.lost.is_from(schema::DUE);
+        if !is_evidence {
+            return Ok(());
+        }
+        let record = self.partition.db().get_cf(self.families.envelope, key::of_id(id))?;
+        if let Some(record) = record {
+            self.copy_message(id, &record, 0);
+        }
         Ok(())
     }
 
@@ -355,18 +431,22 @@ impl<'r> Recovery<'r> {
                 {
                     break;
                 }
-                if let Err(fault) =
-                    BodyReader::new(Shared(self.partition), id, envelope.body).check()
-                {
-                    self.found.messages -= 1;
-                    self.found.body_bytes -= envelope.body.bytes;
-                    self.move_message(envelope_key, record, &fault.to_string())?;
-                    self.drop_jobs(id)?;
+                match BodyReader::new(Shared(self.partition), id, envelope.body).check() {
+                    Ok(()) => (),
+                    Err(QueueFault::Store(why)) if is_of_table(&why) => {
+                        return Err(QueueFault::Store(why));
+                    }
+                    Err(fault) => {
+                        self.found.messages -= 1;
+                        self.found.body_bytes -= envelope.body.bytes;
+                        self.move_message(envelope_key, record, &fault.to_string(), 0)?;
+                        self.drop_jobs(id)?;
+                    }
                 }
             }
             envelopes.prev();
         }
-        self.end_of(&envelopes, schema::ENVELOPE);
+        envelopes.status()?;
         Ok(())
     }
 
@@ -398,15 +478,22 @@ impl<'r> Recovery<'r> {
                 chunks.prev();
             }
         }
-        self.end_of(&chunks, schema::BODY);
-        Ok(())
+        // What lies before an unreadable chunk is not the end of the family any more.
+        if_table(chunks.status())
     }
 
     /// As above after a damaged log, when the envelope may be what was lost: nothing is dropped.
     fn keep_stray_chunks(&mut self) -> Done {
         let mut chunks = self.iterate(self.families.body);
+        let mut last = Vec::new();
         chunks.seek_to_first();
-        while let Some((chunk_key, chunk)) = chunks.item() {
+        loop {
+            if_table(chunks.status())?;
+            if chunks.status().is_err() {
+                chunks = holes::skip(&|| self.iterate(self.families.body), &last, &mut |_| ());
+            }
+            let Some((chunk_key, chunk)) = chunks.item() else { break };
+            last = chunk_key.to_vec();
             match key::body_of(chunk_key) {
                 None => {
                     self.move_record(schema::BODY, chunk_key, chunk, "its key is no chunk's")?
@@ -424,13 +511,28 @@ impl<'r> Recovery<'r> {
             }
             chunks.next();
         }
-        self.end_of(&chunks, schema::BODY);
-        Ok(())
+        if_table(chunks.status())
+    }
+
+    /// Copies a message of which some jobs stay.
+    fn copy_message(&mut self, id: MessageId, record: &[u8], recipients: u64) {
+        let why = "a job of it cannot be read; its other jobs stay in the queue";
+        if self.keep_record(schema::ENVELOPE, &key::of_id(id), record, why) {
+            self.keep_body(id, why);
+            self.found.recipients_moved += recipients;
+        }
     }
 
     /// Moves an envelope and its body; its jobs are met later and are moved then.
-    fn move_message(&mut self, envelope_key: &[u8], record: &[u8], why: &str) -> Done {
+    fn move_message(
+        &mut self,
+        envelope_key: &[u8],
+        record: &[u8],
+        why: &str,
+        recipients: u64,
+    ) -> Done {
         self.mark()?;
+        self.found.recipients_moved += recipients;
         if !self.keep_record(schema::ENVELOPE, envelope_key, record, why) {
             return Ok(());
         }
@@ -457,6 +559,7 @@ impl<'r> Recovery<'r> {
             self.move_job(job_key, record, "its message was moved")?;
             jobs.next();
         }
+        jobs.status()?;
         Ok(())
     }
 
@@ -470,8 +573,10 @@ impl<'r> Recovery<'r> {
         if let (Some((id, number)), Ok(job)) = (key::job_of(job_key), Job::decode(record)) {
             let due_key = key::of_due(job.due_ms, id, number);
             batch.single_delete_cf(self.families.due, due_key);
+            self.found.recipients_moved += job.recipients.iter().count() as u64;
         }
-        self.partition.db().write(batch)
+        self.partition.db().write(batch)?;
+        Ok(())
     }
 
     /// Moves a record that stands for itself.
@@ -482,7 +587,8 @@ impl<'r> Recovery<'r> {
         let mut batch = WriteBatch::default();
         let handle = self.partition.db().cf_handle(family).expect("opened with every family");
         batch.single_delete_cf(handle, key);
-        self.partition.db().write(batch)
+        self.partition.db().write(batch)?;
+        Ok(())
     }
 
     /// Writes a record's bytes to quarantine. `false`: it could not be, and must stay.
@@ -495,23 +601,38 @@ impl<'r> Recovery<'r> {
 
     /// Writes all chunks of a body to one file of quarantine, if there are any.
     fn keep_body(&mut self, id: MessageId, why: &str) -> bool {
-        let mut chunks = self.iterate(self.families.body);
+        let (db, family) = (self.partition.db(), self.families.body);
+        let open = move || {
+            let mut options = ReadOptions::default();
+            options.fill_cache(false);
+            // Damaged bytes are kept as they are.
+            options.set_verify_checksums(false);
+            options.set_iterate_upper_bound((id.as_u64() + 1).to_be_bytes());
+            db.raw_iterator_cf_opt(family, options)
+        };
+        let mut chunks = open();
         chunks.seek(key::of_id(id));
-        if chunks.key().and_then(key::id_of) != Some(id) {
+        if !chunks.valid() && chunks.status().is_ok() {
             return true;
         }
         self.keep(schema::BODY, &key::of_id(id), why, |file| {
-            let mut bytes = 0;
-            while let Some((chunk_key, chunk)) = chunks.item() {
-                if key::id_of(chunk_key) != Some(id) {
-                    break;
+            let (mut bytes, mut last) = (0, key::of_id(id).to_vec());
+            loop {
+                while let Some((chunk_key, chunk)) = chunks.item() {
+                    file.write_all(chunk)?;
+                    bytes += chunk.len() as u64;
+                    last = chunk_key.to_vec();
+                    chunks.next();
                 }
-                file.write_all(chunk)?;
-                bytes += chunk.len() as u64;
-                chunks.next();
+                if chunks.status().is_ok() {
+                    return Ok(bytes);
+                }
+                // What not even RocksDB can unpack is missing from the copy.
+                chunks = holes::skip(&open, &last, &mut |_| ());
+                if !chunks.valid() {
+                    return Ok(bytes);
+                }
             }
-            chunks.status().map_err(io::Error::other)?;
-            Ok(bytes)
         })
     }
 
@@ -558,21 +679,25 @@ impl<'r> Recovery<'r> {
         self.found.tell(self.site, Notice::Repaired { partition: self.site.id, what, key });
     }
 
-    /// Whether an iterator came to the end of its family rather than to a block it cannot read.
-    fn end_of(&mut self, iterator: &DBRawIterator<'_>, family: &'static str) -> bool {
-        let Err(cause) = iterator.status() else { return true };
-        let partition = self.site.id;
-        let why = cause.into_string();
-        self.found.tell(self.site, Notice::Unreadable { partition, family, why });
-        false
-    }
-
     fn iterate(&self, family: &rocksdb::ColumnFamily) -> DBRawIterator<'r> {
         let mut options = ReadOptions::default();
         // Read once: it shall not push out what serving needs.
         options.fill_cache(false);
         options.set_readahead_size(1 << 20);
         self.partition.db().raw_iterator_cf_opt(family, options)
+    }
+}
+
+/// Whether a fault is of a table, which holds keys of many messages. One of a blob file costs the
+/// messages whose chunks are in it, and no more.
+pub fn is_of_table(why: &str) -> bool {
+    why.contains(".sst")
+}
+
+fn if_table(status: Result<(), rocksdb::Error>) -> Done {
+    match status {
+        Err(cause) if is_of_table(cause.as_ref()) => Err(cause.into()),
+        _ => Ok(()),
     }
 }
 
@@ -593,6 +718,23 @@ fn read_envelope<'a>(
     let id = id.ok_or("its key is no id")?;
     let envelope = Envelope::decode(record).map_err(|fault| fault.to_string())?;
     Ok((id, envelope))
+}
+
+/// Takes the jobs of one message.
+fn jobs_of(
+    id: MessageId,
+    jobs: &mut DBRawIterator<'_>,
+) -> Result<Vec<(Vec<u8>, Vec<u8>)>, rocksdb::Error> {
+    let mut own = Vec::new();
+    while let Some((job_key, record)) = jobs.item() {
+        if key::id_of(job_key) != Some(id) {
+            break;
+        }
+        own.push((job_key.to_vec(), record.to_vec()));
+        jobs.next();
+    }
+    jobs.status()?;
+    Ok(own)
 }
 
 fn read_job<'a>(

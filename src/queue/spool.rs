@@ -24,6 +24,7 @@ use serde::Serialize;
 use crate::base::MessageId;
 use crate::base::PartitionId;
 use crate::base::id::PARTITIONS_MAX;
+use crate::queue::copies::COPIES;
 use crate::queue::fault::QueueFault;
 use crate::queue::fault::SpoolFault;
 use crate::queue::notice::OnNotice;
@@ -36,6 +37,7 @@ use crate::queue::partition::sync_folder;
 use crate::queue::points::point;
 use crate::queue::recover::Recovered;
 use crate::queue::reserve;
+use crate::queue::rescue;
 
 /// The format that this Ringpost makes and understands.
 pub const FORMAT: u32 = 1;
@@ -133,9 +135,20 @@ impl Spool {
             None if options.access == Access::Serve => make(options)?,
             None => return Err(SpoolFault::NoSpool { path: options.path.clone() }),
         };
+        if options.access == Access::Serve {
+            // A spool of an older Ringpost has none yet.
+            match make_folder(&options.path.join(COPIES)) {
+                // A full disk must not stop a start that can make room on it.
+                Err(SpoolFault::DiskFull { .. }) => (),
+                made => made?,
+            }
+        }
         let memory = StoreMemory::new(options.memory_bytes, meta.partitions);
         let sites: Vec<PartitionSite> =
             (0..meta.partitions).map(|number| site(options, &memory, number)).collect();
+        if options.access == Access::Serve {
+            sites.iter().try_for_each(rescue::finish)?;
+        }
         // All are looked for before one is opened, so that a missing one is no half start.
         for site in &sites {
             if !site.path().is_dir() {
@@ -169,6 +182,12 @@ impl Spool {
     /// What opening found, one entry per partition.
     pub fn recovered(&self) -> &[Recovered] {
         &self.recovered
+    }
+
+    /// Brings the copies of all lists of files up to date. To be called often: what was written
+    /// since the last time is what damage to a list may cost.
+    pub fn copy_lists(&self) -> std::io::Result<()> {
+        self.partitions.iter().try_for_each(|partition| partition.copy_list())
     }
 
     /// What the memtables hold now.

@@ -447,3 +447,67 @@ fn what_is_not_settled_grows_old_once_it_was_taken() {
     partition.set_failure("it was pulled out".to_owned());
     assert!(!may_begin(2 * long), "nothing of this can be settled");
 }
+
+/// A job in a block that cannot be read is not taken for one that has ended: the partition fails,
+/// and the next start puts the message aside instead of sending it to everybody once more.
+#[test]
+fn a_job_that_cannot_be_read_is_not_sent_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let desk = Desk::with(options(folder.path()));
+    let served = desk.stored(b"delivered, but its job cannot be read");
+    let partition = &desk.spool.partitions()[0];
+    partition.db().flush_cf(partition.families().job).unwrap();
+    let other = desk.stored(b"delivered too, and its job is in the log");
+    let table = partition.db().live_files().unwrap().remove(0);
+    assert_eq!(table.column_family_name, "job");
+    let table = folder.path().join("p00").join(table.name.trim_start_matches('/'));
+    let mut bytes = std::fs::read(&table).unwrap();
+    bytes[9] ^= 1;
+    std::fs::write(&table, bytes).unwrap();
+
+    let fault = desk.run(desk.committer.settle(done(served, 0, 2))).unwrap_err();
+    assert_eq!(fault, CommitFault::Failed);
+    let told = desk.fatal.lock().unwrap().clone();
+    assert!(told.len() == 1 && told[0].contains("Corruption"), "{told:?}");
+    desk.close();
+
+    let desk = Desk::with(options(folder.path()));
+    let notices = &desk.spool.recovered()[0].notices;
+    assert!(inspect::show(&desk.spool, served).is_err(), "not offered again: {notices:?}");
+    assert_eq!(inspect::show(&desk.spool, other).unwrap().jobs.len(), 1, "{notices:?}");
+    let audited = found(&desk);
+    assert!(audited.adds_up && !audited.is_clean(), "{audited:?}");
+    assert_eq!((audited.sum.queued, audited.sum.quarantined), (2, 2), "{notices:?}");
+}
+
+/// Everything that was settled in the same batch as an unreadable job is written.
+#[test]
+fn what_can_be_settled_beside_an_unreadable_job_is() {
+    let folder = tempfile::tempdir().unwrap();
+    let (all_wait, held) = mpsc::channel::<()>();
+    let desk = Desk::with(options(folder.path()));
+    let served = desk.stored(b"unreadable");
+    let partition = &desk.spool.partitions()[0];
+    partition.db().flush_cf(partition.families().job).unwrap();
+    let table = partition.db().live_files().unwrap().remove(0);
+    let table = folder.path().join("p00").join(table.name.trim_start_matches('/'));
+    let other = desk.stored(b"settled beside it");
+    desk.close();
+    // Recovery would put it aside: the damage comes after the start.
+    let desk = Desk::with_start(options(folder.path()), move || held.recv().expect("told"));
+    let mut bytes = std::fs::read(&table).unwrap();
+    bytes[9] ^= 1;
+    std::fs::write(&table, bytes).unwrap();
+    let mut context = Context::from_waker(Waker::noop());
+    let mut bad = Box::pin(desk.committer.settle(done(served, 0, 2)));
+    let mut good = Box::pin(desk.committer.settle(done(other, 0, 2)));
+    assert!(bad.as_mut().poll(&mut context).is_pending());
+    assert!(good.as_mut().poll(&mut context).is_pending());
+    all_wait.send(()).unwrap();
+    assert_eq!(desk.run(bad), Err(CommitFault::Failed));
+    assert_eq!(desk.run(good), Ok(true));
+    desk.close();
+    let spool = Spool::open(options(folder.path())).unwrap();
+    assert!(inspect::show(&spool, other).is_err(), "it has ended");
+    assert_eq!(audit(&spool).unwrap().sum.ended.delivered, 2);
+}

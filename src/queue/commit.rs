@@ -30,6 +30,7 @@ use crate::base::limits::COMMIT_BATCH_BYTES_MAX;
 use crate::base::limits::COMMIT_BATCH_MESSAGES_MAX;
 use crate::queue::fault::Cause;
 use crate::queue::fault::CommitFault;
+use crate::queue::fault::QueueFault;
 use crate::queue::key;
 use crate::queue::lane::Back;
 use crate::queue::lane::CommitHandle;
@@ -146,10 +147,26 @@ enum Remains {
     Due { id: MessageId, job: u16, due_ms: u64 },
 }
 
-/// One order, and for a deletion whether there was anything to delete.
+/// One order, and what was found of that which it is about.
 struct Taken {
     work: Work,
-    found: bool,
+    found: Found,
+}
+
+/// Whether a deletion or a settlement finds its message or job.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Found {
+    Gone,
+    There,
+    /// The store could not say. The order is not carried out, and the partition fails: taken for
+    /// gone, the job would be sent again after a restart.
+    Unread,
+}
+
+impl Found {
+    fn of(found: bool) -> Found {
+        if found { Found::There } else { Found::Gone }
+    }
 }
 
 struct Writer {
@@ -189,6 +206,8 @@ struct Gathered {
     /// Jobs and messages that orders of this batch have ended.
     ended: HashSet<(MessageId, u16)>,
     gone: HashSet<MessageId>,
+    /// Why an order could not be carried out: something that it needs cannot be read.
+    unread: Option<String>,
 }
 
 /// Says that the thread is gone, also when it panics.
@@ -234,7 +253,7 @@ impl Writer {
                 Order::Stop => {
                     // What came before it, and was passed for the sake of the rest.
                     let urgent = std::iter::from_fn(|| orders.next_urgent());
-                    self.taken.extend(urgent.map(|work| Taken { work, found: false }));
+                    self.taken.extend(urgent.map(|work| Taken { work, found: Found::Gone }));
                     return true;
                 }
                 Order::Delete(_) if !self.taken.is_empty() => {
@@ -252,7 +271,7 @@ impl Writer {
                 }
                 Order::Abort { .. } | Order::Delete(_) => (),
             }
-            self.taken.push(Taken { work, found: false });
+            self.taken.push(Taken { work, found: Found::Gone });
             if self.taken.len() >= COMMIT_BATCH_MESSAGES_MAX
                 || self.taken_bytes >= COMMIT_BATCH_BYTES_MAX
             {
@@ -281,7 +300,10 @@ impl Writer {
         for Taken { work, found } in self.taken.drain(..) {
             let leads = !has_led && matches!(work.order, Order::Finish(_));
             has_led |= leads;
-            let outcome = outcome.map(|done| Done { found, leads, ..done });
+            let outcome = match (outcome, found) {
+                (Ok(_), Found::Unread) => Err(CommitFault::Failed),
+                _ => outcome.map(|done| Done { found: found == Found::There, leads, ..done }),
+            };
             self.lane.complete(answer(work, outcome));
         }
         self.lane.ring();
@@ -316,6 +338,9 @@ impl Writer {
                 point(names.after);
                 gathered.pass(&AFTER_WRITE);
                 self.on_written(&gathered, write_us);
+                if let Some(text) = gathered.unread {
+                    self.fail(text);
+                }
                 Ok(Done { write_us, batch: gathered.messages, ..Done::default() })
             }
             Err(text) => Err(text),
@@ -353,18 +378,32 @@ impl Writer {
                     );
                 }
                 Order::Delete(id) if !gathered.gone.contains(id) => {
-                    // What cannot be read is not there for the operator; recovery deals with it.
-                    if let Ok(Some(removed)) = self.partition.remove_into(*id, batch) {
-                        *found = true;
-                        gathered.gone.insert(*id);
-                        gathered.removed_messages += 1;
-                        gathered.removed_bytes += removed.body_bytes;
-                        gathered.ledger.ended.deleted += removed.recipients;
-                        gathered.synced = true;
+                    match self.partition.remove_into(*id, batch) {
+                        Ok(Some(removed)) => {
+                            *found = Found::There;
+                            gathered.gone.insert(*id);
+                            gathered.removed_messages += 1;
+                            gathered.removed_bytes += removed.body_bytes;
+                            gathered.ledger.ended.deleted += removed.recipients;
+                            gathered.synced = true;
+                        }
+                        Err(QueueFault::Store(text)) => {
+                            *found = Found::Unread;
+                            gathered.unread = Some(text);
+                        }
+                        // A record without meaning is not there for the operator; recovery deals
+                        // with it.
+                        Ok(None) | Err(_) => (),
                     }
                 }
                 Order::Settle(settlement) => {
-                    *found = settle(&self.partition, batch, settlement, &mut gathered);
+                    *found = match settle(&self.partition, batch, settlement, &mut gathered) {
+                        Ok(found) => Found::of(found),
+                        Err(cause) => {
+                            gathered.unread = Some(cause.into_string());
+                            Found::Unread
+                        }
+                    };
                 }
                 Order::Delete(_) | Order::Stop => (),
             }
@@ -403,10 +442,18 @@ impl Writer {
             self.full = true;
             return CommitFault::SpoolFull;
         }
+        self.fail(text);
+        CommitFault::Failed
+    }
+
+    /// The partition takes nothing more in this process.
+    fn fail(&self, text: String) {
+        if Cause::of(&text) == Cause::Damage {
+            self.partition.note_unreadable(&text);
+        }
         self.lane.set_failed();
         (self.on_fatal)(self.lane.partition, &text);
         self.partition.set_failure(text);
-        CommitFault::Failed
     }
 
     /// Notes what the batch that failed may have left behind. The first write that finds the disk
@@ -512,28 +559,40 @@ fn remains_of(settlement: &Settlement) -> Vec<Remains> {
     jobs.iter().map(due).chain(settlement.reports.iter().map(report)).collect()
 }
 
-/// Puts what becomes of a job into the batch. `false`: there is no such job any more.
+/// Puts what becomes of a job into the batch. `false`: there is no such job any more. Everything is
+/// read before anything is put: with a fault the batch is as it was.
 fn settle(
     partition: &Partition,
     batch: &mut WriteBatch,
     settlement: &Settlement,
     gathered: &mut Gathered,
-) -> bool {
+) -> Result<bool, rocksdb::Error> {
     let (id, number) = (settlement.id, settlement.job);
     let families = partition.families();
     if gathered.gone.contains(&id) || gathered.ended.contains(&(id, number)) {
-        return false;
+        return Ok(false);
     }
-    let Ok(Some(record)) = partition.db().get_pinned_cf(families.job, key::of_job(id, number))
-    else {
-        return false;
-    };
-    let Ok(job) = Job::decode(&record) else { return false };
-    if let Next::Split(parts) = &settlement.next
-        && parts.iter().any(|part| is_taken(partition, id, part.number, gathered))
-    {
-        // Written over, the recipients of that job would be lost. The split is made anew.
-        return false;
+    let record = partition.db().get_pinned_cf(families.job, key::of_job(id, number))?;
+    let Some(record) = record else { return Ok(false) };
+    let Ok(job) = Job::decode(&record) else { return Ok(false) };
+    let mut last_envelope = None;
+    match &settlement.next {
+        Next::Again(_) => (),
+        Next::Split(parts) => {
+            for part in parts {
+                if is_taken(partition, id, part.number, gathered)? {
+                    // Written over, the recipients of that job would be lost. The split is made
+                    // anew.
+                    return Ok(false);
+                }
+            }
+        }
+        Next::Done => {
+            let born = gathered.born.contains_key(&id);
+            if !born && !has_other_job(partition, (id, number), &gathered.ended)? {
+                last_envelope = partition.db().get_pinned_cf(families.envelope, key::of_id(id))?;
+            }
+        }
     }
     batch.single_delete_cf(families.due, key::of_due(job.due_ms, id, number));
     match &settlement.next {
@@ -551,9 +610,8 @@ fn settle(
         Next::Done => {
             batch.delete_cf(families.job, key::of_job(id, number));
             gathered.ended.insert((id, number));
-            let born = gathered.born.contains_key(&id);
-            if !born && !has_other_job(partition, id, &gathered.ended) {
-                remove_rest(partition, batch, id, gathered);
+            if let Some(record) = last_envelope {
+                remove_rest(&record, batch, (id, families), gathered);
             }
         }
     }
@@ -568,45 +626,53 @@ fn settle(
     gathered.ledger.ended.add(&settlement.tally);
     gathered.settled += 1;
     gathered.synced |= settlement.is_synced();
-    true
+    Ok(true)
 }
 
-/// Whether a job of the message has that number, or may have it.
-fn is_taken(partition: &Partition, id: MessageId, number: u16, gathered: &Gathered) -> bool {
-    let born = gathered.born.get(&id).is_some_and(|numbers| numbers.contains(&number));
+/// Whether a job of the message has that number.
+fn is_taken(
+    partition: &Partition,
+    id: MessageId,
+    number: u16,
+    gathered: &Gathered,
+) -> Result<bool, rocksdb::Error> {
+    if gathered.born.get(&id).is_some_and(|numbers| numbers.contains(&number)) {
+        return Ok(true);
+    }
     let family = partition.families().job;
-    born || !matches!(partition.db().get_pinned_cf(family, key::of_job(id, number)), Ok(None))
+    Ok(partition.db().get_pinned_cf(family, key::of_job(id, number))?.is_some())
 }
 
-/// Whether a job of the message is left that no order of this batch has ended. Jobs are numbered
-/// upwards from 0, and a message rarely has more than one.
-fn has_other_job(partition: &Partition, id: MessageId, ended: &HashSet<(MessageId, u16)>) -> bool {
+/// Whether the message has a job beside that one which no order of this batch has ended. Jobs are
+/// numbered upwards from 0, and a message rarely has more than one.
+fn has_other_job(
+    partition: &Partition,
+    (id, number): (MessageId, u16),
+    ended: &HashSet<(MessageId, u16)>,
+) -> Result<bool, rocksdb::Error> {
     let family = partition.families().job;
     let mut options = rocksdb::ReadOptions::default();
     options.set_iterate_upper_bound((id.as_u64() + 1).to_be_bytes());
     let mut jobs = partition.db().raw_iterator_cf_opt(family, options);
     jobs.seek(key::of_id(id));
     while let Some(job_key) = jobs.key() {
-        if key::job_of(job_key).is_some_and(|job| !ended.contains(&job)) {
-            return true;
+        if key::job_of(job_key).is_some_and(|job| job != (id, number) && !ended.contains(&job)) {
+            return Ok(true);
         }
         jobs.next();
     }
-    // What cannot be read is not known to be gone: recovery finds a message without a job.
-    jobs.status().is_err()
+    jobs.status()?;
+    Ok(false)
 }
 
-/// Envelope and body of a message whose last job has ended.
+/// Removes envelope and body of a message whose last job has ended.
 fn remove_rest(
-    partition: &Partition,
+    record: &[u8],
     batch: &mut WriteBatch,
-    id: MessageId,
+    (id, families): (MessageId, Families<'_>),
     gathered: &mut Gathered,
 ) {
-    let families = partition.families();
-    let record = partition.db().get_pinned_cf(families.envelope, key::of_id(id));
-    let Ok(Some(record)) = record else { return };
-    let Ok(envelope) = Envelope::decode(&record) else { return };
+    let Ok(envelope) = Envelope::decode(record) else { return };
     batch.single_delete_cf(families.envelope, key::of_id(id));
     for chunk in 0..envelope.body.chunks {
         batch.single_delete_cf(families.body, key::of_body(id, chunk));

@@ -621,8 +621,8 @@ fn a_flipped_bit_in_a_table_or_blob_never_stops_the_start() {
         let harmed = audit.lost.len() + audit.aliens.len();
         assert!(harmed <= sent.len(), "{ending}: {audit}");
         assert!(audit.recovered > 0, "{ending}: new mail is there: {audit}");
-        let told =
-            log.contains("\"event\":\"quarantined\"") || log.contains("\"event\":\"warning\"");
+        let told = log.contains("\"event\":\"quarantined\"")
+            || log.contains("\"event\":\"store_damaged\"");
         // A flip in a table may hit what is read by nobody; one in a body never does.
         assert!(harmed > 0 || ending == "sst", "{ending}: {audit}");
         assert!(harmed == 0 || told, "{ending}: {audit}, and it says\n{log}");

@@ -81,9 +81,11 @@ use crate::queue::SpaceWatch;
 use crate::queue::Spool;
 use crate::queue::SpoolOptions;
 use crate::queue::notice::Loudness;
+use crate::queue::partition::QUARANTINE;
 use crate::queue::partitions_in;
 use crate::queue::pauses::Pauses;
 use crate::queue::points;
+use crate::queue::quarantine;
 use crate::route;
 use crate::route::DeliveryPolicy;
 use crate::rt;
@@ -101,6 +103,8 @@ use crate::shard::run::DeliverySeed;
 const EXIT_STORE_FAILED: u8 = 75;
 /// How often the main thread looks at disk and flags between signals.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
+/// A quarantine that someone empties is seen to be empty by then.
+const QUARANTINE_EVERY: Duration = Duration::from_secs(10);
 /// A shard that does not tick for so long will not any more.
 const STALL_MAX: Duration = Duration::from_secs(30);
 /// Tasks of a drained shard have nothing left to wait for.
@@ -217,6 +221,7 @@ fn start(options: ServeOptions) -> Result<Running, Vec<String>> {
         commits,
         spool,
         space,
+        quarantine_looked_at: None,
         failed,
         began,
         _watchdog: watchdog.ok(),
@@ -348,6 +353,10 @@ fn tell(notice: &Notice) {
         }
         Notice::Store { partition, loudness: Loudness::Warn, line } => {
             Event::Store { partition: *partition, line }.emit();
+        }
+        other if other.loudness() == Loudness::Error => {
+            let what = other.to_string();
+            Event::StoreDamaged { partition: other.partition(), what: &what }.emit();
         }
         other => {
             let what = other.to_string();
@@ -648,6 +657,7 @@ struct Running {
     commits: Vec<CommitThread>,
     spool: Arc<Spool>,
     space: SpaceKeeper,
+    quarantine_looked_at: Option<Instant>,
     failed: Arc<AtomicBool>,
     began: Instant,
     _watchdog: Option<Watchdog>,
@@ -657,6 +667,9 @@ impl Running {
     fn until_told(mut self) -> ExitCode {
         loop {
             self.space.look(&self.reloader.config.queue);
+            self.look_at_quarantine();
+            // A list of files that cannot be copied now is copied at the next look.
+            let _ = self.spool.copy_lists();
             if self.failed.load(Ordering::Acquire) {
                 let failed = self.spool.partitions().iter().filter(|p| p.failure().is_some());
                 let failed = failed.count().max(1) as u64;
@@ -670,6 +683,18 @@ impl Running {
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => return self.end(1),
             }
+        }
+    }
+
+    /// Operators empty it while the server runs.
+    fn look_at_quarantine(&mut self) {
+        if self.quarantine_looked_at.is_some_and(|then| then.elapsed() < QUARANTINE_EVERY) {
+            return;
+        }
+        self.quarantine_looked_at = Some(Instant::now());
+        // A folder that cannot be read keeps the last count.
+        if let Ok(records) = quarantine::count(&self.spool.path().join(QUARANTINE)) {
+            self.reloader.observed.process.quarantine_records.set(records);
         }
     }
 

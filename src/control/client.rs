@@ -80,13 +80,15 @@ pub fn queue(config: &Config, command: &QueueCommand, json: bool) -> ExitCode {
     }
 }
 
-/// Whether every recipient that was taken is accounted for: exit code 0 when it adds up.
+/// Whether every recipient that was taken is accounted for: exit code 0 when it adds up and nothing
+/// is in quarantine.
 pub fn audit(config: &Config, json: bool) -> ExitCode {
     let found = find_source(config, false).and_then(|source| source.ask(&Request::Audit));
     match found {
         Ok(found) => {
             print_answer(&found, json, print_audit);
-            if found["adds_up"] == true { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+            let is_clean = found["adds_up"] == true && found["in_quarantine"] == 0;
+            if is_clean { ExitCode::SUCCESS } else { ExitCode::FAILURE }
         }
         Err(cause) => told(&cause),
     }
@@ -372,6 +374,13 @@ fn print_audit(found: &Value) {
     }
     println!("in all: {}", equation(found));
     println!("{}", if found["adds_up"] == true { "it adds up" } else { "IT DOES NOT ADD UP" });
+    if number(&found["in_quarantine"]) > 0 {
+        println!(
+            "IN QUARANTINE: {} unreadable records or folders; each has its reason beside it (.why) \
+             or in the log. Remove from the folder `quarantine` of the spool what is dealt with.",
+            found["in_quarantine"]
+        );
+    }
 }
 
 fn equation(one: &Value) -> String {

@@ -128,6 +128,11 @@ async fn metrics(State(shown): State<Arc<Shown>>) -> Answer {
 async fn health(State(shown): State<Arc<Shown>>) -> Answer {
     let observed = &shown.observed;
     let ailments = observed.ailments(observed.now_ms());
+    let troubles = observed.troubles();
+    if ailments.is_empty() && !troubles.is_empty() {
+        // The server serves: a service manager must not restart it for this.
+        return answer(StatusCode::OK, TEXT, format!("degraded\n{}\n", troubles.join("\n")));
+    }
     if ailments.is_empty() {
         return answer(StatusCode::OK, TEXT, "ok\n".to_owned());
     }
@@ -459,6 +464,11 @@ mod tests {
         observed.process.spool_full.set(1);
         assert_eq!(fetch(address, "/ready").2, "the spool is full\n");
         assert_eq!(fetch(address, "/health").0, 200, "a full spool needs no restart");
+        assert_eq!(fetch(address, "/health").2, "ok\n");
+        observed.process.quarantine_records.set(3);
+        let (status, _, body) = fetch(address, "/health");
+        assert!(body.starts_with("degraded\n3 unreadable records"), "{body}");
+        assert_eq!(status, 200, "quarantined mail needs no restart");
     }
 
     #[test]

@@ -46,6 +46,7 @@ knobs! {
     IRQS = "nic-interrupts", "interrupts", "interrupts on one core slow the shard that runs there";
     USER = "user", "rights.md", "a server that stays root has more to lose";
     SPOOL = "spool", "rights.md", "the spool holds everybody's mail";
+    QUARANTINE = "quarantine", "README.md", "mail in quarantine is neither delivered nor returned";
     SPACE = "free-space", "filesystem.md", "a full spool refuses mail";
     FILE_SYSTEM = "file-system", "filesystem.md", "a 250 promises that the file system keeps what was synced";
     MOUNT = "mount-options", "filesystem.md", "options can make a sync a lie, or reads into writes";

@@ -13,6 +13,8 @@ use crate::doctor::finding::Finding;
 use crate::doctor::knob;
 use crate::doctor::mount::mount_of;
 use crate::queue::Space;
+use crate::queue::partition::QUARANTINE;
+use crate::queue::quarantine;
 use crate::queue::space;
 
 /// Permissions of group and others.
@@ -24,7 +26,7 @@ pub fn examine(subject: &Subject) -> Vec<Finding> {
     let Subject { root, config, .. } = subject;
     let spool = &config.server.spool;
     let there = nearest(spool);
-    let mut findings = vec![judge_owner(config, spool)];
+    let mut findings = vec![judge_owner(config, spool), judge_quarantine(spool)];
     match space(&there) {
         Ok(space) => findings.push(judge_space(config, space)),
         Err(cause) => {
@@ -88,6 +90,21 @@ fn judge_owner(config: &Config, spool: &Path) -> Finding {
     knob::SPOOL.ok(format!("{shown}, owner {}, mode {mode:o}", found.uid()))
 }
 
+fn judge_quarantine(spool: &Path) -> Finding {
+    let folder = spool.join(QUARANTINE);
+    match quarantine::count(&folder) {
+        Ok(0) => knob::QUARANTINE.ok("empty".to_owned()),
+        Ok(count) => knob::QUARANTINE.error(
+            format!("{count} unreadable records or folders in {}", folder.display()),
+            "read the `.why` files and the log, and remove what is dealt with",
+        ),
+        Err(cause) => {
+            let remedy = "ask as the user of the server, or as root";
+            knob::QUARANTINE.note(format!("{}: {cause}", folder.display()), remedy)
+        }
+    }
+}
+
 fn judge_space(config: &Config, space: Space) -> Finding {
     let Space { free_bytes, free_inodes } = space;
     let floor = (config.queue.min_free_space, config.queue.min_free_inodes as u64);
@@ -125,6 +142,11 @@ mod tests {
         assert_eq!(judge_owner(&config, &spool).level, Level::Ok, "to be made");
         assert_eq!(nearest(&spool), fs::canonicalize(folder.path()).expect("it is there"));
         fs::create_dir(&spool).expect("made");
+        assert_eq!(judge_quarantine(&spool).level, Level::Ok, "none yet");
+        fs::create_dir(spool.join(QUARANTINE)).expect("made");
+        assert_eq!(judge_quarantine(&spool).level, Level::Ok, "empty");
+        fs::write(spool.join(QUARANTINE).join("p00-job-00.rec"), "x").expect("written");
+        assert_eq!(judge_quarantine(&spool).level, Level::Error);
         for (mode, level) in [(0o700, Level::Ok), (0o750, Level::Warn)] {
             fs::set_permissions(&spool, fs::Permissions::from_mode(mode)).expect("it is ours");
             assert_eq!(judge_owner(&config, &spool).level, level, "{mode:o}");

@@ -78,6 +78,8 @@ metrics! {
         sum spool_full: Gauge, "boolean", "1 while new mail is refused for lack of space.";
         sum spool_failed_partitions: Gauge, "partitions",
             "Partitions that no longer take mail because a sync failed.";
+        sum quarantine_records: Gauge, "records",
+            "Unreadable records and folders in the quarantine of the spool, looked at every 10 s.";
         sum spool_free_bytes: Gauge, "bytes", "Free space of the spool's file system.";
         sum spool_free_inodes: Gauge, "inodes", "Free inodes of the spool's file system.";
         sum reloads_total: Family<ReloadOutcome>, "reloads", "Configuration reloads asked for.";

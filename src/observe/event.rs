@@ -239,6 +239,8 @@ events! {
             cause: &'a dyn Display,
             bytes: usize,
         }
+        /// The store was found damaged at the start; what cannot be read is in quarantine.
+        Error "store_damaged" StoreDamaged { partition: PartitionId, what: &'a str }
         /// What the store says of itself, such as that it holds back writes until a flush is done.
         Debug "store" Store { partition: PartitionId, line: &'a str }
         /// A partition is open again with everything it held.

@@ -95,6 +95,14 @@ impl Observed {
         ailments
     }
 
+    /// What someone must look into although mail is taken and delivered.
+    pub fn troubles(&self) -> Vec<String> {
+        let records = self.process.quarantine_records.value();
+        let quarantine =
+            format!("{records} unreadable records in quarantine: see `ringpost audit` and the log");
+        (records > 0).then_some(quarantine).into_iter().collect()
+    }
+
     /// Why no mail would be taken now; nothing when it would.
     pub fn obstacles(&self) -> Vec<&'static str> {
         let process = &self.process;
@@ -139,6 +147,10 @@ mod tests {
         assert_eq!(observed.obstacles(), ["the listeners are not open"]);
         observed.process.listening.set(1);
         assert!(observed.obstacles().is_empty());
+        assert!(observed.troubles().is_empty());
+        observed.process.quarantine_records.set(2);
+        assert!(observed.troubles()[0].starts_with("2 unreadable records"));
+        assert!(observed.obstacles().is_empty(), "the rest is served");
         observed.process.draining.set(1);
         observed.process.spool_full.set(1);
         assert_eq!(observed.obstacles(), ["the process is draining", "the spool is full"]);

@@ -153,6 +153,9 @@ fn blobs(desk: &Desk) -> BTreeMap<String, u64> {
         .collect()
 }
 
+/// What the commit thread will answer.
+type Answer<'a, T> = Pin<Box<dyn Future<Output = Result<T, CommitFault>> + 'a>>;
+
 /// A spool of so many messages of 20 KB, all of them in files.
 fn backlog(path: &Path, count: usize) -> (Desk, Vec<MessageId>) {
     let desk =
@@ -160,7 +163,7 @@ fn backlog(path: &Path, count: usize) -> (Desk, Vec<MessageId>) {
     let bodies: Vec<Vec<u8>> = (0..50).map(|seed| pattern(20_000, seed)).collect();
     let mut ids = Vec::new();
     while ids.len() < count {
-        let storing: Vec<Pin<Box<dyn Future<Output = Result<Committed, CommitFault>> + '_>>> =
+        let storing: Vec<Answer<'_, Committed>> =
             bodies.iter().map(|body| Box::pin(desk.store(body)) as _).collect();
         ids.extend(desk.run_all(storing).into_iter().map(|done| done.unwrap().id));
     }
@@ -169,7 +172,7 @@ fn backlog(path: &Path, count: usize) -> (Desk, Vec<MessageId>) {
 }
 
 fn delete(desk: &Desk, ids: impl Iterator<Item = MessageId>) {
-    let deleting: Vec<Pin<Box<dyn Future<Output = Result<bool, CommitFault>> + '_>>> =
+    let deleting: Vec<Answer<'_, bool>> =
         ids.map(|id| Box::pin(desk.committer.delete(id)) as _).collect();
     for done in desk.run_all(deleting) {
         assert_eq!(done, Ok(true));

@@ -183,12 +183,8 @@ fn start(options: ServeOptions) -> Result<Running, Vec<String>> {
         pauses: &pauses,
         policies: &policies,
     };
-    let Started { threads: shards, commands, orders, sites } = start_shards(
-        seeds,
-        bound.shards,
-        Arc::new(assembled.policy),
-        (&observed, &space.watch()),
-    )?;
+    let Started { threads: shards, commands, orders, sites } =
+        start_shards(seeds, bound.shards, Arc::new(assembled.policy), (&observed, &space.watch()))?;
     let heartbeats = shards.iter().map(ShardThread::heartbeat).collect();
     let watchdog = Watchdog::start(heartbeats, STALL_MAX, |shard| {
         tell_stall(shard);
@@ -733,8 +729,8 @@ mod tests {
 
     use crate::boot::alone;
     use crate::config::load;
-    use crate::control::delivery::Secrets;
     use crate::control::delivery;
+    use crate::control::delivery::Secrets;
     use crate::observe::Level;
 
     #[test]

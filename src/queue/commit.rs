@@ -434,7 +434,7 @@ impl Writer {
         let faults = match cause {
             Cause::DiskFull => &counts.faults_no_space,
             Cause::Damage => &counts.faults_damage,
-            Cause::Permission | Cause::Lock | Cause::Other => &counts.faults_other,
+            Cause::Permission | Cause::Lock | Cause::Foreign | Cause::Other => &counts.faults_other,
         };
         faults.fetch_add(1, Ordering::Relaxed);
         if cause == Cause::DiskFull {

@@ -720,11 +720,11 @@ fn read_envelope<'a>(
     Ok((id, envelope))
 }
 
+/// A key and its record.
+type Row = (Vec<u8>, Vec<u8>);
+
 /// Takes the jobs of one message.
-fn jobs_of(
-    id: MessageId,
-    jobs: &mut DBRawIterator<'_>,
-) -> Result<Vec<(Vec<u8>, Vec<u8>)>, rocksdb::Error> {
+fn jobs_of(id: MessageId, jobs: &mut DBRawIterator<'_>) -> Result<Vec<Row>, rocksdb::Error> {
     let mut own = Vec::new();
     while let Some((job_key, record)) = jobs.item() {
         if key::id_of(job_key) != Some(id) {

@@ -36,8 +36,8 @@ use crate::queue::partition::make_folder;
 use crate::queue::partition::sync_folder;
 use crate::queue::points::point;
 use crate::queue::recover::Recovered;
-use crate::queue::reserve;
 use crate::queue::rescue;
+use crate::queue::reserve;
 
 /// The format that this Ringpost makes and understands.
 pub const FORMAT: u32 = 1;

@@ -42,7 +42,8 @@ const TELL_EVERY: Duration = Duration::from_secs(10);
 const WRITE_RETRY: Duration = Duration::from_secs(60);
 
 type Fetched = Result<(task::Id, Result<StsPolicy, FetchFault>), JoinError>;
-type Written = Result<Result<(), (std::io::Error, Vec<Arc<str>>)>, JoinError>;
+/// What became of a write to disk; a failed one names the domains that it was about.
+type Written = Result<(), (std::io::Error, Vec<Arc<str>>)>;
 
 pub struct StsFetcher {
     store: StsStore,
@@ -109,7 +110,7 @@ struct Fetching {
     queue: FetchQueue,
     fetches: JoinSet<Result<StsPolicy, FetchFault>>,
     under_way: HashMap<task::Id, StsWanted>,
-    writes: JoinSet<Result<(), (std::io::Error, Vec<Arc<str>>)>>,
+    writes: JoinSet<Written>,
     write_from: Instant,
     /// When a fault of ours was last told.
     told: Option<Instant>,
@@ -189,7 +190,7 @@ impl Fetching {
         });
     }
 
-    fn on_written(&mut self, done: Written) {
+    fn on_written(&mut self, done: Result<Written, JoinError>) {
         let (cause, domains) = match done {
             Ok(Ok(())) => return,
             Ok(Err(failed)) => failed,

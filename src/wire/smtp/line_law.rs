@@ -186,7 +186,8 @@ mod tests {
 
     #[test]
     fn line_ends_are_normalised() {
-        let rows: [(&str, &[&[u8]], &[u8]); 6] = [
+        type Row<'a> = (&'a str, &'a [&'a [u8]], &'a [u8]);
+        let rows: [Row<'_>; 6] = [
             ("LF", &[b"a\nb"], b"a\r\nb"),
             ("CR", &[b"a\rb"], b"a\r\nb"),
             ("CR.CR", &[b"a\r.\rb"], b"a\r\n.\r\nb"),

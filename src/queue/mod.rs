@@ -53,7 +53,8 @@
 //! S1 -> S2   last chunks, envelope, ...,
 //!            SingleDelete of the mark     SYNCED      Work::Finish    a large message
 //! S1 -> S0   chunks and mark removed      unsynced    Work::Abort     the session ended early
-//! S2 -> S0   everything removed           SYNCED      Work::Delete    an operator's order
+//! S2 -> S0   everything removed           SYNCED      Work::Delete    an operator's order, or its
+//!                                                                     sender was answered 451
 //! ```
 //! Each arrow is one RocksDB write batch, so a crash leaves a state of the table and nothing
 //! between. A synced write also makes every earlier write of its partition durable, for they share

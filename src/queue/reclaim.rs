@@ -6,10 +6,12 @@
 //!           keeps a whole file, with all that was delivered out of it.
 //! Owner:    `Reclaimer`, asked by the thread that watches the space. It works on one thread of its
 //!           own, at most every `PAUSE`, and only where there is something to gain.
-//! Promise:  dead bodies take at most as much room as live ones, or `DEAD_BODY_BYTES_MAX` if that
-//!           is more; a sixteenth of it where the disk is short of space. A backlog that nobody
-//!           delivers is never rewritten: a body is moved only when at least as many bytes have
-//!           died (when short of space, a fifteenth).
+//! Promise:  dead bodies that a compaction has met take at most as much room as live ones, or
+//!           `DEAD_BODY_BYTES_MAX` if that is more; a fifteenth of it where the disk is short of
+//!           space. With those that none has met yet, blob files take at most twice the bytes of the
+//!           queued bodies and `DEAD_BODY_BYTES_MAX`. A backlog that nobody delivers is never
+//!           rewritten: a body is moved only when at least as many bytes have died (when short of
+//!           space, a fifteenth).
 //! Bounds:   one pass moves `RECLAIM_MOVE_BYTES_MAX` bytes at most, and half of the free bytes. Files go
 //!           oldest first, for of their mail the most is gone. While a pass runs, mail that comes is
 //!           flushed but not compacted.

@@ -342,7 +342,9 @@ fn pipelined(client: &mut Client, ledger: &Ledger, mail: Mail, body: &[u8]) -> i
     let refused = replies(client, ledger, mail.recipients + 1)?;
     let go = client.reply()?;
     if go.code != 354 {
-        ledger.count_refusal(&go.text);
+        if refused.is_none() {
+            ledger.count_refusal(&go.text);
+        }
         return Ok(refused.unwrap_or(go));
     }
     assert_eq!(refused, None, "354 after a refusal that left nobody to send to");
@@ -350,14 +352,15 @@ fn pipelined(client: &mut Client, ledger: &Ledger, mail: Mail, body: &[u8]) -> i
     finish(client, ledger, mail, &stuffed(body))
 }
 
-/// Reads so many replies; the first that is no 250.
+/// Reads so many replies; the first that is no 250. Commands behind it are refused for its sake (503),
+/// which says nothing of the server.
 fn replies(client: &mut Client, ledger: &Ledger, count: usize) -> io::Result<Option<Reply>> {
     let mut refused = None;
     for _ in 0..count {
         let reply = client.reply()?;
-        if reply.code != 250 {
+        if reply.code != 250 && refused.is_none() {
             ledger.count_refusal(&reply.text);
-            refused = refused.or(Some(reply));
+            refused = Some(reply);
         }
     }
     Ok(refused)

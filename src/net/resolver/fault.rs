@@ -61,9 +61,17 @@ impl DnsFault {
         }
     }
 
-    /// Whether it says nothing of the domain, for it lies with us or our name servers.
+    /// Whether it says nothing of the domain, for nobody was asked. A refusal may be passed on from
+    /// the domain's own servers.
     pub fn is_ours(self) -> bool {
-        self.blame() != Blame::Peer
+        matches!(
+            self,
+            DnsFault::Busy
+                | DnsFault::Abandoned
+                | DnsFault::Local(_)
+                | DnsFault::NoServers
+                | DnsFault::Unreachable
+        )
     }
 
     /// Whether the same lookup may succeed later.

@@ -162,7 +162,7 @@ impl Session {
         self.input.drop_all(&self.reception.pool);
         let intake = self.intake.as_deref_mut().expect("begun above");
         let timeouts = &self.policy.timeouts;
-        let limit = if intake.meter.is_fresh() { timeouts.data_init } else { timeouts.data_block };
+        let limit = if intake.is_fresh() { timeouts.data_init } else { timeouts.data_block };
         let current = intake.take_current();
         let noted = current.as_ref().map_or(0, |chunk| chunk.len());
         self.channel.stream().deadline().set_in(limit);

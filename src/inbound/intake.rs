@@ -116,6 +116,11 @@ impl Intake {
         matches!(self.fate, Fate::Refused(..))
     }
 
+    /// Nothing of the body has come yet, not even along with the command.
+    pub fn is_fresh(&self) -> bool {
+        self.bytes == 0
+    }
+
     /// The chunk to receive into, if one is begun.
     pub fn take_current(&mut self) -> Option<Chunk> {
         self.current.take()
@@ -435,11 +440,6 @@ impl Default for Meter {
 impl Meter {
     pub fn new() -> Meter {
         Meter { waited: Duration::ZERO, bytes: 0 }
-    }
-
-    /// Nothing of the body has come yet.
-    pub fn is_fresh(&self) -> bool {
-        self.bytes == 0
     }
 
     pub fn is_too_slow(&mut self, bytes: usize, read_began: Instant, rate: &MinimumRate) -> bool {

@@ -123,6 +123,138 @@ fn check_end(client: &mut Client, name: &str, hears: &str) {
     assert!(is_closed(client), "{name}: stays open");
 }
 
+/// A client that goes on at about the time when its time is over: what it says last makes a message
+/// whole.
+struct Late {
+    name: &'static str,
+    listener: &'static str,
+    timeout: &'static str,
+    says: &'static [&'static str],
+    /// Said at once, and when the time is nearly or just over.
+    early: &'static [u8],
+    late: &'static [u8],
+}
+
+const WHOLE: &[u8] = b"MAIL FROM:<a@x.test>\r\nRCPT TO:<b@y.test>\r\nBDAT 3 LAST\r\nx\r\n";
+const BODY: [&str; 4] = [ENVELOPE[0], ENVELOPE[1], ENVELOPE[2], "DATA"];
+
+const LATE: Late = Late { name: "", listener: "", timeout: "", says: &[], early: b"", late: WHOLE };
+
+const LATES: &[Late] = &[
+    Late { name: "greeting", timeout: "greeting", late: b"EHLO c.test\r\n", ..LATE },
+    Late { name: "idle", timeout: "idle", says: &["EHLO c.test"], ..LATE },
+    Late {
+        name: "half a command",
+        timeout: "command",
+        says: &ENVELOPE,
+        early: b"BDAT 3 LA",
+        late: b"ST\r\nx\r\n",
+        ..LATE
+    },
+    Late { name: "body begin", timeout: "data_init", says: &BODY, late: b"x\r\n.\r\n", ..LATE },
+    Late {
+        name: "body end",
+        timeout: "data_block",
+        says: &BODY,
+        early: b"x\r\n",
+        late: b".\r\n",
+        ..LATE
+    },
+    Late {
+        name: "end of the end",
+        timeout: "data_block",
+        says: &BODY,
+        early: b"x\r\n.\r",
+        late: b"\n",
+        ..LATE
+    },
+    Late {
+        name: "chunk begin",
+        timeout: "data_init",
+        says: &ENVELOPE,
+        early: b"BDAT 3 LAST\r\n",
+        late: b"x\r\n",
+        ..LATE
+    },
+    Late {
+        name: "chunk end",
+        timeout: "data_block",
+        says: &ENVELOPE,
+        early: b"BDAT 3 LAST\r\nx\r",
+        late: b"\n",
+        ..LATE
+    },
+    Late {
+        name: "PROXY header",
+        listener: "proxy_from = [\"127.0.0.1\"]",
+        timeout: "proxy_header",
+        early: b"PROXY TCP4 203.0.113.1 203.0.113.2 ",
+        late: b"40000 25\r\n",
+        ..LATE
+    },
+];
+
+/// When clients go on. A deadline passes 250 ms late at most.
+const LATE_MS: [u64; 10] = [400, 980, 1000, 1020, 1060, 1100, 1150, 1200, 1250, 1900];
+
+/// Either the client was in time and all that it said counts, or it is sent away and nothing does.
+#[test]
+fn who_goes_on_just_after_the_time_is_heard_whole_or_not_at_all() {
+    thread::scope(|scope| {
+        for late in LATES {
+            scope.spawn(|| check_late(late));
+        }
+    });
+}
+
+fn check_late(late: &Late) {
+    let Late { name, listener, timeout, .. } = *late;
+    let rig = Rig::start(&Plan::of(listener, &format!("[timeouts]\n{timeout} = \"1s\"\n")));
+    let heard: Vec<bool> = thread::scope(|scope| {
+        let client = |after_ms| {
+            scope.spawn({
+                let rig = &rig;
+                move || is_late_heard(rig, late, after_ms)
+            })
+        };
+        let clients: Vec<_> = LATE_MS.into_iter().map(client).collect();
+        clients.into_iter().map(|client| client.join().expect("a client")).collect()
+    });
+    assert!(heard[0], "{name}: early enough");
+    assert!(!heard[LATE_MS.len() - 1], "{name}: far too late");
+    let ends_whole = !matches!(name, "greeting" | "PROXY header");
+    let heard = heard.into_iter().filter(|heard| *heard).count() as u64;
+    assert_eq!(rig.messages(), if ends_whole { heard } else { 0 }, "{name}");
+}
+
+/// Whether the client was heard, and not sent away.
+fn is_late_heard(rig: &Rig, late: &Late, after_ms: u64) -> bool {
+    let name = late.name;
+    let mut client = rig.server.connect();
+    if late.listener.is_empty() {
+        assert_eq!(client.reply().expect("it answers").code, 220, "{name}");
+    }
+    for line in late.says {
+        let reply = client.ask(line).unwrap_or_else(|fault| panic!("{name}: {line}: {fault}"));
+        assert!(matches!(reply.code, 250 | 354), "{name}: {}", reply.text);
+    }
+    client.send(late.early).expect("it is open");
+    thread::sleep(Duration::from_millis(after_ms));
+    // Who was sent away may meet a closed door.
+    let _ = client.send(late.late);
+    let expected = if late.late == WHOLE { 3 } else { 1 };
+    for heard in 0..expected {
+        let reply = client.reply().unwrap_or_else(|fault| panic!("{name}, {after_ms}: {fault}"));
+        if reply.code == 421 {
+            assert_eq!((codes(&reply).as_str(), heard), ("421 4.4.2", 0), "{name}, {after_ms}");
+            assert!(is_closed(&mut client), "{name}, {after_ms}: more is said");
+            return false;
+        }
+        assert!(matches!(reply.code, 220 | 250), "{name}, {after_ms}: {}", reply.text);
+    }
+    true
+}
+
 /// One byte at a time keeps nothing open.
 #[test]
 fn a_slow_loris_is_sent_away() {

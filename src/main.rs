@@ -67,7 +67,7 @@ enum Command {
         command: QueueArguments,
     },
     /// Prove that every recipient taken was delivered, returned or is queued; exit code 0 when it
-    /// adds up.
+    /// adds up and nothing is in quarantine.
     Audit {
         /// The config file that the server runs with.
         #[arg(long, value_name = "FILE")]

@@ -50,6 +50,8 @@ pub enum Notice {
     /// The counts do not agree with the mail that is there: so many recipients are missing, or are
     /// back in the queue though they had ended and may be sent again.
     Miscounted { partition: PartitionId, missing: u64, returned: u64 },
+    /// What is kept outside of the database could not be written.
+    NotCopied { partition: PartitionId, why: String },
     /// A family could not be read to its end.
     Unreadable { partition: PartitionId, family: &'static str, why: String },
     /// A warning of the store itself.
@@ -59,7 +61,9 @@ pub enum Notice {
 impl Notice {
     pub fn loudness(&self) -> Loudness {
         match self {
-            Notice::Repaired { .. } | Notice::ManifestTorn { .. } => Loudness::Warn,
+            Notice::Repaired { .. } | Notice::ManifestTorn { .. } | Notice::NotCopied { .. } => {
+                Loudness::Warn
+            }
             Notice::Store { loudness, .. } => *loudness,
             _ => Loudness::Error,
         }
@@ -76,6 +80,7 @@ impl Notice {
             | Notice::Rebuilt { partition, .. }
             | Notice::SetAside { partition, .. }
             | Notice::Miscounted { partition, .. }
+            | Notice::NotCopied { partition, .. }
             | Notice::Unreadable { partition, .. }
             | Notice::Store { partition, .. } => *partition,
         }
@@ -138,6 +143,9 @@ impl fmt::Display for Notice {
                 "partition {partition}: {missing} recipients are missing, and {returned} that had \
                  ended are back in the queue and may be sent to again"
             ),
+            Notice::NotCopied { partition, why } => {
+                write!(f, "partition {partition}: its counts or list of files is not copied: {why}")
+            }
             Notice::Unreadable { partition, family, why } => {
                 write!(f, "partition {partition}: family {family} cannot be read to its end: {why}")
             }

@@ -447,15 +447,13 @@ impl Partition {
                 batch.delete_cf(default, MENDING_KEY);
                 self.write(batch).map_err(at)?;
             }
-            // The list was written anew when the database was opened.
-            let kept = self.copy_list().and_then(|()| self.copies.keep_counts(&ledger));
-            match kept {
-                Ok(counts) => self.kept().counts = Some(counts),
-                // Without a copy mail is as safe as before; only its loss would be harder to see.
-                Err(cause) => {
-                    let (family, why) = ("copies", cause.to_string());
-                    found.tell(site, Notice::Unreadable { partition: site.id, family, why });
-                }
+            let counts = self.copies.keep_counts(&ledger);
+            let counts = counts.map(|counts| self.kept().counts = Some(counts));
+            // Without copies mail is as safe as before; only its loss would be harder to see. The
+            // list of files was written anew when the database was opened.
+            for cause in [counts.err(), self.copy_list().err()].into_iter().flatten() {
+                let notice = Notice::NotCopied { partition: site.id, why: cause.to_string() };
+                found.tell(site, notice);
             }
         }
         self.kept().ledger = ledger;

@@ -78,9 +78,9 @@ pub fn rescue(
     make_folder(&fresh)?;
     let copied = copy_rows(site, &view, &fresh);
     remove(&view)?;
-    let Some(lost) = copied? else {
+    let Ok(Some(lost)) = copied else {
         remove(&fresh)?;
-        return Ok(None);
+        return copied;
     };
     let folder = move_aside(site)?;
     fs::rename(&fresh, site.path()).map_err(|cause| SpoolFault::io(&fresh, cause))?;

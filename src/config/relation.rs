@@ -2,7 +2,7 @@
 //!
 //! Promise:  a relation is judged only if none of its keys was refused, so that one mistake is one
 //!           fault. Keys that a reload can change are related only to each other, except within a
-//!           listener, which a reload takes as a whole.
+//!           listener; there `change` sees to it.
 
 use std::net::SocketAddr;
 use std::os::unix::ffi::OsStrExt;

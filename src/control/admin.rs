@@ -4,11 +4,11 @@
 //!           the store blocks, so none of it is on a runtime.
 //! Promise:  looking takes nothing from the shards. A deletion goes through the shard that is home
 //!           to the message, like every other change.
-//! Bounds:   a request is one line of `REQUEST_BYTES_MAX` that comes within `REQUEST_TIME`.
-//!           `ARRIVALS_MAX` clients may be at that; for the next one the oldest is dropped, so that
-//!           silent clients keep nobody out. `REQUESTS_MAX` requests are carried out at a time, and
-//!           the next is told to come back; health is answered beside them. A client that does not
-//!           take its answer is dropped after `PATIENCE`.
+//! Bounds:   a request is one line of at most `REQUEST_BYTES_MAX` and must arrive within
+//!           `REQUEST_TIME`. At most `ARRIVALS_MAX` clients may be sending one; the next client
+//!           replaces the oldest, so that silent clients do not keep others out. `REQUESTS_MAX`
+//!           requests are carried out at a time; the next gets a fault, except for health, which is
+//!           always answered. A client that does not read its answer is dropped after `PATIENCE`.
 //! Trust:    the socket lies in the spool, which only its owner may enter.
 //!
 //! A request is one line of JSON; the answer is a line `{"ok": ..}` or `{"fault": ".."}`. `cat`
@@ -254,7 +254,7 @@ impl Arrival {
         let mut arrivals = admin.arrivals.lock().unwrap_or_else(PoisonError::into_inner);
         while arrivals.waiting.len() >= ARRIVALS_MAX {
             let Some((_, oldest)) = arrivals.waiting.pop_first() else { break };
-            // Its thread reads the end of it. One that is gone by itself is as good.
+            // Its thread then reads the end of the stream. An error means that it has gone already.
             let _ = oldest.shutdown(Shutdown::Both);
         }
         let number = arrivals.next;

@@ -1,12 +1,11 @@
-//! HTTP connections: so many at a time, and always room for the next client.
+//! HTTP connections: a bounded number, and always room for the next client.
 //!
-//! Promise:  monitoring cannot take the descriptors that mail needs, and clients that hold their
-//!           connections do not keep others out: where all slots are taken, the connection that
-//!           has waited longest for its client is closed for the new one. A connection whose
-//!           request is being answered is never closed for that.
-//! Bounds:   `CONNECTIONS_MAX` connections. A client has `SILENCE_MAX` for a request with its
-//!           header, and for each part of an answer that it takes; `LIFETIME_MAX` in all. A scraper
-//!           that keeps its connection connects again.
+//! Promise:  monitoring cannot take the descriptors that mail needs, and idle clients do not keep
+//!           others out: when all slots are taken, the connection that has been idle longest is
+//!           closed for the new one. A connection whose request is being answered is not idle.
+//! Bounds:   `CONNECTIONS_MAX` connections. A client has `SILENCE_MAX` to send a complete request
+//!           header and to read each part of an answer, and `LIFETIME_MAX` in all. A scraper that
+//!           keeps its connection open has to reconnect then.
 
 use std::io;
 use std::net::SocketAddr;
@@ -35,6 +34,7 @@ use tokio::net::TcpListener;
 use tokio::net::TcpStream;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::sync::Semaphore;
+use tokio::task::yield_now;
 use tokio::time::Instant;
 use tokio::time::Sleep;
 use tokio::time::sleep;
@@ -46,8 +46,11 @@ pub const SILENCE_MAX: Duration = Duration::from_secs(5);
 const LIFETIME_MAX: Duration = Duration::from_secs(60);
 /// After an accept that found no descriptor.
 const REST: Duration = Duration::from_millis(100);
-/// How often a new client looks for a slot while all others are being answered.
-const LOOK: Duration = Duration::from_millis(20);
+/// A connection is not closed for another one before it has been idle for so long: what its client
+/// has sent may not have been read yet.
+const IDLE_MIN: Duration = Duration::from_millis(10);
+/// How often a new client looks for a slot while no connection may be closed.
+const LOOK: Duration = Duration::from_millis(5);
 
 /// A listener with a bounded number of connections.
 pub struct BoundedListener {
@@ -70,6 +73,8 @@ impl BoundedListener {
             if let Ok(permit) = free.clone().try_acquire_owned() {
                 return permit;
             }
+            // Those that have something to read get to it first.
+            yield_now().await;
             close_longest_waiting(&lock(&self.slots));
             if let Ok(permit) = timeout(LOOK, free.acquire_owned()).await {
                 return permit.expect("the semaphore is never closed");
@@ -115,8 +120,10 @@ fn close_longest_waiting(slots: &[Slot]) {
     if slots.iter().any(|slot| slot.lock().is_closed) {
         return;
     }
-    let waiting = slots.iter().filter_map(|slot| Some((slot.lock().waiting_since?, slot)));
-    if let Some((_, slot)) = waiting.min_by_key(|(since, _)| *since) {
+    let waiting = slots.iter().filter_map(|slot| Some((slot.lock().stage.waiting_since()?, slot)));
+    if let Some((since, slot)) = waiting.min_by_key(|(since, _)| *since)
+        && since.elapsed() >= IDLE_MIN
+    {
         slot.close();
     }
 }
@@ -126,17 +133,33 @@ fn close_longest_waiting(slots: &[Slot]) {
 pub struct Slot(Arc<Mutex<SlotState>>);
 
 struct SlotState {
-    /// Since when the client has neither ended its request nor taken any of an answer; none while
-    /// its request is being answered.
-    waiting_since: Option<Instant>,
+    stage: Stage,
     is_closed: bool,
     connection: Option<Waker>,
 }
 
+#[derive(Clone, Copy)]
+enum Stage {
+    /// Accepted; nobody has tried to read from it yet.
+    Fresh,
+    /// For the client, which since then has neither ended its request nor taken any of an answer.
+    Waiting(Instant),
+    Answering,
+}
+
+impl Stage {
+    fn waiting_since(self) -> Option<Instant> {
+        match self {
+            Stage::Waiting(since) => Some(since),
+            Stage::Fresh | Stage::Answering => None,
+        }
+    }
+}
+
 impl Slot {
     fn new() -> Slot {
-        let waiting_since = Some(Instant::now());
-        Slot(Arc::new(Mutex::new(SlotState { waiting_since, is_closed: false, connection: None })))
+        let state = SlotState { stage: Stage::Fresh, is_closed: false, connection: None };
+        Slot(Arc::new(Mutex::new(state)))
     }
 
     fn lock(&self) -> MutexGuard<'_, SlotState> {
@@ -164,7 +187,7 @@ pub async fn answering(
     request: Request,
     next: Next,
 ) -> Response {
-    slot.lock().waiting_since = None;
+    slot.lock().stage = Stage::Answering;
     let _answering = Answering(slot);
     next.run(request).await
 }
@@ -173,7 +196,7 @@ struct Answering(Slot);
 
 impl Drop for Answering {
     fn drop(&mut self) {
-        self.0.lock().waiting_since = Some(Instant::now());
+        self.0.lock().stage = Stage::Waiting(Instant::now());
     }
 }
 
@@ -197,8 +220,8 @@ impl Connection {
                 return Poll::Ready(io::ErrorKind::ConnectionAborted.into());
             }
             state.connection = Some(cx.waker().clone());
-            let silence_max = self.silence_max;
-            state.waiting_since.map_or(self.end, |since| (since + silence_max).min(self.end))
+            let silent = state.stage.waiting_since().map(|since| since + self.silence_max);
+            silent.map_or(self.end, |due| due.min(self.end))
         };
         if self.alarm.deadline() != due {
             self.alarm.as_mut().reset(due);
@@ -210,8 +233,8 @@ impl Connection {
     /// The client has taken some of an answer.
     fn note_progress(&self) {
         let mut state = self.slot.lock();
-        if state.waiting_since.is_some() {
-            state.waiting_since = Some(Instant::now());
+        if let Stage::Waiting(since) = &mut state.stage {
+            *since = Instant::now();
         }
     }
 }
@@ -231,7 +254,15 @@ impl AsyncRead for Connection {
         if let Poll::Ready(cause) = self.poll_end(cx) {
             return Poll::Ready(Err(cause));
         }
-        Pin::new(&mut self.stream).poll_read(cx, buf)
+        if let read @ Poll::Ready(_) = Pin::new(&mut self.stream).poll_read(cx, buf) {
+            return read;
+        }
+        let is_fresh = matches!(self.slot.lock().stage, Stage::Fresh);
+        if is_fresh {
+            self.slot.lock().stage = Stage::Waiting(Instant::now());
+            return self.poll_end(cx).map(Err);
+        }
+        Poll::Pending
     }
 }
 

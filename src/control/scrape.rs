@@ -1,12 +1,12 @@
 //! What monitoring reads over HTTP: metrics, health, readiness, percentiles.
 //!
 //! Owner:    the control thread. `serve` runs on its tokio runtime until it is dropped.
-//! Promise:  read-only. However many requests come, a shard copies its histograms once in
-//!           `FIGURES_AGE_MAX`, by its own ticker; destinations are those of its last snapshot.
-//! Bounds:   `HISTOGRAM_WAIT_MS` for the shards' answer. `WAITING_MAX` requests wait for it at a
-//!           time, and the next is told to come back, so that slots are left for /health; request
-//!           sizes by axum's defaults, connections by `connections`. No authentication: the
-//!           listener belongs on the loopback address or behind a proxy.
+//! Promise:  read-only. However many requests come, a shard copies its histograms at most once per
+//!           `FIGURES_AGE_MAX`, in its own ticker; destinations come from its last snapshot.
+//! Bounds:   `HISTOGRAM_WAIT_MS` for the shards' answer. `WAITING_MAX` requests may wait for it; the
+//!           next gets 503, so that slots remain for /health. Request sizes by axum's defaults,
+//!           connections by `connections`. No authentication: the listener belongs on the loopback
+//!           address or behind a proxy.
 
 use std::fs;
 use std::io;

@@ -1,11 +1,10 @@
 //! The destinations of a shard for monitoring: those with the most mail, and the sum of the rest.
 //!
-//! Owner:    the shard's ticker makes the snapshot; anybody may read the last one.
-//! Promise:  a reader costs the shard nothing, however often it reads. One tick looks at
-//!           `SITES_PER_TICK` sites at most, so a look at all of them takes more ticks where there
-//!           are more. A panic while looking ends the survey and nothing else; the last snapshot
-//!           then stays.
-//! Bounds:   `LARGEST_MAX` sites are named; a snapshot is made every `EVERY` at most.
+//! Owner:    the shard's ticker makes the snapshot; any thread may read the last one.
+//! Promise:  reading costs the shard nothing. One tick examines at most `SITES_PER_TICK` sites; a
+//!           shard with more sites spreads a snapshot over several ticks. A panic ends the survey
+//!           and nothing else; the last snapshot stays.
+//! Bounds:   a snapshot names `LARGEST_MAX` sites; a new one begins `EVERY` after the last.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -30,7 +29,7 @@ pub const LARGEST_MAX: usize = 32;
 pub const SITES_PER_TICK: usize = 256;
 const EVERY: Duration = Duration::from_secs(1);
 
-/// What a shard had when it last looked.
+/// The sites of a shard at the end of its last look.
 #[derive(Clone, Debug, Default)]
 pub struct SitesSnapshot {
     /// Those with the most mail, the largest first.
@@ -132,7 +131,7 @@ struct Look {
 }
 
 impl Look {
-    /// Looks at some more; whether that were the last.
+    /// Examines the next sites. Answers whether that was the last of them.
     fn further(
         &mut self,
         loads: impl FnOnce(usize, &mut dyn FnMut(SiteId, SiteLoad)) -> Option<usize>,
@@ -149,7 +148,7 @@ impl Look {
         next.is_none()
     }
 
-    /// `view` knows no site that has been forgotten since it was looked at.
+    /// `view` answers none for a site that was forgotten meanwhile.
     fn into_snapshot(self, mut view: impl FnMut(SiteId) -> Option<SiteView>) -> SitesSnapshot {
         let Look { all: mut others, largest, .. } = self;
         let largest = largest.into_sorted_vec().into_iter().filter_map(|Reverse((load, site))| {

@@ -2,9 +2,9 @@
 //!
 //! Owner:    senders are the main thread (commands) and the threads of the control socket (orders);
 //!           the shard's main future reads both lanes, commands first.
-//! Promise:  however many orders wait, a command is taken and carried out before them.
-//! Bounds:   `COMMANDS_MAX` and `ORDERS_MAX`. Full: a reload is told as not taken, an order is
-//!           answered with "busy"; the last place among the commands is for the drain.
+//! Promise:  a command is taken and carried out before all orders that wait.
+//! Bounds:   `COMMANDS_MAX` and `ORDERS_MAX`. Full: a reload is refused with a warning, an order is
+//!           answered with "busy". The last place among the commands is kept for the drain.
 
 use std::sync::Arc;
 use std::task::Context;

@@ -174,7 +174,7 @@ fn carry_out(order: Order, delivering: &Rc<Delivering>) {
             task::spawn(async move { answer(operator::carry_out(home, id, deed).await) });
         }
         Order::Ask(question) => {
-            // Who asked is told nothing, and says so.
+            // After a panic the caller gets no answer, and reports the shard as silent.
             let _ = task::contained(|| {
                 queue::points::point("view::question");
                 question(delivering);

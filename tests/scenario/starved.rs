@@ -11,6 +11,7 @@ use std::time::Instant;
 use crate::kit::Plan;
 use crate::kit::RINGPOST;
 use crate::kit::Rig;
+use crate::kit::id_of;
 use crate::kit::run;
 use crate::kit::text;
 use crate::kit::text_of;
@@ -93,6 +94,33 @@ fn commands_are_answered_beside_control_clients_that_say_nothing() {
         assert_eq!(rig.messages(), 1);
     }
     drop(silent);
+}
+
+/// Answers that nobody reads hold all places of requests.
+#[test]
+fn health_is_answered_beside_requests_that_hold_every_place() {
+    let rig = Rig::start(&Plan::default());
+    let body = "a line of mail, which is to be larger than all buffers\r\n".repeat(40_000);
+    let reply = rig.client().submit("a@x.test", "b@y.test", body.as_bytes()).expect("it answers");
+    let id = id_of(&reply);
+    let socket = rig.folder.path().join("spool/control.sock");
+    let config = rig.config();
+    let mut unread = Vec::new();
+    let end = Instant::now() + PATIENCE;
+    while rig.try_queue(&["stats"]).status.success() {
+        assert!(Instant::now() < end, "{} requests hold nothing", unread.len());
+        let mut stream = UnixStream::connect(&socket).expect("it listens");
+        let request = format!("{{\"command\":\"cat\",\"id\":\"{id}\"}}\n");
+        stream.write_all(request.as_bytes()).expect("it is sent");
+        unread.push(stream);
+    }
+    let out = run(RINGPOST, &["health", "--config", text(&config)], b"");
+    assert!(out.status.success(), "{}", text_of(&out));
+    drop(unread);
+    let end = Instant::now() + PATIENCE;
+    while !rig.try_queue(&["stats"]).status.success() {
+        assert!(Instant::now() < end, "places do not come back");
+    }
 }
 
 #[test]

@@ -42,6 +42,7 @@ use crate::inbound::reception::Reception;
 use crate::net::Socket;
 use crate::net::SocketFault;
 use crate::net::TlsFault;
+use crate::observe::counters::BodyRefusal;
 use crate::observe::counters::Refusal;
 use crate::observe::counters::ReplyClass;
 use crate::observe::counters::SessionState;
@@ -187,6 +188,13 @@ impl Session {
                 End::Closed
             }
         };
+        if self.intake.as_ref().is_some_and(|intake| !intake.is_refused()) {
+            let why = match end {
+                End::TooSlow => BodyRefusal::TooSlow,
+                _ => BodyRefusal::Aborted,
+            };
+            self.reception.metrics().bodies_refused_total.add(why, 1);
+        }
         self.abandon_intake();
         self.part(end).await;
     }

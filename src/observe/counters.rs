@@ -48,6 +48,8 @@ metrics! {
             "Times that TLS with another server was wanted and not to be had.";
         sum sts_postponed_total: Counter, "jobs",
             "Jobs postponed because an MTA-STS policy could not be asked for yet.";
+        sum delivery_tls_results_total: Family<DeliveryTlsResult>, "sessions",
+            "Sessions with other servers that wanted TLS or had it, by what came of that.";
         sum delivery_store_waits_total: Counter, "deliveries",
             "Deliveries not begun before the disk had taken the outcomes of earlier ones.";
         each jobs_in_memory: Gauge, "jobs", "Jobs that are due and in memory.";
@@ -97,8 +99,6 @@ labels! {
         PerNetwork = "per_network",
         Rate = "rate",
         Proxy = "proxy",
-        Memory = "memory",
-        Draining = "draining",
     }
 
     /// What a session was waiting for.
@@ -128,6 +128,21 @@ labels! {
         Prevented = "prevented",
         /// Too many wait; the mail waits too.
         NoRoom = "no_room",
+    }
+
+    /// What came of TLS with another server; failures in the words of RFC 8460 s4.3, the rarer ones
+    /// together.
+    pub enum DeliveryTlsResult: "result" {
+        Success = "success",
+        StarttlsNotSupported = "starttls-not-supported",
+        CertificateHostMismatch = "certificate-host-mismatch",
+        CertificateExpired = "certificate-expired",
+        CertificateNotTrusted = "certificate-not-trusted",
+        ValidationFailure = "validation-failure",
+        /// TLSA records that cannot be had or do not hold.
+        Dane = "dane",
+        /// An MTA-STS policy that cannot be had.
+        StsPolicy = "sts-policy",
     }
 
     pub enum TlsVersion: "version" {
@@ -194,7 +209,6 @@ labels! {
         LineEnd = "line_end",
         LineLength = "line_length",
         Loop = "loop",
-        Chunking = "chunking",
         Memory = "memory",
         Spool = "spool",
         Busy = "busy",
@@ -233,6 +247,9 @@ impl Refusal {
     /// What a refusing reply to a command says, by its code and enhanced code; none for a reply that
     /// does not refuse.
     pub fn of_reply(line: &[u8]) -> Option<Refusal> {
+        if !matches!(line.first(), Some(b'4' | b'5')) {
+            return None;
+        }
         let (code, rest) = line.split_at_checked(3)?;
         let says = |enhanced: &[u8]| rest.get(1..).is_some_and(|rest| rest.starts_with(enhanced));
         let refusal = match code {
@@ -252,8 +269,7 @@ impl Refusal {
             b"553" => Refusal::Address,
             b"554" if says(b"5.5.0") => Refusal::Early,
             b"555" => Refusal::Parameter,
-            [b'4' | b'5', ..] => Refusal::Other,
-            _ => return None,
+            _ => Refusal::Other,
         };
         Some(refusal)
     }

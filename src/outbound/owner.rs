@@ -26,9 +26,11 @@ use crate::handoff::frame::Frame;
 use crate::handoff::frame::Hop;
 use crate::handoff::frame::Outcome;
 use crate::handoff::frame::What;
+use crate::net::TlsResult;
 use crate::net::resolver::Resolver;
 use crate::observe::Histograms;
 use crate::observe::ShardObserved;
+use crate::observe::counters::DeliveryTlsResult;
 use crate::outbound::destination::Dice;
 use crate::outbound::destination::FailureKind;
 use crate::outbound::destination::Full;
@@ -397,6 +399,17 @@ impl Owner {
         (views, self.paused.borrow().contains(word))
     }
 
+    /// What came of TLS with other servers since the last time, each result with its sessions.
+    pub fn take_tls_results(&self) -> Vec<(DeliveryTlsResult, u64)> {
+        let mut results = Vec::new();
+        for (_, counts) in self.trust.reports().borrow_mut().take() {
+            results.push((DeliveryTlsResult::Success, counts.successes));
+            let failures = counts.failures.iter();
+            results.extend(failures.map(|one| (label_of(one.result), one.sessions)));
+        }
+        results
+    }
+
     /// See `Scheduler::loads`.
     pub(super) fn loads(
         &self,
@@ -514,6 +527,22 @@ impl Owner {
 
     pub(super) fn roll(&self) -> u64 {
         self.dice.borrow_mut().roll()
+    }
+}
+
+fn label_of(result: TlsResult) -> DeliveryTlsResult {
+    match result {
+        TlsResult::StarttlsNotSupported => DeliveryTlsResult::StarttlsNotSupported,
+        TlsResult::CertificateHostMismatch => DeliveryTlsResult::CertificateHostMismatch,
+        TlsResult::CertificateExpired => DeliveryTlsResult::CertificateExpired,
+        TlsResult::CertificateNotTrusted => DeliveryTlsResult::CertificateNotTrusted,
+        TlsResult::ValidationFailure => DeliveryTlsResult::ValidationFailure,
+        TlsResult::TlsaInvalid | TlsResult::DnssecInvalid | TlsResult::DaneRequired => {
+            DeliveryTlsResult::Dane
+        }
+        TlsResult::StsPolicyFetchError
+        | TlsResult::StsPolicyInvalid
+        | TlsResult::StsWebpkiInvalid => DeliveryTlsResult::StsPolicy,
     }
 }
 

@@ -162,7 +162,11 @@ fn show_delivering(reception: &Rc<Reception>, delivering: &Rc<Delivering>, shelf
     let mut survey = Survey::new(shelf);
     timer::on_tick(move || {
         let (jobs, _) = delivering.home.figures();
-        reception.metrics().jobs_in_memory.set(jobs as u64);
+        let metrics = reception.metrics();
+        metrics.jobs_in_memory.set(jobs as u64);
+        for (result, sessions) in delivering.owner.take_tls_results() {
+            metrics.delivery_tls_results_total.add(result, sessions);
+        }
         survey.tick(&delivering.owner);
     });
 }

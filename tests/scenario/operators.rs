@@ -664,3 +664,15 @@ fn jobs_in_memory_are_counted() {
     await_empty(&rig);
     rig.await_metric("ringpost_jobs_in_memory", 0.0);
 }
+
+#[test]
+fn what_came_of_tls_with_other_servers_is_counted() {
+    let sink = Sink::start(Manner::Takes);
+    let mut plan = sink.plan();
+    plan.rest = plan.rest.replace("[destination]\n", "tls = \"must\"\n[destination]\n");
+    let rig = Rig::start(&plan);
+    submit(&rig, "in the clear");
+    rig.await_metric("ringpost_delivery_tls_results_total{result=\"starttls-not-supported\"}", 1.0);
+    rig.await_metric("ringpost_delivery_tls_results_total", 1.0);
+    assert!(sink.mail().is_empty());
+}

@@ -178,3 +178,20 @@ fn batches_that_are_not_written_are_counted_by_their_cause() {
     rig.await_metric("ringpost_commits_failed_total{cause=\"no_space\"}", 1.0);
     rig.await_metric("ringpost_commits_failed_total", 1.0);
 }
+
+#[test]
+fn bodies_that_break_off_are_counted() {
+    let rig = Rig::start(&Plan { http: true, ..Plan::default() });
+    for begin in ["DATA", "BDAT 10"] {
+        let mut client = rig.client();
+        client.expect("MAIL FROM:<a@x.test>", 250);
+        client.expect("RCPT TO:<b@y.test>", 250);
+        client.send(format!("{begin}\r\n").as_bytes()).expect("it is sent");
+        if begin == "DATA" {
+            assert_eq!(client.reply().expect("it answers").code, 354);
+        }
+        client.send(b"half").expect("it is sent");
+    }
+    rig.await_metric("ringpost_bodies_refused_total{reason=\"aborted\"}", 2.0);
+    rig.await_metric("ringpost_bodies_refused_total", 2.0);
+}

@@ -127,6 +127,9 @@ struct Recovery<'r> {
     marked: bool,
 }
 
+/// A key and its record.
+type Row = (Vec<u8>, Vec<u8>);
+
 /// `QueueFault::Store`: something cannot be read, and nothing was concluded from that.
 type Done = Result<(), QueueFault>;
 
@@ -271,7 +274,7 @@ impl<'r> Recovery<'r> {
         &mut self,
         (id, record): (MessageId, &[u8]),
         envelope: &Envelope<'_>,
-        jobs: &[(Vec<u8>, Vec<u8>)],
+        jobs: &[Row],
     ) -> Done {
         let mut covered = vec![false; envelope.recipients.len()];
         let (mut kept, mut moved) = (0, false);
@@ -719,9 +722,6 @@ fn read_envelope<'a>(
     let envelope = Envelope::decode(record).map_err(|fault| fault.to_string())?;
     Ok((id, envelope))
 }
-
-/// A key and its record.
-type Row = (Vec<u8>, Vec<u8>);
 
 /// Takes the jobs of one message.
 fn jobs_of(id: MessageId, jobs: &mut DBRawIterator<'_>) -> Result<Vec<Row>, rocksdb::Error> {

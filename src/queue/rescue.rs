@@ -162,8 +162,8 @@ fn copy_rows(site: &PartitionSite, view: &Path, fresh: &Path) -> Result<Option<L
     options.create_missing_column_families(true);
     let families = options::families(&site.memory);
     let target = DB::open_cf_descriptors(&options, fresh, families).map_err(store)?;
-    let whole = |family: &&'static str| Range { family, after: None, before: None };
-    let mut ranges: Vec<Range> = FAMILIES.iter().map(whole).collect();
+    let whole = |family| Range { family, after: None, before: None };
+    let mut ranges: Vec<Range> = FAMILIES.into_iter().map(whole).collect();
     let mut left_out = BTreeSet::new();
     let mut lost = Lost::default();
     while !ranges.is_empty() {

@@ -66,8 +66,8 @@ enum Command {
         #[command(subcommand)]
         command: QueueArguments,
     },
-    /// Prove that every recipient taken was delivered, returned or is queued; exit code 0 when it
-    /// adds up and nothing is in quarantine.
+    /// Prove that every accepted recipient was delivered, was returned or is queued. The exit code
+    /// is 0 if the counts add up and the quarantine is empty.
     Audit {
         /// The config file that the server runs with.
         #[arg(long, value_name = "FILE")]

@@ -262,7 +262,7 @@ pub fn act_as_owner(path: &Path) -> Result<(), PrivilegeFault> {
             return Err(refused("leaving root's groups (setgroups)"));
         }
         if libc::setresgid(gid, gid, gid) != 0 {
-            return Err(refused("taking the group's id of the spool (setresgid)"));
+            return Err(refused("taking the spool's group id (setresgid)"));
         }
         if libc::setresuid(uid, uid, uid) != 0 {
             return Err(refused("taking the id of the spool's owner (setresuid)"));

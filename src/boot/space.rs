@@ -91,7 +91,7 @@ impl SpaceKeeper {
 
     fn tell(&mut self, cause: &io::Error) {
         if !std::mem::replace(&mut self.told, true) {
-            let what = format!("the spool's reserve for a full disk cannot be kept: {cause}");
+            let what = format!("cannot allocate the spool's reserve for a full disk: {cause}");
             Event::Warning { what: &what, remedy: "see `reserve` in the spool's folder" }.emit();
         }
     }

@@ -1,12 +1,12 @@
 //! What a reload changes, and what has to wait for a restart.
 //!
-//! Promise:  a key that needs a restart stays as it was, and so do all keys of its listener, for half
-//!           of a change may contradict itself. No security setting stays looser than the file has
-//!           it: what the file restricts is restricted at once, whatever else the reload holds.
-//! Matching: a running listener is governed by every listener of the file that has one of its
-//!           addresses; if there is none, by the one of its name, unless that one has an address that
-//!           another running listener has. A listener that the file no longer has keeps its
-//!           addresses until the restart, and trusts no network any more.
+//! Promise:  a key that needs a restart keeps its old value, and so do the other keys of its
+//!           listener, since half of a change may be inconsistent. No security setting stays looser
+//!           than in the file: restrictions take effect at once, whatever else the reload changes.
+//! Matching: the rules for a running listener are all listeners of the file that share an address
+//!           with it; if there are none, the one of the same name, unless it shares an address with
+//!           another running listener. A listener that is no longer in the file keeps its
+//!           addresses until the restart, and trusts only its load balancers (`proxy_from`).
 
 use std::net::SocketAddr;
 

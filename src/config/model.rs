@@ -158,10 +158,10 @@ section! {
 
 section! {
     /// Where mail comes in. May be written several times; without any there is one with the values
-    /// below. A change of a key that needs a restart keeps the whole listener as it was until then,
-    /// except that what the file restricts is restricted at once: networks that are no longer
-    /// trusted, TLS or client certificates that are now required. A listener that is taken out of
-    /// the file listens until the restart, but trusts no network for XCLIENT or line endings.
+    /// below. If a changed key needs a restart, the whole listener keeps its old settings until
+    /// then; only restrictions take effect at once: networks removed from a trust list, and TLS or
+    /// client certificates that are now required. A listener removed from the file keeps listening
+    /// until the restart, but trusts no network for XCLIENT or line endings.
     pub struct ListenerConfig at "listener" repeated {
         /// Its name, for `route.listener` and `ringpost route test`.
         name: Label = Follows(
@@ -182,8 +182,8 @@ section! {
         /// The file with the authorities (PEM) that client certificates must come from.
         client_ca: Option<PathBuf> = Unset("'/etc/ringpost/client-ca.pem'"), Live;
         /// Networks of load balancers. A connection from them must begin with a PROXY header, version
-        /// 1 or 2, and the address in it counts; from elsewhere such a header is a fault. A client that
-        /// the header does not name (UNKNOWN, LOCAL) gets no trust from any network.
+        /// 1 or 2, whose address replaces that of the peer; other peers must not send one. A client
+        /// whose address is not in the header (UNKNOWN, LOCAL) belongs to no trusted network.
         proxy_from: Vec<IpNet> = Is("[]"), Live;
         /// Networks whose clients may use XCLIENT.
         xclient_from: Vec<IpNet> = Is("[]"), Live;
@@ -311,10 +311,10 @@ section! {
         /// the spool is made; later it must be the same or "auto".
         partitions: Partitions = Is("'auto'"), Restart;
         /// Memory for write buffers, shared by all partitions.
-        /// The spool reserves as much disk space, and 4 MiB for each partition, for when the disk is full.
+        /// The spool also reserves this much disk space, plus 4 MiB per partition, for a full disk.
         memory: u64 = Is("'64MiB'"), Restart, QUEUE_MEMORY_MIN => TIB;
-        /// Space that must stay free on the spool's file system, beside the reserve (see `memory`).
-        /// Less: 452 4.3.1. Once the reserve is spent, twice its size must be free on top.
+        /// Space that must stay free on the spool's file system besides the reserve (see `memory`).
+        /// Less: 452 4.3.1. Once the reserve is used, twice its size must be free in addition.
         min_free_space: u64 = Is("'256MB'"), Live, 0 => 1024 * TIB;
         /// Inodes that must stay free there. Fewer: 452 4.3.1.
         min_free_inodes: usize = Is("1000"), Live, 0 => 1_000_000_000;

@@ -376,8 +376,8 @@ fn print_audit(found: &Value) {
     println!("{}", if found["adds_up"] == true { "it adds up" } else { "IT DOES NOT ADD UP" });
     if number(&found["in_quarantine"]) > 0 {
         println!(
-            "IN QUARANTINE: {} unreadable records or folders; each has its reason beside it (.why) \
-             or in the log. Remove from the folder `quarantine` of the spool what is dealt with.",
+            "IN QUARANTINE: {} unreadable records or folders. The reason is in a .why file beside \
+             each or in the log. Remove each from the spool's quarantine folder when resolved.",
             found["in_quarantine"]
         );
     }

@@ -63,7 +63,7 @@ pub fn start(parts: ControlParts) -> io::Result<()> {
 /// In a task of its own, so that a bug in it is seen at once.
 async fn fetch_policies(sts: StsFetcher) {
     if let Err(panic) = tokio::spawn(sts.run()).await {
-        end_process(format_args!("MTA-STS policies are not fetched any more: {panic}"));
+        end_process(format_args!("the task that fetches MTA-STS policies panicked: {panic}"));
     }
 }
 
@@ -94,7 +94,7 @@ async fn serve_http(
 
 /// Tells once that the address cannot be had, and tries until it can.
 async fn bind_at_last(address: SocketAddr, cause: &str) -> tokio::net::TcpListener {
-    let action = "mail is served; the address is tried again every 2 s";
+    let action = "mail is served; binding is retried every 2 s";
     Event::HttpNotServed { address, cause: &cause, action }.emit();
     loop {
         tokio::time::sleep(BIND_AGAIN).await;

@@ -57,7 +57,7 @@ knobs! {
     RESOLVER = "name-servers", "names.md", "without names no mail is delivered";
     HOST_NAME = "host-name", "names.md", "other servers distrust a greeting whose name does not resolve";
     REVERSE = "reverse-name", "names.md", "the large providers refuse addresses without a forward-confirmed name";
-    DANE = "dane", "names.md", "without validated answers no server is held to its TLSA records";
+    DANE = "dane", "names.md", "DANE is enforced only with DNSSEC-validated answers";
     LISTEN = "listeners", "rights.md", "the server starts only if it can bind all its ports";
     UNANSWERED = "unanswered", "README.md", "what hangs here hangs the server too";
 }

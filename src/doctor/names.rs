@@ -82,7 +82,7 @@ fn servers(subject: &Subject) -> Vec<SocketAddr> {
 fn judge_dane(config: &Config) -> Finding {
     match (dane_is_inert(config), config.delivery.dane) {
         (true, _) => knob::DANE.note(format!("delivery.dane {DANE_IS_INERT}"), DANE_REMEDY),
-        (false, true) => knob::DANE.ok("answers that the name servers have validated count"),
+        (false, true) => knob::DANE.ok("DNSSEC validation by the name servers is trusted"),
         (false, false) => knob::DANE.ok("delivery.dane is off"),
     }
 }
@@ -157,7 +157,7 @@ fn confirm(
     let names = match resolver.names(address) {
         Ok(names) => names,
         Err(cause) => {
-            let seen = format!("the name of {address} could not be learnt: {cause}");
+            let seen = format!("the PTR look-up of {address} failed: {cause}");
             return knob::REVERSE.warn(seen, "ask again; see name-servers");
         }
     };

@@ -96,7 +96,7 @@ fn judge_quarantine(spool: &Path) -> Finding {
         Ok(0) => knob::QUARANTINE.ok("empty".to_owned()),
         Ok(count) => knob::QUARANTINE.error(
             format!("{count} unreadable records or folders in {}", folder.display()),
-            "read the `.why` files and the log, and remove what is dealt with",
+            "read the `.why` files and the log; remove each item when resolved",
         ),
         Err(cause) => {
             let remedy = "ask as the user of the server, or as root";

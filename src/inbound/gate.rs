@@ -75,7 +75,7 @@ impl Caller<'_> {
     fn judge_memory(&self, bytes: usize) -> Option<Verdict> {
         let for_recipients = self.recipients_max as usize * ARENA_BYTES_PER_RECIPIENT;
         if bytes > ARENA_KEPT_BYTES_MAX + for_recipients {
-            return Some(refuse(452, (4, 5, 3), "Too many recipients of such length"));
+            return Some(refuse(452, (4, 5, 3), "Recipient list takes too much memory"));
         }
         if bytes > ARENA_KEPT_BYTES_MAX && self.reception.arena_bytes() > ARENAS_BYTES_MAX {
             return Some(refuse(452, (4, 3, 1), "Too much mail under way, try again later"));

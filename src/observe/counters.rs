@@ -22,7 +22,7 @@ metrics! {
             "Sessions ended because the peer was silent or too slow.";
         sum session_panics_total: Counter, "sessions", "Sessions ended by a bug.";
         sum task_panics_total: Counter, "tasks",
-            "Tasks other than sessions ended by a bug, such as a delivery.";
+            "Tasks other than sessions, such as deliveries, ended by a bug.";
         sum tls_handshakes_total: Family<TlsVersion>, "handshakes", "TLS handshakes completed.";
         sum tls_failures_total: Counter, "handshakes", "TLS handshakes that failed.";
         sum commands_total: Family<Verb>, "commands", "SMTP commands received.";
@@ -47,9 +47,9 @@ metrics! {
         sum delivery_tls_failures_total: Counter, "handshakes",
             "Times that TLS with another server was wanted and not to be had.";
         sum sts_postponed_total: Counter, "jobs",
-            "Jobs postponed because an MTA-STS policy could not be asked for yet.";
+            "Jobs postponed because an MTA-STS policy could not be fetched yet.";
         sum delivery_tls_results_total: Family<DeliveryTlsResult>, "sessions",
-            "Sessions with other servers that wanted TLS or had it, by what came of that.";
+            "Sessions with other servers in which TLS was wanted or used, by result.";
         sum delivery_store_waits_total: Counter, "deliveries",
             "Deliveries not begun before the disk had taken the outcomes of earlier ones.";
         each jobs_in_memory: Gauge, "jobs", "Jobs that are due and in memory.";
@@ -60,7 +60,7 @@ metrics! {
         sum commits_failed_total: Family<CommitCause>, "batches",
             "Batches that the store did not take.";
         each commit_hung_seconds: Gauge, "seconds",
-            "How long the spool's disk has not answered a write, once that is too long; else 0.";
+            "Age of a hung write to the spool's disk; 0 if none hangs.";
         sum quarantined_total: Counter, "records", "Records put aside as unreadable.";
         each transactions_bytes: Gauge, "bytes",
             "Memory for senders and recipients of transactions under way.";
@@ -81,13 +81,13 @@ metrics! {
         sum spool_failed_partitions: Gauge, "partitions",
             "Partitions that no longer take mail because a sync failed.";
         sum quarantine_records: Gauge, "records",
-            "Unreadable records and folders in the quarantine of the spool, looked at every 10 s.";
+            "Unreadable records and folders in the spool's quarantine, counted every 10 s.";
         sum spool_free_bytes: Gauge, "bytes", "Free space of the spool's file system.";
         sum spool_free_inodes: Gauge, "inodes", "Free inodes of the spool's file system.";
         sum reloads_total: Family<ReloadOutcome>, "reloads", "Configuration reloads asked for.";
         sum sts_policies: Gauge, "policies", "MTA-STS policies known.";
         sum sts_fetches_total: Family<StsOutcome>, "fetches",
-            "Fetches of MTA-STS policies, by what came of them.";
+            "Fetches of MTA-STS policies, by outcome.";
     }
 }
 

@@ -109,7 +109,7 @@ events! {
             cause: &'a dyn Display,
             action: &'a str,
         }
-        /// It could be bound at last.
+        /// A later attempt bound the HTTP listener.
         Info "http_served" HttpServed { address: SocketAddr }
         /// The process ends before it took any mail.
         Error "start_refused" StartRefused { cause: &'a dyn Display }
@@ -215,7 +215,7 @@ events! {
         Info "tls_failed" TlsFailed { peer: IpAddr, cause: &'a dyn Display }
         /// A bug in a session; it was closed with 421.
         Error "session_panicked" SessionPanicked { peer: IpAddr, message: &'a str }
-        /// A bug in a task of a shard that is no session, such as a delivery; it ended only that.
+        /// A bug in a task other than a session, such as a delivery. Only this task has ended.
         Error "task_panicked" TaskPanicked { message: &'a str }
         /// No descriptor or memory for another connection; the listener waits.
         Warn "accept_paused" AcceptPaused { reason: &'a str, pause_ms: u64 }

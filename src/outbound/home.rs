@@ -614,7 +614,7 @@ impl Home {
 
     /// The domain may demand TLS, and we cannot know it now.
     fn postponed(&self, next: &NextHop) -> settling::Local {
-        let text = format!("{next}: its MTA-STS policy cannot be asked for yet");
+        let text = format!("{next}: its MTA-STS policy cannot be fetched yet");
         let spread = self.roll() % STS_POSTPONE_MS;
         settling::Local::Postponed {
             answer: Answer::ours(Cause::OurFault, text),

@@ -3,9 +3,9 @@
 //! Owner:    one shard; its home half asks for policies, its owner half for hosts.
 //! Promise:  what a domain or its hosts have published is never dropped in silence: see
 //!           `route::tls_policy`, which decides; this only finds out what there is to decide on.
-//! MTA-STS:  the control plane fetches policies. One that is not known is waited for, `STS_WAIT_MAX`
-//!           at most; then the mail is postponed, for to send it would be to guess. One that holds
-//!           is fetched anew beside the mail, and without mail while it is in use.
+//! MTA-STS:  the control plane fetches policies. Mail waits for an unknown policy for up to
+//!           `STS_WAIT_MAX` and is then postponed, since the policy may demand TLS. A valid
+//!           policy is refreshed while mail uses it, and without new mail if it was used recently.
 //! Bounds:   `STS_ASKED_MAX` domains asked for, and the bounds of the memories. Full: a question
 //!           waits its turn, a broken host is tried again, a report is counted as lost.
 

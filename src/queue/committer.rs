@@ -4,11 +4,11 @@
 //! Promise:  `Body::finish` answers `Ok` only after the synced write. A `Body` dropped before that
 //!           leaves nothing behind: what it streamed is removed. Every chunk goes back to the
 //!           shard's pool, whoever has gone away meanwhile.
-//! Hung:     when a batch takes longer than `COMMIT_HUNG_MS`, new mail and mail that waits are
-//!           answered `Hung` until it is written. What was answered so and becomes durable after
-//!           all is removed again, for its sender sends it anew. It is a duplicate only if the
-//!           process ends before the removal, or if a scan of the schedule came between.
-//!           Settlements and deletions wait on: they are carried out when the disk is back.
+//! Hung:     while a batch takes longer than `COMMIT_HUNG_MS`, new and waiting mail is answered
+//!           `Hung`. If such a message becomes durable after all, it is removed, since its sender
+//!           will send it again. It is delivered twice only if the process ends before the removal,
+//!           or if the schedule is scanned before it. Settlements and deletions keep waiting and
+//!           are carried out when the disk answers again.
 //! Order:    chunks in their order, all of them answered before the last write is asked for.
 //! Bounds:   `COMMIT_WAITERS_MAX` orders under way. Past that who comes stands in line, and so does the
 //!           sender; how many bodies may do so is the intake's bound. At most `SETTLES_IN_LANE_MAX`

@@ -1,4 +1,4 @@
-//! What is known of a partition outside of its database, so that damage to the database shows.
+//! Copies of a partition's counts and list of files outside its database, to reveal its damage.
 //!
 //! Owner:    the partition. Counts are written by whoever writes the ledger: the commit thread.
 //! Files:    `<spool>/copies/pNN.counts`: the ledger, in two slots written in turn.

@@ -117,15 +117,15 @@ impl fmt::Display for Notice {
             ),
             Notice::ManifestMended { partition, folder, why } => write!(
                 f,
-                "partition {partition}: the list of files was damaged ({why}) and was mended from \
-                 its copy; what was there before is in {}",
+                "partition {partition}: the list of files was damaged ({why}) and was restored \
+                 from its copy; the damaged files are kept in {}",
                 folder.display()
             ),
             Notice::Rebuilt { partition, folder, lost, why } => write!(
                 f,
-                "partition {partition}: the database is damaged ({why}) and has lost rows of: {}; \
-                 what can be read is served, the damaged database is kept in {}, to be removed once \
-                 no mail is missed",
+                "partition {partition}: the database was damaged ({why}) and lost rows of: {}; the \
+                 readable mail is in a new database, the damaged one is kept in {}; remove it once \
+                 no mail is missing",
                 lost.names().join(", "),
                 folder.display()
             ),
@@ -140,11 +140,11 @@ impl fmt::Display for Notice {
             }
             Notice::Miscounted { partition, missing, returned } => write!(
                 f,
-                "partition {partition}: {missing} recipients are missing, and {returned} that had \
-                 ended are back in the queue and may be sent to again"
+                "partition {partition}: {missing} recipients are missing, and {returned} finished \
+                 ones are queued again and may get the mail twice"
             ),
             Notice::NotCopied { partition, why } => {
-                write!(f, "partition {partition}: its counts or list of files is not copied: {why}")
+                write!(f, "partition {partition}: cannot copy its counts or list of files: {why}")
             }
             Notice::Unreadable { partition, family, why } => {
                 write!(f, "partition {partition}: family {family} cannot be read to its end: {why}")

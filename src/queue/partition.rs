@@ -2,8 +2,8 @@
 //!
 //! Owner:    shared as `Arc`: written by its commit thread (and by an operator's delete), read by
 //!           anyone. RocksDB orders writers among themselves.
-//! Promise:  damage never stops the start, and never hides mail without a word. The first of these
-//!           that helps is done, and told:
+//! Promise:  damage never stops the start and never hides mail silently. The first of these
+//!           repairs that works is made and reported:
 //!             1. the list of files (CURRENT, MANIFEST) is mended from its copy; see `manifest`
 //!             2. a torn end of the manifest is cut off; see `manifest`
 //!             3. the log is read with holes; see `mend`
@@ -420,7 +420,7 @@ impl Partition {
             found.tell(site, Notice::Unreadable { partition: site.id, family, why });
         };
         let known = stored.as_deref().map(Ledger::decode).transpose().unwrap_or_else(|fault| {
-            unreadable(format!("the ledger is taken from its copy: {fault}"));
+            unreadable(format!("the ledger is unreadable, its copy is used: {fault}"));
             None
         });
         if counted == Counted::Unreadable {

@@ -1,10 +1,10 @@
 //! Recovery: what a start finds in a partition, and how it is put right.
 //!
-//! Promise:  what a crash left is swept or made again; what cannot be understood is moved to
-//!           quarantine with its bytes, counted and told. Nothing is concluded from what cannot be
-//!           read: that is answered with a fault, and `partition` has the database rescued first.
-//!           Where rows are lost (`Lost`), a message is served only if all that is stored of it
-//!           agrees; else it is moved to quarantine, for what was served must not be sent again.
+//! Promise:  leftovers of a crash are removed or completed; invalid records are moved to
+//!           quarantine unchanged, counted and reported. Nothing is inferred from unreadable
+//!           data: recovery stops with a fault, and `partition` has the database rescued first.
+//!           If rows are lost (`Lost`), a message is served only if all its records agree;
+//!           otherwise it goes to quarantine, since finished recipients must not get it again.
 //!
 //! Order:    1. bodies with a stream mark are removed: their transfers were aborted.
 //!           2. every envelope and job is read and checked, in one pass over both; every job's
@@ -307,7 +307,7 @@ impl<'r> Recovery<'r> {
             return self.move_message(
                 &key::of_id(id),
                 record,
-                "no job of it can be read",
+                "none of its jobs can be read",
                 recipients,
             );
         }
@@ -332,7 +332,7 @@ impl<'r> Recovery<'r> {
             return Ok(Some("a later job has recipients of it"));
         }
         let is_stale = self.lost.is_from(schema::JOB) && !self.has_due(id, job)?;
-        Ok(is_stale.then_some("its schedule is gone: it has ended, or was written anew since"))
+        Ok(is_stale.then_some("no schedule entry: the job has ended or was rescheduled"))
     }
 
     /// A message without a job would lie here for ever. No write of ours leaves one behind, and
@@ -519,7 +519,7 @@ impl<'r> Recovery<'r> {
 
     /// Copies a message of which some jobs stay.
     fn copy_message(&mut self, id: MessageId, record: &[u8], recipients: u64) {
-        let why = "a job of it cannot be read; its other jobs stay in the queue";
+        let why = "one of its jobs cannot be read; the others stay in the queue";
         if self.keep_record(schema::ENVELOPE, &key::of_id(id), record, why) {
             self.keep_body(id, why);
             self.found.recipients_moved += recipients;

@@ -412,7 +412,7 @@ fn mail_waits_where_we_cannot_ask_for_a_policy() {
                 assert_eq!(facts(&attempt), expected, "{failpoints}");
                 assert_eq!(sink.heard("clear MAIL"), 0);
                 if expected.starts_with("deferred") {
-                    assert_waits(&attempt, "MTA-STS policy cannot be asked for yet");
+                    assert_waits(&attempt, "MTA-STS policy cannot be fetched yet");
                     assert_eq!(attempt["attempts"], 0, "it was not tried");
                     assert_eq!(sink.heard("tls MAIL"), 0);
                 }

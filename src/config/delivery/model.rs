@@ -83,8 +83,8 @@ section! {
         tls_roots: Option<PathBuf> = Unset("'/etc/ssl/certs/ca-certificates.crt'"), Restart;
         /// Whether hosts are held to their TLSA records (DANE). Only where `resolver.trust_ad`.
         dane: bool = Is("true"), Live;
-        /// Whether hosts are held to what their domain has published by MTA-STS. The policies are
-        /// kept in the folder `mta-sts` of the spool, so that they hold over restarts.
+        /// Whether the MTA-STS policies that domains publish are enforced. Policies are stored in
+        /// the folder `mta-sts` of the spool and survive restarts.
         mta_sts: bool = Is("true"), Live;
         /// The port that MTA-STS policies are fetched from. Another one is for tests.
         mta_sts_port: usize = Is("443"), Live, 1 => 65_535;
@@ -135,8 +135,8 @@ section! {
         attempts: usize = Is("3"), Restart, 1 => 20;
         /// Answers kept, in all cores together, for as long as each says.
         cache_entries: usize = Is("100000"), Restart, 100 => 100_000_000;
-        /// Memory for the answers kept, in all cores together. When it or `cache_entries` is used up,
-        /// answers that were not asked for lately make room.
+        /// Memory for cached answers, all cores together. When this or `cache_entries` is reached,
+        /// answers that were not used recently are evicted.
         cache_memory: u64 = Is("'64MiB'"), Restart, MIB => TIB;
         /// Whether "authenticated" (AD) in an answer is believed. Only for servers that validate
         /// DNSSEC and are reached over a safe way, such as loopback.

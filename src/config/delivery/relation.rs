@@ -21,7 +21,7 @@ use crate::wire::mail::pick::NAMES_MAX;
 use crate::wire::proxy_url::Proxy;
 
 pub const DANE_IS_INERT: &str =
-    "has no effect: TLSA records count only in validated answers, and resolver.trust_ad is false";
+    "has no effect: TLSA records need DNSSEC-validated answers, and resolver.trust_ad is false";
 pub const DANE_REMEDY: &str = "run a resolver that validates DNSSEC on this host, name it in \
                                resolver.servers and set resolver.trust_ad = true";
 

@@ -365,11 +365,9 @@ fn what_works_but_is_not_wanted_is_warned_of() {
         (
             "DANE without validated answers",
             "[delivery]\ndane = true\n",
-            &[
-                "2: delivery.dane: has no effect: TLSA records count only in validated answers, and \
-                 resolver.trust_ad is false - run a resolver that validates DNSSEC on this host, name \
-                 it in resolver.servers and set resolver.trust_ad = true, or write dane = false",
-            ],
+            &["2: delivery.dane: has no effect: TLSA records need DNSSEC-validated answers, \
+                 and resolver.trust_ad is false - run a resolver that validates DNSSEC on this host, \
+                 name it in resolver.servers and set resolver.trust_ad = true, or write dane = false"],
         ),
         ("DANE with them", "[delivery]\ndane = true\n[resolver]\ntrust_ad = true\n", &[]),
         ("no DANE", "[delivery]\ndane = false\n", &[]),

@@ -2,8 +2,8 @@
 //!
 //! Owner:    the control thread; one for the process. It never waits for anything but events.
 //! Bounds:   see `queue` and `store`; one write of files under way.
-//! Fatal:    a bug in it: without it the mail of domains with MTA-STS waits for ever, so that the
-//!           process ends and a restart finds the files.
+//! Fatal:    a panic in this task ends the process; otherwise mail to domains with MTA-STS would
+//!           wait forever. The restart reads the policies from their files.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -201,7 +201,7 @@ impl Fetching {
         self.write_from = Instant::now() + WRITE_RETRY;
         let what =
             format!("MTA-STS policies cannot be written to {}: {cause}", self.folder.display());
-        let remedy = "until they can, a restart may forget policies and fetch them again";
+        let remedy = "until this works, a restart may lose policies and fetch them again";
         Event::Warning { what: &what, remedy }.emit();
     }
 

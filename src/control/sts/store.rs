@@ -1,8 +1,8 @@
-//! What is known of domains, within its bounds.
+//! The known policies and failed fetches, with bounds and eviction.
 //!
 //! Owner:    the fetcher.
-//! Promise:  a new policy is always kept. For its room those go that are worth least; a policy that
-//!           demands TLS and under which mail was sent lately goes only when nothing else is left.
+//! Promise:  a new policy is always kept; the policies of least `Worth` are evicted for it. An
+//!           enforced policy under which mail was sent recently is evicted last.
 //! Bounds:   `STS_POLICIES_MAX`, `STS_POLICIES_BYTES_MAX`, `STS_FAILURES_MAX`.
 
 use std::collections::HashSet;

@@ -204,8 +204,12 @@ impl Admin {
     }
 
     fn health(&self) -> Value {
-        let ailments = self.observed.ailments(self.observed.now_ms());
-        json!({ "ailments": ailments, "obstacles": self.observed.obstacles() })
+        let observed = &self.observed;
+        json!({
+            "faults": observed.faults(observed.now_ms()),
+            "obstacles": observed.obstacles(),
+            "warnings": observed.warnings(),
+        })
     }
 
     fn delete(&self, id: &str) -> Result<Value, String> {

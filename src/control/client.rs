@@ -94,24 +94,25 @@ pub fn audit(config: &Config, json: bool) -> ExitCode {
     }
 }
 
-/// Exit code 0 when the server runs, its shards tick and mail would be taken.
+/// Exit code 0 when the server runs, its shards tick and mail would be taken. What an operator must
+/// look into all the same is printed as `degraded`, as by `/health`.
 pub fn health(config: &Config) -> ExitCode {
     let socket = config.control.socket.clone();
     let running = Source::Running(Box::new(move || UnixStream::connect(&socket)));
     match running.ask(&Request::Health) {
         Ok(found) => {
-            let lists = ["ailments", "obstacles"];
-            let troubles: Vec<&str> = lists
-                .iter()
-                .filter_map(|list| found[list].as_array())
-                .flatten()
-                .filter_map(Value::as_str)
-                .collect();
-            if troubles.is_empty() {
-                println!("ok");
-                return ExitCode::SUCCESS;
+            let list = |name: &str| {
+                let texts = found[name].as_array().into_iter().flatten();
+                texts.filter_map(Value::as_str).collect::<Vec<&str>>()
+            };
+            let (faults, warnings) =
+                ([list("faults"), list("obstacles")].concat(), list("warnings"));
+            match (faults.is_empty(), warnings.is_empty()) {
+                (true, true) => println!("ok"),
+                (true, false) => println!("degraded: {}", warnings.join("; ")),
+                (false, _) => return told(&faults.join("; ")),
             }
-            told(&troubles.join("; "))
+            ExitCode::SUCCESS
         }
         Err(cause) => told(&cause),
     }

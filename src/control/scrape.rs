@@ -127,21 +127,21 @@ async fn metrics(State(shown): State<Arc<Shown>>) -> Answer {
 
 async fn health(State(shown): State<Arc<Shown>>) -> Answer {
     let observed = &shown.observed;
-    let ailments = observed.ailments(observed.now_ms());
-    let troubles = observed.troubles();
-    if ailments.is_empty() && !troubles.is_empty() {
+    let faults = observed.faults(observed.now_ms());
+    let warnings = observed.warnings();
+    if faults.is_empty() && !warnings.is_empty() {
         // The server serves: a service manager must not restart it for this.
-        return answer(StatusCode::OK, TEXT, format!("degraded\n{}\n", troubles.join("\n")));
+        return answer(StatusCode::OK, TEXT, format!("degraded\n{}\n", warnings.join("\n")));
     }
-    if ailments.is_empty() {
+    if faults.is_empty() {
         return answer(StatusCode::OK, TEXT, "ok\n".to_owned());
     }
-    answer(StatusCode::SERVICE_UNAVAILABLE, TEXT, ailments.join("\n") + "\n")
+    answer(StatusCode::SERVICE_UNAVAILABLE, TEXT, faults.join("\n") + "\n")
 }
 
 async fn ready(State(shown): State<Arc<Shown>>) -> Answer {
     let observed = &shown.observed;
-    let mut causes = observed.ailments(observed.now_ms());
+    let mut causes = observed.faults(observed.now_ms());
     causes.extend(observed.obstacles().into_iter().map(str::to_owned));
     if causes.is_empty() {
         return answer(StatusCode::OK, TEXT, "ready\n".to_owned());
@@ -161,7 +161,7 @@ async fn stats(State(shown): State<Arc<Shown>>) -> Answer {
     let stats = json!({
         "version": VERSION,
         "uptime_seconds": observed.now_ms() / 1000,
-        "ready": observed.obstacles().is_empty() && observed.ailments(observed.now_ms()).is_empty(),
+        "ready": observed.obstacles().is_empty() && observed.faults(observed.now_ms()).is_empty(),
         "stages": stages_json(&merged),
         "silent_shards": merged.silent,
         "counters": counters_json(&readings),

@@ -79,24 +79,24 @@ impl Observed {
     }
 
     /// What is wrong with the shards and their disks at `now_ms`; nothing when all is well.
-    pub fn ailments(&self, now_ms: u64) -> Vec<String> {
-        let mut ailments = Vec::new();
+    pub fn faults(&self, now_ms: u64) -> Vec<String> {
+        let mut faults = Vec::new();
         for shard in &self.shards {
             let silent_ms = shard.silent_ms(now_ms);
             if silent_ms > HEARTBEAT_STALE_MS {
-                ailments.push(format!("shard {} is silent for {silent_ms} ms", shard.id));
+                faults.push(format!("shard {} is silent for {silent_ms} ms", shard.id));
             }
             let hung_seconds = shard.metrics.commit_hung_seconds.value();
             if hung_seconds > 0 {
                 let what = "the spool's disk has not answered for";
-                ailments.push(format!("shard {}: {what} {hung_seconds} s", shard.id));
+                faults.push(format!("shard {}: {what} {hung_seconds} s", shard.id));
             }
         }
-        ailments
+        faults
     }
 
     /// What someone must look into although mail is taken and delivered.
-    pub fn troubles(&self) -> Vec<String> {
+    pub fn warnings(&self) -> Vec<String> {
         let records = self.process.quarantine_records.value();
         let quarantine =
             format!("{records} unreadable records in quarantine: see `ringpost audit` and the log");
@@ -123,12 +123,12 @@ mod tests {
     #[test]
     fn a_silent_shard_is_named() {
         let observed = Observed::new(2);
-        assert!(observed.ailments(HEARTBEAT_STALE_MS).is_empty(), "time to start");
+        assert!(observed.faults(HEARTBEAT_STALE_MS).is_empty(), "time to start");
         observed.shards[0].beat_at(5_000);
-        let ailments = observed.ailments(5_000 + HEARTBEAT_STALE_MS);
-        assert_eq!(ailments, ["shard 1 is silent for 8000 ms"]);
+        let faults = observed.faults(5_000 + HEARTBEAT_STALE_MS);
+        assert_eq!(faults, ["shard 1 is silent for 8000 ms"]);
         observed.shards[1].beat_at(9_000);
-        assert!(observed.ailments(5_000 + HEARTBEAT_STALE_MS).is_empty());
+        assert!(observed.faults(5_000 + HEARTBEAT_STALE_MS).is_empty());
     }
 
     #[test]
@@ -136,9 +136,9 @@ mod tests {
         let observed = Observed::new(2);
         observed.shards[1].metrics.commit_hung_seconds.set(31);
         let told = ["shard 1: the spool's disk has not answered for 31 s"];
-        assert_eq!(observed.ailments(0), told);
+        assert_eq!(observed.faults(0), told);
         observed.shards[1].metrics.commit_hung_seconds.set(0);
-        assert!(observed.ailments(0).is_empty());
+        assert!(observed.faults(0).is_empty());
     }
 
     #[test]
@@ -147,9 +147,9 @@ mod tests {
         assert_eq!(observed.obstacles(), ["the listeners are not open"]);
         observed.process.listening.set(1);
         assert!(observed.obstacles().is_empty());
-        assert!(observed.troubles().is_empty());
+        assert!(observed.warnings().is_empty());
         observed.process.quarantine_records.set(2);
-        assert!(observed.troubles()[0].starts_with("2 unreadable records"));
+        assert!(observed.warnings()[0].starts_with("2 unreadable records"));
         assert!(observed.obstacles().is_empty(), "the rest is served");
         observed.process.draining.set(1);
         observed.process.spool_full.set(1);

@@ -9,11 +9,10 @@
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::sync::Arc;
-use std::sync::Mutex;
-use std::sync::PoisonError;
-use std::sync::TryLockError;
 use std::time::Duration;
 use std::time::Instant;
+
+use arc_swap::ArcSwap;
 
 use crate::outbound::owner::Owner;
 use crate::outbound::owner::SiteView;
@@ -48,22 +47,12 @@ pub struct Others {
 
 /// Where a shard lays out its last snapshot.
 #[derive(Debug, Default)]
-pub struct SitesShelf(Mutex<Arc<SitesSnapshot>>);
+pub struct SitesShelf(ArcSwap<SitesSnapshot>);
 
 impl SitesShelf {
     /// The last snapshot; an empty one before the first.
     pub fn last(&self) -> Arc<SitesSnapshot> {
-        Arc::clone(&self.0.lock().unwrap_or_else(PoisonError::into_inner))
-    }
-
-    /// Never waits: gives the snapshot back while a reader is at the shelf.
-    fn try_put(&self, snapshot: Arc<SitesSnapshot>) -> Result<(), Arc<SitesSnapshot>> {
-        match self.0.try_lock() {
-            Ok(mut last) => *last = snapshot,
-            Err(TryLockError::Poisoned(poisoned)) => *poisoned.into_inner() = snapshot,
-            Err(TryLockError::WouldBlock) => return Err(snapshot),
-        }
-        Ok(())
+        self.0.load_full()
     }
 }
 
@@ -77,8 +66,6 @@ enum State {
     /// The next look begins then.
     Resting(Instant),
     Looking(Look),
-    /// Made, and not yet on the shelf.
-    Putting(Arc<SitesSnapshot>),
     /// A bug has ended it.
     Broken,
 }
@@ -106,16 +93,12 @@ impl Survey {
             State::Resting(_) => State::Looking(Look::default()),
             State::Looking(mut look) => match look.further(|from, each| owner.loads(from, each)) {
                 false => State::Looking(look),
-                true => self.put(Arc::new(look.into_snapshot(|site| owner.site_view(site)))),
+                true => {
+                    let snapshot = look.into_snapshot(|site| owner.site_view(site));
+                    self.shelf.0.store(Arc::new(snapshot));
+                    State::Resting(timer::now() + EVERY)
+                }
             },
-            State::Putting(snapshot) => self.put(snapshot),
-        }
-    }
-
-    fn put(&self, snapshot: Arc<SitesSnapshot>) -> State {
-        match self.shelf.try_put(snapshot) {
-            Ok(()) => State::Resting(timer::now() + EVERY),
-            Err(snapshot) => State::Putting(snapshot),
         }
     }
 }
@@ -255,19 +238,5 @@ mod tests {
         assert_eq!(named, expected);
         let rest: u64 = (0..(many - LARGEST_MAX) as u64).sum();
         assert_eq!(snapshot.others, Others { sites: 10, queued: rest, in_flight: 0 });
-    }
-
-    #[test]
-    fn a_reader_at_the_shelf_does_not_hold_the_shard_up() {
-        let shelf = SitesShelf::default();
-        let made = Arc::new(SitesSnapshot {
-            others: Others { sites: 3, ..Others::default() },
-            ..SitesSnapshot::default()
-        });
-        let reading = shelf.0.lock().expect("free");
-        let back = shelf.try_put(made).expect_err("it comes back later");
-        drop(reading);
-        shelf.try_put(back).expect("nobody reads");
-        assert_eq!(shelf.last().others.sites, 3);
     }
 }

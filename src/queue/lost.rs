@@ -29,17 +29,19 @@ impl Lost {
         self.0 |= bit(family);
     }
 
-    pub fn and(self, other: Lost) -> Lost {
+    /// What either of them says.
+    pub fn union(self, other: Lost) -> Lost {
         Lost(self.0 | other.0)
     }
 
-    pub fn is_from(self, family: &str) -> bool {
+    /// Whether rows of the family are lost.
+    pub fn includes(self, family: &str) -> bool {
         self.0 & bit(family) != 0
     }
 
     /// Names for the operator.
     pub fn names(self) -> Vec<&'static str> {
-        let families = FAMILIES.iter().copied().filter(|family| self.is_from(family));
+        let families = FAMILIES.iter().copied().filter(|family| self.includes(family));
         families.chain((self.0 & LOG != 0).then_some("log")).collect()
     }
 

@@ -434,7 +434,7 @@ impl Partition {
             if known.is_none() || mending || ledger != inside || !found.notices.is_empty() {
                 let queued = audit::queued(self).map_err(at)?.recipients;
                 // A ledger that belongs to the mail beside it tells how many ends were lost with it.
-                let ends = match known.is_some() && !lost.is_from(schema::DEFAULT) {
+                let ends = match known.is_some() && !lost.includes(schema::DEFAULT) {
                     true => ledger.ended.total() - inside.ended.total(),
                     false => 0,
                 };
@@ -647,7 +647,7 @@ fn open_for_writing(
     let partition = Partition::over(site, db, counted);
     let suspected = partition.copies.suspicion().is_some();
     // A ledger that cannot be read is met again, and dealt with, by recovery.
-    let lost = lost.and(partition.known_lost().unwrap_or_default());
+    let lost = lost.union(partition.known_lost().unwrap_or_default());
     let depth = if suspected || lost.any() { Depth::All } else { depth };
     Ok((partition, depth, lost))
 }

@@ -331,7 +331,7 @@ impl<'r> Recovery<'r> {
         if job.recipients.iter().any(|index| covered[index as usize]) {
             return Ok(Some("a later job has recipients of it"));
         }
-        let is_stale = self.lost.is_from(schema::JOB) && !self.has_due(id, job)?;
+        let is_stale = self.lost.includes(schema::JOB) && !self.has_due(id, job)?;
         Ok(is_stale.then_some("no schedule entry: the job has ended or was rescheduled"))
     }
 
@@ -403,7 +403,7 @@ impl<'r> Recovery<'r> {
     /// A schedule entry stood for a job that is lost. Others of its message may be there and be
     /// served, so a copy of it goes to quarantine for the sake of those recipients.
     fn note_lost_job(&mut self, id: MessageId) -> Done {
-        let is_evidence = self.lost.is_from(schema::JOB) && !self.lost.is_from(schema::DUE);
+        let is_evidence = self.lost.includes(schema::JOB) && !self.lost.includes(schema::DUE);
         if !is_evidence {
             return Ok(());
         }

@@ -25,7 +25,7 @@ const NAME: &str = "reserve";
 
 /// Where the reserve of a spool stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ReserveState {
+enum ReserveState {
     Kept,
     /// Given up: its room is in use or free.
     Spent,
@@ -57,11 +57,13 @@ impl Reserve {
         Reserve { path, bytes, state }
     }
 
-    pub fn bytes(&self) -> u64 {
+    #[cfg(test)]
+    fn bytes(&self) -> u64 {
         self.bytes
     }
 
-    pub fn state(&self) -> ReserveState {
+    #[cfg(test)]
+    fn state(&self) -> ReserveState {
         self.state
     }
 

@@ -37,6 +37,7 @@ use crate::boot::sockets;
 use crate::boot::sockets::BoundAddress;
 use crate::boot::sockets::ShardSockets;
 use crate::boot::space::SpaceKeeper;
+use crate::boot::space::SpoolWatch;
 use crate::boot::table::ShardRow;
 use crate::boot::table::StartTable;
 use crate::boot::topology::Topology;
@@ -81,11 +82,9 @@ use crate::queue::SpaceWatch;
 use crate::queue::Spool;
 use crate::queue::SpoolOptions;
 use crate::queue::notice::Loudness;
-use crate::queue::partition::QUARANTINE;
 use crate::queue::partitions_in;
 use crate::queue::pauses::Pauses;
 use crate::queue::points;
-use crate::queue::quarantine;
 use crate::route;
 use crate::route::DeliveryPolicy;
 use crate::rt;
@@ -101,10 +100,8 @@ use crate::shard::run::DeliverySeed;
 
 /// A store that failed: a restart may find it well, so service managers should try.
 const EXIT_STORE_FAILED: u8 = 75;
-/// How often the main thread looks at disk and flags between signals.
+/// How often the main thread looks at flags between signals.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
-/// A quarantine that someone empties is seen to be empty by then.
-const QUARANTINE_EVERY: Duration = Duration::from_secs(10);
 /// A shard that does not tick for so long will not any more.
 const STALL_MAX: Duration = Duration::from_secs(30);
 /// Tasks of a drained shard have nothing left to wait for.
@@ -208,6 +205,8 @@ fn start(options: ServeOptions) -> Result<Running, Vec<String>> {
     })
     .map_err(|cause| vec![format!("control: {cause}")])?;
     announce(&listened, &spool, shards.len());
+    let watch = space.keep_looking(&config.queue);
+    let watch = watch.map_err(|cause| vec![format!("no thread to watch the spool: {cause}")])?;
     observed.process.listening.set(1);
     observed.process.start_time_seconds.set(wall_ms() / 1000);
     Ok(Running {
@@ -216,8 +215,7 @@ fn start(options: ServeOptions) -> Result<Running, Vec<String>> {
         shards,
         commits,
         spool,
-        space,
-        quarantine_looked_at: None,
+        watch,
         failed,
         began,
         _watchdog: watchdog.ok(),
@@ -652,8 +650,7 @@ struct Running {
     shards: Vec<ShardThread>,
     commits: Vec<CommitThread>,
     spool: Arc<Spool>,
-    space: SpaceKeeper,
-    quarantine_looked_at: Option<Instant>,
+    watch: SpoolWatch,
     failed: Arc<AtomicBool>,
     began: Instant,
     _watchdog: Option<Watchdog>,
@@ -662,35 +659,24 @@ struct Running {
 impl Running {
     fn until_told(mut self) -> ExitCode {
         loop {
-            self.space.look(&self.reloader.config.queue);
-            self.look_at_quarantine();
-            // A list of files that cannot be copied now is copied at the next look.
-            let _ = self.spool.copy_lists();
-            if self.failed.load(Ordering::Acquire) {
-                let failed = self.spool.partitions().iter().filter(|p| p.failure().is_some());
-                let failed = failed.count().max(1) as u64;
+            // A commit thread sets the flag; a reader that meets damage only notes it.
+            let failed = self.spool.partitions().iter().filter(|p| p.failure().is_some());
+            let failed = failed.count() as u64;
+            if failed > 0 || self.failed.load(Ordering::Acquire) {
+                let failed = failed.max(1);
                 self.reloader.observed.process.spool_failed_partitions.set(failed);
                 return self.end(EXIT_STORE_FAILED);
             }
             match self.signals.recv_timeout(LOOK_EVERY) {
-                Ok(Signal::Hup) => self.reloader.reload(),
+                Ok(Signal::Hup) => {
+                    self.reloader.reload();
+                    self.watch.replace_config(&self.reloader.config.queue);
+                }
                 Ok(Signal::Usr1) => log::reopen(),
                 Ok(Signal::Term | Signal::Int) => return self.end(0),
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => return self.end(1),
             }
-        }
-    }
-
-    /// Operators empty it while the server runs.
-    fn look_at_quarantine(&mut self) {
-        if self.quarantine_looked_at.is_some_and(|then| then.elapsed() < QUARANTINE_EVERY) {
-            return;
-        }
-        self.quarantine_looked_at = Some(Instant::now());
-        // A folder that cannot be read keeps the last count.
-        if let Ok(records) = quarantine::count(&self.spool.path().join(QUARANTINE)) {
-            self.reloader.observed.process.quarantine_records.set(records);
         }
     }
 
@@ -711,7 +697,7 @@ impl Running {
                 Event::Warning { what: &fault.to_string(), remedy: "report this" }.emit();
             }
         }
-        if !stop_within(self.commits, STORE_END_MAX) {
+        if !self.watch.stop(STORE_END_MAX) || !stop_within(self.commits, STORE_END_MAX) {
             eprintln!("ringpost: the disk does not answer; ending without it, a restart recovers");
             log::flush(LOG_END_MAX);
             std::process::exit(i32::from(EXIT_STORE_FAILED));

@@ -1,6 +1,7 @@
-//! The space of the spool: watched, and made where there is too little.
+//! The spool's folder while the server runs: its space, its quarantine, the copies of its lists.
 //!
-//! Owner:    the main thread. The shards read what it found last, by `SpaceWatch`.
+//! Owner:    a thread of its own, since a look waits for the disk. A disk that does not answer must not
+//!           keep the main thread from signals. The shards read the last found space in `SpaceWatch`.
 //! Order:    the first look comes before the first shard starts, so that no mail is taken where there
 //!           is no room for it.
 //! Promise:  below the floor new mail is refused. A full disk spends the reserve; mail is taken again
@@ -8,6 +9,13 @@
 
 use std::io;
 use std::sync::Arc;
+use std::sync::mpsc;
+use std::sync::mpsc::Receiver;
+use std::sync::mpsc::RecvTimeoutError;
+use std::sync::mpsc::Sender;
+use std::thread;
+use std::time::Duration;
+use std::time::Instant;
 
 use crate::config::QueueConfig;
 use crate::observe::Event;
@@ -19,6 +27,13 @@ use crate::queue::SpaceFloor;
 use crate::queue::SpaceWatch;
 use crate::queue::Spool;
 use crate::queue::Want;
+use crate::queue::partition::QUARANTINE;
+use crate::queue::quarantine;
+
+/// How often the space is looked at.
+const LOOK_EVERY: Duration = Duration::from_millis(250);
+/// How often the things in quarantine are counted.
+const QUARANTINE_EVERY: Duration = Duration::from_secs(10);
 
 pub struct SpaceKeeper {
     spool: Arc<Spool>,
@@ -28,6 +43,27 @@ pub struct SpaceKeeper {
     reclaimer: Reclaimer,
     /// A reserve that cannot be kept is told of once.
     told: bool,
+    quarantine_looked_at: Option<Instant>,
+}
+
+/// The thread that keeps looking.
+pub struct SpoolWatch {
+    config: Sender<QueueConfig>,
+    ended: Receiver<()>,
+}
+
+impl SpoolWatch {
+    /// Has the thread go by another config from its next look on.
+    pub fn replace_config(&self, queue: &QueueConfig) {
+        // It ends only with its sender, or by a panic that was reported.
+        let _ = self.config.send(queue.clone());
+    }
+
+    /// Ends the thread. `false`: the disk keeps it from ending within `limit`.
+    pub fn stop(self, limit: Duration) -> bool {
+        drop(self.config);
+        self.ended.recv_timeout(limit) != Err(RecvTimeoutError::Timeout)
+    }
 }
 
 impl SpaceKeeper {
@@ -41,8 +77,10 @@ impl SpaceKeeper {
             reserve: Reserve::find(spool.path(), queue.memory as usize, partitions),
             reclaimer: Reclaimer::default(),
             told: false,
+            quarantine_looked_at: None,
         };
         keeper.look(queue);
+        keeper.look_at_quarantine();
         keeper
     }
 
@@ -50,8 +88,45 @@ impl SpaceKeeper {
         Arc::clone(&self.watch)
     }
 
+    /// Looks again and again, on a thread.
+    pub fn keep_looking(mut self, queue: &QueueConfig) -> io::Result<SpoolWatch> {
+        let (config, configs) = mpsc::channel();
+        let (ending, ended) = mpsc::channel();
+        let mut queue = queue.clone();
+        let work = move || {
+            loop {
+                match configs.recv_timeout(LOOK_EVERY) {
+                    Ok(newer) => queue = newer,
+                    Err(RecvTimeoutError::Timeout) => {}
+                    Err(RecvTimeoutError::Disconnected) => break,
+                }
+                self.look(&queue);
+                self.look_at_quarantine();
+                // A list of files that cannot be copied now is copied at the next look.
+                let _ = self.spool.copy_lists();
+            }
+            // The spool is let go before the end is told.
+            drop(self);
+            drop(ending);
+        };
+        thread::Builder::new().name("spool-watch".to_owned()).spawn(work)?;
+        Ok(SpoolWatch { config, ended })
+    }
+
+    /// Operators empty it while the server runs.
+    fn look_at_quarantine(&mut self) {
+        if self.quarantine_looked_at.is_some_and(|then| then.elapsed() < QUARANTINE_EVERY) {
+            return;
+        }
+        self.quarantine_looked_at = Some(Instant::now());
+        // A folder that cannot be read keeps the last count.
+        if let Ok(records) = quarantine::count(&self.spool.path().join(QUARANTINE)) {
+            self.observed.process.quarantine_records.set(records);
+        }
+    }
+
     /// Looks again, and does what the free space asks for.
-    pub fn look(&mut self, queue: &QueueConfig) {
+    fn look(&mut self, queue: &QueueConfig) {
         let was_low = self.watch.is_low();
         let mut found = self.check(queue);
         // Nothing is known of a file system that does not answer; what it has is left alone.

@@ -12,6 +12,7 @@ use std::io::Write;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use serde_json::Value;
 use serde_json::json;
@@ -23,9 +24,11 @@ use crate::control::admin::Request;
 use crate::control::orders;
 use crate::control::orders::Selection;
 use crate::queue::Access;
+use crate::queue::Notice;
 use crate::queue::Spool;
 use crate::queue::SpoolOptions;
 use crate::queue::inspect;
+use crate::queue::notice::Loudness;
 use crate::queue::operate::Deed;
 use crate::queue::select::Wanted;
 use crate::wire::mail::date;
@@ -141,6 +144,11 @@ fn open_stopped(path: &Path, writes: bool) -> Result<Source, String> {
     }
     let mut options = SpoolOptions::new(path, wall_ms());
     options.access = if writes { Access::Serve } else { Access::Inspect };
+    options.on_notice = Arc::new(|notice: Notice| {
+        if notice.loudness() == Loudness::Error {
+            eprintln!("ringpost: {notice}");
+        }
+    });
     let spool = Spool::open(options).map_err(|fault| format!("{fault}; {}", fault.remedy()))?;
     Ok(Source::Stopped(Box::new(spool)))
 }

@@ -153,6 +153,12 @@ struct Taken {
     found: Found,
 }
 
+impl Taken {
+    fn is_deletion(&self) -> bool {
+        matches!(self.work.order, Order::Delete(_))
+    }
+}
+
 /// Whether a deletion or a settlement finds its message or job.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Found {
@@ -176,8 +182,8 @@ struct Writer {
     synced: WriteOptions,
     unsynced: WriteOptions,
     room: Room,
-    /// A deletion begins a batch: what a settlement of the same batch would write is not yet
-    /// there to be deleted.
+    /// A deletion stands before all else in its batch: what a settlement of the same batch would
+    /// write is not yet there to be deleted.
     held: Option<Work>,
     taken: Vec<Taken>,
     taken_bytes: usize,
@@ -256,7 +262,7 @@ impl Writer {
                     self.taken.extend(urgent.map(|work| Taken { work, found: Found::Gone }));
                     return true;
                 }
-                Order::Delete(_) if !self.taken.is_empty() => {
+                Order::Delete(_) if !self.taken.iter().all(Taken::is_deletion) => {
                     self.held = Some(work);
                     break;
                 }

@@ -205,7 +205,8 @@ impl Partition {
                     // It cannot be read in part and written at the same time.
                     drop(partition);
                     found.forget_counts();
-                    let (db, depth, lost) = rescue_or_set_aside(site, why, &mut found)?;
+                    let (db, depth, more) = rescue_or_set_aside(site, why, &mut found)?;
+                    let lost = lost.union(more);
                     let partition = Partition::over(site, db, counted);
                     recover::run(&partition, site, depth, lost, &mut found)
                         .map_err(|fault| stopped(site, fault))?;
@@ -214,7 +215,7 @@ impl Partition {
                 Err(fault) => return Err(stopped(site, fault)),
             };
         let ledger = partition.open_ledger(site, (counted, lost), &mut found)?;
-        if depth == Depth::All {
+        if depth == Depth::All && found.not_moved == 0 {
             // Everything was looked at; a suspicion of the last moment is kept.
             let cleared = partition.copies.clear_suspicion();
             cleared.map_err(|cause| SpoolFault::io(partition.copies.folder(), cause))?;
@@ -254,6 +255,15 @@ impl Partition {
     fn known_lost(&self) -> Result<Lost, rocksdb::Error> {
         let mending = self.db.get_pinned_cf(self.families().default, MENDING_KEY)?;
         Ok(mending.map_or(Lost::default(), |value| Lost::from_bytes(&value)))
+    }
+
+    /// Whether the counts outside of the database know of more than its own ledger. They are
+    /// written after the batch that they count, so that a sound database is never behind them.
+    fn is_behind_its_counts(&self) -> bool {
+        let stored = self.db.get_pinned_cf(self.families().default, LEDGER_KEY);
+        let stored = stored.ok().flatten().and_then(|record| Ledger::decode(&record).ok());
+        let inside = stored.unwrap_or_default();
+        inside.or_more(&self.known_outside) != inside
     }
 
     pub fn id(&self) -> PartitionId {
@@ -444,7 +454,9 @@ impl Partition {
             if mending || inside != ledger || known.is_some() != stored.is_some() {
                 let mut batch = WriteBatch::default();
                 batch.put_cf(default, LEDGER_KEY, ledger.encode());
-                batch.delete_cf(default, MENDING_KEY);
+                if found.not_moved == 0 {
+                    batch.delete_cf(default, MENDING_KEY);
+                }
                 self.write(batch).map_err(at)?;
             }
             let counts = self.copies.keep_counts(&ledger);
@@ -500,6 +512,10 @@ impl Partition {
         }
         if let Err(cause) = entries.status() {
             self.note_unreadable(cause.as_ref());
+            if Cause::of(cause.as_ref()) == Cause::Damage {
+                // Nothing behind it would ever be due. The next start rescues what can be read.
+                self.set_failure(cause.to_string());
+            }
             return Err(cause.into());
         }
         Ok(rows)
@@ -647,7 +663,11 @@ fn open_for_writing(
     let partition = Partition::over(site, db, counted);
     let suspected = partition.copies.suspicion().is_some();
     // A ledger that cannot be read is met again, and dealt with, by recovery.
-    let lost = lost.union(partition.known_lost().unwrap_or_default());
+    let mut lost = lost.union(partition.known_lost().unwrap_or_default());
+    if partition.is_behind_its_counts() {
+        // A log that was cut short looks like one with a torn end, but batches are missing.
+        lost = lost.union(Lost::BATCHES);
+    }
     let depth = if suspected || lost.any() { Depth::All } else { depth };
     Ok((partition, depth, lost))
 }
@@ -743,9 +763,8 @@ fn mend_list(site: &PartitionSite, found: &mut Recovered) -> Result<(), SpoolFau
         return Ok(());
     };
     let folder = copy_logs(site, "list")?;
-    if mended.is_cut {
-        manifest::keep_tables(&site.path(), &folder).map_err(at)?;
-        sync_folder(&folder)?;
+    if mended.is_cut && !keep_tables(site, &folder)? {
+        return Ok(());
     }
     mended.put(&site.path()).map_err(at)?;
     found.quarantined += 1;
@@ -759,21 +778,28 @@ fn cut_torn_end(site: &PartitionSite, copies: &Path) -> Result<Option<PathBuf>, 
     let Some(path) = manifest::current(&site.path()) else { return Ok(None) };
     let at = |cause| SpoolFault::io(&path, cause);
     let Some(end) = manifest::torn_at(&fs::read(&path).map_err(at)?) else { return Ok(None) };
+    if !keep_tables(site, copies)? {
+        return Ok(None);
+    }
+    manifest::cut(&path, end).map_err(at)?;
+    Ok(Some(path))
+}
+
+/// Gives all tables a second name in `copies`. `false`: the file system has no second names (EPERM),
+/// and what cannot be kept must not be risked.
+fn keep_tables(site: &PartitionSite, copies: &Path) -> Result<bool, SpoolFault> {
     match manifest::keep_tables(&site.path(), copies) {
-        Ok(()) => sync_folder(copies)?,
-        // A file system without second names (EPERM): what cannot be kept is not risked.
+        Ok(()) => sync_folder(copies).map(|()| true),
         Err(cause)
             if matches!(
                 cause.kind(),
                 io::ErrorKind::PermissionDenied | io::ErrorKind::Unsupported
             ) =>
         {
-            return Ok(None);
+            Ok(false)
         }
-        Err(cause) => return Err(SpoolFault::io(copies, cause)),
+        Err(cause) => Err(SpoolFault::io(copies, cause)),
     }
-    manifest::cut(&path, end).map_err(at)?;
-    Ok(Some(path))
 }
 
 /// Refuses a database with other families than ours before RocksDB changes anything in it.
@@ -796,18 +822,22 @@ fn check_families(site: &PartitionSite) -> Result<(), SpoolFault> {
     Err(SpoolFault::Foreign { path: site.path(), cause })
 }
 
-/// Manifest and logs as they were found: mending them has not helped.
+/// Manifest and logs as they were found: mending them has not helped. Each is whole under its name
+/// before the next: a kill or a power cut in between leaves the old file or the new one.
 fn put_back(site: &PartitionSite, copies: &Path) -> Result<(), SpoolFault> {
     let at = |cause| SpoolFault::io(copies, cause);
+    let fresh = site.spool.join(format!("p{:02}.part", site.id.0));
     for entry in fs::read_dir(copies).map_err(at)? {
         let entry = entry.map_err(at)?;
         let name = entry.file_name();
         let is_table = |end: &std::ffi::OsStr| end == "sst" || end == "blob";
         if !Path::new(&name).extension().is_some_and(is_table) {
-            fs::copy(entry.path(), site.path().join(name)).map_err(at)?;
+            fs::copy(entry.path(), &fresh).map_err(at)?;
+            File::open(&fresh).and_then(|file| file.sync_all()).map_err(at)?;
+            fs::rename(&fresh, site.path().join(name)).map_err(at)?;
         }
     }
-    Ok(())
+    sync_folder(&site.path())
 }
 
 fn open_as(site: &PartitionSite, recovery: LogRecovery) -> Result<DB, rocksdb::Error> {

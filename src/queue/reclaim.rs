@@ -178,10 +178,11 @@ fn move_bodies(partition: &Partition, share: f64) -> Result<(), QueueFault> {
         ("enable_blob_garbage_collection", "true"),
         ("blob_garbage_collection_age_cutoff", share.as_str()),
     ];
-    db.set_options_cf(body, &moving)?;
-    compact_bodies(partition);
-    // From here on compactions leave bodies alone again; see `options`.
+    let moved = db.set_options_cf(body, &moving).map(|()| compact_bodies(partition));
+    // From here on compactions leave bodies alone again; see `options`. RocksDB writes options to
+    // disk after it has taken them over, so that a fault says nothing of which are in force.
     db.set_options_cf(body, &[("enable_blob_garbage_collection", "false")])?;
+    moved?;
     Ok(())
 }
 

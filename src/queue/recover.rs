@@ -79,6 +79,8 @@ pub struct Recovered {
     pub repaired: u64,
     /// Records moved out, and folders set aside.
     pub quarantined: u64,
+    /// Records that should have been moved out and could not be: the next start looks again.
+    pub not_moved: u64,
     /// Recipients of messages and jobs moved out.
     pub recipients_moved: u64,
     pub notices: Vec<Notice>,
@@ -92,6 +94,7 @@ impl Recovered {
 
     /// Tells the operator and keeps the notice for the answer.
     pub fn tell(&mut self, site: &PartitionSite, notice: Notice) {
+        self.not_moved += u64::from(matches!(notice, Notice::NotMoved { .. }));
         (site.on_notice)(notice.clone());
         if self.notices.len() < NOTICES_KEPT_MAX {
             self.notices.push(notice);
@@ -188,7 +191,11 @@ impl<'r> Recovery<'r> {
     fn mark(&mut self) -> Done {
         if !self.marked {
             let lost = self.lost.to_bytes();
-            self.partition.db().put_cf(self.families.default, MENDING_KEY, lost)?;
+            let mut batch = WriteBatch::default();
+            batch.put_cf(self.families.default, MENDING_KEY, lost);
+            // Durable at once: a power cut must not forget what is lost, for the log that showed it
+            // is gone.
+            self.partition.write(batch)?;
             self.marked = true;
         }
         Ok(())
@@ -540,12 +547,14 @@ impl<'r> Recovery<'r> {
             return Ok(());
         }
         let mut batch = WriteBatch::default();
-        batch.single_delete_cf(self.families.envelope, envelope_key);
-        if let (Some(id), key::ID_KEY_LEN) = (key::id_of(envelope_key), envelope_key.len())
-            && self.keep_body(id, why)
-        {
+        if let (Some(id), key::ID_KEY_LEN) = (key::id_of(envelope_key), envelope_key.len()) {
+            if !self.keep_body(id, why) {
+                // Without its envelope the body would be taken for an aborted transfer's.
+                return Ok(());
+            }
             self.remove_body(id, &mut batch);
         }
+        batch.single_delete_cf(self.families.envelope, envelope_key);
         self.partition.db().write(batch)?;
         point("quarantine::after_removal");
         Ok(())

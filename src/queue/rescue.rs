@@ -190,6 +190,9 @@ fn copy_rows(site: &PartitionSite, view: &Path, fresh: &Path) -> Result<Option<L
         ranges = gaps;
     }
     let default = target.cf_handle(DEFAULT).expect("opened with every family");
+    // Copied with the rest: what an earlier start knew to be lost.
+    let earlier = target.get_cf(default, MENDING_KEY).map_err(store)?;
+    let lost = earlier.map_or(lost, |bytes| lost.union(Lost::from_bytes(&bytes)));
     target.put_cf(default, MENDING_KEY, lost.to_bytes()).map_err(store)?;
     target.flush_wal(true).map_err(store)?;
     Ok(Some(lost))

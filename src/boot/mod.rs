@@ -5,8 +5,9 @@
 //!   3. `host`        limits raised; what the machine grants; reasons not to start
 //!   4. `sockets`     ports bound; the spool's folder made and given to the configured user
 //!   5. `privileges`  dropped while there is one thread, so that it holds for all that follow
-//!   6. `sockets`     of the shards that the spool has partitions for listen, the others are closed
-//!   7. log started, spool opened and recovered
+//!   6. log started, so that it names every later reason not to start
+//!   7. `sockets`     of the shards that the spool has partitions for listen, the others are closed;
+//!                    spool opened and recovered
 //!   8. `table`       what was decided, and what should be mended
 //!   9. `space`       looked at, before the first shard takes mail; then the other threads
 //!

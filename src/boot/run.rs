@@ -144,6 +144,7 @@ fn start(options: ServeOptions) -> Result<Running, Vec<String>> {
     let (plan, mut findings) = plan(&config, warnings)?;
     let mut bound = sockets::bind(&config, plan.shards.len())?;
     let user = settle_privileges(&config)?;
+    start_log(&config)?;
     let plan = fit_plan(plan, partitions_of(&config)?, &mut findings);
     bound.listen(plan.shards.len())?;
     let assembled = assemble(&config)?;
@@ -153,7 +154,6 @@ fn start(options: ServeOptions) -> Result<Running, Vec<String>> {
         let what = "queue.sync is off: a power cut loses mail that was answered with 250";
         findings.push(warning(what.to_owned(), "set queue.sync = true"));
     }
-    start_log(&config)?;
     keep_off_shards(&plan);
     let failed = Arc::new(AtomicBool::new(false));
     let spool = Arc::new(open_spool(&config, plan.shards.len())?);

@@ -109,6 +109,7 @@ struct Inner {
     removals: RefCell<VecDeque<Order>>,
     /// Milliseconds that the batch under way has taken, while that is too long; else 0.
     hung_ms: Cell<u64>,
+    watched: Cell<Watched>,
     /// Bodies that stand in line for a place.
     in_line: RefCell<Slab<Waker>>,
     keeper: RefCell<Option<Rc<dyn Keeper>>>,
@@ -145,6 +146,19 @@ enum Stage {
     Disowned(MessageId),
 }
 
+/// The longest time between two looks that counts. Ticks come every few milliseconds.
+const WATCH_GAP_MS_MAX: u64 = 1000;
+
+/// The last look at the batch under way.
+#[derive(Clone, Copy)]
+struct Watched {
+    /// Which batch it was.
+    began_ms: u64,
+    /// How long it had taken by then.
+    batch_ms: u64,
+    looked: Instant,
+}
+
 /// What `Committer::watch` has seen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Hang {
@@ -173,6 +187,7 @@ impl Committer {
                 splits: Gate::new(SETTLES_IN_LANE_MAX),
                 removals: RefCell::default(),
                 hung_ms: Cell::new(0),
+                watched: Cell::new(Watched { began_ms: 0, batch_ms: 0, looked: Instant::now() }),
                 in_line: RefCell::default(),
                 keeper: RefCell::default(),
             }),
@@ -188,10 +203,19 @@ impl Committer {
         self.inner.fault()
     }
 
-    /// Looks whether the batch under way takes too long. To be called at every tick.
+    /// Looks whether the batch under way takes too long. To be called at every tick. The time
+    /// between two looks counts for `WATCH_GAP_MS_MAX` at most: a process that was stopped for a
+    /// minute (SIGSTOP, a suspended machine) finds its batch old and its disk well.
     pub fn watch(&self, now: Instant) -> Option<Hang> {
-        let batch_ms = self.inner.lane.batch_ms(now);
-        let hung_ms = if batch_ms >= points::commit_hung_ms() { batch_ms } else { 0 };
+        let began_ms = self.inner.lane.batch_began_ms();
+        let before = self.inner.watched.get();
+        let gap_ms = now.saturating_duration_since(before.looked).as_millis() as u64;
+        let batch_ms = match began_ms != 0 && began_ms == before.began_ms {
+            true => before.batch_ms + gap_ms.min(WATCH_GAP_MS_MAX),
+            false => 0,
+        };
+        self.inner.watched.set(Watched { began_ms, batch_ms, looked: now });
+        let hung_ms = if batch_ms >= points::commit_hung_ms() { batch_ms.max(1) } else { 0 };
         match (self.inner.hung_ms.replace(hung_ms), hung_ms) {
             (0, 0) => None,
             (0, ms) => {

@@ -240,15 +240,9 @@ impl Lane {
         self.batch_began_ms.store(0, Ordering::Relaxed);
     }
 
-    /// How long the batch under way has taken by `now`; 0 between batches.
-    pub fn batch_ms(&self, now: Instant) -> u64 {
-        match self.batch_began_ms.load(Ordering::Relaxed) {
-            0 => 0,
-            began_ms => {
-                let now_ms = now.saturating_duration_since(self.made).as_millis() as u64 + 1;
-                now_ms.saturating_sub(began_ms)
-            }
-        }
+    /// When the batch under way began, which tells it from others; 0 between batches.
+    pub fn batch_began_ms(&self) -> u64 {
+        self.batch_began_ms.load(Ordering::Relaxed)
     }
 
     /// Answers one order.

@@ -87,6 +87,15 @@ fn many_waiters_share_a_sync() {
     assert_eq!(batches[full..], vec![(1000 - full) as u32; 1000 - full]);
     assert_eq!(desk.spool.partitions()[0].messages(), 1000);
     assert_eq!((desk.committer.waiting(), desk.pool.chunks_out()), (0, 0));
+    // Deletions share batches too. How many depends on how fast they come: the thread takes what is
+    // there.
+    type Deleted<'a> = Pin<Box<dyn Future<Output = Result<bool, CommitFault>> + 'a>>;
+    let deleting: Vec<Deleted<'_>> =
+        ids.iter().map(|id| Box::pin(desk.committer.delete(*id)) as Deleted<'_>).collect();
+    assert!(desk.run_all(deleting).into_iter().all(|done| done == Ok(true)));
+    let syncs = handle.counts().syncs.load(Ordering::Relaxed) - 2;
+    assert!(syncs < 500, "{syncs} batches for 1000 deletions");
+    assert_eq!(desk.spool.partitions()[0].messages(), 0);
 }
 
 #[test]

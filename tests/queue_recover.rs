@@ -28,6 +28,8 @@ use ringpost::queue::audit::audit;
 use ringpost::queue::inspect;
 use ringpost::queue::inspect::ListFilter;
 use ringpost::queue::key;
+use ringpost::queue::ledger::MENDING_KEY;
+use ringpost::queue::lost::Lost;
 use ringpost::queue::schema::StreamMark;
 
 fn reopen(path: &Path) -> Spool {
@@ -548,6 +550,40 @@ fn a_damaged_job_reopens_nobody() {
     let audited = audit(&spool).unwrap();
     assert_eq!((audited.adds_up, audited.sum.quarantined, audited.sum.queued), (true, 25, 25));
     assert!(!audited.is_clean());
+}
+
+/// Rows of `job` are known to be lost, and what is left of the message has no room in quarantine:
+/// the next start must not take the missing job for one that was never written.
+#[test]
+fn a_message_that_cannot_be_moved_is_not_sent_to_all_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let desk = Desk::open(folder.path());
+    let id = desk.stored(b"its only job is lost");
+    let partition = &desk.spool.partitions()[0];
+    let families = partition.families();
+    partition.db().delete_cf(families.job, key::of_job(id, 0)).unwrap();
+    let mut lost = Lost::default();
+    lost.add(ringpost::queue::schema::JOB);
+    partition.db().put_cf(families.default, MENDING_KEY, lost.to_bytes()).unwrap();
+    desk.close();
+    // Folders stand where the files would be.
+    let name = |family: &str| format!("p00-{family}-{}.rec", key::hex(&key::of_id(id)));
+    let in_the_way =
+        ["envelope", "body"].map(|family| folder.path().join("quarantine").join(name(family)));
+    for blocked in [&in_the_way[..], &in_the_way[1..]] {
+        blocked.iter().for_each(|path| fs::create_dir_all(path).unwrap());
+        for start in 0..2 {
+            let spool = reopen(folder.path());
+            let found = inspect::show(&spool, id).expect("it stays until it can be moved");
+            assert_eq!(found.jobs.len(), 0, "start {start}: nobody is tried again");
+        }
+        blocked.iter().for_each(|path| fs::remove_dir(path).unwrap());
+    }
+    let spool = reopen(folder.path());
+    assert!(inspect::show(&spool, id).is_err(), "it was moved");
+    let mut names = ["envelope", "body"].map(name);
+    names.sort();
+    assert_eq!(moved(folder.path()), names);
 }
 
 /// A job that is made again finds the schedule entry of the lost one, and does not write it twice:

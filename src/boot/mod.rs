@@ -6,10 +6,10 @@
 //!   4. `sockets`     ports bound; the spool's folder made and given to the configured user
 //!   5. `privileges`  dropped while there is one thread, so that it holds for all that follow
 //!   6. log started, so that it names every later reason not to start
-//!   7. `sockets`     of the shards that the spool has partitions for listen, the others are closed;
-//!                    spool opened and recovered
-//!   8. `table`       what was decided, and what should be mended
-//!   9. `space`       looked at, before the first shard takes mail; then the other threads
+//!   7. `sockets`     of the shards that the spool has partitions for listen, the others are closed
+//!   8. spool opened and recovered
+//!   9. `table`       what was decided, and what should be mended
+//!  10. `space`       looked at, before the first shard takes mail; then the other threads
 //!
 //! The order of 4 and 5 is what lets a server started as root own port 25 and nothing else.
 

@@ -152,8 +152,7 @@ const WATCH_GAP_MS_MAX: u64 = 1000;
 /// The last look at the batch under way.
 #[derive(Clone, Copy)]
 struct Watched {
-    /// Which batch it was.
-    began_ms: u64,
+    batch: Option<u64>,
     /// How long it had taken by then.
     batch_ms: u64,
     looked: Instant,
@@ -187,7 +186,7 @@ impl Committer {
                 splits: Gate::new(SETTLES_IN_LANE_MAX),
                 removals: RefCell::default(),
                 hung_ms: Cell::new(0),
-                watched: Cell::new(Watched { began_ms: 0, batch_ms: 0, looked: Instant::now() }),
+                watched: Cell::new(Watched { batch: None, batch_ms: 0, looked: Instant::now() }),
                 in_line: RefCell::default(),
                 keeper: RefCell::default(),
             }),
@@ -207,14 +206,14 @@ impl Committer {
     /// between two looks counts for `WATCH_GAP_MS_MAX` at most: a process that was stopped for a
     /// minute (SIGSTOP, a suspended machine) finds its batch old and its disk well.
     pub fn watch(&self, now: Instant) -> Option<Hang> {
-        let began_ms = self.inner.lane.batch_began_ms();
+        let batch = self.inner.lane.batch();
         let before = self.inner.watched.get();
         let gap_ms = now.saturating_duration_since(before.looked).as_millis() as u64;
-        let batch_ms = match began_ms != 0 && began_ms == before.began_ms {
+        let batch_ms = match batch.is_some() && batch == before.batch {
             true => before.batch_ms + gap_ms.min(WATCH_GAP_MS_MAX),
             false => 0,
         };
-        self.inner.watched.set(Watched { began_ms, batch_ms, looked: now });
+        self.inner.watched.set(Watched { batch, batch_ms, looked: now });
         let hung_ms = if batch_ms >= points::commit_hung_ms() { batch_ms.max(1) } else { 0 };
         match (self.inner.hung_ms.replace(hung_ms), hung_ms) {
             (0, 0) => None,

@@ -14,7 +14,6 @@ use std::sync::atomic::AtomicBool;
 use std::sync::atomic::AtomicU8;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering;
-use std::time::Instant;
 
 use crossbeam::channel::Receiver;
 use crossbeam::channel::Sender;
@@ -161,9 +160,8 @@ pub struct Lane {
     claimed: AtomicBool,
     state: AtomicU8,
     gone: AtomicBool,
-    /// When the batch under way was begun, in milliseconds since `made`; 0 between batches.
-    batch_began_ms: AtomicU64,
-    made: Instant,
+    /// Batches begun and batches ended, together: odd while one is under way.
+    batches_and_ends: AtomicU64,
 }
 
 impl Lane {
@@ -181,8 +179,7 @@ impl Lane {
             claimed: AtomicBool::new(false),
             state: AtomicU8::new(RUNNING),
             gone: AtomicBool::new(false),
-            batch_began_ms: AtomicU64::new(0),
-            made: Instant::now(),
+            batches_and_ends: AtomicU64::new(0),
         };
         (Arc::new(lane), Orders { plain, urgent: urgent_orders })
     }
@@ -230,19 +227,18 @@ impl Lane {
 
     /// The commit thread begins a batch.
     pub fn begin_batch(&self) {
-        // Never 0, which says that there is none.
-        let now_ms = self.made.elapsed().as_millis() as u64 + 1;
-        self.batch_began_ms.store(now_ms, Ordering::Relaxed);
+        self.batches_and_ends.fetch_add(1, Ordering::Relaxed);
     }
 
     /// The batch has been written, or has failed.
     pub fn end_batch(&self) {
-        self.batch_began_ms.store(0, Ordering::Relaxed);
+        self.batches_and_ends.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// When the batch under way began, which tells it from others; 0 between batches.
-    pub fn batch_began_ms(&self) -> u64 {
-        self.batch_began_ms.load(Ordering::Relaxed)
+    /// The number of the batch under way; none between batches.
+    pub fn batch(&self) -> Option<u64> {
+        let count = self.batches_and_ends.load(Ordering::Relaxed);
+        (!count.is_multiple_of(2)).then_some(count)
     }
 
     /// Answers one order.

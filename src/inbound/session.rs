@@ -5,7 +5,7 @@
 //!           the session waits for more. A bug inside unwinds to `run`, is counted, and closes
 //!           this connection with 421 (promise 7); the others notice nothing.
 //! Bounds:   one chunk while something is pending, one output buffer while something is unsent,
-//!           none of both while idle. The arena of a transaction is bounded by `gate`, and between
+//!           neither while idle. The arena of a transaction is bounded by `gate`, and between
 //!           two of them by `ARENA_KEPT_BYTES_MAX`. Every wait has a deadline.
 
 use std::net::IpAddr;

@@ -110,7 +110,7 @@ struct Inner {
     /// Milliseconds that the batch under way has taken, while that is too long; else 0.
     hung_ms: Cell<u64>,
     watched: Cell<Watched>,
-    /// Bodies that stand in line for a place.
+    /// Wakers of bodies that wait for a place.
     in_line: RefCell<Slab<Waker>>,
     keeper: RefCell<Option<Rc<dyn Keeper>>>,
 }
@@ -687,7 +687,7 @@ enum Patience {
     UntilHung(Option<MessageId>),
 }
 
-/// Somebody who stands in line for a place, to be woken when the disk hangs.
+/// A body that waits for a place, to be woken when the disk hangs.
 struct InLine<'i> {
     inner: &'i Inner,
     place: Option<usize>,

@@ -2,8 +2,8 @@
 //!
 //! Owner:    shared as `Arc`: written by its commit thread (and by an operator's delete), read by
 //!           anyone. RocksDB orders writers among themselves.
-//! Promise:  damage never stops the start and never hides mail silently. The first of these
-//!           repairs that works is made and reported:
+//! Promise:  damage never hides mail silently, and stops the start only where there is no room for
+//!           repair 4. The first of these repairs that works is made and reported:
 //!             1. the list of files (CURRENT, MANIFEST) is mended from its copy; see `manifest`
 //!             2. a torn end of the manifest is cut off; see `manifest`
 //!             3. the log is read with holes; see `mend`
@@ -14,7 +14,8 @@
 //! Bounds:   what one flipped bit may cost: in a table one block of rows, or that table, for its
 //!           index and foot; in a blob file one chunk, or the chunks of that file, for its head and
 //!           foot; in the log one block of 32 KB, whose mail is missing and whose deliveries may be
-//!           made again; in CURRENT, MANIFEST, OPTIONS and the counts nothing.
+//!           made again; in CURRENT, OPTIONS and the counts nothing; in MANIFEST nothing as far as
+//!           its copy reaches, else the whole partition, which is then kept in quarantine.
 
 use std::fs;
 use std::fs::File;

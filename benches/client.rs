@@ -22,8 +22,8 @@ use criterion::criterion_main;
 use ringpost::wire::smtp::stuff::Stuffer;
 
 mod paths;
-#[path = "../tests/queue_desk/mod.rs"]
-mod queue_desk;
+#[path = "../tests/queue_rig/mod.rs"]
+mod queue_rig;
 
 use paths::client;
 use paths::receive;

@@ -27,13 +27,13 @@ use criterion::Throughput;
 use criterion::criterion_group;
 use criterion::criterion_main;
 
-#[path = "../tests/queue_desk/mod.rs"]
-mod queue_desk;
+#[path = "../tests/queue_rig/mod.rs"]
+mod queue_rig;
 
-use queue_desk::Desk;
-use queue_desk::NOW_MS;
-use queue_desk::envelope;
-use queue_desk::recipients;
+use queue_rig::NOW_MS;
+use queue_rig::Rig;
+use queue_rig::envelope;
+use queue_rig::recipients;
 use ringpost::base::ChunkPool;
 use ringpost::base::Slice;
 use ringpost::queue::CommitFault;
@@ -64,14 +64,13 @@ async fn store(
 }
 
 /// Stores `count` messages, `WAITERS` of them at a time.
-fn store_many(desk: &Desk, count: u64) {
+fn store_many(rig: &Rig, count: u64) {
     let list = recipients(&["one@example.test"]);
     let envelope = envelope(list.as_recipients());
     // Text that compresses about as mail does.
     let line = b"The quick brown fox of message 4711 jumps over the lazy dog, again.\r\n";
     let text: Vec<u8> = line.iter().copied().cycle().take(BYTES).collect();
-    let begin =
-        || -> Storing<'_> { Box::pin(store(&desk.committer, &desk.pool, &text, &envelope)) };
+    let begin = || -> Storing<'_> { Box::pin(store(&rig.committer, &rig.pool, &text, &envelope)) };
     let mut context = Context::from_waker(Waker::noop());
     let mut running: Vec<Storing<'_>> = (0..WAITERS).map(|_| begin()).collect();
     let mut done = 0;
@@ -85,12 +84,12 @@ fn store_many(desk: &Desk, count: u64) {
                 assert!(begun.is_pending(), "nothing is stored before it is written");
             }
         }
-        while desk.committer.pump() == 0 {
+        while rig.committer.pump() == 0 {
             std::thread::park();
         }
     }
     for storing in running {
-        desk.run(storing).expect("the disk has room");
+        rig.run(storing).expect("the disk has room");
     }
 }
 
@@ -130,11 +129,11 @@ fn commit(criterion: &mut Criterion) {
         on_notice: Arc::new(|notice| println!("commit: {notice}")),
         ..SpoolOptions::new(folder.path(), NOW_MS)
     };
-    let desk = Desk::with(options());
-    store_many(&desk, 5_000);
-    let counts = desk.thread.handle();
+    let rig = Rig::with(options());
+    store_many(&rig, 5_000);
+    let counts = rig.thread.handle();
     for run in 1..=3 {
-        measured(&counts, run, LONG_RUN, || store_many(&desk, LONG_RUN));
+        measured(&counts, run, LONG_RUN, || store_many(&rig, LONG_RUN));
     }
     let mut group = criterion.benchmark_group("commit");
     group.measurement_time(Duration::from_secs(5)).sample_size(10);
@@ -142,13 +141,13 @@ fn commit(criterion: &mut Criterion) {
     group.bench_function("4k_100_waiters", |bencher| {
         bencher.iter_custom(|count| {
             let begun = Instant::now();
-            store_many(&desk, count);
+            store_many(&rig, count);
             begun.elapsed()
         });
     });
     group.finish();
     drop(counts);
-    desk.close();
+    rig.close();
     let begun = Instant::now();
     let spool = Spool::open(options()).expect("it opens again");
     let (spent, messages) = (begun.elapsed(), spool.partitions()[0].messages());

@@ -30,8 +30,8 @@ use toml_edit::Table;
 use toml_edit::value;
 
 mod paths;
-#[path = "../tests/queue_desk/mod.rs"]
-mod queue_desk;
+#[path = "../tests/queue_rig/mod.rs"]
+mod queue_rig;
 
 /// Turns that are counted, and turned before.
 const TURNS: u64 = 20;

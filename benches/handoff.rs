@@ -7,7 +7,7 @@
 //!
 //! Last measured 2026-11-21 on 2 cores of an AMD EPYC, shared with other work:
 //!   handoff/1000 frames posted: 18.5 us
-//!   handoff/owner of a site: 12.5 ns
+//!   handoff/owner of a destination: 12.5 ns
 //!   handoff/ping to another shard: 18.3 us
 //!   handoff/stream to another shard: 40.4 ns
 
@@ -101,9 +101,9 @@ fn sends(c: &mut Criterion) {
 
 fn owners(c: &mut Criterion) {
     let (mesh, _inbox) = mesh::weave(16).remove(0).settle(observed());
-    let site = "mx:recipient-domain.example";
-    c.bench_function("handoff/owner of a site", |b| {
-        b.iter(|| mesh.owner_of(std::hint::black_box(site)));
+    let destination = "mx:recipient-domain.example";
+    c.bench_function("handoff/owner of a destination", |b| {
+        b.iter(|| mesh.owner_of(std::hint::black_box(destination)));
     });
 }
 

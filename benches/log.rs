@@ -18,8 +18,8 @@ use ringpost::observe::lane;
 use ringpost::observe::value::Form;
 
 mod paths;
-#[path = "../tests/queue_desk/mod.rs"]
-mod queue_desk;
+#[path = "../tests/queue_rig/mod.rs"]
+mod queue_rig;
 
 use paths::outbound;
 

@@ -1,17 +1,17 @@
 //! Whose turn it is: the lines of a home, the windows and rates of an owner. Pure values.
 //!
-//! Napkin: a job that is lined up, begun and done touches its site (a slab place), the turn of its
-//! tenant and sender (two small maps), the timers of the site (two changes of a tree of one entry
-//! per site: 6 levels at 10,000 sites) and its connection: 40 lines of memory, all warm with 64
-//! sites (400 ns), half of them cold with 10,000 (2 us). A rate adds three sums. A home's line is
-//! one map lookup by the site's name and a push: 100 ns.
+//! Napkin: a job that is lined up, begun and done touches its destination (a slab place), the turn of its
+//! tenant and sender (two small maps), the timers of the destination (two changes of a tree of one entry
+//! per destination: 6 levels at 10,000 destinations) and its connection: 40 lines of memory, all warm with 64
+//! destinations (400 ns), half of them cold with 10,000 (2 us). A rate adds three sums. A home's line is
+//! one map lookup by the destination's name and a push: 100 ns.
 //!
 //! Last measured 2026-11-21 on 2 cores of an AMD EPYC, shared with other work:
 //!   lease/given and settled: 176 ns
 //!   line/join and step: 138 ns
-//!   schedule/10,000 sites: 237 ns
-//!   schedule/64 sites: 211 ns
-//!   schedule/64 sites with rates: 233 ns
+//!   schedule/10,000 destinations: 237 ns
+//!   schedule/64 destinations: 211 ns
+//!   schedule/64 destinations with rates: 233 ns
 
 use std::hint::black_box;
 
@@ -22,14 +22,14 @@ use ringpost::base::MessageId;
 use ringpost::base::limits::JOB_LEASE_MS;
 use ringpost::outbound::lease::LeaseTable;
 use ringpost::outbound::line::Age;
-use ringpost::outbound::line::Comer;
+use ringpost::outbound::line::Arrival;
 use ringpost::outbound::line::Lines;
+use ringpost::route::DestinationPolicy;
 use ringpost::route::Rates;
-use ringpost::route::SitePolicy;
 
 mod paths;
-#[path = "../tests/queue_desk/mod.rs"]
-mod queue_desk;
+#[path = "../tests/queue_rig/mod.rs"]
+mod queue_rig;
 
 use paths::outbound::Busy;
 
@@ -41,29 +41,32 @@ fn schedules(c: &mut Criterion) {
         per_hour: Some(90_000_000),
     };
     let rows = [
-        ("64 sites", 64, Rates::default()),
-        ("64 sites with rates", 64, rates),
-        ("10,000 sites", 10_000, Rates::default()),
+        ("64 destinations", 64, Rates::default()),
+        ("64 destinations with rates", 64, rates),
+        ("10,000 destinations", 10_000, Rates::default()),
     ];
-    for (name, sites, rates) in rows {
-        let mut busy = Busy::with(sites, SitePolicy { rates, ..SitePolicy::default() });
+    for (name, destinations, rates) in rows {
+        let mut busy =
+            Busy::with(destinations, DestinationPolicy { rates, ..DestinationPolicy::default() });
         c.bench_function(&format!("schedule/{name}"), |b| b.iter(|| busy.deliver()));
     }
 }
 
-/// A job comes before its site, goes, and comes back.
+/// A job comes before its destination, goes, and comes back.
 fn lines(c: &mut Criterion) {
-    let sites: Vec<String> =
-        (0..1000).map(|number| format!("mx:site-{number}.recipient-domain.example")).collect();
+    let destinations: Vec<String> = (0..1000)
+        .map(|number| format!("mx:destination-{number}.recipient-domain.example"))
+        .collect();
     let mut lines = Lines::new(100_000);
     let mut next = 0_u64;
     c.bench_function("line/join and step", |b| {
         b.iter(|| {
             next += 1;
-            let site = &sites[next as usize % sites.len()];
+            let destination = &destinations[next as usize % destinations.len()];
             let row = (next, MessageId::from_u64(next), 0);
-            let turn = lines.join(site, Comer { row, age: Age::Fresh, tenant: 0, out_max: 100 });
-            lines.step(site, 0, |_| true);
+            let turn =
+                lines.join(destination, Arrival { row, age: Age::Fresh, tenant: 0, out_max: 100 });
+            lines.step(destination, 0, |_| true);
             black_box(turn)
         });
     });

@@ -27,12 +27,12 @@ use criterion::criterion_group;
 use criterion::criterion_main;
 
 mod paths;
-#[path = "../tests/queue_desk/mod.rs"]
-mod queue_desk;
+#[path = "../tests/queue_rig/mod.rs"]
+mod queue_rig;
 
 use paths::record;
-use queue_desk::Desk;
-use queue_desk::NOW_MS;
+use queue_rig::NOW_MS;
+use queue_rig::Rig;
 use ringpost::base::MessageId;
 use ringpost::queue::Spool;
 use ringpost::queue::SpoolOptions;
@@ -50,23 +50,23 @@ fn records(c: &mut Criterion) {
     c.bench_function("record/100 recipients", |b| b.iter(record::written_and_read(100)));
 }
 
-fn store_many(desk: &Desk, count: usize) -> Vec<MessageId> {
+fn store_many(rig: &Rig, count: usize) -> Vec<MessageId> {
     let text = vec![b'x'; 4096];
     let mut ids = Vec::with_capacity(count);
     while ids.len() < count {
         let storing = (0..AT_ONCE.min(count - ids.len()))
             .map(|_| -> std::pin::Pin<Box<dyn Future<Output = _> + '_>> {
-                Box::pin(desk.store(&text))
+                Box::pin(rig.store(&text))
             })
             .collect();
-        let stored = desk.run_all(storing);
+        let stored = rig.run_all(storing);
         ids.extend(stored.into_iter().map(|stored| stored.expect("the disk has room").id));
     }
     ids
 }
 
 /// Ends each of these messages, `AT_ONCE` at a time.
-fn settle_all(desk: &Desk, ids: &[MessageId]) {
+fn settle_all(rig: &Rig, ids: &[MessageId]) {
     for ids in ids.chunks(AT_ONCE) {
         let settling = ids
             .iter()
@@ -80,37 +80,37 @@ fn settle_all(desk: &Desk, ids: &[MessageId]) {
                     tally,
                     is_order: false,
                 };
-                Box::pin(desk.committer.settle(Arc::new(settlement)))
+                Box::pin(rig.committer.settle(Arc::new(settlement)))
             })
             .collect();
-        let settled = desk.run_all(settling);
+        let settled = rig.run_all(settling);
         assert!(settled.into_iter().all(|found| found.expect("it is written")), "all were there");
     }
 }
 
 fn settles(c: &mut Criterion) {
     let folder = tempfile::tempdir().expect("a folder for the spool");
-    let desk = Desk::open(folder.path());
+    let rig = Rig::open(folder.path());
     let mut group = c.benchmark_group("settle");
     group.throughput(Throughput::Elements(1)).sample_size(10);
     group.measurement_time(Duration::from_secs(3));
     group.bench_function("100 at a time", |b| {
         b.iter_custom(|count| {
-            let ids = store_many(&desk, count as usize);
+            let ids = store_many(&rig, count as usize);
             let begun = Instant::now();
-            settle_all(&desk, &ids);
+            settle_all(&rig, &ids);
             begun.elapsed()
         });
     });
     group.finish();
-    desk.close();
+    rig.close();
 }
 
 fn backlog(c: &mut Criterion) {
     let folder = tempfile::tempdir().expect("a folder for the spool");
-    let desk = Desk::open(folder.path());
-    store_many(&desk, BACKLOG);
-    let partition = Arc::clone(&desk.spool.partitions()[0]);
+    let rig = Rig::open(folder.path());
+    store_many(&rig, BACKLOG);
+    let partition = Arc::clone(&rig.spool.partitions()[0]);
     let mut group = c.benchmark_group("backlog");
     group.sample_size(10);
     group.throughput(Throughput::Elements(1000));
@@ -131,7 +131,7 @@ fn backlog(c: &mut Criterion) {
         });
     });
     drop(partition);
-    desk.close();
+    rig.close();
     group.throughput(Throughput::Elements(BACKLOG as u64));
     let options = SpoolOptions::new(folder.path(), NOW_MS);
     group.bench_function("20,000 messages recovered", |b| {

@@ -20,13 +20,13 @@ use std::hint::black_box;
 use criterion::Criterion;
 use criterion::criterion_group;
 use criterion::criterion_main;
-use ringpost::route::SitePolicy;
+use ringpost::route::DestinationPolicy;
 use ringpost::wire::classify::Classifier;
 use ringpost::wire::classify::RemoteReply;
 
 mod paths;
-#[path = "../tests/queue_desk/mod.rs"]
-mod queue_desk;
+#[path = "../tests/queue_rig/mod.rs"]
+mod queue_rig;
 
 use paths::outbound;
 
@@ -43,8 +43,8 @@ fn lookups(c: &mut Criterion) {
             b.iter(|| table.next_hop(&outbound::question(black_box(domain))).rule.is_some());
         });
     }
-    // What a site's policy costs to be taken along: it is shared, never copied.
-    assert!(size_of::<SitePolicy>() <= 256, "a policy has grown; look who copies it");
+    // What a destination's policy costs to be taken along: it is shared, never copied.
+    assert!(size_of::<DestinationPolicy>() <= 256, "a policy has grown; look who copies it");
 }
 
 fn verdicts(c: &mut Criterion) {

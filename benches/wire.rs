@@ -34,8 +34,8 @@ use ringpost::wire::smtp::line::LineEnding;
 use ringpost::wire::smtp::line::cut;
 
 mod paths;
-#[path = "../tests/queue_desk/mod.rs"]
-mod queue_desk;
+#[path = "../tests/queue_rig/mod.rs"]
+mod queue_rig;
 
 use paths::receive;
 

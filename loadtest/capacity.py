@@ -5,7 +5,7 @@
     loadtest/capacity.py --ringpost PATH --load PATH --calls [--messages 4000]
     loadtest/capacity.py --ringpost PATH --load PATH --instructions [--messages 2000]
 
-Two kinds of work: `accept` (delivery off), and `relay` to a sink that has 16 addresses, so that sites
+Two kinds of work: `accept` (delivery off), and `relay` to a sink that has 16 addresses, so that destinations
 have different owners. Two places: `1` has the server with all its threads on core 0 and the
 generator on core 1; `2` has two shards on both cores, which they share with the generator. So the
 figure to compare is the CPU of the server's process for each message, not the rate.
@@ -52,7 +52,7 @@ enabled = {delivers}
 address = "127.0.0.1:{port}"
 [relay]
 networks = ["127.0.0.0/8"]
-[destination]
+[destination_defaults]
 connections_max = 20
 window_start = 20
 messages_per_connection = 1000

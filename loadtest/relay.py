@@ -124,7 +124,7 @@ address = "127.0.0.1:{port}"
 [relay]
 networks = ["127.0.0.0/8"]
 {routes}
-[destination]
+[destination_defaults]
 connections_max = {20 if args.many else 100}
 window_start = 20
 messages_per_connection = 1000

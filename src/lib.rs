@@ -11,7 +11,7 @@
 //! body      inbound::data       pooled chunks, dots unstuffed in place, constant memory per session
 //! keep      queue::commit       one batch, one sync, then 250                  == the durable line ==
 //! choose    outbound::home      route, resolve, lease; backlog by outbound::scan
-//! hand over handoff::mesh       Frame::Deliver to the owner of the site
+//! hand over handoff::mesh       Frame::Deliver to the owner of the destination
 //! line up   outbound::scheduler windows, rates, backoff, turns (never awaits)
 //! send      outbound::worker    -> transfer <-> wire::smtp::client
 //! report    handoff::mesh       Frame::Settle back to the home

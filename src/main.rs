@@ -26,7 +26,7 @@ use ringpost::control::route;
 use ringpost::control::route::RouteTest;
 use ringpost::doctor;
 use ringpost::outbound::reroute;
-use ringpost::queue::operate::Deed;
+use ringpost::queue::operate::Operation;
 use ringpost::queue::select::Wanted;
 
 /// A mail transfer agent for bulk and transactional sending.
@@ -257,21 +257,25 @@ enum DestinationArguments {
         #[arg(long, default_value_t = 50)]
         limit: usize,
     },
-    /// All that is known of one: by its site, a host of it, or its domain.
-    Show { site: String },
+    /// All that is known of one: by its destination, a host of it, or its domain.
+    Show { destination: String },
     /// Begin nothing more there, and keep what comes, until it is resumed; a restart is no end.
-    Pause { site: String },
+    Pause { destination: String },
     /// End a pause.
-    Resume { site: String },
+    Resume { destination: String },
 }
 
 impl From<DestinationArguments> for DestinationCommand {
     fn from(arguments: DestinationArguments) -> DestinationCommand {
         match arguments {
             DestinationArguments::List { limit } => DestinationCommand::List { limit },
-            DestinationArguments::Show { site } => DestinationCommand::Show { site },
-            DestinationArguments::Pause { site } => DestinationCommand::Pause { site },
-            DestinationArguments::Resume { site } => DestinationCommand::Resume { site },
+            DestinationArguments::Show { destination } => DestinationCommand::Show { destination },
+            DestinationArguments::Pause { destination } => {
+                DestinationCommand::Pause { destination }
+            }
+            DestinationArguments::Resume { destination } => {
+                DestinationCommand::Resume { destination }
+            }
         }
     }
 }
@@ -283,13 +287,16 @@ impl From<QueueArguments> for QueueCommand {
             QueueArguments::List { limit, after, filter } => {
                 QueueCommand::List { limit, after, wanted: filter.into() }
             }
-            QueueArguments::Hold(meant) => ordered(Deed::Hold, meant),
-            QueueArguments::Release(meant) => ordered(Deed::Release, meant),
-            QueueArguments::Retry(meant) => ordered(Deed::Retry, meant),
-            QueueArguments::Reroute { meant, to: Way(to) } => ordered(Deed::Reroute(to), meant),
-            QueueArguments::Bounce { ids } => {
-                QueueCommand::Operate { deed: Deed::Bounce, selection: Selection::These(ids) }
+            QueueArguments::Hold(meant) => ordered(Operation::Hold, meant),
+            QueueArguments::Release(meant) => ordered(Operation::Release, meant),
+            QueueArguments::Retry(meant) => ordered(Operation::Retry, meant),
+            QueueArguments::Reroute { meant, to: Way(to) } => {
+                ordered(Operation::Reroute(to), meant)
             }
+            QueueArguments::Bounce { ids } => QueueCommand::Operate {
+                operation: Operation::Bounce,
+                selection: Selection::These(ids),
+            },
             QueueArguments::Show { id } => QueueCommand::Show { id },
             QueueArguments::Stats => QueueCommand::Stats,
             QueueArguments::Cat { id } => QueueCommand::Cat { id },
@@ -298,13 +305,13 @@ impl From<QueueArguments> for QueueCommand {
     }
 }
 
-fn ordered(deed: Deed, meant: Meant) -> QueueCommand {
-    QueueCommand::Operate { deed, selection: meant.into() }
+fn ordered(operation: Operation, meant: Meant) -> QueueCommand {
+    QueueCommand::Operate { operation, selection: meant.into() }
 }
 
 #[derive(Subcommand)]
 enum RouteArguments {
-    /// Tell which route decides on a recipient and why, and the next hop, site and source.
+    /// Tell which route decides on a recipient and why, and the next hop, destination and source.
     Test {
         /// The recipient's address.
         #[arg(value_name = "RCPT")]

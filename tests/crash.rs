@@ -38,9 +38,9 @@ use support::ledger::Fate;
 use support::ledger::Ledger;
 use support::ledger::Reading;
 use support::ledger::open;
-use support::load::Dice;
 use support::load::Load;
 use support::load::Plan;
+use support::load::Random;
 use support::load::Shape;
 use support::load::send;
 use support::number_from;
@@ -109,7 +109,7 @@ fn kills() -> usize {
 struct Field {
     folder: tempfile::TempDir,
     ledger: Arc<Ledger>,
-    dice: Dice,
+    random: Random,
     kills: usize,
     kept_in_doubt: usize,
 }
@@ -119,7 +119,7 @@ impl Field {
         Field {
             folder: tempfile::tempdir().expect("there is a place for temporary files"),
             ledger: Arc::default(),
-            dice: Dice::new(seed),
+            random: Random::new(seed),
             kills: 0,
             kept_in_doubt: 0,
         }
@@ -145,7 +145,7 @@ impl Field {
     fn load(&mut self, server: &Server) -> Load {
         let plan = Plan {
             clients: CLIENTS,
-            seed: self.dice.below(usize::MAX) as u64,
+            seed: self.random.below(usize::MAX) as u64,
             shapes: Shape::ALL,
             remover: Some(self.path().to_owned()),
         };
@@ -191,14 +191,14 @@ fn acknowledged_mail_survives_kill_9_at_any_time() {
         let mut server = field.start("");
         let load = field.load(&server);
         load.await_acknowledged(1);
-        thread::sleep(Duration::from_millis(field.dice.below(350) as u64));
+        thread::sleep(Duration::from_millis(field.random.below(350) as u64));
         server.kill();
         load.stop();
         field.kills += 1;
         if kill % 4 == 3 {
             // And once more while it puts right what the first kill left.
             let mut server = Server::spawn(field.path(), &field.setup(""));
-            thread::sleep(Duration::from_millis(field.dice.below(120) as u64));
+            thread::sleep(Duration::from_millis(field.random.below(120) as u64));
             server.kill();
             field.kills += 1;
         }
@@ -221,9 +221,9 @@ fn the_audit_sees_every_kind_of_fault() {
         let mut server = field.start("");
         let mut client = server.connect();
         client.greet().expect("a greeting");
-        let mut dice = Dice::new(1);
+        let mut random = Random::new(1);
         for _ in 0..3 {
-            send(&mut client, &field.ledger, Shape::Small, &mut dice).expect("it is taken");
+            send(&mut client, &field.ledger, Shape::Small, &mut random).expect("it is taken");
         }
         let (mail, id) = field.ledger.some_acknowledged(1, 1)[0];
         match crime {
@@ -269,7 +269,7 @@ mod at_named_points {
         for round in 0..(kills() / KILLS).max(1) * 2 {
             for (name, passes_max) in SERVING {
                 // The first round stops early, the second anywhere.
-                let passes = field.dice.below(if round == 0 { 3 } else { *passes_max });
+                let passes = field.random.below(if round == 0 { 3 } else { *passes_max });
                 let failpoints = format!("{name}={passes}*off->return");
                 let mut server = field.start(&failpoints);
                 let load = field.load(&server);
@@ -335,7 +335,7 @@ mod at_named_points {
         let mut field = Field::new(seed("points of recovery"));
         for name in RECOVERING {
             kill_with_streams(&mut field);
-            let failpoints = format!("{name}={}*off->return", field.dice.below(2));
+            let failpoints = format!("{name}={}*off->return", field.random.below(2));
             field.die_at_start(&failpoints);
             field.die_at_start(&format!("{name}=return"));
             field.audit(Reading::Fresh, &failpoints);
@@ -360,7 +360,7 @@ mod at_named_points {
             field.audit(Reading::Fresh, name);
             let victims = field.ledger.some_acknowledged(3, 0);
             damage(&field, &victims);
-            let passes = field.dice.below(2);
+            let passes = field.random.below(2);
             field.die_at_start(&format!("{name}={passes}*off->return"));
             field.die_at_start(&format!("{name}=return"));
             field.audit(Reading::Fresh, name);
@@ -382,7 +382,7 @@ mod at_named_points {
         let _alone = alone();
         let mut field = Field::new(seed("failing store"));
         for (name, reply) in [("commit::error", "451"), ("stream::error", "451")] {
-            let passes = field.dice.below(50);
+            let passes = field.random.below(50);
             let failpoints = format!("{name}={passes}*off->return(eio)");
             let mut server = field.start(&failpoints);
             let load = field.load(&server);

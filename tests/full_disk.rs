@@ -34,9 +34,9 @@ use support::ledger::Ledger;
 use support::ledger::Mail;
 use support::ledger::Reading;
 use support::ledger::open;
-use support::load::Dice;
 use support::load::Load;
 use support::load::Plan;
+use support::load::Random;
 use support::load::Shape;
 use support::load::send;
 use support::queue;
@@ -88,8 +88,8 @@ impl Scene {
 
     /// Sends one small message, and says how it was answered.
     fn send_one(&self, client: &mut Client) -> String {
-        let mut dice = Dice::new(self.ledger.acknowledged() as u64);
-        let reply = send(client, &self.ledger, Shape::Small, &mut dice).expect("a reply");
+        let mut random = Random::new(self.ledger.acknowledged() as u64);
+        let reply = send(client, &self.ledger, Shape::Small, &mut random).expect("a reply");
         if reply.code != 250 {
             client.expect("RSET", 250);
         }

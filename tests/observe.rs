@@ -23,7 +23,7 @@ use ringpost::observe::Event;
 use ringpost::observe::Level;
 use ringpost::observe::log;
 use ringpost::observe::log::LogSettings;
-use ringpost::observe::scribe::Scribe;
+use ringpost::observe::subscriber::LineSubscriber;
 use ringpost::observe::value::Form;
 use ringpost::observe::writer::Journal;
 use ringpost::observe::writer::Output;
@@ -73,7 +73,7 @@ fn on_paper(form: Form, level: Level) -> (Arc<Journal>, Dispatch, Paper) {
     let paper = Paper::default();
     let journal = Journal::new(form, level);
     start_writer(&journal, Output::Other(Box::new(paper.clone()))).expect("a thread");
-    let dispatch = Dispatch::new(Scribe::new(Arc::clone(&journal)));
+    let dispatch = Dispatch::new(LineSubscriber::new(Arc::clone(&journal)));
     (journal, dispatch, paper)
 }
 
@@ -169,7 +169,7 @@ fn a_stuck_pipe_stalls_nobody_and_the_drops_are_told() {
     let (mut reader, pipe) = io::pipe().expect("a pipe");
     let journal = Journal::new(Form::Text, Level::Info);
     let writer = start_writer(&journal, Output::Other(Box::new(pipe))).expect("a thread");
-    let dispatch = Dispatch::new(Scribe::new(Arc::clone(&journal)));
+    let dispatch = Dispatch::new(LineSubscriber::new(Arc::clone(&journal)));
     // Nobody reads. The pipe and the lane fill up; every call still comes back.
     let mut emitted = 0;
     with_default(&dispatch, || {
@@ -270,7 +270,7 @@ fn a_fifo_without_a_reader_does_not_hold_the_start_up() {
     assert!(made.success());
     let journal = Journal::new(Form::Text, Level::Info);
     start_writer(&journal, Output::file(&path).expect("it opens at once")).expect("a thread");
-    with_default(&Dispatch::new(Scribe::new(Arc::clone(&journal))), || {
+    with_default(&Dispatch::new(LineSubscriber::new(Arc::clone(&journal))), || {
         Event::Draining { sessions: 1 }.emit();
     });
     assert!(journal.flush(PATIENCE), "one line fits into the pipe");
@@ -320,7 +320,7 @@ fn cost_of_an_accepted_line() {
         let output = Output::file(&folder.path().join("log")).expect("a file");
         let journal = Journal::new(form, Level::Info);
         start_writer(&journal, output).expect("a thread");
-        with_default(&Dispatch::new(Scribe::new(Arc::clone(&journal))), || {
+        with_default(&Dispatch::new(LineSubscriber::new(Arc::clone(&journal))), || {
             log::set_shard(ShardId(0));
             let mut spent = Duration::ZERO;
             for _ in 0..LINES / 1_000 {

@@ -23,9 +23,9 @@ use support::ledger::Audit;
 use support::ledger::Ledger;
 use support::ledger::Reading;
 use support::ledger::open;
-use support::load::Dice;
 use support::load::Load;
 use support::load::Plan;
+use support::load::Random;
 use support::load::Shape;
 use support::number_from;
 
@@ -46,7 +46,7 @@ fn disk() -> Option<FailingDisk> {
 fn cut_under_load(
     disk: &mut FailingDisk,
     (ledger, config, shapes): (&Arc<Ledger>, &str, &'static [Shape]),
-    dice: &mut Dice,
+    random: &mut Random,
 ) -> Audit {
     let folder = tempfile::tempdir().expect("there is a place for temporary files");
     let spool = disk.mount_point().join("spool");
@@ -55,12 +55,12 @@ fn cut_under_load(
     let mut server = Server::start(folder.path(), &setup);
     let plan = Plan {
         clients: 5,
-        seed: dice.below(usize::MAX) as u64,
+        seed: random.below(usize::MAX) as u64,
         shapes,
         remover: Some(folder.path().to_owned()),
     };
     let load = Load::start(server.address(), ledger, plan);
-    thread::sleep(Duration::from_millis(200 + dice.below(800) as u64));
+    thread::sleep(Duration::from_millis(200 + random.below(800) as u64));
     // What is deleted meanwhile is no mail to lose.
     load.await_kept(MAIL_TO_LOSE);
     disk.cut();
@@ -73,18 +73,18 @@ fn cut_under_load(
     audit
 }
 
-fn dice() -> Dice {
+fn random() -> Random {
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).expect("after 1970");
     println!("seed {}", now.as_millis());
-    Dice::new(now.as_millis() as u64)
+    Random::new(now.as_millis() as u64)
 }
 
 #[test]
 fn acknowledged_mail_survives_power_cuts() {
     let Some(mut disk) = disk() else { return };
-    let (ledger, mut dice) = (Arc::<Ledger>::default(), dice());
+    let (ledger, mut random) = (Arc::<Ledger>::default(), random());
     for cut in 0..number_from("RINGPOST_POWER_CUTS", || CUTS) {
-        let audit = cut_under_load(&mut disk, (&ledger, CONFIG, Shape::ALL), &mut dice);
+        let audit = cut_under_load(&mut disk, (&ledger, CONFIG, Shape::ALL), &mut random);
         println!("cut {cut}: {audit}");
         audit.assert_sound(&format!("cut {cut}"));
         assert!(audit.recovered > MAIL_TO_LOSE / 2, "cut {cut}: there was mail to lose");
@@ -94,14 +94,14 @@ fn acknowledged_mail_survives_power_cuts() {
 #[test]
 fn without_sync_a_power_cut_loses_mail() {
     let Some(mut disk) = disk() else { return };
-    let (ledger, mut dice) = (Arc::<Ledger>::default(), dice());
+    let (ledger, mut random) = (Arc::<Ledger>::default(), random());
     // Only small mail, and room for all of it: no full memtable brings the log to the disk.
     let config = "[queue]\nsync = false\nmin_free_space = \"1MB\"\n";
     // The empty spool is made durable first; it is the mail that must be missing.
     disk.power_on();
     drop(open(&disk.mount_point().join("spool"), Access::Serve));
     disk.power_off().expect("nobody has a file open");
-    let audit = cut_under_load(&mut disk, (&ledger, config, &[Shape::Small]), &mut dice);
+    let audit = cut_under_load(&mut disk, (&ledger, config, &[Shape::Small]), &mut random);
     println!("without sync: {audit}");
     assert!(!audit.lost.is_empty(), "this rig would not notice a missing sync: {audit}");
     assert_eq!(audit.aliens, [""; 0], "what is there is whole");

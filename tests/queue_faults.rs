@@ -3,7 +3,7 @@
 //! A full disk is a small tmpfs; a broken one is `strace` failing fdatasync under a copy of this
 //! test. Where either is not to be had, the test says so and passes.
 
-mod queue_desk;
+mod queue_rig;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -13,9 +13,9 @@ use std::process::Command;
 use std::time::Duration;
 use std::time::Instant;
 
-use queue_desk::Desk;
-use queue_desk::NOW_MS;
-use queue_desk::pattern;
+use queue_rig::NOW_MS;
+use queue_rig::Rig;
+use queue_rig::pattern;
 use ringpost::base::MessageId;
 use ringpost::base::limits::CHUNK_BYTES;
 use ringpost::queue::CommitFault;
@@ -67,9 +67,9 @@ struct Ledger {
 }
 
 impl Ledger {
-    fn send(&mut self, desk: &Desk, len: usize) -> Result<(), CommitFault> {
+    fn send(&mut self, rig: &Rig, len: usize) -> Result<(), CommitFault> {
         self.seed += 1;
-        match desk.run(desk.store(&pattern(len, self.seed))) {
+        match rig.run(rig.store(&pattern(len, self.seed))) {
             Ok(done) => {
                 self.stored.insert(done.id, (len, self.seed));
                 Ok(())
@@ -81,11 +81,11 @@ impl Ledger {
         }
     }
 
-    fn check(&self, desk: &Desk) {
+    fn check(&self, rig: &Rig) {
         for (id, (len, seed)) in &self.stored {
-            assert_eq!(desk.body_of(*id), pattern(*len, *seed), "{id} was acknowledged");
+            assert_eq!(rig.body_of(*id), pattern(*len, *seed), "{id} was acknowledged");
         }
-        let there = inspect::list(&desk.spool, ALL).unwrap().len();
+        let there = inspect::list(&rig.spool, ALL).unwrap().len();
         assert!(there >= self.stored.len());
         assert!(there <= self.stored.len() + self.refused as usize, "nothing comes from nowhere");
     }
@@ -98,23 +98,22 @@ fn small(path: &Path) -> SpoolOptions {
 /// Sends until the disk is full, with so many bytes free at first. Answers once it was refused.
 fn fill(free: u64) {
     let Some(disk) = SmallDisk::mount("size=20m") else { return };
-    let desk = Desk::with(small(&disk.path().join("spool")));
+    let rig = Rig::with(small(&disk.path().join("spool")));
     let there = space(disk.path()).unwrap().free_bytes;
     fs::write(disk.path().join("balloon"), vec![1; (there - free) as usize]).unwrap();
     let bodies: Vec<Vec<u8>> = (0..48).map(|seed| pattern(60_000, seed)).collect();
     loop {
         // Side by side they are one batch, which fills a memtable while the last is being flushed.
-        let sent = bodies
-            .iter()
-            .map(|body| Box::pin(desk.store(body)) as Pin<Box<dyn Future<Output = _>>>);
+        let sent =
+            bodies.iter().map(|body| Box::pin(rig.store(body)) as Pin<Box<dyn Future<Output = _>>>);
         let faults: Vec<_> =
-            desk.run_all(sent.collect()).into_iter().filter_map(Result::err).collect();
+            rig.run_all(sent.collect()).into_iter().filter_map(Result::err).collect();
         assert!(faults.iter().all(|fault| *fault == CommitFault::SpoolFull), "{faults:?}");
         if !faults.is_empty() {
             break;
         }
     }
-    desk.close();
+    rig.close();
 }
 
 /// RocksDB's own wait for memtables never ends when their flush finds the disk full meanwhile:
@@ -145,42 +144,42 @@ fn full_disk_recovers(len: usize) {
     let spool = disk.path().join("spool");
     let balloon = disk.path().join("balloon");
     fs::write(&balloon, vec![1; 32 << 20]).unwrap();
-    let desk = Desk::with(small(&spool));
+    let rig = Rig::with(small(&spool));
     let mut ledger = Ledger::default();
     let fault = loop {
-        if let Err(fault) = ledger.send(&desk, len) {
+        if let Err(fault) = ledger.send(&rig, len) {
             break fault;
         }
     };
     assert_eq!(fault, CommitFault::SpoolFull);
     for _ in 0..20 {
         // It may find room again for a moment, when a flush has freed a log.
-        let again = ledger.send(&desk, len);
+        let again = ledger.send(&rig, len);
         assert!(matches!(again, Ok(()) | Err(CommitFault::SpoolFull)), "{again:?}");
     }
-    assert_eq!(desk.pool.chunks_out(), 0, "refused bodies gave their chunks back");
-    ledger.check(&desk);
+    assert_eq!(rig.pool.chunks_out(), 0, "refused bodies gave their chunks back");
+    ledger.check(&rig);
 
     fs::remove_file(&balloon).unwrap();
     let begun = Instant::now();
-    while let Err(fault) = ledger.send(&desk, len) {
+    while let Err(fault) = ledger.send(&rig, len) {
         assert_eq!(fault, CommitFault::SpoolFull);
         assert!(begun.elapsed() < Duration::from_secs(60), "it recovers by itself");
         std::thread::sleep(Duration::from_millis(50));
     }
     println!("{len} bytes each: mail was taken again {:?} after there was room", begun.elapsed());
     for _ in 0..20 {
-        ledger.send(&desk, len).expect("there is room");
+        ledger.send(&rig, len).expect("there is room");
     }
-    assert_eq!(desk.fatal.lock().unwrap().len(), 0, "a full disk is not fatal");
-    ledger.check(&desk);
-    let stats = inspect::stats(&desk.spool).unwrap();
+    assert_eq!(rig.fatal.lock().unwrap().len(), 0, "a full disk is not fatal");
+    ledger.check(&rig);
+    let stats = inspect::stats(&rig.spool).unwrap();
     assert_eq!(stats.partitions[0].streams, 0, "what was refused has been removed");
-    assert_eq!(stats.messages, inspect::list(&desk.spool, ALL).unwrap().len() as u64);
-    desk.close();
-    let desk = Desk::with(small(&spool));
-    ledger.check(&desk);
-    let found = &desk.spool.recovered()[0];
+    assert_eq!(stats.messages, inspect::list(&rig.spool, ALL).unwrap().len() as u64);
+    rig.close();
+    let rig = Rig::with(small(&spool));
+    ledger.check(&rig);
+    let found = &rig.spool.recovered()[0];
     assert_eq!((found.quarantined, found.repaired), (0, 0), "{:#?}", found.notices);
 }
 
@@ -233,22 +232,22 @@ fn under_strace(child: &str, spool: &Path, arguments: &[&str]) -> Option<String>
 #[ignore = "a part of a_failed_sync_stops_the_partition"]
 fn child_meets_a_failed_sync() {
     let Some(spool) = std::env::var_os(CHILD_SPOOL) else { return };
-    let desk = Desk::open(Path::new(&spool));
+    let rig = Rig::open(Path::new(&spool));
     let mut ledger = Ledger::default();
     let fault = loop {
-        if let Err(fault) = ledger.send(&desk, 3000) {
+        if let Err(fault) = ledger.send(&rig, 3000) {
             break fault;
         }
         assert!(ledger.seed < 1000, "the injected fault never came");
     };
     assert_eq!(fault, CommitFault::Failed);
-    assert_eq!(desk.committer.fault(), Some(CommitFault::Failed), "intake has stopped");
-    assert!(matches!(desk.committer.body(NOW_MS), Err(CommitFault::Failed)));
-    let told = desk.fatal.lock().unwrap().clone();
+    assert_eq!(rig.committer.fault(), Some(CommitFault::Failed), "intake has stopped");
+    assert!(matches!(rig.committer.body(NOW_MS), Err(CommitFault::Failed)));
+    let told = rig.fatal.lock().unwrap().clone();
     assert_eq!(told.len(), 1, "{told:?}");
     assert!(told[0].contains("Input/output error"), "{told:?}");
-    assert!(desk.spool.partitions()[0].failure().is_some());
-    assert_eq!(desk.pool.chunks_out(), 0);
+    assert!(rig.spool.partitions()[0].failure().is_some());
+    assert_eq!(rig.pool.chunks_out(), 0);
     for id in ledger.stored.keys() {
         println!("stored {id}");
     }
@@ -260,19 +259,19 @@ fn child_meets_a_failed_sync() {
 fn a_failed_sync_stops_the_partition() {
     let folder = tempfile::tempdir().unwrap();
     let spool = folder.path().join("spool");
-    drop(Desk::open(&spool));
+    drop(Rig::open(&spool));
     let inject = ["-e", "trace=fdatasync", "-e", "inject=fdatasync:error=EIO:when=25+"];
     let Some(said) = under_strace("child_meets_a_failed_sync", &spool, &inject) else { return };
     let stored: Vec<&str> =
         said.lines().filter_map(|line| line.split_once("stored ")).map(|(_, id)| id).collect();
     assert!(stored.len() > 5, "{said}");
-    let desk = Desk::open(&spool);
+    let rig = Rig::open(&spool);
     for id in &stored {
-        desk.body_of(id.parse().unwrap());
+        rig.body_of(id.parse().unwrap());
     }
-    let there = desk.spool.recovered()[0].messages as usize;
+    let there = rig.spool.recovered()[0].messages as usize;
     assert!(there <= stored.len() + 1, "at most the message whose sync failed came through");
-    desk.stored(b"mail goes on after the restart");
+    rig.stored(b"mail goes on after the restart");
 }
 
 /// In the child: lone messages, one after the other.
@@ -280,18 +279,18 @@ fn a_failed_sync_stops_the_partition() {
 #[ignore = "a part of one_message_alone_costs_one_sync"]
 fn child_stores_lone_messages() {
     let Some(spool) = std::env::var_os(CHILD_SPOOL) else { return };
-    let desk = Desk::open(Path::new(&spool));
+    let rig = Rig::open(Path::new(&spool));
     for _ in 0..200 {
-        desk.stored(&pattern(4096, 1));
+        rig.stored(&pattern(4096, 1));
     }
-    desk.close();
+    rig.close();
 }
 
 #[test]
 fn one_message_alone_costs_one_sync() {
     let folder = tempfile::tempdir().unwrap();
     let spool = folder.path().join("spool");
-    drop(Desk::open(&spool));
+    drop(Rig::open(&spool));
     let trace = ["-e", "trace=fdatasync,fsync"];
     let Some(_) = under_strace("child_stores_lone_messages", &spool, &trace) else { return };
     let calls = fs::read_to_string(spool.with_extension("strace")).unwrap();

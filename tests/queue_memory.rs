@@ -3,13 +3,13 @@
 //! By default fewer bytes are sent than issue figures name, for memory is full long before;
 //! `RINGPOST_FULL=1` sends 200 times 25 MB and once 1 GB.
 
-mod queue_desk;
+mod queue_rig;
 
 use std::fs;
 
-use queue_desk::Desk;
-use queue_desk::NOW_MS;
-use queue_desk::envelope;
+use queue_rig::NOW_MS;
+use queue_rig::Rig;
+use queue_rig::envelope;
 use ringpost::base::Slice;
 use ringpost::base::limits::CHUNK_BYTES;
 use ringpost::queue::CommitFault;
@@ -22,11 +22,11 @@ fn status(field: &str) -> u64 {
     line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() << 10
 }
 
-async fn stream(desk: &Desk, bytes: u64) -> Result<u64, CommitFault> {
+async fn stream(rig: &Rig, bytes: u64) -> Result<u64, CommitFault> {
     let line = b"Bytes that are not all alike, as those of a mail would not be, either.\r\n";
-    let mut body = desk.committer.body(NOW_MS)?;
+    let mut body = rig.committer.body(NOW_MS)?;
     while body.bytes() < bytes {
-        let mut chunk = desk.pool.try_take().expect("the pool is large");
+        let mut chunk = rig.pool.try_take().expect("the pool is large");
         while !chunk.is_full() {
             chunk.fill_from(line);
         }
@@ -52,20 +52,20 @@ fn streams_are_held_in_bounded_memory() {
         partitions: Some(2),
         ..SpoolOptions::new(folder.path().join("spool"), NOW_MS)
     };
-    let desk = Desk::with(options);
+    let rig = Rig::with(options);
     let alone = rise(|| {
-        desk.run(stream(&desk, one)).unwrap();
+        rig.run(stream(&rig, one)).unwrap();
     });
     println!("one body of {} MB: {} MB", one >> 20, alone >> 20);
     assert!(alone < 64 << 20, "one body raised memory by {} MB", alone >> 20);
     let crowd = rise(|| {
         let all = (0..200)
-            .map(|_| Box::pin(stream(&desk, many)) as std::pin::Pin<Box<dyn Future<Output = _>>>);
-        for done in desk.run_all::<Result<u64, CommitFault>>(all.collect()) {
+            .map(|_| Box::pin(stream(&rig, many)) as std::pin::Pin<Box<dyn Future<Output = _>>>);
+        for done in rig.run_all::<Result<u64, CommitFault>>(all.collect()) {
             done.unwrap();
         }
     });
     println!("200 bodies of {} MB: {} MB", many >> 20, crowd >> 20);
     assert!(alone + crowd < 200 << 20, "200 bodies raised memory by {} MB", (alone + crowd) >> 20);
-    assert_eq!(desk.pool.chunks_out(), 0);
+    assert_eq!(rig.pool.chunks_out(), 0);
 }

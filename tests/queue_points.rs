@@ -3,7 +3,7 @@
 
 #![cfg(feature = "failpoints")]
 
-mod queue_desk;
+mod queue_rig;
 
 use std::pin::Pin;
 use std::task::Context;
@@ -12,10 +12,10 @@ use std::task::Waker;
 use std::time::Duration;
 use std::time::Instant;
 
-use queue_desk::Desk;
-use queue_desk::NOW_MS;
-use queue_desk::envelope;
-use queue_desk::pattern;
+use queue_rig::NOW_MS;
+use queue_rig::Rig;
+use queue_rig::envelope;
+use queue_rig::pattern;
 use ringpost::base::limits::CHUNK_BYTES;
 use ringpost::base::limits::COMMIT_HUNG_MS;
 use ringpost::queue::CommitFault;
@@ -37,17 +37,17 @@ fn an_injected_fault_is_answered_and_the_bytes_are_gone() {
         ("stream::error", "eio", 5 * CHUNK_BYTES, CommitFault::Failed),
     ] {
         let folder = tempfile::tempdir().unwrap();
-        let desk = Desk::open(folder.path());
-        desk.stored(b"before");
+        let rig = Rig::open(folder.path());
+        rig.stored(b"before");
         fail::cfg(point, &format!("1*return({kind})")).unwrap();
-        let fault = desk.run(desk.store(&pattern(len, 1))).unwrap_err();
+        let fault = rig.run(rig.store(&pattern(len, 1))).unwrap_err();
         assert_eq!(fault, expected, "{point} {kind}");
         fail::remove(point);
-        let after = desk.run(desk.store(b"after"));
+        let after = rig.run(rig.store(b"after"));
         assert_eq!(after.is_ok(), expected == CommitFault::SpoolFull, "{point} {kind}");
-        desk.close();
-        let desk = Desk::open(folder.path());
-        let found = &desk.spool.recovered()[0];
+        rig.close();
+        let rig = Rig::open(folder.path());
+        let found = &rig.spool.recovered()[0];
         assert_eq!(found.messages, 1 + after.is_ok() as u64, "{point} {kind}");
         assert_eq!((found.repaired, found.quarantined), (0, 0), "{:?}", found.notices);
     }
@@ -65,37 +65,37 @@ fn what_a_full_disk_cut_short_is_removed_once_there_is_room() {
         ("the last write, and a message after it", "commit::error", "2*return(enospc)"),
     ] {
         let folder = tempfile::tempdir().unwrap();
-        let desk = Desk::open(folder.path());
-        let mut body = desk.committer.body(NOW_MS).unwrap();
-        desk.run(desk.push(&mut body, &pattern(2 * CHUNK_BYTES, 1))).unwrap();
-        let streams = || inspect::stats(&desk.spool).unwrap().partitions[0].streams;
+        let rig = Rig::open(folder.path());
+        let mut body = rig.committer.body(NOW_MS).unwrap();
+        rig.run(rig.push(&mut body, &pattern(2 * CHUNK_BYTES, 1))).unwrap();
+        let streams = || inspect::stats(&rig.spool).unwrap().partitions[0].streams;
         while streams() == 0 {
             std::thread::yield_now();
         }
 
         fail::cfg(point, faults).unwrap();
-        let outcome = desk.run(async {
-            desk.push(&mut body, &pattern(2 * CHUNK_BYTES, 2)).await?;
+        let outcome = rig.run(async {
+            rig.push(&mut body, &pattern(2 * CHUNK_BYTES, 2)).await?;
             body.finish(&envelope(Default::default()), NOW_MS).await
         });
         assert_eq!(outcome.map(|_| ()), Err(CommitFault::SpoolFull), "{name}");
         if faults.starts_with('2') && point == "commit::error" {
-            assert_eq!(desk.run(desk.store(b"refused")).unwrap_err(), CommitFault::SpoolFull);
+            assert_eq!(rig.run(rig.store(b"refused")).unwrap_err(), CommitFault::SpoolFull);
         }
         // A promise comes after all that was asked for before it, the removal too.
-        desk.stored(b"first there is room for");
-        desk.stored(b"and another");
+        rig.stored(b"first there is room for");
+        rig.stored(b"and another");
         fail::remove(point);
         assert_eq!(streams(), 0, "{name}: the mark is gone");
-        let partition = &desk.spool.partitions()[0];
+        let partition = &rig.spool.partitions()[0];
         let chunks =
             partition.db().iterator_cf(partition.families().body, rocksdb::IteratorMode::Start);
         assert_eq!(chunks.count(), 2, "{name}: the chunks of the two messages are all there are");
-        assert_eq!(inspect::list(&desk.spool, ALL).unwrap().len(), 2, "{name}");
-        assert_eq!(desk.pool.chunks_out(), 0, "{name}");
-        desk.close();
-        let desk = Desk::open(folder.path());
-        let found = &desk.spool.recovered()[0];
+        assert_eq!(inspect::list(&rig.spool, ALL).unwrap().len(), 2, "{name}");
+        assert_eq!(rig.pool.chunks_out(), 0, "{name}");
+        rig.close();
+        let rig = Rig::open(folder.path());
+        let found = &rig.spool.recovered()[0];
         assert_eq!((found.messages, found.swept, found.repaired, found.quarantined), (2, 0, 0, 0));
     }
     scenario.teardown();
@@ -116,10 +116,10 @@ fn in_seconds(count: u64) -> Instant {
 }
 
 /// Waits until the commit thread is within a batch, and stands still there.
-fn await_batch(desk: &Desk) -> Hang {
+fn await_batch(rig: &Rig) -> Hang {
     let end = Instant::now() + Duration::from_secs(20);
     for second in 0.. {
-        if let Some(hang) = desk.committer.watch(in_seconds(second)) {
+        if let Some(hang) = rig.committer.watch(in_seconds(second)) {
             return hang;
         }
         assert!(Instant::now() < end, "the batch is never begun");
@@ -132,39 +132,39 @@ fn await_batch(desk: &Desk) -> Hang {
 fn mail_is_refused_while_the_disk_hangs_and_what_was_refused_is_not_kept() {
     let scenario = fail::FailScenario::setup();
     let folder = tempfile::tempdir().unwrap();
-    let desk = Desk::open(folder.path());
-    let before = desk.stored(b"before");
-    assert_eq!(desk.committer.watch(in_seconds(3600)), None, "no batch is under way");
+    let rig = Rig::open(folder.path());
+    let before = rig.stored(b"before");
+    assert_eq!(rig.committer.watch(in_seconds(3600)), None, "no batch is under way");
 
     fail::cfg("commit::before_write", "pause").unwrap();
     let small = pattern(3000, 1);
-    let mut hanging = Box::pin(desk.store(&small));
+    let mut hanging = Box::pin(rig.store(&small));
     assert!(poll_once(&mut hanging).is_none());
-    let Hang::Began { ms } = await_batch(&desk) else { panic!("it hangs") };
+    let Hang::Began { ms } = await_batch(&rig) else { panic!("it hangs") };
     assert!(ms >= COMMIT_HUNG_MS, "{ms}");
-    assert_eq!(desk.committer.watch(in_seconds(7200)), None, "a hang is told once");
+    assert_eq!(rig.committer.watch(in_seconds(7200)), None, "a hang is told once");
     assert_eq!(poll_once(&mut hanging), Some(Err(CommitFault::Hung)));
-    assert!(matches!(desk.committer.body(NOW_MS), Err(CommitFault::Hung)), "nothing new is begun");
-    let mut deletion = Box::pin(desk.committer.delete(before));
+    assert!(matches!(rig.committer.body(NOW_MS), Err(CommitFault::Hung)), "nothing new is begun");
+    let mut deletion = Box::pin(rig.committer.delete(before));
     assert!(poll_once(&mut deletion).is_none(), "an order is carried out when the disk is back");
 
     fail::remove("commit::before_write");
-    assert_eq!(desk.run(deletion), Ok(true));
-    let Some(Hang::Ended { .. }) = desk.committer.watch(Instant::now()) else {
+    assert_eq!(rig.run(deletion), Ok(true));
+    let Some(Hang::Ended { .. }) = rig.committer.watch(Instant::now()) else {
         panic!("the disk is back")
     };
     drop(hanging);
     // What was answered with a fault became durable, and is removed in the batch after.
-    let after = desk.stored(b"after");
-    desk.stored(b"and one more, behind the removal");
-    let there = inspect::list(&desk.spool, ALL).unwrap();
+    let after = rig.stored(b"after");
+    rig.stored(b"and one more, behind the removal");
+    let there = inspect::list(&rig.spool, ALL).unwrap();
     assert_eq!(there.len(), 2, "{there:?}");
-    assert_eq!(desk.body_of(after), b"after");
-    assert!(desk.fatal.lock().unwrap().is_empty(), "a hang that ends is no failure");
-    assert_eq!((desk.pool.chunks_out(), desk.committer.waiting()), (0, 0));
-    let audit = ringpost::queue::audit::audit(&desk.spool).unwrap();
+    assert_eq!(rig.body_of(after), b"after");
+    assert!(rig.fatal.lock().unwrap().is_empty(), "a hang that ends is no failure");
+    assert_eq!((rig.pool.chunks_out(), rig.committer.waiting()), (0, 0));
+    let audit = ringpost::queue::audit::audit(&rig.spool).unwrap();
     assert!(audit.adds_up, "{audit:?}");
-    desk.close();
+    rig.close();
     scenario.teardown();
 }
 
@@ -172,22 +172,22 @@ fn mail_is_refused_while_the_disk_hangs_and_what_was_refused_is_not_kept() {
 fn a_body_under_way_is_refused_while_the_disk_hangs() {
     let scenario = fail::FailScenario::setup();
     let folder = tempfile::tempdir().unwrap();
-    let desk = Desk::open(folder.path());
-    let mut body = desk.committer.body(NOW_MS).unwrap();
-    desk.run(desk.push(&mut body, &pattern(3 * CHUNK_BYTES, 1))).unwrap();
+    let rig = Rig::open(folder.path());
+    let mut body = rig.committer.body(NOW_MS).unwrap();
+    rig.run(rig.push(&mut body, &pattern(3 * CHUNK_BYTES, 1))).unwrap();
 
     fail::cfg("stream::before_write", "pause").unwrap();
     let more = pattern(8 * CHUNK_BYTES, 2);
-    let mut pushing = Box::pin(desk.push(&mut body, &more));
+    let mut pushing = Box::pin(rig.push(&mut body, &more));
     let end = Instant::now() + Duration::from_secs(20);
     let mut second = 0;
     let fault = loop {
         if let Some(done) = poll_once(&mut pushing) {
             break done;
         }
-        desk.committer.pump();
+        rig.committer.pump();
         second += 1;
-        desk.committer.watch(in_seconds(second));
+        rig.committer.watch(in_seconds(second));
         assert!(Instant::now() < end, "it waits for a disk that does not answer");
     };
     assert_eq!(fault, Err(CommitFault::Hung));
@@ -196,15 +196,15 @@ fn a_body_under_way_is_refused_while_the_disk_hangs() {
 
     fail::remove("stream::before_write");
     let end = Instant::now() + Duration::from_secs(20);
-    while desk.committer.waiting() > 0 {
-        desk.committer.pump();
+    while rig.committer.waiting() > 0 {
+        rig.committer.pump();
         assert!(Instant::now() < end, "every order is answered");
         std::thread::yield_now();
     }
-    desk.committer.watch(Instant::now());
-    desk.stored(b"after");
-    assert_eq!(inspect::stats(&desk.spool).unwrap().partitions[0].streams, 0);
-    assert_eq!(desk.pool.chunks_out(), 0, "every chunk came back");
-    desk.close();
+    rig.committer.watch(Instant::now());
+    rig.stored(b"after");
+    assert_eq!(inspect::stats(&rig.spool).unwrap().partitions[0].streams, 0);
+    assert_eq!(rig.pool.chunks_out(), 0, "every chunk came back");
+    rig.close();
     scenario.teardown();
 }

@@ -1,7 +1,7 @@
 //! Recovery: what crashes and damage leave behind is swept, repaired or moved, never a stop.
 
 mod queue_damage;
-mod queue_desk;
+mod queue_rig;
 
 use std::fs;
 use std::path::Path;
@@ -9,11 +9,11 @@ use std::path::PathBuf;
 
 use rocksdb::WriteBatch;
 
-use queue_desk::Desk;
-use queue_desk::NOW_MS;
-use queue_desk::envelope;
-use queue_desk::pattern;
-use queue_desk::recipients;
+use queue_rig::NOW_MS;
+use queue_rig::Rig;
+use queue_rig::envelope;
+use queue_rig::pattern;
+use queue_rig::recipients;
 use ringpost::base::MessageId;
 use ringpost::base::limits::CHUNK_BYTES;
 use ringpost::queue::Access;
@@ -57,15 +57,15 @@ fn check(
     plant: impl FnOnce(&Partition, MessageId, &mut WriteBatch),
 ) {
     let folder = tempfile::tempdir().unwrap();
-    let desk = Desk::open(folder.path());
-    desk.stored(b"first");
-    let middle = desk.stored(&pattern(200_000, 5));
-    desk.stored(b"last");
-    let partition = &desk.spool.partitions()[0];
+    let rig = Rig::open(folder.path());
+    rig.stored(b"first");
+    let middle = rig.stored(&pattern(200_000, 5));
+    rig.stored(b"last");
+    let partition = &rig.spool.partitions()[0];
     let mut batch = WriteBatch::default();
     plant(partition, middle, &mut batch);
     partition.db().write(batch).unwrap();
-    desk.close();
+    rig.close();
     let spool = reopen(folder.path());
     let found = &spool.recovered()[0];
     assert_eq!(sums(found), expected, "{name}: {:#?}", found.notices);
@@ -185,11 +185,11 @@ fn what_cannot_be_understood_is_moved() {
 #[test]
 fn quarantine_keeps_the_bytes_and_says_why() {
     let folder = tempfile::tempdir().unwrap();
-    let desk = Desk::open(folder.path());
-    let partition = &desk.spool.partitions()[0];
+    let rig = Rig::open(folder.path());
+    let partition = &rig.spool.partitions()[0];
     let family = partition.families().envelope;
     partition.db().put_cf(family, key::of_id(stray()), b"garbage").unwrap();
-    desk.close();
+    rig.close();
     drop(reopen(folder.path()));
     let name = format!("p00-envelope-{}", key::hex(&key::of_id(stray())));
     let quarantine = folder.path().join("quarantine");
@@ -215,14 +215,14 @@ fn ids(spool: &Spool) -> Vec<String> {
 
 /// A spool of `count` messages that are in the log only, with the length of the log after each.
 fn logged(folder: &Path, count: u64) -> (Vec<String>, Vec<u64>, PathBuf) {
-    let desk = Desk::open(folder);
+    let rig = Rig::open(folder);
     let log = newest_log(&folder.join("p00"));
     let (mut ids, mut lens) = (Vec::new(), Vec::new());
     for seed in 0..count {
-        ids.push(desk.stored(&pattern(3000, seed)).to_string());
+        ids.push(rig.stored(&pattern(3000, seed)).to_string());
         lens.push(fs::metadata(&log).unwrap().len());
     }
-    desk.close();
+    rig.close();
     (ids, lens, log)
 }
 
@@ -302,23 +302,23 @@ fn a_flipped_bit_in_the_log_costs_no_message_behind_it() {
 #[test]
 fn holes_in_the_log_never_cost_the_partition() {
     let folder = tempfile::tempdir().unwrap();
-    let desk = Desk::open(folder.path());
-    let before = desk.stored(b"written before").to_string();
-    desk.close();
-    let desk = Desk::open(folder.path());
+    let rig = Rig::open(folder.path());
+    let before = rig.stored(b"written before").to_string();
+    rig.close();
+    let rig = Rig::open(folder.path());
     let log = newest_log(&folder.path().join("p00"));
     for seed in 0..60 {
         let bytes = [300, 900, 3000, 12_000, 40_000, 200_000][seed as usize % 6];
-        desk.stored(&pattern(bytes, seed));
+        rig.stored(&pattern(bytes, seed));
     }
     let whole = fs::read(&log).unwrap();
-    desk.close();
-    let mut dice = 0x9E37_79B9_7F4A_7C15_u64;
+    rig.close();
+    let mut random = 0x9E37_79B9_7F4A_7C15_u64;
     let mut roll = |below: u64| {
-        dice ^= dice << 13;
-        dice ^= dice >> 7;
-        dice ^= dice << 17;
-        (dice % below) as usize
+        random ^= random << 13;
+        random ^= random >> 7;
+        random ^= random << 17;
+        (random % below) as usize
     };
     const PAGE: usize = 4096;
     for trial in 0..60 {
@@ -348,10 +348,10 @@ fn holes_in_the_log_never_cost_the_partition() {
 fn a_torn_end_of_the_list_of_files_costs_nothing() {
     const PAGE: usize = 4096;
     let folder = tempfile::tempdir().unwrap();
-    let desk = Desk::open(folder.path());
+    let rig = Rig::open(folder.path());
     let name = fs::read_to_string(folder.path().join("p00/CURRENT")).unwrap();
     let manifest = Path::new("p00").join(name.trim());
-    let db = desk.spool.partitions()[0].db();
+    let db = rig.spool.partitions()[0].db();
     let families = ringpost::queue::schema::FAMILIES;
     let families: Vec<_> = families.iter().map(|family| db.cf_handle(family).unwrap()).collect();
     for family in &families {
@@ -364,7 +364,7 @@ fn a_torn_end_of_the_list_of_files_costs_nothing() {
         if old.len() > 9 * PAGE {
             break;
         }
-        stored.push(desk.stored(&pattern(300, seed)).to_string());
+        stored.push(rig.stored(&pattern(300, seed)).to_string());
         let before = tempfile::tempdir().unwrap();
         copy_folder(folder.path(), before.path());
         db.flush_cfs_opt(&families, &rocksdb::FlushOptions::default()).unwrap();
@@ -401,7 +401,7 @@ fn a_torn_end_of_the_list_of_files_costs_nothing() {
         }
     }
     assert!(told > 3, "RocksDB opened all but {told} by itself");
-    desk.close();
+    rig.close();
 }
 
 /// The names of a partition's tables and blob files.
@@ -418,9 +418,9 @@ fn tables(partition: &Path) -> Vec<std::path::PathBuf> {
 fn a_list_of_files_that_was_cut_in_vain_is_kept_as_it_was() {
     const PAGE: usize = 4096;
     let folder = tempfile::tempdir().unwrap();
-    let desk = Desk::open(folder.path());
-    desk.stored(b"in the partition");
-    desk.close();
+    let rig = Rig::open(folder.path());
+    rig.stored(b"in the partition");
+    rig.close();
     forget_lists(folder.path());
     let partition = folder.path().join("p00");
     let name = fs::read_to_string(partition.join("CURRENT")).unwrap();
@@ -451,9 +451,9 @@ fn forget_lists(spool: &Path) {
 #[test]
 fn a_flipped_bit_in_the_list_of_files_cuts_nothing_off() {
     let folder = tempfile::tempdir().unwrap();
-    let desk = Desk::open(folder.path());
-    desk.stored(b"in the partition");
-    desk.close();
+    let rig = Rig::open(folder.path());
+    rig.stored(b"in the partition");
+    rig.close();
     forget_lists(folder.path());
     let name = fs::read_to_string(folder.path().join("p00/CURRENT")).unwrap();
     let manifest = folder.path().join("p00").join(name.trim());
@@ -491,9 +491,9 @@ fn a_database_that_does_not_open_is_set_aside_whole() {
             memory_bytes: 16 << 20,
             ..SpoolOptions::new(folder.path(), now_ms)
         };
-        let desk = Desk::with(options(NOW_MS));
-        desk.stored(b"in the first partition");
-        desk.close();
+        let rig = Rig::with(options(NOW_MS));
+        rig.stored(b"in the first partition");
+        rig.close();
         forget_lists(folder.path());
         spoil(&folder.path().join("p00"));
         let spool = Spool::open(options(NOW_MS + 1)).unwrap_or_else(|e| panic!("{name}: {e}"));
@@ -511,7 +511,7 @@ fn a_database_that_does_not_open_is_set_aside_whole() {
         assert_eq!((audited.sum.quarantined, audited.in_quarantine), (2, 2), "{name}");
         assert!(newest_log(&folder.path().join("quarantine").join(aside)).exists(), "{name}");
         drop(spool);
-        Desk::with(options(NOW_MS + 2)).stored(b"mail goes on");
+        Rig::with(options(NOW_MS + 2)).stored(b"mail goes on");
     }
 }
 
@@ -520,13 +520,13 @@ fn a_database_that_does_not_open_is_set_aside_whole() {
 #[test]
 fn a_damaged_job_reopens_nobody() {
     let folder = tempfile::tempdir().unwrap();
-    let desk = Desk::open(folder.path());
+    let rig = Rig::open(folder.path());
     let many: Vec<String> = (0..50).map(|n| format!("user{n}@example.test")).collect();
     let names: Vec<&str> = many.iter().map(String::as_str).collect();
-    let body = desk.committer.body(NOW_MS).unwrap();
+    let body = rig.committer.body(NOW_MS).unwrap();
     let list = recipients(&names);
-    let id = desk.run(body.finish(&envelope(list.as_recipients()), NOW_MS)).unwrap().id;
-    let partition = &desk.spool.partitions()[0];
+    let id = rig.run(body.finish(&envelope(list.as_recipients()), NOW_MS)).unwrap().id;
+    let partition = &rig.spool.partitions()[0];
     // Half of the recipients have a job of their own, and the other half's is damaged.
     let half: Vec<u8> = (0..25u32).flat_map(|index| index.to_be_bytes()).collect();
     let mut record = Vec::new();
@@ -539,7 +539,7 @@ fn a_damaged_job_reopens_nobody() {
     let families = partition.families();
     partition.db().put_cf(families.job, key::of_job(id, 1), record).unwrap();
     partition.db().put_cf(families.job, key::of_job(id, 0), b"garbage").unwrap();
-    desk.close();
+    rig.close();
     let spool = reopen(folder.path());
     let jobs = inspect::show(&spool, id).unwrap().jobs;
     assert_eq!(jobs.len(), 1);
@@ -557,15 +557,15 @@ fn a_damaged_job_reopens_nobody() {
 #[test]
 fn a_message_that_cannot_be_moved_is_not_sent_to_all_again() {
     let folder = tempfile::tempdir().unwrap();
-    let desk = Desk::open(folder.path());
-    let id = desk.stored(b"its only job is lost");
-    let partition = &desk.spool.partitions()[0];
+    let rig = Rig::open(folder.path());
+    let id = rig.stored(b"its only job is lost");
+    let partition = &rig.spool.partitions()[0];
     let families = partition.families();
     partition.db().delete_cf(families.job, key::of_job(id, 0)).unwrap();
     let mut lost = Lost::default();
     lost.add(ringpost::queue::schema::JOB);
     partition.db().put_cf(families.default, MENDING_KEY, lost.to_bytes()).unwrap();
-    desk.close();
+    rig.close();
     // Folders stand where the files would be.
     let name = |family: &str| format!("p00-{family}-{}.rec", key::hex(&key::of_id(id)));
     let in_the_way =
@@ -591,14 +591,14 @@ fn a_message_that_cannot_be_moved_is_not_sent_to_all_again() {
 #[test]
 fn a_schedule_entry_is_never_written_twice() {
     let folder = tempfile::tempdir().unwrap();
-    let desk = Desk::open(folder.path());
-    let id = desk.stored(b"its job is lost");
-    let partition = &desk.spool.partitions()[0];
+    let rig = Rig::open(folder.path());
+    let id = rig.stored(b"its job is lost");
+    let partition = &rig.spool.partitions()[0];
     partition.db().delete_cf(partition.families().job, key::of_job(id, 0)).unwrap();
-    desk.close();
-    let desk = Desk::open(folder.path());
-    assert_eq!(sums(&desk.spool.recovered()[0]), [1, 0, 1, 0]);
-    let partition = &desk.spool.partitions()[0];
+    rig.close();
+    let rig = Rig::open(folder.path());
+    assert_eq!(sums(&rig.spool.recovered()[0]), [1, 0, 1, 0]);
+    let partition = &rig.spool.partitions()[0];
     let (db, due) = (partition.db(), partition.families().due);
     db.flush_cf(due).unwrap();
     let mut batch = WriteBatch::default();
@@ -628,14 +628,14 @@ fn a_damaged_list_of_files_is_mended_from_its_copy() {
     ];
     for (name, spoil) in rows {
         let folder = tempfile::tempdir().unwrap();
-        let desk = Desk::open(folder.path());
-        let id = desk.stored(b"in a table");
-        let partition = &desk.spool.partitions()[0];
+        let rig = Rig::open(folder.path());
+        let id = rig.stored(b"in a table");
+        let partition = &rig.spool.partitions()[0];
         let all =
             ringpost::queue::schema::FAMILIES.map(|name| partition.db().cf_handle(name).unwrap());
         partition.db().flush_cfs_opt(&all, &rocksdb::FlushOptions::default()).unwrap();
-        desk.spool.copy_lists().unwrap();
-        desk.close();
+        rig.spool.copy_lists().unwrap();
+        rig.close();
         spoil(&folder.path().join("p00"));
         let spool = reopen(folder.path());
         let found = &spool.recovered()[0];
@@ -655,9 +655,9 @@ fn a_database_of_another_version_is_refused_and_left_alone() {
         [("a family that is not known", true), ("a family that is missing", false)]
     {
         let folder = tempfile::tempdir().unwrap();
-        let desk = Desk::open(folder.path());
-        let id = desk.stored(b"kept");
-        desk.close();
+        let rig = Rig::open(folder.path());
+        let id = rig.stored(b"kept");
+        rig.close();
         let partition = folder.path().join("p00");
         let families = ringpost::queue::schema::FAMILIES;
         {
@@ -701,9 +701,9 @@ fn a_database_of_another_version_is_refused_and_left_alone() {
 #[test]
 fn a_rescue_that_was_cut_short_loses_nothing() {
     let folder = tempfile::tempdir().unwrap();
-    let desk = Desk::open(folder.path());
-    let id = desk.stored(b"kept").to_string();
-    desk.close();
+    let rig = Rig::open(folder.path());
+    let id = rig.stored(b"kept").to_string();
+    rig.close();
     let [path, fresh, view] = ["p00", "p00.new", "p00.view"].map(|name| folder.path().join(name));
     for unfinished in [&fresh, &view] {
         fs::create_dir(unfinished).unwrap();

@@ -1,6 +1,6 @@
 //! Settling and its audit: what becomes of jobs is counted, and the equation can fail.
 
-mod queue_desk;
+mod queue_rig;
 
 use std::future::Future;
 use std::pin::Pin;
@@ -12,11 +12,11 @@ use std::task::Waker;
 use std::time::Duration;
 use std::time::Instant;
 
-use queue_desk::Desk;
-use queue_desk::NOW_MS;
-use queue_desk::envelope;
-use queue_desk::pattern;
-use queue_desk::recipients;
+use queue_rig::NOW_MS;
+use queue_rig::Rig;
+use queue_rig::envelope;
+use queue_rig::pattern;
+use queue_rig::recipients;
 use ringpost::base::MessageId;
 use ringpost::base::limits::SETTLES_IN_LANE_MAX;
 use ringpost::base::limits::UNSETTLED_MAX;
@@ -45,8 +45,8 @@ fn options(path: &std::path::Path) -> SpoolOptions {
     SpoolOptions { memory_bytes: 16 << 20, ..SpoolOptions::new(path, NOW_MS) }
 }
 
-fn found(desk: &Desk) -> SpoolAudit {
-    audit(&desk.spool).expect("it can be read")
+fn found(rig: &Rig) -> SpoolAudit {
+    audit(&rig.spool).expect("it can be read")
 }
 
 /// The audit of a stopped spool, by one who only looks.
@@ -69,23 +69,23 @@ fn done(id: MessageId, job: u16, delivered: u64) -> Arc<Settlement> {
     settlement(id, job, Next::Done, Tally { delivered, ..Tally::default() })
 }
 
-fn settled(desk: &Desk, settlement: Arc<Settlement>) -> bool {
-    desk.run(desk.committer.settle(settlement)).expect("it is written")
+fn settled(rig: &Rig, settlement: Arc<Settlement>) -> bool {
+    rig.run(rig.committer.settle(settlement)).expect("it is written")
 }
 
 #[test]
-fn new_mail_does_not_wait_behind_the_retries_of_a_whole_site() {
+fn new_mail_does_not_wait_behind_the_retries_of_a_whole_destination() {
     let folder = tempfile::tempdir().unwrap();
     // The thread is held until all wait, so that nothing is answered meanwhile.
     let (all_wait, held) = mpsc::channel::<()>();
     let (found, finding) = mpsc::channel();
-    let desk = Desk::with_start(options(folder.path()), move || held.recv().expect("told"));
+    let rig = Rig::with_start(options(folder.path()), move || held.recv().expect("told"));
     let mut context = Context::from_waker(Waker::noop());
-    let id = desk.committer.next_id(NOW_MS);
+    let id = rig.committer.next_id(NOW_MS);
     let mut retries: Vec<_> = (0..3 * SETTLES_IN_LANE_MAX)
         .map(|number| {
             let found = found.clone();
-            let settle = desk.committer.settle_in_turn(done(id, number as u16, 1));
+            let settle = rig.committer.settle_in_turn(done(id, number as u16, 1));
             Box::pin(async move {
                 assert!(!settle.await.expect("it is written"), "there is none");
                 found.send(number).expect("counted below");
@@ -95,70 +95,69 @@ fn new_mail_does_not_wait_behind_the_retries_of_a_whole_site() {
     for retry in &mut retries {
         assert!(retry.as_mut().poll(&mut context).is_pending());
     }
-    assert_eq!(desk.committer.waiting(), SETTLES_IN_LANE_MAX);
-    let mut fresh = Box::pin(desk.store(b"fresh"));
+    assert_eq!(rig.committer.waiting(), SETTLES_IN_LANE_MAX);
+    let mut fresh = Box::pin(rig.store(b"fresh"));
     assert!(fresh.as_mut().poll(&mut context).is_pending());
-    let mut sent = Box::pin(desk.committer.settle(done(id, 0, 1)));
+    let mut sent = Box::pin(rig.committer.settle(done(id, 0, 1)));
     assert!(sent.as_mut().poll(&mut context).is_pending());
-    assert_eq!(desk.committer.waiting(), SETTLES_IN_LANE_MAX + 2, "both are on their way");
+    assert_eq!(rig.committer.waiting(), SETTLES_IN_LANE_MAX + 2, "both are on their way");
     // One of those in line goes away, one of those with a ticket too: the rest comes to its turn.
     drop(retries.remove(2 * SETTLES_IN_LANE_MAX));
     drop(retries.remove(0));
     all_wait.send(()).unwrap();
-    desk.run(fresh).expect("it is stored");
-    assert!(!desk.run(sent).expect("it is written"));
-    desk.run_all(
+    rig.run(fresh).expect("it is stored");
+    assert!(!rig.run(sent).expect("it is written"));
+    rig.run_all(
         retries.into_iter().map(|retry| retry as Pin<Box<dyn Future<Output = ()>>>).collect(),
     );
     drop(found);
     assert_eq!(finding.iter().count(), 3 * SETTLES_IN_LANE_MAX - 2);
-    assert_eq!(desk.committer.waiting(), 0);
+    assert_eq!(rig.committer.waiting(), 0);
 }
 
 #[test]
 fn what_was_sent_is_settled_before_all_that_waits() {
     let folder = tempfile::tempdir().unwrap();
     let (all_wait, held) = mpsc::channel::<()>();
-    let desk = Desk::with_start(options(folder.path()), move || held.recv().expect("told"));
+    let rig = Rig::with_start(options(folder.path()), move || held.recv().expect("told"));
     let mut context = Context::from_waker(Waker::noop());
-    let mut mail: Vec<_> = (0..1000).map(|_| Box::pin(desk.store(b"mail"))).collect();
+    let mut mail: Vec<_> = (0..1000).map(|_| Box::pin(rig.store(b"mail"))).collect();
     for stored in &mut mail {
         assert!(stored.as_mut().poll(&mut context).is_pending());
     }
-    let id = desk.committer.next_id(NOW_MS);
-    let settle = |job| Box::pin(desk.committer.settle(done(id, job, 1)));
+    let id = rig.committer.next_id(NOW_MS);
+    let settle = |job| Box::pin(rig.committer.settle(done(id, job, 1)));
     let mut settles: Vec<_> = (0..500).map(settle).collect();
     for settle in &mut settles {
         assert!(settle.as_mut().poll(&mut context).is_pending());
     }
     all_wait.send(()).unwrap();
     for settle in settles {
-        assert!(!desk.run(settle).expect("it is written"));
+        assert!(!rig.run(settle).expect("it is written"));
     }
     type Stored<'f> = Pin<Box<dyn Future<Output = Result<Committed, CommitFault>> + 'f>>;
-    let mail = desk.run_all(mail.into_iter().map(|one| one as Stored<'_>).collect());
+    let mail = rig.run_all(mail.into_iter().map(|one| one as Stored<'_>).collect());
     let batches: Vec<u32> = mail.into_iter().map(|one| one.expect("it is stored").batch).collect();
     // Batches of 512 orders: three quarters of the first are settlements; the second begins with those
     // that are left.
     assert_eq!(batches[0], 128);
     assert_eq!(batches[128], 512 - (500 - 384));
-    assert_eq!(desk.committer.waiting(), 0);
+    assert_eq!(rig.committer.waiting(), 0);
 }
 
 #[test]
 fn the_ledger_adds_up_whatever_becomes_of_the_mail() {
     let folder = tempfile::tempdir().unwrap();
-    let desk = Desk::open(folder.path());
-    let [delivered, split, bounced, deleted, _left] =
-        [0; 5].map(|_| desk.stored(b"two recipients"));
-    assert!(settled(&desk, done(delivered, 0, 2)));
-    assert!(!settled(&desk, done(delivered, 0, 2)), "what is settled is not settled again");
+    let rig = Rig::open(folder.path());
+    let [delivered, split, bounced, deleted, _left] = [0; 5].map(|_| rig.stored(b"two recipients"));
+    assert!(settled(&rig, done(delivered, 0, 2)));
+    assert!(!settled(&rig, done(delivered, 0, 2)), "what is settled is not settled again");
     let parts = Next::Split(vec![part(1, &[0]), part(2, &[1])]);
-    assert!(settled(&desk, settlement(split, 0, parts, Tally::default())));
-    assert!(settled(&desk, done(split, 1, 1)));
+    assert!(settled(&rig, settlement(split, 0, parts, Tally::default())));
+    assert!(settled(&rig, done(split, 1, 1)));
     let to = recipients(&["sender@example.test"]);
     let report = Report::new(
-        desk.committer.next_id(NOW_MS),
+        rig.committer.next_id(NOW_MS),
         &envelope(to.as_recipients()),
         b"no".to_vec(),
         NOW_MS,
@@ -168,9 +167,9 @@ fn the_ledger_adds_up_whatever_becomes_of_the_mail() {
     let tally = Tally { bounced: 1, ..Tally::default() };
     let with_report =
         Settlement { id: bounced, job: 0, next, reports: vec![report], tally, is_order: false };
-    assert!(settled(&desk, Arc::new(with_report)));
-    assert!(desk.run(desk.committer.delete(deleted)).expect("it is written"));
-    assert!(!settled(&desk, done(deleted, 0, 2)), "what is deleted is not delivered too");
+    assert!(settled(&rig, Arc::new(with_report)));
+    assert!(rig.run(rig.committer.delete(deleted)).expect("it is written"));
+    assert!(!settled(&rig, done(deleted, 0, 2)), "what is deleted is not delivered too");
 
     let expected = |found: SpoolAudit| {
         let sum = found.sum;
@@ -178,47 +177,43 @@ fn the_ledger_adds_up_whatever_becomes_of_the_mail() {
         assert_eq!((sum.taken, sum.queued), (11, 1 + 1 + 1 + 2), "{found:?}");
         assert_eq!((sum.ended.delivered, sum.ended.bounced, sum.ended.deleted), (3, 1, 2));
     };
-    expected(found(&desk));
-    desk.close();
+    expected(found(&rig));
+    rig.close();
     expected(found_stopped(folder.path()));
-    expected(found(&Desk::open(folder.path())));
+    expected(found(&Rig::open(folder.path())));
 }
 
 /// A way to falsify a spool with one message.
-type Crime = fn(&Desk, MessageId);
+type Crime = fn(&Rig, MessageId);
 
 #[test]
 fn what_an_operator_was_told_is_synced() {
     let folder = tempfile::tempdir().expect("a folder");
-    let desk = Desk::with(options(folder.path()));
-    let id = desk.stored(b"text");
-    let syncs = || desk.thread.handle().counts().syncs.load(Ordering::Relaxed);
+    let rig = Rig::with(options(folder.path()));
+    let id = rig.stored(b"text");
+    let syncs = || rig.thread.handle().counts().syncs.load(Ordering::Relaxed);
     let again = |is_order| {
         let (next, tally) = (Next::Again(part(0, &[0])), Tally::default());
         Arc::new(Settlement { id, job: 0, next, reports: Vec::new(), tally, is_order })
     };
     let before = syncs();
-    assert!(settled(&desk, again(false)));
+    assert!(settled(&rig, again(false)));
     assert_eq!(syncs(), before, "an attempt may be lost: the job is due earlier then");
-    assert!(settled(&desk, again(true)));
+    assert!(settled(&rig, again(true)));
     assert_eq!(syncs(), before + 1);
-    desk.close();
+    rig.close();
 }
 
 #[test]
 fn the_audit_finds_what_does_not_add_up() {
     let crimes: [(&str, Crime, i64); 4] = [
         ("nothing", |_, _| (), 0),
-        (
-            "a delivery that was not",
-            |desk, _| count(desk, |ledger| ledger.ended.delivered += 1),
-            -1,
-        ),
-        ("mail that nobody knows of", |desk, _| count(desk, |ledger| ledger.taken += 3), 3),
+        ("a delivery that was not", |rig, _| count(rig, |ledger| ledger.ended.delivered += 1), -1),
+        ("mail that nobody knows of", |rig, _| count(rig, |ledger| ledger.taken += 3), 3),
         (
             "a job that is gone",
-            |desk, id| {
-                let partition = &desk.spool.partitions()[0];
+            |rig, id| {
+                let partition = &rig.spool.partitions()[0];
                 let family = partition.families().job;
                 partition.db().delete_cf(family, key::of_job(id, 0)).unwrap();
             },
@@ -227,11 +222,11 @@ fn the_audit_finds_what_does_not_add_up() {
     ];
     for (name, crime, difference) in crimes {
         let folder = tempfile::tempdir().unwrap();
-        let desk = Desk::open(folder.path());
-        let id = desk.stored(b"two recipients");
-        crime(&desk, id);
-        for found in [found(&desk), {
-            desk.close();
+        let rig = Rig::open(folder.path());
+        let id = rig.stored(b"two recipients");
+        crime(&rig, id);
+        for found in [found(&rig), {
+            rig.close();
             found_stopped(folder.path())
         }] {
             assert_eq!(found.sum.difference, difference, "{name}: {found:?}");
@@ -240,8 +235,8 @@ fn the_audit_finds_what_does_not_add_up() {
     }
 }
 
-fn count(desk: &Desk, change: impl Fn(&mut Ledger)) {
-    let partition = &desk.spool.partitions()[0];
+fn count(rig: &Rig, change: impl Fn(&mut Ledger)) {
+    let partition = &rig.spool.partitions()[0];
     let mut ledger = partition.ledger();
     change(&mut ledger);
     let family = partition.families().default;
@@ -252,11 +247,11 @@ fn count(desk: &Desk, change: impl Fn(&mut Ledger)) {
 #[test]
 fn a_repair_is_entered_in_the_ledger_for_good() {
     let crimes: [(&str, Crime, u64); 3] = [
-        ("an envelope", |desk, id| overwrite(desk, id, b"junk"), 2),
+        ("an envelope", |rig, id| overwrite(rig, id, b"junk"), 2),
         (
             "a body",
-            |desk, id| {
-                let partition = &desk.spool.partitions()[0];
+            |rig, id| {
+                let partition = &rig.spool.partitions()[0];
                 let family = partition.families().body;
                 partition.db().put_cf(family, key::of_body(id, 0), b"other").unwrap();
             },
@@ -264,8 +259,8 @@ fn a_repair_is_entered_in_the_ledger_for_good() {
         ),
         (
             "a ledger",
-            |desk, _| {
-                let partition = &desk.spool.partitions()[0];
+            |rig, _| {
+                let partition = &rig.spool.partitions()[0];
                 partition.db().put_cf(partition.families().default, LEDGER_KEY, b"x").unwrap();
             },
             0,
@@ -273,11 +268,11 @@ fn a_repair_is_entered_in_the_ledger_for_good() {
     ];
     for (name, crime, quarantined) in crimes {
         let folder = tempfile::tempdir().unwrap();
-        let desk = Desk::open(folder.path());
-        let victim = desk.stored(&pattern(3000, 1));
-        desk.stored(b"sound");
-        crime(&desk, victim);
-        desk.close();
+        let rig = Rig::open(folder.path());
+        let victim = rig.stored(&pattern(3000, 1));
+        rig.stored(b"sound");
+        crime(&rig, victim);
+        rig.close();
         drop(Spool::open(options(folder.path())).expect("a start never stops on what it finds"));
         let found = found_stopped(folder.path());
         assert!(found.adds_up, "{name}: {found:?}");
@@ -286,8 +281,8 @@ fn a_repair_is_entered_in_the_ledger_for_good() {
     }
 }
 
-fn overwrite(desk: &Desk, id: MessageId, record: &[u8]) {
-    let partition = &desk.spool.partitions()[0];
+fn overwrite(rig: &Rig, id: MessageId, record: &[u8]) {
+    let partition = &rig.spool.partitions()[0];
     partition.db().put_cf(partition.families().envelope, key::of_id(id), record).unwrap();
 }
 
@@ -296,17 +291,17 @@ fn in_one_batch(
     orders: impl Fn(MessageId) -> [Arc<Settlement>; 2],
 ) -> (Vec<bool>, inspect::Details) {
     let folder = tempfile::tempdir().unwrap();
-    let desk = Desk::open(folder.path());
-    let id = desk.stored(b"two recipients");
+    let rig = Rig::open(folder.path());
+    let id = rig.stored(b"two recipients");
     let parts = Next::Split(vec![part(1, &[0]), part(2, &[1])]);
-    assert!(settled(&desk, settlement(id, 0, parts, Tally::default())));
-    desk.close();
+    assert!(settled(&rig, settlement(id, 0, parts, Tally::default())));
+    rig.close();
     // The thread begins when both wait for it.
     let (go, gone) = mpsc::channel::<()>();
-    let desk = Desk::with_start(options(folder.path()), move || gone.recv().unwrap_or(()));
+    let rig = Rig::with_start(options(folder.path()), move || gone.recv().unwrap_or(()));
     let futures: Vec<std::pin::Pin<Box<dyn Future<Output = bool>>>> = orders(id)
         .map(|order| {
-            let committer = desk.committer.clone();
+            let committer = rig.committer.clone();
             let settle = async move { committer.settle(order).await.expect("it is written") };
             Box::pin(settle) as std::pin::Pin<Box<dyn Future<Output = bool>>>
         })
@@ -319,10 +314,10 @@ fn in_one_batch(
         drop(go.take());
         true
     }));
-    let mut found = desk.run_all(futures);
+    let mut found = rig.run_all(futures);
     found.pop();
-    assert!(audit(&desk.spool).expect("it can be read").adds_up);
-    (found, inspect::show(&desk.spool, id).expect("the message is there"))
+    assert!(audit(&rig.spool).expect("it can be read").adds_up);
+    (found, inspect::show(&rig.spool, id).expect("the message is there"))
 }
 
 #[test]
@@ -353,61 +348,61 @@ fn no_split_takes_the_numbers_of_another() {
 #[test]
 fn a_message_has_as_many_parts_as_there_are_numbers() {
     let folder = tempfile::tempdir().unwrap();
-    let desk = Desk::open(folder.path());
+    let rig = Rig::open(folder.path());
     let count = u32::from(u16::MAX);
     let mailboxes: Vec<String> = (0..=count).map(|n| format!("r{n}@example.test")).collect();
     let to = recipients(&mailboxes.iter().map(String::as_str).collect::<Vec<_>>());
-    let stored = desk.run(async {
-        let mut body = desk.committer.body(NOW_MS)?;
-        desk.push(&mut body, b"to many").await?;
+    let stored = rig.run(async {
+        let mut body = rig.committer.body(NOW_MS)?;
+        rig.push(&mut body, b"to many").await?;
         body.finish(&envelope(to.as_recipients()), NOW_MS).await
     });
     let id = stored.expect("the message is stored").id;
-    let free = |desk: &Desk, wanted| {
-        desk.spool.partitions()[0].free_job_numbers(id, wanted).expect("it can be read")
+    let free = |rig: &Rig, wanted| {
+        rig.spool.partitions()[0].free_job_numbers(id, wanted).expect("it can be read")
     };
     // The last part has what is left: two recipients.
     let number = |index: u32| u16::try_from(index + 1).expect("one for each");
     let mut parts: Vec<JobRecord> =
         (0..count - 1).map(|index| part(number(index), &[index])).collect();
-    assert_eq!(free(&desk, 3), [1, 2, 3]);
+    assert_eq!(free(&rig, 3), [1, 2, 3]);
     parts.push(part(u16::MAX, &[count - 1, count]));
-    assert!(settled(&desk, settlement(id, 0, Next::Split(parts), Tally::default())));
-    assert!(free(&desk, 3).is_empty(), "all are in use");
+    assert!(settled(&rig, settlement(id, 0, Next::Split(parts), Tally::default())));
+    assert!(free(&rig, 3).is_empty(), "all are in use");
 
     for ended in [7, 9, 10] {
-        assert!(settled(&desk, done(id, ended, 1)));
+        assert!(settled(&rig, done(id, ended, 1)));
     }
-    assert_eq!(free(&desk, 2), [7, 9]);
-    assert_eq!(free(&desk, 9), [7, 9, 10]);
+    assert_eq!(free(&rig, 2), [7, 9]);
+    assert_eq!(free(&rig, 9), [7, 9, 10]);
     let taken = Next::Split(vec![part(7, &[count - 1]), part(8, &[count])]);
-    assert!(!settled(&desk, settlement(id, u16::MAX, taken, Tally::default())), "8 is in use");
+    assert!(!settled(&rig, settlement(id, u16::MAX, taken, Tally::default())), "8 is in use");
     let again = Next::Split(vec![part(7, &[count - 1]), part(9, &[count])]);
-    assert!(settled(&desk, settlement(id, u16::MAX, again, Tally::default())));
-    assert_eq!(free(&desk, 9), [u16::MAX, 10], "the largest first, and never 0");
+    assert!(settled(&rig, settlement(id, u16::MAX, again, Tally::default())));
+    assert_eq!(free(&rig, 9), [u16::MAX, 10], "the largest first, and never 0");
 
     let expected = |found: SpoolAudit| {
         let (sum, all) = (found.sum, u64::from(count) + 1);
         assert!(found.adds_up, "{found:?}");
         assert_eq!((sum.taken, sum.queued, sum.ended.delivered), (all, all - 3, 3), "{found:?}");
     };
-    expected(found(&desk));
-    desk.close();
+    expected(found(&rig));
+    rig.close();
     expected(found_stopped(folder.path()));
-    let desk = Desk::open(folder.path());
-    let recovered = &desk.spool.recovered()[0];
+    let rig = Rig::open(folder.path());
+    let recovered = &rig.spool.recovered()[0];
     let repairs = (recovered.messages, recovered.repaired, recovered.quarantined);
     assert_eq!(repairs, (1, 0, 0), "{:?}", recovered.notices);
-    expected(found(&desk));
-    assert!(settled(&desk, done(id, 9, 1)), "a number that is used again is a job like others");
-    assert!(!settled(&desk, done(id, 9, 1)));
+    expected(found(&rig));
+    assert!(settled(&rig, done(id, 9, 1)), "a number that is used again is a job like others");
+    assert!(!settled(&rig, done(id, 9, 1)));
 }
 
 #[test]
 fn what_is_not_settled_is_bounded() {
     let folder = tempfile::tempdir().unwrap();
-    let desk = Desk::open(folder.path());
-    let partition = &desk.spool.partitions()[0];
+    let rig = Rig::open(folder.path());
+    let partition = &rig.spool.partitions()[0];
     let begin = || Unsettled::begin(partition, Instant::now());
     let mut begun: Vec<Unsettled> =
         (0..UNSETTLED_MAX).map(|_| begin().expect("there is room")).collect();
@@ -419,8 +414,8 @@ fn what_is_not_settled_is_bounded() {
 #[test]
 fn what_is_not_settled_grows_old_once_it_was_taken() {
     let folder = tempfile::tempdir().unwrap();
-    let desk = Desk::open(folder.path());
-    let partition = &desk.spool.partitions()[0];
+    let rig = Rig::open(folder.path());
+    let partition = &rig.spool.partitions()[0];
     let begun_at = Instant::now();
     let at = |ms| begun_at + Duration::from_millis(ms);
     let may_begin = |ms| {
@@ -453,11 +448,11 @@ fn what_is_not_settled_grows_old_once_it_was_taken() {
 #[test]
 fn a_job_that_cannot_be_read_is_not_sent_again() {
     let folder = tempfile::tempdir().unwrap();
-    let desk = Desk::with(options(folder.path()));
-    let served = desk.stored(b"delivered, but its job cannot be read");
-    let partition = &desk.spool.partitions()[0];
+    let rig = Rig::with(options(folder.path()));
+    let served = rig.stored(b"delivered, but its job cannot be read");
+    let partition = &rig.spool.partitions()[0];
     partition.db().flush_cf(partition.families().job).unwrap();
-    let other = desk.stored(b"delivered too, and its job is in the log");
+    let other = rig.stored(b"delivered too, and its job is in the log");
     let table = partition.db().live_files().unwrap().remove(0);
     assert_eq!(table.column_family_name, "job");
     let table = folder.path().join("p00").join(table.name.trim_start_matches('/'));
@@ -465,17 +460,17 @@ fn a_job_that_cannot_be_read_is_not_sent_again() {
     bytes[9] ^= 1;
     std::fs::write(&table, bytes).unwrap();
 
-    let fault = desk.run(desk.committer.settle(done(served, 0, 2))).unwrap_err();
+    let fault = rig.run(rig.committer.settle(done(served, 0, 2))).unwrap_err();
     assert_eq!(fault, CommitFault::Failed);
-    let told = desk.fatal.lock().unwrap().clone();
+    let told = rig.fatal.lock().unwrap().clone();
     assert!(told.len() == 1 && told[0].contains("Corruption"), "{told:?}");
-    desk.close();
+    rig.close();
 
-    let desk = Desk::with(options(folder.path()));
-    let notices = &desk.spool.recovered()[0].notices;
-    assert!(inspect::show(&desk.spool, served).is_err(), "not offered again: {notices:?}");
-    assert_eq!(inspect::show(&desk.spool, other).unwrap().jobs.len(), 1, "{notices:?}");
-    let audited = found(&desk);
+    let rig = Rig::with(options(folder.path()));
+    let notices = &rig.spool.recovered()[0].notices;
+    assert!(inspect::show(&rig.spool, served).is_err(), "not offered again: {notices:?}");
+    assert_eq!(inspect::show(&rig.spool, other).unwrap().jobs.len(), 1, "{notices:?}");
+    let audited = found(&rig);
     assert!(audited.adds_up && !audited.is_clean(), "{audited:?}");
     assert_eq!((audited.sum.queued, audited.sum.quarantined), (2, 2), "{notices:?}");
 }
@@ -485,28 +480,28 @@ fn a_job_that_cannot_be_read_is_not_sent_again() {
 fn what_can_be_settled_beside_an_unreadable_job_is() {
     let folder = tempfile::tempdir().unwrap();
     let (all_wait, held) = mpsc::channel::<()>();
-    let desk = Desk::with(options(folder.path()));
-    let served = desk.stored(b"unreadable");
-    let partition = &desk.spool.partitions()[0];
+    let rig = Rig::with(options(folder.path()));
+    let served = rig.stored(b"unreadable");
+    let partition = &rig.spool.partitions()[0];
     partition.db().flush_cf(partition.families().job).unwrap();
     let table = partition.db().live_files().unwrap().remove(0);
     let table = folder.path().join("p00").join(table.name.trim_start_matches('/'));
-    let other = desk.stored(b"settled beside it");
-    desk.close();
+    let other = rig.stored(b"settled beside it");
+    rig.close();
     // Recovery would put it aside: the damage comes after the start.
-    let desk = Desk::with_start(options(folder.path()), move || held.recv().expect("told"));
+    let rig = Rig::with_start(options(folder.path()), move || held.recv().expect("told"));
     let mut bytes = std::fs::read(&table).unwrap();
     bytes[9] ^= 1;
     std::fs::write(&table, bytes).unwrap();
     let mut context = Context::from_waker(Waker::noop());
-    let mut bad = Box::pin(desk.committer.settle(done(served, 0, 2)));
-    let mut good = Box::pin(desk.committer.settle(done(other, 0, 2)));
+    let mut bad = Box::pin(rig.committer.settle(done(served, 0, 2)));
+    let mut good = Box::pin(rig.committer.settle(done(other, 0, 2)));
     assert!(bad.as_mut().poll(&mut context).is_pending());
     assert!(good.as_mut().poll(&mut context).is_pending());
     all_wait.send(()).unwrap();
-    assert_eq!(desk.run(bad), Err(CommitFault::Failed));
-    assert_eq!(desk.run(good), Ok(true));
-    desk.close();
+    assert_eq!(rig.run(bad), Err(CommitFault::Failed));
+    assert_eq!(rig.run(good), Ok(true));
+    rig.close();
     let spool = Spool::open(options(folder.path())).unwrap();
     assert!(inspect::show(&spool, other).is_err(), "it has ended");
     assert_eq!(audit(&spool).unwrap().sum.ended.delivered, 2);

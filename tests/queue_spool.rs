@@ -1,6 +1,6 @@
 //! Opening a spool: what is refused, by name and with a remedy, and what is completed.
 
-mod queue_desk;
+mod queue_rig;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -8,9 +8,9 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::pin::Pin;
 
-use queue_desk::Desk;
-use queue_desk::NOW_MS;
-use queue_desk::pattern;
+use queue_rig::NOW_MS;
+use queue_rig::Rig;
+use queue_rig::pattern;
 use ringpost::base::MessageId;
 use ringpost::queue::Access;
 use ringpost::queue::CommitFault;
@@ -89,12 +89,12 @@ fn put(path: &Path, text: &str) {
 #[test]
 fn one_process_at_a_time_and_the_fault_names_it() {
     let folder = tempfile::tempdir().unwrap();
-    let desk = Desk::open(folder.path());
+    let rig = Rig::open(folder.path());
     let fault = fault_of(options(folder.path(), None));
     let SpoolFault::Locked { pid, .. } = &fault else { panic!("{fault}") };
     assert_eq!(*pid, Some(std::process::id()));
     assert!(fault.remedy().contains(&std::process::id().to_string()));
-    desk.close();
+    rig.close();
     Spool::open(options(folder.path(), None)).expect("the lock went with the spool");
 }
 
@@ -105,8 +105,8 @@ fn looking_makes_nothing_and_needs_no_lock() {
     let fault = fault_of(look(&folder.path().join("none")));
     assert!(matches!(fault, SpoolFault::NoSpool { .. }), "{fault}");
     assert!(!folder.path().join("none").exists());
-    let desk = Desk::open(folder.path());
-    desk.stored(b"one");
+    let rig = Rig::open(folder.path());
+    rig.stored(b"one");
     let spool = Spool::open(look(folder.path())).expect("a second one may look");
     assert_eq!(spool.partitions()[0].messages(), 1);
 }
@@ -129,9 +129,9 @@ fn a_spool_half_made_is_completed() {
     for (name, undo) in rows {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("spool");
-        let desk = Desk::with(options(&path, Some(2)));
-        desk.stored(b"kept");
-        desk.close();
+        let rig = Rig::with(options(&path, Some(2)));
+        rig.stored(b"kept");
+        rig.close();
         undo(&path);
         let spool = Spool::open(options(&path, None)).unwrap_or_else(|e| panic!("{name}: {e}"));
         assert_eq!(spool.partitions().len(), 2, "{name}");
@@ -140,8 +140,8 @@ fn a_spool_half_made_is_completed() {
 }
 
 /// Blob files of the first partition, and their bytes.
-fn blobs(desk: &Desk) -> BTreeMap<String, u64> {
-    let entries = fs::read_dir(desk.spool.partitions()[0].path()).unwrap();
+fn blobs(rig: &Rig) -> BTreeMap<String, u64> {
+    let entries = fs::read_dir(rig.spool.partitions()[0].path()).unwrap();
     let blobs = entries
         .flatten()
         .filter(|entry| entry.path().extension().is_some_and(|extension| extension == "blob"));
@@ -157,24 +157,23 @@ fn blobs(desk: &Desk) -> BTreeMap<String, u64> {
 type Answer<'a, T> = Pin<Box<dyn Future<Output = Result<T, CommitFault>> + 'a>>;
 
 /// A spool of so many messages of 20 KB, all of them in files.
-fn backlog(path: &Path, count: usize) -> (Desk, Vec<MessageId>) {
-    let desk =
-        Desk::with(SpoolOptions { memory_bytes: 4 << 20, ..SpoolOptions::new(path, NOW_MS) });
+fn backlog(path: &Path, count: usize) -> (Rig, Vec<MessageId>) {
+    let rig = Rig::with(SpoolOptions { memory_bytes: 4 << 20, ..SpoolOptions::new(path, NOW_MS) });
     let bodies: Vec<Vec<u8>> = (0..50).map(|seed| pattern(20_000, seed)).collect();
     let mut ids = Vec::new();
     while ids.len() < count {
         let storing: Vec<Answer<'_, Committed>> =
-            bodies.iter().map(|body| Box::pin(desk.store(body)) as _).collect();
-        ids.extend(desk.run_all(storing).into_iter().map(|done| done.unwrap().id));
+            bodies.iter().map(|body| Box::pin(rig.store(body)) as _).collect();
+        ids.extend(rig.run_all(storing).into_iter().map(|done| done.unwrap().id));
     }
-    desk.spool.partitions()[0].db().flush_cf(desk.spool.partitions()[0].families().body).unwrap();
-    (desk, ids)
+    rig.spool.partitions()[0].db().flush_cf(rig.spool.partitions()[0].families().body).unwrap();
+    (rig, ids)
 }
 
-fn delete(desk: &Desk, ids: impl Iterator<Item = MessageId>) {
+fn delete(rig: &Rig, ids: impl Iterator<Item = MessageId>) {
     let deleting: Vec<Answer<'_, bool>> =
-        ids.map(|id| Box::pin(desk.committer.delete(id)) as _).collect();
-    for done in desk.run_all(deleting) {
+        ids.map(|id| Box::pin(rig.committer.delete(id)) as _).collect();
+    for done in rig.run_all(deleting) {
         assert_eq!(done, Ok(true));
     }
 }
@@ -183,20 +182,20 @@ fn delete(desk: &Desk, ids: impl Iterator<Item = MessageId>) {
 #[test]
 fn a_backlog_is_not_written_again() {
     let folder = tempfile::tempdir().unwrap();
-    let (desk, ids) = backlog(folder.path(), 1000);
-    let before = blobs(&desk);
+    let (rig, ids) = backlog(folder.path(), 1000);
+    let before = blobs(&rig);
     let body_bytes = 1000 * 20_000;
     assert!(before.values().sum::<u64>() < body_bytes * 11 / 10, "{before:?}");
     // Mail out of every file leaves; compactions meet what stays.
-    delete(&desk, ids.iter().copied().step_by(10));
-    let partition = &desk.spool.partitions()[0];
+    delete(&rig, ids.iter().copied().step_by(10));
+    let partition = &rig.spool.partitions()[0];
     let body = partition.families().body;
     partition.db().flush_cf(body).unwrap();
     partition.db().compact_range_cf(body, None::<&[u8]>, None::<&[u8]>);
     reclaim(partition, Want::Routine, u64::MAX).unwrap();
-    assert_eq!(blobs(&desk), before);
-    assert_eq!(desk.body_of(ids[1]), pattern(20_000, 1));
-    desk.close();
+    assert_eq!(blobs(&rig), before);
+    assert_eq!(rig.body_of(ids[1]), pattern(20_000, 1));
+    rig.close();
 }
 
 /// What is left alive in files that are mostly dead is moved when space is short, also when
@@ -204,24 +203,24 @@ fn a_backlog_is_not_written_again() {
 #[test]
 fn the_room_of_removed_mail_comes_back_after_a_restart() {
     let folder = tempfile::tempdir().unwrap();
-    let (desk, ids) = backlog(folder.path(), 1000);
+    let (rig, ids) = backlog(folder.path(), 1000);
     let kept = |place: &usize| place % 50 == 3;
-    delete(&desk, (0..1000).filter(|place| !kept(place)).map(|place| ids[place]));
-    desk.close();
-    let desk = Desk::with(SpoolOptions {
+    delete(&rig, (0..1000).filter(|place| !kept(place)).map(|place| ids[place]));
+    rig.close();
+    let rig = Rig::with(SpoolOptions {
         memory_bytes: 4 << 20,
         ..SpoolOptions::new(folder.path(), NOW_MS)
     });
-    let partition = &desk.spool.partitions()[0];
+    let partition = &rig.spool.partitions()[0];
     // There is room for a part of it only, so that it takes several passes.
     let free_bytes = 300_000;
     for _ in 0..20 {
         reclaim(partition, Want::Short, free_bytes).unwrap();
     }
-    let left: u64 = blobs(&desk).values().sum();
+    let left: u64 = blobs(&rig).values().sum();
     assert!(left < 20 * 20_000 * 11 / 10, "{left} bytes for 20 messages of 20 KB");
     for place in (0..1000).filter(kept) {
-        assert_eq!(desk.body_of(ids[place]), pattern(20_000, place as u64 % 50));
+        assert_eq!(rig.body_of(ids[place]), pattern(20_000, place as u64 % 50));
     }
-    desk.close();
+    rig.close();
 }

@@ -381,20 +381,20 @@ fn what_waits_is_told_once_and_expires() {
 }
 
 #[test]
-fn what_waits_for_a_site_that_is_left_alone_expires() {
+fn what_waits_for_a_destination_that_is_left_alone_expires() {
     let folder = tempfile::tempdir().expect("a folder");
     let receiver = Receiver::start(&[], |_| None);
     // Nobody listens there, and after the first failure it is left alone for longer than the mail
     // may live.
     let dead = ClosedPort::new();
     let delivery = "retry_schedule = [\"1s\"]\nmax_age = \"3s\"\n\
-                    [destination]\nfailures_to_back_off = 1\nback_off_first = \"1h\"\n\
+                    [destination_defaults]\nfailures_to_back_off = 1\nback_off_first = \"1h\"\n\
                     back_off_max = \"1h\"\n";
     let routes = route("dead.test", &format!("smtp:{}", dead.address));
     let server = Server::start(folder.path(), &config(delivery, &routes, receiver.address));
     let mut client = greeted(&server);
     send(&mut client, "<dead@sender.test>", &["<ann@dead.test> NOTIFY=FAILURE"], BODY);
-    // The other comes while the site is left alone already.
+    // The other comes while the destination is left alone already.
     await_line(&server, &["\"dead@sender.test", "\"outcome\":\"deferred\""]);
     send(&mut client, "<later@sender.test>", &["<ann@dead.test> NOTIFY=FAILURE"], BODY);
     await_empty(&server);
@@ -404,7 +404,7 @@ fn what_waits_for_a_site_that_is_left_alone_expires() {
         assert_eq!(expired.field(1, "Remote-MTA"), "", "{sender}: no server said anything");
         let said = expired.field(1, "Diagnostic-Code");
         assert!(said.contains("connecting to"), "{sender}: {said}");
-        // In the end there was no attempt to date: the site was left alone.
+        // In the end there was no attempt to date: the destination was left alone.
         assert_eq!(expired.field(1, "Last-Attempt-Date"), "", "{sender}");
         await_line(&server, &[&format!("\"{sender}"), ":\"expired\""]);
     }

@@ -50,7 +50,7 @@ use support::PATIENCE;
 use support::Server;
 use support::Setup;
 use support::ledger::numbered_body;
-use support::load::Dice;
+use support::load::Random;
 use support::number_from;
 use support::stuffed;
 
@@ -127,9 +127,9 @@ impl Sink {
             thread::spawn(move || {
                 for stream in listener.incoming().flatten() {
                     let life = life.load(Ordering::SeqCst);
-                    let desk = SinkDesk { seen: Arc::clone(&seen), domain, life, begun, pause };
+                    let rig = SinkState { seen: Arc::clone(&seen), domain, life, begun, pause };
                     // A relay that dies in the middle is what this is for.
-                    thread::spawn(move || drop(desk.serve(stream)));
+                    thread::spawn(move || drop(rig.serve(stream)));
                 }
             });
         }
@@ -141,7 +141,7 @@ impl Sink {
     }
 }
 
-struct SinkDesk {
+struct SinkState {
     seen: Arc<Mutex<Seen>>,
     domain: &'static str,
     life: usize,
@@ -149,7 +149,7 @@ struct SinkDesk {
     pause: Duration,
 }
 
-impl SinkDesk {
+impl SinkState {
     fn serve(self, stream: TcpStream) -> io::Result<()> {
         stream.set_nodelay(true)?;
         stream.set_read_timeout(Some(2 * PATIENCE))?;
@@ -327,7 +327,7 @@ struct Field {
     folder: tempfile::TempDir,
     sink: Sink,
     sent: Arc<Sent>,
-    dice: Dice,
+    random: Random,
     kills: usize,
     /// For each life, whom its log says that it delivered to.
     told: Vec<HashSet<String>>,
@@ -346,7 +346,7 @@ impl Field {
             folder: tempfile::tempdir().expect("there is a place for temporary files"),
             sink: Sink::start(pause),
             sent: Arc::default(),
-            dice: Dice::new(seed),
+            random: Random::new(seed),
             kills: 0,
             told: Vec::new(),
         }
@@ -372,7 +372,7 @@ impl Field {
         let mut config = format!(
             "[queue]\nmemory = \"16MiB\"\nmin_free_space = \"0\"\npartitions = {partitions}\n\
              [delivery]\n{delivery}retry_schedule = [\"1s\"]\nbounce_rate = 1000000\n\
-             [destination]\nrecipients_per_message = 2\nconnections_max = {CONNECTIONS}\n\
+             [destination_defaults]\nrecipients_per_message = 2\nconnections_max = {CONNECTIONS}\n\
              window_start = {CONNECTIONS}\nfailures_to_back_off = 1000\nback_off_first = \"100ms\"\n\
              back_off_max = \"100ms\"\n[relay]\nnetworks = [\"127.0.0.0/8\"]\n",
         );
@@ -540,7 +540,7 @@ fn a_relay_killed_at_any_time_loses_nothing() {
         let mut server = field.start("");
         let load = field.load(&server);
         load.await_acknowledged(5);
-        thread::sleep(Duration::from_millis(field.dice.below(700) as u64));
+        thread::sleep(Duration::from_millis(field.random.below(700) as u64));
         field.audit("under load");
         server.kill();
         load.stop();
@@ -559,7 +559,7 @@ fn a_relay_stopped_at_every_point_of_settling_loses_nothing() {
     let _alone = alone();
     let mut field = Field::new("points of settling");
     for name in ringpost::queue::points::RELAY_FAILPOINTS {
-        let failpoints = format!("{name}={}*off->return", field.dice.below(20));
+        let failpoints = format!("{name}={}*off->return", field.random.below(20));
         let mut server = field.spawn(&failpoints);
         // What the last life left may bring it to the point before it listens.
         let load = server.await_start().is_ok().then(|| field.load(&server));
@@ -584,7 +584,7 @@ fn a_relay_whose_vital_task_panics_ends_and_loses_nothing() {
     let mut field = Field::new("vital tasks");
     for name in ringpost::queue::points::VITAL_FAILPOINTS {
         // The scan comes there once in half a second and partition, all others much more often.
-        let passes = if *name == "vital::scan" { 4 } else { 20 + field.dice.below(20) };
+        let passes = if *name == "vital::scan" { 4 } else { 20 + field.random.below(20) };
         let failpoints = format!("{name}={passes}*off->panic");
         let mut server = field.spawn(&failpoints);
         let load = server.await_start().is_ok().then(|| field.load(&server));

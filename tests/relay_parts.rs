@@ -1,16 +1,16 @@
 //! A message whose jobs have the last numbers there are: it is split all the same, and everyone gets
 //! it once.
 
-mod queue_desk;
+mod queue_rig;
 mod support;
 
 use std::time::Duration;
 use std::time::Instant;
 use std::time::SystemTime;
 
-use queue_desk::Desk;
-use queue_desk::envelope;
-use queue_desk::recipients;
+use queue_rig::Rig;
+use queue_rig::envelope;
+use queue_rig::recipients;
 use ringpost::queue::Envelope;
 use ringpost::queue::Job;
 use ringpost::queue::ledger::Tally;
@@ -27,12 +27,12 @@ const RECIPIENTS: u32 = 8;
 
 /// A spool with one message, all recipients of which are in the one job of this number.
 fn fill(path: &std::path::Path, number: u16, now_ms: u64) {
-    let desk = Desk::open(path);
+    let rig = Rig::open(path);
     let mailboxes: Vec<String> = (0..RECIPIENTS).map(|n| format!("p{n}@far.test")).collect();
     let to = recipients(&mailboxes.iter().map(String::as_str).collect::<Vec<_>>());
-    let stored = desk.run(async {
-        let mut body = desk.committer.body(now_ms)?;
-        desk.push(&mut body, b"Subject: x\r\n\r\nx\r\n").await?;
+    let stored = rig.run(async {
+        let mut body = rig.committer.body(now_ms)?;
+        rig.push(&mut body, b"Subject: x\r\n\r\nx\r\n").await?;
         let envelope = Envelope { received_ms: now_ms, ..envelope(to.as_recipients()) };
         body.finish(&envelope, now_ms).await
     });
@@ -48,8 +48,8 @@ fn fill(path: &std::path::Path, number: u16, now_ms: u64) {
         tally: Tally::default(),
         is_order: false,
     };
-    assert!(desk.run(desk.committer.settle(settlement.into())).expect("it is written"));
-    desk.close();
+    assert!(rig.run(rig.committer.settle(settlement.into())).expect("it is written"));
+    rig.close();
 }
 
 #[test]
@@ -57,7 +57,7 @@ fn parts_with_the_last_numbers_are_split_and_delivered() {
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).expect("after 1970");
     let receiver = Receiver::start(&[], |_| None);
     let config = format!(
-        "[delivery]\n[destination]\ntls = 'none'\nrecipients_per_message = 1\n\
+        "[delivery]\n[destination_defaults]\ntls = 'none'\nrecipients_per_message = 1\n\
          [[route]]\nrecipient_domain = ['far.test']\nnext = 'smtp:{}'\n",
         receiver.address
     );

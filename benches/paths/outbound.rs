@@ -12,10 +12,11 @@ use ringpost::outbound::destination::JobEnd;
 use ringpost::outbound::destination::JobTicket;
 use ringpost::outbound::scheduler::Action;
 use ringpost::outbound::scheduler::ConnId;
+use ringpost::outbound::scheduler::DestinationId;
 use ringpost::outbound::scheduler::Scheduler;
 use ringpost::outbound::scheduler::SchedulerLimits;
-use ringpost::outbound::scheduler::SiteId;
 use ringpost::outbound::scheduler::Take;
+use ringpost::route::DestinationPolicy;
 use ringpost::route::HopProtocol;
 use ringpost::route::HostPort;
 use ringpost::route::NextHop;
@@ -24,12 +25,11 @@ use ringpost::route::RouteQuestion;
 use ringpost::route::RouteSettings;
 use ringpost::route::RouteStandard;
 use ringpost::route::RouteTable;
-use ringpost::route::SitePolicy;
 
 use crate::paths::Path;
 
-/// Sites that have connections, and jobs by turns.
-const SITES: usize = 64;
+/// Destinations that have connections, and jobs by turns.
+const DESTINATIONS: usize = 64;
 const ROUTES: usize = 1000;
 
 pub fn ticket(raw: u64, now_ms: u64) -> JobTicket {
@@ -45,36 +45,39 @@ pub fn ticket(raw: u64, now_ms: u64) -> JobTicket {
     }
 }
 
-/// A scheduler with so many sites, each with one connection that has done its first job.
+/// A scheduler with so many destinations, each with one connection that has done its first job.
 pub struct Busy {
     pub scheduler: Scheduler,
-    pub sites: Vec<SiteId>,
+    pub destinations: Vec<DestinationId>,
     now_ms: u64,
     next: u64,
 }
 
 impl Busy {
-    pub fn with(sites: usize, policy: SitePolicy) -> Busy {
-        let limits = SchedulerLimits { connections_max: 2 * sites, sites_max: 2 * sites };
+    pub fn with(destinations: usize, policy: DestinationPolicy) -> Busy {
+        let limits = SchedulerLimits {
+            connections_max: 2 * destinations,
+            destinations_max: 2 * destinations,
+        };
         let mut scheduler = Scheduler::new(limits, 1);
         let policy = Arc::new(policy);
-        let sites = (0..sites).map(|number| {
-            let key = format!("mx:site-{number}.recipient-domain.example");
-            scheduler.site(&key, &policy, 0).expect("there is room for a site")
+        let destinations = (0..destinations).map(|number| {
+            let key = format!("mx:destination-{number}.recipient-domain.example");
+            scheduler.destination(&key, &policy, 0).expect("there is room for a destination")
         });
-        let sites = sites.collect();
-        let mut busy = Busy { scheduler, sites, now_ms: 0, next: 1 };
-        (0..busy.sites.len()).for_each(|_| busy.deliver());
+        let destinations = destinations.collect();
+        let mut busy = Busy { scheduler, destinations, now_ms: 0, next: 1 };
+        (0..busy.destinations.len()).for_each(|_| busy.deliver());
         busy
     }
 
-    /// One job of the next site: lined up, begun, done. A millisecond passes.
+    /// One job of the next destination: lined up, begun, done. A millisecond passes.
     pub fn deliver(&mut self) {
         self.now_ms += 1;
         self.next += 1;
-        let site = self.sites[self.next as usize % self.sites.len()];
+        let destination = self.destinations[self.next as usize % self.destinations.len()];
         let ticket = ticket(self.next, self.now_ms);
-        self.scheduler.push(site, ticket, self.now_ms).expect("there is room for a job");
+        self.scheduler.push(destination, ticket, self.now_ms).expect("there is room for a job");
         while let Some(action) = self.scheduler.next_action(self.now_ms) {
             match action {
                 Action::Connect { conn, .. } => {
@@ -82,7 +85,7 @@ impl Busy {
                     self.work(conn);
                 }
                 Action::Wake { conn } => self.work(conn),
-                Action::HandBack { .. } => panic!("no site is in trouble"),
+                Action::HandBack { .. } => panic!("no destination is in trouble"),
             }
         }
     }
@@ -105,9 +108,9 @@ impl Busy {
     }
 }
 
-/// A hundred jobs over 64 sites whose connections wait for them, each lined up, begun and done.
+/// A hundred jobs over 64 destinations whose connections wait for them, each lined up, begun and done.
 pub fn schedule() -> Path {
-    let mut busy = Busy::with(SITES, SitePolicy::default());
+    let mut busy = Busy::with(DESTINATIONS, DestinationPolicy::default());
     Box::new(move || {
         for _ in 0..100 {
             busy.deliver();

@@ -7,15 +7,15 @@ use ringpost::queue::Job;
 use ringpost::queue::RecipientsBuf;
 
 use crate::paths::Path;
-use crate::queue_desk;
-use crate::queue_desk::NOW_MS;
+use crate::queue_rig;
+use crate::queue_rig::NOW_MS;
 
 /// A list of so many recipients.
 pub fn recipients(count: usize) -> RecipientsBuf {
     let mailboxes: Vec<String> =
         (0..count).map(|number| format!("somebody.{number}@recipient-domain.example")).collect();
     let mailboxes: Vec<&str> = mailboxes.iter().map(String::as_str).collect();
-    queue_desk::recipients(&mailboxes)
+    queue_rig::recipients(&mailboxes)
 }
 
 /// Envelope and job of a message for one, written and read.
@@ -29,7 +29,7 @@ pub fn written_and_read(count: usize) -> Path {
     let mut record = Vec::with_capacity(64 << 10);
     Box::new(move || {
         record.clear();
-        let envelope = queue_desk::envelope(black_box(list.as_recipients()));
+        let envelope = queue_rig::envelope(black_box(list.as_recipients()));
         envelope.encode(&mut record).expect("it is not too long");
         let ends = record.len();
         let job = Job::fresh(NOW_MS, count);

@@ -1,6 +1,6 @@
 //! When a delivery that failed for now is tried again.
 //!
-//! Promise:  the same attempt, moments and dice give the same answer; the last try comes exactly
+//! Promise:  the same attempt, moments and random give the same answer; the last try comes exactly
 //!           when the message is too old, never later, and after it there is none.
 //! Bounds:   a wait is never longer than the longest step and its jitter.
 
@@ -46,21 +46,23 @@ impl RetrySchedule {
 
     /// When to try again after `attempts` tries that failed, the last of them at `now_ms`, of a
     /// message that expires at `expires_ms`. `None`: it has, and goes back to its sender.
-    pub fn next(&self, attempts: u32, expires_ms: u64, now_ms: u64, dice: u64) -> Option<u64> {
+    pub fn next(&self, attempts: u32, expires_ms: u64, now_ms: u64, random: u64) -> Option<u64> {
         if now_ms >= expires_ms {
             return None;
         }
-        let due_ms = now_ms.saturating_add(self.wait_ms(attempts, dice));
+        let due_ms = now_ms.saturating_add(self.wait_ms(attempts, random));
         Some(due_ms.min(expires_ms))
     }
 
-    fn wait_ms(&self, attempts: u32, dice: u64) -> u64 {
+    fn wait_ms(&self, attempts: u32, random: u64) -> u64 {
         let place = (attempts.saturating_sub(1) as usize).min(self.steps.len() - 1);
         let step_ms = millis(self.steps[place]);
         let spread_ms = step_ms / 100 * u64::from(self.jitter_percent);
         let low_ms = step_ms - spread_ms;
         // A wait of nothing would be a busy loop.
-        low_ms.saturating_add(scatter(dice) % spread_ms.saturating_mul(2).saturating_add(1)).max(1)
+        low_ms
+            .saturating_add(scatter(random) % spread_ms.saturating_mul(2).saturating_add(1))
+            .max(1)
     }
 }
 
@@ -73,9 +75,9 @@ fn millis(span: Duration) -> u64 {
     u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
 }
 
-/// Spreads dice that lie close together, such as ids that count up (the finaliser of SplitMix64).
-fn scatter(dice: u64) -> u64 {
-    let mixed = dice.wrapping_add(0x9e37_79b9_7f4a_7c15);
+/// Spreads random that lie close together, such as ids that count up (the finaliser of SplitMix64).
+fn scatter(random: u64) -> u64 {
+    let mixed = random.wrapping_add(0x9e37_79b9_7f4a_7c15);
     let mixed = (mixed ^ mixed >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     let mixed = (mixed ^ mixed >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
     mixed ^ mixed >> 31
@@ -146,7 +148,7 @@ mod tests {
     #[test]
     fn jitter_stays_within_its_share_and_spreads() {
         let schedule = schedule(&[Duration::from_secs(1000)], 10);
-        let next = |dice: u64| schedule.next(1, u64::MAX, 0, dice).expect("it is young");
+        let next = |random: u64| schedule.next(1, u64::MAX, 0, random).expect("it is young");
         let waits: Vec<u64> = (0..1000).map(next).collect();
         assert!(waits.iter().all(|wait| (900_000..=1_100_000).contains(wait)));
         let early = waits.iter().filter(|wait| **wait < 1_000_000).count();
@@ -157,11 +159,11 @@ mod tests {
     #[test]
     fn no_number_overflows() {
         let endless = schedule(&[Duration::MAX, Duration::from_millis(1)], 100);
-        for dice in [0, 1, u64::MAX] {
+        for random in [0, 1, u64::MAX] {
             let end = expiry_ms(u64::MAX - 1, Duration::MAX);
-            assert!(endless.next(1, end, 5, dice).is_some());
-            assert_eq!(endless.next(9, end, u64::MAX, dice), None);
-            assert!(endless.next(2, u64::MAX, 5, dice).is_some_and(|due| due > 5));
+            assert!(endless.next(1, end, 5, random).is_some());
+            assert_eq!(endless.next(9, end, u64::MAX, random), None);
+            assert!(endless.next(2, u64::MAX, 5, random).is_some_and(|due| due > 5));
         }
     }
 }

@@ -44,7 +44,7 @@ pub const COMMIT_BATCH_BYTES_MAX: usize = 4 << 20;
 /// Work waiting for a commit thread. Full: who brings more stands in line.
 pub const COMMIT_WAITERS_MAX: usize = 4096;
 
-/// Settlements among it of what was not sent, such as the retries of a whole site that is down, and
+/// Settlements among it of what was not sent, such as the retries of a whole destination that is down, and
 /// as many splits.
 /// Full: they stand in a line of their own, so that new mail and mail just sent do not wait behind
 /// them.
@@ -55,18 +55,18 @@ pub const SETTLES_IN_LANE_MAX: usize = COMMIT_WAITERS_MAX / 4;
 /// counts as hung, new mail is answered 451 until the batch is written.
 pub const COMMIT_HUNG_MS: u64 = 30_000;
 
-/// Sites that one owner shard knows. An idle one is forgotten for a new one; when none is idle,
+/// Destinations that one owner shard knows. An idle one is forgotten for a new one; when none is idle,
 /// the job waits on disk.
-pub const SITES_MAX: usize = 65_536;
+pub const DESTINATIONS_MAX: usize = 65_536;
 
-/// Milliseconds after which a site without work is forgotten, with its window and its counters.
-pub const SITE_IDLE_MS: u64 = 10 * 60_000;
+/// Milliseconds after which a destination without work is forgotten, with its window and its counters.
+pub const DESTINATION_IDLE_MS: u64 = 10 * 60_000;
 
-/// Connections to all sites of one shard. Full: sites wait for their turn; the last quarter is
-/// kept for sites that have none.
-pub const SITE_CONNECTIONS_MAX: usize = 8192;
+/// Connections to all destinations of one shard. Full: destinations wait for their turn; the last quarter is
+/// kept for destinations that have none.
+pub const DESTINATION_CONNECTIONS_MAX: usize = 8192;
 
-/// Messages over one connection after which it is closed while a site without any waits for room.
+/// Messages over one connection after which it is closed while a destination without any waits for room.
 pub const TURN_MESSAGES: u32 = 10;
 
 /// What a message costs its sender's turn besides its bytes: about what the dialogue takes.
@@ -83,12 +83,12 @@ pub const JOB_TRANSFER_MS_MAX: u64 = 15 * 60_000;
 /// Jobs that one home shard has leased out. Full: the rest stays in the ready list.
 pub const JOB_LEASES_MAX: usize = 262_144;
 
-/// Milliseconds between two looks for leases that run out in the queue of one site.
+/// Milliseconds between two looks for leases that run out in the queue of one destination.
 pub const LEASE_SWEEP_MS: u64 = 10_000;
 
-/// Milliseconds for which a job waits on disk when its site has as many as it may. Spread up to
+/// Milliseconds for which a job waits on disk when its destination has as many as it may. Spread up to
 /// twice as long.
-pub const SITE_FULL_MS: u64 = 30_000;
+pub const DESTINATION_FULL_MS: u64 = 30_000;
 
 /// Milliseconds without an answer after which an address of the host's other family is tried beside
 /// (RFC 8305 s5). The next one of a family waits until the one before has failed.
@@ -98,13 +98,13 @@ pub const CONNECT_ATTEMPT_DELAY_MS: u64 = 250;
 pub const CONNECT_HOLD_FIRST_MS: u64 = 250;
 pub const CONNECT_HOLD_MAX_MS: u64 = 8_000;
 
-/// Milliseconds of silence after a site asked for less (421), doubled each time, halved by a
+/// Milliseconds of silence after a destination asked for less (421), doubled each time, halved by a
 /// window of successes.
 pub const THROTTLE_FIRST_MS: u64 = 1_000;
 pub const THROTTLE_MAX_MS: u64 = 60_000;
 
-/// Bytes kept of the last error of a site: what a server says when it refuses us. More is cut off.
-pub const SITE_ERROR_BYTES_MAX: usize = 500;
+/// Bytes kept of the last error of a destination: what a server says when it refuses us. More is cut off.
+pub const DESTINATION_ERROR_BYTES_MAX: usize = 500;
 
 /// Deliveries of one partition that a server may have taken while their settles are not durable: a
 /// crash repeats them. The commit lane has so many places of their own for these. More: the

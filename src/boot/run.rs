@@ -62,8 +62,8 @@ use crate::handoff::Placement;
 use crate::handoff::Sender;
 use crate::handoff::StsPolicies;
 use crate::handoff::mesh;
-use crate::inbound::census::Census;
-use crate::inbound::census::Clerk;
+use crate::inbound::counts::ConnectionCounter;
+use crate::inbound::counts::SharedCounts;
 use crate::inbound::policy::Policy;
 use crate::net::CacheBounds;
 use crate::net::ResolverSettings;
@@ -74,7 +74,7 @@ use crate::observe::Observed;
 use crate::observe::log;
 use crate::observe::log::LogSettings;
 use crate::observe::value::Form;
-use crate::outbound::survey::SitesShelf;
+use crate::outbound::survey::DestinationsShelf;
 use crate::queue::CommitOptions;
 use crate::queue::CommitThread;
 use crate::queue::Notice;
@@ -180,7 +180,7 @@ fn start(options: ServeOptions) -> Result<Running, Vec<String>> {
         pauses: &pauses,
         policies: &policies,
     };
-    let Started { threads: shards, commands, orders, sites } =
+    let Started { threads: shards, commands, orders, destinations } =
         start_shards(seeds, bound.shards, Arc::new(assembled.policy), (&observed, &space.watch()))?;
     let heartbeats = shards.iter().map(ShardThread::heartbeat).collect();
     let watchdog = Watchdog::start(heartbeats, STALL_MAX, |shard| {
@@ -198,7 +198,7 @@ fn start(options: ServeOptions) -> Result<Running, Vec<String>> {
             pauses,
             observed: Arc::clone(&observed),
         }),
-        sites,
+        destinations,
         observed: Arc::clone(&observed),
         sts,
         on_start: Box::new(move || pin_softly(&control_cpus)),
@@ -510,7 +510,7 @@ struct Started {
     threads: Vec<ShardThread>,
     commands: Vec<CommandSender>,
     orders: Vec<Sender<Order>>,
-    sites: Vec<Arc<SitesShelf>>,
+    destinations: Vec<Arc<DestinationsShelf>>,
 }
 
 fn start_shards(
@@ -522,12 +522,13 @@ fn start_shards(
     let Seeds { config, plan, placement, commits, spool, delivery, pauses, policies } = seeds;
     let mut meshes = mesh::weave(plan.shards.len()).into_iter();
     let handing_over = Arc::new(AtomicUsize::new(plan.shards.len()));
-    let census = Census::new(plan.shards.len());
+    let counts = SharedCounts::new(plan.shards.len());
     let body_memory = config.limits.body_memory.max(config_floor()) as usize;
     let chunks_max = (body_memory / CHUNK_BYTES / plan.shards.len()).max(CHUNKS_PER_SHARD_MIN);
     let mut threads = Vec::new();
     let (mut commands, mut orders) = (Vec::new(), Vec::new());
-    let sites: Vec<Arc<SitesShelf>> = plan.shards.iter().map(|_| Arc::default()).collect();
+    let destinations: Vec<Arc<DestinationsShelf>> =
+        plan.shards.iter().map(|_| Arc::default()).collect();
     for (place, sockets) in plan.shards.iter().zip(sockets) {
         let (command_sender, order_sender, inbox) = order::inbox();
         let homes = placement.of_shard(place.shard);
@@ -553,11 +554,11 @@ fn start_shards(
                 handing_over: Arc::clone(&handing_over),
             },
             chunks_max,
-            clerk: Clerk::new(Arc::clone(&census), place.shard.0 as usize),
+            counter: ConnectionCounter::new(Arc::clone(&counts), place.shard.0 as usize),
             space: Arc::clone(space),
             observed: Arc::clone(&observed.shards[place.shard.0 as usize]),
             inbox,
-            sites: Arc::clone(&sites[place.shard.0 as usize]),
+            destinations: Arc::clone(&destinations[place.shard.0 as usize]),
         };
         let (shard, node, spans) = (place.shard, place.node, plan.spans_nodes());
         let mut spec = ShardSpec::new(format!("shard-{shard}"), Some(place.cpu));
@@ -574,7 +575,7 @@ fn start_shards(
         commands.push(command_sender);
         orders.push(order_sender);
     }
-    Ok(Started { threads, commands, orders, sites })
+    Ok(Started { threads, commands, orders, destinations })
 }
 
 /// Name servers and authorities: what delivery reads from the machine.

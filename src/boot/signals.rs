@@ -93,12 +93,12 @@ pub fn end_with_the_reader() {
 /// Starts the thread that takes the signals. It lives as long as the process.
 pub fn listen(blocked: BlockedSignals) -> io::Result<Receiver<Signal>> {
     let (sender, receiver) = sync_channel(SIGNALS_WAITING_MAX);
-    let desk = Desk { sender, asked_to_end: false };
-    thread::Builder::new().name("signals".to_owned()).spawn(move || take_all(blocked, desk))?;
+    let handler = Handler { sender, asked_to_end: false };
+    thread::Builder::new().name("signals".to_owned()).spawn(move || take_all(blocked, handler))?;
     Ok(receiver)
 }
 
-fn take_all(blocked: BlockedSignals, mut desk: Desk) {
+fn take_all(blocked: BlockedSignals, mut handler: Handler) {
     loop {
         let mut number = 0;
         // SAFETY: the set was filled by `block` and `number` is a valid place for the answer.
@@ -107,7 +107,7 @@ fn take_all(blocked: BlockedSignals, mut desk: Desk) {
         let (0, Some(signal)) = (errno, taken) else {
             continue;
         };
-        if let Answer::EndNow(why) = desk.on_signal(signal) {
+        if let Answer::EndNow(why) = handler.on_signal(signal) {
             eprintln!("ringpost: {why}; ending at once, a restart recovers from disk");
             // SAFETY: ends the process without running anything more of it. That is the point:
             // destructors could wait for the very thing that hangs.
@@ -117,7 +117,7 @@ fn take_all(blocked: BlockedSignals, mut desk: Desk) {
 }
 
 /// Decides what becomes of a signal. No system call, so that it can be tested.
-struct Desk {
+struct Handler {
     sender: SyncSender<Signal>,
     asked_to_end: bool,
 }
@@ -129,7 +129,7 @@ enum Answer {
     EndNow(&'static str),
 }
 
-impl Desk {
+impl Handler {
     fn on_signal(&mut self, signal: Signal) -> Answer {
         if signal.ends() && self.asked_to_end {
             return Answer::EndNow("asked a second time to end");
@@ -176,8 +176,9 @@ mod tests {
         ];
         for (row, signals, answers) in rows {
             let (sender, receiver) = sync_channel(SIGNALS_WAITING_MAX);
-            let mut desk = Desk { sender, asked_to_end: false };
-            let got: Vec<Answer> = signals.iter().map(|signal| desk.on_signal(*signal)).collect();
+            let mut handler = Handler { sender, asked_to_end: false };
+            let got: Vec<Answer> =
+                signals.iter().map(|signal| handler.on_signal(*signal)).collect();
             assert_eq!(got, answers, "{row}");
             let delivered = answers.iter().filter(|answer| **answer == Delivered).count();
             assert_eq!(receiver.try_iter().collect::<Vec<_>>(), signals[..delivered], "{row}");
@@ -187,14 +188,14 @@ mod tests {
     #[test]
     fn nobody_reads() {
         let (sender, receiver) = sync_channel(1);
-        let mut desk = Desk { sender, asked_to_end: false };
-        assert_eq!(desk.on_signal(Signal::Hup), Answer::Delivered);
-        assert_eq!(desk.on_signal(Signal::Hup), Answer::Dropped);
-        assert_eq!(desk.on_signal(Signal::Term), Answer::EndNow("nobody reads the signals"));
+        let mut handler = Handler { sender, asked_to_end: false };
+        assert_eq!(handler.on_signal(Signal::Hup), Answer::Delivered);
+        assert_eq!(handler.on_signal(Signal::Hup), Answer::Dropped);
+        assert_eq!(handler.on_signal(Signal::Term), Answer::EndNow("nobody reads the signals"));
         drop(receiver);
-        desk.asked_to_end = false;
-        assert_eq!(desk.on_signal(Signal::Usr1), Answer::Dropped);
-        assert_eq!(desk.on_signal(Signal::Int), Answer::EndNow("nobody is left to drain"));
+        handler.asked_to_end = false;
+        assert_eq!(handler.on_signal(Signal::Usr1), Answer::Dropped);
+        assert_eq!(handler.on_signal(Signal::Int), Answer::EndNow("nobody is left to drain"));
     }
 
     /// Runs in a process of its own, for signals belong to the whole process.

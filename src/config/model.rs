@@ -18,10 +18,10 @@ use crate::base::limits::STREAM_CHUNKS_IN_FLIGHT_MAX;
 use crate::config::delivery::model::DeliveryConfig;
 use crate::config::delivery::model::DeliveryTimeoutsConfig;
 use crate::config::delivery::model::DestinationConfig;
+use crate::config::delivery::model::DestinationDefaults;
 use crate::config::delivery::model::PoolConfig;
 use crate::config::delivery::model::ResolverConfig;
 use crate::config::delivery::model::RouteConfig;
-use crate::config::delivery::model::SiteConfig;
 use crate::config::delivery::model::SourceConfig;
 use crate::config::file;
 use crate::config::key::Changes;
@@ -123,9 +123,9 @@ config! {
     /// May be none.
     sources: Vec<SourceConfig>,
     /// How strangers are treated.
-    destination: DestinationConfig,
+    destination_defaults: DestinationDefaults,
     /// How others are treated; may be none.
-    sites: Vec<SiteConfig>,
+    destinations: Vec<DestinationConfig>,
     /// The log.
     log: LogConfig,
     /// The control plane.

@@ -93,7 +93,7 @@ choices! {
     }
 
     /// Whether and how a server is asked for TLS.
-    pub enum TlsWish {
+    pub enum OutboundTls {
         /// Never.
         None = "none",
         /// When it is offered, with any certificate.

@@ -48,7 +48,7 @@ use crate::queue::Spool;
 use crate::queue::audit;
 use crate::queue::inspect;
 use crate::queue::inspect::ListFilter;
-use crate::queue::operate::Deed;
+use crate::queue::operate::Operation;
 use crate::queue::pauses::Pauses;
 use crate::queue::select;
 use crate::queue::select::Wanted;
@@ -88,7 +88,7 @@ pub enum Request {
     },
     Health,
     Operate {
-        deed: Deed,
+        operation: Operation,
         ids: Vec<String>,
     },
     Why {
@@ -98,13 +98,13 @@ pub enum Request {
         limit: usize,
     },
     Destination {
-        site: String,
+        destination: String,
     },
     Pause {
-        site: String,
+        destination: String,
     },
     Resume {
-        site: String,
+        destination: String,
     },
 }
 
@@ -192,12 +192,12 @@ impl Admin {
         }
         let answer = match request {
             Request::Delete { id } => self.delete(&id),
-            Request::Operate { deed, ids } => self.operate(deed, &ids),
+            Request::Operate { operation, ids } => self.operate(operation, &ids),
             Request::Why { id } => self.why(&id),
             Request::Destinations { limit } => Ok(self.destination_list(limit)),
-            Request::Destination { site } => self.destination(&site),
-            Request::Pause { site } => self.pause(&site),
-            Request::Resume { site } => self.resume(&site),
+            Request::Destination { destination } => self.destination(&destination),
+            Request::Pause { destination } => self.pause(&destination),
+            Request::Resume { destination } => self.resume(&destination),
             request => look(&self.spool, &request),
         };
         write_line(&mut stream, &answer.map_or_else(|f| fault(&f), |value| json!({ "ok": value })))
@@ -213,7 +213,7 @@ impl Admin {
     }
 
     fn delete(&self, id: &str) -> Result<Value, String> {
-        let rows = self.operate(Deed::Delete, &[id.to_owned()])?;
+        let rows = self.operate(Operation::Delete, &[id.to_owned()])?;
         match rows[0]["fault"].as_str() {
             Some(fault) => Err(format!("{id}: {fault}")),
             None => Ok(Value::Null),

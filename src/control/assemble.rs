@@ -18,7 +18,7 @@ use crate::config::TlsMode;
 use crate::config::TlsVersion;
 use crate::control::delivery;
 use crate::control::delivery::Secrets;
-use crate::inbound::census::ConnectionLimits;
+use crate::inbound::counts::ConnectionLimits;
 use crate::inbound::policy::LabelFields;
 use crate::inbound::policy::ListenerPolicy;
 use crate::inbound::policy::MinimumRate;

@@ -29,7 +29,7 @@ use crate::queue::Spool;
 use crate::queue::SpoolOptions;
 use crate::queue::inspect;
 use crate::queue::notice::Loudness;
-use crate::queue::operate::Deed;
+use crate::queue::operate::Operation;
 use crate::queue::select::Wanted;
 use crate::wire::mail::date;
 use crate::wire::mail::header;
@@ -45,7 +45,7 @@ pub enum QueueCommand {
     Stats,
     Cat { id: String },
     Delete { ids: Vec<String> },
-    Operate { deed: Deed, selection: Selection },
+    Operate { operation: Operation, selection: Selection },
 }
 
 /// Where answers come from.
@@ -64,7 +64,9 @@ pub fn queue(config: &Config, command: &QueueCommand, json: bool) -> ExitCode {
     let done = match command {
         QueueCommand::Cat { id } => source.cat(id, &mut io::stdout().lock()),
         QueueCommand::Delete { ids } => delete(&source, ids, json),
-        QueueCommand::Operate { deed, selection } => orders::order(&source, deed, selection, json),
+        QueueCommand::Operate { operation, selection } => {
+            orders::order(&source, operation, selection, json)
+        }
         QueueCommand::Summary { limit } => source
             .ask(&Request::Summary { limit: *limit })
             .map(|answer| print_answer(&answer, json, orders::print_summary)),

@@ -8,12 +8,12 @@ use std::sync::Arc;
 use crate::base::backoff::RetrySchedule;
 use crate::config::Config;
 use crate::config::ConfigStripes;
-use crate::config::DestinationConfig;
+use crate::config::DestinationDefaults;
 use crate::config::DomainMatch;
 use crate::config::HeaderMatch as ConfigHeaderMatch;
 use crate::config::LabelValue;
+use crate::config::OutboundTls as ConfigOutboundTls;
 use crate::config::RouteConfig;
-use crate::config::TlsWish as ConfigTlsWish;
 use crate::config::ValueMatch as ConfigValueMatch;
 use crate::control::assemble::clamp;
 use crate::control::assemble::lines;
@@ -22,7 +22,11 @@ use crate::route::BouncePolicy;
 use crate::route::Credentials;
 use crate::route::DeliveryPolicy;
 use crate::route::DeliveryTimeouts;
+use crate::route::DestinationPolicy;
+use crate::route::DestinationSettings;
+use crate::route::DestinationTable;
 use crate::route::HeaderMatch;
+use crate::route::OutboundTls;
 use crate::route::PoolId;
 use crate::route::PoolSettings;
 use crate::route::Rates;
@@ -30,13 +34,9 @@ use crate::route::ResolverSettings;
 use crate::route::RouteSettings;
 use crate::route::RouteStandard;
 use crate::route::RouteTable;
-use crate::route::SitePolicy;
-use crate::route::SiteSettings;
-use crate::route::SiteTable;
 use crate::route::Source;
 use crate::route::SourceTable;
 use crate::route::Stripes;
-use crate::route::TlsWish;
 use crate::route::ValueMatch;
 
 /// Bytes of a password; a file that holds more is not one of a password.
@@ -55,7 +55,8 @@ pub fn policy(config: &Config, secrets: Secrets) -> Result<DeliveryPolicy, Vec<S
     let delivery = &config.delivery;
     let mut faults = Vec::new();
     let sources = sources(config).map_err(|found| faults.extend(found)).unwrap_or_default();
-    let sites = sites(config).map_err(|found| faults.extend(found)).unwrap_or_default();
+    let destinations =
+        destinations(config).map_err(|found| faults.extend(found)).unwrap_or_default();
     let routes = routes(config, &sources, secrets).map_err(|found| faults.extend(found)).ok();
     let retry = RetrySchedule::new(delivery.retry_schedule.clone().into(), delivery.retry_jitter);
     if retry.is_none() {
@@ -67,7 +68,7 @@ pub fn policy(config: &Config, secrets: Secrets) -> Result<DeliveryPolicy, Vec<S
     Ok(DeliveryPolicy {
         enabled: delivery.enabled,
         routes,
-        sites,
+        destinations,
         sources,
         retry,
         delay_warning: Some(delivery.delay_warning).filter(|after| !after.is_zero()),
@@ -110,23 +111,24 @@ fn sources(config: &Config) -> Result<SourceTable, Vec<String>> {
     SourceTable::build(sources.collect(), &pools).map_err(|problems| lines(&problems))
 }
 
-fn sites(config: &Config) -> Result<SiteTable, Vec<String>> {
-    let sites: Vec<SiteSettings> = config
-        .sites
+fn destinations(config: &Config) -> Result<DestinationTable, Vec<String>> {
+    let destinations: Vec<DestinationSettings> = config
+        .destinations
         .iter()
-        .map(|site| SiteSettings {
-            name: site.name.as_str().to_owned(),
-            recipient_domains: texts(&site.recipient_domain),
-            mx_hosts: texts(&site.mx_host),
-            policy: site_policy(&site.treatment(&config.destination)),
+        .map(|destination| DestinationSettings {
+            name: destination.name.as_str().to_owned(),
+            recipient_domains: texts(&destination.recipient_domain),
+            mx_hosts: texts(&destination.mx_host),
+            policy: destination_policy(&destination.treatment(&config.destination_defaults)),
         })
         .collect();
-    SiteTable::build(&sites, site_policy(&config.destination)).map_err(|problems| lines(&problems))
+    DestinationTable::build(&destinations, destination_policy(&config.destination_defaults))
+        .map_err(|problems| lines(&problems))
 }
 
-fn site_policy(treatment: &DestinationConfig) -> SitePolicy {
+fn destination_policy(treatment: &DestinationDefaults) -> DestinationPolicy {
     let rate = |limit: usize| Some(clamp(limit)).filter(|limit| *limit > 0);
-    SitePolicy {
+    DestinationPolicy {
         connections_max: clamp(treatment.connections_max),
         window_start: clamp(treatment.window_start),
         messages_per_connection: clamp(treatment.messages_per_connection),
@@ -146,7 +148,7 @@ fn site_policy(treatment: &DestinationConfig) -> SitePolicy {
             ConfigStripes::All => Stripes::All,
             ConfigStripes::Count(count) => Stripes::Count(count),
         },
-        tls: tls_wish(treatment.tls),
+        tls: outbound_tls(treatment.tls),
     }
 }
 
@@ -204,7 +206,7 @@ fn route_settings(route: &RouteConfig, pool: Option<PoolId>) -> RouteSettings {
         campaigns: labels(&route.campaigns),
         headers: route.headers.iter().map(header_match).collect(),
         next: reroute::route_next(&route.next),
-        tls: route.tls.map(tls_wish),
+        tls: route.tls.map(outbound_tls),
         auth: None,
         pool,
         max_age: route.max_age,
@@ -251,12 +253,12 @@ fn password(file: &Path) -> Result<String, String> {
     }
 }
 
-fn tls_wish(wish: ConfigTlsWish) -> TlsWish {
-    match wish {
-        ConfigTlsWish::None => TlsWish::None,
-        ConfigTlsWish::May => TlsWish::May,
-        ConfigTlsWish::Must => TlsWish::Must,
-        ConfigTlsWish::Verify => TlsWish::Verify,
+fn outbound_tls(mode: ConfigOutboundTls) -> OutboundTls {
+    match mode {
+        ConfigOutboundTls::None => OutboundTls::None,
+        ConfigOutboundTls::May => OutboundTls::May,
+        ConfigOutboundTls::Must => OutboundTls::Must,
+        ConfigOutboundTls::Verify => OutboundTls::Verify,
     }
 }
 

@@ -8,7 +8,7 @@
 //! reload     SIGHUP: read again, compare, replace as a whole
 //! admin      the control socket: `ringpost queue ...` and `ringpost health`
 //! operators  what of it shards must answer: orders, `why`, destinations
-//! stripes    one row for a site that several shards own
+//! stripes    one row for a destination that several shards own
 //! why        what a message waits for, in sentences
 //! client     the other end of the socket: what only looks
 //! orders     the other end of the socket: what operators order and ask

@@ -3,7 +3,7 @@
 //! Owner:    a thread of the control socket; it waits, the shards never do.
 //! Promise:  a message is changed by its home alone. A question is a closure that a shard runs
 //!           between two orders; a shard that does not answer within `PATIENCE` is left out.
-//! Bounds:   `DEED_IDS_MAX` messages in one request; `DESTINATIONS_MAX` rows in one answer.
+//! Bounds:   `OPERATION_IDS_MAX` messages in one request; `DESTINATIONS_MAX` rows in one answer.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -27,37 +27,37 @@ use crate::control::why;
 use crate::outbound::destination::Binding;
 use crate::outbound::operator;
 use crate::outbound::operator::Standing;
+use crate::outbound::owner::DestinationView;
 use crate::outbound::owner::JobView;
-use crate::outbound::owner::SiteView;
 use crate::outbound::reroute;
 use crate::outbound::scheduler::Why;
+use crate::outbound::survey::DestinationsShelf;
 use crate::outbound::survey::Others;
-use crate::outbound::survey::SitesShelf;
 use crate::queue::inspect;
-use crate::queue::operate::Deed;
+use crate::queue::operate::Operation;
 use crate::queue::pauses::PauseFault;
 use crate::queue::pauses::Pauses;
 use crate::shard::Delivering;
 use crate::shard::Order;
 
 /// Messages of one request.
-pub const DEED_IDS_MAX: usize = 256;
+pub const OPERATION_IDS_MAX: usize = 256;
 pub const DESTINATIONS_MAX: usize = 1000;
 /// How long a shard may take for an answer.
 const PATIENCE: Duration = Duration::from_secs(2);
 /// How long it may take to carry out orders: a recall and a few commit batches.
-const DEED_PATIENCE: Duration = Duration::from_secs(15);
+const OPERATION_DEADLINE: Duration = Duration::from_secs(15);
 const SHARD_BUSY: &str = "the shard is busy, try again";
 
 impl Admin {
     /// Carries out one order on many messages; one row for each.
-    pub fn operate(&self, deed: Deed, ids: &[String]) -> Result<Value, String> {
-        if ids.len() > DEED_IDS_MAX {
-            return Err(format!("more than {DEED_IDS_MAX} messages in one request"));
+    pub fn operate(&self, operation: Operation, ids: &[String]) -> Result<Value, String> {
+        if ids.len() > OPERATION_IDS_MAX {
+            return Err(format!("more than {OPERATION_IDS_MAX} messages in one request"));
         }
-        let deed = match deed {
-            Deed::Reroute(Some(way)) => Deed::Reroute(Some(reroute::spelled(&way)?)),
-            deed => deed,
+        let operation = match operation {
+            Operation::Reroute(Some(way)) => Operation::Reroute(Some(reroute::spelled(&way)?)),
+            operation => operation,
         };
         let (sender, answers) = mpsc::sync_channel(ids.len().max(1));
         let mut rows: Vec<Value> = Vec::with_capacity(ids.len());
@@ -70,7 +70,7 @@ impl Admin {
             });
             let sent = admin::parse(text).and_then(|id| {
                 let home = self.home_of(id)?;
-                let order = Order::Operate { id, deed: deed.clone(), answer };
+                let order = Order::Operate { id, operation: operation.clone(), answer };
                 self.shards[home].try_send(order).map_err(|_| SHARD_BUSY.to_owned())
             });
             open += usize::from(sent.is_ok());
@@ -79,7 +79,7 @@ impl Admin {
                 Err(fault) => json!({ "id": text, "fault": fault }),
             });
         }
-        let end = Instant::now() + DEED_PATIENCE;
+        let end = Instant::now() + OPERATION_DEADLINE;
         while open > 0 {
             let left = end.saturating_duration_since(Instant::now());
             let Ok((place, outcome)) = answers.recv_timeout(left) else { break };
@@ -103,14 +103,14 @@ impl Admin {
         Ok(why::facts(&details, Some(places.collect()), wall_ms()))
     }
 
-    /// Where a job in memory is, asked of the owner of its site.
+    /// Where a job in memory is, asked of the owner of its destination.
     fn place(&self, id: MessageId, standing: Standing) -> Value {
         let Some((hop, owner)) = standing.hop.zip(standing.owner).filter(|_| standing.is_out)
         else {
             return json!({ "stage": "home" });
         };
-        let (site, job) = (hop.site.clone(), standing.job);
-        let ask = move |shard: &Delivering| shard.owner.why(&site, id, job);
+        let (destination, job) = (hop.destination.clone(), standing.job);
+        let ask = move |shard: &Delivering| shard.owner.why(&destination, id, job);
         match self.ask(usize::from(owner.0), ask) {
             Ok(Some(view)) => place_json(&view, owner),
             Ok(None) => json!({ "stage": "home" }),
@@ -118,18 +118,18 @@ impl Admin {
         }
     }
 
-    /// The sites of all shards, those with the most mail first, and then what operators have paused.
-    /// A striped site is one row.
+    /// The destinations of all shards, those with the most mail first, and then what operators have paused.
+    /// A striped destination is one row.
     pub fn destination_list(&self, limit: usize) -> Value {
-        let mut rows = self.largest_sites(limit.min(DESTINATIONS_MAX));
+        let mut rows = self.largest_destinations(limit.min(DESTINATIONS_MAX));
         let paused = self.pauses.names();
         rows.extend(paused.iter().map(|name| json!({ "paused_by_operator": name })));
         Value::Array(rows)
     }
 
-    fn largest_sites(&self, limit: usize) -> Vec<Value> {
-        let found = self.ask_all(Order::Ask, move |shard| shard.owner.sites(limit));
-        let is_cut = found.iter().any(|(_, sites)| sites.len() >= limit);
+    fn largest_destinations(&self, limit: usize) -> Vec<Value> {
+        let found = self.ask_all(Order::Ask, move |shard| shard.owner.destinations(limit));
+        let is_cut = found.iter().any(|(_, destinations)| destinations.len() >= limit);
         let mut rows = stripes::merged(rows_of(&found));
         stripes::largest_first(&mut rows);
         rows.truncate(limit);
@@ -138,28 +138,30 @@ impl Admin {
         }
         // A stripe may be too small for its own shard's list and still belongs to the sum.
         let keys: Vec<Box<str>> =
-            rows.iter().filter_map(|row| row["site"].as_str()).map(Box::from).collect();
-        let found = self.ask_all(Order::Ask, move |shard| shard.owner.sites_keyed(&keys));
+            rows.iter().filter_map(|row| row["destination"].as_str()).map(Box::from).collect();
+        let found = self.ask_all(Order::Ask, move |shard| shard.owner.destinations_keyed(&keys));
         let mut rows = stripes::merged(rows_of(&found));
         stripes::largest_first(&mut rows);
         rows
     }
 
-    /// One site by its name, its hosts or its domain, and whether it is paused.
+    /// One destination by its name, its hosts or its domain, and whether it is paused.
     pub fn destination(&self, word: &str) -> Result<Value, String> {
         let meant = Pauses::settled(word);
         let _one_at_a_time = self.pausing.lock().unwrap_or_else(PoisonError::into_inner);
-        let views = self.ask_all(Order::Ask, move |shard| shard.owner.sites_named(&meant));
+        let views = self.ask_all(Order::Ask, move |shard| shard.owner.destinations_named(&meant));
         let is_paused = views.iter().any(|(_, (_, is_paused))| *is_paused);
         let rows: Vec<Value> = views
             .iter()
-            .flat_map(|(shard, (sites, _))| sites.iter().map(|view| site_json(view, *shard)))
+            .flat_map(|(shard, (destinations, _))| {
+                destinations.iter().map(|view| destination_json(view, *shard))
+            })
             .collect();
         if rows.is_empty() && !is_paused {
             return Err(format!("{word}: no such destination at present; see destination list"));
         }
         let rows = stripes::merged(rows);
-        Ok(json!({ "destination": word, "paused_by_operator": is_paused, "sites": rows }))
+        Ok(json!({ "destination": word, "paused_by_operator": is_paused, "destinations": rows }))
     }
 
     pub fn pause(&self, word: &str) -> Result<Value, String> {
@@ -190,10 +192,10 @@ impl Admin {
         if all.len() < self.shards.len() {
             return Err(format!("{word}: not all shards have answered, try again"));
         }
-        let sites: BTreeSet<&str> =
-            all.iter().flat_map(|(_, sites)| sites).map(AsRef::as_ref).collect();
+        let destinations: BTreeSet<&str> =
+            all.iter().flat_map(|(_, destinations)| destinations).map(AsRef::as_ref).collect();
         let fault = kept.err().map(|fault| fault.to_string());
-        Ok(json!({ "destination": word, "sites": sites, "fault": fault }))
+        Ok(json!({ "destination": word, "destinations": destinations, "fault": fault }))
     }
 
     pub(super) fn home_of(&self, id: MessageId) -> Result<usize, String> {
@@ -246,34 +248,36 @@ impl Admin {
     }
 }
 
-/// The largest sites by the shards' last snapshots, and the sum of all others. A stripe that is not
+/// The largest destinations by the shards' last snapshots, and the sum of all others. A stripe that is not
 /// among the largest of its own shard counts among the others.
-pub fn snapshot_json(shelves: &[Arc<SitesShelf>], limit: usize) -> Destinations {
+pub fn snapshot_json(shelves: &[Arc<DestinationsShelf>], limit: usize) -> Destinations {
     let mut all = Others::default();
     let mut rows = Vec::new();
     for (number, shelf) in shelves.iter().enumerate() {
         let snapshot = shelf.last();
-        rows.extend(snapshot.largest.iter().map(|view| site_json(view, ShardId(number as u16))));
-        all.sites += snapshot.others.sites;
+        rows.extend(
+            snapshot.largest.iter().map(|view| destination_json(view, ShardId(number as u16))),
+        );
+        all.destinations += snapshot.others.destinations;
         all.queued += snapshot.others.queued;
         all.in_flight += snapshot.others.in_flight;
     }
     let mut rows = stripes::merged(rows);
     stripes::largest_first(&mut rows);
     for row in rows.drain(limit.min(rows.len())..) {
-        all.sites += 1;
+        all.destinations += 1;
         all.queued += row["queued"].as_u64().unwrap_or(0);
         all.in_flight += row["in_flight"].as_u64().unwrap_or(0);
     }
-    let Others { sites, queued, in_flight } = all;
-    let others = json!({ "sites": sites, "queued": queued, "in_flight": in_flight });
+    let Others { destinations, queued, in_flight } = all;
+    let others = json!({ "destinations": destinations, "queued": queued, "in_flight": in_flight });
     Destinations { largest: Value::Array(rows), others }
 }
 
-fn rows_of(found: &[(ShardId, Vec<SiteView>)]) -> Vec<Value> {
-    let rows = found.iter().flat_map(|(shard, sites)| {
-        let row = |view: &SiteView| site_json(view, *shard);
-        sites.iter().map(row).collect::<Vec<_>>()
+fn rows_of(found: &[(ShardId, Vec<DestinationView>)]) -> Vec<Value> {
+    let rows = found.iter().flat_map(|(shard, destinations)| {
+        let row = |view: &DestinationView| destination_json(view, *shard);
+        destinations.iter().map(row).collect::<Vec<_>>()
     });
     rows.collect()
 }
@@ -283,7 +287,7 @@ fn place_json(view: &JobView, owner: ShardId) -> Value {
     let holders: Vec<Value> = view
         .holders
         .iter()
-        .map(|(site, connections)| json!({ "site": site, "connections": connections }))
+        .map(|(destination, connections)| json!({ "destination": destination, "connections": connections }))
         .collect();
     let (stage, ahead, binding) = match view.why {
         Some(Why::InFlight) => ("sending", None, None),
@@ -294,7 +298,7 @@ fn place_json(view: &JobView, owner: ShardId) -> Value {
         "stage": stage,
         "ahead": ahead,
         "binding": binding,
-        "site": site_json(&view.site, owner),
+        "destination": destination_json(&view.destination, owner),
         "under_way": under_way,
         "shard_connections": holders,
     })
@@ -318,7 +322,7 @@ fn binding_json(binding: Binding) -> Value {
     }
 }
 
-fn site_json(view: &SiteView, shard: ShardId) -> Value {
+fn destination_json(view: &DestinationView, shard: ShardId) -> Value {
     let one = &view.summary;
     let (tally, counters, rates) = (&one.connections, &one.counters, &one.rates);
     let mut limits = Map::new();
@@ -328,7 +332,7 @@ fn site_json(view: &SiteView, shard: ShardId) -> Value {
         limits.extend(limit.map(|limit| (span.to_owned(), limit.into())));
     }
     json!({
-        "site": one.key,
+        "destination": one.key,
         "name": view.name,
         "shard": shard.0,
         "state": state_word(one.binding),

@@ -20,9 +20,9 @@ use crate::control::client::print_answer;
 use crate::control::client::text;
 use crate::control::client::time;
 use crate::control::client::told;
-use crate::control::operators::DEED_IDS_MAX;
+use crate::control::operators::OPERATION_IDS_MAX;
 use crate::control::why::span;
-use crate::queue::operate::Deed;
+use crate::queue::operate::Operation;
 use crate::queue::select::Wanted;
 
 /// Which messages an order is about.
@@ -34,32 +34,32 @@ pub enum Selection {
 /// What `ringpost destination` may be asked.
 pub enum DestinationCommand {
     List { limit: usize },
-    Show { site: String },
-    Pause { site: String },
-    Resume { site: String },
+    Show { destination: String },
+    Pause { destination: String },
+    Resume { destination: String },
 }
 
 /// Orders the same of all messages that are meant, page by page.
 pub(super) fn order(
     source: &Source,
-    deed: &Deed,
+    operation: &Operation,
     selection: &Selection,
     json: bool,
 ) -> Result<(), String> {
     let mut rows = Vec::new();
     match selection {
         Selection::These(ids) => {
-            for ids in ids.chunks(DEED_IDS_MAX) {
-                rows.extend(ask(source, deed, ids.to_vec())?);
+            for ids in ids.chunks(OPERATION_IDS_MAX) {
+                rows.extend(ask(source, operation, ids.to_vec())?);
             }
         }
         Selection::Wanted(wanted) => {
             // To release is for what is held; the rest is not meant.
-            let held = wanted.held || *deed == Deed::Release;
+            let held = wanted.held || *operation == Operation::Release;
             let wanted = Wanted { held, ..wanted.clone() };
             let mut after = None;
             loop {
-                let (limit, wanted) = (DEED_IDS_MAX, wanted.clone());
+                let (limit, wanted) = (OPERATION_IDS_MAX, wanted.clone());
                 let page = source.ask(&Request::List { limit, after, wanted })?;
                 let ids: Vec<String> = page
                     .as_array()
@@ -71,7 +71,7 @@ pub(super) fn order(
                 if after.is_none() {
                     break;
                 }
-                rows.extend(ask(source, deed, ids)?);
+                rows.extend(ask(source, operation, ids)?);
             }
         }
     }
@@ -79,7 +79,7 @@ pub(super) fn order(
     let count = rows.len();
     print_answer(&Value::Array(rows), json, |rows| {
         let rows = rows.as_array().map_or(&[][..], Vec::as_slice);
-        rows.iter().for_each(|row| println!("{}", outcome_line(deed, row)));
+        rows.iter().for_each(|row| println!("{}", outcome_line(operation, row)));
     });
     match (faults, selection) {
         (0, _) => Ok(()),
@@ -89,22 +89,22 @@ pub(super) fn order(
     }
 }
 
-fn ask(source: &Source, deed: &Deed, ids: Vec<String>) -> Result<Vec<Value>, String> {
-    match source.ask(&Request::Operate { deed: deed.clone(), ids })? {
+fn ask(source: &Source, operation: &Operation, ids: Vec<String>) -> Result<Vec<Value>, String> {
+    match source.ask(&Request::Operate { operation: operation.clone(), ids })? {
         Value::Array(rows) => Ok(rows),
         _ => Err("the server's answer is no list".to_owned()),
     }
 }
 
-fn outcome_line(deed: &Deed, row: &Value) -> String {
-    let done = match deed {
-        Deed::Hold => "held",
-        Deed::Release => "released, and due now",
-        Deed::Retry => "due now",
-        Deed::Bounce => "bounced",
-        Deed::Delete => "deleted",
-        Deed::Reroute(Some(_)) => "rerouted",
-        Deed::Reroute(None) => "on its own route again",
+fn outcome_line(operation: &Operation, row: &Value) -> String {
+    let done = match operation {
+        Operation::Hold => "held",
+        Operation::Release => "released, and due now",
+        Operation::Retry => "due now",
+        Operation::Bounce => "bounced",
+        Operation::Delete => "deleted",
+        Operation::Reroute(Some(_)) => "rerouted",
+        Operation::Reroute(None) => "on its own route again",
     };
     let said = match (row["fault"].as_str(), row["outcome"].as_str()) {
         (Some(fault), _) => fault.to_owned(),
@@ -113,9 +113,9 @@ fn outcome_line(deed: &Deed, row: &Value) -> String {
             format!("is being sent now; {done} when that has ended, if it is still there")
         }
         (None, Some("under-way")) => "in line or being sent already; see ringpost why".to_owned(),
-        (None, Some("already")) => match deed {
-            Deed::Hold => "was held before".to_owned(),
-            Deed::Reroute(_) => "goes there already".to_owned(),
+        (None, Some("already")) => match operation {
+            Operation::Hold => "was held before".to_owned(),
+            Operation::Reroute(_) => "goes there already".to_owned(),
             _ => "was due already".to_owned(),
         },
         (None, other) => other.unwrap_or("no answer").to_owned(),
@@ -139,21 +139,27 @@ pub fn destination(config: &Config, command: &DestinationCommand, json: bool) ->
     };
     let request = match command {
         DestinationCommand::List { limit } => Request::Destinations { limit: *limit },
-        DestinationCommand::Show { site } => Request::Destination { site: site.clone() },
-        DestinationCommand::Pause { site } => Request::Pause { site: site.clone() },
-        DestinationCommand::Resume { site } => Request::Resume { site: site.clone() },
+        DestinationCommand::Show { destination } => {
+            Request::Destination { destination: destination.clone() }
+        }
+        DestinationCommand::Pause { destination } => {
+            Request::Pause { destination: destination.clone() }
+        }
+        DestinationCommand::Resume { destination } => {
+            Request::Resume { destination: destination.clone() }
+        }
     };
     let asked = source.ask(&request);
     match command {
         DestinationCommand::List { .. } => shown(asked, json, print_destinations),
         DestinationCommand::Show { .. } => shown(asked, json, print_destination),
         DestinationCommand::Pause { .. } => shown(asked, json, |answer| {
-            let sites = sites_of(answer);
+            let destinations = destinations_of(answer);
             println!("{}: paused until it is resumed", text(&answer["destination"]));
             print_fault(answer);
-            match sites.is_empty() {
+            match destinations.is_empty() {
                 true => println!("nothing goes there now; what comes is kept"),
-                false => println!("sites: {sites}"),
+                false => println!("destinations: {destinations}"),
             }
         }),
         DestinationCommand::Resume { .. } => shown(asked, json, |answer| {
@@ -194,9 +200,9 @@ fn print_fault(answer: &Value) {
     }
 }
 
-fn sites_of(answer: &Value) -> String {
-    let sites = answer["sites"].as_array().into_iter().flatten();
-    sites.filter_map(Value::as_str).collect::<Vec<_>>().join("; ")
+fn destinations_of(answer: &Value) -> String {
+    let destinations = answer["destinations"].as_array().into_iter().flatten();
+    destinations.filter_map(Value::as_str).collect::<Vec<_>>().join("; ")
 }
 
 fn print_destinations(rows: &Value) {
@@ -226,14 +232,17 @@ fn print_destinations(rows: &Value) {
 }
 
 fn name_of(row: &Value) -> &str {
-    row["name"].as_str().filter(|name| !name.is_empty()).unwrap_or_else(|| text(&row["site"]))
+    row["name"]
+        .as_str()
+        .filter(|name| !name.is_empty())
+        .unwrap_or_else(|| text(&row["destination"]))
 }
 
 fn print_destination(answer: &Value) {
     if answer["paused_by_operator"] == true {
         println!("{}: paused by an operator", text(&answer["destination"]));
     }
-    for row in answer["sites"].as_array().into_iter().flatten() {
+    for row in answer["destinations"].as_array().into_iter().flatten() {
         for (key, value) in row.as_object().into_iter().flatten() {
             match value {
                 Value::Null => (),
@@ -301,10 +310,11 @@ pub(super) fn without_server(
     request: &Request,
 ) -> Option<Result<Value, String>> {
     match request {
-        Request::Operate { deed, ids } => {
+        Request::Operate { operation, ids } => {
             let row = |id: &String| {
                 let done = admin::parse(id).and_then(|parsed| {
-                    let carried = crate::queue::operate::carry_out(spool, parsed, deed, wall_ms());
+                    let carried =
+                        crate::queue::operate::carry_out(spool, parsed, operation, wall_ms());
                     carried.map_err(|fault| fault.to_string())
                 });
                 match done {
@@ -336,23 +346,23 @@ mod tests {
     #[test]
     fn outcomes_and_states_are_told_in_words() {
         let rows = [
-            (Deed::Hold, json!({ "id": "A", "outcome": "done" }), "A: held"),
-            (Deed::Hold, json!({ "id": "A", "outcome": "already" }), "A: was held before"),
-            (Deed::Retry, json!({ "id": "A", "outcome": "done" }), "A: due now"),
-            (Deed::Bounce, json!({ "id": "A", "fault": "gone" }), "A: gone"),
+            (Operation::Hold, json!({ "id": "A", "outcome": "done" }), "A: held"),
+            (Operation::Hold, json!({ "id": "A", "outcome": "already" }), "A: was held before"),
+            (Operation::Retry, json!({ "id": "A", "outcome": "done" }), "A: due now"),
+            (Operation::Bounce, json!({ "id": "A", "fault": "gone" }), "A: gone"),
             (
-                Deed::Reroute(None),
+                Operation::Reroute(None),
                 json!({ "id": "A", "outcome": "done" }),
                 "A: on its own route again",
             ),
             (
-                Deed::Reroute(Some("hold".into())),
+                Operation::Reroute(Some("hold".into())),
                 json!({ "id": "A", "outcome": "already" }),
                 "A: goes there already",
             ),
         ];
-        for (deed, row, line) in rows {
-            assert_eq!(outcome_line(&deed, &row), line);
+        for (operation, row, line) in rows {
+            assert_eq!(outcome_line(&operation, &row), line);
         }
         let rows = [
             (json!({ "recipients": 3, "held": 3 }), "held"),

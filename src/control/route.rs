@@ -15,15 +15,15 @@ use crate::config::units::show_duration;
 use crate::control::delivery;
 use crate::control::delivery::Secrets;
 use crate::route::DeliveryPolicy;
+use crate::route::DestinationPolicy;
 use crate::route::NextHop;
+use crate::route::OutboundTls;
 use crate::route::PoolId;
 use crate::route::RouteChoice;
 use crate::route::RouteQuestion;
 use crate::route::RouteSettings;
 use crate::route::RuleFit;
-use crate::route::SitePolicy;
 use crate::route::Stripes;
-use crate::route::TlsWish;
 use crate::wire::mail::address::Mailbox;
 
 /// What `ringpost route test` is asked.
@@ -103,7 +103,7 @@ fn answer(config: &Config, asked: &RouteTest) -> Result<Value, Vec<String>> {
         "hosts": hosts(&policy, &choice),
         "auth_user": choice.auth.map(|user| &*user.user),
         "mx_lookup": matches!(*choice.next_hop, NextHop::Mx { .. }).then_some("at delivery"),
-        "site": connects(&choice).then(|| site(&policy, &choice)),
+        "destination": connects(&choice).then(|| destination(&policy, &choice)),
         "source": connects(&choice).then(|| source(&policy, choice.pool)),
         "max_age": show_duration(choice.max_age),
         "retry": policy.retry.steps().iter().copied().map(show_duration).collect::<Vec<_>>(),
@@ -238,49 +238,49 @@ fn hosts(policy: &DeliveryPolicy, choice: &RouteChoice<'_>) -> Vec<String> {
     }
 }
 
-/// What the site is treated by, as far as it is known before the mail exchangers are.
-fn site(policy: &DeliveryPolicy, choice: &RouteChoice<'_>) -> Value {
+/// What the destination is treated by, as far as it is known before the mail exchangers are.
+fn destination(policy: &DeliveryPolicy, choice: &RouteChoice<'_>) -> Value {
     let (domain, hosts): (&str, Vec<&str>) = match &*choice.next_hop {
         NextHop::Mx { domain, .. } => (domain, Vec::new()),
         NextHop::Hosts { hosts, .. } => ("", hosts.iter().map(|one| &*one.host).collect()),
         NextHop::Discard | NextHop::Reject { .. } | NextHop::Hold => ("", Vec::new()),
     };
-    let found = policy.sites.find(domain, &hosts);
-    let treated = policy.sites.policy(domain, &hosts);
-    let wish = choice.tls.unwrap_or(treated.tls);
-    let from = if choice.tls.is_some() { "route" } else { "site" };
+    let found = policy.destinations.find(domain, &hosts);
+    let treated = policy.destinations.policy(domain, &hosts);
+    let mode = choice.tls.unwrap_or(treated.tls);
+    let from = if choice.tls.is_some() { "route" } else { "destination" };
     let tls = match &*choice.next_hop {
         NextHop::Hosts { hosts, .. } if hosts.iter().all(|host| host.unix_path().is_some()) => {
-            TlsWish::None
+            OutboundTls::None
         }
-        NextHop::Hosts { protocol, .. } => protocol.tls(wish),
-        _ => wish,
+        NextHop::Hosts { protocol, .. } => protocol.tls(mode),
+        _ => mode,
     };
-    let open = found.is_none() && hosts.is_empty() && policy.sites.asks_mx_hosts();
+    let open = found.is_none() && hosts.is_empty() && policy.destinations.asks_mx_hosts();
     json!({
-        "name": found.map(|site| &*site.name),
-        "may_change": open.then_some("a [[site]] that names a mail exchanger of it would count"),
+        "name": found.map(|destination| &*destination.name),
+        "may_change": open.then_some("a [[destination]] that names a mail exchanger of it would count"),
         "tls": tls_name(tls),
-        "tls_from": if tls == wish { from } else { "next hop" },
+        "tls_from": if tls == mode { from } else { "next hop" },
         "limits": limits(&treated),
     })
 }
 
-fn limits(site: &SitePolicy) -> Value {
+fn limits(destination: &DestinationPolicy) -> Value {
     json!({
-        "connections_max": site.connections_max,
-        "window_start": site.window_start,
-        "messages_per_connection": site.messages_per_connection,
-        "recipients_per_message": site.recipients_per_message,
-        "messages_per_second": site.rates.per_second,
-        "messages_per_minute": site.rates.per_minute,
-        "messages_per_hour": site.rates.per_hour,
-        "idle_reuse": show_duration(site.idle_reuse),
-        "failures_to_back_off": site.failures_to_back_off,
-        "back_off_first": show_duration(site.back_off_first),
-        "back_off_max": show_duration(site.back_off_max),
-        "jobs_max": site.jobs_max,
-        "stripes": match site.stripes {
+        "connections_max": destination.connections_max,
+        "window_start": destination.window_start,
+        "messages_per_connection": destination.messages_per_connection,
+        "recipients_per_message": destination.recipients_per_message,
+        "messages_per_second": destination.rates.per_second,
+        "messages_per_minute": destination.rates.per_minute,
+        "messages_per_hour": destination.rates.per_hour,
+        "idle_reuse": show_duration(destination.idle_reuse),
+        "failures_to_back_off": destination.failures_to_back_off,
+        "back_off_first": show_duration(destination.back_off_first),
+        "back_off_max": show_duration(destination.back_off_max),
+        "jobs_max": destination.jobs_max,
+        "stripes": match destination.stripes {
             Stripes::Auto => json!("auto"),
             Stripes::All => json!("all"),
             Stripes::Count(count) => json!(count),
@@ -288,12 +288,12 @@ fn limits(site: &SitePolicy) -> Value {
     })
 }
 
-fn tls_name(wish: TlsWish) -> &'static str {
-    match wish {
-        TlsWish::None => "none",
-        TlsWish::May => "may",
-        TlsWish::Must => "must",
-        TlsWish::Verify => "verify",
+fn tls_name(mode: OutboundTls) -> &'static str {
+    match mode {
+        OutboundTls::None => "none",
+        OutboundTls::May => "may",
+        OutboundTls::Must => "must",
+        OutboundTls::Verify => "verify",
     }
 }
 
@@ -358,8 +358,8 @@ fn shown(answer: &Value) -> String {
     if !answer["auth_user"].is_null() {
         line("log in as", said(&answer["auth_user"]));
     }
-    if !answer["site"].is_null() {
-        show_site(&answer["site"], &mut line);
+    if !answer["destination"].is_null() {
+        show_destination(&answer["destination"], &mut line);
         show_source(&answer["source"], &mut line);
         let waits: Vec<&str> = each(&answer["retry"]).iter().map(said).collect();
         line("retry after", &format!("{}, ... for {}", waits.join(", "), said(&answer["max_age"])));
@@ -370,14 +370,17 @@ fn shown(answer: &Value) -> String {
     text
 }
 
-fn show_site(site: &Value, line: &mut impl FnMut(&str, &str)) {
-    let standard = "[destination], for strangers";
-    line("site", site["name"].as_str().unwrap_or(standard));
-    if !site["may_change"].is_null() {
-        line("", said(&site["may_change"]));
+fn show_destination(destination: &Value, line: &mut impl FnMut(&str, &str)) {
+    let standard = "[destination_defaults], for strangers";
+    line("destination", destination["name"].as_str().unwrap_or(standard));
+    if !destination["may_change"].is_null() {
+        line("", said(&destination["may_change"]));
     }
-    line("tls", &format!("{}, by its {}", said(&site["tls"]), said(&site["tls_from"])));
-    let limits = site["limits"].as_object();
+    line(
+        "tls",
+        &format!("{}, by its {}", said(&destination["tls"]), said(&destination["tls_from"])),
+    );
+    let limits = destination["limits"].as_object();
     let told = limits.into_iter().flatten().filter(|(_, value)| !value.is_null());
     for (place, (key, value)) in told.enumerate() {
         let value = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
@@ -431,8 +434,8 @@ mod tests {
         [[pool]]\nname = 'shared'\nsources = ['a:3', 'b']\n\
         [[source]]\nname = 'a'\nipv4 = '192.0.2.1'\n\
         [[source]]\nname = 'b'\nipv6 = '2001:db8::1'\nehlo_name = 'b.ours.test'\n\
-        [[site]]\nname = 'big'\nmx_host = '.big.test'\nconnections_max = 100\n\
-        [[site]]\nname = 'far'\nrecipient_domain = 'far.test'\nmessages_per_hour = 500\n";
+        [[destination]]\nname = 'big'\nmx_host = '.big.test'\nconnections_max = 100\n\
+        [[destination]]\nname = 'far'\nrecipient_domain = 'far.test'\nmessages_per_hour = 500\n";
 
     fn config(text: &str) -> Config {
         let host = HostFacts { hostname: "mx.ours.test".to_owned(), ports_from: 1024 };
@@ -462,7 +465,7 @@ mod tests {
             "hosts       relay.ours.test:587",
             "            [2001:db8::2]:25",
             "log in as   us",
-            "site        [destination], for strangers",
+            "destination [destination_defaults], for strangers",
             "tls         verify, by its route",
             "pool        shared",
             "            a 192.0.2.1, EHLO mx.ours.test, 75.0%",
@@ -491,7 +494,7 @@ mod tests {
         assert!(text.contains("route       none of the config"), "{text}");
         assert!(text.contains("next hop    mx:a.inner.test"), "{text}");
         assert!(text.contains("MX lookup   at delivery"), "{text}");
-        assert!(text.contains("a [[site]] that names a mail exchanger"), "{text}");
+        assert!(text.contains("a [[destination]] that names a mail exchanger"), "{text}");
         assert!(text.contains("source      the system chooses"), "{text}");
     }
 
@@ -557,7 +560,7 @@ mod tests {
 
     #[test]
     fn answers() {
-        for (recipient, sender, listener, route, next_hop, site) in [
+        for (recipient, sender, listener, route, next_hop, destination) in [
             ("a@x.inner.test", None, Some("listener-1"), "inner", "lmtp:127.0.0.1:24", ""),
             ("a@x.test", Some("b@bad.test"), None, "bad", "reject:Not for you", ""),
             ("a@far.test", None, None, "", "mx:far.test", "far"),
@@ -568,7 +571,7 @@ mod tests {
             let answer = ask(recipient, sender, listener).expect("an answer");
             assert_eq!(said(&answer["route"]), route, "{recipient}");
             assert_eq!(said(&answer["next_hop"]), next_hop, "{recipient}");
-            assert_eq!(said(&answer["site"]["name"]), site, "{recipient}");
+            assert_eq!(said(&answer["destination"]["name"]), destination, "{recipient}");
         }
         let bad = ask("joe", None, None).expect_err("it has no domain");
         assert!(bad.contains("write it as user@example.com"), "{bad}");
@@ -623,12 +626,12 @@ mod tests {
     #[test]
     fn the_policy_says_what_the_config_says() {
         let policy = delivery::policy(&config(FILE), Secrets::Withhold).expect("it is good");
-        let big = policy.sites.policy("x.test", &["mx.big.test"]);
+        let big = policy.destinations.policy("x.test", &["mx.big.test"]);
         assert_eq!((big.connections_max, big.window_start), (100, 5));
-        let far = policy.sites.policy("far.test", &[]);
+        let far = policy.destinations.policy("far.test", &[]);
         assert_eq!((far.rates.per_hour, far.rates.per_second), (Some(500), None));
-        let strangers = policy.sites.policy("x.test", &[]);
-        assert_eq!(*strangers, SitePolicy::default(), "the defaults are those of the type");
+        let strangers = policy.destinations.policy("x.test", &[]);
+        assert_eq!(*strangers, DestinationPolicy::default(), "the defaults are those of the type");
         assert_eq!(&*policy.bounce.from, "MAILER-DAEMON@mx.ours.test");
         assert_eq!(policy.delay_warning, Some(Duration::from_secs(4 * 3600)));
         assert_eq!(policy.timeouts.data_end, Duration::from_secs(600));

@@ -1,6 +1,6 @@
-//! A striped site as operators see it: once, with the sums of its stripes.
+//! A striped destination as operators see it: once, with the sums of its stripes.
 //!
-//! Promise:  a site of one shard stands as that shard told it. Numbers are added up, and so are
+//! Promise:  a destination of one shard stands as that shard told it. Numbers are added up, and so are
 //!           limits, for each stripe has its share of them; the state is that of the stripe that is
 //!           worst off. What each shard told is in `stripes`.
 
@@ -12,14 +12,14 @@ use serde_json::Value;
 /// States from the best to the worst.
 const STATES: [&str; 6] = ["open", "rate used up", "throttled", "probing", "backing off", "paused"];
 
-/// One row for each site, from the rows of all shards.
+/// One row for each destination, from the rows of all shards.
 pub(super) fn merged(rows: Vec<Value>) -> Vec<Value> {
-    let mut by_site: BTreeMap<String, Vec<Value>> = BTreeMap::new();
+    let mut by_destination: BTreeMap<String, Vec<Value>> = BTreeMap::new();
     for row in rows {
-        let site = row["site"].as_str().unwrap_or("").to_owned();
-        by_site.entry(site).or_default().push(row);
+        let destination = row["destination"].as_str().unwrap_or("").to_owned();
+        by_destination.entry(destination).or_default().push(row);
     }
-    by_site.into_values().filter_map(merge).collect()
+    by_destination.into_values().filter_map(merge).collect()
 }
 
 /// Those with the most mail first.
@@ -72,9 +72,9 @@ mod tests {
     use super::*;
     use serde_json::json;
 
-    fn row(site: &str, shard: u64, state: &str, queued: u64) -> Value {
+    fn row(destination: &str, shard: u64, state: &str, queued: u64) -> Value {
         json!({
-            "site": site, "name": "a", "shard": shard, "state": state, "queued": queued,
+            "destination": destination, "name": "a", "shard": shard, "state": state, "queued": queued,
             "in_flight": 1, "per_minute": 30, "window": 5,
             "binding": { "kind": state, "until_ms": 7 },
             "connections": { "all": 2, "max": 5 }, "rates": { "minute": 10 },
@@ -83,7 +83,7 @@ mod tests {
     }
 
     #[test]
-    fn a_striped_site_is_one_row_with_sums() {
+    fn a_striped_destination_is_one_row_with_sums() {
         let rows = vec![
             row("a.test:25", 0, "open", 3),
             row("b.test:25", 0, "open", 4),

@@ -16,7 +16,7 @@ use crate::control::scrape::TopDestinations;
 use crate::control::sts::StsFetcher;
 use crate::observe::Event;
 use crate::observe::Observed;
-use crate::outbound::survey::SitesShelf;
+use crate::outbound::survey::DestinationsShelf;
 
 /// Destinations shown in /stats.
 const TOP_DESTINATIONS: usize = 20;
@@ -31,7 +31,7 @@ pub struct ControlParts {
     pub admin: Arc<Admin>,
     pub observed: Arc<Observed>,
     /// Where each shard shows its destinations.
-    pub sites: Vec<Arc<SitesShelf>>,
+    pub destinations: Vec<Arc<DestinationsShelf>>,
     pub sts: StsFetcher,
     /// Runs first on the thread: keep it off the shards' cores.
     pub on_start: Box<dyn FnOnce() + Send>,
@@ -50,8 +50,8 @@ pub fn start(parts: ControlParts) -> io::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     thread::Builder::new().name("control".to_owned()).spawn(move || {
         (parts.on_start)();
-        let sites = parts.sites;
-        let top = Arc::new(move || operators::snapshot_json(&sites, TOP_DESTINATIONS));
+        let destinations = parts.destinations;
+        let top = Arc::new(move || operators::snapshot_json(&destinations, TOP_DESTINATIONS));
         runtime.block_on(async {
             tokio::spawn(fetch_policies(parts.sts));
             serve(parts.http, parts.observed, top).await;

@@ -78,16 +78,16 @@ fn finish(facts: &Value, now_ms: u64) -> Option<u64> {
             }
             let start_ms = binding["until_ms"].as_u64().unwrap_or(0).max(now_ms);
             let turns = place["ahead"].as_u64()? + 1;
-            let pace = pace(&place["site"])?;
+            let pace = pace(&place["destination"])?;
             Some(start_ms + turns * 60_000 / pace)
         }
         _ => None,
     }
 }
 
-/// Messages a minute: what the site takes now, or what its rate lets through.
-fn pace(site: &Value) -> Option<u64> {
-    let rates = &site["rates"];
+/// Messages a minute: what the destination takes now, or what its rate lets through.
+fn pace(destination: &Value) -> Option<u64> {
+    let rates = &destination["rates"];
     let limit = |span: &str| rates[span].as_u64();
     let minute = [
         limit("second").map(|limit| limit * 60),
@@ -95,7 +95,7 @@ fn pace(site: &Value) -> Option<u64> {
         limit("hour").map(|limit| (limit / 60).max(1)),
     ];
     let allowed = minute.into_iter().flatten().min();
-    let seen = site["per_minute"].as_u64().filter(|pace| *pace > 0);
+    let seen = destination["per_minute"].as_u64().filter(|pace| *pace > 0);
     match (seen, allowed) {
         (Some(seen), Some(allowed)) => Some(seen.min(allowed)),
         (seen, allowed) => seen.or(allowed),
@@ -115,7 +115,9 @@ fn sentences(facts: &Value, runs: bool, now_ms: u64) -> Vec<String> {
     let due_ms = facts["next_attempt_ms"].as_u64().unwrap_or(0);
     let place = &facts["place"];
     match place["stage"].as_str().unwrap_or("") {
-        "sending" => said.push(format!("It is being sent to {} at this moment.", site_name(place))),
+        "sending" => {
+            said.push(format!("It is being sent to {} at this moment.", destination_name(place)))
+        }
         "line" => said.extend(line_sentences(place, now_ms)),
         "silent" => said.push("The shard that owns its destination does not answer.".to_owned()),
         "home" => {
@@ -144,7 +146,7 @@ fn sentences(facts: &Value, runs: bool, now_ms: u64) -> Vec<String> {
     if place["stage"] == "line" {
         said.push(match facts["predicted_finish_ms"].as_u64() {
             Some(finish_ms) => {
-                let pace = pace(&place["site"]).unwrap_or(0);
+                let pace = pace(&place["destination"]).unwrap_or(0);
                 format!(
                     "At {pace} a minute it should be gone by {}, in {}, if it is taken.",
                     at(finish_ms),
@@ -163,13 +165,13 @@ fn line_sentences(place: &Value, now_ms: u64) -> Vec<String> {
         Some(1) => "one message is ahead of it".to_owned(),
         Some(ahead) => format!("{ahead} messages are ahead of it"),
     };
-    let site = &place["site"];
-    let mut said = vec![format!("It is in line for {}; {ahead}.", site_name(place))];
+    let destination = &place["destination"];
+    let mut said = vec![format!("It is in line for {}; {ahead}.", destination_name(place))];
     let binding = &place["binding"];
     let until_ms = binding["until_ms"].as_u64().unwrap_or(now_ms);
     let until =
         format!("until {}, {} from now", at(until_ms), span(until_ms.saturating_sub(now_ms)));
-    let connections = site["connections"]["all"].as_u64().unwrap_or(0);
+    let connections = destination["connections"]["all"].as_u64().unwrap_or(0);
     let sending = match place["under_way"].as_array().map(Vec::len) {
         Some(1..) => format!("; being sent now: {}", named(&place["under_way"], "messages")),
         _ => String::new(),
@@ -180,13 +182,13 @@ fn line_sentences(place: &Value, now_ms: u64) -> Vec<String> {
         "probing" => "The destination failed before; one connection tries it out now.".to_owned(),
         "throttled" => format!("The destination asked for less; nothing is sent {until}."),
         "rate" => {
-            let rates = site["rates"].as_object().into_iter().flatten();
+            let rates = destination["rates"].as_object().into_iter().flatten();
             let rates: Vec<String> =
                 rates.map(|(span, limit)| format!("{limit} a {span}")).collect();
             format!(
                 "The rate of {} is used up, by the {} messages of the last minute, {until}.",
                 rates.join(", "),
-                site["per_minute"]
+                destination["per_minute"]
             )
         }
         "hold" => format!("A connection to it has just failed; none is opened {until}."),
@@ -196,12 +198,12 @@ fn line_sentences(place: &Value, now_ms: u64) -> Vec<String> {
         ),
         "connections" => format!(
             "The limit is {} connections, and {connections} are in use{sending}.",
-            site["connections"]["max"]
+            destination["connections"]["max"]
         ),
         "overall" => {
             let holders = place["shard_connections"].as_array().into_iter().flatten();
             let holders: Vec<String> = holders
-                .map(|one| format!("{} to {}", one["connections"], one["site"].as_str().unwrap_or("")))
+                .map(|one| format!("{} to {}", one["connections"], one["destination"].as_str().unwrap_or("")))
                 .collect();
             format!(
                 "All {} connections of its shard are in use: {}.",
@@ -211,18 +213,18 @@ fn line_sentences(place: &Value, now_ms: u64) -> Vec<String> {
         }
         _ => "Nothing holds it back; it goes with the next free turn.".to_owned(),
     });
-    if let Some(error) = site["last_error"].as_str() {
+    if let Some(error) = destination["last_error"].as_str() {
         said.push(format!("The last error of the destination: {error}"));
     }
     said
 }
 
-fn site_name(place: &Value) -> String {
-    let text = |key: &str| place["site"][key].as_str().unwrap_or("");
+fn destination_name(place: &Value) -> String {
+    let text = |key: &str| place["destination"][key].as_str().unwrap_or("");
     match text("name") {
-        "" => text("site").to_owned(),
-        name if name == text("site") => name.to_owned(),
-        name => format!("{name} ({})", text("site")),
+        "" => text("destination").to_owned(),
+        name if name == text("destination") => name.to_owned(),
+        name => format!("{name} ({})", text("destination")),
     }
 }
 
@@ -280,10 +282,10 @@ mod tests {
         json!({
             "stage": "line", "ahead": 3, "under_way": ["A", "B"],
             "binding": { "kind": kind, "until_ms": 90_000, "limit": 2 },
-            "site": { "site": "mx.y.test:25", "name": "y.test", "per_minute": per_minute,
+            "destination": { "destination": "mx.y.test:25", "name": "y.test", "per_minute": per_minute,
                 "rates": { "minute": 30 }, "connections": { "all": 2, "max": 2 },
                 "last_error": null },
-            "shard_connections": [{ "site": "big.test", "connections": 9 }],
+            "shard_connections": [{ "destination": "big.test", "connections": 9 }],
         })
     }
 
@@ -300,7 +302,10 @@ mod tests {
             ("stopped", job("waiting", json!({ "stage": "store" })), false, &["does not run"]),
             (
                 "sending",
-                job("waiting", json!({ "stage": "sending", "site": { "site": "s" } })),
+                job(
+                    "waiting",
+                    json!({ "stage": "sending", "destination": { "destination": "s" } }),
+                ),
                 true,
                 &["being sent to"],
             ),

@@ -17,11 +17,11 @@ use crate::queue::record::RecordFault;
 use crate::queue::schema::Envelope;
 use crate::queue::unsettled::Unsettled;
 use crate::route::Credentials;
+use crate::route::DestinationPolicy;
 use crate::route::HopProtocol;
 use crate::route::HostPort;
+use crate::route::OutboundTls;
 use crate::route::RequireTls;
-use crate::route::SitePolicy;
-use crate::route::TlsWish;
 use crate::wire::classify::Cause;
 
 /// A message on its way, as every shard may read it.
@@ -75,8 +75,8 @@ impl fmt::Debug for Mail {
 /// Where a job goes, resolved: the servers, and how they are treated.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Hop {
-    /// What shares limits; equal sites have equal servers.
-    pub site: Box<str>,
+    /// What shares limits; equal destinations have equal servers.
+    pub destination: Box<str>,
     /// As the operator reads it.
     pub name: Box<str>,
     /// The recipients' domain, for policies that hang on it.
@@ -84,12 +84,12 @@ pub struct Hop {
     /// By preference.
     pub hosts: Box<[HostPort]>,
     pub protocol: HopProtocol,
-    pub policy: Arc<SitePolicy>,
-    /// Stripes of the site that jobs are given to.
+    pub policy: Arc<DestinationPolicy>,
+    /// Stripes of the destination that jobs are given to.
     pub stripes: u32,
-    /// All hosts that the site is known by, also those that are not tried.
+    /// All hosts that the destination is known by, also those that are not tried.
     pub known_by: Box<[Box<str>]>,
-    pub tls: TlsWish,
+    pub tls: OutboundTls,
     pub require_tls: RequireTls,
     pub names: HostNames,
     /// The TLSA records of its hosts count.
@@ -112,7 +112,7 @@ pub enum HostNames {
     SignedMx,
 }
 
-/// A job for the owner of its site.
+/// A job for the owner of its destination.
 #[derive(Debug)]
 pub struct Delivery {
     pub id: MessageId,
@@ -198,9 +198,9 @@ pub struct Outcome {
 pub enum What {
     /// It was tried. One answer for each end, in their order.
     Tried { ends: Vec<(RecipientEnd, Answer)>, attempt: Box<Attempt> },
-    /// It was tried, and the site could not be reached. Counts as an attempt.
+    /// It was tried, and the destination could not be reached. Counts as an attempt.
     Unreached { answer: Answer, host: Box<str>, not_before_ms: u64 },
-    /// No room at the owner, or the site is left alone for a while, as the answer says. Nothing was
+    /// No room at the owner, or the destination is left alone for a while, as the answer says. Nothing was
     /// tried, and it does not count.
     Busy { due_ms: u64, answer: Answer },
     /// The owner is ending, and has not begun it. Nothing is written.

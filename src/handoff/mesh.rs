@@ -63,11 +63,11 @@ impl Mesh {
         self.senders.len()
     }
 
-    /// Whose a site is, or its first stripe.
-    pub fn owner_of(&self, site: &str) -> ShardId {
-        // Any hash will do that is the same on all shards; sites are not chosen by attackers to
-        // any profit, for limits hang on the site and not on the shard.
-        let hash = site.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+    /// Whose a destination is, or its first stripe.
+    pub fn owner_of(&self, destination: &str) -> ShardId {
+        // Any hash will do that is the same on all shards; destinations are not chosen by attackers to
+        // any profit, for limits hang on the destination and not on the shard.
+        let hash = destination.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
             (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
         });
         ShardId(((hash >> 32) % self.senders.len() as u64) as u16)

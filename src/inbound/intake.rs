@@ -18,7 +18,7 @@ use crate::base::Slice;
 use crate::base::limits::SWALLOW_BYTES_MAX;
 use crate::inbound::policy::LabelFields;
 use crate::inbound::policy::MinimumRate;
-use crate::inbound::reception::BodySeat;
+use crate::inbound::reception::BodySlot;
 use crate::inbound::reception::Reception;
 use crate::inbound::session::Session;
 use crate::observe::counters::BodyRefusal;
@@ -69,7 +69,7 @@ pub struct Intake {
     scan: HeaderScan,
     current: Option<Chunk>,
     fate: Fate,
-    _seat: BodySeat,
+    _slot: BodySlot,
 }
 
 enum Fate {
@@ -103,7 +103,7 @@ impl Intake {
                 Ok(body) => Fate::Open(Box::new(body)),
                 Err(fault) => refused(fault),
             },
-            _seat: reception.take_body_seat(),
+            _slot: reception.take_body_slot(),
         }
     }
 

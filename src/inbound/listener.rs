@@ -1,7 +1,7 @@
 //! A listener: takes connections from one socket of one shard and starts their sessions.
 //!
 //! Promise:  a connection is either served or told why not; none is dropped in silence.
-//! Bounds:   the census. Out of descriptors or memory: accepting pauses, so that the kernel's
+//! Bounds:   the counts. Out of descriptors or memory: accepting pauses, so that the kernel's
 //!           backlog holds what comes, and nothing spins.
 
 use std::net::IpAddr;
@@ -11,10 +11,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::base::clock::wall_ms;
-use crate::inbound::census::Admission;
-use crate::inbound::census::ConnectionLimits;
-use crate::inbound::census::Crowded;
-use crate::inbound::census::UNLIMITED;
+use crate::inbound::counts::Admission;
+use crate::inbound::counts::ConnectionLimits;
+use crate::inbound::counts::TooMany;
+use crate::inbound::counts::UNLIMITED;
 use crate::inbound::policy::ListenerPolicy;
 use crate::inbound::policy::Policy;
 use crate::inbound::policy::Security;
@@ -66,7 +66,7 @@ fn welcome(reception: &Rc<Reception>, number: usize, stream: Stream, peer: Socke
         // The load balancer is no client; who is, its PROXY header will say.
         let only_in_all =
             ConnectionLimits { connections: policy.connections.connections, ..UNLIMITED };
-        reception.clerk.try_admit(peer.ip(), &only_in_all, wall_ms())
+        reception.counter.try_admit(peer.ip(), &only_in_all, wall_ms())
     } else {
         admit(reception, peer.ip(), &policy)
     };
@@ -88,19 +88,19 @@ pub(super) fn admit(
     reception: &Reception,
     peer: IpAddr,
     policy: &Policy,
-) -> Result<Admission, Crowded> {
+) -> Result<Admission, TooMany> {
     let limits = if holds(&policy.exempt, peer) {
         ConnectionLimits { connections: policy.connections.connections, ..UNLIMITED }
     } else {
         policy.connections
     };
-    reception.clerk.try_admit(peer, &limits, wall_ms())
+    reception.counter.try_admit(peer, &limits, wall_ms())
 }
 
 struct TurnedAway {
     stream: Stream,
     peer: SocketAddr,
-    crowded: Crowded,
+    crowded: TooMany,
     policy: Arc<Policy>,
     listener: Arc<ListenerPolicy>,
 }
@@ -125,11 +125,11 @@ fn turn_away(reception: &Rc<Reception>, who: TurnedAway) {
     });
 }
 
-pub(super) fn refusal_label(crowded: Crowded) -> ConnectionRefusal {
+pub(super) fn refusal_label(crowded: TooMany) -> ConnectionRefusal {
     match crowded {
-        Crowded::InAll => ConnectionRefusal::Connections,
-        Crowded::PerAddress => ConnectionRefusal::PerAddress,
-        Crowded::PerNetwork => ConnectionRefusal::PerNetwork,
-        Crowded::PerMinute => ConnectionRefusal::Rate,
+        TooMany::InAll => ConnectionRefusal::Connections,
+        TooMany::PerAddress => ConnectionRefusal::PerAddress,
+        TooMany::PerNetwork => ConnectionRefusal::PerNetwork,
+        TooMany::PerMinute => ConnectionRefusal::Rate,
     }
 }

@@ -1,7 +1,7 @@
 //! The receiving half: from an accepted connection to the durable line.
 //!
 //! ```text
-//! listener    accepts, asks the census, starts a session
+//! listener    accepts, asks the counts, starts a session
 //! greet       PROXY header, implicit TLS, early talkers
 //! session     the conversation: bytes -> wire::smtp::server -> step -> act
 //! gate        questions -> verdicts, from the policy in force
@@ -9,7 +9,7 @@
 //! intake      one message on its way in: counted, summed, bounded, kept or forgotten
 //! ```
 
-pub mod census;
+pub mod counts;
 pub mod data;
 pub mod gate;
 pub mod greet;

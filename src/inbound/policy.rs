@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
-use crate::inbound::census::ConnectionLimits;
+use crate::inbound::counts::ConnectionLimits;
 use crate::net::TlsServer;
 use crate::route::relay::RelayPolicy;
 use crate::wire::mail::pick::WantedFields;

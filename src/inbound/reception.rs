@@ -11,7 +11,7 @@ use std::sync::Arc;
 use crate::base::ChunkPool;
 use crate::base::ShardId;
 use crate::base::limits::ARENA_KEPT_BYTES_MAX;
-use crate::inbound::census::Clerk;
+use crate::inbound::counts::ConnectionCounter;
 use crate::inbound::policy::Policy;
 use crate::observe::Histograms;
 use crate::observe::ShardMetrics;
@@ -35,7 +35,7 @@ pub struct Reception {
     pub pool: Rc<ChunkPool>,
     pub histograms: Rc<Histograms>,
     observed: Arc<ShardObserved>,
-    pub clerk: Rc<Clerk>,
+    pub counter: Rc<ConnectionCounter>,
     pub space: Arc<SpaceWatch>,
     committers: Vec<Committer>,
     turn: Cell<usize>,
@@ -55,7 +55,7 @@ pub struct ReceptionParts {
     pub shard: ShardId,
     pub pool: Rc<ChunkPool>,
     pub observed: Arc<ShardObserved>,
-    pub clerk: Clerk,
+    pub counter: ConnectionCounter,
     pub space: Arc<SpaceWatch>,
     pub committers: Vec<Committer>,
     pub policy: Arc<Policy>,
@@ -69,7 +69,7 @@ impl Reception {
             pool: parts.pool,
             histograms: Rc::new(Histograms::new(Arc::clone(&parts.observed.shelf))),
             observed: parts.observed,
-            clerk: Rc::new(parts.clerk),
+            counter: Rc::new(parts.counter),
             space: parts.space,
             committers: parts.committers,
             turn: Cell::new(0),
@@ -167,10 +167,10 @@ impl Reception {
             && self.pool.chunks_out() < for_bodies
     }
 
-    /// Counts a body for as long as the seat lives.
-    pub fn take_body_seat(self: &Rc<Reception>) -> BodySeat {
+    /// Counts a body for as long as the slot lives.
+    pub fn take_body_slot(self: &Rc<Reception>) -> BodySlot {
         self.bodies.set(self.bodies.get() + 1);
-        BodySeat(Rc::clone(self))
+        BodySlot(Rc::clone(self))
     }
 
     /// Counts the arena of one session for as long as the account lives.
@@ -211,9 +211,9 @@ impl Reception {
     }
 }
 
-pub struct BodySeat(Rc<Reception>);
+pub struct BodySlot(Rc<Reception>);
 
-impl Drop for BodySeat {
+impl Drop for BodySlot {
     fn drop(&mut self) {
         self.0.bodies.set(self.0.bodies.get() - 1);
     }

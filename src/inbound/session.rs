@@ -25,7 +25,7 @@ use bumpalo::Bump;
 use crate::base::Chunk;
 use crate::base::clock::wall_ms;
 use crate::base::limits::ARENA_KEPT_BYTES_MAX;
-use crate::inbound::census::Admission;
+use crate::inbound::counts::Admission;
 use crate::inbound::gate::Caller;
 use crate::inbound::greet;
 use crate::inbound::input::Input;
@@ -495,7 +495,7 @@ impl Session {
                 self.server.close(&Reply::new(421, enhanced, text), &mut self.out);
             }
         }
-        let may_talk_on = matches!(end, End::Closed | End::TooSlow) && !is_farewell(&self.out);
+        let may_talk_on = matches!(end, End::Closed | End::TooSlow) && !is_goodbye(&self.out);
         if self.flush().await.is_ok() && self.channel.close().await.is_ok() {
             // A peer that is gone already needs no end of stream.
             let _ = self.channel.stream().shutdown_write();
@@ -603,7 +603,7 @@ fn server_config(listener: &ListenerPolicy, peer: SocketAddr) -> &Arc<ServerConf
 }
 
 /// Whether the last reply is the one to QUIT, after which nobody talks.
-fn is_farewell(out: &[u8]) -> bool {
+fn is_goodbye(out: &[u8]) -> bool {
     let last = out.strip_suffix(b"\r\n").unwrap_or(out);
     let start = last.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
     last[start..].starts_with(b"221")

@@ -220,7 +220,7 @@ labels! {
 
     /// What is handed to another thread. A shard keeps what is its own, and that is not counted.
     pub enum Handoff: "kind" {
-        /// A job to the shard that owns its site.
+        /// A job to the shard that owns its destination.
         Deliver = "deliver",
         /// What became of it, back to the shard that stores it.
         Settle = "settle",

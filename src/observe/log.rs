@@ -20,8 +20,8 @@ use tracing_log::log::LevelFilter;
 use crate::base::ShardId;
 use crate::base::fault::Blame;
 use crate::observe::event::Level;
-use crate::observe::scribe::Scribe;
-use crate::observe::scribe::sit_down;
+use crate::observe::subscriber::LineSubscriber;
+use crate::observe::subscriber::enter_shard;
 use crate::observe::value::Form;
 use crate::observe::writer::Journal;
 use crate::observe::writer::Output;
@@ -82,7 +82,7 @@ pub fn start(settings: &LogSettings) -> Result<(), LogFault> {
     let journal = Journal::new(settings.form, settings.level);
     JOURNAL.set(Arc::clone(&journal)).map_err(|_| LogFault::AlreadyStarted)?;
     start_writer(&journal, output).map_err(LogFault::Thread)?;
-    tracing::subscriber::set_global_default(Scribe::new(journal))
+    tracing::subscriber::set_global_default(LineSubscriber::new(journal))
         .map_err(|_| LogFault::AlreadyStarted)?;
     LogTracer::init_with_filter(foreign_filter(settings.level))
         .map_err(|_| LogFault::AlreadyStarted)
@@ -121,7 +121,7 @@ pub fn lines_dropped() -> u64 {
 
 /// Says that this thread is a shard's: its lines name the shard, and its lane is large.
 pub fn set_shard(shard: ShardId) {
-    sit_down(shard, JOURNAL.get().map(Arc::as_ref));
+    enter_shard(shard, JOURNAL.get().map(Arc::as_ref));
 }
 
 /// What foreign crates may hand to `log` at all; the rest ends at one atomic load.

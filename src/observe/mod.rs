@@ -15,7 +15,7 @@ pub mod lane;
 pub mod log;
 pub mod metric;
 pub mod observed;
-pub mod scribe;
+pub mod subscriber;
 pub mod value;
 pub mod writer;
 

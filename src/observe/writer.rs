@@ -36,7 +36,7 @@ use crate::observe::event::Level;
 use crate::observe::lane::LaneEntry;
 use crate::observe::lane::LaneExit;
 use crate::observe::lane::lane;
-use crate::observe::scribe::line_of;
+use crate::observe::subscriber::line_of;
 use crate::observe::value::Form;
 
 /// Pause between two rounds while lines come. With none at all the thread sleeps until woken.

@@ -5,7 +5,7 @@
 //!           a connection (RFC 8305 in spirit): the next attempt begins when the one before has
 //!           failed, or beside it after `CONNECT_ATTEMPT_DELAY_MS` without an answer.
 //! Bounds:   `ADDRESSES_MAX` addresses; one attempt at once of each family, and by a proxy one in
-//!           all, for a site that is slow must not see more connections than it allows; all of them
+//!           all, for a destination that is slow must not see more connections than it allows; all of them
 //!           within the one time limit, of which those that follow each other have equal shares.
 //! Drops:    attempts that have lost are dropped where they are, which closes their sockets; the
 //!           runtime's seam promises that this is safe.

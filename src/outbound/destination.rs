@@ -1,9 +1,9 @@
-//! One site as its owner shard treats it: queue, turns, rates, window, backoff.
+//! One destination as its owner shard treats it: queue, turns, rates, window, backoff.
 //!
-//! Owner:    the shard that owns the site (or one stripe of it), inside its `Scheduler`.
+//! Owner:    the shard that owns the destination (or one stripe of it), inside its `Scheduler`.
 //! Promise:  no rate is exceeded in any stretch of time; a sender with ten thousand jobs does not
 //!           make another's one wait for more than a turn; a job whose lease runs out is not begun.
-//! Bounds:   `jobs_max` jobs and the reserve of their homes, 40 bytes each. While the site backs off, none.
+//! Bounds:   `jobs_max` jobs and the reserve of their homes, 40 bytes each. While the destination backs off, none.
 //!
 //! ```text
 //! Working     --failures_to_back_off failures, no success between-->  BackingOff
@@ -13,7 +13,7 @@
 //! BackingOff  --an older connection gets an answer-->                 Working, window 1
 //! ```
 //!
-//! No clock and no chance of its own: the time is handed in, and `Dice` are seeded.
+//! No clock and no chance of its own: the time is handed in, and `Random` are seeded.
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
@@ -25,16 +25,16 @@ use std::time::Duration;
 use crate::base::MessageId;
 use crate::base::limits::CONNECT_HOLD_FIRST_MS;
 use crate::base::limits::CONNECT_HOLD_MAX_MS;
+use crate::base::limits::DESTINATION_ERROR_BYTES_MAX;
+use crate::base::limits::DESTINATION_FULL_MS;
+use crate::base::limits::DESTINATION_IDLE_MS;
 use crate::base::limits::JOB_TRANSFER_MS_MAX;
 use crate::base::limits::LEASE_SWEEP_MS;
-use crate::base::limits::SITE_ERROR_BYTES_MAX;
-use crate::base::limits::SITE_FULL_MS;
-use crate::base::limits::SITE_IDLE_MS;
 use crate::base::limits::THROTTLE_FIRST_MS;
 use crate::base::limits::THROTTLE_MAX_MS;
 use crate::base::limits::TURN_BYTES;
-use crate::route::site::Rates;
-use crate::route::site::SitePolicy;
+use crate::route::destination::DestinationPolicy;
+use crate::route::destination::Rates;
 
 /// A job in line. What is to be sent stays with the caller, under `id` and `job`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -86,9 +86,9 @@ pub enum FailureKind {
     Refused,
     Protocol,
     Lost,
-    /// No descriptor, no memory, no source address: the site is not to blame.
+    /// No descriptor, no memory, no source address: the destination is not to blame.
     Ours,
-    /// The proxy or the source that mail goes out by: the site is not to blame, but its mail is not
+    /// The proxy or the source that mail goes out by: the destination is not to blame, but its mail is not
     /// to wait in line either until an operator has mended it.
     WayOut,
 }
@@ -102,11 +102,11 @@ pub struct Failure<'a> {
     pub host: &'a str,
 }
 
-/// How a site stands.
+/// How a destination stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum SiteState {
+pub enum DestinationState {
     Open,
-    /// A rate is used up, or the site asked for less.
+    /// A rate is used up, or the destination asked for less.
     RateLimited {
         until_ms: u64,
     },
@@ -127,7 +127,7 @@ pub enum Binding {
         until_ms: u64,
     },
     Probing,
-    /// The site asked for less (421).
+    /// The destination asked for less (421).
     Throttled {
         until_ms: u64,
     },
@@ -152,11 +152,11 @@ pub enum Binding {
 
 /// Chance from a seed (xorshift64*).
 #[derive(Clone, Debug)]
-pub struct Dice(u64);
+pub struct Random(u64);
 
-impl Dice {
-    pub fn new(seed: u64) -> Dice {
-        Dice((seed ^ 0x9E37_79B9_7F4A_7C15).max(1))
+impl Random {
+    pub fn new(seed: u64) -> Random {
+        Random((seed ^ 0x9E37_79B9_7F4A_7C15).max(1))
     }
 
     pub fn roll(&mut self) -> u64 {
@@ -175,10 +175,10 @@ impl Dice {
 /// One of `stripes` equal shares of a policy, numbered from 0. The shares add up to the whole: a
 /// share may be 0 where the whole is less than the number of stripes. Jobs in memory are not
 /// shared out: each home gives out no more than its part of them.
-pub fn stripe(whole: &SitePolicy, stripes: u32, number: u32) -> SitePolicy {
+pub fn stripe(whole: &DestinationPolicy, stripes: u32, number: u32) -> DestinationPolicy {
     assert!(number < stripes, "stripes are numbered from 0");
     let share = |all: u32| all / stripes + u32::from(number < all % stripes);
-    SitePolicy {
+    DestinationPolicy {
         connections_max: share(whole.connections_max),
         window_start: share(whole.window_start).max(1),
         rates: Rates {
@@ -234,17 +234,17 @@ enum Health {
     Probing { level: u32 },
 }
 
-/// Whether an event comes from the connection that tries out a site after a backoff.
+/// Whether an event comes from the connection that tries out a destination after a backoff.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
     Probe,
     Plain,
 }
 
-/// One site.
+/// One destination.
 #[derive(Debug)]
 pub struct Destination {
-    policy: Arc<SitePolicy>,
+    policy: Arc<DestinationPolicy>,
     turns: Turns,
     rates: Vec<Span>,
     pub tally: ConnectionCounts,
@@ -264,13 +264,13 @@ pub struct Destination {
     handed_back: Vec<HandedBack>,
     pub counters: Counters,
     last_error: Box<str>,
-    /// None where the site only asked for less.
+    /// None where the destination only asked for less.
     last_failure: Option<FailureKind>,
     last_host: Box<str>,
 }
 
 impl Destination {
-    pub fn new(policy: Arc<SitePolicy>) -> Destination {
+    pub fn new(policy: Arc<DestinationPolicy>) -> Destination {
         let window = policy.window_start.clamp(1, policy.connections_max.max(1));
         Destination {
             rates: Span::all(&policy.rates),
@@ -295,8 +295,8 @@ impl Destination {
         }
     }
 
-    /// A reload, or another share of a striped site. What was sent before still counts.
-    pub fn set_policy(&mut self, policy: Arc<SitePolicy>) {
+    /// A reload, or another share of a striped destination. What was sent before still counts.
+    pub fn set_policy(&mut self, policy: Arc<DestinationPolicy>) {
         let old = std::mem::replace(&mut self.rates, Span::all(&policy.rates));
         for span in &mut self.rates {
             if let Some(before) = old.iter().find(|before| before.slice_ms == span.slice_ms) {
@@ -307,15 +307,22 @@ impl Destination {
         self.policy = policy;
     }
 
-    pub fn push(&mut self, ticket: JobTicket, now_ms: u64, dice: &mut Dice) -> Result<(), Full> {
+    pub fn push(
+        &mut self,
+        ticket: JobTicket,
+        now_ms: u64,
+        random: &mut Random,
+    ) -> Result<(), Full> {
         if let Health::BackingOff { until_ms, .. } = self.health
             && until_ms > now_ms
         {
-            return Err(Full { due_ms: until_ms + self.spread_ms(dice) });
+            return Err(Full { due_ms: until_ms + self.spread_ms(random) });
         }
         // Homes send a quarter more of tenants with few out.
         if self.turns.len >= self.policy.jobs_max + self.policy.jobs_max / 4 {
-            return Err(Full { due_ms: now_ms + SITE_FULL_MS + dice.below(SITE_FULL_MS) });
+            return Err(Full {
+                due_ms: now_ms + DESTINATION_FULL_MS + random.below(DESTINATION_FULL_MS),
+            });
         }
         self.turns.push(ticket);
         let latest_start_ms = ticket.lease_until_ms.saturating_sub(JOB_TRANSFER_MS_MAX);
@@ -328,7 +335,7 @@ impl Destination {
         self.turns.remove(ticket)
     }
 
-    /// Empties the line: another owner has the site now.
+    /// Empties the line: another owner has the destination now.
     pub fn withdraw_all(&mut self) -> Vec<JobTicket> {
         std::mem::take(&mut self.turns).into_tickets().collect()
     }
@@ -423,7 +430,7 @@ impl Destination {
         }
     }
 
-    /// The site talks to us again.
+    /// The destination talks to us again.
     fn recover(&mut self) {
         if self.health != Health::Working {
             self.health = Health::Working;
@@ -434,7 +441,7 @@ impl Destination {
     }
 
     /// A connection could not be opened, or broke.
-    pub fn on_failure(&mut self, failure: Failure, role: Role, now_ms: u64, dice: &mut Dice) {
+    pub fn on_failure(&mut self, failure: Failure, role: Role, now_ms: u64, random: &mut Random) {
         self.note_error(failure.text);
         self.last_failure = Some(failure.kind);
         self.last_host = failure.host.into();
@@ -443,7 +450,7 @@ impl Destination {
             return self.on_probe_gone(role, self.hold_until_ms);
         }
         let window = self.window;
-        self.fail(role, now_ms, dice);
+        self.fail(role, now_ms, random);
         if failure.kind == FailureKind::WayOut && self.health == Health::Working {
             self.window = window;
         }
@@ -454,14 +461,14 @@ impl Destination {
         self.connects_failed += 1;
     }
 
-    /// The site asks for less: fewer connections, and silence for a while.
-    pub fn on_throttle(&mut self, text: &str, role: Role, now_ms: u64, dice: &mut Dice) {
+    /// The destination asks for less: fewer connections, and silence for a while.
+    pub fn on_throttle(&mut self, text: &str, role: Role, now_ms: u64, random: &mut Random) {
         self.note_error(text);
         self.last_failure = None;
         self.last_host = Box::default();
         self.throttle_ms = (self.throttle_ms * 2).clamp(THROTTLE_FIRST_MS, THROTTLE_MAX_MS);
-        self.throttled_until_ms = now_ms + self.throttle_ms + dice.below(self.throttle_ms / 4);
-        self.fail(role, now_ms, dice);
+        self.throttled_until_ms = now_ms + self.throttle_ms + random.below(self.throttle_ms / 4);
+        self.fail(role, now_ms, random);
     }
 
     /// The probe is gone without having found out anything: another one may try.
@@ -471,7 +478,7 @@ impl Destination {
         }
     }
 
-    fn fail(&mut self, role: Role, now_ms: u64, dice: &mut Dice) {
+    fn fail(&mut self, role: Role, now_ms: u64, random: &mut Random) {
         self.counters.failures += 1;
         match self.health {
             Health::Working => {
@@ -481,11 +488,11 @@ impl Destination {
                 self.hold_until_ms = now_ms + hold_ms.min(CONNECT_HOLD_MAX_MS);
                 self.failures += 1;
                 if self.failures >= self.policy.failures_to_back_off {
-                    self.back_off(0, now_ms, dice);
+                    self.back_off(0, now_ms, random);
                 }
             }
             Health::Probing { level } if role == Role::Probe => {
-                self.back_off(level.saturating_add(1), now_ms, dice);
+                self.back_off(level.saturating_add(1), now_ms, random);
             }
             _ => {}
         }
@@ -494,11 +501,11 @@ impl Destination {
     /// Silence, for up to a fifth less than the doubled time. The memory of the jobs is given back:
     /// the first of them is due with the probe, the others follow. As many have been tried as
     /// connections failed.
-    fn back_off(&mut self, level: u32, now_ms: u64, dice: &mut Dice) {
+    fn back_off(&mut self, level: u32, now_ms: u64, random: &mut Random) {
         let most_ms = ms(self.policy.back_off_max).max(1);
         let factor = 1_u64.checked_shl(level).unwrap_or(u64::MAX);
         let full_ms = ms(self.policy.back_off_first).saturating_mul(factor).clamp(1, most_ms);
-        let until_ms = now_ms + full_ms - dice.below(full_ms / 5 + 1);
+        let until_ms = now_ms + full_ms - random.below(full_ms / 5 + 1);
         self.health = Health::BackingOff { until_ms, level: level.min(63) };
         self.window = 1;
         let mut due_ms = until_ms;
@@ -506,7 +513,7 @@ impl Destination {
         while let Some(ticket) = self.turns.pop() {
             self.hand_back(ticket, due_ms, tried > 0);
             tried = tried.saturating_sub(1);
-            due_ms = until_ms + self.spread_ms(dice);
+            due_ms = until_ms + self.spread_ms(random);
         }
     }
 
@@ -515,9 +522,9 @@ impl Destination {
         self.handed_back.push(HandedBack { ticket, due_ms, was_tried });
     }
 
-    /// So that not all jobs of a site come back with the probe.
-    fn spread_ms(&self, dice: &mut Dice) -> u64 {
-        dice.below(ms(self.policy.back_off_first) / 2 + 1)
+    /// So that not all jobs of a destination come back with the probe.
+    fn spread_ms(&self, random: &mut Random) -> u64 {
+        random.below(ms(self.policy.back_off_first) / 2 + 1)
     }
 
     /// Takes out of line what can no longer be started under its lease. Looks through the whole
@@ -539,7 +546,7 @@ impl Destination {
         }
     }
 
-    /// When, without any event, this site may want something it does not want now.
+    /// When, without any event, this destination may want something it does not want now.
     pub fn next_change_ms(&mut self, now_ms: u64) -> Option<u64> {
         if self.turns.len == 0 {
             return None;
@@ -579,7 +586,7 @@ impl Destination {
         !self.handed_back.is_empty()
     }
 
-    pub fn policy(&self) -> &Arc<SitePolicy> {
+    pub fn policy(&self) -> &Arc<DestinationPolicy> {
         &self.policy
     }
 
@@ -614,7 +621,7 @@ impl Destination {
         self.failures > 0 || self.health != Health::Working
     }
 
-    /// Nothing would be missed but what was learnt about the site.
+    /// Nothing would be missed but what was learnt about the destination.
     pub fn is_idle(&self) -> bool {
         self.turns.len == 0
             && self.tally.all() == 0
@@ -622,30 +629,30 @@ impl Destination {
             && !self.is_paused
     }
 
-    /// Until when forgetting this site would do harm: its rates would start at nothing, a dead
-    /// site would be tried as if it were new.
+    /// Until when forgetting this destination would do harm: its rates would start at nothing, a dead
+    /// destination would be tried as if it were new.
     pub fn is_worth_keeping_until_ms(&mut self, now_ms: u64) -> u64 {
         let backoff_ms = match self.health {
-            Health::BackingOff { until_ms, .. } => until_ms + SITE_IDLE_MS,
+            Health::BackingOff { until_ms, .. } => until_ms + DESTINATION_IDLE_MS,
             _ => 0,
         };
         let rates_ms = self.rates.iter_mut().map(|span| span.empties_at_ms(now_ms)).max();
         backoff_ms.max(self.throttled_until_ms).max(self.hold_until_ms).max(rates_ms.unwrap_or(0))
     }
 
-    pub fn state(&mut self, now_ms: u64) -> SiteState {
+    pub fn state(&mut self, now_ms: u64) -> DestinationState {
         match self.binding(now_ms) {
-            Binding::Paused => SiteState::Paused,
-            Binding::BackingOff { until_ms } => SiteState::BackingOff { until_ms },
-            Binding::Probing => SiteState::Probing,
+            Binding::Paused => DestinationState::Paused,
+            Binding::BackingOff { until_ms } => DestinationState::BackingOff { until_ms },
+            Binding::Probing => DestinationState::Probing,
             Binding::Throttled { until_ms } | Binding::Rate { until_ms } => {
-                SiteState::RateLimited { until_ms }
+                DestinationState::RateLimited { until_ms }
             }
-            _ => SiteState::Open,
+            _ => DestinationState::Open,
         }
     }
 
-    /// What keeps the next job of this site waiting: the limit that would have to give way first.
+    /// What keeps the next job of this destination waiting: the limit that would have to give way first.
     pub fn binding(&mut self, now_ms: u64) -> Binding {
         if self.is_paused {
             return Binding::Paused;
@@ -682,7 +689,7 @@ impl Destination {
         self.turns.ahead_of(id, job)
     }
 
-    /// Jobs that may start now, as far as this site is concerned.
+    /// Jobs that may start now, as far as this destination is concerned.
     fn admitted(&mut self, now_ms: u64) -> usize {
         if self.is_paused || self.throttled_until_ms > now_ms {
             return 0;
@@ -697,7 +704,7 @@ impl Destination {
     }
 
     fn note_error(&mut self, text: &str) {
-        self.last_error = text[..text.floor_char_boundary(SITE_ERROR_BYTES_MAX)].into();
+        self.last_error = text[..text.floor_char_boundary(DESTINATION_ERROR_BYTES_MAX)].into();
     }
 }
 
@@ -853,7 +860,7 @@ struct Tenant {
     len: usize,
 }
 
-/// All jobs of a site in line. No tenant is empty.
+/// All jobs of a destination in line. No tenant is empty.
 #[derive(Debug, Default)]
 struct Turns {
     tenants: BTreeMap<u32, Tenant>,
@@ -1043,7 +1050,7 @@ mod tests {
 
     #[test]
     fn no_stretch_of_time_exceeds_a_rate() {
-        let mut dice = Dice::new(3);
+        let mut random = Random::new(3);
         for (limit, span_ms) in [(1, 1000), (7, 1000), (50, 60_000), (1000, 3_600_000)] {
             let mut span = Span::new(limit, span_ms);
             let mut sent: Vec<u64> = Vec::new();
@@ -1054,7 +1061,7 @@ mod tests {
                     None => {
                         span.count();
                         sent.push(now_ms);
-                        now_ms += dice.below(span_ms / u64::from(limit) / 2);
+                        now_ms += random.below(span_ms / u64::from(limit) / 2);
                     }
                     Some(at_ms) => {
                         assert!(at_ms > now_ms);
@@ -1076,23 +1083,25 @@ mod tests {
     #[test]
     fn a_lowered_rate_counts_what_was_sent() {
         let rates = |limit| Rates { per_minute: Some(limit), ..Rates::default() };
-        let policy = |limit| Arc::new(SitePolicy { rates: rates(limit), ..SitePolicy::default() });
-        let mut site = Destination::new(policy(10));
-        let mut dice = Dice::new(1);
-        (0..20).for_each(|raw| site.push(ticket(raw, 1, 1), 0, &mut dice).expect("room"));
-        assert_eq!((0..20).filter_map(|_| site.take(Role::Plain, 0)).count(), 10);
-        site.set_policy(policy(4));
-        assert_eq!(site.binding(1), Binding::Rate { until_ms: 63_000 });
-        site.set_policy(policy(12));
-        assert_eq!((0..20).filter_map(|_| site.take(Role::Plain, 1)).count(), 2);
+        let policy = |limit| {
+            Arc::new(DestinationPolicy { rates: rates(limit), ..DestinationPolicy::default() })
+        };
+        let mut destination = Destination::new(policy(10));
+        let mut random = Random::new(1);
+        (0..20).for_each(|raw| destination.push(ticket(raw, 1, 1), 0, &mut random).expect("room"));
+        assert_eq!((0..20).filter_map(|_| destination.take(Role::Plain, 0)).count(), 10);
+        destination.set_policy(policy(4));
+        assert_eq!(destination.binding(1), Binding::Rate { until_ms: 63_000 });
+        destination.set_policy(policy(12));
+        assert_eq!((0..20).filter_map(|_| destination.take(Role::Plain, 1)).count(), 2);
     }
 
     #[test]
     fn stripes_add_up_to_the_whole() {
-        let whole = SitePolicy {
+        let whole = DestinationPolicy {
             connections_max: 20,
             rates: Rates { per_second: Some(2), per_minute: Some(100), per_hour: None },
-            ..SitePolicy::default()
+            ..DestinationPolicy::default()
         };
         let stripes: Vec<_> = (0..3).map(|number| stripe(&whole, 3, number)).collect();
         assert_eq!(stripes.iter().map(|part| part.connections_max).sum::<u32>(), 20);
@@ -1104,12 +1113,14 @@ mod tests {
 
     #[test]
     fn a_backoff_doubles_up_to_its_most() {
-        let mut site = Destination::new(Arc::new(SitePolicy::default()));
-        let mut dice = Dice::new(9);
+        let mut destination = Destination::new(Arc::new(DestinationPolicy::default()));
+        let mut random = Random::new(9);
         let mut waits = Vec::new();
         for level in 0..80 {
-            site.back_off(level, 0, &mut dice);
-            let Binding::BackingOff { until_ms } = site.binding(0) else { panic!("it backs off") };
+            destination.back_off(level, 0, &mut random);
+            let Binding::BackingOff { until_ms } = destination.binding(0) else {
+                panic!("it backs off")
+            };
             waits.push(until_ms);
         }
         assert!((48_000..=60_000).contains(&waits[0]));

@@ -38,13 +38,13 @@ use crate::observe::Event;
 use crate::observe::Histograms;
 use crate::observe::ShardObserved;
 use crate::outbound::bounce::ReportPace;
-use crate::outbound::destination::Dice;
+use crate::outbound::destination::Random;
 use crate::outbound::lease::JobKey;
 use crate::outbound::lease::LeaseRefusal;
 use crate::outbound::lease::LeaseTable;
 use crate::outbound::lease::Settle;
 use crate::outbound::line::Age;
-use crate::outbound::line::Comer;
+use crate::outbound::line::Arrival;
 use crate::outbound::line::Lines;
 pub use crate::outbound::line::Row;
 use crate::outbound::line::Turn;
@@ -64,8 +64,8 @@ use crate::queue::Fresh;
 use crate::queue::Keeper;
 use crate::queue::Partition;
 use crate::queue::ledger::Tally;
-use crate::queue::operate::Deed;
 pub use crate::queue::operate::HELD_DUE_MS;
+use crate::queue::operate::Operation;
 use crate::queue::reader::Reader;
 use crate::queue::schema::Indexes;
 use crate::queue::schema::Job;
@@ -77,9 +77,9 @@ use crate::route::Credentials;
 use crate::route::HopProtocol;
 use crate::route::HostPort;
 use crate::route::NextHop;
+use crate::route::OutboundTls;
 use crate::route::RequireTls;
 use crate::route::TlsRefusal;
-use crate::route::TlsWish;
 use crate::route::delivery::DeliveryPolicy;
 use crate::route::source::PoolId;
 use crate::route::table::PORT_SMTP;
@@ -142,8 +142,8 @@ pub struct Home {
     jobs: RefCell<HashMap<JobKey, Waiting>>,
     pub(super) leases: RefCell<LeaseTable>,
     /// Orders of operators that are being carried out, and those that wait for an attempt's end.
-    pub(super) orders: RefCell<HashMap<MessageId, Deed>>,
-    pub(super) wishes: RefCell<HashMap<MessageId, Deed>>,
+    pub(super) orders: RefCell<HashMap<MessageId, Operation>>,
+    pub(super) requests: RefCell<HashMap<MessageId, Operation>>,
     hops: RefCell<HashMap<HopKey, (Arc<Hop>, u64)>>,
     jobs_max: usize,
     shards: usize,
@@ -163,7 +163,7 @@ pub struct Home {
     splitting: RefCell<HashSet<MessageId>>,
     /// Outcomes that are being written.
     settling: Cell<usize>,
-    dice: RefCell<Dice>,
+    random: RefCell<Random>,
 }
 
 /// A job in memory.
@@ -175,7 +175,7 @@ pub struct Waiting {
     pub due_ms: u64,
     /// The sender was told of the delay.
     pub warned: bool,
-    /// It is counted in the line of its site.
+    /// It is counted in the line of its destination.
     pub is_out: bool,
     /// Its outcome is being written: it goes nowhere any more.
     pub is_ending: bool,
@@ -214,7 +214,7 @@ impl From<Stored> for Waiting {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct HopKey {
     next: NextHop,
-    tls: Option<TlsWish>,
+    tls: Option<OutboundTls>,
     require_tls: RequireTls,
     auth: Option<Arc<Credentials>>,
     pool: Option<PoolId>,
@@ -238,7 +238,7 @@ impl Home {
             jobs: RefCell::default(),
             leases: RefCell::new(LeaseTable::new(2 * jobs_max, LEASE_MS)),
             orders: RefCell::default(),
-            wishes: RefCell::default(),
+            requests: RefCell::default(),
             hops: RefCell::default(),
             jobs_max,
             shards: parts.shards.max(1),
@@ -251,7 +251,7 @@ impl Home {
             forgotten: RefCell::default(),
             splitting: RefCell::default(),
             settling: Cell::new(0),
-            dice: RefCell::new(Dice::new(wall_ms())),
+            random: RefCell::new(Random::new(wall_ms())),
         });
         for store in home.stores.values() {
             store.committer.tell(Rc::new(HomeKeeper(Rc::clone(&home))));
@@ -315,7 +315,7 @@ impl Home {
     }
 
     pub fn roll(&self) -> u64 {
-        self.dice.borrow_mut().roll()
+        self.random.borrow_mut().roll()
     }
 
     /// A scan begins to read jobs of the partition, to `admit` what it reads.
@@ -345,7 +345,7 @@ impl Home {
             self.left_on_disk.set(u64::MAX);
             return;
         }
-        if self.wishes.borrow().contains_key(&key.0) {
+        if self.requests.borrow().contains_key(&key.0) {
             let home = Rc::clone(self);
             task::spawn(async move { operator::after_attempt(&home, key.0).await });
             return;
@@ -471,7 +471,7 @@ impl Home {
         };
         if is_forbidden(&hop) {
             // RFC 8689 s5: the sender is told that it cannot be done here.
-            let text = TlsRefusal::ForbiddenBySite.to_string().into();
+            let text = TlsRefusal::ForbiddenByDestination.to_string().into();
             let answer = Answer { status: (5, 7, 30), text, remote: false, cause: None };
             return self.settle_here(key, settling::Local::Failed(answer)).await;
         }
@@ -520,7 +520,7 @@ impl Home {
                     // RFC 5321 s5.1: the domain is its own host, if it is one at all.
                     self.resolver.addresses(domain, Family::Both).await?;
                 }
-                let dice = self.roll();
+                let random = self.roll();
                 let mut hosts = match *port {
                     PORT_SMTP => {
                         without_us(answer.hosts, |host| is_us(&self.hostname, policy, host))
@@ -531,11 +531,11 @@ impl Home {
                 if hosts.is_empty() {
                     return Err(Unresolved::OnlyUs);
                 }
-                // All shards treat the site alike, so here chance has no say.
+                // All shards treat the destination alike, so here chance has no say.
                 hosts.sort();
                 let known_by = hosts.iter().map(|(_, host)| host.clone()).collect();
                 // RFC 5321 s5.1: among equals the order is random.
-                hosts.sort_by_key(|(preference, host)| (*preference, shuffle(host, dice)));
+                hosts.sort_by_key(|(preference, host)| (*preference, shuffle(host, random)));
                 let hosts = hosts.into_iter();
                 let hosts = hosts.map(|(_, host)| HostPort { host, port: *port });
                 let names = match answer.authentic {
@@ -562,35 +562,35 @@ impl Home {
         };
         let host_names: Vec<&str> = known_by.iter().map(AsRef::as_ref).collect();
         let treatment = self.snapshots.borrow().treatment(&domain, &host_names, now_ms);
-        let site_policy = Arc::clone(&treatment.policy);
+        let destination_policy = Arc::clone(&treatment.policy);
         let mut sorted: Vec<String> = hosts.iter().map(ToString::to_string).collect();
         sorted.sort_unstable();
         // Named after all of them: which are tried is a matter of chance.
         if names != HostNames::Operator {
             hosts.truncate(policy.mx_hosts_max);
         }
-        let tls = protocol.tls(key.tls.unwrap_or(site_policy.tls));
-        // Connections are shared within a site, so what makes them differ is part of its name.
-        let mut site = sorted.join(",");
+        let tls = protocol.tls(key.tls.unwrap_or(destination_policy.tls));
+        // Connections are shared within a destination, so what makes them differ is part of its name.
+        let mut destination = sorted.join(",");
         if let Some(pool) = key.pool {
-            site = format!("{site} from {}", policy.sources.pool_name(pool));
+            destination = format!("{destination} from {}", policy.sources.pool_name(pool));
         }
         if let Some(user) = &key.auth {
-            site = format!("{site} as {}", user.user);
+            destination = format!("{destination} as {}", user.user);
         }
         // Limits are a function of the name: domains that share exchangers and are treated
-        // otherwise are another site.
-        if let Some(name) = policy.sites.own_entry(&domain, &host_names) {
-            site = format!("{site} by {name}");
+        // otherwise are another destination.
+        if let Some(name) = policy.destinations.own_entry(&domain, &host_names) {
+            destination = format!("{destination} by {name}");
         }
         let require_tls = demanded(key.require_tls, &hosts);
         let mut hop = Hop {
-            site: Box::default(),
+            destination: Box::default(),
             name: key.next.to_string().into(),
             domain,
             hosts: hosts.into(),
             protocol,
-            policy: site_policy,
+            policy: destination_policy,
             stripes: treatment.stripes(self.shards),
             known_by,
             tls,
@@ -601,8 +601,8 @@ impl Home {
             auth: key.auth.clone(),
             pool: key.pool.map(|pool| policy.sources.pool_name(pool).into()),
         };
-        site.push_str(&trust::site_suffix(&hop));
-        hop.site = site.into();
+        destination.push_str(&trust::destination_suffix(&hop));
+        hop.destination = destination.into();
         let hop = Arc::new(hop);
         let mut hops = self.hops.borrow_mut();
         if hops.len() >= HOPS_MAX {
@@ -622,12 +622,12 @@ impl Home {
         }
     }
 
-    /// Puts the job into the line of its site, or sends it on at once.
+    /// Puts the job into the line of its destination, or sends it on at once.
     fn post(self: &Rc<Home>, key: JobKey, hop: &Arc<Hop>, max_age: Duration, now_ms: u64) {
         if self.is_closing() {
             return self.forget(key);
         }
-        let (comer, expires_ms) = {
+        let (arrival, expires_ms) = {
             let mut jobs = self.jobs.borrow_mut();
             let Some(waiting) = jobs.get_mut(&key).filter(|waiting| !waiting.is_ending) else {
                 return;
@@ -643,14 +643,14 @@ impl Home {
             };
             let out_max = hop.policy.jobs_max / self.shards;
             let row = (waiting.due_ms, key.0, key.1);
-            (Comer { row, age, tenant: waiting.tenant, out_max }, waiting.expires_ms)
+            (Arrival { row, age, tenant: waiting.tenant, out_max }, waiting.expires_ms)
         };
-        let tenant = comer.tenant;
-        let turn = self.lines.borrow_mut().join(&hop.site, comer);
+        let tenant = arrival.tenant;
+        let turn = self.lines.borrow_mut().join(&hop.destination, arrival);
         match turn {
             Turn::Goes => {
                 if !self.send(key, hop, now_ms) {
-                    self.step_line(&hop.site, tenant);
+                    self.step_line(&hop.destination, tenant);
                 }
             }
             Turn::Waits { displaced } => {
@@ -669,7 +669,7 @@ impl Home {
         task::spawn(async move { home.settle_here(key, settling::Local::Deferred(answer)).await });
     }
 
-    /// Takes a job out of the line of its site, for an operator.
+    /// Takes a job out of the line of its destination, for an operator.
     pub(super) fn withdraw(&self, key: JobKey) {
         if self.leave_line(key) {
             // Whatever becomes of the order.
@@ -679,7 +679,7 @@ impl Home {
 
     fn leave_line(&self, key: JobKey) -> bool {
         let hop = self.waiting(key).and_then(|waiting| waiting.hop);
-        hop.is_some_and(|hop| self.lines.borrow_mut().withdraw(&hop.site, key))
+        hop.is_some_and(|hop| self.lines.borrow_mut().withdraw(&hop.destination, key))
     }
 
     /// Gives up what has become too old while it stood in a line.
@@ -708,45 +708,45 @@ impl Home {
             (waiting.hop.clone(), waiting.tenant)
         };
         if let Some(hop) = hop {
-            self.step_line(&hop.site, tenant);
+            self.step_line(&hop.destination, tenant);
         }
     }
 
-    /// A job of this site and tenant has come back: the next may go.
-    fn step_line(&self, site: &str, tenant: u32) {
-        self.lines.borrow_mut().step(site, tenant, |next| {
+    /// A job of this destination and tenant has come back: the next may go.
+    fn step_line(&self, destination: &str, tenant: u32) {
+        self.lines.borrow_mut().step(destination, tenant, |next| {
             let hop = self.jobs.borrow().get(&next).and_then(|waiting| waiting.hop.clone());
             hop.is_some_and(|hop| !self.is_closing() && self.send(next, &hop, wall_ms()))
         });
     }
 
-    /// A site whose line has room again for what was left in this partition, and where it begins.
+    /// A destination whose line has room again for what was left in this partition, and where it begins.
     pub fn take_left(&self, partition: PartitionId) -> Option<(Box<str>, Row)> {
         self.lines.borrow_mut().take_left(partition)
     }
 
     /// What was taken could not be read to its end.
-    pub fn leave_again(&self, site: &str, row: Row) {
-        self.lines.borrow_mut().leave_again(site, row);
+    pub fn leave_again(&self, destination: &str, row: Row) {
+        self.lines.borrow_mut().leave_again(destination, row);
     }
 
-    /// Whether the line of a site takes no more of this partition.
-    pub fn is_full(&self, site: &str, partition: PartitionId) -> bool {
-        self.lines.borrow().is_full(site, partition)
+    /// Whether the line of a destination takes no more of this partition.
+    pub fn is_full(&self, destination: &str, partition: PartitionId) -> bool {
+        self.lines.borrow().is_full(destination, partition)
     }
 
     /// Who makes the connections of this hop for mail from here.
     pub(super) fn owner_of(&self, hop: &Hop) -> ShardId {
-        let first = self.mesh.owner_of(&hop.site);
+        let first = self.mesh.owner_of(&hop.destination);
         stripes::owner(first, hop.stripes, self.mesh.me(), self.mesh.shards())
     }
 
-    /// Leases the job and sends it to the owner of its site.
+    /// Leases the job and sends it to the owner of its destination.
     fn send(&self, key: JobKey, hop: &Arc<Hop>, now_ms: u64) -> bool {
         let (id, job) = key;
         // What waits for the end of an attempt is carried out when the scan comes by.
-        let is_wished = self.wishes.borrow().contains_key(&id);
-        if is_wished || self.orders.borrow().get(&id).is_some_and(Deed::calls_back) {
+        let is_requested = self.requests.borrow().contains_key(&id);
+        if is_requested || self.orders.borrow().get(&id).is_some_and(Operation::calls_back) {
             self.left_on_disk.set(u64::MAX);
             self.forget(key);
             return false;
@@ -793,7 +793,7 @@ impl Home {
         self.forget(key);
     }
 
-    /// Makes several jobs of one: one for each hop, none with more recipients than its site takes.
+    /// Makes several jobs of one: one for each hop, none with more recipients than its destination takes.
     async fn split(self: Rc<Home>, key: JobKey, waiting: &Waiting, parts: Vec<Box<[u32]>>) {
         let (id, job) = key;
         // Two parts of one message, split again at once, would find the same numbers free.
@@ -819,7 +819,8 @@ impl Home {
         let room = numbers.len();
         if room < wanted.min(2) {
             let what = format!("{id} has more parts than a message has job numbers");
-            let remedy = "send it to fewer recipients at once, or let its site take more of them";
+            let remedy =
+                "send it to fewer recipients at once, or let its destination take more of them";
             Event::Warning { what: &what, remedy }.emit();
             // Numbers become free as other parts end; the next sweep is soon enough for it.
             return self.forget(key);
@@ -900,7 +901,7 @@ impl Home {
         if matches!(outcome.what, What::Returned) {
             // Unless an order is about it, nobody else would look for it.
             self.leave_on_disk(key);
-            if self.wishes.borrow().contains_key(&key.0) {
+            if self.requests.borrow().contains_key(&key.0) {
                 let home = Rc::clone(self);
                 task::spawn(async move { operator::after_attempt(&home, key.0).await });
             }
@@ -908,11 +909,11 @@ impl Home {
         }
         if let Some(waiting) = self.jobs.borrow_mut().get_mut(&key) {
             waiting.is_ending = true;
-            let seat = SettlingSeat::take(self, key);
+            let slot = SettlingSlot::take(self, key);
             task::spawn(async move {
-                settling::settle(Rc::clone(&seat.home), key, outcome.what).await;
+                settling::settle(Rc::clone(&slot.home), key, outcome.what).await;
                 drop(outcome.unsettled);
-                operator::after_attempt(&seat.home, key.0).await;
+                operator::after_attempt(&slot.home, key.0).await;
             });
         }
     }
@@ -985,19 +986,19 @@ impl Drop for SplitTurn<'_> {
 }
 
 /// Counts an outcome that is being written. Should a bug end its task, the job is left to the scan.
-struct SettlingSeat {
+struct SettlingSlot {
     home: Rc<Home>,
     key: JobKey,
 }
 
-impl SettlingSeat {
-    fn take(home: &Rc<Home>, key: JobKey) -> SettlingSeat {
+impl SettlingSlot {
+    fn take(home: &Rc<Home>, key: JobKey) -> SettlingSlot {
         home.settling.set(home.settling.get() + 1);
-        SettlingSeat { home: Rc::clone(home), key }
+        SettlingSlot { home: Rc::clone(home), key }
     }
 }
 
-impl Drop for SettlingSeat {
+impl Drop for SettlingSlot {
     fn drop(&mut self) {
         self.home.settling.set(self.home.settling.get() - 1);
         let stuck = self.home.jobs.borrow().get(&self.key).is_some_and(|job| job.is_ending);
@@ -1086,7 +1087,7 @@ fn limit_of(hop: &Hop) -> usize {
 
 /// The sender demands TLS, and the operator forbids it.
 fn is_forbidden(hop: &Hop) -> bool {
-    hop.require_tls == RequireTls::Yes && hop.tls == TlsWish::None
+    hop.require_tls == RequireTls::Yes && hop.tls == OutboundTls::None
 }
 
 /// What the sender's demand comes to at these hosts: what goes to Unix sockets alone never leaves
@@ -1099,8 +1100,8 @@ fn demanded(require_tls: RequireTls, hosts: &[HostPort]) -> RequireTls {
 }
 
 /// Orders hosts of one preference, differently at each roll.
-fn shuffle(host: &str, dice: u64) -> u64 {
-    host.bytes().fold(dice, |hash, byte| {
+fn shuffle(host: &str, random: u64) -> u64 {
+    host.bytes().fold(random, |hash, byte| {
         (hash ^ u64::from(byte)).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(17)
     })
 }

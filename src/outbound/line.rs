@@ -1,15 +1,15 @@
-//! Lines of jobs before the sites of a home: who goes now, who waits in memory, who on disk.
+//! Lines of jobs before the destinations of a home: who goes now, who waits in memory, who on disk.
 //!
 //! Owner:    a home. A value without I/O or clock.
-//! Promise:  a site has no more jobs out than it may. What has just come does not wait behind a
+//! Promise:  a destination has no more jobs out than it may. What has just come does not wait behind a
 //!           backlog, and a backlog moves on however much comes fresh. A tenant with little to send
 //!           does not wait behind the backlog of another. A job that is left on disk is remembered by
 //!           the first of its partition, until there is room for it.
 //! Bounds:   a quarter of a home's jobs stand in lines; for a short line the longest gives way, and
 //!           for what comes fresh of a tenant with few in it those with the most. Half may be out, a
-//!           site having at most half of what is free of it, a few while there is room, and always
+//!           destination having at most half of what is free of it, a few while there is room, and always
 //!           one. A reserve, a quarter more, is for tenants with few out: each may have as many out as
-//!           are left of it. So slow sites leave room for others, up to a quarter of a home's jobs of
+//!           are left of it. So slow destinations leave room for others, up to a quarter of a home's jobs of
 //!           them. Full: left on disk.
 
 use std::collections::HashMap;
@@ -22,20 +22,20 @@ use crate::outbound::lease::JobKey;
 /// A place in the schedule.
 pub type Row = (u64, MessageId, u16);
 
-/// Jobs that a site may have out however many others have.
+/// Jobs that a destination may have out however many others have.
 const OUT_LEAST: usize = 4;
 
 /// Tenants that are looked at for one that may use the reserve. The others come to their turn later.
 const LOOKS_MAX: usize = 8;
 
-/// A job that has come before its site.
+/// A job that has come before its destination.
 #[derive(Clone, Copy, Debug)]
-pub struct Comer {
+pub struct Arrival {
     pub row: Row,
     pub age: Age,
-    /// Among whom the room of a site is shared: who sends it.
+    /// Among whom the room of a destination is shared: who sends it.
     pub tenant: u32,
-    /// Jobs that the site takes from this home at a time.
+    /// Jobs that the destination takes from this home at a time.
     pub out_max: usize,
 }
 
@@ -61,14 +61,14 @@ pub enum Turn {
     StaysOnDisk,
 }
 
-/// The lines of all sites of a home.
+/// The lines of all destinations of a home.
 #[derive(Debug)]
 pub struct Lines {
     lines: HashMap<Box<str>, Line>,
     room: Room,
 }
 
-/// What all sites share.
+/// What all destinations share.
 #[derive(Debug)]
 struct Room {
     /// Jobs out that are none of a reserve.
@@ -84,14 +84,14 @@ struct Room {
     longest: (u64, usize),
 }
 
-/// The jobs of one site at this home. Its owner is given only what it has room for.
+/// The jobs of one destination at this home. Its owner is given only what it has room for.
 #[derive(Debug, Default)]
 struct Line {
     /// Jobs that are out.
     out: usize,
     /// How many of them are so by the reserve.
     in_reserve: usize,
-    /// How many the site takes.
+    /// How many the destination takes.
     out_max: usize,
     /// Jobs that came back so far, but for those of the reserve.
     returns: u32,
@@ -137,48 +137,48 @@ impl Lines {
         self.room.in_lines
     }
 
-    /// Jobs of a site that are out.
-    pub fn out(&self, site: &str) -> usize {
-        self.lines.get(site).map_or(0, |line| line.out)
+    /// Jobs of a destination that are out.
+    pub fn out(&self, destination: &str) -> usize {
+        self.lines.get(destination).map_or(0, |line| line.out)
     }
 
-    /// A job comes before its site.
-    pub fn join(&mut self, site: &str, comer: Comer) -> Turn {
-        // Most sites have one already; the name is not copied for them.
-        if !self.lines.contains_key(site) {
-            self.lines.insert(site.into(), Line::default());
+    /// A job comes before its destination.
+    pub fn join(&mut self, destination: &str, arrival: Arrival) -> Turn {
+        // Most destinations have one already; the name is not copied for them.
+        if !self.lines.contains_key(destination) {
+            self.lines.insert(destination.into(), Line::default());
         }
-        let line = self.lines.get_mut(site).expect("it is there by now");
-        line.out_max = comer.out_max;
-        if line.owned() < line.limit(comer.age, &self.room) {
-            line.send(comer.tenant, &mut self.room);
+        let line = self.lines.get_mut(destination).expect("it is there by now");
+        line.out_max = arrival.out_max;
+        if line.owned() < line.limit(arrival.age, &self.room) {
+            line.send(arrival.tenant, &mut self.room);
             return Turn::Goes;
         }
-        if line.has_reserve(comer.tenant, &self.room) {
-            line.send_by_reserve(comer.tenant, &mut self.room);
+        if line.has_reserve(arrival.tenant, &self.room) {
+            line.send_by_reserve(arrival.tenant, &mut self.room);
             return Turn::Goes;
         }
-        if comer.age == Age::Expired {
+        if arrival.age == Age::Expired {
             return Turn::Expires;
         }
-        let is_little = comer.age == Age::Fresh && line.has_little(comer.tenant);
-        let passes = line.place_of(comer.row.1.partition()).is_some();
+        let is_little = arrival.age == Age::Fresh && line.has_little(arrival.tenant);
+        let passes = line.place_of(arrival.row.1.partition()).is_some();
         // What was left on disk has come before it, and is to come to its turn nevertheless.
         if passes && (!is_little || line.passed >= self.room.in_lines_max / 8) {
-            line.leave(comer.row);
+            line.leave(arrival.row);
             return Turn::StaysOnDisk;
         }
-        let waiting = if is_little { line.waiting_of(comer.tenant) } else { line.waiting };
+        let waiting = if is_little { line.waiting_of(arrival.tenant) } else { line.waiting };
         let displaced = match self.room.in_lines < self.room.in_lines_max {
             true => Vec::new(),
-            false => self.displace_for(site, waiting),
+            false => self.displace_for(destination, waiting),
         };
-        let line = self.lines.get_mut(site).expect("it was there a moment ago");
+        let line = self.lines.get_mut(destination).expect("it was there a moment ago");
         if self.room.in_lines >= self.room.in_lines_max {
-            line.leave(comer.row);
+            line.leave(arrival.row);
             return Turn::StaysOnDisk;
         }
-        line.push(comer.tenant, comer.row);
+        line.push(arrival.tenant, arrival.row);
         line.passed += usize::from(passes);
         self.room.in_lines += 1;
         self.room.pushes += 1;
@@ -187,10 +187,10 @@ impl Lines {
 
     /// The longest line is cut in half for one in which so many wait, if that is much less. For a
     /// tenant of that very line, if that is much less than others have in it.
-    fn displace_for(&mut self, site: &str, waiting: usize) -> Vec<JobKey> {
+    fn displace_for(&mut self, destination: &str, waiting: usize) -> Vec<JobKey> {
         // Lines that nothing has come into are no longer than they were: it is not looked for again.
         let was_vain = |(at, most): (u64, usize)| at == self.room.pushes && most <= 2 * waiting + 1;
-        let own = self.lines.get(site).map(|line| line.most);
+        let own = self.lines.get(destination).map(|line| line.most);
         if was_vain(self.room.longest) || own.is_some_and(was_vain) {
             return Vec::new();
         }
@@ -198,13 +198,13 @@ impl Lines {
         let longest =
             lines.max_by(|(a_name, a), (b_name, b)| (a.waiting, a_name).cmp(&(b.waiting, b_name)));
         let Some((name, line)) = longest else { return Vec::new() };
-        let most = match name == site {
+        let most = match name == destination {
             true => line.tenants.values().map(|tenant| tenant.jobs.len()).max().unwrap_or(0),
             false => line.waiting,
         };
         if most <= 2 * waiting + 1 {
             self.room.longest = (self.room.pushes, line.waiting);
-            if name == site {
+            if name == destination {
                 line.most = (self.room.pushes, most);
             }
             return Vec::new();
@@ -215,9 +215,9 @@ impl Lines {
         rows.into_iter().map(|(_, id, job)| (id, job)).collect()
     }
 
-    /// A job of this site and tenant has come back: the next may go. `send` tells whether one went.
-    pub fn step(&mut self, site: &str, tenant: u32, mut send: impl FnMut(JobKey) -> bool) {
-        let Some(line) = self.lines.get_mut(site) else { return };
+    /// A job of this destination and tenant has come back: the next may go. `send` tells whether one went.
+    pub fn step(&mut self, destination: &str, tenant: u32, mut send: impl FnMut(JobKey) -> bool) {
+        let Some(line) = self.lines.get_mut(destination) else { return };
         // Of what comes back every other place goes to those that have waited, however much comes
         // fresh; one place, for the rest of that room is kept for what comes next.
         let mut extra = line.take_back(tenant, &mut self.room) && line.returns % 2 == 0;
@@ -235,13 +235,13 @@ impl Lines {
             }
         }
         if line.is_idle() {
-            self.lines.remove(site);
+            self.lines.remove(destination);
         }
     }
 
-    /// Takes a job out of the line of its site. Answers whether it stood there.
-    pub fn withdraw(&mut self, site: &str, key: JobKey) -> bool {
-        let Some(line) = self.lines.get_mut(site) else { return false };
+    /// Takes a job out of the line of its destination. Answers whether it stood there.
+    pub fn withdraw(&mut self, destination: &str, key: JobKey) -> bool {
+        let Some(line) = self.lines.get_mut(destination) else { return false };
         let was_there = line.withdraw(key);
         self.room.in_lines -= usize::from(was_there);
         was_there
@@ -263,26 +263,27 @@ impl Lines {
         taken
     }
 
-    /// A site whose line has room again for what was left in this partition, and where it begins:
+    /// A destination whose line has room again for what was left in this partition, and where it begins:
     /// of several the one with the least to do, so that none is forgotten for another.
     pub fn take_left(&mut self, partition: PartitionId) -> Option<(Box<str>, Row)> {
         let longest = self.lines.values().map(|line| line.waiting).max().unwrap_or(0);
         // It is not worth the reading where few would find room.
         let few = (self.room.in_lines_max - self.room.in_lines).max(longest).div_ceil(4);
         let ready = self.lines.iter_mut().filter(|(_, line)| line.waiting < few);
-        let left = ready
-            .filter_map(|(site, line)| line.place_of(partition).map(|place| (site, line, place)));
-        let (site, line, place) =
+        let left = ready.filter_map(|(destination, line)| {
+            line.place_of(partition).map(|place| (destination, line, place))
+        });
+        let (destination, line, place) =
             left.min_by_key(|(_, line, place)| (line.waiting, line.left[*place]))?;
         line.passed = 0;
-        let (site, row) = (site.clone(), line.left.swap_remove(place));
+        let (destination, row) = (destination.clone(), line.left.swap_remove(place));
         if line.is_idle() {
-            self.lines.remove(&site);
+            self.lines.remove(&destination);
         }
-        Some((site, row))
+        Some((destination, row))
     }
 
-    /// What was left on disk is read from its beginning in any case. Sites may have other names then.
+    /// What was left on disk is read from its beginning in any case. Destinations may have other names then.
     pub fn forget_left(&mut self) {
         for line in self.lines.values_mut() {
             line.left.clear();
@@ -292,13 +293,13 @@ impl Lines {
     }
 
     /// What was taken could not be read to its end.
-    pub fn leave_again(&mut self, site: &str, row: Row) {
-        self.lines.entry(site.into()).or_default().leave(row);
+    pub fn leave_again(&mut self, destination: &str, row: Row) {
+        self.lines.entry(destination.into()).or_default().leave(row);
     }
 
-    /// Whether the line of a site takes no more of this partition.
-    pub fn is_full(&self, site: &str, partition: PartitionId) -> bool {
-        self.lines.get(site).is_some_and(|line| line.place_of(partition).is_some())
+    /// Whether the line of a destination takes no more of this partition.
+    pub fn is_full(&self, destination: &str, partition: PartitionId) -> bool {
+        self.lines.get(destination).is_some_and(|line| line.place_of(partition).is_some())
     }
 }
 
@@ -323,7 +324,7 @@ impl Line {
         if has_room { self.limit(Age::Fresh, room) / 4 } else { 0 }
     }
 
-    /// Whether a tenant may have one more out although the site may not: if it has fewer out than
+    /// Whether a tenant may have one more out although the destination may not: if it has fewer out than
     /// places are left of the reserve. Who comes next finds some left in turn.
     fn has_reserve(&self, tenant: u32, room: &Room) -> bool {
         let left = self.reserve(room).saturating_sub(self.in_reserve);
@@ -475,7 +476,7 @@ impl Line {
         self.turns.retain(|one| self.tenants.get(one).is_some_and(|one| !one.jobs.is_empty()));
     }
 
-    /// Nothing is known of its site that is not forgotten with it.
+    /// Nothing is known of its destination that is not forgotten with it.
     fn is_idle(&self) -> bool {
         self.out == 0 && self.waiting == 0 && self.left.is_empty()
     }
@@ -501,22 +502,28 @@ mod tests {
         MessageId::from_u64(number | u64::from(partition) << shift.expect("an id names it"))
     }
 
-    fn comer(number: u64, age: Age, out_max: usize) -> Comer {
-        Comer { row: (number, id(number, 0), 0), age, tenant: 0, out_max }
+    fn arrival(number: u64, age: Age, out_max: usize) -> Arrival {
+        Arrival { row: (number, id(number, 0), 0), age, tenant: 0, out_max }
     }
 
-    /// Jobs that have waited, for a site that takes so many.
-    fn put(lines: &mut Lines, site: &str, numbers: std::ops::Range<u64>, out_max: usize) {
+    /// Jobs that have waited, for a destination that takes so many.
+    fn put(lines: &mut Lines, destination: &str, numbers: std::ops::Range<u64>, out_max: usize) {
         for number in numbers {
-            lines.join(site, comer(number, Age::Waited, out_max));
+            lines.join(destination, arrival(number, Age::Waited, out_max));
         }
     }
 
     /// Joins so many jobs, numbered from here on. Answers how many go and how many wait.
-    fn join_all(lines: &mut Lines, site: &str, from: u64, count: u64, age: Age) -> (usize, usize) {
+    fn join_all(
+        lines: &mut Lines,
+        destination: &str,
+        from: u64,
+        count: u64,
+        age: Age,
+    ) -> (usize, usize) {
         let (mut goes, mut waits) = (0, 0);
         for number in from..from + count {
-            let turn = lines.join(site, comer(number, age, usize::MAX));
+            let turn = lines.join(destination, arrival(number, age, usize::MAX));
             goes += usize::from(turn == Turn::Goes);
             waits += usize::from(is_waiting(&turn));
         }
@@ -528,9 +535,9 @@ mod tests {
     }
 
     /// A job comes back. Answers the numbers of those that went.
-    fn step(lines: &mut Lines, site: &str) -> Vec<u64> {
+    fn step(lines: &mut Lines, destination: &str) -> Vec<u64> {
         let mut went = Vec::new();
-        lines.step(site, 0, |(id, _)| {
+        lines.step(destination, 0, |(id, _)| {
             went.push(id.as_u64());
             true
         });
@@ -540,7 +547,7 @@ mod tests {
     #[test]
     fn what_has_just_come_does_not_wait_behind_a_backlog() {
         let mut lines = Lines::new(1000);
-        let turn = |lines: &mut Lines, number, age| lines.join("a", comer(number, age, 8));
+        let turn = |lines: &mut Lines, number, age| lines.join("a", arrival(number, age, 8));
         let turns: Vec<Turn> = (0..8).map(|n| turn(&mut lines, n, Age::Waited)).collect();
         assert!(turns[..6].iter().all(|turn| *turn == Turn::Goes));
         assert!(turns[6..].iter().all(is_waiting));
@@ -558,7 +565,7 @@ mod tests {
         for number in 0..500 {
             step(&mut lines, "a");
             assert!(lines.out("a") >= 30, "no place that may be used is left");
-            let fresh = lines.join("a", comer(2000 + number, Age::Fresh, 40));
+            let fresh = lines.join("a", arrival(2000 + number, Age::Fresh, 40));
             assert_eq!(fresh, Turn::Goes, "after {number} steps");
             step(&mut lines, "a");
         }
@@ -568,7 +575,7 @@ mod tests {
     fn fresh_mail_and_a_backlog_go_by_turns() {
         for fresh_each in [1, 10] {
             let mut lines = Lines::new(100_000);
-            let join = |lines: &mut Lines, number, age| lines.join("a", comer(number, age, 40));
+            let join = |lines: &mut Lines, number, age| lines.join("a", arrival(number, age, 40));
             put(&mut lines, "a", 0..1000, 40);
             let (mut old, mut fresh, mut next) = (0, 0, 1000);
             for _ in 0..800 {
@@ -593,18 +600,18 @@ mod tests {
         assert_eq!((lines.out("a"), lines.in_lines()), (6, 0));
     }
 
-    /// A site with more mail of tenant 0 than fits into memory, 80 jobs of it out.
+    /// A destination with more mail of tenant 0 than fits into memory, 80 jobs of it out.
     fn flooded(jobs_max: usize) -> Lines {
         let mut lines = Lines::new(jobs_max);
         for number in 0..2 * jobs_max as u64 {
-            lines.join("a", comer(number, Age::Fresh, 80));
+            lines.join("a", arrival(number, Age::Fresh, 80));
         }
         assert_eq!((lines.out("a"), lines.in_lines()), (80, jobs_max / 4));
         lines
     }
 
-    fn of(tenant: u32, number: u64) -> Comer {
-        Comer { tenant, ..comer(number, Age::Fresh, 80) }
+    fn of(tenant: u32, number: u64) -> Arrival {
+        Arrival { tenant, ..arrival(number, Age::Fresh, 80) }
     }
 
     #[test]
@@ -629,8 +636,8 @@ mod tests {
         // Half of the 20 that are left, half of what is left then, and so on.
         for (tenant, some) in [(1, 10), (2, 5), (3, 3), (4, 1)] {
             let goes = (0..1000).filter(|number| {
-                let comer = of(tenant, 10_000 * u64::from(tenant) + number);
-                lines.join("a", comer) == Turn::Goes
+                let arrival = of(tenant, 10_000 * u64::from(tenant) + number);
+                lines.join("a", arrival) == Turn::Goes
             });
             assert_eq!(goes.count(), some, "tenant {tenant}");
         }
@@ -667,13 +674,13 @@ mod tests {
             let ours = if tenant == 1 { 60 } else { 2 };
             for number in 0..ours {
                 let number = 1000 * u64::from(tenant) + number;
-                lines.join("a", Comer { tenant, ..comer(number, Age::Waited, 1) });
+                lines.join("a", Arrival { tenant, ..arrival(number, Age::Waited, 1) });
             }
         }
         assert_eq!(lines.in_lines(), 98);
         put(&mut lines, "b", 90_000..90_001, 1);
         for number in 90_001..90_005 {
-            let turn = lines.join("b", comer(number, Age::Waited, 1));
+            let turn = lines.join("b", arrival(number, Age::Waited, 1));
             let Turn::Waits { displaced } = turn else { panic!("{turn:?}") };
             let of_first = displaced.iter().filter(|(id, _)| id.as_u64() < 2000).count();
             assert_eq!(displaced.len(), of_first, "{displaced:?}");
@@ -686,7 +693,7 @@ mod tests {
             let mut lines = Lines::new(100_000);
             for number in 0..5000 {
                 let tenant = number as u32 % tenants;
-                lines.join("a", Comer { tenant, ..comer(number, Age::Waited, 40) });
+                lines.join("a", Arrival { tenant, ..arrival(number, Age::Waited, 40) });
             }
             assert!(lines.out("a") <= 40, "30 and the reserve");
             for round in 0..100_u32 {
@@ -695,7 +702,7 @@ mod tests {
                 }
                 let number = 10_000 + u64::from(round);
                 let tenant = round % tenants;
-                let fresh = lines.join("a", Comer { tenant, ..comer(number, Age::Fresh, 40) });
+                let fresh = lines.join("a", Arrival { tenant, ..arrival(number, Age::Fresh, 40) });
                 assert_eq!(fresh, Turn::Goes, "round {round} of {tenants} tenants");
             }
         }
@@ -707,14 +714,14 @@ mod tests {
             let mut lines = Lines::new(4000);
             for number in 0.. {
                 let tenant = number as u32 / each;
-                let row = Comer { tenant, ..comer(number, Age::Waited, 1) };
+                let row = Arrival { tenant, ..arrival(number, Age::Waited, 1) };
                 lines.join("a", row);
                 if lines.in_lines() == 1000 {
                     break;
                 }
             }
             put(&mut lines, "b", 90_000..90_001, 1);
-            let turn = lines.join("b", comer(90_001, Age::Waited, 1));
+            let turn = lines.join("b", arrival(90_001, Age::Waited, 1));
             let Turn::Waits { displaced } = turn else { panic!("{turn:?}") };
             assert_eq!((displaced.len(), lines.in_lines()), (500, 501), "{each} of each");
             let line = &lines.lines["a"];
@@ -751,27 +758,30 @@ mod tests {
     }
 
     #[test]
-    fn many_slow_sites_leave_room_for_another_one() {
+    fn many_slow_destinations_leave_room_for_another_one() {
         let jobs_max = 1000;
         let partition = id(0, 0).partition();
         for slow in [1, 5, 50] {
             let mut lines = Lines::new(jobs_max);
             let mut out = 0;
-            for site in 0..slow {
-                let name = format!("slow {site}");
+            for destination in 0..slow {
+                let name = format!("slow {destination}");
                 let (goes, _) = join_all(&mut lines, &name, 0, 2000, Age::Waited);
                 let (fresh, _) = join_all(&mut lines, &name, 2000, 2000, Age::Fresh);
                 assert!(goes > 0 && goes + fresh <= jobs_max / 4);
                 out += goes + fresh;
             }
-            assert_eq!(lines.in_lines(), jobs_max / 4, "{slow} sites have a backlog");
-            assert!(out + lines.in_lines() < jobs_max, "{slow} sites take all");
+            assert_eq!(lines.in_lines(), jobs_max / 4, "{slow} destinations have a backlog");
+            assert!(out + lines.in_lines() < jobs_max, "{slow} destinations take all");
             let (goes, waits) = join_all(&mut lines, "quick", 0, 300, Age::Waited);
-            assert!(goes > 0 && waits > 0, "{slow} sites: {goes} of 300 go, {waits} wait");
+            assert!(goes > 0 && waits > 0, "{slow} destinations: {goes} of 300 go, {waits} wait");
             assert_eq!(lines.in_lines(), jobs_max / 4);
-            assert!((0..slow).all(|site| lines.is_full(&format!("slow {site}"), partition)));
+            assert!(
+                (0..slow)
+                    .all(|destination| lines.is_full(&format!("slow {destination}"), partition))
+            );
             let (goes, _) = join_all(&mut lines, "new", 0, 1, Age::Fresh);
-            assert_eq!(goes, 1, "{slow} sites");
+            assert_eq!(goes, 1, "{slow} destinations");
         }
     }
 
@@ -782,7 +792,7 @@ mod tests {
         assert_eq!(lines.in_lines(), 20);
         assert_eq!(lines.lines["long"].left, [(21, id(21, 0), 0)]);
         put(&mut lines, "short", 100..101, 1);
-        let Turn::Waits { displaced } = lines.join("short", comer(101, Age::Waited, 1)) else {
+        let Turn::Waits { displaced } = lines.join("short", arrival(101, Age::Waited, 1)) else {
             panic!("it waits");
         };
         assert_eq!(displaced, (11..21).map(|number| (id(number, 0), 0)).collect::<Vec<_>>());
@@ -795,37 +805,40 @@ mod tests {
     }
 
     #[test]
-    fn what_was_left_is_read_again_for_the_site_with_the_least_to_do() {
+    fn what_was_left_is_read_again_for_the_destination_with_the_least_to_do() {
         let mut lines = Lines::new(40);
         let mut number = 0;
-        let sites = ["a", "b", "slow"];
-        for site in sites {
-            join_all(&mut lines, site, number, 100, Age::Waited);
+        let destinations = ["a", "b", "slow"];
+        for destination in destinations {
+            join_all(&mut lines, destination, number, 100, Age::Waited);
             number += 100;
-            assert!(lines.is_full(site, id(0, 0).partition()));
-            assert!(!lines.is_full(site, id(0, 1).partition()), "of another partition");
+            assert!(lines.is_full(destination, id(0, 0).partition()));
+            assert!(!lines.is_full(destination, id(0, 1).partition()), "of another partition");
         }
         assert_eq!(lines.take_left(id(0, 1).partition()), None);
         let mut refills = [0; 2];
         for _ in 0..100 {
             // Both quick ones send what they have; then as much is read again as there is room for.
-            for site in ["a", "b"] {
-                while lines.out(site) > 0 {
-                    step(&mut lines, site);
+            for destination in ["a", "b"] {
+                while lines.out(destination) > 0 {
+                    step(&mut lines, destination);
                 }
             }
-            let (site, left) = lines.take_left(id(0, 0).partition()).expect("there is room");
-            let place = sites.iter().position(|one| *one == &*site).expect("it is one of them");
+            let (destination, left) = lines.take_left(id(0, 0).partition()).expect("there is room");
+            let place = destinations
+                .iter()
+                .position(|one| *one == &*destination)
+                .expect("it is one of them");
             assert!(place < 2, "the slow one has no room");
             refills[place] += 1;
-            assert!(!lines.is_full(&site, id(0, 0).partition()));
-            join_all(&mut lines, &site, left.0, 50, Age::Waited);
+            assert!(!lines.is_full(&destination, id(0, 0).partition()));
+            join_all(&mut lines, &destination, left.0, 50, Age::Waited);
         }
         assert!(refills.iter().all(|count| *count > 40), "one for the other: {refills:?}");
     }
 
     #[test]
-    fn nothing_is_known_of_a_site_of_which_nothing_is_left() {
+    fn nothing_is_known_of_a_destination_of_which_nothing_is_left() {
         let mut lines = Lines::new(4);
         lines.leave_again("a", (7, id(7, 0), 0));
         lines.take_left(id(0, 0).partition()).expect("it was left");
@@ -896,7 +909,7 @@ mod tests {
             if let Some((_, left)) = lines.take_left(id(0, 0).partition()) {
                 let again: Vec<u64> = stored.range(left.0..).copied().collect();
                 for number in again {
-                    if lines.join("a", comer(number, Age::Waited, 1)) == Turn::Goes {
+                    if lines.join("a", arrival(number, Age::Waited, 1)) == Turn::Goes {
                         went.push(number);
                     }
                 }

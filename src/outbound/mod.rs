@@ -1,7 +1,7 @@
 //! The delivering half: dispatch, destinations, connections, transfers, bounces.
 //!
 //! `scheduler` decides on the owner shard when which job goes over which connection; `destination`
-//! is one site of it; `lease` and `line` are the home shard's side. All four are values without I/O
+//! is one destination of it; `lease` and `line` are the home shard's side. All four are values without I/O
 //! or clock.
 //!
 //! ```text
@@ -10,11 +10,11 @@
 //! reroute    the way that an operator gives a job                      home shard
 //! settling   from an outcome to one write, and the sender's reports    home shard
 //! bounce     what the sender is told, as messages of their own         home shard
-//! owner      sites, their lines and connections                        owner shard
+//! owner      destinations, their lines and connections                        owner shard
 //! worker     one connection: connect, greet, TLS, one mail after the other
 //! connect    the first address of a host that answers, also by a proxy
-//! stripes    sites that several shards own, and their shares          both
-//! survey     the largest sites, for monitoring                         owner shard
+//! stripes    destinations that several shards own, and their shares          both
+//! survey     the largest destinations, for monitoring                         owner shard
 //! transfer   one mail over it
 //! trust      what is known of other servers' TLS, and what follows    both
 //! ```

@@ -27,8 +27,8 @@ use crate::outbound::settling;
 use crate::queue::ledger::Tally;
 use crate::queue::operate;
 use crate::queue::operate::Carried;
-use crate::queue::operate::Deed;
-use crate::queue::operate::DeedFault;
+use crate::queue::operate::Operation;
+use crate::queue::operate::OperationFault;
 use crate::queue::schema::Job;
 use crate::queue::settle::JobRecord;
 use crate::queue::settle::Next;
@@ -45,7 +45,7 @@ const ROUNDS_MAX: usize = 8;
 #[derive(Clone, Debug)]
 pub struct Standing {
     pub job: u16,
-    /// Given to the owner of its site; otherwise it is being resolved or written.
+    /// Given to the owner of its destination; otherwise it is being resolved or written.
     pub is_out: bool,
     pub attempts: u32,
     pub hop: Option<Arc<Hop>>,
@@ -76,12 +76,12 @@ struct Mark {
 }
 
 impl Mark {
-    fn take(home: &Rc<Home>, id: MessageId, deed: Deed) -> Option<Mark> {
+    fn take(home: &Rc<Home>, id: MessageId, operation: Operation) -> Option<Mark> {
         let mut orders = home.orders.borrow_mut();
         if orders.contains_key(&id) {
             return None;
         }
-        orders.insert(id, deed);
+        orders.insert(id, operation);
         Some(Mark { home: Rc::clone(home), id })
     }
 }
@@ -93,19 +93,27 @@ impl Drop for Mark {
 }
 
 /// Carries out one order.
-pub async fn carry_out(home: Rc<Home>, id: MessageId, deed: Deed) -> Result<Carried, DeedFault> {
-    let Some(_mark) = Mark::take(&home, id, deed.clone()) else { return Err(DeedFault::Crossed) };
-    let before = home.wishes.borrow_mut().remove(&id);
-    let carried = carry_out_marked(&home, id, &deed).await;
+pub async fn carry_out(
+    home: Rc<Home>,
+    id: MessageId,
+    operation: Operation,
+) -> Result<Carried, OperationFault> {
+    let Some(_mark) = Mark::take(&home, id, operation.clone()) else {
+        return Err(OperationFault::Crossed);
+    };
+    let before = home.requests.borrow_mut().remove(&id);
+    let carried = carry_out_marked(&home, id, &operation).await;
     // A newer order takes the place of one that waits for the end of an attempt. One that asks for
     // that attempt, or came to nothing, does not.
-    let stays = deed == Deed::Retry || carried.is_err();
+    let stays = operation == Operation::Retry || carried.is_err();
     match (before, &carried) {
-        (Some(Deed::Hold), Err(DeedFault::NotHeld)) if deed == Deed::Release => {
+        (Some(Operation::Hold), Err(OperationFault::NotHeld))
+            if operation == Operation::Release =>
+        {
             return Ok(Carried::Done);
         }
         (Some(before), _) if stays => {
-            home.wishes.borrow_mut().entry(id).or_insert(before);
+            home.requests.borrow_mut().entry(id).or_insert(before);
         }
         _ => (),
     }
@@ -115,15 +123,15 @@ pub async fn carry_out(home: Rc<Home>, id: MessageId, deed: Deed) -> Result<Carr
 async fn carry_out_marked(
     home: &Rc<Home>,
     id: MessageId,
-    deed: &Deed,
-) -> Result<Carried, DeedFault> {
+    operation: &Operation,
+) -> Result<Carried, OperationFault> {
     for _ in 0..ROUNDS_MAX {
         let found = read_jobs(home, id).await?;
-        let busy = match deed.calls_back() {
+        let busy = match operation.calls_back() {
             true => call_back(home, id, &found).await,
             false => known(home, id, &found),
         };
-        if *deed == Deed::Delete {
+        if *operation == Operation::Delete {
             return delete(home, id, &found).await;
         }
         // What was called back may have been tried before; nobody writes what is free from here.
@@ -132,43 +140,49 @@ async fn carry_out_marked(
             continue;
         }
         let free: Vec<_> = jobs.into_iter().filter(|(job, _)| !busy.contains(job)).collect();
-        let written = match deed {
-            Deed::Bounce => bounce(home, id, &free).await?,
-            _ => rewrite(home, id, &free, deed).await?,
+        let written = match operation {
+            Operation::Bounce => bounce(home, id, &free).await?,
+            _ => rewrite(home, id, &free, operation).await?,
         };
-        return match (written, busy.is_empty(), deed) {
+        return match (written, busy.is_empty(), operation) {
             (Written::Stale, _, _) => continue,
             (Written::All(carried), true, _) => Ok(carried),
-            (Written::All(_), false, Deed::Hold | Deed::Bounce | Deed::Reroute(_)) => {
-                home.wishes.borrow_mut().insert(id, deed.clone());
+            (
+                Written::All(_),
+                false,
+                Operation::Hold | Operation::Bounce | Operation::Reroute(_),
+            ) => {
+                home.requests.borrow_mut().insert(id, operation.clone());
                 Ok(Carried::AfterAttempt)
             }
             (Written::All(Carried::Done), false, _) => Ok(Carried::Done),
             (Written::All(_), false, _) => Ok(Carried::UnderWay),
         };
     }
-    Err(DeedFault::Restless)
+    Err(OperationFault::Restless)
 }
 
 /// An attempt has ended: what was ordered meanwhile is done now.
 pub async fn after_attempt(home: &Rc<Home>, id: MessageId) {
-    let wish = home.wishes.borrow_mut().remove(&id);
-    let Some(deed) = wish else { return };
-    let carried = carry_out(Rc::clone(home), id, deed.clone()).await;
-    if let Err(DeedFault::Commit(_) | DeedFault::Restless | DeedFault::Crossed) = carried {
+    let request = home.requests.borrow_mut().remove(&id);
+    let Some(operation) = request else { return };
+    let carried = carry_out(Rc::clone(home), id, operation.clone()).await;
+    if let Err(OperationFault::Commit(_) | OperationFault::Restless | OperationFault::Crossed) =
+        carried
+    {
         // It is tried again when the scan comes by. Nobody waits for the answer any more, and a
         // message that has ended needs none.
-        home.wishes.borrow_mut().entry(id).or_insert(deed);
+        home.requests.borrow_mut().entry(id).or_insert(operation);
     }
 }
 
 type Jobs = Vec<(u16, Vec<u8>)>;
 
-async fn read_jobs(home: &Home, id: MessageId) -> Result<Jobs, DeedFault> {
-    let store = home.stores.get(&id.partition()).ok_or(DeedFault::Unknown)?;
+async fn read_jobs(home: &Home, id: MessageId) -> Result<Jobs, OperationFault> {
+    let store = home.stores.get(&id.partition()).ok_or(OperationFault::Unknown)?;
     let partition = Arc::clone(&store.partition);
     let read = home.reader.run(move || operate::jobs_of(&partition, id)).await;
-    read.unwrap_or(Err(DeedFault::Restless))
+    read.unwrap_or(Err(OperationFault::Restless))
 }
 
 fn known(home: &Home, id: MessageId, jobs: &Jobs) -> Vec<u16> {
@@ -213,13 +227,13 @@ async fn rewrite(
     home: &Home,
     id: MessageId,
     jobs: &Jobs,
-    deed: &Deed,
-) -> Result<Written, DeedFault> {
+    operation: &Operation,
+) -> Result<Written, OperationFault> {
     let (mut changed, mut refused) = (0, None);
     for (number, record) in jobs {
-        let record_fault = |fault| DeedFault::Queue(crate::queue::QueueFault::Record(fault));
+        let record_fault = |fault| OperationFault::Queue(crate::queue::QueueFault::Record(fault));
         let job = Job::decode(record).map_err(record_fault)?;
-        let again = match deed.applied(&job, wall_ms()) {
+        let again = match operation.applied(&job, wall_ms()) {
             Ok(Some(again)) => JobRecord::new(&again).map_err(record_fault)?,
             Ok(None) => continue,
             Err(fault) => {
@@ -251,17 +265,21 @@ async fn rewrite(
     }
 }
 
-async fn settle(home: &Home, id: MessageId, settlement: Settlement) -> Result<bool, DeedFault> {
-    let store = home.stores.get(&id.partition()).ok_or(DeedFault::Unknown)?;
-    store.committer.settle(Arc::new(settlement)).await.map_err(DeedFault::Commit)
+async fn settle(
+    home: &Home,
+    id: MessageId,
+    settlement: Settlement,
+) -> Result<bool, OperationFault> {
+    let store = home.stores.get(&id.partition()).ok_or(OperationFault::Unknown)?;
+    store.committer.settle(Arc::new(settlement)).await.map_err(OperationFault::Commit)
 }
 
-async fn delete(home: &Home, id: MessageId, found: &Jobs) -> Result<Carried, DeedFault> {
-    let store = home.stores.get(&id.partition()).ok_or(DeedFault::Unknown)?;
+async fn delete(home: &Home, id: MessageId, found: &Jobs) -> Result<Carried, OperationFault> {
+    let store = home.stores.get(&id.partition()).ok_or(OperationFault::Unknown)?;
     match store.committer.delete(id).await {
         Ok(true) => (),
-        Ok(false) => return Err(DeedFault::Unknown),
-        Err(fault) => return Err(DeedFault::Commit(fault)),
+        Ok(false) => return Err(OperationFault::Unknown),
+        Err(fault) => return Err(OperationFault::Commit(fault)),
     }
     // The record is gone: nobody may send or write what memory has of it, or what a scan has read
     // before. What is in line at an owner comes back.
@@ -283,17 +301,17 @@ async fn delete(home: &Home, id: MessageId, found: &Jobs) -> Result<Carried, Dee
 }
 
 /// As if a server had refused it for good.
-async fn bounce(home: &Rc<Home>, id: MessageId, jobs: &Jobs) -> Result<Written, DeedFault> {
+async fn bounce(home: &Rc<Home>, id: MessageId, jobs: &Jobs) -> Result<Written, OperationFault> {
     for (number, _) in jobs {
         let (number, partition) = match home.stores.get(&id.partition()) {
             Some(store) => (*number, Arc::clone(&store.partition)),
-            None => return Err(DeedFault::Unknown),
+            None => return Err(OperationFault::Unknown),
         };
         let read = home.reader.run(move || scan::read_any(&partition, id, number)).await;
         let stored = match read {
             Some(Ok(Some(stored))) => stored,
             Some(Ok(None)) | None => return Ok(Written::Stale),
-            Some(Err(fault)) => return Err(DeedFault::Queue(fault)),
+            Some(Err(fault)) => return Err(OperationFault::Queue(fault)),
         };
         let key = (id, number);
         home.insert(key, Waiting::from(stored));

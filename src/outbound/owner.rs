@@ -1,8 +1,8 @@
-//! The owner half: the sites whose connections this shard makes.
+//! The owner half: the destinations whose connections this shard makes.
 //!
 //! Owner:    one shard. The scheduler decides, this carries out; it never awaits.
 //! Promise:  each delivery taken is answered with one outcome, whatever happens to its connection.
-//!           Of a striped site no more than this shard's share is used; see `stripes`. What the
+//!           Of a striped destination no more than this shard's share is used; see `stripes`. What the
 //!           share is this shard's own snapshot says, not the home that sends.
 //! Bounds:   those of the scheduler; a delivery it has no room for is answered at once.
 
@@ -18,7 +18,7 @@ use std::time::Duration;
 use crate::base::ChunkPool;
 use crate::base::MessageId;
 use crate::base::clock::wall_ms;
-use crate::base::limits::SITES_MAX;
+use crate::base::limits::DESTINATIONS_MAX;
 use crate::handoff::Mesh;
 use crate::handoff::frame::Answer;
 use crate::handoff::frame::Delivery;
@@ -31,24 +31,24 @@ use crate::net::resolver::Resolver;
 use crate::observe::Histograms;
 use crate::observe::ShardObserved;
 use crate::observe::counters::DeliveryTlsResult;
-use crate::outbound::destination::Dice;
+use crate::outbound::destination::DestinationState;
 use crate::outbound::destination::FailureKind;
 use crate::outbound::destination::Full;
 use crate::outbound::destination::HandedBack;
 use crate::outbound::destination::JobTicket;
-use crate::outbound::destination::SiteState;
+use crate::outbound::destination::Random;
 use crate::outbound::idle::Nudge;
 use crate::outbound::scheduler::Action;
 use crate::outbound::scheduler::ConnId;
+use crate::outbound::scheduler::DestinationId;
+use crate::outbound::scheduler::DestinationLoad;
+use crate::outbound::scheduler::DestinationSummary;
 use crate::outbound::scheduler::Scheduler;
 use crate::outbound::scheduler::SchedulerLimits;
-use crate::outbound::scheduler::SiteId;
-use crate::outbound::scheduler::SiteLoad;
-use crate::outbound::scheduler::SiteSummary;
 use crate::outbound::scheduler::Why;
 use crate::outbound::stripes;
 use crate::outbound::stripes::Snapshots;
-use crate::outbound::survey::SITES_PER_TICK;
+use crate::outbound::survey::DESTINATIONS_PER_TICK;
 use crate::outbound::trust::Trust;
 use crate::outbound::worker;
 use crate::queue;
@@ -56,8 +56,8 @@ use crate::queue::Partition;
 use crate::queue::reader::Reader;
 use crate::queue::schema::Envelope;
 use crate::queue::unsettled::Unsettled;
+use crate::route::DestinationPolicy;
 use crate::route::HostPort;
-use crate::route::SitePolicy;
 use crate::route::delivery::DeliveryPolicy;
 use crate::rt::task;
 use crate::rt::timer;
@@ -65,11 +65,11 @@ use crate::wire::classify::Cause;
 
 /// The scheduler's timers are looked at this often while there is anything to wait for.
 const PACE: Duration = Duration::from_millis(20);
-/// Sites named as those that use up the shard's connections.
+/// Destinations named as those that use up the shard's connections.
 const HOLDERS_TOLD: usize = 3;
 
-/// Past so many hops those of forgotten sites are dropped. More than there may be sites.
-const HOPS_MAX: usize = 2 * SITES_MAX;
+/// Past so many hops those of forgotten destinations are dropped. More than there may be destinations.
+const HOPS_MAX: usize = 2 * DESTINATIONS_MAX;
 
 /// What an owner is made of.
 pub struct OwnerParts {
@@ -98,7 +98,7 @@ pub struct Owner {
     pub(super) scheduler: RefCell<Scheduler>,
     /// What is in line or under way, by message, job and lease.
     deliveries: RefCell<HashMap<(MessageId, u16, u32), Box<Delivery>>>,
-    hops: RefCell<HashMap<SiteId, Arc<Hop>>>,
+    hops: RefCell<HashMap<DestinationId, Arc<Hop>>>,
     nudges: RefCell<HashMap<ConnId, Rc<Nudge>>>,
     /// Connections that wait for the store of a partition.
     store_waits: RefCell<HashMap<ConnId, Arc<Partition>>>,
@@ -106,15 +106,15 @@ pub struct Owner {
     closing: Cell<bool>,
     /// A pump is under way; what it starts does not pump again.
     pumping: Cell<bool>,
-    dice: RefCell<Dice>,
-    /// What operators have paused, by site, host or domain.
+    random: RefCell<Random>,
+    /// What operators have paused, by destination, host or domain.
     paused: RefCell<BTreeSet<Box<str>>>,
 }
 
-/// A site for operators, and where it leads.
+/// A destination for operators, and where it leads.
 #[derive(Clone, Debug)]
-pub struct SiteView {
-    pub summary: SiteSummary,
+pub struct DestinationView {
+    pub summary: DestinationSummary,
     /// As routes name it.
     pub name: Box<str>,
 }
@@ -122,12 +122,12 @@ pub struct SiteView {
 /// What a job at its owner waits for.
 #[derive(Clone, Debug)]
 pub struct JobView {
-    pub site: SiteView,
+    pub destination: DestinationView,
     /// `None`: it is not in line any more, or not yet.
     pub why: Option<Why>,
-    /// What is being sent to the site now.
+    /// What is being sent to the destination now.
     pub under_way: Vec<MessageId>,
-    /// The sites with the most connections of this shard.
+    /// The destinations with the most connections of this shard.
     pub holders: Vec<(Box<str>, u32)>,
 }
 
@@ -153,7 +153,7 @@ impl Owner {
             workers: Cell::new(0),
             closing: Cell::new(false),
             pumping: Cell::new(false),
-            dice: RefCell::new(Dice::new(seed)),
+            random: RefCell::new(Random::new(seed)),
             paused: RefCell::new(parts.paused.into_iter().collect()),
         })
     }
@@ -162,7 +162,7 @@ impl Owner {
         Arc::clone(self.snapshots.borrow().policy())
     }
 
-    /// A reload. Every site gets what it is treated by from now on, and its share of that.
+    /// A reload. Every destination gets what it is treated by from now on, and its share of that.
     pub fn replace_policy(self: &Rc<Owner>, policy: Arc<DeliveryPolicy>) {
         let now_ms = wall_ms();
         self.snapshots.borrow_mut().replace(policy, now_ms);
@@ -170,22 +170,22 @@ impl Owner {
     }
 
     fn share_anew(self: &Rc<Owner>, now_ms: u64) {
-        let hops: Vec<(SiteId, Arc<Hop>)> = {
+        let hops: Vec<(DestinationId, Arc<Hop>)> = {
             let hops = self.hops.borrow();
-            hops.iter().map(|(site, hop)| (*site, Arc::clone(hop))).collect()
+            hops.iter().map(|(destination, hop)| (*destination, Arc::clone(hop))).collect()
         };
-        for (site, hop) in hops {
+        for (destination, hop) in hops {
             let share = self.share_of(&hop, now_ms);
             let mut scheduler = self.scheduler.borrow_mut();
-            match (share, scheduler.policy_of(site)) {
+            match (share, scheduler.policy_of(destination)) {
                 (_, None) => (),
                 (Some(share), Some(old)) if share == old => (),
-                (Some(share), Some(_)) => scheduler.set_policy(site, share, now_ms),
+                (Some(share), Some(_)) => scheduler.set_policy(destination, share, now_ms),
                 (None, Some(old)) => {
                     // Connections that are still open are closed as they end.
-                    let nothing = SitePolicy { connections_max: 0, ..(*old).clone() };
-                    scheduler.set_policy(site, Arc::new(nothing), now_ms);
-                    let tickets = scheduler.withdraw_all(site, now_ms);
+                    let nothing = DestinationPolicy { connections_max: 0, ..(*old).clone() };
+                    scheduler.set_policy(destination, Arc::new(nothing), now_ms);
+                    let tickets = scheduler.withdraw_all(destination, now_ms);
                     drop(scheduler);
                     self.send_back(&tickets);
                 }
@@ -194,16 +194,16 @@ impl Owner {
         self.pump();
     }
 
-    /// What the site is treated by here; none if no stripe of it is here.
-    fn share_of(&self, hop: &Hop, now_ms: u64) -> Option<Arc<SitePolicy>> {
+    /// What the destination is treated by here; none if no stripe of it is here.
+    fn share_of(&self, hop: &Hop, now_ms: u64) -> Option<Arc<DestinationPolicy>> {
         let hosts: Vec<&str> = hop.known_by.iter().map(AsRef::as_ref).collect();
         let treatment = self.snapshots.borrow().treatment(&hop.domain, &hosts, now_ms);
         let shards = self.mesh.shards();
-        let first = self.mesh.owner_of(&hop.site);
+        let first = self.mesh.owner_of(&hop.destination);
         treatment.share(stripes::number(first, self.mesh.me(), shards), shards)
     }
 
-    /// Their homes find who has the site now.
+    /// Their homes find who has the destination now.
     fn send_back(&self, tickets: &[JobTicket]) {
         for ticket in tickets {
             if let Some(delivery) = self.take(ticket) {
@@ -259,16 +259,16 @@ impl Owner {
     }
 
     /// What this very hop is treated by already.
-    fn share_known(&self, hop: &Arc<Hop>) -> Option<Arc<SitePolicy>> {
+    fn share_known(&self, hop: &Arc<Hop>) -> Option<Arc<DestinationPolicy>> {
         let scheduler = self.scheduler.borrow();
-        let site = scheduler.find(&hop.site)?;
+        let destination = scheduler.find(&hop.destination)?;
         let is_changing = self.snapshots.borrow().is_changing();
         let is_same = |known: &Arc<Hop>| {
             Arc::ptr_eq(known, hop)
                 || !is_changing && known.policy == hop.policy && known.stripes == hop.stripes
         };
-        match self.hops.borrow().get(&site) {
-            Some(known) if is_same(known) => scheduler.policy_of(site),
+        match self.hops.borrow().get(&destination) {
+            Some(known) if is_same(known) => scheduler.policy_of(destination),
             _ => None,
         }
     }
@@ -276,26 +276,26 @@ impl Owner {
     fn line_up(
         &self,
         delivery: &Delivery,
-        share: &Arc<SitePolicy>,
+        share: &Arc<DestinationPolicy>,
         now_ms: u64,
     ) -> Result<(), Full> {
         let mut scheduler = self.scheduler.borrow_mut();
-        let site = scheduler.site(&delivery.hop.site, share, now_ms)?;
+        let destination = scheduler.destination(&delivery.hop.destination, share, now_ms)?;
         let mut hops = self.hops.borrow_mut();
         if hops.len() >= HOPS_MAX {
-            let known: HashSet<SiteId> = scheduler.sites().collect();
-            hops.retain(|site, _| known.contains(site));
+            let known: HashSet<DestinationId> = scheduler.destinations().collect();
+            hops.retain(|destination, _| known.contains(destination));
         }
-        let before = hops.insert(site, Arc::clone(&delivery.hop));
+        let before = hops.insert(destination, Arc::clone(&delivery.hop));
         let is_new = before.is_none_or(|before| !Arc::ptr_eq(&before, &delivery.hop));
         drop(hops);
-        if scheduler.policy_of(site).is_some_and(|old| old != *share) {
-            scheduler.set_policy(site, Arc::clone(share), now_ms);
+        if scheduler.policy_of(destination).is_some_and(|old| old != *share) {
+            scheduler.set_policy(destination, Arc::clone(share), now_ms);
         }
         if is_new && self.is_paused(&delivery.hop) {
-            scheduler.pause(site, now_ms);
+            scheduler.pause(destination, now_ms);
         }
-        scheduler.push(site, ticket_of(delivery), now_ms)
+        scheduler.push(destination, ticket_of(delivery), now_ms)
     }
 
     /// Carries out what the scheduler wants now.
@@ -307,50 +307,50 @@ impl Owner {
         while !self.is_closing() {
             let action = self.scheduler.borrow_mut().next_action(wall_ms());
             match action {
-                Some(Action::Connect { site, conn }) => self.connect(site, conn),
+                Some(Action::Connect { destination, conn }) => self.connect(destination, conn),
                 Some(Action::Wake { conn }) => {
                     if let Some(nudge) = self.nudges.borrow().get(&conn) {
                         nudge.wake();
                     }
                 }
-                Some(Action::HandBack { site }) => self.hand_back(site),
+                Some(Action::HandBack { destination }) => self.hand_back(destination),
                 None => break,
             }
         }
     }
 
-    fn connect(self: &Rc<Owner>, site: SiteId, conn: ConnId) {
-        let hop = self.hops.borrow().get(&site).cloned();
+    fn connect(self: &Rc<Owner>, destination: DestinationId, conn: ConnId) {
+        let hop = self.hops.borrow().get(&destination).cloned();
         let Some(hop) = hop else {
-            crate::invariant!(false, "a site has jobs and no hop");
+            crate::invariant!(false, "a destination has jobs and no hop");
             return;
         };
         let nudge = Rc::new(Nudge::default());
         self.nudges.borrow_mut().insert(conn, Rc::clone(&nudge));
-        let seat = WorkerSeat::take(self, conn);
-        task::spawn(worker::run(Rc::clone(self), seat, hop, nudge));
+        let slot = WorkerSlot::take(self, conn);
+        task::spawn(worker::run(Rc::clone(self), slot, hop, nudge));
     }
 
-    /// Why a site is left alone, if it is.
+    /// Why a destination is left alone, if it is.
     fn refusal(&self, hop: &Hop, now_ms: u64) -> Option<Answer> {
         let mut scheduler = self.scheduler.borrow_mut();
-        let site = scheduler.find(&hop.site)?;
-        refusal_of(scheduler.summary(site, now_ms)?)
+        let destination = scheduler.find(&hop.destination)?;
+        refusal_of(scheduler.summary(destination, now_ms)?)
     }
 
-    /// Jobs of a site that cannot be reached go home, with its words.
-    fn hand_back(&self, site: SiteId) {
+    /// Jobs of a destination that cannot be reached go home, with its words.
+    fn hand_back(&self, destination: DestinationId) {
         let now_ms = wall_ms();
         let (jobs, summary) = {
             let mut scheduler = self.scheduler.borrow_mut();
-            let summary = scheduler.summary(site, now_ms);
-            (scheduler.drain_deferred(site, now_ms), summary)
+            let summary = scheduler.summary(destination, now_ms);
+            (scheduler.drain_deferred(destination, now_ms), summary)
         };
         let host = summary.as_ref().map(|summary| summary.last_host.clone()).unwrap_or_default();
         let refusal = summary.and_then(refusal_of);
         for HandedBack { ticket, due_ms, was_tried } in jobs {
             let Some(delivery) = self.take(&ticket) else { continue };
-            // What only stood in line was not tried, whatever the site says meanwhile.
+            // What only stood in line was not tried, whatever the destination says meanwhile.
             let what = match refusal.clone() {
                 Some(answer) if was_tried => {
                     What::Unreached { answer, host: host.clone(), not_before_ms: due_ms }
@@ -366,36 +366,45 @@ impl Owner {
         let delivery = self.deliveries.borrow_mut().remove(&(id, job, lease));
         if let Some(delivery) = delivery {
             let mut scheduler = self.scheduler.borrow_mut();
-            if let Some(site) = scheduler.find(&delivery.hop.site) {
-                scheduler.withdraw(site, &ticket_of(&delivery), wall_ms());
+            if let Some(destination) = scheduler.find(&delivery.hop.destination) {
+                scheduler.withdraw(destination, &ticket_of(&delivery), wall_ms());
             }
             drop(scheduler);
             self.answer(&delivery, What::Returned);
         }
     }
 
-    /// The sites with the most mail, for operators.
-    pub fn sites(&self, max: usize) -> Vec<SiteView> {
-        let sites = self.scheduler.borrow().largest_sites(max);
-        sites.into_iter().filter_map(|site| self.site_view(site)).collect()
+    /// The destinations with the most mail, for operators.
+    pub fn destinations(&self, max: usize) -> Vec<DestinationView> {
+        let destinations = self.scheduler.borrow().largest_destinations(max);
+        destinations
+            .into_iter()
+            .filter_map(|destination| self.destination_view(destination))
+            .collect()
     }
 
-    /// The sites of these keys that are known here.
-    pub fn sites_keyed(&self, keys: &[Box<str>]) -> Vec<SiteView> {
-        let found: Vec<SiteId> = {
+    /// The destinations of these keys that are known here.
+    pub fn destinations_keyed(&self, keys: &[Box<str>]) -> Vec<DestinationView> {
+        let found: Vec<DestinationId> = {
             let scheduler = self.scheduler.borrow();
             keys.iter().filter_map(|key| scheduler.find(key)).collect()
         };
-        found.into_iter().filter_map(|site| self.site_view(site)).collect()
+        found.into_iter().filter_map(|destination| self.destination_view(destination)).collect()
     }
 
-    /// The sites that go by this name, and whether it is paused.
-    pub fn sites_named(&self, word: &str) -> (Vec<SiteView>, bool) {
+    /// The destinations that go by this name, and whether it is paused.
+    pub fn destinations_named(&self, word: &str) -> (Vec<DestinationView>, bool) {
         let hops = self.hops.borrow();
-        let meant: Vec<SiteId> =
-            hops.iter().filter(|(_, hop)| goes_by(hop, word)).map(|(site, _)| *site).collect();
+        let meant: Vec<DestinationId> = hops
+            .iter()
+            .filter(|(_, hop)| goes_by(hop, word))
+            .map(|(destination, _)| *destination)
+            .collect();
         drop(hops);
-        let views = meant.into_iter().filter_map(|site| self.site_view(site)).collect();
+        let views = meant
+            .into_iter()
+            .filter_map(|destination| self.destination_view(destination))
+            .collect();
         (views, self.paused.borrow().contains(word))
     }
 
@@ -414,36 +423,38 @@ impl Owner {
     pub(super) fn loads(
         &self,
         from: usize,
-        each: &mut dyn FnMut(SiteId, SiteLoad),
+        each: &mut dyn FnMut(DestinationId, DestinationLoad),
     ) -> Option<usize> {
-        self.scheduler.borrow().loads(from, SITES_PER_TICK, each)
+        self.scheduler.borrow().loads(from, DESTINATIONS_PER_TICK, each)
     }
 
-    pub(super) fn site_view(&self, site: SiteId) -> Option<SiteView> {
-        let summary = self.scheduler.borrow_mut().summary(site, wall_ms())?;
+    pub(super) fn destination_view(&self, destination: DestinationId) -> Option<DestinationView> {
+        let summary = self.scheduler.borrow_mut().summary(destination, wall_ms())?;
         let hops = self.hops.borrow();
-        let name = hops.get(&site).map_or_else(Box::default, |hop| hop.name.clone());
-        Some(SiteView { summary, name })
+        let name = hops.get(&destination).map_or_else(Box::default, |hop| hop.name.clone());
+        Some(DestinationView { summary, name })
     }
 
     /// Why a job that was given to this owner has not gone yet.
-    pub fn why(&self, site: &str, id: MessageId, job: u16) -> Option<JobView> {
-        let found = self.scheduler.borrow().find(site)?;
-        let view = self.site_view(found)?;
+    pub fn why(&self, destination: &str, id: MessageId, job: u16) -> Option<JobView> {
+        let found = self.scheduler.borrow().find(destination)?;
+        let view = self.destination_view(found)?;
         let mut scheduler = self.scheduler.borrow_mut();
         Some(JobView {
-            site: view,
+            destination: view,
             why: scheduler.why(found, id, job, wall_ms()),
             under_way: scheduler.under_way(found),
             holders: scheduler.largest_holders(HOLDERS_TOLD),
         })
     }
 
-    /// Pauses what goes by this name, known already or not. Answers the sites it is now.
+    /// Pauses what goes by this name, known already or not. Answers the destinations it is now.
     pub fn pause(self: &Rc<Owner>, word: &str) -> Vec<Box<str>> {
         // `Pauses` bounds them.
         self.paused.borrow_mut().insert(word.into());
-        let touched = self.change_sites(word, |scheduler, site| scheduler.pause(site, wall_ms()));
+        let touched = self.change_destinations(word, |scheduler, destination| {
+            scheduler.pause(destination, wall_ms())
+        });
         self.pump();
         touched
     }
@@ -451,40 +462,51 @@ impl Owner {
     /// Ends the pause of what goes by this name; what is paused by another name too stays so.
     pub fn resume(self: &Rc<Owner>, word: &str) -> Vec<Box<str>> {
         self.paused.borrow_mut().remove(word);
-        // Domains share sites: one may be paused by a name that the last of its hops does not have.
+        // Domains share destinations: one may be paused by a name that the last of its hops does not have.
         let mut touched = Vec::new();
-        for (site, hop) in self.known_hops() {
+        for (destination, hop) in self.known_hops() {
             if self.is_paused(&hop) {
                 continue;
             }
             let mut scheduler = self.scheduler.borrow_mut();
-            let summary = scheduler.summary(site, wall_ms());
-            if summary.is_some_and(|one| one.state == SiteState::Paused) || goes_by(&hop, word) {
-                scheduler.resume(site, wall_ms());
-                touched.push(hop.site.clone());
+            let summary = scheduler.summary(destination, wall_ms());
+            if summary.is_some_and(|one| one.state == DestinationState::Paused)
+                || goes_by(&hop, word)
+            {
+                scheduler.resume(destination, wall_ms());
+                touched.push(hop.destination.clone());
             }
         }
         self.pump();
         touched
     }
 
-    fn change_sites(&self, word: &str, change: impl Fn(&mut Scheduler, SiteId)) -> Vec<Box<str>> {
+    fn change_destinations(
+        &self,
+        word: &str,
+        change: impl Fn(&mut Scheduler, DestinationId),
+    ) -> Vec<Box<str>> {
         let mut touched = Vec::new();
-        for (site, hop) in self.known_hops().filter(|(_, hop)| goes_by(hop, word)) {
+        for (destination, hop) in self.known_hops().filter(|(_, hop)| goes_by(hop, word)) {
             let mut scheduler = self.scheduler.borrow_mut();
-            change(&mut scheduler, site);
-            touched.push(hop.site.clone());
+            change(&mut scheduler, destination);
+            touched.push(hop.destination.clone());
         }
         touched
     }
 
-    /// Sites that there are, each with the last hop that led to it.
-    fn known_hops(&self) -> impl Iterator<Item = (SiteId, Arc<Hop>)> {
+    /// Destinations that there are, each with the last hop that led to it.
+    fn known_hops(&self) -> impl Iterator<Item = (DestinationId, Arc<Hop>)> {
         let scheduler = self.scheduler.borrow();
         let hops = self.hops.borrow();
-        let is_there = |site: SiteId, hop: &Hop| scheduler.find(&hop.site) == Some(site);
-        let known = hops.iter().filter(|(site, hop)| is_there(**site, hop));
-        known.map(|(site, hop)| (*site, Arc::clone(hop))).collect::<Vec<_>>().into_iter()
+        let is_there = |destination: DestinationId, hop: &Hop| {
+            scheduler.find(&hop.destination) == Some(destination)
+        };
+        let known = hops.iter().filter(|(destination, hop)| is_there(**destination, hop));
+        known
+            .map(|(destination, hop)| (*destination, Arc::clone(hop)))
+            .collect::<Vec<_>>()
+            .into_iter()
     }
 
     fn is_paused(&self, hop: &Hop) -> bool {
@@ -526,7 +548,7 @@ impl Owner {
     }
 
     pub(super) fn roll(&self) -> u64 {
-        self.dice.borrow_mut().roll()
+        self.random.borrow_mut().roll()
     }
 }
 
@@ -587,38 +609,38 @@ impl Drop for Custody {
 }
 
 /// A connection that waits for the store, until it does no more.
-pub(super) struct StoreSeat {
+pub(super) struct StoreSlot {
     owner: Rc<Owner>,
     conn: ConnId,
 }
 
-impl StoreSeat {
-    pub(super) fn take(owner: &Rc<Owner>, conn: ConnId, partition: &Arc<Partition>) -> StoreSeat {
+impl StoreSlot {
+    pub(super) fn take(owner: &Rc<Owner>, conn: ConnId, partition: &Arc<Partition>) -> StoreSlot {
         owner.store_waits.borrow_mut().insert(conn, Arc::clone(partition));
-        StoreSeat { owner: Rc::clone(owner), conn }
+        StoreSlot { owner: Rc::clone(owner), conn }
     }
 }
 
-impl Drop for StoreSeat {
+impl Drop for StoreSlot {
     fn drop(&mut self) {
         self.owner.store_waits.borrow_mut().remove(&self.conn);
     }
 }
 
 /// Counts a worker, and makes sure that the scheduler hears of its end.
-pub struct WorkerSeat {
+pub struct WorkerSlot {
     owner: Rc<Owner>,
     pub conn: ConnId,
 }
 
-impl WorkerSeat {
-    fn take(owner: &Rc<Owner>, conn: ConnId) -> WorkerSeat {
+impl WorkerSlot {
+    fn take(owner: &Rc<Owner>, conn: ConnId) -> WorkerSlot {
         owner.workers.set(owner.workers.get() + 1);
-        WorkerSeat { owner: Rc::clone(owner), conn }
+        WorkerSlot { owner: Rc::clone(owner), conn }
     }
 }
 
-impl Drop for WorkerSeat {
+impl Drop for WorkerSlot {
     fn drop(&mut self) {
         let owner = &self.owner;
         owner.workers.set(owner.workers.get() - 1);
@@ -637,9 +659,9 @@ impl Drop for WorkerSeat {
     }
 }
 
-/// The words of a site that is left alone. The last error of any other may be long past.
-fn refusal_of(summary: SiteSummary) -> Option<Answer> {
-    let SiteState::BackingOff { .. } = summary.state else { return None };
+/// The words of a destination that is left alone. The last error of any other may be long past.
+fn refusal_of(summary: DestinationSummary) -> Option<Answer> {
+    let DestinationState::BackingOff { .. } = summary.state else { return None };
     let kind = summary.last_failure;
     Some(kind.map_or_else(
         || Answer::ours(Cause::NoRoom, summary.last_error.clone()),
@@ -695,11 +717,11 @@ fn cause_of(kind: FailureKind) -> Cause {
     }
 }
 
-/// Whether an operator may mean this hop: its site, its route's name, its domain or a host of it.
+/// Whether an operator may mean this hop: its destination, its route's name, its domain or a host of it.
 fn goes_by(hop: &Hop, word: &str) -> bool {
     let word = word.trim_end_matches('.');
     let is_host = |host: &HostPort| host.to_string().eq_ignore_ascii_case(word);
-    [&hop.site, &hop.name, &hop.domain].iter().any(|name| name.eq_ignore_ascii_case(word))
+    [&hop.destination, &hop.name, &hop.domain].iter().any(|name| name.eq_ignore_ascii_case(word))
         || hop.hosts.iter().any(is_host)
         // All of them; which are tried is a matter of chance.
         || hop.known_by.iter().any(|host| host.eq_ignore_ascii_case(word))

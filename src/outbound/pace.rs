@@ -1,6 +1,6 @@
-//! How fast a site takes mail: transfers that ended within the last minute or so.
+//! How fast a destination takes mail: transfers that ended within the last minute or so.
 //!
-//! Owner:    its site. No clock of its own.
+//! Owner:    its destination. No clock of its own.
 //! Promise:  an end is counted for a minute, and forgotten within ten seconds after.
 
 const SLOTS: usize = 7;

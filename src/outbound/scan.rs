@@ -58,8 +58,8 @@ pub async fn scan(home: Rc<Home>, partition: Arc<Partition>) {
             continue;
         }
         queue::points::point("vital::scan");
-        if let Some((site, left)) = home.take_left(partition.id()) {
-            refill(&home, &partition, &site, left).await;
+        if let Some((destination, left)) = home.take_left(partition.id()) {
+            refill(&home, &partition, &destination, left).await;
         }
         let now_ms = wall_ms();
         let (reading, from) = (Arc::clone(&partition), after);
@@ -86,14 +86,14 @@ pub async fn scan(home: Rc<Home>, partition: Arc<Partition>) {
     }
 }
 
-/// Reads again from where jobs of one site were left, until its line is full.
-async fn refill(home: &Rc<Home>, partition: &Arc<Partition>, site: &str, left: Row) {
+/// Reads again from where jobs of one destination were left, until its line is full.
+async fn refill(home: &Rc<Home>, partition: &Arc<Partition>, destination: &str, left: Row) {
     // The entry itself is the first to be read.
     let mut after = Some((left.0.saturating_sub(1), MessageId::from_u64(u64::MAX), u16::MAX));
-    while !home.is_closing() && !home.is_full(site, partition.id()) {
+    while !home.is_closing() && !home.is_full(destination, partition.id()) {
         let (reading, from, now_ms) = (Arc::clone(partition), after, wall_ms());
         let rows = home.reader.run(move || reading.due(from, now_ms, REFILL_ROWS)).await;
-        let Some(Ok(rows)) = rows else { return home.leave_again(site, left) };
+        let Some(Ok(rows)) = rows else { return home.leave_again(destination, left) };
         let complete = rows.len() < REFILL_ROWS;
         after = load(home, partition, rows, after).await;
         if complete {

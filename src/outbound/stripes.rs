@@ -1,14 +1,14 @@
-//! A site that several shards own, each a stripe of it with its share of all limits.
+//! A destination that several shards own, each a stripe of it with its share of all limits.
 //!
 //! Owner:    nobody; home and owner each ask the snapshots of their own shard.
-//! Promise:  how many stripes a site has is a function of its policy and the number of shards, and
+//! Promise:  how many stripes a destination has is a function of its policy and the number of shards, and
 //!           no stripe has a share of nothing. The stripes lie on shards in a row, beginning with
-//!           the one that the site's name falls to; a home sends to its own shard if that has one.
+//!           the one that the destination's name falls to; a home sends to its own shard if that has one.
 //!           The shares add up to no more than the whole, also while the number changes.
 //! Order:    a reload that changes the number shrinks at once: each share is the least of the old
 //!           and the new one, and stripes that are only among the old or the new get nothing. They
 //!           grow when nothing of the old ones can be under way any more and no rate counts it.
-//! Bounds:   `EARLIER_MAX` snapshots that differ in their sites, for `SETTLED_MS_MAX`. Full: the
+//! Bounds:   `EARLIER_MAX` snapshots that differ in their destinations, for `SETTLED_MS_MAX`. Full: the
 //!           oldest is forgotten; so many reloads within the time are no use of a server.
 
 use std::sync::Arc;
@@ -17,19 +17,19 @@ use crate::base::ShardId;
 use crate::base::limits::JOB_TRANSFER_MS_MAX;
 use crate::outbound::destination::stripe;
 use crate::route::DeliveryPolicy;
-use crate::route::SitePolicy;
+use crate::route::DestinationPolicy;
 use crate::route::Stripes;
 
 const MINUTE_MS: u64 = 60_000;
 const HOUR_MS: u64 = 60 * MINUTE_MS;
 /// Shards hear of a reload one after the other, and a connection is not closed in no time.
 const SLACK_MS: u64 = MINUTE_MS;
-/// When a change of stripes is over for every site.
+/// When a change of stripes is over for every destination.
 const SETTLED_MS_MAX: u64 = HOUR_MS + JOB_TRANSFER_MS_MAX + SLACK_MS;
 const EARLIER_MAX: usize = 64;
 
-/// How many stripes a site has.
-pub fn count(policy: &SitePolicy, shards: usize) -> u32 {
+/// How many stripes a destination has.
+pub fn count(policy: &DestinationPolicy, shards: usize) -> u32 {
     let shards = u32::try_from(shards).unwrap_or(u32::MAX).max(1);
     let rates = [policy.rates.per_second, policy.rates.per_minute, policy.rates.per_hour];
     let wanted = match policy.stripes {
@@ -44,7 +44,7 @@ pub fn count(policy: &SitePolicy, shards: usize) -> u32 {
     wanted.min(least).max(1)
 }
 
-/// The shard that a home gives the jobs of a site to, which has so many stripes from `first` on.
+/// The shard that a home gives the jobs of a destination to, which has so many stripes from `first` on.
 pub fn owner(first: ShardId, stripes: u32, home: ShardId, shards: usize) -> ShardId {
     let number = number(first, home, shards) % stripes.max(1);
     ShardId(((usize::from(first.0) + number as usize) % shards) as u16)
@@ -55,23 +55,23 @@ pub fn number(first: ShardId, shard: ShardId, shards: usize) -> u32 {
     ((usize::from(shard.0) + shards - usize::from(first.0)) % shards) as u32
 }
 
-/// What holds for one site: its policy, and those before it that may still be at work.
+/// What holds for one destination: its policy, and those before it that may still be at work.
 #[derive(Clone, Debug)]
 pub struct Treatment {
-    pub policy: Arc<SitePolicy>,
-    earlier: Vec<Arc<SitePolicy>>,
+    pub policy: Arc<DestinationPolicy>,
+    earlier: Vec<Arc<DestinationPolicy>>,
 }
 
 impl Treatment {
     /// `before`: what held until when, newest or oldest first.
     pub fn new(
-        policy: Arc<SitePolicy>,
-        before: impl Iterator<Item = (Arc<SitePolicy>, u64)>,
+        policy: Arc<DestinationPolicy>,
+        before: impl Iterator<Item = (Arc<DestinationPolicy>, u64)>,
         shards: usize,
         now_ms: u64,
     ) -> Treatment {
         let own = count(&policy, shards);
-        let counts = |(before, until_ms): &(Arc<SitePolicy>, u64)| {
+        let counts = |(before, until_ms): &(Arc<DestinationPolicy>, u64)| {
             count(before, shards) != own && now_ms < until_ms + settled_ms(&policy)
         };
         let earlier = before.filter(counts).map(|(before, _)| before).collect();
@@ -85,7 +85,7 @@ impl Treatment {
     }
 
     /// The share of one stripe; none if it has no jobs.
-    pub fn share(&self, number: u32, shards: usize) -> Option<Arc<SitePolicy>> {
+    pub fn share(&self, number: u32, shards: usize) -> Option<Arc<DestinationPolicy>> {
         let stripes = self.stripes(shards);
         if number >= stripes {
             return None;
@@ -93,7 +93,7 @@ impl Treatment {
         if self.earlier.is_empty() && stripes == 1 {
             return Some(Arc::clone(&self.policy));
         }
-        let of = |policy: &SitePolicy| stripe(policy, count(policy, shards), number);
+        let of = |policy: &DestinationPolicy| stripe(policy, count(policy, shards), number);
         let mut share = of(&self.policy);
         for before in &self.earlier {
             let before = of(before);
@@ -109,7 +109,7 @@ impl Treatment {
 }
 
 /// How long what an older number of stripes has begun is under way, or counts for a rate.
-fn settled_ms(policy: &SitePolicy) -> u64 {
+fn settled_ms(policy: &DestinationPolicy) -> u64 {
     let rates = &policy.rates;
     let counts_ms = match () {
         () if rates.per_hour.is_some() => HOUR_MS,
@@ -139,7 +139,7 @@ impl Snapshots {
     pub fn replace(&mut self, policy: Arc<DeliveryPolicy>, now_ms: u64) {
         self.forget_settled(now_ms);
         let before = std::mem::replace(&mut self.policy, policy);
-        if before.sites == self.policy.sites {
+        if before.destinations == self.policy.destinations {
             return;
         }
         if self.earlier.len() >= EARLIER_MAX {
@@ -162,9 +162,10 @@ impl Snapshots {
 
     /// How a domain with these hosts is treated.
     pub fn treatment(&self, domain: &str, hosts: &[&str], now_ms: u64) -> Treatment {
-        let own = self.policy.sites.policy(domain, hosts);
+        let own = self.policy.destinations.policy(domain, hosts);
         let before = self.earlier.iter();
-        let before = before.map(|(policy, until)| (policy.sites.policy(domain, hosts), *until));
+        let before =
+            before.map(|(policy, until)| (policy.destinations.policy(domain, hosts), *until));
         Treatment::new(own, before, self.shards, now_ms)
     }
 }
@@ -174,9 +175,18 @@ mod tests {
     use super::*;
     use crate::route::Rates;
 
-    fn policy(stripes: Stripes, connections_max: u32, per_minute: Option<u32>) -> Arc<SitePolicy> {
+    fn policy(
+        stripes: Stripes,
+        connections_max: u32,
+        per_minute: Option<u32>,
+    ) -> Arc<DestinationPolicy> {
         let rates = Rates { per_minute, ..Rates::default() };
-        Arc::new(SitePolicy { stripes, connections_max, rates, ..SitePolicy::default() })
+        Arc::new(DestinationPolicy {
+            stripes,
+            connections_max,
+            rates,
+            ..DestinationPolicy::default()
+        })
     }
 
     #[test]
@@ -234,7 +244,7 @@ mod tests {
                 let treatment = Treatment::new(Arc::clone(after), before, 4, now_ms);
                 let shares = (0..4).map(|one| treatment.share(one, 4));
                 let numbers =
-                    |share: Arc<SitePolicy>| (share.connections_max, share.rates.per_minute);
+                    |share: Arc<DestinationPolicy>| (share.connections_max, share.rates.per_minute);
                 shares.map(|share| share.map(numbers)).collect::<Vec<_>>()
             };
             let small = [Some((5, Some(10))), None, None, None];

@@ -1,10 +1,10 @@
 //! The destinations of a shard for monitoring: those with the most mail, and the sum of the rest.
 //!
 //! Owner:    the shard's ticker makes the snapshot; any thread may read the last one.
-//! Promise:  reading costs the shard nothing. One tick examines at most `SITES_PER_TICK` sites; a
-//!           shard with more sites spreads a snapshot over several ticks. A panic ends the survey
+//! Promise:  reading costs the shard nothing. One tick examines at most `DESTINATIONS_PER_TICK` destinations; a
+//!           shard with more destinations spreads a snapshot over several ticks. A panic ends the survey
 //!           and nothing else; the last snapshot stays.
-//! Bounds:   a snapshot names `LARGEST_MAX` sites; a new one begins `EVERY` after the last.
+//! Bounds:   a snapshot names `LARGEST_MAX` destinations; a new one begins `EVERY` after the last.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -14,51 +14,51 @@ use std::time::Instant;
 
 use arc_swap::ArcSwap;
 
+use crate::outbound::owner::DestinationView;
 use crate::outbound::owner::Owner;
-use crate::outbound::owner::SiteView;
-use crate::outbound::scheduler::SiteId;
-use crate::outbound::scheduler::SiteLoad;
+use crate::outbound::scheduler::DestinationId;
+use crate::outbound::scheduler::DestinationLoad;
 use crate::queue;
 use crate::rt::task;
 use crate::rt::timer;
 
-/// Sites that a snapshot names.
+/// Destinations that a snapshot names.
 pub const LARGEST_MAX: usize = 32;
-/// Sites that one tick looks at: some 20 us of the 15 ms between two.
-pub const SITES_PER_TICK: usize = 256;
+/// Destinations that one tick looks at: some 20 us of the 15 ms between two.
+pub const DESTINATIONS_PER_TICK: usize = 256;
 const EVERY: Duration = Duration::from_secs(1);
 
-/// The sites of a shard at the end of its last look.
+/// The destinations of a shard at the end of its last look.
 #[derive(Clone, Debug, Default)]
-pub struct SitesSnapshot {
+pub struct DestinationsSnapshot {
     /// Those with the most mail, the largest first.
-    pub largest: Vec<SiteView>,
+    pub largest: Vec<DestinationView>,
     /// All the others together.
     pub others: Others,
 }
 
-/// The sum of sites that are not named.
+/// The sum of destinations that are not named.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Others {
-    pub sites: u64,
+    pub destinations: u64,
     pub queued: u64,
     pub in_flight: u64,
 }
 
 /// Where a shard lays out its last snapshot.
 #[derive(Debug, Default)]
-pub struct SitesShelf(ArcSwap<SitesSnapshot>);
+pub struct DestinationsShelf(ArcSwap<DestinationsSnapshot>);
 
-impl SitesShelf {
+impl DestinationsShelf {
     /// The last snapshot; an empty one before the first.
-    pub fn last(&self) -> Arc<SitesSnapshot> {
+    pub fn last(&self) -> Arc<DestinationsSnapshot> {
         self.0.load_full()
     }
 }
 
 /// The ticker's side.
 pub struct Survey {
-    shelf: Arc<SitesShelf>,
+    shelf: Arc<DestinationsShelf>,
     state: State,
 }
 
@@ -71,7 +71,7 @@ enum State {
 }
 
 impl Survey {
-    pub fn new(shelf: Arc<SitesShelf>) -> Survey {
+    pub fn new(shelf: Arc<DestinationsShelf>) -> Survey {
         Survey { shelf, state: State::Looking(Look::default()) }
     }
 
@@ -94,7 +94,8 @@ impl Survey {
             State::Looking(mut look) => match look.further(|from, each| owner.loads(from, each)) {
                 false => State::Looking(look),
                 true => {
-                    let snapshot = look.into_snapshot(|site| owner.site_view(site));
+                    let snapshot =
+                        look.into_snapshot(|destination| owner.destination_view(destination));
                     self.shelf.0.store(Arc::new(snapshot));
                     State::Resting(timer::now() + EVERY)
                 }
@@ -103,26 +104,26 @@ impl Survey {
     }
 }
 
-/// A look at all sites that is under way.
+/// A look at all destinations that is under way.
 #[derive(Default)]
 struct Look {
-    /// The place of the next site.
+    /// The place of the next destination.
     from: usize,
     all: Others,
     /// The smallest of them on top.
-    largest: BinaryHeap<Reverse<(SiteLoad, SiteId)>>,
+    largest: BinaryHeap<Reverse<(DestinationLoad, DestinationId)>>,
 }
 
 impl Look {
-    /// Examines the next sites. Answers whether that was the last of them.
+    /// Examines the next destinations. Answers whether that was the last of them.
     fn further(
         &mut self,
-        loads: impl FnOnce(usize, &mut dyn FnMut(SiteId, SiteLoad)) -> Option<usize>,
+        loads: impl FnOnce(usize, &mut dyn FnMut(DestinationId, DestinationLoad)) -> Option<usize>,
     ) -> bool {
         let Look { from, all, largest } = self;
-        let next = loads(*from, &mut |site, load| {
+        let next = loads(*from, &mut |destination, load| {
             all.add(load);
-            largest.push(Reverse((load, site)));
+            largest.push(Reverse((load, destination)));
             if largest.len() > LARGEST_MAX {
                 largest.pop();
             }
@@ -131,26 +132,30 @@ impl Look {
         next.is_none()
     }
 
-    /// `view` answers none for a site that was forgotten meanwhile.
-    fn into_snapshot(self, mut view: impl FnMut(SiteId) -> Option<SiteView>) -> SitesSnapshot {
+    /// `view` answers none for a destination that was forgotten meanwhile.
+    fn into_snapshot(
+        self,
+        mut view: impl FnMut(DestinationId) -> Option<DestinationView>,
+    ) -> DestinationsSnapshot {
         let Look { all: mut others, largest, .. } = self;
-        let largest = largest.into_sorted_vec().into_iter().filter_map(|Reverse((load, site))| {
-            others.take_away(load);
-            view(site)
-        });
-        SitesSnapshot { largest: largest.collect(), others }
+        let largest =
+            largest.into_sorted_vec().into_iter().filter_map(|Reverse((load, destination))| {
+                others.take_away(load);
+                view(destination)
+            });
+        DestinationsSnapshot { largest: largest.collect(), others }
     }
 }
 
 impl Others {
-    fn add(&mut self, load: SiteLoad) {
-        self.sites += 1;
+    fn add(&mut self, load: DestinationLoad) {
+        self.destinations += 1;
         self.queued += load.queued as u64;
         self.in_flight += u64::from(load.in_flight);
     }
 
-    fn take_away(&mut self, load: SiteLoad) {
-        self.sites -= 1;
+    fn take_away(&mut self, load: DestinationLoad) {
+        self.destinations -= 1;
         self.queued -= load.queued as u64;
         self.in_flight -= u64::from(load.in_flight);
     }
@@ -161,11 +166,11 @@ mod tests {
     use super::*;
 
     use crate::base::MessageId;
-    use crate::base::limits::SITES_MAX;
+    use crate::base::limits::DESTINATIONS_MAX;
     use crate::outbound::destination::JobTicket;
     use crate::outbound::scheduler::Scheduler;
     use crate::outbound::scheduler::SchedulerLimits;
-    use crate::route::SitePolicy;
+    use crate::route::DestinationPolicy;
 
     fn ticket(raw: u64) -> JobTicket {
         let id = MessageId::from_u64(raw);
@@ -182,14 +187,15 @@ mod tests {
         }
     }
 
-    /// A scheduler with so many sites; a site has as many jobs as `jobs` says.
-    fn scheduler(sites: usize, jobs: impl Fn(usize) -> u64) -> Scheduler {
+    /// A scheduler with so many destinations; a destination has as many jobs as `jobs` says.
+    fn scheduler(destinations: usize, jobs: impl Fn(usize) -> u64) -> Scheduler {
         let mut scheduler = Scheduler::new(SchedulerLimits::default(), 1);
-        let policy = Arc::new(SitePolicy::default());
-        for number in 0..sites {
-            let site = scheduler.site(&format!("{number}.test:25"), &policy, 0).expect("room");
+        let policy = Arc::new(DestinationPolicy::default());
+        for number in 0..destinations {
+            let destination =
+                scheduler.destination(&format!("{number}.test:25"), &policy, 0).expect("room");
             for job in 0..jobs(number) {
-                scheduler.push(site, ticket(number as u64 * 1000 + job), 0).expect("room");
+                scheduler.push(destination, ticket(number as u64 * 1000 + job), 0).expect("room");
             }
         }
         scheduler
@@ -201,9 +207,9 @@ mod tests {
             let mut seen = 0;
             steps += 1;
             let is_done = look.further(|from, each| {
-                scheduler.loads(from, SITES_PER_TICK, &mut |site, load| {
+                scheduler.loads(from, DESTINATIONS_PER_TICK, &mut |destination, load| {
                     seen += 1;
-                    each(site, load);
+                    each(destination, load);
                 })
             });
             most = most.max(seen);
@@ -214,12 +220,12 @@ mod tests {
     }
 
     #[test]
-    fn a_tick_looks_at_few_of_many_sites() {
-        let scheduler = scheduler(SITES_MAX, |number| u64::from(number % 7 == 0));
+    fn a_tick_looks_at_few_of_many_destinations() {
+        let scheduler = scheduler(DESTINATIONS_MAX, |number| u64::from(number % 7 == 0));
         let (look, steps, most) = look(&scheduler);
-        assert!(most <= SITES_PER_TICK, "{most} in one tick");
-        assert!(steps >= SITES_MAX / SITES_PER_TICK, "{steps} ticks");
-        assert_eq!(look.all.sites, SITES_MAX as u64);
+        assert!(most <= DESTINATIONS_PER_TICK, "{most} in one tick");
+        assert!(steps >= DESTINATIONS_MAX / DESTINATIONS_PER_TICK, "{steps} ticks");
+        assert_eq!(look.all.destinations, DESTINATIONS_MAX as u64);
         assert_eq!(look.largest.len(), LARGEST_MAX);
     }
 
@@ -229,14 +235,14 @@ mod tests {
         let mut scheduler = scheduler(many, |number| number as u64);
         let (look, _, _) = look(&scheduler);
         let mut named = Vec::new();
-        let snapshot = look.into_snapshot(|site| {
-            named.push(scheduler.summary(site, 0).expect("it is there").key.to_string());
+        let snapshot = look.into_snapshot(|destination| {
+            named.push(scheduler.summary(destination, 0).expect("it is there").key.to_string());
             None
         });
         let expected: Vec<String> =
             (many - LARGEST_MAX..many).rev().map(|number| format!("{number}.test:25")).collect();
         assert_eq!(named, expected);
         let rest: u64 = (0..(many - LARGEST_MAX) as u64).sum();
-        assert_eq!(snapshot.others, Others { sites: 10, queued: rest, in_flight: 0 });
+        assert_eq!(snapshot.others, Others { destinations: 10, queued: rest, in_flight: 0 });
     }
 }

@@ -47,7 +47,7 @@ use crate::net::tls_memory::TlsPolicyKind;
 use crate::observe::ShardObserved;
 use crate::route::HopProtocol;
 use crate::route::HostPort;
-use crate::route::TlsWish;
+use crate::route::OutboundTls;
 use crate::route::delivery::DeliveryPolicy;
 use crate::route::tls_policy::DaneState;
 use crate::route::tls_policy::Demand;
@@ -151,7 +151,7 @@ impl Trust {
         let is_broken = self.broken.borrow().is_broken(&host.host, wall_ms());
         let memory = if is_broken { TlsMemory::Broken } else { TlsMemory::Nothing };
         let situation =
-            TlsSituation { wish: hop.tls, dane, sts, require_tls: hop.require_tls, memory };
+            TlsSituation { mode: hop.tls, dane, sts, require_tls: hop.require_tls, memory };
         let decision = match situation.decide() {
             TlsDecision::Require { .. } if is_unvouched(hop, sts) => {
                 TlsDecision::PassOver(TlsRefusal::NameUnvouched)
@@ -394,7 +394,7 @@ fn policy_word(situation: &TlsSituation, decision: TlsDecision) -> &'static str 
     match decision {
         TlsDecision::Clear { ignored: Some(Demand::Dane) } => "none, against dane",
         TlsDecision::Clear { ignored: Some(_) } => "none, against mta-sts",
-        TlsDecision::Clear { ignored: None } if situation.wish == TlsWish::None => "none",
+        TlsDecision::Clear { ignored: None } if situation.mode == OutboundTls::None => "none",
         TlsDecision::Clear { ignored: None } => AFTER_FAILURE,
         TlsDecision::Try if situation.sts != StsState::None => "may, mta-sts testing",
         TlsDecision::Try => "may",
@@ -417,7 +417,7 @@ pub fn dane_counts(policy: &DeliveryPolicy, names: HostNames, protocol: HopProto
 }
 
 /// What sets the connections of one hop apart from those of another with the same hosts.
-pub fn site_suffix(hop: &Hop) -> String {
+pub fn destination_suffix(hop: &Hop) -> String {
     let mut suffix = String::new();
     match hop.protocol {
         HopProtocol::Smtp => {}
@@ -426,7 +426,7 @@ pub fn site_suffix(hop: &Hop) -> String {
         HopProtocol::Lmtp if hop.hosts.iter().all(|host| host.unix_path().is_some()) => {}
         HopProtocol::Lmtp => suffix.push_str(" lmtp"),
     }
-    if hop.tls != TlsWish::May {
+    if hop.tls != OutboundTls::May {
         suffix.push_str(&format!(" tls {:?}", hop.tls));
     }
     let required = hop.require_tls == RequireTls::Yes;
@@ -459,20 +459,20 @@ pub fn site_suffix(hop: &Hop) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::route::SitePolicy;
+    use crate::route::DestinationPolicy;
 
     fn hop() -> Hop {
         let host = |name: &str| HostPort { host: name.into(), port: 25 };
         Hop {
-            site: Box::default(),
+            destination: Box::default(),
             name: "a.test".into(),
             domain: "a.test".into(),
             hosts: ["mx1.a.test", "mx2.a.test"].map(host).into(),
             protocol: HopProtocol::Smtp,
-            policy: Arc::new(SitePolicy::default()),
+            policy: Arc::new(DestinationPolicy::default()),
             stripes: 1,
             known_by: Box::default(),
-            tls: TlsWish::May,
+            tls: OutboundTls::May,
             require_tls: RequireTls::No,
             names: HostNames::Mx,
             dane: false,
@@ -496,7 +496,7 @@ mod tests {
             // What changes nothing shares.
             (Hop { names: HostNames::SignedMx, ..hop() }, ""),
             (Hop { sts: sts(StsMode::Testing, all), ..hop() }, ""),
-            (Hop { tls: TlsWish::Verify, ..hop() }, " tls Verify"),
+            (Hop { tls: OutboundTls::Verify, ..hop() }, " tls Verify"),
             (Hop { protocol: HopProtocol::Smtps, ..hop() }, " smtps"),
             (Hop { protocol: HopProtocol::Lmtp, ..hop() }, " lmtp"),
             (Hop { protocol: HopProtocol::Lmtp, hosts: socket, ..hop() }, ""),
@@ -509,7 +509,7 @@ mod tests {
             (Hop { names: HostNames::Operator, ..required }, " requiretls named"),
         ];
         for (hop, expected) in rows {
-            assert_eq!(site_suffix(&hop), expected, "{hop:?}");
+            assert_eq!(destination_suffix(&hop), expected, "{hop:?}");
         }
     }
 
@@ -537,7 +537,7 @@ mod tests {
         let situation = TlsSituation::default();
         let enforce = StsState::Enforce { host_matches: true };
         let broken = TlsSituation { memory: TlsMemory::Broken, ..situation };
-        let none = TlsSituation { wish: TlsWish::None, ..situation };
+        let none = TlsSituation { mode: OutboundTls::None, ..situation };
         let rows = [
             (situation, "may"),
             (broken, AFTER_FAILURE),
@@ -546,8 +546,8 @@ mod tests {
             (TlsSituation { dane: DaneState::Usable, ..none }, "none, against dane"),
             (TlsSituation { sts: enforce, ..broken }, "mta-sts"),
             (TlsSituation { dane: DaneState::Unusable, ..broken }, "dane"),
-            (TlsSituation { wish: TlsWish::Must, ..situation }, "must"),
-            (TlsSituation { wish: TlsWish::Verify, ..situation }, "verify"),
+            (TlsSituation { mode: OutboundTls::Must, ..situation }, "must"),
+            (TlsSituation { mode: OutboundTls::Verify, ..situation }, "verify"),
             (TlsSituation { require_tls: RequireTls::Yes, ..situation }, "requiretls"),
         ];
         for (situation, expected) in rows {

@@ -1,6 +1,6 @@
-//! A worker: one connection to one site, from its making to its end.
+//! A worker: one connection to one destination, from its making to its end.
 //!
-//! Owner:    one task of the shard that owns the site.
+//! Owner:    one task of the shard that owns the destination.
 //! Promise:  every job it takes is answered with one end for each recipient. What a server may have
 //!           taken without our hearing of it is tried again, and the log says so.
 //! Order:    hosts by preference, addresses of a host by family, the first that greets is it.
@@ -44,8 +44,8 @@ use crate::outbound::destination::JobEnd;
 use crate::outbound::idle::Nudge;
 use crate::outbound::owner::Custody;
 use crate::outbound::owner::Owner;
-use crate::outbound::owner::StoreSeat;
-use crate::outbound::owner::WorkerSeat;
+use crate::outbound::owner::StoreSlot;
+use crate::outbound::owner::WorkerSlot;
 use crate::outbound::owner::answer_to;
 use crate::outbound::owner::store_behind;
 use crate::outbound::scheduler::ConnId;
@@ -138,8 +138,8 @@ impl NoLink {
     }
 }
 
-pub async fn run(owner: Rc<Owner>, seat: WorkerSeat, hop: Arc<Hop>, nudge: Rc<Nudge>) {
-    let conn = seat.conn;
+pub async fn run(owner: Rc<Owner>, slot: WorkerSlot, hop: Arc<Hop>, nudge: Rc<Nudge>) {
+    let conn = slot.conn;
     let mut link = match open(&owner, &hop).await {
         Ok(link) => link,
         Err(no_link) => {
@@ -249,7 +249,7 @@ async fn may_send(
         return begun;
     }
     owner.observed.metrics.delivery_store_waits_total.add(1);
-    let _seat = StoreSeat::take(owner, conn, partition);
+    let _slot = StoreSlot::take(owner, conn, partition);
     let mut patience = pin!(timer::sleep(SETTLES_PATIENCE));
     loop {
         let is_over = nudge.or(patience.as_mut()).await.is_some();

@@ -217,12 +217,12 @@ struct Gathered {
 }
 
 /// Says that the thread is gone, also when it panics.
-struct Farewell {
+struct Goodbye {
     lane: Arc<Lane>,
     on_fatal: OnFatal,
 }
 
-impl Drop for Farewell {
+impl Drop for Goodbye {
     fn drop(&mut self) {
         if thread::panicking() {
             self.lane.set_failed();
@@ -235,8 +235,8 @@ impl Drop for Farewell {
 
 impl Writer {
     fn run(mut self, orders: &Orders) {
-        let _farewell =
-            Farewell { lane: Arc::clone(&self.lane), on_fatal: Arc::clone(&self.on_fatal) };
+        let _goodbye =
+            Goodbye { lane: Arc::clone(&self.lane), on_fatal: Arc::clone(&self.on_fatal) };
         let mut stop = false;
         while !stop {
             let Some(first) = self.held.take().or_else(|| orders.wait()) else { break };

@@ -29,7 +29,7 @@ pub const HELD_DUE_MS: u64 = 253_402_300_799_000;
 /// What is ordered.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Deed {
+pub enum Operation {
     /// No attempt until it is released.
     Hold,
     /// What was held is due now.
@@ -61,7 +61,7 @@ pub enum Carried {
 
 /// Why an order was not carried out.
 #[derive(Debug)]
-pub enum DeedFault {
+pub enum OperationFault {
     Unknown,
     NotHeld,
     Held,
@@ -75,44 +75,48 @@ pub enum DeedFault {
     Queue(QueueFault),
 }
 
-impl fmt::Display for DeedFault {
+impl fmt::Display for OperationFault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            DeedFault::Unknown => "there is no such message",
-            DeedFault::NotHeld => "it is not held",
-            DeedFault::Held => "it is held; release it",
-            DeedFault::Crossed => "another order about it is being carried out, try again",
-            DeedFault::Restless => "it was changed meanwhile, try again",
-            DeedFault::NeedsServer => "only a running server can bounce; start it first",
-            DeedFault::Commit(fault) => return fault.fmt(f),
-            DeedFault::Queue(fault) => return fault.fmt(f),
+            OperationFault::Unknown => "there is no such message",
+            OperationFault::NotHeld => "it is not held",
+            OperationFault::Held => "it is held; release it",
+            OperationFault::Crossed => "another order about it is being carried out, try again",
+            OperationFault::Restless => "it was changed meanwhile, try again",
+            OperationFault::NeedsServer => "only a running server can bounce; start it first",
+            OperationFault::Commit(fault) => return fault.fmt(f),
+            OperationFault::Queue(fault) => return fault.fmt(f),
         })
     }
 }
 
-impl Deed {
+impl Operation {
     /// Whether a job that is in line must come back first.
     pub fn calls_back(&self) -> bool {
-        !matches!(self, Deed::Release | Deed::Retry)
+        !matches!(self, Operation::Release | Operation::Retry)
     }
 
     /// The job as it stands after the order, or what there is to say instead.
-    pub fn applied<'a>(&'a self, job: &Job<'a>, now_ms: u64) -> Result<Option<Job<'a>>, DeedFault> {
+    pub fn applied<'a>(
+        &'a self,
+        job: &Job<'a>,
+        now_ms: u64,
+    ) -> Result<Option<Job<'a>>, OperationFault> {
         match (self, job.state) {
-            (Deed::Hold, JobState::Held) => Ok(None),
-            (Deed::Hold, JobState::Waiting) => {
+            (Operation::Hold, JobState::Held) => Ok(None),
+            (Operation::Hold, JobState::Waiting) => {
                 Ok(Some(Job { state: JobState::Held, due_ms: HELD_DUE_MS, ..*job }))
             }
-            (Deed::Release, JobState::Waiting) => Err(DeedFault::NotHeld),
-            (Deed::Release, JobState::Held) => {
+            (Operation::Release, JobState::Waiting) => Err(OperationFault::NotHeld),
+            (Operation::Release, JobState::Held) => {
                 Ok(Some(Job { state: JobState::Waiting, due_ms: now_ms, ..*job }))
             }
-            (Deed::Retry, JobState::Held) => Err(DeedFault::Held),
-            (Deed::Retry, JobState::Waiting) if job.due_ms <= now_ms => Ok(None),
-            (Deed::Retry, JobState::Waiting) => Ok(Some(Job { due_ms: now_ms, ..*job })),
-            (Deed::Bounce, _) => Err(DeedFault::NeedsServer),
-            (Deed::Delete, _) => Ok(None),
-            (Deed::Reroute(to), state) => {
+            (Operation::Retry, JobState::Held) => Err(OperationFault::Held),
+            (Operation::Retry, JobState::Waiting) if job.due_ms <= now_ms => Ok(None),
+            (Operation::Retry, JobState::Waiting) => Ok(Some(Job { due_ms: now_ms, ..*job })),
+            (Operation::Bounce, _) => Err(OperationFault::NeedsServer),
+            (Operation::Delete, _) => Ok(None),
+            (Operation::Reroute(to), state) => {
                 let is_waiting = state == JobState::Waiting;
                 let due_ms = if is_waiting { job.due_ms.min(now_ms) } else { job.due_ms };
                 let next_hop = to.as_deref();
@@ -124,7 +128,10 @@ impl Deed {
 }
 
 /// The records of all jobs of a message, by number. `Unknown`: there is no such message.
-pub fn jobs_of(partition: &Partition, id: MessageId) -> Result<Vec<(u16, Vec<u8>)>, DeedFault> {
+pub fn jobs_of(
+    partition: &Partition,
+    id: MessageId,
+) -> Result<Vec<(u16, Vec<u8>)>, OperationFault> {
     let mut found = Vec::new();
     let mut jobs = partition.db().raw_iterator_cf(partition.families().job);
     jobs.seek(key::of_id(id));
@@ -136,31 +143,31 @@ pub fn jobs_of(partition: &Partition, id: MessageId) -> Result<Vec<(u16, Vec<u8>
         found.push((number, record.to_vec()));
         jobs.next();
     }
-    jobs.status().map_err(|cause| DeedFault::Queue(cause.into()))?;
-    if found.is_empty() { Err(DeedFault::Unknown) } else { Ok(found) }
+    jobs.status().map_err(|cause| OperationFault::Queue(cause.into()))?;
+    if found.is_empty() { Err(OperationFault::Unknown) } else { Ok(found) }
 }
 
 /// Carries out an order on the spool of a stopped server.
 pub fn carry_out(
     spool: &Spool,
     id: MessageId,
-    deed: &Deed,
+    operation: &Operation,
     now_ms: u64,
-) -> Result<Carried, DeedFault> {
-    let partition = spool.partition_of(id).map_err(DeedFault::Queue)?;
+) -> Result<Carried, OperationFault> {
+    let partition = spool.partition_of(id).map_err(OperationFault::Queue)?;
     if !partition.is_writable() {
-        return Err(DeedFault::Queue(QueueFault::ReadOnly));
+        return Err(OperationFault::Queue(QueueFault::ReadOnly));
     }
-    if *deed == Deed::Delete {
-        return partition.remove(id).map(|()| Carried::Done).map_err(DeedFault::Queue);
+    if *operation == Operation::Delete {
+        return partition.remove(id).map(|()| Carried::Done).map_err(OperationFault::Queue);
     }
     let families = partition.families();
     let mut batch = WriteBatch::default();
     let mut refused = None;
     for (number, record) in jobs_of(partition, id)? {
-        let record_fault = |fault| DeedFault::Queue(QueueFault::Record(fault));
+        let record_fault = |fault| OperationFault::Queue(QueueFault::Record(fault));
         let job = Job::decode(&record).map_err(record_fault)?;
-        match deed.applied(&job, now_ms) {
+        match operation.applied(&job, now_ms) {
             Ok(Some(changed)) => {
                 let changed = JobRecord::new(&changed).map_err(record_fault)?;
                 batch.single_delete_cf(families.due, key::of_due(job.due_ms, id, number));
@@ -175,7 +182,7 @@ pub fn carry_out(
         (true, None) => Ok(Carried::Already),
         (false, _) => {
             let written = partition.write(batch);
-            written.map(|()| Carried::Done).map_err(|cause| DeedFault::Queue(cause.into()))
+            written.map(|()| Carried::Done).map_err(|cause| OperationFault::Queue(cause.into()))
         }
     }
 }
@@ -188,26 +195,26 @@ mod tests {
     fn an_order_changes_what_it_fits() {
         let waiting = Job { attempts: 3, last_reply: "450 later", ..Job::fresh(500, 1) };
         let held = Job { state: JobState::Held, due_ms: HELD_DUE_MS, ..waiting };
-        let due = |job: &Job<'_>, deed: Deed| {
-            deed.applied(job, 100).map(|done| done.map(|job| (job.state, job.due_ms)))
+        let due = |job: &Job<'_>, operation: Operation| {
+            operation.applied(job, 100).map(|done| done.map(|job| (job.state, job.due_ms)))
         };
-        assert!(matches!(due(&waiting, Deed::Hold), Ok(Some((JobState::Held, HELD_DUE_MS)))));
-        assert!(matches!(due(&held, Deed::Hold), Ok(None)));
-        assert!(matches!(due(&held, Deed::Release), Ok(Some((JobState::Waiting, 100)))));
-        assert!(matches!(due(&waiting, Deed::Release), Err(DeedFault::NotHeld)));
-        assert!(matches!(due(&waiting, Deed::Retry), Ok(Some((JobState::Waiting, 100)))));
-        assert!(matches!(Deed::Retry.applied(&waiting, 900), Ok(None)));
-        assert!(matches!(due(&held, Deed::Retry), Err(DeedFault::Held)));
-        assert!(matches!(due(&held, Deed::Bounce), Err(DeedFault::NeedsServer)));
-        let hold = Deed::Hold;
+        assert!(matches!(due(&waiting, Operation::Hold), Ok(Some((JobState::Held, HELD_DUE_MS)))));
+        assert!(matches!(due(&held, Operation::Hold), Ok(None)));
+        assert!(matches!(due(&held, Operation::Release), Ok(Some((JobState::Waiting, 100)))));
+        assert!(matches!(due(&waiting, Operation::Release), Err(OperationFault::NotHeld)));
+        assert!(matches!(due(&waiting, Operation::Retry), Ok(Some((JobState::Waiting, 100)))));
+        assert!(matches!(Operation::Retry.applied(&waiting, 900), Ok(None)));
+        assert!(matches!(due(&held, Operation::Retry), Err(OperationFault::Held)));
+        assert!(matches!(due(&held, Operation::Bounce), Err(OperationFault::NeedsServer)));
+        let hold = Operation::Hold;
         let kept = hold.applied(&waiting, 100).ok().flatten().expect("it is changed");
         assert_eq!((kept.attempts, kept.last_reply), (3, "450 later"));
     }
 
     #[test]
     fn a_way_is_changed_and_changed_back() {
-        let away = Deed::Reroute(Some("smtp:other.test:25".into()));
-        let back = Deed::Reroute(None);
+        let away = Operation::Reroute(Some("smtp:other.test:25".into()));
+        let back = Operation::Reroute(None);
         let waiting = Job { attempts: 3, ..Job::fresh(500, 1) };
         let sent = away.applied(&waiting, 100).ok().flatten().expect("it is changed");
         assert_eq!((sent.next_hop, sent.due_ms), (Some("smtp:other.test:25"), 100));

@@ -132,7 +132,7 @@ pub struct Removed {
 
 /// What opening a partition needs to know.
 #[derive(Clone)]
-pub struct PartitionSite {
+pub struct PartitionDestination {
     pub id: PartitionId,
     /// The spool's folder.
     pub spool: PathBuf,
@@ -143,7 +143,7 @@ pub struct PartitionSite {
     pub on_notice: OnNotice,
 }
 
-impl PartitionSite {
+impl PartitionDestination {
     /// The partition's own folder.
     pub fn path(&self) -> PathBuf {
         self.spool.join(format!("p{:02}", self.id.0))
@@ -168,54 +168,54 @@ pub const QUARANTINE: &str = "quarantine";
 
 impl Partition {
     /// Makes the database of a new partition; one that was made before is left as it is.
-    pub fn create(site: &PartitionSite) -> Result<(), SpoolFault> {
-        let path = site.path();
+    pub fn create(destination: &PartitionDestination) -> Result<(), SpoolFault> {
+        let path = destination.path();
         point("spool::before_partition");
         make_folder(&path)?;
-        let mut options = site.database(LogRecovery::Strict);
+        let mut options = destination.database(LogRecovery::Strict);
         options.create_if_missing(true);
         options.create_missing_column_families(true);
-        DB::open_cf_descriptors(&options, &path, options::families(&site.memory))
+        DB::open_cf_descriptors(&options, &path, options::families(&destination.memory))
             .map_err(|cause| SpoolFault::store(&path, cause.into_string()))?;
-        sync_folder(&site.spool)?;
+        sync_folder(&destination.spool)?;
         point("spool::after_partition");
         Ok(())
     }
 
     /// Opens the partition and, when it may be written, repairs what a crash or damage left.
-    pub fn open(site: &PartitionSite) -> Result<(Partition, Recovered), SpoolFault> {
-        let path = site.path();
+    pub fn open(destination: &PartitionDestination) -> Result<(Partition, Recovered), SpoolFault> {
+        let path = destination.path();
         if !path.is_dir() {
             return Err(SpoolFault::PartitionMissing { path });
         }
         let mut found = Recovered::default();
-        let copies = site.copies();
+        let copies = destination.copies();
         let counted = copies.counted().map_err(|cause| SpoolFault::io(copies.folder(), cause))?;
-        let (partition, depth, lost) = match site.access {
+        let (partition, depth, lost) = match destination.access {
             Access::Inspect => (
-                Partition::over(site, open_for_reading(site)?, counted),
+                Partition::over(destination, open_for_reading(destination)?, counted),
                 Depth::Look,
                 Lost::default(),
             ),
-            Access::Serve => open_for_writing(site, counted, &mut found)?,
+            Access::Serve => open_for_writing(destination, counted, &mut found)?,
         };
         let (mut partition, depth, lost) =
-            match recover::run(&partition, site, depth, lost, &mut found) {
+            match recover::run(&partition, destination, depth, lost, &mut found) {
                 Ok(()) => (partition, depth, lost),
                 Err(QueueFault::Store(why)) if is_damage(&partition, &why) => {
                     // It cannot be read in part and written at the same time.
                     drop(partition);
                     found.forget_counts();
-                    let (db, depth, more) = rescue_or_set_aside(site, why, &mut found)?;
+                    let (db, depth, more) = rescue_or_set_aside(destination, why, &mut found)?;
                     let lost = lost.union(more);
-                    let partition = Partition::over(site, db, counted);
-                    recover::run(&partition, site, depth, lost, &mut found)
-                        .map_err(|fault| stopped(site, fault))?;
+                    let partition = Partition::over(destination, db, counted);
+                    recover::run(&partition, destination, depth, lost, &mut found)
+                        .map_err(|fault| stopped(destination, fault))?;
                     (partition, depth, lost)
                 }
-                Err(fault) => return Err(stopped(site, fault)),
+                Err(fault) => return Err(stopped(destination, fault)),
             };
-        let ledger = partition.open_ledger(site, (counted, lost), &mut found)?;
+        let ledger = partition.open_ledger(destination, (counted, lost), &mut found)?;
         if depth == Depth::All && found.not_moved == 0 {
             // Everything was looked at; a suspicion of the last moment is kept.
             let cleared = partition.copies.clear_suspicion();
@@ -229,13 +229,13 @@ impl Partition {
         Ok((partition, found))
     }
 
-    fn over(site: &PartitionSite, db: DB, counted: Counted) -> Partition {
+    fn over(destination: &PartitionDestination, db: DB, counted: Counted) -> Partition {
         Partition {
-            id: site.id,
-            path: site.path(),
+            id: destination.id,
+            path: destination.path(),
             db,
-            access: site.access,
-            sync: site.sync,
+            access: destination.access,
+            sync: destination.sync,
             newest: None,
             messages: AtomicU64::new(0),
             body_bytes: AtomicU64::new(0),
@@ -245,7 +245,7 @@ impl Partition {
             failure: OnceLock::new(),
             ledger: Mutex::default(),
             known_outside: counted.ledger(),
-            copies: site.copies(),
+            copies: destination.copies(),
             suspected: AtomicBool::new(false),
             unsettled: UnsettledCounts::new(Instant::now()),
             operator: Mutex::new(()),
@@ -419,7 +419,7 @@ impl Partition {
     /// there, on disk too: the next start has nothing to tell, but the quarantine keeps a record.
     fn open_ledger(
         &self,
-        site: &PartitionSite,
+        destination: &PartitionDestination,
         (counted, lost): (Counted, Lost),
         found: &mut Recovered,
     ) -> Result<Ledger, SpoolFault> {
@@ -428,7 +428,7 @@ impl Partition {
         let stored = self.db.get_pinned_cf(default, LEDGER_KEY).map_err(at)?;
         let mut unreadable = |why: String| {
             let family = schema::DEFAULT;
-            found.tell(site, Notice::Unreadable { partition: site.id, family, why });
+            found.tell(destination, Notice::Unreadable { partition: destination.id, family, why });
         };
         let known = stored.as_deref().map(Ledger::decode).transpose().unwrap_or_else(|fault| {
             unreadable(format!("the ledger is unreadable, its copy is used: {fault}"));
@@ -450,7 +450,7 @@ impl Partition {
                     false => 0,
                 };
                 let (missing, returned) = ledger.bring_in_line(queued, ends);
-                tell_miscount(site, (missing, returned), found)?;
+                tell_miscount(destination, (missing, returned), found)?;
             }
             if mending || inside != ledger || known.is_some() != stored.is_some() {
                 let mut batch = WriteBatch::default();
@@ -465,8 +465,9 @@ impl Partition {
             // Without copies mail is as safe as before; only its loss would be harder to see. The
             // list of files was written anew when the database was opened.
             for cause in [counts.err(), self.copy_list().err()].into_iter().flatten() {
-                let notice = Notice::NotCopied { partition: site.id, why: cause.to_string() };
-                found.tell(site, notice);
+                let notice =
+                    Notice::NotCopied { partition: destination.id, why: cause.to_string() };
+                found.tell(destination, notice);
             }
         }
         self.kept().ledger = ledger;
@@ -621,22 +622,22 @@ impl Partition {
 /// Tells how many recipients are missing beyond those that were moved to quarantine with their
 /// records, or are back, and leaves a record there: until someone removes it, the audit is not clean.
 fn tell_miscount(
-    site: &PartitionSite,
+    destination: &PartitionDestination,
     (missing, returned): (u64, u64),
     found: &mut Recovered,
 ) -> Result<(), SpoolFault> {
-    let partition = site.id;
+    let partition = destination.id;
     let missing = missing.saturating_sub(found.recipients_moved);
     if missing + returned == 0 {
         return Ok(());
     }
     let notice = Notice::Miscounted { partition, missing, returned };
-    let (why, folder) = (notice.to_string(), site.quarantine());
-    let (key, now_ms) = (&site.now_ms.to_be_bytes(), site.now_ms);
+    let (why, folder) = (notice.to_string(), destination.quarantine());
+    let (key, now_ms) = (&destination.now_ms.to_be_bytes(), destination.now_ms);
     let suspect = Suspect { partition, family: "recipients", key, why: &why, now_ms };
     quarantine::keep(&folder, &suspect, |_| Ok(0)).map_err(|c| SpoolFault::io(&folder, c))?;
     found.quarantined += 1;
-    found.tell(site, notice);
+    found.tell(destination, notice);
     Ok(())
 }
 
@@ -647,21 +648,21 @@ impl Drop for Partition {
     }
 }
 
-fn open_for_reading(site: &PartitionSite) -> Result<DB, SpoolFault> {
-    let options = site.database(LogRecovery::Strict);
-    let families = options::families(&site.memory);
-    DB::open_cf_descriptors_read_only(&options, site.path(), families, false)
-        .map_err(|cause| SpoolFault::store(site.path(), cause.into_string()))
+fn open_for_reading(destination: &PartitionDestination) -> Result<DB, SpoolFault> {
+    let options = destination.database(LogRecovery::Strict);
+    let families = options::families(&destination.memory);
+    DB::open_cf_descriptors_read_only(&options, destination.path(), families, false)
+        .map_err(|cause| SpoolFault::store(destination.path(), cause.into_string()))
 }
 
 /// Opens the database, by way of whatever repair that takes, and says how far recovery must look.
 fn open_for_writing(
-    site: &PartitionSite,
+    destination: &PartitionDestination,
     counted: Counted,
     found: &mut Recovered,
 ) -> Result<(Partition, Depth, Lost), SpoolFault> {
-    let (db, depth, lost) = open_database(site, found)?;
-    let partition = Partition::over(site, db, counted);
+    let (db, depth, lost) = open_database(destination, found)?;
+    let partition = Partition::over(destination, db, counted);
     let suspected = partition.copies.suspicion().is_some();
     // A ledger that cannot be read is met again, and dealt with, by recovery.
     let mut lost = lost.union(partition.known_lost().unwrap_or_default());
@@ -674,74 +675,81 @@ fn open_for_writing(
 }
 
 fn open_database(
-    site: &PartitionSite,
+    destination: &PartitionDestination,
     found: &mut Recovered,
 ) -> Result<(DB, Depth, Lost), SpoolFault> {
     // An operator makes an empty folder when a partition is truly lost.
-    if is_empty(&site.path())? {
-        manifest::forget(&site.copies()).map_err(|cause| SpoolFault::io(site.path(), cause))?;
-        Partition::create(site)?;
+    if is_empty(&destination.path())? {
+        manifest::forget(&destination.copies())
+            .map_err(|cause| SpoolFault::io(destination.path(), cause))?;
+        Partition::create(destination)?;
     }
-    mend_list(site, found)?;
+    mend_list(destination, found)?;
     // What a compaction met no reader may ever meet, so it is not looked for.
-    let met = site.copies().suspicion();
+    let met = destination.copies().suspicion();
     if let Some(why) =
         met.filter(|why| Cause::of(why) == Cause::Damage && recover::is_of_table(why))
     {
-        return rescue_or_set_aside(site, why, found);
+        return rescue_or_set_aside(destination, why, found);
     }
-    check_families(site)?;
+    check_families(destination)?;
     let sound = |db| Ok((db, Depth::Newest, Lost::default()));
-    let why = match open_as(site, LogRecovery::Strict) {
+    let why = match open_as(destination, LogRecovery::Strict) {
         Ok(db) => return sound(db),
-        Err(cause) => damage_or_fault(site, cause)?,
+        Err(cause) => damage_or_fault(destination, cause)?,
     };
-    let copies = copy_logs(site, "log")?;
-    let manifest = cut_torn_end(site, &copies)?;
-    let torn =
-        Notice::ManifestTorn { partition: site.id, folder: copies.clone(), why: why.clone() };
-    let why = match manifest.is_some().then(|| open_as(site, LogRecovery::Strict)) {
+    let copies = copy_logs(destination, "log")?;
+    let manifest = cut_torn_end(destination, &copies)?;
+    let torn = Notice::ManifestTorn {
+        partition: destination.id,
+        folder: copies.clone(),
+        why: why.clone(),
+    };
+    let why = match manifest.is_some().then(|| open_as(destination, LogRecovery::Strict)) {
         None => why,
         Some(Ok(db)) => {
-            found.tell(site, torn);
+            found.tell(destination, torn);
             return sound(db);
         }
-        Some(Err(cause)) => damage_or_fault(site, cause)?,
+        Some(Err(cause)) => damage_or_fault(destination, cause)?,
     };
-    mend_logs(site)?;
-    match open_as(site, LogRecovery::Salvage) {
+    mend_logs(destination)?;
+    match open_as(destination, LogRecovery::Salvage) {
         Ok(db) => {
             if manifest.is_some() {
-                found.tell(site, torn);
+                found.tell(destination, torn);
             }
             found.quarantined += 1;
-            found.tell(site, Notice::LogDamaged { partition: site.id, folder: copies, why });
+            found.tell(
+                destination,
+                Notice::LogDamaged { partition: destination.id, folder: copies, why },
+            );
             Ok((db, Depth::All, Lost::BATCHES))
         }
         Err(cause) => {
-            let why = damage_or_fault(site, cause)?;
-            put_back(site, &copies)?;
+            let why = damage_or_fault(destination, cause)?;
+            put_back(destination, &copies)?;
             // The whole folder is kept; copies of its log are not needed beside it.
             let _ = fs::remove_dir_all(copies);
-            rescue_or_set_aside(site, why, found)
+            rescue_or_set_aside(destination, why, found)
         }
     }
 }
 
 /// Makes a sound database of what can be read, or an empty one where nothing can.
 fn rescue_or_set_aside(
-    site: &PartitionSite,
+    destination: &PartitionDestination,
     why: String,
     found: &mut Recovered,
 ) -> Result<(DB, Depth, Lost), SpoolFault> {
-    let rescued = rescue::rescue(site, &why, found)?;
+    let rescued = rescue::rescue(destination, &why, found)?;
     if rescued.is_none() {
-        set_aside(site, why, found)?;
+        set_aside(destination, why, found)?;
     }
-    let copies = site.copies();
+    let copies = destination.copies();
     copies.clear_suspicion().map_err(|cause| SpoolFault::io(copies.folder(), cause))?;
-    let db = open_as(site, LogRecovery::Strict)
-        .map_err(|cause| SpoolFault::store(site.path(), cause.into_string()))?;
+    let db = open_as(destination, LogRecovery::Strict)
+        .map_err(|cause| SpoolFault::store(destination.path(), cause.into_string()))?;
     Ok((db, Depth::All, rescued.unwrap_or_default()))
 }
 
@@ -750,36 +758,40 @@ fn is_damage(partition: &Partition, why: &str) -> bool {
 }
 
 /// The fault of a start that recovery could not bring to its end.
-fn stopped(site: &PartitionSite, fault: QueueFault) -> SpoolFault {
+fn stopped(destination: &PartitionDestination, fault: QueueFault) -> SpoolFault {
     match fault {
-        QueueFault::Store(cause) => SpoolFault::store(site.path(), cause),
-        other => SpoolFault::Store { path: site.path(), cause: other.to_string() },
+        QueueFault::Store(cause) => SpoolFault::store(destination.path(), cause),
+        other => SpoolFault::Store { path: destination.path(), cause: other.to_string() },
     }
 }
 
 /// Puts the list of files right before RocksDB reads it; see `manifest`.
-fn mend_list(site: &PartitionSite, found: &mut Recovered) -> Result<(), SpoolFault> {
-    let at = |cause| SpoolFault::io(site.path(), cause);
-    let Some(mended) = manifest::mended(&site.path(), &site.copies()).map_err(at)? else {
+fn mend_list(destination: &PartitionDestination, found: &mut Recovered) -> Result<(), SpoolFault> {
+    let at = |cause| SpoolFault::io(destination.path(), cause);
+    let Some(mended) = manifest::mended(&destination.path(), &destination.copies()).map_err(at)?
+    else {
         return Ok(());
     };
-    let folder = copy_logs(site, "list")?;
-    if mended.is_cut && !keep_tables(site, &folder)? {
+    let folder = copy_logs(destination, "list")?;
+    if mended.is_cut && !keep_tables(destination, &folder)? {
         return Ok(());
     }
-    mended.put(&site.path()).map_err(at)?;
+    mended.put(&destination.path()).map_err(at)?;
     found.quarantined += 1;
-    let (partition, why) = (site.id, mended.why.to_owned());
-    found.tell(site, Notice::ManifestMended { partition, folder, why });
+    let (partition, why) = (destination.id, mended.why.to_owned());
+    found.tell(destination, Notice::ManifestMended { partition, folder, why });
     Ok(())
 }
 
 /// See `manifest`. Answers which one was cut; a copy of it as it was is in `copies`.
-fn cut_torn_end(site: &PartitionSite, copies: &Path) -> Result<Option<PathBuf>, SpoolFault> {
-    let Some(path) = manifest::current(&site.path()) else { return Ok(None) };
+fn cut_torn_end(
+    destination: &PartitionDestination,
+    copies: &Path,
+) -> Result<Option<PathBuf>, SpoolFault> {
+    let Some(path) = manifest::current(&destination.path()) else { return Ok(None) };
     let at = |cause| SpoolFault::io(&path, cause);
     let Some(end) = manifest::torn_at(&fs::read(&path).map_err(at)?) else { return Ok(None) };
-    if !keep_tables(site, copies)? {
+    if !keep_tables(destination, copies)? {
         return Ok(None);
     }
     manifest::cut(&path, end).map_err(at)?;
@@ -788,8 +800,8 @@ fn cut_torn_end(site: &PartitionSite, copies: &Path) -> Result<Option<PathBuf>, 
 
 /// Gives all tables a second name in `copies`. `false`: the file system has no second names (EPERM),
 /// and what cannot be kept must not be risked.
-fn keep_tables(site: &PartitionSite, copies: &Path) -> Result<bool, SpoolFault> {
-    match manifest::keep_tables(&site.path(), copies) {
+fn keep_tables(destination: &PartitionDestination, copies: &Path) -> Result<bool, SpoolFault> {
+    match manifest::keep_tables(&destination.path(), copies) {
         Ok(()) => sync_folder(copies).map(|()| true),
         Err(cause)
             if matches!(
@@ -804,30 +816,30 @@ fn keep_tables(site: &PartitionSite, copies: &Path) -> Result<bool, SpoolFault> 
 }
 
 /// Refuses a database with other families than ours before RocksDB changes anything in it.
-fn check_families(site: &PartitionSite) -> Result<(), SpoolFault> {
-    let listed = DB::list_cf(&site.database(LogRecovery::Strict), site.path());
+fn check_families(destination: &PartitionDestination) -> Result<(), SpoolFault> {
+    let listed = DB::list_cf(&destination.database(LogRecovery::Strict), destination.path());
     // A list that cannot be read, in part or at all, is damage, and met again.
     let Ok(mut names) = listed else { return Ok(()) };
     names.sort_unstable();
     let mut known = schema::FAMILIES;
     known.sort_unstable();
-    if names == known || !manifest::is_sound(&site.path()) {
+    if names == known || !manifest::is_sound(&destination.path()) {
         return Ok(());
     }
     let is_ours = names.iter().all(|name| known.contains(&name.as_str()));
-    if is_ours && !has_tables(&site.path())? {
+    if is_ours && !has_tables(&destination.path())? {
         // A start that made the partition died at it.
-        return Partition::create(site);
+        return Partition::create(destination);
     }
     let cause = format!("it has the column families {}", names.join(", "));
-    Err(SpoolFault::Foreign { path: site.path(), cause })
+    Err(SpoolFault::Foreign { path: destination.path(), cause })
 }
 
 /// Manifest and logs as they were found: mending them has not helped. Each is whole under its name
 /// before the next: a kill or a power cut in between leaves the old file or the new one.
-fn put_back(site: &PartitionSite, copies: &Path) -> Result<(), SpoolFault> {
+fn put_back(destination: &PartitionDestination, copies: &Path) -> Result<(), SpoolFault> {
     let at = |cause| SpoolFault::io(copies, cause);
-    let fresh = site.spool.join(format!("p{:02}.part", site.id.0));
+    let fresh = destination.spool.join(format!("p{:02}.part", destination.id.0));
     for entry in fs::read_dir(copies).map_err(at)? {
         let entry = entry.map_err(at)?;
         let name = entry.file_name();
@@ -835,23 +847,29 @@ fn put_back(site: &PartitionSite, copies: &Path) -> Result<(), SpoolFault> {
         if !Path::new(&name).extension().is_some_and(is_table) {
             fs::copy(entry.path(), &fresh).map_err(at)?;
             File::open(&fresh).and_then(|file| file.sync_all()).map_err(at)?;
-            fs::rename(&fresh, site.path().join(name)).map_err(at)?;
+            fs::rename(&fresh, destination.path().join(name)).map_err(at)?;
         }
     }
-    sync_folder(&site.path())
+    sync_folder(&destination.path())
 }
 
-fn open_as(site: &PartitionSite, recovery: LogRecovery) -> Result<DB, rocksdb::Error> {
-    let families = options::families(&site.memory);
-    DB::open_cf_descriptors(&site.database(recovery), site.path(), families)
+fn open_as(
+    destination: &PartitionDestination,
+    recovery: LogRecovery,
+) -> Result<DB, rocksdb::Error> {
+    let families = options::families(&destination.memory);
+    DB::open_cf_descriptors(&destination.database(recovery), destination.path(), families)
 }
 
 /// Damage is answered with its text; everything else stops the start.
-fn damage_or_fault(site: &PartitionSite, cause: rocksdb::Error) -> Result<String, SpoolFault> {
+fn damage_or_fault(
+    destination: &PartitionDestination,
+    cause: rocksdb::Error,
+) -> Result<String, SpoolFault> {
     let text = cause.into_string();
-    match is_damaged(&site.path(), &text) {
+    match is_damaged(&destination.path(), &text) {
         true => Ok(text),
-        false => Err(SpoolFault::store(site.path(), text)),
+        false => Err(SpoolFault::store(destination.path(), text)),
     }
 }
 
@@ -866,9 +884,9 @@ pub fn is_damaged(folder: &Path, why: &str) -> bool {
 }
 
 /// See `mend`; the copies stay as they are.
-fn mend_logs(site: &PartitionSite) -> Result<(), SpoolFault> {
-    let at = |cause| SpoolFault::io(site.path(), cause);
-    for entry in fs::read_dir(site.path()).map_err(at)? {
+fn mend_logs(destination: &PartitionDestination) -> Result<(), SpoolFault> {
+    let at = |cause| SpoolFault::io(destination.path(), cause);
+    for entry in fs::read_dir(destination.path()).map_err(at)? {
         let path = entry.map_err(at)?.path();
         if path.extension().is_some_and(|end| end == "log") {
             mend(&path).map_err(|cause| SpoolFault::io(&path, cause))?;
@@ -879,11 +897,13 @@ fn mend_logs(site: &PartitionSite) -> Result<(), SpoolFault> {
 
 /// Copies the write-ahead log and the manifest before they are mended or read with holes, for
 /// RocksDB removes them afterwards.
-fn copy_logs(site: &PartitionSite, what: &str) -> Result<PathBuf, SpoolFault> {
-    let copies = site.quarantine().join(format!("p{:02}-{what}-{}", site.id.0, site.now_ms));
+fn copy_logs(destination: &PartitionDestination, what: &str) -> Result<PathBuf, SpoolFault> {
+    let copies = destination
+        .quarantine()
+        .join(format!("p{:02}-{what}-{}", destination.id.0, destination.now_ms));
     make_folder(&copies)?;
     let at = |cause| SpoolFault::io(&copies, cause);
-    for entry in fs::read_dir(site.path()).map_err(at)? {
+    for entry in fs::read_dir(destination.path()).map_err(at)? {
         let path = entry.map_err(at)?.path();
         if let Some(name) = path.file_name()
             && (path.extension().is_some_and(|end| end == "log") || manifest::is_part(name))
@@ -894,19 +914,23 @@ fn copy_logs(site: &PartitionSite, what: &str) -> Result<PathBuf, SpoolFault> {
         }
     }
     sync_folder(&copies)?;
-    sync_folder(&site.quarantine())?;
+    sync_folder(&destination.quarantine())?;
     Ok(copies)
 }
 
 /// Moves the folder to quarantine and makes an empty partition in its place.
-fn set_aside(site: &PartitionSite, why: String, found: &mut Recovered) -> Result<(), SpoolFault> {
-    let folder = rescue::move_aside(site)?;
+fn set_aside(
+    destination: &PartitionDestination,
+    why: String,
+    found: &mut Recovered,
+) -> Result<(), SpoolFault> {
+    let folder = rescue::move_aside(destination)?;
     // An empty folder is a partition to be made; should we die here, the next start makes it.
-    make_folder(&site.path())?;
-    sync_folder(&site.spool)?;
+    make_folder(&destination.path())?;
+    sync_folder(&destination.spool)?;
     found.quarantined += 1;
-    found.tell(site, Notice::SetAside { partition: site.id, folder, why });
-    Partition::create(site)
+    found.tell(destination, Notice::SetAside { partition: destination.id, folder, why });
+    Partition::create(destination)
 }
 
 /// Makes a folder that only we may look into, or is content with one that is there.

@@ -26,7 +26,7 @@ const FILE: &str = "pauses.json";
 const FORMAT: u32 = 1;
 /// Names that may be paused at a time.
 pub const PAUSES_MAX: usize = 1000;
-/// A site with all hosts of a large destination has room.
+/// A destination with all hosts of a large destination has room.
 const NAME_BYTES_MAX: usize = 1024;
 /// No file of ours is larger.
 const FILE_BYTES_MAX: u64 = 16 << 20;

@@ -40,7 +40,7 @@ use crate::queue::lost::Lost;
 use crate::queue::notice::Notice;
 use crate::queue::partition::Families;
 use crate::queue::partition::Partition;
-use crate::queue::partition::PartitionSite;
+use crate::queue::partition::PartitionDestination;
 use crate::queue::points::point;
 use crate::queue::quarantine;
 use crate::queue::quarantine::Suspect;
@@ -93,9 +93,9 @@ impl Recovered {
     }
 
     /// Tells the operator and keeps the notice for the answer.
-    pub fn tell(&mut self, site: &PartitionSite, notice: Notice) {
+    pub fn tell(&mut self, destination: &PartitionDestination, notice: Notice) {
         self.not_moved += u64::from(matches!(notice, Notice::NotMoved { .. }));
-        (site.on_notice)(notice.clone());
+        (destination.on_notice)(notice.clone());
         if self.notices.len() < NOTICES_KEPT_MAX {
             self.notices.push(notice);
         }
@@ -105,13 +105,14 @@ impl Recovered {
 /// Looks through a partition and, unless it is only to look, puts it right.
 pub fn run(
     partition: &Partition,
-    site: &PartitionSite,
+    destination: &PartitionDestination,
     depth: Depth,
     lost: Lost,
     found: &mut Recovered,
 ) -> Result<(), QueueFault> {
     let families = partition.families();
-    let mut recovery = Recovery { partition, site, families, lost, found, jobs: 0, marked: false };
+    let mut recovery =
+        Recovery { partition, destination, families, lost, found, jobs: 0, marked: false };
     match depth {
         Depth::Look => recovery.count(),
         Depth::Newest | Depth::All => recovery.repair(depth),
@@ -120,7 +121,7 @@ pub fn run(
 
 struct Recovery<'r> {
     partition: &'r Partition,
-    site: &'r PartitionSite,
+    destination: &'r PartitionDestination,
     families: Families<'r>,
     lost: Lost,
     found: &'r mut Recovered,
@@ -149,7 +150,10 @@ impl<'r> Recovery<'r> {
         }
         if let Err(cause) = envelopes.status() {
             let (family, why) = (schema::ENVELOPE, cause.into_string());
-            self.found.tell(self.site, Notice::Unreadable { partition: self.site.id, family, why });
+            self.found.tell(
+                self.destination,
+                Notice::Unreadable { partition: self.destination.id, family, why },
+            );
         }
         Ok(())
     }
@@ -655,20 +659,21 @@ impl<'r> Recovery<'r> {
         why: &str,
         write: impl FnOnce(&mut File) -> io::Result<u64>,
     ) -> bool {
-        let partition = self.site.id;
-        let suspect = Suspect { partition, family, key, why, now_ms: self.site.now_ms };
+        let partition = self.destination.id;
+        let suspect = Suspect { partition, family, key, why, now_ms: self.destination.now_ms };
         let hex = key::hex(key);
-        match quarantine::keep(&self.site.quarantine(), &suspect, write) {
+        match quarantine::keep(&self.destination.quarantine(), &suspect, write) {
             Ok(file) => {
                 self.found.quarantined += 1;
                 let why = why.to_owned();
                 let notice = Notice::Quarantined { partition, family, key: hex, why, file };
-                self.found.tell(self.site, notice);
+                self.found.tell(self.destination, notice);
                 true
             }
             Err(cause) => {
                 let why = format!("{why}; moving it failed: {cause}");
-                self.found.tell(self.site, Notice::NotMoved { partition, family, key: hex, why });
+                self.found
+                    .tell(self.destination, Notice::NotMoved { partition, family, key: hex, why });
                 false
             }
         }
@@ -688,7 +693,8 @@ impl<'r> Recovery<'r> {
     fn repaired(&mut self, what: &'static str, key: &[u8]) {
         self.found.repaired += 1;
         let key = key::hex(key);
-        self.found.tell(self.site, Notice::Repaired { partition: self.site.id, what, key });
+        self.found
+            .tell(self.destination, Notice::Repaired { partition: self.destination.id, what, key });
     }
 
     fn iterate(&self, family: &rocksdb::ColumnFamily) -> DBRawIterator<'r> {

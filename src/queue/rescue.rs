@@ -37,7 +37,7 @@ use crate::queue::mend::mend;
 use crate::queue::notice::Notice;
 use crate::queue::options;
 use crate::queue::options::LogRecovery;
-use crate::queue::partition::PartitionSite;
+use crate::queue::partition::PartitionDestination;
 use crate::queue::partition::is_damaged;
 use crate::queue::partition::make_folder;
 use crate::queue::partition::sync_folder;
@@ -55,60 +55,62 @@ struct Range {
 }
 
 /// Ends what an earlier start was doing when it died.
-pub fn finish(site: &PartitionSite) -> Result<(), SpoolFault> {
-    let (path, fresh) = (site.path(), beside(site, "new"));
+pub fn finish(destination: &PartitionDestination) -> Result<(), SpoolFault> {
+    let (path, fresh) = (destination.path(), beside(destination, "new"));
     if fresh.is_dir() && !path.exists() {
         fs::rename(&fresh, &path).map_err(|cause| SpoolFault::io(&fresh, cause))?;
-        return sync_folder(&site.spool);
+        return sync_folder(&destination.spool);
     }
     remove(&fresh)?;
-    remove(&beside(site, "view"))
+    remove(&beside(destination, "view"))
 }
 
 /// Puts a sound database in the place of a damaged, closed one. `None`: nothing of it can be read,
 /// and it stays as it is.
 pub fn rescue(
-    site: &PartitionSite,
+    destination: &PartitionDestination,
     why: &str,
     found: &mut Recovered,
 ) -> Result<Option<Lost>, SpoolFault> {
-    let (view, fresh) = (beside(site, "view"), beside(site, "new"));
-    lay_out(site, &view)?;
+    let (view, fresh) = (beside(destination, "view"), beside(destination, "new"));
+    lay_out(destination, &view)?;
     remove(&fresh)?;
     make_folder(&fresh)?;
-    let copied = copy_rows(site, &view, &fresh);
+    let copied = copy_rows(destination, &view, &fresh);
     remove(&view)?;
     let Ok(Some(lost)) = copied else {
         remove(&fresh)?;
         return copied;
     };
-    let folder = move_aside(site)?;
-    fs::rename(&fresh, site.path()).map_err(|cause| SpoolFault::io(&fresh, cause))?;
-    sync_folder(&site.spool)?;
+    let folder = move_aside(destination)?;
+    fs::rename(&fresh, destination.path()).map_err(|cause| SpoolFault::io(&fresh, cause))?;
+    sync_folder(&destination.spool)?;
     found.quarantined += 1;
-    let (partition, why) = (site.id, why.to_owned());
-    found.tell(site, Notice::Rebuilt { partition, folder, lost, why });
+    let (partition, why) = (destination.id, why.to_owned());
+    found.tell(destination, Notice::Rebuilt { partition, folder, lost, why });
     Ok(Some(lost))
 }
 
 /// Moves the partition's folder to quarantine.
-pub fn move_aside(site: &PartitionSite) -> Result<PathBuf, SpoolFault> {
-    let name = format!("p{:02}-{}", site.id.0, site.now_ms);
+pub fn move_aside(destination: &PartitionDestination) -> Result<PathBuf, SpoolFault> {
+    let name = format!("p{:02}-{}", destination.id.0, destination.now_ms);
     let mut names = std::iter::once(name.clone()).chain((2..).map(|n| format!("{name}-{n}")));
     let folder = names.find_map(|name| {
-        let folder = site.quarantine().join(name);
+        let folder = destination.quarantine().join(name);
         (!folder.exists()).then_some(folder)
     });
     let folder = folder.expect("some number is free");
-    fs::rename(site.path(), &folder).map_err(|cause| SpoolFault::io(site.path(), cause))?;
-    sync_folder(&site.quarantine())?;
+    fs::rename(destination.path(), &folder)
+        .map_err(|cause| SpoolFault::io(destination.path(), cause))?;
+    sync_folder(&destination.quarantine())?;
     // They are of no use to the database that comes in its place.
-    manifest::forget(&site.copies()).map_err(|cause| SpoolFault::io(&site.spool, cause))?;
+    manifest::forget(&destination.copies())
+        .map_err(|cause| SpoolFault::io(&destination.spool, cause))?;
     Ok(folder)
 }
 
-fn beside(site: &PartitionSite, end: &str) -> PathBuf {
-    site.path().with_extension(end)
+fn beside(destination: &PartitionDestination, end: &str) -> PathBuf {
+    destination.path().with_extension(end)
 }
 
 fn remove(folder: &Path) -> Result<(), SpoolFault> {
@@ -119,11 +121,11 @@ fn remove(folder: &Path) -> Result<(), SpoolFault> {
 }
 
 /// Makes the folder of the view.
-fn lay_out(site: &PartitionSite, view: &Path) -> Result<(), SpoolFault> {
+fn lay_out(destination: &PartitionDestination, view: &Path) -> Result<(), SpoolFault> {
     remove(view)?;
     make_folder(view)?;
     let at = |cause| SpoolFault::io(view, cause);
-    let folder = fs::canonicalize(site.path()).map_err(at)?;
+    let folder = fs::canonicalize(destination.path()).map_err(at)?;
     for entry in fs::read_dir(&folder).map_err(at)? {
         let entry = entry.map_err(at)?;
         let (from, to) = (entry.path(), view.join(entry.file_name()));
@@ -141,33 +143,37 @@ fn lay_out(site: &PartitionSite, view: &Path) -> Result<(), SpoolFault> {
 }
 
 /// Opens the view. Tables that cannot be opened are met when they are read.
-fn open_view(site: &PartitionSite, view: &Path) -> Result<DB, rocksdb::Error> {
+fn open_view(destination: &PartitionDestination, view: &Path) -> Result<DB, rocksdb::Error> {
     let mut options = options::database(
-        &site.memory,
+        &destination.memory,
         LogRecovery::Salvage,
-        site.id,
+        destination.id,
         // What it has to say is told as one notice.
         std::sync::Arc::new(|_| ()),
     );
     options.set_paranoid_checks(false);
-    let families = options::families(&site.memory);
+    let families = options::families(&destination.memory);
     DB::open_cf_descriptors_read_only(&options, view, families, false)
 }
 
 /// Copies every row that can be read. `None`: the view does not open.
-fn copy_rows(site: &PartitionSite, view: &Path, fresh: &Path) -> Result<Option<Lost>, SpoolFault> {
-    let store = |cause: rocksdb::Error| SpoolFault::store(site.path(), cause.into_string());
-    let mut options = site.database(LogRecovery::Strict);
+fn copy_rows(
+    destination: &PartitionDestination,
+    view: &Path,
+    fresh: &Path,
+) -> Result<Option<Lost>, SpoolFault> {
+    let store = |cause: rocksdb::Error| SpoolFault::store(destination.path(), cause.into_string());
+    let mut options = destination.database(LogRecovery::Strict);
     options.create_if_missing(true);
     options.create_missing_column_families(true);
-    let families = options::families(&site.memory);
+    let families = options::families(&destination.memory);
     let target = DB::open_cf_descriptors(&options, fresh, families).map_err(store)?;
     let whole = |family| Range { family, after: None, before: None };
     let mut ranges: Vec<Range> = FAMILIES.into_iter().map(whole).collect();
     let mut left_out = BTreeSet::new();
     let mut lost = Lost::default();
     while !ranges.is_empty() {
-        let db = match open_view(site, view) {
+        let db = match open_view(destination, view) {
             Ok(db) => db,
             // A view without some tables: what they hide stays hidden.
             Err(_) if !left_out.is_empty() => break,
@@ -186,7 +192,7 @@ fn copy_rows(site: &PartitionSite, view: &Path, fresh: &Path) -> Result<Option<L
         }
         let files = db.live_files().map_err(store)?;
         drop(db);
-        leave_out(site, view, &files, &tables)?;
+        leave_out(destination, view, &files, &tables)?;
         ranges = gaps;
     }
     let default = target.cf_handle(DEFAULT).expect("opened with every family");
@@ -265,7 +271,7 @@ fn table_in(text: &str) -> Option<u64> {
 
 /// Takes tables out of the view's list of files.
 fn leave_out(
-    site: &PartitionSite,
+    destination: &PartitionDestination,
     view: &Path,
     files: &[LiveFile],
     tables: &BTreeSet<u64>,
@@ -273,8 +279,8 @@ fn leave_out(
     let at = |cause| SpoolFault::io(view, cause);
     let Some(path) = manifest::current(view) else { return Ok(()) };
     // Families are numbered in the order in which they were made, and none is ever dropped.
-    let families = DB::list_cf(&site.database(LogRecovery::Strict), view)
-        .map_err(|cause| SpoolFault::store(site.path(), cause.into_string()))?;
+    let families = DB::list_cf(&destination.database(LogRecovery::Strict), view)
+        .map_err(|cause| SpoolFault::store(destination.path(), cause.into_string()))?;
     let mut list = fs::read(&path).map_err(at)?;
     list.truncate(manifest::sound_len(&list));
     for file in files {

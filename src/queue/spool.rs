@@ -30,7 +30,7 @@ use crate::queue::fault::SpoolFault;
 use crate::queue::notice::OnNotice;
 use crate::queue::options::StoreMemory;
 use crate::queue::partition::Partition;
-use crate::queue::partition::PartitionSite;
+use crate::queue::partition::PartitionDestination;
 use crate::queue::partition::QUARANTINE;
 use crate::queue::partition::make_folder;
 use crate::queue::partition::sync_folder;
@@ -144,20 +144,20 @@ impl Spool {
             }
         }
         let memory = StoreMemory::new(options.memory_bytes, meta.partitions);
-        let sites: Vec<PartitionSite> =
-            (0..meta.partitions).map(|number| site(options, &memory, number)).collect();
+        let destinations: Vec<PartitionDestination> =
+            (0..meta.partitions).map(|number| destination(options, &memory, number)).collect();
         if options.access == Access::Serve {
-            sites.iter().try_for_each(rescue::finish)?;
+            destinations.iter().try_for_each(rescue::finish)?;
         }
         // All are looked for before one is opened, so that a missing one is no half start.
-        for site in &sites {
-            if !site.path().is_dir() {
-                return Err(SpoolFault::PartitionMissing { path: site.path() });
+        for destination in &destinations {
+            if !destination.path().is_dir() {
+                return Err(SpoolFault::PartitionMissing { path: destination.path() });
             }
         }
-        let mut partitions = Vec::with_capacity(sites.len());
-        let mut recovered = Vec::with_capacity(sites.len());
-        for opened in open_all(&sites) {
+        let mut partitions = Vec::with_capacity(destinations.len());
+        let mut recovered = Vec::with_capacity(destinations.len());
+        for opened in open_all(&destinations) {
             let (partition, found) = opened?;
             partitions.push(Arc::new(partition));
             recovered.push(found);
@@ -196,8 +196,8 @@ impl Spool {
     }
 }
 
-fn site(options: &SpoolOptions, memory: &StoreMemory, number: u8) -> PartitionSite {
-    PartitionSite {
+fn destination(options: &SpoolOptions, memory: &StoreMemory, number: u8) -> PartitionDestination {
+    PartitionDestination {
         id: PartitionId(number),
         spool: options.path.clone(),
         access: options.access,
@@ -209,10 +209,14 @@ fn site(options: &SpoolOptions, memory: &StoreMemory, number: u8) -> PartitionSi
 }
 
 /// A scan of a large backlog takes seconds; several partitions take them at the same time.
-fn open_all(sites: &[PartitionSite]) -> Vec<Result<(Partition, Recovered), SpoolFault>> {
+fn open_all(
+    destinations: &[PartitionDestination],
+) -> Vec<Result<(Partition, Recovered), SpoolFault>> {
     thread::scope(|scope| {
-        let running: Vec<_> =
-            sites.iter().map(|site| scope.spawn(|| Partition::open(site))).collect();
+        let running: Vec<_> = destinations
+            .iter()
+            .map(|destination| scope.spawn(|| Partition::open(destination)))
+            .collect();
         running
             .into_iter()
             .map(|thread| thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
@@ -328,7 +332,7 @@ fn make(options: &SpoolOptions) -> Result<Meta, SpoolFault> {
     let memory = StoreMemory::new(options.memory_bytes, partitions);
     make_folder(&options.path.join(QUARANTINE))?;
     for number in 0..partitions {
-        Partition::create(&site(options, &memory, number))?;
+        Partition::create(&destination(options, &memory, number))?;
     }
     let meta = Meta { format: FORMAT, partitions, created_ms: options.now_ms };
     point("spool::before_meta");

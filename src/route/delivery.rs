@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use crate::base::backoff::RetrySchedule;
-use crate::route::site_table::SiteTable;
+use crate::route::destination_table::DestinationTable;
 use crate::route::source::SourceTable;
 use crate::route::table::RouteTable;
 
@@ -16,7 +16,7 @@ pub struct DeliveryPolicy {
     /// Whether mail is delivered at all.
     pub enabled: bool,
     pub routes: RouteTable,
-    pub sites: SiteTable,
+    pub destinations: DestinationTable,
     pub sources: SourceTable,
     pub retry: RetrySchedule,
     /// After how long a sender is told that mail still waits; never if none.
@@ -32,7 +32,7 @@ pub struct DeliveryPolicy {
     pub mta_sts_port: u16,
     /// Mail exchangers that one attempt tries.
     pub mx_hosts_max: usize,
-    /// To all sites together, over all shards.
+    /// To all destinations together, over all shards.
     pub connections_max: u32,
     /// Over all shards.
     pub jobs_in_memory_max: usize,

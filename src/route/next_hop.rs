@@ -6,7 +6,7 @@ use std::borrow::Cow;
 use std::fmt;
 use std::path::Path;
 
-use crate::route::site::TlsWish;
+use crate::route::destination::OutboundTls;
 
 /// A server to talk to. The host is a name, an IPv4 or an IPv6 address (without brackets), or the
 /// absolute path of a Unix socket, which has the port 0.
@@ -56,12 +56,12 @@ pub enum HopProtocol {
 }
 
 impl HopProtocol {
-    /// What is asked of TLS, where `wish` was asked for: what begins with TLS does not go on in the
+    /// What is asked of TLS, where `mode` was asked for: what begins with TLS does not go on in the
     /// clear when it fails.
-    pub fn tls(self, wish: TlsWish) -> TlsWish {
-        match (self, wish) {
-            (HopProtocol::Smtps, TlsWish::None | TlsWish::May) => TlsWish::Must,
-            (_, wish) => wish,
+    pub fn tls(self, mode: OutboundTls) -> OutboundTls {
+        match (self, mode) {
+            (HopProtocol::Smtps, OutboundTls::None | OutboundTls::May) => OutboundTls::Must,
+            (_, mode) => mode,
         }
     }
 }

@@ -144,12 +144,12 @@ impl SourceTable {
             .map(|((source, sum), before)| (&self.sources[*source], sum - before))
     }
 
-    /// A source of the pool, each as often as its weight says, if `dice` is any number as likely as
+    /// A source of the pool, each as often as its weight says, if `random` is any number as likely as
     /// another. The same number picks the same source. None only of a pool of another table.
-    pub fn pick(&self, pool: PoolId, dice: u64) -> Option<&Source> {
+    pub fn pick(&self, pool: PoolId, random: u64) -> Option<&Source> {
         let members = &self.pools.get(pool.0 as usize)?.members;
         let (_, total) = members.last()?;
-        let point = dice % total;
+        let point = random % total;
         let place = members.partition_point(|(_, sum)| *sum <= point);
         self.sources.get(members.get(place)?.0)
     }
@@ -180,10 +180,10 @@ mod tests {
         let pools = [pool("one", &[("b", 7)]), pool("all", &[("a", 1), ("b", 0), ("c", 3)])];
         let table = SourceTable::build(sources, &pools).expect("all is well");
         let all = table.pool("all").expect("it is there");
-        let picked = |pool, dice| table.pick(pool, dice).map(|source| &*source.name);
-        let counts = (0..400).filter(|dice| picked(all, *dice) == Some("a")).count();
+        let picked = |pool, random| table.pick(pool, random).map(|source| &*source.name);
+        let counts = (0..400).filter(|random| picked(all, *random) == Some("a")).count();
         assert_eq!(counts, 100);
-        assert!((0..400).all(|dice| picked(all, dice) != Some("b")), "it is drained");
+        assert!((0..400).all(|random| picked(all, random) != Some("b")), "it is drained");
         assert_eq!(picked(all, u64::MAX), picked(all, u64::MAX));
         assert_eq!(table.pool("one").and_then(|one| picked(one, 5)), Some("b"));
         let members: Vec<_> =

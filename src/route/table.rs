@@ -13,6 +13,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::route::destination::OutboundTls;
 use crate::route::domain_index::DomainIndex;
 use crate::route::domain_index::settle;
 use crate::route::header_match::HeaderMatch;
@@ -22,7 +23,6 @@ use crate::route::membership::parse_literal;
 use crate::route::next_hop::HopProtocol;
 use crate::route::next_hop::HostPort;
 use crate::route::next_hop::NextHop;
-use crate::route::site::TlsWish;
 use crate::route::source::PoolId;
 
 /// SMTP between servers.
@@ -53,8 +53,8 @@ pub struct RouteChoice<'t> {
     /// The name of the rule; none if no rule was for it.
     pub rule: Option<&'t str>,
     pub next_hop: Cow<'t, NextHop>,
-    /// Instead of what the site says.
-    pub tls: Option<TlsWish>,
+    /// Instead of what the destination says.
+    pub tls: Option<OutboundTls>,
     /// Who we say we are at the servers of the rule; then TLS stands first.
     pub auth: Option<&'t Arc<Credentials>>,
     /// None lets the system choose the address.
@@ -97,7 +97,7 @@ pub struct RouteSettings {
     pub campaigns: Vec<String>,
     pub headers: Vec<HeaderMatch>,
     pub next: RouteNext,
-    pub tls: Option<TlsWish>,
+    pub tls: Option<OutboundTls>,
     pub auth: Option<Arc<Credentials>>,
     pub pool: Option<PoolId>,
     pub max_age: Option<Duration>,
@@ -257,7 +257,7 @@ impl RouteTable {
         let rule = own.filter(goes_there).or_else(other);
         let choice = self.choice(rule, next_hop);
         let pool = rule.and_then(|rule| rule.settings.pool).or(routed.pool);
-        let tls = choice.tls.max(routed.tls.filter(|wish| *wish >= TlsWish::Must));
+        let tls = choice.tls.max(routed.tls.filter(|mode| *mode >= OutboundTls::Must));
         RouteChoice { tls, pool, max_age: routed.max_age, ..choice }
     }
 
@@ -510,7 +510,7 @@ mod tests {
     #[test]
     fn a_rule_says_more_than_where() {
         let mut far = rule("far", &["far.test"], &[], &[]);
-        far.tls = Some(TlsWish::Verify);
+        far.tls = Some(OutboundTls::Verify);
         far.max_age = Some(DAY);
         let user = Credentials { user: "us".into(), password: "secret".into() };
         far.auth = Some(Arc::new(user));
@@ -519,7 +519,7 @@ mod tests {
         held.next = RouteNext::To(NextHop::Hold);
         let table = table(vec![far, held]);
         let choice = table.next_hop(&question("far.test", "", ""));
-        assert_eq!((choice.tls, choice.max_age), (Some(TlsWish::Verify), DAY));
+        assert_eq!((choice.tls, choice.max_age), (Some(OutboundTls::Verify), DAY));
         assert_eq!(choice.next_hop.to_string(), "mx:far.test");
         assert_eq!(choice.auth.map(|user| &*user.password), Some("secret"));
         let printed = format!("{choice:?} {table:?}");
@@ -536,13 +536,13 @@ mod tests {
         let table = table(vec![
             RouteSettings {
                 auth: Some(Arc::clone(&user)),
-                tls: Some(TlsWish::Verify),
+                tls: Some(OutboundTls::Verify),
                 max_age: Some(DAY),
                 ..rule("own", &["a.test"], &[], &[])
             },
             RouteSettings {
                 auth: Some(Arc::clone(&user)),
-                tls: Some(TlsWish::Must),
+                tls: Some(OutboundTls::Must),
                 ..rule("other", &["b.test"], &[], &[])
             },
             RouteSettings {
@@ -553,12 +553,24 @@ mod tests {
         let to = |host: &str| rule(host, &[], &[], &[]).next;
         let asked = question("a.test", "x.test", "");
         for (name, next, hop, tls, has_user) in [
-            ("its own", to("own"), "smtp:own:2525", Some(TlsWish::Verify), true),
-            ("another's", to("other"), "smtp:other:2525", Some(TlsWish::Verify), true),
-            ("another sender's", to("theirs"), "smtp:theirs:2525", Some(TlsWish::Verify), false),
-            ("a stranger", to("new"), "smtp:new:2525", Some(TlsWish::Verify), false),
-            ("its domain", RouteNext::RecipientDomain, "mx:a.test", Some(TlsWish::Verify), false),
-            ("nowhere", RouteNext::To(NextHop::Hold), "hold", Some(TlsWish::Verify), false),
+            ("its own", to("own"), "smtp:own:2525", Some(OutboundTls::Verify), true),
+            ("another's", to("other"), "smtp:other:2525", Some(OutboundTls::Verify), true),
+            (
+                "another sender's",
+                to("theirs"),
+                "smtp:theirs:2525",
+                Some(OutboundTls::Verify),
+                false,
+            ),
+            ("a stranger", to("new"), "smtp:new:2525", Some(OutboundTls::Verify), false),
+            (
+                "its domain",
+                RouteNext::RecipientDomain,
+                "mx:a.test",
+                Some(OutboundTls::Verify),
+                false,
+            ),
+            ("nowhere", RouteNext::To(NextHop::Hold), "hold", Some(OutboundTls::Verify), false),
         ] {
             let choice = table.rerouted(&asked, &next);
             assert_eq!(choice.next_hop.to_string(), hop, "{name}");

@@ -23,7 +23,7 @@
 
 use std::fmt;
 
-use crate::route::site::TlsWish;
+use crate::route::destination::OutboundTls;
 
 /// What DNS says of the host's TLSA records.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -75,7 +75,7 @@ pub enum TlsMemory {
 /// All that is known of one host before it is connected to.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct TlsSituation {
-    pub wish: TlsWish,
+    pub mode: OutboundTls,
     pub dane: DaneState,
     pub sts: StsState,
     pub require_tls: RequireTls,
@@ -106,7 +106,7 @@ impl Demand {
             Demand::Sender => "requiretls",
             Demand::Dane => "dane",
             Demand::MtaSts => "mta-sts",
-            Demand::Operator => "site",
+            Demand::Operator => "destination",
         }
     }
 }
@@ -115,7 +115,7 @@ impl Demand {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TlsRefusal {
     /// The sender demands TLS, the operator forbids it.
-    ForbiddenBySite,
+    ForbiddenByDestination,
     DaneBogus,
     DaneIndeterminate,
     /// An enforced MTA-STS policy does not name the host.
@@ -128,14 +128,14 @@ pub enum TlsRefusal {
 impl TlsRefusal {
     /// Whether waiting may help. What the operator has forbidden is bounced.
     pub fn is_temporary(self) -> bool {
-        self != TlsRefusal::ForbiddenBySite
+        self != TlsRefusal::ForbiddenByDestination
     }
 }
 
 impl fmt::Display for TlsRefusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            TlsRefusal::ForbiddenBySite => "REQUIRETLS is asked for, and tls = none for this site",
+            TlsRefusal::ForbiddenByDestination => "REQUIRETLS is asked for, and tls = none for this destination",
             TlsRefusal::DaneBogus => "the TLSA records of the host fail DNSSEC validation",
             TlsRefusal::DaneIndeterminate => "the TLSA records of the host cannot be looked up",
             TlsRefusal::NotInStsPolicy => "the host is not in the domain's MTA-STS policy",
@@ -188,7 +188,7 @@ pub enum AfterFailure {
 
 impl TlsSituation {
     pub fn decide(&self) -> TlsDecision {
-        if self.wish == TlsWish::None {
+        if self.mode == OutboundTls::None {
             return self.decide_without();
         }
         match (self.dane, self.sts) {
@@ -212,7 +212,7 @@ impl TlsSituation {
     /// The operator wants no TLS here.
     fn decide_without(&self) -> TlsDecision {
         if self.require_tls == RequireTls::Yes {
-            return TlsDecision::PassOver(TlsRefusal::ForbiddenBySite);
+            return TlsDecision::PassOver(TlsRefusal::ForbiddenByDestination);
         }
         let ignored = match (self.dane, self.sts) {
             (DaneState::None, StsState::Enforce { .. }) => Some(Demand::MtaSts),
@@ -231,11 +231,11 @@ impl TlsSituation {
         if self.require_tls == RequireTls::Yes {
             return Some((Proof::Name, Demand::Sender));
         }
-        match (self.wish, self.dane) {
+        match (self.mode, self.dane) {
             _ if enforced => Some((Proof::Name, Demand::MtaSts)),
-            (TlsWish::Verify, _) => Some((Proof::Name, Demand::Operator)),
+            (OutboundTls::Verify, _) => Some((Proof::Name, Demand::Operator)),
             (_, DaneState::Unusable) => Some((Proof::Any, Demand::Dane)),
-            (TlsWish::Must, _) => Some((Proof::Any, Demand::Operator)),
+            (OutboundTls::Must, _) => Some((Proof::Any, Demand::Operator)),
             _ => None,
         }
     }
@@ -263,7 +263,8 @@ impl TlsDecision {
 mod tests {
     use super::*;
 
-    const WISHES: [TlsWish; 4] = [TlsWish::None, TlsWish::May, TlsWish::Must, TlsWish::Verify];
+    const MODES: [OutboundTls; 4] =
+        [OutboundTls::None, OutboundTls::May, OutboundTls::Must, OutboundTls::Verify];
     const ENFORCE: StsState = StsState::Enforce { host_matches: true };
     const ENFORCE_OTHERS: StsState = StsState::Enforce { host_matches: false };
     const TESTING: StsState = StsState::Testing { host_matches: true };
@@ -289,7 +290,7 @@ mod tests {
             TlsDecision::Require { proof: Proof::Any, .. } => "a",
             TlsDecision::Require { proof: Proof::Name, .. } => "n",
             TlsDecision::Require { proof: Proof::Dane, .. } => "d",
-            TlsDecision::PassOver(TlsRefusal::ForbiddenBySite) => "xf",
+            TlsDecision::PassOver(TlsRefusal::ForbiddenByDestination) => "xf",
             TlsDecision::PassOver(TlsRefusal::DaneBogus) => "xb",
             TlsDecision::PassOver(TlsRefusal::DaneIndeterminate) => "xi",
             TlsDecision::PassOver(TlsRefusal::NotInStsPolicy) => "xs",
@@ -320,11 +321,11 @@ mod tests {
     /// All situations, with what the table says of them.
     fn all() -> impl Iterator<Item = (TlsSituation, &'static str)> {
         ALL.iter().enumerate().flat_map(|(row, letters)| {
-            letters.iter().zip(WISHES).flat_map(move |(letter, wish)| {
+            letters.iter().zip(MODES).flat_map(move |(letter, mode)| {
                 let (dane, sts) = (DANE[row / 5], STS[row % 5]);
                 [TlsMemory::Nothing, TlsMemory::Broken].map(|memory| {
                     let require_tls = RequireTls::No;
-                    (TlsSituation { wish, dane, sts, require_tls, memory }, *letter)
+                    (TlsSituation { mode, dane, sts, require_tls, memory }, *letter)
                 })
             })
         })
@@ -351,7 +352,7 @@ mod tests {
             };
             assert_eq!(letter(situation.decide()), expected, "{situation:?}");
         }
-        assert!(!TlsRefusal::ForbiddenBySite.is_temporary());
+        assert!(!TlsRefusal::ForbiddenByDestination.is_temporary());
         assert!(TlsRefusal::DaneBogus.is_temporary());
     }
 
@@ -365,7 +366,7 @@ mod tests {
                         decision.after(failure),
                         AfterFailure::GoOnInClear | AfterFailure::ReconnectInClear
                     );
-                    let free = situation.wish == TlsWish::May
+                    let free = situation.mode == OutboundTls::May
                         && situation.dane == DaneState::None
                         && !matches!(situation.sts, StsState::Enforce { .. })
                         && require_tls == RequireTls::No
@@ -378,7 +379,7 @@ mod tests {
 
     #[test]
     fn who_demands_is_told() {
-        let base = TlsSituation { wish: TlsWish::Must, ..TlsSituation::default() };
+        let base = TlsSituation { mode: OutboundTls::Must, ..TlsSituation::default() };
         let table = [
             (base, Demand::Operator),
             (TlsSituation { sts: ENFORCE, ..base }, Demand::MtaSts),

@@ -35,8 +35,8 @@ use crate::base::fault::end_process;
 use crate::rt::context::Shard;
 use crate::rt::host;
 use crate::rt::host::RtFault;
-use crate::rt::prod;
-use crate::rt::prod::Sleeper;
+use crate::rt::interrupt;
+use crate::rt::interrupt::Sleeper;
 use crate::rt::task;
 use crate::rt::task::Caught;
 use crate::rt::task::panic_text;
@@ -60,8 +60,8 @@ const PREEMPT: Duration = Duration::from_millis(5);
 /// As `PREEMPT`, while a task of the latency queue is runnable.
 const LATENCY: Duration = Duration::from_millis(1);
 const SHARES: usize = 1000;
-/// How long a shard that was started may sleep before it is prodded, and how often.
-const PROD_EVERY: Duration = Duration::from_millis(20);
+/// How long a shard that was started may sleep before it is interrupted, and how often.
+const INTERRUPT_EVERY: Duration = Duration::from_millis(20);
 /// A shard that has not ticked by then is not going to.
 const START_MAX: Duration = Duration::from_secs(20);
 /// How long the tasks of a shard may take to end after its main future has.
@@ -166,7 +166,7 @@ where
     host::probe()?;
     let heartbeat = Heartbeat::new(&spec.name);
     let beating = heartbeat.clone();
-    prod::prepare()?;
+    interrupt::prepare()?;
     // A starter that has gone gave up; nobody minds what it is told.
     let (started, ready) = mpsc::sync_channel(1);
     let thread = thread::Builder::new().name(spec.name.clone()).spawn(move || {
@@ -190,19 +190,19 @@ where
 }
 
 /// Waits for the first tick. Until then no alarm may be set, and an executor that falls asleep
-/// before its first task has run sleeps for ever, unless it is prodded.
+/// before its first task has run sleeps for ever, unless it is interrupted.
 fn await_start(
     ready: &mpsc::Receiver<Result<(), RtFault>>,
     heartbeat: &Heartbeat,
 ) -> Result<(), RtFault> {
     let until = timer::now() + START_MAX;
     loop {
-        match ready.recv_timeout(PROD_EVERY) {
+        match ready.recv_timeout(INTERRUPT_EVERY) {
             Ok(started) => return started,
             // It came to its end already; `join` tells which.
             Err(mpsc::RecvTimeoutError::Disconnected) => return Ok(()),
             Err(mpsc::RecvTimeoutError::Timeout) if timer::now() < until => {
-                heartbeat.sleeper.prod();
+                heartbeat.sleeper.interrupt();
             }
             Err(mpsc::RecvTimeoutError::Timeout) => {
                 let what = format!("it has not run {} s after its start", START_MAX.as_secs());
@@ -352,7 +352,7 @@ impl Alarms {
     }
 }
 
-/// A thread that prods a shard that has stopped ticking, and tells when that does not help.
+/// A thread that interrupts a shard that has stopped ticking, and tells when that does not help.
 pub struct Watchdog {
     stop: Arc<AtomicBool>,
     thread: Option<thread::JoinHandle<()>>,
@@ -378,7 +378,7 @@ impl Watchdog {
                     let beat_ms = heartbeat.beat_ms();
                     let stands = beat_ms == *last_ms && beat_ms != ENDED;
                     if stands {
-                        heartbeat.sleeper.prod();
+                        heartbeat.sleeper.interrupt();
                     }
                     *same = if stands { same.saturating_add(1) } else { 0 };
                     *last_ms = beat_ms;

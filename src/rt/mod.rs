@@ -13,7 +13,7 @@
 //!
 //! ```text
 //! sleeps although tasks are runnable         executor   a ticker with alarms ahead; where it has
-//!                                                       none yet, or all failed, `prod` wakes it
+//!                                                       none yet, or all failed, `interrupt` wakes it
 //! a dropped Task leaks                       task       no Task is ever handed out
 //! spawn polls the child at once              task       spawn only queues
 //! a panic in a task ends the executor        task       catch_unwind around each poll
@@ -32,8 +32,8 @@ mod context;
 pub mod executor;
 pub mod gate;
 pub mod host;
+mod interrupt;
 pub mod listen;
-mod prod;
 mod ring;
 pub mod task;
 pub mod tcp;

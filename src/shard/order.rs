@@ -18,13 +18,13 @@ use crate::handoff::lane;
 use crate::handoff::lane::Seed;
 use crate::inbound::policy::Policy;
 use crate::queue::operate::Carried;
-use crate::queue::operate::Deed;
-use crate::queue::operate::DeedFault;
+use crate::queue::operate::Operation;
+use crate::queue::operate::OperationFault;
 use crate::route::DeliveryPolicy;
 use crate::shard::run::Delivering;
 
 /// Hears once what came of an order.
-pub type OperateAnswer = Box<dyn FnOnce(Result<Carried, DeedFault>) + Send>;
+pub type OperateAnswer = Box<dyn FnOnce(Result<Carried, OperationFault>) + Send>;
 
 /// Orders of operators that may wait for a shard.
 pub const ORDERS_MAX: usize = 1024;
@@ -43,7 +43,7 @@ pub enum Command {
 /// What operators ask of a shard.
 pub enum Order {
     /// Do this to a message whose home is here. Losing the order leaves it as it is.
-    Operate { id: MessageId, deed: Deed, answer: OperateAnswer },
+    Operate { id: MessageId, operation: Operation, answer: OperateAnswer },
     /// Look at what this shard delivers. The closure answers for itself, never waits and changes
     /// nothing: a panic in it ends nothing but the question. Losing the order means that it is not
     /// answered.

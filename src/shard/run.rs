@@ -19,7 +19,7 @@ use crate::handoff::Mesh;
 use crate::handoff::MeshSeed;
 use crate::handoff::Receiver;
 use crate::handoff::StsPolicies;
-use crate::inbound::census::Clerk;
+use crate::inbound::counts::ConnectionCounter;
 use crate::inbound::listener;
 use crate::inbound::policy::Policy;
 use crate::inbound::reception::Reception;
@@ -38,7 +38,7 @@ use crate::outbound::owner;
 use crate::outbound::owner::Owner;
 use crate::outbound::owner::OwnerParts;
 use crate::outbound::scan;
-use crate::outbound::survey::SitesShelf;
+use crate::outbound::survey::DestinationsShelf;
 use crate::outbound::survey::Survey;
 use crate::outbound::trust::Trust;
 use crate::queue;
@@ -74,12 +74,12 @@ pub struct ShardSeed {
     pub policy: Arc<Policy>,
     pub delivery: DeliverySeed,
     pub chunks_max: usize,
-    pub clerk: Clerk,
+    pub counter: ConnectionCounter,
     pub space: Arc<SpaceWatch>,
     pub observed: Arc<ShardObserved>,
     pub inbox: InboxSeed,
     /// Where this shard shows its destinations.
-    pub sites: Arc<SitesShelf>,
+    pub destinations: Arc<DestinationsShelf>,
 }
 
 /// What delivering begins with.
@@ -118,7 +118,7 @@ pub async fn run(seed: ShardSeed) {
         shard: seed.shard,
         pool,
         observed: seed.observed,
-        clerk: seed.clerk,
+        counter: seed.counter,
         space: seed.space,
         committers,
         policy: seed.policy,
@@ -131,7 +131,7 @@ pub async fn run(seed: ShardSeed) {
         Err(cause) => end_process(format_args!("shard {}: no reader: {cause}", seed.shard)),
     };
     let delivering = delivering(&reception, seed.delivery, seed.stores, reader.clone());
-    show_delivering(&reception, &delivering, seed.sites);
+    show_delivering(&reception, &delivering, seed.destinations);
     task::spawn_vital(Queue::Latency, pump(Rc::clone(&reception), reader, commits_done));
     let listeners: Vec<Rc<Listener>> =
         seed.sockets.into_iter().map(|socket| Rc::new(Listener::from_socket(socket))).collect();
@@ -157,7 +157,11 @@ pub async fn run(seed: ShardSeed) {
 }
 
 /// At every tick the gauges and the destinations of the delivering half.
-fn show_delivering(reception: &Rc<Reception>, delivering: &Rc<Delivering>, shelf: Arc<SitesShelf>) {
+fn show_delivering(
+    reception: &Rc<Reception>,
+    delivering: &Rc<Delivering>,
+    shelf: Arc<DestinationsShelf>,
+) {
     let (reception, delivering) = (Rc::clone(reception), Rc::clone(delivering));
     let mut survey = Survey::new(shelf);
     timer::on_tick(move || {
@@ -173,9 +177,9 @@ fn show_delivering(reception: &Rc<Reception>, delivering: &Rc<Delivering>, shelf
 
 fn carry_out(order: Order, delivering: &Rc<Delivering>) {
     match order {
-        Order::Operate { id, deed, answer } => {
+        Order::Operate { id, operation, answer } => {
             let home = Rc::clone(&delivering.home);
-            task::spawn(async move { answer(operator::carry_out(home, id, deed).await) });
+            task::spawn(async move { answer(operator::carry_out(home, id, operation).await) });
         }
         Order::Ask(question) => {
             // After a panic the caller gets no answer, and reports the shard as silent.

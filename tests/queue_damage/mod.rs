@@ -18,11 +18,11 @@ use std::sync::Mutex;
 use rocksdb::FlushOptions;
 
 use crate::copy_folder;
-use crate::queue_desk::Desk;
-use crate::queue_desk::NOW_MS;
-use crate::queue_desk::envelope;
-use crate::queue_desk::pattern;
-use crate::queue_desk::recipients;
+use crate::queue_rig::NOW_MS;
+use crate::queue_rig::Rig;
+use crate::queue_rig::envelope;
+use crate::queue_rig::pattern;
+use crate::queue_rig::recipients;
 use ringpost::base::MessageId;
 use ringpost::queue::Envelope;
 use ringpost::queue::Job;
@@ -55,10 +55,10 @@ type Record = BTreeMap<MessageId, Known>;
 /// Which family a table belongs to, and all other files by their kind.
 type Kinds = BTreeMap<String, String>;
 
-fn settle(desk: &Desk, id: MessageId, job: u16, next: Next, delivered: u64) {
+fn settle(rig: &Rig, id: MessageId, job: u16, next: Next, delivered: u64) {
     let tally = Tally { delivered, ..Tally::default() };
     let settlement = Settlement { id, job, next, reports: Vec::new(), tally, is_order: false };
-    assert!(desk.run(desk.committer.settle(Arc::new(settlement))).expect("it is written"));
+    assert!(rig.run(rig.committer.settle(Arc::new(settlement))).expect("it is written"));
 }
 
 fn job(number: u16, due_ms: u64, attempts: u32, indexes: &[u32], seed: u64) -> JobRecord {
@@ -79,37 +79,37 @@ fn text(len: usize, seed: u64) -> String {
     pattern(len, seed).iter().map(|byte| char::from(b'0' + byte % 64)).collect()
 }
 
-fn store(desk: &Desk, seed: u64) -> (MessageId, Known) {
+fn store(rig: &Rig, seed: u64) -> (MessageId, Known) {
     // Within the table, in a blob file, and in several chunks.
     let len = [300, 3000, 700, 5000, 90_000][seed as usize % 5];
     let body = pattern(len, seed);
-    let mut writing = desk.committer.body(NOW_MS).expect("there is room");
-    desk.run(desk.push(&mut writing, &body)).expect("it is taken");
+    let mut writing = rig.committer.body(NOW_MS).expect("there is room");
+    rig.run(rig.push(&mut writing, &body)).expect("it is taken");
     let list = recipients(&RECIPIENTS);
     let trace = text(1500, seed);
     let head = Envelope { trace: trace.as_bytes(), ..envelope(list.as_recipients()) };
-    let id = desk.run(writing.finish(&head, NOW_MS)).expect("it is stored").id;
+    let id = rig.run(writing.finish(&head, NOW_MS)).expect("it is stored").id;
     (id, Known { body, open: (0..3).collect() })
 }
 
 /// What an attempt made of a message: nothing, a later try, some or all recipients served.
-fn attempt(desk: &Desk, seed: u64, id: MessageId, known: &mut Known) {
+fn attempt(rig: &Rig, seed: u64, id: MessageId, known: &mut Known) {
     let later = NOW_MS + 1000 * seed;
     match seed % 4 {
         0 => (),
-        1 => settle(desk, id, 0, Next::Again(job(0, later, 1, &[0, 1, 2], seed)), 0),
+        1 => settle(rig, id, 0, Next::Again(job(0, later, 1, &[0, 1, 2], seed)), 0),
         2 if seed % 8 == 2 => {
-            settle(desk, id, 0, Next::Again(job(0, later, 1, &[2], seed)), 2);
+            settle(rig, id, 0, Next::Again(job(0, later, 1, &[2], seed)), 2);
             known.open = [2].into();
         }
         2 => {
             let parts = vec![job(1, NOW_MS, 0, &[0], seed), job(2, NOW_MS, 0, &[1, 2], seed)];
-            settle(desk, id, 0, Next::Split(parts), 0);
-            settle(desk, id, 1, Next::Done, 1);
+            settle(rig, id, 0, Next::Split(parts), 0);
+            settle(rig, id, 1, Next::Done, 1);
             known.open = [1, 2].into();
         }
         _ => {
-            settle(desk, id, 0, Next::Done, 3);
+            settle(rig, id, 0, Next::Done, 3);
             known.open.clear();
         }
     }
@@ -118,8 +118,8 @@ fn attempt(desk: &Desk, seed: u64, id: MessageId, known: &mut Known) {
 /// Makes the spool. Mail of each round is attempted in the next one, so that what an attempt writes
 /// is in another table than what it replaces.
 fn prepare(folder: &Path) -> (Record, Kinds) {
-    let desk = Desk::open(folder);
-    let db = desk.spool.partitions()[0].db();
+    let rig = Rig::open(folder);
+    let db = rig.spool.partitions()[0].db();
     let families: Vec<_> = FAMILIES.iter().map(|name| db.cf_handle(name).unwrap()).collect();
     for family in &families {
         db.set_options_cf(*family, &[("disable_auto_compactions", "true")]).unwrap();
@@ -128,18 +128,18 @@ fn prepare(folder: &Path) -> (Record, Kinds) {
     let mut fresh: Vec<(u64, MessageId)> = Vec::new();
     for round in 0..=ROUNDS {
         for (seed, id) in std::mem::take(&mut fresh) {
-            attempt(&desk, seed, id, record.get_mut(&id).unwrap());
+            attempt(&rig, seed, id, record.get_mut(&id).unwrap());
         }
         // What is not flushed stays in the log: the last attempts, and some new mail.
         let count = if round < ROUNDS { MESSAGES_PER_ROUND } else { 12 };
         for seed in round * MESSAGES_PER_ROUND..round * MESSAGES_PER_ROUND + count {
-            let (id, known) = store(&desk, seed);
+            let (id, known) = store(&rig, seed);
             fresh.push((seed, id));
             record.insert(id, known);
         }
         // A stream under way, of which nothing is promised.
-        let mut body = desk.committer.body(NOW_MS).unwrap();
-        desk.run(desk.push(&mut body, &pattern(150_000, round))).unwrap();
+        let mut body = rig.committer.body(NOW_MS).unwrap();
+        rig.run(rig.push(&mut body, &pattern(150_000, round))).unwrap();
         std::mem::forget(body);
         if round < ROUNDS {
             db.flush_cfs_opt(&families, &FlushOptions::default()).unwrap();
@@ -155,7 +155,7 @@ fn prepare(folder: &Path) -> (Record, Kinds) {
     let mut kinds: Kinds = tables
         .map(|file| (file.name.trim_start_matches('/').to_owned(), file.column_family_name))
         .collect();
-    desk.spool.copy_lists().unwrap();
+    rig.spool.copy_lists().unwrap();
     for entry in fs::read_dir(folder.join("p00")).unwrap() {
         let name = entry.unwrap().file_name().into_string().unwrap();
         let kind = match name.as_str() {
@@ -258,7 +258,7 @@ fn judge(whole: &Path, record: &Record, file: &str, kind: &str, harm: Harm) -> R
     let told = Told::default();
     // What no start reads is met later, and the start after that deals with it.
     let mut starts = 1;
-    while !works(Desk::with(options(copy.path(), &told)), record) {
+    while !works(Rig::with(options(copy.path(), &told)), record) {
         starts += 1;
         if starts > 3 {
             return Err(format!("it never works: {:#?}", told.lock().unwrap()));
@@ -295,10 +295,10 @@ fn judge(whole: &Path, record: &Record, file: &str, kind: &str, harm: Harm) -> R
 }
 
 /// Whether all mail that is offered can be read, new mail is taken, and compactions succeed.
-fn works(desk: Desk, record: &Record) -> bool {
-    let is_readable = offered(&desk.spool, record).is_some();
-    let is_taken = desk.run(desk.store(b"mail goes on")).is_ok();
-    let partition = &desk.spool.partitions()[0];
+fn works(rig: Rig, record: &Record) -> bool {
+    let is_readable = offered(&rig.spool, record).is_some();
+    let is_taken = rig.run(rig.store(b"mail goes on")).is_ok();
+    let partition = &rig.spool.partitions()[0];
     for family in FAMILIES {
         let family = partition.db().cf_handle(family).unwrap();
         // What this finds shows in the count of errors.
@@ -306,8 +306,8 @@ fn works(desk: Desk, record: &Record) -> bool {
         partition.db().compact_range_cf(family, None::<&[u8]>, None::<&[u8]>);
     }
     let is_sound = partition.background_errors() == 0;
-    let goes_on = desk.run(desk.store(b"and on")).is_ok();
-    desk.close();
+    let goes_on = rig.run(rig.store(b"and on")).is_ok();
+    rig.close();
     is_readable && is_taken && is_sound && goes_on
 }
 

@@ -55,28 +55,30 @@ fn bodies_arrive_byte_for_byte() {
     for (number, (name, body)) in bodies.iter().enumerate() {
         let id = format!("b{number}");
         client.expect(&format!("MAIL FROM:<{id}@sender.test> BODY=8BITMIME"), 250);
-        for site in &rig.sites {
-            client.expect(&format!("RCPT TO:<x@{}>", site.domain), 250);
+        for destination in &rig.destinations {
+            client.expect(&format!("RCPT TO:<x@{}>", destination.domain), 250);
         }
         client.send(format!("BDAT {} LAST\r\n", body.len()).as_bytes()).expect("it listens");
         client.send(body).expect("it listens");
         let reply = client.reply().expect("it answers");
         assert_eq!(reply.code, 250, "{name}: {}", reply.text);
     }
-    let all = |count: usize| rig.sites.iter().all(|one| one.receiver.record().taken.len() >= count);
+    let all = |count: usize| {
+        rig.destinations.iter().all(|one| one.receiver.record().taken.len() >= count)
+    };
     rig.settle(PATIENCE, || all(bodies.len()));
     let mut faults = Faults::default();
-    for site in &rig.sites {
-        let record = site.receiver.record();
+    for destination in &rig.destinations {
+        let record = destination.receiver.record();
         for (number, (name, body)) in bodies.iter().enumerate() {
             let id = format!("b{number}");
             let arrived: Vec<_> = record.taken.iter().filter(|taken| taken.id == id).collect();
-            faults.check(arrived.len() == 1, &site.name, || {
+            faults.check(arrived.len() == 1, &destination.name, || {
                 format!("{name}: {} times", arrived.len())
             });
             let mut expected = body.clone();
             // DATA cannot carry a last line without its end.
-            if site.name != "full" && !body.is_empty() && !body.ends_with(b"\r\n") {
+            if destination.name != "full" && !body.is_empty() && !body.ends_with(b"\r\n") {
                 expected.extend_from_slice(b"\r\n");
             }
             for taken in arrived {
@@ -84,7 +86,7 @@ fn bodies_arrive_byte_for_byte() {
                 let is_whole = trace.is_some_and(|trace| {
                     taken.body[trace..] == expected && is_trace(&taken.body[..trace])
                 });
-                faults.check(is_whole, &site.name, || {
+                faults.check(is_whole, &destination.name, || {
                     format!("{name}: {} bytes of {}", taken.body.len(), expected.len())
                 });
             }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::receiver::At;
 use crate::receiver::How;
-use crate::receiver::Misdeed;
+use crate::receiver::Misbehaviour;
 use crate::rig::BARE;
 use crate::rig::FULL;
 use crate::rig::Faults;
@@ -27,34 +27,40 @@ fn a_connection_that_ended_idle_costs_no_attempt() {
     let mut plans = Vec::new();
     for (kind, offers) in [("full", FULL), ("piped", PIPED), ("bare", BARE)] {
         for (way, how) in ways {
-            let misdeed = Misdeed { at: At::Idle, how, times: MESSAGES, only: "" };
-            plans.push((format!("{kind}: {way}"), offers, vec![misdeed]));
+            let misbehaviour = Misbehaviour { at: At::Idle, how, times: MESSAGES, only: "" };
+            plans.push((format!("{kind}: {way}"), offers, vec![misbehaviour]));
         }
     }
     let rig = Rig::start(&plans);
     let mut client = rig.client();
     for round in 0..MESSAGES {
-        for (number, site) in rig.sites.iter().enumerate() {
+        for (number, destination) in rig.destinations.iter().enumerate() {
             let id = format!("i{number}-{round}");
-            submit(&mut client, &id, &[format!("x@{}", site.domain)], b"Subject: x\r\n\r\nx\r\n");
+            submit(
+                &mut client,
+                &id,
+                &[format!("x@{}", destination.domain)],
+                b"Subject: x\r\n\r\nx\r\n",
+            );
         }
-        let idle = || rig.sites.iter().all(|one| one.receiver.record().idle_misdeeds > round);
+        let idle =
+            || rig.destinations.iter().all(|one| one.receiver.record().idle_misbehaviours > round);
         rig.settle(PATIENCE, idle);
         // What ended has to reach us first.
         thread::sleep(Duration::from_millis(20));
     }
     let log = rig.server.log_text();
     let mut faults = Faults::default();
-    for site in &rig.sites {
-        let record = site.receiver.record();
+    for destination in &rig.destinations {
+        let record = destination.receiver.record();
         let taken = record.taken.len();
-        faults.check(taken == MESSAGES, &site.name, || format!("{taken} arrived"));
-        let address = site.receiver.address.to_string();
+        faults.check(taken == MESSAGES, &destination.name, || format!("{taken} arrived"));
+        let address = destination.receiver.address.to_string();
         let deferred: Vec<&str> = log
             .lines()
             .filter(|line| line.contains(&address) && line.contains("\"deferred\""))
             .collect();
-        faults.check(deferred.is_empty(), &site.name, || format!("{deferred:?}"));
+        faults.check(deferred.is_empty(), &destination.name, || format!("{deferred:?}"));
     }
     faults.none_or_panic(&rig.server);
 }

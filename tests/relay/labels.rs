@@ -13,7 +13,7 @@ use serde_json::Value;
 
 use crate::receiver::At;
 use crate::receiver::How;
-use crate::receiver::Misdeed;
+use crate::receiver::Misbehaviour;
 use crate::receiver::Receiver;
 use crate::rig::BARE;
 use crate::rig::FULL;
@@ -31,8 +31,8 @@ fn place(number: u8) -> SocketAddr {
     (Ipv4Addr::new(127, 80, 0, number), 0).into()
 }
 
-fn start(number: u8, misdeeds: &[Misdeed]) -> Receiver {
-    Receiver::start(place(number), FULL, misdeeds)
+fn start(number: u8, misbehaviours: &[Misbehaviour]) -> Receiver {
+    Receiver::start(place(number), FULL, misbehaviours)
 }
 
 fn greeted(server: &Server) -> Client {
@@ -161,12 +161,12 @@ fn labels_outlive_a_restart() {
 #[test]
 fn tenants_have_fair_turns() {
     let receiver = start(7, &[]);
-    let site = format!(
-        "[[site]]\nname = 'slow'\nmx_host = '[{}]'\nconnections_max = 1\nwindow_start = 1\n\
+    let destination = format!(
+        "[[destination]]\nname = 'slow'\nmx_host = '[{}]'\nconnections_max = 1\nwindow_start = 1\n\
          tls = 'none'\n",
         receiver.address.ip()
     );
-    let routes = format!("{}{site}", route("far.test", receiver.address));
+    let routes = format!("{}{destination}", route("far.test", receiver.address));
     let (server, folder) = start_patient_server(&routes);
     let mut client = greeted(&server);
     receiver.record().holds = true;
@@ -181,7 +181,7 @@ fn tenants_have_fair_turns() {
     assert_eq!(rows.len(), 41, "nothing has left: {listed}");
     let ours = rows.iter().find(|row| row["sender"] == "of-another-tenant@sender.test");
     let id = ours.and_then(|row| row["id"].as_str()).expect("it is listed");
-    // All of them are given to the site, one after the other.
+    // All of them are given to the destination, one after the other.
     await_why(folder.path(), id, &["It is in line for"]);
     receiver.record().holds = false;
     settle(&server);
@@ -199,8 +199,8 @@ fn us(line: &Value, key: &str) -> u64 {
 #[test]
 fn delays_are_told_where_they_came_from() {
     let late =
-        |at, ms| Misdeed { at, how: How::Late(Duration::from_millis(ms)), times: 1, only: "" };
-    let later = Misdeed { at: At::End, how: How::Say("451 4.3.0 later"), times: 1, only: "" };
+        |at, ms| Misbehaviour { at, how: How::Late(Duration::from_millis(ms)), times: 1, only: "" };
+    let later = Misbehaviour { at: At::End, how: How::Say("451 4.3.0 later"), times: 1, only: "" };
     let receiver = start(8, &[late(At::Banner, 300), late(At::End, 200), late(At::Mail, 50)]);
     let again = Receiver::start(place(9), BARE, &[later]);
     let routes =
@@ -245,7 +245,7 @@ fn delays_are_told_where_they_came_from() {
 #[test]
 fn a_refusing_greeting_is_quoted() {
     const WORDS: &str = "554 5.7.1 Blocked, see zen.spamhaus.org";
-    let refuse = |how| Misdeed { at: At::Banner, how, times: usize::MAX, only: "" };
+    let refuse = |how| Misbehaviour { at: At::Banner, how, times: usize::MAX, only: "" };
     let receiver = start(10, &[refuse(How::SayAndClose(WORDS))]);
     let (server, folder) = start_server(&route("far.test", receiver.address));
     let mut client = greeted(&server);

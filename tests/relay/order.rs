@@ -2,7 +2,7 @@
 
 use crate::receiver::At;
 use crate::receiver::How;
-use crate::receiver::Misdeed;
+use crate::receiver::Misbehaviour;
 use crate::rig::BARE;
 use crate::rig::FULL;
 use crate::rig::Faults;
@@ -19,23 +19,23 @@ fn a_bad_sequence_bounces_nobody() {
         for at in [At::Rcpt, At::Data] {
             // BDAT needs no DATA.
             if at == At::Rcpt || kind != "full" {
-                let misdeed = Misdeed { at, how, times: 1, only: "" };
-                plans.push((format!("{kind}, {at:?}"), offers, vec![misdeed]));
+                let misbehaviour = Misbehaviour { at, how, times: 1, only: "" };
+                plans.push((format!("{kind}, {at:?}"), offers, vec![misbehaviour]));
             }
         }
     }
     let rig = Rig::start(&plans);
     let mut client = rig.client();
-    for (number, site) in rig.sites.iter().enumerate() {
-        let recipient = format!("x@{}", site.domain);
+    for (number, destination) in rig.destinations.iter().enumerate() {
+        let recipient = format!("x@{}", destination.domain);
         submit(&mut client, &format!("o{number}"), &[recipient], b"Subject: x\r\n\r\nx\r\n");
     }
-    let arrived = || rig.sites.iter().all(|one| !one.receiver.record().taken.is_empty());
+    let arrived = || rig.destinations.iter().all(|one| !one.receiver.record().taken.is_empty());
     rig.settle(PATIENCE, arrived);
     let mut faults = Faults::default();
-    for site in &rig.sites {
-        let taken = site.receiver.record().taken.len();
-        faults.check(taken == 1, &site.name, || format!("it arrived {taken} times"));
+    for destination in &rig.destinations {
+        let taken = destination.receiver.record().taken.len();
+        faults.check(taken == 1, &destination.name, || format!("it arrived {taken} times"));
     }
     let told = rig.told();
     faults.check(told.is_empty(), "reports", || format!("{told:?}"));

@@ -64,7 +64,7 @@ pub enum How {
 
 /// Goes wrong so many times, at commands that hold the text.
 #[derive(Clone, Copy, Debug)]
-pub struct Misdeed {
+pub struct Misbehaviour {
     pub at: At,
     pub how: How,
     pub times: usize,
@@ -92,10 +92,10 @@ pub struct Record {
     /// Recipients refused for good.
     pub refused_recipients: Vec<String>,
     /// What went wrong behind an answer, done and over.
-    pub idle_misdeeds: usize,
+    pub idle_misbehaviours: usize,
     /// While it is set, no whole body is answered.
     pub holds: bool,
-    misdeeds: Vec<Misdeed>,
+    misbehaviours: Vec<Misbehaviour>,
 }
 
 pub struct Receiver {
@@ -107,13 +107,13 @@ impl Receiver {
     pub fn start(
         address: SocketAddr,
         offers: &'static [&'static str],
-        misdeeds: &[Misdeed],
+        misbehaviours: &[Misbehaviour],
     ) -> Receiver {
         let listener = TcpListener::bind(address).expect("loopback has room");
         // So that the client cannot write a long body into the kernel and be done with it.
         SockRef::from(&listener).set_recv_buffer_size(8 << 10).expect("a size");
         let address = listener.local_addr().expect("it is bound");
-        let record = Record { misdeeds: misdeeds.to_vec(), ..Record::default() };
+        let record = Record { misbehaviours: misbehaviours.to_vec(), ..Record::default() };
         let record = Arc::new(Mutex::new(record));
         let receiver = Receiver { address, record: Arc::clone(&record) };
         thread::spawn(move || {
@@ -173,7 +173,8 @@ impl Session {
         let (record, ended_idle) = (Arc::clone(&session.record), session.ended_idle);
         // The client is told by the end of the stream, so that comes first.
         drop(session);
-        record.lock().expect("no session panics with it").idle_misdeeds += usize::from(ended_idle);
+        record.lock().expect("no session panics with it").idle_misbehaviours +=
+            usize::from(ended_idle);
     }
 
     fn record(&self) -> MutexGuard<'_, Record> {
@@ -289,7 +290,7 @@ impl Session {
 
     /// What goes wrong in the middle of a body. What was said is the answer to all of it.
     fn in_body(&mut self) -> io::Result<bool> {
-        let Some(how) = self.misdeed(At::Body, "") else { return Ok(false) };
+        let Some(how) = self.misbehaviour(At::Body, "") else { return Ok(false) };
         while self.input.is_empty() {
             self.receive()?;
         }
@@ -302,7 +303,7 @@ impl Session {
         while self.record().holds {
             thread::sleep(DRIP);
         }
-        let how = self.misdeed(At::End, "");
+        let how = self.misbehaviour(At::End, "");
         if let Some(How::Say(reply) | How::SayAndClose(reply)) = how
             && reply.starts_with(['4', '5'])
         {
@@ -330,12 +331,12 @@ impl Session {
         };
         let answered = code == 250 && !self.is_garbled;
         self.record().taken[place].answered = answered;
-        match self.misdeed(At::Idle, "") {
+        match self.misbehaviour(At::Idle, "") {
             None => Ok(()),
             Some(how) => {
                 let done = self.misbehave(how, "");
                 match done {
-                    Ok(_) => self.record().idle_misdeeds += 1,
+                    Ok(_) => self.record().idle_misbehaviours += 1,
                     Err(_) => self.ended_idle = true,
                 }
                 done.map(|_| ())
@@ -360,18 +361,19 @@ impl Session {
 
     /// Says what is right, or does what the script says. The code that was said.
     fn answer(&mut self, at: At, line: &str, good: &str) -> io::Result<u16> {
-        match self.misdeed(at, line) {
+        match self.misbehaviour(at, line) {
             Some(how) => self.misbehave(how, good),
             None => self.say(good).map(|()| code_of(good)),
         }
     }
 
-    fn misdeed(&mut self, at: At, line: &str) -> Option<How> {
+    fn misbehaviour(&mut self, at: At, line: &str) -> Option<How> {
         let mut record = self.record();
-        let fits = |one: &&mut Misdeed| one.at == at && one.times > 0 && line.contains(one.only);
-        let misdeed = record.misdeeds.iter_mut().find(fits)?;
-        misdeed.times -= 1;
-        Some(misdeed.how)
+        let fits =
+            |one: &&mut Misbehaviour| one.at == at && one.times > 0 && line.contains(one.only);
+        let misbehaviour = record.misbehaviours.iter_mut().find(fits)?;
+        misbehaviour.times -= 1;
+        Some(misbehaviour.how)
     }
 
     fn misbehave(&mut self, how: How, good: &str) -> io::Result<u16> {

@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use tempfile::TempDir;
 
-use crate::receiver::Misdeed;
+use crate::receiver::Misbehaviour;
 use crate::receiver::Receiver;
 use crate::receiver::Taken;
 use crate::support::Client;
@@ -37,7 +37,7 @@ data_init = '3s'
 data_block = '3s'
 data_end = '6s'
 quit = '500ms'
-[destination]
+[destination_defaults]
 tls = 'none'
 failures_to_back_off = 3
 back_off_first = '1s'
@@ -46,7 +46,7 @@ idle_reuse = '300ms'
 ";
 
 /// Where mail for a domain goes: a receiver, and what is known of it.
-pub struct Site {
+pub struct Destination {
     pub name: String,
     pub domain: String,
     pub receiver: Receiver,
@@ -54,7 +54,7 @@ pub struct Site {
 
 pub struct Rig {
     pub server: Server,
-    pub sites: Vec<Site>,
+    pub destinations: Vec<Destination>,
     /// Reports come here.
     pub home: Receiver,
     // Behind the server, so that it goes after it.
@@ -73,18 +73,18 @@ pub fn route(domain: &str, address: SocketAddr) -> String {
 
 impl Rig {
     /// A receiver for each plan: its name, its offers, its script.
-    pub fn start(plans: &[(String, &'static [&'static str], Vec<Misdeed>)]) -> Rig {
+    pub fn start(plans: &[(String, &'static [&'static str], Vec<Misbehaviour>)]) -> Rig {
         let home = Receiver::start(place(0), BARE, &[]);
         let mut config = route("sender.test", home.address);
-        let mut sites = Vec::new();
-        for (number, (name, offers, misdeeds)) in plans.iter().enumerate() {
+        let mut destinations = Vec::new();
+        for (number, (name, offers, misbehaviours)) in plans.iter().enumerate() {
             let domain = format!("d{number}.test");
-            let receiver = Receiver::start(place(number + 1), offers, misdeeds);
+            let receiver = Receiver::start(place(number + 1), offers, misbehaviours);
             config.push_str(&route(&domain, receiver.address));
-            sites.push(Site { name: name.clone(), domain, receiver });
+            destinations.push(Destination { name: name.clone(), domain, receiver });
         }
         let (server, folder) = start_server(&config);
-        Rig { server, sites, home, _folder: folder }
+        Rig { server, destinations, home, _folder: folder }
     }
 
     /// Sends on a connection of its own.
@@ -181,9 +181,9 @@ pub fn failed_recipients(report: &Taken) -> Vec<String> {
 pub struct Faults(String);
 
 impl Faults {
-    pub fn check(&mut self, holds: bool, site: &str, what: impl FnOnce() -> String) {
+    pub fn check(&mut self, holds: bool, destination: &str, what: impl FnOnce() -> String) {
         if !holds {
-            writeln!(self.0, "{site}: {}", what()).expect("a string takes all");
+            writeln!(self.0, "{destination}: {}", what()).expect("a string takes all");
         }
     }
 

@@ -6,15 +6,15 @@ use std::time::Instant;
 
 use crate::receiver::At;
 use crate::receiver::How;
-use crate::receiver::Misdeed;
+use crate::receiver::Misbehaviour;
 use crate::receiver::Record;
 use crate::receiver::Taken;
 use crate::rig::BARE;
+use crate::rig::Destination;
 use crate::rig::FULL;
 use crate::rig::Faults;
 use crate::rig::PIPED;
 use crate::rig::Rig;
-use crate::rig::Site;
 use crate::rig::queue_text;
 use crate::rig::submit;
 
@@ -47,7 +47,7 @@ const WAYS: [(&str, How); 13] = [
 struct Row {
     name: String,
     offers: &'static [&'static str],
-    misdeed: Misdeed,
+    misbehaviour: Misbehaviour,
     body: usize,
 }
 
@@ -62,12 +62,12 @@ fn rows() -> Vec<Row> {
                     continue;
                 }
                 let only = if at == At::Rcpt { "one-" } else { "" };
-                let misdeed = Misdeed { at, how, times: 2, only };
+                let misbehaviour = Misbehaviour { at, how, times: 2, only };
                 let name = format!("{kind}, {at:?}: {way}");
-                rows.push(Row { name: name.clone(), offers, misdeed, body: 50 });
+                rows.push(Row { name: name.clone(), offers, misbehaviour, body: 50 });
                 if at == At::Body {
                     let name = format!("{name}, long");
-                    rows.push(Row { name, offers, misdeed, body: 1 << 20 });
+                    rows.push(Row { name, offers, misbehaviour, body: 1 << 20 });
                 }
             }
         }
@@ -88,23 +88,23 @@ fn body(id: &str, bytes: usize) -> Vec<u8> {
 fn every_state_may_fail() {
     let rows = rows();
     let mut plans: Vec<_> =
-        rows.iter().map(|row| (row.name.clone(), row.offers, vec![row.misdeed])).collect();
+        rows.iter().map(|row| (row.name.clone(), row.offers, vec![row.misbehaviour])).collect();
     plans.push(("healthy".to_owned(), FULL, Vec::new()));
     let rig = Rig::start(&plans);
     let mut client = rig.client();
     let mut sent: HashMap<String, (Vec<u8>, Vec<String>)> = HashMap::new();
-    for (number, (row, site)) in rows.iter().zip(&rig.sites).enumerate() {
+    for (number, (row, destination)) in rows.iter().zip(&rig.destinations).enumerate() {
         for count in 0..MESSAGES {
             let id = format!("m{number}-{count}");
             // One of the long ones is enough.
             let bytes = if count == 0 { row.body } else { 50 };
-            let recipients = ["one", "two"].map(|who| format!("{who}-{id}@{}", site.domain));
+            let recipients = ["one", "two"].map(|who| format!("{who}-{id}@{}", destination.domain));
             let body = body(&id, bytes);
             submit(&mut client, &id, &recipients, &body);
             sent.insert(id, (body, recipients.to_vec()));
         }
     }
-    let healthy = &rig.sites[rows.len()];
+    let healthy = &rig.destinations[rows.len()];
     let mut began = Vec::new();
     for count in 0..10 {
         let id = format!("well-{count}");
@@ -117,17 +117,19 @@ fn every_state_may_fail() {
     let log = rig.server.log_text();
     let told = rig.told();
     let mut expected_told = Vec::new();
-    for (row, site) in rows.iter().zip(&rig.sites) {
-        let record = site.receiver.record();
+    for (row, destination) in rows.iter().zip(&rig.destinations) {
+        let record = destination.receiver.record();
         let refused = refused(&record, &sent);
-        check_arrivals(site, &record, &refused, &sent, &mut faults);
-        check_warnings(site, &record, &log, &mut faults);
-        faults.check(record.connections <= CONNECTIONS_MAX, &site.name, || {
+        check_arrivals(destination, &record, &refused, &sent, &mut faults);
+        check_warnings(destination, &record, &log, &mut faults);
+        faults.check(record.connections <= CONNECTIONS_MAX, &destination.name, || {
             format!("{} connections", record.connections)
         });
-        let may_refuse = matches!(row.misdeed.how, How::Say(text) | How::SayAndClose(text)
+        let may_refuse = matches!(row.misbehaviour.how, How::Say(text) | How::SayAndClose(text)
             if text.starts_with('5'));
-        faults.check(may_refuse || refused.is_empty(), &site.name, || "the script is off".into());
+        faults.check(may_refuse || refused.is_empty(), &destination.name, || {
+            "the script is off".into()
+        });
         expected_told.extend(refused);
     }
     expected_told.sort_unstable();
@@ -151,55 +153,62 @@ fn refused(record: &Record, sent: &HashMap<String, (Vec<u8>, Vec<String>)>) -> V
 }
 
 fn check_arrivals(
-    site: &Site,
+    destination: &Destination,
     record: &Record,
     refused: &[String],
     sent: &HashMap<String, (Vec<u8>, Vec<String>)>,
     faults: &mut Faults,
 ) {
     for (id, (body, recipients)) in sent {
-        for recipient in recipients.iter().filter(|one| one.ends_with(&format!("@{}", site.domain)))
+        for recipient in
+            recipients.iter().filter(|one| one.ends_with(&format!("@{}", destination.domain)))
         {
             let to_it = |taken: &&Taken| taken.recipients.contains(recipient);
             let arrived: Vec<&Taken> = record.taken.iter().filter(to_it).collect();
             let answered = arrived.iter().filter(|taken| taken.answered).count();
             let expected = usize::from(!refused.contains(recipient));
-            faults.check(answered == expected, &site.name, || {
+            faults.check(answered == expected, &destination.name, || {
                 format!("{recipient} arrived {answered} times, expected {expected}")
             });
             for taken in arrived {
-                faults.check(taken.id == *id && taken.body.ends_with(body), &site.name, || {
-                    format!("{recipient} got another body")
-                });
+                faults.check(
+                    taken.id == *id && taken.body.ends_with(body),
+                    &destination.name,
+                    || format!("{recipient} got another body"),
+                );
             }
         }
     }
 }
 
 /// Whenever the answer to a whole body was lost, the log warns of a second delivery.
-fn check_warnings(site: &Site, record: &Record, log: &str, faults: &mut Faults) {
+fn check_warnings(destination: &Destination, record: &Record, log: &str, faults: &mut Faults) {
     let lost: usize = record
         .taken
         .iter()
         .filter(|taken| !taken.answered)
         .map(|taken| taken.recipients.len())
         .sum();
-    let address = site.receiver.address.to_string();
+    let address = destination.receiver.address.to_string();
     let warned = log
         .lines()
         .filter(|line| line.contains(&address) && line.contains("may be delivered twice"))
         .count();
-    faults.check(warned >= lost, &site.name, || format!("{lost} answers lost, {warned} warnings"));
+    faults.check(warned >= lost, &destination.name, || {
+        format!("{lost} answers lost, {warned} warnings")
+    });
 }
 
-fn check_healthy(site: &Site, began: &[(String, Instant)], faults: &mut Faults) {
-    let record = site.receiver.record();
+fn check_healthy(destination: &Destination, began: &[(String, Instant)], faults: &mut Faults) {
+    let record = destination.receiver.record();
     for (id, began) in began {
         let arrived: Vec<&Taken> = record.taken.iter().filter(|taken| taken.id == *id).collect();
-        faults.check(arrived.len() == 1, &site.name, || format!("{id}: {} times", arrived.len()));
+        faults.check(arrived.len() == 1, &destination.name, || {
+            format!("{id}: {} times", arrived.len())
+        });
         for taken in arrived {
             let wait = taken.at.saturating_duration_since(*began);
-            faults.check(wait < HEALTHY, &site.name, || format!("{id} came after {wait:?}"));
+            faults.check(wait < HEALTHY, &destination.name, || format!("{id} came after {wait:?}"));
         }
     }
 }

@@ -410,7 +410,7 @@ impl Relay {
         let config = format!(
             "[delivery]\ntls_roots = {roots:?}\nretry_schedule = [\"1h\"]\n{delivery}\n\
              [resolver]\nservers = [\"{servers}\"]\ntrust_ad = true\n\
-             [destination]\nfailures_to_back_off = 1\nmessages_per_connection = 1\n\
+             [destination_defaults]\nfailures_to_back_off = 1\nmessages_per_connection = 1\n\
              [[tls.certificate]]\ncertificate = {certificate:?}\nkey = {key:?}\n{config}"
         );
         let setup = Setup { config, ..setup };

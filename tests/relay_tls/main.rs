@@ -30,7 +30,7 @@ use crate::kit::facts;
 use crate::support::Setup;
 use crate::support::is_root;
 
-/// A route to a sink by its name, with a wish.
+/// A route to a sink by its name, with a mode.
 fn route(domain: &str, sink: &Sink, more: &str) -> String {
     let port = sink.port();
     format!(
@@ -86,9 +86,9 @@ fn what_the_operator_demands_is_not_given_up() {
     ];
     let mut zone = Zone::default();
     let mut routes = String::new();
-    for (domain, sink, wish) in rows {
+    for (domain, sink, mode) in rows {
         zone = zone.host(&format!("mx.{domain}"), sink.address);
-        routes += &route(domain, sink, &format!("tls = \"{wish}\""));
+        routes += &route(domain, sink, &format!("tls = \"{mode}\""));
     }
     let relay = Relay::start(authority, zone, &routes);
     let reasons = [
@@ -99,7 +99,7 @@ fn what_the_operator_demands_is_not_given_up() {
     ];
     for (domain, reason) in reasons {
         let attempt = relay.send(&format!("a@{domain}"));
-        assert_waits(&attempt, "TLS is demanded (site)");
+        assert_waits(&attempt, "TLS is demanded (destination)");
         assert_waits(&attempt, reason);
     }
     for sink in [&broken, &plain, &other, &stranger] {
@@ -152,7 +152,7 @@ fn tls_may_come_before_the_greeting() {
     assert_eq!(user.heard("tls AUTH PLAIN AHVzAHNlY3JldA=="), 1);
     assert_eq!((good.heard("tls MAIL"), good.heard("tls STARTTLS")), (1, 0));
     let attempt = relay.send("a@other.test");
-    assert_waits(&attempt, "TLS is demanded (site)");
+    assert_waits(&attempt, "TLS is demanded (destination)");
     assert_waits(&attempt, "not valid for name");
     let attempt = relay.send("a@plain.test");
     assert_waits(&attempt, "the TLS handshake failed");

@@ -65,7 +65,7 @@ fn tasks_keep_running_on_a_contended_core() {
     });
     let shard = shard.expect("a shard starts here");
     // As a server has one. When all its alarms went off while the core was taken away, the shard is
-    // prodded within half a second; with no ticker it would be told of as stuck.
+    // interrupted within half a second; with no ticker it would be told of as stuck.
     let told = Arc::new(AtomicUsize::new(0));
     let telling = Arc::clone(&told);
     let watchdog = Watchdog::start(vec![shard.heartbeat()], Duration::from_secs(4), move |_| {

@@ -144,9 +144,9 @@ const PIECES: [&[u8]; 40] = [
     b"GET / HTTP/1.1\r\n",
 ];
 
-struct Dice(u64);
+struct Random(u64);
 
-impl Dice {
+impl Random {
     fn roll(&mut self, sides: usize) -> usize {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
@@ -156,30 +156,31 @@ impl Dice {
 }
 
 /// One random session; whatever comes back is read so that nobody waits for anybody.
-fn harass(address: SocketAddr, dice: &mut Dice) {
+fn harass(address: SocketAddr, random: &mut Random) {
     let Ok(mut stream) = TcpStream::connect(address) else { return };
     stream.set_nodelay(true).expect("a socket");
     stream.set_read_timeout(Some(Duration::from_millis(20))).expect("a socket");
     stream.set_write_timeout(Some(Duration::from_millis(200))).expect("a socket");
     let mut sink = [0; 16384];
-    if dice.roll(2) == 0 {
+    if random.roll(2) == 0 {
         // The polite wait for the greeting.
         let _ = stream.read(&mut sink);
     }
-    for _ in 0..dice.roll(24) {
-        let sent = match dice.roll(8) {
+    for _ in 0..random.roll(24) {
+        let sent = match random.roll(8) {
             0 => {
-                let noise: Vec<u8> = (0..dice.roll(3000)).map(|_| dice.roll(256) as u8).collect();
+                let noise: Vec<u8> =
+                    (0..random.roll(3000)).map(|_| random.roll(256) as u8).collect();
                 stream.write_all(&noise)
             }
             1 => {
-                let piece = PIECES[dice.roll(PIECES.len())];
+                let piece = PIECES[random.roll(PIECES.len())];
                 piece.iter().try_for_each(|byte| stream.write_all(&[*byte]))
             }
-            2 => stream.write_all(&PIECES[dice.roll(PIECES.len())].repeat(dice.roll(300))),
+            2 => stream.write_all(&PIECES[random.roll(PIECES.len())].repeat(random.roll(300))),
             _ => {
-                let group: Vec<u8> = (0..=dice.roll(4))
-                    .flat_map(|_| PIECES[dice.roll(PIECES.len())].to_vec())
+                let group: Vec<u8> = (0..=random.roll(4))
+                    .flat_map(|_| PIECES[random.roll(PIECES.len())].to_vec())
                     .collect();
                 stream.write_all(&group)
             }
@@ -187,11 +188,11 @@ fn harass(address: SocketAddr, dice: &mut Dice) {
         if sent.is_err() {
             break;
         }
-        if dice.roll(3) == 0 {
+        if random.roll(3) == 0 {
             let _ = stream.read(&mut sink);
         }
     }
-    match dice.roll(4) {
+    match random.roll(4) {
         // Gone without a word, with a reset if something is unread.
         0 => {}
         // The rest end their side first and hear the last words.
@@ -227,9 +228,10 @@ fn ten_seconds_of_noise_change_nothing() {
             for worker in 0..6 {
                 let addresses = &rig.server.smtp;
                 scope.spawn(move || {
-                    let mut dice = Dice(seed.wrapping_mul(2 * worker + 3).wrapping_add(salt) | 1);
+                    let mut random =
+                        Random(seed.wrapping_mul(2 * worker + 3).wrapping_add(salt) | 1);
                     while Instant::now() < end {
-                        harass(addresses[dice.roll(addresses.len())], &mut dice);
+                        harass(addresses[random.roll(addresses.len())], &mut random);
                     }
                 });
             }

@@ -1,4 +1,4 @@
-//! Lines before sites that take less than there is for them: orders, reloads, and mail for others.
+//! Lines before destinations that take less than there is for them: orders, reloads, and mail for others.
 
 use std::time::Duration;
 use std::time::Instant;
@@ -17,14 +17,14 @@ use crate::operators::await_why;
 use crate::operators::queue_text;
 use crate::operators::submit;
 
-/// Mail for a quick site is there within so long, whatever waits for others.
+/// Mail for a quick destination is there within so long, whatever waits for others.
 const QUICK: Duration = Duration::from_secs(10);
 
 /// One shard that sends everything to the sink, one job at a time given to its owner.
 fn narrow(sink: &Sink, connections: usize) -> Plan {
     let rest = format!(
         "[delivery]\nenabled = true\n[[route]]\nnext = \"smtp:{}\"\n\
-         [destination]\nconnections_max = {connections}\nwindow_start = {connections}\njobs_max = {connections}\n",
+         [destination_defaults]\nconnections_max = {connections}\nwindow_start = {connections}\njobs_max = {connections}\n",
         sink.address
     );
     Plan { rest, server: "cores = \"0\"\n".to_owned(), ..Plan::default() }
@@ -40,7 +40,7 @@ fn what_waits_at_home_is_held_and_deleted() {
         }
         let ids: Vec<String> =
             (0..6).map(|number| submit(&rig, &format!("mail {number}"))).collect();
-        // It is at the owner of its site; the others wait for it to come back.
+        // It is at the owner of its destination; the others wait for it to come back.
         await_why(&rig, &ids[0], if is_paused { "paused" } else { "It is being sent to" });
         assert!(queue_text(&rig, &["hold", &ids[2]]).ends_with("held\n"));
         assert!(queue_text(&rig, &["delete", &ids[4]]).contains("deleted"));
@@ -65,15 +65,15 @@ fn what_waits_at_home_is_held_and_deleted() {
 }
 
 #[test]
-fn a_reload_reaches_a_busy_site() {
+fn a_reload_reaches_a_busy_destination() {
     let sink = Sink::start(Manner::Dawdles);
     let rig = Rig::start(&narrow(&sink, 3));
     let ids: Vec<String> = (0..9).map(|number| submit(&rig, &format!("mail {number}."))).collect();
     await_why(&rig, &ids[0], "It is being sent to");
     let show = || -> Value {
         let said = ask(&rig, &["destination", "show", "127.0.0.1", "--json"]);
-        let site: Value = serde_json::from_str(&said).expect("JSON");
-        site["sites"][0].clone()
+        let destination: Value = serde_json::from_str(&said).expect("JSON");
+        destination["destinations"][0].clone()
     };
     let await_connections = |max: u64, busy: u64| {
         await_some(&format!("{busy} of {max} connections in {}", show()), || {
@@ -96,7 +96,7 @@ fn a_reload_reaches_a_busy_site() {
 }
 
 #[test]
-fn many_slow_sites_do_not_keep_a_quick_one_waiting() {
+fn many_slow_destinations_do_not_keep_a_quick_one_waiting() {
     const SLOW: usize = 10;
     let slow: Vec<Sink> = (0..SLOW).map(|_| Sink::start(Manner::Dawdles)).collect();
     let quick = Sink::start(Manner::Takes);

@@ -123,7 +123,7 @@ impl Sink {
     pub fn plan(&self) -> Plan {
         let rest = format!(
             "[delivery]\nenabled = true\n[[route]]\nnext = \"smtp:{}\"\n\
-             [destination]\nconnections_max = 1\nwindow_start = 1\n",
+             [destination_defaults]\nconnections_max = 1\nwindow_start = 1\n",
             self.address
         );
         Plan { rest, http: true, ..Plan::default() }
@@ -333,9 +333,9 @@ fn a_paused_destination_keeps_its_mail() {
         serde_json::from_str(&ask(&rig, &["destination", "list", "--json"])).expect("JSON");
     assert_eq!(list[0]["state"], "paused", "{list}");
     assert_eq!(list[0]["queued"], 1, "{list}");
-    let site = sink.address.to_string();
+    let destination = sink.address.to_string();
     assert!(ask(&rig, &["destination", "list"]).contains("paused"));
-    let shown = ask(&rig, &["destination", "show", &site]);
+    let shown = ask(&rig, &["destination", "show", &destination]);
     assert!(shown.contains("queued: 1") && shown.contains("state: paused"), "{shown}");
     await_stats(&rig, "a paused one", |stats| stats["destinations"][0]["state"] == "paused");
     assert!(sink.mail().is_empty(), "nothing goes there");
@@ -391,7 +391,7 @@ fn destinations(rig: &Rig) -> Vec<Value> {
     let list = ask(rig, &["destination", "list", "--json"]);
     let list: Value = serde_json::from_str(&list).expect("JSON");
     let rows = list.as_array().expect("a list").iter();
-    rows.filter(|row| row["site"].is_string()).cloned().collect()
+    rows.filter(|row| row["destination"].is_string()).cloned().collect()
 }
 
 fn job(rig: &Rig, id: &str) -> Value {
@@ -532,7 +532,7 @@ fn to_stand_in_line_is_no_attempt() {
     let address = closed.address;
     let rest = format!(
         "[delivery]\nenabled = true\n[[route]]\nnext = \"smtp:{address}\"\n\
-         [destination]\nconnections_max = 1\nwindow_start = 1\nfailures_to_back_off = 2\n\
+         [destination_defaults]\nconnections_max = 1\nwindow_start = 1\nfailures_to_back_off = 2\n\
          back_off_first = \"1h\"\n"
     );
     let rig = Rig::start(&Plan { rest, ..Plan::default() });
@@ -563,7 +563,7 @@ fn a_striped_destination_is_one_and_its_number_may_change() {
     let plan = |stripes: &str| {
         let rest = format!(
             "[delivery]\nenabled = true\n[[route]]\nnext = \"smtp:{}\"\n\
-             [[site]]\nname = \"sink\"\nmx_host = [\"[127.0.0.1]\"]\n\
+             [[destination]]\nname = \"sink\"\nmx_host = [\"[127.0.0.1]\"]\n\
              connections_max = 4\nwindow_start = 4\nstripes = {stripes}\n",
             sink.address
         );
@@ -587,7 +587,7 @@ fn a_striped_destination_is_one_and_its_number_may_change() {
     await_stats(&rig, "one with all mail", |stats| {
         stats["destinations"].as_array().map(Vec::len) == Some(1)
             && stats["destinations"][0]["queued"] == count
-            && stats["other_destinations"]["sites"] == 0
+            && stats["other_destinations"]["destinations"] == 0
     });
     assert!(ids.iter().all(|id| await_why(&rig, id, "paused by an operator").contains("in line")));
 
@@ -669,7 +669,8 @@ fn jobs_in_memory_are_counted() {
 fn what_came_of_tls_with_other_servers_is_counted() {
     let sink = Sink::start(Manner::Takes);
     let mut plan = sink.plan();
-    plan.rest = plan.rest.replace("[destination]\n", "tls = \"must\"\n[destination]\n");
+    plan.rest =
+        plan.rest.replace("[destination_defaults]\n", "tls = \"must\"\n[destination_defaults]\n");
     let rig = Rig::start(&plan);
     submit(&rig, "in the clear");
     rig.await_metric("ringpost_delivery_tls_results_total{result=\"starttls-not-supported\"}", 1.0);

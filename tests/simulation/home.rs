@@ -13,7 +13,7 @@ use ringpost::outbound::lease::Lease;
 use ringpost::outbound::lease::LeaseTable;
 use ringpost::outbound::lease::Settle;
 use ringpost::outbound::line::Age;
-use ringpost::outbound::line::Comer;
+use ringpost::outbound::line::Arrival;
 use ringpost::outbound::line::Lines;
 use ringpost::outbound::line::Row;
 use ringpost::outbound::line::Turn;
@@ -32,11 +32,11 @@ const ROWS_MAX: usize = 40;
 #[derive(Clone, Copy, Debug)]
 pub struct Known {
     pub number: usize,
-    pub site: usize,
+    pub destination: usize,
     pub due_ms: u64,
     pub attempts: u32,
     pub expires_ms: u64,
-    /// What its site takes from a home at a time.
+    /// What its destination takes from a home at a time.
     pub out_max: usize,
     pub tenant: u32,
 }
@@ -112,8 +112,8 @@ impl Home {
             self.looked_ms = now_ms;
             self.expire_lines(now_ms, work);
         }
-        if let Some((site, left)) = self.lines.take_left(partition()) {
-            self.refill(&site, left, now_ms, work);
+        if let Some((destination, left)) = self.lines.take_left(partition()) {
+            self.refill(&destination, left, now_ms, work);
         }
         self.read_on(now_ms, work);
         self.check();
@@ -144,7 +144,7 @@ impl Home {
             // It may stand in line once more.
             Settle::SettledLate => {
                 if let Some(waiting) = self.jobs.get(&number) {
-                    self.lines.withdraw(&name_of(waiting.known.site), (id_of(number), 0));
+                    self.lines.withdraw(&name_of(waiting.known.destination), (id_of(number), 0));
                 }
             }
             Settle::Stale | Settle::Unknown => return None,
@@ -171,15 +171,15 @@ impl Home {
         work.expired.push(number);
     }
 
-    fn refill(&mut self, site: &str, left: Row, now_ms: u64, work: &mut Work) {
+    fn refill(&mut self, destination: &str, left: Row, now_ms: u64, work: &mut Work) {
         let first = (left.0, number_of(left.1));
         let rows: Vec<Known> = self.due.range(first..=(now_ms, usize::MAX)).map(known).collect();
         for row in rows {
-            if self.lines.is_full(site, partition()) {
+            if self.lines.is_full(destination, partition()) {
                 return;
             }
             if !self.has_room() {
-                return self.lines.leave_again(site, left);
+                return self.lines.leave_again(destination, left);
             }
             self.admit(row, now_ms, work);
         }
@@ -225,13 +225,13 @@ impl Home {
             _ => Age::Waited,
         };
         let row = (known.due_ms, id_of(number), 0);
-        let site = name_of(known.site);
+        let destination = name_of(known.destination);
         match self
             .lines
-            .join(&site, Comer { row, age, tenant: known.tenant, out_max: known.out_max })
+            .join(&destination, Arrival { row, age, tenant: known.tenant, out_max: known.out_max })
         {
             Turn::Goes => {
-                let out = self.lines.out(&site);
+                let out = self.lines.out(&destination);
                 let out_max = known.out_max.max(1);
                 let reserve = out_max / 4;
                 assert!(out <= out_max + reserve, "{out} out of {out_max}");
@@ -253,12 +253,12 @@ impl Home {
 
     fn come_back(&mut self, number: usize, now_ms: u64, work: &mut Work) {
         let Some(waiting) = self.jobs.get_mut(&number) else { return };
-        let (site, tenant) = (name_of(waiting.known.site), waiting.known.tenant);
+        let (destination, tenant) = (name_of(waiting.known.destination), waiting.known.tenant);
         if !std::mem::take(&mut waiting.is_out) {
             return;
         }
         let (jobs, leases) = (&mut self.jobs, &mut self.leases);
-        self.lines.step(&site, tenant, |(id, _)| {
+        self.lines.step(&destination, tenant, |(id, _)| {
             let next = jobs.get_mut(&number_of(id)).expect("what is in line is in memory");
             assert!(!next.is_out, "out and in line");
             next.is_out = true;
@@ -285,10 +285,14 @@ impl Home {
         assert_eq!(waiting, self.lines.in_lines(), "in memory, and neither out nor in line");
         let mut out: BTreeMap<usize, usize> = BTreeMap::new();
         for job in self.jobs.values() {
-            *out.entry(job.known.site).or_default() += usize::from(job.is_out);
+            *out.entry(job.known.destination).or_default() += usize::from(job.is_out);
         }
-        for (site, count) in out {
-            assert_eq!(self.lines.out(&name_of(site)), count, "out of site {site}");
+        for (destination, count) in out {
+            assert_eq!(
+                self.lines.out(&name_of(destination)),
+                count,
+                "out of destination {destination}"
+            );
         }
         let due: BTreeSet<usize> = self.due.keys().map(|(_, number)| *number).collect();
         assert!(self.jobs.keys().all(|number| due.contains(number)), "in memory and not on disk");
@@ -311,6 +315,6 @@ fn partition() -> PartitionId {
     id_of(0).partition()
 }
 
-fn name_of(site: usize) -> String {
-    site.to_string()
+fn name_of(destination: usize) -> String {
+    destination.to_string()
 }

@@ -11,16 +11,16 @@ use std::panic::AssertUnwindSafe;
 use std::panic::catch_unwind;
 use std::time::Duration;
 
-use ringpost::outbound::destination::Dice;
-use ringpost::route::site::Rates;
-use ringpost::route::site::SitePolicy;
-use ringpost::route::site::Stripes;
+use ringpost::outbound::destination::Random;
+use ringpost::route::destination::DestinationPolicy;
+use ringpost::route::destination::Rates;
+use ringpost::route::destination::Stripes;
 
 use peer::Peer;
+use world::DestinationPlan;
 use world::End;
 use world::Job;
 use world::Plan;
-use world::SitePlan;
 use world::World;
 
 const RUNS: u64 = 3000;
@@ -57,46 +57,47 @@ fn number(variable: &str) -> Option<u64> {
 
 /// A machine and its world, different for each seed.
 fn plan(seed: u64) -> Plan {
-    let mut dice = Dice::new(seed.wrapping_mul(0x9E37_79B9) + 1);
-    let d = &mut dice;
+    let mut random = Random::new(seed.wrapping_mul(0x9E37_79B9) + 1);
+    let d = &mut random;
     let shards = 1 + d.below(4) as usize;
-    let sites: Vec<SitePlan> = (0..1 + d.below(6)).map(|_| site_plan(d)).collect();
+    let destinations: Vec<DestinationPlan> =
+        (0..1 + d.below(6)).map(|_| destination_plan(d)).collect();
     let crashes = (0..d.below(6).saturating_sub(3)).map(|_| d.below(900_000)).collect();
-    let site_count = sites.len() as u64;
+    let destination_count = destinations.len() as u64;
     let pauses = (0..d.below(3))
-        .map(|_| (d.below(300_000), d.below(site_count) as usize, d.below(7_200_000)))
+        .map(|_| (d.below(300_000), d.below(destination_count) as usize, d.below(7_200_000)))
         .collect();
     let reloads = (0..d.below(6).saturating_sub(2))
-        .map(|_| (d.below(9_000_000), d.below(site_count) as usize, stripes(d)))
+        .map(|_| (d.below(9_000_000), d.below(destination_count) as usize, stripes(d)))
         .collect();
     Plan {
         seed,
         shards,
-        sites,
+        destinations,
         loss: [0, 0, 30, 200][d.below(4) as usize],
         crashes,
         pauses,
         reloads,
         connections_max: 1 + d.below(60) as usize,
-        sites_max: 1 + d.below(10) as usize,
+        destinations_max: 1 + d.below(10) as usize,
         jobs_max: 8 + d.below(200) as usize,
         arrival_ms: 1 + d.below(300_000),
     }
 }
 
-fn stripes(d: &mut Dice) -> Stripes {
+fn stripes(d: &mut Random) -> Stripes {
     [Stripes::Count(1), Stripes::Count(2), Stripes::Count(3), Stripes::All, Stripes::Auto]
         [d.below(5) as usize]
 }
 
-fn site_plan(d: &mut Dice) -> SitePlan {
+fn destination_plan(d: &mut Random) -> DestinationPlan {
     let peer = peer::ALL[d.below(peer::ALL.len() as u64) as usize];
     let stripes = stripes(d);
     let mut some =
         |chance: u64, most: u64| (d.below(chance) == 0).then(|| (1 + d.below(most)) as u32);
     let rates =
         Rates { per_second: some(4, 10), per_minute: some(4, 100), per_hour: some(6, 1000) };
-    let policy = SitePolicy {
+    let policy = DestinationPolicy {
         connections_max: (1 + d.below(20)) as u32,
         window_start: 1 + d.below(6) as u32,
         messages_per_connection: 1 + d.below(100) as u32,
@@ -107,30 +108,34 @@ fn site_plan(d: &mut Dice) -> SitePlan {
         back_off_max: Duration::from_secs(60 + d.below(3600)),
         jobs_max: 1 + d.below(200) as usize,
         stripes,
-        ..SitePolicy::default()
+        ..DestinationPolicy::default()
     };
-    SitePlan { peer, policy, jobs: 1 + d.below(60) as usize }
+    DestinationPlan { peer, policy, jobs: 1 + d.below(60) as usize }
 }
 
 fn calm(seed: u64, peers: &[Peer]) -> Plan {
-    let site = |peer: &Peer| SitePlan { peer: *peer, policy: SitePolicy::default(), jobs: 200 };
+    let destination = |peer: &Peer| DestinationPlan {
+        peer: *peer,
+        policy: DestinationPolicy::default(),
+        jobs: 200,
+    };
     Plan {
         seed,
         shards: 1,
-        sites: peers.iter().map(site).collect(),
+        destinations: peers.iter().map(destination).collect(),
         loss: 0,
         crashes: Vec::new(),
         pauses: Vec::new(),
         reloads: Vec::new(),
         connections_max: 40,
-        sites_max: 100,
+        destinations_max: 100,
         jobs_max: 10_000,
         arrival_ms: 1,
     }
 }
 
 #[test]
-fn dead_and_slow_sites_cost_a_healthy_one_nothing() {
+fn dead_and_slow_destinations_cost_a_healthy_one_nothing() {
     for seed in 0..30 {
         let mut alone = World::new(calm(seed, &[Peer::Fast]));
         alone.run();
@@ -139,7 +144,7 @@ fn dead_and_slow_sites_cost_a_healthy_one_nothing() {
         among.run();
         let (alone_ms, among_ms) = (alone.ended_ms(0), among.ended_ms(0));
         assert!(among_ms <= alone_ms * 12 / 10 + 200, "seed {seed}: {alone_ms}, {among_ms}");
-        assert!(among.disk.iter().all(|job| job.site != 1 || job.end_is(End::Expired)));
+        assert!(among.disk.iter().all(|job| job.destination != 1 || job.end_is(End::Expired)));
     }
 }
 
@@ -148,12 +153,12 @@ fn stripes_that_change_again_and_again_exceed_nothing() {
     for seed in 0..200 {
         let mut plan = calm(seed, &[Peer::Slow, Peer::Fast]);
         plan.shards = 4;
-        let mut d = Dice::new(seed + 1);
-        for site in &mut plan.sites {
+        let mut d = Random::new(seed + 1);
+        for destination in &mut plan.destinations {
             let rates = Rates { per_minute: Some(40), per_hour: Some(300), ..Rates::default() };
-            site.policy.rates = if d.below(2) == 0 { rates } else { Rates::default() };
-            site.policy.stripes = stripes(&mut d);
-            site.jobs = 500;
+            destination.policy.rates = if d.below(2) == 0 { rates } else { Rates::default() };
+            destination.policy.stripes = stripes(&mut d);
+            destination.jobs = 500;
         }
         plan.arrival_ms = 7_200_000;
         plan.reloads =
@@ -183,7 +188,7 @@ fn the_same_seed_is_the_same_run() {
 fn a_small_sender_is_not_kept_waiting_by_a_large_one() {
     for seed in 0..30 {
         let mut plan = calm(seed, &[Peer::Fast]);
-        plan.sites[0].jobs = 600;
+        plan.destinations[0].jobs = 600;
         let mut world = World::new(plan);
         let few = [100, 300, 599];
         for (number, job) in world.disk.iter_mut().enumerate() {

@@ -1,7 +1,7 @@
 //! Servers of other people, as they behave on good and on bad days.
 
-use ringpost::outbound::destination::Dice;
 use ringpost::outbound::destination::FailureKind;
+use ringpost::outbound::destination::Random;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Peer {
@@ -48,28 +48,28 @@ pub enum Sent {
 
 impl Peer {
     /// Milliseconds to the greeting, or to the failure.
-    pub fn dial(self, now_ms: u64, dice: &mut Dice) -> (u64, Option<FailureKind>) {
+    pub fn dial(self, now_ms: u64, random: &mut Random) -> (u64, Option<FailureKind>) {
         match self {
             Peer::Dead => (30_000, Some(FailureKind::Timeout)),
-            Peer::Refusing => (dice.below(5), Some(FailureKind::Connect)),
+            Peer::Refusing => (random.below(5), Some(FailureKind::Connect)),
             Peer::Flapping if now_ms / 180_000 % 2 == 1 => (3, Some(FailureKind::Connect)),
-            Peer::Slow => (1_000 + dice.below(2_000), None),
-            Peer::Tarpit => (5_000 + dice.below(20_000), None),
-            _ => (5 + dice.below(40), None),
+            Peer::Slow => (1_000 + random.below(2_000), None),
+            Peer::Tarpit => (5_000 + random.below(20_000), None),
+            _ => (5 + random.below(40), None),
         }
     }
 
     /// Milliseconds to the end of a transfer. `age_ms` is how long ago the mail was accepted.
-    pub fn send(self, now_ms: u64, age_ms: u64, dice: &mut Dice) -> (u64, Sent) {
-        let short_ms = 5 + dice.below(60);
+    pub fn send(self, now_ms: u64, age_ms: u64, random: &mut Random) -> (u64, Sent) {
+        let short_ms = 5 + random.below(60);
         match self {
-            Peer::Slow => (1_000 + dice.below(4_000), Sent::Delivered),
-            Peer::Tarpit => (60_000 + dice.below(140_000), Sent::Delivered),
-            Peer::Throttling if dice.below(6) == 0 => (short_ms, Sent::Throttled),
-            Peer::Breaking if dice.below(6) == 0 => (short_ms, Sent::Broken),
+            Peer::Slow => (1_000 + random.below(4_000), Sent::Delivered),
+            Peer::Tarpit => (60_000 + random.below(140_000), Sent::Delivered),
+            Peer::Throttling if random.below(6) == 0 => (short_ms, Sent::Throttled),
+            Peer::Breaking if random.below(6) == 0 => (short_ms, Sent::Broken),
             Peer::Flapping if now_ms / 180_000 % 2 == 1 => (short_ms, Sent::Broken),
             Peer::Greylisting if age_ms < 300_000 => (short_ms, Sent::Deferred),
-            _ if dice.below(20) == 0 => (short_ms, Sent::Refused),
+            _ if random.below(20) == 0 => (short_ms, Sent::Refused),
             _ => (short_ms, Sent::Delivered),
         }
     }

@@ -10,22 +10,22 @@ use ringpost::base::ShardId;
 use ringpost::base::limits::CONNECT_HOLD_MAX_MS;
 use ringpost::base::limits::JOB_LEASE_MS;
 use ringpost::base::limits::JOB_TRANSFER_MS_MAX;
-use ringpost::outbound::destination::Dice;
+use ringpost::outbound::destination::DestinationState;
 use ringpost::outbound::destination::Failure;
 use ringpost::outbound::destination::FailureKind;
 use ringpost::outbound::destination::JobEnd;
 use ringpost::outbound::destination::JobTicket;
-use ringpost::outbound::destination::SiteState;
+use ringpost::outbound::destination::Random;
 use ringpost::outbound::scheduler::Action;
 use ringpost::outbound::scheduler::ConnId;
+use ringpost::outbound::scheduler::DestinationId;
 use ringpost::outbound::scheduler::Scheduler;
 use ringpost::outbound::scheduler::SchedulerLimits;
-use ringpost::outbound::scheduler::SiteId;
 use ringpost::outbound::scheduler::Take;
 use ringpost::outbound::stripes;
 use ringpost::outbound::stripes::Treatment;
-use ringpost::route::site::SitePolicy;
-use ringpost::route::site::Stripes;
+use ringpost::route::destination::DestinationPolicy;
+use ringpost::route::destination::Stripes;
 
 use crate::home::Home;
 use crate::home::Known;
@@ -42,25 +42,25 @@ const EVENTS_PER_SECOND_MAX: usize = 20_000;
 /// When what was left on disk is read again.
 const LEFT_MS: u64 = 500;
 
-pub struct SitePlan {
+pub struct DestinationPlan {
     pub peer: Peer,
-    pub policy: SitePolicy,
+    pub policy: DestinationPolicy,
     pub jobs: usize,
 }
 
 pub struct Plan {
     pub seed: u64,
     pub shards: usize,
-    pub sites: Vec<SitePlan>,
+    pub destinations: Vec<DestinationPlan>,
     /// One frame in so many is lost; 0 for none.
     pub loss: u64,
     pub crashes: Vec<u64>,
-    /// When an operator pauses a site, which one, and for how long.
+    /// When an operator pauses a destination, which one, and for how long.
     pub pauses: Vec<(u64, usize, u64)>,
-    /// When the file says another number of stripes for a site.
+    /// When the file says another number of stripes for a destination.
     pub reloads: Vec<(u64, usize, Stripes)>,
     pub connections_max: usize,
-    pub sites_max: usize,
+    pub destinations_max: usize,
     /// Jobs that one home has in memory.
     pub jobs_max: usize,
     /// Fresh mail comes in over this time.
@@ -70,7 +70,7 @@ pub struct Plan {
 /// What the disk knows of a job.
 #[derive(Debug)]
 pub struct Job {
-    pub site: usize,
+    pub destination: usize,
     pub sender: u32,
     bytes: u64,
     accepted_ms: u64,
@@ -136,24 +136,24 @@ enum Event {
     },
     Crash,
     Pause {
-        site: usize,
+        destination: usize,
     },
     Resume {
-        site: usize,
+        destination: usize,
     },
     Reload {
-        site: usize,
+        destination: usize,
         stripes: Stripes,
     },
     /// One shard hears of it.
     Reshare {
         shard: usize,
-        site: usize,
+        destination: usize,
     },
 }
 
 struct Worker {
-    site: usize,
+    destination: usize,
     /// Of its newest idle time.
     stamp: u64,
     /// When its job must have ended.
@@ -166,8 +166,8 @@ struct Owner {
     tick_ms: Option<u64>,
 }
 
-/// What a shard has heard of a site, the newest last, and since when.
-type Heard = Vec<(Arc<SitePolicy>, u64)>;
+/// What a shard has heard of a destination, the newest last, and since when.
+type Heard = Vec<(Arc<DestinationPolicy>, u64)>;
 
 /// What the servers see.
 #[derive(Default)]
@@ -178,7 +178,7 @@ struct Seen {
 
 pub struct World {
     plan: Plan,
-    dice: Dice,
+    random: Random,
     now_ms: u64,
     events: BTreeMap<(u64, u64), Event>,
     event_number: u64,
@@ -186,9 +186,9 @@ pub struct World {
     homes: Vec<Home>,
     owners: Vec<Owner>,
     seen: Vec<Seen>,
-    /// What the file says of each site.
-    file: Vec<Arc<SitePolicy>>,
-    /// By shard and site.
+    /// What the file says of each destination.
+    file: Vec<Arc<DestinationPolicy>>,
+    /// By shard and destination.
     heard: Vec<Vec<Heard>>,
     /// Deliveries of which the disk never heard: each allows one more.
     unheard: usize,
@@ -199,15 +199,15 @@ pub struct World {
 
 impl World {
     pub fn new(plan: Plan) -> World {
-        let mut dice = Dice::new(plan.seed);
+        let mut random = Random::new(plan.seed);
         let mut disk = Vec::new();
-        for (site, planned) in plan.sites.iter().enumerate() {
+        for (destination, planned) in plan.destinations.iter().enumerate() {
             for _ in 0..planned.jobs {
-                let accepted_ms = dice.below(plan.arrival_ms);
+                let accepted_ms = random.below(plan.arrival_ms);
                 disk.push(Job {
-                    site,
-                    sender: dice.below(3) as u32,
-                    bytes: dice.below(200_000),
+                    destination,
+                    sender: random.below(3) as u32,
+                    bytes: random.below(200_000),
                     accepted_ms,
                     due_ms: accepted_ms,
                     attempts: 0,
@@ -217,7 +217,7 @@ impl World {
             }
         }
         let mut world = World {
-            dice,
+            random,
             now_ms: 0,
             events: BTreeMap::new(),
             event_number: 0,
@@ -225,7 +225,11 @@ impl World {
             homes: Vec::new(),
             owners: Vec::new(),
             seen: Vec::new(),
-            file: plan.sites.iter().map(|site| Arc::new(site.policy.clone())).collect(),
+            file: plan
+                .destinations
+                .iter()
+                .map(|destination| Arc::new(destination.policy.clone()))
+                .collect(),
             heard: Vec::new(),
             unheard: 0,
             stale: 0,
@@ -239,12 +243,12 @@ impl World {
         for at_ms in world.plan.crashes.clone() {
             world.at(at_ms, Event::Crash);
         }
-        for (at_ms, site, long_ms) in world.plan.pauses.clone() {
-            world.at(at_ms, Event::Pause { site });
-            world.at(at_ms + long_ms, Event::Resume { site });
+        for (at_ms, destination, long_ms) in world.plan.pauses.clone() {
+            world.at(at_ms, Event::Pause { destination });
+            world.at(at_ms + long_ms, Event::Resume { destination });
         }
-        for (at_ms, site, stripes) in world.plan.reloads.clone() {
-            world.at(at_ms, Event::Reload { site, stripes });
+        for (at_ms, destination, stripes) in world.plan.reloads.clone() {
+            world.at(at_ms, Event::Reload { destination, stripes });
         }
         world
     }
@@ -277,9 +281,9 @@ impl World {
         }
     }
 
-    /// When the last job of this site ended.
-    pub fn ended_ms(&self, site: usize) -> u64 {
-        let jobs = self.disk.iter().filter(|job| job.site == site);
+    /// When the last job of this destination ended.
+    pub fn ended_ms(&self, destination: usize) -> u64 {
+        let jobs = self.disk.iter().filter(|job| job.destination == destination);
         jobs.filter_map(|job| job.end.map(|(_, at_ms)| at_ms)).max().unwrap_or(0)
     }
 
@@ -308,13 +312,13 @@ impl World {
     fn start(&mut self) {
         let limits = SchedulerLimits {
             connections_max: self.plan.connections_max,
-            sites_max: self.plan.sites_max,
+            destinations_max: self.plan.destinations_max,
         };
         let shards = 0..self.plan.shards;
         let read = || self.file.iter().map(|policy| vec![(Arc::clone(policy), self.now_ms)]);
         self.heard = shards.clone().map(|_| read().collect()).collect();
-        self.seen = self.plan.sites.iter().map(|_| Seen::default()).collect();
-        let seed = self.dice.roll();
+        self.seen = self.plan.destinations.iter().map(|_| Seen::default()).collect();
+        let seed = self.random.roll();
         let owner = |shard: usize| Owner {
             scheduler: Scheduler::new(limits, seed ^ shard as u64),
             workers: BTreeMap::new(),
@@ -346,7 +350,7 @@ impl World {
             match event {
                 event if is_delivery(&event) => self.unheard += 1,
                 // The dot was sent; whether it arrived, nobody knows.
-                Event::Sent { shard, conn, sent: Sent::Delivered } if self.dice.below(2) == 0 => {
+                Event::Sent { shard, conn, sent: Sent::Delivered } if self.random.below(2) == 0 => {
                     let lost = Failure { kind: FailureKind::Lost, text: "we died", host: "" };
                     let job = self.owners[shard].scheduler.connection_lost(conn, lost, now_ms);
                     let number = number_of(&job.expect("a transfer was under way"));
@@ -397,40 +401,41 @@ impl World {
                 self.pump(shard);
             }
             Event::Crash => self.crash(),
-            Event::Pause { site } => self.switch(site, Scheduler::pause),
-            Event::Resume { site } => self.switch(site, Scheduler::resume),
-            Event::Reload { site, stripes } => {
-                self.file[site] = Arc::new(SitePolicy { stripes, ..(*self.file[site]).clone() });
+            Event::Pause { destination } => self.switch(destination, Scheduler::pause),
+            Event::Resume { destination } => self.switch(destination, Scheduler::resume),
+            Event::Reload { destination, stripes } => {
+                self.file[destination] =
+                    Arc::new(DestinationPolicy { stripes, ..(*self.file[destination]).clone() });
                 for shard in 0..self.plan.shards {
-                    let delay_ms = self.dice.below(5_000);
-                    self.after(delay_ms, Event::Reshare { shard, site });
+                    let delay_ms = self.random.below(5_000);
+                    self.after(delay_ms, Event::Reshare { shard, destination });
                 }
             }
-            Event::Reshare { shard, site } => self.reshare(shard, site),
+            Event::Reshare { shard, destination } => self.reshare(shard, destination),
         }
     }
 
-    /// What a site is treated by, as far as this shard has heard.
-    fn treatment(&self, shard: usize, site: usize) -> Treatment {
-        let heard = &self.heard[shard][site];
+    /// What a destination is treated by, as far as this shard has heard.
+    fn treatment(&self, shard: usize, destination: usize) -> Treatment {
+        let heard = &self.heard[shard][destination];
         let (policy, _) = heard.last().expect("it began with one");
         // Each held until the next was heard of.
         let before = heard.windows(2).map(|two| (Arc::clone(&two[0].0), two[1].1));
         Treatment::new(Arc::clone(policy), before, self.plan.shards, self.now_ms)
     }
 
-    fn share(&self, shard: usize, site: usize) -> Option<Arc<SitePolicy>> {
+    fn share(&self, shard: usize, destination: usize) -> Option<Arc<DestinationPolicy>> {
         let shards = self.plan.shards;
-        let number = stripes::number(first_of(site, shards), ShardId(shard as u16), shards);
-        self.treatment(shard, site).share(number, shards)
+        let number = stripes::number(first_of(destination, shards), ShardId(shard as u16), shards);
+        self.treatment(shard, destination).share(number, shards)
     }
 
-    fn reshare(&mut self, shard: usize, site: usize) {
+    fn reshare(&mut self, shard: usize, destination: usize) {
         let now_ms = self.now_ms;
-        self.heard[shard][site].push((Arc::clone(&self.file[site]), now_ms));
-        let share = self.share(shard, site);
+        self.heard[shard][destination].push((Arc::clone(&self.file[destination]), now_ms));
+        let share = self.share(shard, destination);
         let scheduler = &mut self.owners[shard].scheduler;
-        let Some(id) = scheduler.find(&key_of(site)) else { return };
+        let Some(id) = scheduler.find(&key_of(destination)) else { return };
         match share {
             Some(share) => scheduler.set_policy(id, share, now_ms),
             None => {
@@ -442,10 +447,10 @@ impl World {
         self.pump(shard);
     }
 
-    fn switch(&mut self, site: usize, switch: fn(&mut Scheduler, SiteId, u64)) {
+    fn switch(&mut self, destination: usize, switch: fn(&mut Scheduler, DestinationId, u64)) {
         for shard in 0..self.plan.shards {
             let scheduler = &mut self.owners[shard].scheduler;
-            if let Some(id) = scheduler.find(&key_of(site)) {
+            if let Some(id) = scheduler.find(&key_of(destination)) {
                 switch(scheduler, id, self.now_ms);
                 self.pump(shard);
             }
@@ -453,14 +458,14 @@ impl World {
     }
 
     fn is_frame_lost(&mut self) -> bool {
-        self.plan.loss > 0 && self.dice.below(self.plan.loss) == 0
+        self.plan.loss > 0 && self.random.below(self.plan.loss) == 0
     }
 
     /// Where frames are lost, some are late: up to twice as late as a lease is long.
     fn frame_delay_ms(&mut self) -> u64 {
         match self.is_frame_lost() {
-            true => self.dice.below(2 * JOB_LEASE_MS),
-            false => self.dice.below(5),
+            true => self.random.below(2 * JOB_LEASE_MS),
+            false => self.random.below(5),
         }
     }
 
@@ -475,11 +480,11 @@ impl World {
         let job = &self.disk[number];
         Known {
             number,
-            site: job.site,
+            destination: job.destination,
             due_ms: job.due_ms,
             attempts: job.attempts,
             expires_ms: job.accepted_ms + EXPIRY_MS,
-            out_max: self.plan.sites[job.site].policy.jobs_max / self.plan.shards,
+            out_max: self.plan.destinations[job.destination].policy.jobs_max / self.plan.shards,
             tenant: job.sender / 2,
         }
     }
@@ -504,7 +509,7 @@ impl World {
                 recipients: 1,
                 job: 0,
             };
-            let owner = self.owner_of(job.site, shard);
+            let owner = self.owner_of(job.destination, shard);
             let delay_ms = self.frame_delay_ms();
             if !self.is_frame_lost() {
                 self.after(delay_ms, Event::Deliver { shard: owner, ticket });
@@ -519,10 +524,11 @@ impl World {
         }
     }
 
-    fn owner_of(&self, site: usize, home: usize) -> usize {
+    fn owner_of(&self, destination: usize, home: usize) -> usize {
         let shards = self.plan.shards;
-        let stripes = self.treatment(home, site).stripes(shards);
-        let owner = stripes::owner(first_of(site, shards), stripes, ShardId(home as u16), shards);
+        let stripes = self.treatment(home, destination).stripes(shards);
+        let owner =
+            stripes::owner(first_of(destination, shards), stripes, ShardId(home as u16), shards);
         usize::from(owner.0)
     }
 
@@ -573,19 +579,21 @@ impl World {
 
     fn on_deliver(&mut self, shard: usize, ticket: JobTicket) {
         let job = &self.disk[number_of(&ticket)];
-        let Some(share) = self.share(shard, job.site) else {
+        let Some(share) = self.share(shard, job.destination) else {
             // No stripe of it is here any more, or not yet.
             return self.send_home(ticket, Outcome::Later(self.now_ms + LEFT_MS));
         };
         let now_ms = self.now_ms;
         let scheduler = &mut self.owners[shard].scheduler;
-        let site = scheduler.site(&key_of(job.site), &share, now_ms);
-        if let Ok(site) = site
-            && scheduler.policy_of(site).is_some_and(|old| old != share)
+        let destination = scheduler.destination(&key_of(job.destination), &share, now_ms);
+        if let Ok(destination) = destination
+            && scheduler.policy_of(destination).is_some_and(|old| old != share)
         {
-            scheduler.set_policy(site, share, now_ms);
+            scheduler.set_policy(destination, share, now_ms);
         }
-        if let Err(full) = site.and_then(|site| scheduler.push(site, ticket, self.now_ms)) {
+        if let Err(full) =
+            destination.and_then(|destination| scheduler.push(destination, ticket, self.now_ms))
+        {
             assert!(full.due_ms > self.now_ms, "not at once");
             self.send_home(ticket, Outcome::Later(full.due_ms));
         }
@@ -598,10 +606,10 @@ impl World {
         while let Some(action) = self.owners[shard].scheduler.next_action(now_ms) {
             self.count_event();
             match action {
-                Action::Connect { site, conn } => self.connect(shard, site, conn),
+                Action::Connect { destination, conn } => self.connect(shard, destination, conn),
                 Action::Wake { conn } => self.ask(shard, conn),
-                Action::HandBack { site } => {
-                    for back in self.owners[shard].scheduler.drain_deferred(site, now_ms) {
+                Action::HandBack { destination } => {
+                    for back in self.owners[shard].scheduler.drain_deferred(destination, now_ms) {
                         self.send_home(back.ticket, Outcome::Later(back.due_ms));
                     }
                 }
@@ -618,39 +626,41 @@ impl World {
         }
     }
 
-    /// No site sleeps longer than what holds it back.
+    /// No destination sleeps longer than what holds it back.
     fn check_wakes(&mut self, shard: usize) {
         let scheduler = &mut self.owners[shard].scheduler;
         let room = self.plan.connections_max - self.plan.connections_max / 4;
         let has_room = scheduler.connections() < room;
-        for site in scheduler.sites().collect::<Vec<_>>() {
-            let summary = scheduler.summary(site, self.now_ms).expect("it is known");
+        for destination in scheduler.destinations().collect::<Vec<_>>() {
+            let summary = scheduler.summary(destination, self.now_ms).expect("it is known");
             let until_ms = match summary.state {
-                SiteState::RateLimited { until_ms } | SiteState::BackingOff { until_ms } => {
-                    until_ms
-                }
-                SiteState::Open if has_room && summary.connections.all() == 0 => {
+                DestinationState::RateLimited { until_ms }
+                | DestinationState::BackingOff { until_ms } => until_ms,
+                DestinationState::Open if has_room && summary.connections.all() == 0 => {
                     self.now_ms + CONNECT_HOLD_MAX_MS
                 }
                 _ => continue,
             };
             let wake_ms = scheduler.next_wake_ms().unwrap_or(u64::MAX);
-            assert!(summary.queued == 0 || wake_ms <= until_ms, "a site sleeps: {summary:?}");
+            assert!(
+                summary.queued == 0 || wake_ms <= until_ms,
+                "a destination sleeps: {summary:?}"
+            );
         }
     }
 
-    fn connect(&mut self, shard: usize, id: SiteId, conn: ConnId) {
+    fn connect(&mut self, shard: usize, id: DestinationId, conn: ConnId) {
         let owner = &mut self.owners[shard];
         let summary = owner.scheduler.summary(id, self.now_ms).expect("it is known");
-        let site: usize = summary.key.parse().expect("sites are numbered");
+        let destination: usize = summary.key.parse().expect("destinations are numbered");
         assert!(owner.scheduler.connections() <= self.plan.connections_max, "too many of all");
-        let planned = &self.plan.sites[site];
-        self.seen[site].connections += 1;
-        assert!(self.seen[site].connections <= planned.policy.connections_max, "too many");
-        let is_probe = summary.state == SiteState::Probing;
+        let planned = &self.plan.destinations[destination];
+        self.seen[destination].connections += 1;
+        assert!(self.seen[destination].connections <= planned.policy.connections_max, "too many");
+        let is_probe = summary.state == DestinationState::Probing;
         assert!(is_probe || summary.connections.live() <= summary.window, "beyond the window");
-        owner.workers.insert(conn, Worker { site, stamp: 0, lease_until_ms: 0 });
-        let (delay_ms, failure) = planned.peer.dial(self.now_ms, &mut self.dice);
+        owner.workers.insert(conn, Worker { destination, stamp: 0, lease_until_ms: 0 });
+        let (delay_ms, failure) = planned.peer.dial(self.now_ms, &mut self.random);
         self.after(delay_ms, Event::Dialed { shard, conn, failure });
     }
 
@@ -675,7 +685,7 @@ impl World {
 
     fn gone(&mut self, shard: usize, conn: ConnId) {
         let worker = self.owners[shard].workers.remove(&conn).expect("it goes once");
-        self.seen[worker.site].connections -= 1;
+        self.seen[worker.destination].connections -= 1;
     }
 
     fn ask(&mut self, shard: usize, conn: ConnId) {
@@ -683,17 +693,17 @@ impl World {
         let worker = owner.workers.get_mut(&conn).expect("who asks is there");
         self.event_number += 1;
         worker.stamp = self.event_number;
-        let (site, stamp) = (worker.site, worker.stamp);
+        let (destination, stamp) = (worker.destination, worker.stamp);
         match owner.scheduler.take_job(conn, self.now_ms) {
             Take::Job(ticket) => {
                 worker.lease_until_ms = ticket.lease_until_ms;
                 assert!(self.now_ms + JOB_TRANSFER_MS_MAX <= ticket.lease_until_ms);
-                self.check_rates(site);
+                self.check_rates(destination);
                 let job = &self.disk[number_of(&ticket)];
-                assert_eq!(job.site, site, "the job is for this site");
+                assert_eq!(job.destination, destination, "the job is for this destination");
                 let age_ms = self.now_ms - job.accepted_ms;
-                let peer = self.plan.sites[site].peer;
-                let (delay_ms, sent) = peer.send(self.now_ms, age_ms, &mut self.dice);
+                let peer = self.plan.destinations[destination].peer;
+                let (delay_ms, sent) = peer.send(self.now_ms, age_ms, &mut self.random);
                 self.after(delay_ms, Event::Sent { shard, conn, sent });
             }
             Take::IdleUntil(at_ms) => {
@@ -701,15 +711,15 @@ impl World {
                 self.at(at_ms, Event::Idle { shard, conn, stamp });
             }
             Take::Close => {
-                let delay_ms = 1 + self.dice.below(50);
+                let delay_ms = 1 + self.random.below(50);
                 self.after(delay_ms, Event::Closed { shard, conn });
             }
         }
     }
 
-    fn check_rates(&mut self, site: usize) {
-        let rates = &self.plan.sites[site].policy.rates;
-        let starts = &mut self.seen[site].starts;
+    fn check_rates(&mut self, destination: usize) {
+        let rates = &self.plan.destinations[destination].policy.rates;
+        let starts = &mut self.seen[destination].starts;
         starts.push_back(self.now_ms);
         let spans =
             [(rates.per_second, 1_000), (rates.per_minute, 60_000), (rates.per_hour, 3_600_000)];
@@ -761,10 +771,10 @@ fn number_of(ticket: &JobTicket) -> usize {
     ticket.id.as_u64() as usize
 }
 
-fn first_of(site: usize, shards: usize) -> ShardId {
-    ShardId((site % shards) as u16)
+fn first_of(destination: usize, shards: usize) -> ShardId {
+    ShardId((destination % shards) as u16)
 }
 
-fn key_of(site: usize) -> String {
-    site.to_string()
+fn key_of(destination: usize) -> String {
+    destination.to_string()
 }

@@ -84,13 +84,13 @@ impl Shape {
 
 /// Numbers that look random and follow from a seed.
 #[derive(Clone, Debug)]
-pub struct Dice {
+pub struct Random {
     state: u64,
 }
 
-impl Dice {
-    pub fn new(seed: u64) -> Dice {
-        Dice { state: seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1 }
+impl Random {
+    pub fn new(seed: u64) -> Random {
+        Random { state: seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1 }
     }
 
     pub fn below(&mut self, bound: usize) -> usize {
@@ -123,14 +123,14 @@ impl Load {
         let stop = Arc::new(AtomicBool::new(false));
         let mut clients = Vec::new();
         for number in 0..plan.clients {
-            let desk = Desk {
+            let rig = Rig {
                 address,
                 ledger: Arc::clone(ledger),
                 stop: Arc::clone(&stop),
-                dice: Dice::new(plan.seed ^ (number as u64 + 1) << 32),
+                random: Random::new(plan.seed ^ (number as u64 + 1) << 32),
                 shapes: plan.shapes,
             };
-            clients.push(thread::spawn(move || desk.work()));
+            clients.push(thread::spawn(move || rig.work()));
         }
         if let Some(folder) = plan.remover {
             let (ledger, stop) = (Arc::clone(ledger), Arc::clone(&stop));
@@ -182,15 +182,15 @@ impl Drop for Load {
     }
 }
 
-struct Desk {
+struct Rig {
     address: SocketAddr,
     ledger: Arc<Ledger>,
     stop: Arc<AtomicBool>,
-    dice: Dice,
+    random: Random,
     shapes: &'static [Shape],
 }
 
-impl Desk {
+impl Rig {
     fn work(mut self) {
         while !self.stop.load(Ordering::Relaxed) {
             // A server that is gone, full or draining: the next connection will tell.
@@ -208,8 +208,8 @@ impl Desk {
         let mut client = Client::connect(self.address)?;
         client.greet()?;
         while !self.stop.load(Ordering::Relaxed) {
-            let shape = self.shapes[self.dice.below(self.shapes.len())];
-            let reply = send(&mut client, &self.ledger, shape, &mut self.dice)?;
+            let shape = self.shapes[self.random.below(self.shapes.len())];
+            let reply = send(&mut client, &self.ledger, shape, &mut self.random)?;
             match reply.code {
                 421 | 521 => return Ok(()),
                 452 => thread::sleep(Duration::from_millis(5)),
@@ -228,20 +228,20 @@ pub fn send(
     client: &mut Client,
     ledger: &Ledger,
     shape: Shape,
-    dice: &mut Dice,
+    random: &mut Random,
 ) -> io::Result<Reply> {
     let bytes = match shape {
         Shape::Streamed | Shape::BdatChunks | Shape::BareLf | Shape::Abandoned => 200_000,
-        _ => 300 + dice.below(3000),
+        _ => 300 + random.below(3000),
     };
-    let recipients = if shape == Shape::Many { 2 + dice.below(29) } else { 1 + dice.below(2) };
+    let recipients = if shape == Shape::Many { 2 + random.below(29) } else { 1 + random.below(2) };
     let mail = ledger.begin(bytes, recipients);
     let body = mail.body();
     let reply = match shape {
         Shape::Small | Shape::Streamed | Shape::Many => by_data(client, ledger, mail, &body),
         Shape::BareLf => {
             let mut body = body;
-            let mut place = body.len() - 3 - dice.below(100_000);
+            let mut place = body.len() - 3 - random.below(100_000);
             while matches!(body[place], b'\r' | b'\n') {
                 place -= 1;
             }
@@ -253,12 +253,12 @@ pub fn send(
             looped.extend_from_slice(&body);
             by_data(client, ledger, mail, &looped)
         }
-        Shape::Abandoned => abandon(client, mail, &body[..dice.below(bytes)]),
+        Shape::Abandoned => abandon(client, mail, &body[..random.below(bytes)]),
         Shape::Pipelined => pipelined(client, ledger, mail, &body),
         Shape::Bdat => by_bdat(client, ledger, mail, &[&body]),
         Shape::BdatChunks => {
-            let (first, rest) = body.split_at(1 + dice.below(100_000));
-            let (second, third) = rest.split_at(dice.below(rest.len()));
+            let (first, rest) = body.split_at(1 + random.below(100_000));
+            let (second, third) = rest.split_at(random.below(rest.len()));
             by_bdat(client, ledger, mail, &[first, second, third])
         }
         Shape::BdatPipelined => bdat_pipelined(client, ledger, mail, &body),

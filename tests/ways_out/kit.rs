@@ -48,7 +48,7 @@ impl Out {
         let config = format!(
             "[delivery]\n{retry}\ndelay_warning = '0s'\n{delivery}\n\
              [delivery.timeouts]\nconnect = '{connect}'\ngreeting = '2s'\n\
-             [destination]\ntls = 'none'\nfailures_to_back_off = 1\n{config}"
+             [destination_defaults]\ntls = 'none'\nfailures_to_back_off = 1\n{config}"
         );
         let server = "cores = \"0\"\n".to_owned();
         let environment = vec![("FAILPOINTS".to_owned(), failpoints.to_owned())];
@@ -80,11 +80,11 @@ impl Out {
         String::from_utf8_lossy(&done.stdout).into_owned()
     }
 
-    /// The sites of `ringpost destination list`.
-    pub fn sites(&self) -> Vec<Value> {
+    /// The destinations of `ringpost destination list`.
+    pub fn destinations(&self) -> Vec<Value> {
         let list = self.ringpost(&["destination", "list", "--json"]);
         let rows: Vec<Value> = serde_json::from_str(&list).expect("a list");
-        rows.into_iter().filter(|row| row["site"].is_string()).collect()
+        rows.into_iter().filter(|row| row["destination"].is_string()).collect()
     }
 
     /// What the log has of the first attempt.

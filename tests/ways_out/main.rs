@@ -5,8 +5,8 @@
 mod support;
 
 mod addresses;
+mod destinations;
 mod kit;
 mod loops;
 mod proxy;
-mod sites;
 mod unix;

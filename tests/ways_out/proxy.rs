@@ -200,7 +200,7 @@ fn a_proxy_that_fails_is_named_and_the_host_is_not_blamed() {
         b"\x05\x63\0\x01\0\0\0\0\0\0",
         b"\x05\0\0\x07what is this",
     ];
-    // The category is the site's only where it is the site that cannot be reached.
+    // The category is the destination's only where it is the destination that cannot be reached.
     let rows = [
         (
             "login",

@@ -19,7 +19,7 @@ use toml::Table;
 use crate::report::Live;
 use crate::run::config;
 use crate::run::idle::Crowd;
-use crate::run::scenario::Deed;
+use crate::run::scenario::Action;
 use crate::run::scenario::Scale;
 use crate::run::scenario::Scenario;
 use crate::run::scenario::SourcePart;
@@ -156,10 +156,10 @@ impl<'s> Drive<'s> {
         for step in &self.scenario.steps {
             let at = self.began + self.scale.time(step.at);
             self.await_that(|_| Ok(Instant::now() >= at))?;
-            self.say(&describe(&step.deed, self.scenario, self.scale));
-            match &step.deed {
-                Deed::AwaitSources => reports.extend(self.join(&mut sources)?),
-                deed => self.perform(deed)?,
+            self.say(&describe(&step.action, self.scenario, self.scale));
+            match &step.action {
+                Action::AwaitSources => reports.extend(self.join(&mut sources)?),
+                action => self.perform(action)?,
             }
         }
         reports.extend(self.join(&mut sources)?);
@@ -227,12 +227,12 @@ impl<'s> Drive<'s> {
         ended.collect()
     }
 
-    fn perform(&mut self, deed: &Deed) -> Result<(), Stop> {
-        if let Deed::Start(overlay) = deed {
+    fn perform(&mut self, action: &Action) -> Result<(), Stop> {
+        if let Action::Start(overlay) = action {
             self.overlay.clone_from(overlay);
             return self.start_server().map_err(Stop::broken);
         }
-        if let Deed::Kill | Deed::StopSink(_) = deed {
+        if let Action::Kill | Action::StopSink(_) = action {
             self.cuts += 1;
             self.came_before_last_cut = self.came();
         }
@@ -240,13 +240,15 @@ impl<'s> Drive<'s> {
             Target::Ours(server) => Some(server),
             Target::Other(_) => None,
         };
-        let done = match (deed, ours) {
-            (Deed::Kill, Some(server)) => server.kill(),
-            (Deed::Terminate, Some(server)) => server.terminate(&|| go_on(self.signals)),
-            (Deed::DeleteSpool, Some(server)) => server.delete_spool(),
-            (Deed::StopSink(sink), _) => self.sinks[*sink].suspend(),
-            (Deed::StartSink(sink, behaviour), _) => self.sinks[*sink].resume(behaviour.as_deref()),
-            (Deed::AwaitArrivals(sink, count), _) => {
+        let done = match (action, ours) {
+            (Action::Kill, Some(server)) => server.kill(),
+            (Action::Terminate, Some(server)) => server.terminate(&|| go_on(self.signals)),
+            (Action::DeleteSpool, Some(server)) => server.delete_spool(),
+            (Action::StopSink(sink), _) => self.sinks[*sink].suspend(),
+            (Action::StartSink(sink, behaviour), _) => {
+                self.sinks[*sink].resume(behaviour.as_deref())
+            }
+            (Action::AwaitArrivals(sink, count), _) => {
                 let count = self.scale.count(*count);
                 let end = Instant::now() + self.scenario.deadline;
                 return self.await_that(|drive| match drive.sinks[*sink].copies() {
@@ -258,7 +260,7 @@ impl<'s> Drive<'s> {
                     _ => Ok(false),
                 });
             }
-            (Deed::AwaitEmptyQueue, Some(_)) => {
+            (Action::AwaitEmptyQueue, Some(_)) => {
                 let queued = self.await_empty_queue(None)?.queued;
                 let left = |count| Err(format!("{count} recipients wait at the deadline"));
                 if queued == 0 { Ok(()) } else { left(queued) }
@@ -345,19 +347,19 @@ impl<'s> Drive<'s> {
     }
 }
 
-fn describe(deed: &Deed, scenario: &Scenario, scale: Scale) -> String {
+fn describe(action: &Action, scenario: &Scenario, scale: Scale) -> String {
     let name = |sink: usize| &scenario.sinks[sink].name;
-    match deed {
-        Deed::Kill => "SIGKILL to the server".to_owned(),
-        Deed::Terminate => "SIGTERM to the server".to_owned(),
-        Deed::Start(_) => "the server starts".to_owned(),
-        Deed::DeleteSpool => "the spool is deleted".to_owned(),
-        Deed::StopSink(sink) => format!("sink `{}` stops", name(*sink)),
-        Deed::StartSink(sink, _) => format!("sink `{}` starts", name(*sink)),
-        Deed::AwaitSources => "waiting until the sources have ended".to_owned(),
-        Deed::AwaitArrivals(sink, count) => {
+    match action {
+        Action::Kill => "SIGKILL to the server".to_owned(),
+        Action::Terminate => "SIGTERM to the server".to_owned(),
+        Action::Start(_) => "the server starts".to_owned(),
+        Action::DeleteSpool => "the spool is deleted".to_owned(),
+        Action::StopSink(sink) => format!("sink `{}` stops", name(*sink)),
+        Action::StartSink(sink, _) => format!("sink `{}` starts", name(*sink)),
+        Action::AwaitSources => "waiting until the sources have ended".to_owned(),
+        Action::AwaitArrivals(sink, count) => {
             format!("waiting for {} messages at `{}`", scale.count(*count), name(*sink))
         }
-        Deed::AwaitEmptyQueue => "waiting for an empty queue".to_owned(),
+        Action::AwaitEmptyQueue => "waiting for an empty queue".to_owned(),
     }
 }

@@ -157,7 +157,7 @@ pub struct IdlePart {
 #[serde(deny_unknown_fields)]
 struct StepEntry {
     #[serde(rename = "do")]
-    deed: String,
+    action: String,
     at: Option<String>,
     sink: Option<String>,
     count: Option<u64>,
@@ -170,11 +170,11 @@ struct StepEntry {
 pub struct Step {
     /// Not before this time of the run.
     pub at: Duration,
-    pub deed: Deed,
+    pub action: Action,
 }
 
 #[derive(Clone, Debug)]
-pub enum Deed {
+pub enum Action {
     /// SIGKILL.
     Kill,
     /// SIGTERM, and the end of the drain.
@@ -193,10 +193,10 @@ pub enum Deed {
     AwaitEmptyQueue,
 }
 
-impl Deed {
+impl Action {
     pub fn touches_server(&self) -> bool {
-        matches!(self, Deed::Kill | Deed::Terminate | Deed::Start(_) | Deed::DeleteSpool)
-            || matches!(self, Deed::AwaitEmptyQueue)
+        matches!(self, Action::Kill | Action::Terminate | Action::Start(_) | Action::DeleteSpool)
+            || matches!(self, Action::AwaitEmptyQueue)
     }
 }
 
@@ -289,7 +289,7 @@ impl Scenario {
     /// Whether a server that runs already will do: nothing is done to it, and nothing of its own is
     /// expected.
     pub fn allows_other_servers(&self) -> Result<(), String> {
-        if self.steps.iter().any(|step| step.deed.touches_server()) {
+        if self.steps.iter().any(|step| step.action.touches_server()) {
             return Err("its steps stop the server or look into it".to_owned());
         }
         let of_server = |figure: &str| figure.starts_with("server.") || !self.idle.is_empty();
@@ -310,23 +310,23 @@ impl Scenario {
         let mut listens: Vec<bool> = self.sinks.iter().map(|sink| !sink.down).collect();
         for (place, step) in self.steps.iter().enumerate() {
             let wrong = |why: &str| Err(format!("step {}: {why}", place + 1));
-            match &step.deed {
-                Deed::Kill | Deed::Terminate if !runs => {
+            match &step.action {
+                Action::Kill | Action::Terminate if !runs => {
                     return wrong("the server is down already");
                 }
-                Deed::Start(_) if runs => return wrong("the server runs already"),
-                Deed::DeleteSpool if runs => return wrong("the server runs: kill it first"),
-                Deed::AwaitEmptyQueue if !runs => return wrong("the server is down"),
-                Deed::StopSink(sink) if !listens[*sink] => {
+                Action::Start(_) if runs => return wrong("the server runs already"),
+                Action::DeleteSpool if runs => return wrong("the server runs: kill it first"),
+                Action::AwaitEmptyQueue if !runs => return wrong("the server is down"),
+                Action::StopSink(sink) if !listens[*sink] => {
                     return wrong("the sink is down already");
                 }
-                Deed::StartSink(sink, _) if listens[*sink] => {
+                Action::StartSink(sink, _) if listens[*sink] => {
                     return wrong("the sink listens already");
                 }
-                Deed::Kill | Deed::Terminate => runs = false,
-                Deed::Start(_) => runs = true,
-                Deed::StopSink(sink) => listens[*sink] = false,
-                Deed::StartSink(sink, _) => listens[*sink] = true,
+                Action::Kill | Action::Terminate => runs = false,
+                Action::Start(_) => runs = true,
+                Action::StopSink(sink) => listens[*sink] = false,
+                Action::StartSink(sink, _) => listens[*sink] = true,
                 _ => {}
             }
         }
@@ -413,34 +413,34 @@ impl SourcePart {
 
 impl Step {
     fn read(entry: StepEntry, sinks: &[SinkPart]) -> Result<Step, String> {
-        let StepEntry { deed, at, sink, count, behaviour, config } = entry;
+        let StepEntry { action, at, sink, count, behaviour, config } = entry;
         let own = |is: bool, key: &str| {
-            is.then_some(()).ok_or(format!("`do = \"{deed}\"` has no `{key}`"))
+            is.then_some(()).ok_or(format!("`do = \"{action}\"` has no `{key}`"))
         };
-        let of_sink = ["stop-sink", "start-sink", "await-arrivals"].contains(&&*deed);
+        let of_sink = ["stop-sink", "start-sink", "await-arrivals"].contains(&&*action);
         own(sink.is_none() || of_sink, "sink")?;
-        own(count.is_none() || deed == "await-arrivals", "count")?;
-        own(behaviour.is_none() || deed == "start-sink", "behaviour")?;
-        own(config.is_none() || deed == "start", "config")?;
+        own(count.is_none() || action == "await-arrivals", "count")?;
+        own(behaviour.is_none() || action == "start-sink", "behaviour")?;
+        own(config.is_none() || action == "start", "config")?;
         let sink = || {
-            let name = sink.as_deref().ok_or(format!("`do = \"{deed}\"` needs a `sink`"))?;
+            let name = sink.as_deref().ok_or(format!("`do = \"{action}\"` needs a `sink`"))?;
             place_of(sinks, name).ok_or_else(|| {
                 let known: Vec<&str> = sinks.iter().map(|sink| &*sink.name).collect();
                 format!("there is no sink `{name}`, only {}", known.join(", "))
             })
         };
-        let deed = match &*deed {
-            "kill" => Deed::Kill,
-            "terminate" => Deed::Terminate,
-            "start" => Deed::Start(config.unwrap_or_default()),
-            "delete-spool" => Deed::DeleteSpool,
-            "stop-sink" => Deed::StopSink(sink()?),
-            "start-sink" => Deed::StartSink(sink()?, behaviour),
-            "await-sources" => Deed::AwaitSources,
+        let action = match &*action {
+            "kill" => Action::Kill,
+            "terminate" => Action::Terminate,
+            "start" => Action::Start(config.unwrap_or_default()),
+            "delete-spool" => Action::DeleteSpool,
+            "stop-sink" => Action::StopSink(sink()?),
+            "start-sink" => Action::StartSink(sink()?, behaviour),
+            "await-sources" => Action::AwaitSources,
             "await-arrivals" => {
-                Deed::AwaitArrivals(sink()?, count.ok_or("`await-arrivals` needs a `count`")?)
+                Action::AwaitArrivals(sink()?, count.ok_or("`await-arrivals` needs a `count`")?)
             }
-            "await-empty-queue" => Deed::AwaitEmptyQueue,
+            "await-empty-queue" => Action::AwaitEmptyQueue,
             other => {
                 return Err(format!(
                     "`{other}` is nothing to do; there are kill, terminate, start, delete-spool, \
@@ -448,14 +448,14 @@ impl Step {
                 ));
             }
         };
-        if let Deed::Start(config) = &deed {
+        if let Action::Start(config) = &action {
             check_config(config)?;
         }
-        if let Deed::StartSink(_, Some(behaviour)) = &deed {
+        if let Action::StartSink(_, Some(behaviour)) = &action {
             read_behaviour(behaviour)?;
         }
         let at = at.as_deref().map(read_time).transpose()?.unwrap_or_default();
-        Ok(Step { at, deed })
+        Ok(Step { at, action })
     }
 }
 

@@ -17,7 +17,7 @@ use std::time::Duration;
 use serde::Deserialize;
 use toml::Spanned;
 
-use crate::sink::dice::Dice;
+use crate::sink::random::Random;
 
 /// No delay is longer, whatever a distribution says.
 const DELAY_SECONDS_MAX: f64 = 3600.0;
@@ -107,11 +107,11 @@ enum Spread {
 }
 
 impl Spread {
-    fn roll(self, dice: &mut Dice) -> Duration {
+    fn roll(self, random: &mut Random) -> Duration {
         let ms = match self {
             Spread::Constant(ms) => ms,
-            Spread::Uniform(least, most) => least + (most - least) * dice.fraction(),
-            Spread::LogNormal { median, deviation } => median * (deviation * dice.normal()).exp(),
+            Spread::Uniform(least, most) => least + (most - least) * random.fraction(),
+            Spread::LogNormal { median, deviation } => median * (deviation * random.normal()).exp(),
         };
         Duration::from_secs_f64((ms / 1000.0).min(DELAY_SECONDS_MAX))
     }
@@ -130,7 +130,7 @@ pub struct Behaviour {
     connections: AtomicU32,
 }
 
-/// What the dice say.
+/// What the random say.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fortune<'b> {
     Well,
@@ -140,14 +140,14 @@ pub enum Fortune<'b> {
 }
 
 impl Behaviour {
-    pub fn delay(&self, moment: Moment, dice: &mut Dice) -> Duration {
+    pub fn delay(&self, moment: Moment, random: &mut Random) -> Duration {
         let own = self.delays.iter().filter(|(at, _)| *at == moment);
-        own.map(|(_, spread)| spread.roll(dice)).sum()
+        own.map(|(_, spread)| spread.roll(random)).sum()
     }
 
-    pub fn fortune(&self, moment: Moment, dice: &mut Dice) -> Fortune<'_> {
+    pub fn fortune(&self, moment: Moment, random: &mut Random) -> Fortune<'_> {
         for (_, rate) in self.drops.iter().filter(|(at, _)| *at == moment) {
-            if dice.fraction() < *rate {
+            if random.fraction() < *rate {
                 return Fortune::Drop;
             }
         }
@@ -156,7 +156,7 @@ impl Behaviour {
             return Fortune::Well;
         }
         // One roll for all of them: rates are shares of the whole.
-        let mut left = dice.fraction();
+        let mut left = random.fraction();
         for (_, rate, text) in replies {
             if left < *rate {
                 return Fortune::Reply(text);

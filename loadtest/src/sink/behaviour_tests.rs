@@ -28,14 +28,14 @@ reply = [{ at = "rcpt", rate = 1.0, text = "550-5.1.1 one\n550 5.1.1 two" }]
     for (domain, place) in rows {
         assert_eq!(all.find(domain), Some(place), "{}", String::from_utf8_lossy(domain));
     }
-    let mut dice = Dice::new(1);
-    let fortune = all.get(2).fortune(Moment::Rcpt, &mut dice);
+    let mut random = Random::new(1);
+    let fortune = all.get(2).fortune(Moment::Rcpt, &mut random);
     assert_eq!(fortune, Fortune::Reply(b"550-5.1.1 one\r\n550 5.1.1 two\r\n"));
-    assert_eq!(all.get(2).fortune(Moment::End, &mut dice), Fortune::Well);
+    assert_eq!(all.get(2).fortune(Moment::End, &mut random), Fortune::Well);
     assert!(all.get(1).try_connect() && !all.get(1).try_connect());
     all.get(1).disconnect();
     assert!(all.get(1).try_connect());
-    assert_eq!(all.get(0).delay(Moment::Connect, &mut dice), Duration::from_millis(5));
+    assert_eq!(all.get(0).delay(Moment::Connect, &mut random), Duration::from_millis(5));
 }
 
 #[test]
@@ -51,26 +51,26 @@ reply = [
 drop = [{ at = "rcpt", rate = 0.5 }]
 "#;
     let all = Behaviours::read(text).expect("it is well");
-    let (own, mut dice) = (all.get(0), Dice::new(3));
+    let (own, mut random) = (all.get(0), Random::new(3));
     let mut delays: Vec<Duration> =
-        (0..10_000).map(|_| own.delay(Moment::End, &mut dice)).collect();
+        (0..10_000).map(|_| own.delay(Moment::End, &mut random)).collect();
     delays.sort_unstable();
     let (p50, p99) = (delays[5_000].as_millis(), delays[9_900].as_millis());
     assert!((95..=105).contains(&p50) && (900..=1_100).contains(&p99), "{p50} {p99}");
     for _ in 0..100 {
-        let ms = own.delay(Moment::Data, &mut dice).as_millis();
+        let ms = own.delay(Moment::Data, &mut random).as_millis();
         assert!((10..=20).contains(&ms), "{ms}");
     }
     let mut counts = [0; 3];
     for _ in 0..10_000 {
-        counts[match own.fortune(Moment::End, &mut dice) {
+        counts[match own.fortune(Moment::End, &mut random) {
             Fortune::Well => 0,
             Fortune::Reply(text) => 1 + usize::from(text.starts_with(b"554")),
             Fortune::Drop => unreachable!("nothing is dropped there"),
         }] += 1;
     }
     assert!((900..1_100).contains(&counts[1]) && (1_850..2_150).contains(&counts[2]), "{counts:?}");
-    let dropped = (0..10_000).filter(|_| own.fortune(Moment::Rcpt, &mut dice) == Fortune::Drop);
+    let dropped = (0..10_000).filter(|_| own.fortune(Moment::Rcpt, &mut random) == Fortune::Drop);
     assert!((4_800..5_200).contains(&dropped.count()));
 }
 

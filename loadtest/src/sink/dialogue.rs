@@ -24,13 +24,13 @@ use crate::sink::behaviour::Moment;
 use crate::sink::body::DotEnd;
 use crate::sink::body::Form;
 use crate::sink::body::Scan;
-use crate::sink::desk::Desk;
-use crate::sink::desk::count;
-use crate::sink::dice::Dice;
 use crate::sink::dump::Letter;
 use crate::sink::marks::Mark;
+use crate::sink::random::Random;
 use crate::sink::stage::Refusal;
 use crate::sink::stage::Stage;
+use crate::sink::state::State;
+use crate::sink::state::count;
 
 /// A longer line is answered by 500, and swallowed.
 const LINE_BYTES_MAX: usize = 8192;
@@ -148,9 +148,9 @@ struct Draft {
 }
 
 pub struct Dialogue {
-    desk: Rc<Desk>,
+    state: Rc<State>,
     peer: SocketAddr,
-    dice: Dice,
+    random: Random,
     phase: Phase,
     /// The beginning of a line whose end has not come.
     held: Vec<u8>,
@@ -172,24 +172,24 @@ pub struct Dialogue {
 
 impl Drop for Dialogue {
     fn drop(&mut self) {
-        self.desk.marks.record(Mark::Session, self.clock.connected.elapsed());
-        if let Some(behaviours) = self.desk.behaviours() {
+        self.state.marks.record(Mark::Session, self.clock.connected.elapsed());
+        if let Some(behaviours) = self.state.behaviours() {
             self.met.iter().for_each(|met| behaviours.get(met.behaviour).disconnect());
         }
     }
 }
 
 impl Dialogue {
-    pub fn new(desk: Rc<Desk>, peer: SocketAddr) -> Dialogue {
-        let number = desk.shared.next_session.fetch_add(1, Ordering::Relaxed);
-        // Seeds of neighbours are far apart, lest their dice run after one another.
-        let seed = desk.settings.seed.wrapping_add(number.wrapping_mul(0xD134_2543_DE82_EF95));
-        let draft = desk.settings.dump.is_some().then(Box::default);
+    pub fn new(state: Rc<State>, peer: SocketAddr) -> Dialogue {
+        let number = state.shared.next_session.fetch_add(1, Ordering::Relaxed);
+        // Seeds of neighbours are far apart, lest their random run after one another.
+        let seed = state.settings.seed.wrapping_add(number.wrapping_mul(0xD134_2543_DE82_EF95));
+        let draft = state.settings.dump.is_some().then(Box::default);
         Dialogue {
-            is_tls: desk.settings.tls_first,
-            desk,
+            is_tls: state.settings.tls_first,
+            state,
             peer,
-            dice: Dice::new(seed),
+            random: Random::new(seed),
             phase: Phase::Commands,
             held: Vec::new(),
             helo: Vec::new(),
@@ -220,14 +220,14 @@ impl Dialogue {
     /// The commands that were read last have been answered.
     pub fn on_answered(&self) {
         let Clock { read, wrote, .. } = self.clock;
-        self.desk.marks.record(Mark::Answer, wrote.saturating_duration_since(read));
+        self.state.marks.record(Mark::Answer, wrote.saturating_duration_since(read));
     }
 
     fn record_command(&self, mark: Mark) {
         // What came before we last said something was not waited for.
         let Clock { read, wrote, .. } = self.clock;
         if let Some(took) = read.checked_duration_since(wrote) {
-            self.desk.marks.record(mark, took);
+            self.state.marks.record(mark, took);
         }
     }
 
@@ -237,11 +237,11 @@ impl Dialogue {
     }
 
     pub fn on_connect(&mut self, out: &mut Vec<u8>) -> Step {
-        let desk = Rc::clone(&self.desk);
-        self.tarpit = desk.default_behaviour().and_then(|own| own.tarpit_bytes_per_second);
+        let state = Rc::clone(&self.state);
+        self.tarpit = state.default_behaviour().and_then(|own| own.tarpit_bytes_per_second);
         match self.obey(Stage::Connect, Moment::Connect, out) {
             Ok(delay) => {
-                out.extend_from_slice(self.desk.settings.greeting.as_bytes());
+                out.extend_from_slice(self.state.settings.greeting.as_bytes());
                 GO.after(delay)
             }
             // Whoever is refused at once has no session.
@@ -298,7 +298,7 @@ impl Dialogue {
     /// A line without its LF.
     fn line(&mut self, line: &[u8], out: &mut Vec<u8>) -> Step {
         let line = line.strip_suffix(b"\r").unwrap_or(line);
-        self.desk.show(">", line);
+        self.state.show(">", line);
         if let Phase::Auth { lines } = self.phase {
             return self.auth_line(line, lines, out);
         }
@@ -312,34 +312,34 @@ impl Dialogue {
             Verb::Ehlo => self.hello(Stage::Ehlo, argument, out),
             Verb::Lhlo => self.hello(Stage::Lhlo, argument, out),
             Verb::Rset => {
-                let step = self.simple(Stage::Rset, |desk| desk.words.ok, out);
+                let step = self.simple(Stage::Rset, |state| state.words.ok, out);
                 self.reset();
                 step
             }
-            Verb::Noop => self.simple(Stage::Noop, |desk| desk.words.ok, out),
-            Verb::Vrfy => self.simple(Stage::Vrfy, |desk| desk.words.no_verify, out),
-            Verb::Xclient => self.simple(Stage::Xclient, |desk| desk.words.ok, out),
+            Verb::Noop => self.simple(Stage::Noop, |state| state.words.ok, out),
+            Verb::Vrfy => self.simple(Stage::Vrfy, |state| state.words.no_verify, out),
+            Verb::Xclient => self.simple(Stage::Xclient, |state| state.words.ok, out),
             Verb::Quit => {
                 self.record_command(Mark::Quit);
-                let step = self.simple(Stage::Quit, |desk| desk.words.bye, out);
-                count(&self.desk.tally.quits, 1);
+                let step = self.simple(Stage::Quit, |state| state.words.bye, out);
+                count(&self.state.tally.quits, 1);
                 let is_over = step.then == Then::Go;
                 if is_over { Step { then: Then::Close, ..step } } else { step }
             }
             Verb::Auth => self.auth(argument, out),
             Verb::StartTls => self.starttls(out),
             _ if line.get(..8).is_some_and(|verb| verb.eq_ignore_ascii_case(b"XFORWARD")) => {
-                self.simple(Stage::Xforward, |desk| desk.words.ok, out)
+                self.simple(Stage::Xforward, |state| state.words.ok, out)
             }
-            _ => self.refuse(self.desk.words.unknown, out),
+            _ => self.refuse(self.state.words.unknown, out),
         }
     }
 
     /// What the flags and the default behaviour order. `Err`: it has been refused, or more.
     fn obey(&mut self, stage: Stage, moment: Moment, out: &mut Vec<u8>) -> Result<Duration, Step> {
         let delay = self.obey_flags(stage, out)?;
-        let desk = Rc::clone(&self.desk);
-        match desk.default_behaviour().filter(|_| moment != Moment::End) {
+        let state = Rc::clone(&self.state);
+        match state.default_behaviour().filter(|_| moment != Moment::End) {
             Some(own) => self.meet(own, moment, out).map(|more| delay + more),
             None => Ok(delay),
         }
@@ -347,19 +347,19 @@ impl Dialogue {
     }
 
     fn obey_flags(&mut self, stage: Stage, out: &mut Vec<u8>) -> Result<Duration, Step> {
-        let desk = Rc::clone(&self.desk);
-        let orders = &desk.settings.orders;
+        let state = Rc::clone(&self.state);
+        let orders = &state.settings.orders;
         if orders.is_logged(stage) {
             eprintln!("{} from {}", stage.name(), self.peer);
         }
         if !orders.is_busy(stage) {
             return Ok(Duration::ZERO);
         }
-        let delay = orders.delay(stage, &mut self.dice);
+        let delay = orders.delay(stage, &mut self.random);
         let step = match orders.refusal(stage) {
             Refusal::None => return Ok(delay),
-            Refusal::Soft => self.refuse(&desk.settings.soft_reply, out),
-            Refusal::Hard => self.refuse(&desk.settings.hard_reply, out),
+            Refusal::Soft => self.refuse(&state.settings.soft_reply, out),
+            Refusal::Hard => self.refuse(&state.settings.hard_reply, out),
             Refusal::Leave => self.refuse(LEAVE, out),
             Refusal::Drop => self.break_off(),
         };
@@ -373,8 +373,8 @@ impl Dialogue {
         moment: Moment,
         out: &mut Vec<u8>,
     ) -> Result<Duration, Step> {
-        let delay = own.delay(moment, &mut self.dice);
-        let step = match own.fortune(moment, &mut self.dice) {
+        let delay = own.delay(moment, &mut self.random);
+        let step = match own.fortune(moment, &mut self.random) {
             Fortune::Well => return Ok(delay),
             Fortune::Drop => self.break_off(),
             Fortune::Reply(text) => self.refuse(text, out),
@@ -385,7 +385,7 @@ impl Dialogue {
     /// Answers, and ends the session if the answer is 421.
     fn refuse(&mut self, reply: &[u8], out: &mut Vec<u8>) -> Step {
         out.extend_from_slice(reply);
-        let tally = &self.desk.tally;
+        let tally = &self.state.tally;
         let soft = reply.first() == Some(&b'4');
         count(if soft { &tally.soft_refusals } else { &tally.hard_refusals }, 1);
         if !reply.starts_with(b"421") {
@@ -396,20 +396,20 @@ impl Dialogue {
     }
 
     fn break_off(&mut self) -> Step {
-        count(&self.desk.tally.broken_off, 1);
+        count(&self.state.tally.broken_off, 1);
         Step::then(Then::Drop)
     }
 
     fn simple(
         &mut self,
         stage: Stage,
-        word: fn(&Desk) -> &'static [u8],
+        word: fn(&State) -> &'static [u8],
         out: &mut Vec<u8>,
     ) -> Step {
         match self.obey_flags(stage, out) {
             Err(step) => step,
             Ok(delay) => {
-                out.extend_from_slice(word(&self.desk));
+                out.extend_from_slice(word(&self.state));
                 GO.after(delay)
             }
         }
@@ -417,12 +417,12 @@ impl Dialogue {
 
     fn hello(&mut self, stage: Stage, argument: &[u8], out: &mut Vec<u8>) -> Step {
         self.record_command(Mark::Ehlo);
-        let desk = Rc::clone(&self.desk);
-        let knows_ehlo = desk.settings.offers.is_some();
+        let state = Rc::clone(&self.state);
+        let knows_ehlo = state.settings.offers.is_some();
         let is_extended = stage != Stage::Helo;
         // RFC 2033 s4.1: LMTP has its own greeting, so that neither is taken for the other.
-        if (stage == Stage::Lhlo) != desk.settings.lmtp || is_extended && !knows_ehlo {
-            return self.refuse(desk.words.unknown, out);
+        if (stage == Stage::Lhlo) != state.settings.lmtp || is_extended && !knows_ehlo {
+            return self.refuse(state.words.unknown, out);
         }
         let delay = match self.obey(stage, Moment::Ehlo, out) {
             Ok(delay) => delay,
@@ -433,8 +433,8 @@ impl Dialogue {
         self.helo.clear();
         self.helo.extend_from_slice(argument);
         out.extend_from_slice(match is_extended {
-            true => &desk.words.ehlo[usize::from(self.is_tls)],
-            false => &desk.words.helo,
+            true => &state.words.ehlo[usize::from(self.is_tls)],
+            false => &state.words.helo,
         });
         GO.after(delay)
     }
@@ -446,10 +446,10 @@ impl Dialogue {
             (b"PLAIN", true) => 0,
             (b"PLAIN", false) | (b"LOGIN", true) => 1,
             (b"LOGIN", false) => 2,
-            _ => return self.refuse(self.desk.words.bad_syntax, out),
+            _ => return self.refuse(self.state.words.bad_syntax, out),
         };
         if lines == 0 {
-            return self.simple(Stage::Auth, |desk| desk.words.auth_ok, out);
+            return self.simple(Stage::Auth, |state| state.words.auth_ok, out);
         }
         self.phase = Phase::Auth { lines };
         out.extend_from_slice(match (&*mechanism, lines) {
@@ -464,7 +464,7 @@ impl Dialogue {
         if line == b"*" {
             // RFC 4954 s4: the client has thought better of it.
             self.phase = Phase::Commands;
-            return self.refuse(self.desk.words.bad_syntax, out);
+            return self.refuse(self.state.words.bad_syntax, out);
         }
         if lines > 1 {
             self.phase = Phase::Auth { lines: lines - 1 };
@@ -472,15 +472,15 @@ impl Dialogue {
             return GO;
         }
         self.phase = Phase::Commands;
-        self.simple(Stage::Auth, |desk| desk.words.auth_ok, out)
+        self.simple(Stage::Auth, |state| state.words.auth_ok, out)
     }
 
     fn starttls(&mut self, out: &mut Vec<u8>) -> Step {
-        if self.is_tls || self.desk.settings.tls.is_none() {
-            return self.refuse(self.desk.words.bad_order, out);
+        if self.is_tls || self.state.settings.tls.is_none() {
+            return self.refuse(self.state.words.bad_order, out);
         }
         let before = out.len();
-        let step = self.simple(Stage::StartTls, |desk| desk.words.tls_ready, out);
+        let step = self.simple(Stage::StartTls, |state| state.words.tls_ready, out);
         let is_ready = step.then == Then::Go && out[before..].starts_with(b"220");
         if is_ready { Step { then: Then::StartTls, ..step } } else { step }
     }
@@ -493,20 +493,20 @@ impl Dialogue {
             Err(step) => return step,
         };
         if self.has_sender {
-            return self.refuse(self.desk.words.bad_order, out).after(delay);
+            return self.refuse(self.state.words.bad_order, out).after(delay);
         }
         let Some(sender) = command::after_keyword(argument, b"FROM:") else {
-            return self.refuse(self.desk.words.bad_syntax, out).after(delay);
+            return self.refuse(self.state.words.bad_syntax, out).after(delay);
         };
         self.has_sender = true;
-        if self.desk.settings.behaviours.is_some() {
+        if self.state.settings.behaviours.is_some() {
             self.sender.clear();
             self.sender.extend_from_slice(address(sender));
         }
         if let Some(draft) = &mut self.draft {
             draft.mail = argument.to_vec();
         }
-        out.extend_from_slice(self.desk.words.sender_ok);
+        out.extend_from_slice(self.state.words.sender_ok);
         GO.after(delay)
     }
 
@@ -517,17 +517,17 @@ impl Dialogue {
             Err(step) => return step,
         };
         if !self.has_sender {
-            return self.refuse(self.desk.words.bad_order, out).after(delay);
+            return self.refuse(self.state.words.bad_order, out).after(delay);
         }
         let Some(path) = command::after_keyword(argument, b"TO:") else {
-            return self.refuse(self.desk.words.bad_syntax, out).after(delay);
+            return self.refuse(self.state.words.bad_syntax, out).after(delay);
         };
         if self.recipients.len() >= RECIPIENTS_MAX {
-            return self.refuse(self.desk.words.too_many_recipients, out).after(delay);
+            return self.refuse(self.state.words.too_many_recipients, out).after(delay);
         }
         let mut recipient = Recipient { hash: hash_of(address(path)), behaviour: None };
-        let desk = Rc::clone(&self.desk);
-        if let Some(behaviours) = desk.behaviours() {
+        let state = Rc::clone(&self.state);
+        if let Some(behaviours) = state.behaviours() {
             recipient.behaviour = behaviours.find(&domain_of(address(path)));
             if let Some(place) = recipient.behaviour {
                 match self.meet_recipient(place, behaviours.get(place), recipient.hash, out) {
@@ -540,7 +540,7 @@ impl Dialogue {
         if let Some(draft) = &mut self.draft {
             draft.recipients.push(argument.to_vec());
         }
-        out.extend_from_slice(self.desk.words.recipient_ok);
+        out.extend_from_slice(self.state.words.recipient_ok);
         GO.after(delay)
     }
 
@@ -566,7 +566,7 @@ impl Dialogue {
         self.tarpit = own.tarpit_bytes_per_second.or(self.tarpit);
         let delay = self.meet(own, Moment::Rcpt, out)?;
         if let Some(wait) = own.greylist
-            && self.desk.shared.is_grey(self.peer.ip(), &self.sender, hash, wait)
+            && self.state.shared.is_grey(self.peer.ip(), &self.sender, hash, wait)
         {
             return Err(self.refuse(GREY, out).after(delay));
         }
@@ -579,11 +579,11 @@ impl Dialogue {
             Err(step) => return step,
         };
         if self.in_chunks {
-            return self.refuse(self.desk.words.bad_order, out).after(delay);
+            return self.refuse(self.state.words.bad_order, out).after(delay);
         }
         out.extend_from_slice(GO_ON);
-        if let Some(pause) = self.desk.settings.abort {
-            count(&self.desk.tally.broken_off, 1);
+        if let Some(pause) = self.state.settings.abort {
+            count(&self.state.tally.broken_off, 1);
             return Step { delay, then: Then::CloseAfter(pause, ABORT) };
         }
         self.dot.begin();
@@ -592,7 +592,7 @@ impl Dialogue {
             draft.is_stuffed = true;
         }
         self.phase = Phase::Data;
-        let hold = self.desk.settings.hold;
+        let hold = self.state.settings.hold;
         Step { delay, then: hold.map_or(Then::Go, Then::Hold) }
     }
 
@@ -604,16 +604,16 @@ impl Dialogue {
         let mut delay = self.obey_flags(Stage::Data, out)?;
         let reply = match self.recipients.first() {
             Some(first) => {
-                let desk = Rc::clone(&self.desk);
-                if let (Some(place), Some(behaviours)) = (first.behaviour, desk.behaviours()) {
+                let state = Rc::clone(&self.state);
+                if let (Some(place), Some(behaviours)) = (first.behaviour, state.behaviours()) {
                     let own = behaviours.get(place);
                     let more = self.meet(own, Moment::Data, out);
                     delay += more.map_err(|step| step.after(delay))?;
                 }
                 return Ok(delay);
             }
-            None if self.has_sender => self.desk.words.no_recipients,
-            None => self.desk.words.bad_order,
+            None if self.has_sender => self.state.words.no_recipients,
+            None => self.state.words.bad_order,
         };
         Err(self.refuse(reply, out).after(delay))
     }
@@ -628,7 +628,7 @@ impl Dialogue {
         };
         let (Some(left), Some(last)) = (bytes, last) else {
             // Nobody knows where the next command begins.
-            out.extend_from_slice(self.desk.words.bad_syntax);
+            out.extend_from_slice(self.state.words.bad_syntax);
             return Step::then(Then::Close);
         };
         let mut delay = Duration::ZERO;
@@ -671,7 +671,7 @@ impl Dialogue {
         let used = usize::try_from(chunk.left).map_or(input.len(), |left| left.min(input.len()));
         let piece = &input[..used];
         match chunk.swallow {
-            true => count(&self.desk.tally.body_bytes, used as u64),
+            true => count(&self.state.tally.body_bytes, used as u64),
             false => {
                 self.take_body(piece);
                 self.draw(piece);
@@ -694,7 +694,7 @@ impl Dialogue {
             }
             (false, true) => self.finish(out),
             (false, false) => {
-                out.extend_from_slice(self.desk.words.ok);
+                out.extend_from_slice(self.state.words.ok);
                 GO
             }
         }
@@ -721,8 +721,8 @@ impl Dialogue {
     }
 
     fn take_body(&mut self, piece: &[u8]) {
-        count(&self.desk.tally.body_bytes, piece.len() as u64);
-        self.scan.feed(piece, &mut self.desk.ledger.borrow_mut());
+        count(&self.state.tally.body_bytes, piece.len() as u64);
+        self.scan.feed(piece, &mut self.state.ledger.borrow_mut());
     }
 
     fn draw(&mut self, piece: &[u8]) {
@@ -733,14 +733,14 @@ impl Dialogue {
 
     /// The body is whole.
     fn finish(&mut self, out: &mut Vec<u8>) -> Step {
-        if self.desk.shared.is_stopping() {
+        if self.state.shared.is_stopping() {
             out.extend_from_slice(CLOSING);
             return Step::then(Then::Close);
         }
         // After DATA it began with our answer, and nothing was said since.
         let Clock { read, wrote, mail, body, .. } = self.clock;
         let begin = if self.in_chunks { body } else { body.max(wrote) };
-        self.desk.marks.record(Mark::Body, read.saturating_duration_since(begin));
+        self.state.marks.record(Mark::Body, read.saturating_duration_since(begin));
         let took = read.saturating_duration_since(mail);
         let before = out.len();
         let delay = match self.obey_flags(Stage::Dot, out) {
@@ -752,24 +752,24 @@ impl Dialogue {
                 return step;
             }
         };
-        let desk = Rc::clone(&self.desk);
-        let subject = self.scan.end(&mut desk.ledger.borrow_mut());
-        let behaviours = desk.behaviours();
+        let state = Rc::clone(&self.state);
+        let subject = self.scan.end(&mut state.ledger.borrow_mut());
+        let behaviours = state.behaviours();
         let recipients = std::mem::take(&mut self.recipients);
         let (mut most, mut accepted, mut end) = (delay, 0, Then::Go);
         let mut now_us = None;
         for (place, recipient) in recipients.iter().enumerate() {
             // Under LMTP each recipient has a fate of its own, else the first speaks for all.
-            let speaks = desk.settings.lmtp || place == 0;
+            let speaks = state.settings.lmtp || place == 0;
             let own = recipient.behaviour.filter(|_| speaks);
             if let (Some(own), Some(behaviours)) = (own, behaviours) {
                 match self.meet(behaviours.get(own), Moment::End, out) {
                     Ok(more) => most = most.max(delay + more),
-                    Err(step) if desk.settings.lmtp && step.then == Then::Go => {
+                    Err(step) if state.settings.lmtp && step.then == Then::Go => {
                         most = most.max(delay + step.delay);
                         continue;
                     }
-                    Err(step) if desk.settings.lmtp => {
+                    Err(step) if state.settings.lmtp => {
                         most = most.max(delay + step.delay);
                         end = step.then;
                         break;
@@ -782,20 +782,20 @@ impl Dialogue {
             }
             accepted += 1;
             let now_us = *now_us.get_or_insert_with(unix_us);
-            desk.keep_copy(&subject, recipient.hash, now_us);
-            if desk.settings.lmtp {
-                out.extend_from_slice(desk.words.ok);
+            state.keep_copy(&subject, recipient.hash, now_us);
+            if state.settings.lmtp {
+                out.extend_from_slice(state.words.ok);
             }
         }
         self.recipients = recipients;
-        if !desk.settings.lmtp {
-            out.extend_from_slice(desk.words.ok);
+        if !state.settings.lmtp {
+            out.extend_from_slice(state.words.ok);
         }
         if accepted > 0 {
-            count(&desk.tally.messages, 1);
-            count(&desk.tally.copies, accepted);
-            desk.keep_message(&subject, now_us.unwrap_or_else(unix_us), (took, read));
-            desk.end_message();
+            count(&state.tally.messages, 1);
+            count(&state.tally.copies, accepted);
+            state.keep_message(&subject, now_us.unwrap_or_else(unix_us), (took, read));
+            state.end_message();
         }
         self.write_draft();
         self.count_met();
@@ -806,7 +806,7 @@ impl Dialogue {
     /// A body was refused as a whole, by what stands in `out` from there on. RFC 2033 s4.2: LMTP says
     /// it for each recipient.
     fn repeat(&self, step: &Step, before: usize, out: &mut Vec<u8>) {
-        if self.desk.settings.lmtp && step.then == Then::Go {
+        if self.state.settings.lmtp && step.then == Then::Go {
             let reply = out.split_off(before);
             (0..self.recipients.len().max(1)).for_each(|_| out.extend_from_slice(&reply));
         }
@@ -820,15 +820,15 @@ impl Dialogue {
     }
 
     fn write_draft(&mut self) {
-        let (Some(draft), Some(dump)) = (&self.draft, &self.desk.settings.dump) else { return };
+        let (Some(draft), Some(dump)) = (&self.draft, &self.state.settings.dump) else { return };
         let letter = Letter {
             peer: self.peer,
-            proto: match (self.desk.settings.lmtp, self.is_extended) {
+            proto: match (self.state.settings.lmtp, self.is_extended) {
                 (true, _) => "LMTP",
                 (_, true) => "ESMTP",
                 _ => "SMTP",
             },
-            hostname: &self.desk.settings.hostname,
+            hostname: &self.state.settings.hostname,
             helo: &self.helo,
             mail: &draft.mail,
             recipients: &draft.recipients,

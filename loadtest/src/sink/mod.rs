@@ -10,16 +10,16 @@
 
 pub mod behaviour;
 mod body;
-mod desk;
 mod dialogue;
-mod dice;
 mod dump;
 mod marks;
 mod notice;
 pub mod options;
 mod place;
+mod random;
 mod session;
 mod stage;
+mod state;
 
 use std::cell::Cell;
 use std::collections::BTreeMap;
@@ -60,16 +60,16 @@ use crate::report::Record;
 use crate::report::Seconds;
 use crate::report::Stages;
 use crate::sink::behaviour::Behaviours;
-pub use crate::sink::desk::Counts;
-use crate::sink::desk::Desk;
-use crate::sink::desk::Shared;
-use crate::sink::desk::Tally;
-use crate::sink::desk::count;
 use crate::sink::dump::Dump;
 use crate::sink::marks::Marks;
 use crate::sink::marks::Measured;
 use crate::sink::options::Options;
 use crate::sink::stage::Orders;
+pub use crate::sink::state::Counts;
+use crate::sink::state::Shared;
+use crate::sink::state::State;
+use crate::sink::state::Tally;
+use crate::sink::state::count;
 use crate::watch::watch;
 
 /// How often it is looked whether there is an end to it, and whether a place has become free.
@@ -232,11 +232,11 @@ impl Sink {
             let mut spec = ShardSpec::new(format!("sink-{shard}"), None);
             spec.drain_max = DRAIN_MAX;
             let main = move || async move {
-                let desk = Desk::new(settings, shared, tally, Marks::new(collector));
-                serve_all(&desk, sockets).await;
+                let state = State::new(settings, shared, tally, Marks::new(collector));
+                serve_all(&state, sockets).await;
                 let mut taken = taken.lock().unwrap_or_else(PoisonError::into_inner);
-                taken.ledger.add(desk.ledger.take());
-                taken.measured.add(desk.marks.end());
+                taken.ledger.add(state.ledger.take());
+                taken.measured.add(state.marks.end());
             };
             match rt::start(spec, main) {
                 Ok(thread) => sink.shards.push(thread),
@@ -335,25 +335,25 @@ fn bind(address: SocketAddr, settings: &Settings, shared: bool) -> Result<OwnedF
 }
 
 /// The life of a shard.
-async fn serve_all(desk: &Rc<Desk>, sockets: Vec<OwnedFd>) {
+async fn serve_all(state: &Rc<State>, sockets: Vec<OwnedFd>) {
     let listeners: Vec<Rc<Listener>> =
         sockets.into_iter().map(|socket| Rc::new(Listener::from_socket(socket))).collect();
     let accepting = Rc::new(Cell::new(listeners.len()));
     for listener in &listeners {
-        let (desk, listener) = (Rc::clone(desk), Rc::clone(listener));
+        let (state, listener) = (Rc::clone(state), Rc::clone(listener));
         let accepting = Rc::clone(&accepting);
         task::spawn(async move {
-            accept_all(&desk, &listener).await;
+            accept_all(&state, &listener).await;
             accepting.set(accepting.get() - 1);
         });
     }
-    while !desk.shared.is_stopping() {
+    while !state.shared.is_stopping() {
         timer::sleep(LOOK).await;
-        desk.marks.turn();
+        state.marks.turn();
     }
     listeners.iter().for_each(|listener| listener.stop());
     let began = Instant::now();
-    while (accepting.get() > 0 || desk.open.get() > 0) && began.elapsed() < STOP_MAX - DRAIN_MAX {
+    while (accepting.get() > 0 || state.open.get() > 0) && began.elapsed() < STOP_MAX - DRAIN_MAX {
         match began.elapsed() < LAST_WORDS {
             true => timer::interrupt_idle(),
             false => timer::interrupt_all(),
@@ -362,20 +362,20 @@ async fn serve_all(desk: &Rc<Desk>, sockets: Vec<OwnedFd>) {
     }
 }
 
-async fn accept_all(desk: &Rc<Desk>, listener: &Listener) {
+async fn accept_all(state: &Rc<State>, listener: &Listener) {
     loop {
         // As with smtp-sink, whoever comes too many waits in the kernel.
-        while desk.open.get() >= desk.settings.connections_max && !desk.shared.is_stopping() {
+        while state.open.get() >= state.settings.connections_max && !state.shared.is_stopping() {
             timer::sleep(LOOK).await;
         }
         match listener.accept().await {
             Ok((stream, _)) => {
-                let open = Open::new(desk);
+                let open = Open::new(state);
                 task::spawn(async move { session::serve(Rc::clone(&open.0), stream).await });
             }
             Err(IoFault::Stopped) => return,
             Err(_) => {
-                count(&desk.tally.accept_faults, 1);
+                count(&state.tally.accept_faults, 1);
                 // Most faults pass; `accept` rests by itself where they do not.
                 task::yield_if_needed().await;
             }
@@ -384,14 +384,14 @@ async fn accept_all(desk: &Rc<Desk>, listener: &Listener) {
 }
 
 /// Counts a connection for as long as it lives, however it ends.
-struct Open(Rc<Desk>);
+struct Open(Rc<State>);
 
 impl Open {
-    fn new(desk: &Rc<Desk>) -> Open {
-        desk.open.set(desk.open.get() + 1);
-        count(&desk.tally.connections, 1);
-        desk.marks.connect(Instant::now());
-        Open(Rc::clone(desk))
+    fn new(state: &Rc<State>) -> Open {
+        state.open.set(state.open.get() + 1);
+        count(&state.tally.connections, 1);
+        state.marks.connect(Instant::now());
+        Open(Rc::clone(state))
     }
 }
 

@@ -167,7 +167,7 @@ pub struct Options {
     /// Treat domains as this TOML file says; see `loadtest/behaviours`.
     #[arg(long, value_name = "FILE")]
     pub behaviour: Option<PathBuf>,
-    /// Begin all dice with this.
+    /// Begin all random with this.
     #[arg(long, value_name = "NUMBER", default_value_t = 1)]
     pub seed: u64,
     /// Threads that serve.

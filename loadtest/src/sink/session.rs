@@ -17,12 +17,12 @@ use ringpost::net::TlsFault;
 use ringpost::rt::Stream;
 use ringpost::rt::timer;
 
-use crate::sink::desk::Desk;
 use crate::sink::dialogue::CLOSING;
 use crate::sink::dialogue::Dialogue;
 use crate::sink::dialogue::Step;
 use crate::sink::dialogue::Then;
 use crate::sink::marks::Mark;
+use crate::sink::state::State;
 
 /// The longest piece of a sleep.
 const NAP: Duration = Duration::from_millis(50);
@@ -39,10 +39,10 @@ impl From<SocketFault> for Over {
 }
 
 /// Serves one connection to its end.
-pub async fn serve(desk: Rc<Desk>, stream: Stream) {
+pub async fn serve(state: Rc<State>, stream: Stream) {
     let Ok(peer) = stream.peer() else { return };
-    let dialogue = Dialogue::new(Rc::clone(&desk), peer);
-    let mut session = Session { desk, channel: Channel::plain(stream), dialogue, out: Vec::new() };
+    let dialogue = Dialogue::new(Rc::clone(&state), peer);
+    let mut session = Session { state, channel: Channel::plain(stream), dialogue, out: Vec::new() };
     // Both ends are the end of it.
     let _ = session.run().await;
 }
@@ -78,7 +78,7 @@ impl Input {
 }
 
 struct Session {
-    desk: Rc<Desk>,
+    state: Rc<State>,
     channel: Channel<Stream>,
     dialogue: Dialogue,
     out: Vec<u8>,
@@ -86,7 +86,7 @@ struct Session {
 
 impl Session {
     async fn run(&mut self) -> Result<(), Over> {
-        if self.desk.settings.tls_first {
+        if self.state.settings.tls_first {
             self.start_tls().await?;
         }
         let step = self.dialogue.on_connect(&mut self.out);
@@ -94,8 +94,8 @@ impl Session {
         self.flush().await?;
         loop {
             // The end of the sink cuts it short, before it does so to what is written.
-            self.channel.stream().deadline().set_idle_in(self.desk.settings.timeout);
-            let chunk = match self.channel.read(&self.desk.pool, None).await {
+            self.channel.stream().deadline().set_idle_in(self.state.settings.timeout);
+            let chunk = match self.channel.read(&self.state.pool, None).await {
                 Ok(chunk) => chunk,
                 Err(SocketFault::Tls(TlsFault::NoChunk)) => {
                     timer::sleep(NAP).await;
@@ -114,7 +114,7 @@ impl Session {
                 if step.is_plain() {
                     continue;
                 }
-                input = input.behind(at, &self.desk.pool);
+                input = input.behind(at, &self.state.pool);
                 at = 0;
                 let is_tls = matches!(step.then, Then::StartTls);
                 self.carry_out(step, mark).await?;
@@ -123,12 +123,12 @@ impl Session {
                     break;
                 }
             }
-            input.give_back(&self.desk.pool);
+            input.give_back(&self.state.pool);
             if !self.out.is_empty() {
                 self.flush().await?;
                 self.dialogue.on_answered();
             }
-            if self.desk.shared.is_stopping() {
+            if self.state.shared.is_stopping() {
                 return self.leave().await;
             }
         }
@@ -136,7 +136,7 @@ impl Session {
 
     /// The end for our reasons.
     async fn leave(&mut self) -> Result<(), Over> {
-        if self.desk.shared.is_stopping() {
+        if self.state.shared.is_stopping() {
             self.out.extend_from_slice(CLOSING);
         }
         self.close().await
@@ -185,13 +185,13 @@ impl Session {
     }
 
     async fn start_tls(&mut self) -> Result<(), Over> {
-        let server = self.desk.settings.tls.as_ref().ok_or(Over)?;
+        let server = self.state.settings.tls.as_ref().ok_or(Over)?;
         self.channel.start_tls(server)?;
         self.set_deadline();
         let begin = Instant::now();
-        self.channel.handshake(&self.desk.pool, None).await?;
+        self.channel.handshake(&self.state.pool, None).await?;
         let now = Instant::now();
-        self.desk.marks.record(Mark::Tls, now - begin);
+        self.state.marks.record(Mark::Tls, now - begin);
         self.dialogue.on_written(now);
         Ok(())
     }
@@ -225,7 +225,7 @@ impl Session {
     }
 
     async fn write(&mut self, bytes: Vec<u8>) -> Result<Vec<u8>, Over> {
-        self.desk.show("<", &bytes);
+        self.state.show("<", &bytes);
         self.set_deadline();
         let (written, bytes) = self.channel.write(bytes).await;
         written?;
@@ -240,7 +240,7 @@ impl Session {
             if left.is_zero() {
                 return Ok(());
             }
-            if self.desk.shared.is_stopping() {
+            if self.state.shared.is_stopping() {
                 return Err(Over);
             }
             timer::sleep(left.min(NAP)).await;
@@ -248,6 +248,6 @@ impl Session {
     }
 
     fn set_deadline(&self) {
-        self.channel.stream().deadline().set_in(self.desk.settings.timeout);
+        self.channel.stream().deadline().set_in(self.state.settings.timeout);
     }
 }

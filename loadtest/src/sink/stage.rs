@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::sink::dice::Dice;
+use crate::sink::random::Random;
 
 /// What a client does. The names are smtp-sink's, and ours for what it does not know.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -154,12 +154,12 @@ impl Orders {
     }
 
     /// As smtp-sink rolls it: the delay times the rolls it took to get `odds` or more of 0..=99.
-    pub fn delay(&self, stage: Stage, dice: &mut Dice) -> Duration {
+    pub fn delay(&self, stage: Stage, random: &mut Random) -> Duration {
         let Some(Wait { seconds, odds }) = self.waits[stage as usize] else {
             return Duration::ZERO;
         };
         let mut rolls = 1.0;
-        while odds > 0 && dice.below(100) < u64::from(odds) {
+        while odds > 0 && random.below(100) < u64::from(odds) {
             rolls += 1.0;
         }
         Duration::from_secs_f64(seconds * rolls)
@@ -184,13 +184,13 @@ mod tests {
         assert_eq!(orders.refuse("-f", &lists, Refusal::Hard), Ok(()));
         assert_eq!(orders.wait("rcpt:2.5"), Ok(()));
         assert_eq!(orders.wait("DATA:1:50"), Ok(()));
-        let mut dice = Dice::new(1);
+        let mut random = Random::new(1);
         for stage in [Stage::Mail, Stage::Rcpt, Stage::Dot] {
             assert_eq!((orders.is_busy(stage), orders.refusal(stage)), (true, Refusal::Hard));
         }
         assert!(!orders.is_busy(Stage::Quit));
-        assert_eq!(orders.delay(Stage::Rcpt, &mut dice), Duration::from_millis(2500));
-        let total: Duration = (0..10_000).map(|_| orders.delay(Stage::Data, &mut dice)).sum();
+        assert_eq!(orders.delay(Stage::Rcpt, &mut random), Duration::from_millis(2500));
+        let total: Duration = (0..10_000).map(|_| orders.delay(Stage::Data, &mut random)).sum();
         // One roll in two goes on: two seconds are waited on average.
         assert!((19_000..21_000).contains(&total.as_secs()), "{total:?}");
     }

@@ -2,8 +2,8 @@
 
 use std::fs;
 
-use crate::source::dice::Dice;
-use crate::source::dice::Die;
+use crate::source::random::Die;
+use crate::source::random::Random;
 use crate::source::weights::Weights;
 use crate::source::weights::read_weight;
 
@@ -46,8 +46,8 @@ impl Domains {
         Weights::new(mix).map(Domains)
     }
 
-    pub fn choose(&self, dice: Dice, die: Die, number: u64) -> &str {
-        self.0.choose(dice.roll(die, number))
+    pub fn choose(&self, random: Random, die: Die, number: u64) -> &str {
+        self.0.choose(random.roll(die, number))
     }
 }
 
@@ -62,12 +62,12 @@ fn read_domain(text: &str) -> Result<Box<str>, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::source::dice::chi_square;
+    use crate::source::random::chi_square;
 
     fn counts(domains: &Domains, names: [&str; 3]) -> [u64; 3] {
         let mut counts = [0; 3];
         for number in 0..20_000 {
-            let drawn = domains.choose(Dice::new(3), Die::To, number);
+            let drawn = domains.choose(Random::new(3), Die::To, number);
             counts[names.iter().position(|name| *name == drawn).expect("one of them")] += 1;
         }
         counts

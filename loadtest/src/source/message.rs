@@ -23,13 +23,13 @@ use crate::ledger;
 use crate::ledger::hash_of;
 use crate::ledger::sum;
 use crate::ledger::sum::BodySum;
-use crate::source::dice::Dice;
-use crate::source::dice::Die;
 use crate::source::domains::Domains;
 use crate::source::eml;
 use crate::source::eml::Text;
 use crate::source::header::HeaderLine;
 use crate::source::options::Options;
+use crate::source::random::Die;
+use crate::source::random::Random;
 use crate::source::sizes::Sizes;
 
 /// As smtp-source has them.
@@ -87,7 +87,7 @@ pub struct Pattern {
     form: HeadForm,
     /// The same in every head.
     fixed: Vec<u8>,
-    dice: Dice,
+    random: Random,
 }
 
 enum Content {
@@ -149,7 +149,7 @@ impl Pattern {
             content: body,
             form,
             fixed,
-            dice: Dice::new(content.seed),
+            random: Random::new(content.seed),
         })
     }
 
@@ -160,7 +160,7 @@ impl Pattern {
         for (place, name) in draft.recipients.iter_mut().enumerate() {
             self.name_recipient(number, place as u64, name);
         }
-        let body = self.content.body(self.dice, number);
+        let body = self.content.body(self.random, number);
         let tail = self.tail_of(number);
         let tail = &tail[TAIL - body.tail..];
         let sum = match &self.content {
@@ -220,7 +220,7 @@ impl Pattern {
             Some(domains) if !self.from.is_empty() => {
                 name.push_str(local_part(&self.from));
                 name.push('@');
-                name.push_str(domains.choose(self.dice, Die::From, number));
+                name.push_str(domains.choose(self.random, Die::From, number));
             }
             _ => name.push_str(&self.from),
         }
@@ -239,7 +239,7 @@ impl Pattern {
         let written = prefix.map_or(Ok(()), |prefix| write!(name, "{prefix}"));
         let written = written.and_then(|()| match (&self.to_domains, self.to.rsplit_once('@')) {
             (Some(domains), _) => {
-                let domain = domains.choose(self.dice, Die::To, of_all);
+                let domain = domains.choose(self.random, Die::To, of_all);
                 write!(name, "{}@{domain}", local_part(&self.to))
             }
             (None, Some((local, domain))) if self.domains > 1 => {
@@ -297,13 +297,13 @@ impl Content {
         Ok(Content::Lines { sizes, block: block() })
     }
 
-    fn body(&self, dice: Dice, number: u64) -> Body<'_> {
+    fn body(&self, random: Random, number: u64) -> Body<'_> {
         match self {
             Content::Texts(texts) => {
                 let text = &texts[(number % texts.len() as u64) as usize];
                 Body { first: [b"", &text.bytes], block: b"", blocks: 0, tail: 0 }
             }
-            Content::Lines { sizes, block } => Body::of_lines(block, sizes.of(dice, number)),
+            Content::Lines { sizes, block } => Body::of_lines(block, sizes.of(random, number)),
         }
     }
 }

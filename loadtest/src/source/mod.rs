@@ -6,7 +6,7 @@
 //!           steps and random arrivals likewise. What was to begin and was not sent is counted.
 //!
 //! ```text
-//! shape      when messages are to begin            dice       draws that depend on the number alone
+//! shape      when messages are to begin            random       draws that depend on the number alone
 //! schedule   which one is next                     sizes, weights, domains, header, eml
 //! message    what it says, from whom and to whom   what `message` is made of
 //! session    sends it                              place, secure   how the server is reached
@@ -14,7 +14,6 @@
 //! settings   what was asked for
 //! ```
 
-mod dice;
 mod domains;
 mod eml;
 pub mod fates;
@@ -22,6 +21,7 @@ mod header;
 mod message;
 pub mod options;
 mod place;
+mod random;
 mod schedule;
 mod secure;
 mod session;
@@ -64,11 +64,11 @@ use crate::report::Record;
 use crate::report::Seconds;
 use crate::report::Stages;
 use crate::report::head_line;
-use crate::source::dice::Dice;
 use crate::source::fates::Fates;
 use crate::source::message::Pattern;
 use crate::source::options::Options;
 use crate::source::place::Place;
+use crate::source::random::Random;
 use crate::source::schedule::Planned;
 use crate::source::schedule::Schedule;
 use crate::source::schedule::Turn;
@@ -163,7 +163,7 @@ impl Plan {
         let times = &options.shape;
         let goes_on = times.duration.is_some() || options.messages.is_some();
         let shape = Shape::new(options.rate, times, goes_on);
-        let random = times.poisson.then(|| Dice::new(options.content.seed));
+        let random = times.poisson.then(|| Random::new(options.content.seed));
         let count = options.count();
         Ok(Plan {
             place: options.place()?,

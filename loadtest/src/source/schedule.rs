@@ -12,8 +12,8 @@ use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use crate::source::dice::Dice;
-use crate::source::dice::Die;
+use crate::source::random::Die;
+use crate::source::random::Random;
 use crate::source::shape::Shape;
 
 /// Numbers that are given, at most; there is a byte of memory for each. Full: the run ends.
@@ -51,7 +51,7 @@ pub struct Schedule {
     cut: OnceLock<u64>,
     /// Of a Poisson process of rate 1: the number of the next arrival, and where it is.
     arrivals: Option<Mutex<(u64, f64)>>,
-    dice: Dice,
+    random: Random,
 }
 
 impl Schedule {
@@ -61,12 +61,12 @@ impl Schedule {
         duration: Option<Duration>,
         messages: Option<u64>,
         overdue: u64,
-        random: Option<Dice>,
+        random: Option<Random>,
     ) -> Schedule {
         let whole = shape.as_ref().map(Shape::seconds).filter(|seconds| seconds.is_finite());
         let whole = whole.map(Duration::from_secs_f64);
         let end = [duration, whole].into_iter().flatten().min();
-        let dice = random.unwrap_or(Dice::new(0));
+        let source = random.unwrap_or(Random::new(0));
         let mut schedule = Schedule {
             end,
             messages: messages.unwrap_or(MESSAGES_MAX).min(MESSAGES_MAX),
@@ -75,7 +75,7 @@ impl Schedule {
             next: AtomicU64::new(0),
             cut: OnceLock::new(),
             arrivals: None,
-            dice,
+            random: source,
             shape,
         };
         match (random, schedule.position_of_end()) {
@@ -211,14 +211,14 @@ impl Schedule {
 
     /// From the arrival before to this one, at a rate of 1.
     fn gap(&self, number: u64) -> f64 {
-        -(1.0 - self.dice.part(Die::Arrival, number)).ln()
+        -(1.0 - self.random.part(Die::Arrival, number)).ln()
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::source::dice::chi_square;
+    use crate::source::random::chi_square;
     use crate::source::shape::ShapeOptions;
 
     fn at_rate(rate: f64) -> Option<Shape> {
@@ -251,7 +251,7 @@ mod tests {
 
     #[test]
     fn when_the_time_is_over_what_is_overdue_is_sent_to_a_bound_and_counted_beyond() {
-        for random in [None, Some(Dice::new(5))] {
+        for random in [None, Some(Random::new(5))] {
             let schedule = Schedule::new(at_rate(1000.0), seconds(1.0), None, 50, random);
             for _ in 0..300 {
                 assert!(schedule.next(NOW).is_some());
@@ -285,7 +285,7 @@ mod tests {
 
     #[test]
     fn random_arrivals_are_a_poisson_process() {
-        let schedule = Schedule::new(at_rate(100.0), seconds(100.0), None, 0, Some(Dice::new(2)));
+        let schedule = Schedule::new(at_rate(100.0), seconds(100.0), None, 0, Some(Random::new(2)));
         let begins: Vec<f64> = std::iter::from_fn(|| schedule.next(NOW))
             .map(|one| one.begin.expect("an open loop").as_secs_f64())
             .collect();

@@ -50,7 +50,7 @@ const LOOK: Duration = Duration::from_millis(5);
 type Link = Transfer<Stream, Watcher>;
 
 /// What the sessions of one shard share.
-struct Desk {
+struct State {
     plan: Arc<Plan>,
     secure: Secure,
     config: Arc<ClientConfig>,
@@ -58,7 +58,7 @@ struct Desk {
     found: RefCell<Found>,
     marks: Marks,
     open: Cell<usize>,
-    dice: Cell<u64>,
+    random: Cell<u64>,
     /// A session sends as soon as it is answered, so that nothing can come while it is idle.
     never_rests: bool,
 }
@@ -74,7 +74,7 @@ pub async fn all(plan: &Arc<Plan>, sessions: usize, shard: usize, collector: Col
             return Found { unconnected, first: Some(cause), ..Found::default() };
         }
     };
-    let desk = Rc::new(Desk {
+    let state = Rc::new(State {
         plan: Arc::clone(plan),
         config: Arc::new(ClientConfig {
             ehlo_name: options.hostname.clone().unwrap_or_else(|| "localhost".to_owned()),
@@ -89,30 +89,30 @@ pub async fn all(plan: &Arc<Plan>, sessions: usize, shard: usize, collector: Col
         found: RefCell::default(),
         marks: Rc::new(RefCell::new(collector)),
         open: Cell::new(sessions),
-        dice: Cell::new(shard as u64 + 1),
+        random: Cell::new(shard as u64 + 1),
         never_rests: plan.schedule.shape().is_none()
             && options.wait.is_none()
             && options.random_wait.is_none(),
     });
     for _ in 0..sessions {
-        let desk = Rc::clone(&desk);
+        let state = Rc::clone(&state);
         task::spawn(async move {
-            desk.work().await;
-            desk.open.set(desk.open.get() - 1);
+            state.work().await;
+            state.open.set(state.open.get() - 1);
         });
     }
     let mut patience = Patience::default();
-    while desk.open.get() > 0 {
+    while state.open.get() > 0 {
         timer::sleep(LOOK).await;
         let now = Instant::now();
-        desk.marks.borrow_mut().turn(now);
+        state.marks.borrow_mut().turn(now);
         if patience.is_over(plan, now) {
             plan.give_up();
             timer::interrupt_all();
         }
     }
-    let stages = desk.marks.borrow_mut().take(Instant::now());
-    Found { stages, ..desk.found.take() }
+    let stages = state.marks.borrow_mut().take(Instant::now());
+    Found { stages, ..state.found.take() }
 }
 
 /// How long sessions are waited for once no more is to be begun.
@@ -138,7 +138,7 @@ impl Patience {
     }
 }
 
-impl Desk {
+impl State {
     /// Sleeps until then, or until no more is to be begun: `false`.
     async fn sleep_until(&self, then: Instant) -> bool {
         loop {
@@ -365,11 +365,11 @@ impl Desk {
 
     /// From 0 to 1 (xorshift64*).
     fn roll(&self) -> f64 {
-        let mut state = self.dice.get();
+        let mut state = self.random.get();
         state ^= state >> 12;
         state ^= state << 25;
         state ^= state >> 27;
-        self.dice.set(state);
+        self.random.set(state);
         (state.wrapping_mul(0x2545_F491_4F6C_DD1D) >> 11) as f64 / (1_u64 << 53) as f64
     }
 }

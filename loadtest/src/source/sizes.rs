@@ -4,8 +4,8 @@
 //! Units:    k, M and G are powers of 1,024.
 //! Bounds:   `SIZE_MAX`; a draw beyond it, which only `lognormal` can give, is cut to it.
 
-use crate::source::dice::Dice;
-use crate::source::dice::Die;
+use crate::source::random::Die;
+use crate::source::random::Random;
 use crate::source::weights::Weights;
 
 /// Servers take less by far.
@@ -49,35 +49,35 @@ impl Sizes {
     }
 
     /// The size of a message.
-    pub fn of(&self, dice: Dice, number: u64) -> u64 {
+    pub fn of(&self, random: Random, number: u64) -> u64 {
         match self {
-            Sizes::Uniform(least, most) => between((*least, *most), dice, number),
+            Sizes::Uniform(least, most) => between((*least, *most), random, number),
             Sizes::LogNormal { mean, deviation } => {
-                log_normal((*mean, *deviation), ALONE, dice, number)
+                log_normal((*mean, *deviation), ALONE, random, number)
             }
-            Sizes::Mix(parts) => match parts.choose(dice.roll(Die::Size, number)) {
+            Sizes::Mix(parts) => match parts.choose(random.roll(Die::Size, number)) {
                 Sizes::LogNormal { mean, deviation } => {
-                    log_normal((*mean, *deviation), IN_MIX, dice, number)
+                    log_normal((*mean, *deviation), IN_MIX, random, number)
                 }
-                other => other.of(dice, number),
+                other => other.of(random, number),
             },
         }
     }
 }
 
-fn log_normal((mean, deviation): (f64, f64), by: [Die; 2], dice: Dice, number: u64) -> u64 {
+fn log_normal((mean, deviation): (f64, f64), by: [Die; 2], random: Random, number: u64) -> u64 {
     // Box and Muller.
-    let radius = (-2.0 * (1.0 - dice.part(by[0], number)).ln()).sqrt();
-    let angle = std::f64::consts::TAU * dice.part(by[1], number);
+    let radius = (-2.0 * (1.0 - random.part(by[0], number)).ln()).sqrt();
+    let angle = std::f64::consts::TAU * random.part(by[1], number);
     let size = (mean + deviation * radius * angle.cos()).exp().round();
     (size as u64).min(SIZE_MAX)
 }
 
-fn between((least, most): (u64, u64), dice: Dice, number: u64) -> u64 {
+fn between((least, most): (u64, u64), random: Random, number: u64) -> u64 {
     if least == most {
         return least;
     }
-    least + (dice.part(Die::SizeAgain, number) * (most - least + 1) as f64) as u64
+    least + (random.part(Die::SizeAgain, number) * (most - least + 1) as f64) as u64
 }
 
 /// `1k`, or `1k-100k`.
@@ -131,13 +131,13 @@ pub fn read_size(text: &str) -> Result<u64, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::source::dice::chi_square;
+    use crate::source::random::chi_square;
 
     const DRAWS: u64 = 100_000;
 
     fn draws(text: &str) -> Vec<u64> {
         let sizes = Sizes::parse(text).expect("it is written well");
-        (0..DRAWS).map(|number| sizes.of(Dice::new(1), number)).collect()
+        (0..DRAWS).map(|number| sizes.of(Random::new(1), number)).collect()
     }
 
     #[test]

@@ -3,7 +3,7 @@
 //!
 //! ```text
 //! header     names of header fields, and conditions on their values
-//! model      the sections: delivery, resolver, route, pool, source, destination, site
+//! model      the sections: delivery, resolver, route, pool, source, destination, destination
 //! value      next hops, patterns of domains, members of pools
 //! proxy      what mail goes out by
 //! relation   names that must exist, limits that contradict, routes that are never reached

@@ -26,7 +26,7 @@ use crate::config::model::ServerConfig;
 use crate::config::reading::Reading;
 use crate::config::value::Hostname;
 use crate::config::value::Label;
-use crate::config::value::TlsWish;
+use crate::config::value::OutboundTls;
 use crate::wire::proxy_url::Proxy;
 
 /// Milliseconds, in which durations are bounded.
@@ -90,7 +90,7 @@ section! {
         mta_sts_port: usize = Is("443"), Live, 1 => 65_535;
         /// Mail exchangers that one attempt tries, the best first.
         mx_hosts_max: usize = Is("5"), Live, 1 => 100;
-        /// Connections to all sites together. More: the mail waits.
+        /// Connections to all destinations together. More: the mail waits.
         connections_max: usize = Is("1000"), Restart, 1 => 1_000_000;
         /// Jobs kept in memory. The others wait on disk.
         jobs_in_memory_max: usize = Is("100000"), Restart, 100 => 100_000_000;
@@ -180,10 +180,10 @@ section! {
         /// LMTP, also over a Unix socket: "lmtp:unix:/run/dovecot/lmtp". "discard": it counts as delivered. "hold": it waits for an operator.
         /// "reject:text": it is returned with this text.
         next: Next = Required("'smtp:relay.example.com:587'"), Live;
-        /// TLS to those servers, instead of what their site says: "none", "may", "must" (with any
+        /// TLS to those servers, instead of what their destination says: "none", "may", "must" (with any
         /// certificate) or "verify" (with one for the name of the host). With "smtps:" it is at least
         /// "must"; a Unix socket has none.
-        tls: Option<TlsWish> = Unset("'verify'"), Live;
+        tls: Option<OutboundTls> = Unset("'verify'"), Live;
         /// The user to log in as (AUTH) at the servers of "smtp:" or "smtps:". Only over TLS.
         auth_user: Option<String> = Unset("'ringpost'"), Live;
         /// The file with that user's password, on one line.
@@ -225,29 +225,29 @@ section! {
     }
 }
 
-/// Makes the section of defaults and the section of sites from one list of keys.
+/// Makes the section of defaults and the section of destinations from one list of keys.
 macro_rules! treatment {
     ($(
         $(#[doc = $doc:literal])+
         $key:ident : $kind:ty = $standard:literal $(, $low:expr => $high:expr)?;
     )+) => {
         section! {
-            /// How each site is treated that no [[site]] is for. A site is a domain, or all domains
+            /// How each destination is treated that no [[destination]] is for. A destination is a domain, or all domains
             /// with the same mail exchangers.
-            pub struct DestinationConfig at "destination" {
+            pub struct DestinationDefaults at "destination_defaults" {
                 $( $(#[doc = $doc])+ $key: $kind = Is($standard), Live $(, $low => $high)?; )+
             }
         }
 
         section! {
-            /// How one site is treated. May be written several times: the first that names the
+            /// How one destination is treated. May be written several times: the first that names the
             /// recipient's domain counts, else the first that names a mail exchanger of it. What is
-            /// left out is as in [destination].
-            pub struct SiteConfig at "site" repeated {
+            /// left out is as in [destination_defaults].
+            pub struct DestinationConfig at "destination" repeated {
                 /// Its name, for `ringpost route test` and for messages about the configuration.
                 name: Label = Required("'example-net'"), Live;
                 /// Recipient domains, written as in `route.recipient_domain`, of mail that goes where their MX
-        /// records say. A server that a route names is a site of its own: name it in `mx_host`.
+        /// records say. A server that a route names is a destination of its own: name it in `mx_host`.
                 recipient_domain: Vec<DomainMatch> = Is("[]"), Live;
                 /// Names of mail exchangers, written alike: ".example.net" is every host below it.
                 /// Servers that a route names count too, also by address, as "[192.0.2.1]".
@@ -256,10 +256,10 @@ macro_rules! treatment {
             }
         }
 
-        impl SiteConfig {
-            /// What holds for the site, with all that it leaves out.
-            pub fn treatment(&self, standard: &DestinationConfig) -> DestinationConfig {
-                DestinationConfig { $( $key: self.$key.unwrap_or(standard.$key), )+ }
+        impl DestinationConfig {
+            /// What holds for the destination, with all that it leaves out.
+            pub fn treatment(&self, standard: &DestinationDefaults) -> DestinationDefaults {
+                DestinationDefaults { $( $key: self.$key.unwrap_or(standard.$key), )+ }
             }
         }
     };
@@ -282,26 +282,26 @@ treatment! {
     messages_per_hour: usize = "0", 0 => 1_000_000_000;
     /// How long a connection is kept for the next message.
     idle_reuse: Duration = "'5s'", 0 => 10 * MINUTE;
-    /// Failed connections in a row after which the site is left alone for a while.
+    /// Failed connections in a row after which the destination is left alone for a while.
     failures_to_back_off: usize = "5", 1 => 1000;
     /// How long it is left alone the first time; then twice as long each time.
     back_off_first: Duration = "'1m'", 100 => DAY;
     /// How long it is left alone at most.
     back_off_max: Duration = "'1h'", 100 => DAY;
-    /// Jobs of the site kept in memory, and up to a quarter more of tenants that have few there.
+    /// Jobs of the destination kept in memory, and up to a quarter more of tenants that have few there.
     /// The others wait on disk.
     jobs_max: usize = "10000", 1 => 10_000_000;
-    /// Cores that share the site, each with its part of all limits. More than one is for sites that
+    /// Cores that share the destination, each with its part of all limits. More than one is for destinations that
     /// one core cannot feed, such as a smarthost. Mail does not change cores then, but each core
     /// keeps connections of its own. "all": every core. "auto": every core, if each can have two
     /// connections and there is no limit on messages; else one. No core gets a part of nothing: a
     /// limit of 3 is shared by 3. The parts are fixed: mail that came in on one core goes by its part
     /// alone, so with a low rate leave it at 1. While a change comes into force, up to 76 minutes with a limit by
-    /// the hour and 16 without, the site gets less, never more.
+    /// the hour and 16 without, the destination gets less, never more.
     stripes: Stripes = "1";
     /// "none", "may" (if the server offers it), "must" (with any certificate) or "verify" (with one
     /// for the name of the host).
-    tls: TlsWish = "'may'";
+    tls: OutboundTls = "'may'";
 }
 
 /// A host name that is wrong is reported where it is written, not once more where it is used.

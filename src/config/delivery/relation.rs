@@ -4,7 +4,7 @@
 //!           was refused as a whole, its list is not judged, for its numbers would be wrong.
 
 use crate::config::delivery::header::HeaderMatch;
-use crate::config::delivery::model::DestinationConfig;
+use crate::config::delivery::model::DestinationDefaults;
 use crate::config::delivery::model::RouteConfig;
 use crate::config::delivery::value::DomainMatch;
 use crate::config::delivery::value::Next;
@@ -16,7 +16,7 @@ use crate::config::model::Config;
 use crate::config::reading::Reading;
 use crate::config::reading::find;
 use crate::config::value::Label;
-use crate::config::value::TlsWish;
+use crate::config::value::OutboundTls;
 use crate::wire::mail::pick::NAMES_MAX;
 use crate::wire::proxy_url::Proxy;
 
@@ -39,9 +39,14 @@ pub fn check(config: &Config, reading: &mut Reading<'_>) {
         check_routes(config, reading);
         check_header_names(config, reading);
     }
-    check_treatment(&config.destination, &["destination".to_owned()], config, reading);
-    if is_whole(&config.sites, reading) {
-        check_sites(config, reading);
+    check_treatment(
+        &config.destination_defaults,
+        &["destination_defaults".to_owned()],
+        config,
+        reading,
+    );
+    if is_whole(&config.destinations, reading) {
+        check_destinations(config, reading);
     }
 }
 
@@ -221,7 +226,7 @@ fn check_auth(route: &RouteConfig, key: &dyn Fn(&str) -> String, reading: &mut R
         let hint = "name them, as next = \"smtp:relay.example.com:587\", or take it out";
         reading.contradiction(&[&user, &key("next")], Refusal::new(what, hint));
     } else if matches!(route.next, Next::Smtp(_))
-        && !matches!(route.tls, Some(TlsWish::Must | TlsWish::Verify))
+        && !matches!(route.tls, Some(OutboundTls::Must | OutboundTls::Verify))
     {
         let what = "would send the password where everybody can read it";
         let refusal = Refusal::new(what, "set tls = \"verify\" for this route");
@@ -233,11 +238,11 @@ fn check_auth(route: &RouteConfig, key: &dyn Fn(&str) -> String, reading: &mut R
 fn check_tls(route: &RouteConfig, key: &dyn Fn(&str) -> String, reading: &mut Reading<'_>) {
     let is_unix = |server: &Server| server.host.starts_with('/');
     let refusal = match (&route.next, route.tls) {
-        (Next::Smtps(_), Some(TlsWish::None)) => {
+        (Next::Smtps(_), Some(OutboundTls::None)) => {
             let what = "contradicts \"smtps:\", which is TLS from the first byte on";
             Refusal::new(what, "take it out, or write \"smtp:\" with the port for that")
         }
-        (Next::Lmtp(servers), Some(TlsWish::Must | TlsWish::Verify))
+        (Next::Lmtp(servers), Some(OutboundTls::Must | OutboundTls::Verify))
             if servers.iter().any(is_unix) =>
         {
             let what =
@@ -315,43 +320,43 @@ fn holds_all<T: PartialEq>(earlier: &[T], later: &[T]) -> bool {
     earlier.is_empty() || (!later.is_empty() && later.iter().all(|one| earlier.contains(one)))
 }
 
-fn check_sites(config: &Config, reading: &mut Reading<'_>) {
-    check_names("site", config.sites.iter().map(|one| &one.name), reading);
-    for (place, site) in config.sites.iter().enumerate() {
-        let path = format!("site[{}]", place + 1);
-        if site.recipient_domain.is_empty() && site.mx_host.is_empty() {
+fn check_destinations(config: &Config, reading: &mut Reading<'_>) {
+    check_names("destination", config.destinations.iter().map(|one| &one.name), reading);
+    for (place, destination) in config.destinations.iter().enumerate() {
+        let path = format!("destination[{}]", place + 1);
+        if destination.recipient_domain.is_empty() && destination.mx_host.is_empty() {
             let hint = "set recipient_domain or mx_host";
             let refusal = Refusal::new("has no effect: it is for nobody", hint);
             reading.warn(&format!("{path}.name"), refusal);
         }
-        let treatment = site.treatment(&config.destination);
+        let treatment = destination.treatment(&config.destination_defaults);
         check_treatment(&treatment, &[path, "destination".to_owned()], config, reading);
-        let before = &config.sites[..place];
+        let before = &config.destinations[..place];
         for (key, list, others) in [
             (
                 "recipient_domain",
-                &site.recipient_domain,
+                &destination.recipient_domain,
                 before.iter().map(|one| &one.recipient_domain).collect::<Vec<_>>(),
             ),
-            ("mx_host", &site.mx_host, before.iter().map(|one| &one.mx_host).collect()),
+            ("mx_host", &destination.mx_host, before.iter().map(|one| &one.mx_host).collect()),
         ] {
             for domain in list {
                 let Some(first) = others.iter().position(|list| list.contains(domain)) else {
                     continue;
                 };
-                let key = format!("site[{}].{key}", place + 1);
-                let what = format!("\"{domain}\" is named by two sites");
-                let hint = format!("site[{}] has it, and counts; write it once", first + 1);
+                let key = format!("destination[{}].{key}", place + 1);
+                let what = format!("\"{domain}\" is named by two destinations");
+                let hint = format!("destination[{}] has it, and counts; write it once", first + 1);
                 reading.contradiction(&[&key], Refusal::new(what, hint));
             }
         }
     }
 }
 
-/// Limits of a site and those it inherits; what contradicts itself in the defaults already is not
-/// told again of each site.
+/// Limits of a destination and those it inherits; what contradicts itself in the defaults already is not
+/// told again of each destination.
 fn check_treatment(
-    treatment: &DestinationConfig,
+    treatment: &DestinationDefaults,
     paths: &[String],
     config: &Config,
     reading: &mut Reading<'_>,
@@ -397,7 +402,7 @@ fn check_treatment(
     if treatment.connections_max > config.delivery.connections_max
         && is_told(reading, "connections_max", "connections_max")
     {
-        let what = "is above delivery.connections_max, which is for all sites together";
+        let what = "is above delivery.connections_max, which is for all destinations together";
         let hint = "lower it, or raise delivery.connections_max";
         reading.warn(&format!("{own}.connections_max"), Refusal::new(what, hint));
     }

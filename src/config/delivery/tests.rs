@@ -1,4 +1,4 @@
-//! Files with routes, pools and sites: what each means, and all that is wrong with it.
+//! Files with routes, pools and destinations: what each means, and all that is wrong with it.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use crate::config::Fault;
 use crate::config::HostFacts;
 use crate::config::Loaded;
 use crate::config::Next;
-use crate::config::TlsWish;
+use crate::config::OutboundTls;
 use crate::config::delivery::value::Stripes;
 use crate::config::kind::Spelled;
 use crate::config::load;
@@ -29,7 +29,7 @@ fn lines(faults: &[Fault]) -> Vec<String> {
 fn nothing_written_means_the_defaults() {
     let config = config("");
     assert!(config.routes.is_empty() && config.pools.is_empty());
-    assert!(config.sources.is_empty() && config.sites.is_empty());
+    assert!(config.sources.is_empty() && config.destinations.is_empty());
     assert!(config.delivery.enabled);
     assert_eq!(config.delivery.ehlo_name.as_str(), "mx.example.net");
     assert_eq!(
@@ -39,8 +39,11 @@ fn nothing_written_means_the_defaults() {
     assert_eq!(config.delivery.retry_schedule[0], Duration::from_secs(300));
     assert_eq!(config.delivery.max_age, Duration::from_secs(5 * 86_400));
     assert_eq!(config.delivery_timeouts.data_end, Duration::from_secs(600));
-    assert_eq!((config.destination.connections_max, config.destination.window_start), (20, 5));
-    assert_eq!(config.destination.tls, TlsWish::May);
+    assert_eq!(
+        (config.destination_defaults.connections_max, config.destination_defaults.window_start),
+        (20, 5)
+    );
+    assert_eq!(config.destination_defaults.tls, OutboundTls::May);
 }
 
 #[test]
@@ -55,8 +58,8 @@ fn what_is_written_is_meant() {
          [[route]]\nnext = 'mx'\n\
          [[pool]]\nname = 'p'\nsources = ['one:3']\n\
          [[source]]\nname = 'one'\nipv4 = '192.0.2.7'\n\
-         [destination]\nconnections_max = 50\n\
-         [[site]]\nname = 's'\nmx_host = '.big.test'\nwindow_start = 40\n",
+         [destination_defaults]\nconnections_max = 50\n\
+         [[destination]]\nname = 's'\nmx_host = '.big.test'\nwindow_start = 40\n",
     );
     assert_eq!(config.delivery.ehlo_name.as_str(), "mail.ours.test");
     assert_eq!(config.delivery.bounce_from.at(&config.server.hostname), "a@b.test");
@@ -72,7 +75,7 @@ fn what_is_written_is_meant() {
         route.next.servers().iter().map(|one| (one.host.as_str(), one.port)).collect();
     assert_eq!(servers, [("relay.test", 587), ("192.0.2.1", 25), ("::1", 26)]);
     assert_eq!(config.pools[0].sources[0].weight, 3);
-    let treatment = config.sites[0].treatment(&config.destination);
+    let treatment = config.destinations[0].treatment(&config.destination_defaults);
     assert_eq!((treatment.connections_max, treatment.window_start), (50, 40));
 }
 
@@ -153,7 +156,7 @@ const FAULTS: &[Row] = &[
          connections_max = 0\n[resolver]\nservers = 'dns.test'\n[[source]]\nname = 'A'\n\
          ipv4 = '0.0.0.0'\nipv6 = '192.0.2.1'\n[[pool]]\nname = 'p'\nsources = ['x:0']\n\
          [[route]]\nrecipient_domain = ['a@b.test', '*a b*', '[x]', 'm\u{fc}.test']\n\
-         tls = 'maybe'\n[[site]]\nname = 's'\nconnections_max = 0\n",
+         tls = 'maybe'\n[[destination]]\nname = 's'\nconnections_max = 0\n",
         &[
             "2: delivery.retry_schedule[2]: \"5\" has no unit - write numbers with units d, h, m, s, \
              ms or us, as \"5m\" or \"1h30m\"",
@@ -181,7 +184,7 @@ const FAULTS: &[Row] = &[
              ASCII form, as \"xn--mnchen-3ya.example\"",
             "17: route[1].tls: \"maybe\" is not one of none, may, must, verify - choose one \
              of them",
-            "20: site[1].connections_max: 0 is out of range - at least 1 is needed",
+            "20: destination[1].connections_max: 0 is out of range - at least 1 is needed",
         ],
     ),
     (
@@ -209,23 +212,23 @@ const FAULTS: &[Row] = &[
     ),
     (
         "limits",
-        "[delivery]\nretry_schedule = '2h'\nmax_age = '1h'\ndelay_warning = 0\n[destination]\n\
-         connections_max = 4\nback_off_max = '30s'\n[[site]]\nname = 'a'\nmx_host = '.a.test'\n\
-         [[site]]\nname = 'b'\nmx_host = ['.b.test', '.a.test']\nwindow_start = 10\n\
-         [[site]]\nname = 'c'\nmx_host = '.c.test'\nconnections_max = 3\n",
+        "[delivery]\nretry_schedule = '2h'\nmax_age = '1h'\ndelay_warning = 0\n[destination_defaults]\n\
+         connections_max = 4\nback_off_max = '30s'\n[[destination]]\nname = 'a'\nmx_host = '.a.test'\n\
+         [[destination]]\nname = 'b'\nmx_host = ['.b.test', '.a.test']\nwindow_start = 10\n\
+         [[destination]]\nname = 'c'\nmx_host = '.c.test'\nconnections_max = 3\n",
         &[
             "2: delivery.retry_schedule: begins with a wait longer than delivery.max_age: nothing is \
              tried twice - begin with a shorter wait, or raise delivery.max_age",
-            "6: destination.window_start: is above connections_max - lower it, or raise \
-             destination.connections_max",
-            "7: destination.back_off_first: is above back_off_max - lower it, or raise \
-             destination.back_off_max",
-            "13: site[2].mx_host: \".a.test\" is named by two sites - site[1] has it, and counts; \
+            "6: destination_defaults.window_start: is above connections_max - lower it, or raise \
+             destination_defaults.connections_max",
+            "7: destination_defaults.back_off_first: is above back_off_max - lower it, or raise \
+             destination_defaults.back_off_max",
+            "13: destination[2].mx_host: \".a.test\" is named by two destinations - destination[1] has it, and counts; \
              write it once",
-            "14: site[2].window_start: is above connections_max - lower it, or raise \
-             site[2].connections_max",
-            "18: site[3].window_start: is above connections_max - lower it, or raise \
-             site[3].connections_max",
+            "14: destination[2].window_start: is above connections_max - lower it, or raise \
+             destination[2].connections_max",
+            "18: destination[3].window_start: is above connections_max - lower it, or raise \
+             destination[3].connections_max",
         ],
     ),
     (
@@ -347,19 +350,19 @@ fn what_works_but_is_not_wanted_is_warned_of() {
         (
             "limits",
             "[delivery]\nretry_schedule = ['1h', '5m']\ndelay_warning = '6d'\n\
-             connections_max = 100\n[destination]\nmessages_per_second = 100\n\
-             messages_per_minute = 60\n[[site]]\nname = 'nobody'\n[[site]]\nname = 'big'\n\
+             connections_max = 100\n[destination_defaults]\nmessages_per_second = 100\n\
+             messages_per_minute = 60\n[[destination]]\nname = 'nobody'\n[[destination]]\nname = 'big'\n\
              mx_host = '.big.test'\nconnections_max = 500\n",
             &[
                 "2: delivery.retry_schedule: a later wait is shorter than one before it - let the \
                  waits grow",
                 "3: delivery.delay_warning: has no effect: the mail is returned before - lower it, or \
                  write 0 to turn it off",
-                "6: destination.messages_per_second: has no effect: messages_per_minute is 60 - lower \
+                "6: destination_defaults.messages_per_second: has no effect: messages_per_minute is 60 - lower \
                  it, or raise messages_per_minute",
-                "9: site[1].name: has no effect: it is for nobody - set recipient_domain or mx_host",
-                "13: site[2].connections_max: is above delivery.connections_max, which is for all \
-                 sites together - lower it, or raise delivery.connections_max",
+                "9: destination[1].name: has no effect: it is for nobody - set recipient_domain or mx_host",
+                "13: destination[2].connections_max: is above delivery.connections_max, which is for all \
+                 destinations together - lower it, or raise delivery.connections_max",
             ],
         ),
         (
@@ -399,15 +402,19 @@ fn what_works_but_is_not_wanted_is_warned_of() {
 }
 
 #[test]
-fn a_site_is_shared_by_so_many_cores_as_is_written() {
+fn a_destination_is_shared_by_so_many_cores_as_is_written() {
     let stripes = |written: &str| {
         let text = format!(
-            "[destination]\nstripes = 2\n[[site]]\nname = 's'\nmx_host = '.a.test'\n{written}\n"
+            "[destination_defaults]\nstripes = 2\n[[destination]]\nname = 's'\nmx_host = '.a.test'\n{written}\n"
         );
         let config = config(&text);
-        config.sites[0].treatment(&config.destination).stripes
+        config.destinations[0].treatment(&config.destination_defaults).stripes
     };
-    assert_eq!(config("").destination.stripes, Stripes::Count(1), "strangers have one core");
+    assert_eq!(
+        config("").destination_defaults.stripes,
+        Stripes::Count(1),
+        "strangers have one core"
+    );
     for (written, meant) in [
         ("", Stripes::Count(2)),
         ("stripes = 8", Stripes::Count(8)),
@@ -421,7 +428,7 @@ fn a_site_is_shared_by_so_many_cores_as_is_written() {
         ("stripes = 'al'", "did you mean \"all\"?"),
         ("stripes = true", "true is not a whole number, \"all\" or \"auto\""),
     ] {
-        let faults = read(&format!("[destination]\n{written}\n")).expect_err(written);
+        let faults = read(&format!("[destination_defaults]\n{written}\n")).expect_err(written);
         assert!(lines(&faults)[0].contains(told), "{written}: {}", lines(&faults)[0]);
     }
 }

@@ -345,7 +345,7 @@ impl Server {
     }
 }
 
-/// How many cores share a site.
+/// How many cores share a destination.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stripes {
     Auto,

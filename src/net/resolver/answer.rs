@@ -140,7 +140,7 @@ fn read_message(query: &Query, message: &Message, wire_bytes: usize) -> Reading 
     match code {
         ResponseCode::NoError | ResponseCode::NXDomain => match read_answer(query, message) {
             Ok((said, ttl)) => {
-                let authentic = query.wishes.authentic && metadata.authentic_data;
+                let authentic = query.options.authentic && metadata.authentic_data;
                 Reading::Answer(Answer { said, ttl, authentic, wire_bytes })
             }
             Err(fault) => Reading::Fault(fault),
@@ -150,7 +150,7 @@ fn read_message(query: &Query, message: &Message, wire_bytes: usize) -> Reading 
         | ResponseCode::NotImp
         | ResponseCode::BADVERS
         | ResponseCode::BADSIG
-            if query.wishes.edns_bytes.is_some() =>
+            if query.options.edns_bytes.is_some() =>
         {
             Reading::NoEdns
         }
@@ -288,8 +288,8 @@ mod tests {
     use hickory_proto::rr::rdata::SOA;
 
     use super::*;
+    use crate::net::resolver::query::QueryOptions;
     use crate::net::resolver::query::Question;
-    use crate::net::resolver::query::Wishes;
 
     fn name(text: &str) -> Name {
         name::to_wire(text).expect("a name")
@@ -297,8 +297,8 @@ mod tests {
 
     fn query() -> Query {
         let question = Question { name: "a.test".into(), kind: Kind::Mx };
-        let wishes = Wishes { edns_bytes: Some(1232), authentic: true };
-        Query::new(&question, wishes).expect("a name that the wire can hold")
+        let options = QueryOptions { edns_bytes: Some(1232), authentic: true };
+        Query::new(&question, options).expect("a name that the wire can hold")
     }
 
     fn reply(query: &Query) -> Message {

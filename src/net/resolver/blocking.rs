@@ -31,8 +31,8 @@ use crate::net::resolver::fault::DnsFault;
 use crate::net::resolver::name;
 use crate::net::resolver::query::Kind;
 use crate::net::resolver::query::Query;
+use crate::net::resolver::query::QueryOptions;
 use crate::net::resolver::query::Question;
-use crate::net::resolver::query::Wishes;
 use crate::net::resolver::settings::ResolverSettings;
 use crate::rt::IoFault;
 
@@ -93,14 +93,14 @@ impl BlockingResolver {
     }
 
     fn ask(&self, question: &Question, until: Instant) -> Result<Answer, DnsFault> {
-        let mut wishes = Wishes { edns_bytes: Some(self.edns_bytes), authentic: false };
-        let mut reading = self.ask_udp(question, wishes, until)?;
+        let mut options = QueryOptions { edns_bytes: Some(self.edns_bytes), authentic: false };
+        let mut reading = self.ask_udp(question, options, until)?;
         if reading == Reading::NoEdns {
-            wishes.edns_bytes = None;
-            reading = self.ask_udp(question, wishes, until)?;
+            options.edns_bytes = None;
+            reading = self.ask_udp(question, options, until)?;
         }
         if reading == Reading::Truncated {
-            reading = self.ask_tcp(question, wishes, until)?;
+            reading = self.ask_tcp(question, options, until)?;
         }
         reading.answer()
     }
@@ -108,10 +108,10 @@ impl BlockingResolver {
     fn ask_udp(
         &self,
         question: &Question,
-        wishes: Wishes,
+        options: QueryOptions,
         until: Instant,
     ) -> Result<Reading, DnsFault> {
-        let query = Query::new(question, wishes).ok_or(DnsFault::BadName)?;
+        let query = Query::new(question, options).ok_or(DnsFault::BadName)?;
         let any = match self.server {
             SocketAddr::V4(_) => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
             SocketAddr::V6(_) => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
@@ -137,10 +137,10 @@ impl BlockingResolver {
     fn ask_tcp(
         &self,
         question: &Question,
-        wishes: Wishes,
+        options: QueryOptions,
         until: Instant,
     ) -> Result<Reading, DnsFault> {
-        let query = Query::new(question, wishes).ok_or(DnsFault::BadName)?;
+        let query = Query::new(question, options).ok_or(DnsFault::BadName)?;
         let mut stream = TcpStream::connect_timeout(&self.server, left(until)?).map_err(fault)?;
         stream.set_write_timeout(Some(left(until)?)).map_err(fault)?;
         stream.write_all(&framed(&query)?).map_err(fault)?;

@@ -9,10 +9,10 @@ use crate::net::resolver::answer;
 use crate::net::resolver::answer::Answer;
 use crate::net::resolver::answer::Reading;
 use crate::net::resolver::fault::DnsFault;
-use crate::net::resolver::lookup::Desk;
+use crate::net::resolver::lookup::Context;
 use crate::net::resolver::query::Query;
+use crate::net::resolver::query::QueryOptions;
 use crate::net::resolver::query::Question;
-use crate::net::resolver::query::Wishes;
 use crate::net::resolver::servers::Server;
 use crate::rt;
 use crate::rt::UdpSocket;
@@ -27,32 +27,32 @@ const LENGTH_BYTES: usize = 2;
 
 /// Asks `server`, without EDNS when it refuses that.
 pub(in crate::net::resolver) async fn exchange(
-    desk: &Desk,
+    context: &Context,
     server: &Server,
     question: &Question,
     limit: Duration,
 ) -> Result<Answer, DnsFault> {
     let until = timer::now() + limit;
-    let edns_bytes = server.takes_edns(timer::now()).then_some(desk.settings.edns_bytes);
-    let wishes = Wishes { edns_bytes, authentic: desk.trusts_ad() };
-    let mut reading = ask(desk, server, question, (wishes, until)).await?;
+    let edns_bytes = server.takes_edns(timer::now()).then_some(context.settings.edns_bytes);
+    let options = QueryOptions { edns_bytes, authentic: context.trusts_ad() };
+    let mut reading = ask(context, server, question, (options, until)).await?;
     if reading == Reading::NoEdns {
         server.refused_edns(timer::now());
-        let wishes = Wishes { edns_bytes: None, ..wishes };
-        reading = ask(desk, server, question, (wishes, until)).await?;
+        let options = QueryOptions { edns_bytes: None, ..options };
+        reading = ask(context, server, question, (options, until)).await?;
     }
     reading.answer()
 }
 
 /// By UDP, and by TCP when the answer does not fit.
 async fn ask(
-    desk: &Desk,
+    context: &Context,
     server: &Server,
     question: &Question,
-    (wishes, until): (Wishes, Instant),
+    (options, until): (QueryOptions, Instant),
 ) -> Result<Reading, DnsFault> {
-    let query = Query::new(question, wishes).ok_or(DnsFault::BadName)?;
-    let reading = ask_udp(desk, server, &query, until).await;
+    let query = Query::new(question, options).ok_or(DnsFault::BadName)?;
+    let reading = ask_udp(context, server, &query, until).await;
     // Whether a server lives is judged by this alone: one that only TCP does not reach serves
     // nearly all questions.
     match reading {
@@ -68,21 +68,21 @@ async fn ask(
             return Err(fault);
         }
     }
-    desk.count(|figures| figures.tcp += 1);
+    context.count(|figures| figures.tcp += 1);
     // A new id: whoever saw the datagram has the old one.
-    let query = Query::new(question, wishes).ok_or(DnsFault::BadName)?;
-    ask_tcp(desk, server, &query, until).await
+    let query = Query::new(question, options).ok_or(DnsFault::BadName)?;
+    ask_tcp(context, server, &query, until).await
 }
 
 async fn ask_udp(
-    desk: &Desk,
+    context: &Context,
     server: &Server,
     query: &Query,
     until: Instant,
 ) -> Result<Reading, DnsFault> {
     let mut socket = UdpSocket::connect(server.address, None)?;
     socket.deadline().set_in(left(until)?);
-    desk.count(|figures| figures.questions += 1);
+    context.count(|figures| figures.questions += 1);
     socket.send(&query.bytes)?;
     let mut room = vec![0; DATAGRAM_BYTES];
     for foreign in 0..FOREIGN_MAX {
@@ -92,7 +92,7 @@ async fn ask_udp(
             Err(_) => return Err(DnsFault::Mismatched),
         };
         match answer::read(query, &room[..bytes]) {
-            Reading::Foreign => desk.count(|figures| figures.foreign += 1),
+            Reading::Foreign => context.count(|figures| figures.foreign += 1),
             Reading::Fault(DnsFault::Malformed) if bytes == room.len() => {
                 return Ok(Reading::Truncated);
             }
@@ -103,7 +103,7 @@ async fn ask_udp(
 }
 
 async fn ask_tcp(
-    desk: &Desk,
+    context: &Context,
     server: &Server,
     query: &Query,
     until: Instant,
@@ -116,9 +116,9 @@ async fn ask_tcp(
         if let Some(message) = whole_message(&received) {
             return Ok(answer::read(query, message));
         }
-        let chunk = stream.read(&desk.chunks, None).await?;
+        let chunk = stream.read(&context.chunks, None).await?;
         received.extend_from_slice(chunk.bytes());
-        desk.chunks.give(chunk);
+        context.chunks.give(chunk);
     }
 }
 

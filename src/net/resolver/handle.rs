@@ -9,7 +9,7 @@ use std::time::Instant;
 use crate::net::dane::TlsaRecord;
 use crate::net::resolver::answer::Datum;
 use crate::net::resolver::fault::DnsFault;
-use crate::net::resolver::lookup::Desk;
+use crate::net::resolver::lookup::Context;
 use crate::net::resolver::lookup::Found;
 use crate::net::resolver::lookup::Outcome;
 use crate::net::resolver::lookup::Pending;
@@ -71,17 +71,17 @@ pub struct TxtAnswer {
 /// A shard's resolver. Clones are handles of the same one.
 #[derive(Clone)]
 pub struct Resolver {
-    desk: Rc<Desk>,
+    context: Rc<Context>,
 }
 
 impl Resolver {
     pub fn new(settings: ResolverSettings) -> Resolver {
-        Resolver { desk: Rc::new(Desk::new(settings)) }
+        Resolver { context: Rc::new(Context::new(settings)) }
     }
 
     /// Whether the AD bit is believed from now on. Answers under way count as they were asked for.
     pub fn set_trust_ad(&self, trust_ad: bool) {
-        self.desk.set_trust_ad(trust_ad);
+        self.context.set_trust_ad(trust_ad);
     }
 
     /// Where mail for `domain` goes.
@@ -145,11 +145,11 @@ impl Resolver {
     }
 
     pub fn figures(&self) -> ResolverFigures {
-        self.desk.figures()
+        self.context.figures()
     }
 
     fn begin(&self, name: &Rc<str>, kind: Kind) -> Pending {
-        self.desk.begin(&Question { name: Rc::clone(name), kind })
+        self.context.begin(&Question { name: Rc::clone(name), kind })
     }
 
     async fn find(&self, name: &str, kind: Kind) -> Result<Rc<Found>, DnsFault> {

@@ -82,7 +82,7 @@ pub struct ResolverFigures {
 }
 
 /// All that a shard's resolver has.
-pub(in crate::net::resolver) struct Desk {
+pub(in crate::net::resolver) struct Context {
     pub(in crate::net::resolver) settings: ResolverSettings,
     pub(in crate::net::resolver) chunks: ChunkPool,
     servers: Servers,
@@ -108,10 +108,10 @@ impl Pending {
     }
 }
 
-impl Desk {
-    pub(in crate::net::resolver) fn new(settings: ResolverSettings) -> Desk {
+impl Context {
+    pub(in crate::net::resolver) fn new(settings: ResolverSettings) -> Context {
         let places = settings.in_flight_max.max(1);
-        Desk {
+        Context {
             chunks: ChunkPool::new(TCP_CHUNKS_MAX),
             servers: Servers::new(&settings.servers),
             cache: RefCell::new(Cache::new(settings.cache)),
@@ -206,17 +206,17 @@ impl Desk {
 }
 
 /// The task of one lookup.
-async fn fly(desk: Rc<Desk>, question: Question, landing: Landing) {
-    let waiting_max = desk.settings.in_flight_max.max(1).saturating_mul(WAITING_PER_PLACE);
-    let place = match desk.gate.waiting() < waiting_max {
-        true => timer::timeout(desk.settings.timeout, desk.gate.enter()).await.ok(),
+async fn fly(context: Rc<Context>, question: Question, landing: Landing) {
+    let waiting_max = context.settings.in_flight_max.max(1).saturating_mul(WAITING_PER_PLACE);
+    let place = match context.gate.waiting() < waiting_max {
+        true => timer::timeout(context.settings.timeout, context.gate.enter()).await.ok(),
         false => None,
     };
     let Some(_place) = place else {
-        desk.count(|figures| figures.busy += 1);
+        context.count(|figures| figures.busy += 1);
         return landing.land(Outcome::Failed(DnsFault::Busy));
     };
-    landing.land(look_up(&desk, question).await);
+    landing.land(look_up(&context, question).await);
 }
 
 /// What has been gathered on the way along the aliases.
@@ -228,34 +228,34 @@ struct Trail {
 }
 
 /// Asks until something is known, and keeps it.
-async fn look_up(desk: &Desk, question: Question) -> Outcome {
-    let patience = desk.settings.timeout.saturating_mul(desk.settings.attempts.max(1) + 1);
+async fn look_up(context: &Context, question: Question) -> Outcome {
+    let patience = context.settings.timeout.saturating_mul(context.settings.attempts.max(1) + 1);
     let until = timer::now() + patience;
     let mut asked = question.clone();
     let mut trail = Trail { hops: 0, ttl: u32::MAX, authentic: true, wire_bytes: 0 };
     loop {
-        let answer = match desk.ask(&asked, until).await {
+        let answer = match context.ask(&asked, until).await {
             Ok(answer) => answer,
-            Err(fault) => return failed(desk, question, fault),
+            Err(fault) => return failed(context, question, fault),
         };
         trail.authentic &= answer.authentic;
         trail.wire_bytes += answer.wire_bytes;
         trail.ttl = answer.ttl.unwrap_or(trail.ttl).min(trail.ttl);
         match answer.said {
-            Said::Records(data) => return found(desk, question, (data, &trail)),
+            Said::Records(data) => return found(context, question, (data, &trail)),
             Said::NoName | Said::NoRecords => {
                 let ttl = answer.ttl.map(|_| trail.ttl);
                 let gone = answer.said == Said::NoName;
                 let fault = if gone { DnsFault::NoSuchDomain } else { DnsFault::NoData };
                 let outcome = Outcome::Absent { fault, authentic: trail.authentic };
-                let ttl = desk.settings.negative_ttl(ttl);
-                desk.keep(question, &outcome, (ttl, timer::now()));
+                let ttl = context.settings.negative_ttl(ttl);
+                context.keep(question, &outcome, (ttl, timer::now()));
                 return outcome;
             }
             Said::Alias(target, hops) => {
                 trail.hops += hops;
                 if trail.hops > CNAMES_MAX {
-                    return failed(desk, question, DnsFault::CnameLoop);
+                    return failed(context, question, DnsFault::CnameLoop);
                 }
                 asked.name = target;
             }
@@ -263,21 +263,21 @@ async fn look_up(desk: &Desk, question: Question) -> Outcome {
     }
 }
 
-fn found(desk: &Desk, question: Question, (data, trail): (Vec<Datum>, &Trail)) -> Outcome {
-    let (now, ttl) = (timer::now(), desk.settings.positive_ttl(trail.ttl));
+fn found(context: &Context, question: Question, (data, trail): (Vec<Datum>, &Trail)) -> Outcome {
+    let (now, ttl) = (timer::now(), context.settings.positive_ttl(trail.ttl));
     let authentic = trail.authentic;
     let outcome =
         Outcome::Found(Rc::new(Found { data: data.into(), expires: now + ttl, authentic }));
     if trail.wire_bytes <= ANSWER_BYTES_CACHED_MAX {
-        desk.keep(question, &outcome, (ttl, now));
+        context.keep(question, &outcome, (ttl, now));
     }
     outcome
 }
 
-fn failed(desk: &Desk, question: Question, fault: DnsFault) -> Outcome {
+fn failed(context: &Context, question: Question, fault: DnsFault) -> Outcome {
     let outcome = Outcome::Failed(fault);
     if fault.is_cached() {
-        desk.keep(question, &outcome, (FAILURE_TTL, timer::now()));
+        context.keep(question, &outcome, (FAILURE_TTL, timer::now()));
     }
     outcome
 }

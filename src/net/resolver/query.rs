@@ -43,7 +43,7 @@ pub(in crate::net::resolver) struct Question {
 
 /// How it is asked.
 #[derive(Clone, Copy, Debug)]
-pub(in crate::net::resolver) struct Wishes {
+pub(in crate::net::resolver) struct QueryOptions {
     /// The largest answer by UDP; none without EDNS.
     pub(in crate::net::resolver) edns_bytes: Option<u16>,
     /// The server is to say whether it has validated the answer (RFC 6840 s5.7).
@@ -55,26 +55,29 @@ pub(in crate::net::resolver) struct Query {
     pub(in crate::net::resolver) id: u16,
     pub(in crate::net::resolver) name: Name,
     pub(in crate::net::resolver) kind: Kind,
-    pub(in crate::net::resolver) wishes: Wishes,
+    pub(in crate::net::resolver) options: QueryOptions,
     pub(in crate::net::resolver) bytes: Vec<u8>,
 }
 
 impl Query {
     /// None for a name that the wire cannot hold; a checked name is none of them.
-    pub(in crate::net::resolver) fn new(question: &Question, wishes: Wishes) -> Option<Query> {
+    pub(in crate::net::resolver) fn new(
+        question: &Question,
+        options: QueryOptions,
+    ) -> Option<Query> {
         let Question { name, kind } = question;
         let name = name::to_wire(name)?;
         // Its id comes from a cryptographic generator.
         let mut message = Message::query();
         message.metadata.recursion_desired = true;
-        message.metadata.authentic_data = wishes.authentic;
+        message.metadata.authentic_data = options.authentic;
         message.add_query(WireQuery::query(name.clone(), kind.record_type()));
-        if let Some(bytes) = wishes.edns_bytes {
+        if let Some(bytes) = options.edns_bytes {
             let mut edns = Edns::new();
             edns.set_max_payload(bytes);
             message.set_edns(edns);
         }
         let (id, bytes) = (message.metadata.id, message.to_vec().ok()?);
-        Some(Query { id, name, kind: *kind, wishes, bytes })
+        Some(Query { id, name, kind: *kind, options, bytes })
     }
 }

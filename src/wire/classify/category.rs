@@ -101,9 +101,9 @@ pub enum Advice {
     Suppress,
     /// For this recipient only: later may do.
     Wait,
-    /// Send more slowly to this site.
+    /// Send more slowly to this destination.
     Slow,
-    /// Stop sending to this site for a while.
+    /// Stop sending to this destination for a while.
     Pause,
     /// Somebody must change something on our side.
     Fix,

@@ -91,7 +91,7 @@ pub struct Shared {
     done: AtomicBool,
     /// Messages and sessions, counted here only where there is a limit of them.
     limited: [AtomicU64; 2],
-    /// Numbers the sessions, whose dice differ.
+    /// Numbers the sessions, whose random differ.
     pub next_session: AtomicU64,
     /// For a client may come to another shard when it comes again.
     greylist: Mutex<HashMap<u64, Instant>>,
@@ -140,7 +140,7 @@ impl Shared {
     }
 }
 
-pub struct Desk {
+pub struct State {
     pub settings: Arc<Settings>,
     pub shared: Arc<Shared>,
     pub tally: Arc<Tally>,
@@ -152,15 +152,15 @@ pub struct Desk {
     pub open: Cell<usize>,
 }
 
-impl Desk {
+impl State {
     pub fn new(
         settings: Arc<Settings>,
         shared: Arc<Shared>,
         tally: Arc<Tally>,
         marks: Marks,
-    ) -> Rc<Desk> {
+    ) -> Rc<State> {
         let chunks = settings.connections_max.min(CHUNKS_MAX) + CHUNKS_SPARE;
-        Rc::new(Desk {
+        Rc::new(State {
             pool: ChunkPool::new(chunks),
             ledger: RefCell::new(Ledger::new(settings.ledger_bytes_max)),
             marks,

@@ -1,4 +1,4 @@
-//! What is one site, and what becomes of mail that waits before one.
+//! What is one destination, and what becomes of mail that waits before one.
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
@@ -52,7 +52,7 @@ fn await_left(out: &Out, count: u64) {
 }
 
 #[test]
-fn domains_with_the_same_mail_exchangers_are_one_site() {
+fn domains_with_the_same_mail_exchangers_are_one_destination() {
     let (now, most) = (Arc::<AtomicUsize>::default(), Arc::<AtomicUsize>::default());
     let seen = Arc::clone(&most);
     let receiver = Receiver::start(&[], move |line| {
@@ -87,24 +87,26 @@ fn domains_with_the_same_mail_exchangers_are_one_site() {
     }
     out.submit(&[to_fewer]);
     let all = 2 * ALIKE.len() as u64 + 1;
-    while queued(&out.sites()) < all {
-        assert!(Instant::now() < end, "{:#?}", out.sites());
+    while queued(&out.destinations()) < all {
+        assert!(Instant::now() < end, "{:#?}", out.destinations());
         thread::sleep(Duration::from_millis(20));
     }
-    let rows = out.sites();
+    let rows = out.destinations();
     let name = |hosts: &[&str]| {
         let hosts: Vec<String> = hosts.iter().map(|host| format!("{host}:{port}")).collect();
         format!("{} tls None", hosts.join(","))
     };
-    let found: Vec<_> =
-        rows.iter().map(|row| (row["site"].as_str().unwrap_or(""), &row["queued"])).collect();
+    let found: Vec<_> = rows
+        .iter()
+        .map(|row| (row["destination"].as_str().unwrap_or(""), &row["queued"]))
+        .collect();
     let both = name(&["a.mx.test", "b.mx.test", "c.mx.test"]);
     let fewer = name(&["a.mx.test", "b.mx.test"]);
     assert_eq!(found, [(&*both, &(all - 1).into()), (&*fewer, &1.into())], "{rows:#?}");
     assert_eq!(rows[0]["connections"]["max"], 1);
     assert_eq!(most.load(Ordering::SeqCst), 0, "it is paused");
 
-    // Alone first: the other site has a connection of its own.
+    // Alone first: the other destination has a connection of its own.
     out.ringpost(&["destination", "pause", &fewer]);
     out.ringpost(&["destination", "resume", "b.mx.test"]);
     for to in &to {
@@ -116,7 +118,7 @@ fn domains_with_the_same_mail_exchangers_are_one_site() {
     receiver.await_for(to_fewer, 1, PATIENCE);
 }
 
-/// Domains share a site: the pause of one is that of all, and ends although another came last.
+/// Domains share a destination: the pause of one is that of all, and ends although another came last.
 #[test]
 fn the_pause_of_a_domain_ends_whichever_came_last() {
     let receiver = Receiver::start(&[], |_| None);
@@ -135,29 +137,29 @@ fn the_pause_of_a_domain_ends_whichever_came_last() {
     let end = Instant::now() + PATIENCE;
     for (count, to) in [(1, "x@two.test"), (2, "x@one.test")] {
         out.submit(&[to]);
-        while queued(&out.sites()) < count {
-            assert!(Instant::now() < end, "{to}: {:#?}", out.sites());
+        while queued(&out.destinations()) < count {
+            assert!(Instant::now() < end, "{to}: {:#?}", out.destinations());
             thread::sleep(Duration::from_millis(20));
         }
     }
-    assert_eq!(receiver.taken_for("x@one.test").len(), 0, "its site is paused");
+    assert_eq!(receiver.taken_for("x@one.test").len(), 0, "its destination is paused");
     out.ringpost(&["destination", "resume", "two.test"]);
     receiver.await_for("x@one.test", 1, PATIENCE);
     receiver.await_for("x@two.test", 1, PATIENCE);
 }
 
-/// Who comes into the line of a site and never has a turn is given up on time all the same.
+/// Who comes into the line of a destination and never has a turn is given up on time all the same.
 #[test]
 fn mail_that_grows_too_old_in_line_goes_back_to_its_sender() {
     let reports = Receiver::start(&[], |_| None);
-    // Nobody is there, nor asked: the site is paused.
+    // Nobody is there, nor asked: the destination is paused.
     let mut config = String::from("jobs_max = 1\n");
     config.push_str(&route("held.test", "smtp:127.0.0.2:9"));
     config.push_str(&route("sender.test", &format!("smtp:{}", reports.address)));
     let out = Out::start("2s", "retry_schedule = ['1s']\nmax_age = '3s'", &config);
     out.ringpost(&["destination", "pause", "127.0.0.2"]);
     let began = Instant::now();
-    // The first one is given to the site, and waits there.
+    // The first one is given to the destination, and waits there.
     let to: Vec<String> = (0..6).map(|number| format!("x{number}@held.test")).collect();
     for to in &to {
         out.submit(&[to]);
@@ -192,8 +194,8 @@ fn what_is_deleted_while_it_is_split_is_not_sent() {
     out.ringpost(&["destination", "pause", "127.0.0.1"]);
     out.submit(&["first@held.test"]);
     let end = Instant::now() + PATIENCE;
-    while queued(&out.sites()) == 0 {
-        assert!(Instant::now() < end, "{:#?}", out.sites());
+    while queued(&out.destinations()) == 0 {
+        assert!(Instant::now() < end, "{:#?}", out.destinations());
         thread::sleep(Duration::from_millis(20));
     }
     let id = out.submit(&["a@held.test", "b@held.test", "c@held.test"]);

@@ -1,10 +1,10 @@
-//! Prodding: ending another thread's sleep in the kernel from outside.
+//! Interrupting: ending another thread's sleep in the kernel from outside.
 //!
 //! Why:      glommio goes to sleep with runnable tasks when its preempt timer ends before it has
 //!           run the first of them, and nothing that belongs to a task can be woken before that
 //!           task has run once. A signal ends `io_uring_enter` with EINTR, which glommio takes for
 //!           a wake; it looks at its tasks again.
-//! Promise:  a prod changes nothing but that: the handler does nothing, and a thread that has left,
+//! Promise:  a interrupt changes nothing but that: the handler does nothing, and a thread that has left,
 //!           or whose number was given to another thread of this process, is not harmed.
 
 use std::io;
@@ -18,7 +18,7 @@ use crate::rt::host::RtFault;
 /// By default ignored by the kernel, so that a stray one is harmless too; nobody else uses it here.
 const SIGNAL: i32 = libc::SIGURG;
 
-/// Which thread there is to prod.
+/// Which thread there is to interrupt.
 #[derive(Clone, Default)]
 pub(in crate::rt) struct Sleeper {
     /// 0 before it has come and after it has left.
@@ -26,7 +26,7 @@ pub(in crate::rt) struct Sleeper {
 }
 
 impl Sleeper {
-    /// The calling thread may be prodded from now on.
+    /// The calling thread may be interrupted from now on.
     pub(in crate::rt) fn enter(&self) {
         // SAFETY: the call has no arguments and cannot fail.
         let thread = unsafe { libc::gettid() };
@@ -37,7 +37,7 @@ impl Sleeper {
         self.thread.store(0, Ordering::Release);
     }
 
-    pub(in crate::rt) fn prod(&self) {
+    pub(in crate::rt) fn interrupt(&self) {
         let thread = self.thread.load(Ordering::Acquire);
         if thread != 0 {
             // SAFETY: plain numbers; a thread that has ended is an error, which nobody minds.
@@ -46,7 +46,7 @@ impl Sleeper {
     }
 }
 
-/// Makes prods arrive. Once for the process, before the first shard.
+/// Makes interrupts arrive. Once for the process, before the first shard.
 pub(in crate::rt) fn prepare() -> Result<(), RtFault> {
     static PREPARED: OnceLock<Result<(), RtFault>> = OnceLock::new();
     PREPARED.get_or_init(install).clone()

@@ -37,7 +37,7 @@ use ringpost::queue::schema::BodySum;
 pub const NOW_MS: u64 = 1_700_000_000_000;
 
 /// One spool, one commit thread on its first partition, and this thread as the shard.
-pub struct Desk {
+pub struct Rig {
     pub committer: Committer,
     pub pool: Rc<ChunkPool>,
     pub thread: CommitThread,
@@ -45,17 +45,17 @@ pub struct Desk {
     pub fatal: Arc<Mutex<Vec<String>>>,
 }
 
-impl Desk {
-    pub fn open(path: &Path) -> Desk {
-        Desk::with(SpoolOptions { memory_bytes: 16 << 20, ..SpoolOptions::new(path, NOW_MS) })
+impl Rig {
+    pub fn open(path: &Path) -> Rig {
+        Rig::with(SpoolOptions { memory_bytes: 16 << 20, ..SpoolOptions::new(path, NOW_MS) })
     }
 
-    pub fn with(options: SpoolOptions) -> Desk {
-        Desk::with_start(options, || ())
+    pub fn with(options: SpoolOptions) -> Rig {
+        Rig::with_start(options, || ())
     }
 
     /// With `on_start` run by the commit thread before it takes its first order.
-    pub fn with_start(options: SpoolOptions, on_start: impl FnOnce() + Send + 'static) -> Desk {
+    pub fn with_start(options: SpoolOptions, on_start: impl FnOnce() + Send + 'static) -> Rig {
         let spool = Spool::open(options).expect("the spool opens");
         let fatal: Arc<Mutex<Vec<String>>> = Arc::default();
         let told = Arc::clone(&fatal);
@@ -69,7 +69,7 @@ impl Desk {
         let shard = std::thread::current();
         let committer =
             Committer::new(thread.handle(), Rc::clone(&pool), Arc::new(move || shard.unpark()));
-        Desk { committer, pool, thread, spool, fatal }
+        Rig { committer, pool, thread, spool, fatal }
     }
 
     /// Runs a future to its end, pumping whenever the bell rings.

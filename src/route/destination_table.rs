@@ -1,4 +1,4 @@
-//! Which policy a site is treated by.
+//! Which policy a destination is treated by.
 //!
 //! Order:    the first entry that names the recipient's domain; else, going through the mail
 //!           exchangers from the best to the worst, the first entry that names one; else the
@@ -7,74 +7,79 @@
 use std::fmt;
 use std::sync::Arc;
 
+use crate::route::destination::DestinationPolicy;
 use crate::route::domain_index::DomainIndex;
 use crate::route::domain_index::settle;
 use crate::route::membership::BadEntry;
 use crate::route::membership::DOMAIN_BYTES_MAX;
-use crate::route::site::SitePolicy;
 
 /// An entry as the operator wrote it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct SiteSettings {
+pub struct DestinationSettings {
     pub name: String,
     /// See `DomainIndex` for how they are written.
     pub recipient_domains: Vec<String>,
     /// Written alike.
     pub mx_hosts: Vec<String>,
-    pub policy: SitePolicy,
+    pub policy: DestinationPolicy,
 }
 
 /// What is wrong with an entry.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct SiteProblem {
-    pub site: Box<str>,
+pub struct DestinationProblem {
+    pub destination: Box<str>,
     pub entry: BadEntry,
 }
 
-impl fmt::Display for SiteProblem {
+impl fmt::Display for DestinationProblem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "site {}: {}", self.site, self.entry)
+        write!(f, "destination {}: {}", self.destination, self.entry)
     }
 }
 
 /// A named entry.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Site {
+pub struct DestinationEntry {
     pub name: Box<str>,
-    pub policy: Arc<SitePolicy>,
+    pub policy: Arc<DestinationPolicy>,
 }
 
-/// The policies of all sites, as one immutable snapshot.
+/// The policies of all destinations, as one immutable snapshot.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct SiteTable {
-    sites: Vec<Site>,
+pub struct DestinationTable {
+    destinations: Vec<DestinationEntry>,
     by_domain: DomainIndex,
     by_mx: DomainIndex,
-    standard: Arc<SitePolicy>,
+    standard: Arc<DestinationPolicy>,
 }
 
-impl SiteTable {
+impl DestinationTable {
     /// The snapshot, or all entries that mean nothing.
     pub fn build(
-        settings: &[SiteSettings],
-        standard: SitePolicy,
-    ) -> Result<SiteTable, Vec<SiteProblem>> {
-        let mut table = SiteTable { standard: Arc::new(standard), ..SiteTable::default() };
+        settings: &[DestinationSettings],
+        standard: DestinationPolicy,
+    ) -> Result<DestinationTable, Vec<DestinationProblem>> {
+        let mut table =
+            DestinationTable { standard: Arc::new(standard), ..DestinationTable::default() };
         let mut problems = Vec::new();
-        for (number, site) in (0..).zip(settings) {
-            let bad = table.by_domain.insert_all(&site.recipient_domains, number);
-            let bad = bad.into_iter().chain(table.by_mx.insert_all(&site.mx_hosts, number));
-            problems
-                .extend(bad.map(|entry| SiteProblem { site: site.name.as_str().into(), entry }));
-            let policy = Arc::new(site.policy.clone());
-            table.sites.push(Site { name: site.name.as_str().into(), policy });
+        for (number, destination) in (0..).zip(settings) {
+            let bad = table.by_domain.insert_all(&destination.recipient_domains, number);
+            let bad = bad.into_iter().chain(table.by_mx.insert_all(&destination.mx_hosts, number));
+            problems.extend(bad.map(|entry| DestinationProblem {
+                destination: destination.name.as_str().into(),
+                entry,
+            }));
+            let policy = Arc::new(destination.policy.clone());
+            table
+                .destinations
+                .push(DestinationEntry { name: destination.name.as_str().into(), policy });
         }
         if problems.is_empty() { Ok(table) } else { Err(problems) }
     }
 
     /// The entry for a domain with these mail exchangers, the best first; none means the standard.
     /// Before the exchangers are known it is what the domain says alone.
-    pub fn find(&self, domain: &str, mx_hosts: &[&str]) -> Option<&Site> {
+    pub fn find(&self, domain: &str, mx_hosts: &[&str]) -> Option<&DestinationEntry> {
         let first = |index: &DomainIndex, name: &str| {
             if index.is_empty() {
                 return None;
@@ -85,12 +90,13 @@ impl SiteTable {
         let by_domain = first(&self.by_domain, domain);
         let number =
             by_domain.or_else(|| mx_hosts.iter().find_map(|host| first(&self.by_mx, host)))?;
-        self.sites.get(number as usize)
+        self.destinations.get(number as usize)
     }
 
     /// The policy for a domain with these mail exchangers, the best first.
-    pub fn policy(&self, domain: &str, mx_hosts: &[&str]) -> Arc<SitePolicy> {
-        let policy = self.find(domain, mx_hosts).map_or(&self.standard, |site| &site.policy);
+    pub fn policy(&self, domain: &str, mx_hosts: &[&str]) -> Arc<DestinationPolicy> {
+        let policy =
+            self.find(domain, mx_hosts).map_or(&self.standard, |destination| &destination.policy);
         Arc::clone(policy)
     }
 
@@ -106,7 +112,7 @@ impl SiteTable {
         !self.by_mx.is_empty()
     }
 
-    pub fn standard(&self) -> &Arc<SitePolicy> {
+    pub fn standard(&self) -> &Arc<DestinationPolicy> {
         &self.standard
     }
 }
@@ -115,23 +121,32 @@ impl SiteTable {
 mod tests {
     use super::*;
 
-    fn settings(name: &str, domains: &[&str], hosts: &[&str], connections: u32) -> SiteSettings {
+    fn settings(
+        name: &str,
+        domains: &[&str],
+        hosts: &[&str],
+        connections: u32,
+    ) -> DestinationSettings {
         let list = |entries: &[&str]| entries.iter().map(|entry| entry.to_string()).collect();
-        SiteSettings {
+        DestinationSettings {
             name: name.to_owned(),
             recipient_domains: list(domains),
             mx_hosts: list(hosts),
-            policy: SitePolicy { connections_max: connections, ..SitePolicy::default() },
+            policy: DestinationPolicy {
+                connections_max: connections,
+                ..DestinationPolicy::default()
+            },
         }
     }
 
     #[test]
     fn the_domain_decides_before_the_exchangers() {
-        let sites = [
+        let destinations = [
             settings("big", &["big.test"], &[".big-mx.test"], 1),
             settings("other", &[".other.test", "*own*"], &["mx.other.test"], 2),
         ];
-        let table = SiteTable::build(&sites, SitePolicy::default()).expect("all are good");
+        let table = DestinationTable::build(&destinations, DestinationPolicy::default())
+            .expect("all are good");
         let both = ["mx.other.test.", "a.big-mx.test"];
         let rows: [(&str, &str, &[&str], u32); 9] = [
             ("by domain", "big.test", &[], 1),
@@ -147,8 +162,8 @@ mod tests {
         for (case, domain, hosts, connections) in rows {
             assert_eq!(table.policy(domain, hosts).connections_max, connections, "{case}");
         }
-        assert!(table.asks_mx_hosts() && !SiteTable::default().asks_mx_hosts());
-        assert_eq!(table.find("big.test", &[]).map(|site| &*site.name), Some("big"));
+        assert!(table.asks_mx_hosts() && !DestinationTable::default().asks_mx_hosts());
+        assert_eq!(table.find("big.test", &[]).map(|destination| &*destination.name), Some("big"));
         for (domain, hosts, own) in [
             ("big.test", &["a.big-mx.test"][..], None),
             ("big.test", &["mx.other.test"], Some("big")),
@@ -164,9 +179,10 @@ mod tests {
 
     #[test]
     fn bad_entries_are_all_named() {
-        let sites = [settings("a", &["a b"], &[""], 1), settings("b", &[], &["é"], 1)];
-        let problems = SiteTable::build(&sites, SitePolicy::default()).expect_err("three");
+        let destinations = [settings("a", &["a b"], &[""], 1), settings("b", &[], &["é"], 1)];
+        let problems = DestinationTable::build(&destinations, DestinationPolicy::default())
+            .expect_err("three");
         assert_eq!(problems.len(), 3);
-        assert!(problems[2].to_string().starts_with("site b: `é`"));
+        assert!(problems[2].to_string().starts_with("destination b: `é`"));
     }
 }

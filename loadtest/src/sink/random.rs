@@ -1,14 +1,14 @@
-//! Dice with a seed, so that a run can be made again.
+//! Random with a seed, so that a run can be made again.
 
 use std::f64::consts::TAU;
 
 /// splitmix64: any seed will do, also one next to another's.
 #[derive(Clone, Debug)]
-pub struct Dice(u64);
+pub struct Random(u64);
 
-impl Dice {
-    pub fn new(seed: u64) -> Dice {
-        Dice(seed)
+impl Random {
+    pub fn new(seed: u64) -> Random {
+        Random(seed)
     }
 
     fn roll(&mut self) -> u64 {
@@ -41,7 +41,7 @@ mod tests {
 
     #[test]
     fn dice_are_fair_and_repeat_themselves() {
-        let (mut one, mut same) = (Dice::new(7), Dice::new(7));
+        let (mut one, mut same) = (Random::new(7), Random::new(7));
         let rolls: Vec<f64> = (0..10_000).map(|_| one.fraction()).collect();
         assert!(rolls.iter().all(|roll| (0.0..1.0).contains(roll) && *roll == same.fraction()));
         let mean = rolls.iter().sum::<f64>() / 10_000.0;

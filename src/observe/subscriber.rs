@@ -43,11 +43,11 @@ const SHARD_LANE_BYTES: usize = 1 << 20;
 const OTHER_LANE_BYTES: usize = 128 << 10;
 
 thread_local! {
-    static DESK: RefCell<Desk> = const { RefCell::new(Desk::new()) };
+    static LINE_BUFFER: RefCell<LineBuffer> = const { RefCell::new(LineBuffer::new()) };
 }
 
 /// What a thread writes its lines with.
-struct Desk {
+struct LineBuffer {
     shard: Option<ShardId>,
     stamp: Stamp,
     line: String,
@@ -55,9 +55,9 @@ struct Desk {
     lane: Option<(u64, LaneEntry)>,
 }
 
-impl Desk {
-    const fn new() -> Desk {
-        Desk { shard: None, stamp: Stamp::new(), line: String::new(), lane: None }
+impl LineBuffer {
+    const fn new() -> LineBuffer {
+        LineBuffer { shard: None, stamp: Stamp::new(), line: String::new(), lane: None }
     }
 
     fn lane_to(&mut self, journal: &Journal) -> &mut LaneEntry {
@@ -78,44 +78,44 @@ impl Desk {
 }
 
 /// Makes this thread a shard's for its log lines, and opens its lane.
-pub(crate) fn sit_down(shard: ShardId, journal: Option<&Journal>) {
-    DESK.with_borrow_mut(|desk| {
-        desk.shard = Some(shard);
-        desk.lane = None;
+pub(crate) fn enter_shard(shard: ShardId, journal: Option<&Journal>) {
+    LINE_BUFFER.with_borrow_mut(|buffer| {
+        buffer.shard = Some(shard);
+        buffer.lane = None;
         if let Some(journal) = journal {
-            desk.lane_to(journal);
+            buffer.lane_to(journal);
         }
     });
 }
 
 /// The subscriber. One per process, except in tests.
-pub struct Scribe {
+pub struct LineSubscriber {
     journal: Arc<Journal>,
 }
 
-impl Scribe {
-    pub fn new(journal: Arc<Journal>) -> Scribe {
-        Scribe { journal }
+impl LineSubscriber {
+    pub fn new(journal: Arc<Journal>) -> LineSubscriber {
+        LineSubscriber { journal }
     }
 
-    fn write_line(&self, desk: &mut Desk, event: &tracing::Event<'_>) {
+    fn write_line(&self, buffer: &mut LineBuffer, event: &tracing::Event<'_>) {
         let form = self.journal.form();
         let level = level_of(event.metadata());
-        desk.line.clear();
-        write_head(&mut desk.line, &mut desk.stamp, form, (level, desk.shard));
+        buffer.line.clear();
+        write_head(&mut buffer.line, &mut buffer.stamp, form, (level, buffer.shard));
         if event.metadata().target() == TARGET {
-            event.record(&mut Ours { line: &mut desk.line, form });
+            event.record(&mut Ours { line: &mut buffer.line, form });
         } else {
-            write_foreign(&mut desk.line, form, event);
+            write_foreign(&mut buffer.line, form, event);
         }
-        write_tail(&mut desk.line, form);
-        if desk.send(&self.journal) {
+        write_tail(&mut buffer.line, form);
+        if buffer.send(&self.journal) {
             self.journal.wake(level);
         }
     }
 }
 
-impl Subscriber for Scribe {
+impl Subscriber for LineSubscriber {
     fn register_callsite(&self, metadata: &'static Metadata<'static>) -> Interest {
         if metadata.is_event() { Interest::sometimes() } else { Interest::never() }
     }
@@ -142,9 +142,9 @@ impl Subscriber for Scribe {
     fn record_follows_from(&self, _: &span::Id, _: &span::Id) {}
 
     fn event(&self, event: &tracing::Event<'_>) {
-        let written = DESK.try_with(|desk| {
-            // A value that logs while it is being shown finds the desk taken.
-            desk.try_borrow_mut().map(|mut desk| self.write_line(&mut desk, event)).is_ok()
+        let written = LINE_BUFFER.try_with(|buffer| {
+            // A value that logs while it is being shown finds the buffer taken.
+            buffer.try_borrow_mut().map(|mut buffer| self.write_line(&mut buffer, event)).is_ok()
         });
         if written != Ok(true) {
             self.journal.count_lost(1);

@@ -1,7 +1,7 @@
-//! Dice that fall for a message as its number says: two runs with one seed send the same mail,
+//! Random that fall for a message as its number says: two runs with one seed send the same mail,
 //! whichever session comes to a message first.
 
-/// What a die decides. Each has dice of its own.
+/// What a die decides. Each has random of its own.
 #[derive(Clone, Copy, Debug)]
 pub enum Die {
     Arrival,
@@ -12,15 +12,15 @@ pub enum Die {
     SizeInMix,
 }
 
-/// All dice of a run.
+/// All random of a run.
 #[derive(Clone, Copy, Debug)]
-pub struct Dice {
+pub struct Random {
     seed: u64,
 }
 
-impl Dice {
-    pub fn new(seed: u64) -> Dice {
-        Dice { seed }
+impl Random {
+    pub fn new(seed: u64) -> Random {
+        Random { seed }
     }
 
     /// Any number, each as likely as the others.
@@ -56,10 +56,10 @@ mod tests {
 
     #[test]
     fn dice_are_fair_and_independent() {
-        let (dice, rolls) = (Dice::new(0), 64_000);
+        let (random, rolls) = (Random::new(0), 64_000);
         let mut cells = vec![0; 64];
         for number in 0..rolls {
-            let (one, other) = (dice.part(Die::From, number), dice.part(Die::To, number));
+            let (one, other) = (random.part(Die::From, number), random.part(Die::To, number));
             cells[(one * 8.0) as usize * 8 + (other * 8.0) as usize] += 1;
         }
         // 63 degrees of freedom: above 103 once in a thousand seeds.
@@ -70,7 +70,7 @@ mod tests {
     #[test]
     fn a_seed_gives_the_same_again_and_another_does_not() {
         let rolls = |seed| {
-            (0..100).map(|number| Dice::new(seed).roll(Die::Size, number)).collect::<Vec<_>>()
+            (0..100).map(|number| Random::new(seed).roll(Die::Size, number)).collect::<Vec<_>>()
         };
         assert_eq!(rolls(7), rolls(7));
         assert!(rolls(7).iter().zip(rolls(8)).all(|(one, other)| *one != other));

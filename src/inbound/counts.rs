@@ -1,12 +1,12 @@
-//! The census: how many connections there are in all, from one address, from one network, and how
+//! The counts: how many connections there are in all, from one address, from one network, and how
 //! fast an address comes back.
 //!
-//! Owner:    each shard writes its own sheet and nobody else's; all shards read all sheets. There
+//! Owner:    each shard writes its own shard and nobody else's; all shards read all shards. There
 //!           is no lock, and no counter that two cores write.
 //! Promise:  a connection that was admitted is counted until its `Admission` is dropped, also when
 //!           its session panics. Two shards that admit at the same instant may together pass a
 //!           limit by one connection each, never by more.
-//! Bounds:   a sheet has a fixed size. Addresses share counters by a keyed hash in two rows and
+//! Bounds:   a shard has a fixed size. Addresses share counters by a keyed hash in two rows and
 //!           the smaller one counts, so that a collision needs both: the count may be too high,
 //!           never too low, and nobody can aim for it.
 
@@ -47,36 +47,36 @@ pub const UNLIMITED: ConnectionLimits = ConnectionLimits {
 
 /// Which limit a connection would have passed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Crowded {
+pub enum TooMany {
     InAll,
     PerAddress,
     PerNetwork,
     PerMinute,
 }
 
-impl Crowded {
+impl TooMany {
     pub fn name(self) -> &'static str {
         match self {
-            Crowded::InAll => "connections",
-            Crowded::PerAddress => "connections_per_address",
-            Crowded::PerNetwork => "connections_per_network",
-            Crowded::PerMinute => "connection_rate_per_address",
+            TooMany::InAll => "connections",
+            TooMany::PerAddress => "connections_per_address",
+            TooMany::PerNetwork => "connections_per_network",
+            TooMany::PerMinute => "connection_rate_per_address",
         }
     }
 
     /// What the peer is told behind `421 4.7.0`.
     pub fn text(self) -> &'static str {
         match self {
-            Crowded::InAll => "Too many connections, try again later",
-            Crowded::PerAddress => "Too many connections from your address, try again later",
-            Crowded::PerNetwork => "Too many connections from your network, try again later",
-            Crowded::PerMinute => "You are connecting too fast, try again later",
+            TooMany::InAll => "Too many connections, try again later",
+            TooMany::PerAddress => "Too many connections from your address, try again later",
+            TooMany::PerNetwork => "Too many connections from your network, try again later",
+            TooMany::PerMinute => "You are connecting too fast, try again later",
         }
     }
 }
 
 /// One shard's counters; written by that shard, read by all.
-struct Sheet {
+struct ShardCounts {
     open: AtomicU32,
     addresses: Box<[AtomicU32]>,
     networks: Box<[AtomicU32]>,
@@ -84,9 +84,9 @@ struct Sheet {
     arrivals: Box<[AtomicU64]>,
 }
 
-impl Sheet {
-    fn new() -> Sheet {
-        Sheet {
+impl ShardCounts {
+    fn new() -> ShardCounts {
+        ShardCounts {
             open: AtomicU32::new(0),
             addresses: (0..ROWS * ROW_SLOTS).map(|_| AtomicU32::new(0)).collect(),
             networks: (0..ROWS * ROW_SLOTS).map(|_| AtomicU32::new(0)).collect(),
@@ -95,16 +95,16 @@ impl Sheet {
     }
 }
 
-/// The sheets of all shards. Made at start, shared by all.
-pub struct Census {
-    sheets: Vec<Sheet>,
+/// The shards of all shards. Made at start, shared by all.
+pub struct SharedCounts {
+    shards: Vec<ShardCounts>,
     keys: [RandomState; ROWS],
 }
 
-impl Census {
-    pub fn new(shards: usize) -> Arc<Census> {
-        let sheets = (0..shards).map(|_| Sheet::new()).collect();
-        Arc::new(Census { sheets, keys: [RandomState::new(), RandomState::new()] })
+impl SharedCounts {
+    pub fn new(shards: usize) -> Arc<SharedCounts> {
+        let shards = (0..shards).map(|_| ShardCounts::new()).collect();
+        Arc::new(SharedCounts { shards, keys: [RandomState::new(), RandomState::new()] })
     }
 
     fn slots(&self, key: &(IpAddr, u8)) -> [usize; ROWS] {
@@ -116,61 +116,61 @@ impl Census {
     }
 
     fn open(&self) -> u32 {
-        self.sheets.iter().map(|sheet| sheet.open.load(Ordering::Relaxed)).sum()
+        self.shards.iter().map(|shard| shard.open.load(Ordering::Relaxed)).sum()
     }
 
-    fn count(&self, slots: [usize; ROWS], column: impl Fn(&Sheet, usize) -> u32) -> u32 {
+    fn count(&self, slots: [usize; ROWS], column: impl Fn(&ShardCounts, usize) -> u32) -> u32 {
         slots
             .iter()
-            .map(|slot| self.sheets.iter().map(|sheet| column(sheet, *slot)).sum())
+            .map(|slot| self.shards.iter().map(|shard| column(shard, *slot)).sum())
             .min()
             .unwrap_or(0)
     }
 }
 
-/// One shard's hold on the census.
+/// One shard's hold on the counts.
 #[derive(Clone)]
-pub struct Clerk {
-    census: Arc<Census>,
+pub struct ConnectionCounter {
+    counts: Arc<SharedCounts>,
     shard: usize,
 }
 
-impl Clerk {
-    pub fn new(census: Arc<Census>, shard: usize) -> Clerk {
-        assert!(shard < census.sheets.len(), "every shard has a sheet");
-        Clerk { census, shard }
+impl ConnectionCounter {
+    pub fn new(counts: Arc<SharedCounts>, shard: usize) -> ConnectionCounter {
+        assert!(shard < counts.shards.len(), "every shard has a shard");
+        ConnectionCounter { counts, shard }
     }
 
     /// Counts the connection, or says which limit stands against it.
     pub fn try_admit(
-        self: &Rc<Clerk>,
+        self: &Rc<ConnectionCounter>,
         peer: IpAddr,
         limits: &ConnectionLimits,
         now_ms: u64,
-    ) -> Result<Admission, Crowded> {
-        let census = &*self.census;
+    ) -> Result<Admission, TooMany> {
+        let counts = &*self.counts;
         let peer = peer.to_canonical();
-        let address = census.slots(&(peer, 255));
-        let network = census.slots(&network_of(peer, limits));
+        let address = counts.slots(&(peer, 255));
+        let network = counts.slots(&network_of(peer, limits));
         let minute = now_ms / 1000 / WINDOW_SECONDS;
-        let arrivals = census.count(address, |sheet, slot| {
-            let packed = sheet.arrivals[slot].load(Ordering::Relaxed);
+        let arrivals = counts.count(address, |shard, slot| {
+            let packed = shard.arrivals[slot].load(Ordering::Relaxed);
             if packed >> 32 == minute { packed as u32 } else { 0 }
         });
         self.note_arrival(address, minute);
         let counts = [
-            (census.open(), limits.connections, Crowded::InAll),
+            (counts.open(), limits.connections, TooMany::InAll),
             (
-                census.count(address, |s, slot| s.addresses[slot].load(Ordering::Relaxed)),
+                counts.count(address, |s, slot| s.addresses[slot].load(Ordering::Relaxed)),
                 limits.per_address,
-                Crowded::PerAddress,
+                TooMany::PerAddress,
             ),
             (
-                census.count(network, |s, slot| s.networks[slot].load(Ordering::Relaxed)),
+                counts.count(network, |s, slot| s.networks[slot].load(Ordering::Relaxed)),
                 limits.per_network,
-                Crowded::PerNetwork,
+                TooMany::PerNetwork,
             ),
-            (arrivals, limits.per_address_per_minute, Crowded::PerMinute),
+            (arrivals, limits.per_address_per_minute, TooMany::PerMinute),
         ];
         for (count, limit, crowded) in counts {
             if limit > 0 && count >= limit {
@@ -183,7 +183,7 @@ impl Clerk {
     /// Refused connections count as arrivals too: who hammers stays out.
     fn note_arrival(&self, address: [usize; ROWS], minute: u64) {
         for slot in address {
-            let cell = &self.census.sheets[self.shard].arrivals[slot];
+            let cell = &self.counts.shards[self.shard].arrivals[slot];
             let packed = cell.load(Ordering::Relaxed);
             let count = if packed >> 32 == minute { packed as u32 } else { 0 };
             cell.store(minute << 32 | u64::from(count.saturating_add(1)), Ordering::Relaxed);
@@ -191,38 +191,42 @@ impl Clerk {
     }
 
     fn shift(&self, address: [usize; ROWS], network: [usize; ROWS], by: i32) {
-        let sheet = &self.census.sheets[self.shard];
-        add(&sheet.open, by);
+        let shard = &self.counts.shards[self.shard];
+        add(&shard.open, by);
         for slot in address {
-            add(&sheet.addresses[slot], by);
+            add(&shard.addresses[slot], by);
         }
         for slot in network {
-            add(&sheet.networks[slot], by);
+            add(&shard.networks[slot], by);
         }
     }
 }
 
-/// A counted connection. Dropping it takes it off the sheet.
+/// A counted connection. Dropping it takes it off the shard.
 pub struct Admission {
-    clerk: Rc<Clerk>,
+    counter: Rc<ConnectionCounter>,
     address: [usize; ROWS],
     network: [usize; ROWS],
 }
 
 impl Admission {
-    fn new(clerk: &Rc<Clerk>, address: [usize; ROWS], network: [usize; ROWS]) -> Admission {
-        clerk.shift(address, network, 1);
-        Admission { clerk: Rc::clone(clerk), address, network }
+    fn new(
+        counter: &Rc<ConnectionCounter>,
+        address: [usize; ROWS],
+        network: [usize; ROWS],
+    ) -> Admission {
+        counter.shift(address, network, 1);
+        Admission { counter: Rc::clone(counter), address, network }
     }
 }
 
 impl Drop for Admission {
     fn drop(&mut self) {
-        self.clerk.shift(self.address, self.network, -1);
+        self.counter.shift(self.address, self.network, -1);
     }
 }
 
-/// The only writer of a sheet is its shard, so a load and a store make an addition.
+/// The only writer of a shard is its shard, so a load and a store make an addition.
 fn add(cell: &AtomicU32, by: i32) {
     cell.store(cell.load(Ordering::Relaxed).wrapping_add_signed(by), Ordering::Relaxed);
 }
@@ -255,9 +259,12 @@ mod tests {
         network_bits_v6: 56,
     };
 
-    fn clerks() -> (Rc<Clerk>, Rc<Clerk>) {
-        let census = Census::new(2);
-        (Rc::new(Clerk::new(Arc::clone(&census), 0)), Rc::new(Clerk::new(census, 1)))
+    fn counters() -> (Rc<ConnectionCounter>, Rc<ConnectionCounter>) {
+        let counts = SharedCounts::new(2);
+        (
+            Rc::new(ConnectionCounter::new(Arc::clone(&counts), 0)),
+            Rc::new(ConnectionCounter::new(counts, 1)),
+        )
     }
 
     fn address(text: &str) -> IpAddr {
@@ -266,27 +273,31 @@ mod tests {
 
     #[test]
     fn each_limit_counts_over_all_shards() {
-        let (one, two) = clerks();
-        let try_from = |clerk: &Rc<Clerk>, peer: &str| clerk.try_admit(address(peer), &LIMITS, 0);
+        let (one, two) = counters();
+        let try_from = |counter: &Rc<ConnectionCounter>, peer: &str| {
+            counter.try_admit(address(peer), &LIMITS, 0)
+        };
         let first = try_from(&one, "192.0.2.1").ok();
         let second = try_from(&two, "::ffff:192.0.2.1").ok();
         assert!(first.is_some() && second.is_some());
-        assert_eq!(try_from(&one, "192.0.2.1").err(), Some(Crowded::PerAddress));
+        assert_eq!(try_from(&one, "192.0.2.1").err(), Some(TooMany::PerAddress));
         let third = try_from(&one, "192.0.2.2").ok();
-        assert_eq!(try_from(&two, "192.0.2.3").err(), Some(Crowded::PerNetwork));
+        assert_eq!(try_from(&two, "192.0.2.3").err(), Some(TooMany::PerNetwork));
         let rest = [try_from(&two, "2001:db8::1").ok(), try_from(&one, "198.51.100.7").ok()];
-        assert_eq!(try_from(&one, "203.0.113.1").err(), Some(Crowded::InAll));
+        assert_eq!(try_from(&one, "203.0.113.1").err(), Some(TooMany::InAll));
         drop((first, third, rest));
         assert!(try_from(&two, "192.0.2.1").is_ok(), "who left is no longer counted");
     }
 
     #[test]
     fn who_hammers_stays_out_for_the_minute() {
-        let (one, two) = clerks();
+        let (one, two) = counters();
         let limits = ConnectionLimits { per_address_per_minute: 3, ..LIMITS };
-        let knock = |clerk: &Rc<Clerk>, ms| clerk.try_admit(address("::1"), &limits, ms).err();
+        let knock = |counter: &Rc<ConnectionCounter>, ms| {
+            counter.try_admit(address("::1"), &limits, ms).err()
+        };
         assert_eq!([knock(&one, 0), knock(&two, 1), knock(&one, 2)], [None, None, None]);
-        assert_eq!(knock(&two, 59_000), Some(Crowded::PerMinute));
+        assert_eq!(knock(&two, 59_000), Some(TooMany::PerMinute));
         assert_eq!(knock(&two, 60_000), None, "a new minute");
     }
 

@@ -1,4 +1,4 @@
-//! How politely a site is treated: limits, patience, TLS. Sites are what shares limits: a domain,
+//! How politely a destination is treated: limits, patience, TLS. Destinations are what shares limits: a domain,
 //! or all domains with the same mail exchangers.
 //!
 //! Promise:  the defaults suit strangers.
@@ -15,7 +15,7 @@ pub struct Rates {
 
 /// Whether and how TLS is asked for, the least first.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum TlsWish {
+pub enum OutboundTls {
     /// Never.
     None,
     /// When it is offered, with any certificate; in the clear when it fails.
@@ -27,7 +27,7 @@ pub enum TlsWish {
     Verify,
 }
 
-/// How many shards share a site, each with its part of the limits.
+/// How many shards share a destination, each with its part of the limits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stripes {
     /// All where each has two connections at least and there is no rate to divide; else one.
@@ -42,9 +42,9 @@ impl Default for Stripes {
     }
 }
 
-/// The treatment of one site, over all shards.
+/// The treatment of one destination, over all shards.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct SitePolicy {
+pub struct DestinationPolicy {
     pub connections_max: u32,
     /// Connections at once to begin with; grows on success, shrinks on failure.
     pub window_start: u32,
@@ -57,15 +57,15 @@ pub struct SitePolicy {
     pub failures_to_back_off: u32,
     pub back_off_first: Duration,
     pub back_off_max: Duration,
-    /// Jobs of this site kept in memory; the rest waits on disk.
+    /// Jobs of this destination kept in memory; the rest waits on disk.
     pub jobs_max: usize,
     pub stripes: Stripes,
-    pub tls: TlsWish,
+    pub tls: OutboundTls,
 }
 
-impl Default for SitePolicy {
-    fn default() -> SitePolicy {
-        SitePolicy {
+impl Default for DestinationPolicy {
+    fn default() -> DestinationPolicy {
+        DestinationPolicy {
             connections_max: 20,
             window_start: 5,
             messages_per_connection: 100,
@@ -77,7 +77,7 @@ impl Default for SitePolicy {
             back_off_max: Duration::from_secs(3600),
             jobs_max: 10_000,
             stripes: Stripes::default(),
-            tls: TlsWish::May,
+            tls: OutboundTls::May,
         }
     }
 }

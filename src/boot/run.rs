@@ -69,11 +69,11 @@ use crate::net::CacheBounds;
 use crate::net::ResolverSettings;
 use crate::net::TlsClient;
 use crate::net::TlsClientSettings;
-use crate::observe::Event;
 use crate::observe::Observed;
 use crate::observe::log;
 use crate::observe::log::LogSettings;
-use crate::observe::value::Form;
+use crate::observe::log::Record;
+use crate::observe::log::value::Form;
 use crate::outbound::survey::DestinationsShelf;
 use crate::queue::CommitOptions;
 use crate::queue::CommitThread;
@@ -129,7 +129,7 @@ pub fn serve(options: ServeOptions) -> ExitCode {
             for fault in faults {
                 eprintln!("ringpost: {fault}");
                 // Before the log was opened this is nothing.
-                Event::StartRefused { cause: &fault.replace("\n  ", "; ") }.emit();
+                Record::StartRefused { cause: &fault.replace("\n  ", "; ") }.emit();
             }
             log::flush(LOG_END_MAX);
             ExitCode::FAILURE
@@ -224,7 +224,7 @@ fn start(options: ServeOptions) -> Result<Running, Vec<String>> {
 
 /// Written before the process ends, which it does without waiting for anything else.
 fn tell_stall(stalled_shard: &str) {
-    Event::Watchdog { stalled_shard, silent_ms: STALL_MAX.as_millis() as u64 }.emit();
+    Record::Watchdog { stalled_shard, silent_ms: STALL_MAX.as_millis() as u64 }.emit();
     log::flush(LOG_END_MAX);
 }
 
@@ -311,7 +311,7 @@ fn keep_off_shards(plan: &Plan) {
 /// Where a thread runs is a matter of speed; a kernel that refuses costs no mail.
 fn pin_softly(cpus: &[usize]) {
     if let Err(fault) = cores::keep_current_thread_on(cpus) {
-        Event::Warning { what: &fault.to_string(), remedy: "check the CPU affinity" }.emit();
+        Record::Warning { what: &fault.to_string(), remedy: "check the CPU affinity" }.emit();
     }
 }
 
@@ -329,7 +329,7 @@ fn open_spool(config: &Config, shards: usize) -> Result<Spool, Vec<String>> {
     let spool =
         Spool::open(options).map_err(|fault| vec![format!("{fault}\n  {}", fault.remedy())])?;
     for (partition, recovered) in spool.partitions().iter().zip(spool.recovered()) {
-        Event::Recovered {
+        Record::Recovered {
             partition: partition.id(),
             messages: partition.messages(),
             swept_streams: recovered.swept,
@@ -343,18 +343,18 @@ fn open_spool(config: &Config, shards: usize) -> Result<Spool, Vec<String>> {
 fn tell(notice: &Notice) {
     match notice {
         Notice::Quarantined { partition, key, why, .. } => {
-            Event::Quarantined { partition: *partition, key, cause: why, bytes: 0 }.emit();
+            Record::Quarantined { partition: *partition, key, cause: why, bytes: 0 }.emit();
         }
         Notice::Store { partition, loudness: Loudness::Warn, line } => {
-            Event::Store { partition: *partition, line }.emit();
+            Record::Store { partition: *partition, line }.emit();
         }
         other if other.loudness() == Loudness::Error => {
             let what = other.to_string();
-            Event::StoreDamaged { partition: other.partition(), what: &what }.emit();
+            Record::StoreDamaged { partition: other.partition(), what: &what }.emit();
         }
         other => {
             let what = other.to_string();
-            Event::Warning { what: &what, remedy: "see `ringpost queue stats`" }.emit();
+            Record::Warning { what: &what, remedy: "see `ringpost queue stats`" }.emit();
         }
     }
 }
@@ -453,10 +453,10 @@ fn print_table(
 fn announce(listened: &[BoundAddress], spool: &Spool, shards: usize) {
     for bound in listened {
         let BoundAddress { address, protocol, tls } = *bound;
-        Event::Listening { address, protocol, tls }.emit();
+        Record::Listening { address, protocol, tls }.emit();
     }
     let version = env!("CARGO_PKG_VERSION");
-    Event::Started { version, shards, partitions: spool.partitions().len() }.emit();
+    Record::Started { version, shards, partitions: spool.partitions().len() }.emit();
 }
 
 fn start_commits(
@@ -478,7 +478,7 @@ fn start_commits(
             on_fatal: Arc::new(move |partition, cause| {
                 failed.store(true, Ordering::Release);
                 let action = "it takes no more mail; the process ends for a clean restart";
-                Event::CommitFailed { partition, cause: &cause, action }.emit();
+                Record::CommitFailed { partition, cause: &cause, action }.emit();
             }),
         };
         let commit = CommitThread::start(Arc::clone(partition), options);
@@ -686,7 +686,7 @@ impl Running {
         observed.process.draining.set(1);
         let sessions =
             observed.shards.iter().map(|shard| shard.metrics.connections_open.value()).sum();
-        Event::Draining { sessions }.emit();
+        Record::Draining { sessions }.emit();
         let limit = self.reloader.config.server.shutdown_timeout;
         for shard in &self.reloader.shards {
             // Signals end a process once, and a place is kept for this.
@@ -695,7 +695,7 @@ impl Running {
         }
         for shard in self.shards {
             if let Err(fault) = shard.join() {
-                Event::Warning { what: &fault.to_string(), remedy: "report this" }.emit();
+                Record::Warning { what: &fault.to_string(), remedy: "report this" }.emit();
             }
         }
         if !self.watch.stop(STORE_END_MAX) || !stop_within(self.commits, STORE_END_MAX) {
@@ -704,7 +704,7 @@ impl Running {
             std::process::exit(i32::from(EXIT_STORE_FAILED));
         }
         let seconds = self.began.elapsed().as_secs();
-        Event::Stopped { seconds, exit: i32::from(code) }.emit();
+        Record::Stopped { seconds, exit: i32::from(code) }.emit();
         log::flush(LOG_END_MAX);
         ExitCode::from(code)
     }
@@ -718,7 +718,7 @@ mod tests {
     use crate::config::load;
     use crate::control::delivery;
     use crate::control::delivery::Secrets;
-    use crate::observe::Level;
+    use crate::observe::log::Level;
 
     #[test]
     fn each_shard_has_its_part_of_the_resolver_cache() {

@@ -18,8 +18,8 @@ use std::time::Duration;
 use std::time::Instant;
 
 use crate::config::QueueConfig;
-use crate::observe::Event;
 use crate::observe::Observed;
+use crate::observe::log::Record;
 use crate::queue::Reclaimer;
 use crate::queue::Reserve;
 use crate::queue::Space;
@@ -145,8 +145,8 @@ impl SpaceKeeper {
         process.spool_free_bytes.set(free_bytes);
         process.spool_free_inodes.set(free_inodes);
         match (was_low, is_low) {
-            (false, true) => Event::SpoolFull { free_bytes, free_inodes }.emit(),
-            (true, false) => Event::SpoolRecovered { free_bytes, free_inodes }.emit(),
+            (false, true) => Record::SpoolFull { free_bytes, free_inodes }.emit(),
+            (true, false) => Record::SpoolRecovered { free_bytes, free_inodes }.emit(),
             _ => {}
         }
         if found.is_ok() {
@@ -167,7 +167,7 @@ impl SpaceKeeper {
     fn tell(&mut self, cause: &io::Error) {
         if !std::mem::replace(&mut self.told, true) {
             let what = format!("cannot allocate the spool's reserve for a full disk: {cause}");
-            Event::Warning { what: &what, remedy: "see `reserve` in the spool's folder" }.emit();
+            Record::Warning { what: &what, remedy: "see `reserve` in the spool's folder" }.emit();
         }
     }
 }

@@ -14,8 +14,8 @@ use crate::control::operators;
 use crate::control::scrape;
 use crate::control::scrape::TopDestinations;
 use crate::control::sts::StsFetcher;
-use crate::observe::Event;
 use crate::observe::Observed;
+use crate::observe::log::Record;
 use crate::outbound::survey::DestinationsShelf;
 
 /// Destinations shown in /stats.
@@ -72,7 +72,7 @@ async fn serve(http: Option<HttpListener>, observed: Arc<Observed>, top: TopDest
         && let Err(fault) = serve_http(http, observed, top).await
     {
         let what = format!("the HTTP side of the control plane ended: {fault}");
-        Event::Warning { what: &what, remedy: "mail goes on; restart to have it back" }.emit();
+        Record::Warning { what: &what, remedy: "mail goes on; restart to have it back" }.emit();
     }
     std::future::pending::<()>().await;
 }
@@ -95,11 +95,11 @@ async fn serve_http(
 /// Tells once that the address cannot be had, and tries until it can.
 async fn bind_at_last(address: SocketAddr, cause: &str) -> tokio::net::TcpListener {
     let action = "mail is served; binding is retried every 2 s";
-    Event::HttpNotServed { address, cause: &cause, action }.emit();
+    Record::HttpNotServed { address, cause: &cause, action }.emit();
     loop {
         tokio::time::sleep(BIND_AGAIN).await;
         if let Ok(listener) = tokio::net::TcpListener::bind(address).await {
-            Event::HttpServed { address }.emit();
+            Record::HttpServed { address }.emit();
             return listener;
         }
     }

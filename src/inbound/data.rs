@@ -25,8 +25,8 @@ use crate::inbound::session::End;
 use crate::inbound::session::Session;
 use crate::inbound::session::Wait;
 use crate::observe::counters::BodyRefusal;
-use crate::observe::event::Event;
 use crate::observe::histogram::Stage;
+use crate::observe::log::Record;
 use crate::queue::Committed;
 use crate::rt::timer;
 use crate::wire::mail::header::HeaderScan;
@@ -387,7 +387,7 @@ impl Session {
         metrics.message_bytes_total.add(body.bytes);
         metrics.recipients_accepted_total.add(tx.recipients.len() as u64);
         let tls = self.channel.tls_facts();
-        Event::Accepted {
+        Record::Accepted {
             id,
             partition: id.partition(),
             peer: self.peer.address.ip(),

@@ -11,8 +11,8 @@ use crate::inbound::session::Wait;
 use crate::observe::counters::ConnectionRefusal;
 use crate::observe::counters::Refusal;
 use crate::observe::counters::TlsVersion;
-use crate::observe::event::Event;
 use crate::observe::histogram::Stage;
+use crate::observe::log::Record;
 use crate::rt::timer;
 use crate::wire::proxy;
 use crate::wire::proxy::Proxy;
@@ -69,7 +69,7 @@ async fn read_proxy_header(session: &mut Session) -> Result<(), End> {
             }
             Proxy::Refuse(fault) => {
                 let peer = session.peer.address.ip();
-                Event::ConnectionRefused { peer, reason: fault.text() }.emit();
+                Record::ConnectionRefused { peer, reason: fault.text() }.emit();
                 let metrics = session.reception.metrics();
                 metrics.connections_refused_total.add(ConnectionRefusal::Proxy, 1);
                 let reply = Reply::new(421, (4, 7, 0), "A PROXY header is expected first");
@@ -109,7 +109,7 @@ pub(super) async fn handshake(session: &mut Session) -> Result<(), End> {
         }
         Err(fault) => {
             session.reception.metrics().tls_failures_total.add(1);
-            Event::TlsFailed { peer: session.peer.address.ip(), cause: &fault }.emit();
+            Record::TlsFailed { peer: session.peer.address.ip(), cause: &fault }.emit();
             Err(if fault.is_timeout() { End::TimedOut(Wait::Handshake) } else { End::TlsFailed })
         }
     }

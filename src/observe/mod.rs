@@ -1,4 +1,4 @@
-//! What the process says about itself: events (the log), metrics, histograms.
+//! What the process says about itself: records (the log), metrics, histograms.
 //!
 //! Owner:    each shard writes its own metrics, histograms and log lane, and nobody else does.
 //!           The control thread reads what the shards publish; the log thread drains the lanes.
@@ -9,20 +9,13 @@
 //!           number of histograms with fixed bounds. Nothing here grows with traffic.
 
 pub mod counters;
-pub mod event;
 pub mod histogram;
-pub mod lane;
 pub mod log;
 pub mod metric;
 pub mod observed;
-pub mod subscriber;
-pub mod value;
-pub mod writer;
 
 pub use counters::ProcessMetrics;
 pub use counters::ShardMetrics;
-pub use event::Event;
-pub use event::Level;
 pub use histogram::Histograms;
 pub use histogram::Stage;
 pub use observed::Observed;

@@ -18,8 +18,8 @@ use crate::handoff::frame::Attempt;
 use crate::handoff::frame::End;
 use crate::handoff::frame::RecipientEnd;
 use crate::handoff::frame::What;
-use crate::observe::Event;
 use crate::observe::histogram::Stage;
+use crate::observe::log::Record;
 use crate::outbound::bounce;
 use crate::outbound::bounce::Story;
 use crate::outbound::bounce::Told;
@@ -356,7 +356,7 @@ fn tell(
             End::Deferred => "deferred",
         };
         let verdict = attempt.verdict.map(|verdict| verdict.to_string());
-        Event::Attempt {
+        Record::Attempt {
             id,
             outcome: word,
             from: envelope.sender.unwrap_or(""),

@@ -7,9 +7,9 @@ use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use crate::inbound::reception::Reception;
-use crate::observe::Event;
 use crate::observe::counters::CommitCause;
 use crate::observe::counters::Handoff;
+use crate::observe::log::Record;
 use crate::queue::CommitHandle;
 use crate::queue::Hang;
 use crate::queue::lane::CommitCounts;
@@ -54,10 +54,10 @@ fn watch_commits(reception: &Reception) -> u64 {
         match committer.watch(now) {
             Some(Hang::Began { ms }) => {
                 let action = "new mail is answered 451 until the disk answers";
-                Event::CommitHung { partition, seconds: ms / 1000, action }.emit();
+                Record::CommitHung { partition, seconds: ms / 1000, action }.emit();
             }
             Some(Hang::Ended { ms }) => {
-                Event::CommitResumed { partition, seconds: ms / 1000 }.emit();
+                Record::CommitResumed { partition, seconds: ms / 1000 }.emit();
             }
             None => {}
         }

@@ -27,8 +27,8 @@ use crate::inbound::reception::ReceptionParts;
 use crate::net::Resolver;
 use crate::net::ResolverSettings;
 use crate::net::TlsClient;
-use crate::observe::Event;
 use crate::observe::ShardObserved;
+use crate::observe::log::Record;
 use crate::outbound::home;
 use crate::outbound::home::Home;
 use crate::outbound::home::HomeParts;
@@ -112,7 +112,7 @@ pub async fn run(seed: ShardSeed) {
     let counting = Arc::clone(&seed.observed);
     task::on_panic(move |message| {
         counting.metrics.task_panics_total.add(1);
-        Event::TaskPanicked { message }.emit();
+        Record::TaskPanicked { message }.emit();
     });
     let reception = Reception::new(ReceptionParts {
         shard: seed.shard,

@@ -120,7 +120,7 @@ fn health_and_readiness_follow_the_server() {
         Plan { rest: "[queue]\nmin_free_space = \"900TiB\"\n".to_owned(), ..Plan::default() };
     rig.rewrite(&full);
     rig.reload("reloaded");
-    rig.await_event("spool_full");
+    rig.await_record("spool_full");
     let (status, why) = rig.get("/ready");
     assert_eq!(status, 503, "{why}");
     assert!(why.contains("full"), "{why}");
@@ -129,7 +129,7 @@ fn health_and_readiness_follow_the_server() {
     assert!(reply.text.starts_with("452 4.3.1"), "{}", reply.text);
     rig.rewrite(&Plan::default());
     rig.reload("reloaded");
-    rig.await_event("spool_recovered");
+    rig.await_record("spool_recovered");
     assert_eq!(rig.get("/ready").0, 200);
     rig.client().expect("MAIL FROM:<a@x.test>", 250);
 }

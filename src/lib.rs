@@ -25,7 +25,7 @@
 //!
 //! ```text
 //! L0  base                         words that all others use; std only
-//! L1  wire  observe  rt            bytes <-> values | events, metrics | the only importer of glommio
+//! L1  wire  observe  rt            bytes <-> values | log records, metrics | the only importer of glommio
 //! L2  config  net  route           as written -> as meant | TLS, names | who may relay, and where to
 //! L3  queue                        RocksDB
 //! L4  handoff                      which shard owns what, and what crosses between them

@@ -57,8 +57,8 @@ connections_max = 20
 window_start = 20
 messages_per_connection = 1000
 {routes}
-[control]
-http = "127.0.0.1:{http}"
+[monitor]
+listen = "127.0.0.1:{http}"
 [log]
 output = "{folder}/ringpost.log"
 """

@@ -31,9 +31,10 @@
 //! L4  handoff                      which shard owns what, and what crosses between them
 //! L5  inbound  outbound            the receiving and the delivering half
 //! L6  shard                        one of each, on one core
-//! L7  control                      HTTP, admin socket, reload; tokio, on a thread of its own
-//! L8  boot                         from a config to running shards
-//! L9  doctor                       what the machine is like; main is above
+//! L7  control                      control socket, reload; tokio, on threads of its own
+//! L8  monitor                      metrics, health, readiness; a runtime and listener of its own
+//! L9  boot                         from a config to running shards
+//! L10 doctor                       examines the machine; main is above
 //! ```
 //!
 //! # Invariants
@@ -51,6 +52,7 @@ pub mod control;
 pub mod doctor;
 pub mod handoff;
 pub mod inbound;
+pub mod monitor;
 pub mod net;
 pub mod observe;
 pub mod outbound;

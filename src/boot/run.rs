@@ -65,6 +65,8 @@ use crate::handoff::mesh;
 use crate::inbound::counts::ConnectionCounter;
 use crate::inbound::counts::SharedCounts;
 use crate::inbound::policy::Policy;
+use crate::monitor::thread as monitor;
+use crate::monitor::thread::MonitorParts;
 use crate::net::CacheBounds;
 use crate::net::ResolverSettings;
 use crate::net::TlsClient;
@@ -187,9 +189,7 @@ fn start(options: ServeOptions) -> Result<Running, Vec<String>> {
         tell_stall(shard);
         crate::base::fault::end_process(format_args!("shard {shard} stands still"))
     });
-    let control_cpus = plan.control_cpus();
     thread::start(ControlParts {
-        http: bound.http,
         socket: config.control.socket.clone(),
         admin: Admin::new(AdminParts {
             spool: Arc::clone(&spool),
@@ -198,12 +198,19 @@ fn start(options: ServeOptions) -> Result<Running, Vec<String>> {
             pauses,
             observed: Arc::clone(&observed),
         }),
-        destinations,
-        observed: Arc::clone(&observed),
         sts,
-        on_start: Box::new(move || pin_softly(&control_cpus)),
+        on_start: keep_off(&plan),
     })
     .map_err(|cause| vec![format!("control: {cause}")])?;
+    if let Some(listener) = bound.monitor {
+        monitor::start(MonitorParts {
+            listener,
+            observed: Arc::clone(&observed),
+            destinations,
+            on_start: keep_off(&plan),
+        })
+        .map_err(|cause| vec![format!("monitor: {cause}")])?;
+    }
     announce(&listened, &spool, shards.len());
     let watch = space.keep_looking(&config.queue);
     let watch = watch.map_err(|cause| vec![format!("no thread to watch the spool: {cause}")])?;
@@ -306,6 +313,12 @@ fn start_log(config: &Config) -> Result<(), Vec<String>> {
 /// Threads that the store starts inherit where the main thread may run.
 fn keep_off_shards(plan: &Plan) {
     pin_softly(&plan.control_cpus());
+}
+
+/// As `keep_off_shards`, on a thread that is yet to start.
+fn keep_off(plan: &Plan) -> Box<dyn FnOnce() + Send> {
+    let cpus = plan.control_cpus();
+    Box::new(move || pin_softly(&cpus))
 }
 
 /// Where a thread runs is a matter of speed; a kernel that refuses costs no mail.

@@ -35,7 +35,7 @@ pub struct Plan {
     pub server: String,
     pub listeners: String,
     pub log: String,
-    /// Whether `[control] http` is on.
+    /// Whether monitoring is on.
     pub http: bool,
     /// Where, if not at an address that is free.
     pub http_at: Option<SocketAddr>,
@@ -82,7 +82,7 @@ impl Plan {
         // A cut of power is not what these tests are about; a sync for each message is.
         format!(
             "[server]\nhostname = \"mx.ringpost.test\"\nspool = {spool:?}\n{server}\n[log]\n{log}\n\
-             [control]\nhttp = \"{http}\"\n{listeners}\n{rest}\n{delivery}"
+             [monitor]\nlisten = \"{http}\"\n{listeners}\n{rest}\n{delivery}"
         )
     }
 }

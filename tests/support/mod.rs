@@ -232,7 +232,7 @@ fn write_config(folder: &Path, setup: &Setup) -> PathBuf {
     };
     let text = format!(
         "[server]\nhostname = \"mx.ringpost.test\"\nspool = {spool:?}\n{}\n\
-         [log]\nformat = \"json\"\n[control]\nhttp = \"off\"\n{}\n{}\n{delivery}",
+         [log]\nformat = \"json\"\n[monitor]\nlisten = \"off\"\n{}\n{}\n{delivery}",
         setup.server,
         setup.listeners.as_deref().unwrap_or(LISTENER),
         setup.config,

@@ -1,6 +1,6 @@
 //! What monitoring reads over HTTP: metrics, health, readiness, percentiles.
 //!
-//! Owner:    the control thread. `serve` runs on its tokio runtime until it is dropped.
+//! Owner:    the monitor thread. `serve` runs on its tokio runtime until it is dropped.
 //! Promise:  read-only. However many requests come, a shard copies its histograms at most once per
 //!           `FIGURES_AGE_MAX`, in its own ticker; destinations come from its last snapshot.
 //! Bounds:   `HISTOGRAM_WAIT_MS` for the shards' answer. `WAITING_MAX` requests may wait for it; the
@@ -35,6 +35,7 @@ use crate::control::connections::BoundedListener;
 use crate::control::connections::SILENCE_MAX;
 use crate::control::connections::Slot;
 use crate::control::connections::answering;
+use crate::control::operators::Destinations;
 use crate::observe::Observed;
 use crate::observe::ShardObserved;
 use crate::observe::Stage;
@@ -67,14 +68,6 @@ type Answer = (StatusCode, [(HeaderName, &'static str); 1], String);
 
 /// The destinations with the most mail, from the shards' last snapshots. It never waits.
 pub type TopDestinations = Arc<dyn Fn() -> Destinations + Send + Sync>;
-
-/// Destinations as `/stats` shows them.
-#[derive(Default)]
-pub struct Destinations {
-    pub largest: Value,
-    /// The sum of those that are not among the largest.
-    pub others: Value,
-}
 
 /// What handlers share.
 struct Shown {
@@ -222,7 +215,7 @@ impl Shown {
     }
 }
 
-/// As `HistogramReader::collect`, but without holding the control thread up.
+/// As `HistogramReader::collect`, but without blocking the monitor thread.
 async fn collect(observed: &Observed) -> Merged {
     let reader = &observed.histograms;
     let request = reader.request();
@@ -354,7 +347,7 @@ mod tests {
 
     use super::*;
 
-    /// Serves on a free loopback port, on a thread like the control thread.
+    /// Serves on a free loopback port, on a thread like the monitor thread.
     fn start(observed: &Arc<Observed>) -> SocketAddr {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
         listener.set_nonblocking(true).expect("a socket");

@@ -339,7 +339,7 @@ fn a_disk_that_hangs_is_told_mail_is_refused_and_taken_again_afterwards() {
         String::from_utf8(asked.expect("the binary runs").stderr).expect("text")
     };
     let said = health();
-    assert!(said.contains("shard 0: the spool's disk has not answered for"), "{said}");
+    assert!(said.contains("partition 0: the disk has not answered for"), "{said}");
     disk.hang(false);
     server.wait_for_log("\"record\":\"commit_resumed\"");
     assert!(!health().contains("has not answered"), "the disk is well again");

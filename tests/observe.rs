@@ -1,13 +1,15 @@
-//! The log as a whole: events through `tracing`, lanes and the log thread to an output that may
-//! be stuck, fail, or be moved away.
+//! The log as a whole: records through `tracing`, lanes and the log thread to an output that may be
+//! stuck, fail, or be moved away. And the `/metrics` page as Prometheus judges it.
 
 use std::fs;
 use std::io;
 use std::io::Read;
 use std::io::Write;
 use std::net::IpAddr;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::process::Command;
+use std::process::Stdio;
 use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::atomic::AtomicBool;
@@ -19,6 +21,14 @@ use std::time::Instant;
 use ringpost::base::MessageId;
 use ringpost::base::PartitionId;
 use ringpost::base::ShardId;
+use ringpost::monitor::destinations::Load;
+use ringpost::monitor::destinations::Loads;
+use ringpost::monitor::metrics;
+use ringpost::observe::Histograms;
+use ringpost::observe::Observed;
+use ringpost::observe::Stage;
+use ringpost::observe::label::AttemptCategory;
+use ringpost::observe::label::AttemptOutcome;
 use ringpost::observe::log;
 use ringpost::observe::log::Level;
 use ringpost::observe::log::LogSettings;
@@ -28,6 +38,7 @@ use ringpost::observe::log::value::Form;
 use ringpost::observe::log::writer::Journal;
 use ringpost::observe::log::writer::Output;
 use ringpost::observe::log::writer::start_writer;
+use ringpost::observe::observed::CertificateExpiry;
 use tracing::Dispatch;
 use tracing::dispatcher::with_default;
 
@@ -109,7 +120,7 @@ fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
 }
 
 #[test]
-fn one_event_is_one_line_in_either_form() {
+fn one_record_is_one_line_in_either_form() {
     for form in [Form::Text, Form::Json] {
         let (journal, dispatch, paper) = on_paper(form, Level::Info);
         with_default(&dispatch, || {
@@ -308,6 +319,63 @@ fn the_log_file_is_reopened_and_the_level_changes_while_it_runs() {
     assert_eq!(names(&moved), before);
     assert_eq!(names(&path), ["session_opened peer=192.0.2.1:25 protocol=ESMTP"]);
     assert_eq!((log::level(), log::lines_dropped()), (Level::Error, 0));
+}
+
+/// A page with every kind of metric in it, and with names that need escaping.
+fn metrics_page() -> String {
+    let observed = Observed::new(2, 3);
+    let attempts = &observed.shards[1].metrics.attempts_total;
+    attempts.add(AttemptOutcome::Deferred, AttemptCategory::Greylisted, 2);
+    observed.set_certificates(vec![CertificateExpiry {
+        name: "mail.example.com".into(),
+        file: "/etc/ring\"post\\mail.pem".into(),
+        not_after_s: 1_900_000_000,
+    }]);
+    let histograms = Histograms::new(Arc::clone(&observed.shards[0].shelf));
+    for stage in Stage::ALL {
+        (1..30).for_each(|power| histograms.record(stage, 1 << power));
+    }
+    let request = observed.histograms.request();
+    histograms.publish_if_wanted();
+    let merged = observed.histograms.merge(&request);
+    let load = Load { queued: 3, in_flight: 1, oldest_ms: Some(1) };
+    let loads = Loads { named: vec![("example.com:25".to_owned(), load)], others: load, known: 7 };
+    metrics::page(&observed, &merged, &loads)
+}
+
+#[test]
+fn prometheus_finds_nothing_to_say_about_the_metrics() {
+    let promtool = Command::new("promtool")
+        .args(["check", "metrics"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn();
+    let mut promtool = match promtool {
+        Ok(promtool) => promtool,
+        Err(cause) => {
+            let user = fs::metadata("/proc/self").expect("Linux has it").uid();
+            assert!(user != 0, "promtool: {cause}; `.ci/deps test` installs it");
+            println!("promtool is not installed ({cause}); nothing was checked");
+            return;
+        }
+    };
+    let page = metrics_page();
+    let mut input = promtool.stdin.take().expect("it is piped");
+    input.write_all(page.as_bytes()).expect("it reads all");
+    drop(input);
+    let output = promtool.wait_with_output().expect("it ends");
+    let said = [output.stdout, output.stderr].concat();
+    let said = String::from_utf8_lossy(&said);
+    assert!(output.status.success() && said.is_empty(), "{said}\n{page}");
+}
+
+/// The number of series does not depend on traffic.
+#[test]
+fn the_number_of_series_is_bounded() {
+    let page = metrics_page();
+    let series = page.lines().filter(|line| !line.starts_with('#')).count();
+    assert!(series < 600, "{series} series of two shards and three partitions");
 }
 
 /// `cargo test --release --test observe -- --ignored --nocapture` shows it.

@@ -159,7 +159,8 @@ fn start(options: ServeOptions) -> Result<Running, Vec<String>> {
     keep_off_shards(&plan);
     let failed = Arc::new(AtomicBool::new(false));
     let spool = Arc::new(open_spool(&config, plan.shards.len())?);
-    let observed = Observed::new(plan.shards.len() as u16);
+    let observed = Observed::new(plan.shards.len() as u16, spool.partitions().len());
+    observed.set_certificates(assembled.certificates());
     let placement = Placement::deal(spool.partitions().len(), plan.shards.len());
     let set_aside = spool.recovered().iter().map(|found| found.quarantined).sum();
     observed.shards[0].metrics.quarantined_total.add(set_aside);
@@ -215,7 +216,6 @@ fn start(options: ServeOptions) -> Result<Running, Vec<String>> {
     let watch = space.keep_looking(&config.queue);
     let watch = watch.map_err(|cause| vec![format!("no thread to watch the spool: {cause}")])?;
     observed.process.listening.set(1);
-    observed.process.start_time_seconds.set(wall_ms() / 1000);
     Ok(Running {
         reloader: Reloader { file, host: facts, config, shards: commands, observed },
         signals,
@@ -674,11 +674,7 @@ impl Running {
     fn until_told(mut self) -> ExitCode {
         loop {
             // A commit thread sets the flag; a reader that meets damage only notes it.
-            let failed = self.spool.partitions().iter().filter(|p| p.failure().is_some());
-            let failed = failed.count() as u64;
-            if failed > 0 || self.failed.load(Ordering::Acquire) {
-                let failed = failed.max(1);
-                self.reloader.observed.process.spool_failed_partitions.set(failed);
+            if self.note_failures() || self.failed.load(Ordering::Acquire) {
                 return self.end(EXIT_STORE_FAILED);
             }
             match self.signals.recv_timeout(LOOK_EVERY) {
@@ -692,6 +688,18 @@ impl Running {
                 Err(RecvTimeoutError::Disconnected) => return self.end(1),
             }
         }
+    }
+
+    /// Shows which partitions have failed, and answers whether any has.
+    fn note_failures(&self) -> bool {
+        let mut any = false;
+        for partition in self.spool.partitions() {
+            let has_failed = partition.failure().is_some();
+            let metrics = &self.reloader.observed.partitions[usize::from(partition.id().0)];
+            metrics.partition_failed.set(u64::from(has_failed));
+            any |= has_failed;
+        }
+        any
     }
 
     fn end(self, code: u8) -> ExitCode {

@@ -121,7 +121,7 @@ impl SpaceKeeper {
         self.quarantine_looked_at = Some(Instant::now());
         // A folder that cannot be read keeps the last count.
         if let Ok(records) = quarantine::count(&self.spool.path().join(QUARANTINE)) {
-            self.observed.process.quarantine_records.set(records);
+            self.observed.process.spool_quarantine_records.set(records);
         }
     }
 
@@ -144,6 +144,14 @@ impl SpaceKeeper {
         process.spool_full.set(u64::from(is_low));
         process.spool_free_bytes.set(free_bytes);
         process.spool_free_inodes.set(free_inodes);
+        process.spool_free_minimum_bytes.set(self.reserve.floor(queue.min_free_space));
+        process.spool_reserve_bytes.set(self.reserve.held_bytes());
+        process.spool_reserve_target_bytes.set(self.reserve.target_bytes());
+        for partition in self.spool.partitions() {
+            let metrics = &self.observed.partitions[usize::from(partition.id().0)];
+            metrics.partition_messages.set(partition.messages());
+            metrics.partition_body_bytes.set(partition.body_bytes());
+        }
         match (was_low, is_low) {
             (false, true) => Record::SpoolFull { free_bytes, free_inodes }.emit(),
             (true, false) => Record::SpoolRecovered { free_bytes, free_inodes }.emit(),

@@ -276,7 +276,7 @@ pub fn snapshot_json(shelves: &[Arc<DestinationsShelf>], limit: usize) -> Destin
         all.queued += row["queued"].as_u64().unwrap_or(0);
         all.in_flight += row["in_flight"].as_u64().unwrap_or(0);
     }
-    let Others { destinations, queued, in_flight } = all;
+    let Others { destinations, queued, in_flight, .. } = all;
     let others = json!({ "destinations": destinations, "queued": queued, "in_flight": in_flight });
     Destinations { largest: Value::Array(rows), others }
 }

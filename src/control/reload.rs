@@ -11,7 +11,7 @@ use crate::config::HostFacts;
 use crate::config::LogLevel;
 use crate::control::assemble::assemble;
 use crate::observe::Observed;
-use crate::observe::counters::ReloadOutcome;
+use crate::observe::label::ReloadOutcome;
 use crate::observe::log;
 use crate::observe::log::Level;
 use crate::observe::log::Record;
@@ -68,6 +68,7 @@ impl Reloader {
         for (what, remedy) in &assembled.warnings {
             Record::Warning { what, remedy }.emit();
         }
+        self.observed.set_certificates(assembled.certificates());
         let policy = Arc::new(assembled.policy);
         let delivery = Arc::new(assembled.delivery);
         for shard in &self.shards {

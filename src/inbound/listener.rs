@@ -23,7 +23,7 @@ use crate::inbound::reception::Reception;
 use crate::inbound::session::Arrival;
 use crate::inbound::session::Session;
 use crate::net::Channel;
-use crate::observe::counters::ConnectionRefusal;
+use crate::observe::label::ConnectionRefusal;
 use crate::observe::log::Record;
 use crate::rt::IoFault;
 use crate::rt::Listener;

@@ -10,15 +10,10 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-use crate::control::operators;
 use crate::monitor::scrape;
-use crate::monitor::scrape::TopDestinations;
+use crate::monitor::scrape::Shelves;
 use crate::observe::Observed;
 use crate::observe::log::Record;
-use crate::outbound::survey::DestinationsShelf;
-
-/// Destinations shown in /stats.
-const TOP_DESTINATIONS: usize = 20;
 
 /// How often binding is retried.
 const BIND_RETRY: Duration = Duration::from_secs(2);
@@ -35,7 +30,7 @@ pub struct MonitorParts {
     pub listener: MonitorListener,
     pub observed: Arc<Observed>,
     /// Where each shard publishes its destinations.
-    pub destinations: Vec<Arc<DestinationsShelf>>,
+    pub destinations: Shelves,
     /// Runs first on the thread: keeps it off the shards' cores.
     pub on_start: Box<dyn FnOnce() + Send>,
 }
@@ -45,10 +40,8 @@ pub fn start(parts: MonitorParts) -> io::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     thread::Builder::new().name("monitor".to_owned()).spawn(move || {
         (parts.on_start)();
-        let destinations = parts.destinations;
-        let top: TopDestinations =
-            Arc::new(move || operators::snapshot_json(&destinations, TOP_DESTINATIONS));
-        if let Err(fault) = runtime.block_on(serve(parts.listener, parts.observed, top)) {
+        let serving = serve(parts.listener, parts.observed, parts.destinations);
+        if let Err(fault) = runtime.block_on(serving) {
             let what = format!("monitoring ended: {fault}");
             Record::Warning { what: &what, remedy: "mail is still served; restart to restore it" }
                 .emit();
@@ -60,7 +53,7 @@ pub fn start(parts: MonitorParts) -> io::Result<()> {
 async fn serve(
     listener: MonitorListener,
     observed: Arc<Observed>,
-    top: TopDestinations,
+    destinations: Shelves,
 ) -> io::Result<()> {
     let bound = match listener.bound {
         Ok(bound) => {
@@ -69,7 +62,7 @@ async fn serve(
         }
         Err(cause) => bind_later(listener.address, &cause).await,
     };
-    scrape::serve(bound, observed, top).await
+    scrape::serve(bound, observed, destinations).await
 }
 
 /// Reports once that the address is not available, and retries until it is.

@@ -14,6 +14,7 @@ use std::sync::atomic::Ordering;
 use crate::base::ChunkPool;
 use crate::base::ShardId;
 use crate::base::fault::end_process;
+use crate::base::limits::CHUNK_BYTES;
 use crate::handoff::Frame;
 use crate::handoff::Mesh;
 use crate::handoff::MeshSeed;
@@ -108,7 +109,7 @@ pub async fn run(seed: ShardSeed) {
     let commits = seed.partitions.clone();
     let committer = |handle| Committer::new(handle, Rc::clone(&pool), Arc::clone(&ring));
     let committers = seed.partitions.into_iter().map(committer).collect();
-    seed.observed.metrics.chunks_max.set(seed.chunks_max as u64);
+    seed.observed.metrics.body_memory_limit_bytes.set((seed.chunks_max * CHUNK_BYTES) as u64);
     let counting = Arc::clone(&seed.observed);
     task::on_panic(move |message| {
         counting.metrics.task_panics_total.add(1);

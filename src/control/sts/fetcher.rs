@@ -33,7 +33,7 @@ use crate::net::mta_sts::RETRY_MS;
 use crate::net::mta_sts::StsFailed;
 use crate::net::mta_sts::StsFetch;
 use crate::observe::Observed;
-use crate::observe::counters::StsOutcome;
+use crate::observe::label::StsOutcome;
 use crate::observe::log::Record;
 
 /// How often faults of ours are told: each domain that mail waits for meets them once a second.

@@ -4,7 +4,7 @@
 #
 #   docker build -t ringpost .
 #   docker run --security-opt seccomp=seccomp.json --ulimit memlock=67108864 \
-#       -v mail:/var/spool/ringpost -p 25:25 -p 127.0.0.1:9090:9090 ringpost
+#       -v mail:/var/spool/ringpost -p 25:25 -p 127.0.0.1:9025:9025 ringpost
 #
 # `--target load` makes the image of the load harness instead; loadtest/compose.yaml uses both.
 
@@ -46,7 +46,7 @@ COPY tuning/container.toml /etc/ringpost/ringpost.toml
 USER 2525:2525
 WORKDIR /var/spool/ringpost
 VOLUME /var/spool/ringpost
-EXPOSE 25 2525 9090
+EXPOSE 25 2525 9025
 STOPSIGNAL SIGTERM
 HEALTHCHECK --interval=10s --timeout=3s --start-period=30s \
     CMD ["ringpost", "health", "--config", "/etc/ringpost/ringpost.toml"]

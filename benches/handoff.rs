@@ -83,7 +83,7 @@ fn crossings(c: &mut Criterion) {
 }
 
 fn observed() -> Arc<ShardObserved> {
-    Arc::clone(&Observed::new(1).shards[0])
+    Arc::clone(&Observed::new(1, 0).shards[0])
 }
 
 fn sends(c: &mut Criterion) {

@@ -14,8 +14,8 @@ use criterion::Criterion;
 use criterion::Throughput;
 use criterion::criterion_group;
 use criterion::criterion_main;
-use ringpost::observe::lane;
-use ringpost::observe::value::Form;
+use ringpost::observe::log::lane;
+use ringpost::observe::log::value::Form;
 
 mod paths;
 #[path = "../tests/queue_rig/mod.rs"]

@@ -57,8 +57,8 @@ connections_max = 20
 window_start = 20
 messages_per_connection = 1000
 {routes}
-[control]
-http = "127.0.0.1:{http}"
+[monitor]
+listen = "127.0.0.1:{http}"
 [log]
 output = "{folder}/ringpost.log"
 """
@@ -133,7 +133,7 @@ class Server:
         sums = collections.Counter()
         for name, labels, value in re.findall(r"^ringpost_(\w+)(?:\{([^}]*)\})? (\d+)$",
                                               text.decode(), re.M):
-            kind = re.search(r'kind="(\w+)"', labels)
+            kind = re.search(r'(?:kind|outcome)="(\w+)"', labels)
             sums[name + (":" + kind[1] if kind else "")] += int(value)
         return sums
 
@@ -152,7 +152,7 @@ class Server:
                 said.seek(0)
                 sys.exit(f"the source ended with {source.returncode}:\n{said.read().decode()}")
         self.source_us += (used.ru_utime + used.ru_stime) * 1e6
-        name = "recipients_delivered_total" if self.sink else "messages_accepted_total"
+        name = "attempts_total:delivered" if self.sink else "messages_accepted_total"
         while self.metrics()[name] - before[name] < messages:
             if time.monotonic() - began > SETTLE_SECONDS:
                 sys.exit(f"after {SETTLE_SECONDS} s not all of it has come through")

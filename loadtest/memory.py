@@ -33,8 +33,8 @@ address = "127.0.0.1:{port}"
 [limits]
 connections = 50000
 message_size = "{size}"
-[control]
-http = "off"
+[monitor]
+listen = "off"
 [log]
 output = "{folder}/log"
 """

@@ -128,8 +128,8 @@ networks = ["127.0.0.0/8"]
 connections_max = {20 if args.many else 100}
 window_start = 20
 messages_per_connection = 1000
-[control]
-http = "127.0.0.1:{http}"
+[monitor]
+listen = "127.0.0.1:{http}"
 [log]
 output = "{folder}/ringpost.log"
 """)

@@ -25,15 +25,16 @@
 //!
 //! ```text
 //! L0  base                         words that all others use; std only
-//! L1  wire  observe  rt            bytes <-> values | events, metrics | the only importer of glommio
+//! L1  wire  observe  rt            bytes <-> values | log records, metrics | the only importer of glommio
 //! L2  config  net  route           as written -> as meant | TLS, names | who may relay, and where to
 //! L3  queue                        RocksDB
 //! L4  handoff                      which shard owns what, and what crosses between them
 //! L5  inbound  outbound            the receiving and the delivering half
 //! L6  shard                        one of each, on one core
-//! L7  control                      HTTP, admin socket, reload; tokio, on a thread of its own
-//! L8  boot                         from a config to running shards
-//! L9  doctor                       what the machine is like; main is above
+//! L7  control                      control socket, reload; tokio, on threads of its own
+//! L8  monitor                      metrics, health, readiness; a runtime and listener of its own
+//! L9  boot                         from a config to running shards
+//! L10 doctor                       examines the machine; main is above
 //! ```
 //!
 //! # Invariants
@@ -51,6 +52,7 @@ pub mod control;
 pub mod doctor;
 pub mod handoff;
 pub mod inbound;
+pub mod monitor;
 pub mod net;
 pub mod observe;
 pub mod outbound;

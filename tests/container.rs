@@ -133,7 +133,7 @@ fn a_filter_that_refuses_io_uring_is_named() {
         let spool = folder.path().join("spool");
         let text = format!(
             "[server]\nspool = {spool:?}\n[[listener]]\naddress = \"127.0.0.1:0\"\n\
-             [control]\nhttp = \"off\"\n[delivery]\nenabled = false\n"
+             [monitor]\nlisten = \"off\"\n[delivery]\nenabled = false\n"
         );
         fs::write(&config, text).expect("the folder is ours");
         let mut serve = ringpost(&["serve", "--config"]);

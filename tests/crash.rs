@@ -390,7 +390,7 @@ mod at_named_points {
             load.stop();
             let log = server.whole_log();
             assert_eq!(status.code(), Some(75), "{failpoints}: {log}");
-            assert!(log.contains("\"event\":\"commit_failed\""), "{failpoints}: {log}");
+            assert!(log.contains("\"record\":\"commit_failed\""), "{failpoints}: {log}");
             assert!(field.ledger.refusals(reply) > 0, "{failpoints}: it was told at once");
             field.audit(Reading::Fresh, &failpoints);
         }

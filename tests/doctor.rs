@@ -26,7 +26,7 @@ fn config(folder: &Path, server: &UdpSocket, port: u16) -> std::path::PathBuf {
     let text = format!(
         "[server]\nhostname = \"mx.example.test\"\nspool = \"{}\"\n\
          [[listener]]\naddress = [\"127.0.0.1:{port}\"]\n\
-         [resolver]\nservers = [\"{}\"]\n[control]\nhttp = \"off\"\n",
+         [resolver]\nservers = [\"{}\"]\n[monitor]\nlisten = \"off\"\n",
         folder.join("spool").display(),
         server.local_addr().expect("bound"),
     );

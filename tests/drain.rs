@@ -145,7 +145,7 @@ fn sigterm_ends_in_good_order_under_load() {
     let log = server.whole_log();
     assert_eq!(status.code(), Some(0), "{log}");
     assert!(
-        log.contains("\"event\":\"draining\"") && log.contains("\"event\":\"stopped\""),
+        log.contains("\"record\":\"draining\"") && log.contains("\"record\":\"stopped\""),
         "{log}"
     );
     scene.audit("SIGTERM");
@@ -175,7 +175,7 @@ fn a_second_sigterm_ends_at_once() {
     let load = scene.load(&server, Shape::SOUND);
     let half = scene.half_a_message(&server);
     server.signal("TERM");
-    server.wait_for_log("\"event\":\"draining\"");
+    server.wait_for_log("\"record\":\"draining\"");
     server.signal("TERM");
     let status = server.wait(SLACK);
     load.stop();
@@ -206,7 +206,7 @@ fn a_stopped_process_goes_on_where_it_was() {
         }
         assert_eq!(replies.len(), 0, "{replies:?}");
         let log = server.log_brief();
-        assert!(!log.contains("\"event\":\"watchdog\""), "{log}");
+        assert!(!log.contains("\"record\":\"watchdog\""), "{log}");
         server.signal("TERM");
         let status = server.wait(20 * SECOND + SLACK);
         assert_eq!(status.code(), Some(0), "{}", server.whole_log());
@@ -235,7 +235,7 @@ fn reloads_under_load_cost_nothing() {
     .cycle()
     .take(21)
     {
-        let event = format!("\"event\":\"{event}\"");
+        let event = format!("\"record\":\"{event}\"");
         let told = |server: &Server| server.log_text().matches(&event).count();
         let before = told(&server);
         fs::write(&config, text).expect("it is writable");

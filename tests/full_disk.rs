@@ -330,7 +330,7 @@ fn a_disk_that_hangs_is_told_mail_is_refused_and_taken_again_afterwards() {
     disk.hang(true);
     // Some are told after they waited with their data, others at MAIL.
     scene.wait_for_refusals("451 4.3.0", 20);
-    let told = server.wait_for_log("\"event\":\"commit_hung\"");
+    let told = server.wait_for_log("\"record\":\"commit_hung\"");
     assert!(told.contains("\"level\":\"error\"") && told.contains("\"partition\""), "{told}");
     client.expect("MAIL FROM:<a@x.test>", 451);
     let health = || {
@@ -339,9 +339,9 @@ fn a_disk_that_hangs_is_told_mail_is_refused_and_taken_again_afterwards() {
         String::from_utf8(asked.expect("the binary runs").stderr).expect("text")
     };
     let said = health();
-    assert!(said.contains("shard 0: the spool's disk has not answered for"), "{said}");
+    assert!(said.contains("partition 0: the disk has not answered for"), "{said}");
     disk.hang(false);
-    server.wait_for_log("\"event\":\"commit_resumed\"");
+    server.wait_for_log("\"record\":\"commit_resumed\"");
     assert!(!health().contains("has not answered"), "the disk is well again");
     load.await_acknowledged(50);
     load.stop();
@@ -372,8 +372,8 @@ fn mail_is_refused_before_the_disk_is_full() {
         fs::remove_file(&ballast).expect("it was there");
     }
     scene.send_until(&mut client, "250");
-    server.wait_for_log("\"event\":\"spool_full\"");
-    server.wait_for_log("\"event\":\"spool_recovered\"");
+    server.wait_for_log("\"record\":\"spool_full\"");
+    server.wait_for_log("\"record\":\"spool_recovered\"");
     drop(client);
     scene.stop_and_audit(server, "min_free_space");
 }
@@ -407,7 +407,7 @@ fn ends_with_75(scene: &Scene, mut server: Server, load: Load) {
     load.stop();
     let log = server.whole_log();
     assert_eq!(status.code(), Some(EXIT_STORE_FAILED), "{log}");
-    assert!(log.contains("\"event\":\"commit_failed\""), "{log}");
+    assert!(log.contains("\"record\":\"commit_failed\""), "{log}");
     let told = scene.ledger.refusals("451 4.3.0") + scene.ledger.refusals("421");
     assert!(told > 0, "the clients were told: {:?}", scene.ledger.replies());
     assert_eq!(scene.ledger.refusals("5"), 0, "never 5xx: {:?}", scene.ledger.replies());
@@ -505,7 +505,7 @@ fn damaged_records_go_to_quarantine_and_the_rest_is_there() {
         assert_eq!(kept.ok().as_ref(), Some(bytes), "{name} of {:?}", quarantined(&scene));
     }
     let log = server.log_brief();
-    assert!(log.contains("\"event\":\"quarantined\""), "{log}");
+    assert!(log.contains("\"record\":\"quarantined\""), "{log}");
     let stats = String::from_utf8(server.queue(&["stats", "--json"]).stdout).expect("text");
     let stats: serde_json::Value = serde_json::from_str(&stats).expect("JSON");
     assert!(stats["in_quarantine"].as_u64() >= Some(planted.len() as u64), "{stats}");
@@ -631,8 +631,8 @@ fn a_flipped_bit_in_a_table_or_blob_never_stops_the_start() {
         let harmed = audit.lost.len() + audit.aliens.len();
         assert!(harmed <= sent.len(), "{ending}: {audit}");
         assert!(audit.recovered > 0, "{ending}: new mail is there: {audit}");
-        let told = log.contains("\"event\":\"quarantined\"")
-            || log.contains("\"event\":\"store_damaged\"");
+        let told = log.contains("\"record\":\"quarantined\"")
+            || log.contains("\"record\":\"store_damaged\"");
         // A flip in a table may hit what is read by nobody; one in a body never does.
         assert!(harmed > 0 || ending == "sst", "{ending}: {audit}");
         assert!(harmed == 0 || told, "{ending}: {audit}, and it says\n{log}");

@@ -1,13 +1,15 @@
-//! The log as a whole: events through `tracing`, lanes and the log thread to an output that may
-//! be stuck, fail, or be moved away.
+//! The log as a whole: records through `tracing`, lanes and the log thread to an output that may be
+//! stuck, fail, or be moved away. And the `/metrics` page as Prometheus judges it.
 
 use std::fs;
 use std::io;
 use std::io::Read;
 use std::io::Write;
 use std::net::IpAddr;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::process::Command;
+use std::process::Stdio;
 use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::atomic::AtomicBool;
@@ -19,15 +21,24 @@ use std::time::Instant;
 use ringpost::base::MessageId;
 use ringpost::base::PartitionId;
 use ringpost::base::ShardId;
-use ringpost::observe::Event;
-use ringpost::observe::Level;
+use ringpost::monitor::destinations::Load;
+use ringpost::monitor::destinations::Loads;
+use ringpost::monitor::metrics;
+use ringpost::observe::Histograms;
+use ringpost::observe::Observed;
+use ringpost::observe::Stage;
+use ringpost::observe::label::AttemptCategory;
+use ringpost::observe::label::AttemptOutcome;
 use ringpost::observe::log;
+use ringpost::observe::log::Level;
 use ringpost::observe::log::LogSettings;
-use ringpost::observe::subscriber::LineSubscriber;
-use ringpost::observe::value::Form;
-use ringpost::observe::writer::Journal;
-use ringpost::observe::writer::Output;
-use ringpost::observe::writer::start_writer;
+use ringpost::observe::log::Record;
+use ringpost::observe::log::subscriber::LineSubscriber;
+use ringpost::observe::log::value::Form;
+use ringpost::observe::log::writer::Journal;
+use ringpost::observe::log::writer::Output;
+use ringpost::observe::log::writer::start_writer;
+use ringpost::observe::observed::CertificateExpiry;
 use tracing::Dispatch;
 use tracing::dispatcher::with_default;
 
@@ -77,8 +88,8 @@ fn on_paper(form: Form, level: Level) -> (Arc<Journal>, Dispatch, Paper) {
     (journal, dispatch, paper)
 }
 
-fn accepted(helo: &str) -> Event<'_> {
-    Event::Accepted {
+fn accepted(helo: &str) -> Record<'_> {
+    Record::Accepted {
         id: MessageId::from_u64(0x0123_4567_89AB_CDEF),
         partition: PartitionId(3),
         peer: IpAddr::from([192, 0, 2, 17]),
@@ -109,14 +120,14 @@ fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
 }
 
 #[test]
-fn one_event_is_one_line_in_either_form() {
+fn one_record_is_one_line_in_either_form() {
     for form in [Form::Text, Form::Json] {
         let (journal, dispatch, paper) = on_paper(form, Level::Info);
         with_default(&dispatch, || {
             accepted("evil\r\n2026-01-01T00:00:00.000Z error forged").emit();
             log::set_shard(ShardId(5));
             accepted("host.test").emit();
-            Event::SessionOpened { peer: ([192, 0, 2, 1], 25).into(), protocol: "ESMTP" }.emit();
+            Record::SessionOpened { peer: ([192, 0, 2, 1], 25).into(), protocol: "ESMTP" }.emit();
         });
         assert!(journal.flush(PATIENCE));
         let lines = paper.lines();
@@ -135,7 +146,7 @@ fn one_event_is_one_line_in_either_form() {
                 let line: serde_json::Value = serde_json::from_str(&lines[1]).expect("JSON");
                 assert_eq!(line["shard"], 5);
                 assert_eq!(line["level"], "info");
-                assert_eq!(line["event"], "accepted");
+                assert_eq!(line["record"], "accepted");
                 assert_eq!(line["size"], 4096);
                 let line: serde_json::Value = serde_json::from_str(&lines[0]).expect("JSON");
                 assert_eq!(line["helo"], "evil\r\n2026-01-01T00:00:00.000Z error forged");
@@ -157,7 +168,7 @@ fn foreign_records_are_shown_from_warnings_on() {
     let lines = paper.lines();
     assert_eq!(lines.len(), 1, "{lines:?}");
     let line: serde_json::Value = serde_json::from_str(&lines[0]).expect("JSON");
-    assert_eq!(line["event"], "foreign");
+    assert_eq!(line["record"], "foreign");
     assert_eq!(line["target"], "observe");
     assert_eq!(line["message"], "ring is \"low\"");
     assert_eq!(line["name"], "a\nb");
@@ -201,7 +212,7 @@ fn a_sleeping_log_thread_is_woken_by_a_line() {
     let (journal, dispatch, paper) = on_paper(Form::Text, Level::Info);
     with_default(&dispatch, || {
         for sessions in 1..=50 {
-            Event::Draining { sessions }.emit();
+            Record::Draining { sessions }.emit();
             wait_until("the line is written", || paper.lines().len() as u64 == sessions);
             // Every other time late enough for the log thread to have gone to sleep.
             thread::sleep(Duration::from_millis(sessions % 2 * 15));
@@ -244,7 +255,7 @@ fn threads_keep_their_order_and_their_lines_outlive_them() {
                 with_default(&dispatch, || {
                     log::set_shard(ShardId(shard));
                     for sessions in 0..LINES {
-                        Event::Draining { sessions }.emit();
+                        Record::Draining { sessions }.emit();
                     }
                 });
             });
@@ -271,7 +282,7 @@ fn a_fifo_without_a_reader_does_not_hold_the_start_up() {
     let journal = Journal::new(Form::Text, Level::Info);
     start_writer(&journal, Output::file(&path).expect("it opens at once")).expect("a thread");
     with_default(&Dispatch::new(LineSubscriber::new(Arc::clone(&journal))), || {
-        Event::Draining { sessions: 1 }.emit();
+        Record::Draining { sessions: 1 }.emit();
     });
     assert!(journal.flush(PATIENCE), "one line fits into the pipe");
     journal.close();
@@ -285,20 +296,20 @@ fn the_log_file_is_reopened_and_the_level_changes_while_it_runs() {
     let settings = LogSettings { level: Level::Info, form: Form::Text, file: Some(path.clone()) };
     log::start(&settings).expect("the first start");
     assert!(log::start(&settings).is_err(), "there is one log");
-    let opened = Event::SessionOpened { peer: ([192, 0, 2, 1], 25).into(), protocol: "ESMTP" };
+    let opened = Record::SessionOpened { peer: ([192, 0, 2, 1], 25).into(), protocol: "ESMTP" };
     opened.emit();
     tracing_log::log::warn!(target: "executor", "from the log crate");
     tracing_log::log::info!(target: "executor", "chatter");
     assert!(log::flush(PATIENCE));
     fs::rename(&path, &moved).expect("moved away");
-    Event::Draining { sessions: 1 }.emit();
+    Record::Draining { sessions: 1 }.emit();
     assert!(log::flush(PATIENCE));
     log::reopen();
     assert!(log::flush(PATIENCE));
     log::set_level(Level::Debug);
     opened.emit();
     log::set_level(Level::Error);
-    Event::Draining { sessions: 2 }.emit();
+    Record::Draining { sessions: 2 }.emit();
     assert!(log::flush(PATIENCE));
     let names = |path: &Path| -> Vec<String> {
         let text = fs::read_to_string(path).expect("a log");
@@ -308,6 +319,63 @@ fn the_log_file_is_reopened_and_the_level_changes_while_it_runs() {
     assert_eq!(names(&moved), before);
     assert_eq!(names(&path), ["session_opened peer=192.0.2.1:25 protocol=ESMTP"]);
     assert_eq!((log::level(), log::lines_dropped()), (Level::Error, 0));
+}
+
+/// A page with every kind of metric in it, and with names that need escaping.
+fn metrics_page() -> String {
+    let observed = Observed::new(2, 3);
+    let attempts = &observed.shards[1].metrics.attempts_total;
+    attempts.add(AttemptOutcome::Deferred, AttemptCategory::Greylisted, 2);
+    observed.set_certificates(vec![CertificateExpiry {
+        name: "mail.example.com".into(),
+        file: "/etc/ring\"post\\mail.pem".into(),
+        not_after_s: 1_900_000_000,
+    }]);
+    let histograms = Histograms::new(Arc::clone(&observed.shards[0].shelf));
+    for stage in Stage::ALL {
+        (1..30).for_each(|power| histograms.record(stage, 1 << power));
+    }
+    let request = observed.histograms.request();
+    histograms.publish_if_wanted();
+    let merged = observed.histograms.merge(&request);
+    let load = Load { queued: 3, in_flight: 1, oldest_ms: Some(1) };
+    let loads = Loads { named: vec![("example.com:25".to_owned(), load)], others: load, known: 7 };
+    metrics::page(&observed, &merged, &loads)
+}
+
+#[test]
+fn prometheus_finds_nothing_to_say_about_the_metrics() {
+    let promtool = Command::new("promtool")
+        .args(["check", "metrics"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn();
+    let mut promtool = match promtool {
+        Ok(promtool) => promtool,
+        Err(cause) => {
+            let user = fs::metadata("/proc/self").expect("Linux has it").uid();
+            assert!(user != 0, "promtool: {cause}; `.ci/deps test` installs it");
+            println!("promtool is not installed ({cause}); nothing was checked");
+            return;
+        }
+    };
+    let page = metrics_page();
+    let mut input = promtool.stdin.take().expect("it is piped");
+    input.write_all(page.as_bytes()).expect("it reads all");
+    drop(input);
+    let output = promtool.wait_with_output().expect("it ends");
+    let said = [output.stdout, output.stderr].concat();
+    let said = String::from_utf8_lossy(&said);
+    assert!(output.status.success() && said.is_empty(), "{said}\n{page}");
+}
+
+/// The number of series does not depend on traffic.
+#[test]
+fn the_number_of_series_is_bounded() {
+    let page = metrics_page();
+    let series = page.lines().filter(|line| !line.starts_with('#')).count();
+    assert!(series < 600, "{series} series of two shards and three partitions");
 }
 
 /// `cargo test --release --test observe -- --ignored --nocapture` shows it.
@@ -334,7 +402,7 @@ fn cost_of_an_accepted_line() {
             println!("{form:?}: {} ns a line", (spent / LINES).as_nanos());
             let start = Instant::now();
             for _ in 0..LINES {
-                Event::SessionOpened { peer: ([192, 0, 2, 1], 25).into(), protocol: "E" }.emit();
+                Record::SessionOpened { peer: ([192, 0, 2, 1], 25).into(), protocol: "E" }.emit();
             }
             println!(
                 "{form:?}: {} ps a line not shown",

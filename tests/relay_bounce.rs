@@ -225,7 +225,7 @@ fn one_refused_of_three_makes_one_report_of_one() {
     assert_eq!(receiver.taken_for("ann@remote.test").len(), 5);
     assert_eq!(receiver.taken_for("cid@remote.test").len(), 5);
     assert_eq!(receiver.taken().len(), 10, "five messages and five reports");
-    server.wait_for_log("\"event\":\"reported\"");
+    server.wait_for_log("\"record\":\"reported\"");
     await_line(&server, &["such user", "\"category\":\"bad-mailbox\""]);
 }
 

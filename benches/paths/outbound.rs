@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use ringpost::base::MessageId;
 use ringpost::base::limits::JOB_LEASE_MS;
-use ringpost::observe::Event;
-use ringpost::observe::value::Form;
+use ringpost::observe::log::Record;
+use ringpost::observe::log::value::Form;
 use ringpost::outbound::destination::JobEnd;
 use ringpost::outbound::destination::JobTicket;
 use ringpost::outbound::scheduler::Action;
@@ -169,8 +169,8 @@ pub fn route() -> Path {
 }
 
 /// The line of an attempt.
-pub fn attempt() -> Event<'static> {
-    Event::Attempt {
+pub fn attempt() -> Record<'static> {
+    Record::Attempt {
         id: MessageId::from_u64(0x0678_9abc_def0_1234),
         outcome: "delivered",
         from: "bounces+4711@example.org",

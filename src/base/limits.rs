@@ -166,6 +166,16 @@ pub const STS_POSTPONE_MS: u64 = 15_000;
 /// Domains for which one shard has asked the control plane and waits. Full: the next waits.
 pub const STS_ASKED_MAX: usize = 256;
 
+/// Buckets of one histogram in `/metrics`, without infinity.
+pub const METRIC_BUCKETS_MAX: usize = 20;
+
+/// Destinations with series of their own in `/metrics`. The others are added up under the label
+/// value `other`.
+pub const METRIC_DESTINATIONS_MAX: usize = 20;
+
+/// Certificates in `/metrics`. Further ones are left out: those that expire last.
+pub const METRIC_CERTIFICATES_MAX: usize = 200;
+
 const _: () = assert!(STS_FETCH_MS_MAX < STS_WAIT_MS_MAX);
 const _: () = assert!(COMMIT_BATCH_MESSAGES_MAX <= COMMIT_WAITERS_MAX);
 const _: () = assert!(COMMAND_BYTES_MAX <= CHUNK_BYTES);

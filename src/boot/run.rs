@@ -65,15 +65,17 @@ use crate::handoff::mesh;
 use crate::inbound::counts::ConnectionCounter;
 use crate::inbound::counts::SharedCounts;
 use crate::inbound::policy::Policy;
+use crate::monitor::thread as monitor;
+use crate::monitor::thread::MonitorParts;
 use crate::net::CacheBounds;
 use crate::net::ResolverSettings;
 use crate::net::TlsClient;
 use crate::net::TlsClientSettings;
-use crate::observe::Event;
 use crate::observe::Observed;
 use crate::observe::log;
 use crate::observe::log::LogSettings;
-use crate::observe::value::Form;
+use crate::observe::log::Record;
+use crate::observe::log::value::Form;
 use crate::outbound::survey::DestinationsShelf;
 use crate::queue::CommitOptions;
 use crate::queue::CommitThread;
@@ -129,7 +131,7 @@ pub fn serve(options: ServeOptions) -> ExitCode {
             for fault in faults {
                 eprintln!("ringpost: {fault}");
                 // Before the log was opened this is nothing.
-                Event::StartRefused { cause: &fault.replace("\n  ", "; ") }.emit();
+                Record::StartRefused { cause: &fault.replace("\n  ", "; ") }.emit();
             }
             log::flush(LOG_END_MAX);
             ExitCode::FAILURE
@@ -157,7 +159,8 @@ fn start(options: ServeOptions) -> Result<Running, Vec<String>> {
     keep_off_shards(&plan);
     let failed = Arc::new(AtomicBool::new(false));
     let spool = Arc::new(open_spool(&config, plan.shards.len())?);
-    let observed = Observed::new(plan.shards.len() as u16);
+    let observed = Observed::new(plan.shards.len() as u16, spool.partitions().len());
+    observed.set_certificates(assembled.certificates());
     let placement = Placement::deal(spool.partitions().len(), plan.shards.len());
     let set_aside = spool.recovered().iter().map(|found| found.quarantined).sum();
     observed.shards[0].metrics.quarantined_total.add(set_aside);
@@ -187,9 +190,7 @@ fn start(options: ServeOptions) -> Result<Running, Vec<String>> {
         tell_stall(shard);
         crate::base::fault::end_process(format_args!("shard {shard} stands still"))
     });
-    let control_cpus = plan.control_cpus();
     thread::start(ControlParts {
-        http: bound.http,
         socket: config.control.socket.clone(),
         admin: Admin::new(AdminParts {
             spool: Arc::clone(&spool),
@@ -198,17 +199,23 @@ fn start(options: ServeOptions) -> Result<Running, Vec<String>> {
             pauses,
             observed: Arc::clone(&observed),
         }),
-        destinations,
-        observed: Arc::clone(&observed),
         sts,
-        on_start: Box::new(move || pin_softly(&control_cpus)),
+        on_start: keep_off(&plan),
     })
     .map_err(|cause| vec![format!("control: {cause}")])?;
+    if let Some(listener) = bound.monitor {
+        monitor::start(MonitorParts {
+            listener,
+            observed: Arc::clone(&observed),
+            destinations,
+            on_start: keep_off(&plan),
+        })
+        .map_err(|cause| vec![format!("monitor: {cause}")])?;
+    }
     announce(&listened, &spool, shards.len());
     let watch = space.keep_looking(&config.queue);
     let watch = watch.map_err(|cause| vec![format!("no thread to watch the spool: {cause}")])?;
     observed.process.listening.set(1);
-    observed.process.start_time_seconds.set(wall_ms() / 1000);
     Ok(Running {
         reloader: Reloader { file, host: facts, config, shards: commands, observed },
         signals,
@@ -224,7 +231,7 @@ fn start(options: ServeOptions) -> Result<Running, Vec<String>> {
 
 /// Written before the process ends, which it does without waiting for anything else.
 fn tell_stall(stalled_shard: &str) {
-    Event::Watchdog { stalled_shard, silent_ms: STALL_MAX.as_millis() as u64 }.emit();
+    Record::Watchdog { stalled_shard, silent_ms: STALL_MAX.as_millis() as u64 }.emit();
     log::flush(LOG_END_MAX);
 }
 
@@ -308,10 +315,16 @@ fn keep_off_shards(plan: &Plan) {
     pin_softly(&plan.control_cpus());
 }
 
+/// As `keep_off_shards`, on a thread that is yet to start.
+fn keep_off(plan: &Plan) -> Box<dyn FnOnce() + Send> {
+    let cpus = plan.control_cpus();
+    Box::new(move || pin_softly(&cpus))
+}
+
 /// Where a thread runs is a matter of speed; a kernel that refuses costs no mail.
 fn pin_softly(cpus: &[usize]) {
     if let Err(fault) = cores::keep_current_thread_on(cpus) {
-        Event::Warning { what: &fault.to_string(), remedy: "check the CPU affinity" }.emit();
+        Record::Warning { what: &fault.to_string(), remedy: "check the CPU affinity" }.emit();
     }
 }
 
@@ -329,7 +342,7 @@ fn open_spool(config: &Config, shards: usize) -> Result<Spool, Vec<String>> {
     let spool =
         Spool::open(options).map_err(|fault| vec![format!("{fault}\n  {}", fault.remedy())])?;
     for (partition, recovered) in spool.partitions().iter().zip(spool.recovered()) {
-        Event::Recovered {
+        Record::Recovered {
             partition: partition.id(),
             messages: partition.messages(),
             swept_streams: recovered.swept,
@@ -343,18 +356,18 @@ fn open_spool(config: &Config, shards: usize) -> Result<Spool, Vec<String>> {
 fn tell(notice: &Notice) {
     match notice {
         Notice::Quarantined { partition, key, why, .. } => {
-            Event::Quarantined { partition: *partition, key, cause: why, bytes: 0 }.emit();
+            Record::Quarantined { partition: *partition, key, cause: why, bytes: 0 }.emit();
         }
         Notice::Store { partition, loudness: Loudness::Warn, line } => {
-            Event::Store { partition: *partition, line }.emit();
+            Record::Store { partition: *partition, line }.emit();
         }
         other if other.loudness() == Loudness::Error => {
             let what = other.to_string();
-            Event::StoreDamaged { partition: other.partition(), what: &what }.emit();
+            Record::StoreDamaged { partition: other.partition(), what: &what }.emit();
         }
         other => {
             let what = other.to_string();
-            Event::Warning { what: &what, remedy: "see `ringpost queue stats`" }.emit();
+            Record::Warning { what: &what, remedy: "see `ringpost queue stats`" }.emit();
         }
     }
 }
@@ -453,10 +466,10 @@ fn print_table(
 fn announce(listened: &[BoundAddress], spool: &Spool, shards: usize) {
     for bound in listened {
         let BoundAddress { address, protocol, tls } = *bound;
-        Event::Listening { address, protocol, tls }.emit();
+        Record::Listening { address, protocol, tls }.emit();
     }
     let version = env!("CARGO_PKG_VERSION");
-    Event::Started { version, shards, partitions: spool.partitions().len() }.emit();
+    Record::Started { version, shards, partitions: spool.partitions().len() }.emit();
 }
 
 fn start_commits(
@@ -478,7 +491,7 @@ fn start_commits(
             on_fatal: Arc::new(move |partition, cause| {
                 failed.store(true, Ordering::Release);
                 let action = "it takes no more mail; the process ends for a clean restart";
-                Event::CommitFailed { partition, cause: &cause, action }.emit();
+                Record::CommitFailed { partition, cause: &cause, action }.emit();
             }),
         };
         let commit = CommitThread::start(Arc::clone(partition), options);
@@ -661,11 +674,7 @@ impl Running {
     fn until_told(mut self) -> ExitCode {
         loop {
             // A commit thread sets the flag; a reader that meets damage only notes it.
-            let failed = self.spool.partitions().iter().filter(|p| p.failure().is_some());
-            let failed = failed.count() as u64;
-            if failed > 0 || self.failed.load(Ordering::Acquire) {
-                let failed = failed.max(1);
-                self.reloader.observed.process.spool_failed_partitions.set(failed);
+            if self.note_failures() || self.failed.load(Ordering::Acquire) {
                 return self.end(EXIT_STORE_FAILED);
             }
             match self.signals.recv_timeout(LOOK_EVERY) {
@@ -681,12 +690,24 @@ impl Running {
         }
     }
 
+    /// Shows which partitions have failed, and answers whether any has.
+    fn note_failures(&self) -> bool {
+        let mut any = false;
+        for partition in self.spool.partitions() {
+            let has_failed = partition.failure().is_some();
+            let metrics = &self.reloader.observed.partitions[usize::from(partition.id().0)];
+            metrics.partition_failed.set(u64::from(has_failed));
+            any |= has_failed;
+        }
+        any
+    }
+
     fn end(self, code: u8) -> ExitCode {
         let observed = &self.reloader.observed;
         observed.process.draining.set(1);
         let sessions =
             observed.shards.iter().map(|shard| shard.metrics.connections_open.value()).sum();
-        Event::Draining { sessions }.emit();
+        Record::Draining { sessions }.emit();
         let limit = self.reloader.config.server.shutdown_timeout;
         for shard in &self.reloader.shards {
             // Signals end a process once, and a place is kept for this.
@@ -695,7 +716,7 @@ impl Running {
         }
         for shard in self.shards {
             if let Err(fault) = shard.join() {
-                Event::Warning { what: &fault.to_string(), remedy: "report this" }.emit();
+                Record::Warning { what: &fault.to_string(), remedy: "report this" }.emit();
             }
         }
         if !self.watch.stop(STORE_END_MAX) || !stop_within(self.commits, STORE_END_MAX) {
@@ -704,7 +725,7 @@ impl Running {
             std::process::exit(i32::from(EXIT_STORE_FAILED));
         }
         let seconds = self.began.elapsed().as_secs();
-        Event::Stopped { seconds, exit: i32::from(code) }.emit();
+        Record::Stopped { seconds, exit: i32::from(code) }.emit();
         log::flush(LOG_END_MAX);
         ExitCode::from(code)
     }
@@ -718,7 +739,7 @@ mod tests {
     use crate::config::load;
     use crate::control::delivery;
     use crate::control::delivery::Secrets;
-    use crate::observe::Level;
+    use crate::observe::log::Level;
 
     #[test]
     fn each_shard_has_its_part_of_the_resolver_cache() {

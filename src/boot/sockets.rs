@@ -17,8 +17,8 @@ use std::time::Duration;
 use std::time::Instant;
 
 use crate::config::Config;
-use crate::config::ControlHttp;
-use crate::control::thread::HttpListener;
+use crate::config::MonitorListen;
+use crate::monitor::thread::MonitorListener;
 use crate::rt::IoFault;
 use crate::rt::ListenSpec;
 use crate::rt::reserve_socket;
@@ -41,7 +41,7 @@ pub struct Bound {
     /// As bound, with the protocol's and TLS's names.
     pub addresses: Vec<BoundAddress>,
     /// One that is not bound stops nothing: mail does not depend on it.
-    pub http: Option<HttpListener>,
+    pub monitor: Option<MonitorListener>,
 }
 
 #[derive(Clone, Debug)]
@@ -73,7 +73,7 @@ pub fn bind(config: &Config, shards: usize) -> Result<Bound, Vec<String>> {
     let mut bound = Bound {
         shards: (0..shards).map(|_| Vec::new()).collect(),
         addresses: Vec::new(),
-        http: None,
+        monitor: None,
     };
     for listener in &config.listeners {
         for wanted in &listener.address {
@@ -84,18 +84,18 @@ pub fn bind(config: &Config, shards: usize) -> Result<Bound, Vec<String>> {
             }
         }
     }
-    if let ControlHttp::At(address) = config.control.http {
-        let http = once_let_go(end, || Ok(TcpListener::bind(address)?));
-        let bound_http = http.map_err(|fault: IoFault| {
+    if let MonitorListen::At(address) = config.monitor.listen {
+        let monitor = once_let_go(end, || Ok(TcpListener::bind(address)?));
+        let bound_monitor = monitor.map_err(|fault: IoFault| {
             let advice = match fault {
                 IoFault::AddressInUse => {
-                    "free it, or set control.http to another port or to \"off\""
+                    "free it, or set monitor.listen to another port or to \"off\""
                 }
                 other => remedy(other),
             };
             format!("{fault}; {advice}")
         });
-        bound.http = Some(HttpListener { address, bound: bound_http });
+        bound.monitor = Some(MonitorListener { address, bound: bound_monitor });
     }
     if faults.is_empty() { Ok(bound) } else { Err(faults) }
 }
@@ -191,7 +191,7 @@ mod tests {
         let mut bound = Bound {
             shards: (0..4).map(|_| Vec::new()).collect(),
             addresses: Vec::new(),
-            http: None,
+            monitor: None,
         };
         let any = "127.0.0.1:0".parse().expect("an address");
         bind_all(any, ("smtp", "none"), &mut bound).expect("a free port");

@@ -18,8 +18,8 @@ use std::time::Duration;
 use std::time::Instant;
 
 use crate::config::QueueConfig;
-use crate::observe::Event;
 use crate::observe::Observed;
+use crate::observe::log::Record;
 use crate::queue::Reclaimer;
 use crate::queue::Reserve;
 use crate::queue::Space;
@@ -121,7 +121,7 @@ impl SpaceKeeper {
         self.quarantine_looked_at = Some(Instant::now());
         // A folder that cannot be read keeps the last count.
         if let Ok(records) = quarantine::count(&self.spool.path().join(QUARANTINE)) {
-            self.observed.process.quarantine_records.set(records);
+            self.observed.process.spool_quarantine_records.set(records);
         }
     }
 
@@ -144,9 +144,17 @@ impl SpaceKeeper {
         process.spool_full.set(u64::from(is_low));
         process.spool_free_bytes.set(free_bytes);
         process.spool_free_inodes.set(free_inodes);
+        process.spool_free_minimum_bytes.set(self.reserve.floor(queue.min_free_space));
+        process.spool_reserve_bytes.set(self.reserve.held_bytes());
+        process.spool_reserve_target_bytes.set(self.reserve.target_bytes());
+        for partition in self.spool.partitions() {
+            let metrics = &self.observed.partitions[usize::from(partition.id().0)];
+            metrics.partition_messages.set(partition.messages());
+            metrics.partition_body_bytes.set(partition.body_bytes());
+        }
         match (was_low, is_low) {
-            (false, true) => Event::SpoolFull { free_bytes, free_inodes }.emit(),
-            (true, false) => Event::SpoolRecovered { free_bytes, free_inodes }.emit(),
+            (false, true) => Record::SpoolFull { free_bytes, free_inodes }.emit(),
+            (true, false) => Record::SpoolRecovered { free_bytes, free_inodes }.emit(),
             _ => {}
         }
         if found.is_ok() {
@@ -167,7 +175,7 @@ impl SpaceKeeper {
     fn tell(&mut self, cause: &io::Error) {
         if !std::mem::replace(&mut self.told, true) {
             let what = format!("cannot allocate the spool's reserve for a full disk: {cause}");
-            Event::Warning { what: &what, remedy: "see `reserve` in the spool's folder" }.emit();
+            Record::Warning { what: &what, remedy: "see `reserve` in the spool's folder" }.emit();
         }
     }
 }

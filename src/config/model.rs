@@ -35,7 +35,6 @@ use crate::config::key::Standard::Unset;
 use crate::config::key::section;
 use crate::config::reading::Reading;
 use crate::config::value::ClientCertificates;
-use crate::config::value::ControlHttp;
 use crate::config::value::CoreSet;
 use crate::config::value::DomainPattern;
 use crate::config::value::Hostname;
@@ -44,6 +43,7 @@ use crate::config::value::LineEnding;
 use crate::config::value::LogFormat;
 use crate::config::value::LogLevel;
 use crate::config::value::LogOutput;
+use crate::config::value::MonitorListen;
 use crate::config::value::Partitions;
 use crate::config::value::Protocol;
 use crate::config::value::ReplyText;
@@ -130,6 +130,8 @@ config! {
     log: LogConfig,
     /// The control plane.
     control: ControlConfig,
+    /// Monitoring.
+    monitor: MonitorConfig,
 }
 
 section! {
@@ -337,10 +339,8 @@ section! {
 }
 
 section! {
-    /// The control plane: metrics, health and the queue commands.
+    /// The control socket.
     pub struct ControlConfig at "control" {
-        /// Where metrics, health and figures are served over HTTP, or "off". It asks for no password.
-        http: ControlHttp = Is("'127.0.0.1:9090'"), Restart;
         /// The socket through which `ringpost queue` talks to a running server.
         socket: PathBuf = Follows(
             "`control.sock` in the spool",
@@ -350,5 +350,14 @@ section! {
                 file::quote(&spool.join("control.sock").to_string_lossy())
             },
         ), Restart;
+    }
+}
+
+section! {
+    /// Monitoring over HTTP: metrics, health and readiness.
+    pub struct MonitorConfig at "monitor" {
+        /// Address and port of the monitoring listener, or "off". Requests are not authenticated, so
+        /// listen on the loopback address or behind a proxy.
+        listen: MonitorListen = Is("'127.0.0.1:9025'"), Restart;
     }
 }

@@ -20,9 +20,9 @@ use crate::config::model::ListenerConfig;
 use crate::config::model::QUEUE_MEMORY_MIN;
 use crate::config::reading::Reading;
 use crate::config::value::ClientCertificates;
-use crate::config::value::ControlHttp;
 use crate::config::value::CoreSet;
 use crate::config::value::LineEnding;
+use crate::config::value::MonitorListen;
 use crate::config::value::Partitions;
 use crate::config::value::Protocol;
 use crate::config::value::TlsMode;
@@ -172,11 +172,11 @@ fn check_addresses(config: &Config, paths: &[String], reading: &mut Reading<'_>)
             taken.push((*address, key.clone()));
         }
     }
-    if let ControlHttp::At(http) = config.control.http
+    if let MonitorListen::At(http) = config.monitor.listen
         && let Some((_, by)) = taken.iter().find(|(other, _)| *other == http)
     {
         let refusal = Refusal::new(format!("{http} is listened on twice"), format!("{by} has it"));
-        reading.contradiction(&["control.http", by], refusal);
+        reading.contradiction(&["monitor.listen", by], refusal);
     }
 }
 
@@ -296,11 +296,11 @@ fn check_control(config: &Config, reading: &mut Reading<'_>) {
         let keys = ["control.socket", "server.spool"];
         reading.contradiction(&keys[..if written { 1 } else { 2 }], Refusal::new(what, hint));
     }
-    if let ControlHttp::At(http) = config.control.http
+    if let MonitorListen::At(http) = config.monitor.listen
         && !http.ip().is_loopback()
     {
         let what = format!("{http} can be reached by others, and it asks for no password");
-        reading.warn("control.http", Refusal::new(what, "listen on 127.0.0.1 or [::1]"));
+        reading.warn("monitor.listen", Refusal::new(what, "listen on 127.0.0.1 or [::1]"));
     }
 }
 

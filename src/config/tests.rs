@@ -7,7 +7,6 @@ use std::time::Duration;
 use crate::config::Changes;
 use crate::config::ClientCertificates;
 use crate::config::Config;
-use crate::config::ControlHttp;
 use crate::config::CoreSet;
 use crate::config::Fault;
 use crate::config::HostFacts;
@@ -15,6 +14,7 @@ use crate::config::LineEnding;
 use crate::config::Loaded;
 use crate::config::LogLevel;
 use crate::config::LogOutput;
+use crate::config::MonitorListen;
 use crate::config::Partitions;
 use crate::config::TlsMode;
 use crate::config::changes;
@@ -78,7 +78,7 @@ fn what_is_written_is_meant() {
          [[tls.certificate]]\ncertificate = 'b.pem'\nkey = 'b.key'\n\
          [queue]\npartitions = 4\n\
          [log]\noutput = '/var/log/mail'\nlevel = 'debug'\n\
-         [control]\nhttp = 'off'\n",
+         [monitor]\nlisten = 'off'\n",
     );
     assert_eq!(config.server.hostname.as_str(), "mx.example.com");
     assert_eq!(config.server.cores, CoreSet::List(vec![0, 1, 2]));
@@ -97,7 +97,7 @@ fn what_is_written_is_meant() {
     assert_eq!(config.queue.partitions, Partitions::Count(4));
     assert_eq!(config.log.output, LogOutput::File("/var/log/mail".into()));
     assert_eq!(config.log.level, LogLevel::Debug);
-    assert_eq!(config.control.http, ControlHttp::Off);
+    assert_eq!(config.monitor.listen, MonitorListen::Off);
 }
 
 /// A name, a file, and what is printed of it.
@@ -329,15 +329,15 @@ const CONTRADICTIONS: &[Row] = &[
     (
         "between listeners",
         "[[listener]]\n[[listener]]\nname = 'listener-1'\n[[listener]]\n\
-         address = ['127.0.0.1:9090', '127.0.0.1:7', '127.0.0.1:7']\n[control]\n\
-         http = '127.0.0.1:9090'\n",
+         address = ['127.0.0.1:9090', '127.0.0.1:7', '127.0.0.1:7']\n[monitor]\n\
+         listen = '127.0.0.1:9090'\n",
         &[
             "2: listener[2].address: 127.0.0.1:2525 is listened on twice - listener[1].address has it",
             "2: listener[2].address: [::1]:2525 is listened on twice - listener[1].address has it",
             "3: listener[2].name: \"listener-1\" is the name of two listeners - listener[1].name has \
              it; each needs its own",
             "5: listener[3].address: 127.0.0.1:7 is listened on twice - write it once",
-            "7: control.http: 127.0.0.1:9090 is listened on twice - listener[3].address has it",
+            "7: monitor.listen: 127.0.0.1:9090 is listened on twice - listener[3].address has it",
         ],
     ),
     (
@@ -425,15 +425,15 @@ fn what_works_but_is_not_wanted_is_warned_of() {
         ),
         (
             "the rest",
-            "[relay]\nnetworks = ['0.0.0.0/0']\n[queue]\nsync = false\n[control]\n\
-             http = '0.0.0.0:9090'\n[limits]\nrecipients_per_message = 99\n[timeouts]\n\
+            "[relay]\nnetworks = ['0.0.0.0/0']\n[queue]\nsync = false\n[monitor]\n\
+             listen = '0.0.0.0:9090'\n[limits]\nrecipients_per_message = 99\n[timeouts]\n\
              command = '10s'\n",
             &[
                 "2: relay.networks: 0.0.0.0/0 lets everyone relay: an open relay - name only the \
                  networks of your hosts",
                 "4: queue.sync: ACCEPTED MAIL IS LOST ON A POWER CUT - sync = false is for tests \
                  only; take it out",
-                "6: control.http: 0.0.0.0:9090 can be reached by others, and it asks for no \
+                "6: monitor.listen: 0.0.0.0:9090 can be reached by others, and it asks for no \
                  password - listen on 127.0.0.1 or [::1]",
                 "8: limits.recipients_per_message: senders may count on 100 recipients - see RFC \
                  5321 s4.5.3.1.8",

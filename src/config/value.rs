@@ -227,22 +227,22 @@ impl Spelled for LogOutput {
     }
 }
 
-/// Where the control plane answers HTTP.
+/// Where monitoring is served over HTTP.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ControlHttp {
+pub enum MonitorListen {
     Off,
     At(SocketAddr),
 }
 
-impl Spelled for ControlHttp {
+impl Spelled for MonitorListen {
     fn spelling() -> String {
-        "`\"off\"` or an IP address with port, such as `\"127.0.0.1:9090\"`".to_owned()
+        "`\"off\"` or an IP address with port, such as `\"127.0.0.1:9025\"`".to_owned()
     }
 
-    fn spell(text: &str) -> Result<ControlHttp, Refusal> {
+    fn spell(text: &str) -> Result<MonitorListen, Refusal> {
         match text {
-            "off" => Ok(ControlHttp::Off),
-            _ => SocketAddr::spell(text).map(ControlHttp::At),
+            "off" => Ok(MonitorListen::Off),
+            _ => SocketAddr::spell(text).map(MonitorListen::At),
         }
     }
 }

@@ -42,8 +42,8 @@ use serde_json::json;
 use crate::base::MessageId;
 use crate::handoff::Placement;
 use crate::handoff::Sender;
-use crate::observe::Event;
 use crate::observe::Observed;
+use crate::observe::log::Record;
 use crate::queue::Spool;
 use crate::queue::audit;
 use crate::queue::inspect;
@@ -162,7 +162,7 @@ impl Admin {
             let serve = move || admin.serve(stream, arrival);
             if let Err(cause) = thread::Builder::new().name("admin".to_owned()).spawn(serve) {
                 let what = format!("no thread for the control socket: {cause}");
-                Event::Warning { what: &what, remedy: "raise the limit of processes" }.emit();
+                Record::Warning { what: &what, remedy: "raise the limit of processes" }.emit();
             }
         }
     }

@@ -29,6 +29,7 @@ use crate::net;
 use crate::net::MinVersion;
 use crate::net::TlsServer;
 use crate::net::TlsSettings;
+use crate::observe::observed::CertificateExpiry;
 use crate::route::DeliveryPolicy;
 use crate::route::RelayPolicy;
 use crate::route::RelaySettings;
@@ -45,6 +46,24 @@ pub struct Assembled {
     pub policy: Policy,
     pub delivery: DeliveryPolicy,
     pub warnings: Vec<(String, String)>,
+}
+
+impl Assembled {
+    /// The certificates that listeners serve, each once.
+    pub fn certificates(&self) -> Vec<CertificateExpiry> {
+        let servers = self.policy.listeners.iter().filter_map(|listener| listener.tls.as_ref());
+        let mut served: Vec<CertificateExpiry> = servers
+            .flat_map(|server| server.certificates())
+            .map(|facts| CertificateExpiry {
+                name: facts.names.first().cloned().unwrap_or_default(),
+                file: facts.path.clone(),
+                not_after_s: facts.not_after_s,
+            })
+            .collect();
+        served.sort_by(|one, other| one.file.cmp(&other.file));
+        served.dedup();
+        served
+    }
 }
 
 /// Builds the policy. One `ListenerPolicy` for each address of each listener, in the order of

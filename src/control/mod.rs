@@ -12,7 +12,6 @@
 //! why        what a message waits for, in sentences
 //! client     the other end of the socket: what only looks
 //! orders     the other end of the socket: what operators order and ask
-//! scrape     HTTP: /metrics /health /ready /stats
 //! sts        MTA-STS policies: fetched, kept on disk, published to the shards
 //! connections  how many HTTP clients at a time, and for how long
 //! thread     the thread that runs both
@@ -27,7 +26,6 @@ pub mod operators;
 pub mod orders;
 pub mod reload;
 pub mod route;
-pub mod scrape;
 mod stripes;
 pub mod sts;
 pub mod thread;

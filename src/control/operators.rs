@@ -21,7 +21,6 @@ use crate::base::ShardId;
 use crate::base::clock::wall_ms;
 use crate::control::admin;
 use crate::control::admin::Admin;
-use crate::control::scrape::Destinations;
 use crate::control::stripes;
 use crate::control::why;
 use crate::outbound::destination::Binding;
@@ -48,6 +47,14 @@ const PATIENCE: Duration = Duration::from_secs(2);
 /// How long it may take to carry out orders: a recall and a few commit batches.
 const OPERATION_DEADLINE: Duration = Duration::from_secs(15);
 const SHARD_BUSY: &str = "the shard is busy, try again";
+
+/// Destinations as `/stats` shows them.
+#[derive(Default)]
+pub struct Destinations {
+    pub largest: Value,
+    /// The sum of those that are not among the largest.
+    pub others: Value,
+}
 
 impl Admin {
     /// Carries out one order on many messages; one row for each.
@@ -269,7 +276,7 @@ pub fn snapshot_json(shelves: &[Arc<DestinationsShelf>], limit: usize) -> Destin
         all.queued += row["queued"].as_u64().unwrap_or(0);
         all.in_flight += row["in_flight"].as_u64().unwrap_or(0);
     }
-    let Others { destinations, queued, in_flight } = all;
+    let Others { destinations, queued, in_flight, .. } = all;
     let others = json!({ "destinations": destinations, "queued": queued, "in_flight": in_flight });
     Destinations { largest: Value::Array(rows), others }
 }

@@ -10,11 +10,11 @@ use crate::config::Config;
 use crate::config::HostFacts;
 use crate::config::LogLevel;
 use crate::control::assemble::assemble;
-use crate::observe::Event;
-use crate::observe::Level;
 use crate::observe::Observed;
-use crate::observe::counters::ReloadOutcome;
+use crate::observe::label::ReloadOutcome;
 use crate::observe::log;
+use crate::observe::log::Level;
+use crate::observe::log::Record;
 use crate::shard::CommandSender;
 
 /// What a reload needs to know and to reach.
@@ -33,7 +33,7 @@ impl Reloader {
         let outcome = match self.try_reload() {
             Ok(()) => ReloadOutcome::Done,
             Err(faults) => {
-                Event::ReloadRefused { faults: &faults }.emit();
+                Record::ReloadRefused { faults: &faults }.emit();
                 ReloadOutcome::Refused
             }
         };
@@ -50,7 +50,7 @@ impl Reloader {
         let loaded = config::load(&text, &file.display().to_string(), &self.host)
             .map_err(|faults| faults.iter().map(ToString::to_string).collect::<Vec<_>>())?;
         for warning in &loaded.warnings {
-            Event::Warning { what: &warning.without_hint(), remedy: &warning.hint }.emit();
+            Record::Warning { what: &warning.without_hint(), remedy: &warning.hint }.emit();
         }
         let (next, changes) = config::reloaded(&self.config, &loaded.config);
         let live: Vec<String> = changes.live.iter().map(ToString::to_string).collect();
@@ -66,21 +66,22 @@ impl Reloader {
     ) -> Result<(), Vec<String>> {
         let assembled = assemble(&config)?;
         for (what, remedy) in &assembled.warnings {
-            Event::Warning { what, remedy }.emit();
+            Record::Warning { what, remedy }.emit();
         }
+        self.observed.set_certificates(assembled.certificates());
         let policy = Arc::new(assembled.policy);
         let delivery = Arc::new(assembled.delivery);
         for shard in &self.shards {
             if !shard.reload(&policy, &delivery) {
                 let what = "a shard did not take the reload; it keeps its old settings";
-                Event::Warning { what, remedy: "send SIGHUP again" }.emit();
+                Record::Warning { what, remedy: "send SIGHUP again" }.emit();
             }
         }
         log::set_level(level_of(config.log.level));
         self.config = config;
-        Event::Reloaded { changed: live }.emit();
+        Record::Reloaded { changed: live }.emit();
         if !waiting.is_empty() {
-            Event::NeedsRestart { keys: waiting }.emit();
+            Record::NeedsRestart { keys: waiting }.emit();
         }
         Ok(())
     }

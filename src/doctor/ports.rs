@@ -13,7 +13,7 @@ use socket2::Socket;
 use socket2::Type;
 
 use crate::config::Config;
-use crate::config::ControlHttp;
+use crate::config::MonitorListen;
 use crate::doctor::examine::Subject;
 use crate::doctor::finding::Finding;
 use crate::doctor::knob::LISTEN;
@@ -43,7 +43,7 @@ enum Runs {
 fn addresses(config: &Config) -> Vec<SocketAddr> {
     let mut found: Vec<SocketAddr> =
         config.listeners.iter().flat_map(|listener| listener.address.iter().copied()).collect();
-    if let ControlHttp::At(address) = config.control.http {
+    if let MonitorListen::At(address) = config.monitor.listen {
         found.push(address);
     }
     found

@@ -17,7 +17,7 @@ use crate::handoff::lane::Receiver;
 use crate::handoff::lane::Seed;
 use crate::handoff::lane::Sender;
 use crate::observe::ShardObserved;
-use crate::observe::counters::Handoff;
+use crate::observe::label::Handoff;
 
 /// Frames under way to one shard.
 pub const FRAMES_MAX: usize = 4096;
@@ -124,7 +124,7 @@ mod tests {
 
     #[test]
     fn only_frames_to_other_shards_are_counted() {
-        let observed = Observed::new(2);
+        let observed = Observed::new(2, 0);
         let mut meshes = weave(2).into_iter().zip(&observed.shards);
         let mut settle = || {
             let (seed, observed) = meshes.next().expect("there are two");

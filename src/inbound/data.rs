@@ -24,9 +24,9 @@ use crate::inbound::session::CHUNK_RETRY;
 use crate::inbound::session::End;
 use crate::inbound::session::Session;
 use crate::inbound::session::Wait;
-use crate::observe::counters::BodyRefusal;
-use crate::observe::event::Event;
-use crate::observe::histogram::Stage;
+use crate::observe::Stage;
+use crate::observe::label::BodyRefusal;
+use crate::observe::log::Record;
 use crate::queue::Committed;
 use crate::rt::timer;
 use crate::wire::mail::header::HeaderScan;
@@ -377,17 +377,17 @@ impl Session {
         let body_us = body_us.saturating_sub(kept.commit_us);
         let flushed = self.flush().await;
         let histograms = &self.reception.histograms;
-        histograms.record(Stage::CommitWait, kept.commit_us);
+        histograms.record(Stage::Commit, kept.commit_us);
         if leads {
-            histograms.record(Stage::BatchSize, u64::from(batch));
+            histograms.record(Stage::CommitBatch, u64::from(batch));
         }
-        self.record(Stage::AcceptTo250, began);
+        self.record(Stage::Accept, began);
         let metrics = self.reception.metrics();
         metrics.messages_accepted_total.add(1);
         metrics.message_bytes_total.add(body.bytes);
         metrics.recipients_accepted_total.add(tx.recipients.len() as u64);
         let tls = self.channel.tls_facts();
-        Event::Accepted {
+        Record::Accepted {
             id,
             partition: id.partition(),
             peer: self.peer.address.ip(),

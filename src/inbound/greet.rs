@@ -1,6 +1,7 @@
 //! Before the greeting: who is it really (PROXY), is it TLS from the start, does it talk early?
 
 use std::net::SocketAddr;
+use std::time::Instant;
 
 use crate::inbound::policy::Security;
 use crate::inbound::policy::holds;
@@ -8,11 +9,11 @@ use crate::inbound::session::End;
 use crate::inbound::session::Session;
 use crate::inbound::session::UNKNOWN_CLIENT;
 use crate::inbound::session::Wait;
-use crate::observe::counters::ConnectionRefusal;
-use crate::observe::counters::Refusal;
-use crate::observe::counters::TlsVersion;
-use crate::observe::event::Event;
-use crate::observe::histogram::Stage;
+use crate::observe::Stage;
+use crate::observe::label::ConnectionRefusal;
+use crate::observe::label::Refusal;
+use crate::observe::label::TlsVersion;
+use crate::observe::log::Record;
 use crate::rt::timer;
 use crate::wire::proxy;
 use crate::wire::proxy::Proxy;
@@ -20,7 +21,7 @@ use crate::wire::smtp::reply::Reply;
 
 /// Everything up to and including the 220.
 pub(super) async fn before_greeting(session: &mut Session) -> Result<(), End> {
-    let began = std::time::Instant::now();
+    let began = Instant::now();
     session.out = session.reception.take_output();
     if holds(&session.listener.proxy_from, session.peer.address.ip()) {
         Box::pin(read_proxy_header(session)).await?;
@@ -43,7 +44,7 @@ pub(super) async fn before_greeting(session: &mut Session) -> Result<(), End> {
     }
     session.server.greet(&mut session.out);
     session.flush().await?;
-    session.record(Stage::Banner, began);
+    session.record(Stage::Greeting, began);
     Ok(())
 }
 
@@ -69,7 +70,7 @@ async fn read_proxy_header(session: &mut Session) -> Result<(), End> {
             }
             Proxy::Refuse(fault) => {
                 let peer = session.peer.address.ip();
-                Event::ConnectionRefused { peer, reason: fault.text() }.emit();
+                Record::ConnectionRefused { peer, reason: fault.text() }.emit();
                 let metrics = session.reception.metrics();
                 metrics.connections_refused_total.add(ConnectionRefusal::Proxy, 1);
                 let reply = Reply::new(421, (4, 7, 0), "A PROXY header is expected first");
@@ -96,6 +97,7 @@ pub(super) async fn handshake(session: &mut Session) -> Result<(), End> {
     let pool = &session.reception.pool;
     // Load balancers send the client's first flight together with their header.
     let early = session.input.take_all(pool);
+    let began = Instant::now();
     let shaken = match session.channel.start_tls(&tls) {
         Ok(()) => session.channel.handshake(pool, early).await,
         Err(fault) => Err(fault),
@@ -105,11 +107,12 @@ pub(super) async fn handshake(session: &mut Session) -> Result<(), End> {
             let version = session.channel.tls_facts().map_or("", |facts| facts.version);
             let label = if version == "TLSv1.2" { TlsVersion::Tls12 } else { TlsVersion::Tls13 };
             session.reception.metrics().tls_handshakes_total.add(label, 1);
+            session.record(Stage::TlsHandshake, began);
             Ok(())
         }
         Err(fault) => {
             session.reception.metrics().tls_failures_total.add(1);
-            Event::TlsFailed { peer: session.peer.address.ip(), cause: &fault }.emit();
+            Record::TlsFailed { peer: session.peer.address.ip(), cause: &fault }.emit();
             Err(if fault.is_timeout() { End::TimedOut(Wait::Handshake) } else { End::TlsFailed })
         }
     }

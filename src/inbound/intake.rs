@@ -21,7 +21,7 @@ use crate::inbound::policy::MinimumRate;
 use crate::inbound::reception::BodySlot;
 use crate::inbound::reception::Reception;
 use crate::inbound::session::Session;
-use crate::observe::counters::BodyRefusal;
+use crate::observe::label::BodyRefusal;
 use crate::queue;
 use crate::queue::Body;
 use crate::queue::CommitFault;

@@ -23,8 +23,8 @@ use crate::inbound::reception::Reception;
 use crate::inbound::session::Arrival;
 use crate::inbound::session::Session;
 use crate::net::Channel;
-use crate::observe::counters::ConnectionRefusal;
-use crate::observe::event::Event;
+use crate::observe::label::ConnectionRefusal;
+use crate::observe::log::Record;
 use crate::rt::IoFault;
 use crate::rt::Listener;
 use crate::rt::Stream;
@@ -47,7 +47,7 @@ pub async fn serve(reception: Rc<Reception>, listener: Rc<Listener>, number: usi
             Err(fault) => {
                 if !std::mem::replace(&mut paused, true) {
                     let cause = fault.to_string();
-                    Event::AcceptPaused { reason: &cause, pause_ms: 0 }.emit();
+                    Record::AcceptPaused { reason: &cause, pause_ms: 0 }.emit();
                 }
                 reception.metrics().accept_pauses_total.add(1);
             }
@@ -107,7 +107,7 @@ struct TurnedAway {
 
 fn turn_away(reception: &Rc<Reception>, who: TurnedAway) {
     reception.metrics().connections_refused_total.add(refusal_label(who.crowded), 1);
-    Event::ConnectionRefused { peer: who.peer.ip(), reason: who.crowded.name() }.emit();
+    Record::ConnectionRefused { peer: who.peer.ip(), reason: who.crowded.name() }.emit();
     // Behind implicit TLS a plain reply would only confuse; the close says enough.
     if who.listener.security == Security::Implicit {
         return;

@@ -42,13 +42,13 @@ use crate::inbound::reception::Reception;
 use crate::net::Socket;
 use crate::net::SocketFault;
 use crate::net::TlsFault;
-use crate::observe::counters::BodyRefusal;
-use crate::observe::counters::Refusal;
-use crate::observe::counters::ReplyClass;
-use crate::observe::counters::SessionState;
-use crate::observe::counters::Verb as VerbLabel;
-use crate::observe::event::Event;
-use crate::observe::histogram::Stage;
+use crate::observe::Stage;
+use crate::observe::label::BodyRefusal;
+use crate::observe::label::Refusal;
+use crate::observe::label::ReplyClass;
+use crate::observe::label::SessionState;
+use crate::observe::label::Verb as VerbLabel;
+use crate::observe::log::Record;
 use crate::rt::IoFault;
 use crate::rt::timer;
 use crate::wire::smtp::command::Command;
@@ -175,14 +175,14 @@ impl Session {
     pub async fn run(mut self) {
         let _count = self.reception.count_session();
         let protocol = if self.server.is_lmtp() { "lmtp" } else { "smtp" };
-        Event::SessionOpened { peer: self.peer.address, protocol }.emit();
+        Record::SessionOpened { peer: self.peer.address, protocol }.emit();
         let end = match unwind_safely(self.converse()).await {
             Ok(Ok(())) => End::Closed,
             Ok(Err(end)) => end,
             Err(Panicked) => {
                 self.reception.metrics().session_panics_total.add(1);
                 let peer = self.peer.address.ip();
-                Event::SessionPanicked { peer, message: "see standard error" }.emit();
+                Record::SessionPanicked { peer, message: "see standard error" }.emit();
                 self.out.clear();
                 self.server.close(&INTERNAL_ERROR, &mut self.out);
                 End::Closed
@@ -291,7 +291,7 @@ impl Session {
     ) {
         let mut line = Vec::with_capacity(80);
         reply.write(&mut line);
-        Event::Refused {
+        Record::Refused {
             peer: self.peer.address.ip(),
             helo: self.helo(),
             from: tx.sender.is_some().then(|| sender_text(tx)),
@@ -372,7 +372,7 @@ impl Session {
                 let metrics = self.reception.metrics();
                 metrics.connections_refused_total.add(refusal_label(crowded), 1);
                 let peer = self.peer.address.ip();
-                Event::ConnectionRefused { peer, reason: crowded.name() }.emit();
+                Record::ConnectionRefused { peer, reason: crowded.name() }.emit();
                 // Where TLS comes first, a plain reply would only confuse; the close says enough.
                 if self.channel.is_tls() || self.listener.security != Security::Implicit {
                     let reply = Reply::new(421, (4, 7, 0), crowded.text());
@@ -504,7 +504,7 @@ impl Session {
             }
         }
         self.input.drop_all(&self.reception.pool);
-        Event::SessionClosed {
+        Record::SessionClosed {
             peer: self.peer.address,
             reason: end.name(),
             messages: u64::from(self.accepted),

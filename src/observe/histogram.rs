@@ -1,14 +1,13 @@
-//! Latencies and sizes with their tails: one HDR histogram per stage and shard.
+//! Distributions: one HDR histogram per stage and shard.
 //!
-//! Owner:    `Histograms` is written by its shard only. Its `Shelf` is shared.
-//! Promise:  recording is an array increment. A reader asks by raising the shelf's `wanted`; the
-//!           shard's ticker then copies its histograms onto the shelf, outside the data path, and
-//!           never waits: while a reader is at the shelf it comes back with the next tick.
-//! Bounds:   fixed at the start, see `histogram_bytes`: values over the highest count as the
-//!           highest, nothing resizes. Three significant digits.
+//! Owner:    only the shard writes its `Histograms`. Its `Shelf` is shared.
+//! Promise:  recording is an array increment. A reader raises `wanted` of the shelf; the shard's
+//!           ticker then copies its histograms to the shelf, outside the data path. The ticker never
+//!           waits: while a reader holds the shelf, it tries again at the next tick.
+//! Bounds:   memory is fixed at the start, see `histogram_bytes`. Values above the highest are
+//!           recorded as the highest; nothing resizes. Three significant digits.
 
 use std::cell::RefCell;
-use std::fmt::Write;
 use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::PoisonError;
@@ -21,103 +20,17 @@ use std::time::Instant;
 
 use hdrhistogram::Histogram;
 
-/// Three digits: p99 = 1234 us is not 1233 or 1235 by more than one.
+use crate::observe::exposition::Buckets;
+use crate::observe::hgrm;
+use crate::observe::stage::Stage;
+
+/// Significant digits: a value is recorded to 0.1 %.
 const DIGITS: u8 = 3;
 
-/// Sub-buckets that three digits need, as the .hgrm format wants them named.
-const SUB_BUCKETS: u64 = 2048;
-
-/// The longest latency told apart: ten minutes, the longest time that a state may take.
-const LATENCY_US_MAX: u64 = 600_000_000;
-
-/// The largest batch told apart.
-const BATCH_MESSAGES_MAX: u64 = (1 << 16) - 1;
-
-/// Pause between two looks at the shelves.
+/// Pause between two checks whether the shards have answered.
 const LOOK_MS: u64 = 1;
 
-/// Lines per halving of the distance to 100 % in a .hgrm file.
-const TICKS_PER_HALF: u32 = 5;
-
-/// What is measured.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Stage {
-    Banner,
-    Command,
-    Body,
-    CommitWait,
-    BatchSize,
-    AcceptTo250,
-    QueueWait,
-    Connect,
-    Transfer,
-    Delivered,
-}
-
-const STAGES: usize = Stage::ALL.len();
-
-impl Stage {
-    pub const ALL: [Stage; 10] = [
-        Stage::Banner,
-        Stage::Command,
-        Stage::Body,
-        Stage::CommitWait,
-        Stage::BatchSize,
-        Stage::AcceptTo250,
-        Stage::QueueWait,
-        Stage::Connect,
-        Stage::Transfer,
-        Stage::Delivered,
-    ];
-
-    /// Its name in `/stats`.
-    pub fn name(self) -> &'static str {
-        match self {
-            Stage::Banner => "banner",
-            Stage::Command => "command",
-            Stage::Body => "body",
-            Stage::CommitWait => "commit_wait",
-            Stage::BatchSize => "batch_size",
-            Stage::AcceptTo250 => "accept_to_250",
-            Stage::QueueWait => "queue_wait",
-            Stage::Connect => "connect",
-            Stage::Transfer => "transfer",
-            Stage::Delivered => "accept_to_delivered",
-        }
-    }
-
-    pub fn from_name(name: &str) -> Option<Stage> {
-        Stage::ALL.into_iter().find(|stage| stage.name() == name)
-    }
-
-    pub fn unit(self) -> &'static str {
-        match self {
-            Stage::BatchSize => "messages",
-            _ => "microseconds",
-        }
-    }
-
-    pub fn help(self) -> &'static str {
-        match self {
-            Stage::Banner => "from an accepted connection to its banner",
-            Stage::Command => "from a command's last byte to its reply",
-            Stage::Body => "from 354 (or the first BDAT) to the body's last byte",
-            Stage::CommitWait => "from the body's last byte until it is durable",
-            Stage::BatchSize => "messages made durable by one sync",
-            Stage::AcceptTo250 => "from MAIL to the 250 after the body",
-            Stage::QueueWait => "from the moment a job was issued until it was sent",
-            Stage::Connect => "from a connection's begin until it could take mail",
-            Stage::Transfer => "from MAIL to the last reply of a mail sent on",
-            Stage::Delivered => "from the body's last byte until the end of delivery was durable",
-        }
-    }
-
-    fn highest(self) -> u64 {
-        if self == Stage::BatchSize { BATCH_MESSAGES_MAX } else { LATENCY_US_MAX }
-    }
-}
-
-type Set = [Histogram<u64>; STAGES];
+type Set = [Histogram<u64>; Stage::ALL.len()];
 
 fn empty_set() -> Set {
     Stage::ALL.map(|stage| {
@@ -125,13 +38,13 @@ fn empty_set() -> Set {
     })
 }
 
-/// Bytes that a shard's histograms and their copy on the shelf may come to hold together.
+/// Bytes of one shard's histograms and their copy on the shelf.
 pub fn histogram_bytes() -> usize {
     let values: usize = empty_set().iter().map(Histogram::distinct_values).sum();
     2 * values * size_of::<u64>()
 }
 
-/// Where a shard lays out a copy for readers.
+/// Holds a copy of a shard's histograms for readers.
 #[derive(Debug, Default)]
 pub struct Shelf {
     wanted: AtomicU64,
@@ -151,12 +64,12 @@ impl Histograms {
         Histograms { own: RefCell::new(Box::new(empty_set())), shelf }
     }
 
-    /// Microseconds, or messages for `BatchSize`.
+    /// Microseconds, or messages for `CommitBatch`.
     pub fn record(&self, stage: Stage, value: u64) {
         self.own.borrow_mut()[stage as usize].saturating_record(value);
     }
 
-    /// For the shard's ticker: lays out a copy if somebody wants one. Never waits.
+    /// For the shard's ticker: copies the histograms if a reader asked. Never waits.
     pub fn publish_if_wanted(&self) -> bool {
         let wanted = self.shelf.wanted.load(Ordering::Acquire);
         if wanted == self.shelf.published.load(Ordering::Relaxed) {
@@ -176,15 +89,15 @@ impl Histograms {
     }
 }
 
-/// All shards' histograms as one.
+/// The histograms of all shards, added up.
 #[derive(Debug)]
 pub struct Merged {
     stages: Box<Set>,
-    /// Places of the shards that did not answer in time; what they answered last is counted.
+    /// Shards that did not answer in time. Their last answers are included.
     pub silent: Vec<usize>,
 }
 
-/// What people look at first.
+/// The figures of a distribution without its quantiles.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Summary {
     pub count: u64,
@@ -193,7 +106,7 @@ pub struct Summary {
     pub max: u64,
 }
 
-/// The quantiles that `/stats` shows, with their keys.
+/// The quantiles in `/stats`, with their keys.
 pub const QUANTILES: [(&str, f64); 5] =
     [("p50", 0.5), ("p90", 0.9), ("p99", 0.99), ("p99_9", 0.999), ("p99_99", 0.9999)];
 
@@ -209,49 +122,41 @@ impl Merged {
 
     /// The percentile distribution as the HDR plotters read it (.hgrm).
     pub fn to_hgrm(&self, stage: Stage) -> String {
+        hgrm::write(&self.stages[stage as usize])
+    }
+
+    /// The distribution as `/metrics` exposes it. A recorded value counts as at most a bound if the
+    /// whole interval of values recorded like it is, which is 0.1 % wide. The sum is exact to 0.1 %.
+    pub fn buckets(&self, stage: Stage) -> Buckets {
         let of = &self.stages[stage as usize];
-        let mut out = String::new();
-        let mut total = 0;
-        write_hgrm_head(&mut out);
-        for step in of.iter_quantiles(TICKS_PER_HALF) {
-            total += step.count_since_last_iteration();
-            let (value, quantile) = (step.value_iterated_to(), step.quantile_iterated_to());
-            write!(out, "{:12.3} {quantile:14.12} {total:10}", value as f64)
-                .expect("a String takes everything");
-            if quantile < 1.0 {
-                write!(out, " {:14.2}", 1.0 / (1.0 - quantile)).expect("a String takes everything");
+        let per_unit = stage.per_unit();
+        let mut up_to: Vec<(f64, u64)> = stage.bounds().iter().map(|bound| (*bound, 0)).collect();
+        let mut sum = 0.0;
+        for step in of.iter_recorded() {
+            let (value, count) = (step.value_iterated_to(), step.count_at_value());
+            let highest = of.highest_equivalent(value) as f64 / per_unit;
+            sum += of.median_equivalent(value) as f64 * count as f64;
+            let first = up_to.partition_point(|(bound, _)| *bound < highest);
+            if let Some((_, bucket)) = up_to.get_mut(first) {
+                *bucket += count;
             }
-            out.push('\n');
         }
-        write_hgrm_foot(&mut out, of);
-        out
+        let mut below = 0;
+        for (_, count) in &mut up_to {
+            below += *count;
+            *count = below;
+        }
+        Buckets { up_to, count: of.len(), sum: sum / per_unit }
     }
 }
 
-fn write_hgrm_head(out: &mut String) {
-    let columns = ("Value", "Percentile", "TotalCount", "1/(1-Percentile)");
-    writeln!(out, "{:>12} {:>14} {:>10} {:>14}\n", columns.0, columns.1, columns.2, columns.3)
-        .expect("a String takes everything");
-}
-
-fn write_hgrm_foot(out: &mut String, of: &Histogram<u64>) {
-    let rows = [
-        format!("Mean    = {:12.3}, StdDeviation   = {:12.3}", of.mean(), of.stdev()),
-        format!("Max     = {:12.3}, Total count    = {:12}", of.max() as f64, of.len()),
-        format!("Buckets = {:12}, SubBuckets     = {:12}", of.buckets(), SUB_BUCKETS),
-    ];
-    for row in rows {
-        writeln!(out, "#[{row}]").expect("a String takes everything");
-    }
-}
-
-/// Reads all shelves. For the control thread.
+/// Reads all shelves.
 #[derive(Clone, Debug)]
 pub struct HistogramReader {
     shelves: Vec<Arc<Shelf>>,
 }
 
-/// Copies that were asked for: for each shelf the number that it must reach.
+/// Requested copies: for each shelf the number of the copy that answers.
 #[derive(Debug)]
 pub struct Request(Vec<u64>);
 
@@ -271,7 +176,7 @@ impl HistogramReader {
         self.silent(request).is_empty()
     }
 
-    /// What the shards answered, this time or before.
+    /// Adds up the last answer of each shard.
     pub fn merge(&self, request: &Request) -> Merged {
         let mut stages = Box::new(empty_set());
         let silent = self.silent(request);
@@ -319,7 +224,7 @@ mod tests {
         for value in 1..=100 {
             shards[(value % 2) as usize].record(Stage::Body, value);
         }
-        shards[0].record(Stage::Banner, u64::MAX);
+        shards[0].record(Stage::Greeting, u64::MAX);
         assert!(!shards[0].publish_if_wanted(), "nobody asked");
         let request = reader.request();
         assert!(shards[0].publish_if_wanted() && !shards[0].publish_if_wanted());
@@ -333,8 +238,9 @@ mod tests {
         assert_eq!(merged.summary(Stage::Body), expected);
         assert_eq!(merged.at_quantile(Stage::Body, 0.9), 90);
         assert_eq!(merged.summary(Stage::Command).count, 0);
-        let (lowest, highest) = (LATENCY_US_MAX, LATENCY_US_MAX + LATENCY_US_MAX / 5);
-        assert!((lowest..highest).contains(&merged.summary(Stage::Banner).max), "saturated");
+        let highest = Stage::Greeting.highest();
+        let (lowest, highest) = (highest, highest + highest / 5);
+        assert!((lowest..highest).contains(&merged.summary(Stage::Greeting).max), "saturated");
     }
 
     #[test]
@@ -361,35 +267,28 @@ mod tests {
     }
 
     #[test]
-    fn a_hgrm_file_is_as_the_plotters_read_it() {
+    fn buckets_are_cumulative_and_in_base_units() {
         let (shards, reader) = shards(1);
-        for value in 1..=4 {
-            shards[0].record(Stage::BatchSize, value);
+        for value in [90, 900, 1_000, 2_000_000, u64::MAX] {
+            shards[0].record(Stage::Body, value);
         }
         let request = reader.request();
         shards[0].publish_if_wanted();
-        let hgrm = reader.merge(&request).to_hgrm(Stage::BatchSize);
-        let lines: Vec<&str> = hgrm.lines().collect();
-        assert_eq!(lines[0], "       Value     Percentile TotalCount 1/(1-Percentile)");
-        assert_eq!(lines[1], "");
-        assert_eq!(lines[2], "       1.000 0.000000000000          1           1.00");
-        assert!(lines.contains(&"       2.000 0.500000000000          2           2.00"), "{hgrm}");
-        assert!(lines.contains(&"       4.000 1.000000000000          4"), "{hgrm}");
-        let foot = [
-            "#[Mean    =        2.500, StdDeviation   =        1.118]",
-            "#[Max     =        4.000, Total count    =            4]",
-            "#[Buckets =            6, SubBuckets     =         2048]",
-        ];
-        assert_eq!(lines[lines.len() - 3..], foot);
-        let empty = reader.merge(&request).to_hgrm(Stage::Banner);
-        assert!(empty.contains("Total count    =            0"), "{empty}");
+        let buckets = reader.merge(&request).buckets(Stage::Body);
+        let count = |bound: f64| {
+            let found = buckets.up_to.iter().find(|(other, _)| *other == bound);
+            found.expect("a bound").1
+        };
+        assert_eq!([count(0.0001), count(0.0005), count(0.001), count(2.5)], [1, 1, 3, 4]);
+        assert_eq!((count(300.0), buckets.count), (4, 5), "the longest is in no bucket");
+        assert!((602.0..605.0).contains(&buckets.sum), "{}", buckets.sum);
     }
 
     #[test]
     fn memory_is_bounded() {
         let bytes = histogram_bytes();
-        // Ten stages of 90 to 180 KB, twice.
-        assert!(bytes < 4 << 20, "{bytes}");
+        // Twelve stages of 90 to 260 KB, twice.
+        assert!(bytes < 6 << 20, "{bytes}");
     }
 
     /// `cargo test --release --lib cost_of_a_value -- --ignored --nocapture` shows it.

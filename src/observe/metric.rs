@@ -1,23 +1,20 @@
-//! How a metric is declared, stored and shown (Prometheus text format 0.0.4).
+//! How a counter or gauge is declared, stored and read.
 //!
-//! Owner:    one writer per value: the shard for its `ShardMetrics`. The control thread reads.
-//! Promise:  writing is a relaxed load and a relaxed store, without a lock or a locked
-//!           instruction. A reader sees every value whole, and may see it a moment late.
-//! Bounds:   labels are enums, so the number of series is fixed when the program is compiled.
+//! Owner:    one writer per value, such as the shard for its `ShardMetrics`. The monitor reads.
+//! Promise:  a write is one relaxed load and one relaxed store: no lock, no locked instruction. A
+//!           reader sees whole values, possibly a moment late.
+//! Bounds:   labels are enums, so the number of series is fixed at compile time.
 //!
-//! `metrics!` declares a struct; each line has scope, name, type, unit and help. The scope says
-//! how shards are shown: `each` with a label `shard`, or `sum` as one series. Never both, for
-//! then a sum over a metric would count everything twice.
+//! `metrics!` declares a struct. Each line has a scope, a name, a type and a help text. The scope
+//! says how the sources of a table (shards or partitions) are exposed: `each` with one series per
+//! source, `sum` as one series. Never both, since a sum over the metric would count twice.
 
 use std::fmt;
-use std::fmt::Write;
+use std::marker::PhantomData;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering;
 
-/// What all names begin with.
-pub const PREFIX: &str = "ringpost_";
-
-/// A number that only grows.
+/// A number that only increases.
 #[derive(Debug, Default)]
 pub struct Counter([AtomicU64; 1]);
 
@@ -31,7 +28,7 @@ impl Counter {
     }
 }
 
-/// A number as it is now.
+/// A number that may go up and down.
 #[derive(Debug, Default)]
 pub struct Gauge([AtomicU64; 1]);
 
@@ -54,7 +51,7 @@ impl Gauge {
     }
 }
 
-/// Counters told apart by a label.
+/// Counters with one label.
 #[derive(Debug)]
 pub struct Family<L: Label>(L::Cells);
 
@@ -71,6 +68,35 @@ impl<L: Label> Family<L> {
 
     pub fn value(&self, label: L) -> u64 {
         self.0.as_ref()[label.index()].load(Ordering::Relaxed)
+    }
+}
+
+/// Counters with two labels.
+#[derive(Debug)]
+pub struct Grid<A: Label, B: Label> {
+    /// Row by row: all values of `B` for the first value of `A`, then for the second.
+    cells: Box<[AtomicU64]>,
+    labels: PhantomData<(A, B)>,
+}
+
+impl<A: Label, B: Label> Default for Grid<A, B> {
+    fn default() -> Grid<A, B> {
+        let count = A::VALUES.len() * B::VALUES.len();
+        Grid { cells: (0..count).map(|_| AtomicU64::new(0)).collect(), labels: PhantomData }
+    }
+}
+
+impl<A: Label, B: Label> Grid<A, B> {
+    pub fn add(&self, row: A, column: B, count: u64) {
+        add_to(self.cell(row, column), count);
+    }
+
+    pub fn value(&self, row: A, column: B) -> u64 {
+        self.cell(row, column).load(Ordering::Relaxed)
+    }
+
+    fn cell(&self, row: A, column: B) -> &AtomicU64 {
+        &self.cells[row.index() * B::VALUES.len() + column.index()]
     }
 }
 
@@ -102,7 +128,7 @@ macro_rules! labels {
         impl $label {
             pub const ALL: &'static [$label] = &[$($label::$variant,)*];
 
-            /// The word in metrics and logs.
+            /// The value of the label in metrics and logs.
             pub fn name(self) -> &'static str {
                 <$label as $crate::observe::metric::Label>::VALUES[self as usize]
             }
@@ -120,12 +146,12 @@ macro_rules! labels {
     )*};
 }
 
-/// Declares metrics: `each connections_total: Counter, "connections", "Help.";`.
+/// Declares metrics: `each connections_total: Counter, "Help.";`.
 macro_rules! metrics {
     (
         $(#[$about:meta])*
         pub struct $table:ident {
-            $($scope:ident $name:ident: $type:ty, $unit:literal, $help:literal;)*
+            $($scope:ident $name:ident: $type:ty, $help:literal;)*
         }
     ) => {
         $(#[$about])*
@@ -137,10 +163,9 @@ macro_rules! metrics {
             const DESCRIPTORS: &'static [$crate::observe::metric::Descriptor] = &[$(
                 $crate::observe::metric::Descriptor {
                     name: stringify!($name),
-                    unit: $unit,
                     help: $help,
                     kind: <$type as $crate::observe::metric::Metric>::KIND,
-                    label: <$type as $crate::observe::metric::Metric>::LABEL,
+                    labels: <$type as $crate::observe::metric::Metric>::LABELS,
                     scope: $crate::observe::metric::scope::$scope,
                 },
             )*];
@@ -155,52 +180,54 @@ macro_rules! metrics {
 pub(crate) use labels;
 pub(crate) use metrics;
 
-/// What Prometheus calls the type.
+/// The key of a label and its values.
+pub type LabelSet = (&'static str, &'static [&'static str]);
+
+/// The type of a metric in Prometheus.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     Counter,
     Gauge,
+    Histogram,
 }
 
-/// How the values of several shards are shown.
+/// How the values of several sources are exposed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Scope {
-    EachShard,
+    Each,
     Sum,
 }
 
-/// The words for `Scope` in `metrics!`.
+/// The names of `Scope` in `metrics!`.
 #[allow(non_upper_case_globals)]
 pub mod scope {
     use crate::observe::metric::Scope;
 
-    pub const each: Scope = Scope::EachShard;
+    pub const each: Scope = Scope::Each;
     pub const sum: Scope = Scope::Sum;
 }
 
-/// Everything about a metric but its value.
+/// The declaration of a metric.
 #[derive(Clone, Copy, Debug)]
 pub struct Descriptor {
     pub name: &'static str,
-    pub unit: &'static str,
     pub help: &'static str,
     pub kind: Kind,
-    /// Key and values.
-    pub label: Option<(&'static str, &'static [&'static str])>,
+    pub labels: &'static [LabelSet],
     pub scope: Scope,
 }
 
-/// One of the types that a declared metric can have.
+/// A type of a declared metric.
 pub trait Metric {
     const KIND: Kind;
-    const LABEL: Option<(&'static str, &'static [&'static str])>;
+    const LABELS: &'static [LabelSet];
 
     fn cells(&self) -> &[AtomicU64];
 }
 
 impl Metric for Counter {
     const KIND: Kind = Kind::Counter;
-    const LABEL: Option<(&'static str, &'static [&'static str])> = None;
+    const LABELS: &'static [LabelSet] = &[];
 
     fn cells(&self) -> &[AtomicU64] {
         &self.0
@@ -209,7 +236,7 @@ impl Metric for Counter {
 
 impl Metric for Gauge {
     const KIND: Kind = Kind::Gauge;
-    const LABEL: Option<(&'static str, &'static [&'static str])> = None;
+    const LABELS: &'static [LabelSet] = &[];
 
     fn cells(&self) -> &[AtomicU64] {
         &self.0
@@ -218,10 +245,19 @@ impl Metric for Gauge {
 
 impl<L: Label> Metric for Family<L> {
     const KIND: Kind = Kind::Counter;
-    const LABEL: Option<(&'static str, &'static [&'static str])> = Some((L::KEY, L::VALUES));
+    const LABELS: &'static [LabelSet] = &[(L::KEY, L::VALUES)];
 
     fn cells(&self) -> &[AtomicU64] {
         self.0.as_ref()
+    }
+}
+
+impl<A: Label, B: Label> Metric for Grid<A, B> {
+    const KIND: Kind = Kind::Counter;
+    const LABELS: &'static [LabelSet] = &[(A::KEY, A::VALUES), (B::KEY, B::VALUES)];
+
+    fn cells(&self) -> &[AtomicU64] {
+        &self.cells
     }
 }
 
@@ -233,7 +269,7 @@ pub trait Declared {
     fn cells(&self) -> Vec<&[AtomicU64]>;
 }
 
-/// One metric read: for each source its values, one per label value.
+/// One metric as read: for each source its values, in the order of the label values.
 #[derive(Clone, Debug)]
 pub struct Reading {
     pub descriptor: &'static Descriptor,
@@ -241,9 +277,9 @@ pub struct Reading {
 }
 
 impl Reading {
-    /// All sources together, one number per label value.
+    /// The sums over all sources, one for each combination of label values.
     pub fn sums(&self) -> Vec<u64> {
-        let count = self.descriptor.label.map_or(1, |(_, values)| values.len());
+        let count = self.descriptor.labels.iter().map(|(_, values)| values.len()).product();
         let mut sums = vec![0; count];
         for (place, sum) in sums.iter_mut().enumerate() {
             *sum = self.by_source.iter().map(|values| values[place]).sum();
@@ -252,7 +288,7 @@ impl Reading {
     }
 }
 
-/// Reads the same table of all sources.
+/// Reads one table of all sources.
 pub fn read<D: Declared>(sources: &[&D]) -> Vec<Reading> {
     let mut readings: Vec<Reading> = D::DESCRIPTORS
         .iter()
@@ -267,48 +303,6 @@ pub fn read<D: Declared>(sources: &[&D]) -> Vec<Reading> {
     readings
 }
 
-/// Appends metrics as Prometheus reads them.
-pub fn expose(out: &mut String, readings: &[Reading]) {
-    for reading in readings {
-        let Descriptor { name, unit, help, kind, .. } = reading.descriptor;
-        expose_head(out, (name, *kind), &format!("{help} Unit: {unit}."));
-        match reading.descriptor.scope {
-            Scope::Sum => expose_values(out, reading.descriptor, None, &reading.sums()),
-            Scope::EachShard => {
-                for (shard, values) in reading.by_source.iter().enumerate() {
-                    expose_values(out, reading.descriptor, Some(shard), values);
-                }
-            }
-        }
-    }
-}
-
-/// A metric that is not declared in a table, for what is only known when it is asked for.
-pub fn expose_one(out: &mut String, named: (&str, Kind), help: &str, (labels, value): (&str, f64)) {
-    expose_head(out, named, help);
-    writeln!(out, "{PREFIX}{}{labels} {value}", named.0).expect("a String takes everything");
-}
-
-fn expose_head(out: &mut String, (name, kind): (&str, Kind), help: &str) {
-    let kind = if kind == Kind::Counter { "counter" } else { "gauge" };
-    writeln!(out, "# HELP {PREFIX}{name} {help}\n# TYPE {PREFIX}{name} {kind}")
-        .expect("a String takes everything");
-}
-
-fn expose_values(out: &mut String, of: &Descriptor, shard: Option<usize>, values: &[u64]) {
-    let shard = shard.map(|shard| format!("shard=\"{shard}\""));
-    for (place, value) in values.iter().enumerate() {
-        let label = of.label.map(|(key, values)| format!("{key}=\"{}\"", values[place]));
-        let labels: Vec<String> = shard.iter().cloned().chain(label).collect();
-        let labels = labels.join(",");
-        let written = match labels.is_empty() {
-            true => writeln!(out, "{PREFIX}{} {value}", of.name),
-            false => writeln!(out, "{PREFIX}{}{{{labels}}} {value}", of.name),
-        };
-        written.expect("a String takes everything");
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -319,38 +313,43 @@ mod tests {
             Apple = "apple",
             Pear = "pear",
         }
+
+        /// For the test.
+        pub enum State: "state" {
+            Raw = "raw",
+            Cooked = "cooked",
+            Dried = "dried",
+        }
     }
 
     metrics! {
         /// For the test.
         pub struct Basket {
-            each weight_grams: Gauge, "grams", "How heavy.";
-            sum eaten_total: Family<Fruit>, "fruits", "How many are gone.";
+            each weight_grams: Gauge, "Weight.";
+            sum eaten_total: Family<Fruit>, "Fruit eaten.";
+            sum sold_total: Grid<Fruit, State>, "Fruit sold.";
         }
     }
 
     #[test]
-    fn metrics_are_shown_by_scope_and_label() {
+    fn a_table_is_read_from_all_its_sources() {
         let (left, right) = (Basket::default(), Basket::default());
         left.weight_grams.add(5);
         left.weight_grams.subtract(2);
         right.weight_grams.subtract(1);
         left.eaten_total.add(Fruit::Pear, 1);
         right.eaten_total.add(Fruit::Pear, 2);
-        let mut out = String::new();
-        expose(&mut out, &read(&[&left, &right]));
-        let expected = "\
-            # HELP ringpost_weight_grams How heavy. Unit: grams.\n\
-            # TYPE ringpost_weight_grams gauge\n\
-            ringpost_weight_grams{shard=\"0\"} 3\n\
-            ringpost_weight_grams{shard=\"1\"} 0\n\
-            # HELP ringpost_eaten_total How many are gone. Unit: fruits.\n\
-            # TYPE ringpost_eaten_total counter\n\
-            ringpost_eaten_total{fruit=\"apple\"} 0\n\
-            ringpost_eaten_total{fruit=\"pear\"} 3\n";
-        assert_eq!(out, expected);
-        assert_eq!(left.eaten_total.value(Fruit::Pear), 1);
+        left.sold_total.add(Fruit::Apple, State::Dried, 1);
+        right.sold_total.add(Fruit::Pear, State::Raw, 4);
+        let readings = read(&[&left, &right]);
+        assert_eq!(readings[0].by_source, [[3], [0]]);
+        assert_eq!(readings[1].sums(), [0, 3]);
+        assert_eq!(readings[2].sums(), [0, 0, 1, 4, 0, 0], "row by row");
+        assert_eq!(readings[2].descriptor.labels.len(), 2);
+        assert_eq!(left.sold_total.value(Fruit::Apple, State::Dried), 1);
         let names: Vec<&str> = Fruit::ALL.iter().map(|fruit| fruit.name()).collect();
         assert_eq!(names, ["apple", "pear"]);
+        let states = [State::Raw, State::Cooked, State::Dried];
+        assert_eq!((State::ALL, State::Dried.name()), (&states[..], "dried"));
     }
 }

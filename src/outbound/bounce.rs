@@ -18,7 +18,7 @@ use crate::handoff::frame::Answer;
 use crate::handoff::frame::Attempt;
 use crate::handoff::frame::Mail;
 use crate::handoff::frame::MailBody;
-use crate::observe::Event;
+use crate::observe::log::Record;
 use crate::outbound::home::Home;
 use crate::queue::Labels;
 use crate::queue::RecipientsBuf;
@@ -79,7 +79,7 @@ pub enum Note {
 impl Note {
     pub fn emit(&self, of: MessageId) {
         match self {
-            Note::Made { id, kind, to, recipients, due_ms } => Event::Reported {
+            Note::Made { id, kind, to, recipients, due_ms } => Record::Reported {
                 id: *id,
                 of,
                 kind: kind.action(),
@@ -89,7 +89,7 @@ impl Note {
             }
             .emit(),
             Note::Nobody { recipients, reason } => {
-                Event::NotReported { id: of, recipients: *recipients, reason }.emit();
+                Record::NotReported { id: of, recipients: *recipients, reason }.emit();
             }
         }
     }

@@ -598,6 +598,11 @@ impl Destination {
         self.turns.len
     }
 
+    /// The queued message that was accepted first. Examines all queued jobs.
+    pub fn oldest(&self) -> Option<MessageId> {
+        self.turns.oldest()
+    }
+
     pub fn last_error(&self) -> &str {
         &self.last_error
     }
@@ -935,6 +940,11 @@ impl Turns {
         })
     }
 
+    fn oldest(&self) -> Option<MessageId> {
+        let lines = self.tenants.values().flat_map(|tenant| tenant.lines.values());
+        lines.flatten().map(|waiting| waiting.id).min()
+    }
+
     fn ahead_of(&self, id: MessageId, job: u16) -> Option<usize> {
         let before = |own: usize, lens: &mut dyn Iterator<Item = usize>| {
             own + lens.map(|len| len.min(own + 1)).sum::<usize>()
@@ -994,11 +1004,13 @@ mod tests {
         }
         turns.push(ticket(10, 1, 2));
         turns.push(ticket(20, 2, 3));
+        assert_eq!(turns.oldest(), Some(MessageId::from_u64(0)));
         assert!(turns.remove(&ticket(1, 1, 1)) && turns.remove(&ticket(10, 1, 2)));
         assert!(turns.remove(&ticket(20, 2, 3)) && !turns.remove(&ticket(20, 2, 3)));
         assert!(!turns.remove(&ticket(99, 1, 1)), "never was there");
         let left: Vec<u64> = popped(&mut turns, 2).iter().map(|job| job.id.as_u64()).collect();
         assert_eq!((left, turns.len), (vec![0, 2], 0));
+        assert_eq!(turns.oldest(), None);
         assert!(turns.pop().is_none() && turns.tenants.is_empty());
     }
 

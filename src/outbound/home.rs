@@ -34,9 +34,9 @@ use crate::handoff::frame::What;
 use crate::net::resolver::DnsFault;
 use crate::net::resolver::Family;
 use crate::net::resolver::Resolver;
-use crate::observe::Event;
 use crate::observe::Histograms;
 use crate::observe::ShardObserved;
+use crate::observe::log::Record;
 use crate::outbound::bounce::ReportPace;
 use crate::outbound::destination::Random;
 use crate::outbound::lease::JobKey;
@@ -821,7 +821,7 @@ impl Home {
             let what = format!("{id} has more parts than a message has job numbers");
             let remedy =
                 "send it to fewer recipients at once, or let its destination take more of them";
-            Event::Warning { what: &what, remedy }.emit();
+            Record::Warning { what: &what, remedy }.emit();
             // Numbers become free as other parts end; the next sweep is soon enough for it.
             return self.forget(key);
         }

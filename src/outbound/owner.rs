@@ -30,7 +30,7 @@ use crate::net::TlsResult;
 use crate::net::resolver::Resolver;
 use crate::observe::Histograms;
 use crate::observe::ShardObserved;
-use crate::observe::counters::DeliveryTlsResult;
+use crate::observe::label::DeliveryTlsResult;
 use crate::outbound::destination::DestinationState;
 use crate::outbound::destination::FailureKind;
 use crate::outbound::destination::Full;

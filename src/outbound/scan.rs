@@ -15,7 +15,7 @@ use crate::base::MessageId;
 use crate::base::clock::wall_ms;
 use crate::handoff::frame::Mail;
 use crate::handoff::frame::MailBody;
-use crate::observe::Event;
+use crate::observe::log::Record;
 use crate::outbound::home::BODY_HELD_MAX;
 use crate::outbound::home::Home;
 use crate::outbound::home::Row;
@@ -144,7 +144,7 @@ async fn load(
 
 fn told(partition: &Partition, fault: &QueueFault) {
     let what = format!("partition {}: mail that is due cannot be read: {fault}", partition.id());
-    Event::Warning { what: &what, remedy: "restart to have it checked and put aside" }.emit();
+    Record::Warning { what: &what, remedy: "restart to have it checked and put aside" }.emit();
 }
 
 /// One job with its message. `None`: it has ended or was given another time meanwhile.

@@ -104,6 +104,8 @@ pub struct DestinationSummary {
     pub key: Box<str>,
     pub state: DestinationState,
     pub queued: usize,
+    /// When the oldest queued message was accepted, in milliseconds since 1970.
+    pub oldest_ms: Option<u64>,
     pub in_flight: u32,
     pub connections: ConnectionCounts,
     pub window: u32,
@@ -128,6 +130,8 @@ pub struct DestinationLoad {
     pub weight: usize,
     pub queued: usize,
     pub in_flight: u32,
+    /// As in `DestinationSummary`.
+    pub oldest_ms: Option<u64>,
 }
 
 /// Why a job has not gone yet.
@@ -506,6 +510,7 @@ impl Scheduler {
             key: destination.key.clone(),
             state: destination.destination.state(now_ms),
             queued: destination.destination.queued(),
+            oldest_ms: destination.destination.oldest().map(MessageId::made_ms),
             in_flight: destination.destination.tally.busy,
             connections: destination.destination.tally,
             window: destination.destination.window(),
@@ -582,7 +587,12 @@ impl Scheduler {
             let weight = queued + tally.all() as usize;
             each(
                 self.id_of(place as u32),
-                DestinationLoad { weight, queued, in_flight: tally.busy },
+                DestinationLoad {
+                    weight,
+                    queued,
+                    in_flight: tally.busy,
+                    oldest_ms: destination.destination.oldest().map(MessageId::made_ms),
+                },
             );
         }
         (end < places).then_some(end)

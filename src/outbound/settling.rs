@@ -18,8 +18,10 @@ use crate::handoff::frame::Attempt;
 use crate::handoff::frame::End;
 use crate::handoff::frame::RecipientEnd;
 use crate::handoff::frame::What;
-use crate::observe::Event;
-use crate::observe::histogram::Stage;
+use crate::observe::Stage;
+use crate::observe::label::AttemptCategory;
+use crate::observe::label::AttemptOutcome;
+use crate::observe::log::Record;
 use crate::outbound::bounce;
 use crate::outbound::bounce::Story;
 use crate::outbound::bounce::Told;
@@ -39,6 +41,7 @@ use crate::queue::settle::Next;
 use crate::queue::settle::Settlement;
 use crate::route::HopProtocol;
 use crate::rt::timer;
+use crate::wire::classify::Category;
 use crate::wire::classify::Cause;
 use crate::wire::dsn::Kind;
 
@@ -331,12 +334,6 @@ fn tell(
     (tally, again_ms): (&Tally, Option<u64>),
     now_ms: u64,
 ) {
-    let metrics = &home.observed.metrics;
-    metrics.recipients_delivered_total.add(tally.delivered);
-    metrics.recipients_bounced_total.add(tally.bounced);
-    metrics.recipients_expired_total.add(tally.expired);
-    let deferred = outcome.ends.len() as u64 - tally.total();
-    metrics.recipients_deferred_total.add(deferred);
     let age_us = now_ms.saturating_sub(envelope.received_ms) * 1000;
     if tally.delivered > 0 {
         home.histograms.record(Stage::Delivered, age_us);
@@ -349,16 +346,21 @@ fn tell(
     let before_us = (u64::from(envelope.intake_ms) + before_due_ms).saturating_mul(1000);
     for (RecipientEnd { index, end }, answer) in &outcome.ends {
         let expired = *end == End::Deferred && again_ms.is_none();
-        let word = match end {
-            End::Delivered => "delivered",
-            End::Failed => "bounced",
-            End::Deferred if expired => "expired",
-            End::Deferred => "deferred",
+        let ended = match end {
+            End::Delivered => AttemptOutcome::Delivered,
+            End::Failed => AttemptOutcome::Bounced,
+            End::Deferred if expired => AttemptOutcome::Expired,
+            End::Deferred => AttemptOutcome::Deferred,
         };
+        let category = match end {
+            End::Delivered => Category::Delivered,
+            End::Failed | End::Deferred => bounce::category_of(answer, host),
+        };
+        home.observed.metrics.attempts_total.add(ended, label_of(category), 1);
         let verdict = attempt.verdict.map(|verdict| verdict.to_string());
-        Event::Attempt {
+        Record::Attempt {
             id,
-            outcome: word,
+            outcome: ended.name(),
             from: envelope.sender.unwrap_or(""),
             to: recipients.get(*index as usize).map_or("", |one| one.mailbox),
             tenant: envelope.labels.tenant,
@@ -373,7 +375,7 @@ fn tell(
             reply: &answer.text,
             category: match end {
                 End::Delivered => None,
-                _ => Some(bounce::category_of(answer, host).label()),
+                End::Failed | End::Deferred => Some(category.label()),
             },
             attempts: waiting.attempts + u32::from(outcome.counts),
             next_ms: again_ms.filter(|_| *end == End::Deferred),
@@ -384,5 +386,23 @@ fn tell(
             transfer_us: attempt.transfer_us,
         }
         .emit();
+    }
+}
+
+/// The label of a category. Both have the same values in the same order.
+fn label_of(category: Category) -> AttemptCategory {
+    const _: () = assert!(AttemptCategory::ALL.len() == Category::ALL.len());
+    AttemptCategory::ALL[category as usize]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_category_has_its_label() {
+        for category in Category::ALL {
+            assert_eq!(label_of(category).name(), category.label());
+        }
     }
 }

@@ -43,6 +43,8 @@ pub struct Others {
     pub destinations: u64,
     pub queued: u64,
     pub in_flight: u64,
+    /// When the oldest queued message was accepted, in milliseconds since 1970.
+    pub oldest_ms: Option<u64>,
 }
 
 /// Where a shard lays out its last snapshot.
@@ -109,7 +111,7 @@ impl Survey {
 struct Look {
     /// The place of the next destination.
     from: usize,
-    all: Others,
+    others: Others,
     /// The smallest of them on top.
     largest: BinaryHeap<Reverse<(DestinationLoad, DestinationId)>>,
 }
@@ -120,12 +122,13 @@ impl Look {
         &mut self,
         loads: impl FnOnce(usize, &mut dyn FnMut(DestinationId, DestinationLoad)) -> Option<usize>,
     ) -> bool {
-        let Look { from, all, largest } = self;
+        let Look { from, others, largest } = self;
         let next = loads(*from, &mut |destination, load| {
-            all.add(load);
             largest.push(Reverse((load, destination)));
-            if largest.len() > LARGEST_MAX {
-                largest.pop();
+            if largest.len() > LARGEST_MAX
+                && let Some(Reverse((smallest, _))) = largest.pop()
+            {
+                others.add(smallest);
             }
         });
         *from = next.unwrap_or(0);
@@ -137,12 +140,9 @@ impl Look {
         self,
         mut view: impl FnMut(DestinationId) -> Option<DestinationView>,
     ) -> DestinationsSnapshot {
-        let Look { all: mut others, largest, .. } = self;
-        let largest =
-            largest.into_sorted_vec().into_iter().filter_map(|Reverse((load, destination))| {
-                others.take_away(load);
-                view(destination)
-            });
+        let Look { others, largest, .. } = self;
+        let largest = largest.into_sorted_vec().into_iter();
+        let largest = largest.filter_map(|Reverse((_, destination))| view(destination));
         DestinationsSnapshot { largest: largest.collect(), others }
     }
 }
@@ -152,12 +152,7 @@ impl Others {
         self.destinations += 1;
         self.queued += load.queued as u64;
         self.in_flight += u64::from(load.in_flight);
-    }
-
-    fn take_away(&mut self, load: DestinationLoad) {
-        self.destinations -= 1;
-        self.queued -= load.queued as u64;
-        self.in_flight -= u64::from(load.in_flight);
+        self.oldest_ms = [self.oldest_ms, load.oldest_ms].into_iter().flatten().min();
     }
 }
 
@@ -225,7 +220,7 @@ mod tests {
         let (look, steps, most) = look(&scheduler);
         assert!(most <= DESTINATIONS_PER_TICK, "{most} in one tick");
         assert!(steps >= DESTINATIONS_MAX / DESTINATIONS_PER_TICK, "{steps} ticks");
-        assert_eq!(look.all.destinations, DESTINATIONS_MAX as u64);
+        assert_eq!(look.others.destinations, (DESTINATIONS_MAX - LARGEST_MAX) as u64);
         assert_eq!(look.largest.len(), LARGEST_MAX);
     }
 
@@ -243,6 +238,7 @@ mod tests {
             (many - LARGEST_MAX..many).rev().map(|number| format!("{number}.test:25")).collect();
         assert_eq!(named, expected);
         let rest: u64 = (0..(many - LARGEST_MAX) as u64).sum();
-        assert_eq!(snapshot.others, Others { destinations: 10, queued: rest, in_flight: 0 });
+        let others = Others { destinations: 10, queued: rest, in_flight: 0, oldest_ms: Some(0) };
+        assert_eq!(snapshot.others, others);
     }
 }

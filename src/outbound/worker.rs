@@ -33,8 +33,8 @@ use crate::net::TlsFacts;
 use crate::net::TlsFault;
 use crate::net::Verdict;
 use crate::net::resolver::Family;
-use crate::observe::counters::DeliveryTls;
-use crate::observe::histogram::Stage;
+use crate::observe::Stage;
+use crate::observe::label::DeliveryTls;
 use crate::outbound::connect;
 use crate::outbound::connect::Beside;
 use crate::outbound::connect::DialFault;
@@ -549,7 +549,10 @@ async fn secure(
     pool: &ChunkPool,
 ) -> Result<(), SocketFault> {
     channel.start_tls_client(owner.trust.client(), &way.host.host, way.terms.check.clone())?;
-    channel.handshake(pool, None).await
+    let began = Instant::now();
+    channel.handshake(pool, None).await?;
+    owner.histograms.record(Stage::DeliveryTls, began.elapsed().as_micros() as u64);
+    Ok(())
 }
 
 fn not_greeted(

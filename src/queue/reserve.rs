@@ -57,9 +57,14 @@ impl Reserve {
         Reserve { path, bytes, state }
     }
 
-    #[cfg(test)]
-    fn bytes(&self) -> u64 {
+    /// Bytes that the reserve should have.
+    pub fn target_bytes(&self) -> u64 {
         self.bytes
+    }
+
+    /// Bytes that are allocated now.
+    pub fn held_bytes(&self) -> u64 {
+        if self.state == ReserveState::Kept { self.bytes } else { 0 }
     }
 
     #[cfg(test)]
@@ -158,7 +163,7 @@ mod tests {
     fn the_reserve_follows_the_free_space() {
         let spool = tempfile::tempdir().expect("a folder for the test");
         let mut reserve = Reserve::find(spool.path(), 1 << 16, 1);
-        let size = reserve.bytes();
+        let size = reserve.target_bytes();
         assert_eq!(size, (1 << 16) + RESERVE_PARTITION_BYTES);
         use ReserveState::Absent;
         use ReserveState::Kept;

@@ -9,7 +9,7 @@ use std::time::Duration;
 use std::time::Instant;
 
 use crate::inbound::reception::Reception;
-use crate::observe::Event;
+use crate::observe::log::Record;
 use crate::rt::Listener;
 use crate::rt::timer;
 use crate::shard::run::Delivering;
@@ -50,7 +50,7 @@ pub async fn drain(
         return;
     }
     let what = format!("{cut} sessions did not end in time and are cut with 421");
-    Event::Warning { what: &what, remedy: "raise server.shutdown_timeout if that matters" }.emit();
+    Record::Warning { what: &what, remedy: "raise server.shutdown_timeout if that matters" }.emit();
     timer::interrupt_all();
     let end = Instant::now() + LAST_WORDS;
     while reception.sessions() > 0 && Instant::now() < end {

@@ -1,15 +1,16 @@
-//! What a shard does at every tick: show its gauges, its heartbeat and, when asked, its histograms;
-//! and watch the batches that its commit threads write, so that a hung disk holds nobody up.
+//! The work of a shard at every tick: publish its gauges, its heartbeat and, on request, its
+//! histograms; watch the batches that its commit threads write, so that a hung disk blocks nobody.
 
 use std::rc::Rc;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
+use crate::base::limits::CHUNK_BYTES;
 use crate::inbound::reception::Reception;
-use crate::observe::Event;
-use crate::observe::counters::CommitCause;
-use crate::observe::counters::Handoff;
+use crate::observe::label::CommitCause;
+use crate::observe::label::Handoff;
+use crate::observe::log::Record;
 use crate::queue::CommitHandle;
 use crate::queue::Hang;
 use crate::queue::lane::CommitCounts;
@@ -22,10 +23,10 @@ pub fn start(reception: &Rc<Reception>, commits: Vec<CommitHandle>) {
     timer::on_tick(move || {
         let observed = reception.observed();
         let metrics = reception.metrics();
-        metrics.chunks_out.set(reception.pool.chunks_out() as u64);
-        metrics.transactions_bytes.set(reception.arena_bytes() as u64);
+        metrics.body_memory_bytes.set((reception.pool.chunks_out() * CHUNK_BYTES) as u64);
+        metrics.transaction_memory_bytes.set(reception.arena_bytes() as u64);
         metrics.connections_open.set(reception.sessions() as u64);
-        metrics.tasks_live.set(task::live() as u64);
+        metrics.tasks.set(task::live() as u64);
         let now = Sums::of(&commits);
         metrics.commit_batches_total.add(now.batches - seen.batches);
         metrics.commit_syncs_total.add(now.syncs - seen.syncs);
@@ -38,32 +39,30 @@ pub fn start(reception: &Rc<Reception>, commits: Vec<CommitHandle>) {
             metrics.commits_failed_total.add(cause, now - seen);
         }
         seen = now;
-        metrics.commit_hung_seconds.set(watch_commits(&reception).div_ceil(1000));
+        watch_commits(&reception);
         reception.histograms.publish_if_wanted();
         observed.beat();
     });
 }
 
-/// Looks at every batch under way, and tells of those that begin or cease to hang. Answers how many
-/// milliseconds the longest hangs.
-fn watch_commits(reception: &Reception) -> u64 {
+/// Examines every batch being written, and logs those that begin or cease to hang.
+fn watch_commits(reception: &Reception) {
     let now = Instant::now();
-    let mut longest_ms = 0;
     for committer in reception.committers() {
         let partition = committer.partition();
         match committer.watch(now) {
             Some(Hang::Began { ms }) => {
                 let action = "new mail is answered 451 until the disk answers";
-                Event::CommitHung { partition, seconds: ms / 1000, action }.emit();
+                Record::CommitHung { partition, seconds: ms / 1000, action }.emit();
             }
             Some(Hang::Ended { ms }) => {
-                Event::CommitResumed { partition, seconds: ms / 1000 }.emit();
+                Record::CommitResumed { partition, seconds: ms / 1000 }.emit();
             }
             None => {}
         }
-        longest_ms = longest_ms.max(committer.hung_ms());
+        let hung_seconds = committer.hung_ms().div_ceil(1000);
+        reception.observed().partition(partition).partition_hung_seconds.set(hung_seconds);
     }
-    longest_ms
 }
 
 /// What the commit threads of a shard have counted.

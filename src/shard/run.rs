@@ -14,6 +14,7 @@ use std::sync::atomic::Ordering;
 use crate::base::ChunkPool;
 use crate::base::ShardId;
 use crate::base::fault::end_process;
+use crate::base::limits::CHUNK_BYTES;
 use crate::handoff::Frame;
 use crate::handoff::Mesh;
 use crate::handoff::MeshSeed;
@@ -27,8 +28,8 @@ use crate::inbound::reception::ReceptionParts;
 use crate::net::Resolver;
 use crate::net::ResolverSettings;
 use crate::net::TlsClient;
-use crate::observe::Event;
 use crate::observe::ShardObserved;
+use crate::observe::log::Record;
 use crate::outbound::home;
 use crate::outbound::home::Home;
 use crate::outbound::home::HomeParts;
@@ -108,11 +109,11 @@ pub async fn run(seed: ShardSeed) {
     let commits = seed.partitions.clone();
     let committer = |handle| Committer::new(handle, Rc::clone(&pool), Arc::clone(&ring));
     let committers = seed.partitions.into_iter().map(committer).collect();
-    seed.observed.metrics.chunks_max.set(seed.chunks_max as u64);
+    seed.observed.metrics.body_memory_limit_bytes.set((seed.chunks_max * CHUNK_BYTES) as u64);
     let counting = Arc::clone(&seed.observed);
     task::on_panic(move |message| {
         counting.metrics.task_panics_total.add(1);
-        Event::TaskPanicked { message }.emit();
+        Record::TaskPanicked { message }.emit();
     });
     let reception = Reception::new(ReceptionParts {
         shard: seed.shard,

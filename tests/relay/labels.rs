@@ -62,7 +62,7 @@ fn attempts(server: &Server, id: &str, count: usize) -> Vec<Value> {
         let log = server.log_text();
         let lines = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
         let lines: Vec<Value> =
-            lines.filter(|line| line["event"] == "attempt" && line["from"] == *sender).collect();
+            lines.filter(|line| line["record"] == "attempt" && line["from"] == *sender).collect();
         // A line is written behind what it tells of.
         if lines.len() >= count {
             return lines;

@@ -482,7 +482,7 @@ impl Relay {
         loop {
             let log = self.server.log.lock().expect("no reader panics").clone();
             let is_it =
-                |line: &&String| line.contains("\"event\":\"attempt\"") && line.contains(&wanted);
+                |line: &&String| line.contains("\"record\":\"attempt\"") && line.contains(&wanted);
             if let Some(line) = log.iter().find(is_it) {
                 return serde_json::from_str(line).expect("JSON");
             }

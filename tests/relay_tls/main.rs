@@ -281,7 +281,7 @@ fn hosts_are_held_to_what_their_domain_publishes() {
     assert_eq!(facts(&testing), expected);
     let garbled = relay.send("a@garbled.test");
     assert_eq!(facts(&garbled), "delivered | unverified: for another name | may");
-    relay.server.wait_for_log("\"event\":\"sts_not_fetched\"");
+    relay.server.wait_for_log("\"record\":\"sts_not_fetched\"");
     assert_eq!((good.heard("tls MAIL"), bad.heard("tls MAIL")), (1, 3));
 }
 

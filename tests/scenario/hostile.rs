@@ -275,6 +275,6 @@ fn a_bug_ends_only_its_session() {
     assert_eq!(reply.code, 250);
     rig.await_metric("ringpost_session_panics_total", 1.0);
     rig.await_metric("ringpost_connections_open", 1.0);
-    rig.await_event("session_panicked");
+    rig.await_record("session_panicked");
     rig.client().expect("VRFY bug", 252);
 }

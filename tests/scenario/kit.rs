@@ -35,7 +35,7 @@ pub struct Plan {
     pub server: String,
     pub listeners: String,
     pub log: String,
-    /// Whether `[control] http` is on.
+    /// Whether monitoring is on.
     pub http: bool,
     /// Where, if not at an address that is free.
     pub http_at: Option<SocketAddr>,
@@ -82,7 +82,7 @@ impl Plan {
         // A cut of power is not what these tests are about; a sync for each message is.
         format!(
             "[server]\nhostname = \"mx.ringpost.test\"\nspool = {spool:?}\n{server}\n[log]\n{log}\n\
-             [control]\nhttp = \"{http}\"\n{listeners}\n{rest}\n{delivery}"
+             [monitor]\nlisten = \"{http}\"\n{listeners}\n{rest}\n{delivery}"
         )
     }
 }
@@ -117,10 +117,10 @@ impl Rig {
         loop {
             let file = fs::read_to_string(&log_file).unwrap_or_default();
             let text = format!("{}\n{file}", self.server.log_text());
-            if text.lines().any(|line| word_of(line, "event") == Some("started")) {
+            if text.lines().any(|line| word_of(line, "record") == Some("started")) {
                 return text
                     .lines()
-                    .filter(|line| word_of(line, "event") == Some("listening"))
+                    .filter(|line| word_of(line, "record") == Some("listening"))
                     .filter_map(|line| word_of(line, "address")?.parse().ok())
                     .collect();
             }
@@ -228,26 +228,26 @@ impl Rig {
 
     /// Sends SIGHUP and waits for its outcome, which is the log line returned.
     pub fn reload(&self, outcome: &str) -> String {
-        let before = self.count_events(outcome);
+        let before = self.count_records(outcome);
         self.server.signal("HUP");
         let end = Instant::now() + PATIENCE;
-        while self.count_events(outcome) <= before {
+        while self.count_records(outcome) <= before {
             assert!(Instant::now() < end, "no `{outcome}` in:\n{}", self.server.log_text());
             thread::sleep(Duration::from_millis(5));
         }
         let log = self.server.log_text();
-        let line = log.lines().rfind(|line| word_of(line, "event") == Some(outcome));
+        let line = log.lines().rfind(|line| word_of(line, "record") == Some(outcome));
         line.expect("it was counted").to_owned()
     }
 
-    fn count_events(&self, name: &str) -> usize {
+    fn count_records(&self, name: &str) -> usize {
         let log = self.server.log_text();
-        log.lines().filter(|line| word_of(line, "event") == Some(name)).count()
+        log.lines().filter(|line| word_of(line, "record") == Some(name)).count()
     }
 
     /// Waits until the log has an event of that name, and gives it.
-    pub fn await_event(&self, name: &str) -> Value {
-        let line = self.server.wait_for_log(&format!("\"event\":\"{name}\""));
+    pub fn await_record(&self, name: &str) -> Value {
+        let line = self.server.wait_for_log(&format!("\"record\":\"{name}\""));
         serde_json::from_str(&line).expect("the log is JSON")
     }
 }
@@ -281,7 +281,7 @@ fn word_of<'l>(line: &'l str, key: &str) -> Option<&'l str> {
     }
     let mut words = line.split(' ').filter(|word| !word.is_empty());
     match key {
-        "event" => words.find(|word| ["started", "listening"].contains(word)),
+        "record" => words.find(|word| ["started", "listening"].contains(word)),
         _ => words.find_map(|word| word.strip_prefix(key)?.strip_prefix('=')),
     }
 }

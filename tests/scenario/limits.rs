@@ -232,10 +232,10 @@ fn a_large_transaction_leaves_no_memory_behind() {
         client.expect(&rcpt, 250);
     }
     let end = Instant::now() + PATIENCE;
-    while rig.metric("ringpost_transactions_bytes") < 200_000.0 {
+    while rig.metric("ringpost_transaction_memory_bytes") < 200_000.0 {
         assert!(Instant::now() < end, "500 recipients take some memory");
     }
     talk(&mut client, "over", &[("RSET", "250")]);
-    rig.await_metric("ringpost_transactions_bytes", 0.0);
+    rig.await_metric("ringpost_transaction_memory_bytes", 0.0);
     talk(&mut client, "the session goes on", &[("NOOP", "250")]);
 }

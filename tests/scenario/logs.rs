@@ -39,7 +39,7 @@ fn await_in_file(path: &std::path::Path, what: &str) -> String {
 fn a_message_is_one_line_in_both_forms() {
     let json = Rig::start(&Plan::default());
     let id = send_one(&json, "secret-subject");
-    let line = json.server.wait_for_log("\"event\":\"accepted\"");
+    let line = json.server.wait_for_log("\"record\":\"accepted\"");
     let event: serde_json::Value = serde_json::from_str(&line).expect("JSON");
     assert_eq!(event["id"], id.as_str());
     for (key, value) in
@@ -88,7 +88,7 @@ fn the_log_file_is_opened_again_after_a_rename() {
     let between = send_one(&rig, "between");
     await_in_file(&moved, &between);
     rig.server.signal("HUP");
-    await_in_file(&path, "\"event\":\"reloaded\"");
+    await_in_file(&path, "\"record\":\"reloaded\"");
     let second = send_one(&rig, "second");
     await_in_file(&path, &second);
     let old = fs::read_to_string(&moved).expect("it is there");
@@ -173,7 +173,7 @@ fn a_full_pipe_stalls_no_mail() {
     let reader = thread::spawn(move || {
         let mut lines = Vec::new();
         for line in BufReader::new(unread).lines().map_while(Result::ok) {
-            if line.contains("\"event\":\"log_dropped\"") {
+            if line.contains("\"record\":\"log_dropped\"") {
                 // The test waits for the first of them.
                 let _ = tell.send(());
             }

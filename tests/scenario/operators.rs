@@ -660,9 +660,23 @@ fn jobs_in_memory_are_counted() {
         submit(&rig, subject);
     }
     rig.await_metric("ringpost_jobs_in_memory", 3.0);
+    let named = |metric: &str, rest: &str| {
+        format!("ringpost_destination_{metric}{{destination=\"{}\"{rest}}}", sink.address)
+    };
+    rig.await_metric(&named("jobs", ",state=\"in_flight\""), 1.0);
+    rig.await_metric(&named("jobs", ",state=\"queued\""), 2.0);
+    assert!(rig.metric(&named("oldest_message_age_seconds", "")) > 0.0);
+    assert_eq!(rig.metric("ringpost_destinations"), 1.0);
     sink.turn(Manner::Takes);
     await_empty(&rig);
     rig.await_metric("ringpost_jobs_in_memory", 0.0);
+    rig.await_metric(&named("jobs", ",state=\"queued\""), 0.0);
+    rig.await_metric("ringpost_attempts_total", 3.0);
+    let delivered = "{outcome=\"delivered\",category=\"delivered\"}";
+    assert_eq!(rig.metric(&format!("ringpost_attempts_total{delivered}")), 3.0);
+    for stage in ["queue_wait", "delivery_transfer", "accept_to_delivered"] {
+        assert_eq!(rig.metric(&format!("ringpost_{stage}_seconds_count")), 3.0, "{stage}");
+    }
 }
 
 #[test]
@@ -675,5 +689,7 @@ fn what_came_of_tls_with_other_servers_is_counted() {
     submit(&rig, "in the clear");
     rig.await_metric("ringpost_delivery_tls_results_total{result=\"starttls-not-supported\"}", 1.0);
     rig.await_metric("ringpost_delivery_tls_results_total", 1.0);
+    let deferred = "{outcome=\"deferred\",category=\"tls-required\"}";
+    rig.await_metric(&format!("ringpost_attempts_total{deferred}"), 1.0);
     assert!(sink.mail().is_empty());
 }

@@ -202,7 +202,7 @@ fn xclient_is_for_the_trusted() {
     assert!(trace.starts_with("Received: from said.test (spike.test [10.1.2.3])"), "{trace}");
     let line = rig.server.wait_for_log(&format!("\"id\":\"{id}\""));
     let line: serde_json::Value = serde_json::from_str(&line).expect("the log is JSON");
-    assert_eq!((&line["event"], &line["port"]), (&"accepted".into(), &4321.into()), "{line}");
+    assert_eq!((&line["record"], &line["port"]), (&"accepted".into(), &4321.into()), "{line}");
     assert_eq!((&line["peer"], &line["helo"]), (&"10.1.2.3".into(), &"said.test".into()), "{line}");
 
     let closed = Rig::start(&Plan::of("xclient_from = [\"192.0.2.1\"]", RELAY));

@@ -61,7 +61,7 @@ fn what_needs_a_restart_is_named() {
     next.log = "format = \"text\"\nlevel = \"debug\"".to_owned();
     rig.rewrite(&next);
     rig.server.signal("HUP");
-    let told = rig.await_event("needs_restart").to_string();
+    let told = rig.await_record("needs_restart").to_string();
     for key in ["server.cores", "queue.memory", "log.format", "protocol"] {
         assert!(told.contains(key), "{key} is not in {told}");
     }
@@ -140,7 +140,7 @@ fn the_log_level_changes_at_once() {
     assert!(!before.contains("session_closed"), "debug was shown at info:\n{before}");
     let mut client = rig.client();
     client.expect("QUIT", 221);
-    rig.await_event("session_closed");
+    rig.await_record("session_closed");
 }
 
 /// At the start and at a reload alike.
@@ -153,7 +153,7 @@ fn a_warning_names_its_key_and_tells_its_hint_once() {
     assert!(told.is_some_and(|line| line.contains("timeouts.command")), "{text}");
     assert_eq!(text.matches(hint).count(), 1, "{text}");
     rig.reload("reloaded");
-    let told = rig.await_event("warning").to_string();
+    let told = rig.await_record("warning").to_string();
     assert!(told.contains("timeouts.command"), "{told}");
     assert_eq!(told.matches(hint).count(), 1, "{told}");
 }

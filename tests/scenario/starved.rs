@@ -128,12 +128,12 @@ fn a_busy_http_port_does_not_stop_mail() {
     let other = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let http_at = other.local_addr().ok();
     let rig = Rig::start(&Plan { http_at, ..Plan::default() });
-    let told = rig.await_event("http_not_served");
+    let told = rig.await_record("http_not_served");
     assert_eq!(told["level"], "error", "{told}");
     assert_eq!(told["address"].as_str(), http_at.map(|at| at.to_string()).as_deref());
     submits(&rig);
     drop(other);
-    rig.await_event("http_served");
+    rig.await_record("http_served");
     assert_eq!(rig.get("/health").0, 200);
 }
 
@@ -152,7 +152,7 @@ fn a_bug_in_a_view_ends_only_the_view() {
     while rig.metric("ringpost_task_panics_total") < 2.0 {
         assert!(Instant::now() < end, "{}", rig.server.log_text());
     }
-    rig.await_event("task_panicked");
+    rig.await_record("task_panicked");
     submits(&rig);
     assert_eq!(rig.get("/stats").0, 200);
     assert_eq!(rig.metric("ringpost_session_panics_total"), 0.0);

@@ -251,7 +251,7 @@ fn plain_text_behind_starttls_is_lost() {
     client.send(b"MAIL FROM:<evil@x.test>\r\n").expect("it is open");
     let answer = client.reply();
     assert!(answer.is_err(), "plain text was answered: {answer:?}");
-    rig.server.wait_for_log("\"event\":\"tls_failed\"");
+    rig.server.wait_for_log("\"record\":\"tls_failed\"");
     assert_eq!(rig.messages(), 0);
 }
 

@@ -183,7 +183,7 @@ impl Server {
     pub fn log_brief(&self) -> String {
         let log = self.log.lock().expect("no reader panics");
         let mail = |line: &&String| {
-            !line.contains("\"event\":\"accepted\"") && !line.contains("\"event\":\"refused\"")
+            !line.contains("\"record\":\"accepted\"") && !line.contains("\"record\":\"refused\"")
         };
         log.iter().filter(mail).cloned().collect::<Vec<_>>().join("\n")
     }
@@ -232,7 +232,7 @@ fn write_config(folder: &Path, setup: &Setup) -> PathBuf {
     };
     let text = format!(
         "[server]\nhostname = \"mx.ringpost.test\"\nspool = {spool:?}\n{}\n\
-         [log]\nformat = \"json\"\n[control]\nhttp = \"off\"\n{}\n{}\n{delivery}",
+         [log]\nformat = \"json\"\n[monitor]\nlisten = \"off\"\n{}\n{}\n{delivery}",
         setup.server,
         setup.listeners.as_deref().unwrap_or(LISTENER),
         setup.config,
@@ -268,7 +268,7 @@ fn follow(
             if let Some(sender) = started.take()
                 && let Ok(event) = serde_json::from_str::<serde_json::Value>(&line)
             {
-                let line = match event["event"].as_str() {
+                let line = match event["record"].as_str() {
                     Some("listening") => event["address"]
                         .as_str()
                         .and_then(|at| at.parse().ok())

@@ -94,7 +94,7 @@ impl Out {
         loop {
             let log = self.server.log_text();
             let is_it =
-                |line: &&str| line.contains("\"event\":\"attempt\"") && line.contains(&wanted);
+                |line: &&str| line.contains("\"record\":\"attempt\"") && line.contains(&wanted);
             if let Some(line) = log.lines().find(is_it) {
                 return serde_json::from_str(line).expect("JSON");
             }

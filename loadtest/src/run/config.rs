@@ -17,8 +17,8 @@ hostname = "relay.load.test"
 networks = ["127.0.0.0/8", "::1/128"]
 [delivery]
 delay_warning = "0s"
-[control]
-http = "off"
+[monitor]
+listen = "off"
 [log]
 format = "text"
 "#;

@@ -32,9 +32,9 @@ use crate::net::TlsClient;
 use crate::net::mta_sts::RETRY_MS;
 use crate::net::mta_sts::StsFailed;
 use crate::net::mta_sts::StsFetch;
-use crate::observe::Event;
 use crate::observe::Observed;
-use crate::observe::counters::StsOutcome;
+use crate::observe::label::StsOutcome;
+use crate::observe::log::Record;
 
 /// How often faults of ours are told: each domain that mail waits for meets them once a second.
 const TELL_EVERY: Duration = Duration::from_secs(10);
@@ -179,7 +179,7 @@ impl Fetching {
             let failed = StsFailed { id, until_ms, result: fault.result() };
             self.store.keep_failure(&wanted.domain, failed, now_ms);
         }
-        Event::StsNotFetched { domain, cause: fault }.emit();
+        Record::StsNotFetched { domain, cause: fault }.emit();
     }
 
     fn begin_write(&mut self) {
@@ -202,7 +202,7 @@ impl Fetching {
         let what =
             format!("MTA-STS policies cannot be written to {}: {cause}", self.folder.display());
         let remedy = "until this works, a restart may lose policies and fetch them again";
-        Event::Warning { what: &what, remedy }.emit();
+        Record::Warning { what: &what, remedy }.emit();
     }
 
     fn count(&self, outcome: StsOutcome) {

@@ -31,13 +31,13 @@ use std::thread::JoinHandle;
 use std::thread::Thread;
 use std::time::Duration;
 
-use crate::observe::event::Event;
-use crate::observe::event::Level;
-use crate::observe::lane::LaneEntry;
-use crate::observe::lane::LaneExit;
-use crate::observe::lane::lane;
-use crate::observe::subscriber::line_of;
-use crate::observe::value::Form;
+use crate::observe::log::Record;
+use crate::observe::log::lane::LaneEntry;
+use crate::observe::log::lane::LaneExit;
+use crate::observe::log::lane::lane;
+use crate::observe::log::record::Level;
+use crate::observe::log::subscriber::line_of;
+use crate::observe::log::value::Form;
 
 /// Pause between two rounds while lines come. With none at all the thread sleeps until woken.
 const POLL_MS: u64 = 10;
@@ -274,8 +274,8 @@ impl LogWriter {
 
     fn reopen(&mut self) {
         if let Err((path, cause)) = self.output.reopen() {
-            let event = Event::LogNotReopened { path: &path, cause: &cause };
-            self.batch.extend_from_slice(line_of(&event, self.journal.form).as_bytes());
+            let record = Record::LogNotReopened { path: &path, cause: &cause };
+            self.batch.extend_from_slice(line_of(&record, self.journal.form).as_bytes());
         }
     }
 
@@ -337,8 +337,8 @@ impl LogWriter {
         let has_stopped = dropped == self.dropped_before;
         self.dropped_before = dropped;
         if dropped > self.dropped_told && (has_stopped || now) {
-            let event = Event::LogDropped { lines: dropped - self.dropped_told };
-            let line = line_of(&event, self.journal.form);
+            let record = Record::LogDropped { lines: dropped - self.dropped_told };
+            let line = line_of(&record, self.journal.form);
             if self.write(line.as_bytes()) == 0 {
                 self.dropped_told = dropped;
             }

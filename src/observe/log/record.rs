@@ -1,12 +1,12 @@
-//! Events: the only log call. One variant is one line; the table below is the one place where an
-//! event gets its level, its name and its fields.
+//! Log records: `Record::emit` is the only log call. One variant is one line. The table below
+//! gives each record its level, name and fields.
 //!
-//! Promise:  no event carries a body, a password or a whole subject. Every text is escaped
-//!           (see `value`), so no peer can write a line of its own.
-//! Cost:     nothing but a load and a branch when the level is off.
+//! Promise:  no record holds a body, a password or a whole subject. Every text is escaped (see
+//!           `value`), so a peer cannot forge a line.
+//! Cost:     one load and one branch when the level is off.
 //!
 //! Levels: error = someone must act; warn = quality lost; info = the mail log and the life of the
-//! process; debug = off in production. Ids come first. An `Option` that is `None` is left out.
+//! process; debug = off in production. Ids come first. A field that is `None` is left out.
 
 use std::fmt;
 use std::fmt::Display;
@@ -16,13 +16,13 @@ use std::net::SocketAddr;
 
 use crate::base::MessageId;
 use crate::base::PartitionId;
-use crate::observe::value::Form;
-use crate::observe::value::Value;
+use crate::observe::log::value::Form;
+use crate::observe::log::value::Value;
 
-/// The `tracing` target of our own events; everything else comes from foreign crates.
+/// The `tracing` target of our own records. All other targets are foreign crates.
 pub const TARGET: &str = "ringpost";
 
-/// How much an event matters. A log level shows itself and everything before it.
+/// How much a record matters. A log level shows records of that level and of all before it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Level {
     Error,
@@ -49,10 +49,10 @@ impl Level {
     }
 }
 
-macro_rules! events {
+macro_rules! records {
     (
         $(#[$about:meta])*
-        pub enum $event:ident<$life:lifetime> {
+        pub enum $record:ident<$life:lifetime> {
             $(
                 $(#[$variant_about:meta])*
                 $level:ident $name:literal $variant:ident { $($field:ident: $type:ty),* $(,)? }
@@ -60,26 +60,26 @@ macro_rules! events {
         }
     ) => {
         $(#[$about])*
-        pub enum $event<$life> {
+        pub enum $record<$life> {
             $($(#[$variant_about])* $variant { $($field: $type),* },)*
         }
 
-        impl $event<'_> {
+        impl $record<'_> {
             pub fn level(&self) -> Level {
                 match self {
-                    $($event::$variant { .. } => Level::$level,)*
+                    $($record::$variant { .. } => Level::$level,)*
                 }
             }
 
             pub fn name(&self) -> &'static str {
                 match self {
-                    $($event::$variant { .. } => $name,)*
+                    $($record::$variant { .. } => $name,)*
                 }
             }
 
             fn write_fields<W: Write>(&self, out: &mut W, form: Form) -> fmt::Result {
                 match self {
-                    $($event::$variant { $($field),* } => {
+                    $($record::$variant { $($field),* } => {
                         $(
                             let keys = [
                                 concat!(" ", stringify!($field), "="),
@@ -95,9 +95,9 @@ macro_rules! events {
     };
 }
 
-events! {
-    /// Everything that Ringpost logs. `emit` writes it.
-    pub enum Event<'a> {
+records! {
+    /// Everything that Ringpost logs.
+    pub enum Record<'a> {
         // The life of the process.
 
         /// All shards run.
@@ -258,21 +258,21 @@ events! {
     }
 }
 
-impl Event<'_> {
+impl Record<'_> {
     /// Writes the line, if its level is shown. Never waits; a full lane drops and counts it.
     pub fn emit(&self) {
         match self.level() {
-            Level::Error => tracing::event!(target: TARGET, tracing::Level::ERROR, event = ?self),
-            Level::Warn => tracing::event!(target: TARGET, tracing::Level::WARN, event = ?self),
-            Level::Info => tracing::event!(target: TARGET, tracing::Level::INFO, event = ?self),
-            Level::Debug => tracing::event!(target: TARGET, tracing::Level::DEBUG, event = ?self),
+            Level::Error => tracing::event!(target: TARGET, tracing::Level::ERROR, record = ?self),
+            Level::Warn => tracing::event!(target: TARGET, tracing::Level::WARN, record = ?self),
+            Level::Info => tracing::event!(target: TARGET, tracing::Level::INFO, record = ?self),
+            Level::Debug => tracing::event!(target: TARGET, tracing::Level::DEBUG, record = ?self),
         }
     }
 
     /// Name and fields, as the inside of a line of that form.
     pub fn write<W: Write>(&self, out: &mut W, form: Form) -> fmt::Result {
         if form == Form::Json {
-            out.write_str("\"event\":\"")?;
+            out.write_str("\"record\":\"")?;
         }
         out.write_str(self.name())?;
         if form == Form::Json {
@@ -282,9 +282,9 @@ impl Event<'_> {
     }
 }
 
-/// `{:?}` is the text form and `{:#?}` the JSON form: this is how an event passes through
-/// `tracing` whole, and is written by the subscriber straight into the line.
-impl fmt::Debug for Event<'_> {
+/// `{:?}` is the text form and `{:#?}` the JSON form: a record passes through `tracing` as
+/// one value, and the subscriber writes it straight into the line.
+impl fmt::Debug for Record<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let form = if f.alternate() { Form::Json } else { Form::Text };
         self.write(f, form)
@@ -309,8 +309,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_event_is_written_in_both_forms() {
-        let refused = Event::Refused {
+    fn a_record_is_written_in_both_forms() {
+        let refused = Record::Refused {
             peer: [192, 0, 2, 1].into(),
             helo: "evil\r\nhost",
             from: Some(""),
@@ -323,7 +323,7 @@ mod tests {
         assert_eq!(format!("{refused:?}"), text);
         let json = format!("{{{refused:#?}}}");
         let read: serde_json::Value = serde_json::from_str(&json).expect("JSON");
-        assert_eq!(read["event"], "refused");
+        assert_eq!(read["record"], "refused");
         assert_eq!(read["helo"], "evil\r\nhost");
         assert_eq!(read["from"], "");
         assert!(read.get("to").is_none(), "an absent field is left out");

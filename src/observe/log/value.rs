@@ -37,7 +37,7 @@ impl Form {
     }
 }
 
-/// Something that can stand in a field of an event.
+/// A value of a field of a record.
 pub trait Value {
     fn write<W: Write>(&self, out: &mut W, form: Form) -> fmt::Result;
 

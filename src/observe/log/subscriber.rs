@@ -1,4 +1,4 @@
-//! The `tracing` subscriber: one event becomes one line in the calling thread's lane.
+//! The `tracing` subscriber: one record becomes one line in the calling thread's lane.
 //!
 //! Owner:    each thread has one line buffer, one time stamp and one lane, made on first use (or
 //!           by `log::set_shard`) and given up when the thread ends.
@@ -6,9 +6,9 @@
 //!           no syscall but the one that wakes a sleeping log thread.
 //! Bounds:   a lane per thread; spans are not recorded.
 //!
-//! Our own events pass through whole (see `Event`'s `Debug`). Records of foreign crates, also
-//! those that come by the `log` crate, are written as event `foreign`; below `debug` only their
-//! warnings and errors are shown.
+//! Our own records arrive whole (see the `Debug` of `Record`). Records of foreign crates, also those
+//! of the `log` crate, become a record named `foreign`; only their warnings and errors are shown
+//! unless the level is `debug`.
 
 use std::cell::RefCell;
 use std::fmt;
@@ -26,14 +26,14 @@ use tracing_log::NormalizeEvent;
 
 use crate::base::ShardId;
 use crate::base::clock::wall_ms;
-use crate::observe::event::Event;
-use crate::observe::event::Level;
-use crate::observe::event::TARGET;
-use crate::observe::lane::LaneEntry;
-use crate::observe::value::Escaping;
-use crate::observe::value::Form;
-use crate::observe::value::Value;
-use crate::observe::writer::Journal;
+use crate::observe::log::Record;
+use crate::observe::log::lane::LaneEntry;
+use crate::observe::log::record::Level;
+use crate::observe::log::record::TARGET;
+use crate::observe::log::value::Escaping;
+use crate::observe::log::value::Form;
+use crate::observe::log::value::Value;
+use crate::observe::log::writer::Journal;
 
 /// Bytes of a shard's lane: about 2,500 lines, a sixth of a second at full speed, while the log
 /// thread comes by every `POLL_MS`.
@@ -156,17 +156,17 @@ impl Subscriber for LineSubscriber {
     fn exit(&self, _: &span::Id) {}
 }
 
-/// Our event, which writes itself.
+/// Our record, which writes itself.
 struct Ours<'a> {
     line: &'a mut String,
     form: Form,
 }
 
 impl Visit for Ours<'_> {
-    fn record_debug(&mut self, _: &Field, event: &dyn fmt::Debug) {
+    fn record_debug(&mut self, _: &Field, record: &dyn fmt::Debug) {
         let written = match self.form {
-            Form::Text => write!(self.line, "{event:?}"),
-            Form::Json => write!(self.line, "{event:#?}"),
+            Form::Text => write!(self.line, "{record:?}"),
+            Form::Json => write!(self.line, "{record:#?}"),
         };
         written.expect("a String takes everything");
     }
@@ -194,7 +194,7 @@ impl Visit for Foreign<'_> {
 }
 
 fn write_foreign(line: &mut String, form: Form, event: &tracing::Event<'_>) {
-    line.push_str(if form == Form::Json { "\"event\":\"foreign\"" } else { "foreign" });
+    line.push_str(if form == Form::Json { "\"record\":\"foreign\"" } else { "foreign" });
     let by_log = event.normalized_metadata();
     let target = by_log.as_ref().map_or(event.metadata().target(), |metadata| metadata.target());
     write_extra(line, form, "target", &target);
@@ -235,11 +235,11 @@ fn write_tail(line: &mut String, form: Form) {
     line.push_str(if form == Form::Json { "}\n" } else { "\n" });
 }
 
-/// One of our events as a whole line, for the log thread's own lines.
-pub(crate) fn line_of(event: &Event<'_>, form: Form) -> String {
+/// One of our records as a whole line, for the log thread's own lines.
+pub(crate) fn line_of(record: &Record<'_>, form: Form) -> String {
     let mut line = String::new();
-    write_head(&mut line, &mut Stamp::new(), form, (event.level(), None));
-    event.write(&mut line, form).expect("a String takes everything");
+    write_head(&mut line, &mut Stamp::new(), form, (record.level(), None));
+    record.write(&mut line, form).expect("a String takes everything");
     write_tail(&mut line, form);
     line
 }

@@ -19,13 +19,13 @@ use tracing_log::log::LevelFilter;
 
 use crate::base::ShardId;
 use crate::base::fault::Blame;
-use crate::observe::event::Level;
-use crate::observe::subscriber::LineSubscriber;
-use crate::observe::subscriber::enter_shard;
-use crate::observe::value::Form;
-use crate::observe::writer::Journal;
-use crate::observe::writer::Output;
-use crate::observe::writer::start_writer;
+use crate::observe::log::record::Level;
+use crate::observe::log::subscriber::LineSubscriber;
+use crate::observe::log::subscriber::enter_shard;
+use crate::observe::log::value::Form;
+use crate::observe::log::writer::Journal;
+use crate::observe::log::writer::Output;
+use crate::observe::log::writer::start_writer;
 
 static JOURNAL: OnceLock<Arc<Journal>> = OnceLock::new();
 
@@ -71,7 +71,7 @@ impl fmt::Display for LogFault {
 
 impl std::error::Error for LogFault {}
 
-/// Starts the log thread; from now on events and foreign records become lines.
+/// Starts the log thread; from now on records become lines.
 pub fn start(settings: &LogSettings) -> Result<(), LogFault> {
     let output = match &settings.file {
         Some(path) => {

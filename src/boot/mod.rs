@@ -19,11 +19,15 @@ pub mod clock;
 pub mod cores;
 pub mod host;
 pub mod hostname;
+pub mod prepare;
 pub mod privileges;
 pub mod run;
+mod running;
+mod shards;
 pub mod signals;
 pub mod sockets;
 pub mod space;
+mod store;
 pub mod table;
 pub mod topology;
 

@@ -5,9 +5,13 @@
 use std::fmt;
 
 use crate::base::PartitionId;
+use crate::boot::cores::Plan;
 use crate::boot::cores::ShardPlace;
 use crate::boot::host::Finding;
+use crate::boot::sockets::BoundAddress;
 use crate::boot::topology::CpuList;
+use crate::config::Config;
+use crate::handoff::Placement;
 
 const HEAD: [&str; 5] = ["shard", "core", "node", "partitions", "listeners"];
 
@@ -49,6 +53,41 @@ impl fmt::Display for StartTable<'_> {
         }
         Ok(())
     }
+}
+
+/// Prints the table to standard error: standard output may carry the log as JSON.
+pub(in crate::boot) fn print_table(
+    config: &Config,
+    user: &str,
+    (plan, placement): (&Plan, &Placement),
+    (addresses, findings): (&[BoundAddress], &[Finding]),
+) {
+    let listeners: Vec<String> = addresses
+        .iter()
+        .map(|bound| match bound.tls {
+            "none" => format!("{} {}", bound.address, bound.protocol),
+            tls => format!("{} {} {tls}", bound.address, bound.protocol),
+        })
+        .collect();
+    let rows: Vec<ShardRow> = plan
+        .shards
+        .iter()
+        .map(|place| ShardRow {
+            place: *place,
+            partitions: placement.of_shard(place.shard).to_vec(),
+            listeners: listeners.clone(),
+        })
+        .collect();
+    let table = StartTable {
+        version: env!("CARGO_PKG_VERSION"),
+        hostname: config.server.hostname.as_str(),
+        spool: &config.server.spool.display().to_string(),
+        user,
+        shards: &rows,
+        spare: &plan.spare,
+        findings,
+    };
+    eprint!("{table}");
 }
 
 fn write_columns(f: &mut fmt::Formatter<'_>, shards: &[ShardRow]) -> fmt::Result {

@@ -13,7 +13,7 @@ use std::time::Instant;
 
 use crate::boot::cores::CoresFault;
 use crate::boot::cores::Plan;
-use crate::boot::run::choice_of;
+use crate::boot::prepare::choice_of;
 use crate::boot::topology::Topology;
 use crate::config::Config;
 use crate::doctor::clock;

@@ -14,7 +14,7 @@ use crate::boot::host::Looked;
 use crate::boot::host::Needs;
 use crate::boot::host::number_of;
 use crate::boot::host::text_of;
-use crate::boot::run::needs_of;
+use crate::boot::prepare::needs_of;
 use crate::doctor::examine::Subject;
 use crate::doctor::finding::Finding;
 use crate::doctor::knob;

@@ -14,7 +14,7 @@ use crate::boot::cores::CoresFault;
 use crate::boot::cores::Plan;
 use crate::boot::host::field_of;
 use crate::boot::host::text_of;
-use crate::boot::run::choice_of;
+use crate::boot::prepare::choice_of;
 use crate::boot::topology::Cpu;
 use crate::boot::topology::Topology;
 use crate::config::Config;

@@ -8,7 +8,7 @@ use std::path::Path;
 use crate::boot::host::Finding;
 use crate::boot::host::Level;
 use crate::boot::host::finding;
-use crate::boot::host::text_of;
+use crate::boot::proc::text_of;
 
 /// The name this machine gives itself, and whether it is complete enough for a banner and HELO.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -13,14 +13,17 @@
 //!
 //! The order of 4 and 5 is what lets a server started as root own port 25 and nothing else.
 
+pub mod affinity;
 #[cfg(test)]
 mod alone;
 pub mod clock;
 pub mod cores;
 pub mod host;
 pub mod hostname;
+pub mod judge;
 pub mod prepare;
 pub mod privileges;
+pub mod proc;
 pub mod run;
 mod running;
 mod shards;
@@ -31,7 +34,6 @@ mod store;
 pub mod table;
 pub mod topology;
 
-pub use cores::CoreChoice;
 pub use cores::Plan;
 pub use cores::ShardPlace;
 pub use host::Finding;

@@ -4,20 +4,19 @@
 
 use std::path::Path;
 
-use crate::boot::cores;
-use crate::boot::cores::CoreChoice;
+use crate::boot::affinity;
 use crate::boot::cores::Plan;
 use crate::boot::host;
 use crate::boot::host::Finding;
 use crate::boot::host::Host;
 use crate::boot::host::Level;
 use crate::boot::host::Needs;
+use crate::boot::judge;
 use crate::boot::privileges;
 use crate::boot::privileges::Account;
 use crate::boot::sockets;
 use crate::boot::topology::Topology;
 use crate::config::Config;
-use crate::config::CoreSet;
 use crate::config::LogFormat;
 use crate::config::LogOutput;
 use crate::config::Partitions;
@@ -33,15 +32,6 @@ const OPEN_FILES_BESIDE: u64 = 4096;
 
 pub(in crate::boot) fn warning(what: String, remedy: &str) -> Finding {
     Finding { level: Level::Warn, what, remedy: remedy.to_owned() }
-}
-
-/// `cores` of the config.
-pub fn choice_of(cores: &CoreSet) -> CoreChoice {
-    match cores {
-        CoreSet::Auto => CoreChoice::Auto,
-        CoreSet::List(list) => CoreChoice::List(list.clone()),
-        CoreSet::Numa(node) => CoreChoice::Numa(*node),
-    }
 }
 
 /// What the config asks of the machine.
@@ -60,12 +50,12 @@ pub(in crate::boot) fn plan(
     warnings: Vec<Finding>,
 ) -> Result<(Plan, Vec<Finding>), Vec<String>> {
     let root = Path::new("/");
-    let choice = choice_of(&config.server.cores);
-    let plan = Plan::new(&choice, &Topology::read(root)).map_err(|f| vec![f.to_string()])?;
+    let plan =
+        Plan::new(&config.server.cores, &Topology::read(root)).map_err(|f| vec![f.to_string()])?;
     let needs = needs_of(config, &plan);
     host::raise_limits(&needs);
     let mut findings = warnings;
-    findings.extend(host::findings(&Host::read(root), &needs));
+    findings.extend(judge::findings(&Host::read(root), &needs));
     let refusals = findings.iter().filter(|finding| finding.level == Level::Refuse);
     let refusals: Vec<String> =
         refusals.map(|finding| format!("{}\n  {}", finding.what, finding.remedy)).collect();
@@ -116,7 +106,7 @@ pub(in crate::boot) fn keep_off_shards(plan: &Plan) {
 
 /// Where a thread runs is a matter of speed; a kernel that refuses costs no mail.
 pub(in crate::boot) fn pin_softly(cpus: &[usize]) {
-    if let Err(fault) = cores::keep_current_thread_on(cpus) {
+    if let Err(fault) = affinity::keep_current_thread_on(cpus) {
         Event::Warning { what: &fault.to_string(), remedy: "check the CPU affinity" }.emit();
     }
 }

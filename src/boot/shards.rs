@@ -6,7 +6,7 @@ use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
 use crate::base::limits::CHUNK_BYTES;
-use crate::boot::cores;
+use crate::boot::affinity;
 use crate::boot::cores::Plan;
 use crate::boot::host::Finding;
 use crate::boot::host::Level;
@@ -136,7 +136,7 @@ pub(in crate::boot) fn start_shards(
         spec.drain_max = TASKS_END_MAX;
         let thread = rt::start(spec, move || async move {
             if spans {
-                cores::prefer_memory_of(node);
+                affinity::prefer_memory_of(node);
             }
             log::set_shard(shard);
             shard::run(seed).await;

@@ -13,7 +13,6 @@ use std::time::Instant;
 
 use crate::boot::cores::CoresFault;
 use crate::boot::cores::Plan;
-use crate::boot::prepare::choice_of;
 use crate::boot::topology::Topology;
 use crate::config::Config;
 use crate::doctor::clock;
@@ -44,7 +43,7 @@ pub struct Subject {
 impl Subject {
     pub fn new(root: &Path, config: Config) -> Subject {
         let topology = Topology::read(root);
-        let plan = Plan::new(&choice_of(&config.server.cores), &topology);
+        let plan = Plan::new(&config.server.cores, &topology);
         Subject { root: root.to_path_buf(), config, topology, plan }
     }
 

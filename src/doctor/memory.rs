@@ -3,8 +3,8 @@
 use std::fs;
 use std::path::Path;
 
-use crate::boot::host::field_of;
-use crate::boot::host::text_of;
+use crate::boot::proc::field_of;
+use crate::boot::proc::text_of;
 use crate::boot::topology::cgroup_folders;
 use crate::config::Config;
 use crate::doctor::examine::Subject;

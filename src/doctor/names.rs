@@ -10,7 +10,7 @@ use std::net::UdpSocket;
 use std::time::Duration;
 use std::time::Instant;
 
-use crate::boot::host::text_of;
+use crate::boot::proc::text_of;
 use crate::config::Config;
 use crate::config::delivery::relation::DANE_IS_INERT;
 use crate::config::delivery::relation::DANE_REMEDY;

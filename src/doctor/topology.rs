@@ -12,9 +12,8 @@ use serde_json::json;
 use crate::base::id::PARTITIONS_MAX;
 use crate::boot::cores::CoresFault;
 use crate::boot::cores::Plan;
-use crate::boot::host::field_of;
-use crate::boot::host::text_of;
-use crate::boot::prepare::choice_of;
+use crate::boot::proc::field_of;
+use crate::boot::proc::text_of;
 use crate::boot::topology::Cpu;
 use crate::boot::topology::Topology;
 use crate::config::Config;
@@ -66,7 +65,7 @@ pub fn topology(config: &Config, as_json: bool) -> ExitCode {
 
 /// The machine below `root`, with what `config` would run there.
 pub fn map(root: &Path, config: &Config) -> Result<Map, CoresFault> {
-    let mut plan = Plan::new(&choice_of(&config.server.cores), &Topology::read(root))?;
+    let mut plan = Plan::new(&config.server.cores, &Topology::read(root))?;
     let found = partitions_in(&config.server.spool).ok().flatten().map(usize::from);
     let partitions = match (found, config.queue.partitions) {
         (Some(count), _) => count,

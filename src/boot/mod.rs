@@ -13,6 +13,7 @@
 //!
 //! The order of 4 and 5 is what lets a server started as root own port 25 and nothing else.
 
+pub mod account;
 pub mod affinity;
 #[cfg(test)]
 mod alone;
@@ -22,6 +23,7 @@ pub mod host;
 pub mod hostname;
 pub mod judge;
 pub mod prepare;
+pub mod privilege_fault;
 pub mod privileges;
 pub mod proc;
 pub mod run;
@@ -30,10 +32,12 @@ mod shards;
 pub mod signals;
 pub mod sockets;
 pub mod space;
+mod spool_folder;
 mod store;
 pub mod table;
 pub mod topology;
 
+pub use account::Account;
 pub use cores::Plan;
 pub use cores::ShardPlace;
 pub use host::Finding;
@@ -41,7 +45,6 @@ pub use host::Host;
 pub use host::Level;
 pub use host::Needs;
 pub use hostname::Hostname;
-pub use privileges::Account;
 pub use signals::Signal;
 pub use table::ShardRow;
 pub use table::StartTable;

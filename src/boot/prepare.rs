@@ -4,6 +4,7 @@
 
 use std::path::Path;
 
+use crate::boot::account::Account;
 use crate::boot::affinity;
 use crate::boot::cores::Plan;
 use crate::boot::host;
@@ -12,9 +13,10 @@ use crate::boot::host::Host;
 use crate::boot::host::Level;
 use crate::boot::host::Needs;
 use crate::boot::judge;
+use crate::boot::privilege_fault::PrivilegeFault;
 use crate::boot::privileges;
-use crate::boot::privileges::Account;
 use crate::boot::sockets;
+use crate::boot::spool_folder;
 use crate::boot::topology::Topology;
 use crate::config::Config;
 use crate::config::LogFormat;
@@ -64,13 +66,13 @@ pub(in crate::boot) fn plan(
 
 /// Becomes the configured user; what is ours on disk is made and given to it first.
 pub(in crate::boot) fn settle_privileges(config: &Config) -> Result<String, Vec<String>> {
-    let told = |fault: privileges::PrivilegeFault| vec![fault.to_string()];
+    let told = |fault: PrivilegeFault| vec![fault.to_string()];
     let server = &config.server;
     let account = match (&server.user, privileges::runs_as_root()) {
         (Some(user), true) => Some(Account::find(user, server.group.as_deref()).map_err(told)?),
         _ => None,
     };
-    privileges::own_folder(&server.spool, account.as_ref()).map_err(told)?;
+    spool_folder::own_folder(&server.spool, account.as_ref()).map_err(told)?;
     match &account {
         Some(account) => privileges::drop_to(account).map_err(told)?,
         None => privileges::lock_down().map_err(told)?,
@@ -80,7 +82,7 @@ pub(in crate::boot) fn settle_privileges(config: &Config) -> Result<String, Vec<
         None if privileges::runs_as_root() => "root".to_owned(),
         None => "the caller".to_owned(),
     };
-    privileges::check_writable(&server.spool, &user).map_err(told)?;
+    spool_folder::check_writable(&server.spool, &user).map_err(told)?;
     Ok(user)
 }
 

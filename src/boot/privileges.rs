@@ -21,218 +21,26 @@
 //!           as the user, at the start and by a reload, so they must be accessible for it. There are
 //!           no core dumps.
 
-use std::ffi::CStr;
 use std::ffi::CString;
-use std::fmt;
 use std::fs;
 use std::io;
-use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::DirBuilderExt;
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
-use std::path::PathBuf;
 
 use caps::CapSet;
 use caps::Capability;
 
-use crate::base::fault::Blame;
-
-/// What `getpwnam_r` may need at most for one entry; glibc's own callers stop there too.
-const ACCOUNT_BYTES_MAX: usize = 1 << 20;
-
-const SPOOL_MODE: u32 = 0o700;
+use crate::boot::account::Account;
+use crate::boot::privilege_fault::PrivilegeFault;
 
 /// The group of nobody.
 const NOGROUP: u32 = 65_534;
-
-/// A user of this machine that the server runs as.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Account {
-    pub user: String,
-    pub uid: u32,
-    pub gid: u32,
-}
-
-/// Why the server does not start with, or without, the rights it has.
-#[derive(Debug)]
-pub enum PrivilegeFault {
-    NoSuchUser { user: String },
-    NoSuchGroup { group: String },
-    AccountUnreadable { name: String, cause: io::Error },
-    IsRoot { user: String },
-    ThreadsRun { count: usize },
-    Refused { step: &'static str, cause: io::Error },
-    Capabilities { step: &'static str, cause: String },
-    NotDropped { what: String },
-    NoFolder { path: PathBuf, cause: io::Error },
-    NotOwner { path: PathBuf, owner: u32, account: Account },
-    NotWritable { path: PathBuf, barrier: PathBuf, user: String, cause: io::Error },
-}
-
-impl PrivilegeFault {
-    pub fn blame(&self) -> Blame {
-        match self {
-            PrivilegeFault::ThreadsRun { .. } | PrivilegeFault::NotDropped { .. } => Blame::Us,
-            _ => Blame::Operator,
-        }
-    }
-}
-
-impl fmt::Display for PrivilegeFault {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            PrivilegeFault::NoSuchUser { user } => write!(
-                f,
-                "there is no user `{user}`; make one (`useradd --system --shell \
-                 /usr/sbin/nologin {user}`) or name another in the configuration"
-            ),
-            PrivilegeFault::NoSuchGroup { group } => write!(
-                f,
-                "there is no group `{group}`; make one (`groupadd --system {group}`) or name \
-                 another in the configuration"
-            ),
-            PrivilegeFault::AccountUnreadable { name, cause } => {
-                write!(f, "`{name}` could not be looked up ({cause}); check /etc/nsswitch.conf")
-            }
-            PrivilegeFault::IsRoot { user } => write!(
-                f,
-                "`{user}` has the id of root; name a user without rights, so that a mistake in \
-                 the server is not one in the machine"
-            ),
-            PrivilegeFault::ThreadsRun { count } => {
-                write!(f, "{count} threads run already; rights are dropped before the first one")
-            }
-            PrivilegeFault::Refused { step, cause } => write!(
-                f,
-                "{step} was refused ({cause}); a container that starts the server as root must \
-                 leave it CAP_SETUID and CAP_SETGID, or start it as an unprivileged user"
-            ),
-            PrivilegeFault::Capabilities { step, cause } => {
-                write!(f, "capabilities: {step} failed ({cause})")
-            }
-            PrivilegeFault::NotDropped { what } => {
-                write!(f, "rights were dropped, and yet {what}; not going on like this")
-            }
-            PrivilegeFault::NoFolder { path, cause } => write!(
-                f,
-                "{} is no usable folder ({cause}); it must be a folder, not a link, in a place \
-                 where the server may make one",
-                path.display()
-            ),
-            PrivilegeFault::NotOwner { path, owner, account } => write!(
-                f,
-                "{path} and what is in it belong to the user with id {owner}, not to `{user}`; \
-                 stop whatever else uses it, then `chown -R {user}: {path}`",
-                path = path.display(),
-                user = account.user
-            ),
-            PrivilegeFault::NotWritable { path, barrier, user, cause } => write!(
-                f,
-                "`{user}` may not write to {} ({cause} at {}); give it the right there (`chown`, \
-                 `chmod`), or choose another path",
-                path.display(),
-                barrier.display()
-            ),
-        }
-    }
-}
-
-impl std::error::Error for PrivilegeFault {}
 
 /// Whether the process has root's rights at all, and so something to give up.
 pub fn runs_as_root() -> bool {
     // SAFETY: reads a number; it cannot fail.
     unsafe { libc::geteuid() == 0 }
-}
-
-impl Account {
-    /// The account of `user`, with `group` in place of its own one if that is given.
-    pub fn find(user: &str, group: Option<&str>) -> Result<Account, PrivilegeFault> {
-        let (uid, gid) = find_user(user)?;
-        let gid = group.map_or(Ok(gid), find_group)?;
-        if uid == 0 {
-            return Err(PrivilegeFault::IsRoot { user: user.to_owned() });
-        }
-        Ok(Account { user: user.to_owned(), uid, gid })
-    }
-}
-
-fn find_user(user: &str) -> Result<(u32, u32), PrivilegeFault> {
-    let found = look_up(user, |name, buffer| {
-        // SAFETY: a `passwd` is numbers and pointers, for which all zeroes is a value. The buffer
-        // and the places for the answer outlive the call; the pointers are not followed later.
-        unsafe {
-            let mut entry: libc::passwd = std::mem::zeroed();
-            let mut found = std::ptr::null_mut();
-            let at = buffer.as_mut_ptr().cast();
-            let errno = libc::getpwnam_r(name.as_ptr(), &mut entry, at, buffer.len(), &mut found);
-            (errno, (!found.is_null()).then_some((entry.pw_uid, entry.pw_gid)))
-        }
-    })?;
-    found.ok_or_else(|| PrivilegeFault::NoSuchUser { user: user.to_owned() })
-}
-
-fn find_group(group: &str) -> Result<u32, PrivilegeFault> {
-    let found = look_up(group, |name, buffer| {
-        // SAFETY: as in `find_user`.
-        unsafe {
-            let mut entry: libc::group = std::mem::zeroed();
-            let mut found = std::ptr::null_mut();
-            let at = buffer.as_mut_ptr().cast();
-            let errno = libc::getgrnam_r(name.as_ptr(), &mut entry, at, buffer.len(), &mut found);
-            (errno, (!found.is_null()).then_some(entry.gr_gid))
-        }
-    })?;
-    found.ok_or_else(|| PrivilegeFault::NoSuchGroup { group: group.to_owned() })
-}
-
-/// Calls `ask` with a growing buffer until the entry fits into it.
-fn look_up<T>(
-    name: &str,
-    mut ask: impl FnMut(&CStr, &mut [u8]) -> (i32, Option<T>),
-) -> Result<Option<T>, PrivilegeFault> {
-    let Ok(c_name) = CString::new(name) else {
-        return Ok(None);
-    };
-    let mut buffer = vec![0; 4096];
-    loop {
-        match ask(&c_name, &mut buffer) {
-            (libc::ERANGE, _) if buffer.len() < ACCOUNT_BYTES_MAX => {
-                buffer.resize(buffer.len() * 4, 0);
-            }
-            (libc::EINTR, _) => {}
-            // Several name services answer with these for "not found".
-            (0 | libc::ENOENT | libc::ESRCH, found) => return Ok(found),
-            (errno, _) => {
-                let cause = io::Error::from_raw_os_error(errno);
-                return Err(PrivilegeFault::AccountUnreadable { name: name.to_owned(), cause });
-            }
-        }
-    }
-}
-
-/// Makes a folder that only `account` may enter, or checks that one is. As root it gives a new or
-/// an empty folder to the account. It never changes owners inside of a folder: whoever could write
-/// there before may have put a link to something else.
-pub fn own_folder(path: &Path, account: Option<&Account>) -> Result<(), PrivilegeFault> {
-    let no_folder = |cause| PrivilegeFault::NoFolder { path: path.to_owned(), cause };
-    fs::DirBuilder::new().recursive(true).mode(SPOOL_MODE).create(path).map_err(no_folder)?;
-    let (Some(account), true) = (account, runs_as_root()) else {
-        return Ok(());
-    };
-    let flags = libc::O_DIRECTORY | libc::O_NOFOLLOW | libc::O_CLOEXEC;
-    let folder = fs::OpenOptions::new().read(true).custom_flags(flags).open(path);
-    let folder = folder.map_err(no_folder)?;
-    let owner = folder.metadata().map_err(no_folder)?.uid();
-    if owner == account.uid {
-        return Ok(());
-    }
-    if fs::read_dir(path).map_err(no_folder)?.next().is_some() {
-        let account = account.clone();
-        return Err(PrivilegeFault::NotOwner { path: path.to_owned(), owner, account });
-    }
-    std::os::unix::fs::fchown(&folder, Some(account.uid), Some(account.gid)).map_err(no_folder)
 }
 
 /// For a command that root runs: becomes the owner of the spool in `path`, for good, before anything
@@ -272,32 +80,6 @@ pub fn act_as_owner(path: &Path) -> Result<(), PrivilegeFault> {
         }
     }
     Ok(())
-}
-
-/// Whether this process may make files in `path`, asked of the kernel. For after the drop.
-pub fn check_writable(path: &Path, user: &str) -> Result<(), PrivilegeFault> {
-    let Err(cause) = may(path, libc::W_OK | libc::X_OK) else {
-        return Ok(());
-    };
-    // The outermost folder that cannot be passed is what has to be mended.
-    let mut above: Vec<&Path> = path.ancestors().skip(1).collect();
-    above.reverse();
-    let barrier = above
-        .into_iter()
-        .find(|folder| !folder.as_os_str().is_empty() && may(folder, libc::X_OK).is_err());
-    Err(PrivilegeFault::NotWritable {
-        path: path.to_owned(),
-        barrier: barrier.unwrap_or(path).to_owned(),
-        user: user.to_owned(),
-        cause,
-    })
-}
-
-fn may(path: &Path, mode: i32) -> io::Result<()> {
-    let path = CString::new(path.as_os_str().as_bytes()).map_err(io::Error::other)?;
-    // SAFETY: the path is a string that ends with a NUL and outlives the call.
-    let failed = unsafe { libc::faccessat(libc::AT_FDCWD, path.as_ptr(), mode, libc::AT_EACCESS) };
-    if failed == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
 /// From root to `account`, for good.
@@ -424,47 +206,11 @@ mod tests {
     use std::os::unix::fs::PermissionsExt;
 
     use crate::boot::alone;
+    use crate::boot::spool_folder::check_writable;
+    use crate::boot::spool_folder::own_folder;
 
     fn nobody() -> Account {
         Account::find("nobody", None).expect("every machine has nobody")
-    }
-
-    #[test]
-    fn accounts_are_found_or_named() {
-        assert!(nobody().uid > 0);
-        let rows = [
-            ("no user", Account::find("no-such-user", None), "there is no user `no-such-user`"),
-            ("no group", Account::find("nobody", Some("no-such-group")), "there is no group"),
-            ("root", Account::find("root", None), "`root` has the id of root"),
-            ("a NUL", Account::find("no\0body", None), "there is no user"),
-        ];
-        for (row, found, text) in rows {
-            let fault = found.expect_err(row).to_string();
-            assert!(fault.starts_with(text), "{row}: {fault}");
-        }
-        let daemon = Account::find("nobody", Some("daemon")).expect("every machine has daemon");
-        assert_ne!(daemon.gid, nobody().gid);
-    }
-
-    #[test]
-    fn folders_are_made_given_and_refused() {
-        let root = tempfile::tempdir().expect("a folder for the test");
-        let spool = root.path().join("a/spool");
-        own_folder(&spool, Some(&nobody())).expect("a new folder is made");
-        own_folder(&spool, Some(&nobody())).expect("its own folder is taken");
-        assert_eq!(fs::metadata(&spool).expect("it is there").mode() & 0o777, SPOOL_MODE);
-        let file = root.path().join("file");
-        fs::write(&file, "x").expect("written");
-        assert!(matches!(own_folder(&file, None), Err(PrivilegeFault::NoFolder { .. })));
-        if !runs_as_root() {
-            return;
-        }
-        assert_eq!(fs::metadata(&spool).expect("it is there").uid(), nobody().uid);
-        let foreign = own_folder(root.path(), Some(&nobody())).expect_err("it is root's and full");
-        assert!(foreign.to_string().contains("chown -R nobody:"), "{foreign}");
-        let link = root.path().join("link");
-        std::os::unix::fs::symlink("/etc", &link).expect("linked");
-        assert!(matches!(own_folder(&link, Some(&nobody())), Err(PrivilegeFault::NoFolder { .. })));
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::path::PathBuf;
 
-use crate::boot::privileges::Account;
+use crate::boot::account::Account;
 use crate::config::Config;
 use crate::doctor::device;
 use crate::doctor::examine::Subject;

@@ -6,10 +6,10 @@ use std::io;
 
 use crate::boot::privilege_fault::PrivilegeFault;
 
-/// What `getpwnam_r` may need at most for one entry; glibc's own callers stop there too.
+/// Largest buffer for one entry of `getpwnam_r`, as in glibc's own callers.
 const ACCOUNT_BYTES_MAX: usize = 1 << 20;
 
-/// A user of this machine that the server runs as.
+/// A user of this machine that the server can run as.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Account {
     pub user: String,
@@ -18,7 +18,7 @@ pub struct Account {
 }
 
 impl Account {
-    /// The account of `user`, with `group` in place of its own one if that is given.
+    /// The account of `user`, with `group` instead of its primary group if given.
     pub fn find(user: &str, group: Option<&str>) -> Result<Account, PrivilegeFault> {
         let (uid, gid) = find_user(user)?;
         let gid = group.map_or(Ok(gid), find_group)?;

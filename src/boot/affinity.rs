@@ -10,11 +10,11 @@ use crate::boot::topology::CPUS_MAX;
 /// Words of the node mask that `set_mempolicy` takes: 1,024 nodes.
 const NODE_MASK_WORDS: usize = 16;
 
-/// Keeps the calling thread, and those it starts, on `cpus`.
+/// Restricts the calling thread, and the threads that it starts later, to `cpus`.
 pub fn keep_current_thread_on(cpus: &[usize]) -> Result<(), CoresFault> {
     let fault = |cause: String| CoresFault::NotPinned { cpus: cpus.to_vec(), cause };
     if cpus.iter().any(|cpu| *cpu >= CPUS_MAX) {
-        return Err(fault(format!("CPUs are counted up to {CPUS_MAX}")));
+        return Err(fault(format!("CPU numbers end at {}", CPUS_MAX - 1)));
     }
     // SAFETY: `cpu_set_t` is an array of integers, for which all zeroes is a value.
     let mut set: libc::cpu_set_t = unsafe { std::mem::zeroed() };
@@ -27,18 +27,18 @@ pub fn keep_current_thread_on(cpus: &[usize]) -> Result<(), CoresFault> {
     if failed != 0 { Err(fault(io::Error::last_os_error().to_string())) } else { Ok(()) }
 }
 
-/// What became of a request to keep memory on a node.
+/// The effect of `prefer_memory_of`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MemoryPlace {
     /// New pages of this thread come from the node while it has any.
     Node,
-    /// The kernel knows no nodes, or a seccomp filter forbids to ask. Since the thread is pinned,
-    /// pages still come from its node by default.
+    /// The kernel has no NUMA support, or a seccomp filter forbids the call. New pages still come
+    /// from the node of the pinned thread by default.
     Default,
 }
 
-/// Asks that new memory of the calling thread, and of those it starts, comes from `node`. It is a
-/// preference and no bond: a full node must not end the process while another has memory.
+/// Prefers `node` for new memory of the calling thread and of the threads that it starts later. Only
+/// a preference: a full node must not end the process while another node has memory.
 pub fn prefer_memory_of(node: usize) -> MemoryPlace {
     let bits = u64::BITS as usize;
     let mut mask = [0_u64; NODE_MASK_WORDS];
@@ -46,8 +46,8 @@ pub fn prefer_memory_of(node: usize) -> MemoryPlace {
         return MemoryPlace::Default;
     };
     *word = 1 << (node % bits);
-    // SAFETY: the mask outlives the call and is as long as the number of bits given says; the
-    // call changes nothing but where the kernel takes this thread's future pages from.
+    // SAFETY: the mask outlives the call and has as many bits as the call says; the call changes
+    // only from which node the kernel takes future pages of this thread.
     let failed = unsafe {
         libc::syscall(
             libc::SYS_set_mempolicy,

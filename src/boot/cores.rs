@@ -1,19 +1,20 @@
-//! Which core does what, and keeping threads and their memory there.
+//! The CPU plan: which CPU runs which shard, and which CPUs are spare for other threads.
 //!
 //! Promise:  a plan names only CPUs this process may use: those of its affinity mask (taskset,
 //!           cpuset cgroups), and not more shards than its CPU quota can run (`docker --cpus`).
-//! Bounds:   one shard per CPU at most. The plan is made before the spool is looked at, and then
-//!           shortened to the partitions there are.
+//! Bounds:   one shard per CPU at most. The plan is made before the spool is opened, and then
+//!           shortened to the number of partitions.
 //!
 //! How `auto` chooses, on each NUMA node:
 //!   1. One shard per physical core, on its first hardware thread. The siblings are spare: a
 //!      second shard on the same core adds little, while commit threads mostly wait for the disk.
-//!   2. Without siblings, about one core in four is spare, the lowest first, for there the interrupts
-//!      arrive: of the CPU time of a message, a fifth to a quarter is commits. Below eight cores none
-//!      is: a core is too coarse a share, so that all threads share all of them.
-//!   3. A machine of one physical core makes a shard of each of its hardware threads: two shards
-//!      on the usual two-thread virtual machine, and one where there is only one.
-//!   4. A quota of q CPUs allows ceil(q) shards; more would only be throttled in turns.
+//!   2. Without siblings, about one core in four is spare, because commits take a fifth to a quarter
+//!      of the CPU time of a message. The lowest cores are spare, because interrupts arrive there.
+//!      With fewer than eight cores none is spare, and all threads share all cores: one core would be
+//!      too large a share.
+//!   3. On a machine with one physical core each hardware thread runs a shard: two shards on the
+//!      usual virtual machine with two threads.
+//!   4. A CPU quota of q allows ceil(q) shards; more would only be throttled in turn.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -25,14 +26,14 @@ use crate::boot::topology::CpuList;
 use crate::boot::topology::Topology;
 use crate::config::CoreSet;
 
-/// Cores of a node for each one that is left spare when there are no hardware siblings. Of the CPU of a
-/// message the commit thread and its store are a quarter
-/// (tuning/CAPACITY.md); one core in eight would be full while shards idle.
+/// One core in this many is spare on a node without hardware siblings. The commit thread and the
+/// store take a quarter of the CPU time of a message (tuning/CAPACITY.md); one core in eight would be
+/// saturated while shards idle.
 const CORES_PER_SPARE: usize = 4;
-/// Nodes of fewer cores leave none.
+/// Nodes with fewer cores have no spare core.
 const SPARING_CORES_MIN: usize = 8;
 
-/// Why no plan can be made. All are the operator's to mend.
+/// Why no plan can be made. The operator can correct each of them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum CoresFault {
     NotAllowed { cpus: Vec<usize>, allowed: Vec<usize> },
@@ -59,21 +60,21 @@ impl fmt::Display for CoresFault {
                 CpuList(allowed)
             ),
             CoresFault::NamedTwice { cpu } => {
-                write!(f, "cores: CPU {cpu} is named twice; one CPU serves one shard")
+                write!(f, "cores: CPU {cpu} is listed twice; a CPU runs one shard")
             }
             CoresFault::NoSuchNode { node, nodes } => write!(
                 f,
-                "cores = \"numa:{node}\": no CPU that this process may use is on that node; \
-                 nodes with such CPUs: {}",
+                "cores = \"numa:{node}\": this process may use no CPU of that node; nodes with \
+                 usable CPUs: {}",
                 CpuList(nodes)
             ),
             CoresFault::NothingAllowed => {
-                write!(f, "no CPU is left to run on; check the affinity mask of this process")
+                write!(f, "this process may use no CPU; check its affinity mask")
             }
             CoresFault::NotPinned { cpus, cause } => write!(
                 f,
-                "a thread could not be pinned to CPU {} ({cause}); was it taken offline, or out \
-                 of this process' cpuset?",
+                "a thread could not be pinned to CPU {} ({cause}); the CPU may be offline or no \
+                 longer in the cpuset of this process",
                 CpuList(cpus)
             ),
         }
@@ -82,7 +83,7 @@ impl fmt::Display for CoresFault {
 
 impl std::error::Error for CoresFault {}
 
-/// Where one shard runs.
+/// The CPU of one shard.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ShardPlace {
     pub shard: ShardId,
@@ -90,11 +91,11 @@ pub struct ShardPlace {
     pub node: usize,
 }
 
-/// Who runs where. Fixed once the first shard runs.
+/// Which CPU runs what. Fixed once the first shard runs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Plan {
     pub shards: Vec<ShardPlace>,
-    /// CPUs for commit threads and the control thread; empty on small machines.
+    /// CPUs for commit threads and the control plane; empty on small machines.
     pub spare: Vec<usize>,
     /// Every CPU of the plan with its node.
     nodes: BTreeMap<usize, usize>,
@@ -140,22 +141,22 @@ impl Plan {
         Plan { shards, spare, nodes: usable.iter().map(|cpu| (cpu.cpu, cpu.node)).collect() }
     }
 
-    /// Keeps the first so many shards. The CPUs of the others are spare.
+    /// Keeps the first `count` shards. The CPUs of the others become spare.
     pub fn keep_shards(&mut self, count: usize) {
         let others = self.shards.drain(count.min(self.shards.len())..);
         self.spare.extend(others.map(|place| place.cpu));
         self.spare.sort_unstable();
     }
 
-    /// Where a commit thread that serves `node` may run: on the node's spare CPUs, or on all of
-    /// its CPUs when it has none. The kernel moves it among them.
+    /// The CPUs for the commit threads of `node`: the spare CPUs of the node, or all of its CPUs if
+    /// none is spare. The kernel schedules the threads among them.
     pub fn commit_cpus(&self, node: usize) -> Vec<usize> {
         let here = |cpu: &usize| self.nodes.get(cpu) == Some(&node);
         let spare: Vec<usize> = self.spare.iter().copied().filter(here).collect();
         if spare.is_empty() { self.nodes.keys().copied().filter(here).collect() } else { spare }
     }
 
-    /// Where the control thread, the watchdog and the store's own threads may run.
+    /// The CPUs for the control plane, the watchdog and the threads of the store.
     pub fn control_cpus(&self) -> Vec<usize> {
         if self.spare.is_empty() {
             self.nodes.keys().copied().collect()
@@ -164,7 +165,7 @@ impl Plan {
         }
     }
 
-    /// Whether memory has a place at all. On one node there is nothing to bind.
+    /// Whether the plan uses several NUMA nodes. On a single node no memory needs to be bound.
     pub fn spans_nodes(&self) -> bool {
         let mut nodes: Vec<usize> = self.nodes.values().copied().collect();
         nodes.sort_unstable();
@@ -173,7 +174,7 @@ impl Plan {
     }
 }
 
-/// The shards' CPUs under `auto`; see the contract above.
+/// The CPUs of the shards under `auto`; see the contract of this file.
 fn pick(usable: &[Cpu]) -> Vec<Cpu> {
     let mut cores: BTreeMap<(usize, usize), Vec<Cpu>> = BTreeMap::new();
     for cpu in usable {

@@ -1,11 +1,9 @@
-//! What the machine grants, and what of it should be otherwise.
+//! Facts about the machine: kernel settings, resource limits, and whether io_uring works.
 //!
-//! `Host::read` collects facts from `/proc`, `/sys`, the limits and one trial of io_uring;
-//! `findings` judges them and touches nothing, so that each judgement is tested by a table.
-//! `raise_limits` comes before both, and before rights are dropped: root may raise hard limits.
-//!
-//! Levels:   `Refuse` where the server could not run or not keep its promises, `Warn` where it
-//!           would be slower or smaller than it was asked to be, `Info` where a choice is shown.
+//! `Host::read` collects the facts from `/proc`, `/sys`, the resource limits and a test call of
+//! io_uring; `judge` turns them into findings.
+//! Order:    `raise_limits` comes before `Host::read`, and before privileges are dropped, because only
+//!           root can raise hard limits.
 
 use std::fmt;
 use std::fs;
@@ -23,7 +21,7 @@ pub(in crate::boot) const MEMLOCK_BYTES_MIN: u64 = 512 << 10;
 /// Rings and registered buffers of one shard, rounded up.
 const MEMLOCK_BYTES_PER_SHARD: u64 = 1 << 20;
 
-/// How much a finding matters.
+/// The severity of a finding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Level {
     Refuse,
@@ -41,7 +39,7 @@ impl fmt::Display for Level {
     }
 }
 
-/// One thing that should be otherwise, and how to make it so.
+/// One setting that should be changed, and how.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Finding {
     pub level: Level,
@@ -70,26 +68,26 @@ pub struct Limit {
     pub hard: u64,
 }
 
-/// How a trial of io_uring ended.
+/// The result of creating an io_uring ring.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum RingTrial {
+pub enum RingTest {
     Works,
-    /// The error number of `io_uring_setup`.
+    /// The `errno` of `io_uring_setup`.
     Failed(i32),
 }
 
-/// Facts about the machine and this process. `None` is what could not be read.
+/// Facts about the machine and this process. `None`: the value could not be read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Host {
     pub kernel: Option<(u32, u32)>,
-    pub ring: RingTrial,
+    pub ring: RingTest,
     pub io_uring_disabled: Option<u64>,
-    /// A seccomp filter watches this process (a container, usually).
+    /// A seccomp filter applies to this process, as in most containers.
     pub filtered: bool,
     pub memlock: Limit,
     pub open_files: Limit,
     pub somaxconn: Option<u64>,
-    /// Governors in use, each once.
+    /// The CPU frequency governors in use, without duplicates.
     pub governors: Vec<String>,
     pub huge_pages: Option<String>,
     pub overcommit: Option<u64>,
@@ -98,14 +96,14 @@ pub struct Host {
     pub is_root: bool,
 }
 
-/// What the configuration asks of the machine.
+/// What the configuration needs from the machine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Needs {
     pub shards: u64,
-    /// Connections, store files, sockets, logs: all descriptors at their bounds.
+    /// File descriptors when connections, store files, sockets and logs are at their limits.
     pub open_files: u64,
     pub backlog: u64,
-    /// A user is configured, to become once the ports are bound.
+    /// `server.user` is set: the process changes to it once the ports are bound.
     pub becomes_user: bool,
 }
 
@@ -116,11 +114,11 @@ impl Needs {
 }
 
 impl Host {
-    /// Reads the files below `root`; limits and the trial are of this process.
+    /// Reads the files below `root`; the limits and the io_uring test concern this process.
     pub fn read(root: &Path) -> Host {
         Host {
             kernel: kernel_of(&text_of(root, "proc/sys/kernel/osrelease")),
-            ring: try_ring(),
+            ring: test_ring(),
             io_uring_disabled: number_of(root, "proc/sys/kernel/io_uring_disabled"),
             filtered: field_of(&text_of(root, "proc/self/status"), "Seccomp:") == Some(2),
             memlock: limit(libc::RLIMIT_MEMLOCK),
@@ -136,8 +134,8 @@ impl Host {
     }
 }
 
-/// Raises soft limits as far as the needs and the hard limits go; root raises those as well. What
-/// was not reached is seen by `findings` afterwards.
+/// Raises soft limits to the needs, within the hard limits; root raises hard limits too. `judge`
+/// reports a limit that stays too low.
 pub fn raise_limits(needs: &Needs) {
     raise(libc::RLIMIT_NOFILE, needs.open_files);
     raise(libc::RLIMIT_MEMLOCK, needs.memlock_bytes());
@@ -145,8 +143,8 @@ pub fn raise_limits(needs: &Needs) {
 
 fn raise(resource: libc::__rlimit_resource_t, wanted: u64) {
     let now = limit(resource);
-    // The soft number of open files goes up to the hard one in any case: it costs nothing, and a
-    // limit raised by a reload then finds its room.
+    // The soft limit of open files is raised to the hard limit in any case: this costs nothing, and
+    // a reload may then raise `limits.connections`.
     let room = if resource == libc::RLIMIT_NOFILE { now.hard.max(wanted) } else { wanted };
     let reachable = [
         Limit { soft: room.max(now.soft), hard: now.hard.max(room) },
@@ -163,15 +161,14 @@ fn raise(resource: libc::__rlimit_resource_t, wanted: u64) {
 
 fn limit(resource: libc::__rlimit_resource_t) -> Limit {
     let mut now = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
-    // SAFETY: `now` is a valid place for the answer. A failure leaves zeroes, which are judged as
-    // the lowest limit.
+    // SAFETY: `now` is a valid place for the answer. A failure leaves zeroes, the lowest limit.
     unsafe { libc::getrlimit(resource, &mut now) };
     Limit { soft: now.rlim_cur, hard: now.rlim_max }
 }
 
-/// Makes a ring of the smallest size and closes it: sysctl, seccomp and security modules answer
-/// nowhere else.
-fn try_ring() -> RingTrial {
+/// Creates the smallest ring and closes it. Only this call shows whether a sysctl, seccomp or a
+/// security module forbids io_uring.
+fn test_ring() -> RingTest {
     const ENTRIES: libc::c_ulong = 2;
     const PARAMS_WORDS: usize = 15;
     let mut params = [0_u64; PARAMS_WORDS];
@@ -179,16 +176,16 @@ fn try_ring() -> RingTrial {
     // integers), zeroed as the call asks, and outlives it.
     let fd = unsafe { libc::syscall(libc::SYS_io_uring_setup, ENTRIES, params.as_mut_ptr()) };
     if fd < 0 {
-        return RingTrial::Failed(io::Error::last_os_error().raw_os_error().unwrap_or(libc::EIO));
+        return RingTest::Failed(io::Error::last_os_error().raw_os_error().unwrap_or(libc::EIO));
     }
-    // SAFETY: the descriptor was just made, and nobody else knows it.
+    // SAFETY: the descriptor was just created and is used nowhere else.
     unsafe { libc::close(fd as i32) };
-    RingTrial::Works
+    RingTest::Works
 }
 
-/// May bind any port (capabilities(7)).
+/// The capability to bind any port (capabilities(7)).
 const CAP_NET_BIND_SERVICE: u32 = 10;
-/// Where the kernel tells of no other.
+/// The kernel's default of `ip_unprivileged_port_start`.
 const PORTS_FROM: u16 = 1024;
 
 /// The lowest port that this process may bind.
@@ -200,7 +197,7 @@ pub fn ports_from(root: &Path) -> u16 {
     start.map_or(PORTS_FROM, |start| u16::try_from(start).unwrap_or(u16::MAX))
 }
 
-/// Whether this process has it in effect.
+/// Whether the capability is in the effective set of this process.
 pub(crate) fn has_capability(root: &Path, number: u32) -> bool {
     let status = text_of(root, "proc/self/status");
     let line = status.lines().find_map(|line| line.strip_prefix("CapEff:"));

@@ -1,4 +1,4 @@
-//! Judges what the machine grants: one check per setting, each a pure function of `Host` and `Needs`.
+//! Judges the machine: one check for each setting, a pure function of `Host` and `Needs`.
 //!
 //! Levels:   `Refuse` if the server could not run or keep its promises, `Warn` if it would be slower
 //!           or smaller than configured, `Info` for a setting worth knowing.
@@ -11,19 +11,19 @@ use crate::boot::host::Level;
 use crate::boot::host::Limit;
 use crate::boot::host::MEMLOCK_BYTES_MIN;
 use crate::boot::host::Needs;
-use crate::boot::host::RingTrial;
+use crate::boot::host::RingTest;
 use crate::boot::host::finding;
 
-/// Below this the store cannot even hold its own files open.
+/// With fewer open files the store cannot even open its own files.
 const OPEN_FILES_MIN: u64 = 512;
 
-/// The kernel that brought the last operation the shards rely on. Older ones lack fixes too.
+/// The first kernel with all io_uring operations that the shards use. Older ones lack fixes too.
 const KERNEL_MIN: (u32, u32) = (5, 10);
 
-/// Swapping less eagerly than this leaves a mail server's memory alone until there is no other way.
+/// Up to this value the kernel swaps only when it must.
 const SWAPPINESS_CALM: u64 = 10;
 
-/// The things that are judged.
+/// The settings that are checked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Check {
     Ring,
@@ -38,7 +38,7 @@ pub enum Check {
     Swap,
 }
 
-/// What is to be said about this machine, the worst first.
+/// The findings about this machine, the most severe first.
 pub fn findings(host: &Host, needs: &Needs) -> Vec<Finding> {
     let mut found: Vec<Finding> =
         judged(host, needs).into_iter().filter_map(|(_, finding)| finding).collect();
@@ -46,7 +46,7 @@ pub fn findings(host: &Host, needs: &Needs) -> Vec<Finding> {
     found
 }
 
-/// What was looked at, each with what is to be said about it.
+/// All checks, each with its finding if there is one.
 pub fn judged(host: &Host, needs: &Needs) -> [(Check, Option<Finding>); 10] {
     [
         (Check::Ring, judge_ring(host)),
@@ -63,7 +63,7 @@ pub fn judged(host: &Host, needs: &Needs) -> [(Check, Option<Finding>); 10] {
 }
 
 fn judge_ring(host: &Host) -> Option<Finding> {
-    let RingTrial::Failed(errno) = host.ring else {
+    let RingTest::Failed(errno) = host.ring else {
         return None;
     };
     let (what, remedy) = match (errno, host.io_uring_disabled) {
@@ -83,19 +83,19 @@ fn judge_ring(host: &Host) -> Option<Finding> {
         ),
         (libc::EPERM | libc::EACCES, _) => (
             "io_uring is forbidden by a security module".to_owned(),
-            "allow it in the policy of SELinux, AppArmor or whatever else is loaded".to_owned(),
+            "allow it in the policy of SELinux, AppArmor or the security module in use".to_owned(),
         ),
         (libc::ENOMEM, _) => (
-            "the kernel has no memory for a ring".to_owned(),
+            "the kernel has no memory for an io_uring ring".to_owned(),
             "raise memlock (`LimitMEMLOCK=64M`, `--ulimit memlock=67108864`)".to_owned(),
         ),
         (libc::EMFILE | libc::ENFILE, _) => (
-            "no file descriptor is left for a ring".to_owned(),
-            "raise the number of open files (`LimitNOFILE=`)".to_owned(),
+            "no file descriptor is left for an io_uring ring".to_owned(),
+            "raise the limit of open files (`LimitNOFILE=`)".to_owned(),
         ),
         _ => (
             format!("io_uring fails: {}", io::Error::from_raw_os_error(errno)),
-            "it must work for this process; try a newer kernel".to_owned(),
+            "the server needs io_uring; try a newer kernel".to_owned(),
         ),
     };
     finding(Level::Refuse, what, remedy)
@@ -103,7 +103,7 @@ fn judge_ring(host: &Host) -> Option<Finding> {
 
 fn judge_kernel(host: &Host) -> Option<Finding> {
     let (major, minor) = host.kernel.filter(|kernel| *kernel < KERNEL_MIN)?;
-    let what = format!("Linux {major}.{minor} is older than what this server is tested on");
+    let what = format!("Linux {major}.{minor} is older than the kernels this server is tested on");
     finding(Level::Warn, what, format!("run {}.{} or newer", KERNEL_MIN.0, KERNEL_MIN.1))
 }
 
@@ -115,7 +115,11 @@ fn judge_memlock(host: &Host, needs: &Needs) -> Option<Finding> {
         _ => return None,
     };
     let shards = needs.shards;
-    let what = format!("memlock is {} KiB, {shards} shards want {} KiB", soft >> 10, wanted >> 10);
+    let what = format!(
+        "the memlock limit is {} KiB; {shards} shards need {} KiB",
+        soft >> 10,
+        wanted >> 10
+    );
     let remedy = "raise it (`LimitMEMLOCK=64M` in the unit, `ulimit -l`, `--ulimit memlock=`)";
     finding(level, what, remedy)
 }
@@ -128,15 +132,15 @@ fn judge_open_files(host: &Host, needs: &Needs) -> Option<Finding> {
         _ => return None,
     };
     let what =
-        format!("{soft} open files are allowed, the limits set ask for {}", needs.open_files);
-    let remedy = "raise it (`LimitNOFILE=` in the unit, `ulimit -Hn`), or allow fewer connections";
+        format!("{soft} open files are allowed; the configured limits need {}", needs.open_files);
+    let remedy = "raise it (`LimitNOFILE=` in the unit, `ulimit -Hn`), or lower limits.connections";
     finding(level, what, remedy)
 }
 
 fn judge_backlog(host: &Host, needs: &Needs) -> Option<Finding> {
     let somaxconn = host.somaxconn.filter(|somaxconn| *somaxconn < needs.backlog)?;
     let what = format!(
-        "net.core.somaxconn is {somaxconn} and cuts the backlog of {} that was asked for",
+        "net.core.somaxconn is {somaxconn} and cuts the listen backlog of {}",
         needs.backlog
     );
     finding(Level::Warn, what, format!("`sysctl -w net.core.somaxconn={}`", needs.backlog))
@@ -144,7 +148,7 @@ fn judge_backlog(host: &Host, needs: &Needs) -> Option<Finding> {
 
 fn judge_root(host: &Host, needs: &Needs) -> Option<Finding> {
     (host.is_root && !needs.becomes_user).then_some(())?;
-    let remedy = "name a `user` in the configuration; ports are bound before it is taken";
+    let remedy = "set server.user; the ports are bound before the server changes to that user";
     finding(Level::Warn, "the server runs as root and stays root", remedy)
 }
 
@@ -156,26 +160,32 @@ fn judge_governor(host: &Host) -> Option<Finding> {
         (None, Some(name)) => (Level::Info, name),
         (None, None) => return None,
     };
-    let remedy = "`cpupower frequency-set -g performance` for steady latencies";
+    let remedy = "`cpupower frequency-set -g performance` keeps latencies steady";
     finding(level, format!("the CPU governor is {name}"), remedy)
 }
 
 fn judge_huge_pages(host: &Host) -> Option<Finding> {
     host.huge_pages.as_deref().filter(|chosen| *chosen == "always")?;
     let remedy = "`echo madvise > /sys/kernel/mm/transparent_hugepage/enabled`";
-    finding(Level::Warn, "huge pages for all make each connection cost more memory", remedy)
+    finding(
+        Level::Warn,
+        "transparent huge pages are set to `always`: each connection uses more memory",
+        remedy,
+    )
 }
 
 fn judge_overcommit(host: &Host) -> Option<Finding> {
     host.overcommit.filter(|mode| *mode == 2)?;
-    let what = "vm.overcommit_memory = 2 refuses memory that is reserved and never touched";
-    finding(Level::Warn, what, "`sysctl -w vm.overcommit_memory=0`, or leave plenty of room")
+    let what = "vm.overcommit_memory = 2: the kernel refuses to reserve memory beyond what exists";
+    finding(Level::Warn, what, "`sysctl -w vm.overcommit_memory=0`, or keep much memory free")
 }
 
 fn judge_swap(host: &Host) -> Option<Finding> {
     let swappiness = host.swappiness.filter(|much| *much > SWAPPINESS_CALM)?;
     (host.swap_bytes > 0).then_some(())?;
-    let what = format!("there is swap, and vm.swappiness is {swappiness}; a swapped shard stands");
+    let what = format!(
+        "swap is on and vm.swappiness is {swappiness}; a shard stalls while its memory is swapped in"
+    );
     finding(Level::Info, what, format!("`sysctl -w vm.swappiness={SWAPPINESS_CALM}`"))
 }
 
@@ -186,11 +196,11 @@ mod tests {
     const NEEDS: Needs =
         Needs { shards: 4, open_files: 10_000, backlog: 4096, becomes_user: false };
 
-    /// A machine about which there is nothing to say.
+    /// A machine without findings.
     fn good() -> Host {
         Host {
             kernel: Some((6, 1)),
-            ring: RingTrial::Works,
+            ring: RingTest::Works,
             io_uring_disabled: Some(0),
             filtered: false,
             memlock: Limit { soft: 8 << 20, hard: 8 << 20 },
@@ -216,56 +226,56 @@ mod tests {
             ("nothing to say", |_| {}, None, "", ""),
             (
                 "no io_uring",
-                |h| h.ring = RingTrial::Failed(libc::ENOSYS),
+                |h| h.ring = RingTest::Failed(libc::ENOSYS),
                 Some(Refuse),
                 "no io_uring",
                 "5.10",
             ),
             (
                 "sysctl",
-                |h| (h.ring, h.io_uring_disabled) = (RingTrial::Failed(libc::EPERM), Some(2)),
+                |h| (h.ring, h.io_uring_disabled) = (RingTest::Failed(libc::EPERM), Some(2)),
                 Some(Refuse),
                 "kernel.io_uring_disabled = 2",
                 "set it to 0",
             ),
             (
                 "seccomp by EPERM",
-                |h| (h.ring, h.filtered) = (RingTrial::Failed(libc::EPERM), true),
+                |h| (h.ring, h.filtered) = (RingTest::Failed(libc::EPERM), true),
                 Some(Refuse),
                 "seccomp",
                 "tuning/seccomp",
             ),
             (
                 "seccomp by ENOSYS",
-                |h| (h.ring, h.filtered) = (RingTrial::Failed(libc::ENOSYS), true),
+                |h| (h.ring, h.filtered) = (RingTest::Failed(libc::ENOSYS), true),
                 Some(Refuse),
                 "seccomp",
                 "io_uring_setup",
             ),
             (
                 "a security module",
-                |h| h.ring = RingTrial::Failed(libc::EACCES),
+                |h| h.ring = RingTest::Failed(libc::EACCES),
                 Some(Refuse),
                 "security module",
                 "SELinux",
             ),
             (
                 "no memory",
-                |h| h.ring = RingTrial::Failed(libc::ENOMEM),
+                |h| h.ring = RingTest::Failed(libc::ENOMEM),
                 Some(Refuse),
                 "no memory",
                 "memlock",
             ),
             (
                 "no descriptor",
-                |h| h.ring = RingTrial::Failed(libc::EMFILE),
+                |h| h.ring = RingTest::Failed(libc::EMFILE),
                 Some(Refuse),
                 "descriptor",
                 "NOFILE",
             ),
             (
                 "something else",
-                |h| h.ring = RingTrial::Failed(libc::EIO),
+                |h| h.ring = RingTest::Failed(libc::EIO),
                 Some(Refuse),
                 "io_uring fails",
                 "kernel",
@@ -275,14 +285,14 @@ mod tests {
                 "memlock of nothing",
                 |h| h.memlock.soft = 64 << 10,
                 Some(Refuse),
-                "memlock is 64 KiB",
+                "memlock limit is 64 KiB",
                 "LimitMEMLOCK",
             ),
             (
                 "memlock for some",
                 |h| h.memlock.soft = 2 << 20,
                 Some(Warn),
-                "want 4096 KiB",
+                "need 4096 KiB",
                 "LimitMEMLOCK",
             ),
             ("memlock without end", |h| h.memlock.soft = u64::MAX, None, "", ""),
@@ -297,8 +307,8 @@ mod tests {
                 "some files",
                 |h| h.open_files.soft = 1024,
                 Some(Warn),
-                "ask for 10000",
-                "fewer connections",
+                "need 10000",
+                "limits.connections",
             ),
             (
                 "a short backlog",
@@ -307,7 +317,7 @@ mod tests {
                 "somaxconn is 128",
                 "=4096",
             ),
-            ("root", |h| h.is_root = true, Some(Warn), "stays root", "`user`"),
+            ("root", |h| h.is_root = true, Some(Warn), "stays root", "server.user"),
             (
                 "powersave",
                 |h| h.governors.push("powersave".to_owned()),
@@ -327,7 +337,7 @@ mod tests {
                 "huge pages",
                 |h| h.huge_pages = Some("always".to_owned()),
                 Some(Warn),
-                "huge pages",
+                "huge pages are set",
                 "madvise",
             ),
             (

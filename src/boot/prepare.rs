@@ -1,6 +1,6 @@
 //! The steps of a start before the spool is opened: CPUs, limits, user and log.
 //!
-//! Every function returns its refusals as complete messages with a remedy; `run` prints them.
+//! Each function returns complete error messages with a remedy; `run` prints them.
 
 use std::path::Path;
 
@@ -36,7 +36,7 @@ pub(in crate::boot) fn warning(what: String, remedy: &str) -> Finding {
     Finding { level: Level::Warn, what, remedy: remedy.to_owned() }
 }
 
-/// What the config asks of the machine.
+/// What the configuration needs from the machine.
 pub fn needs_of(config: &Config, plan: &Plan) -> Needs {
     Needs {
         shards: plan.shards.len() as u64,
@@ -46,7 +46,7 @@ pub fn needs_of(config: &Config, plan: &Plan) -> Needs {
     }
 }
 
-/// What the machine grants and who runs where.
+/// Raises limits, judges the machine and places the shards; the errors are reasons not to start.
 pub(in crate::boot) fn plan(
     config: &Config,
     warnings: Vec<Finding>,
@@ -64,25 +64,26 @@ pub(in crate::boot) fn plan(
     if refusals.is_empty() { Ok((plan, findings)) } else { Err(refusals) }
 }
 
-/// Becomes the configured user; what is ours on disk is made and given to it first.
-pub(in crate::boot) fn settle_privileges(config: &Config) -> Result<String, Vec<String>> {
-    let told = |fault: PrivilegeFault| vec![fault.to_string()];
+/// Creates the spool's folder for the configured user, then changes to that user. Returns the name
+/// for the start table.
+pub(in crate::boot) fn drop_privileges(config: &Config) -> Result<String, Vec<String>> {
+    let text = |fault: PrivilegeFault| vec![fault.to_string()];
     let server = &config.server;
     let account = match (&server.user, privileges::runs_as_root()) {
-        (Some(user), true) => Some(Account::find(user, server.group.as_deref()).map_err(told)?),
+        (Some(user), true) => Some(Account::find(user, server.group.as_deref()).map_err(text)?),
         _ => None,
     };
-    spool_folder::own_folder(&server.spool, account.as_ref()).map_err(told)?;
+    spool_folder::own_folder(&server.spool, account.as_ref()).map_err(text)?;
     match &account {
-        Some(account) => privileges::drop_to(account).map_err(told)?,
-        None => privileges::lock_down().map_err(told)?,
+        Some(account) => privileges::drop_to(account).map_err(text)?,
+        None => privileges::lock_down().map_err(text)?,
     }
     let user = match account {
         Some(account) => account.user,
         None if privileges::runs_as_root() => "root".to_owned(),
         None => "the caller".to_owned(),
     };
-    spool_folder::check_writable(&server.spool, &user).map_err(told)?;
+    spool_folder::check_writable(&server.spool, &user).map_err(text)?;
     Ok(user)
 }
 
@@ -101,19 +102,19 @@ pub(in crate::boot) fn start_log(config: &Config) -> Result<(), Vec<String>> {
     .map_err(|fault| vec![fault.to_string()])
 }
 
-/// Threads that the store starts inherit where the main thread may run.
-pub(in crate::boot) fn keep_off_shards(plan: &Plan) {
-    pin_softly(&plan.control_cpus());
-}
-
-/// Where a thread runs is a matter of speed; a kernel that refuses costs no mail.
-pub(in crate::boot) fn pin_softly(cpus: &[usize]) {
+/// Restricts the calling thread to `cpus`. A failure is only logged: placement affects speed alone.
+pub(in crate::boot) fn try_pin(cpus: &[usize]) {
     if let Err(fault) = affinity::keep_current_thread_on(cpus) {
-        Event::Warning { what: &fault.to_string(), remedy: "check the CPU affinity" }.emit();
+        Event::Warning {
+            what: &fault.to_string(),
+            remedy: "check the CPU affinity of the process",
+        }
+        .emit();
     }
 }
 
-/// Partitions of the spool there is, or of the one to be made when the config says so.
+/// The number of partitions of the existing spool, or else that of the config. `None`: one for each
+/// shard.
 pub(in crate::boot) fn partitions_of(config: &Config) -> Result<Option<usize>, Vec<String>> {
     let found = partitions_in(&config.server.spool)
         .map_err(|fault| vec![format!("{fault}\n  {}", fault.remedy())])?;
@@ -124,8 +125,8 @@ pub(in crate::boot) fn partitions_of(config: &Config) -> Result<Option<usize>, V
     })
 }
 
-/// A shard needs a partition to keep mail in; a spool made on a smaller machine has fewer. A new one
-/// has one for each shard.
+/// Drops shards without a partition: a spool created on a smaller machine may have fewer partitions
+/// than there are cores.
 pub(in crate::boot) fn fit_plan(
     mut plan: Plan,
     partitions: Option<usize>,
@@ -137,7 +138,7 @@ pub(in crate::boot) fn fit_plan(
             "the spool has {partitions} partitions, so {partitions} of {} cores run shards",
             plan.shards.len(),
         );
-        let remedy = "a new spool gets a partition for each core; drain this one and start anew";
+        let remedy = "to use all cores, drain this spool and create a new one";
         findings.push(warning(what, remedy));
         plan.keep_shards(partitions);
     }

@@ -36,52 +36,55 @@ impl fmt::Display for PrivilegeFault {
         match self {
             PrivilegeFault::NoSuchUser { user } => write!(
                 f,
-                "there is no user `{user}`; make one (`useradd --system --shell \
-                 /usr/sbin/nologin {user}`) or name another in the configuration"
+                "there is no user `{user}`; create it (`useradd --system --shell \
+                 /usr/sbin/nologin {user}`) or change server.user"
             ),
             PrivilegeFault::NoSuchGroup { group } => write!(
                 f,
-                "there is no group `{group}`; make one (`groupadd --system {group}`) or name \
-                 another in the configuration"
+                "there is no group `{group}`; create it (`groupadd --system {group}`) or change \
+                 server.group"
             ),
             PrivilegeFault::AccountUnreadable { name, cause } => {
                 write!(f, "`{name}` could not be looked up ({cause}); check /etc/nsswitch.conf")
             }
             PrivilegeFault::IsRoot { user } => write!(
                 f,
-                "`{user}` has the id of root; name a user without rights, so that a mistake in \
-                 the server is not one in the machine"
+                "`{user}` has the user id of root; set server.user to an unprivileged user, so that \
+                 a bug in the server does not endanger the machine"
             ),
             PrivilegeFault::ThreadsRun { count } => {
-                write!(f, "{count} threads run already; rights are dropped before the first one")
+                write!(
+                    f,
+                    "{count} threads already run; privileges must be dropped before other threads start"
+                )
             }
             PrivilegeFault::Refused { step, cause } => write!(
                 f,
                 "{step} was refused ({cause}); a container that starts the server as root must \
-                 leave it CAP_SETUID and CAP_SETGID, or start it as an unprivileged user"
+                 keep CAP_SETUID and CAP_SETGID, or start the server as an unprivileged user"
             ),
             PrivilegeFault::Capabilities { step, cause } => {
                 write!(f, "capabilities: {step} failed ({cause})")
             }
             PrivilegeFault::NotDropped { what } => {
-                write!(f, "rights were dropped, and yet {what}; not going on like this")
+                write!(f, "privileges were dropped, but {what}; the server does not start")
             }
             PrivilegeFault::NoFolder { path, cause } => write!(
                 f,
-                "{} is no usable folder ({cause}); it must be a folder, not a link, in a place \
-                 where the server may make one",
+                "{} cannot be used ({cause}); it must be a folder, not a link, or the server must \
+                 be able to create it",
                 path.display()
             ),
             PrivilegeFault::NotOwner { path, owner, user } => write!(
                 f,
-                "{path} and what is in it belong to the user with id {owner}, not to `{user}`; \
-                 stop whatever else uses it, then `chown -R {user}: {path}`",
+                "{path} belongs to the user with id {owner}, not to `{user}`; stop any other \
+                 program that uses it, then `chown -R {user}: {path}`",
                 path = path.display()
             ),
             PrivilegeFault::NotWritable { path, barrier, user, cause } => write!(
                 f,
-                "`{user}` may not write to {} ({cause} at {}); give it the right there (`chown`, \
-                 `chmod`), or choose another path",
+                "`{user}` may not write to {} ({cause} at {}); grant access (`chown`, `chmod`), or \
+                 choose another path",
                 path.display(),
                 barrier.display()
             ),

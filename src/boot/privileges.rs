@@ -1,25 +1,25 @@
-//! Giving up the rights that a server no longer needs once its ports are bound.
+//! Drops the privileges that the server no longer needs once its ports are bound.
 //!
-//! Order:    limits raised, ports bound and the spool's folder made as root; then `drop_to` (or
-//!           `lock_down`, when not started as root); then threads. It refuses to run beside other
-//!           threads: glibc carries a change of ids to all threads, but capabilities, the bounding
-//!           set and `no_new_privs` belong to one thread and are only inherited by those it starts.
-//! Promise:  afterwards no id of this process is root's, no capability is held, no program it might
-//!           start can gain any, and memory (mail, passwords, TLS keys) can be neither dumped nor
-//!           traced by others of the same user. The ids and the capabilities of a former root are read
-//!           back; anything else than asked for is a fault, and the server does not start.
-//!           Where `server.user` is not set, a server started as root stays root.
-//! Kept:     no capability. CAP_NET_BIND_SERVICE is of no use any more: a reload binds no port, for
-//!           changed listeners need a restart. CAP_SYS_NICE would serve `set_mempolicy` in
-//!           containers only, where a pinned thread gets memory of its node anyway; CAP_IPC_LOCK is
-//!           replaced by a raised memlock.
-//! Commands: one that root runs on the spool of another user acts as that user before it looks into
-//!           it (`act_as_owner`): what the service's user left there, such as a link to a file that
-//!           only root may read, is then followed with that user's rights at most.
+//! Order:    limits raised, ports bound and the spool's folder created as root; then `drop_to` (or
+//!           `lock_down`, if not started as root); then threads. The functions refuse to run beside
+//!           other threads: glibc applies a change of ids to all threads, but capabilities, the
+//!           bounding set and `no_new_privs` belong to one thread and pass only to those it starts.
+//! Promise:  afterwards no id of the process is root's, the process holds no capability, no program
+//!           that it starts can gain one, and other processes of the same user can neither dump nor
+//!           trace its memory (mail, passwords, TLS keys). The ids and capabilities are read back
+//!           after a drop from root; if they differ from those requested, the server does not start.
+//!           If `server.user` is not set, a server started as root stays root.
+//! Kept:     no capability. CAP_NET_BIND_SERVICE is not needed any more: a reload binds no port,
+//!           because changed listeners need a restart. CAP_SYS_NICE would help `set_mempolicy` in
+//!           containers only, where a pinned thread gets memory of its node anyway. A raised memlock
+//!           limit replaces CAP_IPC_LOCK.
+//! Commands: a command that root runs on the spool of another user changes to that user before it
+//!           opens anything in the spool (`act_as_owner`). So a link that the service's user left
+//!           there, to a file that only root may read, is followed with that user's rights.
 //! Costs:    an undumpable process cannot read its own `/proc/self/{fd,io,maps}`; `status`, `stat`
-//!           and `statm` stay readable. Log file, certificates and everything in the spool are opened
-//!           as the user, at the start and by a reload, so they must be accessible for it. There are
-//!           no core dumps.
+//!           and `statm` stay readable. The log file, certificates and the spool are opened as the
+//!           configured user, at start and on reload, so that user must have access. There are no
+//!           core dumps.
 
 use std::ffi::CString;
 use std::fs;
@@ -34,17 +34,18 @@ use caps::Capability;
 use crate::boot::account::Account;
 use crate::boot::privilege_fault::PrivilegeFault;
 
-/// The group of nobody.
+/// The group id of `nogroup`.
 const NOGROUP: u32 = 65_534;
 
-/// Whether the process has root's rights at all, and so something to give up.
+/// Whether the effective user is root.
 pub fn runs_as_root() -> bool {
     // SAFETY: reads a number; it cannot fail.
     unsafe { libc::geteuid() == 0 }
 }
 
-/// For a command that root runs: becomes the owner of the spool in `path`, for good, before anything
-/// in it is opened. Does nothing for another user, on a spool of root's, and where there is none.
+/// For a command that root runs: changes permanently to the owner of the spool at `path`, before
+/// anything in it is opened. Does nothing if the caller is not root, if root owns the spool, or if
+/// there is no spool.
 pub fn act_as_owner(path: &Path) -> Result<(), PrivilegeFault> {
     if !runs_as_root() {
         return Ok(());
@@ -57,7 +58,7 @@ pub fn act_as_owner(path: &Path) -> Result<(), PrivilegeFault> {
         Err(cause) => return Err(no_folder(cause)),
     };
     let found = folder.metadata().map_err(no_folder)?;
-    // What is in a spool is its owner's alone, so the group matters only in that it is not root's.
+    // Only the owner may read a spool, so any group will do that is not root's.
     let (uid, gid) = (found.uid(), if found.gid() == 0 { NOGROUP } else { found.gid() });
     if uid == 0 {
         return Ok(());
@@ -76,32 +77,34 @@ pub fn act_as_owner(path: &Path) -> Result<(), PrivilegeFault> {
             return Err(refused("taking the id of the spool's owner (setresuid)"));
         }
         if libc::setresuid(0, 0, 0) == 0 {
-            return Err(PrivilegeFault::NotDropped { what: "the way back to root is open".into() });
+            return Err(PrivilegeFault::NotDropped {
+                what: "the process can still become root".into(),
+            });
         }
     }
     Ok(())
 }
 
-/// From root to `account`, for good.
+/// Changes permanently from root to `account`.
 pub fn drop_to(account: &Account) -> Result<(), PrivilegeFault> {
     assert_ne!(account.uid, 0, "`Account::find` refuses root");
     check_single_thread()?;
-    // Needs CAP_SETPCAP, which is gone with the user id, so it comes first.
+    // First, because this needs CAP_SETPCAP, which is lost with the user id.
     clear_bounding()?;
     change_ids(account)?;
     lock_down()?;
     check_dropped(account)
 }
 
-/// For a process that is not root, and the last step for one that was: no capability, no way to one,
-/// no dumps.
+/// Drops all capabilities, and forbids new ones and core dumps. All that a process needs that is not
+/// root, and the last step of `drop_to`.
 pub fn lock_down() -> Result<(), PrivilegeFault> {
     check_single_thread()?;
     if !runs_as_root() {
-        shed_capabilities()?;
+        clear_capabilities()?;
     }
     set_flag(libc::PR_SET_NO_NEW_PRIVS, 1, "no_new_privs")?;
-    set_flag(libc::PR_SET_DUMPABLE, 0, "making the process undumpable")
+    set_flag(libc::PR_SET_DUMPABLE, 0, "disabling core dumps (PR_SET_DUMPABLE)")
 }
 
 fn check_single_thread() -> Result<(), PrivilegeFault> {
@@ -134,7 +137,7 @@ fn change_ids(account: &Account) -> Result<(), PrivilegeFault> {
 
 fn clear_bounding() -> Result<(), PrivilegeFault> {
     let step = "clearing the bounding set";
-    // Without CAP_SETPCAP the set cannot be cleared. `no_new_privs` says the same by itself.
+    // Without CAP_SETPCAP the set cannot be cleared. `no_new_privs` has the same effect.
     if !has(CapSet::Effective, Capability::CAP_SETPCAP)? {
         return Ok(());
     }
@@ -146,8 +149,8 @@ fn clear_bounding() -> Result<(), PrivilegeFault> {
     Ok(())
 }
 
-/// A service manager may have given the capability to bind low ports to an ordinary user.
-fn shed_capabilities() -> Result<(), PrivilegeFault> {
+/// A service manager may have given an ordinary user the capability to bind low ports.
+fn clear_capabilities() -> Result<(), PrivilegeFault> {
     let clear = |set, step| caps::clear(None, set).map_err(|fault| capabilities(step, fault));
     // The ambient set is part of the others, and the effective one of the permitted: in this
     // order each call leaves a state that the kernel accepts.
@@ -155,13 +158,13 @@ fn shed_capabilities() -> Result<(), PrivilegeFault> {
         clear(CapSet::Ambient, "clearing the ambient set")?;
     }
     for set in [CapSet::Inheritable, CapSet::Effective, CapSet::Permitted] {
-        clear(set, "shedding capabilities")?;
+        clear(set, "clearing the sets of the process")?;
     }
     Ok(())
 }
 
 fn has(set: CapSet, capability: Capability) -> Result<bool, PrivilegeFault> {
-    caps::has_cap(None, set, capability).map_err(|fault| capabilities("reading them", fault))
+    caps::has_cap(None, set, capability).map_err(|fault| capabilities("reading", fault))
 }
 
 fn capabilities(step: &'static str, fault: caps::errors::CapsError) -> PrivilegeFault {
@@ -177,7 +180,7 @@ fn set_flag(option: i32, value: libc::c_ulong, step: &'static str) -> Result<(),
     Err(PrivilegeFault::Refused { step, cause: io::Error::last_os_error() })
 }
 
-/// Reads back what was reached, for a setuid that failed quietly is how servers are taken over.
+/// Reads the ids and capabilities back: a setuid that fails silently is a known way to exploits.
 fn check_dropped(account: &Account) -> Result<(), PrivilegeFault> {
     let not_dropped = |what: String| Err(PrivilegeFault::NotDropped { what });
     let (mut uids, mut gids) = ([0; 3], [0; 3]);
@@ -191,12 +194,12 @@ fn check_dropped(account: &Account) -> Result<(), PrivilegeFault> {
     if uids != [account.uid; 3] || gids != [account.gid; 3] {
         return not_dropped(format!("the ids are {uids:?} and {gids:?}"));
     }
-    // SAFETY: takes a number. If it works after all, the next line ends the start.
+    // SAFETY: takes a number. If the call succeeds, the next line aborts the start.
     if unsafe { libc::setresuid(0, 0, 0) } == 0 {
-        return not_dropped("the way back to root is open".to_owned());
+        return not_dropped("the process can still become root".to_owned());
     }
     let held = caps::read(None, CapSet::Permitted).map_err(|f| capabilities("reading", f))?;
-    if held.is_empty() { Ok(()) } else { not_dropped(format!("{held:?} is held")) }
+    if held.is_empty() { Ok(()) } else { not_dropped(format!("the process holds {held:?}")) }
 }
 
 #[cfg(test)]

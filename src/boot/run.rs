@@ -46,7 +46,7 @@ use crate::rt::Watchdog;
 /// A shard that has not ticked for this long is taken for stuck.
 const STALL_MAX: Duration = Duration::from_secs(30);
 
-/// What `serve` is given.
+/// The arguments of `serve`.
 pub struct ServeOptions {
     pub config: Config,
     pub file: Option<PathBuf>,
@@ -54,15 +54,15 @@ pub struct ServeOptions {
     pub warnings: Vec<Finding>,
 }
 
-/// Serves until told to end.
+/// Runs the server until a signal or a failure ends it.
 pub fn serve(options: ServeOptions) -> ExitCode {
     points::arm();
     match start(options) {
-        Ok(running) => running.until_told(),
+        Ok(running) => running.run_until_ended(),
         Err(faults) => {
             for fault in faults {
                 eprintln!("ringpost: {fault}");
-                // Before the log was opened this is nothing.
+                // Has no effect before the log is started.
                 Event::StartRefused { cause: &fault.replace("\n  ", "; ") }.emit();
             }
             log::flush(LOG_END_MAX);
@@ -77,7 +77,7 @@ fn start(options: ServeOptions) -> Result<Running, Vec<String>> {
     let blocked = signals::block().map_err(|cause| vec![format!("signals: {cause}")])?;
     let (plan, mut findings) = prepare::plan(&config, warnings)?;
     let mut bound = sockets::bind(&config, plan.shards.len())?;
-    let user = prepare::settle_privileges(&config)?;
+    let user = prepare::drop_privileges(&config)?;
     prepare::start_log(&config)?;
     let plan = prepare::fit_plan(plan, prepare::partitions_of(&config)?, &mut findings);
     bound.listen(plan.shards.len())?;
@@ -85,10 +85,11 @@ fn start(options: ServeOptions) -> Result<Running, Vec<String>> {
     let told = assembled.warnings.iter();
     findings.extend(told.map(|(what, remedy)| warning(what.clone(), remedy)));
     if !config.queue.sync {
-        let what = "queue.sync is off: a power cut loses mail that was answered with 250";
+        let what = "queue.sync is off: a power failure loses mail that was acknowledged with 250";
         findings.push(warning(what.to_owned(), "set queue.sync = true"));
     }
-    prepare::keep_off_shards(&plan);
+    // Threads that the store starts inherit the CPUs of the main thread.
+    prepare::try_pin(&plan.control_cpus());
     let failed = Arc::new(AtomicBool::new(false));
     let spool = Arc::new(store::open_spool(&config, plan.shards.len())?);
     let observed = Observed::new(plan.shards.len() as u16);
@@ -125,7 +126,7 @@ fn start(options: ServeOptions) -> Result<Running, Vec<String>> {
     let heartbeats = shards.iter().map(ShardThread::heartbeat).collect();
     let watchdog = Watchdog::start(heartbeats, STALL_MAX, |shard| {
         tell_stall(shard);
-        crate::base::fault::end_process(format_args!("shard {shard} stands still"))
+        crate::base::fault::end_process(format_args!("shard {shard} makes no progress"))
     });
     let control_cpus = plan.control_cpus();
     thread::start(ControlParts {
@@ -141,12 +142,14 @@ fn start(options: ServeOptions) -> Result<Running, Vec<String>> {
         destinations,
         observed: Arc::clone(&observed),
         sts,
-        on_start: Box::new(move || prepare::pin_softly(&control_cpus)),
+        on_start: Box::new(move || prepare::try_pin(&control_cpus)),
     })
     .map_err(|cause| vec![format!("control: {cause}")])?;
     announce(&listened, &spool, shards.len());
-    let watch = space.keep_looking(&config.queue);
-    let watch = watch.map_err(|cause| vec![format!("no thread to watch the spool: {cause}")])?;
+    let watch = space.keep_checking(&config.queue);
+    let watch = watch.map_err(|cause| {
+        vec![format!("cannot start the thread that watches the spool: {cause}")]
+    })?;
     observed.process.listening.set(1);
     observed.process.start_time_seconds.set(wall_ms() / 1000);
     Ok(Running {
@@ -162,7 +165,7 @@ fn start(options: ServeOptions) -> Result<Running, Vec<String>> {
     })
 }
 
-/// Written before the process ends, which it does without waiting for anything else.
+/// Logs the stall and flushes the log, because the process then ends without waiting.
 fn tell_stall(stalled_shard: &str) {
     Event::Watchdog { stalled_shard, silent_ms: STALL_MAX.as_millis() as u64 }.emit();
     log::flush(LOG_END_MAX);

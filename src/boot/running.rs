@@ -33,7 +33,7 @@ const STORE_END_MAX: Duration = Duration::from_secs(20);
 /// How long the log may take to write its last lines.
 pub(in crate::boot) const LOG_END_MAX: Duration = Duration::from_secs(2);
 
-/// Everything that runs.
+/// All parts of the running server.
 pub(in crate::boot) struct Running {
     pub(in crate::boot) reloader: Reloader,
     pub(in crate::boot) signals: Receiver<Signal>,
@@ -47,9 +47,9 @@ pub(in crate::boot) struct Running {
 }
 
 impl Running {
-    pub(in crate::boot) fn until_told(mut self) -> ExitCode {
+    pub(in crate::boot) fn run_until_ended(mut self) -> ExitCode {
         loop {
-            // A commit thread sets the flag; a reader that meets damage only notes it.
+            // A failed commit thread sets `failed`; a failed reader marks only its partition.
             let failed = self.spool.partitions().iter().filter(|p| p.failure().is_some());
             let failed = failed.count() as u64;
             if failed > 0 || self.failed.load(Ordering::Acquire) {
@@ -78,17 +78,19 @@ impl Running {
         Event::Draining { sessions }.emit();
         let limit = self.reloader.config.server.shutdown_timeout;
         for shard in &self.reloader.shards {
-            // Signals end a process once, and a place is kept for this.
+            // The drain is sent once, and the lane keeps a place free for it.
             let taken = shard.drain(limit);
-            debug_assert!(taken, "a shard is told once to end");
+            debug_assert!(taken, "a shard is told to drain only once");
         }
         for shard in self.shards {
             if let Err(fault) = shard.join() {
-                Event::Warning { what: &fault.to_string(), remedy: "report this" }.emit();
+                Event::Warning { what: &fault.to_string(), remedy: "report this as a bug" }.emit();
             }
         }
         if !self.watch.stop(STORE_END_MAX) || !stop_within(self.commits, STORE_END_MAX) {
-            eprintln!("ringpost: the disk does not answer; ending without it, a restart recovers");
+            eprintln!(
+                "ringpost: the disk does not answer; exiting now, the next start recovers the spool"
+            );
             log::flush(LOG_END_MAX);
             std::process::exit(i32::from(EXIT_STORE_FAILED));
         }

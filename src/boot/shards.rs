@@ -1,4 +1,4 @@
-//! Starts the shards: builds the seed of each, with its lanes, partitions and share of memory.
+//! Starts the shards, each with its lanes, its partitions and its share of the memory.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -36,7 +36,6 @@ use crate::queue::CommitThread;
 use crate::queue::SpaceWatch;
 use crate::queue::Spool;
 use crate::queue::pauses::Pauses;
-use crate::route;
 use crate::route::DeliveryPolicy;
 use crate::rt;
 use crate::rt::ShardSpec;
@@ -68,14 +67,14 @@ pub(in crate::boot) struct Seeds<'a> {
     pub(in crate::boot) policies: &'a StsPolicies,
 }
 
-/// What all shards deliver by.
+/// What all shards need for delivery.
 pub(in crate::boot) struct DeliveryParts {
     pub(in crate::boot) policy: Arc<DeliveryPolicy>,
     pub(in crate::boot) resolver: ResolverSettings,
     pub(in crate::boot) tls: Arc<TlsClient>,
 }
 
-/// Shards that run, and the ways to them; all in the order of the shards.
+/// The running shards and the lanes into them, all in the order of the shards.
 pub(in crate::boot) struct Started {
     pub(in crate::boot) threads: Vec<ShardThread>,
     pub(in crate::boot) commands: Vec<CommandSender>,
@@ -132,7 +131,7 @@ pub(in crate::boot) fn start_shards(
         };
         let (shard, node, spans) = (place.shard, place.node, plan.spans_nodes());
         let mut spec = ShardSpec::new(format!("shard-{shard}"), Some(place.cpu));
-        // The shard drains by itself; what is left then are tasks without a session.
+        // The shard drains before this limit starts; the remaining tasks have no session.
         spec.drain_max = TASKS_END_MAX;
         let thread = rt::start(spec, move || async move {
             if spans {
@@ -148,7 +147,7 @@ pub(in crate::boot) fn start_shards(
     Ok(Started { threads, commands, orders, destinations })
 }
 
-/// Name servers and authorities: what delivery reads from the machine.
+/// What delivery takes from the machine: name servers and trusted CA certificates.
 pub(in crate::boot) fn delivery_parts(
     config: &Config,
     shards: usize,
@@ -158,7 +157,7 @@ pub(in crate::boot) fn delivery_parts(
     let resolver = resolver_settings(&policy.resolver, shards, || {
         std::fs::read_to_string(RESOLV_CONF).unwrap_or_default()
     });
-    // Where the key is written, the config has warned of it.
+    // If the key is set in the file, the config check has warned already.
     if dane_is_inert(config) && !findings.iter().any(|one| one.what.contains(DANE_IS_INERT)) {
         let what = format!("delivery.dane {DANE_IS_INERT}");
         findings.push(Finding { level: Level::Info, what, remedy: DANE_REMEDY.to_owned() });
@@ -171,29 +170,22 @@ pub(in crate::boot) fn delivery_parts(
     Ok(DeliveryParts { policy: Arc::new(policy), resolver, tls })
 }
 
-/// How each shard's resolver asks, with its part of the cache.
+/// The resolver settings of one shard: the name servers found, and a share of the cache.
 fn resolver_settings(
-    wanted: &route::ResolverSettings,
+    configured: &ResolverSettings,
     shards: usize,
     resolv_conf: impl FnOnce() -> String,
 ) -> ResolverSettings {
-    let asked = match wanted.servers.is_empty() {
-        true => ResolverSettings::from_resolv_conf(&resolv_conf()),
-        false => ResolverSettings { servers: wanted.servers.clone(), ..Default::default() },
+    let servers = match configured.servers.is_empty() {
+        true => ResolverSettings::from_resolv_conf(&resolv_conf()).servers,
+        false => configured.servers.clone(),
     };
-    ResolverSettings {
-        timeout: wanted.timeout,
-        attempts: wanted.attempts as u32,
-        cache: CacheBounds {
-            entries: wanted.cache_entries.div_ceil(shards),
-            bytes: wanted.cache_bytes / shards,
-        },
-        trust_ad: wanted.trust_ad,
-        ..asked
-    }
+    let CacheBounds { entries, bytes } = configured.cache;
+    let cache = CacheBounds { entries: entries.div_ceil(shards), bytes: bytes / shards };
+    ResolverSettings { servers, cache, ..configured.clone() }
 }
 
-/// The MTA-STS policies of earlier runs hold on.
+/// Loads the MTA-STS policies that earlier runs stored.
 pub(in crate::boot) fn open_policies(
     spool: &Path,
     tls: &Arc<TlsClient>,
@@ -204,8 +196,9 @@ pub(in crate::boot) fn open_policies(
         StsFetcher::open(spool, Arc::clone(tls), Arc::clone(observed));
     if let Some(first) = passed_over.first() {
         let count = passed_over.len();
-        let what = format!("{count} MTA-STS policies on disk cannot be used, the first: {first}");
-        findings.push(warning(what, "they are fetched again; remove the files"));
+        let what = format!("{count} stored MTA-STS policies cannot be read, the first: {first}");
+        findings
+            .push(warning(what, "remove the files; the policies are fetched again when needed"));
     }
     (fetcher, policies)
 }

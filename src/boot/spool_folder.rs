@@ -15,9 +15,9 @@ use crate::boot::privileges::runs_as_root;
 
 const SPOOL_MODE: u32 = 0o700;
 
-/// Makes a folder that only `account` may enter, or checks that one is. As root it gives a new or
-/// an empty folder to the account. It never changes owners inside of a folder: whoever could write
-/// there before may have put a link to something else.
+/// Creates a folder that only `account` may enter, or checks an existing one. As root it gives a new
+/// or empty folder to the account. It never changes owners inside a folder: a previous owner may have
+/// put a link to a foreign file there.
 pub fn own_folder(path: &Path, account: Option<&Account>) -> Result<(), PrivilegeFault> {
     let no_folder = |cause| PrivilegeFault::NoFolder { path: path.to_owned(), cause };
     fs::DirBuilder::new().recursive(true).mode(SPOOL_MODE).create(path).map_err(no_folder)?;
@@ -38,12 +38,12 @@ pub fn own_folder(path: &Path, account: Option<&Account>) -> Result<(), Privileg
     std::os::unix::fs::fchown(&folder, Some(account.uid), Some(account.gid)).map_err(no_folder)
 }
 
-/// Whether this process may make files in `path`, asked of the kernel. For after the drop.
+/// Whether this process may create files in `path`. To be called after privileges are dropped.
 pub fn check_writable(path: &Path, user: &str) -> Result<(), PrivilegeFault> {
     let Err(cause) = may(path, libc::W_OK | libc::X_OK) else {
         return Ok(());
     };
-    // The outermost folder that cannot be passed is what has to be mended.
+    // The outermost folder without search permission is the one to correct.
     let mut above: Vec<&Path> = path.ancestors().skip(1).collect();
     above.reverse();
     let barrier = above

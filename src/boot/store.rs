@@ -1,5 +1,4 @@
-//! The spool at start and at the end: opened and recovered, its notices logged, its commit threads
-//! started and stopped.
+//! Opens and recovers the spool, logs its notices, starts and stops its commit threads.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -14,7 +13,7 @@ use crate::base::clock::wall_ms;
 use crate::base::id::PARTITIONS_MAX;
 use crate::boot::cores::Plan;
 use crate::boot::host::Finding;
-use crate::boot::prepare::pin_softly;
+use crate::boot::prepare::try_pin;
 use crate::boot::prepare::warning;
 use crate::config::Config;
 use crate::config::Partitions;
@@ -37,7 +36,7 @@ pub(in crate::boot) fn open_spool(config: &Config, shards: usize) -> Result<Spoo
     options.partitions_new = shards.clamp(1, PARTITIONS_MAX) as u8;
     options.memory_bytes = config.queue.memory as usize;
     options.sync = config.queue.sync;
-    options.on_notice = Arc::new(|notice| tell(&notice));
+    options.on_notice = Arc::new(|notice| log_notice(&notice));
     let began = Instant::now();
     let spool =
         Spool::open(options).map_err(|fault| vec![format!("{fault}\n  {}", fault.remedy())])?;
@@ -53,7 +52,7 @@ pub(in crate::boot) fn open_spool(config: &Config, shards: usize) -> Result<Spoo
     Ok(spool)
 }
 
-fn tell(notice: &Notice) {
+fn log_notice(notice: &Notice) {
     match notice {
         Notice::Quarantined { partition, key, why, .. } => {
             Event::Quarantined { partition: *partition, key, cause: why, bytes: 0 }.emit();
@@ -72,13 +71,15 @@ fn tell(notice: &Notice) {
     }
 }
 
-/// What operators have paused stays so; who starts the server is told.
+/// Destinations that operators paused stay paused; the start table lists them.
 pub(in crate::boot) fn read_pauses(folder: &Path, findings: &mut Vec<Finding>) -> Pauses {
     let (pauses, wrong) = Pauses::read(folder);
-    findings.extend(wrong.map(|what| warning(what, "pause anew what must get no mail")));
+    findings.extend(
+        wrong.map(|what| warning(what, "pause the destinations again that must get no mail")),
+    );
     let names = pauses.names();
     if !names.is_empty() {
-        let what = format!("paused by an operator: {}", names.join(", "));
+        let what = format!("destinations paused by an operator: {}", names.join(", "));
         findings.push(warning(what, "see `ringpost destination list`"));
     }
     pauses
@@ -99,25 +100,26 @@ pub(in crate::boot) fn start_commits(
         let cpus = home.map(|place| plan.commit_cpus(place.node)).unwrap_or_default();
         let failed = Arc::clone(failed);
         let options = CommitOptions {
-            on_start: Box::new(move || pin_softly(&cpus)),
+            on_start: Box::new(move || try_pin(&cpus)),
             on_fatal: Arc::new(move |partition, cause| {
                 failed.store(true, Ordering::Release);
-                let action = "it takes no more mail; the process ends for a clean restart";
+                let action = "the partition accepts no more mail; the process exits so that a restart recovers it";
                 Event::CommitFailed { partition, cause: &cause, action }.emit();
             }),
         };
         let commit = CommitThread::start(Arc::clone(partition), options);
-        commits.push(commit.map_err(|cause| vec![format!("commit thread: {cause}")])?);
+        commits
+            .push(commit.map_err(|cause| vec![format!("cannot start a commit thread: {cause}")])?);
     }
     Ok(commits)
 }
 
-/// Writes what waits and ends the commit threads; false when a disk hangs.
+/// Ends the commit threads after their last batches. `false`: the disk did not answer in time.
 pub(in crate::boot) fn stop_within(commits: Vec<CommitThread>, limit: Duration) -> bool {
     let (done, ended) = mpsc::channel();
     let stopping = thread::Builder::new().name("stopping".to_owned()).spawn(move || {
         commits.into_iter().for_each(CommitThread::stop);
-        // Nobody listens any more when it took too long.
+        // The receiver is gone if this took longer than `limit`.
         let _ = done.send(());
     });
     stopping.is_ok() && ended.recv_timeout(limit).is_ok()

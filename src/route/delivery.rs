@@ -2,10 +2,10 @@
 //!
 //! Owner:    shared by all shards as `Arc`; a reload replaces it as a whole.
 
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use crate::base::backoff::RetrySchedule;
+use crate::net::ResolverSettings;
 use crate::route::destination_table::DestinationTable;
 use crate::route::source::SourceTable;
 use crate::route::table::RouteTable;
@@ -37,6 +37,7 @@ pub struct DeliveryPolicy {
     /// Over all shards.
     pub jobs_in_memory_max: usize,
     pub timeouts: DeliveryTimeouts,
+    /// For all shards together. Without servers, those of `/etc/resolv.conf` are used.
     pub resolver: ResolverSettings,
 }
 
@@ -65,18 +66,4 @@ pub struct DeliveryTimeouts {
     pub data_block: Duration,
     pub data_end: Duration,
     pub quit: Duration,
-}
-
-/// Whom to ask, and how patiently.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ResolverSettings {
-    /// Empty means those of /etc/resolv.conf.
-    pub servers: Vec<SocketAddr>,
-    pub timeout: Duration,
-    pub attempts: usize,
-    /// Over all shards.
-    pub cache_entries: usize,
-    /// Over all shards.
-    pub cache_bytes: usize,
-    pub trust_ad: bool,
 }

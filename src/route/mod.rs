@@ -19,7 +19,6 @@ pub mod tls_policy;
 pub use delivery::BouncePolicy;
 pub use delivery::DeliveryPolicy;
 pub use delivery::DeliveryTimeouts;
-pub use delivery::ResolverSettings;
 pub use destination::DestinationPolicy;
 pub use destination::OutboundTls;
 pub use destination::Rates;

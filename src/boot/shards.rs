@@ -44,8 +44,8 @@ use crate::shard;
 use crate::shard::CommandSender;
 use crate::shard::Order;
 use crate::shard::ShardSeed;
+use crate::shard::delivering::DeliverySeed;
 use crate::shard::order;
-use crate::shard::run::DeliverySeed;
 
 /// How long the tasks of a drained shard may take to end; none of them waits for anything.
 const TASKS_END_MAX: Duration = Duration::from_secs(1);

@@ -16,10 +16,10 @@ use crate::boot::judge::Check;
 use crate::boot::prepare::needs_of;
 use crate::boot::proc::number_of;
 use crate::boot::proc::text_of;
-use crate::doctor::examine::Subject;
 use crate::doctor::finding::Finding;
 use crate::doctor::knob;
 use crate::doctor::knob::Knob;
+use crate::doctor::subject::Subject;
 
 /// Half-open connections; twice the backlog, for each of them becomes a whole one or goes away.
 const SYN_BACKLOG_MIN: u64 = 8192;

@@ -5,9 +5,9 @@ use crate::boot::proc::number_of;
 use crate::boot::proc::text_of;
 use crate::boot::topology::CpuList;
 use crate::boot::topology::Topology;
-use crate::doctor::examine::Subject;
 use crate::doctor::finding::Finding;
 use crate::doctor::knob;
+use crate::doctor::subject::Subject;
 
 pub fn examine(subject: &Subject) -> Vec<Finding> {
     let Subject { root, topology, .. } = subject;

@@ -20,10 +20,10 @@ use std::time::Instant;
 
 use crate::base::chunk::Chunk;
 use crate::base::chunk::ChunkPool;
-use crate::net::session::TlsFault;
 use crate::net::socket::SocketFault;
 use crate::net::stream::Channel;
 use crate::net::stream::Transport;
+use crate::net::tls_fault::TlsFault;
 use crate::rt::Stream;
 use crate::rt::timer;
 use crate::wire::smtp::client::BodyForm;

@@ -22,7 +22,7 @@ use std::thread;
 use std::time::Duration;
 use std::time::Instant;
 
-use ringpost::net::tls::provider;
+use ringpost::net::tls_server::provider;
 use rustls::ClientConfig;
 use rustls::ClientConnection;
 use rustls::DigitallySignedStruct;

@@ -74,11 +74,12 @@ fn tls() -> Arc<ServerConfig> {
     let own = rcgen::generate_simple_self_signed(vec!["smarthost.test".to_owned()]);
     let own = own.expect("a certificate");
     let key = PrivateKeyDer::from_pem_slice(own.signing_key.serialize_pem().as_bytes());
-    let config = ServerConfig::builder_with_provider(Arc::new(ringpost::net::tls::provider()))
-        .with_safe_default_protocol_versions()
-        .expect("there are versions")
-        .with_no_client_auth()
-        .with_single_cert(vec![own.cert.der().clone()], key.expect("a key"));
+    let config =
+        ServerConfig::builder_with_provider(Arc::new(ringpost::net::tls_server::provider()))
+            .with_safe_default_protocol_versions()
+            .expect("there are versions")
+            .with_no_client_auth()
+            .with_single_cert(vec![own.cert.der().clone()], key.expect("a key"));
     Arc::new(config.expect("they belong together"))
 }
 

@@ -34,7 +34,7 @@ use hickory_proto::rr::rdata::MX;
 use hickory_proto::rr::rdata::SOA;
 use hickory_proto::rr::rdata::TLSA;
 use hickory_proto::rr::rdata::TXT;
-use ringpost::net::tls::provider;
+use ringpost::net::tls_server::provider;
 use rustls::ServerConfig;
 use rustls::ServerConnection;
 use rustls::StreamOwned;

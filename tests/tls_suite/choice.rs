@@ -8,7 +8,7 @@ use ringpost::net::MinVersion;
 use ringpost::net::TlsFault;
 use ringpost::net::TlsServer;
 use ringpost::net::TlsSession;
-use ringpost::net::tls::provider;
+use ringpost::net::tls_server::provider;
 use rustls::ClientConfig;
 use rustls::SignatureScheme;
 use rustls::SupportedProtocolVersion;
@@ -253,7 +253,7 @@ fn taken(done: Result<(), TlsFault>, session: &TlsSession) -> Taken {
 mod anything {
     //! A client that takes whatever certificate it is shown.
 
-    use ringpost::net::tls::provider;
+    use ringpost::net::tls_server::provider;
     use rustls::DigitallySignedStruct;
     use rustls::Error;
     use rustls::SignatureScheme;

@@ -20,7 +20,7 @@ use ringpost::net::TlsSession;
 use ringpost::net::TlsaRecord;
 use ringpost::net::Transport;
 use ringpost::net::Verdict;
-use ringpost::net::session::HANDSHAKE_BYTES_MAX;
+use ringpost::net::tls_fault::HANDSHAKE_BYTES_MAX;
 
 use crate::channel::Fault;
 use crate::channel::now;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use ringpost::net::TlsFault;
 use ringpost::net::TlsSession;
-use ringpost::net::session::HANDSHAKE_BYTES_MAX;
+use ringpost::net::tls_fault::HANDSHAKE_BYTES_MAX;
 use rustls::version::TLS12;
 use rustls::version::TLS13;
 

@@ -365,9 +365,9 @@ mod at_named_points {
             field.die_at_start(&format!("{name}=return"));
             field.audit(Reading::Fresh, name);
             for (mail, id) in victims {
-                let key = format!("{:016x}", id.as_u64());
+                let key = format!("{:016x}", id.local.as_u64());
                 let file = |family| {
-                    let names = format!("p{:02}-{family}-{key}.rec", id.partition().0);
+                    let names = format!("p{:02}-{family}-{key}.rec", id.local.partition().0);
                     field.spool().join("quarantine").join(names)
                 };
                 assert_eq!(fs::read(file("envelope")).ok().as_deref(), Some(JUNK), "{name}: {id}");
@@ -415,12 +415,12 @@ mod at_named_points {
 const JUNK: &[u8] = b"\x01Eno envelope at all";
 
 /// Overwrites the envelopes, as a fault of the disk or of another version would.
-fn damage(field: &Field, victims: &[(support::ledger::Mail, ringpost::base::MessageId)]) {
+fn damage(field: &Field, victims: &[(support::ledger::Mail, ringpost::base::PublicId)]) {
     let spool = open(&field.spool(), Access::Serve);
     for (mail, id) in victims {
-        let partition = spool.partition_of(*id).expect("its partition is open");
+        let partition = spool.partition_of(id.local).expect("its partition is open");
         let family = partition.families().envelope;
-        partition.db().put_cf(family, key::of_id(*id), JUNK).expect("it is written");
+        partition.db().put_cf(family, key::of_id(id.local), JUNK).expect("it is written");
         field.ledger.note(*mail, Fate::Damaged);
     }
 }

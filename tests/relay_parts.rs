@@ -34,9 +34,9 @@ fn fill(path: &std::path::Path, number: u16, now_ms: u64) {
         let mut body = rig.committer.body(now_ms)?;
         rig.push(&mut body, b"Subject: x\r\n\r\nx\r\n").await?;
         let envelope = Envelope { received_ms: now_ms, ..envelope(to.as_recipients()) };
-        body.finish(&envelope, now_ms).await
+        body.finish(b"", &envelope, now_ms).await
     });
-    let id = stored.expect("the message is stored").id;
+    let id = stored.expect("the message is stored").id.local;
     let indexes: Vec<u8> = (0..RECIPIENTS).flat_map(u32::to_be_bytes).collect();
     let job = Job { number, recipients: Indexes::Stored(&indexes), ..Job::fresh(now_ms, 0) };
     let next = Next::Split(vec![JobRecord::new(&job).expect("it can be encoded")]);
@@ -47,6 +47,7 @@ fn fill(path: &std::path::Path, number: u16, now_ms: u64) {
         reports: Vec::new(),
         tally: Tally::default(),
         is_order: false,
+        keep_until_ms: None,
     };
     assert!(rig.run(rig.committer.settle(settlement.into())).expect("it is written"));
     rig.close();

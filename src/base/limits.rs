@@ -41,6 +41,10 @@ pub const COMMIT_BATCH_MESSAGES_MAX: usize = 512;
 /// Body bytes in one commit batch. Bounds the memory of the batch and the length of one write.
 pub const COMMIT_BATCH_BYTES_MAX: usize = 4 << 20;
 
+/// Bytes of messages that are committed together, all or nothing. They are in memory twice for as
+/// long as the batch takes. More are refused (552).
+pub const FINISH_ALL_BYTES_MAX: usize = 64 << 20;
+
 /// Work waiting for a commit thread. Full: who brings more stands in line.
 pub const COMMIT_WAITERS_MAX: usize = 4096;
 

@@ -24,7 +24,7 @@ use std::sync::Mutex;
 use std::sync::MutexGuard;
 use std::time::SystemTime;
 
-use ringpost::base::MessageId;
+use ringpost::base::PublicId;
 use ringpost::queue;
 use ringpost::queue::Access;
 use ringpost::queue::Spool;
@@ -104,7 +104,7 @@ pub enum Fate {
 struct Entry {
     mail: Mail,
     fate: Fate,
-    id: Option<MessageId>,
+    id: Option<PublicId>,
     /// Its body and recipients were read back since.
     compared: bool,
 }
@@ -200,7 +200,7 @@ impl Ledger {
     }
 
     /// Up to `count` acknowledged messages, those after `after` first.
-    pub fn some_acknowledged(&self, count: usize, after: u64) -> Vec<(Mail, MessageId)> {
+    pub fn some_acknowledged(&self, count: usize, after: u64) -> Vec<(Mail, PublicId)> {
         let book = self.book();
         let ours = book.entries.iter().skip(after as usize);
         let ours = ours.filter(|entry| entry.fate == Fate::Acknowledged);
@@ -266,7 +266,7 @@ pub struct Audit {
 impl Audit {
     fn meet(&mut self, entry: &mut Entry, row: &ListRow, spool: &Spool, reading: Reading) {
         let mail = entry.mail;
-        let id: MessageId = row.id.parse().expect("a listed id is an id");
+        let id: PublicId = row.id.parse().expect("a listed id is an id");
         match entry.fate {
             Fate::Acknowledged if entry.id.is_some_and(|known| known != id) => {
                 let promised = entry.id;
@@ -345,7 +345,8 @@ impl fmt::Display for Audit {
     }
 }
 
-fn compare(spool: &Spool, id: MessageId, mail: Mail) -> Result<(), String> {
+fn compare(spool: &Spool, id: PublicId, mail: Mail) -> Result<(), String> {
+    let id = spool.local_id(id).map_err(|fault| fault.to_string())?;
     let details = inspect::show(spool, id).map_err(|fault| fault.to_string())?;
     let recipients = details.recipients.iter().map(|row| row.mailbox.as_str());
     if !recipients.eq(mail.recipients()) {
@@ -357,7 +358,7 @@ fn compare(spool: &Spool, id: MessageId, mail: Mail) -> Result<(), String> {
     let pieces = inspect::cat(spool, id).map_err(|fault| fault.to_string())?;
     let whole: Vec<u8> =
         pieces.collect::<Result<Vec<_>, _>>().map_err(|fault| fault.to_string())?.concat();
-    let body = whole.get(details.trace.len()..).unwrap_or_default();
+    let body = whole.get(details.head_bytes as usize..).unwrap_or_default();
     let sent = mail.body();
     match body == sent {
         true => Ok(()),

@@ -44,8 +44,8 @@ use ringpost::net::Resolver;
 use ringpost::net::ResolverFigures;
 use ringpost::net::ResolverSettings;
 use ringpost::rt;
+use ringpost::rt::OnDeath;
 use ringpost::rt::ShardSpec;
-use ringpost::rt::executor::OnDeath;
 use ringpost::rt::task;
 use ringpost::rt::timer;
 

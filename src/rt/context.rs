@@ -8,8 +8,10 @@ use std::rc::Rc;
 
 use glommio::TaskQueueHandle;
 
-use crate::rt::executor::OnDeath;
-use crate::rt::timer::Wheel;
+use crate::rt::wheel::Wheel;
+
+/// Called on the shard's thread with the cause of the shard's death.
+pub type OnDeath = Box<dyn FnOnce(&str) + Send>;
 
 /// Called with the text of a panic that a task died of.
 pub(in crate::rt) type OnPanic = Rc<dyn Fn(&str)>;

@@ -6,20 +6,11 @@
 //! Fatal:    a panic of the main future, of the ticker or of the executor: `on_death` is told,
 //!           and by default the process ends, for a restart recovers from disk.
 
-use std::collections::VecDeque;
 use std::future::Future;
-use std::future::poll_fn;
 use std::panic::AssertUnwindSafe;
 use std::panic::catch_unwind;
-use std::pin::Pin;
 use std::rc::Rc;
-use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
-use std::sync::atomic::AtomicU64;
-use std::sync::atomic::Ordering;
 use std::sync::mpsc;
-use std::task::Context;
-use std::task::Poll;
 use std::thread;
 use std::time::Duration;
 
@@ -29,28 +20,21 @@ use glommio::LocalExecutorBuilder;
 use glommio::Placement;
 use glommio::PoolPlacement;
 use glommio::Shares;
-use glommio::timer::Timer;
 
 use crate::base::fault::end_process;
+use crate::rt::context::OnDeath;
 use crate::rt::context::Shard;
 use crate::rt::host;
 use crate::rt::host::RtFault;
 use crate::rt::interrupt;
-use crate::rt::interrupt::Sleeper;
 use crate::rt::task;
 use crate::rt::task::Caught;
 use crate::rt::task::panic_text;
+use crate::rt::ticker;
+use crate::rt::ticker::TICK;
 use crate::rt::timer;
+use crate::rt::watchdog::Heartbeat;
 
-/// The executor may sleep although tasks are runnable; it sleeps no longer than this.
-const TICK: Duration = Duration::from_millis(15);
-/// Ticks that are set ahead. Each may find the executor about to sleep, rarely; so many in a row
-/// will not.
-const ALARMS: usize = 16;
-/// And some far ahead: a shard that gets no core for all of those ticks finds them gone at once, and
-/// may sleep again before the ticker has run.
-const LATE_TICK: Duration = Duration::from_millis(500);
-const LATE_ALARMS: usize = 8;
 /// Memory that glommio registers for files, which it never reads here. Its least is this.
 const IO_MEMORY_BYTES: usize = 64 << 10;
 /// Entries of each of a shard's three rings. More submissions than this wait for the next turn.
@@ -66,14 +50,6 @@ const INTERRUPT_EVERY: Duration = Duration::from_millis(20);
 const START_MAX: Duration = Duration::from_secs(20);
 /// How long the tasks of a shard may take to end after its main future has.
 const DRAIN_MAX: Duration = Duration::from_secs(10);
-/// The heartbeat of a shard that has ended in order.
-const ENDED: u64 = u64::MAX;
-/// A shard is stalled when its heartbeat was the same this many times in a row.
-const LOOKS_PER_LIMIT: u32 = 8;
-
-/// Told, on the shard's thread, what it died of.
-pub type OnDeath = Box<dyn FnOnce(&str) + Send>;
-
 /// What a shard is to be.
 pub struct ShardSpec {
     /// The thread's name; 15 bytes of it are shown by `ps`.
@@ -117,42 +93,6 @@ impl ShardThread {
     /// What a `Watchdog` watches.
     pub fn heartbeat(&self) -> Heartbeat {
         self.heartbeat.clone()
-    }
-}
-
-/// When a shard last ticked.
-#[derive(Clone)]
-pub struct Heartbeat {
-    name: Arc<str>,
-    beat_ms: Arc<AtomicU64>,
-    sleeper: Sleeper,
-}
-
-impl Heartbeat {
-    fn new(name: &str) -> Heartbeat {
-        let sleeper = Sleeper::default();
-        let heartbeat = Heartbeat { name: name.into(), beat_ms: Arc::default(), sleeper };
-        heartbeat.beat();
-        heartbeat
-    }
-
-    /// The shard's name.
-    pub fn name(&self) -> &str {
-        &self.name
-    }
-
-    /// In milliseconds of the process; the largest number once the shard has ended in order.
-    pub fn beat_ms(&self) -> u64 {
-        self.beat_ms.load(Ordering::Relaxed)
-    }
-
-    fn beat(&self) {
-        self.beat_ms.store(timer::process_age().as_millis() as u64, Ordering::Relaxed);
-    }
-
-    fn end(&self) {
-        self.sleeper.leave();
-        self.beat_ms.store(ENDED, Ordering::Relaxed);
     }
 }
 
@@ -293,113 +233,10 @@ fn start_ticker(shard: Rc<Shard>, heartbeat: Heartbeat, first_tick: impl FnOnce(
     shard.ticking.set(true);
     let queue = shard.latency_queue.get();
     let ticker = async move {
-        if let Err(what) = Caught::new(tick(&shard, &heartbeat, first_tick)).await {
+        if let Err(what) = Caught::new(ticker::tick(&shard, &heartbeat, first_tick)).await {
             shard.die(&what);
         }
         shard.ticking.set(false);
     };
     glommio::spawn_local_into(ticker, queue).expect("the queue was made just now").detach();
-}
-
-async fn tick(shard: &Shard, heartbeat: &Heartbeat, first_tick: impl FnOnce()) {
-    let mut alarms = Alarms::new(TICK, ALARMS);
-    let mut late = Alarms::new(LATE_TICK, LATE_ALARMS);
-    let mut next = |cx: &mut Context<'_>| match (alarms.poll_next(cx), late.poll_next(cx)) {
-        (Poll::Pending, Poll::Pending) => Poll::Pending,
-        _ => Poll::Ready(()),
-    };
-    poll_fn(&mut next).await;
-    first_tick();
-    while !shard.ending.get() {
-        poll_fn(&mut next).await;
-        heartbeat.beat();
-        shard.wheel.turn();
-        shard.run_tick_callbacks();
-    }
-}
-
-/// The next ticks, each a timer of its own.
-///
-/// One timer would not do: when the executor falls asleep after that has fired and before the
-/// ticker has run, no timer is left to end the sleep, and the shard stands still for ever.
-struct Alarms {
-    every: Duration,
-    ahead: usize,
-    timers: VecDeque<Timer>,
-}
-
-impl Alarms {
-    fn new(every: Duration, ahead: usize) -> Alarms {
-        Alarms { every, ahead, timers: VecDeque::with_capacity(ahead) }
-    }
-
-    /// Takes the alarms that have gone off, and sets as many behind those that are left.
-    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let before = self.timers.len();
-        while let Some(first) = self.timers.front_mut()
-            && Pin::new(first).poll(cx).is_ready()
-        {
-            self.timers.pop_front();
-        }
-        let ticked = self.timers.len() < before;
-        for ahead in self.timers.len()..self.ahead {
-            let mut timer = Timer::new(self.every * (ahead as u32 + 1));
-            if Pin::new(&mut timer).poll(cx).is_pending() {
-                self.timers.push_back(timer);
-            }
-        }
-        if ticked { Poll::Ready(()) } else { Poll::Pending }
-    }
-}
-
-/// A thread that interrupts a shard that has stopped ticking, and tells when that does not help.
-pub struct Watchdog {
-    stop: Arc<AtomicBool>,
-    thread: Option<thread::JoinHandle<()>>,
-}
-
-impl Watchdog {
-    /// Calls `on_stall` with a shard's name when it has not ticked for `limit`, once a stall.
-    ///
-    /// It counts its own looks and not the time between them: a process that was stopped for a
-    /// minute (SIGSTOP, a suspended machine) finds its heartbeats old and is well nevertheless.
-    pub fn start(
-        heartbeats: Vec<Heartbeat>,
-        limit: Duration,
-        on_stall: impl Fn(&str) + Send + 'static,
-    ) -> Result<Watchdog, RtFault> {
-        let stop = Arc::new(AtomicBool::new(false));
-        let stopped = Arc::clone(&stop);
-        let thread = thread::Builder::new().name("watchdog".to_owned()).spawn(move || {
-            let mut seen: Vec<(u64, u32)> = vec![(0, 0); heartbeats.len()];
-            while !stopped.load(Ordering::Acquire) {
-                thread::park_timeout(limit / LOOKS_PER_LIMIT);
-                for (heartbeat, (last_ms, same)) in heartbeats.iter().zip(&mut seen) {
-                    let beat_ms = heartbeat.beat_ms();
-                    let stands = beat_ms == *last_ms && beat_ms != ENDED;
-                    if stands {
-                        heartbeat.sleeper.interrupt();
-                    }
-                    *same = if stands { same.saturating_add(1) } else { 0 };
-                    *last_ms = beat_ms;
-                    if *same == LOOKS_PER_LIMIT {
-                        on_stall(heartbeat.name());
-                    }
-                }
-            }
-        });
-        let thread = thread.map_err(|error| RtFault::of_call("pthread_create", &error))?;
-        Ok(Watchdog { stop, thread: Some(thread) })
-    }
-}
-
-impl Drop for Watchdog {
-    fn drop(&mut self) {
-        self.stop.store(true, Ordering::Release);
-        if let Some(thread) = self.thread.take() {
-            thread.thread().unpark();
-            // Its only panic is one of the caller's hook, which has been printed.
-            let _ = thread.join();
-        }
-    }
 }

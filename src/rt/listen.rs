@@ -31,8 +31,8 @@ use socket2::Protocol;
 use socket2::Socket;
 use socket2::Type;
 
+use crate::rt::fault::IoFault;
 use crate::rt::task;
-use crate::rt::tcp::IoFault;
 use crate::rt::tcp::Stream;
 use crate::rt::timer;
 

@@ -28,8 +28,10 @@
 //!
 //! Another backend replaces this folder; `tests/rt_conformance.rs` is what it has to pass.
 
+mod connect;
 mod context;
 pub mod executor;
+mod fault;
 pub mod gate;
 pub mod host;
 mod interrupt;
@@ -37,15 +39,21 @@ pub mod listen;
 mod ring;
 pub mod task;
 pub mod tcp;
+mod ticker;
 pub mod timer;
 pub mod udp;
 pub mod wake;
+mod watchdog;
+mod wheel;
 
-pub use executor::Heartbeat;
+pub use connect::connect;
+pub use connect::connect_unix;
+pub use connect::connect_with_buffers;
+pub use context::OnDeath;
 pub use executor::ShardSpec;
 pub use executor::ShardThread;
-pub use executor::Watchdog;
 pub use executor::start;
+pub use fault::IoFault;
 pub use host::HostReport;
 pub use host::RtFault;
 pub use host::RtWarning;
@@ -55,13 +63,11 @@ pub use listen::Listener;
 pub use listen::bind_socket;
 pub use listen::reserve_socket;
 pub use listen::start_listening;
-pub use tcp::IoFault;
 pub use tcp::Stream;
-pub use tcp::connect;
-pub use tcp::connect_unix;
-pub use tcp::connect_with_buffers;
 pub use timer::Deadline;
 pub use udp::UdpSocket;
 pub use wake::Bell;
 pub use wake::Doorbell;
 pub use wake::doorbell;
+pub use watchdog::Heartbeat;
+pub use watchdog::Watchdog;

@@ -9,8 +9,6 @@
 //! SIGPIPE must be ignored, as the Rust runtime does: one of glommio's sends does not ask for
 //! silence.
 
-use std::error::Error;
-use std::fmt;
 use std::future::poll_fn;
 use std::io;
 use std::io::IoSlice;
@@ -21,7 +19,6 @@ use std::net::SocketAddr;
 use std::os::fd::AsRawFd;
 use std::os::fd::FromRawFd;
 use std::os::fd::IntoRawFd;
-use std::path::Path;
 use std::pin::Pin;
 use std::task::Context;
 use std::task::Poll;
@@ -30,154 +27,22 @@ use std::time::Duration;
 use futures_io::AsyncRead;
 use futures_io::AsyncWrite;
 use glommio::net::TcpStream;
-use socket2::Domain;
-use socket2::Protocol;
-use socket2::SockAddr;
 use socket2::Socket;
-use socket2::Type;
 
 use crate::base::chunk::Chunk;
 use crate::base::chunk::ChunkPool;
 use crate::base::chunk::Slice;
-use crate::base::fault::Blame;
-use crate::base::fault::Retry;
+use crate::rt::fault::IoFault;
 use crate::rt::task;
-use crate::rt::timer;
 use crate::rt::timer::Deadline;
 
 /// Slices of one send call; the kernel takes 1,024.
 const SLICES_PER_SEND: usize = 64;
-/// How long is waited for room in the queue of a Unix socket.
-const UNIX_RETRY: Duration = Duration::from_millis(20);
 const SEND_FLAGS: i32 = libc::MSG_NOSIGNAL | libc::MSG_DONTWAIT;
-
-/// Why a socket did not do what was asked.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum IoFault {
-    /// The peer has closed its side.
-    Closed,
-    /// The deadline has passed.
-    TimedOut,
-    /// The deadline has passed while the pool was empty.
-    NoChunk,
-    /// The connection was broken off.
-    Reset,
-    /// Nobody listens there.
-    Refused,
-    /// There is no way there.
-    Unreachable,
-    /// The listener was stopped.
-    Stopped,
-    /// This process has no descriptor left.
-    NoFiles,
-    /// The system has no descriptor left.
-    NoFilesSystem,
-    /// The kernel has no memory for it.
-    NoMemory,
-    /// The peer was gone before its connection was accepted.
-    Aborted,
-    /// The address to bind is taken.
-    AddressInUse,
-    /// The address to bind is none of this machine's.
-    AddressNotOurs,
-    /// Connecting, and no local port is free for it, or no local address of its family.
-    NoLocalPort,
-    /// The address, port or file needs privileges.
-    Denied,
-    /// Connecting, and a firewall forbids it, here or on the way.
-    Prohibited,
-    /// There is no such socket in the file system.
-    NoSuchFile,
-    /// Something that has no name here: the errno.
-    Io(i32),
-}
-
-impl IoFault {
-    /// Who has to act.
-    pub fn blame(self) -> Blame {
-        match self {
-            IoFault::Closed | IoFault::TimedOut | IoFault::Reset | IoFault::Aborted => Blame::Peer,
-            IoFault::Refused | IoFault::Unreachable | IoFault::NoSuchFile => Blame::Peer,
-            IoFault::Prohibited => Blame::Peer,
-            IoFault::NoChunk | IoFault::Stopped | IoFault::Io(_) => Blame::Us,
-            IoFault::NoFiles | IoFault::NoFilesSystem | IoFault::NoMemory => Blame::Operator,
-            IoFault::AddressInUse | IoFault::AddressNotOurs | IoFault::Denied => Blame::Operator,
-            IoFault::NoLocalPort => Blame::Operator,
-        }
-    }
-
-    /// What an error of connecting by IP means, where some errnos say other things than elsewhere.
-    pub fn of_connect(error: io::Error) -> IoFault {
-        match error.raw_os_error() {
-            Some(libc::EADDRNOTAVAIL) => IoFault::NoLocalPort,
-            Some(libc::EACCES | libc::EPERM) => IoFault::Prohibited,
-            _ => error.into(),
-        }
-    }
-
-    /// Whether the same call may succeed later.
-    pub fn retry(self) -> Retry {
-        match self {
-            IoFault::Stopped | IoFault::Closed | IoFault::Reset => Retry::Never,
-            IoFault::AddressNotOurs | IoFault::Denied | IoFault::Io(_) => Retry::Never,
-            _ => Retry::Later,
-        }
-    }
-}
-
-impl From<io::Error> for IoFault {
-    fn from(error: io::Error) -> IoFault {
-        match error.raw_os_error().unwrap_or(0) {
-            libc::ECONNRESET | libc::EPIPE => IoFault::Reset,
-            libc::ECONNREFUSED => IoFault::Refused,
-            libc::ENETUNREACH | libc::EHOSTUNREACH | libc::ENETDOWN => IoFault::Unreachable,
-            libc::ETIMEDOUT => IoFault::TimedOut,
-            libc::EMFILE => IoFault::NoFiles,
-            libc::ENFILE => IoFault::NoFilesSystem,
-            libc::ENOMEM | libc::ENOBUFS => IoFault::NoMemory,
-            libc::ECONNABORTED => IoFault::Aborted,
-            libc::EADDRINUSE => IoFault::AddressInUse,
-            libc::EADDRNOTAVAIL => IoFault::AddressNotOurs,
-            libc::EACCES | libc::EPERM => IoFault::Denied,
-            libc::ENOENT => IoFault::NoSuchFile,
-            errno => IoFault::Io(errno),
-        }
-    }
-}
-
-impl fmt::Display for IoFault {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            IoFault::Closed => "closed by the peer",
-            IoFault::TimedOut => "timed out",
-            IoFault::NoChunk => "no memory for what came in within the time",
-            IoFault::Reset => "connection reset",
-            IoFault::Refused => "connection refused",
-            IoFault::Unreachable => "network or host unreachable",
-            IoFault::Stopped => "not listening any more",
-            IoFault::NoFiles => "too many open files in this process",
-            IoFault::NoFilesSystem => "too many open files in the system",
-            IoFault::NoMemory => "the kernel is out of memory",
-            IoFault::Aborted => "the peer was gone before it was accepted",
-            IoFault::AddressInUse => "address in use",
-            IoFault::AddressNotOurs => "not an address of this machine",
-            IoFault::NoLocalPort => {
-                "no local port is free, or no address of its family; \
-                 widen net.ipv4.ip_local_port_range, or use more sources"
-            }
-            IoFault::Denied => "permission denied",
-            IoFault::Prohibited => "forbidden by a firewall, here or on the way",
-            IoFault::NoSuchFile => "no such file",
-            IoFault::Io(errno) => return io::Error::from_raw_os_error(*errno).fmt(f),
-        })
-    }
-}
-
-impl Error for IoFault {}
 
 /// One connection. Dropping it closes it; what the kernel has taken is still sent.
 pub struct Stream {
-    tcp: TcpStream,
+    pub(in crate::rt) tcp: TcpStream,
     deadline: Deadline,
 }
 
@@ -404,95 +269,6 @@ impl Stream {
     }
 }
 
-/// Connects to `to`, from `source` if given (its port may be 0), within `limit`. Addresses only:
-/// names are resolved elsewhere. The deadline of the stream is clear afterwards.
-pub async fn connect(
-    to: SocketAddr,
-    source: Option<SocketAddr>,
-    limit: Duration,
-) -> Result<Stream, IoFault> {
-    connect_by(new_socket(to)?, to, source, limit).await
-}
-
-/// As `connect`, with buffers of so many bytes both ways: they bound the window that is offered to
-/// the peer from its first packet on.
-pub async fn connect_with_buffers(
-    to: SocketAddr,
-    bytes: usize,
-    limit: Duration,
-) -> Result<Stream, IoFault> {
-    let socket = new_socket(to)?;
-    socket.set_send_buffer_size(bytes)?;
-    socket.set_recv_buffer_size(bytes)?;
-    connect_by(socket, to, None, limit).await
-}
-
-fn new_socket(to: SocketAddr) -> Result<Socket, IoFault> {
-    let kind = Type::STREAM.nonblocking();
-    Ok(Socket::new(Domain::for_address(to), kind, Some(Protocol::TCP))?)
-}
-
-async fn connect_by(
-    socket: Socket,
-    to: SocketAddr,
-    source: Option<SocketAddr>,
-    limit: Duration,
-) -> Result<Stream, IoFault> {
-    if let Some(source) = source {
-        // Lets the kernel choose the port by the whole connection, not by the address alone: else
-        // one source address has no more than 28,000 connections to the whole world.
-        bind_without_port(&socket)?;
-        socket.bind(&source.into())?;
-    }
-    if let Err(error) = socket.connect(&to.into())
-        && error.raw_os_error() != Some(libc::EINPROGRESS)
-    {
-        return Err(IoFault::of_connect(error));
-    }
-    let mut stream = Stream::from_socket(socket);
-    stream.deadline.set_in(limit);
-    // Sending nothing waits while the socket connects, and then tells how that went.
-    poll_fn(|cx| match Pin::new(&mut stream.tcp).poll_write(cx, &[]) {
-        Poll::Ready(connected) => Poll::Ready(connected.map_err(IoFault::of_connect)),
-        Poll::Pending if stream.deadline.poll_expired(cx) => Poll::Ready(Err(IoFault::TimedOut)),
-        Poll::Pending => Poll::Pending,
-    })
-    .await?;
-    stream.deadline.clear();
-    Ok(stream)
-}
-
-/// Connects to the Unix socket at `path` within `limit`, as `connect` does.
-pub async fn connect_unix(path: &Path, limit: Duration) -> Result<Stream, IoFault> {
-    let end = timer::now() + limit;
-    let address = SockAddr::unix(path)?;
-    let socket = Socket::new(Domain::UNIX, Type::STREAM.nonblocking(), None)?;
-    loop {
-        match socket.connect(&address) {
-            Ok(()) => return Ok(Stream::from_socket(socket)),
-            // Its queue is full. There is no such thing as a Unix socket that connects meanwhile.
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-            Err(error) => return Err(error.into()),
-        }
-        if timer::now() >= end {
-            return Err(IoFault::TimedOut);
-        }
-        timer::sleep(UNIX_RETRY).await;
-    }
-}
-
-fn bind_without_port(socket: &Socket) -> Result<(), IoFault> {
-    let on: libc::c_int = 1;
-    let length = size_of_val(&on) as libc::socklen_t;
-    // SAFETY: the option reads one int from the given place, which lives until the call returns.
-    let done = unsafe {
-        let place = (&raw const on).cast();
-        let option = libc::IP_BIND_ADDRESS_NO_PORT;
-        libc::setsockopt(socket.as_raw_fd(), libc::IPPROTO_IP, option, place, length)
-    };
-    if done < 0 { Err(io::Error::last_os_error().into()) } else { Ok(()) }
-}
-
 /// How far a list of slices has been sent.
 #[derive(Default)]
 struct Place {
@@ -526,21 +302,6 @@ impl Place {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn connecting_and_binding_mean_other_things_by_one_errno() {
-        let rows = [
-            (libc::EADDRNOTAVAIL, IoFault::NoLocalPort, IoFault::AddressNotOurs),
-            (libc::EACCES, IoFault::Prohibited, IoFault::Denied),
-            (libc::EPERM, IoFault::Prohibited, IoFault::Denied),
-            (libc::ECONNREFUSED, IoFault::Refused, IoFault::Refused),
-        ];
-        for (errno, connecting, elsewhere) in rows {
-            let error = || io::Error::from_raw_os_error(errno);
-            assert_eq!(IoFault::of_connect(error()), connecting, "{errno}");
-            assert_eq!(IoFault::from(error()), elsewhere, "{errno}");
-        }
-    }
 
     #[test]
     fn slices_are_cut_where_a_send_stopped() {

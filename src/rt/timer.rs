@@ -6,31 +6,25 @@
 //!           queue, so that it can be set anew for every line.
 //! Bounds:   one slot (40 bytes) for each connection; a turn looks at all of them, every 100 ms.
 
-use std::cell::Cell;
-use std::cell::RefCell;
 use std::future::Future;
 use std::future::poll_fn;
 use std::pin::pin;
 use std::rc::Rc;
-use std::sync::OnceLock;
 use std::task::Context;
 use std::task::Poll;
-use std::task::Waker;
 use std::time::Duration;
 use std::time::Instant;
 
 use glommio::timer::Timer;
-use slab::Slab;
 
 use crate::rt::context::Shard;
+use crate::rt::wheel::NEVER;
+use crate::rt::wheel::Slot;
+use crate::rt::wheel::Wheel;
+use crate::rt::wheel::now_ns;
 
-/// How often the wheel is turned.
-const TURN: Duration = Duration::from_millis(100);
 /// Longer waits are cut to this, so that no sum of times overflows.
 const WAIT_MAX: Duration = Duration::from_secs(365 * 24 * 3600);
-/// A slot without a deadline.
-const NEVER: u64 = u64::MAX;
-
 /// The monotonic clock.
 pub fn now() -> Instant {
     Instant::now()
@@ -84,16 +78,6 @@ fn interrupt(chosen: impl Fn(&Slot) -> bool) {
     wheel.turn();
 }
 
-/// Since the first call in this process.
-pub(in crate::rt) fn process_age() -> Duration {
-    static START: OnceLock<Instant> = OnceLock::new();
-    START.get_or_init(Instant::now).elapsed()
-}
-
-fn now_ns() -> u64 {
-    process_age().as_nanos() as u64
-}
-
 /// The deadline of one connection: a slot in its shard's wheel, freed when this is dropped.
 pub struct Deadline {
     wheel: Rc<Wheel>,
@@ -104,12 +88,7 @@ impl Deadline {
     /// A slot without a deadline, on this shard.
     pub fn new() -> Deadline {
         let wheel = Rc::clone(&Shard::current().wheel);
-        let key = wheel.slots.borrow_mut().insert(Slot {
-            due_ns: Cell::new(NEVER),
-            idle: Cell::new(false),
-            wants_chunk: Cell::new(false),
-            waker: Cell::new(None),
-        });
+        let key = wheel.slots.borrow_mut().insert(Slot::new());
         let key = u32::try_from(key).expect("descriptors end long before 2^32 connections");
         Deadline { wheel, key }
     }
@@ -180,61 +159,5 @@ impl Drop for Deadline {
         let slot = self.wheel.slots.borrow_mut().remove(self.key as usize);
         // A waker that drops its task may come back here: after the borrow has ended.
         drop(slot);
-    }
-}
-
-struct Slot {
-    due_ns: Cell<u64>,
-    /// The wait may be cut short.
-    idle: Cell<bool>,
-    wants_chunk: Cell<bool>,
-    waker: Cell<Option<Waker>>,
-}
-
-impl Slot {
-    fn keep(&self, waker: &Waker) {
-        let kept = self.waker.take().filter(|kept| kept.will_wake(waker));
-        self.waker.set(Some(kept.unwrap_or_else(|| waker.clone())));
-    }
-}
-
-/// All deadlines of a shard.
-pub(in crate::rt) struct Wheel {
-    slots: RefCell<Slab<Slot>>,
-    /// Some slot waits for a chunk, so the next tick must look.
-    wants_chunks: Cell<bool>,
-    turned_ns: Cell<u64>,
-    /// Room for those to wake, kept from turn to turn.
-    due: RefCell<Vec<Waker>>,
-}
-
-impl Wheel {
-    pub(in crate::rt) fn new() -> Wheel {
-        Wheel {
-            slots: RefCell::new(Slab::new()),
-            wants_chunks: Cell::new(false),
-            turned_ns: Cell::new(0),
-            due: RefCell::new(Vec::new()),
-        }
-    }
-
-    /// Called at every tick: wakes those whose deadline has passed, when it is time to look, and
-    /// those that wait for a chunk.
-    pub(in crate::rt) fn turn(&self) {
-        let now_ns = now_ns();
-        let looked_ns = now_ns.saturating_sub(self.turned_ns.get());
-        if looked_ns < TURN.as_nanos() as u64 && !self.wants_chunks.get() {
-            return;
-        }
-        self.turned_ns.set(now_ns);
-        self.wants_chunks.set(false);
-        let mut due = self.due.take();
-        for (_, slot) in &*self.slots.borrow() {
-            if slot.wants_chunk.replace(false) || slot.due_ns.get() <= now_ns {
-                due.extend(slot.waker.take());
-            }
-        }
-        due.drain(..).for_each(Waker::wake);
-        self.due.replace(due);
     }
 }

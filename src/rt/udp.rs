@@ -22,8 +22,8 @@ use socket2::Protocol;
 use socket2::Socket;
 use socket2::Type;
 
+use crate::rt::fault::IoFault;
 use crate::rt::task;
-use crate::rt::tcp::IoFault;
 use crate::rt::timer::Deadline;
 
 /// A socket with one peer and, unless it was bound, a port that the kernel has drawn by lot.

@@ -30,10 +30,10 @@ use std::time::Instant;
 use ringpost::rt;
 use ringpost::rt::ListenSpec;
 use ringpost::rt::Listener;
+use ringpost::rt::OnDeath;
 use ringpost::rt::RtFault;
 use ringpost::rt::ShardSpec;
 use ringpost::rt::Stream;
-use ringpost::rt::executor::OnDeath;
 use ringpost::rt::timer;
 
 use crate::host::child_idle;

@@ -17,10 +17,10 @@ use std::time::Duration;
 use std::time::Instant;
 
 use ringpost::rt;
+use ringpost::rt::OnDeath;
 use ringpost::rt::RtFault;
 use ringpost::rt::ShardSpec;
 use ringpost::rt::Watchdog;
-use ringpost::rt::executor::OnDeath;
 use ringpost::rt::task;
 use ringpost::rt::timer;
 

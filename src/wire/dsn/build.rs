@@ -1,5 +1,6 @@
 //! The report as a message: its header, its three parts, and a boundary that stands in none of them.
 
+use crate::wire::dsn::explanation;
 use crate::wire::dsn::field;
 use crate::wire::dsn::field::Charset;
 use crate::wire::dsn::field::push_date;
@@ -8,7 +9,8 @@ use crate::wire::dsn::field::push_folded;
 use crate::wire::dsn::field::push_text;
 use crate::wire::dsn::field::push_token;
 use crate::wire::dsn::field::push_typed;
-use crate::wire::dsn::person;
+use crate::wire::dsn::plan::Orcpt;
+use crate::wire::dsn::plan::Plan;
 use crate::wire::dsn::report::Kind;
 use crate::wire::dsn::report::Report;
 use crate::wire::dsn::report::ReportRecipient;
@@ -57,7 +59,7 @@ impl Report<'_> {
         push_text(">\r\nTo: <", out);
         field::push_masked(self.to, plan.charset, out);
         push_text(">\r\n", out);
-        push_field("Subject", person::subject(self.kind), Charset::Ascii, out);
+        push_field("Subject", explanation::subject(self.kind), Charset::Ascii, out);
         push_text("Message-ID: <", out);
         push_token(self.id, out);
         push_text("@", out);
@@ -86,7 +88,7 @@ impl Report<'_> {
         push_field("Content-Type", &format!("text/plain; charset={text}"), Charset::Ascii, out);
         push_encoding(plan.charset == Charset::Utf8, out);
         push_text("\r\n", out);
-        person::write(self, plan, out);
+        explanation::write(self, plan, out);
 
         open_part(boundary, "Delivery report", out);
         let global = if plan.status_is_utf8 { "global-" } else { "" };
@@ -163,82 +165,6 @@ impl Report<'_> {
             push_date("Will-Retry-Until", until_ms, out);
         }
     }
-}
-
-/// What is decided before the first octet is written.
-pub(super) struct Plan<'a> {
-    /// Of our header and the words for a person.
-    pub(super) charset: Charset,
-    status_is_utf8: bool,
-    orcpts: Vec<Option<Orcpt<'a>>>,
-    /// Return the message, not only its header block.
-    pub(super) whole: bool,
-    original_is_8bit: bool,
-    original_is_utf8: bool,
-    pub(super) header: Vec<u8>,
-    message_id: Option<String>,
-}
-
-/// An ORCPT in two.
-struct Orcpt<'a> {
-    kind: &'a str,
-    address: String,
-}
-
-impl<'a> Plan<'a> {
-    fn new(report: &Report<'a>) -> Plan<'a> {
-        let (header, message_id) = report.original.read_header();
-        let orcpts: Vec<_> =
-            report.recipients.iter().map(|one| one.orcpt.and_then(split_orcpt)).collect();
-        let status_is_utf8 = report.recipients.iter().any(|one| !one.mailbox.is_ascii())
-            || orcpts.iter().flatten().any(|orcpt| !orcpt.address.is_ascii());
-        let is_utf8 = status_is_utf8 || !report.to.is_ascii() || !report.from.is_ascii();
-        // RFC 3461 s4.3: RET is for failures; any other report has the header block only.
-        let whole = report.kind == Kind::Failed && report.original.is_returnable();
-        let returned_is_ascii = if whole { report.original.is_ascii() } else { header.is_ascii() };
-        Plan {
-            charset: Charset::of(is_utf8),
-            status_is_utf8,
-            orcpts,
-            whole,
-            original_is_8bit: !returned_is_ascii,
-            original_is_utf8: report.original.smtputf8 && !header.is_ascii(),
-            header,
-            message_id,
-        }
-    }
-
-    fn smtputf8(&self) -> bool {
-        self.charset == Charset::Utf8 || self.original_is_utf8
-    }
-
-    fn eight_bit(&self) -> bool {
-        self.smtputf8() || self.original_is_8bit
-    }
-
-    fn status_charset(&self) -> Charset {
-        Charset::of(self.status_is_utf8)
-    }
-
-    /// RFC 3462 s2, RFC 6533 s5.
-    fn original_type(&self) -> &'static str {
-        match (self.whole, self.original_is_utf8) {
-            (true, false) => "message/rfc822",
-            (true, true) => "message/global",
-            (false, false) => "text/rfc822-headers",
-            (false, true) => "message/global-headers",
-        }
-    }
-}
-
-/// `type;xtext` of RFC 3461 s4.2. What cannot be read is left out.
-fn split_orcpt(orcpt: &str) -> Option<Orcpt<'_>> {
-    let (kind, address) = orcpt.split_once(';')?;
-    let is_keyword = |b: u8| b.is_ascii_alphanumeric() || b == b'-';
-    if kind.is_empty() || !kind.bytes().all(is_keyword) {
-        return None;
-    }
-    Some(Orcpt { kind, address: xtext::decode(address.as_bytes())? })
 }
 
 fn push_status((class, subject, detail): (u8, u16, u16), out: &mut Vec<u8>) {

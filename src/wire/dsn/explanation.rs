@@ -1,12 +1,12 @@
 //! The words for a person: what happened, whose words they are, and what to do.
 
 use crate::wire::classify::Category;
-use crate::wire::dsn::build::Plan;
 use crate::wire::dsn::field::Charset;
 use crate::wire::dsn::field::push_folded;
 use crate::wire::dsn::field::push_masked;
 use crate::wire::dsn::field::push_text;
 use crate::wire::dsn::field::push_token;
+use crate::wire::dsn::plan::Plan;
 use crate::wire::dsn::report::Kind;
 use crate::wire::dsn::report::Report;
 use crate::wire::dsn::report::ReportRecipient;

@@ -10,9 +10,10 @@
 //! Never:    a report for a report. The caller does not ask for one when the sender is `<>`.
 
 mod build;
+mod explanation;
 mod field;
 mod original;
-mod person;
+mod plan;
 mod report;
 
 pub use build::Built;

@@ -2,10 +2,10 @@
 
 use ringpost::wire::mail::header;
 use ringpost::wire::mail::header::HeaderScan;
-use ringpost::wire::smtp::dot;
 use ringpost::wire::smtp::dot::DotDecoder;
 use ringpost::wire::smtp::line::LineEnding;
 use ringpost::wire::smtp::line::LineFault;
+use ringpost::wire::smtp::stuff::Stuffer;
 
 use super::Pieces;
 
@@ -23,7 +23,10 @@ pub fn dot(data: &[u8]) {
     assert!(!end || body[..consumed].ends_with(b".\r\n"), "only that ends a body");
     assert!(end || consumed == body.len(), "all is judged before the end");
     if end {
-        let again = decode(&dot::stuff(&kept), *cuts, LineEnding::Strict);
+        let mut stuffer = Stuffer::new();
+        let mut stuffed: Vec<u8> = stuffer.segments(&kept).flatten().copied().collect();
+        stuffed.extend_from_slice(stuffer.end());
+        let again = decode(&stuffed, *cuts, LineEnding::Strict);
         let (kept_again, _, end_again) = again.expect("what was kept obeys the line law");
         assert!(end_again && kept_again == kept, "what was kept can be sent on");
     }

@@ -7,6 +7,7 @@ use ringpost::queue::schema;
 use ringpost::wire::mail::address;
 use ringpost::wire::mail::address::Mailbox;
 use ringpost::wire::mail::address::ReversePath;
+use ringpost::wire::mail::address_scan;
 use ringpost::wire::proxy;
 use ringpost::wire::proxy::Proxy;
 use ringpost::wire::proxy::V1_BYTES_MAX;
@@ -39,8 +40,8 @@ fn check_mailbox(mailbox: Mailbox<'_>) {
     let text = mailbox.as_str();
     assert_eq!(Mailbox::from_stored(text), Some(mailbox), "{text:?} is read back");
     assert!(!text.chars().any(char::is_control), "{text:?} has no control character");
-    assert!(mailbox.local().len() <= address::LOCAL_BYTES_MAX, "{text:?}");
-    assert!(mailbox.domain().len() <= address::DOMAIN_BYTES_MAX, "{text:?}");
+    assert!(mailbox.local().len() <= address_scan::LOCAL_BYTES_MAX, "{text:?}");
+    assert!(mailbox.domain().len() <= address_scan::DOMAIN_BYTES_MAX, "{text:?}");
     assert_eq!(mailbox.is_utf8(), !text.is_ascii(), "{text:?}");
     let domain = mailbox.domain_ascii().expect("an accepted domain has A-labels");
     assert!(domain.is_ascii(), "{text:?} is routed by {domain:?}");

@@ -25,8 +25,8 @@ use crate::rt::timer;
 /// Time between two attempts while the queue of a Unix socket is full.
 const UNIX_RETRY: Duration = Duration::from_millis(20);
 
-/// Connects to `to`, from `source` if given (its port may be 0), within `limit`. Addresses only:
-/// names are resolved elsewhere. The deadline of the stream is clear afterwards.
+/// Connects to `to` within `limit`, from `source` if given (its port may be 0). Takes addresses
+/// only; names are resolved elsewhere. Clears the deadline of the stream afterwards.
 pub async fn connect(
     to: SocketAddr,
     source: Option<SocketAddr>,
@@ -35,8 +35,8 @@ pub async fn connect(
     connect_by(new_socket(to)?, to, source, limit).await
 }
 
-/// As `connect`, with buffers of so many bytes both ways: they bound the window that is offered to
-/// the peer from its first packet on.
+/// As `connect`, with socket buffers of `bytes` in each direction. They bound the TCP window from
+/// the first packet on.
 pub async fn connect_with_buffers(
     to: SocketAddr,
     bytes: usize,
@@ -60,8 +60,8 @@ async fn connect_by(
     limit: Duration,
 ) -> Result<Stream, IoFault> {
     if let Some(source) = source {
-        // Lets the kernel choose the port by the whole connection, not by the address alone: else
-        // one source address has no more than 28,000 connections to the whole world.
+        // Lets the kernel choose the port by the whole connection. Otherwise one source address is
+        // limited to about 28,000 connections in total.
         bind_without_port(&socket)?;
         socket.bind(&source.into())?;
     }
@@ -72,7 +72,7 @@ async fn connect_by(
     }
     let mut stream = Stream::from_socket(socket);
     stream.deadline().set_in(limit);
-    // Sending nothing waits while the socket connects, and then tells how that went.
+    // An empty write waits until the connection attempt ends, and returns its result.
     poll_fn(|cx| match Pin::new(&mut stream.tcp).poll_write(cx, &[]) {
         Poll::Ready(connected) => Poll::Ready(connected.map_err(IoFault::of_connect)),
         Poll::Pending if stream.deadline().poll_expired(cx) => Poll::Ready(Err(IoFault::TimedOut)),
@@ -83,7 +83,7 @@ async fn connect_by(
     Ok(stream)
 }
 
-/// Connects to the Unix socket at `path` within `limit`, as `connect` does.
+/// Connects to the Unix socket at `path` within `limit`.
 pub async fn connect_unix(path: &Path, limit: Duration) -> Result<Stream, IoFault> {
     let end = timer::now() + limit;
     let address = SockAddr::unix(path)?;
@@ -91,7 +91,8 @@ pub async fn connect_unix(path: &Path, limit: Duration) -> Result<Stream, IoFaul
     loop {
         match socket.connect(&address) {
             Ok(()) => return Ok(Stream::from_socket(socket)),
-            // Its queue is full. There is no such thing as a Unix socket that connects meanwhile.
+            // The queue of the listener is full. Unix sockets have no connect in progress to wait
+            // for.
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
             Err(error) => return Err(error.into()),
         }

@@ -7,44 +7,44 @@ use std::io;
 use crate::base::fault::Blame;
 use crate::base::fault::Retry;
 
-/// Why a socket did not do what was asked.
+/// Why a socket operation failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum IoFault {
-    /// The peer has closed its side.
+    /// The peer closed its side.
     Closed,
     /// The deadline has passed.
     TimedOut,
     /// The deadline has passed while the pool was empty.
     NoChunk,
-    /// The connection was broken off.
+    /// The connection was reset.
     Reset,
-    /// Nobody listens there.
+    /// No listener at the address.
     Refused,
-    /// There is no way there.
+    /// No route to the address.
     Unreachable,
     /// The listener was stopped.
     Stopped,
-    /// This process has no descriptor left.
+    /// The process has no file descriptor left.
     NoFiles,
-    /// The system has no descriptor left.
+    /// The system has no file descriptor left.
     NoFilesSystem,
-    /// The kernel has no memory for it.
+    /// The kernel is out of memory.
     NoMemory,
-    /// The peer was gone before its connection was accepted.
+    /// The peer closed the connection before it was accepted.
     Aborted,
-    /// The address to bind is taken.
+    /// The address to bind is in use.
     AddressInUse,
-    /// The address to bind is none of this machine's.
+    /// The address to bind does not belong to this machine.
     AddressNotOurs,
-    /// Connecting, and no local port is free for it, or no local address of its family.
+    /// Connecting: no local port is free, or no local address of the family exists.
     NoLocalPort,
-    /// The address, port or file needs privileges.
+    /// The address, port or file requires privileges.
     Denied,
-    /// Connecting, and a firewall forbids it, here or on the way.
+    /// Connecting: a firewall forbids the connection, here or on the way.
     Prohibited,
-    /// There is no such socket in the file system.
+    /// The Unix socket does not exist.
     NoSuchFile,
-    /// Something that has no name here: the errno.
+    /// Any other errno.
     Io(i32),
 }
 
@@ -62,7 +62,7 @@ impl IoFault {
         }
     }
 
-    /// What an error of connecting by IP means, where some errnos say other things than elsewhere.
+    /// The fault of a failed connect by IP, for which some errnos have another meaning.
     pub fn of_connect(error: io::Error) -> IoFault {
         match error.raw_os_error() {
             Some(libc::EADDRNOTAVAIL) => IoFault::NoLocalPort,
@@ -106,15 +106,15 @@ impl fmt::Display for IoFault {
         f.write_str(match self {
             IoFault::Closed => "closed by the peer",
             IoFault::TimedOut => "timed out",
-            IoFault::NoChunk => "no memory for what came in within the time",
+            IoFault::NoChunk => "no receive buffer became free in time",
             IoFault::Reset => "connection reset",
             IoFault::Refused => "connection refused",
             IoFault::Unreachable => "network or host unreachable",
-            IoFault::Stopped => "not listening any more",
+            IoFault::Stopped => "no longer listening",
             IoFault::NoFiles => "too many open files in this process",
             IoFault::NoFilesSystem => "too many open files in the system",
             IoFault::NoMemory => "the kernel is out of memory",
-            IoFault::Aborted => "the peer was gone before it was accepted",
+            IoFault::Aborted => "closed by the peer before it was accepted",
             IoFault::AddressInUse => "address in use",
             IoFault::AddressNotOurs => "not an address of this machine",
             IoFault::NoLocalPort => {
@@ -136,7 +136,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn connecting_and_binding_mean_other_things_by_one_errno() {
+    fn some_errnos_mean_something_else_when_connecting() {
         let rows = [
             (libc::EADDRNOTAVAIL, IoFault::NoLocalPort, IoFault::AddressNotOurs),
             (libc::EACCES, IoFault::Prohibited, IoFault::Denied),

@@ -1,13 +1,13 @@
-//! TCP connections, and those to Unix sockets: chunks come out of them, owned bytes go in.
+//! Connected streams over TCP and Unix sockets: reads fill chunks, writes take owned buffers.
 //!
-//! Owner:    one task of one shard. The deadline of a stream governs every wait of it.
-//! Promise:  a read that waits holds no chunk of the pool. Everything here may be dropped while it
-//!           waits; the connection is then good only for closing, if a write was under way or a
-//!           read had been given a chunk.
-//! Bounds:   one receive or send call a poll, into at most one chunk; `SLICES_PER_SEND` slices.
+//! Owner:    one task of one shard. The stream's deadline limits all its waits.
+//! Promise:  a waiting read holds no chunk of the pool. Every future may be dropped while it waits;
+//!           if a write was in progress or a read was given a chunk, the connection can only be
+//!           closed afterwards.
+//! Bounds:   one receive or send call per poll, into at most one chunk; `SLICES_PER_SEND` slices.
 //!
-//! SIGPIPE must be ignored, as the Rust runtime does: one of glommio's sends does not ask for
-//! silence.
+//! SIGPIPE must be ignored, as the Rust runtime does: one of glommio's sends does not set
+//! MSG_NOSIGNAL.
 
 use std::future::poll_fn;
 use std::io;
@@ -36,34 +36,34 @@ use crate::rt::fault::IoFault;
 use crate::rt::task;
 use crate::rt::timer::Deadline;
 
-/// Slices of one send call; the kernel takes 1,024.
+/// Slices of one send call; the kernel accepts 1,024.
 const SLICES_PER_SEND: usize = 64;
 const SEND_FLAGS: i32 = libc::MSG_NOSIGNAL | libc::MSG_DONTWAIT;
 
-/// One connection. Dropping it closes it; what the kernel has taken is still sent.
+/// One connection. Dropping it closes it; data that the kernel has accepted is still sent.
 pub struct Stream {
     pub(in crate::rt) tcp: TcpStream,
     deadline: Deadline,
 }
 
 impl Stream {
-    /// Takes over a connected or connecting socket, on this shard.
+    /// Takes ownership of a connected or connecting socket, on this shard.
     pub(in crate::rt) fn from_socket(socket: Socket) -> Stream {
-        // A peer that has gone already makes this fail, and the first read says so.
+        // This fails if the peer has closed already; the first read then returns the fault.
         let _ = socket.set_tcp_nodelay(true);
-        // SAFETY: the descriptor is open and given away here, to be closed by the stream alone.
+        // SAFETY: the descriptor is open, and the stream becomes its only owner.
         let tcp = unsafe { TcpStream::from_raw_fd(socket.into_raw_fd()) };
         Stream { tcp, deadline: Deadline::new() }
     }
 
-    /// Governs every wait of this stream; none at first.
+    /// The deadline of all waits of this stream; not set at first.
     pub fn deadline(&self) -> &Deadline {
         &self.deadline
     }
 
-    /// Receives into `chunk`, behind what it holds, or into a chunk of the pool. At least one byte
-    /// is added. While it waits without a chunk it holds none; while the pool is empty it asks
-    /// again at every tick. On a fault or a drop a chunk that was given is lost with its bytes.
+    /// Receives at least one byte, appended to `chunk`, or into a chunk of the pool. While the read
+    /// waits without a chunk of the caller it holds none; while the pool is empty it retries at
+    /// each tick. On a fault or a drop a chunk of the caller is lost with its bytes.
     pub async fn read(
         &mut self,
         pool: &ChunkPool,
@@ -75,7 +75,7 @@ impl Stream {
         poll_fn(|cx| self.poll_read(cx, pool, &mut chunk)).await
     }
 
-    /// Fills all of `room` and takes not one byte more, so that what follows is left to others.
+    /// Fills `room` completely and reads no further byte.
     pub async fn read_exact(&mut self, room: &mut [u8]) -> Result<(), IoFault> {
         task::yield_if_needed().await;
         let mut filled = 0;
@@ -96,7 +96,7 @@ impl Stream {
         .await
     }
 
-    /// Sends all of `bytes`. They come back empty, with their memory, also after a fault.
+    /// Sends all of `bytes`. The buffer is returned empty, also after a fault.
     pub async fn write(&mut self, mut bytes: Vec<u8>) -> (Result<(), IoFault>, Vec<u8>) {
         task::yield_if_needed().await;
         let mut sent = 0;
@@ -115,8 +115,8 @@ impl Stream {
         (result, bytes)
     }
 
-    /// Sends all of `slices` in their order. They come back as they were, for their chunks to be
-    /// given back; after a fault nobody knows how much of them has been sent.
+    /// Sends all `slices` in order, and returns them so that their chunks can be reused. After a
+    /// fault it is unknown how much was sent.
     pub async fn write_vectored(
         &mut self,
         slices: Vec<Slice>,
@@ -125,20 +125,19 @@ impl Stream {
         (result, slices)
     }
 
-    /// Sends all of `parts` in their order, from where they are. After a fault nobody knows how
-    /// much of them has been sent.
+    /// Sends all `parts` in order. After a fault it is unknown how much was sent.
     pub async fn write_parts(&mut self, parts: &[&[u8]]) -> Result<(), IoFault> {
         self.send_all(parts).await
     }
 
-    /// Nothing more will be sent; the peer reads to the end.
+    /// Shuts down the sending side; the peer reads to the end.
     pub fn shutdown_write(&self) -> Result<(), IoFault> {
         Ok(self.socket().shutdown(Shutdown::Write)?)
     }
 
-    /// Closes at once and tells the peer by a reset; what has not been sent is thrown away.
+    /// Closes at once with a reset; unsent data is dropped.
     pub fn abort(self) {
-        // When it fails the socket is closed as usual, which is all that could be done.
+        // If this fails, the socket is closed normally.
         let _ = self.socket().set_linger(Some(Duration::ZERO));
     }
 
@@ -152,17 +151,17 @@ impl Stream {
         self.socket().local_addr()?.as_socket().ok_or(IoFault::Io(libc::EAFNOSUPPORT))
     }
 
-    /// Bytes that have come in and have not been read: who talks before the banner, or behind a
-    /// command that must be the last.
+    /// Number of unread bytes: from a client that talks before the banner or after a command that
+    /// must be the last.
     pub fn unread_input(&self) -> Result<usize, IoFault> {
         let mut count: libc::c_int = 0;
-        // SAFETY: FIONREAD writes one int to the given place, which lives until the call returns.
+        // SAFETY: FIONREAD writes one int to `count`, which lives until the call returns.
         let done = unsafe { libc::ioctl(self.tcp.as_raw_fd(), libc::FIONREAD, &mut count) };
         if done < 0 { Err(io::Error::last_os_error().into()) } else { Ok(count as usize) }
     }
 
-    /// Whether a read would not wait: something has come in, or the peer has ended, or the
-    /// connection has broken. Nothing is taken.
+    /// Whether a read would return at once: with data, the end of the stream or a fault. Reads
+    /// nothing.
     pub fn is_readable(&self) -> bool {
         let mut byte = [MaybeUninit::uninit(); 1];
         let flags = libc::MSG_PEEK | libc::MSG_DONTWAIT;
@@ -172,10 +171,10 @@ impl Stream {
         }
     }
 
-    /// The socket, for what glommio has no call for.
+    /// The socket, for calls that glommio does not have.
     fn socket(&self) -> ManuallyDrop<Socket> {
-        // SAFETY: the descriptor is open as long as `tcp`, and nobody uses what is returned
-        // longer than the borrow of `self`; it is not closed, for it is never dropped.
+        // SAFETY: the descriptor is open as long as `tcp`, and the result is used only within the
+        // borrow of `self`. It is never dropped and so does not close the descriptor.
         ManuallyDrop::new(unsafe { Socket::from_raw_fd(self.tcp.as_raw_fd()) })
     }
 
@@ -213,7 +212,7 @@ impl Stream {
             chunk.advance(count);
             return Poll::Ready(Ok(chunk));
         }
-        // Ours goes back to the pool while we wait, the caller's stays with the future.
+        // A chunk of the pool is returned during the wait; the caller's stays with the future.
         if own {
             *given = Some(chunk);
         } else {
@@ -227,8 +226,8 @@ impl Stream {
         }
     }
 
-    /// The pool is empty. As long as nothing has come in either, that is no matter; a read into
-    /// nothing tells, without taking anything.
+    /// The pool is empty, which matters only if data has arrived. An empty read tells, without
+    /// consuming any.
     fn poll_without_chunk(&mut self, cx: &mut Context<'_>) -> Poll<Result<Chunk, IoFault>> {
         let came = match Pin::new(&mut self.tcp).poll_read(cx, &mut []) {
             Poll::Ready(Ok(_)) => true,
@@ -251,7 +250,7 @@ impl Stream {
         parts: &[IoSlice<'_>],
     ) -> Poll<Result<usize, IoFault>> {
         let sent = match parts {
-            // Spares the kernel a header and a list to read.
+            // A plain send is cheaper for the kernel than a vectored one.
             [part] => self.socket().send_with_flags(part, SEND_FLAGS),
             parts => self.socket().send_vectored_with_flags(parts, SEND_FLAGS),
         };
@@ -260,7 +259,7 @@ impl Stream {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
             Err(error) => return Poll::Ready(Err(error.into())),
         }
-        // glommio tries once more and then waits for room.
+        // glommio retries once and then waits for buffer space.
         match Pin::new(&mut self.tcp).poll_write(cx, &parts[0]) {
             Poll::Ready(sent) => Poll::Ready(sent.map_err(IoFault::from)),
             Poll::Pending if self.deadline.poll_expired(cx) => Poll::Ready(Err(IoFault::TimedOut)),
@@ -269,7 +268,7 @@ impl Stream {
     }
 }
 
-/// How far a list of slices has been sent.
+/// The position up to which a list of slices has been sent.
 #[derive(Default)]
 struct Place {
     slice: usize,
@@ -277,19 +276,19 @@ struct Place {
 }
 
 impl Place {
-    /// What is left, as far as one call takes it.
+    /// The unsent rest, up to the slices of one call.
     fn rest<'a, P: AsRef<[u8]>>(&self, slices: &'a [P]) -> Vec<IoSlice<'a>> {
         let tails = slices[self.slice..].iter().enumerate();
         let tails = tails.map(|(place, slice)| match place {
             0 => &slice.as_ref()[self.byte..],
             _ => slice.as_ref(),
         });
-        // An empty one would be taken for a send that went well.
+        // An empty slice would look like a successful send of 0 bytes.
         let tails = tails.filter(|tail| !tail.is_empty());
         tails.take(SLICES_PER_SEND).map(IoSlice::new).collect()
     }
 
-    /// `count` bytes more have been sent.
+    /// Records that `count` more bytes were sent.
     fn advance<P: AsRef<[u8]>>(&mut self, slices: &[P], count: usize) {
         self.byte += count;
         while self.slice < slices.len() && self.byte >= slices[self.slice].as_ref().len() {
@@ -304,7 +303,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn slices_are_cut_where_a_send_stopped() {
+    fn sending_continues_at_the_byte_after_the_last() {
         let slice = |text: &[u8]| {
             let mut chunk = Chunk::detached();
             chunk.fill_from(text);

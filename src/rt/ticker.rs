@@ -1,5 +1,5 @@
-//! The tick of a shard, about every 15 ms: it keeps the executor awake, beats the heartbeat, turns
-//! the wheel of deadlines and runs the callbacks.
+//! The tick of a shard, about every 15 ms: keeps the executor awake, updates the heartbeat, scans
+//! the deadlines and runs the callbacks.
 //!
 //! Owner:    the shard. `executor` starts one ticker for each shard.
 //! Fatal:    a panic of the ticker, reported by `executor`.

@@ -15,12 +15,12 @@ use crate::rt::host::RtFault;
 use crate::rt::interrupt::Sleeper;
 use crate::rt::wheel;
 
-/// The heartbeat of a shard that has ended normally.
+/// The heartbeat value of a shard that has ended normally.
 const ENDED: u64 = u64::MAX;
-/// A shard is stalled when this many checks in a row saw the same heartbeat.
+/// A shard is stalled when this many checks in a row find the same heartbeat.
 const CHECKS_PER_LIMIT: u32 = 8;
 
-/// When a shard last ticked.
+/// The time of a shard's last tick.
 #[derive(Clone)]
 pub struct Heartbeat {
     name: Arc<str>,
@@ -41,7 +41,8 @@ impl Heartbeat {
         &self.name
     }
 
-    /// In milliseconds of the process; the largest number once the shard has ended in order.
+    /// In milliseconds since the start of the process; `u64::MAX` once the shard has ended
+    /// normally.
     pub fn beat_ms(&self) -> u64 {
         self.beat_ms.load(Ordering::Relaxed)
     }

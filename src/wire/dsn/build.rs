@@ -1,4 +1,5 @@
-//! The report as a message: its header, its three parts, and a boundary that stands in none of them.
+//! The message of a report: its header, its three parts, and a boundary that occurs in none of
+//! them.
 
 use crate::wire::dsn::explanation;
 use crate::wire::dsn::field;
@@ -17,12 +18,12 @@ use crate::wire::dsn::report::ReportRecipient;
 use crate::wire::smtp::reply::push_decimal;
 use crate::wire::smtp::xtext;
 
-/// How often the boundary stands in a report: once in the header, before each part, at the end.
+/// Occurrences of the boundary in a report: in the header, before each part, at the end.
 const BOUNDARIES: usize = 5;
-/// Octets of the id that the boundary holds; RFC 2046 s5.1.1 allows 70 in all.
+/// Octets of the id in the boundary; RFC 2046 s5.1.1 allows 70 in all.
 const BOUNDARY_ID_BYTES_MAX: usize = 50;
 
-/// What the transport must offer to send the report as it is.
+/// The extensions that the transport needs to send the report.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Built {
     /// BODY=8BITMIME.
@@ -32,9 +33,9 @@ pub struct Built {
 }
 
 impl Report<'_> {
-    /// Appends the whole message, header and body.
+    /// Appends the message, header and body.
     pub fn write(&self, out: &mut Vec<u8>) -> Built {
-        debug_assert!(!self.to.is_empty(), "no report goes to the null sender");
+        debug_assert!(!self.to.is_empty(), "no report is sent to the null sender");
         let plan = Plan::new(self);
         let start = out.len();
         let mut number = 0;
@@ -45,7 +46,7 @@ impl Report<'_> {
             if memchr::memmem::find_iter(&out[start..], &boundary).count() == BOUNDARIES {
                 break;
             }
-            // Who can guess our ids may send as many boundaries as fit: one more pass is enough.
+            // An attacker may have put boundaries into the message. One more pass is enough.
             number = free_number(&out[start..], self.id);
             out.truncate(start);
         }
@@ -149,7 +150,7 @@ impl Report<'_> {
         if let Some(host) = recipient.remote_mta {
             push_typed("Remote-MTA", "dns", host, Charset::Ascii, out);
         }
-        // RFC 3464 s2.3.6: `smtp` is for what a server said in SMTP.
+        // RFC 3464 s2.3.6: `smtp` is for the replies of an SMTP server.
         let words = recipient.reply.map(|reply| ("smtp", reply));
         if let Some((kind, words)) = words.or(recipient.cause.map(|cause| ("x-ringpost", cause))) {
             let start = out.len();
@@ -177,7 +178,7 @@ fn push_status((class, subject, detail): (u8, u16, u16), out: &mut Vec<u8>) {
     push_text("\r\n", out);
 }
 
-/// RFC 2045 s6: 7bit needs no word.
+/// RFC 2045 s6: 7bit is the default.
 fn push_encoding(is_8bit: bool, out: &mut Vec<u8>) {
     if is_8bit {
         push_text("Content-Transfer-Encoding: 8bit\r\n", out);
@@ -191,7 +192,7 @@ fn open_part(boundary: &[u8], description: &str, out: &mut Vec<u8>) {
     push_field("Content-Description", description, Charset::Ascii, out);
 }
 
-/// `=_` stands in no quoted-printable and no base64 (RFC 2045 s6.7).
+/// `=_` never occurs in quoted-printable or base64 (RFC 2045 s6.7).
 fn boundary(id: &str, number: u64) -> Vec<u8> {
     let mut boundary = b"=_".to_vec();
     push_decimal(number, &mut boundary);
@@ -205,7 +206,7 @@ fn push_boundary_end(id: &str, out: &mut Vec<u8>) {
     out.extend(plain.take(BOUNDARY_ID_BYTES_MAX));
 }
 
-/// The lowest number whose boundary does not stand in `text`.
+/// The lowest number whose boundary does not occur in `text`.
 fn free_number(text: &[u8], id: &str) -> u64 {
     let mut end = Vec::new();
     push_boundary_end(id, &mut end);

@@ -1,18 +1,18 @@
-//! The decisions about one report: character sets, the parts of the original to return, and the
-//! fields that are readable.
+//! The decisions about one report: character sets, the part of the original to return, and the
+//! fields that can be parsed.
 
 use crate::wire::dsn::field::Charset;
 use crate::wire::dsn::report::Kind;
 use crate::wire::dsn::report::Report;
 use crate::wire::smtp::xtext;
 
-/// What is decided before the first octet is written.
+/// Everything that is decided before the report is written.
 pub(super) struct Plan<'a> {
-    /// Of our header and the words for a person.
+    /// The character set of the header and the explanation.
     pub(super) charset: Charset,
     pub(super) status_is_utf8: bool,
     pub(super) orcpts: Vec<Option<Orcpt<'a>>>,
-    /// Return the message, not only its header block.
+    /// Return the whole message, not only its header block.
     pub(super) whole: bool,
     pub(super) original_is_8bit: bool,
     original_is_utf8: bool,
@@ -20,7 +20,7 @@ pub(super) struct Plan<'a> {
     pub(super) message_id: Option<String>,
 }
 
-/// An ORCPT in two.
+/// A parsed ORCPT.
 pub(super) struct Orcpt<'a> {
     pub(super) kind: &'a str,
     pub(super) address: String,
@@ -34,7 +34,7 @@ impl<'a> Plan<'a> {
         let status_is_utf8 = report.recipients.iter().any(|one| !one.mailbox.is_ascii())
             || orcpts.iter().flatten().any(|orcpt| !orcpt.address.is_ascii());
         let is_utf8 = status_is_utf8 || !report.to.is_ascii() || !report.from.is_ascii();
-        // RFC 3461 s4.3: RET is for failures; any other report has the header block only.
+        // RFC 3461 s4.3: RET applies to failures; other reports return the header block only.
         let whole = report.kind == Kind::Failed && report.original.is_returnable();
         let returned_is_ascii = if whole { report.original.is_ascii() } else { header.is_ascii() };
         Plan {
@@ -72,7 +72,7 @@ impl<'a> Plan<'a> {
     }
 }
 
-/// `type;xtext` of RFC 3461 s4.2. What cannot be read is left out.
+/// `type;xtext` of RFC 3461 s4.2. An invalid ORCPT is left out.
 fn split_orcpt(orcpt: &str) -> Option<Orcpt<'_>> {
     let (kind, address) = orcpt.split_once(';')?;
     let is_keyword = |b: u8| b.is_ascii_alphanumeric() || b == b'-';

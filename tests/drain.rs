@@ -14,9 +14,9 @@ use support::Client;
 use support::PATIENCE;
 use support::Server;
 use support::Setup;
-use support::ledger::Fate;
 use support::ledger::Ledger;
 use support::ledger::Mail;
+use support::ledger::MailState;
 use support::ledger::Reading;
 use support::ledger::SILENCE;
 use support::load::Load;
@@ -131,7 +131,7 @@ fn sigterm_ends_in_good_order_under_load() {
     assert!(refuses(&server), "nobody is let in any more");
     assert_eq!(server.child.try_wait().expect("it was started here"), None, "a body is under way");
 
-    scene.ledger.note(half.mail, Fate::InDoubt);
+    scene.ledger.note(half.mail, MailState::InDoubt);
     half.client.send(&half.rest).expect("it is read");
     let reply = half.client.reply().expect("what was begun is finished");
     assert_eq!(reply.code, 250, "{}", reply.text);

@@ -104,7 +104,7 @@ fn number_of(mailbox: &str) -> Option<u64> {
 struct Seen {
     /// For each recipient, the lives of the relay that delivered to it.
     deliveries: HashMap<String, Vec<usize>>,
-    aliens: Vec<String>,
+    unknown: Vec<String>,
     put_off: HashSet<String>,
 }
 
@@ -214,7 +214,7 @@ impl SinkState {
                 false => body.ends_with(&body_of(number)),
             };
             if !sound {
-                seen.aliens.push(format!("{mailbox}: {} bytes that nobody sent", body.len()));
+                seen.unknown.push(format!("{mailbox}: {} bytes that nobody sent", body.len()));
             }
             seen.deliveries.entry(mailbox.clone()).or_default().push(self.life);
         }
@@ -457,7 +457,7 @@ impl Field {
     #[track_caller]
     fn compare(&self, name: &str) -> usize {
         let seen = self.sink.seen();
-        assert_eq!(seen.aliens, Vec::<String>::new(), "{name}");
+        assert_eq!(seen.unknown, Vec::<String>::new(), "{name}");
         let acknowledged = self.sent.acknowledged();
         let mut lost = Vec::new();
         for number in acknowledged.iter() {

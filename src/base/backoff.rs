@@ -37,8 +37,8 @@ impl RetrySchedule {
     pub fn new(steps: Box<[Duration]>, jitter_percent: u8) -> Option<RetrySchedule> {
         assert!(jitter_percent <= 100, "a wait is not negative");
         let lasts = |step: &Duration| step.as_millis() > 0;
-        let is_lawful = !steps.is_empty() && steps.iter().all(lasts);
-        is_lawful.then_some(RetrySchedule { steps, jitter_percent })
+        let is_valid = !steps.is_empty() && steps.iter().all(lasts);
+        is_valid.then_some(RetrySchedule { steps, jitter_percent })
     }
 
     pub fn steps(&self) -> &[Duration] {

@@ -71,8 +71,8 @@ pub(super) fn push_masked(text: &str, charset: Charset, out: &mut Vec<u8>) {
 
 /// Appends a host name or a token. Everything that could end a word is masked.
 pub(super) fn push_token(text: &str, out: &mut Vec<u8>) {
-    let lawful = |b: u8| b.is_ascii_alphanumeric() || b"._-[]:".contains(&b);
-    out.extend(text.bytes().take(255).map(|b| if lawful(b) { b } else { b'?' }));
+    let valid = |b: u8| b.is_ascii_alphanumeric() || b"._-[]:".contains(&b);
+    out.extend(text.bytes().take(255).map(|b| if valid(b) { b } else { b'?' }));
 }
 
 /// Appends running text, folded and ended by CRLF. `column` is the current column. White space and

@@ -28,7 +28,7 @@ impl Original<'_> {
         let bytes: usize = self.slices.iter().map(|slice| slice.len()).sum();
         self.ret != Some(Ret::Headers)
             && bytes <= self.full_bytes_max
-            && has_lawful_lines(self.slices)
+            && has_valid_lines(self.slices)
     }
 
     pub(super) fn is_ascii(&self) -> bool {
@@ -129,7 +129,7 @@ fn end_block(left: usize, block: &mut Vec<u8>) {
 }
 
 /// Whether only CRLF ends lines, no line is overlong, and no octet is NUL.
-fn has_lawful_lines(slices: &[&[u8]]) -> bool {
+fn has_valid_lines(slices: &[&[u8]]) -> bool {
     let (mut column, mut after_cr) = (0, false);
     for &byte in slices.iter().copied().flatten() {
         match (after_cr, byte) {
@@ -185,7 +185,7 @@ mod tests {
             let (block, _) = original(&[text]).read_header();
             assert_eq!(block.len(), bytes, "{name}");
             assert!(block.starts_with(start), "{name}");
-            assert!(has_lawful_lines(&[&block]), "{name}");
+            assert!(has_valid_lines(&[&block]), "{name}");
         }
     }
 

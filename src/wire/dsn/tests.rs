@@ -278,7 +278,7 @@ fn originals_in_8bit_and_utf8() {
         ("body", body, 1000, "message/rfc822", built(true, false)),
         ("body left out", body, 0, "text/rfc822-headers", PLAIN),
         ("body, SMTPUTF8", utf8(body), 1000, "message/rfc822", built(true, false)),
-        ("header, unlawful", header, 1000, "message/rfc822", built(true, false)),
+        ("header, invalid", header, 1000, "message/rfc822", built(true, false)),
         ("header", utf8(header), 1000, "message/global", built(true, true)),
         ("header only", utf8(header), 0, "message/global-headers", built(true, true)),
     ];

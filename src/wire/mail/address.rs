@@ -169,8 +169,8 @@ pub fn is_domain_or_literal(text: &[u8]) -> bool {
     }
     let is_label = |label: &[u8]| {
         let ends_well = label.first() != Some(&b'-') && label.last() != Some(&b'-');
-        let lawful = label.iter().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_'));
-        !label.is_empty() && label.len() <= LABEL_BYTES_MAX && ends_well && lawful
+        let valid = label.iter().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_'));
+        !label.is_empty() && label.len() <= LABEL_BYTES_MAX && ends_well && valid
     };
     text.len() <= DOMAIN_BYTES_MAX && text.split(|b| *b == b'.').all(is_label)
 }

@@ -102,8 +102,8 @@ fn push_address(address: IpAddr, out: &mut Vec<u8>) {
 
 /// One word. Octets that could end it, or open a comment or a string, are masked.
 fn push_token(text: &str, bytes_max: usize, out: &mut Vec<u8>) {
-    let lawful = |b: u8| b.is_ascii_graphic() && !b"()<>\\\";,".contains(&b);
-    out.extend(text.bytes().take(bytes_max).map(|b| if lawful(b) { b } else { b'?' }));
+    let valid = |b: u8| b.is_ascii_graphic() && !b"()<>\\\";,".contains(&b);
+    out.extend(text.bytes().take(bytes_max).map(|b| if valid(b) { b } else { b'?' }));
 }
 
 /// An address in angle brackets. The address parser has accepted it, so only control characters are

@@ -23,9 +23,9 @@ impl LineLaw {
         let (Some(&first), Some(&last)) = (piece.first(), piece.last()) else { return Ok(()) };
         let before = if self.after_cr { b'\r' } else { b' ' };
         self.after_cr = last == b'\r';
-        let mut faults = is_unlawful(before, first);
+        let mut faults = breaks_rule(before, first);
         for (before, byte) in piece.iter().zip(&piece[1..]) {
-            faults |= is_unlawful(*before, *byte);
+            faults |= breaks_rule(*before, *byte);
         }
         if faults == 0 { Ok(()) } else { Err(first_fault(before, piece)) }
     }
@@ -71,7 +71,7 @@ impl LineLaw {
 
 /// 1 if `byte` after `before` breaks the rule, otherwise 0. Without a branch, so that the loop over
 /// it can be vectorised.
-fn is_unlawful(before: u8, byte: u8) -> u8 {
+fn breaks_rule(before: u8, byte: u8) -> u8 {
     u8::from((before == b'\r') != (byte == b'\n')) | u8::from(byte == b'\0')
 }
 
@@ -141,11 +141,11 @@ mod tests {
         let verdict = judged(&pieces);
         assert_eq!(verdict, read_slowly(body), "{} cut by {cuts:b}", body.escape_ascii());
         match normalised(&pieces) {
-            Ok(lawful) => {
-                assert_eq!(read_slowly(&lawful), Ok(()), "{}", body.escape_ascii());
-                assert!(verdict.is_err() || lawful == body, "a valid body stays as it is");
+            Ok(valid) => {
+                assert_eq!(read_slowly(&valid), Ok(()), "{}", body.escape_ascii());
+                assert!(verdict.is_err() || valid == body, "a valid body stays as it is");
                 let whole = normalised(&[body]);
-                assert_eq!(whole.as_ref(), Ok(&lawful), "{} cut by {cuts:b}", body.escape_ascii());
+                assert_eq!(whole.as_ref(), Ok(&valid), "{} cut by {cuts:b}", body.escape_ascii());
             }
             Err(fault) => {
                 assert_eq!(fault, LineFault::Nul);
@@ -171,11 +171,11 @@ mod tests {
     /// Bodies long enough for whole vectors, with the fault at each position.
     #[test]
     fn a_fault_is_found_at_every_position() {
-        let lawful = b"0123456789abcd\r\n".repeat(9);
-        check(&lawful, 0);
-        for at in 0..lawful.len() {
+        let valid = b"0123456789abcd\r\n".repeat(9);
+        check(&valid, 0);
+        for at in 0..valid.len() {
             for byte in *b"\r\n\0" {
-                let mut body = lawful.clone();
+                let mut body = valid.clone();
                 body[at] = byte;
                 for cuts in [0, 1 << (at % 32), u32::MAX] {
                     check(&body, cuts);

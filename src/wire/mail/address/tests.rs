@@ -192,8 +192,8 @@ fn a_greeting_is_a_domain_or_a_literal() {
         (&long, false),
         (&long[2..], true),
     ];
-    for (text, lawful) in rows {
-        assert_eq!(is_domain_or_literal(text.as_bytes()), lawful, "{text:?}");
+    for (text, valid) in rows {
+        assert_eq!(is_domain_or_literal(text.as_bytes()), valid, "{text:?}");
     }
 }
 

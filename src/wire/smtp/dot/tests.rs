@@ -108,7 +108,7 @@ fn check_against_the_law(input: &[u8], cuts: u64) {
         return assert_eq!(lenient, Err(LineFault::Nul), "nothing else is refused");
     };
     let bare = DotDecoder::new(LineEnding::Strict).decode(&mut stuffed(&body));
-    assert!(bare.is_ok_and(|decoded| decoded.end), "{input:?} normalised is lawful: {body:?}");
+    assert!(bare.is_ok_and(|decoded| decoded.end), "{input:?} normalised is valid: {body:?}");
 }
 
 /// Every body of up to six of these bytes, at every way to cut it.
@@ -202,7 +202,7 @@ fn nul_is_refused_in_either_way() {
 fn what_follows_the_end_is_left_alone() {
     let mut input = *b"..a\r\n.\r\nMAIL FROM:<>\r\n.\r\n";
     let mut decoder = DotDecoder::new(LineEnding::Strict);
-    let decoded = decoder.decode(&mut input).expect("a lawful body");
+    let decoded = decoder.decode(&mut input).expect("a valid body");
     assert_eq!(decoded, Decoded { kept: 4, consumed: 8, end: true });
     assert_eq!(&input[..4], b".a\r\n");
     assert_eq!(&input[8..], b"MAIL FROM:<>\r\n.\r\n");
@@ -223,7 +223,7 @@ fn stuffing_is_undone_by_decoding() {
         let mut stuffed = stuffed(body.as_bytes());
         let whole = if body.is_empty() || body.ends_with("\r\n") { "" } else { "\r\n" };
         let decoded = DotDecoder::new(LineEnding::Strict).decode(&mut stuffed);
-        let decoded = decoded.expect("a stuffed body is lawful");
+        let decoded = decoded.expect("a stuffed body is valid");
         assert!(decoded.end && decoded.consumed == stuffed.len(), "{body:?}");
         assert_eq!(&stuffed[..decoded.kept], [body, whole].concat().as_bytes(), "{body:?}");
     }

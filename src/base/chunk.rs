@@ -1,4 +1,4 @@
-//! Chunks:   the memory of message bytes between the socket and the store.
+//! Chunks: the memory of message bytes between the socket and the store.
 //!
 //! Owner:    a `ChunkPool` belongs to one shard. A `Chunk` has one owner at a time and may be sent
 //!           to a commit thread and back.

@@ -1,4 +1,4 @@
-//! Shards:   one thread, one glommio executor and one ticker each.
+//! Shards: one thread, one glommio executor and one ticker each.
 //!
 //! Owner:    `ShardThread` belongs to the caller of `start`.
 //! Promise:  when the main future has ended, the shard's tasks are run to their end for up to

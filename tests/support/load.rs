@@ -1,5 +1,5 @@
-//! Load:     client threads that send messages of every shape until stopped, and record in the
-//!           ledger what they saw.
+//! Load: client threads that send messages of every shape until stopped, and record in the ledger
+//! what they saw.
 //!
 //! Promise:  a state is recorded before the byte that could change it is sent, never after: a
 //!           message whose reply is lost in a fault is in doubt, not forgotten.

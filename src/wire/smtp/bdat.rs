@@ -1,4 +1,4 @@
-//! Bodies:   DATA (RFC 5321 s4.1.1.4), BDAT (RFC 3030), and the replies after them.
+//! Bodies: DATA (RFC 5321 s4.1.1.4), BDAT (RFC 3030), and the replies after them.
 //!
 //! Promise:  the bytes after a BDAT are never read as commands, even if its line is malformed
 //!           (`BDAT<TAB>9`). The announced bytes are received or swallowed; if the number is

@@ -1,4 +1,4 @@
-//! Replies:  a code, an enhanced code (RFC 3463) and a text, written as CRLF lines.
+//! Replies: a code, an enhanced code (RFC 3463) and a text, written as CRLF lines.
 //!
 //! Promise:  the output is printable ASCII in lines of at most `REPLY_LINE_BYTES_MAX` bytes, all
 //!           with the same code, the last one marked as the last, whatever the text contains. A

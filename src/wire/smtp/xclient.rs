@@ -1,4 +1,4 @@
-//! XCLIENT:  a trusted proxy passes on the identity of its client.
+//! XCLIENT: a trusted proxy passes on the identity of its client.
 //!
 //! Format:   Postfix `XCLIENT_README`: `name=value` pairs, values in xtext, `[UNAVAILABLE]` and
 //!           `[TEMPUNAVAIL]` for values that the proxy does not know.

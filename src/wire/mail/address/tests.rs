@@ -1,4 +1,4 @@
-//! Paths:    the stored spellings, refusals by cause, and round trips.
+//! Paths: the stored spellings, refusals by cause, and round trips.
 
 use super::*;
 use proptest::prelude::*;

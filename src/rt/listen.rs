@@ -7,7 +7,6 @@
 //!           them when a listening socket is shut down.
 //! Bounds:   `backlog` connections wait in the kernel, and after `stop` the same number here.
 //!           Without descriptors or memory `accept` returns a fault every 100 ms.
-//!           descriptors or memory end, `accept` says so once every 100 ms.
 
 use std::cell::Cell;
 use std::cell::RefCell;

@@ -1,4 +1,4 @@
-//! Doorbells:another thread wakes a task of a shard.
+//! Doorbells: another thread wakes a task of a shard.
 //!
 //! Owner:    the `Bell` belongs to one task of one shard; a `Doorbell` may be on any thread.
 //! Promise:  memory written before `ring` is visible to the task after a `wait` that began earlier

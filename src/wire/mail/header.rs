@@ -2,7 +2,7 @@
 //! values.
 //!
 //! Promise:  the results do not depend on how the body is split. A line may end in LF alone,
-//!           because the CRLF rule does not hold for BDAT bodies.
+//!           because a binary body need not obey the CRLF rule.
 //! Cost:     none after the header block. Within the block one search per line, and memory only for
 //!           the Message-ID and the requested values (`pick`).
 //! End:      the blank line, or the first line that is no header field. Every reader takes the rest

@@ -1,4 +1,4 @@
-//! The decoder against a second one that reads line by line, at every split.
+//! The decoder compared with a simple one that reads line by line, at every split.
 
 use super::*;
 use crate::wire::smtp::stuff::Stuffer;
@@ -34,13 +34,13 @@ fn decode_cut(input: &[u8], cuts: u64, ending: LineEnding) -> Outcome {
         if decoded.end {
             return Ok((body, start + decoded.consumed, true));
         }
-        assert_eq!(decoded.consumed, piece.len(), "all is judged before the end");
+        assert_eq!(decoded.consumed, piece.len(), "all input before the end is consumed");
         start = at;
     }
     Ok((body, input.len(), false))
 }
 
-/// The law read line by line, with the whole input at hand.
+/// The strict rule, applied line by line to the whole input.
 fn strictly_by_lines(input: &[u8]) -> Outcome {
     let mut body = Vec::new();
     let mut at = 0;
@@ -64,7 +64,7 @@ fn strictly_by_lines(input: &[u8]) -> Outcome {
     Ok((body, at, false))
 }
 
-/// The same with CR and LF each good for a line end, but never for the end of the body.
+/// The normalising rule: CR and LF each end a line, but never the body.
 fn leniently_by_lines(input: &[u8]) -> Outcome {
     let mut body = Vec::new();
     let mut at = 0;
@@ -79,7 +79,7 @@ fn leniently_by_lines(input: &[u8]) -> Outcome {
             [b'\r', b'\n', ..] => b"\r\n",
             [b'\n', ..] => b"\n",
             [b'\r', _, ..] => b"\r",
-            // Nothing yet, or a CR that waits for what follows.
+            // The end of the input, or a CR at the end.
             rest => {
                 at += stop + rest.len();
                 body.extend_from_slice(line.strip_prefix(b".").unwrap_or(line));
@@ -99,7 +99,7 @@ fn leniently_by_lines(input: &[u8]) -> Outcome {
     Ok((body, at, false))
 }
 
-fn check_against_the_law(input: &[u8], cuts: u64) {
+fn check_both_rules(input: &[u8], cuts: u64) {
     let strict = decode_cut(input, cuts, LineEnding::Strict);
     assert_eq!(strict, strictly_by_lines(input), "{input:?} cut by {cuts:b}");
     let lenient = decode_cut(input, cuts, LineEnding::Normalise);
@@ -111,24 +111,24 @@ fn check_against_the_law(input: &[u8], cuts: u64) {
     assert!(bare.is_ok_and(|decoded| decoded.end), "{input:?} normalised is valid: {body:?}");
 }
 
-/// Every body of up to six of these bytes, at every way to cut it.
+/// Every body of up to six of these bytes, at every split.
 #[test]
-fn every_short_body_is_judged_alike_at_every_split() {
+fn every_short_body_is_decoded_alike_at_every_split() {
     const BYTES: &[u8; 5] = b".\r\na\0";
     for len in 0..=6_u32 {
         for number in 0..BYTES.len().pow(len) {
             let digit = |place| BYTES[number / BYTES.len().pow(place) % BYTES.len()];
             let input: Vec<u8> = (0..len).map(digit).collect();
             for cuts in 0..1 << len.saturating_sub(1) {
-                check_against_the_law(&input, cuts);
+                check_both_rules(&input, cuts);
             }
         }
     }
 }
 
-/// Longer bodies, made of what smugglers use.
+/// Longer bodies, made of the sequences used for smuggling.
 #[test]
-fn bodies_of_smugglers_are_judged_alike_at_every_split() {
+fn smuggling_sequences_are_decoded_alike_at_every_split() {
     const PIECES: [&[u8]; 12] = [
         b"\r\n.\r\n",
         b"\n.\n",
@@ -157,7 +157,7 @@ fn bodies_of_smugglers_are_judged_alike_at_every_split() {
             .copied()
             .collect();
         for cuts in [0, u64::MAX, random(), random(), 1 << (random() % 64)] {
-            check_against_the_law(&input, cuts);
+            check_both_rules(&input, cuts);
         }
     }
 }
@@ -189,7 +189,7 @@ fn smuggled_ends_are_refused_or_become_text() {
 }
 
 #[test]
-fn nul_is_refused_in_either_way() {
+fn nul_is_refused_by_both_decoders() {
     for input in [&b"a\0b\r\n"[..], b"\0", b"a\r\n\0.\r\n", b"\r\n.\0\r\n"] {
         for ending in [LineEnding::Strict, LineEnding::Normalise] {
             let found = decode_cut(input, 0, ending);
@@ -199,14 +199,14 @@ fn nul_is_refused_in_either_way() {
 }
 
 #[test]
-fn what_follows_the_end_is_left_alone() {
+fn input_after_the_end_is_not_consumed() {
     let mut input = *b"..a\r\n.\r\nMAIL FROM:<>\r\n.\r\n";
     let mut decoder = DotDecoder::new(LineEnding::Strict);
     let decoded = decoder.decode(&mut input).expect("a valid body");
     assert_eq!(decoded, Decoded { kept: 4, consumed: 8, end: true });
     assert_eq!(&input[..4], b".a\r\n");
     assert_eq!(&input[8..], b"MAIL FROM:<>\r\n.\r\n");
-    let again = decoder.decode(&mut input).expect("the end stays the end");
+    let again = decoder.decode(&mut input).expect("further calls find the end again");
     assert_eq!(again, Decoded { kept: 0, consumed: 0, end: true });
 }
 
@@ -218,7 +218,7 @@ fn a_fault_lasts() {
 }
 
 #[test]
-fn stuffing_is_undone_by_decoding() {
+fn decoding_reverses_stuffing() {
     for body in ["", "\r\n", ".\r\n", "..\r\n.a\r\n\r\n", "a.b\r\n.", "a\r\n.\r\n"] {
         let mut stuffed = stuffed(body.as_bytes());
         let whole = if body.is_empty() || body.ends_with("\r\n") { "" } else { "\r\n" };

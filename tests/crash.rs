@@ -34,8 +34,8 @@ use support::PATIENCE;
 use support::Server;
 use support::Setup;
 use support::ledger::Audit;
-use support::ledger::Fate;
 use support::ledger::Ledger;
+use support::ledger::MailState;
 use support::ledger::Reading;
 use support::ledger::open;
 use support::load::Load;
@@ -235,7 +235,7 @@ fn the_audit_sees_every_kind_of_fault() {
                 let reply = client.submit(&forged.sender(), &to, &body).expect("a reply");
                 field.ledger.note_reply(forged, &reply.text);
             }
-            Some(2) => field.ledger.note(mail, Fate::Refused),
+            Some(2) => field.ledger.note(mail, MailState::Refused),
             Some(3) => {
                 let reply = client.submit("s99@ledger.test", "r@ledger.test", b"x: y\r\n\r\n");
                 assert_eq!(reply.expect("a reply").code, 250);
@@ -244,7 +244,7 @@ fn the_audit_sees_every_kind_of_fault() {
         }
         server.kill();
         let found = field.ledger.audit_stopped(&field.spool(), Reading::Everything);
-        let lists = [&found.lost, &found.aliens, &found.duplicates, &found.premature];
+        let lists = [&found.lost, &found.unknown, &found.duplicates, &found.premature];
         assert_eq!(lists.map(Vec::len), expected, "{name}: {found:?}");
     }
 }
@@ -421,7 +421,7 @@ fn damage(field: &Field, victims: &[(support::ledger::Mail, ringpost::base::Publ
         let partition = spool.partition_of(id.local).expect("its partition is open");
         let family = partition.families().envelope;
         partition.db().put_cf(family, key::of_id(id.local), JUNK).expect("it is written");
-        field.ledger.note(*mail, Fate::Damaged);
+        field.ledger.note(*mail, MailState::Damaged);
     }
 }
 

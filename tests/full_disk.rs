@@ -29,9 +29,9 @@ use support::disk::Filter;
 use support::disk::SmallDisk;
 use support::is_root;
 use support::ledger::Audit;
-use support::ledger::Fate;
 use support::ledger::Ledger;
 use support::ledger::Mail;
+use support::ledger::MailState;
 use support::ledger::Reading;
 use support::ledger::open;
 use support::load::Load;
@@ -202,7 +202,7 @@ fn an_operator_may_delete_where_mail_is_refused() {
 
 /// Deletes that mail by the command line, and notes it as gone.
 fn delete_all(scene: &Scene, victims: &[(Mail, PublicId)]) {
-    victims.iter().for_each(|(mail, _)| scene.ledger.note(*mail, Fate::Removing));
+    victims.iter().for_each(|(mail, _)| scene.ledger.note(*mail, MailState::Removing));
     for victims in victims.chunks(500) {
         let ids: Vec<String> = victims.iter().map(|(_, id)| id.to_string()).collect();
         let mut words = vec!["delete"];
@@ -210,7 +210,7 @@ fn delete_all(scene: &Scene, victims: &[(Mail, PublicId)]) {
         let done = queue(scene.folder.path(), &words);
         assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
     }
-    victims.iter().for_each(|(mail, _)| scene.ledger.note(*mail, Fate::Removed));
+    victims.iter().for_each(|(mail, _)| scene.ledger.note(*mail, MailState::Removed));
 }
 
 /// The first client comes before the server says that it has started.
@@ -495,7 +495,7 @@ fn damaged_records_go_to_quarantine_and_the_rest_is_there() {
             .db()
             .put_cf(families.envelope, key::of_id(id.local), &bytes)
             .expect("it is written");
-        scene.ledger.note(*mail, Fate::Damaged);
+        scene.ledger.note(*mail, MailState::Damaged);
         planted.push(("envelope", *id, bytes));
         planted.push(("body", *id, mail.body()));
     }
@@ -565,7 +565,7 @@ fn a_flipped_bit_in_the_log_costs_what_it_hit_and_no_more() {
     // The batch that was hit, and at most the rest of its block of 32 KB.
     assert!((1..=40).contains(&audit.lost.len()), "{audit}: {:?}", audit.lost);
     assert!(audit.lost.iter().any(|lost| lost.contains(&format!("number: {},", victim.number))));
-    assert_eq!((audit.aliens, audit.premature), (vec![], vec![]));
+    assert_eq!((audit.unknown, audit.premature), (vec![], vec![]));
 }
 
 fn copy_folder(from: &Path, to: &Path) {
@@ -632,7 +632,7 @@ fn a_flipped_bit_in_a_table_or_blob_never_stops_the_start() {
         let log = server.whole_log();
         let audit = scene.ledger.audit_stopped(&scene.spool, Reading::Everything);
         println!("flipped bit in {ending} of {size} bytes: {audit}");
-        let harmed = audit.lost.len() + audit.aliens.len();
+        let harmed = audit.lost.len() + audit.unknown.len();
         assert!(harmed <= sent.len(), "{ending}: {audit}");
         assert!(audit.recovered > 0, "{ending}: new mail is there: {audit}");
         let told = log.contains("\"record\":\"quarantined\"")

@@ -1,4 +1,4 @@
-//! Words that every other folder uses. Standard library only; nothing here reads, writes or waits.
+//! Types that every other folder uses. Standard library only; nothing here reads, writes or waits.
 
 pub mod backoff;
 pub mod chunk;

@@ -78,14 +78,14 @@ use crate::rt::Stream;
 use crate::rt::timer;
 use crate::wire::classify::Cause;
 use crate::wire::smtp::client::Client;
-use crate::wire::smtp::client::ClientConfig;
-use crate::wire::smtp::client::Fault;
-use crate::wire::smtp::client::Stage as SmtpStage;
-use crate::wire::smtp::client::TlsUse;
+use crate::wire::smtp::client_envelope::Mail;
+use crate::wire::smtp::client_envelope::MailRecipient;
 use crate::wire::smtp::client_login::Login;
-use crate::wire::smtp::client_mail::Mail;
-use crate::wire::smtp::client_mail::MailRecipient;
 use crate::wire::smtp::client_mail::Outcome;
+use crate::wire::smtp::client_step::ClientConfig;
+use crate::wire::smtp::client_step::Fault;
+use crate::wire::smtp::client_step::Stage as SmtpStage;
+use crate::wire::smtp::client_step::TlsUse;
 use crate::wire::smtp::reply::Reply;
 
 /// A short body goes out together with its envelope where the server takes BDAT.

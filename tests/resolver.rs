@@ -225,7 +225,7 @@ fn answers_are_cached_for_their_ttl() {
     assert_eq!(asked("nx.test"), 1);
     assert_eq!(asked("servfail.test"), 1);
     assert_eq!(asked("fleeting.test"), 2);
-    assert_eq!((figures.hits, figures.lookups, figures.under_way), (3, 6, 0));
+    assert_eq!((figures.hits, figures.lookups, figures.in_flight), (3, 6, 0));
 }
 
 #[test]

@@ -71,7 +71,7 @@ fn bytes_pass_both_ways_at_every_split() {
     for piece in [1, 7, 1448, 64 << 10] {
         let mut near = TlsSession::to_server(&client, HOST, PeerCheck::Name).expect("a session");
         let mut far = TlsSession::new(&ours.server).expect("a session");
-        assert!(near.speaks_first() && !far.speaks_first());
+        assert!(near.sends_first() && !far.sends_first());
         talk(&mut near, &mut far, piece).expect("a handshake");
         let (mut there, mut back) = (Vec::new(), Vec::new());
         near.encrypt(&words, &mut there).expect("words");

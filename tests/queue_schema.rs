@@ -236,7 +236,7 @@ fn golden_records() -> Vec<(&'static str, Vec<u8>, &'static str)> {
                 "00000002",
                 "0c000362407900087266633832323b62",
                 "00000363407affff",
-                "CRC1",
+                "ae3d9e29",
             ),
         ),
         (
@@ -278,10 +278,10 @@ fn golden_records() -> Vec<(&'static str, Vec<u8>, &'static str)> {
                 "00000002",
                 "0c000362407900087266633832323b62",
                 "00000363407affff",
-                "CRC2",
+                "8e2574ab",
             ),
         ),
-        ("head", head, "0148543a20780d0aCRC3"),
+        ("head", head, "0148543a20780d0a0d490faa"),
         (
             "job",
             job,
@@ -416,7 +416,7 @@ fn sealed_nonsense_is_refused() {
     let recipients = small_recipients();
     let good = encoded(&small_envelope(recipients.as_recipients()));
     /// Where the record counts the header fields of its labels.
-    const HEADER_FIELDS: usize = 129;
+    const HEADER_FIELDS: usize = 125;
     let with = |place: usize, value: u8| {
         let mut bytes = good[..good.len() - 4].to_vec();
         bytes[place] = value;

@@ -45,8 +45,9 @@ const PAGE_BYTES: usize = 4 << 10;
 const HEAD_BYTES: usize = 7;
 /// Bytes of a block's end in which no entry begins.
 const REST_BYTES: usize = 6;
-/// Fewer zeros than this may well be an entry's own: the last page of a file can be short.
-const ZEROS_MIN: usize = 16;
+/// Fewer zeros than this may well be an entry's own: the last page of a file can be short, and the
+/// last entry of an atomic flush ends in a zero.
+const ZEROS_MIN: usize = 3;
 /// What one write may have been, and so what a power cut can have torn: a flush lists a table or two
 /// for each family, a compaction some dozens, with about 200 bytes each.
 const CUT_BYTES_MAX: usize = 2 * BLOCK_BYTES;

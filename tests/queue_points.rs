@@ -21,8 +21,8 @@ use ringpost::base::limits::CHUNK_BYTES;
 use ringpost::base::limits::COMMIT_HUNG_MS;
 use ringpost::queue::CommitFault;
 use ringpost::queue::Hang;
-use ringpost::queue::inspect;
-use ringpost::queue::inspect::ListFilter;
+use ringpost::queue::admin::inspect;
+use ringpost::queue::admin::inspect::ListFilter;
 
 const ALL: ListFilter = ListFilter { limit: usize::MAX, after: None };
 
@@ -163,7 +163,7 @@ fn mail_is_refused_while_the_disk_hangs_and_what_was_refused_is_not_kept() {
     assert_eq!(rig.body_of(after), b"after");
     assert!(rig.fatal.lock().unwrap().is_empty(), "a hang that ends is no failure");
     assert_eq!((rig.pool.chunks_out(), rig.committer.waiting()), (0, 0));
-    let audit = ringpost::queue::audit::audit(&rig.spool).unwrap();
+    let audit = ringpost::queue::admin::audit::audit(&rig.spool).unwrap();
     assert!(audit.adds_up, "{audit:?}");
     rig.close();
     scenario.teardown();

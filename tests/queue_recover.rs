@@ -26,13 +26,13 @@ use ringpost::queue::Recovered;
 use ringpost::queue::Spool;
 use ringpost::queue::SpoolFault;
 use ringpost::queue::SpoolOptions;
-use ringpost::queue::audit::audit;
-use ringpost::queue::inspect;
-use ringpost::queue::inspect::ListFilter;
-use ringpost::queue::key;
-use ringpost::queue::ledger::MENDING_KEY;
-use ringpost::queue::lost::Lost;
-use ringpost::queue::schema::StreamMark;
+use ringpost::queue::admin::audit::audit;
+use ringpost::queue::admin::inspect;
+use ringpost::queue::admin::inspect::ListFilter;
+use ringpost::queue::record::key;
+use ringpost::queue::record::ledger::MENDING_KEY;
+use ringpost::queue::record::lost::Lost;
+use ringpost::queue::record::stream::StreamMark;
 
 fn reopen(path: &Path) -> Spool {
     Spool::open(SpoolOptions { memory_bytes: 16 << 20, ..SpoolOptions::new(path, NOW_MS) })
@@ -81,7 +81,7 @@ fn check(
     // What the repairs wrote goes through flush and compaction without a complaint.
     let spool = reopen(folder.path());
     let db = spool.partitions()[0].db();
-    for family in ringpost::queue::schema::FAMILIES {
+    for family in ringpost::queue::record::family::FAMILIES {
         let family = db.cf_handle(family).unwrap();
         db.flush_cf(family).unwrap();
         db.compact_range_cf(family, None::<&[u8]>, None::<&[u8]>);
@@ -370,7 +370,7 @@ fn a_torn_end_of_the_list_of_files_costs_nothing() {
     let name = fs::read_to_string(folder.path().join("p00/CURRENT")).unwrap();
     let manifest = Path::new("p00").join(name.trim());
     let db = rig.spool.partitions()[0].db();
-    let families = ringpost::queue::schema::FAMILIES;
+    let families = ringpost::queue::record::family::FAMILIES;
     let families: Vec<_> = families.iter().map(|family| db.cf_handle(family).unwrap()).collect();
     for family in &families {
         db.set_options_cf(*family, &[("disable_auto_compactions", "true")]).unwrap();
@@ -554,7 +554,7 @@ fn a_damaged_job_reopens_nobody() {
     let mut record = Vec::new();
     let job = Job {
         number: 1,
-        recipients: ringpost::queue::schema::Indexes::Stored(&half),
+        recipients: ringpost::queue::record::job::Indexes::Stored(&half),
         ..Job::fresh(NOW_MS + 9, 0)
     };
     job.encode(&mut record).unwrap();
@@ -588,7 +588,7 @@ fn a_message_that_cannot_be_moved_is_not_sent_to_all_again() {
     let families = partition.families();
     partition.db().delete_cf(families.job, key::of_job(id, 0)).unwrap();
     let mut lost = Lost::default();
-    lost.add(ringpost::queue::schema::JOB);
+    lost.add(ringpost::queue::record::family::JOB);
     partition.db().put_cf(families.default, MENDING_KEY, lost.to_bytes()).unwrap();
     rig.close();
     // Folders stand where the files would be.
@@ -656,8 +656,8 @@ fn a_damaged_list_of_files_is_mended_from_its_copy() {
         let rig = Rig::open(folder.path());
         let id = rig.stored(b"in a table");
         let partition = &rig.spool.partitions()[0];
-        let all =
-            ringpost::queue::schema::FAMILIES.map(|name| partition.db().cf_handle(name).unwrap());
+        let all = ringpost::queue::record::family::FAMILIES
+            .map(|name| partition.db().cf_handle(name).unwrap());
         partition.db().flush_cfs_opt(&all, &rocksdb::FlushOptions::default()).unwrap();
         rig.spool.copy_lists().unwrap();
         rig.close();
@@ -684,7 +684,7 @@ fn a_database_of_another_version_is_refused_and_left_alone() {
         let id = rig.stored(b"kept");
         rig.close();
         let partition = folder.path().join("p00");
-        let families = ringpost::queue::schema::FAMILIES;
+        let families = ringpost::queue::record::family::FAMILIES;
         {
             let db = rocksdb::DB::open_cf(&rocksdb::Options::default(), &partition, families);
             let mut db = db.unwrap();

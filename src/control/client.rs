@@ -27,10 +27,10 @@ use crate::queue::Access;
 use crate::queue::Notice;
 use crate::queue::Spool;
 use crate::queue::SpoolOptions;
-use crate::queue::inspect;
+use crate::queue::admin::inspect;
+use crate::queue::admin::operate::Operation;
+use crate::queue::admin::select::Wanted;
 use crate::queue::notice::Loudness;
-use crate::queue::operate::Operation;
-use crate::queue::select::Wanted;
 use crate::wire::mail::date;
 use crate::wire::mail::header;
 

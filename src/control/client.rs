@@ -396,12 +396,14 @@ fn print_audit(found: &Value) {
 
 fn equation(one: &Value) -> String {
     let told = format!(
-        "{} taken = {} delivered + {} bounced + {} expired + {} deleted + {} quarantined + {} queued",
+        "{} taken = {} delivered + {} bounced + {} expired + {} cancelled + {} suppressed + \
+         {} quarantined + {} queued",
         one["taken"],
         one["delivered"],
         one["bounced"],
         one["expired"],
-        one["deleted"],
+        one["cancelled"],
+        one["suppressed"],
         one["quarantined"],
         one["queued"],
     );

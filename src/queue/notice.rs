@@ -41,6 +41,8 @@ pub enum Notice {
     ManifestTorn { partition: PartitionId, folder: PathBuf, why: String },
     /// The database is damaged. Its readable rows are in a new one; the old one was moved.
     Rebuilt { partition: PartitionId, folder: PathBuf, lost: Lost, why: String },
+    /// The disk is too full for a new database, so a damaged table was dropped. It is in `folder`.
+    TableDropped { partition: PartitionId, folder: PathBuf, lost: Lost, why: String },
     /// The list of the store's files was damaged, and was mended from its copy. What was there
     /// before is in `folder`.
     ManifestMended { partition: PartitionId, folder: PathBuf, why: String },
@@ -77,6 +79,7 @@ impl Notice {
             | Notice::ManifestTorn { partition, .. }
             | Notice::ManifestMended { partition, .. }
             | Notice::Rebuilt { partition, .. }
+            | Notice::TableDropped { partition, .. }
             | Notice::SetAside { partition, .. }
             | Notice::Miscounted { partition, .. }
             | Notice::NotCopied { partition, .. }
@@ -125,6 +128,14 @@ impl fmt::Display for Notice {
                 "partition {partition}: the database was damaged ({why}) and lost rows of: {}; the \
                  readable mail is in a new database, the damaged one is kept in {}; remove it once \
                  no mail is missing",
+                lost.names().join(", "),
+                folder.display()
+            ),
+            Notice::TableDropped { partition, folder, lost, why } => write!(
+                f,
+                "partition {partition}: a table is damaged ({why}) and the disk is too full to \
+                 rescue its readable rows; all its rows of {} are lost to the queue, and the table \
+                 is kept in {}; remove it once no mail is missing",
                 lost.names().join(", "),
                 folder.display()
             ),

@@ -33,6 +33,9 @@ use crate::queue::store::repair::rescue_or_set_aside;
 use crate::queue::store::spec::Access;
 use crate::queue::store::spec::PartitionSpec;
 
+/// Repairs of one start: on a full disk each drops one table.
+const REPAIRS_MAX: u32 = 8;
+
 /// Opens a partition and, when it may be written, repairs what a crash or damage left.
 pub fn open(spec: &PartitionSpec) -> Result<(Partition, Recovered), SpoolFault> {
     let path = spec.path();
@@ -50,22 +53,26 @@ pub fn open(spec: &PartitionSpec) -> Result<(Partition, Recovered), SpoolFault> 
         },
         Access::Serve => Started::new(spec, open_database(spec, &mut found)?, copied),
     };
-    match started.recover(spec, &mut found) {
-        Ok(()) => (),
-        Err(QueueFault::Store(why)) if is_damage(&started.partition, &why) => {
-            let lost = started.lost;
-            // It cannot be read in part and written at the same time.
-            drop(started);
-            found.forget_counts();
-            let opened = rescue_or_set_aside(spec, why, &mut found)?;
-            started = Started {
-                partition: Partition::over(spec, opened.db, copied),
-                depth: opened.depth,
-                lost: lost.union(opened.lost),
-            };
-            started.recover(spec, &mut found).map_err(|fault| stopped(spec, fault))?;
+    let mut repairs = 0;
+    while let Err(fault) = started.recover(spec, &mut found) {
+        match fault {
+            QueueFault::Store(why)
+                if repairs < REPAIRS_MAX && is_damage(&started.partition, &why) =>
+            {
+                repairs += 1;
+                let lost = started.lost;
+                // It cannot be read in part and written at the same time.
+                drop(started);
+                found.forget_counts();
+                let opened = rescue_or_set_aside(spec, why, &mut found)?;
+                started = Started {
+                    partition: Partition::over(spec, opened.db, copied),
+                    depth: opened.depth,
+                    lost: lost.union(opened.lost),
+                };
+            }
+            fault => return Err(stopped(spec, fault)),
         }
-        Err(fault) => return Err(stopped(spec, fault)),
     }
     let Started { mut partition, depth, lost } = started;
     let ledger = open_ledger(&partition, spec, (copied, lost), &mut found)?;
@@ -96,7 +103,8 @@ impl Started {
         let partition = Partition::over(spec, opened.db, copied);
         let suspected = partition.copies().suspicion().is_some();
         // A ledger that cannot be read is met again, and dealt with, by recovery.
-        let mut lost = opened.lost.union(known_lost(&partition).unwrap_or_default());
+        let known = known_lost(&partition).unwrap_or_default();
+        let mut lost = opened.lost.union(known).union(partition.copies().lost());
         if is_behind_its_counts(&partition) {
             // A log that was cut short looks like one with a torn end, but batches are missing.
             lost = lost.union(Lost::BATCHES);

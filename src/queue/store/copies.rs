@@ -4,6 +4,8 @@
 //! Files:    `<spool>/copies/pNN.counts`: the ledger, in two slots written in turn.
 //!           `<spool>/copies/pNN.suspect`: something unreadable was met while the server ran; the
 //!           next start reads everything.
+//!           `<spool>/copies/pNN.lost`: a table was dropped in place, and the database does not
+//!           know yet; see `in_place`.
 //!           `<spool>/copies/pNN-MANIFEST-*`: RocksDB's list of its files; see `manifest`.
 //! Promise:  the counts are never ahead of a sound database, because they are written after the batch
 //!           that they count. So a database that is behind them has lost rows.
@@ -22,6 +24,7 @@ use std::path::PathBuf;
 
 use crate::base::PartitionId;
 use crate::queue::record::ledger::Ledger;
+use crate::queue::record::lost::Lost;
 
 /// The folder of the spool that holds these files.
 pub const COPIES: &str = "copies";
@@ -135,11 +138,27 @@ impl Copies {
         path.exists().then(|| fs::read_to_string(path).unwrap_or_default())
     }
 
+    /// Notes, durably, which rows the next start must take for lost.
+    pub fn note_lost(&self, lost: Lost) -> io::Result<()> {
+        let path = self.name(".lost");
+        fs::write(&path, lost.union(self.lost()).to_bytes())?;
+        File::open(path)?.sync_all()?;
+        File::open(&self.folder)?.sync_all()
+    }
+
+    /// What an earlier start noted as lost.
+    pub fn lost(&self) -> Lost {
+        fs::read(self.name(".lost")).map_or(Lost::default(), |bytes| Lost::from_bytes(&bytes))
+    }
+
     pub fn clear_suspicion(&self) -> io::Result<()> {
-        match fs::remove_file(self.name(".suspect")) {
-            Err(cause) if cause.kind() != io::ErrorKind::NotFound => Err(cause),
-            _ => Ok(()),
+        for name in [".suspect", ".lost"] {
+            match fs::remove_file(self.name(name)) {
+                Err(cause) if cause.kind() != io::ErrorKind::NotFound => return Err(cause),
+                _ => (),
+            }
         }
+        Ok(())
     }
 }
 

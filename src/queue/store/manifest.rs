@@ -19,7 +19,7 @@
 //!           before the end.
 //! Beware:   a page near the end that was synced and turned to zeros later looks the same. RocksDB
 //!           then removes the tables that the cut entries named. So all tables are kept first
-//!           (`keep_tables`).
+//!           (`keep_files`).
 
 use std::ffi::OsStr;
 use std::ffi::OsString;
@@ -28,6 +28,7 @@ use std::fs::File;
 use std::io;
 use std::io::Seek as _;
 use std::io::SeekFrom;
+use std::os::unix::fs::FileExt as _;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 use std::path::PathBuf;
@@ -230,17 +231,33 @@ fn reaches_page_end(bytes: &[u8], place: usize) -> bool {
             .any(|page| zeros(page, page + PAGE_BYTES))
 }
 
-/// Gives each table and blob file of the database a second name in `copies`, which costs no room
-/// until RocksDB removes the first.
-pub fn keep_tables(folder: &Path, copies: &Path) -> io::Result<()> {
+/// Whether a file of the database is a table or a blob file.
+pub fn is_table(name: &OsStr) -> bool {
+    Path::new(name).extension().is_some_and(|end| end == "sst" || end == "blob")
+}
+
+/// Gives files of the database a second name in `copies`, which costs no space until RocksDB removes
+/// the first.
+pub fn keep_files(
+    folder: &Path,
+    copies: &Path,
+    is_wanted: impl Fn(&OsStr) -> bool,
+) -> io::Result<()> {
     for entry in fs::read_dir(folder)? {
         let path = entry?.path();
-        let is_table = path.extension().is_some_and(|end| end == "sst" || end == "blob");
-        if let Some(name) = path.file_name().filter(|_| is_table) {
+        if let Some(name) = path.file_name().filter(|name| is_wanted(name)) {
             fs::hard_link(&path, copies.join(name))?;
         }
     }
     Ok(())
+}
+
+/// Writes the list of files anew behind its sound part, and syncs it.
+pub fn extend(path: &Path, sound_bytes: usize, list: &[u8]) -> io::Result<()> {
+    let file = File::options().write(true).open(path)?;
+    file.set_len(sound_bytes as u64)?;
+    file.write_all_at(&list[sound_bytes..], sound_bytes as u64)?;
+    file.sync_all()
 }
 
 /// Cuts the end off.

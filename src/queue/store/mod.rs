@@ -5,6 +5,7 @@ pub mod families;
 pub mod folder;
 pub mod found;
 pub mod holes;
+pub mod in_place;
 pub mod jobs;
 pub mod log_file;
 pub mod manifest;

@@ -1,11 +1,12 @@
 //! Opening the database of a partition, by way of whatever repair that takes.
 //!
-//! Promise:  damage never hides mail silently, and stops the start only where there is no space for
-//!           repair 4. The first of these repairs that works is made and reported:
+//! Promise:  damage never hides mail silently, and stops the start only where not even a table can be
+//!           dropped on a full disk. The first of these repairs that works is made and reported:
 //!             1. the list of files (CURRENT, MANIFEST) is mended from its copy; see `manifest`
 //!             2. a torn end of the manifest is cut off; see `manifest`
 //!             3. the log is read with holes; see `mend`
-//!             4. the readable rows become a new database; see `rescue`
+//!             4. the readable rows become a new database; see `rescue`. If the disk is too full
+//!                for that, the damaged table is dropped; see `in_place`
 //!             5. the folder is moved to quarantine whole, and the partition starts empty
 //!           Faults that another try may resolve (permissions, a full disk, I/O) and databases that
 //!           another version made stop the start, for moving mail away would not help.
@@ -15,6 +16,11 @@
 //!           may be repeated; in CURRENT, OPTIONS and the counts nothing; in MANIFEST nothing as far
 //!           as its copy reaches, else the whole partition, which is then kept in quarantine.
 
+use crate::queue::record::ledger::MENDING_KEY;
+use crate::queue::store::families::Families;
+use crate::queue::store::in_place;
+use rocksdb::WriteBatch;
+use rocksdb::WriteOptions;
 use std::fs;
 use std::fs::File;
 use std::io;
@@ -90,6 +96,10 @@ pub fn open_database(spec: &PartitionSpec, found: &mut Recovered) -> Result<Open
         Ok(db) => return sound(db),
         Err(cause) => damage_or_fault(spec, cause)?,
     };
+    if table_in(&why).is_some() {
+        // Neither the log nor the list of files is to blame.
+        return rescue_or_set_aside(spec, why, found);
+    }
     let copies = copy_logs(spec, "log")?;
     let manifest = cut_torn_end(spec, &copies)?;
     let torn =
@@ -128,15 +138,28 @@ pub fn rescue_or_set_aside(
     why: String,
     found: &mut Recovered,
 ) -> Result<Opened, SpoolFault> {
-    let rescued = rescue::rescue(spec, &why, found)?;
-    if rescued.is_none() {
-        set_aside(spec, why, found)?;
+    let mut lost = None;
+    match rescue::rescue(spec, &why, found) {
+        Ok(Some(rescued)) => lost = Some(rescued),
+        Ok(None) => set_aside(spec, why, found)?,
+        Err(fault @ SpoolFault::DiskFull { .. }) => {
+            lost = Some(in_place::drop_table(spec, &why, found)?.ok_or(fault)?);
+        }
+        Err(fault) => return Err(fault),
+    }
+    let store = |cause: rocksdb::Error| SpoolFault::store(spec.path(), cause.into_string());
+    let db = open_as(spec, LogRecovery::Strict, Adding::Nothing).map_err(store)?;
+    if let Some(lost) = lost {
+        // From here on the database knows itself.
+        let mut batch = WriteBatch::default();
+        batch.put_cf(Families::of(&db).default, MENDING_KEY, lost.to_bytes());
+        let mut synced = WriteOptions::default();
+        synced.set_sync(true);
+        db.write_opt(batch, &synced).map_err(store)?;
     }
     let copies = spec.copies();
     copies.clear_suspicion().map_err(|cause| SpoolFault::io(copies.folder(), cause))?;
-    let db = open_as(spec, LogRecovery::Strict, Adding::Nothing)
-        .map_err(|cause| SpoolFault::store(spec.path(), cause.into_string()))?;
-    Ok(Opened { db, depth: Depth::All, lost: rescued.unwrap_or_default() })
+    Ok(Opened { db, depth: Depth::All, lost: lost.unwrap_or_default() })
 }
 
 /// Puts the list of files right before RocksDB reads it; see `manifest`.
@@ -171,7 +194,7 @@ fn cut_torn_end(spec: &PartitionSpec, copies: &Path) -> Result<Option<PathBuf>, 
 /// Gives all tables a second name in `copies`. `false`: the file system has no second names (EPERM),
 /// and what cannot be kept must not be risked.
 fn keep_tables(spec: &PartitionSpec, copies: &Path) -> Result<bool, SpoolFault> {
-    match manifest::keep_tables(&spec.path(), copies) {
+    match manifest::keep_files(&spec.path(), copies, manifest::is_table) {
         Ok(()) => sync_folder(copies).map(|()| true),
         Err(cause)
             if matches!(

@@ -31,6 +31,7 @@ use crate::queue::cause::Cause;
 use crate::queue::cause::table_in;
 use crate::queue::fault::SpoolFault;
 use crate::queue::notice::Notice;
+use crate::queue::points::store_fault;
 use crate::queue::record::family::DEFAULT;
 use crate::queue::record::ledger::MENDING_KEY;
 use crate::queue::record::lost::Lost;
@@ -140,8 +141,8 @@ fn lay_out(spec: &PartitionSpec, view: &Path) -> Result<(), SpoolFault> {
     Ok(())
 }
 
-/// Opens the view. Tables that cannot be opened are met when they are read.
-fn open_view(spec: &PartitionSpec, view: &Path) -> Result<DB, rocksdb::Error> {
+/// Opens a database for reading. Tables that cannot be opened are met when they are read.
+pub fn open_leniently(spec: &PartitionSpec, folder: &Path) -> Result<DB, rocksdb::Error> {
     let mut options = options::database(
         &spec.memory,
         LogRecovery::Salvage,
@@ -151,9 +152,9 @@ fn open_view(spec: &PartitionSpec, view: &Path) -> Result<DB, rocksdb::Error> {
     );
     options.set_paranoid_checks(false);
     // A spool of an older format has fewer.
-    let there = DB::list_cf(&options, view)?;
+    let there = DB::list_cf(&options, folder)?;
     let families = spec.families().filter(|family| there.iter().any(|name| name == family.name()));
-    DB::open_cf_descriptors_read_only(&options, view, families, false)
+    DB::open_cf_descriptors_read_only(&options, folder, families, false)
 }
 
 /// Copies every row that can be read. `None`: the view does not open.
@@ -163,12 +164,15 @@ fn copy_rows(spec: &PartitionSpec, view: &Path, fresh: &Path) -> Result<Option<L
     options.create_if_missing(true);
     options.create_missing_column_families(true);
     let target = DB::open_cf_descriptors(&options, fresh, spec.families()).map_err(store)?;
+    if let Some(text) = store_fault("rescue::error") {
+        return Err(SpoolFault::store(fresh, text));
+    }
     let whole = |family| Range { family, after: None, before: None };
     let mut ranges: Vec<Range> = spec.layout.families.iter().copied().map(whole).collect();
     let mut left_out = BTreeSet::new();
     let mut lost = Lost::default();
     while !ranges.is_empty() {
-        let db = match open_view(spec, view) {
+        let db = match open_leniently(spec, view) {
             Ok(db) => db,
             // A view without some tables: what they hide stays hidden.
             Err(_) if !left_out.is_empty() => break,
@@ -257,20 +261,21 @@ fn copy_range(
     target.write(batch)
 }
 
-/// Takes tables out of the view's list of files.
-fn leave_out(
+/// Takes tables out of the list of files in a folder.
+pub fn leave_out(
     spec: &PartitionSpec,
-    view: &Path,
+    folder: &Path,
     files: &[LiveFile],
     tables: &BTreeSet<u64>,
 ) -> Result<(), SpoolFault> {
-    let at = |cause| SpoolFault::io(view, cause);
-    let Some(path) = manifest::current(view) else { return Ok(()) };
+    let at = |cause| SpoolFault::io(folder, cause);
+    let Some(path) = manifest::current(folder) else { return Ok(()) };
     // Families are numbered in the order in which they were made, and none is ever dropped.
-    let families = DB::list_cf(&spec.database(LogRecovery::Strict), view)
+    let families = DB::list_cf(&spec.database(LogRecovery::Strict), folder)
         .map_err(|cause| SpoolFault::store(spec.path(), cause.into_string()))?;
     let mut list = fs::read(&path).map_err(at)?;
-    list.truncate(scan(&list).sound_bytes);
+    let sound_bytes = scan(&list).sound_bytes;
+    list.truncate(sound_bytes);
     for file in files {
         let family = families.iter().position(|name| *name == file.column_family_name);
         if let (Some(number), Some(family)) = (table_in(&file.name), family)
@@ -279,5 +284,5 @@ fn leave_out(
             manifest::append_removal(&mut list, family as u64, file.level as u64, number);
         }
     }
-    fs::write(&path, list).map_err(at)
+    manifest::extend(&path, sound_bytes, &list).map_err(at)
 }

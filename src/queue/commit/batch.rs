@@ -70,6 +70,41 @@ impl Gathered {
         ];
         met.into_iter().filter(|(met, _)| *met).for_each(|(_, name)| point(name));
     }
+
+    /// Keeps envelope, head and body of a message whose last job has ended.
+    fn keep_rest(
+        &mut self,
+        batch: &mut WriteBatch,
+        families: Families<'_>,
+        id: MessageId,
+        record: &[u8],
+        until_ms: u64,
+    ) {
+        let Ok(envelope) = Envelope::decode(record) else { return };
+        let mut kept = Vec::with_capacity(record.len() + 16);
+        let encoded = Envelope { kept_until_ms: Some(until_ms), ..envelope }.encode(&mut kept);
+        encoded.expect("every field was stored before");
+        // A record that is removed by `SingleDelete` must not be written over.
+        batch.single_delete_cf(families.envelope, key::of_id(id));
+        batch.put_cf(families.envelope, key::of_id(id), kept);
+        batch.put_cf(families.kept, key::of_kept(until_ms, id), []);
+        self.removed_messages += 1;
+    }
+
+    /// Removes envelope, head and body of a message whose last job has ended.
+    fn remove_rest(
+        &mut self,
+        batch: &mut WriteBatch,
+        families: Families<'_>,
+        id: MessageId,
+        record: &[u8],
+    ) {
+        let Ok(envelope) = Envelope::decode(record) else { return };
+        families.remove_message(batch, id, &envelope);
+        self.gone.insert(id);
+        self.removed_messages += 1;
+        self.removed_bytes += envelope.body.bytes;
+    }
 }
 
 /// Puts a settlement into the batch. `false`: the job no longer exists. Everything is read before
@@ -102,7 +137,7 @@ pub(super) fn settle(
         }
         Next::Done => {
             let born = gathered.born.contains_key(&id);
-            if !born && !has_other_job(partition, (id, number), &gathered.ended)? {
+            if !born && !has_other_job(partition, id, number, &gathered.ended)? {
                 last_envelope = partition.db().get_pinned_cf(families.envelope, key::of_id(id))?;
             }
         }
@@ -125,8 +160,8 @@ pub(super) fn settle(
             gathered.ended.insert((id, number));
             if let Some(record) = last_envelope {
                 match settlement.keep_until_ms {
-                    Some(until_ms) => keep_rest(&record, until_ms, batch, (id, families), gathered),
-                    None => remove_rest(&record, batch, (id, families), gathered),
+                    Some(until_ms) => gathered.keep_rest(batch, families, id, &record, until_ms),
+                    None => gathered.remove_rest(batch, families, id, &record),
                 }
             }
         }
@@ -162,7 +197,8 @@ fn is_taken(
 /// Whether the message has another job that no order of this batch has ended.
 fn has_other_job(
     partition: &Partition,
-    (id, number): (MessageId, u16),
+    id: MessageId,
+    number: u16,
     ended: &HashSet<(MessageId, u16)>,
 ) -> Result<bool, rocksdb::Error> {
     let mut jobs = Jobs::of(partition, id);
@@ -172,39 +208,6 @@ fn has_other_job(
         }
     }
     jobs.end().map(|()| false)
-}
-
-/// Keeps envelope, head and body of a message whose last job has ended.
-fn keep_rest(
-    record: &[u8],
-    until_ms: u64,
-    batch: &mut WriteBatch,
-    (id, families): (MessageId, Families<'_>),
-    gathered: &mut Gathered,
-) {
-    let Ok(envelope) = Envelope::decode(record) else { return };
-    let mut kept = Vec::with_capacity(record.len() + 16);
-    let encoded = Envelope { kept_until_ms: Some(until_ms), ..envelope }.encode(&mut kept);
-    encoded.expect("every field was stored before");
-    // A record that is removed by `SingleDelete` must not be written over.
-    batch.single_delete_cf(families.envelope, key::of_id(id));
-    batch.put_cf(families.envelope, key::of_id(id), kept);
-    batch.put_cf(families.kept, key::of_kept(until_ms, id), []);
-    gathered.removed_messages += 1;
-}
-
-/// Removes envelope, head and body of a message whose last job has ended.
-fn remove_rest(
-    record: &[u8],
-    batch: &mut WriteBatch,
-    (id, families): (MessageId, Families<'_>),
-    gathered: &mut Gathered,
-) {
-    let Ok(envelope) = Envelope::decode(record) else { return };
-    families.remove_message(batch, id, &envelope);
-    gathered.gone.insert(id);
-    gathered.removed_messages += 1;
-    gathered.removed_bytes += envelope.body.bytes;
 }
 
 fn put_message(batch: &mut WriteBatch, families: Families<'_>, parcel: &Parcel) {

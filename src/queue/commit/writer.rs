@@ -274,7 +274,7 @@ impl BatchWriter {
         for Taken { work, found } in &mut self.taken {
             match &work.order {
                 Order::Chunk { id, number, slice } => {
-                    put_chunk(batch, families, (*id, *number), slice.bytes());
+                    put_chunk(batch, families, *id, *number, slice.bytes());
                     gathered.chunks += 1;
                 }
                 Order::Finish(parcel) => gathered.put_message(batch, families, parcel),
@@ -408,7 +408,8 @@ const STREAM_POINTS: Points =
 fn put_chunk(
     batch: &mut WriteBatch,
     families: Families<'_>,
-    (id, number): (MessageId, u32),
+    id: MessageId,
+    number: u32,
     bytes: &[u8],
 ) {
     if number == 0 {

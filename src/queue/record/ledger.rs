@@ -69,6 +69,15 @@ pub struct Ledger {
     pub newest: u64,
 }
 
+/// Recipients for which ledger and jobs did not agree.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Miscount {
+    /// In no job and without a final state.
+    pub missing: u64,
+    /// Queued again after their end.
+    pub returned: u64,
+}
+
 impl Ledger {
     /// Recipients that should be in the jobs now.
     pub fn queued(&self) -> u64 {
@@ -83,15 +92,15 @@ impl Ledger {
     }
 
     /// Makes the equation hold with this many recipients in the jobs, of whom `ends` are known to have
-    /// ended. Returns how many are missing, and how many are queued again after their end.
-    pub fn bring_in_line(&mut self, queued: u64, ends: u64) -> (u64, u64) {
+    /// ended.
+    pub fn bring_in_line(&mut self, queued: u64, ends: u64) -> Miscount {
         let difference = self.difference(queued);
         let more = if difference < 0 { difference.unsigned_abs() } else { 0 };
         let returned = more.max(ends.min(queued));
         self.taken += returned;
         let missing = self.difference(queued).unsigned_abs();
         self.quarantined += missing;
-        (missing, returned)
+        Miscount { missing, returned }
     }
 
     /// The larger of each count. Counts only grow, so the larger one is the later one.
@@ -178,7 +187,8 @@ mod tests {
             ("all are missing, and their ends with them", 0, 4, 6, 0),
         ] {
             let mut found = ledger;
-            assert_eq!(found.bring_in_line(queued, ends), (missing, returned), "{name}");
+            let miscount = Miscount { missing, returned };
+            assert_eq!(found.bring_in_line(queued, ends), miscount, "{name}");
             assert_eq!(found.difference(queued), 0, "{name}");
         }
     }

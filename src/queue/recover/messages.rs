@@ -31,7 +31,7 @@ impl Recovery<'_> {
                         Some(until_ms) => self.check_kept(id, until_ms)?,
                         None => {
                             self.found.messages += 1;
-                            self.check_jobs((id, record), &envelope, &own)?;
+                            self.check_jobs(id, record, &envelope, &own)?;
                         }
                     }
                 }
@@ -66,7 +66,8 @@ impl Recovery<'_> {
     /// understood or rows are lost.
     fn check_jobs(
         &mut self,
-        (id, record): (MessageId, &[u8]),
+        id: MessageId,
+        record: &[u8],
         envelope: &Envelope<'_>,
         jobs: &[Row],
     ) -> Result<(), QueueFault> {

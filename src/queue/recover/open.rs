@@ -15,6 +15,7 @@ use crate::queue::record::family;
 use crate::queue::record::ledger::LEDGER_KEY;
 use crate::queue::record::ledger::Ledger;
 use crate::queue::record::ledger::MENDING_KEY;
+use crate::queue::record::ledger::Miscount;
 use crate::queue::record::lost::Lost;
 use crate::queue::record::outer::RecordFault;
 use crate::queue::recover::pass;
@@ -75,7 +76,7 @@ pub fn open(spec: &PartitionSpec) -> Result<(Partition, Recovered), SpoolFault> 
         }
     }
     let Started { mut partition, depth, lost } = started;
-    let ledger = open_ledger(&partition, spec, (copied, lost), &mut found)?;
+    let ledger = open_ledger(&partition, spec, copied, lost, &mut found)?;
     if depth == Depth::All && found.not_moved == 0 {
         // Everything was looked at; a suspicion of the last moment is kept.
         let cleared = partition.copies().clear_suspicion();
@@ -139,7 +140,8 @@ fn is_behind_its_counts(partition: &Partition) -> bool {
 fn open_ledger(
     partition: &Partition,
     spec: &PartitionSpec,
-    (counted, lost): (CopiedLedger, Lost),
+    counted: CopiedLedger,
+    lost: Lost,
     found: &mut Recovered,
 ) -> Result<Ledger, SpoolFault> {
     let at = |cause: rocksdb::Error| SpoolFault::store(partition.path(), cause.into_string());
@@ -169,8 +171,7 @@ fn open_ledger(
                 true => ledger.ended.total() - inside.ended.total(),
                 false => 0,
             };
-            let (missing, returned) = ledger.bring_in_line(queued, ends);
-            tell_miscount(spec, (missing, returned), found)?;
+            tell_miscount(spec, ledger.bring_in_line(queued, ends), found)?;
         }
         if mending || inside != ledger || known.is_some() != stored.is_some() {
             let mut batch = WriteBatch::default();
@@ -198,10 +199,11 @@ fn open_ledger(
 /// records, or are back, and leaves a record there: until someone removes it, the audit is not clean.
 fn tell_miscount(
     spec: &PartitionSpec,
-    (missing, returned): (u64, u64),
+    miscount: Miscount,
     found: &mut Recovered,
 ) -> Result<(), SpoolFault> {
     let partition = spec.id;
+    let Miscount { missing, returned } = miscount;
     let missing = missing.saturating_sub(found.recipients_moved);
     if missing + returned == 0 {
         return Ok(());

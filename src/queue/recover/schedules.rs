@@ -42,8 +42,8 @@ impl Recovery<'_> {
         while let Some((due_key, value)) = entries.item() {
             match key::due_of(due_key) {
                 None => self.move_record(family::DUE, due_key, value, "its key is no schedule")?,
-                Some(due) if !self.is_due(due)? => {
-                    self.note_lost_job(due.1)?;
+                Some((due_ms, id, number)) if !self.is_due(due_ms, id, number)? => {
+                    self.note_lost_job(id)?;
                     let mut batch = WriteBatch::default();
                     batch.single_delete_cf(self.families.due, due_key);
                     self.partition.db().write(batch)?;
@@ -57,7 +57,7 @@ impl Recovery<'_> {
         Ok(())
     }
 
-    fn is_due(&self, (due_ms, id, number): (u64, MessageId, u16)) -> Result<bool, rocksdb::Error> {
+    fn is_due(&self, due_ms: u64, id: MessageId, number: u16) -> Result<bool, rocksdb::Error> {
         let family = self.families.job;
         let record = self.partition.db().get_pinned_cf(family, key::of_job(id, number))?;
         Ok(record.is_some_and(|record| Job::decode(&record).is_ok_and(|job| job.due_ms == due_ms)))

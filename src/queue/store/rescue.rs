@@ -179,11 +179,11 @@ fn copy_rows(spec: &PartitionSpec, view: &Path, fresh: &Path) -> Result<Option<L
             Err(cause) if manifest::is_damaged(view, cause.as_ref()) => return Ok(None),
             Err(cause) => return Err(store(cause)),
         };
-        let mut gaps = Vec::new();
-        let mut tables = BTreeSet::new();
+        let mut unread = Unread::default();
         for range in &ranges {
-            copy_range(&db, &target, range, (&mut gaps, &mut tables)).map_err(store)?;
+            copy_range(&db, &target, range, &mut unread).map_err(store)?;
         }
+        let Unread { gaps, mut tables } = unread;
         gaps.iter().for_each(|gap| lost.add(gap.family));
         tables.retain(|table| left_out.insert(*table));
         if tables.is_empty() {
@@ -203,12 +203,20 @@ fn copy_rows(spec: &PartitionSpec, view: &Path, fresh: &Path) -> Result<Option<L
     Ok(Some(lost))
 }
 
-/// Copies the rows of a range, and notes gaps in it and the tables that are to blame.
+/// What could not be read of a view.
+#[derive(Default)]
+struct Unread {
+    gaps: Vec<Range>,
+    /// The tables that caused the gaps.
+    tables: BTreeSet<u64>,
+}
+
+/// Copies the rows of a range, and notes gaps in it.
 fn copy_range(
     db: &DB,
     target: &DB,
     range: &Range,
-    (gaps, tables): (&mut Vec<Range>, &mut BTreeSet<u64>),
+    unread: &mut Unread,
 ) -> Result<(), rocksdb::Error> {
     let Some(from) = db.cf_handle(range.family) else { return Ok(()) };
     let to = target.cf_handle(range.family).expect("opened with every family");
@@ -242,7 +250,7 @@ fn copy_range(
         let Err(cause) = rows.status() else { break };
         let mut strange = None;
         let mut met = |cause: rocksdb::Error| match Cause::of(cause.as_ref()) {
-            Cause::Damage => tables.extend(table_in(cause.as_ref())),
+            Cause::Damage => unread.tables.extend(table_in(cause.as_ref())),
             _ => strange = Some(cause),
         };
         met(cause);
@@ -253,7 +261,7 @@ fn copy_range(
         }
         let before = rows.key().map(<[u8]>::to_vec).or_else(|| range.before.clone());
         let after = (!last.is_empty()).then(|| last.clone());
-        gaps.push(Range { family: range.family, after, before });
+        unread.gaps.push(Range { family: range.family, after, before });
         if rows.key().is_none() {
             break;
         }

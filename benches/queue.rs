@@ -36,9 +36,9 @@ use queue_rig::Rig;
 use ringpost::base::MessageId;
 use ringpost::queue::Spool;
 use ringpost::queue::SpoolOptions;
-use ringpost::queue::ledger::Tally;
-use ringpost::queue::settle::Next;
-use ringpost::queue::settle::Settlement;
+use ringpost::queue::commit::settle::Next;
+use ringpost::queue::commit::settle::Settlement;
+use ringpost::queue::record::ledger::Tally;
 
 /// Messages in the spool while it is read.
 const BACKLOG: usize = 20_000;

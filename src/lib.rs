@@ -15,7 +15,7 @@
 //! line up   outbound::scheduler windows, rates, backoff, turns (never awaits)
 //! send      outbound::worker    -> transfer <-> wire::smtp::client
 //! report    handoff::mesh       Frame::Settle back to the home
-//! finish    outbound::settling  -> queue::settle: done | later | bounce, one batch with its sync
+//! finish    outbound::settling  -> queue::commit::settle: done | later | bounce, one batch with its sync
 //! ```
 //!
 //! # Layers, lowest first

@@ -26,8 +26,8 @@ use ringpost::control::route;
 use ringpost::control::route::RouteTest;
 use ringpost::doctor;
 use ringpost::outbound::reroute;
-use ringpost::queue::operate::Operation;
-use ringpost::queue::select::Wanted;
+use ringpost::queue::admin::operate::Operation;
+use ringpost::queue::admin::select::Wanted;
 
 /// A mail transfer agent for bulk and transactional sending.
 #[derive(Parser)]

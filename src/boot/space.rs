@@ -27,8 +27,8 @@ use crate::queue::SpaceFloor;
 use crate::queue::SpaceWatch;
 use crate::queue::Spool;
 use crate::queue::Want;
-use crate::queue::partition::QUARANTINE;
-use crate::queue::quarantine;
+use crate::queue::store::quarantine;
+use crate::queue::store::quarantine::QUARANTINE;
 
 /// Interval between two checks of the free space.
 const CHECK_EVERY: Duration = Duration::from_millis(250);
@@ -161,7 +161,7 @@ impl SpaceKeeper {
         if found.is_ok() {
             let want = if is_low { Want::Short } else { Want::Routine };
             // If no thread could be started, the next check tries again.
-            let _ = self.reclaimer.begin(&self.spool, want, free_bytes);
+            let _ = self.reclaimer.begin(self.spool.partitions(), want, free_bytes);
         }
     }
 

@@ -27,10 +27,10 @@ use crate::queue::Access;
 use crate::queue::Notice;
 use crate::queue::Spool;
 use crate::queue::SpoolOptions;
-use crate::queue::inspect;
+use crate::queue::admin::inspect;
+use crate::queue::admin::operate::Operation;
+use crate::queue::admin::select::Wanted;
 use crate::queue::notice::Loudness;
-use crate::queue::operate::Operation;
-use crate::queue::select::Wanted;
 use crate::wire::mail::date;
 use crate::wire::mail::header;
 
@@ -396,12 +396,14 @@ fn print_audit(found: &Value) {
 
 fn equation(one: &Value) -> String {
     let told = format!(
-        "{} taken = {} delivered + {} bounced + {} expired + {} deleted + {} quarantined + {} queued",
+        "{} taken = {} delivered + {} bounced + {} expired + {} cancelled + {} suppressed + \
+         {} quarantined + {} queued",
         one["taken"],
         one["delivered"],
         one["bounced"],
         one["expired"],
-        one["deleted"],
+        one["cancelled"],
+        one["suppressed"],
         one["quarantined"],
         one["queued"],
     );

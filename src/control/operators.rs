@@ -33,10 +33,10 @@ use crate::outbound::scheduler::Why;
 use crate::outbound::survey::DestinationsShelf;
 use crate::outbound::survey::Others;
 use crate::queue::Spool;
-use crate::queue::inspect;
-use crate::queue::operate::Operation;
-use crate::queue::pauses::PauseFault;
-use crate::queue::pauses::Pauses;
+use crate::queue::admin::inspect;
+use crate::queue::admin::operate::Operation;
+use crate::queue::admin::pauses::PauseFault;
+use crate::queue::admin::pauses::Pauses;
 use crate::shard::Delivering;
 use crate::shard::Order;
 

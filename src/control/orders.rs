@@ -22,8 +22,8 @@ use crate::control::client::time;
 use crate::control::client::told;
 use crate::control::operators::OPERATION_IDS_MAX;
 use crate::control::why::span;
-use crate::queue::operate::Operation;
-use crate::queue::select::Wanted;
+use crate::queue::admin::operate::Operation;
+use crate::queue::admin::select::Wanted;
 
 /// Which messages an order is about.
 pub enum Selection {
@@ -313,8 +313,12 @@ pub(super) fn without_server(
         Request::Operate { operation, ids } => {
             let row = |id: &String| {
                 let done = admin::parse(spool, id).and_then(|parsed| {
-                    let carried =
-                        crate::queue::operate::carry_out(spool, parsed, operation, wall_ms());
+                    let carried = crate::queue::admin::operate::carry_out(
+                        spool,
+                        parsed,
+                        operation,
+                        wall_ms(),
+                    );
                     carried.map_err(|fault| fault.to_string())
                 });
                 match done {
@@ -325,7 +329,7 @@ pub(super) fn without_server(
             Some(Ok(ids.iter().map(row).collect()))
         }
         Request::Why { id } => Some(admin::parse(spool, id).and_then(|parsed| {
-            let details = crate::queue::inspect::show(spool, parsed);
+            let details = crate::queue::admin::inspect::show(spool, parsed);
             let details = details.map_err(|fault| format!("{id}: {fault}"))?;
             Ok(crate::control::why::facts(&details, None, wall_ms()))
         })),

@@ -8,8 +8,8 @@ use std::collections::HashMap;
 use serde_json::Value;
 use serde_json::json;
 
-use crate::queue::inspect::Details;
-use crate::queue::inspect::JobRow;
+use crate::queue::admin::inspect::Details;
+use crate::queue::admin::inspect::JobRow;
 use crate::wire::mail::date;
 
 /// Recipients and messages that a sentence names.

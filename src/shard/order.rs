@@ -17,9 +17,9 @@ use crate::handoff::Sender;
 use crate::handoff::lane;
 use crate::handoff::lane::Seed;
 use crate::inbound::policy::Policy;
-use crate::queue::operate::Carried;
-use crate::queue::operate::Operation;
-use crate::queue::operate::OperationFault;
+use crate::queue::admin::operate::Carried;
+use crate::queue::admin::operate::Operation;
+use crate::queue::admin::operate::OperationFault;
 use crate::route::DeliveryPolicy;
 use crate::shard::delivering::Delivering;
 

@@ -620,7 +620,7 @@ const PASSES: &[(&str, &str, &str)] = &[
     (
         "its own folder",
         "src/queue/x.rs",
-        "//! h\nuse crate::queue::body;\nuse super::body::Body;\n",
+        "//! h\nuse crate::queue::store::message;\nuse super::body::Body;\n",
     ),
     ("main starts boot", "src/main.rs", "//! h\nfn main() { ringpost::boot::run(); }\n"),
     (

@@ -654,7 +654,7 @@ fn stop_within(commits: Vec<CommitThread>, limit: Duration) -> bool {
 const CHUNKS_PER_SHARD_MIN: usize = 16;
 
 fn config_floor() -> u64 {
-    crate::config::model::BODY_MEMORY_MIN
+    crate::config::receiving::BODY_MEMORY_MIN
 }
 
 /// Everything that runs.
@@ -743,7 +743,8 @@ mod tests {
 
     #[test]
     fn each_shard_has_its_part_of_the_resolver_cache() {
-        let host = HostFacts { hostname: "mx.test".to_owned(), ports_from: 1024 };
+        let host =
+            HostFacts { hostname: "mx.test".to_owned(), ports_from: 1024, ..HostFacts::default() };
         let text = "[resolver]\ncache_entries = 1000\ncache_memory = '10MiB'\ntimeout = '3s'\n";
         let config = load(text, "f", &host).expect("it is good").config;
         let policy = delivery::policy(&config, Secrets::Withhold).expect("it is good");

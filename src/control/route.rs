@@ -438,7 +438,11 @@ mod tests {
         [[destination]]\nname = 'far'\nrecipient_domain = 'far.test'\nmessages_per_hour = 500\n";
 
     fn config(text: &str) -> Config {
-        let host = HostFacts { hostname: "mx.ours.test".to_owned(), ports_from: 1024 };
+        let host = HostFacts {
+            hostname: "mx.ours.test".to_owned(),
+            ports_from: 1024,
+            ..HostFacts::default()
+        };
         load(text, "f", &host).unwrap_or_else(|faults| panic!("{faults:#?}")).config
     }
 

@@ -30,6 +30,7 @@ use criterion::criterion_main;
 #[path = "../tests/queue_rig/mod.rs"]
 mod queue_rig;
 
+use queue_rig::HEAD;
 use queue_rig::NOW_MS;
 use queue_rig::Rig;
 use queue_rig::envelope;
@@ -60,7 +61,7 @@ async fn store(
     let mut chunk = pool.try_take().expect("the pool is large enough");
     chunk.fill_from(text);
     body.push(Slice::new(chunk, 0..text.len())).await?;
-    body.finish(envelope, NOW_MS).await
+    body.finish(HEAD, envelope, NOW_MS).await
 }
 
 /// Stores `count` messages, `WAITERS` of them at a time.

@@ -60,7 +60,7 @@ fn store_many(rig: &Rig, count: usize) -> Vec<MessageId> {
             })
             .collect();
         let stored = rig.run_all(storing);
-        ids.extend(stored.into_iter().map(|stored| stored.expect("the disk has room").id));
+        ids.extend(stored.into_iter().map(|stored| stored.expect("the disk has room").id.local));
     }
     ids
 }
@@ -79,6 +79,7 @@ fn settle_all(rig: &Rig, ids: &[MessageId]) {
                     reports: Vec::new(),
                     tally,
                     is_order: false,
+                    keep_until_ms: None,
                 };
                 Box::pin(rig.committer.settle(Arc::new(settlement)))
             })

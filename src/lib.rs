@@ -20,7 +20,7 @@
 //!
 //! # Layers, lowest first
 //!
-//! A folder imports only folders of a strictly lower layer; `tests/tidy.rs` reads the `use` lines
+//! A folder imports only folders of a strictly lower layer; `tests/tidy/tidy.rs` reads the `use` lines
 //! and enforces it.
 //!
 //! ```text

@@ -1,5 +1,5 @@
-//! Our client against our server over real sockets: every form of a body, one mail after the other,
-//! a refused recipient among them, and a server that falls silent.
+//! The SMTP client against the SMTP server over real sockets: every form of a body, several mails
+//! on one connection, a refused recipient, and a server that stops answering.
 
 use std::io::Read;
 use std::io::Write;
@@ -41,7 +41,7 @@ use ringpost::wire::smtp::TlsUse;
 use ringpost::wire::smtp::Transaction;
 use ringpost::wire::smtp::Verdict;
 
-/// A server of one connection, on a thread of its own.
+/// A server for one connection, on a thread of its own.
 struct Taker {
     socket: TcpStream,
     server: Server,
@@ -53,7 +53,7 @@ struct Taker {
 
 impl Taker {
     fn serve(listener: &TcpListener, protocol: Protocol) -> Vec<Vec<u8>> {
-        let (socket, _) = listener.accept().expect("the client comes");
+        let (socket, _) = listener.accept().expect("the client connects");
         let config = ServerConfig {
             hostname: "mx.test".into(),
             banner: String::new(),
@@ -77,7 +77,7 @@ impl Taker {
         taker.bodies
     }
 
-    /// One transaction; says whether another may follow.
+    /// Runs one transaction; `true` if another may follow.
     fn take_mail(&mut self) -> bool {
         let arena = Bump::new();
         let mut tx = Transaction::new_in(&arena);
@@ -97,7 +97,7 @@ impl Taker {
                     let refused = question == Question::Recipient
                         && candidate.is_some_and(|mailbox| mailbox.starts_with("no@"));
                     let verdict = match refused {
-                        true => Verdict::Refuse(Reply::new(550, (5, 1, 1), "Nobody here")),
+                        true => Verdict::Refuse(Reply::new(550, (5, 1, 1), "No such user")),
                         false => Verdict::Accept,
                     };
                     let more = !self.input.is_empty();
@@ -115,10 +115,10 @@ impl Taker {
                 }
                 Step::Reset => return true,
                 Step::Close => {
-                    self.socket.write_all(&self.out).expect("the client hears the end");
+                    self.socket.write_all(&self.out).expect("the client reads the last reply");
                     return false;
                 }
-                Step::StartTls | Step::Xclient(_) => panic!("that was not offered"),
+                Step::StartTls | Step::Xclient(_) => panic!("not offered"),
             }
         }
     }
@@ -129,13 +129,13 @@ impl Taker {
             _ => {
                 let mut decoder = DotDecoder::new(LineEnding::Strict);
                 loop {
-                    let decoded = decoder.decode(&mut self.input).expect("a lawful body");
+                    let decoded = decoder.decode(&mut self.input).expect("the body is valid");
                     self.body.extend_from_slice(&self.input[..decoded.kept]);
                     self.input.drain(..decoded.consumed);
                     if decoded.end {
                         return;
                     }
-                    assert!(self.receive(), "the body has an end");
+                    assert!(self.receive(), "the body ends");
                 }
             }
         }
@@ -144,16 +144,16 @@ impl Taker {
     fn take_bytes(&mut self, bytes: u64) -> Vec<u8> {
         let bytes = usize::try_from(bytes).expect("it fits in memory");
         while self.input.len() < bytes {
-            assert!(self.receive(), "the chunk comes in whole");
+            assert!(self.receive(), "the chunk arrives completely");
         }
         self.input.drain(..bytes).collect()
     }
 
     fn receive(&mut self) -> bool {
-        self.socket.write_all(&self.out).expect("the client listens");
+        self.socket.write_all(&self.out).expect("the client reads the replies");
         self.out.clear();
         let mut fresh = vec![0; 100_000];
-        let count = self.socket.read(&mut fresh).expect("the client speaks or closes");
+        let count = self.socket.read(&mut fresh).expect("the client sends or closes");
         self.input.extend_from_slice(&fresh[..count]);
         count > 0
     }
@@ -183,7 +183,7 @@ fn mail<'a>(recipients: &'a [MailRecipient<'a>], body: &[Vec<u8>]) -> Mail<'a> {
     }
 }
 
-/// Three bodies: short, long, and long with a dot on each line.
+/// Three bodies: a short one, a long one, and a long one with a dot on each line.
 fn bodies() -> [Vec<Vec<u8>>; 3] {
     let lines = |line: &[u8], count| line.repeat(count);
     [
@@ -201,20 +201,20 @@ fn on_shard<F: Future<Output = ()> + 'static>(main: impl FnOnce() -> F + Send + 
     let (give, take) = mpsc::channel();
     let shard = rt::start(ShardSpec::new("client", None), move || async move {
         main().await;
-        give.send(()).expect("the test waits for this");
+        give.send(()).expect("the test waits for the end");
     });
-    shard.expect("a shard starts here").join().expect("the shard ends in order");
+    shard.expect("a shard starts").join().expect("the shard ends normally");
     take.recv().expect("the main future has ended");
 }
 
 #[test]
-fn bodies_arrive_as_they_are() {
+fn bodies_arrive_unchanged() {
     let slow = ClientConfig { pipelining: false, chunking: false, ..config() };
     let dots = ClientConfig { chunking: false, ..config() };
     let lmtp = ClientConfig { lmtp: true, ..config() };
     for config in [config(), dots, slow, lmtp] {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port is free");
-        let to = listener.local_addr().expect("it has an address");
+        let to = listener.local_addr().expect("the listener has an address");
         let protocol = if config.lmtp { Protocol::Lmtp } else { Protocol::Smtp };
         let taker = thread::spawn(move || Taker::serve(&listener, protocol));
         on_shard(move || async move {
@@ -245,16 +245,16 @@ fn bodies_arrive_as_they_are() {
             transfer.quit().await;
             assert_eq!(pool.chunks_out(), 0);
         });
-        let taken = taker.join().expect("the server ends well");
+        let taken = taker.join().expect("the server ends normally");
         let whole: Vec<Vec<u8>> = bodies().iter().map(|body| body.concat()).collect();
         assert_eq!(taken, whole);
     }
 }
 
 #[test]
-fn a_silent_server_is_waited_for_no_longer_than_the_stage_allows() {
+fn a_silent_server_is_awaited_for_the_time_of_the_stage() {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port is free");
-    let to = listener.local_addr().expect("it has an address");
+    let to = listener.local_addr().expect("the listener has an address");
     on_shard(move || async move {
         let stream = rt::connect(to, None, Duration::from_secs(5)).await.expect("connected");
         let client = Client::new(Arc::new(config()), false);
@@ -265,13 +265,13 @@ fn a_silent_server_is_waited_for_no_longer_than_the_stage_allows() {
         let begun = Instant::now();
         let shaken = transfer.handshake(async |_, _| panic!("TLS is not offered")).await;
         assert_eq!(shaken, Err(Fault::TimedOut(Stage::Greeting)));
-        assert!(begun.elapsed() >= times.greeting, "never early");
+        assert!(begun.elapsed() >= times.greeting, "the limit is not cut short");
     });
 }
 
-/// Takes the envelope and reads no body before it is told to. Answers all that came.
+/// Accepts the envelope, and reads the body only when told to. Returns all input.
 fn serve_slowly(listener: &TcpListener, go_on: &mpsc::Receiver<()>, offer: &str) -> Vec<u8> {
-    let (mut socket, _) = listener.accept().expect("the client comes");
+    let (mut socket, _) = listener.accept().expect("the client connects");
     let mut came = Vec::new();
     socket.write_all(b"220 mx.test\r\n").expect("it listens");
     let mut line = Vec::new();
@@ -296,20 +296,20 @@ fn serve_slowly(listener: &TcpListener, go_on: &mpsc::Receiver<()>, offer: &str)
         }
         line.clear();
     }
-    go_on.recv().expect("the test goes on");
-    // It may have been reset; what came before counts.
+    go_on.recv().expect("the test continues");
+    // The connection may have been reset; the bytes read before it count.
     let _ = socket.read_to_end(&mut came);
     came
 }
 
 #[test]
-fn a_body_that_is_read_slowly_does_not_end_behind_its_lease() {
+fn a_slowly_read_body_does_not_end_after_its_lease() {
     for offer in ["SIZE", "CHUNKING"] {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port is free");
-        let to = listener.local_addr().expect("it has an address");
+        let to = listener.local_addr().expect("the listener has an address");
         let (go_on, told) = mpsc::channel();
         let server = thread::spawn(move || serve_slowly(&listener, &told, offer));
-        // More than the kernel takes in; in one piece, so that its last write is the first one too.
+        // More than the kernel buffers, in one piece, so that the first write is also the last.
         let body = vec![b"a line of text that is long enough\r\n".repeat(1 << 20)];
         let bytes = body[0].len();
         on_shard(move || async move {
@@ -333,7 +333,7 @@ fn a_body_that_is_read_slowly_does_not_end_behind_its_lease() {
             transfer.quit().await;
             go_on.send(()).expect("the server waits");
         });
-        let came = server.join().expect("the server ends well");
-        assert!(came.len() < bytes, "{offer}: all of it came");
+        let came = server.join().expect("the server ends normally");
+        assert!(came.len() < bytes, "{offer}: the whole body arrived");
     }
 }

@@ -1,6 +1,5 @@
-//! The container: what the Dockerfile, the Makefile and the configs beside them say of each other,
-//! what the server says where an engine's seccomp filter refuses io_uring, and the table that `make
-//! bench` ends with.
+//! The container: the Dockerfile, the Makefile and the configs agree; the server reports a seccomp
+//! filter that refuses io_uring; the table at the end of `make bench` is correct.
 
 use std::fs;
 use std::os::unix::process::CommandExt;
@@ -11,7 +10,7 @@ use std::process::Output;
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 
 fn text(name: &str) -> String {
-    fs::read_to_string(Path::new(ROOT).join(name)).expect("it is in the tree")
+    fs::read_to_string(Path::new(ROOT).join(name)).expect("the file is in the tree")
 }
 
 /// The instructions of the Dockerfile, each on one line.
@@ -21,18 +20,18 @@ fn instructions() -> Vec<String> {
 }
 
 #[test]
-fn the_image_holds_what_make_release_makes() {
+fn the_image_contains_the_output_of_make_release() {
     let instructions = instructions();
     let made = instructions.iter().any(|line| line.starts_with("RUN make release "));
     let profile = text("Makefile").contains("$(CARGO) build --profile dist $(CARGO_FLAGS)");
-    assert!(made && profile, "the builder runs `make release`, and that is profile dist");
+    assert!(made && profile, "the builder runs `make release`, which uses profile dist");
     for binary in ["ringpost", "ringpost-load"] {
         let copied =
             format!("COPY --from=builder /src/target/dist/{binary} /usr/local/bin/{binary}");
-        assert!(instructions.contains(&copied), "{binary} is not copied from where it is made");
+        assert!(instructions.contains(&copied), "{binary} is not copied from the build folder");
     }
     let last = instructions.iter().rfind(|line| line.starts_with("FROM ")).expect("stages");
-    assert!(last.ends_with(" AS ringpost"), "without --target it is the server: {last}");
+    assert!(last.ends_with(" AS ringpost"), "the default target is the server: {last}");
     for line in &instructions {
         let Some(sources) = line.strip_prefix("COPY tuning/") else { continue };
         let source = sources.split(' ').next().expect("a name");
@@ -56,23 +55,23 @@ fn the_image_exposes_the_ports_of_its_config() {
         exposed.expect("EXPOSE").split(' ').map(|port| port.parse().expect("a port")).collect();
     assert_eq!(exposed, configured);
     let user = instructions.iter().rfind(|line| line.starts_with("USER "));
-    assert_eq!(user.map(String::as_str), Some("USER 2525:2525"), "it never runs as root");
+    assert_eq!(user.map(String::as_str), Some("USER 2525:2525"), "the server does not run as root");
     let stop = instructions.iter().find_map(|line| line.strip_prefix("STOPSIGNAL "));
-    assert_eq!(stop, Some("SIGTERM"), "which drains");
+    assert_eq!(stop, Some("SIGTERM"), "SIGTERM drains the server");
 }
 
 #[test]
-fn the_configs_of_the_containers_are_good() {
+fn the_configs_of_the_containers_are_valid() {
     for name in ["tuning/container.toml", "loadtest/compose.toml"] {
         let checked = ringpost(&["check", "--config", name]).output().expect("it runs");
         assert!(checked.status.success(), "{name}: {}", said(&checked));
     }
 }
 
-/// Both ways in which engines write their profiles: Docker's refuses by default, Podman's by a rule
-/// of its own, beside which a second one for the same call would be refused.
+/// Engines write their profiles in two ways: Docker's refuses by default; Podman's has a rule that
+/// refuses, next to which a second rule for the same call is not allowed.
 #[test]
-fn each_call_has_one_rule_in_the_profile_that_is_made() {
+fn the_generated_profile_has_one_rule_per_call() {
     let folder = tempfile::tempdir().expect("a folder");
     let docker = r#"{"defaultAction": "SCMP_ACT_ERRNO", "syscalls": [
         {"names": ["read"], "action": "SCMP_ACT_ALLOW"},
@@ -86,12 +85,12 @@ fn each_call_has_one_rule_in_the_profile_that_is_made() {
          "excludes": {"caps": ["CAP_SYS_NICE"]}}]}"#;
     for (engine, profile) in [("docker", docker), ("podman", podman)] {
         let path = folder.path().join(engine);
-        fs::write(&path, profile).expect("the folder is ours");
+        fs::write(&path, profile).expect("the folder is writable");
         let made = Command::new(Path::new(ROOT).join("tuning/seccomp")).arg(&path).output();
         let made = made.expect("python3 is here");
         assert!(made.status.success(), "{engine}: {}", said(&made));
         let profile: serde_json::Value = serde_json::from_slice(&made.stdout).expect("JSON");
-        let rules = profile["syscalls"].as_array().expect("a list of rules");
+        let rules = profile["syscalls"].as_array().expect("the profile has a list of rules");
         let rules_of = |call: &str| {
             let names = |rule: &&serde_json::Value| {
                 rule["names"].as_array().is_some_and(|names| names.iter().any(|name| name == call))
@@ -101,18 +100,18 @@ fn each_call_has_one_rule_in_the_profile_that_is_made() {
         for call in ["io_uring_setup", "io_uring_enter", "io_uring_register", "set_mempolicy"] {
             assert_eq!(rules_of(call), ["SCMP_ACT_ALLOW"], "{engine}: {call}");
         }
-        assert_eq!(rules_of("read").len(), 1, "{engine}: what is not ours is kept");
-        assert_eq!(rules_of("mbind").len(), 1, "{engine}: also beside what is ours");
+        assert_eq!(rules_of("read").len(), 1, "{engine}: other rules are kept");
+        assert_eq!(rules_of("mbind").len(), 1, "{engine}: other calls of a changed rule are kept");
     }
 }
 
-/// Whatever was measured is told in digits that the next run reads back as the record.
+/// The next run parses the printed figures as the record.
 #[test]
-fn every_figure_of_a_bench_is_told_in_digits() {
+fn every_figure_of_a_bench_is_printed_in_digits() {
     let folder = tempfile::tempdir().expect("a folder");
     for (name, nanos) in [("a", 999.6), ("b", 12.34), ("c", 1_000_000.4), ("d", 999_700.0)] {
         let new = folder.path().join("criterion").join(name).join("new");
-        fs::create_dir_all(&new).expect("the folder is ours");
+        fs::create_dir_all(&new).expect("the folder is writable");
         let put = |file: &str, text: String| fs::write(new.join(file), text).expect("likewise");
         put("estimates.json", format!("{{\"median\": {{\"point_estimate\": {nanos}}}}}"));
         put("benchmark.json", format!("{{\"full_id\": \"{name}\"}}"));
@@ -124,9 +123,9 @@ fn every_figure_of_a_bench_is_told_in_digits() {
     assert_eq!(figures, expected, "{told}");
 }
 
-/// Docker answers EPERM, Podman ENOSYS. Either is told by name, with what to do.
+/// Docker returns EPERM, Podman ENOSYS. The message names the cause and the remedy.
 #[test]
-fn a_filter_that_refuses_io_uring_is_named() {
+fn a_filter_that_refuses_io_uring_is_reported() {
     for (engine, errno) in [("docker", libc::EPERM), ("podman", libc::ENOSYS)] {
         let folder = tempfile::tempdir().expect("a folder");
         let config = folder.path().join("ringpost.toml");
@@ -135,11 +134,11 @@ fn a_filter_that_refuses_io_uring_is_named() {
             "[server]\nspool = {spool:?}\n[[listener]]\naddress = \"127.0.0.1:0\"\n\
              [monitor]\nlisten = \"off\"\n[delivery]\nenabled = false\n"
         );
-        fs::write(&config, text).expect("the folder is ours");
+        fs::write(&config, text).expect("the folder is writable");
         let mut serve = ringpost(&["serve", "--config"]);
         serve.arg(&config);
         // SAFETY: the closure runs in the child between fork and exec, and makes two system calls
-        // with what was built before; it takes no lock and no memory.
+        // with data built before; it takes no lock and allocates no memory.
         unsafe { serve.pre_exec(refusing_io_uring(errno)) };
         let ended = serve.output().expect("it runs");
         let said = said(&ended);
@@ -148,17 +147,17 @@ fn a_filter_that_refuses_io_uring_is_named() {
             assert!(said.contains(word), "{engine}: {word:?} is not in {said}");
         }
         assert!(!said.contains("panicked"), "{engine}: {said}");
-        assert!(!spool.exists(), "{engine}: nothing is made by a server that cannot run");
+        assert!(!spool.exists(), "{engine}: a server that cannot run creates no spool");
     }
 }
 
-/// Puts the calling process under a filter that answers io_uring_setup with `errno`, and lets all
-/// else pass.
+/// Installs a seccomp filter in the calling process that answers io_uring_setup with `errno` and
+/// allows all other calls.
 fn refusing_io_uring(errno: i32) -> impl FnMut() -> std::io::Result<()> {
     let step =
         |code: u32, jt: u8, jf: u8, k: u32| libc::sock_filter { code: code as u16, jt, jf, k };
-    // The number of the call is the first word that a filter sees. A test of the architecture is
-    // left out: only this binary runs under it.
+    // The number of the call is the first word that a filter sees. The architecture is not checked,
+    // because only this binary runs under the filter.
     let mut steps = [
         step(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0, 0, 0),
         step(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, 0, 1, libc::SYS_io_uring_setup as u32),
@@ -167,8 +166,7 @@ fn refusing_io_uring(errno: i32) -> impl FnMut() -> std::io::Result<()> {
     ];
     move || {
         let filter = libc::sock_fprog { len: steps.len() as u16, filter: steps.as_mut_ptr() };
-        // SAFETY: both calls read their arguments only; `filter` and the steps it points to outlive
-        // them.
+        // SAFETY: both calls only read their arguments; `filter` and its instructions outlive them.
         let refused = unsafe {
             libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0
                 || libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, &filter) != 0

@@ -34,8 +34,8 @@ use support::PATIENCE;
 use support::Server;
 use support::Setup;
 use support::ledger::Audit;
-use support::ledger::Fate;
 use support::ledger::Ledger;
+use support::ledger::MailState;
 use support::ledger::Reading;
 use support::ledger::open;
 use support::load::Load;
@@ -235,7 +235,7 @@ fn the_audit_sees_every_kind_of_fault() {
                 let reply = client.submit(&forged.sender(), &to, &body).expect("a reply");
                 field.ledger.note_reply(forged, &reply.text);
             }
-            Some(2) => field.ledger.note(mail, Fate::Refused),
+            Some(2) => field.ledger.note(mail, MailState::Refused),
             Some(3) => {
                 let reply = client.submit("s99@ledger.test", "r@ledger.test", b"x: y\r\n\r\n");
                 assert_eq!(reply.expect("a reply").code, 250);
@@ -244,7 +244,7 @@ fn the_audit_sees_every_kind_of_fault() {
         }
         server.kill();
         let found = field.ledger.audit_stopped(&field.spool(), Reading::Everything);
-        let lists = [&found.lost, &found.aliens, &found.duplicates, &found.premature];
+        let lists = [&found.lost, &found.unknown, &found.duplicates, &found.premature];
         assert_eq!(lists.map(Vec::len), expected, "{name}: {found:?}");
     }
 }
@@ -365,9 +365,9 @@ mod at_named_points {
             field.die_at_start(&format!("{name}=return"));
             field.audit(Reading::Fresh, name);
             for (mail, id) in victims {
-                let key = format!("{:016x}", id.as_u64());
+                let key = format!("{:016x}", id.local.as_u64());
                 let file = |family| {
-                    let names = format!("p{:02}-{family}-{key}.rec", id.partition().0);
+                    let names = format!("p{:02}-{family}-{key}.rec", id.local.partition().0);
                     field.spool().join("quarantine").join(names)
                 };
                 assert_eq!(fs::read(file("envelope")).ok().as_deref(), Some(JUNK), "{name}: {id}");
@@ -415,13 +415,13 @@ mod at_named_points {
 const JUNK: &[u8] = b"\x01Eno envelope at all";
 
 /// Overwrites the envelopes, as a fault of the disk or of another version would.
-fn damage(field: &Field, victims: &[(support::ledger::Mail, ringpost::base::MessageId)]) {
+fn damage(field: &Field, victims: &[(support::ledger::Mail, ringpost::base::PublicId)]) {
     let spool = open(&field.spool(), Access::Serve);
     for (mail, id) in victims {
-        let partition = spool.partition_of(*id).expect("its partition is open");
+        let partition = spool.partition_of(id.local).expect("its partition is open");
         let family = partition.families().envelope;
-        partition.db().put_cf(family, key::of_id(*id), JUNK).expect("it is written");
-        field.ledger.note(*mail, Fate::Damaged);
+        partition.db().put_cf(family, key::of_id(id.local), JUNK).expect("it is written");
+        field.ledger.note(*mail, MailState::Damaged);
     }
 }
 

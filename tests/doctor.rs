@@ -1,4 +1,4 @@
-//! `ringpost doctor` and `ringpost topology` as a user calls them, on the machine of the test.
+//! `ringpost doctor` and `ringpost topology`, run on the machine of the test.
 
 use std::fs;
 use std::net::TcpListener;
@@ -11,7 +11,7 @@ use std::time::Instant;
 
 use serde_json::Value;
 
-/// The parts of a doctor together are given 15 s.
+/// The checks of `doctor` have 15 s in total.
 const PATIENCE: Duration = Duration::from_secs(25);
 
 fn ringpost(words: &[&str], config: &Path) -> Output {
@@ -20,7 +20,7 @@ fn ringpost(words: &[&str], config: &Path) -> Output {
     command.output().expect("it runs")
 }
 
-/// A config whose name server stays silent, and whose port is the given one.
+/// A config with a silent name server, and with this port.
 fn config(folder: &Path, server: &UdpSocket, port: u16) -> std::path::PathBuf {
     let path = folder.join("ringpost.toml");
     let text = format!(
@@ -44,7 +44,7 @@ fn level(report: &Value, id: &str) -> String {
 }
 
 #[test]
-fn a_doctor_finds_what_is_wrong_and_changes_nothing() {
+fn doctor_finds_problems_and_changes_nothing() {
     let folder = tempfile::tempdir().expect("a folder for the test");
     let silent = UdpSocket::bind("127.0.0.1:0").expect("a port");
     let taken = TcpListener::bind("127.0.0.1:0").expect("a port");
@@ -66,7 +66,7 @@ fn a_doctor_finds_what_is_wrong_and_changes_nothing() {
         assert_eq!(has_remedy, finding["level"] != "ok", "{finding}");
     }
     let left: Vec<_> = fs::read_dir(folder.path()).expect("readable").collect();
-    assert_eq!(left.len(), 1, "nothing but the config: {left:?}");
+    assert_eq!(left.len(), 1, "only the config exists: {left:?}");
     drop(taken);
     let text = ringpost(&["doctor"], &config);
     let text = String::from_utf8(text.stdout).expect("text");
@@ -74,7 +74,7 @@ fn a_doctor_finds_what_is_wrong_and_changes_nothing() {
 }
 
 #[test]
-fn a_config_that_cannot_be_read_is_an_error() {
+fn an_unreadable_config_is_an_error() {
     let folder = tempfile::tempdir().expect("a folder for the test");
     let path = folder.path().join("ringpost.toml");
     fs::write(&path, "[server]\ncoers = 1\n").expect("written");
@@ -83,7 +83,7 @@ fn a_config_that_cannot_be_read_is_an_error() {
 }
 
 #[test]
-fn a_topology_places_a_shard_on_each_core_named() {
+fn topology_places_a_shard_on_each_configured_core() {
     let folder = tempfile::tempdir().expect("a folder for the test");
     let silent = UdpSocket::bind("127.0.0.1:0").expect("a port");
     let config = config(folder.path(), &silent, 2525);

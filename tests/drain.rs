@@ -1,5 +1,5 @@
-//! Signals under load: SIGTERM, a second one, SIGSTOP and SIGCONT, SIGHUP. Nothing acknowledged is
-//! lost, and the process ends, pauses or goes on as it should.
+//! Signals under load: SIGTERM, a second SIGTERM, SIGSTOP and SIGCONT, SIGHUP. No acknowledged mail
+//! is lost, and the process ends, pauses or continues as it should.
 
 mod support;
 
@@ -14,9 +14,9 @@ use support::Client;
 use support::PATIENCE;
 use support::Server;
 use support::Setup;
-use support::ledger::Fate;
 use support::ledger::Ledger;
 use support::ledger::Mail;
+use support::ledger::MailState;
 use support::ledger::Reading;
 use support::ledger::SILENCE;
 use support::load::Load;
@@ -26,7 +26,7 @@ use support::stuffed;
 
 const SECOND: Duration = Duration::from_secs(1);
 
-/// What a signal may cost beside the time it is allowed: a small machine under load.
+/// Tolerance for the effect of a signal on a busy machine.
 const SLACK: Duration = Duration::from_secs(10);
 
 /// A server with its clients.
@@ -39,7 +39,7 @@ struct Scene {
 impl Scene {
     fn new(shutdown_timeout: &str) -> Scene {
         Scene {
-            folder: tempfile::tempdir().expect("there is a place for temporary files"),
+            folder: tempfile::tempdir().expect("a temporary folder"),
             ledger: Arc::default(),
             setup: Setup {
                 server: format!("shutdown_timeout = {shutdown_timeout:?}"),
@@ -66,10 +66,10 @@ impl Scene {
         let audit = self.ledger.audit_stopped(&spool, Reading::Everything);
         println!("{when}: {audit}; refusals: {:?}", self.ledger.replies());
         audit.assert_sound(when);
-        assert!(audit.recovered > 0, "{when}: there was mail to lose");
+        assert!(audit.recovered > 0, "{when}: mail was queued");
     }
 
-    /// A client of which half a body was sent.
+    /// A client that has sent half a body.
     fn half_a_message(&self, server: &Server) -> HalfSent {
         let mail = self.ledger.begin(100_000, 1);
         let mut client = greeted(server);
@@ -109,7 +109,7 @@ fn refuses(server: &Server) -> bool {
 }
 
 #[test]
-fn sigterm_ends_in_good_order_under_load() {
+fn sigterm_drains_under_load() {
     let scene = Scene::new("20s");
     let mut server = scene.start();
     let load = scene.load(&server, Shape::ALL);
@@ -123,25 +123,25 @@ fn sigterm_ends_in_good_order_under_load() {
     let begun = Instant::now();
     server.signal("TERM");
     for client in idle.iter_mut().chain([&mut silent]) {
-        let reply = client.reply().expect("an idle session is told");
+        let reply = client.reply().expect("an idle session gets a reply");
         assert_eq!(reply.code, 421, "{}", reply.text);
-        assert!(client.reply().is_err(), "and closed");
+        assert!(client.reply().is_err(), "the idle session is closed");
     }
     assert!(begun.elapsed() < SLACK, "at once, not after {:?}", begun.elapsed());
-    assert!(refuses(&server), "nobody is let in any more");
-    assert_eq!(server.child.try_wait().expect("it was started here"), None, "a body is under way");
+    assert!(refuses(&server), "new connections are refused");
+    assert_eq!(server.child.try_wait().expect("the child is ours"), None, "a body is in progress");
 
-    scene.ledger.note(half.mail, Fate::InDoubt);
+    scene.ledger.note(half.mail, MailState::InDoubt);
     half.client.send(&half.rest).expect("it is read");
-    let reply = half.client.reply().expect("what was begun is finished");
+    let reply = half.client.reply().expect("a body in progress is completed");
     assert_eq!(reply.code, 250, "{}", reply.text);
     scene.ledger.note_reply(half.mail, &reply.text);
-    let end = half.client.reply().expect("then it is told");
+    let end = half.client.reply().expect("then the session is closed");
     assert_eq!(end.code, 421, "{}", end.text);
 
     let status = server.wait(20 * SECOND + SLACK);
     load.stop();
-    // Its last lines are read a moment after its end.
+    // The last log lines are read shortly after the server has ended.
     let log = server.whole_log();
     assert_eq!(status.code(), Some(0), "{log}");
     assert!(
@@ -152,7 +152,7 @@ fn sigterm_ends_in_good_order_under_load() {
 }
 
 #[test]
-fn what_does_not_end_is_cut_at_the_shutdown_timeout() {
+fn sessions_are_cut_at_the_shutdown_timeout() {
     let scene = Scene::new("2s");
     let mut server = scene.start();
     let load = scene.load(&server, Shape::SOUND);
@@ -163,7 +163,7 @@ fn what_does_not_end_is_cut_at_the_shutdown_timeout() {
     let took = begun.elapsed();
     load.stop();
     assert_eq!(status.code(), Some(0), "{}", server.whole_log());
-    assert!(took >= 2 * SECOND, "the body had its time: {took:?}");
+    assert!(took >= 2 * SECOND, "the body was given its time: {took:?}");
     drop(half);
     scene.audit("SIGTERM with a body that never ends");
 }
@@ -185,14 +185,14 @@ fn a_second_sigterm_ends_at_once() {
 }
 
 #[test]
-fn a_stopped_process_goes_on_where_it_was() {
-    // Longer than the watchdog's patience: a process that was stopped is not one that hangs.
+fn a_stopped_process_continues() {
+    // Longer than the watchdog's limit: a stopped process is not stalled.
     for pause in [3, 33] {
         let scene = Scene::new("20s");
         let mut server = scene.start();
         let load = scene.load(&server, Shape::SOUND);
         server.signal("STOP");
-        // Stopped from outside: the length of the pause is what is tested.
+        // The length of the pause is what the test varies, so this sleep is needed.
         thread::sleep(Duration::from_secs(pause));
         server.signal("CONT");
         load.await_acknowledged(200);
@@ -201,7 +201,7 @@ fn a_stopped_process_goes_on_where_it_was() {
         load.stop();
         let mut replies = scene.ledger.replies();
         if Duration::from_secs(pause) > PATIENCE {
-            // The clients lose theirs meanwhile.
+            // The clients may time out meanwhile.
             replies.remove(SILENCE);
         }
         assert_eq!(replies.len(), 0, "{replies:?}");
@@ -215,11 +215,11 @@ fn a_stopped_process_goes_on_where_it_was() {
 }
 
 #[test]
-fn reloads_under_load_cost_nothing() {
+fn reloads_under_load_lose_nothing() {
     let scene = Scene::new("20s");
     let mut server = scene.start();
     let config = scene.folder.path().join("ringpost.toml");
-    let good = fs::read_to_string(&config).expect("it was written for the start");
+    let good = fs::read_to_string(&config).expect("the config exists");
     let load = scene.load(&server, Shape::SOUND);
     let mut reloads = 0;
     for (name, text, event) in [

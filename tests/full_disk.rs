@@ -14,7 +14,7 @@ use std::thread;
 use std::time::Duration;
 use std::time::Instant;
 
-use ringpost::base::MessageId;
+use ringpost::base::PublicId;
 use ringpost::queue::Access;
 use ringpost::queue::key;
 use ringpost::queue::schema::FAMILIES;
@@ -29,9 +29,9 @@ use support::disk::Filter;
 use support::disk::SmallDisk;
 use support::is_root;
 use support::ledger::Audit;
-use support::ledger::Fate;
 use support::ledger::Ledger;
 use support::ledger::Mail;
+use support::ledger::MailState;
 use support::ledger::Reading;
 use support::ledger::open;
 use support::load::Load;
@@ -201,8 +201,8 @@ fn an_operator_may_delete_where_mail_is_refused() {
 }
 
 /// Deletes that mail by the command line, and notes it as gone.
-fn delete_all(scene: &Scene, victims: &[(Mail, MessageId)]) {
-    victims.iter().for_each(|(mail, _)| scene.ledger.note(*mail, Fate::Removing));
+fn delete_all(scene: &Scene, victims: &[(Mail, PublicId)]) {
+    victims.iter().for_each(|(mail, _)| scene.ledger.note(*mail, MailState::Removing));
     for victims in victims.chunks(500) {
         let ids: Vec<String> = victims.iter().map(|(_, id)| id.to_string()).collect();
         let mut words = vec!["delete"];
@@ -210,7 +210,7 @@ fn delete_all(scene: &Scene, victims: &[(Mail, MessageId)]) {
         let done = queue(scene.folder.path(), &words);
         assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
     }
-    victims.iter().for_each(|(mail, _)| scene.ledger.note(*mail, Fate::Removed));
+    victims.iter().for_each(|(mail, _)| scene.ledger.note(*mail, MailState::Removed));
 }
 
 /// The first client comes before the server says that it has started.
@@ -455,7 +455,7 @@ fn a_disk_that_fails_ends_the_process_and_a_restart_has_all_mail() {
 }
 
 /// A stopped spool with that many messages, and their ids.
-fn stopped_spool(folder: &Path, count: usize) -> (Scene, Vec<(Mail, MessageId)>) {
+fn stopped_spool(folder: &Path, count: usize) -> (Scene, Vec<(Mail, PublicId)>) {
     let scene = Scene::new(folder.join("spool"), "min_free_space = \"0\"");
     let mut server = scene.start();
     let load = scene.load(&server, Shape::SOUND);
@@ -485,14 +485,17 @@ fn damaged_records_go_to_quarantine_and_the_rest_is_there() {
     let damaged = &sent[10..13];
     let mut planted = Vec::new();
     for (place, (mail, id)) in damaged.iter().enumerate() {
-        let mut bytes = read(families.envelope, &key::of_id(*id));
+        let mut bytes = read(families.envelope, &key::of_id(id.local));
         match place {
             0 => *bytes.last_mut().expect("a record has bytes") ^= 1,
             1 => bytes = OTHER_VERSION.to_vec(),
             _ => bytes.truncate(9),
         }
-        partition.db().put_cf(families.envelope, key::of_id(*id), &bytes).expect("it is written");
-        scene.ledger.note(*mail, Fate::Damaged);
+        partition
+            .db()
+            .put_cf(families.envelope, key::of_id(id.local), &bytes)
+            .expect("it is written");
+        scene.ledger.note(*mail, MailState::Damaged);
         planted.push(("envelope", *id, bytes));
         planted.push(("body", *id, mail.body()));
     }
@@ -500,7 +503,8 @@ fn damaged_records_go_to_quarantine_and_the_rest_is_there() {
 
     let server = scene.start();
     for (family, id, bytes) in &planted {
-        let name = format!("p{:02}-{family}-{:016x}.rec", id.partition().0, id.as_u64());
+        let name =
+            format!("p{:02}-{family}-{:016x}.rec", id.local.partition().0, id.local.as_u64());
         let kept = fs::read(scene.spool.join("quarantine").join(&name));
         assert_eq!(kept.ok().as_ref(), Some(bytes), "{name} of {:?}", quarantined(&scene));
     }
@@ -561,7 +565,7 @@ fn a_flipped_bit_in_the_log_costs_what_it_hit_and_no_more() {
     // The batch that was hit, and at most the rest of its block of 32 KB.
     assert!((1..=40).contains(&audit.lost.len()), "{audit}: {:?}", audit.lost);
     assert!(audit.lost.iter().any(|lost| lost.contains(&format!("number: {},", victim.number))));
-    assert_eq!((audit.aliens, audit.premature), (vec![], vec![]));
+    assert_eq!((audit.unknown, audit.premature), (vec![], vec![]));
 }
 
 fn copy_folder(from: &Path, to: &Path) {
@@ -628,7 +632,7 @@ fn a_flipped_bit_in_a_table_or_blob_never_stops_the_start() {
         let log = server.whole_log();
         let audit = scene.ledger.audit_stopped(&scene.spool, Reading::Everything);
         println!("flipped bit in {ending} of {size} bytes: {audit}");
-        let harmed = audit.lost.len() + audit.aliens.len();
+        let harmed = audit.lost.len() + audit.unknown.len();
         assert!(harmed <= sent.len(), "{ending}: {audit}");
         assert!(audit.recovered > 0, "{ending}: new mail is there: {audit}");
         let told = log.contains("\"record\":\"quarantined\"")

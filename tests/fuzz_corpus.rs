@@ -1,6 +1,6 @@
-//! Replays the fuzzers' corpus, and seeded mutations of it, without a fuzzer.
+//! Replays the fuzzers' corpus, and seeded mutations of it, on the stable compiler.
 //!
-//! A file that a fuzzer finds is put into `tests/fuzz/corpus/<target>/` and guards from then on.
+//! An input that a fuzzer finds is added to `tests/fuzz/corpus/<target>/`.
 
 use std::fs;
 use std::path::Path;
@@ -12,7 +12,7 @@ use targets::Choices;
 
 const MUTATIONS: usize = 50_000;
 
-/// What protocols react to; mutations insert these.
+/// Tokens with a meaning in the protocols; mutations insert them.
 const TOKENS: [&[u8]; 32] = [
     b"\r\n",
     b"\n",
@@ -80,7 +80,7 @@ fn stored() {
 
 fn replay(target: &str, check: fn(&[u8])) {
     let seeds = read_corpus(target);
-    assert!(seeds.len() >= 12, "the corpus of {target} is here");
+    assert!(seeds.len() >= 12, "the corpus of {target} is complete");
     for (name, seed) in &seeds {
         let _told = Naming(name, seed);
         check(seed);
@@ -102,8 +102,8 @@ fn read_corpus(target: &str) -> Vec<(String, Vec<u8>)> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fuzz/corpus").join(target);
     let files = fs::read_dir(&folder).expect("the target has a corpus");
     let mut seeds: Vec<(String, Vec<u8>)> = files
-        .map(|file| file.expect("the folder is read").path())
-        .map(|path| (path.display().to_string(), fs::read(&path).expect("the file is read")))
+        .map(|file| file.expect("the folder is readable").path())
+        .map(|path| (path.display().to_string(), fs::read(&path).expect("the file is readable")))
         .collect();
     seeds.sort();
     seeds
@@ -140,7 +140,7 @@ fn mutate(bytes: &mut Vec<u8>, other: &[u8], choices: &mut Choices) {
     }
 }
 
-/// Says which input a failing check was given.
+/// Prints the input of a failing check.
 struct Naming<'a>(&'a str, &'a [u8]);
 
 impl Drop for Naming<'_> {

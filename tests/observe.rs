@@ -20,7 +20,9 @@ use std::time::Instant;
 
 use ringpost::base::MessageId;
 use ringpost::base::PartitionId;
+use ringpost::base::PublicId;
 use ringpost::base::ShardId;
+use ringpost::base::SpoolNumber;
 use ringpost::monitor::destinations::Load;
 use ringpost::monitor::destinations::Loads;
 use ringpost::monitor::metrics;
@@ -90,7 +92,10 @@ fn on_paper(form: Form, level: Level) -> (Arc<Journal>, Dispatch, Paper) {
 
 fn accepted(helo: &str) -> Record<'_> {
     Record::Accepted {
-        id: MessageId::from_u64(0x0123_4567_89AB_CDEF),
+        id: PublicId {
+            local: MessageId::from_u64(0x0123_4567_89AB_CDEF),
+            spool: SpoolNumber::from_bits(1),
+        },
         partition: PartitionId(3),
         peer: IpAddr::from([192, 0, 2, 17]),
         port: 40_123,

@@ -104,5 +104,5 @@ fn without_sync_a_power_cut_loses_mail() {
     let audit = cut_under_load(&mut disk, (&ledger, config, &[Shape::Small]), &mut random);
     println!("without sync: {audit}");
     assert!(!audit.lost.is_empty(), "this rig would not notice a missing sync: {audit}");
-    assert_eq!(audit.aliens, [""; 0], "what is there is whole");
+    assert_eq!(audit.unknown, [""; 0], "what is there is whole");
 }

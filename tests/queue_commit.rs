@@ -9,6 +9,7 @@ use std::task::Context;
 use std::task::Poll;
 use std::task::Waker;
 
+use queue_rig::HEAD;
 use queue_rig::NOW_MS;
 use queue_rig::Rig;
 use queue_rig::body_of;
@@ -19,11 +20,14 @@ use ringpost::base::MessageId;
 use ringpost::base::limits::CHUNK_BYTES;
 use ringpost::base::limits::COMMIT_BATCH_MESSAGES_MAX;
 use ringpost::base::limits::COMMIT_WAITERS_MAX;
+use ringpost::base::limits::FINISH_ALL_BYTES_MAX;
 use ringpost::queue::Access;
 use ringpost::queue::CommitFault;
 use ringpost::queue::Committed;
+use ringpost::queue::Finish;
 use ringpost::queue::QueueFault;
 use ringpost::queue::Recipients;
+use ringpost::queue::SharedBody;
 use ringpost::queue::Spool;
 use ringpost::queue::SpoolOptions;
 use ringpost::queue::inspect;
@@ -74,7 +78,7 @@ fn many_waiters_share_a_sync() {
     }
     all_wait.send(()).unwrap();
     let done: Vec<Committed> = rig.run_all(all).into_iter().map(|done| done.unwrap()).collect();
-    let mut ids: Vec<MessageId> = done.iter().map(|done| done.id).collect();
+    let mut ids: Vec<MessageId> = done.iter().map(|done| done.id.local).collect();
     ids.dedup();
     assert_eq!(ids.len(), 1000);
     let handle = rig.thread.handle();
@@ -141,7 +145,7 @@ fn a_message_that_finds_the_lane_full_waits() {
     let mut waiting: Vec<_> = (0..COMMIT_WAITERS_MAX)
         .map(|_| {
             let body = rig.committer.body(NOW_MS).unwrap();
-            Box::pin(async move { body.finish(&envelope(Recipients::default()), 0).await })
+            Box::pin(async move { body.finish(HEAD, &envelope(Recipients::default()), 0).await })
         })
         .collect();
     let mut context = Context::from_waker(Waker::noop());
@@ -153,7 +157,7 @@ fn a_message_that_finds_the_lane_full_waits() {
     assert!(rig.committer.is_busy());
     let late = rig.committer.body(NOW_MS).unwrap();
     let envelope = envelope(Recipients::default());
-    let mut late = Box::pin(late.finish(&envelope, 0));
+    let mut late = Box::pin(late.finish(HEAD, &envelope, 0));
     assert!(late.as_mut().poll(&mut context).is_pending());
     // One that streams stands in line with its first chunk; given up, it takes no ticket along.
     let mut given_up = rig.committer.body(NOW_MS).unwrap();
@@ -179,7 +183,7 @@ fn answers_that_nobody_has_taken_hold_nobody_up() {
     let mut all = Vec::new();
     while !rig.committer.is_busy() {
         let body = rig.committer.body(NOW_MS).unwrap();
-        let mut finished = Box::pin(body.finish(&envelope, 0));
+        let mut finished = Box::pin(body.finish(HEAD, &envelope, 0));
         assert!(finished.as_mut().poll(&mut context).is_pending());
         all.push(finished);
     }
@@ -201,7 +205,7 @@ fn a_body_given_up_while_the_lane_is_full_is_removed_later() {
     let mut context = Context::from_waker(Waker::noop());
     while !rig.committer.is_busy() {
         let body = rig.committer.body(NOW_MS).unwrap();
-        let mut finished = Box::pin(body.finish(&envelope, 0));
+        let mut finished = Box::pin(body.finish(HEAD, &envelope, 0));
         assert!(finished.as_mut().poll(&mut context).is_pending());
         waiting.push(finished);
     }
@@ -223,7 +227,7 @@ fn a_message_is_listed_shown_and_deleted_once() {
     assert_eq!(rows.len(), 3);
     assert_eq!(rows[0].first_recipient.as_deref(), Some("one@example.test"));
     let page = inspect::list(&rig.spool, ListFilter { limit: 1, after: Some(kept) }).unwrap();
-    assert_eq!(page[0].id, by_shard.to_string());
+    assert_eq!(page[0].id, rig.spool.public_id(by_shard).to_string());
     let details = inspect::show(&rig.spool, by_shard).unwrap();
     assert_eq!(
         (details.body_bytes, details.jobs.len(), details.jobs[0].due_ms),
@@ -264,7 +268,7 @@ fn a_stopped_thread_finishes_what_it_has_and_refuses_the_rest() {
     let later = rig.committer.body(NOW_MS).unwrap();
     rig.thread.handle().refuse_new();
     assert!(matches!(rig.committer.body(NOW_MS), Err(CommitFault::Stopped)));
-    rig.run(later.finish(&envelope(Recipients::default()), 0)).expect("it was begun before");
+    rig.run(later.finish(HEAD, &envelope(Recipients::default()), 0)).expect("it was begun before");
     rig.run(begun).expect("it was under way");
     rig.close();
     assert_eq!(Rig::open(folder.path()).spool.recovered()[0].messages, 2);
@@ -278,9 +282,56 @@ fn a_thread_that_has_gone_answers_those_who_come_late() {
     thread.stop();
     let recipients = recipients(&["a@b.test"]);
     let envelope = envelope(recipients.as_recipients());
-    let mut finish = Box::pin(body.finish(&envelope, 0));
+    let mut finish = Box::pin(body.finish(HEAD, &envelope, 0));
     let polled = finish.as_mut().poll(&mut Context::from_waker(Waker::noop()));
     assert_eq!(polled, Poll::Ready(Err(CommitFault::Stopped)));
     drop((finish, spool));
     assert_eq!(pool.chunks_out(), 0);
+}
+
+/// A list of messages that share their body, one of them with a body of its own in several chunks.
+#[test]
+fn several_messages_are_finished_together_or_not_at_all() {
+    let folder = tempfile::tempdir().unwrap();
+    let rig = Rig::open(folder.path());
+    let shared = pattern(CHUNK_BYTES + 5, 1);
+    let body = SharedBody::new(shared.clone().into());
+    let long = pattern(4 * CHUNK_BYTES, 2);
+    let lists: Vec<_> = (0..3).map(|n| recipients(&[&format!("u{n}@example.test")])).collect();
+    let finish = |heads: &[&[u8]]| {
+        let mut own = rig.committer.body(NOW_MS).unwrap();
+        rig.run(rig.push(&mut own, &long)).unwrap();
+        let bodies = (0..2).map(|_| rig.committer.body_of(&body, NOW_MS).unwrap());
+        let parts = bodies.chain([own]).zip(&lists).zip(heads);
+        let all = parts.map(|((body, list), head)| Finish {
+            body,
+            head,
+            envelope: envelope(list.as_recipients()),
+            due_ms: NOW_MS,
+        });
+        rig.run(rig.committer.finish_all(all.collect()))
+    };
+    let huge = vec![b'x'; FINISH_ALL_BYTES_MAX];
+    assert_eq!(finish(&[b"a", &huge, b"c"]).unwrap_err(), CommitFault::TooLarge);
+    let done = finish(&[b"To: u0\r\n", b"", b"To: u2\r\n"]).expect("there is room");
+    assert_eq!(done.iter().map(|done| done.batch).collect::<Vec<_>>(), [3, 3, 3], "one batch");
+    let heads: [&[u8]; 3] = [b"To: u0\r\n", b"", b"To: u2\r\n"];
+    let bodies: [&[u8]; 3] = [&shared, &shared, &long];
+    let whole = |spool: &Spool| {
+        assert_eq!(inspect::list(spool, ALL).unwrap().len(), 3, "and nothing of the others");
+        for ((done, head), body) in done.iter().zip(heads).zip(bodies) {
+            let pieces = inspect::cat(spool, done.id.local).unwrap();
+            let bytes: Result<Vec<_>, _> = pieces.collect();
+            assert_eq!(bytes.unwrap().concat(), [head, body].concat());
+        }
+    };
+    whole(&rig.spool);
+    assert_eq!(rig.pool.chunks_out(), 0);
+    rig.close();
+    let rig = Rig::open(folder.path());
+    let found = &rig.spool.recovered()[0];
+    assert_eq!((found.messages, found.swept, found.quarantined), (3, 0, 0), "{found:?}");
+    whole(&rig.spool);
+    assert!(ringpost::queue::audit::audit(&rig.spool).unwrap().is_clean());
+    rig.close();
 }

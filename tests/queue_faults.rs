@@ -17,6 +17,7 @@ use queue_rig::NOW_MS;
 use queue_rig::Rig;
 use queue_rig::pattern;
 use ringpost::base::MessageId;
+use ringpost::base::PublicId;
 use ringpost::base::limits::CHUNK_BYTES;
 use ringpost::queue::CommitFault;
 use ringpost::queue::Space;
@@ -71,7 +72,7 @@ impl Ledger {
         self.seed += 1;
         match rig.run(rig.store(&pattern(len, self.seed))) {
             Ok(done) => {
-                self.stored.insert(done.id, (len, self.seed));
+                self.stored.insert(done.id.local, (len, self.seed));
                 Ok(())
             }
             Err(fault) => {
@@ -83,7 +84,7 @@ impl Ledger {
 
     fn check(&self, rig: &Rig) {
         for (id, (len, seed)) in &self.stored {
-            assert_eq!(rig.body_of(*id), pattern(*len, *seed), "{id} was acknowledged");
+            assert_eq!(rig.body_of(*id), pattern(*len, *seed), "{id:?} was acknowledged");
         }
         let there = inspect::list(&rig.spool, ALL).unwrap().len();
         assert!(there >= self.stored.len());
@@ -249,7 +250,7 @@ fn child_meets_a_failed_sync() {
     assert!(rig.spool.partitions()[0].failure().is_some());
     assert_eq!(rig.pool.chunks_out(), 0);
     for id in ledger.stored.keys() {
-        println!("stored {id}");
+        println!("stored {}", rig.spool.public_id(*id));
     }
     // The end of a process whose disk is broken is not an orderly one.
     std::process::exit(0);
@@ -267,7 +268,8 @@ fn a_failed_sync_stops_the_partition() {
     assert!(stored.len() > 5, "{said}");
     let rig = Rig::open(&spool);
     for id in &stored {
-        rig.body_of(id.parse().unwrap());
+        let id: PublicId = id.parse().unwrap();
+        rig.body_of(id.local);
     }
     let there = rig.spool.recovered()[0].messages as usize;
     assert!(there <= stored.len() + 1, "at most the message whose sync failed came through");

@@ -7,6 +7,7 @@ mod queue_rig;
 
 use std::fs;
 
+use queue_rig::HEAD;
 use queue_rig::NOW_MS;
 use queue_rig::Rig;
 use queue_rig::envelope;
@@ -32,7 +33,7 @@ async fn stream(rig: &Rig, bytes: u64) -> Result<u64, CommitFault> {
         }
         body.push(Slice::new(chunk, 0..CHUNK_BYTES)).await?;
     }
-    Ok(body.finish(&envelope(Recipients::default()), NOW_MS).await?.body.bytes)
+    Ok(body.finish(HEAD, &envelope(Recipients::default()), NOW_MS).await?.body.bytes)
 }
 
 /// How far the peak of resident memory rose above what there was before.

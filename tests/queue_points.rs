@@ -12,6 +12,7 @@ use std::task::Waker;
 use std::time::Duration;
 use std::time::Instant;
 
+use queue_rig::HEAD;
 use queue_rig::NOW_MS;
 use queue_rig::Rig;
 use queue_rig::envelope;
@@ -76,7 +77,7 @@ fn what_a_full_disk_cut_short_is_removed_once_there_is_room() {
         fail::cfg(point, faults).unwrap();
         let outcome = rig.run(async {
             rig.push(&mut body, &pattern(2 * CHUNK_BYTES, 2)).await?;
-            body.finish(&envelope(Default::default()), NOW_MS).await
+            body.finish(HEAD, &envelope(Default::default()), NOW_MS).await
         });
         assert_eq!(outcome.map(|_| ()), Err(CommitFault::SpoolFull), "{name}");
         if faults.starts_with('2') && point == "commit::error" {

@@ -9,12 +9,14 @@ use std::path::PathBuf;
 
 use rocksdb::WriteBatch;
 
+use queue_rig::HEAD;
 use queue_rig::NOW_MS;
 use queue_rig::Rig;
 use queue_rig::envelope;
 use queue_rig::pattern;
 use queue_rig::recipients;
 use ringpost::base::MessageId;
+use ringpost::base::PublicId;
 use ringpost::base::limits::CHUNK_BYTES;
 use ringpost::queue::Access;
 use ringpost::queue::Job;
@@ -208,18 +210,19 @@ fn newest_log(partition: &Path) -> PathBuf {
     logs.pop().expect("there is a log")
 }
 
-fn ids(spool: &Spool) -> Vec<String> {
+fn ids(spool: &Spool) -> Vec<MessageId> {
     let rows = inspect::list(spool, ListFilter { limit: usize::MAX, after: None }).unwrap();
-    rows.into_iter().map(|row| row.id).collect()
+    let local = |row: inspect::ListRow| row.id.parse::<PublicId>().expect("it is an id").local;
+    rows.into_iter().map(local).collect()
 }
 
 /// A spool of `count` messages that are in the log only, with the length of the log after each.
-fn logged(folder: &Path, count: u64) -> (Vec<String>, Vec<u64>, PathBuf) {
+fn logged(folder: &Path, count: u64) -> (Vec<MessageId>, Vec<u64>, PathBuf) {
     let rig = Rig::open(folder);
     let log = newest_log(&folder.join("p00"));
     let (mut ids, mut lens) = (Vec::new(), Vec::new());
     for seed in 0..count {
-        ids.push(rig.stored(&pattern(3000, seed)).to_string());
+        ids.push(rig.stored(&pattern(3000, seed)));
         lens.push(fs::metadata(&log).unwrap().len());
     }
     rig.close();
@@ -303,7 +306,7 @@ fn a_flipped_bit_in_the_log_costs_no_message_behind_it() {
 fn holes_in_the_log_never_cost_the_partition() {
     let folder = tempfile::tempdir().unwrap();
     let rig = Rig::open(folder.path());
-    let before = rig.stored(b"written before").to_string();
+    let before = rig.stored(b"written before");
     rig.close();
     let rig = Rig::open(folder.path());
     let log = newest_log(&folder.path().join("p00"));
@@ -364,7 +367,7 @@ fn a_torn_end_of_the_list_of_files_costs_nothing() {
         if old.len() > 9 * PAGE {
             break;
         }
-        stored.push(rig.stored(&pattern(300, seed)).to_string());
+        stored.push(rig.stored(&pattern(300, seed)));
         let before = tempfile::tempdir().unwrap();
         copy_folder(folder.path(), before.path());
         db.flush_cfs_opt(&families, &rocksdb::FlushOptions::default()).unwrap();
@@ -525,7 +528,7 @@ fn a_damaged_job_reopens_nobody() {
     let names: Vec<&str> = many.iter().map(String::as_str).collect();
     let body = rig.committer.body(NOW_MS).unwrap();
     let list = recipients(&names);
-    let id = rig.run(body.finish(&envelope(list.as_recipients()), NOW_MS)).unwrap().id;
+    let id = rig.run(body.finish(HEAD, &envelope(list.as_recipients()), NOW_MS)).unwrap().id.local;
     let partition = &rig.spool.partitions()[0];
     // Half of the recipients have a job of their own, and the other half's is damaged.
     let half: Vec<u8> = (0..25u32).flat_map(|index| index.to_be_bytes()).collect();
@@ -639,7 +642,7 @@ fn a_damaged_list_of_files_is_mended_from_its_copy() {
         spoil(&folder.path().join("p00"));
         let spool = reopen(folder.path());
         let found = &spool.recovered()[0];
-        assert_eq!(ids(&spool), [id.to_string()], "{name}: {:?}", found.notices);
+        assert_eq!(ids(&spool), [id], "{name}: {:?}", found.notices);
         let told = found.notices.iter().find(|one| matches!(one, Notice::ManifestMended { .. }));
         assert!(told.is_some(), "{name}: {:?}", found.notices);
         assert_eq!((found.notices.len(), found.quarantined), (1, 1), "{name}");
@@ -692,7 +695,7 @@ fn a_database_of_another_version_is_refused_and_left_alone() {
             .unwrap();
             db.drop_cf("of-the-future").unwrap();
             drop(db);
-            assert_eq!(ids(&reopen(folder.path())), [id.to_string()], "{name}");
+            assert_eq!(ids(&reopen(folder.path())), [id], "{name}");
         }
     }
 }
@@ -702,7 +705,7 @@ fn a_database_of_another_version_is_refused_and_left_alone() {
 fn a_rescue_that_was_cut_short_loses_nothing() {
     let folder = tempfile::tempdir().unwrap();
     let rig = Rig::open(folder.path());
-    let id = rig.stored(b"kept").to_string();
+    let id = rig.stored(b"kept");
     rig.close();
     let [path, fresh, view] = ["p00", "p00.new", "p00.view"].map(|name| folder.path().join(name));
     for unfinished in [&fresh, &view] {

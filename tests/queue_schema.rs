@@ -3,6 +3,9 @@
 use proptest::prelude::*;
 use proptest::test_runner::FileFailurePersistence;
 
+use ringpost::base::CredentialId;
+use ringpost::base::StreamNumber;
+use ringpost::base::TenantId;
 use ringpost::queue::Envelope;
 use ringpost::queue::Job;
 use ringpost::queue::Labels;
@@ -11,14 +14,22 @@ use ringpost::queue::Recipients;
 use ringpost::queue::RecipientsBuf;
 use ringpost::queue::Tls;
 use ringpost::queue::key::hex;
+use ringpost::queue::labels::Fields;
 use ringpost::queue::labels::FieldsBuf;
+use ringpost::queue::labels::Texts;
+use ringpost::queue::labels::TextsBuf;
+use ringpost::queue::record::Kind;
+use ringpost::queue::record::Reader;
 use ringpost::queue::record::RecordFault;
+use ringpost::queue::record::Writer;
 use ringpost::queue::schema::BodySum;
 use ringpost::queue::schema::Indexes;
 use ringpost::queue::schema::JobState;
 use ringpost::queue::schema::Probed;
 use ringpost::queue::schema::STREAM_MARK_LEN;
 use ringpost::queue::schema::StreamMark;
+use ringpost::queue::schema::decode_head;
+use ringpost::queue::schema::encode_head;
 use ringpost::queue::schema::probe;
 use ringpost::wire::dsn::NOTIFY_DELAY;
 use ringpost::wire::dsn::NOTIFY_FAILURE;
@@ -44,7 +55,13 @@ fn small_envelope<'a>(recipients: Recipients<'a>) -> Envelope<'a> {
         protocol: "ESMTPS",
         tls: Some(Tls { version: "v", cipher: "c" }),
         message_id: Some("m"),
-        trace: b"T\r\n",
+        head_bytes: 3,
+        kept_until_ms: None,
+        tenant: TenantId::OPERATOR,
+        credential: None,
+        stream: StreamNumber::TRANSACTIONAL,
+        tags: Texts::default(),
+        metadata: Fields::default(),
         labels: Labels::default(),
         recipients,
     }
@@ -65,9 +82,32 @@ fn small_fields() -> FieldsBuf {
     fields
 }
 
+fn small_tags() -> TextsBuf {
+    let mut tags = TextsBuf::default();
+    tags.push("a").unwrap();
+    tags.push("b").unwrap();
+    tags
+}
+
 fn labelled<'a>(recipients: Recipients<'a>, fields: &'a FieldsBuf) -> Envelope<'a> {
     let labels = Labels { tenant: Some("t"), campaign: Some("\u{e9}"), fields: fields.as_fields() };
     Envelope { intake_ms: 7, labels, ..small_envelope(recipients) }
+}
+
+fn full_envelope<'a>(
+    recipients: Recipients<'a>,
+    fields: &'a FieldsBuf,
+    tags: &'a TextsBuf,
+) -> Envelope<'a> {
+    Envelope {
+        kept_until_ms: Some(9),
+        tenant: TenantId(10),
+        credential: Some(CredentialId(11)),
+        stream: StreamNumber(12),
+        tags: tags.as_texts(),
+        metadata: fields.as_fields(),
+        ..labelled(recipients, fields)
+    }
 }
 
 fn encoded(envelope: &Envelope<'_>) -> Vec<u8> {
@@ -103,19 +143,74 @@ fn a_way_of_its_own_stands_beside_the_old_fields() {
     assert_eq!(with[4], 0x80 | 0x40 | 1, "warned, rerouted, held");
 }
 
+/// Envelopes as version 1 wrote them: a trace field, and labels only where there are some.
+const GOLDEN_V1: [&str; 2] = [
+    concat!(
+        "0145",
+        "0102030405060708",
+        "0e0102",
+        "0000000000000005",
+        "000000000000000600000001deadbeef",
+        "04c00002010019",
+        "0003614078",
+        "000165",
+        "ffff",
+        "000168",
+        "00016c",
+        "000645534d545053",
+        "000176000163",
+        "00016d",
+        "00000003540d0a",
+        "00000002",
+        "0c000362407900087266633832323b62",
+        "00000363407affff",
+        "b4363ffa",
+    ),
+    concat!(
+        "0145",
+        "0102030405060708",
+        "3e0102",
+        "0000000000000005",
+        "000000000000000600000001deadbeef",
+        "04c00002010019",
+        "0003614078",
+        "000165",
+        "ffff",
+        "000168",
+        "00016c",
+        "000645534d545053",
+        "000176000163",
+        "00016d",
+        "00000003540d0a",
+        "00000007",
+        "000174",
+        "0002c3a9",
+        "02",
+        "0000001a",
+        "0006782d706f6f6c0004676f6c64",
+        "0008782d757267656e740000",
+        "00000002",
+        "0c000362407900087266633832323b62",
+        "00000363407affff",
+        "79986920",
+    ),
+];
+
 fn golden_records() -> Vec<(&'static str, Vec<u8>, &'static str)> {
     let recipients = small_recipients();
-    let fields = small_fields();
+    let (fields, tags) = (small_fields(), small_tags());
     let mut job = Vec::new();
     small_job().encode(&mut job).unwrap();
     let mut mark = Vec::new();
     StreamMark { started_ms: 0x11 }.encode(&mut mark);
+    let mut head = Vec::new();
+    encode_head(b"T: x\r\n", &mut head);
     vec![
         (
             "envelope",
             encoded(&small_envelope(recipients.as_recipients())),
             concat!(
-                "0145",
+                "0245",
                 "0102030405060708",
                 "0e0102",
                 "0000000000000005",
@@ -129,20 +224,28 @@ fn golden_records() -> Vec<(&'static str, Vec<u8>, &'static str)> {
                 "000645534d545053",
                 "000176000163",
                 "00016d",
-                "00000003540d0a",
+                "00000003",
+                "00000000",
+                "0000000000000000",
+                "0000000000000000",
+                "0000000000000000",
+                "0000",
+                "0000000000",
+                "0000000000",
+                "ffffffff0000000000",
                 "00000002",
                 "0c000362407900087266633832323b62",
                 "00000363407affff",
-                "b4363ffa",
+                "CRC1",
             ),
         ),
         (
-            "labelled envelope",
-            encoded(&labelled(recipients.as_recipients(), &fields)),
+            "envelope with everything",
+            encoded(&full_envelope(recipients.as_recipients(), &fields, &tags)),
             concat!(
-                "0145",
+                "0245",
                 "0102030405060708",
-                "3e0102",
+                "0e0102",
                 "0000000000000005",
                 "000000000000000600000001deadbeef",
                 "04c00002010019",
@@ -154,8 +257,18 @@ fn golden_records() -> Vec<(&'static str, Vec<u8>, &'static str)> {
                 "000645534d545053",
                 "000176000163",
                 "00016d",
-                "00000003540d0a",
+                "00000003",
                 "00000007",
+                "0000000000000009",
+                "000000000000000a",
+                "000000000000000b",
+                "000c",
+                "0200000006",
+                "000161000162",
+                "02",
+                "0000001a",
+                "0006782d706f6f6c0004676f6c64",
+                "0008782d757267656e740000",
                 "000174",
                 "0002c3a9",
                 "02",
@@ -165,9 +278,10 @@ fn golden_records() -> Vec<(&'static str, Vec<u8>, &'static str)> {
                 "00000002",
                 "0c000362407900087266633832323b62",
                 "00000363407affff",
-                "79986920",
+                "CRC2",
             ),
         ),
+        ("head", head, "0148543a20780d0aCRC3"),
         (
             "job",
             job,
@@ -204,28 +318,64 @@ fn records_are_read_back() {
     assert_eq!(StreamMark::decode(&record), Ok(StreamMark { started_ms: 9 }));
 }
 
-/// What was written before there were labels has no byte of them, and is read as it was meant.
 #[test]
-fn an_envelope_of_before_is_read() {
-    let golden = golden_records().remove(0).2;
-    let record: Vec<u8> = (0..golden.len() / 2)
-        .map(|at| u8::from_str_radix(&golden[2 * at..2 * at + 2], 16).unwrap())
-        .collect();
-    let recipients = small_recipients();
-    let read = Envelope::decode(&record).unwrap();
-    assert_eq!(read, small_envelope(recipients.as_recipients()));
-    assert!(read.labels.is_empty() && read.intake_ms == 0);
+fn envelopes_of_version_1_are_read_and_upgraded() {
+    let (recipients, fields) = (small_recipients(), small_fields());
+    let plain = small_envelope(recipients.as_recipients());
+    for (golden, expected) in
+        GOLDEN_V1.into_iter().zip([plain, labelled(recipients.as_recipients(), &fields)])
+    {
+        let record: Vec<u8> = (0..golden.len() / 2)
+            .map(|at| u8::from_str_radix(&golden[2 * at..2 * at + 2], 16).unwrap())
+            .collect();
+        assert_eq!(Envelope::decode(&record), Ok(expected));
+        let upgraded = Envelope::upgrade(&record).unwrap().expect("it is of version 1");
+        assert_eq!(Envelope::decode(&upgraded.envelope), Ok(expected));
+        assert_eq!(decode_head(&upgraded.head), Ok(&b"T\r\n"[..]), "the trace field is the head");
+        assert_eq!(Envelope::upgrade(&upgraded.envelope), Ok(None), "once is enough");
+    }
+}
+
+/// A record that grows: the older reader tells a newer version from damage.
+#[test]
+fn a_newer_version_is_no_damage() {
+    const OLD: Kind = Kind { byte: b'T', version: 1 };
+    const NEW: Kind = Kind { byte: b'T', version: 2 };
+    let written = |kind: Kind| {
+        let mut record = Vec::new();
+        let mut writer = Writer::new(&mut record, kind);
+        writer.u16(7);
+        if kind == NEW {
+            writer.u16(8);
+        }
+        writer.seal();
+        record
+    };
+    let read = |record: &[u8], kind: Kind| {
+        let mut reader = Reader::open(record, kind)?;
+        let fields = (reader.u16()?, if reader.version() > 1 { reader.u16()? } else { 0 });
+        reader.end().map(|()| fields)
+    };
+    assert_eq!(read(&written(OLD), NEW), Ok((7, 0)), "the newer one reads what was before");
+    assert_eq!(read(&written(NEW), NEW), Ok((7, 8)));
+    assert_eq!(read(&written(NEW), OLD), Err(RecordFault::Version(2)));
+    let mut damaged = written(OLD);
+    damaged[0] = 2;
+    assert_eq!(read(&damaged, OLD), Err(RecordFault::Checksum), "a flipped bit is damage");
 }
 
 #[test]
-fn labels_are_read_back() {
-    let (recipients, fields) = (small_recipients(), small_fields());
-    let envelope = labelled(recipients.as_recipients(), &fields);
+fn lists_are_read_back() {
+    let (recipients, fields, tags) = (small_recipients(), small_fields(), small_tags());
+    let envelope = full_envelope(recipients.as_recipients(), &fields, &tags);
     let record = encoded(&envelope);
     let read = Envelope::decode(&record).unwrap();
     assert_eq!(read, envelope);
-    let found: Vec<_> = read.labels.fields.iter().collect();
-    assert_eq!(found, [("x-pool", "gold"), ("x-urgent", "")]);
+    for found in [read.labels.fields, read.metadata] {
+        let found: Vec<_> = found.iter().collect();
+        assert_eq!(found, [("x-pool", "gold"), ("x-urgent", "")]);
+    }
+    assert_eq!(read.tags.iter().collect::<Vec<_>>(), ["a", "b"]);
     assert_eq!(read.recipients.len(), 2);
 }
 
@@ -265,37 +415,20 @@ fn sealed_nonsense_is_refused() {
     };
     let recipients = small_recipients();
     let good = encoded(&small_envelope(recipients.as_recipients()));
+    /// Where the record counts the header fields of its labels.
+    const HEADER_FIELDS: usize = 129;
     let with = |place: usize, value: u8| {
         let mut bytes = good[..good.len() - 4].to_vec();
         bytes[place] = value;
         seal(bytes)
     };
-    // Behind the trace, where the count of recipients would stand.
-    let behind_trace = 84;
-    let flagged = |flag: u8, bytes: &[u8]| {
-        let mut record = good[..good.len() - 4].to_vec();
-        record[10] |= flag;
-        record.splice(behind_trace..behind_trace, bytes.iter().copied());
-        seal(record)
-    };
-    let labels = |bytes: [u8; 9]| flagged(16, &bytes);
-    let intake = flagged(32, &[0; 4]);
     for (name, record, fault) in [
         ("empty", vec![], RecordFault::TooShort),
-        ("another version", with(0, 2), RecordFault::Version(2)),
+        ("a newer version", with(0, 3), RecordFault::Version(3)),
+        ("no version", with(0, 0), RecordFault::Version(0)),
         ("another kind", seal(vec![1, b'X', 0]), RecordFault::Kind(b'X')),
         ("unknown flags", with(10, 0xff), RecordFault::Value("flags")),
-        (
-            "labels that are none",
-            labels([0xff, 0xff, 0xff, 0xff, 0, 0, 0, 0, 0]),
-            RecordFault::Value("labels"),
-        ),
-        (
-            "half a header field",
-            labels([0xff, 0xff, 0xff, 0xff, 1, 0, 0, 0, 0]),
-            RecordFault::Truncated,
-        ),
-        ("no intake", intake, RecordFault::Value("intake time")),
+        ("half a header field", with(HEADER_FIELDS, 1), RecordFault::Truncated),
         ("unknown body type", with(11, 3), RecordFault::Value("body type")),
         ("unknown ret", with(12, 9), RecordFault::Value("ret")),
         ("unknown family", with(37, 5), RecordFault::Value("address family")),
@@ -342,11 +475,11 @@ proptest! {
     fn any_bytes_are_read_without_panic(bytes in proptest::collection::vec(any::<u8>(), 0..400)) {
         let _ = probe(&bytes);
         // With a sound outer form, so that the fields are reached.
-        for kind in *b"EJS" {
-            let mut record = vec![1, kind];
+        for (version, kind) in [(1, b'E'), (2, b'E'), (1, b'H'), (1, b'J'), (1, b'S')] {
+            let mut record = vec![version, kind];
             record.extend_from_slice(&bytes);
             record.extend_from_slice(&crc32fast::hash(&record).to_be_bytes());
-            if let Ok(Probed::Envelope(envelope)) = probe(&record) {
+            if version == 2 && let Ok(Probed::Envelope(envelope)) = probe(&record) {
                 prop_assert_eq!(encoded(&envelope), record);
             }
         }
@@ -363,7 +496,9 @@ proptest! {
         declared_bytes: Option<u64>,
         sum: (u64, u32, u32),
         peer: (std::net::IpAddr, u16),
-        trace in proptest::collection::vec(any::<u8>(), 0..300),
+        head_bytes: u32,
+        identity: (u64, Option<std::num::NonZeroU64>, u16, Option<std::num::NonZeroU64>),
+        tags in proptest::collection::vec("\\PC{1,60}", 0..6),
         mailboxes in proptest::collection::vec(("\\PC{1,60}", 0u8..16, some_text()), 0..20),
     ) {
         let mut buffer = RecipientsBuf::default();
@@ -374,6 +509,8 @@ proptest! {
         for (name, value) in &headers {
             fields.push(name, value).unwrap();
         }
+        let mut texts_buf = TextsBuf::default();
+        tags.iter().for_each(|tag| texts_buf.push(tag).unwrap());
         let [tenant, campaign] = &labels;
         let [sender, envid, auth, message_id, tls] = &texts;
         let envelope = Envelope {
@@ -388,7 +525,13 @@ proptest! {
             peer: peer.into(),
             tls: tls.as_deref().map(|text| Tls { version: text, cipher: text }),
             message_id: message_id.as_deref(),
-            trace: &trace,
+            head_bytes,
+            kept_until_ms: identity.3.map(u64::from),
+            tenant: TenantId(identity.0),
+            credential: identity.1.map(|raw| CredentialId(raw.get())),
+            stream: StreamNumber(identity.2),
+            tags: texts_buf.as_texts(),
+            metadata: fields.as_fields(),
             intake_ms,
             labels: Labels {
                 tenant: tenant.as_deref(),

@@ -12,6 +12,7 @@ use std::task::Waker;
 use std::time::Duration;
 use std::time::Instant;
 
+use queue_rig::HEAD;
 use queue_rig::NOW_MS;
 use queue_rig::Rig;
 use queue_rig::envelope;
@@ -34,6 +35,7 @@ use ringpost::queue::key;
 use ringpost::queue::ledger::LEDGER_KEY;
 use ringpost::queue::ledger::Ledger;
 use ringpost::queue::ledger::Tally;
+use ringpost::queue::partition::Kept;
 use ringpost::queue::schema::Indexes;
 use ringpost::queue::settle::JobRecord;
 use ringpost::queue::settle::Next;
@@ -62,7 +64,15 @@ fn part(number: u16, indexes: &[u32]) -> JobRecord {
 }
 
 fn settlement(id: MessageId, job: u16, next: Next, tally: Tally) -> Arc<Settlement> {
-    Arc::new(Settlement { id, job, next, reports: Vec::new(), tally, is_order: false })
+    Arc::new(Settlement {
+        id,
+        job,
+        next,
+        reports: Vec::new(),
+        tally,
+        is_order: false,
+        keep_until_ms: None,
+    })
 }
 
 fn done(id: MessageId, job: u16, delivered: u64) -> Arc<Settlement> {
@@ -165,8 +175,15 @@ fn the_ledger_adds_up_whatever_becomes_of_the_mail() {
     .expect("a report");
     let next = Next::Again(JobRecord { due_ms: NOW_MS + 1, ..part(0, &[1]) });
     let tally = Tally { bounced: 1, ..Tally::default() };
-    let with_report =
-        Settlement { id: bounced, job: 0, next, reports: vec![report], tally, is_order: false };
+    let with_report = Settlement {
+        id: bounced,
+        job: 0,
+        next,
+        reports: vec![report],
+        tally,
+        is_order: false,
+        keep_until_ms: None,
+    };
     assert!(settled(&rig, Arc::new(with_report)));
     assert!(rig.run(rig.committer.delete(deleted)).expect("it is written"));
     assert!(!settled(&rig, done(deleted, 0, 2)), "what is deleted is not delivered too");
@@ -175,7 +192,7 @@ fn the_ledger_adds_up_whatever_becomes_of_the_mail() {
         let sum = found.sum;
         assert!(found.adds_up, "{found:?}");
         assert_eq!((sum.taken, sum.queued), (11, 1 + 1 + 1 + 2), "{found:?}");
-        assert_eq!((sum.ended.delivered, sum.ended.bounced, sum.ended.deleted), (3, 1, 2));
+        assert_eq!((sum.ended.delivered, sum.ended.bounced, sum.ended.cancelled), (3, 1, 2));
     };
     expected(found(&rig));
     rig.close();
@@ -194,7 +211,15 @@ fn what_an_operator_was_told_is_synced() {
     let syncs = || rig.thread.handle().counts().syncs.load(Ordering::Relaxed);
     let again = |is_order| {
         let (next, tally) = (Next::Again(part(0, &[0])), Tally::default());
-        Arc::new(Settlement { id, job: 0, next, reports: Vec::new(), tally, is_order })
+        Arc::new(Settlement {
+            id,
+            job: 0,
+            next,
+            reports: Vec::new(),
+            tally,
+            is_order,
+            keep_until_ms: None,
+        })
     };
     let before = syncs();
     assert!(settled(&rig, again(false)));
@@ -355,9 +380,9 @@ fn a_message_has_as_many_parts_as_there_are_numbers() {
     let stored = rig.run(async {
         let mut body = rig.committer.body(NOW_MS)?;
         rig.push(&mut body, b"to many").await?;
-        body.finish(&envelope(to.as_recipients()), NOW_MS).await
+        body.finish(HEAD, &envelope(to.as_recipients()), NOW_MS).await
     });
-    let id = stored.expect("the message is stored").id;
+    let id = stored.expect("the message is stored").id.local;
     let free = |rig: &Rig, wanted| {
         rig.spool.partitions()[0].free_job_numbers(id, wanted).expect("it can be read")
     };
@@ -505,4 +530,58 @@ fn what_can_be_settled_beside_an_unreadable_job_is() {
     let spool = Spool::open(options(folder.path())).unwrap();
     assert!(inspect::show(&spool, other).is_err(), "it has ended");
     assert_eq!(audit(&spool).unwrap().sum.ended.delivered, 2);
+}
+
+/// A message that is kept has no job and is not queued, and no start takes it for damage.
+#[test]
+fn a_message_is_kept_after_its_end_until_it_expires() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let rig = Rig::with(options(folder.path()));
+    let (kept, gone) = (rig.stored(b"kept"), rig.stored(b"gone"));
+    let until_ms = NOW_MS + 1000;
+    let end = |id, keep_until_ms| {
+        let tally = Tally { delivered: 2, ..Tally::default() };
+        let (next, reports) = (Next::Done, Vec::new());
+        Arc::new(Settlement { id, job: 0, next, reports, tally, is_order: false, keep_until_ms })
+    };
+    assert!(settled(&rig, end(kept, Some(until_ms))));
+    assert!(settled(&rig, end(gone, None)));
+    rig.close();
+    let row = Kept { until_ms, id: kept };
+    let check = |rig: &Rig, repaired: u64| {
+        let start = &rig.spool.recovered()[0];
+        assert_eq!((start.messages, start.repaired, start.quarantined), (0, repaired, 0));
+        let partition = &rig.spool.partitions()[0];
+        assert_eq!(partition.messages(), 0);
+        assert_eq!(partition.kept(until_ms, 10).unwrap(), [row]);
+        assert_eq!(partition.kept(until_ms - 1, 10).unwrap(), []);
+        assert_eq!(rig.body_of(kept), b"kept");
+        let shown = inspect::show(&rig.spool, kept).expect("it is there");
+        assert_eq!((shown.kept_until_ms, shown.jobs.len()), (Some(until_ms), 0));
+        let all = inspect::ListFilter { limit: 10, after: None };
+        assert_eq!(inspect::list(&rig.spool, all).unwrap(), [], "it is not queued");
+        assert!(inspect::show(&rig.spool, gone).is_err());
+        let audit = found(rig);
+        assert!(audit.is_clean() && audit.sum.ended.delivered == 4, "{audit:?}");
+    };
+    let rig = Rig::with(options(folder.path()));
+    check(&rig, 0);
+    // Its row in the index is lost, and one of nothing is there.
+    let partition = &rig.spool.partitions()[0];
+    let family = partition.families().kept;
+    partition.db().delete_cf(family, key::of_kept(until_ms, kept)).unwrap();
+    partition.db().put_cf(family, key::of_kept(5, gone), []).unwrap();
+    rig.close();
+    let rig = Rig::with(options(folder.path()));
+    check(&rig, 2);
+    for Kept { id, .. } in rig.spool.partitions()[0].kept(until_ms, 10).unwrap() {
+        assert!(rig.run(rig.committer.delete(id)).expect("it is written"));
+    }
+    rig.close();
+    let rig = Rig::with(options(folder.path()));
+    assert!(inspect::show(&rig.spool, kept).is_err());
+    assert_eq!(rig.spool.partitions()[0].kept(u64::MAX, 10).unwrap(), []);
+    let audit = found(&rig);
+    assert!(audit.is_clean() && audit.sum.ended.cancelled == 0, "{audit:?}");
+    rig.close();
 }

@@ -1,7 +1,7 @@
-//! The life of mail that is not simply delivered: reports to the sender, expiry, warnings, attempts.
+//! Mail that is not delivered at once: reports to the sender, expiry, delay warnings, attempts.
 //!
-//! The real binary between a client and scripted receivers. That there is exactly one report, or
-//! none, is known when the queue is empty.
+//! The real binary between a client and scripted receivers. When the queue is empty, the number of
+//! reports is final.
 
 use std::fs;
 use std::net::SocketAddr;
@@ -36,7 +36,7 @@ mod support;
 const PATIENCE: Duration = Duration::from_secs(20);
 const BODY: &[u8] = b"Subject: hello\r\nMessage-ID: <m1@sender.test>\r\n\r\nThe very words.\r\n";
 
-/// A config in which all mail goes to one receiver.
+/// A config that sends all mail to one receiver.
 fn config(delivery: &str, routes: &str, to: SocketAddr) -> Setup {
     let config = format!(
         "[delivery]\nretry_jitter = 0\n{delivery}\n{routes}\n[[route]]\nnext = \"smtp:{to}\"\n"
@@ -48,7 +48,7 @@ fn route(domain: &str, next: &str) -> String {
     format!("[[route]]\nrecipient_domain = [\"{domain}\"]\nnext = \"{next}\"\n")
 }
 
-/// One transaction; parameters may stand behind the addresses.
+/// One transaction; parameters may follow the addresses.
 fn send(client: &mut Client, from: &str, to: &[&str], body: &[u8]) {
     client.expect(&format!("MAIL FROM:{from}"), 250);
     for to in to {
@@ -75,12 +75,12 @@ fn asked(folder: &Path, words: &[&str]) -> Value {
 fn await_empty(server: &Server) {
     let end = Instant::now() + PATIENCE;
     while asked(&server.folder, &["stats"])["messages"] != 0 {
-        assert!(Instant::now() < end, "mail is left:\n{}", server.log_brief());
+        assert!(Instant::now() < end, "the queue is not empty:\n{}", server.log_brief());
         thread::sleep(Duration::from_millis(50));
     }
 }
 
-/// The first log line that holds all of it. The log may come later than the mail.
+/// The first log line that contains all these texts. It may be written after the mail has arrived.
 fn await_line(server: &Server, texts: &[&str]) -> String {
     let end = Instant::now() + PATIENCE;
     loop {
@@ -93,11 +93,11 @@ fn await_line(server: &Server, texts: &[&str]) -> String {
     }
 }
 
-/// A report as its reader sees it.
+/// A parsed report.
 struct Report {
     subject: String,
     text: String,
-    /// Fields of the message, then of each recipient.
+    /// The fields of the message, then those of each recipient.
     fields: Vec<Vec<(String, String)>>,
     original_type: String,
     original: String,
@@ -134,7 +134,7 @@ impl Report {
         report
     }
 
-    /// Empty where there is none.
+    /// Empty if the field is missing.
     fn field(&self, block: usize, name: &str) -> &str {
         let found = self.fields[block].iter().find(|(key, _)| key == name);
         found.map_or("", |(_, value)| value)
@@ -163,7 +163,7 @@ fn only_report(receiver: &Receiver, sender: &str) -> Report {
 }
 
 #[test]
-fn one_refused_of_three_makes_one_report_of_one() {
+fn one_refused_of_three_recipients_causes_one_report() {
     let folder = tempfile::tempdir().expect("a folder");
     let receiver = Receiver::start(&["DSN"], |line| match line {
         _ if line.starts_with("RCPT TO:<bob@") => {
@@ -230,7 +230,7 @@ fn one_refused_of_three_makes_one_report_of_one() {
 }
 
 #[test]
-fn notify_is_honoured() {
+fn notify_is_respected() {
     let folder = tempfile::tempdir().expect("a folder");
     let refuse_bob =
         |line: &str| line.starts_with("RCPT TO:<bob@").then(|| "550 5.7.1 not you".to_owned());
@@ -263,7 +263,7 @@ fn notify_is_honoured() {
     assert_eq!(relayed.field(1, "Status"), "2.0.0");
     assert_eq!(relayed.field(1, "Original-Recipient"), "rfc822; a@o.test");
     assert_eq!(relayed.field(0, "Original-Envelope-Id"), "e1");
-    assert!(!relayed.has_whole_original(), "RET is for failures");
+    assert!(!relayed.has_whole_original(), "RET applies to failures only");
     let lmtp = only_report(&plain, "lmtp@sender.test");
     assert_eq!(lmtp.field(1, "Action"), "delivered");
     let rejected = only_report(&plain, "rejected@sender.test");
@@ -283,7 +283,7 @@ fn notify_is_honoured() {
 }
 
 #[test]
-fn reports_of_reports_go_to_the_postmaster_and_no_further() {
+fn an_undeliverable_report_goes_to_the_postmaster_only() {
     let folder = tempfile::tempdir().expect("a folder");
     let closed = Arc::new(AtomicBool::new(false));
     let seen = Arc::clone(&closed);
@@ -300,14 +300,14 @@ fn reports_of_reports_go_to_the_postmaster_and_no_further() {
     send(&mut client, "<>", &["<bob@remote.test>"], BODY);
     let double = only_report(&receiver, "post@own.test");
     assert_eq!(double.field(1, "Final-Recipient"), "rfc822; bob@remote.test");
-    // The sender's own address is refused too.
+    // The sender's own address is refused, too.
     send(&mut client, "<gone@sender.test>", &["<bob@remote.test>"], BODY);
     let both = receiver.await_for("post@own.test", 2, PATIENCE);
     let double = Report::read(&both[1]);
     assert_eq!(double.field(1, "Final-Recipient"), "rfc822; gone@sender.test");
     assert!(double.original.contains("Undeliverable"), "{}", double.original);
     await_empty(&server);
-    // And now the postmaster's as well.
+    // Then the postmaster's address as well.
     closed.store(true, Ordering::Release);
     send(&mut client, "<gone@sender.test>", &["<bob@remote.test>"], BODY);
     server.wait_for_log("it told the postmaster of a report");
@@ -324,7 +324,7 @@ fn reports_of_reports_go_to_the_postmaster_and_no_further() {
 }
 
 #[test]
-fn what_waits_is_told_once_and_expires() {
+fn a_delayed_message_is_reported_once_and_expires() {
     let folder = tempfile::tempdir().expect("a folder");
     let receiver = Receiver::start(&[], |line| {
         line.starts_with("RCPT TO:<slow@").then(|| "451 4.3.0 come again".to_owned())
@@ -339,15 +339,15 @@ fn what_waits_is_told_once_and_expires() {
     for sender in ["all@sender.test", "delay@sender.test"] {
         receiver.await_for(sender, 1, PATIENCE);
     }
-    // Two more tries of each, of which nobody is told.
+    // Two more attempts for each, which are not reported.
     let tries = || receiver.asked("RCPT TO:<slow@");
     let (told, end) = (tries(), Instant::now() + PATIENCE);
     while tries() < told + 6 {
-        assert!(Instant::now() < end, "no more tries:\n{}", server.log_brief());
+        assert!(Instant::now() < end, "no further attempts:\n{}", server.log_brief());
         thread::sleep(Duration::from_millis(20));
     }
     let path = folder.path().join("ringpost.toml");
-    let text = fs::read_to_string(&path).expect("it was written for the start");
+    let text = fs::read_to_string(&path).expect("the config exists");
     fs::write(&path, text.replace("max_age = \"1h\"", "max_age = \"2s\"")).expect("it is ours");
     server.signal("HUP");
     await_empty(&server);
@@ -370,22 +370,22 @@ fn what_waits_is_told_once_and_expires() {
         assert_eq!(expired.field(1, "Status"), "4.4.7");
         assert_eq!(expired.field(1, "Diagnostic-Code"), "smtp; 451 4.3.0 come again");
         assert_eq!(expired.field(1, "Remote-MTA"), "dns; [127.0.0.1]");
-        assert!(expired.text.contains("could not be delivered for too long"), "{}", expired.text);
+        assert!(expired.text.contains("expired before it could be delivered"), "{}", expired.text);
     }
-    // At once, and then a second after another.
+    // One attempt at once, then one per second.
     let (tries, spent) = (tries() as u64, begun.elapsed());
-    assert!(tries <= 3 * (spent.as_secs() + 1), "{tries} tries in {spent:?}");
+    assert!(tries <= 3 * (spent.as_secs() + 1), "{tries} attempts in {spent:?}");
     for sender in ["all", "delay", "fail"] {
         await_line(&server, &[&format!("\"{sender}@sender.test"), ":\"expired\""]);
     }
 }
 
 #[test]
-fn what_waits_for_a_destination_that_is_left_alone_expires() {
+fn mail_for_an_unreachable_destination_expires() {
     let folder = tempfile::tempdir().expect("a folder");
     let receiver = Receiver::start(&[], |_| None);
-    // Nobody listens there, and after the first failure it is left alone for longer than the mail
-    // may live.
+    // No listener there. After the first failure no attempt is made for longer than the mail's
+    // maximum age.
     let dead = ClosedPort::new();
     let delivery = "retry_schedule = [\"1s\"]\nmax_age = \"3s\"\n\
                     [destination_defaults]\nfailures_to_back_off = 1\nback_off_first = \"1h\"\n\
@@ -394,17 +394,17 @@ fn what_waits_for_a_destination_that_is_left_alone_expires() {
     let server = Server::start(folder.path(), &config(delivery, &routes, receiver.address));
     let mut client = greeted(&server);
     send(&mut client, "<dead@sender.test>", &["<ann@dead.test> NOTIFY=FAILURE"], BODY);
-    // The other comes while the destination is left alone already.
+    // The second message arrives during the pause.
     await_line(&server, &["\"dead@sender.test", "\"outcome\":\"deferred\""]);
     send(&mut client, "<later@sender.test>", &["<ann@dead.test> NOTIFY=FAILURE"], BODY);
     await_empty(&server);
     for sender in ["dead@sender.test", "later@sender.test"] {
         let expired = only_report(&receiver, sender);
         assert_eq!(expired.field(1, "Status"), "4.4.7", "{sender}");
-        assert_eq!(expired.field(1, "Remote-MTA"), "", "{sender}: no server said anything");
+        assert_eq!(expired.field(1, "Remote-MTA"), "", "{sender}: no server replied");
         let said = expired.field(1, "Diagnostic-Code");
         assert!(said.contains("connecting to"), "{sender}: {said}");
-        // In the end there was no attempt to date: the destination was left alone.
+        // There was no attempt at the end, because of the pause.
         assert_eq!(expired.field(1, "Last-Attempt-Date"), "", "{sender}");
         await_line(&server, &[&format!("\"{sender}"), ":\"expired\""]);
     }
@@ -426,7 +426,7 @@ fn zone(asked: &Asked) -> Vec<Vec<u8>> {
 }
 
 #[test]
-fn domains_that_are_none_bounce_at_once_and_doubts_wait() {
+fn invalid_domains_bounce_at_once_and_temporary_faults_wait() {
     let folder = tempfile::tempdir().expect("a folder");
     let names = NameServer::start(zone);
     let receiver = Receiver::start(&[], |_| None);
@@ -464,11 +464,11 @@ fn domains_that_are_none_bounce_at_once_and_doubts_wait() {
         let line = await_line(&server, &[&format!("a@{domain}.test"), &format!(":\"{ended}\"")]);
         assert!(line.contains(&format!("\"category\":\"{category}\"")), "{line}");
     }
-    // What may yet be mended waits: a server's failure, and a domain that only a route names.
+    // Temporary faults: a server failure, and a domain that only a route defines.
     for domain in ["servfail", "typo"] {
         assert_eq!(receiver.taken_for(&format!("{domain}@sender.test")).len(), 0, "{domain}");
     }
-    // A report that arrived is listed until its delivery is committed, a moment later.
+    // A report that has arrived is listed until its delivery is committed.
     let end = Instant::now() + PATIENCE;
     loop {
         let left = asked(folder.path(), &["list"]);
@@ -483,7 +483,7 @@ fn domains_that_are_none_bounce_at_once_and_doubts_wait() {
 }
 
 #[test]
-fn reports_keep_their_pace_across_a_kill() {
+fn the_report_rate_is_limited_across_a_kill() {
     let folder = tempfile::tempdir().expect("a folder");
     let receiver = Receiver::start(&[], |_| None);
     let routes = route("closed.test", "reject:this domain is closed");
@@ -491,7 +491,7 @@ fn reports_keep_their_pace_across_a_kill() {
         server: "cores = \"0\"\n".to_owned(),
         ..config("bounce_rate = 60", &routes, receiver.address)
     };
-    // A server may tell of one for each second since its own start.
+    // A server may send one report for each second since its start.
     let start = Instant::now();
     let mut server = Server::start(folder.path(), &setup);
     let mut client = greeted(&server);
@@ -500,18 +500,18 @@ fn reports_keep_their_pace_across_a_kill() {
     }
     let end = Instant::now() + PATIENCE;
     while receiver.taken().len() < 2 {
-        assert!(Instant::now() < end, "the others wait:\n{}", server.log_brief());
+        assert!(Instant::now() < end, "the other reports wait:\n{}", server.log_brief());
         thread::sleep(Duration::from_millis(20));
     }
-    // Both are committed; looking takes its time, in which another may have its turn.
+    // Both deliveries are committed. Checking takes time, in which another report may be due.
     while asked(folder.path(), &["stats"])["messages"].as_u64() > Some(3) {
-        assert!(Instant::now() < end, "the others wait:\n{}", server.log_brief());
+        assert!(Instant::now() < end, "the other reports wait:\n{}", server.log_brief());
         thread::sleep(Duration::from_millis(20));
     }
     server.kill();
     let (told, spent) = (receiver.taken().len(), start.elapsed());
-    // The first one at once, and what is due within a second with it.
-    assert!(told as u64 <= spent.as_secs() + 2, "one a second, not {told} in {spent:?}");
+    // One at once, and one due within the same second.
+    assert!(told as u64 <= spent.as_secs() + 2, "the limit is one a second: {told} in {spent:?}");
     let server = Server::start(folder.path(), &setup);
     await_empty(&server);
     assert!(start.elapsed() >= Duration::from_millis(3900), "{:?}", start.elapsed());
@@ -521,7 +521,7 @@ fn reports_keep_their_pace_across_a_kill() {
 }
 
 #[test]
-fn a_report_lists_a_thousand_at_most() {
+fn a_report_lists_at_most_a_thousand_recipients() {
     let folder = tempfile::tempdir().expect("a folder");
     let receiver = Receiver::start(&[], |_| None);
     let routes = route("closed.test", "reject:this domain is closed");
@@ -541,7 +541,7 @@ fn a_report_lists_a_thousand_at_most() {
 }
 
 #[test]
-fn attempts_are_exact_across_a_kill() {
+fn attempts_are_counted_exactly_across_a_kill() {
     let folder = tempfile::tempdir().expect("a folder");
     let receiver = Receiver::start(&[], |line| {
         line.starts_with("RCPT TO:<slow@").then(|| "451 4.3.0 come again".to_owned())
@@ -566,7 +566,7 @@ fn attempts_are_exact_across_a_kill() {
     };
     let before = await_attempts(2);
     server.kill();
-    assert_eq!(job()["attempts"], before, "as a stopped queue shows it");
+    assert_eq!(job()["attempts"], before, "the stopped queue shows the same");
     assert_eq!(receiver.asked("RCPT TO:<slow@") as u64, before);
     let mut server = Server::start(folder.path(), &setup);
     let after = await_attempts(before + 2);
@@ -575,7 +575,7 @@ fn attempts_are_exact_across_a_kill() {
 }
 
 #[test]
-fn a_backlog_is_delivered_and_what_is_held_stays() {
+fn an_old_backlog_is_delivered_except_held_mail() {
     let folder = tempfile::tempdir().expect("a folder");
     let receiver = Receiver::start(&[], |_| None);
     let routes = route("hold.test", "hold");
@@ -595,13 +595,13 @@ fn a_backlog_is_delivered_and_what_is_held_stays() {
     assert_eq!(receiver.taken().len(), 0);
     server.kill();
 
-    // Old as it is: what has never been tried is tried once, and what is held does not expire.
+    // Despite its age, mail without an attempt gets one, and held mail does not expire.
     let enabled = config("max_age = \"1s\"\nretry_schedule = [\"1s\"]", &routes, receiver.address);
     for start in 0..2 {
         let mut server = Server::start(folder.path(), &enabled);
         let end = Instant::now() + PATIENCE;
         while asked(folder.path(), &["stats"])["messages"] != 2 {
-            assert!(Instant::now() < end, "mail is left:\n{}", server.log_brief());
+            assert!(Instant::now() < end, "the queue is not empty:\n{}", server.log_brief());
             thread::sleep(Duration::from_millis(50));
         }
         thread::sleep(Duration::from_millis(1500));
@@ -626,6 +626,6 @@ fn a_backlog_is_delivered_and_what_is_held_stays() {
     }
     assert_eq!(receiver.taken_for("b@one.test").len(), 2);
     assert_eq!(receiver.taken_for("b@hold.test").len(), 0);
-    assert_eq!(receiver.taken_for("a@sender.test").len(), 0, "nothing is reported");
+    assert_eq!(receiver.taken_for("a@sender.test").len(), 0, "no report was sent");
     assert!(fs::metadata(folder.path().join("spool")).is_ok());
 }

@@ -1,17 +1,17 @@
-//! A relay under load that dies: mail goes in by clients and out to a sink that counts, and the
-//! relay between them is killed at random times and at every named point of settling.
+//! Crashes of a relay under load: clients send mail, a sink counts deliveries, and the relay
+//! between them is killed at random times and at every named point of settling.
 //!
 //! ```text
-//! lost        acknowledged, and not at the sink for every recipient when the queue is empty: 0
-//! duplicate   at the sink twice; only what it had answered 250 to while the relay that sent it
-//!             died before its settle was durable. The relay's log has a line for each settle that
-//!             was: whatever it names must not come again
-//! alien       at the sink with a body that was not sent: 0
+//! lost        acknowledged, but not at the sink for every recipient when the queue is empty: 0
+//! duplicate   at the sink twice. Allowed only if the sink answered 250 and the relay died before
+//!             its settlement was durable. The relay logs each durable settlement: such mail must
+//!             not arrive again
+//! unknown     at the sink with a body that was not sent: 0
 //! audit       taken = delivered + bounced + ... + queued, before and after each restart
 //! ```
 //! Each message has recipients in three domains, more in each than a transaction takes, so that it
-//! is split twice; one domain refuses for good, so that senders are told; one puts off at first.
-//! `RINGPOST_TEST_CRASH_KILLS` and `RINGPOST_TEST_CRASH_SEED` are those of `crash.rs`.
+//! is split twice. One domain refuses permanently, so that senders get reports; one defers at
+//! first. `RINGPOST_TEST_CRASH_KILLS` and `RINGPOST_TEST_CRASH_SEED` are those of `crash.rs`.
 
 mod support;
 
@@ -56,15 +56,15 @@ use support::stuffed;
 
 const CLIENTS: usize = 4;
 const KILLS: usize = 12;
-/// Connections to each of the domains.
+/// Connections to each domain.
 const CONNECTIONS: usize = 4;
-/// Where mail goes, and where reports go.
+/// The destination of mail and of reports.
 const DOMAINS: [&str; 4] = ["takes.test", "later.test", "never.test", "sender.test"];
-/// How long `later.test` puts everything off.
+/// Time for which `later.test` defers all mail.
 const PUT_OFF: Duration = Duration::from_secs(2);
-/// What is passed dozens of times may take long on a slow disk.
+/// The time limit of waits; a slow disk passes through some points dozens of times.
 const POINTS_PATIENCE: Duration = PATIENCE.saturating_mul(4);
-/// What the sink takes for an answer, and one of a test that counts how much it is given.
+/// Time of the sink for a reply, and in a test that counts the deliveries.
 const SINK_PAUSE: Duration = Duration::from_millis(2);
 #[cfg(feature = "failpoints")]
 const SLOW_SINK_PAUSE: Duration = Duration::from_millis(20);
@@ -76,7 +76,7 @@ fn alone() -> MutexGuard<'static, ()> {
     ONE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Message number `n`: everything follows from the number.
+/// Message number `n`, which is determined by the number.
 fn recipients_of(number: u64) -> Vec<String> {
     let mut all = Vec::new();
     for (domain, count) in [(0, 3), (1, 3), (2, u64::from(number.is_multiple_of(4)))] {
@@ -90,7 +90,7 @@ fn sender_of(number: u64) -> String {
 }
 
 fn body_of(number: u64) -> Vec<u8> {
-    // Now and then one that is read from the store while it is sent.
+    // Some messages are so large that they are read from the store while they are sent.
     let bytes = if number % 32 == 5 { 150_000 } else { 300 + (number * 7919) % 3000 };
     numbered_body(number, bytes as usize)
 }
@@ -99,16 +99,16 @@ fn number_of(mailbox: &str) -> Option<u64> {
     mailbox.split_once('@')?.0.split_once('-')?.1.parse().ok()
 }
 
-/// What the sink has seen.
+/// The deliveries at the sink.
 #[derive(Default)]
 struct Seen {
-    /// For each recipient, the lives of the relay that delivered to it.
+    /// For each recipient, the lives of the relay that have delivered to it.
     deliveries: HashMap<String, Vec<usize>>,
-    aliens: Vec<String>,
+    unknown: Vec<String>,
     put_off: HashSet<String>,
 }
 
-/// Servers for all the domains, in threads of the test.
+/// Servers for all the domains, on threads of the test.
 struct Sink {
     seen: Arc<Mutex<Seen>>,
     life: Arc<AtomicUsize>,
@@ -121,14 +121,14 @@ impl Sink {
         let begun = Instant::now();
         let mut ports = Vec::new();
         for domain in DOMAINS {
-            let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+            let listener = TcpListener::bind("127.0.0.1:0").expect("loopback has a free port");
             ports.push(listener.local_addr().expect("it is bound").port());
             let (seen, life) = (Arc::clone(&seen), Arc::clone(&life));
             thread::spawn(move || {
                 for stream in listener.incoming().flatten() {
                     let life = life.load(Ordering::SeqCst);
                     let rig = SinkState { seen: Arc::clone(&seen), domain, life, begun, pause };
-                    // A relay that dies in the middle is what this is for.
+                    // Fails when the relay is killed.
                     thread::spawn(move || drop(rig.serve(stream)));
                 }
             });
@@ -192,11 +192,16 @@ impl SinkState {
             return "550 5.1.1 nobody here\r\n".to_owned();
         }
         if self.domain == DOMAINS[1] {
-            // All of it at first, later some of each mail once.
+            // Everything at first, later some recipients once.
             let some = number_of(&mailbox).is_some_and(|number| number.is_multiple_of(6));
             let first = some
                 && mailbox.starts_with("r0")
-                && self.seen.lock().expect("nobody panics").put_off.insert(mailbox.clone());
+                && self
+                    .seen
+                    .lock()
+                    .expect("no thread panics with the lock")
+                    .put_off
+                    .insert(mailbox.clone());
             if first || self.begun.elapsed() < PUT_OFF {
                 return "451 4.7.1 later\r\n".to_owned();
             }
@@ -206,7 +211,7 @@ impl SinkState {
     }
 
     fn take(&self, to: &[String], body: &[u8]) {
-        let mut seen = self.seen.lock().expect("nobody panics");
+        let mut seen = self.seen.lock().expect("no thread panics with the lock");
         for mailbox in to {
             let number = number_of(mailbox).unwrap_or(u64::MAX);
             let sound = match self.domain == DOMAINS[3] {
@@ -214,7 +219,7 @@ impl SinkState {
                 false => body.ends_with(&body_of(number)),
             };
             if !sound {
-                seen.aliens.push(format!("{mailbox}: {} bytes that nobody sent", body.len()));
+                seen.unknown.push(format!("{mailbox}: an unknown body of {} bytes", body.len()));
             }
             seen.deliveries.entry(mailbox.clone()).or_default().push(self.life);
         }
@@ -242,7 +247,7 @@ fn read_body(input: &mut impl BufRead) -> io::Result<Vec<u8>> {
     }
 }
 
-/// What clients know.
+/// The acknowledgements that clients have seen.
 #[derive(Default)]
 struct Sent {
     next: AtomicU64,
@@ -255,7 +260,7 @@ impl Sent {
     }
 }
 
-/// Clients at work.
+/// Running clients.
 struct Load {
     sent: Arc<Sent>,
     stop: Arc<AtomicBool>,
@@ -267,7 +272,7 @@ impl Load {
         let stop = Arc::new(AtomicBool::new(false));
         let client = |_| {
             let (sent, stop) = (Arc::clone(sent), Arc::clone(&stop));
-            // A relay that dies ends its clients.
+            // The client's connection ends when the relay is killed.
             thread::spawn(move || drop(work(address, &sent, &stop)))
         };
         let clients = (0..CLIENTS).map(client).collect();
@@ -279,7 +284,7 @@ impl Load {
         let wanted = self.sent.acknowledged().len() + more;
         let end = Instant::now() + PATIENCE;
         while self.sent.acknowledged().len() < wanted {
-            assert!(Instant::now() < end, "no {more} messages were taken");
+            assert!(Instant::now() < end, "no {more} messages were accepted");
             thread::sleep(Duration::from_millis(2));
         }
     }
@@ -322,14 +327,14 @@ fn work(address: SocketAddr, sent: &Sent, stop: &AtomicBool) -> io::Result<()> {
     client.ask("QUIT").map(|_| ())
 }
 
-/// A relay that is started again and again, its clients and its sink.
+/// A relay that is started repeatedly, its clients and its sink.
 struct Field {
     folder: tempfile::TempDir,
     sink: Sink,
     sent: Arc<Sent>,
     random: Random,
     kills: usize,
-    /// For each life, whom its log says that it delivered to.
+    /// For each life, the recipients delivered to according to its log.
     told: Vec<HashSet<String>>,
 }
 
@@ -343,7 +348,7 @@ impl Field {
         let seed = number_from("RINGPOST_TEST_CRASH_SEED", || now.as_millis() as u64);
         println!("{name}: RINGPOST_TEST_CRASH_SEED={seed}");
         Field {
-            folder: tempfile::tempdir().expect("there is a place for temporary files"),
+            folder: tempfile::tempdir().expect("a temporary folder"),
             sink: Sink::start(pause),
             sent: Arc::default(),
             random: Random::new(seed),
@@ -367,7 +372,7 @@ impl Field {
         self.spawn_with(failpoints, 2, "")
     }
 
-    /// With so many partitions, and more to say of delivery.
+    /// Sets the number of partitions, and further keys of the delivery section.
     fn spawn_with(&self, failpoints: &str, partitions: u16, delivery: &str) -> Server {
         let mut config = format!(
             "[queue]\nmemory = \"16MiB\"\nmin_free_space = \"0\"\npartitions = {partitions}\n\
@@ -394,9 +399,9 @@ impl Field {
         Load::start(server.address(), &self.sent)
     }
 
-    /// A relay has died, or ended: what it told counts, and its books are looked into.
+    /// Evaluates the log of a relay that has ended, and audits its spool.
     fn bury(&mut self, mut server: Server, when: &str) {
-        // Its readers have then read all of it.
+        // The threads that read the log have then read all of it.
         server.whole_log();
         let log = server.log.lock().expect("no reader panics");
         let told = log.iter().filter(|line| line.contains("\"outcome\":\"delivered\""));
@@ -409,14 +414,15 @@ impl Field {
         self.audit(when);
     }
 
-    /// The relay's own audit, whether it runs or not. Answers what is queued.
+    /// The relay's own audit, of a running or stopped relay. Returns the number of queued
+    /// recipients.
     #[track_caller]
     fn audit(&self, when: &str) -> u64 {
         let done = Command::new(BINARY)
             .args(["audit", "--json", "--config"])
             .arg(self.path().join("ringpost.toml"))
             .output()
-            .expect("the binary runs");
+            .expect("the binary can be run");
         let text = String::from_utf8_lossy(&done.stdout).into_owned();
         let why = String::from_utf8_lossy(&done.stderr);
         assert!(done.status.success(), "{when}: {text}{why}");
@@ -425,12 +431,12 @@ impl Field {
         found["queued"].as_u64().expect("a number")
     }
 
-    /// Waits until all mail has left, and ends the relay.
+    /// Waits until the queue is empty, and stops the relay.
     #[track_caller]
     fn drain(&mut self, server: Server) {
         let end = Instant::now() + 2 * PATIENCE;
         while self.audit("drain") > 0 {
-            assert!(Instant::now() < end, "mail does not leave: {}", self.left());
+            assert!(Instant::now() < end, "the queue does not empty: {}", self.left());
             thread::sleep(Duration::from_millis(200));
         }
         self.end(server);
@@ -441,7 +447,7 @@ impl Field {
         String::from_utf8_lossy(&list.stdout).into_owned()
     }
 
-    /// SIGTERM; it has to end in good order.
+    /// Stops the relay with SIGTERM and checks that it ends normally.
     #[track_caller]
     fn end(&mut self, mut server: Server) {
         server.signal("TERM");
@@ -449,15 +455,15 @@ impl Field {
         let status = server.wait(PATIENCE);
         assert!(status.success(), "{status}: {}", server.whole_log());
         println!("ended within {:?}", begun.elapsed());
-        assert!(begun.elapsed() < Duration::from_secs(15), "it does not wait for nothing");
+        assert!(begun.elapsed() < Duration::from_secs(15), "it waits without a reason");
         self.bury(server, "after SIGTERM");
     }
 
-    /// Compares what was promised with what arrived. Answers the number of duplicates.
+    /// Compares acknowledgements with deliveries. Returns the number of duplicates.
     #[track_caller]
     fn compare(&self, name: &str) -> usize {
         let seen = self.sink.seen();
-        assert_eq!(seen.aliens, Vec::<String>::new(), "{name}");
+        assert_eq!(seen.unknown, Vec::<String>::new(), "{name}");
         let acknowledged = self.sent.acknowledged();
         let mut lost = Vec::new();
         for number in acknowledged.iter() {
@@ -488,17 +494,19 @@ impl Field {
             seen.deliveries.len(),
         );
         assert!(again.is_empty(), "{name}: settled, and delivered again: {:?}", &again[..1]);
-        assert!(acknowledged.len() > 20, "{name}: a test without mail proves nothing");
+        assert!(acknowledged.len() > 20, "{name}: too little mail for a result");
         duplicates
     }
 
-    /// Has so many messages queued, each to one recipient that takes it.
+    /// Queues `count` messages, each for one recipient that the sink accepts.
     #[cfg(feature = "failpoints")]
     fn fill(&self, server: &Server, count: usize) {
         let mut client = Client::connect(server.address()).expect("it listens");
         client.greet().expect("it greets");
         for number in (1..).step_by(8).take(count) {
-            let [mailbox] = &recipients_of(number)[..] else { panic!("{number} has one") };
+            let [mailbox] = &recipients_of(number)[..] else {
+                panic!("{number} has one recipient")
+            };
             for command in [
                 format!("MAIL FROM:<{}>", sender_of(number)),
                 format!("RCPT TO:<{mailbox}>"),
@@ -512,7 +520,7 @@ impl Field {
         }
     }
 
-    /// Waits until the sink was given mail for so many recipients.
+    /// Waits until the sink has received mail for `count` recipients.
     #[cfg(feature = "failpoints")]
     #[track_caller]
     fn await_delivered(&self, count: usize) {
@@ -523,9 +531,9 @@ impl Field {
         }
     }
 
-    /// Deliveries in flight at the kills: one on each connection, to two recipients at most, and a
-    /// few before it whose settles wait for the same sync. That none of them was durable is what
-    /// `compare` shows; this is to notice when settling falls behind.
+    /// Deliveries in flight at the kills: one on each connection, to at most two recipients, and a
+    /// few before it whose settlements wait for the same sync. `compare` checks that none of them
+    /// was durable; this limit detects settling that falls behind.
     fn in_flight(&self) -> usize {
         const WAITING_FOR_A_SYNC: usize = 8;
         self.kills * (DOMAINS.len() - 1) * CONNECTIONS * 2 * WAITING_FOR_A_SYNC
@@ -555,13 +563,13 @@ fn a_relay_killed_at_any_time_loses_nothing() {
 
 #[cfg(feature = "failpoints")]
 #[test]
-fn a_relay_stopped_at_every_point_of_settling_loses_nothing() {
+fn a_relay_killed_at_every_point_of_settling_loses_nothing() {
     let _alone = alone();
     let mut field = Field::new("points of settling");
     for name in ringpost::queue::points::RELAY_FAILPOINTS {
         let failpoints = format!("{name}={}*off->return", field.random.below(20));
         let mut server = field.spawn(&failpoints);
-        // What the last life left may bring it to the point before it listens.
+        // The mail of the last life may reach the point before the relay listens.
         let load = server.await_start().is_ok().then(|| field.load(&server));
         let status = server.wait(POINTS_PATIENCE);
         load.into_iter().for_each(Load::stop);
@@ -575,15 +583,16 @@ fn a_relay_stopped_at_every_point_of_settling_loses_nothing() {
     assert!(duplicates <= field.in_flight(), "{duplicates} duplicates");
 }
 
-/// A bug in what a shard depends on is the end of the process, not of a part of it that nobody
-/// would miss until mail lies still.
+/// A panic of a task that the shard depends on ends the process, rather than leaving a part of it
+/// dead unnoticed.
 #[cfg(feature = "failpoints")]
 #[test]
-fn a_relay_whose_vital_task_panics_ends_and_loses_nothing() {
+fn a_panic_of_a_vital_task_ends_the_relay_and_loses_nothing() {
     let _alone = alone();
     let mut field = Field::new("vital tasks");
     for name in ringpost::queue::points::VITAL_FAILPOINTS {
-        // The scan comes there once in half a second and partition, all others much more often.
+        // The scan passes the point every half second and partition, the other tasks far more
+        // often.
         let passes = if *name == "vital::scan" { 4 } else { 20 + field.random.below(20) };
         let failpoints = format!("{name}={passes}*off->panic");
         let mut server = field.spawn(&failpoints);
@@ -604,7 +613,7 @@ fn a_relay_whose_vital_task_panics_ends_and_loses_nothing() {
 }
 
 #[test]
-fn a_relay_told_to_end_settles_what_is_in_flight() {
+fn a_stopping_relay_settles_deliveries_in_flight() {
     let _alone = alone();
     let mut field = Field::new("SIGTERM");
     for life in 0..3 {
@@ -617,13 +626,13 @@ fn a_relay_told_to_end_settles_what_is_in_flight() {
     }
     let server = field.start("");
     field.drain(server);
-    assert_eq!(field.compare("SIGTERM"), 0, "nothing comes twice where nothing was killed");
+    assert_eq!(field.compare("SIGTERM"), 0, "no duplicates without a kill");
 }
 
-/// What a full disk keeps from being settled waits, and is neither sent nor counted twice.
+/// A settlement that a full disk delays is neither sent nor counted twice.
 #[cfg(feature = "failpoints")]
 #[test]
-fn a_disk_that_fills_up_delays_settling_and_repeats_nothing() {
+fn a_full_disk_delays_settling_and_repeats_nothing() {
     let _alone = alone();
     let mut field = Field::new("full disk");
     for points in [
@@ -640,17 +649,18 @@ fn a_disk_that_fills_up_delays_settling_and_repeats_nothing() {
     }
     let server = field.start("");
     field.drain(server);
-    assert_eq!(field.compare("full disk"), 0, "nothing comes twice where nothing was killed");
+    assert_eq!(field.compare("full disk"), 0, "no duplicates without a kill");
 }
 
-/// What a server has taken is repeated by a crash until the disk has it. On one that has stopped
-/// taking anything, delivery has to stop soon too; on one that is slow, it has to go on.
+/// A crash repeats deliveries whose settlements are not durable. On a hung disk delivery must
+/// therefore stop soon; on a slow disk it must continue.
 #[cfg(feature = "failpoints")]
 #[test]
-fn a_slow_disk_slows_delivery_and_a_crash_repeats_no_more() {
+fn a_slow_disk_slows_delivery_and_bounds_what_a_crash_repeats() {
     const MESSAGES: usize = 160;
-    // A connection begins none later than the bound after the first was taken, and each takes the
-    // sink its time. One is under way then and one at the end; two more for a shard that sleeps.
+    // A connection starts a delivery no later than the limit after the first one, and each takes
+    // the sink's time. One is in progress then and one at the end; two more for a shard that
+    // sleeps.
     let each = UNSETTLED_MS_MAX as usize / SLOW_SINK_PAUSE.as_millis() as usize + 2 + 2;
     let most = CONNECTIONS * each;
     let _alone = alone();
@@ -663,13 +673,13 @@ fn a_slow_disk_slows_delivery_and_a_crash_repeats_no_more() {
     let mut server = field.spawn_with("settle::before_write=pause", 1, "");
     server.await_start().expect("it starts");
     field.await_delivered(1);
-    // All of them would go out in this time.
+    // Without a limit all messages would be sent in this time.
     thread::sleep(SLOW_SINK_PAUSE * (MESSAGES / CONNECTIONS) as u32 + Duration::from_millis(300));
     server.kill();
     field.kills += 1;
     field.bury(server, "on a disk that stands still");
     let repeated = field.sink.seen().deliveries.len();
-    assert!(repeated <= most, "a crash repeats {repeated} deliveries, and not {most} at most");
+    assert!(repeated <= most, "a crash repeats {repeated} deliveries, the limit is {most}");
 
     let mut server = field.spawn_with("settle::before_write=sleep(300)", 1, "");
     server.await_start().expect("it starts");
@@ -682,6 +692,6 @@ fn a_slow_disk_slows_delivery_and_a_crash_repeats_no_more() {
     server.await_start().expect("it starts");
     field.drain(server);
     let duplicates = field.compare("slow disk");
-    // A delivery waits for the batch under way and for its own.
+    // A delivery waits for the current batch and for its own.
     assert!(duplicates <= 2 * most, "{duplicates} duplicates");
 }

@@ -1,5 +1,5 @@
-//! A message whose jobs have the last numbers there are: it is split all the same, and everyone gets
-//! it once.
+//! A message whose jobs have the highest possible numbers is split, and each recipient gets it
+//! once.
 
 mod queue_rig;
 mod support;
@@ -25,7 +25,7 @@ use support::receiver::Receiver;
 
 const RECIPIENTS: u32 = 8;
 
-/// A spool with one message, all recipients of which are in the one job of this number.
+/// A spool with one message, all recipients of which are in the one job with this number.
 fn fill(path: &std::path::Path, number: u16, now_ms: u64) {
     let rig = Rig::open(path);
     let mailboxes: Vec<String> = (0..RECIPIENTS).map(|n| format!("p{n}@far.test")).collect();
@@ -34,12 +34,12 @@ fn fill(path: &std::path::Path, number: u16, now_ms: u64) {
         let mut body = rig.committer.body(now_ms)?;
         rig.push(&mut body, b"Subject: x\r\n\r\nx\r\n").await?;
         let envelope = Envelope { received_ms: now_ms, ..envelope(to.as_recipients()) };
-        body.finish(&envelope, now_ms).await
+        body.finish(b"", &envelope, now_ms).await
     });
-    let id = stored.expect("the message is stored").id;
+    let id = stored.expect("the message is stored").id.local;
     let indexes: Vec<u8> = (0..RECIPIENTS).flat_map(u32::to_be_bytes).collect();
     let job = Job { number, recipients: Indexes::Stored(&indexes), ..Job::fresh(now_ms, 0) };
-    let next = Next::Split(vec![JobRecord::new(&job).expect("it can be encoded")]);
+    let next = Next::Split(vec![JobRecord::new(&job).expect("the job can be encoded")]);
     let settlement = Settlement {
         id,
         job: 0,
@@ -47,6 +47,7 @@ fn fill(path: &std::path::Path, number: u16, now_ms: u64) {
         reports: Vec::new(),
         tally: Tally::default(),
         is_order: false,
+        keep_until_ms: None,
     };
     assert!(rig.run(rig.committer.settle(settlement.into())).expect("it is written"));
     rig.close();
@@ -62,7 +63,7 @@ fn parts_with_the_last_numbers_are_split_and_delivered() {
         receiver.address
     );
     for number in [u16::MAX - 8, u16::MAX - 2, u16::MAX - 1, u16::MAX] {
-        let folder = tempfile::tempdir().expect("there is room");
+        let folder = tempfile::tempdir().expect("a temporary folder");
         fill(&folder.path().join("spool"), number, now.as_millis() as u64);
         let before = receiver.taken().len();
         let setup = Setup { config: config.clone(), ..Setup::default() };

@@ -1,7 +1,7 @@
-//! The resolver against name servers that are slow, wrong, cutting, refusing and dead by turns.
+//! The resolver against name servers that are slow, wrong, truncating, refusing and dead.
 //!
-//! A scripted server answers by the name it is asked for; each question and where it came from is
-//! written down. The last test asks a real one.
+//! A scripted server answers by the name in the question, and records each question and its origin.
+//! The last test uses dnsmasq.
 
 use std::collections::HashSet;
 use std::future::Future;
@@ -44,8 +44,8 @@ use ringpost::net::Resolver;
 use ringpost::net::ResolverFigures;
 use ringpost::net::ResolverSettings;
 use ringpost::rt;
+use ringpost::rt::OnDeath;
 use ringpost::rt::ShardSpec;
-use ringpost::rt::executor::OnDeath;
 use ringpost::rt::task;
 use ringpost::rt::timer;
 
@@ -64,14 +64,14 @@ use crate::nameserver::soa;
 mod nameserver;
 
 const PATIENCE: Duration = Duration::from_secs(20);
-/// Short, for tests in which it passes; long enough for an answer on a loaded machine.
+/// Short, for tests in which it expires; long enough for an answer on a busy machine.
 const TIMEOUT: Duration = Duration::from_millis(500);
 
 #[test]
-fn what_is_said_is_told_apart() {
+fn answers_and_faults_are_distinguished() {
     let server = NameServer::start(zone);
-    // Two rounds, so that silence is told from a loss. What is waited for in vain is so for a short
-    // time; an answer may take longer on a loaded machine.
+    // Two rounds, so that silence is distinguished from a lost datagram. Where no answer is
+    // expected the limit is short; elsewhere an answer may take longer on a busy machine.
     let hasty = ResolverSettings { attempts: 2, timeout: TIMEOUT, ..settings_of(&server) };
     let patient = ResolverSettings { timeout: 4 * TIMEOUT, ..hasty.clone() };
     let rows = on_shard(move || async move {
@@ -88,7 +88,7 @@ fn what_is_said_is_told_apart() {
     assert!(wrong.is_empty(), "name, got, want: {wrong:#?}");
 }
 
-/// What a domain of `zone` comes to.
+/// The expected result for each domain of `zone`.
 const MX_ROWS: &[(&str, &str)] = &[
     ("two.test", "10 a.mx.test, 20 b.mx.test"),
     ("TWO.test.", "10 a.mx.test, 20 b.mx.test"),
@@ -136,7 +136,7 @@ fn other_records_are_read() {
         assert!(host.ttl <= Duration::from_secs(60) && host.ttl > Duration::from_secs(50));
         let host = resolver.addresses("host.test", Family::V6).await.expect("addresses");
         assert_eq!((host.v4.len(), host.v6.len()), (0, 1));
-        // The usual broken server: it fails for AAAA.
+        // A frequent defect: a failure for AAAA.
         let half = resolver.addresses("half.test", Family::Both).await.expect("addresses");
         assert_eq!((half.v4.len(), half.v6.len()), (1, 0));
         let none = resolver.addresses("nodata.test", Family::Both).await.err();
@@ -165,7 +165,7 @@ fn ad_counts_only_where_it_is_trusted() {
             assert!(!resolver.mx("two.test").await.expect("exchangers").authentic);
             resolver.set_trust_ad(!trust_ad);
             let again = resolver.mx("signed.test").await.expect("exchangers");
-            assert_eq!(again.authentic, !trust_ad, "the old answer is forgotten");
+            assert_eq!(again.authentic, !trust_ad, "the cached answer was dropped");
         });
     }
 }
@@ -194,12 +194,12 @@ fn the_cache_is_bounded_in_entries_and_in_bytes() {
         assert!(kept.contains(&figures.cached), "{row}: {figures:?}");
         assert!(figures.cached_bytes <= cache.bytes, "{row}: {figures:?}");
         assert!(figures.cached_bytes > figures.cached * 60 * 180, "{row}: {figures:?}");
-        assert_eq!((figures.lookups, figures.hits), (12, 12), "{row}: the last answer is kept");
+        assert_eq!((figures.lookups, figures.hits), (12, 12), "{row}: the last answer is cached");
     }
 }
 
 #[test]
-fn answers_are_kept_for_their_time() {
+fn answers_are_cached_for_their_ttl() {
     let server = NameServer::start(zone);
     let settings = ResolverSettings {
         ttl_min: Duration::ZERO,
@@ -213,7 +213,7 @@ fn answers_are_kept_for_their_time() {
         {
             mx_text(&resolver, name).await;
         }
-        // A TTL of 0 is for those that wait already.
+        // An answer with TTL 0 is only for callers that already wait.
         mx_text(&resolver, "fleeting.test").await;
         mx_text(&resolver, "fleeting.test").await;
         timer::sleep(Duration::from_millis(1550)).await;
@@ -221,7 +221,7 @@ fn answers_are_kept_for_their_time() {
         resolver.figures()
     });
     let asked = |name: &str| server.asked(name).len();
-    assert_eq!(asked("two.test"), 2, "once, and again when it had expired");
+    assert_eq!(asked("two.test"), 2, "once, and again after it had expired");
     assert_eq!(asked("nx.test"), 1);
     assert_eq!(asked("servfail.test"), 1);
     assert_eq!(asked("fleeting.test"), 2);
@@ -229,7 +229,7 @@ fn answers_are_kept_for_their_time() {
 }
 
 #[test]
-fn identical_lookups_are_made_once_and_outlive_who_asked_first() {
+fn identical_lookups_are_shared_and_survive_their_first_caller() {
     let all_wait = Arc::new(AtomicBool::new(false));
     let go_on = Arc::clone(&all_wait);
     let server = NameServer::start(move |asked| {
@@ -243,7 +243,7 @@ fn identical_lookups_are_made_once_and_outlive_who_asked_first() {
         let resolver = Resolver::new(settings);
         let limit = Duration::from_millis(20);
         let first = timer::timeout(limit, resolver.mx("slow.test")).await;
-        assert!(first.is_err(), "the first has gone");
+        assert!(first.is_err(), "the first caller has given up");
         let (give, take) = mpsc::channel();
         for _ in 0..100 {
             let (resolver, give) = (resolver.clone(), give.clone());
@@ -267,7 +267,7 @@ fn identical_lookups_are_made_once_and_outlive_who_asked_first() {
 }
 
 #[test]
-fn lookups_under_way_are_bounded() {
+fn concurrent_lookups_are_limited() {
     let server = NameServer::start(zone);
     let settings = ResolverSettings { in_flight_max: 2, ..settings_of(&server) };
     on_shard(move || async move {
@@ -291,7 +291,7 @@ fn lookups_under_way_are_bounded() {
 }
 
 #[test]
-fn without_a_place_a_lookup_is_busy_and_is_not_remembered() {
+fn a_lookup_without_a_place_is_busy_and_not_cached() {
     let server = NameServer::start(zone);
     let settings = ResolverSettings {
         in_flight_max: 1,
@@ -318,7 +318,7 @@ fn without_a_place_a_lookup_is_busy_and_is_not_remembered() {
 }
 
 #[test]
-fn a_silent_server_is_passed_over_and_remembered() {
+fn a_silent_server_is_skipped_later() {
     let silent = NameServer::start(|_| Vec::new());
     let server = NameServer::start(zone);
     let servers = vec![silent.address, server.address];
@@ -329,17 +329,16 @@ fn a_silent_server_is_passed_over_and_remembered() {
             resolver.mx(&format!("many{number}.test")).await.expect("the other server answers");
         }
     });
-    assert_eq!(silent.log.lock().expect("no panics").len(), 3, "the dead is asked again");
+    assert_eq!(silent.log.lock().expect("no panics").len(), 3, "the dead server is tried again");
 }
 
 #[test]
-fn where_nobody_listens_the_next_is_asked_at_once() {
+fn after_a_refused_question_the_next_server_is_asked_at_once() {
     let server = NameServer::start(zone);
-    // A socket that talks with itself alone: to all others it is as if there were none, and nobody
-    // else is given its port.
+    // A socket connected to itself: for others the port is closed, and it is not reused.
     let closed = UdpSocket::bind("127.0.0.1:0").expect("bound");
     let nobody = closed.local_addr().expect("bound");
-    closed.connect(nobody).expect("it knows itself");
+    closed.connect(nobody).expect("a socket can connect to itself");
     let both = ResolverSettings { servers: vec![nobody, server.address], ..settings_of(&server) };
     let alone = ResolverSettings { servers: vec![nobody], ..settings_of(&server) };
     let none = ResolverSettings { servers: vec![], ..settings_of(&server) };
@@ -349,20 +348,20 @@ fn where_nobody_listens_the_next_is_asked_at_once() {
         assert_eq!(mx_text(&resolver, "two.test").await, "10 a.mx.test, 20 b.mx.test");
         let resolver = Resolver::new(alone);
         assert_eq!(resolver.mx("two.test").await, Err(DnsFault::Unreachable));
-        assert!(start.elapsed() < PATIENCE / 4, "a refusal is no silence");
+        assert!(start.elapsed() < PATIENCE / 4, "a refusal is faster than a timeout");
         assert_eq!(Resolver::new(none).mx("two.test").await, Err(DnsFault::NoServers));
     });
 }
 
 #[test]
-fn a_bad_answer_is_asked_of_the_next_server() {
+fn after_a_bad_answer_the_next_server_is_asked() {
     for bad in ["servfail", "refused", "referral", "garbage", "stranger", "wrong-id"] {
         let liar = NameServer::start(move |asked| {
             let name = format!("{bad}.test.");
             let mut question = asked.query.clone();
             question.queries[0].name = Name::from_ascii(&name).expect("a name");
             let mut said = zone(&Asked { query: question, ..asked.clone() });
-            // Said of the name that was asked for, except where the lie is another name.
+            // The fault is for the name in the question, unless the answer is for another name.
             for bytes in &mut said {
                 if let Ok(mut message) = Message::from_vec(bytes) {
                     message.queries = asked.query.queries.clone();
@@ -382,14 +381,14 @@ fn a_bad_answer_is_asked_of_the_next_server() {
 }
 
 #[test]
-fn a_server_is_dead_and_alive_by_turns() {
+fn a_server_that_dies_and_recovers_is_used_again() {
     let dead = Arc::new(AtomicUsize::new(1));
     let switch = Arc::clone(&dead);
     let server = NameServer::start(move |asked| match switch.load(Ordering::Acquire) {
         0 => zone(asked),
         _ => Vec::new(),
     });
-    // It has to pass in two of the rounds, and must not in the others.
+    // The limit must expire in two of the rounds and in no other.
     let timeout = 4 * TIMEOUT;
     let settings = ResolverSettings { timeout, attempts: 1, ..settings_of(&server) };
     on_shard(move || async move {
@@ -409,7 +408,7 @@ fn a_server_is_dead_and_alive_by_turns() {
 }
 
 #[test]
-fn edns_is_not_offered_again_to_who_refused_it() {
+fn edns_is_not_used_with_a_server_that_refused_it() {
     let server = NameServer::start(|asked| match &asked.query.edns {
         Some(_) => vec![encode(&asked.reply(ResponseCode::FormErr))],
         None => zone(asked),
@@ -464,9 +463,9 @@ fn a_drain_does_not_wait_for_lookups() {
     assert!(start.elapsed() < PATIENCE / 2);
 }
 
-/// dnsmasq, for Debian has it in a package that starts no service.
+/// dnsmasq, because Debian has it in a package that starts no service.
 #[test]
-fn a_real_server_is_understood() {
+fn dnsmasq_is_understood() {
     let Some(dnsmasq) = Dnsmasq::start() else {
         eprintln!("skipped: dnsmasq is not installed (apt-get install dnsmasq-base)");
         return;
@@ -507,7 +506,7 @@ fn settings_of(server: &NameServer) -> ResolverSettings {
 }
 
 #[test]
-fn commands_without_a_shard_read_answers_alike() {
+fn the_blocking_resolver_gives_the_same_answers() {
     let server = NameServer::start(zone);
     let resolver = BlockingResolver::new(server.address, PATIENCE / 4);
     let hosts: [IpAddr; 2] = [1, 2].map(|last| Ipv4Addr::new(192, 0, 2, last).into());
@@ -540,15 +539,15 @@ fn commands_without_a_shard_read_answers_alike() {
 
     let hasty = BlockingResolver::new(server.address, TIMEOUT);
     assert_eq!(hasty.addresses("silent.test"), Err(DnsFault::Timeout));
-    // It talks with itself alone, and keeps its port from others.
+    // Connected to itself, so that the port is closed for others and not reused.
     let socket = UdpSocket::bind("127.0.0.1:0").expect("a port");
     let closed = socket.local_addr().expect("bound");
-    socket.connect(closed).expect("it knows itself");
+    socket.connect(closed).expect("a socket can connect to itself");
     let nobody = BlockingResolver::new(closed, PATIENCE);
     assert_eq!(nobody.addresses("host.test"), Err(DnsFault::Unreachable));
 }
 
-/// Runs `main` as a shard's main future and gives back what it gives.
+/// Runs `main` as the main future of a shard and returns its result.
 fn on_shard<F, Fut, T>(main: F) -> T
 where
     F: FnOnce() -> Fut + Send + 'static,
@@ -563,7 +562,7 @@ where
         assert_eq!(task::panics(), 0, "no task has panicked");
         give.send(value).expect("the test waits for this");
     });
-    let left = shard.expect("a shard starts here").join().expect("the shard ends in order");
+    let left = shard.expect("a shard starts").join().expect("the shard ends normally");
     assert_eq!(left, 0, "every task has ended");
     take.recv().expect("the main future has ended")
 }
@@ -580,7 +579,7 @@ async fn mx_text(resolver: &Resolver, domain: &str) -> String {
     }
 }
 
-/// What the scripted server says, datagram by datagram.
+/// The answers of the scripted server, datagram by datagram.
 fn zone(asked: &Asked) -> Vec<Vec<u8>> {
     let whole = asked.name();
     let owner = whole.trim_end_matches('.');
@@ -693,7 +692,7 @@ fn zone(asked: &Asked) -> Vec<Vec<u8>> {
             good
         }
         many if many.starts_with("many") => {
-            // One long suffix, which compression makes two bytes of each time.
+            // One long suffix, which compression reduces to two bytes each time.
             let suffix = ["long".repeat(15).as_str(); 3].join(".");
             let host = |number: u16| mx(owner, number, &format!("{number}.{suffix}.test"));
             asked.with((0..60).map(host).collect())
@@ -752,18 +751,18 @@ fn zone(asked: &Asked) -> Vec<Vec<u8>> {
     vec![encode(&reply)]
 }
 
-/// A real server, ended with the test.
+/// A dnsmasq process, killed when dropped.
 struct Dnsmasq {
     child: Child,
     address: SocketAddr,
 }
 
 impl Dnsmasq {
-    /// None where it is not installed.
+    /// `None` if it is not installed.
     fn start() -> Option<Dnsmasq> {
         let program = ["/usr/sbin/dnsmasq", "/usr/local/sbin/dnsmasq"];
         let program = program.into_iter().find(|path| Path::new(path).exists())?;
-        // An address of its own: the ports of the other one are given away all the time.
+        // An address of its own, because ports on the usual one are reused by other tests.
         let own = Ipv4Addr::new(127, 86, 0, 1);
         let address = {
             let (udp, _tcp) = same_port();
@@ -789,10 +788,10 @@ impl Dnsmasq {
             command.arg(format!("--txt-record=large.real.test,{number} {}", "x".repeat(150)));
         }
         let child = command.stdout(Stdio::null()).stderr(Stdio::inherit()).spawn();
-        let mut dnsmasq = Dnsmasq { child: child.expect("dnsmasq runs"), address };
+        let mut dnsmasq = Dnsmasq { child: child.expect("dnsmasq can be run"), address };
         let start = Instant::now();
         while TcpStream::connect(address).is_err() {
-            let ended = dnsmasq.child.try_wait().expect("it is our child");
+            let ended = dnsmasq.child.try_wait().expect("the child is ours");
             assert!(ended.is_none(), "dnsmasq ended: {ended:?}");
             assert!(start.elapsed() < PATIENCE, "dnsmasq does not listen");
             thread::sleep(Duration::from_millis(10));
@@ -803,7 +802,7 @@ impl Dnsmasq {
 
 impl Drop for Dnsmasq {
     fn drop(&mut self) {
-        // It may have ended by itself.
+        // It may have ended already.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }

@@ -1,5 +1,5 @@
-//! `tuning/`: every file says what the reader must know, scripts change a machine once, say it
-//! beforehand without doing it, and put it back. They run on a machine made of plain files.
+//! `tuning/`: every file has the required sections, and scripts change a machine once, announce
+//! changes in a dry run, and undo them. They run on a machine made of plain files.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -12,7 +12,7 @@ use std::process::Output;
 use ringpost::doctor::knob;
 
 const PARTS: [&str; 4] = ["Value:", "Reason:", "Measured:", "Change back:"];
-/// Files that are no knob: what is installed, what holds several, what helps.
+/// Files that are no setting: installed files, files with several settings, helpers.
 const OTHERS: [&str; 9] = [
     "90-ringpost.conf",
     "CAPACITY.md",
@@ -30,7 +30,7 @@ fn tuning() -> PathBuf {
 }
 
 fn names() -> Vec<String> {
-    let entries = fs::read_dir(tuning()).expect("the folder is there");
+    let entries = fs::read_dir(tuning()).expect("the folder is readable");
     let names = entries.map(|entry| entry.expect("readable").file_name().into_string());
     let mut names: Vec<String> = names.map(|name| name.expect("UTF-8")).collect();
     names.sort();
@@ -43,8 +43,8 @@ fn put(root: &Path, file: &str, text: &str) {
     fs::write(path, text).expect("written");
 }
 
-/// Four CPUs, a card with two queues below a virtio device, a solid and a turning disk, and
-/// nothing as it should be.
+/// Four CPUs, a card with two queues below a virtio device, an SSD and a hard disk, all with bad
+/// settings.
 fn machine(root: &Path) {
     for (key, value) in [
         ("net/core/somaxconn", "128"),
@@ -82,7 +82,7 @@ fn machine(root: &Path) {
         put(root, &format!("proc/irq/{line}/smp_affinity_list"), "0-2,33\n");
         table += &format!("{line:>3}:   1  PCI-MSIX  0-edge  {name}\n");
     }
-    // A list, in which a zero is a CPU.
+    // A list of CPUs in which 0 is the first CPU.
     put(root, "proc/irq/10/smp_affinity_list", "0,1\n");
     put(root, "proc/interrupts", &table);
     for (disk, turns) in [("nvme0n1", "0"), ("sda", "1"), ("vda", "1")] {
@@ -93,7 +93,7 @@ fn machine(root: &Path) {
     }
 }
 
-/// Every file with its text, without the records of the scripts.
+/// Every file with its text, except the records of the scripts.
 fn texts(root: &Path, folder: &Path, found: &mut BTreeMap<String, String>) {
     for entry in fs::read_dir(folder).expect("readable") {
         let path = entry.expect("readable").path();
@@ -115,25 +115,25 @@ fn state(root: &Path) -> BTreeMap<String, String> {
 fn apply(root: &Path, words: &[&str]) -> Output {
     let mut command = Command::new(tuning().join("apply"));
     command.args(words).env("TUNING_ROOT", root).env_remove("TUNING_STATE");
-    let out = command.output().expect("bash is there");
+    let out = command.output().expect("bash can be run");
     assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
     out
 }
 
 #[test]
-fn every_knob_says_what_a_reader_must_know() {
+fn every_setting_has_the_required_sections() {
     for name in names().iter().filter(|name| !OTHERS.contains(&name.as_str())) {
         let text = fs::read_to_string(tuning().join(name)).expect("text");
         for part in PARTS {
             assert!(text.contains(part), "tuning/{name} lacks {part:?}");
         }
         let is_known = knob::ALL.iter().any(|knob| knob.file == name);
-        assert!(is_known || name == "rocksdb.md", "no finding leads to tuning/{name}");
+        assert!(is_known || name == "rocksdb.md", "no finding refers to tuning/{name}");
     }
 }
 
 #[test]
-fn scripts_change_once_and_put_back() {
+fn scripts_change_once_and_undo() {
     let folder = tempfile::tempdir().expect("a folder for the test");
     let root = folder.path();
     machine(root);
@@ -176,21 +176,21 @@ fn scripts_change_once_and_put_back() {
         assert_eq!(after[untouched], before[untouched], "{untouched}");
     }
 
-    // As the kernel shows a set of CPUs when it has room for more.
+    // As the kernel prints a set of CPUs when it supports more.
     put(root, "sys/class/net/eth0/queues/rx-0/rps_cpus", "00000000,00000002,00000007\n");
     let after = state(root);
     let again = apply(root, &[]);
     let told = String::from_utf8(again.stdout).expect("text");
     let expected = "sysctl: vm/dirty_ratio is set in bytes and left as it is\n";
-    assert_eq!(told, expected, "there is nothing left to change");
+    assert_eq!(told, expected, "nothing is left to change");
     assert_eq!(state(root), after);
 
     apply(root, &["--undo", "--dry-run"]);
-    assert_eq!(state(root), after, "a dry run puts nothing back");
+    assert_eq!(state(root), after, "a dry run undoes nothing");
     apply(root, &["--undo"]);
     let words = |files: &BTreeMap<String, String>| -> BTreeMap<String, String> {
         let known = files.iter().filter(|(file, _)| before.contains_key(*file));
-        // The kernel shows all choices and takes one; plain files keep what was written.
+        // The kernel shows all choices and accepts one; plain files keep what was written.
         let chosen = |text: &str| match text.split_once('[').and_then(|(_, s)| s.split_once(']')) {
             Some((chosen, _)) => chosen.to_owned(),
             None => text.split_whitespace().collect::<Vec<_>>().join(" "),
@@ -200,9 +200,9 @@ fn scripts_change_once_and_put_back() {
     assert_eq!(words(&state(root)), words(&before));
 }
 
-/// What the unit starts and stops lies in the folder that it says is copied.
+/// The programs that the unit starts and stops are in the folder to be copied.
 #[test]
-fn the_unit_runs_what_is_there() {
+fn the_unit_runs_existing_programs() {
     let unit = fs::read_to_string(tuning().join("ringpost-tuning.service")).expect("text");
     let lines = unit.lines().filter_map(|line| {
         line.strip_prefix("ExecStart=").or_else(|| line.strip_prefix("ExecStop="))
@@ -214,14 +214,13 @@ fn the_unit_runs_what_is_there() {
         let script = words[0].strip_prefix("/usr/local/share/ringpost/tuning/").expect(words[0]);
         let mut command = Command::new(tuning().join(script));
         let out = command.args(&words[1..]).arg("--dry-run").env("TUNING_ROOT", folder.path());
-        assert!(out.output().expect("bash is there").status.success(), "{words:?}");
+        assert!(out.output().expect("bash can be run").status.success(), "{words:?}");
     }
 }
 
-/// What a machine refuses is said, and there is nothing of it to put back; what has gone is no
-/// obstacle to putting back the rest.
+/// A refused change is reported and not undone. A removed device does not prevent undoing the rest.
 #[test]
-fn what_is_refused_or_gone_is_no_obstacle() {
+fn a_refused_change_or_a_removed_device_is_no_obstacle() {
     let folder = tempfile::tempdir().expect("a folder for the test");
     let root = folder.path();
     let (governor, refusing) = ("scaling_governor", "sys/devices/system/cpu/cpufreq/policy1");
@@ -234,23 +233,23 @@ fn what_is_refused_or_gone_is_no_obstacle() {
     let run = |words: &[&str]| {
         let mut command = Command::new(tuning().join("governor"));
         command.args(words).env("TUNING_ROOT", root).env_remove("TUNING_STATE");
-        let out = command.output().expect("bash is there");
+        let out = command.output().expect("bash can be run");
         (out.status.code(), String::from_utf8(out.stderr).expect("text"))
     };
     let (code, said) = run(&[]);
     assert_eq!(code, Some(1));
     assert!(said.contains("policy1/scaling_governor: not accepted"), "{said}");
-    fs::remove_file(root.join(policy(2))).expect("a CPU can go");
+    fs::remove_file(root.join(policy(2))).expect("the file exists");
     assert_eq!(run(&["--undo"]), (Some(0), String::new()));
     assert_eq!(state(root)[&policy(0)].trim(), "powersave");
-    assert!(!root.join("run/ringpost-tuning/governor").exists(), "there is nothing more to undo");
+    assert!(!root.join("run/ringpost-tuning/governor").exists(), "nothing is left to undo");
 }
 
 #[test]
 fn an_unknown_option_is_refused() {
     for script in ["huge-pages", "apply"] {
         let mut command = Command::new(tuning().join(script));
-        let out = command.arg("--force").output().expect("bash is there");
+        let out = command.arg("--force").output().expect("bash can be run");
         assert_eq!(out.status.code(), Some(2), "{script}");
     }
 }

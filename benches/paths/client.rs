@@ -4,13 +4,13 @@ use std::hint::black_box;
 use std::sync::Arc;
 
 use ringpost::wire::smtp::client::Client;
-use ringpost::wire::smtp::client::ClientConfig;
-use ringpost::wire::smtp::client::ClientStep;
-use ringpost::wire::smtp::client::TlsUse;
-use ringpost::wire::smtp::client_mail::Mail;
-use ringpost::wire::smtp::client_mail::MailRecipient;
+use ringpost::wire::smtp::client_envelope::Mail;
+use ringpost::wire::smtp::client_envelope::MailRecipient;
 use ringpost::wire::smtp::client_mail::Outcome;
 use ringpost::wire::smtp::client_reply::ReplyReader;
+use ringpost::wire::smtp::client_step::ClientConfig;
+use ringpost::wire::smtp::client_step::ClientStep;
+use ringpost::wire::smtp::client_step::TlsUse;
 use ringpost::wire::smtp::transaction::BodyType;
 
 use crate::paths::Path;

@@ -5,6 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ringpost::base::MessageId;
+use ringpost::base::PublicId;
+use ringpost::base::SpoolNumber;
 use ringpost::base::limits::JOB_LEASE_MS;
 use ringpost::observe::log::Record;
 use ringpost::observe::log::value::Form;
@@ -171,7 +173,10 @@ pub fn route() -> Path {
 /// The line of an attempt.
 pub fn attempt() -> Record<'static> {
     Record::Attempt {
-        id: MessageId::from_u64(0x0678_9abc_def0_1234),
+        id: PublicId {
+            local: MessageId::from_u64(0x0678_9abc_def0_1234),
+            spool: SpoolNumber::from_bits(1),
+        },
         outcome: "delivered",
         from: "bounces+4711@example.org",
         to: "somebody@recipient-domain.example",

@@ -1,12 +1,12 @@
-//! When a delivery that failed for now is tried again.
+//! The retry schedule of temporarily failed deliveries.
 //!
-//! Promise:  the same attempt, moments and random give the same answer; the last try comes exactly
-//!           when the message is too old, never later, and after it there is none.
-//! Bounds:   a wait is never longer than the longest step and its jitter.
+//! Promise:  a pure function of the attempt, the times and the random number. The last retry comes
+//!           exactly when the message expires, never later, and no retry follows it.
+//! Bounds:   a wait is at most the longest step plus its jitter.
 
 use std::time::Duration;
 
-/// Waits after the first, second, ... failed try.
+/// Waits after the first, second, ... failed attempt.
 const STEPS: [Duration; 7] = [
     Duration::from_secs(5 * 60),
     Duration::from_secs(10 * 60),
@@ -18,7 +18,7 @@ const STEPS: [Duration; 7] = [
 ];
 const JITTER_PERCENT: u8 = 10;
 
-/// How long a message waits between tries. How old it may become is a matter of its route.
+/// The waits of a message between attempts. Its maximum age belongs to its route.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RetrySchedule {
     steps: Box<[Duration]>,
@@ -32,20 +32,21 @@ impl Default for RetrySchedule {
 }
 
 impl RetrySchedule {
-    /// The last of `steps` repeats. `None` without a step, or with one of nothing: a busy loop.
+    /// The last of `steps` repeats. `None` without a step, or with a step of 0, which would be a
+    /// busy loop.
     pub fn new(steps: Box<[Duration]>, jitter_percent: u8) -> Option<RetrySchedule> {
         assert!(jitter_percent <= 100, "a wait is not negative");
         let lasts = |step: &Duration| step.as_millis() > 0;
-        let is_lawful = !steps.is_empty() && steps.iter().all(lasts);
-        is_lawful.then_some(RetrySchedule { steps, jitter_percent })
+        let is_valid = !steps.is_empty() && steps.iter().all(lasts);
+        is_valid.then_some(RetrySchedule { steps, jitter_percent })
     }
 
     pub fn steps(&self) -> &[Duration] {
         &self.steps
     }
 
-    /// When to try again after `attempts` tries that failed, the last of them at `now_ms`, of a
-    /// message that expires at `expires_ms`. `None`: it has, and goes back to its sender.
+    /// The time of the next attempt after `attempts` failed ones, the last of them at `now_ms`, of
+    /// a message that expires at `expires_ms`. `None`: the message has expired and bounces.
     pub fn next(&self, attempts: u32, expires_ms: u64, now_ms: u64, random: u64) -> Option<u64> {
         if now_ms >= expires_ms {
             return None;
@@ -59,14 +60,14 @@ impl RetrySchedule {
         let step_ms = millis(self.steps[place]);
         let spread_ms = step_ms / 100 * u64::from(self.jitter_percent);
         let low_ms = step_ms - spread_ms;
-        // A wait of nothing would be a busy loop.
+        // A wait of 0 would be a busy loop.
         low_ms
             .saturating_add(scatter(random) % spread_ms.saturating_mul(2).saturating_add(1))
             .max(1)
     }
 }
 
-/// When a message that came at `first_ms` is tried for the last time.
+/// The time of the last attempt of a message accepted at `first_ms`.
 pub fn expiry_ms(first_ms: u64, max_age: Duration) -> u64 {
     first_ms.saturating_add(millis(max_age))
 }
@@ -75,7 +76,8 @@ fn millis(span: Duration) -> u64 {
     u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
 }
 
-/// Spreads random that lie close together, such as ids that count up (the finaliser of SplitMix64).
+/// Spreads random numbers that are close together, such as consecutive ids (the finaliser of
+/// SplitMix64).
 fn scatter(random: u64) -> u64 {
     let mixed = random.wrapping_add(0x9e37_79b9_7f4a_7c15);
     let mixed = (mixed ^ mixed >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -115,7 +117,7 @@ mod tests {
     }
 
     #[test]
-    fn the_last_try_is_at_the_end_of_age() {
+    fn the_last_retry_is_at_the_maximum_age() {
         let schedule = schedule(&STEPS, 0);
         let end = expiry_ms(FIRST, Duration::from_secs(3600));
         assert_eq!(end, FIRST + 60 * MINUTE);
@@ -146,7 +148,7 @@ mod tests {
     }
 
     #[test]
-    fn jitter_stays_within_its_share_and_spreads() {
+    fn jitter_stays_within_its_percentage_and_spreads() {
         let schedule = schedule(&[Duration::from_secs(1000)], 10);
         let next = |random: u64| schedule.next(1, u64::MAX, 0, random).expect("it is young");
         let waits: Vec<u64> = (0..1000).map(next).collect();

@@ -1,12 +1,12 @@
-//! Chunks: the only memory in which message bytes live between the socket and the store.
+//! Chunks: the memory of message bytes between the socket and the store.
 //!
-//! Owner:    a `ChunkPool` belongs to one shard. A `Chunk` is owned by whoever holds it and may
-//!           cross to a commit thread and back; it never has two owners.
-//! Promise:  bytes are received into a chunk once, unstuffed where they lie, and handed to the
-//!           store from there. Giving a chunk back makes it reusable; dropping it frees it. Either
-//!           way the pool's count is right, also after a panic that unwound through a holder.
-//! Bounds:   `chunks_max` per pool. Past it `try_take` answers `None`: a new body is refused with
-//!           452, a body under way waits until its deadline.
+//! Owner:    a `ChunkPool` belongs to one shard. A `Chunk` has one owner at a time and may be sent
+//!           to a commit thread and back.
+//! Promise:  bytes are received into a chunk once, decoded in place, and stored from there.
+//!           Returning a chunk to its pool makes it reusable; dropping it frees it. The pool's
+//!           count is correct in both cases, also after a panic.
+//! Bounds:   `chunks_max` per pool. Past it `try_take` returns `None`: a new body is refused with
+//!           452, a body in progress waits until its deadline.
 
 use std::cell::RefCell;
 use std::ops::Range;
@@ -22,44 +22,44 @@ use crate::base::limits::CHUNKS_IDLE_MAX;
 pub struct Chunk {
     memory: Box<[u8]>,
     filled: usize,
-    /// Chunks of the same pool that are out; `None` for one that belongs to no pool.
+    /// Number of chunks of the pool in use; `None` for a chunk without a pool.
     out: Option<Arc<AtomicUsize>>,
 }
 
 impl Chunk {
-    /// A chunk of no pool, for tests and tools.
+    /// A chunk without a pool, for tests and tools.
     pub fn detached() -> Chunk {
         Chunk { memory: blank(), filled: 0, out: None }
     }
 
-    /// What has been received so far.
+    /// The received bytes.
     pub fn bytes(&self) -> &[u8] {
         &self.memory[..self.filled]
     }
 
-    /// As `bytes`, to be unstuffed or masked in place.
+    /// The received bytes, to be decoded or masked in place.
     pub fn bytes_mut(&mut self) -> &mut [u8] {
         &mut self.memory[..self.filled]
     }
 
-    /// The room behind what has been received. Follow a write into it with `advance`.
+    /// The free memory after the received bytes. After a write into it call `advance`.
     pub fn room(&mut self) -> &mut [u8] {
         &mut self.memory[self.filled..]
     }
 
-    /// Counts `bytes` of `room` as received.
+    /// Counts the first `bytes` of `room` as received.
     pub fn advance(&mut self, bytes: usize) {
         assert!(bytes <= self.memory.len() - self.filled, "a chunk was filled past its end");
         self.filled += bytes;
     }
 
-    /// Forgets everything behind the first `bytes`.
+    /// Drops everything after the first `bytes`.
     pub fn truncate(&mut self, bytes: usize) {
-        assert!(bytes <= self.filled, "a chunk can only be cut shorter");
+        assert!(bytes <= self.filled, "truncation does not extend a chunk");
         self.filled = bytes;
     }
 
-    /// Appends as much of `bytes` as there is room for, and says how much that was.
+    /// Appends as many of `bytes` as fit, and returns the number.
     pub fn fill_from(&mut self, bytes: &[u8]) -> usize {
         let count = bytes.len().min(self.memory.len() - self.filled);
         self.room()[..count].copy_from_slice(&bytes[..count]);
@@ -88,7 +88,7 @@ impl Drop for Chunk {
     }
 }
 
-/// The part of a chunk that belongs to a body. Owns the whole chunk.
+/// A range of a chunk. Owns the whole chunk.
 #[derive(Debug)]
 pub struct Slice {
     chunk: Chunk,
@@ -119,13 +119,13 @@ impl Slice {
         self.range.is_empty()
     }
 
-    /// The chunk, to be given back to its pool.
+    /// The chunk, to be returned to its pool.
     pub fn into_chunk(self) -> Chunk {
         self.chunk
     }
 }
 
-/// One shard's chunks. Not `Send`, so it cannot leave its shard.
+/// The chunks of one shard. Not `Send`, so it cannot leave its shard.
 #[derive(Debug)]
 pub struct ChunkPool {
     idle: RefCell<Vec<Box<[u8]>>>,
@@ -135,11 +135,11 @@ pub struct ChunkPool {
 
 impl ChunkPool {
     pub fn new(chunks_max: usize) -> ChunkPool {
-        assert!(chunks_max > 0, "a pool without chunks serves nobody");
+        assert!(chunks_max > 0, "a pool has at least one chunk");
         ChunkPool { idle: RefCell::new(Vec::new()), out: Arc::new(AtomicUsize::new(0)), chunks_max }
     }
 
-    /// An empty chunk, or `None` when all are out.
+    /// An empty chunk, or `None` if all are in use.
     pub fn try_take(&self) -> Option<Chunk> {
         if self.chunks_out() >= self.chunks_max {
             return None;
@@ -149,7 +149,7 @@ impl ChunkPool {
         Some(Chunk { memory, filled: 0, out: Some(Arc::clone(&self.out)) })
     }
 
-    /// Takes a chunk back. The last one back is the first one out, while the cache holds it.
+    /// Returns a chunk to the pool, which reuses the last returned chunk first.
     pub fn give(&self, mut chunk: Chunk) {
         let memory = std::mem::take(&mut chunk.memory);
         drop(chunk);
@@ -168,7 +168,7 @@ impl ChunkPool {
     }
 }
 
-/// Zeroed by the allocator, so that a page counts as memory only once mail has touched it.
+/// Zeroed by the allocator, so that a page uses memory only after it was written to.
 fn blank() -> Box<[u8]> {
     vec![0; CHUNK_BYTES].into_boxed_slice()
 }
@@ -178,11 +178,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_pool_counts_given_and_dropped_chunks() {
+    fn a_pool_counts_returned_and_dropped_chunks() {
         let pool = ChunkPool::new(2);
-        let first = pool.try_take().expect("the first is free");
-        let second = pool.try_take().expect("the second is free");
-        assert!(pool.try_take().is_none(), "both are out");
+        let first = pool.try_take().expect("the first chunk is free");
+        let second = pool.try_take().expect("the second chunk is free");
+        assert!(pool.try_take().is_none(), "both chunks are in use");
         pool.give(first);
         drop(second);
         assert_eq!(pool.chunks_out(), 0);

@@ -1,4 +1,4 @@
-//! Time as values. Nothing below `rt` and `boot` asks the machine for the time by itself.
+//! The wall clock. Pure code is passed the time as a value and does not read it.
 
 use std::time::SystemTime;
 use std::time::UNIX_EPOCH;

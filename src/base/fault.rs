@@ -1,12 +1,12 @@
-//! What operating faults have in common: whose fault it is, and whether trying again may help.
+//! The common properties of operating faults: who has to act, and whether a retry may succeed.
 //!
-//! A folder that can fail has one enum, with variants named by cause, and answers both questions.
-//! `invariant!` is for what a shard shares: when that is wrong, nothing on the shard can be
+//! Each folder that can fail has one enum with variants named by cause, which has both properties.
+//! `invariant!` guards state that a shard shares: if it is broken, nothing on the shard can be
 //! trusted, and the process ends so that a restart recovers from disk (promise 7).
 
 use std::io::Write;
 
-/// Who has to act for the fault to go away.
+/// Who has to act to remove the fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Blame {
     Peer,
@@ -21,7 +21,7 @@ pub enum Retry {
     Never,
 }
 
-/// Ends the process when what a shard shares is found broken.
+/// Ends the process if the shared state of a shard is broken.
 #[macro_export]
 macro_rules! invariant {
     ($holds:expr, $($message:tt)+) => {
@@ -31,12 +31,13 @@ macro_rules! invariant {
     };
 }
 
-/// Says what was found and ends the process at once, without unwinding.
+/// Prints the finding and ends the process at once, without unwinding.
 #[cold]
 pub fn end_process(what: std::fmt::Arguments<'_>) -> ! {
-    let line =
-        format!("ringpost: broken invariant: {what}; ending, a restart recovers from disk\n");
-    // In one piece: other threads may be telling of their own end. Nobody is left to hear of more.
+    let line = format!(
+        "ringpost: broken invariant: {what}; the process ends, and a restart recovers from disk\n"
+    );
+    // In one write, because other threads may print too. A failed write cannot be reported.
     let _ = std::io::stderr().write_all(line.as_bytes());
     std::process::abort();
 }

@@ -1,7 +1,8 @@
-//! Names of things: shards, partitions, messages.
+//! Ids: shards, partitions, messages, spools, tenants, credentials.
 //!
-//! Promise:  a `MessageId` is unique in a spool for ever and sorts by time of acceptance. Its text
-//!           is thirteen characters that survive a telephone (Crockford's base 32).
+//! Promise:  a `MessageId` is unique in its spool for ever and sorts by time of acceptance. A
+//!           `PublicId` is unique across servers; its text has seventeen characters of Crockford's
+//!           base 32, without letters that are easily mistaken, and is read in either case.
 
 use std::fmt;
 use std::str::FromStr;
@@ -26,14 +27,13 @@ impl fmt::Display for PartitionId {
     }
 }
 
-/// 44 bits of milliseconds since 1970 (until the year 2527), 6 of partition, 14 of sequence.
+/// A message within its spool: 44 bits of milliseconds since 1970 (until the year 2527), 6 of
+/// partition, 14 of sequence. It has no text of its own; what people and programs see is `PublicId`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct MessageId(u64);
 
 const SEQUENCE_BITS: u32 = 14;
 const PARTITION_BITS: u32 = 6;
-const TEXT_LEN: usize = 13;
-const ALPHABET: &[u8; 32] = b"0123456789ABCDEFGHJKMNPQRSTVWXYZ";
 
 /// Partitions that an id can name.
 pub const PARTITIONS_MAX: usize = 1 << PARTITION_BITS;
@@ -57,13 +57,40 @@ impl MessageId {
     }
 }
 
-impl fmt::Display for MessageId {
+/// Tells the spools of several servers apart: 20 bits, drawn at random when a spool is made.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct SpoolNumber(u32);
+
+const SPOOL_BITS: u32 = 20;
+
+impl SpoolNumber {
+    /// Takes the lowest 20 bits.
+    pub fn from_bits(bits: u32) -> SpoolNumber {
+        SpoolNumber(bits & ((1 << SPOOL_BITS) - 1))
+    }
+
+    pub fn as_u32(self) -> u32 {
+        self.0
+    }
+}
+
+impl fmt::Display for SpoolNumber {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut text = [0; TEXT_LEN];
-        for (place, byte) in text.iter_mut().rev().enumerate() {
-            *byte = ALPHABET[(self.0 >> (5 * place)) as usize & 31];
-        }
-        f.write_str(std::str::from_utf8(&text).expect("the alphabet is ASCII"))
+        crockford::<SPOOL_LEN>(f, self.0.into())
+    }
+}
+
+/// A message as all servers know it: every reply, log record, listing and argument has this form.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct PublicId {
+    pub local: MessageId,
+    pub spool: SpoolNumber,
+}
+
+impl fmt::Display for PublicId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        crockford::<U64_LEN>(f, self.local.0)?;
+        self.spool.fmt(f)
     }
 }
 
@@ -73,26 +100,109 @@ pub struct NotAnId;
 
 impl fmt::Display for NotAnId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "a message id has {TEXT_LEN} letters and digits, as `ringpost queue list` shows")
+        let len = U64_LEN + SPOOL_LEN;
+        write!(f, "a message id has {len} letters and digits, as `ringpost queue list` shows")
     }
 }
 
 impl std::error::Error for NotAnId {}
 
-impl FromStr for MessageId {
+impl FromStr for PublicId {
     type Err = NotAnId;
 
-    fn from_str(text: &str) -> Result<MessageId, NotAnId> {
-        if text.len() != TEXT_LEN {
-            return Err(NotAnId);
-        }
-        let mut raw: u128 = 0;
-        for byte in text.bytes() {
-            let digit = ALPHABET.iter().position(|a| *a == byte.to_ascii_uppercase());
-            raw = raw << 5 | digit.ok_or(NotAnId)? as u128;
-        }
-        u64::try_from(raw).map(MessageId).map_err(|_| NotAnId)
+    fn from_str(text: &str) -> Result<PublicId, NotAnId> {
+        let (local, spool) = text.split_at_checked(U64_LEN).ok_or(NotAnId)?;
+        let local = from_crockford(local, U64_LEN).ok_or(NotAnId)?;
+        let spool = from_crockford(spool, SPOOL_LEN).ok_or(NotAnId)?;
+        Ok(PublicId { local: MessageId(local), spool: SpoolNumber(spool as u32) })
     }
+}
+
+macro_rules! directory_id {
+    ($(#[$doc:meta])* $name:ident, $prefix:literal) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        pub struct $name(pub u64);
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str($prefix)?;
+                crockford::<U64_LEN>(f, self.0)
+            }
+        }
+
+        impl FromStr for $name {
+            type Err = NotADirectoryId;
+
+            fn from_str(text: &str) -> Result<$name, NotADirectoryId> {
+                let digits = text.strip_prefix($prefix);
+                let raw = digits.and_then(|digits| from_crockford(digits, U64_LEN));
+                raw.map($name).ok_or(NotADirectoryId($prefix))
+            }
+        }
+    };
+}
+
+directory_id!(
+    /// A customer. Drawn at random and never given again.
+    TenantId,
+    "tn_"
+);
+directory_id!(
+    /// A user name with its password, or an API key.
+    CredentialId,
+    "cr_"
+);
+
+impl TenantId {
+    /// Owns what no customer owns: reports made here, mail of networks without a tenant.
+    pub const OPERATOR: TenantId = TenantId(0);
+}
+
+/// Why a text is not an id of the directory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NotADirectoryId(&'static str);
+
+impl fmt::Display for NotADirectoryId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "such an id is `{}` and {U64_LEN} letters and digits", self.0)
+    }
+}
+
+impl std::error::Error for NotADirectoryId {}
+
+/// A stream within its tenant.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct StreamNumber(pub u16);
+
+impl StreamNumber {
+    pub const TRANSACTIONAL: StreamNumber = StreamNumber(0);
+    pub const BROADCAST: StreamNumber = StreamNumber(1);
+}
+
+/// Characters of 64 bits, and of a spool number, in Crockford's base 32.
+const U64_LEN: usize = 13;
+const SPOOL_LEN: usize = 4;
+const ALPHABET: &[u8; 32] = b"0123456789ABCDEFGHJKMNPQRSTVWXYZ";
+
+const _: () = assert!(SPOOL_BITS as usize == 5 * SPOOL_LEN);
+
+fn crockford<const LEN: usize>(f: &mut fmt::Formatter<'_>, raw: u64) -> fmt::Result {
+    let mut text = [0; LEN];
+    for (place, byte) in text.iter_mut().rev().enumerate() {
+        *byte = ALPHABET[(raw >> (5 * place)) as usize & 31];
+    }
+    f.write_str(std::str::from_utf8(&text).expect("the alphabet is ASCII"))
+}
+
+/// Reads exactly `len` characters of either case.
+fn from_crockford(text: &str, len: usize) -> Option<u64> {
+    let mut raw: u128 = 0;
+    for byte in text.bytes() {
+        let digit = ALPHABET.iter().position(|a| *a == byte.to_ascii_uppercase())?;
+        raw = raw << 5 | digit as u128;
+    }
+    (text.len() == len).then(|| u64::try_from(raw).ok()).flatten()
 }
 
 /// Makes the ids of one partition. One per partition, on its home shard.
@@ -138,7 +248,7 @@ mod tests {
         let mut last = source.next_id(1_700_000_000_000);
         for now in [1_700_000_000_000; 40_000].into_iter().chain([5, 1_700_000_000_001]) {
             let next = source.next_id(now);
-            assert!(next > last, "{next} follows {last}");
+            assert!(next > last, "{next:?} follows {last:?}");
             assert_eq!(next.partition(), PartitionId(3));
             last = next;
         }
@@ -147,14 +257,31 @@ mod tests {
     }
 
     #[test]
-    fn the_text_of_an_id_is_read_back() {
-        for raw in [0, 1, 31, 32, u64::MAX, 0x0123_4567_89AB_CDEF] {
-            let id = MessageId::from_u64(raw);
-            assert_eq!(id.to_string().parse(), Ok(id));
-            assert_eq!(id.to_string().to_lowercase().parse(), Ok(id));
+    fn public_ids_are_read_back_in_either_case() {
+        for (raw, bits) in [(0, 0), (31, 1), (u64::MAX, u32::MAX), (0x0123_4567_89AB_CDEF, 77)] {
+            let spool = SpoolNumber::from_bits(bits);
+            let id = PublicId { local: MessageId::from_u64(raw), spool };
+            let text = id.to_string();
+            assert_eq!(text.len(), 17, "{text}");
+            assert_eq!(text.parse(), Ok(id));
+            assert_eq!(text.to_lowercase().parse(), Ok(id));
         }
-        for bad in ["", "0", "ZZZZZZZZZZZZZ", "000000000000U", "00000000000000"] {
-            assert_eq!(bad.parse::<MessageId>(), Err(NotAnId), "{bad}");
+        let golden = PublicId { local: MessageId(1), spool: SpoolNumber::from_bits(33) };
+        assert_eq!(golden.to_string(), "00000000000010011");
+        for bad in ["", "0", "ZZZZZZZZZZZZZ0000", "000000000000U0000", "0000000000000", "éééééééé0"]
+        {
+            assert_eq!(bad.parse::<PublicId>(), Err(NotAnId), "{bad}");
+        }
+    }
+
+    #[test]
+    fn directory_ids_have_their_prefix() {
+        let tenant = TenantId(0x7FFF_FFFF_FFFF_FFFF);
+        assert_eq!(tenant.to_string(), "tn_7ZZZZZZZZZZZZ");
+        assert_eq!(tenant.to_string().parse(), Ok(tenant));
+        assert_eq!("cr_000000000000a".parse(), Ok(CredentialId(10)));
+        for bad in ["7ZZZZZZZZZZZZ", "cr_7ZZZZZZZZZZZZ", "tn_7ZZZZZZZZZZZ", "tn_7ZZZZZZZZZZZZZ"] {
+            assert_eq!(bad.parse::<TenantId>(), Err(NotADirectoryId("tn_")), "{bad}");
         }
     }
 }

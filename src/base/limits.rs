@@ -1,31 +1,31 @@
-//! Every fixed limit: its unit, its reason, and what happens when it is reached.
-//! Limits that an operator may set are in `config::model`; these are their bounds and the rest.
+//! Every fixed limit: its unit, its reason, and the reaction when it is reached. Limits that an
+//! operator can set are in `config::model`; their bounds are here.
 
-/// Bytes of one chunk. Large enough that a 25 MB body is 400 store entries, small enough that a
-/// thousand sessions in their bodies hold 64 MB.
+/// Bytes of one chunk. Large enough that a body of 25 MB takes 400 store entries, small enough that
+/// a thousand sessions receiving bodies use 64 MB.
 pub const CHUNK_BYTES: usize = 64 << 10;
 
-/// Chunks that a pool keeps for reuse; more are freed when they come back.
+/// Chunks that a pool keeps for reuse. Further returned chunks are freed.
 pub const CHUNKS_IDLE_MAX: usize = 256;
 
-/// Chunks of one body that may be on their way to the store. Full: the session waits, and so does
-/// its sender (TCP).
+/// Chunks of one body on their way to the store. Full: the session stops reading, which slows its
+/// client (TCP).
 pub const STREAM_CHUNKS_IN_FLIGHT_MAX: usize = 2;
 
-/// Bytes of a command line with its CRLF. RFC 5321 s4.5.3.1.4 asks for 512 and more for
-/// extensions; LIMITS, ORCPT, ENVID and UTF-8 addresses make 4096 safe. Longer: 500 5.5.2.
+/// Bytes of a command line with its CRLF. RFC 5321 s4.5.3.1.4 requires 512 plus extensions; LIMITS,
+/// ORCPT, ENVID and UTF-8 addresses fit in 4096. Longer: 500 5.5.2.
 pub const COMMAND_BYTES_MAX: usize = 4096;
 
-/// Bytes of an arena that a session keeps from one transaction to the next: what one with a few
-/// recipients takes. A larger one is freed.
+/// Bytes of an arena that a session keeps for the next transaction: enough for a few recipients. A
+/// larger arena is freed.
 pub const ARENA_KEPT_BYTES_MAX: usize = 4 << 10;
 
-/// Bytes of one transaction for each recipient that the config allows: an address, its parameters
-/// and its place in the list, with room to grow. More: 452 4.5.3 for each further recipient.
+/// Bytes of one transaction for each recipient that the config allows: address, parameters and list
+/// entry, with room to grow. More: 452 4.5.3 for each further recipient.
 pub const ARENA_BYTES_PER_RECIPIENT: usize = 2 << 10;
 
-/// Bytes of all transactions of one shard, beside `ARENA_KEPT_BYTES_MAX` for each session. More:
-/// 452 4.3.1 for recipients of a transaction that has more than these already.
+/// Bytes of all transactions of one shard, in addition to `ARENA_KEPT_BYTES_MAX` for each session.
+/// More: 452 4.3.1 for recipients of transactions larger than `ARENA_KEPT_BYTES_MAX`.
 pub const ARENAS_BYTES_MAX: usize = 64 << 20;
 
 /// Bytes of a body line. RFC 5321 s4.5.3.1.6 says 1000; generators ignore it, so this bound only
@@ -41,129 +41,137 @@ pub const COMMIT_BATCH_MESSAGES_MAX: usize = 512;
 /// Body bytes in one commit batch. Bounds the memory of the batch and the length of one write.
 pub const COMMIT_BATCH_BYTES_MAX: usize = 4 << 20;
 
-/// Work waiting for a commit thread. Full: who brings more stands in line.
+/// Bytes of messages that are committed together, all or nothing. They are in memory twice for as
+/// long as the batch takes. More are refused (552).
+pub const FINISH_ALL_BYTES_MAX: usize = 64 << 20;
+
+/// Jobs waiting for a commit thread. Full: later callers queue; the client's 250 is delayed.
 pub const COMMIT_WAITERS_MAX: usize = 4096;
 
-/// Settlements among it of what was not sent, such as the retries of a whole destination that is down, and
-/// as many splits.
-/// Full: they stand in a line of their own, so that new mail and mail just sent do not wait behind
-/// them.
+/// Low-priority settlements in the commit lane, such as the retries of a whole destination that is
+/// down; the same number of splits. Full: they wait in a queue of their own, so that new mail and
+/// delivered mail do not wait behind them.
 pub const SETTLES_IN_LANE_MAX: usize = COMMIT_WAITERS_MAX / 4;
 
-/// Milliseconds that a commit thread may need for one batch. A disk that is merely slow answers
-/// within seconds, and clients wait for the reply to their data for a minute or more. Longer: the disk
-/// counts as hung, new mail is answered 451 until the batch is written.
+/// Milliseconds that a commit thread may take for one batch. A slow disk answers within seconds,
+/// and clients wait a minute or more for the reply to DATA. Longer: the disk counts as hung, and
+/// new mail is answered 451 until the batch is written.
 pub const COMMIT_HUNG_MS: u64 = 30_000;
 
-/// Destinations that one owner shard knows. An idle one is forgotten for a new one; when none is idle,
-/// the job waits on disk.
+/// Destinations of one owner shard. Full: an idle one is dropped for a new one; if none is idle,
+/// the job stays on disk.
 pub const DESTINATIONS_MAX: usize = 65_536;
 
-/// Milliseconds after which a destination without work is forgotten, with its window and its counters.
+/// Milliseconds after which a destination without work is dropped, with its window and its
+/// counters.
 pub const DESTINATION_IDLE_MS: u64 = 10 * 60_000;
 
-/// Connections to all destinations of one shard. Full: destinations wait for their turn; the last quarter is
-/// kept for destinations that have none.
+/// Connections to all destinations of one shard. Full: destinations wait. The last quarter is
+/// reserved for destinations without a connection.
 pub const DESTINATION_CONNECTIONS_MAX: usize = 8192;
 
-/// Messages over one connection after which it is closed while a destination without any waits for room.
+/// Messages over one connection after which it is closed if a destination without a connection
+/// waits.
 pub const TURN_MESSAGES: u32 = 10;
 
-/// What a message costs its sender's turn besides its bytes: about what the dialogue takes.
+/// Bytes that a message counts in its sender's share in addition to its size: about the cost of the
+/// dialogue.
 pub const TURN_BYTES: u64 = 32 << 10;
 
 /// Milliseconds for which a job belongs to its owner shard. After that the home shard issues it
-/// again: frames are lost only with a shard, so this needs to be safe rather than short.
+/// again. Frames are lost only with a shard, so the value must be safe rather than short.
 pub const JOB_LEASE_MS: u64 = 30 * 60_000;
 
-/// Milliseconds of lease that a job needs to be started; a transfer that lasts longer is broken
-/// off before its last byte. This is what keeps two owners from delivering one job.
+/// Milliseconds of lease required to start a job. A longer transfer is aborted before its last
+/// byte, so that two owners never deliver one job.
 pub const JOB_TRANSFER_MS_MAX: u64 = 15 * 60_000;
 
-/// Jobs that one home shard has leased out. Full: the rest stays in the ready list.
-pub const JOB_LEASES_MAX: usize = 262_144;
-
-/// Milliseconds between two looks for leases that run out in the queue of one destination.
+/// Milliseconds between two scans for expiring leases in the queue of one destination.
 pub const LEASE_SWEEP_MS: u64 = 10_000;
 
-/// Milliseconds for which a job waits on disk when its destination has as many as it may. Spread up to
-/// twice as long.
+/// Milliseconds for which a job waits on disk while its destination is full. Randomly extended to
+/// up to twice as long.
 pub const DESTINATION_FULL_MS: u64 = 30_000;
 
-/// Milliseconds without an answer after which an address of the host's other family is tried beside
-/// (RFC 8305 s5). The next one of a family waits until the one before has failed.
+/// Milliseconds without an answer after which an address of the host's other family is tried in
+/// parallel (RFC 8305 s5). The next address of the same family is tried after the one before has
+/// failed.
 pub const CONNECT_ATTEMPT_DELAY_MS: u64 = 250;
 
-/// Milliseconds without a new connection after a failed one, doubled for each in a row.
+/// Milliseconds without a new connection after a failed one, doubled for each further failure in a
+/// row.
 pub const CONNECT_HOLD_FIRST_MS: u64 = 250;
 pub const CONNECT_HOLD_MAX_MS: u64 = 8_000;
 
-/// Milliseconds of silence after a destination asked for less (421), doubled each time, halved by a
+/// Milliseconds of pause after a destination has answered 421, doubled each time, halved after a
 /// window of successes.
 pub const THROTTLE_FIRST_MS: u64 = 1_000;
 pub const THROTTLE_MAX_MS: u64 = 60_000;
 
-/// Bytes kept of the last error of a destination: what a server says when it refuses us. More is cut off.
+/// Bytes stored of a destination's last error, such as the reply that refused us. A longer one is
+/// cut.
 pub const DESTINATION_ERROR_BYTES_MAX: usize = 500;
 
-/// Deliveries of one partition that a server may have taken while their settles are not durable: a
-/// crash repeats them. The commit lane has so many places of their own for these. More: the
-/// connection waits, and gives its job back when the disk stays full.
+/// Deliveries of one partition that a remote server may have accepted while their settlements are
+/// not durable: a crash repeats them. The commit lane reserves the same number of places for them.
+/// More: the connection waits, and returns its job if the disk stays full.
 pub const UNSETTLED_MAX: usize = COMMIT_WAITERS_MAX / 2;
 
-/// Milliseconds for which such a delivery may wait for the store. Some fifty syncs of a usual disk
-/// (4 ms), and two of one that takes 100 ms: the one under way when a server has taken the mail, and
-/// its own. Longer: as above, so that a slow disk slows delivery before it lets a crash repeat more.
+/// Milliseconds for which such a delivery may wait for the store. About 50 syncs of a usual disk (4
+/// ms), and two of one that takes 100 ms: the current one when the server accepts the mail, and its
+/// own. Longer: as above, so that a slow disk slows delivery rather than making a crash repeat
+/// more.
 pub const UNSETTLED_MS_MAX: u64 = 200;
 
-/// Bytes of dead bodies in the files of one partition, where they are more than the live ones: about
-/// one blob file. More: live bodies are moved out of the oldest files, and these are removed.
+/// Bytes of dead bodies in the files of one partition, if they exceed the live ones: about one blob
+/// file. More: live bodies are moved out of the oldest files, and these files are removed.
 pub const DEAD_BODY_BYTES_MAX: u64 = 256 << 20;
 
-/// Live bodies that one such pass moves: some ten seconds of a usual disk, for which no other
-/// compaction runs. The rest waits for the next pass, two seconds later.
+/// Bytes of live bodies that one pass moves: about ten seconds of a usual disk, during which no
+/// other compaction runs. The rest waits for the next pass, two seconds later.
 pub const RECLAIM_MOVE_BYTES_MAX: u64 = 1 << 30;
 
-/// Bytes of the spool's reserve for each partition, beside the memory of its memtables, which a
-/// start may have to flush: what opening a partition writes (list of files, options, first block of
-/// a log). When the disk is full the reserve is given up, and new mail is refused until it is made
-/// again.
+/// Bytes of the spool's reserve for each partition, in addition to the memory of its memtables,
+/// which a start may have to flush: the writes of opening a partition (file list, options, first
+/// block of a log). When the disk is full the reserve is released, and new mail is refused until
+/// the reserve exists again.
 pub const RESERVE_PARTITION_BYTES: u64 = 4 << 20;
 
-/// MTA-STS policies in memory and on disk, and their bytes. Full: policies that have expired go
-/// first, then those that no mail was sent under, then the others by their last use; those that
-/// mail was sent under and that demand TLS go last.
+/// MTA-STS policies in memory and on disk, and their bytes. Full: expired policies are dropped
+/// first, then unused ones, then the others by their last use. Used policies that enforce TLS are
+/// dropped last.
 pub const STS_POLICIES_MAX: usize = 20_000;
 pub const STS_POLICIES_BYTES_MAX: usize = 32 << 20;
 
-/// Bytes of one policy; real ones have a few hundred. A larger one goes before those in use, so
-/// that few domains with large policies cannot displace many.
+/// Bytes of one policy; a typical one has a few hundred. A larger policy is dropped before those in
+/// use, so that a few domains with large policies cannot displace many others.
 pub const STS_POLICY_BYTES_USUAL: usize = 4 << 10;
 
-/// Domains whose last fetch failed. Full: the oldest failure is forgotten, and its domain may be
-/// asked again.
+/// Domains whose last fetch failed. Full: the oldest failure is dropped, and its domain may be
+/// fetched again.
 pub const STS_FAILURES_MAX: usize = 10_000;
 
-/// Requests of all shards to the control plane on their way, and as many that wait for a fetch.
-/// Full: the shard asks again; mail without a policy waits.
+/// Requests of all shards to the control plane in transit, and the same number waiting for a fetch.
+/// Full: the shard repeats the request; mail without a policy waits.
 pub const STS_REQUESTS_MAX: usize = 1024;
 
-/// Policies being fetched, all together and from one network (IPv4 /24, IPv6 /48), so that web
-/// servers that never answer cannot hold every place.
+/// Concurrent fetches of policies, in total and from one network (IPv4 /24, IPv6 /48), so that web
+/// servers that never answer cannot take all places.
 pub const STS_FETCHES_MAX: usize = 64;
 pub const STS_FETCHES_PER_NETWORK_MAX: usize = 8;
 
 /// Milliseconds for one fetch. RFC 8461 s3.3 suggests a minute; mail waits for this.
 pub const STS_FETCH_MS_MAX: u64 = 10_000;
 
-/// Milliseconds for which mail waits for a policy. Longer: the mail is postponed.
+/// Milliseconds for which mail waits for a policy. Longer: the mail is deferred.
 pub const STS_WAIT_MS_MAX: u64 = 15_000;
 
-/// Milliseconds for which mail is postponed when a policy could not be asked for. Spread up to
-/// twice as long.
+/// Milliseconds for which mail is deferred if the policy could not be requested. Randomly extended
+/// to up to twice as long.
 pub const STS_POSTPONE_MS: u64 = 15_000;
 
-/// Domains for which one shard has asked the control plane and waits. Full: the next waits.
+/// Domains for which one shard waits for an answer of the control plane. Full: the next request
+/// waits.
 pub const STS_ASKED_MAX: usize = 256;
 
 /// Buckets of one histogram in `/metrics`, without infinity.

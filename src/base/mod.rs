@@ -1,4 +1,4 @@
-//! Words that every other folder uses. Standard library only; nothing here reads, writes or waits.
+//! Types that every other folder uses. Standard library only; nothing here reads, writes or waits.
 
 pub mod backoff;
 pub mod chunk;
@@ -10,6 +10,11 @@ pub mod limits;
 pub use chunk::Chunk;
 pub use chunk::ChunkPool;
 pub use chunk::Slice;
+pub use id::CredentialId;
 pub use id::MessageId;
 pub use id::PartitionId;
+pub use id::PublicId;
 pub use id::ShardId;
+pub use id::SpoolNumber;
+pub use id::StreamNumber;
+pub use id::TenantId;

@@ -1,4 +1,4 @@
-//! For tests of what belongs to a whole process: runs them in one of their own.
+//! Runs a test in a process of its own, for tests that change the state of the whole process.
 
 use std::panic::AssertUnwindSafe;
 use std::panic::catch_unwind;
@@ -9,9 +9,9 @@ use std::process::exit;
 const CHILD: &str = "RINGPOST_TEST_CHILD";
 const PANICKED: i32 = 101;
 
-/// Runs `work` of the test `name` in a process with one thread, and returns what it printed.
-/// The test binary is started anew for this one test, and forks: the harness runs tests on
-/// threads, and only the fork of such a process has a single one.
+/// Runs `work` of the test `name` in a process with a single thread and returns its output.
+/// The test binary is started again for this one test and then forks: the harness runs tests on
+/// threads, and only a forked child has a single thread.
 pub(crate) fn run(name: &str, work: impl FnOnce()) -> Output {
     if std::env::var(CHILD).is_ok_and(|child| child == name) {
         fork_and_exit(work);
@@ -24,7 +24,7 @@ pub(crate) fn run(name: &str, work: impl FnOnce()) -> Output {
 
 fn fork_and_exit(work: impl FnOnce()) -> ! {
     // SAFETY: the only other thread of this process waits for this one, so it holds no lock
-    // that the fork could need.
+    // that the child could need.
     let child = unsafe { libc::fork() };
     if child == 0 {
         let ended = catch_unwind(AssertUnwindSafe(work));

@@ -1,16 +1,16 @@
-//! What the kernel says of its clock: whether somebody keeps it right, and how wrong it may be.
+//! The state of the kernel's clock: whether it is synchronised, and its largest possible error.
 //!
-//! Promise:  it asks and sets nothing, so it needs no rights.
+//! Promise:  reads only, so it needs no rights.
 
 /// The kernel's own estimate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ClockState {
     pub synchronised: bool,
-    /// The most that the clock may be wrong by; it grows by itself while nobody corrects it.
+    /// Largest possible error. The kernel raises it while no time service corrects the clock.
     pub error_us_max: u64,
 }
 
-/// None where a sandbox forbids to ask.
+/// `None` if a sandbox forbids the system call.
 pub fn read() -> Option<ClockState> {
     // SAFETY: `timex` is a struct of integers, for which all zeroes is a value; with no modes set
     // the call only reads.

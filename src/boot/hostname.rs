@@ -1,16 +1,15 @@
-//! The name this machine gives itself.
+//! The host name of this machine, for use when `server.hostname` is not set.
 //!
-//! Promise:  no DNS is asked, so a start never waits for the network. The configuration wins over
-//!           what is found here.
+//! Promise:  no DNS query, so a start never waits for the network.
 
 use std::path::Path;
 
 use crate::boot::host::Finding;
 use crate::boot::host::Level;
 use crate::boot::host::finding;
-use crate::boot::host::text_of;
+use crate::boot::proc::text_of;
 
-/// The name this machine gives itself, and whether it is complete enough for a banner and HELO.
+/// The host name, and whether it is fully qualified, as a greeting and EHLO need it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Hostname {
     pub name: String,
@@ -18,8 +17,7 @@ pub struct Hostname {
 }
 
 impl Hostname {
-    /// From the kernel's name, `/etc/hosts` and `/etc/mailname` below `root`. DNS is not asked: a
-    /// start does not wait for the network.
+    /// Reads the kernel's host name, `/etc/hosts` and `/etc/mailname` below `root`.
     pub fn read(root: &Path) -> Hostname {
         let own = text_of(root, "proc/sys/kernel/hostname").trim().to_ascii_lowercase();
         let hosts = text_of(root, "etc/hosts");
@@ -33,14 +31,16 @@ impl Hostname {
     }
 
     pub fn finding(&self) -> Option<Finding> {
-        let what = format!("`{}` is no full host name; other servers distrust it", self.name);
-        let remedy =
-            "set `hostname` in the configuration to the name that your address resolves to";
+        let what = format!(
+            "the host name `{}` is not fully qualified; other servers may reject it",
+            self.name
+        );
+        let remedy = "set server.hostname to the name that your IP address resolves to";
         if self.qualified { None } else { finding(Level::Warn, what, remedy) }
     }
 }
 
-/// What `hostname -f` says: the first name on the line of `/etc/hosts` that lists `own`.
+/// The name that `hostname -f` prints: the first qualified name on the line of `/etc/hosts` that lists `own`.
 fn canonical_name(hosts: &str, own: &str) -> Option<String> {
     let lines = hosts.lines().map(|line| line.split('#').next().unwrap_or(""));
     let mut names = lines.map(|line| line.split_whitespace().skip(1).collect::<Vec<_>>());

@@ -1,242 +1,51 @@
-//! Giving up the rights that a server no longer needs once its ports are bound.
+//! Drops the privileges that the server no longer needs once its ports are bound.
 //!
-//! Order:    limits raised, ports bound and the spool's folder made as root; then `drop_to` (or
-//!           `lock_down`, when not started as root); then threads. It refuses to run beside other
-//!           threads: glibc carries a change of ids to all threads, but capabilities, the bounding
-//!           set and `no_new_privs` belong to one thread and are only inherited by those it starts.
-//! Promise:  afterwards no id of this process is root's, no capability is held, no program it might
-//!           start can gain any, and memory (mail, passwords, TLS keys) can be neither dumped nor
-//!           traced by others of the same user. The ids and the capabilities of a former root are read
-//!           back; anything else than asked for is a fault, and the server does not start.
-//!           Where `server.user` is not set, a server started as root stays root.
-//! Kept:     no capability. CAP_NET_BIND_SERVICE is of no use any more: a reload binds no port, for
-//!           changed listeners need a restart. CAP_SYS_NICE would serve `set_mempolicy` in
-//!           containers only, where a pinned thread gets memory of its node anyway; CAP_IPC_LOCK is
-//!           replaced by a raised memlock.
-//! Commands: one that root runs on the spool of another user acts as that user before it looks into
-//!           it (`act_as_owner`): what the service's user left there, such as a link to a file that
-//!           only root may read, is then followed with that user's rights at most.
+//! Order:    limits raised, ports bound and the spool's folder created as root; then `drop_to` (or
+//!           `lock_down`, if not started as root); then threads. The functions refuse to run beside
+//!           other threads: glibc applies a change of ids to all threads, but capabilities, the
+//!           bounding set and `no_new_privs` belong to one thread and pass only to those it starts.
+//! Promise:  afterwards no id of the process is root's, the process holds no capability, no program
+//!           that it starts can gain one, and other processes of the same user can neither dump nor
+//!           trace its memory (mail, passwords, TLS keys). The ids and capabilities are read back
+//!           after a drop from root; if they differ from those requested, the server does not start.
+//!           If `server.user` is not set, a server started as root stays root.
+//! Kept:     no capability. CAP_NET_BIND_SERVICE is not needed any more: a reload binds no port,
+//!           because changed listeners need a restart. CAP_SYS_NICE would help `set_mempolicy` in
+//!           containers only, where a pinned thread gets memory of its node anyway. A raised memlock
+//!           limit replaces CAP_IPC_LOCK.
+//! Commands: a command that root runs on the spool of another user changes to that user before it
+//!           opens anything in the spool (`act_as_owner`). So a link that the service's user left
+//!           there, to a file that only root may read, is followed with that user's rights.
 //! Costs:    an undumpable process cannot read its own `/proc/self/{fd,io,maps}`; `status`, `stat`
-//!           and `statm` stay readable. Log file, certificates and everything in the spool are opened
-//!           as the user, at the start and by a reload, so they must be accessible for it. There are
-//!           no core dumps.
+//!           and `statm` stay readable. The log file, certificates and the spool are opened as the
+//!           configured user, at start and on reload, so that user must have access. There are no
+//!           core dumps.
 
-use std::ffi::CStr;
 use std::ffi::CString;
-use std::fmt;
 use std::fs;
 use std::io;
-use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::DirBuilderExt;
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
-use std::path::PathBuf;
 
 use caps::CapSet;
 use caps::Capability;
 
-use crate::base::fault::Blame;
+use crate::boot::account::Account;
+use crate::boot::privilege_fault::PrivilegeFault;
 
-/// What `getpwnam_r` may need at most for one entry; glibc's own callers stop there too.
-const ACCOUNT_BYTES_MAX: usize = 1 << 20;
-
-const SPOOL_MODE: u32 = 0o700;
-
-/// The group of nobody.
+/// The group id of `nogroup`.
 const NOGROUP: u32 = 65_534;
 
-/// A user of this machine that the server runs as.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Account {
-    pub user: String,
-    pub uid: u32,
-    pub gid: u32,
-}
-
-/// Why the server does not start with, or without, the rights it has.
-#[derive(Debug)]
-pub enum PrivilegeFault {
-    NoSuchUser { user: String },
-    NoSuchGroup { group: String },
-    AccountUnreadable { name: String, cause: io::Error },
-    IsRoot { user: String },
-    ThreadsRun { count: usize },
-    Refused { step: &'static str, cause: io::Error },
-    Capabilities { step: &'static str, cause: String },
-    NotDropped { what: String },
-    NoFolder { path: PathBuf, cause: io::Error },
-    NotOwner { path: PathBuf, owner: u32, account: Account },
-    NotWritable { path: PathBuf, barrier: PathBuf, user: String, cause: io::Error },
-}
-
-impl PrivilegeFault {
-    pub fn blame(&self) -> Blame {
-        match self {
-            PrivilegeFault::ThreadsRun { .. } | PrivilegeFault::NotDropped { .. } => Blame::Us,
-            _ => Blame::Operator,
-        }
-    }
-}
-
-impl fmt::Display for PrivilegeFault {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            PrivilegeFault::NoSuchUser { user } => write!(
-                f,
-                "there is no user `{user}`; make one (`useradd --system --shell \
-                 /usr/sbin/nologin {user}`) or name another in the configuration"
-            ),
-            PrivilegeFault::NoSuchGroup { group } => write!(
-                f,
-                "there is no group `{group}`; make one (`groupadd --system {group}`) or name \
-                 another in the configuration"
-            ),
-            PrivilegeFault::AccountUnreadable { name, cause } => {
-                write!(f, "`{name}` could not be looked up ({cause}); check /etc/nsswitch.conf")
-            }
-            PrivilegeFault::IsRoot { user } => write!(
-                f,
-                "`{user}` has the id of root; name a user without rights, so that a mistake in \
-                 the server is not one in the machine"
-            ),
-            PrivilegeFault::ThreadsRun { count } => {
-                write!(f, "{count} threads run already; rights are dropped before the first one")
-            }
-            PrivilegeFault::Refused { step, cause } => write!(
-                f,
-                "{step} was refused ({cause}); a container that starts the server as root must \
-                 leave it CAP_SETUID and CAP_SETGID, or start it as an unprivileged user"
-            ),
-            PrivilegeFault::Capabilities { step, cause } => {
-                write!(f, "capabilities: {step} failed ({cause})")
-            }
-            PrivilegeFault::NotDropped { what } => {
-                write!(f, "rights were dropped, and yet {what}; not going on like this")
-            }
-            PrivilegeFault::NoFolder { path, cause } => write!(
-                f,
-                "{} is no usable folder ({cause}); it must be a folder, not a link, in a place \
-                 where the server may make one",
-                path.display()
-            ),
-            PrivilegeFault::NotOwner { path, owner, account } => write!(
-                f,
-                "{path} and what is in it belong to the user with id {owner}, not to `{user}`; \
-                 stop whatever else uses it, then `chown -R {user}: {path}`",
-                path = path.display(),
-                user = account.user
-            ),
-            PrivilegeFault::NotWritable { path, barrier, user, cause } => write!(
-                f,
-                "`{user}` may not write to {} ({cause} at {}); give it the right there (`chown`, \
-                 `chmod`), or choose another path",
-                path.display(),
-                barrier.display()
-            ),
-        }
-    }
-}
-
-impl std::error::Error for PrivilegeFault {}
-
-/// Whether the process has root's rights at all, and so something to give up.
+/// Whether the effective user is root.
 pub fn runs_as_root() -> bool {
     // SAFETY: reads a number; it cannot fail.
     unsafe { libc::geteuid() == 0 }
 }
 
-impl Account {
-    /// The account of `user`, with `group` in place of its own one if that is given.
-    pub fn find(user: &str, group: Option<&str>) -> Result<Account, PrivilegeFault> {
-        let (uid, gid) = find_user(user)?;
-        let gid = group.map_or(Ok(gid), find_group)?;
-        if uid == 0 {
-            return Err(PrivilegeFault::IsRoot { user: user.to_owned() });
-        }
-        Ok(Account { user: user.to_owned(), uid, gid })
-    }
-}
-
-fn find_user(user: &str) -> Result<(u32, u32), PrivilegeFault> {
-    let found = look_up(user, |name, buffer| {
-        // SAFETY: a `passwd` is numbers and pointers, for which all zeroes is a value. The buffer
-        // and the places for the answer outlive the call; the pointers are not followed later.
-        unsafe {
-            let mut entry: libc::passwd = std::mem::zeroed();
-            let mut found = std::ptr::null_mut();
-            let at = buffer.as_mut_ptr().cast();
-            let errno = libc::getpwnam_r(name.as_ptr(), &mut entry, at, buffer.len(), &mut found);
-            (errno, (!found.is_null()).then_some((entry.pw_uid, entry.pw_gid)))
-        }
-    })?;
-    found.ok_or_else(|| PrivilegeFault::NoSuchUser { user: user.to_owned() })
-}
-
-fn find_group(group: &str) -> Result<u32, PrivilegeFault> {
-    let found = look_up(group, |name, buffer| {
-        // SAFETY: as in `find_user`.
-        unsafe {
-            let mut entry: libc::group = std::mem::zeroed();
-            let mut found = std::ptr::null_mut();
-            let at = buffer.as_mut_ptr().cast();
-            let errno = libc::getgrnam_r(name.as_ptr(), &mut entry, at, buffer.len(), &mut found);
-            (errno, (!found.is_null()).then_some(entry.gr_gid))
-        }
-    })?;
-    found.ok_or_else(|| PrivilegeFault::NoSuchGroup { group: group.to_owned() })
-}
-
-/// Calls `ask` with a growing buffer until the entry fits into it.
-fn look_up<T>(
-    name: &str,
-    mut ask: impl FnMut(&CStr, &mut [u8]) -> (i32, Option<T>),
-) -> Result<Option<T>, PrivilegeFault> {
-    let Ok(c_name) = CString::new(name) else {
-        return Ok(None);
-    };
-    let mut buffer = vec![0; 4096];
-    loop {
-        match ask(&c_name, &mut buffer) {
-            (libc::ERANGE, _) if buffer.len() < ACCOUNT_BYTES_MAX => {
-                buffer.resize(buffer.len() * 4, 0);
-            }
-            (libc::EINTR, _) => {}
-            // Several name services answer with these for "not found".
-            (0 | libc::ENOENT | libc::ESRCH, found) => return Ok(found),
-            (errno, _) => {
-                let cause = io::Error::from_raw_os_error(errno);
-                return Err(PrivilegeFault::AccountUnreadable { name: name.to_owned(), cause });
-            }
-        }
-    }
-}
-
-/// Makes a folder that only `account` may enter, or checks that one is. As root it gives a new or
-/// an empty folder to the account. It never changes owners inside of a folder: whoever could write
-/// there before may have put a link to something else.
-pub fn own_folder(path: &Path, account: Option<&Account>) -> Result<(), PrivilegeFault> {
-    let no_folder = |cause| PrivilegeFault::NoFolder { path: path.to_owned(), cause };
-    fs::DirBuilder::new().recursive(true).mode(SPOOL_MODE).create(path).map_err(no_folder)?;
-    let (Some(account), true) = (account, runs_as_root()) else {
-        return Ok(());
-    };
-    let flags = libc::O_DIRECTORY | libc::O_NOFOLLOW | libc::O_CLOEXEC;
-    let folder = fs::OpenOptions::new().read(true).custom_flags(flags).open(path);
-    let folder = folder.map_err(no_folder)?;
-    let owner = folder.metadata().map_err(no_folder)?.uid();
-    if owner == account.uid {
-        return Ok(());
-    }
-    if fs::read_dir(path).map_err(no_folder)?.next().is_some() {
-        let account = account.clone();
-        return Err(PrivilegeFault::NotOwner { path: path.to_owned(), owner, account });
-    }
-    std::os::unix::fs::fchown(&folder, Some(account.uid), Some(account.gid)).map_err(no_folder)
-}
-
-/// For a command that root runs: becomes the owner of the spool in `path`, for good, before anything
-/// in it is opened. Does nothing for another user, on a spool of root's, and where there is none.
+/// For a command that root runs: changes permanently to the owner of the spool at `path`, before
+/// anything in it is opened. Does nothing if the caller is not root, if root owns the spool, or if
+/// there is no spool.
 pub fn act_as_owner(path: &Path) -> Result<(), PrivilegeFault> {
     if !runs_as_root() {
         return Ok(());
@@ -249,7 +58,7 @@ pub fn act_as_owner(path: &Path) -> Result<(), PrivilegeFault> {
         Err(cause) => return Err(no_folder(cause)),
     };
     let found = folder.metadata().map_err(no_folder)?;
-    // What is in a spool is its owner's alone, so the group matters only in that it is not root's.
+    // Only the owner may read a spool, so any group will do that is not root's.
     let (uid, gid) = (found.uid(), if found.gid() == 0 { NOGROUP } else { found.gid() });
     if uid == 0 {
         return Ok(());
@@ -268,58 +77,34 @@ pub fn act_as_owner(path: &Path) -> Result<(), PrivilegeFault> {
             return Err(refused("taking the id of the spool's owner (setresuid)"));
         }
         if libc::setresuid(0, 0, 0) == 0 {
-            return Err(PrivilegeFault::NotDropped { what: "the way back to root is open".into() });
+            return Err(PrivilegeFault::NotDropped {
+                what: "the process can still become root".into(),
+            });
         }
     }
     Ok(())
 }
 
-/// Whether this process may make files in `path`, asked of the kernel. For after the drop.
-pub fn check_writable(path: &Path, user: &str) -> Result<(), PrivilegeFault> {
-    let Err(cause) = may(path, libc::W_OK | libc::X_OK) else {
-        return Ok(());
-    };
-    // The outermost folder that cannot be passed is what has to be mended.
-    let mut above: Vec<&Path> = path.ancestors().skip(1).collect();
-    above.reverse();
-    let barrier = above
-        .into_iter()
-        .find(|folder| !folder.as_os_str().is_empty() && may(folder, libc::X_OK).is_err());
-    Err(PrivilegeFault::NotWritable {
-        path: path.to_owned(),
-        barrier: barrier.unwrap_or(path).to_owned(),
-        user: user.to_owned(),
-        cause,
-    })
-}
-
-fn may(path: &Path, mode: i32) -> io::Result<()> {
-    let path = CString::new(path.as_os_str().as_bytes()).map_err(io::Error::other)?;
-    // SAFETY: the path is a string that ends with a NUL and outlives the call.
-    let failed = unsafe { libc::faccessat(libc::AT_FDCWD, path.as_ptr(), mode, libc::AT_EACCESS) };
-    if failed == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
-}
-
-/// From root to `account`, for good.
+/// Changes permanently from root to `account`.
 pub fn drop_to(account: &Account) -> Result<(), PrivilegeFault> {
     assert_ne!(account.uid, 0, "`Account::find` refuses root");
     check_single_thread()?;
-    // Needs CAP_SETPCAP, which is gone with the user id, so it comes first.
+    // First, because this needs CAP_SETPCAP, which is lost with the user id.
     clear_bounding()?;
     change_ids(account)?;
     lock_down()?;
     check_dropped(account)
 }
 
-/// For a process that is not root, and the last step for one that was: no capability, no way to one,
-/// no dumps.
+/// Drops all capabilities, and forbids new ones and core dumps. All that a process needs that is not
+/// root, and the last step of `drop_to`.
 pub fn lock_down() -> Result<(), PrivilegeFault> {
     check_single_thread()?;
     if !runs_as_root() {
-        shed_capabilities()?;
+        clear_capabilities()?;
     }
     set_flag(libc::PR_SET_NO_NEW_PRIVS, 1, "no_new_privs")?;
-    set_flag(libc::PR_SET_DUMPABLE, 0, "making the process undumpable")
+    set_flag(libc::PR_SET_DUMPABLE, 0, "disabling core dumps (PR_SET_DUMPABLE)")
 }
 
 fn check_single_thread() -> Result<(), PrivilegeFault> {
@@ -352,7 +137,7 @@ fn change_ids(account: &Account) -> Result<(), PrivilegeFault> {
 
 fn clear_bounding() -> Result<(), PrivilegeFault> {
     let step = "clearing the bounding set";
-    // Without CAP_SETPCAP the set cannot be cleared. `no_new_privs` says the same by itself.
+    // Without CAP_SETPCAP the set cannot be cleared. `no_new_privs` has the same effect.
     if !has(CapSet::Effective, Capability::CAP_SETPCAP)? {
         return Ok(());
     }
@@ -364,8 +149,8 @@ fn clear_bounding() -> Result<(), PrivilegeFault> {
     Ok(())
 }
 
-/// A service manager may have given the capability to bind low ports to an ordinary user.
-fn shed_capabilities() -> Result<(), PrivilegeFault> {
+/// A service manager may have given an ordinary user the capability to bind low ports.
+fn clear_capabilities() -> Result<(), PrivilegeFault> {
     let clear = |set, step| caps::clear(None, set).map_err(|fault| capabilities(step, fault));
     // The ambient set is part of the others, and the effective one of the permitted: in this
     // order each call leaves a state that the kernel accepts.
@@ -373,13 +158,13 @@ fn shed_capabilities() -> Result<(), PrivilegeFault> {
         clear(CapSet::Ambient, "clearing the ambient set")?;
     }
     for set in [CapSet::Inheritable, CapSet::Effective, CapSet::Permitted] {
-        clear(set, "shedding capabilities")?;
+        clear(set, "clearing the sets of the process")?;
     }
     Ok(())
 }
 
 fn has(set: CapSet, capability: Capability) -> Result<bool, PrivilegeFault> {
-    caps::has_cap(None, set, capability).map_err(|fault| capabilities("reading them", fault))
+    caps::has_cap(None, set, capability).map_err(|fault| capabilities("reading", fault))
 }
 
 fn capabilities(step: &'static str, fault: caps::errors::CapsError) -> PrivilegeFault {
@@ -395,7 +180,7 @@ fn set_flag(option: i32, value: libc::c_ulong, step: &'static str) -> Result<(),
     Err(PrivilegeFault::Refused { step, cause: io::Error::last_os_error() })
 }
 
-/// Reads back what was reached, for a setuid that failed quietly is how servers are taken over.
+/// Reads the ids and capabilities back: a setuid that fails silently is a known way to exploits.
 fn check_dropped(account: &Account) -> Result<(), PrivilegeFault> {
     let not_dropped = |what: String| Err(PrivilegeFault::NotDropped { what });
     let (mut uids, mut gids) = ([0; 3], [0; 3]);
@@ -409,12 +194,12 @@ fn check_dropped(account: &Account) -> Result<(), PrivilegeFault> {
     if uids != [account.uid; 3] || gids != [account.gid; 3] {
         return not_dropped(format!("the ids are {uids:?} and {gids:?}"));
     }
-    // SAFETY: takes a number. If it works after all, the next line ends the start.
+    // SAFETY: takes a number. If the call succeeds, the next line aborts the start.
     if unsafe { libc::setresuid(0, 0, 0) } == 0 {
-        return not_dropped("the way back to root is open".to_owned());
+        return not_dropped("the process can still become root".to_owned());
     }
     let held = caps::read(None, CapSet::Permitted).map_err(|f| capabilities("reading", f))?;
-    if held.is_empty() { Ok(()) } else { not_dropped(format!("{held:?} is held")) }
+    if held.is_empty() { Ok(()) } else { not_dropped(format!("the process holds {held:?}")) }
 }
 
 #[cfg(test)]
@@ -424,47 +209,11 @@ mod tests {
     use std::os::unix::fs::PermissionsExt;
 
     use crate::boot::alone;
+    use crate::boot::spool_folder::check_writable;
+    use crate::boot::spool_folder::own_folder;
 
     fn nobody() -> Account {
         Account::find("nobody", None).expect("every machine has nobody")
-    }
-
-    #[test]
-    fn accounts_are_found_or_named() {
-        assert!(nobody().uid > 0);
-        let rows = [
-            ("no user", Account::find("no-such-user", None), "there is no user `no-such-user`"),
-            ("no group", Account::find("nobody", Some("no-such-group")), "there is no group"),
-            ("root", Account::find("root", None), "`root` has the id of root"),
-            ("a NUL", Account::find("no\0body", None), "there is no user"),
-        ];
-        for (row, found, text) in rows {
-            let fault = found.expect_err(row).to_string();
-            assert!(fault.starts_with(text), "{row}: {fault}");
-        }
-        let daemon = Account::find("nobody", Some("daemon")).expect("every machine has daemon");
-        assert_ne!(daemon.gid, nobody().gid);
-    }
-
-    #[test]
-    fn folders_are_made_given_and_refused() {
-        let root = tempfile::tempdir().expect("a folder for the test");
-        let spool = root.path().join("a/spool");
-        own_folder(&spool, Some(&nobody())).expect("a new folder is made");
-        own_folder(&spool, Some(&nobody())).expect("its own folder is taken");
-        assert_eq!(fs::metadata(&spool).expect("it is there").mode() & 0o777, SPOOL_MODE);
-        let file = root.path().join("file");
-        fs::write(&file, "x").expect("written");
-        assert!(matches!(own_folder(&file, None), Err(PrivilegeFault::NoFolder { .. })));
-        if !runs_as_root() {
-            return;
-        }
-        assert_eq!(fs::metadata(&spool).expect("it is there").uid(), nobody().uid);
-        let foreign = own_folder(root.path(), Some(&nobody())).expect_err("it is root's and full");
-        assert!(foreign.to_string().contains("chown -R nobody:"), "{foreign}");
-        let link = root.path().join("link");
-        std::os::unix::fs::symlink("/etc", &link).expect("linked");
-        assert!(matches!(own_folder(&link, Some(&nobody())), Err(PrivilegeFault::NoFolder { .. })));
     }
 
     #[test]

@@ -1,13 +1,13 @@
-//! Signals, taken by one thread and handed on as values.
+//! Signals, received by one thread and passed on as values.
 //!
 //! Order:    `block` comes before the first other thread: a thread inherits the mask, and a signal
 //!           is delivered to any thread that does not block it. Then `listen` starts the only
 //!           thread that waits for them. `BlockedSignals` is the proof that this order was kept.
-//! Promise:  no code runs in a signal handler, so none of it can meet a held lock. The first TERM
-//!           or INT asks for a drain; the second ends the process at once, which costs no
-//!           acknowledged mail (promise 1). A write to a closed socket is an error, not a death.
-//! Bounds:   `SIGNALS_WAITING_MAX` signals wait to be taken. Past that a HUP or USR1 is dropped,
-//!           for one of its kind already waits; a TERM ends the process, for nobody reads.
+//! Promise:  no code runs in a signal handler, so none can deadlock on a held lock. The first TERM
+//!           or INT requests a drain; the second ends the process at once, without loss of
+//!           acknowledged mail. A write to a closed socket returns an error instead of SIGPIPE.
+//! Bounds:   `SIGNALS_WAITING_MAX` signals can wait. When full, HUP and USR1 are dropped, because one
+//!           of the kind already waits; TERM ends the process, because the main thread is stuck.
 
 use std::io;
 use std::mem::MaybeUninit;
@@ -17,24 +17,24 @@ use std::sync::mpsc::TrySendError;
 use std::sync::mpsc::sync_channel;
 use std::thread;
 
-/// Signals that were delivered and not yet taken.
+/// Signals received and not yet taken by the main thread.
 pub const SIGNALS_WAITING_MAX: usize = 16;
 
-/// By convention a process that a signal ended exits with 128 and its number.
+/// The shell's convention for the exit code of a process that a signal ended: 128 plus its number.
 const EXIT_BY_SIGNAL: i32 = 128;
 
 const TAKEN: [Signal; 4] = [Signal::Term, Signal::Int, Signal::Hup, Signal::Usr1];
 
-/// What the operator may ask of a running process.
+/// The signals with a meaning for the running server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Signal {
     /// Drain and end (systemd, docker stop).
     Term,
     /// Drain and end (Ctrl-C).
     Int,
-    /// Reload what can be reloaded, reopen the log.
+    /// Reload the configuration and reopen the log file.
     Hup,
-    /// Reopen the log file, which was rotated.
+    /// Reopen the log file after its rotation.
     Usr1,
 }
 
@@ -53,13 +53,13 @@ impl Signal {
     }
 }
 
-/// Proof that the signals are blocked in this thread, and so in all it starts.
+/// Proof that the signals are blocked in this thread, and so in all threads that it starts.
 #[derive(Debug)]
 pub struct BlockedSignals {
     set: libc::sigset_t,
 }
 
-/// Blocks the signals that `listen` takes, and ignores SIGPIPE. For the first lines of `main`.
+/// Blocks the signals that `listen` receives, and ignores SIGPIPE. To be called first in `main`.
 pub fn block() -> io::Result<BlockedSignals> {
     let mut set = MaybeUninit::<libc::sigset_t>::uninit();
     // SAFETY: `sigemptyset` fills the set before anything reads it; `sigaddset` and
@@ -83,14 +83,14 @@ pub fn block() -> io::Result<BlockedSignals> {
     Ok(BlockedSignals { set })
 }
 
-/// For commands that print: who stops reading (`| head`) ends them quietly, as is usual. Rust
-/// ignores SIGPIPE at start and would panic instead.
+/// For commands that print: a closed pipe (`| head`) ends them silently, as is usual. By default Rust
+/// ignores SIGPIPE, and printing would panic.
 pub fn end_with_the_reader() {
     // SAFETY: SIG_DFL installs no handler of ours, and no other thread runs yet.
     unsafe { libc::signal(libc::SIGPIPE, libc::SIG_DFL) };
 }
 
-/// Starts the thread that takes the signals. It lives as long as the process.
+/// Starts the thread that receives the signals. It lives as long as the process.
 pub fn listen(blocked: BlockedSignals) -> io::Result<Receiver<Signal>> {
     let (sender, receiver) = sync_channel(SIGNALS_WAITING_MAX);
     let handler = Handler { sender, asked_to_end: false };
@@ -108,15 +108,14 @@ fn take_all(blocked: BlockedSignals, mut handler: Handler) {
             continue;
         };
         if let Answer::EndNow(why) = handler.on_signal(signal) {
-            eprintln!("ringpost: {why}; ending at once, a restart recovers from disk");
-            // SAFETY: ends the process without running anything more of it. That is the point:
-            // destructors could wait for the very thing that hangs.
+            eprintln!("ringpost: {why}; exiting at once, the next start recovers the spool");
+            // SAFETY: ends the process without destructors, which could wait for whatever hangs.
             unsafe { libc::_exit(EXIT_BY_SIGNAL + number) };
         }
     }
 }
 
-/// Decides what becomes of a signal. No system call, so that it can be tested.
+/// Decides what to do with a signal. Makes no system call, so that it can be tested.
 struct Handler {
     sender: SyncSender<Signal>,
     asked_to_end: bool,
@@ -132,14 +131,16 @@ enum Answer {
 impl Handler {
     fn on_signal(&mut self, signal: Signal) -> Answer {
         if signal.ends() && self.asked_to_end {
-            return Answer::EndNow("asked a second time to end");
+            return Answer::EndNow("second signal to end");
         }
         self.asked_to_end |= signal.ends();
         match (self.sender.try_send(signal), signal.ends()) {
             (Ok(()), _) => Answer::Delivered,
             (Err(_), false) => Answer::Dropped,
-            (Err(TrySendError::Full(_)), true) => Answer::EndNow("nobody reads the signals"),
-            (Err(TrySendError::Disconnected(_)), true) => Answer::EndNow("nobody is left to drain"),
+            (Err(TrySendError::Full(_)), true) => Answer::EndNow("the main thread is stuck"),
+            (Err(TrySendError::Disconnected(_)), true) => {
+                Answer::EndNow("the main thread has ended")
+            }
         }
     }
 }
@@ -158,7 +159,7 @@ mod tests {
         use Signal::Int;
         use Signal::Term;
         use Signal::Usr1;
-        let again = || EndNow("asked a second time to end");
+        let again = || EndNow("second signal to end");
         let rows = [
             ("term", vec![Term], vec![Delivered]),
             ("term twice", vec![Term, Term], vec![Delivered, again()]),
@@ -191,11 +192,11 @@ mod tests {
         let mut handler = Handler { sender, asked_to_end: false };
         assert_eq!(handler.on_signal(Signal::Hup), Answer::Delivered);
         assert_eq!(handler.on_signal(Signal::Hup), Answer::Dropped);
-        assert_eq!(handler.on_signal(Signal::Term), Answer::EndNow("nobody reads the signals"));
+        assert_eq!(handler.on_signal(Signal::Term), Answer::EndNow("the main thread is stuck"));
         drop(receiver);
         handler.asked_to_end = false;
         assert_eq!(handler.on_signal(Signal::Usr1), Answer::Dropped);
-        assert_eq!(handler.on_signal(Signal::Int), Answer::EndNow("nobody is left to drain"));
+        assert_eq!(handler.on_signal(Signal::Int), Answer::EndNow("the main thread has ended"));
     }
 
     /// Runs in a process of its own, for signals belong to the whole process.
@@ -218,6 +219,6 @@ mod tests {
         });
         assert_eq!(out.status.code(), Some(EXIT_BY_SIGNAL + libc::SIGTERM), "{out:?}");
         let text = String::from_utf8_lossy(&out.stderr);
-        assert!(text.contains("asked a second time to end"), "{text}");
+        assert!(text.contains("second signal to end"), "{text}");
     }
 }

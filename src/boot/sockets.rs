@@ -1,12 +1,11 @@
-//! Sockets, bound while there is still the right to bind them.
+//! Binds the listening sockets before privileges are dropped.
 //!
-//! Order:    `bind` as root; then `Bound::listen`, once it is known how many shards there are: the
-//!           kernel deals connections to all sockets that listen, and resets those of one that is
-//!           closed.
-//! Promise:  each shard has its own SO_REUSEPORT socket for each address; a port 0 is chosen once
-//!           and the same for all shards. Each refusal names address, cause and remedy.
-//! Beware:   the kernel takes the rings of a process that was killed down some time after the process
-//!           is gone, and what they hold open with them. So its sockets are waited for.
+//! Order:    `bind` as root; then `Bound::listen`, once the number of shards is known: the kernel
+//!           spreads connections over all listening sockets, and closing one resets its connections.
+//! Promise:  each shard has its own SO_REUSEPORT socket for each address; port 0 is resolved once, to
+//!           the same port for all shards. Each error names address, cause and remedy.
+//! Beware:   the kernel tears down the rings of a killed process some time after the process is gone,
+//!           and only then closes their sockets. So a busy address is tried again for a while.
 
 use std::net::SocketAddr;
 use std::net::TcpListener;
@@ -24,26 +23,27 @@ use crate::rt::ListenSpec;
 use crate::rt::reserve_socket;
 use crate::rt::start_listening;
 
-/// Connections that the kernel holds for us; it cuts this to `net.core.somaxconn`.
+/// Connections that the kernel queues before they are accepted; at most `net.core.somaxconn`.
 pub const BACKLOG: u32 = 4096;
 
-/// How long a predecessor's sockets may take to go.
-const LET_GO_MAX: Duration = Duration::from_secs(2);
-const LET_GO_LOOK: Duration = Duration::from_millis(20);
+/// How long to wait for the sockets of a killed predecessor.
+const RELEASE_MAX: Duration = Duration::from_secs(2);
+const RELEASE_RETRY: Duration = Duration::from_millis(20);
 
 /// One shard's sockets, one for each address of each listener.
 pub type ShardSockets = Vec<OwnedFd>;
 
-/// Everything that listens.
+/// All sockets.
 pub struct Bound {
     /// For each shard, in the order of `addresses`.
     pub shards: Vec<ShardSockets>,
-    /// As bound, with the protocol's and TLS's names.
+    /// The bound addresses.
     pub addresses: Vec<BoundAddress>,
-    /// One that is not bound stops nothing: mail does not depend on it.
+    /// A failure to bind does not stop the start: mail does not depend on this listener.
     pub monitor: Option<MonitorListener>,
 }
 
+/// A bound address, with the names of its protocol and TLS mode.
 #[derive(Clone, Debug)]
 pub struct BoundAddress {
     pub address: SocketAddr,
@@ -52,7 +52,7 @@ pub struct BoundAddress {
 }
 
 impl Bound {
-    /// Has so many shards listen, and closes the sockets of the others.
+    /// Starts listening on the sockets of the first `shards` shards and closes the others.
     pub fn listen(&mut self, shards: usize) -> Result<(), Vec<String>> {
         self.shards.truncate(shards);
         for sockets in &self.shards {
@@ -66,10 +66,10 @@ impl Bound {
     }
 }
 
-/// Binds everything that takes mail, or says all that cannot be bound. The ports do not listen yet.
+/// Binds all sockets without listening yet. The errors list every mail address that cannot be bound.
 pub fn bind(config: &Config, shards: usize) -> Result<Bound, Vec<String>> {
     let mut faults = Vec::new();
-    let end = Instant::now() + LET_GO_MAX;
+    let end = Instant::now() + RELEASE_MAX;
     let mut bound = Bound {
         shards: (0..shards).map(|_| Vec::new()).collect(),
         addresses: Vec::new(),
@@ -78,14 +78,14 @@ pub fn bind(config: &Config, shards: usize) -> Result<Bound, Vec<String>> {
     for listener in &config.listeners {
         for wanted in &listener.address {
             let about = (listener.protocol.as_str(), listener.tls.as_str());
-            let free = once_let_go(end, || probe(*wanted));
+            let free = retry_while_in_use(end, || probe(*wanted));
             if let Err(fault) = free.and_then(|()| bind_all(*wanted, about, &mut bound)) {
                 faults.push(format!("cannot listen on {wanted}: {fault}; {}", remedy(fault)));
             }
         }
     }
     if let MonitorListen::At(address) = config.monitor.listen {
-        let monitor = once_let_go(end, || Ok(TcpListener::bind(address)?));
+        let monitor = retry_while_in_use(end, || Ok(TcpListener::bind(address)?));
         let bound_monitor = monitor.map_err(|fault: IoFault| {
             let advice = match fault {
                 IoFault::AddressInUse => {
@@ -122,8 +122,8 @@ fn bind_all(
     Ok(())
 }
 
-/// With SO_REUSEPORT a second server of the same user would share the port and take half of the
-/// connections. A bind without it tells whether anybody is there.
+/// Binds once without SO_REUSEPORT to detect a running server: with it, a second server of the same
+/// user would share the port and receive half of the connections.
 fn probe(wanted: SocketAddr) -> Result<(), IoFault> {
     let spec = ListenSpec {
         address: wanted,
@@ -135,11 +135,14 @@ fn probe(wanted: SocketAddr) -> Result<(), IoFault> {
     reserve_socket(spec).map(drop)
 }
 
-/// Tries until then while another has the address.
-fn once_let_go<T>(end: Instant, bind: impl Fn() -> Result<T, IoFault>) -> Result<T, IoFault> {
+/// Repeats `bind` until `end` while the address is in use.
+fn retry_while_in_use<T>(
+    end: Instant,
+    bind: impl Fn() -> Result<T, IoFault>,
+) -> Result<T, IoFault> {
     loop {
         match bind() {
-            Err(IoFault::AddressInUse) if Instant::now() < end => thread::sleep(LET_GO_LOOK),
+            Err(IoFault::AddressInUse) if Instant::now() < end => thread::sleep(RELEASE_RETRY),
             done => return done,
         }
     }
@@ -148,12 +151,12 @@ fn once_let_go<T>(end: Instant, bind: impl Fn() -> Result<T, IoFault>) -> Result
 fn remedy(fault: IoFault) -> &'static str {
     match fault {
         IoFault::AddressInUse => {
-            "another server listens there (`ss -ltnp` names it); stop it or choose another port"
+            "another program listens there (`ss -ltnp` shows it); stop it or choose another port"
         }
         IoFault::Denied => "ports below 1024 need root or CAP_NET_BIND_SERVICE",
-        IoFault::AddressNotOurs => "this machine has no such address (`ip address` lists them)",
+        IoFault::AddressNotOurs => "this machine does not have that address (see `ip address`)",
         IoFault::NoFiles | IoFault::NoFilesSystem => "raise the limit of open files",
-        _ => "see the cause",
+        _ => "check the address and the port",
     }
 }
 
@@ -168,7 +171,7 @@ mod tests {
     fn an_address_is_waited_for_but_not_for_long() {
         let answers = |answers: &'static [Result<(), IoFault>], time: Duration| {
             let given = Cell::new(0);
-            let took = once_let_go(Instant::now() + time, || {
+            let took = retry_while_in_use(Instant::now() + time, || {
                 given.set(given.get() + 1);
                 answers[(given.get() - 1).min(answers.len() - 1)]
             });
@@ -196,7 +199,7 @@ mod tests {
         let any = "127.0.0.1:0".parse().expect("an address");
         bind_all(any, ("smtp", "none"), &mut bound).expect("a free port");
         let address = bound.addresses[0].address;
-        TcpStream::connect(address).expect_err("nobody listens before the shards are known");
+        TcpStream::connect(address).expect_err("nothing listens before the shards are known");
         bound.listen(1).expect("the port is ours");
         assert_eq!(bound.shards.len(), 1);
         let clients: Vec<TcpStream> = (0..CONNECTIONS)

@@ -1,11 +1,11 @@
-//! The spool's folder while the server runs: its space, its quarantine, the copies of its lists.
+//! Watches the spool's folder while the server runs: free space, quarantine, copies of file lists.
 //!
-//! Owner:    a thread of its own, since a look waits for the disk. A disk that does not answer must not
-//!           keep the main thread from signals. The shards read the last found space in `SpaceWatch`.
-//! Order:    the first look comes before the first shard starts, so that no mail is taken where there
-//!           is no room for it.
-//! Promise:  below the floor new mail is refused. A full disk spends the reserve; mail is taken again
-//!           once that was made again. Dead bodies give their room back.
+//! Owner:    a thread of its own, because a check waits for the disk, and a disk that does not answer
+//!           must not keep the main thread from signals. Shards read the last result in `SpaceWatch`.
+//! Order:    the first check comes before the first shard starts, so that no mail is accepted without
+//!           room for it.
+//! Promise:  below the floor new mail is refused. A full disk uses up the reserve; mail is accepted
+//!           again once the reserve is restored. The space of deleted bodies is reclaimed.
 
 use std::io;
 use std::sync::Arc;
@@ -30,36 +30,37 @@ use crate::queue::Want;
 use crate::queue::partition::QUARANTINE;
 use crate::queue::quarantine;
 
-/// How often the space is looked at.
-const LOOK_EVERY: Duration = Duration::from_millis(250);
-/// How often the things in quarantine are counted.
+/// Interval between two checks of the free space.
+const CHECK_EVERY: Duration = Duration::from_millis(250);
+/// Interval between two counts of the quarantine.
 const QUARANTINE_EVERY: Duration = Duration::from_secs(10);
 
+/// Checks the free space and keeps the reserve.
 pub struct SpaceKeeper {
     spool: Arc<Spool>,
     observed: Arc<Observed>,
     watch: Arc<SpaceWatch>,
     reserve: Reserve,
     reclaimer: Reclaimer,
-    /// A reserve that cannot be kept is told of once.
+    /// The failure to allocate the reserve has been logged.
     told: bool,
-    quarantine_looked_at: Option<Instant>,
+    quarantine_counted_at: Option<Instant>,
 }
 
-/// The thread that keeps looking.
+/// The thread that repeats the checks.
 pub struct SpoolWatch {
     config: Sender<QueueConfig>,
     ended: Receiver<()>,
 }
 
 impl SpoolWatch {
-    /// Has the thread go by another config from its next look on.
+    /// The next check uses this config.
     pub fn replace_config(&self, queue: &QueueConfig) {
-        // It ends only with its sender, or by a panic that was reported.
+        // The thread ends only with this sender, or by a panic that was reported.
         let _ = self.config.send(queue.clone());
     }
 
-    /// Ends the thread. `false`: the disk keeps it from ending within `limit`.
+    /// Ends the thread. `false`: the disk kept the thread from ending within `limit`.
     pub fn stop(self, limit: Duration) -> bool {
         drop(self.config);
         self.ended.recv_timeout(limit) != Err(RecvTimeoutError::Timeout)
@@ -67,7 +68,7 @@ impl SpoolWatch {
 }
 
 impl SpaceKeeper {
-    /// Looks for the first time.
+    /// Makes the first check.
     pub fn start(spool: &Arc<Spool>, observed: &Arc<Observed>, queue: &QueueConfig) -> SpaceKeeper {
         let partitions = spool.partitions().len();
         let mut keeper = SpaceKeeper {
@@ -77,10 +78,10 @@ impl SpaceKeeper {
             reserve: Reserve::find(spool.path(), queue.memory as usize, partitions),
             reclaimer: Reclaimer::default(),
             told: false,
-            quarantine_looked_at: None,
+            quarantine_counted_at: None,
         };
-        keeper.look(queue);
-        keeper.look_at_quarantine();
+        keeper.check(queue);
+        keeper.count_quarantine();
         keeper
     }
 
@@ -88,24 +89,24 @@ impl SpaceKeeper {
         Arc::clone(&self.watch)
     }
 
-    /// Looks again and again, on a thread.
-    pub fn keep_looking(mut self, queue: &QueueConfig) -> io::Result<SpoolWatch> {
+    /// Repeats the check on a thread of its own.
+    pub fn keep_checking(mut self, queue: &QueueConfig) -> io::Result<SpoolWatch> {
         let (config, configs) = mpsc::channel();
         let (ending, ended) = mpsc::channel();
         let mut queue = queue.clone();
         let work = move || {
             loop {
-                match configs.recv_timeout(LOOK_EVERY) {
+                match configs.recv_timeout(CHECK_EVERY) {
                     Ok(newer) => queue = newer,
                     Err(RecvTimeoutError::Timeout) => {}
                     Err(RecvTimeoutError::Disconnected) => break,
                 }
-                self.look(&queue);
-                self.look_at_quarantine();
-                // A list of files that cannot be copied now is copied at the next look.
+                self.check(&queue);
+                self.count_quarantine();
+                // A file list that cannot be copied now is copied after the next check.
                 let _ = self.spool.copy_lists();
             }
-            // The spool is let go before the end is told.
+            // Release the spool before reporting the end.
             drop(self);
             drop(ending);
         };
@@ -113,32 +114,32 @@ impl SpaceKeeper {
         Ok(SpoolWatch { config, ended })
     }
 
-    /// Operators empty it while the server runs.
-    fn look_at_quarantine(&mut self) {
-        if self.quarantine_looked_at.is_some_and(|then| then.elapsed() < QUARANTINE_EVERY) {
+    /// Counts regularly, because operators empty the quarantine while the server runs.
+    fn count_quarantine(&mut self) {
+        if self.quarantine_counted_at.is_some_and(|then| then.elapsed() < QUARANTINE_EVERY) {
             return;
         }
-        self.quarantine_looked_at = Some(Instant::now());
-        // A folder that cannot be read keeps the last count.
+        self.quarantine_counted_at = Some(Instant::now());
+        // If the folder cannot be read, the last count stays.
         if let Ok(records) = quarantine::count(&self.spool.path().join(QUARANTINE)) {
             self.observed.process.spool_quarantine_records.set(records);
         }
     }
 
-    /// Looks again, and does what the free space asks for.
-    fn look(&mut self, queue: &QueueConfig) {
+    /// Measures the free space, adjusts the reserve, sets the gauges and starts reclaiming.
+    fn check(&mut self, queue: &QueueConfig) {
         let was_low = self.watch.is_low();
-        let mut found = self.check(queue);
-        // Nothing is known of a file system that does not answer; what it has is left alone.
+        let mut found = self.measure(queue);
+        // The reserve stays as it is if the file system does not answer.
         if let Ok(Space { free_bytes, .. }) = found {
             match self.reserve.keep(free_bytes, queue.min_free_space) {
                 Ok(false) => {}
-                Ok(true) => found = self.check(queue),
+                Ok(true) => found = self.measure(queue),
                 Err(cause) => self.tell(&cause),
             }
         }
         let Space { free_bytes, free_inodes } = self.watch.last();
-        // Shown before it is told: who hears of it may look at once.
+        // Set the gauges before the log record: a reader of the log may query them at once.
         let is_low = self.watch.is_low();
         let process = &self.observed.process;
         process.spool_full.set(u64::from(is_low));
@@ -159,12 +160,12 @@ impl SpaceKeeper {
         }
         if found.is_ok() {
             let want = if is_low { Want::Short } else { Want::Routine };
-            // Without a thread for it the next look tries again.
+            // If no thread could be started, the next check tries again.
             let _ = self.reclaimer.begin(&self.spool, want, free_bytes);
         }
     }
 
-    fn check(&self, queue: &QueueConfig) -> io::Result<Space> {
+    fn measure(&self, queue: &QueueConfig) -> io::Result<Space> {
         let floor = SpaceFloor {
             bytes_min: self.reserve.floor(queue.min_free_space),
             inodes_min: queue.min_free_inodes as u64,

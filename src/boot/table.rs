@@ -1,32 +1,36 @@
-//! The start table: what was decided, for the operator to compare with what was meant.
+//! The start table: shards with their CPUs, partitions and listeners, and the findings.
 //!
-//! Plain text in columns; the first lines are for people, nothing reads them back.
+//! Plain text in columns for the operator; no program reads it.
 
 use std::fmt;
 
 use crate::base::PartitionId;
+use crate::boot::cores::Plan;
 use crate::boot::cores::ShardPlace;
 use crate::boot::host::Finding;
+use crate::boot::sockets::BoundAddress;
 use crate::boot::topology::CpuList;
+use crate::config::Config;
+use crate::handoff::Placement;
 
 const HEAD: [&str; 5] = ["shard", "core", "node", "partitions", "listeners"];
 
-/// One shard and what it owns.
+/// One shard with its CPU, partitions and listeners.
 #[derive(Clone, Debug)]
 pub struct ShardRow {
     pub place: ShardPlace,
     pub partitions: Vec<PartitionId>,
-    /// As they were bound: `127.0.0.1:2525`, `[::1]:465 tls`.
+    /// The bound addresses: `127.0.0.1:2525`, `[::1]:465 tls`.
     pub listeners: Vec<String>,
 }
 
-/// Everything that is printed at start.
+/// All that is printed at start.
 #[derive(Clone, Debug)]
 pub struct StartTable<'a> {
     pub version: &'a str,
     pub hostname: &'a str,
     pub spool: &'a str,
-    /// `ringpost`, or `root` with its finding.
+    /// The user that the server runs as.
     pub user: &'a str,
     pub shards: &'a [ShardRow],
     pub spare: &'a [usize],
@@ -51,6 +55,41 @@ impl fmt::Display for StartTable<'_> {
     }
 }
 
+/// Prints the table to standard error: standard output may carry the log as JSON.
+pub(in crate::boot) fn print_table(
+    config: &Config,
+    user: &str,
+    (plan, placement): (&Plan, &Placement),
+    (addresses, findings): (&[BoundAddress], &[Finding]),
+) {
+    let listeners: Vec<String> = addresses
+        .iter()
+        .map(|bound| match bound.tls {
+            "none" => format!("{} {}", bound.address, bound.protocol),
+            tls => format!("{} {} {tls}", bound.address, bound.protocol),
+        })
+        .collect();
+    let rows: Vec<ShardRow> = plan
+        .shards
+        .iter()
+        .map(|place| ShardRow {
+            place: *place,
+            partitions: placement.of_shard(place.shard).to_vec(),
+            listeners: listeners.clone(),
+        })
+        .collect();
+    let table = StartTable {
+        version: env!("CARGO_PKG_VERSION"),
+        hostname: config.server.hostname.as_str(),
+        spool: &config.server.spool.display().to_string(),
+        user,
+        shards: &rows,
+        spare: &plan.spare,
+        findings,
+    };
+    eprint!("{table}");
+}
+
 fn write_columns(f: &mut fmt::Formatter<'_>, shards: &[ShardRow]) -> fmt::Result {
     let rows: Vec<[String; 5]> = shards.iter().map(cells).collect();
     let width = |column: usize| {
@@ -65,7 +104,7 @@ fn write_columns(f: &mut fmt::Formatter<'_>, shards: &[ShardRow]) -> fmt::Result
     Ok(())
 }
 
-/// Numbers stand to the right, lists to the left; nothing trails the last column.
+/// Numbers are aligned to the right, lists to the left; lines have no trailing blanks.
 fn write_row(f: &mut fmt::Formatter<'_>, cells: &[&str; 5], widths: &[usize; 4]) -> fmt::Result {
     let [shard, core, node, partitions, listeners] = cells;
     let [a, b, c, d] = widths;

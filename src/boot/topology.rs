@@ -1,8 +1,8 @@
-//! The CPUs this process may use and how they lie, as `/proc` and `/sys` tell.
+//! The CPUs that this process may use, with their nodes and cores, from `/proc` and `/sys`.
 //!
-//! Promise:  only CPUs of the affinity mask (taskset, cpuset cgroups) are named. What cannot be read
-//!           is taken for the plainest case: one node, no siblings, no quota.
-//! Order:    read it before the first thread is pinned, for pinning narrows the mask.
+//! Promise:  lists only CPUs of the affinity mask (taskset, cpuset cgroups). A value that cannot be
+//!           read gets the simplest default: one node, no siblings, no quota.
+//! Order:    read before the first thread is pinned, because pinning narrows the mask.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -10,7 +10,7 @@ use std::fs;
 use std::path::Path;
 use std::path::PathBuf;
 
-/// CPUs that the kernel's fixed affinity set can name.
+/// CPUs in the kernel's affinity set of fixed size.
 pub const CPUS_MAX: usize = 1024;
 
 /// One CPU as the kernel counts them: a hardware thread of a physical core.
@@ -22,23 +22,22 @@ pub struct Cpu {
     pub core: usize,
 }
 
-/// The CPUs this process may use, and how they lie.
+/// The CPUs that this process may use, with their nodes and cores.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Topology {
     /// By node, then by number.
     pub cpus: Vec<Cpu>,
-    /// CPUs' worth of time that a cgroup grants, in thousandths.
+    /// The CPU quota of the cgroup in thousandths of a CPU.
     pub quota_millis: Option<u64>,
 }
 
 impl Topology {
-    /// Reads `/proc` and `/sys` below `root`. What is missing there reads as the plainest case:
-    /// one node, no siblings, no quota.
+    /// Reads `/proc` and `/sys` below `root`.
     pub fn read(root: &Path) -> Topology {
         Topology::of(root, allowed_cpus(root))
     }
 
-    /// The same of all CPUs that are switched on, whoever may use them.
+    /// As `read`, but for all CPUs that are online, also those outside of the affinity mask.
     pub fn read_online(root: &Path) -> Topology {
         let online = fs::read_to_string(root.join("sys/devices/system/cpu/online"));
         let online = parse_cpu_list(&online.unwrap_or_default()).unwrap_or_default();
@@ -74,7 +73,7 @@ impl Topology {
     }
 }
 
-/// CPUs written as the kernel and the configuration write them: `0-3,8`. `None` if it is no list.
+/// Parses a CPU list as the kernel writes it: `0-3,8`. `None` if the text is not a list.
 pub fn parse_cpu_list(text: &str) -> Option<Vec<usize>> {
     let mut cpus = Vec::new();
     for part in text.trim().split(',').map(str::trim).filter(|part| !part.is_empty()) {
@@ -88,7 +87,7 @@ pub fn parse_cpu_list(text: &str) -> Option<Vec<usize>> {
     Some(cpus)
 }
 
-/// Writes CPUs as `parse_cpu_list` reads them, if they are in order.
+/// Formats sorted CPU numbers as `parse_cpu_list` reads them.
 pub struct CpuList<'a>(pub &'a [usize]);
 
 impl fmt::Display for CpuList<'_> {
@@ -107,7 +106,7 @@ impl fmt::Display for CpuList<'_> {
     }
 }
 
-/// The affinity mask from `/proc`, which has no upper bound; from the system call without it.
+/// The affinity mask from `/proc`, which has no upper bound; without `/proc`, from the system call.
 fn allowed_cpus(root: &Path) -> Vec<usize> {
     let status = fs::read_to_string(root.join("proc/self/status")).unwrap_or_default();
     let line = status.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:"));
@@ -142,13 +141,12 @@ fn first_sibling(root: &Path, cpu: usize) -> usize {
     siblings.into_iter().min().unwrap_or(cpu)
 }
 
-/// The smallest CPU quota on the way from this process' cgroup to the root, of either version.
+/// The smallest CPU quota from the cgroup of this process up to the root, of either cgroup version.
 fn quota_millis(root: &Path) -> Option<u64> {
     cgroup_folders(root, "cpu").iter().filter_map(|folder| quota_in(folder)).min()
 }
 
-/// The folders of this process' cgroup and of those around it, in which `controller` may have set
-/// something; of either version.
+/// The folders of this process' cgroup and of its parents for `controller`, of either cgroup version.
 pub(crate) fn cgroup_folders(root: &Path, controller: &str) -> Vec<PathBuf> {
     let groups = fs::read_to_string(root.join("proc/self/cgroup")).unwrap_or_default();
     let mut found = Vec::new();
@@ -164,8 +162,8 @@ pub(crate) fn cgroup_folders(root: &Path, controller: &str) -> Vec<PathBuf> {
             }
             _ => continue,
         };
-        // In a container the path may name what only the host can see; the mount's own root is
-        // then the container's cgroup, so that is looked at in any case.
+        // In a container the path may be one of the host. The root of the mount is then the cgroup
+        // of the container, so the root is always included.
         let own = mount.join(path.trim_start_matches('/'));
         let around = own.ancestors().take_while(|folder| folder.starts_with(&mount));
         found.extend(around.map(Path::to_path_buf));

@@ -40,6 +40,7 @@ use serde_json::Value;
 use serde_json::json;
 
 use crate::base::MessageId;
+use crate::base::PublicId;
 use crate::handoff::Placement;
 use crate::handoff::Sender;
 use crate::observe::Observed;
@@ -323,7 +324,7 @@ pub fn look(spool: &Spool, request: &Request) -> Result<Value, String> {
     let value = match request {
         Request::List { limit, after, wanted } => {
             let after = match after {
-                Some(text) => Some(text.parse().map_err(|fault| format!("{text}: {fault}"))?),
+                Some(text) => Some(parse(spool, &text)?),
                 None => None,
             };
             // A client asks for page after page; the server holds one.
@@ -332,7 +333,8 @@ pub fn look(spool: &Spool, request: &Request) -> Result<Value, String> {
             serde_json::to_value(rows.map_err(|fault| fault.to_string())?)
         }
         Request::Show { id } => {
-            let details = inspect::show(spool, parse(id)?).map_err(|f| format!("{id}: {f}"))?;
+            let details =
+                inspect::show(spool, parse(spool, id)?).map_err(|f| format!("{id}: {f}"))?;
             serde_json::to_value(details)
         }
         Request::Stats => {
@@ -352,12 +354,14 @@ pub fn look(spool: &Spool, request: &Request) -> Result<Value, String> {
     value.map_err(|cause| cause.to_string())
 }
 
-pub fn parse(id: &str) -> Result<MessageId, String> {
-    id.parse().map_err(|fault| format!("{id}: {fault}"))
+/// The message of this spool that a text names.
+pub fn parse(spool: &Spool, id: &str) -> Result<MessageId, String> {
+    let public: PublicId = id.parse().map_err(|fault| format!("{id}: {fault}"))?;
+    spool.local_id(public).map_err(|fault| format!("{id}: {fault}"))
 }
 
 fn send_message(spool: &Spool, id: &str, stream: &mut UnixStream) -> io::Result<()> {
-    let pieces = parse(id)
+    let pieces = parse(spool, id)
         .and_then(|parsed| inspect::cat(spool, parsed).map_err(|fault| format!("{id}: {fault}")));
     let pieces = match pieces {
         Ok(pieces) => pieces,

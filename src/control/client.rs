@@ -160,7 +160,7 @@ impl Source {
         match self {
             Source::Stopped(spool) => match request {
                 Request::Delete { id } => {
-                    let parsed = admin::parse(id)?;
+                    let parsed = admin::parse(spool, id)?;
                     inspect::delete(spool, parsed).map_err(|fault| format!("{id}: {fault}"))?;
                     Ok(Value::Null)
                 }
@@ -178,7 +178,7 @@ impl Source {
         let piped = |cause: io::Error| format!("output: {cause}");
         match self {
             Source::Stopped(spool) => {
-                let parsed = admin::parse(id)?;
+                let parsed = admin::parse(spool, id)?;
                 let told = |fault: crate::queue::QueueFault| format!("{id}: {fault}");
                 for piece in inspect::cat(spool, parsed).map_err(told)? {
                     out.write_all(&piece.map_err(told)?).map_err(piped)?;
@@ -310,10 +310,10 @@ pub(super) fn print_answer(value: &Value, json: bool, print: impl Fn(&Value)) {
 
 fn print_list(rows: &Value) {
     let rows = rows.as_array().map_or(&[][..], Vec::as_slice);
-    println!("{:13}  {:24}  {:>10}  {:32}  recipients", "id", "received", "bytes", "sender");
+    println!("{:17}  {:24}  {:>10}  {:32}  recipients", "id", "received", "bytes", "sender");
     for row in rows {
         if let Some(fault) = row["fault"].as_str() {
-            println!("{:13}  unreadable: {fault}", text(&row["id"]));
+            println!("{:17}  unreadable: {fault}", text(&row["id"]));
             continue;
         }
         let more = match row["recipients"].as_u64() {
@@ -321,7 +321,7 @@ fn print_list(rows: &Value) {
             _ => String::new(),
         };
         println!(
-            "{:13}  {:24}  {:>10}  {:32}  {}{more}",
+            "{:17}  {:24}  {:>10}  {:32}  {}{more}",
             text(&row["id"]),
             time(&row["received_ms"]),
             number(&row["bytes"]),

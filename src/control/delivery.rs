@@ -18,6 +18,8 @@ use crate::config::ValueMatch as ConfigValueMatch;
 use crate::control::assemble::clamp;
 use crate::control::assemble::lines;
 use crate::control::secret;
+use crate::net::CacheBounds;
+use crate::net::ResolverSettings;
 use crate::outbound::reroute;
 use crate::route::BouncePolicy;
 use crate::route::Credentials;
@@ -31,7 +33,6 @@ use crate::route::OutboundTls;
 use crate::route::PoolId;
 use crate::route::PoolSettings;
 use crate::route::Rates;
-use crate::route::ResolverSettings;
 use crate::route::RouteSettings;
 use crate::route::RouteStandard;
 use crate::route::RouteTable;
@@ -308,10 +309,13 @@ fn resolver(config: &Config) -> ResolverSettings {
     ResolverSettings {
         servers: resolver.servers.iter().map(|server| server.0).collect(),
         timeout: resolver.timeout,
-        attempts: resolver.attempts,
-        cache_entries: resolver.cache_entries,
-        cache_bytes: resolver.cache_memory as usize,
+        attempts: resolver.attempts as u32,
+        cache: CacheBounds {
+            entries: resolver.cache_entries,
+            bytes: resolver.cache_memory as usize,
+        },
         trust_ad: resolver.trust_ad,
+        ..ResolverSettings::default()
     }
 }
 

@@ -32,6 +32,7 @@ use crate::outbound::reroute;
 use crate::outbound::scheduler::Why;
 use crate::outbound::survey::DestinationsShelf;
 use crate::outbound::survey::Others;
+use crate::queue::Spool;
 use crate::queue::inspect;
 use crate::queue::operate::Operation;
 use crate::queue::pauses::PauseFault;
@@ -75,7 +76,7 @@ impl Admin {
                 // A client that has gone meanwhile needs no answer.
                 let _ = sender.try_send((place, outcome));
             });
-            let sent = admin::parse(text).and_then(|id| {
+            let sent = admin::parse(&self.spool, text).and_then(|id| {
                 let home = self.home_of(id)?;
                 let order = Order::Operate { id, operation: operation.clone(), answer };
                 self.shards[home].try_send(order).map_err(|_| SHARD_BUSY.to_owned())
@@ -101,7 +102,7 @@ impl Admin {
 
     /// What a message waits for.
     pub fn why(&self, text: &str) -> Result<Value, String> {
-        let id = admin::parse(text)?;
+        let id = admin::parse(&self.spool, text)?;
         let details = inspect::show(&self.spool, id).map_err(|fault| format!("{text}: {fault}"))?;
         let numbers: Vec<u16> = details.jobs.iter().map(|job| job.number).collect();
         let ask = move |shard: &Delivering| operator::standings(&shard.home, id, &numbers);
@@ -119,7 +120,7 @@ impl Admin {
         let (destination, job) = (hop.destination.clone(), standing.job);
         let ask = move |shard: &Delivering| shard.owner.why(&destination, id, job);
         match self.ask(usize::from(owner.0), ask) {
-            Ok(Some(view)) => place_json(&view, owner),
+            Ok(Some(view)) => place_json(&self.spool, &view, owner),
             Ok(None) => json!({ "stage": "home" }),
             Err(fault) => json!({ "stage": "silent", "fault": fault }),
         }
@@ -209,7 +210,7 @@ impl Admin {
         let partition = id.partition();
         (0..self.placement.shards())
             .find(|shard| self.placement.of_shard(ShardId(*shard as u16)).contains(&partition))
-            .ok_or_else(|| format!("{id}: there is no such message"))
+            .ok_or_else(|| format!("{}: there is no such message", self.spool.public_id(id)))
     }
 
     fn ask<T: Send + 'static>(
@@ -289,8 +290,9 @@ fn rows_of(found: &[(ShardId, Vec<DestinationView>)]) -> Vec<Value> {
     rows.collect()
 }
 
-fn place_json(view: &JobView, owner: ShardId) -> Value {
-    let under_way: Vec<String> = view.under_way.iter().map(ToString::to_string).collect();
+fn place_json(spool: &Spool, view: &JobView, owner: ShardId) -> Value {
+    let public = |id: &MessageId| spool.public_id(*id).to_string();
+    let under_way: Vec<String> = view.under_way.iter().map(public).collect();
     let holders: Vec<Value> = view
         .holders
         .iter()

@@ -312,7 +312,7 @@ pub(super) fn without_server(
     match request {
         Request::Operate { operation, ids } => {
             let row = |id: &String| {
-                let done = admin::parse(id).and_then(|parsed| {
+                let done = admin::parse(spool, id).and_then(|parsed| {
                     let carried =
                         crate::queue::operate::carry_out(spool, parsed, operation, wall_ms());
                     carried.map_err(|fault| fault.to_string())
@@ -324,7 +324,7 @@ pub(super) fn without_server(
             };
             Some(Ok(ids.iter().map(row).collect()))
         }
-        Request::Why { id } => Some(admin::parse(id).and_then(|parsed| {
+        Request::Why { id } => Some(admin::parse(spool, id).and_then(|parsed| {
             let details = crate::queue::inspect::show(spool, parsed);
             let details = details.map_err(|fault| format!("{id}: {fault}"))?;
             Ok(crate::control::why::facts(&details, None, wall_ms()))

@@ -2,9 +2,9 @@
 
 use crate::boot::clock;
 use crate::boot::clock::ClockState;
-use crate::doctor::examine::Subject;
 use crate::doctor::finding::Finding;
 use crate::doctor::knob::CLOCK;
+use crate::doctor::subject::Subject;
 
 /// Retries and TLS do not mind a second; logs of several hosts do.
 const ERROR_US_MAX: u64 = 1_000_000;

@@ -6,7 +6,7 @@ use std::fs;
 use std::path::Path;
 use std::path::PathBuf;
 
-use crate::boot::host::text_of;
+use crate::boot::proc::text_of;
 use crate::doctor::finding::Finding;
 use crate::doctor::hardware::entries;
 use crate::doctor::hardware::name_of;

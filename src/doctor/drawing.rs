@@ -5,8 +5,8 @@ use std::fmt::Write;
 
 use crate::boot::topology::CpuList;
 use crate::doctor::hardware::Device;
-use crate::doctor::topology::Map;
-use crate::doctor::topology::Role;
+use crate::doctor::map::Map;
+use crate::doctor::map::Role;
 
 const GIB: f64 = (1_u64 << 30) as f64;
 /// Where interrupts are written, behind the longest common role.

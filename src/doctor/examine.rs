@@ -3,7 +3,6 @@
 //! Bounds:   a part that has not answered within `PATIENCE` is reported by name and left behind.
 
 use std::path::Path;
-use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::mpsc::channel;
@@ -11,10 +10,6 @@ use std::thread;
 use std::time::Duration;
 use std::time::Instant;
 
-use crate::boot::cores::CoresFault;
-use crate::boot::cores::Plan;
-use crate::boot::run::choice_of;
-use crate::boot::topology::Topology;
 use crate::config::Config;
 use crate::doctor::clock;
 use crate::doctor::finding::Finding;
@@ -27,32 +22,11 @@ use crate::doctor::names;
 use crate::doctor::network;
 use crate::doctor::ports;
 use crate::doctor::spool;
+use crate::doctor::subject::Subject;
 use crate::doctor::sync;
 
 /// For all parts together. The slowest is a name server that stays silent.
 const PATIENCE: Duration = Duration::from_secs(15);
-
-/// What is examined: a machine and what a config wants of it.
-pub struct Subject {
-    /// `/` but in tests.
-    pub root: PathBuf,
-    pub config: Config,
-    pub topology: Topology,
-    pub plan: Result<Plan, CoresFault>,
-}
-
-impl Subject {
-    pub fn new(root: &Path, config: Config) -> Subject {
-        let topology = Topology::read(root);
-        let plan = Plan::new(&choice_of(&config.server.cores), &topology);
-        Subject { root: root.to_path_buf(), config, topology, plan }
-    }
-
-    /// Shards that would run; one if the config's wish cannot be met.
-    pub fn shards(&self) -> usize {
-        self.plan.as_ref().map_or(1, |plan| plan.shards.len())
-    }
-}
 
 type Part = fn(&Subject) -> Vec<Finding>;
 

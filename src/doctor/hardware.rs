@@ -9,7 +9,7 @@ use std::fs;
 use std::path::Path;
 use std::path::PathBuf;
 
-use crate::boot::host::text_of;
+use crate::boot::proc::text_of;
 use crate::boot::topology::parse_cpu_list;
 
 /// Interrupts of a device's housekeeping, which say nothing about its load.

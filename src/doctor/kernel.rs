@@ -10,15 +10,16 @@ use std::path::Path;
 use crate::boot::host;
 use crate::boot::host::Host;
 use crate::boot::host::Level;
-use crate::boot::host::Looked;
 use crate::boot::host::Needs;
-use crate::boot::host::number_of;
-use crate::boot::host::text_of;
-use crate::boot::run::needs_of;
-use crate::doctor::examine::Subject;
+use crate::boot::judge;
+use crate::boot::judge::Check;
+use crate::boot::prepare::needs_of;
+use crate::boot::proc::number_of;
+use crate::boot::proc::text_of;
 use crate::doctor::finding::Finding;
 use crate::doctor::knob;
 use crate::doctor::knob::Knob;
+use crate::doctor::subject::Subject;
 
 /// Half-open connections; twice the backlog, for each of them becomes a whole one or goes away.
 const SYN_BACKLOG_MIN: u64 = 8192;
@@ -61,12 +62,12 @@ fn raises_hard_limits(root: &Path) -> bool {
 
 /// What the start judges, with what is well said too.
 fn judge(host: &Host, needs: &Needs) -> Vec<Finding> {
-    let judged = host::judged(host, needs).into_iter();
+    let judged = judge::judged(host, needs).into_iter();
     judged
-        .map(|(looked, finding)| {
-            let knob = knob_of(looked);
+        .map(|(check, finding)| {
+            let knob = knob_of(check);
             match finding {
-                None => knob.ok(well(looked, host, needs)),
+                None => knob.ok(well(check, host, needs)),
                 Some(host::Finding { level, what, remedy }) => match level {
                     Level::Refuse => knob.error(what, remedy),
                     Level::Warn => knob.warn(what, remedy),
@@ -77,50 +78,50 @@ fn judge(host: &Host, needs: &Needs) -> Vec<Finding> {
         .collect()
 }
 
-fn knob_of(looked: Looked) -> &'static Knob {
-    match looked {
-        Looked::Ring => knob::IO_URING,
-        Looked::Kernel => knob::KERNEL,
-        Looked::Memlock => knob::MEMLOCK,
-        Looked::OpenFiles => knob::OPEN_FILES,
-        Looked::Backlog => knob::BACKLOG,
-        Looked::Root => knob::USER,
-        Looked::Governor => knob::GOVERNOR,
-        Looked::HugePages => knob::HUGE_PAGES,
-        Looked::Overcommit => knob::OVERCOMMIT,
-        Looked::Swap => knob::SWAP,
+fn knob_of(check: Check) -> &'static Knob {
+    match check {
+        Check::Ring => knob::IO_URING,
+        Check::Kernel => knob::KERNEL,
+        Check::Memlock => knob::MEMLOCK,
+        Check::OpenFiles => knob::OPEN_FILES,
+        Check::Backlog => knob::BACKLOG,
+        Check::Root => knob::USER,
+        Check::Governor => knob::GOVERNOR,
+        Check::HugePages => knob::HUGE_PAGES,
+        Check::Overcommit => knob::OVERCOMMIT,
+        Check::Swap => knob::SWAP,
     }
 }
 
 /// What is well, in a few words.
-fn well(looked: Looked, host: &Host, needs: &Needs) -> String {
-    match looked {
-        Looked::Ring => "a ring can be made".to_owned(),
-        Looked::Kernel => match host.kernel {
+fn well(check: Check, host: &Host, needs: &Needs) -> String {
+    match check {
+        Check::Ring => "a ring can be made".to_owned(),
+        Check::Kernel => match host.kernel {
             Some((major, minor)) => format!("Linux {major}.{minor}"),
             None => "its version cannot be read".to_owned(),
         },
-        Looked::Memlock => {
+        Check::Memlock => {
             format!("{}, enough for {} shards", kib(host.memlock.soft), needs.shards)
         }
-        Looked::OpenFiles => {
+        Check::OpenFiles => {
             format!("{} can be had, {} are wanted", bound(host.open_files.soft), needs.open_files)
         }
-        Looked::Backlog => {
+        Check::Backlog => {
             format!("{}, the listeners ask for {}", shown(host.somaxconn), needs.backlog)
         }
-        Looked::Root => match (host.is_root, needs.becomes_user) {
+        Check::Root => match (host.is_root, needs.becomes_user) {
             (true, _) => "root becomes the configured user".to_owned(),
             (false, _) => "not root".to_owned(),
         },
-        Looked::Governor if host.governors.is_empty() => {
+        Check::Governor if host.governors.is_empty() => {
             "the kernel governs no clock here".to_owned()
         }
-        Looked::Governor => host.governors.join(", "),
-        Looked::HugePages => host.huge_pages.clone().unwrap_or_else(|| "none".to_owned()),
-        Looked::Overcommit => format!("vm.overcommit_memory = {}", shown(host.overcommit)),
-        Looked::Swap if host.swap_bytes == 0 => "there is no swap".to_owned(),
-        Looked::Swap => format!("vm.swappiness = {}", shown(host.swappiness)),
+        Check::Governor => host.governors.join(", "),
+        Check::HugePages => host.huge_pages.clone().unwrap_or_else(|| "none".to_owned()),
+        Check::Overcommit => format!("vm.overcommit_memory = {}", shown(host.overcommit)),
+        Check::Swap if host.swap_bytes == 0 => "there is no swap".to_owned(),
+        Check::Swap => format!("vm.swappiness = {}", shown(host.swappiness)),
     }
 }
 

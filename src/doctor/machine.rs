@@ -1,13 +1,13 @@
 //! Cores: what the config asks of them, siblings, quota, and what moves memory between nodes.
 
 use crate::boot::cores::Plan;
-use crate::boot::host::number_of;
-use crate::boot::host::text_of;
+use crate::boot::proc::number_of;
+use crate::boot::proc::text_of;
 use crate::boot::topology::CpuList;
 use crate::boot::topology::Topology;
-use crate::doctor::examine::Subject;
 use crate::doctor::finding::Finding;
 use crate::doctor::knob;
+use crate::doctor::subject::Subject;
 
 pub fn examine(subject: &Subject) -> Vec<Finding> {
     let Subject { root, topology, .. } = subject;
@@ -96,8 +96,8 @@ fn reclaim(nodes: usize, mode: &str) -> Finding {
 mod tests {
     use super::*;
 
-    use crate::boot::cores::CoreChoice;
     use crate::boot::topology::Cpu;
+    use crate::config::CoreSet;
     use crate::doctor::finding::Level;
 
     #[test]
@@ -106,7 +106,7 @@ mod tests {
         let topology =
             Topology { cpus: vec![cpu(0, 0), cpu(1, 1), cpu(2, 0), cpu(3, 1)], quota_millis: None };
         let plan = |cpus: &[usize]| {
-            Plan::new(&CoreChoice::List(cpus.to_vec()), &topology).expect("they are there")
+            Plan::new(&CoreSet::List(cpus.to_vec()), &topology).expect("they are there")
         };
         let rows: &[(&str, Finding, Level)] = &[
             ("apart", smt(&plan(&[0, 1]), &topology), Level::Ok),

@@ -3,13 +3,13 @@
 use std::fs;
 use std::path::Path;
 
-use crate::boot::host::field_of;
-use crate::boot::host::text_of;
+use crate::boot::proc::field_of;
+use crate::boot::proc::text_of;
 use crate::boot::topology::cgroup_folders;
 use crate::config::Config;
-use crate::doctor::examine::Subject;
 use crate::doctor::finding::Finding;
 use crate::doctor::knob;
+use crate::doctor::subject::Subject;
 
 /// The process without mail: code, caches of the store, rings, tables; rounded up generously.
 const BASE_BYTES: u64 = 64 << 20;

@@ -28,12 +28,14 @@ pub mod hardware;
 pub mod kernel;
 pub mod knob;
 pub mod machine;
+pub mod map;
 pub mod memory;
 pub mod mount;
 pub mod names;
 pub mod network;
 pub mod ports;
 pub mod spool;
+pub mod subject;
 pub mod sync;
 pub mod topology;
 

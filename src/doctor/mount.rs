@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::path::PathBuf;
 
-use crate::boot::host::text_of;
+use crate::boot::proc::text_of;
 use crate::doctor::finding::Finding;
 use crate::doctor::knob;
 

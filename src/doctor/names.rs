@@ -10,14 +10,14 @@ use std::net::UdpSocket;
 use std::time::Duration;
 use std::time::Instant;
 
-use crate::boot::host::text_of;
+use crate::boot::proc::text_of;
 use crate::config::Config;
 use crate::config::delivery::relation::DANE_IS_INERT;
 use crate::config::delivery::relation::DANE_REMEDY;
 use crate::config::delivery::relation::dane_is_inert;
-use crate::doctor::examine::Subject;
 use crate::doctor::finding::Finding;
 use crate::doctor::knob;
+use crate::doctor::subject::Subject;
 use crate::net::BlockingResolver;
 use crate::net::DnsFault;
 use crate::net::ResolverSettings;

@@ -3,12 +3,12 @@
 use std::collections::BTreeSet;
 
 use crate::boot::topology::CpuList;
-use crate::doctor::examine::Subject;
 use crate::doctor::finding::Finding;
 use crate::doctor::hardware::Device;
 use crate::doctor::hardware::Kind;
 use crate::doctor::hardware::devices;
 use crate::doctor::knob;
+use crate::doctor::subject::Subject;
 
 pub fn examine(subject: &Subject) -> Vec<Finding> {
     let cards: Vec<Device> =

@@ -14,9 +14,9 @@ use socket2::Type;
 
 use crate::config::Config;
 use crate::config::MonitorListen;
-use crate::doctor::examine::Subject;
 use crate::doctor::finding::Finding;
 use crate::doctor::knob::LISTEN;
+use crate::doctor::subject::Subject;
 
 pub fn examine(subject: &Subject) -> Vec<Finding> {
     let config = &subject.config;

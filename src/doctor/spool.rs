@@ -3,15 +3,14 @@
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
-use std::path::PathBuf;
 
-use crate::boot::privileges::Account;
+use crate::boot::account::Account;
 use crate::config::Config;
 use crate::doctor::device;
-use crate::doctor::examine::Subject;
 use crate::doctor::finding::Finding;
 use crate::doctor::knob;
 use crate::doctor::mount::mount_of;
+use crate::doctor::subject::Subject;
 use crate::queue::Space;
 use crate::queue::partition::QUARANTINE;
 use crate::queue::quarantine;
@@ -25,7 +24,7 @@ const SPACE_TIMES: u64 = 4;
 pub fn examine(subject: &Subject) -> Vec<Finding> {
     let Subject { root, config, .. } = subject;
     let spool = &config.server.spool;
-    let there = nearest(spool);
+    let there = subject.nearest_to_spool();
     let mut findings = vec![judge_owner(config, spool), judge_quarantine(spool)];
     match space(&there) {
         Ok(space) => findings.push(judge_space(config, space)),
@@ -45,13 +44,6 @@ pub fn examine(subject: &Subject) -> Vec<Finding> {
         }
     }
     findings
-}
-
-/// The spool, or the folder in which it will be made.
-pub fn nearest(spool: &Path) -> PathBuf {
-    let absolute = std::path::absolute(spool).unwrap_or_else(|_| spool.to_path_buf());
-    let there = absolute.ancestors().find_map(|folder| fs::canonicalize(folder).ok());
-    there.unwrap_or(absolute)
 }
 
 fn judge_owner(config: &Config, spool: &Path) -> Finding {
@@ -133,6 +125,7 @@ mod tests {
     use crate::config::HostFacts;
     use crate::config::embedded;
     use crate::doctor::finding::Level;
+    use crate::doctor::subject::nearest;
 
     #[test]
     fn spools_are_judged() {

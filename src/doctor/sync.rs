@@ -13,10 +13,9 @@ use std::path::Path;
 use std::time::Duration;
 use std::time::Instant;
 
-use crate::doctor::examine::Subject;
 use crate::doctor::finding::Finding;
 use crate::doctor::knob::SYNC;
-use crate::doctor::spool::nearest;
+use crate::doctor::subject::Subject;
 
 const BLOCK_BYTES: usize = 4096;
 const SYNCS_MAX: usize = 250;
@@ -30,7 +29,7 @@ const SLOW_MIN: Duration = Duration::from_millis(20);
 const TAIL_MIN: Duration = Duration::from_millis(100);
 
 pub fn examine(subject: &Subject) -> Vec<Finding> {
-    let folder = nearest(&subject.config.server.spool);
+    let folder = subject.nearest_to_spool();
     vec![match measure(&folder) {
         Ok(taken) => judge(&taken),
         Err(cause) => SYNC.note(

@@ -12,9 +12,8 @@ use serde_json::json;
 use crate::base::id::PARTITIONS_MAX;
 use crate::boot::cores::CoresFault;
 use crate::boot::cores::Plan;
-use crate::boot::host::field_of;
-use crate::boot::host::text_of;
-use crate::boot::run::choice_of;
+use crate::boot::proc::field_of;
+use crate::boot::proc::text_of;
 use crate::boot::topology::Cpu;
 use crate::boot::topology::Topology;
 use crate::config::Config;
@@ -22,34 +21,10 @@ use crate::config::Partitions;
 use crate::doctor::drawing;
 use crate::doctor::hardware::Device;
 use crate::doctor::hardware::devices;
+use crate::doctor::map::Map;
+use crate::doctor::map::Role;
 use crate::handoff::Placement;
 use crate::queue::partitions_in;
-
-/// What a CPU does.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Role {
-    Shard {
-        number: u16,
-        partitions: Vec<u8>,
-    },
-    /// Commit threads of the node, and the control thread.
-    Spare,
-    /// This process may not run there, or the config names other CPUs.
-    Unused,
-}
-
-/// The machine with the process laid on it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Map {
-    /// All CPUs that are switched on, by node and number.
-    pub cpus: Vec<(Cpu, Role)>,
-    /// Total and free memory of each node, in bytes.
-    pub memory: Vec<(usize, u64, u64)>,
-    pub devices: Vec<Device>,
-    pub partitions: usize,
-    /// Whether the spool is there already, or these are the partitions of a new one.
-    pub spool_is_there: bool,
-}
 
 /// Prints the map of this machine.
 pub fn topology(config: &Config, as_json: bool) -> ExitCode {
@@ -66,7 +41,7 @@ pub fn topology(config: &Config, as_json: bool) -> ExitCode {
 
 /// The machine below `root`, with what `config` would run there.
 pub fn map(root: &Path, config: &Config) -> Result<Map, CoresFault> {
-    let mut plan = Plan::new(&choice_of(&config.server.cores), &Topology::read(root))?;
+    let mut plan = Plan::new(&config.server.cores, &Topology::read(root))?;
     let found = partitions_in(&config.server.spool).ok().flatten().map(usize::from);
     let partitions = match (found, config.queue.partitions) {
         (Some(count), _) => count,

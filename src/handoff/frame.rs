@@ -9,6 +9,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use crate::base::MessageId;
+use crate::base::PublicId;
 use crate::base::ShardId;
 use crate::net::StsPolicy;
 use crate::net::Verdict;
@@ -52,6 +53,10 @@ impl Mail {
         Ok(Mail { id, envelope, body, partition })
     }
 
+    pub fn public_id(&self) -> PublicId {
+        self.partition.public_id(self.id)
+    }
+
     pub fn envelope(&self) -> Envelope<'_> {
         Envelope::decode(&self.envelope).expect("it was read when the mail was made")
     }
@@ -68,7 +73,7 @@ impl Mail {
 
 impl fmt::Debug for Mail {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Mail({})", self.id)
+        write!(f, "Mail({})", self.public_id())
     }
 }
 

@@ -389,7 +389,7 @@ impl Session {
         let tls = self.channel.tls_facts();
         Record::Accepted {
             id,
-            partition: id.partition(),
+            partition: id.local.partition(),
             peer: self.peer.address.ip(),
             port: self.peer.address.port(),
             helo: self.helo(),

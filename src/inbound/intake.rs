@@ -15,6 +15,8 @@ use std::time::Instant;
 
 use crate::base::Chunk;
 use crate::base::Slice;
+use crate::base::StreamNumber;
+use crate::base::TenantId;
 use crate::base::limits::SWALLOW_BYTES_MAX;
 use crate::inbound::policy::LabelFields;
 use crate::inbound::policy::MinimumRate;
@@ -187,13 +189,12 @@ impl Intake {
                 received_ms: now_ms,
                 intake_ms: u32::try_from(since.elapsed().as_millis()).unwrap_or(u32::MAX),
                 message_id: self.scan.message_id(),
-                trace: &trace,
                 labels: labels.as_labels(),
                 recipients: recipients.as_recipients(),
                 ..envelope_of(session, tx)
             };
             let committed = match noted {
-                Ok(()) => body.finish(&envelope, now_ms).await,
+                Ok(()) => body.finish(&trace, &envelope, now_ms).await,
                 Err(fault) => Err(CommitFault::Record(fault)),
             };
             reception.give_output(trace);
@@ -340,7 +341,13 @@ fn envelope_of<'a>(session: &'a Session, tx: &Transaction<'a>) -> Envelope<'a> {
             .tls_facts()
             .map(|facts| queue::Tls { version: facts.version, cipher: facts.cipher }),
         message_id: None,
-        trace: &[],
+        head_bytes: 0,
+        kept_until_ms: None,
+        tenant: TenantId::OPERATOR,
+        credential: None,
+        stream: StreamNumber::TRANSACTIONAL,
+        tags: queue::labels::Texts::default(),
+        metadata: queue::labels::Fields::default(),
         labels: queue::Labels::default(),
         recipients: queue::Recipients::default(),
     }
@@ -417,6 +424,9 @@ fn reply_to(fault: CommitFault) -> (Reply, BodyRefusal) {
         CommitFault::Hung => (451, (4, 3, 0), STORE_HUNG, BodyRefusal::Commit),
         CommitFault::Stopped => {
             (451, (4, 3, 2), "Service shutting down, try again later", BodyRefusal::Busy)
+        }
+        CommitFault::TooLarge => {
+            (552, (5, 3, 4), "Message is too large for so many recipients", BodyRefusal::Size)
         }
         CommitFault::Record(_) => {
             (554, (5, 6, 0), "The envelope cannot be stored", BodyRefusal::Other)

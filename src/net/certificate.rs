@@ -25,7 +25,7 @@ use webpki::EndEntityCert;
 use x509_cert::der::Decode;
 use x509_cert::time::Validity;
 
-use crate::net::client::parts_of;
+use crate::net::x509::parts_of;
 
 /// Bytes of one PEM file. A chain is a few KiB, a bundle of all public authorities 250 KiB.
 /// Longer: refused, it is some other file.

@@ -22,7 +22,7 @@ use rustls::pki_types::UnixTime;
 use rustls::server::ParsedCertificate;
 use webpki::anchor_from_trusted_cert;
 
-use crate::net::client::parts_of;
+use crate::net::x509::parts_of;
 
 const TRUST_ANCHOR: u8 = 2;
 const END_ENTITY: u8 = 3;

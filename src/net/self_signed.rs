@@ -30,7 +30,7 @@ use crate::net::certificate;
 use crate::net::certificate::Notes;
 use crate::net::certificate::TlsCause;
 use crate::net::certificate::TlsProblem;
-use crate::net::tls;
+use crate::net::tls_server;
 
 /// Days that a self-signed certificate lives. Nobody checks it, so this only bounds how long a
 /// stolen key is of use.
@@ -71,7 +71,8 @@ pub fn self_signed(hostname: &str, folder: &Path, now_ms: u64) -> Result<SelfSig
 
 fn is_good(certificate: &Path, key: &Path, hostname: &str, now_ms: u64) -> bool {
     let mut notes = Notes::default();
-    let Some(loaded) = certificate::load(certificate, key, &tls::provider(), now_ms, &mut notes)
+    let Some(loaded) =
+        certificate::load(certificate, key, &tls_server::provider(), now_ms, &mut notes)
     else {
         return false;
     };

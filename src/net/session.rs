@@ -14,153 +14,31 @@
 use std::fmt;
 use std::sync::Arc;
 
-use rustls::AlertDescription;
-use rustls::CertificateError;
-use rustls::CipherSuite;
-use rustls::CommonState;
-use rustls::HandshakeKind;
-use rustls::ProtocolVersion;
 use rustls::server::UnbufferedServerConnection;
-use rustls::unbuffered::ConnectionState;
-use rustls::unbuffered::EncodeError;
-use rustls::unbuffered::EncryptError;
-use rustls::unbuffered::UnbufferedStatus;
-use rustls::unbuffered::WriteTraffic;
 
-use crate::base::fault::Blame;
-use crate::base::fault::Retry;
 use crate::base::limits::CHUNK_BYTES;
-use crate::net::client::ClientCertificate;
-use crate::net::tls::TlsServer;
-use crate::net::tls::take_asked_for;
-use crate::net::tls_client::CertificateFault;
-use crate::net::tls_client::ClientSide;
-use crate::net::tls_client::PeerCheck;
-use crate::net::tls_client::ServerCertificate;
+use crate::net::client_side::ClientSide;
+use crate::net::record::Event;
+use crate::net::record::Flow;
+use crate::net::record::Held;
+use crate::net::record::Outgoing;
+use crate::net::record::RECORD_BYTES_MAX;
+use crate::net::record::top_up;
+use crate::net::record::whole_records;
+use crate::net::server_verifier::PeerCheck;
+use crate::net::side::Side;
 use crate::net::tls_client::TlsClient;
+use crate::net::tls_facts::TlsFacts;
+use crate::net::tls_fault::HANDSHAKE_BYTES_MAX;
+use crate::net::tls_fault::TlsFault;
+use crate::net::tls_server::TlsServer;
+use crate::net::tls_server::take_asked_for;
 
 /// Ciphertext taken by one call. More is left for the next call.
 pub const INPUT_BYTES_MAX: usize = CHUNK_BYTES;
 
-/// Ciphertext of a handshake, client certificates included. More: the connection is closed.
-pub const HANDSHAKE_BYTES_MAX: usize = 64 << 10;
-
-const HEADER_BYTES: usize = 5;
-const RECORD_BODY_BYTES_MAX: usize = (16 << 10) + 2048;
-
 /// Ciphertext that is held between calls once the handshake is done.
-pub const PENDING_BYTES_MAX: usize = HEADER_BYTES + RECORD_BODY_BYTES_MAX;
-
-/// Plaintext bytes of a record, and the most that a record adds: header, nonce, tag, type.
-const FRAGMENT_BYTES: usize = 16 << 10;
-const RECORD_EXTRA_BYTES: usize = HEADER_BYTES + 8 + 16 + 1;
-
-/// What a finished handshake has settled.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct TlsFacts {
-    /// `TLSv1.3` or `TLSv1.2`.
-    pub version: &'static str,
-    /// The name of the IANA registry, as RFC 8314 s4.3 wants it in Received.
-    pub cipher: &'static str,
-    /// The name that the client asked for, or that we asked for.
-    pub server_name: Option<Box<str>>,
-    pub resumed: bool,
-    /// What a client has shown us; nothing when we are the client.
-    pub client: ClientCertificate,
-    /// Whom we talk to when we are the client. Boxed: sessions of our own server lack it.
-    pub server: Option<Box<ServerCertificate>>,
-}
-
-/// Why a TLS connection carries nothing any more.
-#[derive(Clone, Debug, PartialEq)]
-pub enum TlsFault {
-    /// The peer said `close_notify`: the clean end.
-    Closed,
-    /// The connection ended without `close_notify`; what was sent may have been cut by anybody.
-    Truncated,
-    /// The peer does not speak TLS, speaks it wrongly, or shares no version or cipher with us.
-    Protocol(rustls::Error),
-    /// The peer gave up and told why.
-    Alert(AlertDescription),
-    HandshakeTooLong,
-    /// No TLSA record matches what the server has shown (RFC 7672 s2.2).
-    TlsaMismatch,
-    /// A certificate for the name is demanded, and no authority is there to vouch for one.
-    NoRoots,
-    /// The host cannot be named in a handshake.
-    BadHost,
-    /// More was sent than a key may encrypt.
-    KeysWornOut,
-    /// No chunk was free for the plaintext.
-    NoChunk,
-}
-
-impl TlsFault {
-    pub fn blame(&self) -> Blame {
-        match self {
-            TlsFault::NoChunk => Blame::Us,
-            TlsFault::NoRoots => Blame::Operator,
-            _ => Blame::Peer,
-        }
-    }
-
-    /// What is wrong with the peer's certificate, when that is what ended the handshake.
-    pub fn certificate(&self) -> Option<CertificateFault> {
-        match self {
-            TlsFault::Protocol(rustls::Error::InvalidCertificate(cause)) => {
-                Some(CertificateFault::of(cause))
-            }
-            TlsFault::NoRoots => Some(CertificateFault::NoRoots),
-            _ => None,
-        }
-    }
-
-    /// Whether another connection may fare better.
-    pub fn retry(&self) -> Retry {
-        match self {
-            TlsFault::Protocol(_)
-            | TlsFault::Alert(_)
-            | TlsFault::HandshakeTooLong
-            | TlsFault::BadHost => Retry::Never,
-            _ => Retry::Later,
-        }
-    }
-}
-
-impl fmt::Display for TlsFault {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            TlsFault::Closed => f.write_str("closed by the peer"),
-            TlsFault::Truncated => f.write_str("ended without close_notify"),
-            TlsFault::Protocol(error) => write!(f, "{error}"),
-            TlsFault::Alert(alert) => write!(f, "the peer gave up: {alert:?}"),
-            TlsFault::HandshakeTooLong => {
-                write!(f, "a handshake of more than {HANDSHAKE_BYTES_MAX} bytes")
-            }
-            TlsFault::TlsaMismatch => f.write_str("no TLSA record matches the certificate"),
-            TlsFault::NoRoots => f.write_str("no authority is known that could vouch for it"),
-            TlsFault::BadHost => f.write_str("the host has no name for a certificate"),
-            TlsFault::KeysWornOut => f.write_str("the keys have encrypted as much as they may"),
-            TlsFault::NoChunk => f.write_str("no memory for received data"),
-        }
-    }
-}
-
-impl std::error::Error for TlsFault {}
-
-impl From<rustls::Error> for TlsFault {
-    fn from(error: rustls::Error) -> TlsFault {
-        match error {
-            rustls::Error::AlertReceived(alert) => TlsFault::Alert(alert),
-            rustls::Error::EncryptError => TlsFault::KeysWornOut,
-            // Said by nobody but our check of TLSA records.
-            rustls::Error::InvalidCertificate(CertificateError::ApplicationVerificationFailure) => {
-                TlsFault::TlsaMismatch
-            }
-            error => TlsFault::Protocol(error),
-        }
-    }
-}
+pub const PENDING_BYTES_MAX: usize = RECORD_BYTES_MAX;
 
 /// How much one call of `absorb` took and gave.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -243,14 +121,14 @@ impl TlsSession {
 
     /// Bytes of memory held between calls, for tests and metrics.
     pub fn bytes_held(&self) -> usize {
-        self.pending.capacity() + self.held.bytes.capacity()
+        self.pending.capacity() + self.held.capacity()
     }
 
     /// Takes back plaintext that `absorb` has just yielded, to yield it again. It was all there
     /// was: the caller gave more room than it has.
     pub(in crate::net) fn hold(&mut self, plaintext: &[u8]) {
         assert!(self.held.is_empty(), "what is held comes before what is given back");
-        self.held = Held { bytes: plaintext.to_vec(), at: 0 };
+        self.held = Held::new(plaintext);
     }
 
     /// Why the connection is broken.
@@ -272,10 +150,10 @@ impl TlsSession {
             return Err(fault.clone());
         }
         let limit = input.len().min(INPUT_BYTES_MAX);
-        let mut flow = Flow { room, produced: 0, out };
+        let mut flow = Flow::new(room, out);
         let mut consumed = 0;
         let result = self.absorb_all(&mut input[..limit], &mut consumed, &mut flow);
-        let produced = flow.produced;
+        let produced = flow.produced();
         match result {
             // What came before the fault was sent in earnest; the fault is told by the next call.
             Err(fault) if produced == 0 => Err(fault),
@@ -433,7 +311,7 @@ impl TlsSession {
             return Err(fault.clone());
         }
         let mut pending = std::mem::take(&mut self.pending);
-        let mut flow = Flow { room: &mut [], produced: 0, out };
+        let mut flow = Flow::new(&mut [], out);
         let mut done = 0;
         let result = loop {
             let (discard, event) =
@@ -498,284 +376,5 @@ impl fmt::Debug for TlsSession {
             .field("peer_closed", &self.peer_closed)
             .field("fault", &self.fault)
             .finish_non_exhaustive()
-    }
-}
-
-/// Who we are on a connection. Boxing the client's half would cost an allocation and save nothing:
-/// both are of about one size.
-enum Side {
-    Server { connection: UnbufferedServerConnection, server: Arc<TlsServer> },
-    Client(ClientSide),
-}
-
-impl Side {
-    fn state(&self) -> &CommonState {
-        match self {
-            Side::Server { connection, .. } => connection,
-            Side::Client(client) => client.connection(),
-        }
-    }
-
-    /// Lets rustls look at `records`, and obeys what it asks for.
-    fn step(
-        &mut self,
-        records: &mut [u8],
-        flow: &mut Flow<'_>,
-        held: &mut Held,
-        words: Option<Outgoing<'_>>,
-    ) -> (usize, Result<Event, rustls::Error>) {
-        match self {
-            Side::Server { connection, .. } => {
-                step(connection.process_tls_records(records), flow, held, words)
-            }
-            Side::Client(client) => {
-                step(client.connection_mut().process_tls_records(records), flow, held, words)
-            }
-        }
-    }
-
-    #[cold]
-    fn settle(&mut self, asked_for: Option<Box<str>>) -> Result<TlsFacts, TlsFault> {
-        let (client, server, asked_for) = match self {
-            Side::Server { connection, server } => {
-                let chain = connection.peer_certificates();
-                let now = server.config().time_provider.current_time();
-                let client = now.map(|now| ClientCertificate::judge(chain, server.verifier(), now));
-                (client.unwrap_or(ClientCertificate::None), None, asked_for)
-            }
-            Side::Client(client) => {
-                let (host, certificate) = client.settle()?;
-                (ClientCertificate::None, Some(Box::new(certificate)), Some(host))
-            }
-        };
-        let state = self.state();
-        Ok(TlsFacts {
-            version: version_name(state.protocol_version()),
-            cipher: cipher_name(state.negotiated_cipher_suite().map(|suite| suite.suite())),
-            server_name: asked_for,
-            resumed: state.handshake_kind() == Some(HandshakeKind::Resumed),
-            client,
-            server,
-        })
-    }
-}
-
-/// Where a call puts what it yields.
-struct Flow<'a> {
-    room: &'a mut [u8],
-    produced: usize,
-    out: &'a mut Vec<u8>,
-}
-
-impl Flow<'_> {
-    fn is_full(&self) -> bool {
-        self.produced == self.room.len()
-    }
-
-    /// Takes as much of `plaintext` as there is room for.
-    fn fill_from(&mut self, plaintext: &[u8]) -> usize {
-        let room = &mut self.room[self.produced..];
-        let count = plaintext.len().min(room.len());
-        room[..count].copy_from_slice(&plaintext[..count]);
-        self.produced += count;
-        count
-    }
-}
-
-/// Plaintext that had no room.
-#[derive(Default)]
-struct Held {
-    bytes: Vec<u8>,
-    /// How much of `bytes` has been yielded.
-    at: usize,
-}
-
-impl Held {
-    fn is_empty(&self) -> bool {
-        self.at == self.bytes.len()
-    }
-
-    fn move_to(&mut self, flow: &mut Flow<'_>) {
-        self.at += flow.fill_from(&self.bytes[self.at..]);
-        if self.is_empty() {
-            *self = Held::default();
-        }
-    }
-}
-
-/// What our side has to say.
-#[derive(Clone, Copy)]
-enum Outgoing<'a> {
-    Plaintext(&'a [u8]),
-    CloseNotify,
-}
-
-/// What one step of rustls came to.
-enum Event {
-    Again,
-    Starved,
-    Said,
-    PeerClosed,
-}
-
-/// Obeys what rustls asks for. The same for both sides of a connection.
-fn step<Side>(
-    status: UnbufferedStatus<'_, '_, Side>,
-    flow: &mut Flow<'_>,
-    held: &mut Held,
-    words: Option<Outgoing<'_>>,
-) -> (usize, Result<Event, rustls::Error>) {
-    let mut discard = status.discard;
-    let event = match status.state {
-        Err(error) => Err(error),
-        Ok(ConnectionState::ReadTraffic(mut traffic)) => {
-            let mut event = Ok(Event::Again);
-            while let Some(record) = traffic.next_record() {
-                match record {
-                    Ok(record) => {
-                        discard += record.discard;
-                        // Order: nothing may overtake what is held already.
-                        let taken =
-                            if held.is_empty() { flow.fill_from(record.payload) } else { 0 };
-                        held.bytes.extend_from_slice(&record.payload[taken..]);
-                    }
-                    Err(error) => event = Err(error),
-                }
-            }
-            event
-        }
-        Ok(ConnectionState::EncodeTlsData(mut record)) => {
-            append(flow.out, 0, |room| match record.encode(room) {
-                Ok(written) => Ok(written),
-                Err(EncodeError::InsufficientSize(size)) => Err(Some(size.required_size)),
-                Err(EncodeError::AlreadyEncoded) => Err(None),
-            })
-            .map(|()| Event::Again)
-        }
-        Ok(ConnectionState::TransmitTlsData(sent)) => {
-            sent.done();
-            Ok(Event::Again)
-        }
-        Ok(ConnectionState::PeerClosed) => Ok(Event::PeerClosed),
-        Ok(ConnectionState::WriteTraffic(traffic)) => match words {
-            Some(words) => speak(traffic, words, flow.out).map(|()| Event::Said),
-            None => Ok(Event::Starved),
-        },
-        Ok(ConnectionState::ReadEarlyData(_)) => {
-            Err(rustls::Error::General("early data was not offered".to_owned()))
-        }
-        Ok(_) => Ok(Event::Starved),
-    };
-    (discard, event)
-}
-
-fn speak<Side>(
-    mut traffic: WriteTraffic<'_, Side>,
-    words: Outgoing<'_>,
-    out: &mut Vec<u8>,
-) -> Result<(), rustls::Error> {
-    let wanted = match words {
-        Outgoing::Plaintext(text) => {
-            text.len() + (text.len() / FRAGMENT_BYTES + 1) * RECORD_EXTRA_BYTES
-        }
-        Outgoing::CloseNotify => 2 + RECORD_EXTRA_BYTES,
-    };
-    append(out, wanted, |room| {
-        let written = match words {
-            Outgoing::Plaintext(text) => traffic.encrypt(text, room),
-            Outgoing::CloseNotify => traffic.queue_close_notify(room),
-        };
-        written.map_err(|error| match error {
-            EncryptError::InsufficientSize(size) => Some(size.required_size),
-            EncryptError::EncryptExhausted => None,
-        })
-    })
-}
-
-/// Appends what `write` writes into room of `wanted` bytes, or of as many as it then asks for.
-fn append(
-    out: &mut Vec<u8>,
-    wanted: usize,
-    mut write: impl FnMut(&mut [u8]) -> Result<usize, Option<usize>>,
-) -> Result<(), rustls::Error> {
-    let start = out.len();
-    let mut wanted = wanted;
-    loop {
-        out.resize(start + wanted, 0);
-        match write(&mut out[start..]) {
-            Ok(written) => {
-                out.truncate(start + written);
-                return Ok(());
-            }
-            Err(Some(required)) if required > wanted => wanted = required,
-            Err(_) => {
-                out.truncate(start);
-                return Err(rustls::Error::EncryptError);
-            }
-        }
-    }
-}
-
-/// Where the first record at or behind `from` begins that is not whole.
-fn whole_records(bytes: &[u8], from: usize) -> usize {
-    let mut at = from;
-    while let Some(len) = record_len(&bytes[at..])
-        && at + len <= bytes.len()
-    {
-        at += len;
-    }
-    at
-}
-
-/// Header and body of the record at the front, once its header has come.
-fn record_len(bytes: &[u8]) -> Option<usize> {
-    let header = bytes.get(..HEADER_BYTES)?;
-    Some(HEADER_BYTES + usize::from(u16::from_be_bytes([header[3], header[4]])))
-}
-
-/// Moves what is missing of the record at `at` to `pending`: first its header, then its body, and
-/// nothing of the record after it. Says how much that was.
-fn top_up(pending: &mut Vec<u8>, at: usize, input: &[u8]) -> usize {
-    let here = pending.len() - at;
-    // rustls refuses a length that is too large as soon as it sees the header.
-    let whole = record_len(&pending[at..]).unwrap_or(HEADER_BYTES);
-    let count = whole.saturating_sub(here).min(input.len());
-    pending.extend_from_slice(&input[..count]);
-    count
-}
-
-fn version_name(version: Option<ProtocolVersion>) -> &'static str {
-    match version {
-        Some(ProtocolVersion::TLSv1_3) => "TLSv1.3",
-        Some(ProtocolVersion::TLSv1_2) => "TLSv1.2",
-        _ => "TLS",
-    }
-}
-
-fn cipher_name(suite: Option<CipherSuite>) -> &'static str {
-    match suite {
-        Some(CipherSuite::TLS13_AES_128_GCM_SHA256) => "TLS_AES_128_GCM_SHA256",
-        Some(CipherSuite::TLS13_AES_256_GCM_SHA384) => "TLS_AES_256_GCM_SHA384",
-        Some(CipherSuite::TLS13_CHACHA20_POLY1305_SHA256) => "TLS_CHACHA20_POLY1305_SHA256",
-        Some(suite) => suite.as_str().unwrap_or("unknown"),
-        None => "unknown",
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn records_are_walked_and_topped_up_one_at_a_time() {
-        let bytes = b"\x17\x03\x03\x00\x02ab\x17\x03\x03\x00\x03cde\x17\x03";
-        assert_eq!(whole_records(bytes, 0), 15);
-        assert_eq!(whole_records(&bytes[..14], 0), 7);
-        assert_eq!(whole_records(b"", 0), 0);
-        let mut pending = bytes[..3].to_vec();
-        assert_eq!(top_up(&mut pending, 0, &bytes[3..]), 2, "the header");
-        assert_eq!(top_up(&mut pending, 0, &bytes[5..]), 2, "the body");
-        assert_eq!(top_up(&mut pending, 0, &bytes[7..]), 0, "and no more");
-        assert_eq!(pending, &bytes[..7]);
     }
 }

@@ -4,9 +4,9 @@ use std::fmt;
 
 use crate::base::Chunk;
 use crate::base::ChunkPool;
-use crate::net::session::TlsFault;
 use crate::net::stream::Channel;
 use crate::net::stream::Transport;
+use crate::net::tls_fault::TlsFault;
 use crate::rt::IoFault;
 use crate::rt::Stream;
 

@@ -18,12 +18,12 @@ use std::sync::Arc;
 
 use crate::base::chunk::Chunk;
 use crate::base::chunk::ChunkPool;
-use crate::net::session::TlsFacts;
-use crate::net::session::TlsFault;
+use crate::net::server_verifier::PeerCheck;
 use crate::net::session::TlsSession;
-use crate::net::tls::TlsServer;
-use crate::net::tls_client::PeerCheck;
 use crate::net::tls_client::TlsClient;
+use crate::net::tls_facts::TlsFacts;
+use crate::net::tls_fault::TlsFault;
+use crate::net::tls_server::TlsServer;
 
 /// A stream of bytes that speaks in completions, as the runtime's TCP stream does.
 // A shard's futures never leave their thread, so nothing asks whether they are `Send`.

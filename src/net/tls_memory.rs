@@ -10,8 +10,8 @@
 use std::collections::HashMap;
 use std::fmt;
 
-use crate::net::session::TlsFault;
-use crate::net::tls_client::CertificateFault;
+use crate::net::tls_fault::CertificateFault;
+use crate::net::tls_fault::TlsFault;
 
 /// Kinds of failure of one domain: results by host. Full: counted in `lost`.
 pub const FAILURES_PER_DOMAIN_MAX: usize = 32;

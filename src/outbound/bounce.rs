@@ -14,6 +14,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use crate::base::MessageId;
+use crate::base::PublicId;
 use crate::handoff::frame::Answer;
 use crate::handoff::frame::Attempt;
 use crate::handoff::frame::Mail;
@@ -21,9 +22,11 @@ use crate::handoff::frame::MailBody;
 use crate::observe::log::Record;
 use crate::outbound::home::Home;
 use crate::queue::Labels;
+use crate::queue::MessageReader;
 use crate::queue::RecipientsBuf;
-use crate::queue::body::BodyReader;
-use crate::queue::body::SharedBodyReader;
+use crate::queue::SharedMessageReader;
+use crate::queue::labels::Fields;
+use crate::queue::labels::Texts;
 use crate::queue::schema::BodySum;
 use crate::queue::schema::Envelope;
 use crate::queue::schema::Recipient;
@@ -77,10 +80,10 @@ pub enum Note {
 }
 
 impl Note {
-    pub fn emit(&self, of: MessageId) {
+    pub fn emit(&self, of: PublicId) {
         match self {
             Note::Made { id, kind, to, recipients, due_ms } => Record::Reported {
-                id: *id,
+                id: PublicId { local: *id, ..of },
                 of,
                 kind: kind.action(),
                 to,
@@ -226,15 +229,15 @@ fn write(home: &Home, story: &Story<'_>, paper: &Paper<'_>, rows: &[&Told]) -> O
             })
         })
         .collect();
-    let slices = [envelope.trace, paper.body];
-    let is_whole = envelope.body.bytes == paper.body.len() as u64;
+    let slices = [paper.body];
+    let is_whole = envelope.bytes() == paper.body.len() as u64;
     let mut text = Vec::with_capacity(4096 + paper.body.len());
     let built = dsn::Report {
         kind: paper.kind,
         reporting_mta: &home.hostname,
         from: &policy.bounce.from,
         to: paper.to,
-        id: &id.to_string(),
+        id: &mail.partition.public_id(id).to_string(),
         now_ms,
         arrival_ms: envelope.received_ms,
         envid: envelope.envid,
@@ -273,7 +276,13 @@ fn write(home: &Home, story: &Story<'_>, paper: &Paper<'_>, rows: &[&Told]) -> O
         protocol: MADE_HERE,
         tls: None,
         message_id: None,
-        trace: &[],
+        head_bytes: 0,
+        kept_until_ms: None,
+        tenant: envelope.tenant,
+        credential: None,
+        stream: envelope.stream,
+        tags: Texts::default(),
+        metadata: Fields::default(),
         labels: Labels::default(),
         recipients: recipients.as_recipients(),
     };
@@ -340,13 +349,15 @@ async fn read_body(home: &Home, story: &Story<'_>, whole_max: u64) -> Vec<u8> {
         return bytes.to_vec();
     }
     let (partition, id) = (Arc::clone(&story.mail.partition), story.mail.id);
-    let sum = story.envelope.body;
-    let is_whole = sum.bytes <= whole_max;
+    let is_whole = story.envelope.bytes() <= whole_max;
+    let mut pieces: SharedMessageReader = MessageReader::new(partition, id, story.envelope);
     let read = home.reader.run(move || {
-        let mut chunks: SharedBodyReader = BodyReader::new(partition, id, sum);
         let mut body = Vec::new();
-        while let Some(Ok(())) = chunks.next_chunk(|chunk| body.extend_from_slice(chunk)) {
-            if !is_whole {
+        let mut bodies = 0;
+        while let Some(Ok(())) = pieces.next_piece(|piece| body.extend_from_slice(piece)) {
+            bodies += 1;
+            // The head, and the first chunk where the header goes on in it.
+            if !is_whole && bodies == 2 {
                 break;
             }
         }

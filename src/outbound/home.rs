@@ -79,11 +79,11 @@ use crate::route::HostPort;
 use crate::route::NextHop;
 use crate::route::OutboundTls;
 use crate::route::RequireTls;
+use crate::route::RouteQuestion;
 use crate::route::TlsRefusal;
 use crate::route::delivery::DeliveryPolicy;
 use crate::route::source::PoolId;
 use crate::route::table::PORT_SMTP;
-use crate::route::table::RouteQuestion;
 use crate::rt::task;
 use crate::rt::timer;
 use crate::wire::classify::Cause;
@@ -818,7 +818,10 @@ impl Home {
         // More parts than numbers: what is left keeps one job, which is split again later.
         let room = numbers.len();
         if room < wanted.min(2) {
-            let what = format!("{id} has more parts than a message has job numbers");
+            let what = format!(
+                "{} has more parts than a message has job numbers",
+                waiting.mail.public_id()
+            );
             let remedy =
                 "send it to fewer recipients at once, or let its destination take more of them";
             Record::Warning { what: &what, remedy }.emit();
@@ -857,6 +860,7 @@ impl Home {
             reports: Vec::new(),
             tally: Tally::default(),
             is_order: false,
+            keep_until_ms: None,
         });
         let written = settling::write(&self, id, settlement, settling::Haste::Unsent).await;
         if !written {
@@ -929,9 +933,15 @@ impl Home {
     }
 
     /// Mail made here has become durable together with what it reports.
-    pub(super) fn admit_report(self: &Rc<Home>, id: MessageId, envelope: Vec<u8>, body: Vec<u8>) {
+    pub(super) fn admit_report(
+        self: &Rc<Home>,
+        id: MessageId,
+        envelope: Vec<u8>,
+        message: Vec<u8>,
+    ) {
         let due_ms = wall_ms();
-        self.take_fresh(Fresh { id, due_ms, envelope: envelope.into(), body: Some(body.into()) });
+        let (envelope, message) = (envelope.into(), Some(message.into()));
+        self.take_fresh(Fresh { id, due_ms, envelope, message });
     }
 
     fn take_fresh(self: &Rc<Home>, fresh: Fresh) {
@@ -940,7 +950,7 @@ impl Home {
             return;
         }
         let Some(store) = self.stores.get(&fresh.id.partition()) else { return };
-        let body = fresh.body.map_or(MailBody::Stored, MailBody::Held);
+        let body = fresh.message.map_or(MailBody::Stored, MailBody::Held);
         let partition = Arc::clone(&store.partition);
         let Ok(mail) = Mail::new(fresh.id, fresh.envelope, body, partition) else {
             crate::invariant!(false, "an envelope that was just written cannot be read");

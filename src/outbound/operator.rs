@@ -24,6 +24,7 @@ use crate::outbound::home::Waiting;
 use crate::outbound::lease::JobKey;
 use crate::outbound::scan;
 use crate::outbound::settling;
+use crate::queue::jobs::StoredJob;
 use crate::queue::ledger::Tally;
 use crate::queue::operate;
 use crate::queue::operate::Carried;
@@ -136,10 +137,10 @@ async fn carry_out_marked(
         }
         // What was called back may have been tried before; nobody writes what is free from here.
         let jobs = read_jobs(home, id).await?;
-        if !jobs.iter().all(|(job, _)| found.iter().any(|(known, _)| known == job)) {
+        if !jobs.iter().all(|job| found.iter().any(|known| known.number == job.number)) {
             continue;
         }
-        let free: Vec<_> = jobs.into_iter().filter(|(job, _)| !busy.contains(job)).collect();
+        let free: Vec<_> = jobs.into_iter().filter(|job| !busy.contains(&job.number)).collect();
         let written = match operation {
             Operation::Bounce => bounce(home, id, &free).await?,
             _ => rewrite(home, id, &free, operation).await?,
@@ -176,7 +177,7 @@ pub async fn after_attempt(home: &Rc<Home>, id: MessageId) {
     }
 }
 
-type Jobs = Vec<(u16, Vec<u8>)>;
+type Jobs = Vec<StoredJob>;
 
 async fn read_jobs(home: &Home, id: MessageId) -> Result<Jobs, OperationFault> {
     let store = home.stores.get(&id.partition()).ok_or(OperationFault::Unknown)?;
@@ -186,7 +187,7 @@ async fn read_jobs(home: &Home, id: MessageId) -> Result<Jobs, OperationFault> {
 }
 
 fn known(home: &Home, id: MessageId, jobs: &Jobs) -> Vec<u16> {
-    jobs.iter().map(|(job, _)| *job).filter(|job| home.knows((id, *job))).collect()
+    jobs.iter().map(|job| job.number).filter(|job| home.knows((id, *job))).collect()
 }
 
 /// Calls back what is in line, and waits for it. Answers what is still out.
@@ -230,7 +231,7 @@ async fn rewrite(
     operation: &Operation,
 ) -> Result<Written, OperationFault> {
     let (mut changed, mut refused) = (0, None);
-    for (number, record) in jobs {
+    for StoredJob { number, record } in jobs {
         let record_fault = |fault| OperationFault::Queue(crate::queue::QueueFault::Record(fault));
         let job = Job::decode(record).map_err(record_fault)?;
         let again = match operation.applied(&job, wall_ms()) {
@@ -248,6 +249,7 @@ async fn rewrite(
             reports: Vec::new(),
             tally: Tally::default(),
             is_order: true,
+            keep_until_ms: None,
         };
         if !settle(home, id, settlement).await? {
             return Ok(Written::Stale);
@@ -283,10 +285,10 @@ async fn delete(home: &Home, id: MessageId, found: &Jobs) -> Result<Carried, Ope
     }
     // The record is gone: nobody may send or write what memory has of it, or what a scan has read
     // before. What is in line at an owner comes back.
-    let mut keys: Vec<JobKey> = found.iter().map(|(job, _)| (id, *job)).collect();
+    let mut keys: Vec<JobKey> = found.iter().map(|job| (id, job.number)).collect();
     let is_whole =
         |record: &[u8]| Job::decode(record).is_ok_and(|job| job.recipients.iter().nth(1).is_none());
-    if !found.iter().all(|(_, record)| is_whole(record)) {
+    if !found.iter().all(|job| is_whole(&job.record)) {
         // Parts of a split may have come meanwhile.
         while home.is_splitting(id) {
             timer::sleep(RECALL_PACE).await;
@@ -302,7 +304,7 @@ async fn delete(home: &Home, id: MessageId, found: &Jobs) -> Result<Carried, Ope
 
 /// As if a server had refused it for good.
 async fn bounce(home: &Rc<Home>, id: MessageId, jobs: &Jobs) -> Result<Written, OperationFault> {
-    for (number, _) in jobs {
+    for StoredJob { number, .. } in jobs {
         let (number, partition) = match home.stores.get(&id.partition()) {
             Some(store) => (*number, Arc::clone(&store.partition)),
             None => return Err(OperationFault::Unknown),

@@ -771,6 +771,8 @@ pub async fn tend(owner: Rc<Owner>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::base::StreamNumber;
+    use crate::base::TenantId;
     use crate::queue::Labels;
     use crate::queue::Recipients;
 
@@ -793,7 +795,13 @@ mod tests {
             protocol: "SMTP",
             tls: None,
             message_id: None,
-            trace: &[],
+            head_bytes: 0,
+            kept_until_ms: None,
+            tenant: TenantId::OPERATOR,
+            credential: None,
+            stream: StreamNumber::TRANSACTIONAL,
+            tags: Default::default(),
+            metadata: Default::default(),
             labels: Labels { tenant, ..Labels::default() },
             recipients: Recipients::default(),
         }

@@ -20,9 +20,9 @@ use crate::outbound::home::BODY_HELD_MAX;
 use crate::outbound::home::Home;
 use crate::outbound::home::Row;
 use crate::queue;
+use crate::queue::MessageReader;
 use crate::queue::Partition;
 use crate::queue::QueueFault;
-use crate::queue::body::BodyReader;
 use crate::queue::schema::Envelope;
 use crate::queue::schema::Job;
 use crate::queue::schema::JobState;
@@ -181,12 +181,12 @@ fn read_if(
     let read = Envelope::decode(&envelope).map_err(QueueFault::Record)?;
     let count = read.recipients.len() as u32;
     let recipients: Box<[u32]> = job.recipients.iter().filter(|index| *index < count).collect();
-    let sum = read.body;
-    let body = if holds && sum.bytes <= BODY_HELD_MAX {
-        let mut bytes = Vec::with_capacity(sum.bytes as usize);
-        let mut chunks = BodyReader::new(Arc::clone(partition), id, sum);
-        while let Some(chunk) = chunks.next_chunk(|chunk| bytes.extend_from_slice(chunk)) {
-            chunk?;
+    let bytes_all = read.bytes();
+    let body = if holds && bytes_all <= BODY_HELD_MAX {
+        let mut bytes = Vec::with_capacity(bytes_all as usize);
+        let mut pieces = MessageReader::new(Arc::clone(partition), id, &read);
+        while let Some(piece) = pieces.next_piece(|piece| bytes.extend_from_slice(piece)) {
+            piece?;
         }
         MailBody::Held(bytes.into())
     } else {

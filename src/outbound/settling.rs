@@ -169,6 +169,7 @@ fn bare((id, job): JobKey, next: Next) -> Arc<Settlement> {
         reports: Vec::new(),
         tally: Tally::default(),
         is_order: false,
+        keep_until_ms: None,
     })
 }
 
@@ -197,22 +198,24 @@ async fn finish(home: &Rc<Home>, key: JobKey, waiting: &Waiting, outcome: Outcom
     let story = Story { mail: &mail, envelope: &envelope, attempt, tried_ms, expires_ms, now_ms };
     let (reports, notes) = bounce::reports(home, &story, &told).await;
     let (id, job) = key;
-    let settlement = Arc::new(Settlement { id, job, next, reports, tally, is_order: false });
+    let settlement =
+        Settlement { id, job, next, reports, tally, is_order: false, keep_until_ms: None };
+    let settlement = Arc::new(settlement);
     let written = write(home, id, Arc::clone(&settlement), outcome.haste).await;
     home.forget(key);
     if !written {
         // Deleted meanwhile, or the store has failed: a restart finds the job as it was.
         return;
     }
-    tell(home, (id, waiting, &envelope), &outcome, (&tally, again_ms), now_ms);
-    notes.iter().for_each(|note| note.emit(id));
+    tell(home, (waiting, &envelope), &outcome, (&tally, again_ms), now_ms);
+    notes.iter().for_each(|note| note.emit(mail.public_id()));
     // Writing takes its time on a full disk: what was due before it was written lies behind what the
     // scan has read.
     let written_ms = wall_ms();
     let mut is_passed = again_ms.is_some_and(|due_ms| due_ms <= written_ms);
     for report in &settlement.reports {
         if report.job.due_ms <= now_ms + DUE_AHEAD_MS {
-            home.admit_report(report.id, report.envelope.clone(), report.body.clone());
+            home.admit_report(report.id, report.envelope.clone(), report.message.clone());
         } else {
             is_passed |= report.job.due_ms <= written_ms;
         }
@@ -329,7 +332,7 @@ pub async fn write(home: &Home, id: MessageId, settlement: Arc<Settlement>, hast
 /// One line for each recipient, and the counts.
 fn tell(
     home: &Home,
-    (id, waiting, envelope): (MessageId, &Waiting, &Envelope<'_>),
+    (waiting, envelope): (&Waiting, &Envelope<'_>),
     outcome: &Outcome,
     (tally, again_ms): (&Tally, Option<u64>),
     now_ms: u64,
@@ -359,7 +362,7 @@ fn tell(
         home.observed.metrics.attempts_total.add(ended, label_of(category), 1);
         let verdict = attempt.verdict.map(|verdict| verdict.to_string());
         Record::Attempt {
-            id,
+            id: waiting.mail.public_id(),
             outcome: ended.name(),
             from: envelope.sender.unwrap_or(""),
             to: recipients.get(*index as usize).map_or("", |one| one.mailbox),

@@ -154,7 +154,7 @@ impl Trust {
             TlsSituation { mode: hop.tls, dane, sts, require_tls: hop.require_tls, memory };
         let decision = match situation.decide() {
             TlsDecision::Require { .. } if is_unvouched(hop, sts) => {
-                TlsDecision::PassOver(TlsRefusal::NameUnvouched)
+                TlsDecision::PassOver(TlsRefusal::NameInsecure)
             }
             decision => decision,
         };

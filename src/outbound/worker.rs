@@ -58,8 +58,8 @@ use crate::outbound::transfer::Transfer;
 use crate::outbound::trust;
 use crate::outbound::trust::Terms;
 use crate::queue;
-use crate::queue::body::BodyReader;
-use crate::queue::body::SharedBodyReader;
+use crate::queue::MessageReader;
+use crate::queue::SharedMessageReader;
 use crate::queue::reader::Reader;
 use crate::queue::schema::Envelope;
 use crate::queue::schema::Recipient;
@@ -78,14 +78,14 @@ use crate::rt::Stream;
 use crate::rt::timer;
 use crate::wire::classify::Cause;
 use crate::wire::smtp::client::Client;
-use crate::wire::smtp::client::ClientConfig;
-use crate::wire::smtp::client::Fault;
-use crate::wire::smtp::client::Stage as SmtpStage;
-use crate::wire::smtp::client::TlsUse;
+use crate::wire::smtp::client_envelope::Mail;
+use crate::wire::smtp::client_envelope::MailRecipient;
 use crate::wire::smtp::client_login::Login;
-use crate::wire::smtp::client_mail::Mail;
-use crate::wire::smtp::client_mail::MailRecipient;
 use crate::wire::smtp::client_mail::Outcome;
+use crate::wire::smtp::client_step::ClientConfig;
+use crate::wire::smtp::client_step::Fault;
+use crate::wire::smtp::client_step::Stage as SmtpStage;
+use crate::wire::smtp::client_step::TlsUse;
 use crate::wire::smtp::reply::Reply;
 
 /// A short body goes out together with its envelope where the server takes BDAT.
@@ -673,7 +673,7 @@ async fn send(owner: &Owner, link: &mut Link, delivery: &Delivery) -> Sending {
     let to_send = Mail {
         sender: envelope.sender,
         recipients: &recipients,
-        bytes: envelope.trace.len() as u64 + envelope.body.bytes,
+        bytes: envelope.bytes(),
         body: envelope.body_type,
         smtputf8: envelope.smtputf8,
         // Not where its hop has met the demand already.
@@ -682,9 +682,8 @@ async fn send(owner: &Owner, link: &mut Link, delivery: &Delivery) -> Sending {
         envid: envelope.envid,
     };
     let sent = match &mail.body {
-        MailBody::Held(body) => {
-            let pieces: [&[u8]; 2] = [envelope.trace, body];
-            link.transfer.send(&to_send, &mut pieces.iter()).await
+        MailBody::Held(message) => {
+            link.transfer.send(&to_send, &mut std::slice::from_ref(message).iter()).await
         }
         MailBody::Stored => {
             let mut body = StoredBody::new(owner.reader.clone(), delivery, &envelope);
@@ -698,18 +697,17 @@ async fn send(owner: &Owner, link: &mut Link, delivery: &Delivery) -> Sending {
     Sending { sent, began_ms, transfer_us }
 }
 
-/// A body that is read from the store, one chunk at a time, while it is sent.
+/// A message that is read from the store, one piece at a time, while it is sent.
 struct StoredBody {
     reader: Reader,
-    trace: Option<Vec<u8>>,
-    chunks: Option<SharedBodyReader>,
+    pieces: Option<SharedMessageReader>,
 }
 
 impl StoredBody {
     fn new(reader: Reader, delivery: &Delivery, envelope: &Envelope<'_>) -> StoredBody {
         let partition = Arc::clone(&delivery.mail.partition);
-        let chunks = BodyReader::new(partition, delivery.id, envelope.body);
-        StoredBody { reader, trace: Some(envelope.trace.to_vec()), chunks: Some(chunks) }
+        let pieces = MessageReader::new(partition, delivery.id, envelope);
+        StoredBody { reader, pieces: Some(pieces) }
     }
 }
 
@@ -717,17 +715,14 @@ impl BodySource for StoredBody {
     type Piece = Vec<u8>;
 
     async fn next(&mut self) -> Option<Result<Vec<u8>, BodyUnreadable>> {
-        if let Some(trace) = self.trace.take() {
-            return Some(Ok(trace));
-        }
-        let mut chunks = self.chunks.take()?;
+        let mut pieces = self.pieces.take()?;
         let read = self.reader.run(move || {
-            let chunk = chunks.next_chunk(<[u8]>::to_vec);
-            (chunks, chunk)
+            let piece = pieces.next_piece(<[u8]>::to_vec);
+            (pieces, piece)
         });
-        let Some((chunks, chunk)) = read.await else { return Some(Err(BodyUnreadable)) };
-        self.chunks = Some(chunks);
-        Some(chunk?.map_err(|_| BodyUnreadable))
+        let Some((pieces, piece)) = read.await else { return Some(Err(BodyUnreadable)) };
+        self.pieces = Some(pieces);
+        Some(piece?.map_err(|_| BodyUnreadable))
     }
 }
 

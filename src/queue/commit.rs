@@ -25,12 +25,12 @@ use rocksdb::WriteOptions;
 
 use crate::base::MessageId;
 use crate::base::PartitionId;
-use crate::base::Slice;
 use crate::base::limits::COMMIT_BATCH_BYTES_MAX;
 use crate::base::limits::COMMIT_BATCH_MESSAGES_MAX;
 use crate::queue::fault::Cause;
 use crate::queue::fault::CommitFault;
 use crate::queue::fault::QueueFault;
+use crate::queue::jobs::Jobs;
 use crate::queue::key;
 use crate::queue::lane::Back;
 use crate::queue::lane::CommitHandle;
@@ -85,7 +85,7 @@ pub struct CommitThread {
 impl CommitThread {
     pub fn start(partition: Arc<Partition>, options: CommitOptions) -> io::Result<CommitThread> {
         assert!(partition.is_writable(), "mail is committed to partitions opened for it");
-        let (lane, orders) = Lane::new(partition.id(), partition.newest());
+        let (lane, orders) = Lane::new(partition.id(), partition.spool(), partition.newest());
         let writer = Writer {
             lane: Arc::clone(&lane),
             synced: partition.synced(),
@@ -267,9 +267,9 @@ impl Writer {
                     break;
                 }
                 Order::Chunk { slice, .. } => self.taken_bytes += slice.len(),
-                Order::Finish(parcel) => {
-                    self.taken_bytes += parcel.records.len();
-                    self.taken_bytes += parcel.slices.iter().map(Slice::len).sum::<usize>();
+                Order::Finish(parcel) => self.taken_bytes += parcel.bytes(),
+                Order::FinishAll(parcels) => {
+                    self.taken_bytes += parcels.iter().map(Parcel::bytes).sum::<usize>();
                 }
                 Order::Settle(settlement) => {
                     self.taken_bytes += settlement.bytes();
@@ -304,7 +304,7 @@ impl Writer {
         point("commit::before_ring");
         let mut has_led = false;
         for Taken { work, found } in self.taken.drain(..) {
-            let leads = !has_led && matches!(work.order, Order::Finish(_));
+            let leads = !has_led && matches!(work.order, Order::Finish(_) | Order::FinishAll(_));
             has_led |= leads;
             let outcome = match (outcome, found) {
                 (Ok(_), Found::Unread) => Err(CommitFault::Failed),
@@ -367,14 +367,9 @@ impl Writer {
                     put_chunk(batch, families, (*id, *number), slice.bytes());
                     gathered.chunks += 1;
                 }
-                Order::Finish(parcel) => {
-                    put_message(batch, families, parcel);
-                    gathered.messages += 1;
-                    gathered.chunks += parcel.slices.len() as u32;
-                    gathered.body_bytes += parcel.body_bytes;
-                    gathered.ledger.taken += u64::from(parcel.recipients);
-                    gathered.ledger.note_id(id_of(parcel));
-                    gathered.synced = true;
+                Order::Finish(parcel) => gathered.put_message(batch, families, parcel),
+                Order::FinishAll(parcels) => {
+                    parcels.iter().for_each(|parcel| gathered.put_message(batch, families, parcel))
                 }
                 Order::Abort { id, chunks } => {
                     put_removal(
@@ -388,9 +383,9 @@ impl Writer {
                         Ok(Some(removed)) => {
                             *found = Found::There;
                             gathered.gone.insert(*id);
-                            gathered.removed_messages += 1;
+                            gathered.removed_messages += u64::from(removed.was_queued);
                             gathered.removed_bytes += removed.body_bytes;
-                            gathered.ledger.ended.deleted += removed.recipients;
+                            gathered.ledger.ended.cancelled += removed.recipients;
                             gathered.synced = true;
                         }
                         Err(QueueFault::Store(text)) => {
@@ -468,13 +463,11 @@ impl Writer {
     fn keep_remains(&mut self) {
         for Taken { work, .. } in &self.taken {
             let remains = match &work.order {
-                Order::Finish(parcel) if !self.full || parcel.streamed > 0 => {
-                    vec![Remains::Message {
-                        id: id_of(parcel),
-                        chunks: parcel.streamed + parcel.slices.len() as u32,
-                        due_ms: Some(parcel.due_ms),
-                    }]
-                }
+                Order::Finish(parcel) => remains_of_parcel(parcel, self.full).into_iter().collect(),
+                Order::FinishAll(parcels) => parcels
+                    .iter()
+                    .filter_map(|parcel| remains_of_parcel(parcel, self.full))
+                    .collect(),
                 Order::Abort { id, chunks } => {
                     vec![Remains::Message { id: *id, chunks: *chunks, due_ms: None }]
                 }
@@ -495,6 +488,16 @@ const AFTER_WRITE: [&str; 4] =
     ["settle::after_write", "split::after_write", "again::after_write", "report::after_write"];
 
 impl Gathered {
+    fn put_message(&mut self, batch: &mut WriteBatch, families: Families<'_>, parcel: &Parcel) {
+        put_message(batch, families, parcel);
+        self.messages += 1;
+        self.chunks += parcel.chunks().count() as u32;
+        self.body_bytes += parcel.body_bytes;
+        self.ledger.taken += u64::from(parcel.recipients);
+        self.ledger.note_id(id_of(parcel));
+        self.synced = true;
+    }
+
     fn pass(&self, [settle, split, again, report]: &[&'static str; 4]) {
         let met = [
             (self.settled > 0, settle),
@@ -537,16 +540,26 @@ fn put_chunk(
 
 fn put_message(batch: &mut WriteBatch, families: Families<'_>, parcel: &Parcel) {
     let id = id_of(parcel);
-    for (number, slice) in (parcel.streamed..).zip(&parcel.slices) {
-        batch.put_cf(families.body, key::of_body(id, number), slice.bytes());
+    for (number, bytes) in (parcel.streamed..).zip(parcel.chunks()) {
+        batch.put_cf(families.body, key::of_body(id, number), bytes);
     }
-    let (envelope, job) = parcel.records.split_at(parcel.envelope_len);
+    let [envelope, job, head] = parcel.records();
+    batch.put_cf(families.head, key::of_id(id), head);
     batch.put_cf(families.envelope, key::of_id(id), envelope);
     batch.put_cf(families.job, key::of_job(id, 0), job);
     batch.put_cf(families.due, key::of_due(parcel.due_ms, id, 0), []);
     if parcel.streamed > 0 {
         batch.single_delete_cf(families.stream, key::of_id(id));
     }
+}
+
+/// After the first write that found the disk full, only what was streamed before can be there.
+fn remains_of_parcel(parcel: &Parcel, is_full: bool) -> Option<Remains> {
+    (!is_full || parcel.streamed > 0).then(|| Remains::Message {
+        id: id_of(parcel),
+        chunks: parcel.streamed + parcel.chunks().count() as u32,
+        due_ms: Some(parcel.due_ms),
+    })
 }
 
 fn remains_of(settlement: &Settlement) -> Vec<Remains> {
@@ -617,7 +630,10 @@ fn settle(
             batch.delete_cf(families.job, key::of_job(id, number));
             gathered.ended.insert((id, number));
             if let Some(record) = last_envelope {
-                remove_rest(&record, batch, (id, families), gathered);
+                match settlement.keep_until_ms {
+                    Some(until_ms) => keep_rest(&record, until_ms, batch, (id, families), gathered),
+                    None => remove_rest(&record, batch, (id, families), gathered),
+                }
             }
         }
     }
@@ -625,7 +641,7 @@ fn settle(
         report.put(batch, families);
         gathered.messages += 1;
         gathered.reports += 1;
-        gathered.body_bytes += report.body.len() as u64;
+        gathered.body_bytes += report.body().len() as u64;
         gathered.ledger.taken += u64::from(report.recipients);
         gathered.ledger.note_id(report.id);
     }
@@ -656,22 +672,35 @@ fn has_other_job(
     (id, number): (MessageId, u16),
     ended: &HashSet<(MessageId, u16)>,
 ) -> Result<bool, rocksdb::Error> {
-    let family = partition.families().job;
-    let mut options = rocksdb::ReadOptions::default();
-    options.set_iterate_upper_bound((id.as_u64() + 1).to_be_bytes());
-    let mut jobs = partition.db().raw_iterator_cf_opt(family, options);
-    jobs.seek(key::of_id(id));
-    while let Some(job_key) = jobs.key() {
+    let mut jobs = Jobs::of(partition, id);
+    while let Some((job_key, _)) = jobs.next() {
         if key::job_of(job_key).is_some_and(|job| job != (id, number) && !ended.contains(&job)) {
             return Ok(true);
         }
-        jobs.next();
     }
-    jobs.status()?;
-    Ok(false)
+    jobs.end().map(|()| false)
 }
 
-/// Removes envelope and body of a message whose last job has ended.
+/// Keeps envelope, head and body of a message whose last job has ended.
+fn keep_rest(
+    record: &[u8],
+    until_ms: u64,
+    batch: &mut WriteBatch,
+    (id, families): (MessageId, Families<'_>),
+    gathered: &mut Gathered,
+) {
+    let Ok(envelope) = Envelope::decode(record) else { return };
+    let mut kept = Vec::with_capacity(record.len() + 16);
+    let encoded = Envelope { kept_until_ms: Some(until_ms), ..envelope }.encode(&mut kept);
+    encoded.expect("every field was stored before");
+    // A record that is removed by `SingleDelete` must not be written over.
+    batch.single_delete_cf(families.envelope, key::of_id(id));
+    batch.put_cf(families.envelope, key::of_id(id), kept);
+    batch.put_cf(families.kept, key::of_kept(until_ms, id), []);
+    gathered.removed_messages += 1;
+}
+
+/// Removes envelope, head and body of a message whose last job has ended.
 fn remove_rest(
     record: &[u8],
     batch: &mut WriteBatch,
@@ -679,10 +708,7 @@ fn remove_rest(
     gathered: &mut Gathered,
 ) {
     let Ok(envelope) = Envelope::decode(record) else { return };
-    batch.single_delete_cf(families.envelope, key::of_id(id));
-    for chunk in 0..envelope.body.chunks {
-        batch.single_delete_cf(families.body, key::of_body(id, chunk));
-    }
+    families.remove_message(batch, id, &envelope);
     gathered.gone.insert(id);
     gathered.removed_messages += 1;
     gathered.removed_bytes += envelope.body.bytes;
@@ -698,6 +724,7 @@ fn put_removal(batch: &mut WriteBatch, families: Families<'_>, remains: &Remains
     };
     if let Some(due_ms) = due_ms {
         batch.single_delete_cf(families.envelope, key::of_id(id));
+        batch.single_delete_cf(families.head, key::of_id(id));
         batch.delete_cf(families.job, key::of_job(id, 0));
         batch.single_delete_cf(families.due, key::of_due(due_ms, id, 0));
     }
@@ -715,6 +742,7 @@ fn answer(work: Work, outcome: Result<Done, CommitFault>) -> Completion {
     let back = match work.order {
         Order::Chunk { slice, .. } => Back::Slice(slice),
         Order::Finish(parcel) => Back::Parcel(parcel),
+        Order::FinishAll(parcels) => Back::Parcels(parcels),
         Order::Settle(_) | Order::Abort { .. } | Order::Delete(_) | Order::Stop => Back::Nothing,
     };
     Completion { ticket: work.ticket, outcome, back }

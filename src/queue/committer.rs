@@ -36,11 +36,12 @@ use slab::Slab;
 use crate::base::ChunkPool;
 use crate::base::MessageId;
 use crate::base::PartitionId;
+use crate::base::PublicId;
 use crate::base::Slice;
 use crate::base::id::IdSource;
 use crate::base::limits::CHUNK_BYTES;
 use crate::base::limits::COMMIT_WAITERS_MAX;
-
+use crate::base::limits::FINISH_ALL_BYTES_MAX;
 use crate::base::limits::SETTLES_IN_LANE_MAX;
 use crate::base::limits::STREAM_CHUNKS_IN_FLIGHT_MAX;
 use crate::base::limits::UNSETTLED_MAX;
@@ -55,9 +56,12 @@ use crate::queue::lane::Parcel;
 use crate::queue::lane::Ring;
 use crate::queue::lane::Work;
 use crate::queue::points;
+use crate::queue::record::RecordFault;
 use crate::queue::schema::BodySum;
 use crate::queue::schema::Envelope;
 use crate::queue::schema::Job;
+use crate::queue::schema::decode_head;
+use crate::queue::schema::encode_head;
 use crate::queue::settle::Next;
 use crate::queue::settle::Settlement;
 use crate::rt::gate::Gate;
@@ -77,7 +81,7 @@ const RECORDS_KEPT_BYTES_MAX: usize = 8 << 10;
 /// What `finish` answers: the message is durable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Committed {
-    pub id: MessageId,
+    pub id: PublicId,
     pub body: BodySum,
     /// Microseconds of the write with its sync.
     pub write_us: u32,
@@ -117,7 +121,7 @@ struct Inner {
 
 /// Who is told of mail that has become durable.
 pub trait Keeper {
-    /// Whether a body of so many bytes may be kept in memory.
+    /// Whether a message of so many bytes may be kept in memory.
     fn wants(&self, bytes: u64) -> bool;
     fn kept(&self, fresh: Fresh);
 }
@@ -128,7 +132,31 @@ pub struct Fresh {
     pub due_ms: u64,
     /// Its envelope's record.
     pub envelope: Arc<[u8]>,
-    pub body: Option<Arc<[u8]>>,
+    /// Head and body, as they are sent.
+    pub message: Option<Arc<[u8]>>,
+}
+
+/// A body that several messages share.
+#[derive(Clone)]
+pub struct SharedBody {
+    bytes: Arc<[u8]>,
+    crc: crc32fast::Hasher,
+}
+
+impl SharedBody {
+    pub fn new(bytes: Arc<[u8]>) -> SharedBody {
+        let mut crc = crc32fast::Hasher::new();
+        crc.update(&bytes);
+        SharedBody { bytes, crc }
+    }
+}
+
+/// One of the messages of `Committer::finish_all`.
+pub struct Finish<'e> {
+    pub body: Body,
+    pub head: &'e [u8],
+    pub envelope: Envelope<'e>,
+    pub due_ms: u64,
 }
 
 struct Ticket {
@@ -142,8 +170,8 @@ enum Stage {
     Done(Result<Done, CommitFault>),
     /// Nobody waits for the answer.
     Left,
-    /// Answered `Hung`. Should the message become durable, it is removed.
-    Disowned(MessageId),
+    /// Answered `Hung`. Should the messages become durable, they are removed.
+    Disowned(Messages),
 }
 
 /// The longest time between two looks that counts. Ticks come every few milliseconds.
@@ -235,6 +263,62 @@ impl Committer {
     /// Whether a message that comes now would stand in line.
     pub fn is_busy(&self) -> bool {
         !self.inner.gate.has_free()
+    }
+
+    /// How a message of this partition is called outside the spool.
+    pub fn public_id(&self, id: MessageId) -> PublicId {
+        self.inner.public_id(id)
+    }
+
+    /// Begins a message whose body is shared with others, and complete.
+    pub fn body_of(&self, shared: &SharedBody, now_ms: u64) -> Result<Body, CommitFault> {
+        let mut body = self.body(now_ms)?;
+        body.sum.bytes = shared.bytes.len() as u64;
+        body.crc = shared.crc.clone();
+        body.parcel.shared = Some(Arc::clone(&shared.bytes));
+        Ok(body)
+    }
+
+    /// Makes several messages of this partition durable in one batch: all of them, or none.
+    pub async fn finish_all(
+        &self,
+        mut all: Vec<Finish<'_>>,
+    ) -> Result<Vec<Committed>, CommitFault> {
+        for Finish { body, head, envelope, due_ms } in &mut all {
+            crate::invariant!(Rc::ptr_eq(&body.inner, &self.inner), "one partition, one batch");
+            body.prepare(head, envelope, *due_ms).await?;
+        }
+        let bytes: usize = all.iter().map(|one| one.body.parcel.bytes()).sum();
+        if bytes > FINISH_ALL_BYTES_MAX {
+            return Err(CommitFault::TooLarge);
+        }
+        let keeper = self.inner.keeper.borrow().clone();
+        let fresh: Option<Vec<Fresh>> =
+            keeper.as_ref().map(|keeper| all.iter().map(|one| one.body.fresh(&**keeper)).collect());
+        let place = self.inner.enter_unless_hung().await?;
+        let parcels = all.iter_mut().map(|one| std::mem::take(&mut one.body.parcel)).collect();
+        let ids: Rc<[MessageId]> = all.iter().map(|one| one.body.id).collect();
+        let ticket = match self.inner.submit(place, Order::FinishAll(parcels)) {
+            Ok(ticket) => ticket,
+            Err((fault, order)) => {
+                if let Order::FinishAll(parcels) = order {
+                    let bodies = all.iter_mut().map(|one| &mut one.body);
+                    bodies.zip(parcels).for_each(|(body, parcel)| body.parcel = parcel);
+                }
+                return Err(fault);
+            }
+        };
+        all.iter_mut().for_each(|one| one.body.state = BodyState::Sent);
+        let patience = Patience::UntilHung(Messages::Several(ids));
+        let done = self.inner.outcome(ticket, patience).await?;
+        if let (Some(keeper), Some(fresh)) = (keeper, fresh) {
+            fresh.into_iter().for_each(|fresh| keeper.kept(fresh));
+        }
+        let committed = all.iter().enumerate().map(|(place, one)| Committed {
+            leads: done.leads && place == 0,
+            ..one.body.committed(&done)
+        });
+        Ok(committed.collect())
     }
 
     /// Begins a message, which has its id from here on.
@@ -339,8 +423,8 @@ pub struct Body {
 }
 
 impl Body {
-    pub fn id(&self) -> MessageId {
-        self.id
+    pub fn id(&self) -> PublicId {
+        self.inner.public_id(self.id)
     }
 
     /// Bytes pushed so far.
@@ -370,57 +454,83 @@ impl Body {
         Ok(())
     }
 
-    /// Makes the message durable, with one job for all recipients, due at `due_ms`. The sum of
-    /// the body in `envelope` is filled in here.
+    /// Makes the message durable, with one job for all recipients, due at `due_ms`. What is sent is
+    /// `head` and then the body. The sums of both in `envelope` are filled in here.
     pub async fn finish(
         mut self,
+        head: &[u8],
         envelope: &Envelope<'_>,
         due_ms: u64,
     ) -> Result<Committed, CommitFault> {
+        self.prepare(head, envelope, due_ms).await?;
+        let keeper = self.inner.keeper.borrow().clone();
+        let fresh = keeper.as_ref().map(|keeper| self.fresh(&**keeper));
+        let ticket = self.send_finish().await?;
+        let patience = Patience::UntilHung(Messages::One(self.id));
+        let done = self.inner.outcome(ticket, patience).await?;
+        if let (Some(keeper), Some(fresh)) = (keeper, fresh) {
+            keeper.kept(fresh);
+        }
+        Ok(self.committed(&done))
+    }
+
+    /// Waits for the chunks on their way and fills the parcel.
+    async fn prepare(
+        &mut self,
+        head: &[u8],
+        envelope: &Envelope<'_>,
+        due_ms: u64,
+    ) -> Result<(), CommitFault> {
         self.wait_in_flight(0).await?;
         if self.state == BodyState::Broken {
             return Err(self.inner.end_fault());
         }
-        let sum = BodySum {
-            chunks: self.parcel.streamed + self.parcel.slices.len() as u32,
-            crc32: self.crc.clone().finalize(),
-            ..self.sum
-        };
-        self.fill_records(&Envelope { body: sum, ..*envelope }, due_ms)?;
-        let keeper = self.inner.keeper.borrow().clone();
-        let fresh = keeper.as_ref().map(|keeper| self.fresh(&**keeper, due_ms));
-        let ticket = self.send_finish().await?;
-        let done = self.inner.outcome(ticket, Patience::UntilHung(Some(self.id))).await?;
-        if let (Some(keeper), Some(fresh)) = (keeper, fresh) {
-            keeper.kept(fresh);
-        }
-        let Done { write_us, batch, leads, .. } = done;
-        Ok(Committed { id: self.id, body: sum, write_us, batch, leads })
+        self.sum.chunks = self.parcel.streamed + self.parcel.chunks().count() as u32;
+        self.sum.crc32 = self.crc.clone().finalize();
+        let head_bytes = u32::try_from(head.len())
+            .map_err(|_| CommitFault::Record(RecordFault::TooLong("head")))?;
+        self.fill_records(head, &Envelope { head_bytes, body: self.sum, ..*envelope }, due_ms)
+    }
+
+    fn committed(&self, done: &Done) -> Committed {
+        let Done { write_us, batch, leads, .. } = *done;
+        Committed { id: self.id(), body: self.sum, write_us, batch, leads }
     }
 
     /// What the delivering half is given, so that a message that leaves soon is not read back.
-    fn fresh(&self, keeper: &dyn Keeper, due_ms: u64) -> Fresh {
+    fn fresh(&self, keeper: &dyn Keeper) -> Fresh {
         let parcel = &self.parcel;
-        let whole = parcel.streamed == 0 && keeper.wants(parcel.body_bytes);
+        let [envelope, _, head] = parcel.records();
+        let head = decode_head(head).expect("it was encoded just now");
+        let bytes = head.len() as u64 + parcel.body_bytes;
+        let whole = parcel.streamed == 0 && keeper.wants(bytes);
         Fresh {
             id: self.id,
-            due_ms,
-            envelope: parcel.records[..parcel.envelope_len].into(),
-            body: whole.then(|| {
-                let mut body = Vec::with_capacity(parcel.body_bytes as usize);
-                parcel.slices.iter().for_each(|slice| body.extend_from_slice(slice.bytes()));
-                body.into()
+            due_ms: parcel.due_ms,
+            envelope: envelope.into(),
+            message: whole.then(|| {
+                let mut message = Vec::with_capacity(bytes as usize);
+                message.extend_from_slice(head);
+                parcel.chunks().for_each(|bytes| message.extend_from_slice(bytes));
+                message.into()
             }),
         }
     }
 
-    fn fill_records(&mut self, envelope: &Envelope<'_>, due_ms: u64) -> Result<(), CommitFault> {
+    fn fill_records(
+        &mut self,
+        head: &[u8],
+        envelope: &Envelope<'_>,
+        due_ms: u64,
+    ) -> Result<(), CommitFault> {
         let parcel = &mut self.parcel;
         parcel.records.clear();
         envelope.encode(&mut parcel.records).map_err(CommitFault::Record)?;
         parcel.envelope_len = parcel.records.len();
         let job = Job::fresh(due_ms, envelope.recipients.len());
         job.encode(&mut parcel.records).map_err(CommitFault::Record)?;
+        parcel.job_len = parcel.records.len() - parcel.envelope_len;
+        encode_head(head, &mut parcel.records);
         parcel.due_ms = due_ms;
         parcel.body_bytes = envelope.body.bytes;
         parcel.recipients = envelope.recipients.len() as u32;
@@ -464,7 +574,7 @@ impl Body {
         while self.in_flight.len() > left {
             let ticket = self.in_flight[0];
             // The ticket is taken back by `outcome` in any case.
-            let outcome = self.inner.outcome(ticket, Patience::UntilHung(None));
+            let outcome = self.inner.outcome(ticket, Patience::UntilHung(Messages::None));
             self.in_flight.pop_front();
             if let Err(fault) = outcome.await {
                 self.state = BodyState::Broken;
@@ -491,6 +601,10 @@ impl Drop for Body {
 }
 
 impl Inner {
+    fn public_id(&self, local: MessageId) -> PublicId {
+        PublicId { local, spool: self.lane.spool }
+    }
+
     fn fault(&self) -> Option<CommitFault> {
         let is_hung = self.hung_ms.get() > 0;
         self.lane.fault().or_else(|| is_hung.then_some(CommitFault::Hung))
@@ -573,6 +687,9 @@ impl Inner {
                 Back::Nothing => (),
                 Back::Slice(slice) => self.pool.give(slice.into_chunk()),
                 Back::Parcel(parcel) => self.take_back(parcel),
+                Back::Parcels(parcels) => {
+                    parcels.into_iter().for_each(|parcel| self.take_back(parcel));
+                }
             }
             self.settle(ticket as usize, outcome);
         }
@@ -592,10 +709,11 @@ impl Inner {
                 tickets.remove(ticket);
                 None
             }
-            Stage::Disowned(id) => {
+            Stage::Disowned(messages) => {
                 tickets.remove(ticket);
                 if outcome.is_ok() {
-                    self.removals.borrow_mut().push_back(Order::Delete(id));
+                    let deletions = messages.as_slice().iter().copied().map(Order::Delete);
+                    self.removals.borrow_mut().extend(deletions);
                 }
                 None
             }
@@ -675,16 +793,33 @@ impl Inner {
 
 /// While the process drains, messages that were begun are still finished.
 fn belongs_to_the_past(order: &Order) -> bool {
-    matches!(order, Order::Chunk { .. } | Order::Finish(_) | Order::Settle(_))
+    matches!(order, Order::Chunk { .. } | Order::Finish(_) | Order::FinishAll(_) | Order::Settle(_))
 }
 
 /// How long somebody waits for an answer.
-#[derive(Clone, Copy, PartialEq, Eq)]
 enum Patience {
     /// The order is to be carried out, however long that takes.
     Endless,
-    /// Until the disk is seen to hang. With the message that the order makes durable.
-    UntilHung(Option<MessageId>),
+    /// Until the disk is seen to hang. With the messages that the order makes durable.
+    UntilHung(Messages),
+}
+
+/// The messages of one order; a single one costs no allocation.
+#[derive(Clone)]
+enum Messages {
+    None,
+    One(MessageId),
+    Several(Rc<[MessageId]>),
+}
+
+impl Messages {
+    fn as_slice(&self) -> &[MessageId] {
+        match self {
+            Messages::None => &[],
+            Messages::One(id) => std::slice::from_ref(id),
+            Messages::Several(ids) => ids,
+        }
+    }
 }
 
 /// A body that waits for a place, to be woken when the disk hangs.
@@ -736,10 +871,14 @@ impl Future for Outcome<'_> {
             self.taken = true;
             return Poll::Ready(outcome);
         }
-        if let Patience::UntilHung(id) = self.patience
+        if let Patience::UntilHung(messages) = &self.patience
             && self.inner.hung_ms.get() > 0
         {
-            *stage = id.map_or(Stage::Left, Stage::Disowned);
+            *stage = match messages {
+                Messages::None => Stage::Left,
+                messages => Stage::Disowned(messages.clone()),
+            };
+            drop(tickets);
             self.taken = true;
             return Poll::Ready(Err(CommitFault::Hung));
         }

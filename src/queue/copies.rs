@@ -21,7 +21,6 @@ use std::path::Path;
 use std::path::PathBuf;
 
 use crate::base::PartitionId;
-use crate::queue::ledger::LEDGER_LEN;
 use crate::queue::ledger::Ledger;
 
 /// The folder of the spool that holds these files.
@@ -40,19 +39,19 @@ pub struct Copies {
 
 /// The counts as they were found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Counted {
+pub enum CopiedLedger {
     /// There is no such file: a new spool, or one of an older Ringpost.
     Never,
     Ledger(Ledger),
     Unreadable,
 }
 
-impl Counted {
+impl CopiedLedger {
     /// The ledger, or one that counts nothing.
     pub fn ledger(self) -> Ledger {
         match self {
-            Counted::Ledger(ledger) => ledger,
-            Counted::Never | Counted::Unreadable => Ledger::default(),
+            CopiedLedger::Ledger(ledger) => ledger,
+            CopiedLedger::Never | CopiedLedger::Unreadable => Ledger::default(),
         }
     }
 }
@@ -98,10 +97,10 @@ impl Copies {
 
     /// To be read before the database is opened: later the counts of a server that runs may be
     /// ahead of what was opened.
-    pub fn counted(&self) -> io::Result<Counted> {
+    pub fn counted(&self) -> io::Result<CopiedLedger> {
         match fs::read(self.name(".counts")) {
-            Ok(bytes) => Ok(latest(&bytes).map_or(Counted::Unreadable, Counted::Ledger)),
-            Err(cause) if cause.kind() == io::ErrorKind::NotFound => Ok(Counted::Never),
+            Ok(bytes) => Ok(latest(&bytes).map_or(CopiedLedger::Unreadable, CopiedLedger::Ledger)),
+            Err(cause) if cause.kind() == io::ErrorKind::NotFound => Ok(CopiedLedger::Never),
             Err(cause) => Err(cause),
         }
     }
@@ -147,7 +146,7 @@ impl Copies {
 /// The larger of what the slots say: counts only grow.
 fn latest(bytes: &[u8]) -> Option<Ledger> {
     let slots = bytes.chunks(SLOT_BYTES).take(SLOTS);
-    let read = |slot: &[u8]| Ledger::decode(slot.get(..LEDGER_LEN)?).ok();
+    let read = |slot: &[u8]| Ledger::decode_front(slot).ok();
     slots.filter_map(read).reduce(|one, other| one.or_more(&other))
 }
 
@@ -185,7 +184,7 @@ mod tests {
         let spool = tempfile::tempdir().unwrap();
         fs::create_dir(spool.path().join(COPIES)).unwrap();
         let copies = Copies::new(spool.path(), PartitionId(3));
-        assert_eq!(copies.counted().unwrap(), Counted::Never);
+        assert_eq!(copies.counted().unwrap(), CopiedLedger::Never);
         let count = |taken, delivered| Ledger {
             taken,
             ended: Tally { delivered, ..Tally::default() },
@@ -197,10 +196,10 @@ mod tests {
         let path = spool.path().join("copies/p03.counts");
         let whole = fs::read(&path).unwrap();
         for (name, spoil, expected) in [
-            ("nothing", &[][..], Counted::Ledger(count(2, 1))),
-            ("the slot written last", &[SLOT_BYTES + 9], Counted::Ledger(count(2, 0))),
-            ("the other slot", &[9], Counted::Ledger(count(2, 1))),
-            ("both", &[9, SLOT_BYTES + 9], Counted::Unreadable),
+            ("nothing", &[][..], CopiedLedger::Ledger(count(2, 1))),
+            ("the slot written last", &[SLOT_BYTES + 9], CopiedLedger::Ledger(count(2, 0))),
+            ("the other slot", &[9], CopiedLedger::Ledger(count(2, 1))),
+            ("both", &[9, SLOT_BYTES + 9], CopiedLedger::Unreadable),
         ] {
             let mut bytes = whole.clone();
             spoil.iter().for_each(|place| bytes[*place] ^= 1);

@@ -6,6 +6,7 @@ use std::io;
 use std::path::PathBuf;
 
 use crate::base::PartitionId;
+use crate::base::SpoolNumber;
 use crate::base::fault::Blame;
 use crate::base::fault::Retry;
 use crate::queue::record::RecordFault;
@@ -42,6 +43,11 @@ pub enum SpoolFault {
         path: PathBuf,
         has: u8,
         asked: u8,
+    },
+    /// Made by an earlier Ringpost. Only a server upgrades it.
+    Older {
+        path: PathBuf,
+        found: u32,
     },
     /// More partitions, or none, than an id can name.
     PartitionRange {
@@ -127,8 +133,9 @@ impl SpoolFault {
             }
             SpoolFault::Locked { .. } => "stop the other process first".into(),
             SpoolFault::Newer { .. } => "run the newer Ringpost, or use another spool".into(),
+            SpoolFault::Older { .. } => "run `ringpost serve` once; it upgrades the spool".into(),
             SpoolFault::Meta { .. } => {
-                "restore the file from a backup; the mail beside it is untouched".into()
+                "restore the file from its copy in `copies`; the mail beside it is untouched".into()
             }
             SpoolFault::NoSpool { .. } => "check the path; `ringpost serve` makes a spool".into(),
             SpoolFault::PartitionMissing { path } => format!(
@@ -167,6 +174,9 @@ impl fmt::Display for SpoolFault {
                 "spool {} has format {found}, this Ringpost knows formats up to {known}",
                 path.display()
             ),
+            SpoolFault::Older { path, found } => {
+                write!(f, "spool {} has format {found} and must be upgraded", path.display())
+            }
             SpoolFault::Meta { path, why } => write!(f, "{}: {why}", path.display()),
             SpoolFault::NoSpool { path } => write!(f, "no spool at {}", path.display()),
             SpoolFault::PartitionMissing { path } => {
@@ -208,6 +218,8 @@ pub enum CommitFault {
     Hung,
     /// The process is draining.
     Stopped,
+    /// The messages of one order are too many bytes for one batch.
+    TooLarge,
     /// The envelope cannot be stored.
     Record(RecordFault),
 }
@@ -217,7 +229,7 @@ impl CommitFault {
         match self {
             CommitFault::Stopped => Blame::Us,
             CommitFault::SpoolFull | CommitFault::Failed | CommitFault::Hung => Blame::Operator,
-            CommitFault::Record(_) => Blame::Peer,
+            CommitFault::TooLarge | CommitFault::Record(_) => Blame::Peer,
         }
     }
 
@@ -236,6 +248,9 @@ impl fmt::Display for CommitFault {
             CommitFault::Failed => f.write_str("the store failed; a restart is needed"),
             CommitFault::Hung => f.write_str("the spool's disk does not answer"),
             CommitFault::Stopped => f.write_str("the queue is shutting down"),
+            CommitFault::TooLarge => {
+                f.write_str("the messages are too large to be stored together")
+            }
             CommitFault::Record(fault) => write!(f, "the envelope cannot be stored: {fault}"),
         }
     }
@@ -250,7 +265,11 @@ pub enum QueueFault {
     Unknown,
     /// The id names a partition that is not open here.
     NoPartition(PartitionId),
+    /// The id names a message of another spool.
+    ForeignSpool(SpoolNumber),
     Record(RecordFault),
+    /// The head is missing, or not as long as the envelope says.
+    Head(&'static str),
     /// A chunk is missing, or the chunks do not add up to what the envelope says.
     Body {
         chunk: u32,
@@ -264,9 +283,10 @@ pub enum QueueFault {
 impl QueueFault {
     pub fn blame(&self) -> Blame {
         match self {
-            QueueFault::Unknown | QueueFault::NoPartition(_) | QueueFault::ReadOnly => {
-                Blame::Operator
-            }
+            QueueFault::Unknown
+            | QueueFault::NoPartition(_)
+            | QueueFault::ForeignSpool(_)
+            | QueueFault::ReadOnly => Blame::Operator,
             _ => Blame::Us,
         }
     }
@@ -287,7 +307,11 @@ impl fmt::Display for QueueFault {
         match self {
             QueueFault::Unknown => f.write_str("no such message"),
             QueueFault::NoPartition(id) => write!(f, "partition {id} is not open"),
+            QueueFault::ForeignSpool(number) => {
+                write!(f, "the message is of another server: its id ends in {number}")
+            }
             QueueFault::Record(fault) => write!(f, "the record is damaged: {fault}"),
+            QueueFault::Head(why) => write!(f, "the head is damaged: {why}"),
             QueueFault::Body { chunk, why } => write!(f, "the body is damaged at {chunk}: {why}"),
             QueueFault::ReadOnly => f.write_str("the spool was opened for reading only"),
             QueueFault::Store(cause) => write!(f, "the store failed: {cause}"),

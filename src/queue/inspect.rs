@@ -4,16 +4,19 @@
 //!           on one opened for the purpose. Reads see the state of one moment and block nobody.
 //! Bounds:   `list` holds `limit` rows per partition; `cat` holds one chunk.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
 use serde::Serialize;
 
 use crate::base::MessageId;
-use crate::queue::body::BodyReader;
-use crate::queue::body::SharedBodyReader;
+use crate::base::PublicId;
 use crate::queue::fault::QueueFault;
+use crate::queue::jobs::Jobs;
 use crate::queue::key;
+use crate::queue::message::MessageReader;
+use crate::queue::message::SharedMessageReader;
 use crate::queue::partition::Partition;
 use crate::queue::partition::QUARANTINE;
 use crate::queue::quarantine;
@@ -68,6 +71,7 @@ pub struct Details {
     pub envid: Option<String>,
     pub auth: Option<String>,
     pub declared_bytes: Option<u64>,
+    pub head_bytes: u32,
     pub body_bytes: u64,
     pub body_chunks: u32,
     pub body_crc32: String,
@@ -77,7 +81,13 @@ pub struct Details {
     pub protocol: String,
     pub tls: Option<String>,
     pub message_id: Option<String>,
-    pub trace: String,
+    pub tenant: String,
+    pub credential: Option<String>,
+    pub stream: u16,
+    pub tags: Vec<String>,
+    pub metadata: BTreeMap<String, String>,
+    /// Every recipient has its final state; the message is kept until then.
+    pub kept_until_ms: Option<u64>,
     pub jobs: Vec<JobRow>,
 }
 
@@ -146,7 +156,7 @@ pub fn list_wanted(
 ) -> Result<Vec<ListRow>, QueueFault> {
     let mut rows = Vec::new();
     for partition in spool.partitions() {
-        list_partition(partition, filter, wanted, &mut rows)?;
+        list_partition(spool, partition, filter, wanted, &mut rows)?;
     }
     rows.sort_by_key(|(id, _)| *id);
     rows.truncate(filter.limit);
@@ -154,6 +164,7 @@ pub fn list_wanted(
 }
 
 fn list_partition(
+    spool: &Spool,
     partition: &Partition,
     filter: ListFilter,
     wanted: &Wanted,
@@ -173,20 +184,22 @@ fn list_partition(
             && Some(id) > filter.after
             && wanted.accepts(partition, id, record)?
         {
-            rows.push((id, list_row(id, record)));
+            rows.extend(list_row(spool.public_id(id), record).map(|row| (id, row)));
         }
         envelopes.next();
     }
     Ok(envelopes.status()?)
 }
 
-fn list_row(id: MessageId, record: &[u8]) -> ListRow {
+/// `None`: the message is not queued any more, but kept.
+fn list_row(id: PublicId, record: &[u8]) -> Option<ListRow> {
     let id = id.to_string();
-    match Envelope::decode(record) {
+    Some(match Envelope::decode(record) {
+        Ok(envelope) if envelope.kept_until_ms.is_some() => return None,
         Ok(envelope) => ListRow {
             id,
             received_ms: envelope.received_ms,
-            bytes: envelope.body.bytes,
+            bytes: envelope.bytes(),
             sender: envelope.sender.map(str::to_owned),
             recipients: envelope.recipients.len(),
             first_recipient: envelope.recipients.iter().next().map(|to| to.mailbox.to_owned()),
@@ -203,7 +216,7 @@ fn list_row(id: MessageId, record: &[u8]) -> ListRow {
             peer: None,
             fault: Some(fault.to_string()),
         },
-    }
+    })
 }
 
 /// All that is known of one message.
@@ -214,7 +227,7 @@ pub fn show(spool: &Spool, id: MessageId) -> Result<Details, QueueFault> {
     let tls = envelope.tls.map(|tls| format!("{} {}", tls.version, tls.cipher));
     let owned = |text: Option<&str>| text.map(str::to_owned);
     Ok(Details {
-        id: id.to_string(),
+        id: spool.public_id(id).to_string(),
         partition: id.partition().0,
         received_ms: envelope.received_ms,
         sender: owned(envelope.sender),
@@ -241,6 +254,7 @@ pub fn show(spool: &Spool, id: MessageId) -> Result<Details, QueueFault> {
         envid: owned(envelope.envid),
         auth: owned(envelope.auth),
         declared_bytes: envelope.declared_bytes,
+        head_bytes: envelope.head_bytes,
         body_bytes: envelope.body.bytes,
         body_chunks: envelope.body.chunks,
         body_crc32: format!("{:08x}", envelope.body.crc32),
@@ -250,7 +264,12 @@ pub fn show(spool: &Spool, id: MessageId) -> Result<Details, QueueFault> {
         protocol: envelope.protocol.to_owned(),
         tls,
         message_id: owned(envelope.message_id),
-        trace: String::from_utf8_lossy(envelope.trace).into_owned(),
+        tenant: envelope.tenant.to_string(),
+        credential: envelope.credential.map(|credential| credential.to_string()),
+        stream: envelope.stream.0,
+        tags: envelope.tags.iter().map(str::to_owned).collect(),
+        metadata: envelope.metadata.iter().map(|(k, v)| (k.to_owned(), v.to_owned())).collect(),
+        kept_until_ms: envelope.kept_until_ms,
         jobs: jobs_of(partition, id)?,
     })
 }
@@ -269,19 +288,8 @@ fn notify_words(notify: u8) -> Vec<&'static str> {
 }
 
 fn jobs_of(partition: &Partition, id: MessageId) -> Result<Vec<JobRow>, QueueFault> {
-    let mut rows = Vec::new();
-    let mut jobs = partition.db().raw_iterator_cf(partition.families().job);
-    jobs.seek(key::of_id(id));
-    while let Some((job_key, record)) = jobs.item() {
-        let Some((owner, number)) = key::job_of(job_key) else { break };
-        if owner != id {
-            break;
-        }
-        rows.push(job_row(number, record));
-        jobs.next();
-    }
-    jobs.status()?;
-    Ok(rows)
+    let jobs = Jobs::of(partition, id).collect()?;
+    Ok(jobs.iter().map(|job| job_row(job.number, &job.record)).collect())
 }
 
 fn job_row(number: u16, record: &[u8]) -> JobRow {
@@ -322,9 +330,9 @@ pub fn stats(spool: &Spool) -> Result<SpoolStats, QueueFault> {
 
 fn partition_stats(partition: &Partition) -> Result<PartitionStats, QueueFault> {
     let families = partition.families();
-    let mut envelopes = partition.db().raw_iterator_cf(families.envelope);
-    envelopes.seek_to_first();
-    let oldest_ms = envelopes.key().and_then(key::id_of).map(MessageId::made_ms);
+    let mut jobs = partition.db().raw_iterator_cf(families.job);
+    jobs.seek_to_first();
+    let oldest_ms = jobs.key().and_then(key::id_of).map(MessageId::made_ms);
     let mut streams = 0;
     let mut marks = partition.db().raw_iterator_cf(families.stream);
     marks.seek_to_first();
@@ -367,29 +375,22 @@ fn log_bytes(path: &Path) -> u64 {
         .sum()
 }
 
-/// A message as it would be delivered: trace header, then body.
-pub struct Cat {
-    trace: Option<Vec<u8>>,
-    body: SharedBodyReader,
-}
+/// A message as it would be delivered: head, then body.
+pub struct Cat(SharedMessageReader);
 
 /// Reads a message piece by piece. The last piece comes only if the whole body is sound.
 pub fn cat(spool: &Spool, id: MessageId) -> Result<Cat, QueueFault> {
     let partition = spool.partition_of(id)?;
     let record = envelope_record(partition, id)?;
     let envelope = Envelope::decode(&record).map_err(QueueFault::Record)?;
-    let trace = Some(envelope.trace.to_vec()).filter(|trace| !trace.is_empty());
-    Ok(Cat { trace, body: BodyReader::new(Arc::clone(partition), id, envelope.body) })
+    Ok(Cat(MessageReader::new(Arc::clone(partition), id, &envelope)))
 }
 
 impl Iterator for Cat {
     type Item = Result<Vec<u8>, QueueFault>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        match self.trace.take() {
-            Some(trace) => Some(Ok(trace)),
-            None => self.body.next_chunk(<[u8]>::to_vec),
-        }
+        self.0.next_piece(<[u8]>::to_vec)
     }
 }
 

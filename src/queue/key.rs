@@ -12,6 +12,8 @@ pub const BODY_KEY_LEN: usize = 12;
 pub const JOB_KEY_LEN: usize = 10;
 /// Length of a key of `due`.
 pub const DUE_KEY_LEN: usize = 18;
+/// Length of a key of `kept`.
+pub const KEPT_KEY_LEN: usize = 16;
 
 /// The key of an envelope or of a stream mark.
 pub fn of_id(id: MessageId) -> [u8; ID_KEY_LEN] {
@@ -39,6 +41,14 @@ pub fn of_due(due_ms: u64, id: MessageId, job: u16) -> [u8; DUE_KEY_LEN] {
     let mut key = [0; DUE_KEY_LEN];
     key[..8].copy_from_slice(&due_ms.to_be_bytes());
     key[8..].copy_from_slice(&of_job(id, job));
+    key
+}
+
+/// The key of a message that is kept until then.
+pub fn of_kept(until_ms: u64, id: MessageId) -> [u8; KEPT_KEY_LEN] {
+    let mut key = [0; KEPT_KEY_LEN];
+    key[..8].copy_from_slice(&until_ms.to_be_bytes());
+    key[8..].copy_from_slice(&of_id(id));
     key
 }
 
@@ -70,6 +80,13 @@ pub fn due_of(key: &[u8]) -> Option<(u64, MessageId, u16)> {
     Some((u64::from_be_bytes(due), id, job))
 }
 
+/// The parts of a key of `kept`.
+pub fn kept_of(key: &[u8]) -> Option<(u64, MessageId)> {
+    let key: &[u8; KEPT_KEY_LEN] = key.try_into().ok()?;
+    let until: [u8; 8] = key[..8].try_into().ok()?;
+    Some((u64::from_be_bytes(until), id_of(&key[8..])?))
+}
+
 /// A key as it is written in file names and messages.
 pub fn hex(key: &[u8]) -> String {
     use std::fmt::Write as _;
@@ -90,7 +107,9 @@ mod tests {
         assert_eq!(hex(&of_body(id, 0x0a0b)), "010203040506070800000a0b");
         assert_eq!(hex(&of_job(id, 7)), "01020304050607080007");
         assert_eq!(hex(&of_due(0x11, id, 7)), "000000000000001101020304050607080007");
+        assert_eq!(hex(&of_kept(0x11, id)), "00000000000000110102030405060708");
         assert_eq!(id_of(&of_id(id)), Some(id));
+        assert_eq!(kept_of(&of_kept(5, id)), Some((5, id)));
         assert_eq!(body_of(&of_body(id, 9)), Some((id, 9)));
         assert_eq!(job_of(&of_job(id, 9)), Some((id, 9)));
         assert_eq!(due_of(&of_due(5, id, 9)), Some((5, id, 9)));

@@ -1,94 +1,132 @@
-//! What the header of a message says of whose it is and where it is to go: tenant, campaign, and the
-//! fields that routes ask for.
+//! Short texts stored with a message: tags, metadata, and the labels that its header gives.
 //!
-//! Promise:  as of `schema`: encoding and decoding are each other's inverse, and every field is
-//!           checked. An envelope without any of it has not a byte of it, as those that were
-//!           written before there was such a thing.
+//! Promise:  encoding and decoding are each other's inverse, and every text is checked when read.
+//! Bounds:   255 texts or pairs in one list.
 
 use crate::queue::record::Reader;
 use crate::queue::record::RecordFault;
 use crate::queue::record::Writer;
 use crate::queue::record::put_text;
 
-/// All of it. Mail that was made here has none.
+/// Labels from the header of a message. Mail made here has none.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Labels<'a> {
+    /// The configured name of the tenant, for routes.
     pub tenant: Option<&'a str>,
     pub campaign: Option<&'a str>,
+    /// The fields that routes ask for.
     pub fields: Fields<'a>,
 }
 
 impl<'a> Labels<'a> {
-    pub fn is_empty(&self) -> bool {
-        self.tenant.is_none() && self.campaign.is_none() && self.fields.count == 0
-    }
-
     pub(super) fn encode(&self, writer: &mut Writer<'_>) -> Result<(), RecordFault> {
         writer.text("tenant", self.tenant)?;
         writer.text("campaign", self.campaign)?;
-        writer.u8(self.fields.count);
-        writer.bytes("header fields", self.fields.bytes)
+        self.fields.encode(writer)
     }
 
     pub(super) fn decode(reader: &mut Reader<'a>) -> Result<Labels<'a>, RecordFault> {
-        let labels = Labels {
+        Ok(Labels {
             tenant: reader.text()?,
             campaign: reader.text()?,
-            fields: {
-                let count = reader.u8()?;
-                Fields::check(count, reader.bytes()?)?
-            },
-        };
-        // What has none is written without the place for them.
-        if labels.is_empty() { Err(RecordFault::Value("labels")) } else { Ok(labels) }
+            fields: Fields::decode(reader)?,
+        })
     }
 }
 
-/// Header fields in stored form: names in lower case, and values.
+/// A list of texts in stored form.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Fields<'a> {
+pub struct Texts<'a> {
     count: u8,
     bytes: &'a [u8],
 }
 
-impl<'a> Fields<'a> {
-    fn check(count: u8, bytes: &'a [u8]) -> Result<Fields<'a>, RecordFault> {
-        let mut reader = Reader::bare(bytes);
-        for _ in 0..count {
-            read_field(&mut reader)?;
+impl<'a> Texts<'a> {
+    pub(super) fn encode(&self, writer: &mut Writer<'_>) -> Result<(), RecordFault> {
+        writer.u8(self.count);
+        writer.bytes("texts", self.bytes)
+    }
+
+    pub(super) fn decode(reader: &mut Reader<'a>) -> Result<Texts<'a>, RecordFault> {
+        Texts::checked(reader, 1)
+    }
+
+    /// Reads a list of `each` texts per entry.
+    fn checked(reader: &mut Reader<'a>, each: usize) -> Result<Texts<'a>, RecordFault> {
+        let list = Texts { count: reader.u8()?, bytes: reader.bytes()? };
+        let mut texts = Reader::bare(list.bytes);
+        for _ in 0..usize::from(list.count) * each {
+            texts.some_text("text")?;
         }
-        reader.end()?;
-        Ok(Fields { count, bytes })
+        texts.end()?;
+        Ok(list)
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = &'a str> + use<'a> {
+        let mut reader = Reader::bare(self.bytes);
+        std::iter::from_fn(move || reader.text().ok().flatten())
+    }
+}
+
+/// A list of names and values in stored form.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Fields<'a>(Texts<'a>);
+
+impl<'a> Fields<'a> {
+    pub(super) fn encode(&self, writer: &mut Writer<'_>) -> Result<(), RecordFault> {
+        self.0.encode(writer)
+    }
+
+    pub(super) fn decode(reader: &mut Reader<'a>) -> Result<Fields<'a>, RecordFault> {
+        Texts::checked(reader, 2).map(Fields)
     }
 
     pub fn iter(&self) -> impl Iterator<Item = (&'a str, &'a str)> + use<'a> {
-        let mut reader = Reader::bare(self.bytes);
-        (0..self.count).map_while(move |_| read_field(&mut reader).ok())
+        let mut texts = self.0.iter();
+        std::iter::from_fn(move || texts.next().zip(texts.next()))
     }
 }
 
-fn read_field<'a>(reader: &mut Reader<'a>) -> Result<(&'a str, &'a str), RecordFault> {
-    let name = reader.some_text("header field")?;
-    Ok((name, reader.some_text("header value")?))
-}
-
-/// Fields as they are gathered.
+/// A list of texts while it is put together.
 #[derive(Clone, Debug, Default)]
-pub struct FieldsBuf {
+pub struct TextsBuf {
     count: u8,
     bytes: Vec<u8>,
 }
 
-impl FieldsBuf {
-    pub fn push(&mut self, name: &str, value: &str) -> Result<(), RecordFault> {
-        let count = self.count.checked_add(1).ok_or(RecordFault::TooLong("header fields"))?;
-        put_text(&mut self.bytes, "header field", Some(name))?;
-        put_text(&mut self.bytes, "header value", Some(value))?;
+impl TextsBuf {
+    pub fn push(&mut self, text: &str) -> Result<(), RecordFault> {
+        self.push_entry(&[text])
+    }
+
+    fn push_entry(&mut self, texts: &[&str]) -> Result<(), RecordFault> {
+        let count = self.count.checked_add(1).ok_or(RecordFault::TooLong("list of texts"))?;
+        let before = self.bytes.len();
+        for text in texts {
+            if let Err(fault) = put_text(&mut self.bytes, "text", Some(text)) {
+                self.bytes.truncate(before);
+                return Err(fault);
+            }
+        }
         self.count = count;
         Ok(())
     }
 
+    pub fn as_texts(&self) -> Texts<'_> {
+        Texts { count: self.count, bytes: &self.bytes }
+    }
+}
+
+/// A list of names and values while it is put together.
+#[derive(Clone, Debug, Default)]
+pub struct FieldsBuf(TextsBuf);
+
+impl FieldsBuf {
+    pub fn push(&mut self, name: &str, value: &str) -> Result<(), RecordFault> {
+        self.0.push_entry(&[name, value])
+    }
+
     pub fn as_fields(&self) -> Fields<'_> {
-        Fields { count: self.count, bytes: &self.bytes }
+        Fields(self.0.as_texts())
     }
 }

@@ -22,6 +22,8 @@ use crossbeam::queue::ArrayQueue;
 use crate::base::MessageId;
 use crate::base::PartitionId;
 use crate::base::Slice;
+use crate::base::SpoolNumber;
+use crate::base::limits::CHUNK_BYTES;
 use crate::base::limits::COMMIT_WAITERS_MAX;
 use crate::base::limits::UNSETTLED_MAX;
 use crate::queue::fault::CommitFault;
@@ -42,8 +44,10 @@ pub struct Work {
 pub enum Order {
     /// A chunk of a large body; chunk 0 brings the mark of the stream with it.
     Chunk { id: MessageId, number: u32, slice: Slice },
-    /// The promise: what is left of the body, envelope, job and schedule.
+    /// The promise: head, what is left of the body, envelope, job and schedule.
     Finish(Parcel),
+    /// Several such promises in one batch: all of them are kept, or none is made.
+    FinishAll(Vec<Parcel>),
     /// A body that will not be finished.
     Abort { id: MessageId, chunks: u32 },
     /// An operator's order.
@@ -62,12 +66,36 @@ pub struct Parcel {
     /// Chunks that were streamed before; the slices here come after them.
     pub streamed: u32,
     pub slices: Vec<Slice>,
-    /// The envelope's record, and the job's behind it.
+    /// The body, where several messages share it. Then nothing is streamed or sliced.
+    pub shared: Option<Arc<[u8]>>,
+    /// The records of envelope, job and head, one behind the other.
     pub records: Vec<u8>,
     pub envelope_len: usize,
+    pub job_len: usize,
     pub due_ms: u64,
     pub body_bytes: u64,
     pub recipients: u32,
+}
+
+impl Parcel {
+    /// Bytes that it brings to a batch, about.
+    pub fn bytes(&self) -> usize {
+        let slices: usize = self.slices.iter().map(Slice::len).sum();
+        self.records.len() + slices + self.shared.as_ref().map_or(0, |body| body.len())
+    }
+
+    /// Chunks that are written with the envelope.
+    pub fn chunks(&self) -> impl Iterator<Item = &[u8]> {
+        let shared = self.shared.iter().flat_map(|body| body.chunks(CHUNK_BYTES));
+        self.slices.iter().map(Slice::bytes).chain(shared)
+    }
+
+    /// The records of envelope, job and head.
+    pub fn records(&self) -> [&[u8]; 3] {
+        let (envelope, rest) = self.records.split_at(self.envelope_len);
+        let (job, head) = rest.split_at(self.job_len);
+        [envelope, job, head]
+    }
 }
 
 /// What a batch cost.
@@ -94,6 +122,7 @@ pub enum Back {
     Nothing,
     Slice(Slice),
     Parcel(Parcel),
+    Parcels(Vec<Parcel>),
 }
 
 const RUNNING: u8 = 0;
@@ -150,6 +179,7 @@ impl Orders {
 /// The lane itself.
 pub struct Lane {
     pub partition: PartitionId,
+    pub spool: SpoolNumber,
     pub newest: Option<MessageId>,
     pub sender: Sender<Work>,
     /// For what a crash would have repeated.
@@ -165,11 +195,16 @@ pub struct Lane {
 }
 
 impl Lane {
-    pub fn new(partition: PartitionId, newest: Option<MessageId>) -> (Arc<Lane>, Orders) {
+    pub fn new(
+        partition: PartitionId,
+        spool: SpoolNumber,
+        newest: Option<MessageId>,
+    ) -> (Arc<Lane>, Orders) {
         let (sender, plain) = crossbeam::channel::bounded(COMMIT_WAITERS_MAX + 1);
         let (urgent, urgent_orders) = crossbeam::channel::bounded(UNSETTLED_MAX);
         let lane = Lane {
             partition,
+            spool,
             newest,
             sender,
             urgent,

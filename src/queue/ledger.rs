@@ -2,14 +2,15 @@
 //!
 //! Owner:    the commit thread, which writes it in the same batch as what it counts; a batch that
 //!           is lost is lost with its counts.
-//! Promise:  taken = delivered + bounced + expired + deleted + quarantined + queued, at any moment
-//!           and after any crash. `queued` is not kept but counted from the jobs, so that the
-//!           equation can fail. A copy is kept outside of the database (`copies`), so that it can
-//!           fail for a database that has lost its ledger too.
+//! Promise:  taken = delivered + bounced + expired + cancelled + suppressed + quarantined + queued,
+//!           at any moment and after any crash. `queued` is not stored but counted from the jobs, so
+//!           that the equation can fail. A copy outside the database (`copies`) lets it fail for a
+//!           database that lost its ledger too.
 
 use serde::Serialize;
 
 use crate::base::MessageId;
+use crate::queue::record::Kind;
 use crate::queue::record::Reader;
 use crate::queue::record::RecordFault;
 use crate::queue::record::Writer;
@@ -21,12 +22,14 @@ pub const LEDGER_KEY: &[u8] = b"ledger";
 /// that was cut short, and brings the ledger in line as that one would have.
 pub const MENDING_KEY: &[u8] = b"mending";
 
-const KIND_LEDGER: u8 = b'L';
+/// Version 2 counts suppressed recipients.
+const KIND_LEDGER: Kind = Kind { byte: b'L', version: 2 };
 
 /// Bytes of an encoded `Ledger`.
-pub const LEDGER_LEN: usize = 62;
+pub const LEDGER_LEN: usize = 70;
+const LEDGER_V1_LEN: usize = 62;
 
-/// Recipients by what became of them.
+/// Recipients by their final state.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Tally {
     pub delivered: u64,
@@ -34,20 +37,23 @@ pub struct Tally {
     pub bounced: u64,
     /// Given up after the time for tries had passed.
     pub expired: u64,
-    /// Removed by an operator.
-    pub deleted: u64,
+    /// Removed on request, or answered 451 because the disk did not answer in time.
+    pub cancelled: u64,
+    /// Not tried, because the address is on a suppression list.
+    pub suppressed: u64,
 }
 
 impl Tally {
     pub fn total(&self) -> u64 {
-        self.delivered + self.bounced + self.expired + self.deleted
+        self.delivered + self.bounced + self.expired + self.cancelled + self.suppressed
     }
 
     pub fn add(&mut self, more: &Tally) {
         self.delivered += more.delivered;
         self.bounced += more.bounced;
         self.expired += more.expired;
-        self.deleted += more.deleted;
+        self.cancelled += more.cancelled;
+        self.suppressed += more.suppressed;
     }
 }
 
@@ -97,7 +103,8 @@ impl Ledger {
                 delivered: self.ended.delivered.max(other.ended.delivered),
                 bounced: self.ended.bounced.max(other.ended.bounced),
                 expired: self.ended.expired.max(other.ended.expired),
-                deleted: self.ended.deleted.max(other.ended.deleted),
+                cancelled: self.ended.cancelled.max(other.ended.cancelled),
+                suppressed: self.ended.suppressed.max(other.ended.suppressed),
             },
             quarantined: self.quarantined.max(other.quarantined),
             newest: self.newest.max(other.newest),
@@ -117,9 +124,10 @@ impl Ledger {
             ended.delivered,
             ended.bounced,
             ended.expired,
-            ended.deleted,
+            ended.cancelled,
             self.quarantined,
             self.newest,
+            ended.suppressed,
         ] {
             writer.u64(count);
         }
@@ -129,19 +137,29 @@ impl Ledger {
 
     pub fn decode(record: &[u8]) -> Result<Ledger, RecordFault> {
         let mut reader = Reader::open(record, KIND_LEDGER)?;
-        let ledger = Ledger {
+        let mut ledger = Ledger {
             taken: reader.u64()?,
             ended: Tally {
                 delivered: reader.u64()?,
                 bounced: reader.u64()?,
                 expired: reader.u64()?,
-                deleted: reader.u64()?,
+                cancelled: reader.u64()?,
+                suppressed: 0,
             },
             quarantined: reader.u64()?,
             newest: reader.u64()?,
         };
+        if reader.version() > 1 {
+            ledger.ended.suppressed = reader.u64()?;
+        }
         reader.end()?;
         Ok(ledger)
+    }
+
+    /// The ledger at the front of `bytes`, whatever follows.
+    pub fn decode_front(bytes: &[u8]) -> Result<Ledger, RecordFault> {
+        let len = if bytes.first() == Some(&1) { LEDGER_V1_LEN } else { LEDGER_LEN };
+        Ledger::decode(bytes.get(..len).ok_or(RecordFault::TooShort)?)
     }
 }
 
@@ -169,8 +187,8 @@ mod tests {
     #[test]
     fn a_ledger_is_read_back() {
         let ledger = Ledger {
-            taken: 9,
-            ended: Tally { delivered: 1, bounced: 2, expired: 3, deleted: 1 },
+            taken: 11,
+            ended: Tally { delivered: 1, bounced: 2, expired: 3, cancelled: 1, suppressed: 2 },
             quarantined: 1,
             newest: 77,
         };

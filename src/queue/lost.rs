@@ -5,17 +5,22 @@
 //!           of a family are lost, an absent record says nothing any more, and an old version of
 //!           one may have come back from below the lost one: then recovery compares families, and
 //!           puts aside what they do not agree on.
-//! On disk:  one byte behind the key `mending`, until a recovery has come to its end.
+//! On disk:  two bytes at the key `mending`, until a recovery has come to its end.
 
+use crate::queue::schema::EVENT;
 use crate::queue::schema::FAMILIES;
+use crate::queue::schema::ONCE;
+use crate::queue::schema::SCHEDULED;
 
 /// Families that have lost rows, and whether the log has lost batches.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Lost(u8);
+pub struct Lost(u16);
 
-const LOG: u8 = 1 << 7;
+/// The eighth bit, where format 1 had it; the families have the bits below and above.
+const LOG_BIT: usize = 7;
+const LOG: u16 = 1 << LOG_BIT;
 
-const _: () = assert!(FAMILIES.len() < 7, "each family has its bit below that of the log");
+const _: () = assert!(FAMILIES.len() < 16, "each family and the log have a bit");
 
 impl Lost {
     /// Batches of the log; each whole, so that families still agree.
@@ -23,6 +28,12 @@ impl Lost {
 
     pub fn any(self) -> bool {
         self.0 != 0
+    }
+
+    /// Whether rows are lost that the records of a message are compared with.
+    pub fn any_of_mail(self) -> bool {
+        let others = [EVENT, ONCE, SCHEDULED].into_iter().map(bit).fold(0, |all, bit| all | bit);
+        self.0 & !others != 0
     }
 
     pub fn add(&mut self, family: &str) {
@@ -45,16 +56,18 @@ impl Lost {
         families.chain((self.0 & LOG != 0).then_some("log")).collect()
     }
 
-    pub fn to_bytes(self) -> [u8; 1] {
-        [self.0]
+    pub fn to_bytes(self) -> [u8; 2] {
+        self.0.to_le_bytes()
     }
 
-    /// An older Ringpost wrote none.
+    /// Format 1 wrote one byte.
     pub fn from_bytes(bytes: &[u8]) -> Lost {
-        Lost(bytes.first().copied().unwrap_or(0))
+        let byte = |place: usize| bytes.get(place).copied().unwrap_or(0);
+        Lost(u16::from_le_bytes([byte(0), byte(1)]))
     }
 }
 
-fn bit(family: &str) -> u8 {
-    FAMILIES.iter().position(|known| *known == family).map_or(0, |place| 1 << place)
+fn bit(family: &str) -> u16 {
+    let place = FAMILIES.iter().position(|known| *known == family);
+    place.map_or(0, |place| 1 << (place + usize::from(place >= LOG_BIT)))
 }

@@ -14,9 +14,9 @@
 //! # Folder on disk
 //!
 //! ```text
-//! <spool>/ringpost.json         format version, number of partitions, when it was made
+//! <spool>/ringpost.json         format, number of partitions, number of the spool
 //! <spool>/lock                  held (flock) by the one process that writes; its pid as text
-//! <spool>/p00 .. p63            one RocksDB each, six column families
+//! <spool>/p00 .. p63            one RocksDB each
 //! <spool>/p00.new, p00.view     only while a damaged partition is rescued; see `rescue`
 //! <spool>/pauses.json           destinations that operators have paused; see `pauses`
 //! <spool>/reserve               room kept for the time when the disk is full; see `reserve`
@@ -27,34 +27,43 @@
 //! # Column families (keys fixed-width and big-endian; records versioned, with a CRC at their end)
 //!
 //! ```text
-//! envelope   id                    -> Envelope        written once
+//! envelope   id                    -> Envelope        written once, and again when it is kept
+//! head       id                    -> header block    written once
 //! body       id, chunk             -> raw bytes       written once, blob files
 //! job        id, job               -> Job             written again at each attempt
 //! due        due_ms, id, job       -> nothing         written once per schedule
 //! stream     id                    -> StreamMark      a body under way, written once
+//! kept       until_ms, id          -> nothing         a message kept after its end
+//! event, once, scheduled                              empty so far
 //! default    "ledger"              -> Ledger          written with what it counts; see `ledger`
 //!            "mending"             -> Lost            recovery is under way; see `lost`
 //! ```
 //! What is written once is removed with `SingleDelete`, so that a message delivered soon dies in
-//! the memtable; `job` alone takes `Delete`. The two are never mixed in one family (RocksDB calls
-//! that undefined).
+//! the memtable; `job` and `kept` alone take `Delete`. The two are never mixed in one family
+//! (RocksDB calls that undefined).
 //!
 //! # States of a message, and the one write between two states
 //!
 //! ```text
-//! state      envelope  body      job  due  stream   what it is
-//! S0 none       -       -         -    -     -      not here, or not yet
-//! S1 stream     -      0..k       -    -     x      a large body under way; nothing promised
-//! S2 queued     x      all        x    x     -      promised: the 250 has been or may be given
+//! state      envelope  head  body  job  due  stream  kept   what it is
+//! S0 none       -       -     -     -    -     -      -     not here, or not yet
+//! S1 stream     -       -    0..k   -    -     x      -     a large body under way; no promise
+//! S2 queued     x       x    all    x    x     -      -     promised: the 250 may have been given
+//! S3 kept       x       x    all    -    -     -      x     every recipient has its final state
 //!
 //! S0 -> S1   first chunk + mark           unsynced    Work::Chunk
 //! S1 -> S1   next chunk                   unsynced    Work::Chunk
 //! S0 -> S2   all chunks, envelope, ...    SYNCED      Work::Finish    a small message, one batch
+//!                                                     Work::FinishAll several of them, one batch
 //! S1 -> S2   last chunks, envelope, ...,
 //!            SingleDelete of the mark     SYNCED      Work::Finish    a large message
 //! S1 -> S0   chunks and mark removed      unsynced    Work::Abort     the session ended early
 //! S2 -> S0   everything removed           SYNCED      Work::Delete    an operator's order, or its
 //!                                                                     sender was answered 451
+//! S2 -> S0   the last job has ended       SYNCED      Work::Settle    see `settle`
+//! S2 -> S3   the same, to be kept: the
+//!            envelope says until when     SYNCED      Work::Settle
+//! S3 -> S0   everything removed           SYNCED      Work::Delete    it has expired
 //! ```
 //! Each arrow is one RocksDB write batch, so a crash leaves a state of the table and nothing
 //! between. A synced write also makes every earlier write of its partition durable, for they share
@@ -84,13 +93,13 @@
 //! `quarantine`, which loses no bytes.
 
 pub mod audit;
-pub mod body;
 pub mod commit;
 pub mod committer;
 pub mod copies;
 pub mod fault;
 pub mod holes;
 pub mod inspect;
+pub mod jobs;
 pub mod key;
 pub mod labels;
 pub mod lane;
@@ -98,6 +107,7 @@ pub mod ledger;
 pub mod lost;
 pub mod manifest;
 pub mod mend;
+pub mod message;
 pub mod notice;
 pub mod operate;
 pub mod options;
@@ -119,20 +129,23 @@ pub mod space;
 pub mod spool;
 pub mod unsettled;
 
-pub use body::BodyReader;
 pub use commit::CommitOptions;
 pub use commit::CommitThread;
 pub use committer::Body;
 pub use committer::Committed;
 pub use committer::Committer;
+pub use committer::Finish;
 pub use committer::Fresh;
 pub use committer::Hang;
 pub use committer::Keeper;
+pub use committer::SharedBody;
 pub use fault::CommitFault;
 pub use fault::QueueFault;
 pub use fault::SpoolFault;
 pub use labels::Labels;
 pub use lane::CommitHandle;
+pub use message::MessageReader;
+pub use message::SharedMessageReader;
 pub use notice::Notice;
 pub use partition::Partition;
 pub use reclaim::Reclaimer;

@@ -15,6 +15,8 @@ use serde::Serialize;
 use crate::base::MessageId;
 use crate::queue::fault::CommitFault;
 use crate::queue::fault::QueueFault;
+use crate::queue::jobs::Jobs;
+use crate::queue::jobs::StoredJob;
 use crate::queue::key;
 use crate::queue::partition::Partition;
 use crate::queue::schema::Job;
@@ -128,22 +130,9 @@ impl Operation {
 }
 
 /// The records of all jobs of a message, by number. `Unknown`: there is no such message.
-pub fn jobs_of(
-    partition: &Partition,
-    id: MessageId,
-) -> Result<Vec<(u16, Vec<u8>)>, OperationFault> {
-    let mut found = Vec::new();
-    let mut jobs = partition.db().raw_iterator_cf(partition.families().job);
-    jobs.seek(key::of_id(id));
-    while let Some((job_key, record)) = jobs.item() {
-        let Some((owner, number)) = key::job_of(job_key) else { break };
-        if owner != id {
-            break;
-        }
-        found.push((number, record.to_vec()));
-        jobs.next();
-    }
-    jobs.status().map_err(|cause| OperationFault::Queue(cause.into()))?;
+pub fn jobs_of(partition: &Partition, id: MessageId) -> Result<Vec<StoredJob>, OperationFault> {
+    let found = Jobs::of(partition, id).collect();
+    let found = found.map_err(|cause| OperationFault::Queue(cause.into()))?;
     if found.is_empty() { Err(OperationFault::Unknown) } else { Ok(found) }
 }
 
@@ -164,7 +153,7 @@ pub fn carry_out(
     let families = partition.families();
     let mut batch = WriteBatch::default();
     let mut refused = None;
-    for (number, record) in jobs_of(partition, id)? {
+    for StoredJob { number, record } in jobs_of(partition, id)? {
         let record_fault = |fault| OperationFault::Queue(QueueFault::Record(fault));
         let job = Job::decode(&record).map_err(record_fault)?;
         match operation.applied(&job, now_ms) {

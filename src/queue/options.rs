@@ -18,7 +18,8 @@ use crate::queue::notice::Loudness;
 use crate::queue::notice::Notice;
 use crate::queue::notice::OnNotice;
 use crate::queue::schema::BODY;
-use crate::queue::schema::FAMILIES;
+use crate::queue::schema::EVENT;
+use crate::queue::schema::HEAD;
 
 /// Bytes of blocks kept for all partitions: indexes and filters of a few thousand files. Bodies
 /// are read once, by delivery, and need no cache of ours beside the page cache.
@@ -37,6 +38,9 @@ const BODY_BUFFER_BYTES_MAX: usize = 64 << 20;
 
 /// Files of one family that nothing has merged yet.
 const L0_FILES_MAX: i32 = 36;
+
+/// The same of `event`.
+const EVENT_L0_FILES_MAX: i32 = 64;
 
 /// Bytes that wait for compaction.
 const COMPACTION_DEBT_BYTES_MAX: usize = 256 << 30;
@@ -129,9 +133,17 @@ pub fn database(
 }
 
 /// Every family with its options.
-pub fn families(memory: &StoreMemory) -> impl Iterator<Item = ColumnFamilyDescriptor> + '_ {
-    FAMILIES.iter().map(|name| {
-        let options = if *name == BODY { body(memory) } else { small(memory) };
+pub fn families<'m>(
+    memory: &'m StoreMemory,
+    names: &'static [&'static str],
+) -> impl Iterator<Item = ColumnFamilyDescriptor> + 'm {
+    names.iter().map(|name| {
+        let options = match *name {
+            BODY => body(memory),
+            HEAD => head(memory),
+            EVENT => event(memory),
+            _ => small(memory),
+        };
         ColumnFamilyDescriptor::new(*name, options)
     })
 }
@@ -155,7 +167,30 @@ fn body(memory: &StoreMemory) -> Options {
     options
 }
 
-/// `envelope`, `job`, `due`, `stream`: small values.
+/// `head`: a kilobyte or two, written and read once. Its memtable has room for as many messages as
+/// that of the bodies, so that the head of a message delivered soon dies in it too. Heads stay in the
+/// tables: blob files of their own would be a second thing for `reclaim` to look after.
+fn head(memory: &StoreMemory) -> Options {
+    let mut options = small(memory);
+    options.set_write_buffer_size((memory.body_buffer_bytes / 2).max(1 << 20));
+    options
+}
+
+/// `event`: written once, read in order, dropped from the oldest end.
+fn event(memory: &StoreMemory) -> Options {
+    let mut options = small(memory);
+    // Leveled, with one rewrite: many small files of L0 become few of 64 MB, which a reader opens
+    // and a deletion drops whole. FIFO would leave all of them in L0, and drop what no consumer has
+    // read. All levels are LZ4; the bottom one is to be zstd once RocksDB is built with it.
+    options.set_level_zero_file_num_compaction_trigger(16);
+    options.set_target_file_size_base(64 << 20);
+    // Its write stop is that of all families, and mail must not wait for events.
+    options.set_level_zero_slowdown_writes_trigger(EVENT_L0_FILES_MAX);
+    options.set_level_zero_stop_writes_trigger(EVENT_L0_FILES_MAX);
+    options
+}
+
+/// Every other family: small values.
 fn small(memory: &StoreMemory) -> Options {
     let mut table = BlockBasedOptions::default();
     table.set_block_cache(&memory.cache);

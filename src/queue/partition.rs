@@ -32,6 +32,7 @@ use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use rocksdb::ColumnFamily;
+use rocksdb::ColumnFamilyDescriptor;
 use rocksdb::DB;
 use rocksdb::ReadOptions;
 use rocksdb::WriteBatch;
@@ -40,14 +41,18 @@ use rocksdb::properties;
 
 use crate::base::MessageId;
 use crate::base::PartitionId;
+use crate::base::PublicId;
+use crate::base::SpoolNumber;
 use crate::base::limits::DEAD_BODY_BYTES_MAX;
 use crate::queue::audit;
+use crate::queue::copies::CopiedLedger;
 use crate::queue::copies::Copies;
-use crate::queue::copies::Counted;
 use crate::queue::copies::Counts;
 use crate::queue::fault::Cause;
 use crate::queue::fault::QueueFault;
 use crate::queue::fault::SpoolFault;
+use crate::queue::jobs::Jobs;
+use crate::queue::jobs::StoredJob;
 use crate::queue::key;
 use crate::queue::ledger::LEDGER_KEY;
 use crate::queue::ledger::Ledger;
@@ -63,6 +68,7 @@ use crate::queue::options::StoreMemory;
 use crate::queue::points::point;
 use crate::queue::quarantine;
 use crate::queue::quarantine::Suspect;
+use crate::queue::record::RecordFault;
 use crate::queue::recover;
 use crate::queue::recover::Depth;
 use crate::queue::recover::Recovered;
@@ -71,12 +77,14 @@ use crate::queue::room::Room;
 use crate::queue::schema;
 use crate::queue::schema::Envelope;
 use crate::queue::schema::Job;
+use crate::queue::schema::Layout;
 use crate::queue::spool::Access;
 use crate::queue::unsettled::UnsettledCounts;
 
 /// An open partition.
 pub struct Partition {
     id: PartitionId,
+    spool: SpoolNumber,
     path: PathBuf,
     db: DB,
     access: Access,
@@ -90,7 +98,7 @@ pub struct Partition {
     /// Why the partition takes no more mail; set once.
     failure: OnceLock<String>,
     /// What was counted by the last write that succeeded.
-    ledger: Mutex<Kept>,
+    ledger: Mutex<Counted>,
     /// What was known outside of the database before it was opened.
     known_outside: Ledger,
     copies: Copies,
@@ -103,20 +111,43 @@ pub struct Partition {
 
 /// The ledger, and its copy outside of the database.
 #[derive(Default)]
-struct Kept {
+struct Counted {
     ledger: Ledger,
-    counts: Option<Counts>,
+    copy: Option<Counts>,
+}
+
+/// A message that is kept after its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Kept {
+    pub until_ms: u64,
+    pub id: MessageId,
 }
 
 /// The families, looked up once per batch.
 #[derive(Clone, Copy)]
 pub struct Families<'p> {
     pub envelope: &'p ColumnFamily,
+    pub head: &'p ColumnFamily,
     pub body: &'p ColumnFamily,
     pub job: &'p ColumnFamily,
     pub due: &'p ColumnFamily,
     pub stream: &'p ColumnFamily,
+    pub kept: &'p ColumnFamily,
     pub default: &'p ColumnFamily,
+}
+
+impl Families<'_> {
+    /// Removes everything of a message but its jobs.
+    pub fn remove_message(&self, batch: &mut WriteBatch, id: MessageId, envelope: &Envelope<'_>) {
+        batch.single_delete_cf(self.envelope, key::of_id(id));
+        batch.single_delete_cf(self.head, key::of_id(id));
+        for chunk in 0..envelope.body.chunks {
+            batch.single_delete_cf(self.body, key::of_body(id, chunk));
+        }
+        if let Some(until_ms) = envelope.kept_until_ms {
+            batch.delete_cf(self.kept, key::of_kept(until_ms, id));
+        }
+    }
 }
 
 /// The record of a message, and that of one of its jobs.
@@ -126,8 +157,10 @@ pub type JobRecords = (Vec<u8>, Vec<u8>);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Removed {
     pub body_bytes: u64,
-    /// Recipients that had no end yet.
+    /// Recipients without a final state.
     pub recipients: u64,
+    /// Not a message that was kept after its end.
+    pub was_queued: bool,
 }
 
 /// What opening a partition needs to know.
@@ -138,6 +171,11 @@ pub struct PartitionDestination {
     pub spool: PathBuf,
     pub access: Access,
     pub sync: bool,
+    /// The number of the spool.
+    pub number: SpoolNumber,
+    pub layout: Layout,
+    /// The format that the spool has so far.
+    pub format: u32,
     pub memory: StoreMemory,
     pub now_ms: u64,
     pub on_notice: OnNotice,
@@ -158,6 +196,10 @@ impl PartitionDestination {
         Copies::new(&self.spool, self.id)
     }
 
+    pub(in crate::queue) fn families(&self) -> impl Iterator<Item = ColumnFamilyDescriptor> + '_ {
+        options::families(&self.memory, self.layout.families)
+    }
+
     pub(in crate::queue) fn database(&self, recovery: LogRecovery) -> rocksdb::Options {
         options::database(&self.memory, recovery, self.id, self.on_notice.clone())
     }
@@ -175,7 +217,7 @@ impl Partition {
         let mut options = destination.database(LogRecovery::Strict);
         options.create_if_missing(true);
         options.create_missing_column_families(true);
-        DB::open_cf_descriptors(&options, &path, options::families(&destination.memory))
+        DB::open_cf_descriptors(&options, &path, destination.families())
             .map_err(|cause| SpoolFault::store(&path, cause.into_string()))?;
         sync_folder(&destination.spool)?;
         point("spool::after_partition");
@@ -229,9 +271,10 @@ impl Partition {
         Ok((partition, found))
     }
 
-    fn over(destination: &PartitionDestination, db: DB, counted: Counted) -> Partition {
+    fn over(destination: &PartitionDestination, db: DB, counted: CopiedLedger) -> Partition {
         Partition {
             id: destination.id,
+            spool: destination.number,
             path: destination.path(),
             db,
             access: destination.access,
@@ -271,6 +314,16 @@ impl Partition {
         self.id
     }
 
+    /// The number of the spool that it belongs to.
+    pub fn spool(&self) -> SpoolNumber {
+        self.spool
+    }
+
+    /// How a message of this partition is called outside the spool.
+    pub fn public_id(&self, id: MessageId) -> PublicId {
+        PublicId { local: id, spool: self.spool }
+    }
+
     pub fn path(&self) -> &Path {
         &self.path
     }
@@ -289,7 +342,7 @@ impl Partition {
         self.messages.load(Ordering::Relaxed)
     }
 
-    /// Bytes of their bodies.
+    /// Bytes of all stored bodies, also of messages that are kept after their end.
     pub fn body_bytes(&self) -> u64 {
         self.body_bytes.load(Ordering::Relaxed)
     }
@@ -323,10 +376,12 @@ impl Partition {
         let family = |name| self.db.cf_handle(name).expect("opened with every family");
         Families {
             envelope: family(schema::ENVELOPE),
+            head: family(schema::HEAD),
             body: family(schema::BODY),
             job: family(schema::JOB),
             due: family(schema::DUE),
             stream: family(schema::STREAM),
+            kept: family(schema::KEPT),
             default: family(schema::DEFAULT),
         }
     }
@@ -377,21 +432,21 @@ impl Partition {
 
     /// Recipients taken, and what became of them.
     pub fn ledger(&self) -> Ledger {
-        self.kept().ledger
+        self.counted().ledger
     }
 
-    fn kept(&self) -> MutexGuard<'_, Kept> {
+    fn counted(&self) -> MutexGuard<'_, Counted> {
         self.ledger.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Notes what a write that succeeded has counted.
     pub fn set_ledger(&self, ledger: Ledger) {
-        let mut kept = self.kept();
-        let changed = kept.ledger != ledger;
-        kept.ledger = ledger;
-        if changed && let Some(counts) = &mut kept.counts {
+        let mut counted = self.counted();
+        let changed = counted.ledger != ledger;
+        counted.ledger = ledger;
+        if changed && let Some(copy) = &mut counted.copy {
             // The copy is behind until the next write; the database has the counts.
-            let _ = counts.write(&ledger);
+            let _ = copy.write(&ledger);
         }
     }
 
@@ -420,7 +475,7 @@ impl Partition {
     fn open_ledger(
         &self,
         destination: &PartitionDestination,
-        (counted, lost): (Counted, Lost),
+        (counted, lost): (CopiedLedger, Lost),
         found: &mut Recovered,
     ) -> Result<Ledger, SpoolFault> {
         let at = |cause: rocksdb::Error| SpoolFault::store(&self.path, cause.into_string());
@@ -434,7 +489,7 @@ impl Partition {
             unreadable(format!("the ledger is unreadable, its copy is used: {fault}"));
             None
         });
-        if counted == Counted::Unreadable {
+        if counted == CopiedLedger::Unreadable {
             unreadable("the copy of the ledger cannot be read".to_owned());
         }
         let inside = known.unwrap_or_default();
@@ -461,7 +516,7 @@ impl Partition {
                 self.write(batch).map_err(at)?;
             }
             let counts = self.copies.keep_counts(&ledger);
-            let counts = counts.map(|counts| self.kept().counts = Some(counts));
+            let counts = counts.map(|copy| self.counted().copy = Some(copy));
             // Without copies mail is as safe as before; only its loss would be harder to see. The
             // list of files was written anew when the database was opened.
             for cause in [counts.err(), self.copy_list().err()].into_iter().flatten() {
@@ -470,7 +525,7 @@ impl Partition {
                 found.tell(destination, notice);
             }
         }
-        self.kept().ledger = ledger;
+        self.counted().ledger = ledger;
         Ok(ledger)
     }
 
@@ -572,33 +627,34 @@ impl Partition {
         };
         let envelope = Envelope::decode(&record).map_err(QueueFault::Record)?;
         let mut recipients = 0;
-        let mut numbers = Vec::new();
-        let mut jobs = self.db.raw_iterator_cf(families.job);
-        jobs.seek(key::of_id(id));
-        while let Some((job_key, record)) = jobs.item() {
-            let Some((owner, number)) = key::job_of(job_key) else { break };
-            if owner != id {
-                break;
-            }
+        for StoredJob { number, record } in Jobs::of(self, id).collect()? {
+            batch.delete_cf(families.job, key::of_job(id, number));
             // A job that cannot be read has no schedule that could be known; recovery drops a
             // schedule entry without a job.
-            let job = Job::decode(record).ok();
-            recipients += job.map_or(0, |job| job.recipients.iter().count() as u64);
-            numbers.push((number, job.map(|job| job.due_ms)));
-            jobs.next();
-        }
-        jobs.status()?;
-        for (number, due_ms) in numbers {
-            batch.delete_cf(families.job, key::of_job(id, number));
-            if let Some(due_ms) = due_ms {
-                batch.single_delete_cf(families.due, key::of_due(due_ms, id, number));
+            if let Ok(job) = Job::decode(&record) {
+                recipients += job.recipients.iter().count() as u64;
+                batch.single_delete_cf(families.due, key::of_due(job.due_ms, id, number));
             }
         }
-        batch.single_delete_cf(families.envelope, key::of_id(id));
-        for chunk in 0..envelope.body.chunks {
-            batch.single_delete_cf(families.body, key::of_body(id, chunk));
+        families.remove_message(batch, id, &envelope);
+        let was_queued = envelope.kept_until_ms.is_none();
+        Ok(Some(Removed { body_bytes: envelope.body.bytes, recipients, was_queued }))
+    }
+
+    /// Messages that were kept until `until_ms` or earlier, the earliest first. Each is removed like
+    /// any other message.
+    pub fn kept(&self, until_ms: u64, max: usize) -> Result<Vec<Kept>, QueueFault> {
+        let mut bounds = ReadOptions::default();
+        bounds.set_iterate_upper_bound(until_ms.saturating_add(1).to_be_bytes());
+        let mut rows = self.db.raw_iterator_cf_opt(self.families().kept, bounds);
+        let mut kept = Vec::new();
+        rows.seek_to_first();
+        while let Some(row) = rows.key().filter(|_| kept.len() < max) {
+            kept.extend(key::kept_of(row).map(|(until_ms, id)| Kept { until_ms, id }));
+            rows.next();
         }
-        Ok(Some(Removed { body_bytes: envelope.body.bytes, recipients }))
+        rows.status()?;
+        Ok(kept)
     }
 
     /// Removes a whole message at once, by an operator's order, from any thread but a shard's.
@@ -610,11 +666,11 @@ impl Partition {
         let mut batch = WriteBatch::default();
         let removed = self.remove_into(id, &mut batch)?.ok_or(QueueFault::Unknown)?;
         let mut ledger = self.ledger();
-        ledger.ended.deleted += removed.recipients;
+        ledger.ended.cancelled += removed.recipients;
         batch.put_cf(self.families().default, LEDGER_KEY, ledger.encode());
         self.write(batch)?;
         self.set_ledger(ledger);
-        self.count_out(1, removed.body_bytes);
+        self.count_out(u64::from(removed.was_queued), removed.body_bytes);
         Ok(())
     }
 }
@@ -650,7 +706,7 @@ impl Drop for Partition {
 
 fn open_for_reading(destination: &PartitionDestination) -> Result<DB, SpoolFault> {
     let options = destination.database(LogRecovery::Strict);
-    let families = options::families(&destination.memory);
+    let families = destination.families();
     DB::open_cf_descriptors_read_only(&options, destination.path(), families, false)
         .map_err(|cause| SpoolFault::store(destination.path(), cause.into_string()))
 }
@@ -658,7 +714,7 @@ fn open_for_reading(destination: &PartitionDestination) -> Result<DB, SpoolFault
 /// Opens the database, by way of whatever repair that takes, and says how far recovery must look.
 fn open_for_writing(
     destination: &PartitionDestination,
-    counted: Counted,
+    counted: CopiedLedger,
     found: &mut Recovered,
 ) -> Result<(Partition, Depth, Lost), SpoolFault> {
     let (db, depth, lost) = open_database(destination, found)?;
@@ -692,9 +748,10 @@ fn open_database(
     {
         return rescue_or_set_aside(destination, why, found);
     }
-    check_families(destination)?;
+    let adding = check_families(destination)?;
+    let open_as = |recovery| open_as(destination, recovery, adding);
     let sound = |db| Ok((db, Depth::Newest, Lost::default()));
-    let why = match open_as(destination, LogRecovery::Strict) {
+    let why = match open_as(LogRecovery::Strict) {
         Ok(db) => return sound(db),
         Err(cause) => damage_or_fault(destination, cause)?,
     };
@@ -705,7 +762,7 @@ fn open_database(
         folder: copies.clone(),
         why: why.clone(),
     };
-    let why = match manifest.is_some().then(|| open_as(destination, LogRecovery::Strict)) {
+    let why = match manifest.is_some().then(|| open_as(LogRecovery::Strict)) {
         None => why,
         Some(Ok(db)) => {
             found.tell(destination, torn);
@@ -714,7 +771,7 @@ fn open_database(
         Some(Err(cause)) => damage_or_fault(destination, cause)?,
     };
     mend_logs(destination)?;
-    match open_as(destination, LogRecovery::Salvage) {
+    match open_as(LogRecovery::Salvage) {
         Ok(db) => {
             if manifest.is_some() {
                 found.tell(destination, torn);
@@ -748,7 +805,7 @@ fn rescue_or_set_aside(
     }
     let copies = destination.copies();
     copies.clear_suspicion().map_err(|cause| SpoolFault::io(copies.folder(), cause))?;
-    let db = open_as(destination, LogRecovery::Strict)
+    let db = open_as(destination, LogRecovery::Strict, Adding::Nothing)
         .map_err(|cause| SpoolFault::store(destination.path(), cause.into_string()))?;
     Ok((db, Depth::All, rescued.unwrap_or_default()))
 }
@@ -761,6 +818,9 @@ fn is_damage(partition: &Partition, why: &str) -> bool {
 fn stopped(destination: &PartitionDestination, fault: QueueFault) -> SpoolFault {
     match fault {
         QueueFault::Store(cause) => SpoolFault::store(destination.path(), cause),
+        QueueFault::Record(fault @ RecordFault::Version(_)) => {
+            SpoolFault::Foreign { path: destination.path(), cause: fault.to_string() }
+        }
         other => SpoolFault::Store { path: destination.path(), cause: other.to_string() },
     }
 }
@@ -815,21 +875,30 @@ fn keep_tables(destination: &PartitionDestination, copies: &Path) -> Result<bool
     }
 }
 
-/// Refuses a database with other families than ours before RocksDB changes anything in it.
-fn check_families(destination: &PartitionDestination) -> Result<(), SpoolFault> {
+/// Whether opening may add families to a database.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Adding {
+    Nothing,
+    Families,
+}
+
+/// Refuses a database with other families than ours before RocksDB changes anything in it. One may
+/// lack what later formats have brought; a list of files that was cut short lacks others, and adding
+/// those would drop their tables.
+fn check_families(destination: &PartitionDestination) -> Result<Adding, SpoolFault> {
     let listed = DB::list_cf(&destination.database(LogRecovery::Strict), destination.path());
     // A list that cannot be read, in part or at all, is damage, and met again.
-    let Ok(mut names) = listed else { return Ok(()) };
-    names.sort_unstable();
-    let mut known = schema::FAMILIES;
-    known.sort_unstable();
-    if names == known || !manifest::is_sound(&destination.path()) {
-        return Ok(());
-    }
+    let Ok(names) = listed else { return Ok(Adding::Nothing) };
+    let known = destination.layout.families;
+    let old = destination.layout.families_of(destination.format);
     let is_ours = names.iter().all(|name| known.contains(&name.as_str()));
-    if is_ours && !has_tables(&destination.path())? {
-        // A start that made the partition died at it.
-        return Partition::create(destination);
+    let has = |family: &&str| names.iter().any(|name| name == family);
+    if (is_ours && known.iter().all(has)) || !manifest::is_sound(&destination.path()) {
+        return Ok(Adding::Nothing);
+    }
+    // Without tables, a start that made the partition died at it.
+    if is_ours && (old.iter().all(has) || !has_tables(&destination.path())?) {
+        return Ok(Adding::Families);
     }
     let cause = format!("it has the column families {}", names.join(", "));
     Err(SpoolFault::Foreign { path: destination.path(), cause })
@@ -856,9 +925,11 @@ fn put_back(destination: &PartitionDestination, copies: &Path) -> Result<(), Spo
 fn open_as(
     destination: &PartitionDestination,
     recovery: LogRecovery,
+    adding: Adding,
 ) -> Result<DB, rocksdb::Error> {
-    let families = options::families(&destination.memory);
-    DB::open_cf_descriptors(&destination.database(recovery), destination.path(), families)
+    let mut options = destination.database(recovery);
+    options.create_missing_column_families(adding == Adding::Families);
+    DB::open_cf_descriptors(&options, destination.path(), destination.families())
 }
 
 /// Damage is answered with its text; everything else stops the start.

@@ -1,12 +1,18 @@
 //! The outer form of every record: version, kind, fields, CRC.
 //!
-//! Promise:  a record is checked as a whole before any field of it is believed, and reading never
-//!           panics, whatever the bytes.
+//! Promise:  a record is checked as a whole before any of its fields is used, and reading never
+//!           panics, whatever the bytes. The outer form is the same in every version, so a record of
+//!           a newer version is told from a damaged one: its CRC matches.
 
 use std::fmt;
 
-/// The only version there is. A record of another one is refused, not guessed at.
-pub const RECORD_VERSION: u8 = 1;
+/// A kind of record, and the newest version of it that this Ringpost reads and writes. Older
+/// versions are read too.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Kind {
+    pub byte: u8,
+    pub version: u8,
+}
 
 const CRC_LEN: usize = 4;
 const HEAD_LEN: usize = 2;
@@ -16,6 +22,7 @@ const ABSENT: u16 = u16::MAX;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RecordFault {
     TooShort,
+    /// Written by a newer Ringpost. The record is sound.
     Version(u8),
     Kind(u8),
     Checksum,
@@ -31,7 +38,9 @@ impl fmt::Display for RecordFault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             RecordFault::TooShort => f.write_str("shorter than any record"),
-            RecordFault::Version(version) => write!(f, "version {version} is not known here"),
+            RecordFault::Version(version) => {
+                write!(f, "version {version} is newer than this Ringpost")
+            }
             RecordFault::Kind(kind) => write!(f, "kind {kind:#04x} is not the one expected"),
             RecordFault::Checksum => f.write_str("the checksum does not match the bytes"),
             RecordFault::Truncated => f.write_str("a field reaches past the end"),
@@ -52,9 +61,9 @@ pub struct Writer<'b> {
 }
 
 impl<'b> Writer<'b> {
-    pub fn new(buffer: &'b mut Vec<u8>, kind: u8) -> Writer<'b> {
+    pub fn new(buffer: &'b mut Vec<u8>, kind: Kind) -> Writer<'b> {
         let start = buffer.len();
-        buffer.extend_from_slice(&[RECORD_VERSION, kind]);
+        buffer.extend_from_slice(&[kind.version, kind.byte]);
         Writer { buffer, start }
     }
 
@@ -115,22 +124,31 @@ pub fn put_text(
 
 /// Reads the fields of a record whose outer form was found sound.
 pub struct Reader<'a> {
+    version: u8,
     rest: &'a [u8],
 }
 
 impl<'a> Reader<'a> {
-    /// Checks version, kind and CRC.
-    pub fn open(record: &'a [u8], kind: u8) -> Result<Reader<'a>, RecordFault> {
-        let found = kind_of(record)?;
-        if found != kind {
+    /// Checks CRC, kind and version.
+    pub fn open(record: &'a [u8], kind: Kind) -> Result<Reader<'a>, RecordFault> {
+        let (version, found) = outer_form(record)?;
+        if found != kind.byte {
             return Err(RecordFault::Kind(found));
         }
-        Ok(Reader { rest: &record[HEAD_LEN..record.len() - CRC_LEN] })
+        if version == 0 || version > kind.version {
+            return Err(RecordFault::Version(version));
+        }
+        Ok(Reader { version, rest: &record[HEAD_LEN..record.len() - CRC_LEN] })
     }
 
     /// Reads bytes that are no record of their own.
     pub fn bare(bytes: &'a [u8]) -> Reader<'a> {
-        Reader { rest: bytes }
+        Reader { version: 0, rest: bytes }
+    }
+
+    /// The version that the record was written in.
+    pub fn version(&self) -> u8 {
+        self.version
     }
 
     pub fn raw(&mut self, len: usize) -> Result<&'a [u8], RecordFault> {
@@ -191,18 +209,14 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// The kind of a record whose version is known and whose CRC matches.
-pub fn kind_of(record: &[u8]) -> Result<u8, RecordFault> {
+/// Version and kind of a record whose CRC matches.
+pub fn outer_form(record: &[u8]) -> Result<(u8, u8), RecordFault> {
     if record.len() < HEAD_LEN + CRC_LEN {
         return Err(RecordFault::TooShort);
-    }
-    // The version comes first: where another version keeps its CRC is not known.
-    if record[0] != RECORD_VERSION {
-        return Err(RecordFault::Version(record[0]));
     }
     let (body, crc) = record.split_last_chunk::<CRC_LEN>().ok_or(RecordFault::TooShort)?;
     if crc32fast::hash(body) != u32::from_be_bytes(*crc) {
         return Err(RecordFault::Checksum);
     }
-    Ok(record[1])
+    Ok((record[0], record[1]))
 }

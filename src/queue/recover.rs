@@ -31,12 +31,13 @@ use rocksdb::ReadOptions;
 use rocksdb::WriteBatch;
 
 use crate::base::MessageId;
-use crate::queue::body::BodyReader;
 use crate::queue::fault::QueueFault;
 use crate::queue::holes;
+use crate::queue::jobs::Jobs;
 use crate::queue::key;
 use crate::queue::ledger::MENDING_KEY;
 use crate::queue::lost::Lost;
+use crate::queue::message::MessageReader;
 use crate::queue::notice::Notice;
 use crate::queue::partition::Families;
 use crate::queue::partition::Partition;
@@ -48,6 +49,7 @@ use crate::queue::record::RecordFault;
 use crate::queue::schema;
 use crate::queue::schema::Envelope;
 use crate::queue::schema::Job;
+use crate::queue::schema::Upgraded;
 
 /// Body bytes, and bodies, that a start reads to check the newest messages.
 pub const BODY_BYTES_READ_MAX: u64 = 16 << 20;
@@ -112,7 +114,7 @@ pub fn run(
 ) -> Result<(), QueueFault> {
     let families = partition.families();
     let mut recovery =
-        Recovery { partition, destination, families, lost, found, jobs: 0, marked: false };
+        Recovery { partition, destination, families, lost, found, jobs: 0, kept: 0, marked: false };
     match depth {
         Depth::Look => recovery.count(),
         Depth::Newest | Depth::All => recovery.repair(depth),
@@ -127,6 +129,8 @@ struct Recovery<'r> {
     found: &'r mut Recovered,
     /// Jobs that stay, each with its schedule entry.
     jobs: u64,
+    /// Messages that are kept after their end, each with its row.
+    kept: u64,
     /// `mending` was written.
     marked: bool,
 }
@@ -143,7 +147,7 @@ impl<'r> Recovery<'r> {
         envelopes.seek_to_first();
         while let Some((_, record)) = envelopes.item() {
             if let Ok(envelope) = Envelope::decode(record) {
-                self.found.messages += 1;
+                self.found.messages += u64::from(envelope.kept_until_ms.is_none());
                 self.found.body_bytes += envelope.body.bytes;
             }
             envelopes.next();
@@ -171,8 +175,12 @@ impl<'r> Recovery<'r> {
         self.scan_messages()?;
         self.scan_due()?;
         self.check_bodies(depth)?;
+        self.scan_kept()?;
         match depth {
-            Depth::All => self.keep_stray_chunks()?,
+            Depth::All => {
+                self.keep_stray_heads()?;
+                self.keep_stray_chunks()?;
+            }
             _ => self.sweep_stray_tail()?,
         }
         point("recover::before_sync");
@@ -205,8 +213,14 @@ impl<'r> Recovery<'r> {
         Ok(())
     }
 
-    /// No id at or below this one is given out again.
+    /// No id at or below this one is given out again. The record written last is also the one that a
+    /// newer Ringpost has written, if one has: then nothing is changed.
     fn find_newest(&mut self) -> Done {
+        let mut envelopes = self.iterate(self.families.envelope);
+        envelopes.seek_to_last();
+        if let Some(record) = envelopes.value() {
+            refuse_newer(record)?;
+        }
         for family in [self.families.envelope, self.families.body, self.families.stream] {
             let mut keys = self.iterate(family);
             keys.seek_to_last();
@@ -226,7 +240,7 @@ impl<'r> Recovery<'r> {
                 // A mark beside an envelope is what a salvaged log may leave; the message stays.
                 if self.has_envelope(id)? {
                     self.repaired("stream mark of a finished message removed", mark_key);
-                } else if !self.lost.any() || self.keep_body(id, "it has no envelope") {
+                } else if !self.lost.any_of_mail() || self.keep_body(id, "it has no envelope") {
                     self.remove_body(id, &mut batch);
                     self.found.swept += 1;
                 }
@@ -250,11 +264,17 @@ impl<'r> Recovery<'r> {
         while let Some((envelope_key, record)) = envelopes.item() {
             match read_envelope(envelope_key, record) {
                 Ok((id, envelope)) => {
+                    self.upgrade(id, record)?;
                     self.move_jobs_before(&mut jobs, Some(id))?;
-                    self.found.messages += 1;
                     self.found.body_bytes += envelope.body.bytes;
                     let own = jobs_of(id, &mut jobs)?;
-                    self.check_jobs((id, record), &envelope, &own)?;
+                    match envelope.kept_until_ms.filter(|_| own.is_empty()) {
+                        Some(until_ms) => self.check_kept(id, until_ms)?,
+                        None => {
+                            self.found.messages += 1;
+                            self.check_jobs((id, record), &envelope, &own)?;
+                        }
+                    }
                 }
                 Err(why) => self.move_message(envelope_key, record, &why, 0)?,
             }
@@ -262,6 +282,66 @@ impl<'r> Recovery<'r> {
         }
         envelopes.status()?;
         self.move_jobs_before(&mut jobs, None)
+    }
+
+    /// Brings an envelope of version 1 to today's form; its trace field becomes the head.
+    fn upgrade(&mut self, id: MessageId, record: &[u8]) -> Done {
+        let upgraded = Envelope::upgrade(record).map_err(QueueFault::Record)?;
+        let Some(Upgraded { envelope, head }) = upgraded else { return Ok(()) };
+        let mut batch = WriteBatch::default();
+        // A record that is removed by `SingleDelete` must not be written over.
+        batch.single_delete_cf(self.families.envelope, key::of_id(id));
+        batch.put_cf(self.families.envelope, key::of_id(id), envelope);
+        batch.put_cf(self.families.head, key::of_id(id), head);
+        self.partition.db().write(batch)?;
+        Ok(())
+    }
+
+    /// Makes the row of a kept message again if it is missing.
+    fn check_kept(&mut self, id: MessageId, until_ms: u64) -> Done {
+        let (family, row) = (self.families.kept, key::of_kept(until_ms, id));
+        if self.partition.db().get_pinned_cf(family, row)?.is_none() {
+            self.partition.db().put_cf(family, row, [])?;
+            self.repaired("expiry of a kept message made again", &row);
+        }
+        self.kept += 1;
+        Ok(())
+    }
+
+    /// Each kept message has its row by now, so rows are only looked at when there are more.
+    fn scan_kept(&mut self) -> Done {
+        let mut rows = self.iterate(self.families.kept);
+        let mut count = 0;
+        rows.seek_to_first();
+        while rows.valid() {
+            count += 1;
+            rows.next();
+        }
+        rows.status()?;
+        if count == self.kept {
+            return Ok(());
+        }
+        rows.seek_to_first();
+        while let Some((row, value)) = rows.item() {
+            match key::kept_of(row) {
+                None => self.move_record(schema::KEPT, row, value, "its key is no expiry")?,
+                Some((until_ms, id)) if !self.is_kept(id, until_ms)? => {
+                    self.partition.db().delete_cf(self.families.kept, row)?;
+                    self.repaired("expiry of no kept message removed", row);
+                }
+                Some(_) => (),
+            }
+            rows.next();
+        }
+        rows.status()?;
+        Ok(())
+    }
+
+    fn is_kept(&self, id: MessageId, until_ms: u64) -> Result<bool, rocksdb::Error> {
+        let family = self.families.envelope;
+        let record = self.partition.db().get_pinned_cf(family, key::of_id(id))?;
+        let envelope = record.as_deref().map(Envelope::decode);
+        Ok(envelope.is_some_and(|read| read.is_ok_and(|it| it.kept_until_ms == Some(until_ms))))
     }
 
     /// Jobs below `id`, or all that are left, have no envelope.
@@ -307,7 +387,7 @@ impl<'r> Recovery<'r> {
             moved = true;
         }
         self.jobs += kept;
-        if kept == 0 && !moved && !self.lost.any() {
+        if kept == 0 && !moved && !self.lost.any_of_mail() {
             return self.make_job(id, envelope);
         }
         if kept == 0 {
@@ -324,7 +404,7 @@ impl<'r> Recovery<'r> {
         }
         if moved {
             let open = covered.iter().filter(|covered| !**covered).count() as u64;
-            self.copy_message(id, record, open);
+            self.copy_message(id, record, open)?;
         }
         Ok(())
     }
@@ -336,7 +416,7 @@ impl<'r> Recovery<'r> {
         job: &Job<'_>,
         covered: &[bool],
     ) -> Result<Option<&'static str>, QueueFault> {
-        if !self.lost.any() {
+        if !self.lost.any_of_mail() {
             return Ok(None);
         }
         if job.recipients.iter().any(|index| covered[index as usize]) {
@@ -389,7 +469,7 @@ impl<'r> Recovery<'r> {
             entries.next();
         }
         entries.status()?;
-        if count == self.jobs && !self.lost.any() {
+        if count == self.jobs && !self.lost.any_of_mail() {
             return Ok(());
         }
         entries.seek_to_first();
@@ -420,7 +500,7 @@ impl<'r> Recovery<'r> {
         }
         let record = self.partition.db().get_cf(self.families.envelope, key::of_id(id))?;
         if let Some(record) = record {
-            self.copy_message(id, &record, 0);
+            self.copy_message(id, &record, 0)?;
         }
         Ok(())
     }
@@ -445,13 +525,13 @@ impl<'r> Recovery<'r> {
                 {
                     break;
                 }
-                match BodyReader::new(Shared(self.partition), id, envelope.body).check() {
+                match MessageReader::new(Shared(self.partition), id, &envelope).check() {
                     Ok(()) => (),
                     Err(QueueFault::Store(why)) if is_of_table(&why) => {
                         return Err(QueueFault::Store(why));
                     }
                     Err(fault) => {
-                        self.found.messages -= 1;
+                        self.found.messages -= u64::from(envelope.kept_until_ms.is_none());
                         self.found.body_bytes -= envelope.body.bytes;
                         self.move_message(envelope_key, record, &fault.to_string(), 0)?;
                         self.drop_jobs(id)?;
@@ -496,7 +576,26 @@ impl<'r> Recovery<'r> {
         if_table(chunks.status())
     }
 
-    /// As above after a damaged log, when the envelope may be what was lost: nothing is dropped.
+    /// Heads without an envelope: only lost rows leave them.
+    fn keep_stray_heads(&mut self) -> Done {
+        let mut heads = self.iterate(self.families.head);
+        heads.seek_to_first();
+        while let Some((head_key, record)) = heads.item() {
+            let id = key::id_of(head_key).filter(|_| head_key.len() == key::ID_KEY_LEN);
+            match id {
+                None => self.move_record(schema::HEAD, head_key, record, "its key is no id")?,
+                Some(id) if !self.has_envelope(id)? => {
+                    self.move_record(schema::HEAD, head_key, record, "it has no envelope")?;
+                }
+                Some(_) => (),
+            }
+            heads.next();
+        }
+        heads.status()?;
+        Ok(())
+    }
+
+    /// As `sweep_stray_tail` after a damaged log, when the envelope may be what was lost: nothing is dropped.
     fn keep_stray_chunks(&mut self) -> Done {
         let mut chunks = self.iterate(self.families.body);
         let mut last = Vec::new();
@@ -529,15 +628,23 @@ impl<'r> Recovery<'r> {
     }
 
     /// Copies a message of which some jobs stay.
-    fn copy_message(&mut self, id: MessageId, record: &[u8], recipients: u64) {
+    fn copy_message(&mut self, id: MessageId, record: &[u8], recipients: u64) -> Done {
         let why = "one of its jobs cannot be read; the others stay in the queue";
-        if self.keep_record(schema::ENVELOPE, &key::of_id(id), record, why) {
+        if self.keep_record(schema::ENVELOPE, &key::of_id(id), record, why)? {
+            self.keep_head(id, why)?;
             self.keep_body(id, why);
             self.found.recipients_moved += recipients;
         }
+        Ok(())
     }
 
-    /// Moves an envelope and its body; its jobs are met later and are moved then.
+    /// Writes the head of a message to quarantine, if there is one. `false`: it must stay.
+    fn keep_head(&mut self, id: MessageId, why: &str) -> Result<bool, QueueFault> {
+        let head = self.partition.db().get_cf(self.families.head, key::of_id(id))?;
+        head.map_or(Ok(true), |head| self.keep_record(schema::HEAD, &key::of_id(id), &head, why))
+    }
+
+    /// Moves an envelope, head and body; its jobs are met later and are moved then.
     fn move_message(
         &mut self,
         envelope_key: &[u8],
@@ -547,15 +654,16 @@ impl<'r> Recovery<'r> {
     ) -> Done {
         self.mark()?;
         self.found.recipients_moved += recipients;
-        if !self.keep_record(schema::ENVELOPE, envelope_key, record, why) {
+        if !self.keep_record(schema::ENVELOPE, envelope_key, record, why)? {
             return Ok(());
         }
         let mut batch = WriteBatch::default();
         if let (Some(id), key::ID_KEY_LEN) = (key::id_of(envelope_key), envelope_key.len()) {
-            if !self.keep_body(id, why) {
+            if !self.keep_head(id, why)? || !self.keep_body(id, why) {
                 // Without its envelope the body would be taken for an aborted transfer's.
                 return Ok(());
             }
+            batch.single_delete_cf(self.families.head, key::of_id(id));
             self.remove_body(id, &mut batch);
         }
         batch.single_delete_cf(self.families.envelope, envelope_key);
@@ -566,22 +674,16 @@ impl<'r> Recovery<'r> {
 
     /// Moves the jobs of a message that was moved after they had been found sound.
     fn drop_jobs(&mut self, id: MessageId) -> Done {
-        let mut jobs = self.iterate(self.families.job);
-        jobs.seek(key::of_id(id));
-        while let Some((job_key, record)) = jobs.item() {
-            if key::id_of(job_key) != Some(id) {
-                break;
-            }
+        let mut jobs = Jobs::of(self.partition, id);
+        while let Some((job_key, record)) = jobs.next() {
             self.move_job(job_key, record, "its message was moved")?;
-            jobs.next();
         }
-        jobs.status()?;
-        Ok(())
+        Ok(jobs.end()?)
     }
 
     fn move_job(&mut self, job_key: &[u8], record: &[u8], why: &str) -> Done {
         self.mark()?;
-        if !self.keep_record(schema::JOB, job_key, record, why) {
+        if !self.keep_record(schema::JOB, job_key, record, why)? {
             return Ok(());
         }
         let mut batch = WriteBatch::default();
@@ -597,7 +699,7 @@ impl<'r> Recovery<'r> {
 
     /// Moves a record that stands for itself.
     fn move_record(&mut self, family: &'static str, key: &[u8], record: &[u8], why: &str) -> Done {
-        if !self.keep_record(family, key, record, why) {
+        if !self.keep_record(family, key, record, why)? {
             return Ok(());
         }
         let mut batch = WriteBatch::default();
@@ -607,12 +709,20 @@ impl<'r> Recovery<'r> {
         Ok(())
     }
 
-    /// Writes a record's bytes to quarantine. `false`: it could not be, and must stay.
-    fn keep_record(&mut self, family: &'static str, key: &[u8], record: &[u8], why: &str) -> bool {
-        self.keep(family, key, why, |file| {
+    /// Writes a record's bytes to quarantine. `false`: it could not be, and must stay. A sound record
+    /// of a newer version is a fault: to quarantine it would lose mail that a newer Ringpost reads.
+    fn keep_record(
+        &mut self,
+        family: &'static str,
+        key: &[u8],
+        record: &[u8],
+        why: &str,
+    ) -> Result<bool, QueueFault> {
+        refuse_newer(record)?;
+        Ok(self.keep(family, key, why, |file| {
             file.write_all(record)?;
             Ok(record.len() as u64)
-        })
+        }))
     }
 
     /// Writes all chunks of a body to one file of quarantine, if there are any.
@@ -715,6 +825,13 @@ pub fn is_of_table(why: &str) -> bool {
 fn if_table(status: Result<(), rocksdb::Error>) -> Done {
     match status {
         Err(cause) if is_of_table(cause.as_ref()) => Err(cause.into()),
+        _ => Ok(()),
+    }
+}
+
+fn refuse_newer(record: &[u8]) -> Done {
+    match schema::probe(record) {
+        Err(fault @ RecordFault::Version(_)) => Err(QueueFault::Record(fault)),
         _ => Ok(()),
     }
 }

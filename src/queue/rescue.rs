@@ -43,7 +43,6 @@ use crate::queue::partition::make_folder;
 use crate::queue::partition::sync_folder;
 use crate::queue::recover::Recovered;
 use crate::queue::schema::DEFAULT;
-use crate::queue::schema::FAMILIES;
 
 const BATCH_BYTES: usize = 1 << 20;
 
@@ -152,7 +151,10 @@ fn open_view(destination: &PartitionDestination, view: &Path) -> Result<DB, rock
         std::sync::Arc::new(|_| ()),
     );
     options.set_paranoid_checks(false);
-    let families = options::families(&destination.memory);
+    // A spool of an older format has fewer.
+    let there = DB::list_cf(&options, view)?;
+    let families =
+        destination.families().filter(|family| there.iter().any(|name| name == family.name()));
     DB::open_cf_descriptors_read_only(&options, view, families, false)
 }
 
@@ -166,10 +168,9 @@ fn copy_rows(
     let mut options = destination.database(LogRecovery::Strict);
     options.create_if_missing(true);
     options.create_missing_column_families(true);
-    let families = options::families(&destination.memory);
-    let target = DB::open_cf_descriptors(&options, fresh, families).map_err(store)?;
+    let target = DB::open_cf_descriptors(&options, fresh, destination.families()).map_err(store)?;
     let whole = |family| Range { family, after: None, before: None };
-    let mut ranges: Vec<Range> = FAMILIES.into_iter().map(whole).collect();
+    let mut ranges: Vec<Range> = destination.layout.families.iter().copied().map(whole).collect();
     let mut left_out = BTreeSet::new();
     let mut lost = Lost::default();
     while !ranges.is_empty() {
@@ -211,8 +212,8 @@ fn copy_range(
     range: &Range,
     (gaps, tables): (&mut Vec<Range>, &mut BTreeSet<u64>),
 ) -> Result<(), rocksdb::Error> {
-    let [from, to] =
-        [db, target].map(|db| db.cf_handle(range.family).expect("opened with every family"));
+    let Some(from) = db.cf_handle(range.family) else { return Ok(()) };
+    let to = target.cf_handle(range.family).expect("opened with every family");
     let open = || {
         let mut options = ReadOptions::default();
         options.fill_cache(false);

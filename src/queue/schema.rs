@@ -8,11 +8,17 @@ use std::net::Ipv4Addr;
 use std::net::Ipv6Addr;
 use std::net::SocketAddr;
 
+use crate::base::CredentialId;
+use crate::base::StreamNumber;
+use crate::base::TenantId;
+use crate::queue::labels::Fields;
 use crate::queue::labels::Labels;
+use crate::queue::labels::Texts;
+use crate::queue::record::Kind;
 use crate::queue::record::Reader;
 use crate::queue::record::RecordFault;
 use crate::queue::record::Writer;
-use crate::queue::record::kind_of;
+use crate::queue::record::outer_form;
 use crate::queue::record::put_text;
 use crate::wire::dsn::NOTIFY_DELAY;
 use crate::wire::dsn::NOTIFY_FAILURE;
@@ -26,14 +32,44 @@ pub const BODY: &str = "body";
 pub const JOB: &str = "job";
 pub const DUE: &str = "due";
 pub const STREAM: &str = "stream";
+pub const HEAD: &str = "head";
+pub const EVENT: &str = "event";
+pub const ONCE: &str = "once";
+pub const SCHEDULED: &str = "scheduled";
+pub const KEPT: &str = "kept";
 pub const DEFAULT: &str = "default";
 
-/// Every column family of a partition.
-pub const FAMILIES: [&str; 6] = [DEFAULT, ENVELOPE, BODY, JOB, DUE, STREAM];
+/// Every column family of a partition, in the order in which they came. New ones are appended.
+pub const FAMILIES: [&str; 11] =
+    [DEFAULT, ENVELOPE, BODY, JOB, DUE, STREAM, HEAD, EVENT, ONCE, SCHEDULED, KEPT];
 
-const KIND_ENVELOPE: u8 = b'E';
-const KIND_JOB: u8 = b'J';
-const KIND_STREAM: u8 = b'S';
+/// Every format so far, each with the number of families that it has.
+const FORMATS: [(u32, usize); 2] = [(1, 6), (2, 11)];
+
+/// The format of a spool: a number, and the families of each partition.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Layout {
+    pub format: u32,
+    pub families: &'static [&'static str],
+}
+
+impl Layout {
+    /// The one that is made. A server brings older spools to it, and refuses newer ones.
+    pub const CURRENT: Layout = Layout { format: 2, families: &FAMILIES };
+
+    /// The families that a spool of that format has.
+    pub fn families_of(&self, format: u32) -> &'static [&'static str] {
+        let old = FORMATS.iter().find(|(old, _)| *old == format);
+        old.map_or(self.families, |(_, count)| &self.families[..*count])
+    }
+}
+
+/// Version 2 has the length of the head instead of the trace field, and identity, tags, metadata
+/// and expiry.
+const KIND_ENVELOPE: Kind = Kind { byte: b'E', version: 2 };
+const KIND_HEAD: Kind = Kind { byte: b'H', version: 1 };
+const KIND_JOB: Kind = Kind { byte: b'J', version: 1 };
+const KIND_STREAM: Kind = Kind { byte: b'S', version: 1 };
 
 const NOTIFY_ALL: u8 = NOTIFY_NEVER | NOTIFY_SUCCESS | NOTIFY_FAILURE | NOTIFY_DELAY;
 
@@ -41,10 +77,10 @@ const FLAG_SMTPUTF8: u8 = 1;
 const FLAG_REQUIRETLS: u8 = 2;
 const FLAG_DECLARED: u8 = 4;
 const FLAG_TLS: u8 = 8;
+const FLAGS_ALL: u8 = FLAG_SMTPUTF8 | FLAG_REQUIRETLS | FLAG_DECLARED | FLAG_TLS;
+/// Of version 1 only: these fields were left out where they said nothing.
 const FLAG_LABELS: u8 = 16;
 const FLAG_INTAKE: u8 = 32;
-const FLAGS_ALL: u8 =
-    FLAG_SMTPUTF8 | FLAG_REQUIRETLS | FLAG_DECLARED | FLAG_TLS | FLAG_LABELS | FLAG_INTAKE;
 
 /// Beside the state of a job.
 const JOB_WARNED: u8 = 0x80;
@@ -179,7 +215,8 @@ pub struct Envelope<'a> {
     pub auth: Option<&'a str>,
     /// What SIZE= said.
     pub declared_bytes: Option<u64>,
-    /// Filled in by `Body::finish`.
+    /// Bytes of the head record. Filled in by `Body::finish`, as is the sum of the body.
+    pub head_bytes: u32,
     pub body: BodySum,
     pub peer: SocketAddr,
     pub helo: &'a str,
@@ -189,14 +226,24 @@ pub struct Envelope<'a> {
     pub tls: Option<Tls<'a>>,
     /// The message's own Message-ID, for the log.
     pub message_id: Option<&'a str>,
-    /// Our Received: header, put before the body at delivery, so that chunks stay as they came.
-    pub trace: &'a [u8],
-    /// What its header says for routes, fair turns and the log.
+    /// Every recipient has its final state; the message is kept until then.
+    pub kept_until_ms: Option<u64>,
+    pub tenant: TenantId,
+    pub credential: Option<CredentialId>,
+    pub stream: StreamNumber,
+    pub tags: Texts<'a>,
+    pub metadata: Fields<'a>,
+    /// Labels from the header, for routes, fair shares and the log.
     pub labels: Labels<'a>,
     pub recipients: Recipients<'a>,
 }
 
 impl<'a> Envelope<'a> {
+    /// Bytes of the whole message.
+    pub fn bytes(&self) -> u64 {
+        u64::from(self.head_bytes) + self.body.bytes
+    }
+
     /// Appends the record to `buffer`. On a fault what was appended has no meaning.
     pub fn encode(&self, buffer: &mut Vec<u8>) -> Result<(), RecordFault> {
         let mut writer = Writer::new(buffer, KIND_ENVELOPE);
@@ -220,13 +267,15 @@ impl<'a> Envelope<'a> {
             writer.text("tls cipher", Some(tls.cipher))?;
         }
         writer.text("message id", self.message_id)?;
-        writer.bytes("trace", self.trace)?;
-        if self.intake_ms != 0 {
-            writer.u32(self.intake_ms);
-        }
-        if !self.labels.is_empty() {
-            self.labels.encode(&mut writer)?;
-        }
+        writer.u32(self.head_bytes);
+        writer.u32(self.intake_ms);
+        writer.u64(self.kept_until_ms.unwrap_or(0));
+        writer.u64(self.tenant.0);
+        writer.u64(self.credential.map_or(0, |credential| credential.0));
+        writer.u16(self.stream.0);
+        self.tags.encode(&mut writer)?;
+        self.metadata.encode(&mut writer)?;
+        self.labels.encode(&mut writer)?;
         writer.u32(self.recipients.count);
         writer.raw(self.recipients.bytes);
         writer.seal();
@@ -235,19 +284,38 @@ impl<'a> Envelope<'a> {
 
     /// Reads a whole record, checking everything.
     pub fn decode(record: &'a [u8]) -> Result<Envelope<'a>, RecordFault> {
+        Envelope::read(record).map(|(envelope, _)| envelope)
+    }
+
+    /// A record of version 1 as an envelope and a head of today. `None`: the record is of today.
+    pub fn upgrade(record: &'a [u8]) -> Result<Option<Upgraded>, RecordFault> {
+        let (envelope, trace) = Envelope::read(record)?;
+        let Some(trace) = trace else { return Ok(None) };
+        let mut upgraded = Upgraded::default();
+        envelope.encode(&mut upgraded.envelope)?;
+        encode_head(trace, &mut upgraded.head);
+        Ok(Some(upgraded))
+    }
+
+    /// The envelope, and the trace field of version 1.
+    fn read(record: &'a [u8]) -> Result<(Envelope<'a>, Option<&'a [u8]>), RecordFault> {
         let mut reader = Reader::open(record, KIND_ENVELOPE)?;
+        let is_v1 = reader.version() == 1;
         let received_ms = reader.u64()?;
         let flags = reader.u8()?;
-        if flags & !FLAGS_ALL != 0 {
+        let all = if is_v1 { FLAGS_ALL | FLAG_LABELS | FLAG_INTAKE } else { FLAGS_ALL };
+        if flags & !all != 0 {
             return Err(RecordFault::Value("flags"));
         }
+        let has = |flag: u8| !is_v1 || flags & flag != 0;
+        let mut trace = None;
         let body_type = body_type_of(reader.u8()?)?;
         let ret = ret_of(reader.u8()?)?;
         let declared = reader.u64()?;
         if flags & FLAG_DECLARED == 0 && declared != 0 {
             return Err(RecordFault::Value("declared size"));
         }
-        Ok(Envelope {
+        let envelope = Envelope {
             received_ms,
             smtputf8: flags & FLAG_SMTPUTF8 != 0,
             requiretls: flags & FLAG_REQUIRETLS != 0,
@@ -264,20 +332,30 @@ impl<'a> Envelope<'a> {
             protocol: reader.some_text("protocol")?,
             tls: if flags & FLAG_TLS != 0 { Some(read_tls(&mut reader)?) } else { None },
             message_id: reader.text()?,
-            trace: reader.bytes()?,
-            intake_ms: match flags & FLAG_INTAKE {
-                0 => 0,
-                _ => some_ms(reader.u32()?)?,
+            head_bytes: match is_v1 {
+                true => trace.insert(reader.bytes()?).len() as u32,
+                false => reader.u32()?,
             },
-            labels: match flags & FLAG_LABELS {
-                0 => Labels::default(),
-                _ => Labels::decode(&mut reader)?,
+            intake_ms: if has(FLAG_INTAKE) { reader.u32()? } else { 0 },
+            kept_until_ms: if is_v1 { None } else { Some(reader.u64()?).filter(|ms| *ms != 0) },
+            tenant: if is_v1 { TenantId::OPERATOR } else { TenantId(reader.u64()?) },
+            credential: match is_v1 {
+                true => None,
+                false => Some(reader.u64()?).filter(|raw| *raw != 0).map(CredentialId),
+            },
+            stream: StreamNumber(if is_v1 { 0 } else { reader.u16()? }),
+            tags: if is_v1 { Texts::default() } else { Texts::decode(&mut reader)? },
+            metadata: if is_v1 { Fields::default() } else { Fields::decode(&mut reader)? },
+            labels: match has(FLAG_LABELS) {
+                true => Labels::decode(&mut reader)?,
+                false => Labels::default(),
             },
             recipients: {
                 let count = reader.u32()?;
                 Recipients::check(count, reader.rest())?
             },
-        })
+        };
+        Ok((envelope, trace))
     }
 
     fn flags(&self) -> u8 {
@@ -287,8 +365,6 @@ impl<'a> Envelope<'a> {
             (self.requiretls, FLAG_REQUIRETLS),
             (self.declared_bytes.is_some(), FLAG_DECLARED),
             (self.tls.is_some(), FLAG_TLS),
-            (!self.labels.is_empty(), FLAG_LABELS),
-            (self.intake_ms != 0, FLAG_INTAKE),
         ] {
             if set {
                 flags |= flag;
@@ -298,9 +374,24 @@ impl<'a> Envelope<'a> {
     }
 }
 
-/// None is written without the place for it.
-fn some_ms(ms: u32) -> Result<u32, RecordFault> {
-    if ms == 0 { Err(RecordFault::Value("intake time")) } else { Ok(ms) }
+/// What becomes of an envelope of version 1.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Upgraded {
+    pub envelope: Vec<u8>,
+    pub head: Vec<u8>,
+}
+
+/// Appends the record of a head: the header block of a message, or the front of it that was written
+/// here.
+pub fn encode_head(head: &[u8], buffer: &mut Vec<u8>) {
+    let mut writer = Writer::new(buffer, KIND_HEAD);
+    writer.raw(head);
+    writer.seal();
+}
+
+/// The bytes of a head.
+pub fn decode_head(record: &[u8]) -> Result<&[u8], RecordFault> {
+    Reader::open(record, KIND_HEAD).map(|mut reader| reader.rest())
 }
 
 fn body_code(body: BodyType) -> u8 {
@@ -515,16 +606,18 @@ impl StreamMark {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Probed<'a> {
     Envelope(Box<Envelope<'a>>),
+    Head(&'a [u8]),
     Job(Job<'a>),
     Stream(StreamMark),
 }
 
 /// Reads bytes as whatever record they are. The fuzzer's way in.
 pub fn probe(record: &[u8]) -> Result<Probed<'_>, RecordFault> {
-    match kind_of(record)? {
-        KIND_ENVELOPE => Envelope::decode(record).map(Box::new).map(Probed::Envelope),
-        KIND_JOB => Job::decode(record).map(Probed::Job),
-        KIND_STREAM => StreamMark::decode(record).map(Probed::Stream),
+    match outer_form(record)?.1 {
+        b'E' => Envelope::decode(record).map(Box::new).map(Probed::Envelope),
+        b'H' => decode_head(record).map(Probed::Head),
+        b'J' => Job::decode(record).map(Probed::Job),
+        b'S' => StreamMark::decode(record).map(Probed::Stream),
         kind => Err(RecordFault::Kind(kind)),
     }
 }

@@ -10,6 +10,7 @@ use serde::Serialize;
 
 use crate::base::MessageId;
 use crate::queue::fault::QueueFault;
+use crate::queue::jobs::Jobs;
 use crate::queue::key;
 use crate::queue::partition::Partition;
 use crate::queue::schema::Envelope;
@@ -210,18 +211,13 @@ fn each_job(
     id: MessageId,
     mut each: impl FnMut(&Job<'_>),
 ) -> Result<(), QueueFault> {
-    let mut jobs = partition.db().raw_iterator_cf(partition.families().job);
-    jobs.seek(key::of_id(id));
-    while let Some((job_key, record)) = jobs.item() {
-        if key::job_of(job_key).is_none_or(|(owner, _)| owner != id) {
-            break;
-        }
+    let mut jobs = Jobs::of(partition, id);
+    while let Some((_, record)) = jobs.next() {
         if let Ok(job) = Job::decode(record) {
             each(&job);
         }
-        jobs.next();
     }
-    Ok(jobs.status()?)
+    Ok(jobs.end()?)
 }
 
 fn domain_of(mailbox: &str) -> &str {

@@ -6,7 +6,8 @@
 //!           more (deleted by an operator, settled before) settles nothing: `found` is false.
 //!
 //! ```text
-//! Done              S2 -> S2 with a job less, or S0 with the last one    SYNCED
+//! Done              S2 -> S2 with a job less; with the last one S0, or
+//!                   S3 where the message is kept                         SYNCED
 //! Again             S2 -> S2, the job written anew, another schedule     unsynced: when it is
 //!                   lost the job is due earlier, and its attempt counts one less. SYNCED where
 //!                   an operator has ordered it
@@ -25,6 +26,7 @@ use crate::queue::record::RecordFault;
 use crate::queue::schema::BodySum;
 use crate::queue::schema::Envelope;
 use crate::queue::schema::Job;
+use crate::queue::schema::encode_head;
 
 /// What becomes of one job.
 pub struct Settlement {
@@ -34,8 +36,10 @@ pub struct Settlement {
     /// New messages that tell the sender, written together with it.
     pub reports: Vec<Report>,
     pub tally: Tally,
-    /// Somebody was told that it is done.
+    /// An operator ordered it, and is told when it is durable.
     pub is_order: bool,
+    /// Keep the message until then, should this be the end of its last job.
+    pub keep_until_ms: Option<u64>,
 }
 
 pub enum Next {
@@ -67,40 +71,54 @@ pub struct Report {
     pub id: MessageId,
     pub envelope: Vec<u8>,
     pub job: JobRecord,
-    pub body: Vec<u8>,
+    /// Head and body, as they are sent.
+    pub message: Vec<u8>,
+    head_bytes: usize,
     pub recipients: u32,
 }
 
 impl Report {
-    /// The sum of the body in `envelope` is filled in here.
+    /// The sums of head and body in `envelope` are filled in here.
     pub fn new(
         id: MessageId,
         envelope: &Envelope<'_>,
-        body: Vec<u8>,
+        message: Vec<u8>,
         due_ms: u64,
     ) -> Result<Report, RecordFault> {
+        const HEAD_END: &[u8] = b"\r\n\r\n";
+        let head_end = message.windows(HEAD_END.len()).position(|four| four == HEAD_END);
+        let head_bytes = head_end.map_or(message.len(), |end| end + HEAD_END.len());
+        let body = &message[head_bytes..];
         let sum = BodySum {
             bytes: body.len() as u64,
             chunks: body.chunks(CHUNK_BYTES).count() as u32,
-            crc32: crc32fast::hash(&body),
+            crc32: crc32fast::hash(body),
         };
         let mut record = Vec::with_capacity(512);
-        Envelope { body: sum, ..*envelope }.encode(&mut record)?;
+        Envelope { head_bytes: head_bytes as u32, body: sum, ..*envelope }.encode(&mut record)?;
         let recipients = envelope.recipients.len();
         let job = JobRecord::new(&Job::fresh(due_ms, recipients))?;
-        Ok(Report { id, envelope: record, job, body, recipients: recipients as u32 })
+        let recipients = recipients as u32;
+        Ok(Report { id, envelope: record, job, message, head_bytes, recipients })
+    }
+
+    pub fn body(&self) -> &[u8] {
+        &self.message[self.head_bytes..]
     }
 
     pub fn put(&self, batch: &mut WriteBatch, families: Families<'_>) {
-        for (number, bytes) in (0..).zip(self.body.chunks(CHUNK_BYTES)) {
+        for (number, bytes) in (0..).zip(self.body().chunks(CHUNK_BYTES)) {
             batch.put_cf(families.body, key::of_body(self.id, number), bytes);
         }
+        let mut head = Vec::with_capacity(self.head_bytes + 16);
+        encode_head(&self.message[..self.head_bytes], &mut head);
+        batch.put_cf(families.head, key::of_id(self.id), head);
         batch.put_cf(families.envelope, key::of_id(self.id), &self.envelope);
         put_job(batch, families, self.id, &self.job);
     }
 
     pub fn chunks(&self) -> u32 {
-        self.body.chunks(CHUNK_BYTES).count() as u32
+        self.body().chunks(CHUNK_BYTES).count() as u32
     }
 }
 
@@ -120,7 +138,7 @@ impl Settlement {
             Next::Again(job) => job.bytes.len(),
             Next::Split(jobs) => jobs.iter().map(|job| job.bytes.len() + 64).sum(),
         };
-        let reports = self.reports.iter().map(|r| r.envelope.len() + r.body.len() + 256);
+        let reports = self.reports.iter().map(|r| r.envelope.len() + r.message.len() + 256);
         64 + jobs + reports.sum::<usize>()
     }
 }

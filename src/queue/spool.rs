@@ -23,6 +23,8 @@ use serde::Serialize;
 
 use crate::base::MessageId;
 use crate::base::PartitionId;
+use crate::base::PublicId;
+use crate::base::SpoolNumber;
 use crate::base::id::PARTITIONS_MAX;
 use crate::queue::copies::COPIES;
 use crate::queue::fault::QueueFault;
@@ -38,9 +40,7 @@ use crate::queue::points::point;
 use crate::queue::recover::Recovered;
 use crate::queue::rescue;
 use crate::queue::reserve;
-
-/// The format that this Ringpost makes and understands.
-pub const FORMAT: u32 = 1;
+use crate::queue::schema::Layout;
 
 const META: &str = "ringpost.json";
 const LOCK: &str = "lock";
@@ -67,6 +67,8 @@ pub struct SpoolOptions {
     /// Off only in tests that must show mail being lost.
     pub sync: bool,
     pub access: Access,
+    /// Another than the current one only in tests of the step to a later format.
+    pub layout: Layout,
     pub now_ms: u64,
     pub on_notice: OnNotice,
 }
@@ -81,6 +83,7 @@ impl SpoolOptions {
             memory_bytes: MEMORY_BYTES_DEFAULT,
             sync: true,
             access: Access::Serve,
+            layout: Layout::CURRENT,
             now_ms,
             on_notice: Arc::new(|_| ()),
         }
@@ -94,6 +97,7 @@ pub const MEMORY_BYTES_DEFAULT: usize = 80 << 20;
 /// An open spool.
 pub struct Spool {
     path: PathBuf,
+    number: SpoolNumber,
     partitions: Vec<Arc<Partition>>,
     memory: StoreMemory,
     recovered: Vec<Recovered>,
@@ -101,11 +105,14 @@ pub struct Spool {
     _lock: Option<File>,
 }
 
-#[derive(Serialize, Deserialize)]
+/// What `ringpost.json` says. There is a copy of it in `copies`.
+#[derive(Clone, Copy, Serialize, Deserialize)]
 struct Meta {
     format: u32,
     partitions: u8,
     created_ms: u64,
+    /// Drawn when the spool is made, or brought from format 1.
+    number: Option<u32>,
 }
 
 impl Spool {
@@ -130,11 +137,15 @@ impl Spool {
     }
 
     fn open_claimed(options: &SpoolOptions) -> Result<Spool, SpoolFault> {
-        let meta = match read_meta(&options.path)? {
+        let path = &options.path;
+        let meta = match read_meta(path, options.layout.format)? {
             Some(meta) => check_count(meta, options)?,
             None if options.access == Access::Serve => make(options)?,
-            None => return Err(SpoolFault::NoSpool { path: options.path.clone() }),
+            None => return Err(SpoolFault::NoSpool { path: path.clone() }),
         };
+        if meta.format < options.layout.format && options.access == Access::Inspect {
+            return Err(SpoolFault::Older { path: path.clone(), found: meta.format });
+        }
         if options.access == Access::Serve {
             // A spool of an older Ringpost has none yet.
             match make_folder(&options.path.join(COPIES)) {
@@ -144,8 +155,13 @@ impl Spool {
             }
         }
         let memory = StoreMemory::new(options.memory_bytes, meta.partitions);
-        let destinations: Vec<PartitionDestination> =
-            (0..meta.partitions).map(|number| destination(options, &memory, number)).collect();
+        let meta = match options.access {
+            Access::Serve => meta.numbered(path)?,
+            Access::Inspect => meta,
+        };
+        let destinations: Vec<PartitionDestination> = (0..meta.partitions)
+            .map(|number| destination(options, &meta, &memory, number))
+            .collect();
         if options.access == Access::Serve {
             destinations.iter().try_for_each(rescue::finish)?;
         }
@@ -162,7 +178,13 @@ impl Spool {
             partitions.push(Arc::new(partition));
             recovered.push(found);
         }
-        Ok(Spool { path: options.path.clone(), partitions, memory, recovered, _lock: None })
+        // Families and records are those of today by now. Until here the older Ringpost could still
+        // open the spool; from here on it refuses.
+        if meta.format < options.layout.format {
+            write_meta(path, &Meta { format: options.layout.format, ..meta })?;
+        }
+        let number = meta.spool_number();
+        Ok(Spool { path: path.clone(), number, partitions, memory, recovered, _lock: None })
     }
 
     pub fn path(&self) -> &Path {
@@ -171,6 +193,23 @@ impl Spool {
 
     pub fn partitions(&self) -> &[Arc<Partition>] {
         &self.partitions
+    }
+
+    pub fn number(&self) -> SpoolNumber {
+        self.number
+    }
+
+    /// How a message of this spool is called outside.
+    pub fn public_id(&self, local: MessageId) -> PublicId {
+        PublicId { local, spool: self.number }
+    }
+
+    /// The message of this spool that an id names.
+    pub fn local_id(&self, id: PublicId) -> Result<MessageId, QueueFault> {
+        match id.spool == self.number {
+            true => Ok(id.local),
+            false => Err(QueueFault::ForeignSpool(id.spool)),
+        }
     }
 
     /// The partition that an id names.
@@ -196,10 +235,51 @@ impl Spool {
     }
 }
 
-fn destination(options: &SpoolOptions, memory: &StoreMemory, number: u8) -> PartitionDestination {
+impl Meta {
+    fn spool_number(&self) -> SpoolNumber {
+        SpoolNumber::from_bits(self.number.unwrap_or(0))
+    }
+
+    /// With a number: the one in the copy, or a fresh one that is stored first.
+    fn numbered(self, path: &Path) -> Result<Meta, SpoolFault> {
+        if self.number.is_some() {
+            return Ok(self);
+        }
+        let number = match copied_number(path) {
+            Some(number) => number,
+            None => draw_number().map_err(|cause| SpoolFault::io(path, cause))?,
+        };
+        let meta = Meta { number: Some(number.as_u32()), ..self };
+        write_meta(path, &meta)?;
+        Ok(meta)
+    }
+}
+
+/// The number in the copy of `ringpost.json`, if that can be read.
+fn copied_number(path: &Path) -> Option<SpoolNumber> {
+    let text = fs::read_to_string(path.join(COPIES).join(META)).ok()?;
+    let copy: Meta = serde_json::from_str(&text).ok()?;
+    copy.number.map(SpoolNumber::from_bits)
+}
+
+fn draw_number() -> std::io::Result<SpoolNumber> {
+    let mut bytes = [0; 4];
+    File::open("/dev/urandom")?.read_exact(&mut bytes)?;
+    Ok(SpoolNumber::from_bits(u32::from_be_bytes(bytes)))
+}
+
+fn destination(
+    options: &SpoolOptions,
+    meta: &Meta,
+    memory: &StoreMemory,
+    partition: u8,
+) -> PartitionDestination {
     PartitionDestination {
-        id: PartitionId(number),
+        id: PartitionId(partition),
         spool: options.path.clone(),
+        number: meta.spool_number(),
+        layout: options.layout,
+        format: meta.format,
         access: options.access,
         sync: options.sync,
         memory: memory.clone(),
@@ -272,7 +352,7 @@ fn lock(path: &Path) -> Result<File, SpoolFault> {
     }
 }
 
-fn read_meta(path: &Path) -> Result<Option<Meta>, SpoolFault> {
+fn read_meta(path: &Path, known: u32) -> Result<Option<Meta>, SpoolFault> {
     let meta_path = path.join(META);
     let mut text = String::new();
     let file = File::options().read(true).custom_flags(libc::O_NOFOLLOW).open(&meta_path);
@@ -295,8 +375,8 @@ fn read_meta(path: &Path) -> Result<Option<Meta>, SpoolFault> {
         why: cause.to_string(),
     };
     let any: AnyMeta = serde_json::from_str(&text).map_err(unreadable)?;
-    if any.format > FORMAT {
-        return Err(SpoolFault::Newer { path: path.into(), found: any.format, known: FORMAT });
+    if any.format > known {
+        return Err(SpoolFault::Newer { path: path.into(), found: any.format, known });
     }
     let meta: Meta = serde_json::from_str(&text).map_err(unreadable)?;
     if meta.partitions == 0 || meta.partitions as usize > PARTITIONS_MAX {
@@ -308,7 +388,7 @@ fn read_meta(path: &Path) -> Result<Option<Meta>, SpoolFault> {
 
 /// Partitions of the spool in `path`, none if there is no spool. It may be in use.
 pub fn partitions_in(path: &Path) -> Result<Option<u8>, SpoolFault> {
-    Ok(read_meta(path)?.map(|meta| meta.partitions))
+    Ok(read_meta(path, Layout::CURRENT.format)?.map(|meta| meta.partitions))
 }
 
 fn check_count(meta: Meta, options: &SpoolOptions) -> Result<Meta, SpoolFault> {
@@ -331,10 +411,17 @@ fn make(options: &SpoolOptions) -> Result<Meta, SpoolFault> {
     let partitions = asked.max(partitions_there(&options.path));
     let memory = StoreMemory::new(options.memory_bytes, partitions);
     make_folder(&options.path.join(QUARANTINE))?;
-    for number in 0..partitions {
-        Partition::create(&destination(options, &memory, number))?;
+    make_folder(&options.path.join(COPIES))?;
+    let format = options.layout.format;
+    let number = match copied_number(&options.path) {
+        Some(number) => number,
+        None => draw_number().map_err(|cause| SpoolFault::io(&options.path, cause))?,
+    };
+    let number = Some(number.as_u32());
+    let meta = Meta { format, partitions, created_ms: options.now_ms, number };
+    for partition in 0..partitions {
+        Partition::create(&destination(options, &meta, &memory, partition))?;
     }
-    let meta = Meta { format: FORMAT, partitions, created_ms: options.now_ms };
     point("spool::before_meta");
     write_meta(&options.path, &meta)?;
     point("spool::after_meta");
@@ -348,10 +435,16 @@ fn partitions_there(path: &Path) -> u8 {
     (0..PARTITIONS_MAX as u8).rev().find(there).map_or(0, |last| last + 1)
 }
 
+/// Writes the copy, then the file, so that a number once used is never lost.
 fn write_meta(path: &Path, meta: &Meta) -> Result<(), SpoolFault> {
+    write_meta_in(&path.join(COPIES), meta)?;
+    write_meta_in(path, meta)
+}
+
+fn write_meta_in(path: &Path, meta: &Meta) -> Result<(), SpoolFault> {
     let fresh = path.join(format!("{META}.new"));
     let at = |cause| SpoolFault::io(&fresh, cause);
-    let text = serde_json::to_string_pretty(meta).expect("three numbers become JSON");
+    let text = serde_json::to_string_pretty(meta).expect("four numbers become JSON");
     let mut file = File::create(&fresh).map_err(at)?;
     file.write_all(text.as_bytes()).and_then(|()| file.sync_all()).map_err(at)?;
     fs::rename(&fresh, path.join(META)).map_err(at)?;

@@ -1,58 +1,59 @@
-//! All that delivery goes by, as one immutable snapshot of plain values.
+//! The delivery policy: all settings of delivery, as one immutable snapshot of plain values.
 //!
 //! Owner:    shared by all shards as `Arc`; a reload replaces it as a whole.
 
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use crate::base::backoff::RetrySchedule;
+use crate::net::ResolverSettings;
 use crate::route::destination_table::DestinationTable;
 use crate::route::source::SourceTable;
 use crate::route::table::RouteTable;
 
-/// The whole of it. How long mail is tried is in each answer of `routes`.
+/// All settings of delivery. The maximum age of mail is in each result of `routes`.
 #[derive(Clone, Debug)]
 pub struct DeliveryPolicy {
-    /// Whether mail is delivered at all.
+    /// `false`: accepted mail stays in the queue.
     pub enabled: bool,
     pub routes: RouteTable,
     pub destinations: DestinationTable,
     pub sources: SourceTable,
     pub retry: RetrySchedule,
-    /// After how long a sender is told that mail still waits; never if none.
+    /// The age at which the sender gets a delay warning; `None`: no warning.
     pub delay_warning: Option<Duration>,
     pub bounce: BouncePolicy,
-    /// The name in EHLO where no source has its own.
+    /// The EHLO name of sources without one of their own.
     pub ehlo_name: Box<str>,
     pub prefer_ipv6: bool,
-    /// Whether TLSA records are looked up, where `resolver.trust_ad`.
+    /// Whether TLSA records are looked up; needs `resolver.trust_ad`.
     pub dane: bool,
-    /// Whether MTA-STS policies are looked up, and at which port.
+    /// Whether MTA-STS policies are looked up, and the HTTPS port for it.
     pub mta_sts: bool,
     pub mta_sts_port: u16,
-    /// Mail exchangers that one attempt tries.
+    /// Mail exchangers tried in one attempt.
     pub mx_hosts_max: usize,
-    /// To all destinations together, over all shards.
+    /// Connections to all destinations together, over all shards.
     pub connections_max: u32,
     /// Over all shards.
     pub jobs_in_memory_max: usize,
     pub timeouts: DeliveryTimeouts,
+    /// For all shards together. Without servers, those of `/etc/resolv.conf` are used.
     pub resolver: ResolverSettings,
 }
 
-/// How bounces are made.
+/// How bounces are built.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BouncePolicy {
-    /// The address in their From field; their envelope sender is empty.
+    /// The address in the From field; the envelope sender is empty.
     pub from: Box<str>,
-    /// Who is told of what can neither be delivered nor returned.
+    /// The address that is notified of mail that can neither be delivered nor returned.
     pub postmaster: Option<Box<str>>,
-    /// Bytes of a message that are quoted whole; of a larger one only the header is.
+    /// Messages up to this size are returned in full, larger ones with the header only.
     pub body_bytes_max: u64,
     pub per_minute_max: u32,
 }
 
-/// How long a server may take for each answer.
+/// How long a server may take for each reply.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DeliveryTimeouts {
     pub connect: Duration,
@@ -65,18 +66,4 @@ pub struct DeliveryTimeouts {
     pub data_block: Duration,
     pub data_end: Duration,
     pub quit: Duration,
-}
-
-/// Whom to ask, and how patiently.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ResolverSettings {
-    /// Empty means those of /etc/resolv.conf.
-    pub servers: Vec<SocketAddr>,
-    pub timeout: Duration,
-    pub attempts: usize,
-    /// Over all shards.
-    pub cache_entries: usize,
-    /// Over all shards.
-    pub cache_bytes: usize,
-    pub trust_ad: bool,
 }

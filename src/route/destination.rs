@@ -1,11 +1,11 @@
-//! How politely a destination is treated: limits, patience, TLS. Destinations are what shares limits: a domain,
+//! How a destination is treated: limits, backoff, TLS. A destination is the unit of limits: a domain,
 //! or all domains with the same mail exchangers.
 //!
-//! Promise:  the defaults suit strangers.
+//! Promise:  the defaults are safe for destinations that are not known.
 
 use std::time::Duration;
 
-/// Messages in a span of time; `None` is without limit.
+/// Messages per unit of time; `None`: no limit.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Rates {
     pub per_second: Option<u32>,
@@ -13,24 +13,24 @@ pub struct Rates {
     pub per_hour: Option<u32>,
 }
 
-/// Whether and how TLS is asked for, the least first.
+/// The TLS level of outgoing connections, weakest first.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum OutboundTls {
     /// Never.
     None,
-    /// When it is offered, with any certificate; in the clear when it fails.
+    /// If offered, with any certificate; falls back to cleartext.
     #[default]
     May,
-    /// Always, with any certificate. Otherwise the mail waits.
+    /// Required, with any certificate; otherwise the mail waits.
     Must,
-    /// Always, with a certificate for the host's name. Otherwise the mail waits.
+    /// Required, with a trusted certificate for the host's name; otherwise the mail waits.
     Verify,
 }
 
-/// How many shards share a destination, each with its part of the limits.
+/// The number of shards that share a destination, each with a part of the limits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stripes {
-    /// All where each has two connections at least and there is no rate to divide; else one.
+    /// All shards if each gets at least two connections and no rate limit is set; otherwise one.
     Auto,
     All,
     Count(u32),
@@ -42,22 +42,22 @@ impl Default for Stripes {
     }
 }
 
-/// The treatment of one destination, over all shards.
+/// The limits of one destination, over all shards.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DestinationPolicy {
     pub connections_max: u32,
-    /// Connections at once to begin with; grows on success, shrinks on failure.
+    /// Initial number of parallel connections; grows on success, shrinks on failure.
     pub window_start: u32,
     pub messages_per_connection: u32,
     pub recipients_per_message: u32,
     pub rates: Rates,
-    /// How long a connection without work is kept for the next message.
+    /// How long an idle connection is kept for the next message.
     pub idle_reuse: Duration,
-    /// Failed connections in a row that begin a backoff.
+    /// Consecutive failed connections that start a backoff.
     pub failures_to_back_off: u32,
     pub back_off_first: Duration,
     pub back_off_max: Duration,
-    /// Jobs of this destination kept in memory; the rest waits on disk.
+    /// Jobs of this destination in memory; more wait on disk.
     pub jobs_max: usize,
     pub stripes: Stripes,
     pub tls: OutboundTls,

@@ -1,30 +1,29 @@
-//! Which policy a destination is treated by.
+//! Finds the policy of a destination.
 //!
-//! Order:    the first entry that names the recipient's domain; else, going through the mail
-//!           exchangers from the best to the worst, the first entry that names one; else the
-//!           standard.
+//! Order:    the first entry that matches the recipient's domain; else the first entry that matches a
+//!           mail exchanger, the most preferred exchanger first; else the default policy.
 
 use std::fmt;
 use std::sync::Arc;
 
 use crate::route::destination::DestinationPolicy;
 use crate::route::domain_index::DomainIndex;
-use crate::route::domain_index::settle;
+use crate::route::domain_index::normalize;
 use crate::route::membership::BadEntry;
 use crate::route::membership::DOMAIN_BYTES_MAX;
 
-/// An entry as the operator wrote it.
+/// An entry as configured.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct DestinationSettings {
     pub name: String,
-    /// See `DomainIndex` for how they are written.
+    /// See `DomainIndex` for the syntax.
     pub recipient_domains: Vec<String>,
-    /// Written alike.
+    /// The same syntax.
     pub mx_hosts: Vec<String>,
     pub policy: DestinationPolicy,
 }
 
-/// What is wrong with an entry.
+/// An invalid part of an entry.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DestinationProblem {
     pub destination: Box<str>,
@@ -54,7 +53,7 @@ pub struct DestinationTable {
 }
 
 impl DestinationTable {
-    /// The snapshot, or all entries that mean nothing.
+    /// The snapshot, or all invalid entries.
     pub fn build(
         settings: &[DestinationSettings],
         standard: DestinationPolicy,
@@ -77,15 +76,15 @@ impl DestinationTable {
         if problems.is_empty() { Ok(table) } else { Err(problems) }
     }
 
-    /// The entry for a domain with these mail exchangers, the best first; none means the standard.
-    /// Before the exchangers are known it is what the domain says alone.
+    /// The entry for a domain with these mail exchangers, most preferred first; `None`: the default
+    /// policy. Without exchangers only the domain is matched.
     pub fn find(&self, domain: &str, mx_hosts: &[&str]) -> Option<&DestinationEntry> {
         let first = |index: &DomainIndex, name: &str| {
             if index.is_empty() {
                 return None;
             }
             let mut room = [0; DOMAIN_BYTES_MAX];
-            index.first(settle(name, &mut room)?, |_| true)
+            index.first(normalize(name, &mut room)?, |_| true)
         };
         let by_domain = first(&self.by_domain, domain);
         let number =
@@ -93,21 +92,21 @@ impl DestinationTable {
         self.destinations.get(number as usize)
     }
 
-    /// The policy for a domain with these mail exchangers, the best first.
+    /// The policy for a domain with these mail exchangers, most preferred first.
     pub fn policy(&self, domain: &str, mx_hosts: &[&str]) -> Arc<DestinationPolicy> {
         let policy =
             self.find(domain, mx_hosts).map_or(&self.standard, |destination| &destination.policy);
         Arc::clone(policy)
     }
 
-    /// The name of the entry that a domain has for itself, and its exchangers alone would not have.
+    /// The name of the entry that matches only by the domain, not by its exchangers.
     pub fn own_entry(&self, domain: &str, mx_hosts: &[&str]) -> Option<&str> {
         let own = self.find(domain, mx_hosts)?;
         let by_hosts = self.find("", mx_hosts);
         by_hosts.is_none_or(|by_hosts| by_hosts.name != own.name).then_some(&*own.name)
     }
 
-    /// Whether entries are found by mail exchangers.
+    /// Whether any entry matches by mail exchangers.
     pub fn asks_mx_hosts(&self) -> bool {
         !self.by_mx.is_empty()
     }
@@ -157,7 +156,7 @@ mod tests {
             ("by the best exchanger", "hosted.test", &both, 2),
             ("by the second exchanger", "hosted.test", &["mx.hosted.test", "x.big-mx.test"], 1),
             ("not by the head of a tree", "hosted.test", &["big-mx.test"], 20),
-            ("a stranger", "hosted.test", &[], 20),
+            ("no entry", "hosted.test", &[], 20),
         ];
         for (case, domain, hosts, connections) in rows {
             assert_eq!(table.policy(domain, hosts).connections_max, connections, "{case}");

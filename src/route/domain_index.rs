@@ -1,7 +1,7 @@
-//! Which rules of an ordered list mean a domain.
+//! Finds the rules of an ordered list that match a domain.
 //!
-//! Promise:  a question allocates nothing. A name costs one hash lookup for itself and one for each
-//!           parent that may be a tree; only patterns are compared one by one.
+//! Promise:  a query allocates nothing. It costs one hash lookup for the name and one for each parent
+//!           that may have an entry; only patterns are compared one by one.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -14,29 +14,29 @@ use crate::route::membership::lower;
 use crate::route::membership::parse_literal;
 use crate::wire::mail::address::Mailbox;
 
-/// Domains as in `DomainSet`, and patterns such as `*mail.example*`, each with the numbers of the
-/// rules that name it, the least first.
+/// Domains as in `DomainSet` and patterns such as `*mail.example*`, each with the numbers of the rules
+/// that list it in ascending order.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct DomainIndex {
     exact: HashMap<Box<str>, Vec<u32>>,
     /// Without the leading dot.
     trees: HashMap<Box<str>, Vec<u32>>,
-    /// Lengths of the shortest and the longest of `trees`.
+    /// Lengths of the shortest and the longest name in `trees`.
     tree_bytes: Option<(usize, usize)>,
     literals: HashMap<IpAddr, Vec<u32>>,
     patterns: Vec<(Box<str>, u32)>,
 }
 
 impl DomainIndex {
-    /// The entries of one rule alone.
+    /// An index with the entries of a single rule.
     pub fn of(entries: &[String]) -> Result<DomainIndex, Vec<BadEntry>> {
         let mut index = DomainIndex::default();
         let bad = index.insert_all(entries, 0);
         if bad.is_empty() { Ok(index) } else { Err(bad) }
     }
 
-    /// Adds the entries of the rule with this number, which is not below those before it, and
-    /// answers with all that mean nothing.
+    /// Adds the entries of rule `number`, which must not be lower than earlier numbers. Returns the
+    /// invalid entries.
     pub fn insert_all(&mut self, entries: &[String], number: u32) -> Vec<BadEntry> {
         let bad = |(entry, cause): (&String, EntryCause)| BadEntry {
             entry: entry.as_str().into(),
@@ -69,12 +69,15 @@ impl DomainIndex {
             check_name(entry, entry)?;
             self.exact.entry(lowered.into_boxed_str()).or_default()
         };
-        assert!(numbers.last().is_none_or(|last| *last <= number), "rules come in their order");
+        assert!(
+            numbers.last().is_none_or(|last| *last <= number),
+            "rules are added in ascending order"
+        );
         numbers.push(number);
         Ok(())
     }
 
-    /// The first rule that means the domain (as `settle` gives it) and that is accepted.
+    /// The first rule that matches the domain (normalised by `normalize`) and that `accept` takes.
     pub fn first(&self, domain: &str, accept: impl Fn(u32) -> bool) -> Option<u32> {
         let mut least: Option<u32> = None;
         let mut consider = |numbers: &[u32]| {
@@ -92,7 +95,7 @@ impl DomainIndex {
                 consider(numbers);
             }
             self.each_tree_above(domain, &mut consider);
-            // A server that a route names by its address.
+            // A server that a route lists by its IP address.
             let address =
                 (!self.literals.is_empty()).then(|| domain.parse::<IpAddr>().ok()).flatten();
             let address = address.map(|address| address.to_canonical());
@@ -101,7 +104,7 @@ impl DomainIndex {
             }
         }
         for (pattern, number) in &self.patterns {
-            if is_like(domain.as_bytes(), pattern.as_bytes()) {
+            if matches_pattern(domain.as_bytes(), pattern.as_bytes()) {
                 consider(&[*number]);
             }
         }
@@ -134,9 +137,9 @@ impl DomainIndex {
     }
 }
 
-/// A domain as rules are asked about it: lower case, in A-labels, without a dot at its end, in
-/// `room`. Only one that is not ASCII allocates. `None` for what can be no domain.
-pub fn settle<'r>(domain: &str, room: &'r mut [u8; DOMAIN_BYTES_MAX]) -> Option<&'r str> {
+/// The domain in lower case and A-labels, without a trailing dot, in `room`. Allocates only if the
+/// name is not ASCII. `None` if the text cannot be a domain.
+pub fn normalize<'r>(domain: &str, room: &'r mut [u8; DOMAIN_BYTES_MAX]) -> Option<&'r str> {
     let domain = domain.strip_suffix('.').unwrap_or(domain);
     if domain.is_ascii() {
         return lower(room, &[domain]);
@@ -146,10 +149,10 @@ pub fn settle<'r>(domain: &str, room: &'r mut [u8; DOMAIN_BYTES_MAX]) -> Option<
     lower(room, &[&ascii])
 }
 
-/// Whether the text has the form of the pattern, in which `*` stands for any bytes. Each star takes
-/// as little as it can; on a mismatch only the last one takes more, which is enough, for what the
-/// ones before it took could only have been more.
-fn is_like(text: &[u8], pattern: &[u8]) -> bool {
+/// Whether the text matches the pattern, in which `*` stands for any bytes. Each star matches as
+/// little as possible; on a mismatch only the last star is extended, which suffices, because the
+/// earlier stars already matched at their first possible place.
+fn matches_pattern(text: &[u8], pattern: &[u8]) -> bool {
     let (mut at, mut place) = (0, 0);
     let mut star: Option<(usize, usize)> = None;
     while at < text.len() {
@@ -227,10 +230,14 @@ mod tests {
             ("abc", "ab", false),
             ("ab", "abc", false),
         ] {
-            assert_eq!(is_like(text.as_bytes(), pattern.as_bytes()), expected, "{text} {pattern}");
+            assert_eq!(
+                matches_pattern(text.as_bytes(), pattern.as_bytes()),
+                expected,
+                "{text} {pattern}"
+            );
         }
         let text = "a".repeat(250);
-        assert!(!is_like(
+        assert!(!matches_pattern(
             text.as_bytes(),
             "*a".repeat(100).as_bytes().iter().chain(b"b").copied().collect::<Vec<_>>().as_slice()
         ));
@@ -249,7 +256,7 @@ mod tests {
             (long.as_str(), None),
         ] {
             let mut room = [0; DOMAIN_BYTES_MAX];
-            assert_eq!(settle(domain, &mut room), expected, "{domain}");
+            assert_eq!(normalize(domain, &mut room), expected, "{domain}");
         }
     }
 

@@ -1,29 +1,29 @@
-//! What a rule asks of a header field.
+//! A condition of a rule on a header field.
 
 use std::fmt;
 
-/// A field, and what its value must be.
+/// The name of a field and the required value.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HeaderMatch {
-    /// In any case.
+    /// Case-insensitive.
     pub name: Box<str>,
     pub value: ValueMatch,
 }
 
-/// Case counts.
+/// The required value; case-sensitive.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ValueMatch {
-    /// The field is there.
+    /// The field exists.
     Any,
     Exact(Box<str>),
     Start(Box<str>),
 }
 
 impl HeaderMatch {
-    /// Whether one of the fields, each a name and a value, is what is asked for.
+    /// Whether the fields, each a name and a value, meet the condition.
     pub fn holds(&self, fields: &[(&str, &str)]) -> bool {
         let mut fields = fields.iter().filter(|(name, _)| name.eq_ignore_ascii_case(&self.name));
-        // The first of a name counts.
+        // Only the first field of a name counts.
         fields.next().is_some_and(|(_, value)| match &self.value {
             ValueMatch::Any => true,
             ValueMatch::Exact(text) => **text == **value,

@@ -1,9 +1,9 @@
-//! Sets that are asked once per recipient: domains, addresses, networks.
+//! Sets of domains and of mail addresses, queried once per recipient.
 //!
-//! Promise:  a question allocates nothing. Names are compared without regard to ASCII case, and
-//!           otherwise as they are written: domains are given in their A-label form.
-//! Cost:     a domain costs one hash lookup for itself and, only where the set has entries for
-//!           whole trees, one per parent; a network a binary search over disjoint ranges.
+//! Promise:  a query allocates nothing. Names are compared without regard to ASCII case and are
+//!           expected in A-label form.
+//! Cost:     one hash lookup for a domain and, only if the set has entries for subdomains, one for
+//!           each of its parents.
 
 use std::collections::HashSet;
 use std::fmt;
@@ -11,22 +11,20 @@ use std::net::IpAddr;
 use std::net::Ipv4Addr;
 use std::net::Ipv6Addr;
 
-use ipnet::IpNet;
-
-/// RFC 5321 s4.5.3.1.2. A longer name is a member of nothing.
+/// RFC 5321 s4.5.3.1.2. A longer name is in no set.
 pub(super) const DOMAIN_BYTES_MAX: usize = 255;
 
 /// RFC 5321 s4.5.3.1: 64 of local part, `@`, 255 of domain.
 const ADDRESS_BYTES_MAX: usize = 64 + 1 + DOMAIN_BYTES_MAX;
 
-/// An entry of the configuration that means nothing.
+/// An invalid entry of the configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BadEntry {
     pub entry: Box<str>,
     pub cause: EntryCause,
 }
 
-/// Why an entry means nothing.
+/// Why an entry is invalid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum EntryCause {
     Empty,
@@ -41,9 +39,11 @@ impl fmt::Display for BadEntry {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let remedy = match self.cause {
             EntryCause::Empty => "an empty entry matches nothing; remove it",
-            EntryCause::Everything => "an entry for everything is not taken; list what is meant",
-            EntryCause::Star => "write `.example.com` for all names below example.com",
-            EntryCause::NotADomain => "this is not a domain; write `example.com` or `.example.com`",
+            EntryCause::Everything => {
+                "an entry that matches everything is not allowed; list the domains"
+            }
+            EntryCause::Star => "write `.example.com` for all subdomains of example.com",
+            EntryCause::NotADomain => "not a domain; write `example.com` or `.example.com`",
             EntryCause::NotAscii => "write the name in its ASCII form (xn--...)",
             EntryCause::NotALiteral => "write `[192.0.2.1]` or `[IPv6:2001:db8::1]`",
         };
@@ -51,21 +51,21 @@ impl fmt::Display for BadEntry {
     }
 }
 
-/// Domains: `example.com` is that name alone, `.example.com` every name below it, and
+/// Domains: `example.com` matches only that domain, `.example.com` its subdomains, and
 /// `[192.0.2.1]` an address literal.
 #[derive(Clone, Debug, Default)]
 pub struct DomainSet {
     exact: HashSet<Box<str>>,
     /// Without the leading dot.
     trees: HashSet<Box<str>>,
-    /// Lengths of the shortest and the longest of `trees`: a name of a hundred labels costs no
-    /// more lookups than there are lengths between them.
+    /// Lengths of the shortest and the longest of `trees`. They bound the number of lookups for a
+    /// name with many labels.
     tree_bytes: Option<(usize, usize)>,
     literals: HashSet<IpAddr>,
 }
 
 impl DomainSet {
-    /// The set of these entries, or all that are wrong with them.
+    /// The set of these entries, or all invalid entries.
     pub fn new<'e>(entries: impl IntoIterator<Item = &'e str>) -> Result<DomainSet, Vec<BadEntry>> {
         let mut set = DomainSet::default();
         let mut bad = Vec::new();
@@ -96,7 +96,7 @@ impl DomainSet {
         Ok(())
     }
 
-    /// Whether mail to this domain or literal is meant.
+    /// Whether the domain or address literal is in the set.
     pub fn contains(&self, domain: &str) -> bool {
         if domain.starts_with('[') {
             return !self.literals.is_empty()
@@ -135,13 +135,13 @@ impl DomainSet {
 /// Mail addresses: `user@example.com`, `user@` at any domain, or whole domains as in `DomainSet`.
 #[derive(Clone, Debug, Default)]
 pub struct AddressSet {
-    /// In lower case; an entry `user@` keeps its sign.
+    /// In lower case; an entry `user@` keeps the `@`.
     addresses: HashSet<Box<str>>,
     domains: DomainSet,
 }
 
 impl AddressSet {
-    /// The set of these entries, or all that are wrong with them.
+    /// The set of these entries, or all invalid entries.
     pub fn new<'e>(
         entries: impl IntoIterator<Item = &'e str>,
     ) -> Result<AddressSet, Vec<BadEntry>> {
@@ -171,7 +171,7 @@ impl AddressSet {
         Ok(())
     }
 
-    /// Whether this address is meant. The null sender never is.
+    /// Whether the address is in the set. The null sender never is.
     pub fn contains(&self, address: &str) -> bool {
         if address.is_empty() || (self.addresses.is_empty() && self.domains.is_empty()) {
             return false;
@@ -191,80 +191,12 @@ impl AddressSet {
     }
 }
 
-/// Networks as sorted ranges that neither touch nor overlap.
-#[derive(Clone, Debug, Default)]
-pub struct NetworkSet {
-    v4: Vec<(u32, u32)>,
-    v6: Vec<(u128, u128)>,
-}
-
-impl NetworkSet {
-    /// An IPv6 network inside `::ffff:0:0/96` is the IPv4 network it maps, for so are peers.
-    pub fn new(networks: &[IpNet]) -> NetworkSet {
-        let mut v4 = Vec::new();
-        let mut v6 = Vec::new();
-        for network in networks {
-            let (first, last) = (network.network(), network.broadcast());
-            match (unmapped(first), unmapped(last)) {
-                (IpAddr::V4(first), IpAddr::V4(last)) => v4.push((first.into(), last.into())),
-                _ => v6.push((bits(first), bits(last))),
-            }
-        }
-        NetworkSet { v4: merge(v4), v6: merge(v6) }
-    }
-
-    pub fn contains(&self, address: IpAddr) -> bool {
-        match unmapped(address) {
-            IpAddr::V4(address) => is_in(&self.v4, address.into()),
-            IpAddr::V6(address) => is_in(&self.v6, address.into()),
-        }
-    }
-
-    /// Whether every address of a family is in it.
-    pub fn is_everybody(&self) -> bool {
-        self.v4 == [(0, u32::MAX)] || self.v6 == [(0, u128::MAX)]
-    }
-
-    pub fn is_empty(&self) -> bool {
-        self.v4.is_empty() && self.v6.is_empty()
-    }
-}
-
-/// A peer's address as policy sees it: a socket that serves both families maps IPv4 into IPv6.
-pub fn unmapped(address: IpAddr) -> IpAddr {
-    address.to_canonical()
-}
-
-fn bits(address: IpAddr) -> u128 {
-    match address {
-        IpAddr::V4(address) => address.to_ipv6_mapped().into(),
-        IpAddr::V6(address) => address.into(),
-    }
-}
-
-fn merge<N: Copy + Ord>(mut ranges: Vec<(N, N)>) -> Vec<(N, N)> {
-    ranges.sort_unstable();
-    let mut merged: Vec<(N, N)> = Vec::with_capacity(ranges.len());
-    for (first, last) in ranges {
-        match merged.last_mut() {
-            Some(before) if first <= before.1 => before.1 = before.1.max(last),
-            _ => merged.push((first, last)),
-        }
-    }
-    merged
-}
-
-fn is_in<N: Copy + Ord>(ranges: &[(N, N)], address: N) -> bool {
-    let behind = ranges.partition_point(|(first, _)| *first <= address);
-    behind > 0 && address <= ranges[behind - 1].1
-}
-
 /// `[192.0.2.1]` or `[IPv6:2001:db8::1]` (RFC 5321 s4.1.3).
 pub(super) fn parse_literal(literal: &str) -> Option<IpAddr> {
     let inner = literal.strip_prefix('[')?.strip_suffix(']')?;
     match inner.split_at_checked("IPv6:".len()) {
         Some((tag, address)) if tag.eq_ignore_ascii_case("IPv6:") => {
-            address.parse::<Ipv6Addr>().ok().map(|address| unmapped(address.into()))
+            address.parse::<Ipv6Addr>().ok().map(|address| IpAddr::V6(address).to_canonical())
         }
         _ => inner.parse::<Ipv4Addr>().ok().map(IpAddr::V4),
     }
@@ -294,7 +226,7 @@ pub(super) fn check_name(entry: &str, name: &str) -> Result<(), EntryCause> {
     Ok(())
 }
 
-/// The parts, joined and in lower case, in `room`; `None` when they do not fit.
+/// Joins the parts in lower case in `room`; `None` if they do not fit.
 pub(super) fn lower<'r>(room: &'r mut [u8], parts: &[&str]) -> Option<&'r str> {
     let mut end = 0;
     for part in parts {
@@ -380,43 +312,5 @@ mod tests {
             assert_eq!(set.contains(address), expected, "{case}");
         }
         assert!(!set.contains(&format!("{}@example.com", "a".repeat(400))), "too long");
-    }
-
-    #[test]
-    fn networks_are_merged_and_families_kept_apart() {
-        let networks = ["10.0.0.0/8", "10.1.0.0/16", "192.0.2.7/24", "2001:db8::/32", "::1/128"];
-        let mut networks: Vec<IpNet> =
-            networks.iter().map(|network| network.parse().expect("a network")).collect();
-        networks.push("::ffff:198.51.100.0/120".parse().expect("a mapped network"));
-        let set = NetworkSet::new(&networks);
-        assert_eq!(set.v4.len(), 3, "10.1/16 lies in 10/8");
-        let table = [
-            ("the first", "10.0.0.0", true),
-            ("the last", "10.255.255.255", true),
-            ("one before", "9.255.255.255", false),
-            ("one behind", "11.0.0.0", false),
-            ("host bits are ignored", "192.0.2.200", true),
-            ("mapped peer", "::ffff:10.2.3.4", true),
-            ("mapped peer outside", "::ffff:11.2.3.4", false),
-            ("mapped network", "198.51.100.9", true),
-            ("v6", "2001:db8:1::9", true),
-            ("v6 outside", "2001:db9::", false),
-            ("v6 loopback", "::1", true),
-            ("an address that only looks like 10/8", "::a00:1", false),
-        ];
-        for (case, address, expected) in table {
-            assert_eq!(set.contains(address.parse().expect("an address")), expected, "{case}");
-        }
-    }
-
-    #[test]
-    fn a_network_of_everybody_is_noticed() {
-        let table =
-            [(&["0.0.0.0/0"][..], true), (&["::/0"], true), (&["0.0.0.0/1"], false), (&[], false)];
-        for (networks, expected) in table {
-            let networks: Vec<IpNet> =
-                networks.iter().map(|network| network.parse().expect("a network")).collect();
-            assert_eq!(NetworkSet::new(&networks).is_everybody(), expected, "{networks:?}");
-        }
     }
 }

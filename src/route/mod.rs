@@ -1,8 +1,9 @@
-//! Who may send what where: questions with an answer that follow from a snapshot alone.
+//! Routing policy: which recipients are accepted, where their mail goes, and how destinations are
+//! treated.
 //!
 //! Owner:    snapshots are immutable and shared by all shards as `Arc`; a reload replaces them.
-//! Promise:  pure. No clock, no network, no allocation per question; the same question of the same
-//!           snapshot has the same answer.
+//! Promise:  pure. No clock, no network, no allocation per query; the same query of the same snapshot
+//!           returns the same result.
 
 pub mod delivery;
 pub mod destination;
@@ -10,8 +11,10 @@ pub mod destination_table;
 pub mod domain_index;
 pub mod header_match;
 pub mod membership;
+pub mod network_set;
 pub mod next_hop;
 pub mod relay;
+pub mod rule;
 pub mod source;
 pub mod table;
 pub mod tls_policy;
@@ -19,7 +22,6 @@ pub mod tls_policy;
 pub use delivery::BouncePolicy;
 pub use delivery::DeliveryPolicy;
 pub use delivery::DeliveryTimeouts;
-pub use delivery::ResolverSettings;
 pub use destination::DestinationPolicy;
 pub use destination::OutboundTls;
 pub use destination::Rates;
@@ -34,7 +36,7 @@ pub use membership::AddressSet;
 pub use membership::BadEntry;
 pub use membership::DomainSet;
 pub use membership::EntryCause;
-pub use membership::NetworkSet;
+pub use network_set::NetworkSet;
 pub use next_hop::HopProtocol;
 pub use next_hop::HostPort;
 pub use next_hop::NextHop;
@@ -44,18 +46,18 @@ pub use relay::RelayPolicy;
 pub use relay::RelayProblem;
 pub use relay::RelayRefusal;
 pub use relay::RelaySettings;
+pub use rule::Credentials;
+pub use rule::RouteNext;
+pub use rule::RouteQuestion;
+pub use rule::RouteSettings;
+pub use rule::RuleFit;
 pub use source::PoolId;
 pub use source::PoolSettings;
 pub use source::Source;
 pub use source::SourceTable;
-pub use table::Credentials;
 pub use table::RouteChoice;
-pub use table::RouteNext;
-pub use table::RouteQuestion;
-pub use table::RouteSettings;
 pub use table::RouteStandard;
 pub use table::RouteTable;
-pub use table::RuleFit;
 pub use tls_policy::AfterFailure;
 pub use tls_policy::DaneState;
 pub use tls_policy::Demand;

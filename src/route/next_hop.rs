@@ -1,6 +1,6 @@
-//! Where a recipient's mail goes next, as values: the answer of the route rules.
+//! Next hops: the result of routing a recipient.
 //!
-//! Promise:  a `NextHop` is its own key: jobs with equal next hops are one transfer.
+//! Promise:  a `NextHop` is its own key: recipients of a message with equal next hops form one job.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -8,7 +8,7 @@ use std::path::Path;
 
 use crate::route::destination::OutboundTls;
 
-/// A server to talk to. The host is a name, an IPv4 or an IPv6 address (without brackets), or the
+/// A server. The host is a name, an IPv4 or an IPv6 address (without brackets), or the
 /// absolute path of a Unix socket, which has the port 0.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct HostPort {
@@ -21,7 +21,7 @@ impl HostPort {
         HostPort { host: path.into(), port: 0 }
     }
 
-    /// What it is called where no port is told.
+    /// The host without its port, or the path of a Unix socket with its prefix.
     pub fn name(&self) -> Cow<'_, str> {
         match self.unix_path() {
             Some(_) => Cow::Owned(self.to_string()),
@@ -29,7 +29,7 @@ impl HostPort {
         }
     }
 
-    /// Its path, if it is a Unix socket.
+    /// The path of a Unix socket.
     pub fn unix_path(&self) -> Option<&Path> {
         self.host.starts_with('/').then(|| Path::new(&*self.host))
     }
@@ -45,7 +45,7 @@ impl fmt::Display for HostPort {
     }
 }
 
-/// How the server at the next hop is spoken to.
+/// The protocol spoken to the servers of a next hop.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum HopProtocol {
     #[default]
@@ -56,8 +56,7 @@ pub enum HopProtocol {
 }
 
 impl HopProtocol {
-    /// What is asked of TLS, where `mode` was asked for: what begins with TLS does not go on in the
-    /// clear when it fails.
+    /// The TLS level for a configured `mode`: SMTPS never falls back to cleartext.
     pub fn tls(self, mode: OutboundTls) -> OutboundTls {
         match (self, mode) {
             (HopProtocol::Smtps, OutboundTls::None | OutboundTls::May) => OutboundTls::Must,
@@ -66,14 +65,14 @@ impl HopProtocol {
     }
 }
 
-/// Where the mail of a recipient goes.
+/// The next hop of a recipient.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum NextHop {
     /// The mail exchangers of this domain (lower case, IDNA in ASCII), on this port.
     Mx { domain: Box<str>, port: u16 },
     /// These servers, in this order of preference; no MX lookup.
     Hosts { hosts: Box<[HostPort]>, protocol: HopProtocol },
-    /// Accepted and thrown away; counts as delivered.
+    /// Accepted and discarded; counts as delivered.
     Discard,
     /// Returned to the sender with this text.
     Reject { text: Box<str> },
@@ -82,7 +81,7 @@ pub enum NextHop {
 }
 
 impl fmt::Display for NextHop {
-    /// As logs and operators read it; unique for each next hop.
+    /// The form in logs and commands; unique for each next hop.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             NextHop::Mx { domain, port: 25 } => write!(f, "mx:{domain}"),

@@ -1,8 +1,8 @@
-//! May this recipient's mail come in through us?
+//! The relay policy: whether mail for a recipient is accepted.
 //!
-//! Promise:  mail for others is taken only from peers that the operator named or that proved who
-//!           they are. Nobody gets a message rerouted by the text of a local part.
-//! Order:    what is judged first decides.
+//! Promise:  mail for foreign domains is accepted only from configured networks and authenticated
+//!           peers. The text of a local part never reroutes a message.
+//! Order:    the first matching line decides.
 //!
 //! ```text
 //! postmaster, bare or at an accepted domain   accept    RFC 5321 s4.5.1: always, for everybody
@@ -11,7 +11,7 @@
 //! a refused recipient                         refuse    550 5.1.1
 //! an accepted domain or literal               accept
 //! a relay network, or authenticated           relay
-//! everything else                             refuse    550 5.7.1
+//! all others                                  refuse    550 5.7.1
 //! ```
 
 use std::fmt;
@@ -22,21 +22,21 @@ use ipnet::IpNet;
 use crate::route::membership::AddressSet;
 use crate::route::membership::BadEntry;
 use crate::route::membership::DomainSet;
-use crate::route::membership::NetworkSet;
+use crate::route::network_set::NetworkSet;
 
-/// The policy as the operator wrote it.
+/// The policy as configured.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RelaySettings {
-    /// Peers that may send to anybody.
+    /// Peers that may send to any recipient.
     pub networks: Vec<IpNet>,
-    /// Where mail is taken for from anybody; see `DomainSet` for how entries are written.
+    /// Domains whose mail is accepted from any peer; see `DomainSet` for the syntax.
     pub domains: Vec<String>,
     /// See `AddressSet`.
     pub refuse_senders: Vec<String>,
     pub refuse_recipients: Vec<String>,
 }
 
-/// What is wrong with the settings: an entry, and the key it stands under.
+/// An invalid entry of the settings, with its key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RelayProblem {
     pub key: &'static str,
@@ -49,7 +49,7 @@ impl fmt::Display for RelayProblem {
     }
 }
 
-/// Who may relay, as one immutable snapshot.
+/// The relay policy, as one immutable snapshot.
 #[derive(Clone, Debug, Default)]
 pub struct RelayPolicy {
     networks: NetworkSet,
@@ -58,7 +58,7 @@ pub struct RelayPolicy {
     refuse_recipients: AddressSet,
 }
 
-/// One recipient of one transaction. All text is as the address parser accepted it.
+/// One recipient of one transaction. All texts have passed the address parser.
 #[derive(Clone, Copy, Debug)]
 pub struct Question<'q> {
     pub peer: IpAddr,
@@ -69,18 +69,18 @@ pub struct Question<'q> {
     pub recipient: &'q str,
     /// In A-labels; a literal keeps its brackets; empty for the bare `Postmaster`.
     pub recipient_domain: &'q str,
-    /// The local part asks for another hop: `%`, `!`, or an `@` inside.
+    /// The local part names another hop: `%`, `!`, or an inner `@`.
     pub rerouting: bool,
-    /// The local part is postmaster, in any case.
+    /// The local part is `postmaster`, case-insensitive.
     pub is_postmaster: bool,
 }
 
-/// What becomes of a recipient.
+/// The decision on a recipient.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Decision {
-    /// It is at a domain we take mail for.
+    /// The domain is one of ours.
     Accept,
-    /// It is elsewhere, and this peer may send there through us.
+    /// The domain is foreign, and the peer may relay.
     Relay,
     Refuse(RelayRefusal),
 }
@@ -89,9 +89,9 @@ pub enum Decision {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RelayRefusal {
     NotRelayed,
-    /// Told to those who may relay: the address itself is at fault.
+    /// For peers that may relay: the address itself is at fault.
     Rerouting,
-    /// Told to others, who may not relay anyway.
+    /// For peers that may not relay.
     ReroutingNotRelayed,
     Sender,
     Recipient,
@@ -119,7 +119,7 @@ impl RelayRefusal {
     pub fn text(self) -> &'static str {
         match self {
             RelayRefusal::NotRelayed => "Relaying denied",
-            RelayRefusal::Rerouting => "Addresses that ask for another hop are not relayed",
+            RelayRefusal::Rerouting => "Source-routed addresses are not relayed",
             RelayRefusal::ReroutingNotRelayed => "Relaying denied",
             RelayRefusal::Sender => "Sender refused",
             RelayRefusal::Recipient => "Recipient refused",
@@ -128,7 +128,7 @@ impl RelayRefusal {
 }
 
 impl RelayPolicy {
-    /// The snapshot, or every entry that means nothing.
+    /// The snapshot, or all invalid entries.
     pub fn build(settings: &RelaySettings) -> Result<RelayPolicy, Vec<RelayProblem>> {
         let mut problems = Vec::new();
         let domains = DomainSet::new(settings.domains.iter().map(String::as_str));
@@ -143,7 +143,7 @@ impl RelayPolicy {
         if problems.is_empty() { Ok(policy) } else { Err(problems) }
     }
 
-    /// Decides on one recipient. Allocates nothing.
+    /// Decides on one recipient without allocating.
     pub fn judge(&self, question: &Question<'_>) -> Decision {
         let accepted = self.domains.contains(question.recipient_domain);
         if question.is_postmaster && (accepted || question.recipient_domain.is_empty()) {
@@ -169,12 +169,12 @@ impl RelayPolicy {
         }
     }
 
-    /// Whether a peer may relay by its address alone.
+    /// Whether a peer may relay because of its address.
     pub fn is_relay_network(&self, peer: IpAddr) -> bool {
         self.networks.contains(peer)
     }
 
-    /// Whether anybody may relay: an open relay, which the start must warn of.
+    /// Whether any peer may relay: an open relay, of which the start warns.
     pub fn is_open(&self) -> bool {
         self.networks.is_everybody()
     }

@@ -1,6 +1,6 @@
-//! From which address mail is sent: sources, and pools of them in shares.
+//! Source addresses of outgoing mail, and weighted pools of them.
 //!
-//! Promise:  a pool that exists names sources that exist and can be picked from.
+//! Promise:  every pool has at least one existing source with a weight.
 
 use std::net::IpAddr;
 use std::net::Ipv4Addr;
@@ -8,23 +8,22 @@ use std::net::Ipv6Addr;
 
 use crate::wire::proxy_url::Proxy;
 
-/// An address of ours, and the name that goes with it.
+/// A source: its addresses, its EHLO name and its proxy.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Source {
     pub name: Box<str>,
-    /// Without it, servers are not reached by IPv4.
+    /// `None`: no connections over IPv4.
     pub ipv4: Option<Ipv4Addr>,
-    /// Without it, servers are not reached by IPv6.
+    /// `None`: no connections over IPv6.
     pub ipv6: Option<Ipv6Addr>,
-    /// The name in EHLO.
+    /// The EHLO name.
     pub ehlo_name: Box<str>,
-    /// What connections go out by; then the addresses are its own.
+    /// The proxy for all connections; the addresses are then those of the proxy.
     pub proxy: Option<Proxy>,
 }
 
 impl Source {
-    /// The address that a server at `to` is connected to from, if it can be. `None` in it: the
-    /// proxy chooses one.
+    /// The local address for a connection to `to`. `Ok(None)`: the proxy chooses the address.
     pub fn address_for(&self, to: IpAddr) -> Result<Option<IpAddr>, NoFamily> {
         let own = match to {
             IpAddr::V4(_) => self.ipv4.map(IpAddr::V4),
@@ -40,15 +39,15 @@ impl Source {
     }
 }
 
-/// The source has no address of the family of the server's.
+/// The source has no address of the server's family.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NoFamily;
 
-/// A pool of the table that named it.
+/// A pool, valid in the table that returned it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct PoolId(u32);
 
-/// A pool as the operator wrote it.
+/// A pool as configured.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PoolSettings {
     pub name: String,
@@ -56,7 +55,7 @@ pub struct PoolSettings {
     pub members: Vec<(String, u32)>,
 }
 
-/// Why a pool is none.
+/// Why a pool is invalid.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum PoolProblem {
     Empty { pool: Box<str> },
@@ -66,9 +65,11 @@ pub enum PoolProblem {
 impl std::fmt::Display for PoolProblem {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            PoolProblem::Empty { pool } => write!(f, "pool {pool} has no source with a weight"),
+            PoolProblem::Empty { pool } => {
+                write!(f, "pool {pool} has no source with a weight above 0")
+            }
             PoolProblem::UnknownSource { pool, source } => {
-                write!(f, "pool {pool} names {source}, which is no source")
+                write!(f, "pool {pool} lists {source}, but there is no such source")
             }
         }
     }
@@ -84,12 +85,12 @@ pub struct SourceTable {
 #[derive(Clone, Debug)]
 struct Pool {
     name: Box<str>,
-    /// Each source, and the sum of the weights up to it and its own.
+    /// Each source with the sum of all weights up to and including its own.
     members: Box<[(usize, u64)]>,
 }
 
 impl SourceTable {
-    /// The snapshot, or all that is wrong with the pools.
+    /// The snapshot, or all problems of the pools.
     pub fn build(
         sources: Vec<Source>,
         pools: &[PoolSettings],
@@ -134,7 +135,7 @@ impl SourceTable {
         self.pools.get(pool.0 as usize).map_or("", |pool| &pool.name)
     }
 
-    /// The sources of a pool, each with its weight.
+    /// The sources of a pool with their weights.
     pub fn members(&self, pool: PoolId) -> impl Iterator<Item = (&Source, u64)> {
         let members = self.pools.get(pool.0 as usize).map_or(&[][..], |pool| &pool.members);
         let before = std::iter::once(0).chain(members.iter().map(|(_, sum)| *sum));
@@ -144,8 +145,8 @@ impl SourceTable {
             .map(|((source, sum), before)| (&self.sources[*source], sum - before))
     }
 
-    /// A source of the pool, each as often as its weight says, if `random` is any number as likely as
-    /// another. The same number picks the same source. None only of a pool of another table.
+    /// Picks a source in proportion to the weights, given a uniformly random number. The same number
+    /// picks the same source. `None` only for a pool of another table.
     pub fn pick(&self, pool: PoolId, random: u64) -> Option<&Source> {
         let members = &self.pools.get(pool.0 as usize)?.members;
         let (_, total) = members.last()?;
@@ -221,7 +222,7 @@ mod tests {
         let problems = SourceTable::build(vec![source("a")], &pools).expect_err("three");
         let told: Vec<String> = problems.iter().map(ToString::to_string).collect();
         assert_eq!(told.len(), 3);
-        assert!(told[0].contains("names x") && told[1].contains("names y"));
+        assert!(told[0].contains("lists x") && told[1].contains("lists y"));
         assert!(told[2].contains("pool q"));
     }
 }

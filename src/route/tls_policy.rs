@@ -1,10 +1,9 @@
-//! Whether a host is spoken to under TLS, and what it has to prove: everything that is known and
-//! wished about it, joined to one decision.
+//! Decides whether a connection to a host uses TLS, and what the host must prove, from the settings,
+//! DANE, MTA-STS and REQUIRETLS.
 //!
-//! Promise:  pure. Of several demands the strongest holds, and a demand once made is never dropped
-//!           because a handshake failed: the host is passed over instead, and the mail waits. The
-//!           only way around a published policy is the operator's own `none`, and the decision says
-//!           that it was taken.
+//! Promise:  pure. The strongest requirement holds. A requirement is never dropped because a handshake
+//!           failed: the host is skipped instead, and the mail waits. Only the operator's `none`
+//!           overrides a published policy, and the decision then says which.
 //!
 //! ```text
 //!                         none        may          must         verify
@@ -17,34 +16,34 @@
 //! REQUIRETLS              refused     dane, or else name
 //! ```
 //!
-//! (!) what is ignored stands in the decision. DANE and MTA-STS together: DANE judges the
-//! certificate (RFC 8461 s2), and the list of hosts of an enforced policy holds all the same.
-//! `may` is any certificate, and the clear when TLS is not to be had.
+//! (!) the decision names the policy that is ignored. With both DANE and MTA-STS, DANE verifies the
+//! certificate (RFC 8461 s2), and an enforced MTA-STS policy still limits the hosts. `may` is TLS with
+//! any certificate, with fallback to cleartext.
 
 use std::fmt;
 
 use crate::route::destination::OutboundTls;
 
-/// What DNS says of the host's TLSA records.
+/// The result of the host's TLSA lookup.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum DaneState {
-    /// There are none, or the zone of the host is not signed.
+    /// No records, or the zone is not signed.
     #[default]
     None,
-    /// Secure, and at least one can be used.
+    /// Secure, and at least one record is usable.
     Usable,
-    /// Secure, and none can be used: TLS is promised, but not by whom (RFC 7672 s2.2).
+    /// Secure, but no record is usable: TLS is required with any certificate (RFC 7672 s2.2).
     Unusable,
     /// The answer fails validation.
     Bogus,
-    /// No answer could be had.
+    /// The lookup failed.
     Indeterminate,
 }
 
-/// What the domain's MTA-STS policy says of the host.
+/// The MTA-STS policy of the domain, applied to the host.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum StsState {
-    /// There is no policy, or its mode is `none`.
+    /// No policy, or its mode is `none`.
     #[default]
     None,
     Testing {
@@ -55,7 +54,7 @@ pub enum StsState {
     },
 }
 
-/// Whether the sender demands that the message never travels in the clear (RFC 8689).
+/// Whether the sender requires TLS on every hop (REQUIRETLS, RFC 8689).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum RequireTls {
     #[default]
@@ -63,16 +62,16 @@ pub enum RequireTls {
     Yes,
 }
 
-/// What is remembered of the host's TLS.
+/// What earlier connections to the host have shown.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum TlsMemory {
     #[default]
     Nothing,
-    /// Its last handshakes failed.
+    /// The last handshakes failed.
     Broken,
 }
 
-/// All that is known of one host before it is connected to.
+/// All inputs of the decision for one host.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct TlsSituation {
     pub mode: OutboundTls,
@@ -82,7 +81,7 @@ pub struct TlsSituation {
     pub memory: TlsMemory,
 }
 
-/// What the host has to prove.
+/// What the host must prove.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Proof {
     Any,
@@ -90,7 +89,7 @@ pub enum Proof {
     Dane,
 }
 
-/// Who demands TLS.
+/// Who requires TLS.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Demand {
     Sender,
@@ -100,7 +99,7 @@ pub enum Demand {
 }
 
 impl Demand {
-    /// The words of a metric, a report or a log line.
+    /// The name in metrics, reports and logs.
     pub fn as_str(self) -> &'static str {
         match self {
             Demand::Sender => "requiretls",
@@ -111,22 +110,22 @@ impl Demand {
     }
 }
 
-/// Why a host is passed over without a connection.
+/// Why a host is skipped without a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TlsRefusal {
-    /// The sender demands TLS, the operator forbids it.
+    /// The sender requires TLS, the operator forbids it.
     ForbiddenByDestination,
     DaneBogus,
     DaneIndeterminate,
-    /// An enforced MTA-STS policy does not name the host.
+    /// An enforced MTA-STS policy does not list the host.
     NotInStsPolicy,
-    /// The sender demands a proof, and the host's name came from DNS that nobody vouches for
-    /// (RFC 8689 s4.2.1).
-    NameUnvouched,
+    /// The sender requires TLS, but the host's name came from insecure DNS and no MTA-STS policy lists
+    /// it (RFC 8689 s4.2.1).
+    NameInsecure,
 }
 
 impl TlsRefusal {
-    /// Whether waiting may help. What the operator has forbidden is bounced.
+    /// Whether a later attempt may succeed. Otherwise the mail bounces.
     pub fn is_temporary(self) -> bool {
         self != TlsRefusal::ForbiddenByDestination
     }
@@ -135,52 +134,52 @@ impl TlsRefusal {
 impl fmt::Display for TlsRefusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            TlsRefusal::ForbiddenByDestination => "REQUIRETLS is asked for, and tls = none for this destination",
+            TlsRefusal::ForbiddenByDestination => "the sender requires TLS (REQUIRETLS), but the destination has tls = none",
             TlsRefusal::DaneBogus => "the TLSA records of the host fail DNSSEC validation",
-            TlsRefusal::DaneIndeterminate => "the TLSA records of the host cannot be looked up",
-            TlsRefusal::NotInStsPolicy => "the host is not in the domain's MTA-STS policy",
-            TlsRefusal::NameUnvouched => {
-                "REQUIRETLS is asked for, and neither DNSSEC nor MTA-STS vouches for the host's name"
+            TlsRefusal::DaneIndeterminate => "the lookup of the host's TLSA records failed",
+            TlsRefusal::NotInStsPolicy => "the MTA-STS policy of the domain does not list the host",
+            TlsRefusal::NameInsecure => {
+                "the sender requires TLS (REQUIRETLS), but neither DNSSEC nor MTA-STS secures the host's name"
             }
         })
     }
 }
 
-/// How one host is spoken to.
+/// How to connect to one host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TlsDecision {
-    /// Without TLS. `ignored` is the demand that the operator's `none` overrides; log it.
+    /// Without TLS. `ignored` is the requirement that the operator's `none` overrides; log it.
     Clear { ignored: Option<Demand> },
-    /// TLS with any certificate if it is offered and works, the clear otherwise.
+    /// TLS with any certificate if offered and working, otherwise cleartext.
     Try,
-    /// TLS with this proof, or not at all.
+    /// TLS with this proof, or no connection.
     Require { proof: Proof, by: Demand },
-    /// Not at all; the next host.
+    /// Skip the host.
     PassOver(TlsRefusal),
 }
 
-/// How TLS was not to be had.
+/// How TLS failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TlsFailure {
-    /// EHLO did not offer STARTTLS, or STARTTLS was answered by something else than 220. The
-    /// connection still carries commands.
+    /// EHLO did not offer STARTTLS, or the reply to STARTTLS was not 220. The connection is still
+    /// usable.
     NotOffered,
-    /// The handshake failed, for whatever reason of the peer's. The connection is gone.
+    /// The handshake failed by the peer's fault. The connection is lost.
     Handshake,
-    /// The certificate does not prove what was asked for.
+    /// The certificate did not pass the check.
     Certificate,
-    /// The fault is ours: no memory, no authorities.
+    /// Our own fault: no memory, no trusted CA certificates.
     Ours,
 }
 
-/// What to do about it.
+/// What to do after a TLS failure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AfterFailure {
-    /// Go on in the clear on this connection.
+    /// Continue in cleartext on this connection.
     GoOnInClear,
-    /// Connect to the host again, without TLS, and remember that its TLS is broken.
+    /// Connect to the host again without TLS, and remember that its TLS is broken.
     ReconnectInClear,
-    /// Pass the host over; when no host is left the mail waits.
+    /// Skip the host; if no host is left, the mail waits.
     NextHost(Demand),
     /// Try the host again later.
     Later,
@@ -203,13 +202,13 @@ impl TlsSituation {
         }
         match self.demanded_proof() {
             Some((proof, by)) => TlsDecision::Require { proof, by },
-            // It would fail again, and cost the mail a connection.
+            // TLS would fail again and waste a connection.
             None if self.memory == TlsMemory::Broken => TlsDecision::Clear { ignored: None },
             None => TlsDecision::Try,
         }
     }
 
-    /// The operator wants no TLS here.
+    /// The decision for `tls = none`.
     fn decide_without(&self) -> TlsDecision {
         if self.require_tls == RequireTls::Yes {
             return TlsDecision::PassOver(TlsRefusal::ForbiddenByDestination);
@@ -222,7 +221,7 @@ impl TlsSituation {
         TlsDecision::Clear { ignored }
     }
 
-    /// The strongest proof that anybody demands, and who does.
+    /// The strongest required proof, and who requires it.
     fn demanded_proof(&self) -> Option<(Proof, Demand)> {
         let enforced = matches!(self.sts, StsState::Enforce { .. });
         if self.dane == DaneState::Usable {
@@ -247,9 +246,9 @@ impl TlsDecision {
         matches!(self, TlsDecision::Try | TlsDecision::Require { .. })
     }
 
-    /// What to do when TLS was not to be had. It is asked only when TLS was wanted.
+    /// What to do after TLS failed. Only valid for a decision with TLS.
     pub fn after(&self, failure: TlsFailure) -> AfterFailure {
-        assert!(self.wants_tls(), "a handshake that was not wanted cannot fail");
+        assert!(self.wants_tls(), "only a decision with TLS can fail");
         match (self, failure) {
             (_, TlsFailure::Ours) => AfterFailure::Later,
             (TlsDecision::Require { by, .. }, _) => AfterFailure::NextHost(*by),
@@ -294,7 +293,7 @@ mod tests {
             TlsDecision::PassOver(TlsRefusal::DaneBogus) => "xb",
             TlsDecision::PassOver(TlsRefusal::DaneIndeterminate) => "xi",
             TlsDecision::PassOver(TlsRefusal::NotInStsPolicy) => "xs",
-            TlsDecision::PassOver(TlsRefusal::NameUnvouched) => "xn",
+            TlsDecision::PassOver(TlsRefusal::NameInsecure) => "xn",
         }
     }
 

@@ -1,6 +1,6 @@
-//! What the runtime keeps for one shard, found through its thread.
+//! The runtime's state of one shard, stored in its thread.
 //!
-//! Owner:    the shard's thread; set before its first task runs, taken away after the last.
+//! Owner:    the shard's thread. Set before the first task runs, removed after the last.
 
 use std::cell::Cell;
 use std::cell::RefCell;
@@ -8,14 +8,16 @@ use std::rc::Rc;
 
 use glommio::TaskQueueHandle;
 
-use crate::rt::executor::OnDeath;
-use crate::rt::timer::Wheel;
+use crate::rt::wheel::Wheel;
 
-/// Called with the text of a panic that a task died of.
+/// Called on the shard's thread with the cause of the shard's death.
+pub type OnDeath = Box<dyn FnOnce(&str) + Send>;
+
+/// Called with the text of a task's panic.
 pub(in crate::rt) type OnPanic = Rc<dyn Fn(&str)>;
 
 pub(in crate::rt) struct Shard {
-    /// Tasks that were spawned and have not ended.
+    /// Tasks that have not ended.
     pub(in crate::rt) live: Cell<usize>,
     /// Tasks that ended by a panic.
     pub(in crate::rt) panics: Cell<u64>,
@@ -23,9 +25,9 @@ pub(in crate::rt) struct Shard {
     pub(in crate::rt) latency_queue: Cell<TaskQueueHandle>,
     pub(in crate::rt) wheel: Rc<Wheel>,
     pub(in crate::rt) tick_callbacks: RefCell<Vec<Box<dyn FnMut()>>>,
-    /// The ticker is to stop.
+    /// The ticker must stop.
     pub(in crate::rt) ending: Cell<bool>,
-    /// The ticker runs.
+    /// The ticker is running.
     pub(in crate::rt) ticking: Cell<bool>,
     on_death: Cell<Option<OnDeath>>,
 }
@@ -35,7 +37,7 @@ thread_local! {
 }
 
 impl Shard {
-    /// Makes this thread a shard.
+    /// Makes the current thread a shard.
     pub(in crate::rt) fn enter(on_death: OnDeath) -> Rc<Shard> {
         let shard = Rc::new(Shard {
             live: Cell::new(0),
@@ -52,7 +54,7 @@ impl Shard {
         shard
     }
 
-    /// This thread is no shard any more.
+    /// Ends the shard of the current thread.
     pub(in crate::rt) fn leave() {
         SHARD.with_borrow_mut(|slot| *slot = None);
     }
@@ -60,19 +62,19 @@ impl Shard {
     /// The shard of this thread.
     pub(in crate::rt) fn current() -> Rc<Shard> {
         let shard = SHARD.with_borrow(|slot| slot.as_ref().map(Rc::clone));
-        shard.expect("only code that runs on a shard calls this")
+        shard.expect("only code on a shard calls this")
     }
 
-    /// A task died of a panic: counts it and tells whoever asked to be told.
+    /// Counts the panic of a task and calls the hook.
     pub(in crate::rt) fn count_panic(&self, what: &str) {
         self.panics.set(self.panics.get() + 1);
-        let told = self.on_panic.borrow().as_ref().map(Rc::clone);
-        if let Some(told) = told {
-            told(what);
+        let hook = self.on_panic.borrow().as_ref().map(Rc::clone);
+        if let Some(hook) = hook {
+            hook(what);
         }
     }
 
-    /// What the shard shares is lost: tells the caller's hook, once.
+    /// Calls the death hook, once. State that the shard shares is lost.
     pub(in crate::rt) fn die(&self, what: &str) {
         if let Some(on_death) = self.on_death.take() {
             on_death(what);

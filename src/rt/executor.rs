@@ -1,25 +1,16 @@
-//! Shards: one thread, one glommio executor, one ticker each; and the watchdog over them.
+//! Shards: one thread, one glommio executor and one ticker each.
 //!
-//! Owner:    `ShardThread` belongs to whoever started the shard; a `Heartbeat` may be anywhere.
-//! Promise:  a shard whose main future has ended first runs its tasks to their end, for at most
-//!           `drain_max`. A shard that cannot start says why.
-//! Fatal:    a panic of the main future, of the ticker or of the executor: `on_death` is told,
-//!           and by default the process ends, for a restart recovers from disk.
+//! Owner:    `ShardThread` belongs to the caller of `start`.
+//! Promise:  when the main future has ended, the shard's tasks are run to their end for up to
+//!           `drain_max`. A shard that cannot start returns the cause.
+//! Fatal:    a panic of the main future, of the ticker or of the executor calls `on_death`. By
+//!           default the process ends, because a restart recovers from disk.
 
-use std::collections::VecDeque;
 use std::future::Future;
-use std::future::poll_fn;
 use std::panic::AssertUnwindSafe;
 use std::panic::catch_unwind;
-use std::pin::Pin;
 use std::rc::Rc;
-use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
-use std::sync::atomic::AtomicU64;
-use std::sync::atomic::Ordering;
 use std::sync::mpsc;
-use std::task::Context;
-use std::task::Poll;
 use std::thread;
 use std::time::Duration;
 
@@ -29,68 +20,54 @@ use glommio::LocalExecutorBuilder;
 use glommio::Placement;
 use glommio::PoolPlacement;
 use glommio::Shares;
-use glommio::timer::Timer;
 
 use crate::base::fault::end_process;
+use crate::rt::context::OnDeath;
 use crate::rt::context::Shard;
 use crate::rt::host;
 use crate::rt::host::RtFault;
 use crate::rt::interrupt;
-use crate::rt::interrupt::Sleeper;
 use crate::rt::task;
 use crate::rt::task::Caught;
 use crate::rt::task::panic_text;
+use crate::rt::ticker;
+use crate::rt::ticker::TICK;
 use crate::rt::timer;
+use crate::rt::watchdog::Heartbeat;
 
-/// The executor may sleep although tasks are runnable; it sleeps no longer than this.
-const TICK: Duration = Duration::from_millis(15);
-/// Ticks that are set ahead. Each may find the executor about to sleep, rarely; so many in a row
-/// will not.
-const ALARMS: usize = 16;
-/// And some far ahead: a shard that gets no core for all of those ticks finds them gone at once, and
-/// may sleep again before the ticker has run.
-const LATE_TICK: Duration = Duration::from_millis(500);
-const LATE_ALARMS: usize = 8;
-/// Memory that glommio registers for files, which it never reads here. Its least is this.
+/// Memory that glommio registers for file I/O, which is not used here. This is its minimum.
 const IO_MEMORY_BYTES: usize = 64 << 10;
-/// Entries of each of a shard's three rings. More submissions than this wait for the next turn.
+/// Entries of each of a shard's three rings. Further submissions wait for the next loop of the
+/// executor.
 const RING_DEPTH: usize = 512;
-/// How long the default queue runs before the executor looks for completions and wakes.
+/// Run time of the default queue before the executor checks for completions and wakes.
 const PREEMPT: Duration = Duration::from_millis(5);
 /// As `PREEMPT`, while a task of the latency queue is runnable.
 const LATENCY: Duration = Duration::from_millis(1);
 const SHARES: usize = 1000;
-/// How long a shard that was started may sleep before it is interrupted, and how often.
+/// Time between two interrupts while a new shard has not ticked.
 const INTERRUPT_EVERY: Duration = Duration::from_millis(20);
-/// A shard that has not ticked by then is not going to.
+/// A shard that has not ticked by then has failed.
 const START_MAX: Duration = Duration::from_secs(20);
-/// How long the tasks of a shard may take to end after its main future has.
+/// Default of `ShardSpec::drain_max`.
 const DRAIN_MAX: Duration = Duration::from_secs(10);
-/// The heartbeat of a shard that has ended in order.
-const ENDED: u64 = u64::MAX;
-/// A shard is stalled when its heartbeat was the same this many times in a row.
-const LOOKS_PER_LIMIT: u32 = 8;
-
-/// Told, on the shard's thread, what it died of.
-pub type OnDeath = Box<dyn FnOnce(&str) + Send>;
-
-/// What a shard is to be.
+/// The parameters of a shard.
 pub struct ShardSpec {
-    /// The thread's name; 15 bytes of it are shown by `ps`.
+    /// The name of the thread; `ps` shows 15 bytes of it.
     pub name: String,
-    /// The core to run on alone; none for tests, where the kernel chooses.
+    /// The core to pin the thread to; `None` in tests, where the kernel chooses.
     pub cpu: Option<usize>,
-    /// How long its tasks may take to end after its main future has.
+    /// How long tasks may run after the main future has ended.
     pub drain_max: Duration,
-    /// How long tasks run before completions and wakes are looked for. Below a millisecond the
-    /// executor often sleeps although tasks are runnable: only a test of the ticker wants that.
+    /// Run time of tasks before completions and wakes are checked. Below 1 ms the executor often
+    /// sleeps although tasks are runnable; only the test of the ticker uses that.
     pub preempt: Duration,
-    /// Told of its death. When it returns, the shard's thread ends and the process goes on.
+    /// Called when the shard dies. After it returns, the thread ends and the process continues.
     pub on_death: OnDeath,
 }
 
 impl ShardSpec {
-    /// A shard that ends the process when it dies.
+    /// A shard whose death ends the process.
     pub fn new(name: impl Into<String>, cpu: Option<usize>) -> ShardSpec {
         let name = name.into();
         let shard = name.clone();
@@ -101,73 +78,37 @@ impl ShardSpec {
     }
 }
 
-/// A shard that has been started.
+/// A running shard.
 pub struct ShardThread {
     thread: thread::JoinHandle<Result<usize, RtFault>>,
     heartbeat: Heartbeat,
 }
 
 impl ShardThread {
-    /// Waits until the shard has ended; answers how many of its tasks had not.
+    /// Waits until the shard has ended. Returns the number of tasks that had not.
     pub fn join(self) -> Result<usize, RtFault> {
         let ended = self.thread.join();
         ended.unwrap_or_else(|payload| Err(RtFault::Died { what: panic_text(&*payload) }))
     }
 
-    /// What a `Watchdog` watches.
+    /// The heartbeat, for a `Watchdog`.
     pub fn heartbeat(&self) -> Heartbeat {
         self.heartbeat.clone()
     }
 }
 
-/// When a shard last ticked.
-#[derive(Clone)]
-pub struct Heartbeat {
-    name: Arc<str>,
-    beat_ms: Arc<AtomicU64>,
-    sleeper: Sleeper,
-}
-
-impl Heartbeat {
-    fn new(name: &str) -> Heartbeat {
-        let sleeper = Sleeper::default();
-        let heartbeat = Heartbeat { name: name.into(), beat_ms: Arc::default(), sleeper };
-        heartbeat.beat();
-        heartbeat
-    }
-
-    /// The shard's name.
-    pub fn name(&self) -> &str {
-        &self.name
-    }
-
-    /// In milliseconds of the process; the largest number once the shard has ended in order.
-    pub fn beat_ms(&self) -> u64 {
-        self.beat_ms.load(Ordering::Relaxed)
-    }
-
-    fn beat(&self) {
-        self.beat_ms.store(timer::process_age().as_millis() as u64, Ordering::Relaxed);
-    }
-
-    fn end(&self) {
-        self.sleeper.leave();
-        self.beat_ms.store(ENDED, Ordering::Relaxed);
-    }
-}
-
-/// Starts a shard on a thread of its own, and returns when it runs.
+/// Starts a shard on a new thread. Returns after its first tick.
 pub fn start<F, Fut>(spec: ShardSpec, main: F) -> Result<ShardThread, RtFault>
 where
     F: FnOnce() -> Fut + Send + 'static,
     Fut: Future<Output = ()> + 'static,
 {
-    // Without io_uring glommio panics, or even exits, while it looks for what the kernel can do.
+    // Without io_uring glommio panics or exits while it probes the kernel.
     host::probe()?;
     let heartbeat = Heartbeat::new(&spec.name);
     let beating = heartbeat.clone();
     interrupt::prepare()?;
-    // A starter that has gone gave up; nobody minds what it is told.
+    // A send fails only if `start` has given up; nothing is left to do then.
     let (started, ready) = mpsc::sync_channel(1);
     let thread = thread::Builder::new().name(spec.name.clone()).spawn(move || {
         beating.sleeper.enter();
@@ -181,7 +122,7 @@ where
         let ran = started.clone();
         let first_tick = move || drop(started.try_send(Ok(())));
         let ended = run_shard(executor, spec, beating, first_tick, main);
-        // glommio keeps the ticker of a shard that died, and `first_tick` with it.
+        // glommio never frees the ticker of a dead shard, and so never drops `first_tick`.
         let _ = ran.try_send(Ok(()));
         ended
     });
@@ -189,8 +130,8 @@ where
     await_start(&ready, &heartbeat).map(|()| ShardThread { thread, heartbeat })
 }
 
-/// Waits for the first tick. Until then no alarm may be set, and an executor that falls asleep
-/// before its first task has run sleeps for ever, unless it is interrupted.
+/// Waits for the first tick. Before it no timer is set, and an executor that falls asleep before it
+/// has run its first task sleeps for ever unless it is interrupted.
 fn await_start(
     ready: &mpsc::Receiver<Result<(), RtFault>>,
     heartbeat: &Heartbeat,
@@ -199,13 +140,14 @@ fn await_start(
     loop {
         match ready.recv_timeout(INTERRUPT_EVERY) {
             Ok(started) => return started,
-            // It came to its end already; `join` tells which.
+            // The shard has ended already; `join` returns its result.
             Err(mpsc::RecvTimeoutError::Disconnected) => return Ok(()),
             Err(mpsc::RecvTimeoutError::Timeout) if timer::now() < until => {
                 heartbeat.sleeper.interrupt();
             }
             Err(mpsc::RecvTimeoutError::Timeout) => {
-                let what = format!("it has not run {} s after its start", START_MAX.as_secs());
+                let what =
+                    format!("the shard has not run {} s after its start", START_MAX.as_secs());
                 return Err(RtFault::Died { what });
             }
         }
@@ -226,7 +168,7 @@ fn make_executor(cpu: Option<usize>, preempt: Duration) -> Result<LocalExecutor,
     }
 }
 
-/// The life of a shard's thread after its executor has been made.
+/// Runs the shard on its thread.
 fn run_shard<F, Fut>(
     executor: LocalExecutor,
     spec: ShardSpec,
@@ -258,13 +200,13 @@ where
     Err(RtFault::Died { what: died })
 }
 
-/// What of a spec the main future needs.
+/// The parts of a `ShardSpec` that the main future needs.
 struct Limits {
     drain_max: Duration,
     latency: Duration,
 }
 
-/// The main future between what the runtime does before and after it.
+/// Runs the main future, with the runtime's start before it and the drain after it.
 async fn run_main<F, Fut>(
     shard: &Rc<Shard>,
     limits: &Limits,
@@ -281,7 +223,7 @@ where
     start_ticker(Rc::clone(shard), heartbeat.clone(), first_tick);
     Caught::new(async { main().await }).await?;
     let left = task::drained(limits.drain_max).await;
-    // glommio never frees a task that has not ended, and the ticker is one.
+    // glommio never frees a task that has not ended, so the ticker must end, too.
     shard.ending.set(true);
     while shard.ticking.get() {
         timer::sleep(TICK / 4).await;
@@ -293,113 +235,10 @@ fn start_ticker(shard: Rc<Shard>, heartbeat: Heartbeat, first_tick: impl FnOnce(
     shard.ticking.set(true);
     let queue = shard.latency_queue.get();
     let ticker = async move {
-        if let Err(what) = Caught::new(tick(&shard, &heartbeat, first_tick)).await {
+        if let Err(what) = Caught::new(ticker::tick(&shard, &heartbeat, first_tick)).await {
             shard.die(&what);
         }
         shard.ticking.set(false);
     };
-    glommio::spawn_local_into(ticker, queue).expect("the queue was made just now").detach();
-}
-
-async fn tick(shard: &Shard, heartbeat: &Heartbeat, first_tick: impl FnOnce()) {
-    let mut alarms = Alarms::new(TICK, ALARMS);
-    let mut late = Alarms::new(LATE_TICK, LATE_ALARMS);
-    let mut next = |cx: &mut Context<'_>| match (alarms.poll_next(cx), late.poll_next(cx)) {
-        (Poll::Pending, Poll::Pending) => Poll::Pending,
-        _ => Poll::Ready(()),
-    };
-    poll_fn(&mut next).await;
-    first_tick();
-    while !shard.ending.get() {
-        poll_fn(&mut next).await;
-        heartbeat.beat();
-        shard.wheel.turn();
-        shard.run_tick_callbacks();
-    }
-}
-
-/// The next ticks, each a timer of its own.
-///
-/// One timer would not do: when the executor falls asleep after that has fired and before the
-/// ticker has run, no timer is left to end the sleep, and the shard stands still for ever.
-struct Alarms {
-    every: Duration,
-    ahead: usize,
-    timers: VecDeque<Timer>,
-}
-
-impl Alarms {
-    fn new(every: Duration, ahead: usize) -> Alarms {
-        Alarms { every, ahead, timers: VecDeque::with_capacity(ahead) }
-    }
-
-    /// Takes the alarms that have gone off, and sets as many behind those that are left.
-    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let before = self.timers.len();
-        while let Some(first) = self.timers.front_mut()
-            && Pin::new(first).poll(cx).is_ready()
-        {
-            self.timers.pop_front();
-        }
-        let ticked = self.timers.len() < before;
-        for ahead in self.timers.len()..self.ahead {
-            let mut timer = Timer::new(self.every * (ahead as u32 + 1));
-            if Pin::new(&mut timer).poll(cx).is_pending() {
-                self.timers.push_back(timer);
-            }
-        }
-        if ticked { Poll::Ready(()) } else { Poll::Pending }
-    }
-}
-
-/// A thread that interrupts a shard that has stopped ticking, and tells when that does not help.
-pub struct Watchdog {
-    stop: Arc<AtomicBool>,
-    thread: Option<thread::JoinHandle<()>>,
-}
-
-impl Watchdog {
-    /// Calls `on_stall` with a shard's name when it has not ticked for `limit`, once a stall.
-    ///
-    /// It counts its own looks and not the time between them: a process that was stopped for a
-    /// minute (SIGSTOP, a suspended machine) finds its heartbeats old and is well nevertheless.
-    pub fn start(
-        heartbeats: Vec<Heartbeat>,
-        limit: Duration,
-        on_stall: impl Fn(&str) + Send + 'static,
-    ) -> Result<Watchdog, RtFault> {
-        let stop = Arc::new(AtomicBool::new(false));
-        let stopped = Arc::clone(&stop);
-        let thread = thread::Builder::new().name("watchdog".to_owned()).spawn(move || {
-            let mut seen: Vec<(u64, u32)> = vec![(0, 0); heartbeats.len()];
-            while !stopped.load(Ordering::Acquire) {
-                thread::park_timeout(limit / LOOKS_PER_LIMIT);
-                for (heartbeat, (last_ms, same)) in heartbeats.iter().zip(&mut seen) {
-                    let beat_ms = heartbeat.beat_ms();
-                    let stands = beat_ms == *last_ms && beat_ms != ENDED;
-                    if stands {
-                        heartbeat.sleeper.interrupt();
-                    }
-                    *same = if stands { same.saturating_add(1) } else { 0 };
-                    *last_ms = beat_ms;
-                    if *same == LOOKS_PER_LIMIT {
-                        on_stall(heartbeat.name());
-                    }
-                }
-            }
-        });
-        let thread = thread.map_err(|error| RtFault::of_call("pthread_create", &error))?;
-        Ok(Watchdog { stop, thread: Some(thread) })
-    }
-}
-
-impl Drop for Watchdog {
-    fn drop(&mut self) {
-        self.stop.store(true, Ordering::Release);
-        if let Some(thread) = self.thread.take() {
-            thread.thread().unpark();
-            // Its only panic is one of the caller's hook, which has been printed.
-            let _ = thread.join();
-        }
-    }
+    glommio::spawn_local_into(ticker, queue).expect("the queue was just created").detach();
 }

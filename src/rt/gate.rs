@@ -1,8 +1,8 @@
-//! How many tasks of one shard may be at something at once.
+//! A semaphore for the tasks of one shard.
 //!
-//! Promise:  first come, first served. A place is never lost: whoever was given one and is dropped
-//!           before taking it passes it on. One place given back wakes one task.
-//! Bounds:   the places. Who may wait, and for how long, is up to the caller.
+//! Promise:  first come, first served. No permit is lost: a task that was given one and is dropped
+//!           before it takes it passes it on. Each returned permit wakes one task.
+//! Bounds:   the number of permits. The caller limits how many tasks wait, and for how long.
 
 use std::cell::Cell;
 use std::cell::RefCell;
@@ -13,14 +13,14 @@ use std::task::Poll;
 use std::task::Waker;
 
 pub struct Gate {
-    /// None while anybody waits.
+    /// 0 while a task waits.
     free: Cell<usize>,
     waiting: RefCell<VecDeque<Rc<Ticket>>>,
-    /// Those in `waiting` who have left: taken out when it is their turn, not searched for.
+    /// Entries of `waiting` that were dropped. They are removed at the front, not searched for.
     gone: Cell<usize>,
 }
 
-/// A place, given back when dropped.
+/// A permit, returned when dropped.
 pub struct Place {
     gate: Rc<Gate>,
 }
@@ -33,13 +33,13 @@ struct Ticket {
 
 #[derive(Clone, Copy, Default, PartialEq, Eq)]
 enum Stage {
-    /// Stands in line.
+    /// In the queue.
     #[default]
     Waits,
-    /// Has a place that it has not come for yet, and stands in line no more.
+    /// Has been given a permit and has not taken it yet; no longer in the queue.
     Called,
     Entered,
-    /// Has left the line, and is still in it.
+    /// Dropped, but still in the queue.
     Gone,
 }
 
@@ -56,14 +56,14 @@ impl Gate {
         self.waiting.borrow().len() - self.gone.get()
     }
 
-    /// A place that is free now.
+    /// A permit, if one is free and no task waits.
     pub fn try_enter(self: &Rc<Gate>) -> Option<Place> {
         let free = self.free.get().checked_sub(1)?;
         self.free.set(free);
         Some(Place { gate: Rc::clone(self) })
     }
 
-    /// A place, when it is our turn.
+    /// Waits for a permit.
     pub async fn enter(self: &Rc<Gate>) -> Place {
         if let Some(place) = self.try_enter() {
             return place;
@@ -82,7 +82,7 @@ impl Gate {
         Place { gate: Rc::clone(self) }
     }
 
-    /// A place is free: for who waits longest.
+    /// Gives a free permit to the task that has waited longest.
     fn pass_on(&self) {
         self.pass_gone();
         let next = self.waiting.borrow_mut().pop_front();
@@ -96,7 +96,7 @@ impl Gate {
         }
     }
 
-    /// Takes out who stands at the front and has left.
+    /// Removes the dropped entries at the front of the queue.
     fn pass_gone(&self) {
         let mut waiting = self.waiting.borrow_mut();
         while waiting.front().is_some_and(|ticket| ticket.stage.get() == Stage::Gone) {
@@ -118,7 +118,7 @@ impl Drop for Place {
     }
 }
 
-/// One that waits, or was called and has not taken its place yet.
+/// The wait of one task, until it takes its permit.
 struct Queued {
     gate: Rc<Gate>,
     ticket: Rc<Ticket>,
@@ -148,7 +148,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn places_go_in_turn_and_none_is_lost() {
+    fn permits_are_given_in_order_and_none_is_lost() {
         let gate = Gate::new(2);
         let mut context = Context::from_waker(Waker::noop());
         let first = gate.try_enter().expect("free");
@@ -164,19 +164,19 @@ mod tests {
             assert_eq!(gate.waiting(), 3);
             drop(first);
             drop(second);
-            assert!(gate.try_enter().is_none(), "nobody goes past those who were called");
+            assert!(gate.try_enter().is_none(), "tasks that were given a permit go first");
             assert_eq!(gate.waiting(), 1);
-            // The fourth was called, and leaves without having come.
+            // The fourth was given a permit and is dropped before it takes it.
         }
-        let Poll::Ready(third) = third.as_mut().poll(&mut context) else { panic!("was called") };
-        let Poll::Ready(fifth) = fifth.as_mut().poll(&mut context) else { panic!("was called") };
+        let Poll::Ready(third) = third.as_mut().poll(&mut context) else { panic!("has a permit") };
+        let Poll::Ready(fifth) = fifth.as_mut().poll(&mut context) else { panic!("has a permit") };
         drop((third, fifth));
         let all: Vec<Place> = std::iter::from_fn(|| gate.try_enter()).collect();
         assert_eq!(all.len(), 2);
     }
 
     #[test]
-    fn who_leaves_the_line_is_called_no_more() {
+    fn a_dropped_wait_gets_no_permit() {
         let gate = Gate::new(1);
         let mut context = Context::from_waker(Waker::noop());
         let held = gate.try_enter().expect("free");

@@ -1,7 +1,7 @@
-//! What the host must give a shard, and what it lacks: cause and remedy of each refusal.
+//! The requirements of a shard on the host: checks, and a remedy for each fault.
 //!
-//! Promise:  io_uring is looked at by one system call before glommio is, which would panic or
-//!           exit. A sysctl and a seccomp filter that forbid it are told apart.
+//! Promise:  io_uring is probed with one system call before glommio, which would panic or exit,
+//!           uses it. A sysctl and a seccomp filter that forbid io_uring are told apart.
 
 use std::error::Error;
 use std::fmt;
@@ -14,23 +14,23 @@ use glommio::ReactorErrorKind;
 use crate::base::fault::Blame;
 use crate::base::fault::Retry;
 
-/// glommio refuses to start with less.
+/// glommio does not start with a lower limit.
 const MEMLOCK_BYTES_MIN: u64 = 512 << 10;
-/// What one shard may lock: its registered memory three times over, and on kernels before 5.12
+/// Memory that one shard may lock: its registered memory three times, and on kernels before 5.12
 /// its rings.
 const MEMLOCK_BYTES_PER_SHARD: u64 = 1 << 20;
-/// `IORING_FEAT_POLL_32BITS`, by which Linux 5.9 and later are known.
+/// `IORING_FEAT_POLL_32BITS`, present since Linux 5.9.
 const FEATURE_OF_5_9: u32 = 1 << 6;
-/// Bytes of `struct io_uring_params`, and the place of `features` in it, in words.
+/// Size of `struct io_uring_params` in bytes, and the index of `features` in words.
 const PARAMS_WORDS: usize = 30;
 const PARAMS_FEATURES: usize = 5;
 
 /// Why a shard cannot run.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RtFault {
-    /// The kernel was built without io_uring, or a filter pretends so.
+    /// The kernel was built without io_uring, or a seccomp filter returns ENOSYS.
     IoUringMissing,
-    /// `kernel.io_uring_disabled` has this value.
+    /// `kernel.io_uring_disabled` is set to this value.
     IoUringDisabled { sysctl: u32 },
     /// A seccomp filter or a security module forbids it.
     IoUringForbidden,
@@ -40,31 +40,31 @@ pub enum RtFault {
     MemlockTooLow { limit: u64, least: u64 },
     /// `RLIMIT_NOFILE` or `fs.file-max`.
     NoFiles,
-    /// The kernel has no memory for a ring.
+    /// The kernel is out of memory for a ring.
     NoMemory,
-    /// The machine has no such core, or none that this process may use.
+    /// The core does not exist, or this process may not use it.
     NoSuchCpu { cpu: usize },
-    /// Something that has no name of its own here.
+    /// Any other failed system call.
     Os { call: &'static str, errno: i32 },
-    /// The shard's thread has ended by a panic.
+    /// The shard's thread ended with a panic.
     Died { what: String },
 }
 
-/// What a shard will run with, but not as well as it could.
+/// A condition that does not prevent a start.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RtWarning {
-    /// The lock limit may not do for all shards.
+    /// The lock limit may be too low for all shards.
     MemlockTight { limit: u64, advised: u64 },
 }
 
-/// All that was found wanting.
+/// The result of `check_host`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct HostReport {
     pub faults: Vec<RtFault>,
     pub warnings: Vec<RtWarning>,
 }
 
-/// Looks whether the host can run `shards` shards.
+/// Checks whether the host can run `shards` shards.
 pub fn check_host(shards: usize) -> HostReport {
     let mut report = HostReport::default();
     if let Err(fault) = probe_io_uring() {
@@ -80,12 +80,12 @@ pub fn check_host(shards: usize) -> HostReport {
     report
 }
 
-/// The first fault of `check_host`, looked for before each shard.
+/// The first fault of `check_host`; checked before each start of a shard.
 pub(in crate::rt) fn probe() -> Result<(), RtFault> {
     check_host(1).faults.into_iter().next().map_or(Ok(()), Err)
 }
 
-/// What glommio says, in our words.
+/// The fault that a glommio error stands for.
 pub(in crate::rt) fn fault_of(error: GlommioError<()>) -> RtFault {
     match error {
         GlommioError::ReactorError(ReactorErrorKind::MemLockLimit(limit, least)) => {
@@ -100,7 +100,7 @@ pub(in crate::rt) fn fault_of(error: GlommioError<()>) -> RtFault {
 }
 
 impl RtFault {
-    /// The fault behind a failed system call.
+    /// The fault of a failed system call.
     pub(in crate::rt) fn of_call(call: &'static str, error: &io::Error) -> RtFault {
         match error.raw_os_error().unwrap_or(0) {
             libc::EMFILE | libc::ENFILE => RtFault::NoFiles,
@@ -109,7 +109,7 @@ impl RtFault {
         }
     }
 
-    /// What the operator can do about it.
+    /// The remedy, as text for the operator.
     pub fn remedy(&self) -> &'static str {
         match self {
             RtFault::IoUringMissing => {
@@ -134,10 +134,10 @@ impl RtFault {
             RtFault::NoFiles => "raise LimitNOFILE (ulimit -n) or fs.file-max",
             RtFault::NoMemory => "raise LimitMEMLOCK (ulimit -l) or the cgroup's memory limit",
             RtFault::NoSuchCpu { .. } => {
-                "name cores that `nproc --all` counts and `taskset` allows"
+                "choose cores that `nproc --all` counts and `taskset` allows"
             }
-            RtFault::Os { .. } => "see the manual page of that call for this error",
-            RtFault::Died { .. } => "report it, with what was printed before",
+            RtFault::Os { .. } => "see the manual page of this call for the error",
+            RtFault::Died { .. } => "report this with the preceding output",
         }
     }
 
@@ -146,7 +146,7 @@ impl RtFault {
         if matches!(self, RtFault::Died { .. }) { Blame::Us } else { Blame::Operator }
     }
 
-    /// A shard that could not start is not tried again by this process.
+    /// Never: a start that failed is not repeated by this process.
     pub fn retry(&self) -> Retry {
         Retry::Never
     }
@@ -157,7 +157,7 @@ impl fmt::Display for RtFault {
         match self {
             RtFault::IoUringMissing => f.write_str("this kernel has no io_uring (ENOSYS)"),
             RtFault::IoUringDisabled { sysctl } => {
-                write!(f, "io_uring is switched off by kernel.io_uring_disabled={sysctl}")
+                write!(f, "io_uring is disabled by kernel.io_uring_disabled={sysctl}")
             }
             RtFault::IoUringForbidden => {
                 f.write_str("io_uring is forbidden by a seccomp filter or a security module")
@@ -166,9 +166,9 @@ impl fmt::Display for RtFault {
             RtFault::MemlockTooLow { limit, least } => {
                 write!(f, "the memlock limit is {limit} bytes, and a shard needs {least}")
             }
-            RtFault::NoFiles => f.write_str("no file descriptor is left for a ring"),
-            RtFault::NoMemory => f.write_str("the kernel has no memory for a ring"),
-            RtFault::NoSuchCpu { cpu } => write!(f, "there is no core {cpu} to run on"),
+            RtFault::NoFiles => f.write_str("no file descriptor left for an io_uring"),
+            RtFault::NoMemory => f.write_str("the kernel has no memory for an io_uring"),
+            RtFault::NoSuchCpu { cpu } => write!(f, "core {cpu} does not exist or may not be used"),
             RtFault::Os { call, errno } => {
                 write!(f, "{call}: {}", io::Error::from_raw_os_error(*errno))
             }
@@ -180,7 +180,7 @@ impl fmt::Display for RtFault {
 impl Error for RtFault {}
 
 impl RtWarning {
-    /// What the operator can do about it.
+    /// The remedy, as text for the operator.
     pub fn remedy(&self) -> &'static str {
         match self {
             RtWarning::MemlockTight { .. } => {
@@ -195,29 +195,32 @@ impl fmt::Display for RtWarning {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             RtWarning::MemlockTight { limit, advised } => {
-                write!(f, "the memlock limit is {limit} bytes; {advised} would do for all shards")
+                write!(
+                    f,
+                    "the memlock limit is {limit} bytes; {advised} would be enough for all shards"
+                )
             }
         }
     }
 }
 
-/// Makes and drops a ring of one entry.
+/// Creates and drops a ring of one entry.
 fn probe_io_uring() -> Result<(), RtFault> {
     let mut params = [0_u32; PARAMS_WORDS];
-    // SAFETY: the kernel reads and writes one `struct io_uring_params` of 120 bytes, which it
-    // copies and so does not ask to be aligned; `params` is as long and outlives the call.
+    // SAFETY: the kernel reads and writes one `struct io_uring_params` of 120 bytes by copying,
+    // without a requirement on alignment; `params` is as long and outlives the call.
     let made = unsafe { libc::syscall(libc::SYS_io_uring_setup, 1_u32, params.as_mut_ptr()) };
     if made < 0 {
         let errno = io::Error::last_os_error().raw_os_error().unwrap_or(0);
         return Err(why_refused(errno, io_uring_sysctl()));
     }
-    // SAFETY: the descriptor was made just now and nobody else knows it.
+    // SAFETY: the descriptor was just created and has no other owner.
     unsafe { libc::close(made as i32) };
     let new_enough = params[PARAMS_FEATURES] & FEATURE_OF_5_9 != 0;
     if new_enough { Ok(()) } else { Err(RtFault::KernelTooOld) }
 }
 
-/// Why `io_uring_setup` failed. A disabled sysctl answers EPERM, and so does a filter.
+/// The cause of a failed `io_uring_setup`. A disabled sysctl returns EPERM, as a filter does.
 fn why_refused(errno: i32, sysctl: Option<u32>) -> RtFault {
     match (errno, sysctl) {
         (libc::ENOSYS, _) => RtFault::IoUringMissing,
@@ -231,10 +234,10 @@ fn io_uring_sysctl() -> Option<u32> {
     std::fs::read_to_string("/proc/sys/kernel/io_uring_disabled").ok()?.trim().parse().ok()
 }
 
-/// The soft limit. A limit that cannot be read is none.
+/// The soft limit; unlimited if it cannot be read.
 fn memlock_limit() -> u64 {
     let mut limit = libc::rlimit { rlim_cur: libc::RLIM_INFINITY, rlim_max: libc::RLIM_INFINITY };
-    // SAFETY: `limit` is a valid place for the answer until the call returns.
+    // SAFETY: `limit` is valid for writes until the call returns.
     unsafe { libc::getrlimit(libc::RLIMIT_MEMLOCK, &mut limit) };
     limit.rlim_cur
 }
@@ -244,7 +247,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_reasons_of_a_refused_ring_are_told_apart() {
+    fn the_causes_of_a_refused_ring_are_told_apart() {
         let rows = [
             ("no such call", libc::ENOSYS, Some(0), RtFault::IoUringMissing),
             ("sysctl 2", libc::EPERM, Some(2), RtFault::IoUringDisabled { sysctl: 2 }),

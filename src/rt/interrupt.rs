@@ -1,11 +1,11 @@
-//! Interrupting: ending another thread's sleep in the kernel from outside.
+//! Interrupts: ends another thread's sleep in the kernel.
 //!
-//! Why:      glommio goes to sleep with runnable tasks when its preempt timer ends before it has
-//!           run the first of them, and nothing that belongs to a task can be woken before that
-//!           task has run once. A signal ends `io_uring_enter` with EINTR, which glommio takes for
-//!           a wake; it looks at its tasks again.
-//! Promise:  a interrupt changes nothing but that: the handler does nothing, and a thread that has left,
-//!           or whose number was given to another thread of this process, is not harmed.
+//! Why:      glommio falls asleep with runnable tasks when its preempt timer fires before it has
+//!           run the first of them, and a task cannot be woken before it has run once. A signal
+//!           ends `io_uring_enter` with EINTR, which glommio treats as a wake: it checks its tasks
+//!           again.
+//! Promise:  an interrupt has no other effect. The handler does nothing, and a signal to a thread
+//!           that has ended, or whose id was reused within this process, is harmless.
 
 use std::io;
 use std::sync::Arc;
@@ -15,18 +15,18 @@ use std::sync::atomic::Ordering;
 
 use crate::rt::host::RtFault;
 
-/// By default ignored by the kernel, so that a stray one is harmless too; nobody else uses it here.
+/// Ignored by default, so a stray signal is harmless. Nothing else in this process uses it.
 const SIGNAL: i32 = libc::SIGURG;
 
-/// Which thread there is to interrupt.
+/// The thread to interrupt.
 #[derive(Clone, Default)]
 pub(in crate::rt) struct Sleeper {
-    /// 0 before it has come and after it has left.
+    /// 0 before `enter` and after `leave`.
     thread: Arc<AtomicI32>,
 }
 
 impl Sleeper {
-    /// The calling thread may be interrupted from now on.
+    /// Allows interrupts of the calling thread.
     pub(in crate::rt) fn enter(&self) {
         // SAFETY: the call has no arguments and cannot fail.
         let thread = unsafe { libc::gettid() };
@@ -40,13 +40,14 @@ impl Sleeper {
     pub(in crate::rt) fn interrupt(&self) {
         let thread = self.thread.load(Ordering::Acquire);
         if thread != 0 {
-            // SAFETY: plain numbers; a thread that has ended is an error, which nobody minds.
+            // SAFETY: plain integers; for a thread that has ended the call returns an error, which
+            // is ignored.
             unsafe { libc::syscall(libc::SYS_tgkill, libc::getpid(), thread, SIGNAL) };
         }
     }
 }
 
-/// Makes interrupts arrive. Once for the process, before the first shard.
+/// Installs the signal handler. Called once per process, before the first shard.
 pub(in crate::rt) fn prepare() -> Result<(), RtFault> {
     static PREPARED: OnceLock<Result<(), RtFault>> = OnceLock::new();
     PREPARED.get_or_init(install).clone()
@@ -56,8 +57,8 @@ extern "C" fn nothing(_signal: i32) {}
 
 fn install() -> Result<(), RtFault> {
     let handler: extern "C" fn(i32) = nothing;
-    // SAFETY: an all-zero sigaction is a valid one: no flags (above all not SA_RESTART, which would
-    // let the thread sleep on), an empty mask. The handler touches nothing.
+    // SAFETY: an all-zero sigaction is valid: an empty mask and no flags. SA_RESTART must not be
+    // set, because it would let the thread sleep on. The handler accesses nothing.
     let installed = unsafe {
         let mut action: libc::sigaction = std::mem::zeroed();
         action.sa_sigaction = handler as libc::sighandler_t;

@@ -1,12 +1,12 @@
-//! Listening sockets: bound by plain calls, accepted from on their shard.
+//! Listening sockets: bound with plain system calls, accepted from on their shard.
 //!
-//! Owner:    a socket may be bound anywhere (as root, before privileges are dropped); a `Listener`
-//!           belongs to one shard.
-//! Promise:  a connection is taken out of the kernel only by a call that hands it out at once, so
-//!           a dropped `accept` loses none. `stop` first takes what the kernel has queued, for the
-//!           kernel resets what waits in a listening socket that is shut down.
-//! Bounds:   `backlog` connections wait in the kernel, and after `stop` as many here. When
-//!           descriptors or memory end, `accept` says so once every 100 ms.
+//! Owner:    a socket may be bound on any thread (as root, before privileges are dropped). A
+//!           `Listener` belongs to one shard.
+//! Promise:  a connection leaves the kernel only in the call that returns it, so a dropped `accept`
+//!           loses none. `stop` first accepts all queued connections, because the kernel resets
+//!           them when a listening socket is shut down.
+//! Bounds:   `backlog` connections wait in the kernel, and after `stop` the same number here.
+//!           Without descriptors or memory `accept` returns a fault every 100 ms.
 
 use std::cell::Cell;
 use std::cell::RefCell;
@@ -31,30 +31,31 @@ use socket2::Protocol;
 use socket2::Socket;
 use socket2::Type;
 
+use crate::rt::fault::IoFault;
 use crate::rt::task;
-use crate::rt::tcp::IoFault;
 use crate::rt::tcp::Stream;
 use crate::rt::timer;
 
-/// How long `accept` rests after descriptors or memory have ended: they do not come back at once,
-/// and the kernel answers without waiting.
+/// Pause of `accept` after descriptors or memory have run out: the kernel would return the same
+/// error at once.
 const ACCEPT_REST: Duration = Duration::from_millis(100);
 
-/// What to listen on.
+/// The parameters of a listening socket.
 #[derive(Debug)]
 pub struct ListenSpec {
     pub address: SocketAddr,
-    /// Connections that the kernel keeps for us; it cuts this to `net.core.somaxconn`.
+    /// Connections that the kernel queues; at most `net.core.somaxconn`.
     pub backlog: u32,
-    /// Whether every shard has a socket of its own on this address.
+    /// Each shard has a socket of its own on this address (SO_REUSEPORT).
     pub reuse_port: bool,
-    /// Whether an IPv6 socket refuses IPv4. Wanted where each has a socket of its own.
+    /// An IPv6 socket does not accept IPv4 connections. Required if both families have sockets of
+    /// their own.
     pub v6_only: bool,
-    /// A socket that was bound by another process, instead of `address`.
+    /// A socket that another process has bound, instead of `address`.
     pub inherited: Option<OwnedFd>,
 }
 
-/// Binds and listens. Plain calls: to be made by any thread, before privileges are dropped.
+/// Binds and listens. May be called on any thread, before privileges are dropped.
 pub fn bind_socket(spec: ListenSpec) -> Result<OwnedFd, IoFault> {
     let backlog = spec.backlog;
     let socket = reserve_socket(spec)?;
@@ -62,14 +63,13 @@ pub fn bind_socket(spec: ListenSpec) -> Result<OwnedFd, IoFault> {
     Ok(socket)
 }
 
-/// Has the kernel take connections for a socket of `reserve_socket`.
+/// Starts listening on a socket of `reserve_socket`.
 pub fn start_listening(socket: &OwnedFd, backlog: u32) -> Result<(), IoFault> {
     let backlog = i32::try_from(backlog).unwrap_or(i32::MAX);
     Ok(socket2::SockRef::from(socket).listen(backlog)?)
 }
 
-/// Binds, and does not listen yet: a connection that the kernel gave to a socket is reset when that
-/// is closed.
+/// Binds without listening. Connections queued in a listening socket are reset when it is closed.
 pub fn reserve_socket(spec: ListenSpec) -> Result<OwnedFd, IoFault> {
     if let Some(inherited) = spec.inherited {
         let socket = Socket::from(inherited);
@@ -82,31 +82,31 @@ pub fn reserve_socket(spec: ListenSpec) -> Result<OwnedFd, IoFault> {
     if domain == Domain::IPV6 {
         socket.set_only_v6(spec.v6_only)?;
     }
-    // After a restart the port is still taken by connections that are closing.
+    // After a restart old connections in TIME_WAIT still occupy the port.
     socket.set_reuse_address(true)?;
     socket.set_reuse_port(spec.reuse_port)?;
     socket.bind(&spec.address.into())?;
     Ok(socket.into())
 }
 
-/// A listening socket on its shard. One task accepts.
+/// A listening socket on its shard. One task calls `accept`.
 pub struct Listener {
     socket: Socket,
-    /// Taken out of the kernel by `stop`, not yet handed out.
+    /// Connections that `stop` has accepted and `accept` has not returned yet.
     queued: RefCell<VecDeque<(Socket, SocketAddr)>>,
     stopped: Cell<bool>,
-    /// The last accept found no descriptor or no memory.
+    /// The last `accept` had no descriptor or memory.
     resting: Cell<bool>,
     waiting: Cell<Option<Waker>>,
 }
 
 impl Listener {
-    /// `bind_socket` and `from_socket` in one.
+    /// `bind_socket`, then `from_socket`.
     pub fn bind(spec: ListenSpec) -> Result<Listener, IoFault> {
         bind_socket(spec).map(Listener::from_socket)
     }
 
-    /// Accepts from a socket of `bind_socket`, on this shard.
+    /// Uses a socket of `bind_socket` on this shard.
     pub fn from_socket(socket: OwnedFd) -> Listener {
         Listener {
             socket: Socket::from(socket),
@@ -117,9 +117,10 @@ impl Listener {
         }
     }
 
-    /// The next connection. After `stop`: those that were queued, then `IoFault::Stopped`.
+    /// The next connection. After `stop`: the queued ones, then `IoFault::Stopped`.
     ///
-    /// `NoFiles`, `NoFilesSystem`, `NoMemory` and `Aborted` pass: count them and call again.
+    /// `NoFiles`, `NoFilesSystem`, `NoMemory` and `Aborted` are temporary: count them and call
+    /// again.
     pub async fn accept(&self) -> Result<(Stream, SocketAddr), IoFault> {
         task::yield_if_needed().await;
         if self.resting.take() {
@@ -141,30 +142,30 @@ impl Listener {
         }
     }
 
-    /// Stops listening, without losing a connection that the kernel has queued. A client that
-    /// connects in the instant between is reset by the kernel; it has seen no banner.
+    /// Stops listening without losing a queued connection. The kernel resets a client that connects
+    /// between the last accept and the shutdown; it has not seen a banner.
     pub fn stop(&self) {
         if self.stopped.replace(true) {
             return;
         }
-        // Out of descriptors the rest is reset, for it cannot be held.
+        // Without a free descriptor the remaining connections cannot be accepted and are reset.
         while let Ok(Some(accepted)) = self.try_accept() {
             self.queued.borrow_mut().push_back(accepted);
         }
-        // A socket of another process may not be ours to shut down, or not listen any more: either
-        // way nothing is accepted from it again.
+        // For a socket of another process the shutdown may fail. Nothing is accepted from it
+        // afterwards in either case.
         let _ = self.socket.shutdown(Shutdown::Read);
         if let Some(waker) = self.waiting.take() {
             waker.wake();
         }
     }
 
-    /// The address that clients connect to.
+    /// The address of the socket.
     pub fn local(&self) -> Result<SocketAddr, IoFault> {
         self.socket.local_addr()?.as_socket().ok_or(IoFault::Io(libc::EAFNOSUPPORT))
     }
 
-    /// A queued connection; none when the kernel has none.
+    /// A connection, if the kernel has one queued.
     fn try_accept(&self) -> Result<Option<(Socket, SocketAddr)>, IoFault> {
         loop {
             // accept4 with SOCK_CLOEXEC.
@@ -180,17 +181,17 @@ impl Listener {
         }
     }
 
-    /// Waits until `try_accept` may find something. Dropping this loses nothing, for it takes
-    /// nothing: glommio's own accept is a ring operation, and a connection that it has taken goes
-    /// with the future.
+    /// Waits until `try_accept` may find a connection. Dropping the future loses nothing: glommio's
+    /// own accept is a ring operation, and a connection that it has accepted is lost with the
+    /// future.
     ///
-    /// glommio waits for readiness only on behalf of a stream, and arms it once when the stream is
-    /// made: so each wait makes one, of a duplicate that it may close. Its first read is due when
-    /// the socket is readable, and then says ENOTCONN, as every read from a listening socket does.
+    /// glommio polls for readiness only for a stream, once, when the stream is created. So each
+    /// wait creates a stream from a duplicate of the socket. Its first read completes when the
+    /// socket is readable, with ENOTCONN, as every read from a listening socket does.
     async fn readable(&self) -> Result<(), IoFault> {
         let duplicate = self.socket.as_fd().try_clone_to_owned();
         let duplicate = duplicate.map_err(|error| self.rest_after(error.into()))?;
-        // SAFETY: the descriptor is open and given away here, to be closed by the stream alone.
+        // SAFETY: the descriptor is open, and the stream becomes its only owner.
         let mut probe = unsafe { TcpStream::from_raw_fd(duplicate.into_raw_fd()) };
         poll_fn(|cx| {
             if self.stopped.get() {
@@ -204,7 +205,7 @@ impl Listener {
         Ok(())
     }
 
-    /// Makes the next `accept` rest when `fault` would only come again.
+    /// Makes the next `accept` pause if `fault` would only be repeated.
     fn rest_after(&self, fault: IoFault) -> IoFault {
         let lasting = [IoFault::NoFiles, IoFault::NoFilesSystem, IoFault::NoMemory];
         self.resting.set(lasting.contains(&fault));

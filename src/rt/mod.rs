@@ -1,35 +1,38 @@
-//! The runtime seam: shards, tasks, time, sockets and wakes. The only importer of glommio.
+//! The runtime: shards, tasks, time, sockets and wakes. The only importer of glommio.
 //!
-//! Owner:    everything here but `Doorbell`, `Heartbeat` and `Watchdog` belongs to the shard that
-//!           made it and never leaves it.
-//! Promise:  the seam speaks in completions. A read yields a filled chunk and holds none while it
-//!           waits; a write takes what it sends and gives it back. Every future here may be
-//!           dropped at any time without losing a connection, a descriptor or memory.
+//! Owner:    everything except `Doorbell`, `Heartbeat` and `Watchdog` belongs to the shard that
+//!           created it and never leaves it.
+//! Promise:  I/O is expressed as completions. A read returns a filled chunk and holds none while it
+//!           waits; a write takes its buffer and returns it. Every future may be dropped at any
+//!           time without losing a connection, a descriptor or memory.
 //! Bounds:   a connection costs one socket, one slot of the deadline wheel and one armed poll.
 //! Fatal:    the death of a shard's main future, of its ticker or of its executor. The caller's
-//!           hook is told, and by default the process ends.
+//!           hook is called; by default the process ends.
 //!
-//! What glommio 0.9.0 gets wrong, and where it is guarded against:
+//! Defects of glommio 0.9.0, and the file that works around each:
 //!
 //! ```text
-//! sleeps although tasks are runnable         executor   a ticker with alarms ahead; where it has
-//!                                                       none yet, or all failed, `interrupt` wakes it
-//! a dropped Task leaks                       task       no Task is ever handed out
+//! sleeps although tasks are runnable         ticker     timers set in advance; without one, or if
+//!                                                       all failed, `interrupt` ends the sleep
+//! a dropped Task leaks                       task       no Task is returned to a caller
 //! spawn polls the child at once              task       spawn only queues
 //! a panic in a task ends the executor        task       catch_unwind around each poll
-//! detached tasks are not run down at exit    executor   drains before the main future ends
+//! detached tasks are not run to their end    executor   drains before the main future ends
 //! a dropped accept loses the connection      listen     waits for readiness, then accepts
 //! set_read_timeout outlives its read         timer      our own deadlines, one slot a connection
 //! a dropped UDP receive loses the datagram   udp        waits for readiness, then receives
-//! slow and countless foreign wakes           wake       one coalesced waker in a latency queue
-//! panics or exits where io_uring is missing  host       looked at first, with cause and remedy
-//! interrupts a shard for each completion     ring       asks the kernel not to, behind its back
+//! wakes from other threads are slow, and     wake       one coalesced waker in a latency queue
+//!   too many abort the process
+//! panics or exits where io_uring is missing  host       probes first; returns cause and remedy
+//! interrupts a shard for each completion     ring       sets a flag that glommio does not set
 //! ```
 //!
-//! Another backend replaces this folder; `tests/rt_conformance.rs` is what it has to pass.
+//! Another backend can replace this folder if it passes `tests/rt_conformance`.
 
+mod connect;
 mod context;
 pub mod executor;
+mod fault;
 pub mod gate;
 pub mod host;
 mod interrupt;
@@ -37,15 +40,21 @@ pub mod listen;
 mod ring;
 pub mod task;
 pub mod tcp;
+mod ticker;
 pub mod timer;
 pub mod udp;
 pub mod wake;
+mod watchdog;
+mod wheel;
 
-pub use executor::Heartbeat;
+pub use connect::connect;
+pub use connect::connect_unix;
+pub use connect::connect_with_buffers;
+pub use context::OnDeath;
 pub use executor::ShardSpec;
 pub use executor::ShardThread;
-pub use executor::Watchdog;
 pub use executor::start;
+pub use fault::IoFault;
 pub use host::HostReport;
 pub use host::RtFault;
 pub use host::RtWarning;
@@ -55,13 +64,11 @@ pub use listen::Listener;
 pub use listen::bind_socket;
 pub use listen::reserve_socket;
 pub use listen::start_listening;
-pub use tcp::IoFault;
 pub use tcp::Stream;
-pub use tcp::connect;
-pub use tcp::connect_unix;
-pub use tcp::connect_with_buffers;
 pub use timer::Deadline;
 pub use udp::UdpSocket;
 pub use wake::Bell;
 pub use wake::Doorbell;
 pub use wake::doorbell;
+pub use watchdog::Heartbeat;
+pub use watchdog::Watchdog;

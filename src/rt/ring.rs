@@ -1,17 +1,17 @@
-//! How the kernel tells a shard of completions: when the shard next calls it.
+//! Rings without an interrupt for each completion.
 //!
-//! Why:      by default the kernel interrupts the core that a shard runs on for each completion that
-//!           another core has caused, as a peer or a network card does. A shard looks for completions
-//!           only between its tasks, so the interrupt brings nothing forward; on a virtual machine it
-//!           costs both cores some microseconds for each message. `IORING_SETUP_COOP_TASKRUN` asks
-//!           for none. glommio has no option for it.
-//! How:      `build.rs` has the linker lead glommio's call here (`--wrap`). Each package that makes a
-//!           program of this needs that `build.rs`: without it a program links only where unused code
-//!           is left out, and has rings as glommio makes them.
-//! Promise:  a shard that sleeps is woken as before. One that computes without a call hears of a
-//!           completion at the next tick of its core at the latest, which is when glommio's timer
-//!           would interrupt it too. So rings are made without the flag where the kernel has cores
-//!           without a tick (`nohz_full`), and before Linux 5.19, which does not know it.
+//! Why:      by default the kernel interrupts a shard's core for each completion that another core
+//!           causes, as a peer or a network card does. A shard checks for completions only between
+//!           its tasks, so the interrupt makes nothing faster; on a virtual machine it costs both
+//!           cores some microseconds for each message. `IORING_SETUP_COOP_TASKRUN` disables it.
+//!           glommio has no option for the flag.
+//! How:      `build.rs` makes the linker redirect glommio's call to this file (`--wrap`). Each
+//!           package that builds a program from this library needs that `build.rs`: without it a
+//!           program links only if unused code is discarded, and its rings lack the flag.
+//! Promise:  a sleeping shard is woken as before. A shard that computes without a system call
+//!           learns of a completion at the next timer tick of its core at the latest, when
+//!           glommio's timer would interrupt it too. So the flag is not set where the kernel has
+//!           cores without a tick (`nohz_full`), and before Linux 5.19, which does not support it.
 
 use std::ffi::c_int;
 use std::ffi::c_uint;
@@ -21,10 +21,10 @@ use std::sync::atomic::Ordering;
 
 const IORING_SETUP_COOP_TASKRUN: u32 = 1 << 8;
 
-/// Rings of this process that were made with the flag.
+/// Rings of this process with the flag.
 static COOPERATIVE: AtomicU64 = AtomicU64::new(0);
 
-/// What `struct io_uring_params` begins with.
+/// The first fields of `struct io_uring_params`.
 #[repr(C)]
 struct Params {
     sq_entries: u32,
@@ -40,7 +40,7 @@ unsafe extern "C" {
     ) -> c_int;
 }
 
-// SAFETY: the name is the linker's for what stands in for `io_uring_queue_init_params`, and the
+// SAFETY: the linker uses this name for the replacement of `io_uring_queue_init_params`, and the
 // arguments are those of liburing.
 #[unsafe(no_mangle)]
 unsafe extern "C" fn __wrap_io_uring_queue_init_params(
@@ -48,9 +48,9 @@ unsafe extern "C" fn __wrap_io_uring_queue_init_params(
     ring: *mut c_void,
     params: *mut Params,
 ) -> c_int {
-    // SAFETY: the caller gives a ring to fill and parameters that it has set, as liburing demands;
-    // both are passed on as they are, but for a flag. A call that failed has left nothing behind, so
-    // that it may be made again.
+    // SAFETY: the caller passes a ring to fill and parameters that it has set, as liburing
+    // requires; both are passed on unchanged except for one flag. A failed call leaves nothing
+    // behind, so it may be repeated.
     unsafe {
         let asked = (*params).flags;
         if is_tickless() {
@@ -80,7 +80,7 @@ mod tests {
 
     use super::*;
 
-    /// The first number of the kernel's release, and the second.
+    /// Major and minor number of the kernel's release.
     fn kernel() -> (u32, u32) {
         let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").expect("it is there");
         let mut numbers = release.split(['.', '-']).map(|word| word.parse().unwrap_or(0));
@@ -90,17 +90,17 @@ mod tests {
     #[test]
     fn rings_of_a_shard_are_cooperative() {
         let shard = crate::rt::start(ShardSpec::new("ring", None), || async {});
-        shard.expect("a shard starts").join().expect("it ends in order");
+        shard.expect("a shard starts").join().expect("the shard ends normally");
         let made = COOPERATIVE.load(Ordering::Relaxed);
         assert_eq!(made > 0, kernel() >= (5, 19) && !is_tickless(), "{made} rings");
     }
 
     #[test]
-    fn a_refusal_is_told_as_it_is() {
-        // liburing's struct is smaller, and nothing of it is used where making a ring failed.
+    fn a_refusal_is_passed_on() {
+        // liburing's struct is smaller, and a failed call does not use it.
         let mut ring = MaybeUninit::<[u64; 64]>::zeroed();
         let mut params = MaybeUninit::<[u64; 64]>::zeroed();
-        // SAFETY: both places are larger than what is read and written there.
+        // SAFETY: both buffers are larger than what is read and written there.
         let made = unsafe {
             __wrap_io_uring_queue_init_params(
                 0,
@@ -108,9 +108,9 @@ mod tests {
                 params.as_mut_ptr().cast(),
             )
         };
-        assert_eq!(made, -libc::EINVAL, "a ring has entries");
-        // SAFETY: it was zeroed, and all bytes are numbers.
+        assert_eq!(made, -libc::EINVAL, "a ring needs entries");
+        // SAFETY: the buffer was zeroed, and every bit pattern is a valid number.
         let flags = unsafe { params.assume_init() }[1] as u32;
-        assert_eq!(flags, 0, "it was asked again as it was asked first");
+        assert_eq!(flags, 0, "the second call used the original flags");
     }
 }

@@ -1,10 +1,10 @@
-//! Tasks of one shard: spawned, never handed out, counted until they end.
+//! Tasks of one shard: spawned without a handle, counted until they end.
 //!
-//! Owner:    the shard. A task stops when its future ends; whoever wants it to end sooner tells it
-//!           so (glommio leaks a task that is cancelled, so there is no handle to cancel).
-//! Promise:  a panic in a task ends that task only, drops what it held, and is counted. A spawned
+//! Owner:    the shard. A task ends when its future ends. There is no handle to cancel it, because
+//!           glommio leaks a cancelled task; its owner must tell it to end.
+//! Promise:  a panic in a task ends only that task, drops its future, and is counted. A spawned
 //!           future is first polled from the queue, never inside `spawn`.
-//! Bounds:   none here; what accepts work has its own (`base::limits`).
+//! Bounds:   none here; the code that accepts work has its own (`base::limits`).
 
 use std::any::Any;
 use std::future::Future;
@@ -21,22 +21,22 @@ use glommio::TaskQueueHandle;
 use crate::rt::context::Shard;
 use crate::rt::timer;
 
-/// How often `drained` looks.
+/// Time between two checks of `drained`.
 const DRAIN_STEP: Duration = Duration::from_millis(5);
 
-/// Runs `future` on this shard.
+/// Spawns `future` on this shard.
 pub fn spawn(future: impl Future<Output = ()> + 'static) {
     spawn_into(TaskQueueHandle::default(), future);
 }
 
-/// As `spawn`, in the queue that runs before the others within 1-2 ms: for pumps that fulfil what
-/// many tasks wait for. It is to enqueue and to wake, not to work.
+/// As `spawn`, in the queue that runs before the others, within 1 to 2 ms: for tasks that many
+/// others wait for. They must only enqueue and wake, not compute.
 pub fn spawn_latency(future: impl Future<Output = ()> + 'static) {
     spawn_into(Shard::current().latency_queue.get(), future);
 }
 
-/// As `spawn_latency` or, with `Queue::Work`, `spawn`, for what all of the shard depends on: a
-/// panic in it is the shard's death.
+/// As `spawn` or `spawn_latency`, for a task that the whole shard depends on: its panic is the
+/// death of the shard.
 pub fn spawn_vital(queue: Queue, future: impl Future<Output = ()> + 'static) {
     let vital = async move {
         if let Err(what) = Caught::new(future).await {
@@ -49,30 +49,30 @@ pub fn spawn_vital(queue: Queue, future: impl Future<Output = ()> + 'static) {
     }
 }
 
-/// Where a task is run.
+/// The queue of a task.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Queue {
     Work,
     Latency,
 }
 
-/// Tasks of this shard that have not ended.
+/// Number of tasks on this shard that have not ended.
 pub fn live() -> usize {
     Shard::current().live.get()
 }
 
-/// Tasks of this shard that ended by a panic.
+/// Number of tasks on this shard that ended with a panic.
 pub fn panics() -> u64 {
     Shard::current().panics.get()
 }
 
-/// Has `told` called with the text of each panic of a task of this shard.
-pub fn on_panic(told: impl Fn(&str) + 'static) {
-    *Shard::current().on_panic.borrow_mut() = Some(Rc::new(told));
+/// Sets the hook that is called with the text of each task's panic.
+pub fn on_panic(hook: impl Fn(&str) + 'static) {
+    *Shard::current().on_panic.borrow_mut() = Some(Rc::new(hook));
 }
 
-/// Runs `work`. A panic in it is counted as one of a task and ends nothing else: for views of what
-/// the shard shares, which change nothing.
+/// Runs `work`. A panic in it is counted like that of a task and ends nothing else. For code that
+/// only reads the shard's state.
 pub fn contained<T>(work: impl FnOnce() -> T) -> Option<T> {
     match catch_unwind(AssertUnwindSafe(work)) {
         Ok(done) => Some(done),
@@ -83,8 +83,8 @@ pub fn contained<T>(work: impl FnOnce() -> T) -> Option<T> {
     }
 }
 
-/// Waits until no task is left, at most for `limit`; answers how many are. Only the main future
-/// may call this, for a task would wait for itself.
+/// Waits up to `limit` until all tasks have ended, and returns the number of those that have not.
+/// Only for the main future: a task would wait for itself.
 pub async fn drained(limit: Duration) -> usize {
     let shard = Shard::current();
     let start = timer::now();
@@ -94,20 +94,20 @@ pub async fn drained(limit: Duration) -> usize {
     shard.live.get()
 }
 
-/// Lets others run when this task has had its share. Due in every loop that may not wait, and
-/// about every 100 us of computing.
+/// Yields if this task has used its time slice. Call it in every loop that may not wait, and about
+/// every 100 us of computation.
 pub async fn yield_if_needed() {
     glommio::yield_if_needed().await;
 }
 
 fn spawn_into(queue: TaskQueueHandle, future: impl Future<Output = ()> + 'static) {
     let body = Counted { body: Caught::new(future), live: Live::new(Shard::current()) };
-    // `spawn_local` would poll the future here and now, inside whatever the caller has borrowed.
+    // `spawn_local` would poll the future at once, while the caller may hold a borrow.
     let task = glommio::spawn_local_into(body, queue);
     task.expect("a shard's queues live as long as the shard").detach();
 }
 
-/// A future whose panics are values. It is dropped where it lies as soon as it has ended.
+/// A future that returns a panic as a value. It is dropped in place as soon as it has ended.
 pub(in crate::rt) struct Caught<F> {
     inner: Option<F>,
 }
@@ -119,11 +119,11 @@ impl<F> Caught<F> {
 }
 
 impl<F: Future> Future for Caught<F> {
-    /// What the future gave, or the text of its panic.
+    /// The result of the future, or the text of its panic.
     type Output = Result<F::Output, String>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        // SAFETY: `inner` is pinned with `self`. It is not moved out; it is only dropped in place.
+        // SAFETY: `inner` is pinned with `self`. It is never moved, only dropped in place.
         let slot = unsafe { &mut self.get_unchecked_mut().inner };
         let inner = slot.as_mut().expect("an ended future is not polled again");
         // SAFETY: as above.
@@ -132,7 +132,7 @@ impl<F: Future> Future for Caught<F> {
         if matches!(polled, Ok(Poll::Pending)) {
             return Poll::Pending;
         }
-        // A destructor that panics as well is no news, and must not reach glommio, which aborts.
+        // A panic of the destructor must not reach glommio, which would abort.
         let dropped = catch_unwind(AssertUnwindSafe(|| *slot = None));
         match (polled, dropped) {
             (Ok(ended), Ok(())) => ended.map(Ok),
@@ -141,7 +141,7 @@ impl<F: Future> Future for Caught<F> {
     }
 }
 
-/// A task's future. A struct and not an async block, which would hold `F` twice over.
+/// The future of a task. A struct, because an async block would store `F` twice.
 struct Counted<F> {
     body: Caught<F>,
     live: Live,
@@ -163,7 +163,7 @@ impl<F: Future<Output = ()>> Future for Counted<F> {
     }
 }
 
-/// Counts one task for as long as it lives.
+/// Counts one task until it is dropped.
 struct Live {
     shard: Rc<Shard>,
 }
@@ -181,7 +181,7 @@ impl Drop for Live {
     }
 }
 
-/// What a panic said.
+/// The text of a panic.
 pub(in crate::rt) fn panic_text(payload: &(dyn Any + Send)) -> String {
     let said = payload.downcast_ref::<&str>().copied();
     said.or_else(|| payload.downcast_ref::<String>().map(String::as_str))

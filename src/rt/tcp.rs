@@ -1,16 +1,14 @@
-//! TCP connections, and those to Unix sockets: chunks come out of them, owned bytes go in.
+//! Connected streams over TCP and Unix sockets: reads fill chunks, writes take owned buffers.
 //!
-//! Owner:    one task of one shard. The deadline of a stream governs every wait of it.
-//! Promise:  a read that waits holds no chunk of the pool. Everything here may be dropped while it
-//!           waits; the connection is then good only for closing, if a write was under way or a
-//!           read had been given a chunk.
-//! Bounds:   one receive or send call a poll, into at most one chunk; `SLICES_PER_SEND` slices.
+//! Owner:    one task of one shard. The stream's deadline limits all its waits.
+//! Promise:  a waiting read holds no chunk of the pool. Every future may be dropped while it waits;
+//!           if a write was in progress or a read was given a chunk, the connection can only be
+//!           closed afterwards.
+//! Bounds:   one receive or send call per poll, into at most one chunk; `SLICES_PER_SEND` slices.
 //!
-//! SIGPIPE must be ignored, as the Rust runtime does: one of glommio's sends does not ask for
-//! silence.
+//! SIGPIPE must be ignored, as the Rust runtime does: one of glommio's sends does not set
+//! MSG_NOSIGNAL.
 
-use std::error::Error;
-use std::fmt;
 use std::future::poll_fn;
 use std::io;
 use std::io::IoSlice;
@@ -21,7 +19,6 @@ use std::net::SocketAddr;
 use std::os::fd::AsRawFd;
 use std::os::fd::FromRawFd;
 use std::os::fd::IntoRawFd;
-use std::path::Path;
 use std::pin::Pin;
 use std::task::Context;
 use std::task::Poll;
@@ -30,175 +27,43 @@ use std::time::Duration;
 use futures_io::AsyncRead;
 use futures_io::AsyncWrite;
 use glommio::net::TcpStream;
-use socket2::Domain;
-use socket2::Protocol;
-use socket2::SockAddr;
 use socket2::Socket;
-use socket2::Type;
 
 use crate::base::chunk::Chunk;
 use crate::base::chunk::ChunkPool;
 use crate::base::chunk::Slice;
-use crate::base::fault::Blame;
-use crate::base::fault::Retry;
+use crate::rt::fault::IoFault;
 use crate::rt::task;
-use crate::rt::timer;
 use crate::rt::timer::Deadline;
 
-/// Slices of one send call; the kernel takes 1,024.
+/// Slices of one send call; the kernel accepts 1,024.
 const SLICES_PER_SEND: usize = 64;
-/// How long is waited for room in the queue of a Unix socket.
-const UNIX_RETRY: Duration = Duration::from_millis(20);
 const SEND_FLAGS: i32 = libc::MSG_NOSIGNAL | libc::MSG_DONTWAIT;
 
-/// Why a socket did not do what was asked.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum IoFault {
-    /// The peer has closed its side.
-    Closed,
-    /// The deadline has passed.
-    TimedOut,
-    /// The deadline has passed while the pool was empty.
-    NoChunk,
-    /// The connection was broken off.
-    Reset,
-    /// Nobody listens there.
-    Refused,
-    /// There is no way there.
-    Unreachable,
-    /// The listener was stopped.
-    Stopped,
-    /// This process has no descriptor left.
-    NoFiles,
-    /// The system has no descriptor left.
-    NoFilesSystem,
-    /// The kernel has no memory for it.
-    NoMemory,
-    /// The peer was gone before its connection was accepted.
-    Aborted,
-    /// The address to bind is taken.
-    AddressInUse,
-    /// The address to bind is none of this machine's.
-    AddressNotOurs,
-    /// Connecting, and no local port is free for it, or no local address of its family.
-    NoLocalPort,
-    /// The address, port or file needs privileges.
-    Denied,
-    /// Connecting, and a firewall forbids it, here or on the way.
-    Prohibited,
-    /// There is no such socket in the file system.
-    NoSuchFile,
-    /// Something that has no name here: the errno.
-    Io(i32),
-}
-
-impl IoFault {
-    /// Who has to act.
-    pub fn blame(self) -> Blame {
-        match self {
-            IoFault::Closed | IoFault::TimedOut | IoFault::Reset | IoFault::Aborted => Blame::Peer,
-            IoFault::Refused | IoFault::Unreachable | IoFault::NoSuchFile => Blame::Peer,
-            IoFault::Prohibited => Blame::Peer,
-            IoFault::NoChunk | IoFault::Stopped | IoFault::Io(_) => Blame::Us,
-            IoFault::NoFiles | IoFault::NoFilesSystem | IoFault::NoMemory => Blame::Operator,
-            IoFault::AddressInUse | IoFault::AddressNotOurs | IoFault::Denied => Blame::Operator,
-            IoFault::NoLocalPort => Blame::Operator,
-        }
-    }
-
-    /// What an error of connecting by IP means, where some errnos say other things than elsewhere.
-    pub fn of_connect(error: io::Error) -> IoFault {
-        match error.raw_os_error() {
-            Some(libc::EADDRNOTAVAIL) => IoFault::NoLocalPort,
-            Some(libc::EACCES | libc::EPERM) => IoFault::Prohibited,
-            _ => error.into(),
-        }
-    }
-
-    /// Whether the same call may succeed later.
-    pub fn retry(self) -> Retry {
-        match self {
-            IoFault::Stopped | IoFault::Closed | IoFault::Reset => Retry::Never,
-            IoFault::AddressNotOurs | IoFault::Denied | IoFault::Io(_) => Retry::Never,
-            _ => Retry::Later,
-        }
-    }
-}
-
-impl From<io::Error> for IoFault {
-    fn from(error: io::Error) -> IoFault {
-        match error.raw_os_error().unwrap_or(0) {
-            libc::ECONNRESET | libc::EPIPE => IoFault::Reset,
-            libc::ECONNREFUSED => IoFault::Refused,
-            libc::ENETUNREACH | libc::EHOSTUNREACH | libc::ENETDOWN => IoFault::Unreachable,
-            libc::ETIMEDOUT => IoFault::TimedOut,
-            libc::EMFILE => IoFault::NoFiles,
-            libc::ENFILE => IoFault::NoFilesSystem,
-            libc::ENOMEM | libc::ENOBUFS => IoFault::NoMemory,
-            libc::ECONNABORTED => IoFault::Aborted,
-            libc::EADDRINUSE => IoFault::AddressInUse,
-            libc::EADDRNOTAVAIL => IoFault::AddressNotOurs,
-            libc::EACCES | libc::EPERM => IoFault::Denied,
-            libc::ENOENT => IoFault::NoSuchFile,
-            errno => IoFault::Io(errno),
-        }
-    }
-}
-
-impl fmt::Display for IoFault {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            IoFault::Closed => "closed by the peer",
-            IoFault::TimedOut => "timed out",
-            IoFault::NoChunk => "no memory for what came in within the time",
-            IoFault::Reset => "connection reset",
-            IoFault::Refused => "connection refused",
-            IoFault::Unreachable => "network or host unreachable",
-            IoFault::Stopped => "not listening any more",
-            IoFault::NoFiles => "too many open files in this process",
-            IoFault::NoFilesSystem => "too many open files in the system",
-            IoFault::NoMemory => "the kernel is out of memory",
-            IoFault::Aborted => "the peer was gone before it was accepted",
-            IoFault::AddressInUse => "address in use",
-            IoFault::AddressNotOurs => "not an address of this machine",
-            IoFault::NoLocalPort => {
-                "no local port is free, or no address of its family; \
-                 widen net.ipv4.ip_local_port_range, or use more sources"
-            }
-            IoFault::Denied => "permission denied",
-            IoFault::Prohibited => "forbidden by a firewall, here or on the way",
-            IoFault::NoSuchFile => "no such file",
-            IoFault::Io(errno) => return io::Error::from_raw_os_error(*errno).fmt(f),
-        })
-    }
-}
-
-impl Error for IoFault {}
-
-/// One connection. Dropping it closes it; what the kernel has taken is still sent.
+/// One connection. Dropping it closes it; data that the kernel has accepted is still sent.
 pub struct Stream {
-    tcp: TcpStream,
+    pub(in crate::rt) tcp: TcpStream,
     deadline: Deadline,
 }
 
 impl Stream {
-    /// Takes over a connected or connecting socket, on this shard.
+    /// Takes ownership of a connected or connecting socket, on this shard.
     pub(in crate::rt) fn from_socket(socket: Socket) -> Stream {
-        // A peer that has gone already makes this fail, and the first read says so.
+        // This fails if the peer has closed already; the first read then returns the fault.
         let _ = socket.set_tcp_nodelay(true);
-        // SAFETY: the descriptor is open and given away here, to be closed by the stream alone.
+        // SAFETY: the descriptor is open, and the stream becomes its only owner.
         let tcp = unsafe { TcpStream::from_raw_fd(socket.into_raw_fd()) };
         Stream { tcp, deadline: Deadline::new() }
     }
 
-    /// Governs every wait of this stream; none at first.
+    /// The deadline of all waits of this stream; not set at first.
     pub fn deadline(&self) -> &Deadline {
         &self.deadline
     }
 
-    /// Receives into `chunk`, behind what it holds, or into a chunk of the pool. At least one byte
-    /// is added. While it waits without a chunk it holds none; while the pool is empty it asks
-    /// again at every tick. On a fault or a drop a chunk that was given is lost with its bytes.
+    /// Receives at least one byte, appended to `chunk`, or into a chunk of the pool. While the read
+    /// waits without a chunk of the caller it holds none; while the pool is empty it retries at
+    /// each tick. On a fault or a drop a chunk of the caller is lost with its bytes.
     pub async fn read(
         &mut self,
         pool: &ChunkPool,
@@ -210,7 +75,7 @@ impl Stream {
         poll_fn(|cx| self.poll_read(cx, pool, &mut chunk)).await
     }
 
-    /// Fills all of `room` and takes not one byte more, so that what follows is left to others.
+    /// Fills `room` completely and reads no further byte.
     pub async fn read_exact(&mut self, room: &mut [u8]) -> Result<(), IoFault> {
         task::yield_if_needed().await;
         let mut filled = 0;
@@ -231,7 +96,7 @@ impl Stream {
         .await
     }
 
-    /// Sends all of `bytes`. They come back empty, with their memory, also after a fault.
+    /// Sends all of `bytes`. The buffer is returned empty, also after a fault.
     pub async fn write(&mut self, mut bytes: Vec<u8>) -> (Result<(), IoFault>, Vec<u8>) {
         task::yield_if_needed().await;
         let mut sent = 0;
@@ -250,8 +115,8 @@ impl Stream {
         (result, bytes)
     }
 
-    /// Sends all of `slices` in their order. They come back as they were, for their chunks to be
-    /// given back; after a fault nobody knows how much of them has been sent.
+    /// Sends all `slices` in order, and returns them so that their chunks can be reused. After a
+    /// fault it is unknown how much was sent.
     pub async fn write_vectored(
         &mut self,
         slices: Vec<Slice>,
@@ -260,20 +125,19 @@ impl Stream {
         (result, slices)
     }
 
-    /// Sends all of `parts` in their order, from where they are. After a fault nobody knows how
-    /// much of them has been sent.
+    /// Sends all `parts` in order. After a fault it is unknown how much was sent.
     pub async fn write_parts(&mut self, parts: &[&[u8]]) -> Result<(), IoFault> {
         self.send_all(parts).await
     }
 
-    /// Nothing more will be sent; the peer reads to the end.
+    /// Shuts down the sending side; the peer reads to the end.
     pub fn shutdown_write(&self) -> Result<(), IoFault> {
         Ok(self.socket().shutdown(Shutdown::Write)?)
     }
 
-    /// Closes at once and tells the peer by a reset; what has not been sent is thrown away.
+    /// Closes at once with a reset; unsent data is dropped.
     pub fn abort(self) {
-        // When it fails the socket is closed as usual, which is all that could be done.
+        // If this fails, the socket is closed normally.
         let _ = self.socket().set_linger(Some(Duration::ZERO));
     }
 
@@ -287,17 +151,17 @@ impl Stream {
         self.socket().local_addr()?.as_socket().ok_or(IoFault::Io(libc::EAFNOSUPPORT))
     }
 
-    /// Bytes that have come in and have not been read: who talks before the banner, or behind a
-    /// command that must be the last.
+    /// Number of unread bytes: from a client that talks before the banner or after a command that
+    /// must be the last.
     pub fn unread_input(&self) -> Result<usize, IoFault> {
         let mut count: libc::c_int = 0;
-        // SAFETY: FIONREAD writes one int to the given place, which lives until the call returns.
+        // SAFETY: FIONREAD writes one int to `count`, which lives until the call returns.
         let done = unsafe { libc::ioctl(self.tcp.as_raw_fd(), libc::FIONREAD, &mut count) };
         if done < 0 { Err(io::Error::last_os_error().into()) } else { Ok(count as usize) }
     }
 
-    /// Whether a read would not wait: something has come in, or the peer has ended, or the
-    /// connection has broken. Nothing is taken.
+    /// Whether a read would return at once: with data, the end of the stream or a fault. Reads
+    /// nothing.
     pub fn is_readable(&self) -> bool {
         let mut byte = [MaybeUninit::uninit(); 1];
         let flags = libc::MSG_PEEK | libc::MSG_DONTWAIT;
@@ -307,10 +171,10 @@ impl Stream {
         }
     }
 
-    /// The socket, for what glommio has no call for.
+    /// The socket, for calls that glommio does not have.
     fn socket(&self) -> ManuallyDrop<Socket> {
-        // SAFETY: the descriptor is open as long as `tcp`, and nobody uses what is returned
-        // longer than the borrow of `self`; it is not closed, for it is never dropped.
+        // SAFETY: the descriptor is open as long as `tcp`, and the result is used only within the
+        // borrow of `self`. It is never dropped and so does not close the descriptor.
         ManuallyDrop::new(unsafe { Socket::from_raw_fd(self.tcp.as_raw_fd()) })
     }
 
@@ -348,7 +212,7 @@ impl Stream {
             chunk.advance(count);
             return Poll::Ready(Ok(chunk));
         }
-        // Ours goes back to the pool while we wait, the caller's stays with the future.
+        // A chunk of the pool is returned during the wait; the caller's stays with the future.
         if own {
             *given = Some(chunk);
         } else {
@@ -362,8 +226,8 @@ impl Stream {
         }
     }
 
-    /// The pool is empty. As long as nothing has come in either, that is no matter; a read into
-    /// nothing tells, without taking anything.
+    /// The pool is empty, which matters only if data has arrived. An empty read tells, without
+    /// consuming any.
     fn poll_without_chunk(&mut self, cx: &mut Context<'_>) -> Poll<Result<Chunk, IoFault>> {
         let came = match Pin::new(&mut self.tcp).poll_read(cx, &mut []) {
             Poll::Ready(Ok(_)) => true,
@@ -386,7 +250,7 @@ impl Stream {
         parts: &[IoSlice<'_>],
     ) -> Poll<Result<usize, IoFault>> {
         let sent = match parts {
-            // Spares the kernel a header and a list to read.
+            // A plain send is cheaper for the kernel than a vectored one.
             [part] => self.socket().send_with_flags(part, SEND_FLAGS),
             parts => self.socket().send_vectored_with_flags(parts, SEND_FLAGS),
         };
@@ -395,7 +259,7 @@ impl Stream {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
             Err(error) => return Poll::Ready(Err(error.into())),
         }
-        // glommio tries once more and then waits for room.
+        // glommio retries once and then waits for buffer space.
         match Pin::new(&mut self.tcp).poll_write(cx, &parts[0]) {
             Poll::Ready(sent) => Poll::Ready(sent.map_err(IoFault::from)),
             Poll::Pending if self.deadline.poll_expired(cx) => Poll::Ready(Err(IoFault::TimedOut)),
@@ -404,96 +268,7 @@ impl Stream {
     }
 }
 
-/// Connects to `to`, from `source` if given (its port may be 0), within `limit`. Addresses only:
-/// names are resolved elsewhere. The deadline of the stream is clear afterwards.
-pub async fn connect(
-    to: SocketAddr,
-    source: Option<SocketAddr>,
-    limit: Duration,
-) -> Result<Stream, IoFault> {
-    connect_by(new_socket(to)?, to, source, limit).await
-}
-
-/// As `connect`, with buffers of so many bytes both ways: they bound the window that is offered to
-/// the peer from its first packet on.
-pub async fn connect_with_buffers(
-    to: SocketAddr,
-    bytes: usize,
-    limit: Duration,
-) -> Result<Stream, IoFault> {
-    let socket = new_socket(to)?;
-    socket.set_send_buffer_size(bytes)?;
-    socket.set_recv_buffer_size(bytes)?;
-    connect_by(socket, to, None, limit).await
-}
-
-fn new_socket(to: SocketAddr) -> Result<Socket, IoFault> {
-    let kind = Type::STREAM.nonblocking();
-    Ok(Socket::new(Domain::for_address(to), kind, Some(Protocol::TCP))?)
-}
-
-async fn connect_by(
-    socket: Socket,
-    to: SocketAddr,
-    source: Option<SocketAddr>,
-    limit: Duration,
-) -> Result<Stream, IoFault> {
-    if let Some(source) = source {
-        // Lets the kernel choose the port by the whole connection, not by the address alone: else
-        // one source address has no more than 28,000 connections to the whole world.
-        bind_without_port(&socket)?;
-        socket.bind(&source.into())?;
-    }
-    if let Err(error) = socket.connect(&to.into())
-        && error.raw_os_error() != Some(libc::EINPROGRESS)
-    {
-        return Err(IoFault::of_connect(error));
-    }
-    let mut stream = Stream::from_socket(socket);
-    stream.deadline.set_in(limit);
-    // Sending nothing waits while the socket connects, and then tells how that went.
-    poll_fn(|cx| match Pin::new(&mut stream.tcp).poll_write(cx, &[]) {
-        Poll::Ready(connected) => Poll::Ready(connected.map_err(IoFault::of_connect)),
-        Poll::Pending if stream.deadline.poll_expired(cx) => Poll::Ready(Err(IoFault::TimedOut)),
-        Poll::Pending => Poll::Pending,
-    })
-    .await?;
-    stream.deadline.clear();
-    Ok(stream)
-}
-
-/// Connects to the Unix socket at `path` within `limit`, as `connect` does.
-pub async fn connect_unix(path: &Path, limit: Duration) -> Result<Stream, IoFault> {
-    let end = timer::now() + limit;
-    let address = SockAddr::unix(path)?;
-    let socket = Socket::new(Domain::UNIX, Type::STREAM.nonblocking(), None)?;
-    loop {
-        match socket.connect(&address) {
-            Ok(()) => return Ok(Stream::from_socket(socket)),
-            // Its queue is full. There is no such thing as a Unix socket that connects meanwhile.
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-            Err(error) => return Err(error.into()),
-        }
-        if timer::now() >= end {
-            return Err(IoFault::TimedOut);
-        }
-        timer::sleep(UNIX_RETRY).await;
-    }
-}
-
-fn bind_without_port(socket: &Socket) -> Result<(), IoFault> {
-    let on: libc::c_int = 1;
-    let length = size_of_val(&on) as libc::socklen_t;
-    // SAFETY: the option reads one int from the given place, which lives until the call returns.
-    let done = unsafe {
-        let place = (&raw const on).cast();
-        let option = libc::IP_BIND_ADDRESS_NO_PORT;
-        libc::setsockopt(socket.as_raw_fd(), libc::IPPROTO_IP, option, place, length)
-    };
-    if done < 0 { Err(io::Error::last_os_error().into()) } else { Ok(()) }
-}
-
-/// How far a list of slices has been sent.
+/// The position up to which a list of slices has been sent.
 #[derive(Default)]
 struct Place {
     slice: usize,
@@ -501,19 +276,19 @@ struct Place {
 }
 
 impl Place {
-    /// What is left, as far as one call takes it.
+    /// The unsent rest, up to the slices of one call.
     fn rest<'a, P: AsRef<[u8]>>(&self, slices: &'a [P]) -> Vec<IoSlice<'a>> {
         let tails = slices[self.slice..].iter().enumerate();
         let tails = tails.map(|(place, slice)| match place {
             0 => &slice.as_ref()[self.byte..],
             _ => slice.as_ref(),
         });
-        // An empty one would be taken for a send that went well.
+        // An empty slice would look like a successful send of 0 bytes.
         let tails = tails.filter(|tail| !tail.is_empty());
         tails.take(SLICES_PER_SEND).map(IoSlice::new).collect()
     }
 
-    /// `count` bytes more have been sent.
+    /// Records that `count` more bytes were sent.
     fn advance<P: AsRef<[u8]>>(&mut self, slices: &[P], count: usize) {
         self.byte += count;
         while self.slice < slices.len() && self.byte >= slices[self.slice].as_ref().len() {
@@ -528,22 +303,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn connecting_and_binding_mean_other_things_by_one_errno() {
-        let rows = [
-            (libc::EADDRNOTAVAIL, IoFault::NoLocalPort, IoFault::AddressNotOurs),
-            (libc::EACCES, IoFault::Prohibited, IoFault::Denied),
-            (libc::EPERM, IoFault::Prohibited, IoFault::Denied),
-            (libc::ECONNREFUSED, IoFault::Refused, IoFault::Refused),
-        ];
-        for (errno, connecting, elsewhere) in rows {
-            let error = || io::Error::from_raw_os_error(errno);
-            assert_eq!(IoFault::of_connect(error()), connecting, "{errno}");
-            assert_eq!(IoFault::from(error()), elsewhere, "{errno}");
-        }
-    }
-
-    #[test]
-    fn slices_are_cut_where_a_send_stopped() {
+    fn sending_continues_at_the_byte_after_the_last() {
         let slice = |text: &[u8]| {
             let mut chunk = Chunk::detached();
             chunk.fill_from(text);

@@ -1,52 +1,46 @@
-//! Time on a shard: sleeping, and the deadlines of connections.
+//! Time on a shard: sleeping, time limits, and the deadlines of connections.
 //!
-//! Owner:    the shard. The ticker (`executor`) turns the wheel.
-//! Promise:  a deadline never fires early and at most 250 ms late on a shard that is not blocked.
-//!           Setting one is a store into a slot made with the connection: no allocation, no timer
-//!           queue, so that it can be set anew for every line.
-//! Bounds:   one slot (40 bytes) for each connection; a turn looks at all of them, every 100 ms.
+//! Owner:    the shard. The ticker turns the wheel.
+//! Promise:  a deadline never fires early, and at most 250 ms late on a shard that is not blocked.
+//!           Setting one is a store into a slot that exists as long as the connection: no
+//!           allocation and no timer queue, so that it can be set anew for every line.
+//! Bounds:   see `wheel`.
 
-use std::cell::Cell;
-use std::cell::RefCell;
 use std::future::Future;
 use std::future::poll_fn;
 use std::pin::pin;
 use std::rc::Rc;
-use std::sync::OnceLock;
 use std::task::Context;
 use std::task::Poll;
-use std::task::Waker;
 use std::time::Duration;
 use std::time::Instant;
 
 use glommio::timer::Timer;
-use slab::Slab;
 
 use crate::rt::context::Shard;
+use crate::rt::wheel::NEVER;
+use crate::rt::wheel::Slot;
+use crate::rt::wheel::Wheel;
+use crate::rt::wheel::now_ns;
 
-/// How often the wheel is turned.
-const TURN: Duration = Duration::from_millis(100);
-/// Longer waits are cut to this, so that no sum of times overflows.
+/// Longer waits are cut to this, so that sums of times do not overflow.
 const WAIT_MAX: Duration = Duration::from_secs(365 * 24 * 3600);
-/// A slot without a deadline.
-const NEVER: u64 = u64::MAX;
-
 /// The monotonic clock.
 pub fn now() -> Instant {
     Instant::now()
 }
 
-/// Waits for `duration`.
+/// Sleeps for `duration`.
 pub async fn sleep(duration: Duration) {
     Timer::new(duration.min(WAIT_MAX)).await;
 }
 
-/// A time limit has passed.
+/// The time limit has passed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Elapsed;
 
-/// Runs `future` for at most `limit`, then drops it. Inserts a timer: for rare paths; connections
-/// have a `Deadline`.
+/// Runs `future` for at most `limit`, then drops it. Allocates a timer, so it is for rare paths;
+/// connections have a `Deadline`.
 pub async fn timeout<F: Future>(limit: Duration, future: F) -> Result<F::Output, Elapsed> {
     let mut future = pin!(future);
     let mut timer = pin!(Timer::new(limit.min(WAIT_MAX)));
@@ -57,18 +51,18 @@ pub async fn timeout<F: Future>(limit: Duration, future: F) -> Result<F::Output,
     .await
 }
 
-/// Has `callback` called at every tick of this shard, about every 15 ms. It must not block, and
-/// its panic is the shard's death.
+/// Calls `callback` at every tick of this shard, about every 15 ms. It must not block, and its
+/// panic is the death of the shard.
 pub fn on_tick(callback: impl FnMut() + 'static) {
     Shard::current().tick_callbacks.borrow_mut().push(Box::new(callback));
 }
 
-/// Lets the deadline of every wait pass that was begun with `set_idle_in`.
+/// Expires all deadlines that were set with `set_idle_in`.
 pub fn interrupt_idle() {
     interrupt(|slot| slot.idle.replace(false));
 }
 
-/// Lets every deadline pass that is set.
+/// Expires all deadlines.
 pub fn interrupt_all() {
     interrupt(|slot| slot.due_ns.get() != NEVER);
 }
@@ -84,37 +78,22 @@ fn interrupt(chosen: impl Fn(&Slot) -> bool) {
     wheel.turn();
 }
 
-/// Since the first call in this process.
-pub(in crate::rt) fn process_age() -> Duration {
-    static START: OnceLock<Instant> = OnceLock::new();
-    START.get_or_init(Instant::now).elapsed()
-}
-
-fn now_ns() -> u64 {
-    process_age().as_nanos() as u64
-}
-
-/// The deadline of one connection: a slot in its shard's wheel, freed when this is dropped.
+/// The deadline of one connection: a slot in the wheel of its shard, freed on drop.
 pub struct Deadline {
     wheel: Rc<Wheel>,
     key: u32,
 }
 
 impl Deadline {
-    /// A slot without a deadline, on this shard.
+    /// A slot on this shard, without a deadline.
     pub fn new() -> Deadline {
         let wheel = Rc::clone(&Shard::current().wheel);
-        let key = wheel.slots.borrow_mut().insert(Slot {
-            due_ns: Cell::new(NEVER),
-            idle: Cell::new(false),
-            wants_chunk: Cell::new(false),
-            waker: Cell::new(None),
-        });
-        let key = u32::try_from(key).expect("descriptors end long before 2^32 connections");
+        let key = wheel.slots.borrow_mut().insert(Slot::new());
+        let key = u32::try_from(key).expect("there are fewer descriptors than 2^32");
         Deadline { wheel, key }
     }
 
-    /// From now on `duration` is left.
+    /// Sets the deadline to `duration` from now.
     pub fn set_in(&self, duration: Duration) {
         let due_ns = now_ns().saturating_add(duration.min(WAIT_MAX).as_nanos() as u64);
         self.slot(|slot| {
@@ -123,13 +102,13 @@ impl Deadline {
         });
     }
 
-    /// As `set_in`, for a wait that a drain may cut short; see `interrupt_idle`.
+    /// As `set_in`, for a wait that a drain may cut short (`interrupt_idle`).
     pub fn set_idle_in(&self, duration: Duration) {
         self.set_in(duration);
         self.slot(|slot| slot.idle.set(true));
     }
 
-    /// From now on there is no deadline.
+    /// Removes the deadline.
     pub fn clear(&self) {
         self.slot(|slot| {
             slot.due_ns.set(NEVER);
@@ -142,7 +121,7 @@ impl Deadline {
         self.slot(|slot| slot.due_ns.get() != NEVER && slot.due_ns.get() <= now_ns())
     }
 
-    /// As `expired`; when not, the task is woken once it has.
+    /// As `expired`; if it has not passed, the task is woken when it does.
     pub(in crate::rt) fn poll_expired(&self, cx: &mut Context<'_>) -> bool {
         if self.expired() {
             return true;
@@ -155,7 +134,7 @@ impl Deadline {
         false
     }
 
-    /// The task waits for a chunk: it is woken at the next tick to ask for one again.
+    /// Wakes the task at the next tick, to request a chunk again.
     pub(in crate::rt) fn retry_at_tick(&self, cx: &mut Context<'_>) {
         self.wheel.wants_chunks.set(true);
         self.slot(|slot| {
@@ -178,63 +157,8 @@ impl Default for Deadline {
 impl Drop for Deadline {
     fn drop(&mut self) {
         let slot = self.wheel.slots.borrow_mut().remove(self.key as usize);
-        // A waker that drops its task may come back here: after the borrow has ended.
+        // Dropped after the borrow has ended: dropping the waker may drop a task that comes back
+        // here.
         drop(slot);
-    }
-}
-
-struct Slot {
-    due_ns: Cell<u64>,
-    /// The wait may be cut short.
-    idle: Cell<bool>,
-    wants_chunk: Cell<bool>,
-    waker: Cell<Option<Waker>>,
-}
-
-impl Slot {
-    fn keep(&self, waker: &Waker) {
-        let kept = self.waker.take().filter(|kept| kept.will_wake(waker));
-        self.waker.set(Some(kept.unwrap_or_else(|| waker.clone())));
-    }
-}
-
-/// All deadlines of a shard.
-pub(in crate::rt) struct Wheel {
-    slots: RefCell<Slab<Slot>>,
-    /// Some slot waits for a chunk, so the next tick must look.
-    wants_chunks: Cell<bool>,
-    turned_ns: Cell<u64>,
-    /// Room for those to wake, kept from turn to turn.
-    due: RefCell<Vec<Waker>>,
-}
-
-impl Wheel {
-    pub(in crate::rt) fn new() -> Wheel {
-        Wheel {
-            slots: RefCell::new(Slab::new()),
-            wants_chunks: Cell::new(false),
-            turned_ns: Cell::new(0),
-            due: RefCell::new(Vec::new()),
-        }
-    }
-
-    /// Called at every tick: wakes those whose deadline has passed, when it is time to look, and
-    /// those that wait for a chunk.
-    pub(in crate::rt) fn turn(&self) {
-        let now_ns = now_ns();
-        let looked_ns = now_ns.saturating_sub(self.turned_ns.get());
-        if looked_ns < TURN.as_nanos() as u64 && !self.wants_chunks.get() {
-            return;
-        }
-        self.turned_ns.set(now_ns);
-        self.wants_chunks.set(false);
-        let mut due = self.due.take();
-        for (_, slot) in &*self.slots.borrow() {
-            if slot.wants_chunk.replace(false) || slot.due_ns.get() <= now_ns {
-                due.extend(slot.waker.take());
-            }
-        }
-        due.drain(..).for_each(Waker::wake);
-        self.due.replace(due);
     }
 }

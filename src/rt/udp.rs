@@ -1,10 +1,10 @@
-//! Datagrams to and from one peer.
+//! UDP sockets with one peer.
 //!
-//! Owner:    one task of one shard. The deadline of a socket governs every wait of it.
-//! Promise:  a datagram is taken out of the kernel only by a call that hands it out at once, so a
-//!           dropped `receive` loses none (glommio's own is a ring operation and does). Datagrams
-//!           of anybody but the peer never come out: the kernel filters them.
-//! Bounds:   what the kernel queues for a socket; past that it drops.
+//! Owner:    one task of one shard. The socket's deadline limits all its waits.
+//! Promise:  a datagram leaves the kernel only in the call that returns it, so a dropped `receive`
+//!           loses none (glommio's own is a ring operation and does). The kernel drops datagrams of
+//!           other senders.
+//! Bounds:   the socket's queue in the kernel; further datagrams are dropped.
 
 use std::future::poll_fn;
 use std::mem::ManuallyDrop;
@@ -22,20 +22,20 @@ use socket2::Protocol;
 use socket2::Socket;
 use socket2::Type;
 
+use crate::rt::fault::IoFault;
 use crate::rt::task;
-use crate::rt::tcp::IoFault;
 use crate::rt::timer::Deadline;
 
-/// A socket with one peer and, unless it was bound, a port that the kernel has drawn by lot.
+/// A socket with one peer. Unless it was bound, the kernel chooses a random port.
 pub struct UdpSocket {
-    /// glommio waits for readiness only on behalf of a stream. Its read is a poll and a plain
-    /// `recv`, which serve a datagram socket as well.
+    /// glommio waits for readiness only for a stream. Its read is a poll and a plain `recv`, which
+    /// work for a datagram socket as well.
     udp: TcpStream,
     deadline: Deadline,
 }
 
 impl UdpSocket {
-    /// A fresh socket that talks with `peer` alone, from `source` if given (its port may be 0).
+    /// A new socket that is connected to `peer`, from `source` if given (its port may be 0).
     pub fn connect(peer: SocketAddr, source: Option<SocketAddr>) -> Result<UdpSocket, IoFault> {
         let kind = Type::DGRAM.nonblocking();
         let socket = Socket::new(Domain::for_address(peer), kind, Some(Protocol::UDP))?;
@@ -43,18 +43,18 @@ impl UdpSocket {
             socket.bind(&source.into())?;
         }
         socket.connect(&peer.into())?;
-        // SAFETY: the descriptor is open and given away here, to be closed by the stream alone.
+        // SAFETY: the descriptor is open, and the stream becomes its only owner.
         let udp = unsafe { TcpStream::from_raw_fd(socket.into_raw_fd()) };
         Ok(UdpSocket { udp, deadline: Deadline::new() })
     }
 
-    /// Governs every wait of this socket; none at first.
+    /// The deadline of all waits of this socket; not set at first.
     pub fn deadline(&self) -> &Deadline {
         &self.deadline
     }
 
-    /// Sends one datagram. It never waits: without room in the kernel it is `NoMemory`, and as
-    /// good as lost on the way. An earlier datagram that nobody took may be `Refused` here.
+    /// Sends one datagram without waiting. `NoMemory` if the kernel has no room. An ICMP error of
+    /// an earlier datagram may be returned here as `Refused`.
     pub fn send(&self, datagram: &[u8]) -> Result<(), IoFault> {
         match self.socket().send_with_flags(datagram, libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL) {
             Ok(_) => Ok(()),
@@ -63,10 +63,10 @@ impl UdpSocket {
         }
     }
 
-    /// Receives one datagram into `room` and answers its length; what does not fit is cut off.
+    /// Receives one datagram into `room` and returns its length. A longer one is truncated.
     pub async fn receive(&mut self, room: &mut [u8]) -> Result<usize, IoFault> {
-        // A read without room would take a datagram and throw it away.
-        assert!(!room.is_empty(), "there is no room to receive into");
+        // A read into an empty buffer would drop a datagram.
+        assert!(!room.is_empty(), "the buffer has room");
         task::yield_if_needed().await;
         poll_fn(|cx| match Pin::new(&mut self.udp).poll_read(cx, room) {
             Poll::Ready(received) => Poll::Ready(received.map_err(IoFault::from)),
@@ -81,10 +81,10 @@ impl UdpSocket {
         self.socket().local_addr()?.as_socket().ok_or(IoFault::Io(libc::EAFNOSUPPORT))
     }
 
-    /// The socket, for what glommio has no call for.
+    /// The socket, for calls that glommio does not have.
     fn socket(&self) -> ManuallyDrop<Socket> {
-        // SAFETY: the descriptor is open as long as `udp`, and nobody uses what is returned
-        // longer than the borrow of `self`; it is not closed, for it is never dropped.
+        // SAFETY: the descriptor is open as long as `udp`, and the result is used only within the
+        // borrow of `self`. It is never dropped and so does not close the descriptor.
         ManuallyDrop::new(unsafe { Socket::from_raw_fd(self.udp.as_raw_fd()) })
     }
 }

@@ -1,13 +1,13 @@
-//! Doorbells: how another thread tells a shard that something waits for it.
+//! Doorbells: another thread wakes a task of a shard.
 //!
-//! Owner:    the `Bell` belongs to one task of one shard, the `Doorbell` to anybody.
-//! Promise:  what was made visible before `ring` is seen by the task after a `wait` that began
-//!           earlier or begins later: no ring is lost. Rings before the task has woken are one.
-//! Bounds:   one waker is under way at a time, however often and from wherever it is rung
-//!           (glommio aborts the process past 32,767 wakers of one task).
+//! Owner:    the `Bell` belongs to one task of one shard; a `Doorbell` may be on any thread.
+//! Promise:  memory written before `ring` is visible to the task after a `wait` that began earlier
+//!           or begins later: no ring is lost. Rings before the task has woken are coalesced.
+//! Bounds:   one waker is in use at a time, whatever the number of rings and threads (glommio
+//!           aborts the process after 32,767 wakers of one task).
 //!
-//! The bell of a busy shard should be waited for by a task of `spawn_latency`: only such a task's
-//! wake interrupts what runs.
+//! A task of `spawn_latency` should wait for the bell of a busy shard: only such a task's wake
+//! preempts the running one.
 
 use std::future::poll_fn;
 use std::sync::Arc;
@@ -19,33 +19,34 @@ use std::task::Poll;
 use atomic_waker::AtomicWaker;
 
 struct Shared {
-    /// Rung, and not yet answered.
+    /// Rung, and not taken by `wait` yet.
     rung: AtomicBool,
     waiting: AtomicWaker,
 }
 
-/// The side that rings, from any thread.
+/// The ringing side, for any thread.
 #[derive(Clone)]
 pub struct Doorbell {
     shared: Arc<Shared>,
 }
 
-/// The side that answers, on the shard.
+/// The waiting side, on the shard.
 pub struct Bell {
     shared: Arc<Shared>,
 }
 
-/// A doorbell and its bell.
+/// Creates a doorbell and its bell.
 pub fn doorbell() -> (Doorbell, Bell) {
     let shared = Arc::new(Shared { rung: AtomicBool::new(false), waiting: AtomicWaker::new() });
     (Doorbell { shared: Arc::clone(&shared) }, Bell { shared })
 }
 
 impl Doorbell {
-    /// Wakes the task behind the bell. When it is rung already this is one atomic operation.
+    /// Wakes the task that waits for the bell. If it was rung already, this is one atomic
+    /// operation.
     pub fn ring(&self) {
-        // The swap is needed also when it changes nothing: it orders what this thread has done
-        // before what the task does after it has taken the ring.
+        // The swap is needed even if it changes nothing: it orders the writes of this thread before
+        // the reads of the task after `wait`.
         if !self.shared.rung.swap(true, Ordering::AcqRel) {
             self.shared.waiting.wake();
         }
@@ -53,7 +54,7 @@ impl Doorbell {
 }
 
 impl Bell {
-    /// Waits for the next ring, or takes one that has been rung since the last `wait`.
+    /// Waits for the next ring, or takes one since the last `wait`.
     pub async fn wait(&mut self) {
         poll_fn(|cx| self.poll_rung(cx)).await;
     }
@@ -64,7 +65,7 @@ impl Bell {
             return Poll::Ready(());
         }
         self.shared.waiting.register(cx.waker());
-        // A ring that came before the waker was in its place has woken nobody.
+        // A ring before the waker was registered has woken nothing.
         if self.take_ring() { Poll::Ready(()) } else { Poll::Pending }
     }
 
@@ -75,7 +76,7 @@ impl Bell {
 
 impl Drop for Bell {
     fn drop(&mut self) {
-        // The waker keeps the task's memory, which only the shard should free.
+        // The waker keeps the task's memory alive, which only the shard should free.
         drop(self.shared.waiting.take());
     }
 }
@@ -100,21 +101,21 @@ mod tests {
         }
     }
 
-    /// Spins until `done`; gives up, for the test to fail, when nothing comes.
+    /// Spins until `done`, for at most 10 s.
     fn await_in_haste(mut done: impl FnMut() -> bool) {
         let start = Instant::now();
         while !(0..1000).any(|_| done()) {
-            assert!(start.elapsed() < Duration::from_secs(10), "a ring woke nobody");
+            assert!(start.elapsed() < Duration::from_secs(10), "no ring has woken the task");
             thread::yield_now();
         }
     }
 
-    /// Several rings a round, so that the last meets a bell that is busy with those before it, in
-    /// any of its few instructions; an executor between would hardly let it.
+    /// Rings several times a round, so that the last ring meets a bell that handles the earlier
+    /// ones, at any of its few instructions. With an executor in between this would hardly happen.
     #[test]
-    fn a_ring_between_looking_and_waiting_is_not_lost() {
+    fn a_ring_between_check_and_wait_is_not_lost() {
         const ROUNDS: u64 = 120_000;
-        // Where others want the core too, a round may cost each of them its turn.
+        // On a busy machine each round may cost both threads a time slice.
         const TIME_MAX: Duration = Duration::from_secs(20);
         const RINGS: u64 = 3;
         let (doorbell, mut bell) = doorbell();
@@ -149,6 +150,6 @@ mod tests {
             }
             seeing.store(sent.load(Ordering::Relaxed), Ordering::Release);
         }
-        ringer.join().expect("the ringer ends");
+        ringer.join().expect("the ringing thread ends");
     }
 }

@@ -12,7 +12,7 @@ use crate::inbound::reception::Reception;
 use crate::observe::log::Record;
 use crate::rt::Listener;
 use crate::rt::timer;
-use crate::shard::run::Delivering;
+use crate::shard::delivering::Delivering;
 
 /// How long sessions that are cut may take to say so.
 const LAST_WORDS: Duration = Duration::from_secs(1);

@@ -21,7 +21,7 @@ use crate::queue::operate::Carried;
 use crate::queue::operate::Operation;
 use crate::queue::operate::OperationFault;
 use crate::route::DeliveryPolicy;
-use crate::shard::run::Delivering;
+use crate::shard::delivering::Delivering;
 
 /// Hears once what came of an order.
 pub type OperateAnswer = Box<dyn FnOnce(Result<Carried, OperationFault>) + Send>;

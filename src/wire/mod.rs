@@ -1,4 +1,5 @@
-//! Bytes to values and back. No I/O, no clock, no config, no metrics, no logs.
+//! Formats and protocols, parsed and written as pure values. No I/O, no clock, no config, no
+//! metrics, no logs.
 
 pub mod classify;
 pub mod dsn;

@@ -1,9 +1,10 @@
-//! The PROXY protocol, versions 1 and 2: who the peer of a trusted proxy is; and the other way, whom
-//! a proxy is to connect to for us, and from where (version 2).
+//! The PROXY protocol, versions 1 and 2: reads the client's address from a trusted proxy's header,
+//! and writes version 2 headers for outgoing connections through a proxy.
 //!
-//! Promise:  what is accepted is exactly one header; what follows it is left in the input. An
-//!           IPv4 address in IPv6 clothes is given as IPv4, so that policies see one spelling.
-//! Bounds:   107 bytes for version 1, 2 KiB for version 2. More: refused. TLVs are skipped.
+//! Promise:  exactly one header is consumed. An IPv4-mapped IPv6 address becomes IPv4, so that
+//!           policies see one spelling.
+//! Bounds:   107 bytes for version 1, 2 KiB for version 2. A longer header is refused. TLVs are
+//!           skipped.
 
 use std::net::IpAddr;
 use std::net::Ipv4Addr;
@@ -11,26 +12,26 @@ use std::net::Ipv6Addr;
 use std::net::SocketAddr;
 use std::str::FromStr;
 
-/// The longest version 1 header with its CRLF.
+/// Bytes of the longest version 1 header with its CRLF.
 pub const V1_BYTES_MAX: usize = 107;
-/// The longest version 2 header that is read; a proxy's TLVs take a few hundred bytes.
+/// Bytes of the longest accepted version 2 header; the TLVs of a proxy take a few hundred bytes.
 pub const V2_BYTES_MAX: usize = 2048;
 
 const V1_START: &[u8] = b"PROXY ";
 const V2_SIGNATURE: &[u8; 12] = b"\r\n\r\n\0\r\nQUIT\n";
-/// Signature, version and command, family, length.
+/// Length of signature, version, command, family and length.
 const V2_FIXED_BYTES: usize = 16;
 /// Version 2, command PROXY.
 const V2_PROXY: u8 = 0x21;
 const V2_TCP4: u8 = 0x11;
 const V2_TCP6: u8 = 0x21;
 
-/// What the front of a connection is.
+/// The start of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Proxy {
-    /// The start of a header.
+    /// An incomplete header.
     NeedMore,
-    /// A header. No addresses: the proxy speaks for itself (LOCAL, UNKNOWN, UNSPEC).
+    /// A header. `addresses` is `None` if the proxy speaks for itself (LOCAL, UNKNOWN, UNSPEC).
     Header {
         source: Option<SocketAddr>,
         destination: Option<SocketAddr>,
@@ -39,28 +40,28 @@ pub enum Proxy {
     Refuse(ProxyFault),
 }
 
-/// Why a connection was refused.
+/// Why a header is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ProxyFault {
-    /// No header at all.
+    /// Not a PROXY header.
     Missing,
     Malformed,
     TooLong,
-    /// A version or command that does not exist.
+    /// An unknown version or command.
     Version,
-    /// Not a TCP connection.
+    /// A connection that is not TCP.
     Family,
 }
 
 impl ProxyFault {
-    /// The cause in words, for the operator.
+    /// The cause, as text for the operator.
     pub fn text(self) -> &'static str {
         match self {
             ProxyFault::Missing => "no PROXY header",
             ProxyFault::Malformed => "malformed PROXY header",
             ProxyFault::TooLong => "PROXY header too long",
             ProxyFault::Version => "unknown PROXY version or command",
-            ProxyFault::Family => "PROXY header of a connection that is not TCP",
+            ProxyFault::Family => "PROXY header for a connection other than TCP",
         }
     }
 }
@@ -73,7 +74,7 @@ impl std::fmt::Display for ProxyFault {
 
 impl std::error::Error for ProxyFault {}
 
-/// Reads the header that a connection from a proxy starts with.
+/// Parses the header at the start of a connection from a proxy.
 pub fn parse(input: &[u8]) -> Proxy {
     let read = if starts_alike(input, V2_SIGNATURE) {
         parse_v2(input)
@@ -89,12 +90,12 @@ pub fn parse(input: &[u8]) -> Proxy {
     }
 }
 
-/// Whether `input` may still become something that starts with `start`, or does.
+/// Whether `input` starts with `start` or is a prefix of it.
 fn starts_alike(input: &[u8], start: &[u8]) -> bool {
     input.iter().zip(start).all(|(a, b)| a == b)
 }
 
-/// A header, or `None` while there is more to come.
+/// The header, or `None` if it is incomplete.
 type Reading = Result<Option<Proxy>, ProxyFault>;
 
 fn parse_v1(input: &[u8]) -> Reading {
@@ -108,7 +109,7 @@ fn parse_v1(input: &[u8]) -> Reading {
     let consumed = end + 2;
     let mut words = line.split(' ');
     let pair = match words.next() {
-        // The rest of the line means nothing then.
+        // The specification says to ignore the rest of the line.
         Some("UNKNOWN") => None,
         Some("TCP4") => Some(v1_pair::<Ipv4Addr>(words)?),
         Some("TCP6") => Some(v1_pair::<Ipv6Addr>(words)?),
@@ -117,7 +118,7 @@ fn parse_v1(input: &[u8]) -> Reading {
     Ok(Some(header(pair, consumed)))
 }
 
-/// Source and destination address, source and destination port, and nothing more.
+/// Source and destination address, then source and destination port, and nothing else.
 fn v1_pair<'a, A: FromStr + Into<IpAddr>>(
     mut words: impl Iterator<Item = &'a str>,
 ) -> Result<(SocketAddr, SocketAddr), ProxyFault> {
@@ -132,7 +133,8 @@ fn v1_pair<'a, A: FromStr + Into<IpAddr>>(
     ))
 }
 
-/// A port without leading zeros, as the specification asks; `u16` alone would take a sign too.
+/// A port without sign and leading zeros, as the specification requires; `u16::from_str` would
+/// accept them.
 fn v1_port(word: &str) -> Result<u16, ProxyFault> {
     let canonical = word == "0" || matches!(word.as_bytes().first(), Some(b'1'..=b'9'));
     word.parse().ok().filter(|_| canonical).ok_or(ProxyFault::Malformed)
@@ -180,8 +182,8 @@ where
     ))
 }
 
-/// Writes the version 2 header of a connection from `source` to `destination`, of one family.
-/// `false`, and nothing is written, if they are of two.
+/// Writes a version 2 header for a connection from `source` to `destination`. Returns `false` and
+/// writes nothing if the address families differ.
 pub fn write_v2(source: SocketAddr, destination: SocketAddr, out: &mut Vec<u8>) -> bool {
     let mut block = Vec::with_capacity(36);
     let family = match (source.ip(), destination.ip()) {
@@ -243,7 +245,7 @@ mod tests {
     }
 
     #[test]
-    fn version_1_is_one_strict_line() {
+    fn version_1_is_parsed_strictly() {
         let malformed = Proxy::Refuse(ProxyFault::Malformed);
         let none = |consumed| Proxy::Header { source: None, destination: None, consumed };
         let longest = format!("PROXY UNKNOWN {}\r\n", "f".repeat(V1_BYTES_MAX - 16));
@@ -289,7 +291,7 @@ mod tests {
     }
 
     #[test]
-    fn version_2_is_read_by_its_length() {
+    fn version_2_is_parsed_by_its_length() {
         let tcp4 = [192, 0, 2, 1, 192, 0, 2, 2, 0x13, 0x88, 0, 25];
         let mut tcp6 = [0; 36];
         tcp6[15] = 1;
@@ -324,7 +326,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_written_is_read() {
+    fn a_written_header_is_parsed() {
         for (source, destination) in
             [("192.0.2.1:0", "198.51.100.7:25"), ("[2001:db8::1]:0", "[2001:db8::2]:2525")]
         {

@@ -1,23 +1,23 @@
-//! SOCKS 5 (RFC 1928), the client's half of CONNECT, with user and password (RFC 1929).
+//! The client side of SOCKS 5 (RFC 1928): CONNECT, with user name and password (RFC 1929).
 //!
-//! Promise:  not one byte behind the proxy's last answer is asked for: what follows is said by the
-//!           server behind it. What the proxy says is judged as soon as it can be, so that one that
-//!           speaks another language is not waited for.
-//! Bounds:   an answer has 262 bytes at most.
-//! Law:      `next`, then do as it says, again and again.
+//! Promise:  no byte after the proxy's last reply is read: it belongs to the server behind the
+//!           proxy. Each reply is checked as soon as possible, so that a peer with another protocol
+//!           is not waited for.
+//! Bounds:   262 bytes of a reply.
+//! Calls:    `next`, then the step, in a loop.
 //!
 //! ```text
 //! Method -> [Login] -> Reply -> Address -> Done
-//! any    -> a fault; the connection is to be closed
+//! any    -> a fault; close the connection
 //! ```
 
 use std::fmt;
 use std::net::IpAddr;
 use std::net::SocketAddr;
 
-/// The longest user and the longest password (RFC 1929 s2).
+/// Bytes of the longest user name and of the longest password (RFC 1929 s2).
 pub const LOGIN_BYTES_MAX: usize = 255;
-/// Bytes that are asked for at once, at most: an address with its port.
+/// Bytes of the longest read: an address with its port.
 pub const READ_BYTES_MAX: usize = 255 + 2;
 
 const VERSION: u8 = 5;
@@ -30,7 +30,7 @@ const ADDRESS_V4: u8 = 1;
 const ADDRESS_NAME: u8 = 3;
 const ADDRESS_V6: u8 = 4;
 
-/// Who we are at the proxy.
+/// User name and password for the proxy.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct ProxyLogin {
     pub user: Box<str>,
@@ -38,36 +38,36 @@ pub struct ProxyLogin {
 }
 
 impl fmt::Debug for ProxyLogin {
-    /// Without the password: what is printed may be logged.
+    /// Without the password: the output may be logged.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ProxyLogin").field("user", &self.user).finish_non_exhaustive()
     }
 }
 
-/// What the driver must do next. Exactly one at a time.
+/// The driver's next task. Exactly one at a time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Socks5Step {
-    /// Write `out`, if it holds anything, read just so many bytes, and `feed` them.
+    /// Write `out` unless it is empty, read exactly this many bytes, and `feed` them.
     Read(usize),
-    /// The connection leads to the destination.
+    /// The connection to the destination is established.
     Done,
 }
 
-/// Why the connection leads nowhere.
+/// Why the connection was not established.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Socks5Fault {
-    /// It does not speak SOCKS 5: what it said first.
+    /// Not a SOCKS 5 proxy; the first byte of its reply.
     NotSocks5(u8),
-    /// It takes no connection without a login, or not with ours.
+    /// The proxy accepts none of the offered authentication methods.
     NoMethod,
-    /// It chose a way to log in that was not offered.
+    /// The proxy chose a method that was not offered.
     UnknownMethod(u8),
     LoginRefused,
-    /// Its answer to the login is none.
+    /// A malformed reply to the login.
     BadLoginAnswer,
-    /// Its answer to CONNECT has an address of no known kind.
+    /// An address of unknown type in the reply to CONNECT.
     BadAddress(u8),
-    /// It did not connect, for this reason.
+    /// The proxy did not connect, for this reason.
     Refused(Refusal),
 }
 
@@ -100,7 +100,7 @@ impl Refusal {
         }
     }
 
-    /// Whether it is the destination that cannot be reached; else it is the proxy's own trouble.
+    /// Whether the destination is unreachable, rather than the proxy at fault.
     pub fn is_of_destination(self) -> bool {
         matches!(
             self,
@@ -116,14 +116,14 @@ impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Refusal::General => "general failure",
-            Refusal::NotAllowed => "its rules do not allow the connection",
+            Refusal::NotAllowed => "connection not allowed by the rules of the proxy",
             Refusal::NetworkUnreachable => "network unreachable",
             Refusal::HostUnreachable => "host unreachable",
             Refusal::ConnectionRefused => "connection refused",
-            Refusal::TtlExpired => "TTL expired on the way",
-            Refusal::NoSuchCommand => "it knows no CONNECT",
-            Refusal::NoSuchAddressType => "it knows no addresses of this family",
-            Refusal::Unknown(code) => return write!(f, "reply {code}, which has no meaning"),
+            Refusal::TtlExpired => "TTL expired",
+            Refusal::NoSuchCommand => "the proxy does not support CONNECT",
+            Refusal::NoSuchAddressType => "the proxy does not support this address family",
+            Refusal::Unknown(code) => return write!(f, "unknown reply code {code}"),
         })
     }
 }
@@ -132,18 +132,18 @@ impl fmt::Display for Socks5Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Socks5Fault::NotSocks5(byte) => {
-                write!(f, "it does not speak SOCKS 5 (its answer has version {byte})")
+                write!(f, "not a SOCKS 5 proxy (version {byte} in its reply)")
             }
-            Socks5Fault::NoMethod => {
-                f.write_str("it takes none of our ways to log in: see user and password in `proxy`")
-            }
+            Socks5Fault::NoMethod => f.write_str(
+                "no acceptable authentication method; check user and password in `proxy`",
+            ),
             Socks5Fault::UnknownMethod(method) => {
-                write!(f, "it chose way {method} to log in, which was not offered")
+                write!(f, "authentication method {method} was chosen but not offered")
             }
-            Socks5Fault::LoginRefused => f.write_str("it does not take our user and password"),
-            Socks5Fault::BadLoginAnswer => f.write_str("its answer to our login makes no sense"),
+            Socks5Fault::LoginRefused => f.write_str("user name or password refused"),
+            Socks5Fault::BadLoginAnswer => f.write_str("malformed reply to the login"),
             Socks5Fault::BadAddress(kind) => {
-                write!(f, "its answer has an address of kind {kind}, which there is not")
+                write!(f, "unknown address type {kind} in its reply")
             }
             Socks5Fault::Refused(refusal) => refusal.fmt(f),
         }
@@ -157,9 +157,9 @@ enum State {
     Method,
     Login,
     Reply,
-    /// The length of a name.
+    /// The length of a host name.
     NameLength,
-    /// An address and its port, which nobody asks for.
+    /// An address and its port, which are ignored.
     Address(usize),
     Done,
 }
@@ -173,14 +173,14 @@ pub struct Socks5<'l> {
 }
 
 impl<'l> Socks5<'l> {
-    /// Begins. User and password must be 1 to `LOGIN_BYTES_MAX` bytes long.
+    /// Starts a connection. User name and password must be 1 to `LOGIN_BYTES_MAX` bytes long.
     pub fn new(to: SocketAddr, login: Option<&'l ProxyLogin>, out: &mut Vec<u8>) -> Socks5<'l> {
         let fits = |text: &str| (1..=LOGIN_BYTES_MAX).contains(&text.len());
         let is_good = login.is_none_or(|login| fits(&login.user) && fits(&login.password));
-        assert!(is_good, "the length of a login stands in one byte");
+        assert!(is_good, "the length of user name and password fits in one byte");
         match login {
             None => out.extend_from_slice(&[VERSION, 1, METHOD_NONE]),
-            // Who knows us by our address may let us in without a login.
+            // A proxy that knows our address may accept us without a login.
             Some(_) => out.extend_from_slice(&[VERSION, 2, METHOD_NONE, METHOD_LOGIN]),
         }
         Socks5 { to, login, state: State::Method }
@@ -196,9 +196,9 @@ impl<'l> Socks5<'l> {
         }
     }
 
-    /// Takes what `next` asked for, no more and no less; appends what follows from it to `out`.
+    /// Takes exactly the bytes that `next` asked for, and appends the next message to `out`.
     pub fn feed(&mut self, input: &[u8], out: &mut Vec<u8>) -> Result<(), Socks5Fault> {
-        assert_eq!(self.next(), Socks5Step::Read(input.len()), "as much as was asked for");
+        assert_eq!(self.next(), Socks5Step::Read(input.len()), "as many bytes as requested");
         match (self.state, input) {
             (State::Method, [VERSION, method]) => self.on_method(*method, out)?,
             (State::Login, [LOGIN_VERSION, 0]) => self.say_connect(out),
@@ -212,7 +212,7 @@ impl<'l> Socks5<'l> {
                     kind => return Err(Socks5Fault::BadAddress(kind)),
                 };
             }
-            // Some proxies say no more than this when they refuse.
+            // Some proxies send no address when they refuse.
             (State::Reply, [VERSION, code, ..]) => {
                 return Err(Socks5Fault::Refused(Refusal::of(*code)));
             }
@@ -223,8 +223,7 @@ impl<'l> Socks5<'l> {
         Ok(())
     }
 
-    /// Whether the proxy has been told where to connect: from then on its silence may be that of
-    /// the destination.
+    /// Whether CONNECT was sent. After that, silence may be caused by the destination.
     pub fn has_asked(&self) -> bool {
         !matches!(self.state, State::Method | State::Login)
     }
@@ -275,7 +274,7 @@ mod tests {
         ProxyLogin { user: "us".into(), password: "secret".into() }
     }
 
-    /// All that is said to a proxy that answers so, how it ends, and what it said behind that.
+    /// The bytes sent to a proxy with these replies, the result, and the number of bytes left.
     fn run(
         to: &str,
         login: Option<&ProxyLogin>,
@@ -300,7 +299,7 @@ mod tests {
     }
 
     #[test]
-    fn connections_are_asked_for() {
+    fn connections_are_requested() {
         let six = b"\x05\x01\0\x04\x20\x01\x0d\xb8\0\0\0\0\0\0\0\0\0\0\0\x01\x02\x4b";
         let hello: &[u8] = b"\x05\x01\0";
         let both: &[u8] = b"\x05\x02\0\x02";

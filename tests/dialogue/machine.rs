@@ -1,5 +1,5 @@
-//! The sans-I/O server as a peer: a driver of the smallest kind, and a gate that lets all pass but
-//! senders and recipients at `refused.test`, and bodies of `full@...`.
+//! The sans-I/O server as a peer: a minimal driver, and a gate that refuses senders and recipients
+//! at `refused.test`, and bodies from `full@...`.
 
 use std::sync::Arc;
 
@@ -36,12 +36,12 @@ pub struct MachinePeer {
     receiving: Receiving,
     input: Vec<u8>,
     body: Vec<u8>,
-    /// Of the chunks of a body that is not binary.
+    /// The CRLF check of a body that is not binary.
     lines: LineLaw,
     broken: Option<LineFault>,
     kept: Vec<Vec<u8>>,
     out: Vec<u8>,
-    /// How much of `out` was given as replies.
+    /// Bytes of `out` that were returned as replies.
     read: usize,
     started_tls: bool,
 }
@@ -101,7 +101,7 @@ impl MachinePeer {
         self.started_tls
     }
 
-    /// Goes on until more input is needed.
+    /// Runs until more input is needed.
     fn drive(&mut self) {
         loop {
             let step = match &mut self.receiving {
@@ -143,7 +143,7 @@ impl MachinePeer {
         step
     }
 
-    /// Does what the step says; `true` when that was to wait for input.
+    /// Carries out a step; `true` if the server waits for input.
     fn perform(&mut self, step: Step) -> bool {
         self.receiving = Receiving::Commands;
         match step {
@@ -191,7 +191,7 @@ impl MachinePeer {
                 sender.is_some_and(|who| who.domain() == "refused.test").then_some(REFUSED)
             }
             Question::Recipient => {
-                let candidate = self.tx.candidate.expect("the question is about it").mailbox;
+                let candidate = self.tx.candidate.expect("the question has a candidate").mailbox;
                 let unwanted = candidate.domain() == "refused.test" || candidate.is_rerouting();
                 unwanted.then_some(REFUSED)
             }
@@ -210,7 +210,7 @@ impl MachinePeer {
         self.server.on_body(BodyOutcome::Kept { id: "TEST" }, recipients, &mut self.out)
     }
 
-    /// Keeps what came of a chunk; judges it where the body has lines.
+    /// Stores a chunk, and checks it unless the body is binary.
     fn keep_chunk(&mut self, taken: &[u8], end: bool) {
         if self.tx.params.body == BodyType::BinaryMime {
             return self.body.extend_from_slice(taken);
@@ -264,7 +264,7 @@ impl Peer for MachinePeer {
                 return Some(String::from_utf8(reply).expect("it is ASCII"));
             }
         }
-        assert_eq!(start, self.out.len(), "half a reply");
+        assert_eq!(start, self.out.len(), "an incomplete reply");
         None
     }
 
@@ -273,7 +273,7 @@ impl Peer for MachinePeer {
     }
 
     fn start_tls(&mut self) {
-        assert!(self.started_tls, "the server did not start TLS");
+        assert!(self.started_tls, "the server has not started TLS");
     }
 
     fn kept(&mut self) -> Option<(usize, Vec<u8>)> {
@@ -285,12 +285,12 @@ impl Peer for MachinePeer {
     }
 }
 
-/// An arena for a transaction that outlives it by the length of a test.
+/// Leaks an arena, so that a transaction can refer to it until the test ends.
 fn blank() -> Transaction<'static> {
     Transaction::new_in(Box::leak(Box::new(Bump::new())))
 }
 
-/// Moves what is body from `input` to `body`; says whether that was all of it.
+/// Moves body bytes from `input` to `body`; `true` at the end of the body.
 fn decode(
     decoder: &mut DotDecoder,
     input: &mut Vec<u8>,

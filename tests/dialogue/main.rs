@@ -1,8 +1,9 @@
-//! SMTP dialogues, written as text (`tests/dialogues/*.txt`, format in `script`), played to a server.
+//! SMTP dialogues, written as text (`tests/dialogues/*.txt`, format in `script`) and played to a
+//! server.
 //!
 //! Each is played three times: line by line, byte by byte, and in the largest groups that RFC 2920
-//! allows. Whoever implements `Peer` can be the server; `machine` is the sans-I/O one, `socket` the
-//! built binary. Random dialogues are in `segments`.
+//! allows. A server implements `Peer`: `machine` is the sans-I/O one, `socket` the built binary.
+//! Random dialogues are in `segments`.
 
 mod machine;
 mod script;
@@ -28,36 +29,36 @@ use crate::script::Dialogue;
 use crate::script::Feed;
 use crate::script::Item;
 use crate::script::Settings;
-use crate::socket::Town;
+use crate::socket::Servers;
 
-/// A server at the other end.
+/// A server under test.
 pub trait Peer {
     fn send(&mut self, bytes: &[u8]);
-    /// The next whole reply, all its lines; `None` when the server has nothing more to say.
+    /// The next complete reply with all its lines; `None` if there is no further reply.
     fn receive_reply(&mut self) -> Option<String>;
     /// Whether the server has closed.
     fn is_closed(&mut self) -> bool;
-    /// The client's half of a TLS handshake.
+    /// The client side of a TLS handshake.
     fn start_tls(&mut self);
-    /// Body of the message kept last, and how many were kept; `None` where one cannot look inside.
+    /// The body of the last stored message, and the number of messages; `None` if unknown.
     fn kept(&mut self) -> Option<(usize, Vec<u8>)> {
         None
     }
     /// The bodies of all messages, in the order of their replies.
     fn all_kept(&mut self) -> Vec<Vec<u8>>;
-    /// Waits until the server has read everything that was sent, or has closed.
+    /// Waits until the server has read all input, or has closed.
     fn wait_until_read(&mut self) {}
-    /// The client has nothing more to say; a reply that still comes is one too many.
+    /// Ends the client's side; returns a reply that still arrives.
     fn finish(&mut self) -> Option<String> {
         self.receive_reply()
     }
 }
 
-/// Plays the client's side of `dialogue` and says where the server left the script.
+/// Plays the client's side of `dialogue`; the error says where the server deviates.
 fn play(dialogue: &Dialogue, feed: Feed, peer: &mut dyn Peer) -> Result<(), String> {
     let greeting = peer.receive_reply().ok_or("no greeting")?;
     if !greeting.starts_with("220 ") {
-        return Err(format!("greeted with {greeting:?}"));
+        return Err(format!("the greeting is {greeting:?}"));
     }
     let mut held = Held::default();
     for (line, item) in &dialogue.items {
@@ -90,19 +91,19 @@ fn play(dialogue: &Dialogue, feed: Feed, peer: &mut dyn Peer) -> Result<(), Stri
             Item::Messages(count) => {
                 held.flush(feed, peer)?;
                 if let Some((kept, _)) = peer.kept().filter(|(kept, _)| kept != count) {
-                    return Err(at(format!("{kept} messages were kept")));
+                    return Err(at(format!("{kept} messages were stored")));
                 }
             }
         }
     }
     held.flush(feed, peer)?;
     match peer.finish() {
-        Some(reply) => Err(format!("a reply too many: {reply:?}")),
+        Some(reply) => Err(format!("an unexpected reply: {reply:?}")),
         None => Ok(()),
     }
 }
 
-/// What the client has not sent yet, and the replies that it will wait for then.
+/// Unsent input of the client, and the replies expected after it.
 #[derive(Default)]
 struct Held {
     bytes: Vec<u8>,
@@ -126,7 +127,7 @@ impl Held {
     }
 }
 
-/// RFC 2920 s3.1: whether a client has to wait for the reply to the last of these lines.
+/// Whether the client must wait for the reply to the last of these lines (RFC 2920 s3.1).
 fn ends_group(bytes: &[u8]) -> bool {
     let text = bytes.strip_suffix(b"\r\n").unwrap_or(bytes);
     let start = memchr::memrchr(b'\n', text).map_or(0, |at| at + 1);
@@ -146,14 +147,15 @@ fn all_dialogues() -> Vec<Dialogue> {
     let mut all = Vec::new();
     for path in paths {
         let text = fs::read_to_string(&path).expect("a dialogue is UTF-8 text");
-        let file = path.file_name().expect("it was listed").to_string_lossy().into_owned();
+        let file =
+            path.file_name().expect("the path is that of a file").to_string_lossy().into_owned();
         all.extend(script::parse(&file, &text));
     }
     all
 }
 
 #[test]
-fn the_machine_keeps_to_every_dialogue() {
+fn the_machine_follows_every_dialogue() {
     let dialogues = all_dialogues();
     assert!(dialogues.len() >= 120, "only {} dialogues were found", dialogues.len());
     let mut faults = String::new();
@@ -164,7 +166,7 @@ fn the_machine_keeps_to_every_dialogue() {
             played += 1;
             if let Err(why) = play(dialogue, feed, &mut peer) {
                 let Dialogue { file, name, .. } = dialogue;
-                writeln!(faults, "{file}: {name} ({feed:?}): {why}").expect("a string takes it");
+                writeln!(faults, "{file}: {name} ({feed:?}): {why}").expect("writing to a string");
             }
         }
     }
@@ -172,15 +174,15 @@ fn the_machine_keeps_to_every_dialogue() {
     println!("{} dialogues, played {played} times", dialogues.len());
 }
 
-/// Dialogues at a time against real servers.
-const VISITORS: usize = 8;
+/// Number of dialogues played at once against real servers.
+const CONCURRENT_DIALOGUES: usize = 8;
 
 #[test]
-fn the_server_keeps_to_every_dialogue() {
+fn the_server_follows_every_dialogue() {
     let dialogues = all_dialogues();
     let (machine_only, real): (Vec<_>, Vec<_>) =
         dialogues.iter().partition(|dialogue| dialogue.settings.machine_only);
-    let town = Town::build(&real);
+    let servers = Servers::build(&real);
     let mut plays = Vec::new();
     for dialogue in &real {
         plays.extend(dialogue.settings.feeds().into_iter().map(|feed| (*dialogue, feed)));
@@ -188,26 +190,26 @@ fn the_server_keeps_to_every_dialogue() {
     let next = AtomicUsize::new(0);
     let faults = Mutex::new(String::new());
     thread::scope(|scope| {
-        for _ in 0..VISITORS {
+        for _ in 0..CONCURRENT_DIALOGUES {
             scope.spawn(|| {
                 while let Some((dialogue, feed)) = plays.get(next.fetch_add(1, Ordering::Relaxed)) {
-                    let mut peer = town.visit(&dialogue.settings);
+                    let mut peer = servers.connect(&dialogue.settings);
                     if let Err(why) = play(dialogue, *feed, &mut peer) {
                         let Dialogue { file, name, .. } = dialogue;
-                        let mut faults = faults.lock().expect("no visitor panics here");
+                        let mut faults = faults.lock().expect("no thread panics here");
                         writeln!(faults, "{file}: {name} ({feed:?}): {why}").expect("a string");
                     }
                 }
             });
         }
     });
-    let faults = faults.into_inner().expect("no visitor panics here");
+    let faults = faults.into_inner().expect("no thread panics here");
     assert!(faults.is_empty(), "\n{faults}");
-    assert_eq!(town.complaints(), "", "a server had a fault of its own");
-    let (count, servers) = (real.len(), town.servers());
-    println!("{count} dialogues on sockets, played {} times to {servers} servers", plays.len());
+    assert_eq!(servers.logged_errors(), "", "a server has logged errors");
+    let (count, started) = (real.len(), servers.len());
+    println!("{count} dialogues on sockets, played {} times to {started} servers", plays.len());
     for dialogue in machine_only {
-        println!("for the machine only: {}: {}", dialogue.file, dialogue.name);
+        println!("sans-I/O server only: {}: {}", dialogue.file, dialogue.name);
     }
 }
 
@@ -216,22 +218,22 @@ fn a_dialogue_can_fail() {
     let rows = [
         ("wrong code", "> NOOP\n< 550\n"),
         ("wrong enhanced code", "> NOOP\n< 250 2.1.5\n"),
-        ("a reply too few", "> NOOP\n< 250\n< 250\n"),
-        ("a reply too many", "> NOOP\n"),
+        ("a reply missing", "> NOOP\n< 250\n< 250\n"),
+        ("an unexpected reply", "> NOOP\n"),
         ("not closed", "> NOOP\n< 250\n= closed\n"),
         ("missing line", "> EHLO a.test\n<- NOSUCHTHING\n< 250\n"),
-        ("unwanted line", "> EHLO a.test\n<! PIPELINING\n< 250\n"),
+        ("excluded line", "> EHLO a.test\n<! PIPELINING\n< 250\n"),
         ("messages", "> NOOP\n< 250\n= messages 1\n"),
         ("body", "> NOOP\n< 250\n= kept something\n"),
     ];
     for (name, text) in rows {
         let dialogues = script::parse(name, &format!("# {name}\n{text}"));
         let mut peer = MachinePeer::new(&dialogues[0].settings);
-        assert!(play(&dialogues[0], Feed::Lines, &mut peer).is_err(), "{name} was not noticed");
+        assert!(play(&dialogues[0], Feed::Lines, &mut peer).is_err(), "{name} was not detected");
     }
 }
 
-/// Pieces of what clients send, good and bad, for sessions put together at random.
+/// Pieces of valid and invalid client input, for random sessions.
 const PIECES: [&str; 34] = [
     "EHLO a.test\r\n",
     "HELO a.test\r\n",
@@ -272,7 +274,7 @@ const PIECES: [&str; 34] = [
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(2048))]
 
-    /// Where the network cuts the stream makes no difference to what is said and kept.
+    /// The split of the stream changes neither the replies nor the stored messages.
     #[test]
     fn splits_change_nothing(
         picks in proptest::collection::vec(0..PIECES.len(), 0..40),
@@ -300,7 +302,7 @@ proptest! {
             pieces.send(piece);
             rest = behind;
         }
-        // STARTTLS drops what came with it, so from there on a split does matter.
+        // STARTTLS drops the input after it, so from there on a split makes a difference.
         if !whole.has_started_tls() && !pieces.has_started_tls() {
             prop_assert_eq!(whole.said(), pieces.said());
             prop_assert_eq!(whole.kept(), pieces.kept());

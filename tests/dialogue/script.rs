@@ -6,19 +6,19 @@
 //! @ key value             a setting of the server, see `Settings::set`
 //! > text                  the client sends a line; CRLF is appended
 //! >> text                 the client sends these bytes
-//! <- text                 the next reply has this text somewhere
-//! <! text                 the next reply has it nowhere
-//! < text                  the last line of the next reply starts so
+//! <- text                 the next reply contains this text
+//! <! text                 the next reply does not contain this text
+//! < text                  the last line of the next reply starts with this text
 //! ~ tls                   the client starts TLS
 //! = closed                the server has closed
-//! = kept text             the message kept last has this body
-//! = messages 2            so many messages were kept in this session
+//! = kept text             the last stored message has this body
+//! = messages 2            this many messages were stored in the session
 //! ```
 //!
-//! In what the client sends, `\r`, `\n`, `\0`, `\\` and `\xNN` are escapes, and `\{70 ab}` is `ab`
-//! seventy times; escapes may stand in it.
+//! In client input `\r`, `\n`, `\0`, `\\` and `\xNN` are escapes. `\{70 ab}` is `ab` repeated 70
+//! times, and may contain escapes.
 
-/// How the client's bytes are cut.
+/// How the client's input is split.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Feed {
     Lines,
@@ -32,7 +32,7 @@ pub struct Dialogue {
     pub file: String,
     pub name: String,
     pub settings: Settings,
-    /// With the number of the line in the file.
+    /// With the line number in the file.
     pub items: Vec<(usize, Item)>,
 }
 
@@ -47,7 +47,7 @@ pub enum Item {
     Messages(usize),
 }
 
-/// What a reply must look like.
+/// The expected properties of a reply.
 #[derive(Clone, Debug, Default)]
 pub struct Expected {
     last_line: String,
@@ -72,7 +72,7 @@ impl Expected {
     }
 }
 
-/// How the server is set up.
+/// The configuration of the server.
 #[derive(Clone, Debug)]
 pub struct Settings {
     pub lmtp: bool,
@@ -87,9 +87,9 @@ pub struct Settings {
     pub tls_required: bool,
     pub xclient: bool,
     pub pipelining_check: bool,
-    /// The dialogue depends on what arrives together: only `Feed::Lines` makes sense.
+    /// The dialogue depends on input that arrives together: only for `Feed::Lines`.
     pub whole_only: bool,
-    /// The dialogue needs the gate of `MachinePeer`; it is not for a real server.
+    /// The dialogue needs the gate of `MachinePeer`; not for a real server.
     pub machine_only: bool,
 }
 
@@ -153,7 +153,7 @@ fn choice(value: &str, (no, yes): (&str, &str)) -> Option<bool> {
     (value == no || value == yes).then_some(value == yes)
 }
 
-/// Reads a file of dialogues. A line that means nothing is a fault of the test, and panics.
+/// Parses a file of dialogues. Panics at a line that it cannot parse.
 pub fn parse(file: &str, text: &str) -> Vec<Dialogue> {
     let mut all: Vec<Dialogue> = Vec::new();
     let mut expected = Expected::default();
@@ -177,7 +177,7 @@ pub fn parse(file: &str, text: &str) -> Vec<Dialogue> {
     all
 }
 
-/// Reads one line: an item, or something that belongs to the settings or to the next reply.
+/// Parses one line: an item, or a part of the settings or of the next reply.
 fn parse_line(
     line: &str,
     settings: &mut Settings,

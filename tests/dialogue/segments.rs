@@ -1,9 +1,9 @@
-//! Random pipelined dialogues over random TCP segments: the segmentation changes neither the replies
-//! nor the stored messages.
+//! Random pipelined dialogues over random TCP segments. The segmentation must change neither the
+//! replies nor the stored messages.
 //!
-//! The cuts follow the grammar: inside each command line, at each edge of a chunk, at the server's
-//! buffer sizes and one byte before and after. Plain random cuts seldom hit the boundary between a
-//! command and a counted body.
+//! Cuts are placed by the grammar: inside each command line, at each edge of a chunk, at the
+//! server's buffer sizes and one byte before and after. Uniformly random cuts seldom hit the
+//! boundary between a command and a counted body.
 
 use std::ops::Range;
 
@@ -21,10 +21,10 @@ use crate::Peer;
 use crate::machine::MachinePeer;
 use crate::script::Dialogue;
 use crate::script::Settings;
-use crate::socket::Town;
+use crate::socket::Servers;
 use crate::support::stuffed;
 
-/// Body text. Any part of it that is read as commands creates messages.
+/// Body text that would create messages if it were read as commands.
 const COMMANDS: &[u8] = b"RSET\r\nMAIL FROM:<evil@x.test>\r\nRCPT TO:<b@y.test>\r\n\
     BDAT 4 LAST\r\nevilDATA\r\nevil\r\n.\r\n..\r\nBDAT 0 LAST\r\nNOOP\r\nQUIT\r\n";
 
@@ -44,10 +44,10 @@ enum ChunksEnd {
     Rset,
 }
 
-/// Where the next cut is.
+/// The position of the next cut.
 #[derive(Clone, Copy, Debug)]
 enum Cut {
-    /// At a place of the grammar, this many places further on.
+    /// At a boundary of the grammar, this many boundaries further on.
     Mark(usize),
     /// After this many bytes.
     Bytes(usize),
@@ -61,7 +61,7 @@ struct Case {
     cuts: Vec<Cut>,
 }
 
-/// What the client sends before it waits, and the replies that it expects.
+/// The input that the client sends before it waits, and the expected replies.
 #[derive(Default)]
 struct Group {
     bytes: Vec<u8>,
@@ -114,7 +114,7 @@ impl Plan {
     }
 
     fn last(&mut self) -> &mut Group {
-        self.groups.last_mut().expect("there is one from the start")
+        self.groups.last_mut().expect("a plan starts with one group")
     }
 
     fn add(&mut self, case: &Case, part: &Part) {
@@ -192,7 +192,7 @@ fn filler(from: usize, bytes: usize) -> Vec<u8> {
     body
 }
 
-/// Like `filler`, but obeys the line law: it does not end with a CR.
+/// Like `filler`, but obeys the CRLF rule: it does not end with a CR.
 fn text(from: usize, bytes: usize) -> Vec<u8> {
     let mut body = filler(from, bytes);
     if let Some(last) = body.last_mut().filter(|byte| **byte == b'\r') {
@@ -220,11 +220,11 @@ fn play(case: &Case, peer: &mut dyn Peer) -> Result<(), String> {
         }
     }
     if let Some(reply) = peer.finish() {
-        return Err(format!("a reply too many: {reply:?}"));
+        return Err(format!("an unexpected reply: {reply:?}"));
     }
     let kept = peer.all_kept();
     if kept.len() != plan.kept.len() {
-        return Err(format!("{} messages were kept, not {}", kept.len(), plan.kept.len()));
+        return Err(format!("{} messages were stored, not {}", kept.len(), plan.kept.len()));
     }
     match kept.iter().zip(&plan.kept).position(|(kept, sent)| kept != sent) {
         Some(number) => {
@@ -240,7 +240,7 @@ fn expect(said: &str, reply: &str) -> Result<(), String> {
     if last.starts_with(reply) { Ok(()) } else { Err(format!("{said:?}, not {reply:?}")) }
 }
 
-/// Where the segments of a group end. After the cuts of the case, the rest is one segment.
+/// The ends of the segments of a group. After the cuts of the case, the rest is one segment.
 fn ends(group: &Group, cuts: &[Cut]) -> Vec<usize> {
     let mut marks = group.marks.clone();
     marks.sort_unstable();
@@ -266,7 +266,7 @@ fn ends(group: &Group, cuts: &[Cut]) -> Vec<usize> {
     ends
 }
 
-/// Buffer sizes of the server, and one byte more or less.
+/// The buffer sizes of the server, and one byte more and less.
 fn edges() -> impl Strategy<Value = usize> {
     let sizes = [CHUNK_BYTES, CHUNK_BYTES - 4096, 2 * COMMAND_BYTES_MAX, COMMAND_BYTES_MAX];
     (proptest::sample::select(sizes.to_vec()), 0..3_usize).prop_map(|(size, by)| size + by - 1)
@@ -322,19 +322,19 @@ fn settings(lmtp: bool) -> Settings {
 }
 
 /// One server with an SMTP and an LMTP listener.
-fn town() -> Town {
+fn servers() -> Servers {
     let dialogue = |lmtp| Dialogue {
         file: "segments".into(),
-        name: "made at random".into(),
+        name: "random".into(),
         settings: settings(lmtp),
         items: Vec::new(),
     };
-    Town::build(&[&dialogue(false), &dialogue(true)])
+    Servers::build(&[&dialogue(false), &dialogue(true)])
 }
 
-/// This message lost 16,836 bytes once: the first chunk leaves little room in its buffer, and the
-/// next command is cut in two.
-fn once_lost(lmtp: bool) -> Case {
+/// A regression: this message once lost 16,836 bytes. The first chunk leaves little room in its
+/// buffer, and the next command is cut in two.
+fn lossy_case(lmtp: bool) -> Case {
     let chunks = vec![59_000, 5_000, 20_000];
     let first = "MAIL FROM:<a@x.test>\r\n".len() + "RCPT TO:<b0@y.test>\r\n".len();
     Case {
@@ -360,17 +360,17 @@ fn run(cases_max: u32, play: impl Fn(&Case) -> Result<(), String>) {
 }
 
 #[test]
-fn the_machine_does_not_mind_where_the_stream_is_cut() {
+fn the_segmentation_does_not_affect_the_machine() {
     run(256, |case| play(case, &mut MachinePeer::new(&settings(case.lmtp))));
 }
 
 #[test]
-fn the_server_does_not_mind_where_the_stream_is_cut() {
-    let town = town();
+fn the_segmentation_does_not_affect_the_server() {
+    let servers = servers();
     for lmtp in [false, true] {
-        let case = once_lost(lmtp);
-        play(&case, &mut town.visit(&settings(lmtp))).expect("no byte is lost");
+        let case = lossy_case(lmtp);
+        play(&case, &mut servers.connect(&settings(lmtp))).expect("no byte is lost");
     }
-    run(80, |case| play(case, &mut town.visit(&settings(case.lmtp))));
-    assert_eq!(town.complaints(), "", "the server had a fault of its own");
+    run(80, |case| play(case, &mut servers.connect(&settings(case.lmtp))));
+    assert_eq!(servers.logged_errors(), "", "the server has logged errors");
 }

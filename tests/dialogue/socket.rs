@@ -1,8 +1,7 @@
 //! The real server as a peer: the built binary behind a socket.
 //!
-//! One server serves all dialogues that agree on the limits of a session; what a listener decides
-//! by itself (protocol, TLS, XCLIENT, line ends, size) is one listener each.
-
+//! Dialogues with the same session limits share a server. Each combination of listener settings
+//! (protocol, TLS, XCLIENT, line ends, size) is a listener of its own.
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs;
@@ -22,7 +21,7 @@ use std::thread;
 use std::time::Duration;
 use std::time::Instant;
 
-use ringpost::net::tls::provider;
+use ringpost::net::tls_server::provider;
 use rustls::ClientConfig;
 use rustls::ClientConnection;
 use rustls::DigitallySignedStruct;
@@ -42,10 +41,10 @@ use crate::script::Settings;
 use crate::support::Server;
 use crate::support::Setup;
 
-/// How long a reply may take. A server that is well answers in milliseconds.
-const PATIENCE: Duration = Duration::from_secs(30);
+/// Time limit for a reply. A healthy server answers in milliseconds.
+const WAIT_MAX: Duration = Duration::from_secs(30);
 
-/// What all listeners of a server share.
+/// The settings that all listeners of a server share.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct SessionLimits {
     recipients: u32,
@@ -54,9 +53,9 @@ struct SessionLimits {
     errors: u32,
 }
 
-/// What is a listener's own.
+/// The settings of one listener.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct Doorway {
+struct ListenerSettings {
     lmtp: bool,
     tls: bool,
     starttls: bool,
@@ -69,15 +68,15 @@ struct Doorway {
 fn limits_of(settings: &Settings) -> SessionLimits {
     SessionLimits {
         recipients: settings.recipients_max,
-        // More could never be reached, and the config says so.
+        // A higher number could never be reached, and the config refuses it.
         messages: settings.messages_max.min(settings.commands_max),
         commands: settings.commands_max,
         errors: settings.errors_max,
     }
 }
 
-fn doorway_of(settings: &Settings) -> Doorway {
-    Doorway {
+fn listener_of(settings: &Settings) -> ListenerSettings {
+    ListenerSettings {
         lmtp: settings.lmtp,
         tls: settings.tls,
         starttls: settings.starttls && !settings.tls,
@@ -88,49 +87,50 @@ fn doorway_of(settings: &Settings) -> Doorway {
     }
 }
 
-struct House {
+struct RunningServer {
     server: Server,
-    doorways: Vec<Doorway>,
+    listeners: Vec<ListenerSettings>,
     _folder: TempDir,
 }
 
-/// The servers that some dialogues need.
-pub struct Town(BTreeMap<SessionLimits, House>);
+/// The servers for a set of dialogues.
+pub struct Servers(BTreeMap<SessionLimits, RunningServer>);
 
-impl Town {
-    pub fn build(dialogues: &[&Dialogue]) -> Town {
-        let mut plans: BTreeMap<SessionLimits, Vec<Doorway>> = BTreeMap::new();
+impl Servers {
+    pub fn build(dialogues: &[&Dialogue]) -> Servers {
+        let mut plans: BTreeMap<SessionLimits, Vec<ListenerSettings>> = BTreeMap::new();
         for dialogue in dialogues {
-            let doorways = plans.entry(limits_of(&dialogue.settings)).or_default();
-            let doorway = doorway_of(&dialogue.settings);
-            if !doorways.contains(&doorway) {
-                doorways.push(doorway);
+            let listeners = plans.entry(limits_of(&dialogue.settings)).or_default();
+            let listener = listener_of(&dialogue.settings);
+            if !listeners.contains(&listener) {
+                listeners.push(listener);
             }
         }
         let starting: Vec<_> = plans
             .into_iter()
-            .map(|(limits, doorways)| {
-                std::thread::spawn(move || (limits, House::start(limits, doorways)))
+            .map(|(limits, listeners)| {
+                std::thread::spawn(move || (limits, RunningServer::start(limits, listeners)))
             })
             .collect();
-        Town(starting.into_iter().map(|one| one.join().expect("it starts")).collect())
+        Servers(starting.into_iter().map(|one| one.join().expect("it starts")).collect())
     }
 
-    pub fn servers(&self) -> usize {
+    pub fn len(&self) -> usize {
         self.0.len()
     }
 
-    pub fn visit(&self, settings: &Settings) -> SocketPeer {
-        let house = &self.0[&limits_of(settings)];
-        let wanted = doorway_of(settings);
-        let number = house.doorways.iter().position(|doorway| *doorway == wanted);
-        let address = house.server.smtp[number.expect("the town was built for this dialogue")];
-        SocketPeer::connect(address, settings.tls, house.server.folder.join("spool/control.sock"))
+    pub fn connect(&self, settings: &Settings) -> SocketPeer {
+        let running = &self.0[&limits_of(settings)];
+        let wanted = listener_of(settings);
+        let number = running.listeners.iter().position(|listener| *listener == wanted);
+        let address =
+            running.server.smtp[number.expect("the servers were started for this dialogue")];
+        SocketPeer::connect(address, settings.tls, running.server.folder.join("spool/control.sock"))
     }
 
-    /// What went wrong inside without any client noticing.
-    pub fn complaints(&self) -> String {
-        let logs = self.0.values().map(|house| house.server.log_text());
+    /// Errors and panics in the logs, which no client notices.
+    pub fn logged_errors(&self) -> String {
+        let logs = self.0.values().map(|running| running.server.log_text());
         let lines: Vec<String> = logs
             .flat_map(|log| log.lines().map(str::to_owned).collect::<Vec<_>>())
             .filter(|line| line.contains("panicked") || line.contains("\"level\":\"error\""))
@@ -139,8 +139,8 @@ impl Town {
     }
 }
 
-impl House {
-    fn start(limits: SessionLimits, doorways: Vec<Doorway>) -> House {
+impl RunningServer {
+    fn start(limits: SessionLimits, listeners: Vec<ListenerSettings>) -> RunningServer {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let SessionLimits { recipients, messages, commands, errors } = limits;
         let config = format!(
@@ -149,33 +149,33 @@ impl House {
              [relay]\nnetworks = [\"127.0.0.0/8\", \"192.0.2.0/24\"]\n\
              refuse_recipients = [\"refused.test\"]\n[queue]\nsync = false\npartitions = 1\n"
         );
-        let mut listeners = String::new();
-        for doorway in &doorways {
-            let tls = match (doorway.tls, doorway.starttls) {
+        let mut tables = String::new();
+        for listener in &listeners {
+            let tls = match (listener.tls, listener.starttls) {
                 (true, _) => "implicit",
                 (false, true) => "starttls",
                 (false, false) => "none",
             };
-            let protocol = if doorway.lmtp { "lmtp" } else { "smtp" };
-            let required = doorway.tls_required;
-            let size = doorway.size_max;
+            let protocol = if listener.lmtp { "lmtp" } else { "smtp" };
+            let required = listener.tls_required;
+            let size = listener.size_max;
             write!(
-                listeners,
+                tables,
                 "[[listener]]\naddress = \"127.0.0.1:0\"\nprotocol = \"{protocol}\"\n\
                  tls = \"{tls}\"\ntls_required = {required}\nsize_max = {size}\n"
             )
-            .expect("a string takes it");
-            if doorway.xclient {
-                listeners.push_str("xclient_from = [\"127.0.0.1\"]\n");
+            .expect("writing to a string");
+            if listener.xclient {
+                tables.push_str("xclient_from = [\"127.0.0.1\"]\n");
             }
-            if doorway.normalise {
-                listeners.push_str("line_ending = \"normalise\"\ntrusted_from = [\"127.0.0.1\"]\n");
+            if listener.normalise {
+                tables.push_str("line_ending = \"normalise\"\ntrusted_from = [\"127.0.0.1\"]\n");
             }
         }
-        let setup = Setup { config, listeners: Some(listeners), ..Setup::default() };
+        let setup = Setup { config, listeners: Some(tables), ..Setup::default() };
         let server = Server::start(folder.path(), &setup);
-        assert_eq!(server.smtp.len(), doorways.len(), "each listener listens once");
-        House { server, doorways, _folder: folder }
+        assert_eq!(server.smtp.len(), listeners.len(), "one address for each listener");
+        RunningServer { server, listeners, _folder: folder }
     }
 }
 
@@ -195,10 +195,10 @@ pub struct SocketPeer {
 
 impl SocketPeer {
     fn connect(address: SocketAddr, tls: bool, control: PathBuf) -> SocketPeer {
-        let stream = TcpStream::connect(address).expect("a listening server takes connections");
+        let stream = TcpStream::connect(address).expect("the server accepts connections");
         stream.set_nodelay(true).expect("it is a TCP socket");
-        stream.set_read_timeout(Some(PATIENCE)).expect("it is no zero");
-        stream.set_write_timeout(Some(PATIENCE)).expect("it is no zero");
+        stream.set_read_timeout(Some(WAIT_MAX)).expect("it is no zero");
+        stream.set_write_timeout(Some(WAIT_MAX)).expect("it is no zero");
         let line = Line::Plain(stream);
         let mut peer = SocketPeer { line, control, input: Vec::new(), kept: Vec::new() };
         if tls {
@@ -207,7 +207,7 @@ impl SocketPeer {
         peer
     }
 
-    /// More input; `false` when the server has ended the connection.
+    /// Reads more input; `false` when the server has closed the connection.
     fn fill(&mut self) -> Result<bool, String> {
         let mut fresh = [0; 4096];
         let read = match &mut self.line {
@@ -225,7 +225,7 @@ impl SocketPeer {
         }
     }
 
-    /// The lines of the reply at the front of the input, if it is whole.
+    /// The lines of the reply at the front of the input, if it is complete.
     fn take_reply(&mut self) -> Option<String> {
         let mut at = 0;
         loop {
@@ -253,7 +253,7 @@ impl SocketPeer {
 
 impl Peer for SocketPeer {
     fn send(&mut self, bytes: &[u8]) {
-        // A server that has closed already says why in its reply.
+        // A server that has closed already gives the reason in its reply.
         let _ = match &mut self.line {
             Line::Plain(stream) => stream.write_all(bytes),
             Line::Tls(stream) => stream.write_all(bytes).and_then(|()| stream.flush()),
@@ -279,10 +279,10 @@ impl Peer for SocketPeer {
 
     fn start_tls(&mut self) {
         let Line::Plain(stream) = std::mem::replace(&mut self.line, Line::Gone) else {
-            panic!("TLS is started once");
+            panic!("TLS is already active")
         };
-        let name = ServerName::try_from("mx.ringpost.test").expect("a good name");
-        let session = ClientConnection::new(client_config(), name).expect("the config is good");
+        let name = ServerName::try_from("mx.ringpost.test").expect("the name is valid");
+        let session = ClientConnection::new(client_config(), name).expect("the config is valid");
         let mut stream = StreamOwned::new(session, stream);
         while stream.conn.is_handshaking() {
             stream.conn.complete_io(&mut stream.sock).expect("the handshake succeeds");
@@ -290,7 +290,7 @@ impl Peer for SocketPeer {
         self.line = Line::Tls(Box::new(stream));
     }
 
-    /// Ends the client's side; whatever still comes was not asked for.
+    /// Ends the client's side and returns a reply that still arrives.
     fn finish(&mut self) -> Option<String> {
         let ended = match &mut self.line {
             Line::Plain(stream) => stream.shutdown(Shutdown::Write),
@@ -300,13 +300,13 @@ impl Peer for SocketPeer {
             }
             Line::Gone => Ok(()),
         };
-        // A server that closed first leaves nothing to end.
+        // Fails if the server has closed first.
         let _ = ended;
         loop {
             match self.fill() {
                 Ok(true) => {}
                 Ok(false) => break,
-                Err(fault) => return Some(format!("the server stays: {fault}")),
+                Err(fault) => return Some(format!("the server keeps the connection: {fault}")),
             }
         }
         let rest = String::from_utf8_lossy(&self.input).into_owned();
@@ -325,17 +325,17 @@ impl Peer for SocketPeer {
     fn wait_until_read(&mut self) {
         let Line::Plain(stream) = &self.line else { return };
         let (Ok(ours), Ok(theirs)) = (stream.local_addr(), stream.peer_addr()) else { return };
-        let end = Instant::now() + PATIENCE;
+        let end = Instant::now() + WAIT_MAX;
         while !is_all_read(ours, theirs) {
-            assert!(Instant::now() < end, "the server does not read what was sent");
+            assert!(Instant::now() < end, "the server does not read its input");
             thread::sleep(Duration::from_micros(200));
         }
     }
 }
 
-/// Whether the kernel holds nothing that `client` sent and the server has not read.
+/// Whether the server has read everything that `client` sent.
 fn is_all_read(client: SocketAddr, server: SocketAddr) -> bool {
-    let sockets = fs::read_to_string("/proc/net/tcp").expect("the kernel lists its sockets");
+    let sockets = fs::read_to_string("/proc/net/tcp").expect("/proc/net/tcp is readable");
     let (client, server) = (kernel_address(client), kernel_address(server));
     sockets.lines().all(|line| {
         let mut words = line.split_ascii_whitespace().skip(1);
@@ -353,30 +353,30 @@ fn is_zero(hexadecimal: &str) -> bool {
     hexadecimal.bytes().all(|digit| digit == b'0')
 }
 
-/// An address as `/proc/net/tcp` writes it.
+/// An address in the format of `/proc/net/tcp`.
 fn kernel_address(address: SocketAddr) -> String {
-    let IpAddr::V4(ip) = address.ip() else { panic!("the tests talk IPv4") };
+    let IpAddr::V4(ip) = address.ip() else { panic!("the tests use IPv4") };
     format!("{:08X}:{:04X}", u32::from_ne_bytes(ip.octets()), address.port())
 }
 
-/// The body of a message, as the server's control socket gives it, without the Received in front.
-/// Many dialogues at once may ask for more than are let in.
+/// The body of a message without its Received field, read from the control socket. The socket
+/// refuses clients if too many dialogues ask at once, so this retries.
 fn stored_body(control: &PathBuf, id: &str) -> Vec<u8> {
-    let end = Instant::now() + PATIENCE;
+    let end = Instant::now() + WAIT_MAX;
     loop {
         if let Some(body) = try_stored_body(control, id) {
             return body;
         }
-        assert!(Instant::now() < end, "{id}: the control socket lets nobody in");
+        assert!(Instant::now() < end, "{id}: the control socket refuses all clients");
         thread::sleep(Duration::from_millis(20));
     }
 }
 
-/// `None` if there were too many at once.
+/// `None` if there were too many clients at once.
 fn try_stored_body(control: &PathBuf, id: &str) -> Option<Vec<u8>> {
     let mut stream = BufReader::new(UnixStream::connect(control).expect("the control socket"));
     let request = format!("{{\"command\":\"cat\",\"id\":\"{id}\"}}\n");
-    // Who is not let in is told so, and may be before this.
+    // A refused client is answered without being read, perhaps before this.
     let _ = stream.get_mut().write_all(request.as_bytes());
     let mut message = Vec::new();
     loop {
@@ -388,30 +388,30 @@ fn try_stored_body(control: &PathBuf, id: &str) -> Option<Vec<u8>> {
             fault => assert_eq!(fault, None, "{id}"),
         }
         let Some(bytes) = answer["bytes"].as_u64() else { break };
-        let count = (&mut stream).take(bytes).read_to_end(&mut message).expect("the piece comes");
-        assert_eq!(count as u64, bytes, "a piece is whole");
+        let count = (&mut stream).take(bytes).read_to_end(&mut message).expect("the part arrives");
+        assert_eq!(count as u64, bytes, "the part is complete");
     }
-    assert!(message.starts_with(b"Received: "), "{id} has no trace");
+    assert!(message.starts_with(b"Received: "), "{id} has no Received field");
     let ends = memchr::memmem::find_iter(&message, b"\r\n").map(|at| at + 2);
     let end = ends.into_iter().find(|end| !matches!(message.get(*end), Some(b' ' | b'\t')));
-    Some(message.split_off(end.expect("the trace ends")))
+    Some(message.split_off(end.expect("the Received field ends")))
 }
 
 fn client_config() -> Arc<ClientConfig> {
     let config = ClientConfig::builder_with_provider(Arc::new(provider()))
         .with_safe_default_protocol_versions()
-        .expect("the versions are known")
+        .expect("the TLS versions are supported")
         .dangerous()
-        .with_custom_certificate_verifier(Arc::new(Anybody))
+        .with_custom_certificate_verifier(Arc::new(AcceptAnyCertificate))
         .with_no_client_auth();
     Arc::new(config)
 }
 
-/// The certificate signs itself; whose it is, is not what these tests are about.
+/// Accepts self-signed certificates; these tests do not verify identity.
 #[derive(Debug)]
-struct Anybody;
+struct AcceptAnyCertificate;
 
-impl ServerCertVerifier for Anybody {
+impl ServerCertVerifier for AcceptAnyCertificate {
     fn verify_server_cert(
         &self,
         _: &CertificateDer<'_>,

@@ -1,4 +1,4 @@
-//! As that of the server, whose runtime this is; see `ringpost::rt`.
+//! The build script of the server, whose runtime the fuzzers use; see `ringpost::rt`.
 
 fn main() {
     println!("cargo:rerun-if-changed=build.rs");

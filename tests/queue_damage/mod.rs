@@ -24,7 +24,6 @@ use crate::queue_rig::envelope;
 use crate::queue_rig::pattern;
 use crate::queue_rig::recipients;
 use ringpost::base::MessageId;
-use ringpost::queue::Envelope;
 use ringpost::queue::Job;
 use ringpost::queue::Notice;
 use ringpost::queue::Spool;
@@ -57,7 +56,15 @@ type Kinds = BTreeMap<String, String>;
 
 fn settle(rig: &Rig, id: MessageId, job: u16, next: Next, delivered: u64) {
     let tally = Tally { delivered, ..Tally::default() };
-    let settlement = Settlement { id, job, next, reports: Vec::new(), tally, is_order: false };
+    let settlement = Settlement {
+        id,
+        job,
+        next,
+        reports: Vec::new(),
+        tally,
+        is_order: false,
+        keep_until_ms: None,
+    };
     assert!(rig.run(rig.committer.settle(Arc::new(settlement))).expect("it is written"));
 }
 
@@ -87,8 +94,9 @@ fn store(rig: &Rig, seed: u64) -> (MessageId, Known) {
     rig.run(rig.push(&mut writing, &body)).expect("it is taken");
     let list = recipients(&RECIPIENTS);
     let trace = text(1500, seed);
-    let head = Envelope { trace: trace.as_bytes(), ..envelope(list.as_recipients()) };
-    let id = rig.run(writing.finish(&head, NOW_MS)).expect("it is stored").id;
+    let envelope = envelope(list.as_recipients());
+    let writing = writing.finish(trace.as_bytes(), &envelope, NOW_MS);
+    let id = rig.run(writing).expect("it is stored").id.local;
     (id, Known { body, open: (0..3).collect() })
 }
 
@@ -240,10 +248,10 @@ fn offered(spool: &Spool, record: &Record) -> Option<BTreeMap<MessageId, BTreeSe
     for (id, known) in record {
         let Ok(details) = inspect::show(spool, *id) else { continue };
         let pieces: Result<Vec<_>, _> = inspect::cat(spool, *id).ok()?.collect();
-        assert_eq!(pieces.ok()?[1..].concat(), known.body, "{id} is offered with another body");
+        assert_eq!(pieces.ok()?[1..].concat(), known.body, "{id:?} is offered with another body");
         let mut recipients = BTreeSet::new();
         for index in details.jobs.iter().flat_map(|job| job.recipients.clone()) {
-            assert!(recipients.insert(index), "{id}: recipient {index} is in two jobs");
+            assert!(recipients.insert(index), "{id:?}: recipient {index} is in two jobs");
         }
         offered.insert(*id, recipients);
     }

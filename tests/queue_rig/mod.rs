@@ -18,6 +18,7 @@ use ringpost::base::Chunk;
 use ringpost::base::ChunkPool;
 use ringpost::base::MessageId;
 use ringpost::base::Slice;
+use ringpost::base::TenantId;
 use ringpost::queue::Body;
 use ringpost::queue::CommitFault;
 use ringpost::queue::CommitOptions;
@@ -33,6 +34,9 @@ use ringpost::queue::SpoolOptions;
 use ringpost::queue::Tls;
 use ringpost::queue::inspect;
 use ringpost::queue::schema::BodySum;
+
+/// The head of every message.
+pub const HEAD: &[u8] = b"Received: from client.example.test\r\n";
 
 pub const NOW_MS: u64 = 1_700_000_000_000;
 
@@ -121,11 +125,11 @@ impl Rig {
         let mut body = self.committer.body(NOW_MS)?;
         self.push(&mut body, bytes).await?;
         let recipients = recipients(&["one@example.test", "two@example.test"]);
-        body.finish(&envelope(recipients.as_recipients()), NOW_MS).await
+        body.finish(HEAD, &envelope(recipients.as_recipients()), NOW_MS).await
     }
 
     pub fn stored(&self, bytes: &[u8]) -> MessageId {
-        self.run(self.store(bytes)).expect("the message is stored").id
+        self.run(self.store(bytes)).expect("the message is stored").id.local
     }
 
     /// The body as it is stored, checked on the way.
@@ -138,7 +142,7 @@ impl Rig {
     }
 }
 
-/// The stored body, without the trace header.
+/// The stored body, without the head.
 pub fn body_of(spool: &Spool, id: MessageId) -> Vec<u8> {
     let pieces: Result<Vec<_>, _> = inspect::cat(spool, id).expect("it is there").collect();
     pieces.expect("it is sound")[1..].concat()
@@ -180,7 +184,13 @@ pub fn envelope<'a>(recipients: Recipients<'a>) -> Envelope<'a> {
         protocol: "ESMTPS",
         tls: Some(Tls { version: "TLSv1.3", cipher: "TLS13_AES_256_GCM_SHA384" }),
         message_id: Some("<1@example.test>"),
-        trace: b"Received: from client.example.test\r\n",
+        head_bytes: 0,
+        kept_until_ms: None,
+        tenant: TenantId::OPERATOR,
+        credential: None,
+        stream: Default::default(),
+        tags: Default::default(),
+        metadata: Default::default(),
         labels: Default::default(),
         recipients,
     }

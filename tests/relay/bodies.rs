@@ -1,4 +1,4 @@
-//! Bodies arrive as they were sent, byte for byte, by DATA and by BDAT.
+//! Bodies arrive byte for byte as they were sent, by DATA and by BDAT.
 
 use crate::rig::BARE;
 use crate::rig::FULL;
@@ -8,7 +8,7 @@ use crate::rig::Rig;
 use crate::rig::queue_text;
 use crate::support::PATIENCE;
 
-/// Name, body, and whether it holds 8-bit bytes.
+/// Name, body, and whether it contains 8-bit bytes.
 fn bodies() -> Vec<(&'static str, Vec<u8>)> {
     let line = |bytes: usize| [&b"x".repeat(bytes)[..], b"\r\n"].concat();
     let header = b"Subject: x\r\n\r\n";
@@ -17,7 +17,7 @@ fn bodies() -> Vec<(&'static str, Vec<u8>)> {
     let mut noise = Vec::new();
     while noise.len() < 1 << 20 {
         random = random.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-        // Dots and line ends are frequent, all else is 8-bit.
+        // Mostly dots and line ends; the rest is 8-bit.
         match random >> 28 {
             0..=2 => noise.extend_from_slice(b"\r\n."),
             3 => noise.extend_from_slice(b"\r\n"),
@@ -25,7 +25,7 @@ fn bodies() -> Vec<(&'static str, Vec<u8>)> {
             _ => noise.push(0x80 | (random >> 16) as u8),
         }
     }
-    // No line is longer than 998, though the noise may be unlucky.
+    // No line is longer than 998 octets.
     noise.extend_from_slice(b"\r\n");
     vec![
         ("empty", Vec::new()),
@@ -77,7 +77,7 @@ fn bodies_arrive_byte_for_byte() {
                 format!("{name}: {} times", arrived.len())
             });
             let mut expected = body.clone();
-            // DATA cannot carry a last line without its end.
+            // DATA cannot transfer a last line without a line end.
             if destination.name != "full" && !body.is_empty() && !body.ends_with(b"\r\n") {
                 expected.extend_from_slice(b"\r\n");
             }
@@ -98,7 +98,7 @@ fn bodies_arrive_byte_for_byte() {
     faults.none_or_panic(&rig.server);
 }
 
-/// What we put in front: one Received field, with its continuation lines.
+/// The prefix added by the server: one Received field with its continuation lines.
 fn is_trace(text: &[u8]) -> bool {
     let text = String::from_utf8_lossy(text);
     let mut lines = text.split_inclusive("\r\n");

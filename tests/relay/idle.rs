@@ -1,4 +1,4 @@
-//! Connections that are ended while they are idle: the next message goes over a new one, at once.
+//! Connections that the server closes while they are idle: the next message uses a new one at once.
 
 use std::thread;
 use std::time::Duration;
@@ -17,7 +17,7 @@ use crate::support::PATIENCE;
 const MESSAGES: usize = 4;
 
 #[test]
-fn a_connection_that_ended_idle_costs_no_attempt() {
+fn a_closed_idle_connection_costs_no_attempt() {
     let ways = [
         ("close", How::Close),
         ("reset", How::Reset),
@@ -46,7 +46,7 @@ fn a_connection_that_ended_idle_costs_no_attempt() {
         let idle =
             || rig.destinations.iter().all(|one| one.receiver.record().idle_misbehaviours > round);
         rig.settle(PATIENCE, idle);
-        // What ended has to reach us first.
+        // The end of the connection must have arrived before.
         thread::sleep(Duration::from_millis(20));
     }
     let log = rig.server.log_text();

@@ -1,5 +1,4 @@
-//! What a message says of itself in its header: where it goes, whose turn it has, and what the log
-//! tells of it.
+//! Header fields that decide on routing and fair queueing, and the timings in the log.
 
 use std::net::Ipv4Addr;
 use std::net::SocketAddr;
@@ -49,12 +48,12 @@ fn send(client: &mut Client, id: &str, header: &str) {
 fn settle(server: &Server) {
     let end = Instant::now() + PATIENCE;
     while !queue_text(server).is_empty() {
-        assert!(Instant::now() < end, "mail is left:\n{}", server.log_brief());
+        assert!(Instant::now() < end, "the queue is not empty:\n{}", server.log_brief());
         thread::sleep(Duration::from_millis(50));
     }
 }
 
-/// The lines of all attempts for mail of this sender, in their order, once there are so many.
+/// The log records of all attempts for mail of this sender, in order, once there are `count`.
 fn attempts(server: &Server, id: &str, count: usize) -> Vec<Value> {
     let sender = format!("{id}@sender.test");
     let end = Instant::now() + PATIENCE;
@@ -63,7 +62,7 @@ fn attempts(server: &Server, id: &str, count: usize) -> Vec<Value> {
         let lines = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
         let lines: Vec<Value> =
             lines.filter(|line| line["record"] == "attempt" && line["from"] == *sender).collect();
-        // A line is written behind what it tells of.
+        // A record is written after the event.
         if lines.len() >= count {
             return lines;
         }
@@ -79,7 +78,7 @@ fn ids(receiver: &Receiver) -> Vec<String> {
 }
 
 #[test]
-fn mail_goes_where_its_header_says() {
+fn mail_is_routed_by_its_header() {
     let [gold, spring, acme, rest] = [1, 2, 3, 4].map(|number| start(number, &[]));
     let rule = |conditions: &str, receiver: &Receiver| {
         format!("[[route]]\n{conditions}\nnext = 'smtp:{}'\n", receiver.address)
@@ -128,21 +127,21 @@ fn mail_goes_where_its_header_says() {
     }
 }
 
-/// Header fields are kept with the message: a server that starts again routes by them.
+/// Header fields are stored with the message: a restarted server routes by them.
 #[test]
-fn labels_outlive_a_restart() {
+fn labels_survive_a_restart() {
     let [gold, rest] = [5, 6].map(|number| start(number, &[]));
     let pool = "[[route]]\nheaders = 'X-Pool: g*'\ntenants = 'acme'";
     let routes =
         format!("{pool}\nnext = 'smtp:{}'\n{}", gold.address, route("far.test", rest.address));
     let (mut server, folder) = start_server(&routes);
     let config = folder.path().join("ringpost.toml");
-    let text = std::fs::read_to_string(&config).expect("it was written");
+    let text = std::fs::read_to_string(&config).expect("the config exists");
     server.kill();
     let held = text.replace("[delivery]\n", "[delivery]\nenabled = false\n");
     assert_ne!(text, held);
     let setup = |text: &str| {
-        let from = text.find("\n[delivery]").expect("it has delivery");
+        let from = text.find("\n[delivery]").expect("the config has a delivery section");
         crate::support::Setup { config: text[from..].to_owned(), ..Default::default() }
     };
     let mut server = Server::start(folder.path(), &setup(&held));
@@ -157,9 +156,9 @@ fn labels_outlive_a_restart() {
     assert_eq!(attempts(&server, "kept", 1)[0]["tenant"], "acme");
 }
 
-/// One tenant with many senders does not make another wait for all of them.
+/// A tenant with many senders does not delay another tenant.
 #[test]
-fn tenants_have_fair_turns() {
+fn tenants_get_fair_shares() {
     let receiver = start(7, &[]);
     let destination = format!(
         "[[destination]]\nname = 'slow'\nmx_host = '[{}]'\nconnections_max = 1\nwindow_start = 1\n\
@@ -173,15 +172,15 @@ fn tenants_have_fair_turns() {
     for number in 0..40 {
         send(&mut client, &format!("many-{number}"), "X-Tenant: large\r\n");
     }
-    // It is longer than any of them, so that size does not put it in front.
+    // It is the largest message, so that its size does not put it first.
     send(&mut client, "of-another-tenant", "X-Tenant: small\r\n");
     let listed = server.queue(&["list", "--json"]);
     let listed: Value = serde_json::from_slice(&listed.stdout).expect("JSON");
     let rows = listed.as_array().expect("rows");
-    assert_eq!(rows.len(), 41, "nothing has left: {listed}");
+    assert_eq!(rows.len(), 41, "all messages are queued: {listed}");
     let ours = rows.iter().find(|row| row["sender"] == "of-another-tenant@sender.test");
     let id = ours.and_then(|row| row["id"].as_str()).expect("it is listed");
-    // All of them are given to the destination, one after the other.
+    // The destination takes them one after the other.
     await_why(folder.path(), id, &["It is in line for"]);
     receiver.record().holds = false;
     settle(&server);
@@ -197,7 +196,7 @@ fn us(line: &Value, key: &str) -> u64 {
 }
 
 #[test]
-fn delays_are_told_where_they_came_from() {
+fn delays_are_attributed_to_their_causes() {
     let late =
         |at, ms| Misbehaviour { at, how: How::Late(Duration::from_millis(ms)), times: 1, only: "" };
     let later = Misbehaviour { at: At::End, how: How::Say("451 4.3.0 later"), times: 1, only: "" };
@@ -211,7 +210,7 @@ fn delays_are_told_where_they_came_from() {
     thread::sleep(Duration::from_millis(150));
     client.expect("RCPT TO:<x@far.test>", 250);
     client.expect("DATA", 354);
-    client.send(b"Subject: x\r\n\r\nx\r\n.\r\n").expect("it takes it");
+    client.send(b"Subject: x\r\n\r\nx\r\n.\r\n").expect("the server reads it");
     assert_eq!(client.reply().expect("it answers").code, 250);
     submit(&mut client, "again", &["x@again.test".to_owned()], b"Subject: x\r\n\r\nx\r\n");
     let first = &attempts(&server, "first", 1)[0];
@@ -219,16 +218,16 @@ fn delays_are_told_where_they_came_from() {
     submit(&mut client, "second", &["x@far.test".to_owned()], b"Subject: x\r\n\r\nx\r\n");
     settle(&server);
 
-    assert!(us(first, "before_us") >= 150_000, "it took its time to come: {first}");
+    assert!(us(first, "before_us") >= 150_000, "the client was slow: {first}");
     assert!(us(first, "connect_us") >= 300_000, "the greeting was late: {first}");
     assert!(us(first, "transfer_us") >= 250_000, "MAIL and the end were late: {first}");
     let spent = us(first, "wait_us") + us(first, "connect_us") + us(first, "transfer_us");
     let age_us = us(first, "age_ms") * 1000;
-    assert!(spent <= age_us + 3000, "nothing counts twice: {first}");
-    assert!(spent + 500_000 >= age_us, "and nothing is left out: {first}");
+    assert!(spent <= age_us + 3000, "no time is counted twice: {first}");
+    assert!(spent + 500_000 >= age_us, "no time is missing: {first}");
 
     let second = &attempts(&server, "second", 1)[0];
-    assert_eq!(us(second, "connect_us"), 0, "the connection was there: {second}");
+    assert_eq!(us(second, "connect_us"), 0, "the connection existed: {second}");
     assert!(us(second, "transfer_us") > 0, "{second}");
 
     let lines = attempts(&server, "again", 2);
@@ -237,11 +236,11 @@ fn delays_are_told_where_they_came_from() {
         (&deferred["outcome"], &delivered["outcome"]),
         (&"deferred".into(), &"delivered".into())
     );
-    assert!(us(delivered, "before_us") >= 2_700_000, "it waited to be tried again: {delivered}");
-    assert!(us(delivered, "wait_us") < 2_700_000, "which is no time in the queue: {delivered}");
+    assert!(us(delivered, "before_us") >= 2_700_000, "it waited for its retry: {delivered}");
+    assert!(us(delivered, "wait_us") < 2_700_000, "that is no queueing time: {delivered}");
 }
 
-/// A server that refuses us in its greeting is quoted, and judged by what it said.
+/// The greeting of a server that refuses us is quoted and classified.
 #[test]
 fn a_refusing_greeting_is_quoted() {
     const WORDS: &str = "554 5.7.1 Blocked, see zen.spamhaus.org";
@@ -259,13 +258,13 @@ fn a_refusing_greeting_is_quoted() {
     await_why(folder.path(), id, &[&format!(": {WORDS}"), "last reply"]);
 }
 
-/// Waits until `ringpost why` says all of this of the message.
+/// Waits until `ringpost why` prints all of these texts.
 fn await_why(folder: &Path, id: &str, texts: &[&str]) {
     let end = Instant::now() + PATIENCE;
     loop {
         let mut why = Command::new(BINARY);
         why.args(["why", id, "--config"]).arg(folder.join("ringpost.toml"));
-        let output = why.output().expect("the binary runs");
+        let output = why.output().expect("the binary can be run");
         let said = String::from_utf8_lossy(&output.stdout).into_owned();
         if texts.iter().all(|text| said.contains(text)) {
             return;

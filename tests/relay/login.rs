@@ -1,4 +1,4 @@
-//! Smarthosts over real TLS: logging in, and connections that end while they are idle.
+//! Smarthosts over real TLS: authentication, and connections that are closed while idle.
 
 use std::io::BufRead;
 use std::io::BufReader;
@@ -26,17 +26,17 @@ use crate::rig::start_server;
 use crate::rig::submit;
 use crate::support::PATIENCE;
 
-/// `\0us\0secret`.
+/// `\0us\0secret` in base64.
 const PLAIN: &str = "AUTH PLAIN AHVzAHNlY3JldA==";
 
 const OFFERED: &str = "250-smarthost.test\r\n250 AUTH PLAIN LOGIN";
 const PIPED: &str = "250-smarthost.test\r\n250-PIPELINING\r\n250 X-CLOSES";
 const CHUNKED: &str = "250-smarthost.test\r\n250-PIPELINING\r\n250-CHUNKING\r\n250 X-CLOSES";
 
-/// What a smarthost offers, and what it answers to each AUTH; the last one again and again.
+/// The offers of a smarthost, and its replies to AUTH; the last one is repeated.
 struct Smarthost {
     address: SocketAddr,
-    /// Each line that a client said, from the first to the last session.
+    /// All lines from clients, in all sessions.
     lines: Arc<Mutex<Vec<String>>>,
 }
 
@@ -46,8 +46,8 @@ impl Smarthost {
         offers: &'static [&'static str],
         answers: &'static [&'static str],
     ) -> Self {
-        let listener =
-            TcpListener::bind((Ipv4Addr::new(127, 79, 0, number), 0)).expect("loopback has room");
+        let listener = TcpListener::bind((Ipv4Addr::new(127, 79, 0, number), 0))
+            .expect("loopback has a free port");
         let address = listener.local_addr().expect("it is bound");
         let lines = Arc::new(Mutex::new(Vec::new()));
         let heard = Arc::clone(&lines);
@@ -57,7 +57,7 @@ impl Smarthost {
                 let offer = offers[count.min(offers.len() - 1)];
                 let answer = *answers.get(count).or(answers.last()).unwrap_or(&"503 no");
                 let (heard, config) = (Arc::clone(&heard), Arc::clone(&config));
-                // A session ends with a fault, or in order; the lines tell.
+                // A session may end with an error; the recorded lines show it.
                 thread::spawn(move || serve(stream, config, &heard, (offer, answer)));
             }
         });
@@ -65,7 +65,7 @@ impl Smarthost {
     }
 
     fn count(&self, start: &str) -> usize {
-        let lines = self.lines.lock().expect("no session panics with it");
+        let lines = self.lines.lock().expect("no session panics with the lock");
         lines.iter().filter(|line| line.starts_with(start)).count()
     }
 }
@@ -74,12 +74,13 @@ fn tls() -> Arc<ServerConfig> {
     let own = rcgen::generate_simple_self_signed(vec!["smarthost.test".to_owned()]);
     let own = own.expect("a certificate");
     let key = PrivateKeyDer::from_pem_slice(own.signing_key.serialize_pem().as_bytes());
-    let config = ServerConfig::builder_with_provider(Arc::new(ringpost::net::tls::provider()))
-        .with_safe_default_protocol_versions()
-        .expect("there are versions")
-        .with_no_client_auth()
-        .with_single_cert(vec![own.cert.der().clone()], key.expect("a key"));
-    Arc::new(config.expect("they belong together"))
+    let config =
+        ServerConfig::builder_with_provider(Arc::new(ringpost::net::tls_server::provider()))
+            .with_safe_default_protocol_versions()
+            .expect("the TLS versions are supported")
+            .with_no_client_auth()
+            .with_single_cert(vec![own.cert.der().clone()], key.expect("a key"));
+    Arc::new(config.expect("the key belongs to the certificate"))
 }
 
 fn serve(
@@ -91,7 +92,7 @@ fn serve(
     stream.write_all(b"220 smarthost.test\r\n")?;
     let mut one = [0; 1];
     let mut clear = Vec::new();
-    // Byte by byte, for what is behind STARTTLS is not ours to read here.
+    // Byte by byte, because the bytes after STARTTLS belong to TLS.
     while !clear.ends_with(b"STARTTLS\r\n") {
         stream.read_exact(&mut one)?;
         clear.push(one[0]);
@@ -101,7 +102,7 @@ fn serve(
         }
     }
     stream.write_all(b"220 go\r\n")?;
-    let session = ServerConnection::new(config).expect("the config is good");
+    let session = ServerConnection::new(config).expect("the config is valid");
     let mut stream = BufReader::new(StreamOwned::new(session, stream));
     let mut in_body = false;
     loop {
@@ -110,7 +111,7 @@ fn serve(
             return Ok(());
         }
         let line = line.trim_end();
-        heard.lock().expect("no session panics with it").push(line.to_owned());
+        heard.lock().expect("no session panics with the lock").push(line.to_owned());
         let reply = match line {
             "." => "250 kept",
             _ if in_body => continue,
@@ -119,7 +120,7 @@ fn serve(
             _ if line.starts_with("BDAT") => {
                 let size = line.split(' ').nth(1).and_then(|size| size.parse().ok());
                 stream.read_exact(&mut vec![0; size.expect("a size")])?;
-                heard.lock().expect("no session panics with it").push(".".to_owned());
+                heard.lock().expect("no session panics with the lock").push(".".to_owned());
                 "250 kept"
             }
             _ if line.starts_with("EHLO") => offer,
@@ -136,14 +137,14 @@ fn serve(
 }
 
 #[test]
-fn mail_waits_until_the_smarthost_lets_us_in() {
+fn mail_waits_until_the_smarthost_accepts_the_login() {
     let plain = Smarthost::start(1, &[OFFERED], &["235 welcome"]);
     let refusing = Smarthost::start(2, &[OFFERED], &["535 5.7.8 who?", "454 later", "235 welcome"]);
     let shy = Smarthost::start(3, &["250 smarthost.test", OFFERED], &["235 welcome"]);
     let hosts = [("plain", &plain), ("refusing", &refusing), ("shy", &shy)];
-    let folder = tempfile::tempdir().expect("there is room");
+    let folder = tempfile::tempdir().expect("a temporary folder");
     let password = folder.path().join("password");
-    std::fs::write(&password, "secret\n").expect("there is room");
+    std::fs::write(&password, "secret\n").expect("the folder is writable");
     let routes: String = hosts
         .iter()
         .map(|(name, host)| {
@@ -170,12 +171,13 @@ fn mail_waits_until_the_smarthost_lets_us_in() {
     }
     let left = queue_text(&server);
     faults.check(left.is_empty(), "queue", || left.clone());
-    faults.check(!server.log_text().contains("secret"), "log", || "the password is in it".into());
+    faults
+        .check(!server.log_text().contains("secret"), "log", || "it contains the password".into());
     faults.none_or_panic(&server);
 }
 
 #[test]
-fn a_connection_that_ended_idle_under_tls_costs_no_attempt() {
+fn a_closed_idle_tls_connection_costs_no_attempt() {
     let piped = Smarthost::start(4, &[PIPED], &[]);
     let chunked = Smarthost::start(5, &[CHUNKED], &[]);
     let hosts = [("piped", &piped), ("chunked", &chunked)];

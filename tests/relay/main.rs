@@ -1,9 +1,9 @@
-//! Mail to hostile receivers: each state of a session fails in each way, and then does not.
+//! Mail to faulty receivers: each state of a session fails in each way, and later works.
 //!
-//! For all of them: nothing is lost; nothing arrives twice but where the answer to a whole body was
-//! lost, and then the log says so; who was refused for good is told once and nobody else is; the
-//! queue is empty in the end; no receiver is called without measure; a healthy one beside them does
-//! not wait.
+//! In all cases: nothing is lost; nothing arrives twice unless the reply to a whole body was lost,
+//! and then the log says so; a permanent failure is reported once, and only to its sender; the
+//! queue is empty in the end; the number of connections is limited; a healthy receiver is not
+//! delayed.
 
 #[path = "../support/mod.rs"]
 mod support;

@@ -1,4 +1,4 @@
-//! Servers that lose count of the commands: what they say is no word about the recipients.
+//! Servers that reject the sequence of commands: such a reply does not bounce the recipients.
 
 use crate::receiver::At;
 use crate::receiver::How;
@@ -12,12 +12,12 @@ use crate::rig::submit;
 use crate::support::PATIENCE;
 
 #[test]
-fn a_bad_sequence_bounces_nobody() {
+fn a_bad_sequence_does_not_bounce() {
     let how = How::Say("503 5.5.1 MAIL first");
     let mut plans = Vec::new();
     for (kind, offers) in [("full", FULL), ("piped", PIPED), ("bare", BARE)] {
         for at in [At::Rcpt, At::Data] {
-            // BDAT needs no DATA.
+            // BDAT has no DATA command.
             if at == At::Rcpt || kind != "full" {
                 let misbehaviour = Misbehaviour { at, how, times: 1, only: "" };
                 plans.push((format!("{kind}, {at:?}"), offers, vec![misbehaviour]));

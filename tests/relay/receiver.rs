@@ -1,8 +1,8 @@
-//! A receiver that fails as its script says, and then behaves. It remembers every byte it took.
+//! A receiver that fails as its script says, and then works. It records every byte.
 //!
 //! Owner:    a thread for the listener and one for each connection; they end with the test.
-//! Promise:  a body is taken down before it is answered, so that an answer that is lost still
-//!           counts as a message that has arrived.
+//! Promise:  a body is recorded before it is answered, so that a message counts as arrived even if
+//!           the reply is lost.
 
 use std::io;
 use std::io::Read;
@@ -19,13 +19,13 @@ use std::time::Instant;
 
 use socket2::SockRef;
 
-/// Silence lasts until the client goes, or so long.
+/// Length of a silence, unless the client closes before.
 const SILENCE: Duration = Duration::from_secs(30);
 const DRIP: Duration = Duration::from_millis(2);
-/// Bytes of an answer without an end, unless the client goes before.
+/// Bytes of a reply without end, unless the client closes before.
 const ENDLESS_BYTES: usize = 4 << 20;
 
-/// When something goes wrong.
+/// The point of the failure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum At {
     Banner,
@@ -34,15 +34,15 @@ pub enum At {
     Mail,
     Rcpt,
     Data,
-    /// Behind the first bytes of a body.
+    /// After the first bytes of a body.
     Body,
-    /// The answer to a whole body.
+    /// The reply to a whole body.
     End,
-    /// Behind that answer.
+    /// After that reply.
     Idle,
 }
 
-/// What goes wrong.
+/// The kind of failure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum How {
     Say(&'static str),
@@ -50,19 +50,19 @@ pub enum How {
     Silence,
     Close,
     Reset,
-    /// One line that has no end.
+    /// A line without end.
     EndlessLine,
-    /// One reply that has no last line.
+    /// A reply without a last line.
     EndlessReply,
-    /// What is right, byte by byte.
+    /// The correct reply, byte by byte.
     Drip,
-    /// What is right, in many lines.
+    /// The correct reply, in many lines.
     Multi,
-    /// What is right, after a while.
+    /// The correct reply, delayed.
     Late(Duration),
 }
 
-/// Goes wrong so many times, at commands that hold the text.
+/// Fails this many times, at commands that contain the text.
 #[derive(Clone, Copy, Debug)]
 pub struct Misbehaviour {
     pub at: At,
@@ -71,7 +71,7 @@ pub struct Misbehaviour {
     pub only: &'static str,
 }
 
-/// A message that arrived in whole.
+/// A message that arrived completely.
 #[derive(Clone, Debug)]
 pub struct Taken {
     /// The local part of its sender; empty for a report.
@@ -79,7 +79,7 @@ pub struct Taken {
     pub recipients: Vec<String>,
     pub body: Vec<u8>,
     pub at: Instant,
-    /// The client was told.
+    /// The reply was sent.
     pub answered: bool,
 }
 
@@ -87,13 +87,13 @@ pub struct Taken {
 pub struct Record {
     pub connections: usize,
     pub taken: Vec<Taken>,
-    /// Ids of messages refused for good.
+    /// Ids of permanently refused messages.
     pub refused: Vec<String>,
-    /// Recipients refused for good.
+    /// Permanently refused recipients.
     pub refused_recipients: Vec<String>,
-    /// What went wrong behind an answer, done and over.
+    /// Completed failures after a reply.
     pub idle_misbehaviours: usize,
-    /// While it is set, no whole body is answered.
+    /// While set, no whole body is answered.
     pub holds: bool,
     misbehaviours: Vec<Misbehaviour>,
 }
@@ -109,8 +109,8 @@ impl Receiver {
         offers: &'static [&'static str],
         misbehaviours: &[Misbehaviour],
     ) -> Receiver {
-        let listener = TcpListener::bind(address).expect("loopback has room");
-        // So that the client cannot write a long body into the kernel and be done with it.
+        let listener = TcpListener::bind(address).expect("loopback has a free port");
+        // A small buffer, so that a long body does not fit into the kernel.
         SockRef::from(&listener).set_recv_buffer_size(8 << 10).expect("a size");
         let address = listener.local_addr().expect("it is bound");
         let record = Record { misbehaviours: misbehaviours.to_vec(), ..Record::default() };
@@ -126,7 +126,7 @@ impl Receiver {
     }
 
     pub fn record(&self) -> MutexGuard<'_, Record> {
-        self.record.lock().expect("no session panics with it")
+        self.record.lock().expect("no session panics with the lock")
     }
 }
 
@@ -139,11 +139,11 @@ struct Session {
     recipients: Vec<String>,
     in_mail: bool,
     chunks: Vec<u8>,
-    /// The last words were said.
+    /// The last reply was sent.
     is_over: bool,
-    /// Something was said that is no reply: no client can tell what the next one answers.
+    /// The output was no valid reply, so the next one cannot be assigned to a command.
     is_garbled: bool,
-    /// What went wrong behind an answer ends the session.
+    /// A failure after a reply ends the session.
     ended_idle: bool,
 }
 
@@ -168,17 +168,17 @@ impl Session {
             ended_idle: false,
         };
         session.record().connections += 1;
-        // Every session ends with a fault: QUIT, a script, or the client.
+        // Every session ends with an error: QUIT, the script, or the client.
         let _ = session.talk();
         let (record, ended_idle) = (Arc::clone(&session.record), session.ended_idle);
-        // The client is told by the end of the stream, so that comes first.
+        // The end of the stream informs the client, so it comes first.
         drop(session);
-        record.lock().expect("no session panics with it").idle_misbehaviours +=
+        record.lock().expect("no session panics with the lock").idle_misbehaviours +=
             usize::from(ended_idle);
     }
 
     fn record(&self) -> MutexGuard<'_, Record> {
-        self.record.lock().expect("no session panics with it")
+        self.record.lock().expect("no session panics with the lock")
     }
 
     fn talk(&mut self) -> io::Result<()> {
@@ -212,7 +212,7 @@ impl Session {
     fn ehlo(&mut self, line: &str) -> io::Result<()> {
         let mut lines = vec!["hostile.test"];
         lines.extend(self.offers);
-        let (last, first) = lines.split_last().expect("there is a name");
+        let (last, first) = lines.split_last().expect("the reply has a first line");
         let mut reply: String = first.iter().map(|line| format!("250-{line}\r\n")).collect();
         reply.push_str(&format!("250 {last}"));
         self.answer(At::Ehlo, line, &reply)?;
@@ -288,7 +288,7 @@ impl Session {
         self.end(body)
     }
 
-    /// What goes wrong in the middle of a body. What was said is the answer to all of it.
+    /// Fails in the middle of a body. A reply there is the reply to the whole body.
     fn in_body(&mut self) -> io::Result<bool> {
         let Some(how) = self.misbehaviour(At::Body, "") else { return Ok(false) };
         while self.input.is_empty() {
@@ -344,7 +344,7 @@ impl Session {
         }
     }
 
-    /// The transaction ended with this code.
+    /// Records that the transaction ended with this code.
     fn refuse(&mut self, code: u16) {
         if code >= 500 {
             let recipients = std::mem::take(&mut self.recipients);
@@ -359,7 +359,7 @@ impl Session {
         self.in_mail = false;
     }
 
-    /// Says what is right, or does what the script says. The code that was said.
+    /// Sends the correct reply, or fails as the script says. Returns the code.
     fn answer(&mut self, at: At, line: &str, good: &str) -> io::Result<u16> {
         match self.misbehaviour(at, line) {
             Some(how) => self.misbehave(how, good),
@@ -449,7 +449,7 @@ impl Session {
         }
     }
 
-    /// As it is on the wire, without its end.
+    /// The body as transferred, without its end marker.
     fn dotted_body(&mut self) -> io::Result<Vec<u8>> {
         let mut searched: usize = 0;
         loop {

@@ -1,4 +1,4 @@
-//! The built server between a client and receivers of the test's own.
+//! The built server between a client and scripted receivers.
 
 use std::fmt::Write;
 use std::net::Ipv4Addr;
@@ -21,7 +21,7 @@ pub const FULL: &[&str] =
 pub const PIPED: &[&str] = &["PIPELINING", "8BITMIME", "SIZE 20000000", "DSN"];
 pub const BARE: &[&str] = &["8BITMIME"];
 
-/// Short waits, so that what fails comes again soon. Long enough for a machine with much to do.
+/// Short retry waits, but long enough for a busy machine.
 const WAITS: &str = "
 [delivery]
 retry_schedule = ['1s']
@@ -45,7 +45,7 @@ back_off_max = '2s'
 idle_reuse = '300ms'
 ";
 
-/// Where mail for a domain goes: a receiver, and what is known of it.
+/// The receiver of a domain, and its properties.
 pub struct Destination {
     pub name: String,
     pub domain: String,
@@ -55,13 +55,13 @@ pub struct Destination {
 pub struct Rig {
     pub server: Server,
     pub destinations: Vec<Destination>,
-    /// Reports come here.
+    /// Receives the reports.
     pub home: Receiver,
-    // Behind the server, so that it goes after it.
+    // Declared after the server, so that it is dropped later.
     _folder: TempDir,
 }
 
-/// Where `sender.test` and the receivers live: one address each, as servers of the world do.
+/// The addresses of `sender.test` and of the receivers, one each.
 fn place(number: usize) -> SocketAddr {
     let [high, low] = u16::try_from(number + 1).expect("few receivers").to_be_bytes();
     (Ipv4Addr::new(127, 77, high, low), 0).into()
@@ -72,7 +72,7 @@ pub fn route(domain: &str, address: SocketAddr) -> String {
 }
 
 impl Rig {
-    /// A receiver for each plan: its name, its offers, its script.
+    /// One receiver for each plan: its name, its offers, its script.
     pub fn start(plans: &[(String, &'static [&'static str], Vec<Misbehaviour>)]) -> Rig {
         let home = Receiver::start(place(0), BARE, &[]);
         let mut config = route("sender.test", home.address);
@@ -87,14 +87,14 @@ impl Rig {
         Rig { server, destinations, home, _folder: folder }
     }
 
-    /// Sends on a connection of its own.
+    /// Sends a message on a connection of its own.
     pub fn client(&self) -> Client {
         let mut client = self.server.connect();
         client.greet().expect("a healthy server greets");
         client
     }
 
-    /// Recipients whose sender was told that they failed, in the order of the alphabet.
+    /// Recipients that were reported as failed, sorted.
     pub fn told(&self) -> Vec<String> {
         let record = self.home.record();
         let mut told: Vec<String> = record.taken.iter().flat_map(failed_recipients).collect();
@@ -102,7 +102,7 @@ impl Rig {
         told
     }
 
-    /// Waits until `done`, and for the queue to be empty.
+    /// Waits until `done`, and until the queue is empty.
     pub fn settle(&self, patience: Duration, done: impl Fn() -> bool) {
         let end = Instant::now() + patience;
         while Instant::now() < end && !(done() && queue_text(&self.server).is_empty()) {
@@ -111,13 +111,12 @@ impl Rig {
     }
 }
 
-/// With short waits, and these routes.
+/// A config with short waits and these routes.
 pub fn start_server(routes: &str) -> (Server, TempDir) {
     start_with(WAITS, routes)
 }
 
-/// Likewise, but it waits for the answer to a body and keeps idle connections as long as any test
-/// needs, and tries again after a time that no busy machine takes for anything else.
+/// The same with long limits: for the reply to a body, for idle connections, and between retries.
 pub fn start_patient_server(routes: &str) -> (Server, TempDir) {
     let mut patient = WAITS.to_owned();
     for (short, long) in [
@@ -132,12 +131,12 @@ pub fn start_patient_server(routes: &str) -> (Server, TempDir) {
 }
 
 fn start_with(waits: &str, routes: &str) -> (Server, TempDir) {
-    let folder = tempfile::tempdir().expect("there is room");
+    let folder = tempfile::tempdir().expect("a temporary folder");
     let setup = Setup { config: format!("{waits}{routes}"), ..Setup::default() };
     (Server::start(folder.path(), &setup), folder)
 }
 
-/// What still waits.
+/// The queued messages.
 pub fn queue_text(server: &Server) -> String {
     let output = server.queue(&["list"]);
     assert!(output.status.success(), "{output:?}");
@@ -148,20 +147,20 @@ pub fn queue_text(server: &Server) -> String {
     }
 }
 
-/// Mail with its own sender, by which it is told apart.
+/// Sends mail with a sender of its own, by which it is identified.
 pub fn submit(client: &mut Client, id: &str, recipients: &[String], body: &[u8]) {
     client.expect(&format!("MAIL FROM:<{id}@sender.test>"), 250);
     for recipient in recipients {
         client.expect(&format!("RCPT TO:<{recipient}>"), 250);
     }
     client.expect("DATA", 354);
-    client.send(&crate::support::stuffed(body)).expect("a healthy server takes it");
+    client.send(&crate::support::stuffed(body)).expect("a healthy server reads it");
     let reply = client.reply().expect("a healthy server answers");
     assert_eq!(reply.code, 250, "{}", reply.text);
 }
 
 pub fn failed_recipients(report: &Taken) -> Vec<String> {
-    assert!(report.id.is_empty(), "a report has no sender: {}", report.id);
+    assert!(report.id.is_empty(), "a report has the null sender: {}", report.id);
     let text = String::from_utf8_lossy(&report.body);
     let mut failed = Vec::new();
     let mut last = String::new();
@@ -176,23 +175,23 @@ pub fn failed_recipients(report: &Taken) -> Vec<String> {
     failed
 }
 
-/// Each thing that is wrong, a line.
+/// All findings, one per line.
 #[derive(Default)]
 pub struct Faults(String);
 
 impl Faults {
     pub fn check(&mut self, holds: bool, destination: &str, what: impl FnOnce() -> String) {
         if !holds {
-            writeln!(self.0, "{destination}: {}", what()).expect("a string takes all");
+            writeln!(self.0, "{destination}: {}", what()).expect("writing to a string");
         }
     }
 
     pub fn none_or_panic(self, server: &Server) {
         if !self.0.is_empty() {
             let log = server.log_brief();
-            // The whole log is kept, for it is too long to be read here.
+            // The log is too long for the output of a test, so it is kept in a file.
             let kept = std::env::temp_dir().join("relay-test.log");
-            std::fs::write(&kept, log).expect("there is room");
+            std::fs::write(&kept, log).expect("the file is writable");
             panic!("{}the log is in {}", self.0, kept.display());
         }
     }

@@ -1,4 +1,4 @@
-//! Postfix's smtp-sink with its ways to fail, and then without.
+//! Postfix's smtp-sink with each of its failure modes, and then without.
 
 use std::fs;
 use std::net::SocketAddr;
@@ -24,14 +24,14 @@ use crate::rig::submit;
 use crate::support::Client;
 use crate::support::PATIENCE;
 
-/// How long a sink fails.
+/// Time for which a sink fails.
 const FAILING: Duration = Duration::from_secs(3);
 const MESSAGES: usize = 3;
 
-/// What becomes of mail while the sink is like that.
+/// The result of mail while the sink fails.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Then {
-    /// It is sent again, when the sink is well.
+    /// Retried when the sink works.
     Again,
     Bounced,
     Delivered,
@@ -61,7 +61,7 @@ const ROWS: [(&str, Then); 26] = [
     ("-Q RCPT", Then::Again),
     ("-Q .", Then::Again),
     ("-w 1", Then::Delivered),
-    // With PIPELINING it would answer what comes behind the RCPT first.
+    // With PIPELINING it would first answer the commands after RCPT.
     ("-p -W RCPT:1", Then::Delivered),
     ("-e", Then::Delivered),
     ("-8 -p -E -N", Then::Delivered),
@@ -81,34 +81,34 @@ impl Sink {
         }
         command.arg(address.to_string()).arg("100");
         let child = command.stdin(Stdio::null()).stderr(Stdio::null()).spawn();
-        Sink(child.expect("it was there a moment ago"))
+        Sink(child.expect("smtp-sink can be run"))
     }
 }
 
 impl Drop for Sink {
     fn drop(&mut self) {
-        // It may have ended; either way it is gone afterwards.
+        // It may have ended already.
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
 }
 
 #[test]
-fn smtp_sink_may_fail_as_it_can() {
+fn smtp_sink_may_fail_in_all_its_ways() {
     if !Path::new("/usr/sbin/smtp-sink").exists() {
-        println!("SKIPPED: there is no smtp-sink");
+        println!("SKIPPED: smtp-sink is not installed");
         return;
     }
     let home = Receiver::start(([127, 78, 1, 1], 0).into(), BARE, &[]);
     let mut routes = route("sender.test", home.address);
-    let folder = tempfile::tempdir().expect("there is room");
+    let folder = tempfile::tempdir().expect("a temporary folder");
     let everyone = fs::Permissions::from_mode(0o777);
     fs::set_permissions(folder.path(), everyone.clone()).expect("it is ours");
     let mut sinks = Vec::new();
     for (number, (options, then)) in ROWS.iter().enumerate() {
         let address = free_address(number);
         let dump = folder.path().join(number.to_string());
-        fs::create_dir(&dump).expect("there is room");
+        fs::create_dir(&dump).expect("the folder is writable");
         fs::set_permissions(&dump, everyone.clone()).expect("it is ours");
         let kept = (*then == Then::Delivered).then_some(&*dump);
         sinks.push((Sink::start(options, address, kept), address, dump.clone()));
@@ -130,7 +130,7 @@ fn smtp_sink_may_fail_as_it_can() {
         faults.check(
             fs::read_dir(&dump).is_ok_and(|mut one| one.next().is_none()),
             options,
-            || "it took something".to_owned(),
+            || "it accepted a message".to_owned(),
         );
         drop(sink);
         healed.push((Sink::start("", address, Some(&dump)), dump));
@@ -149,7 +149,7 @@ fn smtp_sink_may_fail_as_it_can() {
             let bounced = told.iter().filter(|one| **one == recipient).count();
             let expected = if *then == Then::Bounced { (0, 1) } else { (1, 0) };
             faults.check((arrived, bounced) == expected, options, || {
-                format!("{recipient} arrived {arrived} times, and its sender was told {bounced}")
+                format!("{recipient} arrived {arrived} times, {bounced} bounces")
             });
         }
     }
@@ -161,7 +161,7 @@ fn smtp_sink_may_fail_as_it_can() {
 fn free_address(number: usize) -> SocketAddr {
     let last = u8::try_from(number + 1).expect("few sinks");
     let listener = TcpListener::bind((std::net::Ipv4Addr::new(127, 78, 0, last), 0));
-    listener.and_then(|one| one.local_addr()).expect("loopback has room")
+    listener.and_then(|one| one.local_addr()).expect("loopback has a free port")
 }
 
 fn await_listener(address: SocketAddr) {

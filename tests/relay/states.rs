@@ -1,4 +1,4 @@
-//! Every state of a session, every way to fail in it, for servers of three kinds.
+//! Every state of a session, every kind of failure in it, for servers of three kinds.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -22,7 +22,7 @@ use crate::rig::submit;
 const CONNECTIONS_MAX: usize = 12;
 const MESSAGES: usize = 2;
 const LATE: Duration = Duration::from_millis(300);
-/// Mail for who is well is there within so long, though everything around it fails.
+/// Time limit for mail to a healthy receiver while all others fail.
 const HEALTHY: Duration = Duration::from_secs(5);
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -57,7 +57,8 @@ fn rows() -> Vec<Row> {
         for at in MOMENTS {
             for (way, how) in WAYS {
                 let is_right = matches!(how, How::Drip | How::Multi | How::Late(_));
-                // Nothing is right in the middle of a body, and BDAT needs no DATA.
+                // A correct reply cannot be sent in the middle of a body, and BDAT has no DATA
+                // command.
                 if (at == At::Body && is_right) || (at == At::Data && kind == "full") {
                     continue;
                 }
@@ -85,7 +86,7 @@ fn body(id: &str, bytes: usize) -> Vec<u8> {
 }
 
 #[test]
-fn every_state_may_fail() {
+fn every_state_can_fail() {
     let rows = rows();
     let mut plans: Vec<_> =
         rows.iter().map(|row| (row.name.clone(), row.offers, vec![row.misbehaviour])).collect();
@@ -96,7 +97,7 @@ fn every_state_may_fail() {
     for (number, (row, destination)) in rows.iter().zip(&rig.destinations).enumerate() {
         for count in 0..MESSAGES {
             let id = format!("m{number}-{count}");
-            // One of the long ones is enough.
+            // One of the slow failures is enough.
             let bytes = if count == 0 { row.body } else { 50 };
             let recipients = ["one", "two"].map(|who| format!("{who}-{id}@{}", destination.domain));
             let body = body(&id, bytes);
@@ -128,7 +129,7 @@ fn every_state_may_fail() {
         let may_refuse = matches!(row.misbehaviour.how, How::Say(text) | How::SayAndClose(text)
             if text.starts_with('5'));
         faults.check(may_refuse || refused.is_empty(), &destination.name, || {
-            "the script is off".into()
+            "the script was not used up".into()
         });
         expected_told.extend(refused);
     }
@@ -136,14 +137,14 @@ fn every_state_may_fail() {
     let missing: Vec<_> = expected_told.iter().filter(|one| !told.contains(one)).collect();
     let wrong: Vec<_> = told.iter().filter(|one| !expected_told.contains(one)).collect();
     faults.check(told == expected_told, "reports", || {
-        format!("not told {missing:?}, told for nothing {wrong:?}, of {}", told.len())
+        format!("not reported {missing:?}, reported wrongly {wrong:?}, of {}", told.len())
     });
     let left = queue_text(&rig.server);
     faults.check(left.is_empty(), "queue", || left.clone());
     faults.none_or_panic(&rig.server);
 }
 
-/// Recipients that the receiver refused for good.
+/// The recipients that the receiver has permanently refused.
 fn refused(record: &Record, sent: &HashMap<String, (Vec<u8>, Vec<String>)>) -> Vec<String> {
     let whole = record.refused.iter().flat_map(|id| sent[id].1.clone());
     let mut refused: Vec<String> = whole.chain(record.refused_recipients.clone()).collect();
@@ -174,14 +175,14 @@ fn check_arrivals(
                 faults.check(
                     taken.id == *id && taken.body.ends_with(body),
                     &destination.name,
-                    || format!("{recipient} got another body"),
+                    || format!("{recipient} got a different body"),
                 );
             }
         }
     }
 }
 
-/// Whenever the answer to a whole body was lost, the log warns of a second delivery.
+/// If the reply to a whole body was lost, the log warns of a second delivery.
 fn check_warnings(destination: &Destination, record: &Record, log: &str, faults: &mut Faults) {
     let lost: usize = record
         .taken
@@ -195,7 +196,7 @@ fn check_warnings(destination: &Destination, record: &Record, log: &str, faults:
         .filter(|line| line.contains(&address) && line.contains("may be delivered twice"))
         .count();
     faults.check(warned >= lost, &destination.name, || {
-        format!("{lost} answers lost, {warned} warnings")
+        format!("{lost} replies lost, {warned} warnings")
     });
 }
 
@@ -208,7 +209,7 @@ fn check_healthy(destination: &Destination, began: &[(String, Instant)], faults:
         });
         for taken in arrived {
             let wait = taken.at.saturating_duration_since(*began);
-            faults.check(wait < HEALTHY, &destination.name, || format!("{id} came after {wait:?}"));
+            faults.check(wait < HEALTHY, &destination.name, || format!("{id} took {wait:?}"));
         }
     }
 }

@@ -1,5 +1,4 @@
-//! A name server that says what it is told, mail servers that write down what they hear, and a
-//! Ringpost between them.
+//! A scripted name server, mail servers that record commands, and a Ringpost between them.
 
 use std::collections::HashMap;
 use std::collections::HashSet;
@@ -34,7 +33,7 @@ use hickory_proto::rr::rdata::MX;
 use hickory_proto::rr::rdata::SOA;
 use hickory_proto::rr::rdata::TLSA;
 use hickory_proto::rr::rdata::TXT;
-use ringpost::net::tls::provider;
+use ringpost::net::tls_server::provider;
 use rustls::ServerConfig;
 use rustls::ServerConnection;
 use rustls::StreamOwned;
@@ -52,7 +51,7 @@ use crate::support::Server;
 use crate::support::Setup;
 use crate::support::stuffed;
 
-/// What a name server knows.
+/// The records of a name server.
 #[derive(Default)]
 pub struct Zone {
     records: HashMap<(String, RecordType), Vec<RData>>,
@@ -98,7 +97,7 @@ impl Zone {
         self
     }
 
-    /// Serves it for as long as the tests run. Everything that is not `unsigned` has AD.
+    /// Serves the records until the test process ends. Answers have AD unless they are `unsigned`.
     pub fn serve(self) -> SocketAddr {
         let udp = UdpSocket::bind("127.0.0.1:0").expect("bound");
         let address = udp.local_addr().expect("bound");
@@ -106,9 +105,10 @@ impl Zone {
             let mut room = [0; 4096];
             loop {
                 let Ok((bytes, from)) = udp.recv_from(&mut room) else { continue };
-                let query = Message::from_vec(&room[..bytes]).expect("the resolver asks well");
+                let query =
+                    Message::from_vec(&room[..bytes]).expect("the resolver sends valid questions");
                 let reply = self.reply(&query).to_vec().expect("encoded");
-                // Who asked may have gone.
+                // The client may have gone.
                 let _ = udp.send_to(&reply, from);
             }
         });
@@ -155,9 +155,9 @@ fn name(text: &str) -> Name {
 /// The TLS of a mail server.
 #[derive(Clone)]
 pub enum Tls {
-    /// It is not offered.
+    /// Not offered.
     None,
-    /// It is offered, and what follows is none.
+    /// Offered, but the handshake fails.
     Broken,
     With(Arc<ServerConfig>),
     /// From the first byte on.
@@ -180,8 +180,8 @@ fn server_config((certificate, key): &(String, String)) -> Arc<ServerConfig> {
     Arc::new(config.expect("a pair"))
 }
 
-/// A mail server that takes everything and writes down each command, with `tls` or `clear` before
-/// it. It ends with the test process.
+/// A mail server that accepts everything and records each command, prefixed with `tls` or `clear`.
+/// It ends with the test process.
 pub struct Sink {
     pub address: SocketAddr,
     heard: Arc<Mutex<Vec<String>>>,
@@ -199,7 +199,7 @@ impl Sink {
         Sink::at(("127.0.0.1", 0), tls, false)
     }
 
-    /// It speaks nothing but TLS, and takes a login.
+    /// Implicit TLS only, with AUTH.
     pub fn implicit(pair: &(String, String)) -> Sink {
         Sink::at(("127.0.0.1", 0), Tls::Implicit(server_config(pair)), false)
     }
@@ -208,7 +208,7 @@ impl Sink {
         Sink::at(("127.0.0.1", 0), tls, true)
     }
 
-    /// On the port of mail, at an address of its own.
+    /// On port 25, at an address of its own.
     pub fn on_port_25(address: Ipv4Addr, tls: Tls) -> Sink {
         Sink::at((&address.to_string(), 25), tls, false)
     }
@@ -221,7 +221,7 @@ impl Sink {
         thread::spawn(move || {
             for stream in listener.incoming() {
                 let (stream, post) = (stream.expect("accepted"), post.clone());
-                // A client that goes away in the middle is none of our business.
+                // The client may close in the middle.
                 thread::spawn(move || post.receive(stream).unwrap_or(()));
             }
         });
@@ -259,14 +259,14 @@ impl Post {
                 self.converse(&mut BufReader::new(stream), "tls").map(drop)
             }
             _ => {
-                // Whoever begins a handshake speaks first.
+                // The client speaks first in a handshake.
                 let _ = reader.get_mut().read(&mut [0; 1])?;
                 reader.get_mut().write_all(b"this is no TLS at all\r\n")
             }
         }
     }
 
-    /// Whether it ends with STARTTLS.
+    /// Serves one session; `true` if it ends with STARTTLS.
     fn converse<S: Read + Write>(
         &self,
         reader: &mut BufReader<S>,
@@ -319,7 +319,7 @@ fn line_of<S: Read>(reader: &mut BufReader<S>) -> std::io::Result<String> {
     }
 }
 
-/// A web server that has one page, under TLS. It ends with the test process.
+/// A web server with one page, under TLS. It ends with the test process.
 pub struct Web {
     pub address: SocketAddr,
     fetches: Arc<AtomicUsize>,
@@ -331,7 +331,7 @@ impl Web {
         Web::serve_after(Duration::ZERO, address, pair, policy)
     }
 
-    /// As `serve`, with a pause between the request and the answer. It serves one client at a time.
+    /// As `serve`, with a pause before the response. It serves one client at a time.
     pub fn serve_after(
         pause: Duration,
         address: (Ipv4Addr, u16),
@@ -357,7 +357,7 @@ impl Web {
                 let session = ServerConnection::new(Arc::clone(&config)).expect("a session");
                 let mut stream = StreamOwned::new(session, stream);
                 let mut room = [0; 4096];
-                // A client that does not like the certificate goes away.
+                // The client may refuse the certificate.
                 if stream.read(&mut room).is_ok() {
                     thread::sleep(pause);
                     let _ = stream.write_all(said.as_bytes()).and_then(|()| stream.flush());
@@ -372,13 +372,13 @@ impl Web {
         self.fetches.load(Ordering::Acquire)
     }
 
-    /// From now on connections are closed at once.
+    /// Closes all further connections at once.
     pub fn go_down(&self) {
         self.is_down.store(true, Ordering::Release);
     }
 }
 
-/// A Ringpost that trusts `authority` and asks that name server.
+/// A Ringpost that trusts `authority` and uses that name server.
 pub struct Relay {
     pub server: Server,
     authority: Authority,
@@ -392,7 +392,7 @@ impl Relay {
     }
 
     pub fn start_with(authority: Authority, zone: Zone, delivery: &str, config: &str) -> Relay {
-        // One shard, for each remembers for itself.
+        // One shard, because each has a memory of its own.
         let setup = Setup { server: "cores = \"0\"\n".to_owned(), ..Setup::default() };
         Relay::start_as(authority, zone, (delivery, config), setup)
     }
@@ -418,14 +418,14 @@ impl Relay {
         Relay { server, authority, setup, folder }
     }
 
-    /// Ends it and starts it again, with the same config and spool.
+    /// Restarts the server with the same config and spool.
     pub fn restart(&mut self) {
         self.server.signal("TERM");
         assert!(self.server.wait(PATIENCE).success());
         self.server = Server::start(self.folder.path(), &self.setup);
     }
 
-    /// Waits until there is such a file in the spool.
+    /// Waits until the spool contains such a file.
     pub fn wait_for_file(&self, name: &str) {
         let path = self.folder.path().join("spool").join(name);
         let end = Instant::now() + PATIENCE;
@@ -435,7 +435,7 @@ impl Relay {
         }
     }
 
-    /// Sends a mail there, and says what the log has of its first attempt.
+    /// Sends a mail to this address, and returns the log record of its first attempt.
     pub fn send(&self, to: &str) -> Value {
         self.submit(to);
         self.attempt(to)
@@ -475,7 +475,7 @@ impl Relay {
         self.attempt(to)
     }
 
-    /// What the log has of the first attempt.
+    /// The log record of the first attempt.
     pub fn attempt(&self, to: &str) -> Value {
         let end = Instant::now() + PATIENCE;
         let wanted = format!("\"to\":\"{to}\"");
@@ -498,7 +498,7 @@ pub fn facts(attempt: &Value) -> String {
     format!("{} | {} | {}", part("outcome"), part("verdict"), part("tls_policy"))
 }
 
-/// It waits, for this reason.
+/// Checks that the mail was deferred for this reason.
 pub fn assert_waits(attempt: &Value, reason: &str) {
     let reply = attempt["reply"].as_str().unwrap_or_default();
     assert_eq!(attempt["outcome"], "deferred", "{attempt}");

@@ -1,5 +1,4 @@
-//! TLS on the way out, as the built binary does it: what it falls back on, what it holds to, and
-//! what its log says of that.
+//! Outgoing TLS with the built binary: fallbacks, enforced policies, and the log records.
 
 #[allow(dead_code)]
 #[path = "../tls_suite/kit.rs"]
@@ -30,7 +29,7 @@ use crate::kit::facts;
 use crate::support::Setup;
 use crate::support::is_root;
 
-/// A route to a sink by its name, with a mode.
+/// A route to a sink by its name, with a TLS mode.
 fn route(domain: &str, sink: &Sink, more: &str) -> String {
     let port = sink.port();
     format!(
@@ -41,7 +40,7 @@ fn route(domain: &str, sink: &Sink, more: &str) -> String {
 }
 
 #[test]
-fn what_need_not_be_is_tried_and_remembered() {
+fn opportunistic_tls_falls_back_and_is_remembered() {
     let authority = Authority::new("Ours");
     let broken = Sink::start(Tls::Broken);
     let other = Sink::start(Tls::with(&authority.issue(&["other.test"])));
@@ -67,7 +66,7 @@ fn what_need_not_be_is_tried_and_remembered() {
 }
 
 #[test]
-fn what_the_operator_demands_is_not_given_up() {
+fn required_tls_is_enforced() {
     let authority = Authority::new("Ours");
     let broken = Sink::start(Tls::Broken);
     let plain = Sink::start(Tls::None);
@@ -111,9 +110,9 @@ fn what_the_operator_demands_is_not_given_up() {
     assert_eq!(facts(&relay.send("a@never.test")), "delivered | - | none");
 }
 
-/// What stands behind `smtps:`, with a certificate or without TLS at all.
+/// `smtps:` routes: implicit TLS with various certificates, and a server without TLS.
 #[test]
-fn tls_may_come_before_the_greeting() {
+fn tls_may_start_before_the_greeting() {
     let authority = Authority::new("Ours");
     let good = Sink::implicit(&authority.issue(&["mx.good.test"]));
     let user = Sink::implicit(&authority.issue(&["mx.user.test"]));
@@ -121,11 +120,12 @@ fn tls_may_come_before_the_greeting() {
     let plain = Sink::start(Tls::None);
     let folder = tempfile::tempdir().expect("a folder");
     let password = folder.path().join("password");
-    std::fs::write(&password, "secret\n").expect("there is room");
+    std::fs::write(&password, "secret\n").expect("the folder is writable");
     let login = format!("auth_user = 'us'\nauth_password_file = {password:?}");
     let rows = [
         ("good.test", &good, "tls = \"verify\""),
-        // Nothing more is asked for, and a certificate for another name will do; the clear will not.
+        // No verification is required, so a certificate for another name is accepted; clear text is
+        // not.
         ("lax.test", &other, ""),
         ("may.test", &other, "tls = \"may\""),
         ("user.test", &user, &*login),
@@ -138,7 +138,7 @@ fn tls_may_come_before_the_greeting() {
         zone = zone.host(&format!("mx.{domain}"), sink.address);
         routes += &route(domain, sink, more).replace("smtp:", "smtps:");
     }
-    // The same server as `smtp:` alone is waited for in vain.
+    // The same server does not answer without TLS.
     routes += &route("clear.test", &good, "");
     routes += "[delivery.timeouts]\ngreeting = \"2s\"\n";
     zone = zone.host("mx.clear.test", good.address);
@@ -156,16 +156,16 @@ fn tls_may_come_before_the_greeting() {
     assert_waits(&attempt, "not valid for name");
     let attempt = relay.send("a@plain.test");
     assert_waits(&attempt, "the TLS handshake failed");
-    assert_eq!(plain.heard("clear"), 0, "nothing was said in the clear");
-    // A server that waits for a handshake does not greet.
+    assert_eq!(plain.heard("clear"), 0, "nothing was sent in clear text");
+    // A server that waits for a handshake sends no greeting.
     assert_eq!(relay.send("a@clear.test")["outcome"], "deferred");
     assert_eq!(good.heard("clear"), 0);
 }
 
 #[test]
-fn hosts_are_held_to_their_tlsa_records() {
+fn tlsa_records_are_enforced() {
     let authority = Authority::new("Ours");
-    // DANE needs no authority: those of strangers will do.
+    // DANE needs no trusted authority.
     let stranger = Authority::new("A stranger");
     let pair = stranger.issue(&["whoever.test"]);
     let sink = Sink::start(Tls::with(&pair));
@@ -196,8 +196,8 @@ fn hosts_are_held_to_their_tlsa_records() {
     assert_waits(&relay.send("a@bogus.test"), "fail DNSSEC validation");
     assert_waits(&relay.send("a@plain.test"), "TLS is demanded (dane)");
     assert_eq!((plain.heard("clear MAIL"), sink.heard("tls MAIL")), (0, 1));
-    // Without a signature the records say nothing, and where the host's address has none they are
-    // not even looked for (RFC 7672 s2.2.2).
+    // Unsigned records are ignored, and if the host's address is unsigned they are not even looked
+    // up (RFC 7672 s2.2.2).
     for domain in ["insecure.test", "unsigned.test"] {
         let attempt = relay.send(&format!("a@{domain}"));
         assert_eq!(facts(&attempt), "delivered | unverified: unknown issuer | may", "{domain}");
@@ -205,7 +205,7 @@ fn hosts_are_held_to_their_tlsa_records() {
 }
 
 #[test]
-fn what_is_signed_is_set_apart_from_what_is_not() {
+fn signed_and_unsigned_domains_share_no_connection() {
     if !is_root("a mail server on port 25") {
         return;
     }
@@ -226,7 +226,7 @@ fn what_is_signed_is_set_apart_from_what_is_not() {
         .unsigned("loose.test");
     let relay = Relay::start(authority, zone, "");
     assert_eq!(facts(&relay.send("a@signed.test")), "delivered | dane | dane");
-    // Whoever can forge the MX need not forge the TLSA records: they are not asked for.
+    // An attacker who can forge the MX need not forge the TLSA records, so they are not looked up.
     let loose = relay.send("a@loose.test");
     assert_eq!(facts(&loose), "delivered | unverified: unknown issuer | may");
     assert_waits(&relay.send("a@left.test"), "TLS is demanded (dane)");
@@ -235,7 +235,7 @@ fn what_is_signed_is_set_apart_from_what_is_not() {
 }
 
 #[test]
-fn hosts_are_held_to_what_their_domain_publishes() {
+fn published_mta_sts_policies_are_enforced() {
     if !is_root("a mail server on port 25") {
         return;
     }
@@ -269,11 +269,14 @@ fn hosts_are_held_to_what_their_domain_publishes() {
     }
     let relay = Relay::start_with(authority, zone, &format!("mta_sts_port = {port}"), "");
     assert_eq!(facts(&relay.send("a@strict.test")), "delivered | verified | mta-sts");
-    // The policy vouches for the name (RFC 8689 s4.2.1), so that the server is asked.
+    // The policy authenticates the name (RFC 8689 s4.2.1), so the server is connected to.
     let required = relay.send_requiring_tls("b@strict.test");
     assert!(required["reply"].as_str().is_some_and(|reply| reply.contains("5.7.30")), "{required}");
-    assert_waits(&relay.send("a@others.test"), "not in the domain's MTA-STS policy");
-    // The one before and the one after share hosts, and not connections.
+    assert_waits(
+        &relay.send("a@others.test"),
+        "the MTA-STS policy of the domain does not list the host",
+    );
+    // The mail before and after uses the same hosts on other connections.
     assert_eq!(facts(&relay.send("a@free.test")), "delivered | unverified: for another name | may");
     assert_waits(&relay.send("a@wrong.test"), "TLS is demanded (mta-sts)");
     let testing = relay.send("a@testing.test");
@@ -286,14 +289,14 @@ fn hosts_are_held_to_what_their_domain_publishes() {
 }
 
 #[test]
-fn a_policy_that_does_not_come_is_not_waited_for_long() {
+fn the_wait_for_a_policy_is_limited() {
     if !is_root("a mail server on port 25") {
         return;
     }
     let authority = Authority::new("Ours");
     let sink = Tls::with(&authority.issue(&["mx.here.test"]));
     let sink = Sink::on_port_25(Ipv4Addr::new(127, 85, 1, 1), sink);
-    // It answers just after nobody waits any more, and its policy would keep the mail here.
+    // The answer comes after the wait has ended, and its policy would defer the mail here.
     let policy = "version: STSv1\nmode: enforce\nmx: mx.else.test\nmax_age: 86400\n";
     let place = (Ipv4Addr::new(127, 85, 2, 1), 0);
     let late = Duration::from_millis(STS_FETCH_MS_MAX + 300);
@@ -310,7 +313,7 @@ fn a_policy_that_does_not_come_is_not_waited_for_long() {
     relay.submit("a@slow.test");
     relay.submit("b@slow.test");
     assert_eq!(facts(&relay.send("a@free.test")), "delivered | verified | may");
-    assert_eq!(sink.heard("tls MAIL"), 1, "the others wait, and nobody waits for them");
+    assert_eq!(sink.heard("tls MAIL"), 1, "other mail is not delayed");
     for to in ["a@slow.test", "b@slow.test"] {
         assert_eq!(facts(&relay.attempt(to)), "delivered | verified | may");
     }
@@ -326,7 +329,7 @@ fn a_policy_that_does_not_come_is_not_waited_for_long() {
 
 const STRICT: &str = "version: STSv1\nmode: enforce\nmx: mx.strict.test\nmax_age: 86400\n";
 
-/// `strict.test` with its mail server, its policy and where that is fetched.
+/// `strict.test` with its mail server, its policy and its web server.
 fn strict(authority: &Authority, net: u8, certificate: &str) -> (Sink, Web, Zone, String) {
     let tls = Tls::with(&authority.issue(&[certificate]));
     let sink = Sink::on_port_25(Ipv4Addr::new(127, net, 1, 1), tls);
@@ -343,7 +346,7 @@ fn strict(authority: &Authority, net: u8, certificate: &str) -> (Sink, Web, Zone
 }
 
 #[test]
-fn a_policy_outlives_a_restart() {
+fn a_policy_survives_a_restart() {
     if !is_root("a mail server on port 25") {
         return;
     }
@@ -372,7 +375,8 @@ fn all_shards_share_one_fetch() {
     let (sink, web, zone, delivery) = strict(&authority, 87, "mx.strict.test");
     let setup = Setup { server: "cores = \"0,1\"\n".to_owned(), ..Setup::default() };
     let relay = Relay::start_as(authority, zone, (&delivery, ""), setup);
-    // The kernel deals connections out: that one shard gets all of them is as likely as 32 heads.
+    // The kernel distributes connections; all of them at one shard is as likely as 32 heads in a
+    // row.
     for number in 0..32 {
         relay.submit(&format!("a{number}@strict.test"));
     }
@@ -389,13 +393,13 @@ fn all_shards_share_one_fetch() {
     assert_eq!((web.fetches(), sink.heard("tls MAIL")), (1, 32));
 }
 
-/// Without a descriptor, say, nothing is known of the domain: to send its mail would be to guess.
+/// If the policy cannot be fetched for a local reason, such as missing descriptors, mail waits.
 #[test]
-fn mail_waits_where_we_cannot_ask_for_a_policy() {
+fn mail_waits_if_the_policy_cannot_be_requested() {
     if !is_root("a mail server on port 25") {
         return;
     }
-    // How often connecting fails, and what becomes of the mail.
+    // The number of failed connects, and the result of the mail.
     let rows = [
         (88, "sts::connect=2*return", "delivered | verified | mta-sts"),
         (89, "sts::connect=return", "deferred | - | -"),
@@ -413,7 +417,7 @@ fn mail_waits_where_we_cannot_ask_for_a_policy() {
                 assert_eq!(sink.heard("clear MAIL"), 0);
                 if expected.starts_with("deferred") {
                     assert_waits(&attempt, "MTA-STS policy cannot be fetched yet");
-                    assert_eq!(attempt["attempts"], 0, "it was not tried");
+                    assert_eq!(attempt["attempts"], 0, "no attempt was made");
                     assert_eq!(sink.heard("tls MAIL"), 0);
                 }
             });
@@ -422,7 +426,7 @@ fn mail_waits_where_we_cannot_ask_for_a_policy() {
 }
 
 #[test]
-fn what_the_sender_demands_is_kept_or_refused() {
+fn requiretls_is_satisfied_or_refused() {
     let authority = Authority::new("Ours");
     let able = Sink::with_requiretls(Tls::with(&authority.issue(&["mx.able.test"])));
     let unable = Sink::start(Tls::with(&authority.issue(&["mx.unable.test"])));
@@ -445,7 +449,7 @@ fn what_the_sender_demands_is_kept_or_refused() {
     let relay = Relay::start(authority, zone, &routes);
     let attempt = relay.send_requiring_tls("a@able.test");
     assert_eq!(facts(&attempt), "delivered | verified | requiretls");
-    assert_eq!(able.heard("tls MAIL FROM:<> REQUIRETLS"), 1, "it is passed on");
+    assert_eq!(able.heard("tls MAIL FROM:<> REQUIRETLS"), 1, "REQUIRETLS is passed on");
     let attempt = relay.send_requiring_tls("a@unable.test");
     assert_eq!(attempt["outcome"], "bounced", "{attempt}");
     assert!(attempt["reply"].as_str().is_some_and(|reply| reply.contains("5.7.30")), "{attempt}");
@@ -460,18 +464,18 @@ fn what_the_sender_demands_is_kept_or_refused() {
     for sink in [&unable, &unproven, &plain] {
         assert_eq!((sink.heard("tls MAIL"), sink.heard("clear MAIL")), (0, 0));
     }
-    // Mail that demands nothing goes there all the same, over connections of its own.
+    // Other mail is delivered there, over connections of its own.
     assert_eq!(facts(&relay.send("b@plain.test")), "delivered | - | may");
 }
 
-/// A mail store at a Unix socket, which knows nothing of REQUIRETLS, takes one mail.
+/// A mail store on a Unix socket that does not support REQUIRETLS accepts one mail.
 #[test]
-fn what_never_leaves_the_machine_meets_the_demand() {
-    let folder = tempfile::tempdir().expect("there is room");
+fn delivery_on_the_same_machine_satisfies_requiretls() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
     let path = folder.path().join("lmtp");
-    let listener = UnixListener::bind(&path).expect("there is room");
+    let listener = UnixListener::bind(&path).expect("the folder is writable");
     let served = thread::spawn(move || {
-        let (mut stream, _) = listener.accept().expect("somebody comes");
+        let (mut stream, _) = listener.accept().expect("a client connects");
         let mut lines = BufReader::new(stream.try_clone().expect("a descriptor")).lines();
         stream.write_all(b"220 store.test LMTP\r\n").expect("written");
         let mut heard = Vec::new();
@@ -492,7 +496,7 @@ fn what_never_leaves_the_machine_meets_the_demand() {
         heard
     });
     let next = format!("lmtp:unix:{}", path.display());
-    // A socket has no TLS, whatever its route says.
+    // A Unix socket has no TLS, whatever the route demands.
     let route = format!(
         "[[route]]\nrecipient_domain = [\"store.test\"]\nnext = \"{next}\"\ntls = \"none\"\n"
     );

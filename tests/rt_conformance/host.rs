@@ -1,4 +1,4 @@
-//! What the host grants, and what is left behind on it.
+//! The requirements on the host, and resources that must be freed.
 
 use std::io::Write;
 use std::net::TcpStream;
@@ -33,7 +33,7 @@ use crate::spec;
 use crate::tasks::yield_now;
 
 #[test]
-fn a_low_memlock_limit_is_named() {
+fn a_low_memlock_limit_is_reported() {
     check_child("memlock");
 }
 
@@ -50,7 +50,7 @@ pub(crate) fn child_memlock() {
 }
 
 #[test]
-fn a_forbidden_io_uring_is_named() {
+fn a_forbidden_io_uring_is_reported() {
     check_child("seccomp EPERM");
     check_child("seccomp ENOSYS");
 }
@@ -77,7 +77,7 @@ pub(crate) fn child_seccomp(errno: i32, fault: &RtFault) {
 }
 
 #[test]
-fn a_core_that_is_not_there_is_named() {
+fn a_missing_core_is_reported() {
     let refused = rt::start(ShardSpec::new("nowhere", Some(100_000)), || async {});
     assert_eq!(refused.err(), Some(RtFault::NoSuchCpu { cpu: 100_000 }));
 }
@@ -88,17 +88,16 @@ fn a_shard_runs_on_its_core() {
     let (give, take) = mpsc::channel();
     let placed = ShardSpec { cpu: Some(cpu), ..spec("placed") };
     let shard = rt::start(placed, move || async move {
-        // SAFETY: asks for nothing but the number of the core.
+        // SAFETY: only returns the number of the core.
         give.send(unsafe { libc::sched_getcpu() }).expect("the test waits for this");
     });
     assert_eq!(shard.expect("a shard starts here").join(), Ok(0));
     assert_eq!(take.recv(), Ok(cpu as i32));
 }
 
-/// A cancelled task of glommio is never freed, nor is what a dropped wait has armed, if armed
-/// wrongly.
+/// glommio never frees a cancelled task, nor a wrongly armed wait that is dropped.
 #[test]
-fn tasks_and_dropped_waits_leave_nothing_behind() {
+fn tasks_and_dropped_waits_leak_nothing() {
     check_child("memory");
 }
 
@@ -106,7 +105,7 @@ pub(crate) fn child_memory() {
     shard_alone(|| async {
         let pool = ChunkPool::new(4);
         let listener = Listener::bind(listen()).expect("bound");
-        let address = listener.local().expect("bound to an address");
+        let address = listener.local().expect("the listener has an address");
         let (mut near, _far) = pair().await;
         let mut after_warming = 0;
         for round in 0..6 {
@@ -136,7 +135,7 @@ pub(crate) fn child_memory() {
             }
         }
         let grown = resident_bytes().saturating_sub(after_warming);
-        assert!(grown < 4 << 20, "{grown} bytes were left behind by 80,000 tasks and waits");
+        assert!(grown < 4 << 20, "80,000 tasks and waits leaked {grown} bytes");
         let open = std::fs::read_dir("/proc/self/fd").expect("proc is mounted").count();
         assert!(open < 64, "{open} descriptors are open");
     });
@@ -150,7 +149,7 @@ fn a_stream_is_small() {
 
 /// `cargo test --release --test rt_conformance -- --ignored --nocapture idle`
 #[test]
-#[ignore = "a measurement: what an idle connection costs"]
+#[ignore = "a measurement: the memory of an idle connection"]
 fn idle_connections_are_measured() {
     let output = as_child("idle");
     print!("{}", String::from_utf8_lossy(&output.stdout));
@@ -163,7 +162,7 @@ pub(crate) fn child_idle() {
     shard_alone(|| async {
         let pool = Rc::new(ChunkPool::new(16));
         let listener = Listener::bind(ListenSpec { backlog: 4096, ..listen() }).expect("bound");
-        let address = listener.local().expect("bound to an address");
+        let address = listener.local().expect("the listener has an address");
         let mut clients = Vec::with_capacity(CONNECTIONS);
         let before = resident_bytes();
         for _ in 0..CONNECTIONS {
@@ -189,7 +188,7 @@ pub(crate) fn child_idle() {
         }
         timer::sleep(Duration::from_millis(300)).await;
         println!(
-            "all spoken to and idle again: {} bytes each, {:?}",
+            "idle again after some data: {} bytes each, {:?}",
             (resident_bytes() - before) / CONNECTIONS,
             start.elapsed()
         );

@@ -1,9 +1,9 @@
-//! What any backend of `rt` must pass. Each test names what it guards against. Those that guard
-//! against a fault of glommio were seen to fail with the guard taken out; where the fault is a race
-//! between threads, in most runs and not in all.
+//! The tests that any backend of `rt` must pass. Each names the defect that it guards against.
+//! Tests of glommio's defects were seen to fail with the workaround removed; for races between
+//! threads, in most runs.
 //!
 //! Tests that need a process of their own (limits, filters, memory) run this binary again, with
-//! the test `child` alone and `RT_CHILD` naming the part to play.
+//! only the test `child` and the part in `RT_CHILD`.
 
 mod host;
 mod sockets;
@@ -30,10 +30,10 @@ use std::time::Instant;
 use ringpost::rt;
 use ringpost::rt::ListenSpec;
 use ringpost::rt::Listener;
+use ringpost::rt::OnDeath;
 use ringpost::rt::RtFault;
 use ringpost::rt::ShardSpec;
 use ringpost::rt::Stream;
-use ringpost::rt::executor::OnDeath;
 use ringpost::rt::timer;
 
 use crate::host::child_idle;
@@ -45,10 +45,10 @@ use crate::tasks::child_death;
 
 pub(crate) const LOOPBACK: &str = "127.0.0.1:0";
 pub(crate) const LONG: Duration = Duration::from_secs(20);
-/// How late a deadline may be.
+/// Tolerance of a deadline.
 pub(crate) const LATE: Duration = Duration::from_millis(250);
 
-/// Held to write by tests that burn the machine, to read by those that look at the time.
+/// Locked for writing by tests that use all cores, for reading by tests that measure time.
 pub(crate) static QUIET: RwLock<()> = RwLock::new(());
 
 pub(crate) fn spec(name: &str) -> ShardSpec {
@@ -56,7 +56,7 @@ pub(crate) fn spec(name: &str) -> ShardSpec {
     ShardSpec { on_death, ..ShardSpec::new(name, None) }
 }
 
-/// Runs `main` as the main future of a shard and gives back what it gives. A panic in it is ours.
+/// Runs `main` as the main future of a shard and returns its result. A panic in it is passed on.
 pub(crate) fn on_shard<F, Fut, T>(main: F) -> T
 where
     F: FnOnce() -> Fut + Send + 'static,
@@ -77,7 +77,7 @@ where
     let shard = rt::start(spec("test"), move || async move {
         give.send(main().await).expect("the test waits for this");
     });
-    let left = shard.expect("a shard starts here").join().expect("the shard ends in order");
+    let left = shard.expect("a shard starts").join().expect("the shard ends normally");
     assert_eq!(left, 0, "every task has ended");
     take.recv().expect("the main future has ended")
 }
@@ -87,10 +87,10 @@ pub(crate) fn listen() -> ListenSpec {
     ListenSpec { address, backlog: 512, reuse_port: true, v6_only: true, inherited: None }
 }
 
-/// Two ends of a connection, both on this shard.
+/// Both ends of a connection on this shard.
 pub(crate) async fn pair() -> (Stream, Stream) {
     let listener = Listener::bind(listen()).expect("bound");
-    let address = listener.local().expect("bound to an address");
+    let address = listener.local().expect("the listener has an address");
     let near = rt::connect(address, None, LONG).await.expect("connected");
     let (far, peer) = listener.accept().await.expect("accepted");
     assert_eq!(near.local(), Ok(peer));
@@ -101,7 +101,7 @@ pub(crate) async fn pair() -> (Stream, Stream) {
 /// A stream whose other end is a plain socket.
 pub(crate) async fn half() -> (Stream, TcpStream) {
     let listener = TcpListener::bind(LOOPBACK).expect("bound");
-    let address = listener.local_addr().expect("bound to an address");
+    let address = listener.local_addr().expect("the listener has an address");
     let stream = rt::connect(address, None, LONG).await.expect("connected");
     (stream, listener.accept().expect("accepted").0)
 }
@@ -116,21 +116,22 @@ pub(crate) async fn poll_and_drop<T>(future: impl Future<Output = T>) -> Option<
     .await
 }
 
-/// Waits until it is so: what goes through the kernel is there a moment later on a busy machine.
+/// Waits until the condition holds: effects that pass through the kernel are delayed on a busy
+/// machine.
 #[track_caller]
 pub(crate) fn eventually(mut is_so: impl FnMut() -> bool) -> impl Future<Output = ()> {
     let caller = Location::caller();
     async move {
         let start = Instant::now();
         while !is_so() {
-            assert!(start.elapsed() < LONG, "not so for long at {caller}");
+            assert!(start.elapsed() < LONG, "timed out at {caller}");
             timer::sleep(Duration::from_millis(2)).await;
         }
     }
 }
 
 pub(crate) fn pin_to(cpu: usize) {
-    // SAFETY: a cpu_set_t of zeroes is an empty set, and the calls read it only.
+    // SAFETY: a zeroed cpu_set_t is an empty set, and the calls only read it.
     unsafe {
         let mut set: libc::cpu_set_t = std::mem::zeroed();
         libc::CPU_SET(cpu, &mut set);
@@ -139,11 +140,11 @@ pub(crate) fn pin_to(cpu: usize) {
 }
 
 pub(crate) fn some_cpu() -> usize {
-    // SAFETY: a cpu_set_t of zeroes is an empty set, and the call fills it.
+    // SAFETY: a zeroed cpu_set_t is an empty set, and the call fills it.
     unsafe {
         let mut set: libc::cpu_set_t = std::mem::zeroed();
         assert_eq!(libc::sched_getaffinity(0, size_of_val(&set), &mut set), 0);
-        (0..1024).find(|cpu| libc::CPU_ISSET(*cpu, &set)).expect("we run somewhere")
+        (0..1024).find(|cpu| libc::CPU_ISSET(*cpu, &set)).expect("this thread may run on some core")
     }
 }
 
@@ -151,7 +152,7 @@ pub(crate) fn as_child(part: &str) -> Output {
     let itself = std::env::current_exe().expect("this binary has a path");
     let mut child = Command::new(itself);
     child.args(["--exact", "child", "--nocapture", "--test-threads=1"]);
-    child.env("RT_CHILD", part).output().expect("this binary runs again")
+    child.env("RT_CHILD", part).output().expect("this binary can be run again")
 }
 
 pub(crate) fn check_child(part: &str) {
@@ -171,13 +172,13 @@ pub(crate) fn child() {
         Ok("death") => child_death(),
         Ok("memory") => child_memory(),
         Ok("idle") => child_idle(),
-        Ok(other) => panic!("there is no part {other}"),
+        Ok(other) => panic!("unknown part {other}"),
         Err(_) => {}
     }
 }
 
 pub(crate) fn set_limit(resource: u32, soft: u64) {
-    // SAFETY: the limit is a valid place for both calls.
+    // SAFETY: the limit is valid for reads and writes during both calls.
     unsafe {
         let mut limit: libc::rlimit = std::mem::zeroed();
         assert_eq!(libc::getrlimit(resource, &mut limit), 0);

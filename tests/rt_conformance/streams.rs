@@ -31,7 +31,7 @@ fn deadlines_fire_in_time_and_never_early() {
         for wait_ms in [0, 1, 30, 120, 333] {
             let wait = Duration::from_millis(wait_ms);
             let mut least = Duration::MAX;
-            // A machine that is busy with something else may be late once, not always.
+            // On a busy machine one deadline may be late.
             for _ in 0..3 {
                 let start = timer::now();
                 near.deadline().set_in(wait);
@@ -54,7 +54,7 @@ fn deadlines_fire_in_time_and_never_early() {
 }
 
 #[test]
-fn a_deadline_that_is_set_anew_counts_from_then() {
+fn a_deadline_that_is_set_again_counts_from_then() {
     on_shard(|| async {
         let pool = ChunkPool::new(4);
         let (mut near, mut far) = pair().await;
@@ -83,15 +83,15 @@ fn a_deadline_that_is_set_anew_counts_from_then() {
     });
 }
 
-/// A drain ends the waits that were said to be idle, and no others.
+/// A drain interrupts idle waits only.
 #[test]
-fn an_interruption_ends_idle_waits_only() {
+fn an_interrupt_ends_idle_waits_only() {
     type Begin = fn(&timer::Deadline);
     let rows: [(&str, Begin, bool); 4] = [
         ("idle", |deadline| deadline.set_idle_in(LONG), true),
         ("not idle", |deadline| deadline.set_in(LONG), false),
         (
-            "idle, then set anew",
+            "idle, then set again",
             |deadline| {
                 deadline.set_idle_in(LONG);
                 deadline.set_in(LONG);
@@ -124,7 +124,7 @@ fn an_interruption_ends_idle_waits_only() {
 }
 
 #[test]
-fn a_read_that_waits_holds_no_chunk() {
+fn a_waiting_read_holds_no_chunk() {
     on_shard(|| async {
         let pool = Rc::new(ChunkPool::new(2));
         let (mut near, mut far) = pair().await;
@@ -133,13 +133,13 @@ fn a_read_that_waits_holds_no_chunk() {
         task::spawn(async move {
             let first = near.read(&reading, None).await.expect("the first bytes");
             assert_eq!(reading.chunks_out(), 1);
-            let second = near.read(&reading, Some(first)).await.expect("more behind them");
+            let second = near.read(&reading, Some(first)).await.expect("more bytes");
             getting.borrow_mut().extend_from_slice(second.bytes());
             reading.give(second);
             assert_eq!(near.read(&reading, None).await.err(), Some(IoFault::Closed));
         });
         timer::sleep(Duration::from_millis(30)).await;
-        assert_eq!(pool.chunks_out(), 0, "it waits without a chunk");
+        assert_eq!(pool.chunks_out(), 0, "the read waits without a chunk");
         far.write(b"one ".to_vec()).await.0.expect("sent");
         // It waits with the chunk that it was given.
         eventually(|| pool.chunks_out() == 1).await;
@@ -157,11 +157,11 @@ fn an_empty_pool_makes_a_read_wait() {
     on_shard(|| async {
         let pool = Rc::new(ChunkPool::new(1));
         let (mut near, mut far) = pair().await;
-        let taken = pool.try_take().expect("the only one");
+        let taken = pool.try_take().expect("the only chunk is free");
 
         near.deadline().set_in(Duration::from_millis(50));
         let fault = near.read(&pool, None).await.err();
-        assert_eq!(fault, Some(IoFault::TimedOut), "nothing came, so no chunk was missing");
+        assert_eq!(fault, Some(IoFault::TimedOut), "nothing arrived, so no chunk was missing");
 
         far.write(b"late".to_vec()).await.0.expect("sent");
         near.deadline().set_in(Duration::from_millis(50));
@@ -174,13 +174,13 @@ fn an_empty_pool_makes_a_read_wait() {
             timer::sleep(Duration::from_millis(40)).await;
             giving.give(taken);
         });
-        let chunk = near.read(&pool, None).await.expect("the chunk came back");
+        let chunk = near.read(&pool, None).await.expect("the chunk was returned");
         assert_eq!(chunk.bytes(), b"late");
-        assert!(start.elapsed() < Duration::from_secs(5), "it asked again {:?}", start.elapsed());
+        assert!(start.elapsed() < Duration::from_secs(5), "it retried after {:?}", start.elapsed());
     });
 }
 
-/// Readiness and receive, so a dropped read has taken nothing.
+/// Reads wait for readiness and then receive, so a dropped read has consumed nothing.
 #[test]
 fn a_dropped_read_loses_no_byte() {
     on_shard(|| async {
@@ -205,10 +205,10 @@ fn a_dropped_read_loses_no_byte() {
                 Err(timer::Elapsed) => dropped += 1,
             }
         }
-        sender.join().expect("the sender ends");
+        sender.join().expect("the sending thread ends");
         let sent: Vec<u8> = (0..2000_u32).flat_map(u32::to_be_bytes).collect();
         assert!(got == sent, "{} bytes of {}", got.len(), sent.len());
-        assert!(dropped > 10, "{dropped} reads were dropped, which proves little");
+        assert!(dropped > 10, "only {dropped} reads were dropped");
         assert_eq!(pool.chunks_out(), 0);
     });
 }
@@ -231,7 +231,7 @@ fn a_dropped_read_leaves_no_deadline_behind() {
 }
 
 #[test]
-fn bytes_arrive_whole_and_in_order() {
+fn bytes_arrive_completely_and_in_order() {
     on_shard(|| async {
         let pool = Rc::new(ChunkPool::new(64));
         let (mut near, mut far) = pair().await;
@@ -241,7 +241,7 @@ fn bytes_arrive_whole_and_in_order() {
         task::spawn(async move {
             let (written, rest) = near.write(sent).await;
             assert_eq!((written, rest.len()), (Ok(()), 0));
-            assert!(rest.capacity() >= 3_000_000, "the memory comes back");
+            assert!(rest.capacity() >= 3_000_000, "the buffer is returned");
             let (written, back) = near.write_vectored(slices).await;
             assert_eq!((written, back.len()), (Ok(()), 150));
             assert_eq!(near.write_vectored(vec![slice_of(b""), slice_of(b"")]).await.0, Ok(()));
@@ -275,7 +275,7 @@ fn slice_of(bytes: &[u8]) -> Slice {
 }
 
 #[test]
-fn a_peer_that_does_not_read_runs_into_the_deadline() {
+fn a_peer_that_does_not_read_makes_the_deadline_expire() {
     on_shard(|| async {
         for vectored in [false, true] {
             let (mut near, _far) = pair().await;
@@ -294,7 +294,7 @@ fn a_peer_that_does_not_read_runs_into_the_deadline() {
 }
 
 #[test]
-fn what_came_or_ended_is_seen_without_reading() {
+fn data_and_the_end_are_noticed_without_reading() {
     on_shard(|| async {
         let pool = ChunkPool::new(4);
         let (mut near, mut far) = pair().await;
@@ -313,7 +313,7 @@ fn what_came_or_ended_is_seen_without_reading() {
 }
 
 #[test]
-fn a_connection_that_is_broken_off_is_told_from_one_that_ends() {
+fn a_reset_is_distinguished_from_an_end() {
     on_shard(|| async {
         let pool = ChunkPool::new(4);
         let (mut near, far) = pair().await;
@@ -329,7 +329,7 @@ fn a_connection_that_is_broken_off_is_told_from_one_that_ends() {
         let (near, mut far) = half().await;
         near.abort();
         let reset = far.read(&mut [0]).map_err(|error| error.raw_os_error());
-        assert_eq!(reset, Err(Some(libc::ECONNRESET)), "the peer is told by a reset");
+        assert_eq!(reset, Err(Some(libc::ECONNRESET)), "the peer gets a reset");
 
         let (near, mut far) = half().await;
         near.shutdown_write().expect("no more");
@@ -342,7 +342,7 @@ fn a_connection_that_is_broken_off_is_told_from_one_that_ends() {
 }
 
 #[test]
-fn unread_input_is_seen_without_taking_it() {
+fn unread_input_is_counted_without_reading_it() {
     on_shard(|| async {
         let pool = ChunkPool::new(4);
         let (mut near, mut far) = half().await;

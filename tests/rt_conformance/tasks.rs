@@ -1,4 +1,4 @@
-//! Tasks, and the lives and deaths of shards.
+//! Tasks, and the start and death of shards.
 
 use std::cell::Cell;
 use std::cell::RefCell;
@@ -17,10 +17,10 @@ use std::time::Duration;
 use std::time::Instant;
 
 use ringpost::rt;
+use ringpost::rt::OnDeath;
 use ringpost::rt::RtFault;
 use ringpost::rt::ShardSpec;
 use ringpost::rt::Watchdog;
-use ringpost::rt::executor::OnDeath;
 use ringpost::rt::task;
 use ringpost::rt::timer;
 
@@ -33,7 +33,7 @@ use crate::pin_to;
 use crate::some_cpu;
 use crate::spec;
 
-/// Without the ticker the executor goes to sleep for ever with runnable tasks.
+/// Without the ticker the executor sleeps for ever with runnable tasks.
 #[test]
 fn tasks_keep_running_on_a_contended_core() {
     let _alone = QUIET.write().unwrap_or_else(PoisonError::into_inner);
@@ -60,12 +60,12 @@ fn tasks_keep_running_on_a_contended_core() {
         };
         task::spawn(spin(plain, Arc::clone(&stopped)));
         task::spawn_latency(spin(latency, stopped));
-        // No timer here: it would do the ticker's work.
+        // No timer here, because it would do the ticker's work.
         bell.wait().await;
     });
-    let shard = shard.expect("a shard starts here");
-    // As a server has one. When all its alarms went off while the core was taken away, the shard is
-    // interrupted within half a second; with no ticker it would be told of as stuck.
+    let shard = shard.expect("a shard starts");
+    // As in the server. If all alarms fired while the shard had no CPU, the watchdog interrupts it
+    // within half a second; without a ticker it would report a stall.
     let told = Arc::new(AtomicUsize::new(0));
     let telling = Arc::clone(&told);
     let watchdog = Watchdog::start(vec![shard.heartbeat()], Duration::from_secs(4), move |_| {
@@ -80,18 +80,19 @@ fn tasks_keep_running_on_a_contended_core() {
         last = now;
     }
     stop.store(true, Ordering::Relaxed);
-    burners.into_iter().for_each(|burner| burner.join().expect("a burner ends"));
+    burners.into_iter().for_each(|burner| burner.join().expect("the thread ends"));
     doorbell.ring();
-    assert!(stood <= 3, "runnable tasks stood still for {stood} halves of a second");
-    assert_eq!(told.load(Ordering::Relaxed), 0, "its ticker stood still");
+    assert!(stood <= 3, "runnable tasks did not run for {stood} half seconds");
+    assert_eq!(told.load(Ordering::Relaxed), 0, "the ticker has stalled");
     assert_eq!(shard.join(), Ok(0));
-    drop(watchdog.expect("a thread starts"));
+    drop(watchdog.expect("the watchdog starts"));
 }
 
-/// When the preempt timer ends before the executor has run its first task, it falls asleep before
-/// any alarm is set. Without a prod from its starter it never wakes; later the watchdog's help.
+/// When the preempt timer fires before the executor has run its first task, the executor falls
+/// asleep before any alarm is set. Only an interrupt from `start`, or later from the watchdog,
+/// wakes it.
 #[test]
-fn a_shard_that_sleeps_with_no_alarm_left_is_woken() {
+fn a_shard_that_sleeps_without_an_alarm_is_woken() {
     const ROUNDS: u64 = 240;
     let _alone = QUIET.write().unwrap_or_else(PoisonError::into_inner);
     let cpu = some_cpu();
@@ -116,8 +117,8 @@ fn a_shard_that_sleeps_with_no_alarm_left_is_woken() {
     });
 }
 
-/// Takes the core away at odd moments: the executor falls asleep when its preempt timer ends
-/// between being set and the first task's being run.
+/// Takes the CPU away at random moments: the executor falls asleep if its preempt timer fires
+/// between being set and the first task's run.
 fn burn(cpu: usize, which: u32, stop: &AtomicBool) {
     pin_to(cpu);
     let mut odd = 7 + which;
@@ -141,9 +142,9 @@ pub(crate) async fn yield_now() {
     .await;
 }
 
-/// Without catch_unwind the panic ends the executor. What the task held must be dropped.
+/// Without catch_unwind a panic ends the executor. The task's future must be dropped.
 #[test]
-fn a_panic_ends_its_task_and_nothing_else() {
+fn a_panic_ends_only_its_task() {
     struct PanicsAgain(Rc<Cell<bool>>);
     impl Drop for PanicsAgain {
         fn drop(&mut self) {
@@ -166,7 +167,7 @@ fn a_panic_ends_its_task_and_nothing_else() {
             let _held = PanicsAgain(worse);
             timer::sleep(Duration::from_millis(5)).await;
         });
-        task::spawn_latency(async { panic!("at its first poll") });
+        task::spawn_latency(async { panic!("in the first poll") });
         let ran = Rc::new(Cell::new(0));
         for _ in 0..100 {
             let ran = Rc::clone(&ran);
@@ -177,8 +178,8 @@ fn a_panic_ends_its_task_and_nothing_else() {
         }
         assert_eq!(task::live(), 103);
         assert_eq!(task::drained(LONG).await, 0);
-        assert_eq!(ran.get(), 100, "the others ran on");
-        assert!(dropped.get() && again.get(), "what the dead held was dropped");
+        assert_eq!(ran.get(), 100, "the other tasks have run");
+        assert!(dropped.get() && again.get(), "the futures of the dead tasks were dropped");
         assert_eq!(task::panics(), 3);
         assert_eq!(told.borrow().len(), 3);
         assert!(told.borrow().contains(&"a session's bug, number 7".to_owned()));
@@ -193,7 +194,7 @@ impl Drop for OnDrop {
     }
 }
 
-/// glommio's own spawn polls the child inside the caller, and whatever that has borrowed.
+/// glommio's own spawn polls the child at once, while the caller may hold a borrow.
 #[test]
 fn a_spawned_future_is_not_polled_by_spawn() {
     on_shard(|| async {
@@ -211,16 +212,16 @@ fn a_spawned_future_is_not_polled_by_spawn() {
     });
 }
 
-/// A task that is cancelled is never freed by glommio, so there must be nothing to cancel it by.
+/// glommio never frees a cancelled task, so `spawn` returns no handle.
 #[test]
-fn spawning_gives_nothing_back() {
+fn spawning_returns_no_handle() {
     type Nothing = std::future::Ready<()>;
     let _: [fn(Nothing); 2] = [|future| task::spawn(future), |future| task::spawn_latency(future)];
 }
 
-/// glommio forgets what is still running when the main future ends.
+/// glommio drops tasks that run when the main future ends.
 #[test]
-fn tasks_are_run_down_before_a_shard_exits() {
+fn tasks_are_completed_before_a_shard_exits() {
     let _quiet = QUIET.read().unwrap_or_else(PoisonError::into_inner);
     let ended = Arc::new(AtomicUsize::new(0));
     for (name, drain_max, left) in [("in time", LONG, 0), ("never", Duration::from_millis(50), 1)] {
@@ -238,16 +239,16 @@ fn tasks_are_run_down_before_a_shard_exits() {
                 task::spawn(std::future::pending());
             }
         });
-        let shard = shard.expect("a shard starts here");
+        let shard = shard.expect("a shard starts");
         let heartbeat = shard.heartbeat();
         assert_eq!(shard.join(), Ok(left), "{name}");
         assert_eq!(ended.load(Ordering::Relaxed), before + 3, "{name}");
-        assert_eq!(heartbeat.beat_ms(), u64::MAX, "{name}: it ended in order");
+        assert_eq!(heartbeat.beat_ms(), u64::MAX, "{name}: the shard has ended normally");
     }
 }
 
 #[test]
-fn the_death_of_a_main_future_is_told() {
+fn the_death_of_a_main_future_is_reported() {
     let _quiet = QUIET.read().unwrap_or_else(PoisonError::into_inner);
     for (name, at_once) in [("in its first poll", true), ("after a wait", false)] {
         let (tell, told) = mpsc::channel();
@@ -259,7 +260,7 @@ fn the_death_of_a_main_future_is_told() {
             }
             panic!("the main future is broken");
         });
-        let died = shard.expect("a shard starts here").join();
+        let died = shard.expect("a shard starts").join();
         let what = "the main future is broken".to_owned();
         assert_eq!(told.recv().as_ref(), Ok(&what), "{name}");
         assert_eq!(died, Err(RtFault::Died { what }), "{name}");
@@ -270,7 +271,7 @@ fn the_death_of_a_main_future_is_told() {
 fn the_death_of_a_shard_ends_the_process() {
     let output = as_child("death");
     let cried = String::from_utf8_lossy(&output.stderr);
-    assert!(!output.status.success(), "the process lived on");
+    assert!(!output.status.success(), "the process has not ended with an error");
     assert!(cried.contains("shard doomed died: a broken tick"), "{cried}");
 }
 
@@ -279,15 +280,15 @@ pub(crate) fn child_death() {
         timer::on_tick(|| panic!("a broken tick"));
         timer::sleep(LONG).await;
     });
-    // Not reached: the ticker dies, and with it the process.
-    let _ = shard.expect("a shard starts here").join();
+    // Not reached: the ticker's death ends the process.
+    let _ = shard.expect("a shard starts").join();
 }
 
 #[test]
-fn a_watchdog_tells_of_a_blocked_shard_and_of_no_other() {
+fn a_watchdog_reports_only_the_blocked_shard() {
     let _alone = QUIET.write().unwrap_or_else(PoisonError::into_inner);
     let (block, blocked) = mpsc::channel::<()>();
-    let ended = rt::start(spec("ended"), || async {}).expect("a shard starts here");
+    let ended = rt::start(spec("ended"), || async {}).expect("a shard starts");
     let busy = Arc::new(AtomicBool::new(true));
     let working = Arc::clone(&busy);
     let well = rt::start(spec("well"), move || async move {
@@ -295,12 +296,12 @@ fn a_watchdog_tells_of_a_blocked_shard_and_of_no_other() {
             task::yield_if_needed().await;
         }
     });
-    let well = well.expect("a shard starts here");
+    let well = well.expect("a shard starts");
     let stuck = rt::start(spec("stuck"), move || async move {
         timer::sleep(Duration::from_millis(1000)).await;
-        blocked.recv().expect("the test lets go");
+        blocked.recv().expect("the test unblocks the shard");
     });
-    let stuck = stuck.expect("a shard starts here");
+    let stuck = stuck.expect("a shard starts");
     let heartbeats = vec![ended.heartbeat(), well.heartbeat(), stuck.heartbeat()];
     assert_eq!(ended.join(), Ok(0));
     let (tell, told) = mpsc::channel();
@@ -310,18 +311,18 @@ fn a_watchdog_tells_of_a_blocked_shard_and_of_no_other() {
         tell.send(name.to_owned()).expect("heard");
     });
     assert_eq!(told.recv_timeout(LONG).as_deref(), Ok("stuck"));
-    assert!(start.elapsed() >= Duration::from_millis(1300), "it told before the shard stuck");
+    assert!(start.elapsed() >= Duration::from_millis(1300), "it was reported before it stalled");
     block.send(()).expect("the shard waits for this");
     busy.store(false, Ordering::Relaxed);
     assert_eq!(stuck.join(), Ok(0));
     assert_eq!(well.join(), Ok(0));
     drop(watchdog);
-    assert!(told.try_recv().is_err(), "it told once, of one");
+    assert!(told.try_recv().is_err(), "one stall is reported once");
 }
 
-/// A task whose reads and writes are always ready would keep the executor from all others.
+/// A task whose I/O is always ready must not starve the others.
 #[test]
-fn a_stream_that_is_always_ready_lets_others_run() {
+fn a_stream_that_is_always_ready_lets_other_tasks_run() {
     on_shard(|| async {
         let (mut near, _far) = pair().await;
         let (done, ticks) = (Rc::new(Cell::new(false)), Rc::new(Cell::new(0)));

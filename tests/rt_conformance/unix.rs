@@ -1,4 +1,4 @@
-//! Unix sockets, and reads of just so many bytes.
+//! Unix sockets, and reads of an exact length.
 
 use std::io::Read;
 use std::io::Write;
@@ -20,7 +20,7 @@ use crate::half;
 use crate::on_shard;
 
 #[test]
-fn just_so_many_bytes_are_read() {
+fn exactly_the_requested_bytes_are_read() {
     on_shard(|| async {
         let pool = ChunkPool::new(1);
         let (mut near, mut far) = half().await;
@@ -29,11 +29,11 @@ fn just_so_many_bytes_are_read() {
         let mut room = [0; 5];
         near.read_exact(&mut room).await.expect("it came");
         assert_eq!(room, *b"abcde");
-        let chunk = near.read(&pool, None).await.expect("it was left");
+        let chunk = near.read(&pool, None).await.expect("the rest");
         assert_eq!(chunk.bytes(), b" and more");
         pool.give(chunk);
-        near.read_exact(&mut []).await.expect("nothing is soon read");
-        // In pieces, and then too few.
+        near.read_exact(&mut []).await.expect("an empty read completes");
+        // In pieces, and then too few bytes.
         task::spawn(async move {
             for byte in b"12345678" {
                 timer::sleep(Duration::from_millis(5)).await;
@@ -51,7 +51,7 @@ fn just_so_many_bytes_are_read() {
 }
 
 #[test]
-fn a_unix_socket_is_a_stream_like_any_other() {
+fn a_unix_socket_works_like_a_tcp_stream() {
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("socket");
     let listener = UnixListener::bind(&path).expect("bound");
@@ -77,7 +77,7 @@ fn a_unix_socket_is_a_stream_like_any_other() {
 }
 
 #[test]
-fn unix_sockets_fail_by_name() {
+fn unix_sockets_fail_with_the_cause() {
     let folder = tempfile::tempdir().expect("a folder");
     let path = |name: &str| folder.path().join(name);
     drop(UnixListener::bind(path("stale")).expect("bound"));
@@ -91,7 +91,7 @@ fn unix_sockets_fail_by_name() {
         assert_eq!(fault(&missing).await, Some(IoFault::NoSuchFile));
         assert_eq!(fault(&stale).await, Some(IoFault::Refused));
         assert!(matches!(fault(&long).await, Some(IoFault::Io(_))));
-        let _first = rt::connect_unix(&crowded, LONG).await.expect("there is room for one");
+        let _first = rt::connect_unix(&crowded, LONG).await.expect("the queue has room for one");
         let limit = Duration::from_millis(100);
         let start = timer::now();
         let second = rt::connect_unix(&crowded, limit).await.err();
@@ -99,9 +99,9 @@ fn unix_sockets_fail_by_name() {
         assert!(start.elapsed() >= limit);
         task::spawn(async move {
             timer::sleep(Duration::from_millis(100)).await;
-            full.accept().expect("the first one");
+            full.accept().expect("the first connection");
             timer::sleep(Duration::from_millis(200)).await;
         });
-        rt::connect_unix(&crowded, LONG).await.expect("there is room again");
+        rt::connect_unix(&crowded, LONG).await.expect("the queue has room again");
     });
 }

@@ -23,7 +23,7 @@ use crate::QUIET;
 use crate::on_shard;
 use crate::shard_alone;
 
-/// More than 32,767 wakers of one task would end the process; a lost one would end the test.
+/// More than 32,767 wakers of one task would end the process; a lost one would hang the test.
 #[test]
 fn no_ring_of_another_thread_is_lost() {
     const THREADS: usize = 4;
@@ -63,13 +63,13 @@ fn no_ring_of_another_thread_is_lost() {
             }
             let left = task::drained(LONG).await;
             assert_eq!((got.get(), left), (THREADS * RINGS, 0), "{} waits", waits.get());
-            ringers.into_iter().for_each(|ringer| ringer.join().expect("a ringer ends"));
+            ringers.into_iter().for_each(|ringer| ringer.join().expect("the thread ends"));
         });
     }
 }
 
-/// One ring at a time, so that each must wake a shard that sleeps: the case in which a wake that
-/// falls between "nothing to do" and "asleep" would be lost.
+/// One ring at a time, so that each must wake a sleeping shard. A wake between "no work" and
+/// "asleep" must not be lost.
 #[test]
 fn every_ring_wakes_a_sleeping_shard() {
     const ROUNDS: u64 = 10_000;
@@ -82,12 +82,12 @@ fn every_ring_wakes_a_sleeping_shard() {
                 there.ring();
                 let start = Instant::now();
                 while !(0..1000).any(|_| answered.load(Ordering::Acquire) >= number) {
-                    assert!(start.elapsed() < LONG, "ring {number} woke nobody");
-                    // There may be one core for both.
+                    assert!(start.elapsed() < LONG, "ring {number} was lost");
+                    // Both threads may share one core.
                     thread::yield_now();
                 }
-                // Sometimes long enough for the shard to fall asleep; mostly so short that the
-                // next ring meets the bell while it is being listened for again.
+                // Sometimes long enough for the shard to fall asleep; usually so short that the
+                // next ring arrives while the task prepares to wait.
                 let pause = if number.is_multiple_of(8) { number % 64 * 50 } else { number % 31 };
                 (0..pause).for_each(|_| std::hint::spin_loop());
             }
@@ -96,12 +96,12 @@ fn every_ring_wakes_a_sleeping_shard() {
             bell.wait().await;
             answering.store(number, Ordering::Release);
         }
-        caller.join().expect("the caller ends");
+        caller.join().expect("the thread ends");
     });
 }
 
-/// Counted in turns of the shard's own tasks, and not by the clock: a core that is taken away from
-/// all of them answers nobody meanwhile.
+/// Measured in turns of the shard's own tasks, because time includes periods in which other
+/// processes have the core.
 #[test]
 fn a_ring_interrupts_a_busy_shard() {
     const TURN: Duration = Duration::from_micros(100);
@@ -139,12 +139,12 @@ fn a_ring_interrupts_a_busy_shard() {
         task::spawn_latency(async move {
             while !ended.load(Ordering::Relaxed) {
                 bell.wait().await;
-                // The caller is gone after its last ring.
+                // Fails after the last ring, when the caller has ended.
                 let _ = answer.send(turns.load(Ordering::Relaxed));
             }
         });
         assert_eq!(task::drained(LONG).await, 0);
-        caller.join().expect("the caller ends")
+        caller.join().expect("the thread ends")
     });
     waits.sort_unstable();
     println!("a busy shard answered within {} turns (median), {} (p99)", waits[50], waits[98]);

@@ -1,4 +1,4 @@
-//! The line law over sockets, and that bodies come out as they went in.
+//! The CRLF rule over sockets, and bodies that are stored unchanged.
 
 use crate::kit::Plan;
 use crate::kit::Rig;
@@ -13,7 +13,7 @@ const ENVELOPE: [(&str, &str); 2] =
     [("MAIL FROM:<a@x.test>", "250"), ("RCPT TO:<b@y.test>", "250")];
 const EVIL: &str = "MAIL FROM:<evil@x.test>\r\nRCPT TO:<b@y.test>\r\nDATA\r\nevil\r\n.\r\n";
 
-/// Ends of a body that some server takes for the end and some does not.
+/// Sequences that some servers take for the end of a body and others do not.
 const ENDS: [(&str, &str); 12] = [
     ("LF.LF", "\n.\n"),
     ("LF.CRLF", "\n.\r\n"),
@@ -37,7 +37,7 @@ fn begin_data(rig: &Rig) -> Client {
 }
 
 #[test]
-fn nothing_is_smuggled() {
+fn smuggling_is_refused() {
     let rig = Rig::start(&Plan::default());
     for (name, end) in ENDS {
         for in_pieces in [false, true] {
@@ -65,7 +65,7 @@ fn nothing_is_smuggled() {
 }
 
 #[test]
-fn trusted_old_injectors_are_normalised() {
+fn mail_of_trusted_old_software_is_normalised() {
     let listener = "line_ending = \"normalise\"\ntrusted_from = [\"10.0.0.0/8\"]\n\
         xclient_from = []\nproxy_from = [\"127.0.0.1\"]";
     let rig =
@@ -91,7 +91,7 @@ fn trusted_old_injectors_are_normalised() {
             _ => false,
         });
         assert!(!bare, "{name}: {}", body.escape_ascii());
-        // Where a lone dot by bare ends stands as text, whether it stays a dot is the server's choice.
+        // Whether a lone dot between bare line ends stays a dot is the server's choice.
         let without_dots: Vec<u8> = body.iter().copied().filter(|byte| *byte != b'.').collect();
         let wanted: Vec<u8> = kept.iter().copied().filter(|byte| *byte != b'.').collect();
         assert_eq!(
@@ -101,18 +101,18 @@ fn trusted_old_injectors_are_normalised() {
         );
         talk(&mut client, name, &[("NOOP", "250")]);
     }
-    // A large one, over several chunks.
+    // A large body, over several chunks.
     let mut client = rig.client_from("10.1.2.3");
     talk(&mut client, "large", &ENVELOPE);
     talk(&mut client, "large", &[("DATA", "354")]);
     client.send(&b"0123456789abcde\n".repeat(20_000)).expect("it is open");
     client.send(b"\r\n.\r\nNOOP\n").expect("it is open");
     let id = id_of(&client.reply().expect("it answers"));
-    assert_eq!(client.reply().expect("what came behind is read").code, 250);
+    assert_eq!(client.reply().expect("the pipelined command is read").code, 250);
     let mut wanted = b"0123456789abcde\r\n".repeat(20_000);
     wanted.extend_from_slice(b"\r\n");
     assert!(rig.cat(&id).1 == wanted, "the large body differs");
-    // Strangers on the same listener stay under the law.
+    // The CRLF rule still holds for other clients of the same listener.
     let mut client = rig.client_from("203.0.113.9");
     talk(&mut client, "stranger", &ENVELOPE);
     talk(&mut client, "stranger", &[("DATA", "354")]);
@@ -120,7 +120,7 @@ fn trusted_old_injectors_are_normalised() {
     assert_eq!(codes(&client.reply().expect("it answers")), "521 5.5.2");
 }
 
-/// Bytes without an order, with more than their share of CR, LF, NUL and dots.
+/// Random bytes with many CR, LF, NUL and dots.
 fn noise(seed: u64, length: usize) -> Vec<u8> {
     let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
     (0..length)
@@ -139,7 +139,7 @@ fn noise(seed: u64, length: usize) -> Vec<u8> {
         .collect()
 }
 
-/// Lines that need stuffing and lines that look as if they did.
+/// Lines that need dot-stuffing, and lines that look as if they did.
 fn dotted(seed: u64, length: usize) -> Vec<u8> {
     let mut body = Vec::new();
     for byte in noise(seed, length) {
@@ -154,7 +154,7 @@ fn dotted(seed: u64, length: usize) -> Vec<u8> {
 }
 
 #[test]
-fn bodies_come_out_as_they_went_in() {
+fn bodies_are_stored_unchanged() {
     let rig = Rig::start(&Plan::default());
     let edge = 65_536;
     let lengths = [
@@ -193,7 +193,7 @@ fn bodies_come_out_as_they_went_in() {
 }
 
 #[test]
-fn chunks_may_be_cut_anywhere() {
+fn chunks_may_be_split_anywhere() {
     let rig = Rig::start(&Plan::default());
     let body = noise(7, 1500);
     let mut wire = b"MAIL FROM:<a@x.test> BODY=BINARYMIME\r\nRCPT TO:<b@y.test>\r\n".to_vec();
@@ -211,13 +211,13 @@ fn chunks_may_be_cut_anywhere() {
         let mut client = rig.client();
         wire.chunks(size).for_each(|piece| client.send(piece).expect("it is open"));
         for _ in 0..2 + chunks - 1 {
-            assert_eq!(client.reply().expect("it answers").code, 250, "cut at {size}");
+            assert_eq!(client.reply().expect("the server answers").code, 250, "split at {size}");
         }
         let id = id_of(&client.reply().expect("it answers"));
         assert_eq!(client.reply().expect("NOOP is heard").code, 250);
-        assert!(rig.cat(&id).1 == body, "cut at {size} it differs");
+        assert!(rig.cat(&id).1 == body, "split at {size} the body differs");
     }
-    // By DATA, byte by byte, with the next command behind it.
+    // By DATA, byte by byte, with a pipelined command.
     let body = dotted(9, 1500);
     for size in [1, 3, 5] {
         let mut client = begin_data(&rig);
@@ -225,13 +225,13 @@ fn chunks_may_be_cut_anywhere() {
         wire.chunks(size).for_each(|piece| client.send(piece).expect("it is open"));
         let id = id_of(&client.reply().expect("it answers"));
         assert_eq!(client.reply().expect("NOOP is heard").code, 250);
-        assert!(rig.cat(&id).1 == body, "cut at {size} it differs");
+        assert!(rig.cat(&id).1 == body, "split at {size} the body differs");
     }
 }
 
-/// The start of the command came alone, so that what follows lies in two places.
+/// The start of the command arrives alone, so that the rest is split between two buffers.
 #[test]
-fn a_refused_chunk_behind_half_a_command_is_swallowed_whole() {
+fn a_refused_chunk_after_half_a_command_is_swallowed() {
     let rig = Rig::start(&Plan::default());
     for length in [1, 9_000, 40_000, 60_000] {
         let mut client = rig.client();
@@ -245,7 +245,7 @@ fn a_refused_chunk_behind_half_a_command_is_swallowed_whole() {
 }
 
 #[test]
-fn the_trace_names_the_way() {
+fn the_received_field_has_all_parts() {
     let listeners = "[[listener]]\naddress = \"127.0.0.1:0\"\n\
         [[listener]]\naddress = \"127.0.0.1:0\"\nprotocol = \"lmtp\"\n\
         [[listener]]\naddress = \"[::1]:0\"\n";
@@ -279,7 +279,7 @@ fn the_trace_names_the_way() {
         assert!(flat.contains(" by mx.ringpost.test "), "{name}: {flat}");
         assert!(flat.contains(&format!(" id {id}")), "{name}: {flat}");
         assert_eq!(flat.contains(" for <b@y.test>"), to.len() == 1, "{name}: {flat}");
-        assert!(!flat.contains("c@y.test"), "{name}: tells one recipient of the other: {flat}");
+        assert!(!flat.contains("c@y.test"), "{name}: a recipient is disclosed to another: {flat}");
         assert!(flat.contains("127.0.0.1") || listener == 2, "{name}: {flat}");
         let date = flat.rsplit_once("; ").map(|(_, date)| date).expect("a date");
         let parsed = jiff::fmt::rfc2822::parse(date);

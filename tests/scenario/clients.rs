@@ -1,4 +1,4 @@
-//! Other people's clients: swaks, smtplib, msmtp, curl.
+//! Common mail clients: swaks, smtplib, msmtp, curl.
 
 use crate::kit::Plan;
 use crate::kit::Rig;
@@ -12,7 +12,7 @@ fn rig() -> Rig {
     Rig::start(&Plan { listeners: LISTENERS.to_owned(), ..Plan::default() })
 }
 
-/// The only message kept so far whose body has this text: `show` of it.
+/// `show` of the only stored message whose body contains this text.
 fn find(rig: &Rig, marker: &str) -> serde_json::Value {
     let rows = rig.queue_json(&["list"]);
     let ids: Vec<&str> =
@@ -92,11 +92,11 @@ fn smtplib_delivers() {
     assert_eq!(find(&rig, "smtplib-some")["recipients"].as_array().map(Vec::len), Some(1));
     let tls = find(&rig, "smtplib-tls");
     assert_eq!(tls["requiretls"], true);
-    assert_eq!(rig.messages(), 3, "nothing else was kept");
+    assert_eq!(rig.messages(), 3, "nothing else was stored");
 }
 
 #[test]
-fn other_clients_deliver() {
+fn common_clients_deliver() {
     let rig = rig();
     let port = rig.address().port().to_string();
     let message = "Subject: from a client\r\nX: msmtp\r\n\r\ntext\r\n";

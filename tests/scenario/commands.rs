@@ -13,7 +13,7 @@ use crate::kit::text;
 use crate::kit::text_of;
 
 #[test]
-fn check_tells_every_fault_at_once() {
+fn check_reports_all_faults_at_once() {
     let folder = new_folder();
     let file = folder.path().join("ringpost.toml");
     let rows: [(&str, &str, &[&str]); 5] = [
@@ -39,7 +39,7 @@ fn check_tells_every_fault_at_once() {
         ("no TOML", "[limits\nx\n", &[":1: "]),
         ("contradiction", "[[listener]]\ntls = \"none\"\ntls_required = true\n", &["tls_required"]),
         (
-            "files that are not there",
+            "missing files",
             "[[tls.certificate]]\ncertificate = \"/no/where.crt\"\nkey = \"/no/where.key\"\n",
             &["/no/where.crt"],
         ),
@@ -55,7 +55,7 @@ fn check_tells_every_fault_at_once() {
         if !told.is_empty() {
             let mut serve = Command::new(RINGPOST);
             serve.args(["serve", "--config", text(&file)]).current_dir(folder.path());
-            let out = serve.output().expect("the binary runs");
+            let out = serve.output().expect("the binary can be run");
             assert_eq!(out.status.code(), Some(1), "{name}: serve starts: {}", text_of(&out));
         }
     }
@@ -66,7 +66,7 @@ fn check_tells_every_fault_at_once() {
         text_of(&out)
     );
     let out = run(RINGPOST, &["check"], b"");
-    assert!(out.status.success(), "the embedded default is well: {}", text_of(&out));
+    assert!(out.status.success(), "the embedded default is valid: {}", text_of(&out));
 }
 
 #[test]
@@ -77,7 +77,7 @@ fn the_sample_and_the_reference_are_printed() {
     let file = folder.path().join("sample.toml");
     fs::write(&file, &sample.stdout).expect("ours");
     let out = run(RINGPOST, &["check", "--config", text(&file)], b"");
-    assert!(out.status.success(), "the sample is a good file: {}", text_of(&out));
+    assert!(out.status.success(), "the sample is valid: {}", text_of(&out));
     let reference = run(RINGPOST, &["config", "reference"], b"");
     let reference = String::from_utf8(reference.stdout).expect("UTF-8");
     let sample = String::from_utf8(sample.stdout).expect("UTF-8");
@@ -116,23 +116,23 @@ fn the_queue_is_readable_running_and_stopped() {
     let folder = std::mem::replace(&mut rig.folder, new_folder());
     drop(rig);
     let rig = Rig::start_in(folder, &plan);
-    assert_eq!(rig.messages(), 4, "a deletion lasts");
+    assert_eq!(rig.messages(), 4, "the deletion is durable");
     rig.queue(&["delete", &ids[1], &ids[2]]);
     assert_eq!(rig.messages(), 2);
     let rows: [(&str, &[&str]); 6] = [
         ("gone", &["show", &ids[0]]),
-        ("gone again", &["delete", &ids[1]]),
-        ("cat of the gone", &["cat", &ids[2]]),
+        ("deleted before", &["delete", &ids[1]]),
+        ("cat of a deleted one", &["cat", &ids[2]]),
         ("no id", &["show", "nonsense!"]),
         ("no page", &["list", "--after", "???"]),
-        ("never was", &["cat", "0000000000001"]),
+        ("never existed", &["cat", "0000000000001"]),
     ];
     for (name, words) in rows {
         let out = rig.try_queue(words);
         assert!(!out.status.success() && !out.stderr.is_empty(), "{name}: {}", text_of(&out));
     }
     let out = rig.try_queue(&["delete", "--json", &ids[3], &ids[0]]);
-    assert!(!out.status.success(), "one of them is gone already");
+    assert!(!out.status.success(), "one of them is already deleted");
     let told: serde_json::Value = serde_json::from_slice(&out.stdout).expect("it prints JSON");
     assert_eq!(told[0]["id"], ids[3].as_str());
     assert_eq!(told[0]["deleted"], true);
@@ -151,7 +151,7 @@ fn look(rig: &Rig, ids: &[String]) -> Vec<String> {
         .map(|row| row["id"].as_str().expect("an id"))
         .collect();
     let mut ordered = ids.to_vec();
-    // Messages of one millisecond are in the order of their partitions.
+    // Messages of the same millisecond are sorted by partition.
     ordered.sort();
     assert_eq!(listed, ordered, "oldest first");
     let mut paged = Vec::new();
@@ -183,19 +183,22 @@ fn look(rig: &Rig, ids: &[String]) -> Vec<String> {
     }
     let plain = String::from_utf8(rig.queue(&["list"])).expect("UTF-8");
     assert!(ids.iter().all(|id| plain.contains(id.as_str())), "{plain}");
-    let head = plain.lines().next().expect("it has a head");
-    let end = head.find("bytes").expect("of this column") + "bytes".len();
+    let head = plain.lines().next().expect("the table has a header");
+    let end = head.find("bytes").expect("the table has this column") + "bytes".len();
     let rows = plain.lines().filter(|row| ids.iter().any(|id| row.starts_with(id.as_str())));
     for row in rows {
         assert!(row[..end].ends_with(|one: char| one.is_ascii_digit()), "{plain}");
-        assert!(row[end..].starts_with("  "), "numbers stand below their head: {plain}");
+        assert!(
+            row[end..].starts_with("  "),
+            "numbers are right-aligned with their header: {plain}"
+        );
     }
     all.push(plain);
     all
 }
 
 #[test]
-fn health_is_asked_from_the_command_line() {
+fn health_is_queried_from_the_command_line() {
     let mut rig = Rig::start(&Plan::default());
     let config = rig.config();
     let ask = || run(RINGPOST, &["health", "--config", text(&config)], b"");

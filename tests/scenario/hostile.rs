@@ -1,4 +1,4 @@
-//! Garbage, floods and bugs: one session ends, nothing else does.
+//! Garbage, floods and bugs: one session ends, and nothing else is affected.
 
 use std::io::Read;
 use std::io::Write;
@@ -15,7 +15,7 @@ use crate::kit::codes;
 use crate::kit::is_closed;
 
 #[test]
-fn garbage_is_answered_and_ended() {
+fn garbage_is_answered_and_the_session_closed() {
     let rig = Rig::start(&Plan { http: true, ..Plan::default() });
     let megabyte = vec![b'x'; 1 << 20];
     let tls_hello = b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03".to_vec();
@@ -28,7 +28,7 @@ fn garbage_is_answered_and_ended() {
             true,
         ),
         ("a TLS handshake", &tls_hello, &["521 5.5.2"], true),
-        ("a line without end", &megabyte, &["521 5.5.2"], true),
+        ("an endless line", &megabyte, &["521 5.5.2"], true),
         ("a bare LF", b"\n", &["521 5.5.2"], true),
         ("NULs", b"\0\0\0\0\r\n", &["500 5.5.2"], false),
         ("high bytes", b"\xff\xfe\xfd\r\n", &["500"], false),
@@ -38,7 +38,7 @@ fn garbage_is_answered_and_ended() {
     for (name, bytes, replies, closes) in rows {
         let mut client = rig.server.connect();
         client.reply().expect("a greeting");
-        // A server that has heard enough may close before the end.
+        // The server may close before all input is sent.
         let _ = client.send(bytes);
         for expected in replies {
             let reply = client.reply().unwrap_or_else(|fault| panic!("{name}: {fault}"));
@@ -54,17 +54,17 @@ fn garbage_is_answered_and_ended() {
     assert_eq!(rig.metric("ringpost_session_panics_total"), 0.0);
 }
 
-/// A close with input unread would be a reset, and a reset overtakes the reply on a real network:
-/// the peer would try again instead of hearing why.
+/// Closing with unread input would cause a reset, which can overtake the reply: the peer would
+/// retry instead of reading the reason.
 #[test]
-fn the_last_words_are_heard() {
+fn the_last_reply_arrives() {
     let rig = Rig::start(&Plan {
         rest: "[limits]\nerrors_per_session = 1\n".to_owned(),
         ..Plan::default()
     });
     let envelope = "EHLO c.test\r\n|MAIL FROM:<a@x.test>\r\n|RCPT TO:<b@y.test>\r\n|DATA\r\n";
     let rows = [
-        ("a line without end", "", "", "521 5.5.2"),
+        ("an endless line", "", "", "521 5.5.2"),
         ("a body with a bare LF", envelope, "x\ny\r\n", "521 5.5.2"),
         ("too many errors", "NONSENSE\r\n", "NOOP\r\n", "421 4.7.0"),
     ];
@@ -86,21 +86,21 @@ fn the_last_words_are_heard() {
         let found = codes(&reply);
         assert_eq!(found, expected, "{name}");
         let end = client.reply().expect_err("it closes");
-        assert_eq!(end.kind(), std::io::ErrorKind::UnexpectedEof, "{name}: no clean end");
+        assert_eq!(end.kind(), std::io::ErrorKind::UnexpectedEof, "{name}: the end is not clean");
     }
-    // But not for ever.
+    // The server reads for a limited time.
     let mut client = rig.server.connect();
     client.reply().expect("a greeting");
     client.send(b"\n").expect("it is open");
     client.reply().expect("it answers");
     let began = Instant::now();
     while client.send(&[b'x'; 10_000]).is_ok() {
-        assert!(began.elapsed() < Duration::from_secs(20), "it listens for ever");
+        assert!(began.elapsed() < Duration::from_secs(20), "the server reads for ever");
         thread::sleep(Duration::from_millis(10));
     }
 }
 
-/// The pieces random sessions are made of, good ones among them so that they get far.
+/// The pieces of random sessions, including valid ones so that the sessions get far.
 const PIECES: [&[u8]; 40] = [
     b"EHLO a.test\r\n",
     b"HELO a.test\r\n",
@@ -155,7 +155,7 @@ impl Random {
     }
 }
 
-/// One random session; whatever comes back is read so that nobody waits for anybody.
+/// One random session. All replies are read, so that neither side waits for ever.
 fn harass(address: SocketAddr, random: &mut Random) {
     let Ok(mut stream) = TcpStream::connect(address) else { return };
     stream.set_nodelay(true).expect("a socket");
@@ -163,7 +163,7 @@ fn harass(address: SocketAddr, random: &mut Random) {
     stream.set_write_timeout(Some(Duration::from_millis(200))).expect("a socket");
     let mut sink = [0; 16384];
     if random.roll(2) == 0 {
-        // The polite wait for the greeting.
+        // Sometimes waits for the greeting.
         let _ = stream.read(&mut sink);
     }
     for _ in 0..random.roll(24) {
@@ -193,9 +193,9 @@ fn harass(address: SocketAddr, random: &mut Random) {
         }
     }
     match random.roll(4) {
-        // Gone without a word, with a reset if something is unread.
+        // Closes at once, with a reset if input is unread.
         0 => {}
-        // The rest end their side first and hear the last words.
+        // Otherwise ends its side first and reads the last replies.
         _ => {
             let _ = stream.shutdown(Shutdown::Write);
             while matches!(stream.read(&mut sink), Ok(1..)) {}
@@ -244,21 +244,21 @@ fn ten_seconds_of_noise_change_nothing() {
     let sessions = rig.metric("ringpost_connections_total");
     println!("{sessions} sessions, {} messages, {grown} bytes more", rig.messages());
     assert!(sessions > 500.0, "only {sessions} sessions");
-    assert!(grown < 48 << 20, "grew by {grown} bytes (seed {seed})");
+    assert!(grown < 48 << 20, "memory grew by {grown} bytes (seed {seed})");
     assert_eq!(
         rig.metric("ringpost_session_panics_total"),
         0.0,
         "seed {seed}:\n{}",
         rig.server.log_text()
     );
-    // Nobody stays, and there is room for a real client.
+    // All sessions have ended, and a real client is served.
     rig.await_metric("ringpost_connections_open", 0.0);
     let reply = rig.client().submit("a@x.test", "b@y.test", b"text\r\n").expect("it answers");
     assert_eq!(reply.code, 250);
     assert_eq!(rig.get("/health").0, 200);
 }
 
-/// A bug in one session: 421 for that one, a count, and nothing for the others.
+/// A bug in one session: 421 for that session, a count, and no effect on others.
 #[test]
 fn a_bug_ends_only_its_session() {
     let environment = vec![("FAILPOINTS", "session::panic=1*panic(a bug of the test)".to_owned())];

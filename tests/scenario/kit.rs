@@ -1,4 +1,4 @@
-//! What these scenarios share: servers with any config, commands, certificates, HTTP.
+//! Shared by these scenarios: servers with any config, commands, certificates, HTTP.
 
 use std::fs;
 use std::io::Read;
@@ -28,22 +28,22 @@ use crate::support::Reply;
 
 pub const RINGPOST: &str = env!("CARGO_BIN_EXE_ringpost");
 
-/// A config in parts, each with a usual value.
+/// A config in parts, each with a default.
 #[derive(Clone)]
 pub struct Plan {
-    /// More of `[server]`.
+    /// Further keys of `[server]`.
     pub server: String,
     pub listeners: String,
     pub log: String,
     /// Whether monitoring is on.
     pub http: bool,
-    /// Where, if not at an address that is free.
+    /// Its address; a free one by default.
     pub http_at: Option<SocketAddr>,
     pub spool: Option<PathBuf>,
     /// All other sections.
     pub rest: String,
     pub environment: Vec<(&'static str, String)>,
-    /// Put in front of the command line.
+    /// A prefix of the command line.
     pub wrapper: Vec<&'static str>,
 }
 
@@ -64,7 +64,7 @@ impl Default for Plan {
 }
 
 impl Plan {
-    /// One listener with these lines, and these sections.
+    /// A config with one listener with these keys, and these sections.
     pub fn of(listener: &str, rest: &str) -> Plan {
         let listeners = format!("[[listener]]\naddress = \"127.0.0.1:0\"\n{listener}\n");
         Plan { listeners, rest: rest.to_owned(), ..Plan::default() }
@@ -74,12 +74,12 @@ impl Plan {
         let spool = self.spool.clone().unwrap_or_else(|| folder.join("spool"));
         let http = http.map_or_else(|| "off".to_owned(), |at| at.to_string());
         let Plan { server, listeners, log, rest, .. } = self;
-        // Most tests look at the queue; where mail is to leave it, the plan says so.
+        // Most tests examine the queue. Tests of delivery change this in their plan.
         let delivery = match rest.contains("[delivery]") {
             true => "",
             false => "[delivery]\nenabled = false\n",
         };
-        // A cut of power is not what these tests are about; a sync for each message is.
+        // These tests do not cut the power, so a sync for each message is not needed.
         format!(
             "[server]\nhostname = \"mx.ringpost.test\"\nspool = {spool:?}\n{server}\n[log]\n{log}\n\
              [monitor]\nlisten = \"{http}\"\n{listeners}\n{rest}\n{delivery}"
@@ -87,7 +87,7 @@ impl Plan {
     }
 }
 
-/// A server in a folder of its own.
+/// A server with a folder of its own.
 pub struct Rig {
     pub server: Process,
     pub http: Option<SocketAddr>,
@@ -110,7 +110,7 @@ impl Rig {
         rig
     }
 
-    /// Where it listens, in the order of the config, from its log in either form.
+    /// Its addresses, in the order of the config, from its log in either format.
     fn await_listeners(&mut self) -> Vec<SocketAddr> {
         let log_file = self.folder.path().join("log");
         let end = Instant::now() + PATIENCE;
@@ -124,7 +124,7 @@ impl Rig {
                     .filter_map(|line| word_of(line, "address")?.parse().ok())
                     .collect();
             }
-            let ended = self.server.child.try_wait().expect("it was started here");
+            let ended = self.server.child.try_wait().expect("the child is ours");
             assert!(ended.is_none(), "the server ended:\n{text}");
             assert!(Instant::now() < end, "the server does not start:\n{text}");
             thread::sleep(Duration::from_millis(5));
@@ -135,14 +135,14 @@ impl Rig {
         self.server.smtp[0]
     }
 
-    /// Greeted, and EHLO said.
+    /// A client after the greeting and EHLO.
     pub fn client(&self) -> Client {
         let mut client = self.server.connect();
         client.greet().expect("a healthy server greets");
         client
     }
 
-    /// Greeted, EHLO said, and pretending to come from elsewhere.
+    /// A client after the greeting and EHLO, with another source address by XCLIENT.
     pub fn client_from(&self, peer: &str) -> Client {
         let mut client = self.server.connect();
         let family = if peer.contains(':') { "TCP6" } else { "TCP4" };
@@ -156,13 +156,13 @@ impl Rig {
         self.folder.path().join("ringpost.toml")
     }
 
-    /// Another config text for the same server, spool and HTTP address.
+    /// Writes another config for the same server, spool and HTTP address.
     pub fn rewrite(&self, plan: &Plan) {
         let text = plan.text(self.folder.path(), self.http);
         fs::write(self.config(), text).expect("the folder is writable");
     }
 
-    /// `ringpost queue`, and what it prints. It has to succeed.
+    /// Runs `ringpost queue`, which must succeed, and returns its output.
     pub fn queue(&self, words: &[&str]) -> Vec<u8> {
         let out = self.try_queue(words);
         let told = String::from_utf8_lossy(&out.stderr);
@@ -173,7 +173,7 @@ impl Rig {
     pub fn try_queue(&self, words: &[&str]) -> Output {
         let mut command = Command::new(RINGPOST);
         command.arg("queue").arg("--config").arg(self.config()).args(words);
-        command.output().expect("the binary runs")
+        command.output().expect("the binary can be run")
     }
 
     pub fn queue_json(&self, words: &[&str]) -> Value {
@@ -185,22 +185,22 @@ impl Rig {
         self.queue_json(&["stats"])["messages"].as_u64().expect("a number")
     }
 
-    /// What is kept of a message: its trace, and its body.
+    /// The Received field of a stored message, and its body.
     pub fn cat(&self, id: &str) -> (String, Vec<u8>) {
         let mut message = self.queue(&["cat", id]);
-        assert!(message.starts_with(b"Received: "), "{id} has no trace");
+        assert!(message.starts_with(b"Received: "), "{id} has no Received field");
         let ends: Vec<usize> =
             memchr::memmem::find_iter(&message, b"\r\n").map(|at| at + 2).collect();
         let end = ends.iter().find(|end| !matches!(message.get(**end), Some(b' ' | b'\t')));
-        let body = message.split_off(*end.expect("the trace ends"));
-        (String::from_utf8(message).expect("the trace is UTF-8"), body)
+        let body = message.split_off(*end.expect("the Received field ends"));
+        (String::from_utf8(message).expect("the Received field is UTF-8"), body)
     }
 
     pub fn get(&self, path: &str) -> (u16, String) {
-        http_get(self.http.expect("its plan has HTTP on"), path)
+        http_get(self.http.expect("the plan has HTTP on"), path)
     }
 
-    /// A counter or a gauge of `/metrics`, with its labels, summed over shards.
+    /// A counter or gauge of `/metrics` with its labels, summed over shards.
     pub fn metric(&self, name: &str) -> f64 {
         let (_, text) = self.get("/metrics");
         let samples = text.lines().filter(|line| !line.starts_with('#'));
@@ -212,8 +212,8 @@ impl Rig {
         wanted.sum()
     }
 
-    /// Waits until a counter or a gauge shows this; what is counted behind a reply, and a gauge at
-    /// the next tick of its shard, comes a moment after what can be seen.
+    /// Waits until a counter or gauge has this value. Counters are updated after the reply, and
+    /// gauges at the next tick of their shard.
     pub fn await_metric(&self, name: &str, wanted: f64) {
         let end = Instant::now() + PATIENCE;
         loop {
@@ -226,7 +226,7 @@ impl Rig {
         }
     }
 
-    /// Sends SIGHUP and waits for its outcome, which is the log line returned.
+    /// Sends SIGHUP and waits for the result, which is the returned log line.
     pub fn reload(&self, outcome: &str) -> String {
         let before = self.count_records(outcome);
         self.server.signal("HUP");
@@ -237,7 +237,7 @@ impl Rig {
         }
         let log = self.server.log_text();
         let line = log.lines().rfind(|line| word_of(line, "record") == Some(outcome));
-        line.expect("it was counted").to_owned()
+        line.expect("the line was found").to_owned()
     }
 
     fn count_records(&self, name: &str) -> usize {
@@ -245,7 +245,7 @@ impl Rig {
         log.lines().filter(|line| word_of(line, "record") == Some(name)).count()
     }
 
-    /// Waits until the log has an event of that name, and gives it.
+    /// Waits until the log has a record of this name, and returns it.
     pub fn await_record(&self, name: &str) -> Value {
         let line = self.server.wait_for_log(&format!("\"record\":\"{name}\""));
         serde_json::from_str(&line).expect("the log is JSON")
@@ -262,7 +262,7 @@ pub fn serve_command(folder: &Path, plan: &Plan) -> Command {
     command
 }
 
-/// Others may enter: the server of a test may run as another user.
+/// A folder that other users may enter, because the server of a test may run as another user.
 pub fn new_folder() -> TempDir {
     use std::os::unix::fs::PermissionsExt;
     let folder = tempfile::tempdir().expect("a temporary folder");
@@ -271,7 +271,8 @@ pub fn new_folder() -> TempDir {
     folder
 }
 
-/// The value of a key in a log line of either form; the event's name stands bare in the text form.
+/// The value of a key in a log line in either format. The name of the record has no key in the text
+/// format.
 fn word_of<'l>(line: &'l str, key: &str) -> Option<&'l str> {
     if let Some((_, rest)) = line.split_once(&format!("\"{key}\":\"")) {
         return rest.split('"').next();
@@ -286,13 +287,13 @@ fn word_of<'l>(line: &'l str, key: &str) -> Option<&'l str> {
     }
 }
 
-/// A place to listen at, on an address that no other test has: the port stays free until a server
-/// takes it, for what else is started is given ports of other addresses.
+/// A free port on an address that no other test uses. It stays free, because ports for other
+/// purposes are on other addresses.
 pub fn free_address() -> SocketAddr {
     static NEXT: AtomicU8 = AtomicU8::new(1);
     let [.., high, low] = std::process::id().to_be_bytes();
     let own = Ipv4Addr::new(127, 128 | high, low, NEXT.fetch_add(1, Ordering::Relaxed));
-    let listener = TcpListener::bind((own, 0)).expect("there are free ports");
+    let listener = TcpListener::bind((own, 0)).expect("the address has a free port");
     listener.local_addr().expect("it is bound")
 }
 
@@ -308,7 +309,7 @@ pub fn http_get(address: SocketAddr, path: &str) -> (u16, String) {
     (status, body.to_owned())
 }
 
-/// Runs a program with this on its standard input. It has to exist.
+/// Runs a program with this standard input. The program must be installed.
 pub fn run(program: &str, words: &[&str], input: &[u8]) -> Output {
     let mut command = Command::new(program);
     command.args(words).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -318,15 +319,15 @@ pub fn run(program: &str, words: &[&str], input: &[u8]) -> Output {
     let mut stdin = child.stdin.take().expect("it is piped");
     let input = input.to_vec();
     let feed = thread::spawn(move || {
-        // A program that has heard enough closes its end.
+        // The program may close its standard input before the end.
         let _ = stdin.write_all(&input);
     });
-    let out = child.wait_with_output().expect("it was started here");
-    feed.join().expect("a write does not panic");
+    let out = child.wait_with_output().expect("the child is ours");
+    feed.join().expect("the thread does not panic");
     out
 }
 
-/// As `run`; it has to succeed, and its outputs are returned as one text.
+/// As `run`; the program must succeed. Returns both outputs as one text.
 pub fn run_well(program: &str, words: &[&str], input: &[u8]) -> String {
     let out = run(program, words, input);
     let text = text_of(&out);
@@ -344,7 +345,7 @@ pub fn text(path: &Path) -> &str {
     path.to_str().expect("paths of tests are UTF-8")
 }
 
-/// A pair of files with a certificate for these names that signs itself.
+/// The files of a self-signed certificate for these names.
 pub fn certificate(folder: &Path, stem: &str, name: &str) -> (PathBuf, PathBuf) {
     let (certificate, key) =
         (folder.join(format!("{stem}.crt")), folder.join(format!("{stem}.key")));
@@ -361,7 +362,7 @@ pub fn certificate_table((certificate, key): &(PathBuf, PathBuf)) -> String {
     format!("[[tls.certificate]]\ncertificate = {certificate:?}\nkey = {key:?}\n")
 }
 
-/// Code and enhanced code of a reply's last line.
+/// The code and enhanced code in the last line of a reply.
 pub fn codes(reply: &Reply) -> String {
     let last = reply.text.trim_end().lines().next_back().unwrap_or_default();
     let mut words = last.split([' ', '-']);
@@ -379,7 +380,7 @@ pub fn id_of(reply: &Reply) -> String {
     id.unwrap_or_else(|| panic!("no id in {reply:?}")).to_owned()
 }
 
-/// Sends lines one by one, each with the codes that must come back.
+/// Sends lines one by one, each with the expected codes of the reply.
 pub fn talk(client: &mut Client, what: &str, lines: &[(&str, &str)]) -> Reply {
     let mut last = Reply { code: 0, text: String::new() };
     for (line, expected) in lines {
@@ -389,7 +390,7 @@ pub fn talk(client: &mut Client, what: &str, lines: &[(&str, &str)]) -> Reply {
     last
 }
 
-/// Whether the server ends the connection, with nothing more said.
+/// Whether the server closes the connection without a further reply.
 pub fn is_closed(client: &mut Client) -> bool {
     matches!(client.reply(), Err(fault) if matches!(
         fault.kind(),

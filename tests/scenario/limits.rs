@@ -1,4 +1,4 @@
-//! Every limit has its reply.
+//! Every limit has a reply.
 
 use std::fmt::Write;
 use std::time::Instant;
@@ -17,13 +17,13 @@ const ENVELOPE: [(&str, &str); 2] =
 fn send_body(client: &mut Client, name: &str, body: &[u8]) -> String {
     talk(client, name, &ENVELOPE);
     talk(client, name, &[("DATA", "354")]);
-    client.send(body).expect("it reads all of a body");
-    client.send(b".\r\n").expect("it reads all of a body");
+    client.send(body).expect("the server reads the whole body");
+    client.send(b".\r\n").expect("the server reads the whole body");
     codes(&client.reply().unwrap_or_else(|fault| panic!("{name}: {fault}")))
 }
 
 #[test]
-fn message_size_is_bounded_declared_and_streamed() {
+fn the_message_size_is_limited_as_declared_and_as_sent() {
     let rig = Rig::start(&Plan::of("", "[limits]\nmessage_size = \"100KB\"\n"));
     let mut client = rig.client();
     let reply = client.expect("EHLO c.test", 250);
@@ -33,7 +33,7 @@ fn message_size_is_bounded_declared_and_streamed() {
     assert_eq!(send_body(&mut client, "at the limit", &line.repeat(2040)), "250 2.0.0");
     assert_eq!(send_body(&mut client, "over", &line.repeat(2041)), "552 5.3.4");
     assert_eq!(send_body(&mut client, "far over", &line.repeat(100_000)), "552 5.3.4");
-    // A declared size is a promise, not a limit of its own.
+    // A declared size is not a limit of its own.
     talk(
         &mut client,
         "lied",
@@ -43,7 +43,7 @@ fn message_size_is_bounded_declared_and_streamed() {
     client.send(&line.repeat(2041)).expect("open");
     client.send(b".\r\n").expect("open");
     assert_eq!(codes(&client.reply().expect("it answers")), "552 5.3.4");
-    // By chunks, in one and over several.
+    // With BDAT, in one chunk and in several.
     talk(&mut client, "chunks", &ENVELOPE);
     client.send(b"BDAT 100001 LAST\r\n").expect("open");
     client.send(&[b'x'; 100_001]).expect("open");
@@ -60,8 +60,8 @@ fn message_size_is_bounded_declared_and_streamed() {
         }
     }
     assert_eq!(last, "552 5.3.4");
-    talk(&mut client, "the session goes on", &[("RSET", "250"), ("NOOP", "250")]);
-    assert_eq!(rig.messages(), 1, "only what was within the limit is kept");
+    talk(&mut client, "the session continues", &[("RSET", "250"), ("NOOP", "250")]);
+    assert_eq!(rig.messages(), 1, "only the message within the limit is stored");
 }
 
 #[test]
@@ -153,13 +153,13 @@ fn connections_are_bounded() {
         assert!(is_closed(&mut late), "{name}");
         talk(&mut open[0], name, &[("NOOP", "250"), ("QUIT", "221")]);
         assert!(is_closed(&mut open[0]), "{name}");
-        // Room again, but not for one that comes too fast.
+        // There is room again, but the rate limit still applies.
         let expected = if name == "rate" { 421 } else { 220 };
         let codes =
             retry_until(|| rig.server.connect().reply().expect("it answers").code, expected);
         assert_eq!(codes, expected, "{name}");
     }
-    // Exempt networks know only the limit in all.
+    // Only the total limit applies to exempt networks.
     let limits = "[limits]\nconnections = 6\nconnections_per_address = 1\nconnections_per_network = 1\n\
         connection_rate_per_address = 1\n";
     let rig = Rig::start(&Plan::of("", limits));
@@ -168,7 +168,7 @@ fn connections_are_bounded() {
     assert_eq!(rig.server.connect().reply().expect("it answers").code, 421);
 }
 
-/// The end of a session and the next accept may lie on two shards.
+/// The end of a session and the next accept may be on two shards.
 fn retry_until(mut ask: impl FnMut() -> u16, wanted: u16) -> u16 {
     let mut last = 0;
     for _ in 0..100 {
@@ -181,9 +181,9 @@ fn retry_until(mut ask: impl FnMut() -> u16, wanted: u16) -> u16 {
     last
 }
 
-/// Behind a load balancer each client is counted by its own address.
+/// Clients behind a load balancer are counted by their own addresses.
 #[test]
-fn connections_behind_a_proxy_are_counted_one_by_one() {
+fn connections_behind_a_proxy_are_counted_by_client() {
     let limits = "[limits]\nconnections_per_address = 1\nconnections_per_network = 2\n";
     let rig = Rig::start(&Plan::of("proxy_from = [\"127.0.0.1\"]", limits));
     let rows = [
@@ -220,9 +220,9 @@ fn loops_are_cut() {
     assert_eq!(rig.messages(), 1);
 }
 
-/// Memory for recipients is shown, and an idle session gives it back.
+/// The memory of recipients is measured, and an idle session frees it.
 #[test]
-fn a_large_transaction_leaves_no_memory_behind() {
+fn a_large_transaction_frees_its_memory() {
     let rig = Rig::start(&Plan { http: true, ..Plan::of("", "") });
     let mut client = rig.client();
     talk(&mut client, "envelope", &[("EHLO c.test", "250"), ("MAIL FROM:<a@x.test>", "250")]);
@@ -237,5 +237,5 @@ fn a_large_transaction_leaves_no_memory_behind() {
     }
     talk(&mut client, "over", &[("RSET", "250")]);
     rig.await_metric("ringpost_transaction_memory_bytes", 0.0);
-    talk(&mut client, "the session goes on", &[("NOOP", "250")]);
+    talk(&mut client, "the session continues", &[("NOOP", "250")]);
 }

@@ -1,4 +1,4 @@
-//! Lines before destinations that take less than there is for them: orders, reloads, and mail for others.
+//! Queues of slow destinations: operations, reloads, and mail for other destinations.
 
 use std::time::Duration;
 use std::time::Instant;
@@ -17,10 +17,10 @@ use crate::operators::await_why;
 use crate::operators::queue_text;
 use crate::operators::submit;
 
-/// Mail for a quick destination is there within so long, whatever waits for others.
+/// Time limit for mail to a fast destination, whatever waits for others.
 const QUICK: Duration = Duration::from_secs(10);
 
-/// One shard that sends everything to the sink, one job at a time given to its owner.
+/// One shard that sends everything to the sink, with one job at a time at its owner.
 fn narrow(sink: &Sink, connections: usize) -> Plan {
     let rest = format!(
         "[delivery]\nenabled = true\n[[route]]\nnext = \"smtp:{}\"\n\
@@ -31,7 +31,7 @@ fn narrow(sink: &Sink, connections: usize) -> Plan {
 }
 
 #[test]
-fn what_waits_at_home_is_held_and_deleted() {
+fn jobs_waiting_at_their_home_shard_are_held_and_deleted() {
     for is_paused in [false, true] {
         let sink = Sink::start(Manner::Dawdles);
         let rig = Rig::start(&narrow(&sink, 1));
@@ -40,7 +40,7 @@ fn what_waits_at_home_is_held_and_deleted() {
         }
         let ids: Vec<String> =
             (0..6).map(|number| submit(&rig, &format!("mail {number}"))).collect();
-        // It is at the owner of its destination; the others wait for it to come back.
+        // The first job is at the owner of its destination; the others wait until it returns.
         await_why(&rig, &ids[0], if is_paused { "paused" } else { "It is being sent to" });
         assert!(queue_text(&rig, &["hold", &ids[2]]).ends_with("held\n"));
         assert!(queue_text(&rig, &["delete", &ids[4]]).contains("deleted"));
@@ -54,11 +54,11 @@ fn what_waits_at_home_is_held_and_deleted() {
             sink.await_mail(&format!("Subject: mail {number}"));
         }
         await_some("the end of all others", || (rig.messages() == 1).then_some(()));
-        assert_eq!(sink.mail().len(), 4, "what is held is not sent: {:?}", sink.mail());
+        assert_eq!(sink.mail().len(), 4, "a held message is not sent: {:?}", sink.mail());
         queue_text(&rig, &["release", &ids[2]]);
         sink.await_mail("Subject: mail 2");
         await_empty(&rig);
-        assert_eq!(sink.mail().len(), 5, "what was deleted is not sent: {:?}", sink.mail());
+        assert_eq!(sink.mail().len(), 5, "a deleted message is not sent: {:?}", sink.mail());
         let gone = rig.try_queue(&["hold", &ids[4]]);
         assert!(text_of(&gone).contains("no such message"), "{}", text_of(&gone));
     }
@@ -82,7 +82,7 @@ fn a_reload_reaches_a_busy_destination() {
         });
     };
     await_connections(3, 3);
-    // What is being sent is sent to its end.
+    // A transfer in progress is completed.
     rig.rewrite(&narrow(&sink, 1));
     rig.reload("reloaded");
     await_connections(1, 3);
@@ -96,7 +96,7 @@ fn a_reload_reaches_a_busy_destination() {
 }
 
 #[test]
-fn many_slow_destinations_do_not_keep_a_quick_one_waiting() {
+fn many_slow_destinations_do_not_delay_a_fast_one() {
     const SLOW: usize = 10;
     let slow: Vec<Sink> = (0..SLOW).map(|_| Sink::start(Manner::Dawdles)).collect();
     let quick = Sink::start(Manner::Takes);
@@ -120,7 +120,7 @@ fn many_slow_destinations_do_not_keep_a_quick_one_waiting() {
         send(&format!("slow{}.test", number % SLOW), "slow");
     }
     (0..60).for_each(|number| send("quick.test", &format!("quick {number}.")));
-    // How long it took to be written is the disk's.
+    // The time of the commit depends on the disk and is not counted.
     let began = Instant::now();
     (0..60).for_each(|number| drop(quick.await_mail(&format!("Subject: quick {number}."))));
     assert!(began.elapsed() < QUICK, "{:?}", began.elapsed());

@@ -1,4 +1,4 @@
-//! The log: both forms, its file, and that it stalls nobody.
+//! The log: both formats, its file, and a reader that does not read.
 
 use std::fs;
 use std::io::BufRead;
@@ -61,7 +61,7 @@ fn a_message_is_one_line_in_both_forms() {
     let id = send_one(&text, "text");
     let line = text.server.wait_for_log(" accepted ");
     assert!(line.contains(&format!("id={id}")) && line.contains("from=a@x.test"), "{line}");
-    // Nobody writes lines of their own.
+    // A client cannot write log lines of its own.
     let mut client = text.server.connect();
     client.reply().expect("a greeting");
     client.expect("EHLO c.test", 250);
@@ -69,14 +69,14 @@ fn a_message_is_one_line_in_both_forms() {
     client.expect("MAIL FROM:<\"a b=c\"@x.test>", 250);
     client.expect("RCPT TO:<\"x accepted id=1\"@y.test>", 250);
     client.expect("DATA", 354);
-    client.send(b"Message-ID: <evil id=2@x>\r\n\r\n.\r\n").expect("it is open");
+    client.send(b"Message-ID: <evil id=2@x>\r\n\r\n.\r\n").expect("the connection is open");
     let id = id_of(&client.reply().expect("it answers"));
     let line = text.server.wait_for_log(&format!("id={id}"));
     assert!(line.contains("\"") && !line.contains(" to=\"x accepted id=1\"@"), "unescaped: {line}");
 }
 
 #[test]
-fn the_log_file_is_opened_again_after_a_rename() {
+fn the_log_file_is_reopened_after_a_rename() {
     let folder = new_folder();
     let path = folder.path().join("log");
     let log = format!("format = \"json\"\nlevel = \"info\"\noutput = {path:?}");
@@ -84,7 +84,7 @@ fn the_log_file_is_opened_again_after_a_rename() {
     let first = send_one(&rig, "first");
     await_in_file(&path, &first);
     let moved = rig.folder.path().join("log.1");
-    fs::rename(&path, &moved).expect("same folder");
+    fs::rename(&path, &moved).expect("both are in one folder");
     let between = send_one(&rig, "between");
     await_in_file(&moved, &between);
     rig.server.signal("HUP");
@@ -95,12 +95,12 @@ fn the_log_file_is_opened_again_after_a_rename() {
     assert!(!old.contains(&second), "the old file is still written");
     let mode =
         std::os::unix::fs::PermissionsExt::mode(&fs::metadata(&path).expect("there").permissions());
-    assert_eq!(mode & 0o007, 0, "others may not read addresses");
+    assert_eq!(mode & 0o007, 0, "other users may not read addresses");
 }
 
-/// Nobody reads the log: mail goes on, lines are dropped and counted.
+/// Nothing reads the log: mail is still accepted, records are dropped and counted.
 #[test]
-fn a_full_pipe_stalls_no_mail() {
+fn a_full_pipe_does_not_stall_mail() {
     let folder = new_folder();
     let plan = Plan { http: true, ..Plan::default() };
     let http = crate::kit::free_address();
@@ -110,7 +110,7 @@ fn a_full_pipe_stalls_no_mail() {
     fs::write(folder.path().join("ringpost.toml"), plan.text(folder.path(), Some(http)))
         .expect("ours");
     let mut command = serve_command(folder.path(), &plan);
-    let mut child = command.stderr(Stdio::null()).spawn().expect("the binary runs");
+    let mut child = command.stderr(Stdio::null()).spawn().expect("the binary can be run");
     let unread = child.stdout.take().expect("it is piped");
     let end = Instant::now() + PATIENCE;
     let mut client = loop {
@@ -121,7 +121,7 @@ fn a_full_pipe_stalls_no_mail() {
         thread::sleep(Duration::from_millis(10));
     };
     client.greet().expect("it greets");
-    // Each refusal is a line of several hundred bytes; a pipe holds 64 KiB, the lanes a few MiB.
+    // Each refusal is a line of several hundred bytes. A pipe holds 64 KiB, the lanes a few MiB.
     let long = "x".repeat(2000);
     let mut slowest = Duration::ZERO;
     for round in 0..40 {
@@ -143,7 +143,7 @@ fn a_full_pipe_stalls_no_mail() {
         slowest = slowest.max(began.elapsed());
     }
     assert!(slowest < Duration::from_secs(5), "a round took {slowest:?}");
-    // Enough to fill the pipe and the lanes, from many sessions.
+    // Enough sessions to fill the pipe and the lanes.
     let mut dropped = 0.0;
     let end = Instant::now() + PATIENCE;
     while dropped == 0.0 {
@@ -168,7 +168,7 @@ fn a_full_pipe_stalls_no_mail() {
     }
     let reply = client.submit("a@x.test", "b@y.test", b"text\r\n").expect("it answers");
     assert_eq!(reply.code, 250, "{}", reply.text);
-    // Once somebody reads, the log says how much is missing.
+    // When the log is read again, it contains the number of dropped records.
     let (tell, told) = mpsc::channel();
     let reader = thread::spawn(move || {
         let mut lines = Vec::new();
@@ -181,16 +181,16 @@ fn a_full_pipe_stalls_no_mail() {
         }
         lines
     });
-    told.recv_timeout(PATIENCE).expect("nothing says that lines were dropped");
+    told.recv_timeout(PATIENCE).expect("a record reports the dropped ones");
     let killed = std::process::Command::new("kill").arg(child.id().to_string()).status();
-    assert!(killed.expect("kill exists").success());
-    let status = child.wait().expect("it was started here");
+    assert!(killed.expect("kill can be run").success());
+    let status = child.wait().expect("the child is ours");
     let lines = reader.join().expect("it reads");
     assert!(status.success(), "{status}");
     assert!(lines.iter().all(|line| line.starts_with('{') && line.ends_with('}')), "a broken line");
 }
 
-/// Whoever reads only the log finds there why the server does not run.
+/// The log alone explains why the server does not run.
 #[test]
 fn a_refused_start_is_in_the_log() {
     let folder = new_folder();
@@ -205,8 +205,8 @@ fn a_refused_start_is_in_the_log() {
     let told = String::from_utf8_lossy(&out.stderr);
     assert_eq!(out.status.code(), Some(1), "{told}");
     assert!(told.contains("99"), "{told}");
-    let lines = fs::read_to_string(&log).expect("there is a log");
+    let lines = fs::read_to_string(&log).expect("the log exists");
     let line = lines.lines().find(|line| line.contains("start_refused"));
-    let line = line.unwrap_or_else(|| panic!("it is not told in\n{lines}"));
+    let line = line.unwrap_or_else(|| panic!("the cause is missing in\n{lines}"));
     assert!(line.contains("\"level\":\"error\"") && line.contains("99"), "{line}");
 }

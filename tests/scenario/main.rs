@@ -1,7 +1,7 @@
-//! Ringpost as its users and its attackers meet it: the built binary, real sockets, real clients.
+//! Scenarios of users and attackers: the built binary, real sockets, real clients.
 //!
-//! Whatever a test needs of the machine (swaks, openssl, python3, curl, root) it names when it is
-//! missing, and fails.
+//! A test that needs a program or privilege (swaks, openssl, python3, curl, root) fails with its
+//! name if it is missing.
 
 mod bodies;
 mod clients;

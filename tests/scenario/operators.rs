@@ -1,5 +1,5 @@
-//! What operators order and ask: hold, release, retry, reroute, bounce, why, pause, with a destination that
-//! takes mail, puts it off, or says nothing for as long as the test wants.
+//! Operations: hold, release, retry, reroute, bounce, why, pause; with a destination that accepts
+//! mail, defers it, or is silent for as long as the test wants.
 
 use std::io::BufRead;
 use std::io::BufReader;
@@ -31,7 +31,7 @@ use crate::support::PATIENCE;
 pub enum Manner {
     Takes,
     PutsOff,
-    /// Says nothing to a body until it is told to go on.
+    /// Does not answer the end of a body until the manner changes.
     Dawdles,
 }
 
@@ -40,7 +40,7 @@ struct Held {
     mail: Vec<String>,
 }
 
-/// A destination, for as long as the test lives.
+/// A destination, until the test ends.
 #[derive(Clone)]
 pub struct Sink {
     held: Arc<(Mutex<Held>, Condvar)>,
@@ -49,7 +49,7 @@ pub struct Sink {
 
 impl Sink {
     pub fn start(manner: Manner) -> Sink {
-        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let listener = TcpListener::bind("127.0.0.1:0").expect("loopback has a free port");
         let held = Held { manner, mail: Vec::new() };
         let address = listener.local_addr().expect("bound");
         let sink = Sink { held: Arc::new((Mutex::new(held), Condvar::new())), address };
@@ -57,7 +57,7 @@ impl Sink {
         thread::spawn(move || {
             for stream in listener.incoming().flatten() {
                 let sink = serving.clone();
-                // A client that goes away ends its thread.
+                // The thread ends when the client closes.
                 thread::spawn(move || sink.serve(stream).ok());
             }
         });
@@ -119,7 +119,7 @@ impl Sink {
         Ok(())
     }
 
-    /// A server that sends everything here, over one connection.
+    /// A server that sends everything to this sink over one connection.
     pub fn plan(&self) -> Plan {
         let rest = format!(
             "[delivery]\nenabled = true\n[[route]]\nnext = \"smtp:{}\"\n\
@@ -170,7 +170,7 @@ pub fn queue_text(rig: &Rig, words: &[&str]) -> String {
     String::from_utf8(rig.queue(words)).expect("UTF-8")
 }
 
-/// Shards show their destinations every second or so.
+/// Waits for the statistics, which shards update about every second.
 fn await_stats(rig: &Rig, what: &str, is_so: impl Fn(&Value) -> bool) {
     await_some(what, || {
         let stats: Value = serde_json::from_str(&rig.get("/stats").1).expect("JSON");
@@ -183,7 +183,7 @@ pub fn await_empty(rig: &Rig) {
 }
 
 #[test]
-fn what_was_put_off_is_held_released_retried_and_bounced() {
+fn a_deferred_message_is_held_released_retried_and_bounced() {
     let sink = Sink::start(Manner::PutsOff);
     let rig = Rig::start(&sink.plan());
     let (kept, hurried, given_up) =
@@ -235,7 +235,7 @@ fn what_was_put_off_is_held_released_retried_and_bounced() {
 }
 
 #[test]
-fn a_line_is_told_and_what_is_in_it_can_be_taken_out() {
+fn a_queue_is_explained_and_jobs_in_it_can_be_removed() {
     let sink = Sink::start(Manner::Dawdles);
     let rig = Rig::start(&sink.plan());
     let first = submit(&rig, "first");
@@ -262,7 +262,7 @@ fn a_line_is_told_and_what_is_in_it_can_be_taken_out() {
     sink.await_mail("Subject: second");
     await_empty(&rig);
     let mail = sink.mail();
-    assert!(mail.len() == 2, "what was deleted is not sent, and nothing twice: {mail:?}");
+    assert!(mail.len() == 2, "a deleted message is not sent, and none twice: {mail:?}");
 }
 
 #[test]
@@ -282,12 +282,12 @@ fn a_hold_waits_for_the_end_of_an_attempt() {
 }
 
 #[test]
-fn a_hold_that_waits_outlives_a_retry_and_a_full_disk() {
+fn a_pending_hold_survives_a_retry_and_a_full_disk() {
     let sink = Sink::start(Manner::Dawdles);
     let mut plan = sink.plan();
     let schedule = "enabled = true\nretry_schedule = [\"2s\"]\nretry_jitter = 0\n";
     plan.rest = plan.rest.replace("enabled = true\n", schedule);
-    // The message is written; the hold is not at first, and again before the next attempt.
+    // The message is written. The hold fails at first, and is written before the next attempt.
     let faults = "commit::error=1*off->1*return(enospc)->off".to_owned();
     plan.environment = vec![("FAILPOINTS", faults)];
     let rig = Rig::start(&plan);
@@ -305,7 +305,7 @@ fn a_hold_that_waits_outlives_a_retry_and_a_full_disk() {
 }
 
 #[test]
-fn a_release_takes_back_a_hold_that_waits() {
+fn a_release_cancels_a_pending_hold() {
     let sink = Sink::start(Manner::Dawdles);
     let rig = Rig::start(&sink.plan());
     let id = submit(&rig, "slow");
@@ -338,7 +338,7 @@ fn a_paused_destination_keeps_its_mail() {
     let shown = ask(&rig, &["destination", "show", &destination]);
     assert!(shown.contains("queued: 1") && shown.contains("state: paused"), "{shown}");
     await_stats(&rig, "a paused one", |stats| stats["destinations"][0]["state"] == "paused");
-    assert!(sink.mail().is_empty(), "nothing goes there");
+    assert!(sink.mail().is_empty(), "nothing is sent there");
     assert!(ask(&rig, &["destination", "resume", "127.0.0.1"]).contains("resumed"));
     sink.await_mail("Subject: patient");
     await_empty(&rig);
@@ -348,7 +348,7 @@ fn a_paused_destination_keeps_its_mail() {
 }
 
 #[test]
-fn a_stopped_server_takes_orders_too() {
+fn operations_work_on_a_stopped_server() {
     let sink = Sink::start(Manner::PutsOff);
     let plan = sink.plan();
     let mut rig = Rig::start(&plan);
@@ -371,13 +371,13 @@ fn a_stopped_server_takes_orders_too() {
     let rig = Rig::start_in(folder, &plan);
     sink.await_mail("Subject: sent");
     await_some("the end of it", || (rig.messages() == 1).then_some(()));
-    assert!(ask(&rig, &["why", &kept]).contains("It is held"), "a hold lasts");
+    assert!(ask(&rig, &["why", &kept]).contains("It is held"), "a hold survives the restart");
     queue_text(&rig, &["release", &kept]);
     sink.await_mail("Subject: kept");
     await_empty(&rig);
 }
 
-/// Stops the server, and starts it in the same folder when `between` is done.
+/// Stops the server, runs `between`, and starts the server in the same folder.
 fn restart(mut rig: Rig, plan: &Plan, between: impl FnOnce(&Rig)) -> Rig {
     rig.server.signal("TERM");
     assert!(rig.server.wait(PATIENCE).success(), "{}", rig.server.log_text());
@@ -399,7 +399,7 @@ fn job(rig: &Rig, id: &str) -> Value {
 }
 
 #[test]
-fn mail_is_sent_another_way_wherever_it_stands() {
+fn mail_is_rerouted_in_every_state() {
     let (first, other) = (Sink::start(Manner::Dawdles), Sink::start(Manner::Takes));
     let rig = Rig::start(&first.plan());
     let way = format!("smtp:{}", other.address);
@@ -427,7 +427,7 @@ fn mail_is_sent_another_way_wherever_it_stands() {
     other.await_mail("Subject: put off");
     let why = ask(&rig, &["why", &kept]);
     assert!(why.contains(&format!("An operator sends it to {way}")), "{why}");
-    assert!(why.contains("It is held"), "a hold is no way: {why}");
+    assert!(why.contains("It is held"), "a hold is not changed by a route: {why}");
     assert_eq!(job(&rig, &kept)["rerouted_to"], way.as_str());
     assert!(queue_text(&rig, &["reroute", &kept, "--to", &way]).contains("goes there already"));
     assert!(queue_text(&rig, &["reroute", &kept, "--to", "default"]).contains("on its own route"));
@@ -438,11 +438,11 @@ fn mail_is_sent_another_way_wherever_it_stands() {
         let refused = rig.try_queue(&["reroute", &kept, "--to", bad]);
         assert!(!refused.status.success() && text_of(&refused).contains("--to"), "{bad}");
     }
-    assert!(first.mail().is_empty(), "nothing went the old way: {:?}", first.mail());
+    assert!(first.mail().is_empty(), "nothing was sent on the old route: {:?}", first.mail());
 }
 
 #[test]
-fn a_way_is_kept_by_retries_and_restarts_and_given_while_stopped() {
+fn an_override_survives_retries_and_restarts_and_can_be_set_while_stopped() {
     let (first, other) = (Sink::start(Manner::PutsOff), Sink::start(Manner::PutsOff));
     let plan = first.plan();
     let rig = Rig::start(&plan);
@@ -452,13 +452,13 @@ fn a_way_is_kept_by_retries_and_restarts_and_given_while_stopped() {
         await_why(&rig, id, "come back later");
     }
     queue_text(&rig, &["reroute", &early, "--to", &way]);
-    // Put off there too, it has been tried once by each.
+    // The message is deferred there, too: one attempt by each.
     await_some("the second attempt", || (job(&rig, &early)["attempts"] == 2).then_some(()));
-    assert_eq!(job(&rig, &early)["rerouted_to"], way.as_str(), "a retry keeps the way");
+    assert_eq!(job(&rig, &early)["rerouted_to"], way.as_str(), "a retry keeps the override");
     first.turn(Manner::Takes);
     other.turn(Manner::Takes);
     let rig = restart(rig, &plan, |rig| {
-        assert_eq!(job(rig, &early)["rerouted_to"], way.as_str(), "a stop keeps the way");
+        assert_eq!(job(rig, &early)["rerouted_to"], way.as_str(), "a stop keeps the override");
         let said = queue_text(rig, &["reroute", &late, "--to", &way]);
         assert!(said.contains("rerouted"), "{said}");
         let why = ask(rig, &["why", &late]);
@@ -472,7 +472,7 @@ fn a_way_is_kept_by_retries_and_restarts_and_given_while_stopped() {
 }
 
 #[test]
-fn a_way_may_end_mail_and_may_keep_it() {
+fn an_override_can_discard_and_hold_mail() {
     let sink = Sink::start(Manner::PutsOff);
     let rig = Rig::start(&sink.plan());
     let (gone, kept) = (submit(&rig, "gone"), submit(&rig, "kept"));
@@ -492,7 +492,7 @@ fn a_way_may_end_mail_and_may_keep_it() {
 }
 
 #[test]
-fn a_pause_outlives_a_restart_and_a_bad_file_stops_nothing() {
+fn a_pause_survives_a_restart_and_a_damaged_file_does_not_prevent_the_start() {
     let sink = Sink::start(Manner::Takes);
     let plan = sink.plan();
     let rig = Rig::start(&plan);
@@ -509,7 +509,7 @@ fn a_pause_outlives_a_restart_and_a_bad_file_stops_nothing() {
     assert!(rig.server.log_text().contains("paused by an operator: 127.0.0.1, elsewhere.test"));
     ask(&rig, &["destination", "resume", "elsewhere.TEST"]);
     assert!(!ask(&rig, &["destination", "list"]).contains("elsewhere.test"));
-    assert!(sink.mail().is_empty(), "nothing goes there");
+    assert!(sink.mail().is_empty(), "nothing is sent there");
 
     let folder = rig.folder.path().join("spool");
     let rig = restart(rig, &plan, |_| {
@@ -526,8 +526,8 @@ fn a_pause_outlives_a_restart_and_a_bad_file_stops_nothing() {
 }
 
 #[test]
-fn to_stand_in_line_is_no_attempt() {
-    // Nothing listens where it leads.
+fn waiting_in_a_queue_is_no_attempt() {
+    // The address has no listener.
     let closed = ClosedPort::new();
     let address = closed.address;
     let rest = format!(
@@ -538,7 +538,7 @@ fn to_stand_in_line_is_no_attempt() {
     let rig = Rig::start(&Plan { rest, ..Plan::default() });
     ask(&rig, &["destination", "pause", "127.0.0.1"]);
     let ids: Vec<String> = (0..6).map(|n| submit(&rig, &format!("number {n}"))).collect();
-    await_some("all in line", || {
+    await_some("all jobs in the queue", || {
         destinations(&rig).first().is_some_and(|row| row["queued"] == 6).then_some(())
     });
     ask(&rig, &["destination", "resume", "127.0.0.1"]);
@@ -547,18 +547,18 @@ fn to_stand_in_line_is_no_attempt() {
     }
     let attempts: u64 =
         ids.iter().map(|id| job(&rig, id)["attempts"].as_u64().expect("a number")).sum();
-    assert_eq!(attempts, 2, "one for each connection that failed");
+    assert_eq!(attempts, 2, "one for each failed connection");
     let untried = ids.iter().filter(|id| job(&rig, id)["attempts"] == 0);
     for id in untried {
         let why = ask(&rig, &["why", id]);
         assert!(why.contains("It was not tried yet"), "{why}");
-        // Not before the destination is tried again.
+        // Not before the next attempt at the destination.
         assert!(why.contains("minutes") || why.contains("hours"), "{why}");
     }
 }
 
 #[test]
-fn a_striped_destination_is_one_and_its_number_may_change() {
+fn the_number_of_stripes_of_a_destination_can_change() {
     let sink = Sink::start(Manner::Takes);
     let plan = |stripes: &str| {
         let rest = format!(
@@ -613,11 +613,11 @@ fn a_striped_destination_is_one_and_its_number_may_change() {
     assert_eq!(sink.mail().len() as u64, count, "nothing twice");
 }
 
-/// The disk takes longer than the next attempt waits: the attempt is due before its own record is
-/// known to be written, and is found nevertheless.
+/// The disk is slower than the retry wait: the attempt is due before the job's own record is known
+/// to be written, and takes place nevertheless.
 #[cfg(feature = "failpoints")]
 #[test]
-fn a_retry_that_is_due_before_it_is_written_comes_at_once() {
+fn a_retry_due_before_it_is_written_is_not_delayed() {
     let sink = Sink::start(Manner::PutsOff);
     let mut plan = sink.plan();
     plan.rest = plan.rest.replace(
@@ -636,7 +636,7 @@ fn a_retry_that_is_due_before_it_is_written_comes_at_once() {
 }
 
 #[test]
-fn all_that_is_held_is_released_and_nothing_else_is_meant() {
+fn release_all_releases_only_held_messages() {
     let sink = Sink::start(Manner::Dawdles);
     let rig = Rig::start(&sink.plan());
     let first = submit(&rig, "first");
@@ -680,7 +680,7 @@ fn jobs_in_memory_are_counted() {
 }
 
 #[test]
-fn what_came_of_tls_with_other_servers_is_counted() {
+fn tls_results_with_remote_servers_are_counted() {
     let sink = Sink::start(Manner::Takes);
     let mut plan = sink.plan();
     plan.rest =

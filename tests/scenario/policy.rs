@@ -1,4 +1,4 @@
-//! Who may send what: relay rules, and those who speak for others (PROXY, XCLIENT).
+//! Relay rules, and clients that pass on the identity of others (PROXY, XCLIENT).
 
 use crate::kit::Plan;
 use crate::kit::Rig;
@@ -15,7 +15,7 @@ const RELAY: &str = "[relay]\nnetworks = [\"10.0.0.0/8\", \"2001:db8::/32\"]\n\
     refuse_recipients = [\"closed.ours.test\", \"refused.test\"]\n";
 
 #[test]
-fn the_relay_policy_holds_for_every_peer() {
+fn the_relay_policy_applies_to_every_peer() {
     let rig = Rig::start(&Plan::of("proxy_from = [\"127.0.0.1\"]", RELAY));
     let rows = [
         ("a stranger to others", STRANGER, "a@x.test", "b@y.test", "550 5.7.1"),
@@ -56,7 +56,7 @@ fn the_relay_policy_holds_for_every_peer() {
     }
 }
 
-/// A version 2 header of TCP over IPv4.
+/// A version 2 header for TCP over IPv4.
 fn proxy_v2(command: u8, source: [u8; 4]) -> Vec<u8> {
     let mut header = b"\r\n\r\n\0\r\nQUIT\n".to_vec();
     header.extend_from_slice(&[0x20 | command, 0x11, 0, 12]);
@@ -66,7 +66,7 @@ fn proxy_v2(command: u8, source: [u8; 4]) -> Vec<u8> {
 }
 
 #[test]
-fn proxy_headers_are_believed_or_refused() {
+fn proxy_headers_are_accepted_or_refused() {
     let rig = Rig::start(&Plan::of("proxy_from = [\"127.0.0.1\"]", RELAY));
     let mut wrong_version = proxy_v2(1, [10, 1, 2, 3]);
     wrong_version[12] = 0x31;
@@ -74,7 +74,7 @@ fn proxy_headers_are_believed_or_refused() {
     unix[13] = 0x31;
     let mut huge = proxy_v2(1, [10, 1, 2, 3]);
     huge[14] = 0xff;
-    // What comes back first, and the code for a recipient elsewhere.
+    // The first reply, and the code for a recipient elsewhere.
     let rows: [(&str, &[u8], &str, &str); 15] = [
         ("v1 inside", b"PROXY TCP4 10.1.2.3 127.0.0.1 4321 25\r\n", "220", "250"),
         ("v1 outside", b"PROXY TCP4 203.0.113.9 127.0.0.1 4321 25\r\n", "220", "550 5.7.1"),
@@ -97,7 +97,7 @@ fn proxy_headers_are_believed_or_refused() {
             let mut client = rig.server.connect();
             let size = if in_pieces { 1 } else { header.len() };
             for piece in header.chunks(size) {
-                // Refused headers are refused before their end.
+                // The server may refuse before the whole header is sent.
                 if client.send(piece).is_err() {
                     break;
                 }
@@ -116,9 +116,9 @@ fn proxy_headers_are_believed_or_refused() {
     }
 }
 
-/// The load balancer may relay. A client that it does not name may not.
+/// The load balancer may relay. A client without an address in its header may not.
 #[test]
-fn a_client_that_its_proxy_does_not_name_is_a_stranger() {
+fn a_client_without_an_address_in_the_header_may_not_relay() {
     let listener = "proxy_from = [\"127.0.0.1\"]\nxclient_from = [\"127.0.0.1\"]\n\
         line_ending = \"normalise\"\ntrusted_from = [\"127.0.0.1\"]";
     let relay = "[relay]\nnetworks = [\"127.0.0.0/8\"]\ndomains = [\"ours.test\"]\n";
@@ -144,7 +144,7 @@ fn a_client_that_its_proxy_does_not_name_is_a_stranger() {
         client.send(b"NOOP\n").expect("it is open");
         assert_eq!(codes(&client.reply().expect("it answers")), "521 5.5.2", "{name}: strict");
     }
-    // One that it names is judged by that name.
+    // A client with an address is judged by it.
     let mut client = rig.server.connect();
     client.send(b"PROXY TCP4 127.0.0.9 127.0.0.1 4321 25\r\n").expect("it is open");
     client.reply().expect("a greeting");
@@ -156,7 +156,7 @@ fn a_client_that_its_proxy_does_not_name_is_a_stranger() {
 }
 
 #[test]
-fn a_proxy_header_from_elsewhere_is_no_header() {
+fn a_proxy_header_from_an_untrusted_client_is_refused() {
     let rig = Rig::start(&Plan::of("proxy_from = [\"192.0.2.1\"]\ngreeting_delay = \"1s\"", RELAY));
     for header in
         [b"PROXY TCP4 10.1.2.3 127.0.0.1 4321 25\r\n".to_vec(), proxy_v2(1, [10, 1, 2, 3])]
@@ -164,9 +164,9 @@ fn a_proxy_header_from_elsewhere_is_no_header() {
         let mut client = rig.server.connect();
         client.send(&header).expect("it is open");
         let reply = client.reply().expect("it answers");
-        assert_eq!(codes(&reply), "554 5.5.0", "it spoke before it was greeted: {}", reply.text);
+        assert_eq!(codes(&reply), "554 5.5.0", "input before the greeting: {}", reply.text);
         assert!(is_closed(&mut client));
-        // After the greeting it is no command either.
+        // After the greeting it is an unknown command.
         let mut client = rig.server.connect();
         client.reply().expect("a greeting");
         client.send(&header).expect("it is open");
@@ -176,7 +176,7 @@ fn a_proxy_header_from_elsewhere_is_no_header() {
 }
 
 #[test]
-fn xclient_is_for_the_trusted() {
+fn xclient_requires_trust() {
     let rig = Rig::start(&Plan::of("xclient_from = [\"127.0.0.1\"]", RELAY));
     let mut client = rig.server.connect();
     client.reply().expect("a greeting");
@@ -193,7 +193,7 @@ fn xclient_is_for_the_trusted() {
             &[("MAIL FROM:<a@x.test>", "250"), ("RCPT TO:<b@y.test>", expected)],
         );
     }
-    // The trace and the log say what was claimed.
+    // The Received field and the log contain the claimed values.
     let mut client = rig.client();
     let claim = "XCLIENT ADDR=10.1.2.3 PORT=4321 NAME=spike.test HELO=said.test";
     talk(&mut client, "trace", &[(claim, "220"), ("EHLO c.test", "250")]);
@@ -218,9 +218,9 @@ fn xclient_is_for_the_trusted() {
     );
 }
 
-/// What the load balancer may do, those behind it may not.
+/// The permissions of the load balancer do not apply to its clients.
 #[test]
-fn trust_is_in_the_client_and_not_in_its_proxy() {
+fn trust_depends_on_the_client_and_not_on_its_proxy() {
     let listener = "proxy_from = [\"127.0.0.1\"]\nxclient_from = [\"127.0.0.1\", \"10.0.0.0/8\"]\n\
         line_ending = \"normalise\"\ntrusted_from = [\"127.0.0.1\", \"10.0.0.0/8\"]";
     let rig = Rig::start(&Plan::of(listener, RELAY));
@@ -228,10 +228,18 @@ fn trust_is_in_the_client_and_not_in_its_proxy() {
     let reply = stranger.ask("XCLIENT ADDR=10.1.2.3").expect("it answers");
     assert_eq!(codes(&reply), "550 5.7.0", "{}", reply.text);
     stranger.send(b"NOOP\n").expect("it is open");
-    assert_eq!(codes(&stranger.reply().expect("it answers")), "521 5.5.2", "strict for strangers");
+    assert_eq!(
+        codes(&stranger.reply().expect("the server answers")),
+        "521 5.5.2",
+        "strict for others"
+    );
     let mut inside = rig.client_from(INSIDE);
     inside.send(b"NOOP\n").expect("it is open");
-    assert_eq!(inside.reply().expect("it answers").code, 250, "normalised for the trusted");
+    assert_eq!(
+        inside.reply().expect("the server answers").code,
+        250,
+        "normalised for trusted clients"
+    );
     let mut inside = rig.client_from(INSIDE);
     talk(&mut inside, "inside", &[("XCLIENT ADDR=203.0.113.9", "220")]);
 }

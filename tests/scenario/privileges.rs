@@ -1,4 +1,4 @@
-//! From root to nobody, and a port that only root may bind.
+//! Dropping root privileges, and a port that only root may bind.
 
 use std::fs;
 use std::os::unix::fs::DirBuilderExt;
@@ -32,7 +32,7 @@ fn status_of(pid: u32) -> impl Fn(&str) -> String {
 }
 
 #[test]
-fn root_becomes_somebody_without_rights() {
+fn root_becomes_a_user_without_privileges() {
     assert!(is_root("becoming another user"), "run this as root");
     let server = "user = \"nobody\"\n".to_owned();
     let rig = Rig::start(&Plan { server, http: true, ..Plan::default() });
@@ -47,29 +47,29 @@ fn root_becomes_somebody_without_rights() {
         assert_eq!(status(set), "0000000000000000", "{set}");
     }
     for entry in fs::read_dir(format!("/proc/{pid}/task")).expect("it runs") {
-        let task = entry.expect("it can be listed").path().join("status");
-        // One that has ended since is nobody any more.
+        let task = entry.expect("the folder is readable").path().join("status");
+        // The thread may have ended.
         let Ok(text) = fs::read_to_string(task) else { continue };
         let uid = text.lines().find(|line| line.starts_with("Uid:")).expect("a line");
-        assert!(!uid.split_whitespace().any(|id| id == "0"), "a thread stayed root: {uid}");
+        assert!(!uid.split_whitespace().any(|id| id == "0"), "a thread still runs as root: {uid}");
     }
-    // It takes mail, and all it made is its own.
+    // The server accepts mail, and owns all its files.
     let reply = rig.client().submit("a@x.test", "b@y.test", b"text\r\n").expect("it answers");
     assert_eq!(reply.code, 250);
     check_owner(&rig.folder.path().join("spool"));
     let spool = fs::metadata(rig.folder.path().join("spool")).expect("there");
-    assert_eq!(spool.mode() & 0o077, 0, "the spool is its owner's only");
-    assert_eq!(rig.messages(), 1, "root may look");
+    assert_eq!(spool.mode() & 0o077, 0, "only the owner may access the spool");
+    assert_eq!(rig.messages(), 1, "root may list the queue");
     rig.reload("reloaded");
 }
 
-/// All in the folder is nobody's, and nobody else may write there.
+/// Checks that everything in the folder belongs to nobody, and that no other user may write there.
 fn check_owner(folder: &Path) {
     let mut folders = vec![folder.to_owned()];
     while let Some(folder) = folders.pop() {
-        for entry in fs::read_dir(&folder).expect("root reads all") {
-            let path = entry.expect("it can be listed").path();
-            // The store may have done away with one of its files since.
+        for entry in fs::read_dir(&folder).expect("root may read the folder") {
+            let path = entry.expect("the folder is readable").path();
+            // The store may have deleted the file meanwhile.
             let Ok(about) = fs::symlink_metadata(&path) else { continue };
             assert_eq!(about.uid().to_string(), NOBODY, "{path:?}");
             assert_eq!(about.mode() & 0o007 & !0o1000, about.mode() & 0o007 & 0o005, "{path:?}");
@@ -80,7 +80,7 @@ fn check_owner(folder: &Path) {
     }
 }
 
-/// The service's user plants links in its spool, and root runs commands there.
+/// The service's user creates links in its spool, and root runs commands there.
 #[test]
 fn root_follows_no_link_of_the_service_and_leaves_no_file_of_its_own() {
     const SECRET: &str = "only root may know this\n";
@@ -133,8 +133,8 @@ fn root_follows_no_link_of_the_service_and_leaves_no_file_of_its_own() {
         let out = rig.try_queue(words);
         let told = text_of(&out);
         assert!(!told.contains(SECRET.trim()), "{name} to {target:?}: {told}");
-        assert_eq!(asked.load(Ordering::Relaxed), 0, "{name} to {target:?}: it was asked");
-        assert!(!new.exists(), "{name} to {target:?}: it was made");
+        assert_eq!(asked.load(Ordering::Relaxed), 0, "{name} to {target:?}: it was connected to");
+        assert!(!new.exists(), "{name} to {target:?}: it was created");
         let held = fs::read_to_string(&file).expect("it is there");
         assert_eq!(held, SECRET, "{name} to {target:?}");
         let may_do_without = name.ends_with("IDENTITY");
@@ -144,15 +144,15 @@ fn root_follows_no_link_of_the_service_and_leaves_no_file_of_its_own() {
             fs::rename(&kept, &place).expect("it is back");
         }
     }
-    // The same without links works, and the server can still use what root's commands have written.
+    // Without links the commands work, and the server can use the files they have written.
     rig.queue(writes);
     assert_eq!(rig.messages(), 1);
     check_owner(&spool);
     let rig = Rig::start(&plan);
-    assert_eq!(rig.messages(), 1, "the server has its mail");
+    assert_eq!(rig.messages(), 1, "the server still has its mail");
 }
 
-/// Port 25 in a network of its own, as a user without rights.
+/// Port 25 in a network namespace, as a user without privileges.
 #[test]
 fn a_privileged_port_is_bound_first() {
     assert!(is_root("a network namespace"), "run this as root");
@@ -167,7 +167,7 @@ fn a_privileged_port_is_bound_first() {
     let pid = rig.server.child.id();
     let status = status_of(pid);
     assert_eq!(status("Uid"), [NOBODY; 4].join(" "));
-    // The right to bind it has gone with the others: nothing is bound after the start.
+    // The capability is dropped with the others: nothing can be bound after the start.
     for set in ["CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"] {
         assert_eq!(status(set), "0000000000000000", "{set}");
     }

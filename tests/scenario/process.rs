@@ -1,4 +1,4 @@
-//! A running server: its process, its log, its end.
+//! A running server: its process, its log and its end.
 
 use std::fs;
 use std::io::BufRead;
@@ -19,15 +19,15 @@ use crate::support::PATIENCE;
 
 pub struct Process {
     pub child: Child,
-    /// Where it listens, in the order of its config.
+    /// Its addresses, in the order of the config.
     pub smtp: Vec<SocketAddr>,
     log: Arc<Mutex<Vec<String>>>,
 }
 
 impl Process {
-    /// Starts it, with both outputs as its log, and waits for nothing.
+    /// Starts the server without waiting; both outputs become its log.
     pub fn start(command: &mut Command) -> Process {
-        let mut child = command.spawn().expect("the binary runs");
+        let mut child = command.spawn().expect("the binary can be run");
         let log = Arc::new(Mutex::new(Vec::new()));
         follow(child.stdout.take().expect("it is piped"), &log);
         follow(child.stderr.take().expect("it is piped"), &log);
@@ -35,12 +35,12 @@ impl Process {
     }
 
     pub fn connect(&self) -> Client {
-        Client::connect(self.smtp[0]).expect("a listening server takes connections")
+        Client::connect(self.smtp[0]).expect("the server accepts connections")
     }
 
     pub fn kill(&mut self) {
         self.child.kill().expect("it runs");
-        self.child.wait().expect("it was started here");
+        self.child.wait().expect("the child is ours");
     }
 
     pub fn signal(&self, signal: &str) {
@@ -49,11 +49,11 @@ impl Process {
         assert!(done.expect("kill(1) exists").success());
     }
 
-    /// Waits until it has ended by itself.
+    /// Waits until the server has ended by itself.
     pub fn wait(&mut self, patience: Duration) -> ExitStatus {
         let end = Instant::now() + patience;
         loop {
-            if let Some(status) = self.child.try_wait().expect("it was started here") {
+            if let Some(status) = self.child.try_wait().expect("the child is ours") {
                 return status;
             }
             assert!(Instant::now() < end, "the server does not end:\n{}", self.log_text());
@@ -65,7 +65,7 @@ impl Process {
         self.log.lock().expect("no reader panics").join("\n")
     }
 
-    /// Waits until a log line holds the text.
+    /// Waits until a log line contains the text.
     pub fn wait_for_log(&self, text: &str) -> String {
         let end = Instant::now() + PATIENCE;
         loop {
@@ -90,7 +90,7 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
-        // It may have ended already; either way it is gone afterwards.
+        // It may have ended already.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }

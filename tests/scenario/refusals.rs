@@ -1,4 +1,4 @@
-//! Refusals to start: each names its cause and what to do.
+//! Failed starts: each message contains the cause and the remedy.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -14,23 +14,23 @@ use crate::kit::new_folder;
 use crate::kit::serve_command;
 use crate::kit::text_of;
 
-/// Tries to start; it has to end soon, with code 1, and say all of these.
+/// Runs a server that must end soon with code 1, and print all these words.
 fn refused(name: &str, folder: &TempDir, plan: &Plan, told: &[&str]) {
     fs::write(folder.path().join("ringpost.toml"), plan.text(folder.path(), None)).expect("ours");
     refused_as_written(name, folder, plan, told);
 }
 
 fn refused_as_written(name: &str, folder: &TempDir, plan: &Plan, told: &[&str]) {
-    let mut child = serve_command(folder.path(), plan).spawn().expect("the binary runs");
+    let mut child = serve_command(folder.path(), plan).spawn().expect("the binary can be run");
     let end = Instant::now() + Duration::from_secs(20);
-    while child.try_wait().expect("it was started here").is_none() {
+    while child.try_wait().expect("the child is ours").is_none() {
         if Instant::now() > end {
             child.kill().expect("it runs");
             panic!("{name}: it starts: {}", text_of(&child.wait_with_output().expect("ended")));
         }
         std::thread::sleep(Duration::from_millis(10));
     }
-    let out = child.wait_with_output().expect("it has ended");
+    let out = child.wait_with_output().expect("the child has ended");
     let said = text_of(&out);
     assert_eq!(out.status.code(), Some(1), "{name}: {said}");
     for word in told {
@@ -40,9 +40,9 @@ fn refused_as_written(name: &str, folder: &TempDir, plan: &Plan, told: &[&str]) 
 }
 
 #[test]
-fn a_taken_port_is_named() {
+fn a_port_in_use_is_reported() {
     let address = free_address();
-    let taken = std::net::TcpListener::bind(address).expect("it was free");
+    let taken = std::net::TcpListener::bind(address).expect("the port is free");
     let folder = new_folder();
     let plan =
         Plan { listeners: format!("[[listener]]\naddress = \"{address}\"\n"), ..Plan::default() };
@@ -64,7 +64,7 @@ fn a_taken_port_is_named() {
 }
 
 #[test]
-fn a_spool_has_one_server() {
+fn a_spool_is_used_by_one_server() {
     let first = Rig::start(&Plan::default());
     let folder = new_folder();
     let plan = Plan { spool: Some(first.folder.path().join("spool")), ..Plan::default() };
@@ -74,30 +74,30 @@ fn a_spool_has_one_server() {
 }
 
 #[test]
-fn a_spool_from_the_future_is_left_alone() {
+fn a_newer_spool_is_not_changed() {
     let mut rig = Rig::start(&Plan::default());
     rig.client().submit("a@x.test", "b@y.test", b"text\r\n").expect("it answers");
     rig.server.signal("TERM");
     rig.server.wait(crate::support::PATIENCE);
     let meta = rig.folder.path().join("spool/ringpost.json");
-    let good = fs::read_to_string(&meta).expect("every spool has one");
+    let good = fs::read_to_string(&meta).expect("every spool has this file");
     assert!(good.contains("\"format\": 1"), "{good}");
     let plan = rig.plan.clone();
     let folder = std::mem::replace(&mut rig.folder, new_folder());
     drop(rig);
     fs::write(&meta, good.replace("\"format\": 1", "\"format\": 999")).expect("ours");
     refused("newer", &folder, &plan, &["999", "newer"]);
-    fs::write(&meta, "{ this is no JSON").expect("ours");
+    fs::write(&meta, "{ this is no JSON").expect("the file is writable");
     refused("unreadable", &folder, &plan, &["ringpost.json"]);
     fs::write(&meta, good).expect("ours");
     let wrong = Plan { rest: "[queue]\npartitions = 7\n".to_owned(), ..plan.clone() };
     refused("other partitions", &folder, &wrong, &["partitions", "7"]);
     let rig = Rig::start_in(folder, &plan);
-    assert_eq!(rig.messages(), 1, "nothing was touched meanwhile");
+    assert_eq!(rig.messages(), 1, "nothing was changed meanwhile");
 }
 
 #[test]
-fn configs_that_cannot_be_read_are_named() {
+fn unreadable_configs_are_reported() {
     let folder = new_folder();
     let plan = Plan::default();
     refused_as_written("missing", &folder, &plan, &["ringpost.toml", "No such file"]);
@@ -110,17 +110,17 @@ fn configs_that_cannot_be_read_are_named() {
 }
 
 #[test]
-fn wrong_permissions_are_named() {
+fn wrong_permissions_are_reported() {
     assert!(crate::support::is_root("giving a spool to another user"), "run this as root");
     let user = "user = \"nobody\"\n".to_owned();
     let folder = new_folder();
     let plan = Plan { server: user.clone(), ..Plan::default() };
-    // A spool of root's with something in it.
+    // A spool that belongs to root and is not empty.
     let spool = folder.path().join("spool");
     fs::create_dir(&spool).expect("ours");
     fs::write(spool.join("something"), "else").expect("ours");
     refused("another's spool", &folder, &plan, &["spool", "nobody", "chown"]);
-    // A way to the spool that is closed.
+    // A folder above the spool that may not be entered.
     let folder = new_folder();
     let closed = folder.path().join("closed");
     fs::create_dir(&closed).expect("ours");
@@ -146,7 +146,7 @@ fn wrong_permissions_are_named() {
 }
 
 #[test]
-fn limits_of_the_machine_are_named() {
+fn limits_of_the_machine_are_reported() {
     let folder = new_folder();
     let plan = Plan { server: "cores = \"4095\"\n".to_owned(), ..Plan::default() };
     refused("no such core", &folder, &plan, &["4095", "cores"]);

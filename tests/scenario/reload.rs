@@ -1,4 +1,5 @@
-//! SIGHUP: what changes at once, what waits, and that a bad file changes nothing.
+//! SIGHUP: which changes apply at once, which need a restart, and that an invalid file changes
+//! nothing.
 
 use std::time::Instant;
 
@@ -15,7 +16,7 @@ fn announced_size(rig: &Rig) -> String {
     text.lines().find_map(|line| line.strip_prefix("250-SIZE ")).expect("SIZE").to_owned()
 }
 
-/// Waits until all shards have taken a reload over: an order is on its way to each of them.
+/// Waits until all shards have applied a reload, which is sent to each of them.
 fn await_size(rig: &Rig, wanted: &str) {
     let end = Instant::now() + PATIENCE;
     let mut in_a_row = 0;
@@ -48,13 +49,13 @@ fn limits_change_for_new_sessions() {
         "new rules",
         &[("MAIL FROM:<a@x.test>", "250"), ("RCPT TO:<b@y.test>", "550 5.7.1")],
     );
-    // A session keeps the rules that it began with.
+    // A session keeps the config with which it began.
     talk(&mut old, "old rules", &[("MAIL FROM:<a@x.test> SIZE=15000", "552 5.3.4")]);
     talk(&mut old, "old rules", &[("MAIL FROM:<a@x.test>", "250"), ("RCPT TO:<b@y.test>", "250")]);
 }
 
 #[test]
-fn what_needs_a_restart_is_named() {
+fn changes_that_need_a_restart_are_reported() {
     let rig = Rig::start(&Plan::of("", ""));
     let mut next = Plan::of("protocol = \"lmtp\"", "[queue]\nmemory = \"128MiB\"\n");
     next.server = "cores = \"0\"\n".to_owned();
@@ -70,7 +71,7 @@ fn what_needs_a_restart_is_named() {
     client.expect("EHLO c.test", 250);
 }
 
-/// Whether XCLIENT is offered, and whether mail needs TLS.
+/// Whether XCLIENT is offered, and whether mail requires TLS.
 fn offers(rig: &Rig) -> (bool, bool) {
     let mut client = rig.server.connect();
     client.reply().expect("a greeting");
@@ -80,7 +81,7 @@ fn offers(rig: &Rig) -> (bool, bool) {
 }
 
 #[test]
-fn a_listener_more_withholds_no_restriction() {
+fn an_additional_listener_does_not_delay_other_restrictions() {
     let rig = Rig::start(&Plan::of("xclient_from = [\"127.0.0.0/8\"]", ""));
     assert_eq!(offers(&rig), (true, false));
     let mut next = Plan::of("tls_required = true", "");
@@ -97,7 +98,7 @@ fn a_listener_more_withholds_no_restriction() {
 }
 
 #[test]
-fn a_bad_file_changes_nothing() {
+fn an_invalid_file_changes_nothing() {
     let rig = Rig::start(&Plan { http: true, ..Plan::of("", "[limits]\nmessage_size = 10000\n") });
     let rows = [
         ("unknown key", "[limits]\nmessage_size = 20000\nmesage_size = 1\n", "mesage_size"),
@@ -143,9 +144,9 @@ fn the_log_level_changes_at_once() {
     rig.await_record("session_closed");
 }
 
-/// At the start and at a reload alike.
+/// At the start and at a reload.
 #[test]
-fn a_warning_names_its_key_and_tells_its_hint_once() {
+fn a_warning_has_its_key_and_its_hint_once() {
     let rig = Rig::start(&Plan::of("", "[timeouts]\ncommand = \"10s\"\n"));
     let text = rig.server.log_text();
     let hint = "see RFC 5321 s4.5.3.2.7";

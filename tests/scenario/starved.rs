@@ -1,4 +1,4 @@
-//! Health, commands and mail while somebody holds all there is of something else.
+//! Health checks, commands and mail while clients exhaust another resource.
 
 use std::io::Read;
 use std::io::Write;
@@ -17,7 +17,7 @@ use crate::kit::text;
 use crate::kit::text_of;
 use crate::support::PATIENCE;
 
-/// Far less than any time after which a client that says nothing is sent away.
+/// Far less than any timeout for a silent client.
 const AT_ONCE: Duration = Duration::from_secs(1);
 
 fn submits(rig: &Rig) {
@@ -26,7 +26,7 @@ fn submits(rig: &Rig) {
 }
 
 #[test]
-fn health_is_answered_beside_clients_that_hold_every_connection() {
+fn health_is_answered_while_clients_hold_every_connection() {
     let rig = Rig::start(&Plan { http: true, ..Plan::default() });
     let http = rig.http.expect("it is on");
     let connect = |said: &str| {
@@ -36,7 +36,7 @@ fn health_is_answered_beside_clients_that_hold_every_connection() {
     };
     let idle: Vec<TcpStream> = (0..100).map(|_| connect("")).collect();
     let slow: Vec<TcpStream> = (0..100).map(|_| connect("GET /stats HTTP/1.1\r\nX: ")).collect();
-    // The best of three: the machine may be busy.
+    // The best of three, because the machine may be busy.
     let best = (0..3).map(|_| {
         let began = Instant::now();
         assert_eq!(rig.get("/health"), (200, "ok\n".to_owned()));
@@ -47,7 +47,7 @@ fn health_is_answered_beside_clients_that_hold_every_connection() {
     for path in ["/ready", "/metrics", "/stats"] {
         assert_eq!(rig.get(path).0, 200, "{path}");
     }
-    // Requests that are never read to their end do not keep others out either.
+    // Incomplete requests do not block others, either.
     let asking: Vec<TcpStream> =
         (0..100).map(|_| connect("GET /stats HTTP/1.1\r\nHost: x\r\n\r\n")).collect();
     let began = Instant::now();
@@ -57,7 +57,7 @@ fn health_is_answered_beside_clients_that_hold_every_connection() {
 }
 
 #[test]
-fn clients_that_say_nothing_are_sent_away() {
+fn silent_clients_are_disconnected() {
     let rig = Rig::start(&Plan { http: true, ..Plan::default() });
     let http = rig.http.expect("it is on");
     for said in ["", "GET /health HTTP/1.1\r\n"] {
@@ -74,7 +74,7 @@ fn clients_that_say_nothing_are_sent_away() {
 }
 
 #[test]
-fn commands_are_answered_beside_control_clients_that_say_nothing() {
+fn commands_are_answered_beside_silent_control_clients() {
     let rig = Rig::start(&Plan::default());
     submits(&rig);
     let socket = rig.folder.path().join("spool/control.sock");
@@ -96,9 +96,9 @@ fn commands_are_answered_beside_control_clients_that_say_nothing() {
     drop(silent);
 }
 
-/// Answers that nobody reads hold all places of requests.
+/// Unread responses occupy all places for requests.
 #[test]
-fn health_is_answered_beside_requests_that_hold_every_place() {
+fn health_is_answered_while_requests_hold_every_place() {
     let rig = Rig::start(&Plan::default());
     let body = "a line of mail, which is to be larger than all buffers\r\n".repeat(40_000);
     let reply = rig.client().submit("a@x.test", "b@y.test", body.as_bytes()).expect("it answers");
@@ -124,8 +124,8 @@ fn health_is_answered_beside_requests_that_hold_every_place() {
 }
 
 #[test]
-fn a_busy_http_port_does_not_stop_mail() {
-    let other = TcpListener::bind("127.0.0.1:0").expect("a free port");
+fn an_http_port_in_use_does_not_stop_mail() {
+    let other = TcpListener::bind("127.0.0.1:0").expect("loopback has a free port");
     let http_at = other.local_addr().ok();
     let rig = Rig::start(&Plan { http_at, ..Plan::default() });
     let told = rig.await_record("http_not_served");
@@ -137,7 +137,7 @@ fn a_busy_http_port_does_not_stop_mail() {
     assert_eq!(rig.get("/health").0, 200);
 }
 
-/// A view that fails is no reason to end: the mail is all right.
+/// A failing view does not end the process.
 #[test]
 fn a_bug_in_a_view_ends_only_the_view() {
     let points = "view::question=1*panic(a bug of the test);view::survey=1*panic(another)";

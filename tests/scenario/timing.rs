@@ -1,4 +1,4 @@
-//! Everything has its time: slow clients, silent clients, early clients.
+//! Timeouts: slow clients, silent clients, early clients.
 
 use std::thread;
 use std::time::Duration;
@@ -12,7 +12,7 @@ use crate::support::Client;
 
 const ENVELOPE: [&str; 3] = ["EHLO c.test", "MAIL FROM:<a@x.test>", "RCPT TO:<b@y.test>"];
 
-/// What a client does before it falls silent, and what it hears then.
+/// The input of a client before it falls silent, and the expected reply.
 struct Silence {
     name: &'static str,
     listener: &'static str,
@@ -86,7 +86,7 @@ const SILENCES: &[Silence] = &[
 ];
 
 #[test]
-fn the_silent_are_sent_away() {
+fn silent_clients_are_disconnected() {
     thread::scope(|scope| {
         for silence in SILENCES {
             scope.spawn(|| check_silence(silence));
@@ -97,7 +97,7 @@ fn the_silent_are_sent_away() {
 fn check_silence(silence: &Silence) {
     let Silence { name, listener, timeout, greeted, says, bytes, hears } = *silence;
     let rig = Rig::start(&Plan::of(listener, &format!("[timeouts]\n{timeout} = \"1s\"\n")));
-    // The server's clock starts between what is sent last and its answer.
+    // The server's timer starts between the last input and its reply.
     let mut began = Instant::now();
     let mut client = rig.server.connect();
     if greeted {
@@ -123,14 +123,13 @@ fn check_end(client: &mut Client, name: &str, hears: &str) {
     assert!(is_closed(client), "{name}: stays open");
 }
 
-/// A client that goes on at about the time when its time is over: what it says last makes a message
-/// whole.
+/// A client that continues at about the time of its timeout; its last input completes a message.
 struct Late {
     name: &'static str,
     listener: &'static str,
     timeout: &'static str,
     says: &'static [&'static str],
-    /// Said at once, and when the time is nearly or just over.
+    /// Sent at once, and shortly before and after the timeout.
     early: &'static [u8],
     late: &'static [u8],
 }
@@ -194,12 +193,12 @@ const LATES: &[Late] = &[
     },
 ];
 
-/// When clients go on. A deadline passes 250 ms late at most.
+/// The times at which clients continue. A deadline may fire up to 250 ms late.
 const LATE_MS: [u64; 10] = [400, 980, 1000, 1020, 1060, 1100, 1150, 1200, 1250, 1900];
 
-/// Either the client was in time and all that it said counts, or it is sent away and nothing does.
+/// Either the client is in time and all its input counts, or it is disconnected and none does.
 #[test]
-fn who_goes_on_just_after_the_time_is_heard_whole_or_not_at_all() {
+fn late_input_counts_completely_or_not_at_all() {
     thread::scope(|scope| {
         for late in LATES {
             scope.spawn(|| check_late(late));
@@ -227,7 +226,7 @@ fn check_late(late: &Late) {
     assert_eq!(rig.messages(), if ends_whole { heard } else { 0 }, "{name}");
 }
 
-/// Whether the client was heard, and not sent away.
+/// Whether the client's input was accepted, and the client was not disconnected.
 fn is_late_heard(rig: &Rig, late: &Late, after_ms: u64) -> bool {
     let name = late.name;
     let mut client = rig.server.connect();
@@ -240,7 +239,7 @@ fn is_late_heard(rig: &Rig, late: &Late, after_ms: u64) -> bool {
     }
     client.send(late.early).expect("it is open");
     thread::sleep(Duration::from_millis(after_ms));
-    // Who was sent away may meet a closed door.
+    // The connection may already be closed.
     let _ = client.send(late.late);
     let expected = if late.late == WHOLE { 3 } else { 1 };
     for heard in 0..expected {
@@ -255,9 +254,9 @@ fn is_late_heard(rig: &Rig, late: &Late, after_ms: u64) -> bool {
     true
 }
 
-/// One byte at a time keeps nothing open.
+/// One byte at a time does not keep a session open.
 #[test]
-fn a_slow_loris_is_sent_away() {
+fn a_slow_loris_is_disconnected() {
     let proxy = "proxy_from = [\"127.0.0.1\"]";
     let implicit = "tls = \"implicit\"";
     let rate = "[limits]\nmin_data_rate = 1000\nmin_data_rate_grace = \"1s\"\n";
@@ -329,7 +328,11 @@ fn early_talkers_are_refused() {
     rig.await_metric("ringpost_refusals_total{reason=\"early\"}", 3.0);
     let began = Instant::now();
     let mut client = rig.server.connect();
-    assert_eq!(client.reply().expect("it answers").code, 220, "the patient are greeted");
+    assert_eq!(
+        client.reply().expect("the server answers").code,
+        220,
+        "patient clients are greeted"
+    );
     assert!(began.elapsed() >= Duration::from_millis(900), "after {:?}", began.elapsed());
     client.expect("EHLO c.test", 250);
 }

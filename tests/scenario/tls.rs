@@ -1,4 +1,4 @@
-//! TLS as openssl meets it.
+//! TLS with OpenSSL.
 
 use std::fs;
 use std::io::BufRead;
@@ -29,13 +29,13 @@ use crate::support::PATIENCE;
 
 fn s_client(rig: &Rig, more: &[&str], input: &[u8]) -> std::process::Output {
     let address = rig.address().to_string();
-    // Without -ign_eof a line that begins with Q is a command to openssl.
+    // Without -ign_eof openssl treats a line that begins with Q as a command.
     let always = ["s_client", "-starttls", "smtp", "-crlf", "-ign_eof", "-connect", &address];
     let words = [&always[..], more].concat();
     run("openssl", &words, input)
 }
 
-/// Certificates for two names; the folder also holds the spool.
+/// Certificates for two names, in the folder of the spool.
 fn two_names(listener: &str, rest: &str) -> Rig {
     let folder = new_folder();
     let mut tables = String::new();
@@ -46,7 +46,7 @@ fn two_names(listener: &str, rest: &str) -> Rig {
 }
 
 #[test]
-fn the_certificate_follows_the_name_in_both_versions() {
+fn the_certificate_is_chosen_by_name_in_both_versions() {
     let rig = two_names("", "");
     let names: [(&[&str], &str); 4] = [
         (&["-servername", "one.test"], "one.test"),
@@ -92,7 +92,7 @@ fn sessions_are_resumed() {
     }
 }
 
-/// A client certificate from this authority.
+/// A client certificate issued by this authority.
 fn client_certificate(
     folder: &Path,
     authority: &(PathBuf, PathBuf),
@@ -115,7 +115,7 @@ fn client_certificate(
 }
 
 #[test]
-fn client_certificates_are_asked_for() {
+fn client_certificates_are_requested() {
     let folder = new_folder();
     let ours = certificate(folder.path(), "ca", "Our authority");
     let theirs = certificate(folder.path(), "other-ca", "Another authority");
@@ -149,7 +149,7 @@ fn client_certificates_are_asked_for() {
     }
 }
 
-/// An `openssl s_client` that one can talk to.
+/// An interactive `openssl s_client`.
 struct Talk {
     child: Child,
     to: ChildStdin,
@@ -162,7 +162,7 @@ impl Talk {
         let mut command = Command::new("openssl");
         command.args(["s_client", "-starttls", "smtp", "-quiet", "-connect", &address]).args(more);
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
-        let mut child = command.spawn().expect("openssl is needed; see .ci/deps");
+        let mut child = command.spawn().expect("openssl can be run; see .ci/deps");
         let to = child.stdin.take().expect("it is piped");
         let from = BufReader::new(child.stdout.take().expect("it is piped"));
         Talk { child, to, from }
@@ -173,9 +173,9 @@ impl Talk {
         self.to.write_all(format!("{line}\r\n").as_bytes()).expect("it reads");
         loop {
             let mut reply = String::new();
-            let count = self.from.read_line(&mut reply).expect("it writes lines");
+            let count = self.from.read_line(&mut reply).expect("openssl prints lines");
             assert!(count > 0, "the connection ended");
-            // With -starttls openssl shows the last line of the plain EHLO.
+            // With -starttls openssl prints the last line of the first EHLO.
             if reply.as_bytes().get(3) == Some(&b' ') && !reply.starts_with("250 LIMITS") {
                 return reply;
             }
@@ -188,7 +188,7 @@ impl Talk {
 
 impl Drop for Talk {
     fn drop(&mut self) {
-        // It ends with its server anyway.
+        // It ends with its server.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
@@ -198,7 +198,7 @@ impl Drop for Talk {
 fn a_new_certificate_needs_no_restart() {
     let rig = two_names("", "");
     let mut old = Talk::start(&rig, &["-servername", "one.test"]);
-    assert!(old.ask("NOOP").starts_with("250"), "the old session talks");
+    assert!(old.ask("NOOP").starts_with("250"), "the old session works");
     let folder = rig.folder.path();
     let fresh = certificate(folder, "fresh", "one.test");
     let print = |file: &Path| {
@@ -212,12 +212,12 @@ fn a_new_certificate_needs_no_restart() {
     };
     let before = print(&folder.join("one.test.crt"));
     assert_eq!(serial(&rig), before);
-    fs::rename(&fresh.0, folder.join("one.test.crt")).expect("same folder");
-    fs::rename(&fresh.1, folder.join("one.test.key")).expect("same folder");
+    fs::rename(&fresh.0, folder.join("one.test.crt")).expect("both are in one folder");
+    fs::rename(&fresh.1, folder.join("one.test.key")).expect("both are in one folder");
     rig.reload("reloaded");
     let after = print(&folder.join("one.test.crt"));
     assert_ne!(before, after);
-    // An order to reload is on its way to each shard; once they have it, it stays.
+    // The reload is sent to each shard; a shard that has applied it keeps it.
     let end = Instant::now() + PATIENCE;
     let mut in_a_row = 0;
     while in_a_row < 6 {
@@ -225,27 +225,27 @@ fn a_new_certificate_needs_no_restart() {
         in_a_row = if served == after { in_a_row + 1 } else { 0 };
         assert!(Instant::now() < end, "{served} is served, not {after}");
     }
-    assert!(old.ask("NOOP").starts_with("250"), "the old session lives on");
+    assert!(old.ask("NOOP").starts_with("250"), "the old session continues");
     assert!(
         old.ask("MAIL FROM:<a@x.test>").starts_with("503"),
-        "and is still under TLS, ungreeted"
+        "and is still under TLS, not greeted"
     );
-    // A broken pair changes nothing.
-    fs::write(folder.join("one.test.key"), "no key at all").expect("ours");
+    // An invalid pair changes nothing.
+    fs::write(folder.join("one.test.key"), "no key at all").expect("the file is writable");
     let line = rig.reload("reload_refused");
     assert!(line.contains("one.test.key"), "{line}");
-    assert_eq!(serial(&rig), after, "the good one stays");
+    assert_eq!(serial(&rig), after, "the valid certificate stays");
 }
 
 #[test]
-fn plain_text_behind_starttls_is_lost() {
+fn plain_text_after_starttls_is_dropped() {
     let rig = Rig::start(&Plan::default());
-    // In one segment: the law of pipelining refuses it.
+    // In one segment: a pipelining violation.
     let mut client = rig.client();
     client.send(b"STARTTLS\r\nMAIL FROM:<evil@x.test>\r\n").expect("it is open");
     assert_eq!(codes(&client.reply().expect("it answers")), "554 5.5.0");
     assert!(is_closed(&mut client));
-    // Behind the 220: it is no handshake.
+    // After the 220: an invalid handshake.
     let mut client = rig.client();
     talk(&mut client, "starttls", &[("STARTTLS", "220")]);
     client.send(b"MAIL FROM:<evil@x.test>\r\n").expect("it is open");
@@ -281,7 +281,7 @@ drive(tls.do_handshake)
 print(drive(lambda: tls.read(100)).decode())
 "#;
 
-/// Load balancers put the header and the client's first flight into one segment.
+/// Load balancers send the header and the client's first flight in one segment.
 #[test]
 fn a_handshake_may_follow_its_proxy_header_at_once() {
     let rig = Rig::start(&Plan::of("tls = \"implicit\"\nproxy_from = [\"127.0.0.1\"]", ""));

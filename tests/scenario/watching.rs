@@ -1,4 +1,4 @@
-//! What the control plane shows: metrics, health, figures.
+//! Monitoring: metrics, health, figures.
 
 use std::collections::BTreeSet;
 
@@ -42,16 +42,16 @@ fn metrics_are_prometheus_text() {
         let name = sample.split('{').next().expect("a name");
         let of_histogram = ["_bucket", "_sum", "_count"];
         let of_histogram = of_histogram.iter().any(|end| name.strip_suffix(end) == Some(&current));
-        assert!(name == current || of_histogram, "{line} stands under another name");
+        assert!(name == current || of_histogram, "{line} is under another metric");
         assert!(name.starts_with("ringpost_") || name.starts_with("process_"), "{line}");
         assert!(
             name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_'),
             "{line}"
         );
         assert!(value.parse::<f64>().is_ok(), "{line}");
-        assert!(seen.insert(sample.to_owned()), "{sample} comes twice");
+        assert!(seen.insert(sample.to_owned()), "{sample} occurs twice");
         if let Some((_, labels)) = sample.split_once('{') {
-            let labels = labels.strip_suffix('}').expect("labels end");
+            let labels = labels.strip_suffix('}').expect("labels end with a brace");
             for label in labels.split(',') {
                 let (key, value) = label.split_once("=\"").expect("a label");
                 assert!(!key.is_empty() && value.ends_with('"'), "{line}");
@@ -134,7 +134,7 @@ fn health_and_readiness_follow_the_server() {
     let (status, why) = rig.get("/ready");
     assert_eq!(status, 503, "{why}");
     assert!(why.contains("full"), "{why}");
-    assert_eq!(rig.get("/health").0, 200, "a full disk needs no restart");
+    assert_eq!(rig.get("/health").0, 200, "a full disk requires no restart");
     let reply = rig.client().ask("MAIL FROM:<a@x.test>").expect("it answers");
     assert!(reply.text.starts_with("452 4.3.1"), "{}", reply.text);
     rig.rewrite(&Plan::default());
@@ -145,7 +145,7 @@ fn health_and_readiness_follow_the_server() {
 }
 
 #[test]
-fn refused_commands_are_counted_by_their_reason() {
+fn refused_commands_are_counted_by_reason() {
     let rig = Rig::start(&Plan { http: true, ..Plan::of("", "[relay]\nnetworks = []\n") });
     let long = "x".repeat(5000);
     let rows = [
@@ -179,7 +179,7 @@ fn refused_commands_are_counted_by_their_reason() {
 
 #[cfg(feature = "failpoints")]
 #[test]
-fn batches_that_are_not_written_are_counted_by_their_cause() {
+fn failed_batches_are_counted_by_cause() {
     let environment = vec![("FAILPOINTS", "commit::error=1*return(enospc)".to_owned())];
     let rig = Rig::start(&Plan { http: true, environment, ..Plan::default() });
     let body = b"Subject: x\r\n\r\ntext\r\n";
@@ -190,7 +190,7 @@ fn batches_that_are_not_written_are_counted_by_their_cause() {
 }
 
 #[test]
-fn bodies_that_break_off_are_counted() {
+fn aborted_bodies_are_counted() {
     let rig = Rig::start(&Plan { http: true, ..Plan::default() });
     for begin in ["DATA", "BDAT 10"] {
         let mut client = rig.client();

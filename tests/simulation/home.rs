@@ -1,7 +1,7 @@
-//! The home half of a simulated shard: what is due on disk, what of it is in memory, in line or out.
+//! The home half of a simulated shard: which jobs are on disk, in memory, queued or leased out.
 //!
-//! As `outbound::home` and `outbound::scan` do it with the same lines and leases, without routes,
-//! reading and writing.
+//! It follows `outbound::home` and `outbound::scan` with the same queues and leases, without
+//! routes, reading and writing.
 
 use std::collections::BTreeMap;
 use std::collections::BTreeSet;
@@ -18,17 +18,17 @@ use ringpost::outbound::line::Lines;
 use ringpost::outbound::line::Row;
 use ringpost::outbound::line::Turn;
 
-/// How long mail is fresh.
+/// How long mail counts as new.
 const FRESH_MS: u64 = 10_000;
-/// How often the schedule is read while something of it is not in memory.
+/// Time between two reads of the schedule while a part of it is not in memory.
 const SCAN_MS: u64 = 10_000;
-/// How often it is read from its beginning.
+/// Time between two reads of the schedule from its start.
 const SWEEP_MS: u64 = 60_000;
-/// How often the lines are looked through for what has become too old.
+/// Time between two searches of the queues for expired jobs.
 const LINES_EVERY_MS: u64 = 30_000;
 const ROWS_MAX: usize = 40;
 
-/// A job as the home has it, from the schedule and from its route.
+/// A job in the memory of the home shard, from the schedule and from its route.
 #[derive(Clone, Copy, Debug)]
 pub struct Known {
     pub number: usize,
@@ -36,7 +36,7 @@ pub struct Known {
     pub due_ms: u64,
     pub attempts: u32,
     pub expires_ms: u64,
-    /// What its destination takes from a home at a time.
+    /// Jobs that its destination takes from one home shard at a time.
     pub out_max: usize,
     pub tenant: u32,
 }
@@ -47,13 +47,13 @@ struct Waiting {
 }
 
 pub struct Home {
-    /// The schedule: all that has not ended.
+    /// The schedule: all jobs that have not ended.
     due: BTreeMap<(u64, usize), Known>,
     jobs: BTreeMap<usize, Waiting>,
     jobs_max: usize,
     lines: Lines,
     leases: LeaseTable,
-    /// How far the schedule has been read, and when from its beginning.
+    /// The position in the schedule, and the time of the last read from its start.
     after: Option<(u64, usize)>,
     swept_ms: u64,
     left_on_disk: bool,
@@ -61,12 +61,12 @@ pub struct Home {
     pub tick_ms: Option<u64>,
 }
 
-/// What a home wants done.
+/// What the home shard has to do.
 #[derive(Default)]
 pub struct Work {
-    /// Jobs to be sent to their owners.
+    /// Jobs to send to their owners.
     pub sends: Vec<(usize, Lease)>,
-    /// Jobs that are given up, for they have waited too long.
+    /// Jobs that have expired.
     pub expired: Vec<usize>,
 }
 
@@ -86,12 +86,12 @@ impl Home {
         }
     }
 
-    /// It stands on disk from here on.
+    /// Adds a job that is on disk.
     pub fn store(&mut self, known: Known) {
         self.due.insert((known.due_ms, known.number), known);
     }
 
-    /// It has just been received.
+    /// Adds a job that was just received.
     pub fn take_fresh(&mut self, known: Known, now_ms: u64, work: &mut Work) {
         self.store(known);
         if self.has_room() {
@@ -101,7 +101,7 @@ impl Home {
         }
     }
 
-    /// Issues again what nobody spoke of, and reads what is due.
+    /// Issues again the jobs whose leases have expired, and reads the due ones.
     pub fn tick(&mut self, now_ms: u64, work: &mut Work) {
         while let Some((id, _)) = self.leases.next_expired(now_ms) {
             let number = number_of(id);
@@ -119,7 +119,7 @@ impl Home {
         self.check();
     }
 
-    /// When it has to do something again, whatever happens.
+    /// The latest time of the next action.
     pub fn next_wake_ms(&self, now_ms: u64) -> Option<u64> {
         let is_unread =
             |(due, number): &&(u64, usize)| *due > now_ms || !self.jobs.contains_key(number);
@@ -131,7 +131,7 @@ impl Home {
         [read_ms, looks_ms, self.leases.next_wake_ms()].into_iter().flatten().min()
     }
 
-    /// An owner tells what became of a job. `None`: it is not asked any more.
+    /// Takes the outcome of a job from an owner. `None`: the lease is no longer valid.
     pub fn settle(
         &mut self,
         number: usize,
@@ -141,7 +141,7 @@ impl Home {
     ) -> Option<Known> {
         match self.leases.settle(id_of(number), 0, lease) {
             Settle::Settled => {}
-            // It may stand in line once more.
+            // The job may be queued again.
             Settle::SettledLate => {
                 if let Some(waiting) = self.jobs.get(&number) {
                     self.lines.withdraw(&name_of(waiting.known.destination), (id_of(number), 0));
@@ -163,7 +163,7 @@ impl Home {
     fn end(&mut self, number: usize) -> Known {
         let due_ms = self.jobs[&number].known.due_ms;
         self.forget(number);
-        self.due.remove(&(due_ms, number)).expect("it has not ended before")
+        self.due.remove(&(due_ms, number)).expect("the job has not ended before")
     }
 
     fn expire(&mut self, number: usize, work: &mut Work) {
@@ -234,7 +234,7 @@ impl Home {
                 let out = self.lines.out(&destination);
                 let out_max = known.out_max.max(1);
                 let reserve = out_max / 4;
-                assert!(out <= out_max + reserve, "{out} out of {out_max}");
+                assert!(out <= out_max + reserve, "{out} leased out, the limit is {out_max}");
                 self.send(number, now_ms, work);
             }
             Turn::Waits { displaced } => {
@@ -246,7 +246,8 @@ impl Home {
     }
 
     fn send(&mut self, number: usize, now_ms: u64, work: &mut Work) {
-        let lease = self.leases.lease(id_of(number), 0, now_ms).expect("out once, and within room");
+        let lease =
+            self.leases.lease(id_of(number), 0, now_ms).expect("leased once, within the limit");
         self.jobs.get_mut(&number).expect("it is in memory").is_out = true;
         work.sends.push((number, lease));
     }
@@ -259,12 +260,12 @@ impl Home {
         }
         let (jobs, leases) = (&mut self.jobs, &mut self.leases);
         self.lines.step(&destination, tenant, |(id, _)| {
-            let next = jobs.get_mut(&number_of(id)).expect("what is in line is in memory");
-            assert!(!next.is_out, "out and in line");
+            let next = jobs.get_mut(&number_of(id)).expect("a queued job is in memory");
+            assert!(!next.is_out, "leased out and queued");
             next.is_out = true;
             work.sends.push((
                 number_of(id),
-                leases.lease(id, 0, now_ms).expect("out once, and within room"),
+                leases.lease(id, 0, now_ms).expect("leased once, within the limit"),
             ));
             true
         });
@@ -276,13 +277,13 @@ impl Home {
     }
 
     fn check(&self) {
-        assert!(self.jobs.len() <= self.jobs_max, "more in memory than there is room for");
+        assert!(self.jobs.len() <= self.jobs_max, "more jobs in memory than the limit");
         assert!(
             self.lines.in_lines() <= self.jobs_max.div_ceil(4),
-            "lines take the room of all others"
+            "the queues take the room of all other jobs"
         );
         let waiting = self.jobs.values().filter(|job| !job.is_out).count();
-        assert_eq!(waiting, self.lines.in_lines(), "in memory, and neither out nor in line");
+        assert_eq!(waiting, self.lines.in_lines(), "in memory, and neither leased out nor queued");
         let mut out: BTreeMap<usize, usize> = BTreeMap::new();
         for job in self.jobs.values() {
             *out.entry(job.known.destination).or_default() += usize::from(job.is_out);
@@ -291,11 +292,11 @@ impl Home {
             assert_eq!(
                 self.lines.out(&name_of(destination)),
                 count,
-                "out of destination {destination}"
+                "leased out for destination {destination}"
             );
         }
         let due: BTreeSet<usize> = self.due.keys().map(|(_, number)| *number).collect();
-        assert!(self.jobs.keys().all(|number| due.contains(number)), "in memory and not on disk");
+        assert!(self.jobs.keys().all(|number| due.contains(number)), "in memory but not on disk");
     }
 }
 

@@ -1,7 +1,7 @@
-//! The lines, the leases, the scheduler and the stripes of a whole machine, without sockets and in
-//! virtual time: lost frames, crashes, slow peers, pauses. What must hold is in `world`.
+//! The queues, the leases, the scheduler and the stripes of a whole machine, without sockets and in
+//! virtual time: lost frames, crashes, slow peers, pauses. The invariants are in `world`.
 //!
-//! `SEED=n` repeats one run; `RUNS=n` sets how many there are.
+//! `SEED=n` repeats one run; `RUNS=n` sets the number of runs.
 
 mod home;
 mod peer;
@@ -27,7 +27,7 @@ const RUNS: u64 = 3000;
 const THREADS: u64 = 4;
 
 #[test]
-fn whatever_happens_every_job_ends_once_and_no_limit_is_exceeded() {
+fn every_job_ends_once_and_no_limit_is_exceeded() {
     if let Some(seed) = number("SEED") {
         let mut world = World::new(plan(seed));
         world.run();
@@ -39,11 +39,11 @@ fn whatever_happens_every_job_ends_once_and_no_limit_is_exceeded() {
         let range = |thread| (0..runs).filter(move |seed| seed % THREADS == thread);
         let some = |thread| scope.spawn(move || range(thread).find(|seed| !passes(*seed)));
         let threads: Vec<_> = (0..THREADS).map(some).collect();
-        threads.into_iter().filter_map(|t| t.join().expect("it catches panics")).collect()
+        threads.into_iter().filter_map(|t| t.join().expect("panics are caught")).collect()
     });
     let repeat = |seed: &u64| format!("SEED={seed} cargo test --release --test simulation\n");
     let repeats: String = failed.iter().map(repeat).collect();
-    assert!(failed.is_empty(), "these seeds fail, repeat them with\n{repeats}");
+    assert!(failed.is_empty(), "these seeds fail; repeat them with\n{repeats}");
 }
 
 fn passes(seed: u64) -> bool {
@@ -55,7 +55,7 @@ fn number(variable: &str) -> Option<u64> {
     Some(text.parse().expect("a number"))
 }
 
-/// A machine and its world, different for each seed.
+/// A machine and its surroundings, different for each seed.
 fn plan(seed: u64) -> Plan {
     let mut random = Random::new(seed.wrapping_mul(0x9E37_79B9) + 1);
     let d = &mut random;
@@ -135,7 +135,7 @@ fn calm(seed: u64, peers: &[Peer]) -> Plan {
 }
 
 #[test]
-fn dead_and_slow_destinations_cost_a_healthy_one_nothing() {
+fn dead_and_slow_destinations_do_not_delay_a_healthy_one() {
     for seed in 0..30 {
         let mut alone = World::new(calm(seed, &[Peer::Fast]));
         alone.run();
@@ -149,7 +149,7 @@ fn dead_and_slow_destinations_cost_a_healthy_one_nothing() {
 }
 
 #[test]
-fn stripes_that_change_again_and_again_exceed_nothing() {
+fn repeated_changes_of_stripes_exceed_no_limit() {
     for seed in 0..200 {
         let mut plan = calm(seed, &[Peer::Slow, Peer::Fast]);
         plan.shards = 4;
@@ -172,7 +172,7 @@ fn stripes_that_change_again_and_again_exceed_nothing() {
 }
 
 #[test]
-fn the_same_seed_is_the_same_run() {
+fn the_same_seed_gives_the_same_run() {
     for seed in 0..20 {
         let ends = || {
             let mut world = World::new(plan(seed));
@@ -185,7 +185,7 @@ fn the_same_seed_is_the_same_run() {
 }
 
 #[test]
-fn a_small_sender_is_not_kept_waiting_by_a_large_one() {
+fn a_large_sender_does_not_delay_a_small_one() {
     for seed in 0..30 {
         let mut plan = calm(seed, &[Peer::Fast]);
         plan.destinations[0].jobs = 600;
@@ -197,7 +197,9 @@ fn a_small_sender_is_not_kept_waiting_by_a_large_one() {
         world.run();
         let ended = |small: bool| {
             let jobs = world.disk.iter().filter(move |job| (job.sender == 4) == small);
-            jobs.filter_map(|job| job.end.map(|(_, at_ms)| at_ms)).max().expect("they ended")
+            jobs.filter_map(|job| job.end.map(|(_, at_ms)| at_ms))
+                .max()
+                .expect("all jobs have ended")
         };
         assert!(ended(true) * 4 < ended(false), "{} of {}", ended(true), ended(false));
     }

@@ -1,4 +1,4 @@
-//! Servers of other people, as they behave on good and on bad days.
+//! Remote servers with various faults.
 
 use ringpost::outbound::destination::FailureKind;
 use ringpost::outbound::destination::Random;
@@ -7,19 +7,19 @@ use ringpost::outbound::destination::Random;
 pub enum Peer {
     Fast,
     Slow,
-    /// Swallows the SYN.
+    /// Drops the SYN.
     Dead,
     /// Nothing listens.
     Refusing,
-    /// Minutes of work, minutes of refusing.
+    /// Works for minutes, then refuses for minutes.
     Flapping,
-    /// Answers 421 now and then.
+    /// Sometimes answers 421.
     Throttling,
-    /// Takes minutes for a message.
+    /// Takes minutes for each message.
     Tarpit,
-    /// Drops connections in the middle of a message.
+    /// Drops connections during a message.
     Breaking,
-    /// Defers what it has not seen before.
+    /// Greylisting: defers unknown mail once.
     Greylisting,
 }
 
@@ -42,12 +42,12 @@ pub enum Sent {
     Refused,
     Deferred,
     Throttled,
-    /// Broken before the last dot.
+    /// Broken off before the end of the body.
     Broken,
 }
 
 impl Peer {
-    /// Milliseconds to the greeting, or to the failure.
+    /// Milliseconds until the greeting or the failure.
     pub fn dial(self, now_ms: u64, random: &mut Random) -> (u64, Option<FailureKind>) {
         match self {
             Peer::Dead => (30_000, Some(FailureKind::Timeout)),
@@ -59,7 +59,7 @@ impl Peer {
         }
     }
 
-    /// Milliseconds to the end of a transfer. `age_ms` is how long ago the mail was accepted.
+    /// Milliseconds until the end of a transfer. `age_ms` is the time since the mail was accepted.
     pub fn send(self, now_ms: u64, age_ms: u64, random: &mut Random) -> (u64, Sent) {
         let short_ms = 5 + random.below(60);
         match self {

@@ -1,5 +1,5 @@
-//! A machine of shards and the servers around it, in virtual time. Disk and servers outlive a
-//! crash, everything else does not.
+//! A machine of shards and the remote servers, in virtual time. Disk and servers survive a crash,
+//! everything else is lost.
 
 use std::collections::BTreeMap;
 use std::collections::VecDeque;
@@ -33,13 +33,13 @@ use crate::home::Work;
 use crate::peer::Peer;
 use crate::peer::Sent;
 
-/// Mail older than this bounces at its next outcome.
+/// Older mail bounces at its next outcome.
 const EXPIRY_MS: u64 = 5 * 3_600_000;
-/// When every job must have ended.
+/// The time by which every job must have ended.
 const END_MS: u64 = 30 * 3_600_000;
-/// Events in one virtual second on one machine; more is a busy loop.
+/// Events in one virtual second on one machine; more means a busy loop.
 const EVENTS_PER_SECOND_MAX: usize = 20_000;
-/// When what was left on disk is read again.
+/// Time between two reads of the jobs left on disk.
 const LEFT_MS: u64 = 500;
 
 pub struct DestinationPlan {
@@ -52,22 +52,22 @@ pub struct Plan {
     pub seed: u64,
     pub shards: usize,
     pub destinations: Vec<DestinationPlan>,
-    /// One frame in so many is lost; 0 for none.
+    /// One of this many frames is lost; 0 for none.
     pub loss: u64,
     pub crashes: Vec<u64>,
-    /// When an operator pauses a destination, which one, and for how long.
+    /// When an operator pauses which destination, and for how long.
     pub pauses: Vec<(u64, usize, u64)>,
-    /// When the file says another number of stripes for a destination.
+    /// When the configured number of stripes of a destination changes.
     pub reloads: Vec<(u64, usize, Stripes)>,
     pub connections_max: usize,
     pub destinations_max: usize,
-    /// Jobs that one home has in memory.
+    /// Jobs in the memory of one home shard.
     pub jobs_max: usize,
-    /// Fresh mail comes in over this time.
+    /// The time over which new mail arrives.
     pub arrival_ms: u64,
 }
 
-/// What the disk knows of a job.
+/// The state of a job on disk.
 #[derive(Debug)]
 pub struct Job {
     pub destination: usize,
@@ -76,7 +76,7 @@ pub struct Job {
     accepted_ms: u64,
     due_ms: u64,
     attempts: u32,
-    /// How and when it ended.
+    /// How and when the job ended.
     pub end: Option<(End, u64)>,
     deliveries: usize,
 }
@@ -145,7 +145,7 @@ enum Event {
         destination: usize,
         stripes: Stripes,
     },
-    /// One shard hears of it.
+    /// One shard learns of it.
     Reshare {
         shard: usize,
         destination: usize,
@@ -154,9 +154,9 @@ enum Event {
 
 struct Worker {
     destination: usize,
-    /// Of its newest idle time.
+    /// The number of its latest idle period.
     stamp: u64,
-    /// When its job must have ended.
+    /// The time by which its job must have ended.
     lease_until_ms: u64,
 }
 
@@ -166,10 +166,10 @@ struct Owner {
     tick_ms: Option<u64>,
 }
 
-/// What a shard has heard of a destination, the newest last, and since when.
+/// The policies of a destination that a shard has learned, the latest last, with their times.
 type Heard = Vec<(Arc<DestinationPolicy>, u64)>;
 
-/// What the servers see.
+/// What the servers have seen.
 #[derive(Default)]
 struct Seen {
     connections: u32,
@@ -186,11 +186,11 @@ pub struct World {
     homes: Vec<Home>,
     owners: Vec<Owner>,
     seen: Vec<Seen>,
-    /// What the file says of each destination.
+    /// The configured policy of each destination.
     file: Vec<Arc<DestinationPolicy>>,
     /// By shard and destination.
     heard: Vec<Vec<Heard>>,
-    /// Deliveries of which the disk never heard: each allows one more.
+    /// Deliveries that were not recorded on disk: each allows one duplicate.
     unheard: usize,
     pub stale: usize,
     second: (u64, usize),
@@ -253,24 +253,27 @@ impl World {
         world
     }
 
-    /// Runs until every job has ended, and checks what must hold then.
+    /// Runs until every job has ended, and checks the invariants.
     pub fn run(&mut self) {
         self.start();
         while self.disk.iter().any(|job| job.end.is_none()) {
-            // Not job by job: that would be a scan per event.
+            // Not checked for each job: that would be a scan per event.
             for _ in 0..200 {
                 let Some(((at_ms, _), event)) = self.events.pop_first() else {
                     break;
                 };
-                assert!(at_ms >= self.now_ms, "time goes on");
+                assert!(at_ms >= self.now_ms, "time does not go back");
                 self.now_ms = at_ms;
                 self.count_event();
                 self.handle(event);
             }
             assert!(!self.events.is_empty() || self.all_ended(), "jobs are stuck, nothing to do");
-            assert!(self.now_ms < END_MS || self.all_ended(), "jobs are stuck at the end of time");
+            assert!(
+                self.now_ms < END_MS || self.all_ended(),
+                "jobs are stuck at the end of the run"
+            );
         }
-        // Outcomes that are still on their way have come too late.
+        // Outcomes still in transit are lost.
         self.unheard += self.events.values().filter(|event| is_delivery(event)).count();
         let twice: usize = self.disk.iter().map(|job| job.deliveries.saturating_sub(1)).sum();
         assert!(twice <= self.unheard, "{twice} delivered twice, {} unheard", self.unheard);
@@ -281,7 +284,7 @@ impl World {
         }
     }
 
-    /// When the last job of this destination ended.
+    /// The time at which the last job of this destination ended.
     pub fn ended_ms(&self, destination: usize) -> u64 {
         let jobs = self.disk.iter().filter(|job| job.destination == destination);
         jobs.filter_map(|job| job.end.map(|(_, at_ms)| at_ms)).max().unwrap_or(0)
@@ -308,7 +311,7 @@ impl World {
         self.at(self.now_ms + delay_ms, event);
     }
 
-    /// Everything in memory is made anew from the disk.
+    /// Rebuilds the memory from the disk.
     fn start(&mut self) {
         let limits = SchedulerLimits {
             connections_max: self.plan.connections_max,
@@ -349,11 +352,11 @@ impl World {
         for event in lost.into_values() {
             match event {
                 event if is_delivery(&event) => self.unheard += 1,
-                // The dot was sent; whether it arrived, nobody knows.
+                // The end of the body was sent; whether it arrived is unknown.
                 Event::Sent { shard, conn, sent: Sent::Delivered } if self.random.below(2) == 0 => {
                     let lost = Failure { kind: FailureKind::Lost, text: "we died", host: "" };
                     let job = self.owners[shard].scheduler.connection_lost(conn, lost, now_ms);
-                    let number = number_of(&job.expect("a transfer was under way"));
+                    let number = number_of(&job.expect("a transfer was in progress"));
                     self.disk[number].deliveries += 1;
                     self.unheard += 1;
                 }
@@ -415,11 +418,11 @@ impl World {
         }
     }
 
-    /// What a destination is treated by, as far as this shard has heard.
+    /// The policy of a destination that this shard has learned last.
     fn treatment(&self, shard: usize, destination: usize) -> Treatment {
         let heard = &self.heard[shard][destination];
-        let (policy, _) = heard.last().expect("it began with one");
-        // Each held until the next was heard of.
+        let (policy, _) = heard.last().expect("there is an initial policy");
+        // Each policy was valid until the next was learned.
         let before = heard.windows(2).map(|two| (Arc::clone(&two[0].0), two[1].1));
         Treatment::new(Arc::clone(policy), before, self.plan.shards, self.now_ms)
     }
@@ -461,7 +464,7 @@ impl World {
         self.plan.loss > 0 && self.random.below(self.plan.loss) == 0
     }
 
-    /// Where frames are lost, some are late: up to twice as late as a lease is long.
+    /// If frames are lost, some are late: up to twice the length of a lease.
     fn frame_delay_ms(&mut self) -> u64 {
         match self.is_frame_lost() {
             true => self.random.below(2 * JOB_LEASE_MS),
@@ -475,7 +478,7 @@ impl World {
         self.send_out(shard, work);
     }
 
-    /// What a home knows of a job when it reads it.
+    /// The properties of a job that a home shard knows when it has read it.
     fn known(&self, number: usize) -> Known {
         let job = &self.disk[number];
         Known {
@@ -489,16 +492,19 @@ impl World {
         }
     }
 
-    /// To the owners with it; and the home sleeps until it has to do something again.
+    /// Sends the jobs to their owners and sets the next wake-up of the home shard.
     fn send_out(&mut self, shard: usize, work: Work) {
         for number in work.expired {
             let job = &mut self.disk[number];
-            assert!(job.end.is_none() && self.now_ms >= job.accepted_ms + EXPIRY_MS, "too early");
+            assert!(
+                job.end.is_none() && self.now_ms >= job.accepted_ms + EXPIRY_MS,
+                "expired too early"
+            );
             job.end = Some((End::Expired, self.now_ms));
         }
         for (number, lease) in work.sends {
             let job = &self.disk[number];
-            assert!(job.end.is_none(), "what has ended is not issued");
+            assert!(job.end.is_none(), "a job that has ended is not issued");
             let ticket = JobTicket {
                 id: MessageId::from_u64(number as u64),
                 lease_until_ms: lease.until_ms,
@@ -551,7 +557,7 @@ impl World {
         if !settled {
             self.stale += 1;
             if let Outcome::Ended(JobEnd::Delivered) = outcome {
-                assert!(self.now_ms >= ticket.lease_until_ms, "dropped under its lease");
+                assert!(self.now_ms >= ticket.lease_until_ms, "dropped during its lease");
                 self.unheard += 1;
             }
             return;
@@ -580,7 +586,7 @@ impl World {
     fn on_deliver(&mut self, shard: usize, ticket: JobTicket) {
         let job = &self.disk[number_of(&ticket)];
         let Some(share) = self.share(shard, job.destination) else {
-            // No stripe of it is here any more, or not yet.
+            // No stripe of the destination belongs to this shard now.
             return self.send_home(ticket, Outcome::Later(self.now_ms + LEFT_MS));
         };
         let now_ms = self.now_ms;
@@ -594,13 +600,13 @@ impl World {
         if let Err(full) =
             destination.and_then(|destination| scheduler.push(destination, ticket, self.now_ms))
         {
-            assert!(full.due_ms > self.now_ms, "not at once");
+            assert!(full.due_ms > self.now_ms, "the job waits");
             self.send_home(ticket, Outcome::Later(full.due_ms));
         }
         self.pump(shard);
     }
 
-    /// Does what the scheduler wants, and sleeps until it may want more.
+    /// Carries out the scheduler's requests, and sets its next wake-up.
     fn pump(&mut self, shard: usize) {
         let now_ms = self.now_ms;
         while let Some(action) = self.owners[shard].scheduler.next_action(now_ms) {
@@ -626,7 +632,7 @@ impl World {
         }
     }
 
-    /// No destination sleeps longer than what holds it back.
+    /// Checks that a destination sleeps only while something prevents its deliveries.
     fn check_wakes(&mut self, shard: usize) {
         let scheduler = &mut self.owners[shard].scheduler;
         let room = self.plan.connections_max - self.plan.connections_max / 4;
@@ -644,7 +650,7 @@ impl World {
             let wake_ms = scheduler.next_wake_ms().unwrap_or(u64::MAX);
             assert!(
                 summary.queued == 0 || wake_ms <= until_ms,
-                "a destination sleeps: {summary:?}"
+                "a destination sleeps without a reason: {summary:?}"
             );
         }
     }
@@ -652,11 +658,14 @@ impl World {
     fn connect(&mut self, shard: usize, id: DestinationId, conn: ConnId) {
         let owner = &mut self.owners[shard];
         let summary = owner.scheduler.summary(id, self.now_ms).expect("it is known");
-        let destination: usize = summary.key.parse().expect("destinations are numbered");
-        assert!(owner.scheduler.connections() <= self.plan.connections_max, "too many of all");
+        let destination: usize = summary.key.parse().expect("destination names are numbers");
+        assert!(owner.scheduler.connections() <= self.plan.connections_max, "too many connections");
         let planned = &self.plan.destinations[destination];
         self.seen[destination].connections += 1;
-        assert!(self.seen[destination].connections <= planned.policy.connections_max, "too many");
+        assert!(
+            self.seen[destination].connections <= planned.policy.connections_max,
+            "too many connections to one destination"
+        );
         let is_probe = summary.state == DestinationState::Probing;
         assert!(is_probe || summary.connections.live() <= summary.window, "beyond the window");
         owner.workers.insert(conn, Worker { destination, stamp: 0, lease_until_ms: 0 });
@@ -684,13 +693,13 @@ impl World {
     }
 
     fn gone(&mut self, shard: usize, conn: ConnId) {
-        let worker = self.owners[shard].workers.remove(&conn).expect("it goes once");
+        let worker = self.owners[shard].workers.remove(&conn).expect("a worker ends once");
         self.seen[worker.destination].connections -= 1;
     }
 
     fn ask(&mut self, shard: usize, conn: ConnId) {
         let owner = &mut self.owners[shard];
-        let worker = owner.workers.get_mut(&conn).expect("who asks is there");
+        let worker = owner.workers.get_mut(&conn).expect("the worker exists");
         self.event_number += 1;
         worker.stamp = self.event_number;
         let (destination, stamp) = (worker.destination, worker.stamp);
@@ -751,7 +760,7 @@ impl World {
             Sent::Broken => scheduler.connection_lost(conn, failure, now_ms),
             _ => scheduler.job_done(conn, end, now_ms),
         };
-        let ticket = ticket.expect("a transfer was under way");
+        let ticket = ticket.expect("a transfer was in progress");
         self.disk[number_of(&ticket)].deliveries += usize::from(sent == Sent::Delivered);
         self.send_home(ticket, Outcome::Ended(end));
         match sent {

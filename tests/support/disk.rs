@@ -3,11 +3,11 @@
 //! ```text
 //! ext4 -> loop -> nbdfuse (a file that is a block device) -> nbdkit -> filter -> backing file
 //! ```
-//! nbdkit's `cache` filter keeps every write to itself until the file system says flush. `kill -9`
-//! of nbdkit is the power cut: what was not flushed is gone, in whatever state that leaves the rest.
-//! Its `error` filter fails writes while a trigger file exists.
+//! nbdkit's `cache` filter holds every write until the file system flushes. `kill -9` of nbdkit is
+//! the power cut: all writes since the last flush are lost. Its `error` filter fails writes while a
+//! trigger file exists.
 //!
-//! Promise:  whatever the test does, mounts and processes are gone when the value is dropped.
+//! Promise:  all mounts and processes are removed when the value is dropped.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -21,20 +21,20 @@ use std::thread;
 use std::time::Duration;
 use std::time::Instant;
 
-/// How long a disk may take to come and go.
+/// Time limit for starting and stopping a disk.
 const PATIENCE: Duration = Duration::from_secs(20);
 
 const NO_WORDS: [&str; 0] = [];
 
-/// A tmpfs that is unmounted when dropped.
+/// A tmpfs, unmounted when dropped.
 pub struct SmallDisk {
     folder: tempfile::TempDir,
 }
 
 impl SmallDisk {
-    /// `None`, and a line that says why, where it cannot be mounted.
+    /// `None`, with a message that says why, if it cannot be mounted.
     pub fn mount(options: &str) -> Option<SmallDisk> {
-        let folder = tempfile::tempdir().expect("there is a place for temporary files");
+        let folder = tempfile::tempdir().expect("a temporary folder");
         let mounted = run("mount", ["-t", "tmpfs", "-o", options, "tmpfs"], folder.path());
         match mounted {
             Ok(()) => Some(SmallDisk { folder }),
@@ -52,21 +52,21 @@ impl SmallDisk {
 
 impl Drop for SmallDisk {
     fn drop(&mut self) {
-        // A mount that stays behind is a nuisance, not a failed test.
+        // A mount that cannot be removed does not fail the test.
         let _ = run("umount", ["-l"], self.path());
     }
 }
 
-/// What nbdkit does with the writes.
+/// The nbdkit filter for writes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Filter {
-    /// Keeps them until a flush.
+    /// Holds them until a flush.
     Cache,
-    /// Fails them with EIO while the trigger is there.
+    /// Fails them with EIO while the trigger file exists.
     Error,
 }
 
-/// An ext4 on a disk that can fail. Off when made.
+/// An ext4 on a disk that can fail. New disks are off.
 pub struct FailingDisk {
     folder: tempfile::TempDir,
     filter: Filter,
@@ -75,12 +75,13 @@ pub struct FailingDisk {
 }
 
 impl FailingDisk {
-    /// A disk with an empty file system. `None`, and a line that says why, where that cannot be.
+    /// A disk with an empty file system. `None`, with a message that says why, if that is not
+    /// possible.
     pub fn new(filter: Filter) -> Option<FailingDisk> {
         match FailingDisk::try_new(filter) {
             Ok(disk) => Some(disk),
             Err(why) => {
-                println!("SKIPPED: no disk that can fail: {why}");
+                println!("SKIPPED: the failing disk cannot be set up: {why}");
                 None
             }
         }
@@ -100,7 +101,7 @@ impl FailingDisk {
         Ok(disk)
     }
 
-    /// Where the file system is when the power is on.
+    /// The mount point while the power is on.
     pub fn mount_point(&self) -> PathBuf {
         self.folder.path().join("disk")
     }
@@ -117,19 +118,19 @@ impl FailingDisk {
         self.folder.path().join("trigger")
     }
 
-    /// Starts the disk and mounts it; the journal is replayed.
+    /// Starts the disk and mounts it, which replays the journal.
     #[track_caller]
     pub fn power_on(&mut self) {
-        self.try_power_on().unwrap_or_else(|why| panic!("the disk does not come back: {why}"));
+        self.try_power_on().unwrap_or_else(|why| panic!("the disk does not start again: {why}"));
     }
 
     fn try_power_on(&mut self) -> Result<(), String> {
         let socket = self.folder.path().join("socket");
-        // One that a cut left behind; none is there at first.
+        // Left behind by a power cut; absent at the first start.
         let _ = fs::remove_file(&socket);
         let mut nbdkit = Command::new("nbdkit");
         nbdkit.arg("-f").arg("-U").arg(&socket);
-        // The cache lies in a file of its own, unlinked, beside ours.
+        // The cache is an unlinked file in the same folder.
         nbdkit.env("TMPDIR", self.folder.path());
         match self.filter {
             Filter::Cache => nbdkit.args(["--filter=cache", "file"]),
@@ -146,7 +147,7 @@ impl FailingDisk {
         await_that("nbdkit listens", || socket.exists())?;
         let device = self.device();
         await_that("nbdfuse serves the device", || {
-            // It ends when it comes between nbdkit's bind and its listen.
+            // nbdfuse exits if it starts between nbdkit's bind and its listen.
             if self.nbdfuse.as_mut().is_none_or(|running| !matches!(running.try_wait(), Ok(None))) {
                 let mut nbdfuse = Command::new("nbdfuse");
                 nbdfuse.arg(&device).arg(joined("nbd+unix:///?socket=", &socket));
@@ -155,18 +156,18 @@ impl FailingDisk {
             fs::metadata(&device).is_ok_and(|found| found.len() > 0)
         })?;
         let device = device.as_os_str();
-        // Without `noatime` who connects to a socket there may wait for a disk that hangs.
+        // Without `noatime` connecting to a Unix socket on the disk may wait for a hung disk.
         let options = OsStr::new("loop,noatime");
         run("mount", [OsStr::new("-o"), options, device], &self.mount_point())
     }
 
-    /// The power fails: what was not flushed is gone.
+    /// Cuts the power: all writes since the last flush are lost.
     pub fn cut(&mut self) {
-        assert_eq!(self.filter, Filter::Cache, "only the cache forgets");
+        assert_eq!(self.filter, Filter::Cache, "only the cache filter loses writes");
         end(&mut self.nbdkit);
     }
 
-    /// Takes away what a cut or a failure left, once nobody has a file open there.
+    /// Removes the mounts left by a cut or a failure, once no process has a file open there.
     pub fn clear_away(&mut self) {
         let gone = run("umount", NO_WORDS, &self.mount_point());
         gone.unwrap_or_else(|why| panic!("the dead disk stays mounted: {why}"));
@@ -174,7 +175,7 @@ impl FailingDisk {
         end(&mut self.nbdkit);
     }
 
-    /// Unmounts and ends in good order.
+    /// Unmounts and stops the disk.
     pub fn power_off(&mut self) -> Result<(), String> {
         run("umount", NO_WORDS, &self.mount_point())?;
         self.end_device();
@@ -182,17 +183,17 @@ impl FailingDisk {
         Ok(())
     }
 
-    /// From now on every write fails, or none does.
+    /// Makes every write fail, or stops that.
     pub fn fail_writes(&self, failing: bool) {
-        assert_eq!(self.filter, Filter::Error, "only that filter fails writes");
+        assert_eq!(self.filter, Filter::Error, "only the error filter fails writes");
         if failing {
             File::create(self.trigger()).expect("the folder is writable");
         } else {
-            fs::remove_file(self.trigger()).expect("it was there");
+            fs::remove_file(self.trigger()).expect("the trigger file exists");
         }
     }
 
-    /// From now on the disk answers nothing, or goes on where it stood still.
+    /// Stops the disk from answering, or lets it continue.
     pub fn hang(&self, hanging: bool) {
         let pid = self.nbdkit.as_ref().expect("the power is on").id().to_string();
         let signal = if hanging { "-STOP" } else { "-CONT" };
@@ -201,7 +202,7 @@ impl FailingDisk {
     }
 
     fn end_device(&mut self) {
-        // Where nbdfuse is dead already there is nothing to unmount.
+        // If nbdfuse has died there is nothing to unmount.
         let _ = run("umount", ["-l"], &self.device());
         end(&mut self.nbdfuse);
     }
@@ -209,7 +210,7 @@ impl FailingDisk {
 
 impl Drop for FailingDisk {
     fn drop(&mut self) {
-        // Not mounted, most often; and a mount that stays behind is no failed test.
+        // Usually not mounted; a mount that cannot be removed does not fail the test.
         let _ = run("umount", ["-l"], &self.mount_point());
         self.end_device();
         end(&mut self.nbdkit);
@@ -220,10 +221,10 @@ fn quiet(mut command: Command) -> std::io::Result<Child> {
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn()
 }
 
-/// kill -9, and nothing of it is left.
+/// Kills the process and waits for its end.
 fn end(child: &mut Option<Child>) {
     if let Some(mut child) = child.take() {
-        // It may have ended by itself.
+        // It may have ended already.
         let _ = child.kill();
         let _ = child.wait();
     }
@@ -258,7 +259,7 @@ fn await_that(what: &str, mut holds: impl FnMut() -> bool) -> Result<(), String>
     let end = Instant::now() + PATIENCE;
     while !holds() {
         if Instant::now() > end {
-            return Err(format!("waited in vain: {what}"));
+            return Err(format!("timed out waiting until {what}"));
         }
         thread::sleep(Duration::from_millis(5));
     }

@@ -1,18 +1,18 @@
-//! The ledger: what became of each message as its sender saw it, and the audit that compares this
-//! with a spool. It lives in the test's own memory, out of reach of every fault.
+//! The ledger: the state of each message from its sender's view, and the audit that compares it
+//! with a spool. It is in the memory of the test, out of reach of all faults.
 //!
 //! ```text
-//! fate           what the sender saw                          in the spool afterwards
-//! Unfinished     the body was never sent to its end           must not be there
-//! Refused        5xx                                          must not be there
-//! InDoubt        no reply, or 4xx, to a whole body            may be there, whole
-//! Acknowledged   250                                          must be there, whole
-//! Removing       told to delete it, no answer seen            may be there, whole
-//! Removed        the deletion was acknowledged                must not be there
-//! Damaged        the test itself destroyed it                 must not be there
+//! state          what the sender saw                          in the spool afterwards
+//! Unfinished     the body was not sent to its end             must be absent
+//! Refused        5xx                                          must be absent
+//! InDoubt        no reply, or 4xx, to a complete body         may be present, complete
+//! Acknowledged   250                                          must be present, complete
+//! Removing       deletion requested, no answer                may be present, complete
+//! Removed        the deletion was acknowledged                must be absent
+//! Damaged        destroyed by the test itself                 must be absent
 //! ```
-//! After an audit nothing is in doubt any more: what was found stays promised, what was not found
-//! must not come back.
+//! An audit resolves all doubts: a message that was found counts as acknowledged, one that was not
+//! found must stay absent.
 
 use std::collections::BTreeMap;
 use std::collections::HashMap;
@@ -24,7 +24,7 @@ use std::sync::Mutex;
 use std::sync::MutexGuard;
 use std::time::SystemTime;
 
-use ringpost::base::MessageId;
+use ringpost::base::PublicId;
 use ringpost::queue;
 use ringpost::queue::Access;
 use ringpost::queue::Spool;
@@ -33,7 +33,7 @@ use ringpost::queue::inspect;
 use ringpost::queue::inspect::ListFilter;
 use ringpost::queue::inspect::ListRow;
 
-/// A message of which everything follows from these numbers, so that an alien shows.
+/// A message that is fully determined by these numbers, so that a foreign one is recognised.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Mail {
     pub number: u64,
@@ -59,7 +59,7 @@ impl Mail {
     }
 }
 
-/// A body whose every line tells whose it is and where it stands.
+/// A body in which every line contains the message's number and its own position.
 pub fn numbered_body(number: u64, bytes: usize) -> Vec<u8> {
     let head = format!(
         "From: <s{number}@ledger.test>\r\nMessage-ID: <{number}@ledger.test>\r\n\
@@ -68,7 +68,7 @@ pub fn numbered_body(number: u64, bytes: usize) -> Vec<u8> {
     let mut body = head.into_bytes();
     let mut state = number.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
     while body.len() < bytes {
-        // Dots first in a line now and then, for they are doubled on the way.
+        // Some lines start with a dot, which is doubled in transit.
         if state & 15 == 3 {
             body.push(b'.');
         }
@@ -90,7 +90,7 @@ fn hex(value: u64) -> [u8; 16] {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Fate {
+pub enum MailState {
     Unfinished,
     Refused,
     InDoubt,
@@ -103,9 +103,9 @@ pub enum Fate {
 #[derive(Clone, Copy, Debug)]
 struct Entry {
     mail: Mail,
-    fate: Fate,
-    id: Option<MessageId>,
-    /// Its body and recipients were read back since.
+    state: MailState,
+    id: Option<PublicId>,
+    /// An audit has read its body and recipients.
     compared: bool,
 }
 
@@ -117,60 +117,60 @@ struct Book {
     acknowledged: usize,
 }
 
-/// What was sent, and what its senders saw.
+/// The messages sent, and the states that their senders saw.
 #[derive(Default)]
 pub struct Ledger {
     book: Mutex<Book>,
 }
 
-/// What stands among the refusals for a reply that never came.
+/// The key among the refusals for a missing reply.
 pub const SILENCE: &str = "silence";
 
 /// How much of the spool an audit reads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reading {
-    /// Every message's envelope; bodies that no audit has read before.
+    /// Every message's envelope, and the bodies that no audit has read before.
     Fresh,
     Everything,
 }
 
 impl Ledger {
     fn book(&self) -> MutexGuard<'_, Book> {
-        self.book.lock().expect("nobody panics over the book")
+        self.book.lock().expect("no thread panics with the lock")
     }
 
-    /// A new message. Until told otherwise its body was not sent to the end.
+    /// A new message in state `Unfinished`.
     pub fn begin(&self, bytes: usize, recipients: usize) -> Mail {
         let mut book = self.book();
         let mail = Mail { number: book.entries.len() as u64, bytes, recipients };
-        let fate = Fate::Unfinished;
-        book.entries.push(Entry { mail, fate, id: None, compared: false });
+        let state = MailState::Unfinished;
+        book.entries.push(Entry { mail, state, id: None, compared: false });
         mail
     }
 
-    pub fn note(&self, mail: Mail, fate: Fate) {
-        self.book().entries[mail.number as usize].fate = fate;
+    pub fn note(&self, mail: Mail, state: MailState) {
+        self.book().entries[mail.number as usize].state = state;
     }
 
-    /// Notes the reply to a whole body.
+    /// Records the reply to a complete body.
     pub fn note_reply(&self, mail: Mail, reply: &str) {
         let mut book = self.book();
         let entry = &mut book.entries[mail.number as usize];
         match reply.as_bytes().first() {
             Some(b'2') => {
-                entry.fate = Fate::Acknowledged;
+                entry.state = MailState::Acknowledged;
                 entry.id = reply.split_whitespace().find_map(|word| word.parse().ok());
-                assert!(entry.id.is_some(), "a reply that names no message: {reply}");
+                assert!(entry.id.is_some(), "a reply without a message id: {reply}");
                 book.acknowledged += 1;
             }
-            Some(b'5') => entry.fate = Fate::Refused,
-            _ => entry.fate = Fate::InDoubt,
+            Some(b'5') => entry.state = MailState::Refused,
+            _ => entry.state = MailState::InDoubt,
         }
         drop(book);
         self.count_refusal(reply);
     }
 
-    /// Counts a reply that was no 2xx or 3xx, to whatever command.
+    /// Counts a reply other than 2xx and 3xx, to any command.
     pub fn count_refusal(&self, reply: &str) {
         if reply.starts_with(['4', '5']) {
             let code = reply.get(..9).unwrap_or(reply).to_owned();
@@ -178,46 +178,46 @@ impl Ledger {
         }
     }
 
-    /// Counts a reply that did not come although the connection stood for `PATIENCE`.
+    /// Counts a missing reply on a connection that stayed open for `PATIENCE`.
     pub fn count_silence(&self) {
         *self.book().replies.entry(SILENCE.to_owned()).or_default() += 1;
     }
 
-    /// Refusals so far whose code starts like that.
+    /// Number of refusals whose code starts with `code`.
     pub fn refusals(&self, code: &str) -> usize {
         let book = self.book();
         book.replies.iter().filter(|(seen, _)| seen.starts_with(code)).map(|(_, count)| count).sum()
     }
 
-    /// All refusals so far, by code.
+    /// All refusals, by code.
     pub fn replies(&self) -> BTreeMap<String, usize> {
         self.book().replies.clone()
     }
 
-    /// 250s so far.
+    /// Number of 250 replies.
     pub fn acknowledged(&self) -> usize {
         self.book().acknowledged
     }
 
-    /// Up to `count` acknowledged messages, those after `after` first.
-    pub fn some_acknowledged(&self, count: usize, after: u64) -> Vec<(Mail, MessageId)> {
+    /// Up to `count` acknowledged messages, starting after `after`.
+    pub fn some_acknowledged(&self, count: usize, after: u64) -> Vec<(Mail, PublicId)> {
         let book = self.book();
         let ours = book.entries.iter().skip(after as usize);
-        let ours = ours.filter(|entry| entry.fate == Fate::Acknowledged);
+        let ours = ours.filter(|entry| entry.state == MailState::Acknowledged);
         ours.filter_map(|entry| Some((entry.mail, entry.id?))).take(count).collect()
     }
 
-    /// Opens the spool as a start does, repairs and all, and compares it with the book.
+    /// Opens the spool as a start does, with its repairs, and compares it with the ledger.
     pub fn audit_stopped(&self, path: &Path, reading: Reading) -> Audit {
         let spool = open(path, Access::Serve);
         self.audit(&spool, reading)
     }
 
-    /// Compares the spool with the book.
+    /// Compares the spool with the ledger.
     pub fn audit(&self, spool: &Spool, reading: Reading) -> Audit {
         let everything = ListFilter { limit: usize::MAX, after: None };
         let rows = inspect::list(spool, everything).expect("the spool can be listed");
-        let balance = queue::audit::audit(spool).expect("the ledger can be read");
+        let balance = queue::audit::audit(spool).expect("the spool's ledger is readable");
         assert!(balance.adds_up, "the spool's own ledger does not add up: {balance:?}");
         let mut book = self.book();
         let mut audit = Audit { acknowledged: book.acknowledged, ..Audit::default() };
@@ -226,11 +226,11 @@ impl Ledger {
             let sender = row.sender.as_deref().unwrap_or_default();
             let number = Mail::number_of(sender).unwrap_or(u64::MAX);
             let Some(entry) = book.entries.get_mut(number as usize) else {
-                audit.aliens.push(format!("{}: nobody sent it: {row:?}", row.id));
+                audit.unknown.push(format!("{}: never sent: {row:?}", row.id));
                 continue;
             };
             if !there.insert(number) {
-                audit.duplicates.push(format!("{}: {:?} is there twice", row.id, entry.mail));
+                audit.duplicates.push(format!("{}: {:?} is present twice", row.id, entry.mail));
             }
             audit.meet(entry, row, spool, reading);
         }
@@ -243,70 +243,75 @@ impl Ledger {
     }
 }
 
-/// What an audit found. Sound means that all the lists are empty.
+/// The findings of an audit. All lists are empty if the spool is sound.
 #[derive(Debug, Default)]
 pub struct Audit {
-    /// 250s that were ever seen.
+    /// Messages ever acknowledged with 250.
     pub acknowledged: usize,
-    /// Acknowledged ones that are there, whole.
+    /// Acknowledged messages that are present and complete.
     pub recovered: usize,
-    /// Removed on request, as acknowledged.
+    /// Messages whose removal was acknowledged.
     pub removed: usize,
-    /// In doubt until now, and there.
+    /// Messages that were in doubt and are present.
     pub kept_in_doubt: usize,
-    /// In doubt until now, and not there.
+    /// Messages that were in doubt and are absent.
     pub gone_in_doubt: usize,
     pub lost: Vec<String>,
-    pub aliens: Vec<String>,
+    pub unknown: Vec<String>,
     pub duplicates: Vec<String>,
-    /// There although its sender was told that it is not.
+    /// Present, although the sender was told otherwise.
     pub premature: Vec<String>,
 }
 
 impl Audit {
     fn meet(&mut self, entry: &mut Entry, row: &ListRow, spool: &Spool, reading: Reading) {
         let mail = entry.mail;
-        let id: MessageId = row.id.parse().expect("a listed id is an id");
-        match entry.fate {
-            Fate::Acknowledged if entry.id.is_some_and(|known| known != id) => {
+        let id: PublicId = row.id.parse().expect("a listed id is valid");
+        match entry.state {
+            MailState::Acknowledged if entry.id.is_some_and(|known| known != id) => {
                 let promised = entry.id;
-                self.aliens.push(format!("{id}: {mail:?} was promised as {promised:?}"));
+                self.unknown.push(format!("{id}: {mail:?} was acknowledged as {promised:?}"));
             }
-            Fate::Acknowledged => self.recovered += 1,
-            Fate::InDoubt | Fate::Removing => {
+            MailState::Acknowledged => self.recovered += 1,
+            MailState::InDoubt | MailState::Removing => {
                 self.kept_in_doubt += 1;
-                entry.fate = Fate::Acknowledged;
+                entry.state = MailState::Acknowledged;
                 entry.id = Some(id);
             }
-            Fate::Unfinished | Fate::Refused | Fate::Removed | Fate::Damaged => {
-                self.premature.push(format!("{id}: {mail:?} is there, {:?}", entry.fate));
+            MailState::Unfinished
+            | MailState::Refused
+            | MailState::Removed
+            | MailState::Damaged => {
+                self.premature.push(format!("{id}: {mail:?} is there, {:?}", entry.state));
             }
         }
         if !entry.compared || reading == Reading::Everything {
             match compare(spool, id, mail) {
                 Ok(()) => entry.compared = true,
-                Err(why) => self.aliens.push(format!("{id}: {mail:?}: {why}")),
+                Err(why) => self.unknown.push(format!("{id}: {mail:?}: {why}")),
             }
         }
     }
 
     fn miss(&mut self, entry: &mut Entry) {
-        match entry.fate {
-            Fate::Acknowledged => self.lost.push(format!("{:?} as {:?}", entry.mail, entry.id)),
-            Fate::InDoubt => {
+        match entry.state {
+            MailState::Acknowledged => {
+                self.lost.push(format!("{:?} as {:?}", entry.mail, entry.id))
+            }
+            MailState::InDoubt => {
                 self.gone_in_doubt += 1;
-                entry.fate = Fate::Unfinished;
+                entry.state = MailState::Unfinished;
             }
-            Fate::Removing | Fate::Removed => {
+            MailState::Removing | MailState::Removed => {
                 self.removed += 1;
-                entry.fate = Fate::Removed;
+                entry.state = MailState::Removed;
             }
-            Fate::Unfinished | Fate::Refused | Fate::Damaged => (),
+            MailState::Unfinished | MailState::Refused | MailState::Damaged => (),
         }
     }
 
     pub fn is_sound(&self) -> bool {
-        let lists = [&self.lost, &self.aliens, &self.duplicates, &self.premature];
+        let lists = [&self.lost, &self.unknown, &self.duplicates, &self.premature];
         lists.iter().all(|list| list.is_empty())
     }
 
@@ -318,7 +323,7 @@ impl Audit {
     fn samples(&self) -> HashMap<&'static str, Vec<&String>> {
         let lists = [
             ("lost", &self.lost),
-            ("alien", &self.aliens),
+            ("alien", &self.unknown),
             ("duplicate", &self.duplicates),
             ("premature", &self.premature),
         ];
@@ -338,14 +343,15 @@ impl fmt::Display for Audit {
             self.kept_in_doubt,
             self.gone_in_doubt,
             self.lost.len(),
-            self.aliens.len(),
+            self.unknown.len(),
             self.duplicates.len(),
             self.premature.len(),
         )
     }
 }
 
-fn compare(spool: &Spool, id: MessageId, mail: Mail) -> Result<(), String> {
+fn compare(spool: &Spool, id: PublicId, mail: Mail) -> Result<(), String> {
+    let id = spool.local_id(id).map_err(|fault| fault.to_string())?;
     let details = inspect::show(spool, id).map_err(|fault| fault.to_string())?;
     let recipients = details.recipients.iter().map(|row| row.mailbox.as_str());
     if !recipients.eq(mail.recipients()) {
@@ -357,7 +363,7 @@ fn compare(spool: &Spool, id: MessageId, mail: Mail) -> Result<(), String> {
     let pieces = inspect::cat(spool, id).map_err(|fault| fault.to_string())?;
     let whole: Vec<u8> =
         pieces.collect::<Result<Vec<_>, _>>().map_err(|fault| fault.to_string())?.concat();
-    let body = whole.get(details.trace.len()..).unwrap_or_default();
+    let body = whole.get(details.head_bytes as usize..).unwrap_or_default();
     let sent = mail.body();
     match body == sent {
         true => Ok(()),
@@ -365,12 +371,12 @@ fn compare(spool: &Spool, id: MessageId, mail: Mail) -> Result<(), String> {
     }
 }
 
-/// Opens a spool within the test, as a start would.
+/// Opens a spool in the test process, as a start does.
 #[track_caller]
 pub fn open(path: &Path, access: Access) -> Spool {
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).expect("after 1970");
     let mut options = SpoolOptions { access, ..SpoolOptions::new(path, now.as_millis() as u64) };
-    // A test that fails over what it finds shows what the opening had to say.
+    // The output of the opening helps to explain a failure.
     options.on_notice = Arc::new(|notice| println!("{notice}"));
     Spool::open(options).unwrap_or_else(|fault| panic!("{fault}; {}", fault.remedy()))
 }

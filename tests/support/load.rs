@@ -1,8 +1,8 @@
-//! Load: client threads that send every shape of message until told to stop, and enter into the
-//! ledger what they saw.
+//! Load: client threads that send messages of every shape until stopped, and record in the ledger
+//! what they saw.
 //!
-//! Promise:  a fate is entered before the byte that could change it is sent, never after: a reply
-//!           that the fault swallows leaves the message in doubt, not forgotten.
+//! Promise:  a state is recorded before the byte that could change it is sent, never after: a
+//!           message whose reply is lost in a fault is in doubt, not forgotten.
 
 use std::io;
 use std::io::Write;
@@ -20,18 +20,18 @@ use std::time::Instant;
 use crate::support::Client;
 use crate::support::PATIENCE;
 use crate::support::Reply;
-use crate::support::ledger::Fate;
 use crate::support::ledger::Ledger;
 use crate::support::ledger::Mail;
+use crate::support::ledger::MailState;
 use crate::support::queue;
 use crate::support::stuffed;
 
-/// One way of sending a message, or of failing to.
+/// A way of sending a message, or of failing to send it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Shape {
     /// A few hundred bytes to a few thousand, by DATA.
     Small,
-    /// 200 KB by DATA: some chunks are in the store before the end is here.
+    /// 200 KB by DATA: the store receives chunks before the end arrives.
     Streamed,
     /// Up to thirty recipients.
     Many,
@@ -47,12 +47,12 @@ pub enum Shape {
     BareLf,
     /// Refused with 554 for too many Received fields.
     Loop,
-    /// Streamed in part; then the client is gone.
+    /// Sent in part; then the client disconnects.
     Abandoned,
 }
 
 impl Shape {
-    /// Small mail mostly, and some of all the rest.
+    /// Mostly small messages, and some of each other shape.
     pub const ALL: &[Shape] = &[
         Shape::Small,
         Shape::Small,
@@ -69,7 +69,7 @@ impl Shape {
         Shape::Loop,
         Shape::Abandoned,
     ];
-    /// Everything that a healthy server takes.
+    /// All shapes that a healthy server accepts.
     pub const SOUND: &[Shape] = &[
         Shape::Small,
         Shape::Small,
@@ -82,7 +82,7 @@ impl Shape {
     ];
 }
 
-/// Numbers that look random and follow from a seed.
+/// Pseudo-random numbers from a seed.
 #[derive(Clone, Debug)]
 pub struct Random {
     state: u64,
@@ -101,17 +101,17 @@ impl Random {
     }
 }
 
-/// What to send.
+/// The work of the clients.
 #[derive(Clone)]
 pub struct Plan {
     pub clients: usize,
     pub seed: u64,
     pub shapes: &'static [Shape],
-    /// Whether a further client deletes messages now and then, with this folder's config.
+    /// An additional client deletes messages, using the config in this folder.
     pub remover: Option<PathBuf>,
 }
 
-/// Clients at work.
+/// Running clients.
 pub struct Load {
     ledger: Arc<Ledger>,
     stop: Arc<AtomicBool>,
@@ -139,30 +139,33 @@ impl Load {
         Load { ledger: Arc::clone(ledger), stop, clients }
     }
 
-    /// Waits for so many more acknowledgements.
+    /// Waits for `more` further acknowledgements.
     #[track_caller]
     pub fn await_acknowledged(&self, more: usize) {
         let before = self.ledger.acknowledged();
         let end = Instant::now() + PATIENCE;
         while self.ledger.acknowledged() < before + more {
             let replies = self.ledger.replies();
-            assert!(Instant::now() < end, "no {more} messages were taken; refusals: {replies:?}");
+            assert!(
+                Instant::now() < end,
+                "no {more} messages were accepted; refusals: {replies:?}"
+            );
             thread::sleep(Duration::from_millis(1));
         }
     }
 
-    /// Waits until so many acknowledged messages are there that nobody has asked to delete.
+    /// Waits until `count` acknowledged messages are present whose deletion nobody requested.
     #[track_caller]
     pub fn await_kept(&self, count: usize) {
         let end = Instant::now() + PATIENCE;
         while self.ledger.some_acknowledged(count, 0).len() < count {
             let replies = self.ledger.replies();
-            assert!(Instant::now() < end, "no {count} messages are kept; refusals: {replies:?}");
+            assert!(Instant::now() < end, "no {count} messages are present; refusals: {replies:?}");
             thread::sleep(Duration::from_millis(1));
         }
     }
 
-    /// Ends after the messages under way, or at once where the server is gone.
+    /// Stops the clients after their current messages, or at once if the server is gone.
     pub fn stop(mut self) {
         self.end();
     }
@@ -171,7 +174,7 @@ impl Load {
         self.stop.store(true, Ordering::Relaxed);
         for client in self.clients.drain(..) {
             let done = client.join();
-            assert!(done.is_ok() || thread::panicking(), "a client met what it did not expect");
+            assert!(done.is_ok() || thread::panicking(), "a client failed");
         }
     }
 }
@@ -193,7 +196,7 @@ struct Rig {
 impl Rig {
     fn work(mut self) {
         while !self.stop.load(Ordering::Relaxed) {
-            // A server that is gone, full or draining: the next connection will tell.
+            // The server is gone, full or draining; the next connection shows which.
             if let Err(cause) = self.session() {
                 if matches!(cause.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) {
                     self.ledger.count_silence();
@@ -203,7 +206,7 @@ impl Rig {
         }
     }
 
-    /// Messages over one connection until it breaks.
+    /// Sends messages over one connection until it breaks.
     fn session(&mut self) -> io::Result<()> {
         let mut client = Client::connect(self.address)?;
         client.greet()?;
@@ -223,7 +226,7 @@ impl Rig {
     }
 }
 
-/// Sends one message of that shape; the reply is the last one read.
+/// Sends one message of the shape. Returns the last reply.
 pub fn send(
     client: &mut Client,
     ledger: &Ledger,
@@ -278,7 +281,7 @@ fn rcpt_to(mail: Mail) -> impl Iterator<Item = String> {
     mail.recipients().map(|recipient| format!("RCPT TO:<{recipient}>\r\n"))
 }
 
-/// Says the envelope command by command. `Err` inside is the refusal that ended it.
+/// Sends the envelope command by command. The inner `Err` is a refusal.
 fn announce(client: &mut Client, ledger: &Ledger, mail: Mail) -> io::Result<Result<(), Reply>> {
     for command in std::iter::once(mail_from(mail)).chain(rcpt_to(mail)) {
         client.send(command.as_bytes())?;
@@ -300,13 +303,13 @@ fn by_data(client: &mut Client, ledger: &Ledger, mail: Mail, body: &[u8]) -> io:
         ledger.count_refusal(&go.text);
         return Ok(go);
     }
-    ledger.note(mail, Fate::InDoubt);
+    ledger.note(mail, MailState::InDoubt);
     finish(client, ledger, mail, &stuffed(body))
 }
 
-/// Sends what completes the body and enters the answer.
+/// Sends the rest of the body and records the reply.
 fn finish(client: &mut Client, ledger: &Ledger, mail: Mail, last: &[u8]) -> io::Result<Reply> {
-    // A refusal may come, and the connection close, before all of a body is sent.
+    // The server may refuse and close before the whole body is sent.
     let sent = client.send(last);
     let reply = client.reply();
     if let Ok(reply) = &reply {
@@ -328,7 +331,7 @@ fn abandon(client: &mut Client, mail: Mail, part: &[u8]) -> io::Result<Reply> {
     if client.reply()?.code == 354 {
         client.send(part)?;
     }
-    // Whether it is heard does not matter: the client is gone.
+    // An error does not matter: the client disconnects here.
     let _ = client.stream.flush();
     let _ = client.stream.shutdown(Shutdown::Both);
     Err(io::ErrorKind::ConnectionAborted.into())
@@ -347,13 +350,13 @@ fn pipelined(client: &mut Client, ledger: &Ledger, mail: Mail, body: &[u8]) -> i
         }
         return Ok(refused.unwrap_or(go));
     }
-    assert_eq!(refused, None, "354 after a refusal that left nobody to send to");
-    ledger.note(mail, Fate::InDoubt);
+    assert_eq!(refused, None, "354 although all recipients were refused");
+    ledger.note(mail, MailState::InDoubt);
     finish(client, ledger, mail, &stuffed(body))
 }
 
-/// Reads so many replies; the first that is no 250. Commands behind it are refused for its sake (503),
-/// which says nothing of the server.
+/// Reads `count` replies and returns the first other than 250. Pipelined commands after it are
+/// refused with 503, which says nothing about the server.
 fn replies(client: &mut Client, ledger: &Ledger, count: usize) -> io::Result<Option<Reply>> {
     let mut refused = None;
     for _ in 0..count {
@@ -375,7 +378,7 @@ fn by_bdat(
     if let Err(refusal) = announce(client, ledger, mail)? {
         return Ok(refusal);
     }
-    let (last, before) = chunks.split_last().expect("a body has a chunk");
+    let (last, before) = chunks.split_last().expect("a body has at least one chunk");
     for chunk in before {
         client.send(format!("BDAT {}\r\n", chunk.len()).as_bytes())?;
         client.send(chunk)?;
@@ -385,7 +388,7 @@ fn by_bdat(
             return Ok(reply);
         }
     }
-    ledger.note(mail, Fate::InDoubt);
+    ledger.note(mail, MailState::InDoubt);
     let mut wire = format!("BDAT {} LAST\r\n", last.len()).into_bytes();
     wire.extend_from_slice(last);
     finish(client, ledger, mail, &wire)
@@ -402,31 +405,31 @@ fn bdat_pipelined(
     wire.push_str(&format!("BDAT {} LAST\r\n", body.len()));
     let mut wire = wire.into_bytes();
     wire.extend_from_slice(body);
-    ledger.note(mail, Fate::InDoubt);
+    ledger.note(mail, MailState::InDoubt);
     client.send(&wire)?;
     let refused = replies(client, ledger, mail.recipients + 1)?;
     let reply = client.reply()?;
     match refused {
         None => ledger.note_reply(mail, &reply.text),
         Some(_) => {
-            assert_ne!(reply.code, 250, "a body was taken although nobody is to get it");
-            ledger.note(mail, Fate::Unfinished);
+            assert_ne!(reply.code, 250, "a body was accepted without recipients");
+            ledger.note(mail, MailState::Unfinished);
         }
     }
     Ok(refused.unwrap_or(reply))
 }
 
-/// An operator who deletes a few messages at a time while mail comes in.
+/// Deletes a few messages at a time while mail arrives, as an operator would.
 fn remove_some(folder: &std::path::Path, ledger: &Ledger, stop: &AtomicBool) {
     let mut after = 0;
     while !stop.load(Ordering::Relaxed) {
         let some = ledger.some_acknowledged(3, after);
         for (mail, id) in &some {
             after = mail.number + 1;
-            ledger.note(*mail, Fate::Removing);
+            ledger.note(*mail, MailState::Removing);
             let done = queue(folder, &["delete", &id.to_string()]);
             if done.status.success() {
-                ledger.note(*mail, Fate::Removed);
+                ledger.note(*mail, MailState::Removed);
             }
         }
         thread::sleep(Duration::from_millis(20));

@@ -1,6 +1,7 @@
-//! What scenario tests share: the real binary on ephemeral ports, a plain SMTP client, a ledger.
+//! Shared by the tests of the built binary: a server on ephemeral ports, a plain SMTP client, a
+//! ledger.
 //!
-//! Each test file uses its own part of this, so what one leaves unused is no fault.
+//! Each test file uses only a part of this, so unused items are allowed.
 #![allow(dead_code)]
 
 pub mod disk;
@@ -35,24 +36,24 @@ use socket2::Domain;
 use socket2::Socket;
 use socket2::Type;
 
-/// How long a healthy server may take for anything a test waits for.
+/// Time limit for anything that a test waits for. A healthy server needs far less.
 pub const PATIENCE: Duration = Duration::from_secs(30);
 
-/// A server of one's own: the built binary, loopback, ports of the kernel's choice.
+/// A running server: the built binary on loopback, with ports chosen by the kernel.
 pub struct Server {
     pub child: Child,
     pub folder: PathBuf,
     pub smtp: Vec<SocketAddr>,
     pub log: Arc<Mutex<Vec<String>>>,
-    /// In a lock, so that tests may share a server between threads.
+    /// In a lock, so that threads can share a server.
     starting: Mutex<mpsc::Receiver<Line>>,
     readers: Vec<JoinHandle<()>>,
 }
 
-/// What differs from test to test.
+/// The parameters of a server.
 #[derive(Clone, Default)]
 pub struct Setup {
-    /// Config text behind the standard part.
+    /// Config text after the standard part.
     pub config: String,
     /// Keys of `[server]`.
     pub server: String,
@@ -60,7 +61,7 @@ pub struct Setup {
     pub listeners: Option<String>,
     pub environment: Vec<(String, String)>,
     pub spool: Option<PathBuf>,
-    /// Put in front of the command line, such as `strace ...`.
+    /// A prefix of the command line, such as `strace ...`.
     pub wrapper: Vec<String>,
 }
 
@@ -69,7 +70,7 @@ pub const BINARY: &str = env!("CARGO_BIN_EXE_ringpost");
 pub const LISTENER: &str = "[[listener]]\naddress = \"127.0.0.1:0\"\n";
 
 impl Server {
-    /// Starts and waits until it listens; panics with its log when it does not.
+    /// Starts a server and waits until it listens. Panics with its log if it does not.
     pub fn start(folder: &Path, setup: &Setup) -> Server {
         match Server::try_start(folder, setup) {
             Ok(server) => server,
@@ -83,7 +84,7 @@ impl Server {
         Ok(server)
     }
 
-    /// Starts and waits for nothing.
+    /// Starts a server without waiting.
     pub fn spawn(folder: &Path, setup: &Setup) -> Server {
         let config = write_config(folder, setup);
         let mut words = setup.wrapper.clone();
@@ -97,7 +98,7 @@ impl Server {
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
-            .expect("the binary runs");
+            .expect("the binary can be run");
         let log = Arc::new(Mutex::new(Vec::new()));
         let (started, starting) = mpsc::channel();
         let out = child.stdout.take().expect("stdout is piped");
@@ -114,14 +115,19 @@ impl Server {
         }
     }
 
-    /// Waits until it listens. The log of one that ended instead, or hangs.
+    /// Waits until the server listens. The error is the log of a server that has ended or hangs.
     pub fn await_start(&mut self) -> Result<(), String> {
         loop {
-            match self.starting.get_mut().expect("no test panics with it").recv_timeout(PATIENCE) {
+            match self
+                .starting
+                .get_mut()
+                .expect("no test panics with the lock")
+                .recv_timeout(PATIENCE)
+            {
                 Ok(Line::Listening(address)) => self.smtp.push(address),
                 Ok(Line::Started) => return Ok(()),
                 Err(_) => {
-                    // What it said is the finding, its status is not.
+                    // The log explains the failure; the exit status does not matter.
                     let _ = self.child.kill();
                     let _ = self.child.wait();
                     return Err(self.whole_log());
@@ -130,16 +136,16 @@ impl Server {
         }
     }
 
-    /// All that it wrote but for the mail, when it has ended.
+    /// The log without the mail records, after the server has ended.
     pub fn whole_log(&mut self) -> String {
         for reader in self.readers.drain(..) {
-            // A reader ends with its pipe; should it have panicked, the log has what it read.
+            // A reader ends with its pipe. If it has panicked, the log contains what it read.
             let _ = reader.join();
         }
         self.log_brief()
     }
 
-    /// Carries out `ringpost queue ...` with this server's config.
+    /// Runs `ringpost queue ...` with this server's config.
     pub fn queue(&self, words: &[&str]) -> Output {
         queue(&self.folder, words)
     }
@@ -149,12 +155,12 @@ impl Server {
     }
 
     pub fn connect(&self) -> Client {
-        Client::connect(self.address()).expect("a listening server takes connections")
+        Client::connect(self.address()).expect("the server accepts connections")
     }
 
     pub fn kill(&mut self) {
         self.child.kill().expect("it runs");
-        self.child.wait().expect("it was started here");
+        self.child.wait().expect("the child is ours");
     }
 
     pub fn signal(&self, signal: &str) {
@@ -163,11 +169,11 @@ impl Server {
         assert!(done.expect("kill(1) exists").success());
     }
 
-    /// Waits until it has ended by itself.
+    /// Waits until the server has ended by itself.
     pub fn wait(&mut self, patience: Duration) -> ExitStatus {
         let end = Instant::now() + patience;
         loop {
-            if let Some(status) = self.child.try_wait().expect("it was started here") {
+            if let Some(status) = self.child.try_wait().expect("the child is ours") {
                 return status;
             }
             assert!(Instant::now() < end, "the server does not end:\n{}", self.log_brief());
@@ -179,7 +185,7 @@ impl Server {
         self.log.lock().expect("no reader panics").join("\n")
     }
 
-    /// The log without the mail, for a test that failed.
+    /// The log without the mail records, for the message of a failed test.
     pub fn log_brief(&self) -> String {
         let log = self.log.lock().expect("no reader panics");
         let mail = |line: &&String| {
@@ -188,7 +194,7 @@ impl Server {
         log.iter().filter(mail).cloned().collect::<Vec<_>>().join("\n")
     }
 
-    /// Waits until a log line holds the text.
+    /// Waits until a log line contains the text.
     pub fn wait_for_log(&self, text: &str) -> String {
         let end = Instant::now() + PATIENCE;
         loop {
@@ -216,7 +222,7 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        // It may have ended already; either way it is gone afterwards.
+        // It may have ended already.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
@@ -225,7 +231,7 @@ impl Drop for Server {
 fn write_config(folder: &Path, setup: &Setup) -> PathBuf {
     let spool = setup.spool.clone().unwrap_or_else(|| folder.join("spool"));
     let config = folder.join("ringpost.toml");
-    // Most tests look at the queue; where mail is to leave it, their config says so.
+    // Most tests examine the queue. Tests of delivery change this in their config.
     let delivery = match setup.config.contains("[delivery]") {
         true => "",
         false => "[delivery]\nenabled = false\n",
@@ -241,7 +247,7 @@ fn write_config(folder: &Path, setup: &Setup) -> PathBuf {
     config
 }
 
-/// Carries out `ringpost queue ...` with the config of the last server of that folder.
+/// Runs `ringpost queue ...` with the config of the last server in the folder.
 pub fn queue(folder: &Path, words: &[&str]) -> Output {
     Command::new(BINARY)
         .arg("queue")
@@ -249,7 +255,7 @@ pub fn queue(folder: &Path, words: &[&str]) -> Output {
         .arg(folder.join("ringpost.toml"))
         .args(words)
         .output()
-        .expect("the binary runs")
+        .expect("the binary can be run")
 }
 
 enum Line {
@@ -276,9 +282,9 @@ fn follow(
                     Some("started") => Some(Line::Started),
                     _ => None,
                 };
-                // The lines behind the last one that is waited for are many; they are not read.
+                // The many lines after the last awaited one are not parsed.
                 let more = !matches!(line, Some(Line::Started));
-                // A test that no longer waits has its answer.
+                // Fails if the test no longer waits.
                 let _ = line.map(|line| sender.send(line));
                 started = more.then_some(sender);
             }
@@ -287,7 +293,7 @@ fn follow(
     })
 }
 
-/// A client that sends what it is told and reads what comes.
+/// A client that sends given lines and reads replies.
 pub struct Client {
     pub stream: TcpStream,
     buffer: Vec<u8>,
@@ -313,7 +319,7 @@ impl Client {
         self.stream.write_all(bytes)
     }
 
-    /// The next whole reply, or why there is none.
+    /// The next complete reply, or the error.
     pub fn reply(&mut self) -> std::io::Result<Reply> {
         let mut text = String::new();
         loop {
@@ -349,21 +355,21 @@ impl Client {
         self.reply()
     }
 
-    /// As `ask`, and it has to be that code.
+    /// As `ask`; panics unless the reply has this code.
     pub fn expect(&mut self, command: &str, code: u16) -> Reply {
         let reply = self.ask(command).unwrap_or_else(|fault| panic!("{command}: {fault}"));
         assert_eq!(reply.code, code, "{command}: {}", reply.text);
         reply
     }
 
-    /// Reads the greeting and says EHLO.
+    /// Reads the greeting and sends EHLO.
     pub fn greet(&mut self) -> std::io::Result<()> {
         self.reply()?;
         self.ask("EHLO client.ringpost.test")?;
         Ok(())
     }
 
-    /// A whole transaction by DATA; the reply is the one to the body or the first refusal.
+    /// A whole transaction by DATA. Returns the reply to the body, or the first refusal.
     pub fn submit(&mut self, from: &str, to: &str, body: &[u8]) -> std::io::Result<Reply> {
         let commands = [
             (format!("MAIL FROM:<{from}>"), 250),
@@ -381,7 +387,7 @@ impl Client {
     }
 }
 
-/// The body as DATA carries it, with its end.
+/// The dot-stuffed body with its end marker.
 pub fn stuffed(body: &[u8]) -> Vec<u8> {
     let mut wire = Vec::with_capacity(body.len() + 64);
     for line in body.split_inclusive(|byte| *byte == b'\n') {
@@ -397,8 +403,8 @@ pub fn stuffed(body: &[u8]) -> Vec<u8> {
     wire
 }
 
-/// A port where nobody listens as long as this lives. Only to have been free is not enough: what
-/// else is started may be given the port.
+/// A port without a listener. The socket stays bound, because otherwise the kernel may give the
+/// port to another process.
 pub struct ClosedPort {
     pub address: SocketAddr,
     _socket: Socket,
@@ -408,7 +414,7 @@ impl ClosedPort {
     pub fn new() -> ClosedPort {
         let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
         let any = SocketAddr::from(([127, 0, 0, 1], 0));
-        socket.bind(&any.into()).expect("loopback has a port");
+        socket.bind(&any.into()).expect("loopback has a free port");
         let address = socket.local_addr().ok().and_then(|bound| bound.as_socket());
         ClosedPort { address: address.expect("it is bound"), _socket: socket }
     }
@@ -417,15 +423,15 @@ impl ClosedPort {
 /// The number in an environment variable that sizes or seeds a test, or the default.
 pub fn number_from(variable: &str, default: impl FnOnce() -> u64) -> u64 {
     let written = std::env::var(variable).ok();
-    written.map_or_else(default, |text| text.parse().expect("the variable holds a number"))
+    written.map_or_else(default, |text| text.parse().expect("the variable contains a number"))
 }
 
-/// Whether the test may mount, and so on. Says so when not.
+/// Whether the test runs as root. Prints a message if not.
 pub fn is_root(purpose: &str) -> bool {
     let uid = Command::new("id").arg("-u").output().map(|out| out.stdout).unwrap_or_default();
     let root = uid.starts_with(b"0\n");
     if !root {
-        println!("SKIPPED: {purpose} needs root");
+        println!("SKIPPED: {purpose} requires root");
     }
     root
 }

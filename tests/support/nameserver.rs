@@ -1,5 +1,5 @@
-//! A scripted name server. It answers by the name it is asked for, over UDP and TCP; each question
-//! and where it came from is written down.
+//! A scripted name server over UDP and TCP. It answers by the name in the question, and records
+//! each question and its origin.
 #![allow(dead_code)]
 
 use std::io::Read;
@@ -25,12 +25,12 @@ use hickory_proto::rr::rdata::CNAME;
 use hickory_proto::rr::rdata::MX;
 use hickory_proto::rr::rdata::SOA;
 
-/// A question as the script sees it.
+/// A question, as the script sees it.
 #[derive(Clone)]
 pub struct Asked {
     pub query: Message,
     pub by_tcp: bool,
-    /// How often this name was asked for before.
+    /// Number of earlier questions for this name.
     pub before: usize,
 }
 
@@ -86,7 +86,7 @@ pub fn encode(message: &Message) -> Vec<u8> {
     message.to_vec().expect("encoded")
 }
 
-/// A question that was asked.
+/// A recorded question.
 pub struct Question {
     pub name: String,
     pub from: SocketAddr,
@@ -103,7 +103,7 @@ pub struct NameServer {
     pub most: Arc<AtomicUsize>,
 }
 
-/// What the threads of a server share.
+/// The state shared by the threads of a server.
 #[derive(Clone)]
 struct Part {
     script: Arc<Script>,
@@ -145,9 +145,9 @@ impl NameServer {
 }
 
 impl Part {
-    /// What is said to the question, if it is one.
+    /// The answer to the question, unless the script stays silent.
     fn answers(&self, question: &[u8], from: SocketAddr, by_tcp: bool) -> Vec<Vec<u8>> {
-        let query = Message::from_vec(question).expect("the resolver asks well");
+        let query = Message::from_vec(question).expect("the resolver sends valid questions");
         let mut asked = Asked { query, by_tcp, before: 0 };
         let name = asked.name();
         {
@@ -171,20 +171,20 @@ pub fn same_port() -> (UdpSocket, TcpListener) {
             return (udp, tcp);
         }
     }
-    panic!("no port is free for both");
+    panic!("no port is free for both protocols");
 }
 
 fn serve_udp(udp: &Arc<UdpSocket>, part: &Part) {
     let mut room = [0; 4096];
     loop {
-        // An earlier answer may have found nobody.
+        // ICMP error of an earlier answer whose client had gone.
         let Ok((bytes, from)) = udp.recv_from(&mut room) else {
             continue;
         };
         let (question, udp, part) = (room[..bytes].to_vec(), Arc::clone(udp), part.clone());
         thread::spawn(move || {
             for datagram in part.answers(&question, from, false) {
-                // Who asked may have gone.
+                // The client may have gone.
                 let _ = udp.send_to(&datagram, from);
             }
         });
@@ -203,7 +203,7 @@ fn serve_tcp(mut stream: TcpStream, part: &Part) {
     }
     for message in part.answers(&question, from, true) {
         let length = u16::try_from(message.len()).expect("short");
-        // In pieces, as a network may bring it.
+        // In pieces, as a network may deliver it.
         let framed = [length.to_be_bytes().as_slice(), &message].concat();
         let (head, tail) = framed.split_at(framed.len() / 2);
         let sent = stream.write_all(head).and_then(|()| stream.write_all(tail));

@@ -1,5 +1,5 @@
-//! A scripted receiver of mail: SMTP, or LMTP to who says LHLO. It keeps what it took and every
-//! command it was given. Its threads end with the test process.
+//! A scripted mail receiver: SMTP, or LMTP after LHLO. It stores the messages that it accepts and
+//! every command. Its threads end with the test process.
 
 use std::io::BufRead;
 use std::io::BufReader;
@@ -13,10 +13,10 @@ use std::thread;
 use std::time::Duration;
 use std::time::Instant;
 
-/// A message that was taken.
+/// An accepted message.
 #[derive(Clone, Debug)]
 pub struct Taken {
-    /// The whole line of MAIL, and those of RCPT that were not refused.
+    /// The MAIL line, and the RCPT lines that were accepted.
     pub mail: String,
     pub rcpts: Vec<String>,
     pub text: Vec<u8>,
@@ -34,7 +34,7 @@ struct Book {
     commands: Vec<String>,
 }
 
-/// The reply to a command, if it is not the usual one.
+/// The reply to a command; `None` for the usual one.
 pub type Script = dyn Fn(&str) -> Option<String> + Send + Sync;
 
 #[derive(Clone)]
@@ -49,14 +49,14 @@ impl Receiver {
         offers: &'static [&'static str],
         script: impl Fn(&str) -> Option<String> + Send + Sync + 'static,
     ) -> Receiver {
-        let listener = TcpListener::bind("127.0.0.1:0").expect("loopback has a port");
+        let listener = TcpListener::bind("127.0.0.1:0").expect("loopback has a free port");
         let address = listener.local_addr().expect("it is bound");
         let book: Arc<Mutex<Book>> = Arc::default();
         let (kept, script): (_, Arc<Script>) = (Arc::clone(&book), Arc::new(script));
         thread::spawn(move || {
             for stream in listener.incoming() {
                 let (book, script) = (Arc::clone(&kept), Arc::clone(&script));
-                // A client that goes away in the middle is killed by its test.
+                // A client that disconnects is handled by its test.
                 thread::spawn(move || serve(stream?, offers, &*script, &book));
             }
         });
@@ -64,16 +64,16 @@ impl Receiver {
     }
 
     pub fn taken(&self) -> Vec<Taken> {
-        self.book.lock().expect("no thread panics with it").taken.clone()
+        self.book.lock().expect("no thread panics with the lock").taken.clone()
     }
 
     pub fn taken_for(&self, address: &str) -> Vec<Taken> {
         self.taken().into_iter().filter(|taken| taken.is_for(address)).collect()
     }
 
-    /// How many commands held the text.
+    /// Number of commands that contain the text.
     pub fn asked(&self, text: &str) -> usize {
-        let book = self.book.lock().expect("no thread panics with it");
+        let book = self.book.lock().expect("no thread panics with the lock");
         book.commands.iter().filter(|line| line.contains(text)).count()
     }
 
@@ -85,9 +85,9 @@ impl Receiver {
             if found.len() >= count {
                 return found;
             }
-            // Not held while this sleeps: the threads that answer need it, and would starve.
+            // Not held during the sleep, because the threads that answer need it.
             if Instant::now() >= end {
-                let commands = &self.book.lock().expect("no thread panics with it").commands;
+                let commands = &self.book.lock().expect("no thread panics with the lock").commands;
                 panic!("{} of {count} for {address}: {commands:#?}", found.len());
             }
             thread::sleep(Duration::from_millis(10));
@@ -111,7 +111,7 @@ fn serve(
             return Ok(());
         }
         let line = line.trim_end().to_owned();
-        book.lock().expect("no thread panics with it").commands.push(line.clone());
+        book.lock().expect("no thread panics with the lock").commands.push(line.clone());
         let verb = line.get(..4).unwrap_or("").to_uppercase();
         let own = script(&line);
         let is_good = own.as_ref().is_none_or(|reply| reply.starts_with(['2', '3']));
@@ -133,7 +133,7 @@ fn serve(
                 let text = read_text(&mut lines)?;
                 let count = if lmtp { rcpts.len() } else { 1 };
                 let taken = Taken { mail: mail.clone(), rcpts: std::mem::take(&mut rcpts), text };
-                book.lock().expect("no thread panics with it").taken.push(taken);
+                book.lock().expect("no thread panics with the lock").taken.push(taken);
                 stream.write_all("250 2.0.0 taken\r\n".repeat(count).as_bytes())?;
                 continue;
             }

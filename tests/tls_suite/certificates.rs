@@ -1,4 +1,5 @@
-//! Files on disk: every fault named with its file and remedy, and the certificate of our own.
+//! Certificates and keys on disk: each fault named with its file and remedy, and the self-signed
+//! certificate.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -29,7 +30,7 @@ fn each_fault_names_file_cause_and_remedy() {
     let folder = Folder::new();
     let good = folder.pair("good", &authority.issue(&["mail.ours.test"]));
     let other = folder.pair("other", &authority.issue(&["mail.ours.test"]));
-    let good_pem = fs::read_to_string(&good.0).expect("it was written");
+    let good_pem = fs::read_to_string(&good.0).expect("the file exists");
     let middle = good_pem.len() / 2;
     let cut = folder.write("cut.crt", &good_pem[..middle]);
     let empty = folder.write("empty.pem", "");
@@ -66,14 +67,15 @@ fn each_fault_names_file_cause_and_remedy() {
         assert!(text.contains(cause) && text.contains(remedy), "{case}: {text}");
     }
     let swapped = settings(vec![(good.0.clone(), other.1.clone())]);
-    let problems = TlsServer::build(&swapped, NOW_MS).expect_err("the key is another's");
+    let problems =
+        TlsServer::build(&swapped, NOW_MS).expect_err("the key belongs to another certificate");
     let text = problems.to_string();
     assert!(text.contains("good.crt") && text.contains("other.key"), "{text}");
     assert!(text.contains("belongs to another certificate"), "{text}");
 }
 
 #[test]
-fn all_faults_are_told_at_once() {
+fn all_faults_are_reported_at_once() {
     let authority = Authority::new("A");
     let folder = Folder::new();
     let good = folder.pair("good", &authority.issue(&["mail.ours.test"]));
@@ -82,7 +84,7 @@ fn all_faults_are_told_at_once() {
         settings(vec![(at("a.crt"), at("a.key")), good.clone(), (good.0, at("b.key"))]);
     settings.client_certificates = ClientCertificates::Required;
     settings.client_ca = Some(folder.write("ca.crt", "nothing"));
-    let problems = TlsServer::build(&settings, NOW_MS).expect_err("four are wrong");
+    let problems = TlsServer::build(&settings, NOW_MS).expect_err("four files are wrong");
     let files: Vec<_> = problems.0.iter().map(|problem| problem.file.clone()).collect();
     assert_eq!(files, [at("a.crt"), at("a.key"), at("b.key"), at("ca.crt")]);
     assert_eq!(problems.to_string().lines().count(), 4);
@@ -95,7 +97,7 @@ fn all_faults_are_told_at_once() {
 }
 
 #[test]
-fn what_weakens_tls_is_warned_of_and_served() {
+fn weak_settings_cause_a_warning_only() {
     let authority = Authority::new("A");
     let folder = Folder::new();
     let until = |year: i32, month: u8, day: u8| {
@@ -129,7 +131,7 @@ fn what_weakens_tls_is_warned_of_and_served() {
     fs::set_permissions(&key, fs::Permissions::from_mode(0o644)).expect("it is ours");
     let mut settings = settings(vec![(certificate, key)]);
     settings.client_ca = Some(folder.write("ca.crt", &authority.pem()));
-    let server = TlsServer::build(&settings, NOW_MS).expect("it can be served");
+    let server = TlsServer::build(&settings, NOW_MS).expect("the settings are usable");
     let warnings: Vec<_> = server.warnings().iter().map(ToString::to_string).collect();
     assert!(warnings[0].contains("readable by others") && warnings[0].contains("chmod 600"));
     assert!(warnings[1].contains("no client is asked"), "{warnings:?}");
@@ -145,12 +147,12 @@ fn key_and_certificate_may_share_a_file() {
 }
 
 #[test]
-fn our_own_certificate_is_kept_until_it_no_longer_serves() {
+fn the_self_signed_certificate_is_kept_until_it_is_unusable() {
     let folder = Folder::new();
     let tls = folder.path().join("spool/tls");
     let make = |hostname: &str, now_ms: u64| {
-        let made = self_signed(hostname, &tls, now_ms).expect("it can be made");
-        let text = fs::read_to_string(&made.certificate).expect("it was written");
+        let made = self_signed(hostname, &tls, now_ms).expect("the certificate is created");
+        let text = fs::read_to_string(&made.certificate).expect("the file exists");
         (made, text)
     };
     let (first, text) = make("mail.ours.test", NOW_MS);
@@ -160,32 +162,33 @@ fn our_own_certificate_is_kept_until_it_no_longer_serves() {
     assert_eq!(mode(&tls) & 0o777, 0o700);
     let server =
         TlsServer::build(&settings(vec![(first.certificate.clone(), first.key.clone())]), NOW_MS);
-    let server = server.expect("it can be served");
+    let server = server.expect("the certificate is usable");
     assert_eq!(server.warnings(), []);
     assert_eq!(server.certificates()[0].names, ["mail.ours.test".into()]);
 
     let life = (SELF_SIGNED_DAYS - REMAKE_DAYS) * DAY_MS;
     let (again, same) = make("Mail.Ours.test", NOW_MS + life - 2 * DAY_MS);
-    assert!(!again.made && same == text, "it still has time");
+    assert!(!again.made && same == text, "it is valid long enough");
     let (aged, younger) = make("mail.ours.test", NOW_MS + life + 2 * DAY_MS);
-    assert!(aged.made && younger != text, "it nears its end");
-    assert!(make("mail.ours.test", NOW_MS).0.made, "the clock went back before its begin");
+    assert!(aged.made && younger != text, "it expires soon");
+    assert!(make("mail.ours.test", NOW_MS).0.made, "the clock was set back before its start");
     let (renamed, other) = make("mx.ours.test", NOW_MS);
-    assert!(renamed.made && other != younger, "the host name is another");
+    assert!(renamed.made && other != younger, "the host name has changed");
     assert!(!make("mx.ours.test", NOW_MS).0.made);
 
     fs::remove_file(&renamed.key).expect("it is there");
-    assert!(make("mx.ours.test", NOW_MS).0.made, "the key is gone");
+    assert!(make("mx.ours.test", NOW_MS).0.made, "the key is missing");
     fs::write(&renamed.certificate, &other).expect("a crash between two renames");
-    assert!(make("mx.ours.test", NOW_MS).0.made, "the key is another's");
+    assert!(make("mx.ours.test", NOW_MS).0.made, "the key belongs to another certificate");
     assert!(!make("mx.ours.test", NOW_MS).0.made);
 }
 
 #[test]
-fn our_own_certificate_is_refused_with_a_reason() {
+fn a_self_signed_certificate_that_cannot_be_written_is_reported() {
     let folder = Folder::new();
     let blocked = folder.write("file", "not a folder").join("tls");
-    let problem = self_signed("mail.ours.test", &blocked, NOW_MS).expect_err("a file is there");
+    let problem =
+        self_signed("mail.ours.test", &blocked, NOW_MS).expect_err("a file is in the way");
     assert_eq!(problem.file, blocked);
     assert!(problem.to_string().contains("cannot be written"), "{problem}");
     let problem = self_signed("m\u{fc}ller.test", folder.path(), NOW_MS).expect_err("not ASCII");
@@ -203,6 +206,6 @@ fn a_snapshot_outlives_its_files() {
     let config = client_config(&authority, &[&TLS13], None);
     let mut hello = spoken(&mut connect(config.into(), "mail.ours.test"));
     let mut out = Vec::new();
-    session.absorb(&mut hello, &mut [], &mut out).expect("the files are not asked again");
+    session.absorb(&mut hello, &mut [], &mut out).expect("the files are not read again");
     assert!(!out.is_empty());
 }

@@ -22,7 +22,7 @@ use crate::kit::heard;
 use crate::kit::spoken;
 use crate::kit::tell;
 
-/// Why the stream of this test ends.
+/// How the stream of a test ends.
 #[derive(Debug, PartialEq)]
 pub enum Fault {
     End,
@@ -36,14 +36,14 @@ impl From<TlsFault> for Fault {
     }
 }
 
-/// A stream that delivers what the client says in pieces, and lets it hear what is written.
+/// A stream that delivers the client's bytes in pieces, and passes written bytes to the client.
 struct Peer {
     client: Option<ClientConnection>,
     to_server: VecDeque<u8>,
     from_server: Vec<u8>,
     piece: usize,
     at_end: Fault,
-    /// The most chunks that were out while the stream waited for bytes.
+    /// The largest number of chunks in use while the stream waited for bytes.
     chunks_while_waiting: usize,
 }
 
@@ -91,7 +91,7 @@ impl Transport for Peer {
 
     async fn write(&mut self, mut bytes: Vec<u8>) -> (Result<(), Fault>, Vec<u8>) {
         match &mut self.client {
-            // A client that fails says so in its next words.
+            // A failed client sends an alert with its next bytes.
             Some(client) => drop(hear(client, &bytes)),
             None => self.from_server.extend(&bytes),
         }
@@ -104,7 +104,7 @@ impl Transport for Peer {
 pub fn now<T>(future: impl Future<Output = T>) -> T {
     match pin!(future).poll(&mut Context::from_waker(Waker::noop())) {
         Poll::Ready(value) => value,
-        Poll::Pending => panic!("nothing here waits"),
+        Poll::Pending => panic!("the future must not wait"),
     }
 }
 
@@ -115,7 +115,7 @@ fn a_plain_channel_becomes_tls_in_place() {
         let pool = ChunkPool::new(3);
         let mut channel = Channel::plain(Peer::new(None, piece));
         channel.stream_mut().to_server.extend(b"S");
-        let chunk = now(channel.read(&pool, None)).expect("a plain word");
+        let chunk = now(channel.read(&pool, None)).expect("plain text");
         assert_eq!(chunk.bytes(), b"S");
         pool.give(chunk);
         let (sent, bytes) = now(channel.write(b"220 go\r\n".to_vec()));
@@ -132,7 +132,7 @@ fn a_plain_channel_becomes_tls_in_place() {
         tell(channel.stream_mut().client(), b"EHLO x\r\n");
         let mut got = now(channel.read(&pool, None)).expect("words");
         while got.bytes() != b"EHLO x\r\n" {
-            got = now(channel.read(&pool, Some(got))).expect("more words");
+            got = now(channel.read(&pool, Some(got))).expect("more bytes");
         }
         pool.give(got);
         let (sent, bytes) = now(channel.write(b"250 hello\r\n".to_vec()));
@@ -147,7 +147,7 @@ fn a_plain_channel_becomes_tls_in_place() {
     }
 }
 
-/// A channel whose handshake is done.
+/// A channel after its handshake.
 fn secured(ours: &Ours, pool: &ChunkPool, piece: usize) -> Channel<Peer> {
     let mut channel = Channel::plain(Peer::new(Some(ours.client(&[&TLS13])), piece));
     channel.start_tls(&ours.server).expect("a session");
@@ -181,7 +181,7 @@ fn a_body_fills_chunk_after_chunk() {
                     }
                 }
             }
-            let last = chunk.expect("the part ends in a chunk");
+            let last = chunk.expect("the part ends with a chunk");
             got.extend(last.bytes());
             pool.give(last);
         }
@@ -192,7 +192,7 @@ fn a_body_fills_chunk_after_chunk() {
 }
 
 #[test]
-fn the_end_is_told_from_a_cut() {
+fn an_end_is_distinguished_from_a_truncation() {
     let ours = Ours::new();
     let pool = ChunkPool::new(4);
     let table = [
@@ -216,20 +216,20 @@ fn the_end_is_told_from_a_cut() {
 }
 
 #[test]
-fn a_failed_handshake_tells_why_and_leaks_nothing() {
+fn a_failed_handshake_reports_the_cause_and_leaks_nothing() {
     let ours = Ours::new();
     let pool = ChunkPool::new(4);
     let table = [
         ("not TLS", b"EHLO x\r\n".to_vec(), true),
-        ("gone before a word", Vec::new(), false),
-        ("gone inside the hello", spoken(&mut ours.client(&[&TLS13]))[..100].to_vec(), false),
+        ("closed before the hello", Vec::new(), false),
+        ("closed inside the hello", spoken(&mut ours.client(&[&TLS13]))[..100].to_vec(), false),
     ];
     for (case, words, alert) in table {
         let mut channel = Channel::plain(Peer::new(None, 1000));
         channel.stream_mut().to_server.extend(words);
         channel.start_tls(&ours.server).expect("a session");
         let fault = now(channel.handshake(&pool, None)).expect_err(case);
-        let told = channel.tls_fault().expect("the cause is kept").clone();
+        let told = channel.tls_fault().expect("the cause is stored").clone();
         assert_eq!(fault, Fault::Tls(told.clone()), "{case}");
         assert_eq!(matches!(told, TlsFault::Protocol(_)), alert, "{case}: {told}");
         assert_eq!(told == TlsFault::Truncated, !alert, "{case}: {told}");
@@ -251,14 +251,14 @@ fn a_broken_channel_does_not_wait_for_more() {
     let mut bad = spoken(channel.stream_mut().client());
     *bad.last_mut().expect("a record") ^= 1;
     channel.stream_mut().to_server.extend(good.iter().chain(&bad));
-    let chunk = now(channel.read(&pool, None)).expect("what came before");
+    let chunk = now(channel.read(&pool, None)).expect("the bytes before the broken record");
     assert_eq!(chunk.bytes(), b"good\r\n");
     pool.give(chunk);
     channel.stream_mut().at_end = Fault::Deadline;
     let fault = now(channel.read(&pool, None)).expect_err("the record is broken");
     assert!(matches!(fault, Fault::Tls(TlsFault::Protocol(_))), "{fault:?}");
     let again = now(channel.read(&pool, None)).expect_err("it stays broken");
-    assert_eq!(again, fault, "nothing more is waited for");
+    assert_eq!(again, fault, "the channel does not wait for more");
     assert_eq!(pool.chunks_out(), 0);
 }
 
@@ -293,17 +293,17 @@ fn an_empty_pool_is_a_fault_and_loses_nothing() {
     let pool = ChunkPool::new(2);
     let mut channel = secured(&ours, &pool, 64 << 10);
     tell(channel.stream_mut().client(), b"MAIL\r\nRCPT\r\n");
-    let mut tight = pool.try_take().expect("one is free");
+    let mut tight = pool.try_take().expect("one chunk is free");
     tight.fill_from(&vec![b'-'; CHUNK_BYTES - 6]);
-    let tight = now(channel.read(&pool, Some(tight))).expect("as much as there is room for");
+    let tight = now(channel.read(&pool, Some(tight))).expect("as many bytes as fit");
     assert_eq!(&tight.bytes()[CHUNK_BYTES - 6..], b"MAIL\r\n");
-    let other = pool.try_take().expect("the ciphertext's chunk is back");
+    let other = pool.try_take().expect("the chunk of the ciphertext was returned");
     for _ in 0..2 {
         let fault = now(channel.read(&pool, None)).expect_err("no chunk is free");
         assert_eq!(fault, Fault::Tls(TlsFault::NoChunk));
         assert!(channel.has_input() && channel.tls_fault().is_none());
     }
     pool.give(other);
-    let chunk = now(channel.read(&pool, None)).expect("the words are still there");
+    let chunk = now(channel.read(&pool, None)).expect("the bytes are still available");
     assert_eq!(chunk.bytes(), b"RCPT\r\n");
 }

@@ -1,4 +1,4 @@
-//! What is agreed with whom: certificate, version, resumption, client certificates.
+//! The negotiated parameters: certificate, version, resumption, client certificates.
 
 use std::sync::Arc;
 
@@ -8,7 +8,7 @@ use ringpost::net::MinVersion;
 use ringpost::net::TlsFault;
 use ringpost::net::TlsServer;
 use ringpost::net::TlsSession;
-use ringpost::net::tls::provider;
+use ringpost::net::tls_server::provider;
 use rustls::ClientConfig;
 use rustls::SignatureScheme;
 use rustls::SupportedProtocolVersion;
@@ -33,7 +33,7 @@ use crate::kit::spoken;
 const BOTH: &[&SupportedProtocolVersion] = &[&TLS13, &TLS12];
 
 #[test]
-fn the_certificate_follows_the_name() {
+fn the_certificate_is_chosen_by_name() {
     let authority = Authority::new("A");
     let folder = Folder::new();
     let names = [
@@ -43,7 +43,7 @@ fn the_certificate_follows_the_name() {
     ];
     let issued = names.map(|(name, names)| (name, authority.issue(names)));
     let pairs = issued.iter().map(|(name, pair)| folder.pair(name, pair)).collect();
-    let server = TlsServer::build(&settings(pairs), NOW_MS).expect("the settings are good");
+    let server = TlsServer::build(&settings(pairs), NOW_MS).expect("the settings are valid");
     assert_eq!(server.certificates().len(), 3);
     assert_eq!(server.certificates()[0].names, ["mail.ours.test".into(), "mx.ours.test".into()]);
     assert!(server.certificates()[0].not_after_s > NOW_MS / 1000);
@@ -61,15 +61,17 @@ fn the_certificate_follows_the_name() {
     for version in BOTH {
         for (case, asked, expected) in table {
             let mut config = client_config(&authority, &[version], None);
-            // The name need not fit: which certificate is served is the question.
+            // The name need not match: the test checks only which certificate is served.
             let verifier = Arc::new(anything::Anything);
             config.dangerous().set_certificate_verifier(verifier);
             let mut client = connect(Arc::new(config), asked);
             let mut session = TlsSession::new(&server).expect("a session");
             handshake(&mut session, &mut client, 500).expect(case);
-            let served = client.peer_certificates().expect("one was served")[0].clone();
-            let (_, (certificate, _)) =
-                issued.iter().find(|(name, _)| *name == expected).expect("it was issued");
+            let served = client.peer_certificates().expect("a certificate was served")[0].clone();
+            let (_, (certificate, _)) = issued
+                .iter()
+                .find(|(name, _)| *name == expected)
+                .expect("the certificate was issued");
             assert_eq!(served, certificate_of(certificate), "{case}");
             let told = session.facts().expect("done").server_name.as_deref().map(str::to_owned);
             let name = ServerName::try_from(asked).expect("a name");
@@ -80,13 +82,13 @@ fn the_certificate_follows_the_name() {
 }
 
 #[test]
-fn of_two_kinds_of_key_the_one_the_client_can_verify() {
+fn of_two_key_types_the_client_gets_one_it_can_verify() {
     let authority = Authority::new("A");
     let folder = Folder::new();
     let ecdsa = authority.issue(&["mail.ours.test"]);
     let edwards = authority.issue_as(&["mail.ours.test"], &rcgen::PKCS_ED25519, |_| {});
     let pairs = vec![folder.pair("ecdsa", &ecdsa), folder.pair("edwards", &edwards)];
-    let server = TlsServer::build(&settings(pairs), NOW_MS).expect("the settings are good");
+    let server = TlsServer::build(&settings(pairs), NOW_MS).expect("the settings are valid");
     let all = provider().signature_verification_algorithms;
     let only = |scheme: SignatureScheme| {
         let mapping = all.mapping.iter().filter(|(kind, _)| *kind == scheme).copied();
@@ -111,7 +113,7 @@ fn of_two_kinds_of_key_the_one_the_client_can_verify() {
         let mut client = connect(Arc::new(config), "mail.ours.test");
         let mut session = TlsSession::new(&server).expect("a session");
         handshake(&mut session, &mut client, 500).expect(case);
-        let served = &client.peer_certificates().expect("one was served")[0];
+        let served = &client.peer_certificates().expect("a certificate was served")[0];
         assert_eq!(*served, certificate_of(&expected.0), "{case}");
     }
 }
@@ -136,11 +138,11 @@ fn sessions_are_resumed_with_and_without_tickets() {
 }
 
 #[test]
-fn a_reload_forgets_the_sessions_of_before() {
+fn a_reload_invalidates_earlier_sessions() {
     let ours = Ours::new();
     let config = Arc::new(client_config(&ours.authority, &[&TLS13], None));
     let pair = (ours.folder.path().join("mail.crt"), ours.folder.path().join("mail.key"));
-    let again = TlsServer::build(&settings(vec![pair]), NOW_MS).expect("the settings are good");
+    let again = TlsServer::build(&settings(vec![pair]), NOW_MS).expect("the settings are valid");
     for (server, resumed) in [(&ours.server, false), (&ours.server, true), (&again, false)] {
         let mut session = TlsSession::new(server).expect("a session");
         let mut client = connect(Arc::clone(&config), "mail.ours.test");
@@ -158,12 +160,12 @@ fn an_old_version_is_refused_with_an_alert() {
     let hello = spoken(&mut client);
     let fault = feed(&mut session, &hello, (100, 100), &mut out).expect_err("1.2 is too old");
     assert!(matches!(fault, TlsFault::Protocol(rustls::Error::PeerIncompatible(_))), "{fault}");
-    let told = hear(&mut client, &out).expect_err("the client is told");
+    let told = hear(&mut client, &out).expect_err("the client gets an alert");
     assert!(told.to_string().contains("ProtocolVersion"), "{told}");
 }
 
 #[test]
-fn a_client_that_distrusts_us_is_heard() {
+fn the_alert_of_a_client_that_does_not_trust_us_is_read() {
     let ours = Ours::new();
     let stranger = Authority::new("stranger");
     let config = Arc::new(client_config(&stranger, BOTH, None));
@@ -173,7 +175,7 @@ fn a_client_that_distrusts_us_is_heard() {
     assert_eq!(fault, TlsFault::Alert(rustls::AlertDescription::UnknownCA));
 }
 
-/// What a client presents.
+/// The certificate that a client presents.
 #[derive(Clone, Copy, Debug)]
 enum Shown {
     Nothing,
@@ -181,7 +183,7 @@ enum Shown {
     Foreign,
 }
 
-/// What the server makes of it.
+/// The server's verdict on it.
 #[derive(Debug, PartialEq)]
 enum Taken {
     Refused,
@@ -191,7 +193,7 @@ enum Taken {
 }
 
 #[test]
-fn client_certificates_are_judged_as_the_settings_say() {
+fn client_certificates_are_verified_as_configured() {
     use ClientCertificates::None;
     use ClientCertificates::Optional;
     use ClientCertificates::Required;
@@ -221,7 +223,7 @@ fn client_certificates_are_judged_as_the_settings_say() {
                 Shown::Foreign => Some(foreign.issue(&["client.test"])),
             };
             let config = Arc::new(client_config(&ours.authority, &[version], identity));
-            // The second round is resumed; what is known of the client must outlive that.
+            // The second round resumes the session, which must keep the facts about the client.
             for round in 0..2 {
                 let mut client = connect(Arc::clone(&config), "mail.ours.test");
                 let mut session = TlsSession::new(&ours.server).expect("a session");
@@ -251,9 +253,9 @@ fn taken(done: Result<(), TlsFault>, session: &TlsSession) -> Taken {
 }
 
 mod anything {
-    //! A client that takes whatever certificate it is shown.
+    //! A client that accepts any certificate.
 
-    use ringpost::net::tls::provider;
+    use ringpost::net::tls_server::provider;
     use rustls::DigitallySignedStruct;
     use rustls::Error;
     use rustls::SignatureScheme;

@@ -1,4 +1,4 @@
-//! An authority, certificates of its own, and a client to talk to, all in memory.
+//! A certificate authority, its certificates, and a client, all in memory.
 
 use std::fs;
 use std::io::Read;
@@ -23,7 +23,7 @@ use ringpost::net::TlsFault;
 use ringpost::net::TlsServer;
 use ringpost::net::TlsSession;
 use ringpost::net::TlsSettings;
-use ringpost::net::tls::provider;
+use ringpost::net::tls_server::provider;
 use rustls::ClientConfig;
 use rustls::ClientConnection;
 use rustls::RootCertStore;
@@ -34,14 +34,15 @@ use rustls::pki_types::ServerName;
 use rustls::pki_types::pem::PemObject;
 use tempfile::TempDir;
 
-/// 2027-01-01, so that tests do not depend on the day. Certificates are valid around it and now.
+/// 2027-01-01, so that tests do not depend on the current date. The certificates are valid at this
+/// time and today.
 pub const NOW_MS: u64 = 1_798_761_600_000;
 
 pub struct Authority(CertifiedIssuer<'static, KeyPair>);
 
 impl Authority {
     pub fn new(name: &str) -> Authority {
-        let mut params = CertificateParams::new(vec![]).expect("no names are good names");
+        let mut params = CertificateParams::new(vec![]).expect("an empty list of names is valid");
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         params.distinguished_name.push(DnType::CommonName, name);
         let key = KeyPair::generate().expect("a key");
@@ -52,7 +53,7 @@ impl Authority {
         self.0.pem()
     }
 
-    /// PEM of a certificate for `names` and of its key.
+    /// The PEM texts of a certificate for `names` and of its key.
     pub fn issue(&self, names: &[&str]) -> (String, String) {
         self.issue_as(names, &rcgen::PKCS_ECDSA_P256_SHA256, |_| {})
     }
@@ -64,7 +65,7 @@ impl Authority {
         change: impl FnOnce(&mut CertificateParams),
     ) -> (String, String) {
         let names: Vec<String> = names.iter().map(|name| name.to_string()).collect();
-        let mut params = CertificateParams::new(names).expect("the names are good");
+        let mut params = CertificateParams::new(names).expect("the names are valid");
         params.distinguished_name = rcgen::DistinguishedName::new();
         params.distinguished_name.push(DnType::CommonName, "the subject");
         change(&mut params);
@@ -74,7 +75,7 @@ impl Authority {
     }
 }
 
-/// Files of one test.
+/// The files of one test.
 pub struct Folder(pub TempDir);
 
 impl Folder {
@@ -89,11 +90,11 @@ impl Folder {
     pub fn write(&self, name: &str, text: &str) -> PathBuf {
         let path = self.path().join(name);
         fs::write(&path, text).expect("the file is written");
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).expect("its mode is set");
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).expect("the mode is set");
         path
     }
 
-    /// Writes a pair of PEM texts under `name`.
+    /// Writes the PEM texts of a certificate and a key under `name`.
     pub fn pair(&self, name: &str, (certificate, key): &(String, String)) -> (PathBuf, PathBuf) {
         (self.write(&format!("{name}.crt"), certificate), self.write(&format!("{name}.key"), key))
     }
@@ -109,7 +110,7 @@ pub fn settings(certificates: Vec<(PathBuf, PathBuf)>) -> TlsSettings {
     }
 }
 
-/// A server for `mail.ours.test`, and the authority that vouches for it.
+/// A server for `mail.ours.test`, and the authority that issued its certificate.
 pub struct Ours {
     pub server: Arc<TlsServer>,
     pub authority: Authority,
@@ -127,7 +128,7 @@ impl Ours {
         let pair = folder.pair("mail", &authority.issue(&["mail.ours.test"]));
         let mut settings = settings(vec![pair]);
         change(&mut settings, &folder);
-        let server = TlsServer::build(&settings, NOW_MS).expect("the settings are good");
+        let server = TlsServer::build(&settings, NOW_MS).expect("the settings are valid");
         Ours { server, authority, folder }
     }
 
@@ -145,7 +146,7 @@ pub fn client_config(
     roots.add(certificate_of(&trusted.pem())).expect("a root");
     let builder = ClientConfig::builder_with_provider(Arc::new(provider()))
         .with_protocol_versions(versions)
-        .expect("the versions are known")
+        .expect("the versions are supported")
         .with_root_certificates(roots);
     match identity {
         None => builder.with_no_client_auth(),
@@ -165,7 +166,7 @@ pub fn connect(config: Arc<ClientConfig>, name: &str) -> ClientConnection {
     ClientConnection::new(config, name).expect("a client")
 }
 
-/// All that the client has to send now.
+/// The bytes that the client has to send now.
 pub fn spoken(client: &mut ClientConnection) -> Vec<u8> {
     let mut bytes = Vec::new();
     while client.wants_write() {
@@ -174,7 +175,7 @@ pub fn spoken(client: &mut ClientConnection) -> Vec<u8> {
     bytes
 }
 
-/// Lets the client hear `bytes`; what it makes of them is in its reader.
+/// Passes `bytes` to the client and processes them.
 pub fn hear(client: &mut ClientConnection, mut bytes: &[u8]) -> Result<(), rustls::Error> {
     while !bytes.is_empty() {
         client.read_tls(&mut bytes).expect("a slice is readable");
@@ -194,13 +195,13 @@ pub fn heard(client: &mut ClientConnection) -> Vec<u8> {
 
 pub fn tell(client: &mut ClientConnection, mut words: &[u8]) {
     while !words.is_empty() {
-        let count = client.writer().write(words).expect("the client takes words");
+        let count = client.writer().write(words).expect("the client accepts bytes");
         assert!(count > 0, "the client's buffer is full");
         words = &words[count..];
     }
 }
 
-/// Feeds `bytes` in pieces with `room` bytes of room per call; gives the plaintext.
+/// Feeds `bytes` in pieces with `room` bytes of room per call; returns the plaintext.
 pub fn feed(
     session: &mut TlsSession,
     bytes: &[u8],
@@ -224,7 +225,7 @@ pub fn feed(
     Ok(plaintext)
 }
 
-/// Talks until both sides have keys.
+/// Exchanges bytes until both sides have keys.
 pub fn handshake(
     session: &mut TlsSession,
     client: &mut ClientConnection,
@@ -234,9 +235,9 @@ pub fn handshake(
         let mut out = Vec::new();
         let said = spoken(client);
         let result = feed(session, &said, (piece, 64 << 10), &mut out);
-        // A client that fails says so in its next alert, which the session hears in this loop.
+        // A failed client sends an alert next, which the session reads in this loop.
         let _ = hear(client, &out);
-        assert_eq!(result?, b"", "nobody has said anything yet");
+        assert_eq!(result?, b"", "no application data yet");
         if !session.is_handshaking() && !client.is_handshaking() && !client.wants_write() {
             return Ok(());
         }
@@ -244,15 +245,15 @@ pub fn handshake(
     panic!("the handshake does not end");
 }
 
-/// A client of our own that trusts what `pem` holds.
+/// A client that trusts the certificates in `pem`.
 pub fn our_client(folder: &Folder, pem: &str) -> Arc<TlsClient> {
     let roots = Some(folder.write("roots.pem", pem));
     let settings = TlsClientSettings { roots, ..TlsClientSettings::default() };
-    TlsClient::build(&settings).expect("the roots are good")
+    TlsClient::build(&settings).expect("the roots are valid")
 }
 
-/// Two of our own sessions talk until nobody has anything to say. Gives the client's fault, or the
-/// server's when the client has none.
+/// Exchanges bytes between a client and a server session until neither has more to send. Returns
+/// the client's fault, or the server's if the client has none.
 pub fn talk(
     client: &mut TlsSession,
     server: &mut TlsSession,
@@ -270,7 +271,7 @@ pub fn talk(
         let answered = feed(client, &to_client, (piece, 64 << 10), &mut to_server);
         to_client.clear();
         if let Err(fault) = answered {
-            // The alert tells the server.
+            // The alert informs the server.
             let _ = feed(server, &to_server, (piece, 64 << 10), &mut to_client);
             return Err(fault);
         }

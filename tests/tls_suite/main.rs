@@ -1,4 +1,5 @@
-//! TLS as a peer sees it: certificates on disk, the machine in memory, the channel over a stream.
+//! TLS as a peer sees it: certificates on disk, the state machine in memory, the channel over a
+//! stream.
 
 mod certificates;
 mod channel;

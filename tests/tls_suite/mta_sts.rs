@@ -1,4 +1,4 @@
-//! Fetching a policy from a web server that may be anybody.
+//! Fetching an MTA-STS policy from an arbitrary web server.
 
 use std::io::Read;
 use std::io::Write;
@@ -33,20 +33,20 @@ use crate::kit::settings;
 const POLICY: &str = "version: STSv1\r\nmode: enforce\r\nmx: *.theirs.test\r\nmax_age: 86400\r\n";
 const PLAIN: &str = "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\n";
 
-/// How a server ends what it says.
+/// How a server ends its response.
 #[derive(Clone, Copy, PartialEq)]
 enum End {
     Goodbye,
     Cut,
 }
 
-/// Answers the request of one client, and tells what it was.
+/// Answers the request of one client, and returns the request.
 fn serve(server: &TlsServer, answer: &str, end: End) -> (SocketAddr, JoinHandle<Vec<u8>>) {
     let listener = TcpListener::bind("127.0.0.1:0").expect("bound");
     let address = listener.local_addr().expect("bound");
     let (config, answer) = (Arc::clone(server.config()), answer.to_owned());
     let served = thread::spawn(move || {
-        let (stream, _) = listener.accept().expect("somebody comes");
+        let (stream, _) = listener.accept().expect("a client connects");
         stream.set_read_timeout(Some(Duration::from_secs(10))).expect("a socket");
         let session = ServerConnection::new(config).expect("a session");
         let mut stream = StreamOwned::new(session, stream);
@@ -58,7 +58,7 @@ fn serve(server: &TlsServer, answer: &str, end: End) -> (SocketAddr, JoinHandle<
                 _ => return request,
             }
         }
-        // A client that has heard enough goes away.
+        // The client closes when it has read enough.
         let _ = stream.write_all(answer.as_bytes());
         if end == End::Goodbye {
             stream.conn.send_close_notify();
@@ -77,7 +77,7 @@ fn fetch(client: &TlsClient, at: SocketAddr, more: &[IpAddr]) -> Result<StsPolic
     runtime.expect("a runtime").block_on(fetch_policy(client, &wanted))
 }
 
-/// The fault without its words, which are not ours.
+/// The fault without its text from other libraries.
 fn kind(fault: FetchFault) -> FetchFault {
     match fault {
         FetchFault::Http(HttpFault::Broken(_)) => broken(),
@@ -90,7 +90,7 @@ fn broken() -> FetchFault {
 }
 
 #[test]
-fn a_policy_is_fetched_or_the_cause_is_told() {
+fn a_policy_is_fetched_or_the_cause_is_returned() {
     let authority = Authority::new("Known");
     let folder = Folder::new();
     let client = our_client(&folder, &authority.pem());
@@ -183,7 +183,7 @@ fn a_policy_is_fetched_or_the_cause_is_told() {
 }
 
 #[test]
-fn nothing_is_asked_of_a_server_that_proves_another_name() {
+fn no_request_is_sent_to_a_server_with_another_name() {
     let authority = Authority::new("Known");
     let folder = Folder::new();
     let client = our_client(&folder, &authority.pem());
@@ -205,7 +205,7 @@ fn nothing_is_asked_of_a_server_that_proves_another_name() {
 }
 
 #[test]
-fn another_address_is_tried_and_a_missing_one_is_told() {
+fn a_further_address_is_tried_and_a_missing_one_is_reported() {
     let authority = Authority::new("Known");
     let folder = Folder::new();
     let client = our_client(&folder, &authority.pem());
@@ -213,7 +213,7 @@ fn another_address_is_tried_and_a_missing_one_is_told() {
     let server = TlsServer::build(&settings(vec![pair]), NOW_MS).expect("it is served");
     let answer = format!("{PLAIN}\r\n{POLICY}");
     let (address, served) = serve(&server, &answer, End::Goodbye);
-    // Nobody listens at that address of the same port.
+    // No listener at that address and port.
     let dead = IpAddr::V4(Ipv4Addr::new(127, 99, 99, 99));
     assert!(fetch(&client, address, &[dead]).is_ok());
     served.join().expect("no panics");

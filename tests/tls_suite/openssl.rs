@@ -1,4 +1,4 @@
-//! Our client and our server against the TLS of another library, over real sockets.
+//! The client and the server against OpenSSL, over real sockets.
 
 use std::io::BufRead;
 use std::io::BufReader;
@@ -34,7 +34,7 @@ use crate::kit::settings;
 
 const HOST: &str = "mail.ours.test";
 
-/// `openssl s_server`, which sends each line back in reverse.
+/// `openssl s_server`, which returns each line reversed.
 struct Server {
     process: Child,
     port: u16,
@@ -57,9 +57,9 @@ impl Server {
         let accept = lines.by_ref().map_while(Result::ok).find(|line| line.starts_with("ACCEPT"));
         let accept = accept.expect("openssl listens");
         let port = accept.rsplit(':').next().and_then(|port| port.parse().ok());
-        // It stops when nobody reads what it prints.
+        // It stops if its output is not read.
         std::thread::spawn(move || lines.for_each(drop));
-        Server { process, port: port.expect("it tells the port") }
+        Server { process, port: port.expect("openssl prints the port") }
     }
 
     fn connect(&self) -> Channel<Socket> {
@@ -72,12 +72,12 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        self.process.kill().expect("it is ours to end");
+        self.process.kill().expect("the child is ours");
         self.process.wait().expect("it ends");
     }
 }
 
-/// A socket that blocks, so that one poll is enough.
+/// A blocking socket, so that one poll is enough.
 struct Socket {
     stream: TcpStream,
     piece: usize,
@@ -116,7 +116,7 @@ impl Transport for Socket {
     }
 }
 
-/// A handshake and a few lines; gives what was settled.
+/// A handshake and a few lines; returns the negotiated facts.
 fn converse(
     server: &Server,
     client: &Arc<TlsClient>,
@@ -146,7 +146,7 @@ fn converse(
 }
 
 #[test]
-fn both_versions_are_spoken_and_resumed() {
+fn both_versions_work_and_are_resumed() {
     let authority = Authority::new("Known");
     let folder = Folder::new();
     let ecdsa = folder.pair("ecdsa", &authority.issue(&[HOST]));
@@ -166,20 +166,24 @@ fn both_versions_are_spoken_and_resumed() {
     ];
     for (case, pair, options, version) in table {
         let server = Server::start(&pair.0, &pair.1, options);
-        // A client of its own: sessions of the last server are of no use to this one.
+        // A new client, because sessions of the last server are of no use.
         let client = our_client(&folder, &authority.pem());
         for (round, piece) in [64 << 10, 1, 1448].into_iter().enumerate() {
             let facts = converse(&server, &client, PeerCheck::Name, piece).expect(case);
             assert_eq!(facts.version, version, "{case}");
             assert!(!facts.resumed || round > 0, "{case}");
             assert!(facts.resumed || round == 0, "{case}: round {round} is resumed");
-            assert_eq!(facts.server.expect("it shows itself").verdict, Verdict::Name, "{case}");
+            assert_eq!(
+                facts.server.expect("the server has a certificate").verdict,
+                Verdict::Name,
+                "{case}"
+            );
         }
     }
 }
 
 #[test]
-fn a_certificate_of_version_1_is_enough_for_any() {
+fn a_version_1_certificate_passes_without_verification() {
     let folder = Folder::new();
     let client = our_client(&folder, &Authority::new("Known").pem());
     for kind in ["rsa:2048", "ec"] {
@@ -196,7 +200,7 @@ fn a_certificate_of_version_1_is_enough_for_any() {
         for version in ["-tls1_2", "-tls1_3"] {
             let server = Server::start(&certificate, &key, &[version]);
             let facts = converse(&server, &client, PeerCheck::Any, 64 << 10).expect(version);
-            let shown = facts.server.expect("it shows itself");
+            let shown = facts.server.expect("the server has a certificate");
             assert!(matches!(shown.verdict, Verdict::Unproven(_)), "{version}");
             assert!(shown.issuer.contains("O=Old"), "{version}: {}", shown.issuer);
             let fault = converse(&server, &client, PeerCheck::Name, 64 << 10).expect_err(version);
@@ -213,7 +217,7 @@ fn openssl(arguments: &[&str], more: impl FnOnce(&mut Command) -> &mut Command) 
 }
 
 #[test]
-fn what_is_wrong_is_told() {
+fn verification_failures_are_reported() {
     let authority = Authority::new("Known");
     let folder = Folder::new();
     let client = our_client(&folder, &authority.pem());
@@ -223,16 +227,16 @@ fn what_is_wrong_is_told() {
     let fault = converse(&server, &client, PeerCheck::Name, 64 << 10).expect_err("another name");
     let Fault::Tls(fault) = fault else { panic!("{fault:?}") };
     assert_eq!(fault.certificate(), Some(CertificateFault::OtherName));
-    let facts = converse(&server, &client, PeerCheck::Any, 64 << 10).expect("any will do");
-    let verdict = facts.server.expect("it shows itself").verdict;
+    let facts = converse(&server, &client, PeerCheck::Any, 64 << 10).expect("no verification");
+    let verdict = facts.server.expect("the server has a certificate").verdict;
     assert_eq!(verdict, Verdict::Unproven(CertificateFault::OtherName));
     let server = Server::start(&good.0, &good.1, &["-tls1_2", "-cipher", "AES128-SHA"]);
-    let fault = converse(&server, &client, PeerCheck::Any, 64 << 10).expect_err("no cipher shared");
+    let fault = converse(&server, &client, PeerCheck::Any, 64 << 10).expect_err("no common cipher");
     let Fault::Tls(fault) = fault else { panic!("{fault:?}") };
     assert_eq!(fault.certificate(), None);
 }
 
-/// Our server against `openssl s_client`: whether the handshake was made, and what openssl prints.
+/// Our server against `openssl s_client`: whether the handshake succeeded, and openssl's output.
 fn serve_once(server: &Arc<TlsServer>, options: &[&str]) -> (Result<(), Fault>, String) {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
     let address = listener.local_addr().expect("it is bound").to_string();
@@ -257,13 +261,13 @@ fn serve_once(server: &Arc<TlsServer>, options: &[&str]) -> (Result<(), Fault>, 
 }
 
 #[test]
-fn a_client_with_nothing_in_common_is_told_so() {
+fn a_client_without_common_parameters_gets_an_alert() {
     let authority = Authority::new("Known");
     let folder = Folder::new();
     let ecdsa = folder.pair("ecdsa", &authority.issue(&[HOST]));
     let rsa = authority.issue_as(&[HOST], &rcgen::PKCS_RSA_SHA256, |_| {});
     let rsa = folder.pair("rsa", &rsa);
-    let server = |pair| TlsServer::build(&settings(vec![pair]), NOW_MS).expect("good settings");
+    let server = |pair| TlsServer::build(&settings(vec![pair]), NOW_MS).expect("valid settings");
     let (ecdsa, rsa) = (server(ecdsa), server(rsa));
     type Row<'a> = (&'a str, &'a Arc<TlsServer>, &'a [&'a str], bool);
     let rows: [Row<'_>; 8] = [

@@ -1,4 +1,4 @@
-//! Our client: what it takes for proof, and what it makes of servers that speak badly.
+//! The client: which certificates it accepts, and how it handles misbehaving servers.
 
 use std::sync::Arc;
 
@@ -20,7 +20,7 @@ use ringpost::net::TlsSession;
 use ringpost::net::TlsaRecord;
 use ringpost::net::Transport;
 use ringpost::net::Verdict;
-use ringpost::net::session::HANDSHAKE_BYTES_MAX;
+use ringpost::net::tls_fault::HANDSHAKE_BYTES_MAX;
 
 use crate::channel::Fault;
 use crate::channel::now;
@@ -36,7 +36,7 @@ use crate::kit::talk;
 
 const HOST: &str = "mail.ours.test";
 
-/// Both ends of a finished handshake.
+/// Both ends after a handshake.
 fn meet(
     client: &Arc<TlsClient>,
     server: &Arc<TlsServer>,
@@ -55,7 +55,7 @@ fn facts(session: &TlsSession) -> &TlsFacts {
 }
 
 fn shown(session: &TlsSession) -> &ServerCertificate {
-    facts(session).server.as_deref().expect("a server shows itself")
+    facts(session).server.as_deref().expect("the server has a certificate")
 }
 
 fn server_with(folder: &Folder, pair: &(String, String)) -> Arc<TlsServer> {
@@ -63,7 +63,7 @@ fn server_with(folder: &Folder, pair: &(String, String)) -> Arc<TlsServer> {
 }
 
 #[test]
-fn words_pass_both_ways_however_they_are_cut() {
+fn bytes_pass_both_ways_at_every_split() {
     let ours = Ours::new();
     let client = our_client(&ours.folder, &ours.authority.pem());
     let words: Vec<u8> = (0..70_000_u32).map(|n| (n % 251) as u8).collect();
@@ -82,12 +82,12 @@ fn words_pass_both_ways_however_they_are_cut() {
         near.close(&mut there);
         feed(&mut far, &there, (piece, 100), &mut back).expect("a goodbye");
         assert_eq!(far.on_end(), TlsFault::Closed);
-        assert_eq!(near.on_end(), TlsFault::Truncated, "the server has not said goodbye");
+        assert_eq!(near.on_end(), TlsFault::Truncated, "the server has not sent close_notify");
     }
 }
 
 #[test]
-fn facts_tell_whom_we_talk_to() {
+fn facts_identify_the_server() {
     let ours = Ours::new();
     let client = our_client(&ours.folder, &ours.authority.pem());
     let (near, far) =
@@ -104,7 +104,7 @@ fn facts_tell_whom_we_talk_to() {
 }
 
 #[test]
-fn each_certificate_is_judged_by_the_check() {
+fn each_certificate_is_verified_by_the_check() {
     let authority = Authority::new("Known");
     let folder = Folder::new();
     let client = our_client(&folder, &authority.pem());
@@ -157,8 +157,8 @@ fn each_certificate_is_judged_by_the_check() {
     let server = server_with(&folder, &good);
     let mut near = TlsSession::to_server(&client, "mx.other.test", PeerCheck::Name).expect("one");
     let mut far = TlsSession::new(&server).expect("a session");
-    talk(&mut near, &mut far, 1000).expect_err("it is another host");
-    let told = far.fault().expect("the server is told");
+    talk(&mut near, &mut far, 1000).expect_err("the name does not match");
+    let told = far.fault().expect("the server gets an alert");
     assert!(matches!(told, TlsFault::Alert(_)), "{told}");
 }
 
@@ -170,9 +170,9 @@ enum Of {
 
 #[test]
 fn tlsa_records_are_matched() {
-    let authority = Authority::new("Nobody knows it");
+    let authority = Authority::new("An unknown authority");
     let folder = Folder::new();
-    // The client trusts nobody who is involved.
+    // The client trusts none of the authorities.
     let client = our_client(&folder, &Authority::new("Another").pem());
     let root = authority.pem();
     let with_root = |(leaf, key): (String, String)| (format!("{leaf}{root}"), key);
@@ -233,14 +233,14 @@ fn tlsa_records_are_matched() {
     let server = server_with(&folder, &next);
     let records = [record((2, 0, 1), &root)].into();
     let check = PeerCheck::Dane { records, next_hop: None };
-    let fault = meet(&client, &server, HOST, check).expect_err("its name was not asked for");
+    let fault = meet(&client, &server, HOST, check).expect_err("the name was not requested");
     assert_eq!(fault.certificate(), Some(CertificateFault::OtherName));
     let check = PeerCheck::Dane { records: [].into(), next_hop: None };
-    let fault = meet(&client, &server, HOST, check).expect_err("nothing vouches for it");
+    let fault = meet(&client, &server, HOST, check).expect_err("no record matches");
     assert_eq!(fault, TlsFault::TlsaMismatch);
 }
 
-/// The record of a certificate; its key is found by an independent reader.
+/// The TLSA record of a certificate; an independent parser finds its key.
 fn record((usage, selector, matching): (u8, u8, u8), pem: &str) -> TlsaRecord {
     let certificate = certificate_of(pem);
     let parsed = rustls::server::ParsedCertificate::try_from(&certificate).expect("it is read");
@@ -254,13 +254,13 @@ fn record((usage, selector, matching): (u8, u8, u8), pem: &str) -> TlsaRecord {
     TlsaRecord { usage, selector, matching, data }
 }
 
-/// A record of somebody else, as during a change of keys.
+/// A record of another certificate, as during a key rollover.
 fn stranger(usage: u8) -> TlsaRecord {
     TlsaRecord { usage, selector: 1, matching: 0, data: vec![1; 91].into() }
 }
 
 #[test]
-fn sessions_are_resumed_only_under_the_check_they_were_made_with() {
+fn sessions_are_resumed_only_under_the_same_check() {
     let ours = Ours::new();
     let client = our_client(&ours.folder, &ours.authority.pem());
     let pem = std::fs::read_to_string(ours.folder.path().join("mail.crt")).expect("it is there");
@@ -282,7 +282,7 @@ fn sessions_are_resumed_only_under_the_check_they_were_made_with() {
     }
 }
 
-/// A server that says what it was told to, in pieces, and hears nothing.
+/// A server that sends a script in pieces, and ignores its input.
 struct Script {
     words: Vec<u8>,
     piece: usize,
@@ -319,10 +319,10 @@ impl Transport for Script {
 }
 
 #[test]
-fn a_server_that_speaks_badly_is_left_with_a_cause() {
+fn a_misbehaving_server_is_reported_with_a_cause() {
     let ours = Ours::new();
     let client = our_client(&ours.folder, &ours.authority.pem());
-    // The flight of a real server, for another hello: it breaks where the keys are made.
+    // The flight of a real server for another hello: it fails when the keys are computed.
     let mut far = TlsSession::new(&ours.server).expect("a session");
     let mut near = TlsSession::to_server(&client, HOST, PeerCheck::Any).expect("a session");
     let (mut hello, mut flight) = (Vec::new(), Vec::new());
@@ -344,9 +344,9 @@ fn a_server_that_speaks_badly_is_left_with_a_cause() {
         ("garbage", (0..200).map(|n| (n * 37 % 256) as u8).collect(), false),
         ("the end inside a header", flight[..3].to_vec(), true),
         ("the end inside a record", flight[..60].to_vec(), true),
-        ("a flight for somebody else", flight.clone(), false),
+        ("a flight for another client", flight.clone(), false),
         ("an alert", b"\x15\x03\x03\x00\x02\x02\x28".to_vec(), false),
-        ("words before the handshake", b"\x17\x03\x03\x00\x05hello".to_vec(), false),
+        ("data before the handshake", b"\x17\x03\x03\x00\x05hello".to_vec(), false),
         ("a hello without end", endless, false),
     ];
     for (case, words, truncated) in table {
@@ -369,7 +369,7 @@ fn a_server_that_speaks_badly_is_left_with_a_cause() {
 }
 
 #[test]
-fn the_end_is_told_from_a_cut() {
+fn an_end_is_distinguished_from_a_truncation() {
     let ours = Ours::new();
     let client = our_client(&ours.folder, &ours.authority.pem());
     for (case, goodbye, expected) in

@@ -1,10 +1,10 @@
-//! The machine, driven byte by byte against a client of the same library.
+//! The state machine, driven byte by byte against a client of the same library.
 
 use std::sync::Arc;
 
 use ringpost::net::TlsFault;
 use ringpost::net::TlsSession;
-use ringpost::net::session::HANDSHAKE_BYTES_MAX;
+use ringpost::net::tls_fault::HANDSHAKE_BYTES_MAX;
 use rustls::version::TLS12;
 use rustls::version::TLS13;
 
@@ -18,13 +18,13 @@ use crate::kit::heard;
 use crate::kit::spoken;
 use crate::kit::tell;
 
-/// Bytes that show when a piece is lost, doubled or out of order.
+/// Bytes in which a lost, repeated or misplaced piece is noticed.
 fn pattern(len: usize) -> Vec<u8> {
     (0..len).map(|n| (n % 251) as u8 ^ (n / 251) as u8).collect()
 }
 
 #[test]
-fn words_arrive_whole_however_they_are_cut() {
+fn bytes_arrive_completely_at_every_split() {
     let ours = Ours::new();
     let table = [
         ("1.3, as it comes", &TLS13, 64 << 10, 64 << 10),
@@ -54,18 +54,18 @@ fn words_arrive_whole_however_they_are_cut() {
         let mut back = Vec::new();
         for part in words.chunks(40_000) {
             session.encrypt(part, &mut out).expect(case);
-            // The client's own buffer is small, so it is emptied all the time.
+            // The client's own buffer is small, so it is emptied in each round.
             for piece in out.chunks(5000) {
                 hear(&mut client, piece).expect(case);
                 back.extend(heard(&mut client));
             }
             out.clear();
         }
-        assert!(back == words, "{case}: the way back");
+        assert!(back == words, "{case}: the other direction");
     }
 }
 
-/// A client hello of 500 bytes in records of a few: each message is whole only after many.
+/// A client hello of 500 bytes in records of a few bytes: a message is complete only after many.
 #[test]
 fn messages_split_over_many_records_are_joined() {
     let ours = Ours::new();
@@ -89,7 +89,7 @@ fn messages_split_over_many_records_are_joined() {
 }
 
 #[test]
-fn facts_name_what_was_agreed() {
+fn facts_contain_the_negotiated_parameters() {
     let ours = Ours::new();
     for (version, name, prefix) in [(&TLS13, "TLSv1.3", "TLS_A"), (&TLS12, "TLSv1.2", "TLS_ECDHE_")]
     {
@@ -105,7 +105,7 @@ fn facts_name_what_was_agreed() {
 }
 
 #[test]
-fn words_in_the_last_flight_wait_for_room() {
+fn data_in_the_last_flight_waits_for_room() {
     let ours = Ours::new();
     let mut session = TlsSession::new(&ours.server).expect("a session");
     let mut client = ours.client(&[&TLS13]);
@@ -118,11 +118,11 @@ fn words_in_the_last_flight_wait_for_room() {
     out.clear();
     let first = session.absorb(&mut last, &mut [], &mut out).expect("the client's flight");
     assert!(!session.is_handshaking());
-    assert!(first.consumed < last.len() && first.produced == 0, "the words are left alone");
-    assert!(!out.is_empty(), "the ticket is not held back by them");
+    assert!(first.consumed < last.len() && first.produced == 0, "the data is not consumed");
+    assert!(!out.is_empty(), "the ticket is not delayed by the data");
     let mut room = [0; 64];
     let rest = &mut last[first.consumed..];
-    let second = session.absorb(rest, &mut room, &mut out).expect("the words");
+    let second = session.absorb(rest, &mut room, &mut out).expect("the data");
     assert_eq!(&room[..second.produced], b"EHLO early\r\n");
 }
 
@@ -159,7 +159,7 @@ fn only_close_notify_is_a_clean_end() {
 }
 
 #[test]
-fn what_follows_the_goodbye_is_ignored() {
+fn input_after_close_notify_is_ignored() {
     let ours = Ours::new();
     let mut session = TlsSession::new(&ours.server).expect("a session");
     let mut client = ours.client(&[&TLS13]);
@@ -172,40 +172,40 @@ fn what_follows_the_goodbye_is_ignored() {
     let got = feed(&mut session, &said, (3, 100), &mut out).expect("it is ignored");
     assert_eq!(got, b"QUIT\r\n");
     assert_eq!(session.bytes_held(), 0);
-    session.encrypt(b"221 2.0.0 Bye\r\n", &mut out).expect("the other way is still open");
+    session.encrypt(b"221 2.0.0 Bye\r\n", &mut out).expect("the other direction is still open");
     session.close(&mut out);
-    hear(&mut client, &out).expect("words and a goodbye");
+    hear(&mut client, &out).expect("data and close_notify");
     let state = client.process_new_packets().expect("no fault");
     assert!(state.peer_has_closed());
     assert_eq!(heard(&mut client), b"221 2.0.0 Bye\r\n");
 }
 
 #[test]
-fn our_goodbye_is_a_clean_end_for_the_client() {
+fn our_close_notify_is_a_clean_end_for_the_client() {
     let ours = Ours::new();
     for version in [&TLS13, &TLS12] {
         let mut session = TlsSession::new(&ours.server).expect("a session");
         let mut client = ours.client(&[version]);
         handshake(&mut session, &mut client, 1000).expect("a handshake");
         let mut out = Vec::new();
-        // Half a record lies in the session meanwhile; it must not be in the way.
+        // Meanwhile the session holds half a record, which must not matter.
         tell(&mut client, b"NOOP\r\n");
         let said = spoken(&mut client);
         feed(&mut session, &said[..10], (10, 100), &mut out).expect("half a record");
         assert!(session.bytes_held() > 0);
-        session.encrypt(b"421 4.3.2 Down\r\n", &mut out).expect("words");
+        session.encrypt(b"421 4.3.2 Down\r\n", &mut out).expect("data");
         let got = feed(&mut session, &said[10..], (100, 100), &mut out).expect("the other half");
         assert_eq!(got, b"NOOP\r\n");
         session.close(&mut out);
         session.close(&mut out);
-        hear(&mut client, &out).expect("words and a goodbye");
+        hear(&mut client, &out).expect("data and close_notify");
         assert!(client.process_new_packets().expect("no fault").peer_has_closed());
         assert_eq!(heard(&mut client), b"421 4.3.2 Down\r\n");
     }
 }
 
 #[test]
-fn a_changed_record_breaks_the_connection_for_good() {
+fn a_modified_record_breaks_the_connection_for_good() {
     let ours = Ours::new();
     let mut session = TlsSession::new(&ours.server).expect("a session");
     let mut client = ours.client(&[&TLS13]);
@@ -217,9 +217,10 @@ fn a_changed_record_breaks_the_connection_for_good() {
     *bad.last_mut().expect("a record") ^= 1;
     let mut both = [good, bad].concat();
     let (mut room, mut out) = ([0; 100], Vec::new());
-    let absorbed = session.absorb(&mut both, &mut room, &mut out).expect("the first is good");
-    assert_eq!(&room[..absorbed.produced], b"first\r\n", "what came before is yielded");
-    assert!(hear(&mut client, &out).is_err(), "the alert tells the client");
+    let absorbed =
+        session.absorb(&mut both, &mut room, &mut out).expect("the first record is valid");
+    assert_eq!(&room[..absorbed.produced], b"first\r\n", "the data before it is returned");
+    assert!(hear(&mut client, &out).is_err(), "the client gets the alert");
     let fault = session.absorb(&mut [], &mut room, &mut out).expect_err("it stays broken");
     assert!(matches!(fault, TlsFault::Protocol(rustls::Error::DecryptError)), "{fault}");
     assert!(session.encrypt(b"250 fine\r\n", &mut out).is_err());
@@ -228,11 +229,11 @@ fn a_changed_record_breaks_the_connection_for_good() {
 }
 
 #[test]
-fn whoever_does_not_speak_tls_is_refused_at_once() {
+fn a_peer_without_tls_is_refused_at_once() {
     let ours = Ours::new();
     let mut endless = Vec::new();
     for part in 0..40 {
-        // A client hello that says it is 65,000 bytes long, in records of 4000.
+        // A client hello with a length of 65,000 bytes, in records of 4000.
         endless.extend([22, 3, 1, 0x0F, 0xA0]);
         let mut body = vec![b'a'; 4000];
         if part == 0 {
@@ -245,8 +246,8 @@ fn whoever_does_not_speak_tls_is_refused_at_once() {
         ("HTTP", b"GET / HTTP/1.1\r\nHost: mail\r\n\r\n".to_vec()),
         ("SSL 2", b"\x80\x2e\x01\x00\x02\x00\x15\x00\x00\x00\x10\x01\x00\x80".to_vec()),
         ("a record that is too long", b"\x16\x03\x01\xff\xff\x01".to_vec()),
-        ("words before the handshake", b"\x17\x03\x03\x00\x05hello".to_vec()),
-        ("a hello of nonsense", b"\x16\x03\x01\x00\x08\x01\x00\x00\x04\xff\xff\xff\xff".to_vec()),
+        ("data before the handshake", b"\x17\x03\x03\x00\x05hello".to_vec()),
+        ("an invalid hello", b"\x16\x03\x01\x00\x08\x01\x00\x00\x04\xff\xff\xff\xff".to_vec()),
         ("a hello without end", endless),
     ];
     for (case, bytes) in table {
@@ -259,7 +260,7 @@ fn whoever_does_not_speak_tls_is_refused_at_once() {
                 "{case}: {fault}"
             );
             assert_eq!(session.bytes_held(), 0, "{case}");
-            assert!(out.len() < 100, "{case}: an alert and no more");
+            assert!(out.len() < 100, "{case}: only an alert");
         }
     }
 }
@@ -297,8 +298,8 @@ fn keys_are_renewed_on_request() {
         let mut out = Vec::new();
         let got = feed(&mut session, &said, (11, 100), &mut out).expect("new keys");
         assert_eq!(got, b"before after", "round {round}");
-        session.encrypt(b"250 ok\r\n", &mut out).expect("words");
-        hear(&mut client, &out).expect("our keys are new as well");
+        session.encrypt(b"250 ok\r\n", &mut out).expect("data");
+        hear(&mut client, &out).expect("our keys are updated as well");
         assert_eq!(heard(&mut client), b"250 ok\r\n");
     }
 }

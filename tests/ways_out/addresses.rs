@@ -1,4 +1,4 @@
-//! Hosts of which some addresses are dead.
+//! Hosts with unreachable addresses.
 
 use std::io::Write;
 use std::net::Ipv6Addr;
@@ -23,8 +23,7 @@ use crate::kit::reply;
 use crate::kit::route;
 use crate::support::receiver::Receiver;
 
-/// A listener whose queue is full: who connects to it is not answered. It is one as long as its
-/// sockets are held.
+/// A listener with a full queue: connections to it are not answered while it exists.
 struct BlackHole {
     _sockets: Vec<Socket>,
 }
@@ -41,12 +40,12 @@ impl BlackHole {
         let mut sockets = vec![listener];
         for _ in 0..4 {
             let client = socket();
-            // It is under way, or never ends.
+            // The connection is in progress, or never completes.
             let _ = client.connect(&SockAddr::from(address));
             sockets.push(client);
         }
         let probe = std::net::TcpStream::connect_timeout(&address, Duration::from_millis(300));
-        assert!(probe.is_err(), "the queue is not full");
+        assert!(probe.is_err(), "the queue is full");
         BlackHole { _sockets: sockets }
     }
 }
@@ -59,7 +58,7 @@ fn took(receiver: &Receiver, out: &Out, to: &str) -> Duration {
 }
 
 #[test]
-fn a_dead_family_costs_a_moment() {
+fn an_unreachable_family_costs_a_moment() {
     let receiver = Receiver::start(&[], |_| None);
     let port = receiver.address.port();
     let _hole = BlackHole::at((Ipv6Addr::LOCALHOST, port).into());
@@ -80,7 +79,7 @@ fn a_dead_family_costs_a_moment() {
 }
 
 #[test]
-fn each_address_has_its_turn_within_the_time() {
+fn each_address_is_tried_within_the_time() {
     let receiver = Receiver::start(&[], |_| None);
     let port = receiver.address.port();
     let holes = [[127, 83, 0, 1], [127, 83, 0, 2], [127, 83, 0, 3]];
@@ -94,17 +93,17 @@ fn each_address_has_its_turn_within_the_time() {
     );
     let out = Out::start("4s", "", &config);
     let waited = took(&receiver, &out, "x@four.test");
-    // It was connected to within the four seconds, else it had not come; the queue takes its time.
+    // It was reached within the limit of four seconds, otherwise the mail would not have arrived.
     assert!(waited < Duration::from_secs(8), "{waited:?}");
     assert_eq!(outcome(&out.attempt("x@four.test")), "delivered");
 }
 
 #[test]
-fn all_that_failed_is_told_within_the_time() {
+fn all_failed_addresses_are_reported_within_the_time() {
     let receiver = Receiver::start(&[], |_| None);
     let port = receiver.address.port();
     let _hole = BlackHole::at((Ipv6Addr::LOCALHOST, port).into());
-    // Nobody listens at the other one.
+    // The other address has no listener.
     let servers = name_server(vec![
         aaaa("mx.dead.test", Ipv6Addr::LOCALHOST),
         a("mx.dead.test", [127, 83, 1, 1]),
@@ -115,7 +114,7 @@ fn all_that_failed_is_told_within_the_time() {
     );
     let out = Out::start("1s", "prefer_ipv6 = true", &config);
     out.submit(&["x@dead.test"]);
-    // The kernel alone would try for minutes.
+    // The kernel alone would retry for minutes.
     let began = Instant::now();
     let attempt = out.attempt("x@dead.test");
     assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
@@ -129,12 +128,12 @@ fn all_that_failed_is_told_within_the_time() {
 }
 
 #[test]
-fn a_host_that_greets_badly_is_left_for_its_other_address() {
+fn after_a_bad_greeting_the_other_address_is_tried() {
     let good = Receiver::start(&[], |_| None);
     let port = good.address.port();
     let bad = std::net::TcpListener::bind((Ipv6Addr::LOCALHOST, port)).expect("the port is free");
     std::thread::spawn(move || {
-        // Each is closed at once.
+        // Each connection is closed at once.
         bad.incoming().for_each(drop);
     });
     let servers = name_server(vec![
@@ -150,22 +149,22 @@ fn a_host_that_greets_badly_is_left_for_its_other_address() {
     assert_eq!(outcome(&out.attempt("x@rude.test")), "delivered");
 }
 
-/// The last host refuses us: the words are its own, and not those of the host before it.
+/// The last host refuses us: the reply is attributed to it, and not to the host before it.
 #[test]
-fn who_refuses_us_is_told_by_its_name() {
+fn a_refusing_host_is_reported_by_its_name() {
     const WORDS: &str = "554 5.7.1 we do not know you";
     let rude = std::net::TcpListener::bind("127.0.0.1:0").expect("loopback has a port");
     let port = rude.local_addr().expect("it is bound").port();
     std::thread::spawn(move || {
         for mut stream in rude.incoming().flatten() {
-            // A client that goes away before is killed by its test.
+            // The client may have closed already.
             let _ = stream.write_all(format!("{WORDS}\r\n").as_bytes());
         }
     });
     let servers = name_server(vec![
         mx("two.test", 10, "dead.test"),
         mx("two.test", 20, "rude.test"),
-        // Nobody listens there.
+        // No listener there.
         a("dead.test", [127, 83, 2, 1]),
         a("rude.test", [127, 0, 0, 1]),
     ]);

@@ -1,4 +1,4 @@
-//! What is one destination, and what becomes of mail that waits before one.
+//! Which domains share a destination, and mail that waits for one.
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
@@ -20,7 +20,7 @@ use crate::support::receiver::Receiver;
 
 /// Domains whose mail exchangers are the same three hosts.
 const ALIKE: [&str; 6] = ["d0.test", "d1.test", "d2.test", "d3.test", "d4.test", "d5.test"];
-/// Each set in another order, with other preferences, some of them equal, and in other letters.
+/// The sets differ in order, in preferences (some equal) and in case.
 const HOSTS: [[(u16, &str); 3]; 6] = [
     [(10, "a.mx.test"), (20, "b.mx.test"), (30, "c.mx.test")],
     [(10, "c.mx.test"), (20, "a.mx.test"), (30, "b.mx.test")],
@@ -29,14 +29,15 @@ const HOSTS: [[(u16, &str); 3]; 6] = [
     [(10, "a.mx.test"), (10, "c.mx.test"), (10, "b.mx.test")],
     [(7, "B.MX.test"), (5, "C.mx.TEST"), (5, "A.mx.test")],
 ];
-/// How long the receiver takes for a message.
+/// Time that the receiver takes for a message.
 const PAUSE: Duration = Duration::from_millis(60);
 
 fn queued(rows: &[Value]) -> u64 {
     rows.iter().filter_map(|row| row["queued"].as_u64()).sum()
 }
 
-/// Waits until so many messages are left: what has arrived is one of them until that is committed.
+/// Waits until `count` messages are queued. A delivered message counts until its delivery is
+/// committed.
 fn await_left(out: &Out, count: u64) {
     let end = Instant::now() + PATIENCE;
     loop {
@@ -69,7 +70,7 @@ fn domains_with_the_same_mail_exchangers_are_one_destination() {
     for (domain, hosts) in ALIKE.iter().zip(HOSTS) {
         records.extend(hosts.map(|(preference, host)| mx(domain, preference, host)));
     }
-    // A part of the set is another set.
+    // A subset is another destination.
     records.push(mx("fewer.test", 10, "a.mx.test"));
     records.push(mx("fewer.test", 10, "b.mx.test"));
     let mut config = String::from("connections_max = 1\nwindow_start = 1\n[resolver]\n");
@@ -106,21 +107,22 @@ fn domains_with_the_same_mail_exchangers_are_one_destination() {
     assert_eq!(rows[0]["connections"]["max"], 1);
     assert_eq!(most.load(Ordering::SeqCst), 0, "it is paused");
 
-    // Alone first: the other destination has a connection of its own.
+    // Started first, because the other destination has a connection of its own.
     out.ringpost(&["destination", "pause", &fewer]);
     out.ringpost(&["destination", "resume", "b.mx.test"]);
     for to in &to {
         receiver.await_for(to, 2, PATIENCE);
     }
-    assert_eq!(most.load(Ordering::SeqCst), 1, "the limit is that of all the domains together");
+    assert_eq!(most.load(Ordering::SeqCst), 1, "the limit applies to all the domains together");
     assert_eq!(receiver.taken_for(to_fewer).len(), 0);
     out.ringpost(&["destination", "resume", &fewer]);
     receiver.await_for(to_fewer, 1, PATIENCE);
 }
 
-/// Domains share a destination: the pause of one is that of all, and ends although another came last.
+/// Domains share a destination: the pause of one applies to all, and can be ended through any of
+/// them.
 #[test]
-fn the_pause_of_a_domain_ends_whichever_came_last() {
+fn the_pause_of_a_shared_destination_ends_through_any_domain() {
     let receiver = Receiver::start(&[], |_| None);
     let port = receiver.address.port();
     let records = vec![
@@ -148,18 +150,18 @@ fn the_pause_of_a_domain_ends_whichever_came_last() {
     receiver.await_for("x@two.test", 1, PATIENCE);
 }
 
-/// Who comes into the line of a destination and never has a turn is given up on time all the same.
+/// Mail that is queued for a destination and never sent expires on time.
 #[test]
-fn mail_that_grows_too_old_in_line_goes_back_to_its_sender() {
+fn mail_that_expires_in_the_queue_bounces() {
     let reports = Receiver::start(&[], |_| None);
-    // Nobody is there, nor asked: the destination is paused.
+    // Nothing is sent: the destination is paused.
     let mut config = String::from("jobs_max = 1\n");
     config.push_str(&route("held.test", "smtp:127.0.0.2:9"));
     config.push_str(&route("sender.test", &format!("smtp:{}", reports.address)));
     let out = Out::start("2s", "retry_schedule = ['1s']\nmax_age = '3s'", &config);
     out.ringpost(&["destination", "pause", "127.0.0.2"]);
     let began = Instant::now();
-    // The first one is given to the destination, and waits there.
+    // The first message was passed to the destination and waits there.
     let to: Vec<String> = (0..6).map(|number| format!("x{number}@held.test")).collect();
     for to in &to {
         out.submit(&[to]);
@@ -177,16 +179,16 @@ fn mail_that_grows_too_old_in_line_goes_back_to_its_sender() {
         assert_eq!(outcome(&out.attempt(to)), "expired");
     }
     await_left(&out, 1);
-    // The one that is left has its turn, and is then too old as well.
+    // The remaining message is sent when it is too old as well.
     out.ringpost(&["destination", "resume", "127.0.0.2"]);
     reports.await_for("a@sender.test", to.len(), PATIENCE);
-    assert_eq!(reports.taken().len(), to.len(), "nobody is told twice");
+    assert_eq!(reports.taken().len(), to.len(), "each sender gets one report");
 }
 
-/// The parts of a message that is deleted while it is split stand in line when the order is done.
+/// A message is deleted during its split; its parts are queued when the deletion ends.
 #[cfg(feature = "failpoints")]
 #[test]
-fn what_is_deleted_while_it_is_split_is_not_sent() {
+fn a_message_deleted_during_its_split_is_not_sent() {
     let receiver = Receiver::start(&[], |_| None);
     let mut config = String::from("jobs_max = 1\nrecipients_per_message = 1\n");
     config.push_str(&route("held.test", &format!("smtp:{}", receiver.address)));
@@ -199,7 +201,7 @@ fn what_is_deleted_while_it_is_split_is_not_sent() {
         thread::sleep(Duration::from_millis(20));
     }
     let id = out.submit(&["a@held.test", "b@held.test", "c@held.test"]);
-    // The parts are written, and the server does not know of it yet.
+    // The parts are written, but the server does not know that yet.
     let end = Instant::now() + Duration::from_secs(3);
     let parts = || {
         let shown = out.ringpost(&["queue", "show", &id, "--json"]);
@@ -207,7 +209,7 @@ fn what_is_deleted_while_it_is_split_is_not_sent() {
         shown["jobs"].as_array().map_or(0, Vec::len)
     };
     while parts() != 3 {
-        assert!(Instant::now() < end, "it is not split");
+        assert!(Instant::now() < end, "the message is not split");
         thread::sleep(Duration::from_millis(20));
     }
     out.ringpost(&["queue", "delete", &id]);

@@ -1,4 +1,4 @@
-//! A server with short waits, and what its log says of an attempt.
+//! A server with short waits, and access to the attempts in its log.
 
 use std::net::Ipv4Addr;
 use std::net::Ipv6Addr;
@@ -33,14 +33,14 @@ pub struct Out {
 }
 
 impl Out {
-    /// With this connect timeout. What fails is told at its first failure and not tried again.
+    /// Sets the connect timeout. A failure bounces at once and is not retried.
     pub fn start(connect: &str, delivery: &str, config: &str) -> Out {
         Out::start_at(connect, delivery, config, "")
     }
 
-    /// With these failpoints.
+    /// Sets failpoints.
     pub fn start_at(connect: &str, delivery: &str, config: &str, failpoints: &str) -> Out {
-        let folder = tempfile::tempdir().expect("there is room");
+        let folder = tempfile::tempdir().expect("a temporary folder");
         let retry = match delivery.contains("retry_schedule") {
             true => "",
             false => "retry_schedule = ['1h']",
@@ -56,7 +56,7 @@ impl Out {
         Out { server: Server::start(folder.path(), &setup), _folder: folder }
     }
 
-    /// Answers the id of what was taken.
+    /// Returns the id of the accepted message.
     pub fn submit(&self, to: &[&str]) -> String {
         let mut client = self.server.connect();
         client.greet().expect("it greets");
@@ -67,15 +67,15 @@ impl Out {
         client.expect("DATA", 354);
         let reply = client.ask("Subject: x\r\n\r\nx\r\n.").expect("it answers");
         assert_eq!(reply.code, 250, "{}", reply.text);
-        let id = reply.text.split_once("queued as ").expect("it names the message").1;
+        let id = reply.text.split_once("queued as ").expect("the reply has the id").1;
         id.split_whitespace().next().unwrap_or_default().to_owned()
     }
 
-    /// Carries out `ringpost ...` with this server's config. Answers what it prints.
+    /// Runs `ringpost ...` with this server's config and returns its output.
     pub fn ringpost(&self, words: &[&str]) -> String {
         let mut command = Command::new(BINARY);
         command.args(words).arg("--config").arg(self.server.folder.join("ringpost.toml"));
-        let done = command.output().expect("the binary runs");
+        let done = command.output().expect("the binary can be run");
         assert!(done.status.success(), "{words:?}: {done:?}");
         String::from_utf8_lossy(&done.stdout).into_owned()
     }
@@ -87,7 +87,7 @@ impl Out {
         rows.into_iter().filter(|row| row["destination"].is_string()).collect()
     }
 
-    /// What the log has of the first attempt.
+    /// The log record of the first attempt.
     pub fn attempt(&self, to: &str) -> Value {
         let end = Instant::now() + PATIENCE;
         let wanted = format!("\"to\":\"{to}\"");
@@ -116,7 +116,7 @@ pub fn route(domain: &str, next: &str) -> String {
     format!("[[route]]\nrecipient_domain = ['{domain}']\nnext = '{next}'\n")
 }
 
-/// A name server that knows these records, by the name that has them.
+/// A name server with these records, by name.
 pub fn name_server(records: Vec<(&'static str, Record)>) -> SocketAddr {
     let server = NameServer::start(move |asked| {
         let name = asked.name();

@@ -1,4 +1,4 @@
-//! Mail exchangers that are ourselves (RFC 5321 s5.1).
+//! Mail exchangers that are this server (RFC 5321 s5.1).
 
 use crate::kit::Out;
 use crate::kit::PATIENCE;
@@ -10,29 +10,29 @@ use crate::kit::reply;
 use crate::kit::route;
 use crate::support::receiver::Receiver;
 
-/// Nobody listens at port 25 of it.
+/// An address without a listener on port 25.
 const NOBODY: [u8; 4] = [127, 0, 0, 77];
 const ONLY_US: &str = "its mail exchangers are this server";
 
 #[test]
-fn mail_is_not_sent_to_ourselves_nor_behind_us() {
+fn mail_is_not_sent_to_ourselves_or_to_worse_exchangers() {
     let good = Receiver::start(&[], |_| None);
     let mut records = vec![
-        // We are the best: nobody is left.
+        // This server is the best exchanger: none is left.
         mx("best.test", 10, "MX.ringpost.test"),
         mx("best.test", 20, "trap.test"),
-        // By the name that a source has.
+        // By the EHLO name of a source.
         mx("source.test", 10, "out-1.ringpost.test"),
-        // One is as good as we are, one is worse.
+        // One exchanger is as good as this server, one is worse.
         mx("backup.test", 5, "good.test"),
         mx("backup.test", 10, "mx.ringpost.test"),
         mx("backup.test", 10, "trap.test"),
         mx("backup.test", 20, "trap.test"),
-        // Not us, though it ends alike.
+        // Another server, although the names end alike.
         mx("other.test", 10, "amx.ringpost.test"),
-        // Where a proxy goes out is another machine.
+        // A source with a proxy is another machine.
         mx("proxied.test", 10, "out-2.ringpost.test"),
-        // Nor is it us at another port.
+        // Another port is another server.
         mx("port.test", 10, "mx.ringpost.test"),
     ];
     for host in ["good.test", "amx.ringpost.test", "out-2.ringpost.test", "trap.test"] {
@@ -50,7 +50,7 @@ fn mail_is_not_sent_to_ourselves_nor_behind_us() {
     config.push_str(&route("port.test", &format!("mx:port.test:{}", good.address.port())));
     config.push_str(&route("sender.test", &format!("smtp:{}", reports.address)));
     let out = Out::start("2s", "", &config);
-    // The last one has no MX at all, and is ourselves.
+    // The last domain has no MX, and its address is this server.
     for domain in ["best.test", "source.test", "mx.ringpost.test"] {
         let to = format!("x@{domain}");
         out.submit(&[&to]);
@@ -63,12 +63,12 @@ fn mail_is_not_sent_to_ourselves_nor_behind_us() {
         let text = String::from_utf8_lossy(&report.text);
         assert!(text.contains("Status: 5.4.6"), "{text}");
     }
-    // The route's operator may mend it.
+    // The operator may correct the route, so it is not permanent.
     out.submit(&["x@routed.test"]);
     let attempt = out.attempt("x@routed.test");
     assert_eq!(outcome(&attempt), "deferred", "{attempt}");
     assert!(reply(&attempt).contains(ONLY_US), "{attempt}");
-    // The last host that was tried is told: nobody behind us was.
+    // The last host tried is reported: no worse exchanger was tried.
     for (domain, host) in [
         ("backup.test", "good.test"),
         ("other.test", "amx.ringpost.test"),

@@ -1,5 +1,5 @@
-//! The ways out to a next hop: by a proxy, over a Unix socket, past addresses that are dead, and not
-//! back to ourselves. The real binary between a client and servers of the test's own.
+//! Reaching a next hop: through a proxy, over a Unix socket, in spite of unreachable addresses, and
+//! not back to this server. The real binary between a client and scripted servers.
 
 #[path = "../support/mod.rs"]
 mod support;

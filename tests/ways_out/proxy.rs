@@ -1,4 +1,4 @@
-//! Going out by a proxy: SOCKS 5 and the PROXY protocol, when it works and in each way it does not.
+//! Outgoing proxies: SOCKS 5 and the PROXY protocol, working and in each kind of failure.
 
 use std::io;
 use std::io::Read;
@@ -31,27 +31,27 @@ use crate::kit::route;
 use crate::support::ClosedPort;
 use crate::support::receiver::Receiver;
 
-/// What a SOCKS proxy does.
+/// The behaviour of a SOCKS proxy.
 #[derive(Clone, Copy)]
 enum How {
-    /// Connects onward.
+    /// Connects to the destination.
     Relay,
-    /// Likewise, after user and password.
+    /// Connects after user name and password.
     Login,
-    /// Answers the greeting so.
+    /// Answers the greeting with these bytes.
     Greet(&'static [u8]),
-    /// Takes the greeting, then answers CONNECT so.
+    /// Accepts the greeting, then answers CONNECT with these bytes.
     Answer(&'static [u8]),
-    /// Says the same for ever.
+    /// Repeats these bytes for ever.
     Endless(&'static [u8]),
-    /// What is right, a byte in a while.
+    /// The correct reply, slowly, byte by byte.
     Drip,
     Silent,
     SilentOnConnect,
     CloseOnConnect,
 }
 
-/// The greeting that is answered, and who asked for what.
+/// The address of the proxy, and its record of logins and destinations.
 fn socks(how: How) -> (SocketAddr, Arc<Mutex<Vec<SocketAddr>>>) {
     let listener = TcpListener::bind("127.0.0.1:0").expect("loopback has a port");
     let address = listener.local_addr().expect("it is bound");
@@ -60,7 +60,7 @@ fn socks(how: How) -> (SocketAddr, Arc<Mutex<Vec<SocketAddr>>>) {
     thread::spawn(move || {
         for stream in listener.incoming().flatten() {
             let kept = Arc::clone(&kept);
-            // A client that gives up ends it.
+            // Ends when the client gives up.
             thread::spawn(move || talk_socks(stream, how, &kept));
         }
     });
@@ -102,7 +102,7 @@ fn talk_socks(mut stream: TcpStream, how: How, asked: &Mutex<Vec<SocketAddr>>) -
     let ip = match kind {
         1 => IpAddr::from(bytes::<4>(&mut stream)?),
         4 => IpAddr::from(bytes::<16>(&mut stream)?),
-        kind => panic!("address type {kind}"),
+        kind => panic!("unexpected address type {kind}"),
     };
     let to = SocketAddr::new(ip, u16::from_be_bytes(bytes(&mut stream)?));
     asked.lock().expect("no panics").push(to);
@@ -115,7 +115,7 @@ fn talk_socks(mut stream: TcpStream, how: How, asked: &Mutex<Vec<SocketAddr>>) -
     let mut onward = TcpStream::connect(to)?;
     let mut greeting = [0; 512];
     let count = onward.read(&mut greeting)?;
-    // The server's greeting comes in one piece with the answer.
+    // The server's greeting arrives together with the reply.
     let answer = [b"\x05\0\0\x01\x7f\0\0\x01\x12\x34", &greeting[..count]].concat();
     stream.write_all(&answer)?;
     splice(stream, onward)
@@ -127,7 +127,7 @@ fn bytes<const N: usize>(stream: &mut TcpStream) -> io::Result<[u8; N]> {
     Ok(room)
 }
 
-/// Says nothing until the client goes.
+/// Sends nothing until the client closes.
 fn rest(stream: &mut TcpStream) -> io::Result<()> {
     io::copy(stream, &mut io::sink()).map(drop)
 }
@@ -136,7 +136,7 @@ fn splice(one: TcpStream, other: TcpStream) -> io::Result<()> {
     let (mut from, mut to) = (one.try_clone()?, other.try_clone()?);
     thread::spawn(move || {
         let copied = io::copy(&mut from, &mut to);
-        // The other half may have ended first.
+        // The other direction may have ended first.
         let _ = to.shutdown(std::net::Shutdown::Write);
         copied
     });
@@ -145,7 +145,7 @@ fn splice(one: TcpStream, other: TcpStream) -> io::Result<()> {
     to.shutdown(std::net::Shutdown::Write)
 }
 
-/// A source of its own for each case, in a pool of its own.
+/// A source for one case, in a pool of its own.
 fn source(name: &str, keys: &str) -> String {
     format!(
         "[[source]]\nname = '{name}'\n{keys}\n[[pool]]\nname = '{name}'\nsources = ['{name}']\n"
@@ -165,7 +165,7 @@ fn mail_goes_out_by_socks() {
     let rows = [
         ("open", format!("proxy = 'socks5://{open}'")),
         ("login", format!("proxy = 'socks5://us:s%40cret@{login}'")),
-        // What it does not ask for is not told.
+        // A login that the proxy does not ask for is not sent.
         ("unasked", format!("proxy = 'socks5://us:s%40cret@{open}'\nipv4 = '192.0.2.1'")),
     ];
     let config = rows.each_ref().map(|(name, keys)| source(name, keys) + &by(name, &next));
@@ -183,7 +183,7 @@ fn mail_goes_out_by_socks() {
 }
 
 #[test]
-fn a_proxy_that_fails_is_named_and_the_host_is_not_blamed() {
+fn a_failing_proxy_is_reported_and_the_host_is_not_blamed() {
     let receiver = Receiver::start(&[], |_| None);
     let closed = ClosedPort::new();
     let nobody = closed.address;
@@ -200,37 +200,47 @@ fn a_proxy_that_fails_is_named_and_the_host_is_not_blamed() {
         b"\x05\x63\0\x01\0\0\0\0\0\0",
         b"\x05\0\0\x07what is this",
     ];
-    // The category is the destination's only where it is the destination that cannot be reached.
+    // The category is the destination's only if the destination is unreachable.
     let rows = [
         (
             "login",
             How::Greet(b"\x05\xff"),
-            proxy_says("it takes none of our ways to log in"),
+            proxy_says("no acceptable authentication method"),
             "other",
         ),
-        ("refused", How::Login, proxy_says("it does not take our user and password"), "other"),
-        ("unoffered", How::Greet(b"\x05\x01"), proxy_says("it chose way 1 to log in"), "other"),
-        ("http", How::Greet(b"HTTP/1.1 400\r\n"), proxy_says("it does not speak SOCKS 5"), "other"),
-        ("endless", How::Endless(&[b'x'; 4096]), proxy_says("it does not speak SOCKS 5"), "other"),
+        ("refused", How::Login, proxy_says("user name or password refused"), "other"),
+        (
+            "unoffered",
+            How::Greet(b"\x05\x01"),
+            proxy_says("authentication method 1 was chosen but not offered"),
+            "other",
+        ),
+        ("http", How::Greet(b"HTTP/1.1 400\r\n"), proxy_says("not a SOCKS 5 proxy"), "other"),
+        ("endless", How::Endless(&[b'x'; 4096]), proxy_says("not a SOCKS 5 proxy"), "other"),
         ("closed", How::Greet(b""), proxy_says("it did not let us in: "), "other"),
         ("silent", How::Silent, proxy_says("it did not answer in time"), "other"),
         ("drip", How::Drip, host_says("no connection in time"), "timeout"),
         ("waits", How::SilentOnConnect, host_says("no connection in time"), "timeout"),
         ("breaks", How::CloseOnConnect, host_says("it broke off instead of connecting"), "other"),
         ("general", How::Answer(ANSWER[0]), host_says("general failure"), "other"),
-        ("rules", How::Answer(ANSWER[1]), host_says("its rules do not allow"), "other"),
+        (
+            "rules",
+            How::Answer(ANSWER[1]),
+            host_says("connection not allowed by the rules"),
+            "other",
+        ),
         ("network", How::Answer(ANSWER[2]), host_says("network unreachable"), "connection"),
         ("host", How::Answer(ANSWER[3]), host_says("host unreachable"), "connection"),
         ("nobody", How::Answer(ANSWER[4]), host_says("connection refused"), "connection"),
         ("ttl", How::Answer(ANSWER[5]), host_says("TTL expired"), "connection"),
-        ("family", How::Answer(ANSWER[6]), host_says("it knows no addresses"), "other"),
-        ("unknown", How::Answer(ANSWER[7]), host_says("reply 99"), "other"),
         (
-            "kind",
-            How::Answer(ANSWER[8]),
-            proxy_says("its answer has an address of kind 7"),
+            "family",
+            How::Answer(ANSWER[6]),
+            host_says("the proxy does not support this address family"),
             "other",
         ),
+        ("unknown", How::Answer(ANSWER[7]), host_says("unknown reply code 99"), "other"),
+        ("kind", How::Answer(ANSWER[8]), proxy_says("unknown address type 7"), "other"),
         ("down", How::Silent, proxy_says("it cannot be connected to: connection refused"), "other"),
     ];
     let next = format!("smtp:{}", receiver.address);
@@ -243,7 +253,7 @@ fn a_proxy_that_fails_is_named_and_the_host_is_not_blamed() {
         config += &by(name, &next);
         proxies.push(address);
     }
-    // Twenty proxies share this process: the prompt ones need time on a busy machine.
+    // Twenty proxies share this process, so even prompt ones need time on a busy machine.
     let out = Out::start("3s", "", &config);
     for (name, ..) in &rows {
         out.submit(&[&format!("x@{name}.test")]);
@@ -261,9 +271,9 @@ fn a_proxy_that_fails_is_named_and_the_host_is_not_blamed() {
     assert!(!out.server.log_text().contains("sesame"), "a password is in the log");
 }
 
-/// What is wrong with one host only is no reason to leave the other hosts alone.
+/// A failure that concerns only one host does not prevent attempts at the others.
 #[test]
-fn a_host_that_a_proxy_cannot_reach_is_left_for_the_next() {
+fn after_a_host_that_a_proxy_cannot_reach_the_next_is_tried() {
     let receiver = Receiver::start(&[], |_| None);
     let port = receiver.address.port();
     let dead = Ipv4Addr::new(127, 84, 0, 1);
@@ -301,8 +311,8 @@ fn a_host_that_a_proxy_cannot_reach_is_left_for_the_next() {
     assert_eq!(out.attempt("x@two.test")["host"], "live.test");
 }
 
-/// A proxy of the PROXY protocol. It connects onward from the address it is told, as HAProxy does
-/// with `usesrc clientip`; the headers that came are kept.
+/// A proxy that takes the PROXY protocol. It connects from the address in the header, as HAProxy
+/// does with `usesrc clientip`, and records the headers.
 fn haproxy() -> (SocketAddr, Arc<Mutex<Vec<Proxy>>>) {
     let listener = TcpListener::bind("127.0.0.1:0").expect("loopback has a port");
     let address = listener.local_addr().expect("it is bound");
@@ -311,7 +321,7 @@ fn haproxy() -> (SocketAddr, Arc<Mutex<Vec<Proxy>>>) {
     thread::spawn(move || {
         for stream in listener.incoming().flatten() {
             let kept = Arc::clone(&kept);
-            // Where there is nobody it closes.
+            // If the destination is unreachable, the proxy closes.
             thread::spawn(move || talk_haproxy(stream, &kept));
         }
     });
@@ -347,7 +357,7 @@ fn mail_goes_out_by_a_proxy_that_binds_our_address() {
     thread::spawn(move || {
         for mut stream in listener.incoming().flatten() {
             kept.lock().expect("no panics").push(stream.peer_addr().expect("a peer").ip());
-            // It is enough to know who called.
+            // Only the source address matters.
             let _ = stream.write_all(b"554 5.7.1 not you\r\n");
         }
     });
@@ -378,7 +388,7 @@ fn mail_goes_out_by_a_proxy_that_binds_our_address() {
     }
     let rows = [
         ("peer", "554 5.7.1 not you".to_owned()),
-        // It does not say why, so it is named with the host.
+        // This proxy gives no reason, so the error names it and the host.
         ("gone", format!("{}[{nobody}] by haproxy://{proxy}: ", nobody.ip())),
         ("down", format!("the proxy haproxy://{nobody} of source down: it cannot be connected to")),
         ("six", "the source has no address of this family".to_owned()),

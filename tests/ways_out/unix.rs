@@ -15,7 +15,7 @@ use crate::kit::outcome;
 use crate::kit::reply;
 use crate::kit::route;
 
-/// What each recipient is told behind the body, by its local part.
+/// The reply to the body for each recipient, by its local part.
 fn verdict(rcpt: &str) -> &'static str {
     match rcpt {
         _ if rcpt.contains("<full@") => "452 4.2.2 mailbox full",
@@ -24,14 +24,14 @@ fn verdict(rcpt: &str) -> &'static str {
     }
 }
 
-/// A mail store that takes everything down.
+/// A mail store that records everything.
 fn serve(path: &Path) -> Arc<Mutex<Vec<String>>> {
-    let listener = UnixListener::bind(path).expect("there is room");
+    let listener = UnixListener::bind(path).expect("the folder is writable");
     let heard: Arc<Mutex<Vec<String>>> = Arc::default();
     let kept = Arc::clone(&heard);
     thread::spawn(move || {
         for stream in listener.incoming() {
-            // A client that goes away in the middle is killed by its test.
+            // The client may close in the middle.
             let _ = converse(stream.expect("accepted"), &kept);
         }
     });
@@ -70,8 +70,8 @@ fn converse(mut stream: UnixStream, heard: &Mutex<Vec<String>>) -> std::io::Resu
 }
 
 #[test]
-fn each_recipient_has_its_own_answer() {
-    let folder = tempfile::tempdir().expect("there is room");
+fn each_recipient_gets_its_own_reply() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
     let path = folder.path().join("lmtp");
     let heard = serve(&path);
     let shown = format!("unix:{}", path.display());
@@ -95,12 +95,12 @@ fn each_recipient_has_its_own_answer() {
 }
 
 #[test]
-fn a_socket_that_cannot_be_connected_to_is_told_with_its_remedy() {
-    let folder = tempfile::tempdir().expect("there is room");
+fn an_unusable_socket_is_reported_with_the_remedy() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
     let path = |name: &str| folder.path().join(name).display().to_string();
-    // A socket that nobody listens at, and a file that is none.
-    drop(UnixListener::bind(path("stale")).expect("there is room"));
-    std::fs::write(path("file"), "").expect("there is room");
+    // A socket without a listener, and a regular file.
+    drop(UnixListener::bind(path("stale")).expect("the folder is writable"));
+    std::fs::write(path("file"), "").expect("the folder is writable");
     let rows = [
         ("missing", "no such file; start its server, or mend the path in the route"),
         ("stale", "connection refused; the file is there and nobody listens: start its server"),
@@ -118,10 +118,10 @@ fn a_socket_that_cannot_be_connected_to_is_told_with_its_remedy() {
     }
 }
 
-/// Mail for a store that was down arrives once it is up: the first failure is not the end.
+/// Mail for a store that is down arrives once it is up: the first failure is temporary.
 #[test]
 fn mail_waits_for_a_store_that_is_down() {
-    let folder = tempfile::tempdir().expect("there is room");
+    let folder = tempfile::tempdir().expect("a temporary folder");
     let path = folder.path().join("lmtp");
     let next = format!("lmtp:unix:{}", path.display());
     let setup = route("store.test", &next)

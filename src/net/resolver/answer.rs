@@ -4,8 +4,6 @@
 //!           name or by the end of the aliases that begin at it. An absence counts only from a
 //!           server that may know: authoritative, or one that asks others.
 
-use std::net::Ipv4Addr;
-use std::net::Ipv6Addr;
 use std::rc::Rc;
 
 use hickory_proto::op::Message;
@@ -19,9 +17,9 @@ use hickory_proto::rr::Record;
 use hickory_proto::rr::RecordType;
 
 use crate::net::dane::TlsaRecord;
-use crate::net::resolver::cache::ALLOCATION_BYTES;
 use crate::net::resolver::fault::DnsFault;
 use crate::net::resolver::name;
+use crate::net::resolver::outcome::Datum;
 use crate::net::resolver::query::Kind;
 use crate::net::resolver::query::Query;
 
@@ -29,34 +27,6 @@ use crate::net::resolver::query::Query;
 pub(in crate::net::resolver) const CNAMES_MAX: usize = 8;
 /// A header without anything behind it.
 const HEADER_BYTES: usize = 12;
-
-/// A record's content.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(in crate::net::resolver) enum Datum {
-    V4(Ipv4Addr),
-    V6(Ipv6Addr),
-    /// The root as a host is empty: no host at all (RFC 7505).
-    Exchange(u16, Box<str>),
-    /// The strings of one record in one.
-    Text(Box<[u8]>),
-    Tlsa(TlsaRecord),
-    /// Another name, as PTR has it.
-    Name(Box<str>),
-}
-
-impl Datum {
-    /// The memory that it takes, with what it owns.
-    pub(in crate::net::resolver) fn bytes(&self) -> usize {
-        let owned = match self {
-            Datum::V4(_) | Datum::V6(_) => return size_of::<Datum>(),
-            Datum::Exchange(_, host) => host.len(),
-            Datum::Text(text) => text.len(),
-            Datum::Tlsa(record) => record.data.len(),
-            Datum::Name(name) => name.len(),
-        };
-        size_of::<Datum>() + owned + ALLOCATION_BYTES
-    }
-}
 
 /// What a server has said of a question.
 #[derive(Debug, PartialEq, Eq)]

@@ -9,26 +9,18 @@ use std::collections::HashMap;
 use std::mem::size_of;
 use std::time::Instant;
 
-use crate::net::resolver::lookup::Found;
-use crate::net::resolver::lookup::Outcome;
+use crate::net::resolver::outcome::ALLOCATION_BYTES;
+use crate::net::resolver::outcome::Found;
+use crate::net::resolver::outcome::Outcome;
 use crate::net::resolver::query::Question;
+use crate::net::resolver::settings::CacheBounds;
 
 /// What an entry takes beside its name and its answer: its place in the vector and in the map, twice,
 /// for both may have grown to twice what they hold.
 const ENTRY_BYTES: usize = 2 * (size_of::<Entry>() + size_of::<(Question, usize)>() + 1);
 
-/// What the allocator takes for each allocation: its own words, and up to 15 bytes of rounding.
-pub(in crate::net::resolver) const ALLOCATION_BYTES: usize = 24;
-
 /// The two counts of an `Rc`.
 const RC_BYTES: usize = 2 * size_of::<usize>();
-
-/// How much a cache holds at most.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct CacheBounds {
-    pub entries: usize,
-    pub bytes: usize,
-}
 
 pub(in crate::net::resolver) struct Cache {
     places: HashMap<Question, usize>,
@@ -142,8 +134,8 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::net::resolver::answer::Datum;
     use crate::net::resolver::fault::DnsFault;
+    use crate::net::resolver::outcome::Datum;
     use crate::net::resolver::query::Kind;
 
     fn room_for(entries: usize) -> Cache {

@@ -7,14 +7,15 @@ use std::time::Duration;
 use std::time::Instant;
 
 use crate::net::dane::TlsaRecord;
-use crate::net::resolver::answer::Datum;
+use crate::net::resolver::context::Context;
+use crate::net::resolver::context::ResolverFigures;
 use crate::net::resolver::fault::DnsFault;
-use crate::net::resolver::lookup::Context;
-use crate::net::resolver::lookup::Found;
-use crate::net::resolver::lookup::Outcome;
+use crate::net::resolver::lookup;
 use crate::net::resolver::lookup::Pending;
-use crate::net::resolver::lookup::ResolverFigures;
 use crate::net::resolver::name;
+use crate::net::resolver::outcome::Datum;
+use crate::net::resolver::outcome::Found;
+use crate::net::resolver::outcome::Outcome;
 use crate::net::resolver::query::Kind;
 use crate::net::resolver::query::Question;
 use crate::net::resolver::settings::ResolverSettings;
@@ -149,7 +150,7 @@ impl Resolver {
     }
 
     fn begin(&self, name: &Rc<str>, kind: Kind) -> Pending {
-        self.context.begin(&Question { name: Rc::clone(name), kind })
+        lookup::begin(&self.context, &Question { name: Rc::clone(name), kind })
     }
 
     async fn find(&self, name: &str, kind: Kind) -> Result<Rc<Found>, DnsFault> {

@@ -15,26 +15,30 @@ const SERVERS_MAX: usize = 8;
 const TIMEOUT_SECONDS_MAX: u64 = 30;
 const ROUNDS_MAX: u32 = 5;
 
-pub(in crate::net::resolver) fn read(text: &str) -> ResolverSettings {
-    let mut settings = ResolverSettings::default();
-    let mut rounds = 2;
-    for line in text.lines().filter(|line| !line.starts_with(['#', ';'])) {
-        let mut words = line.split_whitespace();
-        match words.next() {
-            Some("nameserver") => settings.servers.extend(words.next().and_then(server)),
-            Some("options") => {
-                words.for_each(|option| take_option(option, &mut settings, &mut rounds));
+impl ResolverSettings {
+    /// The settings in the text of `/etc/resolv.conf`. As in the C library, lines that cannot be read
+    /// are skipped, and without a server the one of this machine is used.
+    pub fn from_resolv_conf(text: &str) -> ResolverSettings {
+        let mut settings = ResolverSettings::default();
+        let mut rounds = 2;
+        for line in text.lines().filter(|line| !line.starts_with(['#', ';'])) {
+            let mut words = line.split_whitespace();
+            match words.next() {
+                Some("nameserver") => settings.servers.extend(words.next().and_then(server)),
+                Some("options") => {
+                    words.for_each(|option| take_option(option, &mut settings, &mut rounds));
+                }
+                _ => {}
             }
-            _ => {}
         }
+        settings.servers.truncate(SERVERS_MAX);
+        if settings.servers.is_empty() {
+            settings.servers.push(SocketAddr::new(Ipv4Addr::LOCALHOST.into(), PORT));
+        }
+        // There an attempt is a round over all servers.
+        settings.attempts = rounds * settings.servers.len() as u32;
+        settings
     }
-    settings.servers.truncate(SERVERS_MAX);
-    if settings.servers.is_empty() {
-        settings.servers.push(SocketAddr::new(Ipv4Addr::LOCALHOST.into(), PORT));
-    }
-    // There an attempt is a round over all servers.
-    settings.attempts = rounds * settings.servers.len() as u32;
-    settings
 }
 
 fn server(word: &str) -> Option<SocketAddr> {

@@ -3,8 +3,12 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use crate::net::resolver::cache::CacheBounds;
-use crate::net::resolver::resolv_conf;
+/// How much a cache holds at most.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CacheBounds {
+    pub entries: usize,
+    pub bytes: usize,
+}
 
 /// How a shard's resolver asks, and what it keeps.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -49,12 +53,6 @@ impl Default for ResolverSettings {
 }
 
 impl ResolverSettings {
-    /// As `/etc/resolv.conf` has it. As in the C library, what cannot be read is passed over, and
-    /// without any server it is the one of this machine.
-    pub fn from_resolv_conf(text: &str) -> ResolverSettings {
-        resolv_conf::read(text)
-    }
-
     /// `ttl` seconds of an answer, within the bounds.
     pub(in crate::net::resolver) fn positive_ttl(&self, ttl: u32) -> Duration {
         // Not `clamp`, which panics when the bounds contradict each other.

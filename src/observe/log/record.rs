@@ -14,8 +14,8 @@ use std::fmt::Write;
 use std::net::IpAddr;
 use std::net::SocketAddr;
 
-use crate::base::MessageId;
 use crate::base::PartitionId;
+use crate::base::PublicId;
 use crate::observe::log::value::Form;
 use crate::observe::log::value::Value;
 
@@ -129,7 +129,7 @@ records! {
 
         /// A message was answered with 250. `to` is the first recipient.
         Info "accepted" Accepted {
-            id: MessageId,
+            id: PublicId,
             partition: PartitionId,
             peer: IpAddr,
             port: u16,
@@ -161,7 +161,7 @@ records! {
         /// last four are the delays a/b/c/d of Postfix: before it was due, in the queue, connecting
         /// with greeting and TLS, sending.
         Info "attempt" Attempt {
-            id: MessageId,
+            id: PublicId,
             outcome: &'a str,
             from: &'a str,
             to: &'a str,
@@ -189,15 +189,15 @@ records! {
         Warn "sts_not_fetched" StsNotFetched { domain: &'a str, cause: &'a dyn Display }
         /// A report to the sender of a message, or to the postmaster, was put into the queue.
         Info "reported" Reported {
-            id: MessageId,
-            of: MessageId,
+            id: PublicId,
+            of: PublicId,
             kind: &'a str,
             to: &'a str,
             recipients: usize,
             due_ms: u64,
         }
         /// Mail that could not be delivered, and of which nobody is told.
-        Info "not_reported" NotReported { id: MessageId, recipients: usize, reason: &'a str }
+        Info "not_reported" NotReported { id: PublicId, recipients: usize, reason: &'a str }
 
         // Sessions.
 

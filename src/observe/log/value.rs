@@ -11,8 +11,8 @@ use std::fmt::Write;
 use std::net::IpAddr;
 use std::net::SocketAddr;
 
-use crate::base::MessageId;
 use crate::base::PartitionId;
+use crate::base::PublicId;
 use crate::base::ShardId;
 
 /// Bytes of one value in a line. Longer than any address or reply; keeps a hostile Message-ID
@@ -123,7 +123,7 @@ macro_rules! shown_as_word {
 }
 
 shown_bare!(u8, u16, u32, u64, usize, i32, bool, ShardId, PartitionId);
-shown_as_word!(IpAddr, SocketAddr, MessageId);
+shown_as_word!(IpAddr, SocketAddr, PublicId);
 
 /// Passes text on with everything escaped that could break a field, within `VALUE_BYTES_MAX`.
 pub struct Escaping<'a, W> {

@@ -15,9 +15,9 @@ use std::task::Poll;
 use std::task::Waker;
 
 use super::*;
-use crate::wire::smtp::client::ClientConfig;
-use crate::wire::smtp::client::TlsUse;
-use crate::wire::smtp::client_mail::MailRecipient;
+use crate::wire::smtp::client_envelope::MailRecipient;
+use crate::wire::smtp::client_step::ClientConfig;
+use crate::wire::smtp::client_step::TlsUse;
 use crate::wire::smtp::reply::Reply;
 use crate::wire::smtp::transaction::BodyType;
 

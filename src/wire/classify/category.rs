@@ -1,18 +1,19 @@
-//! The fixed words of a verdict. Labels are for metrics, logs and the rules file: they never change.
+//! Categories and advice. Their labels appear in metrics, logs and the rules file, and never
+//! change.
 
-/// What became of a recipient, or what stood in the way.
+/// The outcome of a delivery, or the kind of failure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Category {
     Delivered,
     /// No such mailbox.
     BadMailbox,
-    /// No such domain, or one that takes no mail.
+    /// The domain does not exist or does not accept mail.
     BadDomain,
-    /// The mailbox was there and is closed.
+    /// The mailbox existed and is closed.
     Inactive,
     QuotaFull,
     TooBig,
-    /// What is in the message: attachments, links, viruses.
+    /// The contents of the message: attachments, links, viruses.
     Content,
     Spam,
     Policy,
@@ -28,7 +29,7 @@ pub enum Category {
     Connection,
     Timeout,
     RemoteBusy,
-    /// They do not relay for us, or want a login.
+    /// The server does not relay for us, or requires authentication.
     Relaying,
     Expired,
     Other,
@@ -92,20 +93,20 @@ impl Category {
     }
 }
 
-/// What to do about it, beside what the code says.
+/// The recommended reaction, in addition to what the reply code says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Advice {
-    /// As the code says.
+    /// No more than the code says.
     Follow,
-    /// The address is of no use; do not send to it again.
+    /// The address is unusable; do not send to it again.
     Suppress,
-    /// For this recipient only: later may do.
+    /// Retry later; concerns this recipient only.
     Wait,
     /// Send more slowly to this destination.
     Slow,
     /// Stop sending to this destination for a while.
     Pause,
-    /// Somebody must change something on our side.
+    /// Change something on our side.
     Fix,
 }
 

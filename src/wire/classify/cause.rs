@@ -1,58 +1,58 @@
-//! Why a delivery failed before a remote server said anything: our own reasons.
+//! Local causes of a failed delivery: those without a reply of the remote server.
 
 use crate::wire::classify::category::Advice;
 use crate::wire::classify::category::Category;
 use crate::wire::classify::category::Verdict;
 
-/// A reason that no reply gave us.
+/// A local cause.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Cause {
-    /// DNS says that the domain does not exist.
+    /// The domain does not exist in DNS.
     NoDomain,
-    /// The domain says that it takes no mail (RFC 7505).
+    /// The domain does not accept mail (RFC 7505).
     NullMx,
     /// The domain has neither mail exchangers nor addresses.
     NoHost,
-    /// DNS gave no answer, or a broken one.
+    /// DNS did not answer, or gave an invalid answer.
     DnsFailed,
-    /// Every way leads back to us.
+    /// Every next hop is this server.
     Loop,
-    /// The message has been passed on too often.
+    /// Too many Received fields.
     TooManyHops,
     ConnectRefused,
     ConnectTimeout,
     Unreachable,
-    /// The connection ended in the middle of a dialogue.
+    /// The connection ended during the session.
     ConnectionLost,
-    /// The remote did not answer in time.
+    /// The remote server did not reply in time.
     ReplyTimeout,
-    /// What the remote said is no SMTP.
+    /// The remote server does not speak SMTP.
     ProtocolError,
-    /// TLS is a must and was not offered.
+    /// TLS is required and was not offered.
     TlsNotOffered,
     TlsFailed,
-    /// The certificate does not fit what DANE, MTA-STS or the route ask for.
+    /// The certificate does not satisfy DANE, MTA-STS or the route.
     CertificateRefused,
-    /// The remote announced a lower SIZE than the message has.
+    /// The message exceeds the SIZE that the remote server announces.
     TooBigForRemote,
     NoSmtputf8,
     NoEightBitMime,
     NoRequireTls,
-    /// One of our own rules refuses it.
+    /// A local rule refuses it.
     Rejected,
-    /// Others wait for the same destination, and there is no room for more.
+    /// Too many jobs wait for the destination.
     NoRoom,
-    /// Tried for as long as its route allows.
+    /// The maximum age in the queue has passed.
     Expired,
-    /// An operator removed it.
+    /// An operator removed the recipient.
     Removed,
-    /// Our own fault: disk, memory, a bug.
+    /// A local fault: disk, memory, a bug.
     OurFault,
 }
 
 impl Cause {
-    /// The enhanced code for the sender, by the registry of RFC 3463. Its class says whether the
-    /// delivery is tried again; `Expired` has the class of what it was tried against in vain.
+    /// The enhanced code for the sender, from the registry of RFC 3463. Its class decides whether
+    /// delivery is retried; `Expired` has the class of the temporary failures before it.
     pub const fn status(self) -> (u8, u16, u16) {
         match self {
             Cause::NoDomain => (5, 1, 2),
@@ -111,26 +111,26 @@ impl Cause {
             Cause::NullMx => "The domain does not accept mail.",
             Cause::NoHost => "The domain has no mail server.",
             Cause::DnsFailed => "The domain's mail servers could not be looked up.",
-            Cause::Loop => "The domain's mail servers lead back to this one.",
-            Cause::TooManyHops => "The message has been passed on too many times.",
+            Cause::Loop => "The domain's mail servers lead back to this server.",
+            Cause::TooManyHops => "The message has passed through too many mail servers.",
             Cause::ConnectRefused => "The remote server refused the connection.",
             Cause::ConnectTimeout => "The remote server could not be reached in time.",
             Cause::Unreachable => "The remote server could not be reached.",
-            Cause::ConnectionLost => "The remote server ended the connection.",
+            Cause::ConnectionLost => "The remote server closed the connection.",
             Cause::ReplyTimeout => "The remote server did not answer in time.",
-            Cause::ProtocolError => "The remote server's answer made no sense.",
+            Cause::ProtocolError => "The remote server sent an invalid reply.",
             Cause::TlsNotOffered => "The remote server does not offer encryption.",
-            Cause::TlsFailed => "No encrypted connection could be made.",
-            Cause::CertificateRefused => "The remote server could not prove who it is.",
+            Cause::TlsFailed => "An encrypted connection could not be established.",
+            Cause::CertificateRefused => "The identity of the remote server could not be verified.",
             Cause::TooBigForRemote => "The message is larger than the remote server accepts.",
             Cause::NoSmtputf8 => "The remote server does not support international addresses.",
             Cause::NoEightBitMime => "The remote server does not accept 8-bit messages.",
             Cause::NoRequireTls => "The remote server does not support REQUIRETLS.",
-            Cause::Rejected => "A rule of this mail system refuses the message.",
-            Cause::NoRoom => "Too much mail waits for the same destination.",
-            Cause::Expired => "The message could not be delivered for too long.",
+            Cause::Rejected => "A rule of this mail system does not allow the message.",
+            Cause::NoRoom => "Too many messages are waiting for the same destination.",
+            Cause::Expired => "The message expired before it could be delivered.",
             Cause::Removed => "The message was removed by an operator.",
-            Cause::OurFault => "The mail system had a fault of its own.",
+            Cause::OurFault => "An internal error occurred in this mail system.",
         }
     }
 }

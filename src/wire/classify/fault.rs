@@ -1,4 +1,4 @@
-//! What is wrong with a line of rules. The built-in rules have no fault: a test reads them.
+//! Errors in the rules file. A test parses the built-in rules.
 
 use std::fmt;
 
@@ -11,12 +11,12 @@ pub struct RulesFault {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Wrong {
-    /// Not five fields between bars.
+    /// Not five fields separated by bars.
     Fields,
     Codes,
-    /// No `@` line above names it.
+    /// No earlier `@` line defines it.
     Provider,
-    /// An `@` line without name or ends, or one too many.
+    /// An `@` line without name or suffixes, or too many providers.
     ProviderLine,
     /// Empty, or not in lower case.
     Words,
@@ -24,7 +24,7 @@ pub enum Wrong {
     Advice,
     /// More rules than the table holds.
     TooMany,
-    /// The last rule does not fit everything.
+    /// The last rule does not match everything.
     NoLastRule,
 }
 
@@ -33,11 +33,11 @@ impl fmt::Display for RulesFault {
         let what = match self.wrong {
             Wrong::Fields => "a rule is `codes | provider | words | category | advice`",
             Wrong::Codes => "codes are like `550`, `55x`, `x.2.2`, `4xx/x.7.1` or `*`",
-            Wrong::Provider => "no line `@name | ends` above defines this provider",
-            Wrong::ProviderLine => "a provider is `@name | .end .end`, at most 32 of them",
-            Wrong::Words => "words are `*` or printable lower case, joined by ` + `",
-            Wrong::Category => "no such category",
-            Wrong::Advice => "no such advice",
+            Wrong::Provider => "no earlier line `@name | suffixes` defines this provider",
+            Wrong::ProviderLine => "a provider is `@name | .suffix .suffix`, at most 32 of them",
+            Wrong::Words => "words are `*` or printable lower-case text, joined by ` + `",
+            Wrong::Category => "unknown category",
+            Wrong::Advice => "unknown advice",
             Wrong::TooMany => "too many rules",
             Wrong::NoLastRule => "the last rule must be `* | * | * | ...`",
         };

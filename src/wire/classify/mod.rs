@@ -1,8 +1,9 @@
-//! What a failed delivery means: the replies of remote servers and our own reasons, in few words.
+//! Classifies failed deliveries: replies of remote servers, and local causes.
 //!
-//! Promise:  every reply has exactly one category and one advice, by the first rule of
-//!           `replies.rules` that fits; a 2xx is delivered, and a 4xx never condemns an address.
-//! Bounds:   only the first `TEXT_BYTES_MAX` octets of a reply are judged.
+//! Promise:  every reply gets exactly one category and one advice, from the first rule of
+//!           `replies.rules` that matches. A 2xx is always `delivered`; a 4xx never suppresses an
+//!           address.
+//! Bounds:   the first `TEXT_BYTES_MAX` octets of a reply.
 
 mod category;
 mod cause;

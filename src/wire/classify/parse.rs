@@ -1,6 +1,6 @@
-//! Lines of rules become the table.
+//! The parser of the rules file.
 //!
-//! Promise:  a line is understood as a whole or refused with its number.
+//! Promise:  each line is parsed completely or refused with its number.
 
 use std::ops::RangeInclusive;
 
@@ -17,9 +17,9 @@ const BUILT_IN: &str = include_str!("replies.rules");
 const PROVIDERS_MAX: usize = 32;
 
 impl Classifier {
-    /// The rules that we ship.
+    /// The rules compiled into the program.
     pub fn built_in() -> Classifier {
-        Classifier::parse(BUILT_IN).expect("a test has read the rules")
+        Classifier::parse(BUILT_IN).expect("a test parses the built-in rules")
     }
 
     pub fn parse(text: &'static str) -> Result<Classifier, RulesFault> {
@@ -55,7 +55,7 @@ struct Draft {
 }
 
 impl Draft {
-    /// `name | .end .end`
+    /// Parses `name | .suffix .suffix`.
     fn take_provider(&mut self, line: &'static str) -> Result<(), Wrong> {
         let (name, ends) = line.split_once('|').ok_or(Wrong::ProviderLine)?;
         let name = name.trim();
@@ -77,7 +77,7 @@ impl Draft {
         if self.ends.len() == before { Err(Wrong::ProviderLine) } else { Ok(()) }
     }
 
-    /// `codes | provider | words | category | advice`
+    /// Parses `codes | provider | words | category | advice`.
     fn take_rule(&mut self, line: &'static str) -> Result<(), Wrong> {
         let mut fields = line.split('|').map(str::trim);
         let mut next = || fields.next().ok_or(Wrong::Fields);
@@ -161,7 +161,7 @@ fn read_enhanced(text: &str) -> Option<[RangeInclusive<u16>; 3]> {
     parts.next().is_none().then_some(code)
 }
 
-/// `5` is itself, `5xx` all numbers of three digits that begin so, `x` any number.
+/// `5` is that number, `5xx` all numbers of three digits that begin with 5, `x` any number.
 fn read_span(text: &str) -> Option<RangeInclusive<u16>> {
     if text == "x" {
         return Some(0..=u16::MAX);
@@ -175,7 +175,7 @@ fn read_span(text: &str) -> Option<RangeInclusive<u16>> {
     Some(low..=low + unit - 1)
 }
 
-/// As replies are made before the search; otherwise the words would never be found.
+/// Whether the words are normalised as replies are; others would never match.
 fn read_words(text: &'static str) -> Option<&'static str> {
     let plain = text.bytes().all(|b| matches!(b, b' '..=b'~') && !b.is_ascii_uppercase());
     (plain && !text.is_empty() && !text.contains("  ")).then_some(text)

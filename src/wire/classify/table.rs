@@ -1,4 +1,4 @@
-//! The rules as a table, and the search in it.
+//! The rules as a table, and the search for the first match.
 
 use std::ops::Range;
 use std::ops::RangeInclusive;
@@ -7,32 +7,32 @@ use crate::wire::classify::category::Advice;
 use crate::wire::classify::category::Category;
 use crate::wire::classify::category::Verdict;
 
-/// Octets of a reply that are judged.
+/// Octets examined of a reply.
 const TEXT_BYTES_MAX: usize = 2048;
 
-/// What a remote server said.
+/// The reply of a remote server.
 #[derive(Clone, Copy, Debug)]
 pub struct RemoteReply<'a> {
     pub code: u16,
-    /// If it is `None`, the text is asked for it.
+    /// If `None`, the text is searched for an enhanced code.
     pub enhanced: Option<(u8, u16, u16)>,
-    /// Without the code; lines may be joined by anything white.
+    /// Without the code. Lines may be joined by any white space.
     pub text: &'a str,
-    /// The mail exchanger's name, which tells the provider.
+    /// The name of the mail exchanger, which identifies the provider.
     pub host: Option<&'a str>,
 }
 
-/// The rules, read once. Immutable: share it.
+/// The parsed rules. Immutable, to be shared.
 #[derive(Debug)]
 pub struct Classifier {
     pub(super) rules: Box<[Rule]>,
     pub(super) codes: Box<[Codes]>,
     pub(super) words: Box<[&'static str]>,
-    /// The ends of host names, and whose they are.
+    /// Suffixes of host names, and the provider of each.
     pub(super) ends: Box<[(&'static str, u8)]>,
 }
 
-/// One line: places in the other columns of the table.
+/// One rule: ranges and indices in the other columns of the table.
 #[derive(Clone, Debug)]
 pub(super) struct Rule {
     pub(super) codes: Range<u16>,
@@ -41,7 +41,7 @@ pub(super) struct Rule {
     pub(super) verdict: Verdict,
 }
 
-/// One alternative of the codes of a rule. `None` does not ask.
+/// One alternative in the codes of a rule. `None` matches anything.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Codes {
     pub(super) basic: Option<RangeInclusive<u16>>,
@@ -65,9 +65,9 @@ impl Classifier {
         let asked = Asked::new(reply);
         let provider = reply.host.and_then(|host| self.provider(host));
         let rule = self.rules.iter().find(|rule| self.fits(rule, &asked, provider));
-        let verdict = rule.expect("the last rule fits everything").verdict;
+        let verdict = rule.expect("the last rule matches everything").verdict;
         match verdict.advice {
-            // What is refused for now says nothing for good.
+            // A temporary failure says nothing permanent about the address.
             Advice::Suppress if reply.code < 500 => Verdict { advice: Advice::Wait, ..verdict },
             _ => verdict,
         }
@@ -87,7 +87,7 @@ impl Classifier {
         &self.words[usize::from(rule.words.start)..usize::from(rule.words.end)]
     }
 
-    /// Whose server this is.
+    /// The provider of a server.
     fn provider(&self, host: &str) -> Option<u8> {
         let host = host.strip_suffix('.').unwrap_or(host).as_bytes();
         let ends_in = |end: &str| {
@@ -100,7 +100,7 @@ impl Classifier {
     }
 }
 
-/// A reply made ready for the search: in lower case, with single spaces, without enhanced codes.
+/// A normalised reply: lower case, single spaces, no enhanced codes.
 struct Asked {
     code: u16,
     enhanced: Option<[u16; 3]>,
@@ -121,7 +121,7 @@ impl Asked {
 
     fn take_word(&mut self, place: usize, word: &[u8]) {
         if let Some(code) = enhanced_in(word).filter(|code| code[0] == self.code / 100) {
-            // A number further on may be a version; qmail and IronPort mark theirs with a `#`.
+            // A later number may be a version; qmail and IronPort mark enhanced codes with a `#`.
             if self.enhanced.is_none() && (place == 0 || word.contains(&b'#')) {
                 self.enhanced = Some(code);
             }
@@ -138,7 +138,7 @@ impl Asked {
     }
 }
 
-/// The enhanced code that a word consists of: `5.1.1`, `#5.1.1`, `(#5.1.1)`, `550-5.1.1`.
+/// The enhanced code in a word: `5.1.1`, `#5.1.1`, `(#5.1.1)`, `550-5.1.1`.
 fn enhanced_in(word: &[u8]) -> Option<[u16; 3]> {
     let start = word.iter().position(u8::is_ascii_digit)?;
     let end = word.iter().rposition(u8::is_ascii_digit)? + 1;

@@ -1,4 +1,4 @@
-//! Replies as servers really give them.
+//! Replies of real servers.
 
 use proptest::prelude::*;
 
@@ -134,7 +134,7 @@ const REPLIES: &[(&str, &str, Category, Advice)] = &[
 ];
 
 #[test]
-fn real_replies_are_understood() {
+fn real_replies_are_classified() {
     let classifier = Classifier::built_in();
     let mut wrong = Vec::new();
     for &(host, line, category, advice) in REPLIES {
@@ -147,7 +147,7 @@ fn real_replies_are_understood() {
 }
 
 #[test]
-fn the_built_in_rules_have_no_fault_and_are_many() {
+fn the_built_in_rules_are_valid_and_cover_all_categories() {
     let classifier = Classifier::built_in();
     assert!(classifier.rules.len() >= 80, "{}", classifier.rules.len());
     for category in Category::ALL {
@@ -157,7 +157,7 @@ fn the_built_in_rules_have_no_fault_and_are_many() {
 }
 
 #[test]
-fn no_rule_hides_behind_an_earlier_one() {
+fn no_rule_is_shadowed_by_an_earlier_one() {
     let classifier = Classifier::built_in();
     let hides = |early: &Rule, late: &Rule| {
         let covered =
@@ -200,7 +200,7 @@ impl Codes {
 }
 
 #[test]
-fn a_provider_is_known_by_its_host_only() {
+fn a_provider_is_identified_by_its_host_name_only() {
     let classifier = Classifier::built_in();
     let text = "5.4.1 Recipient address rejected: Access denied.";
     let with_host = |host: Option<&str>| {
@@ -213,13 +213,13 @@ fn a_provider_is_known_by_its_host_only() {
 }
 
 #[test]
-fn a_given_enhanced_code_is_believed() {
+fn an_explicit_enhanced_code_takes_precedence() {
     let reply = RemoteReply { code: 550, enhanced: Some((5, 2, 2)), text: "5.1.1 x", host: None };
     assert_eq!(Classifier::built_in().classify(&reply).category, QuotaFull);
 }
 
 #[test]
-fn every_cause_speaks() {
+fn every_cause_has_a_text() {
     for cause in [Cause::NoDomain, Cause::Expired, Cause::TlsFailed, Cause::OurFault] {
         let (class, ..) = cause.status();
         assert!(matches!(class, 4 | 5));
@@ -230,7 +230,7 @@ fn every_cause_speaks() {
 }
 
 proptest! {
-    /// Nothing panics, and a 4xx never condemns an address.
+    /// Nothing panics, and a 4xx never suppresses an address.
     #[test]
     fn any_reply_has_a_verdict(code in any::<u16>(), text in "\\PC{0,40}|[0-9.# \\-]{0,20}") {
         let classifier = Classifier::built_in();

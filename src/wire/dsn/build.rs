@@ -1,5 +1,7 @@
-//! The report as a message: its header, its three parts, and a boundary that stands in none of them.
+//! The message of a report: its header, its three parts, and a boundary that occurs in none of
+//! them.
 
+use crate::wire::dsn::explanation;
 use crate::wire::dsn::field;
 use crate::wire::dsn::field::Charset;
 use crate::wire::dsn::field::push_date;
@@ -8,19 +10,20 @@ use crate::wire::dsn::field::push_folded;
 use crate::wire::dsn::field::push_text;
 use crate::wire::dsn::field::push_token;
 use crate::wire::dsn::field::push_typed;
-use crate::wire::dsn::person;
+use crate::wire::dsn::plan::Orcpt;
+use crate::wire::dsn::plan::Plan;
 use crate::wire::dsn::report::Kind;
 use crate::wire::dsn::report::Report;
 use crate::wire::dsn::report::ReportRecipient;
 use crate::wire::smtp::reply::push_decimal;
 use crate::wire::smtp::xtext;
 
-/// How often the boundary stands in a report: once in the header, before each part, at the end.
+/// Occurrences of the boundary in a report: in the header, before each part, at the end.
 const BOUNDARIES: usize = 5;
-/// Octets of the id that the boundary holds; RFC 2046 s5.1.1 allows 70 in all.
+/// Octets of the id in the boundary; RFC 2046 s5.1.1 allows 70 in all.
 const BOUNDARY_ID_BYTES_MAX: usize = 50;
 
-/// What the transport must offer to send the report as it is.
+/// The extensions that the transport needs to send the report.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Built {
     /// BODY=8BITMIME.
@@ -30,9 +33,9 @@ pub struct Built {
 }
 
 impl Report<'_> {
-    /// Appends the whole message, header and body.
+    /// Appends the message, header and body.
     pub fn write(&self, out: &mut Vec<u8>) -> Built {
-        debug_assert!(!self.to.is_empty(), "no report goes to the null sender");
+        debug_assert!(!self.to.is_empty(), "no report is sent to the null sender");
         let plan = Plan::new(self);
         let start = out.len();
         let mut number = 0;
@@ -43,7 +46,7 @@ impl Report<'_> {
             if memchr::memmem::find_iter(&out[start..], &boundary).count() == BOUNDARIES {
                 break;
             }
-            // Who can guess our ids may send as many boundaries as fit: one more pass is enough.
+            // An attacker may have put boundaries into the message. One more pass is enough.
             number = free_number(&out[start..], self.id);
             out.truncate(start);
         }
@@ -57,7 +60,7 @@ impl Report<'_> {
         push_text(">\r\nTo: <", out);
         field::push_masked(self.to, plan.charset, out);
         push_text(">\r\n", out);
-        push_field("Subject", person::subject(self.kind), Charset::Ascii, out);
+        push_field("Subject", explanation::subject(self.kind), Charset::Ascii, out);
         push_text("Message-ID: <", out);
         push_token(self.id, out);
         push_text("@", out);
@@ -86,7 +89,7 @@ impl Report<'_> {
         push_field("Content-Type", &format!("text/plain; charset={text}"), Charset::Ascii, out);
         push_encoding(plan.charset == Charset::Utf8, out);
         push_text("\r\n", out);
-        person::write(self, plan, out);
+        explanation::write(self, plan, out);
 
         open_part(boundary, "Delivery report", out);
         let global = if plan.status_is_utf8 { "global-" } else { "" };
@@ -147,7 +150,7 @@ impl Report<'_> {
         if let Some(host) = recipient.remote_mta {
             push_typed("Remote-MTA", "dns", host, Charset::Ascii, out);
         }
-        // RFC 3464 s2.3.6: `smtp` is for what a server said in SMTP.
+        // RFC 3464 s2.3.6: `smtp` is for the replies of an SMTP server.
         let words = recipient.reply.map(|reply| ("smtp", reply));
         if let Some((kind, words)) = words.or(recipient.cause.map(|cause| ("x-ringpost", cause))) {
             let start = out.len();
@@ -165,82 +168,6 @@ impl Report<'_> {
     }
 }
 
-/// What is decided before the first octet is written.
-pub(super) struct Plan<'a> {
-    /// Of our header and the words for a person.
-    pub(super) charset: Charset,
-    status_is_utf8: bool,
-    orcpts: Vec<Option<Orcpt<'a>>>,
-    /// Return the message, not only its header block.
-    pub(super) whole: bool,
-    original_is_8bit: bool,
-    original_is_utf8: bool,
-    pub(super) header: Vec<u8>,
-    message_id: Option<String>,
-}
-
-/// An ORCPT in two.
-struct Orcpt<'a> {
-    kind: &'a str,
-    address: String,
-}
-
-impl<'a> Plan<'a> {
-    fn new(report: &Report<'a>) -> Plan<'a> {
-        let (header, message_id) = report.original.read_header();
-        let orcpts: Vec<_> =
-            report.recipients.iter().map(|one| one.orcpt.and_then(split_orcpt)).collect();
-        let status_is_utf8 = report.recipients.iter().any(|one| !one.mailbox.is_ascii())
-            || orcpts.iter().flatten().any(|orcpt| !orcpt.address.is_ascii());
-        let is_utf8 = status_is_utf8 || !report.to.is_ascii() || !report.from.is_ascii();
-        // RFC 3461 s4.3: RET is for failures; any other report has the header block only.
-        let whole = report.kind == Kind::Failed && report.original.is_returnable();
-        let returned_is_ascii = if whole { report.original.is_ascii() } else { header.is_ascii() };
-        Plan {
-            charset: Charset::of(is_utf8),
-            status_is_utf8,
-            orcpts,
-            whole,
-            original_is_8bit: !returned_is_ascii,
-            original_is_utf8: report.original.smtputf8 && !header.is_ascii(),
-            header,
-            message_id,
-        }
-    }
-
-    fn smtputf8(&self) -> bool {
-        self.charset == Charset::Utf8 || self.original_is_utf8
-    }
-
-    fn eight_bit(&self) -> bool {
-        self.smtputf8() || self.original_is_8bit
-    }
-
-    fn status_charset(&self) -> Charset {
-        Charset::of(self.status_is_utf8)
-    }
-
-    /// RFC 3462 s2, RFC 6533 s5.
-    fn original_type(&self) -> &'static str {
-        match (self.whole, self.original_is_utf8) {
-            (true, false) => "message/rfc822",
-            (true, true) => "message/global",
-            (false, false) => "text/rfc822-headers",
-            (false, true) => "message/global-headers",
-        }
-    }
-}
-
-/// `type;xtext` of RFC 3461 s4.2. What cannot be read is left out.
-fn split_orcpt(orcpt: &str) -> Option<Orcpt<'_>> {
-    let (kind, address) = orcpt.split_once(';')?;
-    let is_keyword = |b: u8| b.is_ascii_alphanumeric() || b == b'-';
-    if kind.is_empty() || !kind.bytes().all(is_keyword) {
-        return None;
-    }
-    Some(Orcpt { kind, address: xtext::decode(address.as_bytes())? })
-}
-
 fn push_status((class, subject, detail): (u8, u16, u16), out: &mut Vec<u8>) {
     push_text("Status: ", out);
     push_decimal(class.into(), out);
@@ -251,7 +178,7 @@ fn push_status((class, subject, detail): (u8, u16, u16), out: &mut Vec<u8>) {
     push_text("\r\n", out);
 }
 
-/// RFC 2045 s6: 7bit needs no word.
+/// RFC 2045 s6: 7bit is the default.
 fn push_encoding(is_8bit: bool, out: &mut Vec<u8>) {
     if is_8bit {
         push_text("Content-Transfer-Encoding: 8bit\r\n", out);
@@ -265,7 +192,7 @@ fn open_part(boundary: &[u8], description: &str, out: &mut Vec<u8>) {
     push_field("Content-Description", description, Charset::Ascii, out);
 }
 
-/// `=_` stands in no quoted-printable and no base64 (RFC 2045 s6.7).
+/// `=_` never occurs in quoted-printable or base64 (RFC 2045 s6.7).
 fn boundary(id: &str, number: u64) -> Vec<u8> {
     let mut boundary = b"=_".to_vec();
     push_decimal(number, &mut boundary);
@@ -279,7 +206,7 @@ fn push_boundary_end(id: &str, out: &mut Vec<u8>) {
     out.extend(plain.take(BOUNDARY_ID_BYTES_MAX));
 }
 
-/// The lowest number whose boundary does not stand in `text`.
+/// The lowest number whose boundary does not occur in `text`.
 fn free_number(text: &[u8], id: &str) -> u64 {
     let mut end = Vec::new();
     push_boundary_end(id, &mut end);

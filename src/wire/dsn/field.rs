@@ -1,16 +1,16 @@
-//! Foreign text in our lines: masked, cut and folded, so that it stays where it was put.
+//! Foreign text in a report: masked, cut and folded, so that it cannot end its field or line.
 
 use crate::wire::mail::date;
 
-/// Octets of a remote server's words that are quoted.
+/// Octets quoted of a remote server's reply.
 pub(super) const WORDS_BYTES_MAX: usize = 1024;
-/// Octets of an address or a name; a lawful one has far less.
+/// Octets of an address or a name; valid ones are far shorter.
 const TOKEN_BYTES_MAX: usize = 640;
-/// A word without spaces is broken behind so many octets.
+/// Octets after which a word without spaces is broken.
 const WORD_BYTES_MAX: usize = 640;
 const WIDTH: usize = 76;
 
-/// Which text may stand in the report.
+/// The characters that are allowed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Charset {
     Ascii,
@@ -28,7 +28,7 @@ impl Charset {
     }
 }
 
-/// `Name: value`, in one line.
+/// Appends `Name: value` as one line.
 pub(super) fn push_field(name: &str, value: &str, charset: Charset, out: &mut Vec<u8>) {
     push_text(name, out);
     push_text(": ", out);
@@ -36,7 +36,7 @@ pub(super) fn push_field(name: &str, value: &str, charset: Charset, out: &mut Ve
     push_text("\r\n", out);
 }
 
-/// `Name: type; value`, in one line (RFC 3464 s2.1.2).
+/// Appends `Name: type; value` as one line (RFC 3464 s2.1.2).
 pub(super) fn push_typed(name: &str, kind: &str, value: &str, charset: Charset, out: &mut Vec<u8>) {
     push_text(name, out);
     push_text(": ", out);
@@ -57,7 +57,7 @@ pub(super) fn push_text(text: &str, out: &mut Vec<u8>) {
     out.extend_from_slice(text.as_bytes());
 }
 
-/// An address or a name: nothing in it ends the line, and its spaces stay.
+/// Appends an address or a name. Line breaks are masked, spaces are kept.
 pub(super) fn push_masked(text: &str, charset: Charset, out: &mut Vec<u8>) {
     let mut left = TOKEN_BYTES_MAX;
     for shown in text.chars().map(|c| charset.shown(c)) {
@@ -69,14 +69,14 @@ pub(super) fn push_masked(text: &str, charset: Charset, out: &mut Vec<u8>) {
     }
 }
 
-/// A host's name, or a token of ours: nothing in it ends a word.
+/// Appends a host name or a token. Everything that could end a word is masked.
 pub(super) fn push_token(text: &str, out: &mut Vec<u8>) {
-    let lawful = |b: u8| b.is_ascii_alphanumeric() || b"._-[]:".contains(&b);
-    out.extend(text.bytes().take(255).map(|b| if lawful(b) { b } else { b'?' }));
+    let valid = |b: u8| b.is_ascii_alphanumeric() || b"._-[]:".contains(&b);
+    out.extend(text.bytes().take(255).map(|b| if valid(b) { b } else { b'?' }));
 }
 
-/// Running text, begun at `column` of its line, ended by CRLF. White space and control characters
-/// count as one space; further lines begin with `indent`.
+/// Appends running text, folded and ended by CRLF. `column` is the current column. White space and
+/// control characters become one space; further lines begin with `indent`.
 pub(super) fn push_folded(
     text: &str,
     charset: Charset,
@@ -122,7 +122,7 @@ impl Fold {
     }
 }
 
-/// A word in pieces that fit a line.
+/// The pieces of a word that fit in a line.
 fn pieces(word: &str) -> impl Iterator<Item = &str> {
     let mut rest = word;
     std::iter::from_fn(move || {
@@ -170,7 +170,7 @@ mod tests {
     }
 
     #[test]
-    fn names_keep_to_their_line() {
+    fn names_stay_on_their_line() {
         let mut out = Vec::new();
         push_field("To", "a\r\nBcc: x\u{85}\u{2028}\u{fc}", Charset::Utf8, &mut out);
         push_typed("To", "a\n", "\"a  b\"\u{fc}", Charset::Ascii, &mut out);

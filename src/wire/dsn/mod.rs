@@ -1,18 +1,19 @@
-//! Delivery status notifications (RFC 3461 to 3464, RFC 6533): what a sender is told of a message.
+//! Delivery status notifications (RFC 3461 to 3464, RFC 6533).
 //!
-//! Promise:  whatever the remote server, the message and the addresses hold, the report is lines of
-//!           at most 998 octets that end in CRLF, and no text of theirs becomes a field or a part
-//!           of ours. It is 7-bit unless the message's own text, or an address, is not.
-//! Shape:    multipart/report of three parts: words for a person, fields for a machine, and the
-//!           message or its header block.
-//! Bounds:   of a reply `WORDS_BYTES_MAX` are quoted, of a header block `HEADER_BYTES_MAX`, and a
-//!           message longer than the caller's bound is not returned as a whole.
-//! Never:    a report for a report. The caller does not ask for one when the sender is `<>`.
+//! Promise:  a report is a valid message of lines up to 998 octets, and no foreign text becomes a
+//!           field or a part of its own, whatever the remote server, the message and the addresses
+//!           contain. It is 7-bit unless the returned message or an address is not.
+//! Shape:    multipart/report of three parts: an explanation for people, fields for programs, and
+//!           the message or its header block.
+//! Bounds:   `WORDS_BYTES_MAX` of a reply, `HEADER_BYTES_MAX` of a header block. A message longer
+//!           than the caller's limit is not returned as a whole.
+//! Never:    a report about a report. The caller requests none when the sender is `<>`.
 
 mod build;
+mod explanation;
 mod field;
 mod original;
-mod person;
+mod plan;
 mod report;
 
 pub use build::Built;

@@ -1,4 +1,4 @@
-//! The message that a report is about, as slices that need not end at lines.
+//! The message that a report is about, as slices that need not end at line ends.
 
 use crate::wire::mail::HeaderScan;
 use crate::wire::smtp::transaction::Ret;
@@ -8,35 +8,35 @@ const HEADER_BYTES_MAX: usize = 64 * 1024;
 /// RFC 5322 s2.1.1, without CRLF.
 pub(super) const LINE_BYTES_MAX: usize = 998;
 
-/// A message, and how much of it may be returned.
+/// The original message, and the limits on returning it.
 #[derive(Clone, Copy, Debug)]
 pub struct Original<'a> {
-    /// Header block and body, in order; at least all of the header block.
+    /// Header block and body, in order; at least the whole header block.
     pub slices: &'a [&'a [u8]],
-    /// RET=; `None` leaves it to us.
+    /// RET, if the sender gave one.
     pub ret: Option<Ret>,
-    /// A longer message is returned as its header block only; 0 for never the whole.
+    /// A longer message is returned as its header block only; 0 for never the whole message.
     pub full_bytes_max: usize,
-    /// It came with SMTPUTF8, so that its header block may be in UTF-8.
+    /// Received with SMTPUTF8, so that the header block may contain UTF-8.
     pub smtputf8: bool,
 }
 
 impl Original<'_> {
-    /// Whether it may be returned as a whole: wanted, short enough, and of lawful lines. What came
-    /// as BINARYMIME has others.
+    /// Whether the message may be returned as a whole: requested, short enough, and with valid
+    /// lines. A BINARYMIME message may have invalid ones.
     pub(super) fn is_returnable(&self) -> bool {
         let bytes: usize = self.slices.iter().map(|slice| slice.len()).sum();
         self.ret != Some(Ret::Headers)
             && bytes <= self.full_bytes_max
-            && has_lawful_lines(self.slices)
+            && has_valid_lines(self.slices)
     }
 
     pub(super) fn is_ascii(&self) -> bool {
         self.slices.iter().all(|slice| slice.is_ascii())
     }
 
-    /// The header block in lawful lines, without its blank line, and the message's id if it has a
-    /// proper one.
+    /// The header block with valid lines and without its blank line, and the Message-ID if it is
+    /// valid.
     pub(super) fn read_header(&self) -> (Vec<u8>, Option<String>) {
         let scan = scan(self.slices.iter().copied());
         let proper = |id: &&str| id.len() > 2 && id.starts_with('<') && id.ends_with('>');
@@ -57,7 +57,7 @@ impl Original<'_> {
         (block, message_id)
     }
 
-    /// Appends all of it, as it is.
+    /// Appends the whole message unchanged.
     pub(super) fn write_whole(&self, out: &mut Vec<u8>) {
         self.slices.iter().for_each(|slice| out.extend_from_slice(slice));
         if !out.ends_with(b"\r\n") {
@@ -66,12 +66,12 @@ impl Original<'_> {
     }
 }
 
-/// Octets of the header block at the start of a body in slices, with its blank line.
+/// Octets of the header block at the start of a sliced message, with its blank line.
 pub fn header_bytes<'a>(slices: impl IntoIterator<Item = &'a [u8]>) -> u64 {
     scan(slices).header_bytes()
 }
 
-/// The header block at the start of a body in slices, with its blank line, uncopied.
+/// The header block at the start of a sliced message, with its blank line, without copying.
 pub fn header_slices<'s>(slices: &'s [&'s [u8]]) -> impl Iterator<Item = &'s [u8]> {
     cut(slices, header_bytes(slices.iter().copied()))
 }
@@ -97,8 +97,8 @@ fn cut<'s>(slices: &'s [&'s [u8]], bytes: u64) -> impl Iterator<Item = &'s [u8]>
     })
 }
 
-/// Appends one byte of a header block and says how long the line is now. Any line end becomes CRLF,
-/// the blank line goes, and a line too long is folded.
+/// Appends one byte of a header block and returns the length of the line. Each line end becomes
+/// CRLF, the blank line is dropped, and an overlong line is folded.
 fn push_byte(byte: u8, column: usize, block: &mut Vec<u8>) -> usize {
     match byte {
         b'\r' => column,
@@ -120,7 +120,7 @@ fn push_byte(byte: u8, column: usize, block: &mut Vec<u8>) -> usize {
     }
 }
 
-/// A block that was cut short loses its last line, unless that is all it has.
+/// Drops the incomplete last line of a truncated block, unless it is the only line.
 fn end_block(left: usize, block: &mut Vec<u8>) {
     match memchr::memrchr(b'\n', block) {
         Some(end) if left == 0 => block.truncate(end + 1),
@@ -128,8 +128,8 @@ fn end_block(left: usize, block: &mut Vec<u8>) {
     }
 }
 
-/// Only CRLF ends a line, no line is too long, no octet is NUL.
-fn has_lawful_lines(slices: &[&[u8]]) -> bool {
+/// Whether only CRLF ends lines, no line is overlong, and no octet is NUL.
+fn has_valid_lines(slices: &[&[u8]]) -> bool {
     let (mut column, mut after_cr) = (0, false);
     for &byte in slices.iter().copied().flatten() {
         match (after_cr, byte) {
@@ -169,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn header_blocks_are_made_lawful() {
+    fn header_blocks_become_valid() {
         let long = [&b"A: "[..], &[b'x'; 1500], b"\r\n\r\n"].concat();
         let endless = b"A: 1234\r\n".repeat(20_000);
         let rows: [(&str, &[u8], usize, &[u8]); 7] = [
@@ -185,12 +185,12 @@ mod tests {
             let (block, _) = original(&[text]).read_header();
             assert_eq!(block.len(), bytes, "{name}");
             assert!(block.starts_with(start), "{name}");
-            assert!(has_lawful_lines(&[&block]), "{name}");
+            assert!(has_valid_lines(&[&block]), "{name}");
         }
     }
 
     #[test]
-    fn only_lawful_and_short_messages_come_back_whole() {
+    fn only_valid_and_short_messages_are_returned_whole() {
         let rows: [(&str, &[u8], bool); 7] = [
             ("plain", b"A: b\r\n\r\nc\r\n", true),
             ("bare LF", b"A: b\r\n\r\nc\n", false),
@@ -210,7 +210,7 @@ mod tests {
     }
 
     #[test]
-    fn the_message_id_is_proper_or_none() {
+    fn the_message_id_is_valid_or_absent() {
         let rows: [(&[u8], Option<&str>); 4] = [
             (b"Message-ID: <a@b>\r\n\r\n", Some("<a@b>")),
             (b"Message-ID: a@b\r\n\r\n", None),

@@ -1,29 +1,29 @@
-//! What a report is made of, and whether one is wanted.
+//! The contents of a report, and whether the sender requested it.
 
 use crate::wire::classify::Category;
 use crate::wire::dsn::original::Original;
 
-/// The bits of NOTIFY=, as the queue stores them; 0 when nothing was said.
+/// The bits of NOTIFY, as the queue stores them; 0 without NOTIFY.
 pub const NOTIFY_NEVER: u8 = 1;
 pub const NOTIFY_SUCCESS: u8 = 2;
 pub const NOTIFY_FAILURE: u8 = 4;
 pub const NOTIFY_DELAY: u8 = 8;
 
-/// What happened to the recipients of a report.
+/// The event that a report is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Kind {
     Failed,
-    /// Not yet delivered; it is tried further.
+    /// Not delivered yet; delivery is retried.
     Delayed,
     Delivered,
-    /// Handed to a server that sends no reports of success.
+    /// Passed on to a server that sends no success reports.
     Relayed,
-    /// Handed to the members of a list.
+    /// Passed on to the members of a list.
     Expanded,
 }
 
 impl Kind {
-    /// The value of the field Action (RFC 3464 s2.3.3).
+    /// The value of the Action field (RFC 3464 s2.3.3).
     pub const fn action(self) -> &'static str {
         match self {
             Kind::Failed => "failed",
@@ -35,8 +35,8 @@ impl Kind {
     }
 }
 
-/// Whether the sender of a message wants to hear of this, by what NOTIFY= of the recipient said.
-/// RFC 3461 s4.1 leaves the default to us: failures and delays.
+/// Whether the sender requested a report of this kind by the recipient's NOTIFY. Without NOTIFY,
+/// RFC 3461 s4.1 leaves the choice to the server: failures and delays.
 pub fn wants(notify: u8, kind: Kind) -> bool {
     if notify & NOTIFY_NEVER != 0 {
         return false;
@@ -50,23 +50,23 @@ pub fn wants(notify: u8, kind: Kind) -> bool {
     asked & bit != 0
 }
 
-/// One report: recipients of one message to whom the same happened.
+/// One report, about recipients of one message with the same event.
 #[derive(Clone, Copy, Debug)]
 pub struct Report<'a> {
     pub kind: Kind,
-    /// Our name.
+    /// Our host name.
     pub reporting_mta: &'a str,
-    /// `MAILER-DAEMON@` us.
+    /// `MAILER-DAEMON@` our host name.
     pub from: &'a str,
     /// The sender of the message. Never empty.
     pub to: &'a str,
-    /// Unique among our reports: it makes the Message-ID and the boundary.
+    /// Unique among our reports; part of the Message-ID and of the boundary.
     pub id: &'a str,
     pub now_ms: u64,
     pub arrival_ms: u64,
-    /// ENVID= as it was given, in xtext.
+    /// ENVID, in xtext.
     pub envid: Option<&'a str>,
-    /// As the client that brought the message called itself.
+    /// The client's argument of HELO or EHLO.
     pub received_from: Option<&'a str>,
     pub recipients: &'a [ReportRecipient<'a>],
     pub original: Original<'a>,
@@ -76,13 +76,13 @@ pub struct Report<'a> {
 #[derive(Clone, Copy, Debug)]
 pub struct ReportRecipient<'a> {
     pub mailbox: &'a str,
-    /// ORCPT= as it was given: `type;xtext`.
+    /// ORCPT, unchanged: `type;xtext`.
     pub orcpt: Option<&'a str>,
     pub status: (u8, u16, u16),
     pub category: Category,
-    /// What the remote server said, code and all.
+    /// The reply of the remote server, with its code.
     pub reply: Option<&'a str>,
-    /// Our own reason, where the remote server is not the one: `Cause::text`.
+    /// The local reason (`Cause::text`), if the failure is not a reply of the remote server.
     pub cause: Option<&'a str>,
     pub remote_mta: Option<&'a str>,
     pub last_attempt_ms: Option<u64>,

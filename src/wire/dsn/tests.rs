@@ -1,4 +1,4 @@
-//! Reports as golden text, as a foreign parser reads them, and under hostile input.
+//! Reports compared with expected text, parsed by mail-parser, and built from hostile input.
 
 use mail_parser::MessageParser;
 use mail_parser::MimeHeaders;
@@ -58,7 +58,7 @@ fn report<'a>(
 fn written(report: &Report<'_>) -> (String, Built) {
     let mut out = b"before".to_vec();
     let built = report.write(&mut out);
-    let out = out.strip_prefix(b"before").expect("what was there stays").to_vec();
+    let out = out.strip_prefix(b"before").expect("earlier output is kept").to_vec();
     check_lines(&out);
     assert!(built.eight_bit || out.is_ascii());
     assert!(built.eight_bit || !built.smtputf8);
@@ -74,7 +74,7 @@ fn check_lines(out: &[u8]) {
     assert!(out.split(|b| *b == b'\n').all(|line| line.len() <= 999));
 }
 
-/// The header fields, and the text of the three parts, as mail-parser sees them.
+/// The header fields, and the text of the three parts, as mail-parser reads them.
 fn parsed(text: &[u8]) -> (Vec<String>, [String; 3], [String; 3]) {
     let message = MessageParser::default().parse(text).expect("a message");
     let PartType::Multipart(parts) = &message.root_part().body else { panic!("no multipart") };
@@ -107,7 +107,7 @@ const HEADER_NAMES: [&str; 10] = [
 ];
 
 #[test]
-fn a_failure_reads_so() {
+fn the_text_of_a_failure_report() {
     let slices = [&MESSAGE[..20], &MESSAGE[20..]];
     let (text, built) = written(&report(Kind::Failed, &[RECIPIENT], original(&slices)));
     let expected = "\
@@ -130,15 +130,15 @@ Content-Type: text/plain; charset=us-ascii
 
 This is the mail system at mx.example.
 
-Your message could not be delivered to the address below. It will not be
-tried again.
+Your message could not be delivered to the following address. Delivery will
+not be retried.
 
   <b@y.test>
     The mail server mx.y.test said:
       550 5.1.1 <b@y.test>: Recipient address rejected: User unknown in
       local table
-    There seems to be no such address.
-    Please check its spelling, or ask the recipient for the right address.
+    The address does not seem to exist.
+    Please check the spelling, or ask the recipient for the correct address.
 
 Your message:
   Subject:  Hello
@@ -186,7 +186,7 @@ How are you?
 }
 
 #[test]
-fn a_delay_of_two_reads_so() {
+fn the_text_of_a_delay_report_for_two_recipients() {
     let unreachable = ReportRecipient {
         mailbox: "c@z.test",
         orcpt: None,
@@ -206,17 +206,17 @@ fn a_delay_of_two_reads_so() {
     let person = "\
 This is the mail system at mx.example.
 
-Your message could not be delivered to the addresses below so far. You need
-not send it again: it will be tried further.
+Your message has not been delivered to the following addresses yet. You do
+not need to send it again: delivery will be retried.
 
   <b@y.test>
     The mail server mx.y.test said:
       450 Busy
-    Delivery is tried until Wed, 25 Nov 2026 19:29:59 +0000.
+    Delivery will be retried until Wed, 25 Nov 2026 19:29:59 +0000.
 
   <c@z.test>
     The remote server could not be reached in time.
-    Delivery is tried until Wed, 25 Nov 2026 19:29:59 +0000.
+    Delivery will be retried until Wed, 25 Nov 2026 19:29:59 +0000.
 ";
     assert!(bodies[0].starts_with(&person.replace('\n', "\r\n")), "{}", bodies[0]);
     let second = "\
@@ -235,7 +235,7 @@ Will-Retry-Until: Wed, 25 Nov 2026 19:29:59 +0000
 }
 
 #[test]
-fn success_is_told_with_the_header_only() {
+fn a_success_report_returns_only_the_header() {
     for kind in [Kind::Delivered, Kind::Relayed, Kind::Expanded] {
         let done = ReportRecipient { status: (2, 0, 0), reply: Some("250 Ok"), ..RECIPIENT };
         let recipients = [done];
@@ -248,7 +248,7 @@ fn success_is_told_with_the_header_only() {
 }
 
 #[test]
-fn how_much_comes_back() {
+fn the_part_of_the_original_that_is_returned() {
     let full = original(&[MESSAGE]);
     let rows = [
         ("all", full, "message/rfc822"),
@@ -267,7 +267,7 @@ fn how_much_comes_back() {
 }
 
 #[test]
-fn eight_bit_originals_and_international_ones() {
+fn originals_in_8bit_and_utf8() {
     let body = ["A: b\r\n\r\n\u{fc}\r\n".as_bytes()];
     let header = ["A: \u{fc}\r\n\r\nb\r\n".as_bytes()];
     let body = original(&body);
@@ -278,7 +278,7 @@ fn eight_bit_originals_and_international_ones() {
         ("body", body, 1000, "message/rfc822", built(true, false)),
         ("body left out", body, 0, "text/rfc822-headers", PLAIN),
         ("body, SMTPUTF8", utf8(body), 1000, "message/rfc822", built(true, false)),
-        ("header, unlawful", header, 1000, "message/rfc822", built(true, false)),
+        ("header, invalid", header, 1000, "message/rfc822", built(true, false)),
         ("header", utf8(header), 1000, "message/global", built(true, true)),
         ("header only", utf8(header), 0, "message/global-headers", built(true, true)),
     ];
@@ -294,7 +294,7 @@ fn eight_bit_originals_and_international_ones() {
 }
 
 #[test]
-fn international_addresses_are_shown_as_they_are() {
+fn international_addresses_are_not_encoded() {
     let far = ReportRecipient {
         mailbox: "j\u{fc}rgen@b\u{fc}cher.test",
         orcpt: Some("utf-8;j\u{fc}rgen@y.test"),
@@ -318,7 +318,7 @@ fn international_addresses_are_shown_as_they_are() {
 }
 
 #[test]
-fn an_unreadable_orcpt_or_envid_is_left_out() {
+fn an_invalid_orcpt_or_envid_is_left_out() {
     for orcpt in ["", "rfc822", ";a", "rfc822;a+0D+0Ab", "rfc 822;a", "rfc822;+"] {
         let odd = ReportRecipient { orcpt: Some(orcpt), ..RECIPIENT };
         let recipients = [odd];
@@ -332,7 +332,7 @@ fn an_unreadable_orcpt_or_envid_is_left_out() {
 }
 
 #[test]
-fn no_message_holds_the_boundary() {
+fn the_boundary_occurs_in_no_message() {
     let tricks =
         "A: b\r\n\r\n--=_0.06AB3CDEFGHJK--\r\n=_1.06AB3CDEFGHJK\r\n--=_2.06AB3CDEFGHJKx\r\n";
     let (head, tail) = tricks.as_bytes().split_at(15);
@@ -346,13 +346,13 @@ fn no_message_holds_the_boundary() {
     let (text, _) = written(&report(Kind::Failed, &[RECIPIENT], whole));
     assert!(text.contains("boundary=\"=_20000.06AB3CDEFGHJK\""));
     let (text, _) = written(&report(Kind::Failed, &[RECIPIENT], original(&[MESSAGE])));
-    // A report about a report of ours has another id, but even the same would do.
+    // A report about one of our reports has another id; the same id would do, too.
     let (again, _) = written(&report(Kind::Failed, &[RECIPIENT], original(&[text.as_bytes()])));
     assert_eq!(parsed(again.as_bytes()).2[2], text);
 }
 
 #[test]
-fn senders_are_told_what_they_asked_for() {
+fn senders_get_the_reports_they_requested() {
     const KINDS: [Kind; 5] =
         [Kind::Failed, Kind::Delayed, Kind::Delivered, Kind::Relayed, Kind::Expanded];
     let rows = [
@@ -369,7 +369,7 @@ fn senders_are_told_what_they_asked_for() {
     }
 }
 
-/// What a hostile server, client or sender might say.
+/// Hostile text from a server, client or sender.
 fn nasty() -> impl Strategy<Value = String> {
     let tricks = prop::sample::select(vec![
         "550 a\r\n\r\n--=_0.06AB3CDEFGHJK--\r\n",
@@ -389,7 +389,7 @@ fn nasty() -> impl Strategy<Value = String> {
 }
 
 proptest! {
-    /// Foreign text adds no field, no part and no line of its own.
+    /// Foreign text adds no field, part or line of its own.
     #[test]
     fn foreign_text_stays_where_it_was_put(
         reply in nasty(), name in nasty(), mailbox in nasty(), body in nasty(), kind in 0_usize..2,

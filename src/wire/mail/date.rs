@@ -1,4 +1,4 @@
-//! Moments as text, always in UTC: the same moment reads the same on every machine.
+//! Timestamps as text, always in UTC.
 
 use jiff::Timestamp;
 use jiff::fmt::rfc2822::DateTimePrinter;
@@ -6,19 +6,19 @@ use jiff::tz::TimeZone;
 
 const PRINTER: DateTimePrinter = DateTimePrinter::new();
 
-/// Appends a moment, in milliseconds since 1970, as headers write it (RFC 5322 s3.3):
+/// Appends a time in the format of RFC 5322 s3.3; `at_ms` is in milliseconds since 1970:
 /// `Sat, 21 Nov 2026 03:10:00 +0000`.
 pub fn rfc5322(at_ms: u64, out: &mut Vec<u8>) {
     let moment = timestamp(at_ms).to_zoned(TimeZone::UTC);
     PRINTER.print_zoned(&moment, out).expect("a Vec takes every write, and no year is negative");
 }
 
-/// A moment, in milliseconds since 1970, as logs and JSON write it: `2026-11-21T03:10:00.123Z`.
+/// A time in the format of logs and JSON, `2026-11-21T03:10:00.123Z`; `at_ms` as in `rfc5322`.
 pub fn rfc3339(at_ms: u64) -> String {
     format!("{:.3}", timestamp(at_ms))
 }
 
-/// Past the year 9999 time stands still.
+/// Times after the year 9999 are cut to its end.
 fn timestamp(at_ms: u64) -> Timestamp {
     let at_ms = i64::try_from(at_ms).unwrap_or(i64::MAX);
     Timestamp::from_millisecond(at_ms).unwrap_or(Timestamp::MAX)
@@ -29,7 +29,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn moments_read_as_the_rfcs_write_them() {
+    fn times_are_written_as_in_the_rfcs() {
         let rows = [
             (0, "Thu, 1 Jan 1970 00:00:00 +0000", "1970-01-01T00:00:00.000Z"),
             (1_795_230_600_123, "Sat, 21 Nov 2026 03:10:00 +0000", "2026-11-21T03:10:00.123Z"),

@@ -1,14 +1,16 @@
-//! Mail: addresses, header blocks, trace lines, dates. Values and bytes only.
+//! Parts of a message: addresses, header blocks, Received fields, dates.
 
 pub mod address;
+mod address_fault;
+pub mod address_scan;
 pub mod date;
 pub mod header;
 pub mod pick;
 pub mod received;
 
-pub use address::AddressFault;
 pub use address::Mailbox;
 pub use address::ReversePath;
+pub use address_fault::AddressFault;
 pub use header::HeaderScan;
 pub use header::HeaderSummary;
 pub use pick::PickedFields;

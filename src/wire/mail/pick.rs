@@ -1,58 +1,61 @@
-//! The values of a few header fields, taken while the header streams by.
+//! The values of a few header fields, taken while the header streams through.
 //!
-//! Promise:  the first field of each name counts; its value is unfolded (RFC 5322 s2.2.3), trimmed,
-//!           free of control characters and at most `VALUE_BYTES_MAX` bytes of UTF-8. What is no
-//!           UTF-8 is masked, and what is longer is cut.
-//! Cost:     nothing where no name is wanted. Else one test of a bit for each field; memory only
-//!           for values that are found.
+//! Promise:  the first field of each name counts. Its value is unfolded (RFC 5322 s2.2.3), trimmed,
+//!           free of control characters, and cut to `VALUE_BYTES_MAX` bytes of UTF-8. Invalid UTF-8
+//!           is masked.
+//! Cost:     none when no name is requested. Otherwise one bit test for each field, and memory only
+//!           for the values found.
 
 use std::sync::Arc;
 
-/// Fields of which the values are kept. More names are refused by the config.
+/// Fields whose values can be taken. The config refuses more names.
 pub const NAMES_MAX: usize = 16;
-/// Bytes of a name. No longer one can be wanted.
+/// Bytes of a field name. The config refuses longer ones.
 pub const NAME_BYTES_MAX: usize = 64;
-/// Bytes of a value; the rest is cut off.
+/// Bytes of a value; a longer one is cut.
 pub const VALUE_BYTES_MAX: usize = 200;
 
 const _: () = assert!(NAMES_MAX <= u16::BITS as usize && NAME_BYTES_MAX < u128::BITS as usize);
 
-/// The names of the fields that are wanted.
+/// The names of the requested fields.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct WantedFields {
-    /// In lower case, each once.
+    /// In lower case, without duplicates.
     names: Vec<Box<str>>,
-    /// A bit for each length of a name: it tells most fields apart.
+    /// One bit for each length of a name, which rules out most fields.
     lengths: u128,
 }
 
 impl WantedFields {
-    /// At most `NAMES_MAX` of them, in any case; each counts once.
+    /// At most `NAMES_MAX` names, in any case. Duplicates count once.
     pub fn new<'n>(names: impl IntoIterator<Item = &'n str>) -> WantedFields {
         let mut wanted = WantedFields::default();
         for name in names {
-            assert!((1..=NAME_BYTES_MAX).contains(&name.len()), "the config has bounded names");
+            assert!(
+                (1..=NAME_BYTES_MAX).contains(&name.len()),
+                "the config bounds the length of a name"
+            );
             let name = name.to_ascii_lowercase();
             if wanted.place_of(&name).is_none() {
                 wanted.lengths |= 1 << name.len();
                 wanted.names.push(name.into());
             }
         }
-        assert!(wanted.names.len() <= NAMES_MAX, "the config has bounded how many there are");
+        assert!(wanted.names.len() <= NAMES_MAX, "the config bounds the number of names");
         wanted
     }
 
-    /// By this number its value is asked for.
+    /// The index of a requested field, for `name` and `PickedFields::value`.
     pub fn place_of(&self, name: &str) -> Option<usize> {
         self.names.iter().position(|one| one.eq_ignore_ascii_case(name))
     }
 
-    /// In lower case.
+    /// The name at `place`, in lower case.
     pub fn name(&self, place: usize) -> &str {
         &self.names[place]
     }
 
-    /// As `place_of`, of a name in lower case.
+    /// As `place_of`, for a name in lower case.
     fn find(&self, name: &[u8]) -> Option<usize> {
         if name.len() > NAME_BYTES_MAX || self.lengths >> name.len() & 1 == 0 {
             return None;
@@ -61,15 +64,15 @@ impl WantedFields {
     }
 }
 
-/// What was found of them in one header.
+/// The requested values that were found in one header.
 #[derive(Debug, Default)]
 pub struct PickedFields {
     wanted: Option<Arc<WantedFields>>,
-    /// Of which fields one was seen, by place.
+    /// One bit for each requested field that has occurred.
     seen: u16,
-    /// The place of the field whose value is being taken.
+    /// The index of the field whose value is being taken.
     taking: Option<u8>,
-    /// Of each that was taken its place, and where its bytes end in `bytes`.
+    /// For each value its field's index, and the offset in `bytes` at which it ends.
     values: Vec<(u8, u16)>,
     bytes: Vec<u8>,
 }
@@ -82,7 +85,7 @@ impl PickedFields {
         PickedFields { wanted, ..PickedFields::default() }
     }
 
-    /// A field begins; its name is in lower case.
+    /// Starts a field; `name` is in lower case.
     pub fn begin(&mut self, name: &[u8]) {
         self.taking = None;
         let Some(place) = self.wanted.as_ref().and_then(|wanted| wanted.find(name)) else { return };
@@ -93,12 +96,12 @@ impl PickedFields {
         }
     }
 
-    /// Whether the value of the field under way is wanted.
+    /// Whether the value of the current field is requested.
     pub fn is_taking(&self) -> bool {
         self.taking.is_some()
     }
 
-    /// Takes some of the value.
+    /// Appends a part of the current value.
     pub fn take(&mut self, line: &[u8]) {
         let before = self.values.len().saturating_sub(1);
         let start = before.checked_sub(1).map_or(0, |place| self.values[place].1 as usize);
@@ -122,7 +125,7 @@ impl PickedFields {
         }
     }
 
-    /// The value of the field at this place of the wanted ones; empty if it says nothing.
+    /// The value of the requested field at `place`; empty if the field is empty.
     pub fn value(&self, place: usize) -> Option<String> {
         let found = self.values.iter().position(|(one, _)| *one as usize == place)?;
         let start = found.checked_sub(1).map_or(0, |before| self.values[before].1 as usize);
@@ -132,7 +135,7 @@ impl PickedFields {
         for part in bytes.utf8_chunks() {
             left -= part.valid().len() + part.invalid().len();
             text.push_str(part.valid());
-            // A letter that the cut went through is left out, not masked.
+            // A character cut in two is dropped, not masked.
             let is_cut = left == 0 && bytes.len() == VALUE_BYTES_MAX;
             if !part.invalid().is_empty() && !is_cut {
                 text.push('?');

@@ -1,31 +1,31 @@
-//! The trace line that each server puts on top (RFC 5321 s4.4).
+//! The Received field that a server adds to each message (RFC 5321 s4.4).
 //!
-//! Promise:  whatever the peer called itself, the line is one header field, folded, with no line
-//!           of it longer than 998 octets (RFC 5322 s2.1.1).
+//! Promise:  no text of the peer can end the field. The field is folded, and no line is longer than
+//!           998 octets (RFC 5322 s2.1.1).
 
 use std::io::Write;
 use std::net::IpAddr;
 
 use crate::wire::mail::date;
 
-/// Octets of a name that are shown; a lawful one has no more.
+/// Octets written of a host name; no valid name is longer.
 const NAME_BYTES_MAX: usize = 255;
-/// Octets of a token of ours, such as a cipher or an id.
+/// Octets written of a token of our own, such as a cipher or an id.
 const TOKEN_BYTES_MAX: usize = 64;
-/// Octets of the recipient: a path without its brackets.
+/// Octets written of the recipient: a path without its brackets.
 const FOR_BYTES_MAX: usize = 320;
 
-/// What is known of how a message came.
+/// The contents of a Received field.
 #[derive(Clone, Copy, Debug)]
 pub struct Received<'a> {
-    /// As the peer called itself.
+    /// The argument of HELO, EHLO or LHLO.
     pub helo: &'a str,
-    /// As DNS calls the peer, if it was asked and answered.
+    /// The peer's name in DNS, if the look-up succeeded.
     pub peer_name: Option<&'a str>,
     pub peer: IpAddr,
     /// Our own name.
     pub by: &'a str,
-    /// From `with_protocol`.
+    /// The result of `with_protocol`.
     pub with: &'a str,
     /// Version and cipher.
     pub tls: Option<(&'a str, &'a str)>,
@@ -36,7 +36,7 @@ pub struct Received<'a> {
 }
 
 impl Received<'_> {
-    /// Appends the field, with its last CRLF.
+    /// Appends the field with its CRLF.
     pub fn write(&self, out: &mut Vec<u8>) {
         out.extend_from_slice(b"Received: from ");
         push_name(self.helo, out);
@@ -68,7 +68,7 @@ impl Received<'_> {
     }
 }
 
-/// The protocol's name by RFC 3848 and RFC 6531 s4.3. Without EHLO there is nothing to add to SMTP.
+/// The protocol's name by RFC 3848 and RFC 6531 s4.3. Without EHLO it is always SMTP.
 pub fn with_protocol(lmtp: bool, esmtp: bool, tls: bool, auth: bool, utf8: bool) -> &'static str {
     const NAMES: [[[&str; 4]; 2]; 2] = [
         [
@@ -91,23 +91,23 @@ fn push_name(name: &str, out: &mut Vec<u8>) {
     push_token(if name.is_empty() { "unknown" } else { name }, NAME_BYTES_MAX, out);
 }
 
-/// RFC 5321 s4.1.3 writes an IPv6 address with its tag.
+/// An address literal as in RFC 5321 s4.1.3, with the IPv6 tag.
 fn push_address(address: IpAddr, out: &mut Vec<u8>) {
     let written = match address.to_canonical() {
         IpAddr::V4(v4) => write!(out, " [{v4}]"),
         IpAddr::V6(v6) => write!(out, " [IPv6:{v6}]"),
     };
-    written.expect("a Vec takes every write");
+    written.expect("writing to a Vec never fails");
 }
 
-/// Text that stands between spaces: what could end it, or open a comment or a string, is masked.
+/// One word. Octets that could end it, or open a comment or a string, are masked.
 fn push_token(text: &str, bytes_max: usize, out: &mut Vec<u8>) {
-    let lawful = |b: u8| b.is_ascii_graphic() && !b"()<>\\\";,".contains(&b);
-    out.extend(text.bytes().take(bytes_max).map(|b| if lawful(b) { b } else { b'?' }));
+    let valid = |b: u8| b.is_ascii_graphic() && !b"()<>\\\";,".contains(&b);
+    out.extend(text.bytes().take(bytes_max).map(|b| if valid(b) { b } else { b'?' }));
 }
 
-/// An address in angle brackets. It came through the address parser; only what could break the line
-/// is masked, so that quoted and international ones stay readable.
+/// An address in angle brackets. The address parser has accepted it, so only control characters are
+/// masked; quoted and international addresses stay readable.
 fn push_recipient(text: &str, out: &mut Vec<u8>) {
     let mut room = FOR_BYTES_MAX;
     for c in text.chars() {
@@ -143,11 +143,11 @@ mod tests {
     fn written(received: &Received<'_>) -> String {
         let mut out = Vec::new();
         received.write(&mut out);
-        String::from_utf8(out).expect("a trace line is text")
+        String::from_utf8(out).expect("a Received field is text")
     }
 
     #[test]
-    fn a_full_line_names_everything() {
+    fn a_full_field_has_all_parts() {
         let expected = "Received: from client.test (mail.client.test [192.0.2.1])\r\n\
             \t(using TLSv1.3 with cipher TLS_AES_256_GCM_SHA384)\r\n\
             \tby mx.example with ESMTPS id 06AB3CDEFGHJK\r\n\
@@ -157,7 +157,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_known_is_left_out() {
+    fn unknown_parts_are_left_out() {
         let bare = Received {
             helo: "[IPv6:2001:db8::1]",
             peer_name: None,
@@ -174,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn no_name_can_break_out_of_the_line() {
+    fn no_name_can_end_the_field() {
         let long = "x\u{e9}".repeat(2000);
         for hostile in ["a\r\nBcc: x", "a) by evil (", "a\0b", "", "\n", "\"", long.as_str()] {
             let line = written(&Received {
@@ -203,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn protocols_are_named_by_the_registry() {
+    fn protocols_are_named_as_in_the_registry() {
         let rows = [
             ((false, false, false, false, false), "SMTP"),
             ((false, false, true, false, false), "SMTP"),

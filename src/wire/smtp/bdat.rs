@@ -1,11 +1,12 @@
-//! Bodies: DATA (RFC 5321 s4.1.1.4), BDAT (RFC 3030), and the replies when they are through.
+//! Bodies: DATA (RFC 5321 s4.1.1.4), BDAT (RFC 3030), and the replies after them.
 //!
-//! Promise:  the bytes behind a BDAT are never read as commands, even if its line is malformed
-//!           (`BDAT<TAB>9`). The announced bytes are taken or swallowed; if the number cannot be
-//!           trusted, the session ends.
-//! Bounds:   `SWALLOW_BYTES_MAX` for a chunk that nobody wants; one that is larger closes.
+//! Promise:  the bytes after a BDAT are never read as commands, even if its line is malformed
+//!           (`BDAT<TAB>9`). The announced bytes are received or swallowed; if the number is
+//!           unreadable, the session ends.
+//! Bounds:   `SWALLOW_BYTES_MAX` for a refused chunk; a larger one closes the session.
 
 use crate::base::limits::SWALLOW_BYTES_MAX;
+use crate::wire::smtp::bdat_line::Announced;
 use crate::wire::smtp::params;
 use crate::wire::smtp::reply;
 use crate::wire::smtp::reply::Reply;
@@ -33,57 +34,8 @@ const NO_RECIPIENT: Reply = Reply::new(503, (5, 5, 1), "Send RCPT first");
 const NONE_VALID: Reply = Reply::new(554, (5, 5, 1), "No valid recipients");
 const NONE_VALID_LMTP: Reply = Reply::new(503, (5, 5, 1), "No valid recipients");
 const DATA_AFTER_BDAT: Reply = Reply::new(503, (5, 5, 1), "DATA after BDAT, send RSET first");
-const BINARY: Reply = Reply::new(503, (5, 5, 1), "BODY=BINARYMIME goes by BDAT only");
+const BINARY: Reply = Reply::new(503, (5, 5, 1), "BODY=BINARYMIME requires BDAT");
 const NOT_EXTENDED: Reply = Reply::new(503, (5, 5, 1), "BDAT needs EHLO");
-
-/// What BDAT announces.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Announced {
-    bytes: u64,
-    last: bool,
-    /// The size was readable, what followed it was not.
-    garbled: bool,
-}
-
-impl Announced {
-    fn parse(argument: &[u8]) -> Option<Announced> {
-        let mut words = argument.split(is_blank).filter(|word| !word.is_empty());
-        let bytes = params::read_decimal(words.next()?)?;
-        let marker = words.next();
-        let last = marker.is_some_and(|word| word.eq_ignore_ascii_case(b"LAST"));
-        let garbled =
-            marker.is_some() && !last || words.next().is_some() || argument.contains(&b'\t');
-        Some(Announced { bytes, last, garbled })
-    }
-
-    /// Reads a malformed line that `looks_like_bdat`: the size is readable if a blank separates it
-    /// from the verb.
-    fn parse_malformed(line: &[u8]) -> Option<Announced> {
-        let argument = &trim_blanks(line)[VERB.len()..];
-        argument.first().filter(|byte| is_blank(byte))?;
-        Announced::parse(argument).map(|announced| Announced { garbled: true, ..announced })
-    }
-}
-
-const VERB: &[u8] = b"BDAT";
-
-/// Whether a line that is no command may be a malformed BDAT, with a chunk behind it. Also true of
-/// BDATX.
-pub(super) fn looks_like_bdat(line: &[u8]) -> bool {
-    let verb = trim_blanks(line).get(..VERB.len());
-    verb.is_some_and(|verb| verb.eq_ignore_ascii_case(VERB))
-}
-
-/// Spaces and tabs only: a CR in front is refused as a bare CR before the verb has arrived.
-fn trim_blanks(line: &[u8]) -> &[u8] {
-    let start = line.iter().position(|byte| !is_blank(byte)).unwrap_or(line.len());
-    &line[start..]
-}
-
-/// RFC 5321 s4.1.1 allows only a space as separator. A tab makes the line malformed, but readable.
-fn is_blank(byte: &u8) -> bool {
-    matches!(byte, b' ' | b'\t')
-}
 
 impl Server {
     pub(super) fn data(
@@ -98,7 +50,7 @@ impl Server {
             Phase::Failed => FAILED,
             Phase::Chunks => return self.fail(&DATA_AFTER_BDAT, tx.recipients.len(), out),
             Phase::Envelope if !argument.is_empty() => DATA_SYNTAX,
-            // RFC 3030 s3: a binary body may hold CRLF.CRLF.
+            // RFC 3030 s3: a binary body may contain CRLF.CRLF.
             Phase::Envelope if tx.params.body == BodyType::BinaryMime => BINARY,
             Phase::Envelope if tx.recipients.is_empty() => self.lack_of_recipients(),
             Phase::Envelope => {
@@ -109,7 +61,7 @@ impl Server {
         self.refuse(&refusal, out)
     }
 
-    /// RFC 3030 s2: after this only RSET puts things in order, so nothing of the message is kept.
+    /// RFC 3030 s2: only RSET is accepted after this, so nothing of the message is kept.
     fn fail(&mut self, reply: &Reply, recipients: usize, out: &mut Vec<u8>) -> Step {
         match self.refuse(reply, out) {
             Step::Continue => self.leave_failed(recipients),
@@ -126,7 +78,7 @@ impl Server {
         }
     }
 
-    /// A refused DATA with more behind it ends the session too: what follows may be the body.
+    /// With pipelined input a refused DATA also ends the session: the input may be the body.
     pub(super) fn on_data_verdict(
         &mut self,
         verdict: Verdict,
@@ -166,8 +118,8 @@ impl Server {
         self.receive_chunk(bytes, last)
     }
 
-    /// Refuses a malformed BDAT: behind its chunk, or with the end of the session if the size is not
-    /// readable.
+    /// Refuses a malformed BDAT: after its chunk, or by ending the session if the size is
+    /// unreadable.
     #[cold]
     pub(super) fn malformed_bdat(
         &mut self,
@@ -221,7 +173,7 @@ impl Server {
         }
     }
 
-    /// RFC 3030 s2: the bytes of a refused chunk are read and dropped before the refusal is said.
+    /// RFC 3030 s2: the bytes of a refused chunk are read and dropped before the refusal is sent.
     fn swallow(&mut self, announced: Announced, reply: Reply, out: &mut Vec<u8>) -> Step {
         let Announced { bytes, last, .. } = announced;
         if bytes > SWALLOW_BYTES_MAX || reply.ends_session() {
@@ -231,15 +183,15 @@ impl Server {
         Step::ReceiveBody(BodyMode::Swallow { bytes })
     }
 
-    /// The bytes of a refused chunk are through. In LMTP the last one is answered for each of the
-    /// `recipients` accepted (RFC 2033 s4.2), like any other body.
+    /// The bytes of a refused chunk were dropped. In LMTP the last chunk gets one reply for each
+    /// accepted recipient (RFC 2033 s4.2), like any other body.
     pub fn on_swallowed(&mut self, recipients: usize, out: &mut Vec<u8>) -> Step {
         let Waiting::Swallow { reply, last } = self.stop_waiting() else {
-            panic!("nothing was being swallowed");
+            panic!("the session does not swallow a chunk");
         };
         match self.phase {
             Phase::Fresh | Phase::Ready => self.refuse(&reply, out),
-            // Chunks that were on their way already are no errors of their own.
+            // Pipelined chunks after a failure do not count as further errors.
             Phase::Failed => {
                 let recipients = self.failed_recipients;
                 (0..self.replies(last, recipients)).for_each(|_| reply.write(out));
@@ -253,18 +205,18 @@ impl Server {
         }
     }
 
-    /// How many replies a body or a chunk gets (RFC 2033 s4.2).
+    /// Number of replies to a body or a chunk (RFC 2033 s4.2).
     fn replies(&self, last: bool, recipients: usize) -> usize {
         if last && self.is_lmtp() { recipients.max(1) } else { 1 }
     }
 
-    /// Where a refused body or chunk leaves the session.
+    /// The phase after a refused body or chunk.
     fn leave_refused(&mut self, last: bool, recipients: usize) -> Step {
         if last { self.leave_for(Phase::Ready) } else { self.leave_failed(recipients) }
     }
 
-    /// The body or the chunk is through. In LMTP each of the `recipients` accepted gets a reply
-    /// (RFC 2033 s4.2); in SMTP there is one.
+    /// The body or the chunk was read. In LMTP each accepted recipient gets a reply (RFC 2033
+    /// s4.2); in SMTP there is one reply.
     pub fn on_body(
         &mut self,
         outcome: BodyOutcome<'_>,
@@ -274,19 +226,19 @@ impl Server {
         let last = match self.stop_waiting() {
             Waiting::Dot => true,
             Waiting::Chunk { last } => last,
-            other => panic!("a body was through while {other:?} was waited for"),
+            other => panic!("a body ended while the session waits for {other:?}"),
         };
         let replies = self.replies(last, recipients);
         match outcome {
             BodyOutcome::Kept { id } => {
-                assert!(last, "a message is kept when all of it has come");
+                assert!(last, "only the last chunk completes a message");
                 for _ in 0..replies {
                     push_kept(id, out);
                 }
                 self.leave_for(Phase::Ready)
             }
             BodyOutcome::ChunkKept { bytes } => {
-                assert!(!last, "the last chunk makes a message");
+                assert!(!last, "the last chunk completes the message");
                 push_chunk_kept(bytes, out);
                 self.phase = Phase::Chunks;
                 Step::Continue
@@ -324,57 +276,4 @@ fn push_chunk_kept(bytes: u64, out: &mut Vec<u8>) {
     out.extend_from_slice(b"250 2.0.0 Ok: ");
     reply::push_decimal(bytes, out);
     out.extend_from_slice(b" octets\r\n");
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn announcements_are_read() {
-        let row = |bytes, last, garbled| Some(Announced { bytes, last, garbled });
-        let rows: [(&str, Option<Announced>); 16] = [
-            ("0", row(0, false, false)),
-            ("0 LAST", row(0, true, false)),
-            ("12  last", row(12, true, false)),
-            ("9223372036854775808", row(1 << 63, false, false)),
-            ("99999999999999999999999", row(u64::MAX, false, false)),
-            ("5 LAST LAST", row(5, true, true)),
-            ("5 FIRST", row(5, false, true)),
-            ("5\tLAST", row(5, true, true)),
-            ("\t5", row(5, false, true)),
-            ("", None),
-            ("LAST", None),
-            ("-1", None),
-            ("+1", None),
-            ("1x", None),
-            ("0x10", None),
-            ("1.5 LAST", None),
-        ];
-        for (text, announced) in rows {
-            assert_eq!(Announced::parse(text.as_bytes()), announced, "{text}");
-        }
-    }
-    #[test]
-    fn malformed_lines_are_taken_for_what_they_mean() {
-        let row = |bytes, last| Some(Announced { bytes, last, garbled: true });
-        let rows: [(&str, Option<Announced>); 9] = [
-            ("BDAT\t9", row(9, false)),
-            ("bdat\t9 LAST", row(9, true)),
-            (" BDAT 9", row(9, false)),
-            ("\tBdat \t 9\tlast", row(9, true)),
-            ("BDAT9", None),
-            ("BDATX 9", None),
-            ("BDAT:9", None),
-            ("BDAT\t-9", None),
-            (" BDAT", None),
-        ];
-        for (line, announced) in rows {
-            assert!(looks_like_bdat(line.as_bytes()), "{line}");
-            assert_eq!(Announced::parse_malformed(line.as_bytes()), announced, "{line}");
-        }
-        for line in ["", "BDA", "XBDAT 9", "DATA", "B DAT 9"] {
-            assert!(!looks_like_bdat(line.as_bytes()), "{line}");
-        }
-    }
 }

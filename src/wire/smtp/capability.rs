@@ -1,4 +1,5 @@
-//! What EHLO announces, written straight into the output. What stands here is honoured elsewhere.
+//! The answer to EHLO and LHLO. Every extension announced here is implemented elsewhere in
+//! `wire::smtp`.
 
 use crate::wire::smtp::reply;
 use crate::wire::smtp::server::ServerConfig;
@@ -19,7 +20,7 @@ pub fn write(config: &ServerConfig, tls: bool, out: &mut Vec<u8>) {
     push(&[b"DSN"], out);
     push(&[b"ENHANCEDSTATUSCODES"], out);
     if tls {
-        // RFC 8689 s2: announced under TLS only.
+        // RFC 8689 s2: announced only under TLS.
         push(&[b"REQUIRETLS"], out);
     } else if config.starttls {
         push(&[b"STARTTLS"], out);

@@ -1,184 +1,47 @@
-//! The client's half of a session: replies in, commands and steps out. SMTP and LMTP.
+//! The client side of an SMTP or LMTP session: takes replies, writes commands, returns steps.
 //!
 //! Owner:    the driver of one connection (`outbound::transfer`). One `Client` per connection.
-//! Promise:  no command is sent before the reply it depends on, no outcome is given that no reply
-//!           stands for, and a reply that nobody asked for ends the connection before it can be
-//!           taken for the answer to something else.
-//! Groups:   with PIPELINING, RSET, MAIL, every RCPT and DATA leave at once (RFC 2920 s3.1); with
-//!           BDAT the body follows MAIL and RCPT, also in the same group if it is short
-//!           (`chunk_ahead_bytes_max`). Without, each command waits for the reply before it.
-//! Bounds:   one reply and one mail are held; see `client_reply` and `client_mail`.
-//! Law:      `feed` what came, then `next`, again and again; the driver's duties stand at each step.
-//!           What `feed` leaves is fed after the `next` that follows, and before a `begin`.
+//! Promise:  no command is sent before the reply it depends on, every outcome is backed by a reply,
+//!           and an unsolicited reply ends the connection before it can be taken for the answer to
+//!           a command.
+//! Groups:   with PIPELINING, RSET, MAIL, every RCPT and DATA are sent at once (RFC 2920 s3.1).
+//!           With BDAT the body follows MAIL and RCPT, in the same group if it is short
+//!           (`chunk_ahead_bytes_max`). Without PIPELINING each command waits for the reply to the
+//!           one before.
+//! Bounds:   memory for one reply and one mail; see `client_reply` and `client_mail`.
+//! Calls:    `feed` the input, then `next`, in a loop; each step says what the driver must do.
+//!           Input that `feed` has not consumed is fed after the following `next`, and before
+//!           `begin`.
 //!
 //! ```text
 //! Greeting -> Ehlo [-> Helo] [-> StartTls -> Handshake -> Ehlo] [-> Login] -> Ready
-//! Ready    -> Mail -> Over -> Ready      a mail, from `begin` to `take_outcomes`
+//! Ready    -> Mail -> Over -> Ready      one mail, from `begin` to `take_outcomes`
 //! Ready    -> Quit -> Closed
-//! any      -> Closed                     a fault; during a mail by way of Over
+//! any      -> Closed                     a fault; during a mail through Over
 //! ```
 
-use std::fmt;
 use std::sync::Arc;
 
+use crate::wire::smtp::client_envelope::Mail;
+use crate::wire::smtp::client_envelope::Terms;
+use crate::wire::smtp::client_envelope::needs_chunking;
 use crate::wire::smtp::client_login::Login;
 use crate::wire::smtp::client_login::LoginStep;
 use crate::wire::smtp::client_login::LoginWay;
 use crate::wire::smtp::client_mail::BodyState;
 use crate::wire::smtp::client_mail::Exchange;
-use crate::wire::smtp::client_mail::Mail;
 use crate::wire::smtp::client_mail::Outcome;
-use crate::wire::smtp::client_mail::Terms;
-use crate::wire::smtp::client_mail::needs_chunking;
 use crate::wire::smtp::client_offers::Offers;
-use crate::wire::smtp::client_reply::ReplyFault;
 use crate::wire::smtp::client_reply::ReplyReader;
+use crate::wire::smtp::client_step::ClientConfig;
+use crate::wire::smtp::client_step::ClientStep;
+use crate::wire::smtp::client_step::Fault;
+use crate::wire::smtp::client_step::Stage;
+use crate::wire::smtp::client_step::TlsUse;
 use crate::wire::smtp::line::LineFault;
-use crate::wire::smtp::reply::Reply;
-
-/// What all connections to a destination share.
-#[derive(Clone, Debug)]
-pub struct ClientConfig {
-    /// What we call ourselves: a name or an address literal.
-    pub ehlo_name: String,
-    pub lmtp: bool,
-    /// Use PIPELINING where it is offered.
-    pub pipelining: bool,
-    /// Use BDAT where it is offered.
-    pub chunking: bool,
-    /// A body of at most so many bytes is sent as a chunk in one group with MAIL and RCPT, ahead
-    /// of their replies: the mail takes one round trip. A peer that refuses all recipients must
-    /// still swallow the body (RFC 3030 s4.2); 0 where it cannot be trusted to.
-    pub chunk_ahead_bytes_max: u64,
-    pub tls: TlsUse,
-}
-
-/// Whether STARTTLS is said.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum TlsUse {
-    Never,
-    IfOffered,
-    /// No mail without TLS.
-    Always,
-}
-
-/// What a wait is for; each has a time limit of its own (RFC 5321 s4.5.3.2). It also tells at what
-/// a recipient was refused.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Stage {
-    Greeting,
-    /// EHLO, LHLO and HELO.
-    Ehlo,
-    StartTls,
-    /// AUTH, and each answer of it.
-    Auth,
-    Mail,
-    Rcpt,
-    /// DATA, until its 354.
-    Data,
-    /// The reply to the whole message.
-    End,
-    Rset,
-    Quit,
-}
-
-/// How the body is sent.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum BodyForm {
-    /// Dots stuffed, and the end behind it: `Stuffer`.
-    #[default]
-    Dot,
-    /// As it is, `Mail::bytes` in all; its BDAT is in `out`.
-    Chunk,
-}
-
-/// What the driver must do next. Exactly one at a time.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ClientStep {
-    /// Write `out`, read, `feed`, and call `next` again. When no more can be read, or not within
-    /// the time of the stage, call `fail`.
-    Read(Stage),
-    /// Nothing may have come behind the reply: if something has, `fail` with
-    /// `Fault::InputBeforeTls` (RFC 3207 s4.2). Shake hands and call `on_tls`, or `fail`.
-    StartTls,
-    /// The connection is free: `begin` or `quit`. `out` is empty.
-    Ready,
-    /// Feed what has come already, if anything has, and call `next` again: a peer that speaks now
-    /// refuses. Then write `out` and the body, and call `on_body_sent`; or `on_body_broken` once not all of it
-    /// can be sent, after which what the peer still says is read.
-    SendBody(BodyForm),
-    /// `take_outcomes`, then call `next` again.
-    Done,
-    /// Close. Without a fault it is over in order.
-    Close,
-}
-
-/// Why the connection is good for nothing any more.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Fault {
-    /// The peer ended the connection.
-    Ended,
-    /// It did not answer in time.
-    TimedOut(Stage),
-    /// It will not talk to us: its greeting, its answer to EHLO, or a 421 at any point.
-    Refused { stage: Stage, reply: Reply },
-    /// What it sent is no reply.
-    BadReply(ReplyFault),
-    /// A reply that means nothing at this stage.
-    Unexpected { stage: Stage, reply: Reply },
-    /// A reply to nothing.
-    Unasked,
-    /// TLS is a must, and it is not offered.
-    TlsNotOffered,
-    /// TLS is a must, and STARTTLS was refused.
-    TlsRefused(Reply),
-    /// The handshake failed.
-    TlsFailed,
-    /// Something was sent in the clear behind the reply to STARTTLS.
-    InputBeforeTls,
-    /// We are to log in, and the peer offers no way that we know.
-    LoginNotOffered,
-    /// It does not take our user and password.
-    LoginRefused(Reply),
-    /// Not all of the body could be sent.
-    BodyBroken,
-}
-
-impl fmt::Display for Fault {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Fault::Ended => f.write_str("the peer ended the connection"),
-            Fault::TimedOut(stage) => write!(f, "no answer in time, at {stage:?}"),
-            Fault::Refused { stage, reply } => {
-                write!(f, "refused at {stage:?}: {}", reply.in_one_line())
-            }
-            Fault::BadReply(fault) => fault.fmt(f),
-            Fault::Unexpected { stage, reply } => {
-                write!(f, "unexpected reply at {stage:?}: {}", reply.in_one_line())
-            }
-            Fault::Unasked => f.write_str("the peer sent a reply that was not asked for"),
-            Fault::TlsNotOffered => f.write_str("the peer does not offer STARTTLS"),
-            Fault::TlsRefused(reply) => {
-                write!(f, "STARTTLS was refused: {}", reply.in_one_line())
-            }
-            Fault::TlsFailed => f.write_str("the TLS handshake failed"),
-            Fault::InputBeforeTls => f.write_str("the peer sent input ahead of the TLS handshake"),
-            Fault::LoginNotOffered => f.write_str(
-                "the peer offers neither AUTH PLAIN nor AUTH LOGIN, and we are to log in",
-            ),
-            Fault::LoginRefused(reply) => {
-                let reply = reply.in_one_line();
-                write!(f, "AUTH was refused, it does not take our user: {reply}")
-            }
-            Fault::BodyBroken => f.write_str("not all of the body could be sent"),
-        }
-    }
-}
-
-impl std::error::Error for Fault {}
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum State {
+pub(super) enum State {
     Greeting,
     Ehlo,
     Helo,
@@ -187,7 +50,7 @@ enum State {
     Login(LoginStep),
     Ready,
     Mail,
-    /// The outcomes wait to be taken.
+    /// The outcomes are ready for `take_outcomes`.
     Over,
     Quit,
     Closed,
@@ -196,31 +59,34 @@ enum State {
 /// One connection.
 #[derive(Debug)]
 pub struct Client {
-    config: Arc<ClientConfig>,
+    pub(super) config: Arc<ClientConfig>,
     login: Option<Login>,
-    /// Another way is not gone, also where it is the only one.
+    /// Only this authentication method may be used.
     login_way: Option<LoginWay>,
-    /// The login may be told to whoever listens on the way.
+    /// The password may be sent without TLS.
     clear_login: bool,
-    /// Nothing is said between the greeting and the first mail.
+    /// Send no EHLO.
     skips_ehlo: bool,
-    state: State,
+    pub(super) state: State,
     tls: bool,
-    /// The peer may still hold a transaction that failed.
-    needs_rset: bool,
-    /// QUIT waits to be written.
+    /// A failed transaction may still be open at the peer.
+    pub(super) needs_rset: bool,
+    /// QUIT is not written yet.
     quits: bool,
-    reader: ReplyReader,
-    offers: Offers,
-    mail: Exchange,
+    pub(super) reader: ReplyReader,
+    pub(super) offers: Offers,
+    pub(super) mail: Exchange,
     fault: Option<Fault>,
 }
 
 impl Client {
-    /// A connection that has just been made. `tls` tells that it began with TLS.
+    /// A new connection. `tls` says that it began with TLS.
     pub fn new(config: Arc<ClientConfig>, tls: bool) -> Client {
         let name = config.ehlo_name.as_bytes();
-        assert!(!name.is_empty() && name.iter().all(u8::is_ascii_graphic), "a name for EHLO");
+        assert!(
+            !name.is_empty() && name.iter().all(u8::is_ascii_graphic),
+            "the EHLO name is valid"
+        );
         Client {
             config,
             login: None,
@@ -238,33 +104,32 @@ impl Client {
         }
     }
 
-    /// Logs in before the first mail, and not without TLS, whatever is offered.
+    /// Authenticates before the first mail, and only under TLS.
     pub fn with_login(self, login: Login) -> Client {
-        assert_eq!(self.state, State::Greeting, "who we are is known before the connection is");
+        assert_eq!(self.state, State::Greeting, "the login is set before the session starts");
         Client { login: Some(login), ..self }
     }
 
-    /// Logs in this way or not at all. For tests of servers alone: delivery takes what there is.
+    /// Uses only this authentication method. For load tests; delivery uses any that is offered.
     pub fn only_by(self, way: LoginWay) -> Client {
         Client { login_way: Some(way), ..self }
     }
 
-    /// As `with_login`, and without TLS where there is none. For tests of servers alone: delivery
-    /// tells no password in the clear.
+    /// As `with_login`, but also without TLS. For load tests; delivery never sends a password in
+    /// clear text.
     pub fn with_login_in_clear(self, login: Login) -> Client {
         Client { clear_login: true, ..self.with_login(login) }
     }
 
-    /// Says no EHLO, as clients older than RFC 821 do, and so uses nothing that is offered. For
-    /// tests of servers alone.
+    /// Sends no EHLO, and so uses no extension. For load tests of old clients.
     pub fn without_ehlo(self) -> Client {
         let bare = self.config.tls != TlsUse::Always && self.login.is_none();
-        assert!(bare, "TLS and AUTH begin with EHLO");
+        assert!(bare, "TLS and AUTH require EHLO");
         Client { skips_ehlo: true, ..self }
     }
 
-    /// Takes bytes that came, up to the end of one reply, and says how many. Behind a fault they
-    /// are all taken, and dropped.
+    /// Consumes input up to the end of one reply and returns the number of bytes. After a fault all
+    /// input is consumed and dropped.
     pub fn feed(&mut self, input: &[u8]) -> usize {
         if self.state == State::Closed || self.fault.is_some() {
             return input.len();
@@ -278,12 +143,12 @@ impl Client {
         }
     }
 
-    /// Whether a reply has come in whole that `next` has not seen.
+    /// Whether a complete reply waits for `next`.
     pub fn has_reply(&self) -> bool {
         self.reader.is_complete()
     }
 
-    /// Acts on the reply that has come, if one has; appends what is to be written to `out`.
+    /// Handles the complete reply, if there is one, and appends the next commands to `out`.
     pub fn next(&mut self, out: &mut Vec<u8>) -> ClientStep {
         if self.reader.is_complete() {
             self.on_reply(out);
@@ -312,9 +177,9 @@ impl Client {
         }
     }
 
-    /// Starts a mail; the step before was `Ready`, and nothing has come since.
+    /// Starts a mail. The last step was `Ready`, and no input has arrived since.
     pub fn begin(&mut self, mail: &Mail<'_>) {
-        assert_eq!(self.state, State::Ready, "one mail at a time, and after the greeting");
+        assert_eq!(self.state, State::Ready, "the session is ready for a mail");
         assert!(!mail.recipients.is_empty(), "a mail has recipients");
         let terms = Terms {
             offers: self.offers,
@@ -326,45 +191,45 @@ impl Client {
         self.state = if self.mail.is_void() { State::Over } else { State::Mail };
     }
 
-    /// Ends the session in order.
+    /// Ends the session with QUIT.
     pub fn quit(&mut self) {
-        assert_eq!(self.state, State::Ready, "a session ends in order between two mails");
+        assert_eq!(self.state, State::Ready, "QUIT is sent between two mails");
         self.state = State::Quit;
         self.quits = true;
     }
 
-    /// The handshake is done. What the peer said before is forgotten (RFC 3207 s4.2).
+    /// The handshake is done. The earlier offers are dropped (RFC 3207 s4.2).
     pub fn on_tls(&mut self, out: &mut Vec<u8>) {
-        assert_eq!(self.state, State::Handshake, "no handshake was asked for");
+        assert_eq!(self.state, State::Handshake, "the session does not wait for a handshake");
         self.tls = true;
         self.offers = Offers::default();
         self.say_ehlo(out);
     }
 
-    /// The body and its end were written in whole.
+    /// The body and its end were written completely.
     pub fn on_body_sent(&mut self) {
-        assert_eq!(self.mail.body, BodyState::Under, "no body was asked for");
+        assert_eq!(self.mail.body, BodyState::Sending, "the session does not wait for a body");
         self.mail.body = BodyState::Sent;
     }
 
-    /// Not all of the body could be written. What the peer has to say to that may still be read.
+    /// The body could not be written completely. The peer's reply may still be read.
     pub fn on_body_broken(&mut self) {
-        assert_eq!(self.mail.body, BodyState::Under, "no body was asked for");
+        assert_eq!(self.mail.body, BodyState::Sending, "the session does not wait for a body");
         self.mail.body = BodyState::Broken;
     }
 
-    /// The body breaks the line law and cannot be sent by DATA. Its end was not sent, so the peer
+    /// The body breaks the CRLF rule and cannot be sent by DATA. Its end was not sent, so the peer
     /// has accepted nothing and still waits.
     pub fn refuse_body(&mut self, fault: LineFault) {
-        assert_eq!(self.mail.body, BodyState::Under, "no body was asked for");
+        assert_eq!(self.mail.body, BodyState::Sending, "the session does not wait for a body");
         self.mail.settle_open(&Outcome::Local(needs_chunking(fault)));
         self.fail(Fault::BodyBroken);
     }
 
-    /// The driver cannot go on. Recipients without an outcome are lost.
+    /// The driver cannot continue. Recipients without an outcome become `Lost`.
     pub fn fail(&mut self, fault: Fault) {
         self.reader.clear();
-        // Behind QUIT the peer may end the connection as it likes.
+        // After QUIT the peer may close the connection in any way.
         if self.fault.is_none() && !matches!(self.state, State::Quit | State::Closed) {
             self.fault = Some(fault);
         }
@@ -377,15 +242,16 @@ impl Client {
         }
     }
 
-    /// What came of each recipient, in the order of the mail; the step was `Done`.
+    /// The outcome of each recipient, in the order of the mail. The last step was `Done`.
     pub fn take_outcomes(&mut self) -> Vec<Outcome> {
-        assert_eq!(self.state, State::Over, "the mail is not over");
+        assert_eq!(self.state, State::Over, "the mail is not finished");
         self.state = if self.fault.is_some() { State::Closed } else { State::Ready };
         self.mail.take_outcomes()
     }
 
-    /// Whether what the last mail asked of DSN was left out because the peer does not offer it:
-    /// who asked for a report of success is told that the mail was relayed (RFC 3461 s5.2.2).
+    /// Whether DSN parameters of the last mail were left out because the peer does not offer DSN. A
+    /// sender that requested a success report is then told that the mail was relayed (RFC 3461
+    /// s5.2.2).
     pub fn relayed_without_dsn(&self) -> bool {
         self.mail.without_dsn
     }
@@ -394,7 +260,7 @@ impl Client {
         self.fault.as_ref()
     }
 
-    /// What the peer offered last.
+    /// The extensions in the last answer to EHLO.
     pub fn offers(&self) -> &Offers {
         &self.offers
     }
@@ -403,7 +269,7 @@ impl Client {
         self.tls
     }
 
-    /// Whether another mail may be begun.
+    /// Whether `begin` may be called.
     pub fn is_ready(&self) -> bool {
         self.state == State::Ready
     }
@@ -417,7 +283,7 @@ impl Client {
             State::Login(step) => self.on_login(step, out),
             State::Mail => self.on_mail_reply(out),
             State::Quit => self.state = State::Closed,
-            // A 421 that came while the connection was idle says why it ends.
+            // A 421 on an idle connection gives the reason for closing it.
             State::Ready if self.reader.code() == 421 => self.refuse(Stage::Greeting),
             State::Handshake | State::Ready | State::Over => self.fail(Fault::Unasked),
             State::Closed => {}
@@ -451,8 +317,8 @@ impl Client {
                 self.offers = Offers::read(&self.reader);
                 self.choose_tls(out);
             }
-            // RFC 5321 s3.2: a server that knows no EHLO knows HELO. It knows no STARTTLS either, and
-            // no AUTH.
+            // RFC 5321 s3.2: a server without EHLO has HELO. Such a server has neither STARTTLS nor
+            // AUTH.
             5 if !self.config.lmtp && !self.must_start_tls() && self.login.is_none() => {
                 self.say("HELO ", out);
                 self.state = State::Helo;
@@ -499,7 +365,7 @@ impl Client {
 
     fn log_in(&mut self, out: &mut Vec<u8>) {
         let is_fit = self.tls || self.login.is_none() || self.clear_login;
-        assert!(is_fit, "a password is told under TLS only");
+        assert!(is_fit, "a password is sent under TLS only");
         let offers = self.login_offers();
         let begun = self.login.as_ref().map(|login| login.begin(&offers, out));
         match begun {
@@ -509,7 +375,7 @@ impl Client {
         }
     }
 
-    /// What is offered, as far as it may be used.
+    /// The offers, without the authentication methods that are excluded.
     fn login_offers(&self) -> Offers {
         let Offers { auth_plain, auth_login, .. } = self.offers;
         Offers {
@@ -540,162 +406,8 @@ impl Client {
         }
     }
 
-    /// Sends what may be sent, then says what to wait for.
-    fn step_mail(&mut self, out: &mut Vec<u8>) -> ClientStep {
-        if !self.mail.is_all_sent() && !self.mail.awaits_answer() {
-            if self.mail.data_is_next() && self.mail.taken() == 0 && !self.pipelines() {
-                return self.end_mail();
-            }
-            self.mail.send(self.pipelines(), out);
-        }
-        if self.may_send_ahead() || self.may_send_chunk() {
-            self.mail.push_bdat(out);
-            self.mail.body = BodyState::Under;
-        }
-        if self.mail.body == BodyState::Under {
-            // What has begun to come now cannot be the answer to a body that has not left.
-            if self.reader.is_midway() && !self.mail.awaits_answer() {
-                self.fail(Fault::Unasked);
-                return ClientStep::Done;
-            }
-            return ClientStep::SendBody(self.mail.form);
-        }
-        if self.mail.awaits_answer() {
-            return ClientStep::Read(self.mail.stage());
-        }
-        match self.mail.body {
-            // Nobody was accepted, so no BDAT was sent.
-            BodyState::Unsent => self.end_mail(),
-            _ => ClientStep::Read(Stage::End),
-        }
-    }
-
-    fn pipelines(&self) -> bool {
-        self.config.pipelining && self.offers.pipelining
-    }
-
-    /// A short chunk need not wait for the replies to MAIL and RCPT. LMTP has no say in how many
-    /// replies a chunk for nobody gets, so there it waits.
-    fn may_send_ahead(&self) -> bool {
-        self.is_chunk_due()
-            && self.pipelines()
-            && !self.config.lmtp
-            && self.mail.bytes() <= self.config.chunk_ahead_bytes_max
-    }
-
-    fn may_send_chunk(&self) -> bool {
-        self.is_chunk_due() && self.mail.is_all_answered() && self.mail.taken() > 0
-    }
-
-    fn is_chunk_due(&self) -> bool {
-        self.mail.form == BodyForm::Chunk
-            && self.mail.body == BodyState::Unsent
-            && self.mail.is_all_sent()
-    }
-
-    fn on_mail_reply(&mut self, out: &mut Vec<u8>) {
-        let answers_command = self.mail.awaits_answer();
-        let stage = if answers_command { self.mail.stage() } else { Stage::End };
-        if self.reader.code() == 421 {
-            return self.refuse(stage);
-        }
-        if answers_command {
-            self.mail.count_answer();
-            return self.on_envelope_reply(stage, out);
-        }
-        match self.mail.body {
-            BodyState::Sent => self.on_end_reply(),
-            BodyState::Broken => self.on_broken_reply(),
-            BodyState::Under if self.reader.code() >= 400 => self.on_broken_reply(),
-            BodyState::Under | BodyState::Unsent => self.fail(Fault::Unasked),
-        }
-    }
-
-    fn on_envelope_reply(&mut self, stage: Stage, out: &mut Vec<u8>) {
-        match (stage, self.reader.code() / 100) {
-            (Stage::Rset, 2) => self.needs_rset = false,
-            // The transaction is open at the peer until the reply to its end.
-            (Stage::Mail, 2) => self.needs_rset = true,
-            (Stage::Rcpt, 2) => self.mail.on_recipient(None),
-            (Stage::Rcpt, 4 | 5) => {
-                let reply = self.recipient_reply();
-                self.mail.on_recipient(Some(reply));
-            }
-            (Stage::Data, 3) => self.on_go_ahead(out),
-            (Stage::Mail | Stage::Data, 4 | 5) => {
-                let reply = self.reader.reply();
-                self.mail.settle_open(&Outcome::Refused { stage, reply });
-                if stage == Stage::Data || !self.pipelines() {
-                    self.state = State::Over;
-                }
-            }
-            _ => self.unexpected(stage),
-        }
-    }
-
-    /// RFC 5321 s4.5.3.1.10: 552 to RCPT was once said for too many recipients, and then is meant
-    /// as 452. Where the enhanced code says something else, that counts.
-    fn recipient_reply(&self) -> Reply {
-        let mut reply = self.reader.reply();
-        if reply.code == 552 && matches!(reply.enhanced, None | Some((5, 5, 3))) {
-            reply.code = 452;
-            reply.enhanced = reply.enhanced.map(|(_, subject, detail)| (4, subject, detail));
-        }
-        reply
-    }
-
-    /// 354.
-    fn on_go_ahead(&mut self, out: &mut Vec<u8>) {
-        if self.mail.taken() > 0 {
-            self.mail.body = BodyState::Under;
-            return;
-        }
-        // RFC 2033 s4.2 forbids this 354, and how many replies would follow is not known.
-        if self.config.lmtp {
-            return self.unexpected(Stage::Data);
-        }
-        // RFC 2920 s3.1: DATA was sent ahead, all recipients were refused, and the peer waits for
-        // a body all the same. It gets an empty one.
-        out.extend_from_slice(b".\r\n");
-        self.mail.body = BodyState::Sent;
-    }
-
-    fn on_end_reply(&mut self) {
-        let reply = self.reader.reply();
-        let outcome = match reply.code / 100 {
-            2 => Outcome::Accepted(reply),
-            4 | 5 => Outcome::Refused { stage: Stage::End, reply },
-            _ => return self.unexpected(Stage::End),
-        };
-        // A refused BDAT leaves the transaction open (RFC 3030 s2); RSET harms in no case.
-        self.needs_rset = !matches!(outcome, Outcome::Accepted(_));
-        if self.config.lmtp {
-            self.mail.settle_first_taken(outcome);
-        } else {
-            self.mail.settle_taken(&outcome);
-        }
-        if self.mail.taken() == 0 {
-            self.state = State::Over;
-        }
-    }
-
-    /// The peer refuses a body before its end. It is good for nothing afterwards, for it waits for
-    /// the rest.
-    fn on_broken_reply(&mut self) {
-        if self.reader.code() >= 400 {
-            let reply = self.reader.reply();
-            self.mail.settle_open(&Outcome::Refused { stage: Stage::End, reply });
-        }
-        self.fail(Fault::BodyBroken);
-    }
-
-    fn end_mail(&mut self) -> ClientStep {
-        self.state = State::Over;
-        ClientStep::Done
-    }
-
-    /// The reply ends the session, and says why to whoever has no outcome.
-    fn refuse(&mut self, stage: Stage) {
+    /// The reply ends the session and becomes the outcome of all recipients without one.
+    pub(super) fn refuse(&mut self, stage: Stage) {
         let reply = self.reader.reply();
         if self.state == State::Mail {
             self.mail.settle_open(&Outcome::Refused { stage, reply: reply.clone() });
@@ -703,7 +415,7 @@ impl Client {
         self.fail(Fault::Refused { stage, reply });
     }
 
-    fn unexpected(&mut self, stage: Stage) {
+    pub(super) fn unexpected(&mut self, stage: Stage) {
         self.fail(Fault::Unexpected { stage, reply: self.reader.reply() });
     }
 }

@@ -1,17 +1,17 @@
-//! Logging in at a peer: AUTH PLAIN, else LOGIN, also where PLAIN is offered and then not known
-//! (RFC 4954, RFC 4616).
+//! SMTP authentication: AUTH PLAIN, or LOGIN where PLAIN is not offered or answered with 504 (RFC
+//! 4954, RFC 4616).
 //!
-//! Promise:  a password is printed nowhere but into the one command that is written, which is under TLS
-//!           unless a test of a server asks for the clear.
+//! Promise:  a password appears only in the command that sends it, under TLS unless a load test
+//!           asks for clear text.
 
 use std::fmt;
 
 use crate::wire::smtp::client_offers::Offers;
 
-/// Bytes of a command line without its CRLF; a longer answer waits for its 334 (RFC 4954 s4).
+/// Bytes of a command line without its CRLF. A longer response waits for its 334 (RFC 4954 s4).
 const LINE_BYTES_MAX: usize = 510;
 
-/// Who we are at somebody else's server.
+/// User name and password at another server.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Login {
     pub user: Box<str>,
@@ -19,36 +19,36 @@ pub struct Login {
 }
 
 impl fmt::Debug for Login {
-    /// Without the password: what is printed may be logged.
+    /// Without the password: the output may be logged.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Login").field("user", &self.user).finish_non_exhaustive()
     }
 }
 
-/// A way to log in.
+/// An authentication method.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LoginWay {
     Plain,
     Login,
 }
 
-/// What the peer is to answer next.
+/// The next reply expected from the peer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum LoginStep {
-    /// AUTH PLAIN alone: 334.
+    /// After AUTH PLAIN alone: 334.
     Plain,
-    /// AUTH PLAIN with all that it needs: 235.
+    /// After AUTH PLAIN with its response: 235.
     PlainEnd,
-    /// AUTH LOGIN: 334 asks for the user.
+    /// After AUTH LOGIN: 334, which asks for the user name.
     User,
-    /// 334 asks for the password.
+    /// 334, which asks for the password.
     Password,
-    /// All was said: 235.
+    /// After the last response: 235.
     End,
 }
 
 impl Login {
-    /// Begins, if the peer offers a way that we know.
+    /// Starts authentication; `None` if the peer offers no supported method.
     pub(super) fn begin(&self, offers: &Offers, out: &mut Vec<u8>) -> Option<LoginStep> {
         if offers.auth_plain {
             let answer = self.plain();
@@ -69,8 +69,8 @@ impl Login {
         })
     }
 
-    /// What was tried is not known there after all (504, RFC 4954 s4): the other way, if it is
-    /// offered and was not tried.
+    /// Starts again with the other method after a 504 (RFC 4954 s4), if it is offered and was not
+    /// tried.
     pub(super) fn begin_anew(
         step: LoginStep,
         offers: &Offers,
@@ -82,7 +82,7 @@ impl Login {
         }
     }
 
-    /// The answer to a 334, and what follows. `None` when the peer asks for more than there is.
+    /// The response to a 334, and the next step. `None` if the peer asks for more than there is.
     pub(super) fn go_on(&self, step: LoginStep, out: &mut Vec<u8>) -> Option<LoginStep> {
         let (answer, next) = match step {
             LoginStep::Plain => (self.plain(), LoginStep::PlainEnd),
@@ -106,7 +106,7 @@ fn push_line(parts: &[&[u8]], out: &mut Vec<u8>) {
     out.extend_from_slice(b"\r\n");
 }
 
-/// RFC 4648 s4.
+/// Base64 (RFC 4648 s4).
 fn base64(bytes: &[u8]) -> Vec<u8> {
     const LETTERS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     let mut text = Vec::with_capacity(bytes.len().div_ceil(3) * 4);
@@ -127,7 +127,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn base64_is_that_of_the_rfc() {
+    fn base64_agrees_with_the_rfc() {
         // RFC 4648 s10.
         let rows = [
             ("", ""),

@@ -1,11 +1,11 @@
-//! What a peer offers: the answer to EHLO or LHLO, read.
+//! The extensions in a peer's answer to EHLO or LHLO.
 //!
-//! Promise:  a keyword that is not known, or is malformed, offers nothing.
+//! Promise:  an unknown or malformed keyword is ignored.
 
 use crate::wire::smtp::client_reply::ReplyReader;
 use crate::wire::smtp::params::read_decimal;
 
-/// The extensions that matter to a client. Nothing is offered behind HELO.
+/// The extensions that a client uses. None after HELO.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Offers {
     /// RFC 2920.
@@ -26,11 +26,11 @@ pub struct Offers {
     pub starttls: bool,
     /// RFC 4616, over RFC 4954.
     pub auth_plain: bool,
-    /// The older way of servers that have no other.
+    /// AUTH LOGIN, which no RFC specifies.
     pub auth_login: bool,
     /// RFC 1870.
     pub size: bool,
-    /// Bytes of a message; `None` when none are named.
+    /// Bytes of a message; `None` for no limit.
     pub size_max: Option<u64>,
     /// RCPTMAX of RFC 9422: recipients of a message.
     pub recipients_max: Option<u64>,
@@ -39,7 +39,7 @@ pub struct Offers {
 }
 
 impl Offers {
-    /// Reads the reply that is complete in `reader`. Its first line is the peer's name.
+    /// Parses the complete reply in `reader`. Its first line is the peer's name.
     pub(super) fn read(reader: &ReplyReader) -> Offers {
         let mut offers = Offers::default();
         for line in reader.lines().skip(1) {
@@ -141,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_offers_nothing() {
+    fn the_first_line_offers_nothing() {
         assert_eq!(read("250 PIPELINING\r\n"), Offers::default());
         assert_eq!(read("250-a\r\n250-PIPELININGX\r\n250-\r\n250 X-SIZE 5\r\n"), Offers::default());
     }

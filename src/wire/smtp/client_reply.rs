@@ -1,34 +1,33 @@
-//! Replies as they come in, of whatever shape: bytes become one reply after the other.
+//! The parser of incoming replies.
 //!
-//! Promise:  `feed` stops behind the reply that it completes, so that no two are ever joined and
-//!           what a peer sends unasked stays in sight. The text of a `Reply` holds no control
-//!           character but the `\n` between its lines, and is valid UTF-8.
-//! Lenient:  LF alone ends a line; the text and the space before it may be missing; codes may
-//!           differ from line to line, and then the last one counts.
-//! Strict:   a line starts with three digits from 200 to 599, and a `-`, a space or nothing follows
-//!           them. Anything else is no reply, and what the peer means is not guessed at.
-//! Bounds:   `LINE_BYTES_MAX`, `LINES_MAX` and `REPLY_BYTES_MAX` of a reply as it comes,
-//!           `TEXT_BYTES_MAX` of the text that is kept of it. A reader between replies keeps the
-//!           memory of a small reply.
+//! Promise:  `feed` stops after the reply that it completes, so that two replies are never joined
+//!           and an unsolicited one is noticed. The text of a `Reply` is valid UTF-8 without
+//!           control characters except the `\n` between its lines.
+//! Lenient:  LF alone ends a line. The text and the space before it may be missing. If the codes of
+//!           the lines differ, the last one counts.
+//! Strict:   a line starts with three digits from 200 to 599, followed by `-`, a space or nothing.
+//!           Anything else is a fault.
+//! Bounds:   `LINE_BYTES_MAX`, `LINES_MAX` and `REPLY_BYTES_MAX` of input, `TEXT_BYTES_MAX` of the
+//!           stored text. Between replies a reader keeps the memory of a small reply.
 
 use std::borrow::Cow;
 use std::fmt;
 
 use crate::wire::smtp::reply::Reply;
 
-/// Bytes of a line with its end. RFC 5321 s4.5.3.1.5 says 512; some greetings are longer.
+/// Bytes of a line with its end. RFC 5321 s4.5.3.1.5 allows 512; some greetings are longer.
 pub const LINE_BYTES_MAX: usize = 4096;
-/// Lines of a reply. The longest answers to EHLO have some 30.
+/// Lines of a reply. The longest answers to EHLO have about 30.
 pub const LINES_MAX: usize = 64;
 /// Bytes of a reply.
 pub const REPLY_BYTES_MAX: usize = 16 << 10;
-/// Bytes of text in a `Reply`: a thousand refused recipients hold 2 MB at worst.
+/// Bytes of text in a `Reply`: a thousand refused recipients take at most 2 MB.
 pub const TEXT_BYTES_MAX: usize = 2048;
 
-/// Memory that a reader keeps between replies.
+/// Bytes of memory that a reader keeps between replies.
 const KEPT_BYTES_MAX: usize = 1024;
 
-/// Why something is no reply.
+/// Why input is no valid reply.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ReplyFault {
     NotAReply,
@@ -40,10 +39,10 @@ pub enum ReplyFault {
 impl ReplyFault {
     pub fn text(self) -> &'static str {
         match self {
-            ReplyFault::NotAReply => "the peer sent something that is no SMTP reply",
-            ReplyFault::LineTooLong => "the peer sent a reply line without end",
-            ReplyFault::TooManyLines => "the peer sent a reply of too many lines",
-            ReplyFault::TooLong => "the peer sent a reply that is too long",
+            ReplyFault::NotAReply => "the peer sent something other than an SMTP reply",
+            ReplyFault::LineTooLong => "the peer sent a reply with an overlong line",
+            ReplyFault::TooManyLines => "the peer sent a reply with too many lines",
+            ReplyFault::TooLong => "the peer sent an overlong reply",
         }
     }
 }
@@ -59,9 +58,9 @@ impl std::error::Error for ReplyFault {}
 /// Reads one reply at a time.
 #[derive(Debug, Default)]
 pub struct ReplyReader {
-    /// The line whose end has not come.
+    /// The current line, without its end.
     line: Vec<u8>,
-    /// The texts of the lines that have come, each with a `\n` behind it.
+    /// The texts of the complete lines, each followed by `\n`.
     text: Vec<u8>,
     lines: usize,
     code: u16,
@@ -69,8 +68,8 @@ pub struct ReplyReader {
 }
 
 impl ReplyReader {
-    /// Takes bytes up to the end of one reply, and says how many. Takes nothing while a complete
-    /// reply has not been cleared.
+    /// Consumes input up to the end of one reply and returns the number of bytes. Consumes nothing
+    /// until a complete reply is cleared.
     pub fn feed(&mut self, input: &[u8]) -> Result<usize, ReplyFault> {
         let mut taken = 0;
         while !self.complete && taken < input.len() {
@@ -94,14 +93,14 @@ impl ReplyReader {
         self.complete
     }
 
-    /// Whether a part of a reply has come and its end has not.
+    /// Whether a reply has arrived in part.
     pub fn is_midway(&self) -> bool {
         !self.complete && (self.lines > 0 || !self.line.is_empty())
     }
 
     /// The code of the complete reply.
     pub fn code(&self) -> u16 {
-        debug_assert!(self.complete, "the reply has not come yet");
+        debug_assert!(self.complete, "the reply is complete");
         self.code
     }
 
@@ -110,7 +109,7 @@ impl ReplyReader {
         self.text.split(|byte| *byte == b'\n').take(self.lines)
     }
 
-    /// The complete reply, to be kept.
+    /// The complete reply, copied.
     pub fn reply(&self) -> Reply {
         let enhanced = self.lines().filter_map(|line| read_enhanced(self.code, line)).last();
         let mut text = String::new();
@@ -132,7 +131,7 @@ impl ReplyReader {
         Reply { code: self.code, enhanced, text: Cow::Owned(text) }
     }
 
-    /// Makes room for the next reply.
+    /// Prepares for the next reply.
     pub fn clear(&mut self) {
         self.text.clear();
         self.text.shrink_to(KEPT_BYTES_MAX);
@@ -142,7 +141,7 @@ impl ReplyReader {
 
     fn keep_line(&mut self, part: &[u8]) -> Result<(), ReplyFault> {
         self.line.extend_from_slice(part);
-        // Told at once: a peer that speaks another protocol may never send a line end.
+        // Checked at once: a peer with another protocol may never send a line end.
         if !self.line.iter().take(3).all(u8::is_ascii_digit) {
             return Err(ReplyFault::NotAReply);
         }
@@ -182,7 +181,7 @@ impl ReplyReader {
     }
 }
 
-/// Code, whether more lines follow, and text of a line without its LF.
+/// The code, whether more lines follow, and the text of a line without its LF.
 fn read_line(line: &[u8]) -> Option<(u16, bool, &[u8])> {
     let mut line = line;
     while let [rest @ .., b'\r'] = line {
@@ -203,7 +202,7 @@ fn read_line(line: &[u8]) -> Option<(u16, bool, &[u8])> {
 
 type Enhanced = (u8, u16, u16);
 
-/// The enhanced code that starts `text`, when its class is that of `code`, and what follows it.
+/// The enhanced code at the start of `text`, if its class is that of `code`, and the rest.
 fn read_enhanced(code: u16, text: &[u8]) -> Option<(Enhanced, &[u8])> {
     let end = text.iter().position(|byte| *byte == b' ').unwrap_or(text.len());
     let mut parts = text[..end].split(|byte| *byte == b'.');
@@ -236,7 +235,7 @@ fn push_harmless(line: &[u8], text: &mut String) {
 mod tests {
     use super::*;
 
-    /// All replies in `input`, fed so many bytes at a time.
+    /// All replies in `input`, fed `step` bytes at a time.
     fn read_all(input: &[u8], step: usize) -> Result<Vec<Reply>, ReplyFault> {
         let mut reader = ReplyReader::default();
         let mut replies = Vec::new();
@@ -260,7 +259,7 @@ mod tests {
     }
 
     #[test]
-    fn replies_of_any_shape_are_read_at_every_split() {
+    fn replies_of_any_form_are_parsed_at_every_split() {
         let rows: [(&str, &[u8], &[&str]); 18] = [
             ("plain", b"250 ok\r\n", &["250||ok"]),
             ("code only", b"250\r\n", &["250||"]),
@@ -291,7 +290,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_reply_is_a_fault() {
+    fn invalid_replies_are_faults() {
         let endless = [b"250 ".as_slice(), &[b'x'; LINE_BYTES_MAX]].concat();
         let flood = b"250-x\r\n".repeat(LINES_MAX + 1);
         let line = [b"250-".as_slice(), &[b'x'; 1000], b"\r\n"].concat();
@@ -328,7 +327,7 @@ mod tests {
     }
 
     #[test]
-    fn a_reply_begun_is_told() {
+    fn a_partial_reply_is_reported() {
         let mut reader = ReplyReader::default();
         assert!(!reader.is_midway());
         for part in [&b"2"[..], b"50-a\r\n", b"250 b\r"] {

@@ -1,9 +1,9 @@
-//! Command lines: a verb and its argument. What the argument means is judged by the verb's owner.
+//! Command lines, split into a verb and its argument. The function of the verb parses the argument.
 //!
-//! Promise:  any line becomes a command; one that is none becomes `Verb::Unknown`. Nothing is
+//! Promise:  every line becomes a command; an unknown verb becomes `Verb::Unknown`. Nothing is
 //!           copied or allocated.
 
-/// What a client may say, and what it might say by mistake.
+/// The known verbs, and those that clients send by mistake.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verb {
     Helo,
@@ -22,22 +22,22 @@ pub enum Verb {
     StartTls,
     Auth,
     Xclient,
-    /// A web client, or somebody who makes one talk to us.
+    /// An HTTP method: a web client, or an attempt to make one send mail.
     Http,
     Unknown,
 }
 
-/// One command line, cut in two.
+/// One command line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Command<'i> {
     pub verb: Verb,
-    /// Without the space before it and white space behind it.
+    /// Without leading and trailing white space.
     pub argument: &'i [u8],
 }
 
 impl<'i> Command<'i> {
-    /// Reads a line without its CRLF. RFC 5321 s4.1.1: white space at the end is tolerated, the
-    /// verb's case does not matter.
+    /// Parses a line without its CRLF. RFC 5321 s4.1.1: trailing white space and the case of the
+    /// verb are ignored.
     pub fn parse(line: &'i [u8]) -> Command<'i> {
         let line = trim_end(line);
         let end = memchr::memchr(b' ', line).unwrap_or(line.len());
@@ -48,7 +48,7 @@ impl<'i> Command<'i> {
 const VERB_BYTES_MAX: usize = 8;
 
 impl Verb {
-    /// What HELP lists.
+    /// The verbs that HELP lists.
     pub const KNOWN: &'static str = "HELO EHLO LHLO MAIL RCPT DATA BDAT RSET NOOP VRFY HELP QUIT";
 
     fn parse(word: &[u8]) -> Verb {
@@ -80,10 +80,10 @@ impl Verb {
     }
 }
 
-/// What follows `keyword` in `text`, in any case, with the spaces between.
+/// The text after `keyword` (in any case) and the spaces that follow it.
 ///
-/// RFC 5321 s3.3 allows no space behind `FROM:` and `TO:`. Too many scripts send one, and nothing
-/// can hide in it, so it is let pass.
+/// RFC 5321 s3.3 allows no space after `FROM:` and `TO:`. Many scripts send one, and a space is
+/// harmless there, so it is accepted.
 pub fn after_keyword<'i>(text: &'i [u8], keyword: &[u8]) -> Option<&'i [u8]> {
     let (head, rest) = text.split_at_checked(keyword.len())?;
     head.eq_ignore_ascii_case(keyword).then(|| trim_start(rest))
@@ -132,7 +132,7 @@ mod tests {
     }
 
     #[test]
-    fn a_keyword_is_taken_off() {
+    fn a_keyword_is_removed() {
         let rows: [(&str, Option<&str>); 5] = [
             ("FROM:<a>", Some("<a>")),
             ("from:  <a>", Some("<a>")),

@@ -1,35 +1,35 @@
-//! DATA bodies: dots unstuffed where they lie, and the end found (RFC 5321 s4.5.2).
+//! The decoder of DATA bodies: removes dot-stuffing in place and finds the end (RFC 5321 s4.5.2).
 //!
 //! Promise:  only CRLF.CRLF ends a body, wherever the input is split (promise 6). A bare CR or LF
-//!           is a fault, or with `LineEnding::Normalise` becomes CRLF; neither helps to end a body,
-//!           so what another server would take for an end is never passed on as one. NUL is a fault
-//!           with either (RFC 2045 s2.7 and s2.8).
-//! Cost:     no allocation; bytes move only when a dot before them in the same call was taken out.
-//!           A body without stuffed dots is judged and never touched.
+//!           is a fault, or becomes CRLF with `LineEnding::Normalise`. Neither helps to end a body,
+//!           so nothing is passed on that another server would take for an end. NUL is always a
+//!           fault (RFC 2045 s2.7 and s2.8).
+//! Cost:     no allocation. Bytes move only if a dot before them was removed in the same call; a
+//!           body without stuffed dots is checked and not written.
 //! Bounds:   the state is two bytes.
 
 use crate::wire::smtp::line::LineEnding;
 use crate::wire::smtp::line::LineFault;
 
-/// Judges one body as it comes.
+/// Decodes one body, piece by piece.
 #[derive(Clone, Debug)]
 pub struct DotDecoder {
     ending: LineEnding,
     place: Place,
 }
 
-/// What one call made of its input.
+/// The result of one call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Decoded {
-    /// Bytes of the body, at the front.
+    /// Bytes of the body, at the front of the buffer.
     pub kept: usize,
-    /// Bytes of the input that were used; what follows is not part of the body.
+    /// Bytes of the input that belong to the body.
     pub consumed: usize,
-    /// Whether the end was found.
+    /// Whether the end of the body was found.
     pub end: bool,
 }
 
-/// Where in a line the last byte left us. `crlf` tells whether the line before ended in CRLF.
+/// The state after the last byte. `crlf` says whether the line before ended in CRLF.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Place {
     LineStart { crlf: bool },
@@ -42,19 +42,19 @@ enum Place {
 }
 
 impl DotDecoder {
-    /// At the start of a body: the CRLF of the DATA command counts as its first line's.
+    /// At the start of a body. The CRLF of the DATA command counts as the end of a line before it.
     pub fn new(ending: LineEnding) -> DotDecoder {
         DotDecoder { ending, place: Place::LineStart { crlf: true } }
     }
 
-    /// Which of the two decoders the listener asks for.
+    /// Whether the caller must use `decode` or `decode_normalising`.
     pub fn ending(&self) -> LineEnding {
         self.ending
     }
 
-    /// Judges `fresh` strictly and compacts it: afterwards `fresh[..kept]` is body and
-    /// `fresh[consumed..]` is what follows the end. After a fault the contents are unspecified, and
-    /// each further call gives the same fault.
+    /// Checks `fresh` strictly and compacts it: then `fresh[..kept]` is body and
+    /// `fresh[consumed..]` follows the end. After a fault the contents are unspecified, and each
+    /// further call returns the same fault.
     pub fn decode(&mut self, fresh: &mut [u8]) -> Result<Decoded, LineFault> {
         let mut body = Compaction::default();
         let mut at = 0;
@@ -67,7 +67,7 @@ impl DotDecoder {
                     };
                     at += ahead;
                     match fresh[at..] {
-                        // Most lines are whole, and the next one starts without a dot.
+                        // The usual case: a complete line, and the next one starts without a dot.
                         [b'\r', b'\n', next, ..] if next != b'.' => at += 2,
                         [b'\r', ..] => {
                             at += 1;
@@ -93,7 +93,7 @@ impl DotDecoder {
                         self.place = Place::Middle;
                     }
                 }
-                // A dot with anything behind it was stuffed; it is gone already.
+                // A dot before anything but CR was stuffed; it is already removed.
                 Place::AfterDot { crlf } => {
                     if byte == b'\r' {
                         body.remove(fresh, at);
@@ -120,9 +120,9 @@ impl DotDecoder {
         Ok(Decoded { kept: body.kept, consumed: at, end })
     }
 
-    /// As `decode`, for listeners that normalise: appends the body to `out`, with CRLF for each CR
-    /// or LF that stood alone. `kept` counts the bytes appended. A dot alone on a line whose two
-    /// ends are not both CRLF is text, as Postfix has it.
+    /// As `decode`, for `LineEnding::Normalise`: appends the body to `out`, with CRLF for each CR
+    /// or LF on its own. `kept` is the number of bytes appended. A dot alone on a line is text
+    /// unless CRLF precedes and ends the line, as in Postfix.
     pub fn decode_normalising(
         &mut self,
         fresh: &[u8],
@@ -176,7 +176,7 @@ impl DotDecoder {
         Ok(Decoded { kept: out.len() - before, consumed: at, end: self.place == Place::End })
     }
 
-    /// Copies the rest of a line, and says how much of `rest` it was with its CR or LF.
+    /// Copies the rest of a line. Returns the bytes of `rest` consumed, with the CR or LF.
     fn normalise_run(&mut self, rest: &[u8], out: &mut Vec<u8>) -> Result<usize, LineFault> {
         let Some(ahead) = memchr::memchr3(b'\r', b'\n', b'\0', rest) else {
             out.extend_from_slice(rest);
@@ -201,23 +201,23 @@ impl DotDecoder {
     }
 }
 
-/// Closes the gaps that removed bytes leave, moving each run of bytes once.
+/// Closes the gaps of removed bytes; moves each run of bytes once.
 #[derive(Default)]
 struct Compaction {
     /// Bytes of the body that are in place, at the front.
     kept: usize,
-    /// Where the run starts that has not been moved yet.
+    /// Start of the run that has not been moved yet.
     from: usize,
 }
 
 impl Compaction {
-    /// Takes out the byte at `at`.
+    /// Removes the byte at `at`.
     fn remove(&mut self, fresh: &mut [u8], at: usize) {
         self.settle(fresh, at);
         self.from = at + 1;
     }
 
-    /// Moves the bytes before `to` to where they belong.
+    /// Moves the bytes before `to` into place.
     fn settle(&mut self, fresh: &mut [u8], to: usize) {
         if self.kept != self.from {
             fresh.copy_within(self.from..to, self.kept);
@@ -227,248 +227,5 @@ impl Compaction {
     }
 }
 
-/// The other way: `body` with its dots stuffed and the end behind it. A body that does not end in
-/// CRLF gets one.
-pub fn stuff(body: &[u8]) -> Vec<u8> {
-    let mut out = Vec::with_capacity(body.len() + 8);
-    for line in body.split_inclusive(|b| *b == b'\n') {
-        if line.starts_with(b".") {
-            out.push(b'.');
-        }
-        out.extend_from_slice(line);
-    }
-    if !body.is_empty() && !body.ends_with(b"\r\n") {
-        out.extend_from_slice(b"\r\n");
-    }
-    out.extend_from_slice(b".\r\n");
-    out
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// Body, bytes consumed, whether the end was found.
-    type Outcome = Result<(Vec<u8>, usize, bool), LineFault>;
-
-    /// Decodes `input` cut before each position whose bit is set in `cuts` (bit 0: before byte 1).
-    fn decode_cut(input: &[u8], cuts: u64, ending: LineEnding) -> Outcome {
-        let mut decoder = DotDecoder::new(ending);
-        let mut body = Vec::new();
-        let mut start = 0;
-        for at in 1..=input.len() {
-            if at < input.len() && cuts >> (at - 1) & 1 == 0 {
-                continue;
-            }
-            let mut piece = input[start..at].to_vec();
-            let decoded = match ending {
-                LineEnding::Strict => {
-                    let decoded = decoder.decode(&mut piece)?;
-                    body.extend_from_slice(&piece[..decoded.kept]);
-                    decoded
-                }
-                LineEnding::Normalise => decoder.decode_normalising(&piece, &mut body)?,
-            };
-            if decoded.end {
-                return Ok((body, start + decoded.consumed, true));
-            }
-            assert_eq!(decoded.consumed, piece.len(), "all is judged before the end");
-            start = at;
-        }
-        Ok((body, input.len(), false))
-    }
-
-    /// The law read line by line, with the whole input at hand.
-    fn strictly_by_lines(input: &[u8]) -> Outcome {
-        let mut body = Vec::new();
-        let mut at = 0;
-        while at < input.len() {
-            let rest = &input[at..];
-            let stop = rest.iter().position(|b| matches!(b, b'\r' | b'\n' | b'\0'));
-            let line = match stop.map(|stop| (rest[stop], rest.get(stop + 1), stop)) {
-                Some((b'\n', ..)) => return Err(LineFault::BareLf),
-                Some((b'\0', ..)) => return Err(LineFault::Nul),
-                Some((_, Some(b'\n'), stop)) => &rest[..stop + 2],
-                Some((_, Some(_), _)) => return Err(LineFault::BareCr),
-                Some((_, None, _)) | None => rest,
-            };
-            at += line.len();
-            match line {
-                b".\r\n" => return Ok((body, at, true)),
-                b".\r" => {}
-                _ => body.extend_from_slice(line.strip_prefix(b".").unwrap_or(line)),
-            }
-        }
-        Ok((body, at, false))
-    }
-
-    /// The same with CR and LF each good for a line end, but never for the end of the body.
-    fn leniently_by_lines(input: &[u8]) -> Outcome {
-        let mut body = Vec::new();
-        let mut at = 0;
-        let mut after_crlf = true;
-        while at < input.len() {
-            let rest = &input[at..];
-            let is_stop = |b: &u8| matches!(b, b'\r' | b'\n' | b'\0');
-            let stop = rest.iter().position(is_stop).unwrap_or(rest.len());
-            let line = &rest[..stop];
-            let end: &[u8] = match &rest[stop..] {
-                [b'\0', ..] => return Err(LineFault::Nul),
-                [b'\r', b'\n', ..] => b"\r\n",
-                [b'\n', ..] => b"\n",
-                [b'\r', _, ..] => b"\r",
-                // Nothing yet, or a CR that waits for what follows.
-                rest => {
-                    at += stop + rest.len();
-                    body.extend_from_slice(line.strip_prefix(b".").unwrap_or(line));
-                    break;
-                }
-            };
-            at += stop + end.len();
-            let is_crlf = end == b"\r\n";
-            if line == b"." && after_crlf && is_crlf {
-                return Ok((body, at, true));
-            }
-            let text = if line == b"." { line } else { line.strip_prefix(b".").unwrap_or(line) };
-            body.extend_from_slice(text);
-            body.extend_from_slice(b"\r\n");
-            after_crlf = is_crlf;
-        }
-        Ok((body, at, false))
-    }
-
-    fn check_against_the_law(input: &[u8], cuts: u64) {
-        let strict = decode_cut(input, cuts, LineEnding::Strict);
-        assert_eq!(strict, strictly_by_lines(input), "{input:?} cut by {cuts:b}");
-        let lenient = decode_cut(input, cuts, LineEnding::Normalise);
-        assert_eq!(lenient, leniently_by_lines(input), "{input:?} cut by {cuts:b}, normalised");
-        let Ok((body, ..)) = lenient else {
-            return assert_eq!(lenient, Err(LineFault::Nul), "nothing else is refused");
-        };
-        let bare = DotDecoder::new(LineEnding::Strict).decode(&mut stuff(&body));
-        assert!(bare.is_ok_and(|decoded| decoded.end), "{input:?} normalised is lawful: {body:?}");
-    }
-
-    /// Every body of up to six of these bytes, at every way to cut it.
-    #[test]
-    fn every_short_body_is_judged_alike_at_every_split() {
-        const BYTES: &[u8; 5] = b".\r\na\0";
-        for len in 0..=6_u32 {
-            for number in 0..BYTES.len().pow(len) {
-                let digit = |place| BYTES[number / BYTES.len().pow(place) % BYTES.len()];
-                let input: Vec<u8> = (0..len).map(digit).collect();
-                for cuts in 0..1 << len.saturating_sub(1) {
-                    check_against_the_law(&input, cuts);
-                }
-            }
-        }
-    }
-
-    /// Longer bodies, made of what smugglers use.
-    #[test]
-    fn bodies_of_smugglers_are_judged_alike_at_every_split() {
-        const PIECES: [&[u8]; 12] = [
-            b"\r\n.\r\n",
-            b"\n.\n",
-            b"\r\n.\n",
-            b"\n.\r\n",
-            b"\r.\r",
-            b"\r\n.\r",
-            b"\r\n..\r\n",
-            b"\r\n\0.\r\n",
-            b"text",
-            b"\r\n",
-            b".",
-            b"MAIL FROM:<a@b>\r\n",
-        ];
-        let mut state = 0x9E37_79B9_7F4A_7C15_u64;
-        let mut random = move || {
-            state ^= state << 13;
-            state ^= state >> 7;
-            state ^= state << 17;
-            state
-        };
-        for _ in 0..20_000 {
-            let pieces = 1 + random() % 5;
-            let input: Vec<u8> = (0..pieces)
-                .flat_map(|_| PIECES[(random() % PIECES.len() as u64) as usize])
-                .copied()
-                .collect();
-            for cuts in [0, u64::MAX, random(), random(), 1 << (random() % 64)] {
-                check_against_the_law(&input, cuts);
-            }
-        }
-    }
-
-    #[test]
-    fn smuggled_ends_are_refused_or_become_text() {
-        let end = |body: &[u8]| Ok((body.to_vec(), true));
-        type Row<'a> = (&'a str, &'a [u8], Result<(Vec<u8>, bool), LineFault>, (&'a [u8], bool));
-        let rows: &[Row<'_>] = &[
-            ("the end", b"a\r\n.\r\n", end(b"a\r\n"), (b"a\r\n", true)),
-            ("an empty body", b".\r\n", end(b""), (b"", true)),
-            ("LF.LF", b"a\n.\nX\r\n.\r\n", Err(LineFault::BareLf), (b"a\r\n.\r\nX\r\n", true)),
-            ("CRLF.LF", b"a\r\n.\nX\r\n.\r\n", Err(LineFault::BareLf), (b"a\r\n.\r\nX\r\n", true)),
-            ("LF.CRLF", b"a\n.\r\nX\r\n.\r\n", Err(LineFault::BareLf), (b"a\r\n.\r\nX\r\n", true)),
-            ("CR.CR", b"a\r.\rX\r\n.\r\n", Err(LineFault::BareCr), (b"a\r\n.\r\nX\r\n", true)),
-            ("CRLF.CR", b"a\r\n.\rX\r\n.\r\n", Err(LineFault::BareCr), (b"a\r\n.\r\nX\r\n", true)),
-            ("CR CR LF", b"a\r\r\n.\r\n", Err(LineFault::BareCr), (b"a\r\n\r\n", true)),
-            ("a stuffed end", b"..\r\n.\r\n", end(b".\r\n"), (b".\r\n", true)),
-            (
-                "a stuffed line",
-                b"..a\r\n...\r\n.\r\n",
-                end(b".a\r\n..\r\n"),
-                (b".a\r\n..\r\n", true),
-            ),
-            ("a dot never stuffed", b".a\r\n.\r\n", end(b"a\r\n"), (b"a\r\n", true)),
-        ];
-        for (name, input, strict, (normalised, ended)) in rows {
-            let found = decode_cut(input, 0, LineEnding::Strict).map(|(body, _, end)| (body, end));
-            assert_eq!(&found, strict, "{name}");
-            let found = decode_cut(input, 0, LineEnding::Normalise);
-            let found = found.map(|(body, _, end)| (body, end));
-            assert_eq!(found, Ok((normalised.to_vec(), *ended)), "{name}, normalised");
-        }
-    }
-
-    #[test]
-    fn nul_is_refused_in_either_way() {
-        for input in [&b"a\0b\r\n"[..], b"\0", b"a\r\n\0.\r\n", b"\r\n.\0\r\n"] {
-            for ending in [LineEnding::Strict, LineEnding::Normalise] {
-                let found = decode_cut(input, 0, ending);
-                assert_eq!(found, Err(LineFault::Nul), "{input:?}, {ending:?}");
-            }
-        }
-    }
-
-    #[test]
-    fn what_follows_the_end_is_left_alone() {
-        let mut input = *b"..a\r\n.\r\nMAIL FROM:<>\r\n.\r\n";
-        let mut decoder = DotDecoder::new(LineEnding::Strict);
-        let decoded = decoder.decode(&mut input).expect("a lawful body");
-        assert_eq!(decoded, Decoded { kept: 4, consumed: 8, end: true });
-        assert_eq!(&input[..4], b".a\r\n");
-        assert_eq!(&input[8..], b"MAIL FROM:<>\r\n.\r\n");
-        let again = decoder.decode(&mut input).expect("the end stays the end");
-        assert_eq!(again, Decoded { kept: 0, consumed: 0, end: true });
-    }
-
-    #[test]
-    fn a_fault_lasts() {
-        let mut decoder = DotDecoder::new(LineEnding::Strict);
-        assert_eq!(decoder.decode(&mut b"a\nb".to_owned()), Err(LineFault::BareLf));
-        assert_eq!(decoder.decode(&mut b"c\r\n.\r\n".to_owned()), Err(LineFault::BareLf));
-    }
-
-    #[test]
-    fn stuffing_is_undone_by_decoding() {
-        for body in ["", "\r\n", ".\r\n", "..\r\n.a\r\n\r\n", "a.b\r\n.", "a\r\n.\r\n"] {
-            let mut stuffed = stuff(body.as_bytes());
-            let whole = if body.is_empty() || body.ends_with("\r\n") { "" } else { "\r\n" };
-            let decoded = DotDecoder::new(LineEnding::Strict).decode(&mut stuffed);
-            let decoded = decoded.expect("a stuffed body is lawful");
-            assert!(decoded.end && decoded.consumed == stuffed.len(), "{body:?}");
-            assert_eq!(&stuffed[..decoded.kept], [body, whole].concat().as_bytes(), "{body:?}");
-        }
-    }
-}
+mod tests;

@@ -1,28 +1,27 @@
-//! Command lines, cut by the one line law: only CRLF ends a line (promise 6).
+//! Command lines. Only CRLF ends a line (promise 6).
 //!
-//! Promise:  a line that is given out holds neither CR, LF nor NUL. What the law refuses is a value
-//!           that says why; nothing is passed on raw.
-//! Bounds:   `COMMAND_BYTES_MAX` with the CRLF. A search never looks further than that, so feeding
-//!           a line byte by byte costs at most its square within that bound.
+//! Promise:  a returned line contains no CR, LF or NUL. A violation of the rule is returned as a
+//!           fault; no raw bytes are passed on.
+//! Bounds:   `COMMAND_BYTES_MAX` with the CRLF. A search never looks further, so feeding a line
+//!           byte by byte costs at most the square of that limit.
 
 use std::fmt;
 
 use crate::base::limits::COMMAND_BYTES_MAX;
 
-/// What the front of the input is.
+/// The front of the input.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Line<'i> {
-    /// A line without its CRLF, and the bytes that it took with it.
+    /// A line without its CRLF, and the bytes consumed with it.
     Complete { text: &'i [u8], consumed: usize },
-    /// The end of the line has not come yet.
+    /// The end of the line has not arrived.
     Partial,
-    /// Not a line. `consumed` reaches behind the CRLF that ends it, if that has come. If
-    /// `input[..consumed]` does not end in CRLF, the rest is still to come: pass it to `skip`
-    /// before the next `cut`, or close.
+    /// An invalid line. If `input[..consumed]` ends in CRLF, the line is complete. Otherwise pass
+    /// the rest to `skip` before the next `cut`, or close the session.
     Fault { fault: LineFault, consumed: usize },
 }
 
-/// How bytes broke the line law.
+/// A violation of the CRLF rule.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LineFault {
     BareCr,
@@ -42,7 +41,7 @@ impl LineFault {
         }
     }
 
-    /// The cause in words that a peer may read.
+    /// The cause, as text for the peer.
     pub fn text(self) -> &'static str {
         match self {
             LineFault::BareCr => "Bare <CR> received",
@@ -61,14 +60,14 @@ impl fmt::Display for LineFault {
 
 impl std::error::Error for LineFault {}
 
-/// What becomes of a CR or LF that stands alone.
+/// What to do with a CR or LF on its own.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum LineEnding {
-    /// It is refused.
+    /// Refuse it.
     #[default]
     Strict,
-    /// It counts as CRLF, for old injectors on listeners that trust them. It never helps to end a
-    /// body: that takes CRLF.CRLF here too.
+    /// Take it for CRLF, for old software on trusted listeners. It never helps to end a body, which
+    /// takes CRLF.CRLF here too.
     Normalise,
 }
 
@@ -90,13 +89,13 @@ pub fn cut(input: &[u8], ending: LineEnding) -> Line<'_> {
     }
 }
 
-/// Drops the rest of a line that `cut` refused: how many bytes of `input` belong to it, and whether
-/// its CRLF was among them.
+/// Skips the rest of a line that `cut` refused. Returns the number of bytes of `input` that belong
+/// to it, and whether they end in CRLF.
 pub fn skip(input: &[u8]) -> (usize, bool) {
     if let Some(at) = memchr::memmem::find(input, b"\r\n") {
         return (at + 2, true);
     }
-    // The CR may be the first half of the end.
+    // The CR may be the first half of the line end.
     (input.len() - usize::from(input.ends_with(b"\r")), false)
 }
 
@@ -148,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn a_trusted_listener_takes_single_ends_for_crlf() {
+    fn a_trusted_listener_accepts_bare_line_ends() {
         let normalise: &[(&str, &[u8], Line<'_>)] = &[
             ("a line", b"NOOP\r\nQUIT\r\n", complete(b"NOOP", 6)),
             ("bare LF", b"NOOP\nQUIT\r\n", complete(b"NOOP", 5)),
@@ -162,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn a_long_line_is_refused_at_the_bound() {
+    fn an_overlong_line_is_refused_at_the_limit() {
         let mut longest = vec![b'x'; COMMAND_BYTES_MAX - 2];
         longest.extend_from_slice(b"\r\n");
         let text = &longest[..COMMAND_BYTES_MAX - 2];
@@ -172,7 +171,7 @@ mod tests {
         assert_eq!(cut(&longer, LineEnding::Strict), Line::Partial);
         longer.push(b'\r');
         let expected = fault(LineFault::TooLong, COMMAND_BYTES_MAX - 1);
-        assert_eq!(cut(&longer, LineEnding::Strict), expected, "its LF would be past the bound");
+        assert_eq!(cut(&longer, LineEnding::Strict), expected, "its LF would be past the limit");
         longer.extend_from_slice(b"\nNOOP\r\n");
         let expected = fault(LineFault::TooLong, COMMAND_BYTES_MAX + 1);
         assert_eq!(cut(&longer, LineEnding::Strict), expected, "the next line is left");
@@ -181,7 +180,7 @@ mod tests {
     #[test]
     fn the_rest_of_a_refused_line_is_skipped_at_any_split() {
         assert_eq!(skip(b"xx"), (2, false));
-        assert_eq!(skip(b"xx\r"), (2, false), "the CR is kept for its LF");
+        assert_eq!(skip(b"xx\r"), (2, false), "the CR is left for its LF");
         assert_eq!(skip(b"\r"), (0, false));
         assert_eq!(skip(b"\r\nNOOP\r\n"), (2, true));
         assert_eq!(skip(b"x\ny\r\nNOOP"), (5, true));

@@ -1,13 +1,13 @@
 //! The arguments of MAIL and RCPT: a path and parameters (RFC 5321 s4.1.2).
 //!
-//! Promise:  each parameter is validated and kept, or the command is refused as a whole. Nothing
-//!           that was not announced is let pass: 555 5.5.4.
-//! Cost:     one pass; texts that are kept are copied once, into the arena of the transaction.
+//! Promise:  each parameter is validated and stored, or the whole command is refused. An extension
+//!           that was not announced is refused: 555 5.5.4.
+//! Cost:     one pass; stored texts are copied once, into the arena of the transaction.
 
 use bumpalo::Bump;
 
+use crate::wire::mail::AddressFault;
 use crate::wire::mail::address;
-use crate::wire::mail::address::AddressFault;
 use crate::wire::smtp::reply::Reply;
 use crate::wire::smtp::transaction::BodyType;
 use crate::wire::smtp::transaction::MailParams;
@@ -24,13 +24,13 @@ pub const ORCPT_BYTES_MAX: usize = 500;
 /// Digits of a SIZE (RFC 1870 s3).
 const SIZE_DIGITS_MAX: usize = 20;
 
-/// What the session's state allows.
+/// The state of the session, as far as it decides which parameters are allowed.
 #[derive(Clone, Copy, Debug)]
 pub struct Allowed {
-    /// Greeted by EHLO or LHLO; without it there are no parameters.
+    /// The client greeted with EHLO or LHLO; otherwise no parameters are allowed.
     pub parameters: bool,
     pub requiretls: bool,
-    /// 0: no bound.
+    /// Bytes of a message; 0 for no limit.
     pub size_max: u64,
 }
 
@@ -38,12 +38,12 @@ pub(super) const TOO_BIG: Reply = Reply::new(552, (5, 3, 4), "Message exceeds th
 const SENDER_NEEDS_UTF8: Reply = Reply::new(553, (5, 6, 7), "Sender address needs SMTPUTF8");
 const RECIPIENT_NEEDS_UTF8: Reply =
     Reply::new(553, (5, 6, 7), "Recipient address needs MAIL with SMTPUTF8");
-const UNGREETED: Reply = Reply::new(555, (5, 5, 4), "Parameters need EHLO");
+const UNGREETED: Reply = Reply::new(555, (5, 5, 4), "Parameters require EHLO");
 const SYNTAX: Reply = Reply::new(501, (5, 5, 4), "Bad parameter syntax");
 const TWICE: Reply = Reply::new(501, (5, 5, 4), "Parameter given twice");
-const NEEDS_TLS: Reply = Reply::new(530, (5, 7, 10), "REQUIRETLS needs a TLS session");
+const NEEDS_TLS: Reply = Reply::new(530, (5, 7, 10), "REQUIRETLS requires TLS");
 
-/// Reads what follows `MAIL FROM:` into `tx`.
+/// Parses the text after `MAIL FROM:` into `tx`.
 pub fn read_mail(text: &[u8], allowed: Allowed, tx: &mut Transaction<'_>) -> Result<(), Reply> {
     let (sender, rest) = address::parse_reverse_path(text, tx.arena)
         .map_err(|fault| bad_address(fault, (5, 1, 7)))?;
@@ -61,7 +61,7 @@ pub fn read_mail(text: &[u8], allowed: Allowed, tx: &mut Transaction<'_>) -> Res
     Ok(())
 }
 
-/// Reads what follows `RCPT TO:`.
+/// Parses the text after `RCPT TO:`.
 pub fn read_recipient<'t>(
     text: &[u8],
     allowed: Allowed,
@@ -91,7 +91,7 @@ pub fn read_recipient<'t>(
     Ok(recipient)
 }
 
-/// Reads one parameter of MAIL and says which one it was.
+/// Parses one parameter of MAIL and returns its bit.
 fn mail_parameter<'t>(
     key: &[u8],
     value: Option<&[u8]>,
@@ -139,7 +139,7 @@ fn mail_parameter<'t>(
     Err(unknown(key))
 }
 
-/// Which parameters a command has had, one bit each.
+/// The parameters of a command so far, one bit each.
 #[derive(Default)]
 struct Seen(u8);
 
@@ -199,7 +199,7 @@ fn read_size(value: &[u8]) -> Option<u64> {
     read_decimal(value)
 }
 
-/// Digits only; a number too large for us is the largest that we know.
+/// Parses digits. A number that overflows becomes the largest possible one.
 pub(super) fn read_decimal(digits: &[u8]) -> Option<u64> {
     if digits.is_empty() || !digits.iter().all(u8::is_ascii_digit) {
         return None;
@@ -246,8 +246,8 @@ fn read_notify(value: &[u8]) -> Option<Notify> {
     Some(Notify::On { success, failure, delay })
 }
 
-/// `addr-type;xtext` of RFC 3461 s4.2, or `utf-8;` with the escapes of RFC 6533 s3 and, under
-/// SMTPUTF8, its raw UTF-8.
+/// `addr-type;xtext` of RFC 3461 s4.2; or `utf-8;` with the escapes of RFC 6533 s3 and, under
+/// SMTPUTF8, raw UTF-8.
 fn is_orcpt(value: &[u8], utf8: bool) -> bool {
     let Some(semicolon) = memchr::memchr(b';', value) else { return false };
     let (kind, text) = (&value[..semicolon], &value[semicolon + 1..]);
@@ -284,7 +284,7 @@ fn has_sound_escapes(text: &[u8]) -> bool {
     true
 }
 
-/// `utf-8-addr-unitext`: as xtext without `+`, and UTF-8 without control characters.
+/// `utf-8-addr-unitext`: xtext without `+`, and UTF-8 without control characters.
 fn is_unitext(text: &[u8]) -> bool {
     let visible = |c: char| !c.is_control() && !matches!(c, ' ' | '+' | '=');
     std::str::from_utf8(text).is_ok_and(|text| text.chars().all(visible))
@@ -305,7 +305,7 @@ fn bad_value(key: &[u8]) -> Reply {
 
 #[cold]
 fn unknown(key: &[u8]) -> Reply {
-    let text = format!("Parameter {} is not known here", key.escape_ascii());
+    let text = format!("Unsupported parameter {}", key.escape_ascii());
     Reply::composed(555, (5, 5, 4), text)
 }
 
@@ -320,95 +320,4 @@ fn bad_address(fault: AddressFault, enhanced: (u8, u16, u16)) -> Reply {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const ALL: Allowed = Allowed { parameters: true, requiretls: true, size_max: 1000 };
-
-    #[test]
-    fn parameters_of_mail_are_kept() {
-        let arena = Bump::new();
-        let mut tx = Transaction::new_in(&arena);
-        let text = "<a@x.test> size=1000 BODY=BINARYMIME SMTPUTF8  RET=HDRS ENVID=q+2B1 \
-            AUTH=<> REQUIRETLS";
-        read_mail(text.as_bytes(), ALL, &mut tx).expect("all are known");
-        let expected = MailParams {
-            size: Some(1000),
-            body: BodyType::BinaryMime,
-            smtputf8: true,
-            requiretls: true,
-            ret: Some(Ret::Headers),
-            envid: Some("q+2B1"),
-            auth: Some("<>"),
-        };
-        assert_eq!(tx.params, expected);
-    }
-
-    #[test]
-    fn parameters_of_rcpt_are_kept() {
-        let arena = Bump::new();
-        let mut tx = Transaction::new_in(&arena);
-        tx.params.smtputf8 = true;
-        let on = |success, failure, delay| Some(Notify::On { success, failure, delay });
-        let rows: [(&str, Option<Notify>, Option<&str>); 7] = [
-            ("", None, None),
-            (" NOTIFY=never", Some(Notify::Never), None),
-            (" NOTIFY=SUCCESS,delay", on(true, false, true), None),
-            (" NOTIFY=FAILURE,FAILURE", on(false, true, false), None),
-            (" ORCPT=rfc822;a+2Bb@x", None, Some("rfc822;a+2Bb@x")),
-            (" ORCPT=utf-8;\u{e4}@x NOTIFY=DELAY", on(false, false, true), Some("utf-8;\u{e4}@x")),
-            (" ORCPT=utf-8;\\x{E4}@x", None, Some("utf-8;\\x{E4}@x")),
-        ];
-        for (params, notify, orcpt) in rows {
-            let text = format!("<b@y.test>{params}");
-            let read = read_recipient(text.as_bytes(), ALL, &tx).expect("it is well formed");
-            assert_eq!((read.notify, read.orcpt), (notify, orcpt), "{params}");
-        }
-    }
-
-    #[test]
-    fn escapes_hide_no_control_characters() {
-        let rows: [(&str, bool); 14] = [
-            ("a\\x{E4}@x", true),
-            ("\\x{10FFFF}\\x{20}", true),
-            ("plain@x", true),
-            ("\\x{0D}\\x{0A}Bcc:", false),
-            ("a\\x{00}", false),
-            ("\\x{7F}", false),
-            ("\\x{85}", false),
-            ("\\x{000D}", false),
-            ("\\x{D800}", false),
-            ("\\x{110000}", false),
-            ("\\x{e4}", false),
-            ("\\x{E4", false),
-            ("\\x{}", false),
-            ("a\\b", false),
-        ];
-        for (text, valid) in rows {
-            for utf8 in [false, true] {
-                let value = format!("utf-8;{text}");
-                assert_eq!(is_orcpt(value.as_bytes(), utf8), valid, "{text}, SMTPUTF8: {utf8}");
-            }
-            let raw = format!("utf-8;\u{fc}{text}");
-            assert_eq!(is_orcpt(raw.as_bytes(), true), valid, "{text} among raw UTF-8");
-        }
-        assert!(!is_orcpt("utf-8;\u{85}\u{fc}".as_bytes(), true), "a raw control character");
-        assert!(is_orcpt(b"rfc822;a\\b@x", false), "other types have no escapes");
-    }
-
-    #[test]
-    fn numbers_are_digits_and_saturate() {
-        let rows: [(&str, Option<u64>); 7] = [
-            ("0", Some(0)),
-            ("0042", Some(42)),
-            ("18446744073709551615", Some(u64::MAX)),
-            ("99999999999999999999", Some(u64::MAX)),
-            ("+1", None),
-            ("-1", None),
-            ("", None),
-        ];
-        for (text, number) in rows {
-            assert_eq!(read_decimal(text.as_bytes()), number, "{text}");
-        }
-    }
-}
+mod tests;

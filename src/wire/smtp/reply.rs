@@ -1,23 +1,23 @@
-//! Replies: a code, an enhanced code (RFC 3463) and a text become CRLF lines.
+//! Replies: a code, an enhanced code (RFC 3463) and a text, written as CRLF lines.
 //!
-//! Promise:  whatever the text holds, what is written is printable ASCII in lines of at most
-//!           `REPLY_LINE_BYTES_MAX` bytes, each with the same code, the last one marked as the last.
-//!           A text that quotes a peer can therefore never forge a second reply.
-//! Bounds:   a text may be as long as it likes; it is broken at spaces.
+//! Promise:  the output is printable ASCII in lines of at most `REPLY_LINE_BYTES_MAX` bytes, all
+//!           with the same code, the last one marked as the last, whatever the text contains. A
+//!           text that quotes a peer can therefore never forge a second reply.
+//! Bounds:   none for the text; it is broken into lines at spaces.
 
 use std::borrow::Cow;
 
-/// RFC 5321 s4.5.3.1.5: a reply line with its code and CRLF.
+/// Bytes of a reply line with its code and CRLF (RFC 5321 s4.5.3.1.5).
 pub const REPLY_LINE_BYTES_MAX: usize = 512;
 
-/// What remains for the text behind the longest code, `550-5.999.999 `, and before the CRLF.
+/// Bytes of text in a line with the longest code, `550-5.999.999 `, and CRLF.
 const TEXT_BYTES_MAX: usize = REPLY_LINE_BYTES_MAX - 16;
 
 /// One reply, perhaps of several lines.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Reply {
     pub code: u16,
-    /// `None` where RFC 2034 forbids it: greetings, answers to HELO and EHLO, and 3xx.
+    /// `None` where RFC 2034 forbids it: in greetings, answers to HELO and EHLO, and 3xx.
     pub enhanced: Option<(u8, u16, u16)>,
     /// A `\n` starts a new line.
     pub text: Cow<'static, str>,
@@ -33,22 +33,22 @@ impl Reply {
         Reply { code, enhanced: None, text: Cow::Borrowed(text) }
     }
 
-    /// As `new`, with a text made for the occasion.
+    /// As `new`, with a text composed at run time.
     pub fn composed(code: u16, enhanced: (u8, u16, u16), text: String) -> Reply {
         Reply { code, enhanced: Some(enhanced), text: Cow::Owned(text) }
     }
 
-    /// A refusal for good: it counts as an error of the session.
+    /// Whether the reply is a permanent failure, which counts as an error of the session.
     pub fn is_permanent(&self) -> bool {
         self.code >= 500
     }
 
-    /// RFC 5321 s3.8 and RFC 7504: behind a 421 or a 521 the channel is closed.
+    /// Whether the session ends after the reply (RFC 5321 s3.8, RFC 7504).
     pub fn ends_session(&self) -> bool {
         self.code == 421 || self.code == 521
     }
 
-    /// Appends the reply's lines to `out`.
+    /// Appends the lines of the reply to `out`.
     pub fn write(&self, out: &mut Vec<u8>) {
         let mut rest = self.text.as_bytes();
         loop {
@@ -63,7 +63,7 @@ impl Reply {
         }
     }
 
-    /// For logs: its lines as they would be written, with ` / ` between them.
+    /// The lines joined by ` / `, for logs.
     pub fn in_one_line(&self) -> String {
         let mut lines = Vec::with_capacity(80);
         self.write(&mut lines);
@@ -84,7 +84,7 @@ impl Reply {
     }
 }
 
-/// One line's worth of text, and what follows it.
+/// The text of one line, and the rest.
 fn cut_text(text: &[u8]) -> (&[u8], Option<&[u8]>) {
     let window = &text[..text.len().min(TEXT_BYTES_MAX)];
     if let Some(end) = memchr::memchr(b'\n', window) {
@@ -107,7 +107,7 @@ pub fn push_code(code: u16, separator: u8, out: &mut Vec<u8>) {
     out.extend_from_slice(&[digit(code / 100), digit(code / 10), digit(code), separator]);
 }
 
-/// Turns the `-` of the line that starts at `line` into the space of the last line.
+/// Replaces the `-` of the line at offset `line` with the space of the last line.
 pub fn mark_last_line(line: usize, out: &mut [u8]) {
     out[line + 3] = b' ';
 }
@@ -128,7 +128,7 @@ pub fn push_decimal(number: u64, out: &mut Vec<u8>) {
     out.extend_from_slice(&digits[start..]);
 }
 
-/// Appends `text` with everything but printable ASCII turned into question marks.
+/// Appends `text` with everything but printable ASCII replaced by question marks.
 pub fn push_printable(text: &[u8], out: &mut Vec<u8>) {
     out.extend(text.iter().map(|&byte| if matches!(byte, b' '..=b'~') { byte } else { b'?' }));
 }

@@ -1,7 +1,8 @@
-//! One mail transaction: who sends, to whom, and what was asked for on the way.
+//! One mail transaction: the sender, the recipients and their parameters.
 //!
-//! Owner:    the driver of the session. It makes one with an arena and drops both at `Step::Reset`.
-//! Promise:  all text in it was validated by the grammar of its parameter and lives in the arena.
+//! Owner:    the driver of the session. It creates one with an arena and drops both at
+//!           `Step::Reset`.
+//! Promise:  all text was validated by the grammar of its parameter and lives in the arena.
 //! Bounds:   `ServerConfig::recipients_max` RCPT commands, each of at most `COMMAND_BYTES_MAX`.
 
 use bumpalo::Bump;
@@ -10,16 +11,16 @@ use bumpalo::collections::Vec;
 use crate::wire::mail::address::Mailbox;
 use crate::wire::mail::address::ReversePath;
 
-/// What MAIL and RCPT said so far.
+/// The sender, the recipients and the parameters so far.
 #[derive(Debug)]
 pub struct Transaction<'t> {
     pub arena: &'t Bump,
-    /// `None` until MAIL has come. While the gate is asked about it, it stands here already.
+    /// `None` before MAIL. Set before the question `Mail` is asked.
     pub sender: Option<ReversePath<'t>>,
     pub params: MailParams<'t>,
-    /// The accepted ones.
+    /// The accepted recipients.
     pub recipients: Vec<'t, Recipient<'t>>,
-    /// The one that the gate is asked about.
+    /// The recipient of the question `Recipient`.
     pub candidate: Option<Recipient<'t>>,
 }
 
@@ -34,7 +35,7 @@ impl<'t> Transaction<'t> {
         }
     }
 
-    /// Whether no MAIL was accepted into it.
+    /// Whether the transaction holds no sender and no recipient.
     pub fn is_blank(&self) -> bool {
         self.sender.is_none() && self.recipients.is_empty() && self.candidate.is_none()
     }
@@ -53,13 +54,13 @@ pub struct MailParams<'t> {
     pub requiretls: bool,
     /// RET (RFC 3461).
     pub ret: Option<Ret>,
-    /// ENVID (RFC 3461), xtext as given.
+    /// ENVID (RFC 3461), in xtext.
     pub envid: Option<&'t str>,
-    /// AUTH (RFC 4954), xtext as given, or `<>`. It says what the client claims, no more.
+    /// AUTH (RFC 4954), in xtext, or `<>`. A claim of the client, not verified.
     pub auth: Option<&'t str>,
 }
 
-/// What the body may consist of.
+/// The contents of the body.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum BodyType {
     #[default]
@@ -75,7 +76,7 @@ pub enum Ret {
     Headers,
 }
 
-/// When the sender wants to hear of a recipient (RFC 3461 s4.1).
+/// The reports that the sender requests for a recipient (RFC 3461 s4.1).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Notify {
     Never,
@@ -86,8 +87,8 @@ pub enum Notify {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Recipient<'t> {
     pub mailbox: Mailbox<'t>,
-    /// NOTIFY; `None` leaves it to the default, failures and perhaps delays.
+    /// NOTIFY; `None` for the default, failures and perhaps delays.
     pub notify: Option<Notify>,
-    /// ORCPT, as given: `type;xtext`.
+    /// ORCPT, unchanged: `type;xtext`.
     pub orcpt: Option<&'t str>,
 }

@@ -1,6 +1,6 @@
-//! What each verb of a session does, save those that carry a body (`bdat`).
+//! The verbs of a session except those that carry a body (`bdat`).
 //!
-//! Each is a paragraph: is it the time for it, is it well-formed, then ask or answer.
+//! Each function checks the phase, then the syntax, then asks the gate or answers.
 
 use crate::wire::mail::address;
 use crate::wire::smtp::capability;
@@ -21,7 +21,7 @@ use crate::wire::smtp::server::Waiting;
 use crate::wire::smtp::transaction::Transaction;
 use crate::wire::smtp::xclient::Xclient;
 
-// The answers of the ordinary path, ready to send.
+// The most frequent replies, preformatted.
 const SENDER_OK: &[u8] = b"250 2.1.0 Ok\r\n";
 const RECIPIENT_OK: &[u8] = b"250 2.1.5 Ok\r\n";
 const OK: &[u8] = b"250 2.0.0 Ok\r\n";
@@ -33,11 +33,11 @@ const NO_EXPN: Reply = Reply::new(502, (5, 5, 1), "EXPN is not offered");
 const NO_AUTH: Reply = Reply::new(502, (5, 5, 1), "AUTH is not offered");
 const VRFY_SYNTAX: Reply = Reply::new(501, (5, 5, 4), "Syntax: VRFY address");
 const VRFY_ANSWER: Reply =
-    Reply::new(252, (2, 0, 0), "Cannot verify, but will take mail for it if RCPT does");
+    Reply::new(252, (2, 0, 0), "Cannot verify, but will accept mail for it if RCPT does");
 const SAY_LHLO: Reply = Reply::new(500, (5, 5, 1), "This is LMTP: greet with LHLO");
 const SAY_EHLO: Reply = Reply::new(500, (5, 5, 1), "This is SMTP: greet with EHLO or HELO");
-// RFC 2034 s3: answers to a greeting bear no enhanced code.
-const HELO_SYNTAX: Reply = Reply::plain(501, "A domain name or an address literal is needed");
+// RFC 2034 s3: answers to a greeting have no enhanced code.
+const HELO_SYNTAX: Reply = Reply::plain(501, "Domain name or address literal required");
 const UNGREETED: Reply = Reply::new(503, (5, 5, 1), "Send EHLO first");
 const UNGREETED_LMTP: Reply = Reply::new(503, (5, 5, 1), "Send LHLO first");
 const NESTED_MAIL: Reply = Reply::new(503, (5, 5, 1), "A transaction is open, send RSET first");
@@ -49,14 +49,15 @@ const TOO_MANY_MESSAGES: Reply =
     Reply::new(421, (4, 7, 0), "Too many messages in one session, closing");
 const TOO_MANY_RECIPIENTS: Reply = Reply::new(452, (4, 5, 3), "Too many recipients");
 const TLS_READY: Reply = Reply::new(220, (2, 0, 0), "Ready to start TLS");
-const TLS_ACTIVE: Reply = Reply::new(503, (5, 5, 1), "TLS is active already");
+const TLS_ACTIVE: Reply = Reply::new(503, (5, 5, 1), "TLS is already active");
 const NO_TLS: Reply = Reply::new(502, (5, 5, 1), "STARTTLS is not offered");
 const NOT_NOW: Reply = Reply::new(503, (5, 5, 1), "Not during a transaction");
 const NO_XCLIENT: Reply = Reply::new(550, (5, 7, 0), "Insufficient authorisation for XCLIENT");
 
 impl Server {
     pub(super) fn hello(&mut self, verb: Verb, argument: &[u8], out: &mut Vec<u8>) -> Step {
-        // RFC 2033 s4.1: LMTP has its own greeting, so that neither is taken for the other.
+        // RFC 2033 s4.1: LMTP has its own greeting, so that neither protocol is taken for the
+        // other.
         if (verb == Verb::Lhlo) != self.is_lmtp() {
             let reply = if self.is_lmtp() { SAY_LHLO } else { SAY_EHLO };
             return self.refuse(&reply, out);
@@ -68,7 +69,8 @@ impl Server {
         Step::Ask(Question::Helo)
     }
 
-    /// RFC 5321 s4.1.4: a greeting that is accepted is also a RSET; one that is not changes nothing.
+    /// RFC 5321 s4.1.4: an accepted greeting also resets the session; a refused one changes
+    /// nothing.
     pub(super) fn on_helo_verdict(
         &mut self,
         verdict: Verdict,
@@ -98,7 +100,7 @@ impl Server {
         if self.phase == Phase::Fresh {
             return self.refuse(&self.say_hello(), out);
         }
-        // RFC 9422 s4: MAILMAX counts all of them. The next one starts over in a new session.
+        // RFC 9422 s4: MAILMAX counts every MAIL. The client continues in a new session.
         self.messages = self.messages.saturating_add(1);
         if self.messages > self.config.messages_max {
             return self.end(&TOO_MANY_MESSAGES, out);
@@ -108,7 +110,7 @@ impl Server {
             Phase::Envelope | Phase::Chunks => return self.refuse(&NESTED_MAIL, out),
             Phase::Failed => return self.refuse(&FAILED, out),
         }
-        debug_assert!(tx.is_blank(), "the driver starts a transaction anew at each reset");
+        debug_assert!(tx.is_blank(), "the driver starts a new transaction at each reset");
         let Some(path) = command::after_keyword(argument, b"FROM:") else {
             return self.refuse(&MAIL_SYNTAX, out);
         };
@@ -132,7 +134,7 @@ impl Server {
         }
     }
 
-    /// The arena holds a copy of the address by now: a new one, lest refused senders pile up in it.
+    /// Resets the transaction too: the arena contains a copy of the refused address.
     fn refuse_mail(&mut self, reply: &Reply, out: &mut Vec<u8>) -> Step {
         match self.refuse(reply, out) {
             Step::Continue => Step::Reset,
@@ -153,8 +155,8 @@ impl Server {
             Phase::Chunks => return self.refuse(&BETWEEN_CHUNKS, out),
             Phase::Failed => return self.refuse(&FAILED, out),
         }
-        // RFC 9422 s4: RCPTMAX counts all of them, which also bounds what refused ones leave in
-        // the arena.
+        // RFC 9422 s4: RCPTMAX counts every RCPT, which also limits the refused addresses in the
+        // arena.
         self.recipients = self.recipients.saturating_add(1);
         if self.recipients > self.config.recipients_max {
             return self.refuse(&TOO_MANY_RECIPIENTS, out);
@@ -182,7 +184,7 @@ impl Server {
         match verdict {
             Verdict::Refuse(reply) => self.refuse(&reply, out),
             Verdict::Accept => {
-                tx.recipients.push(candidate.expect("`rcpt` left it for the gate to see"));
+                tx.recipients.push(candidate.expect("`rcpt` stores the candidate before it asks"));
                 out.extend_from_slice(RECIPIENT_OK);
                 Step::Continue
             }
@@ -224,7 +226,7 @@ impl Server {
         }
     }
 
-    /// The verbs that ask nobody.
+    /// The verbs that need no decision of the gate.
     pub(super) fn simple(&mut self, verb: Verb, argument: &[u8], out: &mut Vec<u8>) -> Step {
         match verb {
             Verb::Noop => out.extend_from_slice(OK),
@@ -248,7 +250,7 @@ impl Server {
         Step::Continue
     }
 
-    /// The place of RFC 4954. Nothing is announced, so nothing is offered.
+    /// AUTH (RFC 4954) is not offered.
     fn auth(&mut self, out: &mut Vec<u8>) -> Step {
         let reply = if self.in_transaction() { NOT_NOW } else { NO_AUTH };
         self.refuse(&reply, out)
@@ -283,6 +285,6 @@ fn read_name(argument: &[u8]) -> Option<&str> {
 }
 
 fn help() -> Reply {
-    let text = format!("Commands: {}\nAnd STARTTLS where EHLO announces it", Verb::KNOWN);
+    let text = format!("Commands: {}\nSTARTTLS where EHLO announces it", Verb::KNOWN);
     Reply::composed(214, (2, 0, 0), text)
 }

@@ -1,10 +1,10 @@
-//! XCLIENT: a trusted proxy tells who the client behind it is.
+//! XCLIENT: a trusted proxy passes on the identity of its client.
 //!
 //! Format:   Postfix `XCLIENT_README`: `name=value` pairs, values in xtext, `[UNAVAILABLE]` and
-//!           `[TEMPUNAVAIL]` for what the proxy does not know.
-//! Promise:  attributes outside `ATTRIBUTES` are refused, so that no proxy relies on one without
-//!           effect; the driver applies all others. Only the form of the values is judged here.
-//!           Whether the peer may use XCLIENT is the driver's decision.
+//!           `[TEMPUNAVAIL]` for values that the proxy does not know.
+//! Promise:  attributes outside `ATTRIBUTES` are refused, so that no proxy relies on an attribute
+//!           without effect; the driver applies all others. This file checks only the form of the
+//!           values. The driver decides whether the peer may use XCLIENT.
 
 use std::net::IpAddr;
 use std::net::Ipv4Addr;
@@ -13,16 +13,16 @@ use std::net::Ipv6Addr;
 use crate::wire::smtp::reply::Reply;
 use crate::wire::smtp::xtext;
 
-/// What EHLO lists behind XCLIENT.
+/// The attributes that EHLO announces.
 pub const ATTRIBUTES: &str = "NAME ADDR PORT HELO";
 
 /// Bytes of a decoded value. A longer one is refused with 501.
 pub const VALUE_BYTES_MAX: usize = 255;
 
-/// What was said about one attribute.
+/// The value of one attribute.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
 pub enum Attribute<T> {
-    /// Not mentioned: what was known before stays.
+    /// Not mentioned: the earlier value stays.
     #[default]
     Absent,
     Unavailable,
@@ -55,7 +55,7 @@ const BAD_VALUE: Reply = Reply::new(501, (5, 5, 4), "XCLIENT value is not valid"
 const TWICE: Reply = Reply::new(501, (5, 5, 4), "XCLIENT attribute given twice");
 
 impl Xclient {
-    /// Reads the argument of the command.
+    /// Parses the argument of the command.
     pub fn parse(argument: &[u8]) -> Result<Xclient, Reply> {
         let mut all = Xclient::default();
         let mut words = argument.split(|byte| *byte == b' ').filter(|word| !word.is_empty());

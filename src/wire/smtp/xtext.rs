@@ -1,13 +1,15 @@
-//! xtext (RFC 3461 s4): printable ASCII in which anything else is `+` and two hexadecimal digits.
+//! xtext (RFC 3461 s4): printable ASCII in which other octets are written as `+` and two
+//! hexadecimal digits.
 
-/// Whether `text` is xtext of printable ASCII. A control character hidden in it would reach the
-/// header of a delivery report, so it is refused here.
+/// Whether `text` is valid xtext and decodes to printable ASCII. A hidden control character would
+/// reach the header of a delivery report.
 pub fn is_xtext(text: &[u8]) -> bool {
     let mut rest = text;
     while let [first, behind @ ..] = rest {
         rest = match first {
             b'+' => match behind {
-                // Upper case only: the text is passed on as it is, to others who may be strict.
+                // Upper case only: the text is passed on unchanged, and other servers may be
+                // strict.
                 [
                     high @ (b'0'..=b'9' | b'A'..=b'F'),
                     low @ (b'0'..=b'9' | b'A'..=b'F'),
@@ -23,7 +25,7 @@ pub fn is_xtext(text: &[u8]) -> bool {
     true
 }
 
-/// Decodes xtext, in any case of its digits, into text without control characters.
+/// Decodes xtext, with digits in any case, to text without control characters.
 pub fn decode(text: &[u8]) -> Option<String> {
     let mut decoded = Vec::with_capacity(text.len());
     let mut rest = text;
@@ -54,7 +56,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn xtext_is_judged_and_decoded() {
+    fn xtext_is_validated_and_decoded() {
         let rows: [(&str, bool, Option<&str>); 10] = [
             ("abc", true, Some("abc")),
             ("a+2Bb+3D", true, Some("a+b=")),

@@ -1,4 +1,4 @@
-//! Bodies of DATA, in arbitrary pieces.
+//! Bodies of DATA, split at random.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

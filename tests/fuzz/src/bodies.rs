@@ -1,31 +1,34 @@
-//! Streams: what comes of a body does not depend on how it is cut.
+//! Bodies and headers: the result does not depend on how they are split.
 
 use ringpost::wire::mail::header;
 use ringpost::wire::mail::header::HeaderScan;
-use ringpost::wire::smtp::dot;
 use ringpost::wire::smtp::dot::DotDecoder;
 use ringpost::wire::smtp::line::LineEnding;
 use ringpost::wire::smtp::line::LineFault;
+use ringpost::wire::smtp::stuff::Stuffer;
 
 use super::Pieces;
 
-/// Two bytes choose the line law and the cuts; the rest is what follows 354.
+/// The first two bytes choose the line ending rule and the cuts; the rest is the input after 354.
 pub fn dot(data: &[u8]) {
     let [law, cuts, body @ ..] = data else { return };
     let ending = if law % 2 == 0 { LineEnding::Strict } else { LineEnding::Normalise };
     let whole = decode(body, 0, ending);
-    assert_eq!(decode(body, *cuts, ending), whole, "cut or whole");
+    assert_eq!(decode(body, *cuts, ending), whole, "cut and whole");
     let Ok((kept, consumed, end)) = whole else {
         let is_nul = whole == Err(LineFault::Nul);
-        assert!(ending == LineEnding::Strict || is_nul, "normalising refuses nothing but NUL");
+        assert!(ending == LineEnding::Strict || is_nul, "normalising refuses only NUL");
         return;
     };
-    assert!(!end || body[..consumed].ends_with(b".\r\n"), "only that ends a body");
-    assert!(end || consumed == body.len(), "all is judged before the end");
+    assert!(!end || body[..consumed].ends_with(b".\r\n"), "only the dot line ends a body");
+    assert!(end || consumed == body.len(), "all input before the end is consumed");
     if end {
-        let again = decode(&dot::stuff(&kept), *cuts, LineEnding::Strict);
-        let (kept_again, _, end_again) = again.expect("what was kept obeys the line law");
-        assert!(end_again && kept_again == kept, "what was kept can be sent on");
+        let mut stuffer = Stuffer::new();
+        let mut stuffed: Vec<u8> = stuffer.segments(&kept).flatten().copied().collect();
+        stuffed.extend_from_slice(stuffer.end());
+        let again = decode(&stuffed, *cuts, LineEnding::Strict);
+        let (kept_again, _, end_again) = again.expect("a decoded body obeys the CRLF rule");
+        assert!(end_again && kept_again == kept, "a decoded body can be sent on");
     }
 }
 
@@ -41,7 +44,11 @@ fn decode(body: &[u8], cuts: u8, ending: LineEnding) -> Result<Body, LineFault> 
             LineEnding::Strict => {
                 let decoded = decoder.decode(&mut fresh)?;
                 kept.extend_from_slice(&fresh[..decoded.kept]);
-                assert_eq!(fresh[decoded.consumed..], piece[decoded.consumed..], "left alone");
+                assert_eq!(
+                    fresh[decoded.consumed..],
+                    piece[decoded.consumed..],
+                    "the rest is unchanged"
+                );
                 decoded
             }
             LineEnding::Normalise => decoder.decode_normalising(piece, &mut kept)?,
@@ -54,14 +61,14 @@ fn decode(body: &[u8], cuts: u8, ending: LineEnding) -> Result<Body, LineFault> 
     Ok((kept, consumed, false))
 }
 
-/// One byte chooses the cuts; the rest is a message.
+/// The first byte chooses the cuts; the rest is a message.
 pub fn header(data: &[u8]) {
     let [cuts, message @ ..] = data else { return };
     let mut whole = HeaderScan::new();
     whole.feed(message);
     let mut cut = HeaderScan::new();
     Pieces::new(message, *cuts).for_each(|piece| cut.feed(piece));
-    assert_eq!(findings(&cut), findings(&whole), "cut or whole");
+    assert_eq!(findings(&cut), findings(&whole), "cut and whole");
     assert!(whole.header_bytes() <= message.len() as u64);
     if let Some(id) = whole.message_id() {
         assert!(

@@ -1,7 +1,8 @@
-//! What must hold for any bytes, one function per fuzz target.
+//! Properties that hold for any input, one function per fuzz target.
 //!
-//! The fuzzers in `fuzz_targets` call these (`cargo +nightly fuzz run --fuzz-dir tests/fuzz session`), and
-//! `tests/fuzz_corpus.rs` replays the corpus and mutations of it with them on a stable compiler.
+//! The fuzzers in `fuzz_targets` call them (`cargo +nightly fuzz run --fuzz-dir tests/fuzz
+//! session`). `tests/fuzz_corpus.rs` calls them with the corpus and mutations of it on the stable
+//! compiler.
 
 mod bodies;
 mod values;
@@ -14,7 +15,7 @@ pub use values::proxy;
 pub use values::stored;
 pub use wire_session::session;
 
-/// Where a run of arbitrary choices comes from: xorshift, seeded by a byte of the input.
+/// A random number generator (xorshift), seeded by a byte of the input.
 pub struct Choices(u64);
 
 impl Choices {
@@ -29,14 +30,14 @@ impl Choices {
         self.0
     }
 
-    /// A number below `bound`; 0 when that is 0.
+    /// A number below `bound`; 0 if `bound` is 0.
     pub fn below(&mut self, bound: usize) -> usize {
         (self.next_u64() >> 16) as usize % bound.max(1)
     }
 }
 
-/// Cuts bytes into pieces by the seed: 0 leaves them whole, `L` gives line by line as a client does
-/// that waits for each reply, others give pieces of up to so many bytes.
+/// Splits bytes by the seed: 0 gives one piece, `L` one per line like a client that waits for each
+/// reply, other seeds pieces of random size.
 pub struct Pieces<'d> {
     rest: &'d [u8],
     seed: u8,

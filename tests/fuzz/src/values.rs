@@ -1,4 +1,4 @@
-//! Addresses, PROXY headers and stored records: one call, one value.
+//! Addresses, PROXY headers and stored records.
 
 use std::hint::black_box;
 
@@ -7,12 +7,13 @@ use ringpost::queue::schema;
 use ringpost::wire::mail::address;
 use ringpost::wire::mail::address::Mailbox;
 use ringpost::wire::mail::address::ReversePath;
+use ringpost::wire::mail::address_scan;
 use ringpost::wire::proxy;
 use ringpost::wire::proxy::Proxy;
 use ringpost::wire::proxy::V1_BYTES_MAX;
 use ringpost::wire::proxy::V2_BYTES_MAX;
 
-/// Whatever is accepted can be stored, read back, logged and routed.
+/// Every accepted address can be stored, parsed again, logged and routed.
 pub fn address(data: &[u8]) {
     black_box(address::is_domain_or_literal(data));
     let bracketed = [b"<", data, b">"].concat();
@@ -25,7 +26,7 @@ pub fn address(data: &[u8]) {
         }
         if let Ok((ReversePath::Mailbox(mailbox), _)) = address::parse_reverse_path(text, &arena) {
             check_mailbox(mailbox);
-            assert!(!mailbox.domain().is_empty(), "only a recipient may be a bare postmaster");
+            assert!(!mailbox.domain().is_empty(), "only a recipient may be the bare postmaster");
         }
     }
     if let Ok(text) = std::str::from_utf8(data)
@@ -37,10 +38,10 @@ pub fn address(data: &[u8]) {
 
 fn check_mailbox(mailbox: Mailbox<'_>) {
     let text = mailbox.as_str();
-    assert_eq!(Mailbox::from_stored(text), Some(mailbox), "{text:?} is read back");
+    assert_eq!(Mailbox::from_stored(text), Some(mailbox), "{text:?} is parsed again");
     assert!(!text.chars().any(char::is_control), "{text:?} has no control character");
-    assert!(mailbox.local().len() <= address::LOCAL_BYTES_MAX, "{text:?}");
-    assert!(mailbox.domain().len() <= address::DOMAIN_BYTES_MAX, "{text:?}");
+    assert!(mailbox.local().len() <= address_scan::LOCAL_BYTES_MAX, "{text:?}");
+    assert!(mailbox.domain().len() <= address_scan::DOMAIN_BYTES_MAX, "{text:?}");
     assert_eq!(mailbox.is_utf8(), !text.is_ascii(), "{text:?}");
     let domain = mailbox.domain_ascii().expect("an accepted domain has A-labels");
     assert!(domain.is_ascii(), "{text:?} is routed by {domain:?}");
@@ -48,10 +49,10 @@ fn check_mailbox(mailbox: Mailbox<'_>) {
     let arena = Bump::new();
     let again = format!("<{text}>");
     let reparsed = address::parse_forward_path(again.as_bytes(), &arena);
-    assert_eq!(reparsed, Ok((mailbox, &b""[..])), "{text:?} is in its one spelling");
+    assert_eq!(reparsed, Ok((mailbox, &b""[..])), "{text:?} is canonical");
 }
 
-/// A judgement is final: more bytes do not change it, fewer only ask for more.
+/// A result is final: more input does not change it, less input asks for more.
 pub fn proxy(data: &[u8]) {
     let found = proxy::parse(data);
     let longer = [data, b"\r\nEHLO \0"].concat();
@@ -69,8 +70,8 @@ pub fn proxy(data: &[u8]) {
     }
 }
 
-/// A record is believed or refused with a reason. Sealed too, for a checksum keeps arbitrary bytes
-/// from going any deeper.
+/// A record is accepted or refused with a reason. The input is also tried with a valid checksum,
+/// because random bytes seldom have one.
 pub fn stored(data: &[u8]) {
     let sealed = [data, &crc32(data).to_be_bytes()].concat();
     for record in [data, &sealed] {
@@ -82,7 +83,7 @@ pub fn stored(data: &[u8]) {
     }
 }
 
-/// The checksum that ends a record (IEEE 802.3), written out so that the fuzzer needs no crate more.
+/// The checksum that ends a record (IEEE 802.3), implemented here to need no further crate.
 fn crc32(bytes: &[u8]) -> u32 {
     !bytes.iter().fold(!0, |crc, byte| {
         (0..8).fold(crc ^ u32::from(*byte), |crc, _| (crc >> 1) ^ (0xEDB8_8320 * (crc & 1)))

@@ -1,4 +1,4 @@
-//! A session: the server's machine, a driver that does all it asks, and a gate with moods.
+//! A session: the server's machine, a driver, and a gate with random answers.
 
 use std::sync::Arc;
 
@@ -23,7 +23,7 @@ use super::Pieces;
 
 const SIZE_MAX: u64 = 10_000;
 const REFUSAL: Reply = Reply::new(550, (5, 7, 1), "Not today");
-const BROKEN_BODY: Reply = Reply::new(521, (5, 5, 2), "The body broke the line law");
+const BROKEN_BODY: Reply = Reply::new(521, (5, 5, 2), "The body breaks the CRLF rule");
 
 const FLAG_LMTP: u8 = 1;
 const FLAG_TLS: u8 = 2;
@@ -34,18 +34,18 @@ const FLAG_NORMALISE: u8 = 32;
 const FLAG_LENIENT: u8 = 64;
 const FLAG_FEW: u8 = 128;
 
-/// Three bytes choose the listener, the gate's mood (0 and `0` accept all) and the cuts; the rest
-/// is what the client sends.
+/// Three bytes choose the listener, the gate's answers (0 and `0` accept all) and the cuts; the
+/// rest is the client's input.
 pub fn session(data: &[u8]) {
-    let [flags, mood, cuts, sent @ ..] = data else { return };
-    let (replies, steps) = run(*flags, *mood, Pieces::new(sent, *cuts));
+    let [flags, answers, cuts, sent @ ..] = data else { return };
+    let (replies, steps) = run(*flags, *answers, Pieces::new(sent, *cuts));
     assert!(steps <= 3 * sent.len() + 16, "{steps} steps for {} bytes", sent.len());
     check_replies(&replies);
-    // Where the replies may depend on what has come so far, the client broke pipelining or TLS
-    // threw input away.
+    // If the client breaks the rules of pipelining, or TLS drops input, the replies may depend on
+    // the cuts.
     if flags & FLAG_LENIENT != 0 && flags & FLAG_STARTTLS == 0 {
-        let (whole, _) = run(*flags, *mood, Pieces::new(sent, 0));
-        assert_eq!(text(&replies), text(&whole), "cut or whole");
+        let (whole, _) = run(*flags, *answers, Pieces::new(sent, 0));
+        assert_eq!(text(&replies), text(&whole), "cut and whole");
     }
 }
 
@@ -71,15 +71,15 @@ fn config(flags: u8) -> ServerConfig {
     }
 }
 
-/// What the server said, and how many steps it took.
-fn run(flags: u8, mood: u8, pieces: Pieces<'_>) -> (Vec<u8>, usize) {
+/// The server's replies, and the number of steps.
+fn run(flags: u8, answers: u8, pieces: Pieces<'_>) -> (Vec<u8>, usize) {
     let config = Arc::new(config(flags));
     let mut server = Server::new(Arc::clone(&config), flags & FLAG_TLS != 0);
     let mut driver = Driver {
         pieces,
         input: Vec::new(),
         out: Vec::new(),
-        gate: (mood != b'0' && mood != 0).then(|| Choices::new(mood.into())),
+        gate: (answers != b'0' && answers != 0).then(|| Choices::new(answers.into())),
         line_ending: config.line_ending,
         steps: 0,
     };
@@ -101,18 +101,18 @@ struct Driver<'d> {
 }
 
 impl Driver<'_> {
-    /// Drives until the transaction is over; `false` when the session is.
+    /// Runs one transaction; `false` when the session ends.
     fn transaction(&mut self, server: &mut Server, arena: &Bump) -> bool {
         let mut tx = Transaction::new_in(arena);
         loop {
             self.steps += 1;
             let (commands, said) = (server.commands(), self.out.len());
             let (consumed, step) = server.next(&self.input, &mut tx, &mut self.out);
-            assert!(consumed <= self.input.len(), "no more is consumed than there is");
-            assert!(consumed > 0 || !matches!(step, Step::Continue), "a step gets on");
+            assert!(consumed <= self.input.len(), "not more than the input is consumed");
+            assert!(consumed > 0 || !matches!(step, Step::Continue), "each step makes progress");
             self.input.drain(..consumed);
             let step = self.perform(step, server, &mut tx);
-            assert!(self.out.ends_with(b"\r\n"), "a reply is whole lines");
+            assert!(self.out.ends_with(b"\r\n"), "a reply consists of complete lines");
             let Some(step) = step else { return false };
             assert!(
                 server.commands() == commands || self.out.len() > said,
@@ -120,13 +120,16 @@ impl Driver<'_> {
             );
             match step {
                 Step::Close => {
-                    assert!(self.out.len() > said, "nobody is cut off without a word");
+                    assert!(self.out.len() > said, "a session is not closed without a reply");
                     assert!(server.is_closed());
                     return false;
                 }
                 Step::Reset => return true,
                 Step::NeedInput => {
-                    assert!(self.input.len() < COMMAND_BYTES_MAX, "no line is waited for so long");
+                    assert!(
+                        self.input.len() < COMMAND_BYTES_MAX,
+                        "an overlong line is not buffered"
+                    );
                     if !self.receive() {
                         return false;
                     }
@@ -136,7 +139,7 @@ impl Driver<'_> {
         }
     }
 
-    /// Does what steps ask until one is left for the loop. `None` when the client went away.
+    /// Carries out steps; returns one for the caller, or `None` when the client has closed.
     fn perform(
         &mut self,
         first: Step,
@@ -155,7 +158,7 @@ impl Driver<'_> {
                 Step::StartTls => {
                     self.input.clear();
                     server.on_tls_started();
-                    assert!(server.is_tls() && server.helo().is_none(), "all is forgotten");
+                    assert!(server.is_tls() && server.helo().is_none(), "the state is reset");
                     Step::Reset
                 }
                 Step::Xclient(_) => {
@@ -178,7 +181,7 @@ impl Driver<'_> {
                 self.dotted()?
             }
             BodyMode::Counted { bytes, last } => {
-                assert!(bytes <= SIZE_MAX, "a chunk larger than a message is not asked for");
+                assert!(bytes <= SIZE_MAX, "a chunk larger than a message is refused");
                 self.counted(bytes)?;
                 if last {
                     BodyOutcome::Kept { id: "06AB3" }
@@ -211,7 +214,7 @@ impl Driver<'_> {
         }
     }
 
-    /// Reads so many bytes.
+    /// Reads `bytes` bytes.
     fn counted(&mut self, bytes: u64) -> Option<()> {
         let mut missing = bytes;
         loop {
@@ -227,7 +230,7 @@ impl Driver<'_> {
         }
     }
 
-    /// The next piece; `false` when the client went away.
+    /// Reads the next piece; `false` when the client has closed.
     fn receive(&mut self) -> bool {
         let Some(piece) = self.pieces.next() else { return false };
         self.input.extend_from_slice(piece);
@@ -252,7 +255,7 @@ fn check_question(question: Question, server: &Server, tx: &Transaction<'_>) {
     }
 }
 
-/// Every line is a code and printable text, not too long, and a reply ends with a last line.
+/// Every line is a code and printable text of limited length, and a reply ends with a last line.
 fn check_replies(replies: &[u8]) {
     let body = replies.strip_suffix(b"\r\n").expect("a reply ends in CRLF");
     let mut open = None;
@@ -262,14 +265,14 @@ fn check_replies(replies: &[u8]) {
         assert!(line.bytes().all(|b| matches!(b, b' '..=b'~')), "{line:?} is printable");
         let (code, rest) = line.split_at_checked(3).expect("a line has a code");
         assert!(code.parse().is_ok_and(|code: u16| (200..600).contains(&code)), "{line:?}");
-        assert!(open.is_none_or(|open| open == code), "{line:?} goes on with its reply");
+        assert!(open.is_none_or(|open| open == code), "{line:?} has the code of its reply");
         open = match rest.bytes().next() {
             Some(b'-') => Some(code),
             Some(b' ') => None,
-            _ => panic!("{line:?} has neither space nor hyphen behind its code"),
+            _ => panic!("{line:?} has neither space nor hyphen after its code"),
         };
     }
-    assert!(open.is_none(), "the last reply is whole");
+    assert!(open.is_none(), "the last reply is complete");
 }
 
 fn text(bytes: &[u8]) -> std::borrow::Cow<'_, str> {

@@ -1,4 +1,4 @@
-//! The client against scripted peers: every stage, every way to fail, every split.
+//! The client against scripted peers: every stage, every failure, every split.
 
 use proptest::prelude::*;
 
@@ -7,7 +7,10 @@ use crate::wire::dsn::NOTIFY_DELAY;
 use crate::wire::dsn::NOTIFY_FAILURE;
 use crate::wire::dsn::NOTIFY_NEVER;
 use crate::wire::dsn::NOTIFY_SUCCESS;
-use crate::wire::smtp::client_mail::MailRecipient;
+use crate::wire::smtp::client_envelope::MailRecipient;
+use crate::wire::smtp::client_reply::ReplyFault;
+use crate::wire::smtp::client_step::BodyForm;
+use crate::wire::smtp::reply::Reply;
 use crate::wire::smtp::stuff::Stuffer;
 use crate::wire::smtp::transaction::BodyType;
 use crate::wire::smtp::transaction::Ret;
@@ -63,7 +66,7 @@ impl<'a> Peer<'a> {
         while !self.closed && self.turn() {}
     }
 
-    /// Acts on one command or body, if one is here in whole.
+    /// Handles one command or body, if a complete one has arrived.
     fn turn(&mut self) -> bool {
         match self.mode {
             Mode::Counted(count) if self.input.len() < count => false,
@@ -96,7 +99,7 @@ impl<'a> Peer<'a> {
 
     fn command(&mut self, line: &str) {
         if let Some(count) = line.strip_prefix("BDAT ") {
-            let count = count.strip_suffix(" LAST").expect("there is one chunk");
+            let count = count.strip_suffix(" LAST").expect("the body is one chunk");
             self.mode = Mode::Counted(count.parse().expect("a count"));
             return;
         }
@@ -123,11 +126,11 @@ impl<'a> Peer<'a> {
     }
 }
 
-/// What a session has come to.
+/// The result of a session.
 #[derive(Debug)]
 struct Talk {
     writes: Vec<String>,
-    /// Of each mail, a word for each recipient.
+    /// For each mail, a word for each recipient.
     outcomes: Vec<String>,
     fault: Option<Fault>,
     without_dsn: bool,
@@ -174,7 +177,7 @@ fn word(outcome: &Outcome) -> String {
     }
 }
 
-/// Sends the mails one after the other; the client reads at most `step` bytes at a time.
+/// Sends the mails one after the other. The client reads at most `step` bytes at a time.
 fn talk(config: ClientConfig, rules: &[Rule], mails: &[Mail], step: usize) -> Talk {
     talk_as(Client::new(Arc::new(config), false), rules, mails, step)
 }
@@ -221,7 +224,7 @@ fn talk_as(mut client: Client, rules: &[Rule], mails: &[Mail], step: usize) -> T
             }
             ClientStep::Ready => {
                 assert!(out.is_empty());
-                // What has come unasked is read before the connection is used again.
+                // Unsolicited input is read before the connection is used again.
                 input.append(&mut peer.output);
                 if input.is_empty() {
                     match mails.next() {
@@ -236,7 +239,7 @@ fn talk_as(mut client: Client, rules: &[Rule], mails: &[Mail], step: usize) -> T
             }
         }
     }
-    panic!("the client turns in circles");
+    panic!("the client makes no progress");
 }
 
 fn check(name: &str, config: &ClientConfig, rules: &[Rule], writes: &[&str], outcome: &str) {
@@ -258,7 +261,7 @@ fn check(name: &str, config: &ClientConfig, rules: &[Rule], writes: &[&str], out
 }
 
 #[test]
-fn commands_are_grouped_by_what_is_offered() {
+fn commands_are_grouped_by_the_offers() {
     let one_by_one = ClientConfig { pipelining: false, ..config() };
     let chunks = ClientConfig { chunking: true, ..config() };
     let ahead = ClientConfig { chunk_ahead_bytes_max: 1000, ..chunks.clone() };
@@ -296,7 +299,7 @@ fn commands_are_grouped_by_what_is_offered() {
 }
 
 #[test]
-fn refusals_are_settled_one_by_one() {
+fn refusals_settle_the_recipients_concerned() {
     let chunks = ClientConfig { chunking: true, ..config() };
     let ahead = ClientConfig { chunk_ahead_bytes_max: 1000, ..chunks.clone() };
     let group = "MAIL SIZE=25|A|B|DATA";
@@ -411,7 +414,7 @@ fn refusals_are_settled_one_by_one() {
 }
 
 #[test]
-fn every_stage_survives_every_end() {
+fn every_stage_survives_every_failure() {
     let chunks = ClientConfig { chunking: true, ..config() };
     let ahead = ClientConfig { chunk_ahead_bytes_max: 1000, ..chunks.clone() };
     let forms = [(config(), PLAIN), (config(), PIPELINING), (chunks, ALL), (ahead.clone(), ALL)];
@@ -451,7 +454,7 @@ fn every_stage_survives_every_end() {
                 };
                 for step in [1, 2, 10_000] {
                     let rules = [("EHLO", *ehlo), (prefix, reply)];
-                    // 354 in other words than the peer's own does not start its body.
+                    // A 354 with another text does not make the peer expect a body.
                     if kind == "354" && prefix == "DATA" {
                         continue;
                     }
@@ -466,7 +469,7 @@ fn every_stage_survives_every_end() {
 }
 
 #[test]
-fn outcomes_that_are_known_are_kept() {
+fn known_outcomes_are_kept() {
     let rules = [("EHLO", PIPELINING), ("RCPT TO:<a", "550 no"), ("end", CLOSE)];
     let recipients = [to("a@x.test"), to("b@x.test")];
     let talk = talk(config(), &rules, &[mail(&recipients)], 7);
@@ -475,7 +478,7 @@ fn outcomes_that_are_known_are_kept() {
 }
 
 #[test]
-fn a_handshake_that_fails_says_why() {
+fn a_failed_session_has_a_fault() {
     let always = ClientConfig { tls: TlsUse::Always, ..config() };
     let wanted = ClientConfig { tls: TlsUse::IfOffered, ..config() };
     let lmtp = ClientConfig { lmtp: true, ..config() };
@@ -529,7 +532,7 @@ fn a_handshake_that_fails_says_why() {
         ),
     ];
     for (name, config, rules, fault) in rows {
-        // One byte at a time nothing is here yet that comes ahead of the handshake.
+        // One byte at a time, no input has arrived yet before the handshake.
         for step in [2000, 3, 1] {
             if name.starts_with("input") && step < 2000 {
                 continue;
@@ -549,7 +552,7 @@ fn tls_is_followed_by_another_ehlo() {
 }
 
 #[test]
-fn who_is_to_log_in_does_so_under_tls_or_not_at_all() {
+fn authentication_requires_tls() {
     let both = "250-mx\r\n250-STARTTLS\r\n250 AUTH LOGIN PLAIN";
     let login = "250-mx\r\n250-STARTTLS\r\n250 AUTH LOGIN";
     let plain = "250-mx\r\n250-STARTTLS\r\n250 AUTH PLAIN";
@@ -647,7 +650,7 @@ fn who_is_to_log_in_does_so_under_tls_or_not_at_all() {
 }
 
 #[test]
-fn a_password_is_never_told_in_the_clear() {
+fn a_password_is_never_sent_in_clear_text() {
     let open = "250-mx\r\n250 AUTH PLAIN LOGIN";
     let tls = "250-mx\r\n250-STARTTLS\r\n250 AUTH PLAIN";
     let rows: [(&str, &[Rule], Fault); 3] = [
@@ -675,7 +678,7 @@ fn a_password_is_never_told_in_the_clear() {
 }
 
 #[test]
-fn what_a_server_said_stands_in_the_fault() {
+fn the_text_of_a_reply_is_part_of_the_fault() {
     let reply = |code| Reply {
         code,
         enhanced: Some((5, 7, 1)),
@@ -693,7 +696,7 @@ fn what_a_server_said_stands_in_the_fault() {
 }
 
 #[test]
-fn a_long_password_waits_to_be_asked_for() {
+fn a_long_response_waits_for_its_challenge() {
     let offers = "250-mx\r\n250-STARTTLS\r\n250 AUTH PLAIN";
     let rules =
         [("EHLO", offers), ("STARTTLS", "220 go"), ("AUTH PLAIN", "334 "), ("AHVzAHh4", "235 ok")];
@@ -704,7 +707,7 @@ fn a_long_password_waits_to_be_asked_for() {
 }
 
 #[test]
-fn another_way_to_log_in_is_not_gone() {
+fn an_excluded_method_is_not_used() {
     let both = ("EHLO", "250-mx\r\n250-STARTTLS\r\n250 AUTH PLAIN LOGIN");
     let plain = ("EHLO", "250-mx\r\n250-STARTTLS\r\n250 AUTH PLAIN");
     let go = ("STARTTLS", "220 go");
@@ -718,13 +721,13 @@ fn another_way_to_log_in_is_not_gone() {
     let told = talk(LoginWay::Plain, &[both, go, ("AUTH", "235 ok")]);
     assert_eq!((told.fault, &told.writes[3][..10]), (None, "AUTH PLAIN"));
     assert_eq!(talk(LoginWay::Login, &[plain, go]).fault, Some(Fault::LoginNotOffered));
-    // LOGIN is offered, and is not what was asked for.
+    // LOGIN is offered, but excluded.
     let told = talk(LoginWay::Plain, &[both, go, ("AUTH", "504 no")]);
     assert_eq!(told.fault, Some(Fault::LoginRefused(Reply::plain(504, "no"))));
 }
 
 #[test]
-fn a_login_in_the_clear_is_told_to_who_offers_it() {
+fn a_login_in_clear_text_is_sent_on_request() {
     let offers = [("EHLO", "250-mx\r\n250-STARTTLS\r\n250 AUTH PLAIN"), ("AUTH", "235 ok")];
     let in_clear = |tls| {
         let login = Login { user: "us".into(), password: "secret".into() };
@@ -736,13 +739,13 @@ fn a_login_in_the_clear_is_told_to_who_offers_it() {
     let bare = [("EHLO", "250-mx\r\n250 AUTH PLAIN"), ("AUTH", "235 ok")];
     let talk = talk_as(in_clear(TlsUse::IfOffered), &bare, &[], 100);
     assert_eq!((talk.fault, talk.writes.len()), (None, 3));
-    // Where TLS is a must it still is.
+    // Required TLS stays required.
     let talk = talk_as(in_clear(TlsUse::Always), &bare, &[], 100);
     assert_eq!((talk.fault, talk.writes.len()), (Some(Fault::TlsNotOffered), 1));
 }
 
 #[test]
-fn who_says_no_ehlo_begins_with_mail() {
+fn without_ehlo_the_session_begins_with_mail() {
     let list = [to("a@x.test")];
     let client = Client::new(Arc::new(config()), false).without_ehlo();
     let talk = talk_as(client, &[], &[mail(&list)], 100);
@@ -756,7 +759,7 @@ fn logging_in(tls: TlsUse, password: &str) -> Client {
 }
 
 #[test]
-fn a_connection_is_used_again() {
+fn a_connection_is_reused() {
     let (a, b, c) = ([to("a@x.test")], [to("b@x.test")], [to("c@x.test")]);
     let mails = [mail(&a), mail(&b), mail(&c)];
     let run = |ehlo, refused| {
@@ -768,7 +771,7 @@ fn a_connection_is_used_again() {
     let mails = talk.writes.iter().filter(|write| write.contains("MAIL"));
     let starts: Vec<&str> =
         mails.map(|write| write.split(" FROM").next().expect("a part")).collect();
-    assert_eq!(starts, ["MAIL", "MAIL", "MAIL"], "the empty mail that was accepted needs no RSET");
+    assert_eq!(starts, ["MAIL", "MAIL", "MAIL"], "an accepted empty mail needs no RSET");
     let talk = run(PLAIN, "550 no");
     assert_eq!(talk.outcomes, ["ok250", "Rcpt550", "ok250"]);
     assert_eq!(talk.writes.iter().filter(|write| *write == "RSET").count(), 1, "{talk:?}");
@@ -780,7 +783,7 @@ fn a_connection_is_used_again() {
 }
 
 #[test]
-fn replies_that_nobody_asked_for_end_the_connection() {
+fn unsolicited_replies_end_the_connection() {
     let a = [to("a@x.test")];
     let rows: [(&str, &str, &str, &[&str], Fault); 6] = [
         ("behind the end", "end", "250 ok\r\n250 ok", &["ok250"], Fault::Unasked),
@@ -844,7 +847,7 @@ fn lmtp_answers_for_each_recipient() {
 }
 
 #[test]
-fn what_the_peer_cannot_do_fails_here() {
+fn missing_extensions_fail_locally() {
     let chunks = ClientConfig { chunking: true, ..config() };
     let plain = [to("a@x.test")];
     let utf8 = [to("\u{e4}@x.test")];
@@ -892,14 +895,14 @@ fn what_the_peer_cannot_do_fails_here() {
     for (name, config, ehlo, mail, outcome) in rows {
         let talk = talk(config.clone(), &[("EHLO", ehlo)], &[mail, base], 10_000);
         assert_eq!(talk.outcomes, [outcome, "ok250"], "{name}: {talk:?}");
-        assert!(talk.fault.is_none(), "{name}: the connection is good for other mail");
+        assert!(talk.fault.is_none(), "{name}: the connection stays usable");
         let mails = talk.writes.iter().filter(|write| write.starts_with("MAIL")).count();
-        assert_eq!(mails, if outcome == "ok250" { 2 } else { 1 }, "{name}: nothing was asked");
+        assert_eq!(mails, if outcome == "ok250" { 2 } else { 1 }, "{name}: nothing was sent");
     }
 }
 
 #[test]
-fn a_recipient_that_cannot_be_asked_for_fails_alone() {
+fn an_unusable_recipient_fails_alone() {
     let recipients = [to("\u{e4}@x.test"), to("a@x.test"), to(""), to("b@x.test")];
     let rules = [("EHLO", PIPELINING), ("RCPT TO:<a", "550 no")];
     let talk = talk(config(), &rules, &[mail(&recipients)], 10_000);
@@ -907,7 +910,7 @@ fn a_recipient_that_cannot_be_asked_for_fails_alone() {
 }
 
 #[test]
-fn parameters_follow_what_is_offered() {
+fn parameters_follow_the_offers() {
     let tls = ClientConfig { tls: TlsUse::Always, ..config() };
     let recipients = [
         MailRecipient { mailbox: "a@x.test", notify: NOTIFY_NEVER, orcpt: Some("rfc822;a+2B@x") },
@@ -940,11 +943,11 @@ fn parameters_follow_what_is_offered() {
     assert_eq!(without.writes[1..3], ["MAIL FROM:<s@us.test>", "RCPT TO:<a@x.test>"]);
     assert!(without.without_dsn);
     let none = talk(config(), &[("EHLO", PLAIN)], &[mail(&[to("a@x.test")])], 10_000);
-    assert!(!none.without_dsn, "nothing was asked of DSN");
+    assert!(!none.without_dsn, "no DSN parameter was requested");
 }
 
 #[test]
-fn a_body_that_breaks_off_is_not_taken_for_sent() {
+fn an_aborted_body_is_not_taken_for_sent() {
     let rows = [
         ("552 too large\r\n", "End552"),
         ("421 bye\r\n", "End421"),
@@ -977,7 +980,7 @@ fn a_body_that_breaks_off_is_not_taken_for_sent() {
     }
 }
 
-/// What a peer may say to anything.
+/// Replies of a peer at any stage.
 const SAYINGS: [&str; 16] = [
     "250 ok",
     "250 ok",
@@ -1000,8 +1003,8 @@ const SAYINGS: [&str; 16] = [
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(4000))]
 
-    /// Every mail that is begun ends with an outcome for each recipient, and none is accepted by
-    /// a peer that did not say so.
+    /// Every mail ends with an outcome for each recipient, and none is accepted without a reply of
+    /// the peer that says so.
     #[test]
     fn no_peer_confuses_the_client(
         flags in 0..32_u8,

@@ -1,12 +1,12 @@
-//! The words for a person: what happened, whose words they are, and what to do.
+//! The explanation for people: what happened, the server's reply, and what the sender can do.
 
 use crate::wire::classify::Category;
-use crate::wire::dsn::build::Plan;
 use crate::wire::dsn::field::Charset;
 use crate::wire::dsn::field::push_folded;
 use crate::wire::dsn::field::push_masked;
 use crate::wire::dsn::field::push_text;
 use crate::wire::dsn::field::push_token;
+use crate::wire::dsn::plan::Plan;
 use crate::wire::dsn::report::Kind;
 use crate::wire::dsn::report::Report;
 use crate::wire::dsn::report::ReportRecipient;
@@ -18,7 +18,7 @@ pub(super) const fn subject(kind: Kind) -> &'static str {
         Kind::Failed => "Undeliverable: your message could not be delivered",
         Kind::Delayed => "Delayed: your message has not been delivered yet",
         Kind::Delivered => "Delivered: your message has arrived",
-        Kind::Relayed => "Relayed: your message has been passed on",
+        Kind::Relayed => "Relayed: your message has been sent to another mail server",
         Kind::Expanded => "Expanded: your message has been sent to a list",
     }
 }
@@ -35,7 +35,7 @@ pub(super) fn write(report: &Report<'_>, plan: &Plan<'_>, out: &mut Vec<u8>) {
     }
     push_text("\r\nYour message:\r\n", out);
     let summary = header::summary(&plan.header);
-    // A subject that needs UTF-8 would make a report 8-bit that need not be.
+    // A subject in UTF-8 must not make an otherwise 7-bit report 8-bit.
     let is_shown = |text: &String| text.is_ascii() || plan.charset == Charset::Utf8;
     if let Some(subject) = summary.subject.filter(is_shown) {
         push_text("  Subject:  ", out);
@@ -85,7 +85,7 @@ fn write_recipient(
 
 fn write_patience(until_ms: Option<u64>, out: &mut Vec<u8>) {
     if let Some(until_ms) = until_ms {
-        push_text("    Delivery is tried until ", out);
+        push_text("    Delivery will be retried until ", out);
         date::rfc5322(until_ms, out);
         push_text(".\r\n", out);
     }
@@ -100,29 +100,30 @@ const fn opening(kind: Kind, recipients: usize) -> &'static str {
     let one = recipients == 1;
     match kind {
         Kind::Failed if one => {
-            "Your message could not be delivered to the address below. It will not be tried again."
+            "Your message could not be delivered to the following address. Delivery will not be \
+         retried."
         }
         Kind::Failed => {
-            "Your message could not be delivered to the addresses below. It will not be tried again \
-             for them."
+            "Your message could not be delivered to the following addresses. Delivery will not be \
+         retried."
         }
         Kind::Delayed if one => {
-            "Your message could not be delivered to the address below so far. You need not send it \
-             again: it will be tried further."
+            "Your message has not been delivered to the following address yet. You do not need to \
+         send it again: delivery will be retried."
         }
         Kind::Delayed => {
-            "Your message could not be delivered to the addresses below so far. You need not send \
-             it again: it will be tried further."
+            "Your message has not been delivered to the following addresses yet. You do not need \
+         to send it again: delivery will be retried."
         }
-        Kind::Delivered if one => "Your message was delivered to the address below.",
-        Kind::Delivered => "Your message was delivered to the addresses below.",
+        Kind::Delivered if one => "Your message was delivered to the following address.",
+        Kind::Delivered => "Your message was delivered to the following addresses.",
         Kind::Relayed => {
-            "Your message was passed on to the mail server of the recipient. That server may send \
-             no confirmation of its own, so this may be the last that you hear."
+            "Your message was sent to the recipient's mail server. That server does not support \
+         delivery confirmations, so you may not receive another one."
         }
         Kind::Expanded => {
-            "Your message was passed on to the members of the list below. No further confirmation \
-             will follow."
+            "Your message was sent to the members of the following list. You will not receive \
+         another confirmation."
         }
     }
 }
@@ -135,34 +136,34 @@ const fn closing(whole: bool) -> &'static str {
     }
 }
 
-/// What a failure means, and what the sender can do.
+/// The meaning of a failure, and what the sender can do.
 const fn explain(category: Category) -> (&'static str, &'static str) {
     match category {
         Category::BadMailbox => (
-            "There seems to be no such address.",
-            "Please check its spelling, or ask the recipient for the right address.",
+            "The address does not seem to exist.",
+            "Please check the spelling, or ask the recipient for the correct address.",
         ),
         Category::BadDomain => (
-            "The part behind the @ does not exist or does not accept mail.",
-            "Please check its spelling, or ask the recipient for the right address.",
+            "The domain (the part after the @) does not exist or does not accept mail.",
+            "Please check the spelling, or ask the recipient for the correct address.",
         ),
         Category::Inactive => {
-            ("The mailbox is closed.", "Please ask the recipient for another address.")
+            ("The mailbox is no longer in use.", "Please ask the recipient for another address.")
         }
         Category::QuotaFull => (
             "The mailbox is full.",
-            "Please ask the recipient to make room, and send the message again later.",
+            "Please ask the recipient to free some space, and send the message again later.",
         ),
         Category::TooBig => (
             "The message is larger than the recipient's server accepts.",
             "Please send it without large attachments, or share them as links.",
         ),
         Category::Content => (
-            "The recipient's server did not accept what the message contains.",
+            "The recipient's server did not accept the contents of the message.",
             "Please remove attachments or links that may look dangerous, and send it again.",
         ),
         Category::Spam => (
-            "The recipient's server took the message for spam.",
+            "The recipient's server classified the message as spam.",
             "Please change its words and links and send it again, or show this report to your mail \
              administrator.",
         ),
@@ -180,21 +181,21 @@ const fn explain(category: Category) -> (&'static str, &'static str) {
             "Please show this report to your mail administrator.",
         ),
         Category::Policy | Category::Relaying => (
-            "The recipient's server has a rule against this message.",
+            "The recipient's server does not accept this message because of a local rule.",
             "Please show this report to your mail administrator, or reach the recipient in another \
              way.",
         ),
         Category::RateLimited | Category::Greylisted | Category::RemoteBusy => (
-            "The recipient's server would not take the message in time.",
+            "The recipient's server did not accept the message in time.",
             "Please send it again later.",
         ),
         Category::Protocol | Category::Routing => (
-            "The servers could not agree on how to hand over the message.",
+            "The message could not be transferred because of a mail server problem.",
             "Please show this report to your mail administrator.",
         ),
         Category::Connection | Category::Timeout | Category::Expired => (
             "The recipient's server could not be reached, or did not take the message in time.",
-            "Please check the part behind the @, or send the message again later.",
+            "Please check the domain (the part after the @), or send the message again later.",
         ),
         Category::Delivered | Category::Other => (
             "The message was not accepted.",

@@ -41,7 +41,7 @@ use crate::net::certificate::Notes;
 use crate::net::certificate::TlsCause;
 use crate::net::certificate::TlsProblem;
 use crate::net::certificate::TlsProblems;
-use crate::net::client::AskOnly;
+use crate::net::client_certificate::AskOnly;
 
 /// Sessions that can be resumed without a ticket. Full: the oldest is forgotten, and its peer
 /// makes a full handshake.

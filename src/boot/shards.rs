@@ -1,0 +1,228 @@
+//! Starts the shards, each with its lanes, its partitions and its share of the memory.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+use std::time::Duration;
+
+use crate::base::limits::CHUNK_BYTES;
+use crate::boot::affinity;
+use crate::boot::cores::Plan;
+use crate::boot::host::Finding;
+use crate::boot::host::Level;
+use crate::boot::prepare::warning;
+use crate::boot::sockets::ShardSockets;
+use crate::config::Config;
+use crate::config::delivery::relation::DANE_IS_INERT;
+use crate::config::delivery::relation::DANE_REMEDY;
+use crate::config::delivery::relation::dane_is_inert;
+use crate::config::receiving::BODY_MEMORY_MIN;
+use crate::control::sts::StsFetcher;
+use crate::handoff::Placement;
+use crate::handoff::Sender;
+use crate::handoff::StsPolicies;
+use crate::handoff::mesh;
+use crate::inbound::counts::ConnectionCounter;
+use crate::inbound::counts::SharedCounts;
+use crate::inbound::policy::Policy;
+use crate::net::CacheBounds;
+use crate::net::ResolverSettings;
+use crate::net::TlsClient;
+use crate::net::TlsClientSettings;
+use crate::observe::Observed;
+use crate::observe::log;
+use crate::outbound::survey::DestinationsShelf;
+use crate::queue::CommitThread;
+use crate::queue::SpaceWatch;
+use crate::queue::Spool;
+use crate::queue::pauses::Pauses;
+use crate::route::DeliveryPolicy;
+use crate::rt;
+use crate::rt::ShardSpec;
+use crate::rt::ShardThread;
+use crate::shard;
+use crate::shard::CommandSender;
+use crate::shard::Order;
+use crate::shard::ShardSeed;
+use crate::shard::delivering::DeliverySeed;
+use crate::shard::order;
+
+/// How long the tasks of a drained shard may take to end; none of them waits for anything.
+const TASKS_END_MAX: Duration = Duration::from_secs(1);
+
+/// Fewest chunks of a shard: enough to move one body, but not two.
+const CHUNKS_PER_SHARD_MIN: usize = 16;
+
+/// The file in which the machine names its name servers.
+const RESOLV_CONF: &str = "/etc/resolv.conf";
+
+pub(in crate::boot) struct Seeds<'a> {
+    pub(in crate::boot) config: &'a Config,
+    pub(in crate::boot) plan: &'a Plan,
+    pub(in crate::boot) placement: &'a Placement,
+    pub(in crate::boot) commits: &'a [CommitThread],
+    pub(in crate::boot) spool: &'a Spool,
+    pub(in crate::boot) delivery: &'a DeliveryParts,
+    pub(in crate::boot) pauses: &'a Pauses,
+    pub(in crate::boot) policies: &'a StsPolicies,
+}
+
+/// What all shards need for delivery.
+pub(in crate::boot) struct DeliveryParts {
+    pub(in crate::boot) policy: Arc<DeliveryPolicy>,
+    pub(in crate::boot) resolver: ResolverSettings,
+    pub(in crate::boot) tls: Arc<TlsClient>,
+}
+
+/// The running shards and the lanes into them, all in the order of the shards.
+pub(in crate::boot) struct Started {
+    pub(in crate::boot) threads: Vec<ShardThread>,
+    pub(in crate::boot) commands: Vec<CommandSender>,
+    pub(in crate::boot) orders: Vec<Sender<Order>>,
+    pub(in crate::boot) destinations: Vec<Arc<DestinationsShelf>>,
+}
+
+pub(in crate::boot) fn start_shards(
+    seeds: Seeds<'_>,
+    sockets: Vec<ShardSockets>,
+    policy: Arc<Policy>,
+    (observed, space): (&Arc<Observed>, &Arc<SpaceWatch>),
+) -> Result<Started, Vec<String>> {
+    let Seeds { config, plan, placement, commits, spool, delivery, pauses, policies } = seeds;
+    let mut meshes = mesh::weave(plan.shards.len()).into_iter();
+    let handing_over = Arc::new(AtomicUsize::new(plan.shards.len()));
+    let counts = SharedCounts::new(plan.shards.len());
+    let body_memory = config.limits.body_memory.max(BODY_MEMORY_MIN) as usize;
+    let chunks_max = (body_memory / CHUNK_BYTES / plan.shards.len()).max(CHUNKS_PER_SHARD_MIN);
+    let mut threads = Vec::new();
+    let (mut commands, mut orders) = (Vec::new(), Vec::new());
+    let destinations: Vec<Arc<DestinationsShelf>> =
+        plan.shards.iter().map(|_| Arc::default()).collect();
+    for (place, sockets) in plan.shards.iter().zip(sockets) {
+        let (command_sender, order_sender, inbox) = order::inbox();
+        let homes = placement.of_shard(place.shard);
+        let Some(mesh) = meshes.next() else { break };
+        let seed = ShardSeed {
+            shard: place.shard,
+            sockets,
+            partitions: homes.iter().map(|id| commits[id.0 as usize].handle()).collect(),
+            stores: homes
+                .iter()
+                .filter_map(|id| spool.partitions().iter().find(|one| one.id() == *id).cloned())
+                .collect(),
+            policy: Arc::clone(&policy),
+            delivery: DeliverySeed {
+                policy: Arc::clone(&delivery.policy),
+                mesh,
+                resolver: delivery.resolver.clone(),
+                tls: Arc::clone(&delivery.tls),
+                sts: policies.clone(),
+                hostname: config.server.hostname.as_str().into(),
+                shards: plan.shards.len(),
+                paused: pauses.names(),
+                handing_over: Arc::clone(&handing_over),
+            },
+            chunks_max,
+            counter: ConnectionCounter::new(Arc::clone(&counts), place.shard.0 as usize),
+            space: Arc::clone(space),
+            observed: Arc::clone(&observed.shards[place.shard.0 as usize]),
+            inbox,
+            destinations: Arc::clone(&destinations[place.shard.0 as usize]),
+        };
+        let (shard, node, spans) = (place.shard, place.node, plan.spans_nodes());
+        let mut spec = ShardSpec::new(format!("shard-{shard}"), Some(place.cpu));
+        // The shard drains before this limit starts; the remaining tasks have no session.
+        spec.drain_max = TASKS_END_MAX;
+        let thread = rt::start(spec, move || async move {
+            if spans {
+                affinity::prefer_memory_of(node);
+            }
+            log::set_shard(shard);
+            shard::run(seed).await;
+        });
+        threads.push(thread.map_err(|fault| vec![format!("{fault}; {}", fault.remedy())])?);
+        commands.push(command_sender);
+        orders.push(order_sender);
+    }
+    Ok(Started { threads, commands, orders, destinations })
+}
+
+/// What delivery takes from the machine: name servers and trusted CA certificates.
+pub(in crate::boot) fn delivery_parts(
+    config: &Config,
+    shards: usize,
+    policy: DeliveryPolicy,
+    findings: &mut Vec<Finding>,
+) -> Result<DeliveryParts, Vec<String>> {
+    let resolver = resolver_settings(&policy.resolver, shards, || {
+        std::fs::read_to_string(RESOLV_CONF).unwrap_or_default()
+    });
+    // If the key is set in the file, the config check has warned already.
+    if dane_is_inert(config) && !findings.iter().any(|one| one.what.contains(DANE_IS_INERT)) {
+        let what = format!("delivery.dane {DANE_IS_INERT}");
+        findings.push(Finding { level: Level::Info, what, remedy: DANE_REMEDY.to_owned() });
+    }
+    let roots = config.delivery.tls_roots.clone();
+    let tls = TlsClient::build(&TlsClientSettings { roots, ..TlsClientSettings::default() })
+        .map_err(|problems| problems.0.iter().map(ToString::to_string).collect::<Vec<_>>())?;
+    let told = tls.warnings().iter().map(ToString::to_string);
+    findings.extend(told.map(|what| warning(what, "set delivery.tls_roots")));
+    Ok(DeliveryParts { policy: Arc::new(policy), resolver, tls })
+}
+
+/// The resolver settings of one shard: the name servers found, and a share of the cache.
+fn resolver_settings(
+    configured: &ResolverSettings,
+    shards: usize,
+    resolv_conf: impl FnOnce() -> String,
+) -> ResolverSettings {
+    let servers = match configured.servers.is_empty() {
+        true => ResolverSettings::from_resolv_conf(&resolv_conf()).servers,
+        false => configured.servers.clone(),
+    };
+    let CacheBounds { entries, bytes } = configured.cache;
+    let cache = CacheBounds { entries: entries.div_ceil(shards), bytes: bytes / shards };
+    ResolverSettings { servers, cache, ..configured.clone() }
+}
+
+/// Loads the MTA-STS policies that earlier runs stored.
+pub(in crate::boot) fn open_policies(
+    spool: &Path,
+    tls: &Arc<TlsClient>,
+    observed: &Arc<Observed>,
+    findings: &mut Vec<Finding>,
+) -> (StsFetcher, StsPolicies) {
+    let (fetcher, policies, passed_over) =
+        StsFetcher::open(spool, Arc::clone(tls), Arc::clone(observed));
+    if let Some(first) = passed_over.first() {
+        let count = passed_over.len();
+        let what = format!("{count} stored MTA-STS policies cannot be read, the first: {first}");
+        findings
+            .push(warning(what, "remove the files; the policies are fetched again when needed"));
+    }
+    (fetcher, policies)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    use crate::config::HostFacts;
+    use crate::config::load;
+    use crate::control::delivery;
+    use crate::control::delivery::Secrets;
+
+    #[test]
+    fn each_shard_has_its_part_of_the_resolver_cache() {
+        let host =
+            HostFacts { hostname: "mx.test".to_owned(), ports_from: 1024, ..HostFacts::default() };
+        let text = "[resolver]\ncache_entries = 1000\ncache_memory = '10MiB'\ntimeout = '3s'\n";
+        let config = load(text, "f", &host).expect("it is good").config;
+        let policy = delivery::policy(&config, Secrets::Withhold).expect("it is good");
+        let wanted = policy.resolver;
+        let settings = resolver_settings(&wanted, 3, || "nameserver 192.0.2.53\n".to_owned());
+        assert_eq!(settings.cache, CacheBounds { entries: 334, bytes: (10 << 20) / 3 });
+        assert_eq!(settings.servers, ["192.0.2.53:53".parse().expect("an address")]);
+        assert_eq!(settings.timeout, Duration::from_secs(3), "the file wins");
+    }
+}

@@ -1,0 +1,109 @@
+//! The state of one shard's resolver: settings, cache, servers, lookups in flight, figures.
+
+use std::cell::Cell;
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::time::Duration;
+use std::time::Instant;
+
+use crate::base::chunk::ChunkPool;
+use crate::net::resolver::cache::Cache;
+use crate::net::resolver::flight::Flights;
+use crate::net::resolver::outcome::Outcome;
+use crate::net::resolver::query::Question;
+use crate::net::resolver::servers::Servers;
+use crate::net::resolver::settings::ResolverSettings;
+use crate::rt::gate::Gate;
+
+/// Chunks for TCP answers that are being received. Without a free one a read waits.
+const TCP_CHUNKS_MAX: usize = 8;
+
+/// What a resolver has done and holds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ResolverFigures {
+    /// Answered out of the cache.
+    pub hits: u64,
+    /// Joined to a lookup that was under way.
+    pub joined: u64,
+    /// Begun.
+    pub lookups: u64,
+    /// Ended without a place.
+    pub busy: u64,
+    /// Sent by UDP.
+    pub questions: u64,
+    /// Asked again by TCP.
+    pub tcp: u64,
+    /// Datagrams that answered something else.
+    pub foreign: u64,
+    /// Now.
+    pub under_way: usize,
+    /// Now.
+    pub cached: usize,
+    /// Memory of what is cached now.
+    pub cached_bytes: usize,
+}
+
+/// All that a shard's resolver has.
+pub(in crate::net::resolver) struct Context {
+    pub(in crate::net::resolver) settings: ResolverSettings,
+    pub(in crate::net::resolver) chunks: ChunkPool,
+    pub(in crate::net::resolver) servers: Servers,
+    pub(in crate::net::resolver) cache: RefCell<Cache>,
+    pub(in crate::net::resolver) flights: Rc<Flights>,
+    pub(in crate::net::resolver) gate: Rc<Gate>,
+    figures: Cell<ResolverFigures>,
+    trust_ad: Cell<bool>,
+}
+
+impl Context {
+    pub(in crate::net::resolver) fn new(settings: ResolverSettings) -> Context {
+        let places = settings.in_flight_max.max(1);
+        Context {
+            chunks: ChunkPool::new(TCP_CHUNKS_MAX),
+            servers: Servers::new(&settings.servers),
+            cache: RefCell::new(Cache::new(settings.cache)),
+            flights: Rc::default(),
+            gate: Gate::new(places),
+            figures: Cell::default(),
+            trust_ad: Cell::new(settings.trust_ad),
+            settings,
+        }
+    }
+
+    pub(in crate::net::resolver) fn trusts_ad(&self) -> bool {
+        self.trust_ad.get()
+    }
+
+    /// What was learnt under the other rule is forgotten.
+    pub(in crate::net::resolver) fn set_trust_ad(&self, trust_ad: bool) {
+        if self.trust_ad.replace(trust_ad) != trust_ad {
+            self.cache.borrow_mut().clear();
+        }
+    }
+
+    pub(in crate::net::resolver) fn count(&self, change: impl FnOnce(&mut ResolverFigures)) {
+        let mut figures = self.figures.get();
+        change(&mut figures);
+        self.figures.set(figures);
+    }
+
+    pub(in crate::net::resolver) fn figures(&self) -> ResolverFigures {
+        let cache = self.cache.borrow();
+        let (cached, cached_bytes) = (cache.len(), cache.bytes());
+        ResolverFigures {
+            under_way: self.flights.len(),
+            cached,
+            cached_bytes,
+            ..self.figures.get()
+        }
+    }
+
+    pub(in crate::net::resolver) fn keep(
+        &self,
+        question: Question,
+        outcome: &Outcome,
+        (ttl, now): (Duration, Instant),
+    ) {
+        self.cache.borrow_mut().keep(question, outcome.clone(), (now + ttl, now));
+    }
+}

@@ -1,0 +1,149 @@
+//! The steps, stages and faults of a client session, and its configuration.
+
+use std::fmt;
+
+use crate::wire::smtp::client_reply::ReplyFault;
+use crate::wire::smtp::reply::Reply;
+
+/// The configuration that all connections to a destination share.
+#[derive(Clone, Debug)]
+pub struct ClientConfig {
+    /// The argument of EHLO: a host name or an address literal.
+    pub ehlo_name: String,
+    pub lmtp: bool,
+    /// Use PIPELINING if the peer offers it.
+    pub pipelining: bool,
+    /// Use BDAT if the peer offers it.
+    pub chunking: bool,
+    /// A body of at most this size is sent as one chunk together with MAIL and RCPT, before their
+    /// replies: the mail takes one round trip. A peer that refuses all recipients must still read
+    /// the chunk (RFC 3030 s4.2); 0 for peers that may not.
+    pub chunk_ahead_bytes_max: u64,
+    pub tls: TlsUse,
+}
+
+/// When to use STARTTLS.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TlsUse {
+    Never,
+    IfOffered,
+    /// No mail without TLS.
+    Always,
+}
+
+/// The command whose reply is awaited. Each has a time limit of its own (RFC 5321 s4.5.3.2). In an
+/// outcome, the command that was refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stage {
+    Greeting,
+    /// EHLO, LHLO and HELO.
+    Ehlo,
+    StartTls,
+    /// AUTH and its further lines.
+    Auth,
+    Mail,
+    Rcpt,
+    /// DATA, before the body.
+    Data,
+    /// The end of the body.
+    End,
+    Rset,
+    Quit,
+}
+
+/// The encoding of the body.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum BodyForm {
+    /// Dot-stuffed by `Stuffer`, with the end marker.
+    #[default]
+    Dot,
+    /// Unchanged, `Mail::bytes` bytes. The BDAT command is in `out`.
+    Chunk,
+}
+
+/// The driver's next task. Exactly one at a time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ClientStep {
+    /// Write `out`, read, `feed`, and call `next` again. Call `fail` when reading fails or takes
+    /// longer than the stage allows.
+    Read(Stage),
+    /// If input follows the reply, `fail` with `Fault::InputBeforeTls` (RFC 3207 s4.2). Otherwise
+    /// do the handshake and call `on_tls`, or `fail`.
+    StartTls,
+    /// The session is idle: call `begin` or `quit`. `out` is empty.
+    Ready,
+    /// If input has already arrived, feed it and call `next` again: the peer refuses the body.
+    /// Otherwise write `out` and the body, and call `on_body_sent`. If writing fails, call
+    /// `on_body_broken`; the peer's last reply is then read.
+    SendBody(BodyForm),
+    /// Call `take_outcomes`, then `next`.
+    Done,
+    /// Close the connection. `Client::fault` says why; `None` after QUIT.
+    Close,
+}
+
+/// Why the connection cannot be used any longer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// The peer closed the connection.
+    Ended,
+    /// The peer did not reply in time.
+    TimedOut(Stage),
+    /// The peer refused the session in its greeting, in its answer to EHLO, or with a 421.
+    Refused { stage: Stage, reply: Reply },
+    /// The input is no SMTP reply.
+    BadReply(ReplyFault),
+    /// A reply that is not valid at this stage.
+    Unexpected { stage: Stage, reply: Reply },
+    /// A reply without a command.
+    Unasked,
+    /// TLS is required and not offered.
+    TlsNotOffered,
+    /// TLS is required, and STARTTLS was refused.
+    TlsRefused(Reply),
+    /// The TLS handshake failed.
+    TlsFailed,
+    /// Clear-text input followed the reply to STARTTLS.
+    InputBeforeTls,
+    /// A login is configured, and the peer offers no supported authentication method.
+    LoginNotOffered,
+    /// The peer refused the user name and password.
+    LoginRefused(Reply),
+    /// The body could not be sent completely.
+    BodyBroken,
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Fault::Ended => f.write_str("the peer closed the connection"),
+            Fault::TimedOut(stage) => write!(f, "no reply in time at {stage:?}"),
+            Fault::Refused { stage, reply } => {
+                write!(f, "refused at {stage:?}: {}", reply.in_one_line())
+            }
+            Fault::BadReply(fault) => fault.fmt(f),
+            Fault::Unexpected { stage, reply } => {
+                write!(f, "unexpected reply at {stage:?}: {}", reply.in_one_line())
+            }
+            Fault::Unasked => f.write_str("the peer sent an unsolicited reply"),
+            Fault::TlsNotOffered => f.write_str("the peer does not offer STARTTLS"),
+            Fault::TlsRefused(reply) => {
+                write!(f, "STARTTLS was refused: {}", reply.in_one_line())
+            }
+            Fault::TlsFailed => f.write_str("the TLS handshake failed"),
+            Fault::InputBeforeTls => {
+                f.write_str("the peer sent clear text after its reply to STARTTLS")
+            }
+            Fault::LoginNotOffered => f.write_str(
+                "a login is configured, but the peer offers neither AUTH PLAIN nor AUTH LOGIN",
+            ),
+            Fault::LoginRefused(reply) => {
+                let reply = reply.in_one_line();
+                write!(f, "the peer refused the user name and password: {reply}")
+            }
+            Fault::BodyBroken => f.write_str("the body could not be sent completely"),
+        }
+    }
+}
+
+impl std::error::Error for Fault {}

@@ -117,24 +117,25 @@ fn set(root: &mut Table, setting: &Setting<'_>) -> Result<(), Refusal> {
     let mut parts = setting.section.path.split('.').peekable();
     while let Some(part) = parts.next() {
         let is_list = setting.section.repeated && parts.peek().is_none();
-        let empty =
-            || new(if is_list { Plain::List(Vec::new()) } else { Plain::Table(Table::default()) });
-        table = match &mut table.entry(part, empty).plain {
+        let count = table.find(part).map_or(0, |found| found.list().len());
+        if is_list && setting.number > count + 1 {
+            let what = format!("{} {} would leave a gap", setting.section.path, setting.number);
+            let hint = format!("number them without gaps; the next is {}", count + 1);
+            return Err(Refusal::new(what, hint));
+        }
+        let empty = match is_list {
+            true => Plain::List(Vec::new()),
+            false => Plain::Table(Table::default()),
+        };
+        table = match &mut table.entry(part, || new(empty)).plain {
             Plain::Table(inner) if !is_list => inner,
             Plain::List(list) if is_list => {
-                if setting.number == list.len() + 1 {
+                if setting.number > list.len() {
                     list.push(new(Plain::Table(Table::default())));
                 }
-                let count = list.len();
-                match list.get_mut(setting.number - 1).map(|one| &mut one.plain) {
-                    Some(Plain::Table(inner)) => inner,
-                    Some(_) => return Ok(()),
-                    None => {
-                        let path = setting.section.path;
-                        let what = format!("sets {path} {}, but there are {count}", setting.number);
-                        let hint = format!("number them without gaps; the next is {}", count + 1);
-                        return Err(Refusal::new(what, hint));
-                    }
+                match &mut list[setting.number - 1].plain {
+                    Plain::Table(inner) => inner,
+                    _ => return Ok(()),
                 }
             }
             _ => return Ok(()),
@@ -326,7 +327,7 @@ mod tests {
             (
                 "RINGPOST_LISTENER_3_TLS",
                 "none",
-                "RINGPOST_LISTENER_3_TLS: sets listener 3, but there are 0 - number them without \
+                "RINGPOST_LISTENER_3_TLS: listener 3 would leave a gap - number them without \
                  gaps; the next is 1",
             ),
             (

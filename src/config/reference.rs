@@ -69,6 +69,7 @@ pub fn reference() -> String {
     for (name, meaning) in OTHER_VARIABLES {
         write_line(&mut page, &format!("* `{name}`: {meaning}."));
     }
+    write_line(&mut page, "* `RINGPOST_TEST_` and more: ignored; used by the test suite.");
     page.push_str(REFERENCE_SECRETS);
     for section in SECTIONS {
         let header = header(section);

@@ -164,7 +164,7 @@ fn check_addresses(config: &Config, paths: &[String], reading: &mut Reading<'_>)
         let key = format!("{path}.address");
         for address in listener.address.iter().filter(|address| address.port() != 0) {
             if let Some((_, by)) = taken.iter().find(|(other, _)| other == address) {
-                let what = format!("{address} is used by two listeners");
+                let what = format!("{address} is used twice");
                 let hint = if *by == key {
                     "write it once".into()
                 } else {
@@ -179,10 +179,8 @@ fn check_addresses(config: &Config, paths: &[String], reading: &mut Reading<'_>)
     if let MonitorListen::At(http) = config.monitor.listen
         && let Some((_, by)) = taken.iter().find(|(other, _)| *other == http)
     {
-        let refusal = Refusal::new(
-            format!("{http} is used by two listeners"),
-            format!("it is also set in {by}"),
-        );
+        let refusal =
+            Refusal::new(format!("{http} is used twice"), format!("it is also set in {by}"));
         reading.contradiction(&["monitor.listen", by], refusal);
     }
 }

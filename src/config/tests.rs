@@ -118,7 +118,7 @@ const NAMES_AND_TYPES: &[Row] = &[
              messages_per_session, commands_per_session, errors_per_session, connections, \
              connections_per_address, connections_per_network, network_prefix_v4, \
              network_prefix_v6, connection_rate_per_address, exempt_networks, received_count, \
-             body_line_length, mi...",
+             body_line_length, min_...",
             "8: queue.x: unknown key - known names: partitions, memory, min_free_space, \
              min_free_inodes, sync",
         ],
@@ -135,19 +135,18 @@ const NAMES_AND_TYPES: &[Row] = &[
         "shapes of sections",
         "limits = 1\nlistener = [1, {name = 'a', adress = 'x'}]\n[tls]\ncertificate = 'a.pem'\n",
         &[
-            "1: limits: 1 stands where a section is expected - write [limits] and its keys below",
-            "2: listener[1]: 1 stands where a list of sections is expected - write [[listener]] and \
-             its keys below",
+            "1: limits: 1 is not a section - write [limits] with its keys below",
+            "2: listener[1]: 1 is not a list of sections - write [[listener]] with its keys below",
             "2: listener[2].adress: unknown key - did you mean address?",
-            "4: tls.certificate: \"a.pem\" stands where a list of sections is expected - write \
-             [[tls.certificate]] and its keys below",
+            "4: tls.certificate: \"a.pem\" is not a list of sections - write [[tls.certificate]] with its keys below",
         ],
     ),
     (
         "one listener without the second bracket",
         "[listener]\nname = 'a'\n",
-        &["1: listener: a table stands where a list of sections is expected - write [[listener]] \
-           and its keys below"],
+        &[
+            "1: listener: a table is not a list of sections - write [[listener]] with its keys below",
+        ],
     ),
     (
         "types",
@@ -159,14 +158,14 @@ const NAMES_AND_TYPES: &[Row] = &[
             "3: server.user: is empty - remove the key, or set a value",
             "4: server.cores: 4 is not \"auto\", a list of cores such as \"0-7,16\", or \"numa:0\" - \
              write core numbers in quotes; \"0-3\" means four cores",
-            "5: server.spool: a list stands where a path is expected - put it in quotes",
+            "5: server.spool: a list is not a path - put it in quotes",
             "7: queue.sync: \"yes\" is not true or false - write true, without quotes",
             "8: queue.partitions: \"many\" is not \"auto\" or a whole number from 1 to 64",
             "9: queue.memory: true is not a size, such as \"25MB\", \"64KiB\" or 512 (bytes)",
             "10: queue.min_free_inodes: \"5\" is not a whole number - write 5, without quotes",
             "12: tls.min_version: 1.2 is not one of \"1.2\", \"1.3\" - put it in quotes",
             "14: limits.connections: 2.5 is not a whole number",
-            "15: limits.received_count: a table stands where a whole number is expected",
+            "15: limits.received_count: a table is not a whole number",
             "17: log.level: 1979-05-27 is not one of \"error\", \"warn\", \"info\", \"debug\" - put it \
              in quotes",
         ],
@@ -233,14 +232,14 @@ const VALUES: &[Row] = &[
          body_line_length = 998\nbody_memory = '64KiB'\n[timeouts]\ndata_init = '2h'\n\
          command = 0\n[queue]\npartitions = 65\n",
         &[
-            "2: limits.message_size: 1023 is out of range - at least 1KiB is needed",
-            "3: limits.network_prefix_v4: 33 is out of range - at most 32 is possible",
-            "4: limits.connections_per_address: 0 is out of range - at least 1 is needed",
-            "5: limits.body_line_length: 998 is out of range - at least 1000 is needed",
-            "6: limits.body_memory: \"64KiB\" is out of range - at least 192KiB is needed",
-            "8: timeouts.data_init: \"2h\" is out of range - at most 1h is possible",
-            "9: timeouts.command: 0 is out of range - at least 100ms is needed",
-            "11: queue.partitions: 65 is out of range - at most 64 is possible",
+            "2: limits.message_size: 1023 is out of range - the minimum is 1KiB",
+            "3: limits.network_prefix_v4: 33 is out of range - the maximum is 32",
+            "4: limits.connections_per_address: 0 is out of range - the minimum is 1",
+            "5: limits.body_line_length: 998 is out of range - the minimum is 1000",
+            "6: limits.body_memory: \"64KiB\" is out of range - the minimum is 192KiB",
+            "8: timeouts.data_init: \"2h\" is out of range - the maximum is 1h",
+            "9: timeouts.command: 0 is out of range - the minimum is 100ms",
+            "11: queue.partitions: 65 is out of range - the maximum is 64",
         ],
     ),
     (
@@ -329,11 +328,11 @@ const CONTRADICTIONS: &[Row] = &[
          address = ['127.0.0.1:9090', '127.0.0.1:7', '127.0.0.1:7']\n[monitor]\n\
          listen = '127.0.0.1:9090'\n",
         &[
-            "2: listener[2].address: 127.0.0.1:2525 is used by two listeners - listener[1].address has it",
-            "2: listener[2].address: [::1]:2525 is used by two listeners - listener[1].address has it",
+            "2: listener[2].address: 127.0.0.1:2525 is used twice - it is also set in listener[1].address",
+            "2: listener[2].address: [::1]:2525 is used twice - it is also set in listener[1].address",
             "3: listener[2].name: \"listener-1\" is the name of two listeners - listener[1].name has the same name; names must be unique",
-            "5: listener[3].address: 127.0.0.1:7 is used by two listeners - write it once",
-            "7: monitor.listen: 127.0.0.1:9090 is used by two listeners - listener[3].address has it",
+            "5: listener[3].address: 127.0.0.1:7 is used twice - write it once",
+            "7: monitor.listen: 127.0.0.1:9090 is used twice - it is also set in listener[3].address",
         ],
     ),
     (
@@ -345,8 +344,8 @@ const CONTRADICTIONS: &[Row] = &[
              lower it, or raise limits.connections",
             "3: limits.messages_per_session: 20 can never be reached: limits.commands_per_session is \
              10 - lower it, or raise limits.commands_per_session",
-            "5: limits.body_memory: is too little for 4 cores - at least 768KiB is needed",
-            "9: queue.memory: is too little for 2 partitions - at least 8MiB is needed",
+            "5: limits.body_memory: is too little for 4 cores - the minimum is 768KiB",
+            "9: queue.memory: is too little for 2 partitions - the minimum is 8MiB",
         ],
     ),
     (
@@ -358,8 +357,7 @@ const CONTRADICTIONS: &[Row] = &[
             "2: server.hostname: \"localhost\" is not a fully qualified name - set the name that DNS has for this host, as hostname = \"mail.example.com\"",
             "3: server.group: is set without a user - set server.user too",
             "6: relay.refuse_recipients: \"a.test\" is both accepted and refused - remove it from refuse_recipients or from domains",
-            "11: tls.certificate[2].certificate: is the same file twice - tls.certificate[1] has it; \
-             write it once",
+            "11: tls.certificate[2].certificate: names the same file as tls.certificate[1] - list each certificate once",
         ],
     ),
     (

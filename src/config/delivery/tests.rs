@@ -170,8 +170,8 @@ const FAULTS: &[Row] = &[
              ms or us, as \"5m\" or \"1h30m\"",
             "3: delivery.bounce_from: \"a b\" is not a mail address - write it as \
              \"postmaster@example.com\" or \"postmaster\"",
-            "4: delivery.retry_jitter: 60 is out of range - at most 50 is possible",
-            "5: delivery.connections_max: 0 is out of range - at least 1 is needed",
+            "4: delivery.retry_jitter: 60 is out of range - the maximum is 50",
+            "5: delivery.connections_max: 0 is out of range - the minimum is 1",
             "7: resolver.servers: \"dns.test\" is not the address of a name server - write it as \
              \"192.0.2.53\", \"192.0.2.53:5353\" or \"[2001:db8::53]:5353\"",
             "9: source[1].name: \"A\" is not a name - use up to 32 letters a-z, digits, - and _",
@@ -190,7 +190,7 @@ const FAULTS: &[Row] = &[
              ASCII form, as \"xn--mnchen-3ya.example\"",
             "17: route[1].tls: \"maybe\" is not one of none, may, must, verify - choose one \
              of them",
-            "20: destination[1].connections_max: 0 is out of range - at least 1 is needed",
+            "20: destination[1].connections_max: 0 is out of range - the minimum is 1",
         ],
     ),
     (
@@ -252,15 +252,15 @@ const FAULTS: &[Row] = &[
             "8: route[1].tenants[1]: \"\" has no value - write it as \"acme\"",
             "8: route[1].tenants[2]: \"a*\" contains a star, which has no meaning here - name it in \
              full, or use headers = [\"X-Tenant: a*\"]",
-            "12: route[2].campaigns: route \"b\" matches no mail: delivery.campaign_header is empty - \
-             name the header field in delivery.campaign_header, or take campaigns out",
+            "12: route[2].campaigns: route \"b\" matches no mail: delivery.campaign_header is empty - set delivery.campaign_header, or remove campaigns",
         ],
     ),
     (
         "labels that no mail has",
         "[delivery]\ntenant_header = ''\n[[route]]\nname = 'b'\nnext = 'mx'\ntenants = 'x'\n",
-        &["6: route[1].tenants: route \"b\" matches no mail: delivery.tenant_header is empty - \
-             name the header field in delivery.tenant_header, or take tenants out"],
+        &[
+            "6: route[1].tenants: route \"b\" matches no mail: delivery.tenant_header is empty - set delivery.tenant_header, or remove tenants",
+        ],
     ),
     (
         "too many header fields",
@@ -268,8 +268,7 @@ const FAULTS: &[Row] = &[
          'g: 1', 'A: 2', 'x-tenant: *']\n[[route]]\nnext = 'mx'\nname = 'many'\n\
          headers = ['h: 1', 'i: 1', 'j: 1', 'k: 1', 'l: 1', 'm: 1', 'n: 1', 'o: 1']\n",
         &[
-            "7: route[2].headers: route \"many\" makes it 17 header fields in all - name at most 16 \
-             in all routes, including those of tenant and campaign",
+            "7: route[2].headers: with route \"many\", the routes name 17 header fields - name at most 16 in all routes, including those of tenant and campaign",
         ],
     ),
     (
@@ -294,14 +293,17 @@ const FAULTS: &[Row] = &[
          next = 'smtps:b.test'\nauth_user = 'u'\nauth_password_file = 'f'\n\
          [[source]]\nname = 'a'\nproxy = 'haproxy://192.0.2.1:1'\n\
          [[source]]\nname = 'b'\nproxy = 'socks5://192.0.2.1'\n\
-         [[source]]\nname = 'c'\nproxy = 'socks5://u:sesame@proxy.test:1080'\n",
+         [[source]]\nname = 'c'\nproxy = 'socks5://u:sesame@proxy.test:1080'\n\
+         [[source]]\nname = 'd'\nproxy = 'socks5://192.0.2.1'\nproxy_user = 'u'\n\
+         [[source]]\nname = 'e'\nipv4 = '192.0.2.9'\nproxy_user = 'u'\nproxy_password_file = 'f'\n",
         &[
             "3: route[1].tls: contradicts \"smtps:\", which always uses TLS - remove it, or use \"smtp:\" and its port",
             "7: route[2].tls: is not possible: a Unix socket has no TLS - remove it",
             "14: source[1].name: has no address - set ipv4 or ipv6",
-            "21: source[3].proxy: its host is not an IP address with a port - write it as \
-             \"192.0.2.1:1080\" or \"[2001:db8::1]:1080\": mail is not to hang on the name of a \
-             proxy",
+            "21: source[3].proxy: user and password must not be part of the value - set proxy_user \
+             and proxy_password_file instead",
+            "25: source[4].proxy_user: has no password - set proxy_password_file too",
+            "29: source[5].proxy_user: requires a SOCKS 5 proxy - set proxy = \"socks5://...\"",
         ],
     ),
     (
@@ -413,7 +415,7 @@ fn a_destination_is_shared_by_so_many_cores_as_is_written() {
         assert_eq!(stripes(written), meant, "{written}");
     }
     for (written, told) in [
-        ("stripes = 0", "0 is out of range - at least 1 is needed"),
+        ("stripes = 0", "0 is out of range - the minimum is 1"),
         ("stripes = 'al'", "did you mean \"all\"?"),
         ("stripes = true", "true is not a whole number, \"all\" or \"auto\""),
     ] {

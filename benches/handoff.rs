@@ -89,7 +89,7 @@ fn observed() -> Arc<ShardObserved> {
 fn sends(c: &mut Criterion) {
     c.bench_function("handoff/1000 frames posted", |b| {
         b.iter_batched(
-            || mesh::weave(2).remove(0).settle(observed()),
+            || mesh::connect(2).remove(0).settle(observed()),
             |(mesh, inbox)| {
                 (0..1000).for_each(|number| mesh.post(ringpost::base::ShardId(1), frame(number)));
                 (mesh, inbox)
@@ -100,7 +100,7 @@ fn sends(c: &mut Criterion) {
 }
 
 fn owners(c: &mut Criterion) {
-    let (mesh, _inbox) = mesh::weave(16).remove(0).settle(observed());
+    let (mesh, _inbox) = mesh::connect(16).remove(0).settle(observed());
     let destination = "mx:recipient-domain.example";
     c.bench_function("handoff/owner of a destination", |b| {
         b.iter(|| mesh.owner_of(std::hint::black_box(destination)));

@@ -49,7 +49,7 @@ fn fill(path: &std::path::Path, number: u16, now_ms: u64) {
         is_order: false,
         keep_until_ms: None,
     };
-    assert!(rig.run(rig.committer.settle(settlement.into())).expect("it is written"));
+    assert!(rig.run(rig.committer.settle(settlement.into())).expect("the record is written"));
     rig.close();
 }
 

@@ -225,7 +225,7 @@ fn answers_are_cached_for_their_ttl() {
     assert_eq!(asked("nx.test"), 1);
     assert_eq!(asked("servfail.test"), 1);
     assert_eq!(asked("fleeting.test"), 2);
-    assert_eq!((figures.hits, figures.lookups, figures.under_way), (3, 6, 0));
+    assert_eq!((figures.hits, figures.lookups, figures.in_flight), (3, 6, 0));
 }
 
 #[test]
@@ -309,7 +309,7 @@ fn a_lookup_without_a_place_is_busy_and_not_cached() {
         let start = timer::now();
         assert_eq!(resolver.mx("two.test").await, Err(DnsFault::Busy));
         assert!(start.elapsed() >= TIMEOUT, "it waits for a place first");
-        while resolver.figures().under_way > 0 {
+        while resolver.figures().in_flight > 0 {
             timer::sleep(Duration::from_millis(20)).await;
         }
         assert_eq!(mx_text(&resolver, "two.test").await, "10 a.mx.test, 20 b.mx.test");
@@ -455,7 +455,7 @@ fn a_drain_does_not_wait_for_lookups() {
         let resolver = Resolver::new(settings);
         let asked = timer::timeout(Duration::from_millis(50), resolver.mx("two.test")).await;
         assert!(asked.is_err());
-        while resolver.figures().under_way > 0 {
+        while resolver.figures().in_flight > 0 {
             timer::interrupt_all();
             timer::sleep(Duration::from_millis(10)).await;
         }

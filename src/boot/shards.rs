@@ -89,7 +89,7 @@ pub(in crate::boot) fn start_shards(
     (observed, space): (&Arc<Observed>, &Arc<SpaceWatch>),
 ) -> Result<Started, Vec<String>> {
     let Seeds { config, plan, placement, commits, spool, delivery, pauses, policies } = seeds;
-    let mut meshes = mesh::weave(plan.shards.len()).into_iter();
+    let mut meshes = mesh::connect(plan.shards.len()).into_iter();
     let handing_over = Arc::new(AtomicUsize::new(plan.shards.len()));
     let counts = SharedCounts::new(plan.shards.len());
     let body_memory = config.limits.body_memory.max(BODY_MEMORY_MIN) as usize;

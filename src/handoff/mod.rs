@@ -1,9 +1,8 @@
-//! What crosses from one thread to another: which shard owns which partition, the lanes in which
-//! orders and, with delivery, frames travel, and the MTA-STS policies that the control plane
-//! publishes.
+//! Communication between threads: the placement of partitions on shards, the lanes for orders and
+//! frames, and the MTA-STS policies that the control plane publishes.
 //!
-//! Promise:  losing everything that is in a lane loses no mail. The durable record stays with its
-//!           partition; a lane carries only orders and outcomes.
+//! Promise:  losing everything in the lanes loses no mail. The durable record stays in its partition;
+//!           lanes carry only orders, jobs and outcomes.
 
 pub mod frame;
 pub mod lane;

@@ -65,7 +65,7 @@ fn watch_commits(reception: &Reception) {
     }
 }
 
-/// What the commit threads of a shard have counted.
+/// Sums of the counters of a shard's commit threads.
 #[derive(Default)]
 struct Sums {
     batches: u64,

@@ -112,7 +112,7 @@ impl Servers {
                 std::thread::spawn(move || (limits, RunningServer::start(limits, listeners)))
             })
             .collect();
-        Servers(starting.into_iter().map(|one| one.join().expect("it starts")).collect())
+        Servers(starting.into_iter().map(|one| one.join().expect("the server starts")).collect())
     }
 
     pub fn len(&self) -> usize {
@@ -196,9 +196,9 @@ pub struct SocketPeer {
 impl SocketPeer {
     fn connect(address: SocketAddr, tls: bool, control: PathBuf) -> SocketPeer {
         let stream = TcpStream::connect(address).expect("the server accepts connections");
-        stream.set_nodelay(true).expect("it is a TCP socket");
-        stream.set_read_timeout(Some(WAIT_MAX)).expect("it is no zero");
-        stream.set_write_timeout(Some(WAIT_MAX)).expect("it is no zero");
+        stream.set_nodelay(true).expect("the stream is a TCP socket");
+        stream.set_read_timeout(Some(WAIT_MAX)).expect("the timeout is not zero");
+        stream.set_write_timeout(Some(WAIT_MAX)).expect("the timeout is not zero");
         let line = Line::Plain(stream);
         let mut peer = SocketPeer { line, control, input: Vec::new(), kept: Vec::new() };
         if tls {
@@ -235,7 +235,7 @@ impl SocketPeer {
             at += length + 2;
             if line.get(3) == Some(&b' ') {
                 let reply: Vec<u8> = self.input.drain(..at).collect();
-                return Some(String::from_utf8(reply).expect("it is ASCII"));
+                return Some(String::from_utf8(reply).expect("the text is ASCII"));
             }
         }
     }
@@ -381,8 +381,8 @@ fn try_stored_body(control: &PathBuf, id: &str) -> Option<Vec<u8>> {
     let mut message = Vec::new();
     loop {
         let mut line = String::new();
-        stream.read_line(&mut line).expect("it answers");
-        let answer: serde_json::Value = serde_json::from_str(&line).expect("it answers JSON");
+        stream.read_line(&mut line).expect("the server answers");
+        let answer: serde_json::Value = serde_json::from_str(&line).expect("the answer is JSON");
         match answer["fault"].as_str() {
             Some(fault) if fault.ends_with("at once, try again") => return None,
             fault => assert_eq!(fault, None, "{id}"),

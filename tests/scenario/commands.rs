@@ -45,7 +45,7 @@ fn check_reports_all_faults_at_once() {
         ),
     ];
     for (name, config, told) in rows {
-        fs::write(&file, config).expect("ours");
+        fs::write(&file, config).expect("the file is writable");
         let out = run(RINGPOST, &["check", "--config", text(&file)], b"");
         let said = text_of(&out);
         assert_eq!(out.status.success(), told.is_empty(), "{name}: {said}");
@@ -75,7 +75,7 @@ fn the_sample_and_the_reference_are_printed() {
     let sample = run(RINGPOST, &["config", "sample"], b"");
     assert!(sample.status.success());
     let file = folder.path().join("sample.toml");
-    fs::write(&file, &sample.stdout).expect("ours");
+    fs::write(&file, &sample.stdout).expect("the file is writable");
     let out = run(RINGPOST, &["check", "--config", text(&file)], b"");
     assert!(out.status.success(), "the sample is valid: {}", text_of(&out));
     let reference = run(RINGPOST, &["config", "reference"], b"");
@@ -100,7 +100,9 @@ fn the_queue_is_readable_running_and_stopped() {
         let body =
             format!("Subject: number {number}\r\nFrom: Me <a@x.test>\r\n\r\ntext {number}\r\n");
         let to = format!("b{number}@y.test");
-        ids.push(id_of(&client.submit("a@x.test", &to, body.as_bytes()).expect("it answers")));
+        ids.push(id_of(
+            &client.submit("a@x.test", &to, body.as_bytes()).expect("the server answers"),
+        ));
     }
     let running = look(&rig, &ids);
     rig.server.signal("TERM");
@@ -133,7 +135,7 @@ fn the_queue_is_readable_running_and_stopped() {
     }
     let out = rig.try_queue(&["delete", "--json", &ids[3], &ids[0]]);
     assert!(!out.status.success(), "one of them is already deleted");
-    let told: serde_json::Value = serde_json::from_slice(&out.stdout).expect("it prints JSON");
+    let told: serde_json::Value = serde_json::from_slice(&out.stdout).expect("the output is JSON");
     assert_eq!(told[0]["id"], ids[3].as_str());
     assert_eq!(told[0]["deleted"], true);
     assert_eq!(told[1]["deleted"], false, "{told}");
@@ -177,7 +179,7 @@ fn look(rig: &Rig, ids: &[String]) -> Vec<String> {
     assert_eq!(stats["in_quarantine"], 0);
     let mut all = vec![list.to_string(), show.to_string(), stats["body_bytes"].to_string()];
     for id in ids {
-        all.push(String::from_utf8(rig.queue(&["cat", id])).expect("it is ASCII"));
+        all.push(String::from_utf8(rig.queue(&["cat", id])).expect("the text is ASCII"));
         let plain = String::from_utf8(rig.queue(&["show", id])).expect("UTF-8");
         assert!(plain.contains(id.as_str()), "{plain}");
     }

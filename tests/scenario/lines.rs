@@ -114,7 +114,7 @@ fn many_slow_destinations_do_not_delay_a_fast_one() {
     let mut send = |domain: &str, subject: &str| {
         let body = format!("Subject: {subject}\r\n\r\ntext\r\n");
         let reply = client.submit("a@x.test", &format!("b@{domain}"), body.as_bytes());
-        assert_eq!(reply.expect("it answers").code, 250);
+        assert_eq!(reply.expect("the server answers").code, 250);
     };
     for number in 0..50 * SLOW {
         send(&format!("slow{}.test", number % SLOW), "slow");

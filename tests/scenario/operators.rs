@@ -143,7 +143,9 @@ pub fn await_some<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
 
 pub fn submit(rig: &Rig, subject: &str) -> String {
     let body = format!("Subject: {subject}\r\nFrom: <a@x.test>\r\n\r\ntext\r\n");
-    id_of(&rig.client().submit("a@x.test", "b@y.test", body.as_bytes()).expect("it answers"))
+    id_of(
+        &rig.client().submit("a@x.test", "b@y.test", body.as_bytes()).expect("the server answers"),
+    )
 }
 
 pub fn ask(rig: &Rig, words: &[&str]) -> String {
@@ -513,7 +515,8 @@ fn a_pause_survives_a_restart_and_a_damaged_file_does_not_prevent_the_start() {
 
     let folder = rig.folder.path().join("spool");
     let rig = restart(rig, &plan, |_| {
-        std::fs::write(folder.join("pauses.json"), "{\"format\": 1, \"pau").expect("it is ours");
+        std::fs::write(folder.join("pauses.json"), "{\"format\": 1, \"pau")
+            .expect("the folder is writable");
     });
     sink.await_mail("Subject: patient");
     await_empty(&rig);

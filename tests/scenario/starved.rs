@@ -21,17 +21,18 @@ use crate::support::PATIENCE;
 const AT_ONCE: Duration = Duration::from_secs(1);
 
 fn submits(rig: &Rig) {
-    let reply = rig.client().submit("a@x.test", "b@y.test", b"text\r\n").expect("it answers");
+    let reply =
+        rig.client().submit("a@x.test", "b@y.test", b"text\r\n").expect("the server answers");
     assert_eq!(reply.code, 250, "{}", reply.text);
 }
 
 #[test]
 fn health_is_answered_while_clients_hold_every_connection() {
     let rig = Rig::start(&Plan { http: true, ..Plan::default() });
-    let http = rig.http.expect("it is on");
+    let http = rig.http.expect("HTTP is on");
     let connect = |said: &str| {
-        let mut stream = TcpStream::connect(http).expect("it listens");
-        stream.write_all(said.as_bytes()).expect("it is sent");
+        let mut stream = TcpStream::connect(http).expect("the peer listens");
+        stream.write_all(said.as_bytes()).expect("the peer reads");
         stream
     };
     let idle: Vec<TcpStream> = (0..100).map(|_| connect("")).collect();
@@ -59,11 +60,11 @@ fn health_is_answered_while_clients_hold_every_connection() {
 #[test]
 fn silent_clients_are_disconnected() {
     let rig = Rig::start(&Plan { http: true, ..Plan::default() });
-    let http = rig.http.expect("it is on");
+    let http = rig.http.expect("HTTP is on");
     for said in ["", "GET /health HTTP/1.1\r\n"] {
-        let mut stream = TcpStream::connect(http).expect("it listens");
-        stream.write_all(said.as_bytes()).expect("it is sent");
-        stream.set_read_timeout(Some(Duration::from_secs(20))).expect("it is no zero");
+        let mut stream = TcpStream::connect(http).expect("the peer listens");
+        stream.write_all(said.as_bytes()).expect("the peer reads");
+        stream.set_read_timeout(Some(Duration::from_secs(20))).expect("the timeout is not zero");
         let read = stream.read(&mut [0; 64]);
         let is_over = match &read {
             Ok(count) => *count == 0,
@@ -80,9 +81,9 @@ fn commands_are_answered_beside_silent_control_clients() {
     let socket = rig.folder.path().join("spool/control.sock");
     let silent: Vec<UnixStream> = (0..40)
         .map(|number| {
-            let mut stream = UnixStream::connect(&socket).expect("it listens");
+            let mut stream = UnixStream::connect(&socket).expect("the peer listens");
             if number % 2 == 0 {
-                stream.write_all(b"{\"command\":").expect("it is sent");
+                stream.write_all(b"{\"command\":").expect("the peer reads");
             }
             stream
         })
@@ -101,7 +102,8 @@ fn commands_are_answered_beside_silent_control_clients() {
 fn health_is_answered_while_requests_hold_every_place() {
     let rig = Rig::start(&Plan::default());
     let body = "a line of mail, which is to be larger than all buffers\r\n".repeat(40_000);
-    let reply = rig.client().submit("a@x.test", "b@y.test", body.as_bytes()).expect("it answers");
+    let reply =
+        rig.client().submit("a@x.test", "b@y.test", body.as_bytes()).expect("the server answers");
     let id = id_of(&reply);
     let socket = rig.folder.path().join("spool/control.sock");
     let config = rig.config();
@@ -109,9 +111,9 @@ fn health_is_answered_while_requests_hold_every_place() {
     let end = Instant::now() + PATIENCE;
     while rig.try_queue(&["stats"]).status.success() {
         assert!(Instant::now() < end, "{} requests hold nothing", unread.len());
-        let mut stream = UnixStream::connect(&socket).expect("it listens");
+        let mut stream = UnixStream::connect(&socket).expect("the peer listens");
         let request = format!("{{\"command\":\"cat\",\"id\":\"{id}\"}}\n");
-        stream.write_all(request.as_bytes()).expect("it is sent");
+        stream.write_all(request.as_bytes()).expect("the peer reads");
         unread.push(stream);
     }
     let out = run(RINGPOST, &["health", "--config", text(&config)], b"");

@@ -159,7 +159,7 @@ impl Server {
     }
 
     pub fn kill(&mut self) {
-        self.child.kill().expect("it runs");
+        self.child.kill().expect("the process runs");
         self.child.wait().expect("the child is ours");
     }
 
@@ -213,7 +213,7 @@ impl Server {
     /// Resident memory in bytes.
     pub fn rss(&self) -> u64 {
         let status = fs::read_to_string(format!("/proc/{}/status", self.child.id()));
-        let status = status.expect("it runs");
+        let status = status.expect("the process runs");
         let line = status.lines().find(|line| line.starts_with("VmRSS")).expect("a VmRSS line");
         let kib: u64 = line.split_whitespace().nth(1).and_then(|n| n.parse().ok()).expect("KiB");
         kib * 1024
@@ -416,7 +416,7 @@ impl ClosedPort {
         let any = SocketAddr::from(([127, 0, 0, 1], 0));
         socket.bind(&any.into()).expect("loopback has a free port");
         let address = socket.local_addr().ok().and_then(|bound| bound.as_socket());
-        ClosedPort { address: address.expect("it is bound"), _socket: socket }
+        ClosedPort { address: address.expect("the socket is bound"), _socket: socket }
     }
 }
 

@@ -55,7 +55,7 @@ enum How {
 /// The address of the proxy, and its record of logins and destinations.
 fn socks(how: How) -> (SocketAddr, Arc<Mutex<Vec<SocketAddr>>>) {
     let listener = TcpListener::bind("127.0.0.1:0").expect("loopback has a port");
-    let address = listener.local_addr().expect("it is bound");
+    let address = listener.local_addr().expect("the socket is bound");
     let asked: Arc<Mutex<Vec<SocketAddr>>> = Arc::default();
     let kept = Arc::clone(&asked);
     thread::spawn(move || {
@@ -283,7 +283,7 @@ fn after_a_host_that_a_proxy_cannot_reach_the_next_is_tried() {
     let port = receiver.address.port();
     let dead = Ipv4Addr::new(127, 84, 0, 1);
     let listener = TcpListener::bind("127.0.0.1:0").expect("loopback has a port");
-    let proxy = listener.local_addr().expect("it is bound");
+    let proxy = listener.local_addr().expect("the socket is bound");
     thread::spawn(move || {
         for mut stream in listener.incoming().flatten() {
             thread::spawn(move || -> io::Result<()> {
@@ -320,7 +320,7 @@ fn after_a_host_that_a_proxy_cannot_reach_the_next_is_tried() {
 /// does with `usesrc clientip`, and records the headers.
 fn haproxy() -> (SocketAddr, Arc<Mutex<Vec<Proxy>>>) {
     let listener = TcpListener::bind("127.0.0.1:0").expect("loopback has a port");
-    let address = listener.local_addr().expect("it is bound");
+    let address = listener.local_addr().expect("the socket is bound");
     let seen: Arc<Mutex<Vec<Proxy>>> = Arc::default();
     let kept = Arc::clone(&seen);
     thread::spawn(move || {
@@ -356,7 +356,7 @@ fn talk_haproxy(mut stream: TcpStream, seen: &Mutex<Vec<Proxy>>) -> io::Result<(
 fn mail_goes_out_by_a_proxy_that_binds_our_address() {
     let four = Ipv4Addr::new(127, 84, 1, 7);
     let listener = TcpListener::bind("127.0.0.1:0").expect("loopback has a port");
-    let server = listener.local_addr().expect("it is bound");
+    let server = listener.local_addr().expect("the socket is bound");
     let peers: Arc<Mutex<Vec<IpAddr>>> = Arc::default();
     let kept = Arc::clone(&peers);
     thread::spawn(move || {
@@ -367,7 +367,7 @@ fn mail_goes_out_by_a_proxy_that_binds_our_address() {
         }
     });
     let six = TcpListener::bind((Ipv6Addr::LOCALHOST, 0)).expect("loopback has a port");
-    let six = six.local_addr().expect("it is bound");
+    let six = six.local_addr().expect("the socket is bound");
     let receiver = Receiver::start(&[], |_| None);
     let closed = ClosedPort::new();
     let nobody = closed.address;

@@ -16,7 +16,9 @@ use ringpost::boot::run::ServeOptions;
 use ringpost::boot::run::serve;
 use ringpost::config;
 use ringpost::config::Config;
+use ringpost::config::Environment;
 use ringpost::config::HostFacts;
+use ringpost::config::Origin;
 use ringpost::control::client;
 use ringpost::control::client::QueueCommand;
 use ringpost::control::orders;
@@ -45,10 +47,17 @@ enum Command {
         #[arg(long, value_name = "FILE")]
         config: Option<PathBuf>,
     },
-    /// Read a config file and say everything that is wrong with it.
+    /// Check a config file and the environment, and report all errors.
     Check {
         #[arg(long, value_name = "FILE")]
         config: Option<PathBuf>,
+        /// Show every key with its value and where the value came from: default, file and line,
+        /// environment variable, or credential.
+        #[arg(long)]
+        show_origin: bool,
+        /// Machine-readable output, with the origin of every value.
+        #[arg(long)]
+        json: bool,
     },
     /// Print what can be configured.
     Config {
@@ -355,16 +364,9 @@ fn main() -> ExitCode {
     }
     match command {
         Command::Serve { config } => with_config(config, |loaded| serve(loaded.into())),
-        Command::Check { config } => with_config(config, |loaded| {
-            for warning in &loaded.warnings {
-                println!("warning: {warning}");
-            }
-            match ringpost::control::assemble::check(&loaded.config) {
-                Ok(()) => println!("{}: all is well", loaded.name),
-                Err(faults) => return told(&faults),
-            }
-            ExitCode::SUCCESS
-        }),
+        Command::Check { config, show_origin, json } => {
+            with_config(config, |loaded| check(&loaded, show_origin, json))
+        }
         Command::Config { page } => {
             match page {
                 ConfigPage::Reference => print!("{}", config::reference()),
@@ -410,10 +412,33 @@ fn main() -> ExitCode {
     }
 }
 
-/// A config that was read without faults.
+fn check(loaded: &Loaded, show_origin: bool, json: bool) -> ExitCode {
+    let found = match ringpost::control::assemble::check(&loaded.config) {
+        Ok(found) => found,
+        Err(faults) => return told(&faults),
+    };
+    let mut warnings: Vec<String> = loaded.warnings.iter().map(ToString::to_string).collect();
+    warnings.extend(found.iter().map(|(what, remedy)| format!("{what} - {remedy}")));
+    if json {
+        let keys: Vec<_> = loaded.origins.iter().map(Origin::json).collect();
+        println!("{:#}", serde_json::json!({ "warnings": warnings, "keys": keys }));
+        return ExitCode::SUCCESS;
+    }
+    for origin in loaded.origins.iter().filter(|_| show_origin) {
+        println!("{origin}");
+    }
+    for warning in warnings {
+        println!("warning: {warning}");
+    }
+    println!("{}: no errors", loaded.name);
+    ExitCode::SUCCESS
+}
+
+/// A config without errors.
 struct Loaded {
     config: Config,
     warnings: Vec<config::Fault>,
+    origins: Vec<Origin>,
     name: String,
     file: Option<PathBuf>,
     host: HostFacts,
@@ -447,21 +472,26 @@ fn with_config(file: Option<PathBuf>, act: impl FnOnce(Loaded) -> ExitCode) -> E
     load(file).map_or_else(|failed| failed, act)
 }
 
-/// Reads a config file, or tells all that is wrong with it.
+/// Reads the config file and the environment, or reports all errors.
 fn load(file: Option<PathBuf>) -> Result<Loaded, ExitCode> {
     let root = Path::new("/");
-    let host = HostFacts { hostname: Hostname::read(root).name, ports_from: ports_from(root) };
-    let Some(path) = file else {
-        let config = config::embedded(&host);
-        let name = "the embedded default".to_owned();
-        return Ok(Loaded { config, warnings: Vec::new(), name, file: None, host });
+    let host = HostFacts {
+        hostname: Hostname::read(root).name,
+        ports_from: ports_from(root),
+        environment: Environment::of_process(),
     };
-    let name = path.display().to_string();
-    let text =
-        std::fs::read_to_string(&path).map_err(|cause| told(&[format!("{name}: {cause}")]))?;
-    let config::Loaded { config, warnings } =
+    let file = file.or_else(|| host.environment.config_file());
+    let (name, text) = match &file {
+        Some(path) => {
+            let name = path.display().to_string();
+            let text = std::fs::read_to_string(path);
+            (name.clone(), text.map_err(|cause| told(&[format!("{name}: {cause}")]))?)
+        }
+        None => (config::DEFAULTS.to_owned(), String::new()),
+    };
+    let config::Loaded { config, warnings, origins } =
         config::load(&text, &name, &host).map_err(|faults| told(&faults))?;
-    Ok(Loaded { config, warnings, name, file: Some(path), host })
+    Ok(Loaded { config, warnings, origins, name, file, host })
 }
 
 fn told(faults: &[impl std::fmt::Display]) -> ExitCode {

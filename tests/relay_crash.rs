@@ -11,7 +11,7 @@
 //! ```
 //! Each message has recipients in three domains, more in each than a transaction takes, so that it
 //! is split twice. One domain refuses permanently, so that senders get reports; one defers at
-//! first. `RINGPOST_CRASH_KILLS` and `RINGPOST_CRASH_SEED` are those of `crash.rs`.
+//! first. `RINGPOST_TEST_CRASH_KILLS` and `RINGPOST_TEST_CRASH_SEED` are those of `crash.rs`.
 
 mod support;
 
@@ -345,8 +345,8 @@ impl Field {
 
     fn with_sink(name: &str, pause: Duration) -> Field {
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).expect("after 1970");
-        let seed = number_from("RINGPOST_CRASH_SEED", || now.as_millis() as u64);
-        println!("{name}: RINGPOST_CRASH_SEED={seed}");
+        let seed = number_from("RINGPOST_TEST_CRASH_SEED", || now.as_millis() as u64);
+        println!("{name}: RINGPOST_TEST_CRASH_SEED={seed}");
         Field {
             folder: tempfile::tempdir().expect("a temporary folder"),
             sink: Sink::start(pause),
@@ -544,7 +544,7 @@ impl Field {
 fn a_relay_killed_at_any_time_loses_nothing() {
     let _alone = alone();
     let mut field = Field::new("kill -9");
-    for kill in 0..number_from("RINGPOST_CRASH_KILLS", || KILLS as u64) {
+    for kill in 0..number_from("RINGPOST_TEST_CRASH_KILLS", || KILLS as u64) {
         let mut server = field.start("");
         let load = field.load(&server);
         load.await_acknowledged(5);

@@ -16,7 +16,7 @@ use crate::config::Config;
 use crate::config::delivery::relation::DANE_IS_INERT;
 use crate::config::delivery::relation::DANE_REMEDY;
 use crate::config::delivery::relation::dane_is_inert;
-use crate::config::model::BODY_MEMORY_MIN;
+use crate::config::receiving::BODY_MEMORY_MIN;
 use crate::control::sts::StsFetcher;
 use crate::handoff::Placement;
 use crate::handoff::Sender;
@@ -214,7 +214,8 @@ mod tests {
 
     #[test]
     fn each_shard_has_its_part_of_the_resolver_cache() {
-        let host = HostFacts { hostname: "mx.test".to_owned(), ports_from: 1024 };
+        let host =
+            HostFacts { hostname: "mx.test".to_owned(), ports_from: 1024, ..HostFacts::default() };
         let text = "[resolver]\ncache_entries = 1000\ncache_memory = '10MiB'\ntimeout = '3s'\n";
         let config = load(text, "f", &host).expect("it is good").config;
         let policy = delivery::policy(&config, Secrets::Withhold).expect("it is good");

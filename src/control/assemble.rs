@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::base::clock::wall_ms;
+use crate::config::CertificateConfig;
 use crate::config::ClientCertificates;
 use crate::config::Config;
 use crate::config::LineEnding as ConfigLineEnding;
@@ -18,6 +19,7 @@ use crate::config::TlsMode;
 use crate::config::TlsVersion;
 use crate::control::delivery;
 use crate::control::delivery::Secrets;
+use crate::control::secret;
 use crate::inbound::counts::ConnectionLimits;
 use crate::inbound::policy::LabelFields;
 use crate::inbound::policy::ListenerPolicy;
@@ -74,6 +76,7 @@ pub fn assemble(config: &Config) -> Result<Assembled, Vec<String>> {
     let relay = relay(config).map_err(|problems| faults.extend(problems)).ok();
     let delivery =
         delivery::policy(config, Secrets::Read).map_err(|problems| faults.extend(problems)).ok();
+    warnings.extend(secret::warnings(config));
     let certificates = certificates(config, &mut faults, &mut warnings);
     let mut listeners = Vec::new();
     for written in &config.listeners {
@@ -93,8 +96,9 @@ pub fn assemble(config: &Config) -> Result<Assembled, Vec<String>> {
     }
 }
 
-/// As `assemble`, without making anything: for `ringpost check`.
-pub fn check(config: &Config) -> Result<(), Vec<String>> {
+/// As `assemble`, without making anything, for `ringpost check`. Answers warnings with their remedies.
+pub fn check(config: &Config) -> Result<Vec<(String, String)>, Vec<String>> {
+    let mut warnings = secret::warnings(config);
     let mut faults = Vec::new();
     if let Err(problems) = relay(config) {
         faults.extend(problems);
@@ -102,19 +106,26 @@ pub fn check(config: &Config) -> Result<(), Vec<String>> {
     if let Err(problems) = delivery::policy(config, Secrets::Read) {
         faults.extend(problems);
     }
-    let pairs: Vec<_> =
-        config.certificates.iter().map(|one| (one.certificate.clone(), one.key.clone())).collect();
+    let pairs: Vec<_> = config.certificates.iter().map(certificate_pair).collect();
     for written in &config.listeners {
-        if !pairs.is_empty()
-            && let Err(problems) =
-                TlsServer::build(&tls_settings(config, written, &pairs), wall_ms())
-        {
-            faults.extend(lines(&problems.0));
+        if pairs.is_empty() {
+            continue;
+        }
+        match TlsServer::build(&tls_settings(config, written, &pairs), wall_ms()) {
+            Ok(server) => warnings.extend(told(&server)),
+            Err(problems) => faults.extend(lines(&problems.0)),
         }
     }
     faults.sort();
     faults.dedup();
-    if faults.is_empty() { Ok(()) } else { Err(faults) }
+    warnings.dedup();
+    if faults.is_empty() { Ok(warnings) } else { Err(faults) }
+}
+
+/// The warnings of a TLS server, with their remedies.
+fn told(server: &TlsServer) -> Vec<(String, String)> {
+    let warnings = server.warnings().iter();
+    warnings.map(|one| (one.to_string(), one.cause.remedy().to_owned())).collect()
 }
 
 fn policy(config: &Config, relay: RelayPolicy, listeners: Vec<Arc<ListenerPolicy>>) -> Policy {
@@ -186,6 +197,10 @@ fn relay(config: &Config) -> Result<RelayPolicy, Vec<String>> {
         .map_err(|problems| problems.iter().map(|problem| format!("relay.{problem}")).collect())
 }
 
+fn certificate_pair(one: &CertificateConfig) -> (PathBuf, PathBuf) {
+    (one.certificate.path().to_owned(), one.key.path().to_owned())
+}
+
 /// The certificates of the config, or one of our own making.
 fn certificates(
     config: &Config,
@@ -196,9 +211,7 @@ fn certificates(
         return Vec::new();
     }
     if !config.certificates.is_empty() {
-        let pair =
-            |one: &crate::config::CertificateConfig| (one.certificate.clone(), one.key.clone());
-        return config.certificates.iter().map(pair).collect();
+        return config.certificates.iter().map(certificate_pair).collect();
     }
     let folder = config.server.spool.join(TLS_FOLDER);
     match net::self_signed(config.server.hostname.as_str(), &folder, wall_ms()) {
@@ -235,9 +248,7 @@ fn listener(
         Security::StartTls | Security::Implicit => {
             let server = TlsServer::build(&tls_settings(config, written, certificates), wall_ms());
             let server = server.map_err(|problems| lines(&problems.0))?;
-            for problem in server.warnings() {
-                warnings.push((problem.to_string(), problem.cause.remedy().to_owned()));
-            }
+            warnings.extend(told(&server));
             Some(server)
         }
     };
@@ -282,7 +293,7 @@ fn tls_settings(
             ClientCertificates::Optional => net::ClientCertificates::Optional,
             ClientCertificates::Required => net::ClientCertificates::Required,
         },
-        client_ca: written.client_ca.clone(),
+        client_ca: written.client_ca.as_ref().map(|file| file.path().to_owned()),
     }
 }
 

@@ -12,6 +12,7 @@
 //! why        what a message waits for, in sentences
 //! client     the other end of the socket: what only looks
 //! orders     the other end of the socket: what operators order and ask
+//! secret     passwords from files
 //! sts        MTA-STS policies: fetched, kept on disk, published to the shards
 //! connections  how many HTTP clients at a time, and for how long
 //! thread     the thread that runs both
@@ -26,6 +27,7 @@ pub mod operators;
 pub mod orders;
 pub mod reload;
 pub mod route;
+mod secret;
 mod stripes;
 pub mod sts;
 pub mod thread;

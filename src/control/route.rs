@@ -438,7 +438,11 @@ mod tests {
         [[destination]]\nname = 'far'\nrecipient_domain = 'far.test'\nmessages_per_hour = 500\n";
 
     fn config(text: &str) -> Config {
-        let host = HostFacts { hostname: "mx.ours.test".to_owned(), ports_from: 1024 };
+        let host = HostFacts {
+            hostname: "mx.ours.test".to_owned(),
+            ports_from: 1024,
+            ..HostFacts::default()
+        };
         load(text, "f", &host).unwrap_or_else(|faults| panic!("{faults:#?}")).config
     }
 
@@ -584,7 +588,7 @@ mod tests {
         let file = "[[route]]\nrecipient_domain = 'tls.test'\nnext = 'smtps:relay.ours.test'\n\
             pool = 'p'\n[[route]]\nnext = 'lmtp:unix:/run/lmtp'\n[[pool]]\nname = 'p'\n\
             sources = 's'\n[[source]]\nname = 's'\nipv4 = '192.0.2.1'\n\
-            proxy = 'socks5://us:sesame@192.0.2.9'\n";
+            proxy = 'socks5://192.0.2.9'\nproxy_user = 'us'\nproxy_password_file = '/none'\n";
         let told = |recipient: &str| {
             let recipient = recipient.to_owned();
             let asked = RouteTest {
@@ -619,7 +623,6 @@ mod tests {
             for line in lines {
                 assert!(text.lines().any(|one| one == line), "{line}\n{text}");
             }
-            assert!(!text.contains("sesame"), "{text}");
         }
     }
 

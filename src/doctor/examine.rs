@@ -101,7 +101,11 @@ mod tests {
             }),
             ("broken", |_| panic!("on purpose")),
         ];
-        let config = embedded(&HostFacts { hostname: "mx.test".to_owned(), ports_from: 1024 });
+        let config = embedded(&HostFacts {
+            hostname: "mx.test".to_owned(),
+            ports_from: 1024,
+            ..HostFacts::default()
+        });
         let subject = Subject::new(Path::new("/"), config);
         let found = examine(Arc::new(subject), PARTS, Duration::from_secs(2));
         let told: Vec<(&str, Level)> = found.iter().map(|f| (f.check.id, f.level)).collect();

@@ -212,7 +212,8 @@ mod tests {
 
     #[test]
     fn dane_is_judged() {
-        let host = HostFacts { hostname: "mx.test".to_owned(), ports_from: 1024 };
+        let host =
+            HostFacts { hostname: "mx.test".to_owned(), ports_from: 1024, ..HostFacts::default() };
         for (text, level) in [
             ("", Level::Note),
             ("[resolver]\ntrust_ad = true\n", Level::Ok),
@@ -305,7 +306,11 @@ mod tests {
         let text = "[server]\nhostname = \"mx.test\"\n[delivery]\nehlo_name = \"out.test\"\n\
                     [[source]]\nname = \"a\"\nipv4 = \"192.0.2.1\"\n\
                     [[source]]\nname = \"b\"\nipv4 = \"192.0.2.2\"\nehlo_name = \"b.test\"\n";
-        let host = crate::config::HostFacts { hostname: "mx.test".to_owned(), ports_from: 1024 };
+        let host = crate::config::HostFacts {
+            hostname: "mx.test".to_owned(),
+            ports_from: 1024,
+            ..HostFacts::default()
+        };
         let config = crate::config::load(text, "a test", &host).expect("it has no fault").config;
         let said: Vec<String> = sources(&config).into_iter().map(|(_, name)| name).collect();
         assert_eq!(said, ["out.test", "b.test"]);

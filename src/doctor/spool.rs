@@ -132,7 +132,11 @@ mod tests {
 
     #[test]
     fn spools_are_judged() {
-        let config = embedded(&HostFacts { hostname: "mx.test".to_owned(), ports_from: 1024 });
+        let config = embedded(&HostFacts {
+            hostname: "mx.test".to_owned(),
+            ports_from: 1024,
+            ..HostFacts::default()
+        });
         let folder = tempfile::tempdir().expect("a folder for the test");
         let spool = folder.path().join("spool");
         assert_eq!(judge_owner(&config, &spool).level, Level::Ok, "to be made");
@@ -156,7 +160,11 @@ mod tests {
 
     #[test]
     fn space_is_judged() {
-        let config = embedded(&HostFacts { hostname: "mx.test".to_owned(), ports_from: 1024 });
+        let config = embedded(&HostFacts {
+            hostname: "mx.test".to_owned(),
+            ports_from: 1024,
+            ..HostFacts::default()
+        });
         let bytes = config.queue.min_free_space;
         for (free_bytes, free_inodes, level) in [
             (bytes * 10, u64::MAX, Level::Ok),

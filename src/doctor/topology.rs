@@ -181,7 +181,8 @@ mod tests {
              [queue]\npartitions = {partitions}\n",
             spool.display()
         );
-        let facts = HostFacts { hostname: "mx.test".to_owned(), ports_from: 1024 };
+        let facts =
+            HostFacts { hostname: "mx.test".to_owned(), ports_from: 1024, ..HostFacts::default() };
         let config = load(&text, "test", &facts).expect("it is right").config;
         drawing::draw(&map(root, &config).expect("its cores are there"))
     }
@@ -244,7 +245,8 @@ eth0  node 1, 1 receive and 0 send queues, 1 interrupts on cpu 6-7
         assert!(text.contains("cpu 1  shard 1  partitions 1\n"), "{text}");
         assert!(text.contains("cpu 2  unused\n"), "the spool has two partitions: {text}");
         assert!(text.contains("eth0 is on node 3, where no shard runs"), "{text}");
-        let facts = HostFacts { hostname: "mx.test".to_owned(), ports_from: 1024 };
+        let facts =
+            HostFacts { hostname: "mx.test".to_owned(), ports_from: 1024, ..HostFacts::default() };
         let config = load("[server]\ncores = \"numa:9\"\n", "test", &facts).expect("right").config;
         assert!(matches!(map(root.path(), &config), Err(CoresFault::NoSuchNode { node: 9, .. })));
         let config = load("[server]\ncores = \"numa:2\"\n", "test", &facts).expect("right").config;

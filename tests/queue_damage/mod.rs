@@ -5,8 +5,8 @@
 //! half, or removed. Then the spool is opened. What was served must not be offered again; what
 //! was not must be offered, or be told: by an audit that is not clean, and by an error.
 //!
-//! Each run damages two files of each kind; `RINGPOST_DAMAGE_SEED` chooses others.
-//! `RINGPOST_DAMAGE=all` damages every file, in many places. It takes a quarter of an hour.
+//! Each run damages two files of each kind; `RINGPOST_TEST_DAMAGE_SEED` chooses others.
+//! `RINGPOST_TEST_DAMAGE=all` damages every file, in many places. It takes a quarter of an hour.
 
 use std::collections::BTreeMap;
 use std::collections::BTreeSet;
@@ -340,8 +340,8 @@ fn damage_to_any_file_costs_little_and_is_told() {
     {
         assert!(by_kind.contains_key(kind), "no file of {kind} was made: {kinds:?}");
     }
-    let is_all = std::env::var("RINGPOST_DAMAGE").is_ok_and(|wanted| wanted == "all");
-    let seed = std::env::var("RINGPOST_DAMAGE_SEED").ok().and_then(|seed| seed.parse().ok());
+    let is_all = std::env::var("RINGPOST_TEST_DAMAGE").is_ok_and(|wanted| wanted == "all");
+    let seed = std::env::var("RINGPOST_TEST_DAMAGE_SEED").ok().and_then(|seed| seed.parse().ok());
     let mut state = seed.unwrap_or(0x9E37_79B9_7F4A_7C15);
     let mut cases: Vec<(&str, &str, Harm)> = Vec::new();
     for (kind, files) in by_kind {

@@ -150,7 +150,7 @@ fn a_warning_has_its_key_and_its_hint_once() {
     let rig = Rig::start(&Plan::of("", "[timeouts]\ncommand = \"10s\"\n"));
     let text = rig.server.log_text();
     let hint = "see RFC 5321 s4.5.3.2.7";
-    let told = text.lines().find(|line| line.contains("senders may count on 5m"));
+    let told = text.lines().find(|line| line.contains("senders may rely on 5m"));
     assert!(told.is_some_and(|line| line.contains("timeouts.command")), "{text}");
     assert_eq!(text.matches(hint).count(), 1, "{text}");
     rig.reload("reloaded");

@@ -1,5 +1,6 @@
 //! Outgoing proxies: SOCKS 5 and the PROXY protocol, working and in each kind of failure.
 
+use std::fs;
 use std::io;
 use std::io::Read;
 use std::io::Write;
@@ -162,11 +163,15 @@ fn mail_goes_out_by_socks() {
     let (open, asked) = socks(How::Relay);
     let (login, _) = socks(How::Login);
     let next = format!("smtp:{}", receiver.address);
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("password");
+    fs::write(&file, "s@cret\n").expect("the folder is writable");
+    let user = format!("proxy_user = 'us'\nproxy_password_file = '{}'", file.display());
     let rows = [
         ("open", format!("proxy = 'socks5://{open}'")),
-        ("login", format!("proxy = 'socks5://us:s%40cret@{login}'")),
+        ("login", format!("proxy = 'socks5://{login}'\n{user}")),
         // A login that the proxy does not ask for is not sent.
-        ("unasked", format!("proxy = 'socks5://us:s%40cret@{open}'\nipv4 = '192.0.2.1'")),
+        ("unasked", format!("proxy = 'socks5://{open}'\nipv4 = '192.0.2.1'\n{user}")),
     ];
     let config = rows.each_ref().map(|(name, keys)| source(name, keys) + &by(name, &next));
     let out = Out::start("3s", "", &config.concat());

@@ -7,6 +7,7 @@
 //! Cost:     one pass over the family `job`.
 
 use rocksdb::DBRawIterator;
+use serde::Deserialize;
 use serde::Serialize;
 
 use crate::queue::fault::QueueFault;
@@ -20,7 +21,7 @@ use crate::queue::schema::Job;
 use crate::queue::spool::Spool;
 
 /// Both sides of the equation, in recipients.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Balance {
     pub taken: u64,
     #[serde(flatten)]
@@ -35,7 +36,7 @@ pub struct Balance {
 }
 
 /// One partition.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PartitionBalance {
     pub partition: u8,
     #[serde(flatten)]
@@ -43,7 +44,7 @@ pub struct PartitionBalance {
 }
 
 /// The spool in all, and its partitions.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SpoolAudit {
     /// Every recipient is accounted for, if only as quarantined.
     pub adds_up: bool,

@@ -1,6 +1,6 @@
 //! What the control plane may tell a shard.
 //!
-//! Owner:    senders are the main thread (commands) and the threads of the control socket (orders);
+//! Owner:    senders are the main thread and the reload actor (commands), and operations (orders);
 //!           the shard's main future reads both lanes, commands first.
 //! Promise:  a command is taken and carried out before all orders that wait.
 //! Bounds:   `COMMANDS_MAX` and `ORDERS_MAX`. Full: a reload is refused with a warning, an order is
@@ -32,7 +32,7 @@ pub const ORDERS_MAX: usize = 1024;
 /// Commands that may wait for a shard: reloads, and one drain.
 const COMMANDS_MAX: usize = 8;
 
-/// What a signal asks of a shard.
+/// A command to a shard.
 pub enum Command {
     /// New sessions go by this policy. Losing the command means that the old one stays in force.
     Reload(Arc<Policy>, Arc<DeliveryPolicy>),
@@ -52,7 +52,7 @@ pub enum Order {
     Change(Box<dyn FnOnce(&Delivering) + Send>),
 }
 
-/// The way in for signals. The main thread alone sends.
+/// Sends commands. One thread reloads; another one drains once.
 #[derive(Clone)]
 pub struct CommandSender(Sender<Command>);
 

@@ -1,0 +1,72 @@
+//! The config of a command.
+
+use std::path::Path;
+use std::path::PathBuf;
+
+use crate::boot::Finding;
+use crate::boot::Hostname;
+use crate::boot::Level;
+use crate::boot::host::ports_from;
+use crate::boot::privileges;
+use crate::boot::run::ServeOptions;
+use crate::config;
+use crate::config::Config;
+use crate::config::HostFacts;
+use crate::operations::FaultKind;
+use crate::operations::OpFault;
+
+/// A config without errors.
+pub struct Loaded {
+    pub config: Config,
+    pub warnings: Vec<config::Fault>,
+    pub name: String,
+    file: Option<PathBuf>,
+    host: HostFacts,
+}
+
+impl From<Loaded> for ServeOptions {
+    fn from(loaded: Loaded) -> ServeOptions {
+        let warnings = loaded.warnings.iter().map(|warning| Finding {
+            level: Level::Warn,
+            what: warning.without_hint(),
+            remedy: warning.hint.clone(),
+        });
+        ServeOptions {
+            warnings: warnings.collect(),
+            config: loaded.config,
+            file: loaded.file,
+            host: loaded.host,
+        }
+    }
+}
+
+/// Reads a config file, or reports all that is wrong with it.
+pub fn load(file: Option<PathBuf>) -> Result<Loaded, OpFault> {
+    let root = Path::new("/");
+    let host = HostFacts { hostname: Hostname::read(root).name, ports_from: ports_from(root) };
+    let Some(path) = file else {
+        let config = config::embedded(&host);
+        let name = "the default config".to_owned();
+        return Ok(Loaded { config, warnings: Vec::new(), name, file: None, host });
+    };
+    let name = path.display().to_string();
+    let text = std::fs::read_to_string(&path)
+        .map_err(|cause| OpFault::usage("no_config", format!("{name}: {cause}")))?;
+    let config::Loaded { config, warnings } =
+        config::load(&text, &name, &host).map_err(|faults| invalid(&faults))?;
+    Ok(Loaded { config, warnings, name, file: Some(path), host })
+}
+
+/// As `load`, for a command that opens the spool: root acts as its owner.
+pub fn load_for_spool(file: Option<PathBuf>) -> Result<Loaded, OpFault> {
+    let loaded = load(file)?;
+    privileges::act_as_owner(&loaded.config.server.spool)
+        .map_err(|fault| OpFault::new(FaultKind::Denied, "not_owner", fault.to_string()))?;
+    Ok(loaded)
+}
+
+/// All errors of a config, one per line.
+pub fn invalid(faults: &[impl ToString]) -> OpFault {
+    let lines: Vec<String> = faults.iter().map(ToString::to_string).collect();
+    OpFault::usage("config_invalid", lines.join("\n"))
+}

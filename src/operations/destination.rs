@@ -3,7 +3,7 @@
 use serde::Deserialize;
 use serde::Serialize;
 
-use crate::operations::operation;
+use crate::operations::operation::operation;
 
 /// Destinations in one answer.
 pub const DESTINATIONS_SHOWN_MAX: usize = 1000;

@@ -3,9 +3,9 @@
 use serde::Deserialize;
 use serde::Serialize;
 
-use crate::operations::Bytes;
-use crate::operations::OpFault;
-use crate::operations::operation;
+use crate::operations::fault::OpFault;
+use crate::operations::operation::Bytes;
+use crate::operations::operation::operation;
 use crate::queue::audit::SpoolAudit;
 use crate::queue::inspect::Details;
 use crate::queue::inspect::ListRow;

@@ -3,7 +3,7 @@
 use serde::Deserialize;
 use serde::Serialize;
 
-use crate::operations::operation;
+use crate::operations::operation::operation;
 
 /// Which route decides on a recipient, and why; nothing is looked up in the DNS.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -3,7 +3,7 @@
 use serde::Deserialize;
 use serde::Serialize;
 
-use crate::operations::operation;
+use crate::operations::operation::operation;
 
 /// Whether the server takes and delivers mail.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -5,7 +5,7 @@ use serde::Serialize;
 
 use crate::operations::destination::Binding;
 use crate::operations::destination::DestinationRow;
-use crate::operations::operation;
+use crate::operations::operation::operation;
 use crate::queue::inspect::Word;
 
 /// What a message waits for at this moment.

@@ -6,6 +6,7 @@
 //!           ledger does not add up.
 //! Cost:     one pass over the family `job`.
 
+use serde::Deserialize;
 use serde::Serialize;
 
 use crate::queue::fault::QueueFault;
@@ -19,7 +20,7 @@ use crate::queue::store::quarantine::QUARANTINE;
 use crate::queue::store::query::Queued;
 
 /// Both sides of the equation, in recipients.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Balance {
     pub taken: u64,
     #[serde(flatten)]
@@ -34,7 +35,7 @@ pub struct Balance {
 }
 
 /// One partition.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PartitionBalance {
     pub partition: u8,
     #[serde(flatten)]
@@ -42,7 +43,7 @@ pub struct PartitionBalance {
 }
 
 /// The spool in all, and its partitions.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SpoolAudit {
     /// Every recipient is accounted for, if only as quarantined.
     pub adds_up: bool,

@@ -4,10 +4,12 @@
 //!           for the purpose. Reads see the state of one moment and block nobody.
 //! Bounds:   `list` holds `limit` rows per partition; `cat` holds one piece.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
+use serde::Deserialize;
 use serde::Serialize;
 
 use crate::base::MessageId;
@@ -33,6 +35,9 @@ use crate::wire::dsn::NOTIFY_SUCCESS;
 use crate::wire::smtp::transaction::BodyType;
 use crate::wire::smtp::transaction::Ret;
 
+/// A fixed word in the answer of a server; owned where a client has read it.
+pub type Word = Cow<'static, str>;
+
 /// Which messages to list.
 #[derive(Clone, Copy, Debug)]
 pub struct ListFilter {
@@ -42,7 +47,7 @@ pub struct ListFilter {
 }
 
 /// One message of a list, oldest first.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ListRow {
     pub id: String,
     pub received_ms: u64,
@@ -57,7 +62,7 @@ pub struct ListRow {
 }
 
 /// All stored facts about a message.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Details {
     pub id: String,
     pub partition: u8,
@@ -66,8 +71,8 @@ pub struct Details {
     pub recipients: Vec<RecipientRow>,
     pub smtputf8: bool,
     pub requiretls: bool,
-    pub body_type: &'static str,
-    pub ret: Option<&'static str>,
+    pub body_type: Word,
+    pub ret: Option<Word>,
     pub envid: Option<String>,
     pub auth: Option<String>,
     pub declared_bytes: Option<u64>,
@@ -91,17 +96,17 @@ pub struct Details {
     pub jobs: Vec<JobRow>,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RecipientRow {
     pub mailbox: String,
-    pub notify: Vec<&'static str>,
+    pub notify: Vec<Word>,
     pub orcpt: Option<String>,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct JobRow {
     pub number: u16,
-    pub state: &'static str,
+    pub state: Word,
     pub recipients: Vec<u32>,
     pub attempts: u32,
     pub last_attempt_ms: Option<u64>,
@@ -114,7 +119,7 @@ pub struct JobRow {
 }
 
 /// One partition in numbers.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PartitionStats {
     pub partition: u8,
     pub messages: u64,
@@ -133,7 +138,7 @@ pub struct PartitionStats {
 }
 
 /// The spool in numbers.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SpoolStats {
     pub messages: u64,
     pub body_bytes: u64,
@@ -243,13 +248,13 @@ pub fn show(spool: &Spool, id: MessageId) -> Result<Details, QueueFault> {
         smtputf8: envelope.smtputf8,
         requiretls: envelope.requiretls,
         body_type: match envelope.body_type {
-            BodyType::SevenBit => "7BIT",
-            BodyType::EightBitMime => "8BITMIME",
-            BodyType::BinaryMime => "BINARYMIME",
+            BodyType::SevenBit => "7BIT".into(),
+            BodyType::EightBitMime => "8BITMIME".into(),
+            BodyType::BinaryMime => "BINARYMIME".into(),
         },
         ret: envelope.ret.map(|ret| match ret {
-            Ret::Full => "FULL",
-            Ret::Headers => "HDRS",
+            Ret::Full => "FULL".into(),
+            Ret::Headers => "HDRS".into(),
         }),
         envid: owned(envelope.envid),
         auth: owned(envelope.auth),
@@ -274,7 +279,7 @@ pub fn show(spool: &Spool, id: MessageId) -> Result<Details, QueueFault> {
     })
 }
 
-fn notify_words(notify: u8) -> Vec<&'static str> {
+fn notify_words(notify: u8) -> Vec<Word> {
     [
         (NOTIFY_NEVER, "NEVER"),
         (NOTIFY_SUCCESS, "SUCCESS"),
@@ -283,7 +288,7 @@ fn notify_words(notify: u8) -> Vec<&'static str> {
     ]
     .into_iter()
     .filter(|(flag, _)| notify & flag != 0)
-    .map(|(_, word)| word)
+    .map(|(_, word)| word.into())
     .collect()
 }
 
@@ -300,8 +305,8 @@ fn job_row(number: u16, record: &[u8]) -> JobRow {
     JobRow {
         number,
         state: match job.state {
-            JobState::Waiting => "waiting",
-            JobState::Held => "held",
+            JobState::Waiting => "waiting".into(),
+            JobState::Held => "held".into(),
         },
         recipients: job.recipients.iter().collect(),
         attempts: job.attempts,

@@ -83,7 +83,7 @@ impl Wanted {
 }
 
 /// The mail that waits for one domain.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DomainRow {
     pub domain: String,
     pub recipients: u64,
@@ -99,7 +99,7 @@ pub struct DomainRow {
 }
 
 /// The queue by recipient domain, the largest first.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Summary {
     pub recipients: u64,
     pub domains: u64,

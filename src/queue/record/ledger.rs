@@ -7,6 +7,7 @@
 //!           that the equation can fail. A copy outside the database (`copies`) lets it fail for a
 //!           database that lost its ledger too.
 
+use serde::Deserialize;
 use serde::Serialize;
 
 use crate::base::MessageId;
@@ -30,7 +31,7 @@ pub const LEDGER_LEN: usize = 70;
 const LEDGER_V1_LEN: usize = 62;
 
 /// Recipients by their final state.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Tally {
     pub delivered: u64,
     /// Refused permanently by us or by a remote server.

@@ -1,4 +1,6 @@
-//! Ledgers that are filled, cut, added, written and weighed.
+//! Tests of ledgers: filled, added up, written, read and compared.
+
+use crate::ledger::seen::RUNS_MAX;
 
 use super::*;
 
@@ -212,20 +214,20 @@ fn files_hold_it_all() {
     seen.record((run, 1), 7, 9, Arrival::Corrupted);
     seen.notices = 3;
     let mut file = Vec::new();
-    seen.write(&mut file).expect("memory takes it");
-    let read = Ledger::read(&*file).expect("it was written so");
+    seen.write(&mut file).expect("memory accepts all writes");
+    let read = Ledger::read(&*file).expect("it was just written");
     assert_eq!((read.copies, read.totals()), (5, seen.totals()));
     let totals = read.totals();
     assert_eq!((totals.distinct, totals.bounced, totals.corrupted), (4, 2, 1));
     let old = Ledger::read("ringpost-load seen 1\nrun r\n7 a 2 99\n".as_bytes());
-    assert_eq!(old.expect("older sinks write no more").totals().again, 1);
+    assert_eq!(old.expect("a short line is valid").totals().again, 1);
     let mut all = sent(&[Fate::Accepted, Fate::Unknown, Fate::Unknown, Fate::NotSent], 2);
     all.partly.insert(2, 1);
     let file = "ringpost-load sent 1\nrun r\nrecipients 2\n1 accepted\n2 unknown\n1 not-sent\n\
                 partly 2 1\n";
     assert_eq!(Sent::read(file.as_bytes()), Ok(all.clone()));
     let mut written = Vec::new();
-    all.write(&mut written).expect("memory takes it");
+    all.write(&mut written).expect("memory accepts all writes");
     assert_eq!(String::from_utf8_lossy(&written), file);
     assert_eq!(read.compare(&all), seen.compare(&all));
     for bad in ["", "x\n", "ringpost-load sent 1\nx y\n", "ringpost-load sent 1\n1 gone\n"] {

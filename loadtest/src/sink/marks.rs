@@ -1,8 +1,7 @@
-//! What a sink measures of its clients and of itself.
+//! The latencies that a sink measures.
 //!
-//! A command counts from when we last said something until it was here: that is the way to the client
-//! and back, and what the client did meanwhile. Commands that come together all count from the same
-//! moment.
+//! A command counts from our last output to its arrival: one round trip plus the client's own time.
+//! Pipelined commands all count from the same output.
 
 use std::cell::Cell;
 use std::cell::RefCell;
@@ -12,7 +11,7 @@ use std::time::Instant;
 use crate::report::Collector;
 use crate::report::Stages;
 
-/// In the order of a session; `Mark` is the place of each.
+/// In the order of a session; `Mark` is the index of each.
 pub const NAMES: &[&str] = &[
     "TLS handshake",
     "until EHLO",
@@ -37,25 +36,25 @@ pub enum Mark {
     Rcpt,
     /// Also BDAT.
     Data,
-    /// From our 354, or from BDAT, until all of it was here.
+    /// From our 354, or from BDAT, to the end of the body.
     Body,
-    /// Both of one message.
+    /// From MAIL to the end of the body.
     Message,
-    /// From when commands were here until they were answered, with all that was to be waited for.
+    /// From the arrival of commands to the last reply, with configured delays.
     Answer,
     Quit,
     /// From the connection to its end.
     Session,
-    /// From the begin of a message, where its id tells that, until it was here; for each recipient.
+    /// From the begin of a message, if its id has it, to its arrival; for each recipient.
     EndToEnd,
-    /// From the begin of a message until it was here that it could not be delivered, or not yet.
+    /// From the begin of a message to the arrival of a notification about it.
     Report,
 }
 
-/// What the sessions of a shard measure together.
+/// Measured by all sessions of a shard.
 pub struct Marks {
     collector: RefCell<Option<Collector>>,
-    /// Of this shard: when the first connection came, and the last message was here.
+    /// The first connection and the last message of this shard.
     first: Cell<Option<Instant>>,
     last: Cell<Option<Instant>>,
 }
@@ -86,7 +85,7 @@ impl Marks {
         }
     }
 
-    /// A message was accepted; this is what its second is told to have had.
+    /// An accepted message; `took` counts for its second.
     pub fn finish(&self, took: Duration, now: Instant) {
         self.last.set(Some(now));
         if let Some(collector) = &mut *self.collector.borrow_mut() {
@@ -94,14 +93,14 @@ impl Marks {
         }
     }
 
-    /// To be called a few times a second.
+    /// Call this a few times a second.
     pub fn turn(&self) {
         if let Some(collector) = &mut *self.collector.borrow_mut() {
             collector.turn(Instant::now());
         }
     }
 
-    /// What was measured. Sessions that did not end in time measure in vain.
+    /// Ends the measurement; sessions that are still open record nothing more.
     pub fn end(&self) -> Measured {
         let collector = self.collector.borrow_mut().take();
         let stages = collector.map(|mut own| own.take(Instant::now())).unwrap_or_default();

@@ -1,8 +1,8 @@
-//! The parts of a session whose latencies are kept.
+//! The latencies that a source measures.
 //!
-//! A reply counts from the write that ended its command or its body. Commands that leave together
-//! (PIPELINING) all count from that one write, so that the later ones contain the earlier ones; with
-//! a short body in the same write (BDAT) so does the reply to the body.
+//! A reply counts from the write that ended its command or body. Pipelined commands all count from the
+//! same write, so that later latencies include earlier ones; so does a short body in the same write
+//! (BDAT).
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -13,7 +13,7 @@ use ringpost::wire::smtp::Stage;
 
 use crate::report::Collector;
 
-/// In the order of a session; `Mark` is the place of each.
+/// In the order of a session; `Mark` is the index of each.
 pub const NAMES: &[&str] = &[
     "connect",
     "banner",
@@ -46,16 +46,15 @@ pub enum Mark {
     Rcpt,
     Data,
     Body,
-    /// From when it began, or was to begin, to the last reply; a connection that had to be made for
-    /// it is part of it.
-    /// Of those that were accepted.
+    /// An accepted message, from when it was due to the last reply, with a new connection if it needed
+    /// one.
     Message,
-    /// As `Message`, of the others.
+    /// As `Message`, for messages that were not accepted.
     Failed,
     Quit,
 }
 
-/// What the sessions of a shard measure together.
+/// Measured by all sessions of a shard.
 pub type Marks = Rc<RefCell<Collector>>;
 
 /// Measures one connection.
@@ -65,7 +64,7 @@ pub struct Watcher {
 }
 
 impl Watcher {
-    /// On a connection that has just been made.
+    /// For a new connection.
     pub fn new(marks: &Marks) -> Watcher {
         Watcher { marks: Rc::clone(marks), since: Instant::now() }
     }

@@ -260,7 +260,7 @@ fn lmtp_refuses_a_whole_chunk_for_each_recipient() {
 
 #[test]
 fn a_copy_in_the_ledger_is_answered_though_the_sink_is_stopped() {
-    // It stops when the message is in the ledger, long before it is to be answered.
+    // It stops when the message is in the ledger, long before the delayed reply.
     let sink = Sink::delaying("end", 60_000, &["-M", "1"]);
     let begin = Instant::now();
     sink.connect().talk(
@@ -297,14 +297,14 @@ fn errors_are_reported_before_the_run() {
 
 #[test]
 fn pipelined_commands_are_not_timed() {
-    let sink = Sink::delaying("mail", 50, &[]);
+    let sink = Sink::delaying("rcpt", 50, &[]);
     sink.connect().talk(
         "< 220\n> EHLO x\n< 250\n~ MAIL FROM:<>\\r\\nRCPT TO:<a>\\r\\nDATA\\r\\n\n< 250\n< 250\n\
          < 354\n> .\n< 250\n> QUIT\n< 221\n= closed",
     );
     let told = sink.stop();
     assert_eq!(told["until_MAIL_us"]["count"], 1, "{told}");
-    assert!(told["until_DATA_us"].is_null(), "it was here before the answer to MAIL: {told}");
+    assert!(told["until_DATA_us"].is_null(), "DATA came before the reply to MAIL: {told}");
 }
 
 #[test]
@@ -335,7 +335,7 @@ fn latencies_are_recorded_by_stage_and_second() {
     for (name, least_ms) in rows {
         let stage = &told[format!("{name}_us")];
         let max = stage["max"].as_u64().unwrap_or_else(|| panic!("{name}: {told}"));
-        // Histograms have three digits, and whoever measures here may be slow.
+        // Histograms have three digits, and this machine may be slow.
         assert!((least_ms * 999..least_ms * 1000 + 15_000_000).contains(&max), "{name}: {stage}");
     }
     let intervals = told["intervals"].as_array().expect("there are seconds");
@@ -374,7 +374,7 @@ fn many_addresses_are_one_sink() {
 }
 
 #[test]
-fn the_ledger_catches_what_is_lost_duplicated_and_alien() {
+fn the_ledger_detects_lost_duplicated_and_alien_mail() {
     let folder = tempfile::tempdir().expect("a folder is made");
     let (sent, seen) = (folder.path().join("sent"), folder.path().join("seen"));
     let sink = Sink::start(&["--ledger", seen.to_str().expect("a path of text")]);

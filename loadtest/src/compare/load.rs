@@ -209,7 +209,7 @@ impl Receiver {
         thread::sleep(AFTERWARDS);
     }
 
-    /// Stops it and compares with what was sent.
+    /// Stops it and compares with the messages that were sent.
     pub fn stop(mut self, load: &Load) -> Result<Received, String> {
         self.signal(Signal::TERM);
         let mut text = String::new();

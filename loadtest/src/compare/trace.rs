@@ -178,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn a_sync_proves_only_what_it_lies_within() {
+    fn a_sync_must_lie_between_body_and_reply() {
         let syncs = syncs(GROUP, "/spool");
         let rows = [
             ("around the first", message(200_000, 201_200), 1),

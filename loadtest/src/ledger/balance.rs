@@ -1,4 +1,4 @@
-//! What arrived against what was sent.
+//! The comparison of received and sent messages.
 
 use crate::ledger::entry::Entry;
 use crate::ledger::sent::Fate;

@@ -214,7 +214,7 @@ impl Ledger {
         last
     }
 
-    /// Weighs what came against what was sent.
+    /// Compares with the messages that were sent.
     pub fn compare(&self, sent: &Sent) -> Balance {
         let mut balance =
             Balance { alien: self.nameless, unrecorded: self.unrecorded, ..Balance::default() };

@@ -24,6 +24,20 @@ pub fn latencies() -> Latencies {
     Histogram::new_with_max(LONGEST_US, DIGITS).expect("the bounds are lawful")
 }
 
+/// Defines `Mark`, the stages of a session in order, and `NAMES`, the name of each at its index.
+macro_rules! marks {
+    ($($(#[$doc:meta])* $mark:ident = $name:literal,)*) => {
+        /// The names of the stages, in the order of `Mark`.
+        pub const NAMES: &[&str] = &[$($name),*];
+
+        /// The stages of a session, in order.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub enum Mark { $($(#[$doc])* $mark,)* }
+    };
+}
+
+pub(crate) use marks;
+
 /// Histograms by the name of their stage.
 #[derive(Clone, Debug, Default)]
 pub struct Stages(pub Vec<(&'static str, Latencies)>);

@@ -33,6 +33,7 @@ pub use collector::Collector;
 pub use collector::Latencies;
 pub use collector::Stages;
 pub use collector::latencies;
+pub(crate) use collector::marks;
 pub use command_line::command_line;
 pub use machine::Machine;
 pub use number::rounded;

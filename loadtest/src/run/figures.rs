@@ -135,14 +135,14 @@ mod tests {
     }
 
     #[test]
-    fn a_multiple_of_nothing_shows_nothing() {
+    fn a_multiple_of_zero_fails() {
         let mut figures = Figures::default();
         figures.set("a", "x", 0.0);
         figures.set("b", "y", 0.0);
         let mut expectation = expectation(Some("b.y"), [Some(1.0), None, None]);
         let verdict = figures.judge(&expectation);
         assert!(!verdict.holds);
-        assert_eq!(verdict.found, "`b.y` is 0, so that nothing is shown");
+        assert_eq!(verdict.found, "`b.y` is 0, so that the ratio means nothing");
         expectation.none_too = true;
         assert!(figures.judge(&expectation).holds);
         figures.set("a", "x", 1.0);
@@ -156,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn a_run_without_mail_is_not_well() {
+    fn a_run_without_mail_fails() {
         let well = Account { accepted: 1, arrived: 1, copies_max: 1, ..Account::default() };
         assert_eq!(failed(well), [""; 0]);
         assert_eq!(failed(Account::default()), ["mail was accepted"]);
@@ -165,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn a_cut_repeats_each_message_once_at_most() {
+    fn a_cut_repeats_each_message_at_most_once() {
         let holds = |account: &Account, cuts| {
             judge_account(account, cuts, 100).iter().all(|verdict| verdict.holds)
         };
@@ -178,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn duplicates_are_lawful_for_cuts_only() {
+    fn only_cuts_allow_duplicates() {
         let account = Account { accepted: 9, copies_max: 2, duplicated: 3, ..Account::default() };
         let holds = |cuts| judge_account(&account, cuts, 2).iter().all(|verdict| verdict.holds);
         assert_eq!([0, 1, 2].map(holds), [false, false, true]);

@@ -284,7 +284,7 @@ mod tests {
     }
 
     #[test]
-    fn a_body_is_whole_wherever_it_is_cut_and_a_changed_one_is_not() {
+    fn changed_bodies_are_detected_wherever_the_input_is_cut() {
         let bodies = [
             "",
             "\r\n",

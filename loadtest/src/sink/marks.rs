@@ -10,45 +10,28 @@ use std::time::Instant;
 
 use crate::report::Collector;
 use crate::report::Stages;
+use crate::report::marks;
 
-/// In the order of a session; `Mark` is the index of each.
-pub const NAMES: &[&str] = &[
-    "TLS handshake",
-    "until EHLO",
-    "until MAIL",
-    "until RCPT",
-    "until DATA",
-    "body",
-    "MAIL to dot",
-    "answer",
-    "until QUIT",
-    "session",
-    "end to end",
-    "begin to report",
-];
-
-/// See `NAMES`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Mark {
-    Tls,
-    Ehlo,
-    Mail,
-    Rcpt,
+marks! {
+    Tls = "TLS handshake",
+    Ehlo = "until EHLO",
+    Mail = "until MAIL",
+    Rcpt = "until RCPT",
     /// Also BDAT.
-    Data,
+    Data = "until DATA",
     /// From our 354, or from BDAT, to the end of the body.
-    Body,
+    Body = "body",
     /// From MAIL to the end of the body.
-    Message,
+    Message = "MAIL to dot",
     /// From the arrival of commands to the last reply, with configured delays.
-    Answer,
-    Quit,
+    Answer = "answer",
+    Quit = "until QUIT",
     /// From the connection to its end.
-    Session,
+    Session = "session",
     /// From the begin of a message, if its id has it, to its arrival; for each recipient.
-    EndToEnd,
+    EndToEnd = "end to end",
     /// From the begin of a message to the arrival of a notification about it.
-    Report,
+    Report = "begin to report",
 }
 
 /// Measured by all sessions of a shard.
@@ -113,26 +96,5 @@ impl Measured {
         self.stages.add(other.stages);
         self.first = self.first.into_iter().chain(other.first).min();
         self.last = self.last.max(other.last);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn each_mark_has_its_name() {
-        let rows = [
-            (Mark::Tls, "TLS handshake"),
-            (Mark::Body, "body"),
-            (Mark::Answer, "answer"),
-            (Mark::Session, "session"),
-            (Mark::EndToEnd, "end to end"),
-            (Mark::Report, "begin to report"),
-        ];
-        for (mark, name) in rows {
-            assert_eq!(NAMES[mark as usize], name);
-        }
-        assert_eq!(NAMES.len(), Mark::Report as usize + 1);
     }
 }

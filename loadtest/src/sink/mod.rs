@@ -1,4 +1,4 @@
-//! The sink: an SMTP or LMTP server that receives mail, answers as told, and keeps a ledger of it.
+//! The sink: an SMTP or LMTP server that receives mail, replies as configured, and keeps a ledger of it.
 //!
 //! ```text
 //! command    the run from start to stop     options     flags of smtp-sink and our own

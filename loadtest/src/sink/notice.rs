@@ -82,7 +82,7 @@ mod tests {
     }
 
     #[test]
-    fn who_failed_is_read_and_nobody_else() {
+    fn only_failed_recipients_are_read() {
         let head = "--b\nContent-Type: message/delivery-status\n\nReporting-MTA: dns; x\n\n";
         let one = "Final-Recipient: rfc822; one@c.test\nAction: failed\nStatus: 5.1.1\n";
         let two = "final-recipient: RFC822;<two@c.test>\nACTION: Failed (expired)\n";

@@ -151,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_place_is_told() {
+    fn invalid_addresses_are_refused() {
         for bad in [
             "unix:/a",
             "127.0.0.1",

@@ -1,4 +1,4 @@
-//! What a sink is told: the options, checked and resolved.
+//! The settings of a sink: its options, checked and resolved.
 
 use std::net::SocketAddr;
 use std::sync::Arc;

@@ -126,7 +126,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn bodies_have_their_length_and_lawful_lines() {
+    fn bodies_have_their_length_and_valid_lines() {
         let block = block();
         let big = BLOCK as u64;
         let around = |length: u64| length - 1..=length + 1;

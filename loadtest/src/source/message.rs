@@ -265,7 +265,7 @@ mod tests {
     }
 
     #[test]
-    fn a_head_names_its_message() {
+    fn the_header_identifies_the_message() {
         let pattern = pattern(&["-S", "hello", "-N", "-l", "2", "--header", "X-N: %n %r"]);
         let (draft, text) = message(&pattern, 7);
         assert_eq!(
@@ -285,7 +285,7 @@ mod tests {
     }
 
     #[test]
-    fn ids_tell_the_sums_of_their_bodies_which_are_all_different() {
+    fn ids_have_the_checksums_of_their_bodies() {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let file = folder.path().join("x");
         std::fs::write(&file, "S: x\n\nbody\n").expect("there is room");

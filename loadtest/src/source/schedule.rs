@@ -248,7 +248,7 @@ mod tests {
     }
 
     #[test]
-    fn when_the_time_is_over_what_is_overdue_is_sent_to_a_bound_and_counted_beyond() {
+    fn at_the_end_a_bounded_number_of_overdue_messages_is_sent() {
         for random in [None, Some(Random::new(5))] {
             let schedule = Schedule::new(at_rate(5000.0), seconds(1.0), None, random.clone());
             for _ in 0..300 {
@@ -263,7 +263,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_late_is_of_its_step() {
+    fn late_messages_count_for_their_step() {
         let options = ShapeOptions { steps: None, ..ShapeOptions::default() };
         let steps = crate::source::shape::Steps(vec![
             crate::source::shape::Stretch { from: 1010.0, to: 1010.0, seconds: 1.0 },

@@ -12,46 +12,27 @@ use ringpost::outbound::transfer::Watch;
 use ringpost::wire::smtp::Stage;
 
 use crate::report::Collector;
+use crate::report::marks;
 
-/// In the order of a session; `Mark` is the index of each.
-pub const NAMES: &[&str] = &[
-    "connect",
-    "banner",
-    "EHLO",
-    "STARTTLS",
-    "TLS handshake",
-    "AUTH",
-    "RSET",
-    "MAIL",
-    "RCPT",
-    "DATA",
-    "body to reply",
-    "message",
-    "refused or lost",
-    "QUIT",
-];
-
-/// See `NAMES`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Mark {
+marks! {
     /// TCP alone.
-    Connect,
-    Banner,
-    Ehlo,
-    StartTls,
-    Tls,
-    Auth,
-    Rset,
-    Mail,
-    Rcpt,
-    Data,
-    Body,
+    Connect = "connect",
+    Banner = "banner",
+    Ehlo = "EHLO",
+    StartTls = "STARTTLS",
+    Tls = "TLS handshake",
+    Auth = "AUTH",
+    Rset = "RSET",
+    Mail = "MAIL",
+    Rcpt = "RCPT",
+    Data = "DATA",
+    Body = "body to reply",
     /// An accepted message, from when it was due to the last reply, with a new connection if it needed
     /// one.
-    Message,
+    Message = "message",
     /// As `Message`, for messages that were not accepted.
-    Failed,
-    Quit,
+    Failed = "refused or lost",
+    Quit = "QUIT",
 }
 
 /// Measured by all sessions of a shard.
@@ -99,26 +80,5 @@ impl Watch for Watcher {
 
     fn on_tls(&mut self) {
         self.record(Mark::Tls);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn each_mark_has_its_name() {
-        let rows = [
-            (Mark::Connect, "connect"),
-            (Mark::Tls, "TLS handshake"),
-            (Mark::Body, "body to reply"),
-            (Mark::Message, "message"),
-            (Mark::Failed, "refused or lost"),
-            (Mark::Quit, "QUIT"),
-        ];
-        for (mark, name) in rows {
-            assert_eq!(NAMES[mark as usize], name);
-        }
-        assert_eq!(NAMES.len(), Mark::Quit as usize + 1);
     }
 }

@@ -1,38 +1,36 @@
-//! What a tree of processes costs, read from `/proc`.
+//! The cost of processes and process trees, read from `/proc`.
 //!
-//! Promise:  also what processes cost that have ended, as long as their parent waited for them: the
-//!           kernel adds their times and bytes to the parent's. Orphans below `ringpost-load hold`
-//!           are waited for by that.
-//! Not seen: processes whose parent lives and ignores SIGCHLD, as Exim's sessions do of their
-//!           deliveries: the kernel adds their costs to nobody's. And what the kernel does on its own threads, such as writing to a file system's journal;
-//!           and the least share of CPU time that is counted is a tick of 10 ms for each process.
+//! Promise:  the tree includes processes that have ended if their parent waited for them: the kernel adds
+//!           their times and bytes to the parent's. Orphans below `ringpost-load hold` are waited for.
+//! Not seen: children of a living parent that ignores SIGCHLD, such as Exim's deliveries; work of kernel
+//!           threads, such as the journal of a file system. CPU time is counted in ticks of 10 ms.
 
+use std::collections::BTreeMap;
 use std::collections::HashMap;
 use std::fs;
 use std::io;
 use std::thread;
 use std::time::Duration;
 
-/// The unit of times in `/proc/PID/stat`, by the kernel's promise to user space.
-const TICKS_PER_SECOND: u64 = 100;
+/// The unit of times in `/proc/PID/stat`, fixed by the kernel's interface.
+pub const TICKS_PER_SECOND: u64 = 100;
 
-/// A server that never rests is taken at its last word.
+/// The figures of a tree that never rests are taken after this many reads.
 const READS_MAX: usize = 10;
 const BETWEEN_READS: Duration = Duration::from_millis(10);
 
-/// What a tree used since it began.
+/// The cost of a tree since its start.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Cost {
-    /// User and system.
+    /// User and system time.
     pub cpu: Duration,
-    /// Sent to the disk, or on the way to it, in pages. `None`: of a process that does not let itself
-    /// be read, as one that keeps secrets from others of its user, and we are not root.
+    /// Bytes written to storage, in pages. `None`: a process hides them from us (no root).
     pub written_bytes: Option<u64>,
 }
 
 impl Cost {
-    /// Of all processes at and below this one. What a process cost that ends while the tree is read
-    /// may be missed, or be seen twice: so it is read until it says the same again.
+    /// The cost of this process and its descendants. The tree is read until two readings agree, since a
+    /// process that ends meanwhile may be missed or counted twice.
     pub fn of(root: u32) -> Cost {
         let mut last = Cost::at_once(root);
         for _ in 0..READS_MAX {
@@ -64,14 +62,30 @@ impl Cost {
     }
 }
 
-/// Kilobytes of memory at this moment: pages that processes share are counted once. `None`: some do
-/// not let themselves be read.
+/// Kilobytes of memory of the descendants, with shared pages counted once. `None`: not readable.
 pub fn memory_kb(root: u32) -> Option<u64> {
-    // The one that holds the others is none of the server.
+    // The root is `ringpost-load hold` and not part of the server.
     of(root).into_iter().filter(|pid| *pid != root).map(share).sum()
 }
 
-/// All processes at and below this one.
+/// CPU time of the living threads of the descendants, in microseconds by name without its number.
+pub fn threads(root: u32) -> BTreeMap<String, u64> {
+    let mut sums = BTreeMap::new();
+    for pid in of(root).into_iter().filter(|pid| *pid != root) {
+        let Ok(tasks) = fs::read_dir(format!("/proc/{pid}/task")) else { continue };
+        for task in tasks.flatten() {
+            let read = |name: &str| fs::read_to_string(task.path().join(name)).unwrap_or_default();
+            let (name, ran) = (read("comm"), read("schedstat"));
+            let name =
+                name.trim().trim_end_matches(|c: char| c.is_ascii_digit() || "-:/".contains(c));
+            let ran_ns: Option<u64> = ran.split(' ').next().and_then(|ran| ran.parse().ok());
+            *sums.entry(name.to_owned()).or_insert(0) += ran_ns.unwrap_or(0) / 1000;
+        }
+    }
+    sums
+}
+
+/// This process and its descendants.
 pub fn of(root: u32) -> Vec<u32> {
     let mut children: HashMap<u32, Vec<u32>> = HashMap::new();
     let Ok(all) = fs::read_dir("/proc") else { return vec![root] };
@@ -93,19 +107,19 @@ pub fn of(root: u32) -> Vec<u32> {
     found
 }
 
-/// Places in `/proc/PID/stat` behind the name: see proc(5).
+/// Indexes in `/proc/PID/stat` after the name, see proc(5).
 const PARENT: usize = 1;
 const TIMES: std::ops::Range<usize> = 11..15;
 
-/// The fields behind the name, which may itself hold blanks and brackets.
+/// The fields after the name, which may contain spaces and parentheses.
 fn stat(pid: u32) -> Option<Vec<String>> {
     let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     let (_, fields) = text.rsplit_once(") ")?;
     Some(fields.split(' ').map(str::to_owned).collect())
 }
 
-/// User and system time, and those of children that were waited for.
-fn ticks(pid: u32) -> Option<u64> {
+/// User and system time, with children that were waited for.
+pub fn ticks(pid: u32) -> Option<u64> {
     stat(pid)?.get(TIMES)?.iter().map(|field| field.parse::<u64>().ok()).sum()
 }
 
@@ -117,8 +131,8 @@ fn share(pid: u32) -> Option<u64> {
     field(&format!("/proc/{pid}/smaps_rollup"), "Pss:")
 }
 
-/// The number behind a name: 0 of a process that is gone, `None` if it may not be read.
-fn field(path: &str, name: &str) -> Option<u64> {
+/// A number from a file of `/proc`: 0 for a process that has ended, `None` without permission.
+pub fn field(path: &str, name: &str) -> Option<u64> {
     match fs::read_to_string(path) {
         Ok(text) => {
             let field = text.lines().find_map(|line| line.strip_prefix(name));
@@ -137,7 +151,7 @@ mod tests {
     use std::process::Stdio;
 
     #[test]
-    fn a_tree_costs_what_its_processes_did_and_do() {
+    fn the_cost_of_a_tree_includes_ended_processes() {
         // The child of the shell writes a megabyte and syncs it; the shell waits for it, then for us.
         let folder = tempfile::tempdir_in(env!("CARGO_MANIFEST_DIR")).expect("the folder is ours");
         let file = folder.path().join("file");
@@ -153,6 +167,7 @@ mod tests {
         let cost = Cost::of(pid);
         assert!(of(own).contains(&pid) && !of(pid).contains(&own));
         assert!(memory_kb(own) > Some(0), "the shell's");
+        assert!(threads(own).get("sh") > Some(&10_000), "{:?}", threads(own));
         drop(shell.stdin.take());
         shell.wait().expect("it ends");
         assert!(cost.cpu >= Duration::from_millis(20), "{cost:?}");

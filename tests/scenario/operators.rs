@@ -228,7 +228,7 @@ fn a_deferred_message_is_held_released_retried_and_bounced() {
     assert!(queue_text(&rig, &["retry", &hurried]).contains("due now"));
     sink.await_mail("Subject: hurried");
     assert!(queue_text(&rig, &["bounce", &given_up]).contains("bounced"));
-    let bounce = sink.await_mail("given up by the postmaster");
+    let bounce = sink.await_mail("bounced by the administrator");
     assert!(bounce.contains("b@y.test"), "{bounce}");
     assert!(sink.mail().iter().all(|mail| !mail.contains("Subject: kept")), "it is held");
     queue_text(&rig, &["release", "--all"]);

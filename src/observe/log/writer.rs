@@ -24,7 +24,6 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use crate::observe::log::journal::Journal;
-use crate::observe::log::lane::LaneExit;
 use crate::observe::log::line::line_of;
 use crate::observe::log::record::Record;
 

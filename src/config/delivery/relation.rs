@@ -3,20 +3,20 @@
 //! Promise:  as in `config::relation`. If an element of a list was refused as a whole, the list is not
 //!           checked, because the numbers of its elements would be wrong.
 
+use crate::config::delivery::domain::DomainMatch;
 use crate::config::delivery::header::HeaderMatch;
 use crate::config::delivery::model::DestinationDefaults;
 use crate::config::delivery::model::RouteConfig;
 use crate::config::delivery::model::SourceConfig;
-use crate::config::delivery::value::DomainMatch;
 use crate::config::delivery::value::Next;
 use crate::config::delivery::value::Server;
 use crate::config::fault::Refusal;
 use crate::config::fault::nearest;
 use crate::config::model::Config;
+use crate::config::name::Label;
 use crate::config::reading::Reading;
 use crate::config::reading::find;
 use crate::config::section::Section;
-use crate::config::value::Label;
 use crate::config::value::OutboundTls;
 use crate::wire::mail::pick::NAMES_MAX;
 use crate::wire::proxy_url::Proxy;

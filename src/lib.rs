@@ -15,7 +15,7 @@
 //! line up   outbound::scheduler windows, rates, backoff, turns (never awaits)
 //! send      outbound::worker    -> transfer <-> wire::smtp::client
 //! report    handoff::mesh       Frame::Settle back to the home
-//! finish    outbound::settling  -> queue::settle: done | later | bounce, one batch with its sync
+//! finish    outbound::settling  -> queue::commit::settle: done | later | bounce, one batch with its sync
 //! ```
 //!
 //! # Layers, lowest first
@@ -31,10 +31,12 @@
 //! L4  handoff                      which shard owns what, and what crosses between them
 //! L5  inbound  outbound            the receiving and the delivering half
 //! L6  shard                        one of each, on one core
-//! L7  control                      control socket, reload; tokio, on threads of its own
-//! L8  monitor                      metrics, health, readiness; a runtime and listener of its own
-//! L9  boot                         from a config to running shards
-//! L10 doctor                       examines the machine; main is above
+//! L7  operations                   what can be asked of a server: types and permissions, no I/O
+//! L8  control                      carries out operations; tokio, on threads of its own
+//! L9  monitor                      metrics, health, readiness; a runtime and listener of its own
+//! L10 boot                         from a config to running shards
+//! L11 doctor                       examines the machine
+//! L12 cli                          arguments -> operation -> text or JSON; main is a page
 //! ```
 //!
 //! # Invariants
@@ -47,6 +49,7 @@
 
 pub mod base;
 pub mod boot;
+pub mod cli;
 pub mod config;
 pub mod control;
 pub mod doctor;
@@ -55,6 +58,7 @@ pub mod inbound;
 pub mod monitor;
 pub mod net;
 pub mod observe;
+pub mod operations;
 pub mod outbound;
 pub mod queue;
 pub mod route;

@@ -24,10 +24,10 @@ use std::time::Instant;
 use std::time::SystemTime;
 
 use ringpost::queue::Access;
-use ringpost::queue::inspect;
-use ringpost::queue::key;
+use ringpost::queue::admin::inspect;
 use ringpost::queue::points::FAILPOINTS;
 use ringpost::queue::points::STORE_FAULTS;
+use ringpost::queue::record::key;
 
 use support::Client;
 use support::PATIENCE;

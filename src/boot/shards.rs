@@ -35,7 +35,7 @@ use crate::outbound::survey::DestinationsShelf;
 use crate::queue::CommitThread;
 use crate::queue::SpaceWatch;
 use crate::queue::Spool;
-use crate::queue::pauses::Pauses;
+use crate::queue::admin::pauses::Pauses;
 use crate::route::DeliveryPolicy;
 use crate::rt;
 use crate::rt::ShardSpec;

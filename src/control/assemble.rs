@@ -4,7 +4,6 @@
 //! Promise:  a policy is built whole or not at all, with every fault named. A reload that fails
 //!           leaves the one in force untouched.
 
-use std::fmt::Display;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -19,6 +18,8 @@ use crate::config::TlsMode;
 use crate::config::TlsVersion;
 use crate::control::delivery;
 use crate::control::delivery::Secrets;
+use crate::control::delivery::clamp;
+use crate::control::delivery::lines;
 use crate::control::secret;
 use crate::inbound::counts::ConnectionLimits;
 use crate::inbound::policy::LabelFields;
@@ -319,13 +320,4 @@ fn server_config(config: &Config, written: &ListenerConfig) -> ServerConfig {
         xclient: false,
         reject_pipelining_violations: true,
     }
-}
-
-/// Limits of the config are far below 2^32; see their bounds.
-pub(super) fn clamp(limit: usize) -> u32 {
-    u32::try_from(limit).unwrap_or(u32::MAX)
-}
-
-pub(super) fn lines(problems: &[impl Display]) -> Vec<String> {
-    problems.iter().map(ToString::to_string).collect()
 }

@@ -2,6 +2,7 @@
 //!
 //! Promise:  as of `assemble`: built whole or not at all, with every fault named.
 
+use std::fmt::Display;
 use std::sync::Arc;
 
 use crate::base::backoff::RetrySchedule;
@@ -15,8 +16,6 @@ use crate::config::OutboundTls as ConfigOutboundTls;
 use crate::config::RouteConfig;
 use crate::config::SourceConfig;
 use crate::config::ValueMatch as ConfigValueMatch;
-use crate::control::assemble::clamp;
-use crate::control::assemble::lines;
 use crate::control::secret;
 use crate::net::CacheBounds;
 use crate::net::ResolverSettings;
@@ -317,6 +316,15 @@ fn resolver(config: &Config) -> ResolverSettings {
         trust_ad: resolver.trust_ad,
         ..ResolverSettings::default()
     }
+}
+
+/// Limits of the config are far below 2^32; see their bounds.
+pub(super) fn clamp(limit: usize) -> u32 {
+    u32::try_from(limit).unwrap_or(u32::MAX)
+}
+
+pub(super) fn lines(problems: &[impl Display]) -> Vec<String> {
+    problems.iter().map(ToString::to_string).collect()
 }
 
 #[cfg(test)]

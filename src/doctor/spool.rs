@@ -12,9 +12,9 @@ use crate::doctor::finding::Finding;
 use crate::doctor::mount::mount_of;
 use crate::doctor::subject::Subject;
 use crate::queue::Space;
-use crate::queue::partition::QUARANTINE;
-use crate::queue::quarantine;
 use crate::queue::space;
+use crate::queue::store::quarantine;
+use crate::queue::store::quarantine::QUARANTINE;
 
 /// The permissions of group and others.
 const FOREIGN_BITS: u32 = 0o077;

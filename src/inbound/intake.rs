@@ -29,8 +29,8 @@ use crate::queue::Body;
 use crate::queue::CommitFault;
 use crate::queue::Committed;
 use crate::queue::Envelope;
-use crate::queue::labels::FieldsBuf;
-use crate::queue::schema;
+use crate::queue::record::envelope::BodySum;
+use crate::queue::record::texts::FieldsBuf;
 use crate::wire::dsn;
 use crate::wire::mail::address::ReversePath;
 use crate::wire::mail::header::HeaderScan;
@@ -331,7 +331,7 @@ fn envelope_of<'a>(session: &'a Session, tx: &Transaction<'a>) -> Envelope<'a> {
         envid: params.envid,
         auth: params.auth,
         declared_bytes: params.size,
-        body: schema::BodySum::default(),
+        body: BodySum::default(),
         peer: session.peer.address,
         helo: session.helo(),
         listener: &session.listener.name,
@@ -346,8 +346,8 @@ fn envelope_of<'a>(session: &'a Session, tx: &Transaction<'a>) -> Envelope<'a> {
         tenant: TenantId::OPERATOR,
         credential: None,
         stream: StreamNumber::TRANSACTIONAL,
-        tags: queue::labels::Texts::default(),
-        metadata: queue::labels::Fields::default(),
+        tags: queue::record::texts::Texts::default(),
+        metadata: queue::record::texts::Fields::default(),
         labels: queue::Labels::default(),
         recipients: queue::Recipients::default(),
     }
@@ -356,7 +356,7 @@ fn envelope_of<'a>(session: &'a Session, tx: &Transaction<'a>) -> Envelope<'a> {
 fn note_recipients(
     tx: &Transaction<'_>,
     recipients: &mut queue::RecipientsBuf,
-) -> Result<(), queue::record::RecordFault> {
+) -> Result<(), queue::record::outer::RecordFault> {
     tx.recipients.iter().try_for_each(|recipient| {
         recipients.push(&queue::Recipient {
             mailbox: recipient.mailbox.as_str(),

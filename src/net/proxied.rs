@@ -66,17 +66,17 @@ impl ProxyFault {
 impl fmt::Display for ProxyFault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            ProxyFault::Connect(fault) => write!(f, "the connection to the proxy failed: {fault}"),
-            ProxyFault::Lost(IoFault::TimedOut) => f.write_str("the proxy did not reply in time"),
+            ProxyFault::Connect(fault) => write!(f, "cannot connect: {fault}"),
+            ProxyFault::Lost(IoFault::TimedOut) => f.write_str("no reply in time"),
             ProxyFault::Lost(fault) => {
-                write!(f, "the connection to the proxy broke before the connect request: {fault}")
+                write!(f, "connection lost before the connect request: {fault}")
             }
             ProxyFault::Socks5(fault) => fault.fmt(f),
             ProxyFault::LostAsked(IoFault::TimedOut) => {
-                f.write_str("the proxy did not connect in time")
+                f.write_str("no connection to the destination in time")
             }
             ProxyFault::LostAsked(fault) => {
-                write!(f, "the connection to the proxy broke after the connect request: {fault}")
+                write!(f, "connection lost after the connect request: {fault}")
             }
             ProxyFault::Families => f.write_str(
                 "the source address and the destination have different address families",

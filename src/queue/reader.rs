@@ -1,9 +1,9 @@
-//! Reading the store beside a shard: a thread that does tasks, so that no shard waits for a disk.
+//! Reading the store beside a shard: a thread that runs tasks, so that no shard waits for a disk.
 //!
 //! Owner:    a `Reader` belongs to one shard and is not `Send`; its thread ends with it.
-//! Promise:  an task is answered once, or its waiter was dropped. A panic in an task is an
-//!           answer (`None`), not the end of the thread.
-//! Bounds:   `TASKS_MAX` under way; more wait for room in the order they came.
+//! Promise:  a task is answered once, or its waiter was dropped. A panic in a task is an answer
+//!           (`None`), not the end of the thread.
+//! Bounds:   `TASKS_MAX` under way; more wait in the order in which they came.
 
 use std::any::Any;
 use std::cell::RefCell;
@@ -22,9 +22,9 @@ use crossbeam::queue::SegQueue;
 use slab::Slab;
 
 use crate::base::ShardId;
-use crate::queue::lane::Ring;
+use crate::queue::commit::lane::Ring;
 
-/// Errands under way at a reader.
+/// Tasks under way at a reader.
 pub const TASKS_MAX: usize = 64;
 
 type Payload = Box<dyn Any + Send>;
@@ -37,7 +37,7 @@ enum Slot {
     Left,
 }
 
-/// The way to a shard's tasks.
+/// Runs tasks of one shard on another thread.
 #[derive(Clone)]
 pub struct Reader {
     inner: Rc<Inner>,
@@ -101,7 +101,7 @@ impl Reader {
         answer.and_then(|payload| payload.downcast().ok()).map(|answer| *answer)
     }
 
-    /// Takes the answers that are there. To be called whenever the bell rang.
+    /// Takes the answers. Call it whenever `ring` was called.
     pub fn pump(&self) {
         let inner = &*self.inner;
         while let Some((slot, answer)) = inner.answers.pop() {
@@ -123,7 +123,7 @@ impl Reader {
     }
 }
 
-/// A slot that is given back, or left to `pump`, whatever becomes of its waiter.
+/// A slot that is freed, or left to `pump`, when its waiter goes.
 struct Place<'i> {
     inner: &'i Inner,
     slot: usize,

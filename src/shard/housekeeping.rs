@@ -13,7 +13,7 @@ use crate::observe::label::Handoff;
 use crate::observe::log::Record;
 use crate::queue::CommitHandle;
 use crate::queue::Hang;
-use crate::queue::lane::CommitCounts;
+use crate::queue::commit::lane::CommitCounts;
 use crate::rt::task;
 use crate::rt::timer;
 

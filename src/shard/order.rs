@@ -1,10 +1,10 @@
 //! Commands and orders from the control plane to a shard.
 //!
-//! Owner:    the main thread sends commands, the control plane sends orders; the shard's main future
-//!           reads both lanes, commands first.
-//! Promise:  a command is carried out before all waiting orders.
-//! Bounds:   `COMMANDS_MAX` and `ORDERS_MAX`. Full: a reload is refused with a warning, an order fails
-//!           with "busy". The last slot of the commands is reserved for the drain.
+//! Owner:    senders are the main thread and the reload actor (commands), and operations (orders);
+//!           the shard's main future reads both lanes, commands first.
+//! Promise:  a command is taken and carried out before all orders that wait.
+//! Bounds:   `COMMANDS_MAX` and `ORDERS_MAX`. Full: a reload is refused with a warning, an order is
+//!           answered with "busy". The last place among the commands is kept for the drain.
 
 use std::sync::Arc;
 use std::task::Context;
@@ -17,9 +17,9 @@ use crate::handoff::Sender;
 use crate::handoff::lane;
 use crate::handoff::lane::Seed;
 use crate::inbound::policy::Policy;
-use crate::queue::operate::Carried;
-use crate::queue::operate::Operation;
-use crate::queue::operate::OperationFault;
+use crate::queue::admin::operate::Carried;
+use crate::queue::admin::operate::Operation;
+use crate::queue::admin::operate::OperationFault;
 use crate::route::DeliveryPolicy;
 use crate::shard::delivering::Delivering;
 
@@ -32,7 +32,7 @@ pub const ORDERS_MAX: usize = 1024;
 /// Commands that may wait for a shard: reloads, and one drain.
 const COMMANDS_MAX: usize = 8;
 
-/// A command from the main thread.
+/// A command to a shard.
 pub enum Command {
     /// Use this policy for new sessions. If the command is lost, the old policy stays in force.
     Reload(Arc<Policy>, Arc<DeliveryPolicy>),
@@ -51,7 +51,7 @@ pub enum Order {
     Change(Box<dyn FnOnce(&Delivering) + Send>),
 }
 
-/// The sending end for commands, for the main thread only.
+/// Sends commands. One thread reloads; another one drains once.
 #[derive(Clone)]
 pub struct CommandSender(Sender<Command>);
 

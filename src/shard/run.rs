@@ -27,7 +27,7 @@ use crate::queue::CommitHandle;
 use crate::queue::Committer;
 use crate::queue::Partition;
 use crate::queue::SpaceWatch;
-use crate::queue::lane::Ring;
+use crate::queue::commit::lane::Ring;
 use crate::queue::reader::Reader;
 use crate::rt;
 use crate::rt::Bell;

@@ -5,8 +5,6 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs;
-use std::io::BufRead;
-use std::io::BufReader;
 use std::io::ErrorKind;
 use std::io::Read;
 use std::io::Write;
@@ -14,7 +12,7 @@ use std::net::IpAddr;
 use std::net::Shutdown;
 use std::net::SocketAddr;
 use std::net::TcpStream;
-use std::os::unix::net::UnixStream;
+use std::path::Path;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread;
@@ -40,6 +38,7 @@ use crate::script::Dialogue;
 use crate::script::Settings;
 use crate::support::Server;
 use crate::support::Setup;
+use crate::support::control_get;
 
 /// Time limit for a reply. A healthy server answers in milliseconds.
 const WAIT_MAX: Duration = Duration::from_secs(30);
@@ -360,8 +359,8 @@ fn kernel_address(address: SocketAddr) -> String {
 }
 
 /// The body of a message without its Received field, read from the control socket. The socket
-/// refuses clients if too many dialogues ask at once, so this retries.
-fn stored_body(control: &PathBuf, id: &str) -> Vec<u8> {
+/// refuses requests if too many dialogues ask at once, so this retries.
+fn stored_body(control: &Path, id: &str) -> Vec<u8> {
     let end = Instant::now() + WAIT_MAX;
     loop {
         if let Some(body) = try_stored_body(control, id) {
@@ -372,25 +371,13 @@ fn stored_body(control: &PathBuf, id: &str) -> Vec<u8> {
     }
 }
 
-/// `None` if there were too many clients at once.
-fn try_stored_body(control: &PathBuf, id: &str) -> Option<Vec<u8>> {
-    let mut stream = BufReader::new(UnixStream::connect(control).expect("the control socket"));
-    let request = format!("{{\"command\":\"cat\",\"id\":\"{id}\"}}\n");
-    // A refused client is answered without being read, perhaps before this.
-    let _ = stream.get_mut().write_all(request.as_bytes());
-    let mut message = Vec::new();
-    loop {
-        let mut line = String::new();
-        stream.read_line(&mut line).expect("the server answers");
-        let answer: serde_json::Value = serde_json::from_str(&line).expect("the answer is JSON");
-        match answer["fault"].as_str() {
-            Some(fault) if fault.ends_with("at once, try again") => return None,
-            fault => assert_eq!(fault, None, "{id}"),
-        }
-        let Some(bytes) = answer["bytes"].as_u64() else { break };
-        let count = (&mut stream).take(bytes).read_to_end(&mut message).expect("the part arrives");
-        assert_eq!(count as u64, bytes, "the part is complete");
+/// `None` if there were too many requests at once.
+fn try_stored_body(control: &Path, id: &str) -> Option<Vec<u8>> {
+    let (status, mut message) = control_get(control, &format!("/v1/queue/messages/{id}/content"));
+    if status == 503 {
+        return None;
     }
+    assert_eq!(status, 200, "{id}: {}", String::from_utf8_lossy(&message));
     assert!(message.starts_with(b"Received: "), "{id} has no Received field");
     let ends = memchr::memmem::find_iter(&message, b"\r\n").map(|at| at + 2);
     let end = ends.into_iter().find(|end| !matches!(message.get(*end), Some(b' ' | b'\t')));

@@ -181,7 +181,7 @@ fn tenants_get_fair_shares() {
     let ours = rows.iter().find(|row| row["sender"] == "of-another-tenant@sender.test");
     let id = ours.and_then(|row| row["id"].as_str()).expect("the message is listed");
     // The destination takes them one after the other.
-    await_why(folder.path(), id, &["It is in line for"]);
+    await_why(folder.path(), id, &["Queued for"]);
     receiver.record().holds = false;
     settle(&server);
     let record = receiver.record();

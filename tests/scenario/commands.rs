@@ -121,25 +121,28 @@ fn the_queue_is_readable_running_and_stopped() {
     assert_eq!(rig.messages(), 4, "the deletion is durable");
     rig.queue(&["delete", &ids[1], &ids[2]]);
     assert_eq!(rig.messages(), 2);
-    let rows: [(&str, &[&str]); 6] = [
-        ("gone", &["show", &ids[0]]),
-        ("deleted before", &["delete", &ids[1]]),
-        ("cat of a deleted one", &["cat", &ids[2]]),
-        ("no id", &["show", "nonsense!"]),
-        ("no page", &["list", "--after", "???"]),
-        ("never existed", &["cat", "0000000000001"]),
+    const USAGE: i32 = 2;
+    const NOT_FOUND: i32 = 3;
+    let rows: [(&str, &[&str], i32); 6] = [
+        ("gone", &["show", &ids[0]], NOT_FOUND),
+        ("deleted before", &["delete", &ids[1]], NOT_FOUND),
+        ("cat of a deleted one", &["cat", &ids[2]], NOT_FOUND),
+        ("no id", &["show", "nonsense!"], USAGE),
+        ("no page", &["list", "--after", "???"], USAGE),
+        ("never existed", &["cat", "0000000000001"], USAGE),
     ];
-    for (name, words) in rows {
+    for (name, words, code) in rows {
         let out = rig.try_queue(words);
-        assert!(!out.status.success() && !out.stderr.is_empty(), "{name}: {}", text_of(&out));
+        assert_eq!(out.status.code(), Some(code), "{name}: {}", text_of(&out));
+        assert!(!out.stderr.is_empty(), "{name}: {}", text_of(&out));
     }
     let out = rig.try_queue(&["delete", "--json", &ids[3], &ids[0]]);
     assert!(!out.status.success(), "one of them is already deleted");
     let told: serde_json::Value = serde_json::from_slice(&out.stdout).expect("the output is JSON");
     assert_eq!(told[0]["id"], ids[3].as_str());
-    assert_eq!(told[0]["deleted"], true);
-    assert_eq!(told[1]["deleted"], false, "{told}");
-    assert!(told[1]["fault"].is_string(), "{told}");
+    assert_eq!((&told[0]["outcome"], &told[0]["fault"]), (&"done".into(), &().into()), "{told}");
+    assert_eq!(told[1]["fault"]["code"], "no_such_message", "{told}");
+    assert_eq!(told[1]["fault"]["kind"], "not-found", "{told}");
     let left = rig.queue_json(&["list"]);
     assert_eq!(left.as_array().map(Vec::len), Some(1), "{left}");
 }

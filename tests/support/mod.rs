@@ -17,6 +17,7 @@ use std::io::Read;
 use std::io::Write;
 use std::net::SocketAddr;
 use std::net::TcpStream;
+use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::path::PathBuf;
 use std::process::Child;
@@ -256,6 +257,20 @@ pub fn queue(folder: &Path, words: &[&str]) -> Output {
         .args(words)
         .output()
         .expect("the binary can be run")
+}
+
+/// Asks the control socket by HTTP; answers status and body.
+pub fn control_get(socket: &Path, path: &str) -> (u16, Vec<u8>) {
+    let mut stream = UnixStream::connect(socket).expect("the control socket");
+    // The body of an HTTP/1.0 response ends with its connection.
+    write!(stream, "GET {path} HTTP/1.0\r\n\r\n").expect("it is read");
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).expect("it answers");
+    let end = memchr::memmem::find(&answer, b"\r\n\r\n").expect("the head ends") + 4;
+    let body = answer.split_off(end);
+    let head = String::from_utf8(answer).expect("the head is ASCII");
+    let status = head.split(' ').nth(1).and_then(|code| code.parse().ok());
+    (status.expect("a status"), body)
 }
 
 enum Line {

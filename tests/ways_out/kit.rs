@@ -83,8 +83,8 @@ impl Out {
     /// The destinations of `ringpost destination list`.
     pub fn destinations(&self) -> Vec<Value> {
         let list = self.ringpost(&["destination", "list", "--json"]);
-        let rows: Vec<Value> = serde_json::from_str(&list).expect("a list");
-        rows.into_iter().filter(|row| row["destination"].is_string()).collect()
+        let list: Value = serde_json::from_str(&list).expect("JSON");
+        list["destinations"].as_array().expect("a list").clone()
     }
 
     /// The log record of the first attempt.

@@ -222,11 +222,26 @@ fn a_failing_proxy_is_reported_and_the_host_is_not_blamed() {
         ),
         ("http", How::Greet(b"HTTP/1.1 400\r\n"), proxy_says("not a SOCKS 5 proxy"), "other"),
         ("endless", How::Endless(&[b'x'; 4096]), proxy_says("not a SOCKS 5 proxy"), "other"),
-        ("closed", How::Greet(b""), proxy_says("it did not let us in: "), "other"),
-        ("silent", How::Silent, proxy_says("it did not answer in time"), "other"),
-        ("drip", How::Drip, host_says("no connection in time"), "timeout"),
-        ("waits", How::SilentOnConnect, host_says("no connection in time"), "timeout"),
-        ("breaks", How::CloseOnConnect, host_says("it broke off instead of connecting"), "other"),
+        (
+            "closed",
+            How::Greet(b""),
+            proxy_says("connection lost before the connect request: "),
+            "other",
+        ),
+        ("silent", How::Silent, proxy_says("no reply in time"), "other"),
+        ("drip", How::Drip, host_says("no connection to the destination in time"), "timeout"),
+        (
+            "waits",
+            How::SilentOnConnect,
+            host_says("no connection to the destination in time"),
+            "timeout",
+        ),
+        (
+            "breaks",
+            How::CloseOnConnect,
+            host_says("connection lost after the connect request"),
+            "other",
+        ),
         ("general", How::Answer(ANSWER[0]), host_says("general failure"), "other"),
         (
             "rules",
@@ -246,7 +261,7 @@ fn a_failing_proxy_is_reported_and_the_host_is_not_blamed() {
         ),
         ("unknown", How::Answer(ANSWER[7]), host_says("unknown reply code 99"), "other"),
         ("kind", How::Answer(ANSWER[8]), proxy_says("unknown address type 7"), "other"),
-        ("down", How::Silent, proxy_says("it cannot be connected to: connection refused"), "other"),
+        ("down", How::Silent, proxy_says("cannot connect: connection refused"), "other"),
     ];
     let next = format!("smtp:{}", receiver.address);
     let mut config = String::new();
@@ -395,7 +410,7 @@ fn mail_goes_out_by_a_proxy_that_binds_our_address() {
         ("peer", "554 5.7.1 not you".to_owned()),
         // This proxy gives no reason, so the error names it and the host.
         ("gone", format!("{}[{nobody}] by haproxy://{proxy}: ", nobody.ip())),
-        ("down", format!("the proxy haproxy://{nobody} of source down: it cannot be connected to")),
+        ("down", format!("the proxy haproxy://{nobody} of source down: cannot connect")),
         ("six", "the source has no address of this family".to_owned()),
     ];
     for (name, words) in rows {

@@ -3,7 +3,10 @@
 //! `RINGPOST_WRITE_DOCS=1 cargo test --release --test config_reference` writes both pages anew.
 
 use std::fs;
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
+use std::process::Command;
 
 use ringpost::config;
 use ringpost::config::HostFacts;
@@ -75,4 +78,59 @@ fn each_default_of_the_sample_is_true() {
         panic!("{}", faults.iter().map(|fault| format!("{fault}\n")).collect::<String>())
     });
     assert_eq!(loaded.config, config::embedded(&host()));
+}
+
+/// `ringpost check` with a config and an environment: exit code, output, errors.
+fn check(
+    config: &Path,
+    arguments: &[&str],
+    environment: &[(&str, &str)],
+) -> (bool, String, String) {
+    let output = Command::new(env!("CARGO_BIN_EXE_ringpost"))
+        .arg("check")
+        .args(arguments)
+        .env("RINGPOST_CONFIG", config)
+        .envs(environment.iter().copied())
+        .output()
+        .expect("the binary runs");
+    let text = |bytes| String::from_utf8(bytes).expect("UTF-8");
+    (output.status.success(), text(output.stdout), text(output.stderr))
+}
+
+#[test]
+fn a_check_shows_where_each_value_came_from() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let config = folder.path().join("ringpost.toml");
+    let password = folder.path().join("relay");
+    fs::write(&password, "secret\n").expect("the folder is writable");
+    fs::set_permissions(&password, Permissions::from_mode(0o644)).expect("the file is ours");
+    let text = "[server]\nhostname = \"file.test\"\nspool = \"/tmp/x\"\n[[route]]\n\
+                next = \"smtps:relay.test\"\nauth_user = \"u\"\n\
+                auth_password_file = \"credential:relay\"\n";
+    fs::write(&config, text).expect("the folder is writable");
+    let credentials = folder.path().to_str().expect("UTF-8");
+    let environment =
+        [("RINGPOST_SERVER_HOSTNAME", "env.test"), ("CREDENTIALS_DIRECTORY", credentials)];
+    let (is_good, told, errors) = check(&config, &["--show-origin"], &environment);
+    assert!(is_good, "{errors}");
+    let place = config.display();
+    for line in [
+        "server.hostname = \"env.test\"  # environment: RINGPOST_SERVER_HOSTNAME".to_owned(),
+        format!("server.spool = \"/tmp/x\"  # {place}:3"),
+        "log.level = \"info\"  # default".to_owned(),
+        format!(
+            "route[1].auth_password_file = \"credential:relay\"  # {place}:7, credential relay"
+        ),
+    ] {
+        assert!(told.lines().any(|one| one == line), "{line} is missing in\n{told}");
+    }
+    assert!(told.contains("every user of this machine can read the password"), "{told}");
+    assert!(!told.contains("secret"), "{told}");
+    let (_, told, _) = check(&config, &["--json"], &environment);
+    let told: serde_json::Value = serde_json::from_str(&told).expect("JSON");
+    let keys = told["keys"].as_array().expect("a list");
+    let found = keys.iter().find(|key| key["key"] == "server.hostname").expect("it is listed");
+    assert_eq!(found["origin"]["variable"], "RINGPOST_SERVER_HOSTNAME");
+    let (is_good, _, errors) = check(&config, &[], &[("RINGPOST_SERVER_HOSTNMAE", "x.test")]);
+    assert!(!is_good && errors.contains("did you mean RINGPOST_SERVER_HOSTNAME?"), "{errors}");
 }

@@ -17,10 +17,10 @@ use crate::config::key::SectionDoc;
 use crate::config::kind::Spelled;
 use crate::config::model::Config;
 use crate::config::model::SECTIONS;
+use crate::config::name::Hostname;
 use crate::config::origin::Origin;
 use crate::config::reading::Reading;
 use crate::config::relation;
-use crate::config::value::Hostname;
 
 /// What faults call the config without a file.
 pub const DEFAULTS: &str = "built-in defaults";

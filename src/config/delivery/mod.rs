@@ -1,15 +1,20 @@
-//! Config of the delivering half: where mail goes, from which address, how fast, and how long it
-//! is tried.
+//! Config of delivery: where mail goes, from which address, how fast, and for how long.
 //!
 //! ```text
-//! header     names of header fields, and conditions on their values
-//! model      the sections: delivery, resolver, route, pool, source, destination, destination
-//! value      next hops, patterns of domains, members of pools
-//! proxy      what mail goes out by
-//! relation   names that must exist, limits that contradict, routes that are never reached
+//! destination  limits of destinations that contradict
+//! domain     domains in the rules of routes and destinations
+//! header     header field names, and conditions on their values
+//! list       unique names, and references to names
+//! model      the sections: delivery, resolver, route, pool, source, destination
+//! value      next hops, members of pools, addresses
+//! proxy      proxies for outgoing connections
+//! relation   names that must exist, contradictory limits, routes that never match
 //! ```
 
+mod destination;
+pub mod domain;
 pub mod header;
+mod list;
 pub mod model;
 pub mod proxy;
 pub mod relation;

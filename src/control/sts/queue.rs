@@ -27,11 +27,7 @@ pub struct FetchQueue<K> {
 
 impl<K> Default for FetchQueue<K> {
     fn default() -> FetchQueue<K> {
-        FetchQueue {
-            waiting: VecDeque::new(),
-            in_flight: HashMap::new(),
-            domains: HashSet::new(),
-        }
+        FetchQueue { waiting: VecDeque::new(), in_flight: HashMap::new(), domains: HashSet::new() }
     }
 }
 

@@ -212,7 +212,7 @@ fn each_job(
     mut each: impl FnMut(&Job<'_>),
 ) -> Result<(), QueueFault> {
     let mut jobs = Jobs::of(partition, id);
-    while let Some((_, record)) = jobs.next() {
+    while let Some((_, record)) = jobs.next_row() {
         if let Ok(job) = Job::decode(record) {
             each(&job);
         }

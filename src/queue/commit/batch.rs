@@ -71,16 +71,23 @@ impl Gathered {
         met.into_iter().filter(|(met, _)| *met).for_each(|(_, name)| point(name));
     }
 
-    /// Keeps envelope, head and body of a message whose last job has ended.
-    fn keep_rest(
+    /// Keeps or removes envelope, head and body of a message whose last job has ended.
+    fn end_message(
         &mut self,
         batch: &mut WriteBatch,
         families: Families<'_>,
-        id: MessageId,
+        settlement: &Settlement,
         record: &[u8],
-        until_ms: u64,
     ) {
+        let id = settlement.id;
         let Ok(envelope) = Envelope::decode(record) else { return };
+        self.removed_messages += 1;
+        let Some(until_ms) = settlement.keep_until_ms else {
+            families.remove_message(batch, id, &envelope);
+            self.gone.insert(id);
+            self.removed_bytes += envelope.body.bytes;
+            return;
+        };
         let mut kept = Vec::with_capacity(record.len() + 16);
         let encoded = Envelope { kept_until_ms: Some(until_ms), ..envelope }.encode(&mut kept);
         encoded.expect("every field was stored before");
@@ -88,22 +95,6 @@ impl Gathered {
         batch.single_delete_cf(families.envelope, key::of_id(id));
         batch.put_cf(families.envelope, key::of_id(id), kept);
         batch.put_cf(families.kept, key::of_kept(until_ms, id), []);
-        self.removed_messages += 1;
-    }
-
-    /// Removes envelope, head and body of a message whose last job has ended.
-    fn remove_rest(
-        &mut self,
-        batch: &mut WriteBatch,
-        families: Families<'_>,
-        id: MessageId,
-        record: &[u8],
-    ) {
-        let Ok(envelope) = Envelope::decode(record) else { return };
-        families.remove_message(batch, id, &envelope);
-        self.gone.insert(id);
-        self.removed_messages += 1;
-        self.removed_bytes += envelope.body.bytes;
     }
 }
 
@@ -159,10 +150,7 @@ pub(super) fn settle(
             batch.delete_cf(families.job, key::of_job(id, number));
             gathered.ended.insert((id, number));
             if let Some(record) = last_envelope {
-                match settlement.keep_until_ms {
-                    Some(until_ms) => gathered.keep_rest(batch, families, id, &record, until_ms),
-                    None => gathered.remove_rest(batch, families, id, &record),
-                }
+                gathered.end_message(batch, families, settlement, &record);
             }
         }
     }
@@ -202,7 +190,7 @@ fn has_other_job(
     ended: &HashSet<(MessageId, u16)>,
 ) -> Result<bool, rocksdb::Error> {
     let mut jobs = Jobs::of(partition, id);
-    while let Some((job_key, _)) = jobs.next() {
+    while let Some((job_key, _)) = jobs.next_row() {
         if key::job_of(job_key).is_some_and(|job| job != (id, number) && !ended.contains(&job)) {
             return Ok(true);
         }

@@ -131,6 +131,10 @@ impl Inner {
     }
 
     /// Gives an order to the commit thread, or hands it back with the reason.
+    #[expect(
+        clippy::result_large_err,
+        reason = "the order goes back with its chunks; a box would cost an allocation per message"
+    )]
     pub(super) fn submit(&self, place: Place, order: Order) -> Result<u32, (CommitFault, Order)> {
         if let Some(fault) = self.lane.fault()
             && !(fault == CommitFault::Stopped && belongs_to_the_past(&order))
@@ -140,6 +144,10 @@ impl Inner {
         self.send(place, Stage::Waiting(None), order)
     }
 
+    #[expect(
+        clippy::result_large_err,
+        reason = "the order goes back with its chunks; a box would cost an allocation per message"
+    )]
     fn send(&self, place: Place, stage: Stage, order: Order) -> Result<u32, (CommitFault, Order)> {
         let sender = match place.is_of(&self.urgent) {
             true => &self.lane.urgent,

@@ -78,7 +78,7 @@ impl Recovery<'_> {
     /// Moves the jobs of a message that was moved after its jobs were found sound.
     pub(super) fn drop_jobs(&mut self, id: MessageId) -> Result<(), QueueFault> {
         let mut jobs = Jobs::of(self.partition, id);
-        while let Some((job_key, record)) = jobs.next() {
+        while let Some((job_key, record)) = jobs.next_row() {
             self.move_job(job_key, record, "its message was moved")?;
         }
         Ok(jobs.end()?)

@@ -23,7 +23,7 @@ impl<'p> Jobs<'p> {
     }
 
     /// The next record with its key. After the last one `end` says whether the walk was complete.
-    pub fn next(&mut self) -> Option<(&[u8], &[u8])> {
+    pub fn next_row(&mut self) -> Option<(&[u8], &[u8])> {
         if std::mem::replace(&mut self.is_begun, true) {
             self.rows.next();
         }
@@ -37,7 +37,7 @@ impl<'p> Jobs<'p> {
     /// The numbers and records of all jobs.
     pub fn collect(mut self) -> Result<Vec<StoredJob>, rocksdb::Error> {
         let mut found = Vec::new();
-        while let Some((job_key, record)) = self.next() {
+        while let Some((job_key, record)) = self.next_row() {
             if let Some((_, number)) = key::job_of(job_key) {
                 found.push(StoredJob { number, record: record.to_vec() });
             }

@@ -183,7 +183,7 @@ fn one_write_or_many_the_dialogue_is_the_same() {
         > BDAT 3 LAST
         ~ 012
         < 250
-        ~ MAIL FROM:<>\r\nRCPT TO:<c@y.test>\r\nDATA\r\nX-Ringpost-Load: r-1\r\n\r\n..\r
+        ~ MAIL FROM:<>\r\nRCPT TO:<c@y.test>\r\nDATA\r\nX-Loadtest-Id: r-1\r\n\r\n..\r
         ~ \n.\r\nNOOP\r\nAUTH PLAIN AGEAYg==\r\nNONSENSE\r\nBDAT 4 LAST\r\nQUITVRFY x\r\n
         < 250
         < 250
@@ -265,7 +265,7 @@ fn a_copy_in_the_ledger_is_answered_though_the_sink_is_stopped() {
     let begin = Instant::now();
     sink.connect().talk(
         "< 220\n> EHLO x\n< 250\n> MAIL FROM:<>\n< 250\n> RCPT TO:<a>\n< 250\n> DATA\n< 354\n\
-         ~ X-Ringpost-Load: r-0-1\\r\\n\\r\\n.\\r\\n\n< 250\n< 421\n= closed",
+         ~ X-Loadtest-Id: r-0-1\\r\\n\\r\\n.\\r\\n\n< 250\n< 421\n= closed",
     );
     assert_eq!(sink.end()["ledger"]["distinct"], 1);
     assert!(begin.elapsed() < Duration::from_secs(30), "it has not waited");
@@ -317,7 +317,7 @@ fn latencies_are_recorded_by_stage_and_second() {
     std::thread::sleep(Duration::from_millis(200));
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
     let begun_us = now.expect("it is later").as_micros() - 3_000_000;
-    client.say(&format!("X-Ringpost-Load: r-0-{begun_us}\r\n\r\n.\r\n"));
+    client.say(&format!("X-Loadtest-Id: r-0-{begun_us}\r\n\r\n.\r\n"));
     client.talk("< 250\n> QUIT\n< 221\n= closed");
     let told = sink.stop();
     // What the client took counts from when the sink has written, which on a busy machine may be
@@ -387,8 +387,8 @@ fn the_ledger_detects_lost_duplicated_and_alien_mail() {
         client.talk("< 250");
     };
     let ids = ["0", "1", "1-1700000000000000", "3", "7"];
-    ids.iter().for_each(|id| send(&format!("X-Ringpost-Load: r.1-{id}")));
-    send("X-Ringpost-Load: q-0");
+    ids.iter().for_each(|id| send(&format!("X-Loadtest-Id: r.1-{id}")));
+    send("X-Loadtest-Id: q-0");
     send("X: y");
     let told = sink.stop();
     assert_eq!(told["end_to_end_us"]["count"], 1, "one of them told its begin: {told}");
@@ -432,11 +432,11 @@ fn bounced_corrupted_and_lost_mail_is_told_apart() {
         client.say(&format!("{text}.\r\n"));
         client.talk("< 250");
     };
-    let id = |number: u32| format!("X-Ringpost-Load: r.1-{number}");
+    let id = |number: u32| format!("X-Loadtest-Id: r.1-{number}");
     // The sum is that of an empty body.
     let sum = format!("{:08x}", crc32fast::hash(b"r.1-0-5"));
-    send("a@b.test", &format!("X-Ringpost-Load: r.1-0-5-{sum}\r\n\r\n"));
-    send("a@b.test", &format!("X-Ringpost-Load: r.1-1-5-{sum}\r\n\r\n"));
+    send("a@b.test", &format!("X-Loadtest-Id: r.1-0-5-{sum}\r\n\r\n"));
+    send("a@b.test", &format!("X-Loadtest-Id: r.1-1-5-{sum}\r\n\r\n"));
     send("me@b.test", &report("A@b.test", "failed", &id(2)));
     send("me@b.test", &report("a@b.test", "delayed", &id(3)));
     let told = kept.stop();
@@ -597,7 +597,7 @@ for name in ("pipelining", "8bitmime", "chunking", "smtputf8", "enhancedstatusco
     assert client.has_extn(name), name
 client.login("user", "secret")
 for size in (10, 100000):
-    text = "X-Ringpost-Load: py-%d\r\nSubject: x\r\n\r\n%s\r\n" % (size, ".dot\r\n" * (size // 6))
+    text = "X-Loadtest-Id: py-%d\r\nSubject: x\r\n\r\n%s\r\n" % (size, ".dot\r\n" * (size // 6))
     assert client.sendmail("a@x.test", ["b@y.test", "c@y.test"], text) == {}
 client.quit()
 "#;

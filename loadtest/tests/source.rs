@@ -222,7 +222,7 @@ fn refusals_are_counted_and_reported() {
 fn ids(server: &Server) -> Vec<(u64, u64)> {
     let messages = server.messages();
     let ids = messages.iter().map(|message| {
-        let id = message.iter().find_map(|line| line.strip_prefix("X-Ringpost-Load: "));
+        let id = message.iter().find_map(|line| line.strip_prefix("X-Loadtest-Id: "));
         let parts: Vec<&str> = id.expect("each has an id").split('-').collect();
         let number = |place: usize| parts[place].parse().expect("a number");
         (number(1), number(2))
@@ -368,7 +368,7 @@ fn draws_are_the_same_for_a_seed() {
         let output = source(&words.collect::<Vec<_>>(), &server);
         assert!(output.status.success(), "{output:?}");
         let messages = server.messages().into_iter().map(|message| {
-            let number = |line: &String| line.starts_with("X-Ringpost-Load").then(|| line.clone());
+            let number = |line: &String| line.starts_with("X-Loadtest-Id").then(|| line.clone());
             let id = message.iter().find_map(number).expect("each has an id");
             let number: u64 = id.split('-').nth_back(2).expect("a number").parse().expect("one");
             let size: usize =

@@ -1,4 +1,4 @@
-//! The header field that identifies a message: `X-Ringpost-Load: RUN-NUMBER-MICROS-SUM`.
+//! The header field that identifies a message: `X-Loadtest-Id: RUN-NUMBER-MICROS-SUM`.
 
 use std::hash::DefaultHasher;
 use std::hash::Hasher;
@@ -6,7 +6,7 @@ use std::hash::Hasher;
 use crate::ledger::sum;
 
 /// The name of the field.
-pub const HEADER: &[u8] = b"X-Ringpost-Load:";
+pub const HEADER: &[u8] = b"X-Loadtest-Id:";
 /// The maximum length of the name of a run.
 const RUN_BYTES_MAX: usize = 64;
 

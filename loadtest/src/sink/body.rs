@@ -248,14 +248,14 @@ mod tests {
 
     #[test]
     fn ids_are_found_in_headers_only_wherever_they_are_cut() {
-        let own: &[u8] = b"A: b\r\nX-Ringpost-Load: r.1-5-77\r\nS: x\r\n\r\nbody\r\n";
+        let own: &[u8] = b"A: b\r\nX-Loadtest-Id: r.1-5-77\r\nS: x\r\n\r\nbody\r\n";
         let rows: [(&[u8], Option<u64>); 6] = [
             (own, Some(5)),
-            (b"X-Ringpost-Load: r.1-5-77\r\n\r\n", Some(5)),
-            (b"X-Ringpost-Load: r.1-5-77\r\n", Some(5)),
-            (b"S: x\r\n\r\nX-Ringpost-Load: r.1-5-77\r\n", None),
-            (b"S: X-Ringpost-Load: r.1-5-77\r\n\r\n", None),
-            (b"X-Ringpost-Load: nonsense\r\nX-Ringpost-Load: r-5\r\n\r\n", Some(5)),
+            (b"X-Loadtest-Id: r.1-5-77\r\n\r\n", Some(5)),
+            (b"X-Loadtest-Id: r.1-5-77\r\n", Some(5)),
+            (b"S: x\r\n\r\nX-Loadtest-Id: r.1-5-77\r\n", None),
+            (b"S: X-Loadtest-Id: r.1-5-77\r\n\r\n", None),
+            (b"X-Loadtest-Id: nonsense\r\nX-Loadtest-Id: r-5\r\n\r\n", Some(5)),
         ];
         for (message, expected) in rows {
             for cut in 0..=message.len() {
@@ -266,11 +266,11 @@ mod tests {
         let mut ledger = Ledger::default();
         let mut scan = Scan::new();
         scan.feed(&vec![b'x'; 100_000], &mut ledger);
-        scan.feed(b"\r\nX-Ringpost-Load: r-5\r\n\r\n", &mut ledger);
+        scan.feed(b"\r\nX-Loadtest-Id: r-5\r\n\r\n", &mut ledger);
         assert_eq!(scan.end(&mut ledger), Subject::Nameless, "a header has an end");
         let told = ledger::sum::of_message(b"r-5-77", BodySum::of(b"x"));
         let long =
-            format!("X-Ringpost-Load: r-5-77-{told:08x}\r\nS: {}\r\n\r\nx", "y".repeat(70_000));
+            format!("X-Loadtest-Id: r-5-77-{told:08x}\r\nS: {}\r\n\r\nx", "y".repeat(70_000));
         let found = subject(long.as_bytes(), 66_000, Form::Chunks);
         assert!(matches!(found, Subject::Message(_, Arrival::Whole)), "{found:?}");
     }
@@ -300,7 +300,7 @@ mod tests {
         ];
         for body in bodies {
             let told = ledger::sum::of_message(b"r-5-77", BodySum::of(body.as_bytes()));
-            let head = format!("X-Ringpost-Load: r-5-77-{told:08x}\r\nS: x\r\n\r\n");
+            let head = format!("X-Loadtest-Id: r-5-77-{told:08x}\r\nS: x\r\n\r\n");
             let sent = [head.as_bytes(), &stuff(body)].concat();
             for (from, to) in (0..=sent.len()).flat_map(|to| (0..=to).map(move |from| (from, to))) {
                 let mut ledger = Ledger::default();
@@ -332,7 +332,7 @@ mod tests {
             };
             assert_eq!(found.at(7), Arrival::Corrupted, "it belongs to another: {body:?}");
             let told = told ^ ledger::sum::mark_of(hash_of(b"a@b.test"));
-            let head = format!("X-Ringpost-Load: r-5-77-{told:08x}\r\n\r\n");
+            let head = format!("X-Loadtest-Id: r-5-77-{told:08x}\r\n\r\n");
             let addressed = format!("{head}{body}");
             let Subject::Message(_, found) = subject(addressed.as_bytes(), 9, Form::Chunks) else {
                 panic!("{body:?}")
@@ -346,7 +346,7 @@ mod tests {
     fn a_report_is_known_by_its_type_and_read_to_its_end() {
         let head = "Content-Type: multipart/report; boundary=b\r\n\r\n";
         let body = "Final-Recipient: rfc822; A@b.test\r\nAction: failed\r\n\r\n\
-                    X-Ringpost-Load: r-7-99\r\n";
+                    X-Loadtest-Id: r-7-99\r\n";
         let report = [head, body].concat();
         for cut in 0..=report.len() {
             let Subject::Report(known, failed) = subject(report.as_bytes(), cut, Form::Data) else {

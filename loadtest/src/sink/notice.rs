@@ -88,7 +88,7 @@ mod tests {
         let two = "final-recipient: RFC822;<two@c.test>\nACTION: Failed (expired)\n";
         let late = "Final-Recipient: utf-8; late@c.test\nAction: delayed\n";
         let message = "--b\nContent-Type: text/rfc822-headers\n\nReceived: x\n\
-                       X-Ringpost-Load: r-7-99\nSubject: x\n\nFinal-Recipient: x; a\nAction: failed\n";
+                       X-Loadtest-Id: r-7-99\nSubject: x\n\nFinal-Recipient: x; a\nAction: failed\n";
         type Told<'a> = Option<(u64, &'a [&'a str])>;
         let rows: [(&str, String, Told<'_>); 6] = [
             ("one", format!("{head}{one}\n{message}"), Some((7, &["one@c.test"]))),
@@ -100,7 +100,7 @@ mod tests {
             ("a delay", format!("{head}{late}\n{message}"), Some((7, &[]))),
             ("no status", message.to_owned(), Some((7, &[]))),
             ("no id", format!("{head}{one}\n--b--\n"), None),
-            ("a foreign id", format!("{head}{one}\nX-Ringpost-Load: nonsense\n"), None),
+            ("a foreign id", format!("{head}{one}\nX-Loadtest-Id: nonsense\n"), None),
         ];
         for (name, report, expected) in rows {
             let expected = expected

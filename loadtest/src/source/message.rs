@@ -278,7 +278,7 @@ mod tests {
         let head = head.replace(&format!("{told:08x}"), "SUM");
         assert_eq!(
             head,
-            "X-Ringpost-Load: 1a.2b-7-5000000-SUM\r\nX-N: 7 8foo@us.test\r\nFrom: <foo@us.test>\r\n\
+            "X-Loadtest-Id: 1a.2b-7-5000000-SUM\r\nX-N: 7 8foo@us.test\r\nFrom: <foo@us.test>\r\n\
              To: <8foo@us.test>\r\nMessage-ID: <1a.2b.7@load.invalid>\r\nSubject: hello\r\n"
         );
         assert!(date.ends_with(" +0000\r\n\r\n\r\n"), "{date}");

@@ -141,7 +141,7 @@ fn one_record_is_one_line_in_either_form() {
             Form::Text => {
                 let (time, rest) = lines[1].split_once(' ').expect("a time");
                 assert_eq!(time.len(), "2026-11-21T03:29:50.123Z".len());
-                let front = "info shard=5 accepted id=028T5CY4TQKFF partition=3 peer=192.0.2.17 \
+                let front = "info shard=5 accepted id=028T5CY4TQKFF0001 partition=3 peer=192.0.2.17 \
                              port=40123 helo=host.test protocol=ESMTPS tls=TLSv1.3 ";
                 assert!(rest.starts_with(front), "{rest}");
                 assert!(rest.ends_with(" body_us=812 commit_us=3911 total_us=5120"), "{rest}");

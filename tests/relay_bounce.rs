@@ -310,7 +310,7 @@ fn an_undeliverable_report_goes_to_the_postmaster_only() {
     // Then the postmaster's address as well.
     closed.store(true, Ordering::Release);
     send(&mut client, "<gone@sender.test>", &["<bob@remote.test>"], BODY);
-    server.wait_for_log("it told the postmaster of a report");
+    server.wait_for_log("the message is itself a report to the postmaster");
     await_empty(&server);
     assert_eq!(receiver.taken().len(), 2);
     assert_eq!(receiver.asked("RCPT TO:<post@own.test> NOTIFY=NEVER"), 3);

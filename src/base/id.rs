@@ -246,7 +246,8 @@ mod tests {
     fn ids_grow_when_the_clock_stands_still_or_goes_back() {
         let mut source = IdSource::new(PartitionId(3), None);
         let mut last = source.next_id(1_700_000_000_000);
-        for now in [1_700_000_000_000; 40_000].into_iter().chain([5, 1_700_000_000_001]) {
+        let times = std::iter::repeat_n(1_700_000_000_000, 40_000);
+        for now in times.chain([5, 1_700_000_000_001]) {
             let next = source.next_id(now);
             assert!(next > last, "{next:?} follows {last:?}");
             assert_eq!(next.partition(), PartitionId(3));

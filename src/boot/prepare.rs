@@ -19,10 +19,15 @@ use crate::boot::privileges;
 use crate::boot::sockets;
 use crate::boot::spool_folder;
 use crate::boot::topology::Topology;
+use crate::config;
 use crate::config::Config;
 use crate::config::LogFormat;
 use crate::config::LogOutput;
 use crate::config::Partitions;
+use crate::config::delivery::relation::DANE_IS_INERT;
+use crate::config::delivery::relation::DANE_KEY;
+use crate::config::delivery::relation::DANE_REMEDY;
+use crate::config::delivery::relation::dane_is_inert;
 use crate::control::reload::level_of;
 use crate::observe::log;
 use crate::observe::log::LogSettings;
@@ -45,6 +50,25 @@ pub fn needs_of(config: &Config, plan: &Plan) -> Needs {
         backlog: u64::from(sockets::BACKLOG),
         becomes_user: config.server.user.is_some(),
     }
+}
+
+/// The warnings of the config, and the note that DANE has no effect by default.
+pub(in crate::boot) fn config_findings(
+    config: &Config,
+    warnings: &[config::Fault],
+) -> Vec<Finding> {
+    let of_check = warnings.iter().map(|one| Finding {
+        level: Level::Warn,
+        what: one.without_hint(),
+        remedy: one.hint.clone(),
+    });
+    let mut findings: Vec<Finding> = of_check.collect();
+    // If the key is set in the file, the config check has warned already.
+    if dane_is_inert(config) && !warnings.iter().any(|one| one.key == DANE_KEY) {
+        let what = format!("{DANE_KEY} {DANE_IS_INERT}");
+        findings.push(Finding { level: Level::Info, what, remedy: DANE_REMEDY.to_owned() });
+    }
+    findings
 }
 
 /// Raises limits, judges the machine and places the shards; the errors are reasons not to start.

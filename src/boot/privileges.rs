@@ -64,17 +64,17 @@ pub fn act_as_owner(path: &Path) -> Result<(), PrivilegeFault> {
         return Ok(());
     }
     let refused = |step| PrivilegeFault::Refused { step, cause: io::Error::last_os_error() };
-    // Groups first, for changing them needs the user id that goes last.
+    // The user id goes last, because changing the groups needs root.
     // SAFETY: no group is read from the null pointer, since there are none; the others take numbers.
     unsafe {
         if libc::setgroups(0, std::ptr::null()) != 0 {
-            return Err(refused("leaving root's groups (setgroups)"));
+            return Err(refused("dropping root's groups (setgroups)"));
         }
         if libc::setresgid(gid, gid, gid) != 0 {
-            return Err(refused("taking the spool's group id (setresgid)"));
+            return Err(refused("changing to the spool's group (setresgid)"));
         }
         if libc::setresuid(uid, uid, uid) != 0 {
-            return Err(refused("taking the id of the spool's owner (setresuid)"));
+            return Err(refused("changing to the spool's owner (setresuid)"));
         }
         if libc::setresuid(0, 0, 0) == 0 {
             return Err(PrivilegeFault::NotDropped {
@@ -119,17 +119,17 @@ fn change_ids(account: &Account) -> Result<(), PrivilegeFault> {
     let refused = |step| PrivilegeFault::Refused { step, cause: io::Error::last_os_error() };
     let user = CString::new(account.user.as_str()).expect("it was found by this name");
     let (uid, gid) = (account.uid, account.gid);
-    // Groups first, for changing them needs the user id that goes last.
+    // The user id goes last, because changing the groups needs root.
     // SAFETY: `user` ends with a NUL and outlives the call; the others take numbers.
     unsafe {
         if libc::initgroups(user.as_ptr(), gid) != 0 {
-            return Err(refused("taking the user's groups (initgroups)"));
+            return Err(refused("setting the groups of the user (initgroups)"));
         }
         if libc::setresgid(gid, gid, gid) != 0 {
-            return Err(refused("taking the group's id (setresgid)"));
+            return Err(refused("changing the group id (setresgid)"));
         }
         if libc::setresuid(uid, uid, uid) != 0 {
-            return Err(refused("taking the user's id (setresuid)"));
+            return Err(refused("changing the user id (setresuid)"));
         }
     }
     Ok(())

@@ -11,7 +11,6 @@ use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 use std::time::Instant;
 
-use crate::boot::host::Finding;
 use crate::boot::prepare;
 use crate::boot::prepare::warning;
 use crate::boot::running::LOG_END_MAX;
@@ -25,6 +24,7 @@ use crate::boot::sockets::BoundAddress;
 use crate::boot::space::SpaceKeeper;
 use crate::boot::store;
 use crate::boot::table::print_table;
+use crate::config;
 use crate::config::Config;
 use crate::config::HostFacts;
 use crate::control::assemble::assemble;
@@ -50,7 +50,8 @@ pub struct ServeOptions {
     pub config: Config,
     pub file: Option<PathBuf>,
     pub host: HostFacts,
-    pub warnings: Vec<Finding>,
+    /// What the config check warns of.
+    pub warnings: Vec<config::Fault>,
 }
 
 /// Runs the server until a signal or a failure ends it.
@@ -74,7 +75,8 @@ fn start(options: ServeOptions) -> Result<Running, Vec<String>> {
     let began = Instant::now();
     let ServeOptions { config, file, host: facts, warnings } = options;
     let blocked = signals::block().map_err(|cause| vec![format!("signals: {cause}")])?;
-    let (plan, mut findings) = prepare::plan(&config, warnings)?;
+    let (plan, mut findings) =
+        prepare::plan(&config, prepare::config_findings(&config, &warnings))?;
     let mut bound = sockets::bind(&config, plan.shards.len())?;
     let user = prepare::drop_privileges(&config)?;
     prepare::start_log(&config)?;

@@ -9,13 +9,9 @@ use crate::base::limits::CHUNK_BYTES;
 use crate::boot::affinity;
 use crate::boot::cores::Plan;
 use crate::boot::host::Finding;
-use crate::boot::host::Level;
 use crate::boot::prepare::warning;
 use crate::boot::sockets::ShardSockets;
 use crate::config::Config;
-use crate::config::delivery::relation::DANE_IS_INERT;
-use crate::config::delivery::relation::DANE_REMEDY;
-use crate::config::delivery::relation::dane_is_inert;
 use crate::config::receiving::BODY_MEMORY_MIN;
 use crate::control::sts::StsFetcher;
 use crate::handoff::Placement;
@@ -157,11 +153,6 @@ pub(in crate::boot) fn delivery_parts(
     let resolver = resolver_settings(&policy.resolver, shards, || {
         std::fs::read_to_string(RESOLV_CONF).unwrap_or_default()
     });
-    // If the key is set in the file, the config check has warned already.
-    if dane_is_inert(config) && !findings.iter().any(|one| one.what.contains(DANE_IS_INERT)) {
-        let what = format!("delivery.dane {DANE_IS_INERT}");
-        findings.push(Finding { level: Level::Info, what, remedy: DANE_REMEDY.to_owned() });
-    }
     let roots = config.delivery.tls_roots.clone();
     let tls = TlsClient::build(&TlsClientSettings { roots, ..TlsClientSettings::default() })
         .map_err(|problems| problems.0.iter().map(ToString::to_string).collect::<Vec<_>>())?;

@@ -93,7 +93,7 @@ pub fn end_with_the_reader() {
 /// Starts the thread that receives the signals. It lives as long as the process.
 pub fn listen(blocked: BlockedSignals) -> io::Result<Receiver<Signal>> {
     let (sender, receiver) = sync_channel(SIGNALS_WAITING_MAX);
-    let handler = Handler { sender, asked_to_end: false };
+    let handler = Handler { sender, end_requested: false };
     thread::Builder::new().name("signals".to_owned()).spawn(move || take_all(blocked, handler))?;
     Ok(receiver)
 }
@@ -118,7 +118,7 @@ fn take_all(blocked: BlockedSignals, mut handler: Handler) {
 /// Decides what to do with a signal. Makes no system call, so that it can be tested.
 struct Handler {
     sender: SyncSender<Signal>,
-    asked_to_end: bool,
+    end_requested: bool,
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -130,10 +130,10 @@ enum Answer {
 
 impl Handler {
     fn on_signal(&mut self, signal: Signal) -> Answer {
-        if signal.ends() && self.asked_to_end {
+        if signal.ends() && self.end_requested {
             return Answer::EndNow("second signal to end");
         }
-        self.asked_to_end |= signal.ends();
+        self.end_requested |= signal.ends();
         match (self.sender.try_send(signal), signal.ends()) {
             (Ok(()), _) => Answer::Delivered,
             (Err(_), false) => Answer::Dropped,
@@ -177,7 +177,7 @@ mod tests {
         ];
         for (row, signals, answers) in rows {
             let (sender, receiver) = sync_channel(SIGNALS_WAITING_MAX);
-            let mut handler = Handler { sender, asked_to_end: false };
+            let mut handler = Handler { sender, end_requested: false };
             let got: Vec<Answer> =
                 signals.iter().map(|signal| handler.on_signal(*signal)).collect();
             assert_eq!(got, answers, "{row}");
@@ -189,17 +189,17 @@ mod tests {
     #[test]
     fn nobody_reads() {
         let (sender, receiver) = sync_channel(1);
-        let mut handler = Handler { sender, asked_to_end: false };
+        let mut handler = Handler { sender, end_requested: false };
         assert_eq!(handler.on_signal(Signal::Hup), Answer::Delivered);
         assert_eq!(handler.on_signal(Signal::Hup), Answer::Dropped);
         assert_eq!(handler.on_signal(Signal::Term), Answer::EndNow("the main thread is stuck"));
         drop(receiver);
-        handler.asked_to_end = false;
+        handler.end_requested = false;
         assert_eq!(handler.on_signal(Signal::Usr1), Answer::Dropped);
         assert_eq!(handler.on_signal(Signal::Int), Answer::EndNow("the main thread has ended"));
     }
 
-    /// Runs in a process of its own, for signals belong to the whole process.
+    /// Runs in a process of its own, because signals belong to the whole process.
     #[test]
     fn a_process_takes_its_signals() {
         let name = "boot::signals::tests::a_process_takes_its_signals";

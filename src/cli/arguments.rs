@@ -49,6 +49,7 @@ pub enum Command {
     Audit(Options),
     /// Explain what a message waits for.
     Why {
+        /// Message id.
         id: String,
         #[command(flatten)]
         options: Options,
@@ -165,18 +166,26 @@ pub enum QueueCommand {
     },
     /// Stop delivery and return messages to their senders as undeliverable.
     Bounce {
-        #[arg(required = true)]
+        /// Message ids.
+        #[arg(value_name = "ID", required = true)]
         ids: Vec<String>,
     },
     /// Show all details of a message.
-    Show { id: String },
+    Show {
+        /// Message id.
+        id: String,
+    },
     /// Show sizes and counts of the spool.
     Stats,
     /// Print a message as it would be delivered.
-    Cat { id: String },
+    Cat {
+        /// Message id.
+        id: String,
+    },
     /// Delete messages permanently, without notifying their senders.
     Delete {
-        #[arg(required = true)]
+        /// Message ids.
+        #[arg(value_name = "ID", required = true)]
         ids: Vec<String>,
     },
 }
@@ -230,6 +239,8 @@ fn duration(text: &str) -> Result<Duration, String> {
 #[derive(Args)]
 #[group(required = true, multiple = false)]
 pub struct Selection {
+    /// Message ids.
+    #[arg(value_name = "ID")]
     pub ids: Vec<String>,
     /// All messages with an unfinished recipient in this domain.
     #[arg(long, value_name = "DOMAIN")]
@@ -247,12 +258,21 @@ pub enum DestinationCommand {
         #[arg(long, value_name = "COUNT", default_value_t = 50)]
         limit: usize,
     },
-    /// Show all details of a destination, named by its key, one of its hosts or a recipient domain.
-    Show { destination: String },
+    /// Show all details of a destination, named by its key, a host or a recipient domain.
+    Show {
+        /// Key, host or recipient domain.
+        destination: String,
+    },
     /// Stop new deliveries to a destination; its mail stays queued until resumed. Survives restarts.
-    Pause { destination: String },
+    Pause {
+        /// Key, host or recipient domain.
+        destination: String,
+    },
     /// Resume deliveries to a paused destination.
-    Resume { destination: String },
+    Resume {
+        /// Key, host or recipient domain.
+        destination: String,
+    },
 }
 
 #[derive(Subcommand)]

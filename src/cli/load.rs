@@ -3,9 +3,7 @@
 use std::path::Path;
 use std::path::PathBuf;
 
-use crate::boot::Finding;
 use crate::boot::Hostname;
-use crate::boot::Level;
 use crate::boot::host::ports_from;
 use crate::boot::privileges;
 use crate::boot::run::ServeOptions;
@@ -30,17 +28,8 @@ pub struct Loaded {
 
 impl From<Loaded> for ServeOptions {
     fn from(loaded: Loaded) -> ServeOptions {
-        let warnings = loaded.warnings.iter().map(|warning| Finding {
-            level: Level::Warn,
-            what: warning.without_hint(),
-            remedy: warning.hint.clone(),
-        });
-        ServeOptions {
-            warnings: warnings.collect(),
-            config: loaded.config,
-            file: loaded.file,
-            host: loaded.host,
-        }
+        let Loaded { config, warnings, file, host, .. } = loaded;
+        ServeOptions { config, file, host, warnings }
     }
 }
 

@@ -12,6 +12,7 @@
 //! source       a running server, or the spool of a stopped one
 //! client       HTTP over the control socket
 //! queue  destination  route      commands that ask, and their text
+//! queue_text   the queue as text
 //! text         tables and fields for people
 //! ```
 
@@ -20,6 +21,7 @@ mod client;
 mod destination;
 mod load;
 mod queue;
+mod queue_text;
 mod route;
 mod run;
 mod source;

@@ -1,8 +1,7 @@
-//! From the config as meant to the policy that sessions go by, and, in `delivery`, to the one that
-//! delivery goes by.
+//! Makes the policy of sessions from the config, and with `delivery` the policy of delivery.
 //!
-//! Promise:  a policy is built whole or not at all, with every fault named. A reload that fails
-//!           leaves the one in force untouched.
+//! Promise:  a policy is built completely or not at all, and all errors are reported. A reload that
+//!           fails leaves the policy in force untouched.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -41,10 +40,10 @@ use crate::wire::smtp::LineEnding;
 use crate::wire::smtp::Protocol;
 use crate::wire::smtp::ServerConfig;
 
-/// The folder of the spool in which a self-made certificate is kept.
+/// The folder of the spool with the self-signed certificate.
 const TLS_FOLDER: &str = "tls";
 
-/// Both policies, and what their maker should hear.
+/// Both policies, and warnings.
 pub struct Assembled {
     pub policy: Policy,
     pub delivery: DeliveryPolicy,
@@ -97,7 +96,8 @@ pub fn assemble(config: &Config) -> Result<Assembled, Vec<String>> {
     }
 }
 
-/// As `assemble`, without making anything, for `ringpost check`. Answers warnings with their remedies.
+/// The checks of `assemble`, without creating files: for `ringpost check`. Answers warnings with
+/// their remedies.
 pub fn check(config: &Config) -> Result<Vec<(String, String)>, Vec<String>> {
     let mut warnings = secret::warnings(config);
     let mut faults = Vec::new();
@@ -164,7 +164,7 @@ fn policy(config: &Config, relay: RelayPolicy, listeners: Vec<Arc<ListenerPolicy
     }
 }
 
-/// The header fields that delivery will ask for.
+/// The header fields that delivery needs.
 fn labels(config: &Config) -> LabelFields {
     let tenant = config.delivery.tenant_header.name();
     let campaign = config.delivery.campaign_header.name();
@@ -202,7 +202,7 @@ fn certificate_pair(one: &CertificateConfig) -> (PathBuf, PathBuf) {
     (one.certificate.path().to_owned(), one.key.path().to_owned())
 }
 
-/// The certificates of the config, or one of our own making.
+/// The certificates of the config, or else a self-signed one.
 fn certificates(
     config: &Config,
     faults: &mut Vec<String>,
@@ -219,10 +219,10 @@ fn certificates(
         Ok(made) => {
             warnings.push((
                 format!(
-                    "no certificate is configured; {} signs itself",
+                    "no certificate is configured; using the self-signed {}",
                     made.certificate.display()
                 ),
-                "name your own under [[tls.certificate]]".to_owned(),
+                "configure one under [[tls.certificate]]".to_owned(),
             ));
             vec![(made.certificate, made.key)]
         }

@@ -1,7 +1,7 @@
-//! HTTP connections: a bounded number, and always room for the next client.
+//! HTTP connections: a bounded number, with room for the next client at any time.
 //!
-//! Promise:  monitoring cannot take the descriptors that mail needs, and idle clients do not keep
-//!           others out: when all slots are taken, the connection that has been idle longest is
+//! Promise:  clients cannot take the descriptors that mail needs, and idle clients do not keep
+//!           others out: when all slots are in use, the connection that has been idle longest is
 //!           closed for the new one. A connection whose request is being answered is not idle.
 //! Bounds:   `CONNECTIONS_MAX` connections, and the times given to `BoundedListener::new`. A client
 //!           that keeps its connection open has to reconnect at the end of its lifetime.
@@ -37,8 +37,8 @@ use tokio::time::sleep_until;
 use tokio::time::timeout;
 
 pub const CONNECTIONS_MAX: usize = 64;
-/// A connection is not closed for another one before it has been idle for so long: what its client
-/// has sent may not have been read yet.
+/// A connection is not closed for another one before it has been idle this long: its request may
+/// not have been read yet.
 const IDLE_MIN: Duration = Duration::from_millis(10);
 /// How often a new client looks for a slot while no connection may be closed.
 const LOOK: Duration = Duration::from_millis(5);
@@ -61,13 +61,13 @@ impl<L> BoundedListener<L> {
     }
 }
 
-/// Waits for a slot, which the connection that has waited longest makes free if need be.
+/// Waits for a slot; closes the connection that has waited longest if none is free.
 async fn take_slot(free: &Arc<Semaphore>, slots: &Mutex<Vec<Slot>>) -> OwnedSemaphorePermit {
     loop {
         if let Ok(permit) = Arc::clone(free).try_acquire_owned() {
             return permit;
         }
-        // Those that have something to read get to it first.
+        // Connections with a request to read go first.
         yield_now().await;
         close_longest_waiting(&lock(slots));
         if let Ok(permit) = timeout(LOOK, Arc::clone(free).acquire_owned()).await {
@@ -103,7 +103,7 @@ impl<L: Listener> Listener for BoundedListener<L> {
     }
 }
 
-/// At most one at a time: the one before may not have gone yet.
+/// Closes at most one at a time: the connection closed before may still hold its slot.
 fn close_longest_waiting(slots: &[Slot]) {
     if slots.iter().any(|slot| slot.lock().is_closed) {
         return;
@@ -116,7 +116,7 @@ fn close_longest_waiting(slots: &[Slot]) {
     }
 }
 
-/// What listener, connection and request know of each other.
+/// The state that listener, connection and request share.
 #[derive(Clone)]
 pub struct Slot(Arc<Mutex<SlotState>>);
 
@@ -128,9 +128,9 @@ struct SlotState {
 
 #[derive(Clone, Copy)]
 enum Stage {
-    /// Accepted; nobody has tried to read from it yet.
+    /// Accepted and not read from yet.
     Fresh,
-    /// For the client, which since then has neither ended its request nor taken any of an answer.
+    /// For the client, which since then has neither completed a request nor read part of an answer.
     Waiting(Instant),
     Answering,
 }
@@ -290,7 +290,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Connection<S> {
     }
 }
 
-/// What is locked here is changed in one step, so a panic leaves nothing half done.
+/// Each locked value is changed in one step, so a panic leaves nothing half done.
 fn lock<T>(shared: &Mutex<T>) -> MutexGuard<'_, T> {
     shared.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -1,6 +1,6 @@
-//! From the config as meant to the policy that delivery goes by.
+//! Makes the policy of delivery from the config.
 //!
-//! Promise:  as of `assemble`: built whole or not at all, with every fault named.
+//! Promise:  as `assemble`: built completely or not at all, and all errors are reported.
 
 use std::fmt::Display;
 use std::sync::Arc;
@@ -56,7 +56,7 @@ pub fn policy(config: &Config, secrets: Secrets) -> Result<DeliveryPolicy, Vec<S
     let routes = routes(config, &sources, secrets).map_err(|found| faults.extend(found)).ok();
     let retry = RetrySchedule::new(delivery.retry_schedule.clone().into(), delivery.retry_jitter);
     if retry.is_none() {
-        faults.push("delivery.retry_schedule: is empty, or has a wait of nothing".to_owned());
+        faults.push("delivery.retry_schedule: is empty or contains a zero wait".to_owned());
     }
     let (Some(routes), Some(retry), true) = (routes, retry, faults.is_empty()) else {
         return Err(faults);
@@ -174,7 +174,7 @@ fn routes(
         let pool = pool?.as_str();
         let found = sources.pool(pool);
         if found.is_none() {
-            faults.push(format!("{key}: there is no pool {pool}"));
+            faults.push(format!("{key}: no pool is named {pool}"));
         }
         found
     };

@@ -212,8 +212,8 @@ mod tests {
                 "[server]\nspool = {spool:?}\n[limits]\nconnections = {limit}\n[[listener]]\naddress = '127.0.0.1:0'\ntls = 'none'\n"
             )
         };
-        std::fs::write(&file, text(100)).expect("it is written");
-        let config = load(&text(50), "f", &host()).expect("it is good").config;
+        std::fs::write(&file, text(1000)).expect("it is written");
+        let config = load(&text(500), "f", &host()).expect("it is good").config;
         let (entered, first_began) = std_mpsc::channel();
         let (go_on, gate) = std_mpsc::channel::<()>();
         let on_change: OnChange = Box::new(move |config| {
@@ -234,20 +234,20 @@ mod tests {
         runtime.spawn(serving);
         let (one, other) = (handle.clone(), handle.clone());
         let one = runtime.spawn(async move { one.reload().await });
-        assert_eq!(first_began.recv().expect("it begins"), 100);
+        assert_eq!(first_began.recv().expect("it begins"), 1000);
         let other = runtime.spawn(async move { other.reload().await });
-        handle.request();
-        std::fs::write(&file, text(200)).expect("it is written");
-        assert_eq!(handle.config().limits.connections, 50, "in force when its reload has ended");
+        std::fs::write(&file, text(2000)).expect("it is written");
+        assert_eq!(handle.config().limits.connections, 500, "in force when its reload has ended");
         assert!(first_began.try_recv().is_err(), "one at a time");
         go_on.send(()).expect("it waits");
         let one = runtime.block_on(one).expect("no panic").expect("it is good");
         assert_eq!(one.changed, ["limits.connections"]);
-        assert_eq!(first_began.recv().expect("the second begins"), 200);
+        assert_eq!(first_began.recv().expect("the second begins"), 2000);
         go_on.send(()).expect("it waits");
         let other = runtime.block_on(other).expect("no panic").expect("it is good");
         assert_eq!(other.changed, ["limits.connections"]);
-        assert_eq!(first_began.recv().expect("the signal's begins"), 200);
+        handle.request();
+        assert_eq!(first_began.recv().expect("the signal's begins"), 2000);
         std::fs::write(&file, "[limits]\nconnections = 'many'\n").expect("it is written");
         go_on.send(()).expect("it waits");
         let refused = runtime.block_on(handle.reload()).expect_err("it is bad");
@@ -256,6 +256,6 @@ mod tests {
             (crate::operations::FaultKind::Usage, "config_invalid")
         );
         assert!(refused.faults[0].text.contains("limits.connections"), "{refused}");
-        assert_eq!(handle.config().limits.connections, 200, "a bad file changes nothing");
+        assert_eq!(handle.config().limits.connections, 2000, "a bad file changes nothing");
     }
 }

@@ -32,7 +32,7 @@ use crate::net::tls_facts::TlsFacts;
 use crate::net::tls_fault::HANDSHAKE_BYTES_MAX;
 use crate::net::tls_fault::TlsFault;
 use crate::net::tls_server::TlsServer;
-use crate::net::tls_server::take_asked_for;
+use crate::net::tls_server::take_requested_name;
 
 /// Ciphertext consumed by one call. The rest is left for the next call.
 pub const INPUT_BYTES_MAX: usize = CHUNK_BYTES;
@@ -53,7 +53,7 @@ pub struct Absorbed {
 pub struct TlsSession {
     side: Side,
     facts: Option<TlsFacts>,
-    asked_for: Option<Box<str>>,
+    requested_name: Option<Box<str>>,
     /// Ciphertext of an incomplete record.
     pending: Vec<u8>,
     /// Offset in `pending` of the first incomplete record.
@@ -85,7 +85,7 @@ impl TlsSession {
         TlsSession {
             side,
             facts: None,
-            asked_for: None,
+            requested_name: None,
             pending: Vec::new(),
             pending_at: 0,
             held: Held::default(),
@@ -340,11 +340,11 @@ impl TlsSession {
         if self.facts.is_some() {
             return Ok(());
         }
-        if let Some(name) = take_asked_for() {
-            self.asked_for = Some(name);
+        if let Some(name) = take_requested_name() {
+            self.requested_name = Some(name);
         }
         if !self.side.state().is_handshaking() {
-            let settled = self.side.settle(self.asked_for.take());
+            let settled = self.side.settle(self.requested_name.take());
             self.facts = Some(settled.map_err(|fault| self.fail(fault))?);
         }
         Ok(())

@@ -54,14 +54,14 @@ impl Side {
     #[cold]
     pub(in crate::net) fn settle(
         &mut self,
-        asked_for: Option<Box<str>>,
+        requested_name: Option<Box<str>>,
     ) -> Result<TlsFacts, TlsFault> {
-        let (client, server, asked_for) = match self {
+        let (client, server, requested_name) = match self {
             Side::Server { connection, server } => {
                 let chain = connection.peer_certificates();
                 let now = server.config().time_provider.current_time();
                 let client = now.map(|now| ClientCertificate::judge(chain, server.verifier(), now));
-                (client.unwrap_or(ClientCertificate::None), None, asked_for)
+                (client.unwrap_or(ClientCertificate::None), None, requested_name)
             }
             Side::Client(client) => {
                 let (host, certificate) = client.settle()?;
@@ -72,7 +72,7 @@ impl Side {
         Ok(TlsFacts {
             version: version_name(state.protocol_version()),
             cipher: cipher_name(state.negotiated_cipher_suite().map(|suite| suite.suite())),
-            server_name: asked_for,
+            server_name: requested_name,
             resumed: state.handshake_kind() == Some(HandshakeKind::Resumed),
             client,
             server,

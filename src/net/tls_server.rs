@@ -56,7 +56,7 @@ pub enum MinVersion {
     Tls13,
 }
 
-/// Whether clients are asked for a certificate.
+/// Whether client certificates are requested.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ClientCertificates {
     None,
@@ -151,10 +151,10 @@ fn verifier(
     provider: &Arc<CryptoProvider>,
     notes: &mut Notes,
 ) -> Option<Arc<dyn ClientCertVerifier>> {
-    let asked = settings.client_certificates != ClientCertificates::None;
+    let requested = settings.client_certificates != ClientCertificates::None;
     match &settings.client_ca {
-        None if asked => notes.note(Path::new(""), TlsCause::NoClientCa),
-        Some(path) if !asked => notes.note(path, TlsCause::UnusedClientCa),
+        None if requested => notes.note(Path::new(""), TlsCause::NoClientCa),
+        Some(path) if !requested => notes.note(path, TlsCause::UnusedClientCa),
         None => {}
         Some(path) => match authorities(path, provider) {
             Ok(verifier) => return Some(verifier),
@@ -258,7 +258,7 @@ impl ByName {
 
 impl ResolvesServerCert for ByName {
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        ASKED_FOR.set(hello.server_name().map(Box::from));
+        REQUESTED_NAME.set(hello.server_name().map(Box::from));
         self.choose(hello.server_name(), hello.signature_schemes())
     }
 }
@@ -267,10 +267,10 @@ thread_local! {
     /// The server name of the client hello that this thread processed last. An unbuffered connection
     /// of rustls does not expose the name later, so the certificate resolver stores it here, and the
     /// session takes it as soon as the call returns.
-    static ASKED_FOR: RefCell<Option<Box<str>>> = const { RefCell::new(None) };
+    static REQUESTED_NAME: RefCell<Option<Box<str>>> = const { RefCell::new(None) };
 }
 
 /// The server name of the client hello that this thread has just processed.
-pub(in crate::net) fn take_asked_for() -> Option<Box<str>> {
-    ASKED_FOR.take()
+pub(in crate::net) fn take_requested_name() -> Option<Box<str>> {
+    REQUESTED_NAME.take()
 }

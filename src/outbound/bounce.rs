@@ -175,7 +175,7 @@ fn reader<'a>(envelope: &Envelope<'a>, kind: Kind, postmaster: Option<&'a str>) 
         (Some(sender), _) => Reader::Sender(sender),
         (None, _) if kind != Kind::Failed => Reader::Nobody("the sender is null"),
         (None, _) if is_ours(envelope) && envelope.listener == DOUBLE_BOUNCES => {
-            Reader::Nobody("it told the postmaster of a report")
+            Reader::Nobody("the message is itself a report to the postmaster")
         }
         (None, Some(postmaster)) => Reader::Postmaster(postmaster),
         (None, None) => Reader::Nobody("the sender is null and delivery.postmaster is not set"),

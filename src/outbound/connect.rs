@@ -71,7 +71,7 @@ impl fmt::Display for DialFault {
         match self {
             DialFault::Io(fault) => fault.fmt(f),
             DialFault::Proxy(fault) => fault.fmt(f),
-            DialFault::NoFamily => f.write_str("the source has no address of this family"),
+            DialFault::NoFamily => f.write_str("the source has no address of this address family"),
         }
     }
 }
@@ -231,12 +231,14 @@ pub fn unix_kind(fault: IoFault) -> FailureKind {
 /// Why a Unix socket was not connected to, and what helps.
 pub fn unix_text(path: &str, fault: IoFault) -> String {
     let remedy = match fault {
-        IoFault::NoSuchFile => "start its server, or mend the path in the route",
-        IoFault::Denied => "let the user that ringpost runs as search its folder and write to it",
-        IoFault::Refused => "the file is there and nobody listens: start its server",
-        IoFault::TimedOut => "its server takes no connections: see what it is busy with",
+        IoFault::NoSuchFile => "start its server, or correct the path in the route",
+        IoFault::Denied => {
+            "give the user that ringpost runs as access to the folder and write access to the socket"
+        }
+        IoFault::Refused => "the file exists, but nothing listens: start its server",
+        IoFault::TimedOut => "its server accepts no connections: check whether it is overloaded",
         IoFault::NoFiles | IoFault::NoFilesSystem => "raise the limit of open files",
-        _ => "see that it is the stream socket of a server",
+        _ => "check that it is the stream socket of a server",
     };
     format!("connecting to {path}: {fault}; {remedy}")
 }
@@ -368,10 +370,10 @@ mod tests {
     #[test]
     fn a_unix_socket_comes_with_its_remedy() {
         let rows = [
-            (IoFault::NoSuchFile, FailureKind::Connect, "mend the path"),
-            (IoFault::Denied, FailureKind::Connect, "write to it"),
+            (IoFault::NoSuchFile, FailureKind::Connect, "correct the path"),
+            (IoFault::Denied, FailureKind::Connect, "write access"),
             (IoFault::Refused, FailureKind::Connect, "start its server"),
-            (IoFault::TimedOut, FailureKind::Timeout, "what it is busy with"),
+            (IoFault::TimedOut, FailureKind::Timeout, "whether it is overloaded"),
             (IoFault::NoFiles, FailureKind::Ours, "limit of open files"),
             (IoFault::Io(91), FailureKind::Connect, "stream socket"),
         ];

@@ -614,7 +614,7 @@ impl Home {
 
     /// The domain may demand TLS, and we cannot know it now.
     fn postponed(&self, next: &NextHop) -> settling::Local {
-        let text = format!("{next}: its MTA-STS policy cannot be fetched yet");
+        let text = format!("{next}: the MTA-STS policy of the domain cannot be fetched yet");
         let spread = self.roll() % STS_POSTPONE_MS;
         settling::Local::Postponed {
             answer: Answer::ours(Cause::OurFault, text),
@@ -665,7 +665,7 @@ impl Home {
     /// Gives up a job that has waited for too long, though it was not tried.
     fn expire(self: &Rc<Home>, key: JobKey) {
         let home = Rc::clone(self);
-        let answer = Answer::ours(Cause::NoRoom, "too much mail for this destination at once");
+        let answer = Answer::ours(Cause::NoRoom, "the queue of this destination is full");
         task::spawn(async move { home.settle_here(key, settling::Local::Deferred(answer)).await });
     }
 
@@ -819,11 +819,10 @@ impl Home {
         let room = numbers.len();
         if room < wanted.min(2) {
             let what = format!(
-                "{} has more parts than a message has job numbers",
+                "message {} needs more jobs than a message can have",
                 waiting.mail.public_id()
             );
-            let remedy =
-                "send it to fewer recipients at once, or let its destination take more of them";
+            let remedy = "send messages with fewer recipients, or raise recipients_per_message of the destination";
             Record::Warning { what: &what, remedy }.emit();
             // Numbers become free as other parts end; the next sweep is soon enough for it.
             return self.forget(key);
@@ -953,7 +952,7 @@ impl Home {
         let body = fresh.message.map_or(MailBody::Stored, MailBody::Held);
         let partition = Arc::clone(&store.partition);
         let Ok(mail) = Mail::new(fresh.id, fresh.envelope, body, partition) else {
-            crate::invariant!(false, "an envelope that was just written cannot be read");
+            crate::invariant!(false, "an envelope that was just encoded cannot be decoded");
             return;
         };
         let recipients = (0..mail.envelope().recipients.len() as u32).collect();
@@ -1157,7 +1156,7 @@ fn without_us(
 /// What it means that nobody but we are left. A domain that a route or an order names is no doing
 /// of the sender: the operator may yet mend it.
 fn only_us(key: &HopKey, is_own_domain: bool) -> settling::Local {
-    let text = format!("{}: its mail exchangers are this server", key.next);
+    let text = format!("{}: all mail exchangers of the domain are this server", key.next);
     let answer = Answer::ours(Cause::Loop, text);
     match is_own_domain {
         true => settling::Local::Failed(answer),

@@ -317,7 +317,7 @@ async fn bounce(home: &Rc<Home>, id: MessageId, jobs: &Jobs) -> Result<Written, 
         };
         let key = (id, number);
         home.insert(key, Waiting::from(stored));
-        let text = "given up by the postmaster of this server".into();
+        let text = "bounced by the administrator of this server".into();
         let answer = Answer { status: (5, 7, 0), text, remote: false, cause: None };
         settling::settle_local(home, key, settling::Local::Failed(answer)).await;
     }

@@ -322,7 +322,7 @@ impl Owner {
     fn connect(self: &Rc<Owner>, destination: DestinationId, conn: ConnId) {
         let hop = self.hops.borrow().get(&destination).cloned();
         let Some(hop) = hop else {
-            crate::invariant!(false, "a destination has jobs and no hop");
+            crate::invariant!(false, "a destination has jobs but no hop");
             return;
         };
         let nudge = Rc::new(Nudge::default());
@@ -602,7 +602,7 @@ impl Custody {
 impl Drop for Custody {
     fn drop(&mut self) {
         let Some(delivery) = self.delivery.take() else { return };
-        let answer = Answer::ours(Cause::OurFault, "the connection's worker ended");
+        let answer = Answer::ours(Cause::OurFault, "the delivery task ended unexpectedly");
         let what = What::Unreached { answer, host: Box::default(), not_before_ms: wall_ms() };
         self.owner.answer(&delivery, what);
     }
@@ -651,7 +651,7 @@ impl Drop for WorkerSlot {
             && let Some(delivery) = owner.take(&ticket)
         {
             // A bug in the worker: whether the mail was taken nobody knows.
-            let answer = Answer::ours(Cause::OurFault, "the connection's worker ended");
+            let answer = Answer::ours(Cause::OurFault, "the delivery task ended unexpectedly");
             let what = What::Unreached { answer, host: Box::default(), not_before_ms: wall_ms() };
             owner.answer(&delivery, what);
         }
@@ -697,11 +697,11 @@ fn status_of(reply: &str) -> (u8, u16, u16) {
 }
 
 pub(super) fn no_room() -> Answer {
-    Answer::ours(Cause::NoRoom, "too much mail for this destination at once")
+    Answer::ours(Cause::NoRoom, "the queue of this destination is full")
 }
 
 pub(super) fn store_behind() -> Answer {
-    Answer::ours(Cause::OurFault, "the disk has yet to take what was delivered before")
+    Answer::ours(Cause::OurFault, "earlier deliveries are not yet durable on disk")
 }
 
 /// What a failure that is no word of a server is to the sender.

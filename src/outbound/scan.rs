@@ -143,8 +143,12 @@ async fn load(
 }
 
 fn told(partition: &Partition, fault: &QueueFault) {
-    let what = format!("partition {}: mail that is due cannot be read: {fault}", partition.id());
-    Record::Warning { what: &what, remedy: "restart to have it checked and put aside" }.emit();
+    let what = format!("partition {}: due jobs cannot be read: {fault}", partition.id());
+    Record::Warning {
+        what: &what,
+        remedy: "restart the server: the start checks the spool and quarantines damaged records",
+    }
+    .emit();
 }
 
 /// One job with its message. `None`: it has ended or was given another time meanwhile.

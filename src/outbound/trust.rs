@@ -392,8 +392,8 @@ fn sts_state(hop: &Hop, host: &str) -> StsState {
 
 fn policy_word(situation: &TlsSituation, decision: TlsDecision) -> &'static str {
     match decision {
-        TlsDecision::Clear { ignored: Some(Demand::Dane) } => "none, against dane",
-        TlsDecision::Clear { ignored: Some(_) } => "none, against mta-sts",
+        TlsDecision::Clear { ignored: Some(Demand::Dane) } => "none, ignores dane",
+        TlsDecision::Clear { ignored: Some(_) } => "none, ignores mta-sts",
         TlsDecision::Clear { ignored: None } if situation.mode == OutboundTls::None => "none",
         TlsDecision::Clear { ignored: None } => AFTER_FAILURE,
         TlsDecision::Try if situation.sts != StsState::None => "may, mta-sts testing",
@@ -406,7 +406,7 @@ fn policy_word(situation: &TlsSituation, decision: TlsDecision) -> &'static str 
 }
 
 /// The policy of a connection in the clear that follows TLS that failed.
-pub const AFTER_FAILURE: &str = "may, its tls is broken";
+pub const AFTER_FAILURE: &str = "may, tls is broken";
 
 /// Whether the TLSA records of a hop's hosts count at all.
 pub fn dane_counts(policy: &DeliveryPolicy, names: HostNames, protocol: HopProtocol) -> bool {
@@ -542,8 +542,8 @@ mod tests {
             (situation, "may"),
             (broken, AFTER_FAILURE),
             (none, "none"),
-            (TlsSituation { sts: enforce, ..none }, "none, against mta-sts"),
-            (TlsSituation { dane: DaneState::Usable, ..none }, "none, against dane"),
+            (TlsSituation { sts: enforce, ..none }, "none, ignores mta-sts"),
+            (TlsSituation { dane: DaneState::Usable, ..none }, "none, ignores dane"),
             (TlsSituation { sts: enforce, ..broken }, "mta-sts"),
             (TlsSituation { dane: DaneState::Unusable, ..broken }, "dane"),
             (TlsSituation { mode: OutboundTls::Must, ..situation }, "must"),

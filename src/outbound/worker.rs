@@ -280,7 +280,7 @@ async fn open(owner: &Rc<Owner>, hop: &Hop) -> Result<Link, NoLink> {
             let source = pool.and_then(|pool| policy.sources.pick(pool, owner.roll()));
             // Never from another address than was asked for. The next attempt goes by new routes.
             Some(source.ok_or_else(|| {
-                let text = format!("the pool {name} is no longer in the config");
+                let text = format!("pool {name} is no longer in the configuration");
                 NoLink::new("", FailureKind::WayOut, text)
             })?)
         }
@@ -321,7 +321,7 @@ async fn open(owner: &Rc<Owner>, hop: &Hop) -> Result<Link, NoLink> {
             break;
         }
     }
-    let nowhere = || NoLink::new("", FailureKind::Resolve, "it has no server".to_owned());
+    let nowhere = || NoLink::new("", FailureKind::Resolve, "the next hop has no server".to_owned());
     match (unable, last) {
         // No server is left that may be better: this one's mail is returned (RFC 8689 s4.2.1).
         (Some(link), None) => Ok(link),
@@ -426,7 +426,7 @@ async fn reach_host(
         return reach(owner, way, Dialed { stream, address: None, began }).await;
     }
     let name = way.host.name();
-    let nowhere = || NoLink::new(&name, FailureKind::Resolve, "it has no address".to_owned());
+    let nowhere = || NoLink::new(&name, FailureKind::Resolve, "the host has no address".to_owned());
     let mut last = None;
     // An address of the other family may not be needed, and of the source there may be none.
     let has_family =
@@ -483,7 +483,7 @@ async fn reach(owner: &Rc<Owner>, way: &Way<'_>, dialed: Dialed) -> Result<Link,
         }
         Some(AfterFailure::NextHost(demand)) => {
             // In front, for what comes of certificates is long.
-            no_link.text = format!("TLS is demanded ({}): {}", demand.as_str(), no_link.text);
+            no_link.text = format!("TLS is required ({}): {}", demand.as_str(), no_link.text);
         }
         Some(AfterFailure::Later) => no_link.kind = FailureKind::Ours,
         // Where STARTTLS is not offered and need not be, the greeting goes on without it.
@@ -801,7 +801,9 @@ fn refused(stage: SmtpStage, reply: &Reply) -> End {
 fn lost_answer(after_body: bool, fault: Option<&str>) -> Answer {
     let fault = fault.unwrap_or("the connection ended");
     let text = match after_body {
-        true => format!("{fault}, after all of the mail was sent: it may be delivered twice"),
+        true => {
+            format!("{fault} after the whole message was sent; the message may be delivered twice")
+        }
         false => fault.to_owned(),
     };
     Answer::ours(Cause::ConnectionLost, text)

@@ -54,10 +54,10 @@ fn opportunistic_tls_falls_back_and_is_remembered() {
     }
     let relay = Relay::start(authority, zone, &routes);
     let first = relay.send("a@broken.test");
-    assert_eq!(facts(&first), "delivered | - | may, its tls is broken");
+    assert_eq!(facts(&first), "delivered | - | may, tls is broken");
     assert_eq!((broken.heard("clear STARTTLS"), broken.heard("clear MAIL")), (1, 1));
     let second = relay.send("b@broken.test");
-    assert_eq!(facts(&second), "delivered | - | may, its tls is broken");
+    assert_eq!(facts(&second), "delivered | - | may, tls is broken");
     assert_eq!((broken.heard("clear STARTTLS"), broken.heard("clear MAIL")), (1, 2));
     let any = relay.send("a@other.test");
     assert_eq!(facts(&any), "delivered | unverified: issued for another name | may");
@@ -98,7 +98,7 @@ fn required_tls_is_enforced() {
     ];
     for (domain, reason) in reasons {
         let attempt = relay.send(&format!("a@{domain}"));
-        assert_waits(&attempt, "TLS is demanded (destination)");
+        assert_waits(&attempt, "TLS is required (destination)");
         assert_waits(&attempt, reason);
     }
     for sink in [&broken, &plain, &other, &stranger] {
@@ -152,7 +152,7 @@ fn tls_may_start_before_the_greeting() {
     assert_eq!(user.heard("tls AUTH PLAIN AHVzAHNlY3JldA=="), 1);
     assert_eq!((good.heard("tls MAIL"), good.heard("tls STARTTLS")), (1, 0));
     let attempt = relay.send("a@other.test");
-    assert_waits(&attempt, "TLS is demanded (destination)");
+    assert_waits(&attempt, "TLS is required (destination)");
     assert_waits(&attempt, "not valid for name");
     let attempt = relay.send("a@plain.test");
     assert_waits(&attempt, "the TLS handshake failed");
@@ -192,9 +192,9 @@ fn tlsa_records_are_enforced() {
         .tlsa(("mx.plain.test", plain.port()), &pair.0);
     let relay = Relay::start(authority, zone, &routes);
     assert_eq!(facts(&relay.send("a@match.test")), "delivered | dane | dane");
-    assert_waits(&relay.send("a@mismatch.test"), "TLS is demanded (dane)");
+    assert_waits(&relay.send("a@mismatch.test"), "TLS is required (dane)");
     assert_waits(&relay.send("a@bogus.test"), "fail DNSSEC validation");
-    assert_waits(&relay.send("a@plain.test"), "TLS is demanded (dane)");
+    assert_waits(&relay.send("a@plain.test"), "TLS is required (dane)");
     assert_eq!((plain.heard("clear MAIL"), sink.heard("tls MAIL")), (0, 1));
     // Unsigned records are ignored, and if the host's address is unsigned they are not even looked
     // up (RFC 7672 s2.2.2).
@@ -229,7 +229,7 @@ fn signed_and_unsigned_domains_share_no_connection() {
     // An attacker who can forge the MX need not forge the TLSA records, so they are not looked up.
     let loose = relay.send("a@loose.test");
     assert_eq!(facts(&loose), "delivered | unverified: unknown issuer | may");
-    assert_waits(&relay.send("a@left.test"), "TLS is demanded (dane)");
+    assert_waits(&relay.send("a@left.test"), "TLS is required (dane)");
     assert_eq!(facts(&relay.send_requiring_tls("b@loose.test")), "deferred | - | -");
     assert_eq!((stale.heard("tls MAIL"), stale.heard("clear MAIL")), (1, 0));
 }
@@ -281,7 +281,7 @@ fn published_mta_sts_policies_are_enforced() {
         facts(&relay.send("a@free.test")),
         "delivered | unverified: issued for another name | may"
     );
-    assert_waits(&relay.send("a@wrong.test"), "TLS is demanded (mta-sts)");
+    assert_waits(&relay.send("a@wrong.test"), "TLS is required (mta-sts)");
     let testing = relay.send("a@testing.test");
     let expected = "delivered | unverified: issued for another name | may, mta-sts testing";
     assert_eq!(facts(&testing), expected);
@@ -356,11 +356,11 @@ fn a_policy_survives_a_restart() {
     let authority = Authority::new("Ours");
     let (sink, web, zone, delivery) = strict(&authority, 86, "mx.elsewhere.test");
     let mut relay = Relay::start_with(authority, zone, &delivery, "");
-    assert_waits(&relay.send("a@strict.test"), "TLS is demanded (mta-sts)");
+    assert_waits(&relay.send("a@strict.test"), "TLS is required (mta-sts)");
     relay.wait_for_file("mta-sts/strict.test");
     web.go_down();
     relay.restart();
-    assert_waits(&relay.send("b@strict.test"), "TLS is demanded (mta-sts)");
+    assert_waits(&relay.send("b@strict.test"), "TLS is required (mta-sts)");
     assert_eq!((sink.heard("tls MAIL"), sink.heard("clear MAIL")), (0, 0));
     assert_eq!(web.fetches(), 1);
 }
@@ -419,7 +419,7 @@ fn mail_waits_if_the_policy_cannot_be_requested() {
                 assert_eq!(facts(&attempt), expected, "{failpoints}");
                 assert_eq!(sink.heard("clear MAIL"), 0);
                 if expected.starts_with("deferred") {
-                    assert_waits(&attempt, "MTA-STS policy cannot be fetched yet");
+                    assert_waits(&attempt, "MTA-STS policy of the domain cannot be fetched yet");
                     assert_eq!(attempt["attempts"], 0, "no attempt was made");
                     assert_eq!(sink.heard("tls MAIL"), 0);
                 }
@@ -460,7 +460,7 @@ fn requiretls_is_satisfied_or_refused() {
     assert_eq!(attempt["outcome"], "bounced", "{attempt}");
     for domain in ["unproven.test", "plain.test"] {
         let attempt = relay.send_requiring_tls(&format!("a@{domain}"));
-        assert_waits(&attempt, "TLS is demanded (requiretls)");
+        assert_waits(&attempt, "TLS is required (requiretls)");
     }
     let attempt = relay.send_requiring_tls("a@guessed.test");
     assert_waits(&attempt, "neither DNSSEC nor MTA-STS vouches");

@@ -4,9 +4,13 @@
 use std::time::Instant;
 
 use crate::kit::Plan;
+use crate::kit::RINGPOST;
 use crate::kit::Rig;
 use crate::kit::codes;
+use crate::kit::run;
 use crate::kit::talk;
+use crate::kit::text;
+use crate::kit::text_of;
 use crate::support::PATIENCE;
 
 fn announced_size(rig: &Rig) -> String {
@@ -157,4 +161,29 @@ fn a_warning_has_its_key_and_its_hint_once() {
     let told = rig.await_record("warning").to_string();
     assert!(told.contains("timeouts.command"), "{told}");
     assert_eq!(told.matches(hint).count(), 1, "{told}");
+}
+
+/// `ringpost reload` does what SIGHUP does, and prints what came of it.
+#[test]
+fn a_reload_by_command_reports_its_outcome() {
+    let rig = Rig::start(&Plan::of("", "[limits]\nmessage_size = 10000\n"));
+    let config = rig.config();
+    let reload = |words: &[&str]| {
+        run(RINGPOST, &[&["reload", "--config", text(&config)], words].concat(), b"")
+    };
+    let out = reload(&[]);
+    assert!(out.status.success(), "{}", text_of(&out));
+    assert!(text_of(&out).contains("no setting changed"), "{}", text_of(&out));
+    rig.rewrite(&Plan::of("", "[limits]\nmessage_size = 20000\n[queue]\nmemory = \"128MiB\"\n"));
+    let out = reload(&["--json"]);
+    assert!(out.status.success(), "{}", text_of(&out));
+    let reloaded: serde_json::Value = serde_json::from_slice(&out.stdout).expect("JSON");
+    assert_eq!(reloaded["changed"], serde_json::json!(["limits.message_size"]), "{reloaded}");
+    assert_eq!(reloaded["needs_restart"], serde_json::json!(["queue.memory"]), "{reloaded}");
+    await_size(&rig, "20000");
+    rig.rewrite(&Plan::of("", "[limits]\nmessage_size = \"large\"\n"));
+    let out = reload(&[]);
+    assert_eq!(out.status.code(), Some(2), "{}", text_of(&out));
+    assert!(text_of(&out).contains("limits.message_size"), "{}", text_of(&out));
+    await_size(&rig, "20000");
 }

@@ -415,7 +415,7 @@ fn mail_goes_out_by_a_proxy_that_binds_our_address() {
         // This proxy gives no reason, so the error names it and the host.
         ("gone", format!("{}[{nobody}] by haproxy://{proxy}: ", nobody.ip())),
         ("down", format!("the proxy haproxy://{nobody} of source down: cannot connect")),
-        ("six", "the source has no address of this family".to_owned()),
+        ("six", "the source has no address of this address family".to_owned()),
     ];
     for (name, words) in rows {
         let to = format!("x@{name}.test");

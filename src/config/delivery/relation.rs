@@ -21,6 +21,7 @@ use crate::wire::mail::pick::NAMES_MAX;
 use crate::wire::proxy_url::Proxy;
 use crate::wire::socks5::LOGIN_BYTES_MAX;
 
+pub const DANE_KEY: &str = "delivery.dane";
 pub const DANE_IS_INERT: &str =
     "has no effect: TLSA records need DNSSEC-validated answers, and resolver.trust_ad is false";
 pub const DANE_REMEDY: &str = "run a resolver that validates DNSSEC on this host, name it in \
@@ -67,9 +68,9 @@ fn check_delivery(config: &Config, reading: &mut Reading<'_>) {
         let hint = "lower it, or set 0 to disable it";
         reading.warn("delivery.delay_warning", Refusal::new(what, hint));
     }
-    if dane_is_inert(config) && reading.is_written("delivery.dane") {
+    if dane_is_inert(config) && reading.is_written(DANE_KEY) {
         let hint = format!("{DANE_REMEDY}, or write dane = false");
-        reading.warn("delivery.dane", Refusal::new(DANE_IS_INERT, hint));
+        reading.warn(DANE_KEY, Refusal::new(DANE_IS_INERT, hint));
     }
     if let Some(pool) = &delivery.pool
         && let Some(refusal) = unknown("pool", pool, config.pools.iter().map(|one| &one.name))

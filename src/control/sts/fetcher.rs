@@ -1,11 +1,10 @@
 //! The task that fetches policies for all shards.
 //!
-//! Owner:    the control thread; one for the process. It never waits for anything but events.
+//! Owner:    a task of the control runtime; one for the process. It waits for nothing but events.
 //! Bounds:   see `queue` and `store`; one write of files under way.
 //! Fatal:    a panic in this task ends the process; otherwise mail to domains with MTA-STS would
 //!           wait forever. The restart reads the policies from their files.
 
-use std::collections::HashMap;
 use std::path::Path;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -36,13 +35,13 @@ use crate::observe::Observed;
 use crate::observe::label::StsOutcome;
 use crate::observe::log::Record;
 
-/// How often faults of ours are told: each domain that mail waits for meets them once a second.
+/// How often local failures are logged: each domain with waiting mail meets them once a second.
 const TELL_EVERY: Duration = Duration::from_secs(10);
-/// How long the disk is left alone after a write has failed.
+/// Pause between a failed write and the next one.
 const WRITE_RETRY: Duration = Duration::from_secs(60);
 
 type Fetched = Result<(task::Id, Result<StsPolicy, FetchFault>), JoinError>;
-/// What became of a write to disk; a failed one names the domains that it was about.
+/// The outcome of a write to disk; a failed one names its domains.
 type Written = Result<(), (std::io::Error, Vec<Arc<str>>)>;
 
 pub struct StsFetcher {
@@ -54,7 +53,8 @@ pub struct StsFetcher {
 }
 
 impl StsFetcher {
-    /// Reads the policies of this spool and publishes them. The texts tell what was passed over.
+    /// Reads the policies of this spool and publishes them. The texts name the files that cannot be
+    /// used.
     pub fn open(
         spool: &Path,
         client: Arc<TlsClient>,
@@ -82,7 +82,6 @@ impl StsFetcher {
             observed: self.observed,
             queue: FetchQueue::default(),
             fetches: JoinSet::new(),
-            under_way: HashMap::new(),
             writes: JoinSet::new(),
             write_from: Instant::now(),
             told: None,
@@ -107,12 +106,11 @@ struct Fetching {
     client: Arc<TlsClient>,
     folder: PathBuf,
     observed: Arc<Observed>,
-    queue: FetchQueue,
+    queue: FetchQueue<task::Id>,
     fetches: JoinSet<Result<StsPolicy, FetchFault>>,
-    under_way: HashMap<task::Id, StsWanted>,
     writes: JoinSet<Written>,
     write_from: Instant,
-    /// When a fault of ours was last told.
+    /// When a local failure was last logged.
     told: Option<Instant>,
 }
 
@@ -122,7 +120,7 @@ impl Fetching {
             StsRequest::Used(domain) => self.store.note_used(&domain, wall_ms()),
             StsRequest::Fetch(wanted) => {
                 let known = self.store.find(&wanted.domain);
-                // Another shard was faster, or has asked already.
+                // Another shard may have asked before.
                 let is_news = known.answer(Some(&wanted.id), wall_ms()).fetch != StsFetch::No
                     && !self.queue.knows(&wanted.domain);
                 match &wanted.addresses {
@@ -139,12 +137,11 @@ impl Fetching {
     }
 
     fn begin_fetches(&mut self) {
-        while let Some(wanted) = self.queue.next() {
-            let (client, task) = (Arc::clone(&self.client), wanted.clone());
-            let started =
-                self.fetches.spawn(async move { web::fetch_policy(&client, &task).await });
-            self.under_way.insert(started.id(), wanted);
-        }
+        let Fetching { queue, fetches, client, .. } = self;
+        while queue.start_next(|wanted| {
+            let (client, wanted) = (Arc::clone(client), wanted.clone());
+            fetches.spawn(async move { web::fetch_policy(&client, &wanted).await }).id()
+        }) {}
     }
 
     fn on_fetched(&mut self, done: Fetched) {
@@ -152,8 +149,7 @@ impl Fetching {
             Ok(done) => done,
             Err(panic) => (panic.id(), Err(FetchFault::Abandoned)),
         };
-        let wanted = self.under_way.remove(&id).expect("each fetch was put there at its start");
-        self.queue.done(&wanted);
+        let wanted = self.queue.done(&id).expect("the queue knows each fetch from its start");
         match result {
             Ok(policy) => {
                 self.count(StsOutcome::Fetched);
@@ -194,7 +190,7 @@ impl Fetching {
         let (cause, domains) = match done {
             Ok(Ok(())) => return,
             Ok(Err(failed)) => failed,
-            // What it was to write is known again when it changes.
+            // The policies are written again when they change.
             Err(panic) => (std::io::Error::other(panic), Vec::new()),
         };
         self.store.put_back(domains);

@@ -2,7 +2,7 @@
 //!
 //! Form:     a line of JSON, and a line with its CRC-32C in hex. Mode 0600.
 //! Promise:  a file is written beside its place, synced and renamed, so that a crash leaves the old
-//!           or the new one. What cannot be read is passed over and told, and left as it is.
+//!           or the new one. A file that cannot be read is skipped, reported and left as it is.
 //! Bounds:   `STS_POLICIES_MAX` files are read, each of `FILE_BYTES_MAX`.
 
 use std::fs;
@@ -26,16 +26,16 @@ use crate::net::mta_sts::POLICY_BYTES_MAX;
 use crate::net::mta_sts::StsFetched;
 
 const FOLDER: &str = "mta-sts";
-/// No name of a domain.
+/// Not a valid name of a domain.
 const FRESH: &str = ".new";
 const FORMAT: u32 = 1;
 /// A policy, whose line ends are two bytes each in JSON, and what is beside it.
 const FILE_BYTES_MAX: u64 = 2 * POLICY_BYTES_MAX as u64 + 4096;
 
-/// A domain, and the policy that its file is to hold; none: the file is to go.
+/// A domain and the policy for its file; none: the file is removed.
 pub type Change = (Arc<str>, Option<Arc<StsFetched>>);
 
-/// What was found: the policies that hold, and what was passed over.
+/// The valid policies, and the reasons why files were skipped.
 #[derive(Default)]
 pub struct Found {
     pub policies: Vec<(Arc<str>, StsFetched)>,
@@ -57,7 +57,7 @@ pub fn folder_of(spool: &Path) -> PathBuf {
     spool.join(FOLDER)
 }
 
-/// Reads all policies that hold at `now_ms`.
+/// Reads all policies that are valid at `now_ms`.
 pub fn read(folder: &Path, now_ms: u64) -> Found {
     let mut found = Found::default();
     let entries = match fs::read_dir(folder) {
@@ -83,7 +83,7 @@ pub fn read(folder: &Path, now_ms: u64) -> Found {
         }
         match read_one(&path, now_ms) {
             Ok((_, fetched)) if now_ms >= fetched.expires_ms() => {
-                // It says nothing any more; one that stays is looked at again at the next start.
+                // Expired. A file that cannot be removed is read again at the next start.
                 let _ = fs::remove_file(&path);
             }
             Ok(policy) => found.policies.push(policy),
@@ -114,13 +114,13 @@ fn read_one(path: &Path, now_ms: u64) -> io::Result<(Arc<str>, StsFetched)> {
     }
     let policy = StsPolicy::parse(stored.policy.as_bytes());
     let policy = Arc::new(policy.map_err(|fault| invalid(&fault.to_string()))?);
-    // A clock that was ahead makes no policy last longer.
+    // A clock that was ahead must not extend a policy.
     let fetched_ms = stored.fetched_ms.min(now_ms);
     let used_ms = stored.used_ms.min(now_ms);
     Ok((stored.domain.into(), StsFetched { id: stored.id, policy, fetched_ms, used_ms }))
 }
 
-/// Makes the files be as `changes` say. Stops at the first that cannot be written.
+/// Writes and removes files as `changes` say. Stops at the first failure.
 pub fn write(folder: &Path, changes: &[Change]) -> io::Result<()> {
     DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
     for (domain, fetched) in changes.iter().filter(|(domain, _)| is_name(domain)) {
@@ -152,7 +152,7 @@ fn write_one(folder: &Path, domain: &str, fetched: &StsFetched) -> io::Result<()
     fs::rename(&fresh, folder.join(domain))
 }
 
-/// Whether the domain can be the name of a file, and no path.
+/// Whether the domain can be a file name: not a path.
 fn is_name(domain: &str) -> bool {
     let is_label = |label: &str| {
         let known = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';

@@ -20,7 +20,7 @@ use crate::net::mta_sts::StsFailed;
 use crate::net::mta_sts::StsFetched;
 use crate::net::mta_sts::StsKnown;
 
-/// What goes at once where room is made, so that not every new policy has to look at all others.
+/// Policies evicted at once, so that not every new policy has to scan all others.
 const FORGOTTEN_AT_ONCE: usize = 256;
 
 pub struct StsStore {
@@ -28,18 +28,18 @@ pub struct StsStore {
     policies: usize,
     bytes: usize,
     failures: usize,
-    /// Domains whose file is not as it should be.
+    /// Domains whose file must be written or removed.
     unwritten: HashSet<Arc<str>>,
 }
 
-/// What a policy is worth, the least first.
+/// Eviction order: the least worth goes first.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Worth {
     Expired,
-    /// No mail was sent under it, or it is larger than real ones are.
+    /// Never used for mail, or larger than policies usually are.
     Stranger,
     Used,
-    /// It demands TLS, and mail was sent under it within its `max_age`.
+    /// Enforced, and used for mail within its `max_age`.
     InUse,
 }
 
@@ -57,12 +57,12 @@ impl StsStore {
         self.publisher.find(domain)
     }
 
-    /// A policy that was read from its file.
+    /// Takes a policy from its file.
     pub fn restore(&mut self, domain: &Arc<str>, fetched: StsFetched, now_ms: u64) {
         self.put(domain, fetched, now_ms);
     }
 
-    /// A fetch has succeeded.
+    /// Takes a policy from a fetch.
     pub fn keep(&mut self, domain: &Arc<str>, id: Box<str>, policy: StsPolicy, now_ms: u64) {
         let used_ms = self.find(domain).policy.map_or(0, |known| known.used_ms);
         let policy = Arc::new(policy);
@@ -70,7 +70,7 @@ impl StsStore {
         self.unwritten.insert(Arc::clone(domain));
     }
 
-    /// A fetch has failed. The policy that was known holds on.
+    /// Takes a failed fetch. A known policy stays valid.
     pub fn keep_failure(&mut self, domain: &Arc<str>, failed: StsFailed, now_ms: u64) {
         if self.failures >= STS_FAILURES_MAX {
             self.forget_failures(now_ms);
@@ -81,7 +81,7 @@ impl StsStore {
         self.publisher.publish(domain, known);
     }
 
-    /// Mail was sent under the domain's policy.
+    /// Notes that mail was sent under the domain's policy.
     pub fn note_used(&mut self, domain: &Arc<str>, now_ms: u64) {
         let mut known = self.find(domain);
         let Some(fetched) = known.policy.filter(|fetched| fetched.is_use_new(now_ms)) else {
@@ -93,7 +93,7 @@ impl StsStore {
         self.unwritten.insert(Arc::clone(domain));
     }
 
-    /// What is to be written, with nothing for a file that is to go.
+    /// The changes to write; none for a file to remove.
     pub fn take_unwritten(&mut self) -> Vec<Change> {
         let domains = std::mem::take(&mut self.unwritten);
         let change = |domain: Arc<str>| {
@@ -103,7 +103,7 @@ impl StsStore {
         domains.into_iter().map(change).collect()
     }
 
-    /// Writing has failed.
+    /// Takes changes back that could not be written.
     pub fn put_back(&mut self, domains: impl IntoIterator<Item = Arc<str>>) {
         self.unwritten.extend(domains);
     }
@@ -113,7 +113,7 @@ impl StsStore {
     }
 
     fn put(&mut self, domain: &Arc<str>, fetched: StsFetched, now_ms: u64) {
-        // What it replaces stays published until then, so that no shard ever sees neither.
+        // The replaced policy stays published until then, so that shards always see one.
         let replaced = self.find(domain);
         if let Some(replaced) = &replaced.policy {
             self.policies -= 1;
@@ -134,7 +134,7 @@ impl StsStore {
         self.policies < STS_POLICIES_MAX && self.bytes + bytes <= STS_POLICIES_BYTES_MAX
     }
 
-    /// For a policy of the domain `of`.
+    /// Evicts until a policy of the domain `of` fits.
     fn make_room(&mut self, of: &str, bytes: usize, now_ms: u64) {
         let mut ranks = Vec::with_capacity(self.policies);
         self.publisher.for_each(|domain, known| {
@@ -163,7 +163,7 @@ impl StsStore {
         self.publisher.publish(domain, known);
     }
 
-    /// Those that say nothing any more, or the oldest ones.
+    /// Forgets the expired failures, or else the oldest.
     fn forget_failures(&mut self, now_ms: u64) {
         let mut ends = Vec::with_capacity(self.failures);
         self.publisher.for_each(|domain, known| {
@@ -192,7 +192,7 @@ fn worth(domain: &str, fetched: &StsFetched, now_ms: u64) -> Worth {
     }
 }
 
-/// Memory of an entry, about.
+/// Approximate memory of an entry.
 fn bytes_of(domain: &str, fetched: &StsFetched) -> usize {
     domain.len() + size_of::<StsKnown>() + size_of::<StsFetched>() + fetched.policy.bytes()
 }

@@ -1,9 +1,9 @@
 //! One fetch: `https://mta-sts.DOMAIN/.well-known/mta-sts.txt` (RFC 8461 s3.3).
 //!
 //! Promise:  a policy comes from a server with a certificate for `mta-sts.DOMAIN`, with status 200
-//!           and as text/plain. No redirect is followed, and nothing is asked of a server that has
-//!           not proven its name.
-//! Bounds:   `STS_FETCH_MS_MAX` for all of it, `POLICY_BYTES_MAX`, `HEAD_BYTES_MAX`,
+//!           and as text/plain. No redirect is followed, and no request is sent before the
+//!           server has proven its name.
+//! Bounds:   `STS_FETCH_MS_MAX` for the whole fetch, `POLICY_BYTES_MAX`, `HEAD_BYTES_MAX`,
 //!           `ADDRESSES_MAX`.
 
 use std::error::Error;
@@ -46,11 +46,11 @@ use crate::net::mta_sts::policy_host;
 use crate::rt::IoFault;
 
 const FETCH_MAX: Duration = Duration::from_millis(STS_FETCH_MS_MAX);
-/// For one address, so that a second one gets its chance.
+/// For one address, so that a second one can be tried.
 const CONNECT_MAX: Duration = Duration::from_millis(STS_FETCH_MS_MAX / 3);
-/// Addresses of a policy's host that are tried.
+/// Addresses tried per host.
 const ADDRESSES_MAX: usize = 2;
-/// Bytes and lines of the head of a response. More: the fetch fails.
+/// Bytes and lines of a response header. More: the fetch fails.
 const HEAD_BYTES_MAX: usize = 16 << 10;
 const HEADERS_MAX: usize = 64;
 
@@ -58,16 +58,16 @@ const HEADERS_MAX: usize = 64;
 #[derive(Clone, Debug, PartialEq)]
 pub enum FetchFault {
     Dns(DnsFault),
-    /// The host has no address that may be asked.
+    /// The host has no usable address.
     NoAddress,
     Connect(IoFault),
     Tls(TlsFault),
     Http(HttpFault),
     Policy(StsPolicyFault),
     Timeout,
-    /// A fault of ours: nothing is known of the domain.
+    /// A local failure: nothing is known of the domain.
     Ours(IoFault),
-    /// As `Ours`: a bug ended the fetch.
+    /// A bug ended the fetch.
     Abandoned,
 }
 
@@ -78,12 +78,12 @@ pub enum HttpFault {
     Status(u16),
     NotPlainText,
     TooLong,
-    /// It is no HTTP, or was cut.
+    /// Not HTTP, or cut off.
     Broken(Box<str>),
 }
 
 impl FetchFault {
-    /// Whether it says nothing of the domain, so that its mail has to wait.
+    /// Whether the failure is local and says nothing of the domain, so that its mail waits.
     pub fn is_ours(&self) -> bool {
         match self {
             FetchFault::Dns(fault) => fault.is_ours(),
@@ -112,7 +112,7 @@ impl fmt::Display for FetchFault {
             FetchFault::Http(fault) => fault.fmt(f),
             FetchFault::Policy(fault) => fault.fmt(f),
             FetchFault::Timeout => f.write_str("its web server did not answer in time"),
-            FetchFault::Abandoned => f.write_str("the fetch was ended by a bug"),
+            FetchFault::Abandoned => f.write_str("a bug ended the fetch"),
         }
     }
 }
@@ -130,7 +130,7 @@ impl fmt::Display for HttpFault {
 
 /// Fetches the policy of a domain whose addresses are known.
 pub async fn fetch_policy(client: &TlsClient, wanted: &StsWanted) -> Result<StsPolicy, FetchFault> {
-    // Where a test takes away what a fetch needs of the system.
+    // Tests take away descriptors here.
     fail::fail_point!("sts::connect", |_| Err(FetchFault::Ours(IoFault::NoFiles)));
     timeout(FETCH_MAX, fetch(client, wanted)).await.unwrap_or(Err(FetchFault::Timeout))
 }
@@ -150,7 +150,7 @@ async fn fetch(client: &TlsClient, wanted: &StsWanted) -> Result<StsPolicy, Fetc
     StsPolicy::parse(&body).map_err(FetchFault::Policy)
 }
 
-/// Which of a host's addresses are asked: the one place for rules about them.
+/// The addresses of a host that are tried.
 fn allowed(found: &[IpAddr]) -> impl Iterator<Item = IpAddr> {
     let is_host = |address: &&IpAddr| !address.is_unspecified() && !address.is_multicast();
     found.iter().filter(is_host).take(ADDRESSES_MAX).copied()
@@ -173,8 +173,8 @@ async fn connect(wanted: &StsWanted) -> Result<TcpStream, FetchFault> {
     Err(last)
 }
 
-/// Whether we lack what any connection needs. A machine without IPv6 has no port for it either, and
-/// would wait for ever.
+/// Whether this machine lacks a resource that every connection needs. A machine without IPv6 never has
+/// a port for IPv6, so that one does not count.
 fn is_ours(fault: IoFault, address: IpAddr) -> bool {
     match fault {
         IoFault::NoFiles | IoFault::NoFilesSystem | IoFault::NoMemory => true,
@@ -188,7 +188,7 @@ fn tls_fault(error: &io::Error) -> Option<TlsFault> {
     Some(cause.clone().into())
 }
 
-/// Asks for the policy over a connection of its own.
+/// Requests the policy over a connection of its own.
 async fn ask(tls: TlsStream<TcpStream>, host: &str) -> Result<Bytes, HttpFault> {
     let request = Request::get("/.well-known/mta-sts.txt")
         .header(header::HOST, host)
@@ -206,7 +206,7 @@ async fn ask(tls: TlsStream<TcpStream>, host: &str) -> Result<Bytes, HttpFault> 
     });
     tokio::select! {
         body = &mut exchange => body,
-        // What it has read, or the fault that ended it, is with the exchange.
+        // The exchange has the response, or the fault that ended the connection.
         _ = connection => exchange.await,
     }
 }

@@ -5,6 +5,7 @@
 pub mod batch;
 pub mod body;
 pub mod committer;
+pub mod goodbye;
 pub mod keeper;
 pub mod lane;
 pub mod parcel;

@@ -16,12 +16,12 @@ use crate::queue::store::partition::Partition;
 /// A delivery from before it is sent until its settle is durable, or given up.
 pub struct Unsettled {
     partition: Arc<Partition>,
-    /// Where it is counted since a server has taken it.
+    /// The slot that counts it since the remote has accepted it.
     place: Option<u8>,
 }
 
 impl Unsettled {
-    /// `None`: the store is so far behind that no more mail of it may be sent.
+    /// `None`: the store is too far behind, so no more of its mail may be sent.
     pub fn begin(partition: &Arc<Partition>, now: Instant) -> Option<Unsettled> {
         let counts = partition.unsettled();
         let before = counts.all.fetch_add(1, Ordering::Relaxed);
@@ -30,13 +30,13 @@ impl Unsettled {
         may_begin.then_some(begun)
     }
 
-    /// Whether `begin` would have answered one.
+    /// Whether `begin` would succeed.
     pub fn may_begin(partition: &Partition, now: Instant) -> bool {
         let all = partition.unsettled().all.load(Ordering::Relaxed);
         all < UNSETTLED_MAX && is_in_time(partition, now)
     }
 
-    /// A server has taken it: from now on it grows old.
+    /// The remote has accepted it: its age counts from now on.
     pub fn note_taken(&mut self, now: Instant) {
         if self.place.is_none() {
             self.place = Some(self.partition.unsettled().enter(now));
@@ -44,7 +44,7 @@ impl Unsettled {
     }
 }
 
-/// What a failed partition's deliveries came to is never written: each would be repeated.
+/// A failed partition never settles its deliveries: each would be repeated.
 fn is_in_time(partition: &Partition, now: Instant) -> bool {
     !partition.unsettled().is_late(now) && partition.failure().is_none()
 }

@@ -13,14 +13,12 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::thread;
 use std::time::Instant;
 
 use rocksdb::WriteBatch;
 use rocksdb::WriteOptions;
 
 use crate::base::MessageId;
-use crate::base::PartitionId;
 use crate::base::limits::COMMIT_BATCH_BYTES_MAX;
 use crate::base::limits::COMMIT_BATCH_MESSAGES_MAX;
 use crate::queue::cause::Cause;
@@ -28,6 +26,8 @@ use crate::queue::commit::batch::AFTER_WRITE;
 use crate::queue::commit::batch::BEFORE_WRITE;
 use crate::queue::commit::batch::Gathered;
 use crate::queue::commit::batch::settle;
+use crate::queue::commit::goodbye::Goodbye;
+use crate::queue::commit::goodbye::OnFatal;
 use crate::queue::commit::lane::Back;
 use crate::queue::commit::lane::Completion;
 use crate::queue::commit::lane::Done;
@@ -55,9 +55,6 @@ use crate::queue::store::room::Room;
 /// Remains of failed batches that are kept for removal. More than one batch's worth is never
 /// needed: while the disk stays full, RocksDB refuses before it writes.
 const REMAINS_MAX: usize = 2 * COMMIT_BATCH_MESSAGES_MAX;
-
-/// Called once when a partition fails, with the cause. It must not block.
-pub type OnFatal = Arc<dyn Fn(PartitionId, &str) + Send + Sync>;
 
 /// Settlements of one batch past which other orders come first.
 const SETTLES_FIRST_MAX: usize = COMMIT_BATCH_MESSAGES_MAX / 4 * 3;
@@ -104,23 +101,6 @@ pub(super) struct BatchWriter {
     remains: Vec<Remains>,
     /// The last write found the disk full.
     full: bool,
-}
-
-/// Marks the lane when the thread ends, also by a panic.
-struct Goodbye {
-    lane: Arc<Lane>,
-    on_fatal: OnFatal,
-}
-
-impl Drop for Goodbye {
-    fn drop(&mut self) {
-        if thread::panicking() {
-            self.lane.set_failed();
-            (self.on_fatal)(self.lane.partition, "the commit thread panicked");
-        }
-        self.lane.set_gone();
-        self.lane.ring();
-    }
 }
 
 impl BatchWriter {

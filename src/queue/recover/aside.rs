@@ -25,7 +25,7 @@ use crate::queue::store::quarantine;
 use crate::queue::store::quarantine::Suspect;
 
 impl Recovery<'_> {
-    /// Copies a message of which some jobs stay.
+    /// Copies a message to quarantine while some of its jobs stay in the queue.
     pub(super) fn copy_message(
         &mut self,
         id: MessageId,
@@ -63,7 +63,7 @@ impl Recovery<'_> {
         let mut batch = WriteBatch::default();
         if let (Some(id), key::ID_KEY_LEN) = (key::id_of(envelope_key), envelope_key.len()) {
             if !self.keep_head(id, why)? || !self.keep_body(id, why) {
-                // Without its envelope the body would be taken for an aborted transfer's.
+                // Without its envelope the body would be taken for a leftover of an aborted transfer.
                 return Ok(());
             }
             batch.single_delete_cf(self.families.head, key::of_id(id));
@@ -75,7 +75,7 @@ impl Recovery<'_> {
         Ok(())
     }
 
-    /// Moves the jobs of a message that was moved after they had been found sound.
+    /// Moves the jobs of a message that was moved after its jobs were found sound.
     pub(super) fn drop_jobs(&mut self, id: MessageId) -> Result<(), QueueFault> {
         let mut jobs = Jobs::of(self.partition, id);
         while let Some((job_key, record)) = jobs.next() {
@@ -105,7 +105,7 @@ impl Recovery<'_> {
         Ok(())
     }
 
-    /// Moves a record that stands for itself.
+    /// Moves a single record.
     pub(super) fn move_record(
         &mut self,
         family: &'static str,
@@ -123,8 +123,8 @@ impl Recovery<'_> {
         Ok(())
     }
 
-    /// Writes a record's bytes to quarantine. `false`: it could not be, and must stay. A sound record
-    /// of a newer version is a fault: to quarantine it would lose mail that a newer Ringpost reads.
+    /// Writes a record's bytes to quarantine. `false`: that failed, and the record must stay. A sound record
+    /// of a newer version is a fault: a newer Ringpost can read it.
     pub(super) fn keep_record(
         &mut self,
         family: &'static str,
@@ -167,7 +167,7 @@ impl Recovery<'_> {
                 if chunks.status().is_ok() {
                     return Ok(bytes);
                 }
-                // What not even RocksDB can unpack is missing from the copy.
+                // Chunks that RocksDB cannot unpack are missing from the copy.
                 chunks = holes::skip(&open, &last, &mut |_| ());
                 if !chunks.valid() {
                     return Ok(bytes);
@@ -202,7 +202,7 @@ impl Recovery<'_> {
         }
     }
 
-    /// One range tombstone, for how many chunks there are is not known without reading them.
+    /// One range tombstone: the number of chunks is unknown.
     pub(super) fn remove_body(&self, id: MessageId, batch: &mut WriteBatch) {
         let (first, last) = (key::of_body(id, 0), key::of_body(id, u32::MAX));
         batch.delete_range_cf(self.families.body, first, last);

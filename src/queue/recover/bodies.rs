@@ -15,7 +15,7 @@ use crate::queue::store::message::MessageReader;
 use crate::queue::store::partition::Partition;
 
 impl Recovery<'_> {
-    /// Reads bodies, the newest first. A message whose body is not what was received is moved.
+    /// Reads heads and bodies, the newest first. A message that is not as it was received is moved.
     pub(super) fn check_bodies(&mut self, depth: Depth) -> Result<(), QueueFault> {
         let (mut bodies, mut bytes) = (0, 0);
         let mut envelopes = self.iterate(self.families.envelope);
@@ -48,8 +48,8 @@ impl Recovery<'_> {
         Ok(())
     }
 
-    /// Chunks at the end of the family without a message: what an unsynced write left when the
-    /// power went before the mark of its stream was written.
+    /// Removes chunks without a message at the end of the family: an unsynced write left them when the
+    /// power went before the mark of the stream was on disk.
     pub(super) fn sweep_stray_tail(&mut self) -> Result<(), QueueFault> {
         let mut chunks = self.iterate(self.families.body);
         let mut bytes = 0;
@@ -76,11 +76,11 @@ impl Recovery<'_> {
                 chunks.prev();
             }
         }
-        // What lies before an unreadable chunk is not the end of the family any more.
+        // Chunks before an unreadable one are not the end of the family.
         if_table(chunks.status())
     }
 
-    /// As `sweep_stray_tail` after a damaged log, when the envelope may be what was lost: nothing is dropped.
+    /// As `sweep_stray_tail`, after a damaged log: the envelope may be lost, so the chunks are kept.
     pub(super) fn keep_stray_chunks(&mut self) -> Result<(), QueueFault> {
         let mut chunks = self.iterate(self.families.body);
         let mut last = Vec::new();
@@ -112,7 +112,7 @@ impl Recovery<'_> {
         if_table(chunks.status())
     }
 
-    /// Heads without an envelope: only lost rows leave them.
+    /// Keeps heads without an envelope: lost rows have left them.
     pub(super) fn keep_stray_heads(&mut self) -> Result<(), QueueFault> {
         let mut heads = self.iterate(self.families.head);
         heads.seek_to_first();
@@ -137,7 +137,7 @@ impl Recovery<'_> {
         while let Some((mark_key, record)) = marks.item() {
             if let (Some(id), key::ID_KEY_LEN) = (key::id_of(mark_key), mark_key.len()) {
                 let mut batch = WriteBatch::default();
-                // A mark beside an envelope is what a salvaged log may leave; the message stays.
+                // A salvaged log may leave a mark beside an envelope; the message stays.
                 if self.has_envelope(id)? {
                     self.repaired("stream mark of a finished message removed", mark_key);
                 } else if !self.lost.any_of_mail() || self.keep_body(id, "it has no envelope") {

@@ -62,8 +62,8 @@ impl Recovery<'_> {
         Ok(())
     }
 
-    /// Checks the jobs of one message. Who is in none of them has ended, unless one cannot be
-    /// understood or rows are lost.
+    /// Checks the jobs of one message. Recipients in no job have ended, unless a job is unreadable or
+    /// rows are lost.
     fn check_jobs(
         &mut self,
         id: MessageId,
@@ -73,7 +73,7 @@ impl Recovery<'_> {
     ) -> Result<(), QueueFault> {
         let mut covered = vec![false; envelope.recipients.len()];
         let (mut kept, mut moved) = (0, false);
-        // The latest first: should an earlier one have come back, they name the same recipients.
+        // The latest first: an earlier one that has come back names the same recipients.
         for (job_key, record) in jobs.iter().rev() {
             let why = match read_job(job_key, record, covered.len()) {
                 Ok(job) => match self.stale(id, &job, &covered)? {
@@ -95,7 +95,7 @@ impl Recovery<'_> {
             return self.make_job(id, envelope);
         }
         if kept == 0 {
-            // Some may have been served; whom to try again is for a person to say.
+            // Some recipients may have been served; the operator decides whom to try again.
             self.found.messages -= 1;
             self.found.body_bytes -= envelope.body.bytes;
             let recipients = covered.len() as u64;
@@ -113,7 +113,7 @@ impl Recovery<'_> {
         Ok(())
     }
 
-    /// Whether a job is not as it was left last. Only lost rows bring such a one back.
+    /// Why a job is an old version of itself, if so. Only lost rows bring one back.
     fn stale(
         &self,
         id: MessageId,
@@ -130,8 +130,8 @@ impl Recovery<'_> {
         Ok(is_stale.then_some("no schedule entry: the job has ended or was rescheduled"))
     }
 
-    /// A message without a job would lie here for ever. No write of ours leaves one behind, and
-    /// nothing is known to be lost: all of its recipients are tried.
+    /// A message without a job would never be tried. No write of ours leaves one, and no rows are known
+    /// to be lost, so all of its recipients are tried.
     fn make_job(&mut self, id: MessageId, envelope: &Envelope<'_>) -> Result<(), QueueFault> {
         let job = Job::fresh(envelope.received_ms, envelope.recipients.len());
         self.mark()?;
@@ -139,7 +139,7 @@ impl Recovery<'_> {
         job.encode(&mut record).expect("a job without a reply has no field that could be too long");
         let mut batch = WriteBatch::default();
         batch.put_cf(self.families.job, key::of_job(id, job.number), record);
-        // Written twice it would be there for ever: what removes it removes one of them.
+        // A second entry would stay forever: a `SingleDelete` removes one of two.
         if !self.has_due(id, &job)? {
             batch.put_cf(self.families.due, key::of_due(job.due_ms, id, job.number), []);
         }
@@ -149,7 +149,7 @@ impl Recovery<'_> {
         Ok(())
     }
 
-    /// Brings an envelope of version 1 to today's form; its trace field becomes the head.
+    /// Rewrites an envelope of version 1; its trace field becomes the head.
     fn upgrade(&mut self, id: MessageId, record: &[u8]) -> Result<(), QueueFault> {
         let upgraded = Envelope::upgrade(record).map_err(QueueFault::Record)?;
         let Some(Upgraded { envelope, head }) = upgraded else { return Ok(()) };
@@ -162,8 +162,8 @@ impl Recovery<'_> {
         Ok(())
     }
 
-    /// A schedule entry stood for a job that is lost. Others of its message may be there and be
-    /// served, so a copy of it goes to quarantine for the sake of those recipients.
+    /// The job of a schedule entry is lost. Other jobs of its message may be served, so a copy of the
+    /// message goes to quarantine for the recipients of the lost one.
     pub(super) fn note_lost_job(&mut self, id: MessageId) -> Result<(), QueueFault> {
         let is_evidence = self.lost.includes(family::JOB) && !self.lost.includes(family::DUE);
         if !is_evidence {

@@ -62,7 +62,7 @@ pub fn open(spec: &PartitionSpec) -> Result<(Partition, Recovered), SpoolFault> 
             {
                 repairs += 1;
                 let lost = started.lost;
-                // It cannot be read in part and written at the same time.
+                // The database must be closed before it is repaired.
                 drop(started);
                 found.forget_counts();
                 let opened = rescue_or_set_aside(spec, why, &mut found)?;
@@ -78,7 +78,7 @@ pub fn open(spec: &PartitionSpec) -> Result<(Partition, Recovered), SpoolFault> 
     let Started { mut partition, depth, lost } = started;
     let ledger = open_ledger(&partition, spec, copied, lost, &mut found)?;
     if depth == Depth::All && found.not_moved == 0 {
-        // Everything was looked at; a suspicion of the last moment is kept.
+        // Everything was read, so the suspicion is settled.
         let cleared = partition.copies().clear_suspicion();
         cleared.map_err(|cause| SpoolFault::io(partition.copies().folder(), cause))?;
     }
@@ -103,7 +103,7 @@ impl Started {
     fn new(spec: &PartitionSpec, opened: Opened, copied: CopiedLedger) -> Started {
         let partition = Partition::over(spec, opened.db, copied);
         let suspected = partition.copies().suspicion().is_some();
-        // A ledger that cannot be read is met again, and dealt with, by recovery.
+        // Recovery deals with an unreadable ledger.
         let known = known_lost(&partition).unwrap_or_default();
         let mut lost = opened.lost.union(known).union(partition.copies().lost());
         if is_behind_its_counts(&partition) {
@@ -119,14 +119,14 @@ impl Started {
     }
 }
 
-/// What an earlier start knew to be lost, and has not come to the end of.
+/// The rows that an unfinished earlier start knew to be lost.
 fn known_lost(partition: &Partition) -> Result<Lost, rocksdb::Error> {
     let mending = partition.db().get_pinned_cf(partition.families().default, MENDING_KEY)?;
     Ok(mending.map_or(Lost::default(), |value| Lost::from_bytes(&value)))
 }
 
-/// Whether the counts outside of the database know of more than its own ledger. They are
-/// written after the batch that they count, so that a sound database is never behind them.
+/// Whether the database is behind the copy of its ledger. The copy is written after the batch that it
+/// counts, so a sound database never is.
 fn is_behind_its_counts(partition: &Partition) -> bool {
     let stored = partition.db().get_pinned_cf(partition.families().default, LEDGER_KEY);
     let stored = stored.ok().flatten().and_then(|record| Ledger::decode(&record).ok());
@@ -134,9 +134,8 @@ fn is_behind_its_counts(partition: &Partition) -> bool {
     inside.or_more(&partition.known_outside()) != inside
 }
 
-/// Reads the ledger. What is known outside of the database counts where that is behind. Where
-/// mail was moved out, is missing or has come back, the ledger is brought in line with what is
-/// there, on disk too: the next start has nothing to tell, but the quarantine keeps a record.
+/// Reads the ledger, takes over the copy where the database is behind it, and brings the ledger in
+/// line with the stored mail.
 fn open_ledger(
     partition: &Partition,
     spec: &PartitionSpec,
@@ -162,11 +161,11 @@ fn open_ledger(
     let mut ledger = inside.or_more(&partition.known_outside());
     if partition.is_writable() {
         let mending = partition.db().get_pinned_cf(default, MENDING_KEY).map_err(at)?.is_some();
-        // Only what was told may be brought in line: otherwise the audit could not fail.
+        // Only reported damage may be brought in line; otherwise the audit could not fail.
         if known.is_none() || mending || ledger != inside || !found.notices.is_empty() {
             let queued = Queued::count(partition.db().raw_iterator_cf(partition.families().job));
             let queued = queued.map_err(at)?.recipients;
-            // A ledger that belongs to the mail beside it tells how many ends were lost with it.
+            // The stored ledger belongs to the stored mail, so it tells how many ends were lost.
             let ends = match known.is_some() && !lost.includes(family::DEFAULT) {
                 true => ledger.ended.total() - inside.ended.total(),
                 false => 0,
@@ -181,8 +180,8 @@ fn open_ledger(
             }
             partition.write(batch).map_err(at)?;
         }
-        // Without copies mail is as safe as before; only its loss would be harder to see. The
-        // list of files was written anew when the database was opened.
+        // Without copies mail is as safe as before; only its loss would be harder to detect. Opening
+        // the database wrote a new manifest.
         for cause in [partition.copy_ledger(&ledger).err(), partition.copy_list().err()]
             .into_iter()
             .flatten()
@@ -195,8 +194,8 @@ fn open_ledger(
     Ok(ledger)
 }
 
-/// Tells how many recipients are missing beyond those that were moved to quarantine with their
-/// records, or are back, and leaves a record there: until someone removes it, the audit is not clean.
+/// Reports recipients that are missing, beyond those moved to quarantine with their records, or queued
+/// again. A record in quarantine keeps the audit from being clean until someone removes it.
 fn tell_miscount(
     spec: &PartitionSpec,
     miscount: Miscount,
@@ -222,7 +221,7 @@ fn is_damage(partition: &Partition, why: &str) -> bool {
     partition.is_writable() && Cause::of(why) == Cause::Damage
 }
 
-/// The fault of a start that recovery could not bring to its end.
+/// The fault of a start that recovery could not finish.
 fn stopped(spec: &PartitionSpec, fault: QueueFault) -> SpoolFault {
     match fault {
         QueueFault::Store(cause) => SpoolFault::store(spec.path(), cause),

@@ -45,7 +45,7 @@ use crate::queue::store::found::Recovered;
 use crate::queue::store::partition::Partition;
 use crate::queue::store::spec::PartitionSpec;
 
-/// Looks through a partition and, unless it is only to look, puts it right.
+/// Reads a partition and, unless `depth` is `Look`, repairs it.
 pub fn run(
     partition: &Partition,
     spec: &PartitionSpec,
@@ -120,7 +120,7 @@ impl<'r> Recovery<'r> {
         Ok(())
     }
 
-    /// Whether all of the family can be read. What is in it others look at.
+    /// Reads the family `default` to its end. Others read its content.
     fn read_default(&self) -> Result<(), QueueFault> {
         let mut rows = self.iterate(self.families.default);
         rows.seek_to_first();
@@ -131,22 +131,21 @@ impl<'r> Recovery<'r> {
         Ok(())
     }
 
-    /// From here on the ledger may be behind what is there. Ordered before the change by the log.
+    /// Marks that the ledger may be behind the stored mail. The log keeps the mark before the change.
     pub(super) fn mark(&mut self) -> Result<(), QueueFault> {
         if !self.marked {
             let lost = self.lost.to_bytes();
             let mut batch = WriteBatch::default();
             batch.put_cf(self.families.default, MENDING_KEY, lost);
-            // Durable at once: a power cut must not forget what is lost, for the log that showed it
-            // is gone.
+            // Durable at once: the log that showed the loss is gone after a power cut.
             self.partition.write(batch)?;
             self.marked = true;
         }
         Ok(())
     }
 
-    /// No id at or below this one is given out again. The record written last is also the one that a
-    /// newer Ringpost has written, if one has: then nothing is changed.
+    /// Finds the largest id, which is never given again. The newest envelope also shows whether a newer
+    /// Ringpost has written here: then nothing is changed.
     fn find_newest(&mut self) -> Result<(), QueueFault> {
         let mut envelopes = self.iterate(self.families.envelope);
         envelopes.seek_to_last();
@@ -176,7 +175,7 @@ impl<'r> Recovery<'r> {
 
     pub(super) fn iterate(&self, family: &rocksdb::ColumnFamily) -> DBRawIterator<'r> {
         let mut options = ReadOptions::default();
-        // Read once: it shall not push out what serving needs.
+        // Read once; it must not evict what serving needs.
         options.fill_cache(false);
         options.set_readahead_size(1 << 20);
         self.partition.db().raw_iterator_cf_opt(family, options)

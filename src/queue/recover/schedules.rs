@@ -25,7 +25,7 @@ impl Recovery<'_> {
         Ok(())
     }
 
-    /// Each job has its entry by now, so entries are only looked at when there are more.
+    /// Each job has its entry by now, so entries are checked only when there are more.
     pub(super) fn scan_due(&mut self) -> Result<(), QueueFault> {
         let mut entries = self.iterate(self.families.due);
         let mut count = 0;
@@ -74,7 +74,7 @@ impl Recovery<'_> {
         Ok(())
     }
 
-    /// Each kept message has its row by now, so rows are only looked at when there are more.
+    /// Each kept message has its row by now, so rows are checked only when there are more.
     pub(super) fn scan_kept(&mut self) -> Result<(), QueueFault> {
         let mut rows = self.iterate(self.families.kept);
         let mut count = 0;

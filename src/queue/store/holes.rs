@@ -12,11 +12,11 @@ use rocksdb::Error;
 /// the same message at the same time may be passed over.
 const STEP_BYTES: usize = 16;
 
-/// Answers an iterator at the first readable row behind `last`, or at the end if there is none; with
-/// a fault where even the end is unreadable. `met` hears of every fault on the way.
+/// Returns an iterator at the first readable row behind `last`, or at the end if there is none; with a
+/// fault if even the end is unreadable. `met` is called with every fault on the way.
 ///
-/// Each seek is made by an iterator of its own: after a fault, RocksDB 11.8 may answer a seek to a
-/// sound block with the fault of the last one.
+/// Each seek has its own iterator: after a fault, RocksDB 11.8 may report the same fault for a seek to
+/// a sound block.
 pub fn skip<'d>(
     open: &dyn Fn() -> DBRawIterator<'d>,
     last: &[u8],

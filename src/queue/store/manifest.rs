@@ -91,18 +91,18 @@ pub fn copy(folder: &Path, copies: &Copies) -> io::Result<()> {
     Ok(())
 }
 
-/// Removes the copies: another database comes in the place of theirs.
+/// Removes the copies, because another database takes the place of theirs.
 pub fn forget(copies: &Copies) -> io::Result<()> {
     copies.manifests()?.into_iter().try_for_each(|(_, path)| fs::remove_file(path))
 }
 
-/// What is to be written so that the list of files is as it was written last.
+/// A list of files mended from its copy.
 pub struct Mended {
     pub why: &'static str,
     name: OsString,
-    /// The bytes of the manifest, if they are to be another's than those there.
+    /// The new bytes of the manifest, if they differ.
     bytes: Option<Vec<u8>>,
-    /// Entries were given up, and tables that they name may be taken for nobody's.
+    /// Entries were cut off, and RocksDB may remove the tables that they named.
     pub is_cut: bool,
 }
 
@@ -123,8 +123,7 @@ fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
     fs::rename(fresh, path)
 }
 
-/// Compares the list of files with its copy. `None`: it is as it should be, or there is nothing to
-/// mend it from.
+/// Compares the list of files with its copy. `None`: it is sound, or there is no copy.
 pub fn mended(folder: &Path, copies: &Copies) -> io::Result<Option<Mended>> {
     let copy = copies.manifests()?.into_iter().max_by_key(|(name, _)| number_of(name));
     let copy = match copy {
@@ -159,7 +158,7 @@ pub fn mended(folder: &Path, copies: &Copies) -> io::Result<Option<Mended>> {
     };
     let sound = bytes.as_deref().map(|bytes| scan(bytes).sound_bytes);
     let is_cut = bytes.as_ref().map(Vec::len) != sound;
-    // RocksDB 11.8 may read garbage behind the last entry for ever.
+    // RocksDB 11.8 may loop forever over garbage behind the last entry.
     let bytes = bytes.map(|mut bytes| {
         bytes.truncate(sound.unwrap_or(0));
         bytes
@@ -170,7 +169,7 @@ pub fn mended(folder: &Path, copies: &Copies) -> io::Result<Option<Mended>> {
 /// The manifest in use, if `CURRENT` names one.
 pub fn current(folder: &Path) -> Option<PathBuf> {
     let text = fs::read_to_string(folder.join(CURRENT)).ok()?;
-    // RocksDB reads no other.
+    // RocksDB accepts no other form.
     let path = folder.join(text.strip_suffix('\n')?);
     (path.parent() == Some(folder) && path.is_file()).then_some(path)
 }
@@ -224,7 +223,7 @@ fn reaches_page_end(bytes: &[u8], place: usize) -> bool {
         let part = bytes.get(from..to.min(bytes.len())).unwrap_or_default();
         part.len() >= ZEROS_MIN && part.iter().all(|byte| *byte == 0)
     };
-    // An entry spans several pages at most; the first that did not come decides.
+    // An entry spans few pages; the first that was not written decides.
     zeros(place, page_end)
         || (page_end..place + BLOCK_BYTES)
             .step_by(PAGE_BYTES)
@@ -308,7 +307,7 @@ mod tests {
             let expected = is_cut.then_some(sound / ENTRY * ENTRY);
             assert_eq!(torn_at(&log), expected, "{name}");
         }
-        // What was synced long ago is not taken for the end, whatever became of it.
+        // A hole far before the end is not taken for a torn end.
         let mut long = whole;
         long[PAGE_BYTES..2 * PAGE_BYTES].fill(0);
         long.resize(PAGE_BYTES + CUT_BYTES_MAX + ENTRY, b'x');

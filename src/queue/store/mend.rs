@@ -21,7 +21,7 @@ use crate::queue::store::log_file::HEAD_BYTES;
 use crate::queue::store::log_file::Part;
 use crate::queue::store::log_file::fragment;
 
-/// Mends one log. Answers how many batches were given up.
+/// Mends one log. Returns how many batches were given up.
 pub fn mend(path: &Path) -> io::Result<u64> {
     let file = File::options().read(true).write(true).open(path)?;
     let mut given_up = 0;
@@ -44,8 +44,8 @@ pub fn mend(path: &Path) -> io::Result<u64> {
     Ok(given_up)
 }
 
-/// Where the batches begin that a bad fragment of this block cuts short. `begun` is where the one
-/// under way began.
+/// Where the batch begins that a bad fragment of this block cuts short. `begun` is the start of the
+/// batch under way.
 fn broken_in(block: &[u8], at: u64, begun: &mut Option<u64>) -> Option<u64> {
     let mut place = 0;
     while place + HEAD_BYTES <= block.len() {

@@ -67,7 +67,7 @@ impl StoreMemory {
         }
     }
 
-    /// What the memtables hold now.
+    /// Bytes in the memtables now.
     pub fn used_bytes(&self) -> usize {
         self.buffers.get_usage()
     }
@@ -77,11 +77,10 @@ impl StoreMemory {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LogRecovery {
     /// A torn end is normal after a crash and ends the log. Damage before the end is not, and is
-    /// refused, so that we learn of it: PointInTime, RocksDB's default, would drop all that
-    /// follows a flipped bit, acknowledged or not, without a word.
+    /// refused, so that it is reported: PointInTime, RocksDB's default, would silently drop all
+    /// that follows a flipped bit, acknowledged or not.
     Strict,
-    /// After `Strict` refused: everything that can be read. Holes this leaves in a message are
-    /// found by `recover`.
+    /// After `Strict` refused: everything readable. `recover` finds the holes that this leaves.
     Salvage,
 }
 
@@ -100,7 +99,7 @@ pub fn database(
     // All families of a message reach SST files together, so a flush frees its log at once, and
     // no family can be ahead of another should the log be lost.
     options.set_atomic_flush(true);
-    // The default, said aloud: a write is in the log's file before the call returns.
+    // The default, made explicit: a write is in the log's file before the call returns.
     options.set_manual_wal_flush(false);
     // fdatasync: the log is preallocated, its size and extents are all that the sync needs.
     options.set_use_fsync(false);
@@ -123,7 +122,7 @@ pub fn database(
     // No statistics thread, no dumps.
     options.set_stats_dump_period_sec(0);
     options.set_stats_persist_period_sec(0);
-    // Every file is looked at by us when it is needed, not all of them at start.
+    // Files are opened when they are needed, not all at start.
     options.set_skip_stats_update_on_db_open(true);
     // Rewritten past this; the default of 1 GB makes old spools slow to open.
     options.set_max_manifest_file_size(16 << 20);

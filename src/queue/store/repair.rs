@@ -54,7 +54,7 @@ pub struct Opened {
     pub lost: Lost,
 }
 
-/// Makes the database of a new partition; one that was made before is left as it is.
+/// Makes the database of a new partition, unless it exists.
 pub fn create(spec: &PartitionSpec) -> Result<(), SpoolFault> {
     let path = spec.path();
     point("spool::before_partition");
@@ -77,13 +77,13 @@ pub fn open_for_reading(spec: &PartitionSpec) -> Result<DB, SpoolFault> {
 }
 
 pub fn open_database(spec: &PartitionSpec, found: &mut Recovered) -> Result<Opened, SpoolFault> {
-    // An operator makes an empty folder when a partition is truly lost.
+    // The operator makes an empty folder when a partition is lost.
     if is_empty(&spec.path())? {
         manifest::forget(&spec.copies()).map_err(|cause| SpoolFault::io(spec.path(), cause))?;
         create(spec)?;
     }
     mend_list(spec, found)?;
-    // What a compaction met no reader may ever meet, so it is not looked for.
+    // No reader may ever meet the damage that a compaction has met, so it is not searched for.
     let met = spec.copies().suspicion();
     if let Some(why) = met.filter(|why| Cause::of(why) == Cause::Damage && table_in(why).is_some())
     {
@@ -97,7 +97,7 @@ pub fn open_database(spec: &PartitionSpec, found: &mut Recovered) -> Result<Open
         Err(cause) => damage_or_fault(spec, cause)?,
     };
     if table_in(&why).is_some() {
-        // Neither the log nor the list of files is to blame.
+        // Neither the log nor the manifest is at fault.
         return rescue_or_set_aside(spec, why, found);
     }
     let copies = copy_logs(spec, "log")?;
@@ -125,14 +125,14 @@ pub fn open_database(spec: &PartitionSpec, found: &mut Recovered) -> Result<Open
         Err(cause) => {
             let why = damage_or_fault(spec, cause)?;
             put_back(spec, &copies)?;
-            // The whole folder is kept; copies of its log are not needed beside it.
+            // The whole folder is kept, so copies of its log are not needed.
             let _ = fs::remove_dir_all(copies);
             rescue_or_set_aside(spec, why, found)
         }
     }
 }
 
-/// Makes a sound database of what can be read, or an empty one where nothing can.
+/// Makes a sound database of the readable rows, or an empty one if nothing can be read.
 pub fn rescue_or_set_aside(
     spec: &PartitionSpec,
     why: String,
@@ -162,7 +162,7 @@ pub fn rescue_or_set_aside(
     Ok(Opened { db, depth: Depth::All, lost: lost.unwrap_or_default() })
 }
 
-/// Puts the list of files right before RocksDB reads it; see `manifest`.
+/// Mends the list of files before RocksDB reads it; see `manifest`.
 fn mend_list(spec: &PartitionSpec, found: &mut Recovered) -> Result<(), SpoolFault> {
     let at = |cause| SpoolFault::io(spec.path(), cause);
     let Some(mended) = manifest::mended(&spec.path(), &spec.copies()).map_err(at)? else {
@@ -179,7 +179,7 @@ fn mend_list(spec: &PartitionSpec, found: &mut Recovered) -> Result<(), SpoolFau
     Ok(())
 }
 
-/// See `manifest`. Answers which one was cut; a copy of it as it was is in `copies`.
+/// Cuts a torn end off the manifest and returns its path; a copy of it is in `copies`.
 fn cut_torn_end(spec: &PartitionSpec, copies: &Path) -> Result<Option<PathBuf>, SpoolFault> {
     let Some(path) = manifest::current(&spec.path()) else { return Ok(None) };
     let at = |cause| SpoolFault::io(&path, cause);
@@ -191,8 +191,8 @@ fn cut_torn_end(spec: &PartitionSpec, copies: &Path) -> Result<Option<PathBuf>, 
     Ok(Some(path))
 }
 
-/// Gives all tables a second name in `copies`. `false`: the file system has no second names (EPERM),
-/// and what cannot be kept must not be risked.
+/// Gives all tables a second name in `copies`. `false`: the file system has no hard links (EPERM), and
+/// tables that cannot be kept must not be risked.
 fn keep_tables(spec: &PartitionSpec, copies: &Path) -> Result<bool, SpoolFault> {
     match manifest::keep_files(&spec.path(), copies, manifest::is_table) {
         Ok(()) => sync_folder(copies).map(|()| true),
@@ -220,7 +220,7 @@ enum Adding {
 /// those would drop their tables.
 fn check_families(spec: &PartitionSpec) -> Result<Adding, SpoolFault> {
     let listed = DB::list_cf(&spec.database(LogRecovery::Strict), spec.path());
-    // A list that cannot be read, in part or at all, is damage, and met again.
+    // An unreadable list is damage, which opening the database will meet.
     let Ok(names) = listed else { return Ok(Adding::Nothing) };
     let known = spec.layout.families;
     let old = spec.layout.families_of(spec.format);
@@ -237,8 +237,8 @@ fn check_families(spec: &PartitionSpec) -> Result<Adding, SpoolFault> {
     Err(SpoolFault::Foreign { path: spec.path(), cause })
 }
 
-/// Manifest and logs as they were found: mending them has not helped. Each is whole under its name
-/// before the next: a kill or a power cut in between leaves the old file or the new one.
+/// Restores manifest and logs as they were found, because mending them has not helped. Each file is
+/// complete before the next begins, so a crash leaves the old file or the new one.
 fn put_back(spec: &PartitionSpec, copies: &Path) -> Result<(), SpoolFault> {
     let at = |cause| SpoolFault::io(copies, cause);
     let fresh = spec.spool.join(format!("p{:02}.part", spec.id.0));
@@ -265,7 +265,7 @@ fn open_as(
     DB::open_cf_descriptors(&options, spec.path(), spec.families())
 }
 
-/// Damage is answered with its text; everything else stops the start.
+/// Returns the text of damage; any other fault stops the start.
 fn damage_or_fault(spec: &PartitionSpec, cause: rocksdb::Error) -> Result<String, SpoolFault> {
     let text = cause.into_string();
     match manifest::is_damaged(&spec.path(), &text) {
@@ -274,7 +274,7 @@ fn damage_or_fault(spec: &PartitionSpec, cause: rocksdb::Error) -> Result<String
     }
 }
 
-/// See `mend`; the copies stay as they are.
+/// Mends all logs; see `mend`. The copies stay as they were.
 fn mend_logs(spec: &PartitionSpec) -> Result<(), SpoolFault> {
     let at = |cause| SpoolFault::io(spec.path(), cause);
     for entry in fs::read_dir(spec.path()).map_err(at)? {
@@ -310,7 +310,7 @@ fn copy_logs(spec: &PartitionSpec, what: &str) -> Result<PathBuf, SpoolFault> {
 /// Moves the folder to quarantine and makes an empty partition in its place.
 fn set_aside(spec: &PartitionSpec, why: String, found: &mut Recovered) -> Result<(), SpoolFault> {
     let folder = rescue::move_aside(spec)?;
-    // An empty folder is a partition to be made; should we die here, the next start makes it.
+    // The next start makes a partition of an empty folder, should this one be cut short here.
     make_folder(&spec.path())?;
     sync_folder(&spec.spool)?;
     found.quarantined += 1;

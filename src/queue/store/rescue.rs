@@ -55,7 +55,7 @@ struct Range {
     before: Option<Vec<u8>>,
 }
 
-/// Ends what an earlier start was doing when it died.
+/// Completes or undoes a rescue that was cut short.
 pub fn finish(spec: &PartitionSpec) -> Result<(), SpoolFault> {
     let (path, fresh) = (spec.path(), beside(spec, "new"));
     if fresh.is_dir() && !path.exists() {
@@ -66,8 +66,8 @@ pub fn finish(spec: &PartitionSpec) -> Result<(), SpoolFault> {
     remove(&beside(spec, "view"))
 }
 
-/// Puts a sound database in the place of a damaged, closed one. `None`: nothing of it can be read,
-/// and it stays as it is.
+/// Replaces a damaged, closed database by a sound one. `None`: nothing of it can be read, and it stays
+/// as it is.
 pub fn rescue(
     spec: &PartitionSpec,
     why: &str,
@@ -103,7 +103,7 @@ pub fn move_aside(spec: &PartitionSpec) -> Result<PathBuf, SpoolFault> {
     let folder = folder.expect("some number is free");
     fs::rename(spec.path(), &folder).map_err(|cause| SpoolFault::io(spec.path(), cause))?;
     sync_folder(&spec.quarantine())?;
-    // They are of no use to the database that comes in its place.
+    // The copies do not belong to the database that takes its place.
     manifest::forget(&spec.copies()).map_err(|cause| SpoolFault::io(&spec.spool, cause))?;
     Ok(folder)
 }
@@ -147,7 +147,7 @@ pub fn open_leniently(spec: &PartitionSpec, folder: &Path) -> Result<DB, rocksdb
         &spec.memory,
         LogRecovery::Salvage,
         spec.id,
-        // What it has to say is told as one notice.
+        // One notice reports all of the damage.
         std::sync::Arc::new(|_| ()),
     );
     options.set_paranoid_checks(false);
@@ -174,7 +174,7 @@ fn copy_rows(spec: &PartitionSpec, view: &Path, fresh: &Path) -> Result<Option<L
     while !ranges.is_empty() {
         let db = match open_leniently(spec, view) {
             Ok(db) => db,
-            // A view without some tables: what they hide stays hidden.
+            // The view without these tables does not open: their rows stay lost.
             Err(_) if !left_out.is_empty() => break,
             Err(cause) if manifest::is_damaged(view, cause.as_ref()) => return Ok(None),
             Err(cause) => return Err(store(cause)),
@@ -195,7 +195,7 @@ fn copy_rows(spec: &PartitionSpec, view: &Path, fresh: &Path) -> Result<Option<L
         ranges = gaps;
     }
     let default = target.cf_handle(DEFAULT).expect("opened with every family");
-    // Copied with the rest: what an earlier start knew to be lost.
+    // The copied rows include what an earlier start knew to be lost.
     let earlier = target.get_cf(default, MENDING_KEY).map_err(store)?;
     let lost = earlier.map_or(lost, |bytes| lost.union(Lost::from_bytes(&bytes)));
     target.put_cf(default, MENDING_KEY, lost.to_bytes()).map_err(store)?;
@@ -256,7 +256,7 @@ fn copy_range(
         met(cause);
         rows = holes::skip(&open, &last, &mut met);
         if let Some(cause) = strange {
-            // Too few descriptors, for one: that is no reason to give rows up.
+            // A fault that is not damage, such as too few descriptors, must not cost rows.
             return Err(cause);
         }
         let before = rows.key().map(<[u8]>::to_vec).or_else(|| range.before.clone());

@@ -15,10 +15,10 @@ use crate::base::limits::UNSETTLED_MS_MAX;
 
 const SLOTS: usize = 16;
 
-/// Milliseconds of one slot: so much too old a delivery is taken for at most.
+/// Milliseconds of one slot: the maximum error of a recorded age.
 const SLOT_MS: u64 = UNSETTLED_MS_MAX / (SLOTS as u64 / 2);
 
-/// A slot has the time of its oldest delivery above, how many there are below.
+/// A slot has the time of its oldest delivery in its upper bits, the count in its lower bits.
 const COUNT_BITS: u32 = 16;
 
 const COUNT: u64 = (1 << COUNT_BITS) - 1;
@@ -27,14 +27,14 @@ const _: () = assert!(UNSETTLED_MAX < COUNT as usize);
 
 const _: () = assert!(SLOT_MS > 0);
 
-/// What a partition knows of its deliveries.
+/// The unsettled deliveries of a partition.
 #[derive(Debug)]
 pub(in crate::queue) struct UnsettledCounts {
     /// Under way, or done and not settled yet.
     pub(in crate::queue) all: AtomicUsize,
-    /// Of these, those that a server has taken, by when it had.
+    /// Of these, deliveries that the remote has accepted, by time.
     taken: [AtomicU64; SLOTS],
-    /// What times are counted from.
+    /// The origin of all times here.
     since: Instant,
 }
 
@@ -43,13 +43,13 @@ impl UnsettledCounts {
         UnsettledCounts { all: AtomicUsize::new(0), taken: Default::default(), since }
     }
 
-    /// Notes one that was taken now. Answers its slot.
+    /// Notes a delivery that was accepted now. Returns its slot.
     pub(in crate::queue) fn enter(&self, now: Instant) -> u8 {
         let now_ms = self.ms(now);
         let place = (now_ms / SLOT_MS) as usize % SLOTS;
         let with_one_more = |slot: u64| match slot & COUNT {
             0 => now_ms << COUNT_BITS | 1,
-            // Clocks of two cores were read in the other order.
+            // Two cores may read their clocks in the other order.
             count => (slot >> COUNT_BITS).min(now_ms) << COUNT_BITS | (count + 1),
         };
         let slot = &self.taken[place];
@@ -69,7 +69,7 @@ impl UnsettledCounts {
         self.taken[place as usize].fetch_sub(1, Ordering::Relaxed);
     }
 
-    /// Whether one that was taken too long ago is still here.
+    /// Whether a delivery that was accepted too long ago is still unsettled.
     pub(in crate::queue) fn is_late(&self, now: Instant) -> bool {
         let now_ms = self.ms(now);
         self.taken.iter().any(|slot| {

@@ -1,0 +1,27 @@
+//! The end of a commit thread: whoever waits for it must learn that it is gone.
+
+use std::sync::Arc;
+use std::thread;
+
+use crate::base::PartitionId;
+use crate::queue::commit::lane::Lane;
+
+/// Called once when a partition fails, with the cause. It must not block.
+pub type OnFatal = Arc<dyn Fn(PartitionId, &str) + Send + Sync>;
+
+/// Marks the lane when the thread ends, also by a panic.
+pub(super) struct Goodbye {
+    pub(super) lane: Arc<Lane>,
+    pub(super) on_fatal: OnFatal,
+}
+
+impl Drop for Goodbye {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            self.lane.set_failed();
+            (self.on_fatal)(self.lane.partition, "the commit thread panicked");
+        }
+        self.lane.set_gone();
+        self.lane.ring();
+    }
+}

@@ -264,12 +264,16 @@ fn a_failing_proxy_is_reported_and_the_host_is_not_blamed() {
         ("down", How::Silent, proxy_says("cannot connect: connection refused"), "other"),
     ];
     let next = format!("smtp:{}", receiver.address);
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("password");
+    fs::write(&file, "sesame\n").expect("the folder is writable");
+    let login = format!("proxy_user = 'us'\nproxy_password_file = '{}'", file.display());
     let mut config = String::new();
     let mut proxies = Vec::new();
     for (name, how, ..) in &rows {
         let address = if *name == "down" { nobody } else { socks(*how).0 };
-        let login = if *name == "refused" { "us:sesame@" } else { "" };
-        config += &source(name, &format!("proxy = 'socks5://{login}{address}'"));
+        let login = if *name == "refused" { login.as_str() } else { "" };
+        config += &source(name, &format!("proxy = 'socks5://{address}'\n{login}"));
         config += &by(name, &next);
         proxies.push(address);
     }

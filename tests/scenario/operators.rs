@@ -532,7 +532,7 @@ fn a_pause_survives_a_restart_and_a_damaged_file_does_not_prevent_the_start() {
     sink.await_mail("Subject: patient");
     await_empty(&rig);
     let log = rig.server.log_text();
-    assert!(log.contains("says nothing of what was paused"), "{log}");
+    assert!(log.contains("pauses.json.bad"), "{log}");
     assert!(rig.folder.path().join("spool/pauses.json.bad").exists());
     ask(&rig, &["destination", "pause", "127.0.0.1"]);
     let rig = restart(rig, &plan, |_| ());

@@ -322,7 +322,7 @@ enum RouteArguments {
         /// The listener that the mail comes in by.
         #[arg(long, value_name = "NAME")]
         listener: Option<String>,
-        /// Whose mail it is, as the header of `delivery.tenant_header` says.
+        /// The tenant that the mail belongs to, as `network.tenant` names it.
         #[arg(long, value_name = "NAME")]
         tenant: Option<String>,
         /// Its campaign, as the header of `delivery.campaign_header` says.

@@ -47,6 +47,7 @@ use crate::config::value::MonitorListen;
 use crate::config::value::Partitions;
 use crate::config::value::Protocol;
 use crate::config::value::ReplyText;
+use crate::config::value::Stream;
 use crate::config::value::TlsMode;
 use crate::config::value::TlsVersion;
 
@@ -100,6 +101,8 @@ config! {
     listeners: Vec<ListenerConfig>,
     /// Who may send what through.
     relay: RelayConfig,
+    /// Networks whose mail belongs to a tenant; may be none.
+    networks: Vec<NetworkConfig>,
     /// How much of everything.
     limits: LimitsConfig,
     /// How long for everything.
@@ -207,7 +210,7 @@ section! {
 section! {
     /// Who may send what through this server. Whatever no rule here allows is refused with 550 5.7.1.
     pub struct RelayConfig at "relay" {
-        /// Networks that may send to any domain.
+        /// Networks that may send to any domain. Their mail belongs to no tenant; see `[[network]]`.
         networks: Vec<IpNet> = Is("['127.0.0.0/8', '::1/128']"), Live;
         /// Recipient domains that are accepted from anyone: "example.com" is itself only,
         /// ".example.com" is all below it.
@@ -216,6 +219,20 @@ section! {
         refuse_senders: Vec<DomainPattern> = Is("[]"), Live;
         /// Recipient domains that are refused, whoever sends. Wins over `domains`.
         refuse_recipients: Vec<DomainPattern> = Is("[]"), Live;
+    }
+}
+
+section! {
+    /// A trusted network that sends for a tenant. May be written several times. Its clients may send
+    /// to any domain, as those of `relay.networks`. Where networks overlap, the most specific one
+    /// counts; of two equal ones, the one here counts, not that of `relay.networks`.
+    pub struct NetworkConfig at "network" repeated {
+        /// The addresses of the clients.
+        cidr: Vec<IpNet> = Required("['10.1.0.0/16']"), Live;
+        /// The tenant that their mail belongs to: for `route.tenants`, fair queueing and the log.
+        tenant: Label = Required("'acme'"), Live;
+        /// What they send: "transactional" or "broadcast".
+        stream: Stream = Is("'transactional'"), Live;
     }
 }
 

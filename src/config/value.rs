@@ -74,6 +74,14 @@ choices! {
         Implicit = "implicit",
     }
 
+    /// The kind of mail that a network sends.
+    pub enum Stream {
+        /// One message for one person, as a receipt or a password reset.
+        Transactional = "transactional",
+        /// One message for many, as a newsletter.
+        Broadcast = "broadcast",
+    }
+
     /// What a listener does with a bare CR or LF.
     pub enum LineEnding {
         /// Refuses it.

@@ -73,7 +73,7 @@ fn answer(config: &Config, asked: &RouteTest) -> Result<Value, Vec<String>> {
         recipient_domain: &recipient,
         sender_domain: sender.as_deref(),
         listener: asked.listener.as_deref(),
-        tenant: label(&config.delivery.tenant_header),
+        tenant: asked.tenant.as_deref().map(str::trim).filter(|tenant| !tenant.is_empty()),
         campaign: label(&config.delivery.campaign_header),
         headers: &headers,
     };
@@ -111,26 +111,21 @@ fn answer(config: &Config, asked: &RouteTest) -> Result<Value, Vec<String>> {
     }))
 }
 
-/// The header fields of the message that is asked of, its labels among them.
+/// The header fields of the message in question, that of its campaign among them.
 fn headers_of<'a>(
     config: &'a Config,
     asked: &'a RouteTest,
 ) -> Result<Vec<(&'a str, &'a str)>, String> {
     let delivery = &config.delivery;
     let mut headers = Vec::new();
-    for (label, value, field) in [
-        ("tenant", &asked.tenant, &delivery.tenant_header),
-        ("campaign", &asked.campaign, &delivery.campaign_header),
-    ] {
-        match (value, field.name()) {
-            (Some(value), Some(name)) => headers.push((name, value.trim())),
-            (Some(_), None) => {
-                return Err(format!(
-                    "no mail has a {label}: delivery.{label}_header is empty; name a header there"
-                ));
-            }
-            (None, _) => {}
+    match (&asked.campaign, delivery.campaign_header.name()) {
+        (Some(value), Some(name)) => headers.push((name, value.trim())),
+        (Some(_), None) => {
+            let text =
+                "no mail has a campaign: delivery.campaign_header is empty; name a header there";
+            return Err(text.to_owned());
         }
+        (None, _) => {}
     }
     for header in &asked.headers {
         let (name, value) = header
@@ -500,7 +495,7 @@ mod tests {
 
     #[test]
     fn labels_and_header_fields_are_asked_for_and_explained() {
-        let text = "[delivery]\ntenant_header = 'X-Org'\n\
+        let text = "[[network]]\ncidr = '192.0.2.0/24'\ntenant = 'acme'\n\
             [[route]]\nname = 'ours'\ntenants = ['acme']\ncampaigns = 'spring'\n\
             next = 'smtp:a.test'\n\
             [[route]]\nname = 'pool'\nheaders = ['X-Pool: gold', 'X-Fast: *']\n\
@@ -520,7 +515,7 @@ mod tests {
         let headers = "a header is only X-Pool: gold, X-Fast: *";
         for (asked, expected) in [
             (asked(Some("acme"), Some("spring"), &[]), vec![ours.to_owned()]),
-            (asked(None, None, &["x-org: acme", "X-Campaign: spring"]), vec![ours.to_owned()]),
+            (asked(Some(" acme "), None, &["X-Campaign: spring"]), vec![ours.to_owned()]),
             (
                 asked(Some("acme"), Some("x"), &["X-Pool: tin"]),
                 vec![

@@ -115,7 +115,6 @@ pub mod partition;
 pub mod pauses;
 pub mod points;
 pub mod quarantine;
-pub mod reader;
 pub mod reclaim;
 pub mod record;
 pub mod recover;

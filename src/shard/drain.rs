@@ -32,7 +32,8 @@ pub async fn drain(
     for listener in listeners {
         listener.stop();
     }
-    while reception.sessions() > 0 && Instant::now() < end {
+    let is_receiving = || reception.sessions() > 0 || reception.intake.submissions() > 0;
+    while is_receiving() && Instant::now() < end {
         // Again each time: a session may have become idle since.
         timer::interrupt_idle();
         delivering.hush();

@@ -72,10 +72,8 @@ section! {
         ), Live;
         /// The pool for mail whose route names none. If not set the system chooses the address.
         pool: Option<Label> = Unset("'shared'"), Live;
-        /// The header field that names the tenant whose mail it is, for routes, fair turns and the
-        /// log; "" for none. Whoever sends mail can write it. What is longer than 200 bytes is cut.
-        tenant_header: LabelField = Is("'X-Tenant'"), Live;
-        /// The header field that names the campaign, for routes and the log; "" for none.
+        /// The header field that names the campaign, for routes and the log; "" for none. Any sender
+        /// can write it. Values are cut after 200 bytes.
         campaign_header: LabelField = Is("'X-Campaign'"), Live;
         /// Whether a host's IPv6 addresses are tried before its IPv4 addresses.
         prefer_ipv6: bool = Is("false"), Live;
@@ -162,14 +160,14 @@ section! {
         sender_domain: Vec<DomainMatch> = Is("[]"), Live;
         /// Names of the listeners that the mail came in by.
         listener: Vec<Label> = Is("[]"), Live;
-        /// Tenants, as the header field of `delivery.tenant_header` names them. Case counts.
-        tenants: Vec<LabelValue> = Is("[]"), Live;
+        /// Tenants, as `network.tenant` names them.
+        tenants: Vec<Label> = Is("[]"), Live;
         /// Campaigns, as the header field of `delivery.campaign_header` names them. Case counts.
         campaigns: Vec<LabelValue> = Is("[]"), Live;
         /// Header fields, of which one must be there with its value: "X-Pool: gold" is this value,
         /// "X-Pool: go*" all that begins so, "X-Pool: *" any. Case counts in the value; the first
-        /// field of a name counts. At most 16 names in all routes, with those of tenant and
-        /// campaign. Mail that came before its header was named here has none of it.
+        /// field of a name counts. At most 16 names in all routes, with that of the
+        /// campaign. Mail accepted before a header was named here is treated as without it.
         headers: Vec<HeaderMatch> = Is("[]"), Live;
         /// "mx": the mail exchangers of the recipient's domain. "mx:other.example": those of another.
         /// Where this server is one of them, by `server.hostname` or a name in EHLO of a source that

@@ -6,10 +6,12 @@
 //!
 //! ```text
 //! accept    inbound::listener   core A, its own SO_REUSEPORT socket
-//! talk      inbound::session    <-> wire::smtp::server     bytes -> Step
-//! decide    inbound::gate       Step::Ask(question) -> Verdict
+//! converse  inbound::session    <-> wire::smtp::server     bytes -> Step
+//! decide    inbound::gate       Step::Ask(question) -> Verdict, perhaps from another thread
+//! submit    submit::incoming    Submission {identity, envelope, header block}, from every way in
+//! header    submit::edit        bounded block, ordered edits, trace field, signature
 //! body      inbound::data       pooled chunks, dots unstuffed in place, constant memory per session
-//! keep      queue::commit       one batch, one sync, then 250                  == the durable line ==
+//! commit    queue::commit       one batch, one sync, then 250                  == the durable line ==
 //! choose    outbound::home      route, resolve, lease; backlog by outbound::scan
 //! hand over handoff::mesh       Frame::Deliver to the owner of the destination
 //! line up   outbound::scheduler windows, rates, backoff, turns (never awaits)
@@ -26,15 +28,17 @@
 //! ```text
 //! L0  base                         words that all others use; std only
 //! L1  wire  observe  rt            bytes <-> values | log records, metrics | the only importer of glommio
-//! L2  config  net  route           as written -> as meant | TLS, names | who may relay, and where to
-//! L3  queue                        RocksDB
-//! L4  handoff                      which shard owns what, and what crosses between them
-//! L5  inbound  outbound            the receiving and the delivering half
-//! L6  shard                        one of each, on one core
-//! L7  control                      control socket, reload; tokio, on threads of its own
-//! L8  monitor                      metrics, health, readiness; a runtime and listener of its own
-//! L9  boot                         from a config to running shards
-//! L10 doctor                       examines the machine; main is above
+//! L2  config  net                  as written -> as meant | TLS, names
+//! L3  directory  route             who sends: tenants, identities | who may relay, and where to
+//! L4  queue                        RocksDB
+//! L5  handoff                      what crosses threads: frames, uploads, questions
+//! L6  submit                       submission -> header -> body -> commit, from every way in
+//! L7  inbound  outbound            the SMTP server | the delivering half
+//! L8  shard                        one of each, on one core
+//! L9  control                      control socket, reload; tokio, on threads of its own
+//! L10 monitor                      metrics, health, readiness; a runtime and listener of its own
+//! L11 boot                         from a config to running shards
+//! L12 doctor                       examines the machine; main is above
 //! ```
 //!
 //! # Invariants

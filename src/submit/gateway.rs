@@ -39,7 +39,7 @@ use crate::handoff::upload::UploadSeed;
 use crate::handoff::upload::Uploader;
 use crate::rt::Bell;
 use crate::rt::task;
-use crate::submit::intake::Accepted;
+use crate::submit::incoming::Accepted;
 use crate::submit::intake::Intake;
 use crate::submit::refusal::Refusal;
 use crate::submit::refusal::RefusalCode;

@@ -6,7 +6,9 @@
 //! edit        ordered changes to a header block
 //! rules       which changes the header block of which sender gets
 //! signature   the place of a signature over header and streamed body
-//! intake      submission -> header stage -> body -> commit, on the home shard of the partition
+//! intake      the intake of a shard: its partitions, limits and buffers
+//! incoming    submission -> header stage -> body -> commit, on the home shard of the partition
+//! record      what is stored, counted and logged of a message
 //! gateway     the same for other threads, through one bounded lane for each shard
 //! refusal     why a message is not accepted, for every protocol
 //! ```
@@ -20,7 +22,9 @@ pub mod edit;
 pub mod envelope;
 pub mod gateway;
 pub mod head;
+pub mod incoming;
 pub mod intake;
+pub mod record;
 pub mod refusal;
 pub mod rules;
 pub mod signature;
@@ -33,8 +37,8 @@ pub use gateway::gateway;
 pub use head::HeadPolicy;
 pub use head::LabelFields;
 pub use head::RawHead;
-pub use intake::Accepted;
-pub use intake::Incoming;
+pub use incoming::Accepted;
+pub use incoming::Incoming;
 pub use intake::Intake;
 pub use refusal::Refusal;
 pub use refusal::RefusalCode;

@@ -1,7 +1,7 @@
 //! Bodies: from the socket into chunks, by DATA (dots) or BDAT (counts).
 //!
-//! Promise:  no body byte is copied between socket and store, except those that were read together
-//!           with a command or with the header block. Exactly one message per final dot or LAST.
+//! Promise:  nothing is copied between socket and store but the header block, and bytes that were read
+//!           together with a command. Exactly one message per final dot or LAST.
 //!           Every byte is body or input, once and in order: pending input is copied, but consumed
 //!           only when it is known how much of it is body, and the socket is read only when no input
 //!           is pending.
@@ -36,7 +36,7 @@ use crate::wire::smtp::transaction::Transaction;
 enum Received {
     Whole,
     Fault(LineFault),
-    /// Refused, and still coming long after.
+    /// The message was refused, and its sender did not stop.
     Flood,
 }
 
@@ -130,7 +130,7 @@ impl Session {
             return Ok(None);
         }
         if !self.input.is_empty() {
-            // Bytes that came along with the command: the only ones that are copied.
+            // These bytes were read together with a command.
             let mut chunk = self.take_chunk().await?;
             let noted = chunk.len();
             let pending = self.input.pending();
@@ -161,8 +161,7 @@ impl Session {
     /// to `end` are body, those behind `end` are input.
     async fn split_input(&mut self, chunk: &Chunk, end: usize, noted: usize) -> Result<(), End> {
         if !self.input.is_empty() {
-            // The bytes were copied from pending input: the rest is still there, in front of what
-            // came later.
+            // The bytes were copied from pending input, which still holds the rest.
             self.input.consume(end - noted);
             return Ok(());
         }
@@ -177,7 +176,7 @@ impl Session {
         Ok(())
     }
 
-    /// The chunk at hand, or a fresh one as soon as there is one.
+    /// The current chunk, or an empty one as soon as the pool has one.
     async fn take_chunk(&mut self) -> Result<Chunk, End> {
         match self.receiving.as_mut().and_then(|receiving| receiving.take_current()) {
             Some(chunk) => Ok(chunk),
@@ -228,8 +227,8 @@ impl Session {
         receiving.put_current(chunk, noted).await;
     }
 
-    /// RFC 3030 s2: exactly so many bytes, whatever they are. A chunk that breaks the line law is
-    /// read to its end before it is refused.
+    /// Receives exactly `bytes` bytes, whatever they are (RFC 3030 s2). A chunk that breaks the line
+    /// law is read to its end before it is refused.
     async fn receive_counted(
         &mut self,
         bytes: u64,
@@ -261,7 +260,7 @@ impl Session {
         Ok(Received::Whole)
     }
 
-    /// Judges the end of a body that came by BDAT: a CR there is bare.
+    /// Checks the end of a body that came by BDAT: a CR there is bare.
     async fn end_lines(&mut self, law: LineEnding) -> Result<(), End> {
         let receiving =
             self.receiving.as_ref().expect("a message is begun before its body is read");
@@ -287,7 +286,7 @@ impl Session {
         }
     }
 
-    /// Bytes of a refused chunk: read, counted, dropped.
+    /// Reads and drops the bytes of a refused chunk.
     async fn swallow(&mut self, bytes: u64) -> Result<(), End> {
         self.flush().await?;
         let mut missing = bytes;
@@ -299,7 +298,7 @@ impl Session {
             if missing == 0 {
                 return Ok(());
             }
-            // Behind the start of a line that came before there may be a chunk of them.
+            // The start of an earlier line may stand in front of a chunk of them.
             if !self.input.is_empty() {
                 continue;
             }
@@ -361,7 +360,7 @@ impl Session {
     }
 }
 
-/// How many of `here` bytes belong to a body that still lacks `missing`.
+/// How many of `here` bytes belong to a body that lacks `missing` bytes.
 fn part_of(missing: u64, here: usize) -> usize {
     usize::try_from(missing).map_or(here, |missing| missing.min(here))
 }

@@ -239,18 +239,18 @@ const FAULTS: &[Row] = &[
         &[
             "2: delivery.campaign_header: \"X Campaign\" is not the name of a header field - write \
              it as \"X-Campaign\", or \"\" for none",
-            "7: route[1].headers[1]: \"X-Pool gold\" has no colon behind the name of the field - \
+            "6: route[1].headers[1]: \"X-Pool gold\" has no colon behind the name of the field - \
              write it as \"X-Pool: gold\", or \"X-Pool: *\" for any value",
-            "7: route[1].headers[2]: \"X Pool\" is not the name of a header field - write it as \
+            "6: route[1].headers[2]: \"X Pool\" is not the name of a header field - write it as \
              \"X-Pool: gold\"",
-            "7: route[1].headers[3]: \"X-Pool:\" has no value - write it as \"X-Pool: gold\", or \
+            "6: route[1].headers[3]: \"X-Pool:\" has no value - write it as \"X-Pool: gold\", or \
              \"X-Pool: *\" for any value",
-            "7: route[1].headers[4]: \"X-Pool: a*b\" has a star that is not at its end - a star \
+            "6: route[1].headers[4]: \"X-Pool: a*b\" has a star that is not at its end - a star \
              may stand at the end only, as \"gold*\"",
-            "7: route[1].headers[5]: \"\" is not the name of a header field - write it as \
+            "6: route[1].headers[5]: \"\" is not the name of a header field - write it as \
              \"X-Pool: gold\"",
-            "8: route[1].tenants[1]: \"\" is not a name - use up to 32 letters a-z, digits, - and _",
-            "8: route[1].tenants[2]: \"a*\" is not a name - use up to 32 letters a-z, digits, - and _",
+            "7: route[1].tenants[1]: \"\" is not a name - use up to 32 letters a-z, digits, - and _",
+            "7: route[1].tenants[2]: \"a*\" is not a name - use up to 32 letters a-z, digits, - and _",
         ],
     ),
     (

@@ -71,14 +71,27 @@ impl RawHead {
             self.end = before + bytes.len();
             Fed::More
         };
-        if self.end > HEAD_BYTES_MAX {
-            return Err(RefusalCode::HeadTooLarge);
-        }
-        if self.scan.fields() > HEAD_FIELDS_MAX {
-            return Err(RefusalCode::TooManyFields);
+        if self.end > HEAD_BYTES_MAX || self.scan.fields() > HEAD_FIELDS_MAX {
+            return Err(self.excess());
         }
         self.bytes.extend_from_slice(&bytes[..self.end.saturating_sub(before)]);
         Ok(fed)
+    }
+
+    /// Why a block that is too large is refused: a looping message is told so.
+    fn excess(&self) -> RefusalCode {
+        if self.loops() {
+            RefusalCode::Loop
+        } else if self.end > HEAD_BYTES_MAX {
+            RefusalCode::HeadTooLarge
+        } else {
+            RefusalCode::TooManyFields
+        }
+    }
+
+    /// Whether the message has passed through too many servers.
+    pub fn loops(&self) -> bool {
+        self.scan.received_count() > self.policy.received_max
     }
 
     /// The message has ended within its header block.

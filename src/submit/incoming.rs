@@ -70,7 +70,7 @@ impl Intake {
         submission: Box<Submission>,
     ) -> Result<Incoming, Refusal> {
         let head = &submission.head;
-        if head.scan().received_count() > head.policy().received_max {
+        if head.loops() {
             return Err(Refusal::new(RefusalCode::Loop));
         }
         let committer = self.committer(submission.placement)?;

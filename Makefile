@@ -76,7 +76,7 @@ release:
 
 crash:
 	@.ci/deps test
-	RINGPOST_CRASH_KILLS=$(N) RINGPOST_POWER_CUTS=$(CUTS) $(CARGO) test --release $(FAILPOINTS) $(CARGO_FLAGS) \
+	RINGPOST_TEST_CRASH_KILLS=$(N) RINGPOST_TEST_POWER_CUTS=$(CUTS) $(CARGO) test --release $(FAILPOINTS) $(CARGO_FLAGS) \
 	    --test crash --test relay_crash --test power_cut -- --nocapture
 
 soak:

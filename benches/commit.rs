@@ -1,12 +1,12 @@
-//! Group commit with the real store on the real disk: 4 KB messages, 100 waiters, one partition.
+//! Group commit with the real store on a real disk: 4 KB messages, 100 waiters, one partition.
 //!
-//! Before criterion's figures a longer run prints counts that do not depend on the clock alone:
-//! CPU of the whole process per message, syncs per message, messages per sync.
+//! A longer run first prints counts: CPU of the process per message, syncs per message, messages per
+//! sync.
 //!
-//! Napkin: a message is one chunk of 4 KB summed by CRC (0.3 us) and compressed (LZ4, 5 us), four
-//! keys into a batch, its log and a memtable (5 us), two hops between threads shared by the batch:
-//! 15 us of CPU. On the clock it is the disk: with 100 waiters two batches take turns, so a sync of
-//! 2 ms makes it 20-40 us a message.
+//! Estimate: a message is one chunk of 4 KB with a CRC (0.3 us) and compression (LZ4, 5 us), four keys in
+//! a batch, the log and a memtable (5 us), two wakes shared by the batch: 15 us of CPU. In wall time the
+//! disk dominates: 100 waiters form two alternating batches, so that a sync of 2 ms means 20-40 us per
+//! message.
 //!
 //! Last measured 2026-11-21 on 2 cores of an AMD EPYC, shared with other work:
 //!   commit/4k_100_waiters: 19.3 us

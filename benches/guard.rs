@@ -1,22 +1,21 @@
-//! The regression guard: counts the instructions of the hottest paths, and compares.
+//! The regression guard: counts the instructions of the hottest paths and compares with a record.
 //!
 //! ```text
-//! make guard              compares with benches/guard.toml; fails past its tolerance, either way
-//! make guard RECORD=1     writes what was found into it
+//! make guard              compares with benches/guard.toml; fails outside the tolerance, up or down
+//! make guard RECORD=1     writes the new counts to the file
 //! ```
 //!
-//! Times on a shared machine differ by tens of percent, instructions by less than one: there is no
-//! clock, no other process and no cache in them. So a path that does more work is found by a count
-//! even where no bench could tell it from noise, and one that waits more for memory is not found.
+//! Times on a shared machine differ by tens of percent, instruction counts by less than one: they do not
+//! depend on the clock, other processes or caches. A count shows additional work that a benchmark cannot
+//! distinguish from noise; it does not show additional cache misses.
 //!
-//! Each path runs under callgrind in a process of its own: made ready, run a few times to warm up
-//! (lazily bound symbols, grown buffers), then counted over `TURNS` turns, as only what is called
-//! from `guard_measured` is collected. What is left to chance is the seed of the hash maps, which
-//! decides how long a search in them is.
+//! Each path runs under callgrind in its own process: setup, a few runs as a warm-up (lazy binding,
+//! growing buffers), then `TURNS` counted runs. Only calls from `guard_measured` are counted. The seed of
+//! the hash maps is random and changes the length of searches.
 //!
-//! Counts depend on the compiler, which the record names, and on the CPU: memchr and the C library
-//! choose their code by its features. Valgrind knows none past AVX2, so that all machines with AVX2
-//! run the same. One without is not compared, and says so.
+//! Counts depend on the compiler, which the record names, and on the CPU: memchr and the C library select
+//! code by CPU features. Valgrind supports nothing beyond AVX2, so that all machines with AVX2 run the
+//! same code. A machine without AVX2 is not compared.
 
 use std::fmt::Write;
 use std::path::Path;

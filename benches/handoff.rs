@@ -1,9 +1,9 @@
-//! Between cores: what a frame costs to go from shard to shard.
+//! Handoff: the cost of a frame from shard to shard.
 //!
-//! Napkin: a push into the lane is two atomics and a copy of 32 bytes, and a bell that is awake is
-//! one atomic more: 30 ns on one core. Between two cores each frame's line of memory changes hands
-//! once: 100 ns. Only a frame that finds the reader asleep pays a wake (an eventfd write and a
-//! completion, 5-20 us), as every ping does; in a stream a thousand frames share one.
+//! Estimate: a push into the lane is two atomics and a copy of 32 bytes, a bell whose reader is awake one
+//! more atomic: 30 ns on one core. Between two cores each frame moves one cache line: 100 ns. Only a
+//! frame to a sleeping reader needs a wake (an eventfd write and a completion, 5-20 us), as every ping
+//! does; in a stream a thousand frames share one wake.
 //!
 //! Last measured 2026-11-21 on 2 cores of an AMD EPYC, shared with other work:
 //!   handoff/1000 frames posted: 18.5 us
@@ -89,7 +89,7 @@ fn observed() -> Arc<ShardObserved> {
 fn sends(c: &mut Criterion) {
     c.bench_function("handoff/1000 frames posted", |b| {
         b.iter_batched(
-            || mesh::weave(2).remove(0).settle(observed()),
+            || mesh::connect(2).remove(0).settle(observed()),
             |(mesh, inbox)| {
                 (0..1000).for_each(|number| mesh.post(ringpost::base::ShardId(1), frame(number)));
                 (mesh, inbox)
@@ -100,7 +100,7 @@ fn sends(c: &mut Criterion) {
 }
 
 fn owners(c: &mut Criterion) {
-    let (mesh, _inbox) = mesh::weave(16).remove(0).settle(observed());
+    let (mesh, _inbox) = mesh::connect(16).remove(0).settle(observed());
     let destination = "mx:recipient-domain.example";
     c.bench_function("handoff/owner of a destination", |b| {
         b.iter(|| mesh.owner_of(std::hint::black_box(destination)));

@@ -1,10 +1,10 @@
-//! Whose turn it is: the lines of a home, the windows and rates of an owner. Pure values.
+//! Scheduling: queues of a home shard, windows and rates of an owner shard. Pure values, no I/O.
 //!
-//! Napkin: a job that is lined up, begun and done touches its destination (a slab place), the turn of its
-//! tenant and sender (two small maps), the timers of the destination (two changes of a tree of one entry
-//! per destination: 6 levels at 10,000 destinations) and its connection: 40 lines of memory, all warm with 64
-//! destinations (400 ns), half of them cold with 10,000 (2 us). A rate adds three sums. A home's line is
-//! one map lookup by the destination's name and a push: 100 ns.
+//! Estimate: a job that is queued, started and finished touches its destination (a slab entry), the shares
+//! of tenant and sender (two small maps), the timers of the destination (two changes of a tree with one
+//! entry per destination: 6 levels at 10,000) and its connection: 40 cache lines, all warm with 64
+//! destinations (400 ns), half of them cold with 10,000 (2 us). A rate adds three additions. The queue of
+//! a home shard is one map lookup by name and a push: 100 ns.
 //!
 //! Last measured 2026-11-21 on 2 cores of an AMD EPYC, shared with other work:
 //!   lease/given and settled: 176 ns

@@ -1,12 +1,12 @@
-//! The queue beside its commit: records, settles, the schedule read, recovery. `commit` has the
-//! durable line itself.
+//! The queue except for the commit: records, settles, schedule scans, recovery. `commit` measures the
+//! commit.
 //!
-//! Napkin: an envelope is 330 bytes written field by field into a warm buffer and summed by CRC
-//! (100 ns), and checked field by field when read (200 ns); a recipient adds 40 ns. A settle shares
-//! its sync with all that wait: 100 at a time on a disk with a sync of 1-4 ms are 10-40 us each, of
-//! which 8 us are CPU: one job read, a dozen keys written. The schedule is read at 2 us a row (one
-//! step of an iterator over a memtable and blocks). Recovery reads each envelope and job once:
-//! 5-10 us a message, so a million take ten seconds on one partition.
+//! Estimate: an envelope is 330 bytes written by field into a warm buffer with a CRC (100 ns), and checked
+//! by field when read (200 ns); a recipient adds 40 ns. A settle shares its sync with all waiting ones: 100
+//! at a time with a sync of 1-4 ms are 10-40 us each, of which 8 us are CPU: one job read, a dozen keys
+//! written. The schedule is read at 2 us per row (one step of an iterator over memtable and blocks).
+//! Recovery reads each envelope and job once: 5-10 us per message, ten seconds for a million on one
+//! partition.
 //!
 //! Last measured 2026-11-21 on 2 cores of an AMD EPYC, shared with other work:
 //!   backlog/1000 jobs with their envelopes: 2.63 ms
@@ -36,9 +36,9 @@ use queue_rig::Rig;
 use ringpost::base::MessageId;
 use ringpost::queue::Spool;
 use ringpost::queue::SpoolOptions;
-use ringpost::queue::ledger::Tally;
-use ringpost::queue::settle::Next;
-use ringpost::queue::settle::Settlement;
+use ringpost::queue::commit::settle::Next;
+use ringpost::queue::commit::settle::Settlement;
+use ringpost::queue::record::ledger::Tally;
 
 /// Messages in the spool while it is read.
 const BACKLOG: usize = 20_000;

@@ -1,7 +1,7 @@
-//! Waking a shard from another thread: what every commit pays once per batch.
+//! Waking a shard from another thread, once per commit batch.
 //!
-//! Napkin: an eventfd write, an io_uring completion and a poll of the pump: 5-20 us on an idle
-//! shard. On a busy one the latency queue's promise counts, a few milliseconds at worst.
+//! Estimate: an eventfd write, an io_uring completion and a poll of the pump: 5-20 us on an idle shard. On a
+//! busy shard the bound of the latency queue applies, a few milliseconds at worst.
 //!
 //! Last measured 2026-11-21 on 2 cores of an AMD EPYC, shared with other work:
 //!   wake/ring to answer: 18.1 us
@@ -17,7 +17,7 @@ use ringpost::rt;
 use ringpost::rt::ShardSpec;
 use ringpost::rt::task;
 
-/// Rings `count` times, each after the answer to the one before; the time of all.
+/// Rings `count` times, each after the previous answer; returns the total time.
 fn ring_pong(count: u64) -> Duration {
     let (doorbell, mut bell) = rt::doorbell();
     let (answer, answers) = mpsc::sync_channel(1);

@@ -1,11 +1,10 @@
-//! The hot paths of `wire`, receiving: cutting lines, parsing commands and addresses, scanning for
-//! dots, reading headers.
+//! The receiving hot paths of `wire`: line cutting, commands and addresses, dot scanning, headers.
 //!
-//! Napkin: memchr reads 10-30 GB/s out of cache. A body of 76-byte lines stops it at every line
-//! end, so 2-4 GB/s is a good dot scanner; a body of long lines should come near memchr itself.
-//! A command costs a line cut (10 ns), a verb match (5 ns), and for an address one pass and one
-//! copy into the arena (50 ns): a whole MAIL, RCPT, BDAT dialogue should stay under 500 ns. A header
-//! is one search per line and a byte by byte walk over the names: 1.2 KB in 20 lines, 1 us.
+//! Estimate: memchr reads 10-30 GB/s from cache. A body of 76-byte lines stops it at every line end, so
+//! that 2-4 GB/s is good for a dot scanner; long lines should come close to memchr itself. A command costs
+//! a line cut (10 ns), a verb match (5 ns), and for an address one pass and one copy into the arena (50 ns):
+//! MAIL, RCPT and BDAT together should stay below 500 ns. A header is one search per line and a walk over
+//! the names: 1.2 KB in 20 lines, 1 us.
 //!
 //! Last measured 2026-11-21 on 2 cores of an AMD EPYC, shared with other work:
 //!   address/literal: 83.6 ns

@@ -1,4 +1,4 @@
-//! As that of the server, whose runtime this is; see `ringpost::rt`.
+//! Links as the server does, since this program uses its runtime; see `ringpost::rt`.
 
 fn main() {
     println!("cargo:rerun-if-changed=build.rs");

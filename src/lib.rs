@@ -17,7 +17,7 @@
 //! line up   outbound::scheduler windows, rates, backoff, turns (never awaits)
 //! send      outbound::worker    -> transfer <-> wire::smtp::client
 //! report    handoff::mesh       Frame::Settle back to the home
-//! finish    outbound::settling  -> queue::settle: done | later | bounce, one batch with its sync
+//! finish    outbound::settling  -> queue::commit::settle: done | later | bounce, one batch with its sync
 //! ```
 //!
 //! # Layers, lowest first
@@ -35,10 +35,12 @@
 //! L6  submit                       submission -> header -> body -> commit, from every way in
 //! L7  inbound  outbound            the SMTP server | the delivering half
 //! L8  shard                        one of each, on one core
-//! L9  control                      control socket, reload; tokio, on threads of its own
-//! L10 monitor                      metrics, health, readiness; a runtime and listener of its own
-//! L11 boot                         from a config to running shards
-//! L12 doctor                       examines the machine; main is above
+//! L9  operations                   what can be asked of a server: types and permissions, no I/O
+//! L10 control                      carries out operations; tokio, on threads of its own
+//! L11 monitor                      metrics, health, readiness; a runtime and listener of its own
+//! L12 boot                         from a config to running shards
+//! L13 doctor                       examines the machine
+//! L14 cli                          arguments -> operation -> text or JSON; main is a page
 //! ```
 //!
 //! # Invariants
@@ -51,6 +53,7 @@
 
 pub mod base;
 pub mod boot;
+pub mod cli;
 pub mod config;
 pub mod control;
 pub mod directory;
@@ -60,6 +63,7 @@ pub mod inbound;
 pub mod monitor;
 pub mod net;
 pub mod observe;
+pub mod operations;
 pub mod outbound;
 pub mod queue;
 pub mod route;

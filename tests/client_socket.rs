@@ -142,7 +142,7 @@ impl Taker {
     }
 
     fn take_bytes(&mut self, bytes: u64) -> Vec<u8> {
-        let bytes = usize::try_from(bytes).expect("it fits in memory");
+        let bytes = usize::try_from(bytes).expect("the size fits in memory");
         while self.input.len() < bytes {
             assert!(self.receive(), "the chunk arrives completely");
         }
@@ -273,11 +273,11 @@ fn a_silent_server_is_awaited_for_the_time_of_the_stage() {
 fn serve_slowly(listener: &TcpListener, go_on: &mpsc::Receiver<()>, offer: &str) -> Vec<u8> {
     let (mut socket, _) = listener.accept().expect("the client connects");
     let mut came = Vec::new();
-    socket.write_all(b"220 mx.test\r\n").expect("it listens");
+    socket.write_all(b"220 mx.test\r\n").expect("the peer listens");
     let mut line = Vec::new();
     loop {
         let mut byte = [0];
-        socket.read_exact(&mut byte).expect("it speaks");
+        socket.read_exact(&mut byte).expect("the client sends");
         line.push(byte[0]);
         if byte != *b"\n" {
             continue;
@@ -289,7 +289,7 @@ fn serve_slowly(listener: &TcpListener, go_on: &mpsc::Receiver<()>, offer: &str)
         };
         let is_body = line.starts_with(b"DATA") || line.starts_with(b"BDAT");
         if !line.starts_with(b"BDAT") {
-            socket.write_all(reply.as_bytes()).expect("it listens");
+            socket.write_all(reply.as_bytes()).expect("the peer listens");
         }
         if is_body {
             break;

@@ -10,7 +10,7 @@ use ringpost::config::HostFacts;
 use ringpost::config::model::SECTIONS;
 
 fn host() -> HostFacts {
-    HostFacts { hostname: "mail.example.com".to_owned(), ports_from: 1024 }
+    HostFacts { hostname: "mail.example.com".to_owned(), ports_from: 1024, ..HostFacts::default() }
 }
 
 #[test]
@@ -46,7 +46,7 @@ fn each_default_of_the_sample_is_true() {
     for line in config::sample().lines() {
         match line.strip_prefix('#') {
             Some(comment) if comment.is_empty() || comment.starts_with(' ') => {
-                example |= comment.contains("for example:");
+                example |= comment.contains("Example:");
             }
             Some(header) if header.starts_with("[[") => optional = true,
             Some(_) if optional => {

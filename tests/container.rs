@@ -63,7 +63,7 @@ fn the_image_exposes_the_ports_of_its_config() {
 #[test]
 fn the_configs_of_the_containers_are_valid() {
     for name in ["tuning/container.toml", "loadtest/compose.toml"] {
-        let checked = ringpost(&["check", "--config", name]).output().expect("it runs");
+        let checked = ringpost(&["check", "--config", name]).output().expect("the process runs");
         assert!(checked.status.success(), "{name}: {}", said(&checked));
     }
 }
@@ -140,7 +140,7 @@ fn a_filter_that_refuses_io_uring_is_reported() {
         // SAFETY: the closure runs in the child between fork and exec, and makes two system calls
         // with data built before; it takes no lock and allocates no memory.
         unsafe { serve.pre_exec(refusing_io_uring(errno)) };
-        let ended = serve.output().expect("it runs");
+        let ended = serve.output().expect("the process runs");
         let said = said(&ended);
         assert_eq!(ended.status.code(), Some(1), "{engine}: {said}");
         for word in ["io_uring is forbidden by the container's seccomp filter", "tuning/seccomp"] {

@@ -2,8 +2,8 @@
 //! again and again on the same spool; afterwards acknowledged = recovered.
 //!
 //! The fates of all messages are kept in the test (`support::ledger`); after each death the spool
-//! is opened as a start does and compared with them. `RINGPOST_CRASH_KILLS` says how many random
-//! kills there are, `RINGPOST_CRASH_SEED` where they begin. Without the feature `failpoints` only the
+//! is opened as a start does and compared with them. `RINGPOST_TEST_CRASH_KILLS` says how many random
+//! kills there are, `RINGPOST_TEST_CRASH_SEED` where they begin. Without the feature `failpoints` only the
 //! random ones run.
 
 mod support;
@@ -24,10 +24,10 @@ use std::time::Instant;
 use std::time::SystemTime;
 
 use ringpost::queue::Access;
-use ringpost::queue::inspect;
-use ringpost::queue::key;
+use ringpost::queue::admin::inspect;
 use ringpost::queue::points::FAILPOINTS;
 use ringpost::queue::points::STORE_FAULTS;
+use ringpost::queue::record::key;
 
 use support::Client;
 use support::PATIENCE;
@@ -96,13 +96,13 @@ fn alone() -> MutexGuard<'static, ()> {
 
 fn seed(test: &str) -> u64 {
     let now = || SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).expect("after 1970");
-    let seed = number_from("RINGPOST_CRASH_SEED", || now().as_millis() as u64);
-    println!("{test}: RINGPOST_CRASH_SEED={seed}");
+    let seed = number_from("RINGPOST_TEST_CRASH_SEED", || now().as_millis() as u64);
+    println!("{test}: RINGPOST_TEST_CRASH_SEED={seed}");
     seed
 }
 
 fn kills() -> usize {
-    number_from("RINGPOST_CRASH_KILLS", || KILLS as u64) as usize
+    number_from("RINGPOST_TEST_CRASH_KILLS", || KILLS as u64) as usize
 }
 
 /// A spool that outlives its servers, and what was sent to it.

@@ -17,7 +17,7 @@ const PATIENCE: Duration = Duration::from_secs(25);
 fn ringpost(words: &[&str], config: &Path) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_ringpost"));
     command.args(words).arg("--config").arg(config);
-    command.output().expect("it runs")
+    command.output().expect("the process runs")
 }
 
 /// A config with a silent name server, and with this port.

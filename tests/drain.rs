@@ -79,7 +79,7 @@ impl Scene {
         client.expect("DATA", 354);
         let wire = stuffed(&mail.body());
         let (sent, rest) = wire.split_at(wire.len() / 2);
-        client.send(sent).expect("it is read");
+        client.send(sent).expect("the peer reads");
         HalfSent { client, mail, rest: rest.to_vec() }
     }
 }
@@ -132,7 +132,7 @@ fn sigterm_drains_under_load() {
     assert_eq!(server.child.try_wait().expect("the child is ours"), None, "a body is in progress");
 
     scene.ledger.note(half.mail, MailState::InDoubt);
-    half.client.send(&half.rest).expect("it is read");
+    half.client.send(&half.rest).expect("the peer reads");
     let reply = half.client.reply().expect("a body in progress is completed");
     assert_eq!(reply.code, 250, "{}", reply.text);
     scene.ledger.note_reply(half.mail, &reply.text);
@@ -238,7 +238,7 @@ fn reloads_under_load_lose_nothing() {
         let event = format!("\"record\":\"{event}\"");
         let told = |server: &Server| server.log_text().matches(&event).count();
         let before = told(&server);
-        fs::write(&config, text).expect("it is writable");
+        fs::write(&config, text).expect("the file is writable");
         server.signal("HUP");
         let end = Instant::now() + PATIENCE;
         while told(&server) == before {

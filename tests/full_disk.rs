@@ -16,8 +16,8 @@ use std::time::Instant;
 
 use ringpost::base::PublicId;
 use ringpost::queue::Access;
-use ringpost::queue::key;
-use ringpost::queue::schema::FAMILIES;
+use ringpost::queue::record::family::FAMILIES;
+use ringpost::queue::record::key;
 
 use support::BINARY;
 use support::Client;
@@ -283,7 +283,7 @@ fn full_to_the_last_byte() -> Option<(SmallDisk, Scene, PathBuf)> {
             Err(cause) => panic!("{cause}"),
         }
     }
-    let free = ringpost::queue::space::space(disk.path()).expect("it is mounted").free_bytes;
+    let free = ringpost::queue::store::space::space(disk.path()).expect("it is mounted").free_bytes;
     assert_eq!(free, 0);
     Some((disk, scene, ballast))
 }
@@ -367,7 +367,8 @@ fn mail_is_refused_before_the_disk_is_full() {
         let ballast = disk.path().join("ballast");
         fs::write(&ballast, vec![1; 60 * MIB]).expect("there is room for it");
         scene.send_until(&mut client, "452 4.3.1");
-        let free = ringpost::queue::space::space(disk.path()).expect("it is mounted").free_bytes;
+        let free =
+            ringpost::queue::store::space::space(disk.path()).expect("it is mounted").free_bytes;
         assert!(free > 8 << 20, "{round}: refused with {free} bytes to spare");
         fs::remove_file(&ballast).expect("it was there");
     }

@@ -3,7 +3,7 @@
 //!
 //! The disk is real ext4 on nbdkit's cache (`support::disk`); `kill -9` of nbdkit is the cut. The
 //! second test switches the sync off and has to lose mail: it proves that the first could fail.
-//! `RINGPOST_POWER_CUTS` sets the number of cuts.
+//! `RINGPOST_TEST_POWER_CUTS` sets the number of cuts.
 
 mod support;
 
@@ -83,7 +83,7 @@ fn random() -> Random {
 fn acknowledged_mail_survives_power_cuts() {
     let Some(mut disk) = disk() else { return };
     let (ledger, mut random) = (Arc::<Ledger>::default(), random());
-    for cut in 0..number_from("RINGPOST_POWER_CUTS", || CUTS) {
+    for cut in 0..number_from("RINGPOST_TEST_POWER_CUTS", || CUTS) {
         let audit = cut_under_load(&mut disk, (&ledger, CONFIG, Shape::ALL), &mut random);
         println!("cut {cut}: {audit}");
         audit.assert_sound(&format!("cut {cut}"));

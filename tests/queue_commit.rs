@@ -32,8 +32,8 @@ use ringpost::queue::Recipients;
 use ringpost::queue::SharedBody;
 use ringpost::queue::Spool;
 use ringpost::queue::SpoolOptions;
-use ringpost::queue::inspect;
-use ringpost::queue::inspect::ListFilter;
+use ringpost::queue::admin::inspect;
+use ringpost::queue::admin::inspect::ListFilter;
 
 type Stored<'f> = Pin<Box<dyn Future<Output = Result<Committed, CommitFault>> + 'f>>;
 
@@ -334,6 +334,6 @@ fn several_messages_are_finished_together_or_not_at_all() {
     let found = &rig.spool.recovered()[0];
     assert_eq!((found.messages, found.swept, found.quarantined), (3, 0, 0), "{found:?}");
     whole(&rig.spool);
-    assert!(ringpost::queue::audit::audit(&rig.spool).unwrap().is_clean());
+    assert!(ringpost::queue::admin::audit::audit(&rig.spool).unwrap().is_clean());
     rig.close();
 }

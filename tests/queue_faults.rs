@@ -22,9 +22,9 @@ use ringpost::base::limits::CHUNK_BYTES;
 use ringpost::queue::CommitFault;
 use ringpost::queue::Space;
 use ringpost::queue::SpoolOptions;
-use ringpost::queue::inspect;
-use ringpost::queue::inspect::ListFilter;
-use ringpost::queue::space::space;
+use ringpost::queue::admin::inspect;
+use ringpost::queue::admin::inspect::ListFilter;
+use ringpost::queue::store::space::space;
 
 const ALL: ListFilter = ListFilter { limit: usize::MAX, after: None };
 

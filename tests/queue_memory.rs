@@ -1,7 +1,7 @@
 //! Memory while large bodies are streamed. One test, so that the process is its own.
 //!
 //! By default fewer bytes are sent than issue figures name, for memory is full long before;
-//! `RINGPOST_FULL=1` sends 200 times 25 MB and once 1 GB.
+//! `RINGPOST_TEST_FULL=1` sends 200 times 25 MB and once 1 GB.
 
 mod queue_rig;
 
@@ -46,7 +46,7 @@ fn rise(work: impl FnOnce()) -> u64 {
 
 #[test]
 fn streams_are_held_in_bounded_memory() {
-    let full = std::env::var_os("RINGPOST_FULL").is_some();
+    let full = std::env::var_os("RINGPOST_TEST_FULL").is_some();
     let (one, many) = if full { (1 << 30, 25 << 20) } else { (200 << 20, 3 << 20) };
     let folder = tempfile::tempdir().unwrap();
     let options = SpoolOptions {

@@ -21,8 +21,11 @@ use ringpost::base::limits::CHUNK_BYTES;
 use ringpost::base::limits::COMMIT_HUNG_MS;
 use ringpost::queue::CommitFault;
 use ringpost::queue::Hang;
-use ringpost::queue::inspect;
-use ringpost::queue::inspect::ListFilter;
+use ringpost::queue::Notice;
+use ringpost::queue::admin::audit::audit;
+use ringpost::queue::admin::inspect;
+use ringpost::queue::admin::inspect::ListFilter;
+use ringpost::queue::record::family::FAMILIES;
 
 const ALL: ListFilter = ListFilter { limit: usize::MAX, after: None };
 
@@ -163,7 +166,7 @@ fn mail_is_refused_while_the_disk_hangs_and_what_was_refused_is_not_kept() {
     assert_eq!(rig.body_of(after), b"after");
     assert!(rig.fatal.lock().unwrap().is_empty(), "a hang that ends is no failure");
     assert_eq!((rig.pool.chunks_out(), rig.committer.waiting()), (0, 0));
-    let audit = ringpost::queue::audit::audit(&rig.spool).unwrap();
+    let audit = audit(&rig.spool).unwrap();
     assert!(audit.adds_up, "{audit:?}");
     rig.close();
     scenario.teardown();
@@ -207,5 +210,70 @@ fn a_body_under_way_is_refused_while_the_disk_hangs() {
     assert_eq!(inspect::stats(&rig.spool).unwrap().partitions[0].streams, 0);
     assert_eq!(rig.pool.chunks_out(), 0, "every chunk came back");
     rig.close();
+    scenario.teardown();
+}
+
+/// Where the disk is too full for a second database, the damaged table is dropped in place. Its rows
+/// are lost, their messages go to quarantine, and all other mail is served.
+#[test]
+fn a_damaged_table_on_a_full_disk_costs_its_own_rows() {
+    let scenario = fail::FailScenario::setup();
+    for family in ["job", "envelope", "head"] {
+        let folder = tempfile::tempdir().unwrap();
+        let rig = Rig::open(folder.path());
+        let db = rig.spool.partitions()[0].db();
+        let families = FAMILIES.map(|name| db.cf_handle(name).unwrap());
+        for each in families {
+            db.set_options_cf(each, &[("disable_auto_compactions", "true")]).unwrap();
+        }
+        let [_, kept] = [b"in the damaged table", b"in another table...."].map(|body| {
+            let id = rig.stored(body);
+            db.flush_cfs_opt(&families, &rocksdb::FlushOptions::default()).unwrap();
+            id
+        });
+        let tables = db.live_files().unwrap();
+        let own = tables.iter().filter(|table| table.column_family_name == family);
+        let name = own.map(|table| table.name.clone()).min().expect("it was flushed");
+        rig.close();
+        let table = folder.path().join("p00").join(name.trim_start_matches('/'));
+        let mut bytes = std::fs::read(&table).unwrap();
+        bytes[10] ^= 0x55;
+        std::fs::write(&table, &bytes).unwrap();
+
+        fail::cfg("rescue::error", "return(enospc)").unwrap();
+        let rig = Rig::open(folder.path());
+        fail::remove("rescue::error");
+        let notices = &rig.spool.recovered()[0].notices;
+        let dropped = notices.iter().find_map(|notice| match notice {
+            Notice::TableDropped { folder, .. } => Some(folder.clone()),
+            _ => None,
+        });
+        let dropped = dropped.unwrap_or_else(|| panic!("{family}: {notices:?}"));
+        let copy = std::fs::read(dropped.join(table.file_name().unwrap()));
+        assert!(copy.is_ok_and(|copy| copy == bytes), "{family}: the table is kept as it was");
+        let check = |rig: &Rig| {
+            let listed = inspect::list(&rig.spool, ALL).unwrap();
+            assert_eq!(listed.len(), 1, "{family}: {listed:?}");
+            assert_eq!(listed[0].id, rig.spool.public_id(kept).to_string(), "{family}");
+            assert_eq!(rig.body_of(kept), b"in another table....", "{family}");
+            assert_eq!(inspect::show(&rig.spool, kept).unwrap().jobs.len(), 1, "{family}");
+            let audit = audit(&rig.spool).unwrap();
+            assert!(audit.adds_up && audit.in_quarantine > 1, "{family}: {audit:?}");
+            assert_eq!((audit.sum.queued, audit.sum.quarantined), (2, 2), "{family}: {audit:?}");
+        };
+        check(&rig);
+        rig.close();
+        let rig = Rig::open(folder.path());
+        assert_eq!(rig.spool.recovered()[0].notices, [], "{family}: a second start is as usual");
+        check(&rig);
+        let partition = &rig.spool.partitions()[0];
+        for name in FAMILIES {
+            let handle = partition.db().cf_handle(name).unwrap();
+            partition.db().compact_range_cf(handle, None::<&[u8]>, None::<&[u8]>);
+        }
+        assert_eq!(partition.background_errors(), 0, "{family}: compactions go on");
+        rig.stored(b"new mail is taken");
+        rig.close();
+    }
     scenario.teardown();
 }

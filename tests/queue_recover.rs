@@ -26,13 +26,13 @@ use ringpost::queue::Recovered;
 use ringpost::queue::Spool;
 use ringpost::queue::SpoolFault;
 use ringpost::queue::SpoolOptions;
-use ringpost::queue::audit::audit;
-use ringpost::queue::inspect;
-use ringpost::queue::inspect::ListFilter;
-use ringpost::queue::key;
-use ringpost::queue::ledger::MENDING_KEY;
-use ringpost::queue::lost::Lost;
-use ringpost::queue::schema::StreamMark;
+use ringpost::queue::admin::audit::audit;
+use ringpost::queue::admin::inspect;
+use ringpost::queue::admin::inspect::ListFilter;
+use ringpost::queue::record::key;
+use ringpost::queue::record::ledger::MENDING_KEY;
+use ringpost::queue::record::lost::Lost;
+use ringpost::queue::record::stream::StreamMark;
 
 fn reopen(path: &Path) -> Spool {
     Spool::open(SpoolOptions { memory_bytes: 16 << 20, ..SpoolOptions::new(path, NOW_MS) })
@@ -81,7 +81,7 @@ fn check(
     // What the repairs wrote goes through flush and compaction without a complaint.
     let spool = reopen(folder.path());
     let db = spool.partitions()[0].db();
-    for family in ringpost::queue::schema::FAMILIES {
+    for family in ringpost::queue::record::family::FAMILIES {
         let family = db.cf_handle(family).unwrap();
         db.flush_cf(family).unwrap();
         db.compact_range_cf(family, None::<&[u8]>, None::<&[u8]>);
@@ -150,7 +150,7 @@ fn what_cannot_be_understood_is_moved() {
         batch.put_cf(partition.families().body, [0xff; 3], b"x");
     });
     // Whom the job was for nobody knows: envelope and body go with it, and nobody is tried again.
-    check("garbage for a job", [2, 0, 1, 3], |partition, middle, batch| {
+    check("garbage for a job", [2, 0, 1, 4], |partition, middle, batch| {
         // Its old schedule entry is of no job now.
         batch.put_cf(partition.families().job, key::of_job(middle, 0), b"garbage");
         batch.single_delete_cf(partition.families().due, key::of_due(NOW_MS, middle, 0));
@@ -162,19 +162,34 @@ fn what_cannot_be_understood_is_moved() {
         batch.put_cf(partition.families().job, key::of_job(stray(), 0), job);
         batch.put_cf(partition.families().due, key::of_due(9, stray(), 0), []);
     });
-    // Envelope, body and job are three records.
-    check("an envelope of another version", [2, 0, 0, 3], |partition, middle, batch| {
-        let families = partition.families();
-        let key = key::of_id(middle);
-        let mut record = partition.db().get_cf(families.envelope, key).unwrap().unwrap();
-        record[0] = 2;
-        batch.single_delete_cf(families.envelope, key);
-        batch.put_cf(families.envelope, key, record);
-    });
-    check("a missing chunk", [2, 0, 0, 3], |partition, middle, batch| {
+    // Envelope, head, body and job are four records.
+    check(
+        "a flipped bit in the version of an envelope",
+        [2, 0, 0, 4],
+        |partition, middle, batch| {
+            let families = partition.families();
+            let key = key::of_id(middle);
+            let mut record = partition.db().get_cf(families.envelope, key).unwrap().unwrap();
+            record[0] ^= 1;
+            batch.single_delete_cf(families.envelope, key);
+            batch.put_cf(families.envelope, key, record);
+        },
+    );
+    check("a missing chunk", [2, 0, 0, 4], |partition, middle, batch| {
         batch.single_delete_cf(partition.families().body, key::of_body(middle, 1));
     });
-    check("a changed chunk", [2, 0, 0, 3], |partition, middle, batch| {
+    check("a missing head", [2, 0, 0, 3], |partition, middle, batch| {
+        batch.single_delete_cf(partition.families().head, key::of_id(middle));
+    });
+    check("a changed head", [2, 0, 0, 4], |partition, middle, batch| {
+        let families = partition.families();
+        let key = key::of_id(middle);
+        let mut head = partition.db().get_cf(families.head, key).unwrap().unwrap();
+        head[5] ^= 1;
+        batch.single_delete_cf(families.head, key);
+        batch.put_cf(families.head, key, head);
+    });
+    check("a changed chunk", [2, 0, 0, 4], |partition, middle, batch| {
         let families = partition.families();
         let key = key::of_body(middle, 1);
         let mut chunk = partition.db().get_cf(families.body, key).unwrap().unwrap();
@@ -197,7 +212,7 @@ fn quarantine_keeps_the_bytes_and_says_why() {
     let quarantine = folder.path().join("quarantine");
     assert_eq!(fs::read(quarantine.join(format!("{name}.rec"))).unwrap(), b"garbage");
     let why = fs::read_to_string(quarantine.join(format!("{name}.why"))).unwrap();
-    assert!(why.contains("version 103") && why.contains("\"bytes\":7"), "{why}");
+    assert!(why.contains("checksum") && why.contains("\"bytes\":7"), "{why}");
     let spool = reopen(folder.path());
     assert_eq!(inspect::stats(&spool).unwrap().in_quarantine, 1);
 }
@@ -355,7 +370,7 @@ fn a_torn_end_of_the_list_of_files_costs_nothing() {
     let name = fs::read_to_string(folder.path().join("p00/CURRENT")).unwrap();
     let manifest = Path::new("p00").join(name.trim());
     let db = rig.spool.partitions()[0].db();
-    let families = ringpost::queue::schema::FAMILIES;
+    let families = ringpost::queue::record::family::FAMILIES;
     let families: Vec<_> = families.iter().map(|family| db.cf_handle(family).unwrap()).collect();
     for family in &families {
         db.set_options_cf(*family, &[("disable_auto_compactions", "true")]).unwrap();
@@ -377,6 +392,10 @@ fn a_torn_end_of_the_list_of_files_costs_nothing() {
             continue;
         }
         for lost in [old.len()..end, end..new.len()] {
+            if lost.len() < 3 {
+                // So few bytes in a page of their own may well be the entry's.
+                continue;
+            }
             let mut torn = new.clone();
             torn[lost.clone()].fill(0);
             let copy = tempfile::tempdir().unwrap();
@@ -535,7 +554,7 @@ fn a_damaged_job_reopens_nobody() {
     let mut record = Vec::new();
     let job = Job {
         number: 1,
-        recipients: ringpost::queue::schema::Indexes::Stored(&half),
+        recipients: ringpost::queue::record::job::Indexes::Stored(&half),
         ..Job::fresh(NOW_MS + 9, 0)
     };
     job.encode(&mut record).unwrap();
@@ -548,7 +567,10 @@ fn a_damaged_job_reopens_nobody() {
     assert_eq!(jobs.len(), 1);
     assert_eq!(jobs[0].recipients, (0..25).collect::<Vec<u32>>());
     let hex = key::hex(&key::of_id(id));
-    let copied = [format!("p00-envelope-{hex}.rec"), format!("p00-job-{hex}0000.rec")];
+    let copied = ["envelope", "head", "job"].map(|family| match family {
+        "job" => format!("p00-job-{hex}0000.rec"),
+        family => format!("p00-{family}-{hex}.rec"),
+    });
     assert_eq!(moved(folder.path()), copied);
     let audited = audit(&spool).unwrap();
     assert_eq!((audited.adds_up, audited.sum.quarantined, audited.sum.queued), (true, 25, 25));
@@ -566,14 +588,14 @@ fn a_message_that_cannot_be_moved_is_not_sent_to_all_again() {
     let families = partition.families();
     partition.db().delete_cf(families.job, key::of_job(id, 0)).unwrap();
     let mut lost = Lost::default();
-    lost.add(ringpost::queue::schema::JOB);
+    lost.add(ringpost::queue::record::family::JOB);
     partition.db().put_cf(families.default, MENDING_KEY, lost.to_bytes()).unwrap();
     rig.close();
     // Folders stand where the files would be.
     let name = |family: &str| format!("p00-{family}-{}.rec", key::hex(&key::of_id(id)));
-    let in_the_way =
-        ["envelope", "body"].map(|family| folder.path().join("quarantine").join(name(family)));
-    for blocked in [&in_the_way[..], &in_the_way[1..]] {
+    let in_the_way = ["envelope", "head", "body"]
+        .map(|family| folder.path().join("quarantine").join(name(family)));
+    for blocked in [&in_the_way[..], &in_the_way[1..], &in_the_way[2..]] {
         blocked.iter().for_each(|path| fs::create_dir_all(path).unwrap());
         for start in 0..2 {
             let spool = reopen(folder.path());
@@ -584,7 +606,7 @@ fn a_message_that_cannot_be_moved_is_not_sent_to_all_again() {
     }
     let spool = reopen(folder.path());
     assert!(inspect::show(&spool, id).is_err(), "it was moved");
-    let mut names = ["envelope", "body"].map(name);
+    let mut names = ["envelope", "head", "body"].map(name);
     names.sort();
     assert_eq!(moved(folder.path()), names);
 }
@@ -634,8 +656,8 @@ fn a_damaged_list_of_files_is_mended_from_its_copy() {
         let rig = Rig::open(folder.path());
         let id = rig.stored(b"in a table");
         let partition = &rig.spool.partitions()[0];
-        let all =
-            ringpost::queue::schema::FAMILIES.map(|name| partition.db().cf_handle(name).unwrap());
+        let all = ringpost::queue::record::family::FAMILIES
+            .map(|name| partition.db().cf_handle(name).unwrap());
         partition.db().flush_cfs_opt(&all, &rocksdb::FlushOptions::default()).unwrap();
         rig.spool.copy_lists().unwrap();
         rig.close();
@@ -662,7 +684,7 @@ fn a_database_of_another_version_is_refused_and_left_alone() {
         let id = rig.stored(b"kept");
         rig.close();
         let partition = folder.path().join("p00");
-        let families = ringpost::queue::schema::FAMILIES;
+        let families = ringpost::queue::record::family::FAMILIES;
         {
             let db = rocksdb::DB::open_cf(&rocksdb::Options::default(), &partition, families);
             let mut db = db.unwrap();

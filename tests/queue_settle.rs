@@ -28,20 +28,20 @@ use ringpost::queue::Committed;
 use ringpost::queue::Job;
 use ringpost::queue::Spool;
 use ringpost::queue::SpoolOptions;
-use ringpost::queue::audit::SpoolAudit;
-use ringpost::queue::audit::audit;
-use ringpost::queue::inspect;
-use ringpost::queue::key;
-use ringpost::queue::ledger::LEDGER_KEY;
-use ringpost::queue::ledger::Ledger;
-use ringpost::queue::ledger::Tally;
-use ringpost::queue::partition::Kept;
-use ringpost::queue::schema::Indexes;
-use ringpost::queue::settle::JobRecord;
-use ringpost::queue::settle::Next;
-use ringpost::queue::settle::Report;
-use ringpost::queue::settle::Settlement;
-use ringpost::queue::unsettled::Unsettled;
+use ringpost::queue::admin::audit::SpoolAudit;
+use ringpost::queue::admin::audit::audit;
+use ringpost::queue::admin::inspect;
+use ringpost::queue::commit::settle::JobRecord;
+use ringpost::queue::commit::settle::Next;
+use ringpost::queue::commit::settle::Report;
+use ringpost::queue::commit::settle::Settlement;
+use ringpost::queue::commit::unsettled::Unsettled;
+use ringpost::queue::record::job::Indexes;
+use ringpost::queue::record::key;
+use ringpost::queue::record::ledger::LEDGER_KEY;
+use ringpost::queue::record::ledger::Ledger;
+use ringpost::queue::record::ledger::Tally;
+use ringpost::queue::store::query::Kept;
 
 fn options(path: &std::path::Path) -> SpoolOptions {
     SpoolOptions { memory_bytes: 16 << 20, ..SpoolOptions::new(path, NOW_MS) }

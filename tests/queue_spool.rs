@@ -23,16 +23,16 @@ use ringpost::queue::Spool;
 use ringpost::queue::SpoolFault;
 use ringpost::queue::SpoolOptions;
 use ringpost::queue::Want;
-use ringpost::queue::audit::audit;
-use ringpost::queue::inspect;
-use ringpost::queue::inspect::ListFilter;
-use ringpost::queue::key;
-use ringpost::queue::reclaim::reclaim;
-use ringpost::queue::record::Kind;
-use ringpost::queue::record::Writer;
-use ringpost::queue::schema::FAMILIES;
-use ringpost::queue::schema::Layout;
-use ringpost::queue::schema::StreamMark;
+use ringpost::queue::admin::audit::audit;
+use ringpost::queue::admin::inspect;
+use ringpost::queue::admin::inspect::ListFilter;
+use ringpost::queue::record::family::FAMILIES;
+use ringpost::queue::record::family::Layout;
+use ringpost::queue::record::key;
+use ringpost::queue::record::outer::Kind;
+use ringpost::queue::record::outer::Writer;
+use ringpost::queue::record::stream::StreamMark;
+use ringpost::queue::store::reclaim::reclaim;
 
 const ALL: ListFilter = ListFilter { limit: usize::MAX, after: None };
 

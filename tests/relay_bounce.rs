@@ -55,14 +55,14 @@ fn send(client: &mut Client, from: &str, to: &[&str], body: &[u8]) {
         client.expect(&format!("RCPT TO:{to}"), 250);
     }
     client.expect("DATA", 354);
-    client.send(&stuffed(body)).expect("it reads");
-    let reply = client.reply().expect("it answers");
+    client.send(&stuffed(body)).expect("the peer reads");
+    let reply = client.reply().expect("the server answers");
     assert_eq!(reply.code, 250, "{}", reply.text);
 }
 
 fn greeted(server: &Server) -> Client {
     let mut client = server.connect();
-    client.greet().expect("it greets");
+    client.greet().expect("the server greets");
     client
 }
 
@@ -348,7 +348,8 @@ fn a_delayed_message_is_reported_once_and_expires() {
     }
     let path = folder.path().join("ringpost.toml");
     let text = fs::read_to_string(&path).expect("the config exists");
-    fs::write(&path, text.replace("max_age = \"1h\"", "max_age = \"2s\"")).expect("it is ours");
+    fs::write(&path, text.replace("max_age = \"1h\"", "max_age = \"2s\""))
+        .expect("the file is ours");
     server.signal("HUP");
     await_empty(&server);
 
@@ -549,7 +550,10 @@ fn attempts_are_counted_exactly_across_a_kill() {
     let setup = config("retry_schedule = [\"500ms\", \"3s\"]", "", receiver.address);
     let mut server = Server::start(folder.path(), &setup);
     send(&mut greeted(&server), "<a@sender.test>", &["<slow@remote.test>"], BODY);
-    let id = asked(folder.path(), &["list"])[0]["id"].as_str().expect("it is queued").to_owned();
+    let id = asked(folder.path(), &["list"])[0]["id"]
+        .as_str()
+        .expect("the message is queued")
+        .to_owned();
     let job = || asked(folder.path(), &["show", &id])["jobs"][0].clone();
     let await_attempts = |count: u64| {
         let end = Instant::now() + PATIENCE;

@@ -11,7 +11,7 @@
 //! ```
 //! Each message has recipients in three domains, more in each than a transaction takes, so that it
 //! is split twice. One domain refuses permanently, so that senders get reports; one defers at
-//! first. `RINGPOST_CRASH_KILLS` and `RINGPOST_CRASH_SEED` are those of `crash.rs`.
+//! first. `RINGPOST_TEST_CRASH_KILLS` and `RINGPOST_TEST_CRASH_SEED` are those of `crash.rs`.
 
 mod support;
 
@@ -122,7 +122,7 @@ impl Sink {
         let mut ports = Vec::new();
         for domain in DOMAINS {
             let listener = TcpListener::bind("127.0.0.1:0").expect("loopback has a free port");
-            ports.push(listener.local_addr().expect("it is bound").port());
+            ports.push(listener.local_addr().expect("the socket is bound").port());
             let (seen, life) = (Arc::clone(&seen), Arc::clone(&life));
             thread::spawn(move || {
                 for stream in listener.incoming().flatten() {
@@ -345,8 +345,8 @@ impl Field {
 
     fn with_sink(name: &str, pause: Duration) -> Field {
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).expect("after 1970");
-        let seed = number_from("RINGPOST_CRASH_SEED", || now.as_millis() as u64);
-        println!("{name}: RINGPOST_CRASH_SEED={seed}");
+        let seed = number_from("RINGPOST_TEST_CRASH_SEED", || now.as_millis() as u64);
+        println!("{name}: RINGPOST_TEST_CRASH_SEED={seed}");
         Field {
             folder: tempfile::tempdir().expect("a temporary folder"),
             sink: Sink::start(pause),
@@ -364,7 +364,7 @@ impl Field {
     #[track_caller]
     fn start(&self, failpoints: &str) -> Server {
         let mut server = self.spawn(failpoints);
-        server.await_start().expect("it starts");
+        server.await_start().expect("the server starts");
         server
     }
 
@@ -426,7 +426,7 @@ impl Field {
         let text = String::from_utf8_lossy(&done.stdout).into_owned();
         let why = String::from_utf8_lossy(&done.stderr);
         assert!(done.status.success(), "{when}: {text}{why}");
-        let found: serde_json::Value = serde_json::from_str(&text).expect("it is JSON");
+        let found: serde_json::Value = serde_json::from_str(&text).expect("the output is JSON");
         assert_eq!((&found["adds_up"], &found["difference"]), (&true.into(), &0.into()), "{when}");
         found["queued"].as_u64().expect("a number")
     }
@@ -501,8 +501,8 @@ impl Field {
     /// Queues `count` messages, each for one recipient that the sink accepts.
     #[cfg(feature = "failpoints")]
     fn fill(&self, server: &Server, count: usize) {
-        let mut client = Client::connect(server.address()).expect("it listens");
-        client.greet().expect("it greets");
+        let mut client = Client::connect(server.address()).expect("the peer listens");
+        client.greet().expect("the server greets");
         for number in (1..).step_by(8).take(count) {
             let [mailbox] = &recipients_of(number)[..] else {
                 panic!("{number} has one recipient")
@@ -512,10 +512,10 @@ impl Field {
                 format!("RCPT TO:<{mailbox}>"),
                 "DATA".to_owned(),
             ] {
-                client.ask(&command).expect("it answers");
+                client.ask(&command).expect("the server answers");
             }
-            client.send(&stuffed(&body_of(number))).expect("it reads");
-            assert_eq!(client.reply().expect("it answers").code, 250);
+            client.send(&stuffed(&body_of(number))).expect("the peer reads");
+            assert_eq!(client.reply().expect("the server answers").code, 250);
             self.sent.acknowledged().push(number);
         }
     }
@@ -544,7 +544,7 @@ impl Field {
 fn a_relay_killed_at_any_time_loses_nothing() {
     let _alone = alone();
     let mut field = Field::new("kill -9");
-    for kill in 0..number_from("RINGPOST_CRASH_KILLS", || KILLS as u64) {
+    for kill in 0..number_from("RINGPOST_TEST_CRASH_KILLS", || KILLS as u64) {
         let mut server = field.start("");
         let load = field.load(&server);
         load.await_acknowledged(5);
@@ -666,12 +666,12 @@ fn a_slow_disk_slows_delivery_and_bounds_what_a_crash_repeats() {
     let _alone = alone();
     let mut field = Field::with_sink("slow disk", SLOW_SINK_PAUSE);
     let mut server = field.spawn_with("", 1, "enabled = false\n");
-    server.await_start().expect("it starts");
+    server.await_start().expect("the server starts");
     field.fill(&server, MESSAGES);
     field.end(server);
 
     let mut server = field.spawn_with("settle::before_write=pause", 1, "");
-    server.await_start().expect("it starts");
+    server.await_start().expect("the server starts");
     field.await_delivered(1);
     // Without a limit all messages would be sent in this time.
     thread::sleep(SLOW_SINK_PAUSE * (MESSAGES / CONNECTIONS) as u32 + Duration::from_millis(300));
@@ -682,14 +682,14 @@ fn a_slow_disk_slows_delivery_and_bounds_what_a_crash_repeats() {
     assert!(repeated <= most, "a crash repeats {repeated} deliveries, the limit is {most}");
 
     let mut server = field.spawn_with("settle::before_write=sleep(300)", 1, "");
-    server.await_start().expect("it starts");
+    server.await_start().expect("the server starts");
     field.await_delivered(repeated + most);
     server.kill();
     field.kills += 1;
     field.bury(server, "on a slow disk");
 
     let mut server = field.spawn_with("settle::before_write=sleep(300)", 1, "");
-    server.await_start().expect("it starts");
+    server.await_start().expect("the server starts");
     field.drain(server);
     let duplicates = field.compare("slow disk");
     // A delivery waits for the current batch and for its own.

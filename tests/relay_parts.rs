@@ -13,11 +13,11 @@ use queue_rig::envelope;
 use queue_rig::recipients;
 use ringpost::queue::Envelope;
 use ringpost::queue::Job;
-use ringpost::queue::ledger::Tally;
-use ringpost::queue::schema::Indexes;
-use ringpost::queue::settle::JobRecord;
-use ringpost::queue::settle::Next;
-use ringpost::queue::settle::Settlement;
+use ringpost::queue::commit::settle::JobRecord;
+use ringpost::queue::commit::settle::Next;
+use ringpost::queue::commit::settle::Settlement;
+use ringpost::queue::record::job::Indexes;
+use ringpost::queue::record::ledger::Tally;
 use support::PATIENCE;
 use support::Server;
 use support::Setup;
@@ -49,7 +49,7 @@ fn fill(path: &std::path::Path, number: u16, now_ms: u64) {
         is_order: false,
         keep_until_ms: None,
     };
-    assert!(rig.run(rig.committer.settle(settlement.into())).expect("it is written"));
+    assert!(rig.run(rig.committer.settle(settlement.into())).expect("the record is written"));
     rig.close();
 }
 

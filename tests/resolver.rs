@@ -92,36 +92,36 @@ fn answers_and_faults_are_distinguished() {
 const MX_ROWS: &[(&str, &str)] = &[
     ("two.test", "10 a.mx.test, 20 b.mx.test"),
     ("TWO.test.", "10 a.mx.test, 20 b.mx.test"),
-    ("null.test", "the domain takes no mail (null MX)"),
+    ("null.test", "the domain accepts no mail (null MX)"),
     ("nodata.test", "implicit 0 nodata.test"),
     ("nx.test", "no such domain (NXDOMAIN)"),
     ("alias.test", "10 a.mx.test, 20 b.mx.test"),
     ("chase.test", "10 a.mx.test, 20 b.mx.test"),
     ("alias-to-nx.test", "no such domain (NXDOMAIN)"),
-    ("circle.test", "too many aliases, or aliases in a circle (CNAME)"),
-    ("step1.test", "too many aliases, or aliases in a circle (CNAME)"),
+    ("circle.test", "too many aliases or a loop of aliases (CNAME)"),
+    ("step1.test", "too many aliases or a loop of aliases (CNAME)"),
     ("servfail.test", "the name server failed (SERVFAIL)"),
     ("bare-servfail.test", "the name server failed (SERVFAIL)"),
-    ("refused.test", "the name server refused (REFUSED)"),
-    ("referral.test", "the name server does not know and does not ask others (lame)"),
-    ("ignorant-nx.test", "the name server does not know and does not ask others (lame)"),
+    ("refused.test", "the name server refused the query (REFUSED)"),
+    ("referral.test", "the name server is neither authoritative nor recursive (lame)"),
+    ("ignorant-nx.test", "the name server is neither authoritative nor recursive (lame)"),
     ("silent.test", "the name servers did not answer in time"),
     ("lost-once.test", "10 a.mx.test, 20 b.mx.test"),
-    ("wrong-id.test", "the name server answered another question"),
-    ("wrong-question.test", "the name server answered another question"),
-    ("wrong-kind.test", "the name server answered another question"),
+    ("wrong-id.test", "the name server answered another query"),
+    ("wrong-question.test", "the name server answered another query"),
+    ("wrong-kind.test", "the name server answered another query"),
     ("forged-first.test", "10 a.mx.test, 20 b.mx.test"),
-    ("stranger.test", "the name server answered another question"),
+    ("stranger.test", "the name server answered another query"),
     ("stranger-beside.test", "10 a.mx.test"),
-    ("garbage.test", "the name server's answer cannot be read"),
-    ("contradiction.test", "the name server's answer cannot be read"),
-    ("blank-host.test", "the name server's answer cannot be read"),
+    ("garbage.test", "the answer of the name server cannot be parsed"),
+    ("contradiction.test", "the answer of the name server cannot be parsed"),
+    ("blank-host.test", "the answer of the name server cannot be parsed"),
     ("cut.test", "10 a.mx.test, 20 b.mx.test"),
     ("cut-within.test", "10 a.mx.test, 20 b.mx.test"),
-    ("cut-always.test", "the name server's answer cannot be read"),
+    ("cut-always.test", "the answer of the name server cannot be parsed"),
     ("cut-and-closed.test", "the name servers cannot be reached"),
     ("plain.test", "10 a.mx.test, 20 b.mx.test"),
-    ("a..test", "not a name that DNS can hold"),
+    ("a..test", "not a valid DNS name"),
 ];
 
 #[test]
@@ -225,7 +225,7 @@ fn answers_are_cached_for_their_ttl() {
     assert_eq!(asked("nx.test"), 1);
     assert_eq!(asked("servfail.test"), 1);
     assert_eq!(asked("fleeting.test"), 2);
-    assert_eq!((figures.hits, figures.lookups, figures.under_way), (3, 6, 0));
+    assert_eq!((figures.hits, figures.lookups, figures.in_flight), (3, 6, 0));
 }
 
 #[test]
@@ -309,7 +309,7 @@ fn a_lookup_without_a_place_is_busy_and_not_cached() {
         let start = timer::now();
         assert_eq!(resolver.mx("two.test").await, Err(DnsFault::Busy));
         assert!(start.elapsed() >= TIMEOUT, "it waits for a place first");
-        while resolver.figures().under_way > 0 {
+        while resolver.figures().in_flight > 0 {
             timer::sleep(Duration::from_millis(20)).await;
         }
         assert_eq!(mx_text(&resolver, "two.test").await, "10 a.mx.test, 20 b.mx.test");
@@ -455,7 +455,7 @@ fn a_drain_does_not_wait_for_lookups() {
         let resolver = Resolver::new(settings);
         let asked = timer::timeout(Duration::from_millis(50), resolver.mx("two.test")).await;
         assert!(asked.is_err());
-        while resolver.figures().under_way > 0 {
+        while resolver.figures().in_flight > 0 {
             timer::interrupt_all();
             timer::sleep(Duration::from_millis(10)).await;
         }
@@ -478,7 +478,7 @@ fn dnsmasq_is_understood() {
             ("real.test", "10 mx1.real.test, 20 mx2.real.test"),
             ("gone.test", "no such domain (NXDOMAIN)"),
             ("mx1.real.test", "implicit 0 mx1.real.test"),
-            ("null.test", "the domain takes no mail (null MX)"),
+            ("null.test", "the domain accepts no mail (null MX)"),
         ];
         for (name, want) in rows {
             assert_eq!(mx_text(&resolver, name).await, want, "{name}");

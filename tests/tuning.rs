@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::process::Output;
 
-use ringpost::doctor::knob;
+use ringpost::doctor::check;
 
 const PARTS: [&str; 4] = ["Value:", "Reason:", "Measured:", "Change back:"];
 /// Files that are no setting: installed files, files with several settings, helpers.
@@ -127,7 +127,7 @@ fn every_setting_has_the_required_sections() {
         for part in PARTS {
             assert!(text.contains(part), "tuning/{name} lacks {part:?}");
         }
-        let is_known = knob::ALL.iter().any(|knob| knob.file == name);
+        let is_known = check::ALL.iter().any(|check| check.file == name);
         assert!(is_known || name == "rocksdb.md", "no finding refers to tuning/{name}");
     }
 }

@@ -1,4 +1,4 @@
-//! Sending: one mail to a server that takes all extensions, and its replies.
+//! Sending one message to a server with all extensions, and reading its replies.
 
 use std::hint::black_box;
 use std::sync::Arc;

@@ -1,7 +1,7 @@
-//! The hottest paths, each made ready once and then run as often as is asked.
+//! The hottest paths: set up once, then run any number of times.
 //!
-//! `guard` counts their instructions and the benches their time, so both tell of the same work.
-//! No path looks at a clock, at the machine, or at a random number; what it works on is made here.
+//! `guard` counts their instructions and the benches measure their time, so that both measure the same
+//! work. No path uses a clock, facts of the machine, or random numbers; its input is made here.
 
 #![allow(dead_code, reason = "each bench uses its part of this")]
 

@@ -1,4 +1,4 @@
-//! Delivering: where a recipient goes, whose turn it is, and the line that tells what came of it.
+//! Delivery paths: routing, scheduling, and the log line of an attempt.
 
 use std::hint::black_box;
 use std::sync::Arc;

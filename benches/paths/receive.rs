@@ -1,4 +1,4 @@
-//! Receiving: the commands of one mail, the dots of a body, the fields of a header.
+//! Receiving: the commands of one message, the dots of a body, the fields of a header.
 
 use std::hint::black_box;
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! The queue's records: what a message is stored as, and read back from.
+//! Records of the queue: encoding and decoding a message.
 
 use std::hint::black_box;
 

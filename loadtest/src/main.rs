@@ -1,11 +1,14 @@
-//! The load harness of Ringpost: a source and a sink of mail, the ledger between them, and reports of
-//! what they measured; and `compare`, which measures servers side by side.
+//! The load generator of Ringpost: a source and a sink of mail, scenarios with a verdict, reports, and
+//! comparisons of servers.
 
 mod compare;
 mod ledger;
+mod process;
+mod random;
 mod report;
 mod run;
 mod sink;
+mod smtp_client;
 mod source;
 mod watch;
 
@@ -22,7 +25,7 @@ use crate::ledger::Balance;
 use crate::ledger::Ledger;
 use crate::ledger::Sent;
 
-/// Sends and takes mail, and tells how that went.
+/// Send and receive test mail, run scenarios, compare mail servers.
 #[derive(Parser)]
 #[command(name = "ringpost-load", version)]
 struct Arguments {
@@ -32,34 +35,36 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Send messages, as Postfix's smtp-source does, with the same flags.
+    /// Send messages, with the common flags of Postfix's smtp-source.
     Source(Box<source::options::Options>),
-    /// Take messages, as Postfix's smtp-sink does, with the same flags.
+    /// Receive messages, with the common flags of Postfix's smtp-sink.
     Sink(Box<sink::options::Options>),
-    /// Weigh what a sink has seen (its --ledger) against what a source has sent.
+    /// Check what a sink received against what a source sent: lost, duplicated, corrupted messages.
     Ledger {
+        /// The file of `source --sent`.
         sent: PathBuf,
+        /// The file of `sink --ledger`.
         seen: PathBuf,
-        /// Print the balance as JSON.
+        /// Print JSON.
         #[arg(long)]
         json: bool,
     },
-    /// Run a scenario: a server, sinks and sources, and whether all is as it should be.
+    /// Run a scenario: a server, sinks and sources, and a verdict.
     Run(Box<run::RunOptions>),
-    /// Measure Ringpost and other servers on this machine, in turns.
+    /// Measure Ringpost and other servers, or two builds of Ringpost, in alternating turns.
     Compare(Box<compare::options::Options>),
-    /// Run a command and all it starts until the input is closed; `compare` does so.
+    /// Run a command until standard input is closed, then kill its process tree; for `compare`.
     #[command(hide = true)]
     Hold(compare::hold::Hold),
-    /// Become a command that is killed when its caller ends; `run` does so.
+    /// Become a command that is killed when its parent ends; for `run`.
     #[command(hide = true)]
     Tied(run::tied::Tied),
-    /// Show what runs measured: one as tables, several side by side with ratios to the first.
+    /// Show saved records: one as tables, several side by side with ratios.
     Report(report::command::Report),
 }
 
 fn main() -> ExitCode {
-    let done = match Arguments::parse().command {
+    let passed = match Arguments::parse().command {
         Command::Source(options) => source::run(*options),
         Command::Sink(options) => sink::run(&options),
         Command::Ledger { sent, seen, json } => weigh(&sent, &seen, json),
@@ -69,7 +74,7 @@ fn main() -> ExitCode {
         Command::Tied(tied) => run::tied::run(&tied),
         Command::Report(report) => report::command::run(report).map(|()| true),
     };
-    match done {
+    match passed {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(cause) => {
@@ -79,7 +84,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// Tells the balance of two files. `false`: something was lost, duplicated or alien.
+/// Prints the balance of two files. `false`: a message was lost, duplicated, alien or corrupted.
 fn weigh(sent: &Path, seen: &Path, is_json: bool) -> Result<bool, String> {
     let sent = Sent::read(open(sent)?).map_err(|why| format!("{}: {why}", sent.display()))?;
     let seen = Ledger::read(open(seen)?).map_err(|why| format!("{}: {why}", seen.display()))?;
@@ -90,13 +95,13 @@ fn weigh(sent: &Path, seen: &Path, is_json: bool) -> Result<bool, String> {
             let Balance { lost, duplicated, alien, corrupted, arrived, bounced, .. } = balance;
             println!(
                 "{arrived} arrived, {bounced} bounced, {lost} lost, {duplicated} duplicated, \
-                 {alien} alien, {corrupted} corrupted"
+                 {alien} alien (not sent), {corrupted} corrupted"
             );
             let Balance { unknown_but_seen, refused_but_seen, .. } = balance;
             let Balance { bounced_but_seen, unrecorded, .. } = balance;
             println!(
-                "{unknown_but_seen} came of what nobody knew, {refused_but_seen} of what was \
-                 refused, {bounced_but_seen} of what bounced, {unrecorded} were not recorded"
+                "{unknown_but_seen} arrived without a known reply, {refused_but_seen} although refused, \
+                 {bounced_but_seen} although bounced, {unrecorded} not recorded"
             );
         }
     }

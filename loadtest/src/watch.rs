@@ -1,21 +1,21 @@
-//! Watches the shards of a source or a sink: an executor that has fallen asleep with work to do is
-//! woken, and who measures hears of it if that does not help.
+//! Watches the shards of a source or a sink: wakes an executor that sleeps although it has work, and
+//! warns if that does not help.
 
 use std::time::Duration;
 
 use ringpost::rt::ShardThread;
 use ringpost::rt::Watchdog;
 
-/// A shard that has not run for so long was not measured, nor did it measure.
+/// A longer stall makes the figures invalid.
 const STALL_MAX: Duration = Duration::from_secs(2);
 
-/// Until what it answers is dropped.
+/// Watches until the return value is dropped.
 pub fn watch(shards: &[ShardThread]) -> Result<Watchdog, String> {
     let heartbeats = shards.iter().map(ShardThread::heartbeat).collect();
     let on_stall = |shard: &str| {
         eprintln!(
-            "ringpost-load: {shard} did not run for {} s; figures of that time are those of a machine \
-             that is too busy",
+            "ringpost-load: {shard} did not run for {} s: the machine is too busy and the figures are \
+             not valid",
             STALL_MAX.as_secs()
         );
     };

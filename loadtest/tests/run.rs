@@ -1,5 +1,5 @@
-//! `ringpost-load run` with the real server: what is well, what must fail, and bad scenario files by
-//! the exact text of their faults.
+//! `ringpost-load run` with the real server: runs that pass, runs that must fail, and the exact errors of
+//! invalid scenario files.
 
 use std::fs;
 use std::net::SocketAddr;
@@ -19,7 +19,7 @@ use rustix::process::Signal;
 use serde_json::Value;
 use tempfile::TempDir;
 
-/// The server, which cargo builds beside our own program when the whole workspace is tested.
+/// The server, which cargo builds beside this program in a test of the workspace.
 fn ringpost() -> PathBuf {
     let program = Path::new(env!("CARGO_BIN_EXE_ringpost-load")).with_file_name("ringpost");
     let hint = "build it by `cargo build --release -p ringpost`, or test the whole workspace";
@@ -27,7 +27,7 @@ fn ringpost() -> PathBuf {
     program
 }
 
-/// Runs a scenario in a folder of its own.
+/// A folder for one scenario.
 struct Bench {
     folder: TempDir,
 }
@@ -37,7 +37,7 @@ impl Bench {
         Bench { folder: TempDir::new().expect("a folder") }
     }
 
-    /// Writes a scenario file; the words are those of its sections.
+    /// Writes a scenario file with these sections.
     fn file(&self, sections: &str) -> String {
         let path = self.folder.path().join("own.toml");
         let text = format!("purpose = \"p\"\nexpected = \"e\"\nmust_not = \"m\"\n{sections}");
@@ -51,7 +51,7 @@ impl Bench {
         command.output().expect("the binary runs")
     }
 
-    /// The record of a run that ended with this code.
+    /// Runs, checks the exit code, and returns the record.
     #[track_caller]
     fn record(&self, words: &[&str], code: i32) -> Value {
         let program = ringpost().display().to_string();
@@ -63,7 +63,7 @@ impl Bench {
         serde_json::from_str(&out).unwrap_or_else(|_| panic!("{out}{err}"))
     }
 
-    /// Whether a server's folder is left.
+    /// Whether the folder of a server was kept.
     fn is_left(&self) -> bool {
         let mut entries = fs::read_dir(self.folder.path()).expect("it is ours");
         entries.any(|entry| {
@@ -82,7 +82,7 @@ fn counts(record: &Value, names: &[&str]) -> Vec<u64> {
     names.iter().map(|name| counts[name].as_u64().unwrap_or_else(|| panic!("{name}"))).collect()
 }
 
-/// What did not hold, in words.
+/// The failed expectations.
 fn failed(record: &Value) -> Vec<&str> {
     let verdicts = record["verdicts"].as_array().expect("there are verdicts");
     let failed = verdicts.iter().filter(|verdict| verdict["holds"] == false);
@@ -90,7 +90,7 @@ fn failed(record: &Value) -> Vec<&str> {
 }
 
 #[test]
-fn a_relay_is_all_well_and_leaves_nothing() {
+fn a_relay_passes_and_leaves_nothing() {
     let bench = Bench::new();
     let record = bench.record(&["relay-one-sink", "--scale", "0.002"], 0);
     assert_eq!(record["kind"], "run relay-one-sink");
@@ -106,7 +106,7 @@ fn a_relay_is_all_well_and_leaves_nothing() {
 #[test]
 fn a_backlog_outlives_a_restart_and_two_kills() {
     let bench = Bench::new();
-    // Slow enough that much has not come yet when it is killed.
+    // Slow enough that much mail is in the queue at the kill.
     let slow =
         "down = true\nbehaviour = \"\"\"\n[default]\ndelay = [{ at = 'end', ms = 100 }]\n\"\"\"";
     let scenario = include_str!("../scenarios/backlog-restart.toml").replace("down = true", slow);
@@ -118,13 +118,13 @@ fn a_backlog_outlives_a_restart_and_two_kills() {
     let [duplicated, most, before] = ["duplicated", "copies_max", "came_before_last_cut"]
         .map(|name| counts(&record, &[name])[0]);
     assert!((600..1000).contains(&before), "{before} had come at the second kill");
-    // Twenty connections, each with one message under way, and what was answered and not yet settled.
+    // Twenty connections with one message each, and deliveries not settled yet.
     assert!(duplicated < 400 && (1..=3).contains(&most), "{duplicated} duplicates, {most} of one");
 }
 
-/// A spool that is deleted is mail that is lost: the accounts have to show each of it.
+/// A deleted spool is lost mail: the account must show every message.
 #[test]
-fn a_lost_spool_is_a_loss_of_all() {
+fn a_deleted_spool_is_reported_as_lost_mail() {
     let bench = Bench::new();
     let file = bench.file(
         "deadline = \"20s\"
@@ -155,12 +155,12 @@ fn a_lost_spool_is_a_loss_of_all() {
     let record = bench.record(&[&file], 1);
     assert_eq!(counts(&record, &["accepted", "arrived", "lost", "stuck"]), [50, 0, 50, 0]);
     assert_eq!(failed(&record), ["nothing is lost", "some arrive"]);
-    assert!(bench.is_left(), "whoever looks for the cause needs the server's log");
+    assert!(bench.is_left(), "the server's log is needed to find the cause");
 }
 
-/// Returned mail is no loss, and mail that stays where it is past the deadline is stuck.
+/// Bounced mail is not lost; mail in the queue at the deadline is stuck.
 #[test]
-fn bounces_are_accounted_for_and_what_is_held_is_stuck() {
+fn bounces_are_accounted_for_and_held_mail_is_stuck() {
     let bench = Bench::new();
     let sections = |next: &str, deadline: &str| {
         format!(
@@ -190,7 +190,7 @@ fn bounces_are_accounted_for_and_what_is_held_is_stuck() {
             sink = \"inbox\"
             count = 30
             [[expect]]
-            that = \"each is told of\"
+            that = \"each bounces\"
             figure = \"bounces.messages\"
             of = \"to-nobody.accepted\"
             equals = 1
@@ -205,18 +205,18 @@ fn bounces_are_accounted_for_and_what_is_held_is_stuck() {
     assert_eq!(counts(&record, &names), [50, 30, 20, 0, 0, 0]);
     let record = bench.record(&[&bench.file(&sections("hold", "10s"))], 1);
     assert_eq!(counts(&record, &names), [50, 30, 0, 20, 0, 0]);
-    assert_eq!(failed(&record), ["nothing is stuck", "each is told of"]);
+    assert_eq!(failed(&record), ["nothing is stuck", "each bounces"]);
 }
 
-/// What came in both lives of a sink is one account, and while it is down nothing is given up.
+/// Mail of both lives of a sink counts, and nothing bounces while the sink is down.
 #[test]
-fn a_sink_that_goes_away_gets_the_rest_when_it_is_back() {
+fn a_sink_that_stops_gets_the_rest_after_its_start() {
     let bench = Bench::new();
     let file = bench.file(
         "duplicates_per_cut_max = 100
         [config.delivery]
         retry_schedule = [\"200ms\"]
-        [config.destination]
+        [config.destination_defaults]
         back_off_first = \"200ms\"
         back_off_max = \"200ms\"
         [[sink]]
@@ -258,7 +258,7 @@ fn a_sink_that_goes_away_gets_the_rest_when_it_is_back() {
 }
 
 #[test]
-fn bad_scenarios_are_told_with_line_and_remedy() {
+fn invalid_scenarios_are_refused_with_line_and_remedy() {
     let source = "[[source]]\nname = \"a\"\nmessages = 1\n";
     let rows = [
         (
@@ -271,12 +271,12 @@ fn bad_scenarios_are_told_with_line_and_remedy() {
             format!(
                 "[[sink]]\nname = \"inbox\"\n{source}[[step]]\ndo = \"start-sink\"\nsink = \"inbix\"\n"
             ),
-            "line 9: there is no sink `inbix`, only inbox",
+            "line 9: there is no sink `inbix`; sinks are inbox",
         ),
-        (String::new(), "there is no [[source]], so that nothing would be sent"),
+        (String::new(), "there is no [[source]]"),
         (
             "[[source]]\nname = \"a\"\n".to_owned(),
-            "line 4: source `a`: it has no end: give `messages` or `duration`",
+            "line 4: source `a`: `messages` or `duration` is missing",
         ),
         (
             format!("{source}options = {{ sesions = 1 }}\n"),
@@ -284,25 +284,25 @@ fn bad_scenarios_are_told_with_line_and_remedy() {
         ),
         (
             format!("{source}[[step]]\ndo = \"kill\"\n"),
-            "the last step leaves the server down: add one that starts it",
+            "the server is down after the last step; add a step that starts it",
         ),
         (
             format!("{source}[[step]]\ndo = \"pause\"\n"),
-            "line 7: `pause` is nothing to do; there are kill, terminate, start, delete-spool, \
+            "line 7: unknown step `pause`; steps are kill, terminate, start, delete-spool, \
              stop-sink, start-sink, await-sources, await-arrivals, await-empty-queue",
         ),
         (
             format!("{source}[[expect]]\nthat = \"t\"\nfigure = \"b.x\"\nequals = 1\n"),
-            "line 7: `b.x`: there is no `b`; a figure begins with total, server, or the name of a \
-             sink or source",
+            "line 7: `b.x`: there is no `b`; a figure starts with total, server, or the name of a \
+             part",
         ),
         (
             format!("[config.server]\nspool = \"x\"\n{source}"),
-            "[config.server]: `spool` is chosen by the run; leave it out",
+            "[config.server]: the run sets `spool`; remove it",
         ),
         (
             format!("[[sink]]\nname = \"a\"\n{source}"),
-            "line 6: `a` is taken: sinks and sources have names of their own",
+            "line 6: the name `a` is used twice or reserved",
         ),
         (
             format!("[[sink]]\nname = \"b\"\nbehaviour = '''\n[default]\nrate = 1\n'''\n{source}"),
@@ -322,23 +322,23 @@ fn bad_scenarios_are_told_with_line_and_remedy() {
 }
 
 #[test]
-fn what_cannot_be_run_is_refused_before_anything_is_started() {
+fn impossible_runs_are_refused_before_anything_starts() {
     let bench = Bench::new();
     let rows: [(&[&str], &str); 5] = [
         (&["./no-such.toml"], "./no-such.toml: No such file or directory (os error 2)"),
-        (&["tls", "--scale", "0"], "tls: --scale: it is more than 0 and at most 1000"),
+        (&["tls", "--scale", "0"], "tls: --scale: must be more than 0 and at most 1000"),
         (
             &["backlog-restart", "--server", "127.0.0.1:1"],
-            "backlog-restart: --server: this scenario needs one of its own, for its steps stop the \
-             server or look into it",
+            "backlog-restart: --server: this scenario needs its own server: its steps stop or inspect \
+             the server",
         ),
         (
             &["tls", "--sink", "x=127.0.0.1:1"],
-            "tls: --sink x=127.0.0.1:1: write NAME=PLACE, of the sinks inbox",
+            "tls: --sink x=127.0.0.1:1: write NAME=ADDRESS; the sinks are inbox",
         ),
         (
             &["tls", "--ringpost", "no/server"],
-            "no/server: there is no such program; build the server, or name it by --ringpost",
+            "no/server: no such program; build the server or use --ringpost",
         ),
     ];
     for (words, expected) in rows {
@@ -349,9 +349,9 @@ fn what_cannot_be_run_is_refused_before_anything_is_started() {
     }
 }
 
-/// Whatever ends at once is no server, and its words are passed on.
+/// A server that exits at once is an error with its output.
 #[test]
-fn a_server_that_does_not_start_is_told_by_its_own_words() {
+fn a_server_that_does_not_start_is_quoted() {
     let bench = Bench::new();
     let file =
         bench.file("[config.server]\nspol = \"x\"\n[[source]]\nname = \"a\"\nmessages = 1\n");
@@ -362,7 +362,7 @@ fn a_server_that_does_not_start_is_told_by_its_own_words() {
     assert!(told.contains("the server did not start") && told.contains("spol"), "{told}");
 }
 
-/// A run that lasts until it is ended from outside, and where its server listens.
+/// A run that lasts until it is stopped, and the address of its server.
 fn begin_long(bench: &Bench) -> (Child, SocketAddr) {
     let file = bench.file(
         "[[sink]]
@@ -412,13 +412,13 @@ fn no_server_outlives_its_run() {
 }
 
 #[test]
-fn an_interrupt_ends_all_and_leaves_nothing() {
+fn an_interrupt_stops_everything_and_leaves_nothing() {
     let bench = Bench::new();
     let (mut run, address) = begin_long(&bench);
     rustix::process::kill_process(Pid::from_child(&run), Signal::TERM).expect("it runs");
     assert_eq!(run.wait().expect("it is ours").code(), Some(2));
     assert!(!bench.is_left());
-    // The kernel takes its rings down, and its sockets with them, when the process is gone already.
+    // The kernel closes the rings and their sockets after the process has ended.
     await_some("the server is gone", || TcpStream::connect(address).err());
 }
 

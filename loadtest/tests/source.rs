@@ -1,5 +1,5 @@
-//! The source against a small server on a thread: what it sends and when, that a server which stalls
-//! is seen to stall by every message that was to begin meanwhile, and what became of each message.
+//! The source against a small server on a thread: what it sends and when, the latency of messages that
+//! were due during a stall, and the fate of each message.
 
 use std::io::BufRead;
 use std::io::BufReader;
@@ -22,7 +22,7 @@ use socket2::Domain;
 use socket2::Socket;
 use socket2::Type;
 
-/// What the server does, and what it was told.
+/// The server, and the messages that it received.
 struct Server {
     address: String,
     stalls_at: u64,
@@ -31,7 +31,7 @@ struct Server {
 }
 
 impl Server {
-    /// Stalls once for `STALL`, when it has taken so many messages; refuses some recipients.
+    /// Stalls once for `STALL` after this number of messages; refuses some recipients.
     fn start(stalls_at: u64, refuses: &'static str) -> Arc<Server> {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port is free");
         let address = listener.local_addr().expect("it is bound").to_string();
@@ -76,11 +76,10 @@ impl Server {
         while let Some(line) = lines.next().transpose()? {
             let verb = line.split([' ', ':']).next().unwrap_or_default().to_owned();
             match &*verb {
-                // What is offered is as the client's name says.
+                // The offers depend on the name of the client.
                 "EHLO" if line.contains("8bit") => {
                     out.write_all(b"250-here\r\n250-8BITMIME\r\n250 PIPELINING\r\n")?;
                 }
-                "EHLO" if line.contains("helo") => return out.write_all(b"421 go away\r\n"),
                 "EHLO" => out.write_all(b"250-here\r\n250 PIPELINING\r\n")?,
                 "RCPT" if !self.refuses.is_empty() && line.contains(self.refuses) => {
                     out.write_all(b"550 5.1.1 no\r\n")?;
@@ -156,10 +155,9 @@ fn every_message_is_sent_once_and_as_asked() {
     }
 }
 
-/// What will not be there at the end is told at the begin, and what a shell grants too few of is
-/// taken.
+/// An unwritable file is an error before the run; a low soft limit of open files is raised.
 #[test]
-fn a_run_is_not_begun_in_vain() {
+fn errors_are_reported_before_the_run() {
     let server = Server::start(0, "");
     let output = source(&["--sent", "/no/such/folder/sent"], &server);
     assert_eq!(output.status.code(), Some(2));
@@ -171,10 +169,9 @@ fn a_run_is_not_begun_in_vain() {
     assert!(output.status.success(), "60 connections have 60 descriptors: {output:?}");
 }
 
-/// The clock of the seconds runs since before the first message: the last one ends behind the last
-/// message, and so is never a stub in which many were done.
+/// The seconds start before the first message, so that the last second is never too short.
 #[test]
-fn the_seconds_of_a_run_hold_all_of_it() {
+fn the_seconds_cover_the_whole_run() {
     let server = Server::start(0, "");
     let figures = figures(&source(&["-d", "-m", "20", "--json"], &server));
     let last = figures["intervals"].as_array().and_then(|all| all.last()).expect("there is one");
@@ -200,21 +197,21 @@ fn at_a_rate_a_stall_is_seen_by_all_that_were_to_begin_meanwhile() {
 }
 
 #[test]
-fn refusals_are_counted_and_told() {
+fn refusals_are_counted_and_reported() {
     let server = Server::start(0, "9");
     let words = ["-A", "-s", "1", "-m", "10", "-N", "-t", "x@y.test", "--json"];
     let output = source(&words, &server);
     assert_eq!(output.status.code(), Some(1));
     let figures = figures(&output);
     assert_eq!((&figures["accepted"], &figures["refused"]), (&9.into(), &1.into()));
-    // What is refused, be it ever so fast, is no message that was sent.
+    // Refused messages do not improve the latency.
     let count = |of: &str| &figures[of]["count"];
     assert_eq!((count("message_us"), count("refused_or_lost_us")), (&9.into(), &1.into()));
     let seconds = figures["intervals"].as_array().expect("there are seconds");
-    assert_eq!(seconds.iter().filter_map(|one| one["count"].as_u64()).sum::<u64>(), 9);
+    assert_eq!(seconds.iter().filter_map(|one| one["us"]["count"].as_u64()).sum::<u64>(), 9);
     let first = figures["first_fault"].as_str().expect("it is told");
     assert!(first.contains("9x@y.test") && first.contains("550"), "{first}");
-    // Without -A it ends there.
+    // Without -A the run ends there.
     let server = Server::start(0, "x");
     let output = source(&["-m", "1000", "-t", "x@y.test"], &server);
     assert_eq!(output.status.code(), Some(1));
@@ -282,21 +279,21 @@ fn a_ramp_and_steps_begin_by_their_formula_and_are_figured_apart() {
 }
 
 #[test]
-fn what_is_overdue_when_the_time_is_over_is_counted_as_late() {
+fn overdue_messages_at_the_end_count_as_late() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let path = folder.path().join("sent");
     let server = Server::start(20, "");
     let sent = path.to_str().expect("a path of letters");
-    let words = "-d -s 2 --rate 1000 --duration 300ms --overdue 10 --json --sent";
+    let words = "-d -s 2 --rate 10000 --duration 300ms --json --sent";
     let words: Vec<&str> = words.split(' ').chain([sent]).collect();
     let output = source(&words, &server);
     assert_eq!(output.status.code(), Some(1), "{output:?}");
     let told = figures(&output);
     let of = |name: &str| told[name].as_u64().expect("it is told");
-    assert_eq!((of("planned"), of("late")), (300, of("not_sent")), "{told}");
-    assert_eq!(of("accepted") + of("late"), 300, "{told}");
-    // The 20th holds up all others until the time is over.
-    assert!((10..=40).contains(&of("accepted")), "{told}");
+    assert_eq!((of("planned"), of("late")), (3000, of("not_sent")), "{told}");
+    assert_eq!(of("accepted") + of("late"), 3000, "{told}");
+    // The 20th stalls until the end; then 1,000 overdue messages are sent.
+    assert!((1000..=1100).contains(&of("accepted")), "{told}");
     assert_eq!(server.messages().len() as u64, of("accepted"));
     let text = std::fs::read_to_string(&path).expect("it was written");
     let run = told["run"].as_str().expect("it has a name");
@@ -326,14 +323,14 @@ fn each_message_has_a_fate() {
     assert_eq!(source(&words, &server).status.code(), Some(1));
     let text = std::fs::read_to_string(&path).expect("it was written");
     assert!(text.ends_with("recipients 1\n8 accepted\n1 refused\n6 accepted\n"), "{text}");
-    // What cannot be written is told.
+    // An unwritable file is an error.
     let server = Server::start(0, "");
     let output = source(&["--sent", "/no/such/folder/file"], &server);
     assert_eq!(output.status.code(), Some(2), "{output:?}");
 }
 
 #[test]
-fn files_are_sent_by_turns_and_as_they_can_be() {
+fn files_are_sent_in_turn() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let put = |name: &str, text: &str| {
         std::fs::write(folder.path().join(name), text).expect("there is room");
@@ -346,14 +343,12 @@ fn files_are_sent_by_turns_and_as_they_can_be() {
         let words = ["-d", "-m", "4", "-M", name, "--eml", eml, "--header", "X-To: %r #%n"];
         let output = source(&words, &server);
         assert!(output.status.success(), "{output:?}");
-        assert!(String::from_utf8_lossy(&output.stderr).contains("1 lines of more than 998"));
         let messages = server.messages();
         for (number, message) in messages.iter().enumerate() {
             let expected = number % 2 == 1 && says_8bit;
             assert_eq!(message[0].ends_with(" BODY=8BITMIME"), expected, "{}", message[0]);
             let line = format!("X-To: foo@{name} #{number}");
             assert!(message.contains(&line), "{message:?}");
-            assert!(message.iter().all(|line| line.len() <= 998), "{name} {number}");
         }
         let behind = |message: &[String], line: &str| {
             let at = message.iter().position(|one| one == line).expect("it is sent");
@@ -394,25 +389,18 @@ fn draws_are_the_same_for_a_seed() {
 }
 
 #[test]
-fn very_old_clients_and_unix_sockets() {
+fn a_unix_socket_is_a_server_too() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let server = Server::start_unix(&folder.path().join("smtp"));
-    let words = ["-o", "-v", "-l", "82", "-T", "8192", "-M", "helo.test", "-t", "x@y.test"];
-    let output = source(&words, &server);
+    let output = source(&["-v", "-M", "us.test", "-t", "x@y.test"], &server);
     assert!(output.status.success(), "{output:?}");
-    let line = "X".repeat(78);
-    assert_eq!(server.messages(), [["MAIL FROM:<foo@helo.test>", "RCPT TO:<x@y.test>", "", &line]]);
+    assert_eq!(server.messages()[0][..2], ["MAIL FROM:<foo@us.test>", "RCPT TO:<x@y.test>"]);
     let told = String::from_utf8_lossy(&output.stderr);
-    assert!(told.contains("0 x@y.test: Accepted") && told.contains("-T: a Unix socket"), "{told}");
-    // And with a window, where there is one.
-    let server = Server::start(0, "");
-    assert!(source(&["-T", "8192", "-l", "100000"], &server).status.success());
-    let bytes: usize = server.messages()[0].iter().map(|line| line.len() + 2).sum();
-    assert!(bytes > 100_000, "{bytes}");
+    assert!(told.contains("0 x@y.test: Accepted"), "{told}");
 }
 
 #[test]
-fn a_server_that_comes_late_gets_what_begins_then() {
+fn a_server_that_starts_late_gets_later_messages() {
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("there are descriptors");
     let any: SocketAddr = "127.0.0.1:0".parse().expect("an address");
     socket.bind(&any.into()).expect("a port is free");
@@ -436,7 +424,7 @@ fn a_server_that_comes_late_gets_what_begins_then() {
 }
 
 #[test]
-fn a_run_that_is_broken_off_is_told() {
+fn an_interrupted_run_prints_its_result() {
     let server = Server::start(0, "");
     let mut command = Command::new(env!("CARGO_BIN_EXE_ringpost-load"));
     command.args(["source", "-d", "--rate", "50", "-m", "100000", "--json", &server.address]);
@@ -452,7 +440,7 @@ fn a_run_that_is_broken_off_is_told() {
     let figures = figures(&output);
     assert_eq!(output.status.code(), Some(1), "not all was sent");
     assert_eq!(figures["accepted"], server.messages().len());
-    assert_eq!(figures["first_fault"], "ended by a signal", "{figures:#}");
+    assert_eq!(figures["first_fault"], "stopped by a signal", "{figures:#}");
 }
 
 #[test]

@@ -95,7 +95,7 @@ mod tests {
     const EXPIRES: u64 = FIRST + 5 * 24 * 60 * MINUTE;
 
     fn schedule(steps: &[Duration], jitter_percent: u8) -> RetrySchedule {
-        RetrySchedule::new(steps.into(), jitter_percent).expect("it has steps")
+        RetrySchedule::new(steps.into(), jitter_percent).expect("the schedule has steps")
     }
 
     #[test]
@@ -150,7 +150,9 @@ mod tests {
     #[test]
     fn jitter_stays_within_its_percentage_and_spreads() {
         let schedule = schedule(&[Duration::from_secs(1000)], 10);
-        let next = |random: u64| schedule.next(1, u64::MAX, 0, random).expect("it is young");
+        let next = |random: u64| {
+            schedule.next(1, u64::MAX, 0, random).expect("the message has not expired")
+        };
         let waits: Vec<u64> = (0..1000).map(next).collect();
         assert!(waits.iter().all(|wait| (900_000..=1_100_000).contains(wait)));
         let early = waits.iter().filter(|wait| **wait < 1_000_000).count();

@@ -97,7 +97,7 @@ mod tests {
         let rows = [
             ("no user", Account::find("no-such-user", None), "there is no user `no-such-user`"),
             ("no group", Account::find("nobody", Some("no-such-group")), "there is no group"),
-            ("root", Account::find("root", None), "`root` has the id of root"),
+            ("root", Account::find("root", None), "`root` has the user id of root"),
             ("a NUL", Account::find("no\0body", None), "there is no user"),
         ];
         for (row, found, text) in rows {

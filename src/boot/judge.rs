@@ -25,7 +25,7 @@ const SWAPPINESS_CALM: u64 = 10;
 
 /// The settings that are checked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Check {
+pub enum HostCheck {
     Ring,
     Kernel,
     Memlock,
@@ -47,18 +47,18 @@ pub fn findings(host: &Host, needs: &Needs) -> Vec<Finding> {
 }
 
 /// All checks, each with its finding if there is one.
-pub fn judged(host: &Host, needs: &Needs) -> [(Check, Option<Finding>); 10] {
+pub fn judged(host: &Host, needs: &Needs) -> [(HostCheck, Option<Finding>); 10] {
     [
-        (Check::Ring, judge_ring(host)),
-        (Check::Kernel, judge_kernel(host)),
-        (Check::Memlock, judge_memlock(host, needs)),
-        (Check::OpenFiles, judge_open_files(host, needs)),
-        (Check::Backlog, judge_backlog(host, needs)),
-        (Check::Root, judge_root(host, needs)),
-        (Check::Governor, judge_governor(host)),
-        (Check::HugePages, judge_huge_pages(host)),
-        (Check::Overcommit, judge_overcommit(host)),
-        (Check::Swap, judge_swap(host)),
+        (HostCheck::Ring, judge_ring(host)),
+        (HostCheck::Kernel, judge_kernel(host)),
+        (HostCheck::Memlock, judge_memlock(host, needs)),
+        (HostCheck::OpenFiles, judge_open_files(host, needs)),
+        (HostCheck::Backlog, judge_backlog(host, needs)),
+        (HostCheck::Root, judge_root(host, needs)),
+        (HostCheck::Governor, judge_governor(host)),
+        (HostCheck::HugePages, judge_huge_pages(host)),
+        (HostCheck::Overcommit, judge_overcommit(host)),
+        (HostCheck::Swap, judge_swap(host)),
     ]
 }
 

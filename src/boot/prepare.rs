@@ -3,6 +3,7 @@
 //! Each function returns complete error messages with a remedy; `run` prints them.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use crate::boot::account::Account;
 use crate::boot::affinity;
@@ -114,9 +115,9 @@ pub(in crate::boot) fn try_pin(cpus: &[usize]) {
 }
 
 /// As `try_pin` to the CPUs of the control plane, for a thread that is yet to start.
-pub(in crate::boot) fn pin_later(plan: &Plan) -> Box<dyn FnOnce() + Send> {
+pub(in crate::boot) fn pin_later(plan: &Plan) -> Arc<dyn Fn() + Send + Sync> {
     let cpus = plan.control_cpus();
-    Box::new(move || try_pin(&cpus))
+    Arc::new(move || try_pin(&cpus))
 }
 
 /// The number of partitions of the existing spool, or else that of the config. `None`: one for each

@@ -27,12 +27,10 @@ use crate::boot::store;
 use crate::boot::table::print_table;
 use crate::config::Config;
 use crate::config::HostFacts;
-use crate::control::admin::Admin;
-use crate::control::admin::AdminParts;
 use crate::control::assemble::assemble;
 use crate::control::reload::Reloader;
-use crate::control::thread;
-use crate::control::thread::ControlParts;
+use crate::control::runtime as control;
+use crate::control::runtime::RuntimeParts;
 use crate::handoff::Placement;
 use crate::monitor::thread as monitor;
 use crate::monitor::thread::MonitorParts;
@@ -130,17 +128,28 @@ fn start(options: ServeOptions) -> Result<Running, Vec<String>> {
         tell_stall(shard);
         crate::base::fault::end_process(format_args!("shard {shard} makes no progress"))
     });
-    thread::start(ControlParts {
+    let watch = space.keep_checking(&config.queue);
+    let watch = watch.map_err(|cause| {
+        vec![format!("cannot start the thread that watches the spool: {cause}")]
+    })?;
+    let queue_config = watch.config_sender();
+    let control = control::start(RuntimeParts {
         socket: config.control.socket.clone(),
-        admin: Admin::new(AdminParts {
-            spool: Arc::clone(&spool),
-            shards: orders,
-            placement,
-            pauses,
+        spool: Arc::clone(&spool),
+        shards: orders,
+        placement,
+        pauses,
+        observed: Arc::clone(&observed),
+        reloader: Reloader {
+            file,
+            host: facts,
+            config: Arc::new(config),
+            shards: commands.clone(),
             observed: Arc::clone(&observed),
-        }),
+            on_change: Box::new(move |config| queue_config.replace(&config.queue)),
+        },
         sts,
-        on_start: prepare::pin_later(&plan),
+        on_thread_start: prepare::pin_later(&plan),
     })
     .map_err(|cause| vec![format!("control: {cause}")])?;
     if let Some(listener) = bound.monitor {
@@ -153,15 +162,13 @@ fn start(options: ServeOptions) -> Result<Running, Vec<String>> {
         .map_err(|cause| vec![format!("monitor: {cause}")])?;
     }
     announce(&listened, &spool, shards.len());
-    let watch = space.keep_checking(&config.queue);
-    let watch = watch.map_err(|cause| {
-        vec![format!("cannot start the thread that watches the spool: {cause}")]
-    })?;
     observed.process.listening.set(1);
     Ok(Running {
-        reloader: Reloader { file, host: facts, config, shards: commands, observed },
+        control,
         signals,
+        commands,
         shards,
+        observed,
         commits,
         spool,
         watch,

@@ -1,6 +1,6 @@
 //! The running server: waits for signals and failures, and ends in order.
 //!
-//! Order:    listeners and sessions end with their shards, then the commit threads, then the log.
+//! Order:    listeners and sessions end with their shards, then the control plane, the commit threads, then the log.
 //! Fatal:    a failed store, or a disk that does not answer at the end, ends the process with exit
 //!           code 75.
 
@@ -16,13 +16,15 @@ use std::time::Instant;
 use crate::boot::signals::Signal;
 use crate::boot::space::SpoolWatch;
 use crate::boot::store::stop_within;
-use crate::control::reload::Reloader;
+use crate::control::runtime::ControlRuntime;
+use crate::observe::Observed;
 use crate::observe::log;
 use crate::observe::log::Record;
 use crate::queue::CommitThread;
 use crate::queue::Spool;
 use crate::rt::ShardThread;
 use crate::rt::Watchdog;
+use crate::shard::CommandSender;
 
 /// A store failed. A restart may recover it, so service managers should restart the server.
 const EXIT_STORE_FAILED: u8 = 75;
@@ -35,8 +37,10 @@ pub(in crate::boot) const LOG_END_MAX: Duration = Duration::from_secs(2);
 
 /// All parts of the running server.
 pub(in crate::boot) struct Running {
-    pub(in crate::boot) reloader: Reloader,
+    pub(in crate::boot) control: ControlRuntime,
     pub(in crate::boot) signals: Receiver<Signal>,
+    pub(in crate::boot) commands: Vec<CommandSender>,
+    pub(in crate::boot) observed: Arc<Observed>,
     pub(in crate::boot) shards: Vec<ShardThread>,
     pub(in crate::boot) commits: Vec<CommitThread>,
     pub(in crate::boot) spool: Arc<Spool>,
@@ -47,17 +51,14 @@ pub(in crate::boot) struct Running {
 }
 
 impl Running {
-    pub(in crate::boot) fn run_until_ended(mut self) -> ExitCode {
+    pub(in crate::boot) fn run_until_ended(self) -> ExitCode {
         loop {
             // A failed commit thread sets `failed`; a failed reader marks only its partition.
             if self.note_failures() || self.failed.load(Ordering::Acquire) {
                 return self.end(EXIT_STORE_FAILED);
             }
             match self.signals.recv_timeout(CHECK_EVERY) {
-                Ok(Signal::Hup) => {
-                    self.reloader.reload();
-                    self.watch.replace_config(&self.reloader.config.queue);
-                }
+                Ok(Signal::Hup) => self.control.reload(),
                 Ok(Signal::Usr1) => log::reopen(),
                 Ok(Signal::Term | Signal::Int) => return self.end(0),
                 Err(RecvTimeoutError::Timeout) => {}
@@ -71,7 +72,7 @@ impl Running {
         let mut any = false;
         for partition in self.spool.partitions() {
             let has_failed = partition.failure().is_some();
-            let metrics = &self.reloader.observed.partitions[usize::from(partition.id().0)];
+            let metrics = &self.observed.partitions[usize::from(partition.id().0)];
             metrics.partition_failed.set(u64::from(has_failed));
             any |= has_failed;
         }
@@ -79,13 +80,14 @@ impl Running {
     }
 
     fn end(self, code: u8) -> ExitCode {
-        let observed = &self.reloader.observed;
+        let observed = &self.observed;
         observed.process.draining.set(1);
         let sessions =
             observed.shards.iter().map(|shard| shard.metrics.connections_open.value()).sum();
         Record::Draining { sessions }.emit();
-        let limit = self.reloader.config.server.shutdown_timeout;
-        for shard in &self.reloader.shards {
+        let limit = self.control.config().server.shutdown_timeout;
+        self.control.drain();
+        for shard in &self.commands {
             // The drain is sent once, and the lane keeps a place free for it.
             let taken = shard.drain(limit);
             debug_assert!(taken, "a shard is told to drain only once");
@@ -95,6 +97,7 @@ impl Running {
                 Record::Warning { what: &fault.to_string(), remedy: "report this as a bug" }.emit();
             }
         }
+        self.control.end();
         if !self.watch.stop(STORE_END_MAX) || !stop_within(self.commits, STORE_END_MAX) {
             eprintln!(
                 "ringpost: the disk does not answer; exiting now, the next start recovers the spool"

@@ -16,7 +16,7 @@ use crate::config::Config;
 use crate::config::delivery::relation::DANE_IS_INERT;
 use crate::config::delivery::relation::DANE_REMEDY;
 use crate::config::delivery::relation::dane_is_inert;
-use crate::config::model::BODY_MEMORY_MIN;
+use crate::config::receiving::BODY_MEMORY_MIN;
 use crate::control::sts::StsFetcher;
 use crate::handoff::Placement;
 use crate::handoff::Sender;
@@ -35,7 +35,7 @@ use crate::outbound::survey::DestinationsShelf;
 use crate::queue::CommitThread;
 use crate::queue::SpaceWatch;
 use crate::queue::Spool;
-use crate::queue::pauses::Pauses;
+use crate::queue::admin::pauses::Pauses;
 use crate::route::DeliveryPolicy;
 use crate::rt;
 use crate::rt::ShardSpec;
@@ -90,7 +90,7 @@ pub(in crate::boot) fn start_shards(
     (observed, space): (&Arc<Observed>, &Arc<SpaceWatch>),
 ) -> Result<Started, Vec<String>> {
     let Seeds { config, plan, placement, commits, spool, delivery, pauses, policies } = seeds;
-    let mut meshes = mesh::weave(plan.shards.len()).into_iter();
+    let mut meshes = mesh::connect(plan.shards.len()).into_iter();
     // The gateway itself is for ways in on other threads; SMTP submits on its own shard.
     let (_gateway, submissions) = gateway(placement.clone());
     let mut submissions = submissions.into_iter();
@@ -219,7 +219,8 @@ mod tests {
 
     #[test]
     fn each_shard_has_its_part_of_the_resolver_cache() {
-        let host = HostFacts { hostname: "mx.test".to_owned(), ports_from: 1024 };
+        let host =
+            HostFacts { hostname: "mx.test".to_owned(), ports_from: 1024, ..HostFacts::default() };
         let text = "[resolver]\ncache_entries = 1000\ncache_memory = '10MiB'\ntimeout = '3s'\n";
         let config = load(text, "f", &host).expect("it is good").config;
         let policy = delivery::policy(&config, Secrets::Withhold).expect("it is good");

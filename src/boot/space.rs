@@ -27,8 +27,8 @@ use crate::queue::SpaceFloor;
 use crate::queue::SpaceWatch;
 use crate::queue::Spool;
 use crate::queue::Want;
-use crate::queue::partition::QUARANTINE;
-use crate::queue::quarantine;
+use crate::queue::store::quarantine;
+use crate::queue::store::quarantine::QUARANTINE;
 
 /// Interval between two checks of the free space.
 const CHECK_EVERY: Duration = Duration::from_millis(250);
@@ -49,20 +49,31 @@ pub struct SpaceKeeper {
 
 /// The thread that repeats the checks.
 pub struct SpoolWatch {
-    config: Sender<QueueConfig>,
+    config: ConfigSender,
     ended: Receiver<()>,
 }
 
-impl SpoolWatch {
+/// Gives the thread another config.
+#[derive(Clone)]
+pub struct ConfigSender(Sender<Option<QueueConfig>>);
+
+impl ConfigSender {
     /// The next check uses this config.
-    pub fn replace_config(&self, queue: &QueueConfig) {
-        // The thread ends only with this sender, or by a panic that was reported.
-        let _ = self.config.send(queue.clone());
+    pub fn replace(&self, queue: &QueueConfig) {
+        // The thread ends with the process, or by a panic that was reported.
+        let _ = self.0.send(Some(queue.clone()));
+    }
+}
+
+impl SpoolWatch {
+    pub fn config_sender(&self) -> ConfigSender {
+        self.config.clone()
     }
 
     /// Ends the thread. `false`: the disk kept the thread from ending within `limit`.
     pub fn stop(self, limit: Duration) -> bool {
-        drop(self.config);
+        // Fails if the thread has ended.
+        let _ = self.config.0.send(None);
         self.ended.recv_timeout(limit) != Err(RecvTimeoutError::Timeout)
     }
 }
@@ -97,9 +108,9 @@ impl SpaceKeeper {
         let work = move || {
             loop {
                 match configs.recv_timeout(CHECK_EVERY) {
-                    Ok(newer) => queue = newer,
+                    Ok(Some(newer)) => queue = newer,
                     Err(RecvTimeoutError::Timeout) => {}
-                    Err(RecvTimeoutError::Disconnected) => break,
+                    Ok(None) | Err(RecvTimeoutError::Disconnected) => break,
                 }
                 self.check(&queue);
                 self.count_quarantine();
@@ -111,7 +122,7 @@ impl SpaceKeeper {
             drop(ending);
         };
         thread::Builder::new().name("spool-watch".to_owned()).spawn(work)?;
-        Ok(SpoolWatch { config, ended })
+        Ok(SpoolWatch { config: ConfigSender(config), ended })
     }
 
     /// Counts regularly, because operators empty the quarantine while the server runs.
@@ -161,7 +172,7 @@ impl SpaceKeeper {
         if found.is_ok() {
             let want = if is_low { Want::Short } else { Want::Routine };
             // If no thread could be started, the next check tries again.
-            let _ = self.reclaimer.begin(&self.spool, want, free_bytes);
+            let _ = self.reclaimer.begin(self.spool.partitions(), want, free_bytes);
         }
     }
 

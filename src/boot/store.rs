@@ -24,8 +24,8 @@ use crate::queue::CommitThread;
 use crate::queue::Notice;
 use crate::queue::Spool;
 use crate::queue::SpoolOptions;
+use crate::queue::admin::pauses::Pauses;
 use crate::queue::notice::Loudness;
-use crate::queue::pauses::Pauses;
 
 pub(in crate::boot) fn open_spool(config: &Config, shards: usize) -> Result<Spool, Vec<String>> {
     let mut options = SpoolOptions::new(&config.server.spool, wall_ms());

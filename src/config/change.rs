@@ -1,11 +1,11 @@
-//! What a reload changes, and what has to wait for a restart.
+//! What a reload changes, and what waits for a restart.
 //!
 //! Promise:  a key that needs a restart keeps its old value, and so do the other keys of its
-//!           listener, since half of a change may be inconsistent. No security setting stays looser
-//!           than in the file: restrictions take effect at once, whatever else the reload changes.
-//! Matching: the rules for a running listener are all listeners of the file that share an address
-//!           with it; if there are none, the one of the same name, unless it shares an address with
-//!           another running listener. A listener that is no longer in the file keeps its
+//!           listener, because half of a change may be inconsistent. No security setting stays looser
+//!           than in the file: restrictions take effect at once.
+//! Matching: the rules for a running listener are all listeners in the file that share an address
+//!           with it; if there are none, the listener of the same name, unless that shares an address
+//!           with another running listener. A listener that is no longer in the file keeps its
 //!           addresses until the restart, and trusts only its load balancers (`proxy_from`).
 
 use std::net::SocketAddr;
@@ -13,21 +13,21 @@ use std::net::SocketAddr;
 use ipnet::IpNet;
 
 use crate::config::key::Reload;
-use crate::config::key::Section;
 use crate::config::model::Config;
-use crate::config::model::ListenerConfig;
+use crate::config::receiving::ListenerConfig;
+use crate::config::section::Section;
 use crate::config::value::ClientCertificates;
 use crate::config::value::LineEnding;
 use crate::config::value::TlsMode;
 
-pub use crate::config::key::Changes;
+pub use crate::config::section::Changes;
 
 /// The keys in which two configs differ.
 pub fn changes(old: &Config, new: &Config) -> Changes {
     reloaded(old, new).1
 }
 
-/// What a server that runs with `old` runs with after it was given `new`.
+/// The config of a server that ran with `old` after a reload of `new`.
 pub fn reloaded(old: &Config, new: &Config) -> (Config, Changes) {
     let mut changes = Changes::default();
     let mut config = old.reload(new, &mut changes);
@@ -35,7 +35,7 @@ pub fn reloaded(old: &Config, new: &Config) -> (Config, Changes) {
     (config, changes)
 }
 
-/// The running listeners after a reload, in their order, for their sockets are bound.
+/// The running listeners after a reload. Their order is kept, because their sockets are bound.
 fn listeners(
     running: &[ListenerConfig],
     file: &[ListenerConfig],
@@ -57,7 +57,7 @@ fn listeners(
     next
 }
 
-/// The places in the file of the listeners that say what `listener` may do.
+/// The places in the file of the listeners whose rules apply to `listener`.
 fn governed_by(
     listener: &ListenerConfig,
     running: &[ListenerConfig],
@@ -76,13 +76,13 @@ fn governed_by(
     with(&moved)
 }
 
-/// Port 0 is another port each time, so there the name tells.
+/// Port 0 is another port each time, so the name decides.
 fn share_an_address(one: &ListenerConfig, other: &ListenerConfig) -> bool {
     let same = |address: &SocketAddr| address.port() != 0 || one.name == other.name;
     one.address.iter().any(|address| other.address.contains(address) && same(address))
 }
 
-/// `running` as the rules of the file leave it.
+/// `running` under the rules of the file.
 fn listener_after(
     running: &ListenerConfig,
     rules: &[&ListenerConfig],
@@ -112,8 +112,8 @@ fn listener_after(
 /// `running`, no looser than `rule`.
 fn restricted(running: ListenerConfig, rule: &ListenerConfig) -> ListenerConfig {
     let mut next = running;
-    // Clients that speak TLS as they did are not cut off: where STARTTLS becomes implicit TLS, it is
-    // required until the restart.
+    // Where STARTTLS becomes implicit TLS, STARTTLS is required until the restart, so that clients
+    // that use TLS are not cut off.
     if next.tls == TlsMode::None {
         next.tls = rule.tls;
     }
@@ -132,8 +132,8 @@ fn restricted(running: ListenerConfig, rule: &ListenerConfig) -> ListenerConfig 
     next
 }
 
-/// `running` without the networks that it trusts. Load balancers stay: without its PROXY header a
-/// connection would count as theirs.
+/// `running` without its trusted networks. Load balancers stay: without the PROXY header their clients
+/// would count as the load balancer.
 fn distrusting(running: &ListenerConfig) -> ListenerConfig {
     let mut next = running.clone();
     next.xclient_from.clear();
@@ -155,7 +155,7 @@ fn strictness(asked: ClientCertificates) -> u8 {
     }
 }
 
-/// The networks that both lists hold, in the order of the second as far as it has them.
+/// The networks that both lists contain, in the order of the second.
 fn in_both(running: &[IpNet], file: &[IpNet]) -> Vec<IpNet> {
     let within = |list: &[IpNet], network: &IpNet| list.iter().any(|one| one.contains(network));
     let mut both: Vec<IpNet> =

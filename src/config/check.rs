@@ -1,79 +1,85 @@
-//! From text to config: syntax, names, values, relations.
+//! From text and environment to a config: syntax, names, values, relations.
 //!
-//! Promise:  all that is wrong is reported at once, in the order of the file; a fault is reported once
-//!           and does not bring others with it.
+//! Promise:  all faults are reported at once, in the order of the file. One mistake is one fault.
 
+use crate::config::environment;
+use crate::config::environment::Unusable;
 use crate::config::fault::Fault;
+use crate::config::fault::Place;
 use crate::config::fault::Refusal;
 use crate::config::fault::nearest;
 use crate::config::file;
 use crate::config::file::Table;
 use crate::config::file::Written;
+use crate::config::host::Environment;
+use crate::config::host::HostFacts;
 use crate::config::key::SectionDoc;
 use crate::config::kind::Spelled;
 use crate::config::model::Config;
 use crate::config::model::SECTIONS;
+use crate::config::origin::Origin;
 use crate::config::reading::Reading;
 use crate::config::relation;
 use crate::config::value::Hostname;
 
-/// What `load` has to know of the machine.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct HostFacts {
-    /// The host name of the system, qualified if it is known so.
-    pub hostname: String,
-    /// Lower ports cannot be bound by this process.
-    pub ports_from: u16,
-}
+/// What faults call the config without a file.
+pub const DEFAULTS: &str = "built-in defaults";
 
-/// A good file.
+/// A config without faults.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Loaded {
     pub config: Config,
-    /// What works but is probably not wanted.
+    /// Settings that work but are probably mistakes.
     pub warnings: Vec<Fault>,
+    /// Where each value came from.
+    pub origins: Vec<Origin>,
 }
 
-/// Reads the text of a config file; `name` is what faults call it.
+/// Reads the text of a config file and the environment. Faults call the file `name`.
 pub fn load(text: &str, name: &str, host: &HostFacts) -> Result<Loaded, Vec<Fault>> {
-    let parsed = file::parse(text);
+    let mut parsed = file::parse(text);
+    let unusable = environment::overlay(&mut parsed.table, &host.environment, SECTIONS);
     let hostname = Hostname::spell(&host.hostname).ok();
     let stand_in = || "localhost".to_owned();
     let mut reading = Reading::new(
         name,
         &parsed.table,
         hostname.map_or_else(stand_in, |hostname| hostname.to_string()),
+        &host.environment,
     );
     reading.torn = !parsed.broken.is_empty();
     for (line, refusal) in parsed.broken {
-        reading.refuse_at("", Some(line), refusal);
+        reading.refuse_at("", Place::Line(line), refusal);
+    }
+    for Unusable { name, refusal } in unusable {
+        reading.refuse_at("", Place::Variable(name), refusal);
     }
     let mut read = None;
     if parsed.whole {
         check_names("", &parsed.table, &mut reading);
         read = Config::read(&mut reading);
     }
-    // A key on a broken line stands at its default, which proves no contradiction.
+    // A key on a broken line has its default, which contradicts nothing.
     if let Some(config) = &read
         && !reading.torn
     {
         relation::check(config, host, &mut reading);
     }
+    let origins = std::mem::take(&mut reading.origins);
     let (faults, warnings) = reading.end();
     match read {
-        Some(config) if faults.is_empty() => Ok(Loaded { config, warnings }),
+        Some(config) if faults.is_empty() => Ok(Loaded { config, warnings, origins }),
         _ => Err(faults),
     }
 }
 
-/// The config without a file.
+/// The defaults, without a file and without the environment.
 pub fn embedded(host: &HostFacts) -> Config {
-    load("", "embedded defaults", host)
-        .expect("the defaults contradict neither bounds nor relations")
-        .config
+    let host = HostFacts { environment: Environment::default(), ..host.clone() };
+    load("", DEFAULTS, &host).expect("the defaults contradict neither bounds nor relations").config
 }
 
-/// Notes each key that does not exist and each section of a wrong shape.
+/// Notes unknown keys and sections of a wrong shape.
 fn check_names(section: &str, table: &Table, reading: &mut Reading<'_>) {
     for (name, value) in &table.entries {
         let path = if section.is_empty() { name.clone() } else { format!("{section}.{name}") };
@@ -107,25 +113,25 @@ fn check_repeated(doc: &SectionDoc, value: &Written, reading: &mut Reading<'_>) 
     }
 }
 
-/// Notes that a value stands where a section should.
+/// Notes that a value was found instead of a section.
 fn refuse_shape(doc: &SectionDoc, path: &str, value: &Written, reading: &mut Reading<'_>) {
     let (several, hint) = match doc.repeated {
-        true => ("list of sections", format!("write [[{}]] and its keys below", doc.path)),
-        false => ("section", format!("write [{}] and its keys below", doc.path)),
+        true => ("list of sections", format!("write [[{}]] with its keys below", doc.path)),
+        false => ("section", format!("write [{}] with its keys below", doc.path)),
     };
-    let what = format!("{} stands where a {several} is expected", value.shown());
-    reading.refuse_at(path, Some(value.line), Refusal::new(what, hint));
+    let what = format!("{} is not a {several}", value.shown());
+    reading.refuse_at(path, value.place.clone(), Refusal::new(what, hint));
     mark_keys(doc, path, reading);
 }
 
-/// All keys of a section stand at their defaults because it was refused.
+/// All keys of a refused section have their defaults.
 fn mark_keys(doc: &SectionDoc, path: &str, reading: &mut Reading<'_>) {
     for key in doc.keys {
         reading.mark_refused(format!("{path}.{}", key.name));
     }
 }
 
-/// Notes an unknown name in a section that is written as `path`.
+/// Notes an unknown name in a section whose path is `path`.
 fn refuse_name(section: &str, path: &str, name: &str, value: &Written, reading: &mut Reading<'_>) {
     let what = match section.is_empty() && (value.table().is_some() || !value.list().is_empty()) {
         true => "unknown section",
@@ -152,16 +158,16 @@ fn refuse_name(section: &str, path: &str, name: &str, value: &Written, reading: 
         reading.mark_refused(key.path.to_owned());
         format!("did you mean {}?", key.path)
     } else {
-        format!("known here are {}", names.join(", "))
+        format!("known names: {}", names.join(", "))
     };
-    reading.refuse_at(&within(name), Some(value.line), Refusal::new(what, hint));
+    reading.refuse_at(&within(name), value.place.clone(), Refusal::new(what, hint));
 }
 
 fn key_exists(section: &str, name: &str) -> bool {
     SECTIONS.iter().any(|doc| doc.path == section && doc.key(name).is_some())
 }
 
-/// The names that may stand in a section, keys and sections within it.
+/// The keys of a section, and the sections within it.
 fn names_in(section: &str) -> Vec<&'static str> {
     let inner = SECTIONS.iter().filter_map(|doc| match section {
         "" => Some(doc.path).filter(|path| !path.contains('.')),

@@ -1,32 +1,45 @@
-//! What is wrong with a config file, in words for whoever wrote it.
+//! Faults of a config, in words for its author.
 //!
-//! Promise:  a fault names file, line, key, what was found and, where something helps, what to write,
-//!           on one line of bounded length whatever the file holds.
+//! Promise:  a fault names its place (file and line, or environment variable), the key, what was found
+//!           and, if possible, a remedy, on one line of bounded length whatever the file holds.
 
 use std::fmt;
 use std::sync::Arc;
 
-/// One thing that is wrong, or worth a warning.
+/// Where a value is set.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Place {
+    /// A line of the file, from 1.
+    Line(usize),
+    /// An environment variable.
+    Variable(Arc<str>),
+    /// Nowhere.
+    Unset,
+}
+
+/// An error, or a warning.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fault {
     /// The name of the file, as given to `load`.
     pub file: Arc<str>,
-    /// The line, from 1; none for what was not written at all.
-    pub line: Option<usize>,
+    pub place: Place,
     /// The key, as `listener[2].tls` (lists count from 1); empty for a fault of syntax.
     pub key: String,
-    /// What is wrong.
     pub what: String,
-    /// What would help; may be empty.
+    /// The remedy; may be empty.
     pub hint: String,
 }
 
 impl Fault {
-    /// Place, key and what is wrong, for where the hint stands in a field of its own.
+    /// Place, key and fault, without the hint.
     pub fn without_hint(&self) -> String {
-        let line = self.line.map(|line| format!(":{line}")).unwrap_or_default();
+        let place = match &self.place {
+            Place::Line(line) => format!("{}:{line}", self.file),
+            Place::Variable(name) => name.to_string(),
+            Place::Unset => self.file.to_string(),
+        };
         let key = if self.key.is_empty() { String::new() } else { format!(": {}", self.key) };
-        format!("{}{line}{key}: {}", self.file, self.what)
+        format!("{place}{key}: {}", self.what)
     }
 }
 
@@ -42,7 +55,7 @@ impl fmt::Display for Fault {
 
 impl std::error::Error for Fault {}
 
-/// Why a value was refused, before its place is known.
+/// Why a value is refused, before its place is known.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refusal {
     pub what: String,
@@ -55,7 +68,7 @@ impl Refusal {
     }
 }
 
-/// Letters of a part of a fault; more are cut off.
+/// Characters of one part of a fault. The rest is cut.
 const PART_CHARS_MAX: usize = 300;
 
 /// `text` fit for one line of a terminal.
@@ -68,7 +81,7 @@ pub fn one_line(text: &str) -> String {
     line
 }
 
-/// The candidate that `word` was probably meant to be.
+/// The candidate that `word` probably means.
 pub fn nearest<'a>(word: &str, candidates: impl Iterator<Item = &'a str>) -> Option<&'a str> {
     let word = word.to_ascii_lowercase();
     let reach = (word.chars().count() / 3).max(1);
@@ -102,7 +115,7 @@ mod tests {
     fn a_fault_reads_as_one_line() {
         let mut fault = Fault {
             file: "ringpost.toml".into(),
-            line: Some(12),
+            place: Place::Line(12),
             key: "listener[1].tls".into(),
             what: "\"foo\" is not one of none, starttls, implicit".into(),
             hint: String::new(),
@@ -112,7 +125,9 @@ mod tests {
         assert_eq!(fault.to_string(), plain);
         fault.hint = "choose one of them".into();
         assert_eq!(fault.to_string(), format!("{plain} - choose one of them"));
-        (fault.line, fault.key) = (None, String::new());
+        fault.place = Place::Variable("RINGPOST_LISTENER_1_TLS".into());
+        assert!(fault.to_string().starts_with("RINGPOST_LISTENER_1_TLS: listener[1].tls: "));
+        (fault.place, fault.key) = (Place::Unset, String::new());
         assert!(fault.to_string().starts_with("ringpost.toml: \"foo\" is not"));
     }
 }

@@ -1,8 +1,7 @@
-//! The file as written: TOML text becomes a tree of plain values, each with its line.
+//! The file: TOML text becomes a tree of plain values, each with its place.
 //!
-//! Promise:  this is the only file that knows the TOML library. A fault of syntax on one
-//!           `key = value` line does not hide the faults behind it: the line is passed over, up to
-//!           `SYNTAX_FAULTS_MAX` times.
+//! Promise:  only this file knows the TOML library. A syntax error on one `key = value` line does not
+//!           hide later errors: the line is skipped, up to `SYNTAX_FAULTS_MAX` times.
 
 use std::ops::Range;
 
@@ -12,22 +11,23 @@ use toml_edit::TableLike;
 use toml_edit::TomlError;
 use toml_edit::Value;
 
+use crate::config::fault::Place;
 use crate::config::fault::Refusal;
 
-/// Broken lines that are passed over before the rest of a file is not read.
+/// Broken lines that are skipped. After one more, the rest of the file is not read.
 const SYNTAX_FAULTS_MAX: usize = 20;
 
-/// Letters of a value that a message repeats.
+/// Characters of a value that a message quotes.
 const SHOWN_MAX: usize = 60;
 
-/// A value and the line it was written on.
+/// A value and where it is set.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Written {
-    pub line: usize,
+    pub place: Place,
     pub plain: Plain,
 }
 
-/// What TOML can say.
+/// A TOML value.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Plain {
     Text(String),
@@ -39,25 +39,41 @@ pub enum Plain {
     Table(Table),
 }
 
-/// The keys of a table in the order of the file; a value's line is its key's.
+/// The keys of a table in the order of the file. The line of a value is that of its key.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Table {
     pub entries: Vec<(String, Written)>,
 }
 
-/// A file, and what of it could not be read.
+/// A file, and the lines that could not be read.
 #[derive(Debug, Default)]
 pub struct Parsed {
     pub table: Table,
-    /// Line and reason of each line that is not TOML.
+    /// Number and reason of each line that is not TOML.
     pub broken: Vec<(usize, Refusal)>,
-    /// Whether only values are missing in `table`, so that the rest of it can be judged.
+    /// Whether `table` lacks only values, so that the rest can be checked.
     pub whole: bool,
 }
 
 impl Table {
     pub fn find(&self, name: &str) -> Option<&Written> {
         self.entries.iter().find(|(key, _)| key == name).map(|(_, value)| value)
+    }
+
+    /// Sets a key, whether or not the table has it.
+    pub fn set(&mut self, name: &str, value: Written) {
+        self.entries.retain(|(key, _)| key != name);
+        self.entries.push((name.to_owned(), value));
+    }
+
+    /// The value of a key, which is added if the table lacks it.
+    pub fn entry(&mut self, name: &str, new: impl FnOnce() -> Written) -> &mut Written {
+        let found = self.entries.iter().position(|(key, _)| key == name);
+        let at = found.unwrap_or(self.entries.len());
+        if found.is_none() {
+            self.entries.push((name.to_owned(), new()));
+        }
+        &mut self.entries[at].1
     }
 }
 
@@ -69,7 +85,19 @@ impl Written {
         }
     }
 
-    /// The elements of a list; none of anything else.
+    /// Gives the value, and all values within it, a place.
+    pub fn place_all(&mut self, place: &Place) {
+        self.place = place.clone();
+        match &mut self.plain {
+            Plain::List(list) => list.iter_mut().for_each(|one| one.place_all(place)),
+            Plain::Table(table) => {
+                table.entries.iter_mut().for_each(|(_, one)| one.place_all(place));
+            }
+            _ => {}
+        }
+    }
+
+    /// The elements of a list; empty for any other value.
     pub fn list(&self) -> &[Written] {
         match &self.plain {
             Plain::List(list) => list,
@@ -77,7 +105,15 @@ impl Written {
         }
     }
 
-    /// The value as a message shows it.
+    /// The systemd credential that the value names.
+    pub fn credential(&self) -> Option<&str> {
+        match &self.plain {
+            Plain::Text(text) => text.strip_prefix("credential:"),
+            _ => None,
+        }
+    }
+
+    /// The value as messages quote it.
     pub fn shown(&self) -> String {
         let text = match &self.plain {
             Plain::Text(text) => format!("\"{}\"", text.escape_debug()),
@@ -95,7 +131,7 @@ impl Written {
     }
 }
 
-/// Reads a file. Never fails as a whole: what cannot be read is in `broken`.
+/// Reads a file. Lines that cannot be read are in `broken`.
 pub fn parse(text: &str) -> Parsed {
     let mut text = text.strip_prefix('\u{feff}').unwrap_or(text).to_owned();
     let mut parsed = Parsed { whole: true, ..Parsed::default() };
@@ -112,7 +148,7 @@ pub fn parse(text: &str) -> Parsed {
         let written = text[line.clone()].to_owned();
         let number = Lines::of(&text).at(line.start);
         parsed.broken.push((number, syntax_refusal(&error, &written)));
-        // Without its header, what stands below it would be judged as part of another section.
+        // Without its header, a section would be read as part of the section before it.
         let header = written.trim_start().starts_with('[');
         parsed.whole &= !header;
         let passable = header || written.contains('=');
@@ -124,13 +160,38 @@ pub fn parse(text: &str) -> Parsed {
     }
 }
 
-/// Reads one value, as `[1, 2]`: the defaults of keys are written so.
+/// Reads one value, such as the default of a key. It has no place.
 pub fn parse_value(text: &str) -> Option<Written> {
     let parsed = parse(&format!("value = {text}"));
     if !parsed.broken.is_empty() {
         return None;
     }
-    parsed.table.entries.into_iter().next().map(|(_, value)| value)
+    let (_, mut value) = parsed.table.entries.into_iter().next()?;
+    value.place_all(&Place::Unset);
+    Some(value)
+}
+
+impl Plain {
+    /// The value as TOML, on one line.
+    pub fn to_toml(&self) -> String {
+        match self {
+            Plain::Text(text) => quote(text),
+            Plain::Whole(number) => number.to_string(),
+            Plain::Fraction(number) => number.to_string(),
+            Plain::Flag(flag) => flag.to_string(),
+            Plain::Moment(moment) => moment.clone(),
+            Plain::List(list) => {
+                let list: Vec<String> = list.iter().map(|one| one.plain.to_toml()).collect();
+                format!("[{}]", list.join(", "))
+            }
+            Plain::Table(table) => {
+                let fields = table.entries.iter();
+                let fields: Vec<String> =
+                    fields.map(|(key, one)| format!("{key} = {}", one.plain.to_toml())).collect();
+                format!("{{{}}}", fields.join(", "))
+            }
+        }
+    }
 }
 
 /// `text` as a TOML value.
@@ -138,8 +199,8 @@ pub fn quote(text: &str) -> String {
     Value::from(text).to_string()
 }
 
-/// The bytes of the line that holds `at`, without its end. From a blank line it goes back to one
-/// that is not, for an unfinished value may be noticed on the line after it; none if there is none.
+/// The bytes of the line that contains `at`, without its end. If it is blank, those of the last line
+/// before it that is not, because an unfinished value may be noticed on the line after it.
 fn line_around(text: &str, mut at: usize) -> Option<Range<usize>> {
     let bytes = text.as_bytes();
     loop {
@@ -159,12 +220,12 @@ fn syntax_refusal(error: &TomlError, written: &str) -> Refusal {
         || value.starts_with("[:");
     if !bare || value.contains('"') || Document::parse(format!("value = {value}")).is_ok() {
         let message = error.message().replace('\n', ", ");
-        return Refusal::new(format!("not TOML: {message}"), "");
+        return Refusal::new(format!("invalid TOML: {message}"), "");
     }
-    Refusal::new("not TOML: a value without quotes", format!("write \"{value}\""))
+    Refusal::new("invalid TOML: the value needs quotes", format!("write \"{value}\""))
 }
 
-/// Where lines begin, to turn an offset into a line.
+/// The starts of lines, to turn an offset into a line number.
 struct Lines {
     starts: Vec<usize>,
 }
@@ -190,7 +251,7 @@ fn table(table: &dyn TableLike, lines: &Lines) -> Table {
         let span = table.get_key_value(name).and_then(|(key, _)| key.span()).or(item.span());
         let line = lines.of_span(span, 1);
         if let Some(plain) = plain(item, line, lines) {
-            entries.push((name.to_owned(), Written { line, plain }));
+            entries.push((name.to_owned(), Written { place: Place::Line(line), plain }));
         }
     }
     Table { entries }
@@ -205,7 +266,7 @@ fn plain(item: &Item, line: usize, lines: &Lines) -> Option<Plain> {
             tables
                 .iter()
                 .map(|inner| Written {
-                    line: lines.of_span(inner.span(), line),
+                    place: Place::Line(lines.of_span(inner.span(), line)),
                     plain: Plain::Table(table(inner, lines)),
                 })
                 .collect(),
@@ -226,7 +287,7 @@ fn plain_value(value: &Value, line: usize, lines: &Lines) -> Plain {
                 .iter()
                 .map(|value| {
                     let line = lines.of_span(value.span(), line);
-                    Written { line, plain: plain_value(value, line, lines) }
+                    Written { place: Place::Line(line), plain: plain_value(value, line, lines) }
                 })
                 .collect(),
         ),
@@ -256,7 +317,8 @@ mod tests {
     }
 
     fn collect_value(path: String, value: &Written, seen: &mut Vec<String>) {
-        seen.push(format!("{path} {}", value.line));
+        let Place::Line(line) = value.place else { panic!("{path} is of the file") };
+        seen.push(format!("{path} {line}"));
         match &value.plain {
             Plain::Table(inner) => collect(&format!("{path}."), inner, seen),
             Plain::List(values) => {

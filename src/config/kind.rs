@@ -1,7 +1,7 @@
-//! Kinds of values: how each type of `model` is read from what was written.
+//! Types of values, and how each is read.
 //!
-//! Promise:  a refused value is noted with what was found and what would have been right; the reading
-//!           goes on behind it. A `u64` is a size in bytes; other numbers are plain counts.
+//! Promise:  a refused value is noted with what was found and what is expected; the reading continues.
+//!           A `u64` is a size in bytes; other numbers are counts.
 
 use std::fmt::Debug;
 use std::net::IpAddr;
@@ -11,44 +11,51 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
+use crate::config::fault::Place;
 use crate::config::fault::Refusal;
 use crate::config::fault::nearest;
+use crate::config::file;
 use crate::config::file::Plain;
 use crate::config::file::Written;
 use crate::config::reading::Reading;
 use crate::config::units;
 
-/// The least and the most a key may be, in bytes, milliseconds or plain counts.
+/// The smallest and the largest value of a key, in bytes, milliseconds or counts.
 pub type Bounds = Option<(u64, u64)>;
 
-/// A type that a key can have.
+/// The type of a key.
 pub trait Kind: Sized + Clone + PartialEq + Debug {
-    /// How a value is written, as "a duration, such as `\"5m\"`".
+    /// The type in words, as "duration, such as `\"5m\"`".
     fn written() -> String;
 
-    /// Reads a value; none if it noted a fault.
+    /// Reads a value; `None` if it noted a fault.
     fn read(value: &Written, bounds: Bounds, reading: &mut Reading<'_>) -> Option<Self>;
 
-    /// A bound in the unit of this kind.
+    /// A bound in the unit of this type.
     fn show(bound: u64) -> String {
         bound.to_string()
     }
 
-    /// What stands for a key that is not written and has no default.
+    /// The value of a key that is not set and has no default.
     fn absent() -> Option<Self> {
         None
     }
+
+    /// The value of an environment variable as TOML would have it.
+    fn from_text(text: &str) -> Plain {
+        Plain::Text(text.to_owned())
+    }
 }
 
-/// A type that is written as one text.
+/// A type whose values are strings.
 pub trait Spelled: Sized + Clone + PartialEq + Debug {
-    /// How it is written, in words.
+    /// The type in words.
     fn spelling() -> String;
 
-    /// Reads it, or says why not.
+    /// Reads a value, or says why it is refused.
     fn spell(text: &str) -> Result<Self, Refusal>;
 
-    /// What helps whoever wrote something else than a text.
+    /// The hint for a value that is not a string.
     fn hint() -> &'static str {
         "put it in quotes"
     }
@@ -84,6 +91,15 @@ impl Kind for bool {
         };
         wrong_type(value, &Self::written(), hint, reading)
     }
+
+    fn from_text(text: &str) -> Plain {
+        text.parse().map_or_else(|_| Plain::Text(text.to_owned()), Plain::Flag)
+    }
+}
+
+/// A number if it is one, else a text.
+pub fn number_from(text: &str) -> Plain {
+    text.parse().map_or_else(|_| Plain::Text(text.to_owned()), Plain::Whole)
 }
 
 impl Kind for Duration {
@@ -96,7 +112,7 @@ impl Kind for Duration {
             Plain::Text(text) => keep(units::parse_duration(text), reading)?,
             Plain::Whole(0) => Duration::ZERO,
             Plain::Whole(number) => {
-                let hint = format!("write the unit, as \"{}s\"", number.unsigned_abs());
+                let hint = format!("add a unit, as \"{}s\"", number.unsigned_abs());
                 return wrong_type(value, "a duration", &hint, reading);
             }
             _ => return wrong_type(value, &Self::written(), "", reading),
@@ -146,9 +162,13 @@ impl Kind for usize {
         let fits = within(value, number, bounds, Self::show, reading);
         usize::try_from(number).ok().filter(|_| fits)
     }
+
+    fn from_text(text: &str) -> Plain {
+        number_from(text)
+    }
 }
 
-/// Bounds keep it to what fits.
+/// Bounds keep it within a byte.
 impl Kind for u8 {
     fn written() -> String {
         usize::written()
@@ -158,9 +178,13 @@ impl Kind for u8 {
         let bounds = bounds.or(Some((0, u8::MAX.into())));
         usize::read(value, bounds, reading).and_then(|number| u8::try_from(number).ok())
     }
+
+    fn from_text(text: &str) -> Plain {
+        number_from(text)
+    }
 }
 
-/// A key that may be left out for good.
+/// A key without a default.
 impl<K: Kind> Kind for Option<K> {
     fn written() -> String {
         K::written()
@@ -177,12 +201,16 @@ impl<K: Kind> Kind for Option<K> {
     fn absent() -> Option<Option<K>> {
         Some(None)
     }
+
+    fn from_text(text: &str) -> Plain {
+        K::from_text(text)
+    }
 }
 
-/// A list; one value alone stands for a list of one. Each bad element is noted.
+/// A list. A single value is read as a list of one. Each bad element is noted.
 impl<K: Kind> Kind for Vec<K> {
     fn written() -> String {
-        format!("a list; each is {}", K::written())
+        format!("a list; each element is {}", K::written())
     }
 
     fn read(value: &Written, bounds: Bounds, reading: &mut Reading<'_>) -> Option<Vec<K>> {
@@ -193,7 +221,7 @@ impl<K: Kind> Kind for Vec<K> {
         for (place, value) in values.iter().enumerate() {
             let read = |reading: &mut Reading<'_>| K::read(value, bounds, reading);
             let name = format!("[{}]", place + 1);
-            list.extend(reading.within(&name, Some(value.line), read));
+            list.extend(reading.within(&name, value.place.clone(), read));
         }
         (list.len() == values.len()).then_some(list)
     }
@@ -201,16 +229,28 @@ impl<K: Kind> Kind for Vec<K> {
     fn show(bound: u64) -> String {
         K::show(bound)
     }
+
+    /// A TOML array, or elements separated by commas.
+    fn from_text(text: &str) -> Plain {
+        if text.starts_with('[')
+            && let Some(Written { plain: list @ Plain::List(_), .. }) = file::parse_value(text)
+        {
+            return list;
+        }
+        let parts = text.split(',').map(str::trim).filter(|part| !part.is_empty());
+        let element = |part| Written { place: Place::Unset, plain: K::from_text(part) };
+        Plain::List(parts.map(element).collect())
+    }
 }
 
 impl Spelled for String {
     fn spelling() -> String {
-        "a text".to_owned()
+        "a string".to_owned()
     }
 
     fn spell(text: &str) -> Result<String, Refusal> {
         match text {
-            "" => Err(Refusal::new("is empty", "leave the key out, or write a text")),
+            "" => Err(Refusal::new("is empty", "remove the key, or set a value")),
             _ if text.contains(char::is_control) => {
                 Err(Refusal::new("holds a control character", "write it on one line"))
             }
@@ -247,7 +287,7 @@ impl Spelled for SocketAddr {
                 format!("for all addresses write [\"0.0.0.0:{port}\", \"[::]:{port}\"]")
             }
             Some((host, port)) if host.parse::<IpAddr>().is_ok_and(|a| a.is_ipv6()) => {
-                format!("an IPv6 address stands in brackets, as \"[{host}]:{port}\"")
+                format!("write an IPv6 address in brackets, as \"[{host}]:{port}\"")
             }
             Some(("localhost", port)) => {
                 format!("names are not resolved; write \"127.0.0.1:{port}\"")
@@ -272,7 +312,7 @@ impl Spelled for IpNet {
             return Err(Refusal::new(format!("\"{text}\" is not a network"), hint));
         };
         if network != network.trunc() {
-            let what = format!("\"{text}\" has bits set behind its prefix");
+            let what = format!("\"{text}\" has bits set after its prefix");
             let address = network.addr();
             let hint = format!("write \"{}\" for the network or \"{address}\"", network.trunc());
             return Err(Refusal::new(what, hint));
@@ -281,7 +321,7 @@ impl Spelled for IpNet {
     }
 }
 
-/// Notes that the value has the wrong type.
+/// Notes that a value has the wrong type.
 pub fn wrong_type<T>(
     value: &Written,
     expected: &str,
@@ -289,15 +329,12 @@ pub fn wrong_type<T>(
     reading: &mut Reading<'_>,
 ) -> Option<T> {
     let found = value.shown();
-    let what = match &value.plain {
-        Plain::List(_) | Plain::Table(_) => format!("{found} stands where {expected} is expected"),
-        _ => format!("{found} is not {expected}"),
-    };
-    reading.refuse(Refusal::new(what.replace('`', ""), hint));
+    let what = format!("{found} is not {expected}").replace('`', "");
+    reading.refuse(Refusal::new(what, hint));
     None
 }
 
-/// The choice that `text` names, or why it is none.
+/// The choice named `text`, or why there is none.
 pub fn choose<T: Copy>(text: &str, choices: &[(&'static str, T)]) -> Result<T, Refusal> {
     if let Some((_, choice)) = choices.iter().find(|(name, _)| *name == text) {
         return Ok(*choice);
@@ -331,8 +368,8 @@ fn within(
 ) -> bool {
     let Some((low, high)) = bounds else { return true };
     let hint = match number {
-        _ if number < low => format!("at least {} is needed", show(low)),
-        _ if number > high => format!("at most {} is possible", show(high)),
+        _ if number < low => format!("the minimum is {}", show(low)),
+        _ if number > high => format!("the maximum is {}", show(high)),
         _ => return true,
     };
     reading.refuse(Refusal::new(format!("{} is out of range", value.shown()), hint));

@@ -1,24 +1,31 @@
-//! Config: from a file as written to values as meant.
+//! Config: from file and environment to typed values.
 //!
-//! Owner:    nobody; a `Config` is immutable and shared as `Arc`.
-//! Promise:  `load` answers with a whole `Config` or with every fault of the file at once, each with
-//!           line, key and hint. A `Config` that exists holds no contradiction.
-//! Source:   each key is declared once, in `model`: name, kind, default, bounds, manual and whether a
-//!           reload can change it. Reading, the check for unknown keys, the reference page, the
-//!           sample file and the reload comparison all come from that declaration.
+//! Owner:    none; a `Config` is immutable and shared as `Arc`.
+//! Promise:  `load` answers with a complete `Config`, or with all faults at once, each with place, key
+//!           and hint. A `Config` contains no contradiction.
+//! Source:   each key is declared once, in `process`, `receiving` or `delivery::model`: name, type,
+//!           default, bounds, manual and whether a reload applies it. Reading, environment variables,
+//!           the check for unknown keys, the reference, the sample and the comparison at a reload come
+//!           from that declaration.
 //! Bounds:   no I/O: nothing here opens the files that a key names.
 
 pub mod change;
 pub mod check;
 pub mod delivery;
+pub mod environment;
 pub mod fault;
 pub mod file;
+pub mod host;
 pub mod key;
 pub mod kind;
 pub mod model;
+pub mod origin;
+pub mod process;
 pub mod reading;
+pub mod receiving;
 pub mod reference;
 pub mod relation;
+pub mod section;
 #[cfg(test)]
 mod tests;
 pub mod units;
@@ -27,7 +34,7 @@ pub mod value;
 pub use change::Changes;
 pub use change::changes;
 pub use change::reloaded;
-pub use check::HostFacts;
+pub use check::DEFAULTS;
 pub use check::Loaded;
 pub use check::embedded;
 pub use check::load;
@@ -48,23 +55,27 @@ pub use delivery::value::Next;
 pub use delivery::value::Server;
 pub use delivery::value::Stripes as ConfigStripes;
 pub use fault::Fault;
-pub use model::CertificateConfig;
+pub use host::Environment;
+pub use host::HostFacts;
 pub use model::Config;
-pub use model::ControlConfig;
-pub use model::LimitsConfig;
-pub use model::ListenerConfig;
-pub use model::LogConfig;
-pub use model::MonitorConfig;
-pub use model::NetworkConfig;
-pub use model::QueueConfig;
-pub use model::RelayConfig;
-pub use model::ServerConfig;
-pub use model::TimeoutsConfig;
-pub use model::TlsConfig;
+pub use origin::Origin;
+pub use process::ControlConfig;
+pub use process::LogConfig;
+pub use process::MonitorConfig;
+pub use process::QueueConfig;
+pub use process::ServerConfig;
+pub use receiving::CertificateConfig;
+pub use receiving::LimitsConfig;
+pub use receiving::ListenerConfig;
+pub use receiving::NetworkConfig;
+pub use receiving::RelayConfig;
+pub use receiving::TimeoutsConfig;
+pub use receiving::TlsConfig;
 pub use reference::reference;
 pub use reference::sample;
 pub use value::ClientCertificates;
 pub use value::CoreSet;
+pub use value::CredentialFile;
 pub use value::DomainPattern;
 pub use value::Hostname;
 pub use value::Label;

@@ -1,99 +1,114 @@
-//! A reading under way: from the tree as written to values, collecting what is wrong.
+//! The state of a reading: from the tree of plain values to typed values, collecting faults.
 //!
-//! Promise:  every fault carries the path and the line at which the reading stood. A key that was
-//!           refused stands at its default meanwhile, and the relations are told so.
+//! Promise:  every fault has the path and the place of the value being read. A refused key has its
+//!           default meanwhile, and relations that involve it are not judged.
 
 use std::collections::HashMap;
 use std::collections::HashSet;
 use std::sync::Arc;
 
 use crate::config::fault::Fault;
+use crate::config::fault::Place;
 use crate::config::fault::Refusal;
 use crate::config::fault::one_line;
-use crate::config::file;
 use crate::config::file::Plain;
 use crate::config::file::Table;
 use crate::config::file::Written;
-use crate::config::key::SectionDoc;
-use crate::config::key::Standard;
-use crate::config::kind::Kind;
+use crate::config::host::Environment;
+use crate::config::origin::Origin;
 
-/// A reading under way: where it stands, and what it has found.
+/// A reading in progress.
 #[derive(Debug)]
 pub struct Reading<'a> {
-    /// The whole file.
+    /// The whole file, with the keys from the environment.
     pub root: &'a Table,
-    /// The system's host name, made fit to be one.
+    /// The host name of the system, or a stand-in if that is invalid.
     pub hostname: String,
-    /// Which of a repeated section is read, from 1.
+    /// The number of the repeated section being read, from 1.
     pub number: usize,
-    /// Lines were passed over: what is missing may have been on them.
+    /// Lines were skipped: a missing key may have been on them.
     pub torn: bool,
+    pub environment: &'a Environment,
+    /// Each key with its value.
+    pub origins: Vec<Origin>,
     file: Arc<str>,
     path: String,
-    line: Option<usize>,
+    place: Place,
     faults: Vec<Fault>,
     warnings: Vec<Fault>,
-    lines: HashMap<String, usize>,
+    places: HashMap<String, Place>,
     refused: HashSet<String>,
 }
 
 impl<'a> Reading<'a> {
-    pub fn new(file: &str, root: &'a Table, hostname: String) -> Reading<'a> {
+    pub fn new(
+        file: &str,
+        root: &'a Table,
+        hostname: String,
+        environment: &'a Environment,
+    ) -> Reading<'a> {
         Reading {
             root,
             hostname,
             number: 1,
             torn: false,
+            environment,
+            origins: Vec::new(),
             file: file.into(),
             path: String::new(),
-            line: None,
+            place: Place::Unset,
             faults: Vec::new(),
             warnings: Vec::new(),
-            lines: HashMap::new(),
+            places: HashMap::new(),
             refused: HashSet::new(),
         }
     }
 
-    /// Notes a fault of the value that is being read.
+    /// Notes a fault of the value being read.
     pub fn refuse(&mut self, refusal: Refusal) {
-        let fault = self.fault(self.path.clone(), self.line, refusal);
+        let fault = self.fault(self.path.clone(), self.place.clone(), refusal);
         self.faults.push(fault);
     }
 
-    /// Notes a fault at a line of its own, such as one of syntax.
-    pub fn refuse_at(&mut self, key: &str, line: Option<usize>, refusal: Refusal) {
-        let fault = self.fault(key.to_owned(), line, refusal);
+    /// Notes a fault at another place, such as a syntax error.
+    pub fn refuse_at(&mut self, key: &str, place: Place, refusal: Refusal) {
+        let fault = self.fault(key.to_owned(), place, refusal);
         self.faults.push(fault);
     }
 
-    /// Says that a key stands at its default for another reason than that it was left out.
+    /// Notes that a key has its default although it was set.
     pub fn mark_refused(&mut self, key: String) {
         self.refused.insert(key);
     }
 
-    /// Notes that keys do not go together, the first of them to be blamed. A key that was refused
-    /// holds its default meanwhile, which proves nothing.
+    /// Notes that keys contradict each other; the fault names the first. A refused key has its default
+    /// meanwhile, so it contradicts nothing.
     pub fn contradiction(&mut self, keys: &[&str], refusal: Refusal) {
         if keys.iter().any(|key| self.refused.contains(*key)) {
             return;
         }
-        let exact = keys.iter().find_map(|key| self.lines.get(*key).copied());
-        let line = exact.or_else(|| self.line_of(keys[0]));
-        let fault = self.fault(keys[0].to_owned(), line, refusal);
+        let exact = keys.iter().find_map(|key| self.places.get(*key).cloned());
+        let place = exact.unwrap_or_else(|| self.place_of(keys[0]));
+        let fault = self.fault(keys[0].to_owned(), place, refusal);
         self.faults.push(fault);
     }
 
-    /// Notes what works but is probably not wanted.
+    /// Notes a setting that works but is probably a mistake.
     pub fn warn(&mut self, key: &str, refusal: Refusal) {
-        let fault = self.fault(key.to_owned(), self.line_of(key), refusal);
+        let fault = self.fault(key.to_owned(), self.place_of(key), refusal);
         self.warnings.push(fault);
     }
 
-    /// The line on which a key, or else its section, was written.
-    pub fn line_of(&self, key: &str) -> Option<usize> {
+    /// The place of a key, or else of its section.
+    pub fn place_of(&self, key: &str) -> Place {
         let section = key.rsplit_once('.').map_or("", |(section, _)| section);
-        self.lines.get(key).or_else(|| self.lines.get(section)).copied()
+        let place = self.places.get(key).or_else(|| self.places.get(section));
+        place.cloned().unwrap_or(Place::Unset)
+    }
+
+    /// The path of the value being read.
+    pub fn path(&self) -> &str {
+        &self.path
     }
 
     /// Whether nothing at or below `path` was refused.
@@ -101,26 +116,33 @@ impl<'a> Reading<'a> {
         !self.refused.iter().any(|refused| refused.starts_with(path))
     }
 
-    /// Whether the file itself holds the key.
+    /// Whether the file or the environment sets the key.
     pub fn is_written(&self, key: &str) -> bool {
-        self.lines.contains_key(key)
+        self.places.contains_key(key)
     }
 
-    /// Does `read` with the place set to `name` under where it stands.
-    pub fn within<T>(
-        &mut self,
-        name: &str,
-        line: Option<usize>,
-        read: impl FnOnce(&mut Self) -> T,
-    ) -> T {
-        let (path_len, line_before) = (self.path.len(), self.line);
+    /// Notes the value of the key `name` of the section being read; `None` if it has none.
+    pub fn note_origin(&mut self, name: &str, value: Option<String>, written: Option<&Written>) {
+        let path = if self.path.is_empty() { String::new() } else { format!("{}.", self.path) };
+        self.origins.push(Origin {
+            key: format!("{path}{name}"),
+            value,
+            file: Arc::clone(&self.file),
+            place: written.map_or(Place::Unset, |written| written.place.clone()),
+            credential: written.and_then(Written::credential).map(str::to_owned),
+        });
+    }
+
+    /// Runs `read` for the value `name` below the current path. `Place::Unset` keeps the place.
+    pub fn within<T>(&mut self, name: &str, place: Place, read: impl FnOnce(&mut Self) -> T) -> T {
+        let (path_len, place_before) = (self.path.len(), self.place.clone());
         if !self.path.is_empty() && !name.starts_with('[') {
             self.path.push('.');
         }
         self.path.push_str(name);
-        if let Some(line) = line {
-            self.line = Some(line);
-            self.lines.insert(self.path.clone(), line);
+        if place != Place::Unset {
+            self.places.insert(self.path.clone(), place.clone());
+            self.place = place;
         }
         let faults_before = self.faults.len();
         let answer = read(self);
@@ -128,37 +150,23 @@ impl<'a> Reading<'a> {
             self.refused.insert(self.path.clone());
         }
         self.path.truncate(path_len);
-        self.line = line_before;
+        self.place = place_before;
         answer
     }
 
-    /// The text of a key as written, or else its default; for defaults that follow from it.
-    pub fn text_of(&self, section: &SectionDoc, name: &str) -> String {
-        let written = find(self.root, section.path).and_then(Written::table);
-        let written = written.and_then(|table| table.find(name));
-        let standard = || match section.key(name).map(|key| key.standard) {
-            Some(Standard::Is(text)) => file::parse_value(text),
-            _ => None,
-        };
-        match written.cloned().or_else(standard).map(|value| value.plain) {
-            Some(Plain::Text(text)) => text,
-            _ => String::new(),
-        }
-    }
-
-    /// Faults and warnings, in the order of the file.
+    /// Faults and warnings: those of the file in its order, then those of the environment.
     pub fn end(self) -> (Vec<Fault>, Vec<Fault>) {
-        let by_line = |mut faults: Vec<Fault>| {
-            faults.sort_by_key(|fault| fault.line.unwrap_or(usize::MAX));
+        let by_place = |mut faults: Vec<Fault>| {
+            faults.sort_by(|one, other| one.place.cmp(&other.place));
             faults
         };
-        (by_line(self.faults), by_line(self.warnings))
+        (by_place(self.faults), by_place(self.warnings))
     }
 
-    fn fault(&self, key: String, line: Option<usize>, refusal: Refusal) -> Fault {
+    fn fault(&self, key: String, place: Place, refusal: Refusal) -> Fault {
         Fault {
             file: Arc::clone(&self.file),
-            line,
+            place,
             key: one_line(&key),
             what: one_line(&refusal.what),
             hint: one_line(&refusal.hint),
@@ -175,43 +183,4 @@ pub fn find<'a>(root: &'a Table, path: &str) -> Option<&'a Written> {
         (Some(rest), Plain::Table(table)) => find(table, rest),
         _ => None,
     }
-}
-
-/// Reads one key of a section: as written, or else by its default. A refused value is noted, and
-/// the default stands in for it so that the rest of the file can be judged.
-pub fn read_key<K: Kind>(
-    section: &SectionDoc,
-    name: &str,
-    table: Option<&Table>,
-    reading: &mut Reading<'_>,
-) -> Option<K> {
-    let key = section.key(name).expect("`section!` lists each field as a key");
-    let written = table.and_then(|table| table.find(name));
-    if let Some(written) = written {
-        let read = |reading: &mut Reading<'_>| K::read(written, key.bounds, reading);
-        let value = reading.within(name, Some(written.line), read);
-        if value.is_some() {
-            return value;
-        }
-    }
-    let text = match key.standard {
-        Standard::Is(text) => text.to_owned(),
-        Standard::Follows(_, _, text) => text(reading),
-        Standard::Unset(_) => return K::absent(),
-        Standard::Required(example) => {
-            let misspelt = !reading.is_clean(&format!("{}.{name}", reading.path));
-            if written.is_none() && !misspelt && !reading.torn {
-                let hint = format!("write {name} = {}", example.replace('\'', "\""));
-                let refusal = Refusal::new("is missing", hint);
-                reading.within(name, None, |reading| reading.refuse(refusal));
-            }
-            return None;
-        }
-    };
-    let Some(standard) = file::parse_value(&text) else {
-        let refusal = Refusal::new(format!("has the unreadable default {text}"), "write the key");
-        reading.within(name, None, |reading| reading.refuse(refusal));
-        return None;
-    };
-    reading.within(name, None, |reading| K::read(&standard, key.bounds, reading))
 }

@@ -1,8 +1,8 @@
-//! Relations between keys: what contradicts itself, and what is probably not wanted.
+//! Relations between keys: contradictions, and settings that are probably mistakes.
 //!
-//! Promise:  a relation is judged only if none of its keys was refused, so that one mistake is one
+//! Promise:  a relation is checked only if none of its keys was refused, so that one mistake is one
 //!           fault. Keys that a reload can change are related only to each other, except within a
-//!           listener; there `change` sees to it.
+//!           listener, where `change` ensures it.
 
 use std::net::SocketAddr;
 use std::os::unix::ffi::OsStrExt;
@@ -10,15 +10,15 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
-use crate::config::check::HostFacts;
-use crate::config::delivery;
+use crate::config::delivery::relation as delivery_relation;
 use crate::config::fault::Refusal;
+use crate::config::host::HostFacts;
 use crate::config::kind::Kind;
-use crate::config::model::BODY_MEMORY_MIN;
 use crate::config::model::Config;
-use crate::config::model::ListenerConfig;
-use crate::config::model::QUEUE_MEMORY_MIN;
+use crate::config::process::QUEUE_MEMORY_MIN;
 use crate::config::reading::Reading;
+use crate::config::receiving::BODY_MEMORY_MIN;
+use crate::config::receiving::ListenerConfig;
 use crate::config::value::ClientCertificates;
 use crate::config::value::CoreSet;
 use crate::config::value::LineEnding;
@@ -30,7 +30,7 @@ use crate::config::value::TlsMode;
 /// Bytes of the path of a Unix socket on Linux, without the NUL behind it.
 const SOCKET_PATH_BYTES_MAX: usize = 107;
 
-/// Recipients that a server must take (RFC 5321 s4.5.3.1.8).
+/// Recipients that a server must accept (RFC 5321 s4.5.3.1.8).
 const RECIPIENTS_EXPECTED: usize = 100;
 
 /// How long a server should wait for a command (RFC 5321 s4.5.3.2.7).
@@ -39,7 +39,7 @@ const COMMAND_WAIT_EXPECTED: Duration = Duration::from_secs(5 * 60);
 /// SMTP's own port; RFC 2033 s5 forbids LMTP there.
 const PORT_SMTP: u16 = 25;
 
-/// Judges what no key can be judged by alone.
+/// Checks everything that involves more than one key.
 pub fn check(config: &Config, host: &HostFacts, reading: &mut Reading<'_>) {
     check_server(config, reading);
     let paths = listener_paths(config, reading);
@@ -55,13 +55,13 @@ pub fn check(config: &Config, host: &HostFacts, reading: &mut Reading<'_>) {
     check_limits(config, reading);
     check_certificates(config, reading);
     check_queue(config, reading);
-    delivery::relation::check(config, reading);
+    delivery_relation::check(config, reading);
     check_control(config, reading);
 }
 
-/// How each listener is called: by number if it was written.
+/// The path of each listener: with its number if it is set.
 fn listener_paths(config: &Config, reading: &Reading<'_>) -> Vec<String> {
-    let written = reading.line_of("listener[1]").is_some();
+    let written = reading.is_written("listener[1]");
     let path = |place| if written { format!("listener[{place}]") } else { "listener".to_owned() };
     (1..=config.listeners.len()).map(path).collect()
 }
@@ -70,7 +70,7 @@ fn check_server(config: &Config, reading: &mut Reading<'_>) {
     let server = &config.server;
     if !server.hostname.is_qualified() {
         let what = format!("\"{}\" is not a fully qualified name", server.hostname);
-        let hint = "write the name that the DNS knows, as hostname = \"mail.example.com\"";
+        let hint = "set the name that DNS has for this host, as hostname = \"mail.example.com\"";
         match reading.is_written("server.hostname") {
             true => reading.contradiction(&["server.hostname"], Refusal::new(what, hint)),
             false => reading.warn("server.hostname", Refusal::new(what, hint)),
@@ -101,18 +101,18 @@ fn check_listener(listener: &ListenerConfig, path: &str, reading: &mut Reading<'
         contradiction(["client_certificates", "tls"], "needs TLS but tls is \"none\"", hint);
     }
     if asks && listener.client_ca.is_none() {
-        let hint = "set client_ca to the file with the authorities they come from";
+        let hint = "set client_ca to a file with CA certificates";
         contradiction(["client_certificates", "client_ca"], "needs client_ca", hint);
     }
     if listener.line_ending == LineEnding::Normalise && listener.trusted_from.is_empty() {
-        let hint = "set trusted_from to the networks of the injectors that need it";
+        let hint = "set trusted_from to the networks that need it";
         let what = "\"normalise\" is for trusted networks only";
         contradiction(["line_ending", "trusted_from"], what, hint);
     }
     if listener.protocol == Protocol::Lmtp
         && listener.address.iter().any(|address| address.port() == PORT_SMTP)
     {
-        let hint = "take another port, such as 24";
+        let hint = "use another port, such as 24";
         contradiction(["address", "protocol"], "LMTP must not use port 25 (RFC 2033)", hint);
     }
 }
@@ -128,7 +128,7 @@ fn warn_of_port(
     if let Some(address) = listener.address.iter().find(privileged)
         && config.server.user.is_none()
     {
-        let what = format!("port {} cannot be bound without a right to it", address.port());
+        let what = format!("port {} needs a privilege to be bound", address.port());
         let hint = "start as root with server.user set, with CAP_NET_BIND_SERVICE, or where \
                     net.ipv4.ip_unprivileged_port_start allows it";
         reading.warn(&format!("{path}.address"), Refusal::new(what, hint));
@@ -142,9 +142,9 @@ fn warn_of_listener(listener: &ListenerConfig, path: &str, reading: &mut Reading
         ("xclient_from", &listener.xclient_from),
         ("trusted_from", &listener.trusted_from),
     ] {
-        if let Some(network) = everyone(networks) {
-            let what = format!("{network} trusts everyone");
-            let hint = "name only the networks that need it";
+        if let Some(network) = whole_internet(networks) {
+            let what = format!("{network} trusts every client");
+            let hint = "list only the networks that need it";
             reading.warn(&key(name), Refusal::new(what, hint));
         }
     }
@@ -158,15 +158,19 @@ fn warn_of_listener(listener: &ListenerConfig, path: &str, reading: &mut Reading
     }
 }
 
-/// An address can be listened on once. Port 0 is a new port each time.
+/// Each address may be used once. Port 0 is a new port each time.
 fn check_addresses(config: &Config, paths: &[String], reading: &mut Reading<'_>) {
     let mut taken: Vec<(SocketAddr, String)> = Vec::new();
     for (listener, path) in config.listeners.iter().zip(paths) {
         let key = format!("{path}.address");
         for address in listener.address.iter().filter(|address| address.port() != 0) {
             if let Some((_, by)) = taken.iter().find(|(other, _)| other == address) {
-                let what = format!("{address} is listened on twice");
-                let hint = if *by == key { "write it once".into() } else { format!("{by} has it") };
+                let what = format!("{address} is used twice");
+                let hint = if *by == key {
+                    "write it once".into()
+                } else {
+                    format!("it is also set in {by}")
+                };
                 let by = by.clone();
                 reading.contradiction(&[&key, &by], Refusal::new(what, hint));
             }
@@ -176,7 +180,8 @@ fn check_addresses(config: &Config, paths: &[String], reading: &mut Reading<'_>)
     if let MonitorListen::At(http) = config.monitor.listen
         && let Some((_, by)) = taken.iter().find(|(other, _)| *other == http)
     {
-        let refusal = Refusal::new(format!("{http} is listened on twice"), format!("{by} has it"));
+        let refusal =
+            Refusal::new(format!("{http} is used twice"), format!("it is also set in {by}"));
         reading.contradiction(&["monitor.listen", by], refusal);
     }
 }
@@ -186,7 +191,7 @@ fn check_listener_names(config: &Config, paths: &[String], reading: &mut Reading
     for (place, name) in names.iter().enumerate() {
         if let Some(first) = names[..place].iter().position(|other| other == name) {
             let keys = [place, first].map(|place| format!("{}.name", paths[place]));
-            let hint = format!("{} has it; each needs its own", keys[1]);
+            let hint = format!("{} has the same name; names must be unique", keys[1]);
             let refusal = Refusal::new(format!("\"{name}\" is the name of two listeners"), hint);
             reading.contradiction(&[&keys[0], &keys[1]], refusal);
         }
@@ -195,13 +200,14 @@ fn check_listener_names(config: &Config, paths: &[String], reading: &mut Reading
 
 fn check_relay(config: &Config, reading: &mut Reading<'_>) {
     let relay = &config.relay;
-    if let Some(network) = everyone(&relay.networks) {
-        let what = format!("{network} lets everyone relay: an open relay");
-        reading.warn("relay.networks", Refusal::new(what, "name only the networks of your hosts"));
+    if let Some(network) = whole_internet(&relay.networks) {
+        let what = format!("{network} allows every client to relay (open relay)");
+        reading
+            .warn("relay.networks", Refusal::new(what, "list only the networks of your own hosts"));
     }
     for domain in relay.domains.iter().filter(|one| relay.refuse_recipients.contains(one)) {
-        let what = format!("\"{domain}\" is accepted and refused");
-        let hint = "take it out of refuse_recipients or out of domains";
+        let what = format!("\"{domain}\" is both accepted and refused");
+        let hint = "remove it from refuse_recipients or from domains";
         let keys = ["relay.refuse_recipients", "relay.domains"];
         reading.contradiction(&keys, Refusal::new(what, hint));
     }
@@ -219,9 +225,9 @@ fn check_networks(config: &Config, reading: &mut Reading<'_>) {
             let refusal = Refusal::new("is empty", "write at least one network");
             reading.contradiction(&[&key], refusal);
         }
-        if let Some(everyone) = everyone(&network.cidr) {
-            let what = format!("{everyone} lets everyone relay: an open relay");
-            reading.warn(&key, Refusal::new(what, "name only the networks of this tenant"));
+        if let Some(everyone) = whole_internet(&network.cidr) {
+            let what = format!("{everyone} allows every client to relay (open relay)");
+            reading.warn(&key, Refusal::new(what, "list only the networks of this tenant"));
         }
         for cidr in &network.cidr {
             if let Some((_, by)) = taken.iter().find(|(other, _)| *other == cidr) {
@@ -268,22 +274,22 @@ fn check_limits(config: &Config, reading: &mut Reading<'_>) {
             let shown = <u64 as Kind>::show(needed);
             let what = format!("is too little for {} cores", cores.len());
             let keys = ["limits.body_memory", "server.cores"];
-            reading.contradiction(&keys, Refusal::new(what, format!("at least {shown} is needed")));
+            reading.contradiction(&keys, Refusal::new(what, format!("the minimum is {shown}")));
         }
     }
     if limits.recipients_per_message < RECIPIENTS_EXPECTED {
-        let what = format!("senders may count on {RECIPIENTS_EXPECTED} recipients");
+        let what = format!("senders may rely on {RECIPIENTS_EXPECTED} recipients");
         let hint = "see RFC 5321 s4.5.3.1.8";
         reading.warn("limits.recipients_per_message", Refusal::new(what, hint));
     }
     if config.timeouts.command < COMMAND_WAIT_EXPECTED {
-        let what = "senders may count on 5m for a command";
+        let what = "senders may rely on 5m for a command";
         reading.warn("timeouts.command", Refusal::new(what, "see RFC 5321 s4.5.3.2.7"));
     }
 }
 
 fn check_certificates(config: &Config, reading: &mut Reading<'_>) {
-    // A certificate that was refused is not in the list, and the numbers behind it would be wrong.
+    // A refused certificate is not in the list, so the numbers of later ones would be wrong.
     if !reading.is_clean("tls.certificate") {
         return;
     }
@@ -291,8 +297,8 @@ fn check_certificates(config: &Config, reading: &mut Reading<'_>) {
     for (place, file) in files.iter().enumerate() {
         if let Some(first) = files[..place].iter().position(|other| other == file) {
             let key = format!("tls.certificate[{}].certificate", place + 1);
-            let hint = format!("tls.certificate[{}] has it; write it once", first + 1);
-            reading.contradiction(&[&key], Refusal::new("is the same file twice", hint));
+            let what = format!("names the same file as tls.certificate[{}]", first + 1);
+            reading.contradiction(&[&key], Refusal::new(what, "list each certificate once"));
         }
     }
 }
@@ -305,11 +311,11 @@ fn check_queue(config: &Config, reading: &mut Reading<'_>) {
         let shown = <u64 as Kind>::show(QUEUE_MEMORY_MIN * count as u64);
         let what = format!("is too little for {count} partitions");
         let keys = ["queue.memory", "queue.partitions"];
-        reading.contradiction(&keys, Refusal::new(what, format!("at least {shown} is needed")));
+        reading.contradiction(&keys, Refusal::new(what, format!("the minimum is {shown}")));
     }
     if !queue.sync {
-        let what = "ACCEPTED MAIL IS LOST ON A POWER CUT";
-        let hint = "sync = false is for tests only; take it out";
+        let what = "a power cut loses accepted mail";
+        let hint = "sync = false is for tests only; remove it";
         reading.warn("queue.sync", Refusal::new(what, hint));
     }
 }
@@ -317,9 +323,8 @@ fn check_queue(config: &Config, reading: &mut Reading<'_>) {
 fn check_control(config: &Config, reading: &mut Reading<'_>) {
     let bytes = config.control.socket.as_os_str().as_bytes().len();
     if bytes > SOCKET_PATH_BYTES_MAX {
-        let what =
-            format!("the path has {bytes} bytes, a socket's may have {SOCKET_PATH_BYTES_MAX}");
-        let hint = "write a shorter one, as socket = \"/run/ringpost.sock\"";
+        let what = format!("the path has {bytes} bytes; the limit is {SOCKET_PATH_BYTES_MAX}");
+        let hint = "use a shorter path, as socket = \"/run/ringpost.sock\"";
         let written = reading.is_written("control.socket");
         let keys = ["control.socket", "server.spool"];
         reading.contradiction(&keys[..if written { 1 } else { 2 }], Refusal::new(what, hint));
@@ -327,12 +332,12 @@ fn check_control(config: &Config, reading: &mut Reading<'_>) {
     if let MonitorListen::At(http) = config.monitor.listen
         && !http.ip().is_loopback()
     {
-        let what = format!("{http} can be reached by others, and it asks for no password");
+        let what = format!("{http} is reachable from other hosts without authentication");
         reading.warn("monitor.listen", Refusal::new(what, "listen on 127.0.0.1 or [::1]"));
     }
 }
 
-/// The network of a list that means every address.
-fn everyone(networks: &[IpNet]) -> Option<&IpNet> {
+/// The network in a list that contains every address.
+fn whole_internet(networks: &[IpNet]) -> Option<&IpNet> {
     networks.iter().find(|network| network.prefix_len() == 0)
 }

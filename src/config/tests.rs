@@ -19,6 +19,7 @@ use crate::config::Partitions;
 use crate::config::TlsMode;
 use crate::config::changes;
 use crate::config::embedded;
+use crate::config::fault::Place;
 use crate::config::key::Standard;
 use crate::config::load;
 use crate::config::model::SECTIONS;
@@ -26,7 +27,7 @@ use crate::config::reloaded;
 use crate::config::sample;
 
 fn host() -> HostFacts {
-    HostFacts { hostname: "mx.example.net".to_owned(), ports_from: 1024 }
+    HostFacts { hostname: "mx.example.net".to_owned(), ports_from: 1024, ..HostFacts::default() }
 }
 
 fn good(text: &str) -> Loaded {
@@ -93,7 +94,7 @@ fn what_is_written_is_meant() {
     assert_eq!(config.limits.message_size, 1 << 30);
     assert_eq!(config.limits.body_line_length, Some(1000));
     assert_eq!(config.timeouts.command, Duration::from_secs(5400));
-    assert_eq!(config.certificates[1].key, Path::new("b.key"));
+    assert_eq!(config.certificates[1].key.path(), Path::new("b.key"));
     assert_eq!(config.queue.partitions, Partitions::Count(4));
     assert_eq!(config.log.output, LogOutput::File("/var/log/mail".into()));
     assert_eq!(config.log.level, LogLevel::Debug);
@@ -113,12 +114,12 @@ const NAMES_AND_TYPES: &[Row] = &[
             "3: server.hostnme: unknown key - did you mean hostname?",
             "5: limits.hostname: unknown key - did you mean server.hostname?",
             "6: limits.mesage_size: unknown key - did you mean message_size?",
-            "7: limits.foo: unknown key - known here are message_size, recipients_per_message, \
+            "7: limits.foo: unknown key - known names: message_size, recipients_per_message, \
              messages_per_session, commands_per_session, errors_per_session, connections, \
              connections_per_address, connections_per_network, network_prefix_v4, \
              network_prefix_v6, connection_rate_per_address, exempt_networks, received_count, \
-             body_line_length, mi...",
-            "8: queue.x: unknown key - known here are partitions, memory, min_free_space, \
+             body_line_length, min_...",
+            "8: queue.x: unknown key - known names: partitions, memory, min_free_space, \
              min_free_inodes, sync",
         ],
     ),
@@ -134,19 +135,18 @@ const NAMES_AND_TYPES: &[Row] = &[
         "shapes of sections",
         "limits = 1\nlistener = [1, {name = 'a', adress = 'x'}]\n[tls]\ncertificate = 'a.pem'\n",
         &[
-            "1: limits: 1 stands where a section is expected - write [limits] and its keys below",
-            "2: listener[1]: 1 stands where a list of sections is expected - write [[listener]] and \
-             its keys below",
+            "1: limits: 1 is not a section - write [limits] with its keys below",
+            "2: listener[1]: 1 is not a list of sections - write [[listener]] with its keys below",
             "2: listener[2].adress: unknown key - did you mean address?",
-            "4: tls.certificate: \"a.pem\" stands where a list of sections is expected - write \
-             [[tls.certificate]] and its keys below",
+            "4: tls.certificate: \"a.pem\" is not a list of sections - write [[tls.certificate]] with its keys below",
         ],
     ),
     (
         "one listener without the second bracket",
         "[listener]\nname = 'a'\n",
-        &["1: listener: a table stands where a list of sections is expected - write [[listener]] \
-           and its keys below"],
+        &[
+            "1: listener: a table is not a list of sections - write [[listener]] with its keys below",
+        ],
     ),
     (
         "types",
@@ -155,17 +155,17 @@ const NAMES_AND_TYPES: &[Row] = &[
          [limits]\nconnections = 2.5\nreceived_count = {a = 1}\n[log]\nlevel = 1979-05-27\n",
         &[
             "2: server.hostname: 5 is not a host name, such as \"mail.example.com\" - put it in quotes",
-            "3: server.user: is empty - leave the key out, or write a text",
+            "3: server.user: is empty - remove the key, or set a value",
             "4: server.cores: 4 is not \"auto\", a list of cores such as \"0-7,16\", or \"numa:0\" - \
-             core numbers stand in quotes; \"0-3\" means four cores",
-            "5: server.spool: a list stands where a path is expected - put it in quotes",
+             write core numbers in quotes; \"0-3\" means four cores",
+            "5: server.spool: a list is not a path - put it in quotes",
             "7: queue.sync: \"yes\" is not true or false - write true, without quotes",
             "8: queue.partitions: \"many\" is not \"auto\" or a whole number from 1 to 64",
             "9: queue.memory: true is not a size, such as \"25MB\", \"64KiB\" or 512 (bytes)",
             "10: queue.min_free_inodes: \"5\" is not a whole number - write 5, without quotes",
             "12: tls.min_version: 1.2 is not one of \"1.2\", \"1.3\" - put it in quotes",
             "14: limits.connections: 2.5 is not a whole number",
-            "15: limits.received_count: a table stands where a whole number is expected",
+            "15: limits.received_count: a table is not a whole number",
             "17: log.level: 1979-05-27 is not one of \"error\", \"warn\", \"info\", \"debug\" - put it \
              in quotes",
         ],
@@ -183,15 +183,15 @@ const NAMES_AND_TYPES: &[Row] = &[
         "what stands on a broken line contradicts nothing",
         "[[listener]]\naddress = 127.0.0.1:25\n[[listener]]\naddress = [::]:25\n",
         &[
-            "2: not TOML: a value without quotes - write \"127.0.0.1:25\"",
-            "4: not TOML: a value without quotes - write \"[::]:25\"",
+            "2: invalid TOML: the value needs quotes - write \"127.0.0.1:25\"",
+            "4: invalid TOML: the value needs quotes - write \"[::]:25\"",
         ],
     ),
     (
         "the same key twice",
         "[queue]\nsync = true\nsync = true\n[log]\nlevel = 1\n",
         &[
-            "3: not TOML: duplicate key",
+            "3: invalid TOML: duplicate key",
             "5: log.level: 1 is not one of \"error\", \"warn\", \"info\", \"debug\" - put it in \
              quotes",
         ],
@@ -214,7 +214,7 @@ const VALUES: &[Row] = &[
         "[timeouts]\ncommand = 300\ngreeting = '5 minutes'\nidle = '-5m'\n[limits]\n\
          message_size = '25M'\nbody_memory = '1e9'\nmin_data_rate = -1\n",
         &[
-            "2: timeouts.command: 300 is not a duration - write the unit, as \"300s\"",
+            "2: timeouts.command: 300 is not a duration - add a unit, as \"300s\"",
             "3: timeouts.greeting: \"5 minutes\" has the unknown unit minutes - write numbers with \
              units d, h, m, s, ms or us, as \"5m\" or \"1h30m\"",
             "4: timeouts.idle: \"-5m\" is not a duration - write numbers with units d, h, m, s, ms \
@@ -232,14 +232,14 @@ const VALUES: &[Row] = &[
          body_line_length = 998\nbody_memory = '64KiB'\n[timeouts]\ndata_init = '2h'\n\
          command = 0\n[queue]\npartitions = 65\n",
         &[
-            "2: limits.message_size: 1023 is out of range - at least 1KiB is needed",
-            "3: limits.network_prefix_v4: 33 is out of range - at most 32 is possible",
-            "4: limits.connections_per_address: 0 is out of range - at least 1 is needed",
-            "5: limits.body_line_length: 998 is out of range - at least 1000 is needed",
-            "6: limits.body_memory: \"64KiB\" is out of range - at least 192KiB is needed",
-            "8: timeouts.data_init: \"2h\" is out of range - at most 1h is possible",
-            "9: timeouts.command: 0 is out of range - at least 100ms is needed",
-            "11: queue.partitions: 65 is out of range - at most 64 is possible",
+            "2: limits.message_size: 1023 is out of range - the minimum is 1KiB",
+            "3: limits.network_prefix_v4: 33 is out of range - the maximum is 32",
+            "4: limits.connections_per_address: 0 is out of range - the minimum is 1",
+            "5: limits.body_line_length: 998 is out of range - the minimum is 1000",
+            "6: limits.body_memory: \"64KiB\" is out of range - the minimum is 192KiB",
+            "8: timeouts.data_init: \"2h\" is out of range - the maximum is 1h",
+            "9: timeouts.command: 0 is out of range - the minimum is 100ms",
+            "11: queue.partitions: 65 is out of range - the maximum is 64",
         ],
     ),
     (
@@ -247,16 +247,15 @@ const VALUES: &[Row] = &[
         "[relay]\nnetworks = [\n  '10.0.0.0/8',\n  '10.0.0.1/8',\n  'foo', 5,\n  '::1',\n]\n\
          domains = '*.example.com'\nrefuse_senders = ['a@b.test', 'münchen.test']\n",
         &[
-            "4: relay.networks[2]: \"10.0.0.1/8\" has bits set behind its prefix - write \
+            "4: relay.networks[2]: \"10.0.0.1/8\" has bits set after its prefix - write \
              \"10.0.0.0/8\" for the network or \"10.0.0.1\"",
             "5: relay.networks[3]: \"foo\" is not a network - write it as \"10.0.0.0/8\", \
              \"2001:db8::/32\" or \"192.0.2.1\"",
             "5: relay.networks[4]: 5 is not a network or an address, such as \"10.0.0.0/8\" or \
              \"::1\" - put it in quotes",
-            "8: relay.domains: \"*.example.com\" is not a domain - for all below it write \
+            "8: relay.domains: \"*.example.com\" is not a domain - for its subdomains write \
              \".example.com\"",
-            "9: relay.refuse_senders[1]: \"a@b.test\" is not a domain - write the domain only, \
-             without the part up to the @",
+            "9: relay.refuse_senders[1]: \"a@b.test\" is not a domain - write only the part after the @",
             "9: relay.refuse_senders[2]: \"münchen.test\" is not a domain - write it in its ASCII \
              form, as \"xn--mnchen-3ya.example\"",
         ],
@@ -278,7 +277,7 @@ const VALUES: &[Row] = &[
              \"[::1:25]:25\"",
             "3: listener[1].name: \"My Listener\" is not a name - use up to 32 letters a-z, digits, \
              - and _",
-            "4: listener[1].banner: cannot stand in a reply - use 1 to 200 printable ASCII \
+            "4: listener[1].banner: cannot be used in a reply - use 1 to 200 printable ASCII \
              characters on one line",
             "6: server.cores: \"3-1\" is not a range of cores - write \"auto\", \"0-7,16\" or \
              \"numa:0\"",
@@ -298,10 +297,10 @@ const VALUES: &[Row] = &[
         "[[tls.certificate]]\ncertificate = /etc/a.pem\nkey = 'a.key'\n[log]\nlevel = info\n\
          format = 'xml'\n[timeouts]\ncommand = 5m\n",
         &[
-            "2: not TOML: a value without quotes - write \"/etc/a.pem\"",
-            "5: not TOML: a value without quotes - write \"info\"",
+            "2: invalid TOML: the value needs quotes - write \"/etc/a.pem\"",
+            "5: invalid TOML: the value needs quotes - write \"info\"",
             "6: log.format: \"xml\" is not one of text, json - choose one of them",
-            "8: not TOML: a value without quotes - write \"5m\"",
+            "8: invalid TOML: the value needs quotes - write \"5m\"",
         ],
     ),
 ];
@@ -318,12 +317,9 @@ const CONTRADICTIONS: &[Row] = &[
              \"starttls\" or \"implicit\", or tls_required to false",
             "7: listener[2].client_certificates: needs TLS but tls is \"none\" - set tls to \
              \"starttls\" or \"implicit\"",
-            "7: listener[2].client_certificates: needs client_ca - set client_ca to the file with \
-             the authorities they come from",
-            "8: listener[2].address: LMTP must not use port 25 (RFC 2033) - take another port, such \
-             as 24",
-            "10: listener[2].line_ending: \"normalise\" is for trusted networks only - set \
-             trusted_from to the networks of the injectors that need it",
+            "7: listener[2].client_certificates: needs client_ca - set client_ca to a file with CA certificates",
+            "8: listener[2].address: LMTP must not use port 25 (RFC 2033) - use another port, such as 24",
+            "10: listener[2].line_ending: \"normalise\" is for trusted networks only - set trusted_from to the networks that need it",
         ],
     ),
     (
@@ -332,12 +328,11 @@ const CONTRADICTIONS: &[Row] = &[
          address = ['127.0.0.1:9090', '127.0.0.1:7', '127.0.0.1:7']\n[monitor]\n\
          listen = '127.0.0.1:9090'\n",
         &[
-            "2: listener[2].address: 127.0.0.1:2525 is listened on twice - listener[1].address has it",
-            "2: listener[2].address: [::1]:2525 is listened on twice - listener[1].address has it",
-            "3: listener[2].name: \"listener-1\" is the name of two listeners - listener[1].name has \
-             it; each needs its own",
-            "5: listener[3].address: 127.0.0.1:7 is listened on twice - write it once",
-            "7: monitor.listen: 127.0.0.1:9090 is listened on twice - listener[3].address has it",
+            "2: listener[2].address: 127.0.0.1:2525 is used twice - it is also set in listener[1].address",
+            "2: listener[2].address: [::1]:2525 is used twice - it is also set in listener[1].address",
+            "3: listener[2].name: \"listener-1\" is the name of two listeners - listener[1].name has the same name; names must be unique",
+            "5: listener[3].address: 127.0.0.1:7 is used twice - write it once",
+            "7: monitor.listen: 127.0.0.1:9090 is used twice - it is also set in listener[3].address",
         ],
     ),
     (
@@ -349,8 +344,8 @@ const CONTRADICTIONS: &[Row] = &[
              lower it, or raise limits.connections",
             "3: limits.messages_per_session: 20 can never be reached: limits.commands_per_session is \
              10 - lower it, or raise limits.commands_per_session",
-            "5: limits.body_memory: is too little for 4 cores - at least 768KiB is needed",
-            "9: queue.memory: is too little for 2 partitions - at least 8MiB is needed",
+            "5: limits.body_memory: is too little for 4 cores - the minimum is 768KiB",
+            "9: queue.memory: is too little for 2 partitions - the minimum is 8MiB",
         ],
     ),
     (
@@ -359,13 +354,10 @@ const CONTRADICTIONS: &[Row] = &[
          refuse_recipients = ['b.test', 'A.test']\n[[tls.certificate]]\ncertificate = 'a'\nkey = 'b'\n\
          [[tls.certificate]]\ncertificate = 'a'\nkey = 'c'\n",
         &[
-            "2: server.hostname: \"localhost\" is not a fully qualified name - write the name that \
-             the DNS knows, as hostname = \"mail.example.com\"",
+            "2: server.hostname: \"localhost\" is not a fully qualified name - set the name that DNS has for this host, as hostname = \"mail.example.com\"",
             "3: server.group: is set without a user - set server.user too",
-            "6: relay.refuse_recipients: \"a.test\" is accepted and refused - take it out of \
-             refuse_recipients or out of domains",
-            "11: tls.certificate[2].certificate: is the same file twice - tls.certificate[1] has it; \
-             write it once",
+            "6: relay.refuse_recipients: \"a.test\" is both accepted and refused - remove it from refuse_recipients or from domains",
+            "11: tls.certificate[2].certificate: names the same file as tls.certificate[1] - list each certificate once",
         ],
     ),
     (
@@ -410,13 +402,11 @@ fn what_works_but_is_not_wanted_is_warned_of() {
             "[[listener]]\naddress = '0.0.0.0:25'\nproxy_from = '0.0.0.0/0'\n\
              xclient_from = ['10.0.0.0/8', '::/0']\ntrusted_from = '10.0.0.0/8'\nclient_ca = 'a'\n",
             &[
-                "2: listener[1].address: port 25 cannot be bound without a right to it - start as \
+                "2: listener[1].address: port 25 needs a privilege to be bound - start as \
                  root with server.user set, with CAP_NET_BIND_SERVICE, or where \
                  net.ipv4.ip_unprivileged_port_start allows it",
-                "3: listener[1].proxy_from: 0.0.0.0/0 trusts everyone - name only the networks that \
-                 need it",
-                "4: listener[1].xclient_from: ::/0 trusts everyone - name only the networks that \
-                 need it",
+                "3: listener[1].proxy_from: 0.0.0.0/0 trusts every client - list only the networks that need it",
+                "4: listener[1].xclient_from: ::/0 trusts every client - list only the networks that need it",
                 "5: listener[1].trusted_from: has no effect - set line_ending to \"normalise\", or \
                  leave it out",
                 "6: listener[1].client_ca: has no effect - set client_certificates to \"optional\" \
@@ -429,15 +419,12 @@ fn what_works_but_is_not_wanted_is_warned_of() {
              listen = '0.0.0.0:9090'\n[limits]\nrecipients_per_message = 99\n[timeouts]\n\
              command = '10s'\n",
             &[
-                "2: relay.networks: 0.0.0.0/0 lets everyone relay: an open relay - name only the \
-                 networks of your hosts",
-                "4: queue.sync: ACCEPTED MAIL IS LOST ON A POWER CUT - sync = false is for tests \
-                 only; take it out",
-                "6: monitor.listen: 0.0.0.0:9090 can be reached by others, and it asks for no \
-                 password - listen on 127.0.0.1 or [::1]",
-                "8: limits.recipients_per_message: senders may count on 100 recipients - see RFC \
+                "2: relay.networks: 0.0.0.0/0 allows every client to relay (open relay) - list only the networks of your own hosts",
+                "4: queue.sync: a power cut loses accepted mail - sync = false is for tests only; remove it",
+                "6: monitor.listen: 0.0.0.0:9090 is reachable from other hosts without authentication - listen on 127.0.0.1 or [::1]",
+                "8: limits.recipients_per_message: senders may rely on 100 recipients - see RFC \
                  5321 s4.5.3.1.8",
-                "10: timeouts.command: senders may count on 5m for a command - see RFC 5321 \
+                "10: timeouts.command: senders may rely on 5m for a command - see RFC 5321 \
                  s4.5.3.2.7",
             ],
         ),
@@ -457,7 +444,8 @@ fn a_host_without_a_good_name_still_starts() {
     for (hostname, want) in
         [("box", "box"), ("bad name", "localhost"), ("", "localhost"), ("é", "localhost")]
     {
-        let facts = HostFacts { hostname: hostname.to_owned(), ports_from: 1024 };
+        let facts =
+            HostFacts { hostname: hostname.to_owned(), ports_from: 1024, ..HostFacts::default() };
         assert_eq!(embedded(&facts).server.hostname.as_str(), want);
         let loaded = load("", "f", &facts).expect("the defaults are good");
         assert_eq!(loaded.warnings.len(), 1, "{hostname}: {:?}", loaded.warnings);
@@ -475,7 +463,7 @@ fn a_socket_path_fits_its_address() {
     let text = format!("[server]\nspool = '{spool}'\n");
     let faults = load(&text, "f", &host()).expect_err("it is too long");
     assert_eq!(faults.len(), 1);
-    assert_eq!((faults[0].line, faults[0].key.as_str()), (Some(2), "control.socket"));
+    assert_eq!((&faults[0].place, faults[0].key.as_str()), (&Place::Line(2), "control.socket"));
     assert!(load(&format!("{text}[control]\nsocket = 's'\n"), "f", &host()).is_ok());
 }
 

@@ -1,11 +1,23 @@
-//! Durations and sizes as people write them: `5m`, `1h30m`, `250ms`; `25MB`, `64KiB`, `512`.
+//! Durations and sizes in human notation: `5m`, `1h30m`, `250ms`; `25MB`, `64KiB`, `512`.
 //!
-//! Promise:  what `show_*` writes, `parse_*` reads back to the same value. A unit is never guessed:
+//! Promise:  `parse_*` reads back what `show_*` writes. A unit is never guessed:
 //!           a bare number is a size in bytes, but no duration (except 0), and `M` alone is refused.
 
 use std::time::Duration;
 
 use crate::config::fault::Refusal;
+
+/// Milliseconds, in which durations are bounded.
+pub const SECOND_MS: u64 = 1000;
+pub const MINUTE_MS: u64 = 60 * SECOND_MS;
+pub const HOUR_MS: u64 = 60 * MINUTE_MS;
+pub const DAY_MS: u64 = 24 * HOUR_MS;
+
+/// Bytes, in which sizes are bounded.
+pub const KIB: u64 = 1 << 10;
+pub const MIB: u64 = 1 << 20;
+pub const GIB: u64 = 1 << 30;
+pub const TIB: u64 = 1 << 40;
 
 /// Units of time, largest first, in microseconds.
 const SPANS: [(&str, u64); 6] = [
@@ -54,13 +66,13 @@ pub fn parse_duration(text: &str) -> Result<Duration, Refusal> {
             });
         };
         if place < smallest_next {
-            return refused(format!("\"{text}\" does not go from larger units to smaller ones"));
+            return refused(format!("\"{text}\" is not ordered from larger to smaller units"));
         }
         smallest_next = place + 1;
         let part = number.parse::<u64>().ok().and_then(|count| count.checked_mul(SPANS[place].1));
         match part.and_then(|part| micros.checked_add(part)) {
             Some(sum) => micros = sum,
-            None => return refused(format!("\"{text}\" is too long to be measured")),
+            None => return refused(format!("\"{text}\" is too long")),
         }
         rest = behind;
     }
@@ -80,7 +92,7 @@ pub fn parse_size(text: &str) -> Result<u64, Refusal> {
     };
     match number.parse::<u64>().ok().and_then(|count| count.checked_mul(*bytes)) {
         Some(bytes) => Ok(bytes),
-        None => refused(format!("\"{text}\" is too large to be counted")),
+        None => refused(format!("\"{text}\" is too large")),
     }
 }
 
@@ -141,9 +153,9 @@ mod tests {
             ("-5m", "\"-5m\" is not a duration"),
             ("1.5h", "\"1.5h\" has no unit"),
             ("5min", "\"5min\" has the unknown unit min"),
-            ("5m1h", "\"5m1h\" does not go from larger units to smaller ones"),
-            ("5m5m", "\"5m5m\" does not go from larger units to smaller ones"),
-            ("99999999999999d", "\"99999999999999d\" is too long to be measured"),
+            ("5m1h", "\"5m1h\" is not ordered from larger to smaller units"),
+            ("5m5m", "\"5m5m\" is not ordered from larger to smaller units"),
+            ("99999999999999d", "\"99999999999999d\" is too long"),
             ("5m ", "\"5m \" is not a duration"),
         ] {
             assert_eq!(parse_duration(text).map_err(|r| r.what), Err(what.to_owned()), "{text}");
@@ -170,7 +182,7 @@ mod tests {
             ("25M", "\"25M\" has the unknown unit M"),
             ("2.5MB", "\"2.5MB\" is not a size"),
             ("25MB2", "\"25MB2\" is not a size"),
-            ("99999999TiB", "\"99999999TiB\" is too large to be counted"),
+            ("99999999TiB", "\"99999999TiB\" is too large"),
         ] {
             assert_eq!(parse_size(text).map_err(|r| r.what), Err(what.to_owned()), "{text}");
         }

@@ -1,9 +1,10 @@
-//! Values with a meaning of their own: choices, names, domains, sets of cores.
+//! Types of values: choices, names, domains, sets of cores, files.
 //!
-//! Promise:  a value of these types is valid however it came to be in a `Config`.
+//! Promise:  a value of these types is valid.
 
 use std::fmt;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::path::PathBuf;
 
 use crate::base::id::PARTITIONS_MAX;
@@ -14,10 +15,11 @@ use crate::config::kind::Bounds;
 use crate::config::kind::Kind;
 use crate::config::kind::Spelled;
 use crate::config::kind::choose;
+use crate::config::kind::number_from;
 use crate::config::kind::wrong_type;
 use crate::config::reading::Reading;
 
-/// Cores that a list may name; more than any machine has.
+/// The highest core number in a list; more than any machine has.
 const CORE_MAX: usize = 4095;
 
 /// Declares an enum of words.
@@ -31,7 +33,7 @@ macro_rules! choices {
         pub enum $name { $( $(#[doc = $about])+ $variant, )+ }
 
         impl $name {
-            /// The word that stands for it in a file.
+            /// The word in a file.
             pub fn as_str(self) -> &'static str {
                 match self { $( $name::$variant => $word, )+ }
             }
@@ -56,7 +58,7 @@ macro_rules! choices {
 }
 
 choices! {
-    /// What a listener speaks.
+    /// The protocol of a listener.
     pub enum Protocol {
         /// RFC 5321.
         Smtp = "smtp",
@@ -70,41 +72,41 @@ choices! {
         None = "none",
         /// After the command of RFC 3207.
         Starttls = "starttls",
-        /// From the first byte on (RFC 8314).
+        /// From the first byte (RFC 8314).
         Implicit = "implicit",
     }
 
     /// The kind of mail that a network sends.
     pub enum Stream {
-        /// One message for one person, as a receipt or a password reset.
+        /// One message for one person, such as a receipt or a password reset.
         Transactional = "transactional",
-        /// One message for many, as a newsletter.
+        /// One message for many, such as a newsletter.
         Broadcast = "broadcast",
     }
 
-    /// What a listener does with a bare CR or LF.
+    /// How a listener treats a bare CR or LF.
     pub enum LineEnding {
-        /// Refuses it.
+        /// Refuse it.
         Strict = "strict",
-        /// Turns it into CRLF, for trusted networks only.
+        /// Convert it to CRLF, for trusted networks only.
         Normalise = "normalise",
     }
 
     /// Whether a listener asks for client certificates.
     pub enum ClientCertificates {
-        /// It does not.
+        /// No.
         None = "none",
-        /// It asks, and takes clients without one.
+        /// Ask, and accept clients without one.
         Optional = "optional",
-        /// It takes nobody without one.
+        /// Refuse clients without one.
         Required = "required",
     }
 
-    /// Whether and how a server is asked for TLS.
+    /// Whether and how TLS is used with a server.
     pub enum OutboundTls {
         /// Never.
         None = "none",
-        /// When it is offered, with any certificate.
+        /// If offered, with any certificate.
         May = "may",
         /// Always, with any certificate.
         Must = "must",
@@ -112,7 +114,7 @@ choices! {
         Verify = "verify",
     }
 
-    /// The oldest TLS that is spoken.
+    /// The oldest accepted TLS version.
     pub enum TlsVersion {
         /// RFC 5246.
         V1_2 = "1.2",
@@ -120,15 +122,15 @@ choices! {
         V1_3 = "1.3",
     }
 
-    /// How a log line is written.
+    /// The format of a log line.
     pub enum LogFormat {
         /// For people.
         Text = "text",
-        /// One JSON object for each line.
+        /// One JSON object per line.
         Json = "json",
     }
 
-    /// How much is logged.
+    /// The amount of logging.
     pub enum LogLevel {
         /// Someone must act.
         Error = "error",
@@ -187,11 +189,11 @@ impl Spelled for CoreSet {
     }
 
     fn hint() -> &'static str {
-        "core numbers stand in quotes; \"0-3\" means four cores"
+        "write core numbers in quotes; \"0-3\" means four cores"
     }
 }
 
-/// Into how many parts a new spool is divided.
+/// The number of partitions of a new spool.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Partitions {
     Auto,
@@ -212,6 +214,39 @@ impl Kind for Partitions {
             }
             _ => wrong_type(value, &Self::written(), "", reading),
         }
+    }
+
+    fn from_text(text: &str) -> Plain {
+        number_from(text)
+    }
+}
+
+/// A file with a certificate or a secret: a path, or a systemd credential.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CredentialFile(PathBuf);
+
+impl CredentialFile {
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl Kind for CredentialFile {
+    fn written() -> String {
+        "a path, or `\"credential:NAME\"` for a systemd credential".to_owned()
+    }
+
+    fn read(value: &Written, bounds: Bounds, reading: &mut Reading<'_>) -> Option<CredentialFile> {
+        let Some(name) = value.credential() else {
+            return PathBuf::read(value, bounds, reading).map(CredentialFile);
+        };
+        if name.is_empty() || name.starts_with('.') || name.contains(['/', '\0']) {
+            let what = format!("\"{name}\" is not the name of a credential");
+            let hint = "write the name from LoadCredential= of the unit";
+            reading.refuse(Refusal::new(what, hint));
+            return None;
+        }
+        Some(CredentialFile(reading.environment.credential(name)))
     }
 }
 
@@ -286,17 +321,17 @@ impl Spelled for Hostname {
     }
 }
 
-/// Domains that a list means.
+/// Domains in a list.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum DomainPattern {
-    /// This one.
+    /// This domain.
     Exact(String),
-    /// All below this one, kept without its leading dot.
+    /// All subdomains, stored without the leading dot.
     Below(String),
 }
 
 impl DomainPattern {
-    /// Whether it means `domain`, which is in lower case and without a dot at its end.
+    /// Whether it matches `domain`, which is in lower case and without a final dot.
     pub fn matches(&self, domain: &str) -> bool {
         match self {
             DomainPattern::Exact(name) => domain == name,
@@ -319,13 +354,13 @@ impl fmt::Display for DomainPattern {
 
 impl Spelled for DomainPattern {
     fn spelling() -> String {
-        "a domain, such as `\"example.com\"`, or `\".example.com\"` for all below it".to_owned()
+        "a domain, such as `\"example.com\"`, or `\".example.com\"` for its subdomains".to_owned()
     }
 
     fn spell(text: &str) -> Result<DomainPattern, Refusal> {
         if let Some(below) = text.strip_prefix("*.") {
             let what = format!("\"{text}\" is not a domain");
-            return Err(Refusal::new(what, format!("for all below it write \".{below}\"")));
+            return Err(Refusal::new(what, format!("for its subdomains write \".{below}\"")));
         }
         match text.strip_prefix('.') {
             Some(below) => domain(below, "domain", ".example.com").map(DomainPattern::Below),
@@ -334,7 +369,7 @@ impl Spelled for DomainPattern {
     }
 }
 
-/// A name that other keys and commands use.
+/// A name for other keys and commands.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Label(String);
 
@@ -367,7 +402,7 @@ impl Spelled for Label {
     }
 }
 
-/// A text that may stand in a reply.
+/// A text for a reply.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ReplyText(String);
 
@@ -394,14 +429,14 @@ impl Spelled for ReplyText {
         match text.len() {
             1..=200 if text.bytes().all(printable) => Ok(ReplyText(text.to_owned())),
             _ => Err(Refusal::new(
-                "cannot stand in a reply",
+                "cannot be used in a reply",
                 "use 1 to 200 printable ASCII characters on one line",
             )),
         }
     }
 }
 
-/// A domain by the letters of RFC 1123 s2.1 (and `_`, which is in use), in lower case.
+/// A domain of the characters in RFC 1123 s2.1, and `_`, in lower case.
 fn domain(text: &str, what: &str, example: &str) -> Result<String, Refusal> {
     let letter = |b: u8| b.is_ascii_alphanumeric() || b == b'-' || b == b'_';
     let label = |label: &str| {
@@ -413,7 +448,7 @@ fn domain(text: &str, what: &str, example: &str) -> Result<String, Refusal> {
     let numeric = |label: &str| label.bytes().all(|b| b.is_ascii_digit());
     let hint = match text {
         _ if !text.is_ascii() => "write it in its ASCII form, as \"xn--mnchen-3ya.example\"".into(),
-        _ if text.contains('@') => "write the domain only, without the part up to the @".into(),
+        _ if text.contains('@') => "write only the part after the @".into(),
         _ if text.len() > 253 || !text.split('.').all(label) || text.split('.').all(numeric) => {
             format!("write it as \"{example}\"")
         }

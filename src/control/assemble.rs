@@ -4,7 +4,6 @@
 //! Promise:  a policy is built whole or not at all, with every fault named. A reload that fails
 //!           leaves the one in force untouched.
 
-use std::fmt::Display;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -12,6 +11,7 @@ use ipnet::IpNet;
 
 use crate::base::StreamNumber;
 use crate::base::clock::wall_ms;
+use crate::config::CertificateConfig;
 use crate::config::ClientCertificates;
 use crate::config::Config;
 use crate::config::LineEnding as ConfigLineEnding;
@@ -22,6 +22,9 @@ use crate::config::TlsMode;
 use crate::config::TlsVersion;
 use crate::control::delivery;
 use crate::control::delivery::Secrets;
+use crate::control::delivery::clamp;
+use crate::control::delivery::lines;
+use crate::control::secret;
 use crate::directory::Network;
 use crate::directory::Networks;
 use crate::directory::Tenant;
@@ -82,6 +85,7 @@ pub fn assemble(config: &Config) -> Result<Assembled, Vec<String>> {
     let relay = relay(config).map_err(|problems| faults.extend(problems)).ok();
     let delivery =
         delivery::policy(config, Secrets::Read).map_err(|problems| faults.extend(problems)).ok();
+    warnings.extend(secret::warnings(config));
     let certificates = certificates(config, &mut faults, &mut warnings);
     let mut listeners = Vec::new();
     for written in &config.listeners {
@@ -101,8 +105,9 @@ pub fn assemble(config: &Config) -> Result<Assembled, Vec<String>> {
     }
 }
 
-/// As `assemble`, without making anything: for `ringpost check`.
-pub fn check(config: &Config) -> Result<(), Vec<String>> {
+/// As `assemble`, without making anything, for `ringpost check`. Answers warnings with their remedies.
+pub fn check(config: &Config) -> Result<Vec<(String, String)>, Vec<String>> {
+    let mut warnings = secret::warnings(config);
     let mut faults = Vec::new();
     if let Err(problems) = relay(config) {
         faults.extend(problems);
@@ -110,19 +115,26 @@ pub fn check(config: &Config) -> Result<(), Vec<String>> {
     if let Err(problems) = delivery::policy(config, Secrets::Read) {
         faults.extend(problems);
     }
-    let pairs: Vec<_> =
-        config.certificates.iter().map(|one| (one.certificate.clone(), one.key.clone())).collect();
+    let pairs: Vec<_> = config.certificates.iter().map(certificate_pair).collect();
     for written in &config.listeners {
-        if !pairs.is_empty()
-            && let Err(problems) =
-                TlsServer::build(&tls_settings(config, written, &pairs), wall_ms())
-        {
-            faults.extend(lines(&problems.0));
+        if pairs.is_empty() {
+            continue;
+        }
+        match TlsServer::build(&tls_settings(config, written, &pairs), wall_ms()) {
+            Ok(server) => warnings.extend(told(&server)),
+            Err(problems) => faults.extend(lines(&problems.0)),
         }
     }
     faults.sort();
     faults.dedup();
-    if faults.is_empty() { Ok(()) } else { Err(faults) }
+    warnings.dedup();
+    if faults.is_empty() { Ok(warnings) } else { Err(faults) }
+}
+
+/// The warnings of a TLS server, with their remedies.
+fn told(server: &TlsServer) -> Vec<(String, String)> {
+    let warnings = server.warnings().iter();
+    warnings.map(|one| (one.to_string(), one.cause.remedy().to_owned())).collect()
 }
 
 fn policy(config: &Config, relay: RelayPolicy, listeners: Vec<Arc<ListenerPolicy>>) -> Policy {
@@ -214,6 +226,10 @@ fn relay(config: &Config) -> Result<RelayPolicy, Vec<String>> {
         .map_err(|problems| problems.iter().map(|problem| format!("relay.{problem}")).collect())
 }
 
+fn certificate_pair(one: &CertificateConfig) -> (PathBuf, PathBuf) {
+    (one.certificate.path().to_owned(), one.key.path().to_owned())
+}
+
 /// The certificates of the config, or one of our own making.
 fn certificates(
     config: &Config,
@@ -224,9 +240,7 @@ fn certificates(
         return Vec::new();
     }
     if !config.certificates.is_empty() {
-        let pair =
-            |one: &crate::config::CertificateConfig| (one.certificate.clone(), one.key.clone());
-        return config.certificates.iter().map(pair).collect();
+        return config.certificates.iter().map(certificate_pair).collect();
     }
     let folder = config.server.spool.join(TLS_FOLDER);
     match net::self_signed(config.server.hostname.as_str(), &folder, wall_ms()) {
@@ -263,9 +277,7 @@ fn listener(
         Security::StartTls | Security::Implicit => {
             let server = TlsServer::build(&tls_settings(config, written, certificates), wall_ms());
             let server = server.map_err(|problems| lines(&problems.0))?;
-            for problem in server.warnings() {
-                warnings.push((problem.to_string(), problem.cause.remedy().to_owned()));
-            }
+            warnings.extend(told(&server));
             Some(server)
         }
     };
@@ -310,7 +322,7 @@ fn tls_settings(
             ClientCertificates::Optional => net::ClientCertificates::Optional,
             ClientCertificates::Required => net::ClientCertificates::Required,
         },
-        client_ca: written.client_ca.clone(),
+        client_ca: written.client_ca.as_ref().map(|file| file.path().to_owned()),
     }
 }
 
@@ -336,13 +348,4 @@ fn server_config(config: &Config, written: &ListenerConfig) -> ServerConfig {
         xclient: false,
         reject_pipelining_violations: true,
     }
-}
-
-/// Limits of the config are far below 2^32; see their bounds.
-pub(super) fn clamp(limit: usize) -> u32 {
-    u32::try_from(limit).unwrap_or(u32::MAX)
-}
-
-pub(super) fn lines(problems: &[impl Display]) -> Vec<String> {
-    problems.iter().map(ToString::to_string).collect()
 }

@@ -3,12 +3,10 @@
 //! Promise:  monitoring cannot take the descriptors that mail needs, and idle clients do not keep
 //!           others out: when all slots are taken, the connection that has been idle longest is
 //!           closed for the new one. A connection whose request is being answered is not idle.
-//! Bounds:   `CONNECTIONS_MAX` connections. A client has `SILENCE_MAX` to send a complete request
-//!           header and to read each part of an answer, and `LIFETIME_MAX` in all. A scraper that
-//!           keeps its connection open has to reconnect then.
+//! Bounds:   `CONNECTIONS_MAX` connections, and the times given to `BoundedListener::new`. A client
+//!           that keeps its connection open has to reconnect at the end of its lifetime.
 
 use std::io;
-use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::Mutex;
@@ -30,22 +28,15 @@ use axum::serve::Listener;
 use tokio::io::AsyncRead;
 use tokio::io::AsyncWrite;
 use tokio::io::ReadBuf;
-use tokio::net::TcpListener;
-use tokio::net::TcpStream;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::sync::Semaphore;
 use tokio::task::yield_now;
 use tokio::time::Instant;
 use tokio::time::Sleep;
-use tokio::time::sleep;
 use tokio::time::sleep_until;
 use tokio::time::timeout;
 
 pub const CONNECTIONS_MAX: usize = 64;
-pub const SILENCE_MAX: Duration = Duration::from_secs(5);
-const LIFETIME_MAX: Duration = Duration::from_secs(60);
-/// After an accept that found no descriptor.
-const REST: Duration = Duration::from_millis(100);
 /// A connection is not closed for another one before it has been idle for so long: what its client
 /// has sent may not have been read yet.
 const IDLE_MIN: Duration = Duration::from_millis(10);
@@ -53,51 +44,48 @@ const IDLE_MIN: Duration = Duration::from_millis(10);
 const LOOK: Duration = Duration::from_millis(5);
 
 /// A listener with a bounded number of connections.
-pub struct BoundedListener {
-    listener: TcpListener,
+pub struct BoundedListener<L> {
+    listener: L,
     silence_max: Duration,
+    lifetime_max: Duration,
     free: Arc<Semaphore>,
     slots: Arc<Mutex<Vec<Slot>>>,
 }
 
-impl BoundedListener {
-    pub fn new(listener: TcpListener, silence_max: Duration) -> BoundedListener {
+impl<L> BoundedListener<L> {
+    /// A client has `silence_max` to send a complete request header and to read each part of an
+    /// answer, and `lifetime_max` in all.
+    pub fn new(listener: L, silence_max: Duration, lifetime_max: Duration) -> BoundedListener<L> {
         let free = Arc::new(Semaphore::new(CONNECTIONS_MAX));
-        BoundedListener { listener, silence_max, free, slots: Arc::default() }
+        BoundedListener { listener, silence_max, lifetime_max, free, slots: Arc::default() }
     }
+}
 
-    /// Waits for a slot, which the connection that has waited longest makes free if need be.
-    async fn slot(&self) -> OwnedSemaphorePermit {
-        loop {
-            let free = Arc::clone(&self.free);
-            if let Ok(permit) = free.clone().try_acquire_owned() {
-                return permit;
-            }
-            // Those that have something to read get to it first.
-            yield_now().await;
-            close_longest_waiting(&lock(&self.slots));
-            if let Ok(permit) = timeout(LOOK, free.acquire_owned()).await {
-                return permit.expect("the semaphore is never closed");
-            }
+/// Waits for a slot, which the connection that has waited longest makes free if need be.
+async fn take_slot(free: &Arc<Semaphore>, slots: &Mutex<Vec<Slot>>) -> OwnedSemaphorePermit {
+    loop {
+        if let Ok(permit) = Arc::clone(free).try_acquire_owned() {
+            return permit;
+        }
+        // Those that have something to read get to it first.
+        yield_now().await;
+        close_longest_waiting(&lock(slots));
+        if let Ok(permit) = timeout(LOOK, Arc::clone(free).acquire_owned()).await {
+            return permit.expect("the semaphore is never closed");
         }
     }
 }
 
-impl Listener for BoundedListener {
-    type Io = Connection;
-    type Addr = SocketAddr;
+impl<L: Listener> Listener for BoundedListener<L> {
+    type Io = Connection<L::Io>;
+    type Addr = L::Addr;
 
-    async fn accept(&mut self) -> (Connection, SocketAddr) {
-        let (stream, peer) = loop {
-            match self.listener.accept().await {
-                Ok(accepted) => break accepted,
-                Err(_) => sleep(REST).await,
-            }
-        };
-        let permit = self.slot().await;
+    async fn accept(&mut self) -> (Connection<L::Io>, L::Addr) {
+        let (stream, peer) = self.listener.accept().await;
+        let permit = take_slot(&self.free, &self.slots).await;
         let slot = Slot::new();
         lock(&self.slots).push(slot.clone());
-        let end = Instant::now() + LIFETIME_MAX;
+        let end = Instant::now() + self.lifetime_max;
         let connection = Connection {
             stream,
             slot,
@@ -110,7 +98,7 @@ impl Listener for BoundedListener {
         (connection, peer)
     }
 
-    fn local_addr(&self) -> io::Result<SocketAddr> {
+    fn local_addr(&self) -> io::Result<L::Addr> {
         self.listener.local_addr()
     }
 }
@@ -175,18 +163,23 @@ impl Slot {
     }
 }
 
-impl Connected<IncomingStream<'_, BoundedListener>> for Slot {
-    fn connect_info(stream: IncomingStream<'_, BoundedListener>) -> Slot {
+impl<L: Listener> Connected<IncomingStream<'_, BoundedListener<L>>> for Slot {
+    fn connect_info(stream: IncomingStream<'_, BoundedListener<L>>) -> Slot {
         stream.io().slot.clone()
     }
 }
 
-/// To be laid around all handlers: while one runs, its connection does not wait for the client.
+/// A layer around all handlers: while one runs, its connection does not wait for the client.
 pub async fn answering(
     ConnectInfo(slot): ConnectInfo<Slot>,
     request: Request,
     next: Next,
 ) -> Response {
+    answering_in(slot, request, next).await
+}
+
+/// As `answering`, for a listener with connect info of its own.
+pub async fn answering_in(slot: Slot, request: Request, next: Next) -> Response {
     slot.lock().stage = Stage::Answering;
     let _answering = Answering(slot);
     next.run(request).await
@@ -201,8 +194,8 @@ impl Drop for Answering {
 }
 
 /// One connection in its slot.
-pub struct Connection {
-    stream: TcpStream,
+pub struct Connection<S> {
+    stream: S,
     slot: Slot,
     silence_max: Duration,
     end: Instant,
@@ -211,7 +204,15 @@ pub struct Connection {
     _permit: OwnedSemaphorePermit,
 }
 
-impl Connection {
+impl<S> Connection<S> {
+    pub fn stream(&self) -> &S {
+        &self.stream
+    }
+
+    pub fn slot(&self) -> &Slot {
+        &self.slot
+    }
+
     /// Ready when the connection is to be closed.
     fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
         let due = {
@@ -239,13 +240,13 @@ impl Connection {
     }
 }
 
-impl Drop for Connection {
+impl<S> Drop for Connection<S> {
     fn drop(&mut self) {
         lock(&self.slots).retain(|slot| !Arc::ptr_eq(&slot.0, &self.slot.0));
     }
 }
 
-impl AsyncRead for Connection {
+impl<S: AsyncRead + Unpin> AsyncRead for Connection<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -266,7 +267,7 @@ impl AsyncRead for Connection {
     }
 }
 
-impl AsyncWrite for Connection {
+impl<S: AsyncWrite + Unpin> AsyncWrite for Connection<S> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -298,15 +299,19 @@ fn lock<T>(shared: &Mutex<T>) -> MutexGuard<'_, T> {
 mod tests {
     use std::io::Read;
     use std::io::Write;
+    use std::net::SocketAddr;
     use std::net::TcpStream as Client;
     use std::thread;
 
     use axum::Router;
     use axum::middleware::from_fn;
     use axum::routing::get;
+    use tokio::net::TcpListener;
     use tokio::sync::Notify;
 
     use super::*;
+
+    const LIFETIME: Duration = Duration::from_secs(600);
 
     /// A server on a thread of its own. `/slow` is answered when it is told to.
     fn start(silence_max: Duration) -> (SocketAddr, Arc<Notify>) {
@@ -326,7 +331,7 @@ mod tests {
                     Router::new().route("/slow", get(slow)).route("/", get(|| async { "ok" }));
                 let service = router.layer(from_fn(answering));
                 let listener = TcpListener::from_std(listener).expect("within a runtime");
-                let listener = BoundedListener::new(listener, silence_max);
+                let listener = BoundedListener::new(listener, silence_max, LIFETIME);
                 let service = service.into_make_service_with_connect_info::<Slot>();
                 axum::serve(listener, service).await
             })

@@ -2,7 +2,7 @@
 //!
 //! Promise:  as of `assemble`: built whole or not at all, with every fault named.
 
-use std::path::Path;
+use std::fmt::Display;
 use std::sync::Arc;
 
 use crate::base::backoff::RetrySchedule;
@@ -14,9 +14,9 @@ use crate::config::HeaderMatch as ConfigHeaderMatch;
 use crate::config::LabelValue;
 use crate::config::OutboundTls as ConfigOutboundTls;
 use crate::config::RouteConfig;
+use crate::config::SourceConfig;
 use crate::config::ValueMatch as ConfigValueMatch;
-use crate::control::assemble::clamp;
-use crate::control::assemble::lines;
+use crate::control::secret;
 use crate::net::CacheBounds;
 use crate::net::ResolverSettings;
 use crate::outbound::reroute;
@@ -39,23 +39,18 @@ use crate::route::Source;
 use crate::route::SourceTable;
 use crate::route::Stripes;
 use crate::route::ValueMatch;
+use crate::wire::proxy_url::Proxy;
+use crate::wire::socks5::LOGIN_BYTES_MAX;
+use crate::wire::socks5::ProxyLogin;
 
-/// Bytes of a password; a file that holds more is not one of a password.
-const PASSWORD_BYTES_MAX: usize = 1024;
+pub use crate::control::secret::Secrets;
 
-/// Whether files with passwords are read.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Secrets {
-    Read,
-    /// Passwords stand empty: for those who only look.
-    Withhold,
-}
-
-/// Builds the policy, or names all that is wrong.
+/// Builds the policy, or names all faults.
 pub fn policy(config: &Config, secrets: Secrets) -> Result<DeliveryPolicy, Vec<String>> {
     let delivery = &config.delivery;
     let mut faults = Vec::new();
-    let sources = sources(config).map_err(|found| faults.extend(found)).unwrap_or_default();
+    let sources =
+        sources(config, secrets).map_err(|found| faults.extend(found)).unwrap_or_default();
     let destinations =
         destinations(config).map_err(|found| faults.extend(found)).unwrap_or_default();
     let routes = routes(config, &sources, secrets).map_err(|found| faults.extend(found)).ok();
@@ -87,15 +82,18 @@ pub fn policy(config: &Config, secrets: Secrets) -> Result<DeliveryPolicy, Vec<S
     })
 }
 
-fn sources(config: &Config) -> Result<SourceTable, Vec<String>> {
+fn sources(config: &Config, secrets: Secrets) -> Result<SourceTable, Vec<String>> {
     let standard = &config.delivery.ehlo_name;
-    let sources = config.sources.iter().map(|source| Source {
-        name: source.name.as_str().into(),
-        ipv4: source.ipv4,
-        ipv6: source.ipv6,
-        ehlo_name: source.ehlo_name.as_ref().unwrap_or(standard).as_str().into(),
-        proxy: source.proxy.clone(),
-    });
+    let (mut sources, mut faults) = (Vec::new(), Vec::new());
+    for source in &config.sources {
+        sources.push(Source {
+            name: source.name.as_str().into(),
+            ipv4: source.ipv4,
+            ipv6: source.ipv6,
+            ehlo_name: source.ehlo_name.as_ref().unwrap_or(standard).as_str().into(),
+            proxy: proxy(source, secrets).map_err(|fault| faults.push(fault)).ok().flatten(),
+        });
+    }
     let pools: Vec<PoolSettings> = config
         .pools
         .iter()
@@ -109,7 +107,15 @@ fn sources(config: &Config) -> Result<SourceTable, Vec<String>> {
             }
         })
         .collect();
-    SourceTable::build(sources.collect(), &pools).map_err(|problems| lines(&problems))
+    let table = SourceTable::build(sources, &pools);
+    match table {
+        Ok(table) if faults.is_empty() => Ok(table),
+        Ok(_) => Err(faults),
+        Err(problems) => {
+            faults.extend(lines(&problems));
+            Err(faults)
+        }
+    }
 }
 
 fn destinations(config: &Config) -> Result<DestinationTable, Vec<String>> {
@@ -234,24 +240,27 @@ fn credentials(route: &RouteConfig, secrets: Secrets) -> Result<Option<Arc<Crede
     let (Some(user), Some(file)) = (&route.auth_user, &route.auth_password_file) else {
         return Ok(None);
     };
-    let password = match secrets {
-        Secrets::Withhold => String::new(),
-        Secrets::Read => password(file).map_err(|cause| {
-            format!("route {}: auth_password_file {}: {cause}", route.name, file.display())
-        })?,
-    };
+    let password = secret::password(file, secrets)
+        .map_err(|cause| format!("route {}: auth_password_file {cause}", route.name))?;
     let user = user.as_str().into();
     Ok(Some(Arc::new(Credentials { user, password: password.into() })))
 }
 
-fn password(file: &Path) -> Result<String, String> {
-    let text = std::fs::read_to_string(file).map_err(|cause| cause.to_string())?;
-    let line = text.strip_suffix('\n').unwrap_or(&text);
-    let line = line.strip_suffix('\r').unwrap_or(line);
-    match line.len() {
-        1..=PASSWORD_BYTES_MAX if !line.contains(char::is_control) => Ok(line.to_owned()),
-        _ => Err(format!("holds no password; write one line of up to {PASSWORD_BYTES_MAX} bytes")),
-    }
+/// The proxy of a source, with the password from its file.
+fn proxy(source: &SourceConfig, secrets: Secrets) -> Result<Option<Proxy>, String> {
+    let (Some(Proxy::Socks5 { address, .. }), Some(user), Some(file)) =
+        (&source.proxy, &source.proxy_user, &source.proxy_password_file)
+    else {
+        return Ok(source.proxy.clone());
+    };
+    let password = secret::password(file, secrets)
+        .and_then(|password| match password.len() {
+            0..=LOGIN_BYTES_MAX => Ok(password),
+            _ => Err(format!("holds more than {LOGIN_BYTES_MAX} bytes, the limit of SOCKS 5")),
+        })
+        .map_err(|cause| format!("source {}: proxy_password_file {cause}", source.name))?;
+    let login = ProxyLogin { user: user.as_str().into(), password: password.into() };
+    Ok(Some(Proxy::Socks5 { address: *address, login: Some(login) }))
 }
 
 fn outbound_tls(mode: ConfigOutboundTls) -> OutboundTls {
@@ -309,6 +318,15 @@ fn resolver(config: &Config) -> ResolverSettings {
     }
 }
 
+/// Limits of the config are far below 2^32; see their bounds.
+pub(super) fn clamp(limit: usize) -> u32 {
+    u32::try_from(limit).unwrap_or(u32::MAX)
+}
+
+pub(super) fn lines(problems: &[impl Display]) -> Vec<String> {
+    problems.iter().map(ToString::to_string).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -325,7 +343,11 @@ mod tests {
              auth_password_file = '{}'\n",
             file.display()
         );
-        let host = HostFacts { hostname: "mx.ours.test".to_owned(), ports_from: 1024 };
+        let host = HostFacts {
+            hostname: "mx.ours.test".to_owned(),
+            ports_from: 1024,
+            ..HostFacts::default()
+        };
         let config = load(&text, "f", &host).expect("it is good").config;
         let question = RouteQuestion { recipient_domain: "a.test", ..RouteQuestion::default() };
         let read = || {

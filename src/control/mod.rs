@@ -1,32 +1,47 @@
-//! The control plane: what people and machines ask of a running server. tokio lives here, on a
-//! thread of its own; nothing here is ever waited for by a shard.
+//! The control plane: carries out operations on a running server. tokio lives here, on threads of its
+//! own; shards never wait for it.
 //!
 //! ```text
-//! assemble   config -> the policy that sessions go by
-//! delivery   config -> the policy that delivery goes by
-//! route      `ringpost route test`: where mail would go, and why
-//! reload     SIGHUP: read again, compare, replace as a whole
-//! admin      the control socket: `ringpost queue ...` and `ringpost health`
-//! operators  what of it shards must answer: orders, `why`, destinations
-//! stripes    one row for a destination that several shards own
-//! why        what a message waits for, in sentences
-//! client     the other end of the socket: what only looks
-//! orders     the other end of the socket: what operators order and ask
-//! sts        MTA-STS policies: fetched, kept on disk, published to the shards
-//! connections  how many HTTP clients at a time, and for how long
-//! thread     the thread that runs both
+//! assemble      config -> the policy of sessions
+//! delivery      config -> the policy of delivery
+//! server        what operations reach: store, shards, pauses, config
+//! call          who may ask for what; how an operation is carried out
+//! queue         operations on messages
+//! destinations  operations on destinations
+//! explain       what a message waits for
+//! route_test    where mail of a recipient would go
+//! instance      health and reload
+//! rows          destinations as rows
+//! reload        the actor that reads the config again
+//! router        HTTP: one route for each operation
+//! content       a message as an HTTP body
+//! connections   how many HTTP clients at a time, and for how long
+//! socket        the router over a unix socket
+//! sts           MTA-STS policies: fetched, kept on disk, published to the shards
+//! runtime       the threads
+//! secret        passwords from files
 //! ```
 
-pub mod admin;
 pub mod assemble;
-pub mod client;
+pub mod call;
 pub mod connections;
+mod content;
 pub mod delivery;
-pub mod operators;
-pub mod orders;
+mod destinations;
+pub mod explain;
+mod instance;
+pub mod queue;
 pub mod reload;
-pub mod route;
-mod stripes;
+pub mod route_test;
+pub mod router;
+pub mod rows;
+pub mod runtime;
+mod secret;
+pub mod server;
+pub mod socket;
 pub mod sts;
-pub mod thread;
-pub mod why;
+#[cfg(test)]
+mod tests;
+
+/// The trailer of a streamed message that holds a fault.
+pub use content::FAULT as FAULT_TRAILER;

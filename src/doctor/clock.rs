@@ -1,12 +1,12 @@
-//! The clock: whether somebody keeps it right.
+//! The clock: whether it is synchronised.
 
 use crate::boot::clock;
 use crate::boot::clock::ClockState;
+use crate::doctor::check::CLOCK;
 use crate::doctor::finding::Finding;
-use crate::doctor::knob::CLOCK;
 use crate::doctor::subject::Subject;
 
-/// Retries and TLS do not mind a second; logs of several hosts do.
+/// Retries and TLS tolerate a second; comparing logs of several hosts does not.
 const ERROR_US_MAX: u64 = 1_000_000;
 
 pub fn examine(_: &Subject) -> Vec<Finding> {
@@ -15,17 +15,19 @@ pub fn examine(_: &Subject) -> Vec<Finding> {
 
 fn judge(state: Option<ClockState>) -> Finding {
     let Some(ClockState { synchronised, error_us_max }) = state else {
-        return CLOCK.note("the kernel does not tell about its clock", "look at `timedatectl`");
+        return CLOCK.note("the state of the clock cannot be read", "check `timedatectl`");
     };
     let error_ms = error_us_max / 1000;
     match (synchronised, error_us_max) {
-        (false, _) => CLOCK
-            .warn("nobody keeps the clock right", "install chrony, or enable systemd-timesyncd"),
-        (true, ERROR_US_MAX..) => CLOCK.warn(
-            format!("the clock may be wrong by {error_ms} ms"),
-            "see `chronyc tracking` for its sources",
+        (false, _) => CLOCK.warn(
+            "the clock is not synchronised (NTP)",
+            "install chrony, or enable systemd-timesyncd",
         ),
-        (true, _) => CLOCK.ok(format!("synchronised, within {error_ms} ms")),
+        (true, ERROR_US_MAX..) => CLOCK.warn(
+            format!("the error of the clock may be {error_ms} ms"),
+            "check the time sources with `chronyc tracking`",
+        ),
+        (true, _) => CLOCK.ok(format!("synchronised, error at most {error_ms} ms")),
     }
 }
 

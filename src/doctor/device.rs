@@ -1,33 +1,37 @@
-//! The block device below the spool: its cache, its scheduler, its queues.
+//! The block device below the spool: write cache, scheduler, queues.
 //!
-//! A mapped or mirrored device is judged by what it is made of, for only that has a cache.
+//! For a mapped or mirrored device the physical devices below are judged, because only they have a
+//! cache.
 
 use std::fs;
 use std::path::Path;
 use std::path::PathBuf;
 
 use crate::boot::proc::text_of;
+use crate::doctor::check;
 use crate::doctor::finding::Finding;
 use crate::doctor::hardware::entries;
 use crate::doctor::hardware::name_of;
-use crate::doctor::knob;
 
-/// Devices made of devices made of devices: no more than so deep.
+/// Maximum depth of stacked devices.
 const DEPTH_MAX: usize = 4;
 
 /// Findings about the device with the number `device` (`259:1`).
 pub fn judge(root: &Path, device: &str) -> Vec<Finding> {
     let below = disks(root, device);
     if below.is_empty() {
-        let seen = format!("no block device {device} is to be seen below the spool");
+        let seen = format!("the block device {device} of the spool is not visible");
         return vec![
-            knob::DEVICE_CACHE.note(seen, "a container or a network file system hides it"),
+            check::DEVICE_CACHE.note(
+                seen,
+                "in a container or on a network file system, run the doctor on the host",
+            ),
         ];
     }
     below.iter().flat_map(|disk| [cache(disk), queue(disk)]).collect()
 }
 
-/// The whole disks below a device.
+/// The physical disks below a device.
 pub fn disks(root: &Path, device: &str) -> Vec<PathBuf> {
     let Ok(folder) = fs::canonicalize(root.join("sys/dev/block").join(device)) else {
         return Vec::new();
@@ -52,21 +56,21 @@ fn cache(disk: &Path) -> Finding {
     let name = name_of(disk);
     let is_virtual = name.starts_with("vd") || name.starts_with("xvd");
     match text_of(disk, "queue/write_cache").trim() {
-        "write back" if is_virtual => knob::DEVICE_CACHE.note(
-            format!("{name}: write back; a virtual disk, whose host decides what a flush is worth"),
-            "let the host use cache=none, writeback or directsync, never unsafe",
+        "write back" if is_virtual => check::DEVICE_CACHE.note(
+            format!(
+                "{name}: write back; on a virtual disk the host decides whether a flush is durable"
+            ),
+            "set cache=none, writeback or directsync on the host, never unsafe",
         ),
-        "write back" => {
-            knob::DEVICE_CACHE.ok(format!("{name}: write back, and flushed with each sync"))
-        }
-        "write through" => knob::DEVICE_CACHE.note(
-            format!("{name}: write through; the kernel flushes nothing"),
-            "right if the disk says so by itself; never write it there by hand unless the cache \
-             outlives a power cut",
+        "write back" => check::DEVICE_CACHE.ok(format!("{name}: write back, flushed by each sync")),
+        "write through" => check::DEVICE_CACHE.note(
+            format!("{name}: write through; the kernel sends no flushes"),
+            "correct if the disk reports this itself; do not set it by hand unless the cache \
+             survives a power failure",
         ),
-        _ => knob::DEVICE_CACHE.note(
-            format!("{name}: does not tell about its cache"),
-            "look at `nvme get-feature -f 6` or `hdparm -W`",
+        _ => check::DEVICE_CACHE.note(
+            format!("{name}: the cache mode cannot be read"),
+            "check `nvme get-feature -f 6` or `hdparm -W`",
         ),
     }
 }
@@ -79,15 +83,16 @@ fn queue(disk: &Path) -> Finding {
     let queues = entries(&disk.join("mq")).len();
     let requests = text_of(disk, "queue/nr_requests");
     let seen = format!("{name}: {scheduler}, {queues} queues of {}", requests.trim());
-    // A virtual disk may claim to turn; what its host does is not ours to order either.
+    // A virtual disk may claim to be rotational; the host orders its requests anyway.
     let turns = text_of(disk, "queue/rotational").trim() == "1" && !name.starts_with("vd");
     match (scheduler, turns) {
-        ("bfq" | "cfq", _) => {
-            knob::DEVICE_QUEUE.warn(seen, "`tuning/disk-queues`: it holds back syncs to be fair")
+        ("bfq" | "cfq", _) => check::DEVICE_QUEUE
+            .warn(seen, "run `tuning/disk-queues`: this scheduler delays syncs for fairness"),
+        ("none", true) => check::DEVICE_QUEUE.note(seen, "use mq-deadline for a rotational disk"),
+        ("none", false) | (_, true) => check::DEVICE_QUEUE.ok(seen),
+        (_, false) => {
+            check::DEVICE_QUEUE.note(seen, "`tuning/disk-queues` sets the scheduler `none`")
         }
-        ("none", true) => knob::DEVICE_QUEUE.note(seen, "a turning disk wants mq-deadline"),
-        ("none", false) | (_, true) => knob::DEVICE_QUEUE.ok(seen),
-        (_, false) => knob::DEVICE_QUEUE.note(seen, "`tuning/disk-queues` sets none"),
     }
 }
 

@@ -1,4 +1,4 @@
-//! The map of a machine as text: one line for each CPU, below its node and its core.
+//! The map of a machine as text: one line for each CPU, below its node and core.
 
 use std::collections::BTreeSet;
 use std::fmt::Write;
@@ -9,10 +9,10 @@ use crate::doctor::map::Map;
 use crate::doctor::map::Role;
 
 const GIB: f64 = (1_u64 << 30) as f64;
-/// Where interrupts are written, behind the longest common role.
+/// The width of the column of roles; interrupts follow.
 const ROLE_CHARS: usize = 26;
 
-/// Draws all.
+/// The map as text.
 pub fn draw(map: &Map) -> String {
     let mut text = String::new();
     for (node, total, free) in &map.memory {
@@ -26,13 +26,13 @@ pub fn draw(map: &Map) -> String {
     for device in &map.devices {
         line(&mut text, format_args!("{}", told(device)));
     }
-    let whose = if map.spool_is_there { "the spool" } else { "a new spool" };
+    let whose = if map.spool_exists { "the spool" } else { "a new spool" };
     let has_spare = map.cpus.iter().any(|(_, role)| *role == Role::Spare);
     let commits = match has_spare {
         true => "",
-        false => "; commit and control threads share the cores of shards",
+        false => "; commit and control threads share the cores of the shards",
     };
-    line(&mut text, format_args!("\n{} partitions of {whose}{commits}", map.partitions));
+    line(&mut text, format_args!("\n{} partitions in {whose}{commits}", map.partitions));
     for device in map.devices.iter().filter(|device| is_far(map, device)) {
         let node = device.node.unwrap_or(0);
         line(&mut text, format_args!("{} is on node {node}, where no shard runs", device.name));
@@ -72,8 +72,8 @@ fn shown(role: &Role) -> String {
             let partitions: Vec<String> = partitions.iter().map(u8::to_string).collect();
             format!("shard {number}  partitions {}", partitions.join(" "))
         }
-        Role::Spare => "commits and control".to_owned(),
-        Role::Unused => "nothing".to_owned(),
+        Role::Spare => "commit and control threads".to_owned(),
+        Role::Unused => "unused".to_owned(),
     }
 }
 
@@ -95,5 +95,5 @@ fn is_far(map: &Map, device: &Device) -> bool {
 }
 
 fn line(text: &mut String, what: std::fmt::Arguments<'_>) {
-    writeln!(text, "{what}").expect("text takes all");
+    writeln!(text, "{what}").expect("writing to a String cannot fail");
 }

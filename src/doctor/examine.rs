@@ -1,6 +1,6 @@
-//! The examination as a whole: what is examined, and all parts of it side by side.
+//! Runs all parts of the examination in parallel.
 //!
-//! Bounds:   a part that has not answered within `PATIENCE` is reported by name and left behind.
+//! Bounds:   a part that has not finished within `TIME_MAX` is reported by name and abandoned.
 
 use std::path::Path;
 use std::process::ExitCode;
@@ -11,11 +11,11 @@ use std::time::Duration;
 use std::time::Instant;
 
 use crate::config::Config;
+use crate::doctor::check;
 use crate::doctor::clock;
 use crate::doctor::finding::Finding;
 use crate::doctor::finding::Report;
 use crate::doctor::kernel;
-use crate::doctor::knob;
 use crate::doctor::machine;
 use crate::doctor::memory;
 use crate::doctor::names;
@@ -25,8 +25,8 @@ use crate::doctor::spool;
 use crate::doctor::subject::Subject;
 use crate::doctor::sync;
 
-/// For all parts together. The slowest is a name server that stays silent.
-const PATIENCE: Duration = Duration::from_secs(15);
+/// For all parts together. The slowest is a name server that does not answer.
+const TIME_MAX: Duration = Duration::from_secs(15);
 
 type Part = fn(&Subject) -> Vec<Finding>;
 
@@ -42,25 +42,25 @@ const PARTS: &[(&str, Part)] = &[
     ("ports", ports::examine),
 ];
 
-/// Examines this machine and prints what was found.
+/// Examines this machine and prints the report.
 pub fn doctor(config: &Config, json: bool) -> ExitCode {
     let subject = Subject::new(Path::new("/"), config.clone());
-    Report::new(examine(Arc::new(subject), PARTS, PATIENCE)).print(json)
+    Report::new(examine(Arc::new(subject), PARTS, TIME_MAX)).print(json)
 }
 
-/// All parts side by side; those that do not answer in time are findings themselves.
+/// Runs all parts in parallel; a part that does not finish in time becomes a finding.
 fn examine(
     subject: Arc<Subject>,
     parts: &'static [(&'static str, Part)],
-    patience: Duration,
+    time_max: Duration,
 ) -> Vec<Finding> {
-    let until = Instant::now() + patience;
+    let until = Instant::now() + time_max;
     let (answers, inbox) = channel();
     let mut waiting: Vec<&str> = Vec::new();
     for (name, part) in parts {
         let (subject, answers) = (Arc::clone(&subject), answers.clone());
         waiting.push(name);
-        // Should no thread start, the part's answer is missed below like any other.
+        // If no thread can be started, the missing result is reported below.
         thread::Builder::new()
             .name((*name).to_owned())
             .spawn(move || answers.send((*name, part(&subject))).is_ok())
@@ -77,8 +77,8 @@ fn examine(
         findings.extend(found);
     }
     findings.extend(waiting.iter().map(|name| {
-        let seen = format!("{name}: no answer within {} s", patience.as_secs_f32());
-        knob::UNANSWERED.error(seen, "see `dmesg` for a disk or a network file system that hangs")
+        let seen = format!("{name}: no result within {} s", time_max.as_secs_f32());
+        check::UNANSWERED.error(seen, "see `dmesg` for a disk or a network file system that hangs")
     }));
     findings
 }
@@ -94,17 +94,21 @@ mod tests {
     #[test]
     fn a_part_that_hangs_is_left_behind() {
         const PARTS: &[(&str, Part)] = &[
-            ("quick", |_| vec![knob::CLOCK.ok("it ticks")]),
+            ("quick", |_| vec![check::CLOCK.ok("it ticks")]),
             ("stuck", |_| {
                 thread::park();
                 Vec::new()
             }),
             ("broken", |_| panic!("on purpose")),
         ];
-        let config = embedded(&HostFacts { hostname: "mx.test".to_owned(), ports_from: 1024 });
+        let config = embedded(&HostFacts {
+            hostname: "mx.test".to_owned(),
+            ports_from: 1024,
+            ..HostFacts::default()
+        });
         let subject = Subject::new(Path::new("/"), config);
         let found = examine(Arc::new(subject), PARTS, Duration::from_secs(2));
-        let told: Vec<(&str, Level)> = found.iter().map(|f| (f.knob.id, f.level)).collect();
+        let told: Vec<(&str, Level)> = found.iter().map(|f| (f.check.id, f.level)).collect();
         assert_eq!(told[0], ("clock", Level::Ok));
         assert_eq!(told[1..], [("unanswered", Level::Error); 2]);
         assert!(found[1].seen.starts_with("stuck"), "{}", found[1].seen);

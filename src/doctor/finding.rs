@@ -1,7 +1,7 @@
-//! What was seen: one finding for each thing, good or bad, and how they are told.
+//! Findings, one for each check that ran, and the report.
 //!
-//! Promise:  the exit code follows from the worst level: 0 for `ok` and `note`, 1 for `warn`, 2 for
-//!           `error`. The fields of the JSON form are those of `Finding`; none is ever left out.
+//! Promise:  the exit code is that of the most severe finding: 0 for `ok` and `note`, 1 for `warn`, 2
+//!           for `error`. In the JSON form every finding has all fields.
 
 use std::fmt;
 use std::fmt::Write;
@@ -10,21 +10,21 @@ use std::process::ExitCode;
 use serde_json::Value;
 use serde_json::json;
 
-use crate::doctor::knob;
-use crate::doctor::knob::Knob;
+use crate::doctor::check;
+use crate::doctor::check::Check;
 
 const EXIT_WARN: u8 = 1;
 pub const EXIT_ERROR: u8 = 2;
 
-/// How much it matters.
+/// The severity of a finding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Level {
     Ok,
-    /// Worth knowing, or not to be seen from here.
+    /// For information, or the value could not be read.
     Note,
-    /// Slower or smaller than the machine could be, or mail that others distrust.
+    /// The server is slower or smaller than possible, or other servers may distrust its mail.
     Warn,
-    /// The server does not start, or does not keep its promises.
+    /// The server does not start, or cannot keep its promises.
     Error,
 }
 
@@ -45,17 +45,17 @@ impl fmt::Display for Level {
     }
 }
 
-/// One thing that was looked at.
+/// The result of a check.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Finding {
-    pub knob: &'static Knob,
+    pub check: &'static Check,
     pub level: Level,
     pub seen: String,
-    /// What to do; empty when all is well.
+    /// What to do; empty for `Level::Ok`.
     pub remedy: String,
 }
 
-impl Knob {
+impl Check {
     pub fn ok(&'static self, seen: impl Into<String>) -> Finding {
         self.at(Level::Ok, seen, "")
     }
@@ -78,11 +78,11 @@ impl Knob {
         seen: impl Into<String>,
         remedy: impl Into<String>,
     ) -> Finding {
-        Finding { knob: self, level, seen: seen.into(), remedy: remedy.into() }
+        Finding { check: self, level, seen: seen.into(), remedy: remedy.into() }
     }
 }
 
-/// Everything that was seen, in the order of the knobs.
+/// All findings, in the order of the checks.
 pub struct Report {
     findings: Vec<Finding>,
 }
@@ -90,8 +90,8 @@ pub struct Report {
 impl Report {
     pub fn new(mut findings: Vec<Finding>) -> Report {
         findings.sort_by_key(|finding| {
-            let place = knob::ALL.iter().position(|knob| knob.id == finding.knob.id);
-            place.expect("each knob is one of all")
+            let place = check::ALL.iter().position(|check| check.id == finding.check.id);
+            place.expect("`ALL` holds every check")
         });
         Report { findings }
     }
@@ -108,36 +108,37 @@ impl Report {
         self.findings.iter().filter(|finding| finding.level == level).count()
     }
 
-    /// For people: what is well in one line each, all else with reason, remedy and file.
+    /// The report as text: one line for each finding; those that are not `ok` with reason, remedy and
+    /// file.
     pub fn text(&self) -> String {
         let mut text = String::new();
-        for Finding { knob, level, seen, remedy } in &self.findings {
+        for Finding { check, level, seen, remedy } in &self.findings {
             let mut line = |name: &dyn fmt::Display, what: &dyn fmt::Display| {
-                writeln!(text, "{name:<5} {what}").expect("text takes all");
+                writeln!(text, "{name:<5} {what}").expect("writing to a String cannot fail");
             };
-            line(level, &format_args!("{:<15} {seen}", knob.id));
+            line(level, &format_args!("{:<15} {seen}", check.id));
             if *level != Level::Ok {
-                line(&"", &format_args!("{:<15} why: {}", "", knob.why));
-                line(&"", &format_args!("{:<15} do:  {remedy} (tuning/{})", "", knob.file));
+                line(&"", &format_args!("{:<15} why: {}", "", check.why));
+                line(&"", &format_args!("{:<15} do:  {remedy} (tuning/{})", "", check.file));
             }
         }
         let [errors, warnings, notes] =
             [Level::Error, Level::Warn, Level::Note].map(|level| self.count(level));
         writeln!(text, "\n{errors} errors, {warnings} warnings, {notes} notes")
-            .expect("text takes all");
+            .expect("writing to a String cannot fail");
         text
     }
 
-    /// For machines.
+    /// The report as JSON.
     pub fn json(&self) -> Value {
         let finding = |finding: &Finding| {
             json!({
-                "id": finding.knob.id,
+                "id": finding.check.id,
                 "level": finding.level.name(),
                 "seen": finding.seen,
-                "why": finding.knob.why,
+                "why": finding.check.why,
                 "remedy": finding.remedy,
-                "file": format!("tuning/{}", finding.knob.file),
+                "file": format!("tuning/{}", finding.check.file),
             })
         };
         json!({
@@ -148,7 +149,7 @@ impl Report {
         })
     }
 
-    /// Prints all and says how it stands by the exit code.
+    /// Prints the report and returns the exit code.
     pub fn print(&self, as_json: bool) -> ExitCode {
         if as_json {
             println!("{:#}", self.json());
@@ -166,17 +167,17 @@ mod tests {
     #[test]
     fn a_report_is_printed_and_judged() {
         let report = Report::new(vec![
-            knob::CLOCK.warn("not synchronised", "run chrony"),
-            knob::KERNEL.ok("Linux 6.1"),
-            knob::MEMLOCK.note("unlimited", "nothing"),
+            check::CLOCK.warn("not synchronised", "run chrony"),
+            check::KERNEL.ok("Linux 6.1"),
+            check::MEMLOCK.note("unlimited", "nothing"),
         ]);
         let expected = "\
 ok    kernel          Linux 6.1
 note  memlock         unlimited
-                      why: rings and their buffers are locked memory
+                      why: io_uring rings and their buffers are locked memory
                       do:  nothing (tuning/memlock.md)
 warn  clock           not synchronised
-                      why: retries, TLS and the dates of mail go by it
+                      why: retries, TLS and the Date fields of mail depend on the clock
                       do:  run chrony (tuning/clock.md)
 
 0 errors, 1 warnings, 1 notes
@@ -191,8 +192,8 @@ warn  clock           not synchronised
     fn the_worst_decides_the_exit_code() {
         let code = |findings| Report::new(findings).exit_code();
         assert_eq!(code(vec![]), 0);
-        assert_eq!(code(vec![knob::CLOCK.ok(""), knob::SYNC.note("", "")]), 0);
-        assert_eq!(code(vec![knob::CLOCK.warn("", ""), knob::SYNC.note("", "")]), 1);
-        assert_eq!(code(vec![knob::CLOCK.error("", ""), knob::SYNC.warn("", "")]), 2);
+        assert_eq!(code(vec![check::CLOCK.ok(""), check::SYNC.note("", "")]), 0);
+        assert_eq!(code(vec![check::CLOCK.warn("", ""), check::SYNC.note("", "")]), 1);
+        assert_eq!(code(vec![check::CLOCK.error("", ""), check::SYNC.warn("", "")]), 2);
     }
 }

@@ -1,8 +1,7 @@
-//! Devices that interrupt: network cards and disks, with their queues, their node, and the CPUs
-//! that take their interrupts.
+//! Network cards and disks with their queues, their NUMA node and the CPUs of their interrupts.
 //!
-//! Promise:  only real devices are named: what has no hardware below it (bridges, loops) is not, nor
-//!           is a card that is switched off or has no cable.
+//! Promise:  lists only physical devices in use: no bridges or loop devices, and no network card that
+//!           is down or without a cable.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -12,14 +11,14 @@ use std::path::PathBuf;
 use crate::boot::proc::text_of;
 use crate::boot::topology::parse_cpu_list;
 
-/// Interrupts of a device's housekeeping, which say nothing about its load.
+/// Names of administrative interrupts, which do not reflect load.
 const QUIET: [&str; 4] = ["config", "admin", "control", "event"];
 
-/// One interrupt line and where it may be taken.
+/// One interrupt and the CPUs that may handle it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Interrupt {
     pub number: u32,
-    /// As `/proc/interrupts` has it: `eth0-rx-0`, `nvme0q3`.
+    /// As in `/proc/interrupts`: `eth0-rx-0`, `nvme0q3`.
     pub name: String,
     pub cpus: Vec<usize>,
 }
@@ -35,12 +34,12 @@ pub enum Kind {
 pub struct Device {
     pub kind: Kind,
     pub name: String,
-    /// None where the device belongs to no node, or the machine has one.
+    /// `None` if the device belongs to no node, or the machine has a single node.
     pub node: Option<usize>,
     pub receive_queues: usize,
-    /// Of a disk: its hardware queues.
+    /// For a disk, its hardware queues.
     pub send_queues: usize,
-    /// Receive queues whose packets are spread over cores by the kernel (RPS).
+    /// Receive queues whose packets the kernel spreads over cores (RPS).
     pub spread_queues: usize,
     pub interrupts: Vec<Interrupt>,
 }
@@ -86,7 +85,7 @@ fn device(root: &Path, folder: &Path, kind: Kind, names: &BTreeMap<u32, String>)
     })
 }
 
-/// The lines of the nearest bus device that has any: a virtio card's belong to its PCI parent.
+/// The interrupts of the nearest bus device with any: those of a virtio card belong to its PCI parent.
 fn interrupts(root: &Path, real: &Path, names: &BTreeMap<u32, String>) -> Vec<Interrupt> {
     let lines = real.ancestors().map(|at| entries(&at.join("msi_irqs")));
     let lines = lines.into_iter().find(|lines| !lines.is_empty()).unwrap_or_default();
@@ -101,7 +100,7 @@ fn interrupts(root: &Path, real: &Path, names: &BTreeMap<u32, String>) -> Vec<In
     found
 }
 
-/// The CPU that is really used, if the kernel tells; else all that may be.
+/// The CPU in use if the kernel shows it; otherwise all allowed CPUs.
 fn cpus_of(root: &Path, number: u32) -> Vec<usize> {
     let read = |file: &str| {
         let text = text_of(root, &format!("proc/irq/{number}/{file}"));
@@ -119,7 +118,7 @@ fn interrupt_names(root: &Path) -> BTreeMap<u32, String> {
     lines.collect()
 }
 
-/// What lies in a folder, by name; numbers in names are not sorted as numbers.
+/// The entries of a folder, sorted by name as text.
 pub fn entries(folder: &Path) -> Vec<PathBuf> {
     let mut found: Vec<PathBuf> =
         fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path()).collect();

@@ -1,8 +1,8 @@
-//! Kernel settings and limits: what the start judges as well, and what only bears on speed.
+//! Kernel settings and resource limits: those that the start checks too, and those for speed only.
 //!
-//! Limits:   the server raises its soft limits to the hard ones, and root those too, so it is what
-//!           can be reached that is judged, from where the doctor is called. A service manager sets
-//!           limits of its own.
+//! Limits:   the server raises its soft limits to the hard limits, and as root the hard limits too, so
+//!           the highest reachable limits are judged, as seen from the shell that runs the doctor. A
+//!           service manager may set other limits.
 
 use std::fmt::Display;
 use std::path::Path;
@@ -12,31 +12,31 @@ use crate::boot::host::Host;
 use crate::boot::host::Level;
 use crate::boot::host::Needs;
 use crate::boot::judge;
-use crate::boot::judge::Check;
+use crate::boot::judge::HostCheck;
 use crate::boot::prepare::needs_of;
 use crate::boot::proc::number_of;
 use crate::boot::proc::text_of;
+use crate::doctor::check;
+use crate::doctor::check::Check;
 use crate::doctor::finding::Finding;
-use crate::doctor::knob;
-use crate::doctor::knob::Knob;
 use crate::doctor::subject::Subject;
 
-/// Half-open connections; twice the backlog, for each of them becomes a whole one or goes away.
+/// Half-open connections: twice the listen backlog.
 const SYN_BACKLOG_MIN: u64 = 8192;
-/// Ports out. Sixty seconds of TIME_WAIT at 500 new connections a second to one host and port.
+/// Local ports: 500 new connections a second to one host and port, each 60 seconds in TIME_WAIT.
 const PORTS_MIN: u64 = 30_000;
-/// 100 Mbit/s over a way of 80 ms there and back.
+/// 100 Mbit/s with a round-trip time of 80 ms.
 const SOCKET_BUFFER_BYTES_MIN: u64 = 1 << 20;
-/// More than this share of memory, written back in one go, keeps a disk busy for seconds.
+/// Writing back more than this share of the memory at once keeps a disk busy for seconds.
 const DIRTY_PERCENT_MAX: u64 = 10;
-/// May raise hard limits (capabilities(7)).
+/// The capability to raise hard limits (capabilities(7)).
 const CAP_SYS_RESOURCE: u32 = 24;
 
 pub fn examine(subject: &Subject) -> Vec<Finding> {
     let root = &subject.root;
     let needs = match &subject.plan {
         Ok(plan) => needs_of(&subject.config, plan),
-        // The cores are a finding of their own.
+        // Invalid cores have a finding of their own.
         Err(_) => return settings(root),
     };
     let files_max = number_of(root, "proc/sys/fs/nr_open");
@@ -46,8 +46,8 @@ pub fn examine(subject: &Subject) -> Vec<Finding> {
     findings
 }
 
-/// The limits that the server would have after it has raised them. More files than `files_max`
-/// (fs.nr_open) not even root may have.
+/// The limits that the server would have after raising them. `files_max` (fs.nr_open) applies to
+/// root too.
 fn reachable(mut host: Host, raises: bool, files_max: Option<u64>) -> Host {
     for limit in [&mut host.memlock, &mut host.open_files] {
         limit.soft = if raises { u64::MAX } else { limit.hard };
@@ -60,68 +60,66 @@ fn raises_hard_limits(root: &Path) -> bool {
     host::has_capability(root, CAP_SYS_RESOURCE)
 }
 
-/// What the start judges, with what is well said too.
+/// The checks of the start, including those without a problem.
 fn judge(host: &Host, needs: &Needs) -> Vec<Finding> {
     let judged = judge::judged(host, needs).into_iter();
     judged
-        .map(|(check, finding)| {
-            let knob = knob_of(check);
+        .map(|(host_check, finding)| {
+            let check = check_of(host_check);
             match finding {
-                None => knob.ok(well(check, host, needs)),
+                None => check.ok(well(host_check, host, needs)),
                 Some(host::Finding { level, what, remedy }) => match level {
-                    Level::Refuse => knob.error(what, remedy),
-                    Level::Warn => knob.warn(what, remedy),
-                    Level::Info => knob.note(what, remedy),
+                    Level::Refuse => check.error(what, remedy),
+                    Level::Warn => check.warn(what, remedy),
+                    Level::Info => check.note(what, remedy),
                 },
             }
         })
         .collect()
 }
 
-fn knob_of(check: Check) -> &'static Knob {
-    match check {
-        Check::Ring => knob::IO_URING,
-        Check::Kernel => knob::KERNEL,
-        Check::Memlock => knob::MEMLOCK,
-        Check::OpenFiles => knob::OPEN_FILES,
-        Check::Backlog => knob::BACKLOG,
-        Check::Root => knob::USER,
-        Check::Governor => knob::GOVERNOR,
-        Check::HugePages => knob::HUGE_PAGES,
-        Check::Overcommit => knob::OVERCOMMIT,
-        Check::Swap => knob::SWAP,
+fn check_of(host_check: HostCheck) -> &'static Check {
+    match host_check {
+        HostCheck::Ring => check::IO_URING,
+        HostCheck::Kernel => check::KERNEL,
+        HostCheck::Memlock => check::MEMLOCK,
+        HostCheck::OpenFiles => check::OPEN_FILES,
+        HostCheck::Backlog => check::BACKLOG,
+        HostCheck::Root => check::USER,
+        HostCheck::Governor => check::GOVERNOR,
+        HostCheck::HugePages => check::HUGE_PAGES,
+        HostCheck::Overcommit => check::OVERCOMMIT,
+        HostCheck::Swap => check::SWAP,
     }
 }
 
-/// What is well, in a few words.
-fn well(check: Check, host: &Host, needs: &Needs) -> String {
-    match check {
-        Check::Ring => "a ring can be made".to_owned(),
-        Check::Kernel => match host.kernel {
+/// The text of a check without a problem.
+fn well(host_check: HostCheck, host: &Host, needs: &Needs) -> String {
+    match host_check {
+        HostCheck::Ring => "works".to_owned(),
+        HostCheck::Kernel => match host.kernel {
             Some((major, minor)) => format!("Linux {major}.{minor}"),
-            None => "its version cannot be read".to_owned(),
+            None => "the version cannot be read".to_owned(),
         },
-        Check::Memlock => {
+        HostCheck::Memlock => {
             format!("{}, enough for {} shards", kib(host.memlock.soft), needs.shards)
         }
-        Check::OpenFiles => {
-            format!("{} can be had, {} are wanted", bound(host.open_files.soft), needs.open_files)
+        HostCheck::OpenFiles => {
+            format!("{} available, {} needed", bound(host.open_files.soft), needs.open_files)
         }
-        Check::Backlog => {
-            format!("{}, the listeners ask for {}", shown(host.somaxconn), needs.backlog)
+        HostCheck::Backlog => {
+            format!("{}, the listeners need {}", shown(host.somaxconn), needs.backlog)
         }
-        Check::Root => match (host.is_root, needs.becomes_user) {
-            (true, _) => "root becomes the configured user".to_owned(),
+        HostCheck::Root => match (host.is_root, needs.becomes_user) {
+            (true, _) => "root; the server changes to server.user".to_owned(),
             (false, _) => "not root".to_owned(),
         },
-        Check::Governor if host.governors.is_empty() => {
-            "the kernel governs no clock here".to_owned()
-        }
-        Check::Governor => host.governors.join(", "),
-        Check::HugePages => host.huge_pages.clone().unwrap_or_else(|| "none".to_owned()),
-        Check::Overcommit => format!("vm.overcommit_memory = {}", shown(host.overcommit)),
-        Check::Swap if host.swap_bytes == 0 => "there is no swap".to_owned(),
-        Check::Swap => format!("vm.swappiness = {}", shown(host.swappiness)),
+        HostCheck::Governor if host.governors.is_empty() => "no frequency scaling".to_owned(),
+        HostCheck::Governor => host.governors.join(", "),
+        HostCheck::HugePages => host.huge_pages.clone().unwrap_or_else(|| "none".to_owned()),
+        HostCheck::Overcommit => format!("vm.overcommit_memory = {}", shown(host.overcommit)),
+        HostCheck::Swap if host.swap_bytes == 0 => "no swap".to_owned(),
+        HostCheck::Swap => format!("vm.swappiness = {}", shown(host.swappiness)),
     }
 }
 
@@ -130,14 +128,14 @@ fn shown(number: Option<impl Display>) -> String {
 }
 
 fn bound(limit: u64) -> String {
-    if limit == u64::MAX { "any number".to_owned() } else { limit.to_string() }
+    if limit == u64::MAX { "unlimited".to_owned() } else { limit.to_string() }
 }
 
 fn kib(bytes: u64) -> String {
-    if bytes == u64::MAX { "any amount".to_owned() } else { format!("{} KiB", bytes >> 10) }
+    if bytes == u64::MAX { "unlimited".to_owned() } else { format!("{} KiB", bytes >> 10) }
 }
 
-/// Settings that no start looks at.
+/// Settings that the start does not check.
 fn settings(root: &Path) -> Vec<Finding> {
     vec![
         syn_backlog(number_of(root, "proc/sys/net/ipv4/tcp_max_syn_backlog")),
@@ -157,57 +155,57 @@ fn settings(root: &Path) -> Vec<Finding> {
 fn syn_backlog(found: Option<u64>) -> Finding {
     let remedy = format!("`sysctl -w net.ipv4.tcp_max_syn_backlog={SYN_BACKLOG_MIN}`");
     match found {
-        Some(length @ SYN_BACKLOG_MIN..) => knob::SYN_BACKLOG.ok(format!("{length}")),
+        Some(length @ SYN_BACKLOG_MIN..) => check::SYN_BACKLOG.ok(format!("{length}")),
         Some(length) => {
-            knob::SYN_BACKLOG.warn(format!("net.ipv4.tcp_max_syn_backlog is {length}"), remedy)
+            check::SYN_BACKLOG.warn(format!("net.ipv4.tcp_max_syn_backlog is {length}"), remedy)
         }
-        None => knob::SYN_BACKLOG.note("cannot be read", remedy),
+        None => check::SYN_BACKLOG.note("cannot be read", remedy),
     }
 }
 
 fn ports_out(range: &str) -> Finding {
     let mut ends = range.split_whitespace().map(str::parse::<u64>);
     let (Some(Ok(first)), Some(Ok(last))) = (ends.next(), ends.next()) else {
-        return knob::PORTS_OUT.note("cannot be read", "look at net.ipv4.ip_local_port_range");
+        return check::PORTS_OUT.note("cannot be read", "check net.ipv4.ip_local_port_range");
     };
     let ports = (last + 1).saturating_sub(first);
-    let seen = format!("{ports} ports for connections out ({first}-{last})");
+    let seen = format!("{ports} ports for outgoing connections ({first}-{last})");
     if ports < PORTS_MIN {
         let remedy = "`sysctl -w net.ipv4.ip_local_port_range=\"10240 65535\"`";
-        return knob::PORTS_OUT.warn(seen, remedy);
+        return check::PORTS_OUT.warn(seen, remedy);
     }
-    knob::PORTS_OUT.ok(seen)
+    check::PORTS_OUT.ok(seen)
 }
 
 fn buffers(receive: &str, send: &str) -> Finding {
     let most =
         |text: &str| text.split_whitespace().nth(2).and_then(|word| word.parse::<u64>().ok());
     let (Some(receive), Some(send)) = (most(receive), most(send)) else {
-        return knob::BUFFERS.note("cannot be read", "look at net.ipv4.tcp_rmem and tcp_wmem");
+        return check::BUFFERS.note("cannot be read", "check net.ipv4.tcp_rmem and tcp_wmem");
     };
-    let seen = format!("up to {} KiB in, {} KiB out", receive >> 10, send >> 10);
+    let seen = format!("up to {} KiB to receive, {} KiB to send", receive >> 10, send >> 10);
     if receive.min(send) < SOCKET_BUFFER_BYTES_MIN {
-        let remedy = "let the third number of net.ipv4.tcp_rmem and tcp_wmem be 4194304";
-        return knob::BUFFERS.warn(seen, remedy);
+        let remedy = "set the third number of net.ipv4.tcp_rmem and tcp_wmem to 4194304";
+        return check::BUFFERS.warn(seen, remedy);
     }
-    knob::BUFFERS.ok(seen)
+    check::BUFFERS.ok(seen)
 }
 
-/// A limit in bytes wins over one in percent, and the kernel then shows 0 for the other.
+/// A limit in bytes overrides one in percent, which the kernel then shows as 0.
 fn dirty(hard: Option<u64>, background: Option<u64>, background_bytes: Option<u64>) -> Finding {
     match (background, background_bytes) {
         (_, Some(bytes @ 1..)) => {
-            knob::DIRTY.ok(format!("written back from {} MiB on", bytes >> 20))
+            check::DIRTY.ok(format!("write-back starts at {} MiB", bytes >> 20))
         }
-        (Some(percent), _) if percent > DIRTY_PERCENT_MAX => knob::DIRTY.warn(
-            format!("{percent} % of memory may wait to be written back"),
+        (Some(percent), _) if percent > DIRTY_PERCENT_MAX => check::DIRTY.warn(
+            format!("write-back starts only at {percent} % of the memory"),
             "`sysctl -w vm.dirty_background_ratio=5`",
         ),
-        (Some(percent), _) => knob::DIRTY.ok(format!(
-            "written back from {percent} % of memory on{}",
-            if hard.is_some_and(|bytes| bytes > 0) { ", with a bound in bytes" } else { "" }
+        (Some(percent), _) => check::DIRTY.ok(format!(
+            "write-back starts at {percent} % of the memory{}",
+            if hard.is_some_and(|bytes| bytes > 0) { ", with a limit in bytes" } else { "" }
         )),
-        (None, _) => knob::DIRTY.note("cannot be read", "look at vm.dirty_background_ratio"),
+        (None, _) => check::DIRTY.note("cannot be read", "check vm.dirty_background_ratio"),
     }
 }
 
@@ -263,11 +261,11 @@ mod tests {
         host.somaxconn = Some(4096);
         let needs = Needs { shards: 4, open_files: 1, backlog: 4096, becomes_user: true };
         let found = judge(&host, &needs);
-        let level = |knob: &Knob| {
-            found.iter().find(|finding| finding.knob.id == knob.id).map(|finding| finding.level)
+        let level = |check: &Check| {
+            found.iter().find(|finding| finding.check.id == check.id).map(|finding| finding.level)
         };
         assert_eq!(found.len(), 10);
-        assert_eq!(level(knob::MEMLOCK), Some(Level::Error));
-        assert_eq!(level(knob::BACKLOG), Some(Level::Ok));
+        assert_eq!(level(check::MEMLOCK), Some(Level::Error));
+        assert_eq!(level(check::BACKLOG), Some(Level::Ok));
     }
 }

@@ -1,24 +1,24 @@
-//! Cores: what the config asks of them, siblings, quota, and what moves memory between nodes.
+//! CPUs: the configured cores, hardware threads, CPU quota, and NUMA settings.
 
 use crate::boot::cores::Plan;
 use crate::boot::proc::number_of;
 use crate::boot::proc::text_of;
 use crate::boot::topology::CpuList;
 use crate::boot::topology::Topology;
+use crate::doctor::check;
 use crate::doctor::finding::Finding;
-use crate::doctor::knob;
 use crate::doctor::subject::Subject;
 
 pub fn examine(subject: &Subject) -> Vec<Finding> {
     let Subject { root, topology, .. } = subject;
     let mut findings = Vec::new();
     match &subject.plan {
-        Err(fault) => findings.push(knob::CORES.error(fault.to_string(), "mend `cores`")),
+        Err(fault) => findings.push(check::CORES.error(fault.to_string(), "correct server.cores")),
         Ok(plan) => {
             let cpus: Vec<usize> = plan.shards.iter().map(|place| place.cpu).collect();
             let count = cpus.len();
             let seen = format!("{count} shards on CPU {}", CpuList(&sorted(cpus)));
-            findings.push(knob::CORES.ok(seen));
+            findings.push(check::CORES.ok(seen));
             findings.push(smt(plan, topology));
             findings.push(quota(plan, topology.quota_millis));
         }
@@ -45,49 +45,51 @@ fn smt(plan: &Plan, topology: &Topology) -> Finding {
     cores.dedup();
     if cores.len() < shards {
         let seen = format!("{shards} shards on {} physical cores", cores.len());
-        return knob::SMT.note(seen, "`cores = \"auto\"` gives each shard a core of its own");
+        return check::SMT.note(seen, "with `cores = \"auto\"` each shard gets a physical core");
     }
     let has_siblings = topology.cpus.iter().any(|cpu| cpu.cpu != cpu.core);
-    knob::SMT.ok(match has_siblings {
-        true => "each shard has a physical core; its siblings take commits and control",
-        false => "no siblings",
+    check::SMT.ok(match has_siblings {
+        true => {
+            "each shard has a physical core; the sibling threads run commit and control threads"
+        }
+        false => "no sibling threads",
     })
 }
 
 fn quota(plan: &Plan, quota_millis: Option<u64>) -> Finding {
     let shards = plan.shards.len() as u64;
     match quota_millis {
-        None => knob::QUOTA.ok("none"),
-        Some(millis) if millis < (shards + 1) * 1000 => knob::QUOTA.warn(
+        None => check::QUOTA.ok("none"),
+        Some(millis) if millis < (shards + 1) * 1000 => check::QUOTA.warn(
             format!(
-                "{}.{:03} CPUs for {shards} shards and their commits",
+                "{}.{:03} CPUs for {shards} shards and their commit threads",
                 millis / 1000,
                 millis % 1000
             ),
-            "give whole CPUs instead of time (`AllowedCPUs=`, `docker --cpuset-cpus`)",
+            "assign whole CPUs instead of a quota (`AllowedCPUs=`, `docker --cpuset-cpus`)",
         ),
-        Some(millis) => knob::QUOTA.ok(format!("{} CPUs for {shards} shards", millis / 1000)),
+        Some(millis) => check::QUOTA.ok(format!("{} CPUs for {shards} shards", millis / 1000)),
     }
 }
 
 fn balancing(nodes: usize, mode: Option<u64>) -> Finding {
     match mode {
-        _ if nodes < 2 => knob::NUMA.ok("one node"),
-        None | Some(0) => knob::NUMA.ok(format!("off, on {nodes} nodes")),
-        Some(_) => knob::NUMA.warn(
+        _ if nodes < 2 => check::NUMA.ok("one node"),
+        None | Some(0) => check::NUMA.ok(format!("off, on {nodes} nodes")),
+        Some(_) => check::NUMA.warn(
             format!("kernel.numa_balancing is on, on {nodes} nodes"),
-            "`tuning/numa`, or `sysctl -w kernel.numa_balancing=0`",
+            "run `tuning/numa`, or `sysctl -w kernel.numa_balancing=0`",
         ),
     }
 }
 
 fn reclaim(nodes: usize, mode: &str) -> Finding {
     match mode.trim() {
-        _ if nodes < 2 => knob::RECLAIM.ok("one node"),
-        "" | "0" => knob::RECLAIM.ok("off"),
-        mode => knob::RECLAIM.warn(
+        _ if nodes < 2 => check::RECLAIM.ok("one node"),
+        "" | "0" => check::RECLAIM.ok("off"),
+        mode => check::RECLAIM.warn(
             format!("vm.zone_reclaim_mode is {mode}"),
-            "`tuning/numa`, or `sysctl -w vm.zone_reclaim_mode=0`",
+            "run `tuning/numa`, or `sysctl -w vm.zone_reclaim_mode=0`",
         ),
     }
 }

@@ -3,28 +3,28 @@
 use crate::boot::topology::Cpu;
 use crate::doctor::hardware::Device;
 
-/// What a CPU does.
+/// What a CPU runs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Role {
     Shard {
         number: u16,
         partitions: Vec<u8>,
     },
-    /// Commit threads of the node, and the control thread.
+    /// Commit threads of the node, and the control plane.
     Spare,
-    /// This process may not run there, or the config names other CPUs.
+    /// Outside of the affinity mask, or not in `server.cores`.
     Unused,
 }
 
-/// The machine with the process laid on it.
+/// The machine, and what the server would run on it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Map {
-    /// All CPUs that are switched on, by node and number.
+    /// All online CPUs, by node and number.
     pub cpus: Vec<(Cpu, Role)>,
     /// Total and free memory of each node, in bytes.
     pub memory: Vec<(usize, u64, u64)>,
     pub devices: Vec<Device>,
     pub partitions: usize,
-    /// Whether the spool is there already, or these are the partitions of a new one.
-    pub spool_is_there: bool,
+    /// Whether `partitions` is that of an existing spool, or of a new one.
+    pub spool_exists: bool,
 }

@@ -1,4 +1,4 @@
-//! Memory: what the config may take, and what the machine and its cgroups grant.
+//! Memory: what the configured limits need, and what the machine and its cgroups provide.
 
 use std::fs;
 use std::path::Path;
@@ -7,15 +7,15 @@ use crate::boot::proc::field_of;
 use crate::boot::proc::text_of;
 use crate::boot::topology::cgroup_folders;
 use crate::config::Config;
+use crate::doctor::check;
 use crate::doctor::finding::Finding;
-use crate::doctor::knob;
 use crate::doctor::subject::Subject;
 
-/// The process without mail: code, caches of the store, rings, tables; rounded up generously.
+/// The process without mail: code, caches of the store, rings, tables; rounded up.
 const BASE_BYTES: u64 = 64 << 20;
 /// Resident memory of an idle connection, measured at 3.7 KB and rounded up.
 const CONNECTION_BYTES: u64 = 4 << 10;
-/// Page cache that the store needs to read what it has written.
+/// Half of the memory stays free for the page cache, from which the store reads recent writes.
 const PAGE_CACHE_SHARE: u64 = 2;
 
 pub fn examine(subject: &Subject) -> Vec<Finding> {
@@ -24,7 +24,7 @@ pub fn examine(subject: &Subject) -> Vec<Finding> {
     vec![against(total, wanted), within(limit_bytes(root), total, wanted)]
 }
 
-/// What the limits of the config add up to.
+/// The sum of the configured limits.
 fn wanted_bytes(config: &Config) -> u64 {
     let connections = config.limits.connections as u64 * CONNECTION_BYTES;
     BASE_BYTES + config.limits.body_memory + config.queue.memory + connections
@@ -32,33 +32,41 @@ fn wanted_bytes(config: &Config) -> u64 {
 
 fn against(total: Option<u64>, wanted: u64) -> Finding {
     let Some(total) = total else {
-        return knob::MEMORY.note("/proc/meminfo cannot be read", "look at `free -m`");
+        return check::MEMORY.note("/proc/meminfo cannot be read", "check `free -m`");
     };
-    let seen = format!("{} MiB; the limits of the config add up to {}", total >> 20, wanted >> 20);
+    let seen = format!("{} MiB; the configured limits need {} MiB", total >> 20, wanted >> 20);
     if wanted > total / PAGE_CACHE_SHARE {
         let remedy = "lower limits.body_memory, queue.memory or limits.connections";
-        return knob::MEMORY.warn(seen, remedy);
+        return check::MEMORY.warn(seen, remedy);
     }
-    knob::MEMORY.ok(seen)
+    check::MEMORY.ok(seen)
 }
 
 fn within(limit: Option<u64>, total: Option<u64>, wanted: u64) -> Finding {
     let real = limit.filter(|limit| total.is_none_or(|total| *limit < total));
     match real {
-        None => knob::CGROUP_MEMORY.ok("none"),
-        Some(limit) if limit < wanted => knob::CGROUP_MEMORY.error(
-            format!("the cgroup grants {} MiB, {} are wanted", limit >> 20, wanted >> 20),
-            "raise it (`MemoryMax=`, `docker --memory`), or lower the limits of the config",
+        None => check::CGROUP_MEMORY.ok("none"),
+        Some(limit) if limit < wanted => check::CGROUP_MEMORY.error(
+            format!(
+                "the cgroup allows {} MiB; the configured limits need {} MiB",
+                limit >> 20,
+                wanted >> 20
+            ),
+            "raise it (`MemoryMax=`, `docker --memory`), or lower the configured limits",
         ),
-        Some(limit) if limit / PAGE_CACHE_SHARE < wanted => knob::CGROUP_MEMORY.warn(
-            format!("the cgroup grants {} MiB, {} are wanted", limit >> 20, wanted >> 20),
-            "leave as much again for the page cache, which counts",
+        Some(limit) if limit / PAGE_CACHE_SHARE < wanted => check::CGROUP_MEMORY.warn(
+            format!(
+                "the cgroup allows {} MiB; the configured limits need {} MiB",
+                limit >> 20,
+                wanted >> 20
+            ),
+            "double the limit: the page cache counts against it",
         ),
-        Some(limit) => knob::CGROUP_MEMORY.ok(format!("{} MiB", limit >> 20)),
+        Some(limit) => check::CGROUP_MEMORY.ok(format!("{} MiB", limit >> 20)),
     }
 }
 
-/// The least that a cgroup around this process grants, of either version.
+/// The lowest memory limit of the cgroups around this process, of either cgroup version.
 fn limit_bytes(root: &Path) -> Option<u64> {
     let folders = cgroup_folders(root, "memory");
     let limits = folders.iter().filter_map(|folder| {

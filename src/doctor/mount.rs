@@ -1,24 +1,24 @@
-//! The mount that holds a folder: its file system, its options and its device.
+//! The mount that holds a folder: file system, options and device.
 
 use std::path::Path;
 use std::path::PathBuf;
 
 use crate::boot::proc::text_of;
+use crate::doctor::check;
 use crate::doctor::finding::Finding;
-use crate::doctor::knob;
 
 /// One line of `/proc/self/mountinfo`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Mount {
     pub point: PathBuf,
     pub kind: String,
-    /// Those of the mount and those of the file system.
+    /// Options of the mount and of the file system.
     pub options: Vec<String>,
-    /// `259:1`, which `/sys/dev/block` knows.
+    /// The device number, as in `/sys/dev/block`: `259:1`.
     pub device: String,
 }
 
-/// The mount that `folder` lies in: the longest that contains it, of those the last one made.
+/// The mount that contains `folder`: the one with the longest path, and of equal ones the last.
 pub fn mount_of(root: &Path, folder: &Path) -> Option<Mount> {
     let text = text_of(root, "proc/self/mountinfo");
     let mounts = text.lines().filter_map(read).filter(|mount| folder.starts_with(&mount.point));
@@ -37,7 +37,7 @@ fn read(line: &str) -> Option<Mount> {
     Some(Mount { point: unescaped(point).into(), kind, options, device: device.to_owned() })
 }
 
-/// The kernel writes blanks and backslashes in octal.
+/// The kernel writes white space and backslashes in octal.
 fn unescaped(text: &str) -> String {
     [("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")]
         .iter()
@@ -49,66 +49,76 @@ impl Mount {
         self.options.iter().any(|one| one == option)
     }
 
-    /// What the file system promises at all.
+    /// Judges the durability of the file system.
     pub fn judge_kind(&self) -> Finding {
         let Mount { point, kind, .. } = self;
         let seen = format!("{kind} at {}", point.display());
         let local = "put the spool on a local disk with ext4 or XFS";
         match kind.as_str() {
-            "tmpfs" | "ramfs" | "devtmpfs" => knob::FILE_SYSTEM
-                .error(format!("{seen}: it is memory, and a sync there keeps nothing"), local),
-            "overlay" | "aufs" | "fuse-overlayfs" => knob::FILE_SYSTEM.warn(
-                format!("{seen}: the spool goes when its container does"),
-                "mount a volume on the spool (`docker run -v`)",
+            "tmpfs" | "ramfs" | "devtmpfs" => check::FILE_SYSTEM.error(
+                format!("{seen}: a file system in memory; a sync does not make data durable"),
+                local,
+            ),
+            "overlay" | "aufs" | "fuse-overlayfs" => check::FILE_SYSTEM.warn(
+                format!("{seen}: the spool is deleted with its container"),
+                "mount a volume at the spool (`docker run -v`)",
             ),
             "nfs" | "nfs4" | "cifs" | "smb3" | "9p" | "virtiofs" | "ceph" | "glusterfs" => {
-                knob::FILE_SYSTEM
-                    .warn(format!("{seen}: each sync is a way to another machine"), local)
+                check::FILE_SYSTEM
+                    .warn(format!("{seen}: every fsync is a network round trip"), local)
             }
-            kind if kind.starts_with("fuse") => knob::FILE_SYSTEM
-                .warn(format!("{seen}: whether a sync holds is up to a program"), local),
-            "btrfs" | "zfs" | "bcachefs" => knob::FILE_SYSTEM.note(
-                format!("{seen}: it writes all that it changes twice or anew"),
-                "ext4 and XFS sync sooner; measure by sync-latency",
+            kind if kind.starts_with("fuse") => check::FILE_SYSTEM.warn(
+                format!("{seen}: a user-space program decides whether a sync is durable"),
+                local,
             ),
-            _ => knob::FILE_SYSTEM.ok(seen),
+            "btrfs" | "zfs" | "bcachefs" => check::FILE_SYSTEM.note(
+                format!("{seen}: copy-on-write makes each sync slower"),
+                "ext4 and XFS sync faster; compare with the check sync-latency",
+            ),
+            _ => check::FILE_SYSTEM.ok(seen),
         }
     }
 
-    /// What the options take away from it.
+    /// Judges the mount options.
     pub fn judge_options(&self) -> Finding {
         let lies = ["barrier=0", "nobarrier", "sync=disabled", "eatmydata"];
         if let Some(lie) = lies.iter().find(|option| self.has(option)) {
-            return knob::MOUNT.error(
-                format!("{lie}: a sync does not reach the disk, a power cut loses accepted mail"),
-                "mount without it, whatever the disk's cache is said to be",
+            return check::MOUNT.error(
+                format!(
+                    "{lie}: a sync does not reach the disk; a power failure loses accepted mail"
+                ),
+                "mount without this option, whatever the cache of the disk promises",
             );
         }
         if self.has("ro") {
-            return knob::MOUNT.error("mounted read-only", "see `dmesg` for why, then repair it");
+            return check::MOUNT.error(
+                "mounted read-only",
+                "find the cause with `dmesg` and repair the file system",
+            );
         }
         let risks = ["journal_async_commit", "data=writeback", "noload", "norecovery"];
         if let Some(risk) = risks.iter().find(|option| self.has(option)) {
-            let remedy = "mount with the defaults; it gains nothing here";
-            return knob::MOUNT.warn(format!("{risk}: old content may show after a crash"), remedy);
+            let remedy = "mount with the default options; this one gives no speed here";
+            return check::MOUNT
+                .warn(format!("{risk}: files may have stale content after a crash"), remedy);
         }
         if self.has("sync") || self.has("dirsync") {
-            let remedy = "mount without it; what must be on the disk is synced by the server";
-            return knob::MOUNT.warn("sync: every write waits for the disk, not only ours", remedy);
+            let remedy = "mount without this option; the server syncs whatever must be durable";
+            return check::MOUNT.warn("sync: every write waits for the disk", remedy);
         }
         if self.has("discard") {
-            return knob::MOUNT.note(
-                "discard: deletes trim the disk while mail waits for it",
-                "`nodiscard` and `systemctl enable --now fstrim.timer`; compare sync-latency",
+            return check::MOUNT.note(
+                "discard: deleting files trims the disk and delays mail",
+                "mount with `nodiscard` and run `systemctl enable --now fstrim.timer`",
             );
         }
         if !self.has("noatime") {
-            return knob::MOUNT.note(
-                "without noatime some reads are writes",
+            return check::MOUNT.note(
+                "noatime is not set: reading a file may write its access time",
                 "add noatime to its line in /etc/fstab, then `mount -o remount,noatime`",
             );
         }
-        knob::MOUNT.ok("noatime, and nothing that lies")
+        check::MOUNT.ok("noatime; no option weakens syncs")
     }
 }
 

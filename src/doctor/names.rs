@@ -1,8 +1,8 @@
-//! Names: whether the name servers answer, our own name resolves, and the addresses that mail goes
-//! out from lead back to themselves.
+//! DNS: whether the name servers answer, the host name resolves, and the source addresses have
+//! forward-confirmed reverse DNS.
 //!
-//! Bounds:   `QUESTION_MAX` for each answer, `ADDRESSES_MAX` addresses, and nothing is asked after
-//!           `ALL_MAX`, however many names an address has.
+//! Bounds:   `QUESTION_MAX` for each query, `ADDRESSES_MAX` addresses, and no query starts after
+//!           `ALL_MAX`.
 
 use std::net::IpAddr;
 use std::net::SocketAddr;
@@ -15,20 +15,20 @@ use crate::config::Config;
 use crate::config::delivery::relation::DANE_IS_INERT;
 use crate::config::delivery::relation::DANE_REMEDY;
 use crate::config::delivery::relation::dane_is_inert;
+use crate::doctor::check;
 use crate::doctor::finding::Finding;
-use crate::doctor::knob;
 use crate::doctor::subject::Subject;
 use crate::net::BlockingResolver;
 use crate::net::DnsFault;
 use crate::net::ResolverSettings;
 
 const QUESTION_MAX: Duration = Duration::from_secs(2);
-/// What is under way then is within `examine`'s patience all the same.
+/// A query that is running then still ends within the time limit of `examine`.
 const ALL_MAX: Duration = Duration::from_secs(8);
 const ADDRESSES_MAX: usize = 32;
-const SLOW: &str = "the name servers are slow; ask again";
-/// Of the ranges for documentation: a socket that is connected there tells the address it would
-/// send from, and sends nothing.
+const SLOW: &str = "the name servers are slow; run the doctor again";
+/// Addresses reserved for documentation: connecting a UDP socket to one sends nothing and shows the
+/// local address that the kernel would use.
 const FAR_AWAY: [&str; 2] = ["192.0.2.1:25", "[2001:db8::1]:25"];
 
 pub fn examine(subject: &Subject) -> Vec<Finding> {
@@ -59,8 +59,8 @@ pub fn examine(subject: &Subject) -> Vec<Finding> {
     findings.push(judge_name(hostname, addresses));
     for (address, ehlo_name) in sources(config).into_iter().take(ADDRESSES_MAX) {
         if Instant::now() > until {
-            let seen = format!("{address} and those after it were not asked for in time");
-            findings.push(knob::REVERSE.note(seen, SLOW));
+            let seen = format!("no time left to check {address} and the addresses after it");
+            findings.push(check::REVERSE.note(seen, SLOW));
             break;
         }
         findings.push(confirm(resolver, address, &ehlo_name, until));
@@ -81,9 +81,9 @@ fn servers(subject: &Subject) -> Vec<SocketAddr> {
 
 fn judge_dane(config: &Config) -> Finding {
     match (dane_is_inert(config), config.delivery.dane) {
-        (true, _) => knob::DANE.note(format!("delivery.dane {DANE_IS_INERT}"), DANE_REMEDY),
-        (false, true) => knob::DANE.ok("DNSSEC validation by the name servers is trusted"),
-        (false, false) => knob::DANE.ok("delivery.dane is off"),
+        (true, _) => check::DANE.note(format!("delivery.dane {DANE_IS_INERT}"), DANE_REMEDY),
+        (false, true) => check::DANE.ok("DNSSEC validation by the name servers is trusted"),
+        (false, false) => check::DANE.ok("delivery.dane is off"),
     }
 }
 
@@ -92,26 +92,27 @@ fn judge_servers(answers: &[(SocketAddr, Result<Vec<IpAddr>, DnsFault>)]) -> Fin
         answer.as_ref().err().map(|fault| format!("{server}: {fault}"))
     };
     let silent: Vec<String> = answers.iter().filter_map(told).collect();
-    let remedy = "set resolver.servers to recursive ones that answer, best one on this machine";
+    let remedy =
+        "set resolver.servers to working recursive name servers, preferably on this machine";
     match silent.len() {
-        0 => knob::RESOLVER.ok(format!("{} answer", answers.len())),
-        all if all == answers.len() => knob::RESOLVER.error(silent.join("; "), remedy),
-        _ => knob::RESOLVER.warn(silent.join("; "), remedy),
+        0 => check::RESOLVER.ok(format!("{} name servers answer", answers.len())),
+        all if all == answers.len() => check::RESOLVER.error(silent.join("; "), remedy),
+        _ => check::RESOLVER.warn(silent.join("; "), remedy),
     }
 }
 
 fn judge_name(name: &str, addresses: &[IpAddr]) -> Finding {
-    let remedy = "let `hostname` be a full name, with an address record of this host";
+    let remedy = "set server.hostname to a full name with an A or AAAA record of this host";
     match addresses.first() {
         _ if !name.contains('.') => {
-            knob::HOST_NAME.warn(format!("`{name}` is no full name"), remedy)
+            check::HOST_NAME.warn(format!("`{name}` is not fully qualified"), remedy)
         }
-        None => knob::HOST_NAME.warn(format!("{name} has no address"), remedy),
-        Some(first) => knob::HOST_NAME.ok(format!("{name} is {first}")),
+        None => check::HOST_NAME.warn(format!("{name} has no address"), remedy),
+        Some(first) => check::HOST_NAME.ok(format!("{name} resolves to {first}")),
     }
 }
 
-/// Addresses that mail goes out from with the name said in EHLO; those of proxies are not ours.
+/// The source addresses with their EHLO names, except those of proxies.
 fn sources(config: &Config) -> Vec<(IpAddr, String)> {
     let name = config.delivery.ehlo_name.as_str();
     let mut found: Vec<(IpAddr, String)> = Vec::new();
@@ -141,7 +142,7 @@ fn is_private(address: IpAddr) -> bool {
     }
 }
 
-/// The address has a name, and the name has that address.
+/// Checks that the address has a PTR record whose name resolves to the address.
 fn confirm(
     resolver: BlockingResolver,
     address: IpAddr,
@@ -149,16 +150,16 @@ fn confirm(
     until: Instant,
 ) -> Finding {
     if is_private(address) {
-        return knob::REVERSE.note(
-            format!("{address} is private; the address that others see is not known here"),
-            "look up the public address of the way out: `dig -x ADDRESS`",
+        return check::REVERSE.note(
+            format!("{address} is private; the public address is not known"),
+            "check the PTR record of the public address: `dig -x ADDRESS`",
         );
     }
     let names = match resolver.names(address) {
         Ok(names) => names,
         Err(cause) => {
-            let seen = format!("the PTR look-up of {address} failed: {cause}");
-            return knob::REVERSE.warn(seen, "ask again; see name-servers");
+            let seen = format!("the PTR lookup of {address} failed: {cause}");
+            return check::REVERSE.warn(seen, "run the doctor again; see the check name-servers");
         }
     };
     let in_time = names.iter().take_while(|_| Instant::now() < until);
@@ -168,22 +169,22 @@ fn confirm(
         .find(|name| resolver.addresses(name).is_ok_and(|found| found.contains(&address)));
     match (names.first(), leads_back) {
         (Some(first), None) if asked < names.len() => {
-            let seen = format!("{address} is called {first}; whether back was not asked in time");
-            knob::REVERSE.note(seen, SLOW)
+            let seen = format!("the PTR of {address} is {first}; the forward lookup timed out");
+            check::REVERSE.note(seen, SLOW)
         }
-        (None, _) => knob::REVERSE.warn(
-            format!("{address} has no name"),
-            "ask who gave you the address for a PTR record with the name in EHLO",
+        (None, _) => check::REVERSE.warn(
+            format!("{address} has no PTR record"),
+            "request a PTR record with the EHLO name from the owner of the address range",
         ),
-        (Some(first), None) => knob::REVERSE.warn(
-            format!("{address} is called {first}, which does not lead back to it"),
-            format!("let {first} have an address record of {address}"),
+        (Some(first), None) => check::REVERSE.warn(
+            format!("the PTR of {address} is {first}, which does not resolve to {address}"),
+            format!("add an A or AAAA record for {first} with {address}"),
         ),
-        (_, Some(name)) if !name.eq_ignore_ascii_case(ehlo_name) => knob::REVERSE.note(
-            format!("{address} is {name} and back, but EHLO says {ehlo_name}"),
-            "set ehlo_name of the source to the name of its address",
+        (_, Some(name)) if !name.eq_ignore_ascii_case(ehlo_name) => check::REVERSE.note(
+            format!("{address} resolves to {name} and back, but the EHLO name is {ehlo_name}"),
+            "set ehlo_name of the source to the PTR name of its address",
         ),
-        (_, Some(name)) => knob::REVERSE.ok(format!("{address} is {name} and back")),
+        (_, Some(name)) => check::REVERSE.ok(format!("{address} resolves to {name} and back")),
     }
 }
 
@@ -211,7 +212,8 @@ mod tests {
 
     #[test]
     fn dane_is_judged() {
-        let host = HostFacts { hostname: "mx.test".to_owned(), ports_from: 1024 };
+        let host =
+            HostFacts { hostname: "mx.test".to_owned(), ports_from: 1024, ..HostFacts::default() };
         for (text, level) in [
             ("", Level::Note),
             ("[resolver]\ntrust_ad = true\n", Level::Ok),
@@ -290,21 +292,25 @@ mod tests {
         let server = BlockingResolver::new(name_server(), QUESTION_MAX);
         let address = IpAddr::from([192, 0, 2, 25]);
         let found = confirm(server, address, "mx.test", soon());
-        assert_eq!(found, knob::REVERSE.ok("192.0.2.25 is mx.test and back"));
+        assert_eq!(found, check::REVERSE.ok("192.0.2.25 resolves to mx.test and back"));
         assert_eq!(confirm(server, address, "other.test", soon()).level, Level::Note);
         let strange = IpAddr::from([192, 0, 2, 26]);
         assert_eq!(confirm(server, strange, "mx.test", soon()).level, Level::Warn);
         let late = confirm(server, address, "mx.test", Instant::now());
-        assert!(late.level == Level::Note && late.seen.ends_with("not asked in time"), "{late:?}");
+        assert!(late.level == Level::Note && late.seen.ends_with("timed out"), "{late:?}");
     }
 
-    /// As delivery says it: see `delivery.ehlo_name`.
+    /// See `delivery.ehlo_name`.
     #[test]
     fn the_name_in_ehlo_is_that_of_delivery() {
         let text = "[server]\nhostname = \"mx.test\"\n[delivery]\nehlo_name = \"out.test\"\n\
                     [[source]]\nname = \"a\"\nipv4 = \"192.0.2.1\"\n\
                     [[source]]\nname = \"b\"\nipv4 = \"192.0.2.2\"\nehlo_name = \"b.test\"\n";
-        let host = crate::config::HostFacts { hostname: "mx.test".to_owned(), ports_from: 1024 };
+        let host = crate::config::HostFacts {
+            hostname: "mx.test".to_owned(),
+            ports_from: 1024,
+            ..HostFacts::default()
+        };
         let config = crate::config::load(text, "a test", &host).expect("it has no fault").config;
         let said: Vec<String> = sources(&config).into_iter().map(|(_, name)| name).collect();
         assert_eq!(said, ["out.test", "b.test"]);

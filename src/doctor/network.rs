@@ -1,20 +1,23 @@
-//! Network cards: queues and interrupts beside the shards.
+//! Network cards: queues and interrupts in relation to the shards.
 
 use std::collections::BTreeSet;
 
 use crate::boot::topology::CpuList;
+use crate::doctor::check;
 use crate::doctor::finding::Finding;
 use crate::doctor::hardware::Device;
 use crate::doctor::hardware::Kind;
 use crate::doctor::hardware::devices;
-use crate::doctor::knob;
 use crate::doctor::subject::Subject;
 
 pub fn examine(subject: &Subject) -> Vec<Finding> {
     let cards: Vec<Device> =
         devices(&subject.root).into_iter().filter(|device| device.kind == Kind::Card).collect();
     if cards.is_empty() {
-        return vec![knob::QUEUES.note("no network card is to be seen", "a container hides them")];
+        return vec![
+            check::QUEUES
+                .note("no network card is visible", "in a container, run the doctor on the host"),
+        ];
     }
     let shards = subject.shards();
     cards.iter().flat_map(|card| [queues(card, shards), interrupts(card, shards)]).collect()
@@ -22,14 +25,15 @@ pub fn examine(subject: &Subject) -> Vec<Finding> {
 
 fn queues(card: &Device, shards: usize) -> Finding {
     let Device { name, receive_queues, send_queues, spread_queues, .. } = card;
-    let seen = format!("{name}: {receive_queues} receive, {send_queues} send, {shards} shards");
+    let seen =
+        format!("{name}: {receive_queues} receive and {send_queues} send queues, {shards} shards");
     if *receive_queues >= shards {
-        return knob::QUEUES.ok(seen);
+        return check::QUEUES.ok(seen);
     }
     if *receive_queues > 0 && spread_queues == receive_queues {
-        return knob::QUEUES.ok(format!("{seen}; the kernel spreads packets over cores (RPS)"));
+        return check::QUEUES.ok(format!("{seen}; the kernel spreads packets over cores (RPS)"));
     }
-    knob::QUEUES.warn(seen, "`tuning/network-queues`: more queues, or RPS where there are no more")
+    check::QUEUES.warn(seen, "run `tuning/network-queues`: it adds queues, or enables RPS")
 }
 
 fn interrupts(card: &Device, shards: usize) -> Finding {
@@ -40,11 +44,13 @@ fn interrupts(card: &Device, shards: usize) -> Finding {
     let seen = format!("{name}: {} interrupts on CPU {}", interrupts.len(), CpuList(&cpus));
     match (interrupts.len(), cpus.len()) {
         (0, _) | (_, 0) => {
-            let seen = format!("{name}: its interrupts are not to be seen");
-            knob::IRQS.note(seen, "look at /proc/interrupts of the host")
+            let seen = format!("{name}: the interrupts cannot be read");
+            check::IRQS.note(seen, "check /proc/interrupts on the host")
         }
-        (2.., 1) if shards > 1 => knob::IRQS.warn(seen, "`tuning/interrupts` spreads them"),
-        _ => knob::IRQS.ok(seen),
+        (2.., 1) if shards > 1 => {
+            check::IRQS.warn(seen, "run `tuning/interrupts` to spread them over CPUs")
+        }
+        _ => check::IRQS.ok(seen),
     }
 }
 

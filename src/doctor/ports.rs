@@ -1,6 +1,6 @@
-//! Ports: whether the server could bind what the config names.
+//! Ports: whether the server can bind its addresses.
 //!
-//! Promise:  a port is bound for an instant and never listened on, so no client can meet us there.
+//! Promise:  a port is bound for a moment without listening, so no client can connect.
 
 use std::io;
 use std::net::SocketAddr;
@@ -14,8 +14,8 @@ use socket2::Type;
 
 use crate::config::Config;
 use crate::config::MonitorListen;
+use crate::doctor::check::LISTEN;
 use crate::doctor::finding::Finding;
-use crate::doctor::knob::LISTEN;
 use crate::doctor::subject::Subject;
 
 pub fn examine(subject: &Subject) -> Vec<Finding> {
@@ -24,7 +24,7 @@ pub fn examine(subject: &Subject) -> Vec<Finding> {
     addresses(config).into_iter().map(|address| judge(address, bind(address), runs)).collect()
 }
 
-/// Whether the server runs. It is alone in its folder, into which others may not look.
+/// Whether the server runs, by its control socket, whose folder only its user may enter.
 fn answers(socket: &Path) -> Runs {
     match UnixStream::connect(socket) {
         Ok(_) => Runs::Yes,
@@ -54,7 +54,7 @@ fn bind(address: SocketAddr) -> io::Result<()> {
     if address.is_ipv6() {
         socket.set_only_v6(true)?;
     }
-    // What is left of closed connections is no obstacle to the server either.
+    // As the server does: connections in TIME_WAIT do not prevent binding.
     socket.set_reuse_address(true)?;
     socket.bind(&address.into())
 }
@@ -65,25 +65,25 @@ fn judge(address: SocketAddr, bound: io::Result<()>, runs: Runs) -> Finding {
     };
     match cause.kind() {
         io::ErrorKind::AddrInUse if runs == Runs::Yes => {
-            LISTEN.ok(format!("{address} is in use, and the server runs"))
+            LISTEN.ok(format!("{address} is in use, and the server is running"))
         }
         io::ErrorKind::AddrInUse if runs == Runs::Unseen => LISTEN.note(
-            format!("{address} is in use, maybe by the server: its control socket is closed to us"),
-            "ask as the user of the server, or as root",
+            format!("{address} is in use, perhaps by the server: no access to its control socket"),
+            "run the doctor as the user of the server, or as root",
         ),
         io::ErrorKind::AddrInUse => LISTEN.error(
             format!("{address} is in use by another program"),
-            "`ss -ltnp` names it; stop it or choose another port",
+            "find the program with `ss -ltnp`; stop it or choose another port",
         ),
         io::ErrorKind::PermissionDenied => LISTEN.note(
-            format!("{address} cannot be tried without rights"),
-            "the unit grants CAP_NET_BIND_SERVICE; ask as root to be sure",
+            format!("{address} cannot be tested without the right to bind it"),
+            "the systemd unit grants CAP_NET_BIND_SERVICE; run the doctor as root to test this",
         ),
         io::ErrorKind::AddrNotAvailable => LISTEN.error(
-            format!("this machine has no address {}", address.ip()),
-            "`ip address` lists those it has; mend `address` of the listener",
+            format!("this machine does not have the address {}", address.ip()),
+            "correct `address` of the listener; `ip address` lists the addresses",
         ),
-        _ => LISTEN.error(format!("{address}: {cause}"), "see the cause"),
+        _ => LISTEN.error(format!("{address}: {cause}"), "check `address` of the listener"),
     }
 }
 

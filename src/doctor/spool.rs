@@ -1,4 +1,4 @@
-//! The folder of the spool: who owns it, what it lies on, what is left there.
+//! The spool's folder: owner, quarantine, free space, file system and disk.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -6,19 +6,19 @@ use std::path::Path;
 
 use crate::boot::account::Account;
 use crate::config::Config;
+use crate::doctor::check;
 use crate::doctor::device;
 use crate::doctor::finding::Finding;
-use crate::doctor::knob;
 use crate::doctor::mount::mount_of;
 use crate::doctor::subject::Subject;
 use crate::queue::Space;
-use crate::queue::partition::QUARANTINE;
-use crate::queue::quarantine;
 use crate::queue::space;
+use crate::queue::store::quarantine;
+use crate::queue::store::quarantine::QUARANTINE;
 
-/// Permissions of group and others.
+/// The permissions of group and others.
 const FOREIGN_BITS: u32 = 0o077;
-/// Free space is noted below this many times of what must stay free.
+/// Free space below this multiple of the configured minimum is a warning.
 const SPACE_TIMES: u64 = 4;
 
 pub fn examine(subject: &Subject) -> Vec<Finding> {
@@ -30,7 +30,7 @@ pub fn examine(subject: &Subject) -> Vec<Finding> {
         Ok(space) => findings.push(judge_space(config, space)),
         Err(cause) => {
             let seen = format!("{}: {cause}", there.display());
-            findings.push(knob::SPACE.error(seen, "see `df`"));
+            findings.push(check::SPACE.error(seen, "see `df`"));
         }
     }
     match mount_of(root, &there) {
@@ -39,8 +39,10 @@ pub fn examine(subject: &Subject) -> Vec<Finding> {
             findings.extend(device::judge(root, &mount.device));
         }
         None => {
-            let seen = format!("the mount of {} is not to be seen", there.display());
-            findings.push(knob::FILE_SYSTEM.note(seen, "look at `findmnt -T` of the spool"));
+            let seen = format!("the mount of {} was not found", there.display());
+            findings.push(
+                check::FILE_SYSTEM.note(seen, "check `findmnt -T` with the path of the spool"),
+            );
         }
     }
     findings
@@ -51,48 +53,49 @@ fn judge_owner(config: &Config, spool: &Path) -> Finding {
     let found = match fs::metadata(spool) {
         Ok(found) => found,
         Err(cause) if cause.kind() == std::io::ErrorKind::NotFound => {
-            return knob::SPOOL.ok(format!("{shown} is not there yet and will be made"));
+            return check::SPOOL.ok(format!("{shown} does not exist yet and will be created"));
         }
         Err(cause) => {
-            let remedy = "ask as the user of the server, or as root";
-            return knob::SPOOL.note(format!("{shown}: {cause}"), remedy);
+            let remedy = "run the doctor as the user of the server, or as root";
+            return check::SPOOL.note(format!("{shown}: {cause}"), remedy);
         }
     };
     if !found.is_dir() {
-        return knob::SPOOL.error(format!("{shown} is no folder"), "name another in server.spool");
+        return check::SPOOL.error(format!("{shown} is not a folder"), "correct server.spool");
     }
     let server = &config.server;
     let user = server.user.as_ref().map(|user| Account::find(user, server.group.as_deref()));
     match user {
         Some(Err(fault)) => {
-            return knob::SPOOL.error(fault.to_string(), "mend server.user and server.group");
+            return check::SPOOL.error(fault.to_string(), "correct server.user and server.group");
         }
         Some(Ok(account)) if account.uid != found.uid() => {
-            let remedy = "a start as root gives it to the user; else `chown -R`";
+            let remedy = "start the server as root, which changes the owner of an empty folder, or use `chown -R`";
             let (user, uid) = (account.user, found.uid());
-            return knob::SPOOL.warn(format!("{shown} belongs to {uid}, not to {user}"), remedy);
+            return check::SPOOL
+                .warn(format!("{shown} belongs to user id {uid}, not to {user}"), remedy);
         }
         _ => {}
     }
     let mode = found.mode() & 0o7777;
     if mode & FOREIGN_BITS != 0 {
         let remedy = format!("`chmod 700 {shown}`");
-        return knob::SPOOL.warn(format!("others may look into {shown} (mode {mode:o})"), remedy);
+        return check::SPOOL.warn(format!("other users can read {shown} (mode {mode:o})"), remedy);
     }
-    knob::SPOOL.ok(format!("{shown}, owner {}, mode {mode:o}", found.uid()))
+    check::SPOOL.ok(format!("{shown}, owner {}, mode {mode:o}", found.uid()))
 }
 
 fn judge_quarantine(spool: &Path) -> Finding {
     let folder = spool.join(QUARANTINE);
     match quarantine::count(&folder) {
-        Ok(0) => knob::QUARANTINE.ok("empty".to_owned()),
-        Ok(count) => knob::QUARANTINE.error(
+        Ok(0) => check::QUARANTINE.ok("empty".to_owned()),
+        Ok(count) => check::QUARANTINE.error(
             format!("{count} unreadable records or folders in {}", folder.display()),
-            "read the `.why` files and the log; remove each item when resolved",
+            "read the `.why` files and the log; delete each item once resolved",
         ),
         Err(cause) => {
-            let remedy = "ask as the user of the server, or as root";
-            knob::QUARANTINE.note(format!("{}: {cause}", folder.display()), remedy)
+            let remedy = "run the doctor as the user of the server, or as root";
+            check::QUARANTINE.note(format!("{}: {cause}", folder.display()), remedy)
         }
     }
 }
@@ -101,19 +104,19 @@ fn judge_space(config: &Config, space: Space) -> Finding {
     let Space { free_bytes, free_inodes } = space;
     let floor = (config.queue.min_free_space, config.queue.min_free_inodes as u64);
     let inodes = match free_inodes {
-        u64::MAX => "inodes without end".to_owned(),
+        u64::MAX => "unlimited inodes".to_owned(),
         count => format!("{count} inodes"),
     };
-    let seen = format!("{} MiB and {inodes}", free_bytes >> 20);
-    let remedy = "make room, or move the spool to a larger disk";
+    let seen = format!("{} MiB and {inodes} free", free_bytes >> 20);
+    let remedy = "free space, or move the spool to a larger disk";
     if free_bytes < floor.0 || free_inodes < floor.1 {
-        let seen = format!("{seen}: less than queue.min_free_space or min_free_inodes");
-        return knob::SPACE.error(seen, remedy);
+        let seen = format!("{seen}: below queue.min_free_space or queue.min_free_inodes");
+        return check::SPACE.error(seen, remedy);
     }
     if free_bytes < floor.0.saturating_mul(SPACE_TIMES) || free_inodes < floor.1 * SPACE_TIMES {
-        return knob::SPACE.warn(format!("{seen}: mail is soon refused"), remedy);
+        return check::SPACE.warn(format!("{seen}: new mail will soon be refused"), remedy);
     }
-    knob::SPACE.ok(seen)
+    check::SPACE.ok(seen)
 }
 
 #[cfg(test)]
@@ -129,7 +132,11 @@ mod tests {
 
     #[test]
     fn spools_are_judged() {
-        let config = embedded(&HostFacts { hostname: "mx.test".to_owned(), ports_from: 1024 });
+        let config = embedded(&HostFacts {
+            hostname: "mx.test".to_owned(),
+            ports_from: 1024,
+            ..HostFacts::default()
+        });
         let folder = tempfile::tempdir().expect("a folder for the test");
         let spool = folder.path().join("spool");
         assert_eq!(judge_owner(&config, &spool).level, Level::Ok, "to be made");
@@ -153,7 +160,11 @@ mod tests {
 
     #[test]
     fn space_is_judged() {
-        let config = embedded(&HostFacts { hostname: "mx.test".to_owned(), ports_from: 1024 });
+        let config = embedded(&HostFacts {
+            hostname: "mx.test".to_owned(),
+            ports_from: 1024,
+            ..HostFacts::default()
+        });
         let bytes = config.queue.min_free_space;
         for (free_bytes, free_inodes, level) in [
             (bytes * 10, u64::MAX, Level::Ok),

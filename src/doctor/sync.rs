@@ -1,8 +1,8 @@
-//! What a sync takes on the spool's disk, written as the queue's log is written: appended in
-//! blocks of 4 KiB, each followed by fdatasync.
+//! Measures the sync latency of the spool's disk with the write pattern of the queue: appends of 4 KiB,
+//! each followed by fdatasync.
 //!
-//! Bounds:   `SYNCS_MAX` syncs or `TIME_MAX`, whichever comes first; about 1 MB of disk for that
-//!           time. The file has no name while it is written.
+//! Bounds:   `SYNCS_MAX` syncs or `TIME_MAX`, whichever comes first; about 1 MB of disk space. The file
+//!           is unlinked before it is written.
 
 use std::fs::File;
 use std::fs::OpenOptions;
@@ -13,19 +13,19 @@ use std::path::Path;
 use std::time::Duration;
 use std::time::Instant;
 
+use crate::doctor::check::SYNC;
 use crate::doctor::finding::Finding;
-use crate::doctor::knob::SYNC;
 use crate::doctor::subject::Subject;
 
 const BLOCK_BYTES: usize = 4096;
 const SYNCS_MAX: usize = 250;
 const TIME_MAX: Duration = Duration::from_secs(3);
 
-/// Faster than this is no disk: one flush of a cache that outlives a power cut takes as long.
+/// Faster than any disk: even the flush of a power-safe cache takes this long.
 const FALSE_MAX: Duration = Duration::from_micros(15);
-/// Slower than this and most mail waits longer for its 250 than for the network.
+/// With slower syncs most mail waits longer for the disk than for the network.
 const SLOW_MIN: Duration = Duration::from_millis(20);
-/// The slowest in a hundred.
+/// Limit for the 99th percentile.
 const TAIL_MIN: Duration = Duration::from_millis(100);
 
 pub fn examine(subject: &Subject) -> Vec<Finding> {
@@ -34,14 +34,14 @@ pub fn examine(subject: &Subject) -> Vec<Finding> {
         Ok(taken) => judge(&taken),
         Err(cause) => SYNC.note(
             format!("not measured in {}: {cause}", folder.display()),
-            "ask as the user of the server",
+            "run the doctor as the user of the server",
         ),
     }]
 }
 
-/// Times of all syncs, shortest first.
+/// The durations of all syncs, sorted.
 fn measure(folder: &Path) -> io::Result<Vec<Duration>> {
-    let mut file = nameless(folder)?;
+    let mut file = unlinked_file(folder)?;
     let block = [b'.'; BLOCK_BYTES];
     let began = Instant::now();
     let mut taken = Vec::with_capacity(SYNCS_MAX);
@@ -55,8 +55,8 @@ fn measure(folder: &Path) -> io::Result<Vec<Duration>> {
     Ok(taken)
 }
 
-/// A file that is gone when it is closed, however we end.
-fn nameless(folder: &Path) -> io::Result<File> {
+/// An unlinked file: it vanishes when closed, even if the process is killed.
+fn unlinked_file(folder: &Path) -> io::Result<File> {
     let path = folder.join(format!(".ringpost-doctor-{}", std::process::id()));
     let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path)?;
     std::fs::remove_file(&path)?;
@@ -70,12 +70,12 @@ fn judge(taken: &[Duration]) -> Finding {
     let seen = format!("p50 {} us, p99 {} us, of {} syncs", us(middle), us(tail), taken.len());
     if middle < FALSE_MAX {
         return SYNC.warn(
-            format!("{seen}: too fast to be true"),
-            "no disk took part: look at file-system, mount-options and write-cache, or at the host",
+            format!("{seen}: too fast for a disk"),
+            "the syncs do not reach the disk: see file-system, mount-options and write-cache, or check the host",
         );
     }
     if middle >= SLOW_MIN || tail >= TAIL_MIN {
-        let remedy = "use a disk with a cache that outlives a power cut, or share this one less";
+        let remedy = "use a disk with a power-safe write cache, or move other load off this disk";
         return SYNC.warn(format!("{seen}: slow"), remedy);
     }
     SYNC.ok(seen)

@@ -1,7 +1,7 @@
-//! `ringpost topology`: which core runs what, as the start would have it.
+//! `ringpost topology`: which core would run what.
 //!
-//! Promise:  the same plan and the same placement as a start would make, from the same code; the
-//!           partitions are those of the spool if there is one.
+//! Promise:  the same plan and placement as a start of the server, from the same code; the partitions
+//!           are those of the spool if it exists.
 
 use std::path::Path;
 use std::process::ExitCode;
@@ -39,7 +39,7 @@ pub fn topology(config: &Config, as_json: bool) -> ExitCode {
     ExitCode::SUCCESS
 }
 
-/// The machine below `root`, with what `config` would run there.
+/// The map of the machine below `root` under `config`.
 pub fn map(root: &Path, config: &Config) -> Result<Map, CoresFault> {
     let mut plan = Plan::new(&config.server.cores, &Topology::read(root))?;
     let found = partitions_in(&config.server.spool).ok().flatten().map(usize::from);
@@ -48,7 +48,7 @@ pub fn map(root: &Path, config: &Config) -> Result<Map, CoresFault> {
         (None, Partitions::Count(count)) => count,
         (None, Partitions::Auto) => plan.shards.len().clamp(1, PARTITIONS_MAX),
     };
-    // As a start does: a shard needs a partition to keep mail in.
+    // As at start: a shard without a partition does not run.
     plan.shards.truncate(partitions);
     let placement = Placement::deal(partitions, plan.shards.len());
     let online = Topology::read_online(root);
@@ -66,11 +66,11 @@ pub fn map(root: &Path, config: &Config) -> Result<Map, CoresFault> {
         cpus: online.cpus.into_iter().map(|cpu| (cpu, role(cpu.cpu))).collect(),
         devices: devices(root),
         partitions,
-        spool_is_there: found.is_some(),
+        spool_exists: found.is_some(),
     })
 }
 
-/// A kernel without nodes tells of the whole machine.
+/// Total and free memory of a node; without NUMA support, those of the machine.
 fn memory_of(root: &Path, node: usize) -> (usize, u64, u64) {
     let own = text_of(root, &format!("sys/devices/system/node/node{node}/meminfo"));
     let (text, prefix) = match own.is_empty() {
@@ -91,7 +91,7 @@ fn json(map: &Map) -> Value {
                 told["partitions"] = partitions.clone().into();
             }
             Role::Spare => told["runs"] = "spare".into(),
-            Role::Unused => told["runs"] = "nothing".into(),
+            Role::Unused => told["runs"] = "unused".into(),
         }
         told
     };
@@ -111,7 +111,7 @@ fn json(map: &Map) -> Value {
     };
     json!({
         "partitions": map.partitions,
-        "spool_is_there": map.spool_is_there,
+        "spool_exists": map.spool_exists,
         "cpus": map.cpus.iter().map(cpu).collect::<Vec<_>>(),
         "nodes": map.memory.iter().map(memory).collect::<Vec<_>>(),
         "devices": map.devices.iter().map(device).collect::<Vec<_>>(),
@@ -181,7 +181,8 @@ mod tests {
              [queue]\npartitions = {partitions}\n",
             spool.display()
         );
-        let facts = HostFacts { hostname: "mx.test".to_owned(), ports_from: 1024 };
+        let facts =
+            HostFacts { hostname: "mx.test".to_owned(), ports_from: 1024, ..HostFacts::default() };
         let config = load(&text, "test", &facts).expect("it is right").config;
         drawing::draw(&map(root, &config).expect("its cores are there"))
     }
@@ -201,7 +202,7 @@ node 0  32.0 GiB memory, 16.0 free
 
 eth0  node 0, 2 receive and 0 send queues, 2 interrupts on cpu 0-1
 
-3 partitions of a new spool; commit and control threads share the cores of shards
+3 partitions in a new spool; commit and control threads share the cores of the shards
 ";
         assert_eq!(drawn(root.path(), "auto", "3"), expected);
     }
@@ -213,24 +214,24 @@ eth0  node 0, 2 receive and 0 send queues, 2 interrupts on cpu 0-1
         card(root.path(), 1, &[(40, "6-7\n")]);
         let expected = "\
 node 0  32.0 GiB memory, 16.0 free
-  core 0  cpu 0  nothing
-          cpu 4  nothing
-  core 1  cpu 1  nothing
-          cpu 5  nothing
+  core 0  cpu 0  unused
+          cpu 4  unused
+  core 1  cpu 1  unused
+          cpu 5  unused
 node 1  32.0 GiB memory, 16.0 free
   core 2  cpu 2  shard 0  partitions 0 2
-          cpu 6  commits and control        irq eth0-rx-40
+          cpu 6  commit and control threads irq eth0-rx-40
   core 3  cpu 3  shard 1  partitions 1 3
-          cpu 7  commits and control        irq eth0-rx-40
+          cpu 7  commit and control threads irq eth0-rx-40
 
 eth0  node 1, 1 receive and 0 send queues, 1 interrupts on cpu 6-7
 
-4 partitions of a new spool
+4 partitions in a new spool
 ";
         assert_eq!(drawn(root.path(), "numa:1", "4"), expected);
         let auto = drawn(root.path(), "auto", "\"auto\"");
         assert!(auto.contains("core 0  cpu 0  shard 0  partitions 0\n"), "{auto}");
-        assert!(auto.contains("          cpu 4  commits and control\n"), "{auto}");
+        assert!(auto.contains("          cpu 4  commit and control threads\n"), "{auto}");
         assert!(auto.contains("core 3  cpu 3  shard 3  partitions 3\n"), "{auto}");
     }
 
@@ -242,9 +243,10 @@ eth0  node 1, 1 receive and 0 send queues, 1 interrupts on cpu 6-7
         let text = drawn(root.path(), "0-3", "2");
         assert_eq!(text.matches("\nnode ").count() + 1, 4, "{text}");
         assert!(text.contains("cpu 1  shard 1  partitions 1\n"), "{text}");
-        assert!(text.contains("cpu 2  nothing\n"), "the spool has two partitions: {text}");
+        assert!(text.contains("cpu 2  unused\n"), "the spool has two partitions: {text}");
         assert!(text.contains("eth0 is on node 3, where no shard runs"), "{text}");
-        let facts = HostFacts { hostname: "mx.test".to_owned(), ports_from: 1024 };
+        let facts =
+            HostFacts { hostname: "mx.test".to_owned(), ports_from: 1024, ..HostFacts::default() };
         let config = load("[server]\ncores = \"numa:9\"\n", "test", &facts).expect("right").config;
         assert!(matches!(map(root.path(), &config), Err(CoresFault::NoSuchNode { node: 9, .. })));
         let config = load("[server]\ncores = \"numa:2\"\n", "test", &facts).expect("right").config;

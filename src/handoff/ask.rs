@@ -30,7 +30,7 @@ use crossbeam::channel::Sender;
 use crossbeam::queue::SegQueue;
 use slab::Slab;
 
-use crate::queue::lane::Ring;
+use crate::queue::commit::lane::Ring;
 use crate::rt::timer;
 
 /// Late answers in a row after which the pool counts as away.

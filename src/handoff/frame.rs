@@ -1,8 +1,8 @@
-//! What crosses cores: jobs one way, outcomes the other.
+//! Frames between shards: jobs from the home to the owner shard, outcomes back.
 //!
 //! Owner:    a frame has one owner at a time; the mail in it is immutable and shared.
-//! Promise:  a frame that is lost loses no mail: its job is leased, and an expired lease is issued
-//!           again.
+//! Promise:  losing a frame loses no mail: the job is leased, and after the lease expires the home
+//!           shard sends it again.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -14,9 +14,9 @@ use crate::base::ShardId;
 use crate::net::StsPolicy;
 use crate::net::Verdict;
 use crate::queue::Partition;
-use crate::queue::record::RecordFault;
-use crate::queue::schema::Envelope;
-use crate::queue::unsettled::Unsettled;
+use crate::queue::commit::unsettled::Unsettled;
+use crate::queue::record::envelope::Envelope;
+use crate::queue::record::outer::RecordFault;
 use crate::route::Credentials;
 use crate::route::DestinationPolicy;
 use crate::route::HopProtocol;
@@ -25,20 +25,20 @@ use crate::route::OutboundTls;
 use crate::route::RequireTls;
 use crate::wire::classify::Cause;
 
-/// A message on its way, as every shard may read it.
+/// A message in delivery, readable on every shard.
 pub struct Mail {
     pub id: MessageId,
     envelope: Arc<[u8]>,
     pub body: MailBody,
-    /// Where it is stored; reading is free from any thread.
+    /// The partition that stores the message; any thread may read from it.
     pub partition: Arc<Partition>,
 }
 
-/// Where the bytes of a body are.
+/// Where the body is.
 #[derive(Clone)]
 pub enum MailBody {
     Held(Arc<[u8]>),
-    /// To be read chunk by chunk.
+    /// In the partition, to be read in chunks.
     Stored,
 }
 
@@ -58,10 +58,10 @@ impl Mail {
     }
 
     pub fn envelope(&self) -> Envelope<'_> {
-        Envelope::decode(&self.envelope).expect("it was read when the mail was made")
+        Envelope::decode(&self.envelope).expect("`Mail::new` has decoded it")
     }
 
-    /// Bytes of memory that it holds.
+    /// Memory use in bytes.
     pub fn bytes_held(&self) -> usize {
         let body = match &self.body {
             MailBody::Held(bytes) => bytes.len(),
@@ -77,47 +77,47 @@ impl fmt::Debug for Mail {
     }
 }
 
-/// Where a job goes, resolved: the servers, and how they are treated.
+/// A resolved next hop: the servers of a job and the policy for them.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Hop {
-    /// What shares limits; equal destinations have equal servers.
+    /// The key of the destination. Equal keys have equal servers and share limits.
     pub destination: Box<str>,
-    /// As the operator reads it.
+    /// The name for operators.
     pub name: Box<str>,
-    /// The recipients' domain, for policies that hang on it.
+    /// The recipients' domain, to which MTA-STS and TLS policies refer.
     pub domain: Box<str>,
-    /// By preference.
+    /// In order of preference.
     pub hosts: Box<[HostPort]>,
     pub protocol: HopProtocol,
     pub policy: Arc<DestinationPolicy>,
-    /// Stripes of the destination that jobs are given to.
+    /// The number of stripes of the destination.
     pub stripes: u32,
-    /// All hosts that the destination is known by, also those that are not tried.
+    /// All hosts of the destination, including those that are not tried.
     pub known_by: Box<[Box<str>]>,
     pub tls: OutboundTls,
     pub require_tls: RequireTls,
     pub names: HostNames,
-    /// The TLSA records of its hosts count.
+    /// Whether DANE is enforced for the hosts.
     pub dane: bool,
-    /// What the domain has published of its hosts.
+    /// The MTA-STS policy of the domain.
     pub sts: Option<Arc<StsPolicy>>,
-    /// Who we say we are there.
+    /// Credentials for the servers.
     pub auth: Option<Arc<Credentials>>,
     pub pool: Option<Box<str>>,
 }
 
-/// Who has named the hosts of a hop.
+/// The origin of the host names of a hop.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum HostNames {
     #[default]
     Operator,
-    /// MX records, as anybody may have forged them.
+    /// MX records without DNSSEC, which may be forged.
     Mx,
-    /// MX records that DNSSEC vouches for.
+    /// MX records validated by DNSSEC.
     SignedMx,
 }
 
-/// A job for the owner of its destination.
+/// A job for the owner shard of its destination.
 #[derive(Debug)]
 pub struct Delivery {
     pub id: MessageId,
@@ -126,15 +126,15 @@ pub struct Delivery {
     pub lease_until_ms: u64,
     pub home: ShardId,
     pub mail: Arc<Mail>,
-    /// Places in the envelope's list.
+    /// Indexes into the envelope's list of recipients.
     pub recipients: Box<[u32]>,
     pub hop: Arc<Hop>,
-    /// When its turn to be tried had come.
+    /// When the attempt was due.
     pub due_ms: u64,
     pub sent_ms: u64,
 }
 
-/// What became of one recipient.
+/// The result for one recipient.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RecipientEnd {
     pub index: u32,
@@ -148,67 +148,65 @@ pub enum End {
     Deferred,
 }
 
-/// The words that came with an end.
+/// The reply or reason that belongs to a result.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Answer {
     pub status: (u8, u16, u16),
-    /// The reply as one line with its code, or our own words.
+    /// The reply on one line with its code, or our own text.
     pub text: Box<str>,
-    /// Said by the remote server, not by us.
+    /// Whether the remote server sent the text.
     pub remote: bool,
-    /// Our own reason, where it is one of the known ones.
+    /// Our own reason, if there is one.
     pub cause: Option<Cause>,
 }
 
 impl Answer {
-    /// A reason of ours; `detail` says what the cause does not.
+    /// A reason of our own with a detail.
     pub fn ours(cause: Cause, detail: impl Into<Box<str>>) -> Answer {
         Answer { status: cause.status(), text: detail.into(), remote: false, cause: Some(cause) }
     }
 }
 
-/// What is known of an attempt beyond its ends.
+/// The facts of an attempt, for the log and for events.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Attempt {
     pub host: Box<str>,
     pub address: Option<SocketAddr>,
     pub tls: Option<&'static str>,
     pub cipher: Option<&'static str>,
-    /// How far the server has proven who it is.
+    /// How the server's identity was verified.
     pub verdict: Option<Verdict>,
-    /// The TLS policy that it was held to; empty when no connection was made.
+    /// The TLS policy that applied; empty if no connection was made.
     pub tls_policy: &'static str,
-    /// The server did not take the DSN parameters.
+    /// The server does not support DSN parameters.
     pub without_dsn: bool,
-    /// Microseconds, as Postfix tells them: from due to connecting, connecting with all of greeting
-    /// and TLS (0 when the connection was reused), sending. What came before it was due is known at
-    /// home.
+    /// In microseconds, as in Postfix's log: from due to connecting; connecting with greeting and TLS
+    /// (0 for a reused connection); transfer. The home shard knows the time before the job was due.
     pub wait_us: u64,
     pub connect_us: u64,
     pub transfer_us: u64,
 }
 
-/// What an owner tells a home.
+/// The outcome of a job, sent from the owner to the home shard.
 #[derive(Debug)]
 pub struct Outcome {
     pub id: MessageId,
     pub job: u16,
     pub lease: u32,
     pub what: What,
-    /// Held until the outcome is written.
+    /// Held until the outcome is durable.
     pub unsettled: Option<Unsettled>,
 }
 
 #[derive(Debug)]
 pub enum What {
-    /// It was tried. One answer for each end, in their order.
+    /// An attempt with a result for each recipient.
     Tried { ends: Vec<(RecipientEnd, Answer)>, attempt: Box<Attempt> },
-    /// It was tried, and the destination could not be reached. Counts as an attempt.
+    /// An attempt that could not reach the destination.
     Unreached { answer: Answer, host: Box<str>, not_before_ms: u64 },
-    /// No room at the owner, or the destination is left alone for a while, as the answer says. Nothing was
-    /// tried, and it does not count.
+    /// No attempt: the owner has no room, or the destination is in backoff, as the answer says.
     Busy { due_ms: u64, answer: Answer },
-    /// The owner is ending, and has not begun it. Nothing is written.
+    /// No attempt: the owner is shutting down. Nothing is written.
     Returned,
 }
 
@@ -216,12 +214,12 @@ pub enum What {
 pub enum Frame {
     Deliver(Box<Delivery>),
     Settle(Box<Outcome>),
-    /// To an owner: answer `Returned` if it is still in line. Losing it means that the job goes on.
+    /// To an owner: return the job if it is still queued. If this frame is lost, the job continues.
     Recall {
         id: MessageId,
         job: u16,
         lease: u32,
     },
-    /// From a shard to itself, at its end: nothing more is read.
+    /// From a shard to itself: stop reading frames.
     End,
 }

@@ -1,9 +1,8 @@
-//! A lane: a bounded queue into one shard from any thread, with a bell that wakes its reader.
+//! A lane: a bounded queue from any thread into one shard, with a doorbell that wakes its reader.
 //!
-//! Owner:    the receiving half belongs to one shard; senders may be anywhere.
-//! Promise:  what `try_send` took is seen by the receiver, in the order of each sender.
-//! Bounds:   the capacity given at the start; a full lane gives the item back to the sender, who
-//!           knows what its loss would mean.
+//! Owner:    the receiver belongs to one shard; senders may be on any thread.
+//! Promise:  the receiver sees every item that `try_send` accepted, in the order of each sender.
+//! Bounds:   the capacity given at creation; a full lane returns the item to the sender.
 
 use std::future::poll_fn;
 use std::sync::Arc;
@@ -16,7 +15,7 @@ use crossbeam::queue::ArrayQueue;
 use crate::rt::wake::Bell;
 use crate::rt::wake::Doorbell;
 
-/// The end that any thread may hold.
+/// The sending end, for any thread.
 pub struct Sender<T> {
     queue: Arc<ArrayQueue<T>>,
     doorbell: Doorbell,
@@ -29,14 +28,14 @@ impl<T> Clone for Sender<T> {
 }
 
 impl<T> Sender<T> {
-    /// Hands the item over, or gives it back when the lane is full.
+    /// Sends the item, or returns it if the lane is full.
     pub fn try_send(&self, item: T) -> Result<(), T> {
         self.queue.push(item)?;
         self.doorbell.ring();
         Ok(())
     }
 
-    /// As `try_send`, but leaves the last place free. Exact for a lane with one sender.
+    /// As `try_send`, but leaves the last slot free. Exact for a lane with one sender.
     pub fn try_send_sparing_one(&self, item: T) -> Result<(), T> {
         if self.queue.len() + 1 >= self.queue.capacity() {
             return Err(item);
@@ -45,20 +44,20 @@ impl<T> Sender<T> {
     }
 }
 
-/// The receiver's queue, not yet on its shard.
+/// The receiver before it is moved to its shard.
 pub struct Seed<T> {
     queue: Arc<ArrayQueue<T>>,
     bell: Bell,
 }
 
-/// The end that one shard reads.
+/// The receiving end, on one shard.
 pub struct Receiver<T> {
     queue: Arc<ArrayQueue<T>>,
     bell: Bell,
 }
 
 impl<T> Seed<T> {
-    /// To be called on the shard that reads.
+    /// To be called on the receiving shard.
     pub fn settle(self) -> Receiver<T> {
         Receiver { queue: self.queue, bell: self.bell }
     }
@@ -81,7 +80,7 @@ impl<T> Receiver<T> {
     }
 }
 
-/// A lane for at most `capacity` items under way.
+/// Creates a lane for at most `capacity` items.
 pub fn lane<T>(capacity: usize) -> (Sender<T>, Seed<T>) {
     let (doorbell, bell) = crate::rt::wake::doorbell();
     let queue = Arc::new(ArrayQueue::new(capacity));

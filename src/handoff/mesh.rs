@@ -1,10 +1,10 @@
-//! The mesh: one lane into each shard, and a way to all of them from each.
+//! The mesh: one lane into each shard, with senders on every shard.
 //!
-//! Owner:    each shard has one `Mesh`; its outboxes never leave it.
-//! Promise:  frames from one shard to another arrive in their order. A full lane keeps nobody
-//!           waiting: frames stay in the outbox until `flush` finds room.
-//! Bounds:   `FRAMES_MAX` in a lane. Outboxes hold no more than there are leases.
-//! Counts:   frames to other shards by their kind, for they are what cores cost one another.
+//! Owner:    each shard has one `Mesh` with its own outboxes.
+//! Promise:  frames from one shard to another arrive in order. A full lane blocks nobody: frames stay
+//!           in the outbox until `flush` finds room.
+//! Bounds:   `FRAMES_MAX` in a lane. Outboxes hold at most as many frames as there are leases.
+//! Counts:   frames to other shards by kind, the cost of communication between cores.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -19,18 +19,18 @@ use crate::handoff::lane::Sender;
 use crate::observe::ShardObserved;
 use crate::observe::label::Handoff;
 
-/// Frames under way to one shard.
+/// Frames in the lane of one shard.
 pub const FRAMES_MAX: usize = 4096;
 
-/// What a shard's mesh is made of, before it is on its shard.
+/// The mesh of a shard before it is moved there.
 pub struct MeshSeed {
     me: ShardId,
     senders: Vec<Sender<Frame>>,
     inbox: Seed<Frame>,
 }
 
-/// The meshes of so many shards.
-pub fn weave(shards: usize) -> Vec<MeshSeed> {
+/// Creates the meshes of all shards.
+pub fn connect(shards: usize) -> Vec<MeshSeed> {
     let (senders, inboxes): (Vec<_>, Vec<_>) = (0..shards).map(|_| lane::lane(FRAMES_MAX)).unzip();
     inboxes
         .into_iter()
@@ -46,7 +46,7 @@ impl MeshSeed {
     }
 }
 
-/// A shard's way to all others.
+/// The lanes from one shard to all shards.
 pub struct Mesh {
     me: ShardId,
     senders: Vec<Sender<Frame>>,
@@ -63,10 +63,10 @@ impl Mesh {
         self.senders.len()
     }
 
-    /// Whose a destination is, or its first stripe.
+    /// The owner shard of a destination, or of its first stripe.
     pub fn owner_of(&self, destination: &str) -> ShardId {
-        // Any hash will do that is the same on all shards; destinations are not chosen by attackers to
-        // any profit, for limits hang on the destination and not on the shard.
+        // Any hash will do that is the same on all shards. An attacker who chooses destinations gains
+        // nothing, because limits belong to the destination, not to the shard.
         let hash = destination.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
             (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
         });
@@ -87,12 +87,12 @@ impl Mesh {
         outbox.extend(refused);
     }
 
-    /// Whether nothing waits for room.
+    /// Whether all outboxes are empty.
     pub fn is_flushed(&self) -> bool {
         self.outboxes.iter().all(|outbox| outbox.borrow().is_empty())
     }
 
-    /// Sends what waits, as far as there is room.
+    /// Sends frames from the outboxes as far as the lanes have room.
     pub fn flush(&self) {
         for (outbox, sender) in self.outboxes.iter().zip(&self.senders) {
             let mut outbox = outbox.borrow_mut();
@@ -106,7 +106,7 @@ impl Mesh {
     }
 }
 
-/// As what a frame is counted.
+/// The counter of a frame.
 fn kind_of(frame: &Frame) -> Option<Handoff> {
     match frame {
         Frame::Deliver(_) => Some(Handoff::Deliver),
@@ -125,7 +125,7 @@ mod tests {
     #[test]
     fn only_frames_to_other_shards_are_counted() {
         let observed = Observed::new(2, 0);
-        let mut meshes = weave(2).into_iter().zip(&observed.shards);
+        let mut meshes = connect(2).into_iter().zip(&observed.shards);
         let mut settle = || {
             let (seed, observed) = meshes.next().expect("there are two");
             seed.settle(Arc::clone(observed))
@@ -139,6 +139,6 @@ mod tests {
         let counted =
             |shard: usize, kind| observed.shards[shard].metrics.handoffs_total.value(kind);
         assert_eq!((counted(0, Handoff::Recall), counted(0, Handoff::Deliver)), (2, 0));
-        assert_eq!(counted(1, Handoff::Recall), 0, "it was told to others by none");
+        assert_eq!(counted(1, Handoff::Recall), 0, "the other shard sent none");
     }
 }

@@ -1,4 +1,4 @@
-//! What crosses from one thread to another.
+//! Communication between threads.
 //!
 //! ```text
 //! placement   which shard is home to which partition
@@ -9,8 +9,8 @@
 //! sts         MTA-STS policies that the control plane publishes
 //! ```
 //!
-//! Promise:  losing everything that is in a lane loses no mail. The durable record stays with its
-//!           partition; a lane carries only orders and outcomes.
+//! Promise:  losing everything in the lanes loses no mail. The durable record stays in its partition;
+//!           lanes carry only orders, jobs and outcomes.
 
 pub mod ask;
 pub mod frame;

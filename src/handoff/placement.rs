@@ -1,8 +1,8 @@
-//! Which shard is home to which partition.
+//! The home shard of each partition.
 //!
-//! Promise:  every partition has exactly one home, and every shard that can have one has one. The
-//!           number of partitions is fixed when the spool is made; the number of shards follows
-//!           the machine. A spool therefore opens on a machine with more or fewer cores.
+//! Promise:  every partition has exactly one home, and every shard has one if there are enough. The
+//!           number of partitions is fixed when the spool is created; the number of shards depends on
+//!           the machine. So a spool can be opened on a machine with more or fewer cores.
 
 use crate::base::PartitionId;
 use crate::base::ShardId;
@@ -14,9 +14,9 @@ pub struct Placement {
 }
 
 impl Placement {
-    /// Deals the partitions out in turns, so that counts differ by one at most.
+    /// Distributes the partitions evenly: counts differ by at most one.
     pub fn deal(partitions: usize, shards: usize) -> Placement {
-        assert!(shards > 0, "there is a shard to be home to the partitions");
+        assert!(shards > 0, "there is at least one shard");
         let mut homes = vec![Vec::new(); shards];
         for number in 0..partitions {
             homes[number % shards].push(PartitionId(number as u8));
@@ -24,7 +24,7 @@ impl Placement {
         Placement { homes }
     }
 
-    /// The partitions whose home this shard is. Empty when there are more shards than partitions.
+    /// The partitions of a home shard. Empty if there are more shards than partitions.
     pub fn of_shard(&self, shard: ShardId) -> &[PartitionId] {
         &self.homes[shard.0 as usize]
     }

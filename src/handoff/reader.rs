@@ -12,7 +12,7 @@ use crate::base::ShardId;
 use crate::handoff::ask::AskPool;
 use crate::handoff::ask::Asker;
 use crate::handoff::ask::Question;
-use crate::queue::lane::Ring;
+use crate::queue::commit::lane::Ring;
 
 /// Tasks under way at a reader.
 pub const TASKS_MAX: usize = 64;

@@ -1,12 +1,12 @@
-//! MTA-STS between the control plane, which fetches policies, and the shards, which go by them.
+//! MTA-STS policies: fetched by the control plane, read by the shards.
 //!
-//! Owner:    the control plane publishes, by the one `StsPublisher`; every shard reads, by its
-//!           `StsPolicies`. What is published is never changed, only replaced.
-//! Promise:  a shard reads without a lock and never waits for the control plane: what it needs is
-//!           published already, or it asks by a lane and looks again.
-//! Cost:     a change copies one of `BUCKETS` parts of the table, of pointers.
-//! Bounds:   `STS_REQUESTS_MAX` requests in the lane. Full: `request` says so, and mail waits. The
-//!           publisher bounds the table.
+//! Owner:    the control plane publishes through the single `StsPublisher`; every shard reads through
+//!           its `StsPolicies`. Published data is immutable and is only replaced.
+//! Promise:  a shard reads without a lock and never waits for the control plane: if a policy is not
+//!           published, the shard requests it through a lane and reads again later.
+//! Cost:     a change copies one of `BUCKETS` buckets of pointers.
+//! Bounds:   `STS_REQUESTS_MAX` requests in the lane. Full: `request` returns `false`, and mail waits.
+//!           The publisher limits the table.
 
 use std::collections::HashMap;
 use std::hash::DefaultHasher;
@@ -26,39 +26,39 @@ use crate::net::mta_sts::StsAnswer;
 use crate::net::mta_sts::StsKnown;
 use crate::net::mta_sts::key_of;
 
-/// Parts of the table.
+/// Buckets of the table.
 pub const BUCKETS: usize = 64;
 
 type Bucket = HashMap<Arc<str>, StsKnown>;
 type Table = Arc<[ArcSwap<Bucket>]>;
 
-/// What a shard asks of the control plane.
+/// A request of a shard to the control plane.
 #[derive(Debug)]
 pub enum StsRequest {
-    /// The domain's record announces the policy `id`. Losing it means that the shard asks again.
+    /// The domain's record announces the policy `id`. If the request is lost, the shard repeats it.
     Fetch(StsWanted),
-    /// Mail was sent under the domain's policy. Losing it means that the next mail tells.
+    /// Mail was sent under the domain's policy. If the request is lost, the next mail repeats it.
     Used(Arc<str>),
 }
 
-/// A policy to be fetched.
+/// A policy to fetch.
 #[derive(Clone, Debug)]
 pub struct StsWanted {
     pub domain: Arc<str>,
     pub id: Box<str>,
     pub port: u16,
-    /// Of the domain's policy host, as the shard's resolver found them.
+    /// Addresses of the policy host, found by the shard's resolver.
     pub addresses: Result<Vec<IpAddr>, DnsFault>,
 }
 
-/// Both ends, before they are handed out.
+/// Creates the publisher, the lane of requests and the reader.
 pub fn sts() -> (StsPublisher, Seed<StsRequest>, StsPolicies) {
     let table: Table = (0..BUCKETS).map(|_| ArcSwap::default()).collect();
     let (requests, seed) = lane::lane(STS_REQUESTS_MAX);
     (StsPublisher { table: Arc::clone(&table) }, seed, StsPolicies { table, requests })
 }
 
-/// What a shard reads, and how it asks.
+/// The reader of a shard.
 #[derive(Clone)]
 pub struct StsPolicies {
     table: Table,
@@ -66,7 +66,7 @@ pub struct StsPolicies {
 }
 
 impl StsPolicies {
-    /// What to do about `domain`, whose record announces `id` now, or nothing.
+    /// The policy of `domain`, whose record announces `id`, and whether to fetch it.
     pub fn answer(&self, domain: &str, id: Option<&str>, now_ms: u64) -> StsAnswer {
         find(&self.table, &key_of(domain)).answer(id, now_ms)
     }
@@ -75,12 +75,12 @@ impl StsPolicies {
         find(&self.table, &key_of(domain))
     }
 
-    /// Asks the control plane; `false` when too much waits for it already.
+    /// Sends a request to the control plane; `false` if the lane is full.
     pub fn request(&self, request: StsRequest) -> bool {
         self.requests.try_send(request).is_ok()
     }
 
-    /// The domains of one part whose policies should be fetched again although no mail asks.
+    /// The domains of one bucket whose policies need a refresh although no mail waits for them.
     pub fn to_refresh(&self, bucket: usize, now_ms: u64) -> Vec<Arc<str>> {
         let bucket = self.table[bucket].load();
         let wants = |known: &StsKnown| {
@@ -92,7 +92,7 @@ impl StsPolicies {
     }
 }
 
-/// The writing end. There is one.
+/// The single writer.
 pub struct StsPublisher {
     table: Table,
 }
@@ -102,7 +102,7 @@ impl StsPublisher {
         find(&self.table, domain)
     }
 
-    /// Publishes what is known of a domain from now on; nothing at all forgets it.
+    /// Publishes the state of a domain; an empty state removes it.
     pub fn publish(&self, domain: &Arc<str>, known: StsKnown) {
         let bucket = &self.table[bucket_of(domain)];
         let mut changed = Bucket::clone(&bucket.load());
@@ -113,7 +113,7 @@ impl StsPublisher {
         bucket.store(Arc::new(changed));
     }
 
-    /// Calls `each` with all that is known, in no order.
+    /// Calls `each` for every domain, in no particular order.
     pub fn for_each(&self, mut each: impl FnMut(&Arc<str>, &StsKnown)) {
         for bucket in &*self.table {
             bucket.load().iter().for_each(|(domain, known)| each(domain, known));

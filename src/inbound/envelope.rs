@@ -7,7 +7,7 @@ use crate::inbound::receiving::Receiving;
 use crate::inbound::session::Session;
 use crate::queue::CommitFault;
 use crate::queue::Recipient;
-use crate::queue::record::RecordFault;
+use crate::queue::record::outer::RecordFault;
 use crate::submit::EnvelopeBuf;
 use crate::submit::Placement;
 use crate::submit::Refusal;

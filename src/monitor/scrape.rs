@@ -28,7 +28,6 @@ use tokio::time::Instant;
 use tokio::time::sleep;
 
 use crate::control::connections::BoundedListener;
-use crate::control::connections::SILENCE_MAX;
 use crate::control::connections::Slot;
 use crate::control::connections::answering;
 use crate::monitor::destinations;
@@ -50,6 +49,11 @@ const FIGURES_AGE_MAX: Duration = Duration::from_millis(500);
 
 /// Requests that wait for distributions at a time: a quarter of the connections.
 const WAITING_MAX: usize = 16;
+
+/// How long a client may take to send a request, and to read each part of an answer.
+const SILENCE_MAX: Duration = Duration::from_secs(5);
+/// How long a connection may last.
+const LIFETIME_MAX: Duration = Duration::from_secs(60);
 
 const TEXT: &str = "text/plain; charset=utf-8";
 const EXPOSITION: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -75,7 +79,7 @@ pub async fn serve(
     observed: Arc<Observed>,
     destinations: Shelves,
 ) -> io::Result<()> {
-    let listener = BoundedListener::new(listener, SILENCE_MAX);
+    let listener = BoundedListener::new(listener, SILENCE_MAX, LIFETIME_MAX);
     let (figures, waiting) = (Mutex::default(), Semaphore::new(WAITING_MAX));
     let service = Router::new()
         .route("/metrics", get(metrics))

@@ -6,7 +6,7 @@ use serde_json::Map;
 use serde_json::Value;
 use serde_json::json;
 
-use crate::control::operators;
+use crate::control::rows;
 use crate::monitor::metrics::shard_readings;
 use crate::observe::Observed;
 use crate::observe::ShardObserved;
@@ -26,7 +26,7 @@ const TOP_DESTINATIONS: usize = 20;
 pub fn document(observed: &Observed, merged: &Merged, shelves: &[Arc<DestinationsShelf>]) -> Value {
     let process = &observed.process;
     let readings = shard_readings(observed);
-    let destinations = operators::snapshot_json(shelves, TOP_DESTINATIONS);
+    let destinations = rows::snapshot(shelves, TOP_DESTINATIONS);
     let failed = observed.partitions.iter().filter(|one| one.partition_failed.value() > 0);
     json!({
         "version": env!("CARGO_PKG_VERSION"),

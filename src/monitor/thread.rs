@@ -32,7 +32,7 @@ pub struct MonitorParts {
     /// Where each shard publishes its destinations.
     pub destinations: Shelves,
     /// Runs first on the thread: keeps it off the shards' cores.
-    pub on_start: Box<dyn FnOnce() + Send>,
+    pub on_start: Arc<dyn Fn() + Send + Sync>,
 }
 
 /// Starts the thread. It runs until the process ends.

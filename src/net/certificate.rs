@@ -1,10 +1,10 @@
-//! Certificates as they lie on disk: reading, judging, and saying what is wrong with them.
+//! Reads and checks certificates and keys on disk.
 //!
-//! Promise:  every fault names the file, the cause and the remedy. All files are judged before
-//!           anything is refused, so that an operator mends a configuration in one go.
+//! Promise:  every fault names the file, the cause and the remedy. All files are checked before any is
+//!           refused, so that an operator can correct all faults at once.
 //! Bounds:   `PEM_BYTES_MAX` per file.
-//! Time:     the caller says what time it is; an expired certificate is a warning, for mail that
-//!           is encrypted with an old certificate is better than mail in the clear.
+//! Time:     the caller passes the time. An expired certificate is only a warning, because mail
+//!           encrypted with an expired certificate is better than mail in cleartext.
 
 use std::fmt;
 use std::fs;
@@ -27,45 +27,45 @@ use x509_cert::time::Validity;
 
 use crate::net::x509::parts_of;
 
-/// Bytes of one PEM file. A chain is a few KiB, a bundle of all public authorities 250 KiB.
-/// Longer: refused, it is some other file.
+/// Bytes of one PEM file. A chain is a few KiB, a bundle of all public CAs 250 KiB. Larger files are
+/// refused.
 pub const PEM_BYTES_MAX: u64 = 1 << 20;
 
-/// Days before the end at which a certificate is warned of. A renewal that has run so late has
-/// failed more than once.
+/// Days before expiry at which the warnings begin. A renewal that is this late has failed more than
+/// once.
 pub const EXPIRY_WARNING_DAYS: u64 = 14;
 
 const DAY_S: u64 = 24 * 60 * 60;
 
-/// A certificate that can be served.
+/// A certificate with its key, ready for use.
 #[derive(Debug)]
 pub struct Loaded {
     pub key: CertifiedKey,
     pub facts: CertificateFacts,
 }
 
-/// What the start table and the metrics show of a certificate.
+/// Facts about a certificate for the start table and the metrics.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CertificateFacts {
     pub path: PathBuf,
-    /// Names it may be served for, in lower case; `*.example.com` for a wildcard.
+    /// The host names in lower case; `*.example.com` for a wildcard.
     pub names: Vec<Box<str>>,
-    /// The seconds since 1970 after which it is no longer valid.
+    /// End of validity, in seconds since 1970.
     pub not_after_s: u64,
 }
 
-/// One thing that is wrong with the TLS settings, and the file it is wrong in.
+/// A problem of the TLS settings, with the file concerned.
 #[derive(Clone, Debug, PartialEq)]
 pub struct TlsProblem {
     pub file: PathBuf,
     pub cause: TlsCause,
 }
 
-/// All that is wrong, in the order of the settings.
+/// All problems, in the order of the settings.
 #[derive(Clone, Debug, PartialEq)]
 pub struct TlsProblems(pub Vec<TlsProblem>);
 
-/// Why TLS cannot be offered as configured, or what weakens it.
+/// Why TLS cannot work as configured, or what weakens it.
 #[derive(Clone, Debug, PartialEq)]
 pub enum TlsCause {
     Unreadable(io::ErrorKind),
@@ -96,16 +96,16 @@ pub enum TlsCause {
     NoNames,
     KeyReadableByOthers,
     UnusedClientCa,
-    /// No public authorities, so that no server can be verified by its name.
+    /// No CA certificates, so no server can be verified.
     NoRoots,
-    /// Some of the authorities cannot be understood; the others serve.
+    /// Some CA certificates cannot be parsed; the others are used.
     BadRoots {
         count: usize,
     },
 }
 
 impl TlsCause {
-    /// Whether TLS works in spite of it.
+    /// Whether TLS works nevertheless.
     pub fn is_warning(&self) -> bool {
         matches!(
             self,
@@ -120,50 +120,52 @@ impl TlsCause {
         )
     }
 
-    /// What the operator can do about it.
+    /// What the operator can do.
     pub fn remedy(&self) -> &'static str {
         match self {
             TlsCause::Unreadable(io::ErrorKind::NotFound) => {
                 "correct the path in the configuration"
             }
             TlsCause::Unreadable(io::ErrorKind::PermissionDenied) => {
-                "make it readable by the user the server runs as"
+                "make the file readable for the user that the server runs as"
             }
-            TlsCause::Unreadable(_) => "make it readable",
-            TlsCause::NotAFile => "name a file, not a folder or a device",
-            TlsCause::TooLarge => "name a PEM file; this is something else",
-            TlsCause::BrokenPem => "export it again as PEM; it may have been cut or edited",
-            TlsCause::NoCertificate => "put the certificate and its chain there, as PEM",
-            TlsCause::NoKey => "put the private key there, as PEM (PKCS#8, PKCS#1 or SEC1)",
+            TlsCause::Unreadable(_) => "make the file readable",
+            TlsCause::NotAFile => "set the path of a file, not of a folder or a device",
+            TlsCause::TooLarge => "set the path of a PEM file",
+            TlsCause::BrokenPem => "export the file as PEM again; it may be truncated or edited",
+            TlsCause::NoCertificate => "put the certificate and its chain into the file, as PEM",
+            TlsCause::NoKey => "put the private key into the file, as PEM (PKCS#8, PKCS#1 or SEC1)",
             TlsCause::EncryptedKey => {
-                "remove its passphrase: openssl pkey -in KEY -out NEW, and chmod 600"
+                "remove the passphrase: openssl pkey -in KEY -out NEW, then chmod 600"
             }
             TlsCause::BadCertificate => "use an X.509 version 3 certificate",
             TlsCause::BadKey => {
                 "use an RSA (2048 bits or more), ECDSA P-256/384/521 or Ed25519 key"
             }
             TlsCause::KeyMismatch { .. } => {
-                "name the key the certificate was issued for; put the server's own certificate first"
+                "set the key of this certificate; put the server's own certificate first in the chain"
             }
-            TlsCause::BadClientCa => "put only X.509 authorities there, as PEM",
-            TlsCause::NoClientCa => {
-                "set client_ca to the authorities that issue client certificates"
-            }
-            TlsCause::NoCertificateConfigured => "name at least one certificate and key",
-            TlsCause::Unwritable(_) => "let the user the server runs as write there",
+            TlsCause::BadClientCa => "put only X.509 CA certificates into the file, as PEM",
+            TlsCause::NoClientCa => "set client_ca to the CAs that issue client certificates",
+            TlsCause::NoCertificateConfigured => "configure at least one certificate and key",
+            TlsCause::Unwritable(_) => "give the user that the server runs as write access",
             TlsCause::CannotMake => "set a host name of letters, digits, dots and hyphens",
-            TlsCause::Refused(_) => "this is a fault of ours; please report it",
+            TlsCause::Refused(_) => "this is a bug; please report it",
             TlsCause::Expired { .. } | TlsCause::ExpiresSoon { .. } => {
-                "renew it, then reload with SIGHUP"
+                "renew the certificate, then reload with SIGHUP"
             }
             TlsCause::NotYetValid => "check the clock of this machine",
-            TlsCause::NoNames => "have it issued with its host names as subject alternative names",
+            TlsCause::NoNames => {
+                "get a certificate with the host names as subject alternative names"
+            }
             TlsCause::KeyReadableByOthers => "chmod 600",
             TlsCause::UnusedClientCa => "set client_certificates, or remove client_ca",
             TlsCause::NoRoots => {
-                "install the package ca-certificates; until then mail that needs `verify` waits"
+                "install the package ca-certificates; until then mail that requires `verify` waits"
             }
-            TlsCause::BadRoots { .. } => "use X.509 authorities; the others are used meanwhile",
+            TlsCause::BadRoots { .. } => {
+                "remove the entries that are not X.509 certificates; the others are used"
+            }
         }
     }
 }
@@ -175,35 +177,43 @@ impl fmt::Display for TlsCause {
             TlsCause::Unreadable(kind) => write!(f, "cannot be read: {kind}"),
             TlsCause::NotAFile => f.write_str("is not a file"),
             TlsCause::TooLarge => write!(f, "is larger than {PEM_BYTES_MAX} bytes"),
-            TlsCause::BrokenPem => f.write_str("is broken PEM"),
-            TlsCause::NoCertificate => f.write_str("holds no certificate"),
-            TlsCause::NoKey => f.write_str("holds no private key"),
-            TlsCause::EncryptedKey => f.write_str("the private key is protected by a passphrase"),
-            TlsCause::BadCertificate => f.write_str("the certificate cannot be understood"),
-            TlsCause::BadKey => f.write_str("the private key is broken or of an unknown kind"),
+            TlsCause::BrokenPem => f.write_str("is not valid PEM"),
+            TlsCause::NoCertificate => f.write_str("contains no certificate"),
+            TlsCause::NoKey => f.write_str("contains no private key"),
+            TlsCause::EncryptedKey => f.write_str("the private key is encrypted with a passphrase"),
+            TlsCause::BadCertificate => f.write_str("the certificate cannot be parsed"),
+            TlsCause::BadKey => f.write_str("the private key is invalid or of an unsupported type"),
             TlsCause::KeyMismatch { key } => {
                 write!(f, "the key in {} belongs to another certificate", key.display())
             }
-            TlsCause::BadClientCa => f.write_str("an authority for clients cannot be understood"),
-            TlsCause::NoClientCa => f.write_str("client certificates have no authority to trust"),
+            TlsCause::BadClientCa => f.write_str("a CA certificate for clients cannot be parsed"),
+            TlsCause::NoClientCa => {
+                f.write_str("client_ca is not set, so client certificates cannot be verified")
+            }
             TlsCause::NoCertificateConfigured => f.write_str("no certificate is configured"),
             TlsCause::Unwritable(kind) => write!(f, "cannot be written: {kind}"),
             TlsCause::CannotMake => {
-                f.write_str("no self-signed certificate can be made for this host name")
+                f.write_str("no self-signed certificate can be created for this host name")
             }
-            TlsCause::Refused(error) => write!(f, "the TLS library refuses it: {error}"),
+            TlsCause::Refused(error) => write!(f, "the TLS library refuses the settings: {error}"),
             TlsCause::Expired { days: 0 } => f.write_str("the certificate expired today"),
             TlsCause::Expired { days } => write!(f, "the certificate expired {days} days ago"),
             TlsCause::ExpiresSoon { days } => write!(f, "the certificate expires in {days} days"),
             TlsCause::NotYetValid => f.write_str("the certificate is not valid yet"),
-            TlsCause::NoNames => f.write_str("the certificate names no host; SNI cannot choose it"),
-            TlsCause::KeyReadableByOthers => f.write_str("the private key is readable by others"),
-            TlsCause::UnusedClientCa => f.write_str("client_ca is set, but no client is asked"),
+            TlsCause::NoNames => {
+                f.write_str("the certificate has no host names, so SNI never selects it")
+            }
+            TlsCause::KeyReadableByOthers => {
+                f.write_str("the private key is readable by other users")
+            }
+            TlsCause::UnusedClientCa => {
+                f.write_str("client_ca is set, but client_certificates is off")
+            }
             TlsCause::NoRoots => {
-                f.write_str("no public authorities were found; no server can be verified")
+                f.write_str("no trusted CA certificates were found, so no server can be verified")
             }
             TlsCause::BadRoots { count } => {
-                write!(f, "{count} of the authorities cannot be understood")
+                write!(f, "{count} CA certificates cannot be parsed")
             }
         }
     }
@@ -231,7 +241,7 @@ impl fmt::Display for TlsProblems {
 impl std::error::Error for TlsProblem {}
 impl std::error::Error for TlsProblems {}
 
-/// Notes what is wrong while files are read.
+/// Collects problems while files are read.
 #[derive(Debug, Default)]
 pub struct Notes {
     pub faults: Vec<TlsProblem>,
@@ -245,7 +255,7 @@ impl Notes {
     }
 }
 
-/// Reads and judges one certificate with its key. `None` when a fault was noted.
+/// Reads and checks one certificate with its key. `None` if a fault was noted.
 pub fn load(
     certificate: &Path,
     key: &Path,
@@ -278,7 +288,7 @@ pub fn load(
     }
 }
 
-/// All certificates of a PEM file, in its order; at least one.
+/// All certificates of a PEM file in order; at least one.
 pub fn read_certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsCause> {
     let text = read(path)?;
     let chain: Result<Vec<_>, pem::Error> = CertificateDer::pem_slice_iter(&text).collect();
@@ -295,7 +305,7 @@ fn read_key(path: &Path) -> Result<PrivateKeyDer<'static>, TlsCause> {
         Ok(key) => Ok(key),
         Err(pem::Error::NoItemsFound) if is_encrypted(&text) => Err(TlsCause::EncryptedKey),
         Err(pem::Error::NoItemsFound) => Err(TlsCause::NoKey),
-        // OpenSSL's old form of encryption puts header lines where base64 is due.
+        // OpenSSL's old encrypted format has header lines before the base64.
         Err(_) if is_encrypted(&text) => Err(TlsCause::EncryptedKey),
         Err(_) => Err(TlsCause::BrokenPem),
     }
@@ -308,7 +318,7 @@ fn is_encrypted(text: &[u8]) -> bool {
 
 fn read(path: &Path) -> Result<Vec<u8>, TlsCause> {
     let unreadable = |error: io::Error| TlsCause::Unreadable(error.kind());
-    // Asked before opening: to open a named pipe would wait for its writer.
+    // Before opening, because opening a named pipe would wait for a writer.
     if !fs::metadata(path).map_err(unreadable)?.is_file() {
         return Err(TlsCause::NotAFile);
     }
@@ -335,10 +345,10 @@ fn note_err<T>(result: Result<T, TlsCause>, file: &Path, notes: &mut Notes) -> O
     }
 }
 
-/// What a certificate says of itself.
+/// The facts of the first certificate of a chain.
 struct Leaf {
     facts: CertificateFacts,
-    /// The seconds since 1970 before which it is not yet valid.
+    /// Start of validity, in seconds since 1970.
     not_before_s: u64,
 }
 

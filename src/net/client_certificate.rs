@@ -1,9 +1,9 @@
-//! Client certificates: who the peer says it is, and whether that was proven.
+//! Client certificates: the peer's identity, and whether it was verified.
 //!
-//! Promise:  possession of the key is always proven (the handshake's signature). Whether the
-//!           certificate leads to a trusted authority is a fact for the log and for policy; only
-//!           `Required` makes it a condition of the connection. Many senders present their own
-//!           server's certificate to everybody, and mail from them must not be lost for it.
+//! Promise:  the client always proves possession of the key, by the signature of the handshake.
+//!           Whether a trusted CA issued the certificate is a fact for the log and for policy; only
+//!           `Required` makes it a condition of the connection. Many senders present the certificate
+//!           of their own server to everybody, and their mail must not be refused for it.
 
 use std::sync::Arc;
 
@@ -21,19 +21,19 @@ use webpki::EndEntityCert;
 
 use crate::net::x509::subject_of;
 
-/// What became known of the client during the handshake.
+/// The certificate of a client.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ClientCertificate {
-    /// It presented none, or was not asked.
+    /// None presented, or none requested.
     None,
-    /// Issued by an authority of `client_ca`, and valid now.
+    /// Issued by a CA of `client_ca`, and currently valid.
     Verified { subject: Box<str> },
-    /// The key is its own, but nobody we trust vouches for the name.
+    /// The client holds the key, but no trusted CA issued the certificate.
     Unverified { subject: Box<str>, cause: Box<str> },
 }
 
 impl ClientCertificate {
-    /// The verdict on the chain that a finished handshake left behind.
+    /// Verifies the chain of a finished handshake.
     pub fn judge(
         chain: Option<&[CertificateDer<'_>]>,
         verifier: Option<&Arc<dyn ClientCertVerifier>>,
@@ -53,7 +53,7 @@ impl ClientCertificate {
     }
 }
 
-/// Asks for a certificate, and takes any whose key the client holds.
+/// Requests a certificate and accepts any whose key the client holds.
 #[derive(Debug)]
 pub struct AskOnly(pub Arc<dyn ClientCertVerifier>);
 
@@ -72,7 +72,7 @@ impl ClientCertVerifier for AskOnly {
         _intermediates: &[CertificateDer<'_>],
         _now: UnixTime,
     ) -> Result<ClientCertVerified, Error> {
-        // The chain is judged after the handshake, by `ClientCertificate::judge`.
+        // `ClientCertificate::judge` verifies the chain after the handshake.
         match EndEntityCert::try_from(end_entity) {
             Ok(_) => Ok(ClientCertVerified::assertion()),
             Err(_) => Err(CertificateError::BadEncoding.into()),

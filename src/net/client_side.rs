@@ -17,11 +17,11 @@ use crate::net::tls_fault::TlsFault;
 use crate::net::x509::issuer_of;
 use crate::net::x509::subject_of;
 
-/// Our half of a connection that we have opened.
+/// The client role of a connection.
 pub(in crate::net) struct ClientSide {
     connection: UnbufferedClientConnection,
     client: Arc<TlsClient>,
-    /// Until the handshake is done.
+    /// `None` after the handshake.
     expected: Option<Box<Expected>>,
 }
 
@@ -51,10 +51,11 @@ impl ClientSide {
         &mut self.connection
     }
 
-    /// The host and what it has proven. rustls does not look again at the certificate of a session
-    /// that it resumes; this does.
+    /// The server name and the verified certificate. Also verifies the certificate of a resumed
+    /// session, which rustls does not.
     pub(in crate::net) fn settle(&mut self) -> Result<(Box<str>, ServerCertificate), TlsFault> {
-        let expected = self.expected.take().expect("a handshake is settled once");
+        let expected =
+            self.expected.take().expect("`settle` is called once, at the end of the handshake");
         let Some([leaf, others @ ..]) = self.connection.peer_certificates() else {
             return Err(Error::NoCertificatesPresented.into());
         };
@@ -78,7 +79,7 @@ impl ClientSide {
     }
 }
 
-/// The name a host is known by in a handshake. An address in brackets is an address.
+/// The TLS server name of a host. Brackets of an address literal are removed.
 fn name_of(host: &str) -> Option<ServerName<'static>> {
     let literal = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
     let literal = literal.map(|address| address.strip_prefix("IPv6:").unwrap_or(address));

@@ -1,12 +1,12 @@
-//! DANE for SMTP: whether what a server shows is what its TLSA records promise (RFC 7672).
+//! DANE for SMTP: verifies the certificate chain of a server by its TLSA records (RFC 7672).
 //!
-//! Promise:  pure. A server passes only by a record that matches; nothing here falls back on the
-//!           public authorities. Whether the records may be trusted (DNSSEC) is for the caller.
-//! Usages:   2 (DANE-TA) and 3 (DANE-EE). The others are unusable for SMTP (RFC 7672 s3.1.3), and
-//!           so is a record whose fields or length make no sense.
-//! EE:       the key is everything: names, dates and issuers say nothing (RFC 7672 s3.1.1).
-//! TA:       the chain must lead to the certificate that matched, and bear a name that is asked
-//!           for (RFC 7672 s3.1.2).
+//! Promise:  pure. A server passes only if a record matches, without fallback to public CAs. The caller
+//!           decides whether the records are authentic (DNSSEC).
+//! Usages:   2 (DANE-TA) and 3 (DANE-EE). Others are unusable for SMTP (RFC 7672 s3.1.3), as are
+//!           records with unknown fields or a wrong length.
+//! EE:       only the key counts; names, dates and issuers are ignored (RFC 7672 s3.1.1).
+//! TA:       the chain must lead to the matching certificate and have an expected name (RFC 7672
+//!           s3.1.2).
 
 use aws_lc_rs::digest;
 use rustls::CertificateError;
@@ -32,7 +32,7 @@ const EXACT: u8 = 0;
 const SHA_256: u8 = 1;
 const SHA_512: u8 = 2;
 
-/// One TLSA record, as it came from DNS (RFC 6698 s2.1).
+/// One TLSA record (RFC 6698 s2.1).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TlsaRecord {
     pub usage: u8,
@@ -42,8 +42,8 @@ pub struct TlsaRecord {
 }
 
 impl TlsaRecord {
-    /// Whether a mail server can be held to it. A host with records of which none is usable must
-    /// speak TLS, with any certificate (RFC 7672 s2.2).
+    /// Whether the record can verify a mail server. A host with only unusable records must use TLS, with
+    /// any certificate (RFC 7672 s2.2).
     pub fn is_usable(&self) -> bool {
         let length_fits = match self.matching {
             EXACT => !self.data.is_empty(),
@@ -71,19 +71,19 @@ impl TlsaRecord {
         }
     }
 
-    /// A root that is in the record itself, so that the server need not send it.
+    /// The CA certificate if the record itself contains it, so that the server need not send it.
     fn carried_root(&self) -> Option<CertificateDer<'_>> {
         let whole = self.selector == WHOLE_CERTIFICATE && self.matching == EXACT;
         (whole && self.usage == TRUST_ANCHOR).then(|| CertificateDer::from(&*self.data))
     }
 }
 
-/// Whether any of the records can be used.
+/// Whether any record is usable.
 pub fn any_usable(records: &[TlsaRecord]) -> bool {
     records.iter().any(TlsaRecord::is_usable)
 }
 
-/// What a server has shown, and how it is looked at.
+/// The chain that a server has sent, and how to verify it.
 pub(in crate::net) struct Shown<'a> {
     pub leaf: &'a CertificateDer<'a>,
     pub others: &'a [CertificateDer<'a>],
@@ -92,7 +92,7 @@ pub(in crate::net) struct Shown<'a> {
 }
 
 impl Shown<'_> {
-    /// Whether the chain leads to one of `roots` and is for one of `names`.
+    /// Verifies that the chain leads to one of `roots` and is valid for one of `names`.
     pub fn verify(&self, roots: &RootCertStore, names: &[&ServerName<'_>]) -> Result<(), Error> {
         let leaf = ParsedCertificate::try_from(self.leaf)?;
         let known = self.algorithms.all;
@@ -107,8 +107,8 @@ impl Shown<'_> {
         verdict
     }
 
-    /// Whether the records vouch for it. No record that matches is
-    /// `ApplicationVerificationFailure`; what else is wrong is told as it is.
+    /// Verifies the chain by the records. `ApplicationVerificationFailure`: no record matches; other
+    /// errors are returned as they are.
     pub fn verify_dane(
         &self,
         records: &[TlsaRecord],
@@ -137,7 +137,7 @@ fn anchor_of(certificate: &CertificateDer<'_>) -> Option<TrustAnchor<'static>> {
     anchor_from_trusted_cert(certificate).ok().map(|anchor| anchor.to_owned())
 }
 
-/// RFC 7671 s9: of two digests over the same thing only the stronger one counts.
+/// RFC 7671 s9: of several digests with the same usage and selector only the strongest counts.
 fn counts(record: &TlsaRecord, records: &[TlsaRecord]) -> bool {
     let outdone = |other: &TlsaRecord| {
         other.matching == SHA_512

@@ -1,13 +1,12 @@
-//! The network above the socket: TLS both ways, MTA-STS, names; source addresses later.
+//! The network above the socket: TLS in both roles, DANE, MTA-STS, the resolver, proxies.
 //!
-//! Owner:    a `TlsServer` is an immutable snapshot, shared by all shards as `Arc`; a reload builds
-//!           a new one and replaces it as a whole; a `TlsClient` likewise. A `Channel` belongs to one
-//!           session or transfer of one shard, a `Resolver` to one shard.
-//! Promise:  plaintext comes out exactly as the peer sent it or not at all, and a connection that
-//!           ends without `close_notify` is never taken for a clean end.
-//! Bounds:   an idle TLS connection holds its keys and no buffer. What a peer has sent of an
-//!           unfinished record (18 KiB at most) is held, and nothing else. A `Resolver` has bounds of
-//!           its own.
+//! Owner:    a `TlsServer` or `TlsClient` is an immutable snapshot, shared by all shards as `Arc`; a
+//!           reload builds a new one. A `Channel` belongs to one session or transfer of one shard, a
+//!           `Resolver` to one shard.
+//! Promise:  plaintext is delivered exactly as the peer sent it or not at all. A connection that ends
+//!           without `close_notify` is never taken for a clean end.
+//! Bounds:   an idle TLS connection holds its keys and no buffer, except the received part of an
+//!           incomplete record (18 KiB at most). A `Resolver` has its own bounds.
 //! Home of:  rustls, webpki, x509-cert, rcgen, aws-lc-rs, hickory-proto. No other folder names them.
 
 pub mod certificate;

@@ -1,10 +1,10 @@
-//! MTA-STS: what a domain has published about the TLS of its hosts (RFC 8461).
+//! MTA-STS: the TLS policy that a domain publishes for its mail hosts (RFC 8461).
 //!
-//! Pure: records and policies as they are read, and when a policy is to be fetched.
-//! Promise:  a policy that was fetched holds until its `max_age` ends, whatever happens meanwhile:
-//!           neither a record that is gone nor a fetch that fails takes it back (RFC 8461 s5.1).
+//! Pure: parses records and policies, and decides when a policy must be fetched.
+//! Promise:  a fetched policy holds for its `max_age`, even if the record disappears or a later fetch
+//!           fails (RFC 8461 s5.1).
 //! Bounds:   `POLICY_BYTES_MAX`, `MX_PATTERNS_MAX`.
-//! Time:     the caller says what time it is.
+//! Time:     the caller passes the time.
 
 use std::fmt;
 use std::sync::Arc;
@@ -17,20 +17,20 @@ pub const POLICY_BYTES_MAX: usize = 64 << 10;
 /// Patterns of a policy. The largest known have a dozen. More: the policy is invalid.
 pub const MX_PATTERNS_MAX: usize = 256;
 
-/// A year, the most that a policy may ask for (RFC 8461 s3.2). More is taken for a year.
+/// A year, the largest `max_age` (RFC 8461 s3.2). Larger values count as a year.
 pub const MAX_AGE_S_MAX: u64 = 31_557_600;
 
-/// How long a policy that could not be fetched is not asked for again (RFC 8461 s3.3).
+/// The delay before another fetch after a failed one (RFC 8461 s3.3).
 pub const RETRY_MS: u64 = 5 * 60 * 1000;
 
 const HOUR_MS: u64 = 60 * 60 * 1000;
-/// How exactly the last use of a policy is known.
+/// Resolution of the time of last use.
 const USED_EVERY_MS: u64 = 6 * HOUR_MS;
-/// A policy counts as in use for its `max_age` after its last use, and for so long at least.
+/// A policy counts as in use for its `max_age` after its last use, and at least for this long.
 const IN_USE_MS_MIN: u64 = 24 * HOUR_MS;
 
-/// The id of the one valid record among the TXT records of `_mta-sts.DOMAIN`. Without one, or with
-/// several, the domain has none (RFC 8461 s3.1).
+/// The id of the single valid record among the TXT records of `_mta-sts.DOMAIN`. `None` if there is no
+/// valid record or more than one (RFC 8461 s3.1).
 pub fn policy_id<'a>(records: impl IntoIterator<Item = &'a [u8]>) -> Option<Box<str>> {
     let mut fields = records.into_iter().filter_map(fields_of_record);
     let only = fields.next()?;
@@ -48,33 +48,33 @@ pub fn policy_id<'a>(records: impl IntoIterator<Item = &'a [u8]>) -> Option<Box<
 
 const WSP: [char; 2] = [' ', '\t'];
 
-/// What follows the version, if that is the right one.
+/// The text after the version, if the version is right.
 fn fields_of_record(record: &[u8]) -> Option<&str> {
     let rest = std::str::from_utf8(record).ok()?.strip_prefix("v=STSv1")?;
     rest.trim_start_matches(WSP).strip_prefix(';')
 }
 
-/// How a policy is meant.
+/// The mode of a policy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StsMode {
-    /// Hosts that fail are not delivered to.
+    /// No delivery to hosts that fail verification.
     Enforce,
-    /// Failures are reported, and that is all.
+    /// Failures are only reported.
     Testing,
     /// The domain has withdrawn its policy.
     None,
 }
 
-/// A policy as it was published.
+/// A published policy.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StsPolicy {
     pub mode: StsMode,
-    /// Lower case, without the dot of the root; a wildcard keeps its `*.`.
+    /// In lower case without a trailing dot; a wildcard keeps its `*.`.
     pub mx: Vec<Box<str>>,
     pub max_age_s: u64,
 }
 
-/// Why a policy cannot be understood.
+/// Why a policy is invalid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StsPolicyFault {
     NotText,
@@ -85,7 +85,7 @@ pub enum StsPolicyFault {
     BadMaxAge,
     BadMx,
     TooManyMx,
-    /// `mode` asks for hosts and none is named.
+    /// The mode requires hosts, but the policy lists none.
     NoMx,
 }
 
@@ -93,20 +93,20 @@ impl fmt::Display for StsPolicyFault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             StsPolicyFault::NotText => "the policy is not text",
-            StsPolicyFault::BadLine => "a line of the policy has no key",
-            StsPolicyFault::BadVersion => "the policy's version is not STSv1",
-            StsPolicyFault::BadMode => "the policy has no known mode",
-            StsPolicyFault::BadMaxAge => "the policy has no good max_age",
-            StsPolicyFault::BadMx => "the policy has an mx that is no host",
-            StsPolicyFault::TooManyMx => "the policy names too many hosts",
-            StsPolicyFault::NoMx => "the policy names no host",
+            StsPolicyFault::BadLine => "a line of the policy is not `key: value`",
+            StsPolicyFault::BadVersion => "the version of the policy is not STSv1",
+            StsPolicyFault::BadMode => "the mode of the policy is missing or unknown",
+            StsPolicyFault::BadMaxAge => "the max_age of the policy is missing or invalid",
+            StsPolicyFault::BadMx => "an mx of the policy is not a host name",
+            StsPolicyFault::TooManyMx => "the policy lists too many hosts",
+            StsPolicyFault::NoMx => "the policy lists no hosts",
         })
     }
 }
 
 impl StsPolicy {
-    /// RFC 8461 s3.2: `key: value` lines that end in LF or CRLF. Unknown keys are passed over, and
-    /// of a key given twice, other than `mx`, the first counts.
+    /// RFC 8461 s3.2: `key: value` lines that end in LF or CRLF. Unknown keys are ignored; of repeated
+    /// keys other than `mx` the first counts.
     pub fn parse(text: &[u8]) -> Result<StsPolicy, StsPolicyFault> {
         let text = std::str::from_utf8(text).map_err(|_| StsPolicyFault::NotText)?;
         let (mut version, mut mode, mut max_age) = (None, None, None);
@@ -142,7 +142,7 @@ impl StsPolicy {
         Ok(StsPolicy { mode, mx, max_age_s })
     }
 
-    /// The policy as `parse` reads it.
+    /// The policy as text that `parse` reads.
     pub fn text(&self) -> String {
         let mode = match self.mode {
             StsMode::Enforce => "enforce",
@@ -153,13 +153,13 @@ impl StsPolicy {
         format!("version: STSv1\nmode: {mode}\n{mx}max_age: {}\n", self.max_age_s)
     }
 
-    /// Bytes of memory that it takes, about.
+    /// Approximate memory use in bytes.
     pub fn bytes(&self) -> usize {
         let patterns = self.mx.iter().map(|pattern| pattern.len() + size_of::<Box<str>>());
         size_of::<StsPolicy>() + patterns.sum::<usize>()
     }
 
-    /// Whether `host` is one of the policy's hosts. A wildcard stands for one label (s4.1).
+    /// Whether the policy lists `host`. A wildcard matches one label (s4.1).
     pub fn matches(&self, host: &str) -> bool {
         let host = host.strip_suffix('.').unwrap_or(host).to_ascii_lowercase();
         let parent = host.split_once('.').map(|(_, parent)| parent);
@@ -187,39 +187,39 @@ fn pattern_of(text: &str) -> Option<Box<str>> {
     fits.then(|| text.to_ascii_lowercase().into())
 }
 
-/// Whether the policy file should be fetched.
+/// Whether and when to fetch the policy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StsFetch {
-    /// What is known is good, or was asked for in vain a moment ago.
+    /// The known policy is current, or the last fetch has just failed.
     No,
-    /// What is known still holds, and half of its time is over. Mail need not wait for it.
+    /// The known policy holds, but half of its time is over. Mail does not wait for the fetch.
     Soon,
-    /// Before mail goes out: the domain announces something that is not known.
+    /// Before mail is sent: the domain announces a policy that is not known.
     First,
 }
 
-/// What to do about a domain.
+/// The policy of a domain, and whether to fetch it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StsAnswer {
-    /// The policy that holds now.
+    /// The policy in force.
     pub policy: Option<Arc<StsPolicy>>,
     pub fetch: StsFetch,
 }
 
-/// What is known of a domain.
+/// The known state of a domain.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct StsKnown {
     pub policy: Option<Arc<StsFetched>>,
     pub failed: Option<Arc<StsFailed>>,
 }
 
-/// A policy that was fetched.
+/// A fetched policy.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StsFetched {
     pub id: Box<str>,
     pub policy: Arc<StsPolicy>,
     pub fetched_ms: u64,
-    /// When mail last found a host of the domain under this policy, to a few hours; 0: never.
+    /// When mail was last sent under this policy, within a few hours; 0: never.
     pub used_ms: u64,
 }
 
@@ -237,34 +237,34 @@ impl StsFetched {
         self.fetched_ms.saturating_add(self.policy.max_age_s * 1000)
     }
 
-    /// Half of its time is over: it is fetched again, so that it does not end while it is needed.
+    /// Half of its time is over: it must be fetched again, so that it does not expire while in use.
     fn is_old(&self, now_ms: u64) -> bool {
         now_ms >= self.fetched_ms.saturating_add(self.policy.max_age_s * 500)
     }
 
-    /// Whether mail was sent under it within its `max_age`.
+    /// Whether mail was sent under the policy within its `max_age`.
     pub fn is_in_use(&self, now_ms: u64) -> bool {
         let while_ms = (self.policy.max_age_s * 1000).max(IN_USE_MS_MIN);
         self.used_ms > 0 && now_ms < self.used_ms.saturating_add(while_ms)
     }
 
-    /// Whether its use now is news.
+    /// Whether a use now must be recorded.
     pub fn is_use_new(&self, now_ms: u64) -> bool {
         now_ms >= self.used_ms.saturating_add(USED_EVERY_MS)
     }
 
-    /// Whether it should be fetched again although no mail asks for it.
+    /// Whether to fetch the policy again although no mail is waiting for it.
     pub fn wants_refresh(&self, now_ms: u64) -> bool {
         self.is_in_use(now_ms) && self.is_old(now_ms) && now_ms < self.expires_ms()
     }
 }
 
 impl StsKnown {
-    /// What holds for the domain, whose record announces `id` now, or nothing.
+    /// The policy in force and the fetch decision for a domain whose record announces `id`.
     pub fn answer(&self, id: Option<&str>, now_ms: u64) -> StsAnswer {
         let holding = self.policy.as_ref().filter(|fetched| now_ms < fetched.expires_ms());
         let has_failed = self.failed.as_ref().is_some_and(|failed| {
-            // A clock that was set back makes no failure last longer.
+            // A clock that was set back must not extend the failure.
             let lasts = failed.until_ms.saturating_sub(RETRY_MS)..failed.until_ms;
             Some(&*failed.id) == id && lasts.contains(&now_ms)
         });
@@ -280,12 +280,12 @@ impl StsKnown {
     }
 }
 
-/// The domain as policies are kept by: names know no case.
+/// The key of a domain: in lower case without a trailing dot.
 pub fn key_of(domain: &str) -> Arc<str> {
     domain.strip_suffix('.').unwrap_or(domain).to_ascii_lowercase().into()
 }
 
-/// The host whose web server has the policy of `domain`.
+/// The host of the web server with the policy of `domain`.
 pub fn policy_host(domain: &str) -> String {
     format!("mta-sts.{}", key_of(domain))
 }

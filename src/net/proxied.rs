@@ -1,12 +1,12 @@
-//! Connections that go out by a proxy: SOCKS 5, and the PROXY protocol to one that connects onward.
+//! Outgoing connections through a proxy: SOCKS 5, or the PROXY protocol.
 //!
-//! Owner:    whoever asked for the connection.
-//! Promise:  a stream that is returned is as one that was connected to the destination itself: not
-//!           a byte of what the server behind the proxy says has been taken.
-//! Bounds:   all of it together lasts `limit` at most, however slowly the proxy speaks; of its
-//!           answers at most `READ_BYTES_MAX` bytes are held.
-//! Blame:    `Unusable` is the proxy's own trouble and says nothing of the destination. What comes
-//!           after the proxy was told where to connect may be either's.
+//! Owner:    the caller.
+//! Promise:  a returned stream behaves like a direct connection to the destination: no byte of the
+//!           remote server has been consumed.
+//! Bounds:   the whole dialogue takes at most `limit`, however slow the proxy is; at most
+//!           `READ_BYTES_MAX` bytes of replies are held.
+//! Blame:    a fault before the connect request is the proxy's and says nothing about the
+//!           destination; a later fault may be of either.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -23,33 +23,33 @@ use crate::wire::socks5::Socks5;
 use crate::wire::socks5::Socks5Fault;
 use crate::wire::socks5::Socks5Step;
 
-/// Why a proxy gave no connection.
+/// Why a connection through a proxy failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ProxyFault {
-    /// It cannot be connected to.
+    /// The connection to the proxy failed.
     Connect(IoFault),
-    /// It was silent, or the connection to it broke, before it was told where to connect.
+    /// No reply, or the connection to the proxy broke, before the connect request.
     Lost(IoFault),
-    /// What it said, or refused.
+    /// An error or refusal of the proxy.
     Socks5(Socks5Fault),
-    /// The connection to it broke behind that.
+    /// The connection to the proxy broke after the connect request.
     LostAsked(IoFault),
-    /// The source address and the destination are of two families.
+    /// The source address and the destination have different address families.
     Families,
 }
 
 impl ProxyFault {
-    /// Whether the destination could not be reached, as far as the proxy knows.
+    /// Whether the proxy could not reach the destination.
     pub fn is_of_destination(&self) -> bool {
         match self {
             ProxyFault::Socks5(Socks5Fault::Refused(refusal)) => refusal.is_of_destination(),
-            // It waits for the destination as we wait for it.
+            // The proxy was waiting for the destination.
             ProxyFault::LostAsked(fault) => *fault == IoFault::TimedOut,
             _ => false,
         }
     }
 
-    /// Whether another destination would fare the same.
+    /// Whether other destinations would fail in the same way.
     pub fn is_of_all(&self) -> bool {
         match self {
             ProxyFault::Connect(_) | ProxyFault::Lost(_) => true,
@@ -66,25 +66,28 @@ impl ProxyFault {
 impl fmt::Display for ProxyFault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            ProxyFault::Connect(fault) => write!(f, "it cannot be connected to: {fault}"),
-            ProxyFault::Lost(IoFault::TimedOut) => f.write_str("it did not answer in time"),
-            ProxyFault::Lost(fault) => write!(f, "it did not let us in: {fault}"),
+            ProxyFault::Connect(fault) => write!(f, "cannot connect: {fault}"),
+            ProxyFault::Lost(IoFault::TimedOut) => f.write_str("no reply in time"),
+            ProxyFault::Lost(fault) => {
+                write!(f, "connection lost before the connect request: {fault}")
+            }
             ProxyFault::Socks5(fault) => fault.fmt(f),
-            ProxyFault::LostAsked(IoFault::TimedOut) => f.write_str("no connection in time"),
+            ProxyFault::LostAsked(IoFault::TimedOut) => {
+                f.write_str("no connection to the destination in time")
+            }
             ProxyFault::LostAsked(fault) => {
-                write!(f, "it broke off instead of connecting: {fault}")
+                write!(f, "connection lost after the connect request: {fault}")
             }
-            ProxyFault::Families => {
-                f.write_str("the source address is not of the family of the destination")
-            }
+            ProxyFault::Families => f.write_str(
+                "the source address and the destination have different address families",
+            ),
         }
     }
 }
 
 impl std::error::Error for ProxyFault {}
 
-/// A connection to `to` by the SOCKS 5 proxy at `proxy`. The deadline of the stream is clear
-/// afterwards.
+/// Connects to `to` through the SOCKS 5 proxy at `proxy`. The returned stream has no deadline.
 pub async fn by_socks5(
     proxy: SocketAddr,
     login: Option<&ProxyLogin>,
@@ -93,7 +96,7 @@ pub async fn by_socks5(
 ) -> Result<Stream, ProxyFault> {
     let end = timer::now() + limit;
     let mut stream = rt::connect(proxy, None, limit).await.map_err(ProxyFault::Connect)?;
-    // One for all of it, so that dripping answers do not last.
+    // One deadline for the whole dialogue, so that slow replies cannot extend it.
     stream.deadline().set_in(end.saturating_duration_since(timer::now()));
     let mut out = Vec::new();
     let mut dialogue = Socks5::new(to, login, &mut out);
@@ -122,8 +125,9 @@ async fn exchange(stream: &mut Stream, out: &mut Vec<u8>, input: &mut [u8]) -> R
     stream.read_exact(input).await
 }
 
-/// A connection to the proxy at `proxy` that has been told to connect from `from` to `to`. It does
-/// not answer: where it cannot connect it ends the connection. The deadline is clear afterwards.
+/// Connects to the proxy at `proxy` and sends a PROXY header for a connection from `from` to `to`.
+/// The proxy does not reply; if it cannot connect, it closes the connection. The returned stream has
+/// no deadline.
 pub async fn by_proxy_protocol(
     proxy: SocketAddr,
     from: SocketAddr,

@@ -18,7 +18,7 @@ pub(in crate::net) const RECORD_BYTES_MAX: usize = HEADER_BYTES + RECORD_BODY_BY
 const FRAGMENT_BYTES: usize = 16 << 10;
 const RECORD_EXTRA_BYTES: usize = HEADER_BYTES + 8 + 16 + 1;
 
-/// Where a call puts what it yields.
+/// The output of a call: plaintext for the caller, records for the peer.
 pub(in crate::net) struct Flow<'a> {
     room: &'a mut [u8],
     produced: usize,
@@ -38,7 +38,7 @@ impl<'a> Flow<'a> {
         self.produced == self.room.len()
     }
 
-    /// Takes as much of `plaintext` as there is room for.
+    /// Copies as much of `plaintext` as fits; returns the number of bytes.
     fn fill_from(&mut self, plaintext: &[u8]) -> usize {
         let room = &mut self.room[self.produced..];
         let count = plaintext.len().min(room.len());
@@ -48,11 +48,11 @@ impl<'a> Flow<'a> {
     }
 }
 
-/// Plaintext that had no room.
+/// Plaintext that did not fit into `room`.
 #[derive(Default)]
 pub(in crate::net) struct Held {
     bytes: Vec<u8>,
-    /// How much of `bytes` has been yielded.
+    /// How much of `bytes` was yielded.
     at: usize,
 }
 
@@ -77,27 +77,29 @@ impl Held {
     }
 }
 
-/// What our side has to say.
+/// What to send to the peer.
 #[derive(Clone, Copy)]
 pub(in crate::net) enum Outgoing<'a> {
     Plaintext(&'a [u8]),
     CloseNotify,
 }
 
-/// What one step of rustls came to.
+/// The result of one step of rustls.
 pub(in crate::net) enum Event {
+    /// Call again.
     Again,
-    Starved,
-    Said,
+    NeedsInput,
+    /// `Outgoing` was encrypted.
+    Sent,
     PeerClosed,
 }
 
-/// Obeys what rustls asks for. The same for both sides of a connection.
+/// Carries out what rustls asks for, in either role.
 pub(in crate::net) fn step<Side>(
     status: UnbufferedStatus<'_, '_, Side>,
     flow: &mut Flow<'_>,
     held: &mut Held,
-    words: Option<Outgoing<'_>>,
+    outgoing: Option<Outgoing<'_>>,
 ) -> (usize, Result<Event, rustls::Error>) {
     let mut discard = status.discard;
     let event = match status.state {
@@ -108,7 +110,7 @@ pub(in crate::net) fn step<Side>(
                 match record {
                     Ok(record) => {
                         discard += record.discard;
-                        // Order: nothing may overtake what is held already.
+                        // Keeps the order: held plaintext comes first.
                         let taken =
                             if held.is_empty() { flow.fill_from(record.payload) } else { 0 };
                         held.bytes.extend_from_slice(&record.payload[taken..]);
@@ -131,31 +133,31 @@ pub(in crate::net) fn step<Side>(
             Ok(Event::Again)
         }
         Ok(ConnectionState::PeerClosed) => Ok(Event::PeerClosed),
-        Ok(ConnectionState::WriteTraffic(traffic)) => match words {
-            Some(words) => speak(traffic, words, flow.out).map(|()| Event::Said),
-            None => Ok(Event::Starved),
+        Ok(ConnectionState::WriteTraffic(traffic)) => match outgoing {
+            Some(outgoing) => encrypt(traffic, outgoing, flow.out).map(|()| Event::Sent),
+            None => Ok(Event::NeedsInput),
         },
         Ok(ConnectionState::ReadEarlyData(_)) => {
             Err(rustls::Error::General("early data was not offered".to_owned()))
         }
-        Ok(_) => Ok(Event::Starved),
+        Ok(_) => Ok(Event::NeedsInput),
     };
     (discard, event)
 }
 
-fn speak<Side>(
+fn encrypt<Side>(
     mut traffic: WriteTraffic<'_, Side>,
-    words: Outgoing<'_>,
+    outgoing: Outgoing<'_>,
     out: &mut Vec<u8>,
 ) -> Result<(), rustls::Error> {
-    let wanted = match words {
+    let wanted = match outgoing {
         Outgoing::Plaintext(text) => {
             text.len() + (text.len() / FRAGMENT_BYTES + 1) * RECORD_EXTRA_BYTES
         }
         Outgoing::CloseNotify => 2 + RECORD_EXTRA_BYTES,
     };
     append(out, wanted, |room| {
-        let written = match words {
+        let written = match outgoing {
             Outgoing::Plaintext(text) => traffic.encrypt(text, room),
             Outgoing::CloseNotify => traffic.queue_close_notify(room),
         };
@@ -166,7 +168,7 @@ fn speak<Side>(
     })
 }
 
-/// Appends what `write` writes into room of `wanted` bytes, or of as many as it then asks for.
+/// Appends the output of `write`, which gets `wanted` bytes of room, or more if it asks for more.
 fn append(
     out: &mut Vec<u8>,
     wanted: usize,
@@ -190,7 +192,7 @@ fn append(
     }
 }
 
-/// Where the first record at or behind `from` begins that is not whole.
+/// The offset of the first incomplete record at or after `from`.
 pub(in crate::net) fn whole_records(bytes: &[u8], from: usize) -> usize {
     let mut at = from;
     while let Some(len) = record_len(&bytes[at..])
@@ -201,14 +203,14 @@ pub(in crate::net) fn whole_records(bytes: &[u8], from: usize) -> usize {
     at
 }
 
-/// Header and body of the record at the front, once its header has come.
+/// The length of the first record with its header, once the header is complete.
 fn record_len(bytes: &[u8]) -> Option<usize> {
     let header = bytes.get(..HEADER_BYTES)?;
     Some(HEADER_BYTES + usize::from(u16::from_be_bytes([header[3], header[4]])))
 }
 
-/// Moves what is missing of the record at `at` to `pending`: first its header, then its body, and
-/// nothing of the record after it. Says how much that was.
+/// Moves the missing part of the record at `at` to `pending`: first its header, then its body, and
+/// nothing of the next record. Returns the number of bytes.
 pub(in crate::net) fn top_up(pending: &mut Vec<u8>, at: usize, input: &[u8]) -> usize {
     let here = pending.len() - at;
     // rustls refuses a length that is too large as soon as it sees the header.

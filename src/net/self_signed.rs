@@ -1,11 +1,10 @@
-//! The certificate of a server that was given none.
+//! The self-signed certificate of a server without a configured one.
 //!
-//! Promise:  the same certificate at every start, so that peers which remember it are not
-//!           alarmed; a new one when the host name has changed, or the old one nears its end or
-//!           does not fit its key.
+//! Promise:  the same certificate at every start, for peers that remember it; a new one if the host
+//!           name has changed, if the certificate expires soon, or if it does not match its key.
 //! Files:    `self-signed.crt` and `self-signed.key` (mode 0600) in a folder of mode 0700. Each is
-//!           written beside its place, synced, and renamed. A crash between the two renames leaves
-//!           a pair that does not match, which the next start finds out and makes anew.
+//!           written to a temporary file, synced and renamed. After a crash between the two renames
+//!           the pair does not match, and the next start creates a new one.
 
 use std::fs;
 use std::fs::DirBuilder;
@@ -32,16 +31,16 @@ use crate::net::certificate::TlsCause;
 use crate::net::certificate::TlsProblem;
 use crate::net::tls_server;
 
-/// Days that a self-signed certificate lives. Nobody checks it, so this only bounds how long a
-/// stolen key is of use.
+/// Validity of a self-signed certificate in days. Only limits the use of a stolen key, because peers
+/// do not verify the certificate.
 pub const SELF_SIGNED_DAYS: u64 = 730;
 
-/// Days before its end at which a start makes a new one.
+/// Days before expiry at which a start creates a new certificate.
 pub const REMAKE_DAYS: u64 = 30;
 
 const DAY_MS: u64 = 24 * 60 * 60 * 1000;
 
-/// Where the certificate lies, and whether this call made it.
+/// The paths of the certificate, and whether this call created it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SelfSigned {
     pub certificate: PathBuf,
@@ -83,14 +82,14 @@ fn is_good(certificate: &Path, key: &Path, hostname: &str, now_ms: u64) -> bool 
         && !notes.warnings.iter().any(|warning| warning.cause == TlsCause::NotYetValid)
 }
 
-/// Certificate and key as PEM; `None` for a name that no certificate can hold.
+/// Certificate and key as PEM; `None` if the host name is not valid in a certificate.
 fn make(hostname: &str, now_ms: u64) -> Option<(String, String)> {
     let mut params = CertificateParams::new(vec![hostname.to_ascii_lowercase()]).ok()?;
     params.distinguished_name = DistinguishedName::new();
     params.distinguished_name.push(DnType::CommonName, hostname);
     params.extended_key_usages =
         vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
-    // A day early, for peers whose clocks are late.
+    // A day early, for peers whose clock is behind.
     let (year, month, day) = date_of(now_ms.saturating_sub(DAY_MS))?;
     params.not_before = date_time_ymd(year, month, day);
     let (year, month, day) = date_of(now_ms.saturating_add(SELF_SIGNED_DAYS * DAY_MS))?;
@@ -100,7 +99,7 @@ fn make(hostname: &str, now_ms: u64) -> Option<(String, String)> {
     Some((certificate.pem(), key.serialize_pem()))
 }
 
-/// Year, month and day of a time.
+/// Year, month and day in UTC.
 fn date_of(at_ms: u64) -> Option<(i32, u8, u8)> {
     let at = Timestamp::from_millisecond(i64::try_from(at_ms).ok()?).ok()?;
     let date = at.to_zoned(TimeZone::UTC).date();

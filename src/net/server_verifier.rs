@@ -30,19 +30,19 @@ use crate::net::tls_fault::CertificateFault;
 use crate::net::tls_server::MinVersion;
 use crate::net::x509::parts_of;
 
-/// What a server has to prove before it is spoken to.
+/// What a server must prove in the handshake.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum PeerCheck {
-    /// Nothing but that it holds the key of what it shows.
+    /// Only that it holds the private key of its certificate.
     Any,
-    /// That a public authority vouches for it under the host's name.
+    /// That a trusted CA issued its certificate for the host's name.
     Name,
-    /// That its TLSA records vouch for it. DANE-TA takes the host's name or that of the next hop,
-    /// which is `None` when the way from there to the host was not secure (RFC 7672 s3.2.2).
+    /// That a TLSA record matches. DANE-TA accepts the host's name or that of the next hop, which is
+    /// `None` if the MX lookup was not secure (RFC 7672 s3.2.2).
     Dane { records: Arc<[TlsaRecord]>, next_hop: Option<Arc<str>> },
 }
 
-/// Judges what servers show.
+/// Verifies certificate chains of servers.
 #[derive(Clone, Debug)]
 pub(in crate::net) struct Judge {
     pub(in crate::net) roots: Arc<RootCertStore>,
@@ -50,7 +50,7 @@ pub(in crate::net) struct Judge {
 }
 
 impl Judge {
-    /// Whether the check is passed, and how far that proves who the server is.
+    /// Applies the check; returns how the identity was verified.
     pub(in crate::net) fn judge(
         &self,
         check: &PeerCheck,
@@ -80,7 +80,7 @@ impl Judge {
     }
 }
 
-/// Checks servers during the handshake, so that a failure is told to them by an alert.
+/// The verifier for rustls: a failed check aborts the handshake with an alert.
 #[derive(Debug)]
 pub(in crate::net) struct Verifier {
     pub(in crate::net) judge: Judge,
@@ -88,8 +88,8 @@ pub(in crate::net) struct Verifier {
 }
 
 impl Verifier {
-    /// Judges a signature by the key alone. It stands in where webpki cannot read the rest of the
-    /// certificate: version 1, or an extension it does not know.
+    /// Verifies a signature with the key alone, for certificates that webpki cannot parse: version 1,
+    /// or with an unknown extension.
     fn verify_by_key(
         &self,
         message: &[u8],
@@ -103,7 +103,7 @@ impl Verifier {
         let key = RawPublicKeyEntity::try_from(&key).map_err(|_| unreadable())?;
         let known = self.judge.algorithms.mapping.iter().find(|(scheme, _)| *scheme == dss.scheme);
         let candidates = known.map_or(&[][..], |(_, candidates)| candidates);
-        // Since TLS 1.3 a scheme names its curve; the first candidate is the one it names.
+        // Since TLS 1.3 a scheme includes its curve, which is the first candidate.
         let count = if version == MinVersion::Tls13 { 1 } else { candidates.len() };
         let good = |candidate: &&dyn SignatureVerificationAlgorithm| {
             key.verify_signature(*candidate, message, dss.signature()).is_ok()
@@ -124,7 +124,7 @@ impl ServerCertVerifier for Verifier {
         _ocsp_response: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
-        // What `Any` makes of the certificate is asked when the handshake is done.
+        // `Any` is judged after the handshake.
         if self.check != PeerCheck::Any {
             self.judge.judge(&self.check, (end_entity, intermediates), server_name, now)?;
         }
@@ -168,7 +168,7 @@ fn is_readable(certificate: &CertificateDer<'_>) -> bool {
     webpki::EndEntityCert::try_from(certificate).is_ok()
 }
 
-/// RFC 8446 s4.2.3: PKCS #1 v1.5 does not sign handshakes any more.
+/// RFC 8446 s4.2.3: no PKCS #1 v1.5 signatures in handshakes.
 fn allowed_in_tls13(scheme: SignatureScheme) -> bool {
     !matches!(
         scheme,

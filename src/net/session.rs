@@ -1,15 +1,15 @@
-//! One TLS connection as a machine: bytes in, bytes out, nothing else.
+//! One TLS connection as a state machine without I/O: bytes in, bytes out.
 //!
-//! Owner:    the session it belongs to.
-//! Promise:  what `absorb` yields is what the peer encrypted, in order and whole records only; the
-//!           end is clean only after `close_notify`. A broken connection stays broken, and its
-//!           alert is in `out` for the driver to send.
-//! Memory:   rustls is driven through its unbuffered interface: records are decrypted where they
-//!           lie in the driver's memory. Kept between calls: the part of a record that has come
-//!           (`PENDING_BYTES_MAX`) and plaintext that had no room (a record or two). Both are
-//!           given back to the allocator once empty, so an idle connection holds no buffer.
-//! Bounds:   `INPUT_BYTES_MAX` per call, so that one call is some 50 us of decryption;
-//!           `HANDSHAKE_BYTES_MAX` until the handshake is done.
+//! Owner:    the SMTP session or transfer that the connection belongs to.
+//! Promise:  `absorb` yields what the peer encrypted, in order and in whole records; the end is clean
+//!           only after `close_notify`. A broken connection stays broken; its alert is in `out` for
+//!           the caller to send.
+//! Memory:   rustls is used through its unbuffered interface: records are decrypted in place, in the
+//!           caller's memory. Kept between calls: the received part of a record (`PENDING_BYTES_MAX`)
+//!           and plaintext for which `room` was too small (a record or two). Both are freed once
+//!           empty, so an idle connection holds no buffer.
+//! Bounds:   `INPUT_BYTES_MAX` per call, about 50 us of decryption; `HANDSHAKE_BYTES_MAX` for the
+//!           handshake.
 
 use std::fmt;
 use std::sync::Arc;
@@ -34,45 +34,45 @@ use crate::net::tls_fault::TlsFault;
 use crate::net::tls_server::TlsServer;
 use crate::net::tls_server::take_asked_for;
 
-/// Ciphertext taken by one call. More is left for the next call.
+/// Ciphertext consumed by one call. The rest is left for the next call.
 pub const INPUT_BYTES_MAX: usize = CHUNK_BYTES;
 
-/// Ciphertext that is held between calls once the handshake is done.
+/// Ciphertext held between calls after the handshake.
 pub const PENDING_BYTES_MAX: usize = RECORD_BYTES_MAX;
 
-/// How much one call of `absorb` took and gave.
+/// The result of one call of `absorb`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Absorbed {
-    /// Bytes of `input` that are done with.
+    /// Bytes of `input` consumed.
     pub consumed: usize,
-    /// Bytes of plaintext at the front of `room`.
+    /// Bytes of plaintext written to the start of `room`.
     pub produced: usize,
 }
 
-/// Our side of one connection.
+/// The local side of one TLS connection.
 pub struct TlsSession {
     side: Side,
     facts: Option<TlsFacts>,
     asked_for: Option<Box<str>>,
-    /// Ciphertext that cannot be decrypted yet.
+    /// Ciphertext of an incomplete record.
     pending: Vec<u8>,
-    /// Where in `pending` the first record begins that is not whole.
+    /// Offset in `pending` of the first incomplete record.
     pending_at: usize,
     held: Held,
-    /// 32 bits, for this is memory per connection.
+    /// 32 bits to save memory per connection.
     handshake_bytes: u32,
     peer_closed: bool,
     fault: Option<TlsFault>,
 }
 
 impl TlsSession {
-    /// A connection that was accepted. The peer speaks first.
+    /// An accepted connection. The peer sends first.
     pub fn new(server: &Arc<TlsServer>) -> Result<TlsSession, TlsFault> {
         let connection = UnbufferedServerConnection::new(Arc::clone(server.config()))?;
         Ok(TlsSession::on(Side::Server { connection, server: Arc::clone(server) }))
     }
 
-    /// A connection to `host`. We speak first: `absorb` without input gives the first words.
+    /// A connection to `host`. We send first: `absorb` without input yields the client hello.
     pub fn to_server(
         client: &Arc<TlsClient>,
         host: &str,
@@ -95,12 +95,12 @@ impl TlsSession {
         }
     }
 
-    /// Whether the handshake begins with our words.
-    pub fn speaks_first(&self) -> bool {
+    /// Whether this side sends the first message of the handshake.
+    pub fn sends_first(&self) -> bool {
         matches!(self.side, Side::Client(_))
     }
 
-    /// What the handshake settled; `None` until it is done.
+    /// The result of the handshake; `None` before its end.
     pub fn facts(&self) -> Option<&TlsFacts> {
         self.facts.as_ref()
     }
@@ -109,7 +109,7 @@ impl TlsSession {
         self.facts.is_none()
     }
 
-    /// Whether the peer has said `close_notify` and all that came before it was yielded.
+    /// Whether the peer sent `close_notify` and all plaintext before it was yielded.
     pub fn is_peer_closed(&self) -> bool {
         self.peer_closed && self.held.is_empty()
     }
@@ -124,10 +124,10 @@ impl TlsSession {
         self.pending.capacity() + self.held.capacity()
     }
 
-    /// Takes back plaintext that `absorb` has just yielded, to yield it again. It was all there
-    /// was: the caller gave more room than it has.
+    /// Takes back plaintext that `absorb` has just yielded, to yield it again. Only valid if `absorb`
+    /// yielded all it had, that is, if `room` was not full.
     pub(in crate::net) fn hold(&mut self, plaintext: &[u8]) {
-        assert!(self.held.is_empty(), "what is held comes before what is given back");
+        assert!(self.held.is_empty(), "held plaintext would be overwritten");
         self.held = Held::new(plaintext);
     }
 
@@ -136,10 +136,9 @@ impl TlsSession {
         self.fault.as_ref()
     }
 
-    /// Decrypts `input` where it lies and fills `room` from the front. Answers to the peer are
-    /// appended to `out`, also when this fails. Less than all of `input` is consumed only when
-    /// `room` is full or `input` is longer than `INPUT_BYTES_MAX`; during the handshake `room`
-    /// may be empty.
+    /// Decrypts `input` in place and writes plaintext to `room`. Appends records for the peer to `out`,
+    /// also on failure. Consumes less than all of `input` only if `room` is full or `input` is longer
+    /// than `INPUT_BYTES_MAX`; during the handshake `room` may be empty.
     pub fn absorb(
         &mut self,
         input: &mut [u8],
@@ -155,7 +154,7 @@ impl TlsSession {
         let result = self.absorb_all(&mut input[..limit], &mut consumed, &mut flow);
         let produced = flow.produced();
         match result {
-            // What came before the fault was sent in earnest; the fault is told by the next call.
+            // Plaintext before the fault is valid; the next call returns the fault.
             Err(fault) if produced == 0 => Err(fault),
             _ => Ok(Absorbed { consumed, produced }),
         }
@@ -163,27 +162,27 @@ impl TlsSession {
 
     /// Encrypts `plaintext` and appends it to `out`. Only after the handshake.
     pub fn encrypt(&mut self, plaintext: &[u8], out: &mut Vec<u8>) -> Result<(), TlsFault> {
-        assert!(self.facts.is_some(), "nothing can be said before the handshake is done");
+        assert!(self.facts.is_some(), "plaintext can only be sent after the handshake");
         if plaintext.is_empty() {
             return Ok(());
         }
-        self.say(Outgoing::Plaintext(plaintext), out)
+        self.send(Outgoing::Plaintext(plaintext), out)
     }
 
-    /// Appends `close_notify` to `out`, so that the peer can tell the end from a cut.
+    /// Appends `close_notify` to `out`, so that the peer can distinguish the end from a truncation.
     pub fn close(&mut self, out: &mut Vec<u8>) {
-        // RFC 8446 s6.1: a peer that has said goodbye first is answered all the same.
+        // RFC 8446 s6.1: `close_notify` is answered even if the peer sent it first.
         let ended = self.fault.take_if(|fault| *fault == TlsFault::Closed);
         if self.facts.is_some() && self.fault.is_none() {
-            // A connection that cannot say goodbye any more is closed without it.
-            let _ = self.say(Outgoing::CloseNotify, out);
+            // If it cannot be sent any more, the connection is closed without it.
+            let _ = self.send(Outgoing::CloseNotify, out);
         }
         if ended.is_some() {
             self.fault = ended;
         }
     }
 
-    /// The transport has ended. Says whether that was the clean end or a cut.
+    /// The transport has ended. Returns whether the end was clean or truncated.
     pub fn on_end(&mut self) -> TlsFault {
         if let Some(fault) = &self.fault {
             return fault.clone();
@@ -214,8 +213,9 @@ impl TlsSession {
                 let taken = top_up(&mut self.pending, self.pending_at, &input[*consumed..]);
                 *consumed += taken;
                 if taken == 0 && *consumed < input.len() {
-                    // A whole record that starves rustls would be asked about for ever.
-                    let error = rustls::Error::General("a record is never whole".to_owned());
+                    // A whole record that rustls does not take would loop for ever.
+                    let error =
+                        rustls::Error::General("rustls does not take a whole record".to_owned());
                     return Err(self.fail(TlsFault::Protocol(error)));
                 }
                 if taken == 0 {
@@ -231,19 +231,19 @@ impl TlsSession {
         self.count_handshake(*consumed)
     }
 
-    /// Whether another step may yield something that there is a place for.
+    /// Whether another step can make progress.
     fn wants_more(&self, flow: &Flow<'_>) -> bool {
         !self.peer_closed
             && (self.facts.is_none() || !flow.is_full() || self.side.state().wants_write())
     }
 
-    /// Works on fresh input; what is left of an unfinished record is copied to `pending`.
+    /// Processes new input; copies an incomplete record at its end to `pending`.
     fn advance_input(
         &mut self,
         input: &mut [u8],
         flow: &mut Flow<'_>,
     ) -> Result<(usize, bool), TlsFault> {
-        // Walked before rustls sees them, for it joins split handshake messages in place.
+        // Before rustls sees the records: rustls joins split handshake messages in place.
         let whole = whole_records(input, 0);
         let (done, starved) = self.advance(input, flow)?;
         if !starved {
@@ -266,7 +266,7 @@ impl TlsSession {
         Ok(starved)
     }
 
-    /// Runs rustls over `records`. Says how many bytes are done with, and whether it needs more.
+    /// Runs rustls over `records`. Returns the bytes consumed, and whether rustls needs more input.
     fn advance(
         &mut self,
         records: &mut [u8],
@@ -281,7 +281,7 @@ impl TlsSession {
                     done += discard;
                     match event {
                         Event::Again => {}
-                        Event::Starved | Event::Said => return Ok((done, true)),
+                        Event::NeedsInput | Event::Sent => return Ok((done, true)),
                         Event::PeerClosed => self.peer_closed = true,
                     }
                 }
@@ -295,8 +295,8 @@ impl TlsSession {
         Ok((done, false))
     }
 
-    /// Takes what rustls wants to tell the peer about its mistake. rustls hands it out before it
-    /// looks at any more input, so the broken record is not looked at again.
+    /// Collects the alerts that rustls wants to send. rustls yields them before it processes more
+    /// input, so the broken record is not processed again.
     fn send_alerts(&mut self, records: &mut [u8], flow: &mut Flow<'_>) {
         while self.side.state().wants_write() {
             let (_, event) = self.side.step(records, flow, &mut self.held, None);
@@ -306,7 +306,7 @@ impl TlsSession {
         }
     }
 
-    fn say(&mut self, words: Outgoing<'_>, out: &mut Vec<u8>) -> Result<(), TlsFault> {
+    fn send(&mut self, outgoing: Outgoing<'_>, out: &mut Vec<u8>) -> Result<(), TlsFault> {
         if let Some(fault) = &self.fault {
             return Err(fault.clone());
         }
@@ -315,14 +315,14 @@ impl TlsSession {
         let mut done = 0;
         let result = loop {
             let (discard, event) =
-                self.side.step(&mut pending[done..], &mut flow, &mut self.held, Some(words));
+                self.side.step(&mut pending[done..], &mut flow, &mut self.held, Some(outgoing));
             done += discard;
             match event {
                 Ok(Event::Again) => {}
-                Ok(Event::Said) => break Ok(()),
+                Ok(Event::Sent) => break Ok(()),
                 Ok(Event::PeerClosed) => self.peer_closed = true,
-                // Both sides have closed; there is nobody to talk to.
-                Ok(Event::Starved) => break Err(TlsFault::Closed),
+                // Both sides have closed.
+                Ok(Event::NeedsInput) => break Err(TlsFault::Closed),
                 Err(error) => break Err(error.into()),
             }
         };

@@ -19,8 +19,7 @@ use crate::net::tls_facts::TlsFacts;
 use crate::net::tls_fault::TlsFault;
 use crate::net::tls_server::TlsServer;
 
-/// Who we are on a connection. Boxing the client's half would cost an allocation and save nothing:
-/// both are of about one size.
+/// The local role. The client's half is not boxed: both halves have about the same size.
 pub(in crate::net) enum Side {
     Server { connection: UnbufferedServerConnection, server: Arc<TlsServer> },
     Client(ClientSide),
@@ -34,20 +33,20 @@ impl Side {
         }
     }
 
-    /// Lets rustls look at `records`, and obeys what it asks for.
+    /// Passes `records` to rustls and carries out what rustls asks for.
     pub(in crate::net) fn step(
         &mut self,
         records: &mut [u8],
         flow: &mut Flow<'_>,
         held: &mut Held,
-        words: Option<Outgoing<'_>>,
+        outgoing: Option<Outgoing<'_>>,
     ) -> (usize, Result<Event, rustls::Error>) {
         match self {
             Side::Server { connection, .. } => {
-                step(connection.process_tls_records(records), flow, held, words)
+                step(connection.process_tls_records(records), flow, held, outgoing)
             }
             Side::Client(client) => {
-                step(client.connection_mut().process_tls_records(records), flow, held, words)
+                step(client.connection_mut().process_tls_records(records), flow, held, outgoing)
             }
         }
     }

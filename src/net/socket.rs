@@ -1,4 +1,4 @@
-//! The runtime's TCP stream as a transport, and the channel that sessions speak through.
+//! The runtime's TCP stream as a transport, and the channel that sessions use.
 
 use std::fmt;
 
@@ -10,10 +10,10 @@ use crate::net::tls_fault::TlsFault;
 use crate::rt::IoFault;
 use crate::rt::Stream;
 
-/// A TCP connection, in the clear or under TLS.
+/// A TCP connection, in cleartext or with TLS.
 pub type Socket = Channel<Stream>;
 
-/// Why a connection carries nothing any more.
+/// Why a connection failed or ended.
 #[derive(Clone, Debug, PartialEq)]
 pub enum SocketFault {
     Io(IoFault),
@@ -25,7 +25,7 @@ impl SocketFault {
         matches!(self, SocketFault::Io(IoFault::TimedOut | IoFault::NoChunk))
     }
 
-    /// The peer ended the connection, well or not.
+    /// Whether the peer ended the connection, cleanly or not.
     pub fn is_end(&self) -> bool {
         match self {
             SocketFault::Io(fault) => matches!(fault, IoFault::Closed | IoFault::Reset),

@@ -1,18 +1,18 @@
-//! A connection that is plain now and may be TLS a command later.
+//! A connection that starts in cleartext and may switch to TLS.
 //!
-//! Owner:    one session. It owns the transport for as long as it lives.
-//! Promise:  `read` and `write` mean the same with and without TLS: owned chunks in, the same
-//!           chunks out with more in them; owned bytes in, their memory back. While a session is
-//!           idle (`read` with `None`), no chunk is held.
-//! Pool:     a read needs one chunk, as a plain one does. With none free for the plaintext it goes
-//!           into the chunk its ciphertext came in, so that sessions under TLS cannot hold all
-//!           chunks and wait for one another. `TlsFault::NoChunk` says that plaintext of an
-//!           earlier read waits for a chunk; nothing is lost, ask again.
-//! Ends:     a peer that ends the connection without `close_notify` gives `TlsFault::Truncated`,
-//!           never a clean end. `tls_fault` keeps the cause for the log.
-//! Waits:    deadlines are the transport's. A `write` that was dropped half way leaves a broken
-//!           TLS connection behind, so set a deadline instead of racing it. A dropped `read`
-//!           loses nothing but the chunk it was given, unless it was answering the handshake.
+//! Owner:    one session. It owns the transport.
+//! Promise:  `read` and `write` work the same with and without TLS: `read` takes a chunk and returns
+//!           it with more bytes, `write` takes bytes and returns their empty memory. An idle session
+//!           (`read` with `None`) holds no chunk.
+//! Pool:     a read needs one chunk, with or without TLS. If none is free for the plaintext, the chunk
+//!           of the ciphertext is reused, so that TLS sessions cannot deadlock on the pool.
+//!           `TlsFault::NoChunk`: plaintext of an earlier read waits for a chunk; nothing is lost, and
+//!           the caller reads again.
+//! Ends:     a connection that ends without `close_notify` returns `TlsFault::Truncated`, never a
+//!           clean end. `tls_fault` keeps the cause for the log.
+//! Waits:    the transport has the deadlines. A dropped `write` leaves a broken TLS connection, so use
+//!           a deadline instead of dropping the future. A dropped `read` loses only its chunk, except
+//!           while it replies to the handshake.
 
 use std::sync::Arc;
 
@@ -25,37 +25,37 @@ use crate::net::tls_facts::TlsFacts;
 use crate::net::tls_fault::TlsFault;
 use crate::net::tls_server::TlsServer;
 
-/// A stream of bytes that speaks in completions, as the runtime's TCP stream does.
-// A shard's futures never leave their thread, so nothing asks whether they are `Send`.
+/// A byte stream with owned buffers, like the runtime's TCP stream.
+// Futures of a shard never leave their thread, so they need not be `Send`.
 #[allow(async_fn_in_trait)]
 pub trait Transport {
-    /// Why the transport failed. It has a place for what TLS finds wrong.
+    /// The error type, which can also hold TLS faults.
     type Fault: From<TlsFault>;
 
-    /// Whether the fault only says that the peer has ended its side.
+    /// Whether the fault only means that the peer closed the connection.
     fn is_end(fault: &Self::Fault) -> bool;
 
-    /// Fills `chunk` further, or a chunk of the pool when bytes have come. It never returns
-    /// without a byte more than before, except to say in this way that the peer has ended.
+    /// Appends to `chunk`, or to a chunk of the pool once bytes have arrived. Returns at least one
+    /// new byte, or none if the peer closed the connection.
     async fn read(&mut self, pool: &ChunkPool, chunk: Option<Chunk>) -> Result<Chunk, Self::Fault>;
 
-    /// Writes all of `bytes`. They come back empty, with their memory.
+    /// Writes all of `bytes` and returns the empty vector with its memory.
     async fn write(&mut self, bytes: Vec<u8>) -> (Result<(), Self::Fault>, Vec<u8>);
 }
 
-/// What a session reads from and writes to.
+/// The connection of a session.
 #[derive(Debug)]
 pub struct Channel<S> {
     stream: S,
-    /// Boxed: most connections of a relay are plain, and this is memory per connection.
+    /// Boxed to save memory per connection: most connections of a relay are in cleartext.
     tls: Option<Box<Tls>>,
 }
 
-/// The TLS half of a channel.
+/// The TLS state of a channel.
 #[derive(Debug)]
 struct Tls {
     session: TlsSession,
-    /// Ciphertext that has come and was not taken yet, with the place up to which it was.
+    /// Received ciphertext, and the offset of the part not yet processed.
     input: Option<(Chunk, usize)>,
 }
 
@@ -64,17 +64,16 @@ impl<S: Transport> Channel<S> {
         Channel { stream, tls: None }
     }
 
-    /// From here on the peer must speak TLS; follow with `handshake`. What came in the clear and
-    /// was not acted on must have been dropped by the caller (RFC 3207 s4.2).
+    /// Switches to TLS as the server; call `handshake` next. The caller must have dropped all
+    /// unprocessed cleartext input (RFC 3207 s4.2).
     pub fn start_tls(&mut self, server: &Arc<TlsServer>) -> Result<(), S::Fault> {
         assert!(self.tls.is_none(), "TLS is started once");
         self.tls = Some(Box::new(Tls { session: TlsSession::new(server)?, input: None }));
         Ok(())
     }
 
-    /// As `start_tls`, with us as the client of `host`. It sends nothing; follow with `handshake`,
-    /// which then begins with our words. What the server said behind its 220 must have been
-    /// dropped by the caller: it came in the clear.
+    /// Switches to TLS as the client of `host`; sends nothing. Call `handshake` next. The caller must
+    /// have dropped all cleartext input after the 220 reply.
     pub fn start_tls_client(
         &mut self,
         client: &Arc<TlsClient>,
@@ -87,15 +86,15 @@ impl<S: Transport> Channel<S> {
         Ok(())
     }
 
-    /// Ends well once both sides have keys. On failure the alert has been sent; close. `early` is
-    /// what of the handshake came along with a PROXY header.
+    /// Completes the TLS handshake. On failure the alert has been sent, and the caller closes. `early`
+    /// is the part of the handshake that was received with a PROXY header.
     pub async fn handshake(
         &mut self,
         pool: &ChunkPool,
         mut early: Option<Chunk>,
     ) -> Result<(), S::Fault> {
         let Some(tls) = &mut self.tls else { return Ok(()) };
-        if tls.session.speaks_first() && tls.session.is_handshaking() {
+        if tls.session.sends_first() && tls.session.is_handshaking() {
             let mut out = Vec::new();
             let result = tls.absorb(&mut [], pool, &mut out);
             let sent = flush(&mut self.stream, out).await;
@@ -117,7 +116,7 @@ impl<S: Transport> Channel<S> {
         Ok(())
     }
 
-    /// As `Transport::read`, of plaintext. A chunk that is passed must have room.
+    /// As `Transport::read`, for plaintext. A given chunk must have room.
     pub async fn read(
         &mut self,
         pool: &ChunkPool,
@@ -129,7 +128,7 @@ impl<S: Transport> Channel<S> {
         }
     }
 
-    /// As `Transport::write`, of plaintext.
+    /// As `Transport::write`, for plaintext.
     pub async fn write(&mut self, mut bytes: Vec<u8>) -> (Result<(), S::Fault>, Vec<u8>) {
         let Some(tls) = &mut self.tls else { return self.stream.write(bytes).await };
         let mut out = Vec::new();
@@ -141,7 +140,7 @@ impl<S: Transport> Channel<S> {
         }
     }
 
-    /// Says goodbye as TLS wants it said; the transport is then the caller's to close.
+    /// Sends `close_notify` if TLS is active; the caller then closes the transport.
     pub async fn close(&mut self) -> Result<(), S::Fault> {
         let Some(tls) = &mut self.tls else { return Ok(()) };
         let mut out = Vec::new();
@@ -153,23 +152,22 @@ impl<S: Transport> Channel<S> {
         self.tls.is_some()
     }
 
-    /// What the handshake settled; `None` without TLS and before its end.
+    /// The result of the handshake; `None` without TLS or before its end.
     pub fn tls_facts(&self) -> Option<&TlsFacts> {
         self.tls.as_ref().and_then(|tls| tls.session.facts())
     }
 
-    /// What is wrong with TLS on this channel, for the log.
+    /// The TLS fault of this channel, for the log.
     pub fn tls_fault(&self) -> Option<&TlsFault> {
         self.tls.as_ref().and_then(|tls| tls.session.fault())
     }
 
-    /// Whether input of the peer is here that `read` has not yielded, as far as can be told
-    /// without decrypting it.
+    /// Whether there is received input that `read` has not returned; ciphertext counts as input.
     pub fn has_input(&self) -> bool {
         self.tls.as_ref().is_some_and(|tls| tls.has_input())
     }
 
-    /// For deadlines, addresses and the end.
+    /// The transport, for deadlines and addresses.
     pub fn stream(&self) -> &S {
         &self.stream
     }
@@ -180,8 +178,8 @@ impl<S: Transport> Channel<S> {
 }
 
 impl Tls {
-    /// Decrypts what is here into `room`; says how much that gave. A chunk of ciphertext that is
-    /// done with goes back to its pool.
+    /// Decrypts the received ciphertext into `room`; returns the number of bytes. A consumed chunk
+    /// returns to the pool.
     fn absorb(
         &mut self,
         room: &mut [u8],
@@ -201,20 +199,20 @@ impl Tls {
         Ok(result?.produced)
     }
 
-    /// Decrypts what is here into `chunk`, and says how much that gave.
+    /// Decrypts the received ciphertext into `chunk`; returns the number of bytes.
     fn fill(
         &mut self,
         mut chunk: Chunk,
         pool: &ChunkPool,
         out: &mut Vec<u8>,
     ) -> Result<(Chunk, usize), TlsFault> {
-        assert!(!chunk.is_full(), "a chunk without room cannot be filled");
+        assert!(!chunk.is_full(), "the chunk must have room");
         let produced = self.absorb(chunk.room(), pool, out)?;
         chunk.advance(produced);
         Ok((chunk, produced))
     }
 
-    /// As `fill`, into a chunk of the pool. `None`, and no chunk held, when that gave nothing.
+    /// As `fill`, into a chunk of the pool. `None` if there was no plaintext; no chunk is held then.
     fn fill_from_pool(
         &mut self,
         pool: &ChunkPool,
@@ -230,14 +228,14 @@ impl Tls {
         }
     }
 
-    /// As `absorb`, into the chunk that the ciphertext lies in. `None` when it gave no plaintext.
+    /// As `absorb`, into the chunk of the ciphertext. `None` if there was no plaintext.
     fn absorb_in_place(
         &mut self,
         pool: &ChunkPool,
         out: &mut Vec<u8>,
     ) -> Result<Option<Chunk>, TlsFault> {
         let (mut chunk, at) = self.input.take().ok_or(TlsFault::NoChunk)?;
-        // More than can come out, so that all of the ciphertext is consumed.
+        // Larger than any result, so that all of the ciphertext is consumed.
         let mut room = vec![0; chunk.len() - at + self.session.bytes_held()];
         let result = self.session.absorb(&mut chunk.bytes_mut()[at..], &mut room, out);
         chunk.truncate(0);
@@ -293,7 +291,7 @@ async fn read_tls<S: Transport>(
     }
 }
 
-/// Waits for ciphertext. No chunk is held meanwhile.
+/// Waits for ciphertext without holding a chunk.
 async fn receive<S: Transport>(
     stream: &mut S,
     tls: &mut Tls,

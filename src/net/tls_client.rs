@@ -1,14 +1,13 @@
-//! What it takes to speak TLS to other servers, built from settings as one immutable snapshot.
+//! TLS for outgoing connections, built from the settings as one immutable snapshot.
 //!
-//! Owner:    nobody; `Arc<TlsClient>` is shared, by all shards or one each.
-//! Promise:  a check is made before the first word of ours is sent, on full handshakes and on
-//!           resumed ones. `Any` takes every certificate whose key the server holds, and tells
-//!           what a check of its name would have said.
-//! Resuming: sessions are kept for `Any` and `Name` apart; a session of one check is never resumed
-//!           under another. Under DANE every handshake is a full one, for the records may change.
-//! Bounds:   `SESSIONS_KEPT_MAX` hosts for each check; the oldest is forgotten.
-//! Locks:    rustls guards each session cache by a lock that is held for a copy, once per
-//!           handshake; with a `TlsClient` per shard nobody else takes it.
+//! Owner:    shared by all shards as `Arc<TlsClient>`.
+//! Promise:  the server is verified before we send application data, in full and resumed handshakes.
+//!           `Any` accepts every certificate whose key the server holds, and reports what a check of
+//!           the name would have found.
+//! Resuming: `Any` and `Name` have separate session caches; a session is never resumed under another
+//!           check. DANE always does a full handshake, because records may change.
+//! Bounds:   `SESSIONS_KEPT_MAX` hosts for each check; the oldest is dropped.
+//! Locks:    rustls guards each session cache with a lock that is held for a copy, once per handshake.
 
 use std::io;
 use std::path::Path;
@@ -39,11 +38,11 @@ use crate::net::tls_fault::TlsFault;
 use crate::net::tls_server::MinVersion;
 use crate::net::tls_server::provider;
 
-/// Hosts whose sessions are kept for each check; a few KiB each. Full: the oldest is forgotten,
-/// and its next handshake is a full one.
+/// Hosts with a cached session for each check; a few KiB each. Full: the oldest is dropped, and its
+/// next handshake is a full one.
 pub const SESSIONS_KEPT_MAX: usize = 1024;
 
-/// Where systems keep the public authorities. The first that exists is read.
+/// Usual locations of the system's CA certificates. The first that exists is used.
 const ROOT_FILES: [&str; 4] = [
     "/etc/ssl/certs/ca-certificates.crt",
     "/etc/pki/tls/certs/ca-bundle.crt",
@@ -54,10 +53,10 @@ const ROOT_FILES: [&str; 4] = [
 /// The TLS settings of outgoing connections.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TlsClientSettings {
-    /// PEM of the authorities that are trusted; `None` for those of the system.
+    /// PEM file of trusted CA certificates; `None`: those of the system.
     pub roots: Option<PathBuf>,
     pub min_version: MinVersion,
-    /// Begin where an earlier session with the host has ended, if it allows that.
+    /// Resume earlier sessions with the host.
     pub resumes: bool,
 }
 
@@ -79,8 +78,8 @@ pub struct TlsClient {
 }
 
 impl TlsClient {
-    /// Reads the authorities. A file that is named must be good; without one of the system's,
-    /// all works but `PeerCheck::Name`, and a warning says so.
+    /// Reads the CA certificates. A configured file must be valid. Without CA certificates of the
+    /// system only `PeerCheck::Name` fails, and a warning says so.
     pub fn build(settings: &TlsClientSettings) -> Result<Arc<TlsClient>, TlsProblems> {
         let provider = Arc::new(provider());
         let mut notes = Notes::default();
@@ -117,23 +116,23 @@ impl TlsClient {
         let any = config(PeerCheck::Any, sessions())?;
         let name = config(PeerCheck::Name, Arc::clone(&name_sessions))?;
         let mut https = ClientConfig::clone(&name);
-        // rustls does not look again at the certificate of a session that it resumes.
+        // rustls does not verify the certificate of a resumed session.
         https.resumption = Resumption::disabled();
         https.alpn_protocols = vec![b"http/1.1".to_vec()];
         Ok(TlsClient { judge, any, name, https: Arc::new(https), name_sessions, warnings })
     }
 
-    /// Whether servers can be verified by their names.
+    /// Whether there are CA certificates to verify servers with.
     pub fn has_roots(&self) -> bool {
         !self.judge.roots.is_empty()
     }
 
-    /// What works, but not as well as it should.
+    /// Problems that do not prevent the use of TLS.
     pub fn warnings(&self) -> &[TlsProblem] {
         &self.warnings
     }
 
-    /// For HTTPS, with servers that have to prove their names.
+    /// The configuration for HTTPS, with verified servers.
     pub fn https_config(&self) -> Result<&Arc<ClientConfig>, TlsFault> {
         if self.has_roots() { Ok(&self.https) } else { Err(TlsFault::NoRoots) }
     }
@@ -160,7 +159,7 @@ impl TlsClient {
         }
     }
 
-    /// The sessions of a host whose certificate is not good any more are of no use.
+    /// Drops the sessions of a host whose certificate is no longer valid.
     pub(in crate::net) fn forget(&self, name: &ServerName<'static>) {
         self.name_sessions.remove_tls12_session(name);
         while self.name_sessions.take_tls13_ticket(name).is_some() {}
@@ -181,7 +180,7 @@ fn config(
     Ok(builder.dangerous().with_custom_certificate_verifier(verifier).with_no_client_auth())
 }
 
-/// The authorities of the file that is named, or of the system.
+/// The CA certificates of the configured file, or of the system.
 fn roots(named: Option<&Path>, notes: &mut Notes) -> RootCertStore {
     let mut roots = RootCertStore::empty();
     let system = ROOT_FILES.iter().map(Path::new);

@@ -5,23 +5,23 @@ use std::fmt;
 use crate::net::client_certificate::ClientCertificate;
 use crate::net::tls_fault::CertificateFault;
 
-/// What a finished handshake has settled.
+/// The result of a finished handshake.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TlsFacts {
     /// `TLSv1.3` or `TLSv1.2`.
     pub version: &'static str,
-    /// The name of the IANA registry, as RFC 8314 s4.3 wants it in Received.
+    /// The IANA name, as RFC 8314 s4.3 requires for the Received field.
     pub cipher: &'static str,
-    /// The name that the client asked for, or that we asked for.
+    /// The server name (SNI) that the client requested.
     pub server_name: Option<Box<str>>,
     pub resumed: bool,
-    /// What a client has shown us; nothing when we are the client.
+    /// The client's certificate if we are the server.
     pub client: ClientCertificate,
-    /// Whom we talk to when we are the client. Boxed: sessions of our own server lack it.
+    /// The server's certificate if we are the client. Boxed, because sessions of our server lack it.
     pub server: Option<Box<ServerCertificate>>,
 }
 
-/// Whom we talk to, for the log and for reports.
+/// The certificate of a server, for the log and for reports.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServerCertificate {
     pub subject: Box<str>,
@@ -29,14 +29,14 @@ pub struct ServerCertificate {
     pub verdict: Verdict,
 }
 
-/// How far a server has proven who it is.
+/// How a server's identity was verified.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// A public authority vouches for the host's name.
+    /// A trusted CA issued the certificate for the host's name.
     Name,
-    /// A TLSA record vouches for it.
+    /// A TLSA record matches.
     Dane,
-    /// It has not; and nobody had asked it to.
+    /// Not verified, and not required.
     Unproven(CertificateFault),
 }
 

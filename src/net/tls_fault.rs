@@ -8,30 +8,30 @@ use rustls::CertificateError;
 use crate::base::fault::Blame;
 use crate::base::fault::Retry;
 
-/// Ciphertext of a handshake, client certificates included. More: the connection is closed.
+/// Ciphertext of a handshake, including client certificates. More: the connection is closed.
 pub const HANDSHAKE_BYTES_MAX: usize = 64 << 10;
 
-/// Why a TLS connection carries nothing any more.
+/// Why a TLS connection is closed or broken.
 #[derive(Clone, Debug, PartialEq)]
 pub enum TlsFault {
-    /// The peer said `close_notify`: the clean end.
+    /// The peer sent `close_notify`: the clean end.
     Closed,
-    /// The connection ended without `close_notify`; what was sent may have been cut by anybody.
+    /// The connection ended without `close_notify`; an attacker may have truncated the data.
     Truncated,
-    /// The peer does not speak TLS, speaks it wrongly, or shares no version or cipher with us.
+    /// The peer does not speak TLS, violates the protocol, or shares no version or cipher with us.
     Protocol(rustls::Error),
-    /// The peer gave up and told why.
+    /// The peer aborted with an alert.
     Alert(AlertDescription),
     HandshakeTooLong,
-    /// No TLSA record matches what the server has shown (RFC 7672 s2.2).
+    /// No TLSA record matches the certificate chain (RFC 7672 s2.2).
     TlsaMismatch,
-    /// A certificate for the name is demanded, and no authority is there to vouch for one.
+    /// A verified certificate is required, but no trusted CA certificates are configured.
     NoRoots,
-    /// The host cannot be named in a handshake.
+    /// The host is not a valid name for a handshake.
     BadHost,
-    /// More was sent than a key may encrypt.
+    /// The encryption limit of the keys is reached.
     KeysWornOut,
-    /// No chunk was free for the plaintext.
+    /// No chunk is free for the plaintext.
     NoChunk,
 }
 
@@ -44,7 +44,7 @@ impl TlsFault {
         }
     }
 
-    /// What is wrong with the peer's certificate, when that is what ended the handshake.
+    /// The fault of the peer's certificate if that ended the handshake.
     pub fn certificate(&self) -> Option<CertificateFault> {
         match self {
             TlsFault::Protocol(rustls::Error::InvalidCertificate(cause)) => {
@@ -55,7 +55,7 @@ impl TlsFault {
         }
     }
 
-    /// Whether another connection may fare better.
+    /// Whether another connection may succeed.
     pub fn retry(&self) -> Retry {
         match self {
             TlsFault::Protocol(_)
@@ -70,17 +70,17 @@ impl TlsFault {
 impl fmt::Display for TlsFault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            TlsFault::Closed => f.write_str("closed by the peer"),
-            TlsFault::Truncated => f.write_str("ended without close_notify"),
+            TlsFault::Closed => f.write_str("the peer closed the connection"),
+            TlsFault::Truncated => f.write_str("the connection ended without close_notify"),
             TlsFault::Protocol(error) => write!(f, "{error}"),
-            TlsFault::Alert(alert) => write!(f, "the peer gave up: {alert:?}"),
+            TlsFault::Alert(alert) => write!(f, "the peer sent the alert {alert:?}"),
             TlsFault::HandshakeTooLong => {
-                write!(f, "a handshake of more than {HANDSHAKE_BYTES_MAX} bytes")
+                write!(f, "the handshake exceeds {HANDSHAKE_BYTES_MAX} bytes")
             }
             TlsFault::TlsaMismatch => f.write_str("no TLSA record matches the certificate"),
-            TlsFault::NoRoots => f.write_str("no authority is known that could vouch for it"),
-            TlsFault::BadHost => f.write_str("the host has no name for a certificate"),
-            TlsFault::KeysWornOut => f.write_str("the keys have encrypted as much as they may"),
+            TlsFault::NoRoots => f.write_str("no trusted CA certificates are configured"),
+            TlsFault::BadHost => f.write_str("the host is not a valid TLS server name"),
+            TlsFault::KeysWornOut => f.write_str("the encryption limit of the keys is reached"),
             TlsFault::NoChunk => f.write_str("no memory for received data"),
         }
     }
@@ -93,7 +93,7 @@ impl From<rustls::Error> for TlsFault {
         match error {
             rustls::Error::AlertReceived(alert) => TlsFault::Alert(alert),
             rustls::Error::EncryptError => TlsFault::KeysWornOut,
-            // Said by nobody but our check of TLSA records.
+            // Only our check of TLSA records returns this.
             rustls::Error::InvalidCertificate(CertificateError::ApplicationVerificationFailure) => {
                 TlsFault::TlsaMismatch
             }
@@ -112,7 +112,7 @@ pub enum CertificateFault {
     Revoked,
     BadSignature,
     BadEncoding,
-    /// We know of no authority.
+    /// No trusted CA certificates are configured.
     NoRoots,
     Other,
 }
@@ -143,12 +143,12 @@ impl fmt::Display for CertificateFault {
         f.write_str(match self {
             CertificateFault::Expired => "expired",
             CertificateFault::NotYetValid => "not valid yet",
-            CertificateFault::OtherName => "for another name",
+            CertificateFault::OtherName => "issued for another name",
             CertificateFault::UnknownIssuer => "unknown issuer",
             CertificateFault::Revoked => "revoked",
             CertificateFault::BadSignature => "bad signature",
-            CertificateFault::BadEncoding => "not understood",
-            CertificateFault::NoRoots => "no authorities are known",
+            CertificateFault::BadEncoding => "cannot be parsed",
+            CertificateFault::NoRoots => "no trusted CA certificates",
             CertificateFault::Other => "not acceptable",
         })
     }

@@ -1,11 +1,10 @@
-//! What is remembered of other servers' TLS: whose is broken, and the counts of later reports.
+//! The memory of remote servers' TLS: hosts with broken TLS, and the counts for TLS reports.
 //!
-//! Owner:    one of each per shard; a destination belongs to one shard, so nothing is joined.
-//! Bounds:   `BrokenTls` holds as many hosts as it was made for; full, the host is not remembered
-//!           and is tried with TLS again, which is the safe side. `TlsReports` holds as many
-//!           domains as it was made for, and `FAILURES_PER_DOMAIN_MAX` kinds of failure for each;
-//!           what has no place is counted in `lost`.
-//! Time:     the caller says what time it is.
+//! Owner:    one of each per shard. A destination belongs to one shard, so nothing is merged.
+//! Bounds:   `BrokenTls` has a maximum number of hosts; when full, a host is not remembered and is
+//!           tried with TLS again, which is safe. `TlsReports` has a maximum number of domains, and
+//!           `FAILURES_PER_DOMAIN_MAX` kinds of failure for each; further ones are counted in `lost`.
+//! Time:     the caller passes the time.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -16,7 +15,7 @@ use crate::net::tls_fault::TlsFault;
 /// Kinds of failure of one domain: results by host. Full: counted in `lost`.
 pub const FAILURES_PER_DOMAIN_MAX: usize = 32;
 
-/// Hosts that offered TLS and could not speak it.
+/// Hosts that offered TLS but failed the handshake.
 #[derive(Debug)]
 pub struct BrokenTls {
     until_ms: HashMap<Box<str>, u64>,
@@ -28,7 +27,7 @@ impl BrokenTls {
         BrokenTls { until_ms: HashMap::new(), hosts_max }
     }
 
-    /// Its handshake has failed; until then it need not be tried.
+    /// Records a failed handshake; TLS is not tried until `until_ms`.
     pub fn note(&mut self, host: &str, now_ms: u64, until_ms: u64) {
         let host = key_of(host);
         if self.until_ms.len() >= self.hosts_max && !self.until_ms.contains_key(&host) {
@@ -40,7 +39,7 @@ impl BrokenTls {
         self.until_ms.insert(host, until_ms);
     }
 
-    /// A handshake has succeeded.
+    /// Records a successful handshake.
     pub fn forgive(&mut self, host: &str) {
         self.until_ms.remove(&key_of(host));
     }
@@ -58,7 +57,7 @@ impl BrokenTls {
     }
 }
 
-/// What became of one session, in the words of reports (RFC 8460 s4.3).
+/// The result of one session, in the terms of TLS reports (RFC 8460 s4.3).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum TlsResult {
     StarttlsNotSupported,
@@ -75,7 +74,7 @@ pub enum TlsResult {
 }
 
 impl TlsResult {
-    /// The result of a handshake that failed.
+    /// The result for a failed handshake.
     pub fn of(fault: &TlsFault) -> TlsResult {
         match (fault, fault.certificate()) {
             (TlsFault::TlsaMismatch, _) => TlsResult::ValidationFailure,
@@ -84,7 +83,7 @@ impl TlsResult {
         }
     }
 
-    /// The result of a certificate that does not prove the name of its host.
+    /// The result for a certificate that failed verification.
     pub fn of_certificate(fault: CertificateFault) -> TlsResult {
         match fault {
             CertificateFault::OtherName => TlsResult::CertificateHostMismatch,
@@ -116,7 +115,7 @@ impl fmt::Display for TlsResult {
     }
 }
 
-/// Which kind of policy a session was held to (RFC 8460 s4.2).
+/// The kind of policy that applied to a session (RFC 8460 s4.2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum TlsPolicyKind {
     Tlsa,
@@ -138,9 +137,9 @@ impl TlsPolicyKind {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TlsCounts {
     pub successes: u64,
-    /// By result and receiving host; the order is that of first sight.
+    /// By result and receiving host, in the order of first occurrence.
     pub failures: Vec<TlsFailureCount>,
-    /// Failures of kinds that had no place.
+    /// Failures beyond `FAILURES_PER_DOMAIN_MAX` kinds.
     pub lost: u64,
 }
 
@@ -151,7 +150,7 @@ pub struct TlsFailureCount {
     pub sessions: u64,
 }
 
-/// What reports will tell, by policy domain.
+/// The counts for TLS reports, by policy domain.
 #[derive(Debug)]
 pub struct TlsReports {
     domains: HashMap<(Box<str>, TlsPolicyKind), TlsCounts>,
@@ -195,7 +194,7 @@ impl TlsReports {
         self.domains.get(&(key_of(domain), kind))
     }
 
-    /// Sessions of domains that had no place.
+    /// Sessions of domains beyond the maximum.
     pub fn lost(&self) -> u64 {
         self.lost
     }

@@ -1,17 +1,16 @@
-//! What a listener needs to speak TLS, built from its settings as one immutable snapshot.
+//! TLS of a listener, built from its settings as one immutable snapshot.
 //!
-//! Owner:    nobody; `Arc<TlsServer>` is shared by all shards. A reload builds another and each
-//!           shard swaps its `Arc`; handshakes under way finish with the one they began with.
-//! Promise:  a snapshot exists only when every certificate in it can be served. All faults of the
-//!           settings are reported at once, and a failed build changes nothing.
-//! Choice:   by SNI: the exact name, then a wildcard one label up, then the first certificate of
-//!           the settings. Of several for one name (RSA beside ECDSA) the first that the client
-//!           can verify. If it can verify none the handshake ends with the alert
-//!           `handshake_failure`.
-//! Locks:    rustls guards the ticket key and the session cache each by a lock that is held for a
-//!           copy, once per handshake; nothing on the data path takes either.
-//! Resuming: ticket keys are made anew by each build, so that a session made under older rules for
-//!           client certificates cannot be resumed under newer ones.
+//! Owner:    shared by all shards as `Arc<TlsServer>`. A reload builds a new snapshot, and each shard
+//!           swaps its `Arc`; running handshakes finish with the old one.
+//! Promise:  every certificate of a snapshot is usable. All faults of the settings are reported at
+//!           once, and a failed build changes nothing.
+//! Choice:   by SNI: the exact name, then a wildcard for the first label, then the first certificate
+//!           of the settings. Of several for one name (RSA and ECDSA), the first that the client
+//!           supports. If the client supports none, the handshake ends with `handshake_failure`.
+//! Locks:    rustls guards the ticket key and the session cache with locks that are held for a copy,
+//!           once per handshake; the data path takes neither.
+//! Resuming: each build creates new ticket keys, so that a session from before a change of the client
+//!           certificate settings cannot be resumed after it.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -43,14 +42,14 @@ use crate::net::certificate::TlsProblem;
 use crate::net::certificate::TlsProblems;
 use crate::net::client_certificate::AskOnly;
 
-/// Sessions that can be resumed without a ticket. Full: the oldest is forgotten, and its peer
-/// makes a full handshake.
+/// Cached sessions for resumption without tickets. Full: the oldest is dropped, and its peer makes a
+/// full handshake.
 pub const SESSIONS_KEPT_MAX: usize = 4096;
 
 /// Tickets sent after a TLS 1.3 handshake. Mail clients keep one per destination.
 const TICKETS_PER_HANDSHAKE: usize = 1;
 
-/// The lowest version that is spoken. 1.0 and 1.1 are not to be had (RFC 8996).
+/// The lowest TLS version. 1.0 and 1.1 are not supported (RFC 8996).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MinVersion {
     Tls12,
@@ -61,7 +60,7 @@ pub enum MinVersion {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ClientCertificates {
     None,
-    /// Asked for; what is known of it is a fact of the connection.
+    /// Requested; its verification is a fact of the connection, not a condition.
     Optional,
     /// Without a certificate of `client_ca` the handshake fails.
     Required,
@@ -70,10 +69,10 @@ pub enum ClientCertificates {
 /// The TLS settings of one listener.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TlsSettings {
-    /// Certificate chain and key; the first pair serves whoever asks for no known name.
+    /// Certificate chain and key; the first pair is the default for unknown names.
     pub certificates: Vec<(PathBuf, PathBuf)>,
     pub min_version: MinVersion,
-    /// Stateless resumption. Without it sessions are resumed from memory.
+    /// Resumption with tickets. Otherwise sessions are resumed from memory.
     pub tickets: bool,
     pub client_certificates: ClientCertificates,
     pub client_ca: Option<PathBuf>,
@@ -89,8 +88,7 @@ pub struct TlsServer {
 }
 
 impl TlsServer {
-    /// Reads every file of the settings. Either all is well enough to serve, or every fault is
-    /// told.
+    /// Reads every file of the settings. Returns all faults, if any.
     pub fn build(settings: &TlsSettings, now_ms: u64) -> Result<Arc<TlsServer>, TlsProblems> {
         let provider = Arc::new(provider());
         let mut notes = Notes::default();
@@ -111,7 +109,7 @@ impl TlsServer {
         &self.config
     }
 
-    /// Judges client certificates; `None` when clients are not asked.
+    /// Verifies client certificates; `None` if none are requested.
     pub fn verifier(&self) -> Option<&Arc<dyn ClientCertVerifier>> {
         self.verifier.as_ref()
     }
@@ -121,13 +119,13 @@ impl TlsServer {
         &self.certificates
     }
 
-    /// What works, but not as well as it should.
+    /// Problems that do not prevent the use of TLS.
     pub fn warnings(&self) -> &[TlsProblem] {
         &self.warnings
     }
 }
 
-/// The one provider of cryptography. It is handed to every builder; no global is set.
+/// The cryptography provider, passed to every builder; no global default is set.
 pub fn provider() -> CryptoProvider {
     aws_lc_rs::default_provider()
 }
@@ -147,7 +145,7 @@ fn load_all(
         .collect()
 }
 
-/// What judges client certificates, as far as the settings ask for it.
+/// The verifier of client certificates if the settings request them.
 fn verifier(
     settings: &TlsSettings,
     provider: &Arc<CryptoProvider>,
@@ -219,7 +217,7 @@ fn problem(cause: TlsCause) -> TlsProblems {
 #[derive(Debug)]
 struct ByName {
     all: Vec<Arc<CertifiedKey>>,
-    /// Places in `all`. A wildcard is kept with its leading `*.`.
+    /// Indexes of `all`. A wildcard keeps its leading `*.`.
     names: HashMap<Box<str>, Vec<usize>>,
 }
 
@@ -235,9 +233,9 @@ impl ByName {
         by_name
     }
 
-    /// If the client can verify none, it gets the first: rustls then finds nothing in common and
-    /// says so. Without a certificate rustls sends the alert `access_denied`, which clients and
-    /// scanners take for a ban instead of trying other ciphers.
+    /// If the client supports none, returns the first, and rustls ends the handshake because there is
+    /// no common signature scheme. Without a certificate rustls would send `access_denied`, which
+    /// clients and scanners take for a ban instead of trying other ciphers.
     fn choose(&self, name: Option<&str>, schemes: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
         let named = name.map_or(&[][..], |name| self.named(&name.to_ascii_lowercase()));
         let in_order = named.iter().copied().chain(0..self.all.len());
@@ -266,13 +264,13 @@ impl ResolvesServerCert for ByName {
 }
 
 thread_local! {
-    /// The name in the client hello that was read last on this thread. rustls does not tell it
-    /// afterwards on a connection without buffers, so it is caught here, inside the very call
-    /// that reads the hello, and taken by the session as soon as that call returns.
+    /// The server name of the client hello that this thread processed last. An unbuffered connection
+    /// of rustls does not expose the name later, so the certificate resolver stores it here, and the
+    /// session takes it as soon as the call returns.
     static ASKED_FOR: RefCell<Option<Box<str>>> = const { RefCell::new(None) };
 }
 
-/// The name of the hello that this thread has just read, if it held one.
+/// The server name of the client hello that this thread has just processed.
 pub(in crate::net) fn take_asked_for() -> Option<Box<str>> {
     ASKED_FOR.take()
 }

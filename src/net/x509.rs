@@ -15,11 +15,11 @@ use x509_cert::der::oid::ObjectIdentifier;
 use x509_cert::der::oid::db::rfc4519;
 use x509_cert::name::RdnSequence;
 
-/// Bytes of a subject's text. Longer: cut; it is for the log.
+/// Bytes of a name as text. Longer names are cut.
 pub const SUBJECT_BYTES_MAX: usize = 255;
 
-/// The subject as one line (`CN=mail.example.com,O=Example`), or the first host name when the
-/// subject is empty, as modern authorities leave it.
+/// The subject as one line (`CN=mail.example.com,O=Example`), or the first host name if the subject
+/// is empty, as in certificates of modern CAs.
 pub fn subject_of(certificate: &CertificateDer<'_>) -> Box<str> {
     let mut text = String::new();
     if let Some(parts) = parts_of(certificate) {
@@ -44,19 +44,18 @@ pub fn issuer_of(certificate: &CertificateDer<'_>) -> Box<str> {
     text.into_boxed_str()
 }
 
-/// The parts of a certificate that are told, matched and judged, as they are encoded, each with its
-/// tag and length.
+/// Parts of a certificate in their encoded form, each with tag and length.
 pub(in crate::net) struct Parts<'a> {
     pub issuer: &'a [u8],
     pub validity: &'a [u8],
     pub subject: &'a [u8],
-    /// What a TLSA record of selector 1 speaks of.
+    /// The public key, to which selector 1 of a TLSA record refers.
     pub key: &'a [u8],
 }
 
-/// Cuts a certificate up (RFC 5280 s4.1). It reads also what webpki and `x509_cert::Certificate` do
-/// not: version 1, serial numbers that are too long, and what is signed with an algorithm of old.
-/// Mail that needs no proof of the name is encrypted to such servers all the same.
+/// Splits a certificate into its parts (RFC 5280 s4.1). Also reads certificates that webpki and
+/// `x509_cert::Certificate` reject: version 1, serial numbers that are too long, old signature
+/// algorithms. Mail that needs no verified name is still encrypted to such servers.
 pub(in crate::net) fn parts_of<'a>(certificate: &'a CertificateDer<'_>) -> Option<Parts<'a>> {
     cut(certificate.as_ref()).ok()
 }
@@ -78,7 +77,7 @@ fn cut(certificate: &[u8]) -> der::Result<Parts<'_>> {
     })
 }
 
-/// The kinds of values that have a short name (RFC 4514 s3). Others are told by their identifier.
+/// Attribute types with a short name (RFC 4514 s3). Others are written as their object identifier.
 const SHORT_NAMES: [(ObjectIdentifier, &str); 8] = [
     (rfc4519::CN, "CN"),
     (rfc4519::SERIAL_NUMBER, "SERIALNUMBER"),
@@ -110,7 +109,7 @@ fn write_name(name: &[u8], text: &mut String) {
     text.truncate(end.unwrap_or(0));
 }
 
-/// A value that cannot be taken for structure or for another log line.
+/// Escapes a value, so that it cannot be read as structure or as another log line.
 fn write_value(value: &str, text: &mut String) {
     for letter in value.chars().take(SUBJECT_BYTES_MAX) {
         match letter {

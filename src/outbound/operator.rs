@@ -24,16 +24,16 @@ use crate::outbound::home::Waiting;
 use crate::outbound::lease::JobKey;
 use crate::outbound::scan;
 use crate::outbound::settling;
-use crate::queue::jobs::StoredJob;
-use crate::queue::ledger::Tally;
-use crate::queue::operate;
-use crate::queue::operate::Carried;
-use crate::queue::operate::Operation;
-use crate::queue::operate::OperationFault;
-use crate::queue::schema::Job;
-use crate::queue::settle::JobRecord;
-use crate::queue::settle::Next;
-use crate::queue::settle::Settlement;
+use crate::queue::admin::operate;
+use crate::queue::admin::operate::Carried;
+use crate::queue::admin::operate::Operation;
+use crate::queue::admin::operate::OperationFault;
+use crate::queue::commit::settle::JobRecord;
+use crate::queue::commit::settle::Next;
+use crate::queue::commit::settle::Settlement;
+use crate::queue::record::job::Job;
+use crate::queue::record::ledger::Tally;
+use crate::queue::store::jobs::StoredJob;
 use crate::rt::timer;
 
 /// How long an order waits for what is out before it is left for later.

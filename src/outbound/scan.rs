@@ -23,9 +23,9 @@ use crate::queue;
 use crate::queue::MessageReader;
 use crate::queue::Partition;
 use crate::queue::QueueFault;
-use crate::queue::schema::Envelope;
-use crate::queue::schema::Job;
-use crate::queue::schema::JobState;
+use crate::queue::record::envelope::Envelope;
+use crate::queue::record::job::Job;
+use crate::queue::record::job::JobState;
 use crate::rt::timer;
 
 const PAUSE: Duration = Duration::from_millis(500);

@@ -1,5 +1,5 @@
-//! What can go wrong in the queue, by cause: `SpoolFault` at start, `CommitFault` while mail is
-//! taken, `QueueFault` when an operator looks at it.
+//! Faults of the queue by cause: `SpoolFault` at start, `CommitFault` while mail is accepted,
+//! `QueueFault` when stored mail is read.
 
 use std::fmt;
 use std::io;
@@ -9,7 +9,8 @@ use crate::base::PartitionId;
 use crate::base::SpoolNumber;
 use crate::base::fault::Blame;
 use crate::base::fault::Retry;
-use crate::queue::record::RecordFault;
+use crate::queue::cause::Cause;
+use crate::queue::record::outer::RecordFault;
 
 /// Why a spool cannot be used. `Display` names the cause, `remedy` what the operator can do.
 #[derive(Debug)]
@@ -19,13 +20,13 @@ pub enum SpoolFault {
         path: PathBuf,
         pid: Option<u32>,
     },
-    /// Made by a later Ringpost.
+    /// Made by a newer Ringpost.
     Newer {
         path: PathBuf,
         found: u32,
         known: u32,
     },
-    /// `ringpost.json` is there but says nothing that can be understood.
+    /// `ringpost.json` cannot be understood.
     Meta {
         path: PathBuf,
         why: String,
@@ -34,17 +35,17 @@ pub enum SpoolFault {
     NoSpool {
         path: PathBuf,
     },
-    /// A partition's folder is not there.
+    /// The folder of a partition is missing.
     PartitionMissing {
         path: PathBuf,
     },
-    /// The config asks for another number of partitions than the spool was made with.
+    /// The config asks for a different number of partitions than the spool has.
     PartitionCount {
         path: PathBuf,
         has: u8,
         asked: u8,
     },
-    /// Made by an earlier Ringpost. Only a server upgrades it.
+    /// Made by an older Ringpost. Only a server upgrades it.
     Older {
         path: PathBuf,
         found: u32,
@@ -53,12 +54,12 @@ pub enum SpoolFault {
     PartitionRange {
         asked: u8,
     },
-    /// The process may not do what it must with this path.
+    /// The process lacks a permission for this path.
     Permission {
         path: PathBuf,
         cause: String,
     },
-    /// Others could plant mail.
+    /// Other users could plant mail.
     Writable {
         path: PathBuf,
         mode: u32,
@@ -125,11 +126,11 @@ impl SpoolFault {
         }
     }
 
-    /// What to do about it.
+    /// What the operator can do.
     pub fn remedy(&self) -> String {
         match self {
             SpoolFault::Locked { pid: Some(pid), .. } => {
-                format!("stop process {pid} first, or give this one a spool of its own")
+                format!("stop process {pid} first, or use another spool")
             }
             SpoolFault::Locked { .. } => "stop the other process first".into(),
             SpoolFault::Newer { .. } => "run the newer Ringpost, or use another spool".into(),
@@ -139,11 +140,11 @@ impl SpoolFault {
             }
             SpoolFault::NoSpool { .. } => "check the path; `ringpost serve` makes a spool".into(),
             SpoolFault::PartitionMissing { path } => format!(
-                "bring {} back; if its mail is truly lost, make an empty folder of that name",
+                "restore {}; if its mail is lost, make an empty folder of that name",
                 path.display()
             ),
             SpoolFault::PartitionCount { has, .. } => {
-                format!("set the number of partitions to {has}, or leave it out")
+                format!("set the number of partitions to {has}, or remove the setting")
             }
             SpoolFault::PartitionRange { .. } => "choose between 1 and 64 partitions".into(),
             SpoolFault::Permission { path, .. } => {
@@ -188,11 +189,15 @@ impl fmt::Display for SpoolFault {
                 path.display()
             ),
             SpoolFault::PartitionRange { asked } => {
-                write!(f, "{asked} is no possible number of partitions")
+                write!(f, "{asked} is not a valid number of partitions")
             }
             SpoolFault::Permission { path, cause } => write!(f, "{}: {cause}", path.display()),
             SpoolFault::Writable { path, mode } => {
-                write!(f, "spool {} has mode {mode:04o}: others may write", path.display())
+                write!(
+                    f,
+                    "spool {} has mode {mode:04o}: other users may write to it",
+                    path.display()
+                )
             }
             SpoolFault::DiskFull { path } => write!(f, "no space left for {}", path.display()),
             SpoolFault::Io { path, cause } => write!(f, "{}: {cause}", path.display()),
@@ -209,16 +214,16 @@ impl std::error::Error for SpoolFault {}
 /// Why a message was not made durable. The private cause is in the partition's `failure`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CommitFault {
-    /// The disk is full. It may be tried again at any time.
+    /// The disk is full. The message may be tried again at any time.
     SpoolFull,
-    /// A write failed; the partition takes no more mail in this process.
+    /// A write failed; the partition accepts no more mail in this process.
     Failed,
-    /// The disk has not answered for too long. The message may become durable nevertheless; then it
-    /// is removed.
+    /// The disk has not answered for too long. Should the message become durable after all, it is
+    /// removed.
     Hung,
     /// The process is draining.
     Stopped,
-    /// The messages of one order are too many bytes for one batch.
+    /// The messages of one order are too large for one batch.
     TooLarge,
     /// The envelope cannot be stored.
     Record(RecordFault),
@@ -246,7 +251,7 @@ impl fmt::Display for CommitFault {
         match self {
             CommitFault::SpoolFull => f.write_str("the spool's file system is full"),
             CommitFault::Failed => f.write_str("the store failed; a restart is needed"),
-            CommitFault::Hung => f.write_str("the spool's disk does not answer"),
+            CommitFault::Hung => f.write_str("the spool's disk does not respond"),
             CommitFault::Stopped => f.write_str("the queue is shutting down"),
             CommitFault::TooLarge => {
                 f.write_str("the messages are too large to be stored together")
@@ -258,7 +263,7 @@ impl fmt::Display for CommitFault {
 
 impl std::error::Error for CommitFault {}
 
-/// Why a question about the queue has no answer.
+/// Why stored mail cannot be read or removed.
 #[derive(Debug)]
 pub enum QueueFault {
     /// No such message.
@@ -320,76 +325,3 @@ impl fmt::Display for QueueFault {
 }
 
 impl std::error::Error for QueueFault {}
-
-/// What a write says that RocksDB turned back: the memtables are full. It has written nothing.
-pub const STALL: &str = "Write stall";
-
-/// What a RocksDB message means for us. The crate hands over the text alone.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Cause {
-    DiskFull,
-    Permission,
-    Lock,
-    /// The bytes on disk are not what they should be; another disk state would not help itself.
-    Damage,
-    /// The bytes are sound, but not meant for this Ringpost: families that it does not know, or a
-    /// format of a later version.
-    Foreign,
-    Other,
-}
-
-impl Cause {
-    pub fn of(text: &str) -> Cause {
-        let has = |word| text.contains(word);
-        if has("While fsync") || has("While fdatasync") || has("While sync") {
-            // Whatever the errno: after a failed sync nobody knows which pages are on disk.
-            Cause::Other
-        } else if has("No space left on device")
-            || has("Disk quota exceeded")
-            || has("NoSpace")
-            || has(STALL)
-        {
-            Cause::DiskFull
-        } else if has("Permission denied") || has("Read-only file system") {
-            Cause::Permission
-        } else if has("lock hold by") || has("While lock file") {
-            Cause::Lock
-        } else if text.starts_with("Corruption") || has("No such file or directory") {
-            Cause::Damage
-        } else if text.starts_with("Invalid argument") || text.starts_with("Not implemented") {
-            Cause::Foreign
-        } else {
-            Cause::Other
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn rocksdb_texts_are_told_apart() {
-        for (name, text, cause) in [
-            (
-                "write",
-                "IO error: No space left on device: While appending to file: x",
-                Cause::DiskFull,
-            ),
-            ("quota at a write", "IO error: Disk quota exceeded: While appending", Cause::DiskFull),
-            ("quota at a sync", "IO error: Disk quota exceeded: While fsync", Cause::Other),
-            ("no room, and no flush", "Result incomplete: Write stall", Cause::DiskFull),
-            ("sync", "IO error: Input/output error: While fdatasync: x", Cause::Other),
-            ("locked", "IO error: lock hold by current process, acquire time 1", Cause::Lock),
-            ("locked by other", "IO error: While lock file: /p/LOCK: Resource ...", Cause::Lock),
-            ("crc", "Corruption: block checksum mismatch", Cause::Damage),
-            ("no file", "IO error: No such file or directory: /p/1.sst", Cause::Damage),
-            ("unknown family", "Invalid argument: Column families not opened: x", Cause::Foreign),
-            ("no such family", "Invalid argument: Column family not found: due", Cause::Foreign),
-            ("later format", "Not implemented: Unknown compression", Cause::Foreign),
-            ("owner", "IO error: Permission denied: /p/LOCK", Cause::Permission),
-        ] {
-            assert_eq!(Cause::of(text), cause, "{name}");
-        }
-    }
-}

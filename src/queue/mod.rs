@@ -1,15 +1,25 @@
-//! The durable queue: what stands behind a 250.
+//! The durable queue: it keeps the promise of a 250.
 //!
 //! Owner:    a `Partition` is one RocksDB database. Its one `CommitThread` writes it while mail is
-//!           accepted; its home shard holds the `Committer`, which is not `Send`. Reading
-//!           (`inspect`) is free from any thread.
-//! Promise:  when `Body::finish` answers `Ok`, body, envelope, job and schedule survive a power
-//!           cut. When it answers `Err`, nothing was promised; the message may nevertheless be
-//!           there after a restart (see *failed* below), never half of it.
-//! Bounds:   `base::limits`: `COMMIT_WAITERS_MAX`, `COMMIT_BATCH_*`, `STREAM_CHUNKS_IN_FLIGHT_MAX`,
-//!           and the memory budget of `SpoolOptions`.
-//! Fatal:    a write that failed for any cause but a full disk. The partition takes no more mail;
-//!           it is not tried again, for the kernel may have dropped the dirty pages.
+//!           accepted; its home shard holds the `Committer`, which is not `Send`. Any thread may read
+//!           (`inspect`).
+//! Promise:  when `Body::finish` answers `Ok`, head, body, envelope, job and schedule survive a power
+//!           cut. When it answers `Err`, nothing was promised; the message may still be there after
+//!           a restart (see *failed* below), but never half of it.
+//! Bounds:   `base::limits`: `COMMIT_WAITERS_MAX`, `COMMIT_BATCH_*`, `FINISH_ALL_BYTES_MAX`,
+//!           `STREAM_CHUNKS_IN_FLIGHT_MAX`, and the memory budget of `SpoolOptions`.
+//! Fatal:    a write that failed for any cause but a full disk. The partition accepts no more mail;
+//!           the write is not retried, because the kernel may have dropped the dirty pages.
+//!
+//! # Folders, lowest layer first
+//!
+//! ```text
+//! record    keys, records, ledger: bytes, no I/O
+//! store     RocksDB, typed operations; repair ladder, rescue, copies, quarantine
+//! commit    group commit, from the shard to the synced batch
+//! recover   what a start finds, and how it is put right; opens partitions
+//! admin     inspect, select, operate, audit
+//! ```
 //!
 //! # Folder on disk
 //!
@@ -19,9 +29,9 @@
 //! <spool>/p00 .. p63            one RocksDB each
 //! <spool>/p00.new, p00.view     only while a damaged partition is rescued; see `rescue`
 //! <spool>/pauses.json           destinations that operators have paused; see `pauses`
-//! <spool>/reserve               room kept for the time when the disk is full; see `reserve`
-//! <spool>/quarantine/           bytes that could not be understood, each with a `.why` beside it
-//! <spool>/copies/               what is known of each partition outside of it; see `copies`
+//! <spool>/reserve               space kept for the time when the disk is full; see `reserve`
+//! <spool>/quarantine/           bytes that could not be understood, each with a `.why` file
+//! <spool>/copies/               what is known of each partition outside its database; see `copies`
 //! ```
 //!
 //! # Column families (keys fixed-width and big-endian; records versioned, with a CRC at their end)
@@ -73,7 +83,7 @@
 //!
 //! ```text
 //! crash at                          left behind            repaired by
-//! before the S0->S1 write           S0                     nobody; the client saw no 250
+//! before the S0->S1 write           S0                     nothing to repair; no 250 was given
 //! in S1, any point                  S1, k chunks or fewer  recover: the mark's body is swept
 //! inside the ->S2 write             S1 or S0, or S2 whole  recover sweeps S1; S2 is kept: the
 //!   (log record torn or whole)                             client, unanswered, sends again
@@ -87,81 +97,64 @@
 //! can therefore be in state S2 after a restart. A full disk leaves the partition in use: the
 //! remains of the failed batch are removed again by the commit thread, key by key.
 //!
-//! Recovery also meets what no crash of ours leaves behind: flipped bits and files lost. See
-//! `partition` for what is done about each kind of file and what one flipped bit may cost, `rescue`
-//! for how a damaged database is read, `recover` for what becomes of the mail in it, and
-//! `quarantine`, which loses no bytes.
+//! Recovery also meets damage that no crash of ours leaves behind: flipped bits and lost files. See
+//! `store::repair` for what is done about each kind of file and what one flipped bit may cost,
+//! `store::rescue` for how a damaged database is read, `recover` for what becomes of the mail in it,
+//! and `store::quarantine`, which loses no bytes.
+//!
+//! # Formats
+//!
+//! Each spool has a format number and each record a version. A server that opens an older spool adds
+//! the missing families and rewrites older records, then writes the new format number. A spool of a
+//! newer format, and a sound record of a newer version, are refused, and nothing is changed.
 
-pub mod audit;
+pub mod admin;
+pub mod cause;
 pub mod commit;
-pub mod committer;
-pub mod copies;
 pub mod fault;
-pub mod holes;
-pub mod inspect;
-pub mod jobs;
-pub mod key;
-pub mod labels;
-pub mod lane;
-pub mod ledger;
-pub mod lost;
-pub mod manifest;
-pub mod mend;
-pub mod message;
 pub mod notice;
-pub mod operate;
-pub mod options;
-pub mod partition;
-pub mod pauses;
 pub mod points;
-pub mod quarantine;
-pub mod reclaim;
 pub mod record;
 pub mod recover;
-pub mod rescue;
-pub mod reserve;
-pub mod room;
-pub mod schema;
-pub mod select;
-pub mod settle;
-pub mod space;
 pub mod spool;
-pub mod unsettled;
+mod spool_lock;
+mod spool_meta;
+pub mod store;
 
-pub use commit::CommitOptions;
-pub use commit::CommitThread;
-pub use committer::Body;
-pub use committer::Committed;
-pub use committer::Committer;
-pub use committer::Finish;
-pub use committer::Fresh;
-pub use committer::Hang;
-pub use committer::Keeper;
-pub use committer::SharedBody;
+pub use commit::body::Body;
+pub use commit::body::Committed;
+pub use commit::committer::Committer;
+pub use commit::committer::Finish;
+pub use commit::committer::Hang;
+pub use commit::committer::SharedBody;
+pub use commit::keeper::Fresh;
+pub use commit::keeper::Keeper;
+pub use commit::lane::CommitHandle;
+pub use commit::thread::CommitOptions;
+pub use commit::thread::CommitThread;
 pub use fault::CommitFault;
 pub use fault::QueueFault;
 pub use fault::SpoolFault;
-pub use labels::Labels;
-pub use lane::CommitHandle;
-pub use message::MessageReader;
-pub use message::SharedMessageReader;
 pub use notice::Notice;
-pub use partition::Partition;
-pub use reclaim::Reclaimer;
-pub use reclaim::Want;
-pub use recover::Recovered;
-pub use reserve::Reserve;
-pub use schema::Envelope;
-pub use schema::Job;
-pub use schema::Recipient;
-pub use schema::Recipients;
-pub use schema::RecipientsBuf;
-pub use schema::Tls;
-pub use space::Space;
-pub use space::SpaceFloor;
-pub use space::SpaceWatch;
-pub use space::space;
-pub use spool::Access;
+pub use record::envelope::Envelope;
+pub use record::envelope::Tls;
+pub use record::job::Job;
+pub use record::recipients::Recipient;
+pub use record::recipients::Recipients;
+pub use record::recipients::RecipientsBuf;
+pub use record::texts::Labels;
 pub use spool::Spool;
 pub use spool::SpoolOptions;
-pub use spool::partitions_in;
+pub use spool_meta::partitions_in;
+pub use store::found::Recovered;
+pub use store::message::MessageReader;
+pub use store::message::SharedMessageReader;
+pub use store::partition::Partition;
+pub use store::reclaim::Reclaimer;
+pub use store::reclaim::Want;
+pub use store::reserve::Reserve;
+pub use store::space::Space;
+pub use store::space::SpaceFloor;
+pub use store::space::SpaceWatch;
+pub use store::space::space;
+pub use store::spec::Access;

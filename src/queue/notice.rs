@@ -1,22 +1,21 @@
-//! What the queue has to say to the operator. The caller turns each into an event; nothing here
-//! logs.
+//! What the queue tells the operator. The caller logs each notice; nothing here logs.
 
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::base::PartitionId;
-use crate::queue::lost::Lost;
+use crate::queue::record::lost::Lost;
 
 /// Where notices go while the spool is open. Called from any thread; it must not block.
 pub type OnNotice = Arc<dyn Fn(Notice) + Send + Sync>;
 
-/// How loud a notice is.
+/// How serious a notice is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Loudness {
     /// Someone must act.
     Error,
-    /// Something was lost or nearly so, and the machine helped itself.
+    /// Something was repaired without loss of mail.
     Warn,
 }
 
@@ -32,25 +31,27 @@ pub enum Notice {
     },
     /// A record that cannot be understood could not be moved, and stays where it is.
     NotMoved { partition: PartitionId, family: &'static str, key: String, why: String },
-    /// What was missing has been made again.
+    /// A missing record was made again, or a stray one removed.
     Repaired { partition: PartitionId, what: &'static str, key: String },
-    /// The write-ahead log is damaged before its end; copies of it are in `folder`, and what can
-    /// be read of it was taken over.
+    /// The write-ahead log is damaged before its end; copies of it are in `folder`, and its readable
+    /// part was taken over.
     LogDamaged { partition: PartitionId, folder: PathBuf, why: String },
     /// The list of the store's files ended in an entry that a power cut had torn; it was cut off. A
     /// copy, and all tables there were, are in `folder`.
     ManifestTorn { partition: PartitionId, folder: PathBuf, why: String },
-    /// The database is damaged. What can be read of it is in a new one; the old one was moved.
+    /// The database is damaged. Its readable rows are in a new one; the old one was moved.
     Rebuilt { partition: PartitionId, folder: PathBuf, lost: Lost, why: String },
+    /// The disk is too full for a new database, so a damaged table was dropped. It is in `folder`.
+    TableDropped { partition: PartitionId, folder: PathBuf, lost: Lost, why: String },
     /// The list of the store's files was damaged, and was mended from its copy. What was there
     /// before is in `folder`.
     ManifestMended { partition: PartitionId, folder: PathBuf, why: String },
     /// The database does not open. Its folder was moved and an empty one stands in its place.
     SetAside { partition: PartitionId, folder: PathBuf, why: String },
-    /// The counts do not agree with the mail that is there: so many recipients are missing, or are
-    /// back in the queue though they had ended and may be sent again.
+    /// The counts do not agree with the stored mail: this many recipients are missing, or are queued
+    /// again although they had ended.
     Miscounted { partition: PartitionId, missing: u64, returned: u64 },
-    /// What is kept outside of the database could not be written.
+    /// A copy outside the database could not be written.
     NotCopied { partition: PartitionId, why: String },
     /// A family could not be read to its end.
     Unreadable { partition: PartitionId, family: &'static str, why: String },
@@ -78,6 +79,7 @@ impl Notice {
             | Notice::ManifestTorn { partition, .. }
             | Notice::ManifestMended { partition, .. }
             | Notice::Rebuilt { partition, .. }
+            | Notice::TableDropped { partition, .. }
             | Notice::SetAside { partition, .. }
             | Notice::Miscounted { partition, .. }
             | Notice::NotCopied { partition, .. }
@@ -126,6 +128,14 @@ impl fmt::Display for Notice {
                 "partition {partition}: the database was damaged ({why}) and lost rows of: {}; the \
                  readable mail is in a new database, the damaged one is kept in {}; remove it once \
                  no mail is missing",
+                lost.names().join(", "),
+                folder.display()
+            ),
+            Notice::TableDropped { partition, folder, lost, why } => write!(
+                f,
+                "partition {partition}: a table is damaged ({why}) and the disk is too full to \
+                 rescue its readable rows; all its rows of {} are lost to the queue, and the table \
+                 is kept in {}; remove it once no mail is missing",
                 lost.names().join(", "),
                 folder.display()
             ),

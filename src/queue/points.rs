@@ -1,7 +1,7 @@
 //! Failpoints: named places where a crash test ends the process or makes the store fail.
 //!
-//! Without the feature `failpoints` every call here is nothing. With it, the action `return` at a
-//! point of `FAILPOINTS` ends the process at once, as kill -9 would; `pause`, `sleep` and the rest
+//! Without the feature `failpoints` every call here does nothing. With it, the action `return` at a
+//! point of `FAILPOINTS` ends the process at once, as kill -9 would; `pause`, `sleep` and the others
 //! are those of the crate `fail`. The points of `STORE_FAULTS` take `return(eio)` or
 //! `return(enospc)`, and the write answers so without touching the disk.
 
@@ -52,17 +52,17 @@ pub const VITAL_FAILPOINTS: &[&str] =
 pub const VIEW_FAILPOINTS: &[&str] = &["view::question", "view::survey"];
 
 /// Points that make the store answer with a fault.
-pub const STORE_FAULTS: &[&str] = &["stream::error", "commit::error"];
+pub const STORE_FAULTS: &[&str] = &["stream::error", "commit::error", "rescue::error"];
 
-/// Takes what the environment variable `FAILPOINTS` says. Before it is called no point does
-/// anything; it is for the first lines of the process, and once.
+/// Takes the points from the environment variable `FAILPOINTS`. Call it once, at the start of the
+/// process; before, no point does anything.
 pub fn arm() {
     // Dropping the scenario would disarm every point.
     #[cfg(feature = "failpoints")]
     std::mem::forget(fail::FailScenario::setup());
 }
 
-/// `COMMIT_HUNG_MS`, or what a test wants instead: `commit::hung_ms=return(500)`.
+/// `COMMIT_HUNG_MS`, or the value of a test: `commit::hung_ms=return(500)`.
 #[inline]
 pub fn commit_hung_ms() -> u64 {
     fail::fail_point!("commit::hung_ms", |ms: Option<String>| {
@@ -77,7 +77,7 @@ pub fn point(_name: &'static str) {
     fail::fail_point!(_name, |_| std::process::abort());
 }
 
-/// The fault that a test wants instead of the write, in RocksDB's words.
+/// The fault that a test injects instead of the write, in RocksDB's words.
 #[inline]
 pub fn store_fault(_name: &'static str) -> Option<String> {
     fail::fail_point!(_name, |kind: Option<String>| Some(match kind.as_deref() {

@@ -82,7 +82,8 @@ mod tests {
 
     /// Major and minor number of the kernel's release.
     fn kernel() -> (u32, u32) {
-        let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").expect("it is there");
+        let release =
+            std::fs::read_to_string("/proc/sys/kernel/osrelease").expect("the file exists");
         let mut numbers = release.split(['.', '-']).map(|word| word.parse().unwrap_or(0));
         (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0))
     }

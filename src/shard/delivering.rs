@@ -35,7 +35,7 @@ use crate::route::DeliveryPolicy;
 use crate::rt::task;
 use crate::rt::task::Queue;
 
-/// What delivering begins with.
+/// What the delivering half needs at start.
 pub struct DeliverySeed {
     pub policy: Arc<DeliveryPolicy>,
     pub mesh: MeshSeed,
@@ -44,9 +44,9 @@ pub struct DeliverySeed {
     pub sts: StsPolicies,
     pub hostname: Box<str>,
     pub shards: usize,
-    /// What operators had paused before.
+    /// Destinations that operators had paused.
     pub paused: Vec<Box<str>>,
-    /// Shards that may still hand mail to others; the same counter for all.
+    /// Number of shards that may still send jobs to others; shared by all shards.
     pub handing_over: Arc<AtomicUsize>,
 }
 
@@ -57,7 +57,7 @@ pub struct Delivering {
     resolver: Resolver,
     mesh: Rc<Mesh>,
     handing_over: Arc<AtomicUsize>,
-    /// This shard has left `handing_over`.
+    /// Whether this shard has left `handing_over`.
     is_quiet: Cell<bool>,
 }
 
@@ -68,14 +68,14 @@ impl Delivering {
         self.owner.replace_policy(Arc::clone(policy));
     }
 
-    /// Nothing new goes out; what is on its way arrives and is settled.
+    /// Starts no new attempts; running ones finish and are settled.
     pub fn close(&self) {
         self.home.close();
         self.owner.close();
     }
 
-    /// Tells the others once that no mail comes from here any more.
-    pub fn hush(&self) {
+    /// Leaves `handing_over` once this shard has no more frames for others.
+    pub fn leave_if_quiet(&self) {
         self.mesh.flush();
         let is_quiet = self.home.is_closing() && self.mesh.is_flushed();
         if is_quiet && !self.is_quiet.replace(true) {
@@ -83,10 +83,10 @@ impl Delivering {
         }
     }
 
-    /// Whether everything that was on its way has been settled, here and at the owners. A shard
-    /// that left while another may hand mail to it would leave that one waiting for an outcome.
+    /// Whether all jobs are settled, here and at the owners, and no shard can send more jobs. If a
+    /// shard ended earlier, another could wait for an outcome for ever.
     pub fn is_drained(&self) -> bool {
-        self.hush();
+        self.leave_if_quiet();
         self.handing_over.load(Ordering::Acquire) == 0
             && self.owner.workers() == 0
             && self.home.is_drained()
@@ -155,7 +155,7 @@ pub(in crate::shard) fn start(
     delivering
 }
 
-/// Takes what other shards have sent. Never waits for anything else.
+/// Handles frames from other shards. Never waits for anything else.
 async fn frames(delivering: Rc<Delivering>, mut inbox: Receiver<Frame>) {
     loop {
         let frame = inbox.receive().await;

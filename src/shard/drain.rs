@@ -1,8 +1,8 @@
-//! The orderly end of a shard (promise 8).
+//! Drains a shard at shutdown.
 //!
-//! Order:    stop accepting; end idle sessions with 421; let transactions under way finish; keep
-//!           what they brought; return within the limit. What is then still open is cut: its
-//!           client saw no 250 and sends again.
+//! Order:    stop accepting; end idle sessions with 421; let running transactions finish and commit;
+//!           return within the limit. Sessions still open then are closed: their clients saw no 250
+//!           and will send again.
 
 use std::rc::Rc;
 use std::time::Duration;
@@ -14,11 +14,11 @@ use crate::rt::Listener;
 use crate::rt::timer;
 use crate::shard::delivering::Delivering;
 
-/// How long sessions that are cut may take to say so.
-const LAST_WORDS: Duration = Duration::from_secs(1);
+/// How long closed sessions may take to send 421.
+const GOODBYE_MAX: Duration = Duration::from_secs(1);
 
-/// How often the end is looked for.
-const LOOK_EVERY: Duration = Duration::from_millis(20);
+/// Interval between two checks for the end.
+const CHECK_EVERY: Duration = Duration::from_millis(20);
 
 pub async fn drain(
     reception: &Rc<Reception>,
@@ -34,27 +34,31 @@ pub async fn drain(
     }
     let is_receiving = || reception.sessions() > 0 || reception.intake.submissions() > 0;
     while is_receiving() && Instant::now() < end {
-        // Again each time: a session may have become idle since.
+        // Each time, because more sessions may have become idle.
         timer::interrupt_idle();
-        delivering.hush();
-        timer::sleep(LOOK_EVERY).await;
+        delivering.leave_if_quiet();
+        timer::sleep(CHECK_EVERY).await;
     }
-    // What is being sent now may be taken by a server any moment: it is worth the wait.
-    // Twice, so that what other shards had handed over before they fell silent is answered.
-    let mut looks = 0;
-    while looks < 2 && Instant::now() < end {
-        looks = if delivering.is_drained() { looks + 1 } else { 0 };
-        timer::sleep(LOOK_EVERY).await;
+    // Running transfers are worth the wait. Two checks, so that frames that other shards sent before
+    // they left are answered.
+    let mut checks = 0;
+    while checks < 2 && Instant::now() < end {
+        checks = if delivering.is_drained() { checks + 1 } else { 0 };
+        timer::sleep(CHECK_EVERY).await;
     }
     let cut = reception.sessions();
     if cut == 0 {
         return;
     }
-    let what = format!("{cut} sessions did not end in time and are cut with 421");
-    Record::Warning { what: &what, remedy: "raise server.shutdown_timeout if that matters" }.emit();
+    let what = format!("{cut} sessions did not end in time and are closed with 421");
+    Record::Warning {
+        what: &what,
+        remedy: "raise server.shutdown_timeout to let more sessions finish",
+    }
+    .emit();
     timer::interrupt_all();
-    let end = Instant::now() + LAST_WORDS;
+    let end = Instant::now() + GOODBYE_MAX;
     while reception.sessions() > 0 && Instant::now() < end {
-        timer::sleep(LOOK_EVERY).await;
+        timer::sleep(CHECK_EVERY).await;
     }
 }

@@ -13,7 +13,7 @@ use crate::observe::label::Handoff;
 use crate::observe::log::Record;
 use crate::queue::CommitHandle;
 use crate::queue::Hang;
-use crate::queue::lane::CommitCounts;
+use crate::queue::commit::lane::CommitCounts;
 use crate::rt::task;
 use crate::rt::timer;
 
@@ -65,7 +65,7 @@ fn watch_commits(reception: &Reception) {
     }
 }
 
-/// What the commit threads of a shard have counted.
+/// Sums of the counters of a shard's commit threads.
 #[derive(Default)]
 struct Sums {
     batches: u64,

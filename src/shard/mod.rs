@@ -1,6 +1,6 @@
-//! A shard: one executor, one core, one of each.
+//! A shard: one executor on one core, with one of each part of the server.
 //!
-//! `run` lists the tasks in the order of a message's journey; each of them lives in its own folder.
+//! `run` starts the tasks in the order of a message's path; each part has its own folder.
 
 pub mod delivering;
 pub mod drain;

@@ -1,6 +1,6 @@
-//! What the control plane may tell a shard.
+//! Commands and orders from the control plane to a shard.
 //!
-//! Owner:    senders are the main thread (commands) and the threads of the control socket (orders);
+//! Owner:    senders are the main thread and the reload actor (commands), and operations (orders);
 //!           the shard's main future reads both lanes, commands first.
 //! Promise:  a command is taken and carried out before all orders that wait.
 //! Bounds:   `COMMANDS_MAX` and `ORDERS_MAX`. Full: a reload is refused with a warning, an order is
@@ -17,66 +17,65 @@ use crate::handoff::Sender;
 use crate::handoff::lane;
 use crate::handoff::lane::Seed;
 use crate::inbound::policy::Policy;
-use crate::queue::operate::Carried;
-use crate::queue::operate::Operation;
-use crate::queue::operate::OperationFault;
+use crate::queue::admin::operate::Carried;
+use crate::queue::admin::operate::Operation;
+use crate::queue::admin::operate::OperationFault;
 use crate::route::DeliveryPolicy;
 use crate::shard::delivering::Delivering;
 
-/// Hears once what came of an order.
+/// Receives the result of an order.
 pub type OperateAnswer = Box<dyn FnOnce(Result<Carried, OperationFault>) + Send>;
 
-/// Orders of operators that may wait for a shard.
+/// Orders that may wait for a shard.
 pub const ORDERS_MAX: usize = 1024;
 
 /// Commands that may wait for a shard: reloads, and one drain.
 const COMMANDS_MAX: usize = 8;
 
-/// What a signal asks of a shard.
+/// A command to a shard.
 pub enum Command {
-    /// New sessions go by this policy. Losing the command means that the old one stays in force.
+    /// Use this policy for new sessions. If the command is lost, the old policy stays in force.
     Reload(Arc<Policy>, Arc<DeliveryPolicy>),
-    /// Stop accepting, end what is idle, finish what runs within the limit, then return.
+    /// Stop accepting, end idle sessions, finish running ones within the limit, then return.
     Drain { limit: Duration },
 }
 
-/// What operators ask of a shard.
+/// An order of an operator.
 pub enum Order {
-    /// Do this to a message whose home is here. Losing the order leaves it as it is.
+    /// Carry out an operation on a message of this home shard. If the order is lost, nothing changes.
     Operate { id: MessageId, operation: Operation, answer: OperateAnswer },
-    /// Look at what this shard delivers. The closure answers for itself, never waits and changes
-    /// nothing: a panic in it ends nothing but the question. Losing the order means that it is not
-    /// answered.
+    /// Read the delivering half. The closure sends its own answer, never waits and changes nothing; a
+    /// panic in it ends only this order. If the order is lost, there is no answer.
     Ask(Box<dyn FnOnce(&Delivering) + Send>),
-    /// As `Ask`, for what changes how the shard delivers: a panic in it ends the process.
+    /// As `Ask`, but changes the delivering half: a panic in it ends the process.
     Change(Box<dyn FnOnce(&Delivering) + Send>),
 }
 
-/// The way in for signals. The main thread alone sends.
+/// Sends commands. One thread reloads; another one drains once.
 #[derive(Clone)]
 pub struct CommandSender(Sender<Command>);
 
 impl CommandSender {
-    /// `false`: the shard has not taken the reloads before this one.
+    /// `false`: earlier reloads still wait.
     pub fn reload(&self, policy: &Arc<Policy>, delivery: &Arc<DeliveryPolicy>) -> bool {
         let command = Command::Reload(Arc::clone(policy), Arc::clone(delivery));
         self.0.try_send_sparing_one(command).is_ok()
     }
 
-    /// `false`: it was told so before.
+    /// `false`: the shard was told to drain before.
     pub fn drain(&self, limit: Duration) -> bool {
         self.0.try_send(Command::Drain { limit }).is_ok()
     }
 }
 
-/// Both lanes of a shard, not yet on it.
+/// Both lanes before they are moved to the shard.
 pub struct InboxSeed {
     commands: Seed<Command>,
     orders: Seed<Order>,
 }
 
 impl InboxSeed {
-    /// To be called on the shard that reads.
+    /// To be called on the receiving shard.
     pub fn settle(self) -> Inbox {
         Inbox { commands: self.commands.settle(), orders: self.orders.settle() }
     }
@@ -88,14 +87,14 @@ pub struct Inbox {
     orders: Receiver<Order>,
 }
 
-/// What a shard does next.
+/// The next item of the lanes.
 pub enum Next {
     Command(Command),
     Order(Order),
 }
 
 impl Inbox {
-    /// What comes next, commands before orders.
+    /// The next command, or else the next order.
     pub fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Next> {
         match self.commands.poll_receive(cx) {
             Poll::Ready(command) => Poll::Ready(Next::Command(command)),
@@ -104,7 +103,7 @@ impl Inbox {
     }
 }
 
-/// The lanes into one shard.
+/// Creates the lanes into one shard.
 pub fn inbox() -> (CommandSender, Sender<Order>, InboxSeed) {
     let (commands, command_seed) = lane::lane(COMMANDS_MAX);
     let (orders, order_seed) = lane::lane(ORDERS_MAX);

@@ -1,7 +1,7 @@
 //! The main future of a shard.
 //!
-//! Owner:    the shard's executor; it ends when the shard has drained.
-//! Order:    pump before listeners, so that no session ever waits for a commit that nobody hears.
+//! Owner:    the shard's executor; the future ends when the shard has drained.
+//! Order:    the pump starts before the listeners, so that every commit wakes its session.
 
 use std::future::poll_fn;
 use std::os::fd::OwnedFd;
@@ -36,7 +36,7 @@ use crate::queue::CommitHandle;
 use crate::queue::Committer;
 use crate::queue::Partition;
 use crate::queue::SpaceWatch;
-use crate::queue::lane::Ring;
+use crate::queue::commit::lane::Ring;
 use crate::rt;
 use crate::rt::Bell;
 use crate::rt::Listener;
@@ -56,14 +56,14 @@ use crate::submit::Intake;
 use crate::submit::gateway;
 use crate::submit::intake::IntakeParts;
 
-/// Everything a shard begins with; made by `boot`, sent to the shard's thread.
+/// Everything a shard needs at start; built by `boot` and moved to the shard's thread.
 pub struct ShardSeed {
     pub shard: ShardId,
     /// One bound socket for each listener, in the order of the policy.
     pub sockets: Vec<OwnedFd>,
     /// The partitions whose home this shard is.
     pub partitions: Vec<CommitHandle>,
-    /// The same, to read from.
+    /// The same partitions, for reading.
     pub stores: Vec<Arc<Partition>>,
     pub policy: Arc<Policy>,
     pub delivery: DeliverySeed,
@@ -74,11 +74,11 @@ pub struct ShardSeed {
     pub inbox: InboxSeed,
     /// Submissions of other threads.
     pub submissions: Seed<gateway::Request>,
-    /// Where this shard shows its destinations.
+    /// Where this shard publishes its destinations.
     pub destinations: Arc<DestinationsShelf>,
 }
 
-/// Lives until a drain order has been carried out.
+/// Runs until a drain command has been carried out.
 pub async fn run(seed: ShardSeed) {
     let pool = Rc::new(ChunkPool::new(seed.chunks_max));
     let (doorbell, commits_done) = rt::doorbell();
@@ -119,7 +119,7 @@ pub async fn run(seed: ShardSeed) {
         Err(cause) => end_process(format_args!("shard {}: no reader: {cause}", seed.shard)),
     };
     let delivering = delivering::start(&reception, seed.delivery, seed.stores, reader.clone());
-    show_delivering(&reception, &delivering, seed.destinations);
+    publish_delivering(&reception, &delivering, seed.destinations);
     task::spawn_vital(Queue::Latency, pump(Rc::clone(&reception), reader, commits_done));
     let listeners: Vec<Rc<Listener>> =
         seed.sockets.into_iter().map(|socket| Rc::new(Listener::from_socket(socket))).collect();
@@ -150,8 +150,8 @@ pub async fn run(seed: ShardSeed) {
     delivering.end();
 }
 
-/// At every tick the gauges and the destinations of the delivering half.
-fn show_delivering(
+/// Publishes the gauges and the destinations of the delivering half at every tick.
+fn publish_delivering(
     reception: &Rc<Reception>,
     delivering: &Rc<Delivering>,
     shelf: Arc<DestinationsShelf>,
@@ -176,7 +176,7 @@ fn carry_out(order: Order, delivering: &Rc<Delivering>) {
             task::spawn(async move { answer(operator::carry_out(home, id, operation).await) });
         }
         Order::Ask(question) => {
-            // After a panic the caller gets no answer, and reports the shard as silent.
+            // After a panic the caller gets no answer and reports that the shard did not respond.
             let _ = task::contained(|| {
                 queue::points::point("view::question");
                 question(delivering);
@@ -186,7 +186,8 @@ fn carry_out(order: Order, delivering: &Rc<Delivering>) {
     }
 }
 
-/// Hears the commit threads and wakes who waits for them. Never waits for anything else.
+/// Receives the results of commit threads and readers and wakes the waiting tasks. Never waits for
+/// anything else.
 async fn pump(reception: Rc<Reception>, reader: Reader, mut bell: Bell) {
     while !reception.is_closed() {
         bell.wait().await;

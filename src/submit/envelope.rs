@@ -6,9 +6,9 @@
 use std::time::Instant;
 
 use crate::queue::Recipient;
+use crate::queue::Recipients;
 use crate::queue::RecipientsBuf;
-use crate::queue::record::RecordFault;
-use crate::queue::schema::Recipients;
+use crate::queue::record::outer::RecordFault;
 use crate::wire::smtp::transaction::BodyType;
 use crate::wire::smtp::transaction::Ret;
 

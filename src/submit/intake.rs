@@ -14,7 +14,6 @@ use crate::observe::Histograms;
 use crate::observe::ShardObserved;
 use crate::queue::CommitFault;
 use crate::queue::Committer;
-use crate::queue::Recipients;
 use crate::queue::SpaceWatch;
 use crate::submit::envelope::EnvelopeBuf;
 use crate::submit::head::HeadPolicy;

@@ -8,8 +8,8 @@ use crate::queue;
 use crate::queue::Committed;
 use crate::queue::Envelope;
 use crate::queue::Recipients;
-use crate::queue::labels::FieldsBuf;
-use crate::queue::schema;
+use crate::queue::record::envelope::BodySum;
+use crate::queue::record::texts::FieldsBuf;
 use crate::submit::envelope::Text;
 use crate::submit::head::RawHead;
 use crate::submit::intake::Intake;
@@ -56,7 +56,7 @@ pub(super) fn envelope<'a>(
         envid: envelope.get(Text::EnvelopeId),
         auth: envelope.get(Text::Auth),
         declared_bytes: envelope.declared_bytes,
-        body: schema::BodySum::default(),
+        body: BodySum::default(),
         peer: identity.peer(),
         helo: envelope.get(Text::Helo).unwrap_or(""),
         listener: identity.listener(),
@@ -68,8 +68,8 @@ pub(super) fn envelope<'a>(
         tenant: identity.tenant_id(),
         credential: identity.credential(),
         stream: identity.stream(),
-        tags: queue::labels::Texts::default(),
-        metadata: queue::labels::Fields::default(),
+        tags: queue::record::texts::Texts::default(),
+        metadata: queue::record::texts::Fields::default(),
         labels: queue::Labels {
             tenant: identity.tenant().map(|tenant| tenant.name()),
             campaign: labels.campaign.as_deref(),

@@ -261,7 +261,7 @@ impl Peer for MachinePeer {
             self.read += length + 2;
             if line[3] == b' ' {
                 let reply = self.out[start..self.read].to_vec();
-                return Some(String::from_utf8(reply).expect("it is ASCII"));
+                return Some(String::from_utf8(reply).expect("the text is ASCII"));
             }
         }
         assert_eq!(start, self.out.len(), "an incomplete reply");

@@ -5,8 +5,6 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs;
-use std::io::BufRead;
-use std::io::BufReader;
 use std::io::ErrorKind;
 use std::io::Read;
 use std::io::Write;
@@ -14,7 +12,7 @@ use std::net::IpAddr;
 use std::net::Shutdown;
 use std::net::SocketAddr;
 use std::net::TcpStream;
-use std::os::unix::net::UnixStream;
+use std::path::Path;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread;
@@ -40,6 +38,7 @@ use crate::script::Dialogue;
 use crate::script::Settings;
 use crate::support::Server;
 use crate::support::Setup;
+use crate::support::control_get;
 
 /// Time limit for a reply. A healthy server answers in milliseconds.
 const WAIT_MAX: Duration = Duration::from_secs(30);
@@ -112,7 +111,7 @@ impl Servers {
                 std::thread::spawn(move || (limits, RunningServer::start(limits, listeners)))
             })
             .collect();
-        Servers(starting.into_iter().map(|one| one.join().expect("it starts")).collect())
+        Servers(starting.into_iter().map(|one| one.join().expect("the server starts")).collect())
     }
 
     pub fn len(&self) -> usize {
@@ -196,9 +195,9 @@ pub struct SocketPeer {
 impl SocketPeer {
     fn connect(address: SocketAddr, tls: bool, control: PathBuf) -> SocketPeer {
         let stream = TcpStream::connect(address).expect("the server accepts connections");
-        stream.set_nodelay(true).expect("it is a TCP socket");
-        stream.set_read_timeout(Some(WAIT_MAX)).expect("it is no zero");
-        stream.set_write_timeout(Some(WAIT_MAX)).expect("it is no zero");
+        stream.set_nodelay(true).expect("the stream is a TCP socket");
+        stream.set_read_timeout(Some(WAIT_MAX)).expect("the timeout is not zero");
+        stream.set_write_timeout(Some(WAIT_MAX)).expect("the timeout is not zero");
         let line = Line::Plain(stream);
         let mut peer = SocketPeer { line, control, input: Vec::new(), kept: Vec::new() };
         if tls {
@@ -235,7 +234,7 @@ impl SocketPeer {
             at += length + 2;
             if line.get(3) == Some(&b' ') {
                 let reply: Vec<u8> = self.input.drain(..at).collect();
-                return Some(String::from_utf8(reply).expect("it is ASCII"));
+                return Some(String::from_utf8(reply).expect("the text is ASCII"));
             }
         }
     }
@@ -360,8 +359,8 @@ fn kernel_address(address: SocketAddr) -> String {
 }
 
 /// The body of a message without its Received field, read from the control socket. The socket
-/// refuses clients if too many dialogues ask at once, so this retries.
-fn stored_body(control: &PathBuf, id: &str) -> Vec<u8> {
+/// refuses requests if too many dialogues ask at once, so this retries.
+fn stored_body(control: &Path, id: &str) -> Vec<u8> {
     let end = Instant::now() + WAIT_MAX;
     loop {
         if let Some(body) = try_stored_body(control, id) {
@@ -372,25 +371,13 @@ fn stored_body(control: &PathBuf, id: &str) -> Vec<u8> {
     }
 }
 
-/// `None` if there were too many clients at once.
-fn try_stored_body(control: &PathBuf, id: &str) -> Option<Vec<u8>> {
-    let mut stream = BufReader::new(UnixStream::connect(control).expect("the control socket"));
-    let request = format!("{{\"command\":\"cat\",\"id\":\"{id}\"}}\n");
-    // A refused client is answered without being read, perhaps before this.
-    let _ = stream.get_mut().write_all(request.as_bytes());
-    let mut message = Vec::new();
-    loop {
-        let mut line = String::new();
-        stream.read_line(&mut line).expect("it answers");
-        let answer: serde_json::Value = serde_json::from_str(&line).expect("it answers JSON");
-        match answer["fault"].as_str() {
-            Some(fault) if fault.ends_with("at once, try again") => return None,
-            fault => assert_eq!(fault, None, "{id}"),
-        }
-        let Some(bytes) = answer["bytes"].as_u64() else { break };
-        let count = (&mut stream).take(bytes).read_to_end(&mut message).expect("the part arrives");
-        assert_eq!(count as u64, bytes, "the part is complete");
+/// `None` if there were too many requests at once.
+fn try_stored_body(control: &Path, id: &str) -> Option<Vec<u8>> {
+    let (status, mut message) = control_get(control, &format!("/v1/queue/messages/{id}/content"));
+    if status == 503 {
+        return None;
     }
+    assert_eq!(status, 200, "{id}: {}", String::from_utf8_lossy(&message));
     assert!(message.starts_with(b"Received: "), "{id} has no Received field");
     let ends = memchr::memmem::find_iter(&message, b"\r\n").map(|at| at + 2);
     let end = ends.into_iter().find(|end| !matches!(message.get(*end), Some(b' ' | b'\t')));

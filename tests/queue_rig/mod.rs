@@ -32,8 +32,8 @@ use ringpost::queue::RecipientsBuf;
 use ringpost::queue::Spool;
 use ringpost::queue::SpoolOptions;
 use ringpost::queue::Tls;
-use ringpost::queue::inspect;
-use ringpost::queue::schema::BodySum;
+use ringpost::queue::admin::inspect;
+use ringpost::queue::record::envelope::BodySum;
 
 /// The head of every message.
 pub const HEAD: &[u8] = b"Received: from client.example.test\r\n";

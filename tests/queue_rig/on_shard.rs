@@ -37,7 +37,7 @@ use ringpost::queue::Recipient;
 use ringpost::queue::SpaceWatch;
 use ringpost::queue::Spool;
 use ringpost::queue::SpoolOptions;
-use ringpost::queue::inspect;
+use ringpost::queue::admin::inspect;
 use ringpost::rt;
 use ringpost::rt::ShardSpec;
 use ringpost::rt::ShardThread;

@@ -58,9 +58,9 @@ fn bodies_arrive_byte_for_byte() {
         for destination in &rig.destinations {
             client.expect(&format!("RCPT TO:<x@{}>", destination.domain), 250);
         }
-        client.send(format!("BDAT {} LAST\r\n", body.len()).as_bytes()).expect("it listens");
-        client.send(body).expect("it listens");
-        let reply = client.reply().expect("it answers");
+        client.send(format!("BDAT {} LAST\r\n", body.len()).as_bytes()).expect("the peer listens");
+        client.send(body).expect("the peer listens");
+        let reply = client.reply().expect("the server answers");
         assert_eq!(reply.code, 250, "{name}: {}", reply.text);
     }
     let all = |count: usize| {

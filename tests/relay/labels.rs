@@ -204,14 +204,17 @@ fn tenants_get_fair_shares() {
     let rows = listed.as_array().expect("rows");
     assert_eq!(rows.len(), 41, "all messages are queued: {listed}");
     let ours = rows.iter().find(|row| row["sender"] == "of-another-tenant@sender.test");
-    let id = ours.and_then(|row| row["id"].as_str()).expect("it is listed");
+    let id = ours.and_then(|row| row["id"].as_str()).expect("the message is listed");
     // The destination takes them one after the other.
-    await_why(folder.path(), id, &["It is in line for"]);
+    await_why(folder.path(), id, &["Queued for"]);
     receiver.record().holds = false;
     settle(&server);
     let record = receiver.record();
-    let place =
-        record.taken.iter().position(|one| one.id == "of-another-tenant").expect("it arrived");
+    let place = record
+        .taken
+        .iter()
+        .position(|one| one.id == "of-another-tenant")
+        .expect("the message arrived");
     assert_eq!(record.taken.len(), 41);
     assert!(place <= 4, "{place}");
 }
@@ -236,7 +239,7 @@ fn delays_are_attributed_to_their_causes() {
     client.expect("RCPT TO:<x@far.test>", 250);
     client.expect("DATA", 354);
     client.send(b"Subject: x\r\n\r\nx\r\n.\r\n").expect("the server reads it");
-    assert_eq!(client.reply().expect("it answers").code, 250);
+    assert_eq!(client.reply().expect("the server answers").code, 250);
     submit(&mut client, "again", &["x@again.test".to_owned()], b"Subject: x\r\n\r\nx\r\n");
     let first = &attempts(&server, "first", 1)[0];
     // Its connection is idle now.

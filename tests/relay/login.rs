@@ -48,7 +48,7 @@ impl Smarthost {
     ) -> Self {
         let listener = TcpListener::bind((Ipv4Addr::new(127, 79, 0, number), 0))
             .expect("loopback has a free port");
-        let address = listener.local_addr().expect("it is bound");
+        let address = listener.local_addr().expect("the socket is bound");
         let lines = Arc::new(Mutex::new(Vec::new()));
         let heard = Arc::clone(&lines);
         let config = tls();

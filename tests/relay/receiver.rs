@@ -112,7 +112,7 @@ impl Receiver {
         let listener = TcpListener::bind(address).expect("loopback has a free port");
         // A small buffer, so that a long body does not fit into the kernel.
         SockRef::from(&listener).set_recv_buffer_size(8 << 10).expect("a size");
-        let address = listener.local_addr().expect("it is bound");
+        let address = listener.local_addr().expect("the socket is bound");
         let record = Record { misbehaviours: misbehaviours.to_vec(), ..Record::default() };
         let record = Arc::new(Mutex::new(record));
         let receiver = Receiver { address, record: Arc::clone(&record) };
@@ -309,7 +309,7 @@ impl Session {
         {
             let code = code_of(reply);
             self.refuse(code);
-            return self.misbehave(how.expect("there is one"), "").map(|_| ());
+            return self.misbehave(how.expect("the failure is set"), "").map(|_| ());
         }
         let taken = Taken {
             id: std::mem::take(&mut self.id),

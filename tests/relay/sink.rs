@@ -103,13 +103,13 @@ fn smtp_sink_may_fail_in_all_its_ways() {
     let mut routes = route("sender.test", home.address);
     let folder = tempfile::tempdir().expect("a temporary folder");
     let everyone = fs::Permissions::from_mode(0o777);
-    fs::set_permissions(folder.path(), everyone.clone()).expect("it is ours");
+    fs::set_permissions(folder.path(), everyone.clone()).expect("the folder is writable");
     let mut sinks = Vec::new();
     for (number, (options, then)) in ROWS.iter().enumerate() {
         let address = free_address(number);
         let dump = folder.path().join(number.to_string());
         fs::create_dir(&dump).expect("the folder is writable");
-        fs::set_permissions(&dump, everyone.clone()).expect("it is ours");
+        fs::set_permissions(&dump, everyone.clone()).expect("the folder is writable");
         let kept = (*then == Then::Delivered).then_some(&*dump);
         sinks.push((Sink::start(options, address, kept), address, dump.clone()));
         routes.push_str(&route(&format!("s{number}.test"), address));
@@ -181,6 +181,6 @@ fn send(client: &mut Client, number: usize) {
 }
 
 fn read_all(folder: &Path) -> Vec<String> {
-    let files = fs::read_dir(folder).expect("it is ours").flatten();
-    files.map(|file| fs::read_to_string(file.path()).expect("it is text")).collect()
+    let files = fs::read_dir(folder).expect("the folder is writable").flatten();
+    files.map(|file| fs::read_to_string(file.path()).expect("the file is text")).collect()
 }

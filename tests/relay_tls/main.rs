@@ -60,7 +60,7 @@ fn opportunistic_tls_falls_back_and_is_remembered() {
     assert_eq!(facts(&second), "delivered | - | may, its tls is broken");
     assert_eq!((broken.heard("clear STARTTLS"), broken.heard("clear MAIL")), (1, 2));
     let any = relay.send("a@other.test");
-    assert_eq!(facts(&any), "delivered | unverified: for another name | may");
+    assert_eq!(facts(&any), "delivered | unverified: issued for another name | may");
     assert_eq!((other.heard("tls MAIL"), other.heard("clear MAIL")), (1, 0));
     assert_eq!(facts(&relay.send("a@plain.test")), "delivered | - | may");
 }
@@ -106,7 +106,7 @@ fn required_tls_is_enforced() {
     }
     assert_eq!(facts(&relay.send("a@good.test")), "delivered | verified | verify");
     let lax = relay.send("a@lax.test");
-    assert_eq!(facts(&lax), "delivered | unverified: for another name | must");
+    assert_eq!(facts(&lax), "delivered | unverified: issued for another name | must");
     assert_eq!(facts(&relay.send("a@never.test")), "delivered | - | none");
 }
 
@@ -146,7 +146,7 @@ fn tls_may_start_before_the_greeting() {
     assert_eq!(facts(&relay.send("a@good.test")), "delivered | verified | verify");
     for domain in ["lax.test", "may.test"] {
         let attempt = relay.send(&format!("a@{domain}"));
-        assert_eq!(facts(&attempt), "delivered | unverified: for another name | must");
+        assert_eq!(facts(&attempt), "delivered | unverified: issued for another name | must");
     }
     assert_eq!(facts(&relay.send("a@user.test")), "delivered | verified | must");
     assert_eq!(user.heard("tls AUTH PLAIN AHVzAHNlY3JldA=="), 1);
@@ -277,13 +277,16 @@ fn published_mta_sts_policies_are_enforced() {
         "the MTA-STS policy of the domain does not list the host",
     );
     // The mail before and after uses the same hosts on other connections.
-    assert_eq!(facts(&relay.send("a@free.test")), "delivered | unverified: for another name | may");
+    assert_eq!(
+        facts(&relay.send("a@free.test")),
+        "delivered | unverified: issued for another name | may"
+    );
     assert_waits(&relay.send("a@wrong.test"), "TLS is demanded (mta-sts)");
     let testing = relay.send("a@testing.test");
-    let expected = "delivered | unverified: for another name | may, mta-sts testing";
+    let expected = "delivered | unverified: issued for another name | may, mta-sts testing";
     assert_eq!(facts(&testing), expected);
     let garbled = relay.send("a@garbled.test");
-    assert_eq!(facts(&garbled), "delivered | unverified: for another name | may");
+    assert_eq!(facts(&garbled), "delivered | unverified: issued for another name | may");
     relay.server.wait_for_log("\"record\":\"sts_not_fetched\"");
     assert_eq!((good.heard("tls MAIL"), bad.heard("tls MAIL")), (1, 3));
 }

@@ -27,7 +27,7 @@ fn exactly_the_requested_bytes_are_read() {
         near.deadline().set_in(LONG);
         far.write_all(b"abcde and more").expect("sent");
         let mut room = [0; 5];
-        near.read_exact(&mut room).await.expect("it came");
+        near.read_exact(&mut room).await.expect("the bytes arrive");
         assert_eq!(room, *b"abcde");
         let chunk = near.read(&pool, None).await.expect("the rest");
         assert_eq!(chunk.bytes(), b" and more");
@@ -41,7 +41,7 @@ fn exactly_the_requested_bytes_are_read() {
             }
             timer::sleep(Duration::from_millis(300)).await;
         });
-        near.read_exact(&mut room).await.expect("it came");
+        near.read_exact(&mut room).await.expect("the bytes arrive");
         assert_eq!(room, *b"12345");
         near.deadline().set_in(Duration::from_millis(100));
         assert_eq!(near.read_exact(&mut room).await, Err(IoFault::TimedOut));
@@ -62,14 +62,14 @@ fn a_unix_socket_works_like_a_tcp_stream() {
         near.deadline().set_in(LONG);
         near.write(b"hello".to_vec()).await.0.expect("sent");
         let mut room = [0; 5];
-        far.read_exact(&mut room).expect("it came");
+        far.read_exact(&mut room).expect("the bytes arrive");
         assert_eq!(room, *b"hello");
         far.write_all(b"hi").expect("sent");
-        let chunk = near.read(&pool, None).await.expect("it came");
+        let chunk = near.read(&pool, None).await.expect("the bytes arrive");
         assert_eq!(chunk.bytes(), b"hi");
         pool.give(chunk);
         near.write_parts(&[b"a", b"bc"]).await.expect("sent");
-        far.read_exact(&mut room[..3]).expect("it came");
+        far.read_exact(&mut room[..3]).expect("the bytes arrive");
         assert_eq!(room[..3], *b"abc");
         drop(far);
         assert_eq!(near.read(&pool, None).await.err(), Some(IoFault::Closed));

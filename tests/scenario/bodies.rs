@@ -58,8 +58,8 @@ fn smuggling_is_refused() {
     let rows = ["NOOP\n", "NOOP\nQUIT\r\n", "MAIL FROM:<a@x.test>\nRCPT TO:<b@y.test>\r\n"];
     for line in rows {
         let mut client = rig.client();
-        client.send(line.as_bytes()).expect("it is open");
-        assert_eq!(codes(&client.reply().expect("it answers")), "521 5.5.2", "{line:?}");
+        client.send(line.as_bytes()).expect("the connection is open");
+        assert_eq!(codes(&client.reply().expect("the server answers")), "521 5.5.2", "{line:?}");
         assert!(is_closed(&mut client), "{line:?}");
     }
 }
@@ -82,7 +82,7 @@ fn mail_of_trusted_old_software_is_normalised() {
         let mut client = rig.client_from("10.1.2.3");
         talk(&mut client, name, &ENVELOPE);
         talk(&mut client, name, &[("DATA", "354")]);
-        client.send(wire).expect("it is open");
+        client.send(wire).expect("the connection is open");
         let id = id_of(&client.reply().unwrap_or_else(|fault| panic!("{name}: {fault}")));
         let (_, body) = rig.cat(&id);
         let bare = body.iter().enumerate().any(|(at, byte)| match byte {
@@ -105,9 +105,9 @@ fn mail_of_trusted_old_software_is_normalised() {
     let mut client = rig.client_from("10.1.2.3");
     talk(&mut client, "large", &ENVELOPE);
     talk(&mut client, "large", &[("DATA", "354")]);
-    client.send(&b"0123456789abcde\n".repeat(20_000)).expect("it is open");
-    client.send(b"\r\n.\r\nNOOP\n").expect("it is open");
-    let id = id_of(&client.reply().expect("it answers"));
+    client.send(&b"0123456789abcde\n".repeat(20_000)).expect("the connection is open");
+    client.send(b"\r\n.\r\nNOOP\n").expect("the connection is open");
+    let id = id_of(&client.reply().expect("the server answers"));
     assert_eq!(client.reply().expect("the pipelined command is read").code, 250);
     let mut wanted = b"0123456789abcde\r\n".repeat(20_000);
     wanted.extend_from_slice(b"\r\n");
@@ -116,8 +116,8 @@ fn mail_of_trusted_old_software_is_normalised() {
     let mut client = rig.client_from("203.0.113.9");
     talk(&mut client, "stranger", &ENVELOPE);
     talk(&mut client, "stranger", &[("DATA", "354")]);
-    client.send(b"a\nb\r\n.\r\n").expect("it is open");
-    assert_eq!(codes(&client.reply().expect("it answers")), "521 5.5.2");
+    client.send(b"a\nb\r\n.\r\n").expect("the connection is open");
+    assert_eq!(codes(&client.reply().expect("the server answers")), "521 5.5.2");
 }
 
 /// Random bytes with many CR, LF, NUL and dots.
@@ -176,15 +176,15 @@ fn bodies_are_stored_unchanged() {
     let mut client = rig.client();
     for (number, length) in lengths.into_iter().enumerate() {
         let body = dotted(number as u64 + 1, length);
-        let id = id_of(&client.submit("a@x.test", "b@y.test", &body).expect("it answers"));
+        let id = id_of(&client.submit("a@x.test", "b@y.test", &body).expect("the server answers"));
         assert!(rig.cat(&id).1 == body, "a body of {length} by DATA differs");
         let body = noise(number as u64 + 100, length);
         let lines =
             [("MAIL FROM:<a@x.test> BODY=BINARYMIME", "250"), ("RCPT TO:<b@y.test>", "250")];
         talk(&mut client, "binary", &lines);
-        client.send(format!("BDAT {length} LAST\r\n").as_bytes()).expect("it is open");
-        client.send(&body).expect("it is open");
-        let id = id_of(&client.reply().expect("it answers"));
+        client.send(format!("BDAT {length} LAST\r\n").as_bytes()).expect("the connection is open");
+        client.send(&body).expect("the connection is open");
+        let id = id_of(&client.reply().expect("the server answers"));
         assert!(rig.cat(&id).1 == body, "a body of {length} by BDAT differs");
         let show = rig.queue_json(&["show", &id]);
         assert_eq!(show["body_bytes"], length as u64);
@@ -209,11 +209,11 @@ fn chunks_may_be_split_anywhere() {
     wire.extend_from_slice(b"NOOP\r\n");
     for size in [1, 7, 64, wire.len()] {
         let mut client = rig.client();
-        wire.chunks(size).for_each(|piece| client.send(piece).expect("it is open"));
+        wire.chunks(size).for_each(|piece| client.send(piece).expect("the connection is open"));
         for _ in 0..2 + chunks - 1 {
             assert_eq!(client.reply().expect("the server answers").code, 250, "split at {size}");
         }
-        let id = id_of(&client.reply().expect("it answers"));
+        let id = id_of(&client.reply().expect("the server answers"));
         assert_eq!(client.reply().expect("NOOP is heard").code, 250);
         assert!(rig.cat(&id).1 == body, "split at {size} the body differs");
     }
@@ -222,8 +222,8 @@ fn chunks_may_be_split_anywhere() {
     for size in [1, 3, 5] {
         let mut client = begin_data(&rig);
         let wire = [stuffed(&body), b"NOOP\r\n".to_vec()].concat();
-        wire.chunks(size).for_each(|piece| client.send(piece).expect("it is open"));
-        let id = id_of(&client.reply().expect("it answers"));
+        wire.chunks(size).for_each(|piece| client.send(piece).expect("the connection is open"));
+        let id = id_of(&client.reply().expect("the server answers"));
         assert_eq!(client.reply().expect("NOOP is heard").code, 250);
         assert!(rig.cat(&id).1 == body, "split at {size} the body differs");
     }
@@ -235,11 +235,11 @@ fn a_refused_chunk_after_half_a_command_is_swallowed() {
     let rig = Rig::start(&Plan::default());
     for length in [1, 9_000, 40_000, 60_000] {
         let mut client = rig.client();
-        client.send(b"BD").expect("it is open");
+        client.send(b"BD").expect("the connection is open");
         std::thread::sleep(std::time::Duration::from_millis(30));
         let rest = [format!("AT {length}\r\n").into_bytes(), vec![b'x'; length]].concat();
-        client.send(&[&rest[..], b"NOOP\r\n"].concat()).expect("it is open");
-        assert_eq!(client.reply().expect("it answers").code, 503, "{length} bytes");
+        client.send(&[&rest[..], b"NOOP\r\n"].concat()).expect("the connection is open");
+        assert_eq!(client.reply().expect("the server answers").code, 503, "{length} bytes");
         assert_eq!(client.reply().expect("NOOP is heard").code, 250, "{length} bytes");
     }
 }
@@ -263,14 +263,14 @@ fn the_received_field_has_all_parts() {
         ("a literal", 0, "EHLO [192.0.2.7]", "", one, "from [192.0.2.7]"),
     ];
     for (name, listener, hello, more, to, expected) in rows {
-        let mut client = Client::connect(rig.server.smtp[listener]).expect("it listens");
+        let mut client = Client::connect(rig.server.smtp[listener]).expect("the peer listens");
         client.reply().expect("a greeting");
         talk(&mut client, name, &[(hello, "250"), (&format!("MAIL FROM:<a@x.test>{more}"), "250")]);
         to.iter()
             .for_each(|to| drop(talk(&mut client, name, &[(&format!("RCPT TO:<{to}>"), "250")])));
         talk(&mut client, name, &[("DATA", "354")]);
-        client.send(b"text\r\n.\r\n").expect("it is open");
-        let id = id_of(&client.reply().expect("it answers"));
+        client.send(b"text\r\n.\r\n").expect("the connection is open");
+        let id = id_of(&client.reply().expect("the server answers"));
         let (trace, body) = rig.cat(&id);
         assert_eq!(body, b"text\r\n", "{name}");
         let flat = trace.replace("\r\n", " ").replace('\t', " ");

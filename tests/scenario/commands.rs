@@ -45,7 +45,7 @@ fn check_reports_all_faults_at_once() {
         ),
     ];
     for (name, config, told) in rows {
-        fs::write(&file, config).expect("ours");
+        fs::write(&file, config).expect("the file is writable");
         let out = run(RINGPOST, &["check", "--config", text(&file)], b"");
         let said = text_of(&out);
         assert_eq!(out.status.success(), told.is_empty(), "{name}: {said}");
@@ -75,7 +75,7 @@ fn the_sample_and_the_reference_are_printed() {
     let sample = run(RINGPOST, &["config", "sample"], b"");
     assert!(sample.status.success());
     let file = folder.path().join("sample.toml");
-    fs::write(&file, &sample.stdout).expect("ours");
+    fs::write(&file, &sample.stdout).expect("the file is writable");
     let out = run(RINGPOST, &["check", "--config", text(&file)], b"");
     assert!(out.status.success(), "the sample is valid: {}", text_of(&out));
     let reference = run(RINGPOST, &["config", "reference"], b"");
@@ -100,7 +100,9 @@ fn the_queue_is_readable_running_and_stopped() {
         let body =
             format!("Subject: number {number}\r\nFrom: Me <a@x.test>\r\n\r\ntext {number}\r\n");
         let to = format!("b{number}@y.test");
-        ids.push(id_of(&client.submit("a@x.test", &to, body.as_bytes()).expect("it answers")));
+        ids.push(id_of(
+            &client.submit("a@x.test", &to, body.as_bytes()).expect("the server answers"),
+        ));
     }
     let running = look(&rig, &ids);
     rig.server.signal("TERM");
@@ -119,25 +121,28 @@ fn the_queue_is_readable_running_and_stopped() {
     assert_eq!(rig.messages(), 4, "the deletion is durable");
     rig.queue(&["delete", &ids[1], &ids[2]]);
     assert_eq!(rig.messages(), 2);
-    let rows: [(&str, &[&str]); 6] = [
-        ("gone", &["show", &ids[0]]),
-        ("deleted before", &["delete", &ids[1]]),
-        ("cat of a deleted one", &["cat", &ids[2]]),
-        ("no id", &["show", "nonsense!"]),
-        ("no page", &["list", "--after", "???"]),
-        ("never existed", &["cat", "0000000000001"]),
+    const USAGE: i32 = 2;
+    const NOT_FOUND: i32 = 3;
+    let rows: [(&str, &[&str], i32); 6] = [
+        ("gone", &["show", &ids[0]], NOT_FOUND),
+        ("deleted before", &["delete", &ids[1]], NOT_FOUND),
+        ("cat of a deleted one", &["cat", &ids[2]], NOT_FOUND),
+        ("no id", &["show", "nonsense!"], USAGE),
+        ("no page", &["list", "--after", "???"], USAGE),
+        ("never existed", &["cat", "0000000000001"], USAGE),
     ];
-    for (name, words) in rows {
+    for (name, words, code) in rows {
         let out = rig.try_queue(words);
-        assert!(!out.status.success() && !out.stderr.is_empty(), "{name}: {}", text_of(&out));
+        assert_eq!(out.status.code(), Some(code), "{name}: {}", text_of(&out));
+        assert!(!out.stderr.is_empty(), "{name}: {}", text_of(&out));
     }
     let out = rig.try_queue(&["delete", "--json", &ids[3], &ids[0]]);
     assert!(!out.status.success(), "one of them is already deleted");
-    let told: serde_json::Value = serde_json::from_slice(&out.stdout).expect("it prints JSON");
+    let told: serde_json::Value = serde_json::from_slice(&out.stdout).expect("the output is JSON");
     assert_eq!(told[0]["id"], ids[3].as_str());
-    assert_eq!(told[0]["deleted"], true);
-    assert_eq!(told[1]["deleted"], false, "{told}");
-    assert!(told[1]["fault"].is_string(), "{told}");
+    assert_eq!((&told[0]["outcome"], &told[0]["fault"]), (&"done".into(), &().into()), "{told}");
+    assert_eq!(told[1]["fault"]["code"], "no_such_message", "{told}");
+    assert_eq!(told[1]["fault"]["kind"], "not-found", "{told}");
     let left = rig.queue_json(&["list"]);
     assert_eq!(left.as_array().map(Vec::len), Some(1), "{left}");
 }
@@ -177,7 +182,7 @@ fn look(rig: &Rig, ids: &[String]) -> Vec<String> {
     assert_eq!(stats["in_quarantine"], 0);
     let mut all = vec![list.to_string(), show.to_string(), stats["body_bytes"].to_string()];
     for id in ids {
-        all.push(String::from_utf8(rig.queue(&["cat", id])).expect("it is ASCII"));
+        all.push(String::from_utf8(rig.queue(&["cat", id])).expect("the text is ASCII"));
         let plain = String::from_utf8(rig.queue(&["show", id])).expect("UTF-8");
         assert!(plain.contains(id.as_str()), "{plain}");
     }

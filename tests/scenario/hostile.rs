@@ -73,8 +73,8 @@ fn the_last_reply_arrives() {
         let mut client = rig.server.connect();
         client.reply().expect("a greeting");
         for line in first.split('|').filter(|line| !line.is_empty()) {
-            client.send(line.as_bytes()).expect("it is open");
-            client.reply().expect("it answers");
+            client.send(line.as_bytes()).expect("the connection is open");
+            client.reply().expect("the server answers");
         }
         let flood = [start.as_bytes(), &vec![b'x'; 600_000]].concat();
         for piece in flood.chunks(60_000) {
@@ -92,8 +92,8 @@ fn the_last_reply_arrives() {
     // The server reads for a limited time.
     let mut client = rig.server.connect();
     client.reply().expect("a greeting");
-    client.send(b"\n").expect("it is open");
-    client.reply().expect("it answers");
+    client.send(b"\n").expect("the connection is open");
+    client.reply().expect("the server answers");
     let began = Instant::now();
     while client.send(&[b'x'; 10_000]).is_ok() {
         assert!(began.elapsed() < Duration::from_secs(20), "the server reads for ever");
@@ -254,7 +254,8 @@ fn ten_seconds_of_noise_change_nothing() {
     );
     // All sessions have ended, and a real client is served.
     rig.await_metric("ringpost_connections_open", 0.0);
-    let reply = rig.client().submit("a@x.test", "b@y.test", b"text\r\n").expect("it answers");
+    let reply =
+        rig.client().submit("a@x.test", "b@y.test", b"text\r\n").expect("the server answers");
     assert_eq!(reply.code, 250);
     assert_eq!(rig.get("/health").0, 200);
 }
@@ -317,11 +318,11 @@ fn a_bug_ends_only_its_session() {
     bystander.reply().expect("a greeting");
     let mut client = rig.server.connect();
     client.reply().expect("a greeting");
-    let reply = client.ask("VRFY bug").expect("it is told");
+    let reply = client.ask("VRFY bug").expect("the client gets a reply");
     assert_eq!(codes(&reply), "421 4.3.0", "{}", reply.text);
     assert!(is_closed(&mut client));
     bystander.expect("EHLO c.test", 250);
-    let reply = bystander.submit("a@x.test", "b@y.test", b"text\r\n").expect("it answers");
+    let reply = bystander.submit("a@x.test", "b@y.test", b"text\r\n").expect("the server answers");
     assert_eq!(reply.code, 250);
     rig.await_metric("ringpost_session_panics_total", 1.0);
     rig.await_metric("ringpost_connections_open", 1.0);

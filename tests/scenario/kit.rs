@@ -178,7 +178,7 @@ impl Rig {
 
     pub fn queue_json(&self, words: &[&str]) -> Value {
         let all = [words, &["--json"]].concat();
-        serde_json::from_slice(&self.queue(&all)).expect("it prints JSON")
+        serde_json::from_slice(&self.queue(&all)).expect("the output is JSON")
     }
 
     pub fn messages(&self) -> u64 {
@@ -267,7 +267,7 @@ pub fn new_folder() -> TempDir {
     use std::os::unix::fs::PermissionsExt;
     let folder = tempfile::tempdir().expect("a temporary folder");
     let all = fs::Permissions::from_mode(0o755);
-    fs::set_permissions(folder.path(), all).expect("it is ours");
+    fs::set_permissions(folder.path(), all).expect("the folder is writable");
     folder
 }
 
@@ -294,16 +294,16 @@ pub fn free_address() -> SocketAddr {
     let [.., high, low] = std::process::id().to_be_bytes();
     let own = Ipv4Addr::new(127, 128 | high, low, NEXT.fetch_add(1, Ordering::Relaxed));
     let listener = TcpListener::bind((own, 0)).expect("the address has a free port");
-    listener.local_addr().expect("it is bound")
+    listener.local_addr().expect("the socket is bound")
 }
 
 pub fn http_get(address: SocketAddr, path: &str) -> (u16, String) {
     let mut stream = TcpStream::connect(address).expect("the control thread listens");
-    stream.set_read_timeout(Some(PATIENCE)).expect("it is no zero");
+    stream.set_read_timeout(Some(PATIENCE)).expect("the timeout is not zero");
     write!(stream, "GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
-        .expect("it reads");
+        .expect("the peer reads");
     let mut text = String::new();
-    stream.read_to_string(&mut text).expect("it answers");
+    stream.read_to_string(&mut text).expect("the server answers");
     let (head, body) = text.split_once("\r\n\r\n").expect("a head and a body");
     let status = head.split(' ').nth(1).and_then(|code| code.parse().ok()).expect("a status");
     (status, body.to_owned())
@@ -316,7 +316,7 @@ pub fn run(program: &str, words: &[&str], input: &[u8]) -> Output {
     let child = command.spawn();
     let mut child =
         child.unwrap_or_else(|fault| panic!("{program} is needed ({fault}); see .ci/deps"));
-    let mut stdin = child.stdin.take().expect("it is piped");
+    let mut stdin = child.stdin.take().expect("the stream is piped");
     let input = input.to_vec();
     let feed = thread::spawn(move || {
         // The program may close its standard input before the end.

@@ -42,19 +42,19 @@ fn the_message_size_is_limited_as_declared_and_as_sent() {
     talk(&mut client, "lied", &[("DATA", "354")]);
     client.send(&line.repeat(2041)).expect("open");
     client.send(b".\r\n").expect("open");
-    assert_eq!(codes(&client.reply().expect("it answers")), "552 5.3.4");
+    assert_eq!(codes(&client.reply().expect("the server answers")), "552 5.3.4");
     // With BDAT, in one chunk and in several.
     talk(&mut client, "chunks", &ENVELOPE);
     client.send(b"BDAT 100001 LAST\r\n").expect("open");
     client.send(&[b'x'; 100_001]).expect("open");
-    assert_eq!(codes(&client.reply().expect("it answers")), "552 5.3.4");
+    assert_eq!(codes(&client.reply().expect("the server answers")), "552 5.3.4");
     talk(&mut client, "chunks", &[("RSET", "250")]);
     talk(&mut client, "chunks", &ENVELOPE);
     let mut last = String::new();
     for _ in 0..5 {
         client.send(b"BDAT 30000\r\n").expect("open");
         client.send(&[b'x'; 30_000]).expect("open");
-        last = codes(&client.reply().expect("it answers"));
+        last = codes(&client.reply().expect("the server answers"));
         if last != "250 2.0.0" {
             break;
         }
@@ -146,17 +146,19 @@ fn connections_are_bounded() {
         let rig = Rig::start(&Plan::of("", &format!("[limits]\n{limits}\n{none}\n")));
         let mut open: Vec<Client> = (0..most).map(|_| rig.server.connect()).collect();
         for client in &mut open {
-            assert_eq!(client.reply().expect("it answers").code, 220, "{name}");
+            assert_eq!(client.reply().expect("the server answers").code, 220, "{name}");
         }
         let mut late = rig.server.connect();
-        assert_eq!(codes(&late.reply().expect("it answers")), "421 4.7.0", "{name}");
+        assert_eq!(codes(&late.reply().expect("the server answers")), "421 4.7.0", "{name}");
         assert!(is_closed(&mut late), "{name}");
         talk(&mut open[0], name, &[("NOOP", "250"), ("QUIT", "221")]);
         assert!(is_closed(&mut open[0]), "{name}");
         // There is room again, but the rate limit still applies.
         let expected = if name == "rate" { 421 } else { 220 };
-        let codes =
-            retry_until(|| rig.server.connect().reply().expect("it answers").code, expected);
+        let codes = retry_until(
+            || rig.server.connect().reply().expect("the server answers").code,
+            expected,
+        );
         assert_eq!(codes, expected, "{name}");
     }
     // Only the total limit applies to exempt networks.
@@ -164,8 +166,8 @@ fn connections_are_bounded() {
         connection_rate_per_address = 1\n";
     let rig = Rig::start(&Plan::of("", limits));
     let mut open: Vec<Client> = (0..6).map(|_| rig.server.connect()).collect();
-    assert!(open.iter_mut().all(|client| client.reply().expect("it answers").code == 220));
-    assert_eq!(rig.server.connect().reply().expect("it answers").code, 421);
+    assert!(open.iter_mut().all(|client| client.reply().expect("the server answers").code == 220));
+    assert_eq!(rig.server.connect().reply().expect("the server answers").code, 421);
 }
 
 /// The end of a session and the next accept may be on two shards.
@@ -197,7 +199,7 @@ fn connections_behind_a_proxy_are_counted_by_client() {
     for (peer, expected) in rows {
         let mut client = rig.server.connect();
         client.send(format!("PROXY TCP4 {peer} 127.0.0.1 1 25\r\n").as_bytes()).expect("open");
-        assert_eq!(client.reply().expect("it answers").code, expected, "{peer}");
+        assert_eq!(client.reply().expect("the server answers").code, expected, "{peer}");
         open.push(client);
     }
 }

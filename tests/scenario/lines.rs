@@ -44,7 +44,7 @@ fn jobs_waiting_at_their_home_shard_are_held_and_deleted() {
         await_why(&rig, &ids[0], if is_paused { "paused" } else { "It is being sent to" });
         assert!(queue_text(&rig, &["hold", &ids[2]]).ends_with("held\n"));
         assert!(queue_text(&rig, &["delete", &ids[4]]).contains("deleted"));
-        assert!(ask(&rig, &["why", &ids[2]]).contains("It is held"));
+        assert!(ask(&rig, &["why", &ids[2]]).contains("Held: no delivery attempt"));
         assert!(!rig.try_queue(&["show", &ids[4]]).status.success(), "it is gone");
         sink.turn(Manner::Takes);
         if is_paused {
@@ -114,7 +114,7 @@ fn many_slow_destinations_do_not_delay_a_fast_one() {
     let mut send = |domain: &str, subject: &str| {
         let body = format!("Subject: {subject}\r\n\r\ntext\r\n");
         let reply = client.submit("a@x.test", &format!("b@{domain}"), body.as_bytes());
-        assert_eq!(reply.expect("it answers").code, 250);
+        assert_eq!(reply.expect("the server answers").code, 250);
     };
     for number in 0..50 * SLOW {
         send(&format!("slow{}.test", number % SLOW), "slow");

@@ -20,7 +20,7 @@ use crate::support::PATIENCE;
 fn send_one(rig: &Rig, subject: &str) -> String {
     let body = format!("Subject: {subject}\r\nMessage-ID: <{subject}@id.test>\r\n\r\ntext\r\n");
     let mut client = rig.client();
-    id_of(&client.submit("a@x.test", "b@y.test", body.as_bytes()).expect("it answers"))
+    id_of(&client.submit("a@x.test", "b@y.test", body.as_bytes()).expect("the server answers"))
 }
 
 fn await_in_file(path: &std::path::Path, what: &str) -> String {
@@ -65,12 +65,12 @@ fn a_message_is_one_line_in_both_forms() {
     let mut client = text.server.connect();
     client.reply().expect("a greeting");
     client.expect("EHLO c.test", 250);
-    client.ask("MAIL FROM:<a\"b@x.test>").expect("it answers");
+    client.ask("MAIL FROM:<a\"b@x.test>").expect("the server answers");
     client.expect("MAIL FROM:<\"a b=c\"@x.test>", 250);
     client.expect("RCPT TO:<\"x accepted id=1\"@y.test>", 250);
     client.expect("DATA", 354);
     client.send(b"Message-ID: <evil id=2@x>\r\n\r\n.\r\n").expect("the connection is open");
-    let id = id_of(&client.reply().expect("it answers"));
+    let id = id_of(&client.reply().expect("the server answers"));
     let line = text.server.wait_for_log(&format!("id={id}"));
     assert!(line.contains("\"") && !line.contains(" to=\"x accepted id=1\"@"), "unescaped: {line}");
 }
@@ -91,7 +91,7 @@ fn the_log_file_is_reopened_after_a_rename() {
     await_in_file(&path, "\"record\":\"reloaded\"");
     let second = send_one(&rig, "second");
     await_in_file(&path, &second);
-    let old = fs::read_to_string(&moved).expect("it is there");
+    let old = fs::read_to_string(&moved).expect("the file exists");
     assert!(!old.contains(&second), "the old file is still written");
     let mode =
         std::os::unix::fs::PermissionsExt::mode(&fs::metadata(&path).expect("there").permissions());
@@ -108,10 +108,10 @@ fn a_full_pipe_does_not_stall_mail() {
     let listeners = format!("[[listener]]\naddress = \"{smtp}\"\n");
     let plan = Plan { listeners, ..plan };
     fs::write(folder.path().join("ringpost.toml"), plan.text(folder.path(), Some(http)))
-        .expect("ours");
+        .expect("the file is writable");
     let mut command = serve_command(folder.path(), &plan);
     let mut child = command.stderr(Stdio::null()).spawn().expect("the binary can be run");
-    let unread = child.stdout.take().expect("it is piped");
+    let unread = child.stdout.take().expect("the stream is piped");
     let end = Instant::now() + PATIENCE;
     let mut client = loop {
         match Client::connect(smtp) {
@@ -120,13 +120,13 @@ fn a_full_pipe_does_not_stall_mail() {
         }
         thread::sleep(Duration::from_millis(10));
     };
-    client.greet().expect("it greets");
+    client.greet().expect("the server greets");
     // Each refusal is a line of several hundred bytes. A pipe holds 64 KiB, the lanes a few MiB.
     let long = "x".repeat(2000);
     let mut slowest = Duration::ZERO;
     for round in 0..40 {
         let began = Instant::now();
-        let mut client = Client::connect(smtp).expect("it listens");
+        let mut client = Client::connect(smtp).expect("the peer listens");
         client.reply().expect("a greeting");
         client.expect(&format!("EHLO {}.test", "a".repeat(50)), 250);
         client.expect("MAIL FROM:<a@x.test>", 250);
@@ -134,11 +134,11 @@ fn a_full_pipe_does_not_stall_mail() {
         for number in 0..15 {
             group.push_str(&format!("RCPT TO:<\"{number}%{}\"@y.test>\r\n", "y".repeat(50)));
         }
-        client.send(group.as_bytes()).expect("it is open");
-        (0..15).for_each(|_| drop(client.reply().expect("it answers")));
+        client.send(group.as_bytes()).expect("the connection is open");
+        (0..15).for_each(|_| drop(client.reply().expect("the server answers")));
         client.expect(&format!("NOOP {long}"), 250);
         client.expect("RSET", 250);
-        let reply = client.submit("a@x.test", "b@y.test", b"text\r\n").expect("it answers");
+        let reply = client.submit("a@x.test", "b@y.test", b"text\r\n").expect("the server answers");
         assert_eq!(reply.code, 250, "round {round}: {}", reply.text);
         slowest = slowest.max(began.elapsed());
     }
@@ -148,15 +148,15 @@ fn a_full_pipe_does_not_stall_mail() {
     let end = Instant::now() + PATIENCE;
     while dropped == 0.0 {
         assert!(Instant::now() < end, "no line was ever dropped");
-        let mut client = Client::connect(smtp).expect("it listens");
-        client.greet().expect("it greets");
+        let mut client = Client::connect(smtp).expect("the peer listens");
+        client.greet().expect("the server greets");
         for _ in 0..40 {
             let mut group = String::new();
             for number in 0..15 {
                 group.push_str(&format!("RCPT TO:<\"{number}%{}\"@y.test>\r\n", "y".repeat(50)));
             }
             client.expect("MAIL FROM:<a@x.test>", 250);
-            client.send(group.as_bytes()).expect("it is open");
+            client.send(group.as_bytes()).expect("the connection is open");
             let replies: Vec<_> = (0..15).map_while(|_| client.reply().ok()).collect();
             if replies.len() < 15 || client.ask("RSET").map_or(true, |reply| reply.code != 250) {
                 break;
@@ -166,7 +166,7 @@ fn a_full_pipe_does_not_stall_mail() {
         let line = text.lines().find(|line| line.starts_with("ringpost_log_lines_dropped_total "));
         dropped = line.and_then(|line| line.rsplit(' ').next()?.parse().ok()).expect("the metric");
     }
-    let reply = client.submit("a@x.test", "b@y.test", b"text\r\n").expect("it answers");
+    let reply = client.submit("a@x.test", "b@y.test", b"text\r\n").expect("the server answers");
     assert_eq!(reply.code, 250, "{}", reply.text);
     // When the log is read again, it contains the number of dropped records.
     let (tell, told) = mpsc::channel();
@@ -185,7 +185,7 @@ fn a_full_pipe_does_not_stall_mail() {
     let killed = std::process::Command::new("kill").arg(child.id().to_string()).status();
     assert!(killed.expect("kill can be run").success());
     let status = child.wait().expect("the child is ours");
-    let lines = reader.join().expect("it reads");
+    let lines = reader.join().expect("the peer reads");
     assert!(status.success(), "{status}");
     assert!(lines.iter().all(|line| line.starts_with('{') && line.ends_with('}')), "a broken line");
 }
@@ -201,7 +201,7 @@ fn a_refused_start_is_in_the_log() {
         .expect("the folder is writable");
     fs::create_dir(&spool).expect("made");
     fs::write(spool.join("ringpost.json"), "{\"format\":99}").expect("written");
-    let out = serve_command(folder.path(), &plan).output().expect("it runs");
+    let out = serve_command(folder.path(), &plan).output().expect("the process runs");
     let told = String::from_utf8_lossy(&out.stderr);
     assert_eq!(out.status.code(), Some(1), "{told}");
     assert!(told.contains("99"), "{told}");

@@ -51,7 +51,7 @@ fn the_relay_policy_applies_to_every_peer() {
     for (name, peer, from, to, expected) in rows {
         let mut client = rig.client_from(peer);
         talk(&mut client, name, &[(&format!("MAIL FROM:<{from}>"), "250")]);
-        let reply = client.ask(&format!("RCPT TO:<{to}>")).expect("it answers");
+        let reply = client.ask(&format!("RCPT TO:<{to}>")).expect("the server answers");
         assert!(codes(&reply).starts_with(expected), "{name}: {}", reply.text);
     }
 }
@@ -110,7 +110,7 @@ fn proxy_headers_are_accepted_or_refused() {
             }
             let lines = [("EHLO c.test", "250"), ("MAIL FROM:<a@x.test>", "250")];
             talk(&mut client, name, &lines);
-            let reply = client.ask("RCPT TO:<b@y.test>").expect("it answers");
+            let reply = client.ask("RCPT TO:<b@y.test>").expect("the server answers");
             assert!(codes(&reply).starts_with(recipient), "{name}: {}", reply.text);
         }
     }
@@ -131,7 +131,7 @@ fn a_client_without_an_address_in_the_header_may_not_relay() {
     ];
     for (name, header) in rows {
         let mut client = rig.server.connect();
-        client.send(header).expect("it is open");
+        client.send(header).expect("the connection is open");
         assert_eq!(client.reply().expect("a greeting").code, 220, "{name}");
         let lines = [
             ("EHLO c.test", "250"),
@@ -141,12 +141,16 @@ fn a_client_without_an_address_in_the_header_may_not_relay() {
             ("RCPT TO:<b@ours.test>", "250"),
         ];
         talk(&mut client, name, &lines);
-        client.send(b"NOOP\n").expect("it is open");
-        assert_eq!(codes(&client.reply().expect("it answers")), "521 5.5.2", "{name}: strict");
+        client.send(b"NOOP\n").expect("the connection is open");
+        assert_eq!(
+            codes(&client.reply().expect("the server answers")),
+            "521 5.5.2",
+            "{name}: strict"
+        );
     }
     // A client with an address is judged by it.
     let mut client = rig.server.connect();
-    client.send(b"PROXY TCP4 127.0.0.9 127.0.0.1 4321 25\r\n").expect("it is open");
+    client.send(b"PROXY TCP4 127.0.0.9 127.0.0.1 4321 25\r\n").expect("the connection is open");
     client.reply().expect("a greeting");
     talk(
         &mut client,
@@ -162,15 +166,15 @@ fn a_proxy_header_from_an_untrusted_client_is_refused() {
         [b"PROXY TCP4 10.1.2.3 127.0.0.1 4321 25\r\n".to_vec(), proxy_v2(1, [10, 1, 2, 3])]
     {
         let mut client = rig.server.connect();
-        client.send(&header).expect("it is open");
-        let reply = client.reply().expect("it answers");
+        client.send(&header).expect("the connection is open");
+        let reply = client.reply().expect("the server answers");
         assert_eq!(codes(&reply), "554 5.5.0", "input before the greeting: {}", reply.text);
         assert!(is_closed(&mut client));
         // After the greeting it is an unknown command.
         let mut client = rig.server.connect();
         client.reply().expect("a greeting");
-        client.send(&header).expect("it is open");
-        let reply = client.reply().expect("it answers");
+        client.send(&header).expect("the connection is open");
+        let reply = client.reply().expect("the server answers");
         assert!(matches!(reply.code, 500 | 521), "{}", reply.text);
     }
 }
@@ -197,7 +201,8 @@ fn xclient_requires_trust() {
     let mut client = rig.client();
     let claim = "XCLIENT ADDR=10.1.2.3 PORT=4321 NAME=spike.test HELO=said.test";
     talk(&mut client, "trace", &[(claim, "220"), ("EHLO c.test", "250")]);
-    let id = id_of(&client.submit("a@x.test", "b@y.test", b"text\r\n").expect("it answers"));
+    let id =
+        id_of(&client.submit("a@x.test", "b@y.test", b"text\r\n").expect("the server answers"));
     let (trace, _) = rig.cat(&id);
     assert!(trace.starts_with("Received: from said.test (spike.test [10.1.2.3])"), "{trace}");
     let line = rig.server.wait_for_log(&format!("\"id\":\"{id}\""));
@@ -253,16 +258,16 @@ fn trust_depends_on_the_client_and_not_on_its_proxy() {
         line_ending = \"normalise\"\ntrusted_from = [\"127.0.0.1\", \"10.0.0.0/8\"]";
     let rig = Rig::start(&Plan::of(listener, RELAY));
     let mut stranger = rig.client_from(STRANGER);
-    let reply = stranger.ask("XCLIENT ADDR=10.1.2.3").expect("it answers");
+    let reply = stranger.ask("XCLIENT ADDR=10.1.2.3").expect("the server answers");
     assert_eq!(codes(&reply), "550 5.7.0", "{}", reply.text);
-    stranger.send(b"NOOP\n").expect("it is open");
+    stranger.send(b"NOOP\n").expect("the connection is open");
     assert_eq!(
         codes(&stranger.reply().expect("the server answers")),
         "521 5.5.2",
         "strict for others"
     );
     let mut inside = rig.client_from(INSIDE);
-    inside.send(b"NOOP\n").expect("it is open");
+    inside.send(b"NOOP\n").expect("the connection is open");
     assert_eq!(
         inside.reply().expect("the server answers").code,
         250,

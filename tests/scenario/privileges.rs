@@ -24,7 +24,7 @@ use crate::support::is_root;
 const NOBODY: &str = "65534";
 
 fn status_of(pid: u32) -> impl Fn(&str) -> String {
-    let text = fs::read_to_string(format!("/proc/{pid}/status")).expect("it runs");
+    let text = fs::read_to_string(format!("/proc/{pid}/status")).expect("the process runs");
     move |key| {
         let line = text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(':'));
         line.unwrap_or_else(|| panic!("no {key}")).split_whitespace().collect::<Vec<_>>().join(" ")
@@ -46,7 +46,7 @@ fn root_becomes_a_user_without_privileges() {
     for set in ["CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"] {
         assert_eq!(status(set), "0000000000000000", "{set}");
     }
-    for entry in fs::read_dir(format!("/proc/{pid}/task")).expect("it runs") {
+    for entry in fs::read_dir(format!("/proc/{pid}/task")).expect("the process runs") {
         let task = entry.expect("the folder is readable").path().join("status");
         // The thread may have ended.
         let Ok(text) = fs::read_to_string(task) else { continue };
@@ -54,7 +54,8 @@ fn root_becomes_a_user_without_privileges() {
         assert!(!uid.split_whitespace().any(|id| id == "0"), "a thread still runs as root: {uid}");
     }
     // The server accepts mail, and owns all its files.
-    let reply = rig.client().submit("a@x.test", "b@y.test", b"text\r\n").expect("it answers");
+    let reply =
+        rig.client().submit("a@x.test", "b@y.test", b"text\r\n").expect("the server answers");
     assert_eq!(reply.code, 250);
     check_owner(&rig.folder.path().join("spool"));
     let spool = fs::metadata(rig.folder.path().join("spool")).expect("there");
@@ -92,7 +93,8 @@ fn root_follows_no_link_of_the_service_and_leaves_no_file_of_its_own() {
         ..Plan::default()
     };
     let mut rig = Rig::start(&plan);
-    let reply = rig.client().submit("a@x.test", "b@y.test", b"text\r\n").expect("it answers");
+    let reply =
+        rig.client().submit("a@x.test", "b@y.test", b"text\r\n").expect("the server answers");
     let id = id_of(&reply);
     rig.server.signal("TERM");
     assert!(rig.server.wait(PATIENCE).success());
@@ -135,13 +137,13 @@ fn root_follows_no_link_of_the_service_and_leaves_no_file_of_its_own() {
         assert!(!told.contains(SECRET.trim()), "{name} to {target:?}: {told}");
         assert_eq!(asked.load(Ordering::Relaxed), 0, "{name} to {target:?}: it was connected to");
         assert!(!new.exists(), "{name} to {target:?}: it was created");
-        let held = fs::read_to_string(&file).expect("it is there");
+        let held = fs::read_to_string(&file).expect("the file exists");
         assert_eq!(held, SECRET, "{name} to {target:?}");
         let may_do_without = name.ends_with("IDENTITY");
         assert!(!out.status.success() || may_do_without, "{name} to {target:?}: {told}");
-        fs::remove_file(&place).expect("it is there");
+        fs::remove_file(&place).expect("the file exists");
         if was_there {
-            fs::rename(&kept, &place).expect("it is back");
+            fs::rename(&kept, &place).expect("the file is moved back");
         }
     }
     // Without links the commands work, and the server can use the files they have written.

@@ -29,8 +29,8 @@ impl Process {
     pub fn start(command: &mut Command) -> Process {
         let mut child = command.spawn().expect("the binary can be run");
         let log = Arc::new(Mutex::new(Vec::new()));
-        follow(child.stdout.take().expect("it is piped"), &log);
-        follow(child.stderr.take().expect("it is piped"), &log);
+        follow(child.stdout.take().expect("the stream is piped"), &log);
+        follow(child.stderr.take().expect("the stream is piped"), &log);
         Process { child, smtp: Vec::new(), log }
     }
 
@@ -39,7 +39,7 @@ impl Process {
     }
 
     pub fn kill(&mut self) {
-        self.child.kill().expect("it runs");
+        self.child.kill().expect("the process runs");
         self.child.wait().expect("the child is ours");
     }
 
@@ -81,7 +81,7 @@ impl Process {
     /// Resident memory in bytes.
     pub fn rss(&self) -> u64 {
         let status = fs::read_to_string(format!("/proc/{}/status", self.child.id()));
-        let status = status.expect("it runs");
+        let status = status.expect("the process runs");
         let line = status.lines().find(|line| line.starts_with("VmRSS")).expect("a VmRSS line");
         let kib: u64 = line.split_whitespace().nth(1).and_then(|n| n.parse().ok()).expect("KiB");
         kib * 1024

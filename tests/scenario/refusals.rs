@@ -16,7 +16,8 @@ use crate::kit::text_of;
 
 /// Runs a server that must end soon with code 1, and print all these words.
 fn refused(name: &str, folder: &TempDir, plan: &Plan, told: &[&str]) {
-    fs::write(folder.path().join("ringpost.toml"), plan.text(folder.path(), None)).expect("ours");
+    fs::write(folder.path().join("ringpost.toml"), plan.text(folder.path(), None))
+        .expect("the file is writable");
     refused_as_written(name, folder, plan, told);
 }
 
@@ -25,7 +26,7 @@ fn refused_as_written(name: &str, folder: &TempDir, plan: &Plan, told: &[&str]) 
     let end = Instant::now() + Duration::from_secs(20);
     while child.try_wait().expect("the child is ours").is_none() {
         if Instant::now() > end {
-            child.kill().expect("it runs");
+            child.kill().expect("the process runs");
             panic!("{name}: it starts: {}", text_of(&child.wait_with_output().expect("ended")));
         }
         std::thread::sleep(Duration::from_millis(10));
@@ -76,7 +77,7 @@ fn a_spool_is_used_by_one_server() {
 #[test]
 fn a_newer_spool_is_not_changed() {
     let mut rig = Rig::start(&Plan::default());
-    rig.client().submit("a@x.test", "b@y.test", b"text\r\n").expect("it answers");
+    rig.client().submit("a@x.test", "b@y.test", b"text\r\n").expect("the server answers");
     rig.server.signal("TERM");
     rig.server.wait(crate::support::PATIENCE);
     let meta = rig.folder.path().join("spool/ringpost.json");
@@ -85,11 +86,12 @@ fn a_newer_spool_is_not_changed() {
     let plan = rig.plan.clone();
     let folder = std::mem::replace(&mut rig.folder, new_folder());
     drop(rig);
-    fs::write(&meta, good.replace("\"format\": 1", "\"format\": 999")).expect("ours");
+    fs::write(&meta, good.replace("\"format\": 1", "\"format\": 999"))
+        .expect("the file is writable");
     refused("newer", &folder, &plan, &["999", "newer"]);
     fs::write(&meta, "{ this is no JSON").expect("the file is writable");
     refused("unreadable", &folder, &plan, &["ringpost.json"]);
-    fs::write(&meta, good).expect("ours");
+    fs::write(&meta, good).expect("the file is writable");
     let wrong = Plan { rest: "[queue]\npartitions = 7\n".to_owned(), ..plan.clone() };
     refused("other partitions", &folder, &wrong, &["partitions", "7"]);
     let rig = Rig::start_in(folder, &plan);
@@ -101,11 +103,11 @@ fn unreadable_configs_are_reported() {
     let folder = new_folder();
     let plan = Plan::default();
     refused_as_written("missing", &folder, &plan, &["ringpost.toml", "No such file"]);
-    fs::create_dir(folder.path().join("ringpost.toml")).expect("ours");
+    fs::create_dir(folder.path().join("ringpost.toml")).expect("the file is writable");
     refused_as_written("a folder", &folder, &plan, &["ringpost.toml", "irectory"]);
     let folder = new_folder();
     fs::write(folder.path().join("ringpost.toml"), b"[server]\nhostname = \"\xff\"\n")
-        .expect("ours");
+        .expect("the file is writable");
     refused_as_written("no UTF-8", &folder, &plan, &["ringpost.toml", "UTF-8"]);
 }
 
@@ -117,14 +119,14 @@ fn wrong_permissions_are_reported() {
     let plan = Plan { server: user.clone(), ..Plan::default() };
     // A spool that belongs to root and is not empty.
     let spool = folder.path().join("spool");
-    fs::create_dir(&spool).expect("ours");
-    fs::write(spool.join("something"), "else").expect("ours");
+    fs::create_dir(&spool).expect("the file is writable");
+    fs::write(spool.join("something"), "else").expect("the file is writable");
     refused("another's spool", &folder, &plan, &["spool", "nobody", "chown"]);
     // A folder above the spool that may not be entered.
     let folder = new_folder();
     let closed = folder.path().join("closed");
-    fs::create_dir(&closed).expect("ours");
-    fs::set_permissions(&closed, fs::Permissions::from_mode(0o700)).expect("ours");
+    fs::create_dir(&closed).expect("the file is writable");
+    fs::set_permissions(&closed, fs::Permissions::from_mode(0o700)).expect("the file is writable");
     let plan = Plan { spool: Some(closed.join("spool")), server: user.clone(), ..Plan::default() };
     refused("a closed folder above", &folder, &plan, &["closed", "nobody"]);
     // A log that may not be written.

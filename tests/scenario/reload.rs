@@ -76,7 +76,7 @@ fn offers(rig: &Rig) -> (bool, bool) {
     let mut client = rig.server.connect();
     client.reply().expect("a greeting");
     let offers_xclient = client.expect("EHLO c.test", 250).text.contains("XCLIENT");
-    let reply = client.ask("MAIL FROM:<a@x.test>").expect("it answers");
+    let reply = client.ask("MAIL FROM:<a@x.test>").expect("the server answers");
     (offers_xclient, codes(&reply).starts_with("530"))
 }
 
@@ -118,7 +118,7 @@ fn an_invalid_file_changes_nothing() {
         let greeting = rig.server.connect().reply().expect("a greeting").text;
         assert!(!greeting.contains("Changed"), "{name}: {greeting}");
     }
-    std::fs::remove_file(rig.config()).expect("it is there");
+    std::fs::remove_file(rig.config()).expect("the file exists");
     let line = rig.reload("reload_refused");
     assert!(line.contains("ringpost.toml"), "{line}");
     assert_eq!(announced_size(&rig), "10000");
@@ -133,7 +133,7 @@ fn the_log_level_changes_at_once() {
     let quiet = Plan { log: "format = \"json\"\nlevel = \"info\"".to_owned(), ..Plan::default() };
     let rig = Rig::start(&quiet);
     let mut client = rig.client();
-    assert_eq!(codes(&client.ask("QUIT").expect("it answers")), "221 2.0.0");
+    assert_eq!(codes(&client.ask("QUIT").expect("the server answers")), "221 2.0.0");
     client.reply().expect_err("it closes");
     rig.rewrite(&Plan::default());
     rig.reload("reloaded");
@@ -150,7 +150,7 @@ fn a_warning_has_its_key_and_its_hint_once() {
     let rig = Rig::start(&Plan::of("", "[timeouts]\ncommand = \"10s\"\n"));
     let text = rig.server.log_text();
     let hint = "see RFC 5321 s4.5.3.2.7";
-    let told = text.lines().find(|line| line.contains("senders may count on 5m"));
+    let told = text.lines().find(|line| line.contains("senders may rely on 5m"));
     assert!(told.is_some_and(|line| line.contains("timeouts.command")), "{text}");
     assert_eq!(text.matches(hint).count(), 1, "{text}");
     rig.reload("reloaded");

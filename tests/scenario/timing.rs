@@ -101,14 +101,14 @@ fn check_silence(silence: &Silence) {
     let mut began = Instant::now();
     let mut client = rig.server.connect();
     if greeted {
-        assert_eq!(client.reply().expect("it answers").code, 220, "{name}");
+        assert_eq!(client.reply().expect("the server answers").code, 220, "{name}");
     }
     for line in says {
         began = Instant::now();
         let reply = client.ask(line).unwrap_or_else(|fault| panic!("{name}: {line}: {fault}"));
         assert!(matches!(reply.code, 220 | 250 | 354), "{name}: {}", reply.text);
     }
-    client.send(bytes).expect("it is open");
+    client.send(bytes).expect("the connection is open");
     check_end(&mut client, name, hears);
     let took = began.elapsed();
     assert!(took >= Duration::from_millis(750), "{name}: after {took:?} already");
@@ -231,13 +231,13 @@ fn is_late_heard(rig: &Rig, late: &Late, after_ms: u64) -> bool {
     let name = late.name;
     let mut client = rig.server.connect();
     if late.listener.is_empty() {
-        assert_eq!(client.reply().expect("it answers").code, 220, "{name}");
+        assert_eq!(client.reply().expect("the server answers").code, 220, "{name}");
     }
     for line in late.says {
         let reply = client.ask(line).unwrap_or_else(|fault| panic!("{name}: {line}: {fault}"));
         assert!(matches!(reply.code, 250 | 354), "{name}: {}", reply.text);
     }
-    client.send(late.early).expect("it is open");
+    client.send(late.early).expect("the connection is open");
     thread::sleep(Duration::from_millis(after_ms));
     // The connection may already be closed.
     let _ = client.send(late.late);
@@ -284,9 +284,9 @@ fn check_loris((name, listener, rest, says, hears): (&str, &str, &str, &[&str], 
     }
     for line in says {
         if *line == "BDAT" {
-            client.send(b"BDAT 100000 LAST\r\n").expect("it is open");
+            client.send(b"BDAT 100000 LAST\r\n").expect("the connection is open");
         } else {
-            client.ask(line).expect("it answers");
+            client.ask(line).expect("the server answers");
         }
     }
     let drops: &[u8] = match name {
@@ -320,8 +320,8 @@ fn early_talkers_are_refused() {
         [("EHLO", &b"EHLO c.test\r\n"[..]), ("a byte", b"x"), ("HTTP", b"GET / HTTP/1.1\r\n\r\n")]
     {
         let mut client = rig.server.connect();
-        client.send(words).expect("it is open");
-        let reply = client.reply().expect("it answers");
+        client.send(words).expect("the connection is open");
+        let reply = client.reply().expect("the server answers");
         assert_eq!(codes(&reply), "554 5.5.0", "{name}: {}", reply.text);
         assert!(is_closed(&mut client), "{name}");
     }

@@ -102,7 +102,7 @@ fn client_certificate(
     let (key, request, certificate, extensions) =
         (file("key"), file("csr"), file("crt"), file("ext"));
     fs::write(&extensions, "extendedKeyUsage=clientAuth\nsubjectAltName=DNS:client.test\n")
-        .expect("ours");
+        .expect("the file is writable");
     let words =
         ["req", "-new", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"];
     let files = ["-keyout", text(&key), "-out", text(&request), "-subj", "/CN=client.test"];
@@ -163,14 +163,14 @@ impl Talk {
         command.args(["s_client", "-starttls", "smtp", "-quiet", "-connect", &address]).args(more);
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
         let mut child = command.spawn().expect("openssl can be run; see .ci/deps");
-        let to = child.stdin.take().expect("it is piped");
-        let from = BufReader::new(child.stdout.take().expect("it is piped"));
+        let to = child.stdin.take().expect("the stream is piped");
+        let from = BufReader::new(child.stdout.take().expect("the stream is piped"));
         Talk { child, to, from }
     }
 
     /// The last line of the reply.
     fn ask(&mut self, line: &str) -> String {
-        self.to.write_all(format!("{line}\r\n").as_bytes()).expect("it reads");
+        self.to.write_all(format!("{line}\r\n").as_bytes()).expect("the peer reads");
         loop {
             let mut reply = String::new();
             let count = self.from.read_line(&mut reply).expect("openssl prints lines");
@@ -242,13 +242,13 @@ fn plain_text_after_starttls_is_dropped() {
     let rig = Rig::start(&Plan::default());
     // In one segment: a pipelining violation.
     let mut client = rig.client();
-    client.send(b"STARTTLS\r\nMAIL FROM:<evil@x.test>\r\n").expect("it is open");
-    assert_eq!(codes(&client.reply().expect("it answers")), "554 5.5.0");
+    client.send(b"STARTTLS\r\nMAIL FROM:<evil@x.test>\r\n").expect("the connection is open");
+    assert_eq!(codes(&client.reply().expect("the server answers")), "554 5.5.0");
     assert!(is_closed(&mut client));
     // After the 220: an invalid handshake.
     let mut client = rig.client();
     talk(&mut client, "starttls", &[("STARTTLS", "220")]);
-    client.send(b"MAIL FROM:<evil@x.test>\r\n").expect("it is open");
+    client.send(b"MAIL FROM:<evil@x.test>\r\n").expect("the connection is open");
     let answer = client.reply();
     assert!(answer.is_err(), "plain text was answered: {answer:?}");
     rig.server.wait_for_log("\"record\":\"tls_failed\"");

@@ -10,7 +10,9 @@ fn busy_rig() -> Rig {
     let rig = Rig::start(&Plan { http: true, ..Plan::default() });
     for _ in 0..3 {
         let mut client = rig.client();
-        client.submit("a@x.test", "b@y.test", b"Subject: x\r\n\r\ntext\r\n").expect("it answers");
+        client
+            .submit("a@x.test", "b@y.test", b"Subject: x\r\n\r\ntext\r\n")
+            .expect("the server answers");
         client.expect("NONSENSE", 500);
         client.expect("QUIT", 221);
         client.reply().expect_err("it closes");
@@ -135,7 +137,7 @@ fn health_and_readiness_follow_the_server() {
     assert_eq!(status, 503, "{why}");
     assert!(why.contains("full"), "{why}");
     assert_eq!(rig.get("/health").0, 200, "a full disk requires no restart");
-    let reply = rig.client().ask("MAIL FROM:<a@x.test>").expect("it answers");
+    let reply = rig.client().ask("MAIL FROM:<a@x.test>").expect("the server answers");
     assert!(reply.text.starts_with("452 4.3.1"), "{}", reply.text);
     rig.rewrite(&Plan::default());
     rig.reload("reloaded");
@@ -162,7 +164,7 @@ fn refused_commands_are_counted_by_reason() {
     for (line, reason) in rows {
         let name = format!("ringpost_refusals_total{{reason=\"{reason}\"}}");
         let before = rig.metric(&name);
-        let reply = rig.client().ask(line).expect("it answers");
+        let reply = rig.client().ask(line).expect("the server answers");
         assert!(reply.code >= 500, "{line}: {}", reply.text);
         rig.await_metric(&name, before + 1.0);
     }
@@ -183,7 +185,7 @@ fn failed_batches_are_counted_by_cause() {
     let environment = vec![("FAILPOINTS", "commit::error=1*return(enospc)".to_owned())];
     let rig = Rig::start(&Plan { http: true, environment, ..Plan::default() });
     let body = b"Subject: x\r\n\r\ntext\r\n";
-    let reply = rig.client().submit("a@x.test", "b@y.test", body).expect("it answers");
+    let reply = rig.client().submit("a@x.test", "b@y.test", body).expect("the server answers");
     assert_eq!(reply.code, 452, "{}", reply.text);
     rig.await_metric("ringpost_commits_failed_total{cause=\"no_space\"}", 1.0);
     rig.await_metric("ringpost_commits_failed_total", 1.0);
@@ -196,11 +198,11 @@ fn aborted_bodies_are_counted() {
         let mut client = rig.client();
         client.expect("MAIL FROM:<a@x.test>", 250);
         client.expect("RCPT TO:<b@y.test>", 250);
-        client.send(format!("{begin}\r\n").as_bytes()).expect("it is sent");
+        client.send(format!("{begin}\r\n").as_bytes()).expect("the peer reads");
         if begin == "DATA" {
-            assert_eq!(client.reply().expect("it answers").code, 354);
+            assert_eq!(client.reply().expect("the server answers").code, 354);
         }
-        client.send(b"half").expect("it is sent");
+        client.send(b"half").expect("the peer reads");
     }
     rig.await_metric("ringpost_bodies_refused_total{reason=\"aborted\"}", 2.0);
     rig.await_metric("ringpost_bodies_refused_total", 2.0);

@@ -248,7 +248,7 @@ impl Home {
     fn send(&mut self, number: usize, now_ms: u64, work: &mut Work) {
         let lease =
             self.leases.lease(id_of(number), 0, now_ms).expect("leased once, within the limit");
-        self.jobs.get_mut(&number).expect("it is in memory").is_out = true;
+        self.jobs.get_mut(&number).expect("the job is in memory").is_out = true;
         work.sends.push((number, lease));
     }
 

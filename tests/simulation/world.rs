@@ -638,7 +638,8 @@ impl World {
         let room = self.plan.connections_max - self.plan.connections_max / 4;
         let has_room = scheduler.connections() < room;
         for destination in scheduler.destinations().collect::<Vec<_>>() {
-            let summary = scheduler.summary(destination, self.now_ms).expect("it is known");
+            let summary =
+                scheduler.summary(destination, self.now_ms).expect("the destination is known");
             let until_ms = match summary.state {
                 DestinationState::RateLimited { until_ms }
                 | DestinationState::BackingOff { until_ms } => until_ms,
@@ -657,7 +658,7 @@ impl World {
 
     fn connect(&mut self, shard: usize, id: DestinationId, conn: ConnId) {
         let owner = &mut self.owners[shard];
-        let summary = owner.scheduler.summary(id, self.now_ms).expect("it is known");
+        let summary = owner.scheduler.summary(id, self.now_ms).expect("the destination is known");
         let destination: usize = summary.key.parse().expect("destination names are numbers");
         assert!(owner.scheduler.connections() <= self.plan.connections_max, "too many connections");
         let planned = &self.plan.destinations[destination];

@@ -29,9 +29,9 @@ use ringpost::queue;
 use ringpost::queue::Access;
 use ringpost::queue::Spool;
 use ringpost::queue::SpoolOptions;
-use ringpost::queue::inspect;
-use ringpost::queue::inspect::ListFilter;
-use ringpost::queue::inspect::ListRow;
+use ringpost::queue::admin::inspect;
+use ringpost::queue::admin::inspect::ListFilter;
+use ringpost::queue::admin::inspect::ListRow;
 
 /// A message that is fully determined by these numbers, so that a foreign one is recognised.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -217,7 +217,7 @@ impl Ledger {
     pub fn audit(&self, spool: &Spool, reading: Reading) -> Audit {
         let everything = ListFilter { limit: usize::MAX, after: None };
         let rows = inspect::list(spool, everything).expect("the spool can be listed");
-        let balance = queue::audit::audit(spool).expect("the spool's ledger is readable");
+        let balance = queue::admin::audit::audit(spool).expect("the spool's ledger is readable");
         assert!(balance.adds_up, "the spool's own ledger does not add up: {balance:?}");
         let mut book = self.book();
         let mut audit = Audit { acknowledged: book.acknowledged, ..Audit::default() };

@@ -18,6 +18,7 @@ use std::io::Write;
 use std::net::Ipv4Addr;
 use std::net::SocketAddr;
 use std::net::TcpStream;
+use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::path::PathBuf;
 use std::process::Child;
@@ -160,7 +161,7 @@ impl Server {
     }
 
     pub fn kill(&mut self) {
-        self.child.kill().expect("it runs");
+        self.child.kill().expect("the process runs");
         self.child.wait().expect("the child is ours");
     }
 
@@ -214,7 +215,7 @@ impl Server {
     /// Resident memory in bytes.
     pub fn rss(&self) -> u64 {
         let status = fs::read_to_string(format!("/proc/{}/status", self.child.id()));
-        let status = status.expect("it runs");
+        let status = status.expect("the process runs");
         let line = status.lines().find(|line| line.starts_with("VmRSS")).expect("a VmRSS line");
         let kib: u64 = line.split_whitespace().nth(1).and_then(|n| n.parse().ok()).expect("KiB");
         kib * 1024
@@ -257,6 +258,20 @@ pub fn queue(folder: &Path, words: &[&str]) -> Output {
         .args(words)
         .output()
         .expect("the binary can be run")
+}
+
+/// Asks the control socket by HTTP; answers status and body.
+pub fn control_get(socket: &Path, path: &str) -> (u16, Vec<u8>) {
+    let mut stream = UnixStream::connect(socket).expect("the control socket");
+    // The body of an HTTP/1.0 response ends with its connection.
+    write!(stream, "GET {path} HTTP/1.0\r\n\r\n").expect("it is read");
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).expect("it answers");
+    let end = memchr::memmem::find(&answer, b"\r\n\r\n").expect("the head ends") + 4;
+    let body = answer.split_off(end);
+    let head = String::from_utf8(answer).expect("the head is ASCII");
+    let status = head.split(' ').nth(1).and_then(|code| code.parse().ok());
+    (status.expect("a status"), body)
 }
 
 enum Line {
@@ -428,7 +443,7 @@ impl ClosedPort {
         let any = SocketAddr::from(([127, 0, 0, 1], 0));
         socket.bind(&any.into()).expect("loopback has a free port");
         let address = socket.local_addr().ok().and_then(|bound| bound.as_socket());
-        ClosedPort { address: address.expect("it is bound"), _socket: socket }
+        ClosedPort { address: address.expect("the socket is bound"), _socket: socket }
     }
 }
 

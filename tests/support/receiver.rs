@@ -50,7 +50,7 @@ impl Receiver {
         script: impl Fn(&str) -> Option<String> + Send + Sync + 'static,
     ) -> Receiver {
         let listener = TcpListener::bind("127.0.0.1:0").expect("loopback has a free port");
-        let address = listener.local_addr().expect("it is bound");
+        let address = listener.local_addr().expect("the socket is bound");
         let book: Arc<Mutex<Book>> = Arc::default();
         let (kept, script): (_, Arc<Script>) = (Arc::clone(&book), Arc::new(script));
         thread::spawn(move || {

@@ -46,7 +46,7 @@ const HOMES: &[(&str, &[&str])] = &[
     ("axum", &["control", "monitor"]),
     ("bumpalo", &["wire", "inbound"]),
     ("caps", &["boot"]),
-    ("clap", &["boot", "main"]),
+    ("clap", &["cli"]),
     ("core_affinity", &["boot"]),
     ("crc32c", &["queue", "control"]),
     ("crc32fast", &["queue"]),
@@ -55,9 +55,9 @@ const HOMES: &[(&str, &[&str])] = &[
     ("glommio", &["rt"]),
     ("hdrhistogram", &["observe"]),
     ("hickory_proto", &["net"]),
-    ("http_body_util", &["control"]),
-    ("hyper", &["control"]),
-    ("hyper_util", &["control"]),
+    ("http_body_util", &["control", "cli"]),
+    ("hyper", &["control", "cli"]),
+    ("hyper_util", &["control", "cli"]),
     ("idna", &["wire"]),
     ("libc", &["rt", "boot", "queue"]),
     ("mail_parser", &["wire"]),
@@ -66,9 +66,10 @@ const HOMES: &[(&str, &[&str])] = &[
     ("rocksdb", &["queue"]),
     ("rustix", &["queue"]),
     ("rustls", &["net"]),
+    ("serde_urlencoded", &["cli"]),
     ("socket2", &["rt", "boot", "doctor"]),
     ("strsim", &["config"]),
-    ("tokio", &["control", "monitor"]),
+    ("tokio", &["control", "monitor", "cli"]),
     ("tokio_rustls", &["control"]),
     ("toml_edit", &["config"]),
     ("tracing", &["observe"]),
@@ -81,20 +82,7 @@ const HOMES: &[(&str, &[&str])] = &[
 const ANYWHERE: &[&str] = &["fail", "ipnet", "jiff", "serde", "serde_json", "slab"];
 
 /// Folders whose files may still import each other in circles. The list only becomes shorter.
-const CIRCLES_ALLOWED: &[&str] = &[
-    "loadtest/",
-    "src/config/",
-    "src/control/",
-    "src/doctor/",
-    "src/inbound/",
-    "src/net/",
-    "src/observe/",
-    "src/outbound/",
-    "src/queue/",
-    "src/rt/",
-    "src/shard/",
-    "src/wire/",
-];
+const CIRCLES_ALLOWED: &[&str] = &["src/inbound/", "src/outbound/"];
 
 const UNSAFE_HOMES: &[&str] = &["rt", "boot"];
 const RUNTIME: &str = "glommio";
@@ -620,7 +608,7 @@ const PASSES: &[(&str, &str, &str)] = &[
     (
         "its own folder",
         "src/queue/x.rs",
-        "//! h\nuse crate::queue::body;\nuse super::body::Body;\n",
+        "//! h\nuse crate::queue::store::message;\nuse super::body::Body;\n",
     ),
     ("main starts boot", "src/main.rs", "//! h\nfn main() { ringpost::boot::run(); }\n"),
     (

@@ -128,7 +128,7 @@ fn weak_settings_cause_a_warning_only() {
         }
     }
     let (certificate, key) = folder.pair("open", &until(2027, 6, 1));
-    fs::set_permissions(&key, fs::Permissions::from_mode(0o644)).expect("it is ours");
+    fs::set_permissions(&key, fs::Permissions::from_mode(0o644)).expect("the file is ours");
     let mut settings = settings(vec![(certificate, key)]);
     settings.client_ca = Some(folder.write("ca.crt", &authority.pem()));
     let server = TlsServer::build(&settings, NOW_MS).expect("the settings are usable");
@@ -143,7 +143,7 @@ fn key_and_certificate_may_share_a_file() {
     let (certificate, key) = Authority::new("A").issue(&["mail.ours.test"]);
     let both = folder.write("both.pem", &format!("{key}{certificate}"));
     let server = TlsServer::build(&settings(vec![(both.clone(), both)]), NOW_MS);
-    assert_eq!(server.expect("it is enough").warnings(), []);
+    assert_eq!(server.expect("the settings are valid").warnings(), []);
 }
 
 #[test]
@@ -157,7 +157,7 @@ fn the_self_signed_certificate_is_kept_until_it_is_unusable() {
     };
     let (first, text) = make("mail.ours.test", NOW_MS);
     assert!(first.made);
-    let mode = |path: &PathBuf| fs::metadata(path).expect("it is there").permissions().mode();
+    let mode = |path: &PathBuf| fs::metadata(path).expect("the file exists").permissions().mode();
     assert_eq!(mode(&first.key) & 0o777, 0o600);
     assert_eq!(mode(&tls) & 0o777, 0o700);
     let server =
@@ -176,7 +176,7 @@ fn the_self_signed_certificate_is_kept_until_it_is_unusable() {
     assert!(renamed.made && other != younger, "the host name has changed");
     assert!(!make("mx.ours.test", NOW_MS).0.made);
 
-    fs::remove_file(&renamed.key).expect("it is there");
+    fs::remove_file(&renamed.key).expect("the file exists");
     assert!(make("mx.ours.test", NOW_MS).0.made, "the key is missing");
     fs::write(&renamed.certificate, &other).expect("a crash between two renames");
     assert!(make("mx.ours.test", NOW_MS).0.made, "the key belongs to another certificate");
@@ -200,7 +200,7 @@ fn a_snapshot_outlives_its_files() {
     let authority = Authority::new("A");
     let folder = Folder::new();
     let pair = folder.pair("pair", &authority.issue(&["mail.ours.test"]));
-    let server = TlsServer::build(&settings(vec![pair]), NOW_MS).expect("it is good");
+    let server = TlsServer::build(&settings(vec![pair]), NOW_MS).expect("the settings are valid");
     drop(folder);
     let mut session = TlsSession::new(&server).expect("a session");
     let config = client_config(&authority, &[&TLS13], None);

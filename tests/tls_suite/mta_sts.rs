@@ -95,7 +95,7 @@ fn a_policy_is_fetched_or_the_cause_is_returned() {
     let folder = Folder::new();
     let client = our_client(&folder, &authority.pem());
     let pair = folder.pair("web", &authority.issue(&["mta-sts.theirs.test"]));
-    let server = TlsServer::build(&settings(vec![pair]), NOW_MS).expect("it is served");
+    let server = TlsServer::build(&settings(vec![pair]), NOW_MS).expect("the settings are valid");
     let length = POLICY.len();
     let (half, rest) = POLICY.split_at(20);
     let chunks = format!("14;x=y\r\n{half}\r\n{:x}\r\n{rest}\r\n", rest.len());
@@ -194,7 +194,8 @@ fn no_request_is_sent_to_a_server_with_another_name() {
     ];
     for (issuer, name, expected) in rows {
         let pair = folder.pair(name, &issuer.issue(&[name]));
-        let server = TlsServer::build(&settings(vec![pair]), NOW_MS).expect("it is served");
+        let server =
+            TlsServer::build(&settings(vec![pair]), NOW_MS).expect("the settings are valid");
         let (address, served) = serve(&server, POLICY, End::Goodbye);
         match fetch(&client, address, &[]) {
             Err(FetchFault::Tls(fault)) => assert_eq!(fault.certificate(), Some(expected)),
@@ -210,7 +211,7 @@ fn a_further_address_is_tried_and_a_missing_one_is_reported() {
     let folder = Folder::new();
     let client = our_client(&folder, &authority.pem());
     let pair = folder.pair("web", &authority.issue(&["mta-sts.theirs.test"]));
-    let server = TlsServer::build(&settings(vec![pair]), NOW_MS).expect("it is served");
+    let server = TlsServer::build(&settings(vec![pair]), NOW_MS).expect("the settings are valid");
     let answer = format!("{PLAIN}\r\n{POLICY}");
     let (address, served) = serve(&server, &answer, End::Goodbye);
     // No listener at that address and port.

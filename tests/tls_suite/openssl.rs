@@ -53,7 +53,7 @@ impl Server {
             .stderr(Stdio::null())
             .spawn()
             .expect("openssl is installed");
-        let mut lines = BufReader::new(process.stdout.take().expect("it is piped")).lines();
+        let mut lines = BufReader::new(process.stdout.take().expect("the stream is piped")).lines();
         let accept = lines.by_ref().map_while(Result::ok).find(|line| line.starts_with("ACCEPT"));
         let accept = accept.expect("openssl listens");
         let port = accept.rsplit(':').next().and_then(|port| port.parse().ok());
@@ -63,7 +63,8 @@ impl Server {
     }
 
     fn connect(&self) -> Channel<Socket> {
-        let stream = TcpStream::connect(("127.0.0.1", self.port)).expect("it accepts");
+        let stream =
+            TcpStream::connect(("127.0.0.1", self.port)).expect("openssl accepts connections");
         let patience = Some(Duration::from_secs(20));
         stream.set_read_timeout(patience).expect("a deadline");
         Channel::plain(Socket { stream, piece: 64 << 10 })
@@ -73,7 +74,7 @@ impl Server {
 impl Drop for Server {
     fn drop(&mut self) {
         self.process.kill().expect("the child is ours");
-        self.process.wait().expect("it ends");
+        self.process.wait().expect("the child ends");
     }
 }
 
@@ -239,7 +240,7 @@ fn verification_failures_are_reported() {
 /// Our server against `openssl s_client`: whether the handshake succeeded, and openssl's output.
 fn serve_once(server: &Arc<TlsServer>, options: &[&str]) -> (Result<(), Fault>, String) {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
-    let address = listener.local_addr().expect("it is bound").to_string();
+    let address = listener.local_addr().expect("the socket is bound").to_string();
     let client = Command::new("openssl")
         .args(["s_client", "-connect", &address])
         .args(options)

@@ -59,7 +59,8 @@ fn shown(session: &TlsSession) -> &ServerCertificate {
 }
 
 fn server_with(folder: &Folder, pair: &(String, String)) -> Arc<TlsServer> {
-    TlsServer::build(&settings(vec![folder.pair("theirs", pair)]), NOW_MS).expect("it is served")
+    TlsServer::build(&settings(vec![folder.pair("theirs", pair)]), NOW_MS)
+        .expect("the settings are valid")
 }
 
 #[test]
@@ -70,7 +71,7 @@ fn bytes_pass_both_ways_at_every_split() {
     for piece in [1, 7, 1448, 64 << 10] {
         let mut near = TlsSession::to_server(&client, HOST, PeerCheck::Name).expect("a session");
         let mut far = TlsSession::new(&ours.server).expect("a session");
-        assert!(near.speaks_first() && !far.speaks_first());
+        assert!(near.sends_first() && !far.sends_first());
         talk(&mut near, &mut far, piece).expect("a handshake");
         let (mut there, mut back) = (Vec::new(), Vec::new());
         near.encrypt(&words, &mut there).expect("words");
@@ -243,7 +244,7 @@ fn tlsa_records_are_matched() {
 /// The TLSA record of a certificate; an independent parser finds its key.
 fn record((usage, selector, matching): (u8, u8, u8), pem: &str) -> TlsaRecord {
     let certificate = certificate_of(pem);
-    let parsed = rustls::server::ParsedCertificate::try_from(&certificate).expect("it is read");
+    let parsed = rustls::server::ParsedCertificate::try_from(&certificate).expect("the peer reads");
     let key = parsed.subject_public_key_info();
     let bytes = if selector == 0 { certificate.as_ref() } else { key.as_ref() };
     let data = match matching {
@@ -263,7 +264,8 @@ fn stranger(usage: u8) -> TlsaRecord {
 fn sessions_are_resumed_only_under_the_same_check() {
     let ours = Ours::new();
     let client = our_client(&ours.folder, &ours.authority.pem());
-    let pem = std::fs::read_to_string(ours.folder.path().join("mail.crt")).expect("it is there");
+    let pem =
+        std::fs::read_to_string(ours.folder.path().join("mail.crt")).expect("the file exists");
     let dane = PeerCheck::Dane { records: [record((3, 1, 1), &pem)].into(), next_hop: None };
     let table = [
         ("first", HOST, PeerCheck::Any, false),

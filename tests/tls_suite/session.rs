@@ -169,7 +169,7 @@ fn input_after_close_notify_is_ignored() {
     let mut said = spoken(&mut client);
     said.extend(b"anything at all");
     let mut out = Vec::new();
-    let got = feed(&mut session, &said, (3, 100), &mut out).expect("it is ignored");
+    let got = feed(&mut session, &said, (3, 100), &mut out).expect("the input is ignored");
     assert_eq!(got, b"QUIT\r\n");
     assert_eq!(session.bytes_held(), 0);
     session.encrypt(b"221 2.0.0 Bye\r\n", &mut out).expect("the other direction is still open");

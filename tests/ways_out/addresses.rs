@@ -36,7 +36,7 @@ impl BlackHole {
         };
         let listener = socket();
         listener.bind(&address.into()).expect("the port is free");
-        listener.listen(0).expect("it listens");
+        listener.listen(0).expect("the peer listens");
         let mut sockets = vec![listener];
         for _ in 0..4 {
             let client = socket();
@@ -154,7 +154,7 @@ fn after_a_bad_greeting_the_other_address_is_tried() {
 fn a_refusing_host_is_reported_by_its_name() {
     const WORDS: &str = "554 5.7.1 we do not know you";
     let rude = std::net::TcpListener::bind("127.0.0.1:0").expect("loopback has a port");
-    let port = rude.local_addr().expect("it is bound").port();
+    let port = rude.local_addr().expect("the socket is bound").port();
     std::thread::spawn(move || {
         for mut stream in rude.incoming().flatten() {
             // The client may have closed already.

@@ -59,13 +59,13 @@ impl Out {
     /// Returns the id of the accepted message.
     pub fn submit(&self, to: &[&str]) -> String {
         let mut client = self.server.connect();
-        client.greet().expect("it greets");
+        client.greet().expect("the server greets");
         client.expect("MAIL FROM:<a@sender.test>", 250);
         for to in to {
             client.expect(&format!("RCPT TO:<{to}>"), 250);
         }
         client.expect("DATA", 354);
-        let reply = client.ask("Subject: x\r\n\r\nx\r\n.").expect("it answers");
+        let reply = client.ask("Subject: x\r\n\r\nx\r\n.").expect("the server answers");
         assert_eq!(reply.code, 250, "{}", reply.text);
         let id = reply.text.split_once("queued as ").expect("the reply has the id").1;
         id.split_whitespace().next().unwrap_or_default().to_owned()
@@ -83,8 +83,8 @@ impl Out {
     /// The destinations of `ringpost destination list`.
     pub fn destinations(&self) -> Vec<Value> {
         let list = self.ringpost(&["destination", "list", "--json"]);
-        let rows: Vec<Value> = serde_json::from_str(&list).expect("a list");
-        rows.into_iter().filter(|row| row["destination"].is_string()).collect()
+        let list: Value = serde_json::from_str(&list).expect("JSON");
+        list["destinations"].as_array().expect("a list").clone()
     }
 
     /// The log record of the first attempt.

@@ -1,5 +1,6 @@
 //! Outgoing proxies: SOCKS 5 and the PROXY protocol, working and in each kind of failure.
 
+use std::fs;
 use std::io;
 use std::io::Read;
 use std::io::Write;
@@ -54,7 +55,7 @@ enum How {
 /// The address of the proxy, and its record of logins and destinations.
 fn socks(how: How) -> (SocketAddr, Arc<Mutex<Vec<SocketAddr>>>) {
     let listener = TcpListener::bind("127.0.0.1:0").expect("loopback has a port");
-    let address = listener.local_addr().expect("it is bound");
+    let address = listener.local_addr().expect("the socket is bound");
     let asked: Arc<Mutex<Vec<SocketAddr>>> = Arc::default();
     let kept = Arc::clone(&asked);
     thread::spawn(move || {
@@ -162,11 +163,15 @@ fn mail_goes_out_by_socks() {
     let (open, asked) = socks(How::Relay);
     let (login, _) = socks(How::Login);
     let next = format!("smtp:{}", receiver.address);
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("password");
+    fs::write(&file, "s@cret\n").expect("the folder is writable");
+    let user = format!("proxy_user = 'us'\nproxy_password_file = '{}'", file.display());
     let rows = [
         ("open", format!("proxy = 'socks5://{open}'")),
-        ("login", format!("proxy = 'socks5://us:s%40cret@{login}'")),
+        ("login", format!("proxy = 'socks5://{login}'\n{user}")),
         // A login that the proxy does not ask for is not sent.
-        ("unasked", format!("proxy = 'socks5://us:s%40cret@{open}'\nipv4 = '192.0.2.1'")),
+        ("unasked", format!("proxy = 'socks5://{open}'\nipv4 = '192.0.2.1'\n{user}")),
     ];
     let config = rows.each_ref().map(|(name, keys)| source(name, keys) + &by(name, &next));
     let out = Out::start("3s", "", &config.concat());
@@ -217,11 +222,26 @@ fn a_failing_proxy_is_reported_and_the_host_is_not_blamed() {
         ),
         ("http", How::Greet(b"HTTP/1.1 400\r\n"), proxy_says("not a SOCKS 5 proxy"), "other"),
         ("endless", How::Endless(&[b'x'; 4096]), proxy_says("not a SOCKS 5 proxy"), "other"),
-        ("closed", How::Greet(b""), proxy_says("it did not let us in: "), "other"),
-        ("silent", How::Silent, proxy_says("it did not answer in time"), "other"),
-        ("drip", How::Drip, host_says("no connection in time"), "timeout"),
-        ("waits", How::SilentOnConnect, host_says("no connection in time"), "timeout"),
-        ("breaks", How::CloseOnConnect, host_says("it broke off instead of connecting"), "other"),
+        (
+            "closed",
+            How::Greet(b""),
+            proxy_says("connection lost before the connect request: "),
+            "other",
+        ),
+        ("silent", How::Silent, proxy_says("no reply in time"), "other"),
+        ("drip", How::Drip, host_says("no connection to the destination in time"), "timeout"),
+        (
+            "waits",
+            How::SilentOnConnect,
+            host_says("no connection to the destination in time"),
+            "timeout",
+        ),
+        (
+            "breaks",
+            How::CloseOnConnect,
+            host_says("connection lost after the connect request"),
+            "other",
+        ),
         ("general", How::Answer(ANSWER[0]), host_says("general failure"), "other"),
         (
             "rules",
@@ -241,7 +261,7 @@ fn a_failing_proxy_is_reported_and_the_host_is_not_blamed() {
         ),
         ("unknown", How::Answer(ANSWER[7]), host_says("unknown reply code 99"), "other"),
         ("kind", How::Answer(ANSWER[8]), proxy_says("unknown address type 7"), "other"),
-        ("down", How::Silent, proxy_says("it cannot be connected to: connection refused"), "other"),
+        ("down", How::Silent, proxy_says("cannot connect: connection refused"), "other"),
     ];
     let next = format!("smtp:{}", receiver.address);
     let mut config = String::new();
@@ -278,7 +298,7 @@ fn after_a_host_that_a_proxy_cannot_reach_the_next_is_tried() {
     let port = receiver.address.port();
     let dead = Ipv4Addr::new(127, 84, 0, 1);
     let listener = TcpListener::bind("127.0.0.1:0").expect("loopback has a port");
-    let proxy = listener.local_addr().expect("it is bound");
+    let proxy = listener.local_addr().expect("the socket is bound");
     thread::spawn(move || {
         for mut stream in listener.incoming().flatten() {
             thread::spawn(move || -> io::Result<()> {
@@ -315,7 +335,7 @@ fn after_a_host_that_a_proxy_cannot_reach_the_next_is_tried() {
 /// does with `usesrc clientip`, and records the headers.
 fn haproxy() -> (SocketAddr, Arc<Mutex<Vec<Proxy>>>) {
     let listener = TcpListener::bind("127.0.0.1:0").expect("loopback has a port");
-    let address = listener.local_addr().expect("it is bound");
+    let address = listener.local_addr().expect("the socket is bound");
     let seen: Arc<Mutex<Vec<Proxy>>> = Arc::default();
     let kept = Arc::clone(&seen);
     thread::spawn(move || {
@@ -351,7 +371,7 @@ fn talk_haproxy(mut stream: TcpStream, seen: &Mutex<Vec<Proxy>>) -> io::Result<(
 fn mail_goes_out_by_a_proxy_that_binds_our_address() {
     let four = Ipv4Addr::new(127, 84, 1, 7);
     let listener = TcpListener::bind("127.0.0.1:0").expect("loopback has a port");
-    let server = listener.local_addr().expect("it is bound");
+    let server = listener.local_addr().expect("the socket is bound");
     let peers: Arc<Mutex<Vec<IpAddr>>> = Arc::default();
     let kept = Arc::clone(&peers);
     thread::spawn(move || {
@@ -362,7 +382,7 @@ fn mail_goes_out_by_a_proxy_that_binds_our_address() {
         }
     });
     let six = TcpListener::bind((Ipv6Addr::LOCALHOST, 0)).expect("loopback has a port");
-    let six = six.local_addr().expect("it is bound");
+    let six = six.local_addr().expect("the socket is bound");
     let receiver = Receiver::start(&[], |_| None);
     let closed = ClosedPort::new();
     let nobody = closed.address;
@@ -390,7 +410,7 @@ fn mail_goes_out_by_a_proxy_that_binds_our_address() {
         ("peer", "554 5.7.1 not you".to_owned()),
         // This proxy gives no reason, so the error names it and the host.
         ("gone", format!("{}[{nobody}] by haproxy://{proxy}: ", nobody.ip())),
-        ("down", format!("the proxy haproxy://{nobody} of source down: it cannot be connected to")),
+        ("down", format!("the proxy haproxy://{nobody} of source down: cannot connect")),
         ("six", "the source has no address of this family".to_owned()),
     ];
     for (name, words) in rows {

@@ -1,11 +1,10 @@
-//! `ringpost-load hold`: the process in whose care a server runs, so that none of its processes is ever
-//! lost sight of.
+//! `ringpost-load hold`: the parent process of a server, which keeps track of all its processes.
 //!
-//! Promise:  whatever the server starts stays below this process: an orphan becomes its child, and is
-//!           reaped by it. So what the tree costs is counted to the last process, also of servers
-//!           that start one for each message.
-//! End:      when the standard input is closed, which the end of the caller does as well, whatever
-//!           that end was: all are told to end, and killed after `GRACE`. Then the folder is removed.
+//! Promise:  all processes of the server stay below this one: an orphan becomes its child and is
+//!           reaped, so that the cost of every process is counted, also of servers that start one for
+//!           each message.
+//! End:      when standard input is closed, which the end of the caller causes too: all processes get
+//!           SIGTERM, and SIGKILL after `GRACE`. Then the folder is removed.
 
 use std::ffi::OsString;
 use std::fs;
@@ -30,31 +29,30 @@ use rustix::process::Pid;
 use rustix::process::Signal;
 use rustix::process::WaitOptions;
 
-use crate::compare::tree;
+use crate::process;
 
-/// How long the server may take to end by itself.
+/// How long the server may take to exit.
 const GRACE: Duration = Duration::from_secs(10);
 const LOOK: Duration = Duration::from_millis(20);
 
-/// What to run, and what is to go with it.
 #[derive(Args, Debug)]
 pub struct Hold {
     /// Remove this folder at the end.
     #[arg(long, value_name = "FOLDER")]
     remove: PathBuf,
-    /// What to run there; nothing: only the folder is held.
+    /// The command to run; without one only the folder is held.
     #[arg(value_name = "COMMAND", last = true)]
     command: Vec<OsString>,
 }
 
-/// A folder, and what runs in it, until this is dropped or the process ends.
+/// A folder and the process in it, until dropped or until this process ends.
 pub struct Held {
     child: Child,
     pub folder: PathBuf,
 }
 
 impl Held {
-    /// Makes a folder of our own, which every user may enter.
+    /// Creates a folder that every user may enter.
     pub fn make(parent: &Path, name: &str) -> Result<PathBuf, String> {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
@@ -66,7 +64,7 @@ impl Held {
         made.map_err(|cause| format!("{}: {cause}", folder.display()))
     }
 
-    /// Runs the command, if there is one. What it prints goes to `console` in the folder.
+    /// Runs the command, if any. Its output goes to `console` in the folder.
     pub fn start(folder: PathBuf, command: &[OsString]) -> Result<Held, String> {
         let started = Held::spawn(&folder, command);
         started.map(|child| Held { child, folder: folder.clone() }).map_err(|cause| {
@@ -81,7 +79,7 @@ impl Held {
         holder.arg("hold").arg("--remove").arg(folder).arg("--").args(command);
         holder.current_dir(folder).stdin(Stdio::piped());
         holder.stdout(console.try_clone()?).stderr(console);
-        // An interrupt from the terminal is for the caller alone, whose end is told by the pipe.
+        // An interrupt from the terminal must reach the caller only; the pipe reports its end.
         holder.process_group(0).spawn()
     }
 
@@ -89,7 +87,7 @@ impl Held {
         self.child.id()
     }
 
-    /// The command has ended by itself.
+    /// Whether the command has exited by itself.
     pub fn has_ended(&mut self) -> bool {
         self.folder.join(ENDED).exists() || !matches!(self.child.try_wait(), Ok(None))
     }
@@ -98,26 +96,26 @@ impl Held {
 impl Drop for Held {
     fn drop(&mut self) {
         drop(self.child.stdin.take());
-        // A fault would be that it is gone.
+        // An error would mean that it has ended.
         let _ = self.child.wait();
         if self.folder.exists() {
-            eprintln!("ringpost-load: {} could not be removed; remove it", self.folder.display());
+            eprintln!("ringpost-load: could not remove {}", self.folder.display());
         }
     }
 }
 
-/// Where all that runs prints to.
+/// The file with the output.
 pub const CONSOLE: &str = "console";
 
-/// Made in the folder when the command has ended by itself.
+/// The file with the exit status, written when the command has exited.
 pub const ENDED: &str = "ended";
 
-/// Runs it until the input is closed, and removes the folder. Should it end by itself, the end of the
-/// input is waited for all the same, as there may be something to read in the folder.
+/// Runs the command until the input is closed, and removes the folder. After an exit of the command it
+/// still waits for the end of the input, since the caller may read the folder.
 pub fn run(hold: &Hold) -> Result<bool, String> {
     let own = rustix::process::getpid();
     let taken = rustix::process::set_child_subreaper(Some(own));
-    taken.map_err(|cause| format!("becoming the parent of orphans: {cause}"))?;
+    taken.map_err(|cause| format!("prctl(PR_SET_CHILD_SUBREAPER): {cause}"))?;
     let mut reaper = None;
     if let [program, arguments @ ..] = &hold.command[..] {
         let mut command = Command::new(program);
@@ -129,39 +127,39 @@ pub fn run(hold: &Hold) -> Result<bool, String> {
         let ended = hold.remove.join(ENDED);
         reaper = Some(thread::spawn(move || reap_all(first, &ended)));
     }
-    // It is never written to: what ends the read is its end, or a fault that is as good.
+    // Nothing is ever written to it: the read ends at its end or with an error.
     let _ = std::io::stdin().read(&mut [0]);
     end_all();
-    // It may be about to make its file. A panic of it is on the console that goes now.
+    // The thread may be creating its file. A panic is printed on the console.
     let _ = reaper.map(thread::JoinHandle::join);
     remove(&hold.remove);
     Ok(true)
 }
 
-/// Waits for whatever ends, so that its costs are counted, until there is nothing left.
+/// Reaps all children, so that their costs are counted, until there are none.
 fn reap_all(first: Option<u32>, ended: &Path) {
     let first = first.and_then(|pid| i32::try_from(pid).ok()).and_then(Pid::from_raw);
-    loop {
+    let status = loop {
         match rustix::process::wait(WaitOptions::empty()) {
-            Ok(Some((pid, _))) if Some(pid) == first => break,
+            Ok(Some((pid, status))) if Some(pid) == first => break status.exit_status(),
             Ok(_) | Err(Errno::INTR) => {}
-            // There is no child.
-            Err(_) => break,
+            // There are no children.
+            Err(_) => break None,
         }
-    }
-    // Where that fails, the caller waits for a greeting in vain instead.
-    let _ = File::create(ended);
+    };
+    // If this fails, the caller waits for its timeout instead.
+    let _ = fs::write(ended, status.map_or("unknown".to_owned(), |status| status.to_string()));
     while rustix::process::wait(WaitOptions::empty()).is_ok_and(|pid| pid.is_some()) {}
 }
 
-/// Returns when nothing is left.
+/// Ends all processes and returns when none is left.
 fn end_all() {
     let killed_at = Instant::now() + GRACE;
     signal_all(Signal::TERM);
     while !below().is_empty() {
         thread::sleep(LOOK);
         if Instant::now() >= killed_at {
-            // Again and again, for a process may start others meanwhile.
+            // Repeated, since a process may start others meanwhile.
             signal_all(Signal::KILL);
         }
     }
@@ -169,22 +167,22 @@ fn end_all() {
 
 fn below() -> Vec<u32> {
     let own = std::process::id();
-    tree::of(own).into_iter().filter(|pid| *pid != own).collect()
+    process::of(own).into_iter().filter(|pid| *pid != own).collect()
 }
 
 fn signal_all(signal: Signal) {
     for pid in below() {
         let pid = i32::try_from(pid).ok().and_then(Pid::from_raw);
         if let Some(pid) = pid {
-            // One that is gone is what was wanted.
+            // An error means that it has ended.
             let _ = rustix::process::kill_process(pid, signal);
         }
     }
 }
 
-/// Says so where it cannot.
+/// Removes a folder and reports a failure.
 pub fn remove(folder: &Path) {
     if let Err(cause) = fs::remove_dir_all(folder) {
-        eprintln!("ringpost-load: {}: {cause}; remove it", folder.display());
+        eprintln!("ringpost-load: could not remove {}: {cause}", folder.display());
     }
 }

@@ -1,8 +1,9 @@
-//! A server as it runs: one private instance, for one part of a turn.
+//! A running private instance of a server, for one part of a turn.
 //!
-//! Promise:  when the value is dropped, or this process ends in whatever way, all its processes are
-//!           ended and its folder is removed (see `hold`).
+//! Promise:  when the value is dropped, or this process ends in any way, all its processes are ended
+//!           and its folder is removed (`hold`).
 
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fs;
 use std::io::Read;
@@ -22,38 +23,39 @@ use crate::compare::hold::Held;
 use crate::compare::peer::Peer;
 use crate::compare::peer::Places;
 use crate::compare::peer::Purpose;
-use crate::compare::tree;
-use crate::compare::tree::Cost;
+use crate::process;
+use crate::process::Cost;
 
-/// How long a server may take to greet its first client.
+/// The timeout for the greeting after the start.
 const START_MAX: Duration = Duration::from_secs(30);
 const LOOK: Duration = Duration::from_millis(20);
-/// Of what it printed before it failed.
+/// Lines of output quoted in errors.
 const LINES_TOLD: usize = 5;
 
-/// One that runs.
+/// A running instance.
 pub struct Instance {
     held: Held,
     pub port: u16,
-    /// Where its queue is, as its processes see it.
+    /// The folder of the queue as its processes see it.
     pub spool: PathBuf,
-    /// What it greets its clients with.
+    /// Its greeting.
     pub greeting: String,
 }
 
 impl Instance {
-    /// Starts it, and returns when it greets. `before` stands before its command: a tracer.
+    /// Starts it, and returns when it greets. `before`: a tracer.
     pub fn start(
         peer: &Peer,
         parent: &Path,
-        purpose: Purpose,
+        (purpose, domains): (Purpose, u64),
         sink: u16,
         before: &[OsString],
     ) -> Result<Instance, String> {
         let port = free_port()?;
         let folder = Held::make(parent, peer.kind.key())?;
         let program = &peer.program;
-        let plan = peer.set_up(&Places { program, folder: &folder, port, sink, purpose });
+        let places = Places { program, folder: &folder, port, sink, purpose, domains };
+        let plan = peer.set_up(&places);
         let plan = plan.inspect_err(|_| hold::remove(&folder))?;
         let command = [&plan.mounts[..], before, &plan.command].concat();
         let held = Held::start(folder, &command)?;
@@ -66,7 +68,7 @@ impl Instance {
         let end = Instant::now() + START_MAX;
         while Instant::now() < end {
             if self.held.has_ended() {
-                return Err(format!("{name} ended at its start: {}", self.last_words()));
+                return Err(format!("{name} exited during its start: {}", self.last_words()));
             }
             if let Some(greeting) = greeting(self.port) {
                 return Ok(greeting);
@@ -74,36 +76,41 @@ impl Instance {
             thread::sleep(LOOK);
         }
         let seconds = START_MAX.as_secs();
-        Err(format!("{name} greeted nobody within {seconds} s: {}", self.last_words()))
+        Err(format!("{name} sent no greeting within {seconds} s: {}", self.last_words()))
     }
 
-    /// What all its processes used since it began.
+    /// The cost of all its processes since the start.
     pub fn cost(&self) -> Cost {
         Cost::of(self.held.id())
     }
 
     pub fn memory_kb(&self) -> Option<u64> {
-        tree::memory_kb(self.held.id())
+        process::memory_kb(self.held.id())
     }
 
-    /// What it printed last.
+    /// CPU time in microseconds by the name of the thread.
+    pub fn threads(&self) -> BTreeMap<String, u64> {
+        process::threads(self.held.id())
+    }
+
+    /// The last lines of its output.
     pub fn last_words(&self) -> String {
         let bytes = fs::read(self.held.folder.join(hold::CONSOLE)).unwrap_or_default();
         let text = String::from_utf8_lossy(&bytes).into_owned();
         let lines: Vec<&str> = text.lines().filter(|line| !line.trim().is_empty()).collect();
         let from = lines.len().saturating_sub(LINES_TOLD);
-        if lines.is_empty() { "it printed nothing".to_owned() } else { lines[from..].join(" | ") }
+        if lines.is_empty() { "no output".to_owned() } else { lines[from..].join(" | ") }
     }
 }
 
-/// A port on loopback that nobody has at this moment.
+/// A free port on loopback.
 pub fn free_port() -> Result<u16, String> {
     let bound = TcpListener::bind((Ipv4Addr::LOCALHOST, 0));
     let found = bound.and_then(|socket| socket.local_addr());
     found.map(|address| address.port()).map_err(|cause| format!("finding a free port: {cause}"))
 }
 
-/// The first line, if that is a greeting.
+/// The text of the greeting, if the server sends one.
 fn greeting(port: u16) -> Option<String> {
     let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
     let mut stream = TcpStream::connect_timeout(&address, START_MAX).ok()?;
@@ -111,7 +118,7 @@ fn greeting(port: u16) -> Option<String> {
     let mut bytes = [0; 512];
     let length = stream.read(&mut bytes).ok()?;
     let text = String::from_utf8_lossy(&bytes[..length]).into_owned();
-    // Whoever leaves without a word is told of in some logs.
+    // Some servers log clients that leave without QUIT.
     let _ = stream.write_all(b"QUIT\r\n").and_then(|()| stream.read(&mut bytes));
     text.strip_prefix("220").map(|text| text.trim().to_owned())
 }

@@ -1,5 +1,5 @@
-//! The source and the sink that drive a server: this program again, as processes of their own, so that
-//! what they cost is not counted as the server's.
+//! The source and the sink of a comparison: this program as separate processes, so that their cost is
+//! not counted as the server's.
 
 use std::fs;
 use std::fs::File;
@@ -22,40 +22,44 @@ use rustix::process::Pid;
 use rustix::process::Signal;
 use serde_json::Value;
 
+use crate::compare::instance::free_port;
 use crate::compare::options::Options;
+use crate::compare::peer::DOMAIN;
 use crate::ledger::Balance;
 use crate::ledger::Ledger;
 use crate::ledger::Sent;
 
 const LOOK: Duration = Duration::from_millis(20);
-/// Mail that does not come for so long is taken to be lost.
+/// After this silence missing mail counts as lost.
 pub const SILENCE_MAX: Duration = Duration::from_secs(20);
-/// Copies that should not come have so long to do so.
+/// The wait for unexpected copies.
 const AFTERWARDS: Duration = Duration::from_millis(300);
 
-/// What a source is to do.
+/// The task of a source.
 pub struct Load<'l> {
     pub options: &'l Options,
     pub sessions: usize,
     pub port: u16,
-    /// Messages each second; as fast as they are taken if there is none.
+    /// Messages per second; `None`: as fast as possible.
     pub rate: Option<f64>,
-    /// In place of what the options say.
+    /// Overrides the options.
     pub messages: Option<u64>,
-    /// Where the files of the run go.
+    /// Recipient domains.
+    pub domains: u64,
+    /// The folder for files of the run.
     pub folder: &'l Path,
 }
 
-/// What a source measured: its record, as far as it is needed here.
+/// The result of a source.
 #[derive(Debug)]
 pub struct Sending {
     record: Value,
     pub accepted: u64,
-    /// Refused, not sent, or nobody knows.
+    /// Refused, not sent, or without a reply.
     pub failed: u64,
-    /// Of what was not sent: it was still not begun when the time was over.
+    /// Not sent because they were overdue at the end.
     pub late: u64,
-    /// Sessions that got no connection.
+    /// Failed connections.
     pub unconnected: u64,
     pub per_second: f64,
 }
@@ -69,9 +73,9 @@ impl Load<'_> {
         self.folder.join("sent")
     }
 
-    /// Sends, and returns when the last reply is there.
+    /// Sends, and returns after the last reply.
     pub fn run(&self) -> Result<Sending, String> {
-        // Those of another part would be taken for its own if it were killed.
+        // Files of an earlier part must not be read after a crash of this one.
         [self.record(), self.sent()].iter().try_for_each(|path| remove(path))?;
         let mut command = itself()?;
         command.args([
@@ -82,7 +86,7 @@ impl Load<'_> {
             "-f",
             "a@example.org",
             "-t",
-            "b@example.net",
+            &format!("b@{DOMAIN}"),
             "--json",
         ]);
         command.args(["-s", &self.sessions.to_string(), "-l", &self.options.length.to_string()]);
@@ -90,6 +94,7 @@ impl Load<'_> {
             Some(count) => command.args(["-m", &count.to_string()]),
             None => command.args(["--duration", &format!("{}s", self.options.seconds)]),
         };
+        command.args(["--domains", &self.domains.to_string()]);
         if let Some(rate) = self.rate {
             command.args(["--rate", &rate.to_string()]);
         }
@@ -100,7 +105,7 @@ impl Load<'_> {
             let words = String::from_utf8_lossy(&output.stderr).trim().to_owned();
             format!("the source failed ({}): {words}", output.status)
         };
-        // 1: not all was accepted, which its record tells.
+        // 1: some messages were not accepted; the record has the details.
         if !matches!(output.status.code(), Some(0 | 1)) {
             return Err(failed());
         }
@@ -117,12 +122,12 @@ impl Load<'_> {
             record,
         };
         match sending.accepted {
-            0 => Err(format!("it accepted nothing: {}", sending.fault())),
+            0 => Err(format!("it accepted no mail: {}", sending.fault())),
             _ => Ok(sending),
         }
     }
 
-    /// Keeps the record of the source under this name, if records are kept.
+    /// Saves the record under this name, with --records.
     pub fn keep(&self, name: &str) -> Result<(), String> {
         let Some(folder) = &self.options.records else { return Ok(()) };
         let path = folder.join(format!("{name}.json"));
@@ -133,10 +138,10 @@ impl Load<'_> {
 
 impl Sending {
     pub fn fault(&self) -> &str {
-        self.record["first_fault"].as_str().unwrap_or("nothing was told")
+        self.record["first_fault"].as_str().unwrap_or("no error was recorded")
     }
 
-    /// A quantile of a stage, in milliseconds.
+    /// A quantile of a stage in milliseconds.
     pub fn ms(&self, stage: &str, quantile: &str) -> Option<f64> {
         milliseconds(&self.record, stage, quantile)
     }
@@ -146,49 +151,51 @@ fn milliseconds(record: &Value, stage: &str, quantile: &str) -> Option<f64> {
     record[format!("{stage}_us")][quantile].as_f64().map(|us| us / 1000.0)
 }
 
-/// A sink that runs.
+/// A running sink.
 pub struct Receiver {
     child: Child,
     messages: Arc<AtomicU64>,
     ledger: PathBuf,
 }
 
-/// What it has at its end.
+/// The result of a sink.
 #[derive(Debug)]
 pub struct Received {
     told: Value,
     pub balance: Balance,
-    /// When the last message was there, UNIX time.
+    /// The arrival of the last message, Unix time.
     pub last_us: u64,
 }
 
 impl Receiver {
-    /// Listens on a port that was free, and returns when clients may connect.
-    pub fn start(folder: &Path) -> Result<(Receiver, u16), String> {
+    /// Starts a sink on a free port, and returns when clients may connect. For several domains it
+    /// listens on `SINK_HOSTS` addresses.
+    pub fn start(folder: &Path, domains: u64) -> Result<(Receiver, u16), String> {
         let mut command = itself()?;
         let ledger = folder.join("seen");
-        // Bodies come by DATA to all servers' deliveries, as most of them know nothing else.
+        // Without CHUNKING, since most servers deliver with DATA only.
         command.args(["sink", "--no-chunking", "--json", "--ledger"]).arg(&ledger);
-        command.arg("127.0.0.1:0").stdout(Stdio::piped()).stderr(Stdio::piped());
-        // It ends with its input, and so with this process, whatever ends that.
+        let port = free_port()?;
+        let network = if domains > 1 { "127.0.1.0/26" } else { "127.0.0.1" };
+        command.arg(format!("{network}:{port}")).stdout(Stdio::piped()).stderr(Stdio::piped());
+        // The sink ends with its input and so with this process.
         command.arg("--with-input").stdin(Stdio::piped());
         let mut child = command.spawn().map_err(|cause| format!("starting the sink: {cause}"))?;
         let mut errors = child.stderr.take().expect("it is a pipe");
         let messages = Arc::new(AtomicU64::new(0));
         let mut receiver = Receiver { child, messages, ledger };
         let line = first_line(&mut errors);
-        let port = line.rsplit(':').next().and_then(|word| word.trim().parse().ok());
-        let Some(port) = port else {
+        if !line.starts_with("listening on ") {
             receiver.end();
             return Err(format!("the sink did not start: {line}"));
-        };
+        }
         let counted = Arc::clone(&receiver.messages);
-        // It ends with the sink.
+        // The thread ends with the sink.
         thread::spawn(move || count(errors, &counted));
         Ok((receiver, port))
     }
 
-    /// Returns when so many messages are there, or none has come for long.
+    /// Waits for this number of messages, or until `SILENCE_MAX` without any.
     pub fn wait(&self, messages: u64) {
         let (mut best, mut since) = (0, Instant::now());
         while best < messages && since.elapsed() < SILENCE_MAX {
@@ -202,7 +209,7 @@ impl Receiver {
         thread::sleep(AFTERWARDS);
     }
 
-    /// Ends it, and weighs what came against what was sent.
+    /// Stops it and compares with the messages that were sent.
     pub fn stop(mut self, load: &Load) -> Result<Received, String> {
         self.signal(Signal::TERM);
         let mut text = String::new();
@@ -219,7 +226,7 @@ impl Receiver {
     fn signal(&self, signal: Signal) {
         let pid = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw);
         if let Some(pid) = pid {
-            // One that is gone is missed where its figures are read.
+            // A missing process is noticed when its figures are read.
             let _ = rustix::process::kill_process(pid, signal);
         }
     }
@@ -232,7 +239,7 @@ impl Receiver {
 
 impl Drop for Receiver {
     fn drop(&mut self) {
-        // Nothing to kill after `stop`.
+        // Does nothing after `stop`.
         let _ = self.child.kill();
         self.end();
     }
@@ -245,8 +252,9 @@ impl Received {
 }
 
 /// This program.
-fn itself() -> Result<Command, String> {
-    let own = std::env::current_exe().map_err(|cause| format!("finding itself: {cause}"))?;
+pub fn itself() -> Result<Command, String> {
+    let own =
+        std::env::current_exe().map_err(|cause| format!("the path of this program: {cause}"))?;
     let mut command = Command::new(own);
     command.stdin(Stdio::null());
     Ok(command)
@@ -265,7 +273,7 @@ fn open(path: &Path) -> Result<BufReader<File>, String> {
     File::open(path).map(BufReader::new).map_err(|cause| format!("{}: {cause}", path.display()))
 }
 
-fn first_line(input: &mut impl Read) -> String {
+pub fn first_line(input: &mut impl Read) -> String {
     let (mut line, mut byte) = (Vec::new(), [0]);
     while matches!(input.read(&mut byte), Ok(1)) && byte != *b"\n" {
         line.push(byte[0]);
@@ -273,7 +281,7 @@ fn first_line(input: &mut impl Read) -> String {
     String::from_utf8_lossy(&line).into_owned()
 }
 
-/// Reads `... mesg=N` as they come.
+/// Reads lines with `mesg=N`.
 fn count(mut input: impl Read, messages: &AtomicU64) {
     loop {
         let line = first_line(&mut input);

@@ -1,7 +1,7 @@
-//! The servers that can be compared: where each is found, how each is set up.
+//! Finds each server and sets up a private instance.
 //!
-//! Promise:  settings come from `loadtest/peers` and nowhere else; only `@names@` in them are filled
-//!           in. Nothing of an installed server's own config, queue or log is read or changed.
+//! Promise:  settings come from `loadtest/peers` only, with `@names@` filled in. The configuration, queue
+//!           and log of an installed server are neither read nor changed.
 
 use std::ffi::OsString;
 use std::fs;
@@ -11,150 +11,90 @@ use std::path::Path;
 use std::path::PathBuf;
 use std::process::Command;
 
+use crate::compare::kind::Kind;
 use crate::compare::options::Options;
 
-/// Which server.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
-    Ringpost,
-    Postfix,
-    Exim,
-    OpenSmtpd,
-    Haraka,
-    KumoMta,
-}
-
-impl Kind {
-    pub const fn name(self) -> &'static str {
-        match self {
-            Kind::Ringpost => "Ringpost",
-            Kind::Postfix => "Postfix",
-            Kind::Exim => "Exim",
-            Kind::OpenSmtpd => "OpenSMTPD",
-            Kind::Haraka => "Haraka",
-            Kind::KumoMta => "KumoMTA",
-        }
-    }
-
-    pub const fn key(self) -> &'static str {
-        match self {
-            Kind::Ringpost => "ringpost",
-            Kind::Postfix => "postfix",
-            Kind::Exim => "exim",
-            Kind::OpenSmtpd => "opensmtpd",
-            Kind::Haraka => "haraka",
-            Kind::KumoMta => "kumomta",
-        }
-    }
-
-    /// Sessions that it can be driven by.
-    pub const fn sessions_max(self) -> Option<usize> {
-        match self {
-            // The kernel keeps five waiting for it, which is compiled in; more wait for seconds.
-            Kind::OpenSmtpd => Some(5),
-            _ => None,
-        }
-    }
-
-    /// What its figures leave out.
-    pub const fn caveat(self) -> Option<&'static str> {
-        match self {
-            Kind::Exim => Some(
-                "its sessions do not wait for the deliveries that they start, so that CPU and bytes \
-                 of these are not counted: \"at least\" is a lower bound",
-            ),
-            _ => None,
-        }
-    }
-
-    const fn how_to_get(self) -> &'static str {
-        match self {
-            Kind::Ringpost => "`cargo build --release`, or --ringpost FILE",
-            Kind::Postfix => "`apt install postfix`",
-            Kind::Exim => "`apt install exim4-daemon-light`, or unpack it and --exim FILE",
-            Kind::OpenSmtpd => "`apt install opensmtpd`, or unpack it and --opensmtpd FILE",
-            Kind::Haraka => "`npm install Haraka` in a folder, and --haraka FOLDER",
-            Kind::KumoMta => "see https://docs.kumomta.com/, and --kumomta FILE",
-        }
-    }
-
-    /// Those that start as root, to become others.
-    const fn needs_root(self) -> bool {
-        !matches!(self, Kind::Ringpost | Kind::Haraka)
-    }
-}
-
-/// A server that is there.
+/// A server that was found.
 #[derive(Clone, Debug)]
 pub struct Peer {
     pub kind: Kind,
     pub program: PathBuf,
-    /// If it tells that before it runs.
+    /// Its version, if it can be read before the start.
     pub version: Option<String>,
+    /// Replaces the settings in `loadtest/peers`.
+    config: Option<PathBuf>,
 }
 
-/// What a server is set up for.
+/// The purpose of an instance.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Purpose {
-    /// Mail is stored and stays.
+    /// Store mail without delivering it.
     Accept,
     Relay,
 }
 
-/// A server that is set up.
+/// How to start an instance.
 #[derive(Debug)]
 pub struct Plan {
-    /// What comes before the command, to give it its view of files.
+    /// The prefix of the command that mounts its folders.
     pub mounts: Vec<OsString>,
     pub command: Vec<OsString>,
-    /// Where the queue is, as its processes see it.
+    /// The folder of the queue as its processes see it.
     pub spool: PathBuf,
 }
 
-/// What is filled into settings.
+/// The values for its settings.
 pub struct Places<'p> {
     pub program: &'p Path,
-    /// Of this instance alone.
+    /// The folder of this instance.
     pub folder: &'p Path,
     pub port: u16,
     pub sink: u16,
     pub purpose: Purpose,
+    /// Recipient domains; one: all mail goes to 127.0.0.1.
+    pub domains: u64,
 }
 
 impl Peer {
-    /// Err: that it is not there, and how to get it.
+    /// `Err`: it was not found, and how to get it.
     pub fn find(kind: Kind, options: &Options) -> Result<Peer, String> {
         let beside = || Some(std::env::current_exe().ok()?.with_file_name("ringpost"));
         let program = match kind {
             Kind::Ringpost => options.ringpost.clone().or_else(beside).unwrap_or_default(),
+            Kind::Baseline => options.baseline.clone().unwrap_or_default(),
             Kind::Postfix => PathBuf::from("/usr/sbin/postfix"),
+            Kind::Generator => std::env::current_exe().unwrap_or_default(),
+            Kind::SmtpSource => PathBuf::from("/usr/sbin/smtp-source"),
             Kind::Exim => options.exim.clone(),
             Kind::OpenSmtpd => options.opensmtpd.clone(),
             Kind::Haraka => options.haraka.join("node_modules/Haraka/bin/haraka"),
-            Kind::KumoMta => options.kumomta.clone(),
         };
-        // The command runs elsewhere.
+        // The command runs in another folder.
         let Ok(program) = fs::canonicalize(&program) else {
-            return Err(format!("not present ({}): {}", program.display(), kind.how_to_get()));
+            return Err(format!("not found ({}): {}", program.display(), kind.how_to_get()));
         };
         if kind.needs_root() && !rustix::process::geteuid().is_root() {
-            return Err("it starts as root: run `compare` as root".to_owned());
+            return Err("it must be started as root".to_owned());
         }
-        Ok(Peer { kind, version: version(kind, &program), program })
+        if options.domains > 1 && !kind.has_domains() {
+            return Err("no configuration for --domains".to_owned());
+        }
+        let config = options.baseline_config.clone().filter(|_| kind == Kind::Baseline);
+        Ok(Peer { kind, version: version(kind, &program), program, config })
     }
 
-    /// Writes its config, and makes its folders.
+    /// Writes its configuration and creates its folders.
     pub fn set_up(&self, places: &Places) -> Result<Plan, String> {
         let told = |cause: std::io::Error| {
             format!("{}: setting up {}: {cause}", places.folder.display(), self.kind.name())
         };
         match self.kind {
-            Kind::Ringpost => self.ringpost(places),
+            Kind::Ringpost | Kind::Baseline => self.ringpost(places),
             Kind::Postfix => self.postfix(places),
             Kind::Exim => self.exim(places),
             Kind::OpenSmtpd => self.opensmtpd(places),
             Kind::Haraka => self.haraka(places),
-            Kind::KumoMta => self.kumomta(places),
+            Kind::Generator | Kind::SmtpSource => Err(std::io::Error::other("it is not a server")),
         }
         .map_err(told)
     }
@@ -168,7 +108,9 @@ impl Peer {
 
     fn ringpost(&self, places: &Places) -> std::io::Result<Plan> {
         let config = places.folder.join("ringpost.toml");
-        places.fill(include_str!("../../peers/ringpost/ringpost.toml"), &config)?;
+        let own = self.config.as_ref().map(fs::read_to_string).transpose()?;
+        let shipped = include_str!("../../peers/ringpost/ringpost.toml");
+        places.fill(own.as_deref().unwrap_or(shipped), &config)?;
         Ok(self.plan(&["serve", "--config"], &config, places.spool()))
     }
 
@@ -178,6 +120,7 @@ impl Peer {
         let (user, group) = account("postfix")?;
         chown(&data, Some(user), Some(group))?;
         places.fill(include_str!("../../peers/postfix/main.cf"), &etc.join("main.cf"))?;
+        fs::write(places.folder.join("transport"), places.postfix_routes())?;
         let mut services = include_str!("../../peers/postfix/master.cf").to_owned();
         match places.purpose {
             Purpose::Relay => services += include_str!("../../peers/postfix/deliver.cf"),
@@ -211,7 +154,7 @@ impl Peer {
         fs::set_permissions(var_spool.join("smtpd"), fs::Permissions::from_mode(0o711))?;
         fs::create_dir_all(var_lib.join("opensmtpd/empty"))?;
         fs::create_dir(&run)?;
-        // What is compiled in; /var/run leads to /run.
+        // These paths are compiled in; /var/run is a link to /run.
         let binds = [(var_spool, "/var/spool"), (var_lib, "/var/lib"), (run, "/run")];
         let words: &[&str] = match places.purpose {
             Purpose::Accept => &["-d", "-P", "mta", "-f"],
@@ -227,7 +170,7 @@ impl Peer {
         let config = places.folder.join("config");
         let plugins = places.folder.join("plugins");
         [&config, &plugins, &places.spool()].into_iter().try_for_each(fs::create_dir)?;
-        // Haraka reads sections of this file without defaults of its own.
+        // Haraka has no defaults for sections of this file.
         let own = self.program.parent().and_then(Path::parent).unwrap_or(Path::new("/"));
         fs::copy(own.join("config/connection.ini"), config.join("connection.ini"))?;
         for (name, text) in HARAKA {
@@ -236,16 +179,6 @@ impl Peer {
         let mut plan = self.plan(&["-c"], places.folder, places.spool());
         plan.command.insert(0, "node".into());
         Ok(plan)
-    }
-
-    fn kumomta(&self, places: &Places) -> std::io::Result<Plan> {
-        let config = places.folder.join("init.lua");
-        places.fill(include_str!("../../peers/kumomta/init.lua"), &config)?;
-        for folder in [places.spool(), places.folder.join("log")] {
-            fs::create_dir(&folder)?;
-        }
-        // It insists on a user to become; root's own files are its spool here.
-        Ok(self.plan(&["--user", "root", "--policy"], &config, places.spool()))
     }
 }
 
@@ -259,12 +192,16 @@ const HARAKA: [(&str, &str); 7] = [
     ("plugins/to_the_sink.js", include_str!("../../peers/haraka/plugins/to_the_sink.js")),
 ];
 
-/// Users that exist only in the view of files of a server that asks for them by name.
+/// With `--domains`: the addresses 127.0.1.0 to 127.0.1.63 of the sink, and the parent domain.
+pub const SINK_HOSTS: u64 = 64;
+pub const DOMAIN: &str = "example.net";
+
+/// Users that exist only in the mount namespace of the server.
 const EXIM: u32 = 64_990;
 const OPENSMTPD: u32 = 64_991;
 const OPENSMTPQ: u32 = 64_992;
 
-/// Mounts each folder over the path behind it, then runs what comes behind `--`.
+/// Mounts each folder over the path that follows it, then runs the command after `--`.
 const MOUNT: &str = "while [ \"$1\" != -- ]; do mount --bind \"$1\" \"$2\" || exit 9; shift 2; done; \
                      shift; exec \"$@\"";
 
@@ -275,6 +212,7 @@ impl Places<'_> {
 
     fn fill(&self, text: &str, path: &Path) -> std::io::Result<()> {
         let delivers = self.purpose == Purpose::Relay;
+        let connections = if self.domains > 1 { 20 } else { 100 };
         let mut text = text.to_owned();
         for (name, value) in [
             ("@folder@", self.folder.display().to_string()),
@@ -284,13 +222,50 @@ impl Places<'_> {
             ("@sink@", self.sink.to_string()),
             ("@delivers@", delivers.to_string()),
             ("@held@", (!delivers).to_string()),
+            ("@connections@", connections.to_string()),
+            ("@ringpost_routes@", self.ringpost_routes()),
+            ("@postfix_route@", self.postfix_route()),
         ] {
             text = text.replace(name, &value);
         }
         fs::write(path, text)
     }
 
-    /// A view of files in which there are these users, and these folders lie elsewhere.
+    fn ringpost_routes(&self) -> String {
+        let route = |name: &str, domains: &[String], host: &str| {
+            let port = self.sink;
+            format!(
+                "[[route]]\nname = \"{name}\"\nrecipient_domain = {domains:?}\n\
+                 next = \"smtp:{host}:{port}\"\n"
+            )
+        };
+        if self.domains == 1 {
+            return route("sink", &["*".to_owned()], "127.0.0.1");
+        }
+        let of_host = |host: u64| {
+            let own = (host..self.domains).step_by(SINK_HOSTS as usize);
+            let domains: Vec<String> = own.map(|number| format!("{number}.{DOMAIN}")).collect();
+            route(&format!("sink-{host}"), &domains, &format!("127.0.1.{host}"))
+        };
+        (0..self.domains.min(SINK_HOSTS)).map(of_host).collect()
+    }
+
+    fn postfix_route(&self) -> String {
+        match self.domains {
+            1 => format!("relayhost = [127.0.0.1]:{}", self.sink),
+            _ => format!("transport_maps = texthash:{}/transport", self.folder.display()),
+        }
+    }
+
+    fn postfix_routes(&self) -> String {
+        let line = |number: u64| {
+            let host = number % SINK_HOSTS;
+            format!("{number}.{DOMAIN} smtp:[127.0.1.{host}]:{}\n", self.sink)
+        };
+        (0..self.domains).map(line).collect()
+    }
+
+    /// The prefix of a command that runs with these users and these folders mounted.
     fn mounts(
         &self,
         users: &[(&str, u32)],
@@ -299,7 +274,7 @@ impl Places<'_> {
         let mut passwd = fs::read_to_string("/etc/passwd")?;
         let mut group = fs::read_to_string("/etc/group")?;
         for (name, id) in users {
-            // The first of a name is the one that is found.
+            // The first entry of a name is used.
             passwd = format!("{name}:x:{id}:{id}::/nonexistent:/usr/sbin/nologin\n{passwd}");
             group = format!("{name}:x:{id}:\n{group}");
         }
@@ -318,8 +293,8 @@ impl Places<'_> {
     }
 }
 
-/// What `cleanup` wakes for each message where there is no queue manager: a pipe that nobody reads.
-/// Without it there would be a warning in the log for each, which costs more than the wake does.
+/// A pipe without a reader in place of the queue manager, which `cleanup` notifies of each message.
+/// Without it every message would log a warning, which costs more.
 fn postfix_deaf_queue(spool: &Path, user: u32) -> std::io::Result<()> {
     let public = spool.join("public");
     fs::create_dir(&public)?;
@@ -329,7 +304,7 @@ fn postfix_deaf_queue(spool: &Path, user: u32) -> std::io::Result<()> {
     let mode = rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR;
     rustix::fs::mknodat(rustix::fs::CWD, &pipe, rustix::fs::FileType::Fifo, mode, 0)?;
     chown(&pipe, Some(user), None)?;
-    // Past the mask of this process.
+    // Independent of the umask.
     fs::set_permissions(&pipe, fs::Permissions::from_mode(0o622))
 }
 
@@ -339,10 +314,10 @@ fn group(name: &str) -> std::io::Result<u32> {
         let mut fields = line.split(':');
         (fields.next() == Some(name)).then(|| fields.nth(1)?.parse().ok())?
     });
-    found.ok_or_else(|| std::io::Error::other(format!("there is no group `{name}`")))
+    found.ok_or_else(|| std::io::Error::other(format!("no such group: {name}")))
 }
 
-/// User and group of an account of this machine.
+/// The user and group ids of a local account.
 fn account(name: &str) -> std::io::Result<(u32, u32)> {
     let text = fs::read_to_string("/etc/passwd")?;
     let found = text.lines().find_map(|line| {
@@ -350,10 +325,10 @@ fn account(name: &str) -> std::io::Result<(u32, u32)> {
         let id = |place: usize| fields.get(place)?.parse::<u32>().ok();
         (fields[0] == name).then(|| Some((id(2)?, id(3)?)))?
     });
-    found.ok_or_else(|| std::io::Error::other(format!("there is no user `{name}`")))
+    found.ok_or_else(|| std::io::Error::other(format!("no such user: {name}")))
 }
 
-/// As it tells itself, or its package does.
+/// The version from the program or its package.
 fn version(kind: Kind, program: &Path) -> Option<String> {
     let said = |command: &mut Command| {
         let output = command.output().ok()?;
@@ -367,8 +342,10 @@ fn version(kind: Kind, program: &Path) -> Option<String> {
         words.find(is_version).map(str::to_owned)
     };
     match kind {
-        Kind::Ringpost | Kind::KumoMta => number(&said(Command::new(program).arg("--version"))?),
-        Kind::Postfix => {
+        Kind::Ringpost | Kind::Baseline | Kind::Generator => {
+            number(&said(Command::new(program).arg("--version"))?)
+        }
+        Kind::Postfix | Kind::SmtpSource => {
             number(&said(Command::new("postconf").args(["-d", "-h", "mail_version"]))?)
         }
         Kind::OpenSmtpd => number(&said(Command::new(program).arg("-h"))?),
@@ -378,7 +355,7 @@ fn version(kind: Kind, program: &Path) -> Option<String> {
                 serde_json::from_str(&fs::read_to_string(manifest).ok()?).ok()?;
             Some(value.get("version")?.as_str()?.to_owned())
         }
-        // It tells nothing where its user is missing, as where it is only unpacked; its greeting does.
+        // It prints nothing if its user does not exist; the version is in its greeting.
         Kind::Exim => None,
     }
 }

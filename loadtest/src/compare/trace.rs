@@ -1,27 +1,32 @@
-//! What strace wrote of a server: the syncs of its queue, and when each began and ended.
+//! Reads the output of strace: the syncs of a server's queue with their begin and end.
 //!
-//! A sync is an `fsync` or `fdatasync` of a file below the queue's folder, a `syncfs` or `sync`, or a
-//! write to such a file that was opened with O_SYNC or O_DSYNC. `sync_file_range` is none: it leaves
-//! the disk's own cache as it is. What failed is none. What a server has io_uring do is not seen by
-//! strace: where none is seen and a ring was made, nothing is said of its syncs.
+//! A sync is a successful `fsync` or `fdatasync` of a file below the queue's folder, a `syncfs` or `sync`,
+//! or a write to a file opened with O_SYNC or O_DSYNC. `sync_file_range` does not count: it does not flush
+//! the cache of the disk. strace does not see the requests of io_uring: without any visible sync and
+//! with a ring, the result is unknown.
 
 use std::collections::HashMap;
 use std::collections::HashSet;
 
-use crate::compare::client::Taken;
+/// A body that was sent and accepted, in microseconds of Unix time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Taken {
+    pub ended_us: u64,
+    pub replied_us: u64,
+}
 
-/// In microseconds since 1970.
+/// In microseconds of Unix time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Sync {
     pub began_us: u64,
     pub ended_us: u64,
 }
 
-/// System calls that are to be traced.
+/// The system calls to trace.
 pub const CALLS: &str =
     "fsync,fdatasync,syncfs,sync,openat,write,pwrite64,writev,pwritev,pwritev2,io_uring_setup";
 
-/// The kernel was asked for a ring, and gave one.
+/// Whether an io_uring was created.
 pub fn has_ring(trace: &str) -> bool {
     let is_made = |line: &str| {
         let call = line.contains("io_uring_setup(") || line.contains("io_uring_setup resumed>");
@@ -30,14 +35,14 @@ pub fn has_ring(trace: &str) -> bool {
     trace.lines().any(is_made)
 }
 
-/// All syncs in a trace (`strace -f -y -ttt -T`) of what lies below this folder.
+/// All syncs of files below this folder in a trace (`strace -f -y -ttt -T`).
 pub fn syncs(trace: &str, spool: &str) -> Vec<Sync> {
     let mut found = Vec::new();
-    // What a thread began and has not ended.
+    // The unfinished call of each thread.
     let mut open: HashMap<&str, (u64, &str)> = HashMap::new();
     let mut synchronous = HashSet::new();
     for line in trace.lines() {
-        // Threads are padded to a width.
+        // Thread ids are padded.
         let Some((thread, rest)) = line.trim_start().split_once(' ') else { continue };
         let Some((at, rest)) = rest.trim_start().split_once(' ') else { continue };
         let rest = rest.trim_start();
@@ -83,28 +88,28 @@ pub fn syncs(trace: &str, spool: &str) -> Vec<Sync> {
     found
 }
 
-/// Of these messages, how many had a sync begin and end between the end of their body and the reply.
+/// The number of messages with a sync between the end of the body and the reply.
 pub fn proven(syncs: &[Sync], taken: &[Taken]) -> usize {
     let is_within =
         |sync: &Sync, one: &Taken| one.ended_us <= sync.began_us && sync.ended_us <= one.replied_us;
     taken.iter().filter(|one| syncs.iter().any(|sync| is_within(sync, one))).count()
 }
 
-/// Seconds with a fraction.
+/// Reads seconds with a fraction.
 fn micros(text: &str) -> Option<u64> {
     let (whole, fraction) = text.split_once('.')?;
     let fraction: u64 = format!("{fraction:0<6}").get(..6)?.parse().ok()?;
     Some(whole.parse::<u64>().ok()? * 1_000_000 + fraction)
 }
 
-/// The result of a call, and how long it took: `... = 0 <0.000123>`.
+/// The result of a call and its duration: `... = 0 <0.000123>`.
 fn end_of(line: &str) -> Option<(&str, u64)> {
     let (call, took) = line.trim_end().strip_suffix('>')?.rsplit_once(" <")?;
     let (_, result) = call.rsplit_once(" = ")?;
     Some((result, micros(took)?))
 }
 
-/// Of a descriptor, as in `7</path>`.
+/// The path of a descriptor, as in `7</path>`.
 fn path_of(text: &str) -> Option<&str> {
     let (number, rest) = text.split_once('<')?;
     let is_first = number.bytes().all(|byte| byte.is_ascii_digit());
@@ -115,7 +120,7 @@ fn path_of(text: &str) -> Option<&str> {
 mod tests {
     use super::*;
 
-    /// As strace 6.1 wrote it of a server with a thread for syncs, shortened.
+    /// Output of strace 6.1 for a server with a sync thread, shortened.
     const GROUP: &str = "\
 4161  1700000000.100000 openat(AT_FDCWD</spool>, \"wal\", O_RDWR|O_CREAT|O_CLOEXEC, 0644) = 33</spool/p0/000008.log> <0.000020>
 4170  1700000000.200000 write(33</spool/p0/000008.log>, \"\"..., 4532) = 4532 <0.000024>
@@ -127,7 +132,7 @@ mod tests {
 4170  1700000000.500100 fdatasync(9</elsewhere/file>) = 0 <0.000900>
 4170  1700000000.600000 +++ exited with 0 +++
 ";
-    /// And of one that writes, closes and renames.
+    /// A server that writes, closes and renames.
     const NONE: &str = "\
 512   1700000000.100000 openat(AT_FDCWD</q>, \"/spool/.m1\", O_WRONLY|O_CREAT|O_EXCL|O_CLOEXEC, 0666) = 24</spool/.m1> <0.000041>
 513   1700000000.100200 write(24</spool/.m1>, \"\"..., 4400) = 4400 <0.000031>
@@ -173,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn a_sync_proves_only_what_it_lies_within() {
+    fn a_sync_must_lie_between_body_and_reply() {
         let syncs = syncs(GROUP, "/spool");
         let rows = [
             ("around the first", message(200_000, 201_200), 1),

@@ -1,13 +1,13 @@
-//! What is measured of one server in one turn: acceptance alone, relaying as fast as it goes, and
-//! latencies at a steady rate; each with a fresh instance and an empty queue.
+//! One turn of one server: acceptance alone, relaying at full speed, and latencies at a steady rate, each
+//! with a fresh instance and an empty queue.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering;
 use std::thread;
 use std::time::Duration;
 use std::time::SystemTime;
 
-use serde::Deserialize;
 use serde::Serialize;
 
 use crate::compare::hold::Held;
@@ -20,82 +20,83 @@ use crate::compare::load::Sending;
 use crate::compare::options::Options;
 use crate::compare::peer::Peer;
 use crate::compare::peer::Purpose;
-use crate::compare::tree::Cost;
 use crate::ledger::Balance;
+use crate::process::Cost;
 
-/// How often memory is looked at. To add up the pages of a hundred processes takes some milliseconds.
+/// The interval of memory readings, which take some milliseconds for a hundred processes.
 const MEMORY_EVERY: Duration = Duration::from_millis(250);
 
-/// Between one server and the next, after all that was written is on the disk.
+/// The pause between servers, after all data is on disk.
 const SETTLE: Duration = Duration::from_millis(300);
 
 /// One turn of one server.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, Serialize)]
 pub struct Turn {
     pub greeting: String,
-    pub accept: Part,
-    pub relay: Part,
-    /// The most that was seen while it relayed.
+    pub accept: Option<Part>,
+    pub relay: Option<Part>,
+    /// The peak while relaying.
     pub memory_kb: Option<u64>,
-    pub steady: Steady,
+    pub steady: Option<Steady>,
     pub mail: Mail,
 }
 
-/// A part in which it goes as fast as it can.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+/// A part at full speed.
+#[derive(Clone, Debug, Default, Serialize)]
 pub struct Part {
     pub messages: u64,
     pub per_second: f64,
-    /// Of each message.
+    /// Per message.
     pub cpu_us: f64,
     pub written_bytes: Option<f64>,
+    /// CPU time per message by thread, of Ringpost.
+    pub threads_us: BTreeMap<String, f64>,
 }
 
-/// At a rate that it can keep up with, in milliseconds.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+/// Latencies at a sustainable rate, in milliseconds.
+#[derive(Clone, Debug, Default, Serialize)]
 pub struct Steady {
     pub per_second: f64,
     pub reply_p50: Option<f64>,
     pub reply_p99: Option<f64>,
-    /// From when a message was to begin until it was at the sink.
+    /// From the time at which a message was due to its arrival at the sink.
     pub end_p50: Option<f64>,
     pub end_p99: Option<f64>,
 }
 
-/// What became of it, over the whole turn.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
-#[serde(default)]
+/// The fate of all mail of a turn.
+#[derive(Clone, Debug, Default, Serialize)]
 pub struct Mail {
     pub accepted: u64,
-    /// Not accepted: refused, not sent in time, or nobody knows.
+    /// Not accepted: refused, not sent in time, or without a reply.
     pub failed: u64,
-    /// Of these, those that were still not begun when the time was over.
+    /// Not sent in time.
     pub late: u64,
-    /// Sessions that got no connection.
+    /// Failed connections.
     pub unconnected: u64,
     pub first_fault: Option<String>,
-    /// Accepted, and never at the sink, nor a report of it.
+    /// Accepted, but neither arrived nor bounced.
     pub lost: u64,
     pub duplicated: u64,
     pub alien: u64,
-    /// At the sink, and not as it had been sent.
+    /// Arrived with a changed body.
     pub corrupted: u64,
-    /// Accepted, and sent back.
+    /// Accepted and bounced.
     pub bounced: u64,
-    /// Sent back, and at the sink.
+    /// Bounced and arrived.
     pub bounced_but_seen: u64,
-    /// The sink had no room to count these.
+    /// Did not fit the ledger of the sink.
     pub unrecorded: u64,
 }
 
 impl Mail {
-    /// Of what was accepted, what was lost or came as it should not.
+    /// Accepted mail that was lost, duplicated or changed.
     pub fn wrong(&self) -> u64 {
         let came_wrong = self.duplicated + self.alien + self.corrupted + self.bounced_but_seen;
         self.lost + came_wrong + self.unrecorded
     }
 
-    /// What did not get past the server, of which it told.
+    /// Mail that was refused or bounced.
     pub fn not_relayed(&self) -> u64 {
         self.failed + self.bounced
     }
@@ -122,25 +123,37 @@ impl Mail {
 }
 
 impl Part {
-    fn new(messages: u64, per_second: f64, cost: Cost) -> Part {
+    pub fn new(messages: u64, per_second: f64, cost: Cost) -> Part {
         let each = |sum: f64| sum / messages as f64;
         Part {
             messages,
             per_second,
             cpu_us: each(cost.cpu.as_secs_f64() * 1e6),
             written_bytes: cost.written_bytes.map(|bytes| each(bytes as f64)),
+            threads_us: BTreeMap::new(),
         }
+    }
+
+    /// Adds the CPU time of threads since `before`.
+    fn with_threads(mut self, before: &BTreeMap<String, u64>, now: BTreeMap<String, u64>) -> Part {
+        for (name, us) in now {
+            let own = us.saturating_sub(before.get(&name).copied().unwrap_or(0));
+            self.threads_us.insert(name, own as f64 / self.messages as f64);
+        }
+        self
     }
 }
 
-/// Measures it once.
+/// Measures one turn.
 pub fn measure(peer: &Peer, options: &Options, number: usize) -> Result<Turn, String> {
     let files = Held::start(Held::make(&options.spool, "load")?, &[])?;
     let bench = Bench { peer, options, files: &files, number };
     let mut turn = Turn::default();
     bench.accept(&mut turn)?;
     bench.relay(&mut turn)?;
-    bench.steady(&mut turn)?;
+    if !options.no_latency {
+        bench.steady(&mut turn)?;
+    }
     Ok(turn)
 }
 
@@ -153,16 +166,23 @@ struct Bench<'b> {
 
 impl Bench<'_> {
     fn start(&self, purpose: Purpose, sink: u16) -> Result<Instance, String> {
-        // What the one before left for the disk to do is not to be paid by this one.
+        // Data that the previous server left to write must not slow down this one.
         rustix::fs::sync();
         thread::sleep(SETTLE);
-        Instance::start(self.peer, &self.options.spool, purpose, sink, &[])
+        let domains = self.options.domains;
+        Instance::start(self.peer, &self.options.spool, (purpose, domains), sink, &[])
+    }
+
+    /// CPU time by thread is only meaningful for one process with named threads.
+    fn threads(&self, server: &Instance) -> BTreeMap<String, u64> {
+        if self.peer.kind.is_ringpost() { server.threads() } else { BTreeMap::new() }
     }
 
     fn load(&self, port: u16, rate: Option<f64>) -> Load<'_> {
         let sessions = self.options.sessions_for(self.peer.kind);
         let options = self.options;
-        Load { options, sessions, port, rate, messages: None, folder: &self.files.folder }
+        let (domains, folder) = (options.domains, &*self.files.folder);
+        Load { options, sessions, port, rate, messages: None, domains, folder }
     }
 
     fn keep(&self, load: &Load, part: &str) -> Result<(), String> {
@@ -170,24 +190,25 @@ impl Bench<'_> {
     }
 
     fn accept(&self, turn: &mut Turn) -> Result<(), String> {
-        // Nobody listens there.
+        // Nothing listens on the port of the sink.
         let server = self.start(Purpose::Accept, instance::free_port()?)?;
         turn.greeting.clone_from(&server.greeting);
         let load = self.load(server.port, None);
-        let before = server.cost();
-        let sending = load.run().map_err(|cause| told(&cause, &server))?;
+        let (before, threads) = (server.cost(), self.threads(&server));
+        let sending = load.run().map_err(|cause| explain(&cause, &server))?;
         let cost = server.cost().since(before);
         self.keep(&load, "accept")?;
         turn.mail.add_sent(&sending);
-        turn.accept = Part::new(sending.accepted, sending.per_second, cost);
+        let part = Part::new(sending.accepted, sending.per_second, cost);
+        turn.accept = Some(part.with_threads(&threads, self.threads(&server)));
         Ok(())
     }
 
     fn relay(&self, turn: &mut Turn) -> Result<(), String> {
-        let (sink, port) = Receiver::start(&self.files.folder)?;
+        let (sink, port) = Receiver::start(&self.files.folder, self.options.domains)?;
         let server = self.start(Purpose::Relay, port)?;
         let load = self.load(server.port, None);
-        let before = server.cost();
+        let (before, threads) = (server.cost(), self.threads(&server));
         let began_us = now_us();
         let watch = AtomicBool::new(true);
         let (sending, memory_kb) = thread::scope(|scope| {
@@ -199,41 +220,43 @@ impl Bench<'_> {
             watch.store(false, Ordering::Relaxed);
             (sending, watcher.join().unwrap_or_default())
         });
-        let sending = sending.map_err(|cause| told(&cause, &server))?;
+        let sending = sending.map_err(|cause| explain(&cause, &server))?;
         let cost = server.cost().since(before);
         let received = sink.stop(&load)?;
         self.keep(&load, "relay")?;
         turn.mail.add_sent(&sending);
         turn.mail.add_balance(&received.balance);
         turn.memory_kb = memory_kb;
-        turn.relay = Part::new(sending.accepted, rate(&received, began_us), cost);
+        let part = Part::new(sending.accepted, rate(&received, began_us), cost);
+        turn.relay = Some(part.with_threads(&threads, self.threads(&server)));
         Ok(())
     }
 
     fn steady(&self, turn: &mut Turn) -> Result<(), String> {
-        let (sink, port) = Receiver::start(&self.files.folder)?;
+        let (sink, port) = Receiver::start(&self.files.folder, self.options.domains)?;
         let server = self.start(Purpose::Relay, port)?;
-        // Below one a second nothing would be left to measure.
-        let rate = self.options.rate.unwrap_or((turn.relay.per_second / 2.0).max(1.0).round());
+        let relayed = turn.relay.as_ref().map_or(0.0, |relay| relay.per_second);
+        // At least one message per second.
+        let rate = self.options.rate.unwrap_or((relayed / 2.0).max(1.0).round());
         let load = self.load(server.port, Some(rate));
-        let sending = load.run().map_err(|cause| told(&cause, &server))?;
+        let sending = load.run().map_err(|cause| explain(&cause, &server))?;
         sink.wait(sending.accepted);
         let received = sink.stop(&load)?;
         self.keep(&load, "steady")?;
         turn.mail.add_sent(&sending);
         turn.mail.add_balance(&received.balance);
-        turn.steady = Steady {
+        turn.steady = Some(Steady {
             per_second: rate,
             reply_p50: sending.ms("body_to_reply", "p50"),
             reply_p99: sending.ms("body_to_reply", "p99"),
             end_p50: received.ms("p50"),
             end_p99: received.ms("p99"),
-        };
+        });
         Ok(())
     }
 }
 
-/// Of what arrived, from the start of the source until the last of it was there.
+/// The rate of arrivals from the start of the source to the last one.
 fn rate(received: &Received, began_us: u64) -> f64 {
     let took_us = received.last_us.saturating_sub(began_us).max(1);
     received.balance.arrived as f64 * 1e6 / took_us as f64
@@ -250,8 +273,8 @@ fn peak_memory(server: &Instance, watch: &AtomicBool) -> Option<u64> {
     }
 }
 
-fn told(cause: &str, server: &Instance) -> String {
-    format!("{cause}; its last words: {}", server.last_words())
+fn explain(cause: &str, server: &Instance) -> String {
+    format!("{cause}; its last output: {}", server.last_words())
 }
 
 fn now_us() -> u64 {

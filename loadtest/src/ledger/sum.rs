@@ -1,16 +1,16 @@
-//! The checksum of a message: of its body, and of the id that stands before it in the header.
+//! The checksum of a message: its body and the id in its header.
 //!
-//! Form:     CRC-32 of the body, xor that of `RUN-NUMBER-MICROS`; where the message has one recipient,
-//!           xor its mark, so that a copy for another one is seen. What was changed by chance is seen
-//!           but for one time in two thousand million; who changes it on purpose is not.
-//! Ends:     a body that does not end with a line end is summed as if it did, for on its way from
-//!           BDAT to DATA it gets one.
+//! Form:     CRC-32 of the body, XOR that of `RUN-NUMBER-MICROS`, XOR the mark of the recipient if there
+//!           is exactly one, so that a copy for another recipient is detected. A random change is
+//!           missed once in 4,000 million cases; a deliberate one is not detected.
+//! Line end: a body without a final line end is summed with one, since the way from BDAT to DATA adds
+//!           it.
 
 use crc32fast::Hasher;
 
 const LINE_END: &[u8; 2] = b"\r\n";
 
-/// The sum of a body, as it comes.
+/// The checksum of a body, piece by piece.
 #[derive(Clone, Debug, Default)]
 pub struct BodySum {
     crc: Hasher,
@@ -44,12 +44,12 @@ impl BodySum {
     }
 }
 
-/// What a recipient (its `hash_of`) adds to the sum of a message that is for it alone.
+/// The mark of a single recipient (its `hash_of`).
 pub fn mark_of(recipient: u64) -> u32 {
     (recipient ^ recipient >> 32) as u32
 }
 
-/// What the header tells of a message with this id, whose body has this sum.
+/// The checksum in the header of a message with this id and body.
 pub fn of_message(id: &[u8], body: u32) -> u32 {
     crc32fast::hash(id) ^ body
 }

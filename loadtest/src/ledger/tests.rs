@@ -1,4 +1,6 @@
-//! Ledgers that are filled, cut, added, written and weighed.
+//! Tests of ledgers: filled, added up, written, read and compared.
+
+use crate::ledger::seen::RUNS_MAX;
 
 use super::*;
 
@@ -48,7 +50,7 @@ fn ids_are_read() {
 }
 
 #[test]
-fn every_copy_is_weighed() {
+fn every_copy_is_counted() {
     use Fate::Accepted;
     use Fate::NotSent;
     use Fate::Refused;
@@ -84,7 +86,7 @@ fn every_copy_is_weighed() {
 }
 
 #[test]
-fn what_came_back_is_neither_lost_nor_here() {
+fn bounces_are_neither_lost_nor_arrived() {
     use Fate::Accepted;
     let all = sent(&[Accepted, Accepted, Accepted, Accepted, Fate::Unknown, Fate::Refused], 1);
     let mut seen = ledger(&[("r", 0, 10), ("r", 1, 10)]);
@@ -126,7 +128,7 @@ fn what_came_back_is_neither_lost_nor_here() {
 }
 
 #[test]
-fn corrupted_copies_are_here_and_not_well() {
+fn corrupted_copies_have_arrived_and_fail() {
     let all = sent(&[Fate::Accepted, Fate::Accepted], 1);
     let mut seen = ledger(&[("r", 0, 10)]);
     let run = seen.run(b"r");
@@ -137,7 +139,7 @@ fn corrupted_copies_are_here_and_not_well() {
 }
 
 #[test]
-fn each_recipient_is_weighed_by_itself() {
+fn each_recipient_counts_by_itself() {
     let all = sent(&[Fate::Accepted, Fate::Accepted, Fate::Accepted], 2);
     let seen =
         [("r", 0, 1), ("r", 0, 2), ("r", 1, 1), ("r", 1, 1), ("r", 2, 1), ("r", 2, 2), ("r", 2, 3)];
@@ -146,7 +148,7 @@ fn each_recipient_is_weighed_by_itself() {
 }
 
 #[test]
-fn what_is_whole_is_well_however_it_is_spread() {
+fn ledgers_of_shards_add_up() {
     let all = sent(&vec![Fate::Accepted; 5000], 2);
     let mut shards = [Ledger::default(), Ledger::default(), Ledger::default()];
     for number in 0..5000 {
@@ -184,7 +186,7 @@ fn a_million_messages_fit_and_a_full_ledger_says_so() {
 }
 
 #[test]
-fn what_was_accepted_for_some_is_weighed_for_these() {
+fn partly_accepted_messages_count_for_their_recipients() {
     let mut all = sent(&[Fate::Refused], 3);
     all.partly.insert(0, 2);
     let weighed = |recipients: &[u64], bounced: &[u64]| {
@@ -204,7 +206,7 @@ fn what_was_accepted_for_some_is_weighed_for_these() {
 }
 
 #[test]
-fn files_hold_it_all() {
+fn files_are_read_as_written() {
     let mut seen = ledger(&[("r", 0, 1), ("r", 0, 2), ("r", 0, 2), ("q", 9_999_999, u64::MAX)]);
     let run = seen.run(b"r");
     seen.bounce((run, 0), 1, 9);
@@ -212,20 +214,20 @@ fn files_hold_it_all() {
     seen.record((run, 1), 7, 9, Arrival::Corrupted);
     seen.notices = 3;
     let mut file = Vec::new();
-    seen.write(&mut file).expect("memory takes it");
-    let read = Ledger::read(&*file).expect("it was written so");
+    seen.write(&mut file).expect("memory accepts all writes");
+    let read = Ledger::read(&*file).expect("it was just written");
     assert_eq!((read.copies, read.totals()), (5, seen.totals()));
     let totals = read.totals();
     assert_eq!((totals.distinct, totals.bounced, totals.corrupted), (4, 2, 1));
     let old = Ledger::read("ringpost-load seen 1\nrun r\n7 a 2 99\n".as_bytes());
-    assert_eq!(old.expect("older sinks write no more").totals().again, 1);
+    assert_eq!(old.expect("a short line is valid").totals().again, 1);
     let mut all = sent(&[Fate::Accepted, Fate::Unknown, Fate::Unknown, Fate::NotSent], 2);
     all.partly.insert(2, 1);
     let file = "ringpost-load sent 1\nrun r\nrecipients 2\n1 accepted\n2 unknown\n1 not-sent\n\
                 partly 2 1\n";
     assert_eq!(Sent::read(file.as_bytes()), Ok(all.clone()));
     let mut written = Vec::new();
-    all.write(&mut written).expect("memory takes it");
+    all.write(&mut written).expect("memory accepts all writes");
     assert_eq!(String::from_utf8_lossy(&written), file);
     assert_eq!(read.compare(&all), seen.compare(&all));
     for bad in ["", "x\n", "ringpost-load sent 1\nx y\n", "ringpost-load sent 1\n1 gone\n"] {

@@ -1,7 +1,7 @@
-//! Charts of runs as SVG.
+//! Charts as SVG: curves over two axes, each with its own scale and labels.
 //!
-//! Colours of axes and texts are left to the page (`html`), so that they can be read on dark and on
-//! light; those of the curves can be read on both. Names stand in the page, not in the charts.
+//! The page (`html`) sets the colours of axes and text, for light and dark screens; the colours of the
+//! curves suit both. Names of curves are on the page, not in the chart.
 
 use std::error::Error;
 use std::ops::Range;
@@ -19,11 +19,11 @@ use plotters::prelude::SVGBackend;
 use plotters::style::Color;
 use plotters::style::RGBColor;
 
-/// Replaced by the page's own.
+/// Replaced by colours of the page.
 const INK: RGBColor = RGBColor(0, 0, 0);
 const GRID: RGBColor = RGBColor(0, 0, 1);
 const SIZE: (u32, u32) = (900, 360);
-/// Enough to be told apart; a chart with more curves starts over.
+/// A chart with more curves starts over.
 const COLORS: [(u8, u8, u8); 10] = [
     (31, 119, 180),
     (230, 120, 20),
@@ -36,132 +36,112 @@ const COLORS: [(u8, u8, u8); 10] = [
     (150, 150, 20),
     (20, 160, 180),
 ];
-/// More labels than these would touch each other.
+/// More labels would overlap.
 const MARKS_MAX: usize = 11;
-/// The distance to 100 % that is shown, as a power of ten.
+/// The smallest distance to 100 % that is shown, as a power of ten.
 const NINES_MAX: f64 = 6.0;
+const NEARLY: f64 = 1e-9;
 
-/// One line of a chart.
+/// One line of a chart. A value that is not a number makes a gap.
 pub struct Curve {
     pub color: usize,
     pub points: Vec<(f64, f64)>,
 }
 
-/// As CSS has it.
+/// The colour in CSS.
 pub fn color(place: usize) -> String {
     let (red, green, blue) = COLORS[place % COLORS.len()];
     format!("rgb({red},{green},{blue})")
 }
 
-/// Latency in milliseconds over 1 / (1 - p), both as powers of ten. Points are (quantile, ms).
-pub fn percentiles(curves: Vec<Curve>) -> Result<String, Box<dyn Error>> {
-    let nines = |quantile: f64| match quantile < 1.0 {
-        true => -(1.0 - quantile).log10(),
-        false => f64::INFINITY,
-    };
-    let curves = map(curves, |(quantile, ms)| (nines(quantile).clamp(0.0, NINES_MAX), power(ms)));
-    let furthest = most(&curves, |point| point.0).ceil().max(1.0);
-    let whole = (0..=furthest as i32).map(f64::from);
-    let (y, y_marks) = powers(&curves);
-    let axes = Axes {
-        x: (0.0, furthest),
-        y,
-        x_marks: Some(whole.chain([nines(0.5)]).collect()),
-        y_marks: Some(y_marks),
-        x_name: "percentile",
-        y_name: "milliseconds",
-        x_text: &percentile,
-        y_text: &|power| short(10_f64.powf(power)),
-    };
-    draw(&axes, &curves)
+/// The meaning and scale of an axis.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Axis {
+    /// 1 / (1 - quantile), logarithmic.
+    Percentile,
+    Seconds,
+    PerSecond,
+    /// Logarithmic.
+    Milliseconds,
 }
 
-/// Something over the seconds of the run.
-pub fn over_time(y_name: &str, curves: &[Curve]) -> Result<String, Box<dyn Error>> {
-    let axes = Axes {
-        x: (0.0, most(curves, |point| point.0).max(1.0)),
-        y: (0.0, (most(curves, |point| point.1) * 1.05).max(0.001)),
-        x_marks: None,
-        y_marks: None,
-        x_name: "seconds",
-        y_name,
-        x_text: &short,
-        y_text: &short,
-    };
-    draw(&axes, curves)
-}
+impl Axis {
+    fn name(self) -> &'static str {
+        match self {
+            Axis::Percentile => "percentile",
+            Axis::Seconds => "seconds",
+            Axis::PerSecond => "done per second",
+            Axis::Milliseconds => "milliseconds",
+        }
+    }
 
-/// Milliseconds over the seconds of the run, as powers of ten. Where there is no number, there is a
-/// gap.
-pub fn latency_over_time(curves: Vec<Curve>) -> Result<String, Box<dyn Error>> {
-    let curves = map(curves, |(second, ms)| (second, power(ms)));
-    let (y, y_marks) = powers(&curves);
-    let axes = Axes {
-        x: (0.0, most(&curves, |point| point.0).max(1.0)),
-        y,
-        x_marks: None,
-        y_marks: Some(y_marks),
-        x_name: "seconds",
-        y_name: "milliseconds",
-        x_text: &short,
-        y_text: &|power| short(10_f64.powf(power)),
-    };
-    draw(&axes, &curves)
-}
+    /// Where a value is on the axis.
+    fn place(self, value: f64) -> f64 {
+        match self {
+            Axis::Percentile if value < 1.0 => (-(1.0 - value).log10()).clamp(0.0, NINES_MAX),
+            Axis::Percentile => NINES_MAX,
+            Axis::Seconds | Axis::PerSecond => value,
+            // A microsecond is the least. Not `f64::max`, which drops NaN.
+            Axis::Milliseconds if value < 0.001 => -3.0,
+            Axis::Milliseconds => value.log10(),
+        }
+    }
 
-fn map(curves: Vec<Curve>, to: impl Fn((f64, f64)) -> (f64, f64)) -> Vec<Curve> {
-    let each =
-        |curve: Curve| Curve { points: curve.points.into_iter().map(&to).collect(), ..curve };
-    curves.into_iter().map(each).collect()
-}
+    fn label(self, place: f64) -> String {
+        match self {
+            Axis::Percentile => percentile(place),
+            Axis::Seconds | Axis::PerSecond => short(place),
+            Axis::Milliseconds => short(10_f64.powf(place)),
+        }
+    }
 
-/// Of milliseconds, from a microsecond on.
-fn power(ms: f64) -> f64 {
-    // Not `f64::max`, for which what is no number is the smallest.
-    if ms < 0.001 { -3.0 } else { ms.log10() }
-}
-
-/// From where to where an axis of powers of ten goes to show all of these, and its marks: 1, 2 and 5
-/// of each decade, and fewer where there are many.
-fn powers(curves: &[Curve]) -> ((f64, f64), Vec<f64>) {
-    let all = curves.iter().flat_map(|curve| &curve.points).map(|point| point.1);
-    let all = all.filter(|power| power.is_finite());
-    let (least, top) = all.fold((f64::INFINITY, f64::NEG_INFINITY), |(least, top), one| {
-        (least.min(one), top.max(one))
-    });
-    let (least, top) = if least > top { (0.0, 0.0) } else { (least, top) };
-    let nearly = 1e-9;
-    let steps =
-        (-3..=8).flat_map(|decade| [1.0_f64, 2.0, 5.0].map(|one| f64::from(decade) + one.log10()));
-    let steps: Vec<f64> = steps.collect();
-    let below = steps.iter().rev().find(|step| **step <= least + nearly).copied().unwrap_or(-3.0);
-    let above = steps.iter().find(|step| **step >= top - nearly && **step > below + nearly);
-    let above = above.copied().unwrap_or(8.0);
-    let within = |step: &&f64| (below - nearly..=above + nearly).contains(*step);
-    let marks: Vec<f64> = steps.iter().filter(within).copied().collect();
-    let is_whole = |step: &f64| (step - step.round()).abs() < nearly;
-    match marks.len() > MARKS_MAX {
-        true => ((below, above), marks.into_iter().filter(is_whole).collect()),
-        false => ((below, above), marks),
+    /// The range that shows all these places, with its labels.
+    fn marked(self, places: impl Iterator<Item = f64>) -> Marked {
+        let places = places.filter(|place| place.is_finite());
+        let (least, most) = places
+            .fold((f64::INFINITY, f64::NEG_INFINITY), |(least, most), one| {
+                (least.min(one), most.max(one))
+            });
+        let even = |to: f64| {
+            let axis = RangedCoordf64::from(0.0..to);
+            let marks = axis.key_points(BoldPoints(MARKS_MAX));
+            Marked { axis, marks }
+        };
+        match self {
+            Axis::Percentile => {
+                let end = most.ceil().max(1.0);
+                let half = Axis::Percentile.place(0.5);
+                let marks = (0..=end as i32).map(f64::from).chain([half]).collect();
+                Marked { axis: RangedCoordf64::from(0.0..end), marks }
+            }
+            Axis::Seconds => even(most.max(1.0)),
+            Axis::PerSecond => even((most * 1.05).max(0.001)),
+            Axis::Milliseconds if least.is_finite() => powers(least, most),
+            Axis::Milliseconds => powers(0.0, 0.0),
+        }
     }
 }
 
-struct Axes<'a> {
-    x: (f64, f64),
-    y: (f64, f64),
-    /// Where there are labels; none: at round numbers.
-    x_marks: Option<Vec<f64>>,
-    y_marks: Option<Vec<f64>>,
-    x_name: &'a str,
-    y_name: &'a str,
-    x_text: &'a dyn Fn(f64) -> String,
-    y_text: &'a dyn Fn(f64) -> String,
-}
-
-/// An axis that is marked where we say.
+/// An axis with chosen labels.
 struct Marked {
     axis: RangedCoordf64,
     marks: Vec<f64>,
+}
+
+/// An axis of powers of ten with labels at 1, 2 and 5 of each decade, or at 1 if there are many.
+fn powers(least: f64, most: f64) -> Marked {
+    let steps =
+        (-3..=8).flat_map(|decade| [1.0_f64, 2.0, 5.0].map(|one| f64::from(decade) + one.log10()));
+    let steps: Vec<f64> = steps.collect();
+    let below = steps.iter().rev().find(|step| **step <= least + NEARLY).copied().unwrap_or(-3.0);
+    let above = steps.iter().find(|step| **step >= most - NEARLY && **step > below + NEARLY);
+    let above = above.copied().unwrap_or(8.0);
+    let within = |step: &f64| (below - NEARLY..=above + NEARLY).contains(step);
+    let mut marks: Vec<f64> = steps.into_iter().filter(within).collect();
+    if marks.len() > MARKS_MAX {
+        marks.retain(|step| (step - step.round()).abs() < NEARLY);
+    }
+    Marked { axis: RangedCoordf64::from(below..above), marks }
 }
 
 impl Ranged for Marked {
@@ -181,15 +161,17 @@ impl Ranged for Marked {
     }
 }
 
-fn marked((from, to): (f64, f64), marks: Option<&Vec<f64>>) -> Marked {
-    let axis = RangedCoordf64::from(from..to);
-    let marks = marks.cloned().unwrap_or_else(|| axis.key_points(BoldPoints(MARKS_MAX)));
-    Marked { axis, marks }
-}
-
-fn draw(axes: &Axes<'_>, curves: &[Curve]) -> Result<String, Box<dyn Error>> {
-    let x = marked(axes.x, axes.x_marks.as_ref());
-    let y = marked(axes.y, axes.y_marks.as_ref());
+/// Draws a chart.
+pub fn draw(x: Axis, y: Axis, curves: Vec<Curve>) -> Result<String, Box<dyn Error>> {
+    let placed: Vec<Curve> = curves
+        .into_iter()
+        .map(|Curve { color, points }| {
+            let points = points.into_iter().map(|(at, value)| (x.place(at), y.place(value)));
+            Curve { color, points: points.collect() }
+        })
+        .collect();
+    let all = || placed.iter().flat_map(|curve| &curve.points);
+    let (x_axis, y_axis) = (x.marked(all().map(|one| one.0)), y.marked(all().map(|one| one.1)));
     let mut svg = String::new();
     {
         let area = SVGBackend::with_string(&mut svg, SIZE).into_drawing_area();
@@ -198,26 +180,26 @@ fn draw(axes: &Axes<'_>, curves: &[Curve]) -> Result<String, Box<dyn Error>> {
             .margin_right(48)
             .x_label_area_size(44)
             .y_label_area_size(84)
-            .build_cartesian_2d(x, y)?;
+            .build_cartesian_2d(x_axis, y_axis)?;
         chart
             .configure_mesh()
-            .x_desc(axes.x_name)
-            .y_desc(axes.y_name)
-            .x_label_formatter(&|x| (axes.x_text)(*x))
-            .y_label_formatter(&|y| (axes.y_text)(*y))
+            .x_desc(x.name())
+            .y_desc(y.name())
+            .x_label_formatter(&|place| x.label(*place))
+            .y_label_formatter(&|place| y.label(*place))
             .axis_style(INK)
             .bold_line_style(GRID)
             .light_line_style(GRID.mix(0.0))
             .label_style(("sans-serif", 15, &INK))
             .axis_desc_style(("sans-serif", 15, &INK))
             .draw()?;
-        for curve in curves {
+        for curve in &placed {
             let (red, green, blue) = COLORS[curve.color % COLORS.len()];
             let color = RGBColor(red, green, blue);
             for part in curve.points.split(|point| !point.1.is_finite()) {
                 let line = LineSeries::new(part.iter().copied(), color.stroke_width(2));
                 chart.draw_series(line)?;
-                // A point that has no neighbour is no line.
+                // A single point makes no line.
                 if let [alone] = part {
                     chart.draw_series([Circle::new(*alone, 3, color.filled())])?;
                 }
@@ -226,10 +208,6 @@ fn draw(axes: &Axes<'_>, curves: &[Curve]) -> Result<String, Box<dyn Error>> {
         area.present()?;
     }
     Ok(svg)
-}
-
-fn most(curves: &[Curve], of: impl Fn(&(f64, f64)) -> f64) -> f64 {
-    curves.iter().flat_map(|curve| &curve.points).map(of).fold(0.0, f64::max)
 }
 
 fn percentile(nines: f64) -> String {
@@ -242,7 +220,7 @@ fn percentile(nines: f64) -> String {
     }
 }
 
-/// As few digits as tell it.
+/// Without trailing zeros.
 fn short(figure: f64) -> String {
     let text = format!("{figure:.3}");
     text.trim_end_matches('0').trim_end_matches('.').to_owned()
@@ -252,38 +230,40 @@ fn short(figure: f64) -> String {
 mod tests {
     use super::*;
 
+    fn one(points: Vec<(f64, f64)>) -> Vec<Curve> {
+        vec![Curve { color: 0, points }]
+    }
+
     #[test]
-    fn axes_are_named_where_they_are_marked() {
-        let half = -(0.5_f64).log10();
-        let told = [0.0, half, 1.0, 2.0, 3.0, 5.0].map(percentile);
+    fn axes_have_labels_at_their_marks() {
+        let told = [0.0, 0.5, 0.9, 0.99, 0.999, 0.99999];
+        let told = told.map(|quantile| Axis::Percentile.label(Axis::Percentile.place(quantile)));
         assert_eq!(told, ["0 %", "50 %", "90 %", "99 %", "99.9 %", "99.999 %"]);
-        let points = (1..=1000).map(|n| (f64::from(n) / 1000.0, f64::from(n) / 10.0)).collect();
-        let svg = percentiles(vec![Curve { color: 0, points }]).expect("it is drawn");
+        let points = (1..=1000).map(|n| (f64::from(n) / 1000.1, f64::from(n) / 10.0)).collect();
+        let svg = draw(Axis::Percentile, Axis::Milliseconds, one(points)).expect("it is drawn");
         for label in ["50 %", "90 %", "99 %", "99.9 %", "0.1", "0.5", "20", "100"] {
             assert!(svg.contains(&format!("\n{label}\n")), "{label}: {svg}");
         }
-        let curve = |least: f64, most: f64| Curve {
-            color: 0,
-            points: vec![(0.0, power(least)), (1.0, power(most))],
-        };
         for (least, most, bottom, top) in [
             (0.3, 0.9, 0.2, 1.0),
             (1.0, 1.0, 1.0, 2.0),
             (0.0, 0.0001, 0.001, 0.002),
             (4.0, 8_000_000.0, 2.0, 10_000_000.0),
         ] {
-            let ((from, to), marks) = powers(&[curve(least, most)]);
-            assert!((from - power(bottom)).abs() < 1e-9, "{least}: {from}");
-            assert!((to - power(top)).abs() < 1e-9, "{most}: {to}");
-            assert!((2..=MARKS_MAX).contains(&marks.len()), "{marks:?}");
+            let place = |ms| Axis::Milliseconds.place(ms);
+            let axis = Axis::Milliseconds.marked([place(least), place(most)].into_iter());
+            let Range { start, end } = axis.range();
+            assert!((start - place(bottom)).abs() < NEARLY, "{least}: {start}");
+            assert!((end - place(top)).abs() < NEARLY, "{most}: {end}");
+            assert!((2..=MARKS_MAX).contains(&axis.marks.len()), "{:?}", axis.marks);
         }
     }
 
     #[test]
-    fn gaps_and_lonely_points_are_seen() {
+    fn gaps_and_single_points_are_visible() {
         let lines = |points: &[(f64, f64)]| {
-            let curves = vec![Curve { color: 0, points: points.to_vec() }];
-            let svg = latency_over_time(curves).expect("it is drawn");
+            let svg = draw(Axis::Seconds, Axis::Milliseconds, one(points.to_vec()));
+            let svg = svg.expect("it is drawn");
             let blue = svg.lines().filter(|line| line.contains("#1F77B4"));
             let blue: Vec<&str> = blue.collect();
             let count = |kind: &str| blue.iter().filter(|line| line.contains(kind)).count();
@@ -297,9 +277,12 @@ mod tests {
 
     #[test]
     fn empty_runs_are_drawn_too() {
-        let none = || vec![Curve { color: 11, points: Vec::new() }];
-        assert!(percentiles(none()).expect("it is drawn").contains("<svg"));
-        assert!(latency_over_time(none()).expect("it is drawn").contains("<svg"));
-        assert!(over_time("messages per second", &none()).expect("it is drawn").contains("<svg"));
+        for (x, y) in [
+            (Axis::Percentile, Axis::Milliseconds),
+            (Axis::Seconds, Axis::Milliseconds),
+            (Axis::Seconds, Axis::PerSecond),
+        ] {
+            assert!(draw(x, y, one(Vec::new())).expect("it is drawn").contains("<svg"));
+        }
     }
 }

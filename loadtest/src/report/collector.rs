@@ -1,9 +1,9 @@
-//! Latencies as they are measured, on one shard.
+//! Collects the latencies of one shard.
 //!
-//! Owner:    one shard. Nothing is shared: a latency costs a histogram's counter and no lock.
-//! Promise:  each second's histogram leaves whole, for the thread that keeps the seconds.
-//! Bounds:   a histogram for each stage and one for the second under way, some 200 KB each, of which
-//!           only the pages in use are touched.
+//! Owner:    one shard. A latency costs one counter of a histogram and no lock.
+//! Promise:  the histogram of each second is sent whole to the thread that joins the seconds.
+//! Bounds:   one histogram per stage and one for the current second, about 200 KB each, of which only
+//!           the used pages are touched.
 
 use std::sync::mpsc::Sender;
 use std::time::Duration;
@@ -11,9 +11,9 @@ use std::time::Instant;
 
 use hdrhistogram::Histogram;
 
-/// An hour and more is recorded as this.
+/// Longer latencies are recorded as one hour.
 pub const LONGEST_US: u64 = 3_600_000_000;
-/// Three digits of each latency are kept.
+/// Significant digits.
 const DIGITS: u8 = 3;
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -24,7 +24,21 @@ pub fn latencies() -> Latencies {
     Histogram::new_with_max(LONGEST_US, DIGITS).expect("the bounds are lawful")
 }
 
-/// The histograms of a run by the names of their stages.
+/// Defines `Mark`, the stages of a session in order, and `NAMES`, the name of each at its index.
+macro_rules! marks {
+    ($($(#[$doc:meta])* $mark:ident = $name:literal,)*) => {
+        /// The names of the stages, in the order of `Mark`.
+        pub const NAMES: &[&str] = &[$($name),*];
+
+        /// The stages of a session, in order.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub enum Mark { $($(#[$doc])* $mark,)* }
+    };
+}
+
+pub(crate) use marks;
+
+/// Histograms by the name of their stage.
 #[derive(Clone, Debug, Default)]
 pub struct Stages(pub Vec<(&'static str, Latencies)>);
 
@@ -39,9 +53,9 @@ impl Stages {
     }
 }
 
-/// What one shard did in one second of the run.
+/// One second of one shard.
 pub struct Slice {
-    /// Since the run began.
+    /// Seconds since the begin of the run.
     pub second: u64,
     pub done: Latencies,
     pub failed: u64,
@@ -53,7 +67,7 @@ impl Slice {
     }
 }
 
-/// What one shard measures.
+/// All measurements of one shard.
 pub struct Collector {
     names: &'static [&'static str],
     stages: Vec<Latencies>,
@@ -73,31 +87,31 @@ impl Collector {
         Collector { names, stages, began, slice: Slice::new(0), ends_at: began + SECOND, keeper }
     }
 
-    /// Keeps what the stage at this place of the names took.
+    /// Records a latency of a stage, by its index.
     pub fn record(&mut self, stage: usize, took: Duration) {
         self.stages[stage].saturating_record(micros(took));
     }
 
-    /// Keeps it also for the second it ended in: one thing of those that are counted is done.
+    /// Records a latency of a stage and of the current second.
     pub fn finish(&mut self, stage: usize, took: Duration, now: Instant) {
         self.record(stage, took);
         self.count(took, now);
     }
 
-    /// Keeps it for the second it ended in, and for no stage.
+    /// Records a latency of the current second only.
     pub fn count(&mut self, took: Duration, now: Instant) {
         self.turn(now);
         self.slice.done.saturating_record(micros(took));
     }
 
-    /// As `finish`, of one that failed: it is none of those that are done.
+    /// Records a failure: its latency counts for the stage and not for the second.
     pub fn fail(&mut self, stage: usize, took: Duration, now: Instant) {
         self.record(stage, took);
         self.turn(now);
         self.slice.failed += 1;
     }
 
-    /// Lets go of the last second if it is over. To be called a few times a second.
+    /// Sends the last second if it is over. Call this a few times a second.
     pub fn turn(&mut self, now: Instant) {
         if now < self.ends_at {
             return;
@@ -107,7 +121,7 @@ impl Collector {
         self.send(Slice::new(second));
     }
 
-    /// What was measured in all; the collector starts over.
+    /// Returns all measurements; the collector starts over.
     pub fn take(&mut self, now: Instant) -> Stages {
         self.turn(now);
         self.send(Slice::new(self.slice.second));
@@ -119,7 +133,7 @@ impl Collector {
     fn send(&mut self, next: Slice) {
         let slice = std::mem::replace(&mut self.slice, next);
         if !slice.done.is_empty() || slice.failed > 0 {
-            // Who keeps the seconds goes last, or died of a panic that is told elsewhere.
+            // The receiver ends last, or has panicked, which is reported there.
             let _ = self.keeper.send(slice);
         }
     }
@@ -154,7 +168,7 @@ mod tests {
         let kept: Vec<_> = kept.iter().map(|s| (s.second, s.done.len(), s.failed)).collect();
         assert_eq!(kept, [(0, 3, 0), (1, 2, 0), (4, 1, 1)]);
         let counts: Vec<_> = sum.0.iter().map(|(name, kept)| (*name, kept.len())).collect();
-        assert_eq!(counts, [("a", 1), ("b", 7)], "what never was is left out");
+        assert_eq!(counts, [("a", 1), ("b", 7)], "empty stages are left out");
         assert!(sum.0[0].1.max() >= LONGEST_US);
     }
 }

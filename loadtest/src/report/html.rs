@@ -1,38 +1,35 @@
-//! Records as one page of HTML that needs nothing else: no network, no script.
+//! Records as one page of HTML without scripts or external files.
 //!
-//! Promise:  whatever stands in a record is text on the page and never markup.
+//! Order:    the verdict, the pictures, then the tables.
+//! Promise:  text of a record is text on the page and never markup.
 
 use std::collections::BTreeMap;
-use std::fmt::Write;
 
 use crate::report::charts;
+use crate::report::charts::Axis;
 use crate::report::charts::Curve;
+use crate::report::curves::distribution;
+use crate::report::curves::over_time;
+use crate::report::curves::throughput;
+use crate::report::number::figure;
+use crate::report::number::grouped;
 use crate::report::record::Hdr;
-use crate::report::record::Interval;
 use crate::report::record::QUANTILES;
 use crate::report::record::Record;
 use crate::report::record::Stage;
 use crate::report::record::Verdict;
-use crate::report::terminal::Better;
-use crate::report::terminal::Row;
-use crate::report::terminal::stage_names;
-use crate::report::terminal::stage_rows;
-use crate::report::terminal::total_rows;
+use crate::report::rows;
+use crate::report::rows::Better;
+use crate::report::rows::Row;
 
-/// Charts have black ink and a grid of almost black; the page says what that is.
+/// Gives black ink and almost black grids of charts their colours.
 const STYLE: &str = include_str!("page.css");
-/// What a wide chart can show of its points.
-const POINTS_MAX: usize = 900;
-/// Lines for each halving of the distance to 100 %.
-const TICKS: u32 = 20;
-/// A shorter second at the end is shown with the one before it: of a few messages there is no rate.
-const SECOND_MIN: f64 = 0.5;
-/// What is further from 1 is shown to be better or worse.
+/// Ratios further from 1 are coloured as better or worse.
 const RATIO_EVEN: f64 = 0.05;
-/// What a run is for, of which the first that it has stands at the top.
+/// The headline of a run is the first of these stages that it has.
 const MAIN_STAGES: [&str; 3] = ["end to end", "message", "MAIL to dot"];
 
-/// The page of these runs; `names` are what they are called on it.
+/// The page of these runs and their names.
 pub fn page(names: &[String], records: &[Record]) -> Result<String, String> {
     let drawn = |cause: Box<dyn std::error::Error>| format!("drawing: {cause}");
     let title = escape(&format!("ringpost-load: {}", names.join(", ")));
@@ -57,55 +54,50 @@ type Drawn = Result<String, Box<dyn std::error::Error>>;
 
 fn run(record: &Record) -> Drawn {
     let when = record.when.get(..19).unwrap_or(&record.when).replace('T', " ");
-    let said = format!("{} {}, {when} UTC, {:.1} s", record.kind, record.run, record.seconds);
-    let mut text = format!("<p class=\"soft\">{}</p>\n", escape(&said));
+    let about = format!("{} {}, {when} UTC, {:.1} s", record.kind, record.run, record.seconds);
+    let mut text = format!("<p class=\"soft\">{}</p>\n", escape(&about));
     if let Some(fault) = &record.first_fault {
-        text += &format!("<p class=\"fault\">The first fault: {}</p>\n", escape(fault));
+        text += &format!("<p class=\"fault\">First error: {}</p>\n", escape(fault));
     }
-    text += &tiles(record);
     text += &verdicts(record);
-    text += &card("Latency by stage, in milliseconds", &stages(&record.stages));
-    let named = record.stages.iter().map(|stage| &*stage.name);
+    text += &tiles(record);
     let curves = record.stages.iter().enumerate();
     let curves = curves.map(|(color, stage)| distribution(color, &stage.latencies)).collect();
-    let chart = keys(named) + &charts::percentiles(curves)?;
-    text += &card("Latency by percentile", &chart);
-    let chart = charts::over_time("done per second", &[throughput(0, record)])?;
+    let chart = charts::draw(Axis::Percentile, Axis::Milliseconds, curves)?;
+    let keys = keys(record.stages.iter().map(|stage| &*stage.name));
+    text += &card("Latency by percentile", &(keys + &chart));
+    let chart = charts::draw(Axis::Seconds, Axis::PerSecond, vec![throughput(0, record)])?;
     text += &card("Throughput over time", &chart);
     let p50 = over_time(0, record, |all| all.ms(0.5));
     let p99 = over_time(1, record, |all| all.ms(0.99));
     let max = over_time(3, record, Hdr::max_ms);
     let keys = [(0, "p50"), (1, "p99"), (3, "max")].map(|(color, name)| key(color, name)).concat();
-    let chart = charts::latency_over_time(vec![p50, p99, max])?;
+    let chart = charts::draw(Axis::Seconds, Axis::Milliseconds, vec![p50, p99, max])?;
     text += &card("Latency over time", &format!("<p>{keys}</p>\n{chart}"));
+    text += &card("Latency by stage, in milliseconds", &stages(&record.stages));
     text += "<div class=\"columns\">\n";
     let machine = record.machine.lines().into_iter().map(|(name, value)| (name.into(), value));
     text += &pairs("Machine", machine);
     let settings = record.settings.iter().map(|(name, value)| (name.clone(), value.clone()));
     text += &pairs("Settings", settings);
-    let told = |counts: &BTreeMap<String, u64>| {
-        let told = counts.iter().map(|(name, count)| (name.replace('_', " "), grouped(*count)));
-        told.collect::<Vec<_>>()
+    let counts = |counts: &BTreeMap<String, u64>| {
+        let each = counts.iter().map(|(name, count)| (name.replace('_', " "), grouped(*count)));
+        each.collect::<Vec<_>>()
     };
-    text += &pairs("Counts", told(&record.counts).into_iter());
-    text += &pairs("Ledger", told(&record.ledger).into_iter());
+    text += &pairs("Counts", counts(&record.counts).into_iter());
+    text += &pairs("Ledger", counts(&record.ledger).into_iter());
     Ok(text + "</div>\n")
 }
 
-/// What is looked for first.
+/// The headline figures.
 fn tiles(record: &Record) -> String {
     let mut tiles = vec![(grouped(record.per_second.round() as u64), "per second".to_owned())];
     let main = MAIN_STAGES.iter().find_map(|name| {
         record.stages.iter().find(|stage| stage.name == *name && !stage.latencies.0.is_empty())
     });
     if let Some(Stage { name, latencies }) = main {
-        for (short, quantile) in
-            QUANTILES.into_iter().filter(|(_, at)| [0.5, 0.99, 0.999].contains(at))
-        {
-            tiles.push((
-                format!("{} ms", figure(latencies.ms(quantile))),
-                format!("{name}, {short}"),
-            ));
+        for (short, at) in [("p50", 0.5), ("p99", 0.99), ("p99.9", 0.999)] {
+            tiles.push((format!("{} ms", figure(latencies.ms(at))), format!("{name}, {short}")));
         }
     }
     for name in ["accepted", "messages"] {
@@ -128,7 +120,7 @@ fn card(title: &str, content: &str) -> String {
     format!("<div class=\"card\">\n<h3>{}</h3>\n{content}</div>\n", escape(title))
 }
 
-/// Nothing where there are none.
+/// A card of names and values; nothing if there are none.
 fn pairs(title: &str, pairs: impl Iterator<Item = (String, String)>) -> String {
     let row = |(name, value): (String, String)| {
         let (name, value) = (escape(&name), escape(&value));
@@ -138,44 +130,53 @@ fn pairs(title: &str, pairs: impl Iterator<Item = (String, String)>) -> String {
     if rows.is_empty() { rows } else { card(title, &format!("<table>\n{rows}</table>\n")) }
 }
 
-/// What was expected; nothing where nothing was.
+/// The expectations, failures first; nothing if there are none.
 fn verdicts(record: &Record) -> String {
-    if record.verdicts.is_empty() {
+    let mut all: Vec<&Verdict> = record.verdicts.iter().collect();
+    if all.is_empty() {
         return String::new();
     }
-    let row = |verdict: &Verdict| {
-        let (class, word) = if verdict.holds { ("soft", "holds") } else { ("fault", "FAILS") };
+    all.sort_by_key(|verdict| verdict.holds);
+    let failed = all.iter().filter(|verdict| !verdict.holds).count();
+    let title = match failed {
+        0 => format!("Passed: all {} expectations hold", all.len()),
+        _ => format!("FAILED: {failed} of {} expectations do not hold", all.len()),
+    };
+    let row = |verdict: &&Verdict| {
+        let (class, word) = if verdict.holds { ("good", "holds") } else { ("bad", "FAILS") };
         let (that, found) = (escape(&verdict.that), escape(&verdict.found));
         format!(
-            "<tr><td class=\"text {class}\">{word}</td><td class=\"text\">{that}</td>\
+            "<tr><td class=\"{class}\">{word}</td><td class=\"text\">{that}</td>\
              <td class=\"text\">{found}</td></tr>\n"
         )
     };
-    let rows: String = record.verdicts.iter().map(row).collect();
-    card("Expectations", &format!("<table>\n{rows}</table>\n"))
+    let rows: String = all.iter().map(row).collect();
+    card(&title, &format!("<table>\n{rows}</table>\n"))
 }
 
 fn stages(stages: &[Stage]) -> String {
-    let heads = QUANTILES.map(|(name, _)| format!("<th>{name}</th>")).concat();
-    let mut text = format!("<table>\n<tr><th>stage</th><th>count</th>{heads}<th>max</th></tr>\n");
-    for stage in stages {
+    let quantiles = QUANTILES.map(|(name, _)| name);
+    let heads = ["stage", "count"].into_iter().chain(quantiles).chain(["max"]);
+    let rows = stages.iter().map(|stage| {
         let all = &stage.latencies;
-        let figures = QUANTILES.map(|(_, at)| format!("<td>{}</td>", figure(all.ms(at)))).concat();
-        let (name, count, max) = (escape(&stage.name), grouped(all.0.len()), figure(all.max_ms()));
-        text += &format!("<tr><td>{name}</td><td>{count}</td>{figures}<td>{max}</td></tr>\n");
-    }
-    text + "</table>\n"
+        let figures = QUANTILES.map(|(_, at)| figure(all.ms(at)));
+        let cells = [escape(&stage.name), grouped(all.0.len())].into_iter().chain(figures);
+        cells.chain([figure(all.max_ms())]).map(cell).collect()
+    });
+    table(heads.map(head).collect(), rows.collect())
 }
 
-/// Several runs: what each came to, then each stage that any of them has, then their course.
+/// Several runs: their pictures, then the table of totals.
 fn compared(names: &[String], records: &[Record]) -> Drawn {
-    let title = format!("Side by side; ratios are those to {}", names[0]);
-    let mut text = card(&title, &table(names, &total_rows(records)));
     let keys = keys(names.iter().map(String::as_str));
-    let mut stages = stage_names(records);
-    // What the run is for comes first; the sort keeps the order of the others.
+    let mut stages = rows::stage_names(records);
+    // The main stage comes first; the sort keeps the order of the others.
     let main = MAIN_STAGES.iter().find(|main| stages.iter().any(|name| name == *main));
     stages.sort_by_key(|name| main.is_none_or(|main| name != main));
+    let curves: Vec<Curve> =
+        records.iter().enumerate().map(|(color, record)| throughput(color, record)).collect();
+    let chart = keys.clone() + &charts::draw(Axis::Seconds, Axis::PerSecond, curves)?;
+    let mut text = card("Throughput over time", &chart);
     for name in stages {
         let of = |record: &Record| {
             let found = record.stages.iter().find(|other| other.name == *name);
@@ -183,50 +184,62 @@ fn compared(names: &[String], records: &[Record]) -> Drawn {
         };
         let curves = records.iter().map(of).enumerate();
         let curves = curves.filter_map(|(color, all)| Some(distribution(color, &all?))).collect();
-        let content = across(names, &stage_rows(name, records)) + &keys;
-        text += &card(name, &(content + &charts::percentiles(curves)?));
+        let chart = charts::draw(Axis::Percentile, Axis::Milliseconds, curves)?;
+        let figures = across(names, &rows::of_stage(name, records));
+        text += &card(name, &(keys.clone() + &chart + &figures));
     }
-    let curves: Vec<Curve> =
-        records.iter().enumerate().map(|(color, record)| throughput(color, record)).collect();
-    let chart = keys + &charts::over_time("done per second", &curves)?;
-    Ok(text + &card("Throughput over time", &chart))
+    let title = format!("Totals; ratios are relative to {}", names[0]);
+    Ok(text + &card(&title, &totals(names, &rows::totals(records))))
 }
 
-fn table(names: &[String], rows: &[Row]) -> String {
-    let mut text = "<table>\n<tr><th></th>".to_owned();
+fn totals(names: &[String], all: &[Row]) -> String {
+    let mut heads = vec![head("")];
     for (place, name) in names.iter().enumerate() {
-        let ratio = if place > 0 { "<th>ratio</th>" } else { "" };
-        let _ = write!(text, "<th>{}</th>{ratio}", escape(name));
+        heads.push(head(&escape(name)));
+        heads.extend((place > 0).then(|| head("ratio")));
     }
-    text += "</tr>\n";
-    // What never was is of no interest beside what was.
-    for row in rows.iter().filter(|row| row.figures.iter().any(|one| *one != Some(0.0))) {
-        let _ = write!(text, "<tr><td>{}</td>", escape(&row.name.replace('_', " ")));
+    // Rows of zeros are left out.
+    let rows = all.iter().filter(|row| row.figures.iter().any(|one| *one != Some(0.0)));
+    let rows = rows.map(|row| {
+        let mut cells = vec![cell(escape(&row.name))];
         let ratios = std::iter::once(None).chain(row.ratios());
         for (place, (value, ratio)) in row.figures.iter().zip(ratios).enumerate() {
-            text += &format!("<td>{}</td>", shown(row, *value));
-            text += &(if place > 0 { ratio_cell(row.better, ratio) } else { String::new() });
+            cells.push(cell(shown(row, *value)));
+            cells.extend((place > 0).then(|| ratio_cell(row.better, ratio)));
         }
-        text += "</tr>\n";
-    }
-    text + "</table>\n"
+        cells
+    });
+    table(heads, rows.collect())
 }
 
 /// The figures of a stage: a line for each run, and one for its ratio.
-fn across(names: &[String], rows: &[Row]) -> String {
-    let heads: String = rows.iter().map(|row| format!("<th>{}</th>", escape(&row.name))).collect();
-    let mut text = format!("<table>\n<tr><th></th>{heads}</tr>\n");
+fn across(names: &[String], all: &[Row]) -> String {
+    let heads = std::iter::once(head("")).chain(all.iter().map(|row| head(&escape(&row.name))));
+    let mut rows = Vec::new();
     for (place, name) in names.iter().enumerate() {
-        let cells = rows.iter().map(|row| format!("<td>{}</td>", shown(row, row.figures[place])));
-        let cells: String = cells.collect();
-        text += &format!("<tr><td>{}</td>{cells}</tr>\n", escape(name));
+        let cells = all.iter().map(|row| cell(shown(row, row.figures[place])));
+        rows.push(std::iter::once(cell(escape(name))).chain(cells).collect());
         if let Some(before) = place.checked_sub(1) {
-            let cells = rows.iter().map(|row| ratio_cell(row.better, row.ratios()[before]));
-            let cells: String = cells.collect();
-            text += &format!("<tr><td class=\"soft\">ratio</td>{cells}</tr>\n");
+            let cells = all.iter().map(|row| ratio_cell(row.better, row.ratios()[before]));
+            let name = "<td class=\"soft\">ratio</td>".to_owned();
+            rows.push(std::iter::once(name).chain(cells).collect());
         }
     }
-    text + "</table>\n"
+    table(heads.collect(), rows)
+}
+
+fn head(name: &str) -> String {
+    format!("<th>{name}</th>")
+}
+
+fn cell(text: String) -> String {
+    format!("<td>{text}</td>")
+}
+
+fn table(heads: Vec<String>, rows: Vec<Vec<String>>) -> String {
+    let lines = std::iter::once(heads).chain(rows);
+    let lines: String = lines.map(|cells| format!("<tr>{}</tr>\n", cells.concat())).collect();
+    format!("<table>\n{lines}</table>\n")
 }
 
 fn shown(row: &Row, value: Option<f64>) -> String {
@@ -260,75 +273,6 @@ fn key(color: usize, name: &str) -> String {
     format!("<span class=\"key\"><i style=\"background:{color}\"></i>{name}</span>")
 }
 
-/// Three digits or a few more, as the histograms have them.
-fn figure(value: f64) -> String {
-    match value {
-        100_000.0.. => grouped(value.round() as u64),
-        100.0.. => format!("{value:.1}"),
-        10.0.. => format!("{value:.2}"),
-        _ => format!("{value:.3}"),
-    }
-}
-
-/// Digits in groups of three.
-fn grouped(count: u64) -> String {
-    let digits = count.to_string();
-    let mut text = String::with_capacity(digits.len() * 2);
-    for (place, digit) in digits.chars().enumerate() {
-        if place > 0 && (digits.len() - place).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
-}
-
-fn distribution(color: usize, all: &Hdr) -> Curve {
-    let steps = all.0.iter_quantiles(TICKS);
-    let points = steps.map(|step| {
-        // The last step is 100 %, which no such axis has: it is as far as the count tells.
-        let furthest = 1.0 - 1.0 / (all.0.len().max(1) as f64 + 1.0);
-        (step.quantile_iterated_to().min(furthest), step.value_iterated_to() as f64 / 1000.0)
-    });
-    Curve { color, points: points.collect() }
-}
-
-fn throughput(color: usize, record: &Record) -> Curve {
-    let whole = |group: &[Interval]| {
-        let done: u64 = group.iter().map(|one| one.latencies.0.len()).sum();
-        done as f64 / group.iter().map(|one| one.seconds).sum::<f64>()
-    };
-    Curve { color, points: pointed(record, whole) }
-}
-
-/// The worst of each point's seconds; none where nothing was done.
-fn over_time(color: usize, record: &Record, figure: impl Fn(&Hdr) -> f64) -> Curve {
-    let worst = |group: &[Interval]| {
-        let busy = group.iter().filter(|one| !one.latencies.0.is_empty());
-        busy.map(|one| figure(&one.latencies)).fold(f64::NAN, f64::max)
-    };
-    Curve { color, points: pointed(record, worst) }
-}
-
-/// So many seconds to a point that the chart can show them.
-fn pointed(record: &Record, figure: impl Fn(&[Interval]) -> f64) -> Vec<(f64, f64)> {
-    let each = record.intervals.len().div_ceil(POINTS_MAX).max(1);
-    let mut groups: Vec<&[Interval]> = record.intervals.chunks(each).collect();
-    let is_short =
-        |group: &&[Interval]| group.iter().map(|one| one.seconds).sum::<f64>() < SECOND_MIN;
-    if let [.., before, last] = groups[..]
-        && is_short(&last)
-    {
-        groups.truncate(groups.len() - 2);
-        groups.push(&record.intervals[record.intervals.len() - before.len() - last.len()..]);
-    }
-    let middle = |group: &[Interval]| {
-        let end = group.last().map_or(0.0, |last| last.start + last.seconds);
-        f64::midpoint(group.first().map_or(0.0, |first| first.start), end)
-    };
-    groups.into_iter().map(|group| (middle(group), figure(group))).collect()
-}
-
 fn escape(text: &str) -> String {
     let mut safe = String::with_capacity(text.len());
     for c in text.chars() {
@@ -348,10 +292,9 @@ fn escape(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::report::record::Verdict;
     use crate::report::record::tests::record;
 
-    /// Every element is closed in the order it was opened. Answers the names of all, in order.
+    /// Checks that elements are closed in order; returns the names of all elements.
     fn elements(page: &str) -> Vec<&str> {
         let (mut open, mut seen) = (Vec::new(), Vec::new());
         for tag in page.split('<').skip(1) {
@@ -372,7 +315,7 @@ mod tests {
     }
 
     #[test]
-    fn a_page_is_whole_and_needs_nothing_else() {
+    fn a_page_is_complete_and_escapes_all_text() {
         let mut evil = record(1000, 2);
         evil.stages[0].name = "<script>alert('1')</script>".into();
         evil.machine.cpu = Some("a & b </table>".into());
@@ -397,16 +340,13 @@ mod tests {
     }
 
     #[test]
-    fn a_day_is_shown_with_as_many_points_as_fit() {
-        let mut long = record(10, 1);
-        let one = long.intervals[0].clone();
-        long.intervals = (0..86_400_u32)
-            .map(|second| Interval { start: f64::from(second), ..one.clone() })
-            .take(2000)
-            .collect();
-        let curve = throughput(0, &long);
-        assert_eq!(curve.points.len(), 667);
-        assert!(curve.points.iter().all(|point| (point.1 - 5.0).abs() < 1e-9));
-        assert_eq!(curve.points[0].0, 1.5);
+    fn the_verdict_comes_first_and_tables_last() {
+        let mut run = record(1000, 1);
+        let verdict = |holds, that: &str| Verdict { holds, that: that.into(), found: "1".into() };
+        run.verdicts = vec![verdict(true, "one thing"), verdict(false, "another thing")];
+        let page = page(&["a".to_owned()], &[run]).expect("it is drawn");
+        let at = |text: &str| page.find(text).unwrap_or_else(|| panic!("{text}: {page}"));
+        let order = ["FAILED: 1 of 2", "another thing", "one thing", "<svg", "Latency by stage"];
+        assert!(order.map(at).is_sorted(), "{:?}", order.map(at));
     }
 }

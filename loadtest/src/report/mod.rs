@@ -1,27 +1,42 @@
-//! What a run measured: collected on the way, kept as a record, and shown in every form.
+//! Results of a run: collected during it, kept as a record, shown as a table or a page.
 //!
-//! Owner:    each shard its `Collector`; one thread the seconds of all (`Seconds`); the record is
-//!           made when the run is over.
-//! Promise:  a latency is kept with three digits, from 1 us to an hour, whatever form it is shown
-//!           in: tables, pages and files are all made of the histograms of the record.
+//! Owner:    each shard has its `Collector`; one thread joins the seconds of all (`Seconds`); the record
+//!           is made when the run is over.
+//! Promise:  latencies keep three digits, from 1 us to an hour. Tables and pages are made from the
+//!           histograms of the record.
+//!
+//! ```text
+//! collector  histograms of one shard         seconds    one histogram per second of all shards
+//! record     one run as JSON                 machine    CPU, memory, disk
+//! terminal   tables for a terminal           table      columns of text
+//! html       the page                        charts, curves   its pictures
+//! rows       figures of several runs         number     how figures are printed
+//! outputs    the flags of every run          command    `ringpost-load report`
+//! ```
 
 mod charts;
 mod collector;
 pub mod command;
-mod hgrm;
+mod command_line;
+mod curves;
 mod html;
-mod interval_log;
 mod machine;
+mod number;
 mod outputs;
 mod record;
+mod rows;
 mod seconds;
+pub mod table;
 mod terminal;
 
 pub use collector::Collector;
 pub use collector::Latencies;
 pub use collector::Stages;
 pub use collector::latencies;
+pub(crate) use collector::marks;
+pub use command_line::command_line;
 pub use machine::Machine;
+pub use number::rounded;
 pub use outputs::Outputs;
 pub use record::Hdr;
 pub use record::Interval;
@@ -29,7 +44,8 @@ pub use record::QUANTILES;
 pub use record::Record;
 pub use record::Stage;
 pub use record::Verdict;
+pub use record::by_name;
 pub use seconds::Live;
 pub use seconds::Seconds;
-pub use terminal::head_line;
-pub use terminal::stage_line;
+pub use terminal::stage_cells;
+pub use terminal::stage_head;

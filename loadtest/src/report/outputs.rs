@@ -1,4 +1,4 @@
-//! Where a run tells what it measured: the flags that every kind of run has.
+//! The output flags that every kind of run has.
 
 use std::fs;
 use std::path::Path;
@@ -6,123 +6,82 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use crate::report::hgrm;
 use crate::report::html;
-use crate::report::interval_log;
 use crate::report::machine::Machine;
 use crate::report::record::Record;
 use crate::report::seconds::Live;
 use crate::report::terminal;
 
-/// See each.
 #[derive(Args, Clone, Debug, Default)]
 pub struct Outputs {
     /// Print the record of the run as JSON instead of a table.
     #[arg(long)]
     pub json: bool,
-    /// Write the record as JSON to this file, for `ringpost-load report`.
+    /// Write the record as JSON to this file, for `ringpost-load report`. Its histograms are in the
+    /// format of HdrHistogram (V2, compressed, base64).
     #[arg(long, value_name = "FILE")]
     pub output: Option<PathBuf>,
-    /// Write a page with tables and charts to this file.
+    /// Write a page with charts and tables to this file.
     #[arg(long, value_name = "FILE")]
     pub html: Option<PathBuf>,
-    /// Write percentile distributions into this folder, a file for each stage, for the plotters of
-    /// HdrHistogram.
-    #[arg(long, value_name = "FOLDER")]
-    pub hgrm: Option<PathBuf>,
-    /// Write a histogram for each second to this file, for the log viewers of HdrHistogram.
-    #[arg(long, value_name = "FILE")]
-    pub interval_log: Option<PathBuf>,
-    /// Show each second on stderr when it is over, also where that is no terminal.
+    /// Print a line per second on standard error even if it is not a terminal.
     #[arg(long)]
     pub live: bool,
-    /// Describe the disk of this folder in the record, and measure its syncs before the run.
+    /// Describe the disk of this folder in the record, and measure the duration of a sync before the
+    /// run.
     #[arg(long, value_name = "FOLDER")]
     pub disk: Option<PathBuf>,
 }
 
 impl Outputs {
-    /// What cannot be written after the run is better told before it.
+    /// Checks before the run that the files can be written.
     pub fn check(&self) -> Result<(), String> {
-        let files = [("--output", &self.output), ("--html", &self.html)];
-        let files = files.into_iter().chain([("--interval-log", &self.interval_log)]);
-        for (flag, path) in files {
+        for (flag, path) in [("--output", &self.output), ("--html", &self.html)] {
             let Some(path) = path else { continue };
             let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
             if path.is_dir() {
                 return Err(format!("{flag}: {} is a folder; name a file in it", path.display()));
             }
             if let Some(folder) = folder.filter(|folder| !folder.is_dir()) {
-                return Err(format!("{flag}: there is no folder {}; make it", folder.display()));
+                return Err(format!("{flag}: no such folder: {}", folder.display()));
             }
         }
-        if let Some(path) = self.disk.as_ref().filter(|path| !path.is_dir()) {
-            return Err(format!("--disk: {} is no folder", path.display()));
-        }
-        match &self.hgrm {
-            Some(folder) => make_folder(folder),
+        match self.disk.as_ref().filter(|path| !path.is_dir()) {
+            Some(path) => Err(format!("--disk: no such folder: {}", path.display())),
             None => Ok(()),
         }
     }
 
-    /// The machine, as far as was asked for.
+    /// The machine, with the disk of `--disk`.
     pub fn machine(&self) -> Machine {
         Machine::describe(self.disk.as_deref())
     }
 
-    /// Whether seconds are shown, where nothing else is shown on stderr.
+    /// Whether to show each second on stderr.
     pub fn live(&self) -> Live {
         if self.live { Live::Always } else { Live::OnTerminal }
     }
 
-    /// Prints the record, and writes all that is to be written, whatever fails of it.
-    pub fn tell(&self, record: &Record) -> Result<(), String> {
+    /// Prints the record and writes all files, even if one of them fails.
+    pub fn write(&self, record: &Record) -> Result<(), String> {
         match self.json {
             true => println!("{}", record.to_json()),
-            false => print!("{}{}", terminal::figures(record), terminal::verdicts(record)),
+            false => print!("{}{}", terminal::verdicts(record), terminal::figures(record)),
         }
         let mut faults = Vec::new();
         if let Some(path) = &self.output {
             faults.extend(write(path, &format!("{}\n", record.to_json())).err());
         }
-        let records = std::slice::from_ref(record);
-        faults.extend(write_all(self, std::slice::from_ref(&record.kind), records).err());
+        let (name, record) = (std::slice::from_ref(&record.kind), std::slice::from_ref(record));
+        faults.extend(write_page(self, name, record).err());
         if faults.is_empty() { Ok(()) } else { Err(faults.join("\n")) }
     }
 }
 
-/// The forms other than JSON.
-pub fn write_all(outputs: &Outputs, names: &[String], records: &[Record]) -> Result<(), String> {
-    let mut faults = Vec::new();
-    if let Some(path) = &outputs.html {
-        faults.extend(html::page(names, records).and_then(|page| write(path, &page)).err());
-    }
-    if let Some(folder) = &outputs.hgrm {
-        for (place, record) in records.iter().enumerate() {
-            let prefix = if records.len() > 1 { format!("{}-", place + 1) } else { String::new() };
-            faults.extend(write_distributions(folder, &prefix, record).err());
-        }
-    }
-    if let Some(path) = &outputs.interval_log {
-        // Several runs have their own times, so that they never share a log.
-        for record in records.iter().take(1) {
-            faults.extend(interval_log::to_text(record).and_then(|text| write(path, &text)).err());
-        }
-    }
-    if faults.is_empty() { Ok(()) } else { Err(faults.join("\n")) }
-}
-
-fn write_distributions(folder: &Path, prefix: &str, record: &Record) -> Result<(), String> {
-    make_folder(folder)?;
-    for stage in &record.stages {
-        let name = format!("{prefix}{}", hgrm::file_name(&stage.name));
-        write(&folder.join(name), &hgrm::to_text(&stage.latencies.0))?;
-    }
-    Ok(())
-}
-
-fn make_folder(folder: &Path) -> Result<(), String> {
-    fs::create_dir_all(folder).map_err(|cause| format!("{}: {cause}", folder.display()))
+/// Writes the page of `--html`.
+pub fn write_page(outputs: &Outputs, names: &[String], records: &[Record]) -> Result<(), String> {
+    let Some(path) = &outputs.html else { return Ok(()) };
+    html::page(names, records).and_then(|page| write(path, &page))
 }
 
 fn write(path: &Path, text: &str) -> Result<(), String> {

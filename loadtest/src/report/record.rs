@@ -1,8 +1,8 @@
-//! The record of a run: all that is known of it, in one JSON object.
+//! The record of a run as one JSON object.
 //!
-//! Promise:  what is read has the histograms that were written, to the last count; figures in clear
-//!           stand beside them for whoever reads the file by eye or by script.
-//! Bad input: a file that is no record, or of another version, is told by name and cause.
+//! Promise:  histograms are read exactly as they were written; plain figures are beside them for
+//!           people and scripts.
+//! Errors:   a file that is not a record, or of another version, is refused with its name and the cause.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -22,11 +22,10 @@ use crate::report::collector::Latencies;
 use crate::report::collector::Stages;
 use crate::report::collector::latencies;
 use crate::report::machine::Machine;
-use crate::report::outputs::Outputs;
 
-/// Stands in every record. The number changes when older readers would misread it.
-pub const FORMAT: &str = "ringpost-load 1";
-/// Whatever is shown of a histogram.
+/// In every record. The number changes when older readers would misread the file.
+pub const FORMAT: &str = "ringpost-load 2";
+/// The quantiles that are shown of a histogram.
 pub const QUANTILES: [(&str, f64); 5] =
     [("p50", 0.5), ("p90", 0.9), ("p99", 0.99), ("p99.9", 0.999), ("p99.99", 0.9999)];
 
@@ -34,52 +33,52 @@ pub const QUANTILES: [(&str, f64); 5] =
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Record {
     pub format: String,
-    /// What ran: source, sink...
+    /// source, sink, or run and the name of the scenario.
     pub kind: String,
-    /// Its name, as in the header of its messages.
+    /// The id of the run in the header of its messages.
     pub run: String,
-    /// When it began, RFC 3339 in UTC.
+    /// The begin, RFC 3339 in UTC.
     pub when: String,
     pub seconds: f64,
-    /// Of what was well done.
+    /// Successful messages per second.
     pub per_second: f64,
-    /// The first thing that went wrong.
+    /// The first error.
     pub first_fault: Option<String>,
     pub machine: Machine,
     pub settings: BTreeMap<String, String>,
     pub counts: BTreeMap<String, u64>,
-    /// What a ledger has of each kind; empty where there was none.
+    /// Totals of the ledger; empty without one.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub ledger: BTreeMap<String, u64>,
     pub stages: Vec<Stage>,
-    /// Of a load in steps, each; null without.
+    /// The figures of each of `--steps`; null without.
     #[serde(default)]
     pub steps: Value,
-    /// What was expected of the run; empty where nothing was.
+    /// The expectations of a scenario.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub verdicts: Vec<Verdict>,
     /// Second by second.
     pub intervals: Vec<Interval>,
 }
 
-/// What became of one expectation.
+/// The result of one expectation.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Verdict {
     pub holds: bool,
-    /// What was expected, in words.
+    /// The expectation in words.
     pub that: String,
-    /// What was found, beside what bounds it.
+    /// The figure and its bounds.
     pub found: String,
 }
 
 impl Record {
-    /// A run that begins now, with nothing measured.
-    pub fn begin(kind: &str, outputs: &Outputs, settings: BTreeMap<String, String>) -> Record {
+    /// A run that begins now.
+    pub fn begin(kind: &str, machine: Machine, settings: BTreeMap<String, String>) -> Record {
         Record {
             format: FORMAT.to_owned(),
             kind: kind.to_owned(),
             run: String::new(),
-            machine: outputs.machine(),
+            machine,
             when: jiff::Timestamp::now().to_string(),
             seconds: 0.0,
             per_second: 0.0,
@@ -100,12 +99,15 @@ impl Record {
             named.map(|(name, all)| Stage { name: name.into(), latencies: Hdr(all) }).collect();
     }
 
-    /// With the counts and the percentiles of each stage again at the top, where scripts look.
+    /// With counts and percentiles repeated at the top level for scripts.
     pub fn to_json(&self) -> Value {
         let mut told = serde_json::to_value(self).expect("a record is plain values");
         let counts = self.counts.iter().map(|(name, count)| (name.clone(), json!(count)));
         let stages = self.stages.iter().map(|stage| {
-            (format!("{}_us", stage.name.replace(' ', "_")), Value::Object(stage.latencies.told()))
+            (
+                format!("{}_us", stage.name.replace(' ', "_")),
+                Value::Object(stage.latencies.figures()),
+            )
         });
         for (name, value) in counts.chain(stages) {
             if told.get(&name).is_none() {
@@ -117,23 +119,31 @@ impl Record {
 
     pub fn from_json(text: &str) -> Result<Record, String> {
         let value: Value =
-            serde_json::from_str(text).map_err(|cause| format!("no JSON: {cause}"))?;
+            serde_json::from_str(text).map_err(|cause| format!("not JSON: {cause}"))?;
         match value.get("format").and_then(Value::as_str) {
             Some(FORMAT) => {}
             Some(other) => {
                 return Err(format!(
-                    "it is written as {other:?} and this program reads {FORMAT:?}: use the \
-                     ringpost-load that wrote it"
+                    "the format is {other:?} and this program reads {FORMAT:?}; use the \
+                     ringpost-load that wrote the file"
                 ));
             }
             None => {
-                return Err("it is no record of ringpost-load; `ringpost-load source --output \
-                            FILE` writes one"
+                return Err("not a record of ringpost-load; `ringpost-load source --output FILE` \
+                            writes one"
                     .to_owned());
             }
         }
-        // Not from the value: from the text, faults have their line.
-        serde_json::from_str(text).map_err(|cause| format!("the record is damaged: {cause}"))
+        // Parsed from the text and not from the value, so that errors have a line.
+        let record: Record = serde_json::from_str(text)
+            .map_err(|cause| format!("the record is damaged: {cause}"))?;
+        let is_time = |time: f64| (0.0..=1e9).contains(&time);
+        let is_good =
+            |one: &Interval| is_time(one.start) && is_time(one.seconds) && one.seconds > 0.0;
+        match record.intervals.iter().find(|one| !is_good(one)) {
+            Some(bad) => Err(format!("the time of the interval at {} s is invalid", bad.start)),
+            None => Ok(record),
+        }
     }
 
     pub fn read(path: &Path) -> Result<Record, String> {
@@ -143,29 +153,29 @@ impl Record {
     }
 }
 
-/// What one part of the work took.
+/// The latencies of one part of the work.
 #[derive(Clone, Debug, Deserialize, Serialize)]
-#[serde(try_from = "StageText", into = "StageText")]
 pub struct Stage {
     pub name: String,
+    #[serde(rename = "us")]
     pub latencies: Hdr,
 }
 
-/// One second, or less at the end.
+/// One second; the last one may be shorter.
 #[derive(Clone, Debug, Deserialize, Serialize)]
-#[serde(try_from = "IntervalText", into = "IntervalText")]
 pub struct Interval {
-    /// In seconds since the run began.
+    /// In seconds since the begin of the run.
     pub start: f64,
     pub seconds: f64,
-    /// Of what was done.
+    /// Messages that failed in this second.
     pub failed: u64,
+    #[serde(rename = "us")]
     pub latencies: Hdr,
 }
 
-/// A histogram of microseconds. Its text is base64 of HDR's compressed form (V2), which other
-/// programs read as well.
-#[derive(Clone, Debug, PartialEq)]
+/// A histogram of microseconds. Its text is base64 of the compressed form (V2) of HdrHistogram.
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
+#[serde(try_from = "HdrText", into = "HdrText")]
 pub struct Hdr(pub Latencies);
 
 impl Default for Hdr {
@@ -196,7 +206,7 @@ impl Hdr {
         read.map(Hdr).map_err(|cause| format!("histogram: {cause}"))
     }
 
-    /// Milliseconds at this quantile.
+    /// The value at this quantile in milliseconds.
     pub fn ms(&self, quantile: f64) -> f64 {
         self.0.value_at_quantile(quantile) as f64 / 1000.0
     }
@@ -205,91 +215,49 @@ impl Hdr {
         self.0.max() as f64 / 1000.0
     }
 
-    /// Figures in microseconds.
-    pub fn told(&self) -> serde_json::Map<String, Value> {
-        let mut told = serde_json::Map::new();
-        told.insert("count".into(), json!(self.0.len()));
+    /// Count and percentiles in microseconds.
+    pub fn figures(&self) -> serde_json::Map<String, Value> {
+        let mut all = serde_json::Map::new();
+        all.insert("count".into(), json!(self.0.len()));
         for (name, quantile) in QUANTILES {
-            told.insert(name.into(), json!(self.0.value_at_quantile(quantile)));
+            all.insert(name.into(), json!(self.0.value_at_quantile(quantile)));
         }
-        told.insert("max".into(), json!(self.0.max()));
-        told.insert("mean".into(), json!(self.0.mean()));
-        told
+        all.insert("max".into(), json!(self.0.max()));
+        all.insert("mean".into(), json!(self.0.mean()));
+        all
     }
 }
 
+/// A histogram with plain figures for readers.
 #[derive(Deserialize, Serialize)]
-struct StageText {
-    name: String,
-    /// Made of the histogram, and read only to see that it belongs to it.
-    us: serde_json::Map<String, Value>,
+struct HdrText {
     histogram: String,
+    #[serde(flatten)]
+    figures: serde_json::Map<String, Value>,
 }
 
-impl From<Stage> for StageText {
-    fn from(stage: Stage) -> StageText {
-        let Stage { name, latencies } = stage;
-        StageText { name, us: latencies.told(), histogram: latencies.to_text() }
+impl From<Hdr> for HdrText {
+    fn from(all: Hdr) -> HdrText {
+        HdrText { histogram: all.to_text(), figures: all.figures() }
     }
 }
 
-impl TryFrom<StageText> for Stage {
+impl TryFrom<HdrText> for Hdr {
     type Error = String;
 
-    fn try_from(text: StageText) -> Result<Stage, String> {
-        let StageText { name, us, histogram } = text;
-        let latencies = Hdr::from_text(&histogram).map_err(|fault| format!("{name}: {fault}"))?;
-        match us.get("count").and_then(Value::as_u64) == Some(latencies.0.len()) {
-            true => Ok(Stage { name, latencies }),
-            false => Err(format!("{name}: the count is not that of the histogram")),
+    fn try_from(text: HdrText) -> Result<Hdr, String> {
+        let all = Hdr::from_text(&text.histogram)?;
+        match text.figures.get("count").and_then(Value::as_u64) == Some(all.0.len()) {
+            true => Ok(all),
+            false => Err("the count differs from the histogram".to_owned()),
         }
     }
 }
 
-#[derive(Deserialize, Serialize)]
-struct IntervalText {
-    start: f64,
-    seconds: f64,
-    count: u64,
-    failed: u64,
-    p50_us: u64,
-    p99_us: u64,
-    max_us: u64,
-    histogram: String,
-}
-
-impl From<Interval> for IntervalText {
-    fn from(interval: Interval) -> IntervalText {
-        let all = &interval.latencies.0;
-        IntervalText {
-            start: interval.start,
-            seconds: interval.seconds,
-            count: all.len(),
-            failed: interval.failed,
-            p50_us: all.value_at_quantile(0.5),
-            p99_us: all.value_at_quantile(0.99),
-            max_us: all.max(),
-            histogram: interval.latencies.to_text(),
-        }
-    }
-}
-
-impl TryFrom<IntervalText> for Interval {
-    type Error = String;
-
-    fn try_from(text: IntervalText) -> Result<Interval, String> {
-        let IntervalText { start, seconds, failed, count, .. } = text;
-        let at = |fault| format!("interval at {start} s: {fault}");
-        let latencies = Hdr::from_text(&text.histogram).map_err(at)?;
-        if latencies.0.len() != count {
-            return Err(at("the count is not that of the histogram".into()));
-        }
-        let is_time = |time: f64| (0.0..=1e9).contains(&time);
-        if !is_time(start) || !is_time(seconds) || seconds == 0.0 {
-            return Err(at("that is no time".into()));
-        }
-        Ok(Interval { start, seconds, failed, latencies })
-    }
+/// A struct of numbers as a map.
+pub fn by_name(counts: &impl Serialize) -> BTreeMap<String, u64> {
+    let value = serde_json::to_value(counts).expect("they are plain numbers");
+    serde_json::from_value(value).expect("all of them are counts")
 }
 
 #[cfg(test)]
@@ -340,13 +308,13 @@ pub mod tests {
     }
 
     #[test]
-    fn what_is_written_is_read() {
+    fn records_are_read_as_written() {
         let mut written = record(1000, 1);
         written.stages[0].latencies.0.saturating_record(u64::MAX);
         written.stages[0].latencies.0.saturating_record(0);
         let told = written.to_json();
         assert_eq!((&told["accepted"], &told["message_us"]["count"]), (&1000.into(), &1000.into()));
-        let p50 = told["message_us"]["p50"].as_u64().expect("it is told");
+        let p50 = told["message_us"]["p50"].as_u64().expect("it is there");
         assert!((499_000..=502_000).contains(&p50), "{told}");
         assert!(told["body_to_reply_us"]["max"].as_u64() >= Some(LONGEST_US), "{told}");
         let read = Record::from_json(&told.to_string()).expect("it is a record");
@@ -363,7 +331,7 @@ pub mod tests {
     }
 
     #[test]
-    fn what_is_no_record_is_told() {
+    fn other_files_are_refused_with_the_reason() {
         let good = record(10, 1).to_json();
         let turned = |turn: &dyn Fn(&mut Value)| {
             let mut bad = good.clone();
@@ -371,19 +339,19 @@ pub mod tests {
             bad.to_string()
         };
         let rows = [
-            ("not JSON", "mesg=1".to_owned(), "no JSON"),
-            ("cut off", good.to_string()[..500].to_owned(), "no JSON"),
-            ("foreign", "{\"accepted\": 7}".to_owned(), "no record of ringpost-load"),
-            ("a list", "[]".to_owned(), "no record of ringpost-load"),
-            ("newer", turned(&|v| v["format"] = "ringpost-load 2".into()), "ringpost-load 2"),
+            ("not JSON", "mesg=1".to_owned(), "not JSON"),
+            ("cut off", good.to_string()[..500].to_owned(), "not JSON"),
+            ("foreign", "{\"accepted\": 7}".to_owned(), "not a record of ringpost-load"),
+            ("a list", "[]".to_owned(), "not a record of ringpost-load"),
+            ("newer", turned(&|v| v["format"] = "ringpost-load 9".into()), "ringpost-load 9"),
             ("a key gone", turned(&|v| _ = v.as_object_mut().map(|v| v.remove("run"))), "`run`"),
             (
                 "a bad histogram",
-                turned(&|v| v["stages"][1]["histogram"] = "SElT".into()),
-                "message",
+                turned(&|v| v["stages"][1]["us"]["histogram"] = "SElT".into()),
+                "histogram",
             ),
             ("another count", turned(&|v| v["stages"][1]["us"]["count"] = 9.into()), "the count"),
-            ("no time", turned(&|v| v["intervals"][2]["seconds"] = 0.into()), "at 2 s"),
+            ("invalid time", turned(&|v| v["intervals"][2]["seconds"] = 0.into()), "invalid"),
         ];
         for (name, text, expected) in rows {
             let fault = Record::from_json(&text).expect_err(name);

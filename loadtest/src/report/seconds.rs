@@ -1,9 +1,9 @@
-//! The seconds of a run: a thread that joins what the shards send, and shows the last one.
+//! The seconds of a run: a thread joins the histograms of all shards and prints the last second.
 //!
-//! Owner:    the thread that started the run holds `Seconds`; the shards hold a sender each.
-//! Promise:  a second in which nothing was done is a second too, for that is how a stall looks.
-//! Bounds:   what is older than `OPEN_MAX` seconds is kept compressed, some KB each. Behind a day
-//!           (`SECONDS_MAX`) all goes into the last second.
+//! Owner:    the thread that started the run holds `Seconds`; each shard holds a sender.
+//! Promise:  a second without messages is recorded too: that is how a stall looks.
+//! Bounds:   seconds older than `OPEN_MAX` are kept compressed, a few KB each. After a day
+//!           (`SECONDS_MAX`) everything goes into the last second.
 
 use std::collections::BTreeMap;
 use std::io::IsTerminal;
@@ -24,10 +24,10 @@ use crate::report::record::Interval;
 
 const OPEN_MAX: u64 = 5;
 const SECONDS_MAX: u64 = 86_400;
-/// How long behind its end a second is shown: by then all shards have sent theirs.
+/// The delay before a second is printed, so that all shards have sent theirs.
 const SHOWN_AFTER: Duration = Duration::from_millis(150);
 
-/// Collectors come from here, and their seconds come back.
+/// Creates collectors and receives their seconds.
 pub struct Seconds {
     began: Instant,
     sender: Sender<Slice>,
@@ -35,7 +35,7 @@ pub struct Seconds {
 }
 
 impl Seconds {
-    /// The last second is shown on stderr once it is over, as `live` has it.
+    /// Starts the thread. Each second is printed on stderr if `live` says so.
     pub fn start(began: Instant, live: Live) -> Seconds {
         let (sender, receiver) = mpsc::channel();
         let shows = match live {
@@ -55,7 +55,7 @@ impl Seconds {
         Collector::new(names, self.began, self.sender.clone())
     }
 
-    /// All seconds of a run that took so long. Every collector is gone by now.
+    /// All seconds of a run of this duration. Every collector has ended.
     pub fn end(self, took: Duration) -> Vec<Interval> {
         drop(self.sender);
         match self.keeper.join() {
@@ -65,7 +65,7 @@ impl Seconds {
     }
 }
 
-/// Whether the last second is shown.
+/// Whether each second is printed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Live {
     Never,
@@ -109,7 +109,7 @@ impl Keeper {
         self.failed += slice.failed;
         let second = slice.second;
         let sealed = self.sealed.remove(&second).map(|(text, failed)| {
-            let done = Hdr::from_text(&text).expect("it was written here").0;
+            let done = Hdr::from_text(&text).expect("this thread wrote it").0;
             Slice { second, done, failed }
         });
         if let Some(sealed) = sealed {
@@ -151,7 +151,7 @@ impl Keeper {
             line.push_str(&format!("  {} failed", self.failed));
         }
         let mut stderr = std::io::stderr().lock();
-        // A terminal that went away must not end the run.
+        // A closed terminal must not end the run.
         let _ = match stderr.is_terminal() {
             true => write!(stderr, "\r{line}\x1b[K"),
             false => writeln!(stderr, "{line}"),
@@ -171,7 +171,7 @@ impl Keeper {
                 {
                     (Some(slice), _) => (Hdr(slice.done), slice.failed),
                     (None, Some((text, failed))) => {
-                        (Hdr::from_text(&text).expect("it was written here"), failed)
+                        (Hdr::from_text(&text).expect("this thread wrote it"), failed)
                     }
                     (None, None) => (Hdr(Slice::new(second).done), 0),
                 };

@@ -1,51 +1,51 @@
-//! The account of a run: what became of every recipient that was accepted.
+//! The account of a run: the fate of every accepted recipient.
 //!
-//! Promise:  accepted = arrived + bounced + stuck + lost, where `arrived` and `bounced` are known by
-//!           the id of each message. What is stuck is counted by the server.
-//! Doubt:    a message of which the source has no answer may have been taken and be stuck. Then it
-//!           may hide a loss; `in_doubt` tells how many may.
+//! Promise:  accepted = arrived + bounced + stuck + lost. `arrived` and `bounced` are known by the id of
+//!           each message; the server counts `stuck`.
+//! Doubt:    a message without a reply may have been accepted and be stuck, and hide a loss. `in_doubt` is
+//!           the number of such messages.
 
 use crate::ledger::Balance;
 use crate::ledger::Ledger;
 use crate::ledger::Sent;
 
-/// Recipients of all sources.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+/// Counts of recipients of all sources.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
 pub struct Account {
     pub accepted: u64,
     pub arrived: u64,
-    /// Came back to the sender.
+    /// Reported as failed.
     pub bounced: u64,
-    /// In the queue when the time was over.
+    /// In the queue at the deadline.
     pub stuck: u64,
-    /// Nobody has them.
+    /// Neither arrived, bounced nor queued.
     pub lost: u64,
-    /// Came once more than they should.
+    /// Additional copies.
     pub duplicated: u64,
-    /// Copies of the one message to a recipient that came most often.
+    /// The highest number of copies of one message to one recipient.
     pub copies_max: u64,
-    /// Nobody sent them.
+    /// Not sent by any source.
     pub alien: u64,
-    /// Bodies were not as they had been sent.
+    /// Changed bodies.
     pub corrupted: u64,
-    /// Came, although it was reported that they would not.
+    /// Arrived, although reported as failed.
     pub bounced_but_seen: u64,
-    /// Came, although the source was told that they were not taken.
+    /// Arrived, although refused.
     pub refused_but_seen: u64,
-    /// The sinks' ledgers had no room for these.
+    /// Did not fit the ledgers of the sinks.
     pub unrecorded: u64,
     pub in_doubt: u64,
 }
 
 impl Account {
-    /// `parts` are what the sources sent, each with its balance against the sum of all ledgers.
+    /// `parts`: each source with its balance against the sum of all ledgers.
     pub fn draw(parts: &[(&Sent, Balance)], ledger: &Ledger, stuck: u64) -> Account {
         let sum = |of: &dyn Fn(&Balance) -> u64| parts.iter().map(|(_, one)| of(one)).sum::<u64>();
         let missing = sum(&|one| one.lost);
         let arrived = sum(&|one| one.arrived);
         let duplicated = sum(&|one| one.duplicated);
         let bounced = sum(&|one| one.bounced);
-        // To each source what came of the others is alien; here only what is no one's.
+        // For each source the mail of the others is alien; here only mail of no source is.
         let all: u64 = ledger.run_names().map(|run| ledger.came_of(run)).sum();
         let refused = |(sent, one): &(&Sent, Balance)| match sent.recipients_per_message {
             0 | 1 => one.refused_but_seen,
@@ -75,27 +75,9 @@ impl Account {
             in_doubt: unseen.min(stuck),
         }
     }
-
-    pub fn counts(&self) -> [(&'static str, u64); 13] {
-        [
-            ("accepted", self.accepted),
-            ("arrived", self.arrived),
-            ("bounced", self.bounced),
-            ("stuck", self.stuck),
-            ("lost", self.lost),
-            ("duplicated", self.duplicated),
-            ("copies_max", self.copies_max),
-            ("alien", self.alien),
-            ("corrupted", self.corrupted),
-            ("bounced_but_seen", self.bounced_but_seen),
-            ("refused_but_seen", self.refused_but_seen),
-            ("unrecorded", self.unrecorded),
-            ("in_doubt", self.in_doubt),
-        ]
-    }
 }
 
-/// Recipients of messages that nobody answered.
+/// Recipients of messages without a reply.
 fn unknown_of(sent: &Sent) -> u64 {
     let unknown = crate::ledger::Fate::Unknown as u8;
     let messages = sent.fates.iter().filter(|fate| **fate == unknown).count();
@@ -116,7 +98,7 @@ mod tests {
         }
     }
 
-    /// Each of `came` is a copy, and each of `back` a report that it will not come.
+    /// `came` are copies, `back` are reports of failure.
     fn account(came: &[(&str, u64)], back: &[(&str, u64)], stuck: u64) -> Account {
         let sources = [
             sent("a.1", &[Fate::Accepted, Fate::Accepted, Fate::Unknown]),
@@ -129,13 +111,13 @@ mod tests {
         for (run, number) in back {
             seen += &format!("run {run}\n{number} 7 0 1 0 1\n");
         }
-        let ledger = Ledger::read(seen.as_bytes()).expect("it is a ledger");
+        let ledger = Ledger::read(seen.as_bytes()).expect("the text is valid");
         let parts = sources.each_ref().map(|sent| (sent, ledger.compare(sent)));
         Account::draw(&parts, &ledger, stuck)
     }
 
     #[test]
-    fn every_recipient_is_somewhere() {
+    fn every_recipient_is_accounted_for() {
         let all = [("a.1", 0), ("a.1", 1), ("b.1", 0), ("b.1", 1)];
         let well = Account { accepted: 4, arrived: 4, copies_max: 1, ..Account::default() };
         assert_eq!(account(&all, &[], 0), well);
@@ -144,13 +126,13 @@ mod tests {
         let bounced = Account { bounced: 1, ..one_gone };
         assert_eq!(account(&all[1..], &all[..1], 0), bounced);
         let wrong = Account { bounced_but_seen: 1, ..well };
-        assert_eq!(account(&all, &all[..1], 0), wrong, "it was said that it will not come");
+        assert_eq!(account(&all, &all[..1], 0), wrong, "it was reported as failed");
         let stuck = Account { stuck: 1, in_doubt: 1, ..one_gone };
         assert_eq!(account(&all[1..], &[], 1), stuck);
     }
 
     #[test]
-    fn what_was_refused_does_not_come() {
+    fn refused_mail_that_arrives_is_counted() {
         let all = [("a.1", 0), ("a.1", 1), ("b.1", 0), ("b.1", 1), ("b.1", 1), ("b.1", 2)];
         let account = account(&all, &[], 0);
         let found = (account.accepted, account.arrived, account.refused_but_seen);

@@ -1,5 +1,5 @@
-//! The configuration of the server under load: what every run needs, the routes to the sinks, and
-//! the keys of the scenario over both.
+//! The configuration of the server under test: the base of every run, the routes to the sinks, and over
+//! both the keys of the scenario.
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -9,7 +9,7 @@ use toml::Value;
 
 use crate::run::scenario::SinkPart;
 
-/// A relay on loopback that takes mail from everybody there.
+/// A relay on loopback for all local clients.
 const BASE: &str = r#"
 [server]
 hostname = "relay.load.test"
@@ -23,22 +23,22 @@ listen = "off"
 format = "text"
 "#;
 
-/// What a configuration is made of.
+/// The parts of a configuration.
 pub struct Parts<'p> {
     pub folder: &'p Path,
-    /// Where to listen.
+    /// The address to listen on.
     pub address: SocketAddr,
     pub sinks: Vec<(&'p SinkPart, &'p [SocketAddr])>,
-    /// One over the other.
+    /// Applied in this order.
     pub overlays: [&'p Table; 2],
 }
 
-/// The text of the file.
+/// The text of the configuration file.
 pub fn write(parts: &Parts<'_>) -> String {
-    let mut config: Table = BASE.parse().expect("it is a constant");
+    let mut config: Table = BASE.parse().expect("the constant is valid TOML");
     let set = |config: &mut Table, section: &str, key: &str, value: Value| {
         let section = config.entry(section).or_insert_with(|| Value::Table(Table::new()));
-        section.as_table_mut().expect("it was made as one").insert(key.to_owned(), value);
+        section.as_table_mut().expect("it was created as a table").insert(key.to_owned(), value);
     };
     let path = |name: &str| Value::String(parts.folder.join(name).display().to_string());
     set(&mut config, "server", "spool", path("spool"));
@@ -55,7 +55,7 @@ pub fn write(parts: &Parts<'_>) -> String {
     config.to_string()
 }
 
-/// All addresses of a sink are one way, or with `spread` each is one of its own.
+/// One route for all addresses of a sink; with `spread`, one route for each address.
 fn routes(sink: &SinkPart, addresses: &[SocketAddr]) -> Vec<Table> {
     let route = |name: String, domains: Vec<Value>, next: String| {
         let mut route = sink.route.clone();
@@ -85,8 +85,8 @@ fn next_hop(addresses: &[SocketAddr]) -> String {
     format!("smtp:{}", all.join(","))
 }
 
-/// Tables are joined and everything else is replaced, but for routes, which come before ours, and
-/// the first listener, which is ours too.
+/// Tables are merged, other values replaced. Routes are put before ours, and the first listener is
+/// merged with ours.
 fn lay(config: &mut Table, overlay: &Table, parts: &Parts<'_>) {
     for (key, value) in overlay {
         match (config.get_mut(key), value) {
@@ -112,7 +112,7 @@ fn lay(config: &mut Table, overlay: &Table, parts: &Parts<'_>) {
     }
 }
 
-/// `{NAME}` in a text is where that sink listens.
+/// Replaces `{NAME}` in strings by the address of that sink.
 fn filled(value: &Value, parts: &Parts<'_>) -> Value {
     match value {
         Value::String(text) => {
@@ -134,7 +134,7 @@ fn filled(value: &Value, parts: &Parts<'_>) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::run::scenario::Scenario;
+    use crate::run::scenario_file;
 
     const SCENARIO: &str = r#"
 purpose = "p"
@@ -161,8 +161,8 @@ messages = 1
 "#;
 
     #[test]
-    fn the_scenario_lies_over_the_routes_and_they_over_the_base() {
-        let scenario = Scenario::read(SCENARIO).expect("it is well written");
+    fn the_scenario_overrides_routes_and_base() {
+        let scenario = scenario_file::read(SCENARIO).expect("it is valid");
         let address = |port: u16| SocketAddr::from(([127, 0, 0, 1], port));
         let places = [vec![address(1)], vec![address(2), address(3)]];
         let overlay: Table = "delivery.enabled = false".parse().expect("a table");

@@ -1,8 +1,8 @@
-//! A run under way: server, sinks, sources and the steps between them, in the order of time.
+//! A run in progress: starts server, sinks and sources and performs the steps in order.
 //!
 //! Owner:    one thread. Each source has a thread of its own, each sink its shards.
-//! Promise:  a server that ends by itself, or cannot be asked, breaks the run at once; it is told,
-//!           and nothing is weighed then.
+//! Promise:  a server that exits by itself or does not answer ends the run with an error and without
+//!           a verdict.
 
 use std::net::SocketAddr;
 use std::net::ToSocketAddrs;
@@ -28,36 +28,36 @@ use crate::run::server::Server;
 use crate::run::server::Usage;
 use crate::run::sinks::Place;
 use crate::source;
-use crate::source::Report;
+use crate::source::Finished;
 
 const LOOK: Duration = Duration::from_millis(20);
-/// How often the server is asked for its queue. It counts all its mail for the answer, so that it is
-/// left alone for `ASKING_SHARE` times as long as it took.
+/// How often the server's audit is read. The audit counts all mail, so that the pause after it is at
+/// least `ASKING_SHARE` times its duration.
 const ASK: Duration = Duration::from_millis(100);
 const ASK_EARLY: Duration = Duration::from_secs(2);
 const ASKING_SHARE: u32 = 20;
 
-/// How long nothing comes from a server that cannot be asked for its queue when all has come.
+/// After this silence, mail through a foreign server counts as complete.
 const QUIET: Duration = Duration::from_secs(2);
 const INTERRUPTED: &str = "interrupted";
 
-/// Why a run ends before its end.
+/// Why a run stops early.
 #[derive(Debug)]
 pub enum Stop {
-    /// What was asked for cannot be done.
+    /// The request cannot be carried out.
     Refused(String),
-    /// Something did what it must not do.
+    /// Something failed during the run.
     Broken(String),
 }
 
 impl Stop {
-    /// On the way, where an interrupt is nobody's fault.
+    /// An error during the run; an interrupt is not a failure.
     fn broken(why: String) -> Stop {
         if why == INTERRUPTED { Stop::Refused(why) } else { Stop::Broken(why) }
     }
 }
 
-/// Whether nobody has asked for an end.
+/// `Err` after a signal.
 fn go_on(signals: &Receiver<Signal>) -> Result<(), String> {
     match signals.try_recv() {
         Ok(Signal::Term | Signal::Int) => Err(INTERRUPTED.to_owned()),
@@ -65,14 +65,14 @@ fn go_on(signals: &Receiver<Signal>) -> Result<(), String> {
     }
 }
 
-/// Who answers.
+/// The server under test.
 pub enum Target {
     Ours(Server),
     Other(SocketAddr),
 }
 
 impl Target {
-    /// The one at this address, which runs already.
+    /// A running server at this address.
     pub fn other(server: &str) -> Result<Target, String> {
         let found = server.to_socket_addrs().map_err(|cause| format!("{server}: {cause}"))?;
         let mut found = found;
@@ -88,25 +88,25 @@ impl Target {
     }
 }
 
-/// Everything that runs.
+/// All parts that run.
 pub struct Drive<'s> {
     scenario: &'s Scenario,
     scale: Scale,
     pub target: Target,
     pub sinks: Vec<Place>,
     signals: &'s Receiver<Signal>,
-    /// The keys of the last start.
+    /// The configuration keys of the last start.
     overlay: Table,
     began: Instant,
-    /// Kills of the server and stops of sinks: what was under way then may come twice.
+    /// Kills of the server and stops of sinks: mail in transit may arrive twice.
     pub cuts: u64,
-    /// Copies in all sinks.
+    /// Copies in all sinks at that time.
     pub came_before_last_cut: u64,
 }
 
-/// What the sources and the crowds found.
+/// The results of sources, idle sessions and server.
 pub struct Ended {
-    pub reports: Vec<Report>,
+    pub reports: Vec<Finished>,
     pub crowds: Vec<CrowdEnd>,
     pub audit: Option<Audit>,
     pub usage: Usage,
@@ -119,7 +119,7 @@ pub struct CrowdEnd {
     pub memory_kb_per_session: f64,
 }
 
-type Sending = JoinHandle<Result<Report, String>>;
+type Sending = JoinHandle<Result<Finished, String>>;
 
 impl<'s> Drive<'s> {
     pub fn new(
@@ -142,7 +142,7 @@ impl<'s> Drive<'s> {
         }
     }
 
-    /// From the first connection until all mail is somewhere.
+    /// From the first connection until every message has reached its final state.
     pub fn run(&mut self, live: Live) -> Result<Ended, Stop> {
         self.start_server().map_err(Stop::Refused)?;
         let mut crowds = Vec::new();
@@ -163,7 +163,7 @@ impl<'s> Drive<'s> {
             }
         }
         reports.extend(self.join(&mut sources)?);
-        let accepted = reports.iter().map(Report::accepted).sum();
+        let accepted = reports.iter().map(Finished::accepted).sum();
         let audit = self.await_end(accepted)?;
         let took = self.began.elapsed();
         let usage = match &self.target {
@@ -194,7 +194,7 @@ impl<'s> Drive<'s> {
         server.start(&text, &|| go_on(self.signals))
     }
 
-    /// Its sessions, how many they are, and by how many KB the server has grown.
+    /// Opens idle sessions; returns them, their number, and the growth of the server's memory in KB.
     fn open_crowd(&self, sessions: u64) -> Result<(Crowd, u64, f64), String> {
         let memory = || match &self.target {
             Target::Ours(server) => server.usage().memory_kb as f64,
@@ -216,13 +216,13 @@ impl<'s> Drive<'s> {
         }))
     }
 
-    /// What became of those that have not been joined before.
-    fn join(&mut self, sources: &mut Vec<Sending>) -> Result<Vec<Report>, Stop> {
+    /// Waits for the sources that have not been joined before.
+    fn join(&mut self, sources: &mut Vec<Sending>) -> Result<Vec<Finished>, Stop> {
         self.await_that(|_| Ok(sources.iter().all(JoinHandle::is_finished)))?;
         let ended = sources.drain(..).map(|source| match source.join() {
-            // What it was asked for has been checked before: this happened on the way.
+            // The options were checked before, so that this is a failure during the run.
             Ok(report) => report.map_err(Stop::Broken),
-            Err(_) => Err(Stop::Broken("a source died of a panic, told above".to_owned())),
+            Err(_) => Err(Stop::Broken("a source panicked, see above".to_owned())),
         });
         ended.collect()
     }
@@ -254,7 +254,7 @@ impl<'s> Drive<'s> {
                 return self.await_that(|drive| match drive.sinks[*sink].copies() {
                     copies if copies >= count => Ok(true),
                     copies if Instant::now() >= end => Err(Stop::Broken(format!(
-                        "{copies} of {count} messages came to `{}` before the deadline",
+                        "{copies} of {count} messages arrived at `{}` before the deadline",
                         drive.sinks[*sink].part.name
                     ))),
                     _ => Ok(false),
@@ -262,22 +262,22 @@ impl<'s> Drive<'s> {
             }
             (Action::AwaitEmptyQueue, Some(_)) => {
                 let queued = self.await_empty_queue(None)?.queued;
-                let left = |count| Err(format!("{count} recipients wait at the deadline"));
+                let left = |count| Err(format!("{count} recipients are queued at the deadline"));
                 if queued == 0 { Ok(()) } else { left(queued) }
             }
-            // The others are of a server that is ours, or are done elsewhere.
+            // The others need a server of our own, or are handled elsewhere.
             _ => Ok(()),
         };
         done.map_err(Stop::broken)
     }
 
-    /// Until nothing is under way any more, or the deadline is over.
+    /// Waits until no mail is in transit, or for the deadline.
     fn await_end(&mut self, accepted: u64) -> Result<Option<Audit>, Stop> {
         if matches!(self.target, Target::Ours(_)) {
             return self.await_empty_queue(Some(accepted)).map(Some);
         }
         let end = Instant::now() + self.scenario.deadline;
-        // Copies are counted, and one message may have come twice while another has not come yet.
+        // Copies are counted: one message may have arrived twice and another not yet.
         let mut last = (0, Instant::now());
         self.await_that(|drive| {
             let (came, now) = (drive.came(), Instant::now());
@@ -289,8 +289,8 @@ impl<'s> Drive<'s> {
         Ok(None)
     }
 
-    /// What the server says when its queue is empty, or at the deadline. While fewer than `expected`
-    /// have come it is asked less often.
+    /// The server's audit when its queue is empty, or at the deadline. The audit is read less often while
+    /// fewer than `expected` copies have arrived.
     fn await_empty_queue(&mut self, expected: Option<u64>) -> Result<Audit, Stop> {
         let end = Instant::now() + self.scenario.deadline;
         let mut last = None;
@@ -314,12 +314,12 @@ impl<'s> Drive<'s> {
         Ok(last.unwrap_or_default())
     }
 
-    /// Copies in all sinks, bounces too.
+    /// Copies in all sinks, bounces included.
     fn came(&self) -> u64 {
         self.sinks.iter().map(Place::copies).sum()
     }
 
-    /// Looks until it is so, and whether the server still runs.
+    /// Waits until `is_so`, and checks that the server still runs.
     fn await_that(
         &mut self,
         mut is_so: impl FnMut(&mut Drive<'s>) -> Result<bool, Stop>,
@@ -329,7 +329,9 @@ impl<'s> Drive<'s> {
                 && let Some(status) = server.exited()
             {
                 let words = server.last_words();
-                return Err(Stop::Broken(format!("the server ended by itself, {status}: {words}")));
+                return Err(Stop::Broken(format!(
+                    "the server exited unexpectedly, {status}: {words}"
+                )));
             }
             match self.signals.recv_timeout(LOOK) {
                 Ok(Signal::Term | Signal::Int) => {
@@ -356,7 +358,7 @@ fn describe(action: &Action, scenario: &Scenario, scale: Scale) -> String {
         Action::DeleteSpool => "the spool is deleted".to_owned(),
         Action::StopSink(sink) => format!("sink `{}` stops", name(*sink)),
         Action::StartSink(sink, _) => format!("sink `{}` starts", name(*sink)),
-        Action::AwaitSources => "waiting until the sources have ended".to_owned(),
+        Action::AwaitSources => "waiting for the sources to end".to_owned(),
         Action::AwaitArrivals(sink, count) => {
             format!("waiting for {} messages at `{}`", scale.count(*count), name(*sink))
         }

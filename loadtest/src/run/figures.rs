@@ -1,12 +1,4 @@
-//! The figures of a run by name, and what a scenario expects of them.
-//!
-//! ```text
-//! total.NAME         the account: accepted, arrived, bounced, stuck, lost...
-//! server.NAME        what the server says and uses; not of one that is not ours
-//! SOURCE.NAME        counts; SOURCE.STAGE.p99_ms for each stage, and `end_to_end` with a rate
-//! SINK.NAME          counts; SINK.end_to_end.p99_ms
-//! IDLE.NAME          sessions, alive, memory_kb_per_session
-//! ```
+//! The figures of a run by name, and the verdicts on them.
 
 use std::collections::BTreeMap;
 
@@ -15,41 +7,10 @@ use crate::report::QUANTILES;
 use crate::report::Verdict;
 use crate::run::account::Account;
 use crate::run::scenario::Expectation;
-use crate::run::scenario::Scenario;
-use crate::sink::Counts;
-use crate::source::stages;
 
-pub const SERVER: [&str; 9] = [
-    "taken",
-    "delivered",
-    "bounced",
-    "queued",
-    "cpu_ms",
-    "cpu_us_per_message",
-    "memory_mb",
-    "memory_mb_max",
-    "written_bytes_per_message",
-];
-pub const SOURCE: [&str; 14] = [
-    "planned",
-    "accepted",
-    "refused",
-    "unknown",
-    "not_sent",
-    "late",
-    "unconnected",
-    "tls_handshakes",
-    "tls_resumed",
-    "arrived",
-    "bounced",
-    "missing",
-    "seconds",
-    "per_second",
-];
-pub const IDLE: [&str; 3] = ["sessions", "alive", "memory_kb_per_session"];
 pub const END_TO_END: &str = "end_to_end";
 
-/// All that were found.
+/// All figures of a run.
 #[derive(Debug, Default)]
 pub struct Figures(BTreeMap<String, f64>);
 
@@ -72,7 +33,7 @@ impl Figures {
         self.0.get(name).copied()
     }
 
-    /// What became of an expectation. A figure that nobody measured holds nothing.
+    /// Checks an expectation. It fails if a figure was not measured.
     pub fn judge(&self, expectation: &Expectation) -> Verdict {
         let Expectation { figure, of, none_too, equals, at_least, at_most, that } = expectation;
         let found = self.find(figure);
@@ -82,9 +43,9 @@ impl Figures {
             let found = format!("`{}` was not measured", none.map_or("", String::as_str));
             return Verdict { holds: false, that: that.clone(), found };
         };
-        // Any multiple of 0 is 0, which a run in which nothing happened has everywhere.
+        // Any multiple of 0 is 0: a run in which nothing happened must not pass.
         if let (Some(of), true) = (of, base == 0.0 && !none_too) {
-            let found = format!("`{of}` is 0, so that nothing is shown");
+            let found = format!("`{of}` is 0, so that the ratio means nothing");
             return Verdict { holds: false, that: that.clone(), found };
         }
         let bounds = [("equals", equals), ("at least", at_least), ("at most", at_most)];
@@ -107,13 +68,13 @@ impl Figures {
     }
 }
 
-/// What holds for every run, whatever its scenario expects.
+/// The expectations on every run.
 pub fn judge_account(account: &Account, cuts: u64, per_cut: u64) -> Vec<Verdict> {
     let row = |that: &str, found: u64, most: u64| {
-        let bound = if most == 0 { "none may be".to_owned() } else { format!("at most {most}") };
+        let bound = if most == 0 { "expected none".to_owned() } else { format!("at most {most}") };
         Verdict { holds: found <= most, that: that.to_owned(), found: format!("{found}, {bound}") }
     };
-    // So often may a cut repeat what came.
+    // Repetitions that the cuts allow.
     let repeated_max = cuts * per_cut.min(account.accepted);
     let copies_max = if per_cut == 0 { 1 } else { 1 + cuts };
     vec![
@@ -124,13 +85,13 @@ pub fn judge_account(account: &Account, cuts: u64, per_cut: u64) -> Vec<Verdict>
         },
         row("nothing is lost", account.lost, 0),
         row("nothing is stuck", account.stuck, 0),
-        row("nothing comes twice but what a cut may repeat", account.duplicated, repeated_max),
-        row("no message comes more often than cuts may repeat it", account.copies_max, copies_max),
-        row("nothing comes that was not sent", account.alien, 0),
-        row("nothing comes that was refused", account.refused_but_seen, 0),
-        row("every body comes as it was sent", account.corrupted, 0),
-        row("nothing comes of which it was said that it will not", account.bounced_but_seen, 0),
-        row("everything could be counted", account.unrecorded, 0),
+        row("no duplicates except those that a cut allows", account.duplicated, repeated_max),
+        row("no message has more copies than cuts allow", account.copies_max, copies_max),
+        row("nothing arrives that was not sent", account.alien, 0),
+        row("nothing arrives that was refused", account.refused_but_seen, 0),
+        row("no body was changed", account.corrupted, 0),
+        row("nothing arrives that was reported as failed", account.bounced_but_seen, 0),
+        row("everything was recorded", account.unrecorded, 0),
     ]
 }
 
@@ -139,48 +100,6 @@ fn shown(figure: f64) -> String {
         true => format!("{figure:.0}"),
         false => format!("{figure:.3}"),
     }
-}
-
-/// Whether a run of this scenario has this figure.
-pub fn check_name(figure: &str, scenario: &Scenario) -> Result<(), String> {
-    let (of, name) = figure.split_once('.').unwrap_or((figure, ""));
-    let known: Vec<String> = if of == "total" {
-        Account::default().counts().iter().map(|(name, _)| (*name).to_owned()).collect()
-    } else if of == "server" {
-        SERVER.map(str::to_owned).to_vec()
-    } else if let Some(source) = scenario.sources.iter().find(|source| source.name == of) {
-        let stages = stages::NAMES.iter().map(|name| name.replace(' ', "_"));
-        let end_to_end = source.rate.map(|_| END_TO_END.to_owned());
-        SOURCE
-            .map(str::to_owned)
-            .into_iter()
-            .chain(with_quantiles(stages.chain(end_to_end)))
-            .collect()
-    } else if scenario.sink(of).is_some() {
-        let counts = serde_json::to_value(Counts::default()).expect("counts are plain numbers");
-        let counts = counts.as_object().map(|counts| counts.keys().cloned().collect::<Vec<_>>());
-        let stages = with_quantiles(std::iter::once(END_TO_END.to_owned()));
-        counts.unwrap_or_default().into_iter().chain(stages).collect()
-    } else if scenario.idle.iter().any(|idle| idle.name == of) {
-        IDLE.map(str::to_owned).to_vec()
-    } else {
-        return Err(format!(
-            "`{figure}`: there is no `{of}`; a figure begins with total, server, or the name of a \
-             sink or source"
-        ));
-    };
-    match known.iter().any(|one| one == name) {
-        true => Ok(()),
-        false => Err(format!("`{figure}`: `{of}` has no such figure; it has {}", known.join(", "))),
-    }
-}
-
-fn with_quantiles(stages: impl Iterator<Item = String>) -> impl Iterator<Item = String> {
-    let each = |stage: String| {
-        let quantiles = QUANTILES.map(|(name, _)| format!("{stage}.{name}_ms"));
-        quantiles.into_iter().chain(["max_ms", "count"].map(|name| format!("{stage}.{name}")))
-    };
-    stages.flat_map(each)
 }
 
 #[cfg(test)]
@@ -216,37 +135,37 @@ mod tests {
     }
 
     #[test]
-    fn a_multiple_of_nothing_shows_nothing() {
+    fn a_multiple_of_zero_fails() {
         let mut figures = Figures::default();
         figures.set("a", "x", 0.0);
         figures.set("b", "y", 0.0);
         let mut expectation = expectation(Some("b.y"), [Some(1.0), None, None]);
         let verdict = figures.judge(&expectation);
         assert!(!verdict.holds);
-        assert_eq!(verdict.found, "`b.y` is 0, so that nothing is shown");
+        assert_eq!(verdict.found, "`b.y` is 0, so that the ratio means nothing");
         expectation.none_too = true;
         assert!(figures.judge(&expectation).holds);
         figures.set("a", "x", 1.0);
         assert!(!figures.judge(&expectation).holds);
     }
 
-    /// What does not hold of an account, without cuts.
+    /// The failed expectations of an account without cuts.
     fn failed(account: Account) -> Vec<String> {
         let verdicts = judge_account(&account, 0, 0).into_iter();
         verdicts.filter(|verdict| !verdict.holds).map(|verdict| verdict.that).collect()
     }
 
     #[test]
-    fn a_run_without_mail_is_not_well() {
+    fn a_run_without_mail_fails() {
         let well = Account { accepted: 1, arrived: 1, copies_max: 1, ..Account::default() };
         assert_eq!(failed(well), [""; 0]);
         assert_eq!(failed(Account::default()), ["mail was accepted"]);
         let refused = Account { refused_but_seen: 1, ..well };
-        assert_eq!(failed(refused), ["nothing comes that was refused"]);
+        assert_eq!(failed(refused), ["nothing arrives that was refused"]);
     }
 
     #[test]
-    fn a_cut_repeats_each_message_once_at_most() {
+    fn a_cut_repeats_each_message_at_most_once() {
         let holds = |account: &Account, cuts| {
             judge_account(account, cuts, 100).iter().all(|verdict| verdict.holds)
         };
@@ -259,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn duplicates_are_lawful_for_cuts_only() {
+    fn only_cuts_allow_duplicates() {
         let account = Account { accepted: 9, copies_max: 2, duplicated: 3, ..Account::default() };
         let holds = |cuts| judge_account(&account, cuts, 2).iter().all(|verdict| verdict.holds);
         assert_eq!([0, 1, 2].map(holds), [false, false, true]);

@@ -1,9 +1,10 @@
-//! The scenarios that come with the program, and how one is found.
+//! The built-in scenarios, and how to find one.
 
 use std::fs;
 use std::path::Path;
 
 use crate::run::scenario::Scenario;
+use crate::run::scenario_file;
 
 macro_rules! built_in {
     ($($name:literal),* $(,)?) => {
@@ -11,7 +12,7 @@ macro_rules! built_in {
     };
 }
 
-/// By name.
+/// Scenarios by name.
 pub const ALL: &[(&str, &str)] = built_in![
     "accept-durable",
     "relay-one-sink",
@@ -27,27 +28,28 @@ pub const ALL: &[(&str, &str)] = built_in![
     "tls",
 ];
 
-/// The scenario of that name or in that file, and what it is called.
+/// Finds a scenario by name or file, and returns its name too.
 pub fn find(wanted: &str) -> Result<(String, Scenario), String> {
     if let Some((name, text)) = ALL.iter().find(|(name, _)| *name == wanted) {
-        let scenario = Scenario::read(text).map_err(|why| format!("scenario {name}: {why}"))?;
+        let scenario =
+            scenario_file::read(text).map_err(|why| format!("scenario {name}: {why}"))?;
         return Ok(((*name).to_owned(), scenario));
     }
     let path = Path::new(wanted);
     if !wanted.contains('/') && path.extension().is_none() {
         let names: Vec<&str> = ALL.iter().map(|(name, _)| *name).collect();
         return Err(format!(
-            "there is no scenario `{wanted}`; there are {}, and any file by its path",
+            "there is no scenario `{wanted}`; built in are {}; give other files by their path",
             names.join(", ")
         ));
     }
     let text = fs::read_to_string(path).map_err(|cause| format!("{wanted}: {cause}"))?;
-    let scenario = Scenario::read(&text).map_err(|why| format!("{wanted}: {why}"))?;
+    let scenario = scenario_file::read(&text).map_err(|why| format!("{wanted}: {why}"))?;
     let name = path.file_stem().map_or(wanted.into(), |stem| stem.to_string_lossy());
     Ok((name.into_owned(), scenario))
 }
 
-/// A line for each, with its purpose.
+/// One line for each scenario, with its purpose.
 pub fn list() -> Result<String, String> {
     let mut text = String::new();
     for (name, _) in ALL {
@@ -63,8 +65,8 @@ mod tests {
     use ringpost::base::limits::UNSETTLED_MAX;
 
     #[test]
-    fn all_are_well_written() {
-        let list = list().expect("each of them is read");
+    fn all_built_in_scenarios_are_valid() {
+        let list = list().expect("each is valid");
         assert_eq!(list.lines().count(), ALL.len(), "a purpose is one line: {list}");
         for (name, _) in ALL {
             let (_, scenario) = find(name).expect(name);
@@ -72,9 +74,9 @@ mod tests {
         }
     }
 
-    /// The server says how far it may run ahead, and the scenario takes it at its word.
+    /// The scenario uses the bound that the server declares.
     #[test]
-    fn a_kill_may_repeat_what_is_unsettled_and_no_more() {
+    fn a_kill_may_repeat_unsettled_deliveries_only() {
         let (_, scenario) = find("backlog-restart").expect("it is there");
         let partitions = scenario.config["queue"]["partitions"].as_integer();
         let bound = partitions.map(|count| count as usize * UNSETTLED_MAX);
@@ -82,7 +84,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_there_is_told_with_what_is() {
+    fn unknown_scenarios_are_refused_with_the_known_ones() {
         let why = find("relay-two-sinks").expect_err("there is none");
         assert!(why.contains("`relay-two-sinks`") && why.contains("relay-one-sink"), "{why}");
         let why = find("./no-such.toml").expect_err("there is none");

@@ -1,8 +1,8 @@
-//! The server under load: its process over several lives, and what it says of its queue.
+//! The server under test: its process over several lives, and its audit.
 //!
-//! Owner:    the run, on the thread that goes through the steps. Dropped, it kills the process, and
-//!           so does the end of the run's own process (see `tied`): no server is left behind.
-//! Promise:  it listens at one address in all its lives; the first one chooses the port.
+//! Owner:    the run, on the thread that performs the steps. Dropping it kills the process, and so does
+//!           the end of the run's process (`tied`): no server is left behind.
+//! Promise:  it has the same address in all lives; the kernel chooses the port of the first.
 
 use std::env;
 use std::fs;
@@ -15,7 +15,6 @@ use std::net::SocketAddr;
 use std::net::TcpListener;
 use std::path::Path;
 use std::path::PathBuf;
-use std::process;
 use std::process::Child;
 use std::process::Command;
 use std::process::ExitStatus;
@@ -27,59 +26,59 @@ use rustix::process::Pid;
 use rustix::process::Signal;
 use serde_json::Value;
 
-/// Recovery of a large queue takes its time.
+use crate::process;
+
+/// Recovery of a large queue takes time.
 const START_MAX: Duration = Duration::from_secs(300);
-/// A drain has 30 seconds of its own.
+/// The drain alone may take 30 seconds.
 const STOP_MAX: Duration = Duration::from_secs(90);
 const PORT_MAX: Duration = Duration::from_secs(10);
 const LOOK: Duration = Duration::from_millis(10);
-/// Lines of a server's last words.
+/// Lines of output quoted in errors.
 const WORDS: usize = 5;
-/// Of times in `/proc/PID/stat`: USER_HZ is 100 wherever Linux tells it to programs.
-const TICK_MS: u64 = 10;
 
-/// Asked while something is waited for: the error is why that is given up.
+/// Called while waiting; an error ends the wait.
 pub type GoOn<'g> = &'g dyn Fn() -> Result<(), String>;
 
-/// A server that is ours.
+/// A server started by the run.
 pub struct Server {
     program: PathBuf,
     folder: PathBuf,
     child: Option<Child>,
     address: SocketAddr,
-    /// Of lives that are over.
+    /// Usage of earlier lives.
     spent: Usage,
 }
 
-/// What a server has used, up to when it was told to end: its drain and its stop are not in it.
+/// The resources used before the stop; drain and stop are not included.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Usage {
     pub cpu_ms: u64,
     pub memory_kb: u64,
-    /// At most, of all lives.
+    /// The maximum of all lives.
     pub memory_kb_max: u64,
     pub written_bytes: u64,
 }
 
-/// What became of every recipient, as the server has it.
+/// The server's own account of all recipients (`ringpost audit`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Audit {
     pub adds_up: bool,
     pub taken: u64,
     pub delivered: u64,
-    /// Returned, and given up because the time was over.
+    /// Bounced or expired.
     pub bounced: u64,
     pub queued: u64,
 }
 
 impl Server {
-    /// In this folder, which is there and empty. Nothing runs yet.
+    /// A server in this empty folder, not started yet.
     pub fn new(program: PathBuf, folder: PathBuf) -> Server {
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
         Server { program, folder, child: None, address, spent: Usage::default() }
     }
 
-    /// Where it listens; port 0 before its first life.
+    /// Its address; port 0 before the first life.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
@@ -92,9 +91,9 @@ impl Server {
         self.folder.join(name)
     }
 
-    /// Begins a life with this configuration, and returns when mail may be sent.
+    /// Starts it with this configuration, and returns when it is ready.
     pub fn start(&mut self, config: &str, go_on: GoOn) -> Result<(), String> {
-        assert!(self.child.is_none(), "one life at a time");
+        assert!(self.child.is_none(), "it does not run");
         let path = self.file("ringpost.toml");
         fs::write(&path, config).map_err(|cause| format!("{}: {cause}", path.display()))?;
         let log_from = fs::metadata(self.file("ringpost.log")).map_or(0, |log| log.len());
@@ -102,13 +101,12 @@ impl Server {
             let path = self.file(name);
             File::create(&path).map_err(|cause| format!("{}: {cause}", path.display()))
         };
-        let program = fs::canonicalize(&self.program).map_err(|cause| {
-            format!("{}: {cause}; name the server's program by --ringpost", self.program.display())
-        })?;
+        let program = fs::canonicalize(&self.program)
+            .map_err(|cause| format!("{}: {cause}; use --ringpost", self.program.display()))?;
         let own = env::current_exe().map_err(|cause| format!("this program: {cause}"))?;
         self.await_port(go_on)?;
         let mut command = Command::new(own);
-        command.arg("tied").arg("--to").arg(process::id().to_string()).arg("--").arg(program);
+        command.arg("tied").arg("--to").arg(std::process::id().to_string()).arg("--").arg(program);
         command.arg("serve").arg("--config").arg(&path).stdin(Stdio::null());
         command.stdout(open("stdout")?).stderr(open("stderr")?);
         let child = command.spawn().map_err(|cause| format!("starting the server: {cause}"))?;
@@ -116,8 +114,8 @@ impl Server {
         self.await_start(log_from, go_on)
     }
 
-    /// The kernel ends what a killed process had under way in its rings after it is gone, and the
-    /// listener is held until then. One who holds it for longer is told of by the server.
+    /// Waits for the port: the kernel closes the listener of a killed process only after its io_uring
+    /// requests have ended. If the port stays busy, the server reports it.
     fn await_port(&self, go_on: GoOn) -> Result<(), String> {
         let end = Instant::now() + PORT_MAX;
         while TcpListener::bind(self.address).is_err() && Instant::now() < end {
@@ -150,20 +148,20 @@ impl Server {
         }
     }
 
-    /// How it ended, where that was not our doing.
+    /// Its exit status, if it exited by itself.
     pub fn exited(&mut self) -> Option<ExitStatus> {
         self.child.as_mut()?.try_wait().ok().flatten()
     }
 
-    /// The last lines of what it printed, or else of its log.
+    /// The last lines of its output or of its log.
     pub fn last_words(&self) -> String {
         let said = ["stderr", "ringpost.log", "stdout"].map(|name| read_from(&self.file(name), 0));
         let said = said.iter().map(|text| text.trim()).find(|text| !text.is_empty());
-        let lines: Vec<&str> = said.unwrap_or("it said nothing").lines().collect();
+        let lines: Vec<&str> = said.unwrap_or("no output").lines().collect();
         lines[lines.len().saturating_sub(WORDS)..].join("; ")
     }
 
-    /// Ends this life without a word.
+    /// SIGKILL.
     pub fn kill(&mut self) -> Result<(), String> {
         self.spent = self.usage();
         let Some(mut child) = self.child.take() else { return Ok(()) };
@@ -171,7 +169,7 @@ impl Server {
         killed.map(drop).map_err(|cause| format!("killing the server: {cause}"))
     }
 
-    /// Asks it to end, and waits until it has.
+    /// SIGTERM, and waits for the exit.
     pub fn terminate(&mut self, go_on: GoOn) -> Result<(), String> {
         let used = self.usage();
         let Some(child) = &mut self.child else { return Ok(()) };
@@ -190,7 +188,7 @@ impl Server {
             go_on()?;
         }
         self.kill()?;
-        Err(format!("the server did not end within {} s of SIGTERM", STOP_MAX.as_secs()))
+        Err(format!("the server did not exit within {} s after SIGTERM", STOP_MAX.as_secs()))
     }
 
     pub fn delete_spool(&self) -> Result<(), String> {
@@ -198,7 +196,7 @@ impl Server {
         fs::remove_dir_all(&spool).map_err(|cause| format!("{}: {cause}", spool.display()))
     }
 
-    /// Where its mail is.
+    /// Reads its account.
     pub fn audit(&self) -> Result<Audit, String> {
         let mut command = Command::new(&self.program);
         command.arg("audit").arg("--json").arg("--config").arg(self.file("ringpost.toml"));
@@ -208,7 +206,7 @@ impl Server {
             format!("ringpost audit ({}): {}", output.status, words.trim())
         })?;
         let count = |name: &str| {
-            told[name].as_u64().ok_or_else(|| format!("ringpost audit tells no `{name}`: {told}"))
+            told[name].as_u64().ok_or_else(|| format!("ringpost audit has no `{name}`: {told}"))
         };
         Ok(Audit {
             adds_up: told["adds_up"] == true,
@@ -219,40 +217,30 @@ impl Server {
         })
     }
 
-    /// Of all lives up to now.
+    /// The usage of all lives up to now.
     pub fn usage(&self) -> Usage {
         let Some(child) = &self.child else { return self.spent };
-        let read = |name: &str| {
-            fs::read_to_string(format!("/proc/{}/{name}", child.id())).unwrap_or_default()
+        let number = |file: &str, name: &str| {
+            process::field(&format!("/proc/{}/{file}", child.id()), name).unwrap_or(0)
         };
-        let (status, stat, io) = (read("status"), read("stat"), read("io"));
-        let number = |text: &str, name: &str| {
-            let line = text.lines().find(|line| line.starts_with(name));
-            let word = line.and_then(|line| line.split_ascii_whitespace().nth(1));
-            word.and_then(|word| word.parse::<u64>().ok()).unwrap_or(0)
-        };
-        // The program's name, which may have spaces, ends with the last parenthesis.
-        let ticks = stat.rsplit_once(')').map_or(0, |(_, rest)| {
-            let times = rest.split_ascii_whitespace().skip(11).take(2);
-            times.filter_map(|word| word.parse::<u64>().ok()).sum()
-        });
+        let ticks = process::ticks(child.id()).unwrap_or(0);
         Usage {
-            cpu_ms: self.spent.cpu_ms + ticks * TICK_MS,
-            memory_kb: number(&status, "VmRSS:"),
-            memory_kb_max: self.spent.memory_kb_max.max(number(&status, "VmHWM:")),
-            written_bytes: self.spent.written_bytes + number(&io, "write_bytes:"),
+            cpu_ms: self.spent.cpu_ms + ticks * 1000 / process::TICKS_PER_SECOND,
+            memory_kb: number("status", "VmRSS:"),
+            memory_kb_max: self.spent.memory_kb_max.max(number("status", "VmHWM:")),
+            written_bytes: self.spent.written_bytes + number("io", "write_bytes:"),
         }
     }
 }
 
 impl Drop for Server {
     fn drop(&mut self) {
-        // What cannot be killed has ended already.
+        // A process that cannot be killed has ended already.
         let _ = self.kill();
     }
 }
 
-/// What the log says since then; nothing while there is no log.
+/// The log from this offset; empty if there is none.
 fn read_from(path: &Path, offset: u64) -> String {
     let mut bytes = Vec::new();
     let read = File::open(path).and_then(|mut file| {
@@ -265,7 +253,7 @@ fn read_from(path: &Path, offset: u64) -> String {
     }
 }
 
-/// The address of the line `listening`, once there is the line `started`.
+/// The address in the line `listening`, once there is a line `started`.
 fn started_at(log: &str) -> Option<SocketAddr> {
     let is = |line: &&str, event: &str| line.split(' ').nth(2) == Some(event);
     let _started = log.lines().find(|line| is(line, "started"))?;
@@ -278,7 +266,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_log_tells_when_it_has_started() {
+    fn the_log_shows_the_start() {
         let listening = "2026-11-21T15:40:10.311Z info listening address=127.0.0.1:34383 \
                          protocol=smtp tls=starttls\n";
         let started = "2026-11-21T15:40:10.311Z info started version=0.1.0 shards=2\n";
@@ -289,7 +277,7 @@ mod tests {
     }
 
     #[test]
-    fn a_program_that_is_not_there_is_named() {
+    fn a_missing_program_is_named() {
         let folder = tempfile::tempdir().expect("a folder");
         let mut server = Server::new("no/such/program".into(), folder.path().to_owned());
         let why = server.start("", &|| Ok(())).expect_err("there is none");

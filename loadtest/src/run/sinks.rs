@@ -1,13 +1,13 @@
 //! The sinks of a run, each over several lives at the same addresses.
 //!
-//! Promise:  what came in one life counts with the others. A sink that is down refuses connections
-//!           and keeps its ports, but for the moment in which it goes down or comes back.
+//! Promise:  mail of all lives counts. A sink that is down refuses connections and keeps its ports,
+//!           except for the instant at which it stops or starts.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
-use serde_json::Value;
 use socket2::Domain;
 use socket2::Socket;
 use socket2::Type;
@@ -15,34 +15,35 @@ use socket2::Type;
 use crate::ledger::Ledger;
 use crate::report::Hdr;
 use crate::report::Live;
+use crate::report::by_name;
 use crate::run::scenario::SinkPart;
-use crate::run::scenario::read_behaviour;
+use crate::run::scenario_file::read_behaviour;
 use crate::sink::Counts;
 use crate::sink::Settings;
 use crate::sink::Sink;
 use crate::sink::Taken;
 
-/// One of them.
+/// One sink.
 pub struct Place {
     pub part: SinkPart,
     pub addresses: Vec<SocketAddr>,
     running: Option<Sink>,
-    /// Its ports while it is down: bound, and listened to by nobody.
+    /// Its ports while it is down: bound, without a listener.
     held: Vec<OwnedFd>,
-    /// Of earlier lives.
+    /// Results of earlier lives.
     taken: Vec<Taken>,
 }
 
-/// What a sink has in the end.
+/// The result of a sink.
 pub struct Harvest {
     pub part: SinkPart,
-    pub counts: serde_json::Map<String, Value>,
+    pub counts: BTreeMap<String, u64>,
     pub ledger: Ledger,
     pub end_to_end: Option<Hdr>,
 }
 
 impl Place {
-    /// At its own places, or at these.
+    /// Starts at its own addresses, or at these.
     pub fn start(part: &SinkPart, at: Option<&[String]>) -> Result<Place, String> {
         let at = at.unwrap_or(&part.at);
         let named = |why: String| format!("sink `{}`: {why}", part.name);
@@ -70,7 +71,7 @@ impl Place {
         Ok(())
     }
 
-    /// Takes its ports.
+    /// Binds its ports.
     fn hold(&mut self) -> Result<(), String> {
         for address in &mut self.addresses {
             let bound = Socket::new(Domain::for_address(*address), Type::STREAM, None);
@@ -86,7 +87,7 @@ impl Place {
         Ok(())
     }
 
-    /// Begins another life, as the one before unless another behaviour is given.
+    /// Starts again, with the same behaviour unless another is given.
     pub fn resume(&mut self, behaviour: Option<&str>) -> Result<(), String> {
         self.held.clear();
         let at: Vec<String> = self.addresses.iter().map(SocketAddr::to_string).collect();
@@ -96,7 +97,7 @@ impl Place {
         run.map_err(|why| format!("sink `{}`: {why}", self.part.name))
     }
 
-    /// Ends this life with all its connections.
+    /// Stops with all connections.
     pub fn stop(&mut self) -> Result<(), String> {
         let named = |why: String| format!("sink `{}`: {why}", self.part.name);
         if let Some(sink) = self.running.take() {
@@ -105,32 +106,30 @@ impl Place {
         Ok(())
     }
 
-    /// Stops it and keeps its ports.
+    /// Stops and keeps the ports.
     pub fn suspend(&mut self) -> Result<(), String> {
         self.stop()?;
         self.hold()
     }
 
-    /// Copies that came so far.
+    /// Copies received so far.
     pub fn copies(&self) -> u64 {
         let now = self.running.as_ref().map_or(Counts::default(), Sink::counts);
         self.taken.iter().map(|taken| taken.counts.copies).sum::<u64>() + now.copies
     }
 
-    /// Stops it for good.
+    /// Stops and returns the result.
     pub fn harvest(mut self) -> Result<Harvest, String> {
         self.stop()?;
         let mut harvest = Harvest {
             part: self.part,
-            counts: serde_json::Map::new(),
+            counts: BTreeMap::new(),
             ledger: Ledger::default(),
             end_to_end: None,
         };
         for taken in self.taken {
-            let counts = serde_json::to_value(taken.counts).expect("counts are plain numbers");
-            for (name, count) in counts.as_object().into_iter().flatten() {
-                let sum = harvest.counts.entry(name.clone()).or_insert(0.into());
-                *sum = (sum.as_u64().unwrap_or(0) + count.as_u64().unwrap_or(0)).into();
+            for (name, count) in by_name(&taken.counts) {
+                *harvest.counts.entry(name).or_insert(0) += count;
             }
             match (&mut harvest.end_to_end, taken.end_to_end()) {
                 (_, None) => {}

@@ -1,9 +1,11 @@
-//! Behaviour files, good and bad.
+//! Tests of behaviour files, valid and invalid.
 
 use super::*;
+use crate::random::Random;
+use crate::sink::behaviour::Action;
 
 #[test]
-fn the_nearest_entry_is_found() {
+fn the_most_specific_entry_wins() {
     let text = r#"
 [default]
 delay = [{ at = "connect", ms = 5 }]
@@ -16,7 +18,7 @@ connections_max = 1
 match = ["*.b.a.test"]
 reply = [{ at = "rcpt", rate = 1.0, text = "550-5.1.1 one\n550 5.1.1 two" }]
 "#;
-    let all = Behaviours::read(text).expect("it is well");
+    let all = read(text).expect("the file is valid");
     let rows: [(&[u8], usize); 6] = [
         (b"a.test", 1),
         (b"x.a.test", 1),
@@ -29,9 +31,9 @@ reply = [{ at = "rcpt", rate = 1.0, text = "550-5.1.1 one\n550 5.1.1 two" }]
         assert_eq!(all.find(domain), Some(place), "{}", String::from_utf8_lossy(domain));
     }
     let mut random = Random::new(1);
-    let fortune = all.get(2).fortune(Moment::Rcpt, &mut random);
-    assert_eq!(fortune, Fortune::Reply(b"550-5.1.1 one\r\n550 5.1.1 two\r\n"));
-    assert_eq!(all.get(2).fortune(Moment::End, &mut random), Fortune::Well);
+    let fortune = all.get(2).action(Moment::Rcpt, &mut random);
+    assert_eq!(fortune, Action::Reply(b"550-5.1.1 one\r\n550 5.1.1 two\r\n"));
+    assert_eq!(all.get(2).action(Moment::End, &mut random), Action::Proceed);
     assert!(all.get(1).try_connect() && !all.get(1).try_connect());
     all.get(1).disconnect();
     assert!(all.get(1).try_connect());
@@ -50,7 +52,7 @@ reply = [
 ]
 drop = [{ at = "rcpt", rate = 0.5 }]
 "#;
-    let all = Behaviours::read(text).expect("it is well");
+    let all = read(text).expect("the file is valid");
     let (own, mut random) = (all.get(0), Random::new(3));
     let mut delays: Vec<Duration> =
         (0..10_000).map(|_| own.delay(Moment::End, &mut random)).collect();
@@ -63,14 +65,14 @@ drop = [{ at = "rcpt", rate = 0.5 }]
     }
     let mut counts = [0; 3];
     for _ in 0..10_000 {
-        counts[match own.fortune(Moment::End, &mut random) {
-            Fortune::Well => 0,
-            Fortune::Reply(text) => 1 + usize::from(text.starts_with(b"554")),
-            Fortune::Drop => unreachable!("nothing is dropped there"),
+        counts[match own.action(Moment::End, &mut random) {
+            Action::Proceed => 0,
+            Action::Reply(text) => 1 + usize::from(text.starts_with(b"554")),
+            Action::Drop => unreachable!("nothing is dropped there"),
         }] += 1;
     }
     assert!((900..1_100).contains(&counts[1]) && (1_850..2_150).contains(&counts[2]), "{counts:?}");
-    let dropped = (0..10_000).filter(|_| own.fortune(Moment::Rcpt, &mut random) == Fortune::Drop);
+    let dropped = (0..10_000).filter(|_| own.action(Moment::Rcpt, &mut random) == Action::Drop);
     assert!((4_800..5_200).contains(&dropped.count()));
 }
 
@@ -101,21 +103,21 @@ fn faults_name_their_line() {
         (
             "reply = [{ at = \"end\", rate = 0.6, text = \"450 a\" }, \
              { at = \"end\", rate = 0.6, text = \"450 a\" }]",
-            "together",
+            "more than 1",
         ),
     ];
     let more: Vec<(String, &str)> =
         of_domain.iter().map(|(text, told)| (format!("{domain}{text}\n"), *told)).collect();
     let more = more.iter().map(|(text, told)| (&**text, "line 3:", *told));
     for (text, line, told) in rows.into_iter().chain(more) {
-        let why = Behaviours::read(text).expect_err(text);
+        let why = read(text).expect_err(text);
         assert!(why.starts_with(line) && why.contains(told), "{text}{why}");
     }
 }
 
 #[test]
-fn the_file_that_is_shipped_is_well() {
-    let all = Behaviours::read(include_str!("../../behaviours/providers.toml"));
+fn the_shipped_file_is_valid() {
+    let all = read(include_str!("../../behaviours/providers.toml"));
     let all = all.unwrap_or_else(|why| panic!("{why}"));
     for domain in ["gmail.test", "outlook.test", "yahoo.test", "gone.test", "slow.test"] {
         assert!(all.find(domain.as_bytes()).is_some(), "{domain}");

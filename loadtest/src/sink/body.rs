@@ -1,12 +1,11 @@
-//! What is looked at in a message: where it ends, the id in its header, whether the body is the one
-//! that was sent with this id, and of reports what they are about.
+//! Reads a message as it arrives: the id in its header, the checksum of its body, and of a delivery
+//! status notification the message and the recipients that it reports.
 //!
-//! Cost:     one search for the end of the header, one for the id in it, and after DATA one for
-//!           CRLF.CRLF and one for dots, all by the vector instructions of `memchr`; a CRC-32 of
-//!           bodies whose id tells one. Nothing is copied unless a header comes in several parts.
-//! Bounds:   of a header `HEADER_BYTES_MAX`, of a report `REPORT_BYTES_MAX` are kept. What is behind
-//!           them is not read. Of a longer header an id counts, but no body is weighed; without
-//!           one such a message is nameless, and so is a longer report.
+//! Cost:     one search for the end of the header and one for the id, vectorised by `memchr`; a CRC-32
+//!           of bodies whose id has a checksum. Nothing is copied unless a header comes in several parts.
+//! Bounds:   `HEADER_BYTES_MAX` of a header and `REPORT_BYTES_MAX` of a report are kept; the rest is
+//!           not read. In a longer header an id counts, but the body is not checked. A message
+//!           without an id and a report that is longer count as nameless.
 
 use std::time::Duration;
 
@@ -20,60 +19,15 @@ use crate::ledger::Ledger;
 use crate::ledger::RunIndex;
 use crate::ledger::hash_of;
 use crate::ledger::sum::BodySum;
+use crate::sink::dot::Line;
 use crate::sink::notice;
 
-const END: &[u8; 5] = b"\r\n.\r\n";
 const HEADER_END: &[u8] = b"\r\n\r\n";
 const HEADER_BYTES_MAX: usize = 64 << 10;
-/// Some 50,000 recipients may be in it.
+/// Room for about 50,000 recipients.
 const REPORT_BYTES_MAX: usize = 8 << 20;
 
-/// Finds the end of a body of DATA. Only CRLF.CRLF ends one, wherever the input is split.
-#[derive(Debug)]
-pub struct DotEnd {
-    finder: Finder<'static>,
-    /// Bytes of `END` that the input so far ends with.
-    matched: usize,
-}
-
-impl DotEnd {
-    pub fn new() -> DotEnd {
-        DotEnd { finder: Finder::new(END), matched: 2 }
-    }
-
-    /// At the start of a body: the CRLF of DATA counts as that of a line before.
-    pub fn begin(&mut self) {
-        self.matched = 2;
-    }
-
-    /// How many bytes of `input` the body took with its end; none when all of it was body.
-    pub fn find(&mut self, input: &[u8]) -> Option<usize> {
-        let mut at = 0;
-        while self.matched > 0 && at < input.len() {
-            self.step(input[at]);
-            at += 1;
-            if self.matched == END.len() {
-                return Some(at);
-            }
-        }
-        if let Some(found) = self.finder.find(&input[at..]) {
-            return Some(at + found + END.len());
-        }
-        for byte in &input[at.max(input.len().saturating_sub(END.len() - 1))..] {
-            self.step(*byte);
-        }
-        None
-    }
-
-    fn step(&mut self, byte: u8) {
-        self.matched = match byte == END[self.matched] {
-            true => self.matched + 1,
-            false => usize::from(byte == b'\r'),
-        };
-    }
-}
-
-/// The id of a message, as the ledger keeps it.
+/// The id of a message in the ledger's terms.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Known {
     pub run: Option<RunIndex>,
@@ -82,7 +36,7 @@ pub struct Known {
 }
 
 impl Known {
-    /// How long ago it began, at this UNIX time.
+    /// Its age at this UNIX time.
     pub fn age(&self, now_us: u64) -> Option<Duration> {
         self.begun_us.map(|begun_us| Duration::from_micros(now_us.saturating_sub(begun_us)))
     }
@@ -92,39 +46,39 @@ impl Known {
     }
 }
 
-/// What a message is to the ledger.
+/// What the ledger records of a message.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Subject {
     Message(Known, Arrival),
-    /// It tells of another: to which recipients that has failed.
+    /// A notification about this message, with the recipients that failed.
     Report(Known, Vec<u64>),
     Nameless,
 }
 
-/// Whether dots at the beginning of lines are to be taken out.
+/// Whether the body has stuffed dots.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Form {
     Data,
     Chunks,
 }
 
-/// Reads a message, as it comes.
+/// Reads a message piece by piece.
 #[derive(Debug)]
 pub struct Scan {
     finder: Finder<'static>,
     header_end: Finder<'static>,
-    /// A header that came in part, or a report.
+    /// A partial header, or a report.
     held: Vec<u8>,
     form: Form,
     part: Part,
     known: Option<Known>,
 }
 
-/// What is to come next, and what is done with it.
+/// The part of the message that comes next.
 #[derive(Debug)]
 enum Part {
     Header,
-    /// A body whose sum is told.
+    /// A body with a checksum in the id.
     Summed(Summed),
     Report,
     Ignored,
@@ -156,7 +110,7 @@ impl Scan {
         self.known = None;
     }
 
-    /// A piece of it; of the end of DATA nothing from the dot on that comes in one piece with it.
+    /// Takes a piece, without the final dot of DATA if that is in the same piece.
     pub fn feed(&mut self, piece: &[u8], ledger: &mut Ledger) {
         match &mut self.part {
             Part::Header => self.feed_header(piece, ledger),
@@ -176,7 +130,7 @@ impl Scan {
             self.read(&piece[..end], ledger);
             return self.feed(&piece[end + HEADER_END.len()..], ledger);
         }
-        // The end may have begun in what came before.
+        // The end of the header may begin in the piece before.
         let before = self.held.len();
         let from = before.saturating_sub(HEADER_END.len() - 1);
         let room = HEADER_BYTES_MAX - before;
@@ -191,12 +145,12 @@ impl Scan {
         self.held = held;
         match end {
             Some(end) => self.feed(&piece[end + HEADER_END.len() - before..], ledger),
-            // Nobody knows where the body begins.
+            // The begin of the body is unknown.
             None => self.part = Part::Ignored,
         }
     }
 
-    /// What it was, at its end.
+    /// Ends the message and returns the result.
     pub fn end(&mut self, ledger: &mut Ledger) -> Subject {
         let held = std::mem::take(&mut self.held);
         if matches!(self.part, Part::Header) {
@@ -209,7 +163,7 @@ impl Scan {
             (Part::Report, None) => read_report(&held, ledger),
             (_, None) => Subject::Nameless,
         };
-        // One long header, or a report, is no reason to keep so much for every connection.
+        // Do not keep the memory of one long header or report for the life of the connection.
         self.held = if held.capacity() > HEADER_BYTES_MAX { Vec::new() } else { held };
         self.held.clear();
         subject
@@ -221,7 +175,7 @@ impl Scan {
         while let Some(found) = self.finder.find(&header[from..]) {
             let at = from + found;
             from = at + ledger::HEADER.len();
-            // Elsewhere it is part of another field.
+            // Elsewhere the name is part of another field.
             if at > 0 && header[at - 1] != b'\n' {
                 continue;
             }
@@ -271,90 +225,10 @@ impl Summed {
     }
 }
 
-/// Where in a line the input of DATA has come to.
-///
-/// RFC 5321 s4.5.2: a dot at the beginning of a line is taken out. The dot that ends the body is one
-/// too, and what stands behind it, CR and LF, is no part of the body: a CR there is held back until it
-/// is known what follows.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Line {
-    Start,
-    Inside,
-    /// Behind a CR.
-    Cr,
-    /// Behind a dot that was taken out.
-    Dot,
-    /// Behind such a dot and a CR, which is held back.
-    DotCr,
-}
-
-impl Line {
-    /// Adds a piece without its stuffed dots, and answers where it ends.
-    fn add(mut self, piece: &[u8], sum: &mut BodySum) -> Line {
-        let mut rest = piece;
-        if self == Line::DotCr && !rest.is_empty() {
-            sum.add(b"\r");
-            self = Line::Cr;
-        }
-        if self == Line::Cr && rest.first() == Some(&b'\n') {
-            sum.add(b"\n");
-            (self, rest) = (Line::Start, &rest[1..]);
-        }
-        if self == Line::Start && rest.first() == Some(&b'.') {
-            (self, rest) = (Line::Dot, &rest[1..]);
-        }
-        let mut from = 0;
-        for at in memchr::memchr_iter(b'.', rest) {
-            if rest[from..at].ends_with(b"\r\n") {
-                sum.add(&rest[from..at]);
-                from = at + 1;
-                self = Line::Dot;
-            }
-        }
-        let last = &rest[from..];
-        match last {
-            [] => self,
-            b"\r" if self == Line::Dot => Line::DotCr,
-            _ => {
-                sum.add(last);
-                match last {
-                    [.., b'\r', b'\n'] => Line::Start,
-                    [.., b'\r'] => Line::Cr,
-                    _ => Line::Inside,
-                }
-            }
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn only_a_dot_between_line_ends_ends_a_body_wherever_it_is_cut() {
-        let rows: [(&[u8], Option<usize>); 8] = [
-            (b".\r\nQUIT", Some(3)),
-            (b"a\r\n.\r\nb", Some(6)),
-            (b"a\r\n..\r\n\r\n.\r\n", Some(12)),
-            (b"a\n.\r\n\r\n.\r\n", Some(10)),
-            (b"a\r\n.\n.\r\n", None),
-            (b"\r\n.\r\r\n.\r\n", Some(9)),
-            (b"\r\r\n.\r\n", Some(6)),
-            (b".", None),
-        ];
-        for (body, expected) in rows {
-            for cut in 0..=body.len() {
-                let mut end = DotEnd::new();
-                let (one, two) = body.split_at(cut);
-                let found = end.find(one).or_else(|| end.find(two).map(|more| cut + more));
-                assert_eq!(found, expected, "{} at {cut}", String::from_utf8_lossy(body));
-            }
-            let mut end = DotEnd::new();
-            let bytes = body.iter().position(|byte| end.find(&[*byte]).is_some());
-            assert_eq!(bytes.map(|at| at + 1), expected, "{}", String::from_utf8_lossy(body));
-        }
-    }
+    use crate::sink::dot::DotEnd;
 
     fn subject(message: &[u8], cut: usize, form: Form) -> Subject {
         let mut ledger = Ledger::default();
@@ -410,7 +284,7 @@ mod tests {
     }
 
     #[test]
-    fn a_body_is_whole_wherever_it_is_cut_and_a_changed_one_is_not() {
+    fn changed_bodies_are_detected_wherever_the_input_is_cut() {
         let bodies = [
             "",
             "\r\n",

@@ -1,8 +1,7 @@
-//! What a sink measures of its clients and of itself.
+//! The latencies that a sink measures.
 //!
-//! A command counts from when we last said something until it was here: that is the way to the client
-//! and back, and what the client did meanwhile. Commands that come together all count from the same
-//! moment.
+//! A command counts from our last output to its arrival: one round trip plus the client's own time.
+//! Pipelined commands all count from the same output.
 
 use std::cell::Cell;
 use std::cell::RefCell;
@@ -11,51 +10,34 @@ use std::time::Instant;
 
 use crate::report::Collector;
 use crate::report::Stages;
+use crate::report::marks;
 
-/// In the order of a session; `Mark` is the place of each.
-pub const NAMES: &[&str] = &[
-    "TLS handshake",
-    "until EHLO",
-    "until MAIL",
-    "until RCPT",
-    "until DATA",
-    "body",
-    "MAIL to dot",
-    "answer",
-    "until QUIT",
-    "session",
-    "end to end",
-    "begin to report",
-];
-
-/// See `NAMES`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Mark {
-    Tls,
-    Ehlo,
-    Mail,
-    Rcpt,
+marks! {
+    Tls = "TLS handshake",
+    Ehlo = "until EHLO",
+    Mail = "until MAIL",
+    Rcpt = "until RCPT",
     /// Also BDAT.
-    Data,
-    /// From our 354, or from BDAT, until all of it was here.
-    Body,
-    /// Both of one message.
-    Message,
-    /// From when commands were here until they were answered, with all that was to be waited for.
-    Answer,
-    Quit,
+    Data = "until DATA",
+    /// From our 354, or from BDAT, to the end of the body.
+    Body = "body",
+    /// From MAIL to the end of the body.
+    Message = "MAIL to dot",
+    /// From the arrival of commands to the last reply, with configured delays.
+    Answer = "answer",
+    Quit = "until QUIT",
     /// From the connection to its end.
-    Session,
-    /// From the begin of a message, where its id tells that, until it was here; for each recipient.
-    EndToEnd,
-    /// From the begin of a message until it was here that it could not be delivered, or not yet.
-    Report,
+    Session = "session",
+    /// From the begin of a message, if its id has it, to its arrival; for each recipient.
+    EndToEnd = "end to end",
+    /// From the begin of a message to the arrival of a notification about it.
+    Report = "begin to report",
 }
 
-/// What the sessions of a shard measure together.
+/// Measured by all sessions of a shard.
 pub struct Marks {
     collector: RefCell<Option<Collector>>,
-    /// Of this shard: when the first connection came, and the last message was here.
+    /// The first connection and the last message of this shard.
     first: Cell<Option<Instant>>,
     last: Cell<Option<Instant>>,
 }
@@ -86,7 +68,7 @@ impl Marks {
         }
     }
 
-    /// A message was accepted; this is what its second is told to have had.
+    /// An accepted message; `took` counts for its second.
     pub fn finish(&self, took: Duration, now: Instant) {
         self.last.set(Some(now));
         if let Some(collector) = &mut *self.collector.borrow_mut() {
@@ -94,14 +76,14 @@ impl Marks {
         }
     }
 
-    /// To be called a few times a second.
+    /// Call this a few times a second.
     pub fn turn(&self) {
         if let Some(collector) = &mut *self.collector.borrow_mut() {
             collector.turn(Instant::now());
         }
     }
 
-    /// What was measured. Sessions that did not end in time measure in vain.
+    /// Ends the measurement; sessions that are still open record nothing more.
     pub fn end(&self) -> Measured {
         let collector = self.collector.borrow_mut().take();
         let stages = collector.map(|mut own| own.take(Instant::now())).unwrap_or_default();
@@ -114,26 +96,5 @@ impl Measured {
         self.stages.add(other.stages);
         self.first = self.first.into_iter().chain(other.first).min();
         self.last = self.last.max(other.last);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn each_mark_has_its_name() {
-        let rows = [
-            (Mark::Tls, "TLS handshake"),
-            (Mark::Body, "body"),
-            (Mark::Answer, "answer"),
-            (Mark::Session, "session"),
-            (Mark::EndToEnd, "end to end"),
-            (Mark::Report, "begin to report"),
-        ];
-        for (mark, name) in rows {
-            assert_eq!(NAMES[mark as usize], name);
-        }
-        assert_eq!(NAMES.len(), Mark::Report as usize + 1);
     }
 }

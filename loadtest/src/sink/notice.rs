@@ -1,26 +1,24 @@
-//! Reports of messages that were not delivered (RFC 3464), which come back to their senders: the id
-//! of the message they are about, and the recipients that have failed.
+//! Delivery status notifications (RFC 3464): the id of the message and the recipients that failed.
 //!
-//! Form:     the fields of `message/delivery-status`, and behind them the header that is returned.
-//!           Both are read by their lines, wherever their parts begin, for all that is looked for
-//!           stands at the beginning of a line and in clear.
+//! Form:     the fields of `message/delivery-status`, followed by the returned header. Both are read
+//!           line by line without MIME parsing: every field starts a line and is not encoded.
 
 use crate::ledger;
 use crate::ledger::Id;
 
-/// Stands in the header of a report.
+/// Identifies a report by its header.
 pub const CONTENT_TYPE: &[u8] = b"multipart/report";
 
-/// What a report tells.
+/// The content of a report.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Notice<'r> {
-    /// Of the message that it is about.
+    /// The id of the reported message.
     pub id: Id<'r>,
-    /// To whom it will not be delivered. None in a report of a delay, or of a delivery.
+    /// Recipients that failed; empty in a report of a delay or of a delivery.
     pub failed: Vec<&'r [u8]>,
 }
 
-/// Reads the body of a report; dots may be stuffed. None where no id is returned with it.
+/// Reads the body of a report; dots may be stuffed. `None`: no id is returned with it.
 pub fn read(body: &[u8]) -> Option<Notice<'_>> {
     let mut failed = Vec::new();
     let mut group = Group::default();
@@ -63,7 +61,7 @@ fn is_same(one: &[u8], other: &[u8]) -> bool {
     one.eq_ignore_ascii_case(other)
 }
 
-/// `rfc822; someone@where.test`, where some write `<` and `>`.
+/// `rfc822; someone@where.test`; some servers add `<` and `>`.
 fn address(value: &[u8]) -> &[u8] {
     let at = memchr::memchr(b';', value).map_or(0, |at| at + 1);
     let address = value[at..].trim_ascii();
@@ -84,7 +82,7 @@ mod tests {
     }
 
     #[test]
-    fn who_failed_is_read_and_nobody_else() {
+    fn only_failed_recipients_are_read() {
         let head = "--b\nContent-Type: message/delivery-status\n\nReporting-MTA: dns; x\n\n";
         let one = "Final-Recipient: rfc822; one@c.test\nAction: failed\nStatus: 5.1.1\n";
         let two = "final-recipient: RFC822;<two@c.test>\nACTION: Failed (expired)\n";

@@ -1,7 +1,6 @@
-//! Where to listen: words become addresses.
+//! Addresses to listen on.
 //!
-//! Bounds:   `PLACES_MAX` addresses in all. More are refused with a sentence, for each is a socket
-//!           and a task on every shard.
+//! Bounds:   `PLACES_MAX` addresses; more are an error, since each is a socket and a task per shard.
 
 use std::net::IpAddr;
 use std::net::Ipv4Addr;
@@ -12,7 +11,7 @@ use std::net::ToSocketAddrs;
 /// Addresses of one sink.
 pub const PLACES_MAX: usize = 16_384;
 
-/// Which addresses a name may give.
+/// The address family to use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Family {
     Any,
@@ -30,7 +29,7 @@ impl Family {
     }
 }
 
-/// All addresses of `words`: `[inet:][HOST[/BITS]]:PORT[-PORT]`, each once.
+/// The addresses of `[inet:][HOST[/BITS]]:PORT[-PORT]`, without repetition.
 pub fn read(words: &[String], family: Family) -> Result<Vec<SocketAddr>, String> {
     let mut all = Vec::new();
     for word in words {
@@ -51,7 +50,7 @@ pub fn read(words: &[String], family: Family) -> Result<Vec<SocketAddr>, String>
 
 fn read_one(word: &str, family: Family, all: &mut Vec<SocketAddr>) -> Result<(), String> {
     if word.starts_with("unix:") {
-        return Err("Unix sockets are not listened on; give an address and a port".to_owned());
+        return Err("Unix sockets are not supported; give an address and a port".to_owned());
     }
     let place = word.strip_prefix("inet:").unwrap_or(word);
     let (host, ports) = place.rsplit_once(':').ok_or("a port is missing, as in 127.0.0.1:2525")?;
@@ -59,11 +58,11 @@ fn read_one(word: &str, family: Family, all: &mut Vec<SocketAddr>) -> Result<(),
     let hosts = read_hosts(host, family)?;
     let hosts: Vec<IpAddr> = hosts.into_iter().filter(|host| family.has(*host)).collect();
     if hosts.is_empty() {
-        return Err("it has no address of that family".to_owned());
+        return Err("the host has no address of this family".to_owned());
     }
     let count = hosts.len() * (usize::from(last - first) + 1);
     if all.len() + count > PLACES_MAX {
-        return Err(format!("that is more than {PLACES_MAX} addresses; start several sinks"));
+        return Err(format!("more than {PLACES_MAX} addresses; start several sinks"));
     }
     for host in hosts {
         all.extend((first..=last).map(|port| SocketAddr::new(host, port)));
@@ -72,11 +71,11 @@ fn read_one(word: &str, family: Family, all: &mut Vec<SocketAddr>) -> Result<(),
 }
 
 fn read_ports(text: &str) -> Result<(u16, u16), String> {
-    let read = |text: &str| text.parse().map_err(|_| format!("`{text}` is no port"));
+    let read = |text: &str| text.parse().map_err(|_| format!("`{text}` is not a port"));
     let (first, last) = text.split_once('-').unwrap_or((text, text));
     let (first, last) = (read(first)?, read(last)?);
     if last < first {
-        return Err("the second port is before the first".to_owned());
+        return Err("the port range is reversed".to_owned());
     }
     Ok((first, last))
 }
@@ -84,14 +83,14 @@ fn read_ports(text: &str) -> Result<(u16, u16), String> {
 fn read_hosts(host: &str, family: Family) -> Result<Vec<IpAddr>, String> {
     let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
     if bare.is_empty() {
-        // One socket for each family, as smtp-sink has it.
+        // One socket per family, as in smtp-sink.
         return Ok(match family {
             Family::V6 => vec![Ipv6Addr::UNSPECIFIED.into()],
             _ => vec![Ipv4Addr::UNSPECIFIED.into(), Ipv6Addr::UNSPECIFIED.into()],
         });
     }
     if let Some((network, bits)) = bare.split_once('/') {
-        let network = network.parse().map_err(|_| format!("`{network}` is no address"))?;
+        let network = network.parse().map_err(|_| format!("`{network}` is not an address"))?;
         return read_network(network, bits);
     }
     if let Ok(address) = bare.parse() {
@@ -101,13 +100,13 @@ fn read_hosts(host: &str, family: Family) -> Result<Vec<IpAddr>, String> {
     Ok(found.map(|found| found.ip()).collect())
 }
 
-/// Every address of a network, its first and last too: on a loopback each may be listened on.
+/// All addresses of a network, with the first and the last: on loopback all can be used.
 fn read_network(network: IpAddr, bits: &str) -> Result<Vec<IpAddr>, String> {
     let width = if network.is_ipv4() { 32 } else { 128 };
-    let bits: u32 = bits.parse().map_err(|_| format!("`{bits}` is no length of a network"))?;
-    let free = u32::checked_sub(width, bits).ok_or("that network is longer than an address")?;
+    let bits: u32 = bits.parse().map_err(|_| format!("`{bits}` is not a prefix length"))?;
+    let free = u32::checked_sub(width, bits).ok_or("the prefix is longer than an address")?;
     let count = 1_usize.checked_shl(free).filter(|count| free < 32 && *count <= PLACES_MAX);
-    let count = count.ok_or_else(|| format!("that is more than {PLACES_MAX} addresses"))?;
+    let count = count.ok_or_else(|| format!("more than {PLACES_MAX} addresses"))?;
     let hosts = 0..count as u128;
     Ok(match network {
         IpAddr::V4(first) => {
@@ -152,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_place_is_told() {
+    fn invalid_addresses_are_refused() {
         for bad in [
             "unix:/a",
             "127.0.0.1",

@@ -1,9 +1,9 @@
-//! One connection: it reads, has the dialogue think, and writes.
+//! One connection: reads input, passes it to the dialogue, writes the replies.
 //!
-//! Cost:     what a client sends together is taken by one read and answered by one write. Between
-//!           messages, and while it waits for a delay, a connection holds no chunk.
-//! Waits:    each read and each write has `-t` seconds. Delays are slept in short pieces: a sink that
-//!           is stopped says at once what was held back, for it may be about a copy in the ledger.
+//! Cost:     one read and one write for a batch of pipelined commands. Between messages and during
+//!           delays a connection holds no chunk.
+//! Waits:    `-t` seconds for each read and each write. A sink that stops ends delays at once and
+//!           writes the replies, since they may be for a copy in the ledger.
 
 use std::rc::Rc;
 use std::time::Duration;
@@ -24,12 +24,12 @@ use crate::sink::dialogue::Then;
 use crate::sink::marks::Mark;
 use crate::sink::state::State;
 
-/// The longest piece of a sleep.
+/// Sleeps are cut into pieces of this length, to notice the end of the run.
 const NAP: Duration = Duration::from_millis(50);
-/// How often a tarpit says something.
+/// How often a tarpit writes a few bytes.
 const DRIP_EVERY: Duration = Duration::from_millis(100);
 
-/// The connection is over; why is of no interest to a sink.
+/// The connection has ended; the sink does not need the reason.
 struct Over;
 
 impl From<SocketFault> for Over {
@@ -43,15 +43,14 @@ pub async fn serve(state: Rc<State>, stream: Stream) {
     let Ok(peer) = stream.peer() else { return };
     let dialogue = Dialogue::new(Rc::clone(&state), peer);
     let mut session = Session { state, channel: Channel::plain(stream), dialogue, out: Vec::new() };
-    // Both ends are the end of it.
+    // `Ok` and `Err` both mean that the connection has ended.
     let _ = session.run().await;
 }
 
-/// What was read and is not yet heard.
+/// Input that has not been processed.
 enum Input {
     Chunk(Chunk),
-    /// Behind a command for which we wait. A chunk that is held through a delay is one that others wait
-    /// for, and so one delay would be felt by all.
+    /// The rest after a delayed command, copied, so that no chunk is held during the delay.
     Own(Vec<u8>),
 }
 
@@ -63,7 +62,7 @@ impl Input {
         }
     }
 
-    /// What stands behind there, without a chunk.
+    /// The rest after `at`, without a chunk.
     fn behind(self, at: usize, pool: &ChunkPool) -> Input {
         let rest = self.bytes()[at..].to_vec();
         self.give_back(pool);
@@ -93,7 +92,7 @@ impl Session {
         self.carry_out(step, 0).await?;
         self.flush().await?;
         loop {
-            // The end of the sink cuts it short, before it does so to what is written.
+            // A sink that stops interrupts idle reads first, and writes later.
             self.channel.stream().deadline().set_idle_in(self.state.settings.timeout);
             let chunk = match self.channel.read(&self.state.pool, None).await {
                 Ok(chunk) => chunk,
@@ -119,7 +118,7 @@ impl Session {
                 let is_tls = matches!(step.then, Then::StartTls);
                 self.carry_out(step, mark).await?;
                 if is_tls {
-                    // RFC 3207 s4.2: what came in the clear behind the command is not looked at.
+                    // RFC 3207 s4.2: input that followed STARTTLS in the clear is discarded.
                     break;
                 }
             }
@@ -134,7 +133,7 @@ impl Session {
         }
     }
 
-    /// The end for our reasons.
+    /// Ends the connection from our side.
     async fn leave(&mut self) -> Result<(), Over> {
         if self.state.shared.is_stopping() {
             self.out.extend_from_slice(CLOSING);
@@ -142,7 +141,7 @@ impl Session {
         self.close().await
     }
 
-    /// Replies from `mark` on belong to the step; those before it have waited for nothing.
+    /// Replies from `mark` on belong to the step; earlier ones are not delayed.
     async fn carry_out(&mut self, step: Step, mark: usize) -> Result<(), Over> {
         if !step.delay.is_zero() {
             let held = self.out.split_off(mark);
@@ -156,18 +155,7 @@ impl Session {
         }
         match step.then {
             Then::Go => Ok(()),
-            Then::Hold(pause) => {
-                self.flush().await?;
-                self.sleep(pause).await
-            }
             Then::Close => {
-                self.close().await?;
-                Err(Over)
-            }
-            Then::CloseAfter(pause, last) => {
-                self.flush().await?;
-                self.sleep(pause).await?;
-                self.out.extend_from_slice(last);
                 self.close().await?;
                 Err(Over)
             }
@@ -202,7 +190,7 @@ impl Session {
         Ok(self.channel.close().await?)
     }
 
-    /// Writes what there is to say, slowly to whom a tarpit is for.
+    /// Writes the replies, slowly if the tarpit is on.
     async fn flush(&mut self) -> Result<(), Over> {
         if self.out.is_empty() {
             return Ok(());
@@ -217,7 +205,7 @@ impl Session {
         let bytes = ((f64::from(per_second) / drips) as usize).max(1);
         let pause = Duration::from_secs_f64(bytes as f64 / f64::from(per_second));
         for drip in slow.chunks(bytes) {
-            // When the sink is stopped the rest is said at once.
+            // A sink that stops writes the rest at once.
             let _ = self.sleep(pause).await;
             self.write(drip.to_vec()).await?;
         }

@@ -1,9 +1,7 @@
-//! Messages from files, made fit to be sent: a folder of `.eml` files, or one file.
+//! Messages from files: a folder of `.eml` files, or one file.
 //!
-//! Promise:  every line ends with CRLF and has at most 998 bytes (RFC 5322 s2.1.1), whatever the
-//!           file held: a header line is folded where it has a space, others are cut, and never
-//!           within a character of UTF-8.
-//! Bounds:   `FOLDER_BYTES_MAX`, for all files are held in memory. Full: an error, before the run.
+//! Promise:  every line ends with CRLF. Nothing else is changed; long lines stay long.
+//! Bounds:   all files are held in memory, `FOLDER_BYTES_MAX` in all. Full: an error before the run.
 
 use std::fs;
 use std::path::Path;
@@ -13,18 +11,15 @@ use memchr::memmem;
 
 use crate::ledger::sum::BodySum;
 
-const LINE_BYTES_MAX: usize = 998;
 const FOLDER_BYTES_MAX: u64 = 1 << 30;
 
-/// A message as it is sent.
+/// A message with CRLF line ends.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Text {
     pub bytes: Box<[u8]>,
-    /// Bytes beyond ASCII are in it: `BODY=8BITMIME` where that is offered.
+    /// It has bytes beyond ASCII and needs `BODY=8BITMIME`.
     pub is_8bit: bool,
-    /// Lines that were too long.
-    pub broken: usize,
-    /// Of its body.
+    /// The checksum of its body.
     pub sum: u32,
 }
 
@@ -34,28 +29,27 @@ impl Text {
         Ok(Text::new(&bytes))
     }
 
-    /// CR, LF and CRLF end a line, and so does the end.
+    /// CR, LF and CRLF end a line, and so does the end of the text.
     pub fn new(text: &[u8]) -> Text {
         let text = without_mbox_line(text);
         let mut out = Vec::with_capacity(text.len() + text.len() / 32 + 2);
-        let (mut broken, mut in_head, mut rest) = (0, true, text);
+        let mut rest = text;
         while !rest.is_empty() {
             let end = rest.iter().position(|byte| matches!(byte, b'\r' | b'\n'));
             let line = &rest[..end.unwrap_or(rest.len())];
             let behind = &rest[line.len()..];
             let end = if behind.starts_with(b"\r\n") { 2 } else { behind.len().min(1) };
             rest = &behind[end..];
-            in_head &= !line.is_empty();
-            broken += usize::from(line.len() > LINE_BYTES_MAX);
-            push_line(line, in_head, &mut out);
+            out.extend_from_slice(line);
+            out.extend_from_slice(b"\r\n");
         }
         let is_8bit = !out.is_ascii();
         let sum = BodySum::of(body_of(&out));
-        Text { bytes: out.into(), is_8bit, broken, sum }
+        Text { bytes: out.into(), is_8bit, sum }
     }
 }
 
-/// What stands behind the header, of which there may be no line.
+/// The part after the header, which may be empty.
 fn body_of(text: &[u8]) -> &[u8] {
     if let Some(body) = text.strip_prefix(b"\r\n") {
         return body;
@@ -63,7 +57,7 @@ fn body_of(text: &[u8]) -> &[u8] {
     memmem::find(text, b"\r\n\r\n").map_or(b"", |end| &text[end + 4..])
 }
 
-/// What some programs put before a message that they save.
+/// Without the `From ` line of mbox files.
 fn without_mbox_line(text: &[u8]) -> &[u8] {
     match text.starts_with(b"From ") {
         true => {
@@ -74,34 +68,7 @@ fn without_mbox_line(text: &[u8]) -> &[u8] {
     }
 }
 
-fn push_line(mut line: &[u8], in_head: bool, out: &mut Vec<u8>) {
-    while line.len() > LINE_BYTES_MAX {
-        let cut = cut_of(line, in_head);
-        out.extend_from_slice(&line[..cut]);
-        out.extend_from_slice(b"\r\n");
-        line = &line[cut..];
-        // What follows must be seen to be of the same field.
-        if in_head && !line.starts_with(b" ") && !line.starts_with(b"\t") {
-            out.push(b' ');
-        }
-    }
-    out.extend_from_slice(line);
-    out.extend_from_slice(b"\r\n");
-}
-
-/// Where a line that is too long is cut.
-fn cut_of(line: &[u8], in_head: bool) -> usize {
-    // Room for the space that may have been put before it.
-    let most = LINE_BYTES_MAX - usize::from(in_head);
-    let is_fold =
-        |at: &usize| matches!(line[*at], b' ' | b'\t') && !line[..*at].trim_ascii().is_empty();
-    let space = in_head.then(|| (1..=most).rev().find(is_fold)).flatten();
-    // A character of UTF-8 has at most three more bytes.
-    let is_start = |at: &usize| line[*at] & 0b1100_0000 != 0b1000_0000;
-    space.unwrap_or_else(|| (most - 3..=most).rev().find(is_start).unwrap_or(most))
-}
-
-/// All `.eml` files of a folder, by their names.
+/// All `.eml` files of a folder, ordered by name.
 pub fn read_folder(folder: &Path) -> Result<Vec<Text>, String> {
     let told = |cause: std::io::Error| format!("{}: {cause}", folder.display());
     let mut paths: Vec<PathBuf> = Vec::new();
@@ -115,14 +82,11 @@ pub fn read_folder(folder: &Path) -> Result<Vec<Text>, String> {
         }
     }
     if paths.is_empty() {
-        return Err(format!("{}: no .eml file is in this folder", folder.display()));
+        return Err(format!("{}: there is no .eml file in this folder", folder.display()));
     }
     if bytes > FOLDER_BYTES_MAX {
         let folder = folder.display();
-        return Err(format!(
-            "{folder}: its files have {bytes} bytes in all, and 1 GiB is the most: \
-                            take some of them away"
-        ));
+        return Err(format!("{folder}: its files have {bytes} bytes; the maximum is 1 GiB"));
     }
     paths.sort();
     paths.iter().map(|path| Text::read(path)).collect()
@@ -160,28 +124,6 @@ mod tests {
         ] {
             assert_eq!(Text::new(text.as_bytes()).sum, BodySum::of(body.as_bytes()), "{text:?}");
         }
-    }
-
-    #[test]
-    fn long_lines_are_broken_and_nothing_is_lost() {
-        let words = "word ".repeat(500);
-        let text = format!(
-            "Subject: {words}\nX-Long: {}\n\n{}\n{}",
-            "y".repeat(2500),
-            "z".repeat(1997),
-            "\u{20ac}".repeat(700)
-        );
-        let whole = Text::new(text.as_bytes());
-        assert!(whole.is_8bit);
-        assert_eq!(whole.broken, 4);
-        let out = sent(&text);
-        assert!(out.lines().all(|line| line.len() <= LINE_BYTES_MAX));
-        let (head, body) = out.split_once("\r\n\r\n").expect("there is a body");
-        let unfolded = head.replace("\r\n ", " ");
-        assert!(unfolded.starts_with(&format!("Subject: {}", words.trim_end())), "{unfolded}");
-        assert!(head.lines().all(|line| line.starts_with(' ') || line.contains(':')), "{head}");
-        let joined = body.replace("\r\n", "");
-        assert_eq!(joined, format!("{}{}", "z".repeat(1997), "\u{20ac}".repeat(700)));
     }
 
     #[test]

@@ -1,7 +1,7 @@
-//! What became of each message of a run, a byte each.
+//! The fate of each message of a run, one byte each.
 //!
-//! Owner:    all sessions write, each the messages it has taken.
-//! Bounds:   `MESSAGES_MAX`, in chunks that are made when they are first written to.
+//! Owner:    each session writes the messages that it has sent.
+//! Bounds:   `MESSAGES_MAX`, in chunks that are allocated on first use.
 
 use std::sync::OnceLock;
 use std::sync::atomic::AtomicU8;
@@ -12,7 +12,7 @@ use crate::source::schedule::MESSAGES_MAX;
 
 const CHUNK: u64 = 1 << 16;
 
-/// The fates of a run that goes on.
+/// The fates of a running run.
 pub struct Fates(Box<[OnceLock<Box<[AtomicU8]>>]>);
 
 impl Default for Fates {
@@ -28,7 +28,7 @@ impl Fates {
         chunk[(number % CHUNK) as usize].store(fate as u8, Ordering::Relaxed);
     }
 
-    /// Of the first so many messages.
+    /// The fates of the first `messages` messages.
     pub fn take(&self, messages: u64) -> Vec<u8> {
         let mut all = Vec::with_capacity(messages as usize);
         for chunk in &self.0[..messages.div_ceil(CHUNK) as usize] {

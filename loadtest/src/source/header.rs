@@ -1,12 +1,12 @@
-//! Header lines of `--header`: `Name: value`, with %n for the number of the message, %r for its
-//! first recipient, and %% for a percent sign.
+//! Header lines of `--header`: `Name: value`; %n is the number of the message, %r its first recipient,
+//! %% a percent sign.
 
 use std::io::Write;
 
-/// A line has 998 bytes at most, and a recipient may be put in.
+/// The maximum of a line is 998 bytes, with room for a recipient.
 const TEXT_BYTES_MAX: usize = 600;
 
-/// A line whose values are put in for each message.
+/// A line with placeholders.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HeaderLine(Vec<Part>);
 
@@ -21,7 +21,7 @@ impl HeaderLine {
     pub fn parse(text: &str) -> Result<HeaderLine, String> {
         let name = text.split_once(':').map(|(name, _)| name).unwrap_or_default();
         if name.is_empty() || !name.bytes().all(|byte| byte.is_ascii_graphic()) {
-            return Err(format!("`{text}` is no header line: write 'Name: value'"));
+            return Err(format!("`{text}` is not a header line; write 'Name: value'"));
         }
         if text.contains(['\r', '\n', '\0']) || text.len() > TEXT_BYTES_MAX {
             return Err(format!("a header line is one line of at most {TEXT_BYTES_MAX} bytes"));
@@ -37,7 +37,7 @@ impl HeaderLine {
                         plain.push('%');
                         continue;
                     }
-                    _ => return Err(format!("`{text}`: behind % stands n, r or %")),
+                    _ => return Err(format!("`{text}`: % must be followed by n, r or %")),
                 },
                 _ => {
                     plain.push(one);
@@ -55,7 +55,7 @@ impl HeaderLine {
         self.0.iter().all(|part| !matches!(part, Part::Text(text) if !text.is_ascii()))
     }
 
-    /// With its line end.
+    /// Appends the line with its CRLF.
     pub fn push(&self, number: u64, recipient: &str, out: &mut Vec<u8>) {
         for part in &self.0 {
             match part {
@@ -73,7 +73,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn values_are_put_in() {
+    fn placeholders_are_replaced() {
         for (text, expected) in [
             ("X-Campaign: spring", "X-Campaign: spring\r\n"),
             ("X: %n of 100%%, %r%r", "X: 7 of 100%, a@b.testa@b.test\r\n"),
@@ -88,7 +88,7 @@ mod tests {
     }
 
     #[test]
-    fn nonsense_is_told() {
+    fn invalid_lines_are_refused() {
         let long = format!("X: {}", "y".repeat(TEXT_BYTES_MAX));
         for bad in ["", "X", ": y", "X Y: z", "X: a\nB: c", "X: %", "X: %d", "\u{e9}: x", &long] {
             assert!(HeaderLine::parse(bad).is_err(), "{bad}");

@@ -1,4 +1,4 @@
-//! Where the server is.
+//! The address of the server.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -10,7 +10,7 @@ use ringpost::rt;
 use ringpost::rt::IoFault;
 use ringpost::rt::Stream;
 
-/// What is connected to.
+/// An address to connect to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Place {
     Ip(SocketAddr),
@@ -27,12 +27,11 @@ impl fmt::Display for Place {
 }
 
 impl Place {
-    /// `host`, `host:port`, either with `inet:` before it, or `unix:path`. Of the host's addresses
-    /// the first that is wanted.
+    /// `[inet:]host[:port]` or `unix:path`. Uses the first address of the host that is wanted.
     pub fn find(server: &str, is_wanted: impl Fn(&SocketAddr) -> bool) -> Result<Place, String> {
         if let Some(path) = server.strip_prefix("unix:") {
             return match path {
-                "" => Err(format!("{server}: a path must follow")),
+                "" => Err(format!("{server}: the path is missing")),
                 _ => Ok(Place::Unix(path.into())),
             };
         }
@@ -45,26 +44,18 @@ impl Place {
         found
             .find(is_wanted)
             .map(Place::Ip)
-            .ok_or_else(|| format!("{server}: it has no address of that family"))
+            .ok_or_else(|| format!("{server}: the host has no address of this family"))
     }
 
-    /// `buffers`: of the kernel, in bytes.
-    pub async fn connect(
-        &self,
-        buffers: Option<usize>,
-        limit: Duration,
-    ) -> Result<Stream, IoFault> {
-        match (self, buffers) {
-            (Place::Ip(address), None) => rt::connect(*address, None, limit).await,
-            (Place::Ip(address), Some(bytes)) => {
-                rt::connect_with_buffers(*address, bytes, limit).await
-            }
-            (Place::Unix(path), _) => rt::connect_unix(path, limit).await,
+    pub async fn connect(&self, limit: Duration) -> Result<Stream, IoFault> {
+        match self {
+            Place::Ip(address) => rt::connect(*address, None, limit).await,
+            Place::Unix(path) => rt::connect_unix(path, limit).await,
         }
     }
 }
 
-/// The name or address of a server, for TLS. A Unix socket is on this machine.
+/// The name of a server for TLS; `localhost` for a Unix socket.
 pub fn host_of(server: &str) -> &str {
     match server.starts_with("unix:") {
         true => "localhost",
@@ -72,7 +63,7 @@ pub fn host_of(server: &str) -> &str {
     }
 }
 
-/// Host, without brackets, and port, if there is one.
+/// Host without brackets, and the port if given.
 fn split(server: &str) -> (&str, Option<&str>) {
     let place = server.strip_prefix("inet:").unwrap_or(server);
     let (host, port) = match place.rsplit_once(':') {
@@ -87,7 +78,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn servers_are_written_as_ever() {
+    fn addresses_are_parsed() {
         for (text, expected, host) in [
             ("127.0.0.1", "127.0.0.1:25", "127.0.0.1"),
             ("inet:127.0.0.1:2525", "127.0.0.1:2525", "127.0.0.1"),

@@ -1,9 +1,9 @@
-//! Which message is next, and when it is to begin.
+//! Which message is next, and when it is due.
 //!
 //! Owner:    all sessions of all shards take their messages here.
-//! Promise:  each number is given once. What was to begin before the end of the run is sent, or
-//!           counted as late: `overdue` of them are still sent when the time is over.
-//! Locks:    one, for random arrivals only, for each is a step from the one before.
+//! Promise:  each number is given once. A message due before the end of the run is sent or counted as
+//!           late: at the end, `OVERDUE` overdue messages are still sent.
+//! Locks:    one, for random arrivals only, since each depends on the one before.
 
 use std::sync::Mutex;
 use std::sync::OnceLock;
@@ -12,77 +12,76 @@ use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use crate::source::random::Die;
-use crate::source::random::Random;
+use crate::random::Purpose;
+use crate::random::Random;
 use crate::source::shape::Shape;
 
-/// Numbers that are given, at most; there is a byte of memory for each. Full: the run ends.
+/// Maximum number of messages; each costs one byte. Full: the run ends.
 pub const MESSAGES_MAX: u64 = 1 << 32;
 
-/// A message that is to be sent.
+/// Overdue messages that are still sent at the end of the run.
+const OVERDUE: u64 = 1000;
+
+/// A message to send.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Turn {
     pub number: u64,
-    /// Since the run began; `None` for at once.
+    /// Since the begin of the run; `None`: now.
     pub begin: Option<Duration>,
-    /// The stretch of the shape that it is of.
+    /// Its stretch of the shape.
     pub step: usize,
 }
 
-/// What was to be sent.
+/// All messages that were due.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Planned {
     pub messages: u64,
-    /// Of these, those that were overdue when the time was over, and were not sent any more; of
-    /// each stretch of the shape.
+    /// Messages of each stretch that were overdue at the end and not sent.
     pub late: Vec<u64>,
 }
 
 /// All messages of a run.
 pub struct Schedule {
     shape: Option<Shape>,
-    /// When the time is over.
+    /// The end of the run.
     end: Option<Duration>,
     messages: u64,
     is_counted: bool,
-    overdue: u64,
     next: AtomicU64,
-    /// Set when the time is over: numbers from here on are not sent.
+    /// Set at the end of the run: later numbers are not sent.
     cut: OnceLock<u64>,
-    /// Of a Poisson process of rate 1: the number of the next arrival, and where it is.
+    /// A Poisson process of rate 1: number and position of the next arrival.
     arrivals: Option<Mutex<(u64, f64)>>,
     random: Random,
 }
 
 impl Schedule {
-    /// `messages`: the count of -m, if it is the one that ends the run.
+    /// `messages`: the count of -m, if a count ends the run.
     pub fn new(
         shape: Option<Shape>,
         duration: Option<Duration>,
         messages: Option<u64>,
-        overdue: u64,
         random: Option<Random>,
     ) -> Schedule {
         let whole = shape.as_ref().map(Shape::seconds).filter(|seconds| seconds.is_finite());
         let whole = whole.map(Duration::from_secs_f64);
         let end = [duration, whole].into_iter().flatten().min();
-        let source = random.unwrap_or(Random::new(0));
+        let is_random = random.is_some();
         let mut schedule = Schedule {
             end,
             messages: messages.unwrap_or(MESSAGES_MAX).min(MESSAGES_MAX),
             is_counted: messages.is_some(),
-            overdue,
             next: AtomicU64::new(0),
             cut: OnceLock::new(),
             arrivals: None,
-            random: source,
+            random: random.unwrap_or(Random::new(0)),
             shape,
         };
-        match (random, schedule.position_of_end()) {
-            (Some(_), _) if schedule.shape.is_some() => {
+        match (is_random, schedule.position_of_end()) {
+            (true, _) if schedule.shape.is_some() => {
                 schedule.arrivals = Some(Mutex::new((0, schedule.gap(0))));
             }
-            // A message that falls on the end is none any more, whatever was rounded.
+            // A message due exactly at the end is not sent, in spite of rounding.
             (_, Some(count)) => {
                 schedule.messages = schedule.messages.min((count - 1e-6).ceil().max(0.0) as u64);
                 schedule.is_counted = true;
@@ -100,33 +99,33 @@ impl Schedule {
         self.end
     }
 
-    /// When a message is to begin, where that follows from its number alone.
+    /// When a message is due, if that follows from its number alone.
     pub fn begin_of(&self, number: u64) -> Option<Duration> {
         let shape = self.shape.as_ref().filter(|_| self.arrivals.is_none())?;
         Some(Duration::from_secs_f64(shape.at(number as f64).1))
     }
 
-    /// The next message, asked for when so much time is over.
+    /// The next message, at this time of the run.
     pub fn next(&self, elapsed: Duration) -> Option<Turn> {
         let is_over = self.end.is_some_and(|end| elapsed >= end);
         if self.shape.is_none() {
             return if is_over { None } else { self.draw() };
         }
         if is_over {
-            self.cut.get_or_init(|| self.drawn().saturating_add(self.overdue));
+            self.cut.get_or_init(|| self.drawn().saturating_add(OVERDUE));
         }
         if self.cut.get().is_some_and(|cut| self.drawn() >= *cut) {
             return None;
         }
         let turn = self.draw()?;
-        // Another session may have drawn in between; what is drawn then is counted as late.
+        // Another session may have taken a message in between; this one is then late.
         match self.cut.get().is_some_and(|cut| turn.number >= *cut) {
             true => None,
             false => Some(turn),
         }
     }
 
-    /// To be asked when all is over: it draws what is left.
+    /// Call this at the end of the run: it takes the remaining messages.
     pub fn planned(&self) -> Planned {
         let stretches = self.shape.as_ref().map_or(1, |shape| shape.stretches().len());
         let mut late = vec![0; stretches];
@@ -134,7 +133,7 @@ impl Schedule {
             if self.arrivals.is_none() {
                 self.count_late(*cut, &mut late);
             } else {
-                // Sessions may have drawn beyond the cut and given nothing.
+                // Sessions may have taken numbers beyond the cut without sending them.
                 for number in *cut..self.drawn() {
                     late[self.step_of(number)] += 1;
                 }
@@ -147,7 +146,7 @@ impl Schedule {
         Planned { messages, late }
     }
 
-    /// All from `cut` on, without a look at each: stretches follow each other.
+    /// Counts the messages from `cut` on by stretch with a binary search.
     fn count_late(&self, cut: u64, late: &mut [u64]) {
         let mut from = cut;
         for (step, late) in late.iter_mut().enumerate() {
@@ -194,8 +193,7 @@ impl Schedule {
         (number < self.messages).then_some(Turn { number, begin, step })
     }
 
-    /// Of a number that was drawn beyond the cut. Where arrivals are random none is: they are
-    /// drawn under the lock, and the few are told as of the last stretch.
+    /// The stretch of a number beyond the cut; with random arrivals the last stretch.
     fn step_of(&self, number: u64) -> usize {
         match (&self.shape, &self.arrivals) {
             (Some(shape), None) => shape.at(number as f64).0,
@@ -204,21 +202,21 @@ impl Schedule {
         }
     }
 
-    /// How many messages are to have begun when the time is over.
+    /// The number of messages due at the end of the run.
     fn position_of_end(&self) -> Option<f64> {
         Some(self.shape.as_ref()?.count_at(self.end?.as_secs_f64()))
     }
 
-    /// From the arrival before to this one, at a rate of 1.
+    /// The time from the arrival before to this one at rate 1.
     fn gap(&self, number: u64) -> f64 {
-        -(1.0 - self.random.part(Die::Arrival, number)).ln()
+        -(1.0 - self.random.of(Purpose::Arrival, number).fraction()).ln()
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::source::random::chi_square;
+    use crate::random::chi_square;
     use crate::source::shape::ShapeOptions;
 
     fn at_rate(rate: f64) -> Option<Shape> {
@@ -233,59 +231,60 @@ mod tests {
 
     #[test]
     fn a_count_ends_the_run_and_so_does_the_time() {
-        let closed = Schedule::new(None, None, Some(3), 9, None);
+        let closed = Schedule::new(None, None, Some(3), None);
         let numbers: Vec<_> =
             std::iter::from_fn(|| closed.next(NOW)).map(|one| one.number).collect();
         assert_eq!((numbers, closed.planned().messages), (vec![0, 1, 2], 3));
 
-        let timed = Schedule::new(None, seconds(1.0), None, 9, None);
+        let timed = Schedule::new(None, seconds(1.0), None, None);
         assert_eq!(timed.next(NOW), Some(Turn { number: 0, begin: None, step: 0 }));
         assert_eq!(timed.next(Duration::from_secs(1)), None);
         assert_eq!(timed.planned(), Planned { messages: 1, late: vec![0] });
 
-        let open = Schedule::new(at_rate(10.0), seconds(2.0), None, 9, None);
+        let open = Schedule::new(at_rate(10.0), seconds(2.0), None, None);
         let begins: Vec<_> = std::iter::from_fn(|| open.next(NOW)).map(|one| one.begin).collect();
         assert_eq!((begins.len(), begins[19]), (20, seconds(1.9)));
         assert_eq!(open.planned(), Planned { messages: 20, late: vec![0] });
     }
 
     #[test]
-    fn when_the_time_is_over_what_is_overdue_is_sent_to_a_bound_and_counted_beyond() {
+    fn at_the_end_a_bounded_number_of_overdue_messages_is_sent() {
         for random in [None, Some(Random::new(5))] {
-            let schedule = Schedule::new(at_rate(1000.0), seconds(1.0), None, 50, random);
+            let schedule = Schedule::new(at_rate(5000.0), seconds(1.0), None, random.clone());
             for _ in 0..300 {
                 assert!(schedule.next(NOW).is_some());
             }
             let after = std::iter::from_fn(|| schedule.next(Duration::from_secs(1))).count();
             let planned = schedule.planned();
-            assert_eq!((after, planned.late[0]), (50, planned.messages - 350));
-            assert!((850..=1150).contains(&planned.messages), "{planned:?}");
+            assert_eq!((after, planned.late[0]), (1000, planned.messages - 1300));
+            assert!((4600..=5400).contains(&planned.messages), "{planned:?}");
             assert_eq!(schedule.next(NOW), None);
         }
     }
 
     #[test]
-    fn what_is_late_is_of_its_step() {
+    fn late_messages_count_for_their_step() {
         let options = ShapeOptions { steps: None, ..ShapeOptions::default() };
         let steps = crate::source::shape::Steps(vec![
-            crate::source::shape::Stretch { from: 10.0, to: 10.0, seconds: 1.0 },
+            crate::source::shape::Stretch { from: 1010.0, to: 1010.0, seconds: 1.0 },
             crate::source::shape::Stretch { from: 30.0, to: 30.0, seconds: 1.0 },
         ]);
         let options = ShapeOptions { steps: Some(steps), ..options };
-        let schedule = Schedule::new(Shape::new(None, &options, false), None, None, 5, None);
+        let schedule = Schedule::new(Shape::new(None, &options, false), None, None, None);
         assert_eq!(schedule.next(NOW).map(|one| one.step), Some(0));
         let after: Vec<_> = std::iter::from_fn(|| schedule.next(Duration::from_secs(2))).collect();
-        assert_eq!(after.len(), 5);
-        assert_eq!(schedule.planned(), Planned { messages: 40, late: vec![4, 30] });
-        // Nobody looks at each of so many.
-        let many = Schedule::new(at_rate(1e6), seconds(3600.0), None, 0, None);
-        assert_eq!(many.next(Duration::from_secs(3600)), None);
-        assert_eq!(many.planned(), Planned { messages: 3_600_000_000, late: vec![3_600_000_000] });
+        assert_eq!(after.len(), 1000);
+        assert_eq!(schedule.planned(), Planned { messages: 1040, late: vec![9, 30] });
+        // The count must not visit each message.
+        let many = Schedule::new(at_rate(1e6), seconds(3600.0), None, None);
+        let end = Duration::from_secs(3600);
+        assert_eq!(std::iter::from_fn(|| many.next(end)).count(), 1000);
+        assert_eq!(many.planned(), Planned { messages: 3_600_000_000, late: vec![3_599_999_000] });
     }
 
     #[test]
     fn random_arrivals_are_a_poisson_process() {
-        let schedule = Schedule::new(at_rate(100.0), seconds(100.0), None, 0, Some(Random::new(2)));
+        let schedule = Schedule::new(at_rate(100.0), seconds(100.0), None, Some(Random::new(2)));
         let begins: Vec<f64> = std::iter::from_fn(|| schedule.next(NOW))
             .map(|one| one.begin.expect("an open loop").as_secs_f64())
             .collect();

@@ -1,11 +1,10 @@
-//! TLS and logging in, as the relay's own connections do it.
+//! TLS and AUTH, with the code of the server's own outbound connections.
 //!
-//! Owner:    one `Secure` per shard, so that no other takes the lock of its TLS sessions.
-//! Promise:  a password is not told in the clear unless `--auth-in-clear` says so.
+//! Owner:    one `Secure` per shard, so that shards do not share the lock of TLS sessions.
+//! Promise:  a password is not sent in clear text without `--auth-in-clear`.
 //!
-//! Certificates are looked at only with `--tls-verify`: what is loaded is mostly a test server.
+//! Certificates are verified only with `--tls-verify`: test servers mostly have self-signed ones.
 
-use std::env;
 use std::fs;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -23,54 +22,37 @@ use ringpost::wire::smtp::Client;
 use ringpost::wire::smtp::ClientConfig;
 use ringpost::wire::smtp::TlsUse;
 use ringpost::wire::smtp::client_login::Login;
-use ringpost::wire::smtp::client_login::LoginWay;
 
-/// How the connection is secured, and who logs in.
 #[derive(Args, Clone, Debug, Default)]
 pub struct SecureOptions {
-    /// Say STARTTLS; a server that does not offer it is not sent to.
+    /// Use STARTTLS; fail if the server does not offer it.
     #[arg(long, conflicts_with = "tls")]
     pub starttls: bool,
-    /// Begin with TLS, as on port 465.
+    /// Start TLS at once, as on port 465.
     #[arg(long)]
     pub tls: bool,
-    /// Verify the server's certificate. It is not looked at otherwise, for most servers that are
-    /// loaded have one of their own making.
+    /// Verify the server's certificate. Default: accept any certificate.
     #[arg(long)]
     pub tls_verify: bool,
-    /// The authorities that are trusted, as PEM, instead of the system's.
+    /// Trusted CA certificates (PEM) instead of those of the system.
     #[arg(long, value_name = "FILE", requires = "tls_verify")]
     pub tls_roots: Option<PathBuf>,
-    /// The name to ask the server for, and to verify; the host of SERVER if it is left out.
+    /// The name for SNI and verification. Default: the host of SERVER.
     #[arg(long, value_name = "NAME")]
     pub sni: Option<String>,
     /// Make a full handshake for each connection.
     #[arg(long)]
     pub tls_no_resume: bool,
-    /// Log in, by AUTH PLAIN or else LOGIN. Others on this machine can read the command line:
-    /// better use --auth-file or --auth-env.
-    #[arg(long, value_name = "USER:PASSWORD", conflicts_with_all = ["auth_file", "auth_env"])]
+    /// Authenticate with AUTH PLAIN, or LOGIN if PLAIN is not offered. Other users can see the command
+    /// line; --auth-file is safer.
+    #[arg(long, value_name = "USER:PASSWORD", conflicts_with = "auth_file")]
     pub auth: Option<String>,
-    /// Log in with the first line of this file, USER:PASSWORD.
-    #[arg(long, value_name = "FILE", conflicts_with = "auth_env")]
+    /// Authenticate with the first line of this file, USER:PASSWORD.
+    #[arg(long, value_name = "FILE")]
     pub auth_file: Option<PathBuf>,
-    /// Log in with what this environment variable holds, USER:PASSWORD.
-    #[arg(long, value_name = "VARIABLE")]
-    pub auth_env: Option<String>,
-    /// Log in by this alone, plain or login, instead of the first of them that is offered.
-    #[arg(long, value_name = "MECHANISM", value_parser = read_way)]
-    pub auth_mechanism: Option<LoginWay>,
-    /// Tell the password without TLS too.
+    /// Allow sending the password without TLS.
     #[arg(long)]
     pub auth_in_clear: bool,
-}
-
-fn read_way(text: &str) -> Result<LoginWay, String> {
-    match () {
-        () if text.eq_ignore_ascii_case("plain") => Ok(LoginWay::Plain),
-        () if text.eq_ignore_ascii_case("login") => Ok(LoginWay::Login),
-        () => Err(format!("`{text}` is not known here: there are plain and login")),
-    }
 }
 
 impl SecureOptions {
@@ -79,11 +61,7 @@ impl SecureOptions {
     }
 
     fn is_auth(&self) -> bool {
-        self.auth.is_some() || self.auth_file.is_some() || self.auth_env.is_some()
-    }
-
-    pub fn is_plain(&self) -> bool {
-        !self.is_tls() && !self.is_auth()
+        self.auth.is_some() || self.auth_file.is_some()
     }
 
     pub fn check(&self) -> Result<(), String> {
@@ -93,48 +71,41 @@ impl SecureOptions {
             (self.tls_no_resume, "--tls-no-resume"),
         ];
         if let Some((_, flag)) = of_tls.iter().find(|(is_set, _)| *is_set && !self.is_tls()) {
-            return Err(format!("{flag}: without TLS it means nothing; add --starttls or --tls"));
+            return Err(format!("{flag}: needs --starttls or --tls"));
         }
         if self.is_auth() && !self.is_tls() && !self.auth_in_clear {
-            return Err("the password would be told in the clear: add --starttls or --tls, or \
-                        --auth-in-clear if that is wanted"
+            return Err("the password would be sent in clear text: add --starttls, --tls or \
+                        --auth-in-clear"
                 .to_owned());
         }
         if self.auth_in_clear && !self.is_auth() {
-            return Err("--auth-in-clear: nobody is to log in; add --auth-file".to_owned());
-        }
-        if self.auth_mechanism.is_some() && !self.is_auth() {
-            return Err("--auth-mechanism: nobody is to log in; add --auth-file".to_owned());
+            return Err("--auth-in-clear: needs --auth or --auth-file".to_owned());
         }
         Ok(())
     }
 
-    /// Who logs in, read from where it is kept.
+    /// Reads the user name and the password.
     pub fn login(&self) -> Result<Option<Login>, String> {
-        let (text, from) = match (&self.auth, &self.auth_file, &self.auth_env) {
-            (Some(text), _, _) => (text.clone(), "--auth".to_owned()),
-            (_, Some(path), _) => {
+        let (text, from) = match (&self.auth, &self.auth_file) {
+            (Some(text), _) => (text.clone(), "--auth".to_owned()),
+            (_, Some(path)) => {
                 let text = fs::read_to_string(path);
                 let text = text.map_err(|cause| format!("{}: {cause}", path.display()))?;
                 let line = text.lines().next().unwrap_or_default();
                 (line.to_owned(), path.display().to_string())
             }
-            (_, _, Some(name)) => {
-                let text = env::var(name).map_err(|cause| format!("--auth-env {name}: {cause}"))?;
-                (text, name.clone())
-            }
-            (None, None, None) => return Ok(None),
+            (None, None) => return Ok(None),
         };
-        // Not what it is: it may be a password.
+        // The error must not show the text, which may be a password.
         let (user, password) = text
             .split_once(':')
             .filter(|(user, password)| !user.is_empty() && !password.is_empty())
-            .ok_or_else(|| format!("{from}: it is not USER:PASSWORD"))?;
+            .ok_or_else(|| format!("{from}: expected USER:PASSWORD"))?;
         Ok(Some(Login { user: user.into(), password: password.into() }))
     }
 }
 
-/// How the connections of a shard are secured.
+/// TLS and AUTH of the connections of a shard.
 pub struct Secure {
     starts: bool,
     implicit: bool,
@@ -142,15 +113,14 @@ pub struct Secure {
     host: String,
     check: PeerCheck,
     login: Option<Login>,
-    way: Option<LoginWay>,
     in_clear: bool,
 }
 
-/// TLS handshakes that went well.
+/// Successful TLS handshakes.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Handshakes {
     pub made: u64,
-    /// Of these.
+    /// Resumed ones among them.
     pub resumed: u64,
 }
 
@@ -168,8 +138,7 @@ impl Secure {
         let client = options.is_tls().then(|| TlsClient::build(&settings)).transpose();
         let client = client.map_err(|problems| problems.to_string())?;
         if options.tls_verify && client.as_ref().is_some_and(|client| !client.has_roots()) {
-            return Err("--tls-verify: this system has no authorities; name a file of them with \
-                        --tls-roots"
+            return Err("--tls-verify: no trusted CA certificates on this system; use --tls-roots"
                 .to_owned());
         }
         Ok(Secure {
@@ -179,22 +148,17 @@ impl Secure {
             host: options.sni.clone().unwrap_or_else(|| host.to_owned()),
             check: if options.tls_verify { PeerCheck::Name } else { PeerCheck::Any },
             login,
-            way: options.auth_mechanism,
             in_clear: options.auth_in_clear,
         })
     }
 
-    /// What the SMTP client has to know.
+    /// The TLS policy of the SMTP client.
     pub fn tls_use(&self) -> TlsUse {
         if self.starts { TlsUse::Always } else { TlsUse::Never }
     }
 
     pub fn client(&self, config: &Arc<ClientConfig>) -> Client {
         let client = Client::new(Arc::clone(config), self.implicit);
-        let client = match self.way {
-            Some(way) => client.only_by(way),
-            None => client,
-        };
         match &self.login {
             None => client,
             Some(login) if self.in_clear => client.with_login_in_clear(login.clone()),
@@ -202,7 +166,7 @@ impl Secure {
         }
     }
 
-    /// A connection that has just been made, with TLS where it begins with that.
+    /// Wraps a new connection, with TLS if it starts at once.
     pub async fn open(
         &self,
         stream: Stream,
@@ -217,13 +181,13 @@ impl Secure {
         Ok(channel)
     }
 
-    /// Within the deadline that is set.
+    /// Makes a TLS handshake within the current deadline.
     pub async fn shake_hands(
         &self,
         channel: &mut Channel<Stream>,
         pool: &ChunkPool,
     ) -> Result<(), SocketFault> {
-        let client = self.client.as_ref().expect("nobody begins TLS without --tls or --starttls");
+        let client = self.client.as_ref().expect("TLS starts only with --tls or --starttls");
         channel.start_tls_client(client, &self.host, self.check.clone())?;
         channel.handshake(pool, None).await
     }
@@ -259,7 +223,7 @@ mod tests {
     }
 
     #[test]
-    fn no_password_goes_out_in_the_clear_unasked() {
+    fn passwords_are_not_sent_in_clear_text_by_default() {
         for (words, is_good) in [
             ("", true),
             ("--auth a:b", false),
@@ -270,15 +234,13 @@ mod tests {
             ("--tls-verify", false),
             ("--sni x", false),
             ("--tls-no-resume", false),
-            ("--auth a:b --tls --auth-mechanism LOGIN", true),
-            ("--auth-mechanism plain", false),
         ] {
             assert_eq!(options(words).check().is_ok(), is_good, "{words}");
         }
     }
 
     #[test]
-    fn logins_come_from_where_they_are_kept() {
+    fn logins_are_read() {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let path = folder.path().join("login");
         fs::write(&path, "us:se:cret\nmore\n").expect("there is room");
@@ -287,13 +249,7 @@ mod tests {
         assert_eq!(by_file.login(), Ok(Some(expected.clone())));
         assert_eq!(options("--auth us:se:cret").login(), Ok(Some(expected)));
         assert_eq!(options("").login(), Ok(None));
-        for bad in [
-            "--auth us",
-            "--auth :x",
-            "--auth us:",
-            "--auth-file /no/such",
-            "--auth-env RINGPOST_LOAD_NOT_SET",
-        ] {
+        for bad in ["--auth us", "--auth :x", "--auth us:", "--auth-file /no/such"] {
             let told = options(bad).login().expect_err(bad);
             assert!(!told.contains("us:"), "{told}");
         }

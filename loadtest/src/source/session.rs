@@ -1,4 +1,4 @@
-//! One session: connect, send, and again.
+//! One session: connects, sends, and repeats.
 
 use std::cell::Cell;
 use std::cell::RefCell;
@@ -22,31 +22,35 @@ use ringpost::wire::smtp::MailRecipient;
 use ringpost::wire::smtp::Outcome;
 
 use crate::ledger::Fate;
+use crate::random::Purpose;
+use crate::random::Random;
 use crate::report::Collector;
-use crate::source::Found;
-use crate::source::GOODBYE;
-use crate::source::Plan;
-use crate::source::SIGNAL_GOODBYE;
 use crate::source::message::Draft;
 use crate::source::place;
+use crate::source::plan::Found;
+use crate::source::plan::Plan;
 use crate::source::schedule::Turn;
 use crate::source::secure::Secure;
 use crate::source::stages::Mark;
 use crate::source::stages::Marks;
 use crate::source::stages::Watcher;
 
+/// The run is broken off if nothing ends for this long after the last message began; after a signal,
+/// after the second duration.
+pub const GOODBYE: Duration = Duration::from_secs(30);
+const SIGNAL_GOODBYE: Duration = Duration::from_secs(5);
 const CONNECT: Duration = Duration::from_secs(30);
-/// The pause before the second try to connect; each further one is twice as long, up to the other.
+/// The pause before the second connection attempt; it doubles up to the maximum.
 const CONNECT_PAUSE: Duration = Duration::from_millis(100);
 const CONNECT_PAUSE_MAX: Duration = Duration::from_secs(10);
-/// The longest piece of a sleep.
+/// Sleeps are cut into pieces of this length, to notice the end of the run.
 const NAP: Duration = Duration::from_millis(50);
-/// A body up to this leaves with its commands where the server takes BDAT.
+/// A body up to this size is sent with its commands if the server offers BDAT.
 const CHUNK_AHEAD_BYTES_MAX: u64 = 32 << 10;
-/// How often it is looked whether the sessions have ended.
+/// How often a shard checks whether its sessions have ended.
 const LOOK: Duration = Duration::from_millis(5);
 
-/// A connection whose replies are timed.
+/// A connection with timed replies.
 type Link = Transfer<Stream, Watcher>;
 
 /// What the sessions of one shard share.
@@ -58,13 +62,12 @@ struct State {
     found: RefCell<Found>,
     marks: Marks,
     open: Cell<usize>,
-    random: Cell<u64>,
-    /// A session sends as soon as it is answered, so that nothing can come while it is idle.
+    /// A session sends as soon as it has the reply, so that it is never idle.
     never_rests: bool,
 }
 
-/// Runs so many sessions until there is nothing left to send.
-pub async fn all(plan: &Arc<Plan>, sessions: usize, shard: usize, collector: Collector) -> Found {
+/// Runs the sessions of a shard until all messages are sent.
+pub async fn all(plan: &Arc<Plan>, sessions: usize, collector: Collector) -> Found {
     let options = &plan.options;
     let host = place::host_of(&options.server);
     let secure = match Secure::new(&options.secure, host, plan.login.clone()) {
@@ -89,7 +92,6 @@ pub async fn all(plan: &Arc<Plan>, sessions: usize, shard: usize, collector: Col
         found: RefCell::default(),
         marks: Rc::new(RefCell::new(collector)),
         open: Cell::new(sessions),
-        random: Cell::new(shard as u64 + 1),
         never_rests: plan.schedule.shape().is_none()
             && options.wait.is_none()
             && options.random_wait.is_none(),
@@ -107,7 +109,7 @@ pub async fn all(plan: &Arc<Plan>, sessions: usize, shard: usize, collector: Col
         let now = Instant::now();
         state.marks.borrow_mut().turn(now);
         if patience.is_over(plan, now) {
-            plan.give_up();
+            plan.stop();
             timer::interrupt_all();
         }
     }
@@ -115,16 +117,16 @@ pub async fn all(plan: &Arc<Plan>, sessions: usize, shard: usize, collector: Col
     Found { stages, ..state.found.take() }
 }
 
-/// How long sessions are waited for once no more is to be begun.
+/// How long to wait for sessions after the last message has begun.
 #[derive(Default)]
 struct Patience {
-    /// Since when none has ended, and how many had.
+    /// Since when no message has ended, and how many had.
     still: Option<(Instant, u64)>,
     signalled: Option<Instant>,
 }
 
 impl Patience {
-    /// Whether nothing has ended for `GOODBYE`, or a signal is longer ago than sessions may take then.
+    /// Whether to break off: nothing ended for `GOODBYE`, or for `SIGNAL_GOODBYE` after a signal.
     fn is_over(&mut self, plan: &Plan, now: Instant) -> bool {
         if !plan.is_ending() {
             return false;
@@ -139,7 +141,7 @@ impl Patience {
 }
 
 impl State {
-    /// Sleeps until then, or until no more is to be begun: `false`.
+    /// Sleeps until then. `false`: the run was stopped.
     async fn sleep_until(&self, then: Instant) -> bool {
         loop {
             let left = then.saturating_duration_since(Instant::now());
@@ -170,8 +172,8 @@ impl State {
                         if !self.plan.is_timed() && turn.begin.is_none() {
                             return;
                         }
-                        // The message is given up, the time goes on; and a server that is not
-                        // there is not run against as fast as it refuses.
+                        // Give up this message. The pause avoids a busy loop of refused
+                        // connections.
                         timer::sleep(CONNECT_PAUSE).await;
                         continue;
                     }
@@ -183,21 +185,21 @@ impl State {
                 true => link = Some(transfer),
                 false => transfer.quit().await,
             }
-            self.rest().await;
+            self.rest(turn.number).await;
         }
         if let Some(transfer) = link {
             transfer.quit().await;
         }
     }
 
-    /// Waits until the message is to begin, and says since when its latency counts.
+    /// Waits until the message is due, and returns the begin of its latency.
     async fn await_turn(&self, turn: Turn) -> Instant {
         let Some(begin) = self.plan.begin_of(turn) else { return Instant::now() };
         self.sleep_until(begin).await;
         begin
     }
 
-    /// Counts a message that has ended.
+    /// Counts a message at its end.
     fn settle(&self, turn: Turn, fate: Fate, begin: Instant) {
         let now = Instant::now();
         let took = now.saturating_duration_since(begin);
@@ -211,7 +213,7 @@ impl State {
         let mut marks = self.marks.borrow_mut();
         match fate {
             Fate::Accepted => marks.finish(Mark::Message as usize, took, now),
-            // A server that refuses at once is not a fast one.
+            // Quick refusals must not improve the latency.
             _ => {
                 marks.fail(Mark::Failed as usize, took, now);
                 self.plan.fail();
@@ -245,7 +247,7 @@ impl State {
     async fn try_connect(&self) -> Result<Link, String> {
         let (place, options) = (&self.plan.place, &self.plan.options);
         let began = Instant::now();
-        let stream = place.connect(options.window, CONNECT).await;
+        let stream = place.connect(CONNECT).await;
         let stream = stream.map_err(|fault| format!("connecting to {place}: {fault}"))?;
         let connected = Instant::now();
         self.marks.borrow_mut().record(Mark::Connect as usize, connected - began);
@@ -255,7 +257,6 @@ impl State {
             self.marks.borrow_mut().record(Mark::Tls as usize, connected.elapsed());
         }
         let client = self.secure.client(&self.config);
-        let client = if options.old { client.without_ehlo() } else { client };
         let pool = Rc::clone(&self.pool);
         let mut transfer = Transfer::new(channel, client, pool, ClientTimeouts::default())
             .watched_by(Watcher::new(&self.marks));
@@ -297,7 +298,7 @@ impl State {
                 &several[..]
             }
         };
-        // Where it is not offered the bytes go as they are, which most servers take.
+        // Without the offer the bytes are sent as they are, which most servers accept.
         let says_8bit = transfer.client().offers().eight_bit_mime && pattern.is_8bit(number);
         let mail = Mail {
             sender: Some(&*draft.sender).filter(|sender| !sender.is_empty()),
@@ -330,7 +331,7 @@ impl State {
         fate
     }
 
-    /// One for all recipients.
+    /// One fate for all recipients.
     fn judge(&self, transfer: &Link, sent: &Sent, names: &[String]) -> Fate {
         let mut fate = Fate::Accepted;
         for (outcome, name) in sent.outcomes.iter().zip(names) {
@@ -340,7 +341,7 @@ impl State {
                 Outcome::Local(reply) => format!("{name}: {reply:?}"),
                 Outcome::Lost { .. } => {
                     let fault = transfer.fault().map(ToString::to_string).unwrap_or_default();
-                    self.found.borrow_mut().note(|| format!("{name}: no answer ({fault})"));
+                    self.found.borrow_mut().note(|| format!("{name}: no reply ({fault})"));
                     return Fate::Unknown;
                 }
             };
@@ -350,26 +351,19 @@ impl State {
         fate
     }
 
-    /// The pause of -w or -R.
-    async fn rest(&self) {
+    /// The pause of -w or -R after message `number`.
+    async fn rest(&self, number: u64) {
         let options = &self.plan.options;
         let seconds = match (options.wait, options.random_wait) {
             (Some(seconds), _) => seconds,
-            (None, Some(most)) => most * self.roll(),
+            (None, Some(most)) => {
+                let mut random = Random::new(options.content.seed).of(Purpose::Pause, number);
+                most * random.fraction()
+            }
             (None, None) => return,
         };
         let until = Instant::now() + Duration::from_secs_f64(seconds);
-        // What would begin later than the run ends does not begin.
+        // No message begins after the end of the run.
         self.sleep_until(self.plan.end().map_or(until, |end| until.min(end))).await;
-    }
-
-    /// From 0 to 1 (xorshift64*).
-    fn roll(&self) -> f64 {
-        let mut state = self.random.get();
-        state ^= state >> 12;
-        state ^= state << 25;
-        state ^= state >> 27;
-        self.random.set(state);
-        (state.wrapping_mul(0x2545_F491_4F6C_DD1D) >> 11) as f64 / (1_u64 << 53) as f64
     }
 }

@@ -1,48 +1,42 @@
-//! The shape of an open load: how many messages are to have begun by when, and so when each is to
-//! begin. A rate, a ramp, or steps.
+//! The shape of an open load: a rate, a ramp or steps give the time at which each message is due.
 //!
-//! Promise:  times come from the number of a message alone, by the formula and not by sums of
-//!           pauses, so that no error adds up.
+//! Promise:  times are computed from the number of a message and not as sums of pauses, so that errors
+//!           do not add up.
 
 use std::time::Duration;
 
 use clap::Args;
 
-/// Rates above are a slip of the pen.
+/// Higher rates are typing errors.
 pub const RATE_MAX: f64 = 1e9;
-/// Longer ones are too.
+/// Longer times are too.
 const SECONDS_MAX: f64 = 1e8;
 
-/// When messages begin.
 #[derive(Args, Clone, Debug, Default)]
 pub struct ShapeOptions {
-    /// From one rate to another in so many seconds: 100..5000:60s. The run ends with it, unless -m
-    /// or --duration say otherwise; then it goes on at the last rate.
+    /// Change the rate linearly, as in 100..5000:60s. The run ends with the ramp; with -m or --duration
+    /// it continues at the last rate.
     #[arg(long, value_name = "FROM..TO:TIME", value_parser = read_ramp, conflicts_with = "rate")]
     pub ramp: Option<Stretch>,
-    /// One rate after the other, each figured apart: 1000x10s,2000x10s,4000x10s.
+    /// Use one rate after the other, with figures for each: 1000x10s,2000x10s,4000x10s.
     #[arg(long, value_name = "RATExTIME,...", value_parser = read_steps,
           conflicts_with_all = ["rate", "ramp"])]
     pub steps: Option<Steps>,
-    /// Begin messages at random times, of which the rate is the mean: a Poisson process, as many
-    /// senders that know nothing of each other make it.
+    /// Send at random times with the given mean rate (a Poisson process), like many independent
+    /// senders.
     #[arg(long)]
     pub poisson: bool,
-    /// Begin no message after this time: 60s, 5m, 500ms. Without -m messages are sent until then.
+    /// Stop after this time: 60s, 5m, 500ms.
     #[arg(long, value_name = "TIME", value_parser = read_time)]
     pub duration: Option<Duration>,
-    /// When the time is over, send so many messages that should have begun and have not. The
-    /// others are counted as late.
-    #[arg(long, value_name = "COUNT", default_value_t = 1000)]
-    pub overdue: u64,
 }
 
-/// A part of a shape.
+/// A part of a shape with a linear rate.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Stretch {
     pub from: f64,
     pub to: f64,
-    /// Infinite for what never ends.
+    /// Infinite for an endless part.
     pub seconds: f64,
 }
 
@@ -55,12 +49,12 @@ impl Stretch {
         Stretch { from: rate, to: rate, seconds }
     }
 
-    /// How much the rate grows in a second.
+    /// The growth of the rate per second.
     fn slope(&self) -> f64 {
         if self.from == self.to { 0.0 } else { (self.to - self.from) / self.seconds }
     }
 
-    /// Messages that are to have begun after so many seconds of it.
+    /// Messages due after this many seconds.
     fn count_at(&self, seconds: f64) -> f64 {
         self.from * seconds + self.slope() * seconds * seconds / 2.0
     }
@@ -69,8 +63,7 @@ impl Stretch {
         self.count_at(self.seconds)
     }
 
-    /// The reverse of `count_at`. The form of the quadratic formula that takes no difference of
-    /// numbers that are almost the same.
+    /// The inverse of `count_at`, in the form of the quadratic formula without cancellation.
     fn seconds_at(&self, count: f64) -> f64 {
         if count <= 0.0 {
             return 0.0;
@@ -85,7 +78,7 @@ impl Stretch {
 pub struct Shape(Vec<Stretch>);
 
 impl Shape {
-    /// `None`: a closed loop. `goes_on`: the last rate is kept when all is over.
+    /// `None`: a closed loop. `goes_on`: continue at the last rate.
     pub fn new(rate: Option<f64>, options: &ShapeOptions, goes_on: bool) -> Option<Shape> {
         let mut all = match (rate, &options.ramp, &options.steps) {
             (Some(rate), _, _) => return Some(Shape(vec![Stretch::flat(rate, f64::INFINITY)])),
@@ -106,12 +99,12 @@ impl Shape {
         &self.0
     }
 
-    /// When all is over; infinite if it never is.
+    /// The total duration, possibly infinite.
     pub fn seconds(&self) -> f64 {
         self.0.iter().map(|one| one.seconds).sum()
     }
 
-    /// Messages that are to have begun before so many seconds.
+    /// Messages due before this many seconds.
     pub fn count_at(&self, mut seconds: f64) -> f64 {
         let mut count = 0.0;
         for one in &self.0 {
@@ -125,7 +118,7 @@ impl Shape {
         count
     }
 
-    /// In which stretch, and at which second of the run, so many messages are to have begun.
+    /// The stretch and the second of the run at which this many messages are due.
     pub fn at(&self, count: f64) -> (usize, f64) {
         let (mut before, mut began) = (0.0, 0.0);
         let last = self.0.len() - 1;
@@ -140,9 +133,9 @@ impl Shape {
     }
 }
 
-/// `60s`, `5m`, `500ms`, `1h`; a bare number is seconds, as smtp-source has them.
+/// `60s`, `5m`, `500ms`, `1h`; a bare number is in seconds.
 pub fn read_time(text: &str) -> Result<Duration, String> {
-    let wrong = || format!("`{text}` is no time: write 60s, 5m, 1h or 500ms");
+    let wrong = || format!("`{text}` is not a time; write for example 60s, 5m, 1h or 500ms");
     let digits = text.trim_end_matches(|one: char| one.is_ascii_alphabetic());
     let unit = match &text[digits.len()..] {
         "ms" => 0.001,
@@ -154,24 +147,28 @@ pub fn read_time(text: &str) -> Result<Duration, String> {
     let seconds = digits.parse::<f64>().map_err(|_| wrong())? * unit;
     match seconds > 0.0 && seconds <= SECONDS_MAX {
         true => Ok(Duration::from_secs_f64(seconds)),
-        false => Err(format!("`{text}`: a time is more than 0 and at most {SECONDS_MAX} seconds")),
+        false => {
+            Err(format!("`{text}`: a time must be more than 0 and at most {SECONDS_MAX} seconds"))
+        }
     }
 }
 
-/// Messages each second.
-pub fn read_rate(text: &str) -> Result<f64, String> {
+/// Messages per second.
+fn read_rate(text: &str) -> Result<f64, String> {
     let rate = text.parse::<f64>().ok().filter(|rate| (0.0..=RATE_MAX).contains(rate));
-    rate.ok_or_else(|| format!("`{text}` is no rate: write messages per second, as 5000"))
+    rate.ok_or_else(|| {
+        format!("`{text}` is not a rate; write messages per second, for example 5000")
+    })
 }
 
 /// `100..5000:60s`
 fn read_ramp(text: &str) -> Result<Stretch, String> {
-    let hint = "write FROM..TO:TIME, as 100..5000:60s";
+    let hint = "write FROM..TO:TIME, for example 100..5000:60s";
     let parts = text.rsplit_once(':').and_then(|(rates, time)| {
         let (from, to) = rates.split_once("..")?;
         Some((from, to, time))
     });
-    let (from, to, time) = parts.ok_or_else(|| format!("`{text}` is no ramp: {hint}"))?;
+    let (from, to, time) = parts.ok_or_else(|| format!("`{text}` is not a ramp: {hint}"))?;
     let ramp = Stretch {
         from: read_rate(from)?,
         to: read_rate(to)?,
@@ -179,22 +176,22 @@ fn read_ramp(text: &str) -> Result<Stretch, String> {
     };
     match ramp.from + ramp.to > 0.0 {
         true => Ok(ramp),
-        false => Err(format!("`{text}`: from nothing to nothing no message begins")),
+        false => Err(format!("`{text}`: both rates are 0")),
     }
 }
 
 /// `1000x10s,2000x10s`
 fn read_steps(text: &str) -> Result<Steps, String> {
     let read = |step: &str| {
-        let hint = "write RATExTIME, as 1000x10s,2000x10s";
+        let hint = "write RATExTIME, for example 1000x10s,2000x10s";
         let (rate, time) =
-            step.split_once('x').ok_or_else(|| format!("`{step}` is no step: {hint}"))?;
+            step.split_once('x').ok_or_else(|| format!("`{step}` is not a step: {hint}"))?;
         Ok(Stretch::flat(read_rate(rate)?, read_time(time)?.as_secs_f64()))
     };
     let steps: Vec<Stretch> = text.split(',').map(read).collect::<Result<_, String>>()?;
     match steps.iter().any(|one| one.from > 0.0) {
         true => Ok(Steps(steps)),
-        false => Err(format!("`{text}`: at a rate of 0 no message begins")),
+        false => Err(format!("`{text}`: all rates are 0")),
     }
 }
 
@@ -221,7 +218,7 @@ mod tests {
     }
 
     #[test]
-    fn a_ramp_has_begun_what_is_under_its_line() {
+    fn a_ramp_sends_the_integral_of_its_rate() {
         // From 0 to 200 a second in 10 s: 10 t^2 by second t.
         let up = shape("0..200:10s", "", false);
         for (count, second) in [(0.0, 0.0), (10.0, 1.0), (90.0, 3.0), (250.0, 5.0), (1000.0, 10.0)]
@@ -258,7 +255,7 @@ mod tests {
     }
 
     #[test]
-    fn nonsense_is_told() {
+    fn invalid_shapes_are_refused() {
         for bad in ["", "1..2", "1:10s", "0..0:10s", "1..2:0s", "1..2:10y", "-1..2:1s", "a..2:1s"] {
             assert!(read_ramp(bad).is_err(), "{bad}");
         }

@@ -1,33 +1,26 @@
-//! How large bodies are: `4096`, `uniform:1k-100k`, `lognormal:p50=8k,p99=200k`, and weighted mixes
+//! Body sizes: `4096`, `uniform:1k-100k`, `lognormal:p50=8k,p99=200k`, and weighted mixes
 //! of sizes, ranges and log-normals, `4k*80,64k-100k*15,lognormal:p50=1M/p99=9M*5`.
 //!
 //! Units:    k, M and G are powers of 1,024.
-//! Bounds:   `SIZE_MAX`; a draw beyond it, which only `lognormal` can give, is cut to it.
+//! Bounds:   `SIZE_MAX`; larger draws of `lognormal` are cut to it.
 
-use crate::source::random::Die;
-use crate::source::random::Random;
+use crate::random::LogNormal;
+use crate::random::Purpose;
+use crate::random::Random;
 use crate::source::weights::Weights;
 
-/// Servers take less by far.
+/// Servers accept far less.
 const SIZE_MAX: u64 = 4 << 30;
-/// How many standard deviations of a normal distribution 99% lie below.
-const Z99: f64 = 2.326_347_874_040_841;
 
 /// A distribution of sizes.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Sizes {
-    /// From the first to the second, each as likely.
+    /// From the first to the second, all equally likely.
     Uniform(u64, u64),
-    /// The mean and the standard deviation of the logarithm.
-    LogNormal { mean: f64, deviation: f64 },
-    /// None of which is a mix.
+    LogNormal(LogNormal),
+    /// Parts that are not mixes themselves.
     Mix(Weights<Sizes>),
 }
-
-/// What a log-normal is drawn by.
-const ALONE: [Die; 2] = [Die::Size, Die::SizeAgain];
-/// The first has drawn which of the mix it is.
-const IN_MIX: [Die; 2] = [Die::SizeInMix, Die::SizeAgain];
 
 impl Sizes {
     pub fn parse(text: &str) -> Result<Sizes, String> {
@@ -49,35 +42,19 @@ impl Sizes {
     }
 
     /// The size of a message.
-    pub fn of(&self, random: Random, number: u64) -> u64 {
+    pub fn of(&self, random: &Random, number: u64) -> u64 {
+        self.draw(&mut random.of(Purpose::Size, number))
+    }
+
+    fn draw(&self, random: &mut Random) -> u64 {
         match self {
-            Sizes::Uniform(least, most) => between((*least, *most), random, number),
-            Sizes::LogNormal { mean, deviation } => {
-                log_normal((*mean, *deviation), ALONE, random, number)
+            Sizes::Uniform(least, most) => {
+                least + (random.fraction() * (most - least + 1) as f64) as u64
             }
-            Sizes::Mix(parts) => match parts.choose(random.roll(Die::Size, number)) {
-                Sizes::LogNormal { mean, deviation } => {
-                    log_normal((*mean, *deviation), IN_MIX, random, number)
-                }
-                other => other.of(random, number),
-            },
+            Sizes::LogNormal(spread) => (spread.draw(random).round() as u64).min(SIZE_MAX),
+            Sizes::Mix(parts) => parts.choose(random.number()).draw(random),
         }
     }
-}
-
-fn log_normal((mean, deviation): (f64, f64), by: [Die; 2], random: Random, number: u64) -> u64 {
-    // Box and Muller.
-    let radius = (-2.0 * (1.0 - random.part(by[0], number)).ln()).sqrt();
-    let angle = std::f64::consts::TAU * random.part(by[1], number);
-    let size = (mean + deviation * radius * angle.cos()).exp().round();
-    (size as u64).min(SIZE_MAX)
-}
-
-fn between((least, most): (u64, u64), random: Random, number: u64) -> u64 {
-    if least == most {
-        return least;
-    }
-    least + (random.part(Die::SizeAgain, number) * (most - least + 1) as f64) as u64
 }
 
 /// `1k`, or `1k-100k`.
@@ -88,14 +65,14 @@ fn read_range(text: &str) -> Result<(u64, u64), String> {
     let range = (read_size(least)?, read_size(most)?);
     match range.0 <= range.1 {
         true => Ok(range),
-        false => Err(format!("`{text}` ends before it begins: write the smaller size first")),
+        false => Err(format!("`{text}` is reversed: write the smaller size first")),
     }
 }
 
-/// `p50=8k,p99=200k`, with `/` for the comma within a mix.
+/// `p50=8k,p99=200k`; `/` replaces the comma within a mix.
 fn read_log_normal(text: &str) -> Result<Sizes, String> {
-    let hint = "write the size that half of the messages stay below and the one that 99% do, \
-                as in lognormal:p50=8k,p99=200k, or within a mix lognormal:p50=8k/p99=200k*5";
+    let hint = "write for example lognormal:p50=8k,p99=200k, or within a mix \
+                lognormal:p50=8k/p99=200k*5";
     let point = |name: &str| {
         let value =
             text.split([',', '/']).find_map(|part| part.strip_prefix(name)?.strip_prefix('='));
@@ -103,17 +80,16 @@ fn read_log_normal(text: &str) -> Result<Sizes, String> {
     };
     let (half, most) = (point("p50")?, point("p99")?);
     if text.split([',', '/']).count() != 2 {
-        return Err(format!("`{text}` is not understood: {hint}"));
+        return Err(format!("`{text}` is not valid: {hint}"));
     }
     if half == 0 || half > most {
-        return Err(format!("`{text}`: p50 is to be more than 0 and no more than p99"));
+        return Err(format!("`{text}`: p50 must be more than 0 and at most p99"));
     }
-    let (mean, above) = ((half as f64).ln(), (most as f64).ln());
-    Ok(Sizes::LogNormal { mean, deviation: (above - mean) / Z99 })
+    Ok(Sizes::LogNormal(LogNormal::new(half as f64, most as f64)))
 }
 
-/// A number with k, M or G behind it, or nothing.
-pub fn read_size(text: &str) -> Result<u64, String> {
+/// A number with an optional k, M or G.
+fn read_size(text: &str) -> Result<u64, String> {
     let (digits, unit) = match text.char_indices().last() {
         Some((at, 'k' | 'K')) => (&text[..at], 1 << 10),
         Some((at, 'm' | 'M')) => (&text[..at], 1 << 20),
@@ -123,21 +99,21 @@ pub fn read_size(text: &str) -> Result<u64, String> {
     let size = digits.parse::<u64>().ok().and_then(|count| count.checked_mul(unit));
     match size {
         Some(size) if size <= SIZE_MAX => Ok(size),
-        Some(_) => Err(format!("`{text}` is too large: 4G is the most")),
-        None => Err(format!("`{text}` is no size: write bytes, as 4096, or 4k, 64k, 1M")),
+        Some(_) => Err(format!("`{text}` is too large: the maximum is 4G")),
+        None => Err(format!("`{text}` is not a size; write for example 4096, 64k or 1M")),
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::source::random::chi_square;
+    use crate::random::chi_square;
 
     const DRAWS: u64 = 100_000;
 
     fn draws(text: &str) -> Vec<u64> {
-        let sizes = Sizes::parse(text).expect("it is written well");
-        (0..DRAWS).map(|number| sizes.of(Random::new(1), number)).collect()
+        let sizes = Sizes::parse(text).expect("it is valid");
+        (0..DRAWS).map(|number| sizes.of(&Random::new(1), number)).collect()
     }
 
     #[test]

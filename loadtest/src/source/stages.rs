@@ -1,8 +1,8 @@
-//! The parts of a session whose latencies are kept.
+//! The latencies that a source measures.
 //!
-//! A reply counts from the write that ended its command or its body. Commands that leave together
-//! (PIPELINING) all count from that one write, so that the later ones contain the earlier ones; with
-//! a short body in the same write (BDAT) so does the reply to the body.
+//! A reply counts from the write that ended its command or body. Pipelined commands all count from the
+//! same write, so that later latencies include earlier ones; so does a short body in the same write
+//! (BDAT).
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -12,50 +12,30 @@ use ringpost::outbound::transfer::Watch;
 use ringpost::wire::smtp::Stage;
 
 use crate::report::Collector;
+use crate::report::marks;
 
-/// In the order of a session; `Mark` is the place of each.
-pub const NAMES: &[&str] = &[
-    "connect",
-    "banner",
-    "EHLO",
-    "STARTTLS",
-    "TLS handshake",
-    "AUTH",
-    "RSET",
-    "MAIL",
-    "RCPT",
-    "DATA",
-    "body to reply",
-    "message",
-    "refused or lost",
-    "QUIT",
-];
-
-/// See `NAMES`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Mark {
+marks! {
     /// TCP alone.
-    Connect,
-    Banner,
-    Ehlo,
-    StartTls,
-    Tls,
-    Auth,
-    Rset,
-    Mail,
-    Rcpt,
-    Data,
-    Body,
-    /// From when it began, or was to begin, to the last reply; a connection that had to be made for
-    /// it is part of it.
-    /// Of those that were accepted.
-    Message,
-    /// As `Message`, of the others.
-    Failed,
-    Quit,
+    Connect = "connect",
+    Banner = "banner",
+    Ehlo = "EHLO",
+    StartTls = "STARTTLS",
+    Tls = "TLS handshake",
+    Auth = "AUTH",
+    Rset = "RSET",
+    Mail = "MAIL",
+    Rcpt = "RCPT",
+    Data = "DATA",
+    Body = "body to reply",
+    /// An accepted message, from when it was due to the last reply, with a new connection if it needed
+    /// one.
+    Message = "message",
+    /// As `Message`, for messages that were not accepted.
+    Failed = "refused or lost",
+    Quit = "QUIT",
 }
 
-/// What the sessions of a shard measure together.
+/// Measured by all sessions of a shard.
 pub type Marks = Rc<RefCell<Collector>>;
 
 /// Measures one connection.
@@ -65,7 +45,7 @@ pub struct Watcher {
 }
 
 impl Watcher {
-    /// On a connection that has just been made.
+    /// For a new connection.
     pub fn new(marks: &Marks) -> Watcher {
         Watcher { marks: Rc::clone(marks), since: Instant::now() }
     }
@@ -100,26 +80,5 @@ impl Watch for Watcher {
 
     fn on_tls(&mut self) {
         self.record(Mark::Tls);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn each_mark_has_its_name() {
-        let rows = [
-            (Mark::Connect, "connect"),
-            (Mark::Tls, "TLS handshake"),
-            (Mark::Body, "body to reply"),
-            (Mark::Message, "message"),
-            (Mark::Failed, "refused or lost"),
-            (Mark::Quit, "QUIT"),
-        ];
-        for (mark, name) in rows {
-            assert_eq!(NAMES[mark as usize], name);
-        }
-        assert_eq!(NAMES.len(), Mark::Quit as usize + 1);
     }
 }

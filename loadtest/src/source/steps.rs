@@ -1,11 +1,12 @@
-//! What came of each step of a stepped load.
+//! The results of each step of `--steps`.
 
 use serde_json::Value;
 use serde_json::json;
 
 use crate::ledger::Fate;
 use crate::report::Hdr;
-use crate::report::stage_line;
+use crate::report::stage_cells;
+use crate::report::stage_head;
 use crate::source::shape::Stretch;
 
 /// One step.
@@ -14,11 +15,11 @@ struct Step {
     accepted: u64,
     refused: u64,
     lost: u64,
-    /// Of those that were accepted, as of all messages.
+    /// Latencies of accepted messages.
     message: Hdr,
 }
 
-/// All steps, as far as a message of them has ended.
+/// All steps of which a message has ended.
 #[derive(Default)]
 pub struct StepFigures(Vec<Step>);
 
@@ -53,36 +54,36 @@ impl StepFigures {
         }
     }
 
-    /// `late`: of each step, what was not sent any more.
+    /// `late`: the messages of each step that were not sent.
     pub fn to_json(&self, stretches: &[Stretch], late: &[u64]) -> Value {
         let none = Step::default();
         let steps = stretches.iter().zip(late).enumerate().map(|(place, (stretch, late))| {
             let step = self.0.get(place).unwrap_or(&none);
             json!({
                 "intended_per_second": stretch.to,
-                // One without an end has no length.
+                // The last step may be endless.
                 "seconds": stretch.seconds.is_finite().then_some(stretch.seconds),
                 "accepted": step.accepted,
                 "refused": step.refused,
                 "lost": step.lost,
                 "late": late,
-                "message_us": step.message.told(),
+                "message_us": step.message.figures(),
             })
         });
         Value::Array(steps.collect())
     }
 
-    pub fn to_lines(&self, stretches: &[Stretch], late: &[u64]) -> Vec<String> {
+    /// A table with a row for each step.
+    pub fn to_rows(&self, stretches: &[Stretch], late: &[u64]) -> Vec<Vec<String>> {
         let none = Step::default();
-        let lines = stretches.iter().zip(late).enumerate().map(|(place, (stretch, late))| {
+        let head = ["refused", "lost", "late"].map(str::to_owned);
+        let mut rows = vec![[stage_head(), head.to_vec()].concat()];
+        for (place, (stretch, late)) in stretches.iter().zip(late).enumerate() {
             let step = self.0.get(place).unwrap_or(&none);
-            let line = stage_line(&format!("at {}/s", stretch.to), &step.message);
-            let wrong = step.refused + step.lost + late;
-            match wrong {
-                0 => line,
-                _ => format!("{line}  {} refused, {} lost, {late} late", step.refused, step.lost),
-            }
-        });
-        lines.collect()
+            let cells = stage_cells(&format!("at {}/s", stretch.to), &step.message);
+            let counts = [step.refused, step.lost, *late].map(|count| count.to_string());
+            rows.push([cells, counts.to_vec()].concat());
+        }
+        rows
     }
 }

@@ -1,14 +1,14 @@
-//! Values with weights: how often each is drawn.
+//! Values with weights.
 
-/// Weights are kept in thousandths, so that `0.5` may be written.
+/// Weights are stored in thousandths.
 const UNIT: f64 = 1000.0;
 const WEIGHT_MAX: f64 = 1e12;
 
-/// One value at least.
+/// At least one value.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Weights<T> {
     values: Vec<T>,
-    /// The sum of the weights up to each value, itself included.
+    /// The sum of the weights up to and including each value.
     sums: Vec<u64>,
 }
 
@@ -17,21 +17,21 @@ impl<T> Weights<T> {
         let (mut values, mut sums, mut sum) = (Vec::new(), Vec::new(), 0_u64);
         for (value, weight) in weighted {
             if !(1.0 / UNIT..=WEIGHT_MAX).contains(&weight) {
-                return Err(format!("{weight} is no weight: they are from 0.001 to 1e12"));
+                return Err(format!("{weight} is not a weight: weights are from 0.001 to 1e12"));
             }
             sum = sum
                 .checked_add((weight * UNIT).round() as u64)
-                .ok_or("the weights are too many")?;
+                .ok_or("the sum of the weights is too large")?;
             values.push(value);
             sums.push(sum);
         }
         match values.is_empty() {
-            true => Err("there is nothing to choose from".to_owned()),
+            true => Err("the list is empty".to_owned()),
             false => Ok(Weights { values, sums }),
         }
     }
 
-    /// `one*50,other*20`. A weight that is left out is 1.
+    /// `one*50,other*20`. The default weight is 1.
     pub fn parse(
         text: &str,
         read: impl Fn(&str) -> Result<T, String>,
@@ -46,15 +46,15 @@ impl<T> Weights<T> {
         Weights::new(parts.collect::<Result<Vec<_>, String>>()?)
     }
 
-    /// The value for a roll of a die that may be any number.
+    /// The value for a random number.
     pub fn choose(&self, roll: u64) -> &T {
         let sum = self.sums.last().copied().unwrap_or(1);
-        // The upper half of the product is the roll, scaled to the sum.
+        // The upper half of the product is the number scaled to the sum.
         let place = ((u128::from(roll) * u128::from(sum)) >> 64) as u64;
         &self.values[self.sums.partition_point(|one| *one <= place)]
     }
 
-    /// The value, where there is no other.
+    /// The value if there is only one.
     pub fn only(&self) -> Option<&T> {
         match self.values.as_slice() {
             [one] => Some(one),
@@ -63,9 +63,9 @@ impl<T> Weights<T> {
     }
 }
 
-pub fn read_weight(text: &str) -> Result<f64, String> {
+fn read_weight(text: &str) -> Result<f64, String> {
     let weight = text.parse::<f64>().ok().filter(|weight| weight.is_finite());
-    weight.ok_or_else(|| format!("`{text}` is no weight: write a number, as in value*20"))
+    weight.ok_or_else(|| format!("`{text}` is not a weight; write a number, as in value*20"))
 }
 
 #[cfg(test)]
@@ -73,7 +73,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_value_has_its_share_of_all_rolls() {
+    fn each_value_has_its_share_of_all_numbers() {
         let weights = Weights::parse("a*1,b*2,c", |text| Ok(text.to_owned())).expect("a mix");
         let quarter = 1_u64 << 62;
         for (roll, expected) in [
@@ -89,7 +89,7 @@ mod tests {
     }
 
     #[test]
-    fn weights_are_sane() {
+    fn invalid_weights_are_refused() {
         let read = |text: &str| Weights::parse(text, |value| Ok(value.to_owned()));
         for bad in ["a*0", "a*-1", "a*nan", "a*inf", "a*1e13", "a*", "a*b"] {
             assert!(read(bad).is_err(), "{bad}");

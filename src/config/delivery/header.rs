@@ -1,11 +1,11 @@
-//! Values about header fields: names of fields, labels such as a campaign, conditions of routes.
+//! Values about header fields: field names, labels such as a campaign, conditions of routes.
 
 use crate::config::fault::Refusal;
 use crate::config::kind::Spelled;
 use crate::wire::mail::pick::NAME_BYTES_MAX;
 use crate::wire::mail::pick::VALUE_BYTES_MAX;
 
-/// The header field that holds a label, as it was written; empty for none.
+/// The header field that contains a label; empty for none.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LabelField(String);
 
@@ -17,7 +17,7 @@ impl LabelField {
 
 impl Spelled for LabelField {
     fn spelling() -> String {
-        "the name of a header field, such as `\"X-Campaign\"`, or `\"\"` for none".to_owned()
+        "a header field name, such as `\"X-Campaign\"`, or `\"\"` for none".to_owned()
     }
 
     fn spell(text: &str) -> Result<LabelField, Refusal> {
@@ -28,7 +28,7 @@ impl Spelled for LabelField {
     }
 }
 
-/// A campaign that a route is for.
+/// A campaign in a condition of a route.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LabelValue(String);
 
@@ -40,13 +40,13 @@ impl LabelValue {
 
 impl Spelled for LabelValue {
     fn spelling() -> String {
-        "a text, such as `\"spring-sale\"`".to_owned()
+        "a string, such as `\"spring-sale\"`".to_owned()
     }
 
     fn spell(text: &str) -> Result<LabelValue, Refusal> {
         let value = field_value(text, text, "write it as \"spring-sale\"")?;
         if value.ends_with('*') {
-            let what = format!("\"{text}\" has a star, which means nothing here");
+            let what = format!("\"{text}\" contains a star, which has no meaning here");
             return Err(Refusal::new(
                 what,
                 "name it in full, or use headers = [\"X-Campaign: a*\"]",
@@ -56,10 +56,10 @@ impl Spelled for LabelValue {
     }
 }
 
-/// A header field that a route is for.
+/// A header field in a condition of a route.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HeaderMatch {
-    /// As it was written.
+    /// In its original case.
     pub name: String,
     pub value: ValueMatch,
 }
@@ -68,12 +68,12 @@ pub struct HeaderMatch {
 pub enum ValueMatch {
     Any,
     Exact(String),
-    /// All that begins so.
+    /// Every value with this prefix.
     Start(String),
 }
 
 impl HeaderMatch {
-    /// Whether it surely means all that `other` means.
+    /// Whether it matches everything that `other` matches.
     pub fn covers(&self, other: &HeaderMatch) -> bool {
         self.name.eq_ignore_ascii_case(&other.name)
             && match (&self.value, &other.value) {
@@ -95,7 +95,7 @@ impl Spelled for HeaderMatch {
 
     fn spell(text: &str) -> Result<HeaderMatch, Refusal> {
         let Some((name, value)) = text.split_once(':') else {
-            let what = format!("\"{text}\" has no colon behind the name of the field");
+            let what = format!("\"{text}\" has no colon after the field name");
             let hint = "write it as \"X-Pool: gold\", or \"X-Pool: *\" for any value";
             return Err(Refusal::new(what, hint));
         };
@@ -104,8 +104,8 @@ impl Spelled for HeaderMatch {
         let value = field_value(value, text, &hint)?;
         let head = value.strip_suffix('*');
         if head.unwrap_or(&value).contains('*') {
-            let what = format!("\"{text}\" has a star that is not at its end");
-            return Err(Refusal::new(what, "a star may stand at the end only, as \"gold*\""));
+            let what = format!("\"{text}\" contains a star before its end");
+            return Err(Refusal::new(what, "a star is allowed only at the end, as \"gold*\""));
         }
         let value = match head {
             Some("") => ValueMatch::Any,
@@ -122,16 +122,16 @@ fn field_name(text: &str, hint: &str) -> Result<String, Refusal> {
     match text.len() {
         1..=NAME_BYTES_MAX if text.bytes().all(letter) => Ok(text.to_owned()),
         1..=NAME_BYTES_MAX | 0 => {
-            Err(Refusal::new(format!("\"{text}\" is not the name of a header field"), hint))
+            Err(Refusal::new(format!("\"{text}\" is not a header field name"), hint))
         }
         _ => {
-            let what = format!("the name of the header field has {} bytes", text.len());
-            Err(Refusal::new(what, format!("at most {NAME_BYTES_MAX} are possible")))
+            let what = format!("the field name has {} bytes", text.len());
+            Err(Refusal::new(what, format!("at most {NAME_BYTES_MAX}")))
         }
     }
 }
 
-/// As `wire::mail::pick` gives values. One as long as its limit would also fit what was cut.
+/// As `wire::mail::pick` returns values. A value of the full length could also be a truncated one.
 fn field_value(text: &str, written: &str, hint: &str) -> Result<String, Refusal> {
     let value = text.trim();
     match value.len() {
@@ -141,7 +141,7 @@ fn field_value(text: &str, written: &str, hint: &str) -> Result<String, Refusal>
         }
         VALUE_BYTES_MAX.. => {
             let what = format!("the value has {} bytes", value.len());
-            Err(Refusal::new(what, format!("at most {} are possible", VALUE_BYTES_MAX - 1)))
+            Err(Refusal::new(what, format!("at most {}", VALUE_BYTES_MAX - 1)))
         }
         _ => Ok(value.to_owned()),
     }

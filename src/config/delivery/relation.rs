@@ -1,36 +1,38 @@
 //! Relations between the keys of delivery.
 //!
-//! Promise:  as in `config::relation`: none of a key that was refused. Where an element of a list
-//!           was refused as a whole, its list is not judged, for its numbers would be wrong.
+//! Promise:  as in `config::relation`. If an element of a list was refused as a whole, the list is not
+//!           checked, because the numbers of its elements would be wrong.
 
 use crate::config::delivery::header::HeaderMatch;
 use crate::config::delivery::model::DestinationDefaults;
 use crate::config::delivery::model::RouteConfig;
+use crate::config::delivery::model::SourceConfig;
 use crate::config::delivery::value::DomainMatch;
 use crate::config::delivery::value::Next;
 use crate::config::delivery::value::Server;
 use crate::config::fault::Refusal;
 use crate::config::fault::nearest;
-use crate::config::key::Section;
 use crate::config::model::Config;
 use crate::config::reading::Reading;
 use crate::config::reading::find;
+use crate::config::section::Section;
 use crate::config::value::Label;
 use crate::config::value::OutboundTls;
 use crate::wire::mail::pick::NAMES_MAX;
 use crate::wire::proxy_url::Proxy;
+use crate::wire::socks5::LOGIN_BYTES_MAX;
 
 pub const DANE_IS_INERT: &str =
     "has no effect: TLSA records need DNSSEC-validated answers, and resolver.trust_ad is false";
 pub const DANE_REMEDY: &str = "run a resolver that validates DNSSEC on this host, name it in \
                                resolver.servers and set resolver.trust_ad = true";
 
-/// Whether `delivery.dane` is on and can do nothing.
+/// Whether `delivery.dane` is on but has no effect.
 pub fn dane_is_inert(config: &Config) -> bool {
     config.delivery.enabled && config.delivery.dane && !config.resolver.trust_ad
 }
 
-/// Judges what no key of delivery can be judged by alone.
+/// Checks everything in delivery that involves more than one key.
 pub fn check(config: &Config, reading: &mut Reading<'_>) {
     check_delivery(config, reading);
     check_sources(config, reading);
@@ -50,7 +52,7 @@ pub fn check(config: &Config, reading: &mut Reading<'_>) {
     }
 }
 
-/// Whether each element that was written is in the list.
+/// Whether no element of the list was refused.
 fn is_whole<T: Section>(list: &[T], reading: &Reading<'_>) -> bool {
     let written = find(reading.root, T::DOC.path).map_or(0, |written| written.list().len());
     written == list.len()
@@ -60,24 +62,24 @@ fn check_delivery(config: &Config, reading: &mut Reading<'_>) {
     let delivery = &config.delivery;
     match delivery.retry_schedule.first() {
         None => {
-            let refusal = Refusal::new("is empty", "write at least one wait, as [\"15m\"]");
+            let refusal = Refusal::new("is empty", "set at least one delay, as [\"15m\"]");
             reading.contradiction(&["delivery.retry_schedule"], refusal);
         }
         Some(first) if *first > delivery.max_age => {
-            let what = "begins with a wait longer than delivery.max_age: nothing is tried twice";
+            let what = "starts with a delay longer than delivery.max_age: nothing is retried";
             let keys = ["delivery.retry_schedule", "delivery.max_age"];
-            let hint = "begin with a shorter wait, or raise delivery.max_age";
+            let hint = "start with a shorter delay, or raise delivery.max_age";
             reading.contradiction(&keys, Refusal::new(what, hint));
         }
         Some(_) => {}
     }
     if delivery.retry_schedule.windows(2).any(|pair| pair[0] > pair[1]) {
-        let what = "a later wait is shorter than one before it";
-        reading.warn("delivery.retry_schedule", Refusal::new(what, "let the waits grow"));
+        let what = "a delay is shorter than the one before it";
+        reading.warn("delivery.retry_schedule", Refusal::new(what, "use increasing delays"));
     }
     if delivery.delay_warning >= delivery.max_age {
-        let what = "has no effect: the mail is returned before";
-        let hint = "lower it, or write 0 to turn it off";
+        let what = "has no effect: the mail bounces earlier";
+        let hint = "lower it, or set 0 to disable it";
         reading.warn("delivery.delay_warning", Refusal::new(what, hint));
     }
     if dane_is_inert(config) && reading.is_written("delivery.dane") {
@@ -106,6 +108,32 @@ fn check_sources(config: &Config, reading: &mut Reading<'_>) {
             let keys = keys.each_ref().map(String::as_str);
             reading.contradiction(&keys, Refusal::new("has no address", "set ipv4 or ipv6"));
         }
+        check_proxy(source, &|key| format!("source[{}].{key}", place + 1), reading);
+    }
+}
+
+/// The login of a proxy.
+fn check_proxy(source: &SourceConfig, key: &dyn Fn(&str) -> String, reading: &mut Reading<'_>) {
+    let (user, file, proxy) = (key("proxy_user"), key("proxy_password_file"), key("proxy"));
+    match (&source.proxy_user, &source.proxy_password_file) {
+        (None, None) => return,
+        (Some(name), Some(_)) if name.len() > LOGIN_BYTES_MAX => {
+            let what = format!("is longer than {LOGIN_BYTES_MAX} bytes, the limit of SOCKS 5");
+            return reading.contradiction(&[&user], Refusal::new(what, "use a shorter name"));
+        }
+        (Some(_), Some(_)) => {}
+        (Some(_), None) => {
+            let refusal = Refusal::new("has no password", "set proxy_password_file too");
+            return reading.contradiction(&[&user, &file], refusal);
+        }
+        (None, Some(_)) => {
+            let refusal = Refusal::new("has no user", "set proxy_user too");
+            return reading.contradiction(&[&file, &user], refusal);
+        }
+    }
+    if !matches!(source.proxy, Some(Proxy::Socks5 { .. })) {
+        let refusal = Refusal::new("requires a SOCKS 5 proxy", "set proxy = \"socks5://...\"");
+        reading.contradiction(&[&user, &proxy], refusal);
     }
 }
 
@@ -123,7 +151,7 @@ fn check_pools(config: &Config, reading: &mut Reading<'_>) {
         for (place, member) in pool.sources.iter().enumerate() {
             if pool.sources[..place].iter().any(|other| other.source == member.source) {
                 let what = format!("names \"{}\" twice", member.source);
-                let refusal = Refusal::new(what, "write it once, with a weight");
+                let refusal = Refusal::new(what, "list it once, with a weight");
                 reading.contradiction(&[&key], refusal);
             }
             let names = config.sources.iter().map(|one| &one.name);
@@ -157,8 +185,11 @@ fn check_routes(config: &Config, reading: &mut Reading<'_>) {
         warn_of_route(config, route, &key, reading);
         let before = &config.routes[..place];
         if let Some(first) = before.iter().position(|earlier| takes_all_of(earlier, route)) {
-            let what = format!("is never reached: route \"{}\" takes its mail", before[first].name);
-            let hint = format!("write it above route[{}], or take it out", first + 1);
+            let what = format!(
+                "never matches: route \"{}\" matches all of its mail first",
+                before[first].name
+            );
+            let hint = format!("move it before route[{}], or remove it", first + 1);
             reading.warn(&key("name"), Refusal::new(what, hint));
         }
     }
@@ -175,7 +206,7 @@ fn check_labels(
     if !route.campaigns.is_empty() && delivery.campaign_header.name().is_none() {
         let header = "delivery.campaign_header";
         let what = format!("route \"{}\" matches no mail: {header} is empty", route.name);
-        let hint = format!("name the header field in {header}, or remove campaigns");
+        let hint = format!("set {header}, or remove campaigns");
         reading.contradiction(&[&key("campaigns"), header], Refusal::new(what, hint));
     }
     let is_known = |tenant: &&Label| config.networks.iter().any(|one| one.tenant == **tenant);
@@ -186,7 +217,7 @@ fn check_labels(
     }
 }
 
-/// The values of all that are named are kept with each message.
+/// The values of all named fields are stored with each message.
 fn check_header_names(config: &Config, reading: &mut Reading<'_>) {
     let delivery = &config.delivery;
     let campaign = delivery.campaign_header.name();
@@ -197,14 +228,16 @@ fn check_header_names(config: &Config, reading: &mut Reading<'_>) {
         names.dedup();
         if names.len() > NAMES_MAX {
             let (key, count) = (format!("route[{}].headers", place + 1), names.len());
-            let what = format!("route \"{}\" makes it {count} header fields in all", route.name);
-            let hint = format!("name at most {NAMES_MAX} in all routes, with that of the campaign");
+            let what =
+                format!("with route \"{}\", the routes name {count} header fields", route.name);
+            let hint =
+                format!("name at most {NAMES_MAX} in all routes, including that of the campaign");
             return reading.contradiction(&[&key], Refusal::new(what, hint));
         }
     }
 }
 
-/// A password is told only to servers that the operator names, and only under TLS.
+/// A password is sent only to servers named by the operator, and only with TLS.
 fn check_auth(route: &RouteConfig, key: &dyn Fn(&str) -> String, reading: &mut Reading<'_>) {
     let (user, file) = (key("auth_user"), key("auth_password_file"));
     match (&route.auth_user, &route.auth_password_file) {
@@ -215,37 +248,36 @@ fn check_auth(route: &RouteConfig, key: &dyn Fn(&str) -> String, reading: &mut R
             return reading.contradiction(&[&user, &file], refusal);
         }
         (None, Some(_)) => {
-            let refusal = Refusal::new("is of no user", "set auth_user too");
+            let refusal = Refusal::new("has no user", "set auth_user too");
             return reading.contradiction(&[&file, &user], refusal);
         }
     }
     if !matches!(route.next, Next::Smtp(_) | Next::Smtps(_)) {
-        let what = "can only be used with \"smtp:\" or \"smtps:\", at servers that the route names";
-        let hint = "name them, as next = \"smtp:relay.example.com:587\", or take it out";
+        let what = "requires \"smtp:\" or \"smtps:\" with servers named by the route";
+        let hint = "set servers, as next = \"smtp:relay.example.com:587\", or remove it";
         reading.contradiction(&[&user, &key("next")], Refusal::new(what, hint));
     } else if matches!(route.next, Next::Smtp(_))
         && !matches!(route.tls, Some(OutboundTls::Must | OutboundTls::Verify))
     {
-        let what = "would send the password where everybody can read it";
+        let what = "would send the password in clear text";
         let refusal = Refusal::new(what, "set tls = \"verify\" for this route");
         reading.contradiction(&[&user, &key("tls")], refusal);
     }
 }
 
-/// TLS that the way there cannot have, or cannot be without.
+/// TLS that the next hop cannot use, or must use.
 fn check_tls(route: &RouteConfig, key: &dyn Fn(&str) -> String, reading: &mut Reading<'_>) {
     let is_unix = |server: &Server| server.host.starts_with('/');
     let refusal = match (&route.next, route.tls) {
         (Next::Smtps(_), Some(OutboundTls::None)) => {
-            let what = "contradicts \"smtps:\", which is TLS from the first byte on";
-            Refusal::new(what, "take it out, or write \"smtp:\" with the port for that")
+            let what = "contradicts \"smtps:\", which always uses TLS";
+            Refusal::new(what, "remove it, or use \"smtp:\" and its port")
         }
         (Next::Lmtp(servers), Some(OutboundTls::Must | OutboundTls::Verify))
             if servers.iter().any(is_unix) =>
         {
-            let what =
-                "cannot be had: there is no TLS over a Unix socket, which nobody can listen to";
-            Refusal::new(what, "take it out")
+            let what = "is not possible: a Unix socket has no TLS";
+            Refusal::new(what, "remove it")
         }
         _ => return,
     };
@@ -261,26 +293,27 @@ fn warn_of_route(
     if !route.next.connects() {
         for (name, is_set) in [("tls", route.tls.is_some()), ("pool", route.pool.is_some())] {
             if is_set {
-                let refusal = Refusal::new("has no effect: no server is talked to", "take it out");
+                let refusal =
+                    Refusal::new("has no effect: this route connects to no server", "remove it");
                 reading.warn(&key(name), refusal);
             }
         }
     }
     if matches!(route.next, Next::Discard) && is_catch_all(route) {
-        let what = "ALL MAIL THAT COMES THIS FAR IS THROWN AWAY";
-        let hint = "name the domains meant in recipient_domain";
+        let what = "all mail that reaches this route is discarded";
+        let hint = "set recipient_domain to the domains to discard";
         reading.warn(&key("next"), Refusal::new(what, hint));
     }
     let own = |address| config.listeners.iter().any(|one| one.address.contains(&address));
     for server in route.next.servers() {
         if let Some(address) = server.address().filter(|address| own(*address)) {
-            let what = format!("{address} is a listener of this server: mail would go in circles");
+            let what = format!("{address} is a listener of this server: mail would loop");
             reading.warn(&key("next"), Refusal::new(what, "name another server"));
         }
     }
 }
 
-/// Whether every message is for it.
+/// Whether the route matches every message.
 fn is_catch_all(route: &RouteConfig) -> bool {
     let everywhere =
         |list: &[DomainMatch]| list.is_empty() || list.iter().any(DomainMatch::is_everything);
@@ -292,7 +325,7 @@ fn is_catch_all(route: &RouteConfig) -> bool {
         && route.headers.is_empty()
 }
 
-/// Whether nothing that `later` is for comes past `earlier`.
+/// Whether `earlier` matches everything that `later` matches.
 fn takes_all_of(earlier: &RouteConfig, later: &RouteConfig) -> bool {
     let covers = |earlier: &[DomainMatch], later: &[DomainMatch]| {
         let is_covered = |one: &DomainMatch| earlier.iter().any(|by| by.covers(one));
@@ -313,7 +346,7 @@ fn takes_all_of(earlier: &RouteConfig, later: &RouteConfig) -> bool {
         && headers(&earlier.headers, &later.headers)
 }
 
-/// Whether a condition of these names holds wherever the one of `later` does.
+/// Whether a condition with these names matches whenever that of `later` does.
 fn holds_all<T: PartialEq>(earlier: &[T], later: &[T]) -> bool {
     earlier.is_empty() || (!later.is_empty() && later.iter().all(|one| earlier.contains(one)))
 }
@@ -324,7 +357,7 @@ fn check_destinations(config: &Config, reading: &mut Reading<'_>) {
         let path = format!("destination[{}]", place + 1);
         if destination.recipient_domain.is_empty() && destination.mx_host.is_empty() {
             let hint = "set recipient_domain or mx_host";
-            let refusal = Refusal::new("has no effect: it is for nobody", hint);
+            let refusal = Refusal::new("has no effect: it matches no destination", hint);
             reading.warn(&format!("{path}.name"), refusal);
         }
         let treatment = destination.treatment(&config.destination_defaults);
@@ -344,15 +377,15 @@ fn check_destinations(config: &Config, reading: &mut Reading<'_>) {
                 };
                 let key = format!("destination[{}].{key}", place + 1);
                 let what = format!("\"{domain}\" is named by two destinations");
-                let hint = format!("destination[{}] has it, and counts; write it once", first + 1);
+                let hint = format!("destination[{}] applies; list it once", first + 1);
                 reading.contradiction(&[&key], Refusal::new(what, hint));
             }
         }
     }
 }
 
-/// Limits of a destination and those it inherits; what contradicts itself in the defaults already is not
-/// told again of each destination.
+/// Limits of a destination, own and inherited. A contradiction within the defaults is not reported again
+/// for each destination.
 fn check_treatment(
     treatment: &DestinationDefaults,
     paths: &[String],
@@ -400,26 +433,26 @@ fn check_treatment(
     if treatment.connections_max > config.delivery.connections_max
         && is_told(reading, "connections_max", "connections_max")
     {
-        let what = "is above delivery.connections_max, which is for all destinations together";
+        let what = "exceeds delivery.connections_max, the limit of all destinations together";
         let hint = "lower it, or raise delivery.connections_max";
         reading.warn(&format!("{own}.connections_max"), Refusal::new(what, hint));
     }
 }
 
-/// Each of a list needs a name of its own.
+/// Names within a list must be unique.
 fn check_names<'c>(path: &str, names: impl Iterator<Item = &'c Label>, reading: &mut Reading<'_>) {
     let names: Vec<&Label> = names.collect();
     for (place, name) in names.iter().enumerate() {
         if let Some(first) = names[..place].iter().position(|other| other == name) {
             let keys = [place, first].map(|place| format!("{path}[{}].name", place + 1));
-            let hint = format!("{} has it; each needs its own", keys[1]);
+            let hint = format!("{} has the same name; names must be unique", keys[1]);
             let refusal = Refusal::new(format!("\"{name}\" is the name of two {path}s"), hint);
             reading.contradiction(&[&keys[0], &keys[1]], refusal);
         }
     }
 }
 
-/// Why there is no such thing, if there is none.
+/// A refusal if `name` is not known.
 fn unknown<'c>(
     thing: &str,
     name: &Label,
@@ -432,8 +465,8 @@ fn unknown<'c>(
     }
     let hint = match nearest(name.as_str(), known.iter().copied()) {
         Some(near) => format!("did you mean \"{near}\"?"),
-        None if known.is_empty() => format!("write a [[{thing}]] with this name"),
-        None => format!("known are {}", known.join(", ")),
+        None if known.is_empty() => format!("add a [[{thing}]] with this name"),
+        None => format!("known names: {}", known.join(", ")),
     };
     Some(Refusal::new(format!("there is no {thing} \"{name}\""), hint))
 }

@@ -14,7 +14,15 @@ use crate::config::kind::Spelled;
 use crate::config::load;
 
 fn read(text: &str) -> Result<Loaded, Vec<Fault>> {
-    load(text, "f", &HostFacts { hostname: "mx.example.net".to_owned(), ports_from: 1024 })
+    load(
+        text,
+        "f",
+        &HostFacts {
+            hostname: "mx.example.net".to_owned(),
+            ports_from: 1024,
+            ..HostFacts::default()
+        },
+    )
 }
 
 fn config(text: &str) -> Config {
@@ -114,8 +122,8 @@ fn next_hops() {
         ("smtp:h:0", Err("\"0\" is not a port")),
         ("smtp:h:x", Err("\"x\" is not a port")),
         ("smtp:h,h:25", Err("write it once")),
-        ("smtp:::1", Err("an IPv6 address stands in brackets, as \"[::1]:25\"")),
-        ("smtp:[h]:25", Err("in brackets stands an IPv6 address, as \"[::1]:25\"")),
+        ("smtp:::1", Err("write an IPv6 address in brackets, as \"[::1]:25\"")),
+        ("smtp:[h]:25", Err("write an IPv6 address in brackets, as \"[::1]:25\"")),
         ("smpt:h", Err("did you mean \"smtp\"?")),
         ("relay.test:25", Err("for this server write \"smtp:relay.test:25\"")),
         ("reject", Err("write it as \"reject:We do not send there\"")),
@@ -162,21 +170,19 @@ const FAULTS: &[Row] = &[
              ms or us, as \"5m\" or \"1h30m\"",
             "3: delivery.bounce_from: \"a b\" is not a mail address - write it as \
              \"postmaster@example.com\" or \"postmaster\"",
-            "4: delivery.retry_jitter: 60 is out of range - at most 50 is possible",
-            "5: delivery.connections_max: 0 is out of range - at least 1 is needed",
+            "4: delivery.retry_jitter: 60 is out of range - the maximum is 50",
+            "5: delivery.connections_max: 0 is out of range - the minimum is 1",
             "7: resolver.servers: \"dns.test\" is not the address of a name server - write it as \
              \"192.0.2.53\", \"192.0.2.53:5353\" or \"[2001:db8::53]:5353\"",
             "9: source[1].name: \"A\" is not a name - use up to 32 letters a-z, digits, - and _",
-            "10: source[1].ipv4: \"0.0.0.0\" is no address of a host - leave the key out to let the \
-             system choose",
+            "10: source[1].ipv4: \"0.0.0.0\" is not a host address - remove the key to let the system choose",
             "11: source[1].ipv6: \"192.0.2.1\" is not an IPv6 address - write it without a port, as \
              \"2001:db8::25\"",
             "14: pool[1].sources[1]: \"0\" is not a weight - write a number from 1 to 1000000, as \
              \"x:3\"",
             "15: route[1].next: is missing - write next = \"smtp:relay.example.com:587\"",
-            "16: route[1].recipient_domain[1]: \"a@b.test\" is not a domain - write the domain only, \
-             without the part up to the @",
-            "16: route[1].recipient_domain[2]: \"*a b*\" is not a pattern of domains - write it as \
+            "16: route[1].recipient_domain[1]: \"a@b.test\" is not a domain - write only the part after the @",
+            "16: route[1].recipient_domain[2]: \"*a b*\" is not a domain pattern - write it as \
              \"*mail.example*\"",
             "16: route[1].recipient_domain[3]: \"[x]\" is not an address literal - write it as \
              \"[192.0.2.1]\" or \"[IPv6:2001:db8::1]\"",
@@ -184,7 +190,7 @@ const FAULTS: &[Row] = &[
              ASCII form, as \"xn--mnchen-3ya.example\"",
             "17: route[1].tls: \"maybe\" is not one of none, may, must, verify - choose one \
              of them",
-            "20: destination[1].connections_max: 0 is out of range - at least 1 is needed",
+            "20: destination[1].connections_max: 0 is out of range - the minimum is 1",
         ],
     ),
     (
@@ -195,19 +201,16 @@ const FAULTS: &[Row] = &[
          sources = []\n[[source]]\nname = 'one'\n[[source]]\nname = 'one'\nipv4 = '192.0.2.1'\n",
         &[
             "2: delivery.pool: there is no pool \"shred\" - did you mean \"shared\"?",
-            "6: route[1].pool: there is no pool \"other\" - known are shared",
-            "9: route[2].name: \"a\" is the name of two routes - route[1].name has it; each needs its \
-             own",
+            "6: route[1].pool: there is no pool \"other\" - known names: shared",
+            "9: route[2].name: \"a\" is the name of two routes - route[1].name has the same name; names must be unique",
             "11: route[2].listener: there is no listener \"listner-1\" - did you mean \
              \"listener-1\"?",
-            "14: pool[1].sources: there is no source \"two\" - known are one",
-            "14: pool[1].sources: names \"one\" twice - write it once, with a weight",
-            "16: pool[2].name: \"shared\" is the name of two pools - pool[1].name has it; each needs \
-             its own",
+            "14: pool[1].sources: there is no source \"two\" - known names: one",
+            "14: pool[1].sources: names \"one\" twice - list it once, with a weight",
+            "16: pool[2].name: \"shared\" is the name of two pools - pool[1].name has the same name; names must be unique",
             "17: pool[2].sources: is empty - name at least one source",
             "19: source[1].name: has no address - set ipv4 or ipv6",
-            "21: source[2].name: \"one\" is the name of two sources - source[1].name has it; each \
-             needs its own",
+            "21: source[2].name: \"one\" is the name of two sources - source[1].name has the same name; names must be unique",
         ],
     ),
     (
@@ -217,14 +220,12 @@ const FAULTS: &[Row] = &[
          [[destination]]\nname = 'b'\nmx_host = ['.b.test', '.a.test']\nwindow_start = 10\n\
          [[destination]]\nname = 'c'\nmx_host = '.c.test'\nconnections_max = 3\n",
         &[
-            "2: delivery.retry_schedule: begins with a wait longer than delivery.max_age: nothing is \
-             tried twice - begin with a shorter wait, or raise delivery.max_age",
+            "2: delivery.retry_schedule: starts with a delay longer than delivery.max_age: nothing is retried - start with a shorter delay, or raise delivery.max_age",
             "6: destination_defaults.window_start: is above connections_max - lower it, or raise \
              destination_defaults.connections_max",
             "7: destination_defaults.back_off_first: is above back_off_max - lower it, or raise \
              destination_defaults.back_off_max",
-            "13: destination[2].mx_host: \".a.test\" is named by two destinations - destination[1] has it, and counts; \
-             write it once",
+            "13: destination[2].mx_host: \".a.test\" is named by two destinations - destination[1] applies; list it once",
             "14: destination[2].window_start: is above connections_max - lower it, or raise \
              destination[2].connections_max",
             "18: destination[3].window_start: is above connections_max - lower it, or raise \
@@ -237,17 +238,16 @@ const FAULTS: &[Row] = &[
          next = 'mx'\nheaders = ['X-Pool gold', 'X Pool: gold', 'X-Pool:', 'X-Pool: a*b', ': x']\n\
          tenants = ['', 'a*']\n",
         &[
-            "2: delivery.campaign_header: \"X Campaign\" is not the name of a header field - write \
-             it as \"X-Campaign\", or \"\" for none",
-            "6: route[1].headers[1]: \"X-Pool gold\" has no colon behind the name of the field - \
+            "2: delivery.campaign_header: \"X Campaign\" is not a header field name - write it \
+             as \"X-Campaign\", or \"\" for none",
+            "6: route[1].headers[1]: \"X-Pool gold\" has no colon after the field name - \
              write it as \"X-Pool: gold\", or \"X-Pool: *\" for any value",
-            "6: route[1].headers[2]: \"X Pool\" is not the name of a header field - write it as \
+            "6: route[1].headers[2]: \"X Pool\" is not a header field name - write it as \
              \"X-Pool: gold\"",
             "6: route[1].headers[3]: \"X-Pool:\" has no value - write it as \"X-Pool: gold\", or \
              \"X-Pool: *\" for any value",
-            "6: route[1].headers[4]: \"X-Pool: a*b\" has a star that is not at its end - a star \
-             may stand at the end only, as \"gold*\"",
-            "6: route[1].headers[5]: \"\" is not the name of a header field - write it as \
+            "6: route[1].headers[4]: \"X-Pool: a*b\" contains a star before its end - a star is allowed only at the end, as \"gold*\"",
+            "6: route[1].headers[5]: \"\" is not a header field name - write it as \
              \"X-Pool: gold\"",
             "7: route[1].tenants[1]: \"\" is not a name - use up to 32 letters a-z, digits, - and _",
             "7: route[1].tenants[2]: \"a*\" is not a name - use up to 32 letters a-z, digits, - and _",
@@ -257,8 +257,7 @@ const FAULTS: &[Row] = &[
         "labels that no mail has",
         "[delivery]\ncampaign_header = ''\n[[route]]\nname = 'b'\nnext = 'mx'\ncampaigns = 'x'\n",
         &[
-            "6: route[1].campaigns: route \"b\" matches no mail: delivery.campaign_header is empty - \
-             name the header field in delivery.campaign_header, or remove campaigns",
+            "6: route[1].campaigns: route \"b\" matches no mail: delivery.campaign_header is empty - set delivery.campaign_header, or remove campaigns",
         ],
     ),
     (
@@ -276,8 +275,7 @@ const FAULTS: &[Row] = &[
          'g: 1', 'A: 2', 'x-tenant: *']\n[[route]]\nnext = 'mx'\nname = 'many'\n\
          headers = ['h: 1', 'i: 1', 'j: 1', 'k: 1', 'l: 1', 'm: 1', 'n: 1', 'o: 1']\n",
         &[
-            "7: route[2].headers: route \"many\" makes it 17 header fields in all - name at most 16 \
-             in all routes, with that of the campaign",
+            "7: route[2].headers: with route \"many\", the routes name 17 header fields - name at most 16 in all routes, including that of the campaign",
         ],
     ),
     (
@@ -288,10 +286,10 @@ const FAULTS: &[Row] = &[
          auth_user = 'u'\nauth_password_file = 'f'\ntls = 'may'\n",
         &[
             "3: route[1].auth_user: has no password - set auth_password_file too",
-            "6: route[2].auth_password_file: is of no user - set auth_user too",
-            "9: route[3].auth_user: can only be used with \"smtp:\" or \"smtps:\", at servers that the route names \
-             - name them, as next = \"smtp:relay.example.com:587\", or take it out",
-            "14: route[4].auth_user: would send the password where everybody can read it - set tls = \
+            "6: route[2].auth_password_file: has no user - set auth_user too",
+            "9: route[3].auth_user: requires \"smtp:\" or \"smtps:\" with servers named by the route \
+             - set servers, as next = \"smtp:relay.example.com:587\", or remove it",
+            "14: route[4].auth_user: would send the password in clear text - set tls = \
              \"verify\" for this route",
         ],
     ),
@@ -302,16 +300,17 @@ const FAULTS: &[Row] = &[
          next = 'smtps:b.test'\nauth_user = 'u'\nauth_password_file = 'f'\n\
          [[source]]\nname = 'a'\nproxy = 'haproxy://192.0.2.1:1'\n\
          [[source]]\nname = 'b'\nproxy = 'socks5://192.0.2.1'\n\
-         [[source]]\nname = 'c'\nproxy = 'socks5://u:sesame@proxy.test:1080'\n",
+         [[source]]\nname = 'c'\nproxy = 'socks5://u:sesame@proxy.test:1080'\n\
+         [[source]]\nname = 'd'\nproxy = 'socks5://192.0.2.1'\nproxy_user = 'u'\n\
+         [[source]]\nname = 'e'\nipv4 = '192.0.2.9'\nproxy_user = 'u'\nproxy_password_file = 'f'\n",
         &[
-            "3: route[1].tls: contradicts \"smtps:\", which is TLS from the first byte on - take it \
-             out, or write \"smtp:\" with the port for that",
-            "7: route[2].tls: cannot be had: there is no TLS over a Unix socket, which nobody can \
-             listen to - take it out",
+            "3: route[1].tls: contradicts \"smtps:\", which always uses TLS - remove it, or use \"smtp:\" and its port",
+            "7: route[2].tls: is not possible: a Unix socket has no TLS - remove it",
             "14: source[1].name: has no address - set ipv4 or ipv6",
-            "21: source[3].proxy: its host is not an IP address with a port - write it as \
-             \"192.0.2.1:1080\" or \"[2001:db8::1]:1080\": mail is not to hang on the name of a \
-             proxy",
+            "21: source[3].proxy: user and password must not be part of the value - set proxy_user \
+             and proxy_password_file instead",
+            "25: source[4].proxy_user: has no password - set proxy_password_file too",
+            "29: source[5].proxy_user: requires a SOCKS 5 proxy - set proxy = \"socks5://...\"",
         ],
     ),
     (
@@ -344,15 +343,11 @@ fn what_works_but_is_not_wanted_is_warned_of() {
              [[route]]\nname = 'all'\nrecipient_domain = '*'\nnext = 'discard'\n\
              [[route]]\nname = 'last'\nnext = 'smtp:127.0.0.1:2525'\n",
             &[
-                "6: route[2].name: is never reached: route \"first\" takes its mail - write it above \
-                 route[1], or take it out",
-                "9: route[2].tls: has no effect: no server is talked to - take it out",
-                "14: route[3].next: ALL MAIL THAT COMES THIS FAR IS THROWN AWAY - name the domains \
-                 meant in recipient_domain",
-                "16: route[4].name: is never reached: route \"all\" takes its mail - write it above \
-                 route[3], or take it out",
-                "17: route[4].next: 127.0.0.1:2525 is a listener of this server: mail would go in \
-                 circles - name another server",
+                "6: route[2].name: never matches: route \"first\" matches all of its mail first - move it before route[1], or remove it",
+                "9: route[2].tls: has no effect: this route connects to no server - remove it",
+                "14: route[3].next: all mail that reaches this route is discarded - set recipient_domain to the domains to discard",
+                "16: route[4].name: never matches: route \"all\" matches all of its mail first - move it before route[3], or remove it",
+                "17: route[4].next: 127.0.0.1:2525 is a listener of this server: mail would loop - name another server",
             ],
         ),
         (
@@ -362,15 +357,12 @@ fn what_works_but_is_not_wanted_is_warned_of() {
              messages_per_minute = 60\n[[destination]]\nname = 'nobody'\n[[destination]]\nname = 'big'\n\
              mx_host = '.big.test'\nconnections_max = 500\n",
             &[
-                "2: delivery.retry_schedule: a later wait is shorter than one before it - let the \
-                 waits grow",
-                "3: delivery.delay_warning: has no effect: the mail is returned before - lower it, or \
-                 write 0 to turn it off",
+                "2: delivery.retry_schedule: a delay is shorter than the one before it - use increasing delays",
+                "3: delivery.delay_warning: has no effect: the mail bounces earlier - lower it, or set 0 to disable it",
                 "6: destination_defaults.messages_per_second: has no effect: messages_per_minute is 60 - lower \
                  it, or raise messages_per_minute",
-                "9: destination[1].name: has no effect: it is for nobody - set recipient_domain or mx_host",
-                "13: destination[2].connections_max: is above delivery.connections_max, which is for all \
-                 destinations together - lower it, or raise delivery.connections_max",
+                "9: destination[1].name: has no effect: it matches no destination - set recipient_domain or mx_host",
+                "13: destination[2].connections_max: exceeds delivery.connections_max, the limit of all destinations together - lower it, or raise delivery.connections_max",
             ],
         ),
         (
@@ -391,16 +383,11 @@ fn what_works_but_is_not_wanted_is_warned_of() {
              [[network]]\ncidr = '10.0.0.0/8'\ntenant = 'x'\n[[network]]\ncidr = '::/0'\n\
              tenant = 'z'\n",
             &[
-                "6: route[2].name: is never reached: route \"a\" takes its mail - write it above \
-                 route[1], or take it out",
-                "11: route[3].tenants: no network belongs to the tenant \"y\" - add a [[network]] with \
-                 this tenant, or remove the tenant here",
-                "14: route[4].name: is never reached: route \"c\" takes its mail - write it above \
-                 route[3], or take it out",
-                "15: route[4].tenants: no network belongs to the tenant \"y\" - add a [[network]] with \
-                 this tenant, or remove the tenant here",
-                "25: network[2].cidr: ::/0 lets everyone relay: an open relay - name only the networks \
-                 of this tenant",
+                "6: route[2].name: never matches: route \"a\" matches all of its mail first - move it before route[1], or remove it",
+                "11: route[3].tenants: no network belongs to the tenant \"y\" - add a [[network]] with this tenant, or remove the tenant here",
+                "14: route[4].name: never matches: route \"c\" matches all of its mail first - move it before route[3], or remove it",
+                "15: route[4].tenants: no network belongs to the tenant \"y\" - add a [[network]] with this tenant, or remove the tenant here",
+                "25: network[2].cidr: ::/0 allows every client to relay (open relay) - list only the networks of this tenant",
             ],
         ),
         (
@@ -440,7 +427,7 @@ fn a_destination_is_shared_by_so_many_cores_as_is_written() {
         assert_eq!(stripes(written), meant, "{written}");
     }
     for (written, told) in [
-        ("stripes = 0", "0 is out of range - at least 1 is needed"),
+        ("stripes = 0", "0 is out of range - the minimum is 1"),
         ("stripes = 'al'", "did you mean \"all\"?"),
         ("stripes = true", "true is not a whole number, \"all\" or \"auto\""),
     ] {

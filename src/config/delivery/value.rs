@@ -1,6 +1,6 @@
-//! Values of delivery: next hops, patterns of domains, members of pools, addresses.
+//! Types of delivery values: next hops, domain patterns, members of pools, addresses.
 //!
-//! Promise:  a value of these types is valid however it came to be in a `Config`.
+//! Promise:  a value of these types is valid.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -16,6 +16,7 @@ use crate::config::kind::Bounds;
 use crate::config::kind::Kind;
 use crate::config::kind::Spelled;
 use crate::config::kind::choose;
+use crate::config::kind::number_from;
 use crate::config::kind::wrong_type;
 use crate::config::reading::Reading;
 use crate::config::value::DomainPattern;
@@ -32,41 +33,41 @@ const PORT_SMTPS: u16 = 465;
 
 const PORT_DNS: u16 = 53;
 
-/// What stands before the path of a Unix socket.
+/// The prefix of the path of a Unix socket.
 const UNIX: &str = "unix:";
 
 /// A longer path does not fit into the address of a socket (unix(7)).
 const UNIX_PATH_BYTES_MAX: usize = 107;
 
-/// Servers of one next hop; more are not tried within the life of a message.
+/// Servers of one next hop. More would not be tried within the lifetime of a message.
 const SERVERS_MAX: usize = 32;
 
-/// The largest share of a source within its pool.
+/// The largest weight of a source.
 const WEIGHT_MAX: u32 = 1_000_000;
 
-/// As of a domain, so that a pattern costs no more than a name.
+/// The length limit of a domain, so that a pattern costs no more than a name.
 const PATTERN_BYTES_MAX: usize = 253;
 
-/// Domains that a rule means.
+/// Domains in a rule.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum DomainMatch {
-    /// This one.
+    /// This domain.
     Exact(String),
-    /// All below this one, kept without its leading dot.
+    /// All subdomains, stored without the leading dot.
     Below(String),
-    /// All that look like this; `*` stands for any letters, also none.
+    /// All that match this pattern; `*` matches any characters, also none.
     Like(String),
     /// This address, written as an address literal.
     Literal(IpAddr),
 }
 
 impl DomainMatch {
-    /// Whether it means every domain.
+    /// Whether it matches every domain.
     pub fn is_everything(&self) -> bool {
         matches!(self, DomainMatch::Like(pattern) if pattern.bytes().all(|b| b == b'*'))
     }
 
-    /// Whether it surely means all that `other` means.
+    /// Whether it matches everything that `other` matches.
     pub fn covers(&self, other: &DomainMatch) -> bool {
         let is_below = |name: &str, head: &str| {
             name.strip_suffix(head).is_some_and(|rest| rest.len() > 1 && rest.ends_with('.'))
@@ -94,7 +95,7 @@ impl fmt::Display for DomainMatch {
 
 impl Spelled for DomainMatch {
     fn spelling() -> String {
-        "a domain, such as `\"example.com\"`, `\".example.com\"` for all below it, or a pattern, \
+        "a domain, such as `\"example.com\"`, `\".example.com\"` for its subdomains, or a pattern, \
          such as `\"*mail.example*\"`"
             .to_owned()
     }
@@ -118,7 +119,7 @@ impl Spelled for DomainMatch {
 }
 
 fn spell_pattern(text: &str) -> Result<DomainMatch, Refusal> {
-    // A tree is found by a lookup, a pattern only by comparing.
+    // Subdomains are found by a lookup, patterns only by comparison.
     if let Some(below) = text.strip_prefix("*.")
         && let Ok(DomainPattern::Exact(name)) = DomainPattern::spell(below)
     {
@@ -127,13 +128,13 @@ fn spell_pattern(text: &str) -> Result<DomainMatch, Refusal> {
     let letter = |b: u8| b.is_ascii_alphanumeric() || b"*.-_[]:".contains(&b);
     let hint = match text {
         _ if !text.is_ascii() => "write it in its ASCII form (xn--...)",
-        _ if text.contains('@') => "write the domain only, without the part up to the @",
+        _ if text.contains('@') => "write only the part after the @",
         _ if text.len() > PATTERN_BYTES_MAX || !text.bytes().all(letter) => {
             "write it as \"*mail.example*\""
         }
         _ => return Ok(DomainMatch::Like(text.to_ascii_lowercase())),
     };
-    Err(Refusal::new(format!("\"{text}\" is not a pattern of domains"), hint))
+    Err(Refusal::new(format!("\"{text}\" is not a domain pattern"), hint))
 }
 
 fn spell_literal(text: &str) -> Option<IpAddr> {
@@ -146,7 +147,7 @@ fn spell_literal(text: &str) -> Option<IpAddr> {
     }
 }
 
-/// A server that a route names.
+/// A server named by a route.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Server {
     /// A name in lower case, an address without brackets, or the path of a Unix socket, whose port
@@ -156,13 +157,13 @@ pub struct Server {
 }
 
 impl Server {
-    /// Its address, if it is not a name.
+    /// The address, if the host is one.
     pub fn address(&self) -> Option<SocketAddr> {
         self.host.parse().ok().map(|ip: IpAddr| SocketAddr::new(ip, self.port))
     }
 }
 
-/// Where a route sends.
+/// The next hop of a route.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Next {
     /// The mail exchangers of the recipient's domain.
@@ -187,7 +188,7 @@ impl Next {
         !matches!(self, Next::Discard | Next::Hold | Next::Reject(_))
     }
 
-    /// The servers it names itself.
+    /// The servers named in it.
     pub fn servers(&self) -> &[Server] {
         match self {
             Next::Smtp(servers) | Next::Smtps(servers) | Next::Lmtp(servers) => servers,
@@ -212,10 +213,10 @@ impl Spelled for Next {
             ("mx", Some(domain)) => spell_mx(domain),
             ("smtp" | "smtps" | "lmtp", Some(servers)) if servers.starts_with("//") => {
                 let hint = format!("write \"{word}:{}\"", &servers[2..]);
-                Err(Refusal::new(format!("\"{text}\" has slashes behind {word}:"), hint))
+                Err(Refusal::new(format!("\"{text}\" has slashes after {word}:"), hint))
             }
             ("smtp" | "smtps", Some(path)) if is_unix(path) => Err(Refusal::new(
-                format!("\"{text}\": a Unix socket is spoken to by LMTP only"),
+                format!("\"{text}\": Unix sockets are supported with LMTP only"),
                 "write \"lmtp:unix:/path\", or name a host",
             )),
             ("smtp", Some(servers)) => spell_servers(servers, Some(PORT_SMTP)).map(Next::Smtp),
@@ -238,7 +239,7 @@ impl Spelled for Next {
                 Err(Refusal::new("\"reject\" has no text for the sender", hint))
             }
             ("discard" | "hold", Some(_)) => {
-                let what = format!("\"{text}\" has words behind {word}");
+                let what = format!("\"{text}\" has text after {word}");
                 Err(Refusal::new(what, format!("write \"{word}\"")))
             }
             _ => Err(unknown_next(text, word)),
@@ -255,7 +256,7 @@ fn unknown_next(text: &str, word: &str) -> Refusal {
         None => "see the manual of route.next".to_owned(),
     };
     let words = NEXT_WORDS.join(", ");
-    Refusal::new(format!("\"{text}\" does not begin with one of {words}"), hint)
+    Refusal::new(format!("\"{text}\" does not start with one of {words}"), hint)
 }
 
 fn spell_mx(text: &str) -> Result<Next, Refusal> {
@@ -275,7 +276,7 @@ fn spell_servers(text: &str, port: Option<u16>) -> Result<Vec<Server>, Refusal> 
     let servers = servers.collect::<Result<Vec<Server>, Refusal>>()?;
     if servers.len() > SERVERS_MAX {
         let what = format!("names {} servers", servers.len());
-        return Err(Refusal::new(what, format!("at most {SERVERS_MAX} are possible")));
+        return Err(Refusal::new(what, format!("at most {SERVERS_MAX}")));
     }
     for (place, server) in servers.iter().enumerate() {
         if servers[..place].contains(server) {
@@ -289,7 +290,7 @@ fn spell_servers(text: &str, port: Option<u16>) -> Result<Vec<Server>, Refusal> 
     Ok(servers)
 }
 
-/// Whether it is written as a Unix socket.
+/// Whether a server is a Unix socket.
 fn is_unix(servers: &str) -> bool {
     servers.split(',').any(|one| one.trim().starts_with(UNIX))
 }
@@ -300,7 +301,7 @@ impl Server {
         let hint = match () {
             () if !path.starts_with('/') => "begin it with /, as \"unix:/run/dovecot/lmtp\"".into(),
             () if path.len() > UNIX_PATH_BYTES_MAX => {
-                format!("the system takes {UNIX_PATH_BYTES_MAX} bytes; make a link that is shorter")
+                format!("the limit is {UNIX_PATH_BYTES_MAX} bytes; use a shorter link")
             }
             () if path.contains(char::is_control) => "write it without control characters".into(),
             () if path.ends_with('/') => "name the socket in this folder".into(),
@@ -315,7 +316,7 @@ impl Server {
             Err(Refusal::new(format!("\"{text}\" is not a server with its port"), hint))
         };
         if text.parse::<Ipv6Addr>().is_ok() {
-            return refused(format!("an IPv6 address stands in brackets, as \"[{text}]:25\""));
+            return refused(format!("write an IPv6 address in brackets, as \"[{text}]:25\""));
         }
         let (host, port) = match text.strip_prefix('[') {
             Some(inner) => match inner.split_once(']') {
@@ -323,7 +324,7 @@ impl Server {
                 Some((host, port)) if host.parse::<Ipv6Addr>().is_ok() => {
                     (host, Some(port.strip_prefix(':').unwrap_or("")))
                 }
-                _ => return refused("in brackets stands an IPv6 address, as \"[::1]:25\"".into()),
+                _ => return refused("write an IPv6 address in brackets, as \"[::1]:25\"".into()),
             },
             None => text.split_once(':').map_or((text, None), |(host, port)| (host, Some(port))),
         };
@@ -353,7 +354,7 @@ pub enum Stripes {
     Count(u32),
 }
 
-/// More shards there are not.
+/// More than the number of shards.
 const STRIPES_MAX: u64 = 1024;
 
 impl Kind for Stripes {
@@ -375,9 +376,13 @@ impl Kind for Stripes {
             _ => wrong_type(value, &Stripes::written(), "", reading),
         }
     }
+
+    fn from_text(text: &str) -> Plain {
+        number_from(text)
+    }
 }
 
-/// A source in a pool, and its share.
+/// A source in a pool, with its weight.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PoolMember {
     pub source: Label,
@@ -386,7 +391,7 @@ pub struct PoolMember {
 
 impl Spelled for PoolMember {
     fn spelling() -> String {
-        "the name of a source, with a weight behind a colon if not 1, such as `\"out-1:3\"`"
+        "a source name, with a weight after a colon if it is not 1, such as `\"out-1:3\"`"
             .to_owned()
     }
 
@@ -403,13 +408,13 @@ impl Spelled for PoolMember {
     }
 }
 
-/// A name server; its port is 53 if none is written.
+/// A name server. The default port is 53.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NameServer(pub SocketAddr);
 
 impl Spelled for NameServer {
     fn spelling() -> String {
-        "an IP address, such as `\"192.0.2.53\"`, with a port if it is not 53".to_owned()
+        "an IP address, such as `\"192.0.2.53\"`, with a port if that is not 53".to_owned()
     }
 
     fn spell(text: &str) -> Result<NameServer, Refusal> {
@@ -421,12 +426,12 @@ impl Spelled for NameServer {
     }
 }
 
-/// A mail address, or a local part at our own host.
+/// A mail address, or a local part at this host.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OwnAddress(String);
 
 impl OwnAddress {
-    /// The whole address; `host` stands behind a mere local part.
+    /// The complete address; `host` is appended to a local part.
     pub fn at(&self, host: &Hostname) -> String {
         match self.0.contains('@') {
             true => self.0.clone(),
@@ -437,7 +442,7 @@ impl OwnAddress {
 
 impl Spelled for OwnAddress {
     fn spelling() -> String {
-        "a mail address, or its local part if it is at this host".to_owned()
+        "a mail address, or only its local part for an address at this host".to_owned()
     }
 
     fn spell(text: &str) -> Result<OwnAddress, Refusal> {
@@ -485,12 +490,12 @@ fn not_an_address(text: &str, example: &str) -> Refusal {
     Refusal::new(what, format!("write it without a port, as \"{example}\""))
 }
 
-/// Whether a host can have the address for itself.
+/// Whether a host can own the address.
 fn own(address: IpAddr, text: &str) -> Result<(), Refusal> {
     match address.is_unspecified() || address.is_multicast() {
         true => {
-            let what = format!("\"{text}\" is no address of a host");
-            Err(Refusal::new(what, "leave the key out to let the system choose"))
+            let what = format!("\"{text}\" is not a host address");
+            Err(Refusal::new(what, "remove the key to let the system choose"))
         }
         false => Ok(()),
     }

@@ -1,8 +1,8 @@
-//! What the bytes of a server say of a question.
+//! Parses the answers of name servers.
 //!
-//! Promise:  nothing is taken from an answer but records of the asked kind, owned by the asked
-//!           name or by the end of the aliases that begin at it. An absence counts only from a
-//!           server that may know: authoritative, or one that asks others.
+//! Promise:  uses only records of the requested type, owned by the requested name or by the end of its
+//!           chain of aliases. A negative answer counts only from a server that can know:
+//!           authoritative or recursive.
 
 use std::rc::Rc;
 
@@ -23,18 +23,18 @@ use crate::net::resolver::outcome::Datum;
 use crate::net::resolver::query::Kind;
 use crate::net::resolver::query::Query;
 
-/// Aliases from the asked name to its records. The C library takes 10, BIND 17.
+/// Aliases from the requested name to its records. The C library allows 10, BIND 17.
 pub(in crate::net::resolver) const CNAMES_MAX: usize = 8;
-/// A header without anything behind it.
+/// The length of the header.
 const HEADER_BYTES: usize = 12;
 
-/// What a server has said of a question.
+/// The usable answer of a server.
 #[derive(Debug, PartialEq, Eq)]
 pub(in crate::net::resolver) struct Answer {
     pub(in crate::net::resolver) said: Said,
-    /// Seconds, the least of all records on the way.
+    /// In seconds, the lowest of all records in the chain.
     pub(in crate::net::resolver) ttl: Option<u32>,
-    /// The server says that it has validated this.
+    /// The server has validated the answer (AD bit).
     pub(in crate::net::resolver) authentic: bool,
     pub(in crate::net::resolver) wire_bytes: usize,
 }
@@ -42,30 +42,30 @@ pub(in crate::net::resolver) struct Answer {
 #[derive(Debug, PartialEq, Eq)]
 pub(in crate::net::resolver) enum Said {
     Records(Vec<Datum>),
-    /// The whole name is not there.
+    /// The name does not exist.
     NoName,
-    /// The name has no such records.
+    /// The name has no records of the type.
     NoRecords,
-    /// The name is another one, so many aliases away, of which nothing is said here.
+    /// The target of the alias chain and its length; the answer has no records of the target.
     Alias(Rc<str>, usize),
 }
 
-/// What has come in.
+/// The result of parsing a received message.
 #[derive(Debug, PartialEq, Eq)]
 pub(in crate::net::resolver) enum Reading {
-    /// No answer to this query. It may be forged, and the true one may follow.
+    /// Does not match the query. May be forged, so the real answer may follow.
     Foreign,
     /// The answer is too large for UDP.
     Truncated,
-    /// The server does not take EDNS.
+    /// The server does not support EDNS.
     NoEdns,
     Answer(Answer),
-    /// An answer that is of no use.
+    /// An unusable answer.
     Fault(DnsFault),
 }
 
 impl Reading {
-    /// What was learnt in the end, when nothing is asked any more.
+    /// The final result, if no further query follows.
     pub(in crate::net::resolver) fn answer(self) -> Result<Answer, DnsFault> {
         match self {
             Reading::Answer(answer) => Ok(answer),
@@ -76,7 +76,7 @@ impl Reading {
     }
 }
 
-/// Reads what came in while `query` waits for its answer.
+/// Parses a message received while `query` waits for its answer.
 pub(in crate::net::resolver) fn read(query: &Query, bytes: &[u8]) -> Reading {
     let [id_high, id_low, flags, ..] = *bytes else {
         return Reading::Foreign;
@@ -85,7 +85,7 @@ pub(in crate::net::resolver) fn read(query: &Query, bytes: &[u8]) -> Reading {
     if u16::from_be_bytes([id_high, id_low]) != query.id || !answers {
         return Reading::Foreign;
     }
-    // A cut answer may end within a record, which the decoder does not forgive.
+    // A truncated answer may end within a record, which the decoder rejects.
     if flags & 0x02 != 0 {
         return Reading::Truncated;
     }
@@ -102,7 +102,7 @@ fn read_message(query: &Query, message: &Message, wire_bytes: usize) -> Reading 
     if metadata.op_code != OpCode::Query || metadata.message_type != MessageType::Response {
         return Reading::Foreign;
     }
-    // Who fails may leave the question out.
+    // An error reply may omit the question.
     let bare_failure = failed && message.queries.is_empty();
     if !echoes(query, message) && !bare_failure {
         return Reading::Foreign;
@@ -136,7 +136,7 @@ fn echoes(query: &Query, message: &Message) -> bool {
     same_kind && echo.query_class == DNSClass::IN && echo.name == query.name
 }
 
-/// What is said and for how many seconds.
+/// The content of the answer, and its TTL in seconds.
 fn read_answer(query: &Query, message: &Message) -> Result<(Said, Option<u32>), DnsFault> {
     let metadata = &message.metadata;
     let absent = metadata.response_code == ResponseCode::NXDomain;
@@ -144,7 +144,7 @@ fn read_answer(query: &Query, message: &Message) -> Result<(Said, Option<u32>), 
     let (data, ttl) = chain.records(query.kind, &message.answers)?;
     let ttl = ttl.min(chain.ttl);
     if !data.is_empty() {
-        // RFC 6604 s3: NXDOMAIN is about the end of the aliases, where something was found.
+        // RFC 6604 s3: NXDOMAIN refers to the end of the alias chain, but records were found there.
         return if absent {
             Err(DnsFault::Malformed)
         } else {
@@ -170,7 +170,7 @@ fn read_answer(query: &Query, message: &Message) -> Result<(Said, Option<u32>), 
     Ok((if absent { Said::NoName } else { Said::NoRecords }, ttl))
 }
 
-/// The aliases that begin at the asked name.
+/// The chain of aliases from the requested name.
 struct Chain {
     end: Name,
     hops: usize,
@@ -193,17 +193,17 @@ impl Chain {
             let Some((target, ttl)) = alias else {
                 return Ok(chain);
             };
-            // A circle comes to its end here as well.
+            // Also ends a loop.
             if chain.hops == CNAMES_MAX {
                 return Err(DnsFault::CnameLoop);
             }
             chain = Chain { end: target, hops: chain.hops + 1, ttl: chain.ttl.min(ttl) };
-            // Names out of a message are absolute, whatever the decoder thinks of it.
+            // Names in a message are absolute, but the decoder may not mark them so.
             chain.end.set_fqdn(true);
         }
     }
 
-    /// What the end of the chain owns, and the least of the TTLs.
+    /// The records at the end of the chain, and their lowest TTL.
     fn records(&self, kind: Kind, answers: &[Record]) -> Result<(Vec<Datum>, u32), DnsFault> {
         let (mut data, mut unusable, mut least) = (Vec::new(), false, u32::MAX);
         let wanted = |record: &&Record| {
@@ -241,7 +241,7 @@ fn datum(data: &RData) -> Option<Datum> {
     })
 }
 
-/// For how long `name` is not there (RFC 2308 s5), if the zone that says so encloses it.
+/// The TTL of a negative answer for `name` (RFC 2308 s5), if the SOA's zone encloses the name.
 fn soa_ttl(authorities: &[Record], name: &Name) -> Option<u32> {
     let of_zone =
         |record: &&Record| record.record_type() == RecordType::SOA && record.name.zone_of(name);

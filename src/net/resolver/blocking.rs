@@ -1,8 +1,8 @@
-//! The resolver for commands beside the server, which have no shard and may not even have io_uring:
-//! the same questions and the same reading of answers, over blocking sockets.
+//! A blocking resolver for commands, which have no shard and perhaps no io_uring. Same queries and same
+//! parsing of answers.
 //!
-//! Bounds:   one name server, and `timeout` for each name and kind, aliases included. Nothing is kept
-//!           and nothing is asked twice, but over TCP when cut and without EDNS when that is refused.
+//! Bounds:   one name server, and `timeout` for each name and type, including aliases. No cache and no
+//!           retries, except over TCP if truncated and without EDNS if refused.
 
 use std::io;
 use std::io::Read;
@@ -36,7 +36,7 @@ use crate::net::resolver::query::Question;
 use crate::net::resolver::settings::ResolverSettings;
 use crate::rt::IoFault;
 
-/// Asks one name server, and waits.
+/// Queries one name server and blocks.
 #[derive(Clone, Copy, Debug)]
 pub struct BlockingResolver {
     server: SocketAddr,
@@ -45,7 +45,7 @@ pub struct BlockingResolver {
 }
 
 impl BlockingResolver {
-    /// `timeout` is for each name and kind.
+    /// `timeout` is for each name and type.
     pub fn new(server: SocketAddr, timeout: Duration) -> BlockingResolver {
         BlockingResolver { server, timeout, edns_bytes: ResolverSettings::default().edns_bytes }
     }
@@ -162,7 +162,7 @@ impl BlockingResolver {
 
 fn fault(cause: io::Error) -> DnsFault {
     match cause.kind() {
-        // What a wait with a timeout ends with.
+        // Both occur when a socket timeout expires.
         io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => DnsFault::Timeout,
         _ => IoFault::from(cause).into(),
     }

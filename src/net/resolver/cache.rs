@@ -1,9 +1,9 @@
-//! What is known, and for how long.
+//! The cache of outcomes.
 //!
 //! Owner:    one resolver of one shard. Time is an argument.
-//! Bounds:   `entries` and `bytes` of `CacheBounds`, whichever is reached first. When full, the
-//!           clock's hand takes the next entry that has expired or was not used since the hand last
-//!           passed. Expired entries lie until then. What is larger than all of the room is not kept.
+//! Bounds:   `entries` and `bytes` of `CacheBounds`, whichever is reached first. Eviction by the clock
+//!           algorithm: the next entry that has expired or was not used since the hand last passed.
+//!           Expired entries stay until then. An entry larger than the whole cache is not stored.
 
 use std::collections::HashMap;
 use std::mem::size_of;
@@ -15,8 +15,8 @@ use crate::net::resolver::outcome::Outcome;
 use crate::net::resolver::query::Question;
 use crate::net::resolver::settings::CacheBounds;
 
-/// What an entry takes beside its name and its answer: its place in the vector and in the map, twice,
-/// for both may have grown to twice what they hold.
+/// Memory of an entry besides its name and answer: its slots in the vector and the map, doubled,
+/// because both may have twice the capacity in use.
 const ENTRY_BYTES: usize = 2 * (size_of::<Entry>() + size_of::<(Question, usize)>() + 1);
 
 /// The two counts of an `Rc`.
@@ -56,7 +56,7 @@ impl Cache {
         Some(entry.outcome.clone())
     }
 
-    /// Keeps `outcome` until it `expires`, instead of what was known of the question.
+    /// Stores `outcome` until `expires`, replacing an earlier one.
     pub(in crate::net::resolver) fn keep(
         &mut self,
         question: Question,
@@ -92,7 +92,7 @@ impl Cache {
         self.bytes
     }
 
-    /// The place of an entry that is missed least. A second turn finds one at the latest.
+    /// The entry to evict. The second round finds one at the latest.
     fn clear_place(&mut self, now: Instant) -> usize {
         loop {
             let place = self.hand % self.entries.len();
@@ -105,7 +105,7 @@ impl Cache {
         }
     }
 
-    /// The last entry takes the place.
+    /// The last entry moves to the freed place.
     fn remove(&mut self, place: usize) {
         let gone = self.entries.swap_remove(place);
         self.places.remove(&gone.question);

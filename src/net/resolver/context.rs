@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use crate::base::chunk::ChunkPool;
 use crate::net::resolver::cache::Cache;
-use crate::net::resolver::flight::Flights;
+use crate::net::resolver::flight::InFlight;
 use crate::net::resolver::outcome::Outcome;
 use crate::net::resolver::query::Question;
 use crate::net::resolver::servers::Servers;
@@ -18,38 +18,38 @@ use crate::rt::gate::Gate;
 /// Chunks for TCP answers that are being received. Without a free one a read waits.
 const TCP_CHUNKS_MAX: usize = 8;
 
-/// What a resolver has done and holds.
+/// Counters and gauges of a resolver.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ResolverFigures {
-    /// Answered out of the cache.
+    /// Lookups answered from the cache.
     pub hits: u64,
-    /// Joined to a lookup that was under way.
+    /// Lookups that joined one in flight.
     pub joined: u64,
-    /// Begun.
+    /// Lookups started.
     pub lookups: u64,
-    /// Ended without a place.
+    /// Lookups that failed for want of a slot.
     pub busy: u64,
-    /// Sent by UDP.
+    /// Queries sent over UDP.
     pub questions: u64,
-    /// Asked again by TCP.
+    /// Queries repeated over TCP.
     pub tcp: u64,
-    /// Datagrams that answered something else.
+    /// Datagrams that did not match the query.
     pub foreign: u64,
-    /// Now.
-    pub under_way: usize,
-    /// Now.
+    /// Lookups in flight.
+    pub in_flight: usize,
+    /// Entries in the cache.
     pub cached: usize,
-    /// Memory of what is cached now.
+    /// Memory of the cache in bytes.
     pub cached_bytes: usize,
 }
 
-/// All that a shard's resolver has.
+/// The state of a shard's resolver.
 pub(in crate::net::resolver) struct Context {
     pub(in crate::net::resolver) settings: ResolverSettings,
     pub(in crate::net::resolver) chunks: ChunkPool,
     pub(in crate::net::resolver) servers: Servers,
     pub(in crate::net::resolver) cache: RefCell<Cache>,
-    pub(in crate::net::resolver) flights: Rc<Flights>,
+    pub(in crate::net::resolver) in_flight: Rc<InFlight>,
     pub(in crate::net::resolver) gate: Rc<Gate>,
     figures: Cell<ResolverFigures>,
     trust_ad: Cell<bool>,
@@ -62,7 +62,7 @@ impl Context {
             chunks: ChunkPool::new(TCP_CHUNKS_MAX),
             servers: Servers::new(&settings.servers),
             cache: RefCell::new(Cache::new(settings.cache)),
-            flights: Rc::default(),
+            in_flight: Rc::default(),
             gate: Gate::new(places),
             figures: Cell::default(),
             trust_ad: Cell::new(settings.trust_ad),
@@ -74,7 +74,7 @@ impl Context {
         self.trust_ad.get()
     }
 
-    /// What was learnt under the other rule is forgotten.
+    /// Clears the cache on a change, because cached answers were judged by the old setting.
     pub(in crate::net::resolver) fn set_trust_ad(&self, trust_ad: bool) {
         if self.trust_ad.replace(trust_ad) != trust_ad {
             self.cache.borrow_mut().clear();
@@ -91,7 +91,7 @@ impl Context {
         let cache = self.cache.borrow();
         let (cached, cached_bytes) = (cache.len(), cache.bytes());
         ResolverFigures {
-            under_way: self.flights.len(),
+            in_flight: self.in_flight.len(),
             cached,
             cached_bytes,
             ..self.figures.get()

@@ -1,6 +1,6 @@
-//! One question to one server.
+//! One query to one server.
 //!
-//! Bounds:   `limit` for all of it; `FOREIGN_MAX` datagrams that answer something else.
+//! Bounds:   `limit` in total; `FOREIGN_MAX` datagrams that do not match the query.
 
 use std::time::Duration;
 use std::time::Instant;
@@ -18,14 +18,14 @@ use crate::rt;
 use crate::rt::UdpSocket;
 use crate::rt::timer;
 
-/// Datagrams to another query that are thrown away before this one counts as forged at.
+/// Mismatched datagrams after which the query fails, since someone may be forging answers.
 pub(in crate::net::resolver) const FOREIGN_MAX: u32 = 100;
-/// Room for a datagram. Servers send no more than was asked for; what fills it was cut off.
+/// Receive buffer of a datagram. Larger than any answer that we request; if full, it was cut.
 pub(in crate::net::resolver) const DATAGRAM_BYTES: usize = 4096;
-/// A message by TCP has its length in front (RFC 1035 s4.2.2).
+/// The length prefix of a message over TCP (RFC 1035 s4.2.2).
 const LENGTH_BYTES: usize = 2;
 
-/// Asks `server`, without EDNS when it refuses that.
+/// Queries `server`, without EDNS if the server refuses it.
 pub(in crate::net::resolver) async fn exchange(
     context: &Context,
     server: &Server,
@@ -44,7 +44,7 @@ pub(in crate::net::resolver) async fn exchange(
     reading.answer()
 }
 
-/// By UDP, and by TCP when the answer does not fit.
+/// Queries over UDP, and over TCP if the answer is truncated.
 async fn ask(
     context: &Context,
     server: &Server,
@@ -53,23 +53,22 @@ async fn ask(
 ) -> Result<Reading, DnsFault> {
     let query = Query::new(question, options).ok_or(DnsFault::BadName)?;
     let reading = ask_udp(context, server, &query, until).await;
-    // Whether a server lives is judged by this alone: one that only TCP does not reach serves
-    // nearly all questions.
+    // Only UDP decides whether a server is up: nearly all queries work without TCP.
     match reading {
-        Ok(Reading::Truncated) => server.is_alive(),
+        Ok(Reading::Truncated) => server.replied(),
         Ok(reading) => {
-            server.is_alive();
+            server.replied();
             return Ok(reading);
         }
         Err(fault) => {
-            if !fault.is_said() {
-                server.was_silent(fault, timer::now());
+            if !fault.is_reply() {
+                server.timed_out(fault, timer::now());
             }
             return Err(fault);
         }
     }
     context.count(|figures| figures.tcp += 1);
-    // A new id: whoever saw the datagram has the old one.
+    // A new id, because the old one may have been observed.
     let query = Query::new(question, options).ok_or(DnsFault::BadName)?;
     ask_tcp(context, server, &query, until).await
 }
@@ -122,7 +121,7 @@ async fn ask_tcp(
     }
 }
 
-/// The query as TCP carries it.
+/// The query with its length prefix for TCP.
 pub(in crate::net::resolver) fn framed(query: &Query) -> Result<Vec<u8>, DnsFault> {
     let length = u16::try_from(query.bytes.len()).map_err(|_| DnsFault::BadName)?;
     let mut framed = Vec::with_capacity(LENGTH_BYTES + query.bytes.len());
@@ -131,13 +130,13 @@ pub(in crate::net::resolver) fn framed(query: &Query) -> Result<Vec<u8>, DnsFaul
     Ok(framed)
 }
 
-/// The message in what has been received by TCP, once all of it has come.
+/// The message in the bytes received over TCP, once complete.
 pub(in crate::net::resolver) fn whole_message(received: &[u8]) -> Option<&[u8]> {
     let [high, low, message @ ..] = received else { return None };
     message.get(..usize::from(u16::from_be_bytes([*high, *low])))
 }
 
-/// The time until then, if there is any.
+/// The time left until `until`.
 pub(in crate::net::resolver) fn left(until: Instant) -> Result<Duration, DnsFault> {
     let left = until.saturating_duration_since(timer::now());
     if left.is_zero() { Err(DnsFault::Timeout) } else { Ok(left) }

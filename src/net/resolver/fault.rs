@@ -1,4 +1,4 @@
-//! Why a lookup gave nothing.
+//! Why a lookup returned no records.
 
 use std::error::Error;
 use std::fmt;
@@ -7,46 +7,46 @@ use crate::base::fault::Blame;
 use crate::base::fault::Retry;
 use crate::rt::IoFault;
 
-/// Why a lookup gave nothing, by cause. The first three are facts about the domain, all others
-/// are about us, the name servers or the way there.
+/// Why a lookup returned no records, by cause. The first three are facts about the domain; all others
+/// concern us, the name servers or the network.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DnsFault {
-    /// NXDOMAIN: there is no such name.
+    /// NXDOMAIN: the name does not exist.
     NoSuchDomain,
-    /// The name is there, without records of this kind.
+    /// The name exists, without records of this type.
     NoData,
-    /// The domain says that it takes no mail (RFC 7505).
+    /// The domain accepts no mail: null MX (RFC 7505).
     NullMx,
-    /// No name that DNS can hold.
+    /// Not a valid DNS name.
     BadName,
-    /// SERVFAIL: the server could not find out, or validation failed.
+    /// SERVFAIL: the server's lookup or DNSSEC validation failed.
     ServerFailure,
-    /// REFUSED: the server does not serve us.
+    /// REFUSED: the server does not answer us.
     Refused,
     /// No answer in time.
     Timeout,
-    /// Nobody listens at the server's address, or there is no way there.
+    /// Nothing listens at the server's address, or there is no route.
     Unreachable,
-    /// The server neither knows the zone nor asks others.
+    /// The server is neither authoritative nor recursive.
     Lame,
-    /// An answer that cannot be read, or contradicts itself.
+    /// The answer cannot be parsed or contradicts itself.
     Malformed,
-    /// Answers came, but to other questions or about other names.
+    /// Answers arrived, but to other queries.
     Mismatched,
-    /// The aliases run in a circle, or there are too many.
+    /// A loop of aliases, or too many.
     CnameLoop,
-    /// Too many lookups are under way.
+    /// Too many lookups in flight.
     Busy,
     /// No name server is configured.
     NoServers,
-    /// A socket of ours failed.
+    /// A local socket failed.
     Local(IoFault),
-    /// The lookup ended by a fault of ours.
+    /// The lookup was aborted by a bug.
     Abandoned,
 }
 
 impl DnsFault {
-    /// Whether mail may bounce for it. Everything else is tried again later.
+    /// Whether mail may bounce because of it. All others are retried.
     pub fn is_final(self) -> bool {
         matches!(self, DnsFault::NoSuchDomain | DnsFault::NoData | DnsFault::NullMx)
     }
@@ -61,8 +61,8 @@ impl DnsFault {
         }
     }
 
-    /// Whether it says nothing of the domain, for nobody was asked. A refusal may be passed on from
-    /// the domain's own servers.
+    /// Whether the fault says nothing about the domain, because no server was asked. REFUSED may come
+    /// from the domain's own servers.
     pub fn is_ours(self) -> bool {
         matches!(
             self,
@@ -79,13 +79,13 @@ impl DnsFault {
         if self.is_final() { Retry::Never } else { Retry::Later }
     }
 
-    /// Whether the server has said something, be it no use. It is not asked the same again.
-    pub(in crate::net::resolver) fn is_said(self) -> bool {
+    /// Whether the server has replied. The query is not sent to that server again.
+    pub(in crate::net::resolver) fn is_reply(self) -> bool {
         let silence = matches!(self, DnsFault::Timeout | DnsFault::Unreachable);
         !silence && self != DnsFault::Mismatched
     }
 
-    /// Whether it is kept for a moment, so that those who ask at once do not all wait for it.
+    /// Whether the failure is cached briefly, so that concurrent callers do not all wait for it.
     pub(in crate::net::resolver) fn is_cached(self) -> bool {
         !matches!(
             self,
@@ -109,21 +109,21 @@ impl fmt::Display for DnsFault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             DnsFault::NoSuchDomain => "no such domain (NXDOMAIN)",
-            DnsFault::NoData => "no records of this kind (NODATA)",
-            DnsFault::NullMx => "the domain takes no mail (null MX)",
-            DnsFault::BadName => "not a name that DNS can hold",
+            DnsFault::NoData => "no records of this type (NODATA)",
+            DnsFault::NullMx => "the domain accepts no mail (null MX)",
+            DnsFault::BadName => "not a valid DNS name",
             DnsFault::ServerFailure => "the name server failed (SERVFAIL)",
-            DnsFault::Refused => "the name server refused (REFUSED)",
+            DnsFault::Refused => "the name server refused the query (REFUSED)",
             DnsFault::Timeout => "the name servers did not answer in time",
             DnsFault::Unreachable => "the name servers cannot be reached",
-            DnsFault::Lame => "the name server does not know and does not ask others (lame)",
-            DnsFault::Malformed => "the name server's answer cannot be read",
-            DnsFault::Mismatched => "the name server answered another question",
-            DnsFault::CnameLoop => "too many aliases, or aliases in a circle (CNAME)",
-            DnsFault::Busy => "too many lookups under way",
+            DnsFault::Lame => "the name server is neither authoritative nor recursive (lame)",
+            DnsFault::Malformed => "the answer of the name server cannot be parsed",
+            DnsFault::Mismatched => "the name server answered another query",
+            DnsFault::CnameLoop => "too many aliases or a loop of aliases (CNAME)",
+            DnsFault::Busy => "too many lookups in flight",
             DnsFault::NoServers => "no name server is configured",
-            DnsFault::Local(fault) => return write!(f, "no socket to ask with: {fault}"),
-            DnsFault::Abandoned => "the lookup was abandoned",
+            DnsFault::Local(fault) => return write!(f, "the local socket failed: {fault}"),
+            DnsFault::Abandoned => "the lookup was aborted",
         })
     }
 }

@@ -1,7 +1,7 @@
-//! Who waits for which lookup: identical ones are made once.
+//! Lookups in flight: callers with the same question share one lookup.
 //!
-//! Promise:  every flight lands, also when its task panics or is dropped; whoever waits is told.
-//! Bounds:   as many flights as the gate lets in and lets wait.
+//! Promise:  every lookup completes for its callers, even if its task panics or is dropped.
+//! Bounds:   the gate limits the lookups that run or wait for a slot.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -17,70 +17,74 @@ use crate::net::resolver::fault::DnsFault;
 use crate::net::resolver::outcome::Outcome;
 use crate::net::resolver::query::Question;
 
+/// All lookups in flight.
 #[derive(Default)]
-pub(in crate::net::resolver) struct Flights {
-    under_way: RefCell<HashMap<Question, Rc<Flight>>>,
+pub(in crate::net::resolver) struct InFlight {
+    lookups: RefCell<HashMap<Question, Rc<SharedLookup>>>,
 }
 
-/// One lookup under way.
+/// One lookup in flight, with the tasks that wait for it.
 #[derive(Default)]
-struct Flight {
+struct SharedLookup {
     outcome: RefCell<Option<Outcome>>,
     waiting: RefCell<Slab<Option<Waker>>>,
 }
 
-impl Flights {
-    /// Waits for the same lookup, if one is under way.
+impl InFlight {
+    /// Waits for the lookup of this question if one is in flight.
     pub(in crate::net::resolver) fn join(&self, question: &Question) -> Option<Wait> {
-        self.under_way.borrow().get(question).map(Wait::new)
+        self.lookups.borrow().get(question).map(Wait::new)
     }
 
-    /// A lookup begins: what ends it, and the wait for it.
-    pub(in crate::net::resolver) fn begin(self: &Rc<Self>, question: &Question) -> (Landing, Wait) {
-        let flight = Rc::new(Flight::default());
-        let wait = Wait::new(&flight);
-        let other = self.under_way.borrow_mut().insert(question.clone(), Rc::clone(&flight));
-        assert!(other.is_none(), "a lookup is under way once");
-        (Landing { flights: Rc::clone(self), question: question.clone(), flight }, wait)
+    /// Registers a new lookup; returns its completion and a wait for it.
+    pub(in crate::net::resolver) fn begin(
+        self: &Rc<Self>,
+        question: &Question,
+    ) -> (Completion, Wait) {
+        let lookup = Rc::new(SharedLookup::default());
+        let wait = Wait::new(&lookup);
+        let other = self.lookups.borrow_mut().insert(question.clone(), Rc::clone(&lookup));
+        assert!(other.is_none(), "each question has at most one lookup in flight");
+        (Completion { in_flight: Rc::clone(self), question: question.clone(), lookup }, wait)
     }
 
     pub(in crate::net::resolver) fn len(&self) -> usize {
-        self.under_way.borrow().len()
+        self.lookups.borrow().len()
     }
 }
 
-/// Ends a lookup, at the latest when it is dropped.
-pub(in crate::net::resolver) struct Landing {
-    flights: Rc<Flights>,
+/// Completes a lookup, at the latest when dropped.
+pub(in crate::net::resolver) struct Completion {
+    in_flight: Rc<InFlight>,
     question: Question,
-    flight: Rc<Flight>,
+    lookup: Rc<SharedLookup>,
 }
 
-impl Landing {
-    pub(in crate::net::resolver) fn land(self, outcome: Outcome) {
-        self.flight.outcome.replace(Some(outcome));
+impl Completion {
+    pub(in crate::net::resolver) fn complete(self, outcome: Outcome) {
+        self.lookup.outcome.replace(Some(outcome));
     }
 }
 
-impl Drop for Landing {
+impl Drop for Completion {
     fn drop(&mut self) {
-        self.flights.under_way.borrow_mut().remove(&self.question);
+        self.in_flight.lookups.borrow_mut().remove(&self.question);
         let abandoned = || Outcome::Failed(DnsFault::Abandoned);
-        self.flight.outcome.borrow_mut().get_or_insert_with(abandoned);
-        let waiting = self.flight.waiting.take();
+        self.lookup.outcome.borrow_mut().get_or_insert_with(abandoned);
+        let waiting = self.lookup.waiting.take();
         waiting.into_iter().filter_map(|(_, waker)| waker).for_each(Waker::wake);
     }
 }
 
-/// Waits for a lookup. Dropping it leaves the lookup to the others, and to the cache.
+/// Waits for a lookup. If dropped, the lookup continues for other callers and for the cache.
 pub(in crate::net::resolver) struct Wait {
-    flight: Rc<Flight>,
+    lookup: Rc<SharedLookup>,
     place: Option<usize>,
 }
 
 impl Wait {
-    fn new(flight: &Rc<Flight>) -> Wait {
-        Wait { flight: Rc::clone(flight), place: None }
+    fn new(lookup: &Rc<SharedLookup>) -> Wait {
+        Wait { lookup: Rc::clone(lookup), place: None }
     }
 }
 
@@ -88,14 +92,14 @@ impl Future for Wait {
     type Output = Outcome;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Outcome> {
-        if let Some(outcome) = &*self.flight.outcome.borrow() {
+        if let Some(outcome) = &*self.lookup.outcome.borrow() {
             return Poll::Ready(outcome.clone());
         }
         let waker = Some(cx.waker().clone());
         match self.place {
-            Some(place) => self.flight.waiting.borrow_mut()[place] = waker,
+            Some(place) => self.lookup.waiting.borrow_mut()[place] = waker,
             None => {
-                let place = self.flight.waiting.borrow_mut().insert(waker);
+                let place = self.lookup.waiting.borrow_mut().insert(waker);
                 self.place = Some(place);
             }
         }
@@ -105,9 +109,9 @@ impl Future for Wait {
 
 impl Drop for Wait {
     fn drop(&mut self) {
-        // After the landing the list is a new one, without this place.
+        // After completion the list is a new one, without this place.
         if let Some(place) = self.place {
-            let left = self.flight.waiting.borrow_mut().try_remove(place);
+            let left = self.lookup.waiting.borrow_mut().try_remove(place);
             drop(left);
         }
     }

@@ -1,4 +1,4 @@
-//! What others ask the resolver.
+//! The interface of the resolver.
 
 use std::net::Ipv4Addr;
 use std::net::Ipv6Addr;
@@ -21,22 +21,22 @@ use crate::net::resolver::query::Question;
 use crate::net::resolver::settings::ResolverSettings;
 use crate::rt::timer;
 
-/// Exchangers of one domain that are taken, the most preferred first. Nobody tries more.
+/// Mail exchangers of one domain that are returned, most preferred first.
 const EXCHANGERS_MAX: usize = 64;
 
-/// Where mail for a domain goes.
+/// The mail exchangers of a domain.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MxAnswer {
-    /// Preference and host, the most preferred first, each host once. Those of the same preference
-    /// come as the server gave them: to be shuffled by who sends (RFC 5321 s5.1).
+    /// Preference and host, most preferred first, each host once. Hosts of equal preference are in the
+    /// server's order; the caller must shuffle them (RFC 5321 s5.1).
     pub hosts: Vec<(u16, Box<str>)>,
-    /// There is no MX record, and the domain itself is the host, if it has addresses.
+    /// There is no MX record: the domain itself is the host, if it has addresses.
     pub implicit: bool,
     /// Validated by DNSSEC; never without `trust_ad`.
     pub authentic: bool,
 }
 
-/// Which addresses are asked for.
+/// Which address types to look up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Family {
     V4,
@@ -50,7 +50,7 @@ pub struct Addresses {
     pub v4: Vec<Ipv4Addr>,
     pub v6: Vec<Ipv6Addr>,
     pub authentic: bool,
-    /// How long they may still be used.
+    /// How long the addresses remain valid.
     pub ttl: Duration,
 }
 
@@ -58,18 +58,18 @@ pub struct Addresses {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TlsaAnswer {
     pub records: Vec<TlsaRecord>,
-    /// Without this they must not be used (RFC 7672 s2.2).
+    /// If `false`, the records must not be used (RFC 7672 s2.2).
     pub authentic: bool,
 }
 
-/// Texts of a name, the strings of each record in one: at least one.
+/// TXT records, the strings of each record concatenated: at least one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TxtAnswer {
     pub texts: Vec<Box<[u8]>>,
     pub authentic: bool,
 }
 
-/// A shard's resolver. Clones are handles of the same one.
+/// A handle of a shard's resolver; clones share it.
 #[derive(Clone)]
 pub struct Resolver {
     context: Rc<Context>,
@@ -80,12 +80,12 @@ impl Resolver {
         Resolver { context: Rc::new(Context::new(settings)) }
     }
 
-    /// Whether the AD bit is believed from now on. Answers under way count as they were asked for.
+    /// Whether the AD bit is trusted from now on. Lookups in flight keep the old setting.
     pub fn set_trust_ad(&self, trust_ad: bool) {
         self.context.set_trust_ad(trust_ad);
     }
 
-    /// Where mail for `domain` goes.
+    /// The mail exchangers of `domain`.
     pub async fn mx(&self, domain: &str) -> Result<MxAnswer, DnsFault> {
         let name = name::checked(domain).ok_or(DnsFault::BadName)?;
         let found = match self.begin(&name, Kind::Mx).outcome().await {
@@ -106,11 +106,10 @@ impl Resolver {
         Ok(MxAnswer { hosts, implicit: false, authentic: found.authentic })
     }
 
-    /// The addresses of `host`. Of `Both` kinds one is enough: where the other failed or is not
-    /// there, the host has those that were found.
+    /// The addresses of `host`. For `Both`, one type is enough: the other may fail or not exist.
     pub async fn addresses(&self, host: &str, want: Family) -> Result<Addresses, DnsFault> {
         let name = name::checked(host).ok_or(DnsFault::BadName)?;
-        // Both are under way before the first is awaited.
+        // Both lookups start before the first is awaited.
         let kinds: &[Kind] = match want {
             Family::V4 => &[Kind::A],
             Family::V6 => &[Kind::Aaaa],
@@ -179,8 +178,8 @@ fn exchangers(data: &[Datum]) -> Vec<(u16, Box<str>)> {
     hosts
 }
 
-/// The addresses among the outcomes. Without any: a fault that passes if there is one, for what
-/// could not be learnt may be there.
+/// The addresses in the outcomes. Without any: a temporary fault if there is one, because the failed
+/// lookup may have addresses.
 fn gather(outcomes: &[Outcome], now: Instant) -> Result<Addresses, DnsFault> {
     let mut addresses =
         Addresses { v4: Vec::new(), v6: Vec::new(), authentic: true, ttl: Duration::MAX };
@@ -194,7 +193,7 @@ fn gather(outcomes: &[Outcome], now: Instant) -> Result<Addresses, DnsFault> {
     if !addresses.v4.is_empty() || !addresses.v6.is_empty() {
         return Ok(addresses);
     }
-    // A name that one answer knows and the other does not is a name.
+    // If one answer knows the name, the name exists.
     let weight = |fault: &DnsFault| match fault {
         DnsFault::NoSuchDomain => 0,
         DnsFault::NoData => 1,

@@ -1,7 +1,7 @@
-//! A lookup: the servers in turn, alias after alias, until something is known.
+//! A lookup: asks the servers in turn and follows aliases until the outcome is known.
 //!
-//! Bounds:   `attempts` questions for each name on the way, `attempts + 1` times `timeout` for all
-//!           of it.
+//! Bounds:   `attempts` queries for each name of the alias chain; `attempts + 1` times `timeout` in
+//!           total.
 
 use std::rc::Rc;
 use std::time::Duration;
@@ -13,7 +13,7 @@ use crate::net::resolver::answer::Said;
 use crate::net::resolver::context::Context;
 use crate::net::resolver::exchange::exchange;
 use crate::net::resolver::fault::DnsFault;
-use crate::net::resolver::flight::Landing;
+use crate::net::resolver::flight::Completion;
 use crate::net::resolver::flight::Wait;
 use crate::net::resolver::outcome::Datum;
 use crate::net::resolver::outcome::Found;
@@ -22,15 +22,15 @@ use crate::net::resolver::query::Question;
 use crate::rt::task;
 use crate::rt::timer;
 
-/// Larger answers are used and not kept, so that one does not push many others out.
+/// Larger answers are used but not cached, because each would evict many others.
 const ANSWER_BYTES_CACHED_MAX: usize = 4096;
-/// How long a failure is kept. RFC 9520 s3.2 asks for 1 second at least, RFC 2308 s7 for 5 minutes
-/// at most.
+/// How long a failure is cached: RFC 9520 s3.2 requires at least 1 second, RFC 2308 s7 at most 5
+/// minutes.
 const FAILURE_TTL: Duration = Duration::from_secs(5);
-/// Lookups that wait for each place of the gate. Past that they are `Busy` at once.
-const WAITING_PER_PLACE: usize = 4;
+/// Lookups that may wait for each slot of the gate. More fail with `Busy` at once.
+const WAITING_PER_SLOT: usize = 4;
 
-/// An answer, now or later.
+/// An outcome, known or awaited.
 pub(in crate::net::resolver) enum Pending {
     Known(Outcome),
     Awaited(Wait),
@@ -45,8 +45,8 @@ impl Pending {
     }
 }
 
-/// Out of the cache, with a lookup under way, or by a new one. The lookup is a task of its
-/// own, so that it outlives who asked first.
+/// Answers from the cache, joins a lookup in flight, or starts one. The lookup is a task of its own,
+/// so that it outlives the first caller.
 pub(in crate::net::resolver) fn begin(context: &Rc<Context>, question: &Question) -> Pending {
     if context.settings.servers.is_empty() {
         return Pending::Known(Outcome::Failed(DnsFault::NoServers));
@@ -56,17 +56,17 @@ pub(in crate::net::resolver) fn begin(context: &Rc<Context>, question: &Question
         context.count(|figures| figures.hits += 1);
         return Pending::Known(outcome);
     }
-    if let Some(wait) = context.flights.join(question) {
+    if let Some(wait) = context.in_flight.join(question) {
         context.count(|figures| figures.joined += 1);
         return Pending::Awaited(wait);
     }
     context.count(|figures| figures.lookups += 1);
-    let (landing, wait) = context.flights.begin(question);
-    task::spawn(fly(Rc::clone(context), question.clone(), landing));
+    let (completion, wait) = context.in_flight.begin(question);
+    task::spawn(run_lookup(Rc::clone(context), question.clone(), completion));
     Pending::Awaited(wait)
 }
 
-/// The answer of the first server that has one.
+/// The answer of the first server that gives one.
 async fn ask(context: &Context, question: &Question, until: Instant) -> Result<Answer, DnsFault> {
     let mut order = context.servers.in_order(timer::now());
     let (mut turn, mut fault) = (0, DnsFault::Timeout);
@@ -80,14 +80,14 @@ async fn ask(context: &Context, question: &Question, until: Instant) -> Result<A
         match exchange(context, server, question, left.min(context.settings.timeout)).await {
             Ok(answer) => return Ok(answer),
             Err(local @ (DnsFault::Local(_) | DnsFault::BadName)) => return Err(local),
-            Err(said) if said.is_said() => {
+            Err(reply) if reply.is_reply() => {
                 order.remove(turn);
-                fault = said;
+                fault = reply;
             }
             Err(silence) => {
                 turn += 1;
-                // What a server has said tells more than the silence of another.
-                fault = if fault.is_said() { fault } else { silence };
+                // An error reply says more than another server's silence.
+                fault = if fault.is_reply() { fault } else { silence };
             }
         }
     }
@@ -95,20 +95,20 @@ async fn ask(context: &Context, question: &Question, until: Instant) -> Result<A
 }
 
 /// The task of one lookup.
-async fn fly(context: Rc<Context>, question: Question, landing: Landing) {
-    let waiting_max = context.settings.in_flight_max.max(1).saturating_mul(WAITING_PER_PLACE);
-    let place = match context.gate.waiting() < waiting_max {
+async fn run_lookup(context: Rc<Context>, question: Question, completion: Completion) {
+    let waiting_max = context.settings.in_flight_max.max(1).saturating_mul(WAITING_PER_SLOT);
+    let slot = match context.gate.waiting() < waiting_max {
         true => timer::timeout(context.settings.timeout, context.gate.enter()).await.ok(),
         false => None,
     };
-    let Some(_place) = place else {
+    let Some(_slot) = slot else {
         context.count(|figures| figures.busy += 1);
-        return landing.land(Outcome::Failed(DnsFault::Busy));
+        return completion.complete(Outcome::Failed(DnsFault::Busy));
     };
-    landing.land(look_up(&context, question).await);
+    completion.complete(look_up(&context, question).await);
 }
 
-/// What has been gathered on the way along the aliases.
+/// Data gathered along the chain of aliases.
 struct Trail {
     hops: usize,
     ttl: u32,
@@ -116,10 +116,10 @@ struct Trail {
     wire_bytes: usize,
 }
 
-/// Asks until something is known, and keeps it.
+/// Follows the chain of aliases and caches the outcome.
 async fn look_up(context: &Context, question: Question) -> Outcome {
-    let patience = context.settings.timeout.saturating_mul(context.settings.attempts.max(1) + 1);
-    let until = timer::now() + patience;
+    let time_max = context.settings.timeout.saturating_mul(context.settings.attempts.max(1) + 1);
+    let until = timer::now() + time_max;
     let mut asked = question.clone();
     let mut trail = Trail { hops: 0, ttl: u32::MAX, authentic: true, wire_bytes: 0 };
     loop {

@@ -1,35 +1,30 @@
-//! The resolver: names to exchangers, addresses, texts and TLSA records, by asking recursive
-//! name servers.
+//! The stub resolver: MX, A, AAAA, TXT and TLSA lookups through recursive name servers.
 //!
-//! Owner:    the shard. A `Resolver` is a handle that clones cheaply; each shard has a cache of
-//!           its own, so nothing is shared and nothing is locked.
-//! Promise:  what is not so and what could not be learnt are never mixed up. Only NXDOMAIN, an
-//!           empty answer and a null MX are final, and only from a server that may know; silence,
-//!           SERVFAIL, REFUSED, answers to other questions and loops defer (`DnsFault::is_final`).
-//!           A wait may be dropped at any time; the others that wait for the same lookup lose
-//!           nothing by it.
-//! Order:    cache, then a lookup already under way, then a place among `in_flight_max`, then
-//!           servers in turn: UDP, TCP when cut, without EDNS when that is refused.
-//! Bounds:   `CacheBounds`: answers of at most `ANSWER_BYTES_CACHED_MAX` (4 KiB) on the wire each, and
-//!           the memory of all;
-//!           `in_flight_max` lookups under way and `WAITING_PER_PLACE` (4) times as many waiting
-//!           for a place, past which a lookup is `Busy` at once; `CNAMES_MAX` (8) aliases;
-//!           a lookup takes at most `timeout` for a place and `attempts + 1` times that to ask.
-//! Forgery:  every question goes out of a fresh socket, connected to its server: a random port, a
-//!           random id, and the kernel drops what comes from elsewhere. An answer with another id
-//!           or question is thrown away, and the wait goes on. That costs five system calls and a
-//!           descriptor a question, once for each domain and TTL; sharing sockets would save two
-//!           and let a forger try one port for as long as it lives.
+//! Owner:    the shard. A `Resolver` is a handle that is cheap to clone; each shard has its own cache,
+//!           so nothing is shared or locked.
+//! Promise:  a negative answer and a failed lookup are never confused. Only NXDOMAIN, an empty answer
+//!           and a null MX are final, and only from a server that can know; timeouts, SERVFAIL,
+//!           REFUSED, mismatched answers and loops are temporary (`DnsFault::is_final`). A waiting
+//!           future may be dropped at any time without effect on others that wait for the lookup.
+//! Order:    cache, then a lookup already in flight, then a slot among `in_flight_max`, then the
+//!           servers in turn: UDP, TCP if truncated, without EDNS if the server refuses it.
+//! Bounds:   `CacheBounds` for the cache, with answers of at most `ANSWER_BYTES_CACHED_MAX` (4 KiB) on
+//!           the wire; `in_flight_max` lookups in flight and `WAITING_PER_SLOT` (4) times as many
+//!           waiting for a slot, beyond which a lookup fails with `Busy`; `CNAMES_MAX` (8) aliases. A
+//!           lookup waits at most `timeout` for a slot and takes at most `attempts + 1` times that.
+//! Forgery:  every query has a new socket connected to its server: a random port, a random id, and
+//!           the kernel drops datagrams from other addresses. An answer with another id or question
+//!           is discarded, and the wait continues. This costs five system calls and a descriptor for
+//!           each query, once per domain and TTL; shared sockets would save two, but give a forger
+//!           more time to hit an open port.
 //!
 //! ```text
-//! name      -> question                text that DNS can hold
-//! query     question <-> bytes out
-//! answer    bytes in -> what they say of the question, or that they say nothing of it
-//! exchange  one question, one server
-//! lookup    servers in turn, aliases
-//! flight    who waits for which lookup
-//! blocking  the same without a shard
-//! cache     what is known, for how long        servers   who is down, who has no EDNS
+//! name      valid names                        query     a question as bytes
+//! answer    parses answers                     exchange  one query to one server
+//! lookup    the servers in turn, aliases       flight    shares lookups among callers
+//! cache     outcomes until they expire         servers   which are down, which lack EDNS
+//! context   the state of a shard's resolver    handle    the interface of the resolver
+//! outcome   the result of a lookup             blocking  for commands without a shard
 //! ```
 
 mod answer;

@@ -8,8 +8,8 @@ use hickory_proto::rr::Name;
 const NAME_CHARS_MAX: usize = 253;
 const LABEL_CHARS_MAX: usize = 63;
 
-/// `name` as it is asked for and kept, unless DNS cannot hold it. A dot at the end is taken off.
-/// Other scripts are to be A-labels by now.
+/// The name in lower case without a trailing dot, or `None` if it is not a valid DNS name. Names in
+/// other scripts must be in A-label form.
 pub(in crate::net::resolver) fn checked(name: &str) -> Option<Rc<str>> {
     let name = name.strip_suffix('.').unwrap_or(name);
     let fits = name.len() <= NAME_CHARS_MAX && name.split('.').all(is_label);
@@ -21,21 +21,21 @@ fn is_label(label: &str) -> bool {
     (1..=LABEL_CHARS_MAX).contains(&label.len()) && label.bytes().all(known)
 }
 
-/// A checked name for the wire.
+/// A checked name in wire format.
 pub(in crate::net::resolver) fn to_wire(name: &str) -> Option<Name> {
     let mut wire = Name::from_labels(name.split('.').map(str::as_bytes)).ok()?;
     wire.set_fqdn(true);
     Some(wire)
 }
 
-/// A name from the wire as text; the root is empty. None for one that `checked` would refuse.
+/// A name from the wire as text; the root is empty. `None` for a name that `checked` would refuse.
 pub(in crate::net::resolver) fn to_text(wire: &Name) -> Option<Rc<str>> {
     if wire.is_root() {
         return Some("".into());
     }
     let mut text = String::with_capacity(NAME_CHARS_MAX);
     for label in wire {
-        // A dot within a label would be taken for two labels.
+        // A dot within a label would look like two labels.
         let label = std::str::from_utf8(label).ok().filter(|label| is_label(label))?;
         text.push_str(label);
         text.push('.');

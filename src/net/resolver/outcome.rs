@@ -8,10 +8,10 @@ use std::time::Instant;
 use crate::net::dane::TlsaRecord;
 use crate::net::resolver::fault::DnsFault;
 
-/// What the allocator takes for each allocation: its own words, and up to 15 bytes of rounding.
+/// Overhead of each allocation: the allocator's header, and up to 15 bytes of rounding.
 pub(in crate::net::resolver) const ALLOCATION_BYTES: usize = 24;
 
-/// What is known in the end.
+/// The outcome of a lookup.
 #[derive(Clone, Debug)]
 pub(in crate::net::resolver) enum Outcome {
     Found(Rc<Found>),
@@ -30,22 +30,22 @@ pub(in crate::net::resolver) struct Found {
     pub(in crate::net::resolver) authentic: bool,
 }
 
-/// A record's content.
+/// The content of a record.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::net::resolver) enum Datum {
     V4(Ipv4Addr),
     V6(Ipv6Addr),
-    /// The root as a host is empty: no host at all (RFC 7505).
+    /// The root as a host is empty: a null MX (RFC 7505).
     Exchange(u16, Box<str>),
-    /// The strings of one record in one.
+    /// The strings of one record, concatenated.
     Text(Box<[u8]>),
     Tlsa(TlsaRecord),
-    /// Another name, as PTR has it.
+    /// The name in a PTR record.
     Name(Box<str>),
 }
 
 impl Datum {
-    /// The memory that it takes, with what it owns.
+    /// Memory use in bytes, including owned data.
     pub(in crate::net::resolver) fn bytes(&self) -> usize {
         let owned = match self {
             Datum::V4(_) | Datum::V6(_) => return size_of::<Datum>(),

@@ -1,4 +1,4 @@
-//! What is asked, and its bytes.
+//! Questions, and queries as bytes.
 
 use std::rc::Rc;
 
@@ -10,7 +10,7 @@ use hickory_proto::rr::RecordType;
 
 use crate::net::resolver::name;
 
-/// The kinds of records that are asked for.
+/// The record types that the resolver looks up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(in crate::net::resolver) enum Kind {
     A,
@@ -34,23 +34,23 @@ impl Kind {
     }
 }
 
-/// What is asked. The name is a checked one.
+/// A name and a record type. The name has passed `name::checked`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(in crate::net::resolver) struct Question {
     pub(in crate::net::resolver) name: Rc<str>,
     pub(in crate::net::resolver) kind: Kind,
 }
 
-/// How it is asked.
+/// Options of a query.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::net::resolver) struct QueryOptions {
-    /// The largest answer by UDP; none without EDNS.
+    /// The largest UDP answer; `None`: without EDNS.
     pub(in crate::net::resolver) edns_bytes: Option<u16>,
-    /// The server is to say whether it has validated the answer (RFC 6840 s5.7).
+    /// Requests the AD bit: whether the server has validated the answer (RFC 6840 s5.7).
     pub(in crate::net::resolver) authentic: bool,
 }
 
-/// A question on its way: with an id of its own, drawn by lot.
+/// A question as a message with a random id.
 pub(in crate::net::resolver) struct Query {
     pub(in crate::net::resolver) id: u16,
     pub(in crate::net::resolver) name: Name,
@@ -60,14 +60,14 @@ pub(in crate::net::resolver) struct Query {
 }
 
 impl Query {
-    /// None for a name that the wire cannot hold; a checked name is none of them.
+    /// `None` if the name does not fit the wire format; a checked name always fits.
     pub(in crate::net::resolver) fn new(
         question: &Question,
         options: QueryOptions,
     ) -> Option<Query> {
         let Question { name, kind } = question;
         let name = name::to_wire(name)?;
-        // Its id comes from a cryptographic generator.
+        // The id comes from a cryptographic random generator.
         let mut message = Message::query();
         message.metadata.recursion_desired = true;
         message.metadata.authentic_data = options.authentic;

@@ -1,4 +1,4 @@
-//! `/etc/resolv.conf`, as far as it is about servers and patience. Search lists are for people.
+//! Reads servers, timeout and attempts from `/etc/resolv.conf`. Search lists are ignored.
 
 use std::net::IpAddr;
 use std::net::Ipv4Addr;
@@ -10,7 +10,7 @@ use std::time::Duration;
 use crate::net::resolver::settings::ResolverSettings;
 
 const PORT: u16 = 53;
-/// The C library takes three.
+/// The C library uses three.
 const SERVERS_MAX: usize = 8;
 const TIMEOUT_SECONDS_MAX: u64 = 30;
 const ROUNDS_MAX: u32 = 5;
@@ -35,7 +35,7 @@ impl ResolverSettings {
         if settings.servers.is_empty() {
             settings.servers.push(SocketAddr::new(Ipv4Addr::LOCALHOST.into(), PORT));
         }
-        // There an attempt is a round over all servers.
+        // In resolv.conf an attempt is a round over all servers.
         settings.attempts = rounds * settings.servers.len() as u32;
         settings
     }
@@ -45,7 +45,7 @@ fn server(word: &str) -> Option<SocketAddr> {
     let Some((address, scope)) = word.split_once('%') else {
         return word.parse::<IpAddr>().ok().map(|address| SocketAddr::new(address, PORT));
     };
-    // An interface by its name is not looked up.
+    // Only numeric scopes are supported, not interface names.
     let (address, scope) = (address.parse::<Ipv6Addr>().ok()?, scope.parse().ok()?);
     Some(SocketAddrV6::new(address, PORT, 0, scope).into())
 }

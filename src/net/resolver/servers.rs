@@ -1,4 +1,4 @@
-//! The name servers, and what experience says of each.
+//! The name servers, and the state of each: down or up, with or without EDNS.
 
 use std::cell::Cell;
 use std::net::SocketAddr;
@@ -7,12 +7,12 @@ use std::time::Instant;
 
 use crate::net::resolver::fault::DnsFault;
 
-/// Questions in a row without an answer that make a server a dead one. Not the first: a recursive
-/// server is silent for as long as somebody's domain is, and datagrams are lost.
-const SILENCES_MAX: u32 = 3;
-/// A dead server is asked last for so long.
+/// Consecutive timeouts after which a server counts as down. Not one: a recursive server is silent
+/// while a domain's own servers are, and datagrams get lost.
+const TIMEOUTS_MAX: u32 = 3;
+/// How long a server that is down is asked last.
 const DOWN: Duration = Duration::from_secs(30);
-/// A server that refused EDNS is spared it for so long.
+/// How long a server that refused EDNS is asked without it.
 const PLAIN: Duration = Duration::from_secs(3600);
 
 pub(in crate::net::resolver) struct Servers {
@@ -21,7 +21,7 @@ pub(in crate::net::resolver) struct Servers {
 
 pub(in crate::net::resolver) struct Server {
     pub(in crate::net::resolver) address: SocketAddr,
-    silences: Cell<u32>,
+    timeouts: Cell<u32>,
     down_until: Cell<Option<Instant>>,
     plain_until: Cell<Option<Instant>>,
 }
@@ -30,14 +30,14 @@ impl Servers {
     pub(in crate::net::resolver) fn new(addresses: &[SocketAddr]) -> Servers {
         let server = |address: &SocketAddr| Server {
             address: *address,
-            silences: Cell::new(0),
+            timeouts: Cell::new(0),
             down_until: Cell::new(None),
             plain_until: Cell::new(None),
         };
         Servers { list: addresses.iter().map(server).collect() }
     }
 
-    /// In the order in which to ask: as configured, the dead ones last.
+    /// The servers in the order to ask them: as configured, those that are down last.
     pub(in crate::net::resolver) fn in_order(&self, now: Instant) -> Vec<&Server> {
         let mut order: Vec<&Server> = self.list.iter().collect();
         order.sort_by_key(|server| server.is_down(now));
@@ -54,17 +54,17 @@ impl Server {
         self.plain_until.set(Some(now + PLAIN));
     }
 
-    /// It has said something.
-    pub(in crate::net::resolver) fn is_alive(&self) {
-        self.silences.set(0);
+    /// Records a reply.
+    pub(in crate::net::resolver) fn replied(&self) {
+        self.timeouts.set(0);
         self.down_until.set(None);
     }
 
-    /// It has not answered, or not to us.
-    pub(in crate::net::resolver) fn was_silent(&self, fault: DnsFault, now: Instant) {
-        let silences = self.silences.get().saturating_add(1);
-        self.silences.set(silences);
-        if silences >= SILENCES_MAX || fault == DnsFault::Unreachable {
+    /// Records a timeout or an unreachable server.
+    pub(in crate::net::resolver) fn timed_out(&self, fault: DnsFault, now: Instant) {
+        let timeouts = self.timeouts.get().saturating_add(1);
+        self.timeouts.set(timeouts);
+        if timeouts >= TIMEOUTS_MAX || fault == DnsFault::Unreachable {
             self.down_until.set(Some(now + DOWN));
         }
     }
@@ -88,15 +88,15 @@ mod tests {
         let (servers, now) = (Servers::new(&addresses), Instant::now());
         let first = &servers.list[0];
         assert_eq!(ports(&servers, now), [1, 2, 3]);
-        first.was_silent(DnsFault::Timeout, now);
-        first.was_silent(DnsFault::Timeout, now);
+        first.timed_out(DnsFault::Timeout, now);
+        first.timed_out(DnsFault::Timeout, now);
         assert_eq!(ports(&servers, now), [1, 2, 3], "twice may be chance");
-        first.was_silent(DnsFault::Timeout, now);
+        first.timed_out(DnsFault::Timeout, now);
         assert_eq!(ports(&servers, now), [2, 3, 1]);
         assert_eq!(ports(&servers, now + DOWN), [1, 2, 3]);
-        first.is_alive();
+        first.replied();
         assert_eq!(ports(&servers, now), [1, 2, 3]);
-        servers.list[1].was_silent(DnsFault::Unreachable, now);
+        servers.list[1].timed_out(DnsFault::Unreachable, now);
         assert_eq!(ports(&servers, now), [1, 3, 2], "nobody listens there");
     }
 

@@ -1,37 +1,36 @@
-//! How the resolver asks.
+//! The settings of the resolver.
 
 use std::net::SocketAddr;
 use std::time::Duration;
 
-/// How much a cache holds at most.
+/// The limits of a cache.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CacheBounds {
     pub entries: usize,
     pub bytes: usize,
 }
 
-/// How a shard's resolver asks, and what it keeps.
+/// The settings of the resolver. In `DeliveryPolicy` the cache limits are for all shards together.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ResolverSettings {
-    /// Recursive name servers, in the order in which they are asked.
+    /// Recursive name servers, in the order to ask them.
     pub servers: Vec<SocketAddr>,
-    /// For one answer of one server.
+    /// For one reply of one server.
     pub timeout: Duration,
-    /// Questions sent for one lookup, over all servers.
+    /// Queries for one lookup, over all servers.
     pub attempts: u32,
     pub cache: CacheBounds,
-    /// Answers are kept at least this long, whatever their TTL.
+    /// Answers are cached at least this long, whatever their TTL.
     pub ttl_min: Duration,
     pub ttl_max: Duration,
-    /// For what is not there.
+    /// For negative answers.
     pub negative_ttl_max: Duration,
-    /// Lookups under way. More wait for a place.
+    /// Lookups in flight. More wait for a slot.
     pub in_flight_max: usize,
-    /// The largest answer by UDP: 1232 passes without fragments nearly everywhere, for it fits
-    /// into the least MTU of IPv6.
+    /// The largest UDP answer. 1232 fits the minimum MTU of IPv6 and so avoids fragments.
     pub edns_bytes: u16,
-    /// Whether the AD bit is believed: only when the servers validate, and the way to them is
-    /// safe.
+    /// Whether the AD bit is trusted: only if the servers validate DNSSEC and the network path to
+    /// them is secure.
     pub trust_ad: bool,
 }
 
@@ -53,13 +52,13 @@ impl Default for ResolverSettings {
 }
 
 impl ResolverSettings {
-    /// `ttl` seconds of an answer, within the bounds.
+    /// The TTL of an answer, within the bounds.
     pub(in crate::net::resolver) fn positive_ttl(&self, ttl: u32) -> Duration {
-        // Not `clamp`, which panics when the bounds contradict each other.
+        // Not `clamp`, which panics if the bounds contradict each other.
         seconds(ttl).max(self.ttl_min).min(self.ttl_max)
     }
 
-    /// `ttl` seconds of what is not there, within the bounds; none was told without a SOA record.
+    /// The TTL of a negative answer, within the bounds; `None` without a SOA record.
     pub(in crate::net::resolver) fn negative_ttl(&self, ttl: Option<u32>) -> Duration {
         seconds(ttl.unwrap_or(0)).max(self.ttl_min).min(self.negative_ttl_max)
     }

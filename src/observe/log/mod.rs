@@ -8,7 +8,9 @@
 //!           lines it dropped.
 //! Bounds:   one lane of fixed size per thread; `VALUE_BYTES_MAX` bytes of each value.
 
+pub mod journal;
 pub mod lane;
+mod line;
 mod process;
 pub mod record;
 pub mod subscriber;

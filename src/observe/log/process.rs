@@ -1,11 +1,11 @@
-//! The process's log: started once, before any other thread.
+//! The log of the process: started once, before any other thread.
 //!
-//! Owner:    `boot` starts it; SIGHUP calls `reopen` and `set_level`; the end calls `flush`.
+//! Owner:    `boot` starts it; SIGHUP calls `reopen` and `set_level`; the shutdown calls `flush`.
 //! Promise:  see `writer`. Nothing here is on the data path.
-//! Fatal:    a log file that cannot be opened at start. Later ones are told in the old file.
+//! Fatal:    a log file that cannot be opened at start. A later failure is logged to the old file.
 //!
-//! The log thread inherits the CPU affinity of the thread that calls `start`: call it before
-//! that thread is pinned.
+//! The log thread inherits the CPU affinity of the thread that calls `start`, so call it before that
+//! thread is pinned.
 
 use std::fmt;
 use std::io;
@@ -19,11 +19,11 @@ use tracing_log::log::LevelFilter;
 
 use crate::base::ShardId;
 use crate::base::fault::Blame;
+use crate::observe::log::journal::Journal;
 use crate::observe::log::record::Level;
 use crate::observe::log::subscriber::LineSubscriber;
 use crate::observe::log::subscriber::enter_shard;
 use crate::observe::log::value::Form;
-use crate::observe::log::writer::Journal;
 use crate::observe::log::writer::Output;
 use crate::observe::log::writer::start_writer;
 
@@ -38,7 +38,7 @@ pub struct LogSettings {
     pub file: Option<PathBuf>,
 }
 
-/// Why there is no log.
+/// Why the log cannot be started.
 #[derive(Debug)]
 pub enum LogFault {
     Open { path: PathBuf, cause: io::Error },
@@ -64,7 +64,7 @@ impl fmt::Display for LogFault {
             }
             LogFault::Stdout(cause) => write!(f, "standard output is not usable: {cause}"),
             LogFault::Thread(cause) => write!(f, "the log thread cannot be started: {cause}"),
-            LogFault::AlreadyStarted => f.write_str("the log was started before"),
+            LogFault::AlreadyStarted => f.write_str("the log is already started"),
         }
     }
 }
@@ -93,7 +93,7 @@ pub fn level() -> Level {
     JOURNAL.get().map_or(Level::Info, |journal| journal.level())
 }
 
-/// Changes what is shown, at once and on all threads.
+/// Changes the level, at once and on all threads.
 pub fn set_level(level: Level) {
     if let Some(journal) = JOURNAL.get() {
         journal.set_level(level);
@@ -102,14 +102,14 @@ pub fn set_level(level: Level) {
     }
 }
 
-/// Opens the log file again, after it was moved away. Does not wait for it.
+/// Reopens the log file after it was moved. Does not wait for it.
 pub fn reopen() {
     if let Some(journal) = JOURNAL.get() {
         journal.reopen();
     }
 }
 
-/// Waits until what was logged is written; `false` if that takes longer than `timeout`.
+/// Waits until all lines are written; `false` after `timeout`.
 pub fn flush(timeout: Duration) -> bool {
     JOURNAL.get().is_none_or(|journal| journal.flush(timeout))
 }
@@ -119,12 +119,12 @@ pub fn lines_dropped() -> u64 {
     JOURNAL.get().map_or(0, |journal| journal.lines_dropped())
 }
 
-/// Says that this thread is a shard's: its lines name the shard, and its lane is large.
+/// Marks this thread as that of a shard: its lines name the shard, and its lane is large.
 pub fn set_shard(shard: ShardId) {
     enter_shard(shard, JOURNAL.get().map(Arc::as_ref));
 }
 
-/// What foreign crates may hand to `log` at all; the rest ends at one atomic load.
+/// The most that foreign crates can log through `log`; the rest costs one atomic load.
 fn foreign_filter(level: Level) -> LevelFilter {
     match level {
         Level::Error => LevelFilter::Error,

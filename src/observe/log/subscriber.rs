@@ -1,9 +1,9 @@
 //! The `tracing` subscriber: one record becomes one line in the calling thread's lane.
 //!
-//! Owner:    each thread has one line buffer, one time stamp and one lane, made on first use (or
-//!           by `log::set_shard`) and given up when the thread ends.
-//! Promise:  writing a line takes no lock and makes no allocation once the buffer has grown, and
-//!           no syscall but the one that wakes a sleeping log thread.
+//! Owner:    each thread has one line buffer, one time stamp and one lane, created on first use (or
+//!           by `log::set_shard`) and released when the thread ends.
+//! Promise:  writing a line takes no lock, allocates nothing once the buffer has grown, and makes no
+//!           syscall except to wake a sleeping log thread.
 //! Bounds:   a lane per thread; spans are not recorded.
 //!
 //! Our own records arrive whole (see the `Debug` of `Record`). Records of foreign crates, also those
@@ -25,18 +25,19 @@ use tracing::subscriber::Interest;
 use tracing_log::NormalizeEvent;
 
 use crate::base::ShardId;
-use crate::base::clock::wall_ms;
-use crate::observe::log::Record;
+use crate::observe::log::journal::Journal;
 use crate::observe::log::lane::LaneEntry;
+use crate::observe::log::line::Stamp;
+use crate::observe::log::line::write_head;
+use crate::observe::log::line::write_tail;
 use crate::observe::log::record::Level;
 use crate::observe::log::record::TARGET;
 use crate::observe::log::value::Escaping;
 use crate::observe::log::value::Form;
 use crate::observe::log::value::Value;
-use crate::observe::log::writer::Journal;
 
-/// Bytes of a shard's lane: about 2,500 lines, a sixth of a second at full speed, while the log
-/// thread comes by every `POLL_MS`.
+/// Bytes of a shard's lane: about 2,500 lines, a sixth of a second at full speed. The log thread
+/// empties it every `POLL_MS`.
 const SHARD_LANE_BYTES: usize = 1 << 20;
 
 /// Bytes of any other thread's lane.
@@ -46,12 +47,12 @@ thread_local! {
     static LINE_BUFFER: RefCell<LineBuffer> = const { RefCell::new(LineBuffer::new()) };
 }
 
-/// What a thread writes its lines with.
+/// The state of a thread for writing lines.
 struct LineBuffer {
     shard: Option<ShardId>,
     stamp: Stamp,
     line: String,
-    /// With the number of the journal it leads to.
+    /// With the number of its journal.
     lane: Option<(u64, LaneEntry)>,
 }
 
@@ -77,7 +78,7 @@ impl LineBuffer {
     }
 }
 
-/// Makes this thread a shard's for its log lines, and opens its lane.
+/// Marks this thread as that of a shard, and opens its lane.
 pub(crate) fn enter_shard(shard: ShardId, journal: Option<&Journal>) {
     LINE_BUFFER.with_borrow_mut(|buffer| {
         buffer.shard = Some(shard);
@@ -143,7 +144,7 @@ impl Subscriber for LineSubscriber {
 
     fn event(&self, event: &tracing::Event<'_>) {
         let written = LINE_BUFFER.try_with(|buffer| {
-            // A value that logs while it is being shown finds the buffer taken.
+            // A value that logs while it is written finds the buffer borrowed.
             buffer.try_borrow_mut().map(|mut buffer| self.write_line(&mut buffer, event)).is_ok()
         });
         if written != Ok(true) {
@@ -208,42 +209,6 @@ fn write_extra(line: &mut String, form: Form, key: &str, value: &impl Value) {
     value.write(line, form).expect("a String takes everything");
 }
 
-/// Time, level, shard.
-fn write_head(
-    line: &mut String,
-    stamp: &mut Stamp,
-    form: Form,
-    (level, shard): (Level, Option<ShardId>),
-) {
-    let (open, time_end, level_end, shard_key, end) = match form {
-        Form::Text => ("", " ", "", " shard=", " "),
-        Form::Json => ("{\"time\":\"", "\",\"level\":\"", "\"", ",\"shard\":", ","),
-    };
-    line.push_str(open);
-    stamp.write(line, wall_ms());
-    line.push_str(time_end);
-    line.push_str(level.name());
-    line.push_str(level_end);
-    if let Some(shard) = shard {
-        line.push_str(shard_key);
-        shard.write(line, form).expect("a String takes everything");
-    }
-    line.push_str(end);
-}
-
-fn write_tail(line: &mut String, form: Form) {
-    line.push_str(if form == Form::Json { "}\n" } else { "\n" });
-}
-
-/// One of our records as a whole line, for the log thread's own lines.
-pub(crate) fn line_of(record: &Record<'_>, form: Form) -> String {
-    let mut line = String::new();
-    write_head(&mut line, &mut Stamp::new(), form, (record.level(), None));
-    record.write(&mut line, form).expect("a String takes everything");
-    write_tail(&mut line, form);
-    line
-}
-
 fn level_of(metadata: &Metadata<'_>) -> Level {
     match *metadata.level() {
         tracing::Level::ERROR => Level::Error,
@@ -259,56 +224,5 @@ fn filter_of(level: Level) -> LevelFilter {
         Level::Warn => LevelFilter::WARN,
         Level::Info => LevelFilter::INFO,
         Level::Debug => LevelFilter::DEBUG,
-    }
-}
-
-/// RFC 3339 in UTC with milliseconds. All but the milliseconds is kept for a second.
-struct Stamp {
-    second: Option<u64>,
-    text: String,
-}
-
-impl Stamp {
-    const fn new() -> Stamp {
-        Stamp { second: None, text: String::new() }
-    }
-
-    fn write(&mut self, line: &mut String, now_ms: u64) {
-        let second = now_ms / 1000;
-        if self.second != Some(second) {
-            self.second = Some(second);
-            let whole = jiff::Timestamp::from_second(second as i64).unwrap_or_default();
-            self.text.clear();
-            write!(self.text, "{whole}").expect("a String takes everything");
-            self.text.truncate(self.text.len() - "Z".len());
-        }
-        line.push_str(&self.text);
-        let ms = (now_ms % 1000) as u32;
-        line.push('.');
-        for power in [100, 10, 1] {
-            line.push(char::from(b'0' + (ms / power % 10) as u8));
-        }
-        line.push('Z');
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_stamp_is_rfc_3339_in_utc() {
-        let rows = [
-            (0, "1970-01-01T00:00:00.000Z"),
-            (1_709_210_096_007, "2024-02-29T12:34:56.007Z"),
-            (1_709_210_096_999, "2024-02-29T12:34:56.999Z"),
-            (1_709_210_095_000, "2024-02-29T12:34:55.000Z"),
-        ];
-        let mut stamp = Stamp::new();
-        for (now_ms, expected) in rows {
-            let mut line = String::new();
-            stamp.write(&mut line, now_ms);
-            assert_eq!(line, expected);
-        }
     }
 }

@@ -321,7 +321,7 @@ mod tests {
     fn a_long_text_is_cut_at_a_character() {
         let line = format!("550-{}\r\n", "\u{e4}".repeat(1000));
         let input = format!("{line}{line}550 end\r\n");
-        let replies = read_all(input.as_bytes(), 4096).expect("it is a reply");
+        let replies = read_all(input.as_bytes(), 4096).expect("the input is a reply");
         assert!(replies[0].text.len() <= TEXT_BYTES_MAX);
         assert!(replies[0].text.len() > TEXT_BYTES_MAX - 4);
     }

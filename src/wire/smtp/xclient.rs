@@ -122,12 +122,13 @@ mod tests {
     #[test]
     fn attributes_are_read() {
         let text = b"NAME=a+2Bb.test addr=IPV6:::1 PORT=25 HELO=[UNAVAILABLE]";
-        let all = Xclient::parse(text).expect("it is well formed");
+        let all = Xclient::parse(text).expect("the argument is well-formed");
         assert_eq!(all.name, Attribute::Given("a+b.test".into()));
         assert_eq!(all.addr, Attribute::Given(IpAddr::V6(Ipv6Addr::LOCALHOST)));
         assert_eq!(all.port, Attribute::Given(25));
         assert_eq!(all.helo, Attribute::Unavailable);
-        let all = Xclient::parse(b"NAME=[TEMPUNAVAIL] PORT=65535").expect("it is well formed");
+        let all =
+            Xclient::parse(b"NAME=[TEMPUNAVAIL] PORT=65535").expect("the argument is well-formed");
         assert_eq!(all.name, Attribute::TemporarilyUnavailable);
         assert_eq!((all.addr, all.port), (Attribute::Absent, Attribute::Given(65535)));
     }

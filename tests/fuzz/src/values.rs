@@ -3,7 +3,7 @@
 use std::hint::black_box;
 
 use bumpalo::Bump;
-use ringpost::queue::schema;
+use ringpost::queue::record::probe::probe;
 use ringpost::wire::mail::address;
 use ringpost::wire::mail::address::Mailbox;
 use ringpost::wire::mail::address::ReversePath;
@@ -75,7 +75,7 @@ pub fn proxy(data: &[u8]) {
 pub fn stored(data: &[u8]) {
     let sealed = [data, &crc32(data).to_be_bytes()].concat();
     for record in [data, &sealed] {
-        let shown = match schema::probe(record) {
+        let shown = match probe(record) {
             Ok(found) => format!("{found:?}"),
             Err(fault) => fault.to_string(),
         };

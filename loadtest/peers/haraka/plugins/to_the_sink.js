@@ -1,6 +1,6 @@
 'use strict';
 
-// All mail of this machine is taken and goes to the sink.
+// Accepts all mail of this machine and relays it to the sink.
 
 exports.register = function () {
     this.register_hook('lookup_rdns', 'no_name');
@@ -9,7 +9,7 @@ exports.register = function () {
     this.register_hook('get_mx', 'sink');
 };
 
-// No name is looked up.
+// No DNS look-up.
 exports.no_name = (next) => next(OK, 'localhost');
 
 exports.relay = (next, connection) => {

@@ -169,7 +169,8 @@ fn word(outcome: &Outcome) -> String {
         Outcome::Accepted(reply) => format!("ok{}", reply.code),
         Outcome::Refused { stage, reply } => format!("{stage:?}{}", reply.code),
         Outcome::Local(reply) => {
-            let (class, subject, detail) = reply.enhanced.expect("ours have one");
+            let (class, subject, detail) =
+                reply.enhanced.expect("our replies have an enhanced code");
             format!("local{class}.{subject}.{detail}")
         }
         Outcome::Lost { after_body: true } => "lost-late".into(),

@@ -10,7 +10,7 @@ fn parameters_of_mail_are_kept() {
     let mut tx = Transaction::new_in(&arena);
     let text = "<a@x.test> size=1000 BODY=BINARYMIME SMTPUTF8  RET=HDRS ENVID=q+2B1 \
         AUTH=<> REQUIRETLS";
-    read_mail(text.as_bytes(), ALL, &mut tx).expect("all are known");
+    read_mail(text.as_bytes(), ALL, &mut tx).expect("all parameters are known");
     let expected = MailParams {
         size: Some(1000),
         body: BodyType::BinaryMime,
@@ -40,7 +40,7 @@ fn parameters_of_rcpt_are_kept() {
     ];
     for (params, notify, orcpt) in rows {
         let text = format!("<b@y.test>{params}");
-        let read = read_recipient(text.as_bytes(), ALL, &tx).expect("it is well formed");
+        let read = read_recipient(text.as_bytes(), ALL, &tx).expect("the argument is well-formed");
         assert_eq!((read.notify, read.orcpt), (notify, orcpt), "{params}");
     }
 }

@@ -1,0 +1,302 @@
+//! What can be written on the command line.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::Args;
+use clap::Parser;
+use clap::Subcommand;
+
+use crate::base::clock::wall_ms;
+use crate::config::units;
+use crate::operations::queue::ListMessages;
+use crate::operations::route_test::TestRoute;
+use crate::outbound::reroute;
+
+/// A mail transfer agent for bulk and transactional sending.
+#[derive(Parser)]
+#[command(name = "ringpost", version)]
+pub struct Arguments {
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Subcommand)]
+pub enum Command {
+    /// Run the mail server.
+    ///
+    /// SIGTERM ends it after open transactions, SIGHUP reloads the config. Exit code 0 after a
+    /// shutdown, 1 if the server cannot start, 75 if the disk failed.
+    Serve(ConfigFile),
+    /// Check a config file and the environment, and report all errors.
+    Check(CheckOptions),
+    /// Print the config reference or a sample config.
+    Config {
+        #[command(subcommand)]
+        page: ConfigPage,
+    },
+    /// List, show and change queued messages, on a running or a stopped server.
+    Queue {
+        #[command(flatten)]
+        options: GlobalOptions,
+        #[command(subcommand)]
+        command: QueueCommand,
+    },
+    /// Check that every accepted recipient is accounted for: delivered, bounced, expired, cancelled or
+    /// queued.
+    ///
+    /// Exit code 0 if the counts add up and the quarantine is empty, otherwise 1.
+    Audit(Options),
+    /// Explain what a message waits for.
+    Why {
+        id: String,
+        #[command(flatten)]
+        options: Options,
+    },
+    /// List, show, pause and resume destinations.
+    Destination {
+        #[command(flatten)]
+        options: GlobalOptions,
+        #[command(subcommand)]
+        command: DestinationCommand,
+    },
+    /// Test the routes of a config.
+    Route {
+        #[command(subcommand)]
+        command: RouteCommand,
+    },
+    /// Reload the config of a running server, as SIGHUP does, and print what changed.
+    Reload(Options),
+    /// Examine this machine without changing anything.
+    ///
+    /// Exit code 0 without findings, 1 with warnings, 2 with errors.
+    Doctor(Options),
+    /// Show CPU cores, shards, memory nodes and interrupts.
+    Topology(Options),
+    /// Check that a running server accepts and delivers mail.
+    ///
+    /// Exit code 0 if it does, otherwise 1.
+    Health(ConfigFile),
+}
+
+#[derive(Args)]
+pub struct ConfigFile {
+    /// Config file of the server. Without it, a default config for trials on loopback.
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+}
+
+#[derive(Args)]
+pub struct CheckOptions {
+    /// Config file of the server. Without it, a default config for trials on loopback.
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Show every key with its value and where the value came from: default, file and line,
+    /// environment variable, or credential.
+    #[arg(long)]
+    pub show_origin: bool,
+    /// Print JSON, with the origin of every value.
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Args)]
+pub struct Options {
+    /// Config file of the server. Without it, a default config for trials on loopback.
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Print JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// As `Options`, also behind the name of a subcommand.
+#[derive(Args)]
+pub struct GlobalOptions {
+    /// Config file of the server. Without it, a default config for trials on loopback.
+    #[arg(long, value_name = "FILE", global = true)]
+    pub config: Option<PathBuf>,
+    /// Print JSON.
+    #[arg(long, global = true)]
+    pub json: bool,
+}
+
+#[derive(Subcommand)]
+pub enum ConfigPage {
+    /// Every key with its default and meaning, as Markdown.
+    Reference,
+    /// A config file with every key at its default.
+    Sample,
+}
+
+#[derive(Subcommand)]
+pub enum QueueCommand {
+    /// Queued recipients by domain: how many, how old, and the last reply.
+    Summary {
+        /// Show at most this many domains.
+        #[arg(long, value_name = "COUNT", default_value_t = 20)]
+        limit: usize,
+    },
+    /// List messages, oldest first.
+    List {
+        /// Show at most this many messages.
+        #[arg(long, value_name = "COUNT", default_value_t = 100)]
+        limit: usize,
+        /// Start after this message: the last id of the previous page.
+        #[arg(long, value_name = "ID")]
+        after: Option<String>,
+        #[command(flatten)]
+        filter: Filter,
+    },
+    /// Stop delivery attempts of messages until they are released.
+    Hold(Selection),
+    /// Resume delivery of held messages, now.
+    Release(Selection),
+    /// Attempt delivery now, without waiting for the next scheduled attempt.
+    Retry(Selection),
+    /// Override the next hop of queued messages, effective now; undo with `--to default`.
+    Reroute {
+        #[command(flatten)]
+        selection: Selection,
+        /// Next hop in the syntax of a route's `next`, such as smtp:relay.example.com:25, or
+        /// "default" to follow the routes again.
+        #[arg(long, value_name = "NEXTHOP", value_parser = next_hop)]
+        to: NextHop,
+    },
+    /// Stop delivery and return messages to their senders as undeliverable.
+    Bounce {
+        #[arg(required = true)]
+        ids: Vec<String>,
+    },
+    /// Show all details of a message.
+    Show { id: String },
+    /// Show sizes and counts of the spool.
+    Stats,
+    /// Print a message as it would be delivered.
+    Cat { id: String },
+    /// Delete messages permanently, without notifying their senders.
+    Delete {
+        #[arg(required = true)]
+        ids: Vec<String>,
+    },
+}
+
+#[derive(Args)]
+pub struct Filter {
+    /// Only messages with an unfinished recipient in this domain.
+    #[arg(long, value_name = "DOMAIN")]
+    recipient_domain: Option<String>,
+    /// Only messages from this envelope sender; `<>` is the null sender.
+    #[arg(long, value_name = "ADDRESS")]
+    sender: Option<String>,
+    /// Only held messages.
+    #[arg(long)]
+    held: bool,
+    /// Only messages received longer ago than this: 30m, 2h, 1d.
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    older_than: Option<Duration>,
+}
+
+impl From<Filter> for ListMessages {
+    fn from(filter: Filter) -> ListMessages {
+        let before = |age: Duration| wall_ms().saturating_sub(age.as_millis() as u64);
+        ListMessages {
+            limit: None,
+            after: None,
+            recipient_domain: filter.recipient_domain,
+            sender: filter.sender,
+            held: filter.held,
+            received_before_ms: filter.older_than.map(before),
+        }
+    }
+}
+
+/// None: as the routes say.
+#[derive(Clone)]
+pub struct NextHop(pub Option<Box<str>>);
+
+fn next_hop(text: &str) -> Result<NextHop, String> {
+    match text {
+        "default" => Ok(NextHop(None)),
+        text => reroute::spelled(text).map(|spelled| NextHop(Some(spelled))),
+    }
+}
+
+fn duration(text: &str) -> Result<Duration, String> {
+    units::parse_duration(text).map_err(|refusal| format!("{}; {}", refusal.what, refusal.hint))
+}
+
+/// Messages by id, by domain, or all.
+#[derive(Args)]
+#[group(required = true, multiple = false)]
+pub struct Selection {
+    pub ids: Vec<String>,
+    /// All messages with an unfinished recipient in this domain.
+    #[arg(long, value_name = "DOMAIN")]
+    pub recipient_domain: Option<String>,
+    /// All queued messages.
+    #[arg(long)]
+    pub all: bool,
+}
+
+#[derive(Subcommand)]
+pub enum DestinationCommand {
+    /// List the destinations with the most mail.
+    List {
+        /// Show at most this many destinations.
+        #[arg(long, value_name = "COUNT", default_value_t = 50)]
+        limit: usize,
+    },
+    /// Show all details of a destination, named by its key, one of its hosts or a recipient domain.
+    Show { destination: String },
+    /// Stop new deliveries to a destination; its mail stays queued until resumed. Survives restarts.
+    Pause { destination: String },
+    /// Resume deliveries to a paused destination.
+    Resume { destination: String },
+}
+
+#[derive(Subcommand)]
+pub enum RouteCommand {
+    /// Show which route decides on a recipient and why, and the next hop, destination and source.
+    Test {
+        /// Recipient address.
+        #[arg(value_name = "RCPT")]
+        recipient: String,
+        /// Envelope sender; the null sender if not given.
+        #[arg(long, value_name = "ADDRESS")]
+        from: Option<String>,
+        /// Listener that received the mail.
+        #[arg(long, value_name = "NAME")]
+        listener: Option<String>,
+        /// Tenant of the mail, as in `network.tenant`.
+        #[arg(long, value_name = "NAME")]
+        tenant: Option<String>,
+        /// Campaign of the mail, as in the header named by `delivery.campaign_header`.
+        #[arg(long, value_name = "NAME")]
+        campaign: Option<String>,
+        /// A header field of the mail, as 'X-Pool: gold'. Can be repeated.
+        #[arg(long = "header", value_name = "HEADER")]
+        headers: Vec<String>,
+        #[command(flatten)]
+        options: Options,
+    },
+}
+
+impl RouteCommand {
+    pub fn into_parts(self) -> (TestRoute, Options) {
+        let RouteCommand::Test { recipient, from, listener, tenant, campaign, headers, options } =
+            self;
+        (TestRoute { recipient, sender: from, listener, tenant, campaign, headers }, options)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_arguments_are_consistent() {
+        Arguments::command().debug_assert();
+    }
+}

@@ -1,0 +1,154 @@
+//! Carries out the operations on destinations.
+//!
+//! Bounds:   `DESTINATIONS_SHOWN_MAX` rows in one answer. Shards that do not answer in time are left
+//!           out of a list; a pause that not all shards have taken is a fault.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use crate::base::ShardId;
+use crate::control::call::Call;
+use crate::control::call::CarryOut;
+use crate::control::rows;
+use crate::control::server::Control;
+use crate::operations::OpFault;
+use crate::operations::destination::DESTINATIONS_SHOWN_MAX;
+use crate::operations::destination::DestinationDetails;
+use crate::operations::destination::DestinationList;
+use crate::operations::destination::DestinationRow;
+use crate::operations::destination::ListDestinations;
+use crate::operations::destination::PauseDestination;
+use crate::operations::destination::PausedDestination;
+use crate::operations::destination::ResumeDestination;
+use crate::operations::destination::ShowDestination;
+use crate::outbound::owner::DestinationView;
+use crate::queue::admin::pauses::PauseFault;
+use crate::queue::admin::pauses::Pauses;
+use crate::shard::Order;
+use tokio::task::spawn_blocking;
+
+impl CarryOut for ListDestinations {
+    async fn run(
+        call: Call<ListDestinations>,
+        control: &Control,
+    ) -> Result<DestinationList, OpFault> {
+        let limit = call.into_operation().limit.min(DESTINATIONS_SHOWN_MAX);
+        let destinations = largest(control, limit).await?;
+        let paused = control.pauses.names().into_iter().map(String::from).collect();
+        Ok(DestinationList { destinations, paused })
+    }
+}
+
+async fn largest(control: &Control, limit: usize) -> Result<Vec<DestinationRow>, OpFault> {
+    let asked = move |shard: &crate::shard::Delivering| shard.owner.destinations(limit);
+    let found = control.ask_all(Order::Ask, asked).await?;
+    let is_cut = found.iter().any(|(_, destinations)| destinations.len() >= limit);
+    let mut rows = merged(&found);
+    rows.truncate(limit);
+    if !is_cut {
+        return Ok(rows);
+    }
+    // A stripe may be too small for its own shard's list and still belongs to the sum.
+    let keys: Vec<Box<str>> = rows.iter().map(|row| row.destination.as_str().into()).collect();
+    let asked = move |shard: &crate::shard::Delivering| shard.owner.destinations_keyed(&keys);
+    Ok(merged(&control.ask_all(Order::Ask, asked).await?))
+}
+
+fn merged(found: &[(ShardId, Vec<DestinationView>)]) -> Vec<DestinationRow> {
+    let each = found
+        .iter()
+        .flat_map(|(shard, views)| views.iter().map(|view| rows::destination_row(view, *shard)));
+    rows::merged(each)
+}
+
+impl CarryOut for ShowDestination {
+    async fn run(
+        call: Call<ShowDestination>,
+        control: &Control,
+    ) -> Result<DestinationDetails, OpFault> {
+        let destination = call.into_operation().destination;
+        let name = Pauses::settled(&destination);
+        let _one_at_a_time = control.pausing.lock().await;
+        let asked = move |shard: &crate::shard::Delivering| shard.owner.destinations_named(&name);
+        let found = control.ask_all(Order::Ask, asked).await?;
+        let paused_by_operator = found.iter().any(|(_, (_, is_paused))| *is_paused);
+        let views: Vec<_> = found.into_iter().map(|(shard, (views, _))| (shard, views)).collect();
+        let destinations = merged(&views);
+        if destinations.is_empty() && !paused_by_operator {
+            let what = format!("{destination}: no such destination at present");
+            return Err(OpFault::not_found("no_such_destination", what)
+                .hint("see `ringpost destination list`"));
+        }
+        Ok(DestinationDetails { destination, paused_by_operator, destinations })
+    }
+}
+
+impl CarryOut for PauseDestination {
+    async fn run(
+        call: Call<PauseDestination>,
+        control: &Control,
+    ) -> Result<PausedDestination, OpFault> {
+        let destination = call.into_operation().destination;
+        let name = Pauses::settled(&destination);
+        let _one_at_a_time = control.pausing.lock().await;
+        control.refuse_while_draining()?;
+        let kept = keep(control, &name, Pauses::add).await?;
+        match &kept {
+            Err(fault @ PauseFault::Name) => {
+                return Err(OpFault::usage("bad_name", fault.to_string()).about(&destination));
+            }
+            Err(fault @ PauseFault::Full) => {
+                return Err(
+                    OpFault::conflict("too_many_pauses", fault.to_string()).about(&destination)
+                );
+            }
+            _ => {}
+        }
+        let asked = move |shard: &crate::shard::Delivering| shard.owner.pause(&name);
+        let touched = control.ask_all(Order::Change, asked).await?;
+        paused(control, destination, &touched, kept)
+    }
+}
+
+impl CarryOut for ResumeDestination {
+    async fn run(
+        call: Call<ResumeDestination>,
+        control: &Control,
+    ) -> Result<PausedDestination, OpFault> {
+        let destination = call.into_operation().destination;
+        let name = Pauses::settled(&destination);
+        let _one_at_a_time = control.pausing.lock().await;
+        control.refuse_while_draining()?;
+        let kept = keep(control, &name, Pauses::remove).await?;
+        let asked = move |shard: &crate::shard::Delivering| shard.owner.resume(&name);
+        let touched = control.ask_all(Order::Change, asked).await?;
+        paused(control, destination, &touched, kept)
+    }
+}
+
+/// Writes the file of pauses, which is synced, on a blocking thread.
+async fn keep(
+    control: &Control,
+    name: &str,
+    change: fn(&Pauses, &str) -> Result<(), PauseFault>,
+) -> Result<Result<(), PauseFault>, OpFault> {
+    let (pauses, name) = (Arc::clone(&control.pauses), name.to_owned());
+    spawn_blocking(move || change(&pauses, &name)).await.map_err(|_| OpFault::bug())
+}
+
+fn paused(
+    control: &Control,
+    destination: String,
+    touched: &[(ShardId, Vec<Box<str>>)],
+    kept: Result<(), PauseFault>,
+) -> Result<PausedDestination, OpFault> {
+    if touched.len() < control.shards() {
+        let what = format!("{destination}: not all shards have answered");
+        return Err(OpFault::away("no_answer", what).hint("try again").retry_after(1));
+    }
+    let keys: BTreeSet<&str> =
+        touched.iter().flat_map(|(_, keys)| keys).map(AsRef::as_ref).collect();
+    let destinations = keys.into_iter().map(str::to_owned).collect();
+    let warning = kept.err().map(|fault| fault.to_string());
+    Ok(PausedDestination { destination, destinations, warning })
+}

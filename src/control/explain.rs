@@ -1,0 +1,435 @@
+//! Explains what a message waits for, as facts and in sentences.
+//!
+//! Promise:  the sentences are made of the facts alone, so that the same facts always read the same.
+//!           A prediction names its pace.
+
+use std::collections::HashMap;
+
+use crate::base::MessageId;
+use crate::base::ShardId;
+use crate::base::clock::wall_ms;
+use crate::control::call::Call;
+use crate::control::call::CarryOut;
+use crate::control::queue::parse_id;
+use crate::control::queue::queue_fault;
+use crate::control::rows;
+use crate::control::server::Control;
+use crate::operations::OpFault;
+use crate::operations::destination::Binding;
+use crate::operations::destination::DestinationRow;
+use crate::operations::why::ConnectionHolder;
+use crate::operations::why::ExplainMessage;
+use crate::operations::why::ExplainedJob;
+use crate::operations::why::Explanation;
+use crate::operations::why::Place;
+use crate::operations::why::QueuedJob;
+use crate::outbound::operator;
+use crate::outbound::operator::Standing;
+use crate::outbound::owner::JobView;
+use crate::outbound::scheduler::Why;
+use crate::queue::Spool;
+use crate::queue::admin::inspect;
+use crate::queue::admin::inspect::Details;
+use crate::queue::admin::inspect::JobRow;
+use crate::shard::Delivering;
+use crate::wire::mail::date;
+
+/// Recipients and messages that a sentence names.
+const NAMED_MAX: usize = 3;
+
+impl CarryOut for ExplainMessage {
+    async fn run(call: Call<ExplainMessage>, control: &Control) -> Result<Explanation, OpFault> {
+        let text = call.into_operation().id;
+        let id = parse_id(control.spool(), "id", &text)?;
+        let details = control.read(move |spool| read(&text, id, spool)).await?;
+        let numbers: Vec<u16> = details.jobs.iter().map(|job| job.number).collect();
+        let asked = move |shard: &Delivering| operator::standings(&shard.home, id, &numbers);
+        let standings = control.ask(control.home_of(id)?, asked).await?;
+        let mut places = HashMap::with_capacity(standings.len());
+        for standing in standings {
+            places.insert(standing.job, place(control, id, standing).await);
+        }
+        Ok(explain(&details, Some(places), wall_ms()))
+    }
+
+    fn run_stopped(call: Call<ExplainMessage>, spool: &Spool) -> Result<Explanation, OpFault> {
+        let text = call.into_operation().id;
+        let details = read(&text, parse_id(spool, "id", &text)?, spool)?;
+        Ok(explain(&details, None, wall_ms()))
+    }
+}
+
+fn read(text: &str, id: MessageId, spool: &Spool) -> Result<Details, OpFault> {
+    inspect::show(spool, id).map_err(|fault| queue_fault(fault).about(text))
+}
+
+/// Where a job in memory is, asked of the owner of its destination.
+async fn place(control: &Control, id: MessageId, standing: Standing) -> Place {
+    let hop = standing.hop.zip(standing.owner).filter(|_| standing.is_out);
+    let Some((hop, owner)) = hop else { return Place::Home };
+    let (destination, job) = (hop.destination.clone(), standing.job);
+    let asked = move |shard: &Delivering| shard.owner.why(&destination, id, job);
+    match control.ask(owner, asked).await {
+        Ok(Some(view)) => place_of(control.spool(), view, owner),
+        Ok(None) => Place::Home,
+        Err(fault) => Place::Silent { fault: fault.detail },
+    }
+}
+
+fn place_of(spool: &Spool, view: JobView, owner: ShardId) -> Place {
+    let destination = rows::destination_row(&view.destination, owner);
+    let holders = view.holders.into_iter().map(|(destination, connections)| ConnectionHolder {
+        destination: destination.into(),
+        connections: connections.into(),
+    });
+    match view.why {
+        Some(Why::InFlight) => Place::Sending { destination: Box::new(destination) },
+        Some(Why::Queued { ahead, binding }) => Place::Queued(Box::new(QueuedJob {
+            ahead: ahead as u64,
+            binding: rows::binding_of(binding),
+            destination,
+            under_way: view.under_way.iter().map(|id| spool.public_id(*id).to_string()).collect(),
+            shard_connections: holders.collect(),
+        })),
+        None => Place::Home,
+    }
+}
+
+/// All that is known. `places`: where jobs in memory are, by number; `None`: no server runs.
+fn explain(details: &Details, places: Option<HashMap<u16, Place>>, now_ms: u64) -> Explanation {
+    let server_runs = places.is_some();
+    let mut places = places.unwrap_or_default();
+    let jobs = details.jobs.iter().map(|job| {
+        let place = places.remove(&job.number).unwrap_or(Place::Store);
+        explain_job(details, job, place, (server_runs, now_ms))
+    });
+    Explanation {
+        id: details.id.clone(),
+        now_ms,
+        server_runs,
+        received_ms: details.received_ms,
+        sender: details.sender.clone(),
+        jobs: jobs.collect(),
+    }
+}
+
+fn explain_job(
+    details: &Details,
+    job: &JobRow,
+    place: Place,
+    (server_runs, now_ms): (bool, u64),
+) -> ExplainedJob {
+    let recipients = job
+        .recipients
+        .iter()
+        .filter_map(|index| details.recipients.get(*index as usize))
+        .map(|recipient| recipient.mailbox.clone());
+    let mut explained = ExplainedJob {
+        job: job.number,
+        state: job.state.clone(),
+        recipients: recipients.collect(),
+        attempts: job.attempts,
+        last_attempt_ms: job.last_attempt_ms,
+        last_reply: job.last_reply.clone(),
+        rerouted_to: job.rerouted_to.clone(),
+        next_attempt_ms: (job.state != "held").then_some(job.due_ms.max(now_ms)),
+        place,
+        predicted_finish_ms: None,
+        sentences: Vec::new(),
+    };
+    explained.predicted_finish_ms = finish_ms(&explained, now_ms).filter(|_| server_runs);
+    explained.sentences = sentences(&explained, server_runs, now_ms);
+    explained
+}
+
+/// When the job should be delivered if the next attempt succeeds.
+fn finish_ms(job: &ExplainedJob, now_ms: u64) -> Option<u64> {
+    match &job.place {
+        Place::Sending { .. } | Place::Home => Some(now_ms),
+        Place::Store => job.next_attempt_ms,
+        Place::Queued(queued) if queued.binding != Binding::Paused => {
+            let start_ms = queued.binding.until_ms().unwrap_or(0).max(now_ms);
+            Some(start_ms + (queued.ahead + 1) * 60_000 / pace(&queued.destination)?)
+        }
+        Place::Queued(_) | Place::Silent { .. } => None,
+    }
+}
+
+/// Messages a minute: what the destination takes now, or what its rate lets through.
+fn pace(destination: &DestinationRow) -> Option<u64> {
+    let rates = &destination.rates;
+    let allowed = [
+        rates.second.map(|limit| limit * 60),
+        rates.minute,
+        rates.hour.map(|limit| (limit / 60).max(1)),
+    ];
+    let allowed = allowed.into_iter().flatten().min();
+    let seen = Some(destination.per_minute).filter(|pace| *pace > 0);
+    match (seen, allowed) {
+        (Some(seen), Some(allowed)) => Some(seen.min(allowed)),
+        (seen, allowed) => seen.or(allowed),
+    }
+    .filter(|pace| *pace > 0)
+}
+
+fn sentences(job: &ExplainedJob, server_runs: bool, now_ms: u64) -> Vec<String> {
+    let mut said = vec![format!("To {}.", named(&job.recipients, "recipients"))];
+    if let Some(next_hop) = &job.rerouted_to {
+        said.push(format!(
+            "An operator rerouted it to {next_hop}; undo with `queue reroute --to default`."
+        ));
+    }
+    let due_ms = job.next_attempt_ms.unwrap_or(0);
+    match &job.place {
+        Place::Sending { destination } => {
+            said.push(format!("It is being sent to {} now.", name_of(destination)));
+        }
+        Place::Queued(queued) => said.extend(queued_sentences(queued, now_ms)),
+        Place::Silent { .. } => {
+            said.push("The shard that owns the destination does not answer.".to_owned());
+        }
+        Place::Home => said.push("It is being routed, resolved or written now.".to_owned()),
+        Place::Store if job.state == "held" => {
+            said.push("Held: no delivery attempt until `queue release`.".to_owned());
+        }
+        Place::Store if !server_runs => {
+            said.push("The server is not running; nothing is sent until it starts.".to_owned());
+        }
+        Place::Store if due_ms > now_ms => {
+            said.push(format!("Next attempt at {}, in {}.", at(due_ms), span(due_ms - now_ms)));
+        }
+        Place::Store => said.push("Due now; about to be read from the store.".to_owned()),
+    }
+    said.push(attempts_sentence(job));
+    if let Place::Queued(queued) = &job.place {
+        said.push(match (job.predicted_finish_ms, pace(&queued.destination)) {
+            (Some(finish_ms), Some(pace)) => format!(
+                "At {pace} messages per minute it should be delivered by {}, in {}, if the \
+                 destination accepts it.",
+                at(finish_ms),
+                span(finish_ms.saturating_sub(now_ms))
+            ),
+            (None, Some(_)) => {
+                "No estimate: deliveries to this destination are stopped.".to_owned()
+            }
+            (_, None) => "No estimate: nothing was delivered there lately.".to_owned(),
+        });
+    }
+    said
+}
+
+fn attempts_sentence(job: &ExplainedJob) -> String {
+    let attempts = match job.attempts {
+        1 => "1 attempt so far".to_owned(),
+        attempts => format!("{attempts} attempts so far"),
+    };
+    match (job.attempts, &job.last_reply) {
+        (0, None) => "No delivery attempt yet.".to_owned(),
+        (0, Some(reply)) => format!("No delivery attempt yet: {reply}"),
+        (_, None) => format!("{attempts}."),
+        (_, Some(reply)) => {
+            let when = job.last_attempt_ms.map(|ms| format!(" ({})", at(ms))).unwrap_or_default();
+            format!("{attempts}; last reply{when}: {reply}")
+        }
+    }
+}
+
+fn queued_sentences(queued: &QueuedJob, now_ms: u64) -> Vec<String> {
+    let ahead = match queued.ahead {
+        0 => "no message is ahead of it".to_owned(),
+        1 => "1 message is ahead of it".to_owned(),
+        ahead => format!("{ahead} messages are ahead of it"),
+    };
+    let mut said = vec![format!("Queued for {}; {ahead}.", name_of(&queued.destination))];
+    said.push(binding_sentence(queued, now_ms));
+    if let Some(error) = &queued.destination.last_error {
+        said.push(format!("Last error of the destination: {error}"));
+    }
+    said
+}
+
+/// What keeps the job waiting.
+fn binding_sentence(queued: &QueuedJob, now_ms: u64) -> String {
+    let destination = &queued.destination;
+    let until_ms = queued.binding.until_ms().unwrap_or(now_ms);
+    let until =
+        format!("until {}, {} from now", at(until_ms), span(until_ms.saturating_sub(now_ms)));
+    let in_use = destination.connections.all;
+    let sending = match queued.under_way.is_empty() {
+        true => String::new(),
+        false => format!("; being sent now: {}", named(&queued.under_way, "messages")),
+    };
+    match queued.binding {
+        Binding::Paused => {
+            "The destination is paused by an operator; resume it with `destination resume`.".into()
+        }
+        Binding::BackingOff { .. } => {
+            format!("The destination failed repeatedly; no connection is opened {until}.")
+        }
+        Binding::Probing => {
+            "The destination failed before; one connection is testing it now.".to_owned()
+        }
+        Binding::Throttled { .. } => {
+            format!("The destination asked for less mail; nothing is sent {until}.")
+        }
+        Binding::Rate { .. } => {
+            let rates: Vec<String> = destination
+                .rates
+                .each()
+                .map(|(span, limit)| format!("{limit} per {span}"))
+                .collect();
+            format!(
+                "The rate limit of {} is used up, by {} messages in the last minute, {until}.",
+                rates.join(", "),
+                destination.per_minute
+            )
+        }
+        Binding::Hold { .. } => {
+            format!("A connection to the destination just failed; none is opened {until}.")
+        }
+        Binding::Window { limit } => format!(
+            "The window allows {limit} connections, growing with success; {in_use} are in use{sending}."
+        ),
+        Binding::Connections { .. } => format!(
+            "The limit is {} connections; {in_use} are in use{sending}.",
+            destination.connections.max
+        ),
+        Binding::ShardConnections { limit } => {
+            let holder =
+                |one: &ConnectionHolder| format!("{} to {}", one.connections, one.destination);
+            let holders: Vec<String> = queued.shard_connections.iter().map(holder).collect();
+            format!("All {limit} connections of the shard are in use: {}.", holders.join(", "))
+        }
+        Binding::Nothing => "Nothing holds it back; the next free connection takes it.".to_owned(),
+    }
+}
+
+fn name_of(destination: &DestinationRow) -> String {
+    let DestinationRow { destination: key, name, .. } = destination;
+    match name.is_empty() || name == key {
+        true => key.clone(),
+        false => format!("{name} ({key})"),
+    }
+}
+
+/// A few of a list by name, the others by number.
+fn named(list: &[String], what: &str) -> String {
+    match list.len() {
+        0 => format!("no {what}"),
+        1..=NAMED_MAX => list.join(", "),
+        count => format!("{} and {} more", list[..NAMED_MAX].join(", "), count - NAMED_MAX),
+    }
+}
+
+fn at(ms: u64) -> String {
+    date::rfc3339(ms)
+}
+
+/// A time span for people.
+pub fn span(ms: u64) -> String {
+    let seconds = ms.div_ceil(1000);
+    match seconds {
+        0 => "no time".to_owned(),
+        1 => "1 second".to_owned(),
+        2..120 => format!("{seconds} seconds"),
+        120..7200 => format!("{} minutes", seconds / 60),
+        7200..172_800 => format!("{} hours", seconds / 3600),
+        _ => format!("{} days", seconds / 86_400),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    use crate::operations::destination::RateLimits;
+
+    const NOW_MS: u64 = 60_000;
+
+    fn job(state: &'static str, place: Place) -> ExplainedJob {
+        let mut job = ExplainedJob {
+            job: 0,
+            state: state.into(),
+            recipients: vec!["b@y.test".to_owned()],
+            attempts: 2,
+            last_attempt_ms: Some(1000),
+            last_reply: Some("450 later".to_owned()),
+            rerouted_to: None,
+            next_attempt_ms: Some(120_000),
+            place,
+            predicted_finish_ms: None,
+            sentences: Vec::new(),
+        };
+        job.predicted_finish_ms = finish_ms(&job, NOW_MS);
+        job
+    }
+
+    fn queued(binding: Binding, per_minute: u64) -> ExplainedJob {
+        let mut destination = rows::sample_row("mx.y.test:25", 0, binding);
+        destination.per_minute = per_minute;
+        destination.connections.max = 2;
+        destination.rates = RateLimits { minute: Some(30), ..RateLimits::default() };
+        let shard_connections =
+            vec![ConnectionHolder { destination: "big.test".to_owned(), connections: 9 }];
+        let under_way = vec!["A".to_owned(), "B".to_owned()];
+        let queued = QueuedJob { ahead: 3, binding, destination, under_way, shard_connections };
+        job("waiting", Place::Queued(Box::new(queued)))
+    }
+
+    #[test]
+    fn each_wait_has_its_sentence() {
+        let until_ms = 90_000;
+        let sending =
+            Place::Sending { destination: Box::new(rows::sample_row("s:25", 0, Binding::Nothing)) };
+        let rows: [(&str, ExplainedJob, bool, &[&str]); 9] = [
+            (
+                "store",
+                job("waiting", Place::Store),
+                true,
+                &["in 60 seconds", "2 attempts so far", "450 later"],
+            ),
+            ("held", job("held", Place::Store), true, &["Held: no delivery attempt"]),
+            ("stopped", job("waiting", Place::Store), false, &["is not running"]),
+            ("sending", job("waiting", sending), true, &["being sent to a (s:25) now"]),
+            (
+                "paused",
+                queued(Binding::Paused, 10),
+                true,
+                &["3 messages are ahead", "paused by an operator", "No estimate: deliveries"],
+            ),
+            (
+                "connections",
+                queued(Binding::Connections { limit: 2 }, 10),
+                true,
+                &[
+                    "limit is 2 connections; 2 are in use; being sent now: A, B",
+                    "At 10 messages per minute",
+                    "in 24 seconds",
+                ],
+            ),
+            (
+                "rate",
+                queued(Binding::Rate { until_ms }, 0),
+                true,
+                &["30 per minute is used up", "30 seconds from now", "At 30 messages per minute"],
+            ),
+            ("shard", queued(Binding::ShardConnections { limit: 9 }, 9), true, &["9 to big.test"]),
+            ("back-off", queued(Binding::BackingOff { until_ms }, 9), true, &["opened until"]),
+        ];
+        for (name, job, runs, words) in rows {
+            let said = sentences(&job, runs, NOW_MS).join("\n");
+            for word in words {
+                assert!(said.contains(word), "{name}: {word:?} is not in\n{said}");
+            }
+        }
+    }
+
+    #[test]
+    fn spans_are_said_in_round_numbers() {
+        let rows =
+            [(0, "no time"), (1, "1 second"), (61_000, "61 seconds"), (7_000_000, "116 minutes")];
+        for (ms, said) in rows {
+            assert_eq!(span(ms), said);
+        }
+    }
+}

@@ -1,0 +1,465 @@
+//! Tells where the mail of a recipient would go, and why.
+//!
+//! Promise:  asks the same policy that delivery uses, made from the config; needs no running server
+//!           and looks nothing up in the DNS.
+
+use crate::config::Config;
+use crate::config::LabelField;
+use crate::config::units::show_duration;
+use crate::control::call::Call;
+use crate::control::call::CarryOut;
+use crate::control::delivery;
+use crate::control::delivery::Secrets;
+use crate::control::server::Control;
+use crate::operations::OpFault;
+use crate::operations::route_test::ConsideredRoute;
+use crate::operations::route_test::PoolMember;
+use crate::operations::route_test::RouteAnswer;
+use crate::operations::route_test::RouteDestination;
+use crate::operations::route_test::RouteLimit;
+use crate::operations::route_test::RouteSource;
+use crate::operations::route_test::TestRoute;
+use crate::route::DeliveryPolicy;
+use crate::route::DestinationPolicy;
+use crate::route::NextHop;
+use crate::route::OutboundTls;
+use crate::route::PoolId;
+use crate::route::RouteChoice;
+use crate::route::RouteQuestion;
+use crate::route::RouteSettings;
+use crate::route::RuleFit;
+use crate::route::Stripes;
+use crate::wire::mail::address::Mailbox;
+
+impl CarryOut for TestRoute {
+    async fn run(call: Call<TestRoute>, control: &Control) -> Result<RouteAnswer, OpFault> {
+        let config = control.reload.config();
+        tokio::task::spawn_blocking(move || answer(&config, &call.into_operation()))
+            .await
+            .unwrap_or_else(|_| Err(OpFault::bug()))
+    }
+}
+
+/// Which route decides by this config.
+pub fn answer(config: &Config, asked: &TestRoute) -> Result<RouteAnswer, OpFault> {
+    let policy = delivery::policy(config, Secrets::Withhold).map_err(|faults| {
+        let fault = OpFault::usage("config_invalid", "the config has errors");
+        faults.into_iter().fold(fault, |fault, one| fault.fault("", "invalid", one))
+    })?;
+    let known: Vec<&str> = config.listeners.iter().map(|one| one.name.as_str()).collect();
+    if let Some(name) = asked.listener.as_deref().filter(|name| !known.contains(name)) {
+        let what = format!("no listener is named {name}");
+        return Err(OpFault::usage("no_such_listener", what)
+            .hint(format!("the config has {}", known.join(", "))));
+    }
+    let recipient = domain_of(&asked.recipient)?;
+    let sender = asked.sender.as_deref().filter(|sender| !bare(sender).is_empty());
+    let sender = sender.map(domain_of).transpose()?;
+    let headers = headers_of(config, asked)?;
+    let label = |field: &LabelField| {
+        let name = field.name()?;
+        let mut values = headers.iter().filter(|(one, _)| one.eq_ignore_ascii_case(name));
+        values.next().map(|(_, value)| *value).filter(|value| !value.is_empty())
+    };
+    let question = RouteQuestion {
+        recipient_domain: &recipient,
+        sender_domain: sender.as_deref(),
+        listener: asked.listener.as_deref(),
+        tenant: asked.tenant.as_deref().map(str::trim).filter(|tenant| !tenant.is_empty()),
+        campaign: label(&config.delivery.campaign_header),
+        headers: &headers,
+    };
+    let choice = policy.routes.next_hop(&question);
+    let explained = policy.routes.explain(&question);
+    let considered = explained.iter().map(|(rule, fit)| ConsideredRoute {
+        route: rule.name.to_string(),
+        decides: *fit == RuleFit::Fits,
+        why: why(rule, *fit, &question),
+    });
+    Ok(RouteAnswer {
+        recipient: bare(&asked.recipient).to_owned(),
+        sender: asked.sender.as_deref().map_or("", bare).to_owned(),
+        listener: asked.listener.clone(),
+        tenant: question.tenant.map(str::to_owned),
+        campaign: question.campaign.map(str::to_owned),
+        headers: asked.headers.clone(),
+        considered: considered.collect(),
+        route: choice.rule.map(ToString::to_string),
+        next_hop: choice.next_hop.to_string(),
+        hosts: hosts(&policy, &choice),
+        auth_user: choice.auth.map(|user| user.user.to_string()),
+        needs_mx_lookup: matches!(*choice.next_hop, NextHop::Mx { .. }),
+        destination: connects(&choice).then(|| destination(&policy, &choice)),
+        source: connects(&choice).then(|| source(&policy, choice.pool)),
+        max_age: show_duration(choice.max_age),
+        retry: policy.retry.steps().iter().copied().map(show_duration).collect(),
+        delivery_enabled: policy.enabled,
+    })
+}
+
+/// The header fields of the message, that of its campaign among them.
+fn headers_of<'a>(
+    config: &'a Config,
+    asked: &'a TestRoute,
+) -> Result<Vec<(&'a str, &'a str)>, OpFault> {
+    let delivery = &config.delivery;
+    let mut headers = Vec::new();
+    match (&asked.campaign, delivery.campaign_header.name()) {
+        (Some(value), Some(name)) => headers.push((name, value.trim())),
+        (Some(_), None) => {
+            let what = "no message has a campaign: delivery.campaign_header is empty";
+            return Err(OpFault::usage("no_label", what).hint("set it to the name of a header"));
+        }
+        (None, _) => {}
+    }
+    for header in &asked.headers {
+        let (name, value) = header.split_once(':').ok_or_else(|| {
+            OpFault::usage("bad_header", format!("{header} is not a header"))
+                .hint("write it as 'X-Pool: gold'")
+        })?;
+        headers.push((name.trim(), value.trim()));
+    }
+    Ok(headers)
+}
+
+/// An address as people write it, perhaps with its angle brackets.
+fn bare(address: &str) -> &str {
+    let inner = address.strip_prefix('<').and_then(|inner| inner.strip_suffix('>'));
+    inner.unwrap_or(address)
+}
+
+/// The domain of an address; empty for the bare postmaster.
+fn domain_of(address: &str) -> Result<String, OpFault> {
+    let address = bare(address);
+    let lowered = match address.rsplit_once('@') {
+        Some((local, domain)) if domain.starts_with('[') => format!("{local}@{domain}"),
+        Some((local, domain)) => format!("{local}@{}", domain.to_lowercase()),
+        None => address.to_owned(),
+    };
+    match Mailbox::from_stored(&lowered) {
+        Some(mailbox) => Ok(mailbox.domain().to_owned()),
+        None => Err(OpFault::usage("bad_address", format!("{address} is not a mail address"))
+            .hint("write it as user@example.com")),
+    }
+}
+
+fn why(rule: &RouteSettings, fit: RuleFit, question: &RouteQuestion<'_>) -> String {
+    match fit {
+        RuleFit::Fits => {
+            let headers = rule.headers.iter().map(ToString::to_string).collect();
+            let conditions = [
+                ("recipient_domain", &rule.recipient_domains),
+                ("sender_domain", &rule.sender_domains),
+                ("listener", &rule.listeners),
+                ("tenant", &rule.tenants),
+                ("campaign", &rule.campaigns),
+                ("a header", &headers),
+            ];
+            let held: Vec<String> = conditions
+                .iter()
+                .filter(|(_, list)| !list.is_empty())
+                .map(|(key, list)| format!("{key} matches {}", list.join(", ")))
+                .collect();
+            match held.is_empty() {
+                true => "matches all mail".to_owned(),
+                false => held.join("; "),
+            }
+        }
+        RuleFit::RecipientDomain => {
+            format!("recipient_domain must match {}", rule.recipient_domains.join(", "))
+        }
+        RuleFit::SenderDomain => {
+            let sender = question.sender_domain.unwrap_or("the null sender");
+            format!("sender_domain must match {}, found {sender}", rule.sender_domains.join(", "))
+        }
+        RuleFit::Listener => {
+            let listener = question.listener.unwrap_or("none (see --listener)");
+            format!("listener must match {}, found {listener}", rule.listeners.join(", "))
+        }
+        RuleFit::Tenant => {
+            let tenant = question.tenant.unwrap_or("none (see --tenant)");
+            format!("tenant must match {}, found {tenant}", rule.tenants.join(", "))
+        }
+        RuleFit::Campaign => {
+            let campaign = question.campaign.unwrap_or("none (see --campaign)");
+            format!("campaign must match {}, found {campaign}", rule.campaigns.join(", "))
+        }
+        RuleFit::Header => why_no_header(rule, question),
+    }
+}
+
+fn why_no_header(rule: &RouteSettings, question: &RouteQuestion<'_>) -> String {
+    let wanted: Vec<String> = rule.headers.iter().map(ToString::to_string).collect();
+    let is_named = |name: &str| rule.headers.iter().any(|one| one.name.eq_ignore_ascii_case(name));
+    let found: Vec<String> = question
+        .headers
+        .iter()
+        .filter(|(name, _)| is_named(name))
+        .map(|(name, value)| format!("{name}: {value}"))
+        .collect();
+    let found = match found.is_empty() {
+        true => "none (see --header)".to_owned(),
+        false => found.join(", "),
+    };
+    format!("a header must match {}, found {found}", wanted.join(", "))
+}
+
+fn connects(choice: &RouteChoice<'_>) -> bool {
+    matches!(*choice.next_hop, NextHop::Mx { .. } | NextHop::Hosts { .. })
+}
+
+/// The hosts in the order in which they are tried, as far as the config knows them.
+fn hosts(policy: &DeliveryPolicy, choice: &RouteChoice<'_>) -> Vec<String> {
+    match &*choice.next_hop {
+        NextHop::Mx { domain, port } => vec![format!(
+            "the mail exchangers of {domain}, port {port}, at most {} in an attempt",
+            policy.mx_hosts_max
+        )],
+        NextHop::Hosts { hosts, .. } => hosts.iter().map(ToString::to_string).collect(),
+        NextHop::Discard | NextHop::Reject { .. } | NextHop::Hold => Vec::new(),
+    }
+}
+
+/// The settings of the destination, as far as they are known before the mail exchangers are.
+fn destination(policy: &DeliveryPolicy, choice: &RouteChoice<'_>) -> RouteDestination {
+    let (domain, hosts): (&str, Vec<&str>) = match &*choice.next_hop {
+        NextHop::Mx { domain, .. } => (domain, Vec::new()),
+        NextHop::Hosts { hosts, .. } => ("", hosts.iter().map(|one| &*one.host).collect()),
+        NextHop::Discard | NextHop::Reject { .. } | NextHop::Hold => ("", Vec::new()),
+    };
+    let found = policy.destinations.find(domain, &hosts);
+    let settings = policy.destinations.policy(domain, &hosts);
+    let mode = choice.tls.unwrap_or(settings.tls);
+    let from = if choice.tls.is_some() { "route" } else { "destination" };
+    let tls = match &*choice.next_hop {
+        NextHop::Hosts { hosts, .. } if hosts.iter().all(|host| host.unix_path().is_some()) => {
+            OutboundTls::None
+        }
+        NextHop::Hosts { protocol, .. } => protocol.tls(mode),
+        _ => mode,
+    };
+    RouteDestination {
+        name: found.map(|destination| destination.name.to_string()),
+        may_change: found.is_none() && hosts.is_empty() && policy.destinations.asks_mx_hosts(),
+        tls: tls_name(tls).to_owned(),
+        tls_from: if tls == mode { from } else { "next hop" }.to_owned(),
+        limits: limits(&settings),
+    }
+}
+
+/// Those that are set.
+fn limits(destination: &DestinationPolicy) -> Vec<RouteLimit> {
+    let number = |value: u64| Some(value.to_string());
+    let rate = |limit: Option<u32>| limit.map(|limit| limit.to_string());
+    let rows = [
+        ("connections_max", number(destination.connections_max.into())),
+        ("window_start", number(destination.window_start.into())),
+        ("messages_per_connection", number(destination.messages_per_connection.into())),
+        ("recipients_per_message", number(destination.recipients_per_message.into())),
+        ("messages_per_second", rate(destination.rates.per_second)),
+        ("messages_per_minute", rate(destination.rates.per_minute)),
+        ("messages_per_hour", rate(destination.rates.per_hour)),
+        ("idle_reuse", Some(show_duration(destination.idle_reuse))),
+        ("failures_to_back_off", number(destination.failures_to_back_off.into())),
+        ("back_off_first", Some(show_duration(destination.back_off_first))),
+        ("back_off_max", Some(show_duration(destination.back_off_max))),
+        ("jobs_max", number(destination.jobs_max as u64)),
+        (
+            "stripes",
+            Some(match destination.stripes {
+                Stripes::Auto => "auto".to_owned(),
+                Stripes::All => "all".to_owned(),
+                Stripes::Count(count) => count.to_string(),
+            }),
+        ),
+    ];
+    let limit = |(key, value): (&str, Option<String>)| {
+        Some(RouteLimit { key: key.to_owned(), value: value? })
+    };
+    rows.into_iter().filter_map(limit).collect()
+}
+
+fn tls_name(mode: OutboundTls) -> &'static str {
+    match mode {
+        OutboundTls::None => "none",
+        OutboundTls::May => "may",
+        OutboundTls::Must => "must",
+        OutboundTls::Verify => "verify",
+    }
+}
+
+fn source(policy: &DeliveryPolicy, pool: Option<PoolId>) -> RouteSource {
+    let ehlo_name = policy.ehlo_name.to_string();
+    let Some(pool) = pool else {
+        return RouteSource { pool: None, ehlo_name, sources: Vec::new() };
+    };
+    let total: u64 = policy.sources.members(pool).map(|(_, weight)| weight).sum();
+    let sources = policy.sources.members(pool).map(|(source, weight)| PoolMember {
+        name: source.name.to_string(),
+        addresses: source
+            .ipv4
+            .map(|address| address.to_string())
+            .into_iter()
+            .chain(source.ipv6.map(|address| address.to_string()))
+            .collect(),
+        ehlo_name: source.ehlo_name.to_string(),
+        proxy: source.proxy.as_ref().map(ToString::to_string),
+        share_percent: (weight * 1000 / total) as f64 / 10.0,
+    });
+    let sources = sources.collect();
+    RouteSource { pool: Some(policy.sources.pool_name(pool).to_string()), ehlo_name, sources }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    use crate::config::HostFacts;
+    use crate::config::load;
+
+    const FILE: &str = "[[route]]\nname = 'vip'\nrecipient_domain = ['vip.test', '.vip.test']\n\
+        next = 'smtp:relay.ours.test:587,[2001:db8::2]:25'\ntls = 'verify'\npool = 'shared'\n\
+        auth_user = 'us'\nauth_password_file = '/nowhere'\n\
+        max_age = '1d'\n[[route]]\nname = 'inner'\nlistener = 'listener-1'\n\
+        recipient_domain = '*.inner.test'\nnext = 'lmtp:127.0.0.1:24'\n[[route]]\nname = 'bad'\n\
+        sender_domain = 'bad.test'\nnext = 'reject:Not for you'\n\
+        [[pool]]\nname = 'shared'\nsources = ['a:3', 'b']\n\
+        [[source]]\nname = 'a'\nipv4 = '192.0.2.1'\n\
+        [[source]]\nname = 'b'\nipv6 = '2001:db8::1'\nehlo_name = 'b.ours.test'\n\
+        [[destination]]\nname = 'big'\nmx_host = '.big.test'\nconnections_max = 100\n\
+        [[destination]]\nname = 'far'\nrecipient_domain = 'far.test'\nmessages_per_hour = 500\n";
+
+    fn config(text: &str) -> Config {
+        let host = HostFacts {
+            hostname: "mx.ours.test".to_owned(),
+            ports_from: 1024,
+            ..HostFacts::default()
+        };
+        load(text, "f", &host).unwrap_or_else(|faults| panic!("{faults:#?}")).config
+    }
+
+    fn ask(
+        recipient: &str,
+        sender: Option<&str>,
+        listener: Option<&str>,
+    ) -> Result<RouteAnswer, OpFault> {
+        let asked = TestRoute {
+            recipient: recipient.to_owned(),
+            sender: sender.map(str::to_owned),
+            listener: listener.map(str::to_owned),
+            ..TestRoute::default()
+        };
+        answer(&config(FILE), &asked)
+    }
+
+    #[test]
+    fn what_does_not_decide_has_its_reason_too() {
+        let answer = ask("joe@a.inner.test", Some("<>"), None).expect("an answer");
+        let reasons: Vec<&str> = answer.considered.iter().map(|one| one.why.as_str()).collect();
+        assert_eq!(
+            reasons,
+            [
+                "recipient_domain must match vip.test, .vip.test",
+                "listener must match listener-1, found none (see --listener)",
+                "sender_domain must match bad.test, found the null sender",
+            ]
+        );
+        assert_eq!((answer.route, answer.next_hop.as_str()), (None, "mx:a.inner.test"));
+        assert!(answer.needs_mx_lookup);
+        assert!(answer.destination.is_some_and(|destination| destination.may_change));
+        assert!(answer.source.is_some_and(|source| source.pool.is_none()));
+    }
+
+    #[test]
+    fn labels_and_header_fields_are_asked_for_and_explained() {
+        let text = "[[network]]\ncidr = '192.0.2.0/24'\ntenant = 'acme'\n\
+            [[route]]\nname = 'ours'\ntenants = ['acme']\ncampaigns = 'spring'\n\
+            next = 'smtp:a.test'\n\
+            [[route]]\nname = 'pool'\nheaders = ['X-Pool: gold', 'X-Fast: *']\n\
+            next = 'smtp:b.test'\n";
+        let asked = |tenant: Option<&str>, campaign: Option<&str>, headers: &[&str]| TestRoute {
+            recipient: "joe@far.test".to_owned(),
+            sender: None,
+            listener: None,
+            tenant: tenant.map(str::to_owned),
+            campaign: campaign.map(str::to_owned),
+            headers: headers.iter().map(|one| one.to_string()).collect(),
+        };
+        let whys = |answer: &RouteAnswer| -> Vec<String> {
+            answer.considered.iter().map(|one| one.why.clone()).collect()
+        };
+        let ours = "tenant matches acme; campaign matches spring";
+        let headers = "a header must match X-Pool: gold, X-Fast: *";
+        for (asked, expected) in [
+            (asked(Some("acme"), Some("spring"), &[]), vec![ours.to_owned()]),
+            (asked(Some(" acme "), None, &["X-Campaign: spring"]), vec![ours.to_owned()]),
+            (
+                asked(Some("acme"), Some("x"), &["X-Pool: tin"]),
+                vec![
+                    "campaign must match spring, found x".to_owned(),
+                    format!("{headers}, found X-Pool: tin"),
+                ],
+            ),
+            (
+                asked(None, None, &["x-fast:"]),
+                vec![
+                    "tenant must match acme, found none (see --tenant)".to_owned(),
+                    "a header matches X-Pool: gold, X-Fast: *".to_owned(),
+                ],
+            ),
+            (
+                asked(Some("acme"), None, &[]),
+                vec![
+                    "campaign must match spring, found none (see --campaign)".to_owned(),
+                    format!("{headers}, found none (see --header)"),
+                ],
+            ),
+        ] {
+            let answer = answer(&config(text), &asked).expect("an answer");
+            assert_eq!(whys(&answer), expected);
+        }
+        let bad = answer(&config(text), &asked(None, None, &["X-Pool"])).expect_err("no colon");
+        assert!(bad.to_string().contains("write it as 'X-Pool: gold'"), "{bad}");
+        let off = config("[delivery]\ncampaign_header = ''\n");
+        let bad = answer(&off, &asked(None, Some("x"), &[])).expect_err("there is none");
+        assert!(bad.detail.contains("delivery.campaign_header is empty"), "{bad}");
+    }
+
+    #[test]
+    fn answers() {
+        for (recipient, sender, listener, route, next_hop, destination) in [
+            ("a@x.inner.test", None, Some("listener-1"), "inner", "lmtp:127.0.0.1:24", ""),
+            ("a@x.test", Some("b@bad.test"), None, "bad", "reject:Not for you", ""),
+            ("a@far.test", None, None, "", "mx:far.test", "far"),
+            ("a@[192.0.2.9]", None, None, "", "smtp:192.0.2.9:25", ""),
+            ("postmaster", None, None, "", "mx:mx.ours.test", ""),
+            ("a@M\u{fc}nchen.example", None, None, "", "mx:xn--mnchen-3ya.example", ""),
+        ] {
+            let answer = ask(recipient, sender, listener).expect("an answer");
+            assert_eq!(answer.route.as_deref().unwrap_or(""), route, "{recipient}");
+            assert_eq!(answer.next_hop, next_hop, "{recipient}");
+            let name = answer.destination.and_then(|destination| destination.name);
+            assert_eq!(name.as_deref().unwrap_or(""), destination, "{recipient}");
+        }
+        let bad = ask("joe", None, None).expect_err("it has no domain");
+        assert!(bad.to_string().contains("write it as user@example.com"), "{bad}");
+        let bad = ask("a@b.test", None, Some("listener-9")).expect_err("there is no such listener");
+        assert!(bad.to_string().contains("the config has listener-1"), "{bad}");
+    }
+
+    #[test]
+    fn the_policy_says_what_the_config_says() {
+        let policy = delivery::policy(&config(FILE), Secrets::Withhold).expect("it is good");
+        let big = policy.destinations.policy("x.test", &["mx.big.test"]);
+        assert_eq!((big.connections_max, big.window_start), (100, 5));
+        let far = policy.destinations.policy("far.test", &[]);
+        assert_eq!((far.rates.per_hour, far.rates.per_second), (Some(500), None));
+        let strangers = policy.destinations.policy("x.test", &[]);
+        assert_eq!(*strangers, DestinationPolicy::default(), "the defaults are those of the type");
+        assert_eq!(&*policy.bounce.from, "MAILER-DAEMON@mx.ours.test");
+        assert_eq!(policy.delay_warning, Some(Duration::from_secs(4 * 3600)));
+        assert_eq!(policy.timeouts.data_end, Duration::from_secs(600));
+        assert!(policy.enabled && policy.resolver.servers.is_empty());
+    }
+}

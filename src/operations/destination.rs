@@ -1,0 +1,225 @@
+//! Operations on destinations.
+
+use serde::Deserialize;
+use serde::Serialize;
+
+use crate::operations::operation::operation;
+
+/// Destinations in one answer.
+pub const DESTINATIONS_SHOWN_MAX: usize = 1000;
+
+/// The destinations with the most mail.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ListDestinations {
+    pub limit: usize,
+}
+
+operation!(ListDestinations, "destination.list", Get "/v1/destinations", ReadDestinations => DestinationList);
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DestinationList {
+    pub destinations: Vec<DestinationRow>,
+    /// Names that operators have paused, with or without mail.
+    pub paused: Vec<String>,
+}
+
+/// One destination, by its key, a host of it or its domain.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ShowDestination {
+    pub destination: String,
+}
+
+operation!(ShowDestination, "destination.show", Get "/v1/destinations/{destination}", ReadDestinations => DestinationDetails, destination);
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DestinationDetails {
+    /// As asked.
+    pub destination: String,
+    pub paused_by_operator: bool,
+    pub destinations: Vec<DestinationRow>,
+}
+
+/// No new deliveries to a destination; its mail stays queued until resumed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PauseDestination {
+    pub destination: String,
+}
+
+operation!(PauseDestination, "destination.pause", Post "/v1/destinations/{destination}/pause", ChangeDestinations => PausedDestination, destination);
+
+/// Ends a pause.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ResumeDestination {
+    pub destination: String,
+}
+
+operation!(ResumeDestination, "destination.resume", Post "/v1/destinations/{destination}/resume", ChangeDestinations => PausedDestination, destination);
+
+/// What a pause or its end applies to.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PausedDestination {
+    /// As asked.
+    pub destination: String,
+    /// The keys of the destinations with mail that it applies to.
+    pub destinations: Vec<String>,
+    /// Why a restart will not know of it.
+    pub warning: Option<String>,
+}
+
+/// A destination as its owner shards see it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DestinationRow {
+    /// The key: the hosts that share limits.
+    pub destination: String,
+    /// As routes name it.
+    pub name: String,
+    /// The owner; none for a destination that is split over several shards.
+    pub shard: Option<u16>,
+    pub state: DestinationState,
+    pub binding: Binding,
+    pub queued: u64,
+    pub in_flight: u64,
+    /// Transfers in a minute at the present pace.
+    pub per_minute: u64,
+    pub connections: Connections,
+    pub window: u64,
+    pub rates: RateLimits,
+    pub delivered: u64,
+    pub refused: u64,
+    pub deferred: u64,
+    pub lost: u64,
+    pub failures: u64,
+    pub handed_back: u64,
+    pub last_error: Option<String>,
+    /// The share of each shard, for a destination that is split over several.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub stripes: Vec<DestinationRow>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Connections {
+    pub opening: u64,
+    pub busy: u64,
+    pub idle: u64,
+    pub closing: u64,
+    pub all: u64,
+    pub max: u64,
+}
+
+/// Messages in each span of time; none where there is no limit.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RateLimits {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub second: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub minute: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hour: Option<u64>,
+}
+
+impl RateLimits {
+    /// Each limit with the name of its span.
+    pub fn each(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        let all = [("second", self.second), ("minute", self.minute), ("hour", self.hour)];
+        all.into_iter().filter_map(|(span, limit)| Some((span, limit?)))
+    }
+}
+
+/// From the best to the worst.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum DestinationState {
+    Open,
+    RateLimited,
+    Throttled,
+    Probing,
+    BackingOff,
+    Paused,
+}
+
+impl DestinationState {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            DestinationState::Open => "open",
+            DestinationState::RateLimited => "rate limited",
+            DestinationState::Throttled => "throttled",
+            DestinationState::Probing => "probing",
+            DestinationState::BackingOff => "backing off",
+            DestinationState::Paused => "paused",
+        }
+    }
+}
+
+/// What keeps the next job of a destination waiting.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "kebab-case")]
+pub enum Binding {
+    Nothing,
+    Paused,
+    BackingOff {
+        until_ms: u64,
+    },
+    Probing,
+    /// The destination asked for less (421).
+    Throttled {
+        until_ms: u64,
+    },
+    Rate {
+        until_ms: u64,
+    },
+    /// A connection has just failed.
+    Hold {
+        until_ms: u64,
+    },
+    Window {
+        limit: u64,
+    },
+    Connections {
+        limit: u64,
+    },
+    /// All connections of the shard are in use.
+    ShardConnections {
+        limit: u64,
+    },
+}
+
+impl Binding {
+    pub fn until_ms(self) -> Option<u64> {
+        match self {
+            Binding::BackingOff { until_ms }
+            | Binding::Throttled { until_ms }
+            | Binding::Rate { until_ms }
+            | Binding::Hold { until_ms } => Some(until_ms),
+            _ => None,
+        }
+    }
+
+    pub fn state(self) -> DestinationState {
+        match self {
+            Binding::Paused => DestinationState::Paused,
+            Binding::BackingOff { .. } => DestinationState::BackingOff,
+            Binding::Probing => DestinationState::Probing,
+            Binding::Throttled { .. } => DestinationState::Throttled,
+            Binding::Rate { .. } => DestinationState::RateLimited,
+            _ => DestinationState::Open,
+        }
+    }
+}
+
+/// The largest destinations by the shards' last snapshots, and the sum of the others.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DestinationsSnapshot {
+    pub largest: Vec<DestinationRow>,
+    pub others: OtherDestinations,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OtherDestinations {
+    pub destinations: u64,
+    pub queued: u64,
+    pub in_flight: u64,
+}

@@ -1,0 +1,86 @@
+//! What each operation consists of: a request type with its name, route, permission and result.
+
+use serde::Deserialize;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::operations::permission::Permission;
+
+/// A request that a server can carry out.
+pub trait Operation: Serialize + DeserializeOwned + Send + 'static {
+    /// The name in logs and audits, such as `queue.list`.
+    const NAME: &'static str;
+    const ROUTE: Route;
+    /// What the caller must be allowed to do.
+    const NEEDS: Permission;
+    type Output: Serialize + DeserializeOwned + Send + 'static;
+
+    /// The value of the parameter in the route's path, for a route that has one.
+    fn path_value(&self) -> &str {
+        ""
+    }
+}
+
+/// Where HTTP clients find an operation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Route {
+    pub method: Method,
+    /// At most one parameter, as `{id}`.
+    pub path: &'static str,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Method {
+    /// Changes nothing.
+    Get,
+    Post,
+}
+
+/// Where the fields of a request stand.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Input {
+    /// In the path, as its parameter.
+    Path,
+    Query,
+    /// As JSON.
+    Body,
+}
+
+impl Route {
+    /// The parameter of the path, with its braces.
+    pub fn parameter(&self) -> Option<&'static str> {
+        self.path.split('/').find(|part| part.starts_with('{'))
+    }
+
+    pub fn input(&self) -> Input {
+        match (self.parameter(), self.method) {
+            (Some(_), _) => Input::Path,
+            (None, Method::Get) => Input::Query,
+            (None, Method::Post) => Input::Body,
+        }
+    }
+}
+
+/// The result of an operation that answers with bytes instead of JSON.
+#[derive(Debug, Serialize, Deserialize)]
+pub enum Bytes {}
+
+/// Implements `Operation`: type, name, method and path, permission, result.
+macro_rules! operation {
+    ($op:ty, $name:literal, $method:ident $path:literal, $needs:ident => $output:ty $(, $field:ident)?) => {
+        impl $crate::operations::operation::Operation for $op {
+            const NAME: &'static str = $name;
+            const ROUTE: $crate::operations::operation::Route = $crate::operations::operation::Route {
+                method: $crate::operations::operation::Method::$method,
+                path: $path,
+            };
+            const NEEDS: $crate::operations::permission::Permission =
+                $crate::operations::permission::Permission::$needs;
+            type Output = $output;
+            $(fn path_value(&self) -> &str {
+                &self.$field
+            })?
+        }
+    };
+}
+pub(crate) use operation;

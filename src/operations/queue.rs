@@ -1,0 +1,145 @@
+//! Operations on queued messages.
+
+use serde::Deserialize;
+use serde::Serialize;
+
+use crate::operations::fault::OpFault;
+use crate::operations::operation::Bytes;
+use crate::operations::operation::operation;
+use crate::queue::admin::audit::SpoolAudit;
+use crate::queue::admin::inspect::Details;
+use crate::queue::admin::inspect::ListRow;
+use crate::queue::admin::inspect::SpoolStats;
+use crate::queue::admin::operate;
+use crate::queue::admin::operate::Carried;
+use crate::queue::admin::select::Summary;
+use crate::queue::admin::select::Wanted;
+
+/// Messages in one page of a list, and in one change.
+pub const LIST_PAGE_ROWS: usize = 1000;
+pub const CHANGE_IDS_MAX: usize = 256;
+
+/// Messages by age, oldest first, page by page.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ListMessages {
+    /// Rows of the page, at most `LIST_PAGE_ROWS`.
+    pub limit: Option<usize>,
+    /// Only messages after this one: `next` of the page before.
+    pub after: Option<String>,
+    /// Only messages with an unfinished recipient of this domain.
+    pub recipient_domain: Option<String>,
+    /// Only messages from this envelope sender; `<>` is the null sender.
+    pub sender: Option<String>,
+    /// Only held messages.
+    pub held: bool,
+    pub received_before_ms: Option<u64>,
+}
+
+operation!(ListMessages, "queue.list", Get "/v1/queue/messages", ReadQueue => MessagePage);
+
+impl ListMessages {
+    pub fn wanted(&self) -> Wanted {
+        Wanted {
+            recipient_domain: self.recipient_domain.clone(),
+            sender: self.sender.clone(),
+            held: self.held,
+            received_before_ms: self.received_before_ms,
+        }
+    }
+}
+
+/// One page of a list.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MessagePage {
+    pub messages: Vec<ListRow>,
+    /// `after` of the next page; none on the last one.
+    pub next: Option<String>,
+}
+
+/// Queued recipients by domain, the largest domains first.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SummarizeQueue {
+    /// Domains in the answer.
+    pub limit: usize,
+}
+
+operation!(SummarizeQueue, "queue.summary", Get "/v1/queue/summary", ReadQueue => Summary);
+
+/// All that is known of a message.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ShowMessage {
+    pub id: String,
+}
+
+operation!(ShowMessage, "queue.show", Get "/v1/queue/messages/{id}", ReadQueue => MessageDetails, id);
+
+/// The stored facts and the main fields of the header.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MessageDetails {
+    #[serde(flatten)]
+    pub stored: Details,
+    pub header: HeaderFields,
+}
+
+/// As the message's own header has them.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HeaderFields {
+    pub from: Option<String>,
+    pub to: Option<String>,
+    pub subject: Option<String>,
+    pub date: Option<String>,
+}
+
+/// A message as it would be delivered, in pieces.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ReadMessage {
+    pub id: String,
+}
+
+operation!(ReadMessage, "queue.cat", Get "/v1/queue/messages/{id}/content", ReadContent => Bytes, id);
+
+/// Sizes and counts of the spool.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct QueueStats {}
+
+operation!(QueueStats, "queue.stats", Get "/v1/queue/stats", ReadQueue => SpoolStats);
+
+/// Whether every accepted recipient is accounted for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AuditQueue {}
+
+operation!(AuditQueue, "queue.audit", Get "/v1/queue/audit", ReadQueue => SpoolAudit);
+
+/// One change of up to `CHANGE_IDS_MAX` messages.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ChangeMessages {
+    pub operation: operate::Operation,
+    pub ids: Vec<String>,
+}
+
+operation!(ChangeMessages, "queue.change", Post "/v1/queue/changes", ChangeQueue => Vec<ChangedMessage>);
+
+/// The outcome for one message: `outcome` or `fault`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ChangedMessage {
+    pub id: String,
+    pub outcome: Option<Carried>,
+    pub fault: Option<OpFault>,
+}
+
+impl ChangedMessage {
+    pub fn new(id: &str, done: Result<Carried, OpFault>) -> ChangedMessage {
+        let (outcome, fault) = match done {
+            Ok(outcome) => (Some(outcome), None),
+            Err(fault) => (None, Some(fault)),
+        };
+        ChangedMessage { id: id.to_owned(), outcome, fault }
+    }
+}

@@ -1,0 +1,92 @@
+//! The operation that tells where mail of a recipient would go.
+
+use serde::Deserialize;
+use serde::Serialize;
+
+use crate::operations::operation::operation;
+
+/// Which route decides on a recipient, and why; nothing is looked up in the DNS.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct TestRoute {
+    pub recipient: String,
+    /// Empty or `<>` for the null sender.
+    pub sender: Option<String>,
+    pub listener: Option<String>,
+    pub tenant: Option<String>,
+    pub campaign: Option<String>,
+    /// Each as `Name: value`.
+    pub headers: Vec<String>,
+}
+
+operation!(TestRoute, "route.test", Post "/v1/routes/test", ReadRoutes => RouteAnswer);
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct RouteAnswer {
+    pub recipient: String,
+    pub sender: String,
+    pub listener: Option<String>,
+    pub tenant: Option<String>,
+    pub campaign: Option<String>,
+    pub headers: Vec<String>,
+    /// The routes in the order of the config, up to the one that decides.
+    pub considered: Vec<ConsideredRoute>,
+    /// None: no route of the config decides; the recipient's domain does.
+    pub route: Option<String>,
+    pub next_hop: String,
+    /// In the order in which they are tried, as far as the config names them.
+    pub hosts: Vec<String>,
+    pub auth_user: Option<String>,
+    /// The mail exchangers are looked up at delivery.
+    pub needs_mx_lookup: bool,
+    /// None for mail that no connection is made for.
+    pub destination: Option<RouteDestination>,
+    pub source: Option<RouteSource>,
+    pub max_age: String,
+    pub retry: Vec<String>,
+    pub delivery_enabled: bool,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ConsideredRoute {
+    pub route: String,
+    pub decides: bool,
+    pub why: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RouteDestination {
+    /// The `[[destination]]`; none: `[destination_defaults]`.
+    pub name: Option<String>,
+    /// A `[[destination]]` may match once the mail exchangers are known.
+    pub may_change: bool,
+    pub tls: String,
+    /// Where `tls` is set: `route`, `destination` or `next hop`.
+    pub tls_from: String,
+    pub limits: Vec<RouteLimit>,
+}
+
+/// A key of `[[destination]]` and its value.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RouteLimit {
+    pub key: String,
+    pub value: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct RouteSource {
+    /// None: the system chooses the address.
+    pub pool: Option<String>,
+    /// The EHLO name without a pool.
+    pub ehlo_name: String,
+    pub sources: Vec<PoolMember>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PoolMember {
+    pub name: String,
+    pub addresses: Vec<String>,
+    pub ehlo_name: String,
+    pub proxy: Option<String>,
+    pub share_percent: f64,
+}

@@ -1,0 +1,40 @@
+//! Operations on the server itself.
+
+use serde::Deserialize;
+use serde::Serialize;
+
+use crate::operations::operation::operation;
+
+/// Whether the server takes and delivers mail.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CheckHealth {}
+
+operation!(CheckHealth, "server.health", Get "/v1/server/health", ReadServer => Health);
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Health {
+    /// What is wrong with shards and disks.
+    pub faults: Vec<String>,
+    /// Why no mail is accepted at this moment.
+    pub obstacles: Vec<String>,
+    /// What someone must look into although mail is accepted and delivered.
+    pub warnings: Vec<String>,
+}
+
+/// Reads the config file again, as SIGHUP does.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ReloadConfig {}
+
+operation!(ReloadConfig, "server.reload", Post "/v1/server/reload", ChangeServer => Reloaded);
+
+/// What a reload has changed.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reloaded {
+    /// Keys whose new values are in force.
+    pub changed: Vec<String>,
+    /// Keys that changed in the file and need a restart.
+    pub needs_restart: Vec<String>,
+    pub warnings: Vec<String>,
+}

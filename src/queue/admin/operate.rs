@@ -1,0 +1,220 @@
+//! Operations on messages: hold, release, retry, reroute. Bounce and delete are named here and carried
+//! out elsewhere.
+//!
+//! Owner:    on a running server the home shard, which writes a settlement; on a stopped one the
+//!           command, which has the spool's lock.
+//! Promise:  a job that an operation does not fit stays as it was. All jobs of a message that an
+//!           offline operation changes are changed in one synced write.
+
+use std::fmt;
+
+use rocksdb::WriteBatch;
+use serde::Deserialize;
+use serde::Serialize;
+
+use crate::base::MessageId;
+use crate::queue::commit::settle::JobRecord;
+use crate::queue::commit::settle::put_job;
+use crate::queue::fault::CommitFault;
+use crate::queue::fault::QueueFault;
+use crate::queue::record::job::Job;
+use crate::queue::record::job::JobState;
+use crate::queue::record::key;
+use crate::queue::spool::Spool;
+use crate::queue::store::jobs::Jobs;
+use crate::queue::store::jobs::StoredJob;
+use crate::queue::store::partition::Partition;
+
+/// When a job that is held is due: never, as far as anyone can tell.
+pub const HELD_DUE_MS: u64 = 253_402_300_799_000;
+
+/// An operation on one message.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Operation {
+    /// Make no attempt until the message is released.
+    Hold,
+    /// End a hold; the message is due now.
+    Release,
+    /// Make a waiting message due now.
+    Retry,
+    /// Give the message up and report to the sender.
+    Bounce,
+    /// Remove the message without a report.
+    Delete,
+    /// Sent this way from now on, written as in a route, and due now unless it is held; without a
+    /// way where its route says again.
+    Reroute(Option<Box<str>>),
+}
+
+/// The outcome of an operation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Carried {
+    Done,
+    /// An attempt is in progress. The operation is carried out after it, if the message still exists.
+    AfterAttempt,
+    /// Queued for delivery or being sent; nothing to do.
+    UnderWay,
+    /// Already in the requested state.
+    Already,
+}
+
+/// Why an operation was not carried out.
+#[derive(Debug)]
+pub enum OperationFault {
+    Unknown,
+    NotHeld,
+    Held,
+    /// Another operation on the same message is in progress.
+    Crossed,
+    /// The message kept changing meanwhile.
+    Restless,
+    /// Only a running server makes bounces.
+    NeedsServer,
+    Commit(CommitFault),
+    Queue(QueueFault),
+}
+
+impl fmt::Display for OperationFault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            OperationFault::Unknown => "no such message",
+            OperationFault::NotHeld => "the message is not held",
+            OperationFault::Held => "the message is held; release it first",
+            OperationFault::Crossed => {
+                "another operation on this message is in progress; try again"
+            }
+            OperationFault::Restless => "the message changed meanwhile; try again",
+            OperationFault::NeedsServer => "only a running server can bounce; start it first",
+            OperationFault::Commit(fault) => return fault.fmt(f),
+            OperationFault::Queue(fault) => return fault.fmt(f),
+        })
+    }
+}
+
+impl Operation {
+    /// Whether a queued job must be recalled first.
+    pub fn calls_back(&self) -> bool {
+        !matches!(self, Operation::Release | Operation::Retry)
+    }
+
+    /// The job after the operation. `None`: the operation changes nothing.
+    pub fn applied<'a>(
+        &'a self,
+        job: &Job<'a>,
+        now_ms: u64,
+    ) -> Result<Option<Job<'a>>, OperationFault> {
+        match (self, job.state) {
+            (Operation::Hold, JobState::Held) => Ok(None),
+            (Operation::Hold, JobState::Waiting) => {
+                Ok(Some(Job { state: JobState::Held, due_ms: HELD_DUE_MS, ..*job }))
+            }
+            (Operation::Release, JobState::Waiting) => Err(OperationFault::NotHeld),
+            (Operation::Release, JobState::Held) => {
+                Ok(Some(Job { state: JobState::Waiting, due_ms: now_ms, ..*job }))
+            }
+            (Operation::Retry, JobState::Held) => Err(OperationFault::Held),
+            (Operation::Retry, JobState::Waiting) if job.due_ms <= now_ms => Ok(None),
+            (Operation::Retry, JobState::Waiting) => Ok(Some(Job { due_ms: now_ms, ..*job })),
+            (Operation::Bounce, _) => Err(OperationFault::NeedsServer),
+            (Operation::Delete, _) => Ok(None),
+            (Operation::Reroute(to), state) => {
+                let is_waiting = state == JobState::Waiting;
+                let due_ms = if is_waiting { job.due_ms.min(now_ms) } else { job.due_ms };
+                let next_hop = to.as_deref();
+                let is_so = (next_hop, due_ms) == (job.next_hop, job.due_ms);
+                Ok((!is_so).then_some(Job { next_hop, due_ms, ..*job }))
+            }
+        }
+    }
+}
+
+/// The records of all jobs of a message, by number. `Unknown`: there is no such message.
+pub fn jobs_of(partition: &Partition, id: MessageId) -> Result<Vec<StoredJob>, OperationFault> {
+    let found = Jobs::of(partition, id).collect();
+    let found = found.map_err(|cause| OperationFault::Queue(cause.into()))?;
+    if found.is_empty() { Err(OperationFault::Unknown) } else { Ok(found) }
+}
+
+/// Carries out an operation on the spool of a stopped server.
+pub fn carry_out(
+    spool: &Spool,
+    id: MessageId,
+    operation: &Operation,
+    now_ms: u64,
+) -> Result<Carried, OperationFault> {
+    let partition = spool.partition_of(id).map_err(OperationFault::Queue)?;
+    if !partition.is_writable() {
+        return Err(OperationFault::Queue(QueueFault::ReadOnly));
+    }
+    if *operation == Operation::Delete {
+        return partition.remove(id).map(|()| Carried::Done).map_err(OperationFault::Queue);
+    }
+    let families = partition.families();
+    let mut batch = WriteBatch::default();
+    let mut refused = None;
+    for StoredJob { number, record } in jobs_of(partition, id)? {
+        let record_fault = |fault| OperationFault::Queue(QueueFault::Record(fault));
+        let job = Job::decode(&record).map_err(record_fault)?;
+        match operation.applied(&job, now_ms) {
+            Ok(Some(changed)) => {
+                let changed = JobRecord::new(&changed).map_err(record_fault)?;
+                batch.single_delete_cf(families.due, key::of_due(job.due_ms, id, number));
+                put_job(&mut batch, families, id, &changed);
+            }
+            Ok(None) => (),
+            Err(fault) => refused = Some(fault),
+        }
+    }
+    match (batch.is_empty(), refused) {
+        (true, Some(fault)) => Err(fault),
+        (true, None) => Ok(Carried::Already),
+        (false, _) => {
+            let written = partition.write(batch);
+            written.map(|()| Carried::Done).map_err(|cause| OperationFault::Queue(cause.into()))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_order_changes_what_it_fits() {
+        let waiting = Job { attempts: 3, last_reply: "450 later", ..Job::fresh(500, 1) };
+        let held = Job { state: JobState::Held, due_ms: HELD_DUE_MS, ..waiting };
+        let due = |job: &Job<'_>, operation: Operation| {
+            operation.applied(job, 100).map(|done| done.map(|job| (job.state, job.due_ms)))
+        };
+        assert!(matches!(due(&waiting, Operation::Hold), Ok(Some((JobState::Held, HELD_DUE_MS)))));
+        assert!(matches!(due(&held, Operation::Hold), Ok(None)));
+        assert!(matches!(due(&held, Operation::Release), Ok(Some((JobState::Waiting, 100)))));
+        assert!(matches!(due(&waiting, Operation::Release), Err(OperationFault::NotHeld)));
+        assert!(matches!(due(&waiting, Operation::Retry), Ok(Some((JobState::Waiting, 100)))));
+        assert!(matches!(Operation::Retry.applied(&waiting, 900), Ok(None)));
+        assert!(matches!(due(&held, Operation::Retry), Err(OperationFault::Held)));
+        assert!(matches!(due(&held, Operation::Bounce), Err(OperationFault::NeedsServer)));
+        let hold = Operation::Hold;
+        let kept = hold.applied(&waiting, 100).ok().flatten().expect("it is changed");
+        assert_eq!((kept.attempts, kept.last_reply), (3, "450 later"));
+    }
+
+    #[test]
+    fn a_way_is_changed_and_changed_back() {
+        let away = Operation::Reroute(Some("smtp:other.test:25".into()));
+        let back = Operation::Reroute(None);
+        let waiting = Job { attempts: 3, ..Job::fresh(500, 1) };
+        let sent = away.applied(&waiting, 100).ok().flatten().expect("it is changed");
+        assert_eq!((sent.next_hop, sent.due_ms), (Some("smtp:other.test:25"), 100));
+        assert_eq!((sent.attempts, sent.state), (3, JobState::Waiting));
+        assert!(matches!(away.applied(&sent, 200), Ok(None)), "it goes there already");
+        let again = back.applied(&sent, 50).ok().flatten().expect("it is changed");
+        assert_eq!((again.next_hop, again.due_ms), (None, 50));
+        assert!(matches!(back.applied(&again, 50), Ok(None)));
+        let held = Job { state: JobState::Held, due_ms: HELD_DUE_MS, ..waiting };
+        let sent = away.applied(&held, 100).ok().flatten().expect("it is changed");
+        assert_eq!((sent.state, sent.due_ms), (JobState::Held, HELD_DUE_MS), "and held as before");
+    }
+}

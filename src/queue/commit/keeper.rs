@@ -1,0 +1,22 @@
+//! Handing fresh mail to delivery once it is durable.
+
+use std::sync::Arc;
+
+use crate::base::MessageId;
+
+/// Receives mail that has become durable.
+pub trait Keeper {
+    /// Whether a message of so many bytes may be kept in memory.
+    fn wants(&self, bytes: u64) -> bool;
+    fn kept(&self, fresh: Fresh);
+}
+
+/// A message that has just become durable, with one job numbered 0.
+pub struct Fresh {
+    pub id: MessageId,
+    pub due_ms: u64,
+    /// Its envelope's record.
+    pub envelope: Arc<[u8]>,
+    /// Head and body, as they are sent.
+    pub message: Option<Arc<[u8]>>,
+}

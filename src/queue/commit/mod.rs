@@ -1,0 +1,16 @@
+//! Group commit: one OS thread per partition makes messages and settlements durable.
+//!
+//! `committer` and `body` are the shard's side, `thread` and `writer` the thread's, `lane` is between.
+
+pub mod batch;
+pub mod body;
+pub mod committer;
+pub mod keeper;
+pub mod lane;
+pub mod parcel;
+pub mod remains;
+pub mod settle;
+pub mod thread;
+pub mod tickets;
+pub mod unsettled;
+pub mod writer;

@@ -1,0 +1,52 @@
+//! A finished message on its way to the commit thread.
+
+use std::sync::Arc;
+
+use crate::base::MessageId;
+use crate::base::Slice;
+use crate::base::limits::CHUNK_BYTES;
+
+/// The content of a finished message. It travels back emptied, to be filled again.
+#[derive(Default)]
+pub struct Parcel {
+    /// Always there in a parcel under way.
+    pub id: Option<MessageId>,
+    /// Chunks that were streamed before; the slices here come after them.
+    pub streamed: u32,
+    pub slices: Vec<Slice>,
+    /// The body, where several messages share it. Then nothing is streamed or sliced.
+    pub shared: Option<Arc<[u8]>>,
+    /// The records of envelope, job and head, one behind the other.
+    pub records: Vec<u8>,
+    pub envelope_len: usize,
+    pub job_len: usize,
+    pub due_ms: u64,
+    pub body_bytes: u64,
+    pub recipients: u32,
+}
+
+impl Parcel {
+    /// The id of a parcel under way.
+    pub fn id(&self) -> MessageId {
+        self.id.expect("a parcel under way has its id")
+    }
+
+    /// Bytes that it adds to a batch, approximately.
+    pub fn bytes(&self) -> usize {
+        let slices: usize = self.slices.iter().map(Slice::len).sum();
+        self.records.len() + slices + self.shared.as_ref().map_or(0, |body| body.len())
+    }
+
+    /// Chunks that are written with the envelope.
+    pub fn chunks(&self) -> impl Iterator<Item = &[u8]> {
+        let shared = self.shared.iter().flat_map(|body| body.chunks(CHUNK_BYTES));
+        self.slices.iter().map(Slice::bytes).chain(shared)
+    }
+
+    /// The records of envelope, job and head.
+    pub fn records(&self) -> [&[u8]; 3] {
+        let (envelope, rest) = self.records.split_at(self.envelope_len);
+        let (job, head) = rest.split_at(self.job_len);
+        [envelope, job, head]
+    }
+}

@@ -1,0 +1,150 @@
+//! Settling: the outcome of an attempt as part of a commit batch.
+//!
+//! Owner:    a `Settlement` is made by the home shard and consumed by the commit thread.
+//! Promise:  the job's end or its next schedule, the message's removal after its last job, the
+//!           reports to the sender and the counts are one write. A job that no longer exists (removed
+//!           by an operator, settled before) settles nothing: `found` is false.
+//!
+//! ```text
+//! Done              S2 -> S2 with a job less; with the last one S0, or
+//!                   S3 where the message is kept                         SYNCED
+//! Again             S2 -> S2, the job written anew, another schedule     unsynced: when it is
+//!                   lost the job is due earlier, and its attempt counts one less. SYNCED where
+//!                   an operator has ordered it
+//! Split             S2 -> S2, the job becomes several                    unsynced: the settles of
+//!                   its parts come behind it in the same log
+//! ```
+
+use rocksdb::WriteBatch;
+
+use crate::base::MessageId;
+use crate::base::limits::CHUNK_BYTES;
+use crate::queue::record::envelope::BodySum;
+use crate::queue::record::envelope::Envelope;
+use crate::queue::record::head::encode_head;
+use crate::queue::record::job::Job;
+use crate::queue::record::key;
+use crate::queue::record::ledger::Tally;
+use crate::queue::record::outer::RecordFault;
+use crate::queue::store::families::Families;
+
+/// The outcome of an attempt at one job.
+pub struct Settlement {
+    pub id: MessageId,
+    pub job: u16,
+    pub next: Next,
+    /// Reports to the sender, written in the same batch.
+    pub reports: Vec<Report>,
+    pub tally: Tally,
+    /// An operator ordered it, and is told when it is durable.
+    pub is_order: bool,
+    /// Keep the message until then, should this be the end of its last job.
+    pub keep_until_ms: Option<u64>,
+}
+
+pub enum Next {
+    /// Every recipient of the job has its final state.
+    Done,
+    /// The job is rescheduled.
+    Again(JobRecord),
+    /// The job in parts, each with a number that no other job of the message has.
+    Split(Vec<JobRecord>),
+}
+
+/// An encoded job.
+pub struct JobRecord {
+    pub number: u16,
+    pub due_ms: u64,
+    pub bytes: Vec<u8>,
+}
+
+impl JobRecord {
+    pub fn new(job: &Job<'_>) -> Result<JobRecord, RecordFault> {
+        let mut bytes = Vec::with_capacity(64 + job.last_reply.len());
+        job.encode(&mut bytes)?;
+        Ok(JobRecord { number: job.number, due_ms: job.due_ms, bytes })
+    }
+}
+
+/// A whole message that was made here.
+pub struct Report {
+    pub id: MessageId,
+    pub envelope: Vec<u8>,
+    pub job: JobRecord,
+    /// Head and body, as they are sent.
+    pub message: Vec<u8>,
+    head_bytes: usize,
+    pub recipients: u32,
+}
+
+impl Report {
+    /// The sums of head and body in `envelope` are filled in here.
+    pub fn new(
+        id: MessageId,
+        envelope: &Envelope<'_>,
+        message: Vec<u8>,
+        due_ms: u64,
+    ) -> Result<Report, RecordFault> {
+        const HEAD_END: &[u8] = b"\r\n\r\n";
+        let head_end = message.windows(HEAD_END.len()).position(|four| four == HEAD_END);
+        let head_bytes = head_end.map_or(message.len(), |end| end + HEAD_END.len());
+        let body = &message[head_bytes..];
+        let sum = BodySum {
+            bytes: body.len() as u64,
+            chunks: body.chunks(CHUNK_BYTES).count() as u32,
+            crc32: crc32fast::hash(body),
+        };
+        let mut record = Vec::with_capacity(512);
+        Envelope { head_bytes: head_bytes as u32, body: sum, ..*envelope }.encode(&mut record)?;
+        let recipients = envelope.recipients.len();
+        let job = JobRecord::new(&Job::fresh(due_ms, recipients))?;
+        let recipients = recipients as u32;
+        Ok(Report { id, envelope: record, job, message, head_bytes, recipients })
+    }
+
+    pub fn body(&self) -> &[u8] {
+        &self.message[self.head_bytes..]
+    }
+
+    pub fn put(&self, batch: &mut WriteBatch, families: Families<'_>) {
+        for (number, bytes) in (0..).zip(self.body().chunks(CHUNK_BYTES)) {
+            batch.put_cf(families.body, key::of_body(self.id, number), bytes);
+        }
+        let mut head = Vec::with_capacity(self.head_bytes + 16);
+        encode_head(&self.message[..self.head_bytes], &mut head);
+        batch.put_cf(families.head, key::of_id(self.id), head);
+        batch.put_cf(families.envelope, key::of_id(self.id), &self.envelope);
+        put_job(batch, families, self.id, &self.job);
+    }
+
+    pub fn chunks(&self) -> u32 {
+        self.body().chunks(CHUNK_BYTES).count() as u32
+    }
+}
+
+impl Settlement {
+    /// Whether the answer must wait for a sync.
+    pub fn is_synced(&self) -> bool {
+        self.is_order
+            || matches!(self.next, Next::Done)
+            || !self.reports.is_empty()
+            || self.tally.total() > 0
+    }
+
+    /// Bytes that it adds to a batch, approximately.
+    pub fn bytes(&self) -> usize {
+        let jobs = match &self.next {
+            Next::Done => 0,
+            Next::Again(job) => job.bytes.len(),
+            Next::Split(jobs) => jobs.iter().map(|job| job.bytes.len() + 64).sum(),
+        };
+        let reports = self.reports.iter().map(|r| r.envelope.len() + r.message.len() + 256);
+        64 + jobs + reports.sum::<usize>()
+    }
+}
+
+/// Writes a job and its schedule.
+pub fn put_job(batch: &mut WriteBatch, families: Families<'_>, id: MessageId, job: &JobRecord) {
+    batch.put_cf(families.job, key::of_job(id, job.number), &job.bytes);
+    batch.put_cf(families.due, key::of_due(job.due_ms, id, job.number), []);
+}

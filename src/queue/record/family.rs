@@ -1,0 +1,40 @@
+//! The column families of a partition, and the formats of a spool.
+//!
+//! Promise:  a family once made keeps its name and its place in the list.
+
+pub const ENVELOPE: &str = "envelope";
+pub const BODY: &str = "body";
+pub const JOB: &str = "job";
+pub const DUE: &str = "due";
+pub const STREAM: &str = "stream";
+pub const HEAD: &str = "head";
+pub const EVENT: &str = "event";
+pub const ONCE: &str = "once";
+pub const SCHEDULED: &str = "scheduled";
+pub const KEPT: &str = "kept";
+pub const DEFAULT: &str = "default";
+
+/// Every column family of a partition, in the order in which they came. New ones are appended.
+pub const FAMILIES: [&str; 11] =
+    [DEFAULT, ENVELOPE, BODY, JOB, DUE, STREAM, HEAD, EVENT, ONCE, SCHEDULED, KEPT];
+
+/// Every format so far, each with the number of families that it has.
+const FORMATS: [(u32, usize); 2] = [(1, 6), (2, 11)];
+
+/// The format of a spool: a number, and the families of each partition.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Layout {
+    pub format: u32,
+    pub families: &'static [&'static str],
+}
+
+impl Layout {
+    /// The one that is made. A server brings older spools to it, and refuses newer ones.
+    pub const CURRENT: Layout = Layout { format: 2, families: &FAMILIES };
+
+    /// The families that a spool of that format has.
+    pub fn families_of(&self, format: u32) -> &'static [&'static str] {
+        let old = FORMATS.iter().find(|(old, _)| *old == format);
+        old.map_or(self.families, |(_, count)| &self.families[..*count])
+    }
+}

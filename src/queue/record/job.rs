@@ -1,0 +1,132 @@
+//! A job: the recipients of one message that share a next hop, and when they are due.
+//!
+//! Promise:  as of `envelope`.
+
+use crate::queue::record::outer::Kind;
+use crate::queue::record::outer::Reader;
+use crate::queue::record::outer::RecordFault;
+use crate::queue::record::outer::Writer;
+
+const KIND_JOB: Kind = Kind { byte: b'J', version: 1 };
+
+/// Beside the state of a job.
+const JOB_WARNED: u8 = 0x80;
+
+const JOB_REROUTED: u8 = 0x40;
+
+/// The state of a job.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum JobState {
+    /// Tried when it is due.
+    #[default]
+    Waiting,
+    /// Held by an operator.
+    Held,
+}
+
+/// One next hop's share of a message. Fresh mail has one job with all recipients.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Job<'a> {
+    pub number: u16,
+    pub state: JobState,
+    /// The sender was told of the delay.
+    pub warned: bool,
+    pub attempts: u32,
+    pub last_attempt_ms: u64,
+    pub due_ms: u64,
+    pub last_reply: &'a str,
+    /// The next hop that an operator has set instead of the route's, written as in a route.
+    pub next_hop: Option<&'a str>,
+    pub recipients: Indexes<'a>,
+}
+
+/// Places in the envelope's list of recipients.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Indexes<'a> {
+    /// The first ones, this many.
+    First(u32),
+    /// As stored: four bytes each.
+    Stored(&'a [u8]),
+}
+
+impl Indexes<'_> {
+    pub fn iter(&self) -> impl Iterator<Item = u32> {
+        let (first, stored): (u32, &[u8]) = match *self {
+            Indexes::First(count) => (count, &[]),
+            Indexes::Stored(bytes) => (0, bytes),
+        };
+        let stored = stored.as_chunks::<4>().0;
+        (0..first).chain(stored.iter().map(|four| u32::from_be_bytes(*four)))
+    }
+}
+
+impl<'a> Job<'a> {
+    /// The job of a message just received: every recipient, no attempt yet.
+    pub fn fresh(due_ms: u64, recipients: usize) -> Job<'static> {
+        Job {
+            number: 0,
+            state: JobState::Waiting,
+            warned: false,
+            attempts: 0,
+            last_attempt_ms: 0,
+            due_ms,
+            last_reply: "",
+            next_hop: None,
+            recipients: Indexes::First(recipients as u32),
+        }
+    }
+
+    /// Appends the record to `buffer`. On a fault what was appended has no meaning.
+    pub fn encode(&self, buffer: &mut Vec<u8>) -> Result<(), RecordFault> {
+        let mut writer = Writer::new(buffer, KIND_JOB);
+        writer.u16(self.number);
+        let warned = if self.warned { JOB_WARNED } else { 0 };
+        let rerouted = if self.next_hop.is_some() { JOB_REROUTED } else { 0 };
+        writer.u8(self.state as u8 | warned | rerouted);
+        writer.u32(self.attempts);
+        writer.u64(self.last_attempt_ms);
+        writer.u64(self.due_ms);
+        writer.text("last reply", Some(self.last_reply))?;
+        if self.next_hop.is_some() {
+            writer.text("next hop", self.next_hop)?;
+        }
+        match self.recipients {
+            Indexes::First(count) => (0..count).for_each(|index| writer.u32(index)),
+            Indexes::Stored(bytes) => writer.raw(bytes),
+        }
+        writer.seal();
+        Ok(())
+    }
+
+    /// Reads a whole record, checking everything.
+    pub fn decode(record: &'a [u8]) -> Result<Job<'a>, RecordFault> {
+        let mut reader = Reader::open(record, KIND_JOB)?;
+        let number = reader.u16()?;
+        let flags = reader.u8()?;
+        let state = match flags & !(JOB_WARNED | JOB_REROUTED) {
+            0 => JobState::Waiting,
+            1 => JobState::Held,
+            _ => return Err(RecordFault::Value("job state")),
+        };
+        let job = Job {
+            number,
+            state,
+            warned: flags & JOB_WARNED != 0,
+            attempts: reader.u32()?,
+            last_attempt_ms: reader.u64()?,
+            due_ms: reader.u64()?,
+            last_reply: reader.some_text("last reply")?,
+            next_hop: match flags & JOB_REROUTED {
+                0 => None,
+                _ => Some(reader.some_text("next hop")?),
+            },
+            recipients: Indexes::Stored(reader.rest()),
+        };
+        match job.recipients {
+            Indexes::Stored(bytes) if bytes.len() % 4 != 0 => {
+                Err(RecordFault::Value("recipient indexes"))
+            }
+            _ => Ok(job),
+        }
+    }
+}

@@ -1,0 +1,210 @@
+//! Moving what cannot be understood to quarantine.
+//!
+//! Order:    see `store::quarantine`. Before anything that the ledger counts is moved, the mark
+//!           `mending` is written.
+
+use std::fs::File;
+use std::io;
+use std::io::Write as _;
+
+use rocksdb::ReadOptions;
+use rocksdb::WriteBatch;
+
+use crate::base::MessageId;
+use crate::queue::fault::QueueFault;
+use crate::queue::notice::Notice;
+use crate::queue::points::point;
+use crate::queue::record::family;
+use crate::queue::record::job::Job;
+use crate::queue::record::key;
+use crate::queue::recover::pass::Recovery;
+use crate::queue::recover::pass::refuse_newer;
+use crate::queue::store::holes;
+use crate::queue::store::jobs::Jobs;
+use crate::queue::store::quarantine;
+use crate::queue::store::quarantine::Suspect;
+
+impl Recovery<'_> {
+    /// Copies a message of which some jobs stay.
+    pub(super) fn copy_message(
+        &mut self,
+        id: MessageId,
+        record: &[u8],
+        recipients: u64,
+    ) -> Result<(), QueueFault> {
+        let why = "one of its jobs cannot be read; the others stay in the queue";
+        if self.keep_record(family::ENVELOPE, &key::of_id(id), record, why)? {
+            self.keep_head(id, why)?;
+            self.keep_body(id, why);
+            self.found.recipients_moved += recipients;
+        }
+        Ok(())
+    }
+
+    /// Writes the head of a message to quarantine, if there is one. `false`: it must stay.
+    fn keep_head(&mut self, id: MessageId, why: &str) -> Result<bool, QueueFault> {
+        let head = self.partition.db().get_cf(self.families.head, key::of_id(id))?;
+        head.map_or(Ok(true), |head| self.keep_record(family::HEAD, &key::of_id(id), &head, why))
+    }
+
+    /// Moves an envelope, head and body; its jobs are met later and are moved then.
+    pub(super) fn move_message(
+        &mut self,
+        envelope_key: &[u8],
+        record: &[u8],
+        why: &str,
+        recipients: u64,
+    ) -> Result<(), QueueFault> {
+        self.mark()?;
+        self.found.recipients_moved += recipients;
+        if !self.keep_record(family::ENVELOPE, envelope_key, record, why)? {
+            return Ok(());
+        }
+        let mut batch = WriteBatch::default();
+        if let (Some(id), key::ID_KEY_LEN) = (key::id_of(envelope_key), envelope_key.len()) {
+            if !self.keep_head(id, why)? || !self.keep_body(id, why) {
+                // Without its envelope the body would be taken for an aborted transfer's.
+                return Ok(());
+            }
+            batch.single_delete_cf(self.families.head, key::of_id(id));
+            self.remove_body(id, &mut batch);
+        }
+        batch.single_delete_cf(self.families.envelope, envelope_key);
+        self.partition.db().write(batch)?;
+        point("quarantine::after_removal");
+        Ok(())
+    }
+
+    /// Moves the jobs of a message that was moved after they had been found sound.
+    pub(super) fn drop_jobs(&mut self, id: MessageId) -> Result<(), QueueFault> {
+        let mut jobs = Jobs::of(self.partition, id);
+        while let Some((job_key, record)) = jobs.next() {
+            self.move_job(job_key, record, "its message was moved")?;
+        }
+        Ok(jobs.end()?)
+    }
+
+    pub(super) fn move_job(
+        &mut self,
+        job_key: &[u8],
+        record: &[u8],
+        why: &str,
+    ) -> Result<(), QueueFault> {
+        self.mark()?;
+        if !self.keep_record(family::JOB, job_key, record, why)? {
+            return Ok(());
+        }
+        let mut batch = WriteBatch::default();
+        batch.delete_cf(self.families.job, job_key);
+        if let (Some((id, number)), Ok(job)) = (key::job_of(job_key), Job::decode(record)) {
+            let due_key = key::of_due(job.due_ms, id, number);
+            batch.single_delete_cf(self.families.due, due_key);
+            self.found.recipients_moved += job.recipients.iter().count() as u64;
+        }
+        self.partition.db().write(batch)?;
+        Ok(())
+    }
+
+    /// Moves a record that stands for itself.
+    pub(super) fn move_record(
+        &mut self,
+        family: &'static str,
+        key: &[u8],
+        record: &[u8],
+        why: &str,
+    ) -> Result<(), QueueFault> {
+        if !self.keep_record(family, key, record, why)? {
+            return Ok(());
+        }
+        let mut batch = WriteBatch::default();
+        let handle = self.partition.db().cf_handle(family).expect("opened with every family");
+        batch.single_delete_cf(handle, key);
+        self.partition.db().write(batch)?;
+        Ok(())
+    }
+
+    /// Writes a record's bytes to quarantine. `false`: it could not be, and must stay. A sound record
+    /// of a newer version is a fault: to quarantine it would lose mail that a newer Ringpost reads.
+    pub(super) fn keep_record(
+        &mut self,
+        family: &'static str,
+        key: &[u8],
+        record: &[u8],
+        why: &str,
+    ) -> Result<bool, QueueFault> {
+        refuse_newer(record)?;
+        Ok(self.keep(family, key, why, |file| {
+            file.write_all(record)?;
+            Ok(record.len() as u64)
+        }))
+    }
+
+    /// Writes all chunks of a body to one file of quarantine, if there are any.
+    pub(super) fn keep_body(&mut self, id: MessageId, why: &str) -> bool {
+        let (db, family) = (self.partition.db(), self.families.body);
+        let open = move || {
+            let mut options = ReadOptions::default();
+            options.fill_cache(false);
+            // Damaged bytes are kept as they are.
+            options.set_verify_checksums(false);
+            options.set_iterate_upper_bound((id.as_u64() + 1).to_be_bytes());
+            db.raw_iterator_cf_opt(family, options)
+        };
+        let mut chunks = open();
+        chunks.seek(key::of_id(id));
+        if !chunks.valid() && chunks.status().is_ok() {
+            return true;
+        }
+        self.keep(family::BODY, &key::of_id(id), why, |file| {
+            let (mut bytes, mut last) = (0, key::of_id(id).to_vec());
+            loop {
+                while let Some((chunk_key, chunk)) = chunks.item() {
+                    file.write_all(chunk)?;
+                    bytes += chunk.len() as u64;
+                    last = chunk_key.to_vec();
+                    chunks.next();
+                }
+                if chunks.status().is_ok() {
+                    return Ok(bytes);
+                }
+                // What not even RocksDB can unpack is missing from the copy.
+                chunks = holes::skip(&open, &last, &mut |_| ());
+                if !chunks.valid() {
+                    return Ok(bytes);
+                }
+            }
+        })
+    }
+
+    fn keep(
+        &mut self,
+        family: &'static str,
+        key: &[u8],
+        why: &str,
+        write: impl FnOnce(&mut File) -> io::Result<u64>,
+    ) -> bool {
+        let partition = self.spec.id;
+        let suspect = Suspect { partition, family, key, why, now_ms: self.spec.now_ms };
+        let hex = key::hex(key);
+        match quarantine::keep(&self.spec.quarantine(), &suspect, write) {
+            Ok(file) => {
+                self.found.quarantined += 1;
+                let why = why.to_owned();
+                let notice = Notice::Quarantined { partition, family, key: hex, why, file };
+                self.found.tell(self.spec, notice);
+                true
+            }
+            Err(cause) => {
+                let why = format!("{why}; moving it failed: {cause}");
+                self.found.tell(self.spec, Notice::NotMoved { partition, family, key: hex, why });
+                false
+            }
+        }
+    }
+
+    /// One range tombstone, for how many chunks there are is not known without reading them.
+    pub(super) fn remove_body(&self, id: MessageId, batch: &mut WriteBatch) {
+        let (first, last) = (key::of_body(id, 0), key::of_body(id, u32::MAX));
+        batch.delete_range_cf(self.families.body, first, last);
+    }
+}

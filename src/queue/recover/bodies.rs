@@ -1,0 +1,170 @@
+//! Recovery of heads and bodies: complete where there is an envelope, removed or kept where not.
+
+use rocksdb::WriteBatch;
+
+use crate::queue::cause::table_in;
+use crate::queue::fault::QueueFault;
+use crate::queue::record::family;
+use crate::queue::record::key;
+use crate::queue::recover::messages::read_envelope;
+use crate::queue::recover::pass::Recovery;
+use crate::queue::recover::pass::if_table;
+use crate::queue::store::found::Depth;
+use crate::queue::store::holes;
+use crate::queue::store::message::MessageReader;
+use crate::queue::store::partition::Partition;
+
+impl Recovery<'_> {
+    /// Reads bodies, the newest first. A message whose body is not what was received is moved.
+    pub(super) fn check_bodies(&mut self, depth: Depth) -> Result<(), QueueFault> {
+        let (mut bodies, mut bytes) = (0, 0);
+        let mut envelopes = self.iterate(self.families.envelope);
+        envelopes.seek_to_last();
+        while let Some((envelope_key, record)) = envelopes.item() {
+            if let Ok((id, envelope)) = read_envelope(envelope_key, record) {
+                bodies += 1;
+                bytes += envelope.body.bytes;
+                if depth == Depth::Newest
+                    && (bodies > BODIES_READ_MAX || bytes > BODY_BYTES_READ_MAX)
+                {
+                    break;
+                }
+                match MessageReader::new(Shared(self.partition), id, &envelope).check() {
+                    Ok(()) => (),
+                    Err(QueueFault::Store(why)) if table_in(&why).is_some() => {
+                        return Err(QueueFault::Store(why));
+                    }
+                    Err(fault) => {
+                        self.found.messages -= u64::from(envelope.kept_until_ms.is_none());
+                        self.found.body_bytes -= envelope.body.bytes;
+                        self.move_message(envelope_key, record, &fault.to_string(), 0)?;
+                        self.drop_jobs(id)?;
+                    }
+                }
+            }
+            envelopes.prev();
+        }
+        envelopes.status()?;
+        Ok(())
+    }
+
+    /// Chunks at the end of the family without a message: what an unsynced write left when the
+    /// power went before the mark of its stream was written.
+    pub(super) fn sweep_stray_tail(&mut self) -> Result<(), QueueFault> {
+        let mut chunks = self.iterate(self.families.body);
+        let mut bytes = 0;
+        chunks.seek_to_last();
+        while let Some((chunk_key, chunk)) = chunks.item() {
+            bytes += chunk.len() as u64;
+            if bytes > BODY_BYTES_READ_MAX {
+                break;
+            }
+            let Some((id, _)) = key::body_of(chunk_key) else {
+                self.move_record(family::BODY, chunk_key, chunk, "its key is no chunk's")?;
+                chunks.prev();
+                continue;
+            };
+            if !self.has_envelope(id)? {
+                let mut batch = WriteBatch::default();
+                self.remove_body(id, &mut batch);
+                self.partition.db().write(batch)?;
+                self.found.swept += 1;
+            }
+            chunks.seek_for_prev(key::of_body(id, 0));
+            // The first chunk of this message, or already one of an older one.
+            if chunks.key().and_then(key::id_of) == Some(id) {
+                chunks.prev();
+            }
+        }
+        // What lies before an unreadable chunk is not the end of the family any more.
+        if_table(chunks.status())
+    }
+
+    /// As `sweep_stray_tail` after a damaged log, when the envelope may be what was lost: nothing is dropped.
+    pub(super) fn keep_stray_chunks(&mut self) -> Result<(), QueueFault> {
+        let mut chunks = self.iterate(self.families.body);
+        let mut last = Vec::new();
+        chunks.seek_to_first();
+        loop {
+            if_table(chunks.status())?;
+            if chunks.status().is_err() {
+                chunks = holes::skip(&|| self.iterate(self.families.body), &last, &mut |_| ());
+            }
+            let Some((chunk_key, chunk)) = chunks.item() else { break };
+            last = chunk_key.to_vec();
+            match key::body_of(chunk_key) {
+                None => {
+                    self.move_record(family::BODY, chunk_key, chunk, "its key is no chunk's")?
+                }
+                Some((id, _)) if !self.has_envelope(id)? => {
+                    let mut batch = WriteBatch::default();
+                    if self.keep_body(id, "it has no envelope") {
+                        self.remove_body(id, &mut batch);
+                    }
+                    self.partition.db().write(batch)?;
+                    chunks.seek(key::of_body(id, u32::MAX));
+                    continue;
+                }
+                Some(_) => (),
+            }
+            chunks.next();
+        }
+        if_table(chunks.status())
+    }
+
+    /// Heads without an envelope: only lost rows leave them.
+    pub(super) fn keep_stray_heads(&mut self) -> Result<(), QueueFault> {
+        let mut heads = self.iterate(self.families.head);
+        heads.seek_to_first();
+        while let Some((head_key, record)) = heads.item() {
+            let id = key::id_of(head_key).filter(|_| head_key.len() == key::ID_KEY_LEN);
+            match id {
+                None => self.move_record(family::HEAD, head_key, record, "its key is no id")?,
+                Some(id) if !self.has_envelope(id)? => {
+                    self.move_record(family::HEAD, head_key, record, "it has no envelope")?;
+                }
+                Some(_) => (),
+            }
+            heads.next();
+        }
+        heads.status()?;
+        Ok(())
+    }
+
+    pub(super) fn sweep_streams(&mut self) -> Result<(), QueueFault> {
+        let mut marks = self.iterate(self.families.stream);
+        marks.seek_to_first();
+        while let Some((mark_key, record)) = marks.item() {
+            if let (Some(id), key::ID_KEY_LEN) = (key::id_of(mark_key), mark_key.len()) {
+                let mut batch = WriteBatch::default();
+                // A mark beside an envelope is what a salvaged log may leave; the message stays.
+                if self.has_envelope(id)? {
+                    self.repaired("stream mark of a finished message removed", mark_key);
+                } else if !self.lost.any_of_mail() || self.keep_body(id, "it has no envelope") {
+                    self.remove_body(id, &mut batch);
+                    self.found.swept += 1;
+                }
+                batch.single_delete_cf(self.families.stream, mark_key);
+                self.partition.db().write(batch)?;
+            } else {
+                self.move_record(family::STREAM, mark_key, record, "its key is no id")?;
+            }
+            marks.next();
+        }
+        marks.status()?;
+        Ok(())
+    }
+}
+
+/// A partition lent to a reader.
+struct Shared<'p>(&'p Partition);
+
+impl AsRef<Partition> for Shared<'_> {
+    fn as_ref(&self) -> &Partition {
+        self.0
+    }
+}
+
+/// Body bytes, and bodies, that a start reads to check the newest messages.
+pub const BODY_BYTES_READ_MAX: u64 = 16 << 20;
+pub const BODIES_READ_MAX: usize = 256;

@@ -1,0 +1,112 @@
+//! Recovery of schedules: each job has its entry in `due`, and each kept message its row in `kept`.
+
+use rocksdb::WriteBatch;
+
+use crate::base::MessageId;
+use crate::queue::fault::QueueFault;
+use crate::queue::record::envelope::Envelope;
+use crate::queue::record::family;
+use crate::queue::record::job::Job;
+use crate::queue::record::key;
+use crate::queue::recover::pass::Recovery;
+
+impl Recovery<'_> {
+    pub(super) fn has_due(&self, id: MessageId, job: &Job<'_>) -> Result<bool, rocksdb::Error> {
+        let due_key = key::of_due(job.due_ms, id, job.number);
+        Ok(self.partition.db().get_pinned_cf(self.families.due, due_key)?.is_some())
+    }
+
+    pub(super) fn check_due(&mut self, id: MessageId, job: &Job<'_>) -> Result<(), QueueFault> {
+        let due_key = key::of_due(job.due_ms, id, job.number);
+        if !self.has_due(id, job)? {
+            self.partition.db().put_cf(self.families.due, due_key, [])?;
+            self.repaired("schedule entry made again", &due_key);
+        }
+        Ok(())
+    }
+
+    /// Each job has its entry by now, so entries are only looked at when there are more.
+    pub(super) fn scan_due(&mut self) -> Result<(), QueueFault> {
+        let mut entries = self.iterate(self.families.due);
+        let mut count = 0;
+        entries.seek_to_first();
+        while entries.valid() {
+            count += 1;
+            entries.next();
+        }
+        entries.status()?;
+        if count == self.jobs && !self.lost.any_of_mail() {
+            return Ok(());
+        }
+        entries.seek_to_first();
+        while let Some((due_key, value)) = entries.item() {
+            match key::due_of(due_key) {
+                None => self.move_record(family::DUE, due_key, value, "its key is no schedule")?,
+                Some((due_ms, id, number)) if !self.is_due(due_ms, id, number)? => {
+                    self.note_lost_job(id)?;
+                    let mut batch = WriteBatch::default();
+                    batch.single_delete_cf(self.families.due, due_key);
+                    self.partition.db().write(batch)?;
+                    self.repaired("schedule entry of no job removed", due_key);
+                }
+                Some(_) => (),
+            }
+            entries.next();
+        }
+        entries.status()?;
+        Ok(())
+    }
+
+    fn is_due(&self, due_ms: u64, id: MessageId, number: u16) -> Result<bool, rocksdb::Error> {
+        let family = self.families.job;
+        let record = self.partition.db().get_pinned_cf(family, key::of_job(id, number))?;
+        Ok(record.is_some_and(|record| Job::decode(&record).is_ok_and(|job| job.due_ms == due_ms)))
+    }
+
+    /// Makes the row of a kept message again if it is missing.
+    pub(super) fn check_kept(&mut self, id: MessageId, until_ms: u64) -> Result<(), QueueFault> {
+        let (family, row) = (self.families.kept, key::of_kept(until_ms, id));
+        if self.partition.db().get_pinned_cf(family, row)?.is_none() {
+            self.partition.db().put_cf(family, row, [])?;
+            self.repaired("expiry of a kept message made again", &row);
+        }
+        self.kept += 1;
+        Ok(())
+    }
+
+    /// Each kept message has its row by now, so rows are only looked at when there are more.
+    pub(super) fn scan_kept(&mut self) -> Result<(), QueueFault> {
+        let mut rows = self.iterate(self.families.kept);
+        let mut count = 0;
+        rows.seek_to_first();
+        while rows.valid() {
+            count += 1;
+            rows.next();
+        }
+        rows.status()?;
+        if count == self.kept {
+            return Ok(());
+        }
+        rows.seek_to_first();
+        while let Some((row, value)) = rows.item() {
+            match key::kept_of(row) {
+                None => self.move_record(family::KEPT, row, value, "its key is no expiry")?,
+                Some((until_ms, id)) if !self.is_kept(id, until_ms)? => {
+                    self.partition.db().delete_cf(self.families.kept, row)?;
+                    self.repaired("expiry of no kept message removed", row);
+                }
+                Some(_) => (),
+            }
+            rows.next();
+        }
+        rows.status()?;
+        Ok(())
+    }
+
+    fn is_kept(&self, id: MessageId, until_ms: u64) -> Result<bool, rocksdb::Error> {
+        let family = self.families.envelope;
+        let record = self.partition.db().get_pinned_cf(family, key::of_id(id))?;
+        let envelope = record.as_deref().map(Envelope::decode);
+        Ok(envelope.is_some_and(|read| read.is_ok_and(|it| it.kept_until_ms == Some(until_ms))))
+    }
+}

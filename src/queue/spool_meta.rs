@@ -1,0 +1,124 @@
+//! `ringpost.json`: the format of a spool, its partitions and its number.
+//!
+//! Order:    the copy in `copies` is written before the file, so that a number once used is not lost.
+
+use std::fs;
+use std::fs::File;
+use std::io::Read as _;
+use std::io::Write as _;
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::Path;
+
+use serde::Deserialize;
+use serde::Serialize;
+
+use crate::base::SpoolNumber;
+use crate::base::id::PARTITIONS_MAX;
+use crate::queue::fault::SpoolFault;
+use crate::queue::record::family::Layout;
+use crate::queue::store::copies::COPIES;
+use crate::queue::store::folder::sync_folder;
+
+const META: &str = "ringpost.json";
+
+/// What `ringpost.json` says. There is a copy of it in `copies`.
+#[derive(Clone, Copy, Serialize, Deserialize)]
+pub(in crate::queue) struct Meta {
+    pub format: u32,
+    pub partitions: u8,
+    pub created_ms: u64,
+    /// Drawn when the spool is made, or when it is upgraded from format 1.
+    pub number: Option<u32>,
+}
+
+impl Meta {
+    pub fn spool_number(&self) -> SpoolNumber {
+        SpoolNumber::from_bits(self.number.unwrap_or(0))
+    }
+
+    /// With a number: the one in the copy, or a fresh one that is stored first.
+    pub fn numbered(self, path: &Path) -> Result<Meta, SpoolFault> {
+        if self.number.is_some() {
+            return Ok(self);
+        }
+        let meta = Meta { number: Some(number_for(path)?.as_u32()), ..self };
+        write_meta(path, &meta)?;
+        Ok(meta)
+    }
+}
+
+/// The number in the copy of `ringpost.json`, if that can be read.
+fn copied_number(path: &Path) -> Option<SpoolNumber> {
+    let text = fs::read_to_string(path.join(COPIES).join(META)).ok()?;
+    let copy: Meta = serde_json::from_str(&text).ok()?;
+    copy.number.map(SpoolNumber::from_bits)
+}
+
+fn draw_number() -> std::io::Result<SpoolNumber> {
+    let mut bytes = [0; 4];
+    File::open("/dev/urandom")?.read_exact(&mut bytes)?;
+    Ok(SpoolNumber::from_bits(u32::from_be_bytes(bytes)))
+}
+
+pub(in crate::queue) fn read_meta(path: &Path, known: u32) -> Result<Option<Meta>, SpoolFault> {
+    let meta_path = path.join(META);
+    let mut text = String::new();
+    let file = File::options().read(true).custom_flags(libc::O_NOFOLLOW).open(&meta_path);
+    let read = file.and_then(|mut file| file.read_to_string(&mut text));
+    match read {
+        Ok(_) => {}
+        Err(cause) if cause.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(cause) if cause.kind() == std::io::ErrorKind::InvalidData => {
+            return Err(SpoolFault::Meta { path: meta_path, why: "it is not text".into() });
+        }
+        Err(cause) => return Err(SpoolFault::io(meta_path, cause)),
+    };
+    /// The field that every format has.
+    #[derive(Deserialize)]
+    struct AnyMeta {
+        format: u32,
+    }
+    let unreadable = |cause: serde_json::Error| SpoolFault::Meta {
+        path: meta_path.clone(),
+        why: cause.to_string(),
+    };
+    let any: AnyMeta = serde_json::from_str(&text).map_err(unreadable)?;
+    if any.format > known {
+        return Err(SpoolFault::Newer { path: path.into(), found: any.format, known });
+    }
+    let meta: Meta = serde_json::from_str(&text).map_err(unreadable)?;
+    if meta.partitions == 0 || meta.partitions as usize > PARTITIONS_MAX {
+        let why = format!("{} is no possible number of partitions", meta.partitions);
+        return Err(SpoolFault::Meta { path: meta_path, why });
+    }
+    Ok(Some(meta))
+}
+
+/// Partitions of the spool in `path`, none if there is no spool. It may be in use.
+pub fn partitions_in(path: &Path) -> Result<Option<u8>, SpoolFault> {
+    Ok(read_meta(path, Layout::CURRENT.format)?.map(|meta| meta.partitions))
+}
+
+/// Writes the copy, then the file, so that a number once used is never lost.
+pub(in crate::queue) fn write_meta(path: &Path, meta: &Meta) -> Result<(), SpoolFault> {
+    write_meta_in(&path.join(COPIES), meta)?;
+    write_meta_in(path, meta)
+}
+
+fn write_meta_in(path: &Path, meta: &Meta) -> Result<(), SpoolFault> {
+    let fresh = path.join(format!("{META}.new"));
+    let at = |cause| SpoolFault::io(&fresh, cause);
+    let text = serde_json::to_string_pretty(meta).expect("four numbers become JSON");
+    let mut file = File::create(&fresh).map_err(at)?;
+    file.write_all(text.as_bytes()).and_then(|()| file.sync_all()).map_err(at)?;
+    fs::rename(&fresh, path.join(META)).map_err(at)?;
+    sync_folder(path)
+}
+
+/// The number of a spool to be made: the one in the copy, or a fresh one.
+pub(in crate::queue) fn number_for(path: &Path) -> Result<SpoolNumber, SpoolFault> {
+    match copied_number(path) {
+        Some(number) => Ok(number),
+        None => draw_number().map_err(|cause| SpoolFault::io(path, cause)),
+    }
+}

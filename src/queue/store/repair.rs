@@ -1,0 +1,319 @@
+//! Opening the database of a partition, by way of whatever repair that takes.
+//!
+//! Promise:  damage never hides mail silently, and stops the start only where not even a table can be
+//!           dropped on a full disk. The first of these repairs that works is made and reported:
+//!             1. the list of files (CURRENT, MANIFEST) is mended from its copy; see `manifest`
+//!             2. a torn end of the manifest is cut off; see `manifest`
+//!             3. the log is read with holes; see `mend`
+//!             4. the readable rows become a new database; see `rescue`. If the disk is too full
+//!                for that, the damaged table is dropped; see `in_place`
+//!             5. the folder is moved to quarantine whole, and the partition starts empty
+//!           Faults that another try may resolve (permissions, a full disk, I/O) and databases that
+//!           another version made stop the start, for moving mail away would not help.
+//! Bounds:   what one flipped bit may cost: in a table one block of rows, or that table, for its
+//!           index and footer; in a blob file one chunk, or the chunks of that file, for its header
+//!           and footer; in the log one block of 32 KB, whose mail is missing and whose deliveries
+//!           may be repeated; in CURRENT, OPTIONS and the counts nothing; in MANIFEST nothing as far
+//!           as its copy reaches, else the whole partition, which is then kept in quarantine.
+
+use crate::queue::record::ledger::MENDING_KEY;
+use crate::queue::store::families::Families;
+use crate::queue::store::in_place;
+use rocksdb::WriteBatch;
+use rocksdb::WriteOptions;
+use std::fs;
+use std::fs::File;
+use std::io;
+use std::path::Path;
+use std::path::PathBuf;
+
+use rocksdb::DB;
+
+use crate::queue::cause::Cause;
+use crate::queue::cause::table_in;
+use crate::queue::fault::SpoolFault;
+use crate::queue::notice::Notice;
+use crate::queue::points::point;
+use crate::queue::record::lost::Lost;
+use crate::queue::store::folder::has_tables;
+use crate::queue::store::folder::is_empty;
+use crate::queue::store::folder::make_folder;
+use crate::queue::store::folder::sync_folder;
+use crate::queue::store::found::Depth;
+use crate::queue::store::found::Recovered;
+use crate::queue::store::manifest;
+use crate::queue::store::mend::mend;
+use crate::queue::store::options::LogRecovery;
+use crate::queue::store::rescue;
+use crate::queue::store::spec::PartitionSpec;
+
+/// An open database, and how far recovery must look.
+pub struct Opened {
+    pub db: DB,
+    pub depth: Depth,
+    pub lost: Lost,
+}
+
+/// Makes the database of a new partition; one that was made before is left as it is.
+pub fn create(spec: &PartitionSpec) -> Result<(), SpoolFault> {
+    let path = spec.path();
+    point("spool::before_partition");
+    make_folder(&path)?;
+    let mut options = spec.database(LogRecovery::Strict);
+    options.create_if_missing(true);
+    options.create_missing_column_families(true);
+    DB::open_cf_descriptors(&options, &path, spec.families())
+        .map_err(|cause| SpoolFault::store(&path, cause.into_string()))?;
+    sync_folder(&spec.spool)?;
+    point("spool::after_partition");
+    Ok(())
+}
+
+pub fn open_for_reading(spec: &PartitionSpec) -> Result<DB, SpoolFault> {
+    let options = spec.database(LogRecovery::Strict);
+    let families = spec.families();
+    DB::open_cf_descriptors_read_only(&options, spec.path(), families, false)
+        .map_err(|cause| SpoolFault::store(spec.path(), cause.into_string()))
+}
+
+pub fn open_database(spec: &PartitionSpec, found: &mut Recovered) -> Result<Opened, SpoolFault> {
+    // An operator makes an empty folder when a partition is truly lost.
+    if is_empty(&spec.path())? {
+        manifest::forget(&spec.copies()).map_err(|cause| SpoolFault::io(spec.path(), cause))?;
+        create(spec)?;
+    }
+    mend_list(spec, found)?;
+    // What a compaction met no reader may ever meet, so it is not looked for.
+    let met = spec.copies().suspicion();
+    if let Some(why) = met.filter(|why| Cause::of(why) == Cause::Damage && table_in(why).is_some())
+    {
+        return rescue_or_set_aside(spec, why, found);
+    }
+    let adding = check_families(spec)?;
+    let open_as = |recovery| open_as(spec, recovery, adding);
+    let sound = |db| Ok(Opened { db, depth: Depth::Newest, lost: Lost::default() });
+    let why = match open_as(LogRecovery::Strict) {
+        Ok(db) => return sound(db),
+        Err(cause) => damage_or_fault(spec, cause)?,
+    };
+    if table_in(&why).is_some() {
+        // Neither the log nor the list of files is to blame.
+        return rescue_or_set_aside(spec, why, found);
+    }
+    let copies = copy_logs(spec, "log")?;
+    let manifest = cut_torn_end(spec, &copies)?;
+    let torn =
+        Notice::ManifestTorn { partition: spec.id, folder: copies.clone(), why: why.clone() };
+    let why = match manifest.is_some().then(|| open_as(LogRecovery::Strict)) {
+        None => why,
+        Some(Ok(db)) => {
+            found.tell(spec, torn);
+            return sound(db);
+        }
+        Some(Err(cause)) => damage_or_fault(spec, cause)?,
+    };
+    mend_logs(spec)?;
+    match open_as(LogRecovery::Salvage) {
+        Ok(db) => {
+            if manifest.is_some() {
+                found.tell(spec, torn);
+            }
+            found.quarantined += 1;
+            found.tell(spec, Notice::LogDamaged { partition: spec.id, folder: copies, why });
+            Ok(Opened { db, depth: Depth::All, lost: Lost::BATCHES })
+        }
+        Err(cause) => {
+            let why = damage_or_fault(spec, cause)?;
+            put_back(spec, &copies)?;
+            // The whole folder is kept; copies of its log are not needed beside it.
+            let _ = fs::remove_dir_all(copies);
+            rescue_or_set_aside(spec, why, found)
+        }
+    }
+}
+
+/// Makes a sound database of what can be read, or an empty one where nothing can.
+pub fn rescue_or_set_aside(
+    spec: &PartitionSpec,
+    why: String,
+    found: &mut Recovered,
+) -> Result<Opened, SpoolFault> {
+    let mut lost = None;
+    match rescue::rescue(spec, &why, found) {
+        Ok(Some(rescued)) => lost = Some(rescued),
+        Ok(None) => set_aside(spec, why, found)?,
+        Err(fault @ SpoolFault::DiskFull { .. }) => {
+            lost = Some(in_place::drop_table(spec, &why, found)?.ok_or(fault)?);
+        }
+        Err(fault) => return Err(fault),
+    }
+    let store = |cause: rocksdb::Error| SpoolFault::store(spec.path(), cause.into_string());
+    let db = open_as(spec, LogRecovery::Strict, Adding::Nothing).map_err(store)?;
+    if let Some(lost) = lost {
+        // From here on the database knows itself.
+        let mut batch = WriteBatch::default();
+        batch.put_cf(Families::of(&db).default, MENDING_KEY, lost.to_bytes());
+        let mut synced = WriteOptions::default();
+        synced.set_sync(true);
+        db.write_opt(batch, &synced).map_err(store)?;
+    }
+    let copies = spec.copies();
+    copies.clear_suspicion().map_err(|cause| SpoolFault::io(copies.folder(), cause))?;
+    Ok(Opened { db, depth: Depth::All, lost: lost.unwrap_or_default() })
+}
+
+/// Puts the list of files right before RocksDB reads it; see `manifest`.
+fn mend_list(spec: &PartitionSpec, found: &mut Recovered) -> Result<(), SpoolFault> {
+    let at = |cause| SpoolFault::io(spec.path(), cause);
+    let Some(mended) = manifest::mended(&spec.path(), &spec.copies()).map_err(at)? else {
+        return Ok(());
+    };
+    let folder = copy_logs(spec, "list")?;
+    if mended.is_cut && !keep_tables(spec, &folder)? {
+        return Ok(());
+    }
+    mended.put(&spec.path()).map_err(at)?;
+    found.quarantined += 1;
+    let (partition, why) = (spec.id, mended.why.to_owned());
+    found.tell(spec, Notice::ManifestMended { partition, folder, why });
+    Ok(())
+}
+
+/// See `manifest`. Answers which one was cut; a copy of it as it was is in `copies`.
+fn cut_torn_end(spec: &PartitionSpec, copies: &Path) -> Result<Option<PathBuf>, SpoolFault> {
+    let Some(path) = manifest::current(&spec.path()) else { return Ok(None) };
+    let at = |cause| SpoolFault::io(&path, cause);
+    let Some(end) = manifest::torn_at(&fs::read(&path).map_err(at)?) else { return Ok(None) };
+    if !keep_tables(spec, copies)? {
+        return Ok(None);
+    }
+    manifest::cut(&path, end).map_err(at)?;
+    Ok(Some(path))
+}
+
+/// Gives all tables a second name in `copies`. `false`: the file system has no second names (EPERM),
+/// and what cannot be kept must not be risked.
+fn keep_tables(spec: &PartitionSpec, copies: &Path) -> Result<bool, SpoolFault> {
+    match manifest::keep_files(&spec.path(), copies, manifest::is_table) {
+        Ok(()) => sync_folder(copies).map(|()| true),
+        Err(cause)
+            if matches!(
+                cause.kind(),
+                io::ErrorKind::PermissionDenied | io::ErrorKind::Unsupported
+            ) =>
+        {
+            Ok(false)
+        }
+        Err(cause) => Err(SpoolFault::io(copies, cause)),
+    }
+}
+
+/// Whether opening may add families to a database.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Adding {
+    Nothing,
+    Families,
+}
+
+/// Refuses a database with other families than ours before RocksDB changes anything in it. One may
+/// lack what later formats have brought; a list of files that was cut short lacks others, and adding
+/// those would drop their tables.
+fn check_families(spec: &PartitionSpec) -> Result<Adding, SpoolFault> {
+    let listed = DB::list_cf(&spec.database(LogRecovery::Strict), spec.path());
+    // A list that cannot be read, in part or at all, is damage, and met again.
+    let Ok(names) = listed else { return Ok(Adding::Nothing) };
+    let known = spec.layout.families;
+    let old = spec.layout.families_of(spec.format);
+    let is_ours = names.iter().all(|name| known.contains(&name.as_str()));
+    let has = |family: &&str| names.iter().any(|name| name == family);
+    if (is_ours && known.iter().all(has)) || !manifest::is_sound(&spec.path()) {
+        return Ok(Adding::Nothing);
+    }
+    // Without tables, a start that made the partition died at it.
+    if is_ours && (old.iter().all(has) || !has_tables(&spec.path())?) {
+        return Ok(Adding::Families);
+    }
+    let cause = format!("it has the column families {}", names.join(", "));
+    Err(SpoolFault::Foreign { path: spec.path(), cause })
+}
+
+/// Manifest and logs as they were found: mending them has not helped. Each is whole under its name
+/// before the next: a kill or a power cut in between leaves the old file or the new one.
+fn put_back(spec: &PartitionSpec, copies: &Path) -> Result<(), SpoolFault> {
+    let at = |cause| SpoolFault::io(copies, cause);
+    let fresh = spec.spool.join(format!("p{:02}.part", spec.id.0));
+    for entry in fs::read_dir(copies).map_err(at)? {
+        let entry = entry.map_err(at)?;
+        let name = entry.file_name();
+        let is_table = |end: &std::ffi::OsStr| end == "sst" || end == "blob";
+        if !Path::new(&name).extension().is_some_and(is_table) {
+            fs::copy(entry.path(), &fresh).map_err(at)?;
+            File::open(&fresh).and_then(|file| file.sync_all()).map_err(at)?;
+            fs::rename(&fresh, spec.path().join(name)).map_err(at)?;
+        }
+    }
+    sync_folder(&spec.path())
+}
+
+fn open_as(
+    spec: &PartitionSpec,
+    recovery: LogRecovery,
+    adding: Adding,
+) -> Result<DB, rocksdb::Error> {
+    let mut options = spec.database(recovery);
+    options.create_missing_column_families(adding == Adding::Families);
+    DB::open_cf_descriptors(&options, spec.path(), spec.families())
+}
+
+/// Damage is answered with its text; everything else stops the start.
+fn damage_or_fault(spec: &PartitionSpec, cause: rocksdb::Error) -> Result<String, SpoolFault> {
+    let text = cause.into_string();
+    match manifest::is_damaged(&spec.path(), &text) {
+        true => Ok(text),
+        false => Err(SpoolFault::store(spec.path(), text)),
+    }
+}
+
+/// See `mend`; the copies stay as they are.
+fn mend_logs(spec: &PartitionSpec) -> Result<(), SpoolFault> {
+    let at = |cause| SpoolFault::io(spec.path(), cause);
+    for entry in fs::read_dir(spec.path()).map_err(at)? {
+        let path = entry.map_err(at)?.path();
+        if path.extension().is_some_and(|end| end == "log") {
+            mend(&path).map_err(|cause| SpoolFault::io(&path, cause))?;
+        }
+    }
+    Ok(())
+}
+
+/// Copies the write-ahead log and the manifest before they are mended or read with holes, for
+/// RocksDB removes them afterwards.
+fn copy_logs(spec: &PartitionSpec, what: &str) -> Result<PathBuf, SpoolFault> {
+    let copies = spec.quarantine().join(format!("p{:02}-{what}-{}", spec.id.0, spec.now_ms));
+    make_folder(&copies)?;
+    let at = |cause| SpoolFault::io(&copies, cause);
+    for entry in fs::read_dir(spec.path()).map_err(at)? {
+        let path = entry.map_err(at)?.path();
+        if let Some(name) = path.file_name()
+            && (path.extension().is_some_and(|end| end == "log") || manifest::is_part(name))
+        {
+            let copy = copies.join(name);
+            fs::copy(&path, &copy).map_err(at)?;
+            File::open(&copy).and_then(|file| file.sync_all()).map_err(at)?;
+        }
+    }
+    sync_folder(&copies)?;
+    sync_folder(&spec.quarantine())?;
+    Ok(copies)
+}
+
+/// Moves the folder to quarantine and makes an empty partition in its place.
+fn set_aside(spec: &PartitionSpec, why: String, found: &mut Recovered) -> Result<(), SpoolFault> {
+    let folder = rescue::move_aside(spec)?;
+    // An empty folder is a partition to be made; should we die here, the next start makes it.
+    make_folder(&spec.path())?;
+    sync_folder(&spec.spool)?;
+    found.quarantined += 1;
+    found.tell(spec, Notice::SetAside { partition: spec.id, folder, why });
+    create(spec)
+}

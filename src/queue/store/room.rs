@@ -1,0 +1,60 @@
+//! Waiting for free memtables.
+//!
+//! RocksDB would wait within the write, without end should the flush that is to free a memtable find
+//! the disk full: its error handler waits until there is space again. So RocksDB turns our writes
+//! back instead, and we wait here and watch the flush.
+
+use std::thread;
+use std::time::Duration;
+
+use rocksdb::DB;
+use rocksdb::properties;
+
+use crate::queue::cause::STALL;
+
+/// Time between two checks. A flush takes much longer.
+const POLL: Duration = Duration::from_millis(1);
+
+/// Decides whether a write that was turned back is worth another try.
+pub struct Room {
+    /// Failed flushes and compactions up to the last write that succeeded.
+    errors_seen: u64,
+    /// A flush has failed since: the next try is the last, and its error names the cause.
+    hopeless: bool,
+}
+
+impl Room {
+    pub fn of(db: &DB) -> Room {
+        Room { errors_seen: background_errors(db), hopeless: false }
+    }
+
+    pub fn note_written(&mut self, db: &DB) {
+        self.errors_seen = background_errors(db);
+        self.hopeless = false;
+    }
+
+    /// Whether to try again after a write that failed with this text. Waits until it makes sense.
+    pub fn may_come_after(&mut self, db: &DB, text: &str) -> bool {
+        let was_the_last = std::mem::take(&mut self.hopeless);
+        if was_the_last || !text.contains(STALL) {
+            return false;
+        }
+        loop {
+            if background_errors(db) > self.errors_seen {
+                self.hopeless = true;
+                return true;
+            }
+            thread::sleep(POLL);
+            let stopped = db.property_int_value(properties::IS_WRITE_STOPPED);
+            if stopped.ok().flatten() != Some(1) {
+                return true;
+            }
+        }
+    }
+}
+
+/// Errors of flushes and compactions so far. RocksDB counts those of all families in one.
+pub fn background_errors(db: &DB) -> u64 {
+    let found = db.property_int_value(properties::BACKGROUND_ERRORS);
+    found.ok().flatten().unwrap_or(0)
+}

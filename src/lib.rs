@@ -6,10 +6,12 @@
 //!
 //! ```text
 //! accept    inbound::listener   core A, its own SO_REUSEPORT socket
-//! talk      inbound::session    <-> wire::smtp::server     bytes -> Step
-//! decide    inbound::gate       Step::Ask(question) -> Verdict
+//! converse  inbound::session    <-> wire::smtp::server     bytes -> Step
+//! decide    inbound::gate       Step::Ask(question) -> Verdict, perhaps from another thread
+//! submit    submit::incoming    Submission {identity, envelope, header block}, from every way in
+//! header    submit::edit        bounded block, ordered edits, trace field, signature
 //! body      inbound::data       pooled chunks, dots unstuffed in place, constant memory per session
-//! keep      queue::commit       one batch, one sync, then 250                  == the durable line ==
+//! commit    queue::commit       one batch, one sync, then 250                  == the durable line ==
 //! choose    outbound::home      route, resolve, lease; backlog by outbound::scan
 //! hand over handoff::mesh       Frame::Deliver to the owner of the destination
 //! line up   outbound::scheduler windows, rates, backoff, turns (never awaits)
@@ -26,17 +28,19 @@
 //! ```text
 //! L0  base                         words that all others use; std only
 //! L1  wire  observe  rt            bytes <-> values | log records, metrics | the only importer of glommio
-//! L2  config  net  route           as written -> as meant | TLS, names | who may relay, and where to
-//! L3  queue                        RocksDB
-//! L4  handoff                      which shard owns what, and what crosses between them
-//! L5  inbound  outbound            the receiving and the delivering half
-//! L6  shard                        one of each, on one core
-//! L7  operations                   what can be asked of a server: types and permissions, no I/O
-//! L8  control                      carries out operations; tokio, on threads of its own
-//! L9  monitor                      metrics, health, readiness; a runtime and listener of its own
-//! L10 boot                         from a config to running shards
-//! L11 doctor                       examines the machine
-//! L12 cli                          arguments -> operation -> text or JSON; main is a page
+//! L2  config  net                  as written -> as meant | TLS, names
+//! L3  directory  route             who sends: tenants, identities | who may relay, and where to
+//! L4  queue                        RocksDB
+//! L5  handoff                      what crosses threads: frames, uploads, questions
+//! L6  submit                       submission -> header -> body -> commit, from every way in
+//! L7  inbound  outbound            the SMTP server | the delivering half
+//! L8  shard                        one of each, on one core
+//! L9  operations                   what can be asked of a server: types and permissions, no I/O
+//! L10 control                      carries out operations; tokio, on threads of its own
+//! L11 monitor                      metrics, health, readiness; a runtime and listener of its own
+//! L12 boot                         from a config to running shards
+//! L13 doctor                       examines the machine
+//! L14 cli                          arguments -> operation -> text or JSON; main is a page
 //! ```
 //!
 //! # Invariants
@@ -52,6 +56,7 @@ pub mod boot;
 pub mod cli;
 pub mod config;
 pub mod control;
+pub mod directory;
 pub mod doctor;
 pub mod handoff;
 pub mod inbound;
@@ -64,4 +69,5 @@ pub mod queue;
 pub mod route;
 pub mod rt;
 pub mod shard;
+pub mod submit;
 pub mod wire;

@@ -105,6 +105,7 @@ fn accepted(helo: &str) -> Record<'_> {
         cipher: Some("TLS13_AES_256_GCM_SHA384"),
         from: "bounce+12345@news.sender.test",
         to: "somebody@mailbox.test",
+        tenant: None,
         recipients: 3,
         size: 4096,
         body: "8BITMIME",

@@ -1,5 +1,7 @@
 //! Group commit from the shard's side: stored, streamed, aborted, deleted, stopped.
 
+#[path = "queue_rig/on_shard.rs"]
+mod on_shard;
 mod queue_rig;
 
 use std::future::Future;

@@ -28,6 +28,27 @@ pub const ARENA_BYTES_PER_RECIPIENT: usize = 2 << 10;
 /// More: 452 4.3.1 for recipients of transactions larger than `ARENA_KEPT_BYTES_MAX`.
 pub const ARENAS_BYTES_MAX: usize = 64 << 20;
 
+/// Bytes of a header block with its blank line, and its fields. The block is kept in memory until it
+/// is whole, and real ones have a few thousand bytes. More: 552 5.3.4.
+pub const HEAD_BYTES_MAX: usize = 128 << 10;
+pub const HEAD_FIELDS_MAX: u32 = 2000;
+
+/// Bytes of a word at the start of a line that may still be the name of a header field: a line has no
+/// more (RFC 5322 s2.1.1). A longer word ends the header block.
+pub const FIELD_NAME_BYTES_MAX: usize = 998;
+
+/// Requests of other threads to one shard that are on their way. Full: the next shard, then 451.
+pub const SUBMIT_LANE_MAX: usize = 1024;
+
+/// Submissions of other threads under way on one shard, and chunks that each may have in its lane: 64
+/// MiB in all. More submissions: 451. More chunks: the sender waits.
+pub const SUBMISSIONS_UNDER_WAY_MAX: usize = 256;
+pub const UPLOAD_CHUNKS_MAX: usize = 4;
+
+/// Questions to other threads under way from one shard and in one pool. Full: the default answer.
+pub const ASKS_PER_SHARD_MAX: usize = 1024;
+pub const ASKS_PER_POOL_MAX: usize = 2048;
+
 /// Bytes of a body line. RFC 5321 s4.5.3.1.6 says 1000; generators ignore it, so this bound only
 /// keeps one line from being a whole message to downstream relays. It is not enforced by default.
 pub const BODY_LINE_BYTES_MAX: usize = 1000;

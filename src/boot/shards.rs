@@ -42,6 +42,7 @@ use crate::shard::Order;
 use crate::shard::ShardSeed;
 use crate::shard::delivering::DeliverySeed;
 use crate::shard::order;
+use crate::submit::gateway;
 
 /// How long the tasks of a drained shard may take to end; none of them waits for anything.
 const TASKS_END_MAX: Duration = Duration::from_secs(1);
@@ -86,6 +87,9 @@ pub(in crate::boot) fn start_shards(
 ) -> Result<Started, Vec<String>> {
     let Seeds { config, plan, placement, commits, spool, delivery, pauses, policies } = seeds;
     let mut meshes = mesh::connect(plan.shards.len()).into_iter();
+    // The gateway itself is for ways in on other threads; SMTP submits on its own shard.
+    let (_gateway, submissions) = gateway(placement.clone());
+    let mut submissions = submissions.into_iter();
     let handing_over = Arc::new(AtomicUsize::new(plan.shards.len()));
     let counts = SharedCounts::new(plan.shards.len());
     let body_memory = config.limits.body_memory.max(BODY_MEMORY_MIN) as usize;
@@ -97,7 +101,7 @@ pub(in crate::boot) fn start_shards(
     for (place, sockets) in plan.shards.iter().zip(sockets) {
         let (command_sender, order_sender, inbox) = order::inbox();
         let homes = placement.of_shard(place.shard);
-        let Some(mesh) = meshes.next() else { break };
+        let (Some(mesh), Some(submissions)) = (meshes.next(), submissions.next()) else { break };
         let seed = ShardSeed {
             shard: place.shard,
             sockets,
@@ -123,6 +127,7 @@ pub(in crate::boot) fn start_shards(
             space: Arc::clone(space),
             observed: Arc::clone(&observed.shards[place.shard.0 as usize]),
             inbox,
+            submissions,
             destinations: Arc::clone(&destinations[place.shard.0 as usize]),
         };
         let (shard, node, spans) = (place.shard, place.node, plan.spans_nodes());

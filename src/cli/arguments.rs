@@ -288,7 +288,7 @@ pub enum RouteCommand {
         /// Listener that received the mail.
         #[arg(long, value_name = "NAME")]
         listener: Option<String>,
-        /// Tenant of the mail, as in the header named by `delivery.tenant_header`.
+        /// Tenant of the mail, as in `network.tenant`.
         #[arg(long, value_name = "NAME")]
         tenant: Option<String>,
         /// Campaign of the mail, as in the header named by `delivery.campaign_header`.

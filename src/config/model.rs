@@ -24,6 +24,7 @@ use crate::config::reading::Reading;
 use crate::config::receiving::CertificateConfig;
 use crate::config::receiving::LimitsConfig;
 use crate::config::receiving::ListenerConfig;
+use crate::config::receiving::NetworkConfig;
 use crate::config::receiving::RelayConfig;
 use crate::config::receiving::TimeoutsConfig;
 use crate::config::receiving::TlsConfig;
@@ -64,6 +65,8 @@ config! {
     listeners: Vec<ListenerConfig>,
     /// Who may send mail to whom.
     relay: RelayConfig,
+    /// Networks whose mail belongs to a tenant; may be empty.
+    networks: Vec<NetworkConfig>,
     /// Limits of incoming mail.
     limits: LimitsConfig,
     /// Timeouts of incoming sessions.

@@ -27,6 +27,7 @@ use crate::config::value::ClientCertificates;
 use crate::config::value::CredentialFile;
 use crate::config::value::LineEnding;
 use crate::config::value::Protocol;
+use crate::config::value::Stream;
 use crate::config::value::TlsMode;
 use crate::config::value::TlsVersion;
 
@@ -83,7 +84,7 @@ section! {
     /// Who may send mail to whom through this server. Mail that no rule here allows is refused with
     /// 550 5.7.1.
     pub struct RelayConfig at "relay" {
-        /// Networks that may send to any domain.
+        /// Networks that may send to any domain. Their mail belongs to no tenant; see `[[network]]`.
         networks: Vec<IpNet> = Is("['127.0.0.0/8', '::1/128']"), Live;
         /// Recipient domains for which mail is accepted from anyone. "example.com" matches only that
         /// domain; ".example.com" matches its subdomains.
@@ -92,6 +93,20 @@ section! {
         refuse_senders: Vec<DomainPattern> = Is("[]"), Live;
         /// Recipient domains that are refused from all clients. Overrides `domains`.
         refuse_recipients: Vec<DomainPattern> = Is("[]"), Live;
+    }
+}
+
+section! {
+    /// A trusted network that sends for a tenant. This section may occur several times. Its clients
+    /// may send to any domain, as those of `relay.networks`. Where networks overlap, the most specific
+    /// one counts; of two equal ones, this section overrides `relay.networks`.
+    pub struct NetworkConfig at "network" repeated {
+        /// The addresses of the clients.
+        cidr: Vec<IpNet> = Required("['10.1.0.0/16']"), Live;
+        /// The tenant that their mail belongs to: for `route.tenants`, fairness and the log.
+        tenant: Label = Required("'acme'"), Live;
+        /// The kind of mail: "transactional" or "broadcast".
+        stream: Stream = Is("'transactional'"), Live;
     }
 }
 

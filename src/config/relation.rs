@@ -51,6 +51,7 @@ pub fn check(config: &Config, host: &HostFacts, reading: &mut Reading<'_>) {
     check_addresses(config, &paths, reading);
     check_listener_names(config, &paths, reading);
     check_relay(config, reading);
+    check_networks(config, reading);
     check_limits(config, reading);
     check_certificates(config, reading);
     check_queue(config, reading);
@@ -209,6 +210,33 @@ fn check_relay(config: &Config, reading: &mut Reading<'_>) {
         let hint = "remove it from refuse_recipients or from domains";
         let keys = ["relay.refuse_recipients", "relay.domains"];
         reading.contradiction(&keys, Refusal::new(what, hint));
+    }
+}
+
+/// A network can belong to one tenant only.
+fn check_networks(config: &Config, reading: &mut Reading<'_>) {
+    if !reading.is_clean("network") {
+        return;
+    }
+    let mut taken: Vec<(&IpNet, String)> = Vec::new();
+    for (place, network) in config.networks.iter().enumerate() {
+        let key = format!("network[{}].cidr", place + 1);
+        if network.cidr.is_empty() {
+            let refusal = Refusal::new("is empty", "write at least one network");
+            reading.contradiction(&[&key], refusal);
+        }
+        if let Some(everyone) = whole_internet(&network.cidr) {
+            let what = format!("{everyone} allows every client to relay (open relay)");
+            reading.warn(&key, Refusal::new(what, "list only the networks of this tenant"));
+        }
+        for cidr in &network.cidr {
+            if let Some((_, by)) = taken.iter().find(|(other, _)| *other == cidr) {
+                let hint = if *by == key { "write it once".into() } else { format!("{by} has it") };
+                let refusal = Refusal::new(format!("{cidr} is named twice"), hint);
+                reading.contradiction(&[&key, by], refusal);
+            }
+            taken.push((cidr, key.clone()));
+        }
     }
 }
 

@@ -76,6 +76,14 @@ choices! {
         Implicit = "implicit",
     }
 
+    /// The kind of mail that a network sends.
+    pub enum Stream {
+        /// One message for one person, such as a receipt or a password reset.
+        Transactional = "transactional",
+        /// One message for many, such as a newsletter.
+        Broadcast = "broadcast",
+    }
+
     /// How a listener treats a bare CR or LF.
     pub enum LineEnding {
         /// Refuse it.

@@ -6,6 +6,9 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use ipnet::IpNet;
+
+use crate::base::StreamNumber;
 use crate::base::clock::wall_ms;
 use crate::config::CertificateConfig;
 use crate::config::ClientCertificates;
@@ -13,6 +16,7 @@ use crate::config::Config;
 use crate::config::LineEnding as ConfigLineEnding;
 use crate::config::ListenerConfig;
 use crate::config::Protocol as ConfigProtocol;
+use crate::config::Stream;
 use crate::config::TlsMode;
 use crate::config::TlsVersion;
 use crate::control::delivery;
@@ -20,8 +24,10 @@ use crate::control::delivery::Secrets;
 use crate::control::delivery::clamp;
 use crate::control::delivery::lines;
 use crate::control::secret;
+use crate::directory::Network;
+use crate::directory::Networks;
+use crate::directory::Tenant;
 use crate::inbound::counts::ConnectionLimits;
-use crate::inbound::policy::LabelFields;
 use crate::inbound::policy::ListenerPolicy;
 use crate::inbound::policy::MinimumRate;
 use crate::inbound::policy::Policy;
@@ -35,6 +41,8 @@ use crate::observe::observed::CertificateExpiry;
 use crate::route::DeliveryPolicy;
 use crate::route::RelayPolicy;
 use crate::route::RelaySettings;
+use crate::submit::HeadPolicy;
+use crate::submit::LabelFields;
 use crate::wire::mail::WantedFields;
 use crate::wire::smtp::LineEnding;
 use crate::wire::smtp::Protocol;
@@ -142,7 +150,7 @@ fn policy(config: &Config, relay: RelayPolicy, listeners: Vec<Arc<ListenerPolicy
             network_bits_v4: limits.network_prefix_v4,
             network_bits_v6: limits.network_prefix_v6,
         },
-        received_max: clamp(limits.received_count),
+        networks: networks(config),
         line_bytes_max: limits.body_line_length.map(|bytes| bytes as u64),
         exempt: limits.exempt_networks.clone(),
         timeouts: Timeouts {
@@ -159,29 +167,50 @@ fn policy(config: &Config, relay: RelayPolicy, listeners: Vec<Arc<ListenerPolicy
             bytes_per_second: limits.min_data_rate,
             grace: limits.min_data_rate_grace,
         },
-        labels: labels(config),
+        head: Arc::new(HeadPolicy {
+            hostname: config.server.hostname.as_str().into(),
+            received_max: clamp(limits.received_count),
+            labels: labels(config),
+        }),
         listeners,
     }
 }
 
 /// The header fields that delivery needs.
 fn labels(config: &Config) -> LabelFields {
-    let tenant = config.delivery.tenant_header.name();
     let campaign = config.delivery.campaign_header.name();
     let headers = config.routes.iter().flat_map(|route| &route.headers);
     let routed: Vec<&str> = headers.map(|one| one.name.as_str()).collect();
-    let labels = [tenant, campaign].into_iter().flatten();
-    let wanted = WantedFields::new(labels.chain(routed.iter().copied()));
+    let wanted = WantedFields::new(campaign.into_iter().chain(routed.iter().copied()));
     let mut places: Vec<usize> =
         routed.into_iter().filter_map(|name| wanted.place_of(name)).collect();
     places.sort_unstable();
     places.dedup();
     LabelFields {
-        tenant: tenant.and_then(|name| wanted.place_of(name)),
         campaign: campaign.and_then(|name| wanted.place_of(name)),
         routed: places,
         wanted: Arc::new(wanted),
     }
+}
+
+/// The trusted networks, those of tenants first.
+fn networks(config: &Config) -> Networks {
+    let of_tenants = config.networks.iter().flat_map(|written| {
+        let tenant = Arc::new(Tenant::named(written.tenant.as_str()));
+        let stream = match written.stream {
+            Stream::Transactional => StreamNumber::TRANSACTIONAL,
+            Stream::Broadcast => StreamNumber::BROADCAST,
+        };
+        let network =
+            move |cidr: &IpNet| Network { cidr: *cidr, tenant: Some(Arc::clone(&tenant)), stream };
+        written.cidr.iter().map(network).collect::<Vec<_>>()
+    });
+    let relay = config.relay.networks.iter().map(|cidr| Network {
+        cidr: *cidr,
+        tenant: None,
+        stream: StreamNumber::TRANSACTIONAL,
+    });
+    Networks::new(of_tenants.chain(relay).collect())
 }
 
 fn relay(config: &Config) -> Result<RelayPolicy, Vec<String>> {
@@ -189,7 +218,6 @@ fn relay(config: &Config) -> Result<RelayPolicy, Vec<String>> {
         patterns.iter().map(ToString::to_string).collect()
     };
     let settings = RelaySettings {
-        networks: config.relay.networks.clone(),
         domains: texts(&config.relay.domains),
         refuse_senders: texts(&config.relay.refuse_senders),
         refuse_recipients: texts(&config.relay.refuse_recipients),
@@ -256,7 +284,7 @@ fn listener(
     let server = server_config(config, written);
     let normalising = written.line_ending == ConfigLineEnding::Normalise;
     Ok(ListenerPolicy {
-        name: written.name.as_str().to_owned(),
+        name: written.name.as_str().into(),
         security,
         tls,
         greeting_delay: written.greeting_delay,

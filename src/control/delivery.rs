@@ -209,7 +209,7 @@ fn route_settings(route: &RouteConfig, pool: Option<PoolId>) -> RouteSettings {
         recipient_domains: texts(&route.recipient_domain),
         sender_domains: texts(&route.sender_domain),
         listeners: route.listener.iter().map(|name| name.as_str().to_owned()).collect(),
-        tenants: labels(&route.tenants),
+        tenants: route.tenants.iter().map(ToString::to_string).collect(),
         campaigns: labels(&route.campaigns),
         headers: route.headers.iter().map(header_match).collect(),
         next: reroute::route_next(&route.next),

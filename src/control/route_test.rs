@@ -65,7 +65,7 @@ pub fn answer(config: &Config, asked: &TestRoute) -> Result<RouteAnswer, OpFault
         recipient_domain: &recipient,
         sender_domain: sender.as_deref(),
         listener: asked.listener.as_deref(),
-        tenant: label(&config.delivery.tenant_header),
+        tenant: asked.tenant.as_deref().map(str::trim).filter(|tenant| !tenant.is_empty()),
         campaign: label(&config.delivery.campaign_header),
         headers: &headers,
     };
@@ -97,25 +97,20 @@ pub fn answer(config: &Config, asked: &TestRoute) -> Result<RouteAnswer, OpFault
     })
 }
 
-/// The header fields of the message, its labels among them.
+/// The header fields of the message, that of its campaign among them.
 fn headers_of<'a>(
     config: &'a Config,
     asked: &'a TestRoute,
 ) -> Result<Vec<(&'a str, &'a str)>, OpFault> {
     let delivery = &config.delivery;
     let mut headers = Vec::new();
-    for (label, value, field) in [
-        ("tenant", &asked.tenant, &delivery.tenant_header),
-        ("campaign", &asked.campaign, &delivery.campaign_header),
-    ] {
-        match (value, field.name()) {
-            (Some(value), Some(name)) => headers.push((name, value.trim())),
-            (Some(_), None) => {
-                let what = format!("no message has a {label}: delivery.{label}_header is empty");
-                return Err(OpFault::usage("no_label", what).hint("set it to the name of a header"));
-            }
-            (None, _) => {}
+    match (&asked.campaign, delivery.campaign_header.name()) {
+        (Some(value), Some(name)) => headers.push((name, value.trim())),
+        (Some(_), None) => {
+            let what = "no message has a campaign: delivery.campaign_header is empty";
+            return Err(OpFault::usage("no_label", what).hint("set it to the name of a header"));
         }
+        (None, _) => {}
     }
     for header in &asked.headers {
         let (name, value) = header.split_once(':').ok_or_else(|| {
@@ -378,7 +373,7 @@ mod tests {
 
     #[test]
     fn labels_and_header_fields_are_asked_for_and_explained() {
-        let text = "[delivery]\ntenant_header = 'X-Org'\n\
+        let text = "[[network]]\ncidr = '192.0.2.0/24'\ntenant = 'acme'\n\
             [[route]]\nname = 'ours'\ntenants = ['acme']\ncampaigns = 'spring'\n\
             next = 'smtp:a.test'\n\
             [[route]]\nname = 'pool'\nheaders = ['X-Pool: gold', 'X-Fast: *']\n\
@@ -398,7 +393,7 @@ mod tests {
         let headers = "a header must match X-Pool: gold, X-Fast: *";
         for (asked, expected) in [
             (asked(Some("acme"), Some("spring"), &[]), vec![ours.to_owned()]),
-            (asked(None, None, &["x-org: acme", "X-Campaign: spring"]), vec![ours.to_owned()]),
+            (asked(Some(" acme "), None, &["X-Campaign: spring"]), vec![ours.to_owned()]),
             (
                 asked(Some("acme"), Some("x"), &["X-Pool: tin"]),
                 vec![

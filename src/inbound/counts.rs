@@ -1,14 +1,13 @@
-//! The counts: how many connections there are in all, from one address, from one network, and how
-//! fast an address comes back.
+//! Connection counts: open connections in all, per address and per network, and new connections of
+//! an address per minute.
 //!
-//! Owner:    each shard writes its own shard and nobody else's; all shards read all shards. There
-//!           is no lock, and no counter that two cores write.
-//! Promise:  a connection that was admitted is counted until its `Admission` is dropped, also when
-//!           its session panics. Two shards that admit at the same instant may together pass a
-//!           limit by one connection each, never by more.
-//! Bounds:   a shard has a fixed size. Addresses share counters by a keyed hash in two rows and
-//!           the smaller one counts, so that a collision needs both: the count may be too high,
-//!           never too low, and nobody can aim for it.
+//! Owner:    each shard writes its own counters and reads those of all shards. There is no lock, and
+//!           no counter that two cores write.
+//! Promise:  an admitted connection is counted until its `Admission` is dropped, also when its session
+//!           panics. Shards that admit at the same instant may exceed a limit by one connection each.
+//! Bounds:   each shard has a table of fixed size. Addresses share counters by a keyed hash in two
+//!           rows, and the smaller counter counts: a count may be too high after two collisions,
+//!           never too low, and a client cannot provoke a collision.
 
 use std::hash::BuildHasher;
 use std::hash::RandomState;
@@ -24,7 +23,7 @@ const ROWS: usize = 2;
 /// Seconds over which the rate of connections is counted.
 const WINDOW_SECONDS: u64 = 60;
 
-/// What an operator allows. Zero stands for "no limit".
+/// The configured limits. Zero means no limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ConnectionLimits {
     pub connections: u32,
@@ -45,7 +44,7 @@ pub const UNLIMITED: ConnectionLimits = ConnectionLimits {
     network_bits_v6: 128,
 };
 
-/// Which limit a connection would have passed.
+/// The limit that a connection would exceed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TooMany {
     InAll,
@@ -64,7 +63,7 @@ impl TooMany {
         }
     }
 
-    /// What the peer is told behind `421 4.7.0`.
+    /// The text of the reply `421 4.7.0`.
     pub fn text(self) -> &'static str {
         match self {
             TooMany::InAll => "Too many connections, try again later",
@@ -75,7 +74,7 @@ impl TooMany {
     }
 }
 
-/// One shard's counters; written by that shard, read by all.
+/// The counters of one shard; written by that shard, read by all.
 struct ShardCounts {
     open: AtomicU32,
     addresses: Box<[AtomicU32]>,
@@ -95,7 +94,7 @@ impl ShardCounts {
     }
 }
 
-/// The shards of all shards. Made at start, shared by all.
+/// The counters of all shards. Made at start, shared by all.
 pub struct SharedCounts {
     shards: Vec<ShardCounts>,
     keys: [RandomState; ROWS],
@@ -128,7 +127,7 @@ impl SharedCounts {
     }
 }
 
-/// One shard's hold on the counts.
+/// The handle of one shard.
 #[derive(Clone)]
 pub struct ConnectionCounter {
     counts: Arc<SharedCounts>,
@@ -137,11 +136,11 @@ pub struct ConnectionCounter {
 
 impl ConnectionCounter {
     pub fn new(counts: Arc<SharedCounts>, shard: usize) -> ConnectionCounter {
-        assert!(shard < counts.shards.len(), "every shard has a shard");
+        assert!(shard < counts.shards.len(), "every shard has its counters");
         ConnectionCounter { counts, shard }
     }
 
-    /// Counts the connection, or says which limit stands against it.
+    /// Counts the connection, or returns the limit that it would exceed.
     pub fn try_admit(
         self: &Rc<ConnectionCounter>,
         peer: IpAddr,
@@ -180,7 +179,7 @@ impl ConnectionCounter {
         Ok(Admission::new(self, address, network))
     }
 
-    /// Refused connections count as arrivals too: who hammers stays out.
+    /// Refused connections count as well, so that a client that keeps trying stays refused.
     fn note_arrival(&self, address: [usize; ROWS], minute: u64) {
         for slot in address {
             let cell = &self.counts.shards[self.shard].arrivals[slot];
@@ -202,7 +201,7 @@ impl ConnectionCounter {
     }
 }
 
-/// A counted connection. Dropping it takes it off the shard.
+/// A counted connection. Dropping it ends the count.
 pub struct Admission {
     counter: Rc<ConnectionCounter>,
     address: [usize; ROWS],
@@ -226,7 +225,7 @@ impl Drop for Admission {
     }
 }
 
-/// The only writer of a shard is its shard, so a load and a store make an addition.
+/// Each counter has one writer, so that a load and a store make an addition.
 fn add(cell: &AtomicU32, by: i32) {
     cell.store(cell.load(Ordering::Relaxed).wrapping_add_signed(by), Ordering::Relaxed);
 }
@@ -286,11 +285,11 @@ mod tests {
         let rest = [try_from(&two, "2001:db8::1").ok(), try_from(&one, "198.51.100.7").ok()];
         assert_eq!(try_from(&one, "203.0.113.1").err(), Some(TooMany::InAll));
         drop((first, third, rest));
-        assert!(try_from(&two, "192.0.2.1").is_ok(), "who left is no longer counted");
+        assert!(try_from(&two, "192.0.2.1").is_ok(), "a closed connection is not counted");
     }
 
     #[test]
-    fn who_hammers_stays_out_for_the_minute() {
+    fn an_address_is_refused_for_the_rest_of_the_minute() {
         let (one, two) = counters();
         let limits = ConnectionLimits { per_address_per_minute: 3, ..LIMITS };
         let knock = |counter: &Rc<ConnectionCounter>, ms| {

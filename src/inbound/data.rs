@@ -1,35 +1,26 @@
 //! Bodies: from the socket into chunks, by DATA (dots) or BDAT (counts).
 //!
-//! Promise:  no body byte is copied between socket and store, except those that were read together
-//!           with a command. Exactly one message per final dot or LAST (FAULTS 7). Every byte
-//!           received is body or input, once and in order: pending input is copied, but consumed
-//!           only when it is known how much of it is body, and the socket is read only when no
-//!           input is pending.
-//! Order:    354 is flushed before the body is read; the reply to the body after it is durable.
-//! Bounds:   see `intake`, and one chunk of input behind the end of a body. A body slower than the
+//! Promise:  nothing is copied between socket and store but the header block, and bytes that were read
+//!           together with a command. Exactly one message per final dot or LAST.
+//!           Every byte is body or input, once and in order: pending input is copied, but consumed
+//!           only when it is known how much of it is body, and the socket is read only when no input
+//!           is pending.
+//! Order:    354 is flushed before the body is read; the reply to the body after the commit.
+//! Bounds:   see `receiving`, and one chunk of input behind the end of a body. A body slower than the
 //!           minimum rate ends the session.
 
-use std::sync::Arc;
 use std::time::Instant;
 
 use crate::base::Chunk;
-use crate::inbound::intake::Intake;
-use crate::inbound::intake::IntakeLimits;
-use crate::inbound::intake::Kept;
-use crate::inbound::intake::Meter;
-use crate::inbound::intake::body_name;
-use crate::inbound::intake::protocol_name;
-use crate::inbound::intake::sender_text;
-use crate::inbound::session::CHUNK_RETRY;
+use crate::inbound::flow::CHUNK_RETRY;
+use crate::inbound::receiving::Meter;
 use crate::inbound::session::End;
 use crate::inbound::session::Session;
 use crate::inbound::session::Wait;
 use crate::observe::Stage;
 use crate::observe::label::BodyRefusal;
-use crate::observe::log::Record;
-use crate::queue::Committed;
 use crate::rt::timer;
-use crate::wire::mail::header::HeaderScan;
+use crate::submit::Accepted;
 use crate::wire::smtp::dot::DotDecoder;
 use crate::wire::smtp::line::LineEnding;
 use crate::wire::smtp::line::LineFault;
@@ -45,7 +36,7 @@ use crate::wire::smtp::transaction::Transaction;
 enum Received {
     Whole,
     Fault(LineFault),
-    /// Refused, and still coming long after.
+    /// The message was refused, and its sender did not stop.
     Flood,
 }
 
@@ -57,14 +48,14 @@ impl Session {
     ) -> Result<Step, End> {
         match mode {
             BodyMode::Dot => {
-                self.begin_intake();
+                self.begin_receiving(tx);
                 self.flush().await?;
                 let received = self.receive_dot().await?;
                 self.end_body(received, tx).await
             }
             BodyMode::Counted { bytes, last } => {
-                if self.intake.is_none() {
-                    self.begin_intake();
+                if self.receiving.is_none() {
+                    self.begin_receiving(tx);
                 }
                 // RFC 3030 s3: a binary body has no lines.
                 let is_binary = tx.params.body == BodyType::BinaryMime;
@@ -73,7 +64,8 @@ impl Session {
                 if last && let Some(law) = law {
                     self.end_lines(law).await?;
                 }
-                let refused = self.intake.as_ref().is_some_and(|intake| intake.is_refused());
+                let refused =
+                    self.receiving.as_ref().is_some_and(|receiving| receiving.is_refused());
                 if last || refused {
                     return self.end_body(received, tx).await;
                 }
@@ -84,19 +76,6 @@ impl Session {
                 Ok(self.server.on_swallowed(tx.recipients.len(), &mut self.out))
             }
         }
-    }
-
-    fn begin_intake(&mut self) {
-        // What is left of an earlier one was answered already.
-        self.abandon_intake();
-        let limits = IntakeLimits {
-            size_max: self.listener.server.size_max,
-            received_max: self.policy.received_max,
-            line_bytes_max: self.policy.line_bytes_max,
-        };
-        let scan = HeaderScan::wanting(Arc::clone(&self.policy.labels.wanted));
-        let intake = Intake::new(&self.reception, limits, scan, self.now_ms());
-        self.intake = Some(Box::new(intake));
     }
 
     async fn receive_dot(&mut self) -> Result<Received, End> {
@@ -145,12 +124,13 @@ impl Session {
     /// `missing` bytes of input are copied: copying all of it for each of many small chunks would
     /// be quadratic.
     async fn receive_some(&mut self, missing: u64) -> Result<Option<(Chunk, usize)>, End> {
-        let intake = self.intake.as_deref().expect("an intake is begun before its body is read");
-        if intake.is_flooded() {
+        let receiving =
+            self.receiving.as_deref().expect("a message is begun before its body is read");
+        if receiving.is_flooded() {
             return Ok(None);
         }
         if !self.input.is_empty() {
-            // Bytes that came along with the command: the only ones that are copied.
+            // These bytes were read together with a command.
             let mut chunk = self.take_chunk().await?;
             let noted = chunk.len();
             let pending = self.input.pending();
@@ -160,18 +140,18 @@ impl Session {
         // A client may wait for the replies to MAIL and RCPT before it sends its chunk.
         self.flush().await?;
         self.input.drop_all(&self.reception.pool);
-        let intake = self.intake.as_deref_mut().expect("begun above");
+        let receiving = self.receiving.as_deref_mut().expect("begun above");
         let timeouts = &self.policy.timeouts;
-        let limit = if intake.is_fresh() { timeouts.data_init } else { timeouts.data_block };
-        let current = intake.take_current();
+        let limit = if receiving.is_fresh() { timeouts.data_init } else { timeouts.data_block };
+        let current = receiving.take_current();
         let noted = current.as_ref().map_or(0, |chunk| chunk.len());
         self.channel.stream().deadline().set_in(limit);
         let began = Instant::now();
         let read = self.read(current).await;
         let chunk = read.map_err(|fault| self.end_of(fault, Wait::Body))?;
         let rate = &self.policy.rate;
-        let intake = self.intake.as_deref_mut().expect("begun above");
-        if intake.meter.is_too_slow(chunk.len() - noted, began, rate) {
+        let receiving = self.receiving.as_deref_mut().expect("begun above");
+        if receiving.meter.is_too_slow(chunk.len() - noted, began, rate) {
             return Err(End::TooSlow);
         }
         Ok(Some((chunk, noted)))
@@ -181,8 +161,7 @@ impl Session {
     /// to `end` are body, those behind `end` are input.
     async fn split_input(&mut self, chunk: &Chunk, end: usize, noted: usize) -> Result<(), End> {
         if !self.input.is_empty() {
-            // The bytes were copied from pending input: the rest is still there, in front of what
-            // came later.
+            // The bytes were copied from pending input, which still holds the rest.
             self.input.consume(end - noted);
             return Ok(());
         }
@@ -197,9 +176,9 @@ impl Session {
         Ok(())
     }
 
-    /// The chunk at hand, or a fresh one as soon as there is one.
+    /// The current chunk, or an empty one as soon as the pool has one.
     async fn take_chunk(&mut self) -> Result<Chunk, End> {
-        match self.intake.as_mut().and_then(|intake| intake.take_current()) {
+        match self.receiving.as_mut().and_then(|receiving| receiving.take_current()) {
             Some(chunk) => Ok(chunk),
             None => self.free_chunk().await,
         }
@@ -231,9 +210,9 @@ impl Session {
             match self.take_chunk().await {
                 Ok(next) => chunk = next,
                 Err(_) => {
-                    if let Some(intake) = self.intake.as_mut() {
+                    if let Some(receiving) = self.receiving.as_mut() {
                         let reply = Reply::new(452, (4, 3, 1), "Too much mail under way");
-                        intake.refuse(reply, BodyRefusal::Memory, &self.reception);
+                        receiving.refuse(reply, BodyRefusal::Memory);
                     }
                     return;
                 }
@@ -243,12 +222,13 @@ impl Session {
     }
 
     async fn keep_received(&mut self, chunk: Chunk, noted: usize) {
-        let intake = self.intake.as_mut().expect("an intake is begun before its body is read");
-        intake.put_current(chunk, noted, &self.reception).await;
+        let receiving =
+            self.receiving.as_mut().expect("a message is begun before its body is read");
+        receiving.put_current(chunk, noted).await;
     }
 
-    /// RFC 3030 s2: exactly so many bytes, whatever they are. A chunk that breaks the line law is
-    /// read to its end before it is refused.
+    /// Receives exactly `bytes` bytes, whatever they are (RFC 3030 s2). A chunk that breaks the line
+    /// law is read to its end before it is refused.
     async fn receive_counted(
         &mut self,
         bytes: u64,
@@ -280,13 +260,14 @@ impl Session {
         Ok(Received::Whole)
     }
 
-    /// Judges the end of a body that came by BDAT: a CR there is bare.
+    /// Checks the end of a body that came by BDAT: a CR there is bare.
     async fn end_lines(&mut self, law: LineEnding) -> Result<(), End> {
-        let intake = self.intake.as_ref().expect("an intake is begun before its body is read");
-        let missing = intake.lines.normalised_end();
+        let receiving =
+            self.receiving.as_ref().expect("a message is begun before its body is read");
+        let missing = receiving.lines.normalised_end();
         if law == LineEnding::Strict {
             self.judge_lines(|lines| lines.judge_end());
-        } else if !missing.is_empty() && !intake.is_refused() {
+        } else if !missing.is_empty() && !receiving.is_refused() {
             let chunk = self.take_chunk().await?;
             let noted = chunk.len();
             self.put_normalised(chunk, noted, missing).await;
@@ -296,19 +277,20 @@ impl Session {
 
     /// Refuses the body when `judge` finds that it breaks the line law.
     fn judge_lines(&mut self, judge: impl FnOnce(&mut LineLaw) -> Result<(), LineFault>) {
-        let intake = self.intake.as_mut().expect("an intake is begun before its body is read");
-        if !intake.is_refused()
-            && let Err(fault) = judge(&mut intake.lines)
+        let receiving =
+            self.receiving.as_mut().expect("a message is begun before its body is read");
+        if !receiving.is_refused()
+            && let Err(fault) = judge(&mut receiving.lines)
         {
-            intake.refuse(law_broken(fault), BodyRefusal::LineEnd, &self.reception);
+            receiving.refuse(law_broken(fault), BodyRefusal::LineEnd);
         }
     }
 
-    /// Bytes of a refused chunk: read, counted, dropped.
+    /// Reads and drops the bytes of a refused chunk.
     async fn swallow(&mut self, bytes: u64) -> Result<(), End> {
         self.flush().await?;
         let mut missing = bytes;
-        let mut meter = Meter::new();
+        let mut meter = Meter::default();
         loop {
             let ours = part_of(missing, self.input.pending().len());
             self.input.consume(ours);
@@ -316,7 +298,7 @@ impl Session {
             if missing == 0 {
                 return Ok(());
             }
-            // Behind the start of a line that came before there may be a chunk of them.
+            // The start of an earlier line may stand in front of a chunk of them.
             if !self.input.is_empty() {
                 continue;
             }
@@ -330,23 +312,23 @@ impl Session {
     }
 
     async fn end_body(&mut self, received: Received, tx: &Transaction<'_>) -> Result<Step, End> {
-        let intake = self.intake.take().expect("an intake is begun before its body is read");
+        let receiving = self.receiving.take().expect("a message is begun before its body is read");
         let recipients = tx.recipients.len();
-        let began = intake.began;
+        let began = receiving.began;
         let (reply, why) = match received {
             Received::Whole => {
                 self.record(Stage::Body, began);
-                match intake.finish(self, tx).await {
-                    Ok(kept) => return self.welcome(kept, began, tx).await,
+                match receiving.finish().await {
+                    Ok(accepted) => return self.answer_accepted(&accepted, tx).await,
                     Err(refusal) => refusal,
                 }
             }
             Received::Flood => {
-                intake.abandon(&self.reception);
+                receiving.abandon(&self.reception.pool);
                 (Reply::new(521, (5, 3, 4), "Message is far too large"), BodyRefusal::Size)
             }
             Received::Fault(fault) => {
-                intake.abandon(&self.reception);
+                receiving.abandon(&self.reception.pool);
                 (law_broken(fault), BodyRefusal::LineEnd)
             }
         };
@@ -359,61 +341,26 @@ impl Session {
         Ok(self.server.on_body(outcome, recipients, &mut self.out))
     }
 
-    /// The message is durable: say so to the peer, the log and the metrics.
-    async fn welcome(
+    /// The message is durable: answers the client.
+    async fn answer_accepted(
         &mut self,
-        kept: Kept,
-        body_began: Instant,
+        accepted: &Accepted,
         tx: &Transaction<'_>,
     ) -> Result<Step, End> {
-        let Committed { id, body, write_us: _, batch, leads } = kept.committed;
-        let text = id.to_string();
+        let text = accepted.id.to_string();
         let outcome = BodyOutcome::Kept { id: &text };
         let step = self.server.on_body(outcome, tx.recipients.len(), &mut self.out);
         self.accepted += 1;
-        self.bytes_accepted += body.bytes;
-        let began = self.transaction_began().unwrap_or(body_began);
-        let body_us = body_began.elapsed().as_micros() as u64;
-        let body_us = body_us.saturating_sub(kept.commit_us);
+        self.bytes_accepted += accepted.bytes;
         let flushed = self.flush().await;
-        let histograms = &self.reception.histograms;
-        histograms.record(Stage::Commit, kept.commit_us);
-        if leads {
-            histograms.record(Stage::CommitBatch, u64::from(batch));
-        }
-        self.record(Stage::Accept, began);
-        let metrics = self.reception.metrics();
-        metrics.messages_accepted_total.add(1);
-        metrics.message_bytes_total.add(body.bytes);
-        metrics.recipients_accepted_total.add(tx.recipients.len() as u64);
-        let tls = self.channel.tls_facts();
-        Record::Accepted {
-            id,
-            partition: id.local.partition(),
-            peer: self.peer.address.ip(),
-            port: self.peer.address.port(),
-            helo: self.helo(),
-            protocol: protocol_name(self, tx),
-            tls: tls.map(|facts| facts.version),
-            cipher: tls.map(|facts| facts.cipher),
-            from: sender_text(tx),
-            to: tx.recipients.first().map_or("", |first| first.mailbox.as_str()),
-            recipients: tx.recipients.len(),
-            size: body.bytes,
-            body: body_name(tx),
-            message_id: kept.message_id.as_deref(),
-            body_us,
-            commit_us: kept.commit_us,
-            total_us: began.elapsed().as_micros() as u64,
-        }
-        .emit();
-        // Durable but unheard: the peer will send it again (RFC 1047); the log shows both.
+        self.record(Stage::Accept, accepted.began);
+        // Durable, but the client did not hear it: it will send the message again (RFC 1047).
         flushed?;
         Ok(step)
     }
 }
 
-/// How many of `here` bytes belong to a body that still lacks `missing`.
+/// How many of `here` bytes belong to a body that lacks `missing` bytes.
 fn part_of(missing: u64, here: usize) -> usize {
     usize::try_from(missing).map_or(here, |missing| missing.min(here))
 }

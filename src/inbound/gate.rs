@@ -1,18 +1,16 @@
 //! The gate: questions of the protocol machine become verdicts, from the policy in force.
 //!
-//! Promise:  pure but for the state of the store. A verdict never depends on what an earlier
-//!           session did, except through the limits.
-
-use std::net::IpAddr;
+//! Promise:  a verdict depends on the identity, the transaction, the policy, the limits and the state
+//!           of the store, never on an earlier session.
 
 use crate::base::limits::ARENA_BYTES_PER_RECIPIENT;
 use crate::base::limits::ARENA_KEPT_BYTES_MAX;
 use crate::base::limits::ARENAS_BYTES_MAX;
-use crate::inbound::intake::STORE_HUNG;
-use crate::inbound::intake::sender_text;
+use crate::directory::Identity;
+use crate::inbound::ask::GateQuestion;
 use crate::inbound::policy::Policy;
 use crate::inbound::reception::Reception;
-use crate::queue::CommitFault;
+use crate::inbound::report::sender_text;
 use crate::route::Decision;
 use crate::route::Question as RelayQuestion;
 use crate::wire::smtp::reply::Reply;
@@ -20,9 +18,15 @@ use crate::wire::smtp::server::Question;
 use crate::wire::smtp::server::Verdict;
 use crate::wire::smtp::transaction::Transaction;
 
-/// Who asks.
+/// A verdict, or the question that must be answered first.
+pub enum Judgement {
+    Now(Verdict),
+    Ask(GateQuestion),
+}
+
+/// The client that the question is about.
 pub struct Caller<'a> {
-    pub peer: IpAddr,
+    pub identity: &'a Identity,
     pub policy: &'a Policy,
     pub reception: &'a Reception,
     /// Of one message, on this listener.
@@ -30,17 +34,17 @@ pub struct Caller<'a> {
 }
 
 impl Caller<'_> {
-    pub fn judge(&self, question: Question, tx: &Transaction<'_>) -> Verdict {
-        match question {
+    pub fn judge(&self, question: Question, tx: &Transaction<'_>) -> Judgement {
+        let verdict = match question {
             Question::Helo => Verdict::Accept,
-            Question::Mail => self.judge_sender(tx),
+            Question::Mail => self.judge_room(tx.params.size.unwrap_or(0)),
             Question::Recipient => self.judge_recipient(tx),
             Question::Body => self.judge_room(0),
+        };
+        if question == Question::Recipient && verdict == Verdict::Accept {
+            fail::fail_point!("gate::ask", |_| Judgement::Ask(GateQuestion::Probe));
         }
-    }
-
-    fn judge_sender(&self, tx: &Transaction<'_>) -> Verdict {
-        self.judge_room(tx.params.size.unwrap_or(0))
+        Judgement::Now(verdict)
     }
 
     fn judge_recipient(&self, tx: &Transaction<'_>) -> Verdict {
@@ -54,8 +58,7 @@ impl Caller<'_> {
             return refuse(501, (5, 1, 3), "Recipient domain is not valid");
         };
         let question = RelayQuestion {
-            peer: self.peer,
-            authenticated: false,
+            trusted: self.identity.may_relay(),
             sender: sender_text(tx),
             recipient: candidate.mailbox.as_str(),
             recipient_domain: &domain,
@@ -70,8 +73,8 @@ impl Caller<'_> {
         }
     }
 
-    /// Whether a transaction that takes so much memory may grow. RFC 5321 s4.5.3.1.10: who is told
-    /// 452 sends the message to the other recipients afterwards.
+    /// Whether a transaction of so many bytes of memory may grow. RFC 5321 s4.5.3.1.10: after 452 a
+    /// client sends the message to the other recipients later.
     fn judge_memory(&self, bytes: usize) -> Option<Verdict> {
         let for_recipients = self.recipients_max as usize * ARENA_BYTES_PER_RECIPIENT;
         if bytes > ARENA_KEPT_BYTES_MAX + for_recipients {
@@ -83,19 +86,12 @@ impl Caller<'_> {
         None
     }
 
-    /// Whether a body of that many bytes, as far as known, could be kept now.
+    /// Whether a message of so many bytes, as far as known, could be stored now.
     fn judge_room(&self, bytes: u64) -> Verdict {
-        let space = &self.reception.space;
-        if space.is_low() || space.last().free_bytes < bytes {
-            return refuse(452, (4, 3, 1), "Insufficient system storage, try again later");
+        match self.reception.intake.admit(bytes) {
+            Ok(()) => Verdict::Accept,
+            Err(refusal) => Verdict::Refuse(refusal.reply),
         }
-        if self.reception.store_fault() == Some(CommitFault::Hung) {
-            return refuse(451, (4, 3, 0), STORE_HUNG);
-        }
-        if !self.reception.has_body_room() {
-            return refuse(452, (4, 3, 1), "Too much mail under way, try again later");
-        }
-        Verdict::Accept
     }
 }
 

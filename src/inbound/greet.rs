@@ -1,6 +1,5 @@
-//! Before the greeting: who is it really (PROXY), is it TLS from the start, does it talk early?
+//! Before the greeting: PROXY header, implicit TLS, and clients that send too early.
 
-use std::net::SocketAddr;
 use std::time::Instant;
 
 use crate::inbound::policy::Security;
@@ -19,101 +18,103 @@ use crate::wire::proxy;
 use crate::wire::proxy::Proxy;
 use crate::wire::smtp::reply::Reply;
 
-/// Everything up to and including the 220.
-pub(super) async fn before_greeting(session: &mut Session) -> Result<(), End> {
-    let began = Instant::now();
-    session.out = session.reception.take_output();
-    if holds(&session.listener.proxy_from, session.peer.address.ip()) {
-        Box::pin(read_proxy_header(session)).await?;
+impl Session {
+    /// Everything up to and including the 220.
+    pub(super) async fn greet(&mut self) -> Result<(), End> {
+        let began = Instant::now();
+        self.out = self.reception.take_output();
+        if holds(&self.listener.proxy_from, self.identity.peer().ip()) {
+            Box::pin(self.read_proxy_header()).await?;
+        }
+        if self.listener.security == Security::Implicit {
+            Box::pin(self.handshake()).await?;
+        }
+        if self.reception.is_draining() {
+            return Err(End::Draining);
+        }
+        // RFC 5321 s3.1: the client waits for the greeting. Mail clients do; many bots do not.
+        if !self.listener.greeting_delay.is_zero() {
+            timer::sleep(self.listener.greeting_delay).await;
+        }
+        if self.has_early_input() {
+            self.reception.metrics().refusals_total.add(Refusal::Early, 1);
+            let reply = Reply::new(554, (5, 5, 0), "You spoke before you were greeted");
+            self.server.close(&reply, &mut self.out);
+            return Err(End::Closed);
+        }
+        self.server.greet(&mut self.out);
+        self.flush().await?;
+        self.record(Stage::Greeting, began);
+        Ok(())
     }
-    if session.listener.security == Security::Implicit {
-        Box::pin(handshake(session)).await?;
-    }
-    if session.reception.is_draining() {
-        return Err(End::Draining);
-    }
-    // RFC 5321 s3.1: the client waits for the greeting. Who does not is no mail client.
-    if !session.listener.greeting_delay.is_zero() {
-        timer::sleep(session.listener.greeting_delay).await;
-    }
-    if talks_already(session) {
-        session.reception.metrics().refusals_total.add(Refusal::Early, 1);
-        let reply = Reply::new(554, (5, 5, 0), "You spoke before you were greeted");
-        session.server.close(&reply, &mut session.out);
-        return Err(End::Closed);
-    }
-    session.server.greet(&mut session.out);
-    session.flush().await?;
-    session.record(Stage::Greeting, began);
-    Ok(())
-}
 
-fn talks_already(session: &Session) -> bool {
-    if !session.input.is_empty() || session.channel.has_input() {
-        return true;
+    fn has_early_input(&self) -> bool {
+        if !self.input.is_empty() || self.channel.has_input() {
+            return true;
+        }
+        // Under TLS the rest of the handshake (tickets, Finished) may still lie in the socket.
+        !self.channel.is_tls() && self.channel.stream().unread_input().is_ok_and(|count| count > 0)
     }
-    // Under TLS the rest of the handshake (tickets, Finished) may still lie in the socket.
-    !session.channel.is_tls()
-        && session.channel.stream().unread_input().is_ok_and(|count| count > 0)
-}
 
-async fn read_proxy_header(session: &mut Session) -> Result<(), End> {
-    session.channel.stream().deadline().set_in(session.policy.timeouts.proxy_header);
-    loop {
-        match proxy::parse(session.input.pending()) {
-            Proxy::NeedMore => session.fill(Wait::Proxy).await?,
-            Proxy::Header { source, consumed, .. } => {
-                session.input.consume(consumed);
-                // UNKNOWN and LOCAL name no client. Keeping the proxy's own address would give the
-                // client the proxy's rights.
-                return believe(session, source.unwrap_or(UNKNOWN_CLIENT));
-            }
-            Proxy::Refuse(fault) => {
-                let peer = session.peer.address.ip();
-                Record::ConnectionRefused { peer, reason: fault.text() }.emit();
-                let metrics = session.reception.metrics();
-                metrics.connections_refused_total.add(ConnectionRefusal::Proxy, 1);
-                let reply = Reply::new(421, (4, 7, 0), "A PROXY header is expected first");
-                session.server.close(&reply, &mut session.out);
-                return Err(End::Closed);
+    async fn read_proxy_header(&mut self) -> Result<(), End> {
+        self.channel.stream().deadline().set_in(self.policy.timeouts.proxy_header);
+        loop {
+            match proxy::parse(self.input.pending()) {
+                Proxy::NeedMore => self.fill(Wait::Proxy).await?,
+                Proxy::Header { source, consumed, .. } => {
+                    self.input.consume(consumed);
+                    // UNKNOWN and LOCAL name no client. With the proxy's own address the client would
+                    // have the proxy's rights.
+                    self.identify(source.unwrap_or(UNKNOWN_CLIENT));
+                    self.settle_server();
+                    return self.readmit();
+                }
+                Proxy::Refuse(fault) => {
+                    let peer = self.identity.peer().ip();
+                    Record::ConnectionRefused { peer, reason: fault.text() }.emit();
+                    let metrics = self.reception.metrics();
+                    metrics.connections_refused_total.add(ConnectionRefusal::Proxy, 1);
+                    let reply = Reply::new(421, (4, 7, 0), "A PROXY header is expected first");
+                    self.server.close(&reply, &mut self.out);
+                    return Err(End::Closed);
+                }
             }
         }
     }
-}
 
-/// The connection is this client's from here on, and counts and is trusted as such.
-fn believe(session: &mut Session, source: SocketAddr) -> Result<(), End> {
-    session.peer.address = source;
-    session.settle_server();
-    session.readmit()
-}
-
-/// Turns the plain channel into a TLS one.
-pub(super) async fn handshake(session: &mut Session) -> Result<(), End> {
-    let Some(tls) = session.listener.tls.clone() else {
-        return Err(End::TlsFailed);
-    };
-    session.channel.stream().deadline().set_in(session.policy.timeouts.handshake);
-    let pool = &session.reception.pool;
-    // Load balancers send the client's first flight together with their header.
-    let early = session.input.take_all(pool);
-    let began = Instant::now();
-    let shaken = match session.channel.start_tls(&tls) {
-        Ok(()) => session.channel.handshake(pool, early).await,
-        Err(fault) => Err(fault),
-    };
-    match shaken {
-        Ok(()) => {
-            let version = session.channel.tls_facts().map_or("", |facts| facts.version);
-            let label = if version == "TLSv1.2" { TlsVersion::Tls12 } else { TlsVersion::Tls13 };
-            session.reception.metrics().tls_handshakes_total.add(label, 1);
-            session.record(Stage::TlsHandshake, began);
-            Ok(())
-        }
-        Err(fault) => {
-            session.reception.metrics().tls_failures_total.add(1);
-            Record::TlsFailed { peer: session.peer.address.ip(), cause: &fault }.emit();
-            Err(if fault.is_timeout() { End::TimedOut(Wait::Handshake) } else { End::TlsFailed })
+    /// Turns the plain channel into a TLS one.
+    pub(super) async fn handshake(&mut self) -> Result<(), End> {
+        let Some(tls) = self.listener.tls.clone() else {
+            return Err(End::TlsFailed);
+        };
+        self.channel.stream().deadline().set_in(self.policy.timeouts.handshake);
+        let pool = &self.reception.pool;
+        // Load balancers send the client's first flight together with their header.
+        let early = self.input.take_all(pool);
+        let began = Instant::now();
+        let shaken = match self.channel.start_tls(&tls) {
+            Ok(()) => self.channel.handshake(pool, early).await,
+            Err(fault) => Err(fault),
+        };
+        match shaken {
+            Ok(()) => {
+                let version = self.channel.tls_facts().map_or("", |facts| facts.version);
+                let label =
+                    if version == "TLSv1.2" { TlsVersion::Tls12 } else { TlsVersion::Tls13 };
+                self.reception.metrics().tls_handshakes_total.add(label, 1);
+                self.record(Stage::TlsHandshake, began);
+                self.identify(self.identity.peer());
+                Ok(())
+            }
+            Err(fault) => {
+                self.reception.metrics().tls_failures_total.add(1);
+                Record::TlsFailed { peer: self.identity.peer().ip(), cause: &fault }.emit();
+                Err(if fault.is_timeout() {
+                    End::TimedOut(Wait::Handshake)
+                } else {
+                    End::TlsFailed
+                })
+            }
         }
     }
 }

@@ -1,12 +1,11 @@
-//! What a peer has sent and nobody has read yet.
+//! Input that was received and not consumed yet.
 //!
 //! Owner:    one session.
-//! Promise:  bytes are seen once and in order; `drop_all` is what STARTTLS asks for. While a
-//!           session waits for more it holds no chunk: the start of a line that is under way lies
-//!           in a small buffer of its own, so that a thousand half-sent lines cannot take the
-//!           chunks that bodies need.
-//! Bounds:   `FRONT_BYTES_MAX` of an unfinished line or header, and one chunk while there is
-//!           something in it.
+//! Promise:  bytes are seen once and in order; STARTTLS drops them with `drop_all`. A session that
+//!           waits for input holds no chunk: an unfinished line is kept in a small buffer of its own,
+//!           so that a thousand half-sent lines cannot take the chunks that bodies need.
+//! Bounds:   `FRONT_BYTES_MAX` of an unfinished line or header, and one chunk while it holds unread
+//!           bytes.
 
 use crate::base::Chunk;
 use crate::base::ChunkPool;
@@ -17,7 +16,7 @@ const FRONT_BYTES_MAX: usize = 2 * COMMAND_BYTES_MAX;
 
 #[derive(Debug, Default)]
 pub struct Input {
-    /// What came first and was not a whole line; empty as long as all comes in whole lines.
+    /// The start of an unfinished line; empty while input arrives in whole lines.
     front: Vec<u8>,
     front_at: usize,
     chunk: Option<Chunk>,
@@ -26,7 +25,7 @@ pub struct Input {
 }
 
 impl Input {
-    /// What can be read now. There may be more behind it: see `is_empty`.
+    /// The bytes that can be read now. `extend_front` may add to them.
     pub fn pending(&self) -> &[u8] {
         match &self.front[self.front_at..] {
             [] => self.behind_front(),
@@ -51,7 +50,7 @@ impl Input {
         }
     }
 
-    /// Moves more of the chunk behind what was not enough. Says whether there was more.
+    /// Moves more bytes of the chunk into the front. `false`: there were none.
     pub fn extend_front(&mut self) -> bool {
         if self.front_at == self.front.len() {
             return false;
@@ -68,7 +67,7 @@ impl Input {
         count > 0
     }
 
-    /// Gives the chunk back before a wait; the start of a line moves to the front.
+    /// Gives the chunk back before a wait and keeps the start of a line in the front.
     pub fn release(&mut self, pool: &ChunkPool) {
         let Some(chunk) = self.chunk.take() else { return };
         let rest = &chunk.bytes()[self.at..];
@@ -78,7 +77,7 @@ impl Input {
         pool.give(chunk);
     }
 
-    /// Takes what was read. Only after `release`.
+    /// Takes a chunk that was read. Only after `release`.
     pub fn put(&mut self, chunk: Chunk) {
         assert!(self.chunk.is_none(), "one chunk at a time");
         self.chunk = Some(chunk);
@@ -86,8 +85,8 @@ impl Input {
         self.extend_front();
     }
 
-    /// Everything pending, in one chunk. None is left behind; what does not fit is a first flight of
-    /// more than a chunk, which TLS refuses anyhow.
+    /// Takes everything pending as one chunk. What does not fit is dropped: TLS refuses a first flight
+    /// of more than a chunk.
     pub fn take_all(&mut self, pool: &ChunkPool) -> Option<Chunk> {
         if self.is_empty() {
             self.drop_all(pool);
@@ -105,7 +104,7 @@ impl Input {
         Some(all)
     }
 
-    /// Forgets everything pending.
+    /// Drops everything pending.
     pub fn drop_all(&mut self, pool: &ChunkPool) {
         self.front = Vec::new();
         self.front_at = 0;

@@ -1,36 +1,29 @@
-//! A listener: takes connections from one socket of one shard and starts their sessions.
+//! A listener: accepts the connections of one socket of one shard and starts their sessions.
 //!
-//! Promise:  a connection is either served or told why not; none is dropped in silence.
-//! Bounds:   the counts. Out of descriptors or memory: accepting pauses, so that the kernel's
-//!           backlog holds what comes, and nothing spins.
+//! Promise:  a connection is served or gets a reply that says why not, except where implicit TLS
+//!           forbids a plain reply.
+//! Bounds:   `inbound::counts`. Without free descriptors or memory, accepting pauses and connections
+//!           wait in the kernel's backlog.
 
-use std::net::IpAddr;
 use std::net::SocketAddr;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::time::Duration;
 
-use crate::base::clock::wall_ms;
-use crate::inbound::counts::Admission;
-use crate::inbound::counts::ConnectionLimits;
 use crate::inbound::counts::TooMany;
-use crate::inbound::counts::UNLIMITED;
 use crate::inbound::policy::ListenerPolicy;
-use crate::inbound::policy::Policy;
 use crate::inbound::policy::Security;
 use crate::inbound::policy::holds;
 use crate::inbound::reception::Reception;
 use crate::inbound::session::Arrival;
 use crate::inbound::session::Session;
 use crate::net::Channel;
-use crate::observe::label::ConnectionRefusal;
 use crate::observe::log::Record;
 use crate::rt::IoFault;
 use crate::rt::Listener;
 use crate::rt::Stream;
 use crate::rt::task;
 
-/// How long a refused peer may take to read why.
+/// How long a refused client may take to read the reply.
 const REFUSAL_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Serves the `number`th listener of the policy until the socket is stopped.
@@ -62,13 +55,10 @@ fn welcome(reception: &Rc<Reception>, number: usize, stream: Stream, peer: Socke
         return;
     };
     reception.metrics().connections_total.add(1);
-    let admitted = if holds(&listener.proxy_from, peer.ip()) {
-        // The load balancer is no client; who is, its PROXY header will say.
-        let only_in_all =
-            ConnectionLimits { connections: policy.connections.connections, ..UNLIMITED };
-        reception.counter.try_admit(peer.ip(), &only_in_all, wall_ms())
-    } else {
-        admit(reception, peer.ip(), &policy)
+    let admitted = match holds(&listener.proxy_from, peer.ip()) {
+        // The PROXY header will name the client, which is then counted instead.
+        true => reception.admit_in_all(peer.ip(), &policy),
+        false => reception.admit(peer.ip(), &policy),
     };
     match admitted {
         Ok(admission) => {
@@ -76,60 +66,27 @@ fn welcome(reception: &Rc<Reception>, number: usize, stream: Stream, peer: Socke
             let arrival = Arrival { channel, peer, listener, policy, admission };
             task::spawn(Session::new(Rc::clone(reception), arrival).run());
         }
-        Err(crowded) => {
-            let turned_away = TurnedAway { stream, peer, crowded, policy, listener };
-            turn_away(reception, turned_away);
-        }
+        Err(limit) => refuse(reception, &listener, stream, (peer, limit)),
     }
 }
 
-/// Counts a client, or says which limit stands against it.
-pub(super) fn admit(
+fn refuse(
     reception: &Reception,
-    peer: IpAddr,
-    policy: &Policy,
-) -> Result<Admission, TooMany> {
-    let limits = if holds(&policy.exempt, peer) {
-        ConnectionLimits { connections: policy.connections.connections, ..UNLIMITED }
-    } else {
-        policy.connections
-    };
-    reception.counter.try_admit(peer, &limits, wall_ms())
-}
-
-struct TurnedAway {
-    stream: Stream,
-    peer: SocketAddr,
-    crowded: TooMany,
-    policy: Arc<Policy>,
-    listener: Arc<ListenerPolicy>,
-}
-
-fn turn_away(reception: &Rc<Reception>, who: TurnedAway) {
-    reception.metrics().connections_refused_total.add(refusal_label(who.crowded), 1);
-    Record::ConnectionRefused { peer: who.peer.ip(), reason: who.crowded.name() }.emit();
-    // Behind implicit TLS a plain reply would only confuse; the close says enough.
-    if who.listener.security == Security::Implicit {
+    listener: &ListenerPolicy,
+    mut stream: Stream,
+    (peer, limit): (SocketAddr, TooMany),
+) {
+    reception.note_refused(peer.ip(), limit);
+    // Before implicit TLS a plain reply would only confuse the client.
+    if listener.security == Security::Implicit {
         return;
     }
-    let hostname = &who.listener.server.hostname;
-    let reply = format!("421 4.7.0 {hostname} {}\r\n", who.crowded.text());
-    let mut stream = who.stream;
-    drop(who.policy);
+    let reply = format!("421 4.7.0 {} {}\r\n", listener.server.hostname, limit.text());
     task::spawn(async move {
         stream.deadline().set_in(REFUSAL_TIMEOUT);
-        // Whether it is heard is the peer's affair: the connection ends either way.
-        let (_heard, _buffer) = stream.write(reply.into_bytes()).await;
+        // The connection ends whether or not the client reads the reply.
+        let (_written, _buffer) = stream.write(reply.into_bytes()).await;
         // A peer that is gone already needs no end of stream.
         let _ = stream.shutdown_write();
     });
-}
-
-pub(super) fn refusal_label(crowded: TooMany) -> ConnectionRefusal {
-    match crowded {
-        TooMany::InAll => ConnectionRefusal::Connections,
-        TooMany::PerAddress => ConnectionRefusal::PerAddress,
-        TooMany::PerNetwork => ConnectionRefusal::PerNetwork,
-        TooMany::PerMinute => ConnectionRefusal::Rate,
-    }
 }

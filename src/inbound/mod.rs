@@ -1,21 +1,33 @@
-//! The receiving half: from an accepted connection to the durable line.
+//! The SMTP and LMTP server: from an accepted connection to a submission.
 //!
 //! ```text
-//! listener    accepts, asks the counts, starts a session
-//! greet       PROXY header, implicit TLS, early talkers
-//! session     the conversation: bytes -> wire::smtp::server -> step -> act
-//! gate        questions -> verdicts, from the policy in force
-//! data        bodies, by DATA or BDAT, into chunks and on to the store
-//! intake      one message on its way in: counted, summed, bounded, kept or forgotten
+//! listener    accepts connections, counts them, starts a session for each
+//! greet       PROXY header, implicit TLS, clients that send before the greeting
+//! session     the dialogue: bytes -> wire::smtp::server -> step -> action
+//! gate        questions of the protocol machine -> verdicts, from the policy in force
+//! envelope    session and transaction -> submission
+//! ask         questions of the gate to other threads
+//! data        bodies, by DATA or BDAT, into chunks
+//! receiving   one message while it arrives: header block -> submit::Intake -> body
+//! flow        reading and writing: deadlines, chunks, output
+//! report      what a session counts and logs
+//! ending      how a session ends
+//! reception   what the sessions of a shard share: policy, limits, buffers
+//! counts      connections of all shards, by address and network
 //! ```
 
+pub mod ask;
 pub mod counts;
 pub mod data;
+pub mod ending;
+pub mod envelope;
+pub mod flow;
 pub mod gate;
 pub mod greet;
 pub mod input;
-pub mod intake;
 pub mod listener;
 pub mod policy;
+pub mod receiving;
 pub mod reception;
+pub mod report;
 pub mod session;

@@ -1,6 +1,6 @@
-//! What a listener's sessions go by: one immutable snapshot, replaced as a whole by a reload.
+//! The policy of sessions: one immutable snapshot, replaced as a whole by a reload.
 //!
-//! A session keeps the snapshot it began with; the next one sees the new.
+//! A session keeps the snapshot that it began with; new sessions see the new one.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -8,56 +8,49 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
+use crate::directory::Networks;
 use crate::inbound::counts::ConnectionLimits;
 use crate::net::TlsServer;
 use crate::route::relay::RelayPolicy;
-use crate::wire::mail::pick::WantedFields;
+use crate::submit::HeadPolicy;
 use crate::wire::smtp::server::ServerConfig;
 
 /// Everything all listeners share.
 pub struct Policy {
     pub relay: RelayPolicy,
     pub connections: ConnectionLimits,
-    pub received_max: u32,
-    /// Bytes of a body line; `None` leaves them alone.
+    /// Who may send to any domain, and for which tenant.
+    pub networks: Networks,
+    /// Bytes of a body line; `None` for no limit.
     pub line_bytes_max: Option<u64>,
-    /// The limits per address and network do not apply to these.
+    /// Networks without limits per address and network.
     pub exempt: Vec<IpNet>,
     pub timeouts: Timeouts,
     pub rate: MinimumRate,
-    pub labels: LabelFields,
+    /// For header blocks.
+    pub head: Arc<HeadPolicy>,
     pub listeners: Vec<Arc<ListenerPolicy>>,
 }
 
-/// The header fields that are kept with a message, by their places in `wanted`.
-#[derive(Clone, Debug, Default)]
-pub struct LabelFields {
-    pub wanted: Arc<WantedFields>,
-    pub tenant: Option<usize>,
-    pub campaign: Option<usize>,
-    /// Those that routes ask for.
-    pub routed: Vec<usize>,
-}
-
-/// One listener: what it speaks and whom it trusts with what.
+/// One listener: its protocol, its TLS, and the networks that it trusts.
 pub struct ListenerPolicy {
-    pub name: String,
+    pub name: Arc<str>,
     pub security: Security,
     pub tls: Option<Arc<TlsServer>>,
     pub greeting_delay: Duration,
     pub proxy_from: Vec<IpNet>,
-    /// For peers that may use XCLIENT.
+    /// Clients that may use XCLIENT.
     pub xclient_from: Vec<IpNet>,
-    /// Peers whose line endings are normalised instead of refused.
+    /// Clients whose line endings are normalised instead of refused.
     pub normalise_from: Vec<IpNet>,
     pub server: Arc<ServerConfig>,
     pub server_normalising: Arc<ServerConfig>,
     pub server_xclient: Arc<ServerConfig>,
-    /// For peers that are in both.
+    /// For clients of both networks.
     pub server_normalising_xclient: Arc<ServerConfig>,
 }
 
-/// How TLS comes into a connection.
+/// When TLS begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Security {
     Plain,
@@ -65,7 +58,7 @@ pub enum Security {
     Implicit,
 }
 
-/// RFC 5321 s4.5.3.2, seen from the server.
+/// Deadlines of a session (RFC 5321 s4.5.3.2).
 #[derive(Clone, Copy, Debug)]
 pub struct Timeouts {
     pub proxy_header: Duration,
@@ -78,7 +71,7 @@ pub struct Timeouts {
     pub reply: Duration,
 }
 
-/// Slower bodies are cut off: a slow loris is not a slow line.
+/// The slowest body that is accepted. A slower one ends its session.
 #[derive(Clone, Copy, Debug)]
 pub struct MinimumRate {
     pub bytes_per_second: u64,

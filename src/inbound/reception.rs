@@ -5,82 +5,75 @@
 
 use std::cell::Cell;
 use std::cell::RefCell;
+use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 
 use crate::base::ChunkPool;
-use crate::base::ShardId;
+use crate::base::clock::wall_ms;
 use crate::base::limits::ARENA_KEPT_BYTES_MAX;
+use crate::handoff::Asker;
+use crate::inbound::ask::GateQuestion;
+use crate::inbound::counts::Admission;
 use crate::inbound::counts::ConnectionCounter;
+use crate::inbound::counts::ConnectionLimits;
+use crate::inbound::counts::TooMany;
+use crate::inbound::counts::UNLIMITED;
 use crate::inbound::policy::Policy;
+use crate::inbound::policy::holds;
 use crate::observe::Histograms;
 use crate::observe::ShardMetrics;
 use crate::observe::ShardObserved;
-use crate::queue::CommitFault;
-use crate::queue::Committer;
-use crate::queue::RecipientsBuf;
-use crate::queue::SpaceWatch;
+use crate::observe::label::ConnectionRefusal;
+use crate::observe::log::Record;
+use crate::submit::Intake;
 
 const OUTPUTS_IDLE_MAX: usize = 256;
-/// A buffer that a long reply has made larger is not kept.
+/// Bytes of an output buffer that is kept. A long reply makes a larger one.
 const OUTPUT_BYTES_KEPT_MAX: usize = 4096;
 
-/// Chunks that a body under way may hold for long.
-const CHUNKS_PER_BODY: usize = 2;
-/// As `OUTPUT_BYTES_KEPT_MAX`, for lists of recipients.
-const RECIPIENTS_KEPT_MAX: usize = 64;
-
 pub struct Reception {
-    pub shard: ShardId,
     pub pool: Rc<ChunkPool>,
     pub histograms: Rc<Histograms>,
     observed: Arc<ShardObserved>,
-    pub counter: Rc<ConnectionCounter>,
-    pub space: Arc<SpaceWatch>,
-    committers: Vec<Committer>,
-    turn: Cell<usize>,
+    counter: Rc<ConnectionCounter>,
+    pub intake: Rc<Intake>,
+    /// Where the gate asks other threads; none where it has no such questions.
+    pub asker: Option<Asker<GateQuestion>>,
     policy: RefCell<Arc<Policy>>,
     draining: Cell<bool>,
     closed: Cell<bool>,
     sessions: Cell<usize>,
-    bodies: Cell<usize>,
-    /// What transactions under way hold beside what a session may keep.
+    /// Bytes of all transactions under way, beside what each session may keep.
     arena_bytes: Cell<usize>,
     outputs: RefCell<Vec<Vec<u8>>>,
-    recipients: RefCell<Vec<RecipientsBuf>>,
 }
 
 /// What a reception is made of.
 pub struct ReceptionParts {
-    pub shard: ShardId,
-    pub pool: Rc<ChunkPool>,
+    pub intake: Rc<Intake>,
+    pub histograms: Rc<Histograms>,
+    pub asker: Option<Asker<GateQuestion>>,
     pub observed: Arc<ShardObserved>,
     pub counter: ConnectionCounter,
-    pub space: Arc<SpaceWatch>,
-    pub committers: Vec<Committer>,
     pub policy: Arc<Policy>,
 }
 
 impl Reception {
     pub fn new(parts: ReceptionParts) -> Rc<Reception> {
-        assert!(!parts.committers.is_empty(), "a shard that listens keeps mail somewhere");
         Rc::new(Reception {
-            shard: parts.shard,
-            pool: parts.pool,
-            histograms: Rc::new(Histograms::new(Arc::clone(&parts.observed.shelf))),
+            pool: Rc::clone(parts.intake.pool()),
+            histograms: parts.histograms,
             observed: parts.observed,
             counter: Rc::new(parts.counter),
-            space: parts.space,
-            committers: parts.committers,
-            turn: Cell::new(0),
+            intake: parts.intake,
+            asker: parts.asker,
             policy: RefCell::new(parts.policy),
             draining: Cell::new(false),
             closed: Cell::new(false),
             sessions: Cell::new(0),
-            bodies: Cell::new(0),
             arena_bytes: Cell::new(0),
             outputs: RefCell::new(Vec::new()),
-            recipients: RefCell::new(Vec::new()),
         })
     }
 
@@ -104,33 +97,30 @@ impl Reception {
         *self.policy.borrow_mut() = policy;
     }
 
-    /// The partition that keeps the next message: in turns, past those that have stopped.
-    pub fn next_committer(&self) -> Option<&Committer> {
-        let count = self.committers.len();
-        let turn = self.turn.get();
-        self.turn.set((turn + 1) % count);
-        (0..count)
-            .map(|step| &self.committers[(turn + step) % count])
-            .find(|committer| committer.fault().is_none() && !committer.is_busy())
-            .or_else(|| {
-                // All are busy or stopped: whoever is only busy may have room by the end of the body.
-                let working = |one: &&Committer| {
-                    !matches!(one.fault(), Some(CommitFault::Failed | CommitFault::Hung))
-                };
-                let from_turn = self.committers.iter().cycle().skip(turn).take(count);
-                from_turn.into_iter().find(working)
-            })
+    /// Counts a client, or returns the limit that it exceeds.
+    pub fn admit(&self, peer: IpAddr, policy: &Policy) -> Result<Admission, TooMany> {
+        match holds(&policy.exempt, peer) {
+            true => self.admit_in_all(peer, policy),
+            false => self.counter.try_admit(peer, &policy.connections, wall_ms()),
+        }
     }
 
-    /// Why no partition takes mail, if none does.
-    pub fn store_fault(&self) -> Option<CommitFault> {
-        let mut faults = self.committers.iter().map(Committer::fault);
-        let last = self.committers.last()?.fault();
-        if faults.all(|fault| fault.is_some()) { last } else { None }
+    /// As `admit`, by the limit for all connections alone.
+    pub fn admit_in_all(&self, peer: IpAddr, policy: &Policy) -> Result<Admission, TooMany> {
+        let limits = ConnectionLimits { connections: policy.connections.connections, ..UNLIMITED };
+        self.counter.try_admit(peer, &limits, wall_ms())
     }
 
-    pub fn committers(&self) -> &[Committer] {
-        &self.committers
+    /// Counts and logs a connection that exceeds a limit.
+    pub fn note_refused(&self, peer: IpAddr, limit: TooMany) {
+        let label = match limit {
+            TooMany::InAll => ConnectionRefusal::Connections,
+            TooMany::PerAddress => ConnectionRefusal::PerAddress,
+            TooMany::PerNetwork => ConnectionRefusal::PerNetwork,
+            TooMany::PerMinute => ConnectionRefusal::Rate,
+        };
+        self.metrics().connections_refused_total.add(label, 1);
+        Record::ConnectionRefused { peer, reason: limit.name() }.emit();
     }
 
     pub fn take_output(&self) -> Vec<u8> {
@@ -145,32 +135,6 @@ impl Reception {
             output.clear();
             outputs.push(output);
         }
-    }
-
-    pub fn take_recipients(&self) -> RecipientsBuf {
-        self.recipients.borrow_mut().pop().unwrap_or_default()
-    }
-
-    pub fn give_recipients(&self, mut buffer: RecipientsBuf) {
-        let mut idle = self.recipients.borrow_mut();
-        if buffer.len() <= RECIPIENTS_KEPT_MAX && idle.len() < OUTPUTS_IDLE_MAX {
-            buffer.clear();
-            idle.push(buffer);
-        }
-    }
-
-    /// Whether another body can have its chunks. An eighth of them stays for commands, so that bodies
-    /// cannot silence a shard; a body holds one chunk that fills and one that waits for the store.
-    pub fn has_body_room(&self) -> bool {
-        let for_bodies = self.pool.chunks_max() - self.pool.chunks_max() / 8;
-        (self.bodies.get() + 1) * CHUNKS_PER_BODY <= for_bodies
-            && self.pool.chunks_out() < for_bodies
-    }
-
-    /// Counts a body for as long as the slot lives.
-    pub fn take_body_slot(self: &Rc<Reception>) -> BodySlot {
-        self.bodies.set(self.bodies.get() + 1);
-        BodySlot(Rc::clone(self))
     }
 
     /// Counts the arena of one session for as long as the account lives.
@@ -191,7 +155,7 @@ impl Reception {
         self.draining.set(true);
     }
 
-    /// The shard is about to end: nobody waits for anything any more.
+    /// Whether the shard is about to end, when no task waits for an answer any more.
     pub fn is_closed(&self) -> bool {
         self.closed.get()
     }
@@ -211,14 +175,6 @@ impl Reception {
     }
 }
 
-pub struct BodySlot(Rc<Reception>);
-
-impl Drop for BodySlot {
-    fn drop(&mut self) {
-        self.0.bodies.set(self.0.bodies.get() - 1);
-    }
-}
-
 /// What one session's arena takes of the shard's memory for transactions.
 pub struct ArenaAccount {
     reception: Rc<Reception>,
@@ -226,7 +182,7 @@ pub struct ArenaAccount {
 }
 
 impl ArenaAccount {
-    /// Notes how large the arena is now.
+    /// Notes the present size of the arena.
     pub fn note(&mut self, allocated_bytes: usize) {
         let bytes = allocated_bytes.saturating_sub(ARENA_KEPT_BYTES_MAX);
         let others = self.reception.arena_bytes.get() - self.bytes;

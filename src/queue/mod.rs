@@ -114,7 +114,6 @@ pub mod commit;
 pub mod fault;
 pub mod notice;
 pub mod points;
-pub mod reader;
 pub mod record;
 pub mod recover;
 pub mod spool;

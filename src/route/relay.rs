@@ -10,25 +10,19 @@
 //! a refused sender                            refuse    550 5.7.1
 //! a refused recipient                         refuse    550 5.1.1
 //! an accepted domain or literal               accept
-//! a relay network, or authenticated           relay
+//! a trusted client                            relay
 //! all others                                  refuse    550 5.7.1
 //! ```
 
 use std::fmt;
-use std::net::IpAddr;
-
-use ipnet::IpNet;
 
 use crate::route::membership::AddressSet;
 use crate::route::membership::BadEntry;
 use crate::route::membership::DomainSet;
-use crate::route::network_set::NetworkSet;
 
 /// The policy as configured.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RelaySettings {
-    /// Peers that may send to any recipient.
-    pub networks: Vec<IpNet>,
     /// Domains whose mail is accepted from any peer; see `DomainSet` for the syntax.
     pub domains: Vec<String>,
     /// See `AddressSet`.
@@ -52,7 +46,6 @@ impl fmt::Display for RelayProblem {
 /// The relay policy, as one immutable snapshot.
 #[derive(Clone, Debug, Default)]
 pub struct RelayPolicy {
-    networks: NetworkSet,
     domains: DomainSet,
     refuse_senders: AddressSet,
     refuse_recipients: AddressSet,
@@ -61,8 +54,8 @@ pub struct RelayPolicy {
 /// One recipient of one transaction. All texts have passed the address parser.
 #[derive(Clone, Copy, Debug)]
 pub struct Question<'q> {
-    pub peer: IpAddr,
-    pub authenticated: bool,
+    /// The client may send to any domain: see `directory::Identity`.
+    pub trusted: bool,
     /// `local@domain`; empty for the null sender.
     pub sender: &'q str,
     /// `local@domain`, or the bare `Postmaster`.
@@ -135,7 +128,6 @@ impl RelayPolicy {
         let senders = AddressSet::new(settings.refuse_senders.iter().map(String::as_str));
         let recipients = AddressSet::new(settings.refuse_recipients.iter().map(String::as_str));
         let policy = RelayPolicy {
-            networks: NetworkSet::new(&settings.networks),
             domains: take(domains, "domains", &mut problems),
             refuse_senders: take(senders, "refuse_senders", &mut problems),
             refuse_recipients: take(recipients, "refuse_recipients", &mut problems),
@@ -149,9 +141,8 @@ impl RelayPolicy {
         if question.is_postmaster && (accepted || question.recipient_domain.is_empty()) {
             return Decision::Accept;
         }
-        let trusted = question.authenticated || self.networks.contains(question.peer);
         if question.rerouting {
-            return Decision::Refuse(match trusted {
+            return Decision::Refuse(match question.trusted {
                 true => RelayRefusal::Rerouting,
                 false => RelayRefusal::ReroutingNotRelayed,
             });
@@ -162,21 +153,11 @@ impl RelayPolicy {
         if self.refuse_recipients.contains(question.recipient) {
             return Decision::Refuse(RelayRefusal::Recipient);
         }
-        match (accepted, trusted) {
+        match (accepted, question.trusted) {
             (true, _) => Decision::Accept,
             (false, true) if !question.recipient_domain.is_empty() => Decision::Relay,
             (false, _) => Decision::Refuse(RelayRefusal::NotRelayed),
         }
-    }
-
-    /// Whether a peer may relay because of its address.
-    pub fn is_relay_network(&self, peer: IpAddr) -> bool {
-        self.networks.contains(peer)
-    }
-
-    /// Whether any peer may relay: an open relay, of which the start warns.
-    pub fn is_open(&self) -> bool {
-        self.networks.is_everybody()
     }
 }
 
@@ -195,13 +176,12 @@ fn take<T: Default>(
 mod tests {
     use super::*;
 
-    const INSIDE: &str = "10.1.2.3";
-    const OUTSIDE: &str = "192.0.2.99";
+    const INSIDE: bool = true;
+    const OUTSIDE: bool = false;
 
     fn policy() -> RelayPolicy {
         let list = |entries: &[&str]| entries.iter().map(|entry| entry.to_string()).collect();
         let settings = RelaySettings {
-            networks: vec!["10.0.0.0/8".parse().expect("a network")],
             domains: list(&["ours.test", ".tree.test", "[192.0.2.1]"]),
             refuse_senders: list(&["spammer@bad.test", ".evil.test"]),
             refuse_recipients: list(&["nobody@ours.test", "postmaster@ours.test", "gone.test"]),
@@ -209,11 +189,10 @@ mod tests {
         RelayPolicy::build(&settings).expect("the settings are good")
     }
 
-    fn question<'q>(peer: &str, sender: &'q str, recipient: &'q str) -> Question<'q> {
+    fn question<'q>(trusted: bool, sender: &'q str, recipient: &'q str) -> Question<'q> {
         let (local, domain) = recipient.rsplit_once('@').unwrap_or((recipient, ""));
         Question {
-            peer: peer.parse().expect("an address"),
-            authenticated: false,
+            trusted,
             sender,
             recipient,
             recipient_domain: domain,
@@ -230,7 +209,6 @@ mod tests {
         let denied = Refuse(RelayRefusal::NotRelayed);
         let table = [
             ("inside to anywhere", INSIDE, "a@x.test", "b@far.test", Relay),
-            ("mapped inside to anywhere", "::ffff:10.1.2.3", "a@x.test", "b@far.test", Relay),
             ("inside to ours", INSIDE, "a@x.test", "b@ours.test", Accept),
             ("inside to a foreign literal", INSIDE, "a@x.test", "b@[192.0.2.9]", Relay),
             ("outside to ours", OUTSIDE, "a@x.test", "b@OURS.test", Accept),
@@ -303,16 +281,6 @@ mod tests {
     }
 
     #[test]
-    fn who_is_authenticated_may_relay_from_anywhere() {
-        let policy = policy();
-        let mut question = question(OUTSIDE, "a@x.test", "b@far.test");
-        question.authenticated = true;
-        assert_eq!(policy.judge(&question), Decision::Relay);
-        question.rerouting = true;
-        assert_eq!(policy.judge(&question), Decision::Refuse(RelayRefusal::Rerouting));
-    }
-
-    #[test]
     fn refusals_have_their_codes() {
         let table = [
             (RelayRefusal::NotRelayed, 550, (5, 7, 1)),
@@ -338,10 +306,6 @@ mod tests {
         let problems = RelayPolicy::build(&settings).expect_err("three are bad");
         let keys: Vec<_> = problems.iter().map(|problem| problem.key).collect();
         assert_eq!(keys, ["domains", "refuse_senders", "refuse_recipients"]);
-        let nobody = RelayPolicy::default();
-        assert!(!nobody.is_open());
-        let question = question(INSIDE, "a@x.test", "b@far.test");
-        assert_eq!(nobody.judge(&question), Decision::Refuse(RelayRefusal::NotRelayed));
     }
 
     /// Prints what a question costs; it asserts nothing about time.
@@ -352,9 +316,6 @@ mod tests {
             _ => format!("customer{n}.example.com"),
         });
         let settings = RelaySettings {
-            networks: (0..=255)
-                .map(|n| IpNet::new([10, n, 0, 0].into(), 24).expect("24"))
-                .collect(),
             domains: domains.collect(),
             refuse_senders: vec!["bad.test".to_owned()],
             ..RelaySettings::default()
@@ -369,7 +330,7 @@ mod tests {
         ];
         const ROUNDS: u32 = 200_000;
         for (case, recipient, expected) in table {
-            let question = question("10.77.0.9", "news@sender.test", recipient);
+            let question = question(INSIDE, "news@sender.test", recipient);
             let start = std::time::Instant::now();
             for _ in 0..ROUNDS {
                 assert_eq!(std::hint::black_box(&policy).judge(&question), expected, "{case}");

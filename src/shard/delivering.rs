@@ -13,6 +13,7 @@ use std::sync::atomic::Ordering;
 use crate::handoff::Frame;
 use crate::handoff::Mesh;
 use crate::handoff::MeshSeed;
+use crate::handoff::Reader;
 use crate::handoff::Receiver;
 use crate::handoff::StsPolicies;
 use crate::inbound::reception::Reception;
@@ -30,7 +31,6 @@ use crate::outbound::scan;
 use crate::outbound::trust::Trust;
 use crate::queue;
 use crate::queue::Partition;
-use crate::queue::reader::Reader;
 use crate::route::DeliveryPolicy;
 use crate::rt::task;
 use crate::rt::task::Queue;
@@ -107,7 +107,7 @@ pub(in crate::shard) fn start(
     let (mesh, inbox) = seed.mesh.settle(reception.observed_handle());
     let mesh = Rc::new(mesh);
     let resolver = Resolver::new(seed.resolver);
-    let committers = reception.committers();
+    let committers = reception.intake.committers();
     let store = |partition: &Arc<Partition>| {
         let committer = committers.iter().find(|one| one.partition() == partition.id());
         let committer = committer.cloned()?;

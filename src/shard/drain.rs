@@ -32,7 +32,8 @@ pub async fn drain(
     for listener in listeners {
         listener.stop();
     }
-    while reception.sessions() > 0 && Instant::now() < end {
+    let is_receiving = || reception.sessions() > 0 || reception.intake.submissions() > 0;
+    while is_receiving() && Instant::now() < end {
         // Each time, because more sessions may have become idle.
         timer::interrupt_idle();
         delivering.leave_if_quiet();

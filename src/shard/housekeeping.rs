@@ -48,7 +48,7 @@ pub fn start(reception: &Rc<Reception>, commits: Vec<CommitHandle>) {
 /// Examines every batch being written, and logs those that begin or cease to hang.
 fn watch_commits(reception: &Reception) {
     let now = Instant::now();
-    for committer in reception.committers() {
+    for committer in reception.intake.committers() {
         let partition = committer.partition();
         match committer.watch(now) {
             Some(Hang::Began { ms }) => {

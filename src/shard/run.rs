@@ -11,12 +11,21 @@ use std::sync::Arc;
 use crate::base::ChunkPool;
 use crate::base::ShardId;
 use crate::base::fault::end_process;
+use crate::base::limits::ASKS_PER_POOL_MAX;
+use crate::base::limits::ASKS_PER_SHARD_MAX;
 use crate::base::limits::CHUNK_BYTES;
+use crate::handoff::AskPool;
+use crate::handoff::Asker;
+use crate::handoff::Reader;
+use crate::handoff::lane::Seed;
+use crate::inbound::ask;
+use crate::inbound::ask::GateQuestion;
 use crate::inbound::counts::ConnectionCounter;
 use crate::inbound::listener;
 use crate::inbound::policy::Policy;
 use crate::inbound::reception::Reception;
 use crate::inbound::reception::ReceptionParts;
+use crate::observe::Histograms;
 use crate::observe::ShardObserved;
 use crate::observe::log::Record;
 use crate::outbound::operator;
@@ -28,7 +37,6 @@ use crate::queue::Committer;
 use crate::queue::Partition;
 use crate::queue::SpaceWatch;
 use crate::queue::commit::lane::Ring;
-use crate::queue::reader::Reader;
 use crate::rt;
 use crate::rt::Bell;
 use crate::rt::Listener;
@@ -44,6 +52,9 @@ use crate::shard::order::Command;
 use crate::shard::order::InboxSeed;
 use crate::shard::order::Next;
 use crate::shard::order::Order;
+use crate::submit::Intake;
+use crate::submit::gateway;
+use crate::submit::intake::IntakeParts;
 
 /// Everything a shard needs at start; built by `boot` and moved to the shard's thread.
 pub struct ShardSeed {
@@ -61,6 +72,8 @@ pub struct ShardSeed {
     pub space: Arc<SpaceWatch>,
     pub observed: Arc<ShardObserved>,
     pub inbox: InboxSeed,
+    /// Submissions of other threads.
+    pub submissions: Seed<gateway::Request>,
     /// Where this shard publishes its destinations.
     pub destinations: Arc<DestinationsShelf>,
 }
@@ -82,13 +95,20 @@ pub async fn run(seed: ShardSeed) {
         counting.metrics.task_panics_total.add(1);
         Record::TaskPanicked { message }.emit();
     });
-    let reception = Reception::new(ReceptionParts {
-        shard: seed.shard,
+    let histograms = Rc::new(Histograms::new(Arc::clone(&seed.observed.shelf)));
+    let intake = Intake::new(IntakeParts {
         pool,
+        committers,
+        space: seed.space,
+        observed: Arc::clone(&seed.observed),
+        histograms: Rc::clone(&histograms),
+    });
+    let reception = Reception::new(ReceptionParts {
+        intake,
+        asker: asker(&ring),
+        histograms,
         observed: seed.observed,
         counter: seed.counter,
-        space: seed.space,
-        committers,
         policy: seed.policy,
     });
 
@@ -103,6 +123,11 @@ pub async fn run(seed: ShardSeed) {
     task::spawn_vital(Queue::Latency, pump(Rc::clone(&reception), reader, commits_done));
     let listeners: Vec<Rc<Listener>> =
         seed.sockets.into_iter().map(|socket| Rc::new(Listener::from_socket(socket))).collect();
+    let (end, ended) = rt::doorbell();
+    task::spawn_vital(
+        Queue::Work,
+        gateway::serve(Rc::clone(&reception.intake), seed.submissions.settle(), ended),
+    );
     for (number, socket) in listeners.iter().enumerate() {
         task::spawn(listener::serve(Rc::clone(&reception), Rc::clone(socket), number));
     }
@@ -120,6 +145,7 @@ pub async fn run(seed: ShardSeed) {
     };
     drain::drain(&reception, &listeners, &delivering, limit).await;
     reception.close();
+    end.ring();
     doorbell.ring();
     delivering.end();
 }
@@ -166,9 +192,19 @@ async fn pump(reception: Rc<Reception>, reader: Reader, mut bell: Bell) {
     while !reception.is_closed() {
         bell.wait().await;
         queue::points::point("vital::pump");
-        for committer in reception.committers() {
+        for committer in reception.intake.committers() {
             committer.pump();
         }
         reader.pump();
+        reception.asker.iter().for_each(Asker::pump);
     }
+}
+
+/// The gate has no questions to other threads yet but those of tests.
+fn asker(ring: &Ring) -> Option<Asker<GateQuestion>> {
+    if !fail::has_failpoints() {
+        return None;
+    }
+    let pool = AskPool::start("ask", 1, ASKS_PER_POOL_MAX, || ask::answer);
+    Some(pool.ok()?.asker(ASKS_PER_SHARD_MAX, Arc::clone(ring)))
 }

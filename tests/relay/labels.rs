@@ -1,4 +1,5 @@
-//! Header fields that decide on routing and fair queueing, and the timings in the log.
+//! Tenant, campaign and header fields of a message: its route, its share of a destination, its log
+//! lines.
 
 use std::net::Ipv4Addr;
 use std::net::SocketAddr;
@@ -34,6 +35,25 @@ fn start(number: u8, misbehaviours: &[Misbehaviour]) -> Receiver {
     Receiver::start(place(number), FULL, misbehaviours)
 }
 
+/// Networks of the tenants, each of one address.
+const TENANTS: [&str; 3] = ["acme", "umbrella", "other"];
+
+fn networks() -> String {
+    let network = |(place, tenant): (usize, &&str)| {
+        format!("[[network]]\ncidr = '127.81.0.{}'\ntenant = '{tenant}'\n", place + 1)
+    };
+    TENANTS.iter().enumerate().map(network).collect()
+}
+
+/// A client in the network of a tenant.
+fn client_of(server: &Server, tenant: &str) -> Client {
+    let place = TENANTS.iter().position(|one| *one == tenant).expect("it has a network");
+    let source = Ipv4Addr::new(127, 81, 0, place as u8 + 1);
+    let mut client = Client::connect_from(source, server.address()).expect("the server listens");
+    client.greet().expect("a healthy server greets");
+    client
+}
+
 fn greeted(server: &Server) -> Client {
     let mut client = server.connect();
     client.greet().expect("a healthy server greets");
@@ -41,7 +61,7 @@ fn greeted(server: &Server) -> Client {
 }
 
 fn send(client: &mut Client, id: &str, header: &str) {
-    let body = format!("{header}Subject: {id}\r\n\r\nX-Pool: gold\r\nX-Tenant: body\r\n");
+    let body = format!("{header}Subject: {id}\r\n\r\nX-Pool: gold\r\nX-Campaign: body\r\n");
     submit(client, id, &["x@far.test".to_owned()], body.as_bytes());
 }
 
@@ -85,28 +105,31 @@ fn mail_is_routed_by_its_header() {
     };
     let routes = [
         rule("headers = ['X-Pool: gold', 'X-Priority: *']\nrecipient_domain = '.test'", &gold),
-        rule("tenants = ['acme', 'Umbrella']\ncampaigns = 'spring'", &spring),
+        rule("tenants = ['acme', 'umbrella']\ncampaigns = 'spring'", &spring),
         rule("tenants = 'acme'", &acme),
         rule("recipient_domain = 'far.test'", &rest),
     ];
-    let (server, _folder) = start_server(&routes.concat());
-    let mut client = greeted(&server);
-    let filler = "X-Filler: of some length, as others write them\r\n".repeat(5000);
+    let (server, _folder) = start_server(&(routes.concat() + &networks()));
+    let filler = "X-Filler: of some length, as others write them\r\n".repeat(1900);
     let late = format!("{filler}X-Pool: gold\r\n");
-    let folded = "X-Tenant:\r\n acme\r\nX-Campaign: \tspring \r\n";
+    let folded = "X-Campaign:\r\n spring \r\n";
     type Row<'r> = (&'r str, &'r str, &'r Receiver, Option<&'r str>, Option<&'r str>);
     let rows: &[Row<'_>] = &[
-        ("pool", "X-Pool: gold\r\nX-Tenant: acme\r\n", &gold, Some("acme"), None),
+        ("pool", "X-Pool: gold\r\n", &gold, Some("acme"), None),
         ("any", "x-priority:\r\n", &gold, None, None),
         ("late", &late, &gold, None, None),
         ("folded", folded, &spring, Some("acme"), Some("spring")),
-        ("other", "X-TENANT: acme\r\nX-CAMPAIGN: x\r\n", &acme, Some("acme"), Some("x")),
-        ("case", "X-Pool: Gold\r\nX-Tenant: ACME\r\n", &rest, Some("ACME"), None),
-        ("masked", "X-Tenant: a\u{e9}\u{1b}b\r\n", &rest, Some("a\u{e9}?b"), None),
+        ("else", "X-CAMPAIGN: x\r\n", &acme, Some("acme"), Some("x")),
+        ("case", "X-Pool: Gold\r\nX-Tenant: acme\r\n", &rest, Some("other"), None),
+        ("masked", "X-Campaign: a\u{e9}\u{1b}b\r\n", &rest, None, Some("a\u{e9}?b")),
         ("nothing", "", &rest, None, None),
-        ("empty", "X-Tenant: \r\nX-Campaign:\r\n", &rest, None, None),
+        ("empty", "X-Tenant: acme\r\nX-Campaign:\r\n", &rest, None, None),
     ];
-    for (id, header, ..) in rows {
+    for (id, header, _, tenant, _) in rows {
+        let mut client = match tenant {
+            Some(tenant) => client_of(&server, tenant),
+            None => greeted(&server),
+        };
         send(&mut client, id, header);
     }
     settle(&server);
@@ -134,6 +157,7 @@ fn labels_survive_a_restart() {
     let pool = "[[route]]\nheaders = 'X-Pool: g*'\ntenants = 'acme'";
     let routes =
         format!("{pool}\nnext = 'smtp:{}'\n{}", gold.address, route("far.test", rest.address));
+    let routes = routes + &networks();
     let (mut server, folder) = start_server(&routes);
     let config = folder.path().join("ringpost.toml");
     let text = std::fs::read_to_string(&config).expect("the config exists");
@@ -146,7 +170,7 @@ fn labels_survive_a_restart() {
     };
     let mut server = Server::start(folder.path(), &setup(&held));
     let mut client = greeted(&server);
-    send(&mut client, "kept", "X-Pool: gold\r\nX-Tenant: acme\r\n");
+    send(&mut client_of(&server, "acme"), "kept", "X-Pool: gold\r\n");
     send(&mut client, "plain", "X-Pool: gold\r\n");
     drop(client);
     server.kill();
@@ -166,14 +190,15 @@ fn tenants_get_fair_shares() {
         receiver.address.ip()
     );
     let routes = format!("{}{destination}", route("far.test", receiver.address));
-    let (server, folder) = start_patient_server(&routes);
-    let mut client = greeted(&server);
+    let (server, folder) = start_patient_server(&(routes + &networks()));
+    let mut client = client_of(&server, "acme");
     receiver.record().holds = true;
     for number in 0..40 {
-        send(&mut client, &format!("many-{number}"), "X-Tenant: large\r\n");
+        send(&mut client, &format!("many-{number}"), "");
     }
-    // It is the largest message, so that its size does not put it first.
-    send(&mut client, "of-another-tenant", "X-Tenant: small\r\n");
+    // It is longer than any of them, so that size does not put it in front.
+    let filler = "X-Filler: longer\r\n";
+    send(&mut client_of(&server, "other"), "of-another-tenant", filler);
     let listed = server.queue(&["list", "--json"]);
     let listed: Value = serde_json::from_slice(&listed.stdout).expect("JSON");
     let rows = listed.as_array().expect("rows");
@@ -249,9 +274,8 @@ fn a_refusing_greeting_is_quoted() {
     const WORDS: &str = "554 5.7.1 Blocked, see zen.spamhaus.org";
     let refuse = |how| Misbehaviour { at: At::Banner, how, times: usize::MAX, only: "" };
     let receiver = start(10, &[refuse(How::SayAndClose(WORDS))]);
-    let (server, folder) = start_server(&route("far.test", receiver.address));
-    let mut client = greeted(&server);
-    send(&mut client, "unheard", "X-Tenant: acme\r\n");
+    let (server, folder) = start_server(&(route("far.test", receiver.address) + &networks()));
+    send(&mut client_of(&server, "acme"), "unheard", "");
     let line = server.wait_for_log("\"outcome\":\"deferred\"");
     let event: Value = serde_json::from_str(&line).expect("JSON");
     assert_eq!(event["reply"], WORDS, "{line}");

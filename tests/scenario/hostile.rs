@@ -13,6 +13,7 @@ use crate::kit::Plan;
 use crate::kit::Rig;
 use crate::kit::codes;
 use crate::kit::is_closed;
+use crate::support::Client;
 
 #[test]
 fn garbage_is_answered_and_the_session_closed() {
@@ -259,7 +260,56 @@ fn ten_seconds_of_noise_change_nothing() {
     assert_eq!(rig.get("/health").0, 200);
 }
 
-/// A bug in one session: 421 for that session, a count, and no effect on others.
+/// The gate asks another thread: pipelined input waits for the answer, and replies keep their order.
+#[test]
+fn a_session_waits_for_the_answer_of_another_thread() {
+    let points = "gate::ask=return;gate::answer=1*sleep(400)->1*return->off";
+    let environment = vec![("FAILPOINTS", points.to_owned())];
+    let rig = Rig::start(&Plan { environment, ..Plan::default() });
+    let mut client = rig.client();
+    let began = Instant::now();
+    let group = b"MAIL FROM:<a@x.test>\r\nRCPT TO:<b@y.test>\r\nRCPT TO:<c@y.test>\r\nDATA\r\n";
+    client.send(group).expect("it is sent");
+    for expected in ["250 2.1.0", "250 2.1.5", "550 5.7.1", "354"] {
+        let reply = client.reply().expect("it answers");
+        assert!(reply.text.starts_with(expected), "{expected}: {}", reply.text);
+    }
+    assert!(began.elapsed() >= Duration::from_millis(400), "the answer took so long");
+    client.send(b"Subject: x\r\n\r\ntext\r\n.\r\n").expect("it is sent");
+    assert_eq!(client.reply().expect("it answers").code, 250);
+}
+
+/// A question without an answer: 451 by its deadline, for a client that stays, one that goes away, and
+/// one that a drain finds there.
+#[test]
+fn a_session_does_not_wait_longer_than_the_deadline() {
+    let points = "gate::ask=return;gate::answer=3*sleep(7000)->off";
+    let environment = vec![("FAILPOINTS", points.to_owned())];
+    let mut rig = Rig::start(&Plan { http: true, environment, ..Plan::default() });
+    let ask = |client: &mut Client| {
+        let group = b"RSET\r\nMAIL FROM:<a@x.test>\r\nRCPT TO:<b@y.test>\r\n";
+        client.send(group).expect("it is sent");
+        for _ in 0..2 {
+            assert_eq!(client.reply().expect("it answers").code, 250);
+        }
+    };
+    let (mut stays, mut goes) = (rig.client(), rig.client());
+    ask(&mut stays);
+    ask(&mut goes);
+    drop(goes);
+    let reply = stays.reply().expect("it answers");
+    assert_eq!(codes(&reply), "451 4.3.0", "{}", reply.text);
+    rig.await_metric("ringpost_connections_open", 1.0);
+    ask(&mut stays);
+    rig.server.signal("TERM");
+    let reply = stays.reply().expect("it answers");
+    assert_eq!(codes(&reply), "451 4.3.0", "{}", reply.text);
+    let reply = stays.reply().expect("it says goodbye");
+    assert_eq!(codes(&reply), "421 4.3.2", "{}", reply.text);
+    assert!(rig.server.wait(Duration::from_secs(20)).success());
+}
+
+/// A bug in one session: 421 for that one, a count, and nothing for the others.
 #[test]
 fn a_bug_ends_only_its_session() {
     let environment = vec![("FAILPOINTS", "session::panic=1*panic(a bug of the test)".to_owned())];

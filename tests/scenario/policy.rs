@@ -223,6 +223,34 @@ fn xclient_requires_trust() {
     );
 }
 
+/// A network belongs to a tenant; XCLIENT makes the identity anew.
+#[test]
+fn mail_belongs_to_the_tenant_of_its_network() {
+    let config = format!("{RELAY}[[network]]\ncidr = '10.1.0.0/16'\ntenant = 'acme'\n");
+    let rig = Rig::start(&Plan::of("xclient_from = [\"127.0.0.1\"]", &config));
+    let mut client = rig.client();
+    for (peer, tenant) in
+        [("10.1.2.3", Some("acme")), ("10.2.2.3", None), ("10.1.9.9", Some("acme"))]
+    {
+        let claim = format!("XCLIENT ADDR={peer}");
+        talk(&mut client, peer, &[(&claim, "220"), ("EHLO c.test", "250")]);
+        let header = b"Bcc: b@y.test\r\nX-Tenant: other\r\nX-Ringpost-Key: 1\r\nTo: c@y.test\r\n\r\ntext\r\n";
+        let id = id_of(&client.submit("a@x.test", "b@y.test", header).expect("it answers"));
+        let line = rig.server.wait_for_log(&format!("\"id\":\"{id}\""));
+        let line: serde_json::Value = serde_json::from_str(&line).expect("the log is JSON");
+        assert_eq!(line["tenant"].as_str(), tenant, "{peer}: {line}");
+        // A tenant submits mail; the other network passes it on.
+        let (trace, body) = rig.cat(&id);
+        let mail = format!("{trace}{}", String::from_utf8_lossy(&body));
+        assert_eq!(mail.contains("Message-ID: <"), tenant.is_some(), "{peer}: {mail}");
+        assert_eq!(mail.contains("Bcc:"), tenant.is_none(), "{peer}: {mail}");
+        assert!(
+            !mail.contains("X-Ringpost-") && mail.ends_with("To: c@y.test\r\n\r\ntext\r\n"),
+            "{mail}"
+        );
+    }
+}
+
 /// The permissions of the load balancer do not apply to its clients.
 #[test]
 fn trust_depends_on_the_client_and_not_on_its_proxy() {

@@ -41,7 +41,7 @@ const LAYERS: &[&[&str]] = &[
 /// Where a foreign crate may be named. Every dependency is here or in `ANYWHERE`.
 const HOMES: &[(&str, &[&str])] = &[
     ("arc_swap", &["handoff", "outbound"]),
-    ("atomic_waker", &["rt"]),
+    ("atomic_waker", &["rt", "handoff"]),
     ("aws_lc_rs", &["net"]),
     ("axum", &["control", "monitor"]),
     ("bumpalo", &["wire", "inbound"]),

@@ -1,4 +1,4 @@
-//! Values about header fields: field names, labels such as a tenant, conditions of routes.
+//! Values about header fields: field names, labels such as a campaign, conditions of routes.
 
 use crate::config::fault::Refusal;
 use crate::config::kind::Spelled;
@@ -17,18 +17,18 @@ impl LabelField {
 
 impl Spelled for LabelField {
     fn spelling() -> String {
-        "a header field name, such as `\"X-Tenant\"`, or `\"\"` for none".to_owned()
+        "a header field name, such as `\"X-Campaign\"`, or `\"\"` for none".to_owned()
     }
 
     fn spell(text: &str) -> Result<LabelField, Refusal> {
         match text {
             "" => Ok(LabelField(String::new())),
-            _ => field_name(text, "write it as \"X-Tenant\", or \"\" for none").map(LabelField),
+            _ => field_name(text, "write it as \"X-Campaign\", or \"\" for none").map(LabelField),
         }
     }
 }
 
-/// A tenant or campaign in a condition of a route.
+/// A campaign in a condition of a route.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LabelValue(String);
 
@@ -40,14 +40,17 @@ impl LabelValue {
 
 impl Spelled for LabelValue {
     fn spelling() -> String {
-        "a string, such as `\"acme\"`".to_owned()
+        "a string, such as `\"spring-sale\"`".to_owned()
     }
 
     fn spell(text: &str) -> Result<LabelValue, Refusal> {
-        let value = field_value(text, text, "write it as \"acme\"")?;
+        let value = field_value(text, text, "write it as \"spring-sale\"")?;
         if value.ends_with('*') {
             let what = format!("\"{text}\" contains a star, which has no meaning here");
-            return Err(Refusal::new(what, "name it in full, or use headers = [\"X-Tenant: a*\"]"));
+            return Err(Refusal::new(
+                what,
+                "name it in full, or use headers = [\"X-Campaign: a*\"]",
+            ));
         }
         Ok(LabelValue(value))
     }

@@ -72,10 +72,8 @@ section! {
         ), Live;
         /// The pool for mail whose route names none. If not set, the system chooses the source address.
         pool: Option<Label> = Unset("'shared'"), Live;
-        /// The header field that names the tenant, for routes, fairness and the log; "" for none. Any
-        /// sender can write this field. Values are cut at 200 bytes.
-        tenant_header: LabelField = Is("'X-Tenant'"), Live;
-        /// The header field that names the campaign, for routes and the log; "" for none.
+        /// The header field that names the campaign, for routes and the log; "" for none. Any sender
+        /// can write this field. Values are cut at 200 bytes.
         campaign_header: LabelField = Is("'X-Campaign'"), Live;
         /// Whether the IPv6 addresses of a host are tried before its IPv4 addresses.
         prefer_ipv6: bool = Is("false"), Live;
@@ -164,16 +162,16 @@ section! {
         sender_domain: Vec<DomainMatch> = Is("[]"), Live;
         /// Condition: names of the listeners that accepted the mail.
         listener: Vec<Label> = Is("[]"), Live;
-        /// Condition: tenants, as named in the header field `delivery.tenant_header`. Case-sensitive.
-        tenants: Vec<LabelValue> = Is("[]"), Live;
+        /// Condition: tenants, as named in `network.tenant`.
+        tenants: Vec<Label> = Is("[]"), Live;
         /// Condition: campaigns, as named in the header field `delivery.campaign_header`.
         /// Case-sensitive.
         campaigns: Vec<LabelValue> = Is("[]"), Live;
         /// Condition: header fields, at least one of which must be present with its value. "X-Pool: gold"
         /// matches this value, "X-Pool: go*" every value that starts with "go", "X-Pool: *" any value.
         /// Values are case-sensitive; only the first field of a name counts. All routes together may
-        /// name 16 fields, including those of tenant and campaign. Mail accepted before a field was
-        /// named here has no value for it.
+        /// name 16 fields, including that of the campaign. Mail accepted before a field was named
+        /// here has no value for it.
         headers: Vec<HeaderMatch> = Is("[]"), Live;
         /// The next hop.
         /// "mx": the mail exchangers of the recipient's domain. "mx:other.example": those of another

@@ -15,6 +15,7 @@ use crate::config::delivery::value::Next;
 use crate::config::delivery::value::Server;
 use crate::config::fault::Refusal;
 use crate::config::model::Config;
+use crate::config::name::Label;
 use crate::config::reading::Reading;
 use crate::config::value::OutboundTls;
 use crate::wire::mail::pick::NAMES_MAX;
@@ -181,7 +182,7 @@ fn check_routes(config: &Config, reading: &mut Reading<'_>) {
     }
 }
 
-/// Without a header field no message has a label.
+/// Conditions on a campaign or a tenant that no message can meet.
 fn check_labels(
     config: &Config,
     route: &RouteConfig,
@@ -189,25 +190,25 @@ fn check_labels(
     reading: &mut Reading<'_>,
 ) {
     let delivery = &config.delivery;
-    for (list, is_asked, header, field) in [
-        ("tenants", !route.tenants.is_empty(), "tenant_header", &delivery.tenant_header),
-        ("campaigns", !route.campaigns.is_empty(), "campaign_header", &delivery.campaign_header),
-    ] {
-        if is_asked && field.name().is_none() {
-            let header = format!("delivery.{header}");
-            let what = format!("route \"{}\" matches no mail: {header} is empty", route.name);
-            let hint = format!("set {header}, or remove {list}");
-            reading.contradiction(&[&key(list), &header], Refusal::new(what, hint));
-        }
+    if !route.campaigns.is_empty() && delivery.campaign_header.name().is_none() {
+        let header = "delivery.campaign_header";
+        let what = format!("route \"{}\" matches no mail: {header} is empty", route.name);
+        let hint = format!("set {header}, or remove campaigns");
+        reading.contradiction(&[&key("campaigns"), header], Refusal::new(what, hint));
+    }
+    let is_known = |tenant: &&Label| config.networks.iter().any(|one| one.tenant == **tenant);
+    if let Some(tenant) = route.tenants.iter().find(|tenant| !is_known(tenant)) {
+        let what = format!("no network belongs to the tenant \"{tenant}\"");
+        let hint = "add a [[network]] with this tenant, or remove the tenant here";
+        reading.warn(&key("tenants"), Refusal::new(what, hint));
     }
 }
 
 /// The values of all named fields are stored with each message.
 fn check_header_names(config: &Config, reading: &mut Reading<'_>) {
     let delivery = &config.delivery;
-    let labels = [&delivery.tenant_header, &delivery.campaign_header];
-    let mut names: Vec<String> =
-        labels.iter().filter_map(|field| field.name()).map(str::to_ascii_lowercase).collect();
+    let campaign = delivery.campaign_header.name();
+    let mut names: Vec<String> = campaign.iter().map(|name| name.to_ascii_lowercase()).collect();
     for (place, route) in config.routes.iter().enumerate() {
         names.extend(route.headers.iter().map(|one| one.name.to_ascii_lowercase()));
         names.sort_unstable();
@@ -216,9 +217,8 @@ fn check_header_names(config: &Config, reading: &mut Reading<'_>) {
             let (key, count) = (format!("route[{}].headers", place + 1), names.len());
             let what =
                 format!("with route \"{}\", the routes name {count} header fields", route.name);
-            let hint = format!(
-                "name at most {NAMES_MAX} in all routes, including those of tenant and campaign"
-            );
+            let hint =
+                format!("name at most {NAMES_MAX} in all routes, including that of the campaign");
             return reading.contradiction(&[&key], Refusal::new(what, hint));
         }
     }

@@ -234,32 +234,39 @@ const FAULTS: &[Row] = &[
     ),
     (
         "header fields",
-        "[delivery]\ntenant_header = 'X Tenant'\ncampaign_header = ''\n[[route]]\nname = 'a'\n\
+        "[delivery]\ncampaign_header = 'X Campaign'\n[[route]]\nname = 'a'\n\
          next = 'mx'\nheaders = ['X-Pool gold', 'X Pool: gold', 'X-Pool:', 'X-Pool: a*b', ': x']\n\
-         tenants = ['', 'a*']\n[[route]]\nname = 'b'\nnext = 'mx'\ncampaigns = 'x'\n",
+         tenants = ['', 'a*']\n",
         &[
-            "2: delivery.tenant_header: \"X Tenant\" is not a header field name - write it \
-             as \"X-Tenant\", or \"\" for none",
-            "7: route[1].headers[1]: \"X-Pool gold\" has no colon after the field name - \
+            "2: delivery.campaign_header: \"X Campaign\" is not a header field name - write it \
+             as \"X-Campaign\", or \"\" for none",
+            "6: route[1].headers[1]: \"X-Pool gold\" has no colon after the field name - \
              write it as \"X-Pool: gold\", or \"X-Pool: *\" for any value",
-            "7: route[1].headers[2]: \"X Pool\" is not a header field name - write it as \
+            "6: route[1].headers[2]: \"X Pool\" is not a header field name - write it as \
              \"X-Pool: gold\"",
-            "7: route[1].headers[3]: \"X-Pool:\" has no value - write it as \"X-Pool: gold\", or \
+            "6: route[1].headers[3]: \"X-Pool:\" has no value - write it as \"X-Pool: gold\", or \
              \"X-Pool: *\" for any value",
-            "7: route[1].headers[4]: \"X-Pool: a*b\" contains a star before its end - a star is allowed only at the end, as \"gold*\"",
-            "7: route[1].headers[5]: \"\" is not a header field name - write it as \
+            "6: route[1].headers[4]: \"X-Pool: a*b\" contains a star before its end - a star is allowed only at the end, as \"gold*\"",
+            "6: route[1].headers[5]: \"\" is not a header field name - write it as \
              \"X-Pool: gold\"",
-            "8: route[1].tenants[1]: \"\" has no value - write it as \"acme\"",
-            "8: route[1].tenants[2]: \"a*\" contains a star, which has no meaning here - name it in \
-             full, or use headers = [\"X-Tenant: a*\"]",
-            "12: route[2].campaigns: route \"b\" matches no mail: delivery.campaign_header is empty - set delivery.campaign_header, or remove campaigns",
+            "7: route[1].tenants[1]: \"\" is not a name - use up to 32 letters a-z, digits, - and _",
+            "7: route[1].tenants[2]: \"a*\" is not a name - use up to 32 letters a-z, digits, - and _",
         ],
     ),
     (
         "labels that no mail has",
-        "[delivery]\ntenant_header = ''\n[[route]]\nname = 'b'\nnext = 'mx'\ntenants = 'x'\n",
+        "[delivery]\ncampaign_header = ''\n[[route]]\nname = 'b'\nnext = 'mx'\ncampaigns = 'x'\n",
         &[
-            "6: route[1].tenants: route \"b\" matches no mail: delivery.tenant_header is empty - set delivery.tenant_header, or remove tenants",
+            "6: route[1].campaigns: route \"b\" matches no mail: delivery.campaign_header is empty - set delivery.campaign_header, or remove campaigns",
+        ],
+    ),
+    (
+        "networks of two tenants",
+        "[[network]]\ncidr = ['10.0.0.0/8', '10.1.0.0/16']\ntenant = 'a'\n[[network]]\n\
+         cidr = '10.1.0.0/16'\ntenant = 'b'\n[[network]]\ncidr = []\ntenant = 'c'\n",
+        &[
+            "5: network[2].cidr: 10.1.0.0/16 is named twice - network[1].cidr has it",
+            "8: network[3].cidr: is empty - write at least one network",
         ],
     ),
     (
@@ -268,7 +275,7 @@ const FAULTS: &[Row] = &[
          'g: 1', 'A: 2', 'x-tenant: *']\n[[route]]\nnext = 'mx'\nname = 'many'\n\
          headers = ['h: 1', 'i: 1', 'j: 1', 'k: 1', 'l: 1', 'm: 1', 'n: 1', 'o: 1']\n",
         &[
-            "7: route[2].headers: with route \"many\", the routes name 17 header fields - name at most 16 in all routes, including those of tenant and campaign",
+            "7: route[2].headers: with route \"many\", the routes name 17 header fields - name at most 16 in all routes, including that of the campaign",
         ],
     ),
     (
@@ -372,10 +379,15 @@ fn what_works_but_is_not_wanted_is_warned_of() {
             "[[route]]\nname = 'a'\nheaders = 'X-Pool: *'\nnext = 'discard'\n[[route]]\nname = 'b'\n\
              headers = ['x-pool: gold', 'X-Pool: s*']\nnext = 'mx'\n[[route]]\nname = 'c'\n\
              tenants = ['x', 'y']\nnext = 'mx'\n[[route]]\nname = 'd'\ntenants = 'y'\n\
-             campaigns = 'z'\nnext = 'mx'\n[[route]]\ncampaigns = 'z'\nnext = 'mx'\n",
+             campaigns = 'z'\nnext = 'mx'\n[[route]]\ncampaigns = 'z'\nnext = 'mx'\n\
+             [[network]]\ncidr = '10.0.0.0/8'\ntenant = 'x'\n[[network]]\ncidr = '::/0'\n\
+             tenant = 'z'\n",
             &[
                 "6: route[2].name: never matches: route \"a\" matches all of its mail first - move it before route[1], or remove it",
+                "11: route[3].tenants: no network belongs to the tenant \"y\" - add a [[network]] with this tenant, or remove the tenant here",
                 "14: route[4].name: never matches: route \"c\" matches all of its mail first - move it before route[3], or remove it",
+                "15: route[4].tenants: no network belongs to the tenant \"y\" - add a [[network]] with this tenant, or remove the tenant here",
+                "25: network[2].cidr: ::/0 allows every client to relay (open relay) - list only the networks of this tenant",
             ],
         ),
         (

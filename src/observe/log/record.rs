@@ -139,6 +139,7 @@ records! {
             cipher: Option<&'a str>,
             from: &'a str,
             to: &'a str,
+            tenant: Option<&'a str>,
             recipients: usize,
             size: u64,
             body: &'a str,

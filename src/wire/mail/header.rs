@@ -13,6 +13,7 @@ use std::sync::Arc;
 use mail_parser::Address;
 use mail_parser::MessageParser;
 
+use crate::base::limits::FIELD_NAME_BYTES_MAX;
 use crate::wire::mail::pick::NAME_BYTES_MAX;
 use crate::wire::mail::pick::PickedFields;
 use crate::wire::mail::pick::WantedFields;
@@ -35,6 +36,7 @@ pub struct HeaderScan {
     /// Bytes of earlier calls, and the offset at which the current line began.
     fed: u64,
     line_start: u64,
+    fields: u32,
     received: u32,
     has_date: bool,
     has_from: bool,
@@ -73,6 +75,7 @@ impl Default for HeaderScan {
             in_field: false,
             fed: 0,
             line_start: 0,
+            fields: 0,
             received: 0,
             has_date: false,
             has_from: false,
@@ -136,6 +139,18 @@ impl HeaderScan {
         self.received
     }
 
+    /// All fields so far.
+    pub fn fields(&self) -> u32 {
+        self.fields
+    }
+
+    /// The message has ended. A line under way that is no field yet will not become one.
+    pub fn finish(&mut self) {
+        if matches!(self.place, Place::LineStartCr | Place::Name | Place::NameSpace) {
+            self.end(self.line_start);
+        }
+    }
+
     /// Whether the header block has ended. A message may end within it.
     pub fn ended(&self) -> bool {
         self.place == Place::Ended
@@ -178,7 +193,11 @@ impl HeaderScan {
         match byte {
             b':' if self.name_len > 0 => self.start_field(),
             b' ' | b'\t' if self.name_len > 0 => self.place = Place::NameSpace,
-            b'!'..=b'~' if byte != b':' && self.place == Place::Name => {
+            b'!'..=b'~'
+                if byte != b':'
+                    && self.place == Place::Name
+                    && self.name_len < FIELD_NAME_BYTES_MAX =>
+            {
                 if let Some(room) = self.name.get_mut(self.name_len) {
                     *room = byte.to_ascii_lowercase();
                 }
@@ -192,6 +211,7 @@ impl HeaderScan {
     fn start_field(&mut self) {
         self.place = Place::Value;
         self.in_field = true;
+        self.fields = self.fields.saturating_add(1);
         self.capture = Capture::No;
         let name = self.name.get(..self.name_len);
         self.picked.begin(name.unwrap_or(b""));

@@ -4,6 +4,7 @@ pub mod address;
 mod address_fault;
 pub mod address_scan;
 pub mod date;
+pub mod fields;
 pub mod header;
 pub mod pick;
 pub mod received;

@@ -1,0 +1,248 @@
+//! One message while its bytes arrive by SMTP: header block, then body, or nothing any more.
+//!
+//! Owner:    one session, from the first body byte to the commit or the refusal.
+//! Promise:  every byte is measured and goes to the intake exactly once, or the message is refused
+//!           and its bytes are read and dropped. The header block is the only part that is copied.
+//! Bounds:   one chunk that fills, besides those that the intake holds.
+
+use std::rc::Rc;
+use std::time::Duration;
+use std::time::Instant;
+
+use crate::base::Chunk;
+use crate::base::ChunkPool;
+use crate::base::limits::SWALLOW_BYTES_MAX;
+use crate::inbound::policy::MinimumRate;
+use crate::observe::label::BodyRefusal;
+use crate::submit::Accepted;
+use crate::submit::Incoming;
+use crate::submit::Intake;
+use crate::submit::Refusal;
+use crate::submit::RefusalCode;
+use crate::submit::Submission;
+use crate::submit::head::Fed;
+use crate::submit::intake::BodySlot;
+use crate::wire::smtp::line_law::LineLaw;
+use crate::wire::smtp::reply::Reply;
+
+/// A chunk with less room is stored as it is: a read into few bytes costs as much as one into many.
+const ROOM_WORTH_A_READ: usize = 4096;
+
+/// What is measured while the bytes pass.
+#[derive(Clone, Copy, Debug)]
+pub struct MessageLimits {
+    /// 0 for no limit.
+    pub size_max: u64,
+    pub line_bytes_max: Option<u64>,
+}
+
+/// A message under way.
+pub struct Receiving {
+    pub began: Instant,
+    pub meter: Meter,
+    intake: Rc<Intake>,
+    limits: MessageLimits,
+    bytes: u64,
+    swallowed: u64,
+    /// Bytes of the line under way, when lines are limited.
+    line_bytes: u64,
+    /// Checks the line ends of a body that comes by BDAT.
+    pub lines: LineLaw,
+    current: Option<Chunk>,
+    /// Where the body begins in the current chunk.
+    body_from: usize,
+    stage: Stage,
+    _slot: BodySlot,
+}
+
+enum Stage {
+    /// The header block of the submission is being filled.
+    Head(Box<Submission>),
+    Body(Incoming),
+    /// The rest is read and dropped.
+    Refused(Reply, BodyRefusal),
+    /// Only while a stage is being left.
+    Between,
+}
+
+impl Receiving {
+    pub fn new(
+        intake: &Rc<Intake>,
+        limits: MessageLimits,
+        submission: Box<Submission>,
+    ) -> Receiving {
+        Receiving {
+            began: submission.envelope.content_began,
+            meter: Meter::default(),
+            intake: Rc::clone(intake),
+            limits,
+            bytes: 0,
+            swallowed: 0,
+            line_bytes: 0,
+            lines: LineLaw::default(),
+            current: None,
+            body_from: 0,
+            stage: Stage::Head(submission),
+            _slot: intake.take_body_slot(),
+        }
+    }
+
+    /// Whether so much of a refused message has come that its sender will not stop by itself.
+    pub fn is_flooded(&self) -> bool {
+        self.swallowed > SWALLOW_BYTES_MAX
+    }
+
+    pub fn is_refused(&self) -> bool {
+        matches!(self.stage, Stage::Refused(..))
+    }
+
+    /// Whether nothing of the message has come yet.
+    pub fn is_fresh(&self) -> bool {
+        self.bytes == 0
+    }
+
+    /// The chunk to receive into, if there is one.
+    pub fn take_current(&mut self) -> Option<Chunk> {
+        self.current.take()
+    }
+
+    /// Takes back the chunk; its bytes from `fresh` on are new.
+    pub async fn put_current(&mut self, mut chunk: Chunk, fresh: usize) {
+        self.measure(&chunk.bytes()[fresh..]);
+        if let Stage::Head(submission) = &mut self.stage {
+            match submission.head.feed(&chunk.bytes()[fresh..]) {
+                Ok(Fed::More) => chunk.truncate(0),
+                Ok(Fed::End { body_from }) => {
+                    self.body_from = fresh + body_from;
+                    self.begin().await;
+                }
+                Err(code) => self.refuse_with(Refusal::new(code)),
+            }
+        }
+        let pool = self.intake.pool();
+        match &mut self.stage {
+            Stage::Head(_) => self.current = Some(chunk),
+            Stage::Body(incoming) => {
+                if chunk.room().len() >= ROOM_WORTH_A_READ && !chunk.is_empty() {
+                    self.current = Some(chunk);
+                } else {
+                    let from = std::mem::take(&mut self.body_from);
+                    if let Err(refusal) = incoming.push(chunk, from).await {
+                        self.refuse_with(refusal);
+                    }
+                }
+            }
+            Stage::Refused(..) | Stage::Between => {
+                self.swallowed += (chunk.len() - fresh) as u64;
+                pool.give(chunk);
+            }
+        }
+        self.judge();
+    }
+
+    /// From here on the message is read and dropped.
+    pub fn refuse(&mut self, reply: Reply, why: BodyRefusal) {
+        self.stage = Stage::Refused(reply, why);
+        if let Some(chunk) = self.current.take() {
+            self.intake.pool().give(chunk);
+        }
+    }
+
+    /// The session ended, or its transaction was reset.
+    pub fn abandon(mut self: Box<Receiving>, pool: &ChunkPool) {
+        if let Some(chunk) = self.current.take() {
+            pool.give(chunk);
+        }
+    }
+
+    /// The message is whole: commits it, or says why not.
+    pub async fn finish(mut self: Box<Receiving>) -> Result<Accepted, (Reply, BodyRefusal)> {
+        if let Stage::Head(submission) = &mut self.stage {
+            submission.head.finish();
+            if let Some(chunk) = self.current.take() {
+                self.intake.pool().give(chunk);
+            }
+            self.begin().await;
+        }
+        let current = self.current.take();
+        let mut incoming = match std::mem::replace(&mut self.stage, Stage::Between) {
+            Stage::Body(incoming) => incoming,
+            Stage::Refused(reply, why) => return Err((reply, why)),
+            Stage::Head(_) | Stage::Between => {
+                return Err(answer(Refusal::new(RefusalCode::Aborted)));
+            }
+        };
+        if let Some(chunk) = current {
+            incoming.push(chunk, self.body_from).await.map_err(answer)?;
+        }
+        incoming.finish().await.map_err(answer)
+    }
+
+    /// The header block is whole.
+    async fn begin(&mut self) {
+        let Stage::Head(submission) = std::mem::replace(&mut self.stage, Stage::Between) else {
+            return;
+        };
+        match self.intake.begin(submission).await {
+            Ok(incoming) => self.stage = Stage::Body(incoming),
+            Err(refusal) => self.refuse_with(refusal),
+        }
+    }
+
+    fn refuse_with(&mut self, refusal: Refusal) {
+        let why = refusal.label();
+        self.refuse(refusal.reply, why);
+    }
+
+    fn measure(&mut self, fresh: &[u8]) {
+        self.bytes += fresh.len() as u64;
+        let Some(line_bytes_max) = self.limits.line_bytes_max else { return };
+        if self.is_refused() {
+            return;
+        }
+        for line in fresh.split_inclusive(|byte| *byte == b'\n') {
+            self.line_bytes += line.len() as u64;
+            if self.line_bytes > line_bytes_max {
+                // One is enough; no line end resets the count any more.
+                self.line_bytes = u64::MAX >> 1;
+                return;
+            }
+            if line.ends_with(b"\n") {
+                self.line_bytes = 0;
+            }
+        }
+    }
+
+    /// Judges the limits between two chunks, so that a refusal frees the current one.
+    fn judge(&mut self) {
+        if self.is_refused() {
+            return;
+        }
+        let limits = self.limits;
+        if limits.size_max > 0 && self.bytes > limits.size_max {
+            self.refuse_with(Refusal::new(RefusalCode::MessageTooLarge));
+        } else if limits.line_bytes_max.is_some_and(|most| self.line_bytes > most) {
+            self.refuse_with(Refusal::new(RefusalCode::LineTooLong));
+        }
+    }
+}
+
+fn answer(refusal: Refusal) -> (Reply, BodyRefusal) {
+    let why = refusal.label();
+    (refusal.reply, why)
+}
+
+/// The speed of one body. Only time spent waiting for the client counts, not that for a slow disk.
+#[derive(Default)]
+pub struct Meter {
+    waited: Duration,
+    bytes: u64,
+}
+
+impl Meter {
+    pub fn is_too_slow(&mut self, bytes: usize, read_began: Instant, rate: &MinimumRate) -> bool {
+        self.bytes += bytes as u64;
+        self.waited += read_began.elapsed();
+        self.waited > rate.grace && self.bytes < rate.bytes_per_second * self.waited.as_secs()
+    }
+}

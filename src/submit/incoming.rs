@@ -1,0 +1,274 @@
+//! A message on its way in: from the end of its header block to its commit.
+//!
+//! Owner:    the shard that is home to its partition.
+//! Promise:  `finish` returns `Ok` only after the synced write. An `Incoming` that is dropped before
+//!           leaves nothing behind that the store does not sweep.
+//! Order:    the partition is chosen and the id drawn when the header block is whole; then edits and
+//!           trace field; then the body, full chunks unsynced while it arrives; then the signature;
+//!           then the last chunks with header and envelope in one batch.
+//! Bounds:   the body waits while `STREAM_CHUNKS_IN_FLIGHT_MAX` chunks are on their way to the store,
+//!           and so does its sender. A message that is split is held in memory: at most
+//!           `FINISH_ALL_BYTES_MAX` for all its copies.
+
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Instant;
+
+use crate::base::Chunk;
+use crate::base::PublicId;
+use crate::base::Slice;
+use crate::base::clock::wall_ms;
+use crate::base::limits::FINISH_ALL_BYTES_MAX;
+use crate::queue::Body;
+use crate::queue::CommitFault;
+use crate::queue::Committer;
+use crate::queue::Finish;
+use crate::queue::RecipientsBuf;
+use crate::queue::SharedBody;
+use crate::submit::edit;
+use crate::submit::envelope::EnvelopeBuf;
+use crate::submit::envelope::Text;
+use crate::submit::intake::Intake;
+use crate::submit::record::OwnLabels;
+use crate::submit::record::envelope;
+use crate::submit::record::note_accepted;
+use crate::submit::refusal::Refusal;
+use crate::submit::refusal::RefusalCode;
+use crate::submit::rules;
+use crate::submit::signature::Signature;
+use crate::submit::submission::Submission;
+use crate::wire::mail::received::Received;
+
+/// A message behind the durable line.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Accepted {
+    pub id: PublicId,
+    /// The other messages of a submission that was split.
+    pub others: Vec<PublicId>,
+    /// Bytes of header and body as they came.
+    pub bytes: u64,
+    /// When the sender was named.
+    pub began: Instant,
+}
+
+impl Accepted {
+    fn new(
+        id: PublicId,
+        others: Vec<PublicId>,
+        body_bytes: u64,
+        submission: &Submission,
+    ) -> Accepted {
+        let bytes = submission.head.block().len() as u64 + body_bytes;
+        Accepted { id, others, bytes, began: submission.envelope.began }
+    }
+}
+
+impl Intake {
+    /// The header block is whole: chooses the partition, draws the id and edits the block.
+    pub async fn begin(
+        self: &Rc<Intake>,
+        submission: Box<Submission>,
+    ) -> Result<Incoming, Refusal> {
+        let head = &submission.head;
+        if head.loops() {
+            return Err(Refusal::new(RefusalCode::Loop));
+        }
+        let committer = self.committer(submission.placement)?;
+        let recipients = submission.envelope.recipients().len();
+        let content = match submission.options.split && recipients > 1 {
+            true => {
+                let bytes_max = FINISH_ALL_BYTES_MAX / recipients;
+                Content::Split { committer: committer.clone(), bytes: Vec::new(), bytes_max }
+            }
+            false => {
+                let body = committer.body(wall_ms())?;
+                let only = only_recipient(&submission.envelope);
+                let (head, signature) = self.head(&submission, body.id(), only, wall_ms());
+                Content::Single { head, signature, body: Box::new(body) }
+            }
+        };
+        let early = head.early_body().to_vec();
+        let mut incoming = Incoming { intake: Rc::clone(self), submission, content, bytes: 0 };
+        incoming.push_copy(&early).await?;
+        Ok(incoming)
+    }
+
+    /// The header of one message, and its signature if it gets one.
+    fn head(
+        &self,
+        submission: &Submission,
+        id: PublicId,
+        only_recipient: Option<&str>,
+        now_ms: u64,
+    ) -> (Head, Option<Box<dyn Signature>>) {
+        let Submission { identity, envelope, head, .. } = submission;
+        let id = id.to_string();
+        let hostname = &head.policy().hostname;
+        let mut bytes = self.take_buffer();
+        Received {
+            helo: envelope.get(Text::Helo).unwrap_or(""),
+            peer_name: envelope.get(Text::PeerName),
+            peer: identity.peer().ip(),
+            by: hostname,
+            with: envelope.protocol,
+            tls: envelope.tls,
+            id: &id,
+            for_: only_recipient,
+            at_ms: now_ms,
+        }
+        .write(&mut bytes);
+        let trace_bytes = bytes.len();
+        edit::apply(head.block(), &rules::edits(identity, hostname, &id, now_ms), &mut bytes);
+        let signer = self.signer.borrow().clone();
+        let signature = signer.and_then(|signer| signer.begin(identity, &bytes[trace_bytes..]));
+        (Head { bytes, trace_bytes }, signature)
+    }
+}
+
+/// The header of one message as it is sent: trace field, then the edited block.
+struct Head {
+    bytes: Vec<u8>,
+    trace_bytes: usize,
+}
+
+impl Head {
+    /// Puts the fields of the signature between trace field and block.
+    async fn sign(&mut self, mut signature: Box<dyn Signature>) -> Result<(), Refusal> {
+        let fields = signature.sign(&self.bytes[self.trace_bytes..]).await?;
+        self.bytes.splice(self.trace_bytes..self.trace_bytes, fields);
+        Ok(())
+    }
+}
+
+/// A message whose body arrives.
+pub struct Incoming {
+    intake: Rc<Intake>,
+    submission: Box<Submission>,
+    content: Content,
+    /// Of the body, without the header block.
+    bytes: u64,
+}
+
+enum Content {
+    Single {
+        head: Head,
+        signature: Option<Box<dyn Signature>>,
+        body: Box<Body>,
+    },
+    /// One message for each recipient, with a body that all of them share in memory.
+    Split {
+        committer: Committer,
+        bytes: Vec<u8>,
+        bytes_max: usize,
+    },
+}
+
+impl Incoming {
+    /// Takes the next bytes of the body. Waits while too much of the body is on its way to the store.
+    pub async fn push(&mut self, chunk: Chunk, from: usize) -> Result<(), Refusal> {
+        let end = chunk.len();
+        let slice = Slice::new(chunk, from..end);
+        self.bytes += slice.len() as u64;
+        match &mut self.content {
+            Content::Single { signature, body, .. } => {
+                if let Some(signature) = signature {
+                    signature.body(slice.bytes());
+                }
+                Ok(body.push(slice).await?)
+            }
+            Content::Split { bytes, bytes_max, .. } => {
+                bytes.extend_from_slice(slice.bytes());
+                let fits = bytes.len() <= *bytes_max;
+                self.intake.pool.give(slice.into_chunk());
+                if fits { Ok(()) } else { Err(Refusal::new(RefusalCode::SplitTooLarge)) }
+            }
+        }
+    }
+
+    /// The body is whole: makes the message durable.
+    pub async fn finish(self) -> Result<Accepted, Refusal> {
+        let Incoming { intake, submission, content, bytes } = self;
+        let accepted = match content {
+            Content::Single { mut head, signature, body } => {
+                if let Some(signature) = signature {
+                    head.sign(signature).await?;
+                }
+                let labels = OwnLabels::of(&submission.head);
+                let recipients = submission.envelope.recipients();
+                let now_ms = wall_ms();
+                let envelope = envelope(&submission, &labels, recipients, now_ms);
+                let began = Instant::now();
+                let committed = body.finish(&head.bytes, &envelope, now_ms).await;
+                intake.give_buffer(head.bytes);
+                let committed = committed?;
+                note_accepted(&intake, &submission, &committed, recipients, (bytes, began));
+                Accepted::new(committed.id, Vec::new(), bytes, &submission)
+            }
+            Content::Split { committer, bytes: body, .. } => {
+                finish_split(&intake, &committer, &submission, body).await?
+            }
+        };
+        intake.give_back(*submission);
+        Ok(accepted)
+    }
+
+    async fn push_copy(&mut self, mut bytes: &[u8]) -> Result<(), Refusal> {
+        while !bytes.is_empty() {
+            let Some(mut chunk) = self.intake.pool.try_take() else {
+                return Err(Refusal::new(RefusalCode::Busy));
+            };
+            let count = chunk.fill_from(bytes);
+            bytes = &bytes[count..];
+            self.push(chunk, 0).await?;
+        }
+        Ok(())
+    }
+}
+
+/// One message for each recipient, all in one batch, or none.
+async fn finish_split(
+    intake: &Intake,
+    committer: &Committer,
+    submission: &Submission,
+    body: Vec<u8>,
+) -> Result<Accepted, Refusal> {
+    let now_ms = wall_ms();
+    let labels = OwnLabels::of(&submission.head);
+    let bytes = body.len() as u64;
+    let body: Arc<[u8]> = body.into();
+    let shared = SharedBody::new(Arc::clone(&body));
+    let mut parts = Vec::new();
+    for recipient in submission.envelope.recipients().iter() {
+        let message = committer.body_of(&shared, now_ms)?;
+        let (mut head, signature) =
+            intake.head(submission, message.id(), Some(recipient.mailbox), now_ms);
+        if let Some(mut signature) = signature {
+            signature.body(&body);
+            head.sign(signature).await?;
+        }
+        let mut only = RecipientsBuf::default();
+        only.push(&recipient).map_err(CommitFault::Record)?;
+        parts.push((message, head, only));
+    }
+    let (messages, records): (Vec<_>, Vec<_>) =
+        parts.into_iter().map(|(message, head, only)| (message, (head, only))).unzip();
+    let all = messages.into_iter().zip(&records).map(|(message, (head, only))| Finish {
+        body: message,
+        head: &head.bytes,
+        envelope: envelope(submission, &labels, only.as_recipients(), now_ms),
+        due_ms: now_ms,
+    });
+    let began = Instant::now();
+    let committed = committer.finish_all(all.collect()).await?;
+    for (committed, (_, only)) in committed.iter().zip(&records) {
+        note_accepted(intake, submission, committed, only.as_recipients(), (bytes, began));
+    }
+    let ids: Vec<PublicId> = committed.iter().map(|one| one.id).collect();
+    Ok(Accepted::new(ids[0], ids[1..].to_vec(), bytes, submission))
+}
+
+/// RFC 5321 s7.6: with several recipients the trace field would tell one of the others.
+fn only_recipient(envelope: &EnvelopeBuf) -> Option<&str> {
+    let recipients = envelope.recipients();
+    (recipients.len() == 1).then(|| recipients.iter().next())?.map(|only| only.mailbox)
+}

@@ -1,0 +1,145 @@
+//! Why a message is not accepted: one type for every way in.
+//!
+//! SMTP answers with `reply` and counts by `label`. HTTP will answer with a status by `code`.
+
+use std::time::Duration;
+
+use crate::observe::label::BodyRefusal;
+use crate::queue::CommitFault;
+use crate::wire::smtp::reply::Reply;
+
+/// The cause of a refusal. Each has one reply.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RefusalCode {
+    /// The header block is longer than `HEAD_BYTES_MAX`.
+    HeadTooLarge,
+    /// The header block has more fields than `HEAD_FIELDS_MAX`.
+    TooManyFields,
+    MessageTooLarge,
+    /// Split into one message for each recipient, the message is too large for one batch.
+    SplitTooLarge,
+    LineTooLong,
+    /// More `Received` fields than the config allows.
+    Loop,
+    /// The envelope does not fit into its record.
+    BadEnvelope,
+    /// A signature is required and could not be made.
+    NotSigned,
+    /// The file system of the spool is full.
+    StorageFull,
+    /// The partition, or every partition, has failed.
+    StorageFailed,
+    /// A write takes too long.
+    StorageHung,
+    /// The server is shutting down.
+    Stopping,
+    /// No memory for another body, or no room in the submit lanes.
+    Busy,
+    /// The sender went away, or did not finish in time. Nothing was accepted.
+    Aborted,
+    /// The message may have become durable; nobody knows yet.
+    OutcomeUnknown,
+}
+
+/// A refusal. `detail` is for the log and never for the sender.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    pub code: RefusalCode,
+    pub reply: Reply,
+    /// When the sender should try again, if that is known.
+    pub retry_after: Option<Duration>,
+    /// The part of the request that is at fault, as a path into it.
+    pub field: Option<Box<str>>,
+    pub detail: Box<str>,
+}
+
+impl Refusal {
+    pub fn new(code: RefusalCode) -> Refusal {
+        let retry_after = (code == RefusalCode::Busy).then_some(Duration::from_secs(1));
+        Refusal { code, reply: reply(code), retry_after, field: None, detail: Box::default() }
+    }
+
+    pub fn with_field(self, field: &str) -> Refusal {
+        Refusal { field: Some(field.into()), ..self }
+    }
+
+    pub fn with_detail(self, detail: impl Into<Box<str>>) -> Refusal {
+        Refusal { detail: detail.into(), ..self }
+    }
+
+    /// The label under which the refusal is counted.
+    pub fn label(&self) -> BodyRefusal {
+        match self.code {
+            RefusalCode::HeadTooLarge
+            | RefusalCode::TooManyFields
+            | RefusalCode::MessageTooLarge
+            | RefusalCode::SplitTooLarge => BodyRefusal::Size,
+            RefusalCode::LineTooLong => BodyRefusal::LineLength,
+            RefusalCode::Loop => BodyRefusal::Loop,
+            RefusalCode::StorageFull => BodyRefusal::Spool,
+            RefusalCode::StorageFailed | RefusalCode::StorageHung => BodyRefusal::Commit,
+            RefusalCode::Stopping => BodyRefusal::Busy,
+            RefusalCode::Busy => BodyRefusal::Memory,
+            RefusalCode::Aborted => BodyRefusal::Aborted,
+            RefusalCode::BadEnvelope | RefusalCode::NotSigned | RefusalCode::OutcomeUnknown => {
+                BodyRefusal::Other
+            }
+        }
+    }
+}
+
+impl From<CommitFault> for Refusal {
+    fn from(fault: CommitFault) -> Refusal {
+        match fault {
+            CommitFault::SpoolFull => Refusal::new(RefusalCode::StorageFull),
+            CommitFault::Failed => Refusal::new(RefusalCode::StorageFailed),
+            CommitFault::Hung => Refusal::new(RefusalCode::StorageHung),
+            CommitFault::Stopped => Refusal::new(RefusalCode::Stopping),
+            CommitFault::TooLarge => Refusal::new(RefusalCode::SplitTooLarge),
+            CommitFault::Record(fault) => {
+                Refusal::new(RefusalCode::BadEnvelope).with_detail(fault.to_string())
+            }
+        }
+    }
+}
+
+fn reply(code: RefusalCode) -> Reply {
+    let (code, enhanced, text) = match code {
+        RefusalCode::HeadTooLarge => {
+            (552, (5, 3, 4), "The header of the message is larger than this server accepts")
+        }
+        RefusalCode::TooManyFields => {
+            (552, (5, 3, 4), "The header of the message has more fields than this server accepts")
+        }
+        RefusalCode::MessageTooLarge => {
+            (552, (5, 3, 4), "Message is larger than this server accepts")
+        }
+        RefusalCode::SplitTooLarge => (
+            552,
+            (5, 3, 4),
+            "Message is too large for so many recipients, send it to fewer at once",
+        ),
+        RefusalCode::LineTooLong => (554, (5, 6, 0), "A line of the message is too long"),
+        RefusalCode::Loop => (554, (5, 4, 6), "Too many hops, this message is looping"),
+        RefusalCode::BadEnvelope => (554, (5, 6, 0), "The envelope cannot be stored"),
+        RefusalCode::NotSigned => {
+            (451, (4, 7, 5), "The message cannot be signed now, try again later")
+        }
+        RefusalCode::StorageFull => {
+            (452, (4, 3, 1), "Insufficient system storage, try again later")
+        }
+        RefusalCode::StorageFailed => (451, (4, 3, 0), "Mail storage failed, try again later"),
+        RefusalCode::StorageHung => {
+            (451, (4, 3, 0), "Mail storage does not answer, try again later")
+        }
+        RefusalCode::Stopping => (451, (4, 3, 2), "Service shutting down, try again later"),
+        RefusalCode::Busy => (452, (4, 3, 1), "Too much mail under way, try again later"),
+        RefusalCode::Aborted => {
+            (451, (4, 4, 2), "The message did not arrive in whole, send it again")
+        }
+        RefusalCode::OutcomeUnknown => {
+            (451, (4, 4, 7), "The outcome is unknown, repeat the request with the same key")
+        }
+    };
+    Reply::new(code, enhanced, text)
+}

@@ -77,7 +77,7 @@ release:
 crash:
 	@.ci/deps test
 	RINGPOST_TEST_CRASH_KILLS=$(N) RINGPOST_TEST_POWER_CUTS=$(CUTS) $(CARGO) test --release $(FAILPOINTS) $(CARGO_FLAGS) \
-	    --test crash --test relay_crash --test power_cut -- --nocapture
+	    --test server -- --nocapture crash:: relay_crash:: power_cut::
 
 soak:
 	@.ci/soak

@@ -1,0 +1,9 @@
+//! Reaching a next hop: through a proxy, over a Unix socket, in spite of unreachable addresses, and
+//! not back to this server. The real binary between a client and scripted servers.
+
+mod addresses;
+mod destinations;
+mod kit;
+mod loops;
+mod proxy;
+mod unix;

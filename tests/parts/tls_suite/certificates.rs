@@ -48,14 +48,14 @@ fn each_fault_names_file_cause_and_remedy() {
     let table: [(&str, &PathBuf, &PathBuf, &PathBuf, &str, &str); 10] = [
         ("no such certificate", &missing, &good.1, &missing, "no such file", "path"),
         ("no such key", &good.0, &missing, &missing, "no such file", "path"),
-        ("a folder", &dir, &good.1, &dir, "not a file", "name a file"),
-        ("broken PEM", &cut, &good.1, &cut, "broken PEM", "export"),
+        ("a folder", &dir, &good.1, &dir, "not a file", "path of a file"),
+        ("broken PEM", &cut, &good.1, &cut, "not valid PEM", "export"),
         ("no certificate in it", &empty, &good.1, &empty, "no certificate", "chain"),
         ("no key in it", &good.0, &good.0, &good.0, "no private key", "PKCS#8"),
         ("an encrypted key", &good.0, &locked, &locked, "passphrase", "openssl pkey"),
-        ("a nonsense certificate", &nonsense, &good.1, &nonsense, "understood", "version 3"),
-        ("a nonsense key", &good.0, &bad_key, &bad_key, "broken", "RSA"),
-        ("something else", &huge, &good.1, &huge, "larger", "something else"),
+        ("a nonsense certificate", &nonsense, &good.1, &nonsense, "parsed", "version 3"),
+        ("a nonsense key", &good.0, &bad_key, &bad_key, "invalid", "RSA"),
+        ("something else", &huge, &good.1, &huge, "larger", "path of a PEM file"),
     ];
     for (case, certificate, key, file, cause, remedy) in table {
         let pairs = vec![(certificate.clone(), key.clone())];
@@ -114,7 +114,7 @@ fn weak_settings_cause_a_warning_only() {
         ("expired", until(2026, 12, 22), Some("expired 10 days ago")),
         ("expires soon", until(2027, 1, 8), Some("expires in 7 days")),
         ("not yet valid", late, Some("not valid yet")),
-        ("no names", authority.issue(&[]), Some("names no host")),
+        ("no names", authority.issue(&[]), Some("has no host names")),
     ];
     for (case, pair, expected) in table {
         let pair = folder.pair("pair", &pair);

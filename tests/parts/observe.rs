@@ -175,7 +175,7 @@ fn foreign_records_are_shown_from_warnings_on() {
     assert_eq!(lines.len(), 1, "{lines:?}");
     let line: serde_json::Value = serde_json::from_str(&lines[0]).expect("JSON");
     assert_eq!(line["record"], "foreign");
-    assert_eq!(line["target"], "observe");
+    assert_eq!(line["target"], "parts::observe");
     assert_eq!(line["message"], "ring is \"low\"");
     assert_eq!(line["name"], "a\nb");
     journal.close();

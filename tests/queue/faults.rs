@@ -209,7 +209,7 @@ fn under_strace(child: &str, spool: &Path, arguments: &[&str]) -> Option<String>
         .arg(spool.with_extension("strace"))
         .args(arguments)
         .arg(std::env::current_exe().unwrap())
-        .args(["--exact", child, "--include-ignored", "--nocapture"])
+        .args(["--exact", &format!("faults::{child}"), "--include-ignored", "--nocapture"])
         .env(CHILD_SPOOL, spool)
         .output();
     match output {

@@ -357,7 +357,7 @@ mod tests {
         for (name, text) in [
             ("of another type", report.replace("report", "mixed")),
             ("without an id", report.replace("r-7-99", "")),
-            ("too long", report.replace("X-Ring", &format!("{}\r\nX-Ring", "y".repeat(9 << 20)))),
+            ("too long", report.replace("X-Load", &format!("{}\r\nX-Load", "y".repeat(9 << 20)))),
         ] {
             assert_eq!(subject(text.as_bytes(), 3, Form::Chunks), Subject::Nameless, "{name}");
         }

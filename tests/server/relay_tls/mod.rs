@@ -461,7 +461,7 @@ fn requiretls_is_satisfied_or_refused() {
         assert_waits(&attempt, "TLS is required (requiretls)");
     }
     let attempt = relay.send_requiring_tls("a@guessed.test");
-    assert_waits(&attempt, "neither DNSSEC nor MTA-STS vouches");
+    assert_waits(&attempt, "neither DNSSEC nor MTA-STS secures");
     for sink in [&unable, &unproven, &plain] {
         assert_eq!((sink.heard("tls MAIL"), sink.heard("clear MAIL")), (0, 0));
     }

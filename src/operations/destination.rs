@@ -83,7 +83,7 @@ pub struct DestinationRow {
     pub binding: Binding,
     pub queued: u64,
     pub in_flight: u64,
-    /// Transfers in a minute at the present pace.
+    /// Transfers per minute at the current rate.
     pub per_minute: u64,
     pub connections: Connections,
     pub window: u64,

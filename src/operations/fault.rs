@@ -133,8 +133,8 @@ impl OpFault {
 
     /// A panic ended the operation.
     pub fn bug() -> OpFault {
-        OpFault::other("bug", "a bug ended the operation")
-            .hint("see the server's log and report it")
+        OpFault::other("bug", "the operation failed because of a bug")
+            .hint("see the server's log and report the bug")
     }
 
     pub fn hint(self, hint: impl Into<String>) -> OpFault {

@@ -1,4 +1,4 @@
-//! The operation that explains what a message waits for.
+//! The operation that explains why a message is still queued.
 
 use serde::Deserialize;
 use serde::Serialize;

@@ -211,7 +211,7 @@ impl Session {
                 Ok(next) => chunk = next,
                 Err(_) => {
                     if let Some(receiving) = self.receiving.as_mut() {
-                        let reply = Reply::new(452, (4, 3, 1), "Too much mail under way");
+                        let reply = Reply::new(452, (4, 3, 1), "Too much mail in progress");
                         receiving.refuse(reply, BodyRefusal::Memory);
                     }
                     return;

@@ -49,7 +49,7 @@ impl Caller<'_> {
 
     fn judge_recipient(&self, tx: &Transaction<'_>) -> Verdict {
         let Some(candidate) = &tx.candidate else {
-            return refuse(451, (4, 3, 0), "Recipient got lost, try again");
+            return refuse(451, (4, 3, 0), "Internal error, try again later");
         };
         if let Some(refusal) = self.judge_memory(tx.arena.allocated_bytes()) {
             return refusal;
@@ -81,7 +81,7 @@ impl Caller<'_> {
             return Some(refuse(452, (4, 5, 3), "Recipient list takes too much memory"));
         }
         if bytes > ARENA_KEPT_BYTES_MAX && self.reception.arena_bytes() > ARENAS_BYTES_MAX {
-            return Some(refuse(452, (4, 3, 1), "Too much mail under way, try again later"));
+            return Some(refuse(452, (4, 3, 1), "Too much mail in progress, try again later"));
         }
         None
     }

@@ -231,14 +231,16 @@ pub fn unix_kind(fault: IoFault) -> FailureKind {
 /// Why a Unix socket was not connected to, and what helps.
 pub fn unix_text(path: &str, fault: IoFault) -> String {
     let remedy = match fault {
-        IoFault::NoSuchFile => "start its server, or correct the path in the route",
+        IoFault::NoSuchFile => "start the LMTP server, or correct the path in the route",
         IoFault::Denied => {
-            "give the user that ringpost runs as access to the folder and write access to the socket"
+            "give the user of Ringpost access to the folder and write access to the socket"
         }
-        IoFault::Refused => "the file exists, but nothing listens: start its server",
-        IoFault::TimedOut => "its server accepts no connections: check whether it is overloaded",
+        IoFault::Refused => "the file exists, but nothing listens: start the LMTP server",
+        IoFault::TimedOut => {
+            "the LMTP server accepts no connections: check whether it is overloaded"
+        }
         IoFault::NoFiles | IoFault::NoFilesSystem => "raise the limit of open files",
-        _ => "check that it is the stream socket of a server",
+        _ => "check that the path is a stream socket of an LMTP server",
     };
     format!("connecting to {path}: {fault}; {remedy}")
 }
@@ -372,7 +374,7 @@ mod tests {
         let rows = [
             (IoFault::NoSuchFile, FailureKind::Connect, "correct the path"),
             (IoFault::Denied, FailureKind::Connect, "write access"),
-            (IoFault::Refused, FailureKind::Connect, "start its server"),
+            (IoFault::Refused, FailureKind::Connect, "start the LMTP server"),
             (IoFault::TimedOut, FailureKind::Timeout, "whether it is overloaded"),
             (IoFault::NoFiles, FailureKind::Ours, "limit of open files"),
             (IoFault::Io(91), FailureKind::Connect, "stream socket"),

@@ -352,7 +352,7 @@ impl Way<'_> {
         match (address, proxy) {
             (None, _) => name.into_owned(),
             (Some(address), None) => format!("{name}[{address}]"),
-            (Some(address), Some(proxy)) => format!("{name}[{address}] by {proxy}"),
+            (Some(address), Some(proxy)) => format!("{name}[{address}] via {proxy}"),
         }
     }
 

@@ -197,7 +197,7 @@ impl Fetching {
         self.write_from = Instant::now() + WRITE_RETRY;
         let what =
             format!("MTA-STS policies cannot be written to {}: {cause}", self.folder.display());
-        let remedy = "until this works, a restart may lose policies and fetch them again";
+        let remedy = "until this is fixed, policies may be fetched again after a restart";
         Record::Warning { what: &what, remedy }.emit();
     }
 

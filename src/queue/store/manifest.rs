@@ -148,10 +148,10 @@ pub fn mended(folder: &Path, copies: &Copies) -> io::Result<Option<Mended>> {
         (Some(live), Some(copied)) if !live.starts_with(&copied) => {
             let rest = live.get(copied.len()..).unwrap_or_default();
             let is_short = live.len() < copied.len();
-            let why = if is_short { "it was cut short" } else { "its bytes have changed" };
+            let why = if is_short { "it was truncated" } else { "its bytes have changed" };
             (why, Some([&copied[..], rest].concat()))
         }
-        (None, Some(copied)) => ("it was gone", Some(copied)),
+        (None, Some(copied)) => ("it was missing", Some(copied)),
         (Some(_), _) if is_named => return Ok(None),
         (Some(_), _) => ("CURRENT did not name it", None),
         (None, None) => return Ok(None),

@@ -1,4 +1,4 @@
-//! The gate: questions of the protocol machine become verdicts, from the policy in force.
+//! The gate: answers the questions of the protocol machine with verdicts, by the policy in force.
 //!
 //! Promise:  a verdict depends on the identity, the transaction, the policy, the limits and the state
 //!           of the store, never on an earlier session.

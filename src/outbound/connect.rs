@@ -1,14 +1,14 @@
-//! Connecting to one host: which of its addresses, in which order, and by which way.
+//! Connecting to one host: which of its addresses, in which order, directly or through a proxy.
 //!
-//! Owner:    the worker that asked.
-//! Promise:  a host of which one address or one family is dead costs a moment and not the time of
-//!           a connection (RFC 8305 in spirit): the next attempt begins when the one before has
-//!           failed, or beside it after `CONNECT_ATTEMPT_DELAY_MS` without an answer.
-//! Bounds:   `ADDRESSES_MAX` addresses; one attempt at once of each family, and by a proxy one in
-//!           all, for a destination that is slow must not see more connections than it allows; all of them
-//!           within the one time limit, of which those that follow each other have equal shares.
-//! Drops:    attempts that have lost are dropped where they are, which closes their sockets; the
-//!           runtime's seam promises that this is safe.
+//! Owner:    the calling worker.
+//! Promise:  a dead address or a dead family delays the connection only briefly (in the spirit of
+//!           RFC 8305): the next attempt begins when the previous one has failed, or in parallel after
+//!           `CONNECT_ATTEMPT_DELAY_MS` without an answer.
+//! Bounds:   `ADDRESSES_MAX` addresses. One attempt at a time per family, or one in all through a
+//!           proxy, because a slow destination must not get more connections than it allows. All
+//!           attempts share one time limit; those that follow each other get equal parts of it.
+//! Drops:    attempts that lost are dropped in place, which closes their sockets; `rt` promises that
+//!           this is safe.
 
 use std::fmt;
 use std::future::Future;

@@ -1,4 +1,4 @@
-//! What the queue tells the operator. The caller logs each notice; nothing here logs.
+//! Notices of the queue for the operator. The caller logs each notice; nothing here logs.
 
 use std::fmt;
 use std::path::PathBuf;

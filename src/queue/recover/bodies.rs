@@ -1,4 +1,4 @@
-//! Recovery of heads and bodies: complete where there is an envelope, removed or kept where not.
+//! Recovery of heads and bodies: complete if there is an envelope, otherwise removed or kept.
 
 use rocksdb::WriteBatch;
 

@@ -246,14 +246,14 @@ fn a_queue_is_explained_and_jobs_in_it_can_be_removed() {
     let first = submit(&rig, "first");
     await_why(&rig, &first, "Being sent to");
     let (second, third) = (submit(&rig, "second"), submit(&rig, "third"));
-    let why = await_why(&rig, &third, "1 message is ahead of it");
+    let why = await_why(&rig, &third, "1 message is ahead");
     assert!(why.contains("Queued for"), "{why}");
     assert!(why.contains("limit is 1 connections; 1 are in use"), "{why}");
     assert!(why.contains(&format!("being sent now: {first}")), "{why}");
     assert!(why.contains("No delivery attempt yet."), "{why}");
 
     assert!(queue_text(&rig, &["hold", &second]).ends_with("held\n"), "it is called back");
-    await_why(&rig, &third, "no message is ahead of it");
+    await_why(&rig, &third, "no message is ahead");
     assert!(queue_text(&rig, &["delete", &third]).contains("deleted"));
     let said = queue_text(&rig, &["hold", &first]);
     assert!(said.contains("is being sent now"), "{said}");
@@ -414,7 +414,7 @@ fn mail_is_rerouted_in_every_state() {
     let sending = submit(&rig, "sending");
     await_why(&rig, &sending, "Being sent to");
     let in_line = submit(&rig, "in line");
-    await_why(&rig, &in_line, "no message is ahead of it");
+    await_why(&rig, &in_line, "no message is ahead");
 
     let said = queue_text(&rig, &["reroute", &in_line, "--to", &way]);
     assert_eq!(said, format!("{in_line}: rerouted\n"));
@@ -445,7 +445,7 @@ fn mail_is_rerouted_in_every_state() {
             .contains("follows the routes again")
     );
     assert!(job(&rig, &kept)["rerouted_to"].is_null());
-    assert!(!ask(&rig, &["why", &kept]).contains("An operator rerouted it"));
+    assert!(!ask(&rig, &["why", &kept]).contains("Rerouted by an operator"));
 
     for bad in ["smtp", "carrier:pigeon", "lmtp:nowhere"] {
         let refused = rig.try_queue(&["reroute", &kept, "--to", bad]);

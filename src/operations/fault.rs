@@ -15,7 +15,7 @@ pub struct OpFault {
     pub code: Cow<'static, str>,
     pub kind: FaultKind,
     pub detail: String,
-    /// What is wrong with single fields of the request or keys of the config.
+    /// Errors of single fields of the request or keys of the config.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub faults: Vec<FieldFault>,
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -39,7 +39,7 @@ pub struct RouteAnswer {
     pub auth_user: Option<String>,
     /// The mail exchangers are looked up at delivery.
     pub needs_mx_lookup: bool,
-    /// None for mail that no connection is made for.
+    /// None for mail that needs no connection.
     pub destination: Option<RouteDestination>,
     pub source: Option<RouteSource>,
     pub max_age: String,

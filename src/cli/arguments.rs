@@ -132,7 +132,7 @@ pub enum ConfigPage {
 
 #[derive(Subcommand)]
 pub enum QueueCommand {
-    /// Summarize the queue by recipient domain: recipients, age, and the last reply.
+    /// Summarise the queue by recipient domain: recipients, age, and the last reply.
     Summary {
         /// Show at most this many domains.
         #[arg(long, value_name = "COUNT", default_value_t = 20)]

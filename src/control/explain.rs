@@ -300,7 +300,9 @@ fn binding_sentence(queued: &QueuedJob, now_ms: u64) -> String {
             let holders: Vec<String> = queued.shard_connections.iter().map(holder).collect();
             format!("All {limit} connections of the shard are in use: {}.", holders.join(", "))
         }
-        Binding::Nothing => "No limit is reached; the next free connection sends it.".to_owned(),
+        Binding::Nothing => {
+            "No limit is reached; the next free connection sends the message.".to_owned()
+        }
     }
 }
 

@@ -78,7 +78,7 @@ impl Caller<'_> {
     fn judge_memory(&self, bytes: usize) -> Option<Verdict> {
         let for_recipients = self.recipients_max as usize * ARENA_BYTES_PER_RECIPIENT;
         if bytes > ARENA_KEPT_BYTES_MAX + for_recipients {
-            return Some(refuse(452, (4, 5, 3), "Recipient list takes too much memory"));
+            return Some(refuse(452, (4, 5, 3), "Recipient list is too large"));
         }
         if bytes > ARENA_KEPT_BYTES_MAX && self.reception.arena_bytes() > ARENAS_BYTES_MAX {
             return Some(refuse(452, (4, 3, 1), "Too much mail in progress, try again later"));

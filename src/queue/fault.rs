@@ -150,7 +150,7 @@ impl SpoolFault {
             }
             SpoolFault::PartitionRange { .. } => "choose between 1 and 64 partitions".into(),
             SpoolFault::Permission { path, .. } => {
-                format!("give {} to the user that Ringpost runs as, mode 0700", path.display())
+                format!("give {} to the user of the server, with mode 0700", path.display())
             }
             SpoolFault::Writable { path, .. } => format!("chmod go-w {}", path.display()),
             SpoolFault::DiskFull { .. } => "free some space on that file system".into(),

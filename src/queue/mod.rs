@@ -42,11 +42,11 @@
 //! body       id, chunk             -> raw bytes       written once, blob files
 //! job        id, job               -> Job             rewritten at each attempt
 //! due        due_ms, id, job       -> nothing         written once per schedule
-//! stream     id                    -> StreamMark      a body under way, written once
+//! stream     id                    -> StreamMark      a body in progress, written once
 //! kept       until_ms, id          -> nothing         a message kept after its end
 //! event, once, scheduled                              empty so far
 //! default    "ledger"              -> Ledger          written with what it counts; see `ledger`
-//!            "mending"             -> Lost            recovery is under way; see `lost`
+//!            "mending"             -> Lost            recovery is in progress; see `lost`
 //! ```
 //! A key that is written once is removed with `SingleDelete`, so that a message delivered soon never
 //! leaves the memtable; only `job` and `kept` use `Delete`. The two are never mixed in one family
@@ -57,7 +57,7 @@
 //! ```text
 //! state      envelope  head  body  job  due  stream  kept   what it is
 //! S0 none       -       -     -     -    -     -      -     not here, or not yet
-//! S1 stream     -       -    0..k   -    -     x      -     a large body under way; no promise
+//! S1 stream     -       -    0..k   -    -     x      -     a large body in progress; no promise
 //! S2 queued     x       x    all    x    x     -      -     promised: the 250 may have been given
 //! S3 kept       x       x    all    -    -     -      x     every recipient has its final state
 //!

@@ -1,7 +1,7 @@
 //! The task that fetches policies for all shards.
 //!
 //! Owner:    a task of the control runtime; one for the process. It waits for nothing but events.
-//! Bounds:   see `queue` and `store`; one write of files under way.
+//! Bounds:   see `queue` and `store`; one write of files in progress.
 //! Fatal:    a panic in this task ends the process; otherwise mail to domains with MTA-STS would
 //!           wait forever. The restart reads the policies from their files.
 

@@ -86,7 +86,9 @@ impl fmt::Display for OperationFault {
                 "another operation on this message is in progress; try again"
             }
             OperationFault::Restless => "the message changed meanwhile; try again",
-            OperationFault::NeedsServer => "only a running server can bounce; start it first",
+            OperationFault::NeedsServer => {
+                "only a running server can bounce; start the server first"
+            }
             OperationFault::Commit(fault) => return fault.fmt(f),
             OperationFault::Queue(fault) => return fault.fmt(f),
         })

@@ -6,10 +6,10 @@
 #   docker run --security-opt seccomp=seccomp.json --ulimit memlock=67108864 \
 #       -v mail:/var/spool/ringpost -p 25:25 -p 127.0.0.1:9025:9025 ringpost
 #
-# `--target load` makes the image of the load harness instead; loadtest/compose.yaml uses both.
+# `--target load` builds the image of the load generator instead; loadtest/compose.yaml uses both.
 
 FROM rust:1.95-bookworm AS builder
-# Versions are those of the Debian release; pinned ones vanish with its next point release.
+# Versions are not pinned: Debian removes old ones with the next point release.
 # hadolint ignore=DL3008
 RUN apt-get update \
     && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends clang libclang-dev g++ git make \
@@ -29,7 +29,7 @@ RUN apt-get update \
 FROM base AS load
 RUN install -d -o ringpost -g ringpost -m 755 /report
 COPY --from=builder /src/target/dist/ringpost-load /usr/local/bin/ringpost-load
-# By number, so that a runtime can see that it is not root without reading the image's files.
+# A numeric id, so that a runtime can verify that the user is not root.
 USER 2525:2525
 WORKDIR /report
 VOLUME /report
@@ -41,8 +41,8 @@ RUN install -d -o ringpost -g ringpost -m 700 /var/spool/ringpost
 COPY --from=builder /src/target/dist/ringpost /usr/local/bin/ringpost
 COPY tuning/container.toml /etc/ringpost/ringpost.toml
 
-# Docker lets any user of a container bind low ports, so nothing here ever runs as root; Podman does
-# with `--sysctl net.ipv4.ip_unprivileged_port_start=25`.
+# Docker lets any user of a container bind low ports, so the server never runs as root; Podman needs
+# `--sysctl net.ipv4.ip_unprivileged_port_start=25` for this.
 USER 2525:2525
 WORKDIR /var/spool/ringpost
 VOLUME /var/spool/ringpost

@@ -26,21 +26,21 @@ FUZZ_SECONDS ?= 60
 
 help:
 	@echo 'make run      a server on 127.0.0.1:2525 (ARGS="--config FILE")'
-	@echo 'make check    types, tidy and unit tests: quick, for while you edit'
+	@echo 'make check    quick checks while you edit: types, tidy and unit tests'
 	@echo 'make test     all tests'
 	@echo 'make lint     formatting and clippy; warnings are errors'
-	@echo 'make bench    criterion benches, and how they compare with the record (RECORD=1 writes it)'
-	@echo 'make guard    instructions of the hottest paths against the record (RECORD=1 writes it)'
-	@echo 'make release  the binary to ship'
+	@echo 'make bench    criterion benches, compared with the record (RECORD=1 writes the record)'
+	@echo 'make guard    instructions of the hottest paths, compared with the record (RECORD=1 writes the record)'
+	@echo 'make release  the release binary'
 	@echo 'make crash    kills the server N=$(N) times and cuts the power CUTS=$(CUTS) times, under load'
-	@echo 'make soak     hours of kills, power cuts and full-size scenarios; goes on where it was interrupted'
+	@echo 'make soak     hours of kills, power cuts and full-size scenarios; continues after an interrupt'
 	@echo 'make fuzz     every fuzz target for FUZZ_SECONDS=$(FUZZ_SECONDS)'
 
 run:
 	@.ci/deps build
 	$(CARGO) run --release $(CARGO_FLAGS) -- serve $(ARGS)
 
-# Our own code without optimisation and with what the last check has compiled: seconds, not minutes.
+# Our own code unoptimised and compiled incrementally: seconds, not minutes.
 check: export CARGO_INCREMENTAL = 1
 check:
 	@.ci/deps build
@@ -64,8 +64,8 @@ bench:
 	$(CARGO) bench -p ringpost --bench '*' $(CARGO_FLAGS) -- $(BENCH_ARGS)
 	@benches/summary "$(TARGET)" --since "$(TARGET)/bench-began" $(if $(RECORD),--record --note "$(NOTE)")
 
-# As the tests are built, but our own library as one unit: cut in 16, as for the tests, a change of one
-# file moves what is inlined in others (9 % were seen). Libraries are not compiled anew for it.
+# Built like the tests, but with our library as one codegen unit: with 16, a change in one file alters
+# inlining in others (up to 9 % were observed). Dependencies are not recompiled.
 guard:
 	@.ci/deps test
 	$(CARGO) --config profile.release.package.ringpost.codegen-units=1 bench -p ringpost --bench guard $(FAILPOINTS) $(CARGO_FLAGS) -- $(if $(RECORD),record,check)

@@ -2,7 +2,7 @@
 //!
 //! One process, one executor per core, no locks on the data path.
 //!
-//! # The journey of a message
+//! # The path of a message
 //!
 //! ```text
 //! accept    inbound::listener   core A, its own SO_REUSEPORT socket
@@ -11,10 +11,10 @@
 //! submit    submit::incoming    Submission {identity, envelope, header block}, from every way in
 //! header    submit::edit        bounded block, ordered edits, trace field, signature
 //! body      inbound::data       pooled chunks, dots unstuffed in place, constant memory per session
-//! commit    queue::commit       one batch, one sync, then 250                  == the durable line ==
+//! commit    queue::commit       one batch, one sync, then 250                  == durable ==
 //! choose    outbound::home      route, resolve, lease; backlog by outbound::scan
 //! hand over handoff::mesh       Frame::Deliver to the owner of the destination
-//! line up   outbound::scheduler windows, rates, backoff, turns (never awaits)
+//! schedule  outbound::scheduler windows, rates, backoff, turns (never awaits)
 //! send      outbound::worker    -> transfer <-> wire::smtp::client
 //! report    handoff::mesh       Frame::Settle back to the home
 //! finish    outbound::settling  -> queue::commit::settle: done | later | bounce, one batch with its sync
@@ -26,16 +26,16 @@
 //! and enforces it.
 //!
 //! ```text
-//! L0  base                         words that all others use; std only
+//! L0  base                         ids, limits, clock and other shared types; std only
 //! L1  wire  observe  rt            bytes <-> values | log records, metrics | the only importer of glommio
-//! L2  config  net                  as written -> as meant | TLS, names
+//! L2  config  net                  TOML and environment -> checked config | TLS, DNS
 //! L3  directory  route             who sends: tenants, identities | who may relay, and where to
 //! L4  queue                        RocksDB
-//! L5  handoff                      what crosses threads: frames, uploads, questions
+//! L5  handoff                      communication between threads: frames, uploads, questions
 //! L6  submit                       submission -> header -> body -> commit, from every way in
-//! L7  inbound  outbound            the SMTP server | the delivering half
+//! L7  inbound  outbound            the SMTP server | delivery
 //! L8  shard                        one of each, on one core
-//! L9  operations                   what can be asked of a server: types and permissions, no I/O
+//! L9  operations                   requests, results and permissions of all operations; no I/O
 //! L10 control                      carries out operations; tokio, on threads of its own
 //! L11 monitor                      metrics, health, readiness; a runtime and listener of its own
 //! L12 boot                         from a config to running shards
@@ -45,10 +45,10 @@
 //!
 //! # Invariants
 //!
-//! 1. What is immutable may be shared across cores; what changes has exactly one owner.
+//! 1. Immutable data may be shared across cores; mutable data has exactly one owner.
 //! 2. A 250 after the body survives a power cut: one synced write batch stands before it.
-//! 3. Bytes become values without I/O, clock or config.
-//! 4. Only CRLF ends a line, only CRLF.CRLF ends a body, and `wire` alone judges it.
+//! 3. Parsing is pure: no I/O, clock or config.
+//! 4. Only CRLF ends a line, only CRLF.CRLF ends a body, and only `wire` decides so.
 //! 5. Every queue, list and wait has a limit and an answer for the full case.
 
 pub mod base;

@@ -1,13 +1,13 @@
 # shellcheck shell=bash
-# Shared by the scripts of this folder, which are run and not sourced; this file is sourced only.
+# Functions shared by the scripts of this folder, which source this file.
 #
-#   --dry-run   say what would be changed, change nothing
-#   --undo      put back what was there before the first run
+#   --dry-run   print the changes without making them
+#   --undo      restore the values from before the first run
 #
-# Each value is written only where it differs, so a second run changes nothing. What was there before
-# is kept in $TUNING_STATE, until it is put back. A reboot forgets the values, and with /run the record
-# of them; run the scripts at each boot (tuning/README.md). TUNING_ROOT is put before /proc and /sys,
-# for tests.
+# A value is written only if it differs, so a second run changes nothing. Previous values are recorded
+# in $TUNING_STATE until they are restored. A reboot resets the settings, and clears the record because
+# it is in /run; run the scripts at each boot (tuning/README.md). Tests set TUNING_ROOT, a prefix of
+# /proc and /sys.
 
 TUNING_ROOT=${TUNING_ROOT:-}
 TUNING_STATE=${TUNING_STATE:-$TUNING_ROOT/run/ringpost-tuning}
@@ -27,12 +27,12 @@ for argument in "$@"; do
     esac
 done
 
-# A file of the kernel as text, nothing if it is not there.
+# value_of FILE: the content of a kernel file; empty if there is no such file.
 value_of() {
     cat "$TUNING_ROOT$1" 2>/dev/null || true
 }
 
-# The chosen one of `always [madvise] never`; other text as it is.
+# chosen_of FILE: the word in brackets of `always [madvise] never`; other text unchanged.
 chosen_of() {
     local text
     text=$(value_of "$1")
@@ -45,8 +45,8 @@ chosen_of() {
     printf '%s\n' "$text"
 }
 
-# bare FILE VALUE: a mask of CPUs without the zeroes that the kernel fills it up with. Other values
-# stay as they are: in a list of CPUs (0,2) a zero is a CPU.
+# bare FILE VALUE: a CPU mask without the leading zeros that the kernel adds. Other values are
+# unchanged: in a list of CPUs (0,2) a zero is a CPU.
 bare() {
     case $1 in
     *_cpus) printf '%s\n' "$2" | sed 's/^[0,]*\(.\)/\1/' ;;
@@ -54,11 +54,11 @@ bare() {
     esac
 }
 
-# set_value FILE VALUE: a file that is missing or refuses is said and passed over.
+# set_value FILE VALUE: a file that is missing or refuses the value is reported and skipped.
 set_value() {
     local file=$1 wanted=$2 now
     if [ ! -e "$TUNING_ROOT$file" ]; then
-        echo "$tuning_name: $file is not there on this machine"
+        echo "$tuning_name: $file does not exist on this machine"
         return
     fi
     now=$(chosen_of "$file" | tr -s '[:blank:]' ' ')
@@ -69,8 +69,8 @@ set_value() {
         failed=1
         return
     fi
-    # Before the value itself, so that whatever ends the script, there is a way back. The oldest record
-    # is the true one. A disk that is full must not cost the way back either.
+    # The record is written before the value, so that the change can be undone even if the script is
+    # killed or the disk is full. The oldest record has the original value.
     if ! grep -qsF "$file	" "$TUNING_STATE/$tuning_name"; then
         if ! printf '%s\t%s\n' "$file" "$now" >>"$TUNING_STATE/$tuning_name"; then
             failed=1
@@ -78,9 +78,9 @@ set_value() {
         fi
     fi
     write_value "$file" "$wanted" && return
-    echo "$tuning_name: $file: not accepted (root? a device without this?)" >&2
+    echo "$tuning_name: $file: not accepted (not root, or not supported by the device)" >&2
     failed=1
-    # What was never changed need not be put back, and could not be.
+    # An unchanged value need not be restored.
     if [ "$(chosen_of "$file" | tr -s '[:blank:]' ' ')" = "$now" ]; then
         forget "$file"
     fi
@@ -91,7 +91,7 @@ write_value() {
     { printf '%s\n' "$2" >"$TUNING_ROOT$1"; } 2>/dev/null
 }
 
-# forget FILE: takes it from the record.
+# forget FILE: removes the file from the record.
 forget() {
     local record=$TUNING_STATE/$tuning_name
     grep -vF "$1	" "$record" >"$record.new"
@@ -99,23 +99,23 @@ forget() {
     [ -s "$record" ] || rm -f "$record"
 }
 
-# Puts back all that this script has changed, then ends it.
+# With --undo, restores all values that this script has changed, and exits.
 undo_if_asked() {
     [ "$undo" = yes ] || return 0
     local file before
     if [ -e "$TUNING_STATE/$tuning_name" ]; then
         while IFS='	' read -r file before; do
             if [ ! -e "$TUNING_ROOT$file" ]; then
-                echo "$tuning_name: $file has gone, and its value with it"
+                echo "$tuning_name: $file no longer exists; nothing to restore"
                 [ "$dry_run" = yes ] || forget "$file"
                 continue
             fi
-            echo "$tuning_name: $file: back to $before"
+            echo "$tuning_name: $file: restored to $before"
             [ "$dry_run" = no ] || continue
             if write_value "$file" "$before"; then
                 forget "$file"
             else
-                echo "$tuning_name: $file: not accepted (root?)" >&2
+                echo "$tuning_name: $file: not accepted (not root?)" >&2
                 failed=1
             fi
         done < <(cat "$TUNING_STATE/$tuning_name")
@@ -123,7 +123,7 @@ undo_if_asked() {
     exit "$failed"
 }
 
-# Names of network cards that are hardware.
+# Names of the physical network cards.
 cards() {
     local folder
     for folder in "$TUNING_ROOT"/sys/class/net/*; do
@@ -132,7 +132,7 @@ cards() {
     return 0
 }
 
-# Numbers of the CPUs that are switched on, one a line.
+# Numbers of the online CPUs, one per line.
 cpus() {
     local part first last
     for part in $(value_of /sys/devices/system/cpu/online | tr ',' ' '); do
@@ -145,7 +145,7 @@ cpus() {
     done
 }
 
-# mask_of CPU...: as the kernel writes sets of CPUs, in words of 32 bits, highest first.
+# mask_of CPU...: the CPU mask in the notation of the kernel, in words of 32 bits, highest first.
 mask_of() {
     local highest=0 cpu word text=
     for cpu in "$@"; do

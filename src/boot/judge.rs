@@ -140,7 +140,7 @@ fn judge_open_files(host: &Host, needs: &Needs) -> Option<Finding> {
 fn judge_backlog(host: &Host, needs: &Needs) -> Option<Finding> {
     let somaxconn = host.somaxconn.filter(|somaxconn| *somaxconn < needs.backlog)?;
     let what = format!(
-        "net.core.somaxconn is {somaxconn} and cuts the listen backlog of {}",
+        "net.core.somaxconn is {somaxconn}, less than the listen backlog of {}",
         needs.backlog
     );
     finding(Level::Warn, what, format!("`sysctl -w net.core.somaxconn={}`", needs.backlog))
@@ -176,7 +176,7 @@ fn judge_huge_pages(host: &Host) -> Option<Finding> {
 
 fn judge_overcommit(host: &Host) -> Option<Finding> {
     host.overcommit.filter(|mode| *mode == 2)?;
-    let what = "vm.overcommit_memory = 2: the kernel refuses to reserve memory beyond what exists";
+    let what = "vm.overcommit_memory = 2: the kernel refuses to overcommit memory";
     finding(Level::Warn, what, "`sysctl -w vm.overcommit_memory=0`, or keep much memory free")
 }
 

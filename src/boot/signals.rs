@@ -131,7 +131,7 @@ enum Answer {
 impl Handler {
     fn on_signal(&mut self, signal: Signal) -> Answer {
         if signal.ends() && self.end_requested {
-            return Answer::EndNow("second signal to end");
+            return Answer::EndNow("second termination signal");
         }
         self.end_requested |= signal.ends();
         match (self.sender.try_send(signal), signal.ends()) {
@@ -159,7 +159,7 @@ mod tests {
         use Signal::Int;
         use Signal::Term;
         use Signal::Usr1;
-        let again = || EndNow("second signal to end");
+        let again = || EndNow("second termination signal");
         let rows = [
             ("term", vec![Term], vec![Delivered]),
             ("term twice", vec![Term, Term], vec![Delivered, again()]),
@@ -219,6 +219,6 @@ mod tests {
         });
         assert_eq!(out.status.code(), Some(EXIT_BY_SIGNAL + libc::SIGTERM), "{out:?}");
         let text = String::from_utf8_lossy(&out.stderr);
-        assert!(text.contains("second signal to end"), "{text}");
+        assert!(text.contains("second termination signal"), "{text}");
     }
 }

@@ -187,7 +187,11 @@ impl SpaceKeeper {
     fn tell(&mut self, cause: &io::Error) {
         if !std::mem::replace(&mut self.told, true) {
             let what = format!("cannot allocate the spool's reserve for a full disk: {cause}");
-            Record::Warning { what: &what, remedy: "see `reserve` in the spool's folder" }.emit();
+            Record::Warning {
+                what: &what,
+                remedy: "check the file `reserve` in the folder of the spool",
+            }
+            .emit();
         }
     }
 }

@@ -75,7 +75,7 @@ fn log_notice(notice: &Notice) {
 pub(in crate::boot) fn read_pauses(folder: &Path, findings: &mut Vec<Finding>) -> Pauses {
     let (pauses, wrong) = Pauses::read(folder);
     findings.extend(
-        wrong.map(|what| warning(what, "pause the destinations again that must get no mail")),
+        wrong.map(|what| warning(what, "pause again all destinations that must not get mail")),
     );
     let names = pauses.names();
     if !names.is_empty() {

@@ -25,8 +25,8 @@ pub struct Arguments {
 pub enum Command {
     /// Run the mail server.
     ///
-    /// SIGTERM ends it after open transactions, SIGHUP reloads the config. Exit code 0 after a
-    /// shutdown, 1 if the server cannot start, 75 if the disk failed.
+    /// SIGTERM stops the server once open transactions have finished; SIGHUP reloads the config.
+    /// Exit code 0 after a shutdown, 1 if the server cannot start, 75 if the disk failed.
     Serve(ConfigFile),
     /// Check a config file and the environment, and report all errors.
     Check(CheckOptions),
@@ -47,7 +47,7 @@ pub enum Command {
     ///
     /// Exit code 0 if the counts add up and the quarantine is empty, otherwise 1.
     Audit(Options),
-    /// Explain what a message waits for.
+    /// Explain why a message is still queued.
     Why {
         /// Message id.
         id: String,
@@ -82,14 +82,14 @@ pub enum Command {
 
 #[derive(Args)]
 pub struct ConfigFile {
-    /// Config file of the server. Without it, a default config for trials on loopback.
+    /// Config file of the server; if not given, `$RINGPOST_CONFIG`, else a trial config on loopback.
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
 }
 
 #[derive(Args)]
 pub struct CheckOptions {
-    /// Config file of the server. Without it, a default config for trials on loopback.
+    /// Config file of the server; if not given, `$RINGPOST_CONFIG`, else a trial config on loopback.
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
     /// Show every key with its value and where the value came from: default, file and line,
@@ -103,7 +103,7 @@ pub struct CheckOptions {
 
 #[derive(Args)]
 pub struct Options {
-    /// Config file of the server. Without it, a default config for trials on loopback.
+    /// Config file of the server; if not given, `$RINGPOST_CONFIG`, else a trial config on loopback.
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
     /// Print JSON.
@@ -111,10 +111,10 @@ pub struct Options {
     pub json: bool,
 }
 
-/// As `Options`, also behind the name of a subcommand.
+/// As `Options`, also accepted after the name of a subcommand.
 #[derive(Args)]
 pub struct GlobalOptions {
-    /// Config file of the server. Without it, a default config for trials on loopback.
+    /// Config file of the server; if not given, `$RINGPOST_CONFIG`, else a trial config on loopback.
     #[arg(long, value_name = "FILE", global = true)]
     pub config: Option<PathBuf>,
     /// Print JSON.
@@ -124,15 +124,15 @@ pub struct GlobalOptions {
 
 #[derive(Subcommand)]
 pub enum ConfigPage {
-    /// Every key with its default and meaning, as Markdown.
+    /// Print every key with its default and meaning, as Markdown.
     Reference,
-    /// A config file with every key at its default.
+    /// Print a config file with every key at its default.
     Sample,
 }
 
 #[derive(Subcommand)]
 pub enum QueueCommand {
-    /// Queued recipients by domain: how many, how old, and the last reply.
+    /// Summarise the queue by recipient domain: recipients, age, and the last reply.
     Summary {
         /// Show at most this many domains.
         #[arg(long, value_name = "COUNT", default_value_t = 20)]
@@ -149,9 +149,9 @@ pub enum QueueCommand {
         #[command(flatten)]
         filter: Filter,
     },
-    /// Stop delivery attempts of messages until they are released.
+    /// Hold messages: no delivery attempts until they are released.
     Hold(Selection),
-    /// Resume delivery of held messages, now.
+    /// Release held messages; delivery is attempted now.
     Release(Selection),
     /// Attempt delivery now, without waiting for the next scheduled attempt.
     Retry(Selection),
@@ -164,7 +164,7 @@ pub enum QueueCommand {
         #[arg(long, value_name = "NEXTHOP", value_parser = next_hop)]
         to: NextHop,
     },
-    /// Stop delivery and return messages to their senders as undeliverable.
+    /// Stop delivery of messages and return them to their senders as undeliverable.
     Bounce {
         /// Message ids.
         #[arg(value_name = "ID", required = true)]
@@ -220,7 +220,7 @@ impl From<Filter> for ListMessages {
     }
 }
 
-/// None: as the routes say.
+/// None: the next hop of the routes.
 #[derive(Clone)]
 pub struct NextHop(pub Option<Box<str>>);
 
@@ -258,26 +258,26 @@ pub enum DestinationCommand {
         #[arg(long, value_name = "COUNT", default_value_t = 50)]
         limit: usize,
     },
-    /// Show all details of a destination, named by its key, a host or a recipient domain.
+    /// Show all details of a destination.
     Show {
-        /// Key, host or recipient domain.
+        /// Key of the destination, one of its hosts, or a recipient domain.
         destination: String,
     },
     /// Stop new deliveries to a destination; its mail stays queued until resumed. Survives restarts.
     Pause {
-        /// Key, host or recipient domain.
+        /// Key of the destination, one of its hosts, or a recipient domain.
         destination: String,
     },
     /// Resume deliveries to a paused destination.
     Resume {
-        /// Key, host or recipient domain.
+        /// Key of the destination, one of its hosts, or a recipient domain.
         destination: String,
     },
 }
 
 #[derive(Subcommand)]
 pub enum RouteCommand {
-    /// Show which route decides on a recipient and why, and the next hop, destination and source.
+    /// Show which route applies to a recipient and why, and the next hop, destination and source.
     Test {
         /// Recipient address.
         #[arg(value_name = "RCPT")]
@@ -285,7 +285,7 @@ pub enum RouteCommand {
         /// Envelope sender; the null sender if not given.
         #[arg(long, value_name = "ADDRESS")]
         from: Option<String>,
-        /// Listener that received the mail.
+        /// Listener that accepted the mail.
         #[arg(long, value_name = "NAME")]
         listener: Option<String>,
         /// Tenant of the mail, as in `network.tenant`.

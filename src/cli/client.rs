@@ -134,7 +134,7 @@ async fn read_json<T: DeserializeOwned>(response: &mut Response<Incoming>) -> Re
 fn parse<T: DeserializeOwned>(text: &[u8]) -> Result<T, OpFault> {
     serde_json::from_slice(text).map_err(|cause| {
         OpFault::other("bad_answer", format!("the server's answer cannot be read: {cause}"))
-            .hint("the server may run another version")
+            .hint("the server may be running another version")
     })
 }
 

@@ -47,7 +47,7 @@ pub fn destination(
 fn print_list(list: &DestinationList) {
     println!(
         "{:32}  {:>8}  {:>7}  {:>11}  {:>8}  {:14}  last error",
-        "destination", "queued", "sending", "connections", "a minute", "state"
+        "destination", "queued", "sending", "connections", "per min", "state"
     );
     for row in &list.destinations {
         println!(
@@ -106,7 +106,7 @@ fn print_row(row: &DestinationRow) {
         row.delivered, row.refused, row.deferred
     );
     println!("connections lost: {}, failures in a row: {}", row.lost, row.failures);
-    field("handed back", row.handed_back);
+    field("returned to home shard", row.handed_back);
     field_if("last error", row.last_error.as_ref());
     if !row.stripes.is_empty() {
         println!("split over {} shards; see --json for each", row.stripes.len());

@@ -40,12 +40,12 @@ fn shown(answer: &RouteAnswer) -> String {
         line(first("headers", place), header);
     }
     for (place, one) in answer.considered.iter().enumerate() {
-        let verdict = if one.decides { "DECIDES" } else { "no" };
+        let verdict = if one.decides { "APPLIES" } else { "no" };
         let what = format!("{} {}: {verdict}: {}", place + 1, one.route, one.why);
         line(first("routes", place), &what);
     }
     if answer.route.is_none() {
-        line("route", "no route matches; the recipient's domain decides");
+        line("route", "none matches; mail goes to the mail exchangers of the recipient's domain");
     }
     line("next hop", &answer.next_hop);
     for (place, host) in answer.hosts.iter().enumerate() {
@@ -90,7 +90,7 @@ fn show_source(source: &RouteSource, line: &mut impl FnMut(&str, &str)) {
     };
     line("pool", pool);
     for one in &source.sources {
-        let by = one.proxy.as_ref().map(|proxy| format!(" by {proxy}")).unwrap_or_default();
+        let by = one.proxy.as_ref().map(|proxy| format!(" via {proxy}")).unwrap_or_default();
         let what = format!(
             "{} {}{by}, EHLO {}, {:.1}%",
             one.name,
@@ -143,7 +143,7 @@ mod tests {
         let text = shown(&answer);
         for line in [
             "recipient   joe@A.VIP.test",
-            "routes      1 vip: DECIDES: recipient_domain matches vip.test, .vip.test",
+            "routes      1 vip: APPLIES: recipient_domain matches vip.test, .vip.test",
             "next hop    smtp:relay.ours.test:587,[2001:db8::2]:25",
             "hosts       relay.ours.test:587",
             "            [2001:db8::2]:25",
@@ -166,7 +166,7 @@ mod tests {
         for line in [
             "sender      <>",
             "headers     X-Pool: gold",
-            "route       no route matches; the recipient's domain decides",
+            "route       none matches; mail goes to the mail exchangers of the recipient's domain",
             "next hop    mx:a.inner.test",
             "MX lookup   at delivery",
             "            a [[destination]] may match once the mail exchangers are known",
@@ -189,7 +189,7 @@ mod tests {
                 [
                     "next hop    smtps:relay.ours.test:465",
                     "tls         must, set by the next hop",
-                    "            s 192.0.2.1 by socks5://192.0.2.9:1080, EHLO mx.ours.test, 100.0%",
+                    "            s 192.0.2.1 via socks5://192.0.2.9:1080, EHLO mx.ours.test, 100.0%",
                 ],
             ),
             (

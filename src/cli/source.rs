@@ -48,7 +48,7 @@ impl Source {
             Err(cause) => {
                 let what = format!("{}: {cause}", socket.display());
                 Err(OpFault::new(FaultKind::Denied, "denied", what)
-                    .hint("use root or the user that the server runs as"))
+                    .hint("run this command as root or as the user of the server"))
             }
         }
     }

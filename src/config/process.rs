@@ -58,14 +58,14 @@ section! {
         /// space, plus 4 MiB per partition, to recover from a full disk.
         memory: u64 = Is("'64MiB'"), Restart, QUEUE_MEMORY_MIN => TIB;
         /// Disk space that must stay free on the file system of the spool, in addition to the reserve
-        /// (see `memory`). With less, new mail is refused with 452 4.3.1. Once the reserve is spent,
-        /// twice its size must be free in addition.
+        /// (see `memory`). With less, new mail is refused with 452 4.3.1. After the reserve has been
+        /// used, mail is accepted again once twice its size is free in addition.
         min_free_space: u64 = Is("'256MB'"), Live, 0 => 1024 * TIB;
         /// Inodes that must stay free on the file system of the spool. With fewer, new mail is refused
         /// with 452 4.3.1.
         min_free_inodes: usize = Is("1000"), Live, 0 => 1_000_000_000;
-        /// Whether a message is synced to disk before it is answered with 250. If false, a power cut
-        /// loses accepted mail: use this for tests only.
+        /// Whether a message is synced to disk before the 250 reply. If false, a power cut loses
+        /// accepted mail: use this for tests only.
         sync: bool = Is("true"), Restart;
     }
 }

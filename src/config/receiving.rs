@@ -75,7 +75,7 @@ section! {
         size_max: Option<u64> = Unset("'100MB'"), Live, KIB => 64 * GIB;
         /// The text at the end of the greeting, `220 hostname ESMTP banner` (or LMTP).
         banner: ReplyText = Is("'Ringpost'"), Live;
-        /// How long to wait before the greeting. A client that sends data before it is refused.
+        /// How long to wait before the greeting. Clients that send data earlier are refused.
         greeting_delay: Duration = Is("'0s'"), Live, 0 => MINUTE_MS;
     }
 }
@@ -98,8 +98,8 @@ section! {
 
 section! {
     /// A trusted network that sends for a tenant. This section may occur several times. Its clients
-    /// may send to any domain, as those of `relay.networks`. Where networks overlap, the most specific
-    /// one counts; of two equal ones, this section overrides `relay.networks`.
+    /// may send to any domain, like those of `relay.networks`. If networks overlap, the most specific
+    /// one applies; if two are equal, this section overrides `relay.networks`.
     pub struct NetworkConfig at "network" repeated {
         /// The addresses of the clients.
         cidr: Vec<IpNet> = Required("['10.1.0.0/16']"), Live;

@@ -70,7 +70,7 @@ fn check_server(config: &Config, reading: &mut Reading<'_>) {
     let server = &config.server;
     if !server.hostname.is_qualified() {
         let what = format!("\"{}\" is not a fully qualified name", server.hostname);
-        let hint = "set the name that DNS has for this host, as hostname = \"mail.example.com\"";
+        let hint = "set the name of this host in DNS, as hostname = \"mail.example.com\"";
         match reading.is_written("server.hostname") {
             true => reading.contradiction(&["server.hostname"], Refusal::new(what, hint)),
             false => reading.warn("server.hostname", Refusal::new(what, hint)),
@@ -231,8 +231,9 @@ fn check_networks(config: &Config, reading: &mut Reading<'_>) {
         }
         for cidr in &network.cidr {
             if let Some((_, by)) = taken.iter().find(|(other, _)| *other == cidr) {
-                let hint = if *by == key { "write it once".into() } else { format!("{by} has it") };
-                let refusal = Refusal::new(format!("{cidr} is named twice"), hint);
+                let hint =
+                    if *by == key { "write it once".into() } else { format!("it is also in {by}") };
+                let refusal = Refusal::new(format!("{cidr} is listed twice"), hint);
                 reading.contradiction(&[&key, by], refusal);
             }
             taken.push((cidr, key.clone()));

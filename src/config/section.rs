@@ -162,7 +162,7 @@ pub fn read_key<K: Kind>(
         }
     };
     let Some(standard) = file::parse_value(&text) else {
-        let refusal = Refusal::new(format!("has the unreadable default {text}"), "write the key");
+        let refusal = Refusal::new(format!("has the invalid default {text}"), "set the key");
         reading.within(name, Place::Unset, |reading| reading.refuse(refusal));
         return None;
     };

@@ -53,7 +53,7 @@ pub fn check_permission<O: Operation>(actor: Actor) -> Result<(), OpFault> {
             "denied",
             format!("you have no permission for {}", O::NAME),
         )
-        .hint("use root or the user that the server runs as")),
+        .hint("run this command as root or as the user of the server")),
     }
 }
 

@@ -56,7 +56,7 @@ pub fn policy(config: &Config, secrets: Secrets) -> Result<DeliveryPolicy, Vec<S
     let routes = routes(config, &sources, secrets).map_err(|found| faults.extend(found)).ok();
     let retry = RetrySchedule::new(delivery.retry_schedule.clone().into(), delivery.retry_jitter);
     if retry.is_none() {
-        faults.push("delivery.retry_schedule: is empty or contains a zero wait".to_owned());
+        faults.push("delivery.retry_schedule: is empty or contains a delay of zero".to_owned());
     }
     let (Some(routes), Some(retry), true) = (routes, retry, faults.is_empty()) else {
         return Err(faults);

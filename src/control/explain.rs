@@ -1,4 +1,4 @@
-//! Explains what a message waits for, as facts and in sentences.
+//! Explains why a message is still queued, as facts and in sentences.
 //!
 //! Promise:  the sentences are made of the facts alone, so that the same facts always read the same.
 //!           A prediction names its pace.
@@ -155,7 +155,7 @@ fn finish_ms(job: &ExplainedJob, now_ms: u64) -> Option<u64> {
     }
 }
 
-/// Messages a minute: what the destination takes now, or what its rate lets through.
+/// Messages per minute: the current rate of the destination, or what its rate limits allow.
 fn pace(destination: &DestinationRow) -> Option<u64> {
     let rates = &destination.rates;
     let allowed = [
@@ -176,19 +176,19 @@ fn sentences(job: &ExplainedJob, server_runs: bool, now_ms: u64) -> Vec<String> 
     let mut said = vec![format!("To {}.", named(&job.recipients, "recipients"))];
     if let Some(next_hop) = &job.rerouted_to {
         said.push(format!(
-            "An operator rerouted it to {next_hop}; undo with `queue reroute --to default`."
+            "Rerouted by an operator to {next_hop}; undo with `queue reroute --to default`."
         ));
     }
     let due_ms = job.next_attempt_ms.unwrap_or(0);
     match &job.place {
         Place::Sending { destination } => {
-            said.push(format!("It is being sent to {} now.", name_of(destination)));
+            said.push(format!("Being sent to {} now.", name_of(destination)));
         }
         Place::Queued(queued) => said.extend(queued_sentences(queued, now_ms)),
         Place::Silent { .. } => {
             said.push("The shard that owns the destination does not answer.".to_owned());
         }
-        Place::Home => said.push("It is being routed, resolved or written now.".to_owned()),
+        Place::Home => said.push("Being routed, resolved or stored now.".to_owned()),
         Place::Store if job.state == "held" => {
             said.push("Held: no delivery attempt until `queue release`.".to_owned());
         }
@@ -204,15 +204,15 @@ fn sentences(job: &ExplainedJob, server_runs: bool, now_ms: u64) -> Vec<String> 
     if let Place::Queued(queued) = &job.place {
         said.push(match (job.predicted_finish_ms, pace(&queued.destination)) {
             (Some(finish_ms), Some(pace)) => format!(
-                "At {pace} messages per minute it should be delivered by {}, in {}, if the \
-                 destination accepts it.",
+                "At {pace} messages per minute, delivery is expected by {}, in {}, if the \
+                 destination accepts the message.",
                 at(finish_ms),
                 span(finish_ms.saturating_sub(now_ms))
             ),
             (None, Some(_)) => {
                 "No estimate: deliveries to this destination are stopped.".to_owned()
             }
-            (_, None) => "No estimate: nothing was delivered there lately.".to_owned(),
+            (_, None) => "No estimate: no recent deliveries to this destination.".to_owned(),
         });
     }
     said
@@ -236,9 +236,9 @@ fn attempts_sentence(job: &ExplainedJob) -> String {
 
 fn queued_sentences(queued: &QueuedJob, now_ms: u64) -> Vec<String> {
     let ahead = match queued.ahead {
-        0 => "no message is ahead of it".to_owned(),
-        1 => "1 message is ahead of it".to_owned(),
-        ahead => format!("{ahead} messages are ahead of it"),
+        0 => "no message is ahead".to_owned(),
+        1 => "1 message is ahead".to_owned(),
+        ahead => format!("{ahead} messages are ahead"),
     };
     let mut said = vec![format!("Queued for {}; {ahead}.", name_of(&queued.destination))];
     said.push(binding_sentence(queued, now_ms));
@@ -264,10 +264,10 @@ fn binding_sentence(queued: &QueuedJob, now_ms: u64) -> String {
             "The destination is paused by an operator; resume it with `destination resume`.".into()
         }
         Binding::BackingOff { .. } => {
-            format!("The destination failed repeatedly; no connection is opened {until}.")
+            format!("The destination failed repeatedly (backoff); no connection is opened {until}.")
         }
         Binding::Probing => {
-            "The destination failed before; one connection is testing it now.".to_owned()
+            "The destination failed before; one connection is probing it now.".to_owned()
         }
         Binding::Throttled { .. } => {
             format!("The destination asked for less mail; nothing is sent {until}.")
@@ -279,7 +279,7 @@ fn binding_sentence(queued: &QueuedJob, now_ms: u64) -> String {
                 .map(|(span, limit)| format!("{limit} per {span}"))
                 .collect();
             format!(
-                "The rate limit of {} is used up, by {} messages in the last minute, {until}.",
+                "The rate limit of {} is exhausted ({} messages in the last minute) {until}.",
                 rates.join(", "),
                 destination.per_minute
             )
@@ -288,7 +288,7 @@ fn binding_sentence(queued: &QueuedJob, now_ms: u64) -> String {
             format!("A connection to the destination just failed; none is opened {until}.")
         }
         Binding::Window { limit } => format!(
-            "The window allows {limit} connections, growing with success; {in_use} are in use{sending}."
+            "The window allows {limit} connections and grows with success; {in_use} are in use{sending}."
         ),
         Binding::Connections { .. } => format!(
             "The limit is {} connections; {in_use} are in use{sending}.",
@@ -300,7 +300,9 @@ fn binding_sentence(queued: &QueuedJob, now_ms: u64) -> String {
             let holders: Vec<String> = queued.shard_connections.iter().map(holder).collect();
             format!("All {limit} connections of the shard are in use: {}.", holders.join(", "))
         }
-        Binding::Nothing => "Nothing holds it back; the next free connection takes it.".to_owned(),
+        Binding::Nothing => {
+            "No limit is reached; the next free connection sends the message.".to_owned()
+        }
     }
 }
 
@@ -329,7 +331,7 @@ fn at(ms: u64) -> String {
 pub fn span(ms: u64) -> String {
     let seconds = ms.div_ceil(1000);
     match seconds {
-        0 => "no time".to_owned(),
+        0 => "0 seconds".to_owned(),
         1 => "1 second".to_owned(),
         2..120 => format!("{seconds} seconds"),
         120..7200 => format!("{} minutes", seconds / 60),
@@ -411,7 +413,7 @@ mod tests {
                 "rate",
                 queued(Binding::Rate { until_ms }, 0),
                 true,
-                &["30 per minute is used up", "30 seconds from now", "At 30 messages per minute"],
+                &["30 per minute is exhausted", "30 seconds from now", "At 30 messages per minute"],
             ),
             ("shard", queued(Binding::ShardConnections { limit: 9 }, 9), true, &["9 to big.test"]),
             ("back-off", queued(Binding::BackingOff { until_ms }, 9), true, &["opened until"]),
@@ -427,7 +429,7 @@ mod tests {
     #[test]
     fn spans_are_said_in_round_numbers() {
         let rows =
-            [(0, "no time"), (1, "1 second"), (61_000, "61 seconds"), (7_000_000, "116 minutes")];
+            [(0, "0 seconds"), (1, "1 second"), (61_000, "61 seconds"), (7_000_000, "116 minutes")];
         for (ms, said) in rows {
             assert_eq!(span(ms), said);
         }

@@ -139,7 +139,7 @@ impl CarryOut for ChangeMessages {
                     Ok(Ok(done)) => done.map_err(operation_fault),
                     _ => Err(OpFault::away(
                         "no_answer",
-                        "no answer in time; the change may still be made",
+                        "no answer in time; the change may still take effect",
                     )
                     .hint("see `ringpost why`")),
                 },
@@ -234,7 +234,7 @@ fn operation_fault(fault: OperationFault) -> OpFault {
             .retry_after(1),
         OperationFault::NeedsServer => {
             OpFault::away("not_running", "only a running server can bounce messages")
-                .hint("start it first")
+                .hint("start the server first")
         }
         OperationFault::Commit(fault) => {
             OpFault::away("not_written", fault.to_string()).retry_after(10)

@@ -50,7 +50,7 @@ pub fn answer(config: &Config, asked: &TestRoute) -> Result<RouteAnswer, OpFault
     if let Some(name) = asked.listener.as_deref().filter(|name| !known.contains(name)) {
         let what = format!("no listener is named {name}");
         return Err(OpFault::usage("no_such_listener", what)
-            .hint(format!("the config has {}", known.join(", "))));
+            .hint(format!("known listeners: {}", known.join(", "))));
     }
     let recipient = domain_of(&asked.recipient)?;
     let sender = asked.sender.as_deref().filter(|sender| !bare(sender).is_empty());
@@ -107,14 +107,16 @@ fn headers_of<'a>(
     match (&asked.campaign, delivery.campaign_header.name()) {
         (Some(value), Some(name)) => headers.push((name, value.trim())),
         (Some(_), None) => {
-            let what = "no message has a campaign: delivery.campaign_header is empty";
-            return Err(OpFault::usage("no_label", what).hint("set it to the name of a header"));
+            let what = "campaigns are disabled: delivery.campaign_header is empty";
+            return Err(
+                OpFault::usage("no_label", what).hint("set it to the name of a header field")
+            );
         }
         (None, _) => {}
     }
     for header in &asked.headers {
         let (name, value) = header.split_once(':').ok_or_else(|| {
-            OpFault::usage("bad_header", format!("{header} is not a header"))
+            OpFault::usage("bad_header", format!("{header} is not a header field"))
                 .hint("write it as 'X-Pool: gold'")
         })?;
         headers.push((name.trim(), value.trim()));
@@ -212,7 +214,7 @@ fn connects(choice: &RouteChoice<'_>) -> bool {
 fn hosts(policy: &DeliveryPolicy, choice: &RouteChoice<'_>) -> Vec<String> {
     match &*choice.next_hop {
         NextHop::Mx { domain, port } => vec![format!(
-            "the mail exchangers of {domain}, port {port}, at most {} in an attempt",
+            "the mail exchangers of {domain}, port {port}, at most {} per attempt",
             policy.mx_hosts_max
         )],
         NextHop::Hosts { hosts, .. } => hosts.iter().map(ToString::to_string).collect(),
@@ -445,7 +447,7 @@ mod tests {
         let bad = ask("joe", None, None).expect_err("it has no domain");
         assert!(bad.to_string().contains("write it as user@example.com"), "{bad}");
         let bad = ask("a@b.test", None, Some("listener-9")).expect_err("there is no such listener");
-        assert!(bad.to_string().contains("the config has listener-1"), "{bad}");
+        assert!(bad.to_string().contains("known listeners: listener-1"), "{bad}");
     }
 
     #[test]

@@ -140,7 +140,9 @@ async fn decode<O: Operation>(request: Request) -> Result<O, OpFault> {
             let body =
                 body.map_err(|_| invalid("the request body did not arrive in time".into()))?;
             let too_long = |_| {
-                invalid(format!("the request body is cut or longer than {BODY_BYTES_MAX} bytes"))
+                invalid(format!(
+                    "the request body is incomplete or longer than {BODY_BYTES_MAX} bytes"
+                ))
             };
             let body = body.map_err(too_long)?;
             serde_json::from_slice(&body).map_err(|cause| invalid(cause.to_string()))
@@ -154,7 +156,7 @@ async fn unknown(request: Request) -> Response {
 }
 
 async fn not_allowed() -> Response {
-    let fault = OpFault::usage("method_not_allowed", "this path has another method");
+    let fault = OpFault::usage("method_not_allowed", "this path requires another method");
     let mut response = problem(&fault);
     *response.status_mut() = StatusCode::METHOD_NOT_ALLOWED;
     response

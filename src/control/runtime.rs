@@ -132,8 +132,11 @@ async fn serve(
     };
     if let Err(fault) = socket::serve(listener, operators, router(control), drained).await {
         let what = format!("the control socket ended: {fault}");
-        Record::Warning { what: &what, remedy: "mail is still served; restart to restore it" }
-            .emit();
+        Record::Warning {
+            what: &what,
+            remedy: "mail is not affected; restart the server to restore it",
+        }
+        .emit();
     }
 }
 

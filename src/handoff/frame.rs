@@ -1,8 +1,8 @@
 //! Frames between shards: jobs from the home to the owner shard, outcomes back.
 //!
 //! Owner:    a frame has one owner at a time; the mail in it is immutable and shared.
-//! Promise:  losing a frame loses no mail: the job is leased, and after the lease expires the home
-//!           shard sends it again.
+//! Promise:  a lost frame loses no mail: the job is leased, and after the lease expires the home shard
+//!           sends it again.
 
 use std::fmt;
 use std::net::SocketAddr;

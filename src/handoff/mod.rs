@@ -9,8 +9,8 @@
 //! sts         MTA-STS policies that the control plane publishes
 //! ```
 //!
-//! Promise:  losing everything in the lanes loses no mail. The durable record stays in its partition;
-//!           lanes carry only orders, jobs and outcomes.
+//! Promise:  if everything in the lanes is lost, no mail is lost. The durable record stays in its
+//!           partition; lanes carry only orders, jobs and outcomes.
 
 pub mod ask;
 pub mod frame;

@@ -2,7 +2,7 @@
 //!
 //! Owner:    one pool of one thread for each shard. The thread ends with its shard.
 //! Promise:  a task is answered once, or its waiter was dropped.
-//! Bounds:   `TASKS_MAX` under way; later callers wait.
+//! Bounds:   `TASKS_MAX` in progress; later callers wait.
 
 use std::any::Any;
 use std::io;

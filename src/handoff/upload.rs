@@ -3,8 +3,8 @@
 //! Owner:    the `Uploader` may be on any thread; the shard settles the `UploadSeed` and reads.
 //! Promise:  pieces arrive in their order. The outcome reaches the uploader once; an outcome slot that
 //!           is dropped without an outcome tells the uploader so. An uploader dropped before `end`
-//!           leaves `Piece::Abort`; after `end` nothing that it does changes anything.
-//! Bounds:   `UPLOAD_CHUNKS_MAX` chunks; the uploader waits for a place. One place more is kept for
+//!           leaves `Piece::Abort`; after `end` it can change nothing.
+//! Bounds:   `UPLOAD_CHUNKS_MAX` chunks; beyond that the uploader waits. One more place is kept for
 //!           the end.
 
 use std::future::poll_fn;

@@ -43,7 +43,7 @@ pub fn answer(question: GateQuestion) -> Verdict {
 /// The verdict without an answer.
 pub fn default_verdict(why: NoAnswer) -> Verdict {
     let text = match why {
-        NoAnswer::Full => "Too many checks under way, try again later",
+        NoAnswer::Full => "Too many checks in progress, try again later",
         NoAnswer::Late | NoAnswer::Away => "A check takes too long, try again later",
         NoAnswer::Failed => "A check failed, try again later",
     };

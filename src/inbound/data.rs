@@ -1,12 +1,12 @@
 //! Bodies: from the socket into chunks, by DATA (dots) or BDAT (counts).
 //!
-//! Promise:  nothing is copied between socket and store but the header block, and bytes that were read
+//! Promise:  between socket and store only the header block is copied, and bytes that were read
 //!           together with a command. Exactly one message per final dot or LAST.
 //!           Every byte is body or input, once and in order: pending input is copied, but consumed
 //!           only when it is known how much of it is body, and the socket is read only when no input
 //!           is pending.
 //! Order:    354 is flushed before the body is read; the reply to the body after the commit.
-//! Bounds:   see `receiving`, and one chunk of input behind the end of a body. A body slower than the
+//! Bounds:   see `receiving`, and one chunk of input after the end of a body. A body slower than the
 //!           minimum rate ends the session.
 
 use std::time::Instant;
@@ -211,7 +211,7 @@ impl Session {
                 Ok(next) => chunk = next,
                 Err(_) => {
                     if let Some(receiving) = self.receiving.as_mut() {
-                        let reply = Reply::new(452, (4, 3, 1), "Too much mail under way");
+                        let reply = Reply::new(452, (4, 3, 1), "Too much mail in progress");
                         receiving.refuse(reply, BodyRefusal::Memory);
                     }
                     return;

@@ -20,7 +20,7 @@ impl Session {
             End::TimedOut(Wait::Write | Wait::Handshake) => None,
             End::Gone | End::TlsFailed | End::Broken => None,
             End::TimedOut(_) => Some("Timeout, closing the connection"),
-            End::TooSlow => Some("Data comes too slowly, closing the connection"),
+            End::TooSlow => Some("Data arrives too slowly, closing the connection"),
             End::Draining => Some("Service shutting down, try again later"),
             End::Closed => Some(""),
         };

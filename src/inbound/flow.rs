@@ -1,4 +1,4 @@
-//! Reading and writing of a session: every wait has a deadline, and none holds memory it can spare.
+//! Reading and writing of a session: every wait has a deadline, and memory not needed is released.
 
 use std::time::Duration;
 use std::time::Instant;

@@ -1,4 +1,4 @@
-//! The gate: questions of the protocol machine become verdicts, from the policy in force.
+//! The gate: answers the questions of the protocol machine with verdicts, by the policy in force.
 //!
 //! Promise:  a verdict depends on the identity, the transaction, the policy, the limits and the state
 //!           of the store, never on an earlier session.
@@ -49,7 +49,7 @@ impl Caller<'_> {
 
     fn judge_recipient(&self, tx: &Transaction<'_>) -> Verdict {
         let Some(candidate) = &tx.candidate else {
-            return refuse(451, (4, 3, 0), "Recipient got lost, try again");
+            return refuse(451, (4, 3, 0), "Internal error, try again later");
         };
         if let Some(refusal) = self.judge_memory(tx.arena.allocated_bytes()) {
             return refusal;
@@ -78,10 +78,10 @@ impl Caller<'_> {
     fn judge_memory(&self, bytes: usize) -> Option<Verdict> {
         let for_recipients = self.recipients_max as usize * ARENA_BYTES_PER_RECIPIENT;
         if bytes > ARENA_KEPT_BYTES_MAX + for_recipients {
-            return Some(refuse(452, (4, 5, 3), "Recipient list takes too much memory"));
+            return Some(refuse(452, (4, 5, 3), "Recipient list is too large"));
         }
         if bytes > ARENA_KEPT_BYTES_MAX && self.reception.arena_bytes() > ARENAS_BYTES_MAX {
-            return Some(refuse(452, (4, 3, 1), "Too much mail under way, try again later"));
+            return Some(refuse(452, (4, 3, 1), "Too much mail in progress, try again later"));
         }
         None
     }

@@ -38,7 +38,7 @@ impl Session {
         }
         if self.has_early_input() {
             self.reception.metrics().refusals_total.add(Refusal::Early, 1);
-            let reply = Reply::new(554, (5, 5, 0), "You spoke before you were greeted");
+            let reply = Reply::new(554, (5, 5, 0), "Data was sent before the greeting");
             self.server.close(&reply, &mut self.out);
             return Err(End::Closed);
         }

@@ -1,7 +1,7 @@
 //! A listener: accepts the connections of one socket of one shard and starts their sessions.
 //!
-//! Promise:  a connection is served or gets a reply that says why not, except where implicit TLS
-//!           forbids a plain reply.
+//! Promise:  a connection is served or gets a reply with the reason, unless implicit TLS rules out a
+//!           plain-text reply.
 //! Bounds:   `inbound::counts`. Without free descriptors or memory, accepting pauses and connections
 //!           wait in the kernel's backlog.
 

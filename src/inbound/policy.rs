@@ -1,6 +1,6 @@
 //! The policy of sessions: one immutable snapshot, replaced as a whole by a reload.
 //!
-//! A session keeps the snapshot that it began with; new sessions see the new one.
+//! A session keeps the snapshot that it started with; new sessions use the new one.
 
 use std::net::IpAddr;
 use std::sync::Arc;

@@ -1,9 +1,9 @@
-//! One message while its bytes arrive by SMTP: header block, then body, or nothing any more.
+//! One message while it is received by SMTP: header block, then body, or discarded after a refusal.
 //!
 //! Owner:    one session, from the first body byte to the commit or the refusal.
-//! Promise:  every byte is measured and goes to the intake exactly once, or the message is refused
-//!           and its bytes are read and dropped. The header block is the only part that is copied.
-//! Bounds:   one chunk that fills, besides those that the intake holds.
+//! Promise:  every byte is counted and passed to the intake exactly once, or the message is refused
+//!           and its bytes are read and discarded. Only the header block is copied.
+//! Bounds:   one chunk being filled, in addition to those of the intake.
 
 use std::rc::Rc;
 use std::time::Duration;

@@ -7,7 +7,7 @@
 //! Bounds:   one chunk while input is pending, one output buffer while output is unsent, neither
 //!           while idle. The arena of a transaction is bounded by `gate`, and between two
 //!           transactions by `ARENA_KEPT_BYTES_MAX`. Every wait has a deadline.
-//! Identity: made anew after a PROXY header, a TLS handshake and XCLIENT (RFC 3207 s4.2).
+//! Identity: recomputed after a PROXY header, a TLS handshake and XCLIENT (RFC 3207 s4.2).
 
 use std::net::IpAddr;
 use std::net::Ipv4Addr;

@@ -43,8 +43,11 @@ pub fn start(parts: MonitorParts) -> io::Result<()> {
         let serving = serve(parts.listener, parts.observed, parts.destinations);
         if let Err(fault) = runtime.block_on(serving) {
             let what = format!("monitoring ended: {fault}");
-            Record::Warning { what: &what, remedy: "mail is still served; restart to restore it" }
-                .emit();
+            Record::Warning {
+                what: &what,
+                remedy: "mail is not affected; restart the server to restore it",
+            }
+            .emit();
         }
     })?;
     Ok(())

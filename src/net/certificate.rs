@@ -127,7 +127,7 @@ impl TlsCause {
                 "correct the path in the configuration"
             }
             TlsCause::Unreadable(io::ErrorKind::PermissionDenied) => {
-                "make the file readable for the user that the server runs as"
+                "make the file readable for the user of the server"
             }
             TlsCause::Unreadable(_) => "make the file readable",
             TlsCause::NotAFile => "set the path of a file, not of a folder or a device",
@@ -148,7 +148,7 @@ impl TlsCause {
             TlsCause::BadClientCa => "put only X.509 CA certificates into the file, as PEM",
             TlsCause::NoClientCa => "set client_ca to the CAs that issue client certificates",
             TlsCause::NoCertificateConfigured => "configure at least one certificate and key",
-            TlsCause::Unwritable(_) => "give the user that the server runs as write access",
+            TlsCause::Unwritable(_) => "give the user of the server write access",
             TlsCause::CannotMake => "set a host name of letters, digits, dots and hyphens",
             TlsCause::Refused(_) => "this is a bug; please report it",
             TlsCause::Expired { .. } | TlsCause::ExpiresSoon { .. } => {

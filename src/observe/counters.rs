@@ -34,7 +34,7 @@ metrics! {
         sum connections_refused_total: Family<ConnectionRefusal>,
             "Client connections closed before their session began, by reason.";
         sum accept_pauses_total: Counter,
-            "Times a listener paused because no descriptor or memory was free.";
+            "Pauses of listeners because no file descriptor or memory was free.";
         sum sessions_timed_out_total: Family<SessionState>,
             "Sessions ended because the client was silent or too slow, by what the session waited for.";
         sum session_panics_total: Counter, "Sessions ended by a bug.";
@@ -54,7 +54,7 @@ metrics! {
             "Delivery attempts per recipient, by outcome and category.";
         sum delivery_connections_total: Counter, "Connections opened to remote servers.";
         sum delivery_tls_total: Family<DeliveryTls>,
-            "Connections to remote servers that are ready for mail, by how far the server's identity is proven.";
+            "Connections to remote servers that are ready for mail, by how the server's identity was verified.";
         sum delivery_tls_failures_total: Counter,
             "Connections to remote servers where TLS was attempted or required but failed or was not offered.";
         sum delivery_tls_results_total: Family<DeliveryTlsResult>,
@@ -70,9 +70,9 @@ metrics! {
         each handoffs_total: Family<Handoff>, "Work handed to another thread, by kind.";
         sum quarantined_total: Counter, "Unreadable records moved to quarantine.";
         each transaction_memory_bytes: Gauge,
-            "Memory for senders and recipients of open transactions.";
-        each body_memory_bytes: Gauge, "Memory for message bodies in use.";
-        each body_memory_limit_bytes: Gauge, "Memory for message bodies that may be in use.";
+            "Memory used by senders and recipients of open transactions.";
+        each body_memory_bytes: Gauge, "Memory used by message bodies.";
+        each body_memory_limit_bytes: Gauge, "Limit of memory for message bodies.";
         each tasks: Gauge, "Tasks on the executor.";
     }
 }

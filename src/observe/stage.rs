@@ -74,7 +74,7 @@ stages! {
     Accept Fast "accept" "Time from MAIL to the 250 after the body.",
     QueueWait Slow "queue_wait" "Time from handing a job to its destination until it is sent.",
     Connect Fast "delivery_connect"
-        "Time from dialling a server until it can take mail, with greeting, EHLO and TLS.",
+        "Time from connecting to a server until it is ready for mail, with greeting, EHLO and TLS.",
     DeliveryTls Fast "delivery_tls_handshake" "Time of a completed TLS handshake with a server.",
     Transfer Fast "delivery_transfer" "Time from MAIL to the last reply for a message sent.",
     Delivered Slow "accept_to_delivered"

@@ -24,7 +24,7 @@ pub struct DestinationList {
     pub paused: Vec<String>,
 }
 
-/// One destination, by its key, a host of it or its domain.
+/// One destination, named by its key, one of its hosts, or a recipient domain.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ShowDestination {
@@ -35,13 +35,13 @@ operation!(ShowDestination, "destination.show", Get "/v1/destinations/{destinati
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DestinationDetails {
-    /// As asked.
+    /// The name in the request.
     pub destination: String,
     pub paused_by_operator: bool,
     pub destinations: Vec<DestinationRow>,
 }
 
-/// No new deliveries to a destination; its mail stays queued until resumed.
+/// Stops new deliveries to a destination; its mail stays queued until resumed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PauseDestination {
@@ -59,14 +59,14 @@ pub struct ResumeDestination {
 
 operation!(ResumeDestination, "destination.resume", Post "/v1/destinations/{destination}/resume", ChangeDestinations => PausedDestination, destination);
 
-/// What a pause or its end applies to.
+/// The destinations that were paused or resumed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PausedDestination {
-    /// As asked.
+    /// The name in the request.
     pub destination: String,
-    /// The keys of the destinations with mail that it applies to.
+    /// The keys of the affected destinations that have mail.
     pub destinations: Vec<String>,
-    /// Why a restart will not know of it.
+    /// Why the change will not survive a restart.
     pub warning: Option<String>,
 }
 
@@ -83,7 +83,7 @@ pub struct DestinationRow {
     pub binding: Binding,
     pub queued: u64,
     pub in_flight: u64,
-    /// Transfers in a minute at the present pace.
+    /// Transfers per minute at the current rate.
     pub per_minute: u64,
     pub connections: Connections,
     pub window: u64,
@@ -110,7 +110,7 @@ pub struct Connections {
     pub max: u64,
 }
 
-/// Messages in each span of time; none where there is no limit.
+/// Rate limits in messages per unit of time; none: no limit.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RateLimits {
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -122,14 +122,14 @@ pub struct RateLimits {
 }
 
 impl RateLimits {
-    /// Each limit with the name of its span.
+    /// Each limit with its unit of time.
     pub fn each(&self) -> impl Iterator<Item = (&'static str, u64)> {
         let all = [("second", self.second), ("minute", self.minute), ("hour", self.hour)];
         all.into_iter().filter_map(|(span, limit)| Some((span, limit?)))
     }
 }
 
-/// From the best to the worst.
+/// From best to worst.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum DestinationState {
@@ -164,7 +164,7 @@ pub enum Binding {
         until_ms: u64,
     },
     Probing,
-    /// The destination asked for less (421).
+    /// The destination asked for less mail (421).
     Throttled {
         until_ms: u64,
     },

@@ -15,7 +15,7 @@ pub struct OpFault {
     pub code: Cow<'static, str>,
     pub kind: FaultKind,
     pub detail: String,
-    /// What is wrong with single fields of the request or keys of the config.
+    /// Errors of single fields of the request or keys of the config.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub faults: Vec<FieldFault>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -133,8 +133,8 @@ impl OpFault {
 
     /// A panic ended the operation.
     pub fn bug() -> OpFault {
-        OpFault::other("bug", "a bug ended the operation")
-            .hint("see the server's log and report it")
+        OpFault::other("bug", "the operation failed because of a bug")
+            .hint("see the server's log and report the bug")
     }
 
     pub fn hint(self, hint: impl Into<String>) -> OpFault {

@@ -25,7 +25,7 @@ pub const CHANGE_IDS_MAX: usize = 256;
 pub struct ListMessages {
     /// Rows of the page, at most `LIST_PAGE_ROWS`.
     pub limit: Option<usize>,
-    /// Only messages after this one: `next` of the page before.
+    /// Only messages after this one: `next` of the previous page.
     pub after: Option<String>,
     /// Only messages with an unfinished recipient of this domain.
     pub recipient_domain: Option<String>,
@@ -67,7 +67,7 @@ pub struct SummarizeQueue {
 
 operation!(SummarizeQueue, "queue.summary", Get "/v1/queue/summary", ReadQueue => Summary);
 
-/// All that is known of a message.
+/// All facts about a message.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ShowMessage {
@@ -84,7 +84,7 @@ pub struct MessageDetails {
     pub header: HeaderFields,
 }
 
-/// As the message's own header has them.
+/// Fields of the message's own header.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HeaderFields {
     pub from: Option<String>,

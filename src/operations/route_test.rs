@@ -5,7 +5,7 @@ use serde::Serialize;
 
 use crate::operations::operation::operation;
 
-/// Which route decides on a recipient, and why; nothing is looked up in the DNS.
+/// Which route applies to a recipient, and why; nothing is looked up in the DNS.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct TestRoute {
@@ -29,9 +29,9 @@ pub struct RouteAnswer {
     pub tenant: Option<String>,
     pub campaign: Option<String>,
     pub headers: Vec<String>,
-    /// The routes in the order of the config, up to the one that decides.
+    /// The routes in the order of the config, up to the one that applies.
     pub considered: Vec<ConsideredRoute>,
-    /// None: no route of the config decides; the recipient's domain does.
+    /// None: no route matches; mail goes to the mail exchangers of the recipient's domain.
     pub route: Option<String>,
     pub next_hop: String,
     /// In the order in which they are tried, as far as the config names them.
@@ -39,7 +39,7 @@ pub struct RouteAnswer {
     pub auth_user: Option<String>,
     /// The mail exchangers are looked up at delivery.
     pub needs_mx_lookup: bool,
-    /// None for mail that no connection is made for.
+    /// None for mail that needs no connection.
     pub destination: Option<RouteDestination>,
     pub source: Option<RouteSource>,
     pub max_age: String,

@@ -5,7 +5,7 @@ use serde::Serialize;
 
 use crate::operations::operation::operation;
 
-/// Whether the server takes and delivers mail.
+/// Whether the server accepts and delivers mail.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct CheckHealth {}
@@ -14,11 +14,11 @@ operation!(CheckHealth, "server.health", Get "/v1/server/health", ReadServer => 
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Health {
-    /// What is wrong with shards and disks.
+    /// Faults of shards and disks.
     pub faults: Vec<String>,
-    /// Why no mail is accepted at this moment.
+    /// Why no mail is accepted now.
     pub obstacles: Vec<String>,
-    /// What someone must look into although mail is accepted and delivered.
+    /// Problems that need attention although mail is accepted and delivered.
     pub warnings: Vec<String>,
 }
 
@@ -29,7 +29,7 @@ pub struct ReloadConfig {}
 
 operation!(ReloadConfig, "server.reload", Post "/v1/server/reload", ChangeServer => Reloaded);
 
-/// What a reload has changed.
+/// The changes of a reload.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Reloaded {
     /// Keys whose new values are in force.

@@ -1,4 +1,4 @@
-//! The operation that explains what a message waits for.
+//! The operation that explains why a message is still queued.
 
 use serde::Deserialize;
 use serde::Serialize;
@@ -8,7 +8,7 @@ use crate::operations::destination::DestinationRow;
 use crate::operations::operation::operation;
 use crate::queue::admin::inspect::Word;
 
-/// What a message waits for at this moment.
+/// Explains why a message is still queued.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ExplainMessage {
@@ -67,7 +67,7 @@ pub enum Place {
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct QueuedJob {
-    /// Messages that go first.
+    /// Messages ahead in the queue.
     pub ahead: u64,
     pub binding: Binding,
     pub destination: DestinationRow,

@@ -1,12 +1,12 @@
-//! What the sender is told: reports of failure, delay and success, as messages of their own.
+//! Reports to the sender of a message: of failure, delay and success, as messages of their own.
 //!
-//! Owner:    the home shard of the message that they are about.
-//! Promise:  a report tells of one kind of thing, goes from the null sender to the sender of the
-//!           message and to nobody where there is none (RFC 5321 s4.5.5). A report of ours that
-//!           fails goes on to the postmaster if the config names one; where that fails too, the log
-//!           has the last word. So no report ever leads to more than one other.
-//! Bounds:   `ROWS_MAX` recipients in a report, further ones for the rest; of a large message the
-//!           header only; and no more than the config's reports in a minute go out.
+//! Owner:    the home shard of the reported message.
+//! Promise:  a report has one kind and goes from the null sender to the sender of the message, or to
+//!           nobody if that is the null sender (RFC 5321 s4.5.5). If a report of ours fails, the
+//!           postmaster is notified if the config names one; if that fails too, it is only logged. So
+//!           a report never causes more than one further report.
+//! Bounds:   `ROWS_MAX` recipients per report; the rest get further reports. Of a large message only
+//!           the header is quoted. At most the configured number of reports per minute is created.
 
 use std::net::IpAddr;
 use std::net::Ipv4Addr;

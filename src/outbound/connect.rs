@@ -1,14 +1,14 @@
-//! Connecting to one host: which of its addresses, in which order, and by which way.
+//! Connecting to one host: which of its addresses, in which order, directly or through a proxy.
 //!
-//! Owner:    the worker that asked.
-//! Promise:  a host of which one address or one family is dead costs a moment and not the time of
-//!           a connection (RFC 8305 in spirit): the next attempt begins when the one before has
-//!           failed, or beside it after `CONNECT_ATTEMPT_DELAY_MS` without an answer.
-//! Bounds:   `ADDRESSES_MAX` addresses; one attempt at once of each family, and by a proxy one in
-//!           all, for a destination that is slow must not see more connections than it allows; all of them
-//!           within the one time limit, of which those that follow each other have equal shares.
-//! Drops:    attempts that have lost are dropped where they are, which closes their sockets; the
-//!           runtime's seam promises that this is safe.
+//! Owner:    the calling worker.
+//! Promise:  a dead address or a dead family delays the connection only briefly (in the spirit of
+//!           RFC 8305): the next attempt begins when the previous one has failed, or in parallel after
+//!           `CONNECT_ATTEMPT_DELAY_MS` without an answer.
+//! Bounds:   `ADDRESSES_MAX` addresses. One attempt at a time per family, or one in all through a
+//!           proxy, because a slow destination must not get more connections than it allows. All
+//!           attempts share one time limit; those that follow each other get equal parts of it.
+//! Drops:    attempts that lost are dropped in place, which closes their sockets; `rt` promises that
+//!           this is safe.
 
 use std::fmt;
 use std::future::Future;
@@ -231,14 +231,16 @@ pub fn unix_kind(fault: IoFault) -> FailureKind {
 /// Why a Unix socket was not connected to, and what helps.
 pub fn unix_text(path: &str, fault: IoFault) -> String {
     let remedy = match fault {
-        IoFault::NoSuchFile => "start its server, or correct the path in the route",
+        IoFault::NoSuchFile => "start the LMTP server, or correct the path in the route",
         IoFault::Denied => {
-            "give the user that ringpost runs as access to the folder and write access to the socket"
+            "give the user of Ringpost access to the folder and write access to the socket"
         }
-        IoFault::Refused => "the file exists, but nothing listens: start its server",
-        IoFault::TimedOut => "its server accepts no connections: check whether it is overloaded",
+        IoFault::Refused => "the file exists, but nothing listens: start the LMTP server",
+        IoFault::TimedOut => {
+            "the LMTP server accepts no connections: check whether it is overloaded"
+        }
         IoFault::NoFiles | IoFault::NoFilesSystem => "raise the limit of open files",
-        _ => "check that it is the stream socket of a server",
+        _ => "check that the path is a stream socket of an LMTP server",
     };
     format!("connecting to {path}: {fault}; {remedy}")
 }
@@ -372,7 +374,7 @@ mod tests {
         let rows = [
             (IoFault::NoSuchFile, FailureKind::Connect, "correct the path"),
             (IoFault::Denied, FailureKind::Connect, "write access"),
-            (IoFault::Refused, FailureKind::Connect, "start its server"),
+            (IoFault::Refused, FailureKind::Connect, "start the LMTP server"),
             (IoFault::TimedOut, FailureKind::Timeout, "whether it is overloaded"),
             (IoFault::NoFiles, FailureKind::Ours, "limit of open files"),
             (IoFault::Io(91), FailureKind::Connect, "stream socket"),

@@ -1,19 +1,19 @@
-//! One destination as its owner shard treats it: queue, turns, rates, window, backoff.
+//! One destination on its owner shard: queue, fair turns, rates, window, backoff.
 //!
 //! Owner:    the shard that owns the destination (or one stripe of it), inside its `Scheduler`.
-//! Promise:  no rate is exceeded in any stretch of time; a sender with ten thousand jobs does not
-//!           make another's one wait for more than a turn; a job whose lease runs out is not begun.
-//! Bounds:   `jobs_max` jobs and the reserve of their homes, 40 bytes each. While the destination backs off, none.
+//! Promise:  no rate is exceeded in any interval. A sender with ten thousand jobs delays the single job
+//!           of another by one turn at most. A job whose lease is about to expire is not started.
+//! Bounds:   `jobs_max` jobs and the reserve of the homes, 40 bytes each; none during backoff.
 //!
 //! ```text
-//! Working     --failures_to_back_off failures, no success between-->  BackingOff
-//! BackingOff  --its time is over and a job is there-->                Probing (one connection)
-//! Probing     --the probe fails-->                                    BackingOff, twice as long
-//! Probing     --the probe gets an answer to a message-->              Working, window 1
-//! BackingOff  --an older connection gets an answer-->                 Working, window 1
+//! Working     --failures_to_back_off failures in a row-->        BackingOff
+//! BackingOff  --its time is over and a job is queued-->          Probing (one connection)
+//! Probing     --the probe fails-->                               BackingOff, twice as long
+//! Probing     --the probe gets an answer to a message-->         Working, window 1
+//! BackingOff  --an older connection gets an answer-->            Working, window 1
 //! ```
 //!
-//! No clock and no chance of its own: the time is handed in, and `Random` are seeded.
+//! No clock and no randomness of its own: the time is an argument, and `Random` is seeded.
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;

@@ -1,11 +1,11 @@
-//! The home half: mail that is stored here, from the moment it is due until its end is written.
+//! The home half of delivery: mail stored here, from its due time until its final state is written.
 //!
 //! Owner:    one shard, for the partitions whose home it is.
-//! Promise:  a job is out at most once at a time, and what became of it is written before it is
-//!           forgotten. What does not fit into memory stays in `due` and is found there again.
-//! Order:    route, split if it must be, resolve, lease, post; then outcome, settle, forget.
-//! Bounds:   `jobs_max` jobs and `FRESH_BYTES_MAX` of bodies in memory. Full: fresh mail is left to
-//!           the scan, which finds it when there is room.
+//! Promise:  a job is leased at most once at a time, and its outcome is written before the job is
+//!           forgotten. Jobs that do not fit into memory stay in `due` and are found there later.
+//! Order:    route, split if needed, resolve, lease, post; then outcome, settle, forget.
+//! Bounds:   `jobs_max` jobs and `FRESH_BYTES_MAX` of bodies in memory. Full: new mail is left to the
+//!           scan, which loads it when there is room.
 
 use std::cell::Cell;
 use std::cell::RefCell;

@@ -1,4 +1,4 @@
-//! How an idle connection hears that there is work for it.
+//! Waking an idle connection when there is work for it.
 
 use std::cell::Cell;
 use std::cell::RefCell;

@@ -1,13 +1,13 @@
-//! Which jobs are out, and which outcome still counts: the home shard's side of a delivery.
+//! Which jobs are leased to an owner shard, and which outcome still counts: the home shard's side.
 //!
 //! Owner:    the home shard.
-//! Promise:  of all outcomes of a job exactly one is `Settled`: the one of its newest lease. A job
-//!           whose owner says nothing comes back from `next_expired` and is issued again.
-//! Order:    `lease`, send the frame, `settle`, write the outcome. A lease that expired without
-//!           being issued again may still be settled: the mail was delivered, only late.
-//! Bounds:   `leases_max` jobs, expired ones included; past that the job stays in the ready list.
+//! Promise:  of all outcomes of a job exactly one is `Settled`: that of its newest lease. A job whose
+//!           owner does not answer is returned by `next_expired` and leased again.
+//! Order:    `lease`, send the frame, `settle`, write the outcome. A lease that expired and was not
+//!           renewed may still be settled: the mail was delivered late.
+//! Bounds:   `leases_max` jobs, including expired ones. Full: the job stays in the ready list.
 //!
-//! Leases live in memory only. After a crash all jobs are free again, for their owners died too.
+//! Leases live in memory only. After a crash all jobs are free again, because their owners died too.
 
 use std::collections::BTreeMap;
 use std::collections::HashMap;

@@ -1,16 +1,17 @@
-//! Lines of jobs before the destinations of a home: who goes now, who waits in memory, who on disk.
+//! Queues of jobs per destination at their home: which job goes now, waits in memory, or stays on disk.
 //!
 //! Owner:    a home. A value without I/O or clock.
-//! Promise:  a destination has no more jobs out than it may. What has just come does not wait behind a
-//!           backlog, and a backlog moves on however much comes fresh. A tenant with little to send
-//!           does not wait behind the backlog of another. A job that is left on disk is remembered by
-//!           the first of its partition, until there is room for it.
-//! Bounds:   a quarter of a home's jobs stand in lines; for a short line the longest gives way, and
-//!           for what comes fresh of a tenant with few in it those with the most. Half may be out, a
-//!           destination having at most half of what is free of it, a few while there is room, and always
-//!           one. A reserve, a quarter more, is for tenants with few out: each may have as many out as
-//!           are left of it. So slow destinations leave room for others, up to a quarter of a home's jobs of
-//!           them. Full: left on disk.
+//! Promise:  a destination has no more jobs out than it allows. New mail does not wait behind a
+//!           backlog, and a backlog advances however much new mail arrives. A tenant with little mail
+//!           does not wait behind the backlog of another. Of the jobs left on disk, the first one of
+//!           each partition is remembered until there is room.
+//! Bounds:   a quarter of a home's jobs are queued. When full, the longest queue gives way to a shorter
+//!           one, and new mail of a tenant with few jobs evicts those of the tenant with the most.
+//!           Half of the jobs may be out: a destination gets at most half of the free part, a few
+//!           jobs while there is room, and always one. A reserve of a quarter more is for tenants
+//!           with few jobs out: each may have as many out as are left in the reserve. So slow
+//!           destinations, up to as many as a quarter of a home's jobs, leave room for others. Full:
+//!           left on disk.
 
 use std::collections::HashMap;
 use std::collections::VecDeque;

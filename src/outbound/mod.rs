@@ -1,22 +1,27 @@
-//! The delivering half: dispatch, destinations, connections, transfers, bounces.
+//! Delivery: dispatch, destinations, connections, transfers, bounces.
 //!
-//! `scheduler` decides on the owner shard when which job goes over which connection; `destination`
-//! is one destination of it; `lease` and `line` are the home shard's side. All four are values without I/O
+//! `scheduler` decides on the owner shard when which job goes over which connection; `destination` is
+//! one destination in it; `lease` and `line` are the home shard's side. All four are values without I/O
 //! or clock.
 //!
 //! ```text
-//! home       mail stored here: route, split, resolve, lease, post      home shard
-//! scan       finding what is due on disk                               home shard
-//! reroute    the way that an operator gives a job                      home shard
-//! settling   from an outcome to one write, and the sender's reports    home shard
-//! bounce     what the sender is told, as messages of their own         home shard
-//! owner      destinations, their lines and connections                        owner shard
-//! worker     one connection: connect, greet, TLS, one mail after the other
-//! connect    the first address of a host that answers, also by a proxy
-//! stripes    destinations that several shards own, and their shares          both
-//! survey     the largest destinations, for monitoring                         owner shard
-//! transfer   one mail over it
-//! trust      what is known of other servers' TLS, and what follows    both
+//! home         mail stored here: route, split, resolve, lease, post          home shard
+//! line         queues of jobs per destination                                home shard
+//! lease        which jobs are leased, and which outcome counts               home shard
+//! scan         finds due jobs on disk                                        home shard
+//! operator     operations on messages                                        home shard
+//! reroute      the next hop that an operator sets for a job                  home shard
+//! settling     from an outcome to one write, with reports to the sender      home shard
+//! bounce       reports to the sender, as messages of their own               home shard
+//! owner        destinations, their queues and connections                    owner shard
+//! scheduler    destination  pace    which job, which connection, and when    owner shard
+//! worker       one connection: connect, greet, TLS, one message after another
+//! connect      the first address of a host that answers, also through a proxy
+//! transfer     the SMTP exchange of a message
+//! idle         wakes an idle connection
+//! stripes      destinations owned by several shards, and their shares        both
+//! trust        what is known about the TLS of other servers                  both
+//! survey       the largest destinations, for monitoring                      owner shard
 //! ```
 
 mod bounce;

@@ -1,12 +1,11 @@
-//! Orders of operators about mail whose home is here.
+//! Operations on mail whose home is this shard.
 //!
-//! Owner:    the home shard; each order is a task of its own.
-//! Promise:  a job has one writer: while an order is carried out its message is neither read from
-//!           the store nor sent. What is in line is called back first; what is being sent at this
-//!           moment is left to its end, and the order is carried out after it. An order that waits
-//!           so lives in memory: a restart forgets it.
-//! Order:    mark the message, call back, read, write, take the mark away.
-//! Bounds:   one order for a message at a time; `RECALL_PATIENCE` for what is called back.
+//! Owner:    the home shard; each operation is a task of its own.
+//! Promise:  a job has one writer: during an operation its message is neither read from the store nor
+//!           sent. Queued jobs are recalled first; a job that is being sent is finished, and the
+//!           operation follows. A waiting operation lives in memory: a restart forgets it.
+//! Order:    mark the message, recall, read, write, remove the mark.
+//! Bounds:   one operation per message at a time; `RECALL_PATIENCE` for a recall.
 
 use std::rc::Rc;
 use std::sync::Arc;

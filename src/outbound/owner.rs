@@ -1,10 +1,10 @@
-//! The owner half: the destinations whose connections this shard makes.
+//! The owner half of delivery: the destinations to which this shard connects.
 //!
-//! Owner:    one shard. The scheduler decides, this carries out; it never awaits.
-//! Promise:  each delivery taken is answered with one outcome, whatever happens to its connection.
-//!           Of a striped destination no more than this shard's share is used; see `stripes`. What the
-//!           share is this shard's own snapshot says, not the home that sends.
-//! Bounds:   those of the scheduler; a delivery it has no room for is answered at once.
+//! Owner:    one shard. The scheduler decides, this file acts; it never awaits.
+//! Promise:  each accepted delivery is answered with one outcome, whatever happens to its connection.
+//!           Of a striped destination only this shard's share is used; see `stripes`. The share comes
+//!           from this shard's own snapshot, not from the home that sends.
+//! Bounds:   those of the scheduler. Full: a delivery is answered at once.
 
 use std::cell::Cell;
 use std::cell::RefCell;

@@ -1,7 +1,7 @@
-//! How fast a destination takes mail: transfers that ended within the last minute or so.
+//! How fast a destination takes mail: transfers that ended in about the last minute.
 //!
 //! Owner:    its destination. No clock of its own.
-//! Promise:  an end is counted for a minute, and forgotten within ten seconds after.
+//! Promise:  a transfer is counted for a minute, and forgotten within ten seconds afterwards.
 
 const SLOTS: usize = 7;
 const SLOT_MS: u64 = 10_000;

@@ -1,7 +1,7 @@
-//! The way that an operator gives a job, written as in a route.
+//! The next hop that an operator sets for a job, in the syntax of a route.
 //!
-//! Promise:  what `spelled` has let through `way_of` reads back. What cannot be read, written by
-//!           another version, is kept for an operator to look at.
+//! Promise:  `way_of` parses every text that `spelled` returned. A text that cannot be parsed, because
+//!           another version wrote it, holds the job.
 
 use crate::config::Next;
 use crate::config::Server;
@@ -14,7 +14,7 @@ use crate::route::RouteNext;
 /// To the mail exchangers of the recipient's own domain.
 const OWN: &str = "mx";
 
-/// The way in its one spelling, or why it is none.
+/// The next hop in its canonical spelling, or why the text is invalid.
 pub fn spelled(text: &str) -> Result<Box<str>, String> {
     let next = Next::spell(text).map_err(|fault| match fault.hint.is_empty() {
         true => fault.what,
@@ -26,12 +26,12 @@ pub fn spelled(text: &str) -> Result<Box<str>, String> {
     })
 }
 
-/// The way that was stored with a job.
+/// The next hop that was stored with a job.
 pub fn way_of(stored: &str) -> RouteNext {
     Next::spell(stored).map_or(RouteNext::To(NextHop::Hold), |next| route_next(&next))
 }
 
-/// As routing means it.
+/// The next hop in the form that routing uses.
 pub fn route_next(next: &Next) -> RouteNext {
     let hosts = |servers: &[Server], protocol: HopProtocol| {
         let host =

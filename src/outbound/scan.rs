@@ -1,9 +1,9 @@
-//! Finding what is due: retries, and everything that was left on disk.
+//! Finding due jobs: retries, and jobs that were left on disk.
 //!
-//! Owner:    one task per partition on its home shard; the reading is done by the reader's thread.
-//! Promise:  a job that is due is found within a few seconds, wherever it came from: a restart, a
-//!           retry, fresh mail that had no room. Reading begins at the oldest and goes on where it
-//!           ended; every `SWEEP` it begins anew, so that nothing is passed over for good.
+//! Owner:    one task per partition on its home shard; the reader's thread does the reading.
+//! Promise:  a due job is found within a few seconds, whether it is due after a restart, a retry or for
+//!           lack of room. Reading begins at the oldest entry and continues where it stopped; every
+//!           `SWEEP` it begins again, so that no job is skipped forever.
 //! Bounds:   `ROWS_MAX` keys and `LOAD_MAX` messages at a time.
 
 use std::rc::Rc;

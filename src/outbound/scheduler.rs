@@ -1,23 +1,25 @@
 //! When which job goes over which connection: all destinations of one owner shard.
 //!
-//! Owner:    the shard; not shared. No I/O, no clock, no chance but the seed's: the same calls give
+//! Owner:    the shard; not shared. No I/O, no clock, no randomness but the seed: the same calls give
 //!           the same answers.
-//! Promise:  no limit of a destination is exceeded, nor the shard's; destinations take turns at connections, and
-//!           those that have none come first, so that a dead destination costs others nothing.
-//! Order:    after every call, `next_action` until it says `None`, then sleep until `next_wake_ms`.
-//! Bounds:   `destinations_max` destinations, `connections_max` connections, `jobs_max` jobs per destination.
+//! Promise:  no limit of a destination or of the shard is exceeded. Destinations take turns at
+//!           connections, those without a connection first, so that a dead destination does not
+//!           delay others.
+//! Order:    after every call, `next_action` until it returns `None`, then sleep until `next_wake_ms`.
+//! Bounds:   `destinations_max` destinations, `connections_max` connections, `jobs_max` jobs per
+//!           destination.
 //!
-//! The life of a connection, as its worker tells it:
+//! The life of a connection, as reported by its worker:
 //!
 //! ```text
 //! Action::Connect -> connected | connect_failed (gone)
 //! take_job        -> Job: send it, then job_done, and ask again
-//!                 -> IdleUntil: on Action::Wake or at that time, whichever is first, ask again
+//!                 -> IdleUntil: ask again on Action::Wake or at that time, whichever is first
 //!                 -> Close: QUIT, then closed (gone)
-//! at any time     -> connection_lost (gone); throttled (a 421 or its like; then closed, or ask again)
+//! at any time     -> connection_lost (gone); throttled (a 421 or similar; then closed, or ask again)
 //! ```
 //!
-//! A worker looks for its wake only while it is idle: one that came too late means nothing.
+//! A worker waits for its wake only while it is idle; a late wake has no effect.
 //! A call about a connection or a destination that is gone is answered, and changes nothing.
 
 use std::collections::BTreeSet;

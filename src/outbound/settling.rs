@@ -1,10 +1,10 @@
-//! From what became of an attempt to what is written: ends, the next try, reports to the sender.
+//! From the outcome of an attempt to what is written: final states, the next attempt, reports.
 //!
 //! Owner:    the home shard.
-//! Promise:  each recipient gets one end. A report is part of the same write as the end it tells
-//!           of. Nobody is told of what happened to a report (RFC 5321 s4.5.5), but the postmaster
-//!           if the config names one.
-//! Order:    sort the answers, give up what is too old, plan the next try, report, write, log.
+//! Promise:  each recipient gets one final state. A report is part of the same write as the state that
+//!           it reports. Nobody is notified of the fate of a report (RFC 5321 s4.5.5), except the
+//!           postmaster if the config names one.
+//! Order:    sort the answers, expire what is too old, plan the next attempt, report, write, log.
 
 use std::rc::Rc;
 use std::sync::Arc;

@@ -1,15 +1,15 @@
-//! A destination that several shards own, each a stripe of it with its share of all limits.
+//! A destination owned by several shards: each owns a stripe with its share of all limits.
 //!
 //! Owner:    nobody; home and owner each ask the snapshots of their own shard.
-//! Promise:  how many stripes a destination has is a function of its policy and the number of shards, and
-//!           no stripe has a share of nothing. The stripes lie on shards in a row, beginning with
-//!           the one that the destination's name falls to; a home sends to its own shard if that has one.
-//!           The shares add up to no more than the whole, also while the number changes.
-//! Order:    a reload that changes the number shrinks at once: each share is the least of the old
-//!           and the new one, and stripes that are only among the old or the new get nothing. They
-//!           grow when nothing of the old ones can be under way any more and no rate counts it.
+//! Promise:  the number of stripes is a function of the destination's policy and the number of shards,
+//!           and no share is empty. The stripes are on consecutive shards, beginning with the shard
+//!           that the destination's name hashes to; a home sends to its own shard if that has a
+//!           stripe. The shares never add up to more than the whole, even while the number changes.
+//! Order:    after a reload that changes the number, shares shrink at once: each is the smaller of the
+//!           old and the new one, and stripes that exist only before or only after get nothing. They
+//!           grow once no transfer of the old stripes can be in progress and no rate counts one.
 //! Bounds:   `EARLIER_MAX` snapshots that differ in their destinations, for `SETTLED_MS_MAX`. Full: the
-//!           oldest is forgotten; so many reloads within the time are no use of a server.
+//!           oldest is forgotten; no reasonable use reloads so often.
 
 use std::sync::Arc;
 

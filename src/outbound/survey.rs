@@ -1,10 +1,10 @@
-//! The destinations of a shard for monitoring: those with the most mail, and the sum of the rest.
+//! The destinations of a shard for monitoring: those with the most mail, and the sum of the others.
 //!
-//! Owner:    the shard's ticker makes the snapshot; any thread may read the last one.
-//! Promise:  reading costs the shard nothing. One tick examines at most `DESTINATIONS_PER_TICK` destinations; a
-//!           shard with more destinations spreads a snapshot over several ticks. A panic ends the survey
-//!           and nothing else; the last snapshot stays.
-//! Bounds:   a snapshot names `LARGEST_MAX` destinations; a new one begins `EVERY` after the last.
+//! Owner:    the shard's ticker makes the snapshot; any thread may read the latest one.
+//! Promise:  reading costs the shard nothing. One tick examines at most `DESTINATIONS_PER_TICK`
+//!           destinations; with more, a snapshot takes several ticks. A panic ends only the survey;
+//!           the latest snapshot stays.
+//! Bounds:   a snapshot names `LARGEST_MAX` destinations; a new one begins `EVERY` after the previous.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;

@@ -1,18 +1,18 @@
-//! One connection to one peer: the driver of `wire::smtp::Client`.
+//! One connection to one server: the driver of `wire::smtp::Client`.
 //!
 //! Owner:    one worker of the shard that owns the destination.
-//! Promise:  every recipient of a mail has one outcome when `send` returns, whatever the peer, the
-//!           network or the body's source did. A body that cannot be read to its end is never ended
-//!           on the wire, so that nothing cut short is ever taken for whole. What leaves by DATA
-//!           never holds a bare CR, a bare LF or a NUL, whatever is stored: a peer could find the
-//!           end of the mail inside such a body. The body fails permanently at this peer. It is not
-//!           rewritten, which would break its signatures.
-//! Waits:    each write and each reply has the time of its stage (`ClientTimeouts`). A reply that
-//!           drips in byte by byte has that time for all of it.
-//! Body:     what is short leaves in one write with its BDAT and its end. What is long leaves piece
-//!           by piece in vectored writes of the pieces' own bytes, dots between them; under TLS it
-//!           is gathered, for it is encrypted into new memory in any case.
-//! Memory:   `GATHER_BYTES_MAX` and one piece while a body is sent; between mails, a small buffer.
+//! Promise:  every recipient of a message has one outcome when `send` returns, whatever the server, the
+//!           network or the source of the body did. If a body cannot be read completely, its end is
+//!           never sent, so that the server cannot accept a truncated message. A body sent by DATA
+//!           never contains a bare CR, a bare LF or a NUL, whatever is stored, because a server could
+//!           take part of it for the end of the message (SMTP smuggling). Such a message fails
+//!           permanently at this server. It is not rewritten, which would break its signatures.
+//! Waits:    each write and each reply has the time limit of its stage (`ClientTimeouts`), also a reply
+//!           that arrives byte by byte.
+//! Body:     a short body is sent in one write with its BDAT and its end. A long one is sent in
+//!           vectored writes of its own bytes, with dots between them; under TLS the pieces are
+//!           gathered, because encryption copies them anyway.
+//! Memory:   `GATHER_BYTES_MAX` and one piece while a body is sent; between messages, a small buffer.
 
 use std::rc::Rc;
 use std::time::Duration;

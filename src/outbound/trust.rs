@@ -1,13 +1,13 @@
-//! What a shard knows of other servers' TLS, and how each host is spoken to because of it.
+//! What a shard knows about the TLS of other servers, and the decision for each host.
 //!
 //! Owner:    one shard; its home half asks for policies, its owner half for hosts.
-//! Promise:  what a domain or its hosts have published is never dropped in silence: see
-//!           `route::tls_policy`, which decides; this only finds out what there is to decide on.
+//! Promise:  what a domain or its hosts have published is never silently ignored: `route::tls_policy`
+//!           decides, and this file collects the facts for the decision.
 //! MTA-STS:  the control plane fetches policies. Mail waits for an unknown policy for up to
-//!           `STS_WAIT_MAX` and is then postponed, since the policy may demand TLS. A valid
+//!           `STS_WAIT_MAX` and is then postponed, since the policy may require TLS. A valid
 //!           policy is refreshed while mail uses it, and without new mail if it was used recently.
-//! Bounds:   `STS_ASKED_MAX` domains asked for, and the bounds of the memories. Full: a question
-//!           waits its turn, a broken host is tried again, a report is counted as lost.
+//! Bounds:   `STS_ASKED_MAX` requested domains, and the limits of the tables. Full: a request waits, a
+//!           host with broken TLS is tried again, a report is counted as lost.
 
 use std::cell::Cell;
 use std::cell::RefCell;

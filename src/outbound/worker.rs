@@ -1,11 +1,12 @@
-//! A worker: one connection to one destination, from its making to its end.
+//! A worker: one connection to one destination, from connecting to closing.
 //!
 //! Owner:    one task of the shard that owns the destination.
-//! Promise:  every job it takes is answered with one end for each recipient. What a server may have
-//!           taken without our hearing of it is tried again, and the log says so.
-//! Order:    hosts by preference, addresses of a host by family, the first that greets is it.
-//! TLS:      `trust` finds out what a host has to prove, `route::tls_policy` decides what follows
-//!           when it does not. Only what nobody demands is tried again in the clear.
+//! Promise:  every job that it takes is answered with one outcome per recipient. If a server may have
+//!           accepted a message without our receiving the reply, the message is retried and the log
+//!           says so.
+//! Order:    hosts by preference, addresses of a host by family; the first host that greets is used.
+//! TLS:      `trust` finds out what a host must prove, `route::tls_policy` decides what follows if it
+//!           does not. Only mail for which nobody requires TLS is retried in clear text.
 
 use std::net::IpAddr;
 use std::net::SocketAddr;
@@ -352,7 +353,7 @@ impl Way<'_> {
         match (address, proxy) {
             (None, _) => name.into_owned(),
             (Some(address), None) => format!("{name}[{address}]"),
-            (Some(address), Some(proxy)) => format!("{name}[{address}] by {proxy}"),
+            (Some(address), Some(proxy)) => format!("{name}[{address}] via {proxy}"),
         }
     }
 

@@ -1,5 +1,5 @@
-//! What an error text of RocksDB means. The crate hands over the text alone, so that it is read here,
-//! and nowhere else.
+//! The cause of a RocksDB error. The crate returns only a text, which is parsed here and nowhere
+//! else.
 
 /// The text of a write that RocksDB turned back because the memtables are full. Nothing was written.
 pub const STALL: &str = "Write stall";

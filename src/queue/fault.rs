@@ -20,7 +20,7 @@ pub enum SpoolFault {
         path: PathBuf,
         pid: Option<u32>,
     },
-    /// Made by a newer Ringpost.
+    /// Created by a newer version.
     Newer {
         path: PathBuf,
         found: u32,
@@ -31,7 +31,7 @@ pub enum SpoolFault {
         path: PathBuf,
         why: String,
     },
-    /// There is no spool, and none was to be made.
+    /// There is no spool, and none should be created.
     NoSpool {
         path: PathBuf,
     },
@@ -45,7 +45,7 @@ pub enum SpoolFault {
         has: u8,
         asked: u8,
     },
-    /// Made by an older Ringpost. Only a server upgrades it.
+    /// Created by an older version. Only a server upgrades it.
     Older {
         path: PathBuf,
         found: u32,
@@ -133,14 +133,16 @@ impl SpoolFault {
                 format!("stop process {pid} first, or use another spool")
             }
             SpoolFault::Locked { .. } => "stop the other process first".into(),
-            SpoolFault::Newer { .. } => "run the newer Ringpost, or use another spool".into(),
+            SpoolFault::Newer { .. } => {
+                "run the newer version of Ringpost, or use another spool".into()
+            }
             SpoolFault::Older { .. } => "run `ringpost serve` once; it upgrades the spool".into(),
             SpoolFault::Meta { .. } => {
                 "restore the file from its copy in `copies`; the mail beside it is untouched".into()
             }
-            SpoolFault::NoSpool { .. } => "check the path; `ringpost serve` makes a spool".into(),
+            SpoolFault::NoSpool { .. } => "check the path; `ringpost serve` creates a spool".into(),
             SpoolFault::PartitionMissing { path } => format!(
-                "restore {}; if its mail is lost, make an empty folder of that name",
+                "restore {}; if its mail is lost, create an empty folder with that name",
                 path.display()
             ),
             SpoolFault::PartitionCount { has, .. } => {
@@ -148,15 +150,15 @@ impl SpoolFault {
             }
             SpoolFault::PartitionRange { .. } => "choose between 1 and 64 partitions".into(),
             SpoolFault::Permission { path, .. } => {
-                format!("give {} to the user that Ringpost runs as, mode 0700", path.display())
+                format!("give {} to the user of the server, with mode 0700", path.display())
             }
             SpoolFault::Writable { path, .. } => format!("chmod go-w {}", path.display()),
             SpoolFault::DiskFull { .. } => "free some space on that file system".into(),
             SpoolFault::Io { .. } => "check the disk and the mount".into(),
             SpoolFault::Foreign { .. } => {
-                "run the Ringpost that used this spool last; nothing in it was changed".into()
+                "run the version of Ringpost that last used this spool; nothing was changed".into()
             }
-            SpoolFault::Store { .. } => "keep a copy of the folder and report this".into(),
+            SpoolFault::Store { .. } => "keep a copy of the folder and report this as a bug".into(),
         }
     }
 }
@@ -172,7 +174,7 @@ impl fmt::Display for SpoolFault {
             }
             SpoolFault::Newer { path, found, known } => write!(
                 f,
-                "spool {} has format {found}, this Ringpost knows formats up to {known}",
+                "spool {} has format {found}, but this version of Ringpost supports only {known} and below",
                 path.display()
             ),
             SpoolFault::Older { path, found } => {
@@ -185,7 +187,7 @@ impl fmt::Display for SpoolFault {
             }
             SpoolFault::PartitionCount { path, has, asked } => write!(
                 f,
-                "spool {} was made with {has} partitions, the config asks for {asked}",
+                "spool {} was created with {has} partitions, but the config sets {asked}",
                 path.display()
             ),
             SpoolFault::PartitionRange { asked } => {
@@ -199,7 +201,7 @@ impl fmt::Display for SpoolFault {
                     path.display()
                 )
             }
-            SpoolFault::DiskFull { path } => write!(f, "no space left for {}", path.display()),
+            SpoolFault::DiskFull { path } => write!(f, "no disk space left for {}", path.display()),
             SpoolFault::Io { path, cause } => write!(f, "{}: {cause}", path.display()),
             SpoolFault::Foreign { path, cause } => {
                 write!(f, "{} was not made by this version of Ringpost: {cause}", path.display())
@@ -214,7 +216,7 @@ impl std::error::Error for SpoolFault {}
 /// Why a message was not made durable. The private cause is in the partition's `failure`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CommitFault {
-    /// The disk is full. The message may be tried again at any time.
+    /// The disk is full. The message may be sent again at any time.
     SpoolFull,
     /// A write failed; the partition accepts no more mail in this process.
     Failed,
@@ -313,11 +315,13 @@ impl fmt::Display for QueueFault {
             QueueFault::Unknown => f.write_str("no such message"),
             QueueFault::NoPartition(id) => write!(f, "partition {id} is not open"),
             QueueFault::ForeignSpool(number) => {
-                write!(f, "the message is of another server: its id ends in {number}")
+                write!(f, "the message belongs to another spool: its id ends in {number}")
             }
             QueueFault::Record(fault) => write!(f, "the record is damaged: {fault}"),
             QueueFault::Head(why) => write!(f, "the head is damaged: {why}"),
-            QueueFault::Body { chunk, why } => write!(f, "the body is damaged at {chunk}: {why}"),
+            QueueFault::Body { chunk, why } => {
+                write!(f, "the body is damaged at chunk {chunk}: {why}")
+            }
             QueueFault::ReadOnly => f.write_str("the spool was opened for reading only"),
             QueueFault::Store(cause) => write!(f, "the store failed: {cause}"),
         }

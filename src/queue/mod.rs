@@ -3,9 +3,9 @@
 //! Owner:    a `Partition` is one RocksDB database. Its one `CommitThread` writes it while mail is
 //!           accepted; its home shard holds the `Committer`, which is not `Send`. Any thread may read
 //!           (`inspect`).
-//! Promise:  when `Body::finish` answers `Ok`, head, body, envelope, job and schedule survive a power
-//!           cut. When it answers `Err`, nothing was promised; the message may still be there after
-//!           a restart (see *failed* below), but never half of it.
+//! Promise:  after `Body::finish` returns `Ok`, head, body, envelope, job and schedule survive a power
+//!           cut. If it returns `Err`, nothing was promised; the message may still exist after a
+//!           restart (see *failed* below), but never a part of it.
 //! Bounds:   `base::limits`: `COMMIT_WAITERS_MAX`, `COMMIT_BATCH_*`, `FINISH_ALL_BYTES_MAX`,
 //!           `STREAM_CHUNKS_IN_FLIGHT_MAX`, and the memory budget of `SpoolOptions`.
 //! Fatal:    a write that failed for any cause but a full disk. The partition accepts no more mail;
@@ -17,7 +17,7 @@
 //! record    keys, records, ledger: bytes, no I/O
 //! store     RocksDB, typed operations; repair ladder, rescue, copies, quarantine
 //! commit    group commit, from the shard to the synced batch
-//! recover   what a start finds, and how it is put right; opens partitions
+//! recover   checks and repairs the mail at start; opens partitions
 //! admin     inspect, select, operate, audit
 //! ```
 //!
@@ -29,9 +29,9 @@
 //! <spool>/p00 .. p63            one RocksDB each
 //! <spool>/p00.new, p00.view     only while a damaged partition is rescued; see `rescue`
 //! <spool>/pauses.json           destinations that operators have paused; see `pauses`
-//! <spool>/reserve               space kept for the time when the disk is full; see `reserve`
-//! <spool>/quarantine/           bytes that could not be understood, each with a `.why` file
-//! <spool>/copies/               what is known of each partition outside its database; see `copies`
+//! <spool>/reserve               disk space reserved for recovery from a full disk; see `reserve`
+//! <spool>/quarantine/           invalid records, each with a `.why` file
+//! <spool>/copies/               counts and file list of each partition; see `copies`
 //! ```
 //!
 //! # Column families (keys fixed-width and big-endian; records versioned, with a CRC at their end)
@@ -40,24 +40,24 @@
 //! envelope   id                    -> Envelope        written once, and again when it is kept
 //! head       id                    -> header block    written once
 //! body       id, chunk             -> raw bytes       written once, blob files
-//! job        id, job               -> Job             written again at each attempt
+//! job        id, job               -> Job             rewritten at each attempt
 //! due        due_ms, id, job       -> nothing         written once per schedule
-//! stream     id                    -> StreamMark      a body under way, written once
+//! stream     id                    -> StreamMark      a body in progress, written once
 //! kept       until_ms, id          -> nothing         a message kept after its end
 //! event, once, scheduled                              empty so far
 //! default    "ledger"              -> Ledger          written with what it counts; see `ledger`
-//!            "mending"             -> Lost            recovery is under way; see `lost`
+//!            "mending"             -> Lost            recovery is in progress; see `lost`
 //! ```
-//! What is written once is removed with `SingleDelete`, so that a message delivered soon dies in
-//! the memtable; `job` and `kept` alone take `Delete`. The two are never mixed in one family
-//! (RocksDB calls that undefined).
+//! A key that is written once is removed with `SingleDelete`, so that a message delivered soon never
+//! leaves the memtable; only `job` and `kept` use `Delete`. The two are never mixed in one family
+//! (undefined in RocksDB).
 //!
 //! # States of a message, and the one write between two states
 //!
 //! ```text
 //! state      envelope  head  body  job  due  stream  kept   what it is
 //! S0 none       -       -     -     -    -     -      -     not here, or not yet
-//! S1 stream     -       -    0..k   -    -     x      -     a large body under way; no promise
+//! S1 stream     -       -    0..k   -    -     x      -     a large body in progress; no promise
 //! S2 queued     x       x    all    x    x     -      -     promised: the 250 may have been given
 //! S3 kept       x       x    all    -    -     -      x     every recipient has its final state
 //!
@@ -75,9 +75,9 @@
 //!            envelope says until when     SYNCED      Work::Settle
 //! S3 -> S0   everything removed           SYNCED      Work::Delete    it has expired
 //! ```
-//! Each arrow is one RocksDB write batch, so a crash leaves a state of the table and nothing
-//! between. A synced write also makes every earlier write of its partition durable, for they share
-//! one log.
+//! Each arrow is one RocksDB write batch, so a crash leaves one of these states and nothing in
+//! between. A synced write also makes every earlier write of its partition durable, because they
+//! share one log.
 //!
 //! # What a crash leaves behind, and who repairs it
 //!
@@ -97,10 +97,10 @@
 //! can therefore be in state S2 after a restart. A full disk leaves the partition in use: the
 //! remains of the failed batch are removed again by the commit thread, key by key.
 //!
-//! Recovery also meets damage that no crash of ours leaves behind: flipped bits and lost files. See
-//! `store::repair` for what is done about each kind of file and what one flipped bit may cost,
-//! `store::rescue` for how a damaged database is read, `recover` for what becomes of the mail in it,
-//! and `store::quarantine`, which loses no bytes.
+//! Recovery also handles damage that no crash causes: flipped bits and lost files. `store::repair`
+//! describes the repair of each kind of file and the cost of one flipped bit, `store::rescue` how a
+//! damaged database is read, `recover` what happens to its mail, and `store::quarantine` how no
+//! bytes are lost.
 //!
 //! # Formats
 //!

@@ -1,4 +1,4 @@
-//! What the queue tells the operator. The caller logs each notice; nothing here logs.
+//! Notices of the queue for the operator. The caller logs each notice; nothing here logs.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -21,7 +21,7 @@ pub enum Loudness {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Notice {
-    /// A record that cannot be understood was moved to `file`.
+    /// An invalid record was moved to `file`.
     Quarantined {
         partition: PartitionId,
         family: &'static str,
@@ -29,12 +29,12 @@ pub enum Notice {
         why: String,
         file: PathBuf,
     },
-    /// A record that cannot be understood could not be moved, and stays where it is.
+    /// An invalid record could not be moved, and stays in the database.
     NotMoved { partition: PartitionId, family: &'static str, key: String, why: String },
-    /// A missing record was made again, or a stray one removed.
+    /// A missing record was recreated, or a stray one removed.
     Repaired { partition: PartitionId, what: &'static str, key: String },
     /// The write-ahead log is damaged before its end; copies of it are in `folder`, and its readable
-    /// part was taken over.
+    /// part was recovered.
     LogDamaged { partition: PartitionId, folder: PathBuf, why: String },
     /// The list of the store's files ended in an entry that a power cut had torn; it was cut off. A
     /// copy, and all tables there were, are in `folder`.
@@ -99,22 +99,22 @@ impl fmt::Display for Notice {
             ),
             Notice::NotMoved { partition, family, key, why } => write!(
                 f,
-                "partition {partition}: {family} record {key} cannot be read nor moved: {why}"
+                "partition {partition}: {family} record {key} can be neither read nor moved: {why}"
             ),
             Notice::Repaired { partition, what, key } => {
                 write!(f, "partition {partition}: {what} ({key})")
             }
             Notice::LogDamaged { partition, folder, why } => write!(
                 f,
-                "partition {partition}: the log is damaged ({why}); copies are in {}, what can be \
-                 read was taken over",
+                "partition {partition}: the log is damaged ({why}); copies are in {}, and its \
+                 readable part was recovered",
                 folder.display()
             ),
             Notice::ManifestTorn { partition, folder, why } => write!(
                 f,
                 "partition {partition}: a power cut tore the last entry of the list of files \
-                 ({why}); it was cut off; what was there before is in {}, to be removed once no mail \
-                 is missed",
+                 ({why}), which was cut off; the previous files are kept in {}; remove them once no \
+                 mail is missing",
                 folder.display()
             ),
             Notice::ManifestMended { partition, folder, why } => write!(
@@ -134,14 +134,14 @@ impl fmt::Display for Notice {
             Notice::TableDropped { partition, folder, lost, why } => write!(
                 f,
                 "partition {partition}: a table is damaged ({why}) and the disk is too full to \
-                 rescue its readable rows; all its rows of {} are lost to the queue, and the table \
-                 is kept in {}; remove it once no mail is missing",
+                 rescue its readable rows; all its rows of {} are missing from the queue, and the \
+                 table is kept in {}; remove it once no mail is missing",
                 lost.names().join(", "),
                 folder.display()
             ),
             Notice::SetAside { partition, folder, why } => write!(
                 f,
-                "partition {partition}: the database does not open ({why}); it is kept in {}, and \
+                "partition {partition}: the database cannot be opened ({why}); it is kept in {}, and \
                  the partition starts empty",
                 folder.display()
             ),
@@ -157,7 +157,10 @@ impl fmt::Display for Notice {
                 write!(f, "partition {partition}: cannot copy its counts or list of files: {why}")
             }
             Notice::Unreadable { partition, family, why } => {
-                write!(f, "partition {partition}: family {family} cannot be read to its end: {why}")
+                write!(
+                    f,
+                    "partition {partition}: column family {family} cannot be read completely: {why}"
+                )
             }
             Notice::Store { partition, line, .. } => write!(f, "partition {partition}: {line}"),
         }

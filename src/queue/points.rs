@@ -3,7 +3,7 @@
 //! Without the feature `failpoints` every call here does nothing. With it, the action `return` at a
 //! point of `FAILPOINTS` ends the process at once, as kill -9 would; `pause`, `sleep` and the others
 //! are those of the crate `fail`. The points of `STORE_FAULTS` take `return(eio)` or
-//! `return(enospc)`, and the write answers so without touching the disk.
+//! `return(enospc)`, and the write fails with that error without touching the disk.
 
 use crate::base::limits::COMMIT_HUNG_MS;
 

@@ -1,8 +1,8 @@
-//! The spool: a folder of partitions, made once, used by one process at a time.
+//! The spool: a folder of partitions, created once, used by one process at a time.
 //!
-//! Promise:  `open` answers with every partition open and repaired, or with a fault that names cause
-//!           and remedy. `ringpost.json` is written last when a spool is made or upgraded, so a crash
-//!           on the way leaves a spool that the next start completes.
+//! Promise:  `open` returns with every partition open and repaired, or with a fault that names cause
+//!           and remedy. `ringpost.json` is written last when a spool is created or upgraded, so that
+//!           the next start completes the work after a crash.
 //! Fatal:    a lock held by another process, a newer format, a missing partition.
 
 use std::fs::File;

@@ -1,8 +1,8 @@
 //! Ordered changes to a header block. Pure.
 //!
-//! Promise:  edits are applied in their order; fields that no edit names keep their bytes and their
-//!           order. The block keeps its blank line.
-//! Cost:     one pass over the block where no edit changes anything.
+//! Promise:  edits are applied in order; fields that no edit names keep their bytes and their order.
+//!           The block keeps its blank line.
+//! Cost:     one pass over the block if no edit changes anything.
 
 use std::ops::Range;
 

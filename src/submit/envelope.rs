@@ -1,7 +1,7 @@
-//! An envelope that is being gathered: what MAIL, RCPT and the connection said.
+//! An envelope under construction, from MAIL, RCPT and the connection.
 //!
-//! All its texts lie in one buffer, and a buffer serves many messages, so that gathering an envelope
-//! allocates nothing in the long run.
+//! All texts are in one buffer, which is reused for many messages, so that building an envelope does
+//! not allocate in the long run.
 
 use std::time::Instant;
 

@@ -1,11 +1,11 @@
 //! The gateway: submissions from any thread, through one bounded lane into each shard.
 //!
 //! Owner:    a `Gateway` is shared by all threads; `serve` runs on each shard.
-//! Promise:  `Ok` comes only after the synced write. A sender that goes away before the message is
-//!           whole leaves nothing behind; once it is whole, the commit proceeds without the sender.
-//!           A lost lane loses nothing: without an outcome nothing was promised.
-//! Waiting:  the gateway knows no timer and no runtime. The caller passes its deadline as a future;
-//!           `OUTCOME_DEADLINE` is the usual one. After it the outcome is unknown, and the sender
+//! Promise:  `Ok` is returned only after the synced write. A sender that disappears before the message
+//!           is complete leaves nothing behind; once it is complete, the commit proceeds without the
+//!           sender. A lost lane loses no mail: without an outcome nothing was promised.
+//! Waiting:  the gateway has no timer and no runtime. The caller passes its deadline as a future,
+//!           usually `OUTCOME_DEADLINE`. After the deadline the outcome is unknown, and the sender
 //!           repeats the request with the same key.
 //! Bounds:   `SUBMIT_LANE_MAX` requests in a lane, `SUBMISSIONS_UNDER_WAY_MAX` on a shard, and
 //!           `UPLOAD_CHUNKS_MAX` chunks in each. Full: the next shard, then `Busy`.

@@ -1,8 +1,8 @@
-//! The header block while its bytes arrive: copied once, bounded, and indexed as it passes.
+//! The header block while it is received: copied once, bounded, and indexed on the fly.
 //!
-//! Promise:  the block ends at the blank line, or before the first line that is no header field.
-//!           Bytes behind the end are body: they are never lost and never seen twice.
-//! Bounds:   `HEAD_BYTES_MAX` and `HEAD_FIELDS_MAX`. Past them the message is refused with 552.
+//! Promise:  the block ends at the blank line, or before the first line that is not a header field.
+//!           All bytes after its end are body: none is lost or seen twice.
+//! Bounds:   `HEAD_BYTES_MAX` and `HEAD_FIELDS_MAX`. Beyond them the message is refused with 552.
 
 use std::sync::Arc;
 

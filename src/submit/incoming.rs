@@ -1,12 +1,12 @@
-//! A message on its way in: from the end of its header block to its commit.
+//! A message being received: from the end of its header block to its commit.
 //!
 //! Owner:    the shard that is home to its partition.
-//! Promise:  `finish` returns `Ok` only after the synced write. An `Incoming` that is dropped before
-//!           leaves nothing behind that the store does not sweep.
-//! Order:    the partition is chosen and the id drawn when the header block is whole; then edits and
-//!           trace field; then the body, full chunks unsynced while it arrives; then the signature;
-//!           then the last chunks with header and envelope in one batch.
-//! Bounds:   the body waits while `STREAM_CHUNKS_IN_FLIGHT_MAX` chunks are on their way to the store,
+//! Promise:  `finish` returns `Ok` only after the synced write. If an `Incoming` is dropped before, the
+//!           store removes what it wrote.
+//! Order:    once the header block is complete, the partition is chosen and the id assigned; then edits
+//!           and trace field; then the body, whose full chunks are written unsynced; then the
+//!           signature; then the last chunks with header and envelope in one batch.
+//! Bounds:   while `STREAM_CHUNKS_IN_FLIGHT_MAX` chunks are on their way to the store, the body waits,
 //!           and so does its sender. A message that is split is held in memory: at most
 //!           `FINISH_ALL_BYTES_MAX` for all its copies.
 

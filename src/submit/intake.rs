@@ -1,8 +1,8 @@
 //! The intake of a shard: its partitions, its limits and its buffers. See `incoming` for a message.
 //!
 //! Owner:    one per shard; never leaves it.
-//! Bounds:   bodies under way by the chunks of the pool, submissions of other threads by the gateway.
-//!           Buffers are kept up to `BUFFERS_IDLE_MAX`.
+//! Bounds:   the chunk pool limits bodies in progress, the gateway limits submissions of other threads.
+//!           At most `BUFFERS_IDLE_MAX` idle buffers are kept.
 
 use std::cell::Cell;
 use std::cell::RefCell;

@@ -1,22 +1,22 @@
 //! The one way in: SMTP, HTTP, bounces and replies all become a `Submission` and pass this intake.
 //!
 //! ```text
-//! submission  what a way in brings: identity, envelope, header block, options, placement
-//! head        the header block while its bytes arrive, bounded
+//! submission  identity, envelope, header block, options and placement of a message
+//! head        the header block while it is received, bounded
 //! edit        ordered changes to a header block
-//! rules       which changes the header block of which sender gets
-//! signature   the place of a signature over header and streamed body
+//! rules       which changes apply to the header block of which sender
+//! signature   the hook for a signature over header and streamed body
 //! intake      the intake of a shard: its partitions, limits and buffers
 //! incoming    submission -> header stage -> body -> commit, on the home shard of the partition
-//! record      what is stored, counted and logged of a message
+//! record      the stored records, counters and log line of a message
 //! gateway     the same for other threads, through one bounded lane for each shard
 //! refusal     why a message is not accepted, for every protocol
 //! ```
 //!
-//! Promise:  nothing here knows a socket, a session or a protocol. A message is durable when
+//! Promise:  nothing here depends on a socket, a session or a protocol. A message is durable when
 //!           `Incoming::finish` or `Gateway::send` returns `Ok`.
 //! Bounds:   a header block of `HEAD_BYTES_MAX` and `HEAD_FIELDS_MAX`; the body in pooled chunks,
-//!           constant memory whatever its size.
+//!           constant memory for any size.
 
 pub mod edit;
 pub mod envelope;

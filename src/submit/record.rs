@@ -1,4 +1,4 @@
-//! What is stored, counted and logged of a message.
+//! The stored records, counters and log line of an accepted message.
 
 use std::time::Instant;
 

@@ -133,9 +133,9 @@ fn reply(code: RefusalCode) -> Reply {
             (451, (4, 3, 0), "Mail storage does not answer, try again later")
         }
         RefusalCode::Stopping => (451, (4, 3, 2), "Service shutting down, try again later"),
-        RefusalCode::Busy => (452, (4, 3, 1), "Too much mail under way, try again later"),
+        RefusalCode::Busy => (452, (4, 3, 1), "Too much mail in progress, try again later"),
         RefusalCode::Aborted => {
-            (451, (4, 4, 2), "The message did not arrive in whole, send it again")
+            (451, (4, 4, 2), "The message was not received completely, send it again")
         }
         RefusalCode::OutcomeUnknown => {
             (451, (4, 4, 7), "The outcome is unknown, repeat the request with the same key")

@@ -1,4 +1,4 @@
-//! Which changes a header block gets, by who sends it. The trace field comes on top of them all.
+//! Which changes apply to a header block, by its sender. The trace field is added on top last.
 //!
 //! ```text
 //! edit                                        trusted network   network of   anyone
@@ -10,8 +10,7 @@
 //! end the block with a blank line             -                 if missing   -
 //! Received on top                             yes               yes          yes
 //! ```
-//! A relay of the operator and port 25 pass mail on; the network of a tenant submits mail
-//! (RFC 6409 s8).
+//! An operator's relay and port 25 relay mail; the network of a tenant submits mail (RFC 6409 s8).
 
 use std::borrow::Cow;
 

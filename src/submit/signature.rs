@@ -1,8 +1,8 @@
-//! The place of a signature: it sees the edited header block and every body byte, and adds fields.
+//! The hook for a signature: it sees the edited header block and every body byte, and adds fields.
 //!
-//! Order:    the body is hashed while it passes; the block is signed at its end, before the commit.
-//!           So a signature needs no second pass, and retries of a delivery compute nothing.
-//! Owner:    the shard that takes the message. A signer that works on other threads waits in `sign`.
+//! Order:    the body is hashed while it is received; the block is signed at the end, before the commit.
+//!           So a signature needs no second pass, and a retried delivery computes nothing.
+//! Owner:    the shard that accepts the message. A signer that uses other threads waits in `sign`.
 
 use std::future::Future;
 use std::pin::Pin;

@@ -1,4 +1,4 @@
-//! What a way in brings to the intake. Owned and `Send`, so that it may come from any thread.
+//! A submission: the input of the intake. Owned and `Send`, so that any thread may create it.
 
 use crate::base::PartitionId;
 use crate::directory::Identity;

@@ -49,15 +49,15 @@ section! {
         /// The random variation of each delay in percent, so that mail that failed together is not
         /// retried together.
         retry_jitter: u8 = Is("10"), Live, 0 => 50;
-        /// How long delivery is attempted before the mail bounces. A route can override it.
+        /// How long delivery is attempted before the mail bounces. A route can override this.
         max_age: Duration = Is("'5d'"), Live, SECOND_MS => 60 * DAY_MS;
         /// The age of queued mail at which its sender is notified, once, of the delay. 0 disables the
         /// notification.
         delay_warning: Duration = Is("'4h'"), Live, 0 => 60 * DAY_MS;
         /// The address in the From field of bounces. Their envelope sender is always empty.
         bounce_from: OwnAddress = Is("'MAILER-DAEMON'"), Live;
-        /// The address that is notified of mail that can be neither delivered nor bounced. If not set,
-        /// nobody is notified.
+        /// The address to notify of mail that can be neither delivered nor bounced. If not set, nobody
+        /// is notified.
         postmaster: Option<OwnAddress> = Unset("'postmaster@example.com'"), Live;
         /// The largest message that a bounce quotes in full. Of a larger one it quotes only the header.
         bounce_body_max: u64 = Is("'64KB'"), Live, 0 => 64 * MIB;
@@ -116,7 +116,7 @@ section! {
         data_init: Duration = Is("'2m'"), Live, 100 => HOUR_MS;
         /// For the server to read the next part of a body.
         data_block: Duration = Is("'3m'"), Live, 100 => HOUR_MS;
-        /// For the reply to the end of a body. If it is too short, mail is delivered twice.
+        /// For the reply to the end of a body. If this timeout is too short, mail may be delivered twice.
         data_end: Duration = Is("'10m'"), Live, 100 => DAY_MS;
         /// For the reply to QUIT. The mail is already delivered by then.
         quit: Duration = Is("'5s'"), Live, 100 => HOUR_MS;
@@ -145,8 +145,8 @@ section! {
 
 section! {
     /// A route: where mail goes. This section may occur several times: the first route whose conditions
-    /// all match decides. A condition that is not set always matches. Mail that matches no route goes
-    /// to the mail exchangers of its domain. `ringpost route test` shows which route decides.
+    /// all match applies. A condition that is not set always matches. Mail that matches no route goes
+    /// to the mail exchangers of its domain. `ringpost route test` shows which route applies.
     pub struct RouteConfig at "route" repeated {
         /// The name of the route, for `ringpost route test` and error messages.
         name: Label = Follows(
@@ -177,8 +177,8 @@ section! {
         /// "mx": the mail exchangers of the recipient's domain. "mx:other.example": those of another
         /// domain. If this server is itself an MX of the domain (by `server.hostname`, or by the EHLO
         /// name of a source without a proxy) and the port is 25, only exchangers with a lower preference
-        /// value are tried; if none remain, the mail bounces as a loop, or waits if the domain is not
-        /// the recipient's own.
+        /// value are tried. If none remain, the mail bounces as a loop, or stays queued if the domain is
+        /// not that of the recipient.
         /// "smtp:host:port,host2:port": these servers, in this order. "smtps:host:port": these servers,
         /// with TLS from the first byte, as on port 465. "lmtp:host:port": these servers, by LMTP;
         /// "lmtp:unix:/run/dovecot/lmtp": LMTP over a Unix socket.
@@ -257,8 +257,8 @@ macro_rules! treatment {
             pub struct DestinationConfig at "destination" repeated {
                 /// The name of the section, for `ringpost route test` and error messages.
                 name: Label = Required("'example-net'"), Live;
-                /// Recipient domains, in the notation of `route.recipient_domain`, of mail that goes to
-                /// their mail exchangers. A server named by a route is a destination of its own: name it
+                /// Recipient domains whose mail goes to their own mail exchangers, in the notation of
+                /// `route.recipient_domain`. A server named by a route is a destination of its own: name it
                 /// in `mx_host`.
                 recipient_domain: Vec<DomainMatch> = Is("[]"), Live;
                 /// Names of mail exchangers, in the same notation: ".example.net" matches every host
@@ -278,9 +278,9 @@ macro_rules! treatment {
 }
 
 treatment! {
-    /// Open connections, from all cores together.
+    /// Open connections of all cores together.
     connections_max: usize = "20", 1 => 100_000;
-    /// Open connections at first. The limit rises with successes and falls with failures.
+    /// The initial limit of open connections. It rises with successes and falls with failures.
     window_start: usize = "5", 1 => 100_000;
     /// Messages sent over one connection before it is closed.
     messages_per_connection: usize = "100", 1 => 1_000_000;
@@ -303,13 +303,13 @@ treatment! {
     /// Jobs of the destination held in memory, and up to a quarter more for tenants that have few of
     /// them. Further jobs wait on disk.
     jobs_max: usize = "10000", 1 => 10_000_000;
-    /// The number of cores that share the destination, each with its part of all limits. Use more than
-    /// one for destinations that one core cannot serve, such as a smarthost: mail then stays on its
-    /// core, and each core has connections of its own. "all": every core. "auto": every core if each
-    /// can have two connections and there is no limit on messages, else one. No part is empty: a limit
-    /// of 3 is shared by 3 cores. The parts are fixed, and mail accepted on one core uses only the part
-    /// of that core, so with a low rate leave this at 1. While a change takes effect (up to 76 minutes
-    /// with an hourly limit, up to 16 without), the destination gets less than its limits, never more.
+    /// The number of cores that share the destination, each with a fixed part of all limits. Use more
+    /// than one for a destination that one core cannot serve, such as a smarthost: each core then sends
+    /// its own mail over its own connections. "all": every core. "auto": every core if each can have
+    /// two connections and no message rate is limited, else one. A part is at least 1: a limit of 3 is
+    /// shared by at most 3 cores. Mail accepted on one core uses only the part of that core, so leave
+    /// this at 1 if a rate is low. While a change takes effect (up to 76 minutes with an hourly limit,
+    /// up to 16 minutes without), the destination gets less than its limits, never more.
     stripes: Stripes = "1";
     /// TLS: "none", "may" (if the server offers it), "must" (any certificate) or "verify" (a certificate
     /// for the host name).

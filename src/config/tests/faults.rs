@@ -262,7 +262,7 @@ const CONTRADICTIONS: &[Row] = &[
          refuse_recipients = ['b.test', 'A.test']\n[[tls.certificate]]\ncertificate = 'a'\nkey = 'b'\n\
          [[tls.certificate]]\ncertificate = 'a'\nkey = 'c'\n",
         &[
-            "2: server.hostname: \"localhost\" is not a fully qualified name - set the name that DNS has for this host, as hostname = \"mail.example.com\"",
+            "2: server.hostname: \"localhost\" is not a fully qualified name - set the name of this host in DNS, as hostname = \"mail.example.com\"",
             "3: server.group: is set without a user - set server.user too",
             "6: relay.refuse_recipients: \"a.test\" is both accepted and refused - remove it from refuse_recipients or from domains",
             "11: tls.certificate[2].certificate: names the same file as tls.certificate[1] - list each certificate once",

@@ -1,7 +1,7 @@
 //! The task that fetches policies for all shards.
 //!
 //! Owner:    a task of the control runtime; one for the process. It waits for nothing but events.
-//! Bounds:   see `queue` and `store`; one write of files under way.
+//! Bounds:   see `queue` and `store`; one write of files in progress.
 //! Fatal:    a panic in this task ends the process; otherwise mail to domains with MTA-STS would
 //!           wait forever. The restart reads the policies from their files.
 
@@ -197,7 +197,7 @@ impl Fetching {
         self.write_from = Instant::now() + WRITE_RETRY;
         let what =
             format!("MTA-STS policies cannot be written to {}: {cause}", self.folder.display());
-        let remedy = "until this works, a restart may lose policies and fetch them again";
+        let remedy = "until this is fixed, policies may be fetched again after a restart";
         Record::Warning { what: &what, remedy }.emit();
     }
 

@@ -101,7 +101,7 @@ fn read_one(path: &Path, now_ms: u64) -> io::Result<(Arc<str>, StsFetched)> {
     }
     let mut text = String::new();
     File::open(path)?.take(FILE_BYTES_MAX).read_to_string(&mut text)?;
-    let (json, sum) = text.split_once('\n').ok_or_else(|| invalid("cut off"))?;
+    let (json, sum) = text.split_once('\n').ok_or_else(|| invalid("truncated"))?;
     if u32::from_str_radix(sum.trim_end(), 16).ok() != Some(crc32c::crc32c(json.as_bytes())) {
         return Err(invalid("damaged"));
     }

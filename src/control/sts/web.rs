@@ -106,12 +106,16 @@ impl fmt::Display for FetchFault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             FetchFault::Dns(fault) => fault.fmt(f),
-            FetchFault::NoAddress => f.write_str("its web server has no usable address"),
+            FetchFault::NoAddress => {
+                f.write_str("the web server of the policy has no usable address")
+            }
             FetchFault::Connect(fault) | FetchFault::Ours(fault) => fault.fmt(f),
             FetchFault::Tls(fault) => fault.fmt(f),
             FetchFault::Http(fault) => fault.fmt(f),
             FetchFault::Policy(fault) => fault.fmt(f),
-            FetchFault::Timeout => f.write_str("its web server did not answer in time"),
+            FetchFault::Timeout => {
+                f.write_str("the web server of the policy did not answer in time")
+            }
             FetchFault::Abandoned => f.write_str("a bug ended the fetch"),
         }
     }

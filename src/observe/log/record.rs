@@ -22,7 +22,7 @@ use crate::observe::log::value::Value;
 /// The `tracing` target of our own records. All other targets are foreign crates.
 pub const TARGET: &str = "ringpost";
 
-/// How much a record matters. A log level shows records of that level and of all before it.
+/// The severity of a record. A log level shows records of that level and of all before it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Level {
     Error,
@@ -111,9 +111,9 @@ records! {
         }
         /// A later attempt bound the HTTP listener.
         Info "http_served" HttpServed { address: SocketAddr }
-        /// The process ends before it took any mail.
+        /// The process exits before it accepts mail.
         Error "start_refused" StartRefused { cause: &'a dyn Display }
-        /// Something about the machine or the config that costs quality.
+        /// A problem of the machine or the config that reduces quality.
         Warn "warning" Warning { what: &'a str, remedy: &'a str }
         Info "reloaded" Reloaded { changed: &'a [String] }
         /// The new config has faults; the old one stays in force.
@@ -122,7 +122,7 @@ records! {
         Warn "needs_restart" NeedsRestart { keys: &'a [String] }
         Info "draining" Draining { sessions: u64 }
         Info "stopped" Stopped { seconds: u64, exit: i32 }
-        /// A shard's heartbeat stands still; the process is about to end.
+        /// A shard's heartbeat has stopped; the process is about to exit.
         Error "watchdog" Watchdog { stalled_shard: &'a str, silent_ms: u64 }
 
         // The mail log.
@@ -158,8 +158,8 @@ records! {
             reply: &'a str,
         }
 
-        /// What became of one recipient at one attempt: delivered, deferred, bounced, expired. The
-        /// last four are the delays a/b/c/d of Postfix: before it was due, in the queue, connecting
+        /// The outcome of one attempt for one recipient: delivered, deferred, bounced, expired. The
+        /// last four fields are the delays a/b/c/d of Postfix: before it was due, in the queue, connecting
         /// with greeting and TLS, sending.
         Info "attempt" Attempt {
             id: PublicId,
@@ -186,9 +186,9 @@ records! {
             transfer_us: u64,
         }
 
-        /// A domain announces an MTA-STS policy that could not be had.
+        /// A domain announces an MTA-STS policy that could not be fetched.
         Warn "sts_not_fetched" StsNotFetched { domain: &'a str, cause: &'a dyn Display }
-        /// A report to the sender of a message, or to the postmaster, was put into the queue.
+        /// A report to the sender of a message, or to the postmaster, was queued.
         Info "reported" Reported {
             id: PublicId,
             of: PublicId,
@@ -197,7 +197,7 @@ records! {
             recipients: usize,
             due_ms: u64,
         }
-        /// Mail that could not be delivered, and of which nobody is told.
+        /// Undeliverable mail for which nobody is notified.
         Info "not_reported" NotReported { id: PublicId, recipients: usize, reason: &'a str }
 
         // Sessions.
@@ -233,16 +233,16 @@ records! {
         Info "commit_resumed" CommitResumed { partition: PartitionId, seconds: u64 }
         Error "spool_full" SpoolFull { free_bytes: u64, free_inodes: u64 }
         Info "spool_recovered" SpoolRecovered { free_bytes: u64, free_inodes: u64 }
-        /// A record that could not be read was put aside with its bytes.
+        /// An unreadable record was moved to quarantine with its bytes.
         Error "quarantined" Quarantined {
             partition: PartitionId,
             key: &'a str,
             cause: &'a dyn Display,
             bytes: usize,
         }
-        /// The store was found damaged at the start; what cannot be read is in quarantine.
+        /// The store was found damaged at the start; its unreadable parts are in quarantine.
         Error "store_damaged" StoreDamaged { partition: PartitionId, what: &'a str }
-        /// What the store says of itself, such as that it holds back writes until a flush is done.
+        /// A message of the store itself, such as that it delays writes until a flush is done.
         Debug "store" Store { partition: PartitionId, line: &'a str }
         /// A partition is open again with everything it held.
         Info "recovered" Recovered {

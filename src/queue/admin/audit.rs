@@ -42,7 +42,7 @@ pub struct PartitionBalance {
     pub balance: Balance,
 }
 
-/// The spool in all, and its partitions.
+/// The whole spool, and its partitions.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SpoolAudit {
     /// Every recipient is accounted for, if only as quarantined.

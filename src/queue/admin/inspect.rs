@@ -42,7 +42,7 @@ pub type Word = Cow<'static, str>;
 #[derive(Clone, Copy, Debug)]
 pub struct ListFilter {
     pub limit: usize,
-    /// Only messages after this one: the last id of the page before.
+    /// Only messages after this one: the last id of the previous page.
     pub after: Option<MessageId>,
 }
 
@@ -143,7 +143,7 @@ pub struct SpoolStats {
     pub messages: u64,
     pub body_bytes: u64,
     pub oldest_ms: Option<u64>,
-    /// Things in the quarantine folder, from all starts.
+    /// Entries of the quarantine folder, from all starts.
     pub in_quarantine: u64,
     pub partitions: Vec<PartitionStats>,
 }
@@ -369,7 +369,7 @@ fn property_sum(partition: &Partition, property: &str) -> Result<u64, QueueFault
     Ok(sum)
 }
 
-/// Files come and go meanwhile; those that cannot be read count nothing.
+/// Files may appear and disappear meanwhile; unreadable ones are not counted.
 fn log_bytes(path: &Path) -> u64 {
     let Ok(entries) = std::fs::read_dir(path) else { return 0 };
     entries

@@ -1,4 +1,4 @@
-//! What operators ask of the queue.
+//! Operations of operators on the queue.
 
 pub mod audit;
 pub mod inspect;

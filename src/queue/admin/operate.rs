@@ -3,7 +3,7 @@
 //!
 //! Owner:    on a running server the home shard, which writes a settlement; on a stopped one the
 //!           command, which has the spool's lock.
-//! Promise:  a job that an operation does not fit stays as it was. All jobs of a message that an
+//! Promise:  an operation that does not apply to a job leaves the job unchanged. All jobs of a message that an
 //!           offline operation changes are changed in one synced write.
 
 use std::fmt;
@@ -25,7 +25,7 @@ use crate::queue::store::jobs::Jobs;
 use crate::queue::store::jobs::StoredJob;
 use crate::queue::store::partition::Partition;
 
-/// When a job that is held is due: never, as far as anyone can tell.
+/// The due time of a held job: practically never.
 pub const HELD_DUE_MS: u64 = 253_402_300_799_000;
 
 /// An operation on one message.
@@ -38,12 +38,12 @@ pub enum Operation {
     Release,
     /// Make a waiting message due now.
     Retry,
-    /// Give the message up and report to the sender.
+    /// Stop delivery and report the failure to the sender.
     Bounce,
     /// Remove the message without a report.
     Delete,
-    /// Sent this way from now on, written as in a route, and due now unless it is held; without a
-    /// way where its route says again.
+    /// Override the next hop, in the syntax of a route's `next`; the message is due now unless it is
+    /// held. `None`: follow the routes again.
     Reroute(Option<Box<str>>),
 }
 
@@ -86,7 +86,9 @@ impl fmt::Display for OperationFault {
                 "another operation on this message is in progress; try again"
             }
             OperationFault::Restless => "the message changed meanwhile; try again",
-            OperationFault::NeedsServer => "only a running server can bounce; start it first",
+            OperationFault::NeedsServer => {
+                "only a running server can bounce; start the server first"
+            }
             OperationFault::Commit(fault) => return fault.fmt(f),
             OperationFault::Queue(fault) => return fault.fmt(f),
         })

@@ -44,18 +44,18 @@ impl fmt::Display for PauseFault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             PauseFault::Name => {
-                write!(f, "is not the name of a destination; `destination list` shows them")
+                write!(f, "is not the name of a destination; see `ringpost destination list`")
             }
             PauseFault::Full => {
                 write!(
                     f,
-                    "{PAUSES_MAX} names are paused already; resume one first, or pause by domain"
+                    "{PAUSES_MAX} destinations are paused already; resume one first, or pause a domain"
                 )
             }
             PauseFault::Unwritten(cause) => {
                 write!(
                     f,
-                    "{FILE} cannot be written: {cause}; the change is lost at the next restart"
+                    "{FILE} cannot be written: {cause}; the change will be lost at the next restart"
                 )
             }
         }
@@ -145,7 +145,9 @@ fn read(path: &Path) -> io::Result<BTreeSet<Box<str>>> {
         && stored.paused.iter().all(|name| is_name(name));
     match is_good {
         true => Ok(stored.paused),
-        false => Err(io::Error::new(io::ErrorKind::InvalidData, "it is not of this version")),
+        false => {
+            Err(io::Error::new(io::ErrorKind::InvalidData, "it was written by another version"))
+        }
     }
 }
 
@@ -153,7 +155,7 @@ fn read(path: &Path) -> io::Result<BTreeSet<Box<str>>> {
 fn put_aside(path: &Path, cause: &io::Error) -> String {
     let aside = path.with_extension("json.bad");
     let moved = match fs::rename(path, &aside) {
-        Ok(()) => format!("it is now {}", aside.display()),
+        Ok(()) => format!("it was renamed to {}", aside.display()),
         Err(cause) => format!("renaming it failed too: {cause}"),
     };
     format!("{} is unreadable, so nothing is paused: {cause}; {moved}", path.display())

@@ -82,7 +82,7 @@ impl Wanted {
     }
 }
 
-/// The mail that waits for one domain.
+/// The queued mail for one domain.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DomainRow {
     pub domain: String,

@@ -1,4 +1,4 @@
-//! What one batch writes: messages, settlements, and what they do to each other within the batch.
+//! The content of one batch: messages, settlements, and their effects on each other.
 
 use std::collections::HashMap;
 use std::collections::HashSet;

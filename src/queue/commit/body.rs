@@ -1,8 +1,8 @@
-//! A message body under way to the store.
+//! A message body on its way to the store.
 //!
-//! Promise:  `finish` answers `Ok` only after the synced write. A `Body` dropped before that leaves
-//!           nothing behind: what it streamed is removed.
-//! Order:    chunks in their order, all of them answered before the last write is asked for.
+//! Promise:  `finish` returns `Ok` only after the synced write. If a `Body` is dropped before, its
+//!           chunks are removed.
+//! Order:    chunks in order, all of them acknowledged before the last write is requested.
 //! Bounds:   `STREAM_CHUNKS_IN_FLIGHT_MAX` chunks of one body are on their way, and
 //!           `BODY_HELD_BYTES_MAX` are held back for the last write.
 

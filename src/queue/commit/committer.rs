@@ -6,10 +6,10 @@
 //!           will send it again. It is delivered twice only if the process ends before the removal,
 //!           or if the schedule is scanned before it. Settlements and removals keep waiting and are
 //!           carried out when the disk answers again.
-//! Bounds:   `COMMIT_WAITERS_MAX` orders under way. Later callers queue, and the client's 250 is
+//! Bounds:   `COMMIT_WAITERS_MAX` orders in progress. Later callers queue, and the client's 250 is
 //!           delayed; the intake bounds how many bodies may wait. At most `SETTLES_IN_LANE_MAX` of
 //!           the orders come from either queue of `settle_in_turn`. `UNSETTLED_MAX` urgent orders
-//!           are under way besides.
+//!           are in progress besides.
 
 use std::cell::Cell;
 use std::cell::RefCell;

@@ -1,4 +1,4 @@
-//! The end of a commit thread: whoever waits for it must learn that it is gone.
+//! The end of a commit thread: its waiters must learn that it is gone.
 
 use std::sync::Arc;
 use std::thread;

@@ -3,8 +3,8 @@
 //! Owner:    shared by one `Committer` and one `CommitThread`; no locks.
 //! Promise:  every order but `Stop` is answered exactly once, or the lane is seen to be `gone`.
 //!           Chunks travel back with the answer.
-//! Order:    first come, first served, but for urgent orders: they go first, though they never take a
-//!           whole batch while others wait.
+//! Order:    first come, first served, except urgent orders: they go first, but never fill a whole batch
+//!           while others wait.
 //! Bounds:   `COMMIT_WAITERS_MAX` orders without an answer and `UNSETTLED_MAX` urgent ones, and room
 //!           for them, `Stop` and the answers.
 

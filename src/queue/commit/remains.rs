@@ -1,4 +1,4 @@
-//! What a failed write may have left in the log, to be removed by the next batch that succeeds.
+//! Remains of a failed write in the log, to be removed by the next batch that succeeds.
 
 use rocksdb::WriteBatch;
 

@@ -6,7 +6,7 @@
 //!           by an operator, settled before) settles nothing: `found` is false.
 //!
 //! ```text
-//! Done              S2 -> S2 with a job less; with the last one S0, or
+//! Done              S2 -> S2 with one job less; with the last one S0, or
 //!                   S3 where the message is kept                         SYNCED
 //! Again             S2 -> S2, the job written anew, another schedule     unsynced: when it is
 //!                   lost the job is due earlier, and its attempt counts one less. SYNCED where

@@ -1,6 +1,6 @@
 //! Orders of a shard that wait for the commit thread, and their answers.
 //!
-//! Owner:    the home shard, through the `Committer` and the bodies under way; not `Send`, no lock.
+//! Owner:    the home shard, through the `Committer` and the bodies in progress; not `Send`, no lock.
 //! Promise:  every chunk goes back to the shard's pool, also when its body was dropped meanwhile.
 //! Bounds:   an order has a place at one of the gates until it is answered.
 

@@ -1,4 +1,4 @@
-//! The ledger of a partition: how many recipients were taken, and what became of them.
+//! The ledger of a partition: how many recipients were accepted, and their final states.
 //!
 //! Owner:    the commit thread, which writes it in the same batch as what it counts; a batch that
 //!           is lost is lost with its counts.

@@ -3,8 +3,8 @@
 //! Why:      the records of a message lie in several families, and so in several files. While all
 //!           rows can be read, a message without a job can be given a new one. Once rows of a family
 //!           are lost, a missing record proves nothing, and an old version of a record may have come
-//!           back from below the lost one. Recovery then compares families and moves to quarantine
-//!           what they do not agree on.
+//!           back from below the lost one. Recovery then compares families and quarantines records on
+//!           which they disagree.
 //! On disk:  two bytes at the key `mending`, until a recovery has ended.
 
 use crate::queue::record::family::EVENT;

@@ -39,14 +39,14 @@ impl fmt::Display for RecordFault {
         match self {
             RecordFault::TooShort => f.write_str("shorter than any record"),
             RecordFault::Version(version) => {
-                write!(f, "version {version} is newer than this Ringpost")
+                write!(f, "version {version} is newer than this version of Ringpost supports")
             }
-            RecordFault::Kind(kind) => write!(f, "kind {kind:#04x} is not the one expected"),
+            RecordFault::Kind(kind) => write!(f, "unexpected kind {kind:#04x}"),
             RecordFault::Checksum => f.write_str("the checksum does not match the bytes"),
-            RecordFault::Truncated => f.write_str("a field reaches past the end"),
+            RecordFault::Truncated => f.write_str("a field extends past the end"),
             RecordFault::Trailing => f.write_str("bytes follow the last field"),
             RecordFault::NotUtf8 => f.write_str("a text field is not UTF-8"),
-            RecordFault::Value(field) => write!(f, "the value of `{field}` has no meaning"),
+            RecordFault::Value(field) => write!(f, "the value of `{field}` is invalid"),
             RecordFault::TooLong(field) => write!(f, "`{field}` is too long to be stored"),
         }
     }

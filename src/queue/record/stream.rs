@@ -1,4 +1,4 @@
-//! The mark of a body under way: until it is finished, the chunks are a leftover.
+//! The mark of a body in progress: without a finished message, its chunks are leftovers.
 
 use crate::queue::record::outer::Kind;
 use crate::queue::record::outer::Reader;

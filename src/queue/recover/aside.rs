@@ -1,4 +1,4 @@
-//! Moving what cannot be understood to quarantine.
+//! Moving invalid records to quarantine.
 //!
 //! Order:    see `store::quarantine`. Before anything that the ledger counts is moved, the mark
 //!           `mending` is written.

@@ -1,4 +1,4 @@
-//! Recovery of heads and bodies: complete where there is an envelope, removed or kept where not.
+//! Recovery of heads and bodies: complete if there is an envelope, otherwise removed or kept.
 
 use rocksdb::WriteBatch;
 
@@ -60,7 +60,7 @@ impl Recovery<'_> {
                 break;
             }
             let Some((id, _)) = key::body_of(chunk_key) else {
-                self.move_record(family::BODY, chunk_key, chunk, "its key is no chunk's")?;
+                self.move_record(family::BODY, chunk_key, chunk, "its key is not that of a chunk")?;
                 chunks.prev();
                 continue;
             };
@@ -93,9 +93,12 @@ impl Recovery<'_> {
             let Some((chunk_key, chunk)) = chunks.item() else { break };
             last = chunk_key.to_vec();
             match key::body_of(chunk_key) {
-                None => {
-                    self.move_record(family::BODY, chunk_key, chunk, "its key is no chunk's")?
-                }
+                None => self.move_record(
+                    family::BODY,
+                    chunk_key,
+                    chunk,
+                    "its key is not that of a chunk",
+                )?,
                 Some((id, _)) if !self.has_envelope(id)? => {
                     let mut batch = WriteBatch::default();
                     if self.keep_body(id, "it has no envelope") {
@@ -119,7 +122,9 @@ impl Recovery<'_> {
         while let Some((head_key, record)) = heads.item() {
             let id = key::id_of(head_key).filter(|_| head_key.len() == key::ID_KEY_LEN);
             match id {
-                None => self.move_record(family::HEAD, head_key, record, "its key is no id")?,
+                None => {
+                    self.move_record(family::HEAD, head_key, record, "its key is not a message id")?
+                }
                 Some(id) if !self.has_envelope(id)? => {
                     self.move_record(family::HEAD, head_key, record, "it has no envelope")?;
                 }
@@ -147,7 +152,7 @@ impl Recovery<'_> {
                 batch.single_delete_cf(self.families.stream, mark_key);
                 self.partition.db().write(batch)?;
             } else {
-                self.move_record(family::STREAM, mark_key, record, "its key is no id")?;
+                self.move_record(family::STREAM, mark_key, record, "its key is not a message id")?;
             }
             marks.next();
         }

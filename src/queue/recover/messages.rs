@@ -124,7 +124,7 @@ impl Recovery<'_> {
             return Ok(None);
         }
         if job.recipients.iter().any(|index| covered[index as usize]) {
-            return Ok(Some("a later job has recipients of it"));
+            return Ok(Some("a later job contains some of its recipients"));
         }
         let is_stale = self.lost.includes(family::JOB) && !self.has_due(id, job)?;
         Ok(is_stale.then_some("no schedule entry: the job has ended or was rescheduled"))
@@ -145,7 +145,7 @@ impl Recovery<'_> {
         }
         self.partition.db().write(batch)?;
         self.jobs += 1;
-        self.repaired("job made again", &key::of_job(id, job.number));
+        self.repaired("job recreated", &key::of_job(id, job.number));
         Ok(())
     }
 
@@ -185,7 +185,7 @@ pub(super) fn read_envelope<'a>(
     record: &'a [u8],
 ) -> Result<(MessageId, Envelope<'a>), String> {
     let id = key::id_of(envelope_key).filter(|_| envelope_key.len() == key::ID_KEY_LEN);
-    let id = id.ok_or("its key is no id")?;
+    let id = id.ok_or("its key is not a message id")?;
     let envelope = Envelope::decode(record).map_err(|fault| fault.to_string())?;
     Ok((id, envelope))
 }

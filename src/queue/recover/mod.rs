@@ -1,4 +1,4 @@
-//! What a start finds in a partition, and how it is put right.
+//! Recovery: checks and repairs the mail of a partition at start.
 
 pub mod aside;
 pub mod bodies;

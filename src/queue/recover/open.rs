@@ -1,8 +1,8 @@
 //! Opening a partition: repair of the database, recovery of the mail, agreement of the ledger.
 //!
-//! Ledger:   where mail was moved out, is missing or has come back, the ledger is brought in line with
-//!           what is there, on disk too. The next start has nothing to tell, but the quarantine keeps
-//!           a record, so that the audit is not clean until someone removes it.
+//! Ledger:   if mail was quarantined, is missing or has reappeared, the ledger is corrected, on disk
+//!           too. The next start reports nothing, but the quarantine keeps a record, so that the
+//!           audit fails until someone removes it.
 
 use rocksdb::WriteBatch;
 

@@ -20,7 +20,7 @@ impl Recovery<'_> {
         let due_key = key::of_due(job.due_ms, id, job.number);
         if !self.has_due(id, job)? {
             self.partition.db().put_cf(self.families.due, due_key, [])?;
-            self.repaired("schedule entry made again", &due_key);
+            self.repaired("schedule entry recreated", &due_key);
         }
         Ok(())
     }
@@ -41,13 +41,15 @@ impl Recovery<'_> {
         entries.seek_to_first();
         while let Some((due_key, value)) = entries.item() {
             match key::due_of(due_key) {
-                None => self.move_record(family::DUE, due_key, value, "its key is no schedule")?,
+                None => {
+                    self.move_record(family::DUE, due_key, value, "its key is not a schedule")?
+                }
                 Some((due_ms, id, number)) if !self.is_due(due_ms, id, number)? => {
                     self.note_lost_job(id)?;
                     let mut batch = WriteBatch::default();
                     batch.single_delete_cf(self.families.due, due_key);
                     self.partition.db().write(batch)?;
-                    self.repaired("schedule entry of no job removed", due_key);
+                    self.repaired("schedule entry without a job removed", due_key);
                 }
                 Some(_) => (),
             }
@@ -68,7 +70,7 @@ impl Recovery<'_> {
         let (family, row) = (self.families.kept, key::of_kept(until_ms, id));
         if self.partition.db().get_pinned_cf(family, row)?.is_none() {
             self.partition.db().put_cf(family, row, [])?;
-            self.repaired("expiry of a kept message made again", &row);
+            self.repaired("expiry of a kept message recreated", &row);
         }
         self.kept += 1;
         Ok(())
@@ -90,10 +92,10 @@ impl Recovery<'_> {
         rows.seek_to_first();
         while let Some((row, value)) = rows.item() {
             match key::kept_of(row) {
-                None => self.move_record(family::KEPT, row, value, "its key is no expiry")?,
+                None => self.move_record(family::KEPT, row, value, "its key is not an expiry")?,
                 Some((until_ms, id)) if !self.is_kept(id, until_ms)? => {
                     self.partition.db().delete_cf(self.families.kept, row)?;
-                    self.repaired("expiry of no kept message removed", row);
+                    self.repaired("expiry without a kept message removed", row);
                 }
                 Some(_) => (),
             }

@@ -2,9 +2,9 @@
 //!
 //! Owner:    the partition. The commit thread writes the counts together with the ledger.
 //! Files:    `<spool>/copies/pNN.counts`: the ledger, in two slots written in turn.
-//!           `<spool>/copies/pNN.suspect`: something unreadable was met while the server ran; the
-//!           next start reads everything.
-//!           `<spool>/copies/pNN.lost`: a table was dropped in place, and the database does not
+//!           `<spool>/copies/pNN.suspect`: the running server found an unreadable record; the next
+//!           start reads everything.
+//!           `<spool>/copies/pNN.lost`: a table was dropped in place, which the database does not
 //!           know yet; see `in_place`.
 //!           `<spool>/copies/pNN-MANIFEST-*`: RocksDB's list of its files; see `manifest`.
 //! Promise:  the counts are never ahead of a sound database, because they are written after the batch

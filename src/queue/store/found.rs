@@ -1,4 +1,4 @@
-//! What a start finds in a partition, collected while it is repaired.
+//! The findings of a start in a partition, collected during its repair.
 
 use crate::base::MessageId;
 use crate::queue::notice::Notice;

@@ -1,4 +1,4 @@
-//! Reading on behind rows that cannot be read.
+//! Continuing to read after unreadable rows.
 //!
 //! Why:      an iterator of RocksDB ends at the first block that it cannot read.
 //! How:      find the first readable row behind it: with growing steps over the keys, which are

@@ -2,16 +2,16 @@
 //!
 //! Copies:   RocksDB only appends to a manifest, so a copy is kept up to date by appending too. Bytes
 //!           that differ from the copy are damage, and so is a manifest that is shorter or missing;
-//!           both are mended from the copy before RocksDB reads them. The copy is not synced: it
-//!           counts as far as it is sound.
-//! Beware:   whoever restores a single partition from a backup first removes its files in `copies`.
+//!           both are restored from the copy before RocksDB reads them. The copy is not synced: it is
+//!           used as far as it is sound.
+//! Beware:   before a single partition is restored from a backup, its files in `copies` must be removed.
 //!
 //! # The torn end
 //!
-//! Why:      RocksDB appends to the manifest and syncs it. Should the power go in between, ext4 may
-//!           have the new length on disk but not each page: such a page reads as zeros. RocksDB
-//!           forgives that at the end of its log, but not here: "checksum mismatch", and the
-//!           database does not open because of an entry that nothing depends on.
+//! Why:      RocksDB appends to the manifest and syncs it. If the power fails in between, ext4 may have
+//!           the new length on disk but not every page: a missing page reads as zeros. RocksDB
+//!           tolerates that at the end of its log, but not here: the database does not open
+//!           ("checksum mismatch") because of an entry on which nothing depends.
 //! How:      the manifest is cut where the torn entry begins. RocksDB acts on an entry (drops a log,
 //!           removes a file) only after its sync, so everything from before is still there.
 //! Promise:  only what a power cut leaves is cut off: an entry into which zeros reach up to the end
@@ -148,10 +148,10 @@ pub fn mended(folder: &Path, copies: &Copies) -> io::Result<Option<Mended>> {
         (Some(live), Some(copied)) if !live.starts_with(&copied) => {
             let rest = live.get(copied.len()..).unwrap_or_default();
             let is_short = live.len() < copied.len();
-            let why = if is_short { "it was cut short" } else { "its bytes have changed" };
+            let why = if is_short { "it was truncated" } else { "its bytes have changed" };
             (why, Some([&copied[..], rest].concat()))
         }
-        (None, Some(copied)) => ("it was gone", Some(copied)),
+        (None, Some(copied)) => ("it was missing", Some(copied)),
         (Some(_), _) if is_named => return Ok(None),
         (Some(_), _) => ("CURRENT did not name it", None),
         (None, None) => return Ok(None),

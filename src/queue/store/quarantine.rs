@@ -1,4 +1,4 @@
-//! Quarantine: bytes that cannot be understood leave the database, but never the spool.
+//! Quarantine: invalid records leave the database, but never the spool.
 //!
 //! Order:    the file with the bytes and the file with the reason are written and synced, then the
 //!           record is removed. A crash in between leaves both, and the next start moves it again.

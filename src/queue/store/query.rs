@@ -1,4 +1,4 @@
-//! What delivery and operators read of a partition.
+//! The queries of delivery and operators on a partition.
 
 use rocksdb::DBRawIterator;
 use rocksdb::ReadOptions;

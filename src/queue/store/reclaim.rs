@@ -1,9 +1,9 @@
-//! Reclaim: the space of deleted bodies goes back to the file system.
+//! Reclaim: returns the space of deleted bodies to the file system.
 //!
-//! Why:      a blob file is removed when no body in it is alive. A body counts as dead once a
-//!           compaction has met its deleted key, and compactions follow writes: a spool that accepts
-//!           no mail because it is full would stay full. And one message that is queued for days
-//!           keeps a whole file, with all mail that was delivered from it.
+//! Why:      RocksDB removes a blob file when no body in it is alive. A body is known to be dead only
+//!           after a compaction of its deleted key, and compactions follow writes: a spool that
+//!           accepts no mail because it is full would stay full. And one message that is queued for
+//!           days keeps a whole file, including the bodies of all delivered mail in it.
 //! Owner:    `Reclaimer`, called by the thread that watches the space. It works on a thread of its
 //!           own, at most every `PAUSE`, and only where space can be gained.
 //! Promise:  dead bodies that a compaction has met take at most as much room as live ones, or
@@ -12,9 +12,9 @@
 //!           queued bodies and `DEAD_BODY_BYTES_MAX`. A backlog that nobody delivers is never
 //!           rewritten: a body is moved only when at least as many bytes have died (when short of
 //!           space, a fifteenth).
-//! Bounds:   one pass moves `RECLAIM_MOVE_BYTES_MAX` bytes at most, and half of the free bytes. Files go
-//!           oldest first, for of their mail the most is gone. While a pass runs, mail that comes is
-//!           flushed but not compacted.
+//! Bounds:   one pass moves at most `RECLAIM_MOVE_BYTES_MAX` bytes and half of the free bytes, files
+//!           oldest first, because most of their mail is gone. During a pass, new mail is flushed but
+//!           not compacted.
 
 use std::io;
 use std::sync::Arc;

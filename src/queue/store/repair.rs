@@ -1,15 +1,15 @@
-//! Opening the database of a partition, by way of whatever repair that takes.
+//! Opening the database of a partition, with whatever repair is needed.
 //!
-//! Promise:  damage never hides mail silently, and stops the start only where not even a table can be
-//!           dropped on a full disk. The first of these repairs that works is made and reported:
+//! Promise:  damage never hides mail silently, and prevents the start only if the disk is too full even
+//!           to drop a table. The first of these repairs that works is made and reported:
 //!             1. the list of files (CURRENT, MANIFEST) is mended from its copy; see `manifest`
 //!             2. a torn end of the manifest is cut off; see `manifest`
 //!             3. the log is read with holes; see `mend`
 //!             4. the readable rows become a new database; see `rescue`. If the disk is too full
 //!                for that, the damaged table is dropped; see `in_place`
 //!             5. the folder is moved to quarantine whole, and the partition starts empty
-//!           Faults that another try may resolve (permissions, a full disk, I/O) and databases that
-//!           another version made stop the start, for moving mail away would not help.
+//!           Faults that may resolve (permissions, a full disk, I/O) and databases of another version
+//!           prevent the start, because moving mail away would not help.
 //! Bounds:   what one flipped bit may cost: in a table one block of rows, or that table, for its
 //!           index and footer; in a blob file one chunk, or the chunks of that file, for its header
 //!           and footer; in the log one block of 32 KB, whose mail is missing and whose deliveries

@@ -1,13 +1,13 @@
-//! The reserve: a preallocated file that keeps room in the spool for the time when the disk is full.
+//! The reserve: a preallocated file that holds disk space for recovery from a full disk.
 //!
 //! Why:      opening the store writes: the mail in its log is flushed into tables, and new files are
-//!           begun. Deleting mail and reclaiming its space write as well. With no byte free, neither
-//!           a start nor a deletion could free space.
-//! Owner:    the main thread of the server makes the reserve and makes it again. `Spool::open` gives
-//!           it up when the disk is too full to open, also for an offline deletion; the main thread
-//!           gives it up when less than its own size is free.
-//! States:   no file: never made, for want of space. Preallocated: kept. Empty: spent; until it is
-//!           made again the server accepts no new mail.
+//!           created. Deleting mail and reclaiming its space write as well. Without free space,
+//!           neither a start nor a deletion could free any.
+//! Owner:    the main thread of the server creates and restores the reserve. `Spool::open` spends it if
+//!           the disk is too full to open, also for an offline deletion; the main thread spends it
+//!           when less than its own size is free.
+//! States:   no file: never created, for lack of space. Preallocated: kept. Empty: spent; until it is
+//!           restored the server accepts no new mail.
 //! Bounds:   the memory of the memtables and `RESERVE_PARTITION_BYTES` for each partition.
 
 use std::fs::File;

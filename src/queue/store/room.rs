@@ -1,8 +1,8 @@
 //! Waiting for free memtables.
 //!
-//! RocksDB would wait within the write, without end should the flush that is to free a memtable find
-//! the disk full: its error handler waits until there is space again. So RocksDB turns our writes
-//! back instead, and we wait here and watch the flush.
+//! RocksDB would block inside the write, and forever if the flush that should free a memtable finds
+//! the disk full, because its error handler waits for free space. So RocksDB is told to reject our
+//! writes instead, and we wait here and watch the flush.
 
 use std::thread;
 use std::time::Duration;

@@ -194,12 +194,12 @@ const fn explain(category: Category) -> (&'static str, &'static str) {
             "Please show this report to your mail administrator.",
         ),
         Category::Connection | Category::Timeout | Category::Expired => (
-            "The recipient's server could not be reached, or did not take the message in time.",
+            "The recipient's server could not be reached, or did not accept the message in time.",
             "Please check the domain (the part after the @), or send the message again later.",
         ),
         Category::Delivered | Category::Other => (
             "The message was not accepted.",
-            "The words above may say why. If not, please show this report to your mail \
+            "The reply above may give the reason. If not, please show this report to your mail \
              administrator.",
         ),
     }

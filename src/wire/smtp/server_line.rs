@@ -25,7 +25,7 @@ pub const SKIPPED_BYTES_MAX: usize = 64 << 10;
 const TOO_MANY_COMMANDS: Reply = Reply::new(421, (4, 7, 0), "Too many commands, closing");
 const TOO_MANY_ERRORS: Reply = Reply::new(421, (4, 7, 0), "Too many errors, closing");
 const BARE_LF: Reply = Reply::new(521, (5, 5, 2), "Bare <LF> received, closing");
-const LINE_FLOOD: Reply = Reply::new(521, (5, 5, 2), "Line without end, closing");
+const LINE_FLOOD: Reply = Reply::new(521, (5, 5, 2), "Line far too long, closing");
 const TLS_ON_PLAIN_PORT: Reply =
     Reply::new(521, (5, 5, 2), "TLS handshake on a port that starts in plain text");
 

@@ -33,7 +33,7 @@ const NO_EXPN: Reply = Reply::new(502, (5, 5, 1), "EXPN is not offered");
 const NO_AUTH: Reply = Reply::new(502, (5, 5, 1), "AUTH is not offered");
 const VRFY_SYNTAX: Reply = Reply::new(501, (5, 5, 4), "Syntax: VRFY address");
 const VRFY_ANSWER: Reply =
-    Reply::new(252, (2, 0, 0), "Cannot verify, but will accept mail for it if RCPT does");
+    Reply::new(252, (2, 0, 0), "Cannot verify the address, but RCPT may accept it");
 const SAY_LHLO: Reply = Reply::new(500, (5, 5, 1), "This is LMTP: greet with LHLO");
 const SAY_EHLO: Reply = Reply::new(500, (5, 5, 1), "This is SMTP: greet with EHLO or HELO");
 // RFC 2034 s3: answers to a greeting have no enhanced code.
@@ -41,7 +41,8 @@ const HELO_SYNTAX: Reply = Reply::plain(501, "Domain name or address literal req
 const UNGREETED: Reply = Reply::new(503, (5, 5, 1), "Send EHLO first");
 const UNGREETED_LMTP: Reply = Reply::new(503, (5, 5, 1), "Send LHLO first");
 const NESTED_MAIL: Reply = Reply::new(503, (5, 5, 1), "A transaction is open, send RSET first");
-const BETWEEN_CHUNKS: Reply = Reply::new(503, (5, 5, 1), "Not between the chunks of a message");
+const BETWEEN_CHUNKS: Reply =
+    Reply::new(503, (5, 5, 1), "Not allowed between the chunks of a message");
 const NO_MAIL: Reply = Reply::new(503, (5, 5, 1), "Send MAIL first");
 const MAIL_SYNTAX: Reply = Reply::new(501, (5, 5, 4), "Syntax: MAIL FROM:<address>");
 const RCPT_SYNTAX: Reply = Reply::new(501, (5, 5, 4), "Syntax: RCPT TO:<address>");
@@ -51,7 +52,7 @@ const TOO_MANY_RECIPIENTS: Reply = Reply::new(452, (4, 5, 3), "Too many recipien
 const TLS_READY: Reply = Reply::new(220, (2, 0, 0), "Ready to start TLS");
 const TLS_ACTIVE: Reply = Reply::new(503, (5, 5, 1), "TLS is already active");
 const NO_TLS: Reply = Reply::new(502, (5, 5, 1), "STARTTLS is not offered");
-const NOT_NOW: Reply = Reply::new(503, (5, 5, 1), "Not during a transaction");
+const NOT_NOW: Reply = Reply::new(503, (5, 5, 1), "Not allowed during a transaction");
 const NO_XCLIENT: Reply = Reply::new(550, (5, 7, 0), "Insufficient authorisation for XCLIENT");
 
 impl Server {

@@ -41,7 +41,7 @@ fn jobs_waiting_at_their_home_shard_are_held_and_deleted() {
         let ids: Vec<String> =
             (0..6).map(|number| submit(&rig, &format!("mail {number}"))).collect();
         // The first job is at the owner of its destination; the others wait until it returns.
-        await_why(&rig, &ids[0], if is_paused { "paused" } else { "It is being sent to" });
+        await_why(&rig, &ids[0], if is_paused { "paused" } else { "Being sent to" });
         assert!(queue_text(&rig, &["hold", &ids[2]]).ends_with("held\n"));
         assert!(queue_text(&rig, &["delete", &ids[4]]).contains("deleted"));
         assert!(ask(&rig, &["why", &ids[2]]).contains("Held: no delivery attempt"));
@@ -69,7 +69,7 @@ fn a_reload_reaches_a_busy_destination() {
     let sink = Sink::start(Manner::Dawdles);
     let rig = Rig::start(&narrow(&sink, 3));
     let ids: Vec<String> = (0..9).map(|number| submit(&rig, &format!("mail {number}."))).collect();
-    await_why(&rig, &ids[0], "It is being sent to");
+    await_why(&rig, &ids[0], "Being sent to");
     let show = || -> Value {
         let said = ask(&rig, &["destination", "show", "127.0.0.1", "--json"]);
         let destination: Value = serde_json::from_str(&said).expect("JSON");

@@ -244,16 +244,16 @@ fn a_queue_is_explained_and_jobs_in_it_can_be_removed() {
     let sink = Sink::start(Manner::Dawdles);
     let rig = Rig::start(&sink.plan());
     let first = submit(&rig, "first");
-    await_why(&rig, &first, "It is being sent to");
+    await_why(&rig, &first, "Being sent to");
     let (second, third) = (submit(&rig, "second"), submit(&rig, "third"));
-    let why = await_why(&rig, &third, "1 message is ahead of it");
+    let why = await_why(&rig, &third, "1 message is ahead");
     assert!(why.contains("Queued for"), "{why}");
     assert!(why.contains("limit is 1 connections; 1 are in use"), "{why}");
     assert!(why.contains(&format!("being sent now: {first}")), "{why}");
     assert!(why.contains("No delivery attempt yet."), "{why}");
 
     assert!(queue_text(&rig, &["hold", &second]).ends_with("held\n"), "it is called back");
-    await_why(&rig, &third, "no message is ahead of it");
+    await_why(&rig, &third, "no message is ahead");
     assert!(queue_text(&rig, &["delete", &third]).contains("deleted"));
     let said = queue_text(&rig, &["hold", &first]);
     assert!(said.contains("is being sent now"), "{said}");
@@ -275,7 +275,7 @@ fn a_hold_waits_for_the_end_of_an_attempt() {
     let sink = Sink::start(Manner::Dawdles);
     let rig = Rig::start(&sink.plan());
     let id = submit(&rig, "slow");
-    await_why(&rig, &id, "It is being sent to");
+    await_why(&rig, &id, "Being sent to");
     assert!(queue_text(&rig, &["hold", &id]).contains("is being sent now"));
     sink.turn(Manner::PutsOff);
     let why = await_why(&rig, &id, "Held: no delivery attempt");
@@ -297,7 +297,7 @@ fn a_pending_hold_survives_a_retry_and_a_full_disk() {
     plan.environment = vec![("FAILPOINTS", faults)];
     let rig = Rig::start(&plan);
     let id = submit(&rig, "slow");
-    await_why(&rig, &id, "It is being sent to");
+    await_why(&rig, &id, "Being sent to");
     assert!(queue_text(&rig, &["hold", &id]).contains("is being sent now"));
     assert!(queue_text(&rig, &["retry", &id]).contains("queued for a connection or being sent"));
     sink.turn(Manner::PutsOff);
@@ -314,7 +314,7 @@ fn a_release_cancels_a_pending_hold() {
     let sink = Sink::start(Manner::Dawdles);
     let rig = Rig::start(&sink.plan());
     let id = submit(&rig, "slow");
-    await_why(&rig, &id, "It is being sent to");
+    await_why(&rig, &id, "Being sent to");
     queue_text(&rig, &["hold", &id]);
     queue_text(&rig, &["release", &id]);
     sink.turn(Manner::PutsOff);
@@ -412,9 +412,9 @@ fn mail_is_rerouted_in_every_state() {
     let rig = Rig::start(&first.plan());
     let way = format!("smtp:{}", other.address);
     let sending = submit(&rig, "sending");
-    await_why(&rig, &sending, "It is being sent to");
+    await_why(&rig, &sending, "Being sent to");
     let in_line = submit(&rig, "in line");
-    await_why(&rig, &in_line, "no message is ahead of it");
+    await_why(&rig, &in_line, "no message is ahead");
 
     let said = queue_text(&rig, &["reroute", &in_line, "--to", &way]);
     assert_eq!(said, format!("{in_line}: rerouted\n"));
@@ -434,7 +434,7 @@ fn mail_is_rerouted_in_every_state() {
     assert!(rows.as_array().is_some_and(|rows| rows.len() == 2), "{rows}");
     other.await_mail("Subject: put off");
     let why = ask(&rig, &["why", &kept]);
-    assert!(why.contains(&format!("An operator rerouted it to {way}")), "{why}");
+    assert!(why.contains(&format!("Rerouted by an operator to {way}")), "{why}");
     assert!(why.contains("Held: no delivery attempt"), "a hold is not changed by a route: {why}");
     assert_eq!(job(&rig, &kept)["rerouted_to"], way.as_str());
     assert!(
@@ -445,7 +445,7 @@ fn mail_is_rerouted_in_every_state() {
             .contains("follows the routes again")
     );
     assert!(job(&rig, &kept)["rerouted_to"].is_null());
-    assert!(!ask(&rig, &["why", &kept]).contains("An operator rerouted it"));
+    assert!(!ask(&rig, &["why", &kept]).contains("Rerouted by an operator"));
 
     for bad in ["smtp", "carrier:pigeon", "lmtp:nowhere"] {
         let refused = rig.try_queue(&["reroute", &kept, "--to", bad]);
@@ -475,7 +475,7 @@ fn an_override_survives_retries_and_restarts_and_can_be_set_while_stopped() {
         let said = queue_text(rig, &["reroute", &late, "--to", &way]);
         assert!(said.contains("rerouted"), "{said}");
         let why = ask(rig, &["why", &late]);
-        assert!(why.contains(&format!("An operator rerouted it to {way}")), "{why}");
+        assert!(why.contains(&format!("Rerouted by an operator to {way}")), "{why}");
     });
     other.await_mail("Subject: late");
     queue_text(&rig, &["retry", &early]);
@@ -658,7 +658,7 @@ fn release_all_releases_only_held_messages() {
     let first = submit(&rig, "first");
     let _waits_in_line = submit(&rig, "second");
     let third = submit(&rig, "third");
-    await_why(&rig, &first, "It is being sent to");
+    await_why(&rig, &first, "Being sent to");
     queue_text(&rig, &["hold", &third]);
     let said = queue_text(&rig, &["release", "--all"]);
     assert_eq!(said, format!("{third}: released and due now\n"));

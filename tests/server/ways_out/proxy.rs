@@ -193,7 +193,7 @@ fn a_failing_proxy_is_reported_and_the_host_is_not_blamed() {
     let closed = ClosedPort::new();
     let nobody = closed.address;
     let proxy_says = |words: &str| format!("the proxy socks5://PROXY of source NAME: {words}");
-    let host_says = |words: &str| format!("connecting to HOST by socks5://PROXY: {words}");
+    let host_says = |words: &str| format!("connecting to HOST via socks5://PROXY: {words}");
     const ANSWER: [&[u8]; 9] = [
         b"\x05\x01\0\x01\0\0\0\0\0\0",
         b"\x05\x02\0\x01\0\0\0\0\0\0",
@@ -413,7 +413,7 @@ fn mail_goes_out_by_a_proxy_that_binds_our_address() {
     let rows = [
         ("peer", "554 5.7.1 not you".to_owned()),
         // This proxy gives no reason, so the error names it and the host.
-        ("gone", format!("{}[{nobody}] by haproxy://{proxy}: ", nobody.ip())),
+        ("gone", format!("{}[{nobody}] via haproxy://{proxy}: ", nobody.ip())),
         ("down", format!("the proxy haproxy://{nobody} of source down: cannot connect")),
         ("six", "the source has no address of this address family".to_owned()),
     ];

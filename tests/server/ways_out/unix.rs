@@ -102,9 +102,12 @@ fn an_unusable_socket_is_reported_with_the_remedy() {
     drop(UnixListener::bind(path("stale")).expect("the folder is writable"));
     std::fs::write(path("file"), "").expect("the folder is writable");
     let rows = [
-        ("missing", "no such file; start its server, or correct the path in the route"),
-        ("stale", "connection refused; the file exists, but nothing listens: start its server"),
-        ("file", "connection refused; the file exists, but nothing listens: start its server"),
+        ("missing", "no such file; start the LMTP server, or correct the path in the route"),
+        (
+            "stale",
+            "connection refused; the file exists, but nothing listens: start the LMTP server",
+        ),
+        ("file", "connection refused; the file exists, but nothing listens: start the LMTP server"),
     ];
     let routes =
         rows.map(|(name, _)| route(&format!("{name}.test"), &format!("lmtp:unix:{}", path(name))));

@@ -4,6 +4,7 @@
 
 use std::io::Write;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use http_body_util::BodyExt;
 use http_body_util::Full;
@@ -17,6 +18,7 @@ use hyper_util::rt::TokioIo;
 use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
 use tokio::runtime::Runtime;
+use tokio::time::timeout;
 
 use crate::control::FAULT_TRAILER;
 use crate::operations::Input;
@@ -24,6 +26,9 @@ use crate::operations::Method;
 use crate::operations::OpFault;
 use crate::operations::Operation;
 use crate::operations::queue::ReadMessage;
+
+/// Operations have shorter deadlines on the server, so only a server that hangs takes longer.
+const ANSWER_MAX: Duration = Duration::from_secs(60);
 
 /// A connection for each request: the server may restart in between.
 pub struct Client {
@@ -72,7 +77,11 @@ impl Client {
             http1::handshake(TokioIo::new(stream)).await.map_err(|cause| broken(&cause))?;
         // Its fault is also the fault of the request.
         tokio::spawn(connection);
-        let response = sender.send_request(request(operation)?).await;
+        let response = timeout(ANSWER_MAX, sender.send_request(request(operation)?)).await;
+        let response = response.map_err(|_| {
+            let what = format!("the server has not answered within {} s", ANSWER_MAX.as_secs());
+            OpFault::away("no_answer", what)
+        })?;
         let mut response = response.map_err(|cause| broken(&cause))?;
         match response.status().is_success() {
             true => Ok(response),

@@ -113,9 +113,13 @@ fn change(
             }
         }
     })?;
-    let faults: Vec<&OpFault> = rows.iter().filter_map(|row| row.fault.as_ref()).collect();
-    // Messages that leave the queue while all are changed are no failure.
-    if faults.is_empty() || (!by_id && faults.len() < rows.len()) {
+    // Messages that leave the queue, or are released, while all are changed are no failure.
+    let has_gone = |fault: &OpFault| {
+        !by_id && (fault.kind == FaultKind::NotFound || *fault.code == *"not_held")
+    };
+    let faults = rows.iter().filter_map(|row| row.fault.as_ref());
+    let faults: Vec<&OpFault> = faults.filter(|fault| !has_gone(fault)).collect();
+    if faults.is_empty() {
         return Ok(());
     }
     let kind = faults[0].kind;

@@ -1,7 +1,8 @@
 //! Keys from the environment: `RINGPOST_SERVER_HOSTNAME` sets `server.hostname`.
 //!
 //! Promise:  the environment overrides the file, which overrides the defaults. Names are derived from
-//!           the declarations. A variable that names no key is a fault.
+//!           the declarations. A variable that names no key is a fault, except those that Kubernetes and
+//!           Docker set for a service named after us.
 //!
 //! The number in `RINGPOST_LISTENER_2_ADDRESS` is the place of the section in the file; the next free
 //! number adds a section.
@@ -63,10 +64,11 @@ pub fn overlay(
     let mut settings = Vec::new();
     for (name, text) in &environment.variables {
         let refused = |refusal| Unusable { name: Arc::clone(name), refusal };
-        if name.starts_with(TEST_PREFIX) || OTHER_VARIABLES.iter().any(|(one, _)| *one == &**name) {
+        if name.starts_with(TEST_PREFIX) {
             continue;
         }
         match (setting(name, text.as_deref().unwrap_or(""), sections), text) {
+            (None, text) if is_service_link(name, text.as_deref()) => {}
             (None, _) => unusable.push(refused(unknown(name, sections))),
             (Some(_), None) => {
                 unusable.push(refused(Refusal::new("is not UTF-8", "set it to a UTF-8 text")));
@@ -82,6 +84,17 @@ pub fn overlay(
         }
     }
     unusable
+}
+
+/// Whether Kubernetes or Docker has set the variable for a service whose name begins with ours.
+fn is_service_link(name: &str, text: Option<&str>) -> bool {
+    let is_link =
+        |text: &str| ["tcp://", "udp://", "sctp://"].iter().any(|one| text.starts_with(one));
+    let of_port = |protocol| name.contains("_PORT_") && name.contains(protocol);
+    name.ends_with("_SERVICE_HOST")
+        || name.contains("_SERVICE_PORT")
+        || ["_TCP", "_UDP", "_SCTP"].into_iter().any(of_port)
+        || name.ends_with("_PORT") && text.is_some_and(is_link)
 }
 
 fn upper(path: &str) -> String {
@@ -263,6 +276,10 @@ mod tests {
                 ("RINGPOST_DELIVERY_TIMEOUTS_QUIT", "7s"),
                 ("RINGPOST_RELAY_NETWORKS", ""),
                 ("RINGPOST_TEST_ANYTHING", "x"),
+                ("RINGPOST_SERVICE_HOST", "10.0.0.1"),
+                ("RINGPOST_SERVICE_PORT_SMTP", "25"),
+                ("RINGPOST_PORT", "tcp://10.0.0.1:25"),
+                ("RINGPOST_PORT_25_TCP_ADDR", "10.0.0.1"),
                 ("RINGPOST_CONFIG", "/etc/x.toml"),
                 ("PATH", "/bin"),
             ],

@@ -29,6 +29,8 @@ pub struct HostFacts {
 pub struct Environment {
     /// Those with `PREFIX`, by name. A value that is not UTF-8 is `None`.
     pub variables: Vec<(Arc<str>, Option<String>)>,
+    /// `$RINGPOST_CONFIG`.
+    config_file: Option<PathBuf>,
     /// `$CREDENTIALS_DIRECTORY`.
     credentials: Option<PathBuf>,
 }
@@ -44,6 +46,7 @@ impl Environment {
         for (name, value) in variables {
             match name.to_str() {
                 Some("CREDENTIALS_DIRECTORY") => environment.credentials = Some(value.into()),
+                Some(CONFIG_VARIABLE) => environment.config_file = Some(value.into()),
                 Some(name) if name.starts_with(PREFIX) => {
                     environment.variables.push((name.into(), value.into_string().ok()));
                 }
@@ -56,9 +59,7 @@ impl Environment {
 
     /// The config file for commands without `--config`.
     pub fn config_file(&self) -> Option<PathBuf> {
-        let mut variables = self.variables.iter();
-        let (_, value) = variables.find(|(name, _)| &**name == CONFIG_VARIABLE)?;
-        value.as_ref().map(PathBuf::from)
+        self.config_file.clone()
     }
 
     /// The file of a systemd credential. It need not exist.

@@ -4,6 +4,7 @@
 //!           every user of the machine can read is a warning.
 
 use std::fs;
+use std::io::Read;
 use std::os::unix::fs::PermissionsExt;
 
 use crate::config::Config;
@@ -26,7 +27,14 @@ pub fn password(file: &CredentialFile, secrets: Secrets) -> Result<String, Strin
         return Ok(String::new());
     }
     let path = file.path().display();
-    let text = fs::read_to_string(file.path()).map_err(|cause| format!("{path}: {cause}"))?;
+    let refused = |cause: std::io::Error| format!("{path}: {cause}");
+    // A pipe would block the start, and a device may have no end.
+    if !fs::metadata(file.path()).map_err(refused)?.is_file() {
+        return Err(format!("{path}: is not a regular file; write the password into one"));
+    }
+    let mut text = String::new();
+    let opened = fs::File::open(file.path()).map_err(refused)?;
+    opened.take(PASSWORD_BYTES_MAX as u64 + 3).read_to_string(&mut text).map_err(refused)?;
     let line = text.strip_suffix('\n').unwrap_or(&text);
     let line = line.strip_suffix('\r').unwrap_or(line);
     match line.len() {

@@ -176,7 +176,12 @@ fn changed_line(operation: &Operation, row: &ChangedMessage) -> String {
         Operation::Reroute(None) => "follows the routes again",
     };
     let said = match (&row.fault, row.outcome) {
-        (Some(fault), _) => fault.to_string(),
+        // Some faults name the message themselves.
+        (Some(fault), _) => {
+            let text = fault.to_string();
+            let named = text.strip_prefix(&*row.id).and_then(|rest| rest.strip_prefix(": "));
+            named.map_or_else(|| text.clone(), str::to_owned)
+        }
         (None, Some(Carried::Done)) => done.to_owned(),
         (None, Some(Carried::AfterAttempt)) => {
             format!("is being sent now; {done} after this attempt unless it succeeds")

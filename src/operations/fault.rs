@@ -167,7 +167,9 @@ impl fmt::Display for OpFault {
         if let Some(hint) = &self.hint {
             write!(f, "; {hint}")?;
         }
-        for FieldFault { path, text, .. } in &self.faults {
+        // A fault of one field says the same as the detail.
+        let faults = self.faults.iter().filter(|fault| !self.detail.ends_with(&*fault.text));
+        for FieldFault { path, text, .. } in faults {
             match path.is_empty() {
                 true => write!(f, "\n{text}")?,
                 false => write!(f, "\n{path}: {text}")?,

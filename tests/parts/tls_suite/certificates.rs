@@ -133,8 +133,11 @@ fn weak_settings_cause_a_warning_only() {
     settings.client_ca = Some(folder.write("ca.crt", &authority.pem()));
     let server = TlsServer::build(&settings, NOW_MS).expect("the settings are usable");
     let warnings: Vec<_> = server.warnings().iter().map(ToString::to_string).collect();
-    assert!(warnings[0].contains("readable by others") && warnings[0].contains("chmod 600"));
-    assert!(warnings[1].contains("no client is asked"), "{warnings:?}");
+    assert!(
+        warnings[0].contains("readable by other users") && warnings[0].contains("chmod 600"),
+        "{warnings:?}"
+    );
+    assert!(warnings[1].contains("client_certificates is off"), "{warnings:?}");
 }
 
 #[test]

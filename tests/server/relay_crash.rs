@@ -600,7 +600,8 @@ fn a_panic_of_a_vital_task_ends_the_relay_and_loses_nothing() {
         load.into_iter().for_each(Load::stop);
         assert_eq!(status.signal(), Some(SIGABRT), "{failpoints}: {status}");
         let said = server.whole_log();
-        let cause = format!("failpoint {name} panic; ending, a restart recovers from disk");
+        let cause =
+            format!("failpoint {name} panic; the process ends, and a restart recovers from disk");
         assert!(said.contains("died: ") && said.contains(&cause), "{failpoints}: {said}");
         field.kills += 1;
         field.bury(server, &failpoints);

@@ -371,6 +371,12 @@ fn compare(spool: &Spool, id: PublicId, mail: Mail) -> Result<(), String> {
     }
 }
 
+/// The body of a message: what is behind its header block.
+pub fn without_header(message: &[u8]) -> &[u8] {
+    let end = message.windows(4).position(|four| four == b"\r\n\r\n");
+    &message[end.expect("the mail of the ledger has a header") + 4..]
+}
+
 /// A message without the Received field that the server put on top.
 fn without_received(message: &[u8]) -> &[u8] {
     let ends = message.windows(2).enumerate().filter(|(_, pair)| *pair == b"\r\n");

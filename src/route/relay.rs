@@ -301,7 +301,6 @@ mod tests {
             domains: vec!["*".to_owned()],
             refuse_senders: vec!["a b".to_owned()],
             refuse_recipients: vec!["@x.test".to_owned()],
-            ..RelaySettings::default()
         };
         let problems = RelayPolicy::build(&settings).expect_err("three are bad");
         let keys: Vec<_> = problems.iter().map(|problem| problem.key).collect();

@@ -311,10 +311,11 @@ fn a_record_of_a_later_version_stops_the_start_and_stays() {
     let mut mark = Vec::new();
     StreamMark { started_ms: 1 }.encode(&mut mark);
     db.put_cf(families.stream, key::of_id(id), &mark).unwrap();
-    let rows = |db: &rocksdb::DB| -> Vec<(Box<[u8]>, Box<[u8]>)> {
+    let rows = |db: &rocksdb::DB| -> Vec<[Box<[u8]>; 2]> {
         let each = FAMILIES.into_iter().filter(|name| *name != "default");
         let each = each.map(|name| db.cf_handle(name).unwrap());
-        each.flat_map(|it| db.iterator_cf(it, rocksdb::IteratorMode::Start).flatten()).collect()
+        let each = each.flat_map(|it| db.iterator_cf(it, rocksdb::IteratorMode::Start).flatten());
+        each.map(|(key, value)| [key, value]).collect()
     };
     let before = rows(db);
     rig.close();

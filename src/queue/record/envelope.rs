@@ -30,11 +30,13 @@ const FLAG_SMTPUTF8: u8 = 1;
 const FLAG_REQUIRETLS: u8 = 2;
 const FLAG_DECLARED: u8 = 4;
 const FLAG_TLS: u8 = 8;
-const FLAGS_ALL: u8 = FLAG_SMTPUTF8 | FLAG_REQUIRETLS | FLAG_DECLARED | FLAG_TLS;
-
-/// Of version 1 only: these fields were left out where they said nothing.
+/// Fields that have their defaults are left out: most mail has no labels and no product's fields.
 const FLAG_LABELS: u8 = 16;
 const FLAG_INTAKE: u8 = 32;
+/// Since version 2: identity, tags, metadata and expiry.
+const FLAG_PRODUCT: u8 = 64;
+const FLAGS_V1: u8 = FLAG_PRODUCT - 1;
+const FLAGS_ALL: u8 = FLAGS_V1 | FLAG_PRODUCT;
 
 /// The TLS session in which the message came.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -100,8 +102,9 @@ impl<'a> Envelope<'a> {
     /// Appends the record to `buffer`. On a fault what was appended has no meaning.
     pub fn encode(&self, buffer: &mut Vec<u8>) -> Result<(), RecordFault> {
         let mut writer = Writer::new(buffer, KIND_ENVELOPE);
+        let flags = self.flags();
         writer.u64(self.received_ms);
-        writer.u8(self.flags());
+        writer.u8(flags);
         writer.u8(body_code(self.body_type));
         writer.u8(ret_code(self.ret));
         writer.u64(self.declared_bytes.unwrap_or(0));
@@ -121,14 +124,20 @@ impl<'a> Envelope<'a> {
         }
         writer.text("message id", self.message_id)?;
         writer.u32(self.head_bytes);
-        writer.u32(self.intake_ms);
-        writer.u64(self.kept_until_ms.unwrap_or(0));
-        writer.u64(self.tenant.0);
-        writer.u64(self.credential.map_or(0, |credential| credential.0));
-        writer.u16(self.stream.0);
-        self.tags.encode(&mut writer)?;
-        self.metadata.encode(&mut writer)?;
-        self.labels.encode(&mut writer)?;
+        if flags & FLAG_INTAKE != 0 {
+            writer.u32(self.intake_ms);
+        }
+        if flags & FLAG_PRODUCT != 0 {
+            writer.u64(self.kept_until_ms.unwrap_or(0));
+            writer.u64(self.tenant.0);
+            writer.u64(self.credential.map_or(0, |credential| credential.0));
+            writer.u16(self.stream.0);
+            self.tags.encode(&mut writer)?;
+            self.metadata.encode(&mut writer)?;
+        }
+        if flags & FLAG_LABELS != 0 {
+            self.labels.encode(&mut writer)?;
+        }
         self.recipients.encode(&mut writer);
         writer.seal();
         Ok(())
@@ -155,11 +164,10 @@ impl<'a> Envelope<'a> {
         let is_v1 = reader.version() == 1;
         let received_ms = reader.u64()?;
         let flags = reader.u8()?;
-        let all = if is_v1 { FLAGS_ALL | FLAG_LABELS | FLAG_INTAKE } else { FLAGS_ALL };
-        if flags & !all != 0 {
+        if flags & !(if is_v1 { FLAGS_V1 } else { FLAGS_ALL }) != 0 {
             return Err(RecordFault::Value("flags"));
         }
-        let has = |flag: u8| !is_v1 || flags & flag != 0;
+        let has = |flag: u8| flags & flag != 0;
         let mut trace = None;
         let body_type = body_type_of(reader.u8()?)?;
         let ret = ret_of(reader.u8()?)?;
@@ -167,7 +175,7 @@ impl<'a> Envelope<'a> {
         if flags & FLAG_DECLARED == 0 && declared != 0 {
             return Err(RecordFault::Value("declared size"));
         }
-        let envelope = Envelope {
+        let mut envelope = Envelope {
             received_ms,
             smtputf8: flags & FLAG_SMTPUTF8 != 0,
             requiretls: flags & FLAG_REQUIRETLS != 0,
@@ -189,25 +197,38 @@ impl<'a> Envelope<'a> {
                 false => reader.u32()?,
             },
             intake_ms: if has(FLAG_INTAKE) { reader.u32()? } else { 0 },
-            kept_until_ms: if is_v1 { None } else { Some(reader.u64()?).filter(|ms| *ms != 0) },
-            tenant: if is_v1 { TenantId::OPERATOR } else { TenantId(reader.u64()?) },
-            credential: match is_v1 {
-                true => None,
-                false => Some(reader.u64()?).filter(|raw| *raw != 0).map(CredentialId),
-            },
-            stream: StreamNumber(if is_v1 { 0 } else { reader.u16()? }),
-            tags: if is_v1 { Texts::default() } else { Texts::decode(&mut reader)? },
-            metadata: if is_v1 { Fields::default() } else { Fields::decode(&mut reader)? },
-            labels: match has(FLAG_LABELS) {
-                true => Labels::decode(&mut reader)?,
-                false => Labels::default(),
-            },
-            recipients: {
-                let count = reader.u32()?;
-                Recipients::check(count, reader.rest())?
-            },
+            kept_until_ms: None,
+            tenant: TenantId::OPERATOR,
+            credential: None,
+            stream: StreamNumber(0),
+            tags: Texts::default(),
+            metadata: Fields::default(),
+            labels: Labels::default(),
+            recipients: Recipients::default(),
         };
+        if has(FLAG_PRODUCT) {
+            envelope.kept_until_ms = Some(reader.u64()?).filter(|ms| *ms != 0);
+            envelope.tenant = TenantId(reader.u64()?);
+            envelope.credential = Some(reader.u64()?).filter(|raw| *raw != 0).map(CredentialId);
+            envelope.stream = StreamNumber(reader.u16()?);
+            envelope.tags = Texts::decode(&mut reader)?;
+            envelope.metadata = Fields::decode(&mut reader)?;
+        }
+        if has(FLAG_LABELS) {
+            envelope.labels = Labels::decode(&mut reader)?;
+        }
+        let count = reader.u32()?;
+        envelope.recipients = Recipients::check(count, reader.rest())?;
         Ok((envelope, trace))
+    }
+
+    fn has_product_fields(&self) -> bool {
+        self.kept_until_ms.is_some()
+            || self.tenant != TenantId::OPERATOR
+            || self.credential.is_some()
+            || self.stream != StreamNumber(0)
+            || self.tags != Texts::default()
+            || self.metadata != Fields::default()
     }
 
     fn flags(&self) -> u8 {
@@ -217,6 +238,9 @@ impl<'a> Envelope<'a> {
             (self.requiretls, FLAG_REQUIRETLS),
             (self.declared_bytes.is_some(), FLAG_DECLARED),
             (self.tls.is_some(), FLAG_TLS),
+            (self.labels != Labels::default(), FLAG_LABELS),
+            (self.intake_ms != 0, FLAG_INTAKE),
+            (self.has_product_fields(), FLAG_PRODUCT),
         ] {
             if set {
                 flags |= flag;

@@ -10,6 +10,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use crate::base::ChunkPool;
+use crate::directory::Identity;
 use crate::observe::Histograms;
 use crate::observe::ShardObserved;
 use crate::queue::CommitFault;
@@ -20,6 +21,7 @@ use crate::submit::head::HeadPolicy;
 use crate::submit::head::RawHead;
 use crate::submit::refusal::Refusal;
 use crate::submit::refusal::RefusalCode;
+use crate::submit::rules;
 use crate::submit::signature::Signer;
 use crate::submit::submission::Placement;
 use crate::submit::submission::Submission;
@@ -112,9 +114,9 @@ impl Intake {
         kept.map_or_else(|| EnvelopeBuf::new(""), EnvelopeBuf::emptied)
     }
 
-    /// An empty header block, to be fed.
-    pub fn take_head(&self, policy: &Arc<HeadPolicy>) -> RawHead {
-        RawHead::new(policy, self.take_buffer())
+    /// An empty header block of this sender, to be fed.
+    pub fn take_head(&self, policy: &Arc<HeadPolicy>, identity: &Identity) -> RawHead {
+        RawHead::new(policy, rules::mailbox_line(identity), self.take_buffer())
     }
 
     /// Counts a body as under way for as long as the slot lives.

@@ -48,6 +48,7 @@ pub struct Intake {
     bodies: Cell<usize>,
     /// Submissions of other threads under way.
     submissions: Cell<usize>,
+    draining: Cell<bool>,
     envelopes: RefCell<Vec<EnvelopeBuf>>,
     buffers: RefCell<Vec<Vec<u8>>>,
 }
@@ -76,6 +77,7 @@ impl Intake {
             turn: Cell::new(0),
             bodies: Cell::new(0),
             submissions: Cell::new(0),
+            draining: Cell::new(false),
             envelopes: RefCell::default(),
             buffers: RefCell::default(),
         })
@@ -128,6 +130,15 @@ impl Intake {
     /// Submissions of other threads under way.
     pub fn submissions(&self) -> usize {
         self.submissions.get()
+    }
+
+    /// Submissions of other threads are refused from here on.
+    pub fn start_draining(&self) {
+        self.draining.set(true);
+    }
+
+    pub fn is_draining(&self) -> bool {
+        self.draining.get()
     }
 
     /// Counts such a submission for as long as the guard lives.

@@ -49,6 +49,8 @@ pub struct Intake {
     /// Submissions of other threads under way.
     submissions: Cell<usize>,
     draining: Cell<bool>,
+    /// Memory of messages that are split, as far as they have come.
+    pub(super) split_bytes: Cell<usize>,
     envelopes: RefCell<Vec<EnvelopeBuf>>,
     buffers: RefCell<Vec<Vec<u8>>>,
 }
@@ -78,6 +80,7 @@ impl Intake {
             bodies: Cell::new(0),
             submissions: Cell::new(0),
             draining: Cell::new(false),
+            split_bytes: Cell::new(0),
             envelopes: RefCell::default(),
             buffers: RefCell::default(),
         })

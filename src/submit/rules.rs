@@ -20,6 +20,8 @@ use crate::directory::Origin;
 use crate::submit::edit::Edit;
 use crate::submit::head::MailboxLine;
 use crate::wire::mail::date;
+use crate::wire::mail::header::HeaderScan;
+use crate::wire::mail::header::MESSAGE_ID_BYTES_MAX;
 
 /// Fields that only this server may set.
 const OWN: Edit = Edit::Strip(&["x-ringpost-*"]);
@@ -74,8 +76,22 @@ pub fn edits(identity: &Identity, hostname: &str, id: &str, now_ms: u64) -> Vec<
     ]
 }
 
-/// The Message-ID of a submitted message that has none.
-pub fn message_id(hostname: &str, id: &str) -> String {
+/// The Message-ID that `edits` adds, if it adds one, cut like those of clients.
+pub fn added_message_id(
+    identity: &Identity,
+    scan: &HeaderScan,
+    hostname: &str,
+    id: &str,
+) -> Option<String> {
+    let is_added = is_submission(identity) && !scan.has_message_id();
+    is_added.then(|| {
+        let mut added = message_id(hostname, id);
+        added.truncate(added.floor_char_boundary(MESSAGE_ID_BYTES_MAX));
+        added
+    })
+}
+
+fn message_id(hostname: &str, id: &str) -> String {
     format!("<{id}@{hostname}>")
 }
 
@@ -118,6 +134,25 @@ mod tests {
             let edited = edited(&identity, &block);
             assert!(!edited.contains(" mx.test;") && edited.contains(OTHER), "{name}: {edited}");
         }
+    }
+
+    #[test]
+    fn an_added_message_id_is_known() {
+        for (name, identity, block, expected) in [
+            ("submitted without", tenant(), "From: a\r\n\r\n", Some("<ID@mx.test>")),
+            ("submitted with", tenant(), "Message-ID: <b@c>\r\n\r\n", None),
+            ("submitted with an empty one", tenant(), "Message-ID:\r\n\r\n", None),
+            ("relayed without", relay(), "From: a\r\n\r\n", None),
+        ] {
+            let mut scan = HeaderScan::new();
+            scan.feed(block.as_bytes());
+            let added = added_message_id(&identity, &scan, "mx.test", "ID");
+            assert_eq!(added.as_deref(), expected, "{name}");
+            let is_in = edited(&identity, block).contains("Message-ID: <ID@mx.test>\r\n");
+            assert_eq!(is_in, expected.is_some(), "{name}, as it is sent");
+        }
+        let long = added_message_id(&tenant(), &HeaderScan::new(), &"h".repeat(253), "ID");
+        assert_eq!(long.map(|id| id.len()), Some(MESSAGE_ID_BYTES_MAX));
     }
 
     fn connection() -> Connection {

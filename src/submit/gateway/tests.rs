@@ -21,6 +21,7 @@ use crate::rt;
 use crate::rt::ShardSpec;
 use crate::submit::EnvelopeBuf;
 use crate::submit::HeadPolicy;
+use crate::submit::Incoming;
 use crate::submit::MailboxLine;
 use crate::submit::RawHead;
 use crate::submit::SendOptions;
@@ -185,5 +186,40 @@ fn a_draining_shard_refuses_submissions() {
         assert_eq!(refusal.code, RefusalCode::Stopping);
         assert_eq!(begin(&gateway).err(), Some(RefusalCode::Stopping), "told by now");
         end.ring();
+    });
+}
+
+/// Parts of a body, a megabyte each, until one is refused.
+async fn fill(incoming: &mut Incoming, parts: usize) -> Result<(), RefusalCode> {
+    for _ in 0..parts * (1 << 20) / CHUNK_BYTES {
+        let mut chunk = Chunk::detached();
+        chunk.fill_from(&[b'x'; CHUNK_BYTES]);
+        incoming.push(chunk, 0).await.map_err(|refusal| refusal.code)?;
+    }
+    Ok(())
+}
+
+#[test]
+fn the_memory_of_splits_is_bounded_before_it_is_taken() {
+    on_shard(async |intake| {
+        let begin = async |recipients, head_bytes| {
+            let submission = Box::new(submission(recipients, head_bytes, Placement::Any));
+            intake.begin(submission).await.map_err(|refusal| refusal.code)
+        };
+        let code = begin(1000, 100_000).await.err();
+        assert_eq!(code, Some(RefusalCode::SplitTooLarge), "the header blocks alone are too much");
+        assert_eq!(intake.split_bytes.get(), 0, "what was refused does not count");
+        let mut first = begin(2, 9).await.expect("there is room");
+        assert_eq!(fill(&mut first, 20).await, Ok(()));
+        let mut second = begin(2, 9).await.expect("there is room");
+        assert_eq!(fill(&mut second, 20).await, Err(RefusalCode::Busy), "beside the first");
+        assert_eq!(fill(&mut first, 20).await, Err(RefusalCode::Busy), "beside the second");
+        drop(second);
+        assert_eq!(fill(&mut first, 20).await, Err(RefusalCode::SplitTooLarge));
+        drop(first);
+        assert_eq!(intake.split_bytes.get(), 0);
+        let accepted = begin(2, 9).await.expect("there is room").finish().await;
+        assert_eq!(accepted.expect("it is accepted").others.len(), 1);
+        assert_eq!(intake.split_bytes.get(), 0);
     });
 }

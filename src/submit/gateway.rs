@@ -336,7 +336,8 @@ async fn take_whole(
 ) -> Outcome {
     let bytes = chunks.iter().map(|chunk| chunk.len() as u64).sum();
     intake.admit(bytes)?;
-    let _slot = intake.take_body_slot();
+    let mut slot = intake.take_body_slot();
+    slot.count_head(submission.head.block().len()).map_err(Refusal::new)?;
     let mut incoming = intake.begin(submission).await?;
     for chunk in chunks {
         incoming.push(chunk, 0).await?;
@@ -354,7 +355,8 @@ async fn take_stream(
 ) -> Option<Outcome> {
     let begun = async {
         intake.admit(0)?;
-        let slot = intake.take_body_slot();
+        let mut slot = intake.take_body_slot();
+        slot.count_head(submission.head.block().len()).map_err(Refusal::new)?;
         Ok((slot, intake.begin(submission).await?))
     };
     let (_slot, mut incoming) = match begun.await {

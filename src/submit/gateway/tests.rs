@@ -6,6 +6,7 @@ use std::task::Waker;
 use super::*;
 use crate::base::ChunkPool;
 use crate::base::PartitionId;
+use crate::base::limits::HEAD_BYTES_MAX;
 use crate::directory::Connection;
 use crate::directory::identify;
 use crate::observe::Histograms;
@@ -186,6 +187,30 @@ fn a_draining_shard_refuses_submissions() {
         assert_eq!(refusal.code, RefusalCode::Stopping);
         assert_eq!(begin(&gateway).err(), Some(RefusalCode::Stopping), "told by now");
         end.ring();
+    });
+}
+
+#[test]
+fn large_header_blocks_count_as_memory_of_bodies() {
+    on_shard(async |intake| {
+        let mut alone = intake.take_body_slot();
+        assert_eq!(alone.count_head(100 * CHUNK_BYTES), Ok(()), "a body that is alone");
+        assert!(intake.admit(0).is_err(), "beside a block that is too large for the pool");
+        drop(alone);
+        // Of 64 chunks, 56 are for bodies: 20 for ten of them, and the rest for their blocks.
+        let mut slots: Vec<_> = (0..10).map(|_| intake.take_body_slot()).collect();
+        let counted: Vec<_> =
+            slots.iter_mut().map(|slot| slot.count_head(HEAD_BYTES_MAX).is_ok()).collect();
+        assert_eq!(counted.iter().filter(|fits| **fits).count(), 9, "{counted:?}");
+        slots.push(intake.take_body_slot());
+        assert_eq!(intake.admit(0).map_err(|refusal| refusal.code), Err(RefusalCode::Busy));
+        let last = &mut slots[9];
+        assert_eq!(last.count_head(2000), Ok(()), "a usual block is never refused");
+        assert_eq!(last.count_head(HEAD_BYTES_MAX), Err(RefusalCode::Busy));
+        drop(slots.remove(0));
+        assert_eq!(slots[8].count_head(HEAD_BYTES_MAX), Ok(()), "another has ended");
+        drop(slots);
+        assert!(intake.admit(0).is_ok());
     });
 }
 

@@ -59,7 +59,9 @@ pub fn apply(block: &[u8], edits: &[Edit], out: &mut Vec<u8>) {
                 Piece::Made { name, .. } => !matches_any(name.as_bytes(), names),
             }),
             Edit::StripResultsOf { authserv_id } => pieces.retain(|piece| match piece {
-                Piece::Kept { bytes, .. } => !is_result_of(&block[bytes.clone()], authserv_id),
+                Piece::Kept { name, bytes } => {
+                    !is_result_of(name, &block[bytes.clone()], authserv_id)
+                }
                 Piece::Made { .. } => true,
             }),
             Edit::Add { name, value } => pieces.insert(0, Piece::Made { name, value }),
@@ -97,7 +99,7 @@ fn changes(block: &[u8], edit: &Edit) -> bool {
     match edit {
         Edit::Strip(names) => fields(block).any(|field| matches_any(field.name, names)),
         Edit::StripResultsOf { authserv_id } => {
-            fields(block).any(|field| is_result_of(&block[field.bytes], authserv_id))
+            fields(block).any(|field| is_result_of(field.name, &block[field.bytes], authserv_id))
         }
         Edit::AddMissing { name, .. } => {
             !fields(block).any(|field| field.name.eq_ignore_ascii_case(name.as_bytes()))
@@ -120,11 +122,11 @@ fn matches_any(name: &[u8], patterns: &[&str]) -> bool {
 
 /// Whether a field is an Authentication-Results field of this server (RFC 8601 s2.2):
 /// `[CFWS] authserv-id [CFWS version] [CFWS] ;`, where the id is a token or a quoted string.
-fn is_result_of(field: &[u8], authserv_id: &str) -> bool {
-    let Some(colon) = memchr::memchr(b':', field) else { return false };
-    if !field[..colon].trim_ascii_end().eq_ignore_ascii_case(b"authentication-results") {
+fn is_result_of(name: &[u8], field: &[u8], authserv_id: &str) -> bool {
+    if !name.eq_ignore_ascii_case(b"authentication-results") {
         return false;
     }
+    let Some(colon) = field.iter().position(|byte| *byte == b':') else { return false };
     let value = behind_comments(&field[colon + 1..]);
     let (is_quoted, value) = match value.strip_prefix(b"\"") {
         Some(quoted) => (true, quoted),

@@ -117,7 +117,7 @@ impl RawHead {
         if !self.in_mailbox_line {
             return Ok(0);
         }
-        let line_end = memchr::memchr(b'\n', bytes);
+        let line_end = bytes.iter().position(|byte| *byte == b'\n');
         self.in_mailbox_line = line_end.is_none();
         let count = line_end.map_or(bytes.len(), |at| at + 1);
         self.dropped += count;

@@ -1,3 +1,5 @@
+//! Gateway, splits and memory of the intake: on plain lanes, and on a shard with one partition.
+
 use std::future::pending;
 use std::future::ready;
 use std::task::Context;

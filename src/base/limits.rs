@@ -37,13 +37,23 @@ pub const HEAD_FIELDS_MAX: u32 = 2000;
 /// more (RFC 5322 s2.1.1). A longer word ends the header block.
 pub const FIELD_NAME_BYTES_MAX: usize = 998;
 
-/// Requests of other threads to one shard that are on their way. Full: the next shard, then 451.
+/// Requests of other threads to one shard that are on their way. Full: the next shard, then 452.
 pub const SUBMIT_LANE_MAX: usize = 1024;
 
 /// Submissions of other threads under way on one shard, and chunks that each may have in its lane: 64
-/// MiB in all. More submissions: 451. More chunks: the sender waits.
+/// MiB in all. More submissions: 452. More chunks: the sender waits.
 pub const SUBMISSIONS_UNDER_WAY_MAX: usize = 256;
 pub const UPLOAD_CHUNKS_MAX: usize = 4;
+
+/// Bytes of memory of such requests for one shard, on their way and under way: header blocks, and
+/// all chunks that each may have. As many as 256 streams or 1,024 small messages. More: the next
+/// shard, then 452.
+pub const SUBMIT_BYTES_MAX: u64 = 64 << 20;
+
+/// Milliseconds in all for which a shard waits for the pieces of one such submission. A sender has
+/// its body at hand, or receives it with deadlines of its own. Longer: refused, and its place is
+/// free again.
+pub const UPLOAD_WAIT_MS_MAX: u64 = 10 * 60_000;
 
 /// Questions to other threads under way from one shard and in one pool. Full: the default answer.
 pub const ASKS_PER_SHARD_MAX: usize = 1024;
@@ -206,6 +216,7 @@ pub const METRIC_DESTINATIONS_MAX: usize = 20;
 pub const METRIC_CERTIFICATES_MAX: usize = 200;
 
 const _: () = assert!(STS_FETCH_MS_MAX < STS_WAIT_MS_MAX);
+const _: () = assert!((UPLOAD_CHUNKS_MAX * CHUNK_BYTES) as u64 <= SUBMIT_BYTES_MAX / 2);
 const _: () = assert!(COMMIT_BATCH_MESSAGES_MAX <= COMMIT_WAITERS_MAX);
 const _: () = assert!(COMMAND_BYTES_MAX <= CHUNK_BYTES);
 const _: () = assert!(JOB_TRANSFER_MS_MAX + LEASE_SWEEP_MS < JOB_LEASE_MS);

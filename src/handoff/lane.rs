@@ -35,6 +35,15 @@ impl<T> Sender<T> {
         Ok(())
     }
 
+    /// Takes back the first item of any sender. For a sender whose reader has ended.
+    pub fn take_back(&self) -> Option<T> {
+        self.queue.pop()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.queue.is_empty()
+    }
+
     /// As `try_send`, but leaves the last slot free. Exact for a lane with one sender.
     pub fn try_send_sparing_one(&self, item: T) -> Result<(), T> {
         if self.queue.len() + 1 >= self.queue.capacity() {
@@ -67,6 +76,11 @@ impl<T> Receiver<T> {
     /// Waits for the next item.
     pub async fn receive(&mut self) -> T {
         poll_fn(|cx| self.poll_receive(cx)).await
+    }
+
+    /// The next item, if it is there.
+    pub fn try_receive(&mut self) -> Option<T> {
+        self.queue.pop()
     }
 
     /// As `receive`, for a task that reads several lanes.

@@ -35,7 +35,7 @@ impl Session {
         let submission = Box::new(Submission {
             identity: self.identity.clone(),
             envelope,
-            head: intake.take_head(&self.policy.head),
+            head: intake.take_head(&self.policy.head, &self.identity),
             options: SendOptions::default(),
             placement: Placement::Any,
         });

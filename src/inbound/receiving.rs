@@ -52,7 +52,7 @@ pub struct Receiving {
     /// Where the body begins in the current chunk.
     body_from: usize,
     stage: Stage,
-    _slot: BodySlot,
+    slot: BodySlot,
 }
 
 enum Stage {
@@ -83,7 +83,7 @@ impl Receiving {
             current: None,
             body_from: 0,
             stage: Stage::Head(submission),
-            _slot: intake.take_body_slot(),
+            slot: intake.take_body_slot(),
         }
     }
 
@@ -110,7 +110,9 @@ impl Receiving {
     pub async fn put_current(&mut self, mut chunk: Chunk, fresh: usize) {
         self.measure(&chunk.bytes()[fresh..]);
         if let Stage::Head(submission) = &mut self.stage {
-            match submission.head.feed(&chunk.bytes()[fresh..]) {
+            let head = &mut submission.head;
+            let fed = head.feed(&chunk.bytes()[fresh..]);
+            match fed.and_then(|fed| self.slot.count_head(head.block().len()).map(|()| fed)) {
                 Ok(Fed::More) => chunk.truncate(0),
                 Ok(Fed::End { body_from }) => {
                     self.body_from = fresh + body_from;

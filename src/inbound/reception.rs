@@ -153,6 +153,7 @@ impl Reception {
 
     pub fn start_draining(&self) {
         self.draining.set(true);
+        self.intake.start_draining();
     }
 
     /// Whether the shard is about to end, when no task waits for an answer any more.

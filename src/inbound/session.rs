@@ -301,6 +301,7 @@ impl Session {
         self.flush().await?;
         // RFC 3207 s4.2: what was learnt in plain text is forgotten, what was buffered is dropped.
         self.input.drop_all(&self.reception.pool);
+        (self.client_name, self.client_helo) = (None, None);
         self.handshake().await?;
         self.server.on_tls_started();
         Ok(())

@@ -126,7 +126,7 @@ async fn carry_out_marked(
     operation: &Operation,
 ) -> Result<Carried, OperationFault> {
     for _ in 0..ROUNDS_MAX {
-        let found = read_jobs(home, id).await?;
+        let found = jobs_for(operation, read_jobs(home, id).await)?;
         let busy = match operation.calls_back() {
             true => call_back(home, id, &found).await,
             false => known(home, id, &found),
@@ -183,6 +183,18 @@ async fn read_jobs(home: &Home, id: MessageId) -> Result<Jobs, OperationFault> {
     let partition = Arc::clone(&store.partition);
     let read = home.reader.run(move || operate::jobs_of(&partition, id)).await;
     read.unwrap_or(Err(OperationFault::Restless))
+}
+
+/// The jobs that an operation is about. A message that is kept after its end has none: only deletion is
+/// for such a message, and the committer knows whether it exists.
+fn jobs_for(
+    operation: &Operation,
+    read: Result<Jobs, OperationFault>,
+) -> Result<Jobs, OperationFault> {
+    match read {
+        Err(OperationFault::Unknown) if *operation == Operation::Delete => Ok(Jobs::new()),
+        read => read,
+    }
 }
 
 fn known(home: &Home, id: MessageId, jobs: &Jobs) -> Vec<u16> {
@@ -321,4 +333,27 @@ async fn bounce(home: &Rc<Home>, id: MessageId, jobs: &Jobs) -> Result<Written, 
         settling::settle_local(home, key, settling::Local::Failed(answer)).await;
     }
     Ok(Written::All(Carried::Done))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_deletion_needs_no_jobs() {
+        let unread = || OperationFault::Queue(crate::queue::QueueFault::ReadOnly);
+        let unknown = || OperationFault::Unknown;
+        let job = StoredJob { number: 3, record: Default::default() };
+        assert!(
+            matches!(jobs_for(&Operation::Delete, Err(unknown())), Ok(jobs) if jobs.is_empty())
+        );
+        for operation in [Operation::Hold, Operation::Bounce, Operation::Reroute(None)] {
+            let read = jobs_for(&operation, Err(unknown()));
+            assert!(matches!(read, Err(OperationFault::Unknown)), "{operation:?}");
+        }
+        let read = jobs_for(&Operation::Delete, Err(unread()));
+        assert!(matches!(read, Err(OperationFault::Queue(_))), "a fault of the store is told");
+        let read = jobs_for(&Operation::Delete, Ok(vec![job]));
+        assert!(matches!(read, Ok(jobs) if jobs.len() == 1));
+    }
 }

@@ -17,7 +17,6 @@ use crate::base::limits::CHUNK_BYTES;
 use crate::handoff::AskPool;
 use crate::handoff::Asker;
 use crate::handoff::Reader;
-use crate::handoff::lane::Seed;
 use crate::inbound::ask;
 use crate::inbound::ask::GateQuestion;
 use crate::inbound::counts::ConnectionCounter;
@@ -73,7 +72,7 @@ pub struct ShardSeed {
     pub observed: Arc<ShardObserved>,
     pub inbox: InboxSeed,
     /// Submissions of other threads.
-    pub submissions: Seed<gateway::Request>,
+    pub submissions: gateway::LaneSeed,
     /// Where this shard publishes its destinations.
     pub destinations: Arc<DestinationsShelf>,
 }

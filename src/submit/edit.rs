@@ -13,6 +13,8 @@ use crate::wire::mail::fields::fields;
 pub enum Edit {
     /// Removes every field of these names. In lower case; `x-*` means all names that begin so.
     Strip(&'static [&'static str]),
+    /// Removes every Authentication-Results field that this server seems to have written.
+    StripResultsOf { authserv_id: String },
     /// Adds a field on top.
     Add { name: &'static str, value: String },
     /// Adds a field on top unless the block has one of this name.
@@ -56,6 +58,12 @@ pub fn apply(block: &[u8], edits: &[Edit], out: &mut Vec<u8>) {
                 Piece::Kept { name, .. } => !matches_any(name, names),
                 Piece::Made { name, .. } => !matches_any(name.as_bytes(), names),
             }),
+            Edit::StripResultsOf { authserv_id } => pieces.retain(|piece| match piece {
+                Piece::Kept { name, bytes } => {
+                    !is_result_of(name, &block[bytes.clone()], authserv_id)
+                }
+                Piece::Made { .. } => true,
+            }),
             Edit::Add { name, value } => pieces.insert(0, Piece::Made { name, value }),
             Edit::AddMissing { name, value } => {
                 if !pieces.iter().any(|piece| piece.is_named(name)) {
@@ -90,6 +98,9 @@ pub fn apply(block: &[u8], edits: &[Edit], out: &mut Vec<u8>) {
 fn changes(block: &[u8], edit: &Edit) -> bool {
     match edit {
         Edit::Strip(names) => fields(block).any(|field| matches_any(field.name, names)),
+        Edit::StripResultsOf { authserv_id } => {
+            fields(block).any(|field| is_result_of(field.name, &block[field.bytes], authserv_id))
+        }
         Edit::AddMissing { name, .. } => {
             !fields(block).any(|field| field.name.eq_ignore_ascii_case(name.as_bytes()))
         }
@@ -107,6 +118,43 @@ fn matches_any(name: &[u8], patterns: &[&str]) -> bool {
         }
         None => name.eq_ignore_ascii_case(pattern.as_bytes()),
     })
+}
+
+/// Whether a field is an Authentication-Results field of this server (RFC 8601 s2.2):
+/// `[CFWS] authserv-id [CFWS version] [CFWS] ;`, where the id is a token or a quoted string.
+fn is_result_of(name: &[u8], field: &[u8], authserv_id: &str) -> bool {
+    if !name.eq_ignore_ascii_case(b"authentication-results") {
+        return false;
+    }
+    let Some(colon) = field.iter().position(|byte| *byte == b':') else { return false };
+    let value = behind_comments(&field[colon + 1..]);
+    let (is_quoted, value) = match value.strip_prefix(b"\"") {
+        Some(quoted) => (true, quoted),
+        None => (false, value),
+    };
+    let is_end = |byte: &u8| match is_quoted {
+        true => *byte == b'"',
+        false => byte.is_ascii_whitespace() || matches!(byte, b';' | b'('),
+    };
+    let id = &value[..value.iter().position(is_end).unwrap_or(value.len())];
+    let unescaped = id.iter().filter(|byte| !is_quoted || **byte != b'\\');
+    unescaped.map(u8::to_ascii_lowercase).eq(authserv_id.bytes().map(|b| b.to_ascii_lowercase()))
+}
+
+/// The value without the space and the comments it begins with.
+fn behind_comments(value: &[u8]) -> &[u8] {
+    let (mut depth, mut at) = (0_usize, 0);
+    while let Some(byte) = value.get(at) {
+        match byte {
+            b'(' => depth += 1,
+            b')' if depth > 0 => depth -= 1,
+            b'\\' if depth > 0 => at += 1,
+            _ if depth > 0 || byte.is_ascii_whitespace() => {}
+            _ => break,
+        }
+        at += 1;
+    }
+    value.get(at..).unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -170,5 +218,30 @@ mod tests {
         ] {
             assert_eq!(edited(block, &edits), expected, "{name}");
         }
+    }
+
+    #[test]
+    fn results_in_our_name_are_found_in_any_spelling() {
+        let forged = Edit::StripResultsOf { authserv_id: "mx.test".to_owned() };
+        for (value, is_ours) in [
+            (" mx.test; spf=pass", true),
+            ("MX.Test 1; spf=pass", true),
+            ("\r\n\tmx.test\r\n ; none", true),
+            (" (a (nested\\) one) comment) mx.test(x); none", true),
+            (" \"mx.\\test\"; none", true),
+            (" mx.test", true),
+            (" mx.test.other; none", false),
+            (" other.test; spf=pass smtp.mailfrom=mx.test", false),
+            (" (mx.test; none", false),
+            ("", false),
+        ] {
+            let field = format!("Authentication-Results :{value}\r\n");
+            let expected = if is_ours { "" } else { &*field };
+            let block = format!("{field}To: a\r\n\r\n");
+            let kept = format!("{expected}To: a\r\n\r\n");
+            assert_eq!(edited(&block, &[forged.clone()]), kept, "{value}");
+        }
+        let other = "X-Results: mx.test; none\r\n\r\n";
+        assert_eq!(edited(other, &[forged]), other, "another field");
     }
 }

@@ -7,16 +7,21 @@
 //! Waiting:  the gateway has no timer and no runtime. The caller passes its deadline as a future,
 //!           usually `OUTCOME_DEADLINE`. After the deadline the outcome is unknown, and the sender
 //!           repeats the request with the same key.
-//! Bounds:   `SUBMIT_LANE_MAX` requests in a lane, `SUBMISSIONS_UNDER_WAY_MAX` on a shard, and
-//!           `UPLOAD_CHUNKS_MAX` chunks in each. Full: the next shard, then `Busy`.
+//! Bounds:   `SUBMIT_LANE_MAX` requests in a lane, `SUBMISSIONS_UNDER_WAY_MAX` on a shard,
+//!           `UPLOAD_CHUNKS_MAX` chunks in each, and `SUBMIT_BYTES_MAX` in both. Full: the next shard,
+//!           then `Busy`. A sender may be waited for during `UPLOAD_WAIT_MS_MAX` in all.
+//! End:      a shard that drains refuses with `Stopping`. When `serve` ends, each request in the lane
+//!           is answered: by `serve`, or by the sender that put it there too late.
 
 use std::future::Future;
 use std::future::poll_fn;
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering;
+use std::sync::atomic::fence;
 use std::task::Poll;
 use std::time::Duration;
 
@@ -24,8 +29,10 @@ use crate::base::Chunk;
 use crate::base::ShardId;
 use crate::base::limits::CHUNK_BYTES;
 use crate::base::limits::SUBMISSIONS_UNDER_WAY_MAX;
+use crate::base::limits::SUBMIT_BYTES_MAX;
 use crate::base::limits::SUBMIT_LANE_MAX;
 use crate::base::limits::UPLOAD_CHUNKS_MAX;
+use crate::base::limits::UPLOAD_WAIT_MS_MAX;
 use crate::handoff::Placement as Homes;
 use crate::handoff::Receiver;
 use crate::handoff::Sender;
@@ -39,8 +46,10 @@ use crate::handoff::upload::UploadSeed;
 use crate::handoff::upload::Uploader;
 use crate::rt::Bell;
 use crate::rt::task;
+use crate::rt::timer;
 use crate::submit::incoming::Accepted;
 use crate::submit::intake::Intake;
+use crate::submit::intake::SubmissionCount;
 use crate::submit::refusal::Refusal;
 use crate::submit::refusal::RefusalCode;
 use crate::submit::submission::Placement;
@@ -64,16 +73,29 @@ enum Content {
     Stream(UploadSeed<Outcome>),
 }
 
-/// Bytes that a request puts on its shard, until it is dropped.
+impl Request {
+    /// Answers the request without taking its message.
+    fn refuse(self, code: RefusalCode) {
+        let slot = match self.content {
+            Content::Whole(_, slot) => slot,
+            Content::Stream(seed) => seed.into_slot(),
+        };
+        slot.answer(Err(Refusal::new(code)));
+    }
+}
+
+/// Bytes of memory that a request needs on its shard, until it is dropped.
 struct Load {
     of_shard: Arc<AtomicU64>,
     bytes: u64,
 }
 
 impl Load {
-    fn new(of_shard: &Arc<AtomicU64>, bytes: u64) -> Load {
-        of_shard.fetch_add(bytes, Ordering::Relaxed);
-        Load { of_shard: Arc::clone(of_shard), bytes }
+    /// `None`: the shard has as much as it may have.
+    fn new(of_shard: &Arc<AtomicU64>, bytes: u64) -> Option<Load> {
+        let before = of_shard.fetch_add(bytes, Ordering::Relaxed);
+        let load = Load { of_shard: Arc::clone(of_shard), bytes };
+        (before + bytes <= SUBMIT_BYTES_MAX).then_some(load)
     }
 }
 
@@ -88,6 +110,27 @@ impl Drop for Load {
 struct Shard {
     lane: Sender<Request>,
     load: Arc<AtomicU64>,
+    /// The shard takes no more requests.
+    stopping: Arc<AtomicBool>,
+}
+
+/// The end of a lane at its shard, before it is moved there.
+pub struct LaneSeed {
+    lane: Seed<Request>,
+    stopping: Arc<AtomicBool>,
+}
+
+/// The end of a lane at its shard.
+pub struct Lane {
+    requests: Receiver<Request>,
+    stopping: Arc<AtomicBool>,
+}
+
+impl LaneSeed {
+    /// To be called on the shard.
+    pub fn settle(self) -> Lane {
+        Lane { requests: self.lane.settle(), stopping: self.stopping }
+    }
 }
 
 /// The way to all shards.
@@ -98,11 +141,13 @@ pub struct Gateway {
 }
 
 /// The gateway, and for each shard its end of the lane.
-pub fn gateway(homes: Homes) -> (Gateway, Vec<Seed<Request>>) {
+pub fn gateway(homes: Homes) -> (Gateway, Vec<LaneSeed>) {
     let (shards, seeds) = (0..homes.shards())
         .map(|_| {
             let (lane, seed) = lane::lane(SUBMIT_LANE_MAX);
-            (Shard { lane, load: Arc::default() }, seed)
+            let stopping = Arc::<AtomicBool>::default();
+            let seed = LaneSeed { lane: seed, stopping: Arc::clone(&stopping) };
+            (Shard { lane, load: Arc::default(), stopping }, seed)
         })
         .unzip::<_, _, Vec<_>, _>();
     (Gateway { shards: shards.into(), homes: Arc::new(homes) }, seeds)
@@ -119,7 +164,8 @@ impl Gateway {
     ) -> Outcome {
         assert!(chunks.len() <= UPLOAD_CHUNKS_MAX, "a longer body is streamed");
         let (slot, outcome) = upload::ticket();
-        let bytes = chunks.iter().map(|chunk| chunk.len() as u64).sum();
+        // A chunk has all of its memory, however little it holds.
+        let bytes = (chunks.len() * CHUNK_BYTES) as u64;
         self.post(submission, Content::Whole(chunks, slot), bytes)?;
         wait(&outcome, deadline).await
     }
@@ -133,32 +179,84 @@ impl Gateway {
     }
 
     /// Hands the request to the home of its partition, or to the shard with the least load.
-    fn post(&self, submission: Submission, content: Content, bytes: u64) -> Result<(), Refusal> {
-        let mut order: Vec<&Shard> = match submission.placement {
-            Placement::Partition(partition) => {
-                let is_home = |shard: &usize| {
-                    self.homes.of_shard(ShardId(*shard as u16)).contains(&partition)
-                };
-                let home = (0..self.shards.len()).find(is_home);
-                home.map(|home| &self.shards[home]).into_iter().collect()
+    /// `body_bytes` of memory are needed for its body.
+    fn post(
+        &self,
+        submission: Submission,
+        content: Content,
+        body_bytes: u64,
+    ) -> Result<(), Refusal> {
+        let bytes = body_bytes + submission.head.block().len() as u64;
+        let mut parts = (Box::new(submission), content);
+        let mut is_stopping = false;
+        for shard in self.shards_for(parts.0.placement)? {
+            if shard.stopping.load(Ordering::Acquire) {
+                is_stopping = true;
+                continue;
             }
-            Placement::Any => {
-                let has_partition =
-                    |shard: &usize| !self.homes.of_shard(ShardId(*shard as u16)).is_empty();
-                (0..self.shards.len()).filter(has_partition).map(|at| &self.shards[at]).collect()
-            }
-        };
-        order.sort_by_key(|shard| shard.load.load(Ordering::Relaxed));
-        let mut parts = Some((Box::new(submission), content));
-        for shard in order {
-            let (submission, content) = parts.take().expect("given back by a full lane");
-            let request = Request { submission, content, load: Load::new(&shard.load, bytes) };
-            match shard.lane.try_send(request) {
-                Ok(()) => return Ok(()),
-                Err(Request { submission, content, .. }) => parts = Some((submission, content)),
+            let Some(load) = Load::new(&shard.load, bytes) else { continue };
+            match shard.lane.try_send(Request { submission: parts.0, content: parts.1, load }) {
+                Ok(()) => {
+                    shard.refuse_if_late();
+                    return Ok(());
+                }
+                Err(Request { submission, content, .. }) => parts = (submission, content),
             }
         }
+        if is_stopping {
+            return Err(Refusal::new(RefusalCode::Stopping));
+        }
         Err(Refusal::new(RefusalCode::Busy).with_detail("the submit lanes are full"))
+    }
+
+    /// The shards that may take a message, the one with the least load first.
+    fn shards_for(&self, placement: Placement) -> Result<Vec<&Shard>, Refusal> {
+        let partitions = |shard: usize| self.homes.of_shard(ShardId(shard as u16));
+        let may_take = |shard: &usize| match placement {
+            Placement::Partition(partition) => partitions(*shard).contains(&partition),
+            Placement::Any => !partitions(*shard).is_empty(),
+        };
+        let mut shards: Vec<&Shard> =
+            (0..self.shards.len()).filter(may_take).map(|at| &self.shards[at]).collect();
+        match placement {
+            Placement::Partition(partition) if shards.is_empty() => {
+                return Err(Refusal::new(RefusalCode::NoSuchPartition)
+                    .with_field("placement")
+                    .with_detail(format!("there is no partition {partition}")));
+            }
+            Placement::Partition(_) | Placement::Any => {}
+        }
+        shards.sort_by_key(|shard| shard.load.load(Ordering::Relaxed));
+        Ok(shards)
+    }
+}
+
+impl Shard {
+    /// Answers what lies in the lane if the shard reads it no more. Called after each sending: either
+    /// `serve` finds the request when it ends, or the sender sees here that it ended.
+    fn refuse_if_late(&self) {
+        fence(Ordering::SeqCst);
+        if self.stopping.load(Ordering::Relaxed) {
+            while let Some(request) = self.lane.take_back() {
+                request.refuse(RefusalCode::Stopping);
+            }
+        }
+    }
+}
+
+impl Lane {
+    /// From here on senders refuse by themselves.
+    fn stop(&self) {
+        self.stopping.store(true, Ordering::Release);
+        fence(Ordering::SeqCst);
+    }
+
+    /// Answers what is left in the lane. See `Shard::refuse_if_late`.
+    fn end(mut self) {
+        self.stop();
+        while let Some(request) = self.requests.try_receive() {
+            request.refuse(RefusalCode::Stopping);
+        }
     }
 }
 
@@ -195,39 +293,39 @@ async fn wait(outcome: &OutcomeReceiver<Outcome>, deadline: impl Future<Output =
 }
 
 /// Takes the requests of one shard until `end` rings. Each runs as a task of its own.
-pub async fn serve(intake: Rc<Intake>, mut lane: Receiver<Request>, mut end: Bell) {
+pub async fn serve(intake: Rc<Intake>, mut lane: Lane, mut end: Bell) {
     loop {
         let next = poll_fn(|cx| match end.poll_rung(cx) {
             Poll::Ready(()) => Poll::Ready(None),
-            Poll::Pending => lane.poll_receive(cx).map(Some),
+            Poll::Pending => lane.requests.poll_receive(cx).map(Some),
         });
-        let Some(Request { submission, content, load }) = next.await else { return };
-        if intake.submissions() >= SUBMISSIONS_UNDER_WAY_MAX {
-            let slot = match content {
-                Content::Whole(_, slot) => slot,
-                Content::Stream(seed) => seed.into_slot(),
-            };
-            slot.answer(Err(Refusal::new(RefusalCode::Busy)));
-            continue;
+        let Some(request) = next.await else { return lane.end() };
+        if intake.is_draining() {
+            lane.stop();
+            request.refuse(RefusalCode::Stopping);
+        } else if intake.submissions() >= SUBMISSIONS_UNDER_WAY_MAX {
+            request.refuse(RefusalCode::Busy);
+        } else {
+            task::spawn(take(Rc::clone(&intake), request, intake.count_submission()));
         }
-        let intake = Rc::clone(&intake);
-        let under_way = intake.count_submission();
-        task::spawn(async move {
-            let (_load, _under_way) = (load, under_way);
-            match content {
-                Content::Whole(chunks, slot) => {
-                    slot.answer(take_whole(&intake, submission, chunks).await);
-                }
-                Content::Stream(seed) => {
-                    let mut upload = seed.settle();
-                    let pieces = async || upload.next().await;
-                    let outcome = take_stream(&intake, submission, pieces).await;
-                    if let Some(outcome) = outcome {
-                        upload.slot.answer(outcome);
-                    }
-                }
+    }
+}
+
+/// Takes one message, and answers its sender.
+async fn take(intake: Rc<Intake>, request: Request, _under_way: SubmissionCount) {
+    let Request { submission, content, load: _load } = request;
+    match content {
+        Content::Whole(chunks, slot) => {
+            slot.answer(take_whole(&intake, submission, chunks).await);
+        }
+        Content::Stream(seed) => {
+            let mut upload = seed.settle();
+            let pieces = async || upload.next().await;
+            let wait_max = Duration::from_millis(UPLOAD_WAIT_MS_MAX);
+            if let Some(outcome) = take_stream(&intake, submission, pieces, wait_max).await {
+                upload.slot.answer(outcome);
             }
-        });
+        }
     }
 }
 
@@ -238,7 +336,8 @@ async fn take_whole(
 ) -> Outcome {
     let bytes = chunks.iter().map(|chunk| chunk.len() as u64).sum();
     intake.admit(bytes)?;
-    let _slot = intake.take_body_slot();
+    let mut slot = intake.take_body_slot();
+    slot.count_head(submission.head.block().len()).map_err(Refusal::new)?;
     let mut incoming = intake.begin(submission).await?;
     for chunk in chunks {
         incoming.push(chunk, 0).await?;
@@ -246,23 +345,33 @@ async fn take_whole(
     incoming.finish().await
 }
 
-/// `None`: the sender gave up.
+/// `None`: the sender gave up. Refused if the sender has been waited for longer than `wait_max` in all;
+/// the time that the store takes does not count.
 async fn take_stream(
     intake: &Rc<Intake>,
     submission: Box<Submission>,
     mut next: impl AsyncFnMut() -> Piece,
+    wait_max: Duration,
 ) -> Option<Outcome> {
     let begun = async {
         intake.admit(0)?;
-        let slot = intake.take_body_slot();
+        let mut slot = intake.take_body_slot();
+        slot.count_head(submission.head.block().len()).map_err(Refusal::new)?;
         Ok((slot, intake.begin(submission).await?))
     };
     let (_slot, mut incoming) = match begun.await {
         Ok(begun) => begun,
         Err(refusal) => return Some(Err(refusal)),
     };
+    let mut left = wait_max;
     loop {
-        match next().await {
+        let began = timer::now();
+        let Ok(piece) = timer::timeout(left, next()).await else {
+            let refusal = Refusal::new(RefusalCode::Aborted);
+            return Some(Err(refusal.with_detail("the sender did not finish in time")));
+        };
+        left = left.saturating_sub(began.elapsed());
+        match piece {
             Piece::Chunk(chunk) => {
                 if let Err(refusal) = incoming.push(chunk, 0).await {
                     return Some(Err(refusal));
@@ -273,3 +382,6 @@ async fn take_stream(
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -8,7 +8,8 @@
 //!           signature; then the last chunks with header and envelope in one batch.
 //! Bounds:   while `STREAM_CHUNKS_IN_FLIGHT_MAX` chunks are on their way to the store, the body waits,
 //!           and so does its sender. A message that is split is held in memory: at most
-//!           `FINISH_ALL_BYTES_MAX` for all its copies.
+//!           `FINISH_ALL_BYTES_MAX` for all its copies, and as much for all splits of the shard. Both
+//!           are checked before memory is taken: see `SplitMemory`.
 
 use std::rc::Rc;
 use std::sync::Arc;
@@ -23,12 +24,14 @@ use crate::queue::Body;
 use crate::queue::CommitFault;
 use crate::queue::Committer;
 use crate::queue::Finish;
+use crate::queue::Recipients;
 use crate::queue::RecipientsBuf;
 use crate::queue::SharedBody;
 use crate::submit::edit;
 use crate::submit::envelope::EnvelopeBuf;
 use crate::submit::envelope::Text;
 use crate::submit::intake::Intake;
+use crate::submit::record::MessageFacts;
 use crate::submit::record::OwnLabels;
 use crate::submit::record::envelope;
 use crate::submit::record::note_accepted;
@@ -77,8 +80,8 @@ impl Intake {
         let recipients = submission.envelope.recipients().len();
         let content = match submission.options.split && recipients > 1 {
             true => {
-                let bytes_max = FINISH_ALL_BYTES_MAX / recipients;
-                Content::Split { committer: committer.clone(), bytes: Vec::new(), bytes_max }
+                let memory = SplitMemory::take(self, recipients, head.block().len())?;
+                Content::Split { committer: committer.clone(), bytes: Vec::new(), memory }
             }
             false => {
                 let body = committer.body(wall_ms())?;
@@ -118,10 +121,11 @@ impl Intake {
         }
         .write(&mut bytes);
         let trace_bytes = bytes.len();
+        let added_message_id = rules::added_message_id(identity, head.scan(), hostname, &id);
         edit::apply(head.block(), &rules::edits(identity, hostname, &id, now_ms), &mut bytes);
         let signer = self.signer.borrow().clone();
         let signature = signer.and_then(|signer| signer.begin(identity, &bytes[trace_bytes..]));
-        (Head { bytes, trace_bytes }, signature)
+        (Head { bytes, trace_bytes, added_message_id }, signature)
     }
 }
 
@@ -129,9 +133,20 @@ impl Intake {
 struct Head {
     bytes: Vec<u8>,
     trace_bytes: usize,
+    added_message_id: Option<String>,
 }
 
 impl Head {
+    fn facts<'a>(
+        &'a self,
+        submission: &'a Submission,
+        recipients: Recipients<'a>,
+    ) -> MessageFacts<'a> {
+        let own = submission.head.scan().message_id();
+        let message_id = self.added_message_id.as_deref().or(own);
+        MessageFacts { submission, recipients, message_id }
+    }
+
     /// Puts the fields of the signature between trace field and block.
     async fn sign(&mut self, mut signature: Box<dyn Signature>) -> Result<(), Refusal> {
         let fields = signature.sign(&self.bytes[self.trace_bytes..]).await?;
@@ -159,8 +174,51 @@ enum Content {
     Split {
         committer: Committer,
         bytes: Vec<u8>,
-        bytes_max: usize,
+        memory: SplitMemory,
     },
+}
+
+/// Memory that a split message needs when it is committed: header block and body, once for each
+/// recipient. Counted for its shard until it is dropped.
+struct SplitMemory {
+    intake: Rc<Intake>,
+    copies: usize,
+    bytes: usize,
+}
+
+impl SplitMemory {
+    fn take(
+        intake: &Rc<Intake>,
+        copies: usize,
+        block_bytes: usize,
+    ) -> Result<SplitMemory, Refusal> {
+        let mut memory = SplitMemory { intake: Rc::clone(intake), copies, bytes: 0 };
+        memory.grow(block_bytes)?;
+        Ok(memory)
+    }
+
+    /// Counts so many more bytes of the message, or refuses them: a message that is too large for
+    /// good, one for which other splits leave no room for now.
+    fn grow(&mut self, more: usize) -> Result<(), Refusal> {
+        let more = more.saturating_mul(self.copies);
+        if more > FINISH_ALL_BYTES_MAX - self.bytes {
+            return Err(Refusal::new(RefusalCode::SplitTooLarge));
+        }
+        let of_shard = self.intake.split_bytes.get();
+        if more > FINISH_ALL_BYTES_MAX - of_shard {
+            return Err(Refusal::new(RefusalCode::Busy));
+        }
+        self.intake.split_bytes.set(of_shard + more);
+        self.bytes += more;
+        Ok(())
+    }
+}
+
+impl Drop for SplitMemory {
+    fn drop(&mut self) {
+        let of_shard = &self.intake.split_bytes;
+        of_shard.set(of_shard.get() - self.bytes);
+    }
 }
 
 impl Incoming {
@@ -176,11 +234,13 @@ impl Incoming {
                 }
                 Ok(body.push(slice).await?)
             }
-            Content::Split { bytes, bytes_max, .. } => {
-                bytes.extend_from_slice(slice.bytes());
-                let fits = bytes.len() <= *bytes_max;
+            Content::Split { bytes, memory, .. } => {
+                let grown = memory.grow(slice.len());
+                if grown.is_ok() {
+                    bytes.extend_from_slice(slice.bytes());
+                }
                 self.intake.pool.give(slice.into_chunk());
-                if fits { Ok(()) } else { Err(Refusal::new(RefusalCode::SplitTooLarge)) }
+                grown
             }
         }
     }
@@ -196,15 +256,15 @@ impl Incoming {
                 let labels = OwnLabels::of(&submission.head);
                 let recipients = submission.envelope.recipients();
                 let now_ms = wall_ms();
-                let envelope = envelope(&submission, &labels, recipients, now_ms);
+                let facts = head.facts(&submission, recipients);
+                let envelope = envelope(&facts, &labels, now_ms);
                 let began = Instant::now();
-                let committed = body.finish(&head.bytes, &envelope, now_ms).await;
+                let committed = body.finish(&head.bytes, &envelope, now_ms).await?;
+                note_accepted(&intake, &facts, &committed, (bytes, began));
                 intake.give_buffer(head.bytes);
-                let committed = committed?;
-                note_accepted(&intake, &submission, &committed, recipients, (bytes, began));
                 Accepted::new(committed.id, Vec::new(), bytes, &submission)
             }
-            Content::Split { committer, bytes: body, .. } => {
+            Content::Split { committer, bytes: body, memory: _memory } => {
                 finish_split(&intake, &committer, &submission, body).await?
             }
         };
@@ -255,13 +315,18 @@ async fn finish_split(
     let all = messages.into_iter().zip(&records).map(|(message, (head, only))| Finish {
         body: message,
         head: &head.bytes,
-        envelope: envelope(submission, &labels, only.as_recipients(), now_ms),
+        envelope: envelope(&head.facts(submission, only.as_recipients()), &labels, now_ms),
         due_ms: now_ms,
     });
     let began = Instant::now();
     let committed = committer.finish_all(all.collect()).await?;
-    for (committed, (_, only)) in committed.iter().zip(&records) {
-        note_accepted(intake, submission, committed, only.as_recipients(), (bytes, began));
+    for (committed, (head, only)) in committed.iter().zip(&records) {
+        note_accepted(
+            intake,
+            &head.facts(submission, only.as_recipients()),
+            committed,
+            (bytes, began),
+        );
     }
     let ids: Vec<PublicId> = committed.iter().map(|one| one.id).collect();
     Ok(Accepted::new(ids[0], ids[1..].to_vec(), bytes, submission))

@@ -1,7 +1,8 @@
 //! The intake of a shard: its partitions, its limits and its buffers. See `incoming` for a message.
 //!
 //! Owner:    one per shard; never leaves it.
-//! Bounds:   the chunk pool limits bodies in progress, the gateway limits submissions of other threads.
+//! Bounds:   the chunk pool limits bodies in progress together with their large header blocks, the
+//!           gateway limits submissions of other threads.
 //!           At most `BUFFERS_IDLE_MAX` idle buffers are kept.
 
 use std::cell::Cell;
@@ -10,6 +11,8 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use crate::base::ChunkPool;
+use crate::base::limits::CHUNK_BYTES;
+use crate::directory::Identity;
 use crate::observe::Histograms;
 use crate::observe::ShardObserved;
 use crate::queue::CommitFault;
@@ -20,6 +23,7 @@ use crate::submit::head::HeadPolicy;
 use crate::submit::head::RawHead;
 use crate::submit::refusal::Refusal;
 use crate::submit::refusal::RefusalCode;
+use crate::submit::rules;
 use crate::submit::signature::Signer;
 use crate::submit::submission::Placement;
 use crate::submit::submission::Submission;
@@ -33,6 +37,11 @@ const RECIPIENTS_KEPT_MAX: usize = 64;
 /// Chunks that a body under way may hold for long: one that fills and one that waits for the store.
 const CHUNKS_PER_BODY: usize = 2;
 
+/// A header block is in memory as it came and as it was edited, until the commit. Up to so many bytes
+/// of it do not count: usual ones are smaller, and a body is not to be refused for one.
+const HEAD_COPIES: usize = 2;
+const HEAD_BYTES_FREE: usize = 8 << 10;
+
 /// The intake of one shard.
 pub struct Intake {
     pub(super) pool: Rc<ChunkPool>,
@@ -44,8 +53,13 @@ pub struct Intake {
     /// The partition whose turn is next.
     turn: Cell<usize>,
     bodies: Cell<usize>,
+    /// Memory of the large header blocks of these bodies.
+    head_bytes: Cell<usize>,
     /// Submissions of other threads under way.
     submissions: Cell<usize>,
+    draining: Cell<bool>,
+    /// Memory of messages that are split, as far as they have come.
+    pub(super) split_bytes: Cell<usize>,
     envelopes: RefCell<Vec<EnvelopeBuf>>,
     buffers: RefCell<Vec<Vec<u8>>>,
 }
@@ -73,7 +87,10 @@ impl Intake {
             signer: RefCell::new(None),
             turn: Cell::new(0),
             bodies: Cell::new(0),
+            head_bytes: Cell::new(0),
             submissions: Cell::new(0),
+            draining: Cell::new(false),
+            split_bytes: Cell::new(0),
             envelopes: RefCell::default(),
             buffers: RefCell::default(),
         })
@@ -112,20 +129,29 @@ impl Intake {
         kept.map_or_else(|| EnvelopeBuf::new(""), EnvelopeBuf::emptied)
     }
 
-    /// An empty header block, to be fed.
-    pub fn take_head(&self, policy: &Arc<HeadPolicy>) -> RawHead {
-        RawHead::new(policy, self.take_buffer())
+    /// An empty header block of this sender, to be fed.
+    pub fn take_head(&self, policy: &Arc<HeadPolicy>, identity: &Identity) -> RawHead {
+        RawHead::new(policy, rules::mailbox_line(identity), self.take_buffer())
     }
 
     /// Counts a body as under way for as long as the slot lives.
     pub fn take_body_slot(self: &Rc<Intake>) -> BodySlot {
         self.bodies.set(self.bodies.get() + 1);
-        BodySlot(Rc::clone(self))
+        BodySlot { intake: Rc::clone(self), head_bytes: 0 }
     }
 
     /// Submissions of other threads under way.
     pub fn submissions(&self) -> usize {
         self.submissions.get()
+    }
+
+    /// Submissions of other threads are refused from here on.
+    pub fn start_draining(&self) {
+        self.draining.set(true);
+    }
+
+    pub fn is_draining(&self) -> bool {
+        self.draining.get()
     }
 
     /// Counts such a submission for as long as the guard lives.
@@ -169,12 +195,20 @@ impl Intake {
         )
     }
 
-    /// Whether another body can have its chunks. An eighth of the pool stays for commands, so that
-    /// bodies cannot silence a shard.
+    /// Whether another body can have its chunks.
     fn has_body_room(&self) -> bool {
-        let for_bodies = self.pool.chunks_max() - self.pool.chunks_max() / 8;
-        (self.bodies.get() + 1) * CHUNKS_PER_BODY <= for_bodies
-            && self.pool.chunks_out() < for_bodies
+        self.has_room_for(self.bodies.get() + 1, self.head_bytes.get())
+            && self.pool.chunks_out() < self.chunks_for_bodies()
+    }
+
+    fn has_room_for(&self, bodies: usize, head_bytes: usize) -> bool {
+        let chunks = bodies * CHUNKS_PER_BODY + head_bytes.div_ceil(CHUNK_BYTES);
+        chunks <= self.chunks_for_bodies()
+    }
+
+    /// An eighth of the pool stays for commands, so that bodies cannot silence a shard.
+    fn chunks_for_bodies(&self) -> usize {
+        self.pool.chunks_max() - self.pool.chunks_max() / 8
     }
 
     pub(super) fn take_buffer(&self) -> Vec<u8> {
@@ -201,12 +235,34 @@ impl Intake {
     }
 }
 
-/// Counts one body under way.
-pub struct BodySlot(Rc<Intake>);
+/// Counts one body under way, and its header block.
+pub struct BodySlot {
+    intake: Rc<Intake>,
+    head_bytes: usize,
+}
+
+impl BodySlot {
+    /// The header block has so many bytes by now. `Busy`: there is no memory for so large a block
+    /// beside the other bodies. A body that is alone is never refused, so that a small pool does not
+    /// refuse a large block for ever.
+    pub fn count_head(&mut self, block_bytes: usize) -> Result<(), RefusalCode> {
+        let own = block_bytes.saturating_sub(HEAD_BYTES_FREE) * HEAD_COPIES;
+        let bodies = self.intake.bodies.get();
+        let all = self.intake.head_bytes.get() - self.head_bytes + own;
+        if own > self.head_bytes && bodies > 1 && !self.intake.has_room_for(bodies, all) {
+            return Err(RefusalCode::Busy);
+        }
+        self.intake.head_bytes.set(all);
+        self.head_bytes = own;
+        Ok(())
+    }
+}
 
 impl Drop for BodySlot {
     fn drop(&mut self) {
-        self.0.bodies.set(self.0.bodies.get() - 1);
+        let Intake { bodies, head_bytes, .. } = &*self.intake;
+        bodies.set(bodies.get() - 1);
+        head_bytes.set(head_bytes.get() - self.head_bytes);
     }
 }
 

@@ -36,6 +36,7 @@ pub use gateway::Gateway;
 pub use gateway::gateway;
 pub use head::HeadPolicy;
 pub use head::LabelFields;
+pub use head::MailboxLine;
 pub use head::RawHead;
 pub use incoming::Accepted;
 pub use incoming::Incoming;

@@ -37,14 +37,22 @@ impl OwnLabels {
     }
 }
 
+/// One message of a submission.
+pub(super) struct MessageFacts<'a> {
+    pub submission: &'a Submission,
+    pub recipients: Recipients<'a>,
+    /// As the message has it when it is sent.
+    pub message_id: Option<&'a str>,
+}
+
 /// The envelope as it is stored; sums are filled in at the commit.
 pub(super) fn envelope<'a>(
-    submission: &'a Submission,
+    facts: &MessageFacts<'a>,
     labels: &'a OwnLabels,
-    recipients: Recipients<'a>,
     now_ms: u64,
 ) -> Envelope<'a> {
-    let Submission { identity, envelope, head, .. } = submission;
+    let MessageFacts { submission, recipients, message_id } = *facts;
+    let Submission { identity, envelope, .. } = submission;
     Envelope {
         received_ms: now_ms,
         intake_ms: u32::try_from(envelope.began.elapsed().as_millis()).unwrap_or(u32::MAX),
@@ -62,7 +70,7 @@ pub(super) fn envelope<'a>(
         listener: identity.listener(),
         protocol: envelope.protocol,
         tls: envelope.tls.map(|(version, cipher)| queue::Tls { version, cipher }),
-        message_id: head.scan().message_id(),
+        message_id,
         head_bytes: 0,
         kept_until_ms: None,
         tenant: identity.tenant_id(),
@@ -82,11 +90,11 @@ pub(super) fn envelope<'a>(
 /// The message is durable: counts it and logs it.
 pub(super) fn note_accepted(
     intake: &Intake,
-    submission: &Submission,
+    facts: &MessageFacts<'_>,
     committed: &Committed,
-    recipients: Recipients<'_>,
     (body_bytes, commit_began): (u64, Instant),
 ) {
+    let MessageFacts { submission, recipients, message_id } = *facts;
     let Submission { identity, envelope, head, .. } = submission;
     let commit_us = commit_began.elapsed().as_micros() as u64;
     let bytes = head.block().len() as u64 + body_bytes;
@@ -120,7 +128,7 @@ pub(super) fn note_accepted(
             BodyType::EightBitMime => "8bitmime",
             BodyType::BinaryMime => "binarymime",
         },
-        message_id: head.scan().message_id(),
+        message_id,
         body_us: body_us.saturating_sub(commit_us),
         commit_us,
         total_us: envelope.began.elapsed().as_micros() as u64,

@@ -23,6 +23,8 @@ pub enum RefusalCode {
     Loop,
     /// The envelope does not fit into its record.
     BadEnvelope,
+    /// The request names a partition that this server does not have. A mistake of our own caller.
+    NoSuchPartition,
     /// A signature is required and could not be made.
     NotSigned,
     /// The file system of the spool is full.
@@ -81,9 +83,10 @@ impl Refusal {
             RefusalCode::Stopping => BodyRefusal::Busy,
             RefusalCode::Busy => BodyRefusal::Memory,
             RefusalCode::Aborted => BodyRefusal::Aborted,
-            RefusalCode::BadEnvelope | RefusalCode::NotSigned | RefusalCode::OutcomeUnknown => {
-                BodyRefusal::Other
-            }
+            RefusalCode::BadEnvelope
+            | RefusalCode::NoSuchPartition
+            | RefusalCode::NotSigned
+            | RefusalCode::OutcomeUnknown => BodyRefusal::Other,
         }
     }
 }
@@ -122,6 +125,9 @@ fn reply(code: RefusalCode) -> Reply {
         RefusalCode::LineTooLong => (554, (5, 6, 0), "A line of the message is too long"),
         RefusalCode::Loop => (554, (5, 4, 6), "Too many hops, this message is looping"),
         RefusalCode::BadEnvelope => (554, (5, 6, 0), "The envelope cannot be stored"),
+        RefusalCode::NoSuchPartition => {
+            (554, (5, 3, 5), "The request names a partition that does not exist")
+        }
         RefusalCode::NotSigned => {
             (451, (4, 7, 5), "The message cannot be signed now, try again later")
         }

@@ -48,6 +48,7 @@ use ringpost::submit::EnvelopeBuf;
 use ringpost::submit::Gateway;
 use ringpost::submit::HeadPolicy;
 use ringpost::submit::Intake;
+use ringpost::submit::MailboxLine;
 use ringpost::submit::Placement;
 use ringpost::submit::RawHead;
 use ringpost::submit::Refusal;
@@ -171,7 +172,7 @@ fn never() -> std::future::Pending<()> {
 
 fn submission(header: &str) -> Submission {
     let policy = HeadPolicy { hostname: "mx.test".into(), received_max: 3, ..Default::default() };
-    let mut head = RawHead::new(&Arc::new(policy), Vec::new());
+    let mut head = RawHead::new(&Arc::new(policy), MailboxLine::Keep, Vec::new());
     head.feed(header.as_bytes()).expect("the header is small");
     head.finish();
     let mut envelope = EnvelopeBuf::new("HTTP");

@@ -5,6 +5,7 @@ use crate::scenario::kit::Rig;
 use crate::scenario::kit::codes;
 use crate::scenario::kit::id_of;
 use crate::scenario::kit::is_closed;
+use crate::scenario::kit::run_well;
 use crate::scenario::kit::talk;
 
 const STRANGER: &str = "203.0.113.9";
@@ -221,6 +222,33 @@ fn xclient_requires_trust() {
         "untrusted",
         &[("MAIL FROM:<a@x.test>", "250"), ("RCPT TO:<b@y.test>", "550 5.7.1")],
     );
+}
+
+const XCLIENT_THEN_TLS: &str = r#"
+import smtplib, sys
+s = smtplib.SMTP("127.0.0.1", int(sys.argv[1]), local_hostname="own.test", timeout=30)
+s.ehlo()
+assert s.docmd("XCLIENT ADDR=10.1.2.3 NAME=spike.test HELO=said.test")[0] == 220
+s.ehlo()
+s.starttls()
+s.ehlo()
+s.sendmail("a@x.test", ["b@y.test"], b"Subject: x\r\n\r\ntext\r\n")
+s.quit()
+"#;
+
+/// RFC 3207 s4.2: names that were claimed in plain text are forgotten. The address is that of the
+/// connection, and stays.
+#[test]
+fn starttls_forgets_the_names_of_xclient() {
+    let rig = Rig::start(&Plan::of("xclient_from = [\"127.0.0.1\"]", RELAY));
+    let port = rig.address().port().to_string();
+    run_well("python3", &["-c", XCLIENT_THEN_TLS, &port], b"");
+    let line = rig.server.wait_for_log("\"record\":\"accepted\"");
+    let line: serde_json::Value = serde_json::from_str(&line).expect("the log is JSON");
+    assert_eq!((&line["peer"], &line["helo"]), (&"10.1.2.3".into(), &"own.test".into()), "{line}");
+    assert_eq!(line["protocol"], "ESMTPS", "{line}");
+    let (trace, _) = rig.cat(line["id"].as_str().expect("an id"));
+    assert!(trace.starts_with("Received: from own.test ([10.1.2.3])"), "{trace}");
 }
 
 /// A network belongs to a tenant; XCLIENT makes the identity anew.

@@ -392,7 +392,7 @@ mod tests {
             ),
             ("held", job("held", Place::Store), true, &["Held: no delivery attempt"]),
             ("stopped", job("waiting", Place::Store), false, &["is not running"]),
-            ("sending", job("waiting", sending), true, &["being sent to a (s:25) now"]),
+            ("sending", job("waiting", sending), true, &["Being sent to a (s:25) now"]),
             (
                 "paused",
                 queued(Binding::Paused, 10),

@@ -90,9 +90,8 @@ pub fn open_database(spec: &PartitionSpec, found: &mut Recovered) -> Result<Open
         return rescue_or_set_aside(spec, why, found);
     }
     let adding = check_families(spec)?;
-    let open_as = |recovery| open_as(spec, recovery, adding);
     let sound = |db| Ok(Opened { db, depth: Depth::Newest, lost: Lost::default() });
-    let why = match open_as(LogRecovery::Strict) {
+    let why = match open_as(spec, LogRecovery::Strict, adding) {
         Ok(db) => return sound(db),
         Err(cause) => damage_or_fault(spec, cause)?,
     };
@@ -104,7 +103,9 @@ pub fn open_database(spec: &PartitionSpec, found: &mut Recovered) -> Result<Open
     let manifest = cut_torn_end(spec, &copies)?;
     let torn =
         Notice::ManifestTorn { partition: spec.id, folder: copies.clone(), why: why.clone() };
-    let why = match manifest.is_some().then(|| open_as(LogRecovery::Strict)) {
+    // The list could not be read before it was cut.
+    let adding = check_families(spec)?;
+    let why = match manifest.is_some().then(|| open_as(spec, LogRecovery::Strict, adding)) {
         None => why,
         Some(Ok(db)) => {
             found.tell(spec, torn);
@@ -113,7 +114,7 @@ pub fn open_database(spec: &PartitionSpec, found: &mut Recovered) -> Result<Open
         Some(Err(cause)) => damage_or_fault(spec, cause)?,
     };
     mend_logs(spec)?;
-    match open_as(LogRecovery::Salvage) {
+    match open_as(spec, LogRecovery::Salvage, adding) {
         Ok(db) => {
             if manifest.is_some() {
                 found.tell(spec, torn);

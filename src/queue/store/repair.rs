@@ -6,7 +6,7 @@
 //!             2. a torn end of the manifest is cut off; see `manifest`
 //!             3. the log is read with holes; see `mend`
 //!             4. the readable rows become a new database; see `rescue`. If the disk is too full
-//!                for that, the damaged table is dropped; see `in_place`
+//!                for that even without the reserve, the damaged table is dropped; see `in_place`
 //!             5. the folder is moved to quarantine whole, and the partition starts empty
 //!           Faults that may resolve (permissions, a full disk, I/O) and databases of another version
 //!           prevent the start, because moving mail away would not help.
@@ -45,6 +45,7 @@ use crate::queue::store::manifest;
 use crate::queue::store::mend::mend;
 use crate::queue::store::options::LogRecovery;
 use crate::queue::store::rescue;
+use crate::queue::store::spec::OnFullDisk;
 use crate::queue::store::spec::PartitionSpec;
 
 /// An open database, and how far recovery must look.
@@ -143,7 +144,7 @@ pub fn rescue_or_set_aside(
     match rescue::rescue(spec, &why, found) {
         Ok(Some(rescued)) => lost = Some(rescued),
         Ok(None) => set_aside(spec, why, found)?,
-        Err(fault @ SpoolFault::DiskFull { .. }) => {
+        Err(fault @ SpoolFault::DiskFull { .. }) if spec.on_full_disk == OnFullDisk::DropTables => {
             lost = Some(in_place::drop_table(spec, &why, found)?.ok_or(fault)?);
         }
         Err(fault) => return Err(fault),

@@ -34,6 +34,7 @@ use crate::queue::cause::table_in;
 use crate::queue::fault::SpoolFault;
 use crate::queue::notice::Notice;
 use crate::queue::points::point;
+use crate::queue::points::store_fault;
 use crate::queue::record::lost::Lost;
 use crate::queue::store::folder::has_tables;
 use crate::queue::store::folder::is_empty;
@@ -102,10 +103,10 @@ pub fn open_database(spec: &PartitionSpec, found: &mut Recovered) -> Result<Open
     }
     let copies = copy_logs(spec, "log")?;
     let manifest = cut_torn_end(spec, &copies)?;
-    let torn =
-        Notice::ManifestTorn { partition: spec.id, folder: copies.clone(), why: why.clone() };
     // The list could not be read before it was cut.
     let adding = check_families(spec)?;
+    let torn =
+        Notice::ManifestTorn { partition: spec.id, folder: copies.clone(), why: why.clone() };
     let why = match manifest.is_some().then(|| open_as(spec, LogRecovery::Strict, adding)) {
         None => why,
         Some(Ok(db)) => {
@@ -150,11 +151,20 @@ pub fn rescue_or_set_aside(
         Err(fault) => return Err(fault),
     }
     let store = |cause: rocksdb::Error| SpoolFault::store(spec.path(), cause.into_string());
-    let db = open_as(spec, LogRecovery::Strict, Adding::Nothing).map_err(store)?;
-    if let Some(lost) = lost {
+    // A table that is dropped leaves the families as they were, maybe those of an older format.
+    let adding = check_families(spec)?;
+    let db = open_as(spec, LogRecovery::Strict, adding).map_err(store)?;
+    if let Some(lost) = &mut lost {
+        if let Some(text) = store_fault("mending::error") {
+            return Err(SpoolFault::store(spec.path(), text));
+        }
+        let default = Families::of(&db).default;
+        // An earlier start may have known of other losses.
+        let earlier = db.get_cf(default, MENDING_KEY).map_err(store)?;
+        *lost = earlier.map_or(*lost, |bytes| lost.union(Lost::from_bytes(&bytes)));
         // From here on the database knows itself.
         let mut batch = WriteBatch::default();
-        batch.put_cf(Families::of(&db).default, MENDING_KEY, lost.to_bytes());
+        batch.put_cf(default, MENDING_KEY, lost.to_bytes());
         let mut synced = WriteOptions::default();
         synced.set_sync(true);
         db.write_opt(batch, &synced).map_err(store)?;

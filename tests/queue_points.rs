@@ -184,8 +184,9 @@ fn many_messages_that_were_refused_while_the_disk_hung_are_removed_at_once() {
     while rig.committer.pump() == 0 {
         std::thread::yield_now();
     }
-    assert_eq!(rig.committer.waiting(), MANY, "each removal is on its way");
+    let under_way = rig.committer.waiting();
     fail::remove("commit::before_batch");
+    assert_eq!(under_way, MANY, "each removal is on its way");
     while rig.committer.waiting() > 0 {
         rig.committer.pump();
         std::thread::yield_now();
@@ -314,13 +315,17 @@ struct Damaged {
 }
 
 fn damaged(folder: &Path, family: &str) -> Damaged {
+    damaged_of(folder, family, [b"in the damaged table", b"in another table...."])
+}
+
+fn damaged_of(folder: &Path, family: &str, bodies: [&[u8]; 2]) -> Damaged {
     let rig = Rig::open(folder);
     let db = rig.spool.partitions()[0].db();
     let families = FAMILIES.map(|name| db.cf_handle(name).unwrap());
     for each in families {
         db.set_options_cf(each, &[("disable_auto_compactions", "true")]).unwrap();
     }
-    let [lost, kept] = [b"in the damaged table", b"in another table...."].map(|body| {
+    let [lost, kept] = bodies.map(|body| {
         let id = rig.stored(body);
         db.flush_cfs_opt(&families, &rocksdb::FlushOptions::default()).unwrap();
         id
@@ -429,6 +434,38 @@ fn a_table_that_is_dropped_adds_to_earlier_losses() {
     let stored = partition.db().get_cf(partition.families().default, MENDING_KEY).unwrap();
     let known = Lost::from_bytes(&stored.expect("the recovery has not ended"));
     assert_eq!(known.names(), [family::ENVELOPE, family::HEAD]);
+    rig.close();
+    scenario.teardown();
+}
+
+/// A dropped table of bodies keeps no space but its own: the files that go on in use lose their second
+/// names, by which they would stay for good.
+#[test]
+fn a_dropped_table_of_bodies_keeps_no_other_mail_on_disk() {
+    let scenario = fail::FailScenario::setup();
+    let folder = tempfile::tempdir().unwrap();
+    let bodies = [pattern(5000, 1), pattern(5000, 2)];
+    let all = bodies.each_ref().map(Vec::as_slice);
+    let Damaged { table, bytes, kept, .. } = damaged_of(folder.path(), family::BODY, all);
+    suspect(folder.path(), &table);
+    fail::cfg("rescue::error", "return(enospc)").unwrap();
+    let rig = Rig::open(folder.path());
+    fail::remove("rescue::error");
+    assert_eq!(rig.body_of(kept), bodies[1]);
+    let notices = &rig.spool.recovered()[0].notices;
+    let dropped = notices.iter().find_map(|notice| match notice {
+        Notice::TableDropped { folder, .. } => Some(folder.clone()),
+        _ => None,
+    });
+    let dropped = dropped.unwrap_or_else(|| panic!("{notices:?}"));
+    let copy = std::fs::read(dropped.join(table.file_name().unwrap()));
+    assert!(copy.is_ok_and(|copy| copy == bytes), "the table is kept as it was");
+    let names: Vec<_> =
+        std::fs::read_dir(&dropped).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    let in_use: Vec<_> =
+        names.iter().filter(|name| folder.path().join("p00").join(name).exists()).collect();
+    assert_eq!(in_use, [""; 0], "of {names:?}");
+    println!("kept: {names:?}");
     rig.close();
     scenario.teardown();
 }

@@ -7,8 +7,11 @@
 //!           changed, and the suspicion that named the table is settled. A start that is cut short
 //!           in between begins again, or knows what is lost.
 //! Cost:     a few entries of folders. What is in quarantine takes its space until someone removes it.
+//!           For a table of bodies that is the table, and the blob files that RocksDB has dropped with
+//!           it: names of files that the open database still uses are removed (`let_go`).
 
 use std::collections::BTreeSet;
+use std::fs;
 
 use crate::queue::cause::table_in;
 use crate::queue::fault::SpoolFault;
@@ -42,8 +45,7 @@ pub fn drop_table(
     };
     let mut lost = Lost::default();
     lost.add(&table.column_family_name);
-    let folder =
-        spec.quarantine().join(format!("p{:02}-table-{number}-{}", spec.id.0, spec.now_ms));
+    let folder = spec.quarantine().join(format!("{}{number}-{}", prefix(spec), spec.now_ms));
     make_folder(&folder)?;
     let at = |cause| SpoolFault::io(&folder, cause);
     let is_kept = |name: &str| match table.column_family_name == family::BODY {
@@ -60,4 +62,32 @@ pub fn drop_table(
     let (partition, why) = (spec.id, why.to_owned());
     found.tell(spec, Notice::TableDropped { partition, folder, lost, why });
     Ok(Some(lost))
+}
+
+/// The names of the folders for dropped tables begin with it.
+fn prefix(spec: &PartitionSpec) -> String {
+    format!("p{:02}-table-", spec.id.0)
+}
+
+/// Removes the second names of files that the database still uses: they would keep the space of all
+/// bodies for good, on a disk that is full. The database must be open, and so must have removed the
+/// files that it no longer uses. Looks into the folders of earlier starts too, for those that were cut
+/// short.
+pub fn let_go(spec: &PartitionSpec) -> Result<(), SpoolFault> {
+    let quarantine = spec.quarantine();
+    let at = |cause| SpoolFault::io(&quarantine, cause);
+    for entry in fs::read_dir(&quarantine).map_err(at)? {
+        let folder = entry.map_err(at)?;
+        let name = folder.file_name().to_string_lossy().into_owned();
+        let Some(dropped) = name.strip_prefix(&prefix(spec)) else { continue };
+        let dropped = dropped.split('-').next().and_then(|number| number.parse().ok());
+        for entry in fs::read_dir(folder.path()).map_err(at)? {
+            let (copy, name) = entry.map(|entry| (entry.path(), entry.file_name())).map_err(at)?;
+            let is_dropped = dropped.is_some() && table_in(&name.to_string_lossy()) == dropped;
+            if !is_dropped && manifest::is_same_file(&spec.path().join(&name), &copy) {
+                fs::remove_file(&copy).map_err(at)?;
+            }
+        }
+    }
+    Ok(())
 }

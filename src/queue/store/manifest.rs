@@ -250,7 +250,7 @@ pub fn keep_files(
             match fs::hard_link(&path, &copy) {
                 Err(cause)
                     if cause.kind() == io::ErrorKind::AlreadyExists
-                        && is_same_file(&path, &copy)? => {}
+                        && is_same_file(&path, &copy) => {}
                 kept => kept?,
             }
         }
@@ -258,9 +258,10 @@ pub fn keep_files(
     Ok(())
 }
 
-fn is_same_file(one: &Path, other: &Path) -> io::Result<bool> {
-    let [one, other] = [one.symlink_metadata()?, other.symlink_metadata()?];
-    Ok((one.dev(), one.ino()) == (other.dev(), other.ino()))
+/// Whether both are names of one file.
+pub fn is_same_file(one: &Path, other: &Path) -> bool {
+    let inode = |path: &Path| path.symlink_metadata().map(|found| (found.dev(), found.ino()));
+    inode(one).is_ok_and(|one| inode(other).is_ok_and(|other| one == other))
 }
 
 /// Writes the list of files anew behind its sound part, and syncs it.

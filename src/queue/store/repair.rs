@@ -154,6 +154,7 @@ pub fn rescue_or_set_aside(
     // A table that is dropped leaves the families as they were, maybe those of an older format.
     let adding = check_families(spec)?;
     let db = open_as(spec, LogRecovery::Strict, adding).map_err(store)?;
+    in_place::let_go(spec)?;
     if let Some(lost) = &mut lost {
         if let Some(text) = store_fault("mending::error") {
             return Err(SpoolFault::store(spec.path(), text));

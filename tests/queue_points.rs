@@ -5,6 +5,8 @@
 
 mod queue_rig;
 
+use std::path::Path;
+use std::path::PathBuf;
 use std::pin::Pin;
 use std::task::Context;
 use std::task::Poll;
@@ -17,15 +19,27 @@ use queue_rig::NOW_MS;
 use queue_rig::Rig;
 use queue_rig::envelope;
 use queue_rig::pattern;
+use queue_rig::recipients;
+use ringpost::base::MessageId;
 use ringpost::base::limits::CHUNK_BYTES;
+use ringpost::base::limits::COMMIT_BATCH_MESSAGES_MAX;
 use ringpost::base::limits::COMMIT_HUNG_MS;
 use ringpost::queue::CommitFault;
+use ringpost::queue::Finish;
 use ringpost::queue::Hang;
 use ringpost::queue::Notice;
+use ringpost::queue::SharedBody;
+use ringpost::queue::Spool;
+use ringpost::queue::SpoolFault;
+use ringpost::queue::SpoolOptions;
 use ringpost::queue::admin::audit::audit;
 use ringpost::queue::admin::inspect;
 use ringpost::queue::admin::inspect::ListFilter;
+use ringpost::queue::record::family;
 use ringpost::queue::record::family::FAMILIES;
+use ringpost::queue::record::key;
+use ringpost::queue::record::ledger::MENDING_KEY;
+use ringpost::queue::record::lost::Lost;
 
 const ALL: ListFilter = ListFilter { limit: usize::MAX, after: None };
 
@@ -102,6 +116,84 @@ fn what_a_full_disk_cut_short_is_removed_once_there_is_room() {
         let found = &rig.spool.recovered()[0];
         assert_eq!((found.messages, found.swept, found.repaired, found.quarantined), (2, 0, 0, 0));
     }
+    scenario.teardown();
+}
+
+/// Messages that were refused together are removed together: none of them has a mark by which
+/// recovery would know that it was never promised.
+#[test]
+fn nothing_comes_back_of_many_messages_that_a_full_disk_refused() {
+    const MANY: usize = 3 * COMMIT_BATCH_MESSAGES_MAX;
+    let scenario = fail::FailScenario::setup();
+    let folder = tempfile::tempdir().unwrap();
+    let rig = Rig::open(folder.path());
+    fail::cfg("commit::error", "1*return(enospc)").unwrap();
+    let (ids, outcome) = finish_many(&rig, MANY);
+    assert_eq!(rig.run(outcome), Err(CommitFault::SpoolFull));
+    fail::remove("commit::error");
+    // The write may be in the log all the same.
+    let partition = &rig.spool.partitions()[0];
+    let envelope = partition.families().envelope;
+    for id in &ids {
+        partition.db().put_cf(envelope, key::of_id(*id), b"left").unwrap();
+    }
+    rig.stored(b"there is room again");
+    let rows = partition.db().iterator_cf(envelope, rocksdb::IteratorMode::Start);
+    assert_eq!(rows.count(), 1, "of {MANY} refused messages nothing is left");
+    rig.close();
+    scenario.teardown();
+}
+
+/// The ids of so many messages with one body, and the answer to their being finished together.
+fn finish_many(
+    rig: &Rig,
+    count: usize,
+) -> (Vec<MessageId>, Pin<Box<dyn Future<Output = Result<(), CommitFault>> + '_>>) {
+    let shared = SharedBody::new(b"body".to_vec().into());
+    let bodies: Vec<_> =
+        (0..count).map(|_| rig.committer.body_of(&shared, NOW_MS).unwrap()).collect();
+    let ids = bodies.iter().map(|body| body.id().local).collect();
+    let finishing = async move {
+        let list = recipients(&["one@example.test"]);
+        let all = bodies.into_iter().map(|body| Finish {
+            body,
+            head: HEAD,
+            envelope: envelope(list.as_recipients()),
+            due_ms: NOW_MS,
+        });
+        rig.committer.finish_all(all.collect()).await.map(|_| ())
+    };
+    (ids, Box::pin(finishing))
+}
+
+/// All of them are removed in the next batch, not one a batch.
+#[test]
+fn many_messages_that_were_refused_while_the_disk_hung_are_removed_at_once() {
+    const MANY: usize = 40;
+    let scenario = fail::FailScenario::setup();
+    let folder = tempfile::tempdir().unwrap();
+    let rig = Rig::open(folder.path());
+    fail::cfg("commit::before_write", "pause").unwrap();
+    let (_, mut hanging) = finish_many(&rig, MANY);
+    assert!(poll_once(&mut hanging).is_none());
+    await_batch(&rig);
+    assert_eq!(poll_once(&mut hanging), Some(Err(CommitFault::Hung)));
+    // The batch ends, and the next one waits.
+    fail::cfg("commit::before_batch", "pause").unwrap();
+    fail::remove("commit::before_write");
+    while rig.committer.pump() == 0 {
+        std::thread::yield_now();
+    }
+    let under_way = rig.committer.waiting();
+    fail::remove("commit::before_batch");
+    assert_eq!(under_way, MANY, "each removal is on its way");
+    while rig.committer.waiting() > 0 {
+        rig.committer.pump();
+        std::thread::yield_now();
+    }
+    assert_eq!(inspect::list(&rig.spool, ALL).unwrap(), [], "none is left");
+    drop(hanging);
+    rig.close();
     scenario.teardown();
 }
 
@@ -213,6 +305,171 @@ fn a_body_under_way_is_refused_while_the_disk_hangs() {
     scenario.teardown();
 }
 
+/// A stopped spool with two messages, and tables of their own for each.
+struct Damaged {
+    /// The damaged table of the first message, and its bytes.
+    table: PathBuf,
+    bytes: Vec<u8>,
+    lost: MessageId,
+    kept: MessageId,
+}
+
+fn damaged(folder: &Path, family: &str) -> Damaged {
+    damaged_of(folder, family, [b"in the damaged table", b"in another table...."])
+}
+
+fn damaged_of(folder: &Path, family: &str, bodies: [&[u8]; 2]) -> Damaged {
+    let rig = Rig::open(folder);
+    let db = rig.spool.partitions()[0].db();
+    let families = FAMILIES.map(|name| db.cf_handle(name).unwrap());
+    for each in families {
+        db.set_options_cf(each, &[("disable_auto_compactions", "true")]).unwrap();
+    }
+    let [lost, kept] = bodies.map(|body| {
+        let id = rig.stored(body);
+        db.flush_cfs_opt(&families, &rocksdb::FlushOptions::default()).unwrap();
+        id
+    });
+    let tables = db.live_files().unwrap();
+    let own = tables.iter().filter(|table| table.column_family_name == family);
+    let name = own.map(|table| table.name.clone()).min().expect("it was flushed");
+    rig.close();
+    let table = folder.join("p00").join(name.trim_start_matches('/'));
+    let mut bytes = std::fs::read(&table).unwrap();
+    bytes[10] ^= 0x55;
+    std::fs::write(&table, &bytes).unwrap();
+    Damaged { table, bytes, lost, kept }
+}
+
+/// The message in the sound table is there, and the other one is told as lost.
+fn only_one_is_served(rig: &Rig, kept: MessageId, name: &str) {
+    let listed = inspect::list(&rig.spool, ALL).unwrap();
+    assert_eq!(listed.len(), 1, "{name}: {listed:?}");
+    assert_eq!(listed[0].id, rig.spool.public_id(kept).to_string(), "{name}");
+    assert_eq!(rig.body_of(kept), b"in another table....", "{name}");
+    assert_eq!(inspect::show(&rig.spool, kept).unwrap().jobs.len(), 1, "{name}");
+    let audit = audit(&rig.spool).unwrap();
+    assert!(audit.adds_up && audit.in_quarantine > 1, "{name}: {audit:?}");
+    assert_eq!((audit.sum.queued, audit.sum.quarantined), (2, 2), "{name}: {audit:?}");
+}
+
+/// What the commit thread noted of a table that a compaction could not read.
+fn suspect(folder: &Path, table: &Path) {
+    let why = format!("Corruption: block checksum mismatch in {}", table.display());
+    std::fs::write(folder.join("copies/p00.suspect"), why).unwrap();
+}
+
+/// A start that ends between the repair and its record in the database: the next one must not make
+/// the repair again, of a database that is sound by now.
+#[test]
+fn a_repair_that_a_suspicion_asked_for_is_made_once() {
+    let scenario = fail::FailScenario::setup();
+    for (name, rescue) in [("a table is dropped", "return(enospc)"), ("all is rescued", "off")] {
+        let folder = tempfile::tempdir().unwrap();
+        let Damaged { table, kept, .. } = damaged(folder.path(), "job");
+        suspect(folder.path(), &table);
+        fail::cfg("rescue::error", rescue).unwrap();
+        fail::cfg("mending::error", "1*return(enospc)").unwrap();
+        let options = SpoolOptions::new(folder.path(), NOW_MS);
+        if rescue != "off" {
+            let fault = Spool::open(options.clone()).err().expect("it is cut short");
+            assert!(matches!(fault, SpoolFault::DiskFull { .. }), "{name}: {fault}");
+        }
+        let spool = Spool::open(options).unwrap_or_else(|fault| panic!("{name}: {fault}"));
+        drop(spool);
+        fail::remove("rescue::error");
+        fail::remove("mending::error");
+        let rig = Rig::open(folder.path());
+        assert_eq!(rig.spool.recovered()[0].notices, [], "{name}: all is told and done");
+        only_one_is_served(&rig, kept, name);
+        rig.close();
+        let entries = std::fs::read_dir(folder.path().join("quarantine")).unwrap().flatten();
+        let folders = entries.filter(|entry| entry.path().is_dir()).count();
+        assert_eq!(folders, 1, "{name}: one repair");
+    }
+    scenario.teardown();
+}
+
+/// Before rows are given up, the reserve is.
+#[test]
+fn no_table_is_dropped_while_the_reserve_is_held() {
+    let scenario = fail::FailScenario::setup();
+    let folder = tempfile::tempdir().unwrap();
+    let Damaged { kept, .. } = damaged(folder.path(), "job");
+    let reserve = folder.path().join("reserve");
+    std::fs::write(&reserve, "some space").unwrap();
+    fail::cfg("rescue::error", "1*return(enospc)").unwrap();
+    let rig = Rig::open(folder.path());
+    fail::remove("rescue::error");
+    let notices = &rig.spool.recovered()[0].notices;
+    let is_rebuilt = notices.iter().any(|one| matches!(one, Notice::Rebuilt { .. }));
+    assert!(is_rebuilt, "{notices:?}");
+    assert_eq!(std::fs::metadata(reserve).unwrap().len(), 0);
+    only_one_is_served(&rig, kept, "the reserve is spent");
+    rig.close();
+    scenario.teardown();
+}
+
+/// What an unfinished start knew to be lost is not forgotten for what the next one loses.
+#[test]
+fn a_table_that_is_dropped_adds_to_earlier_losses() {
+    let scenario = fail::FailScenario::setup();
+    let folder = tempfile::tempdir().unwrap();
+    let Damaged { table, lost, .. } = damaged(folder.path(), family::HEAD);
+    {
+        let none = rocksdb::Options::default();
+        let db = rocksdb::DB::open_cf(&none, folder.path().join("p00"), FAMILIES).unwrap();
+        let mut known = Lost::default();
+        known.add(family::ENVELOPE);
+        db.put_cf(db.cf_handle(family::DEFAULT).unwrap(), MENDING_KEY, known.to_bytes()).unwrap();
+    }
+    suspect(folder.path(), &table);
+    // What is left of the message cannot be moved, so the recovery does not end.
+    let name = format!("quarantine/p00-envelope-{}.rec", key::hex(&key::of_id(lost)));
+    std::fs::create_dir(folder.path().join(name)).unwrap();
+    fail::cfg("rescue::error", "return(enospc)").unwrap();
+    let rig = Rig::open(folder.path());
+    fail::remove("rescue::error");
+    let partition = &rig.spool.partitions()[0];
+    let stored = partition.db().get_cf(partition.families().default, MENDING_KEY).unwrap();
+    let known = Lost::from_bytes(&stored.expect("the recovery has not ended"));
+    assert_eq!(known.names(), [family::ENVELOPE, family::HEAD]);
+    rig.close();
+    scenario.teardown();
+}
+
+/// A dropped table of bodies keeps no space but its own: the files that go on in use lose their second
+/// names, by which they would stay for good.
+#[test]
+fn a_dropped_table_of_bodies_keeps_no_other_mail_on_disk() {
+    let scenario = fail::FailScenario::setup();
+    let folder = tempfile::tempdir().unwrap();
+    let bodies = [pattern(5000, 1), pattern(5000, 2)];
+    let all = bodies.each_ref().map(Vec::as_slice);
+    let Damaged { table, bytes, kept, .. } = damaged_of(folder.path(), family::BODY, all);
+    suspect(folder.path(), &table);
+    fail::cfg("rescue::error", "return(enospc)").unwrap();
+    let rig = Rig::open(folder.path());
+    fail::remove("rescue::error");
+    assert_eq!(rig.body_of(kept), bodies[1]);
+    let notices = &rig.spool.recovered()[0].notices;
+    let dropped = notices.iter().find_map(|notice| match notice {
+        Notice::TableDropped { folder, .. } => Some(folder.clone()),
+        _ => None,
+    });
+    let dropped = dropped.unwrap_or_else(|| panic!("{notices:?}"));
+    let copy = std::fs::read(dropped.join(table.file_name().unwrap()));
+    assert!(copy.is_ok_and(|copy| copy == bytes), "the table is kept as it was");
+    let names: Vec<_> =
+        std::fs::read_dir(&dropped).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    let in_use: Vec<_> =
+        names.iter().filter(|name| folder.path().join("p00").join(name).exists()).collect();
+    assert_eq!(in_use, [""; 0], "of {names:?}");
+    println!("kept: {names:?}");
+    rig.close();
+    scenario.teardown();
+}
+
 /// Where the disk is too full for a second database, the damaged table is dropped in place. Its rows
 /// are lost, their messages go to quarantine, and all other mail is served.
 #[test]
@@ -220,26 +477,7 @@ fn a_damaged_table_on_a_full_disk_costs_its_own_rows() {
     let scenario = fail::FailScenario::setup();
     for family in ["job", "envelope", "head"] {
         let folder = tempfile::tempdir().unwrap();
-        let rig = Rig::open(folder.path());
-        let db = rig.spool.partitions()[0].db();
-        let families = FAMILIES.map(|name| db.cf_handle(name).unwrap());
-        for each in families {
-            db.set_options_cf(each, &[("disable_auto_compactions", "true")]).unwrap();
-        }
-        let [_, kept] = [b"in the damaged table", b"in another table...."].map(|body| {
-            let id = rig.stored(body);
-            db.flush_cfs_opt(&families, &rocksdb::FlushOptions::default()).unwrap();
-            id
-        });
-        let tables = db.live_files().unwrap();
-        let own = tables.iter().filter(|table| table.column_family_name == family);
-        let name = own.map(|table| table.name.clone()).min().expect("it was flushed");
-        rig.close();
-        let table = folder.path().join("p00").join(name.trim_start_matches('/'));
-        let mut bytes = std::fs::read(&table).unwrap();
-        bytes[10] ^= 0x55;
-        std::fs::write(&table, &bytes).unwrap();
-
+        let Damaged { table, bytes, kept, .. } = damaged(folder.path(), family);
         fail::cfg("rescue::error", "return(enospc)").unwrap();
         let rig = Rig::open(folder.path());
         fail::remove("rescue::error");
@@ -251,21 +489,11 @@ fn a_damaged_table_on_a_full_disk_costs_its_own_rows() {
         let dropped = dropped.unwrap_or_else(|| panic!("{family}: {notices:?}"));
         let copy = std::fs::read(dropped.join(table.file_name().unwrap()));
         assert!(copy.is_ok_and(|copy| copy == bytes), "{family}: the table is kept as it was");
-        let check = |rig: &Rig| {
-            let listed = inspect::list(&rig.spool, ALL).unwrap();
-            assert_eq!(listed.len(), 1, "{family}: {listed:?}");
-            assert_eq!(listed[0].id, rig.spool.public_id(kept).to_string(), "{family}");
-            assert_eq!(rig.body_of(kept), b"in another table....", "{family}");
-            assert_eq!(inspect::show(&rig.spool, kept).unwrap().jobs.len(), 1, "{family}");
-            let audit = audit(&rig.spool).unwrap();
-            assert!(audit.adds_up && audit.in_quarantine > 1, "{family}: {audit:?}");
-            assert_eq!((audit.sum.queued, audit.sum.quarantined), (2, 2), "{family}: {audit:?}");
-        };
-        check(&rig);
+        only_one_is_served(&rig, kept, family);
         rig.close();
         let rig = Rig::open(folder.path());
         assert_eq!(rig.spool.recovered()[0].notices, [], "{family}: a second start is as usual");
-        check(&rig);
+        only_one_is_served(&rig, kept, family);
         let partition = &rig.spool.partitions()[0];
         for name in FAMILIES {
             let handle = partition.db().cf_handle(name).unwrap();

@@ -52,7 +52,8 @@ pub const VITAL_FAILPOINTS: &[&str] =
 pub const VIEW_FAILPOINTS: &[&str] = &["view::question", "view::survey"];
 
 /// Points that make the store answer with a fault.
-pub const STORE_FAULTS: &[&str] = &["stream::error", "commit::error", "rescue::error"];
+pub const STORE_FAULTS: &[&str] =
+    &["stream::error", "commit::error", "rescue::error", "mending::error"];
 
 /// Takes the points from the environment variable `FAILPOINTS`. Call it once, at the start of the
 /// process; before, no point does anything.

@@ -37,6 +37,7 @@ use crate::queue::store::repair::create;
 use crate::queue::store::rescue;
 use crate::queue::store::reserve;
 use crate::queue::store::spec::Access;
+use crate::queue::store::spec::OnFullDisk;
 use crate::queue::store::spec::PartitionSpec;
 
 /// How to open a spool.
@@ -92,26 +93,26 @@ pub struct Spool {
 
 impl Spool {
     /// Opens the spool, and makes it first where there is none and `access` allows that. Partitions
-    /// are opened in parallel. If the disk is too full, the reserve is spent.
+    /// are opened in parallel. If the disk is too full, the reserve is spent, and the second try may
+    /// drop damaged tables.
     pub fn open(options: SpoolOptions) -> Result<Spool, SpoolFault> {
         let lock = match options.access {
             Access::Serve => Some(claim(&options.path)?),
             Access::Inspect => None,
         };
-        let opened = match Spool::open_claimed(&options) {
-            Err(SpoolFault::DiskFull { path }) if lock.is_some() => {
-                let spent = reserve::spend(&options.path);
-                match spent.map_err(|cause| SpoolFault::io(&options.path, cause))? {
-                    true => Spool::open_claimed(&options),
-                    false => Err(SpoolFault::DiskFull { path }),
-                }
+        let opened = match Spool::open_claimed(&options, OnFullDisk::Refuse) {
+            Err(SpoolFault::DiskFull { .. }) if lock.is_some() => {
+                // Also without a reserve: the second try can do with less space.
+                reserve::spend(&options.path)
+                    .map_err(|cause| SpoolFault::io(&options.path, cause))?;
+                Spool::open_claimed(&options, OnFullDisk::DropTables)
             }
             opened => opened,
         };
         opened.map(|spool| Spool { _lock: lock, ..spool })
     }
 
-    fn open_claimed(options: &SpoolOptions) -> Result<Spool, SpoolFault> {
+    fn open_claimed(options: &SpoolOptions, on_full_disk: OnFullDisk) -> Result<Spool, SpoolFault> {
         let path = &options.path;
         let meta = match read_meta(path, options.layout.format)? {
             Some(meta) => check_count(meta, options)?,
@@ -134,8 +135,9 @@ impl Spool {
             Access::Serve => meta.numbered(path)?,
             Access::Inspect => meta,
         };
-        let specs: Vec<PartitionSpec> =
-            (0..meta.partitions).map(|number| spec(options, &meta, &memory, number)).collect();
+        let specs: Vec<PartitionSpec> = (0..meta.partitions)
+            .map(|number| PartitionSpec { on_full_disk, ..spec(options, &meta, &memory, number) })
+            .collect();
         if options.access == Access::Serve {
             specs.iter().try_for_each(rescue::finish)?;
         }
@@ -217,6 +219,7 @@ fn spec(options: &SpoolOptions, meta: &Meta, memory: &StoreMemory, partition: u8
         layout: options.layout,
         format: meta.format,
         access: options.access,
+        on_full_disk: OnFullDisk::Refuse,
         sync: options.sync,
         memory: memory.clone(),
         now_ms: options.now_ms,

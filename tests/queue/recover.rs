@@ -423,6 +423,41 @@ fn a_torn_end_of_the_list_of_files_costs_nothing() {
     rig.close();
 }
 
+/// Tears the end of the list of files as a power cut does: the last page of an entry is missing.
+pub fn tear_list(spool: &Path) {
+    const PAGE: usize = 4096;
+    forget_lists(spool);
+    let name = fs::read_to_string(spool.join("p00/CURRENT")).unwrap();
+    let manifest = spool.join("p00").join(name.trim());
+    let mut bytes = fs::read(&manifest).unwrap();
+    let page_end = (bytes.len() + 7).next_multiple_of(PAGE);
+    let [low, high] = ((page_end + PAGE - bytes.len() - 7) as u16).to_le_bytes();
+    // Its checksum, its length, and that it is whole.
+    bytes.extend([1, 2, 3, 4, low, high, 1]);
+    bytes.resize(page_end, b'x');
+    bytes.resize(page_end + PAGE, 0);
+    fs::write(&manifest, bytes).unwrap();
+}
+
+/// A second start at the same moment keeps the tables again that the first one has kept.
+#[test]
+fn tables_that_were_kept_before_are_kept_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let rig = Rig::open(folder.path());
+    let id = rig.stored(b"in a table");
+    let partition = &rig.spool.partitions()[0];
+    partition.db().flush_cf(partition.families().job).unwrap();
+    rig.close();
+    for start in ["first", "second"] {
+        tear_list(folder.path());
+        let spool = reopen(folder.path());
+        let notices = &spool.recovered()[0].notices;
+        let is_cut = notices.iter().any(|one| matches!(one, Notice::ManifestTorn { .. }));
+        assert!(is_cut, "{start}: {notices:?}");
+        assert_eq!(ids(&spool), [id], "{start}");
+    }
+}
+
 /// The names of a partition's tables and blob files.
 fn tables(partition: &Path) -> Vec<std::path::PathBuf> {
     let paths = fs::read_dir(partition).unwrap().map(|entry| entry.unwrap().path());

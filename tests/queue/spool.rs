@@ -18,6 +18,7 @@ use ringpost::queue::Access;
 use ringpost::queue::CommitFault;
 use ringpost::queue::Committed;
 use ringpost::queue::Job;
+use ringpost::queue::Notice;
 use ringpost::queue::Spool;
 use ringpost::queue::SpoolFault;
 use ringpost::queue::SpoolOptions;
@@ -408,6 +409,23 @@ fn a_spool_of_format_1_is_upgraded_when_it_is_served() {
     let rig = Rig::with(options(folder.path(), None));
     assert!(inspect::show(&rig.spool, id).is_err());
     assert!(audit(&rig.spool).unwrap().is_clean());
+}
+
+/// The families of an upgrade are added behind a repair too.
+#[test]
+fn a_spool_of_format_1_with_a_torn_list_of_files_is_upgraded() {
+    let folder = tempfile::tempdir().unwrap();
+    let id = MessageId::from_u64(NOW_MS << 20);
+    make_format_1(folder.path(), id);
+    crate::recover::tear_list(folder.path());
+    let rig = Rig::with(options(folder.path(), None));
+    let notices = &rig.spool.recovered()[0].notices;
+    let is_cut = notices.iter().any(|one| matches!(one, Notice::ManifestTorn { .. }));
+    assert!(is_cut, "{notices:?}");
+    let pieces: Result<Vec<_>, _> = inspect::cat(&rig.spool, id).unwrap().collect();
+    assert_eq!(pieces.unwrap(), [&b"Received: by us\r\n"[..], b"body"]);
+    rig.stored(b"new mail");
+    rig.close();
 }
 
 #[test]

@@ -259,7 +259,10 @@ mod at_named_points {
         let tables = serving.chain(MAKING).chain(RECOVERING).chain(QUARANTINING);
         let listed: BTreeSet<&str> = tables.copied().collect();
         assert_eq!(listed, FAILPOINTS.iter().copied().collect());
-        assert_eq!(STORE_FAULTS, ["stream::error", "commit::error", "rescue::error"]);
+        assert_eq!(
+            STORE_FAULTS,
+            ["stream::error", "commit::error", "rescue::error", "mending::error"]
+        );
     }
 
     #[test]

@@ -223,6 +223,7 @@ impl Inner {
         // First: a woken task may run at once and come back here.
         drop(tickets);
         place.into_iter().for_each(|place| self.give_back(place));
+        self.send_removals();
         waker.into_iter().for_each(Waker::wake);
     }
 
@@ -276,6 +277,11 @@ impl Inner {
     /// Removes the chunks of an unfinished body. If the order is never sent, recovery removes them.
     pub(super) fn abort(&self, id: MessageId, chunks: u32) {
         self.removals.borrow_mut().push_back(Order::Abort { id, chunks });
+        self.send_removals();
+    }
+
+    /// Sends as many removals as there are free places.
+    fn send_removals(&self) {
         while !self.removals.borrow().is_empty()
             && let Some(place) = self.gate.try_enter()
         {

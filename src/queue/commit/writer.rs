@@ -52,8 +52,8 @@ use crate::queue::store::families::Families;
 use crate::queue::store::partition::Partition;
 use crate::queue::store::room::Room;
 
-/// Remains of failed batches that are kept for removal. More than one batch's worth is never
-/// needed: while the disk stays full, RocksDB refuses before it writes.
+/// Remains of streams that are kept for removal while the disk stays full: RocksDB refuses before it
+/// writes, so nothing else can be left. The batch that found it full adds all of its own to them.
 const REMAINS_MAX: usize = 2 * COMMIT_BATCH_MESSAGES_MAX;
 
 /// Settlements of one batch past which other orders come first.
@@ -363,8 +363,12 @@ impl BatchWriter {
                 Order::Settle(settlement) if !self.full => remains_of(settlement),
                 _ => continue,
             };
-            // Past the bound the remains of a stream wait for recovery, which knows its mark.
-            let room = REMAINS_MAX.saturating_sub(self.remains.len());
+            // Past the bound the remains of a stream wait for recovery, which knows its mark. A
+            // message without a mark would be taken for accepted, so none of those is left out.
+            let room = match self.full {
+                true => REMAINS_MAX.saturating_sub(self.remains.len()),
+                false => usize::MAX,
+            };
             self.remains.extend(remains.into_iter().take(room));
         }
     }

@@ -3,7 +3,7 @@
 //! Owner:    the partition. The commit thread writes the counts together with the ledger.
 //! Files:    `<spool>/copies/pNN.counts`: the ledger, in two slots written in turn.
 //!           `<spool>/copies/pNN.suspect`: the running server found an unreadable record; the next
-//!           start reads everything.
+//!           start reads everything. Empty once the repair that it asked for is made.
 //!           `<spool>/copies/pNN.lost`: a table was dropped in place, which the database does not
 //!           know yet; see `in_place`.
 //!           `<spool>/copies/pNN-MANIFEST-*`: RocksDB's list of its files; see `manifest`.
@@ -136,6 +136,15 @@ impl Copies {
         // An unreadable file is a suspicion too.
         let path = self.name(".suspect");
         path.exists().then(|| fs::read_to_string(path).unwrap_or_default())
+    }
+
+    /// The repair that the suspicion asked for is made, and the next start must not make it again: it
+    /// still reads everything. Needs no space.
+    pub fn note_repaired(&self) -> io::Result<()> {
+        match File::options().write(true).open(self.name(".suspect")) {
+            Err(cause) if cause.kind() == io::ErrorKind::NotFound => Ok(()),
+            file => file.and_then(|file| file.set_len(0).and_then(|()| file.sync_all())),
+        }
     }
 
     /// Notes, durably, which rows the next start must take for lost.

@@ -29,6 +29,7 @@ use std::io;
 use std::io::Seek as _;
 use std::io::SeekFrom;
 use std::os::unix::fs::FileExt as _;
+use std::os::unix::fs::MetadataExt as _;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 use std::path::PathBuf;
@@ -236,7 +237,7 @@ pub fn is_table(name: &OsStr) -> bool {
 }
 
 /// Gives files of the database a second name in `copies`, which costs no space until RocksDB removes
-/// the first.
+/// the first. A start that is tried again has given some of them their names before.
 pub fn keep_files(
     folder: &Path,
     copies: &Path,
@@ -245,10 +246,22 @@ pub fn keep_files(
     for entry in fs::read_dir(folder)? {
         let path = entry?.path();
         if let Some(name) = path.file_name().filter(|name| is_wanted(name)) {
-            fs::hard_link(&path, copies.join(name))?;
+            let copy = copies.join(name);
+            match fs::hard_link(&path, &copy) {
+                Err(cause)
+                    if cause.kind() == io::ErrorKind::AlreadyExists
+                        && is_same_file(&path, &copy) => {}
+                kept => kept?,
+            }
         }
     }
     Ok(())
+}
+
+/// Whether both are names of one file.
+pub fn is_same_file(one: &Path, other: &Path) -> bool {
+    let inode = |path: &Path| path.symlink_metadata().map(|found| (found.dev(), found.ino()));
+    inode(one).is_ok_and(|one| inode(other).is_ok_and(|other| one == other))
 }
 
 /// Writes the list of files anew behind its sound part, and syncs it.

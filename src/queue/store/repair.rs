@@ -6,7 +6,7 @@
 //!             2. a torn end of the manifest is cut off; see `manifest`
 //!             3. the log is read with holes; see `mend`
 //!             4. the readable rows become a new database; see `rescue`. If the disk is too full
-//!                for that, the damaged table is dropped; see `in_place`
+//!                for that even without the reserve, the damaged table is dropped; see `in_place`
 //!             5. the folder is moved to quarantine whole, and the partition starts empty
 //!           Faults that may resolve (permissions, a full disk, I/O) and databases of another version
 //!           prevent the start, because moving mail away would not help.
@@ -34,6 +34,7 @@ use crate::queue::cause::table_in;
 use crate::queue::fault::SpoolFault;
 use crate::queue::notice::Notice;
 use crate::queue::points::point;
+use crate::queue::points::store_fault;
 use crate::queue::record::lost::Lost;
 use crate::queue::store::folder::has_tables;
 use crate::queue::store::folder::is_empty;
@@ -45,6 +46,7 @@ use crate::queue::store::manifest;
 use crate::queue::store::mend::mend;
 use crate::queue::store::options::LogRecovery;
 use crate::queue::store::rescue;
+use crate::queue::store::spec::OnFullDisk;
 use crate::queue::store::spec::PartitionSpec;
 
 /// An open database, and how far recovery must look.
@@ -90,9 +92,8 @@ pub fn open_database(spec: &PartitionSpec, found: &mut Recovered) -> Result<Open
         return rescue_or_set_aside(spec, why, found);
     }
     let adding = check_families(spec)?;
-    let open_as = |recovery| open_as(spec, recovery, adding);
     let sound = |db| Ok(Opened { db, depth: Depth::Newest, lost: Lost::default() });
-    let why = match open_as(LogRecovery::Strict) {
+    let why = match open_as(spec, LogRecovery::Strict, adding) {
         Ok(db) => return sound(db),
         Err(cause) => damage_or_fault(spec, cause)?,
     };
@@ -102,9 +103,11 @@ pub fn open_database(spec: &PartitionSpec, found: &mut Recovered) -> Result<Open
     }
     let copies = copy_logs(spec, "log")?;
     let manifest = cut_torn_end(spec, &copies)?;
+    // The list could not be read before it was cut.
+    let adding = check_families(spec)?;
     let torn =
         Notice::ManifestTorn { partition: spec.id, folder: copies.clone(), why: why.clone() };
-    let why = match manifest.is_some().then(|| open_as(LogRecovery::Strict)) {
+    let why = match manifest.is_some().then(|| open_as(spec, LogRecovery::Strict, adding)) {
         None => why,
         Some(Ok(db)) => {
             found.tell(spec, torn);
@@ -113,7 +116,7 @@ pub fn open_database(spec: &PartitionSpec, found: &mut Recovered) -> Result<Open
         Some(Err(cause)) => damage_or_fault(spec, cause)?,
     };
     mend_logs(spec)?;
-    match open_as(LogRecovery::Salvage) {
+    match open_as(spec, LogRecovery::Salvage, adding) {
         Ok(db) => {
             if manifest.is_some() {
                 found.tell(spec, torn);
@@ -142,17 +145,27 @@ pub fn rescue_or_set_aside(
     match rescue::rescue(spec, &why, found) {
         Ok(Some(rescued)) => lost = Some(rescued),
         Ok(None) => set_aside(spec, why, found)?,
-        Err(fault @ SpoolFault::DiskFull { .. }) => {
+        Err(fault @ SpoolFault::DiskFull { .. }) if spec.on_full_disk == OnFullDisk::DropTables => {
             lost = Some(in_place::drop_table(spec, &why, found)?.ok_or(fault)?);
         }
         Err(fault) => return Err(fault),
     }
     let store = |cause: rocksdb::Error| SpoolFault::store(spec.path(), cause.into_string());
-    let db = open_as(spec, LogRecovery::Strict, Adding::Nothing).map_err(store)?;
-    if let Some(lost) = lost {
+    // A table that is dropped leaves the families as they were, maybe those of an older format.
+    let adding = check_families(spec)?;
+    let db = open_as(spec, LogRecovery::Strict, adding).map_err(store)?;
+    in_place::let_go(spec)?;
+    if let Some(lost) = &mut lost {
+        if let Some(text) = store_fault("mending::error") {
+            return Err(SpoolFault::store(spec.path(), text));
+        }
+        let default = Families::of(&db).default;
+        // An earlier start may have known of other losses.
+        let earlier = db.get_cf(default, MENDING_KEY).map_err(store)?;
+        *lost = earlier.map_or(*lost, |bytes| lost.union(Lost::from_bytes(&bytes)));
         // From here on the database knows itself.
         let mut batch = WriteBatch::default();
-        batch.put_cf(Families::of(&db).default, MENDING_KEY, lost.to_bytes());
+        batch.put_cf(default, MENDING_KEY, lost.to_bytes());
         let mut synced = WriteOptions::default();
         synced.set_sync(true);
         db.write_opt(batch, &synced).map_err(store)?;

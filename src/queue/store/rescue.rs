@@ -10,7 +10,8 @@
 //!           rest of its key range is read once more from a view without it, which shows the rows
 //!           that other tables have there.
 //! Order:    write and sync `pNN.new`; move `pNN` to quarantine; move `pNN.new` to `pNN`. A start
-//!           that finds only `pNN.new` does the last step; one that finds both begins again.
+//!           that finds only `pNN.new` does the last step; one that finds both begins again. Then the
+//!           suspicion of the old database is settled: its table may be a sound one of the new.
 //! Cost:     as much disk space as the readable mail takes, and the time to write it, once.
 //! Bounds:   one batch in memory. One flipped bit in a table costs the rows of one block (16 KB);
 //!           in its index, header or footer the rows of that table.
@@ -86,6 +87,8 @@ pub fn rescue(
     let folder = move_aside(spec)?;
     fs::rename(&fresh, spec.path()).map_err(|cause| SpoolFault::io(&fresh, cause))?;
     sync_folder(&spec.spool)?;
+    let copies = spec.copies();
+    copies.note_repaired().map_err(|cause| SpoolFault::io(copies.folder(), cause))?;
     found.quarantined += 1;
     let (partition, why) = (spec.id, why.to_owned());
     found.tell(spec, Notice::Rebuilt { partition, folder, lost, why });

@@ -23,6 +23,15 @@ pub enum Access {
     Inspect,
 }
 
+/// What a repair does on a disk that is too full for a second database.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnFullDisk {
+    /// The start fails, so that the reserve is spent before any row is given up.
+    Refuse,
+    /// The damaged tables are dropped.
+    DropTables,
+}
+
 /// What opening a partition needs to know.
 #[derive(Clone)]
 pub struct PartitionSpec {
@@ -30,6 +39,7 @@ pub struct PartitionSpec {
     /// The spool's folder.
     pub spool: PathBuf,
     pub access: Access,
+    pub on_full_disk: OnFullDisk,
     pub sync: bool,
     /// The number of the spool.
     pub number: SpoolNumber,

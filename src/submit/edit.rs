@@ -239,7 +239,7 @@ mod tests {
             let expected = if is_ours { "" } else { &*field };
             let block = format!("{field}To: a\r\n\r\n");
             let kept = format!("{expected}To: a\r\n\r\n");
-            assert_eq!(edited(&block, &[forged.clone()]), kept, "{value}");
+            assert_eq!(edited(&block, std::slice::from_ref(&forged)), kept, "{value}");
         }
         let other = "X-Results: mx.test; none\r\n\r\n";
         assert_eq!(edited(other, &[forged]), other, "another field");

@@ -144,11 +144,11 @@ fn nothing_comes_back_of_many_messages_that_a_full_disk_refused() {
     scenario.teardown();
 }
 
+/// The answer to a commit, to be polled by hand.
+type Finishing<'a> = Pin<Box<dyn Future<Output = Result<(), CommitFault>> + 'a>>;
+
 /// The ids of so many messages with one body, and the answer to their being finished together.
-fn finish_many(
-    rig: &Rig,
-    count: usize,
-) -> (Vec<MessageId>, Pin<Box<dyn Future<Output = Result<(), CommitFault>> + '_>>) {
+fn finish_many(rig: &Rig, count: usize) -> (Vec<MessageId>, Finishing<'_>) {
     let shared = SharedBody::new(b"body".to_vec().into());
     let bodies: Vec<_> =
         (0..count).map(|_| rig.committer.body_of(&shared, NOW_MS).unwrap()).collect();

@@ -553,7 +553,7 @@ fn a_database_that_does_not_open_is_set_aside_whole() {
         let spool = Spool::open(options(NOW_MS + 1)).unwrap_or_else(|e| panic!("{name}: {e}"));
         let found = &spool.recovered()[0];
         assert!(
-            found.notices.iter().any(|notice| notice.to_string().contains("does not open")),
+            found.notices.iter().any(|notice| notice.to_string().contains("cannot be opened")),
             "{name}: {:?}",
             found.notices
         );

@@ -457,5 +457,5 @@ fn ids_name_their_spool_whatever_becomes_of_it() {
     let number = SpoolNumber::from_bits(other.number().as_u32() + 1);
     let foreign = PublicId { local, spool: number };
     let fault = other.local_id(foreign).expect_err("it is of another spool").to_string();
-    assert!(fault.contains("another server") && fault.contains(&number.to_string()), "{fault}");
+    assert!(fault.contains("another spool") && fault.contains(&number.to_string()), "{fault}");
 }

@@ -407,20 +407,23 @@ fn sealed_nonsense_is_refused() {
     };
     let recipients = small_recipients();
     let good = encoded(&small_envelope(recipients.as_recipients()));
-    /// Where the record counts the header fields of its labels.
-    const HEADER_FIELDS: usize = 125;
-    let with = |place: usize, value: u8| {
-        let mut bytes = good[..good.len() - 4].to_vec();
+    let (fields, tags) = (small_fields(), small_tags());
+    let full = encoded(&full_envelope(recipients.as_recipients(), &fields, &tags));
+    /// Where the full record counts the header fields of its labels.
+    const HEADER_FIELDS: usize = 160;
+    let changed = |record: &[u8], place: usize, value: u8| {
+        let mut bytes = record[..record.len() - 4].to_vec();
         bytes[place] = value;
         seal(bytes)
     };
+    let with = |place: usize, value: u8| changed(&good, place, value);
     for (name, record, fault) in [
         ("empty", vec![], RecordFault::TooShort),
         ("a newer version", with(0, 3), RecordFault::Version(3)),
         ("no version", with(0, 0), RecordFault::Version(0)),
         ("another kind", seal(vec![1, b'X', 0]), RecordFault::Kind(b'X')),
         ("unknown flags", with(10, 0xff), RecordFault::Value("flags")),
-        ("half a header field", with(HEADER_FIELDS, 1), RecordFault::Truncated),
+        ("half a header field", changed(&full, HEADER_FIELDS, 3), RecordFault::Truncated),
         ("unknown body type", with(11, 3), RecordFault::Value("body type")),
         ("unknown ret", with(12, 9), RecordFault::Value("ret")),
         ("unknown family", with(37, 5), RecordFault::Value("address family")),

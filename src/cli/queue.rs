@@ -113,12 +113,14 @@ fn change(
             }
         }
     })?;
-    // Messages that leave the queue, or are released, while all are changed are no failure.
-    let has_gone = |fault: &OpFault| {
-        !by_id && (fault.kind == FaultKind::NotFound || *fault.code == *"not_held")
+    // A change of all messages passes over those that have left the queue and those that it does not
+    // apply to.
+    let is_passed_over = |fault: &OpFault| {
+        let is_held = ["held", "not_held"].contains(&&*fault.code);
+        !by_id && (fault.kind == FaultKind::NotFound || is_held)
     };
     let faults = rows.iter().filter_map(|row| row.fault.as_ref());
-    let faults: Vec<&OpFault> = faults.filter(|fault| !has_gone(fault)).collect();
+    let faults: Vec<&OpFault> = faults.filter(|fault| !is_passed_over(fault)).collect();
     if faults.is_empty() {
         return Ok(());
     }

@@ -267,7 +267,7 @@ impl Home {
     pub fn replace_policy(&self, policy: Arc<DeliveryPolicy>) {
         self.snapshots.borrow_mut().replace(policy, wall_ms());
         self.hops.borrow_mut().clear();
-        // What stands in line has its route already: it is read again, and goes by the new one.
+        // Queued jobs have been routed by the old policy: they are read again and routed by the new one.
         let waiting = self.lines.borrow_mut().take_out(|_| false);
         waiting.into_iter().for_each(|key| self.leave_on_disk(key));
         self.lines.borrow_mut().forget_left();
@@ -896,7 +896,7 @@ impl Home {
         let key = (outcome.id, outcome.job);
         match self.leases.borrow_mut().settle(outcome.id, outcome.job, outcome.lease) {
             Settle::Settled => (),
-            // It may stand in line once more; nothing but this outcome counts from here on.
+            // The job may be queued a second time; only this outcome counts.
             Settle::SettledLate => drop(self.leave_line(key)),
             Settle::Stale | Settle::Unknown => return,
         }

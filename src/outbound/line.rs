@@ -133,7 +133,7 @@ impl Lines {
         Lines { lines: HashMap::new(), room }
     }
 
-    /// Jobs that stand in lines.
+    /// Jobs in the queues of all destinations.
     pub fn in_lines(&self) -> usize {
         self.room.in_lines
     }

@@ -75,7 +75,7 @@ struct Outcome {
     haste: Haste,
 }
 
-/// Whether a settlement may stand in line behind those of a whole destination.
+/// Whether a settlement may wait behind those of a whole destination.
 #[derive(Clone, Copy)]
 pub enum Haste {
     /// A server may have taken the mail, and would be sent it again after a crash. `UNSETTLED_MAX`

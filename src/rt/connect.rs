@@ -32,33 +32,8 @@ pub async fn connect(
     source: Option<SocketAddr>,
     limit: Duration,
 ) -> Result<Stream, IoFault> {
-    connect_by(new_socket(to)?, to, source, limit).await
-}
-
-/// As `connect`, with socket buffers of `bytes` in each direction. They bound the TCP window from
-/// the first packet on.
-pub async fn connect_with_buffers(
-    to: SocketAddr,
-    bytes: usize,
-    limit: Duration,
-) -> Result<Stream, IoFault> {
-    let socket = new_socket(to)?;
-    socket.set_send_buffer_size(bytes)?;
-    socket.set_recv_buffer_size(bytes)?;
-    connect_by(socket, to, None, limit).await
-}
-
-fn new_socket(to: SocketAddr) -> Result<Socket, IoFault> {
     let kind = Type::STREAM.nonblocking();
-    Ok(Socket::new(Domain::for_address(to), kind, Some(Protocol::TCP))?)
-}
-
-async fn connect_by(
-    socket: Socket,
-    to: SocketAddr,
-    source: Option<SocketAddr>,
-    limit: Duration,
-) -> Result<Stream, IoFault> {
+    let socket = Socket::new(Domain::for_address(to), kind, Some(Protocol::TCP))?;
     if let Some(source) = source {
         // Lets the kernel choose the port by the whole connection. Otherwise one source address is
         // limited to about 28,000 connections in total.

@@ -49,7 +49,6 @@ mod wheel;
 
 pub use connect::connect;
 pub use connect::connect_unix;
-pub use connect::connect_with_buffers;
 pub use context::OnDeath;
 pub use executor::ShardSpec;
 pub use executor::ShardThread;

@@ -65,8 +65,6 @@ pub struct Client {
     login_way: Option<LoginWay>,
     /// The password may be sent without TLS.
     clear_login: bool,
-    /// Send no EHLO.
-    skips_ehlo: bool,
     pub(super) state: State,
     tls: bool,
     /// A failed transaction may still be open at the peer.
@@ -92,7 +90,6 @@ impl Client {
             login: None,
             login_way: None,
             clear_login: false,
-            skips_ehlo: false,
             state: State::Greeting,
             tls,
             needs_rset: false,
@@ -119,13 +116,6 @@ impl Client {
     /// clear text.
     pub fn with_login_in_clear(self, login: Login) -> Client {
         Client { clear_login: true, ..self.with_login(login) }
-    }
-
-    /// Sends no EHLO, and so uses no extension. For load tests of old clients.
-    pub fn without_ehlo(self) -> Client {
-        let bare = self.config.tls != TlsUse::Always && self.login.is_none();
-        assert!(bare, "TLS and AUTH require EHLO");
-        Client { skips_ehlo: true, ..self }
     }
 
     /// Consumes input up to the end of one reply and returns the number of bytes. After a fault all
@@ -292,7 +282,6 @@ impl Client {
 
     fn on_greeting(&mut self, out: &mut Vec<u8>) {
         match self.reader.code() / 100 {
-            2 if self.skips_ehlo => self.state = State::Ready,
             2 => self.say_ehlo(out),
             4 | 5 => self.refuse(Stage::Greeting),
             _ => self.unexpected(Stage::Greeting),

@@ -745,15 +745,6 @@ fn a_login_in_clear_text_is_sent_on_request() {
     assert_eq!((talk.fault, talk.writes.len()), (Some(Fault::TlsNotOffered), 1));
 }
 
-#[test]
-fn without_ehlo_the_session_begins_with_mail() {
-    let list = [to("a@x.test")];
-    let client = Client::new(Arc::new(config()), false).without_ehlo();
-    let talk = talk_as(client, &[], &[mail(&list)], 100);
-    assert_eq!((talk.fault, &talk.outcomes[..]), (None, &["ok250".to_owned()][..]));
-    assert!(talk.writes[0].starts_with("MAIL FROM:"), "{:?}", talk.writes);
-}
-
 fn logging_in(tls: TlsUse, password: &str) -> Client {
     let login = Login { user: "us".into(), password: password.into() };
     Client::new(Arc::new(ClientConfig { tls, ..config() }), false).with_login(login)

@@ -127,12 +127,14 @@ impl Rig {
         }
     }
 
-    /// Sends a request; the answer is read from the stream.
+    /// Sends a request in one piece: the server may answer a head and close while a body is still on
+    /// its way. The answer is read from the stream.
     fn send(&self, method: &str, path: &str, body: &str) -> UnixStream {
         let mut stream = UnixStream::connect(&self.socket).expect("it listens");
         stream.set_read_timeout(Some(LONG)).expect("it is no zero");
-        write!(stream, "{method} {path} HTTP/1.0\r\nContent-Length: {}\r\n\r\n{body}", body.len())
-            .expect("it is read");
+        let length = body.len();
+        let request = format!("{method} {path} HTTP/1.0\r\nContent-Length: {length}\r\n\r\n{body}");
+        stream.write_all(request.as_bytes()).expect("it is read");
         stream
     }
 

@@ -10,7 +10,6 @@ use crate::directory::Identity;
 use crate::inbound::ask::GateQuestion;
 use crate::inbound::policy::Policy;
 use crate::inbound::reception::Reception;
-use crate::inbound::report::sender_text;
 use crate::route::Decision;
 use crate::route::Question as RelayQuestion;
 use crate::wire::smtp::reply::Reply;
@@ -59,7 +58,7 @@ impl Caller<'_> {
         };
         let question = RelayQuestion {
             trusted: self.identity.may_relay(),
-            sender: sender_text(tx),
+            sender: tx.sender_text(),
             recipient: candidate.mailbox.as_str(),
             recipient_domain: &domain,
             rerouting: candidate.mailbox.is_rerouting(),

@@ -35,6 +35,14 @@ impl<'t> Transaction<'t> {
         }
     }
 
+    /// The sender as the log and relay rules name it: empty for the null sender.
+    pub fn sender_text(&self) -> &'t str {
+        match self.sender {
+            Some(ReversePath::Mailbox(mailbox)) => mailbox.as_str(),
+            Some(ReversePath::Null) | None => "",
+        }
+    }
+
     /// Whether the transaction holds no sender and no recipient.
     pub fn is_blank(&self) -> bool {
         self.sender.is_none() && self.recipients.is_empty() && self.candidate.is_none()

@@ -69,6 +69,7 @@ const HOMES: &[(&str, &[&str])] = &[
     ("serde_urlencoded", &["cli"]),
     ("socket2", &["rt", "boot", "doctor"]),
     ("strsim", &["config"]),
+    ("tikv_jemallocator", &["main"]),
     ("tokio", &["control", "monitor", "cli"]),
     ("tokio_rustls", &["control"]),
     ("toml_edit", &["config"]),

@@ -2,6 +2,7 @@
 //! comparisons of servers.
 
 mod compare;
+mod flags;
 mod ledger;
 mod process;
 mod random;

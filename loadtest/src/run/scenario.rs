@@ -5,12 +5,11 @@
 
 use std::time::Duration;
 
-use clap::Args;
-use clap::Parser;
 use serde::Deserialize;
 use toml::Table;
 use toml::Value;
 
+use crate::flags::parse;
 use crate::sink;
 use crate::source;
 
@@ -182,7 +181,7 @@ impl SinkPart {
     /// The options of the sink at these addresses.
     pub fn parsed(&self, places: &[String]) -> Result<sink::options::Options, String> {
         let words = words_of(&self.options)?;
-        parse::<sink::options::Options>(words.into_iter().chain(places.iter().cloned()).collect())
+        parse(words.into_iter().chain(places.iter().cloned()))
     }
 }
 
@@ -202,7 +201,7 @@ impl SourcePart {
         }
         words.extend(self.words.iter().cloned());
         words.push(server.to_owned());
-        parse::<source::options::Options>(words)
+        parse(words)
     }
 }
 
@@ -230,19 +229,4 @@ pub fn words_of(options: &Table) -> Result<Vec<String>, String> {
         }
     }
     Ok(words)
-}
-
-#[derive(Parser)]
-#[command(no_binary_name = true)]
-struct Line<T: Args> {
-    #[command(flatten)]
-    options: T,
-}
-
-fn parse<T: Args>(words: Vec<String>) -> Result<T, String> {
-    Line::<T>::try_parse_from(words).map(|line| line.options).map_err(|fault| {
-        let text = fault.to_string();
-        let first = text.lines().next().unwrap_or_default();
-        format!("options: {}", first.trim_start_matches("error: "))
-    })
 }

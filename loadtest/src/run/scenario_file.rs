@@ -11,6 +11,7 @@ use toml::Spanned;
 use toml::Table;
 use toml::Value;
 
+use crate::flags::read_time;
 use crate::run::figure_names::check_name;
 use crate::run::scenario::Action;
 use crate::run::scenario::Expectation;
@@ -23,7 +24,6 @@ use crate::run::scenario::Step;
 use crate::run::scenario::words_of;
 use crate::sink::behaviour::Behaviours;
 use crate::sink::behaviour_file;
-use crate::source::shape::read_time;
 
 /// How long mail may stay in the queue after the sources have ended, by default.
 const DEADLINE: Duration = Duration::from_secs(120);
@@ -215,8 +215,7 @@ fn read_source(entry: SourceEntry) -> Result<SourcePart, String> {
         words: words_of(&entry.options).map_err(place)?,
         name: String::new(),
     };
-    let options = part.parsed(Scale(1.0), "127.0.0.1:25").map_err(place)?;
-    options.complete().check().map_err(place)?;
+    part.parsed(Scale(1.0), "127.0.0.1:25").map_err(place)?;
     if part.messages.is_none() && part.duration.is_none() {
         return Err(place("`messages` or `duration` is missing".to_owned()));
     }

@@ -22,7 +22,6 @@ use crate::run::scenario::SinkPart;
 use crate::run::scenario::SourcePart;
 use crate::run::scenario::Step;
 use crate::run::scenario::words_of;
-use crate::sink::behaviour::Behaviours;
 use crate::sink::behaviour_file;
 
 /// How long mail may stay in the queue after the sources have ended, by default.
@@ -181,26 +180,12 @@ fn check_steps(scenario: &Scenario) -> Result<(), String> {
 fn check_sink(sink: &SinkPart) -> Result<(), String> {
     sink.parsed(&sink.at).map_err(|why| format!("sink `{}`: {why}", sink.name))?;
     if let Some(behaviour) = &sink.behaviour {
-        read_behaviour(behaviour).map_err(|why| format!("sink `{}`: {why}", sink.name))?;
+        behaviour_file::find(behaviour).map_err(|why| format!("sink `{}`: {why}", sink.name))?;
     }
     if sink.spread.as_ref().is_some_and(|spread| spread.count == 0) {
         return Err(format!("sink `{}`: `spread` needs at least one domain", sink.name));
     }
     Ok(())
-}
-
-/// Reads the text of a behaviour, or the file of that path.
-pub fn read_behaviour(text: &str) -> Result<Behaviours, String> {
-    const PROVIDERS: &str = include_str!("../../behaviours/providers.toml");
-    let (from, text) = match text {
-        "providers" => ("the behaviour `providers`".to_owned(), PROVIDERS.to_owned()),
-        text if text.contains('\n') => ("`behaviour`".to_owned(), text.to_owned()),
-        path => {
-            let text = std::fs::read_to_string(path).map_err(|cause| format!("{path}: {cause}"))?;
-            (path.to_owned(), text)
-        }
-    };
-    behaviour_file::read(&text).map_err(|why| format!("{from}, {why}"))
 }
 
 fn read_source(entry: SourceEntry) -> Result<SourcePart, String> {
@@ -263,7 +248,7 @@ fn read_step(entry: StepEntry, sinks: &[SinkPart]) -> Result<Step, String> {
         check_config(config)?;
     }
     if let Action::StartSink(_, Some(behaviour)) = &action {
-        read_behaviour(behaviour)?;
+        behaviour_file::find(behaviour)?;
     }
     let at = at.as_deref().map(read_time).transpose()?.unwrap_or_default();
     Ok(Step { at, action })

@@ -11,11 +11,12 @@ use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::Receiver;
 use std::time::Instant;
-use std::time::SystemTime;
 
+use ringpost::base::clock;
 use ringpost::boot::Hostname;
 use ringpost::boot::signals::Signal;
 
+use crate::process::wall_us;
 use crate::random::Random;
 use crate::report::Stages;
 use crate::source::fates::Fates;
@@ -96,10 +97,8 @@ impl Plan {
     pub fn new(options: Options) -> Result<Plan, String> {
         let own = || Hostname::read(Path::new("/")).name;
         let hostname = options.hostname.clone().unwrap_or_else(own);
-        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
-        let now_ms = now.map_or(0, |since| since.as_millis());
         let place = RUNS.fetch_add(1, Ordering::Relaxed);
-        let run = format!("{now_ms:x}.{:x}.{place:x}", std::process::id());
+        let run = format!("{:x}.{:x}.{place:x}", clock::wall_ms(), std::process::id());
         let pattern = Pattern::new(&options, &hostname, &run)?;
         // Each shard makes its own. This reports errors before the run.
         Secure::new(&options.secure, place::host_of(&options.server))?;
@@ -162,10 +161,7 @@ impl Plan {
 
     /// The begin of the run on both clocks.
     pub fn began(&self) -> (Instant, u64) {
-        *self.began.get_or_init(|| {
-            let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
-            (Instant::now(), now.map_or(0, |since| since.as_micros() as u64))
-        })
+        *self.began.get_or_init(|| (Instant::now(), wall_us()))
     }
 
     /// When a message begins, if there is a schedule.

@@ -106,7 +106,8 @@ fn a_backlog_outlives_a_restart_and_two_kills() {
     // Slow enough that much mail is in the queue at the kill.
     let slow =
         "down = true\nbehaviour = \"\"\"\n[default]\ndelay = [{ at = 'end', ms = 100 }]\n\"\"\"";
-    let scenario = include_str!("../../scenarios/backlog-restart.toml").replace("down = true", slow);
+    let scenario =
+        include_str!("../../scenarios/backlog-restart.toml").replace("down = true", slow);
     let file = bench.folder.path().join("slow.toml");
     fs::write(&file, scenario).expect("the folder is ours");
     let file = file.display().to_string();
@@ -285,8 +286,13 @@ fn invalid_scenarios_are_refused_with_line_and_remedy() {
         ),
         (
             format!("{source}[[step]]\ndo = \"pause\"\n"),
-            "line 7: unknown step `pause`; steps are kill, terminate, start, delete-spool, \
-             stop-sink, start-sink, await-sources, await-arrivals, await-empty-queue",
+            "line 7: unknown variant `pause`, expected one of `kill`, `terminate`, `start`, \
+             `delete-spool`, `stop-sink`, `start-sink`, `await-sources`, `await-arrivals`, \
+             `await-empty-queue`",
+        ),
+        (
+            format!("{source}[[step]]\ndo = \"kill\"\ncount = 1\n"),
+            "line 7: unknown field `count`, there are no fields",
         ),
         (
             format!("{source}[[expect]]\nthat = \"t\"\nfigure = \"b.x\"\nequals = 1\n"),

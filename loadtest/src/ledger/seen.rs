@@ -19,8 +19,8 @@ pub const RUNS_MAX: usize = 256;
 const PAGE_ENTRIES: usize = 1024;
 /// Estimated memory of an entry of `more`.
 const MORE_BYTES: usize = 80;
-/// Default of the memory of a shard's ledger.
-pub const LEDGER_BYTES_MAX: usize = 1 << 30;
+/// Memory of a shard's ledger.
+const LEDGER_BYTES_MAX: usize = 1 << 30;
 
 const HEAD: &str = "ringpost-load seen 1";
 

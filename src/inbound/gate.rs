@@ -60,7 +60,6 @@ impl Caller<'_> {
         let question = RelayQuestion {
             trusted: self.identity.may_relay(),
             sender: sender_text(tx),
-            recipient: candidate.mailbox.as_str(),
             recipient_domain: &domain,
             rerouting: candidate.mailbox.is_rerouting(),
             is_postmaster: candidate.mailbox.is_postmaster(),
@@ -68,7 +67,8 @@ impl Caller<'_> {
         match self.policy.relay.judge(&question) {
             Decision::Relay | Decision::Accept => Verdict::Accept,
             Decision::Refuse(refusal) => {
-                Verdict::Refuse(Reply::new(refusal.code(), refusal.enhanced(), refusal.text()))
+                let (code, enhanced, text) = refusal.reply();
+                refuse(code, enhanced, text)
             }
         }
     }

@@ -50,12 +50,6 @@ pub struct Changes {
     pub needs_restart: Vec<&'static str>,
 }
 
-impl Changes {
-    pub fn is_empty(&self) -> bool {
-        self.live.is_empty() && self.needs_restart.is_empty()
-    }
-}
-
 /// A field of `Config`: a section, or all occurrences of a repeated one.
 pub trait Part: Sized {
     const DOC: SectionDoc;

@@ -138,10 +138,6 @@ impl DestinationTable {
     pub fn asks_mx_hosts(&self) -> bool {
         !self.by_mx.is_empty()
     }
-
-    pub fn standard(&self) -> &Arc<DestinationPolicy> {
-        &self.standard
-    }
 }
 
 #[cfg(test)]

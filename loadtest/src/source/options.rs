@@ -7,8 +7,8 @@ use std::path::Path;
 use std::path::PathBuf;
 
 use clap::Args;
-use ringpost::boot::Hostname;
 use ringpost::boot::host::Needs;
+use ringpost::boot::hostname;
 
 use crate::report::Outputs;
 use crate::source::content::ContentOptions;
@@ -136,7 +136,7 @@ impl Options {
 
     /// With default names filled in.
     pub fn complete(mut self) -> Options {
-        let name = self.hostname.take().unwrap_or_else(|| Hostname::read(Path::new("/")).name);
+        let name = self.hostname.take().unwrap_or_else(|| hostname::read(Path::new("/")));
         let own = || Some(format!("foo@{name}"));
         self.from = self.from.or_else(own);
         self.to = self.to.or_else(own);

@@ -20,6 +20,7 @@ pub mod account;
 pub mod affinity;
 #[cfg(test)]
 mod alone;
+pub mod check;
 pub mod clock;
 pub mod cores;
 pub mod host;
@@ -37,18 +38,5 @@ pub mod sockets;
 pub mod space;
 mod spool_folder;
 mod store;
-pub mod table;
+mod table;
 pub mod topology;
-
-pub use account::Account;
-pub use cores::Plan;
-pub use cores::ShardPlace;
-pub use host::Finding;
-pub use host::Host;
-pub use host::Level;
-pub use host::Needs;
-pub use hostname::Hostname;
-pub use signals::Signal;
-pub use table::ShardRow;
-pub use table::StartTable;
-pub use topology::Topology;

@@ -11,8 +11,8 @@ use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 use std::time::Instant;
 
+use crate::boot::check::warning;
 use crate::boot::prepare;
-use crate::boot::prepare::warning;
 use crate::boot::running::LOG_END_MAX;
 use crate::boot::running::Running;
 use crate::boot::shards;
@@ -23,7 +23,7 @@ use crate::boot::sockets;
 use crate::boot::sockets::BoundAddress;
 use crate::boot::space::SpaceKeeper;
 use crate::boot::store;
-use crate::boot::table::print_table;
+use crate::boot::table::StartTable;
 use crate::config;
 use crate::config::Config;
 use crate::config::HostFacts;
@@ -103,7 +103,18 @@ fn start(options: ServeOptions) -> Result<Running, Vec<String>> {
     let pauses = Arc::new(store::read_pauses(spool.path(), &mut findings));
     let (sts, policies) =
         shards::open_policies(spool.path(), &delivery.tls, &observed, &mut findings);
-    print_table(&config, &user, (&plan, &placement), (&bound.addresses, &findings));
+    // Standard output may carry the log as JSON.
+    eprint!(
+        "{}",
+        StartTable {
+            config: &config,
+            user: &user,
+            plan: &plan,
+            placement: &placement,
+            addresses: &bound.addresses,
+            findings: &findings,
+        }
+    );
 
     let commits = store::start_commits(&spool, &plan, &placement, &failed)?;
     let space = SpaceKeeper::start(&spool, &observed, &config.queue);

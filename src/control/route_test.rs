@@ -3,8 +3,11 @@
 //! Promise:  asks the same policy that delivery uses, made from the config; needs no running server
 //!           and looks nothing up in the DNS.
 
+use std::fmt::Display;
+
 use crate::config::Config;
 use crate::config::LabelField;
+use crate::config::RouteConfig;
 use crate::config::units::show_duration;
 use crate::control::call::Call;
 use crate::control::call::CarryOut;
@@ -26,9 +29,7 @@ use crate::route::OutboundTls;
 use crate::route::PoolId;
 use crate::route::RouteChoice;
 use crate::route::RouteQuestion;
-use crate::route::RouteSettings;
 use crate::route::RuleFit;
-use crate::route::Stripes;
 use crate::wire::mail::address::Mailbox;
 
 impl CarryOut for TestRoute {
@@ -145,22 +146,21 @@ fn domain_of(address: &str) -> Result<String, OpFault> {
     }
 }
 
-fn why(rule: &RouteSettings, fit: RuleFit, question: &RouteQuestion<'_>) -> String {
+fn why(rule: &RouteConfig, fit: RuleFit, question: &RouteQuestion<'_>) -> String {
     match fit {
         RuleFit::Fits => {
-            let headers = rule.headers.iter().map(ToString::to_string).collect();
             let conditions = [
-                ("recipient_domain", &rule.recipient_domains),
-                ("sender_domain", &rule.sender_domains),
-                ("listener", &rule.listeners),
-                ("tenant", &rule.tenants),
-                ("campaign", &rule.campaigns),
-                ("a header", &headers),
+                ("recipient_domain", joined(&rule.recipient_domain)),
+                ("sender_domain", joined(&rule.sender_domain)),
+                ("listener", joined(&rule.listener)),
+                ("tenant", joined(&rule.tenants)),
+                ("campaign", joined(&rule.campaigns)),
+                ("a header", joined(&rule.headers)),
             ];
             let held: Vec<String> = conditions
                 .iter()
                 .filter(|(_, list)| !list.is_empty())
-                .map(|(key, list)| format!("{key} matches {}", list.join(", ")))
+                .map(|(key, list)| format!("{key} matches {list}"))
                 .collect();
             match held.is_empty() {
                 true => "matches all mail".to_owned(),
@@ -168,30 +168,33 @@ fn why(rule: &RouteSettings, fit: RuleFit, question: &RouteQuestion<'_>) -> Stri
             }
         }
         RuleFit::RecipientDomain => {
-            format!("recipient_domain must match {}", rule.recipient_domains.join(", "))
+            format!("recipient_domain must match {}", joined(&rule.recipient_domain))
         }
         RuleFit::SenderDomain => {
             let sender = question.sender_domain.unwrap_or("the null sender");
-            format!("sender_domain must match {}, found {sender}", rule.sender_domains.join(", "))
+            format!("sender_domain must match {}, found {sender}", joined(&rule.sender_domain))
         }
         RuleFit::Listener => {
             let listener = question.listener.unwrap_or("none (see --listener)");
-            format!("listener must match {}, found {listener}", rule.listeners.join(", "))
+            format!("listener must match {}, found {listener}", joined(&rule.listener))
         }
         RuleFit::Tenant => {
             let tenant = question.tenant.unwrap_or("none (see --tenant)");
-            format!("tenant must match {}, found {tenant}", rule.tenants.join(", "))
+            format!("tenant must match {}, found {tenant}", joined(&rule.tenants))
         }
         RuleFit::Campaign => {
             let campaign = question.campaign.unwrap_or("none (see --campaign)");
-            format!("campaign must match {}, found {campaign}", rule.campaigns.join(", "))
+            format!("campaign must match {}, found {campaign}", joined(&rule.campaigns))
         }
         RuleFit::Header => why_no_header(rule, question),
     }
 }
 
-fn why_no_header(rule: &RouteSettings, question: &RouteQuestion<'_>) -> String {
-    let wanted: Vec<String> = rule.headers.iter().map(ToString::to_string).collect();
+fn joined(list: &[impl Display]) -> String {
+    list.iter().map(ToString::to_string).collect::<Vec<String>>().join(", ")
+}
+
+fn why_no_header(rule: &RouteConfig, question: &RouteQuestion<'_>) -> String {
     let is_named = |name: &str| rule.headers.iter().any(|one| one.name.eq_ignore_ascii_case(name));
     let found: Vec<String> = question
         .headers
@@ -203,7 +206,7 @@ fn why_no_header(rule: &RouteSettings, question: &RouteQuestion<'_>) -> String {
         true => "none (see --header)".to_owned(),
         false => found.join(", "),
     };
-    format!("a header must match {}, found {found}", wanted.join(", "))
+    format!("a header must match {}, found {found}", joined(&rule.headers))
 }
 
 fn connects(choice: &RouteChoice<'_>) -> bool {
@@ -243,7 +246,7 @@ fn destination(policy: &DeliveryPolicy, choice: &RouteChoice<'_>) -> RouteDestin
     RouteDestination {
         name: found.map(|destination| destination.name.to_string()),
         may_change: found.is_none() && hosts.is_empty() && policy.destinations.asks_mx_hosts(),
-        tls: tls_name(tls).to_owned(),
+        tls: tls.as_str().to_owned(),
         tls_from: if tls == mode { from } else { "next hop" }.to_owned(),
         limits: limits(&settings),
     }
@@ -266,28 +269,12 @@ fn limits(destination: &DestinationPolicy) -> Vec<RouteLimit> {
         ("back_off_first", Some(show_duration(destination.back_off_first))),
         ("back_off_max", Some(show_duration(destination.back_off_max))),
         ("jobs_max", number(destination.jobs_max as u64)),
-        (
-            "stripes",
-            Some(match destination.stripes {
-                Stripes::Auto => "auto".to_owned(),
-                Stripes::All => "all".to_owned(),
-                Stripes::Count(count) => count.to_string(),
-            }),
-        ),
+        ("stripes", Some(destination.stripes.to_string())),
     ];
     let limit = |(key, value): (&str, Option<String>)| {
         Some(RouteLimit { key: key.to_owned(), value: value? })
     };
     rows.into_iter().filter_map(limit).collect()
-}
-
-fn tls_name(mode: OutboundTls) -> &'static str {
-    match mode {
-        OutboundTls::None => "none",
-        OutboundTls::May => "may",
-        OutboundTls::Must => "must",
-        OutboundTls::Verify => "verify",
-    }
 }
 
 fn source(policy: &DeliveryPolicy, pool: Option<PoolId>) -> RouteSource {

@@ -58,8 +58,12 @@ impl Caller<'_> {
         };
         let question = RelayQuestion {
             trusted: self.identity.may_relay(),
+<<<<<<< HEAD
             sender: tx.sender_text(),
             recipient: candidate.mailbox.as_str(),
+=======
+            sender: sender_text(tx),
+>>>>>>> 015f28182be756e293fb0cd0dbc1278067304026
             recipient_domain: &domain,
             rerouting: candidate.mailbox.is_rerouting(),
             is_postmaster: candidate.mailbox.is_postmaster(),
@@ -67,7 +71,8 @@ impl Caller<'_> {
         match self.policy.relay.judge(&question) {
             Decision::Relay | Decision::Accept => Verdict::Accept,
             Decision::Refuse(refusal) => {
-                Verdict::Refuse(Reply::new(refusal.code(), refusal.enhanced(), refusal.text()))
+                let (code, enhanced, text) = refusal.reply();
+                refuse(code, enhanced, text)
             }
         }
     }

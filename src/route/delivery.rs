@@ -5,8 +5,9 @@
 use std::time::Duration;
 
 use crate::base::backoff::RetrySchedule;
+use crate::config::DeliveryTimeoutsConfig;
 use crate::net::ResolverSettings;
-use crate::route::destination_table::DestinationTable;
+use crate::route::destination::DestinationTable;
 use crate::route::source::SourceTable;
 use crate::route::table::RouteTable;
 
@@ -36,7 +37,7 @@ pub struct DeliveryPolicy {
     pub connections_max: u32,
     /// Over all shards.
     pub jobs_in_memory_max: usize,
-    pub timeouts: DeliveryTimeouts,
+    pub timeouts: DeliveryTimeoutsConfig,
     /// For all shards together. Without servers, those of `/etc/resolv.conf` are used.
     pub resolver: ResolverSettings,
 }
@@ -51,19 +52,4 @@ pub struct BouncePolicy {
     /// Messages up to this size are returned in full, larger ones with the header only.
     pub body_bytes_max: u64,
     pub per_minute_max: u32,
-}
-
-/// How long a server may take for each reply.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct DeliveryTimeouts {
-    pub connect: Duration,
-    pub tls_handshake: Duration,
-    pub greeting: Duration,
-    pub ehlo: Duration,
-    pub mail: Duration,
-    pub rcpt: Duration,
-    pub data_init: Duration,
-    pub data_block: Duration,
-    pub data_end: Duration,
-    pub quit: Duration,
 }

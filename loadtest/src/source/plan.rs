@@ -13,7 +13,7 @@ use std::sync::mpsc::Receiver;
 use std::time::Instant;
 
 use ringpost::base::clock;
-use ringpost::boot::Hostname;
+use ringpost::boot::hostname;
 use ringpost::boot::signals::Signal;
 
 use crate::process::wall_us;
@@ -95,7 +95,7 @@ impl Found {
 
 impl Plan {
     pub fn new(options: Options) -> Result<Plan, String> {
-        let own = || Hostname::read(Path::new("/")).name;
+        let own = || hostname::read(Path::new("/"));
         let hostname = options.hostname.clone().unwrap_or_else(own);
         let place = RUNS.fetch_add(1, Ordering::Relaxed);
         let run = format!("{:x}.{:x}.{place:x}", clock::wall_ms(), std::process::id());

@@ -31,13 +31,13 @@ const FAILURE_TTL: Duration = Duration::from_secs(5);
 const WAITING_PER_SLOT: usize = 4;
 
 /// An outcome, known or awaited.
-pub(in crate::net::resolver) enum Pending {
+pub(super) enum Pending {
     Known(Outcome),
     Awaited(Wait),
 }
 
 impl Pending {
-    pub(in crate::net::resolver) async fn outcome(self) -> Outcome {
+    pub(super) async fn outcome(self) -> Outcome {
         match self {
             Pending::Known(outcome) => outcome,
             Pending::Awaited(wait) => wait.await,
@@ -47,7 +47,7 @@ impl Pending {
 
 /// Answers from the cache, joins a lookup in flight, or starts one. The lookup is a task of its own,
 /// so that it outlives the first caller.
-pub(in crate::net::resolver) fn begin(context: &Rc<Context>, question: &Question) -> Pending {
+pub(super) fn begin(context: &Rc<Context>, question: &Question) -> Pending {
     if context.settings.servers.is_empty() {
         return Pending::Known(Outcome::Failed(DnsFault::NoServers));
     }

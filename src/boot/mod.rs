@@ -9,8 +9,9 @@
 //!  6. the log        started, so that it records every later reason to refuse the start
 //!  7. sockets        of the shards that have a partition listen; the others are closed
 //!  8. store          the spool opened and recovered
-//!  9. table          the start table printed: shards, CPUs, partitions, listeners, findings
-//! 10. space          free space checked before the first shard accepts mail; then all threads start
+//!  9. control        the control socket bound, so that a failure ends the start before mail is accepted
+//! 10. table          the start table printed: shards, CPUs, partitions, listeners, findings
+//! 11. space          free space checked before the first shard accepts mail; then all threads start
 //! ```
 //!
 //! `run` calls the steps, `prepare` holds those before the spool, `running` the server until its end.

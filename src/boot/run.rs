@@ -103,6 +103,8 @@ fn start(options: ServeOptions) -> Result<Running, Vec<String>> {
     let pauses = Arc::new(store::read_pauses(spool.path(), &mut findings));
     let (sts, policies) =
         shards::open_policies(spool.path(), &delivery.tls, &observed, &mut findings);
+    let control = control::prepare(&config.control.socket, prepare::pin_later(&plan))
+        .map_err(|cause| vec![format!("control.socket: {cause}")])?;
     // Standard output may carry the log as JSON.
     eprint!(
         "{}",
@@ -146,8 +148,7 @@ fn start(options: ServeOptions) -> Result<Running, Vec<String>> {
         vec![format!("cannot start the thread that watches the spool: {cause}")]
     })?;
     let queue_config = watch.config_sender();
-    let control = control::start(RuntimeParts {
-        socket: config.control.socket.clone(),
+    let parts = RuntimeParts {
         spool: Arc::clone(&spool),
         shards: orders,
         placement,
@@ -162,9 +163,8 @@ fn start(options: ServeOptions) -> Result<Running, Vec<String>> {
             on_change: Box::new(move |config| queue_config.replace(&config.queue)),
         },
         sts,
-        on_thread_start: prepare::pin_later(&plan),
-    })
-    .map_err(|cause| vec![format!("control: {cause}")])?;
+    };
+    let control = control::start(control, parts);
     if let Some(listener) = bound.monitor {
         monitor::start(MonitorParts {
             listener,

@@ -48,7 +48,11 @@ pub struct PauseDestination {
     pub destination: String,
 }
 
-operation!(PauseDestination, "destination.pause", Post "/v1/destinations/{destination}/pause", ChangeDestinations => PausedDestination, destination);
+operation!(PauseDestination, "destination.pause", Post "/v1/destinations/{destination}/pause", ChangeDestinations => PausedDestination, destination;
+    fn counts(done: &PausedDestination) -> (usize, usize) {
+        (done.destinations.len(), 0)
+    }
+);
 
 /// Ends a pause.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -57,7 +61,11 @@ pub struct ResumeDestination {
     pub destination: String,
 }
 
-operation!(ResumeDestination, "destination.resume", Post "/v1/destinations/{destination}/resume", ChangeDestinations => PausedDestination, destination);
+operation!(ResumeDestination, "destination.resume", Post "/v1/destinations/{destination}/resume", ChangeDestinations => PausedDestination, destination;
+    fn counts(done: &PausedDestination) -> (usize, usize) {
+        (done.destinations.len(), 0)
+    }
+);
 
 /// The destinations that were paused or resumed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -1,7 +1,6 @@
 //! Parts of a message: addresses, header blocks, Received fields, dates.
 
 pub mod address;
-mod address_fault;
 pub mod address_scan;
 pub mod date;
 pub mod fields;
@@ -11,7 +10,7 @@ pub mod received;
 
 pub use address::Mailbox;
 pub use address::ReversePath;
-pub use address_fault::AddressFault;
+pub use address_scan::AddressFault;
 pub use header::HeaderScan;
 pub use header::HeaderSummary;
 pub use pick::PickedFields;

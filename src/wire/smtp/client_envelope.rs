@@ -57,7 +57,12 @@ const BAD_RECIPIENT: Reply =
 
 /// RFC 3463 s3.7: conversion required but not supported.
 pub(super) fn needs_chunking(fault: LineFault) -> Reply {
-    let cause = fault.cause();
+    let cause = match fault {
+        LineFault::BareCr => "bare <CR>",
+        LineFault::BareLf => "bare <LF>",
+        LineFault::Nul => "NUL byte",
+        LineFault::TooLong => "line that is too long",
+    };
     let text = format!(
         "The message contains a {cause}, so it can only be sent by BDAT, which the next server does not support"
     );

@@ -312,11 +312,10 @@ fn unknown(key: &[u8]) -> Reply {
 #[cold]
 fn bad_address(fault: AddressFault, enhanced: (u8, u16, u16)) -> Reply {
     let code = match fault {
-        AddressFault::NeedsSmtputf8 => return Reply::new(553, (5, 6, 7), fault.text()),
         AddressFault::BadIdna | AddressFault::BadLiteral => 553,
         _ => 501,
     };
-    Reply::new(code, enhanced, fault.text())
+    Reply::composed(code, enhanced, fault.to_string())
 }
 
 #[cfg(test)]

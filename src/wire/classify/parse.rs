@@ -127,8 +127,8 @@ impl Draft {
             }
         }
         let verdict = Verdict {
-            category: Category::from_label(category).ok_or(Wrong::Category)?,
-            advice: Advice::from_label(advice).ok_or(Wrong::Advice)?,
+            category: Category::from_label(category.as_bytes()).ok_or(Wrong::Category)?,
+            advice: Advice::from_label(advice.as_bytes()).ok_or(Wrong::Advice)?,
         };
         let place = |at: usize| u16::try_from(at).map_err(|_| Wrong::TooMany);
         self.rules.push(Rule {

@@ -25,13 +25,6 @@ impl fmt::Debug for Login {
     }
 }
 
-/// An authentication method.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum LoginWay {
-    Plain,
-    Login,
-}
-
 /// The next reply expected from the peer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum LoginStep {

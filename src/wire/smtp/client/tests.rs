@@ -708,26 +708,6 @@ fn a_long_response_waits_for_its_challenge() {
 }
 
 #[test]
-fn an_excluded_method_is_not_used() {
-    let both = ("EHLO", "250-mx\r\n250-STARTTLS\r\n250 AUTH PLAIN LOGIN");
-    let plain = ("EHLO", "250-mx\r\n250-STARTTLS\r\n250 AUTH PLAIN");
-    let go = ("STARTTLS", "220 go");
-    let talk = |way, rules: &[Rule<'_>]| {
-        talk_as(logging_in(TlsUse::Always, "secret").only_by(way), rules, &[], 100)
-    };
-    let user = ("AUTH LOGIN", "334 VXNlcm5hbWU6");
-    let by_login = [both, go, user, ("dXM=", "334 UGFzc3dvcmQ6"), ("c2Vj", "235 ok")];
-    let told = talk(LoginWay::Login, &by_login);
-    assert_eq!((told.fault, &*told.writes[3]), (None, "AUTH LOGIN"));
-    let told = talk(LoginWay::Plain, &[both, go, ("AUTH", "235 ok")]);
-    assert_eq!((told.fault, &told.writes[3][..10]), (None, "AUTH PLAIN"));
-    assert_eq!(talk(LoginWay::Login, &[plain, go]).fault, Some(Fault::LoginNotOffered));
-    // LOGIN is offered, but excluded.
-    let told = talk(LoginWay::Plain, &[both, go, ("AUTH", "504 no")]);
-    assert_eq!(told.fault, Some(Fault::LoginRefused(Reply::plain(504, "no"))));
-}
-
-#[test]
 fn a_login_in_clear_text_is_sent_on_request() {
     let offers = [("EHLO", "250-mx\r\n250-STARTTLS\r\n250 AUTH PLAIN"), ("AUTH", "235 ok")];
     let in_clear = |tls| {

@@ -119,7 +119,7 @@ fn start(options: ServeOptions) -> Result<Running, Vec<String>> {
         pauses: &pauses,
         policies: &policies,
     };
-    let Started { threads: shards, commands, orders, destinations } = shards::start_shards(
+    let Started { threads: shards, commands, requests, destinations } = shards::start_shards(
         seeds,
         bound.shards,
         Arc::new(assembled.policy),
@@ -138,7 +138,7 @@ fn start(options: ServeOptions) -> Result<Running, Vec<String>> {
     let control = control::start(RuntimeParts {
         socket: config.control.socket.clone(),
         spool: Arc::clone(&spool),
-        shards: orders,
+        shards: requests,
         placement,
         pauses,
         observed: Arc::clone(&observed),

@@ -52,7 +52,7 @@ pub use delivery::model::PoolConfig;
 pub use delivery::model::ResolverConfig;
 pub use delivery::model::RouteConfig;
 pub use delivery::model::SourceConfig;
-pub use delivery::value::Next;
+pub use delivery::value::NextSetting;
 pub use delivery::value::Server;
 pub use delivery::value::Stripes as ConfigStripes;
 pub use fault::Fault;

@@ -24,7 +24,7 @@ use crate::operations::destination::ShowDestination;
 use crate::outbound::owner::DestinationView;
 use crate::queue::admin::pauses::PauseFault;
 use crate::queue::admin::pauses::Pauses;
-use crate::shard::Order;
+use crate::shard::ShardRequest;
 use tokio::task::spawn_blocking;
 
 impl CarryOut for ListDestinations {
@@ -41,7 +41,7 @@ impl CarryOut for ListDestinations {
 
 async fn largest(control: &Control, limit: usize) -> Result<Vec<DestinationRow>, OpFault> {
     let asked = move |shard: &crate::shard::Delivering| shard.owner.destinations(limit);
-    let found = control.ask_all(Order::Ask, asked).await?;
+    let found = control.ask_all(ShardRequest::Ask, asked).await?;
     let is_cut = found.iter().any(|(_, destinations)| destinations.len() >= limit);
     let mut rows = merged(&found);
     rows.truncate(limit);
@@ -51,7 +51,7 @@ async fn largest(control: &Control, limit: usize) -> Result<Vec<DestinationRow>,
     // A stripe may be too small for its own shard's list and still belongs to the sum.
     let keys: Vec<Box<str>> = rows.iter().map(|row| row.destination.as_str().into()).collect();
     let asked = move |shard: &crate::shard::Delivering| shard.owner.destinations_keyed(&keys);
-    Ok(merged(&control.ask_all(Order::Ask, asked).await?))
+    Ok(merged(&control.ask_all(ShardRequest::Ask, asked).await?))
 }
 
 fn merged(found: &[(ShardId, Vec<DestinationView>)]) -> Vec<DestinationRow> {
@@ -70,7 +70,7 @@ impl CarryOut for ShowDestination {
         let name = Pauses::settled(&destination);
         let _one_at_a_time = control.pausing.lock().await;
         let asked = move |shard: &crate::shard::Delivering| shard.owner.destinations_named(&name);
-        let found = control.ask_all(Order::Ask, asked).await?;
+        let found = control.ask_all(ShardRequest::Ask, asked).await?;
         let paused_by_operator = found.iter().any(|(_, (_, is_paused))| *is_paused);
         let views: Vec<_> = found.into_iter().map(|(shard, (views, _))| (shard, views)).collect();
         let destinations = merged(&views);
@@ -105,7 +105,7 @@ impl CarryOut for PauseDestination {
             _ => {}
         }
         let asked = move |shard: &crate::shard::Delivering| shard.owner.pause(&name);
-        let touched = control.ask_all(Order::Change, asked).await?;
+        let touched = control.ask_all(ShardRequest::Change, asked).await?;
         paused(control, destination, &touched, kept)
     }
 }
@@ -121,7 +121,7 @@ impl CarryOut for ResumeDestination {
         control.refuse_while_draining()?;
         let kept = keep(control, &name, Pauses::remove).await?;
         let asked = move |shard: &crate::shard::Delivering| shard.owner.resume(&name);
-        let touched = control.ask_all(Order::Change, asked).await?;
+        let touched = control.ask_all(ShardRequest::Change, asked).await?;
         paused(control, destination, &touched, kept)
     }
 }

@@ -32,7 +32,7 @@ use crate::observe::Observed;
 use crate::observe::log::Record;
 use crate::queue::Spool;
 use crate::queue::admin::pauses::Pauses;
-use crate::shard::Order;
+use crate::shard::ShardRequest;
 
 const THREADS: usize = 2;
 /// Threads that read the store and files: more than operations run at a time.
@@ -44,7 +44,7 @@ const END_MAX: Duration = Duration::from_secs(2);
 pub struct RuntimeParts {
     pub socket: PathBuf,
     pub spool: Arc<Spool>,
-    pub shards: Vec<Sender<Order>>,
+    pub shards: Vec<Sender<ShardRequest>>,
     pub placement: Placement,
     pub pauses: Arc<Pauses>,
     pub observed: Arc<Observed>,

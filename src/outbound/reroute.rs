@@ -3,7 +3,7 @@
 //! Promise:  `way_of` parses every text that `spelled` returned. A text that cannot be parsed, because
 //!           another version wrote it, holds the job.
 
-use crate::config::Next;
+use crate::config::NextSetting;
 use crate::config::Server;
 use crate::config::kind::Spelled;
 use crate::route::HopProtocol;
@@ -16,7 +16,7 @@ const OWN: &str = "mx";
 
 /// The next hop in its canonical spelling, or why the text is invalid.
 pub fn spelled(text: &str) -> Result<Box<str>, String> {
-    let next = Next::spell(text).map_err(|fault| match fault.hint.is_empty() {
+    let next = NextSetting::spell(text).map_err(|fault| match fault.hint.is_empty() {
         true => fault.what,
         false => format!("{}; {}", fault.what, fault.hint),
     })?;
@@ -28,25 +28,27 @@ pub fn spelled(text: &str) -> Result<Box<str>, String> {
 
 /// The next hop that was stored with a job.
 pub fn way_of(stored: &str) -> RouteNext {
-    Next::spell(stored).map_or(RouteNext::To(NextHop::Hold), |next| route_next(&next))
+    NextSetting::spell(stored).map_or(RouteNext::To(NextHop::Hold), |next| route_next(&next))
 }
 
 /// The next hop in the form that routing uses.
-pub fn route_next(next: &Next) -> RouteNext {
+pub fn route_next(next: &NextSetting) -> RouteNext {
     let hosts = |servers: &[Server], protocol: HopProtocol| {
         let host =
             |server: &Server| HostPort { host: server.host.as_str().into(), port: server.port };
         NextHop::Hosts { hosts: servers.iter().map(host).collect(), protocol }
     };
     RouteNext::To(match next {
-        Next::Mx => return RouteNext::RecipientDomain,
-        Next::MxOf { domain, port } => NextHop::Mx { domain: domain.as_str().into(), port: *port },
-        Next::Smtp(servers) => hosts(servers, HopProtocol::Smtp),
-        Next::Smtps(servers) => hosts(servers, HopProtocol::Smtps),
-        Next::Lmtp(servers) => hosts(servers, HopProtocol::Lmtp),
-        Next::Discard => NextHop::Discard,
-        Next::Hold => NextHop::Hold,
-        Next::Reject(text) => NextHop::Reject { text: text.as_str().into() },
+        NextSetting::Mx => return RouteNext::RecipientDomain,
+        NextSetting::MxOf { domain, port } => {
+            NextHop::Mx { domain: domain.as_str().into(), port: *port }
+        }
+        NextSetting::Smtp(servers) => hosts(servers, HopProtocol::Smtp),
+        NextSetting::Smtps(servers) => hosts(servers, HopProtocol::Smtps),
+        NextSetting::Lmtp(servers) => hosts(servers, HopProtocol::Lmtp),
+        NextSetting::Discard => NextHop::Discard,
+        NextSetting::Hold => NextHop::Hold,
+        NextSetting::Reject(text) => NextHop::Reject { text: text.as_str().into() },
     })
 }
 
@@ -71,7 +73,7 @@ mod tests {
         ] {
             let spelled = spelled(written).expect(written);
             assert_eq!(&*spelled, kept, "{written}");
-            let meant = route_next(&Next::spell(written).expect("it is one"));
+            let meant = route_next(&NextSetting::spell(written).expect("it is one"));
             assert_eq!(way_of(&spelled), meant, "{written}");
         }
     }

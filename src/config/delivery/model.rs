@@ -10,7 +10,7 @@ use crate::config::delivery::header::HeaderMatch;
 use crate::config::delivery::header::LabelField;
 use crate::config::delivery::header::LabelValue;
 use crate::config::delivery::value::NameServer;
-use crate::config::delivery::value::Next;
+use crate::config::delivery::value::NextSetting;
 use crate::config::delivery::value::OwnAddress;
 use crate::config::delivery::value::PoolMember;
 use crate::config::delivery::value::Stripes;
@@ -184,7 +184,7 @@ section! {
         /// "lmtp:unix:/run/dovecot/lmtp": LMTP over a Unix socket.
         /// "discard": the mail counts as delivered. "hold": the mail waits for an operator.
         /// "reject:text": the mail bounces with this text.
-        next: Next = Required("'smtp:relay.example.com:587'"), Live;
+        next: NextSetting = Required("'smtp:relay.example.com:587'"), Live;
         /// TLS to the next hop, instead of the setting of its destination: "none", "may", "must" (any
         /// certificate) or "verify" (a certificate for the host name). With "smtps:", TLS is always used.
         /// A Unix socket has no TLS.

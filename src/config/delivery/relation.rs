@@ -11,7 +11,7 @@ use crate::config::delivery::list::is_whole;
 use crate::config::delivery::list::unknown;
 use crate::config::delivery::model::RouteConfig;
 use crate::config::delivery::model::SourceConfig;
-use crate::config::delivery::value::Next;
+use crate::config::delivery::value::NextSetting;
 use crate::config::delivery::value::Server;
 use crate::config::fault::Refusal;
 use crate::config::model::Config;
@@ -239,11 +239,11 @@ fn check_auth(route: &RouteConfig, key: &dyn Fn(&str) -> String, reading: &mut R
             return reading.contradiction(&[&file, &user], refusal);
         }
     }
-    if !matches!(route.next, Next::Smtp(_) | Next::Smtps(_)) {
+    if !matches!(route.next, NextSetting::Smtp(_) | NextSetting::Smtps(_)) {
         let what = "requires \"smtp:\" or \"smtps:\" with servers named by the route";
         let hint = "set servers, as next = \"smtp:relay.example.com:587\", or remove it";
         reading.contradiction(&[&user, &key("next")], Refusal::new(what, hint));
-    } else if matches!(route.next, Next::Smtp(_))
+    } else if matches!(route.next, NextSetting::Smtp(_))
         && !matches!(route.tls, Some(OutboundTls::Must | OutboundTls::Verify))
     {
         let what = "would send the password in clear text";
@@ -256,11 +256,11 @@ fn check_auth(route: &RouteConfig, key: &dyn Fn(&str) -> String, reading: &mut R
 fn check_tls(route: &RouteConfig, key: &dyn Fn(&str) -> String, reading: &mut Reading<'_>) {
     let is_unix = |server: &Server| server.host.starts_with('/');
     let refusal = match (&route.next, route.tls) {
-        (Next::Smtps(_), Some(OutboundTls::None)) => {
+        (NextSetting::Smtps(_), Some(OutboundTls::None)) => {
             let what = "contradicts \"smtps:\", which always uses TLS";
             Refusal::new(what, "remove it, or use \"smtp:\" and its port")
         }
-        (Next::Lmtp(servers), Some(OutboundTls::Must | OutboundTls::Verify))
+        (NextSetting::Lmtp(servers), Some(OutboundTls::Must | OutboundTls::Verify))
             if servers.iter().any(is_unix) =>
         {
             let what = "is not possible: a Unix socket has no TLS";
@@ -286,7 +286,7 @@ fn warn_of_route(
             }
         }
     }
-    if matches!(route.next, Next::Discard) && is_catch_all(route) {
+    if matches!(route.next, NextSetting::Discard) && is_catch_all(route) {
         let what = "all mail that reaches this route is discarded";
         let hint = "set recipient_domain to the domains to discard";
         reading.warn(&key("next"), Refusal::new(what, hint));

@@ -7,7 +7,7 @@ use crate::config::DomainMatch;
 use crate::config::Fault;
 use crate::config::HostFacts;
 use crate::config::Loaded;
-use crate::config::Next;
+use crate::config::NextSetting;
 use crate::config::OutboundTls;
 use crate::config::delivery::value::Stripes;
 use crate::config::kind::Spelled;
@@ -131,7 +131,8 @@ fn next_hops() {
         ("hold:it", Err("write \"hold\"")),
         ("", Err("see the manual of route.next")),
     ] {
-        let found = Next::spell(text).map(|next| format!("{next:?}")).map_err(|bad| bad.hint);
+        let found =
+            NextSetting::spell(text).map(|next| format!("{next:?}")).map_err(|bad| bad.hint);
         assert_eq!(found, expected.map(str::to_owned).map_err(str::to_owned), "{text}");
     }
 }

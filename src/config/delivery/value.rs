@@ -61,7 +61,7 @@ impl Server {
 
 /// The next hop of a route.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Next {
+pub enum NextSetting {
     /// The mail exchangers of the recipient's domain.
     Mx,
     /// Those of another domain.
@@ -78,16 +78,18 @@ pub enum Next {
     Reject(ReplyText),
 }
 
-impl Next {
+impl NextSetting {
     /// Whether a connection is made.
     pub fn connects(&self) -> bool {
-        !matches!(self, Next::Discard | Next::Hold | Next::Reject(_))
+        !matches!(self, NextSetting::Discard | NextSetting::Hold | NextSetting::Reject(_))
     }
 
     /// The servers named in it.
     pub fn servers(&self) -> &[Server] {
         match self {
-            Next::Smtp(servers) | Next::Smtps(servers) | Next::Lmtp(servers) => servers,
+            NextSetting::Smtp(servers)
+            | NextSetting::Smtps(servers)
+            | NextSetting::Lmtp(servers) => servers,
             _ => &[],
         }
     }
@@ -95,17 +97,17 @@ impl Next {
 
 const NEXT_WORDS: [&str; 7] = ["mx", "smtp", "smtps", "lmtp", "discard", "hold", "reject"];
 
-impl Spelled for Next {
+impl Spelled for NextSetting {
     fn spelling() -> String {
         "`\"mx\"`, `\"mx:other.example\"`, `\"smtp:host:port,host2:port\"`, `\"smtps:host:port\"`, \
          `\"lmtp:host:port\"`, `\"lmtp:unix:/path\"`, `\"discard\"`, `\"hold\"` or `\"reject:text\"`"
             .to_owned()
     }
 
-    fn spell(text: &str) -> Result<Next, Refusal> {
+    fn spell(text: &str) -> Result<NextSetting, Refusal> {
         let (word, rest) = text.split_once(':').map_or((text, None), |(w, r)| (w, Some(r.trim())));
         match (word, rest) {
-            ("mx", None) => Ok(Next::Mx),
+            ("mx", None) => Ok(NextSetting::Mx),
             ("mx", Some(domain)) => spell_mx(domain),
             ("smtp" | "smtps" | "lmtp", Some(servers)) if servers.starts_with("//") => {
                 let hint = format!("write \"{word}:{}\"", &servers[2..]);
@@ -115,16 +117,20 @@ impl Spelled for Next {
                 format!("\"{text}\": Unix sockets are supported with LMTP only"),
                 "write \"lmtp:unix:/path\", or name a host",
             )),
-            ("smtp", Some(servers)) => spell_servers(servers, Some(PORT_SMTP)).map(Next::Smtp),
-            ("smtps", Some(servers)) => spell_servers(servers, Some(PORT_SMTPS)).map(Next::Smtps),
+            ("smtp", Some(servers)) => {
+                spell_servers(servers, Some(PORT_SMTP)).map(NextSetting::Smtp)
+            }
+            ("smtps", Some(servers)) => {
+                spell_servers(servers, Some(PORT_SMTPS)).map(NextSetting::Smtps)
+            }
             ("lmtp", Some(path)) if path.starts_with('/') => Err(Refusal::new(
                 format!("\"{text}\" is not a server"),
                 format!("for this Unix socket write \"lmtp:unix:{path}\""),
             )),
-            ("lmtp", Some(servers)) => spell_servers(servers, None).map(Next::Lmtp),
-            ("discard", None) => Ok(Next::Discard),
-            ("hold", None) => Ok(Next::Hold),
-            ("reject", Some(reason)) => ReplyText::spell(reason).map(Next::Reject),
+            ("lmtp", Some(servers)) => spell_servers(servers, None).map(NextSetting::Lmtp),
+            ("discard", None) => Ok(NextSetting::Discard),
+            ("hold", None) => Ok(NextSetting::Hold),
+            ("reject", Some(reason)) => ReplyText::spell(reason).map(NextSetting::Reject),
             ("smtp" | "smtps" | "lmtp", None) => {
                 let what = format!("\"{text}\" names no server");
                 let port = if word == "smtps" { PORT_SMTPS } else { PORT_SMTP };
@@ -155,13 +161,13 @@ fn unknown_next(text: &str, word: &str) -> Refusal {
     Refusal::new(format!("\"{text}\" does not start with one of {words}"), hint)
 }
 
-fn spell_mx(text: &str) -> Result<Next, Refusal> {
+fn spell_mx(text: &str) -> Result<NextSetting, Refusal> {
     let server = Server::read(text, Some(PORT_SMTP))?;
     if server.address().is_some() {
         let what = format!("\"{text}\" is an address, which has no mail exchangers");
         return Err(Refusal::new(what, format!("write \"smtp:{text}\"")));
     }
-    Ok(Next::MxOf { domain: server.host, port: server.port })
+    Ok(NextSetting::MxOf { domain: server.host, port: server.port })
 }
 
 fn spell_servers(text: &str, port: Option<u16>) -> Result<Vec<Server>, Refusal> {

@@ -14,7 +14,7 @@ pub(in crate::net::resolver) const ALLOCATION_BYTES: usize = 24;
 /// The outcome of a lookup.
 #[derive(Clone, Debug)]
 pub(in crate::net::resolver) enum Outcome {
-    Found(Rc<Found>),
+    Found(Rc<RecordSet>),
     /// `NoSuchDomain` or `NoData`.
     Absent {
         fault: DnsFault,
@@ -24,7 +24,7 @@ pub(in crate::net::resolver) enum Outcome {
 }
 
 #[derive(Debug)]
-pub(in crate::net::resolver) struct Found {
+pub(in crate::net::resolver) struct RecordSet {
     pub(in crate::net::resolver) data: Box<[Datum]>,
     pub(in crate::net::resolver) expires: Instant,
     pub(in crate::net::resolver) authentic: bool,

@@ -5,6 +5,7 @@ pub mod chunk;
 pub mod clock;
 pub mod fault;
 pub mod id;
+pub mod labels;
 pub mod limits;
 
 pub use chunk::Chunk;

@@ -132,7 +132,7 @@ fn start(options: ServeOptions) -> Result<Running, Vec<String>> {
         pauses: &pauses,
         policies: &policies,
     };
-    let Started { threads: shards, commands, orders, destinations } = shards::start_shards(
+    let Started { threads: shards, commands, requests, destinations } = shards::start_shards(
         seeds,
         bound.shards,
         Arc::new(assembled.policy),
@@ -150,7 +150,7 @@ fn start(options: ServeOptions) -> Result<Running, Vec<String>> {
     let queue_config = watch.config_sender();
     let parts = RuntimeParts {
         spool: Arc::clone(&spool),
-        shards: orders,
+        shards: requests,
         placement,
         pauses,
         observed: Arc::clone(&observed),

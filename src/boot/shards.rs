@@ -38,10 +38,10 @@ use crate::rt::ShardSpec;
 use crate::rt::ShardThread;
 use crate::shard;
 use crate::shard::CommandSender;
-use crate::shard::Order;
+use crate::shard::ShardRequest;
 use crate::shard::ShardSeed;
 use crate::shard::delivering::DeliverySeed;
-use crate::shard::order;
+use crate::shard::inbox;
 use crate::submit::gateway;
 
 /// How long the tasks of a drained shard may take to end; none of them waits for anything.
@@ -75,7 +75,7 @@ pub(super) struct DeliveryParts {
 pub(super) struct Started {
     pub(super) threads: Vec<ShardThread>,
     pub(super) commands: Vec<CommandSender>,
-    pub(super) orders: Vec<Sender<Order>>,
+    pub(super) requests: Vec<Sender<ShardRequest>>,
     pub(super) destinations: Vec<Arc<DestinationsShelf>>,
 }
 
@@ -95,11 +95,11 @@ pub(super) fn start_shards(
     let body_memory = config.limits.body_memory.max(BODY_MEMORY_MIN) as usize;
     let chunks_max = (body_memory / CHUNK_BYTES / plan.shards.len()).max(CHUNKS_PER_SHARD_MIN);
     let mut threads = Vec::new();
-    let (mut commands, mut orders) = (Vec::new(), Vec::new());
+    let (mut commands, mut requests) = (Vec::new(), Vec::new());
     let destinations: Vec<Arc<DestinationsShelf>> =
         plan.shards.iter().map(|_| Arc::default()).collect();
     for (place, sockets) in plan.shards.iter().zip(sockets) {
-        let (command_sender, order_sender, inbox) = order::inbox();
+        let (command_sender, request_sender, inbox) = inbox::inbox();
         let homes = placement.of_shard(place.shard);
         let (Some(mesh), Some(submissions)) = (meshes.next(), submissions.next()) else { break };
         let seed = ShardSeed {
@@ -143,9 +143,9 @@ pub(super) fn start_shards(
         });
         threads.push(thread.map_err(|fault| vec![format!("{fault}; {}", fault.remedy())])?);
         commands.push(command_sender);
-        orders.push(order_sender);
+        requests.push(request_sender);
     }
-    Ok(Started { threads, commands, orders, destinations })
+    Ok(Started { threads, commands, requests, destinations })
 }
 
 /// What delivery takes from the machine: name servers and trusted CA certificates.

@@ -29,7 +29,7 @@ use crate::outbound::owner::Owner;
 use crate::queue::admin::pauses::PauseFault;
 use crate::queue::admin::pauses::Pauses;
 use crate::shard::Delivering;
-use crate::shard::Order;
+use crate::shard::ShardRequest;
 
 impl CarryOut for ListDestinations {
     async fn run(
@@ -45,7 +45,7 @@ impl CarryOut for ListDestinations {
 
 async fn largest(control: &Control, limit: usize) -> Result<Vec<DestinationRow>, OpFault> {
     let asked = move |shard: &Delivering| shard.owner.destinations(limit);
-    let found = control.ask_all(Order::Ask, asked).await?;
+    let found = control.ask_all(ShardRequest::Ask, asked).await?;
     let is_cut = found.iter().any(|(_, destinations)| destinations.len() >= limit);
     let mut rows = merged(&found);
     rows.truncate(limit);
@@ -55,7 +55,7 @@ async fn largest(control: &Control, limit: usize) -> Result<Vec<DestinationRow>,
     // A stripe may be too small for its own shard's list and still belongs to the sum.
     let keys: Vec<Box<str>> = rows.iter().map(|row| row.destination.as_str().into()).collect();
     let asked = move |shard: &Delivering| shard.owner.destinations_keyed(&keys);
-    Ok(merged(&control.ask_all(Order::Ask, asked).await?))
+    Ok(merged(&control.ask_all(ShardRequest::Ask, asked).await?))
 }
 
 fn merged(found: &[(ShardId, Vec<DestinationView>)]) -> Vec<DestinationRow> {
@@ -74,7 +74,7 @@ impl CarryOut for ShowDestination {
         let name = Pauses::settled(&destination);
         let _one_at_a_time = control.pausing.lock().await;
         let asked = move |shard: &Delivering| shard.owner.destinations_named(&name);
-        let found = control.ask_all(Order::Ask, asked).await?;
+        let found = control.ask_all(ShardRequest::Ask, asked).await?;
         let paused_by_operator = found.iter().any(|(_, (_, is_paused))| *is_paused);
         let views: Vec<_> = found.into_iter().map(|(shard, (views, _))| (shard, views)).collect();
         let destinations = merged(&views);
@@ -128,7 +128,7 @@ async fn change(
         _ => {}
     }
     let asked = move |shard: &Delivering| on_shard(&shard.owner, &name);
-    let touched = control.ask_all(Order::Change, asked).await?;
+    let touched = control.ask_all(ShardRequest::Change, asked).await?;
     if touched.len() < control.shards() {
         let what = format!("{destination}: not all shards have answered");
         return Err(OpFault::away("no_answer", what).hint("try again").retry_after(1));

@@ -33,7 +33,7 @@ use crate::observe::Observed;
 use crate::observe::log::Record;
 use crate::queue::Spool;
 use crate::queue::admin::pauses::Pauses;
-use crate::shard::Order;
+use crate::shard::ShardRequest;
 
 const THREADS: usize = 2;
 /// Threads that read the store and files: more than operations run at a time.
@@ -51,7 +51,7 @@ pub struct Prepared {
 /// What the control runtime serves.
 pub struct RuntimeParts {
     pub spool: Arc<Spool>,
-    pub shards: Vec<Sender<Order>>,
+    pub shards: Vec<Sender<ShardRequest>>,
     pub placement: Placement,
     pub pauses: Arc<Pauses>,
     pub observed: Arc<Observed>,

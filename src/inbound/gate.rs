@@ -58,12 +58,7 @@ impl Caller<'_> {
         };
         let question = RelayQuestion {
             trusted: self.identity.may_relay(),
-<<<<<<< HEAD
             sender: tx.sender_text(),
-            recipient: candidate.mailbox.as_str(),
-=======
-            sender: sender_text(tx),
->>>>>>> 015f28182be756e293fb0cd0dbc1278067304026
             recipient_domain: &domain,
             rerouting: candidate.mailbox.is_rerouting(),
             is_postmaster: candidate.mailbox.is_postmaster(),

@@ -6,7 +6,7 @@ use std::io::BufRead;
 use std::io::Write;
 
 use crate::ledger::balance::Balance;
-use crate::ledger::balance::Found;
+use crate::ledger::balance::RecipientEnds;
 use crate::ledger::balance::Totals;
 use crate::ledger::entry::Arrival;
 use crate::ledger::entry::Entry;
@@ -218,7 +218,7 @@ impl Ledger {
     pub fn compare(&self, sent: &Sent) -> Balance {
         let mut balance =
             Balance { alien: self.nameless, unrecorded: self.unrecorded, ..Balance::default() };
-        let mut several: HashMap<u64, Found> = HashMap::new();
+        let mut several: HashMap<u64, RecipientEnds> = HashMap::new();
         let none = Run { name: sent.run.clone().into_bytes(), ..Run::default() };
         let run = self.runs.iter().find(|run| run.name == none.name).unwrap_or(&none);
         for other in self.runs.iter().filter(|other| other.name != none.name) {

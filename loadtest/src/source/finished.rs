@@ -8,14 +8,14 @@ use std::time::Duration;
 use crate::ledger::Sent;
 use crate::report::Interval;
 use crate::report::Record;
-use crate::source::plan::Found;
 use crate::source::plan::Plan;
+use crate::source::plan::SessionResults;
 use crate::source::schedule::Planned;
 
 /// A finished run.
 pub struct Finished {
     pub plan: Arc<Plan>,
-    pub found: Found,
+    pub found: SessionResults,
     pub planned: Planned,
     pub took: Duration,
     pub intervals: Vec<Interval>,

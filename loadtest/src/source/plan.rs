@@ -49,12 +49,12 @@ pub struct Plan {
     sent: AtomicU64,
     stop: AtomicBool,
     signalled: AtomicBool,
-    pub found: Mutex<Found>,
+    pub found: Mutex<SessionResults>,
 }
 
 /// The results of the sessions.
 #[derive(Default)]
-pub struct Found {
+pub struct SessionResults {
     pub stages: Stages,
     pub accepted: u64,
     pub refused: u64,
@@ -70,12 +70,12 @@ pub struct Found {
     pub first: Option<String>,
 }
 
-impl Found {
+impl SessionResults {
     pub fn note(&mut self, text: impl FnOnce() -> String) {
         self.first.get_or_insert_with(text);
     }
 
-    fn add(&mut self, other: Found) {
+    fn add(&mut self, other: SessionResults) {
         self.stages.add(other.stages);
         self.accepted += other.accepted;
         self.refused += other.refused;
@@ -209,7 +209,7 @@ impl Plan {
         }
     }
 
-    pub fn report(&self, found: Found) {
+    pub fn report(&self, found: SessionResults) {
         self.found.lock().unwrap_or_else(PoisonError::into_inner).add(found);
     }
 }

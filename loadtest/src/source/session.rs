@@ -26,8 +26,8 @@ use crate::ledger::Fate;
 use crate::report::Collector;
 use crate::source::message::Draft;
 use crate::source::place;
-use crate::source::plan::Found;
 use crate::source::plan::Plan;
+use crate::source::plan::SessionResults;
 use crate::source::schedule::Turn;
 use crate::source::secure::Secure;
 use crate::source::stages::Mark;
@@ -57,7 +57,7 @@ struct State {
     secure: Secure,
     config: Arc<ClientConfig>,
     pool: Rc<ChunkPool>,
-    found: RefCell<Found>,
+    found: RefCell<SessionResults>,
     marks: Marks,
     open: Cell<usize>,
     /// A session sends as soon as it has the reply, so that it is never idle.
@@ -65,14 +65,14 @@ struct State {
 }
 
 /// Runs the sessions of a shard until all messages are sent.
-pub async fn all(plan: &Arc<Plan>, sessions: usize, collector: Collector) -> Found {
+pub async fn all(plan: &Arc<Plan>, sessions: usize, collector: Collector) -> SessionResults {
     let options = &plan.options;
     let host = place::host_of(&options.server);
     let secure = match Secure::new(&options.secure, host) {
         Ok(secure) => secure,
         Err(cause) => {
             let unconnected = sessions as u64;
-            return Found { unconnected, first: Some(cause), ..Found::default() };
+            return SessionResults { unconnected, first: Some(cause), ..SessionResults::default() };
         }
     };
     let state = Rc::new(State {
@@ -110,7 +110,7 @@ pub async fn all(plan: &Arc<Plan>, sessions: usize, collector: Collector) -> Fou
         }
     }
     let stages = state.marks.borrow_mut().take(Instant::now());
-    Found { stages, ..state.found.take() }
+    SessionResults { stages, ..state.found.take() }
 }
 
 /// How long to wait for sessions after the last message has begun.

@@ -10,8 +10,8 @@ use std::mem::size_of;
 use std::time::Instant;
 
 use crate::net::resolver::outcome::ALLOCATION_BYTES;
-use crate::net::resolver::outcome::Found;
 use crate::net::resolver::outcome::Outcome;
+use crate::net::resolver::outcome::RecordSet;
 use crate::net::resolver::query::Question;
 use crate::net::resolver::settings::CacheBounds;
 
@@ -117,7 +117,7 @@ fn bytes_of(question: &Question, outcome: &Outcome) -> usize {
     let answer = match outcome {
         Outcome::Found(found) => {
             let data: usize = found.data.iter().map(|datum| datum.bytes()).sum();
-            RC_BYTES + size_of::<Found>() + 2 * ALLOCATION_BYTES + data
+            RC_BYTES + size_of::<RecordSet>() + 2 * ALLOCATION_BYTES + data
         }
         Outcome::Absent { .. } | Outcome::Failed(_) => 0,
     };
@@ -209,7 +209,7 @@ mod tests {
         let host = "x".repeat(250);
         let datum = |place: usize| Datum::Exchange(place as u16, host.as_str().into());
         let data = (0..count).map(datum).collect();
-        Outcome::Found(Rc::new(Found { data, expires: now, authentic: false }))
+        Outcome::Found(Rc::new(RecordSet { data, expires: now, authentic: false }))
     }
 
     #[test]

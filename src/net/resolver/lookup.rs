@@ -16,8 +16,8 @@ use crate::net::resolver::fault::DnsFault;
 use crate::net::resolver::flight::Completion;
 use crate::net::resolver::flight::Wait;
 use crate::net::resolver::outcome::Datum;
-use crate::net::resolver::outcome::Found;
 use crate::net::resolver::outcome::Outcome;
+use crate::net::resolver::outcome::RecordSet;
 use crate::net::resolver::query::Question;
 use crate::rt::task;
 use crate::rt::timer;
@@ -156,7 +156,7 @@ fn found(context: &Context, question: Question, (data, trail): (Vec<Datum>, &Tra
     let (now, ttl) = (timer::now(), context.settings.positive_ttl(trail.ttl));
     let authentic = trail.authentic;
     let outcome =
-        Outcome::Found(Rc::new(Found { data: data.into(), expires: now + ttl, authentic }));
+        Outcome::Found(Rc::new(RecordSet { data: data.into(), expires: now + ttl, authentic }));
     if trail.wire_bytes <= ANSWER_BYTES_CACHED_MAX {
         context.keep(question, &outcome, (ttl, now));
     }

@@ -14,7 +14,7 @@ pub(super) const ALLOCATION_BYTES: usize = 24;
 /// The outcome of a lookup.
 #[derive(Clone, Debug)]
 pub(super) enum Outcome {
-    Found(Rc<Found>),
+    Found(Rc<RecordSet>),
     /// `NoSuchDomain` or `NoData`.
     Absent {
         fault: DnsFault,
@@ -24,7 +24,7 @@ pub(super) enum Outcome {
 }
 
 #[derive(Debug)]
-pub(super) struct Found {
+pub(super) struct RecordSet {
     pub(super) data: Box<[Datum]>,
     pub(super) expires: Instant,
     pub(super) authentic: bool,

@@ -7,7 +7,6 @@
 
 mod category;
 mod cause;
-mod fault;
 mod parse;
 mod table;
 #[cfg(test)]
@@ -17,7 +16,5 @@ pub use category::Advice;
 pub use category::Category;
 pub use category::Verdict;
 pub use cause::Cause;
-pub use fault::RulesFault;
-pub use fault::Wrong;
 pub use table::Classifier;
 pub use table::RemoteReply;

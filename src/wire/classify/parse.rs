@@ -4,14 +4,44 @@
 
 use std::ops::RangeInclusive;
 
+use thiserror::Error;
+
 use crate::wire::classify::category::Advice;
 use crate::wire::classify::category::Category;
 use crate::wire::classify::category::Verdict;
-use crate::wire::classify::fault::RulesFault;
-use crate::wire::classify::fault::Wrong;
 use crate::wire::classify::table::Classifier;
 use crate::wire::classify::table::Codes;
 use crate::wire::classify::table::Rule;
+
+/// An error in the rules, and its line, counted from 1.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[error("line {line}: {wrong}")]
+pub struct RulesFault {
+    pub line: usize,
+    pub wrong: Wrong,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+pub enum Wrong {
+    #[error("a rule is `codes | provider | words | category | advice`")]
+    Fields,
+    #[error("codes are like `550`, `55x`, `x.2.2`, `4xx/x.7.1` or `*`")]
+    Codes,
+    #[error("no earlier line `@name | suffixes` defines this provider")]
+    Provider,
+    #[error("a provider is `@name | .suffix .suffix`, at most 32 of them")]
+    ProviderLine,
+    #[error("words are `*` or printable lower-case text, joined by ` + `")]
+    Words,
+    #[error("unknown category")]
+    Category,
+    #[error("unknown advice")]
+    Advice,
+    #[error("too many rules")]
+    TooMany,
+    #[error("the last rule must be `* | * | * | ...`")]
+    NoLastRule,
+}
 
 const BUILT_IN: &str = include_str!("replies.rules");
 const PROVIDERS_MAX: usize = 32;
@@ -97,8 +127,8 @@ impl Draft {
             }
         }
         let verdict = Verdict {
-            category: Category::from_label(category).ok_or(Wrong::Category)?,
-            advice: Advice::from_label(advice).ok_or(Wrong::Advice)?,
+            category: Category::from_label(category.as_bytes()).ok_or(Wrong::Category)?,
+            advice: Advice::from_label(advice.as_bytes()).ok_or(Wrong::Advice)?,
         };
         let place = |at: usize| u16::try_from(at).map_err(|_| Wrong::TooMany);
         self.rules.push(Rule {

@@ -17,8 +17,10 @@ use crate::config::RouteConfig;
 use crate::config::SourceConfig;
 use crate::config::ValueMatch as ConfigValueMatch;
 use crate::control::secret;
+use crate::net::AddressRule;
 use crate::net::CacheBounds;
 use crate::net::ResolverSettings;
+use crate::net::address;
 use crate::outbound::reroute;
 use crate::route::BouncePolicy;
 use crate::route::Credentials;
@@ -54,6 +56,7 @@ pub fn policy(config: &Config, secrets: Secrets) -> Result<DeliveryPolicy, Vec<S
     let destinations =
         destinations(config).map_err(|found| faults.extend(found)).unwrap_or_default();
     let routes = routes(config, &sources, secrets).map_err(|found| faults.extend(found)).ok();
+    let addresses = addresses(config).map_err(|fault| faults.push(fault)).unwrap_or_default();
     let retry = RetrySchedule::new(delivery.retry_schedule.clone().into(), delivery.retry_jitter);
     if retry.is_none() {
         faults.push("delivery.retry_schedule: is empty or contains a delay of zero".to_owned());
@@ -71,6 +74,7 @@ pub fn policy(config: &Config, secrets: Secrets) -> Result<DeliveryPolicy, Vec<S
         bounce: bounce(config),
         ehlo_name: delivery.ehlo_name.as_str().into(),
         prefer_ipv6: delivery.prefer_ipv6,
+        addresses: Arc::new(addresses),
         dane: delivery.dane,
         mta_sts: delivery.mta_sts,
         mta_sts_port: u16::try_from(delivery.mta_sts_port).unwrap_or(443),
@@ -80,6 +84,13 @@ pub fn policy(config: &Config, secrets: Secrets) -> Result<DeliveryPolicy, Vec<S
         timeouts: timeouts(config),
         resolver: resolver(config),
     })
+}
+
+fn addresses(config: &Config) -> Result<AddressRule, String> {
+    let local = address::local_networks()
+        .map_err(|cause| format!("the addresses of this machine cannot be read: {cause}"))?;
+    let listeners = config.listeners.iter().flat_map(|one| one.address.iter().copied()).collect();
+    Ok(AddressRule { listeners, local, allowed: config.delivery.allow_networks.clone() })
 }
 
 fn sources(config: &Config, secrets: Secrets) -> Result<SourceTable, Vec<String>> {

@@ -21,7 +21,10 @@ use std::time::Duration;
 
 use crate::base::fault::Blame;
 use crate::base::limits::CONNECT_ATTEMPT_DELAY_MS;
+use crate::net::AddressRule;
+use crate::net::Barred;
 use crate::net::ProxyFault;
+use crate::net::Vantage;
 use crate::net::proxied;
 use crate::outbound::destination::FailureKind;
 use crate::route::Source;
@@ -115,6 +118,24 @@ pub fn interleave(first: Vec<IpAddr>, second: Vec<IpAddr>) -> Vec<IpAddr> {
     }
     all.truncate(ADDRESSES_MAX);
     all
+}
+
+/// Takes out of the addresses of a host those that mail must not be sent to. All of them, where one
+/// is this server. Answers one that was taken out.
+pub fn take_barred(
+    rule: &AddressRule,
+    source: Option<&Source>,
+    addresses: &mut Vec<SocketAddr>,
+) -> Option<(SocketAddr, Barred)> {
+    let proxied = source.is_some_and(|source| source.proxy.is_some());
+    let from = if proxied { Vantage::Proxy } else { Vantage::Here };
+    let judged = addresses.iter().filter_map(|to| Some((*to, rule.judge(*to, from)?)));
+    let barred = judged.min_by_key(|(_, barred)| *barred)?;
+    match barred.1 {
+        Barred::Ours => addresses.clear(),
+        Barred::Private => addresses.retain(|to| rule.judge(*to, from).is_none()),
+    }
+    Some(barred)
 }
 
 /// What came of a race.

@@ -82,6 +82,7 @@ use crate::route::RequireTls;
 use crate::route::RouteQuestion;
 use crate::route::TlsRefusal;
 use crate::route::delivery::DeliveryPolicy;
+use crate::route::parse_literal;
 use crate::route::source::PoolId;
 use crate::route::table::PORT_SMTP;
 use crate::rt::task;
@@ -513,6 +514,14 @@ impl Home {
             return Ok(Arc::clone(hop));
         }
         let (domain, mut hosts, known_by, protocol, names) = match &key.next {
+            NextHop::Mx { domain, port } if domain.starts_with('[') => {
+                let Some(address) = parse_literal(domain) else {
+                    return Err(Unresolved::Dns(DnsFault::BadName));
+                };
+                let host: Box<str> = address.to_string().into();
+                let hosts = vec![HostPort { host: host.clone(), port: *port }];
+                (domain.clone(), hosts, Box::from([host]), HopProtocol::Smtp, HostNames::Literal)
+            }
             NextHop::Mx { domain, port } => {
                 self.trust.look_ahead(domain, policy);
                 let answer = self.resolver.mx(domain).await?;
@@ -554,7 +563,7 @@ impl Home {
         };
         // RFC 8461 is about hosts that were found by MX.
         let sts = match names {
-            HostNames::Operator => None,
+            HostNames::Operator | HostNames::Literal => None,
             HostNames::Mx | HostNames::SignedMx => {
                 let asked = self.trust.sts_policy(&domain, policy).await;
                 asked.map_err(|StsUnknown| Unresolved::NoPolicy)?
@@ -1186,8 +1195,13 @@ fn is_own_domain(key: &HopKey, waiting: &Waiting) -> bool {
     let envelope = waiting.mail.envelope();
     let recipient = envelope.recipients.iter().nth(first);
     let own = recipient.and_then(|recipient| domain_of(recipient.mailbox));
-    // One in other letters than ASCII is looked up under another name.
-    own.is_some_and(|own| !own.is_ascii() || own.eq_ignore_ascii_case(domain))
+    own.is_some_and(|own| is_same_domain(own, domain))
+}
+
+/// Whether `domain`, as it was looked up, is the domain `own` of a mailbox. One in other letters than
+/// ASCII is looked up under another name, and a literal has several spellings.
+pub(super) fn is_same_domain(own: &str, domain: &str) -> bool {
+    !own.is_ascii() || own.starts_with('[') || own.eq_ignore_ascii_case(domain)
 }
 
 /// Waits until there is something to do for a home, at the pace of its promises.

@@ -13,6 +13,7 @@ use std::cell::Cell;
 use std::cell::RefCell;
 use std::collections::HashSet;
 use std::net::IpAddr;
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -39,6 +40,7 @@ use crate::net::TlsFacts;
 use crate::net::TlsReports;
 use crate::net::TlsResult;
 use crate::net::TlsaRecord;
+use crate::net::Vantage;
 use crate::net::Verdict;
 use crate::net::dane;
 use crate::net::mta_sts;
@@ -279,7 +281,7 @@ impl Trust {
             let answer = self.policies.answer(domain, id.as_deref(), wall_ms());
             let Some(id) = id.as_deref() else { break answer };
             if answer.fetch != StsFetch::No {
-                self.ask(domain, id, policy.mta_sts_port);
+                self.ask(domain, id, policy);
             }
             if answer.fetch != StsFetch::First || timer::now() >= limit {
                 break answer;
@@ -303,16 +305,21 @@ impl Trust {
     }
 
     /// Has the policy fetched, if it was not asked for a moment ago and there is room.
-    fn ask(self: &Rc<Trust>, domain: &str, id: &str, port: u16) {
+    fn ask(self: &Rc<Trust>, domain: &str, id: &str, policy: &DeliveryPolicy) {
         let mut asked = self.asked.borrow_mut();
         if asked.len() >= STS_ASKED_MAX || !asked.insert(domain.into()) {
             return;
         }
         let place = AskedPlace { trust: Rc::clone(self), domain: domain.into() };
         let (domain, id) = (mta_sts::key_of(domain), id.into());
+        let (port, rule) = (policy.mta_sts_port, Arc::clone(&policy.addresses));
         task::spawn(async move {
             let trust = &place.trust;
-            let addresses = trust.policy_addresses(&domain).await;
+            let mut addresses = trust.policy_addresses(&domain).await;
+            if let Ok(addresses) = &mut addresses {
+                let judge = |one: IpAddr| rule.judge(SocketAddr::new(one, port), Vantage::Here);
+                addresses.retain(|one| judge(*one).is_none());
+            }
             // A lane that is full is tried again as one that does not answer.
             trust.policies.request(StsRequest::Fetch(StsWanted { domain, id, port, addresses }));
             timer::sleep(STS_ASK_EVERY).await;
@@ -433,12 +440,16 @@ pub fn destination_suffix(hop: &Hop) -> String {
     if required {
         suffix.push_str(" requiretls");
     }
-    if required || hop.dane {
-        suffix.push_str(match hop.names {
-            HostNames::Mx => "",
-            HostNames::SignedMx => " signed",
-            HostNames::Operator => " named",
-        });
+    let is_name =
+        |host: &HostPort| host.unix_path().is_none() && host.host.parse::<IpAddr>().is_err();
+    match hop.names {
+        HostNames::SignedMx if required || hop.dane => suffix.push_str(" signed"),
+        // A route may name an address that the DNS must not lead to.
+        HostNames::Operator if required || hop.dane || hop.hosts.iter().any(is_name) => {
+            suffix.push_str(" named");
+        }
+        HostNames::Literal => suffix.push_str(" literal"),
+        _ => {}
     }
     let in_policy = |host: &&HostPort| hop.sts.as_ref().is_some_and(|sts| sts.matches(&host.host));
     match hop.sts.as_ref().map(|sts| sts.mode) {
@@ -501,7 +512,8 @@ mod tests {
             (Hop { protocol: HopProtocol::Lmtp, ..hop() }, " lmtp"),
             (Hop { protocol: HopProtocol::Lmtp, hosts: socket, ..hop() }, ""),
             (Hop { names: HostNames::SignedMx, dane: true, ..hop() }, " signed"),
-            (Hop { names: HostNames::Operator, dane: true, ..hop() }, " named"),
+            (Hop { names: HostNames::Operator, ..hop() }, " named"),
+            (Hop { names: HostNames::Literal, ..hop() }, " literal"),
             (Hop { sts: sts(StsMode::Enforce, all), ..hop() }, " sts mx1.a.test,mx2.a.test"),
             (Hop { sts: sts(StsMode::Enforce, "mx2.a.test"), ..hop() }, " sts mx2.a.test"),
             (Hop { sts: sts(StsMode::Enforce, "b.test"), ..hop() }, " sts "),

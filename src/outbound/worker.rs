@@ -26,9 +26,11 @@ use crate::handoff::frame::Attempt;
 use crate::handoff::frame::Delivery;
 use crate::handoff::frame::End;
 use crate::handoff::frame::Hop;
+use crate::handoff::frame::HostNames;
 use crate::handoff::frame::MailBody;
 use crate::handoff::frame::RecipientEnd;
 use crate::handoff::frame::What;
+use crate::net::Barred;
 use crate::net::Channel;
 use crate::net::SocketFault;
 use crate::net::TlsFacts;
@@ -43,6 +45,8 @@ use crate::outbound::connect::DialFault;
 use crate::outbound::destination::Failure;
 use crate::outbound::destination::FailureKind;
 use crate::outbound::destination::JobEnd;
+use crate::outbound::home::domain_of;
+use crate::outbound::home::is_same_domain;
 use crate::outbound::idle::Nudge;
 use crate::outbound::owner::Custody;
 use crate::outbound::owner::Owner;
@@ -116,11 +120,13 @@ struct NoLink {
     host: Box<str>,
     /// Other hosts would fare the same.
     is_of_all: bool,
+    /// All hosts are this server or have private addresses, such as this one.
+    barred: Option<IpAddr>,
 }
 
 impl NoLink {
     fn new(host: &str, kind: FailureKind, text: String) -> NoLink {
-        NoLink { kind, text, host: host.into(), is_of_all: false }
+        NoLink { kind, text, host: host.into(), is_of_all: false, barred: None }
     }
 
     fn failure(&self) -> Failure<'_> {
@@ -135,7 +141,7 @@ impl NoLink {
             (true, false) => (self.text, self.host),
             (false, false) => (format!("{}; {}", self.text, next.text), next.host),
         };
-        NoLink { kind: next.kind, text, host, is_of_all }
+        NoLink { kind: next.kind, text, host, is_of_all, barred: None }
     }
 }
 
@@ -143,6 +149,11 @@ pub async fn run(owner: Rc<Owner>, slot: WorkerSlot, hop: Arc<Hop>, nudge: Rc<Nu
     let conn = slot.conn;
     let mut link = match open(&owner, &hop).await {
         Ok(link) => link,
+        Err(NoLink { barred: Some(address), host, .. }) => {
+            owner.refuse_all(&hop, |delivery| looped(delivery, &host, address));
+            owner.scheduler.borrow_mut().closed(conn, wall_ms());
+            return;
+        }
         Err(no_link) => {
             owner.scheduler.borrow_mut().connect_failed(conn, no_link.failure(), wall_ms());
             return;
@@ -185,6 +196,12 @@ pub async fn run(owner: Rc<Owner>, slot: WorkerSlot, hop: Arc<Hop>, nudge: Rc<Nu
                 Ok(fresh) => {
                     link = fresh;
                     sending = send(&owner, &mut link, delivery).await;
+                }
+                Err(NoLink { barred: Some(address), host, .. }) => {
+                    let delivery = custody.give_up();
+                    owner.answer(&delivery, looped(&delivery, &host, address));
+                    owner.scheduler.borrow_mut().closed(conn, wall_ms());
+                    return;
                 }
                 Err(no_link) => {
                     let answer = answer_to(no_link.kind, &no_link.text);
@@ -289,14 +306,27 @@ async fn open(owner: &Rc<Owner>, hop: &Hop) -> Result<Link, NoLink> {
     let ehlo_name = source.map_or(&policy.ehlo_name, |source| &source.ehlo_name);
     let mut last = None;
     let mut unable = None;
+    let mut barred = None;
     for host in &hop.hosts {
-        let Addresses { addresses, authentic } = match addresses(owner, host, &policy).await {
+        let Addresses { mut addresses, authentic } = match addresses(owner, host, &policy).await {
             Ok(addresses) => addresses,
             Err(no_link) => {
                 last = Some(no_link);
                 continue;
             }
         };
+        if hop.names != HostNames::Operator
+            && let Some((address, why)) =
+                connect::take_barred(&policy.addresses, source, &mut addresses)
+        {
+            barred.get_or_insert((host, address));
+            match why {
+                // Worse exchangers would send it back to this server (RFC 5321 s5.1).
+                Barred::Ours => break,
+                Barred::Private if addresses.is_empty() => continue,
+                Barred::Private => {}
+            }
+        }
         let terms = owner.trust.terms(hop, host, authentic).await;
         if let TlsDecision::PassOver(refusal) = terms.decision {
             owner.trust.count_failure(hop, &host.host, &terms, None);
@@ -323,11 +353,40 @@ async fn open(owner: &Rc<Owner>, hop: &Hop) -> Result<Link, NoLink> {
         }
     }
     let nowhere = || NoLink::new("", FailureKind::Resolve, "the next hop has no server".to_owned());
-    match (unable, last) {
+    match (unable, last, barred) {
         // No server is left that may be better: this one's mail is returned (RFC 8689 s4.2.1).
-        (Some(link), None) => Ok(link),
-        (_, last) => Err(last.unwrap_or_else(nowhere)),
+        (Some(link), None, _) => Ok(link),
+        (None, None, Some((host, address))) => {
+            let no_link = NoLink::new(&host.name(), FailureKind::Resolve, String::new());
+            Err(NoLink { barred: Some(address.ip()), ..no_link })
+        }
+        (_, last, _) => Err(last.unwrap_or_else(nowhere)),
     }
+}
+
+/// What becomes of mail whose only way leads back to this server. A domain that a route names is not
+/// the sender's fault: the operator may correct the route.
+fn looped(delivery: &Delivery, host: &str, address: IpAddr) -> What {
+    let hop = &delivery.hop;
+    let what = match hop.names {
+        HostNames::Literal => "the address is".to_owned(),
+        _ => format!("the mail exchangers of {} are", hop.domain),
+    };
+    let text = format!("{what} this server or a private address ({address})");
+    let envelope = delivery.mail.envelope();
+    let all: Vec<Recipient<'_>> = envelope.recipients.iter().collect();
+    let answer = Answer::ours(Cause::Loop, text);
+    let end_of = |index: &u32| {
+        let own = all.get(*index as usize).and_then(|one| domain_of(one.mailbox));
+        let (end, answer) = match own.is_some_and(|own| is_same_domain(own, &hop.domain)) {
+            true => (End::Failed, answer.clone()),
+            false => (End::Deferred, Answer { status: (4, 4, 6), ..answer.clone() }),
+        };
+        (RecipientEnd { index: *index, end }, answer)
+    };
+    let attempt = Attempt { host: host.into(), ..Attempt::default() };
+    let ends = delivery.recipients.iter().map(end_of).collect();
+    What::Tried { ends, attempt: Box::new(attempt) }
 }
 
 /// Whether the server can be given the mail of its hop.

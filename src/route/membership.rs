@@ -192,13 +192,21 @@ impl AddressSet {
 }
 
 /// `[192.0.2.1]` or `[IPv6:2001:db8::1]` (RFC 5321 s4.1.3).
-pub(super) fn parse_literal(literal: &str) -> Option<IpAddr> {
+pub fn parse_literal(literal: &str) -> Option<IpAddr> {
     let inner = literal.strip_prefix('[')?.strip_suffix(']')?;
     match inner.split_at_checked("IPv6:".len()) {
         Some((tag, address)) if tag.eq_ignore_ascii_case("IPv6:") => {
             address.parse::<Ipv6Addr>().ok().map(|address| IpAddr::V6(address).to_canonical())
         }
         _ => inner.parse::<Ipv4Addr>().ok().map(IpAddr::V4),
+    }
+}
+
+/// As `parse_literal` reads it.
+pub fn literal_of(address: IpAddr) -> String {
+    match address {
+        IpAddr::V4(address) => format!("[{address}]"),
+        IpAddr::V6(address) => format!("[IPv6:{address}]"),
     }
 }
 

@@ -35,6 +35,7 @@ pub use membership::AddressSet;
 pub use membership::BadEntry;
 pub use membership::DomainSet;
 pub use membership::EntryCause;
+pub use membership::parse_literal;
 pub use next_hop::HopProtocol;
 pub use next_hop::HostPort;
 pub use next_hop::NextHop;

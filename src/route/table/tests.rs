@@ -3,6 +3,8 @@
 use super::*;
 use crate::route::header_match::HeaderMatch;
 use crate::route::header_match::ValueMatch;
+use crate::route::next_hop::HopProtocol;
+use crate::route::next_hop::HostPort;
 
 const DAY: Duration = Duration::from_secs(86_400);
 
@@ -147,8 +149,8 @@ fn without_a_rule_the_domain_decides() {
         ("example.com.", "mx:example.com"),
         ("M\u{fc}nchen.example", "mx:xn--mnchen-3ya.example"),
         ("", "mx:mx.ours.test"),
-        ("[192.0.2.1]", "smtp:192.0.2.1:25"),
-        ("[IPv6:2001:DB8:0::1]", "smtp:[2001:db8::1]:25"),
+        ("[192.0.2.1]", "mx:[192.0.2.1]"),
+        ("[IPv6:2001:DB8:0::1]", "mx:[IPv6:2001:db8::1]"),
         ("[ipv6:::ffff:192.0.2.1]", "smtp:192.0.2.1:25"),
         ("[x]", "reject:The recipient's domain name is invalid"),
         ("a..b", "reject:The recipient's domain name is invalid"),

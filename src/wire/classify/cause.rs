@@ -111,7 +111,9 @@ impl Cause {
             Cause::NullMx => "The domain does not accept mail.",
             Cause::NoHost => "The domain has no mail server.",
             Cause::DnsFailed => "The domain's mail servers could not be looked up.",
-            Cause::Loop => "The domain's mail servers lead back to this server.",
+            Cause::Loop => {
+                "The domain's mail servers lead back to this server or to a private address."
+            }
             Cause::TooManyHops => "The message has passed through too many mail servers.",
             Cause::ConnectRefused => "The remote server refused the connection.",
             Cause::ConnectTimeout => "The remote server could not be reached in time.",

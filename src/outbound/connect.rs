@@ -56,7 +56,7 @@ impl DialFault {
                 Blame::Us | Blame::Operator => FailureKind::Ours,
                 _ => FailureKind::Connect,
             },
-            DialFault::Proxy(ProxyFault::Connect(IoFault::NoLocalPort)) => FailureKind::Ours,
+            DialFault::Proxy(fault) if fault.is_own_limit() => FailureKind::Ours,
             DialFault::Proxy(fault) if fault.is_timeout() => FailureKind::Timeout,
             DialFault::Proxy(fault) if fault.is_of_destination() => FailureKind::Connect,
             DialFault::Proxy(_) | DialFault::NoFamily => FailureKind::WayOut,
@@ -85,6 +85,8 @@ pub async fn dial(
     to: SocketAddr,
     limit: Duration,
 ) -> Result<Stream, DialFault> {
+    // Tests take away descriptors here.
+    fail::fail_point!("dial::descriptors", |_| Err(DialFault::Io(IoFault::NoFiles)));
     let Some(source) = source else {
         return rt::connect(to, None, limit).await.map_err(DialFault::Io);
     };
@@ -244,7 +246,7 @@ async fn next_end<F: Future>(
 pub fn unix_kind(fault: IoFault) -> FailureKind {
     match fault {
         IoFault::TimedOut => FailureKind::Timeout,
-        IoFault::NoFiles | IoFault::NoFilesSystem | IoFault::NoMemory => FailureKind::Ours,
+        fault if fault.is_own_limit() => FailureKind::Ours,
         _ => FailureKind::Connect,
     }
 }

@@ -19,6 +19,7 @@ use std::time::Instant;
 use crate::base::MessageId;
 use crate::base::PartitionId;
 use crate::base::ShardId;
+use crate::base::backoff;
 use crate::base::clock::wall_ms;
 use crate::base::limits::STS_POSTPONE_MS;
 use crate::handoff::Mesh;
@@ -107,6 +108,10 @@ const HOPS_MAX: usize = 10_000;
 /// How long mail is fresh.
 const FRESH_MS: u64 = 10_000;
 
+/// How long a job waits for a lookup that a limit of this server prevented.
+const OWN_LIMIT_PAUSE_FIRST: Duration = Duration::from_millis(20);
+const OWN_LIMIT_PAUSE_MAX: Duration = Duration::from_secs(1);
+
 /// How long a split waits for another one of the same message.
 const SPLIT_PAUSE: Duration = Duration::from_millis(2);
 
@@ -190,6 +195,8 @@ pub struct Waiting {
     pub max_age: Option<Duration>,
     /// Where an operator sends it instead of where its route does.
     pub next_hop: Option<Arc<str>>,
+    /// What this server lacks to go on with it.
+    pub lack: Option<Box<str>>,
 }
 
 impl From<Stored> for Waiting {
@@ -207,6 +214,7 @@ impl From<Stored> for Waiting {
             hop: None,
             max_age: None,
             next_hop: stored.next_hop,
+            lack: None,
         }
     }
 }
@@ -449,12 +457,15 @@ impl Home {
                 return self.settle_here(key, settling::Local::Held).await;
             }
             NextHop::Mx { .. } | NextHop::Hosts { .. } => {
-                let resolved = self.resolve(hop_key, &policy).await;
+                let resolved = self.resolve_in_time(key, hop_key, &policy).await;
                 if !self.is_still(key, &waiting) {
                     return;
                 }
                 match resolved {
                     Ok(hop) => hop,
+                    Err(Unresolved::Dns(fault)) if fault.is_own_limit() && self.is_closing() => {
+                        return self.forget(key);
+                    }
                     Err(Unresolved::Dns(fault)) => {
                         let local = unresolved(hop_key, fault, &waiting);
                         return self.settle_here(key, local).await;
@@ -504,6 +515,38 @@ impl Home {
         }
         settling::settle_local(self, key, local).await;
         operator::after_attempt(self, key.0).await;
+    }
+
+    /// Resolves, however long this server lacks what a lookup needs, until the job is too old or is
+    /// not wanted any more. It is no attempt, for nobody was asked.
+    async fn resolve_in_time(
+        &self,
+        key: JobKey,
+        hop_key: &HopKey,
+        policy: &DeliveryPolicy,
+    ) -> Result<Arc<Hop>, Unresolved> {
+        let mut pause = OWN_LIMIT_PAUSE_FIRST;
+        loop {
+            let resolved = self.resolve(hop_key, policy).await;
+            let Err(Unresolved::Dns(fault)) = &resolved else { return resolved };
+            if !fault.is_own_limit() || !self.lacks(key, hop_key, *fault) {
+                return resolved;
+            }
+            timer::sleep(pause).await;
+            pause = (2 * pause).min(OWN_LIMIT_PAUSE_MAX);
+        }
+    }
+
+    /// Notes what is lacking for a job. `false`: the job does not wait for it.
+    fn lacks(&self, key: JobKey, hop_key: &HopKey, fault: DnsFault) -> bool {
+        let mut jobs = self.jobs.borrow_mut();
+        let Some(waiting) = jobs.get_mut(&key).filter(|waiting| !waiting.is_ending) else {
+            return false;
+        };
+        self.observed.metrics.delivery_resource_waits_total.add(1);
+        waiting.lack = Some(format!("{}: {fault}", hop_key.next).into());
+        let received_ms = waiting.mail.envelope().received_ms;
+        !self.is_closing() && wall_ms() < backoff::expiry_ms(received_ms, hop_key.max_age)
     }
 
     async fn resolve(&self, key: &HopKey, policy: &DeliveryPolicy) -> Result<Arc<Hop>, Unresolved> {
@@ -566,7 +609,10 @@ impl Home {
             HostNames::Operator | HostNames::Literal => None,
             HostNames::Mx | HostNames::SignedMx => {
                 let asked = self.trust.sts_policy(&domain, policy).await;
-                asked.map_err(|StsUnknown| Unresolved::NoPolicy)?
+                asked.map_err(|unknown| match unknown {
+                    StsUnknown::NotFetched => Unresolved::NoPolicy,
+                    StsUnknown::OwnLimit(fault) => Unresolved::Dns(fault),
+                })?
             }
         };
         let host_names: Vec<&str> = known_by.iter().map(AsRef::as_ref).collect();
@@ -642,6 +688,7 @@ impl Home {
                 return;
             };
             waiting.hop = Some(Arc::clone(hop));
+            waiting.lack = None;
             waiting.max_age = Some(max_age);
             let received_ms = waiting.mail.envelope().received_ms;
             waiting.expires_ms = received_ms.saturating_add(max_age.as_millis() as u64);
@@ -985,6 +1032,7 @@ impl Home {
                 hop: None,
                 max_age: None,
                 next_hop: None,
+                lack: None,
             },
         );
         self.start(key);

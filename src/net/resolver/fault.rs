@@ -74,6 +74,15 @@ impl DnsFault {
         )
     }
 
+    /// Whether a limit of this server kept the lookup from being made: it passes when others end.
+    pub fn is_own_limit(self) -> bool {
+        match self {
+            DnsFault::Busy | DnsFault::Abandoned => true,
+            DnsFault::Local(fault) => fault.is_own_limit(),
+            _ => false,
+        }
+    }
+
     /// Whether the same lookup may succeed later.
     pub fn retry(self) -> Retry {
         if self.is_final() { Retry::Never } else { Retry::Later }

@@ -151,7 +151,7 @@ fn without_a_rule_the_domain_decides() {
         ("", "mx:mx.ours.test"),
         ("[192.0.2.1]", "mx:[192.0.2.1]"),
         ("[IPv6:2001:DB8:0::1]", "mx:[IPv6:2001:db8::1]"),
-        ("[ipv6:::ffff:192.0.2.1]", "smtp:192.0.2.1:25"),
+        ("[ipv6:::ffff:192.0.2.1]", "mx:[192.0.2.1]"),
         ("[x]", "reject:The recipient's domain name is invalid"),
         ("a..b", "reject:The recipient's domain name is invalid"),
         ("b\u{202e}ad.example", "reject:The recipient's domain name is invalid"),

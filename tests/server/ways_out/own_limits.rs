@@ -49,11 +49,11 @@ fn name_server(answers: &Arc<AtomicBool>) -> SocketAddr {
     server.address
 }
 
-/// Waits until `queue why` says this of the message.
+/// Waits until `ringpost why` says this of the message.
 fn await_why(out: &Out, id: &str, sentence: &str) {
     let end = Instant::now() + PATIENCE;
     loop {
-        let said = out.ringpost(&["queue", "why", id]);
+        let said = out.ringpost(&["why", id]);
         if said.contains(sentence) {
             return assert!(said.contains("No delivery attempt yet."), "{said}");
         }

@@ -11,8 +11,10 @@ use crate::config::Label;
 use crate::config::RouteConfig;
 use crate::config::SourceConfig;
 use crate::control::secret;
+use crate::net::AddressRule;
 use crate::net::CacheBounds;
 use crate::net::ResolverSettings;
+use crate::net::address;
 use crate::route::BouncePolicy;
 use crate::route::Credentials;
 use crate::route::DeliveryPolicy;
@@ -34,6 +36,7 @@ pub fn policy(config: &Config, secrets: Secrets) -> Result<DeliveryPolicy, Vec<S
     let mut faults = Vec::new();
     let sources = sources(config, secrets, &mut faults);
     let routes = routes(config, &sources, secrets, &mut faults);
+    let addresses = addresses(config).map_err(|fault| faults.push(fault)).unwrap_or_default();
     let retry = RetrySchedule::new(delivery.retry_schedule.clone().into(), delivery.retry_jitter);
     if retry.is_none() {
         faults.push("delivery.retry_schedule: is empty or contains a delay of zero".to_owned());
@@ -49,6 +52,7 @@ pub fn policy(config: &Config, secrets: Secrets) -> Result<DeliveryPolicy, Vec<S
         bounce: bounce(config),
         ehlo_name: delivery.ehlo_name.as_str().into(),
         prefer_ipv6: delivery.prefer_ipv6,
+        addresses: Arc::new(addresses),
         dane: delivery.dane,
         mta_sts: delivery.mta_sts,
         mta_sts_port: delivery.mta_sts_port,
@@ -58,6 +62,13 @@ pub fn policy(config: &Config, secrets: Secrets) -> Result<DeliveryPolicy, Vec<S
         timeouts: config.delivery_timeouts.clone(),
         resolver: resolver(config),
     })
+}
+
+fn addresses(config: &Config) -> Result<AddressRule, String> {
+    let local = address::local_networks()
+        .map_err(|cause| format!("the addresses of this machine cannot be read: {cause}"))?;
+    let listeners = config.listeners.iter().flat_map(|one| one.address.iter().copied()).collect();
+    Ok(AddressRule { listeners, local, allowed: config.delivery.allow_networks.clone() })
 }
 
 fn sources(config: &Config, secrets: Secrets, faults: &mut Vec<String>) -> SourceTable {

@@ -8,6 +8,7 @@ use std::fmt::Display;
 use crate::config::Config;
 use crate::config::LabelField;
 use crate::config::RouteConfig;
+use crate::config::delivery::domain::parse_literal;
 use crate::config::units::show_duration;
 use crate::control::call::Call;
 use crate::control::call::CarryOut;
@@ -24,6 +25,7 @@ use crate::operations::route_test::RouteSource;
 use crate::operations::route_test::TestRoute;
 use crate::route::DeliveryPolicy;
 use crate::route::DestinationPolicy;
+use crate::route::HostPort;
 use crate::route::NextHop;
 use crate::route::OutboundTls;
 use crate::route::PoolId;
@@ -89,7 +91,7 @@ pub fn answer(config: &Config, asked: &TestRoute) -> Result<RouteAnswer, OpFault
         next_hop: choice.next_hop.to_string(),
         hosts: hosts(&policy, &choice),
         auth_user: choice.auth.map(|user| user.user.to_string()),
-        needs_mx_lookup: matches!(*choice.next_hop, NextHop::Mx { .. }),
+        needs_mx_lookup: needs_mx_lookup(&choice.next_hop),
         destination: connects(&choice).then(|| destination(&policy, &choice)),
         source: connects(&choice).then(|| source(&policy, choice.pool)),
         max_age: show_duration(choice.max_age),
@@ -209,12 +211,26 @@ fn why_no_header(rule: &RouteConfig, question: &RouteQuestion<'_>) -> String {
     format!("a header must match {}, found {found}", joined(&rule.headers))
 }
 
+/// Of an address literal, the address is the only host.
+fn literal_host(next_hop: &NextHop) -> Option<HostPort> {
+    let NextHop::Mx { domain, port } = next_hop else { return None };
+    let address = parse_literal(domain)?;
+    Some(HostPort { host: address.to_string().into(), port: *port })
+}
+
+fn needs_mx_lookup(next_hop: &NextHop) -> bool {
+    matches!(next_hop, NextHop::Mx { .. }) && literal_host(next_hop).is_none()
+}
+
 fn connects(choice: &RouteChoice<'_>) -> bool {
     matches!(*choice.next_hop, NextHop::Mx { .. } | NextHop::Hosts { .. })
 }
 
 /// The hosts in the order in which they are tried, as far as the config knows them.
 fn hosts(policy: &DeliveryPolicy, choice: &RouteChoice<'_>) -> Vec<String> {
+    if let Some(host) = literal_host(&choice.next_hop) {
+        return vec![host.to_string()];
+    }
     match &*choice.next_hop {
         NextHop::Mx { domain, port } => vec![format!(
             "the mail exchangers of {domain}, port {port}, at most {} per attempt",
@@ -227,8 +243,9 @@ fn hosts(policy: &DeliveryPolicy, choice: &RouteChoice<'_>) -> Vec<String> {
 
 /// The settings of the destination, as far as they are known before the mail exchangers are.
 fn destination(policy: &DeliveryPolicy, choice: &RouteChoice<'_>) -> RouteDestination {
+    let literal = literal_host(&choice.next_hop);
     let (domain, hosts): (&str, Vec<&str>) = match &*choice.next_hop {
-        NextHop::Mx { domain, .. } => (domain, Vec::new()),
+        NextHop::Mx { domain, .. } => (domain, literal.iter().map(|one| &*one.host).collect()),
         NextHop::Hosts { hosts, .. } => ("", hosts.iter().map(|one| &*one.host).collect()),
         NextHop::Discard | NextHop::Reject { .. } | NextHop::Hold => ("", Vec::new()),
     };
@@ -421,7 +438,7 @@ mod tests {
             ("a@x.inner.test", None, Some("listener-1"), "inner", "lmtp:127.0.0.1:24", ""),
             ("a@x.test", Some("b@bad.test"), None, "bad", "reject:Not for you", ""),
             ("a@far.test", None, None, "", "mx:far.test", "far"),
-            ("a@[192.0.2.9]", None, None, "", "smtp:192.0.2.9:25", ""),
+            ("a@[192.0.2.9]", None, None, "", "mx:[192.0.2.9]", ""),
             ("postmaster", None, None, "", "mx:mx.ours.test", ""),
             ("a@M\u{fc}nchen.example", None, None, "", "mx:xn--mnchen-3ya.example", ""),
         ] {

@@ -9,6 +9,7 @@
 //!           incomplete record (18 KiB at most). A `Resolver` has its own bounds.
 //! Home of:  rustls, webpki, x509-cert, rcgen, aws-lc-rs, hickory-proto. No other folder names them.
 
+pub mod address;
 pub mod certificate;
 mod client_certificate;
 mod client_side;
@@ -30,6 +31,9 @@ pub mod tls_memory;
 pub mod tls_server;
 mod x509;
 
+pub use address::AddressRule;
+pub use address::Barred;
+pub use address::Vantage;
 pub use client_certificate::ClientCertificate;
 pub use dane::TlsaRecord;
 pub use mta_sts::StsMode;

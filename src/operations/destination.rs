@@ -103,6 +103,9 @@ pub struct DestinationRow {
     pub failures: u64,
     pub handed_back: u64,
     pub last_error: Option<String>,
+    /// What this server lacked for the last connection.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lack: Option<String>,
     /// The share of each shard, for a destination that is split over several.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub stripes: Vec<DestinationRow>,
@@ -183,6 +186,11 @@ pub enum Binding {
     Hold {
         until_ms: u64,
     },
+    /// This server lacked what a connection needs, such as a descriptor. It counts neither as an
+    /// attempt nor as a failure of the destination.
+    OwnLimit {
+        until_ms: u64,
+    },
     Window {
         limit: u64,
     },
@@ -201,7 +209,8 @@ impl Binding {
             Binding::BackingOff { until_ms }
             | Binding::Throttled { until_ms }
             | Binding::Rate { until_ms }
-            | Binding::Hold { until_ms } => Some(until_ms),
+            | Binding::Hold { until_ms }
+            | Binding::OwnLimit { until_ms } => Some(until_ms),
             _ => None,
         }
     }

@@ -2,10 +2,12 @@
 //!
 //! Owner:    shared by all shards as `Arc`; a reload replaces it as a whole.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::base::backoff::RetrySchedule;
 use crate::config::DeliveryTimeoutsConfig;
+use crate::net::AddressRule;
 use crate::net::ResolverSettings;
 use crate::route::destination::DestinationTable;
 use crate::route::source::SourceTable;
@@ -26,6 +28,8 @@ pub struct DeliveryPolicy {
     /// The EHLO name of sources without one of their own.
     pub ehlo_name: Box<str>,
     pub prefer_ipv6: bool,
+    /// Which addresses from the DNS are connected to.
+    pub addresses: Arc<AddressRule>,
     /// Whether TLSA records are looked up; needs `resolver.trust_ad`.
     pub dane: bool,
     /// Whether MTA-STS policies are looked up, and the HTTPS port for it.

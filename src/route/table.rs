@@ -8,16 +8,14 @@
 //!           the recipient's own domain is allocated.
 
 use std::borrow::Cow;
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::config::HopProtocol;
-use crate::config::HostPort;
 use crate::config::NextHop;
 use crate::config::OutboundTls;
 use crate::config::RouteConfig;
 use crate::config::RouteNext;
+use crate::config::delivery::domain::literal_of;
 use crate::config::delivery::domain::parse_literal;
 use crate::route::domain_index::DOMAIN_BYTES_MAX;
 use crate::route::domain_index::DomainIndex;
@@ -184,15 +182,15 @@ impl RouteTable {
     }
 }
 
-/// The default next hop for a normalised domain: RFC 5321 s5.1, and s4.1.3 for a literal.
+/// The default next hop for a normalised domain: RFC 5321 s5.1. An address literal (s4.1.3) is its
+/// own only host.
 fn next_of(domain: &str) -> Option<NextHop> {
-    if !domain.starts_with('[') {
-        let is_name = !domain.is_empty() && domain.split('.').all(|label| !label.is_empty());
-        return is_name.then(|| NextHop::Mx { domain: domain.into(), port: PORT_SMTP });
+    let mx = |domain: Box<str>| NextHop::Mx { domain, port: PORT_SMTP };
+    if domain.starts_with('[') {
+        return parse_literal(domain).map(|address| mx(literal_of(address).into()));
     }
-    let address: IpAddr = parse_literal(domain)?;
-    let host = HostPort { host: address.to_string().into(), port: PORT_SMTP };
-    Some(NextHop::Hosts { hosts: Box::new([host]), protocol: HopProtocol::Smtp })
+    let is_name = !domain.is_empty() && domain.split('.').all(|label| !label.is_empty());
+    is_name.then(|| mx(domain.into()))
 }
 
 #[cfg(test)]

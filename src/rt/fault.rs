@@ -67,6 +67,20 @@ impl IoFault {
         }
     }
 
+    /// Whether this machine lacks a descriptor, memory or a port just now: it says nothing of the peer,
+    /// and passes when something else ends.
+    pub fn is_own_limit(self) -> bool {
+        matches!(
+            self,
+            IoFault::NoFiles
+                | IoFault::NoFilesSystem
+                | IoFault::NoMemory
+                | IoFault::NoChunk
+                | IoFault::NoLocalPort
+                | IoFault::AddressInUse
+        )
+    }
+
     /// The fault of a failed connect by IP, for which some errnos have another meaning.
     pub fn of_connect(error: io::Error) -> IoFault {
         match error.raw_os_error() {

@@ -119,3 +119,11 @@ pub fn parse_literal(text: &str) -> Option<IpAddr> {
         _ => inner.parse::<Ipv4Addr>().ok().map(IpAddr::V4),
     }
 }
+
+/// The literal of an address, as `parse_literal` reads it.
+pub fn literal_of(address: IpAddr) -> String {
+    match address {
+        IpAddr::V4(address) => format!("[{address}]"),
+        IpAddr::V6(address) => format!("[IPv6:{address}]"),
+    }
+}

@@ -5,6 +5,8 @@ use std::net::Ipv6Addr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use ipnet::IpNet;
+
 use crate::config::delivery::domain::DomainMatch;
 use crate::config::delivery::header::HeaderMatch;
 use crate::config::delivery::header::LabelField;
@@ -88,6 +90,13 @@ section! {
         mta_sts: bool = Is("true"), Live;
         /// The port from which MTA-STS policies are fetched. Change it for tests only.
         mta_sts_port: u16 = Is("443"), Live, 1 => 65_535;
+        /// Networks of private or own addresses to which mail may be delivered by MX records. Without
+        /// an entry here, an exchanger is not used if its address belongs to this server or is
+        /// loopback, private (10.0.0.0/8, 172.16.0.0/12, 192.168.0.0/16, fc00::/7), link-local,
+        /// carrier-grade NAT, multicast or unspecified; mail for which no other exchanger is left
+        /// bounces. Servers named by a route are always used. An address on which this server listens
+        /// is never used.
+        allow_networks: Vec<IpNet> = Is("[]"), Live;
         /// Mail exchangers that one attempt tries, in order of preference.
         mx_hosts_max: usize = Is("5"), Live, 1 => 100;
         /// Connections to all destinations together. When all are in use, mail waits.

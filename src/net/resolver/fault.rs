@@ -62,6 +62,15 @@ impl DnsFault {
         )
     }
 
+    /// Whether a limit of this server kept the lookup from being made: it passes when others end.
+    pub fn is_own_limit(self) -> bool {
+        match self {
+            DnsFault::Busy | DnsFault::Abandoned => true,
+            DnsFault::Local(fault) => fault.is_own_limit(),
+            _ => false,
+        }
+    }
+
     /// Whether the server has replied. The query is not sent to that server again.
     pub(super) fn is_reply(self) -> bool {
         let silence = matches!(self, DnsFault::Timeout | DnsFault::Unreachable);

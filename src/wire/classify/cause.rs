@@ -49,7 +49,7 @@ causes! {
     NoHost (5, 4, 4) BadDomain Follow "The domain has no mail server.";
     DnsFailed (4, 4, 3) Routing Follow "The domain's mail servers could not be looked up.";
     /// Every next hop is this server.
-    Loop (5, 4, 6) Routing Fix "The domain's mail servers lead back to this server.";
+    Loop (5, 4, 6) Routing Fix "The domain's mail servers lead back to this server or to a private address.";
     /// Too many Received fields.
     TooManyHops (5, 4, 6) Routing Fix "The message has passed through too many mail servers.";
     ConnectRefused (4, 4, 1) Connection Follow "The remote server refused the connection.";

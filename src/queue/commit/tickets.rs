@@ -26,10 +26,10 @@ use crate::base::PublicId;
 use crate::base::id::IdSource;
 use crate::queue::commit::keeper::Keeper;
 use crate::queue::commit::lane::Back;
+use crate::queue::commit::lane::CommitOrder;
 use crate::queue::commit::lane::Completion;
 use crate::queue::commit::lane::Done;
 use crate::queue::commit::lane::Lane;
-use crate::queue::commit::lane::Order;
 use crate::queue::commit::lane::Work;
 use crate::queue::commit::parcel::Parcel;
 use crate::queue::fault::CommitFault;
@@ -54,7 +54,7 @@ pub(super) struct Inner {
     pub(super) settles: Rc<Gate>,
     pub(super) splits: Rc<Gate>,
     /// Aborts and removals that found no place; nobody waits for their answers.
-    pub(super) removals: RefCell<VecDeque<Order>>,
+    pub(super) removals: RefCell<VecDeque<CommitOrder>>,
     /// Milliseconds that the batch under way has taken, if that is too long; else 0.
     pub(super) hung_ms: Cell<u64>,
     pub(super) watched: Cell<Watched>,
@@ -135,7 +135,11 @@ impl Inner {
         clippy::result_large_err,
         reason = "the order goes back with its chunks; a box would cost an allocation per message"
     )]
-    pub(super) fn submit(&self, place: Place, order: Order) -> Result<u32, (CommitFault, Order)> {
+    pub(super) fn submit(
+        &self,
+        place: Place,
+        order: CommitOrder,
+    ) -> Result<u32, (CommitFault, CommitOrder)> {
         if let Some(fault) = self.lane.fault()
             && !(fault == CommitFault::Stopped && belongs_to_the_past(&order))
         {
@@ -148,7 +152,12 @@ impl Inner {
         clippy::result_large_err,
         reason = "the order goes back with its chunks; a box would cost an allocation per message"
     )]
-    fn send(&self, place: Place, stage: Stage, order: Order) -> Result<u32, (CommitFault, Order)> {
+    fn send(
+        &self,
+        place: Place,
+        stage: Stage,
+        order: CommitOrder,
+    ) -> Result<u32, (CommitFault, CommitOrder)> {
         let sender = match place.is_of(&self.urgent) {
             true => &self.lane.urgent,
             false => &self.lane.sender,
@@ -210,7 +219,7 @@ impl Inner {
             Stage::Disowned(messages) => {
                 tickets.remove(ticket);
                 if outcome.is_ok() {
-                    let deletions = messages.as_slice().iter().copied().map(Order::Delete);
+                    let deletions = messages.as_slice().iter().copied().map(CommitOrder::Delete);
                     self.removals.borrow_mut().extend(deletions);
                 }
                 None
@@ -276,7 +285,7 @@ impl Inner {
 
     /// Removes the chunks of an unfinished body. If the order is never sent, recovery removes them.
     pub(super) fn abort(&self, id: MessageId, chunks: u32) {
-        self.removals.borrow_mut().push_back(Order::Abort { id, chunks });
+        self.removals.borrow_mut().push_back(CommitOrder::Abort { id, chunks });
         self.send_removals();
     }
 
@@ -289,15 +298,25 @@ impl Inner {
         }
     }
 
-    fn send_removal(&self, place: Place, order: Order) {
+    fn send_removal(&self, place: Place, order: CommitOrder) {
         // If the thread has ended, recovery removes the chunks.
         let _ = self.send(place, Stage::Left, order);
     }
 }
 
 /// While the process drains, messages that were begun are still finished.
-fn belongs_to_the_past(order: &Order) -> bool {
-    matches!(order, Order::Chunk { .. } | Order::Finish(_) | Order::FinishAll(_) | Order::Settle(_))
+fn belongs_to_the_past(order: &CommitOrder) -> bool {
+    match order {
+        CommitOrder::Chunk { .. }
+        | CommitOrder::Finish(_)
+        | CommitOrder::FinishAll(_)
+        | CommitOrder::Settle(_)
+        | CommitOrder::File(_) => true,
+        CommitOrder::Abort { .. }
+        | CommitOrder::Delete(_)
+        | CommitOrder::RemoveLeftovers(_)
+        | CommitOrder::Stop => false,
+    }
 }
 
 /// How long the waiter of an order waits.

@@ -18,10 +18,11 @@ use crate::queue::commit::keeper::Fresh;
 use crate::queue::commit::keeper::Keeper;
 use crate::queue::commit::lane::CommitOrder;
 use crate::queue::commit::lane::Done;
+use crate::queue::commit::outcome::Outcome;
+use crate::queue::commit::outcome::Patience;
 use crate::queue::commit::parcel::Parcel;
 use crate::queue::commit::tickets::Inner;
 use crate::queue::commit::tickets::Messages;
-use crate::queue::commit::tickets::Patience;
 use crate::queue::fault::CommitFault;
 use crate::queue::record::envelope::BodySum;
 use crate::queue::record::envelope::Envelope;
@@ -130,7 +131,7 @@ impl Body {
         let fresh = keeper.as_ref().map(|keeper| self.fresh(&**keeper));
         let ticket = self.send_finish().await?;
         let patience = Patience::UntilHung(Messages::One(self.id));
-        let done = self.inner.outcome(ticket, patience).await?;
+        let done = Outcome::of(&self.inner, ticket, patience).await?;
         if let (Some(keeper), Some(fresh)) = (keeper, fresh) {
             keeper.kept(fresh);
         }
@@ -218,7 +219,7 @@ impl Body {
         while self.in_flight.len() > left {
             let ticket = self.in_flight[0];
             // The ticket is taken back by `outcome` in any case.
-            let outcome = self.inner.outcome(ticket, Patience::UntilHung(Messages::None));
+            let outcome = Outcome::of(&self.inner, ticket, Patience::UntilHung(Messages::None));
             self.in_flight.pop_front();
             if let Err(fault) = outcome.await {
                 self.state = BodyState::Broken;

@@ -34,13 +34,14 @@ use crate::queue::commit::keeper::Keeper;
 use crate::queue::commit::lane::CommitHandle;
 use crate::queue::commit::lane::CommitOrder;
 use crate::queue::commit::lane::Ring;
+use crate::queue::commit::outcome::Outcome;
+use crate::queue::commit::outcome::Patience;
 use crate::queue::commit::settle::FILINGS_MAX;
 use crate::queue::commit::settle::Filing;
 use crate::queue::commit::settle::JobChange;
 use crate::queue::commit::settle::Settlement;
 use crate::queue::commit::tickets::Inner;
 use crate::queue::commit::tickets::Messages;
-use crate::queue::commit::tickets::Patience;
 use crate::queue::commit::tickets::WATCH_GAP_MS_MAX;
 use crate::queue::commit::tickets::Watched;
 use crate::queue::fault::CommitFault;
@@ -108,7 +109,7 @@ impl Committer {
                 removals: RefCell::default(),
                 hung_ms: Cell::new(0),
                 watched: Cell::new(Watched { batch: None, batch_ms: 0, looked: Instant::now() }),
-                in_line: RefCell::default(),
+                place_waiters: RefCell::default(),
                 keeper: RefCell::default(),
             }),
         }
@@ -202,7 +203,7 @@ impl Committer {
         };
         all.iter_mut().for_each(|one| one.body.state = BodyState::Sent);
         let patience = Patience::UntilHung(Messages::Several(ids));
-        let done = self.inner.outcome(ticket, patience).await?;
+        let done = Outcome::of(&self.inner, ticket, patience).await?;
         if let (Some(keeper), Some(fresh)) = (keeper, fresh) {
             fresh.into_iter().for_each(|fresh| keeper.kept(fresh));
         }
@@ -256,7 +257,7 @@ impl Committer {
 
     async fn answer_to(&self, place: Place, order: CommitOrder) -> Result<bool, CommitFault> {
         let ticket = self.inner.submit(place, order).map_err(|(fault, _)| fault)?;
-        self.inner.outcome(ticket, Patience::Endless).await.map(|done| done.found)
+        Outcome::of(&self.inner, ticket, Patience::Endless).await.map(|done| done.found)
     }
 
     /// Tells `keeper` of all mail that becomes durable from now on.

@@ -4,15 +4,16 @@
 
 pub mod body;
 pub mod committer;
-pub mod goodbye;
 pub mod keeper;
 pub mod lane;
+pub mod outcome;
 pub mod parcel;
 pub mod plan;
 pub mod remains;
 pub mod settle;
 pub mod taken;
 pub mod thread;
+pub mod thread_end;
 pub mod tickets;
 pub mod unsettled;
 pub mod writer;

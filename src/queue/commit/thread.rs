@@ -5,12 +5,12 @@ use std::sync::Arc;
 use std::thread;
 use std::thread::JoinHandle;
 
-use crate::queue::commit::goodbye::OnFatal;
 use crate::queue::commit::lane::CommitHandle;
 use crate::queue::commit::lane::CommitOrder;
 use crate::queue::commit::lane::Lane;
 use crate::queue::commit::lane::NO_TICKET;
 use crate::queue::commit::lane::Work;
+use crate::queue::commit::thread_end::OnFatal;
 use crate::queue::commit::writer::BatchWriter;
 use crate::queue::store::partition::Partition;
 

@@ -20,8 +20,6 @@ use rocksdb::WriteOptions;
 use crate::base::limits::COMMIT_BATCH_BYTES_MAX;
 use crate::base::limits::COMMIT_BATCH_MESSAGES_MAX;
 use crate::queue::cause::Cause;
-use crate::queue::commit::goodbye::Goodbye;
-use crate::queue::commit::goodbye::OnFatal;
 use crate::queue::commit::lane::CommitOrder;
 use crate::queue::commit::lane::Done;
 use crate::queue::commit::lane::Lane;
@@ -32,6 +30,8 @@ use crate::queue::commit::remains::Remains;
 use crate::queue::commit::taken::Taken;
 use crate::queue::commit::taken::Target;
 use crate::queue::commit::taken::answer;
+use crate::queue::commit::thread_end::OnFatal;
+use crate::queue::commit::thread_end::ThreadEnd;
 use crate::queue::fault::CommitFault;
 use crate::queue::points::point;
 use crate::queue::points::store_fault;
@@ -84,8 +84,7 @@ impl BatchWriter {
     }
 
     pub(super) fn run(mut self, orders: &Orders) {
-        let _goodbye =
-            Goodbye { lane: Arc::clone(&self.lane), on_fatal: Arc::clone(&self.on_fatal) };
+        let _end = ThreadEnd { lane: Arc::clone(&self.lane), on_fatal: Arc::clone(&self.on_fatal) };
         let mut stop = false;
         while !stop {
             let Some(first) = self.held.take().or_else(|| orders.wait()) else { break };

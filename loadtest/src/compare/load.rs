@@ -84,7 +84,9 @@ impl Load<'_> {
         command.args(["-s", &self.sessions.to_string(), "-l", &self.options.length.to_string()]);
         match self.messages.or(self.options.messages) {
             Some(count) => command.args(["-m", &count.to_string()]),
-            None => command.args(["--duration", &format!("{}s", self.options.seconds)]),
+            None => {
+                command.args(["--duration", &format!("{}s", self.options.seconds.as_secs_f64())])
+            }
         };
         command.args(["--domains", &self.domains.to_string()]);
         if let Some(rate) = self.rate {

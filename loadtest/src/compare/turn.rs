@@ -75,33 +75,18 @@ pub struct Mail {
     /// Failed connections.
     pub unconnected: u64,
     pub first_fault: Option<String>,
-    /// Accepted, but neither arrived nor bounced.
-    pub lost: u64,
-    pub duplicated: u64,
-    pub alien: u64,
-    /// Arrived with a changed body.
-    pub corrupted: u64,
-    /// Accepted and bounced.
-    pub bounced: u64,
-    /// Bounced and arrived.
-    pub bounced_but_seen: u64,
-    /// Did not fit the ledger of the sink.
-    pub unrecorded: u64,
+    /// Of all sinks.
+    #[serde(flatten)]
+    pub balance: Balance,
 }
 
 impl Mail {
-    /// Accepted mail that was lost, duplicated or changed.
-    pub fn wrong(&self) -> u64 {
-        let came_wrong = self.duplicated + self.alien + self.corrupted + self.bounced_but_seen;
-        self.lost + came_wrong + self.unrecorded
-    }
-
     /// Mail that was refused or bounced.
     pub fn not_relayed(&self) -> u64 {
-        self.failed + self.bounced
+        self.failed + self.balance.bounced
     }
 
-    fn add_sent(&mut self, sending: &Sending) {
+    fn add(&mut self, sending: &Sending) {
         self.accepted += sending.accepted;
         self.failed += sending.failed;
         self.late += sending.late;
@@ -109,16 +94,6 @@ impl Mail {
         if sending.failed + sending.unconnected > 0 {
             self.first_fault.get_or_insert_with(|| sending.fault().to_owned());
         }
-    }
-
-    fn add_balance(&mut self, balance: &Balance) {
-        self.lost += balance.lost;
-        self.duplicated += balance.duplicated;
-        self.alien += balance.alien;
-        self.corrupted += balance.corrupted;
-        self.bounced += balance.bounced;
-        self.bounced_but_seen += balance.bounced_but_seen;
-        self.unrecorded += balance.unrecorded;
     }
 }
 
@@ -198,7 +173,7 @@ impl Bench<'_> {
         let sending = load.run().map_err(|cause| explain(&cause, &server))?;
         let cost = server.cost().since(before);
         self.keep(&load, "accept")?;
-        turn.mail.add_sent(&sending);
+        turn.mail.add(&sending);
         let part = Part::new(sending.accepted, sending.per_second, cost);
         turn.accept = Some(part.with_threads(&threads, self.threads(&server)));
         Ok(())
@@ -224,8 +199,8 @@ impl Bench<'_> {
         let cost = server.cost().since(before);
         let received = sink.stop(&load)?;
         self.keep(&load, "relay")?;
-        turn.mail.add_sent(&sending);
-        turn.mail.add_balance(&received.balance);
+        turn.mail.add(&sending);
+        turn.mail.balance.add(&received.balance);
         turn.memory_kb = memory_kb;
         let part = Part::new(sending.accepted, rate(&received, began_us), cost);
         turn.relay = Some(part.with_threads(&threads, self.threads(&server)));
@@ -243,8 +218,8 @@ impl Bench<'_> {
         sink.wait(sending.accepted);
         let received = sink.stop(&load)?;
         self.keep(&load, "steady")?;
-        turn.mail.add_sent(&sending);
-        turn.mail.add_balance(&received.balance);
+        turn.mail.add(&sending);
+        turn.mail.balance.add(&received.balance);
         turn.steady = Some(Steady {
             per_second: rate,
             reply_p50: sending.ms("body_to_reply", "p50"),

@@ -1,7 +1,7 @@
 //! The curves of a record: percentiles, throughput and latencies over time.
 
 use crate::report::charts::Curve;
-use crate::report::record::Hdr;
+use crate::report::histogram::Hdr;
 use crate::report::record::Interval;
 use crate::report::record::Record;
 

@@ -16,7 +16,7 @@ use std::time::Instant;
 use serde::Deserialize;
 use serde::Serialize;
 
-use crate::report::collector::latencies;
+use crate::report::histogram::Hdr;
 
 /// Syncs are measured up to this number or this duration.
 const SYNCS: u64 = 100;
@@ -129,17 +129,17 @@ fn sync_often(file: &mut File) -> io::Result<Syncs> {
     let block = [b'x'; SYNC_BYTES];
     file.write_all(&block)?;
     file.sync_all()?;
-    let mut took = latencies();
+    let mut took = Hdr::default();
     let end = Instant::now() + SYNCS_FOR;
-    while took.len() < SYNCS && Instant::now() < end {
+    while took.0.len() < SYNCS && Instant::now() < end {
         let began = Instant::now();
         file.rewind()?;
         file.write_all(&block)?;
         file.sync_data()?;
-        took.saturating_record(u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX));
+        took.record_time(began.elapsed());
     }
-    let at = |quantile| took.value_at_quantile(quantile);
-    Ok(Syncs { count: took.len(), p50_us: at(0.5), p99_us: at(0.99), max_us: took.max() })
+    let at = |quantile| took.0.value_at_quantile(quantile);
+    Ok(Syncs { count: took.0.len(), p50_us: at(0.5), p99_us: at(0.99), max_us: took.0.max() })
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! The output flags that every kind of run has.
 
 use std::fs;
+use std::io::IsTerminal;
 use std::path::Path;
 use std::path::PathBuf;
 
@@ -11,7 +12,6 @@ use crate::flags::read_folder;
 use crate::report::html;
 use crate::report::machine::Machine;
 use crate::report::record::Record;
-use crate::report::seconds::Live;
 use crate::report::terminal;
 
 #[derive(Args, Clone, Debug, Default)]
@@ -48,8 +48,8 @@ impl Outputs {
     }
 
     /// Whether to show each second on stderr.
-    pub fn live(&self) -> Live {
-        if self.live { Live::Always } else { Live::OnTerminal }
+    pub fn live(&self) -> bool {
+        self.live || std::io::stderr().is_terminal()
     }
 
     /// Prints the record and writes all files, even if one of them fails.

@@ -3,12 +3,12 @@
 use std::collections::BTreeMap;
 use std::collections::BTreeSet;
 
+use crate::report::histogram::Hdr;
+use crate::report::histogram::QUANTILES;
+use crate::report::histogram::Stage;
 use crate::report::number::figure;
 use crate::report::number::grouped;
-use crate::report::record::Hdr;
-use crate::report::record::QUANTILES;
 use crate::report::record::Record;
-use crate::report::record::Stage;
 
 /// Ratios further from 1 are better or worse.
 const RATIO_EVEN: f64 = 0.05;

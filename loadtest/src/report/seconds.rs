@@ -19,7 +19,6 @@ use std::time::Instant;
 
 use crate::report::collector::Collector;
 use crate::report::collector::Slice;
-use crate::report::record::Hdr;
 use crate::report::record::Interval;
 
 const SECONDS_MAX: u64 = 86_400;
@@ -34,14 +33,9 @@ pub struct Seconds {
 }
 
 impl Seconds {
-    /// Starts the thread. Each second is printed on stderr if `live` says so.
-    pub fn start(began: Instant, live: Live) -> Seconds {
+    /// Starts the thread. `shows`: each second is printed on stderr.
+    pub fn start(began: Instant, shows: bool) -> Seconds {
         let (sender, receiver) = mpsc::channel();
-        let shows = match live {
-            Live::Never => false,
-            Live::OnTerminal => std::io::stderr().is_terminal(),
-            Live::Always => true,
-        };
         let keeper = thread::spawn(move || {
             let mut keeper = Keeper::default();
             keeper.work(&receiver, began, shows);
@@ -62,14 +56,6 @@ impl Seconds {
             Err(panic) => std::panic::resume_unwind(panic),
         }
     }
-}
-
-/// Whether each second is printed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Live {
-    Never,
-    OnTerminal,
-    Always,
 }
 
 #[derive(Default)]
@@ -102,22 +88,20 @@ impl Keeper {
 
     fn keep(&mut self, mut slice: Slice) {
         slice.second = slice.second.min(SECONDS_MAX - 1);
-        self.done += slice.done.len();
+        self.done += slice.done.0.len();
         self.failed += slice.failed;
-        let sum = self.seconds.entry(slice.second).or_insert_with(|| Slice::new(slice.second));
-        sum.done.add(&slice.done).expect("all have the same bounds");
+        let sum = self.seconds.entry(slice.second).or_default();
+        sum.done.add(&slice.done);
         sum.failed += slice.failed;
     }
 
     fn show(&self, second: u64) {
         let last = self.seconds.get(&second);
-        let figure = |quantile| {
-            last.map_or(0.0, |slice| slice.done.value_at_quantile(quantile) as f64 / 1000.0)
-        };
+        let figure = |quantile| last.map_or(0.0, |slice| slice.done.ms(quantile));
         let mut line = format!(
             "{:>6} s {:>8}/s  p50 {:>9.3} ms  p99 {:>9.3} ms  {:>10} done",
             second + 1,
-            last.map_or(0, |slice| slice.done.len()),
+            last.map_or(0, |slice| slice.done.0.len()),
             figure(0.5),
             figure(0.99),
             self.done
@@ -141,8 +125,8 @@ impl Keeper {
         let interval = |second| {
             let start = second as f64;
             let seconds = if second + 1 == count { took - start } else { 1.0 };
-            let slice = self.seconds.remove(&second).unwrap_or_else(|| Slice::new(second));
-            let (failed, latencies) = (slice.failed, Hdr(slice.done));
+            let slice = self.seconds.remove(&second).unwrap_or_default();
+            let (failed, latencies) = (slice.failed, slice.done);
             Interval { start, seconds: seconds.max(0.001), failed, latencies }
         };
         (0..count).map(interval).collect()
@@ -154,9 +138,8 @@ mod tests {
     use super::*;
 
     fn slice(second: u64, us: &[u64], failed: u64) -> Slice {
-        let mut slice = Slice::new(second);
-        us.iter().for_each(|us| slice.done.saturating_record(*us));
-        slice.failed = failed;
+        let mut slice = Slice { second, failed, ..Slice::default() };
+        us.iter().for_each(|us| slice.done.record(*us));
         slice
     }
 
@@ -181,10 +164,10 @@ mod tests {
     #[test]
     fn collectors_send_to_it() {
         let began = Instant::now();
-        let seconds = Seconds::start(began, Live::Never);
+        let seconds = Seconds::start(began, false);
         let mut collector = seconds.collector(&["all"]);
         collector.finish(0, Duration::from_millis(3), began);
-        assert_eq!(collector.take(began).0[0].1.len(), 1);
+        assert_eq!(collector.take(began)[0].latencies.0.len(), 1);
         drop(collector);
         let intervals = seconds.end(Duration::from_millis(2500));
         let counts: Vec<_> = intervals.iter().map(|one| one.latencies.0.len()).collect();

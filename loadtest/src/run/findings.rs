@@ -7,7 +7,6 @@ use crate::report::Record;
 use crate::report::Stage;
 use crate::report::Verdict;
 use crate::report::by_name;
-use crate::report::latencies;
 use crate::run::account::Account;
 use crate::run::drive::Ended;
 use crate::run::figures;
@@ -147,10 +146,10 @@ impl Findings<'_> {
 /// From the time at which each message was due to its arrival at a sink, if that is known.
 fn end_to_end(report: &Finished, sent: &Sent, ledger: &Ledger) -> Option<Hdr> {
     report.begin_us(0)?;
-    let mut all = latencies();
+    let mut all = Hdr::default();
     ledger.arrivals(&sent.run, |number, first_us| {
         let begun_us = report.begin_us(number).unwrap_or(first_us);
-        all.saturating_record(first_us.saturating_sub(begun_us).max(1));
+        all.record(first_us.saturating_sub(begun_us).max(1));
     });
-    (!all.is_empty()).then_some(Hdr(all))
+    (!all.0.is_empty()).then_some(all)
 }

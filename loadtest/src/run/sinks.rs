@@ -13,7 +13,6 @@ use socket2::Type;
 
 use crate::ledger::Ledger;
 use crate::report::Hdr;
-use crate::report::Live;
 use crate::report::by_name;
 use crate::run::scenario::SinkPart;
 use crate::sink::Counts;
@@ -62,7 +61,7 @@ impl Place {
     }
 
     fn run(&mut self, mut settings: Settings, behaviour: Option<&str>) -> Result<(), String> {
-        settings.live = Live::Never;
+        settings.live = false;
         settings.behaviours = behaviour.map(behaviour_file::find).transpose()?;
         let sink = Sink::start(settings)?;
         self.addresses = sink.addresses().to_vec();
@@ -132,8 +131,8 @@ impl Place {
             }
             match (&mut harvest.end_to_end, taken.end_to_end()) {
                 (_, None) => {}
-                (Some(sum), Some(all)) => sum.0.add(all).expect("all have the same bounds"),
-                (none, Some(all)) => *none = Some(Hdr(all.clone())),
+                (Some(sum), Some(all)) => sum.add(all),
+                (none, Some(all)) => *none = Some(all.clone()),
             }
             harvest.ledger.add(taken.ledger);
         }

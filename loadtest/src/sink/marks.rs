@@ -10,10 +10,11 @@ use std::time::Instant;
 
 use crate::ledger::Ledger;
 use crate::report::Collector;
+use crate::report::Hdr;
 use crate::report::Interval;
-use crate::report::Latencies;
 use crate::report::Record;
-use crate::report::Stages;
+use crate::report::Stage;
+use crate::report::add_stages;
 use crate::report::by_name;
 use crate::report::marks;
 use crate::sink::tally::Counts;
@@ -84,7 +85,7 @@ impl Marks {
     /// Ends the measurement; sessions that are still open record nothing more.
     pub fn end(&self, taken: &mut Taken) {
         if let Some(mut own) = self.collector.borrow_mut().take() {
-            taken.stages.add(own.take(Instant::now()));
+            add_stages(&mut taken.stages, own.take(Instant::now()));
         }
         taken.first = taken.first.into_iter().chain(self.first.get()).min();
         taken.last = taken.last.max(self.last.get());
@@ -96,7 +97,7 @@ impl Marks {
 pub struct Taken {
     pub counts: Counts,
     pub ledger: Ledger,
-    pub stages: Stages,
+    pub stages: Vec<Stage>,
     /// The first connection and the last message.
     pub first: Option<Instant>,
     pub last: Option<Instant>,
@@ -107,9 +108,9 @@ pub struct Taken {
 
 impl Taken {
     /// From the begin of each message, if its id has it, to its arrival.
-    pub fn end_to_end(&self) -> Option<&Latencies> {
+    pub fn end_to_end(&self) -> Option<&Hdr> {
         let name = NAMES[Mark::EndToEnd as usize];
-        self.stages.0.iter().find(|(stage, _)| *stage == name).map(|(_, all)| all)
+        self.stages.iter().find(|stage| stage.name == name).map(|stage| &stage.latencies)
     }
 
     /// From the first connection to the last message.
@@ -147,7 +148,7 @@ impl Taken {
         record.per_second = self.counts.messages as f64 / seconds.max(0.001);
         record.counts = by_name(&self.counts);
         record.ledger = by_name(&self.ledger.totals());
-        record.set_stages(self.stages.clone());
+        record.stages.clone_from(&self.stages);
         record.intervals = self.busy_intervals();
     }
 }

@@ -10,7 +10,7 @@
 //! record     one run as JSON                 histogram  latencies and their text
 //! machine    CPU, memory, disk
 //! terminal   tables for a terminal           table      columns of text
-//! html       the page                        charts, curves   its pictures
+//! html       the page                        charts     its pictures
 //! rows       figures of several runs         number     how figures are printed
 //! outputs    the flags of every run          command    `ringpost-load report`
 //! ```
@@ -19,7 +19,6 @@ mod charts;
 mod collector;
 pub mod command;
 mod command_line;
-mod curves;
 mod histogram;
 mod html;
 mod machine;

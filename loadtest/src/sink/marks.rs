@@ -1,10 +1,12 @@
-//! What a sink measures, and its result when it stops.
+//! What a sink counts and measures, and its result when it stops.
 //!
 //! A command counts from our last output to its arrival: one round trip plus the client's own time.
 //! Pipelined commands all count from the same output.
 
 use std::cell::Cell;
 use std::cell::RefCell;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 use std::time::Instant;
 
@@ -17,7 +19,62 @@ use crate::report::Stage;
 use crate::report::add_stages;
 use crate::report::by_name;
 use crate::report::marks;
-use crate::sink::tally::Counts;
+
+macro_rules! tally {
+    ($($(#[$doc:meta])* $name:ident),* $(,)?) => {
+        /// The counts of one shard.
+        #[derive(Debug, Default)]
+        pub struct Tally { $($(#[$doc])* pub $name: AtomicU64,)* }
+
+        /// The counts of a sink.
+        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
+        pub struct Counts { $($(#[$doc])* pub $name: u64,)* }
+
+        impl Counts {
+            pub fn add(&mut self, other: &Counts) {
+                $(self.$name += other.$name;)*
+            }
+        }
+
+        impl Tally {
+            pub fn add_to(&self, counts: &mut Counts) {
+                $(counts.$name += self.$name.load(Ordering::Relaxed);)*
+            }
+        }
+    };
+}
+
+tally! {
+    /// Connections accepted.
+    connections,
+    /// Connections ended.
+    sessions,
+    /// Sessions ended by QUIT.
+    quits,
+    /// Messages accepted for at least one recipient.
+    messages,
+    /// Messages times recipients accepted.
+    copies,
+    /// Copies whose body differs from the one that was sent.
+    corrupted,
+    /// Delivery status notifications.
+    reports,
+    /// Bytes of bodies, refused ones included.
+    body_bytes,
+    /// 4xx replies.
+    soft_refusals,
+    /// 5xx replies.
+    hard_refusals,
+    /// Connections that a behaviour ended, without a reply or with 421.
+    broken_off,
+    /// Failed attempts to accept a connection, mostly for lack of file descriptors.
+    accept_faults,
+}
+
+/// Adds to a count that only this thread writes.
+pub fn count(one: &AtomicU64, more: u64) {
+    one.store(one.load(Ordering::Relaxed) + more, Ordering::Relaxed);
+}
 
 marks! {
     Tls = "TLS handshake",
@@ -107,6 +164,13 @@ pub struct Taken {
 }
 
 impl Taken {
+    /// Adds counts, stages and ledger of another life of the sink.
+    pub fn add(&mut self, other: Taken) {
+        self.counts.add(&other.counts);
+        self.ledger.add(other.ledger);
+        add_stages(&mut self.stages, other.stages);
+    }
+
     /// From the begin of each message, if its id has it, to its arrival.
     pub fn end_to_end(&self) -> Option<&Hdr> {
         let name = NAMES[Mark::EndToEnd as usize];

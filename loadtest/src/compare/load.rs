@@ -17,8 +17,8 @@ use crate::flags::parse_text;
 use crate::ledger::Balance;
 use crate::ledger::Sent;
 use crate::report::Hdr;
-use crate::report::Machine;
 use crate::report::Record;
+use crate::report::describe_machine;
 use crate::sink;
 use crate::sink::Sink;
 use crate::source;
@@ -71,7 +71,7 @@ impl Load<'_> {
         restored.map_err(|cause| format!("the limit of open files: {cause}"))?;
         let mut finished = sent.map_err(|why| format!("the source failed: {why}"))?;
         let settings = BTreeMap::from([("flags".to_owned(), words)]);
-        let mut record = Record::begin("source", Machine::describe(None), settings);
+        let mut record = Record::begin("source", describe_machine(None), settings);
         let sent = finished.sent();
         finished.complete(&mut record);
         let sending = Sending { record, sent };

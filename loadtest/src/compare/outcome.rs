@@ -14,12 +14,11 @@ use crate::compare::peer::Peer;
 use crate::compare::proof::Proof;
 use crate::compare::turn::Part;
 use crate::compare::turn::Turn;
-use crate::report::Machine;
 
 /// The whole result.
 #[derive(Clone, Debug, Serialize)]
 pub struct Outcome {
-    pub machine: Machine,
+    pub machine: BTreeMap<String, String>,
     pub settings: BTreeMap<String, String>,
     pub standings: Vec<Standing>,
 }
@@ -265,7 +264,7 @@ pub mod tests {
         let absent = Some("not present (x): `apt install it`".to_owned());
         let other = Standing { name: "Other".to_owned(), absent, ..Standing::default() };
         Outcome {
-            machine: Machine::default(),
+            machine: BTreeMap::new(),
             settings: BTreeMap::from([("sessions".to_owned(), "50".to_owned())]),
             standings: vec![exim, other],
         }

@@ -72,16 +72,13 @@ fn run(record: &Record) -> Drawn {
     text += &card("Latency over time", &format!("<p>{keys}</p>\n{chart}"));
     text += &card("Latency by stage, in milliseconds", &table(&rows::stage_table(&record.stages)));
     text += "<div class=\"columns\">\n";
-    let machine = record.machine.lines().into_iter().map(|(name, value)| (name.into(), value));
-    text += &pairs("Machine", machine);
-    let settings = record.settings.iter().map(|(name, value)| (name.clone(), value.clone()));
-    text += &pairs("Settings", settings);
+    text += &pairs("Machine", &record.machine);
+    text += &pairs("Settings", &record.settings);
     let counts = |counts: &BTreeMap<String, u64>| {
-        let each = counts.iter().map(|(name, count)| (name.replace('_', " "), grouped(*count)));
-        each.collect::<Vec<_>>()
+        counts.iter().map(|(name, count)| (name.replace('_', " "), grouped(*count))).collect()
     };
-    text += &pairs("Counts", counts(&record.counts).into_iter());
-    text += &pairs("Ledger", counts(&record.ledger).into_iter());
+    text += &pairs("Counts", &counts(&record.counts));
+    text += &pairs("Ledger", &counts(&record.ledger));
     Ok(text + "</div>\n")
 }
 
@@ -117,12 +114,12 @@ fn card(title: &str, content: &str) -> String {
 }
 
 /// A card of names and values; nothing if there are none.
-fn pairs(title: &str, pairs: impl Iterator<Item = (String, String)>) -> String {
-    let row = |(name, value): (String, String)| {
-        let (name, value) = (escape(&name), escape(&value));
+fn pairs(title: &str, pairs: &BTreeMap<String, String>) -> String {
+    let row = |(name, value): (&String, &String)| {
+        let (name, value) = (escape(name), escape(value));
         format!("<tr><td>{name}</td><td class=\"text\">{value}</td></tr>\n")
     };
-    let rows: String = pairs.map(row).collect();
+    let rows: String = pairs.iter().map(row).collect();
     if rows.is_empty() { rows } else { card(title, &format!("<table>\n{rows}</table>\n")) }
 }
 
@@ -253,7 +250,7 @@ mod tests {
     fn a_page_is_complete_and_escapes_all_text() {
         let mut evil = record(1000, 2);
         evil.stages[0].name = "<script>alert('1')</script>".into();
-        evil.machine.cpu = Some("a & b </table>".into());
+        evil.machine.insert("CPU".into(), "a & b </table>".into());
         evil.kind = "\" onload=\"x".into();
         evil.counts.insert("</td>".into(), 1);
         let (that, found) = ("<i>all</i> arrive".into(), "9 & 1".into());

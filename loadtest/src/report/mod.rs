@@ -37,7 +37,7 @@ pub use histogram::Hdr;
 pub use histogram::QUANTILES;
 pub use histogram::Stage;
 pub use histogram::add_stages;
-pub use machine::Machine;
+pub use machine::describe_machine;
 pub use number::rounded;
 pub use outputs::Outputs;
 pub use record::Interval;

@@ -1,5 +1,6 @@
 //! The output flags that every kind of run has.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::IsTerminal;
 use std::path::Path;
@@ -10,7 +11,7 @@ use clap::Args;
 use crate::flags::check_writable;
 use crate::flags::read_folder;
 use crate::report::html;
-use crate::report::machine::Machine;
+use crate::report::machine::describe_machine;
 use crate::report::record::Record;
 use crate::report::terminal;
 
@@ -43,8 +44,8 @@ impl Outputs {
     }
 
     /// The machine, with the disk of `--disk`.
-    pub fn machine(&self) -> Machine {
-        Machine::describe(self.disk.as_deref())
+    pub fn machine(&self) -> BTreeMap<String, String> {
+        describe_machine(self.disk.as_deref())
     }
 
     /// Whether to show each second on stderr.

@@ -15,10 +15,9 @@ use serde_json::json;
 
 use crate::report::histogram::Hdr;
 use crate::report::histogram::Stage;
-use crate::report::machine::Machine;
 
 /// In every record. The number changes when older readers would misread the file.
-pub const FORMAT: &str = "ringpost-load 2";
+pub const FORMAT: &str = "ringpost-load 3";
 /// One run.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Record {
@@ -34,7 +33,7 @@ pub struct Record {
     pub per_second: f64,
     /// The first error.
     pub first_fault: Option<String>,
-    pub machine: Machine,
+    pub machine: BTreeMap<String, String>,
     pub settings: BTreeMap<String, String>,
     pub counts: BTreeMap<String, u64>,
     /// Totals of the ledger; empty without one.
@@ -60,7 +59,11 @@ pub struct Verdict {
 
 impl Record {
     /// A run that begins now.
-    pub fn begin(kind: &str, machine: Machine, settings: BTreeMap<String, String>) -> Record {
+    pub fn begin(
+        kind: &str,
+        machine: BTreeMap<String, String>,
+        settings: BTreeMap<String, String>,
+    ) -> Record {
         Record {
             format: FORMAT.to_owned(),
             kind: kind.to_owned(),
@@ -180,7 +183,7 @@ pub mod tests {
             seconds: 3.0,
             per_second: count as f64 / 3.0,
             first_fault: Some("<b>550 & \"no\"</b>".into()),
-            machine: Machine::describe(None),
+            machine: crate::report::describe_machine(None),
             settings: BTreeMap::from([("-s <i>".into(), "1 & 2".into())]),
             counts: BTreeMap::from([("accepted".into(), count)]),
             ledger: BTreeMap::from([("distinct".into(), count)]),

@@ -13,10 +13,7 @@ use crate::report::table;
 pub fn one(record: &Record) -> String {
     let (kind, when) = (plain(&record.kind), plain(&record.when));
     let mut text = format!("{kind} {} of {when}\n", plain(&record.run));
-    for (name, value) in record.machine.lines() {
-        text += &format!("  {name}: {}\n", plain(&value));
-    }
-    for (name, value) in &record.settings {
+    for (name, value) in record.machine.iter().chain(&record.settings) {
         text += &format!("  {}: {}\n", plain(name), plain(value));
     }
     text + &verdicts(record) + &figures(record)

@@ -2,17 +2,16 @@
 
 use crate::control::call::Call;
 use crate::control::call::CarryOut;
+use crate::control::call::Outcome;
 use crate::control::server::Control;
-use crate::operations::OpFault;
 use crate::operations::server::CheckHealth;
 use crate::operations::server::Health;
 use crate::operations::server::ReloadConfig;
-use crate::operations::server::Reloaded;
 
 impl CarryOut for CheckHealth {
     const ALWAYS_RUNS: bool = true;
 
-    async fn run(_: Call<CheckHealth>, control: &Control) -> Result<Health, OpFault> {
+    async fn run(_: Call<Self>, control: &Control) -> Outcome<Self> {
         let observed = &control.observed;
         Ok(Health {
             faults: observed.faults(observed.now_ms()),
@@ -23,7 +22,7 @@ impl CarryOut for CheckHealth {
 }
 
 impl CarryOut for ReloadConfig {
-    async fn run(_: Call<ReloadConfig>, control: &Control) -> Result<Reloaded, OpFault> {
+    async fn run(_: Call<Self>, control: &Control) -> Outcome<Self> {
         control.refuse_while_draining()?;
         control.reload.reload().await
     }

@@ -14,11 +14,12 @@ use std::time::Instant;
 use crate::base::Chunk;
 use crate::inbound::flow::CHUNK_RETRY;
 use crate::inbound::receiving::Meter;
+use crate::inbound::receiving::Receiving;
 use crate::inbound::session::End;
 use crate::inbound::session::Session;
-use crate::inbound::session::Wait;
 use crate::observe::Stage;
 use crate::observe::label::BodyRefusal;
+use crate::observe::label::SessionState;
 use crate::rt::timer;
 use crate::submit::Accepted;
 use crate::wire::smtp::dot::DotDecoder;
@@ -78,6 +79,11 @@ impl Session {
         }
     }
 
+    /// The message under way.
+    fn begun(&mut self) -> &mut Receiving {
+        self.receiving.as_mut().expect("a message is begun before its body is read")
+    }
+
     async fn receive_dot(&mut self) -> Result<Received, End> {
         let ending = self.line_ending;
         let mut decoder = DotDecoder::new(ending);
@@ -124,9 +130,7 @@ impl Session {
     /// `missing` bytes of input are copied: copying all of it for each of many small chunks would
     /// be quadratic.
     async fn receive_some(&mut self, missing: u64) -> Result<Option<(Chunk, usize)>, End> {
-        let receiving =
-            self.receiving.as_deref().expect("a message is begun before its body is read");
-        if receiving.is_flooded() {
+        if self.begun().is_flooded() {
             return Ok(None);
         }
         if !self.input.is_empty() {
@@ -140,18 +144,17 @@ impl Session {
         // A client may wait for the replies to MAIL and RCPT before it sends its chunk.
         self.flush().await?;
         self.input.drop_all(&self.reception.pool);
-        let receiving = self.receiving.as_deref_mut().expect("begun above");
+        let is_fresh = self.begun().is_fresh();
         let timeouts = &self.policy.timeouts;
-        let limit = if receiving.is_fresh() { timeouts.data_init } else { timeouts.data_block };
-        let current = receiving.take_current();
+        let limit = if is_fresh { timeouts.data_init } else { timeouts.data_block };
+        let current = self.begun().take_current();
         let noted = current.as_ref().map_or(0, |chunk| chunk.len());
         self.channel.stream().deadline().set_in(limit);
         let began = Instant::now();
         let read = self.read(current).await;
-        let chunk = read.map_err(|fault| self.end_of(fault, Wait::Body))?;
-        let rate = &self.policy.rate;
-        let receiving = self.receiving.as_deref_mut().expect("begun above");
-        if receiving.meter.is_too_slow(chunk.len() - noted, began, rate) {
+        let chunk = read.map_err(|fault| self.end_of(fault, SessionState::Body))?;
+        let rate = self.policy.rate;
+        if self.begun().meter.is_too_slow(chunk.len() - noted, began, &rate) {
             return Err(End::TooSlow);
         }
         Ok(Some((chunk, noted)))
@@ -191,7 +194,7 @@ impl Session {
                 return Ok(chunk);
             }
             if self.channel.stream().deadline().expired() {
-                return Err(End::TimedOut(Wait::Body));
+                return Err(End::TimedOut(SessionState::Body));
             }
             timer::sleep(CHUNK_RETRY).await;
         }
@@ -210,11 +213,8 @@ impl Session {
             match self.take_chunk().await {
                 Ok(next) => chunk = next,
                 Err(_) => {
-                    if let Some(receiving) = self.receiving.as_mut() {
-                        let reply = Reply::new(452, (4, 3, 1), "Too much mail in progress");
-                        receiving.refuse(reply, BodyRefusal::Memory);
-                    }
-                    return;
+                    let reply = Reply::new(452, (4, 3, 1), "Too much mail in progress");
+                    return self.begun().refuse(reply, BodyRefusal::Memory);
                 }
             }
             from = chunk.len();
@@ -222,9 +222,7 @@ impl Session {
     }
 
     async fn keep_received(&mut self, chunk: Chunk, noted: usize) {
-        let receiving =
-            self.receiving.as_mut().expect("a message is begun before its body is read");
-        receiving.put_current(chunk, noted).await;
+        self.begun().put_current(chunk, noted).await;
     }
 
     /// Receives exactly `bytes` bytes, whatever they are (RFC 3030 s2). A chunk that breaks the line
@@ -277,8 +275,7 @@ impl Session {
 
     /// Refuses the body when `judge` finds that it breaks the line law.
     fn judge_lines(&mut self, judge: impl FnOnce(&mut LineLaw) -> Result<(), LineFault>) {
-        let receiving =
-            self.receiving.as_mut().expect("a message is begun before its body is read");
+        let receiving = self.begun();
         if !receiving.is_refused()
             && let Err(fault) = judge(&mut receiving.lines)
         {
@@ -304,7 +301,7 @@ impl Session {
             }
             self.channel.stream().deadline().set_in(self.policy.timeouts.data_block);
             let began = Instant::now();
-            self.fill(Wait::Body).await?;
+            self.fill(SessionState::Body).await?;
             if meter.is_too_slow(self.input.pending().len(), began, &self.policy.rate) {
                 return Err(End::TooSlow);
             }

@@ -42,6 +42,7 @@ use crate::inbound::reception::ArenaAccount;
 use crate::inbound::reception::Reception;
 use crate::net::Socket;
 use crate::observe::label::BodyRefusal;
+use crate::observe::label::SessionState;
 use crate::observe::log::Record;
 use crate::wire::smtp::line::LineEnding;
 use crate::wire::smtp::reply::Reply;
@@ -66,7 +67,7 @@ pub enum End {
     /// The peer went away.
     Gone,
     /// A deadline passed.
-    TimedOut(Wait),
+    TimedOut(SessionState),
     /// The peer sends slower than `limits.min_data_rate`.
     TooSlow,
     /// The process is shutting down.
@@ -75,16 +76,6 @@ pub enum End {
     TlsFailed,
     /// The socket or its TLS failed.
     Broken,
-}
-
-/// What the session was waiting for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Wait {
-    Proxy,
-    Command,
-    Body,
-    Write,
-    Handshake,
 }
 
 pub struct Session {

@@ -1,10 +1,10 @@
-//! Bodies: from the socket into chunks, by DATA (dots) or BDAT (counts).
+//! Reads bodies from the socket into chunks, by DATA (dots) or BDAT (counts).
 //!
-//! Promise:  between socket and store only the header block is copied, and bytes that were read
-//!           together with a command. Exactly one message per final dot or LAST.
-//!           Every byte is body or input, once and in order: pending input is copied, but consumed
-//!           only when it is known how much of it is body, and the socket is read only when no input
-//!           is pending.
+//! Promise:  between socket and store, only the header block and bytes read together with a command are
+//!           copied. Each final dot or LAST ends exactly one message.
+//!           Every byte is treated once, in order, as body or as input. Pending input is copied first
+//!           and consumed once the length of the body in it is known; the socket is read only while no
+//!           input is pending.
 //! Order:    354 is flushed before the body is read; the reply to the body after the commit.
 //! Bounds:   see `receiving`, and one chunk of input after the end of a body. A body slower than the
 //!           minimum rate ends the session.
@@ -33,11 +33,11 @@ use crate::wire::smtp::server::Step;
 use crate::wire::smtp::transaction::BodyType;
 use crate::wire::smtp::transaction::Transaction;
 
-/// How the bytes of a body ended.
+/// How the reading of a body ended.
 enum Received {
     Whole,
     Fault(LineFault),
-    /// The message was refused, and its sender did not stop.
+    /// The message was refused, but its sender keeps sending.
     Flood,
 }
 
@@ -160,11 +160,11 @@ impl Session {
         Ok(Some((chunk, noted)))
     }
 
-    /// Separates body from input in the chunk that `receive_some` returned: its bytes from `noted`
-    /// to `end` are body, those behind `end` are input.
+    /// Splits the chunk that `receive_some` returned: its bytes from `noted` to `end` are body, the
+    /// bytes after `end` are input.
     async fn split_input(&mut self, chunk: &Chunk, end: usize, noted: usize) -> Result<(), End> {
         if !self.input.is_empty() {
-            // The bytes were copied from pending input, which still holds the rest.
+            // The bytes are a copy of pending input, which still contains the rest.
             self.input.consume(end - noted);
             return Ok(());
         }
@@ -174,12 +174,12 @@ impl Session {
         }
         let mut behind = self.free_chunk().await?;
         let filled = behind.fill_from(rest);
-        assert_eq!(filled, rest.len(), "what came in one chunk fits into one chunk");
+        assert_eq!(filled, rest.len(), "the rest of one chunk fits into another");
         self.input.put(behind);
         Ok(())
     }
 
-    /// The current chunk, or an empty one as soon as the pool has one.
+    /// Returns the current chunk, or waits for an empty one from the pool.
     async fn take_chunk(&mut self) -> Result<Chunk, End> {
         match self.receiving.as_mut().and_then(|receiving| receiving.take_current()) {
             Some(chunk) => Ok(chunk),
@@ -225,8 +225,8 @@ impl Session {
         self.begun().put_current(chunk, noted).await;
     }
 
-    /// Receives exactly `bytes` bytes, whatever they are (RFC 3030 s2). A chunk that breaks the line
-    /// law is read to its end before it is refused.
+    /// Receives exactly `bytes` bytes of any value (RFC 3030 s2). A chunk with forbidden line endings
+    /// is read to its end before it is refused.
     async fn receive_counted(
         &mut self,
         bytes: u64,
@@ -258,7 +258,7 @@ impl Session {
         Ok(Received::Whole)
     }
 
-    /// Checks the end of a body that came by BDAT: a CR there is bare.
+    /// Checks the end of a body received by BDAT: a CR at the end is a bare CR.
     async fn end_lines(&mut self, law: LineEnding) -> Result<(), End> {
         let receiving =
             self.receiving.as_ref().expect("a message is begun before its body is read");
@@ -273,7 +273,7 @@ impl Session {
         Ok(())
     }
 
-    /// Refuses the body when `judge` finds that it breaks the line law.
+    /// Refuses the body if `judge` finds a forbidden line ending.
     fn judge_lines(&mut self, judge: impl FnOnce(&mut LineLaw) -> Result<(), LineFault>) {
         let receiving = self.begun();
         if !receiving.is_refused()
@@ -283,7 +283,7 @@ impl Session {
         }
     }
 
-    /// Reads and drops the bytes of a refused chunk.
+    /// Reads and discards the bytes of a refused chunk.
     async fn swallow(&mut self, bytes: u64) -> Result<(), End> {
         self.flush().await?;
         let mut missing = bytes;
@@ -295,7 +295,7 @@ impl Session {
             if missing == 0 {
                 return Ok(());
             }
-            // The start of an earlier line may stand in front of a chunk of them.
+            // The start of an earlier line may be pending in front of them.
             if !self.input.is_empty() {
                 continue;
             }
@@ -338,7 +338,7 @@ impl Session {
         Ok(self.server.on_body(outcome, recipients, &mut self.out))
     }
 
-    /// The message is durable: answers the client.
+    /// Tells the client that the message is durable.
     async fn answer_accepted(
         &mut self,
         accepted: &Accepted,
@@ -351,13 +351,13 @@ impl Session {
         self.bytes_accepted += accepted.bytes;
         let flushed = self.flush().await;
         self.record(Stage::Accept, accepted.began);
-        // Durable, but the client did not hear it: it will send the message again (RFC 1047).
+        // The client did not receive the reply and will send the durable message again (RFC 1047).
         flushed?;
         Ok(step)
     }
 }
 
-/// How many of `here` bytes belong to a body that lacks `missing` bytes.
+/// How many of `here` bytes belong to a body of which `missing` bytes are still to come.
 fn part_of(missing: u64, here: usize) -> usize {
     usize::try_from(missing).map_or(here, |missing| missing.min(here))
 }

@@ -1,4 +1,4 @@
-//! How a session ends: the causes, the last reply, the close.
+//! Ends a session: the last reply, the close, and the record of the cause.
 
 use std::borrow::Cow;
 use std::time::Duration;
@@ -9,7 +9,7 @@ use crate::observe::label::SessionState;
 use crate::observe::log::Record;
 use crate::wire::smtp::reply::Reply;
 
-/// Time and bytes for which input is read and dropped after the last reply.
+/// How long, and how many bytes of, input is read and discarded after the last reply.
 const LINGER_TIMEOUT: Duration = Duration::from_secs(2);
 const LINGER_BYTES_MAX: usize = 4 << 20;
 
@@ -37,7 +37,7 @@ impl Session {
         }
         let may_send_on = matches!(end, End::Closed | End::TooSlow) && !is_goodbye(&self.out);
         if self.flush().await.is_ok() && self.channel.close().await.is_ok() {
-            // A peer that is gone already needs no end of stream.
+            // A peer that has closed its end needs no end of stream.
             let _ = self.channel.stream().shutdown_write();
             if may_send_on {
                 self.linger().await;
@@ -55,7 +55,7 @@ impl Session {
         .emit();
     }
 
-    /// Reads and drops what a client still sends. Closing a socket with unread input sends a reset,
+    /// Reads and discards what the client still sends. Closing a socket with unread input sends a reset,
     /// which may overtake the reply that explains the close.
     async fn linger(&mut self) {
         let pool = &self.reception.pool;

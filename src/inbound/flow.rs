@@ -1,4 +1,4 @@
-//! Reading and writing of a session: every wait has a deadline, and memory not needed is released.
+//! Reads and writes for a session. Every wait has a deadline, and unused memory is released.
 
 use std::time::Duration;
 use std::time::Instant;
@@ -20,7 +20,7 @@ pub(super) const CHUNK_RETRY: Duration = Duration::from_millis(20);
 const DRAIN_REPLY: Duration = Duration::from_secs(1);
 
 impl Session {
-    /// Flushes the output, then waits for more input.
+    /// Flushes the output, then waits for the next command.
     pub(super) async fn await_command(&mut self) -> Result<(), End> {
         self.flush().await?;
         if self.reception.is_draining() {

@@ -82,14 +82,14 @@ impl Session {
         }
     }
 
-    /// Turns the plain channel into a TLS one.
+    /// Performs the TLS handshake on the plain channel.
     pub(super) async fn handshake(&mut self) -> Result<(), End> {
         let Some(tls) = self.listener.tls.clone() else {
             return Err(End::TlsFailed);
         };
         self.channel.stream().deadline().set_in(self.policy.timeouts.handshake);
         let pool = &self.reception.pool;
-        // Load balancers send the client's first flight together with their header.
+        // Load balancers send the client's first TLS records together with their header.
         let early = self.input.take_all(pool);
         let began = Instant::now();
         let shaken = match self.channel.start_tls(&tls) {

@@ -36,7 +36,7 @@ impl CarryOut for ListDestinations {
     async fn run(call: Call<Self>, control: &Control) -> Outcome<Self> {
         let limit = call.into_operation().limit.min(DESTINATIONS_SHOWN_MAX);
         let destinations = largest(control, limit).await?;
-        let paused = control.pauses.names().into_iter().map(String::from).collect();
+        let paused = control.parts.pauses.names().into_iter().map(String::from).collect();
         Ok(DestinationList { destinations, paused })
     }
 }
@@ -134,6 +134,6 @@ async fn keep(
     name: &str,
     change: fn(&Pauses, &str) -> Result<(), PauseFault>,
 ) -> Result<Result<(), PauseFault>, OpFault> {
-    let (pauses, name) = (Arc::clone(&control.pauses), name.to_owned());
+    let (pauses, name) = (Arc::clone(&control.parts.pauses), name.to_owned());
     spawn_blocking(move || change(&pauses, &name)).await.map_err(|_| OpFault::bug())
 }

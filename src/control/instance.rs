@@ -12,7 +12,7 @@ impl CarryOut for CheckHealth {
     const ALWAYS_RUNS: bool = true;
 
     async fn run(_: Call<Self>, control: &Control) -> Outcome<Self> {
-        let observed = &control.observed;
+        let observed = &control.parts.observed;
         Ok(Health {
             faults: observed.faults(observed.now_ms()),
             obstacles: observed.obstacles().into_iter().map(str::to_owned).collect(),
@@ -24,6 +24,6 @@ impl CarryOut for CheckHealth {
 impl CarryOut for ReloadConfig {
     async fn run(_: Call<Self>, control: &Control) -> Outcome<Self> {
         control.refuse_while_draining()?;
-        control.reload.reload().await
+        control.parts.reload.reload().await
     }
 }

@@ -37,7 +37,7 @@ use crate::wire::mail::address::Mailbox;
 
 impl CarryOut for TestRoute {
     async fn run(call: Call<Self>, control: &Control) -> Outcome<Self> {
-        let config = control.reload.config();
+        let config = control.parts.reload.config();
         tokio::task::spawn_blocking(move || answer(&config, &call.into_operation()))
             .await
             .unwrap_or_else(|_| Err(OpFault::bug()))

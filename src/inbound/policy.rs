@@ -44,10 +44,8 @@ pub struct ListenerPolicy {
     /// Clients whose line endings are normalised instead of refused.
     pub normalise_from: Vec<IpNet>,
     pub server: Arc<ServerConfig>,
-    pub server_normalising: Arc<ServerConfig>,
-    pub server_xclient: Arc<ServerConfig>,
-    /// For clients that may use XCLIENT and whose line endings are normalised.
-    pub server_normalising_xclient: Arc<ServerConfig>,
+    /// By whether the client may use XCLIENT, then by whether its line endings are normalised.
+    pub servers: [[Arc<ServerConfig>; 2]; 2],
 }
 
 /// When TLS begins.

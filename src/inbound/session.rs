@@ -337,12 +337,7 @@ impl Session {
 fn server_config(listener: &ListenerPolicy, peer: SocketAddr) -> &Arc<ServerConfig> {
     let may_xclient = holds(&listener.xclient_from, peer.ip());
     let is_normalised = holds(&listener.normalise_from, peer.ip());
-    match (may_xclient, is_normalised) {
-        (false, false) => &listener.server,
-        (false, true) => &listener.server_normalising,
-        (true, false) => &listener.server_xclient,
-        (true, true) => &listener.server_normalising_xclient,
-    }
+    &listener.servers[usize::from(may_xclient)][usize::from(is_normalised)]
 }
 
 const INTERNAL_ERROR: Reply = Reply::new(421, (4, 3, 0), "Internal error, closing");

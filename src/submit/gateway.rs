@@ -261,13 +261,12 @@ impl Gateway {
         };
         let mut shards: Vec<&Shard> =
             (0..self.shards.len()).filter(may_take).map(|at| &self.shards[at]).collect();
-        match placement {
-            Placement::Partition(partition) if shards.is_empty() => {
-                return Err(Refusal::new(RefusalCode::NoSuchPartition)
-                    .with_field("placement")
-                    .with_detail(format!("there is no partition {partition}")));
-            }
-            Placement::Partition(_) | Placement::Any => {}
+        if let Placement::Partition(partition) = placement
+            && shards.is_empty()
+        {
+            return Err(Refusal::new(RefusalCode::NoSuchPartition)
+                .with_field("placement")
+                .with_detail(format!("there is no partition {partition}")));
         }
         shards.sort_by_key(|shard| shard.room.bytes());
         Ok(shards)

@@ -91,8 +91,13 @@ const QUARANTINING: &[&str] =
     &["quarantine::before_file", "quarantine::after_file", "quarantine::after_removal"];
 
 /// Points that make the store answer with a fault, for the action `return`.
-const STORE_FAULTS: &[&str] =
-    &["stream::error", "commit::error", "commit::error_after_write", "rescue::error", "mending::error"];
+const STORE_FAULTS: &[&str] = &[
+    "stream::error",
+    "commit::error",
+    "commit::error_after_write",
+    "rescue::error",
+    "mending::error",
+];
 
 /// Points of the tests of sessions, policies and views.
 const ELSEWHERE: &[&str] = &[

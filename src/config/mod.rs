@@ -46,6 +46,7 @@ pub use delivery::model::DeliveryTimeoutsConfig;
 pub use delivery::model::DestinationConfig;
 pub use delivery::model::DestinationDefaults;
 pub use delivery::model::PoolConfig;
+pub use delivery::model::ResolverConfig;
 pub use delivery::model::RouteConfig;
 pub use delivery::model::SourceConfig;
 pub use delivery::next_hop::HopProtocol;

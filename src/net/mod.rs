@@ -12,7 +12,6 @@
 pub mod address;
 pub mod certificate;
 mod client_certificate;
-mod client_side;
 pub mod dane;
 pub mod mta_sts;
 pub mod proxied;
@@ -31,11 +30,11 @@ pub mod tls_memory;
 pub mod tls_server;
 mod x509;
 
+pub use crate::wire::tls::ClientCertificates;
+pub use crate::wire::tls::TlsVersion;
 pub use address::AddressRule;
 pub use address::Barred;
 pub use address::Vantage;
-pub use crate::wire::tls::ClientCertificates;
-pub use crate::wire::tls::TlsVersion;
 pub use client_certificate::ClientCertificate;
 pub use dane::TlsaRecord;
 pub use mta_sts::StsMode;

@@ -201,8 +201,8 @@ fn roots(named: Option<&Path>, notes: &mut Notes) -> RootCertStore {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::net::client_side::ClientSide;
     use crate::net::session::TlsSession;
+    use crate::net::side::ClientSide;
     use crate::net::tls_fault::CertificateFault;
     use crate::net::tls_server::TlsServer;
     use crate::net::tls_server::TlsSettings;

@@ -5,21 +5,22 @@ use serde::Serialize;
 
 use crate::operations::operation::operation;
 
-/// Which route applies to a recipient, and why; nothing is looked up in the DNS.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct TestRoute {
-    pub recipient: String,
-    /// Empty or `<>` for the null sender.
-    pub sender: Option<String>,
-    pub listener: Option<String>,
-    pub tenant: Option<String>,
-    pub campaign: Option<String>,
-    /// Each as `Name: value`.
-    pub headers: Vec<String>,
+operation! {
+    /// Which route applies to a recipient, and why; nothing is looked up in the DNS.
+    #[derive(Default)]
+    #[serde(default)]
+    TestRoute {
+        recipient: String,
+        /// Empty or `<>` for the null sender.
+        sender: Option<String>,
+        listener: Option<String>,
+        tenant: Option<String>,
+        campaign: Option<String>,
+        /// Each as `Name: value`.
+        headers: Vec<String>,
+    }
+    "route.test", Post "/v1/routes/test", ReadRoutes => RouteAnswer
 }
-
-operation!(TestRoute, "route.test", Post "/v1/routes/test", ReadRoutes => RouteAnswer);
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct RouteAnswer {

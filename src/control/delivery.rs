@@ -144,6 +144,7 @@ fn destination_policy(treatment: &DestinationDefaults) -> DestinationPolicy {
             per_second: rate(treatment.messages_per_second),
             per_minute: rate(treatment.messages_per_minute),
             per_hour: rate(treatment.messages_per_hour),
+            per_day: rate(treatment.messages_per_day),
         },
         idle_reuse: treatment.idle_reuse,
         failures_to_back_off: clamp(treatment.failures_to_back_off),

@@ -261,6 +261,7 @@ fn limits(destination: &DestinationPolicy) -> Vec<RouteLimit> {
         ("messages_per_second", rate(destination.rates.per_second)),
         ("messages_per_minute", rate(destination.rates.per_minute)),
         ("messages_per_hour", rate(destination.rates.per_hour)),
+        ("messages_per_day", rate(destination.rates.per_day)),
         ("idle_reuse", Some(show_duration(destination.idle_reuse))),
         ("failures_to_back_off", number(destination.failures_to_back_off.into())),
         ("back_off_first", Some(show_duration(destination.back_off_first))),

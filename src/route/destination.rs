@@ -11,6 +11,14 @@ pub struct Rates {
     pub per_second: Option<u32>,
     pub per_minute: Option<u32>,
     pub per_hour: Option<u32>,
+    pub per_day: Option<u32>,
+}
+
+impl Rates {
+    /// From the shortest unit of time to the longest.
+    pub fn all(&self) -> [Option<u32>; 4] {
+        [self.per_second, self.per_minute, self.per_hour, self.per_day]
+    }
 }
 
 /// The TLS level of outgoing connections, weakest first.

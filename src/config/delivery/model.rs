@@ -292,6 +292,8 @@ treatment! {
     messages_per_minute: usize = "0", 0 => 100_000_000;
     /// Messages per hour. 0 means no limit.
     messages_per_hour: usize = "0", 0 => 1_000_000_000;
+    /// Messages per day. 0 means no limit.
+    messages_per_day: usize = "0", 0 => 4_000_000_000;
     /// How long an idle connection is kept open for the next message.
     idle_reuse: Duration = "'5s'", 0 => 10 * MINUTE_MS;
     /// Failed connections in a row after which the destination is in backoff: no connection is opened.

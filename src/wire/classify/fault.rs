@@ -1,9 +1,10 @@
-//! Errors in the rules file. A test parses the built-in rules.
+//! Errors in a file of rules. A test parses the built-in rules.
 
 use std::fmt;
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RulesFault {
+    pub file: Box<str>,
     /// Counted from 1.
     pub line: usize,
     pub wrong: Wrong,
@@ -11,7 +12,7 @@ pub struct RulesFault {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Wrong {
-    /// Not five fields separated by bars.
+    /// Neither five nor six fields separated by bars.
     Fields,
     Codes,
     /// No earlier `@` line defines it.
@@ -22,6 +23,7 @@ pub enum Wrong {
     Words,
     Category,
     Advice,
+    Action,
     /// More rules than the table holds.
     TooMany,
     /// The last rule does not match everything.
@@ -31,17 +33,23 @@ pub enum Wrong {
 impl fmt::Display for RulesFault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let what = match self.wrong {
-            Wrong::Fields => "a rule is `codes | provider | words | category | advice`",
+            Wrong::Fields => {
+                "a rule is `codes | provider | words | category | advice` or \
+                 `codes | provider | words | category | advice | action`"
+            }
             Wrong::Codes => "codes are like `550`, `55x`, `x.2.2`, `4xx/x.7.1` or `*`",
             Wrong::Provider => "no earlier line `@name | suffixes` defines this provider",
             Wrong::ProviderLine => "a provider is `@name | .suffix .suffix`, at most 32 of them",
             Wrong::Words => "words are `*` or printable lower-case text, joined by ` + `",
             Wrong::Category => "unknown category",
             Wrong::Advice => "unknown advice",
+            Wrong::Action => {
+                "an action is `slow 50% 10m source` or `suspend 2h destination`, for 1s to 7d"
+            }
             Wrong::TooMany => "too many rules",
             Wrong::NoLastRule => "the last rule must be `* | * | * | ...`",
         };
-        write!(f, "line {}: {what}", self.line)
+        write!(f, "{}: line {}: {what}", self.file, self.line)
     }
 }
 

@@ -8,6 +8,8 @@ use ringpost::base::MessageId;
 use ringpost::base::PublicId;
 use ringpost::base::SpoolNumber;
 use ringpost::base::limits::JOB_LEASE_MS;
+use ringpost::config::HostFacts;
+use ringpost::config::load;
 use ringpost::observe::log::Record;
 use ringpost::observe::log::value::Form;
 use ringpost::outbound::destination::JobEnd;
@@ -19,14 +21,10 @@ use ringpost::outbound::scheduler::Scheduler;
 use ringpost::outbound::scheduler::SchedulerLimits;
 use ringpost::outbound::scheduler::Take;
 use ringpost::route::DestinationPolicy;
-use ringpost::route::HopProtocol;
-use ringpost::route::HostPort;
-use ringpost::route::NextHop;
-use ringpost::route::RouteNext;
 use ringpost::route::RouteQuestion;
-use ringpost::route::RouteSettings;
 use ringpost::route::RouteStandard;
 use ringpost::route::RouteTable;
+use ringpost::route::Rule;
 
 use crate::paths::Path;
 
@@ -123,30 +121,23 @@ pub fn schedule() -> Path {
 
 /// A thousand rules, each for a tree of domains and one sender, and none for most mail.
 pub fn route_table() -> RouteTable {
-    let hosts = Box::new([HostPort { host: "smart.example.org".into(), port: 25 }]);
-    let rules = (0..ROUTES).map(|number| RouteSettings {
-        name: format!("route-{number}"),
-        recipient_domains: vec![
-            format!("domain-{number}.example"),
-            format!(".domain-{number}.example"),
-        ],
-        sender_domains: if number % 2 == 0 { vec!["example.org".into()] } else { Vec::new() },
-        listeners: Vec::new(),
-        tenants: Vec::new(),
-        campaigns: Vec::new(),
-        headers: Vec::new(),
-        next: RouteNext::To(NextHop::Hosts { hosts: hosts.clone(), protocol: HopProtocol::Smtp }),
-        tls: None,
-        auth: None,
-        pool: None,
-        max_age: None,
+    let rules = (0..ROUTES).map(|number| {
+        let sender = if number % 2 == 0 { "'example.org'" } else { "" };
+        format!(
+            "[[route]]\nrecipient_domain = ['domain-{number}.example', '.domain-{number}.example']\n\
+             sender_domain = [{sender}]\nnext = 'smtp:smart.example.org'\n"
+        )
     });
+    let host = HostFacts { hostname: "mx.example.org".to_owned(), ..HostFacts::default() };
+    let config =
+        load(&rules.collect::<String>(), "routes", &host).expect("the rules are good").config;
+    let rules = config.routes.into_iter().map(|route| Rule::new(route, None, None));
     let standard = RouteStandard {
         own_domain: "mx.example.org".into(),
         pool: None,
         max_age: Duration::from_secs(5 * 86_400),
     };
-    RouteTable::build(rules.collect(), standard).expect("the rules are good")
+    RouteTable::build(rules.collect(), standard)
 }
 
 pub fn question(recipient_domain: &str) -> RouteQuestion<'_> {

@@ -2,6 +2,7 @@
 //! comparisons of servers.
 
 mod compare;
+mod flags;
 mod ledger;
 mod process;
 mod random;
@@ -10,6 +11,7 @@ mod run;
 mod sink;
 mod smtp_client;
 mod source;
+mod tied;
 mod watch;
 
 use std::fs::File;
@@ -56,9 +58,9 @@ enum Command {
     /// Run a command until standard input is closed, then kill its process tree; for `compare`.
     #[command(hide = true)]
     Hold(compare::hold::Hold),
-    /// Become a command that is killed when its parent ends; for `run`.
+    /// Become a command that is killed when its parent ends; for `run` and `compare`.
     #[command(hide = true)]
-    Tied(run::tied::Tied),
+    Tied(tied::Tied),
     /// Show saved records: one as tables, several side by side with ratios.
     Report(report::command::Report),
 }
@@ -71,7 +73,7 @@ fn main() -> ExitCode {
         Command::Run(options) => run::run(&options),
         Command::Compare(options) => compare::run(&options),
         Command::Hold(hold) => compare::hold::run(&hold),
-        Command::Tied(tied) => run::tied::run(&tied),
+        Command::Tied(tied) => tied::run(&tied),
         Command::Report(report) => report::command::run(report).map(|()| true),
     };
     match passed {

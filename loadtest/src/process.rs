@@ -1,4 +1,4 @@
-//! The cost of processes and process trees, read from `/proc`.
+//! The cost of processes and process trees, read from `/proc`, and the time.
 //!
 //! Promise:  the tree includes processes that have ended if their parent waited for them: the kernel adds
 //!           their times and bytes to the parent's. Orphans below `ringpost-load hold` are waited for.
@@ -11,6 +11,7 @@ use std::fs;
 use std::io;
 use std::thread;
 use std::time::Duration;
+use std::time::SystemTime;
 
 /// The unit of times in `/proc/PID/stat`, fixed by the kernel's interface.
 pub const TICKS_PER_SECOND: u64 = 100;
@@ -60,6 +61,12 @@ impl Cost {
                 .map(|(now, before)| now.saturating_sub(before)),
         }
     }
+}
+
+/// Microseconds of Unix time.
+pub fn wall_us() -> u64 {
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    now.map_or(0, |since| since.as_micros() as u64)
 }
 
 /// Kilobytes of memory of the descendants, with shared pages counted once. `None`: not readable.

@@ -16,7 +16,6 @@ pub enum Purpose {
     Size,
     Sender,
     Recipient,
-    Pause,
     /// What a sink does in one session.
     Session,
 }

@@ -37,17 +37,26 @@ pub const HEAD_FIELDS_MAX: u32 = 2000;
 /// more (RFC 5322 s2.1.1). A longer word ends the header block.
 pub const FIELD_NAME_BYTES_MAX: usize = 998;
 
-/// Requests of other threads to one shard that are on their way. Full: the next shard, then 452.
+/// Requests of other threads to one shard that are on their way. Full: the next shard; then the sender
+/// waits for `SUBMIT_WAIT_MS`, then 452.
 pub const SUBMIT_LANE_MAX: usize = 1024;
+pub const SUBMIT_WAIT_MS: u64 = 1000;
+
+/// Senders that wait for room in a lane. More: 452 at once.
+pub const SUBMIT_WAITERS_MAX: usize = 1024;
+
+/// Messages and body bytes of one batch of other threads. More: 552.
+pub const SUBMIT_BATCH_MESSAGES_MAX: usize = 1000;
+pub const SUBMIT_BATCH_BYTES_MAX: usize = 32 << 20;
 
 /// Submissions of other threads under way on one shard, and chunks that each may have in its lane: 64
-/// MiB in all. More submissions: 452. More chunks: the sender waits.
+/// MiB in all. More submissions wait in the lane. More chunks: the sender waits.
 pub const SUBMISSIONS_UNDER_WAY_MAX: usize = 256;
 pub const UPLOAD_CHUNKS_MAX: usize = 4;
 
 /// Bytes of memory of such requests for one shard, on their way and under way: header blocks, and
-/// all chunks that each may have. As many as 256 streams or 1,024 small messages. More: the next
-/// shard, then 452.
+/// all chunks that each may have. As many as 256 streams or 1,024 small messages. More: as for
+/// `SUBMIT_LANE_MAX`.
 pub const SUBMIT_BYTES_MAX: u64 = 64 << 20;
 
 /// Milliseconds in all for which a shard waits for the pieces of one such submission. A sender has

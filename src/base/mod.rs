@@ -6,6 +6,7 @@ pub mod class;
 pub mod clock;
 pub mod fault;
 pub mod id;
+pub mod labels;
 pub mod limits;
 
 pub use chunk::Chunk;

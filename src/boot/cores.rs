@@ -20,7 +20,6 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use crate::base::ShardId;
-use crate::base::fault::Blame;
 use crate::boot::topology::Cpu;
 use crate::boot::topology::CpuList;
 use crate::boot::topology::Topology;
@@ -41,12 +40,6 @@ pub enum CoresFault {
     NoSuchNode { node: usize, nodes: Vec<usize> },
     NothingAllowed,
     NotPinned { cpus: Vec<usize>, cause: String },
-}
-
-impl CoresFault {
-    pub fn blame(&self) -> Blame {
-        Blame::Operator
-    }
 }
 
 impl fmt::Display for CoresFault {
@@ -95,7 +88,7 @@ pub struct ShardPlace {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Plan {
     pub shards: Vec<ShardPlace>,
-    /// CPUs for commit threads and the control plane; empty on small machines.
+    /// CPUs for commit threads and the control plane, in order; empty on small machines.
     pub spare: Vec<usize>,
     /// Every CPU of the plan with its node.
     nodes: BTreeMap<usize, usize>,
@@ -129,7 +122,8 @@ impl Plan {
         sharded.truncate(shards_max);
         assert!(!sharded.is_empty(), "a topology has at least one CPU");
         let is_spare = |cpu: &&Cpu| !sharded.iter().any(|taken| taken.cpu == cpu.cpu);
-        let spare = usable.iter().filter(is_spare).map(|cpu| cpu.cpu).collect();
+        let mut spare: Vec<usize> = usable.iter().filter(is_spare).map(|cpu| cpu.cpu).collect();
+        spare.sort_unstable();
         let numbered = sharded.iter().enumerate();
         let shards = numbered
             .map(|(number, cpu)| ShardPlace {

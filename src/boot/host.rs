@@ -5,7 +5,6 @@
 //! Order:    `raise_limits` comes before `Host::read`, and before privileges are dropped, because only
 //!           root can raise hard limits.
 
-use std::fmt;
 use std::fs;
 use std::io;
 use std::path::Path;
@@ -16,50 +15,10 @@ use crate::boot::proc::number_of;
 use crate::boot::proc::text_of;
 
 /// The runtime refuses to make a ring with less locked memory.
-pub(in crate::boot) const MEMLOCK_BYTES_MIN: u64 = 512 << 10;
+pub(super) const MEMLOCK_BYTES_MIN: u64 = 512 << 10;
 
 /// Rings and registered buffers of one shard, rounded up.
 const MEMLOCK_BYTES_PER_SHARD: u64 = 1 << 20;
-
-/// The severity of a finding.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Level {
-    Refuse,
-    Warn,
-    Info,
-}
-
-impl fmt::Display for Level {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(match self {
-            Level::Refuse => "refuse",
-            Level::Warn => "warning",
-            Level::Info => "note",
-        })
-    }
-}
-
-/// One setting that should be changed, and how.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Finding {
-    pub level: Level,
-    pub what: String,
-    pub remedy: String,
-}
-
-impl fmt::Display for Finding {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}; {}", self.what, self.remedy)
-    }
-}
-
-pub(crate) fn finding(
-    level: Level,
-    what: impl Into<String>,
-    remedy: impl Into<String>,
-) -> Option<Finding> {
-    Some(Finding { level, what: what.into(), remedy: remedy.into() })
-}
 
 /// A resource limit; `u64::MAX` is unlimited.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -108,7 +67,7 @@ pub struct Needs {
 }
 
 impl Needs {
-    pub(in crate::boot) fn memlock_bytes(&self) -> u64 {
+    pub(super) fn memlock_bytes(&self) -> u64 {
         MEMLOCK_BYTES_MIN.max(self.shards * MEMLOCK_BYTES_PER_SHARD)
     }
 }

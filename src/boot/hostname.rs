@@ -4,39 +4,19 @@
 
 use std::path::Path;
 
-use crate::boot::host::Finding;
-use crate::boot::host::Level;
-use crate::boot::host::finding;
 use crate::boot::proc::text_of;
 
-/// The host name, and whether it is fully qualified, as a greeting and EHLO need it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Hostname {
-    pub name: String,
-    pub qualified: bool,
-}
-
-impl Hostname {
-    /// Reads the kernel's host name, `/etc/hosts` and `/etc/mailname` below `root`.
-    pub fn read(root: &Path) -> Hostname {
-        let own = text_of(root, "proc/sys/kernel/hostname").trim().to_ascii_lowercase();
-        let hosts = text_of(root, "etc/hosts");
-        let mailname = text_of(root, "etc/mailname").trim().to_ascii_lowercase();
-        let full = [Some(own.clone()), canonical_name(&hosts, &own), Some(mailname)];
-        match full.into_iter().flatten().find(|name| is_qualified(name)) {
-            Some(name) => Hostname { name, qualified: true },
-            None if own.is_empty() => Hostname { name: "localhost".to_owned(), qualified: false },
-            None => Hostname { name: own, qualified: false },
-        }
-    }
-
-    pub fn finding(&self) -> Option<Finding> {
-        let what = format!(
-            "the host name `{}` is not fully qualified; other servers may reject it",
-            self.name
-        );
-        let remedy = "set server.hostname to the name that your IP address resolves to";
-        if self.qualified { None } else { finding(Level::Warn, what, remedy) }
+/// The host name, fully qualified if a file says so: from the kernel, `/etc/hosts` and `/etc/mailname`
+/// below `root`.
+pub fn read(root: &Path) -> String {
+    let own = text_of(root, "proc/sys/kernel/hostname").trim().to_ascii_lowercase();
+    let hosts = text_of(root, "etc/hosts");
+    let mailname = text_of(root, "etc/mailname").trim().to_ascii_lowercase();
+    let full = [Some(own.clone()), canonical_name(&hosts, &own), Some(mailname)];
+    match full.into_iter().flatten().find(|name| is_qualified(name)) {
+        Some(name) => name,
+        None if own.is_empty() => "localhost".to_owned(),
+        None => own,
     }
 }
 
@@ -103,9 +83,8 @@ mod tests {
             put(root.path(), "proc/sys/kernel/hostname", own);
             put(root.path(), "etc/hosts", hosts);
             put(root.path(), "etc/mailname", mailname);
-            let found = Hostname::read(root.path());
-            assert_eq!(found, Hostname { name: name.to_owned(), qualified }, "{row}");
-            assert_eq!(found.finding().is_none(), qualified, "{row}");
+            let found = read(root.path());
+            assert_eq!((found.as_str(), is_qualified(&found)), (name, qualified), "{row}");
         }
     }
 }

@@ -1,18 +1,27 @@
 //! Judges the machine: one check for each setting, a pure function of `Host` and `Needs`.
 //!
-//! Levels:   `Refuse` if the server could not run or keep its promises, `Warn` if it would be slower
-//!           or smaller than configured, `Info` for a setting worth knowing.
+//! Levels:   `Error` if the server could not run or keep its promises, `Warn` if it would be slower or
+//!           smaller than configured, `Note` for a setting worth knowing.
 
+use std::fmt::Display;
 use std::io;
 
-use crate::boot::host::Finding;
+use crate::boot::check::BACKLOG;
+use crate::boot::check::Finding;
+use crate::boot::check::GOVERNOR;
+use crate::boot::check::HUGE_PAGES;
+use crate::boot::check::IO_URING;
+use crate::boot::check::KERNEL;
+use crate::boot::check::Level;
+use crate::boot::check::MEMLOCK;
+use crate::boot::check::OPEN_FILES;
+use crate::boot::check::OVERCOMMIT;
+use crate::boot::check::SWAP;
+use crate::boot::check::USER;
 use crate::boot::host::Host;
-use crate::boot::host::Level;
-use crate::boot::host::Limit;
 use crate::boot::host::MEMLOCK_BYTES_MIN;
 use crate::boot::host::Needs;
 use crate::boot::host::RingTest;
-use crate::boot::host::finding;
 
 /// With fewer open files the store cannot even open its own files.
 const OPEN_FILES_MIN: u64 = 512;
@@ -23,48 +32,33 @@ const KERNEL_MIN: (u32, u32) = (5, 10);
 /// Up to this value the kernel swaps only when it must.
 const SWAPPINESS_CALM: u64 = 10;
 
-/// The settings that are checked.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum HostCheck {
-    Ring,
-    Kernel,
-    Memlock,
-    OpenFiles,
-    Backlog,
-    Root,
-    Governor,
-    HugePages,
-    Overcommit,
-    Swap,
-}
-
-/// The findings about this machine, the most severe first.
-pub fn findings(host: &Host, needs: &Needs) -> Vec<Finding> {
-    let mut found: Vec<Finding> =
-        judged(host, needs).into_iter().filter_map(|(_, finding)| finding).collect();
-    found.sort_by_key(|finding| finding.level);
+/// What is wrong with this machine, the most severe first.
+pub fn problems(host: &Host, needs: &Needs) -> Vec<Finding> {
+    let mut found = Vec::from(findings(host, needs));
+    found.retain(|finding| finding.level != Level::Ok);
+    found.sort_by_key(|finding| std::cmp::Reverse(finding.level));
     found
 }
 
-/// All checks, each with its finding if there is one.
-pub fn judged(host: &Host, needs: &Needs) -> [(HostCheck, Option<Finding>); 10] {
+/// The findings of all checks.
+pub fn findings(host: &Host, needs: &Needs) -> [Finding; 10] {
     [
-        (HostCheck::Ring, judge_ring(host)),
-        (HostCheck::Kernel, judge_kernel(host)),
-        (HostCheck::Memlock, judge_memlock(host, needs)),
-        (HostCheck::OpenFiles, judge_open_files(host, needs)),
-        (HostCheck::Backlog, judge_backlog(host, needs)),
-        (HostCheck::Root, judge_root(host, needs)),
-        (HostCheck::Governor, judge_governor(host)),
-        (HostCheck::HugePages, judge_huge_pages(host)),
-        (HostCheck::Overcommit, judge_overcommit(host)),
-        (HostCheck::Swap, judge_swap(host)),
+        judge_ring(host),
+        judge_kernel(host),
+        judge_memlock(host, needs),
+        judge_open_files(host, needs),
+        judge_backlog(host, needs),
+        judge_root(host, needs),
+        judge_governor(host),
+        judge_huge_pages(host),
+        judge_overcommit(host),
+        judge_swap(host),
     ]
 }
 
-fn judge_ring(host: &Host) -> Option<Finding> {
+fn judge_ring(host: &Host) -> Finding {
     let RingTest::Failed(errno) = host.ring else {
-        return None;
+        return IO_URING.ok("works");
     };
     let (what, remedy) = match (errno, host.io_uring_disabled) {
         (libc::ENOSYS, _) if !host.filtered => (
@@ -98,100 +92,125 @@ fn judge_ring(host: &Host) -> Option<Finding> {
             "the server needs io_uring; try a newer kernel".to_owned(),
         ),
     };
-    finding(Level::Refuse, what, remedy)
+    IO_URING.error(what, remedy)
 }
 
-fn judge_kernel(host: &Host) -> Option<Finding> {
-    let (major, minor) = host.kernel.filter(|kernel| *kernel < KERNEL_MIN)?;
-    let what = format!("Linux {major}.{minor} is older than the kernels this server is tested on");
-    finding(Level::Warn, what, format!("run {}.{} or newer", KERNEL_MIN.0, KERNEL_MIN.1))
-}
-
-fn judge_memlock(host: &Host, needs: &Needs) -> Option<Finding> {
-    let (soft, wanted) = (host.memlock.soft, needs.memlock_bytes());
-    let level = match soft {
-        ..MEMLOCK_BYTES_MIN => Level::Refuse,
-        _ if soft < wanted => Level::Warn,
-        _ => return None,
+fn judge_kernel(host: &Host) -> Finding {
+    let Some((major, minor)) = host.kernel else {
+        return KERNEL.ok("the version cannot be read");
     };
-    let shards = needs.shards;
-    let what = format!(
-        "the memlock limit is {} KiB; {shards} shards need {} KiB",
-        soft >> 10,
-        wanted >> 10
-    );
+    let seen = format!("Linux {major}.{minor}");
+    if (major, minor) >= KERNEL_MIN {
+        return KERNEL.ok(seen);
+    }
+    let seen = format!("{seen} is older than the kernels this server is tested on");
+    KERNEL.warn(seen, format!("run {}.{} or newer", KERNEL_MIN.0, KERNEL_MIN.1))
+}
+
+fn judge_memlock(host: &Host, needs: &Needs) -> Finding {
+    let (soft, wanted, shards) = (host.memlock.soft, needs.memlock_bytes(), needs.shards);
     let remedy = "raise it (`LimitMEMLOCK=64M` in the unit, `ulimit -l`, `--ulimit memlock=`)";
-    finding(level, what, remedy)
-}
-
-fn judge_open_files(host: &Host, needs: &Needs) -> Option<Finding> {
-    let Limit { soft, .. } = host.open_files;
-    let level = match soft {
-        ..OPEN_FILES_MIN => Level::Refuse,
-        _ if soft < needs.open_files => Level::Warn,
-        _ => return None,
+    let low = || {
+        let (soft, wanted) = (soft >> 10, wanted >> 10);
+        format!("the memlock limit is {soft} KiB; {shards} shards need {wanted} KiB")
     };
-    let what =
-        format!("{soft} open files are allowed; the configured limits need {}", needs.open_files);
+    match soft {
+        ..MEMLOCK_BYTES_MIN => MEMLOCK.error(low(), remedy),
+        _ if soft < wanted => MEMLOCK.warn(low(), remedy),
+        u64::MAX => MEMLOCK.ok(format!("unlimited, enough for {shards} shards")),
+        _ => MEMLOCK.ok(format!("{} KiB, enough for {shards} shards", soft >> 10)),
+    }
+}
+
+fn judge_open_files(host: &Host, needs: &Needs) -> Finding {
+    let (soft, needed) = (host.open_files.soft, needs.open_files);
     let remedy = "raise it (`LimitNOFILE=` in the unit, `ulimit -Hn`), or lower limits.connections";
-    finding(level, what, remedy)
+    let low = || format!("{soft} open files are allowed; the configured limits need {needed}");
+    match soft {
+        ..OPEN_FILES_MIN => OPEN_FILES.error(low(), remedy),
+        _ if soft < needed => OPEN_FILES.warn(low(), remedy),
+        u64::MAX => OPEN_FILES.ok(format!("unlimited available, {needed} needed")),
+        _ => OPEN_FILES.ok(format!("{soft} available, {needed} needed")),
+    }
 }
 
-fn judge_backlog(host: &Host, needs: &Needs) -> Option<Finding> {
-    let somaxconn = host.somaxconn.filter(|somaxconn| *somaxconn < needs.backlog)?;
-    let what = format!(
-        "net.core.somaxconn is {somaxconn}, less than the listen backlog of {}",
-        needs.backlog
-    );
-    finding(Level::Warn, what, format!("`sysctl -w net.core.somaxconn={}`", needs.backlog))
+fn judge_backlog(host: &Host, needs: &Needs) -> Finding {
+    let backlog = needs.backlog;
+    match host.somaxconn {
+        Some(somaxconn) if somaxconn < backlog => BACKLOG.warn(
+            format!("net.core.somaxconn is {somaxconn}, less than the listen backlog of {backlog}"),
+            format!("`sysctl -w net.core.somaxconn={backlog}`"),
+        ),
+        found => BACKLOG.ok(format!("{}, the listeners need {backlog}", shown(found))),
+    }
 }
 
-fn judge_root(host: &Host, needs: &Needs) -> Option<Finding> {
-    (host.is_root && !needs.becomes_user).then_some(())?;
-    let remedy = "set server.user; the ports are bound before the server changes to that user";
-    finding(Level::Warn, "the server runs as root and stays root", remedy)
+fn judge_root(host: &Host, needs: &Needs) -> Finding {
+    match (host.is_root, needs.becomes_user) {
+        (false, _) => USER.ok("not root"),
+        (true, true) => USER.ok("root; the server changes to server.user"),
+        (true, false) => USER.warn(
+            "the server runs as root and stays root",
+            "set server.user; the ports are bound before the server changes to that user",
+        ),
+    }
 }
 
-fn judge_governor(host: &Host) -> Option<Finding> {
+fn judge_governor(host: &Host) -> Finding {
+    let remedy = "`cpupower frequency-set -g performance` keeps latencies steady";
+    let seen = |name: &str| format!("the CPU governor is {name}");
     let slow = host.governors.iter().find(|name| *name == "powersave");
     let other = host.governors.iter().find(|name| *name != "performance");
-    let (level, name) = match (slow, other) {
-        (Some(name), _) => (Level::Warn, name),
-        (None, Some(name)) => (Level::Info, name),
-        (None, None) => return None,
-    };
-    let remedy = "`cpupower frequency-set -g performance` keeps latencies steady";
-    finding(level, format!("the CPU governor is {name}"), remedy)
+    match (slow, other) {
+        (Some(name), _) => GOVERNOR.warn(seen(name), remedy),
+        (None, Some(name)) => GOVERNOR.note(seen(name), remedy),
+        (None, None) if host.governors.is_empty() => GOVERNOR.ok("no frequency scaling"),
+        (None, None) => GOVERNOR.ok(host.governors.join(", ")),
+    }
 }
 
-fn judge_huge_pages(host: &Host) -> Option<Finding> {
-    host.huge_pages.as_deref().filter(|chosen| *chosen == "always")?;
-    let remedy = "`echo madvise > /sys/kernel/mm/transparent_hugepage/enabled`";
-    finding(
-        Level::Warn,
-        "transparent huge pages are set to `always`: each connection uses more memory",
-        remedy,
-    )
+fn judge_huge_pages(host: &Host) -> Finding {
+    match host.huge_pages.as_deref() {
+        Some("always") => HUGE_PAGES.warn(
+            "transparent huge pages are set to `always`: each connection uses more memory",
+            "`echo madvise > /sys/kernel/mm/transparent_hugepage/enabled`",
+        ),
+        chosen => HUGE_PAGES.ok(chosen.unwrap_or("none")),
+    }
 }
 
-fn judge_overcommit(host: &Host) -> Option<Finding> {
-    host.overcommit.filter(|mode| *mode == 2)?;
-    let what = "vm.overcommit_memory = 2: the kernel refuses to overcommit memory";
-    finding(Level::Warn, what, "`sysctl -w vm.overcommit_memory=0`, or keep much memory free")
+fn judge_overcommit(host: &Host) -> Finding {
+    match host.overcommit {
+        Some(2) => OVERCOMMIT.warn(
+            "vm.overcommit_memory = 2: the kernel refuses to overcommit memory",
+            "`sysctl -w vm.overcommit_memory=0`, or keep much memory free",
+        ),
+        mode => OVERCOMMIT.ok(format!("vm.overcommit_memory = {}", shown(mode))),
+    }
 }
 
-fn judge_swap(host: &Host) -> Option<Finding> {
-    let swappiness = host.swappiness.filter(|much| *much > SWAPPINESS_CALM)?;
-    (host.swap_bytes > 0).then_some(())?;
-    let what = format!(
-        "swap is on and vm.swappiness is {swappiness}; a shard stalls while its memory is swapped in"
-    );
-    finding(Level::Info, what, format!("`sysctl -w vm.swappiness={SWAPPINESS_CALM}`"))
+fn judge_swap(host: &Host) -> Finding {
+    match host.swappiness {
+        _ if host.swap_bytes == 0 => SWAP.ok("no swap"),
+        Some(swappiness) if swappiness > SWAPPINESS_CALM => SWAP.note(
+            format!(
+                "swap is on and vm.swappiness is {swappiness}; a shard stalls while its memory is \
+                 swapped in"
+            ),
+            format!("`sysctl -w vm.swappiness={SWAPPINESS_CALM}`"),
+        ),
+        swappiness => SWAP.ok(format!("vm.swappiness = {}", shown(swappiness))),
+    }
+}
+
+fn shown(number: Option<impl Display>) -> String {
+    number.map_or_else(|| "unknown".to_owned(), |number| number.to_string())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::boot::host::Limit;
 
     const NEEDS: Needs =
         Needs { shards: 4, open_files: 10_000, backlog: 4096, becomes_user: false };
@@ -219,64 +238,64 @@ mod tests {
 
     #[test]
     fn hosts_are_judged() {
-        use Level::Info;
-        use Level::Refuse;
+        use Level::Error;
+        use Level::Note;
         use Level::Warn;
         let rows: &[Row] = &[
             ("nothing to say", |_| {}, None, "", ""),
             (
                 "no io_uring",
                 |h| h.ring = RingTest::Failed(libc::ENOSYS),
-                Some(Refuse),
+                Some(Error),
                 "no io_uring",
                 "5.10",
             ),
             (
                 "sysctl",
                 |h| (h.ring, h.io_uring_disabled) = (RingTest::Failed(libc::EPERM), Some(2)),
-                Some(Refuse),
+                Some(Error),
                 "kernel.io_uring_disabled = 2",
                 "set it to 0",
             ),
             (
                 "seccomp by EPERM",
                 |h| (h.ring, h.filtered) = (RingTest::Failed(libc::EPERM), true),
-                Some(Refuse),
+                Some(Error),
                 "seccomp",
                 "tuning/seccomp",
             ),
             (
                 "seccomp by ENOSYS",
                 |h| (h.ring, h.filtered) = (RingTest::Failed(libc::ENOSYS), true),
-                Some(Refuse),
+                Some(Error),
                 "seccomp",
                 "io_uring_setup",
             ),
             (
                 "a security module",
                 |h| h.ring = RingTest::Failed(libc::EACCES),
-                Some(Refuse),
+                Some(Error),
                 "security module",
                 "SELinux",
             ),
             (
                 "no memory",
                 |h| h.ring = RingTest::Failed(libc::ENOMEM),
-                Some(Refuse),
+                Some(Error),
                 "no memory",
                 "memlock",
             ),
             (
                 "no descriptor",
                 |h| h.ring = RingTest::Failed(libc::EMFILE),
-                Some(Refuse),
+                Some(Error),
                 "descriptor",
                 "NOFILE",
             ),
             (
                 "something else",
                 |h| h.ring = RingTest::Failed(libc::EIO),
-                Some(Refuse),
+                Some(Error),
                 "io_uring fails",
                 "kernel",
             ),
@@ -284,7 +303,7 @@ mod tests {
             (
                 "memlock of nothing",
                 |h| h.memlock.soft = 64 << 10,
-                Some(Refuse),
+                Some(Error),
                 "memlock limit is 64 KiB",
                 "LimitMEMLOCK",
             ),
@@ -299,7 +318,7 @@ mod tests {
             (
                 "few files",
                 |h| h.open_files.soft = 256,
-                Some(Refuse),
+                Some(Error),
                 "256 open files",
                 "LimitNOFILE",
             ),
@@ -328,7 +347,7 @@ mod tests {
             (
                 "schedutil",
                 |h| h.governors.push("schedutil".to_owned()),
-                Some(Info),
+                Some(Note),
                 "schedutil",
                 "cpupower",
             ),
@@ -347,7 +366,7 @@ mod tests {
                 "overcommit_memory = 2",
                 "=0",
             ),
-            ("swap", |h| h.swap_bytes = 1 << 30, Some(Info), "swappiness is 60", "=10"),
+            ("swap", |h| h.swap_bytes = 1 << 30, Some(Note), "swappiness is 60", "=10"),
             ("calm swap", |h| (h.swap_bytes, h.swappiness) = (1 << 30, Some(1)), None, "", ""),
             (
                 "unread",
@@ -360,7 +379,7 @@ mod tests {
         for (row, change, level, what, remedy) in rows {
             let mut host = good();
             change(&mut host);
-            let found = findings(&host, &NEEDS);
+            let found = problems(&host, &NEEDS);
             assert_eq!(
                 found.iter().map(|f| f.level).collect::<Vec<_>>(),
                 Vec::from_iter(*level),
@@ -368,8 +387,8 @@ mod tests {
             );
             if let Some(finding) = found.first() {
                 assert!(
-                    finding.what.contains(what) && finding.remedy.contains(remedy),
-                    "{row}: {finding}"
+                    finding.seen.contains(what) && finding.remedy.contains(remedy),
+                    "{row}: {finding:?}"
                 );
             }
         }
@@ -379,9 +398,9 @@ mod tests {
     fn the_worst_comes_first() {
         let mut host = good();
         (host.swap_bytes, host.is_root, host.memlock.soft) = (1, true, 0);
-        let levels: Vec<Level> = findings(&host, &NEEDS).iter().map(|f| f.level).collect();
-        assert_eq!(levels, [Level::Refuse, Level::Warn, Level::Info]);
-        let found = findings(&host, &Needs { becomes_user: true, ..NEEDS });
+        let levels: Vec<Level> = problems(&host, &NEEDS).iter().map(|f| f.level).collect();
+        assert_eq!(levels, [Level::Error, Level::Warn, Level::Note]);
+        let found = problems(&host, &Needs { becomes_user: true, ..NEEDS });
         assert!(found.iter().all(|f| f.level != Level::Warn), "root is left: {found:?}");
     }
 }

@@ -9,8 +9,9 @@
 //!  6. the log        started, so that it records every later reason to refuse the start
 //!  7. sockets        of the shards that have a partition listen; the others are closed
 //!  8. store          the spool opened and recovered
-//!  9. table          the start table printed: shards, CPUs, partitions, listeners, findings
-//! 10. space          free space checked before the first shard accepts mail; then all threads start
+//!  9. control        the control socket bound, so that a failure ends the start before mail is accepted
+//! 10. table          the start table printed: shards, CPUs, partitions, listeners, findings
+//! 11. space          free space checked before the first shard accepts mail; then all threads start
 //! ```
 //!
 //! `run` calls the steps, `prepare` holds those before the spool, `running` the server until its end.
@@ -20,6 +21,7 @@ pub mod account;
 pub mod affinity;
 #[cfg(test)]
 mod alone;
+pub mod check;
 pub mod clock;
 pub mod cores;
 pub mod host;
@@ -37,18 +39,5 @@ pub mod sockets;
 pub mod space;
 mod spool_folder;
 mod store;
-pub mod table;
+mod table;
 pub mod topology;
-
-pub use account::Account;
-pub use cores::Plan;
-pub use cores::ShardPlace;
-pub use host::Finding;
-pub use host::Host;
-pub use host::Level;
-pub use host::Needs;
-pub use hostname::Hostname;
-pub use signals::Signal;
-pub use table::ShardRow;
-pub use table::StartTable;
-pub use topology::Topology;

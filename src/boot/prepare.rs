@@ -7,11 +7,12 @@ use std::sync::Arc;
 
 use crate::boot::account::Account;
 use crate::boot::affinity;
+use crate::boot::check;
+use crate::boot::check::Finding;
+use crate::boot::check::Level;
 use crate::boot::cores::Plan;
 use crate::boot::host;
-use crate::boot::host::Finding;
 use crate::boot::host::Host;
-use crate::boot::host::Level;
 use crate::boot::host::Needs;
 use crate::boot::judge;
 use crate::boot::privilege_fault::PrivilegeFault;
@@ -38,10 +39,6 @@ use crate::queue::partitions_in;
 /// File descriptors of the store, the log and the control plane.
 const OPEN_FILES_BESIDE: u64 = 4096;
 
-pub(in crate::boot) fn warning(what: String, remedy: &str) -> Finding {
-    Finding { level: Level::Warn, what, remedy: remedy.to_owned() }
-}
-
 /// What the configuration needs from the machine.
 pub fn needs_of(config: &Config, plan: &Plan) -> Needs {
     Needs {
@@ -53,26 +50,18 @@ pub fn needs_of(config: &Config, plan: &Plan) -> Needs {
 }
 
 /// The warnings of the config, and the note that DANE has no effect by default.
-pub(in crate::boot) fn config_findings(
-    config: &Config,
-    warnings: &[config::Fault],
-) -> Vec<Finding> {
-    let of_check = warnings.iter().map(|one| Finding {
-        level: Level::Warn,
-        what: one.without_hint(),
-        remedy: one.hint.clone(),
-    });
-    let mut findings: Vec<Finding> = of_check.collect();
+pub(super) fn config_findings(config: &Config, warnings: &[config::Fault]) -> Vec<Finding> {
+    let warn = |one: &config::Fault| check::warning(one.without_hint(), &one.hint);
+    let mut findings: Vec<Finding> = warnings.iter().map(warn).collect();
     // If the key is set in the file, the config check has warned already.
     if dane_is_inert(config) && !warnings.iter().any(|one| one.key == DANE_KEY) {
-        let what = format!("{DANE_KEY} {DANE_IS_INERT}");
-        findings.push(Finding { level: Level::Info, what, remedy: DANE_REMEDY.to_owned() });
+        findings.push(check::note(format!("{DANE_KEY} {DANE_IS_INERT}"), DANE_REMEDY));
     }
     findings
 }
 
 /// Raises limits, judges the machine and places the shards; the errors are reasons not to start.
-pub(in crate::boot) fn plan(
+pub(super) fn plan(
     config: &Config,
     warnings: Vec<Finding>,
 ) -> Result<(Plan, Vec<Finding>), Vec<String>> {
@@ -82,16 +71,16 @@ pub(in crate::boot) fn plan(
     let needs = needs_of(config, &plan);
     host::raise_limits(&needs);
     let mut findings = warnings;
-    findings.extend(judge::findings(&Host::read(root), &needs));
-    let refusals = findings.iter().filter(|finding| finding.level == Level::Refuse);
+    findings.extend(judge::problems(&Host::read(root), &needs));
+    let refusals = findings.iter().filter(|finding| finding.level == Level::Error);
     let refusals: Vec<String> =
-        refusals.map(|finding| format!("{}\n  {}", finding.what, finding.remedy)).collect();
+        refusals.map(|finding| format!("{}\n  {}", finding.seen, finding.remedy)).collect();
     if refusals.is_empty() { Ok((plan, findings)) } else { Err(refusals) }
 }
 
 /// Creates the spool's folder for the configured user, then changes to that user. Returns the name
 /// for the start table.
-pub(in crate::boot) fn drop_privileges(config: &Config) -> Result<String, Vec<String>> {
+pub(super) fn drop_privileges(config: &Config) -> Result<String, Vec<String>> {
     let text = |fault: PrivilegeFault| vec![fault.to_string()];
     let server = &config.server;
     let account = match (&server.user, privileges::runs_as_root()) {
@@ -112,7 +101,7 @@ pub(in crate::boot) fn drop_privileges(config: &Config) -> Result<String, Vec<St
     Ok(user)
 }
 
-pub(in crate::boot) fn start_log(config: &Config) -> Result<(), Vec<String>> {
+pub(super) fn start_log(config: &Config) -> Result<(), Vec<String>> {
     log::start(&LogSettings {
         level: level_of(config.log.level),
         form: match config.log.format {
@@ -128,7 +117,7 @@ pub(in crate::boot) fn start_log(config: &Config) -> Result<(), Vec<String>> {
 }
 
 /// Restricts the calling thread to `cpus`. A failure is only logged: placement affects speed alone.
-pub(in crate::boot) fn try_pin(cpus: &[usize]) {
+pub(super) fn try_pin(cpus: &[usize]) {
     if let Err(fault) = affinity::keep_current_thread_on(cpus) {
         Record::Warning {
             what: &fault.to_string(),
@@ -139,14 +128,14 @@ pub(in crate::boot) fn try_pin(cpus: &[usize]) {
 }
 
 /// As `try_pin` to the CPUs of the control plane, for a thread that is yet to start.
-pub(in crate::boot) fn pin_later(plan: &Plan) -> Arc<dyn Fn() + Send + Sync> {
+pub(super) fn pin_later(plan: &Plan) -> Arc<dyn Fn() + Send + Sync> {
     let cpus = plan.control_cpus();
     Arc::new(move || try_pin(&cpus))
 }
 
 /// The number of partitions of the existing spool, or else that of the config. `None`: one for each
 /// shard.
-pub(in crate::boot) fn partitions_of(config: &Config) -> Result<Option<usize>, Vec<String>> {
+pub(super) fn partitions_of(config: &Config) -> Result<Option<usize>, Vec<String>> {
     let found = partitions_in(&config.server.spool)
         .map_err(|fault| vec![format!("{fault}\n  {}", fault.remedy())])?;
     Ok(match (found, config.queue.partitions) {
@@ -158,7 +147,7 @@ pub(in crate::boot) fn partitions_of(config: &Config) -> Result<Option<usize>, V
 
 /// Drops shards without a partition: a spool created on a smaller machine may have fewer partitions
 /// than there are cores.
-pub(in crate::boot) fn fit_plan(
+pub(super) fn fit_plan(
     mut plan: Plan,
     partitions: Option<usize>,
     findings: &mut Vec<Finding>,
@@ -170,7 +159,7 @@ pub(in crate::boot) fn fit_plan(
             plan.shards.len(),
         );
         let remedy = "to use all cores, drain this spool and create a new one";
-        findings.push(warning(what, remedy));
+        findings.push(check::warning(what, remedy));
         plan.keep_shards(partitions);
     }
     plan

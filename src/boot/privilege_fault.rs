@@ -4,8 +4,6 @@ use std::fmt;
 use std::io;
 use std::path::PathBuf;
 
-use crate::base::fault::Blame;
-
 /// Why the server does not start with, or without, the rights it has.
 #[derive(Debug)]
 pub enum PrivilegeFault {
@@ -20,15 +18,6 @@ pub enum PrivilegeFault {
     NoFolder { path: PathBuf, cause: io::Error },
     NotOwner { path: PathBuf, owner: u32, user: String },
     NotWritable { path: PathBuf, barrier: PathBuf, user: String, cause: io::Error },
-}
-
-impl PrivilegeFault {
-    pub fn blame(&self) -> Blame {
-        match self {
-            PrivilegeFault::ThreadsRun { .. } | PrivilegeFault::NotDropped { .. } => Blame::Us,
-            _ => Blame::Operator,
-        }
-    }
 }
 
 impl fmt::Display for PrivilegeFault {

@@ -11,8 +11,8 @@ use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 use std::time::Instant;
 
+use crate::boot::check::warning;
 use crate::boot::prepare;
-use crate::boot::prepare::warning;
 use crate::boot::running::LOG_END_MAX;
 use crate::boot::running::Running;
 use crate::boot::shards;
@@ -23,7 +23,7 @@ use crate::boot::sockets;
 use crate::boot::sockets::BoundAddress;
 use crate::boot::space::SpaceKeeper;
 use crate::boot::store;
-use crate::boot::table::print_table;
+use crate::boot::table::StartTable;
 use crate::config;
 use crate::config::Config;
 use crate::config::HostFacts;
@@ -103,7 +103,20 @@ fn start(options: ServeOptions) -> Result<Running, Vec<String>> {
     let pauses = Arc::new(store::read_pauses(spool.path(), &mut findings));
     let (sts, policies) =
         shards::open_policies(spool.path(), &delivery.tls, &observed, &mut findings);
-    print_table(&config, &user, (&plan, &placement), (&bound.addresses, &findings));
+    let control = control::prepare(&config.control.socket, prepare::pin_later(&plan))
+        .map_err(|cause| vec![format!("control.socket: {cause}")])?;
+    // Standard output may carry the log as JSON.
+    eprint!(
+        "{}",
+        StartTable {
+            config: &config,
+            user: &user,
+            plan: &plan,
+            placement: &placement,
+            addresses: &bound.addresses,
+            findings: &findings,
+        }
+    );
 
     let commits = store::start_commits(&spool, &plan, &placement, &failed)?;
     let space = SpaceKeeper::start(&spool, &observed, &config.queue);
@@ -119,7 +132,7 @@ fn start(options: ServeOptions) -> Result<Running, Vec<String>> {
         pauses: &pauses,
         policies: &policies,
     };
-    let Started { threads: shards, commands, orders, destinations } = shards::start_shards(
+    let Started { threads: shards, commands, requests, destinations } = shards::start_shards(
         seeds,
         bound.shards,
         Arc::new(assembled.policy),
@@ -135,10 +148,9 @@ fn start(options: ServeOptions) -> Result<Running, Vec<String>> {
         vec![format!("cannot start the thread that watches the spool: {cause}")]
     })?;
     let queue_config = watch.config_sender();
-    let control = control::start(RuntimeParts {
-        socket: config.control.socket.clone(),
+    let parts = RuntimeParts {
         spool: Arc::clone(&spool),
-        shards: orders,
+        shards: requests,
         placement,
         pauses,
         observed: Arc::clone(&observed),
@@ -151,9 +163,8 @@ fn start(options: ServeOptions) -> Result<Running, Vec<String>> {
             on_change: Box::new(move |config| queue_config.replace(&config.queue)),
         },
         sts,
-        on_thread_start: prepare::pin_later(&plan),
-    })
-    .map_err(|cause| vec![format!("control: {cause}")])?;
+    };
+    let control = control::start(control, parts);
     if let Some(listener) = bound.monitor {
         monitor::start(MonitorParts {
             listener,

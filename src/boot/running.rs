@@ -33,25 +33,25 @@ const CHECK_EVERY: Duration = Duration::from_millis(250);
 /// How long commit threads may take to end. Longer: the disk hangs.
 const STORE_END_MAX: Duration = Duration::from_secs(20);
 /// How long the log may take to write its last lines.
-pub(in crate::boot) const LOG_END_MAX: Duration = Duration::from_secs(2);
+pub(super) const LOG_END_MAX: Duration = Duration::from_secs(2);
 
 /// All parts of the running server.
-pub(in crate::boot) struct Running {
-    pub(in crate::boot) control: ControlRuntime,
-    pub(in crate::boot) signals: Receiver<Signal>,
-    pub(in crate::boot) commands: Vec<CommandSender>,
-    pub(in crate::boot) observed: Arc<Observed>,
-    pub(in crate::boot) shards: Vec<ShardThread>,
-    pub(in crate::boot) commits: Vec<CommitThread>,
-    pub(in crate::boot) spool: Arc<Spool>,
-    pub(in crate::boot) watch: SpoolWatch,
-    pub(in crate::boot) failed: Arc<AtomicBool>,
-    pub(in crate::boot) began: Instant,
-    pub(in crate::boot) _watchdog: Option<Watchdog>,
+pub(super) struct Running {
+    pub(super) control: ControlRuntime,
+    pub(super) signals: Receiver<Signal>,
+    pub(super) commands: Vec<CommandSender>,
+    pub(super) observed: Arc<Observed>,
+    pub(super) shards: Vec<ShardThread>,
+    pub(super) commits: Vec<CommitThread>,
+    pub(super) spool: Arc<Spool>,
+    pub(super) watch: SpoolWatch,
+    pub(super) failed: Arc<AtomicBool>,
+    pub(super) began: Instant,
+    pub(super) _watchdog: Option<Watchdog>,
 }
 
 impl Running {
-    pub(in crate::boot) fn run_until_ended(self) -> ExitCode {
+    pub(super) fn run_until_ended(self) -> ExitCode {
         loop {
             // A failed commit thread sets `failed`; a failed reader marks only its partition.
             if self.note_failures() || self.failed.load(Ordering::Acquire) {

@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use crate::base::limits::CHUNK_BYTES;
 use crate::boot::affinity;
+use crate::boot::check::Finding;
+use crate::boot::check::warning;
 use crate::boot::cores::Plan;
-use crate::boot::host::Finding;
-use crate::boot::prepare::warning;
 use crate::boot::sockets::ShardSockets;
 use crate::config::Config;
 use crate::config::receiving::BODY_MEMORY_MIN;
@@ -38,10 +38,10 @@ use crate::rt::ShardSpec;
 use crate::rt::ShardThread;
 use crate::shard;
 use crate::shard::CommandSender;
-use crate::shard::Order;
+use crate::shard::ShardRequest;
 use crate::shard::ShardSeed;
 use crate::shard::delivering::DeliverySeed;
-use crate::shard::order;
+use crate::shard::inbox;
 use crate::submit::gateway;
 
 /// How long the tasks of a drained shard may take to end; none of them waits for anything.
@@ -53,33 +53,33 @@ const CHUNKS_PER_SHARD_MIN: usize = 16;
 /// The file in which the machine names its name servers.
 const RESOLV_CONF: &str = "/etc/resolv.conf";
 
-pub(in crate::boot) struct Seeds<'a> {
-    pub(in crate::boot) config: &'a Config,
-    pub(in crate::boot) plan: &'a Plan,
-    pub(in crate::boot) placement: &'a Placement,
-    pub(in crate::boot) commits: &'a [CommitThread],
-    pub(in crate::boot) spool: &'a Spool,
-    pub(in crate::boot) delivery: &'a DeliveryParts,
-    pub(in crate::boot) pauses: &'a Pauses,
-    pub(in crate::boot) policies: &'a StsPolicies,
+pub(super) struct Seeds<'a> {
+    pub(super) config: &'a Config,
+    pub(super) plan: &'a Plan,
+    pub(super) placement: &'a Placement,
+    pub(super) commits: &'a [CommitThread],
+    pub(super) spool: &'a Spool,
+    pub(super) delivery: &'a DeliveryParts,
+    pub(super) pauses: &'a Pauses,
+    pub(super) policies: &'a StsPolicies,
 }
 
 /// What all shards need for delivery.
-pub(in crate::boot) struct DeliveryParts {
-    pub(in crate::boot) policy: Arc<DeliveryPolicy>,
-    pub(in crate::boot) resolver: ResolverSettings,
-    pub(in crate::boot) tls: Arc<TlsClient>,
+pub(super) struct DeliveryParts {
+    pub(super) policy: Arc<DeliveryPolicy>,
+    pub(super) resolver: ResolverSettings,
+    pub(super) tls: Arc<TlsClient>,
 }
 
 /// The running shards and the lanes into them, all in the order of the shards.
-pub(in crate::boot) struct Started {
-    pub(in crate::boot) threads: Vec<ShardThread>,
-    pub(in crate::boot) commands: Vec<CommandSender>,
-    pub(in crate::boot) orders: Vec<Sender<Order>>,
-    pub(in crate::boot) destinations: Vec<Arc<DestinationsShelf>>,
+pub(super) struct Started {
+    pub(super) threads: Vec<ShardThread>,
+    pub(super) commands: Vec<CommandSender>,
+    pub(super) requests: Vec<Sender<ShardRequest>>,
+    pub(super) destinations: Vec<Arc<DestinationsShelf>>,
 }
 
-pub(in crate::boot) fn start_shards(
+pub(super) fn start_shards(
     seeds: Seeds<'_>,
     sockets: Vec<ShardSockets>,
     policy: Arc<Policy>,
@@ -95,11 +95,11 @@ pub(in crate::boot) fn start_shards(
     let body_memory = config.limits.body_memory.max(BODY_MEMORY_MIN) as usize;
     let chunks_max = (body_memory / CHUNK_BYTES / plan.shards.len()).max(CHUNKS_PER_SHARD_MIN);
     let mut threads = Vec::new();
-    let (mut commands, mut orders) = (Vec::new(), Vec::new());
+    let (mut commands, mut requests) = (Vec::new(), Vec::new());
     let destinations: Vec<Arc<DestinationsShelf>> =
         plan.shards.iter().map(|_| Arc::default()).collect();
     for (place, sockets) in plan.shards.iter().zip(sockets) {
-        let (command_sender, order_sender, inbox) = order::inbox();
+        let (command_sender, request_sender, inbox) = inbox::inbox();
         let homes = placement.of_shard(place.shard);
         let (Some(mesh), Some(submissions)) = (meshes.next(), submissions.next()) else { break };
         let seed = ShardSeed {
@@ -143,13 +143,13 @@ pub(in crate::boot) fn start_shards(
         });
         threads.push(thread.map_err(|fault| vec![format!("{fault}; {}", fault.remedy())])?);
         commands.push(command_sender);
-        orders.push(order_sender);
+        requests.push(request_sender);
     }
-    Ok(Started { threads, commands, orders, destinations })
+    Ok(Started { threads, commands, requests, destinations })
 }
 
 /// What delivery takes from the machine: name servers and trusted CA certificates.
-pub(in crate::boot) fn delivery_parts(
+pub(super) fn delivery_parts(
     config: &Config,
     shards: usize,
     policy: DeliveryPolicy,
@@ -182,7 +182,7 @@ fn resolver_settings(
 }
 
 /// Loads the MTA-STS policies that earlier runs stored.
-pub(in crate::boot) fn open_policies(
+pub(super) fn open_policies(
     spool: &Path,
     tls: &Arc<TlsClient>,
     observed: &Arc<Observed>,

@@ -11,10 +11,10 @@ use std::time::Instant;
 
 use crate::base::clock::wall_ms;
 use crate::base::id::PARTITIONS_MAX;
+use crate::boot::check::Finding;
+use crate::boot::check::warning;
 use crate::boot::cores::Plan;
-use crate::boot::host::Finding;
 use crate::boot::prepare::try_pin;
-use crate::boot::prepare::warning;
 use crate::config::Config;
 use crate::config::Partitions;
 use crate::handoff::Placement;
@@ -27,7 +27,7 @@ use crate::queue::SpoolOptions;
 use crate::queue::admin::pauses::Pauses;
 use crate::queue::notice::Loudness;
 
-pub(in crate::boot) fn open_spool(config: &Config, shards: usize) -> Result<Spool, Vec<String>> {
+pub(super) fn open_spool(config: &Config, shards: usize) -> Result<Spool, Vec<String>> {
     let mut options = SpoolOptions::new(&config.server.spool, wall_ms());
     options.partitions = match config.queue.partitions {
         Partitions::Auto => None,
@@ -72,7 +72,7 @@ fn log_notice(notice: &Notice) {
 }
 
 /// Destinations that operators paused stay paused; the start table lists them.
-pub(in crate::boot) fn read_pauses(folder: &Path, findings: &mut Vec<Finding>) -> Pauses {
+pub(super) fn read_pauses(folder: &Path, findings: &mut Vec<Finding>) -> Pauses {
     let (pauses, wrong) = Pauses::read(folder);
     findings.extend(
         wrong.map(|what| warning(what, "pause again all destinations that must not get mail")),
@@ -85,7 +85,7 @@ pub(in crate::boot) fn read_pauses(folder: &Path, findings: &mut Vec<Finding>) -
     pauses
 }
 
-pub(in crate::boot) fn start_commits(
+pub(super) fn start_commits(
     spool: &Spool,
     plan: &Plan,
     placement: &Placement,
@@ -115,7 +115,7 @@ pub(in crate::boot) fn start_commits(
 }
 
 /// Ends the commit threads after their last batches. `false`: the disk did not answer in time.
-pub(in crate::boot) fn stop_within(commits: Vec<CommitThread>, limit: Duration) -> bool {
+pub(super) fn stop_within(commits: Vec<CommitThread>, limit: Duration) -> bool {
     let (done, ended) = mpsc::channel();
     let stopping = thread::Builder::new().name("stopping".to_owned()).spawn(move || {
         commits.into_iter().for_each(CommitThread::stop);

@@ -3,8 +3,8 @@
 use std::path::Path;
 use std::path::PathBuf;
 
-use crate::boot::Hostname;
 use crate::boot::host::ports_from;
+use crate::boot::hostname;
 use crate::boot::privileges;
 use crate::boot::run::ServeOptions;
 use crate::config;
@@ -37,7 +37,7 @@ impl From<Loaded> for ServeOptions {
 pub fn load(file: Option<PathBuf>) -> Result<Loaded, OpFault> {
     let root = Path::new("/");
     let host = HostFacts {
-        hostname: Hostname::read(root).name,
+        hostname: hostname::read(root),
         ports_from: ports_from(root),
         environment: Environment::of_process(),
     };

@@ -65,7 +65,9 @@ impl Source {
     pub fn call<O: CarryOut>(&self, operation: O) -> Result<O::Output, OpFault> {
         match self {
             Source::Running(client) => client.call(&operation),
-            Source::Stopped(spool) => O::run_stopped(authorize(Actor::Operator, operation)?, spool),
+            Source::Stopped(spool) => {
+                O::run_stopped(authorize(Actor::Operator { user: None }, operation)?, spool)
+            }
         }
     }
 

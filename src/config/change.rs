@@ -22,11 +22,6 @@ use crate::config::value::TlsMode;
 
 pub use crate::config::section::Changes;
 
-/// The keys in which two configs differ.
-pub fn changes(old: &Config, new: &Config) -> Changes {
-    reloaded(old, new).1
-}
-
 /// The config of a server that ran with `old` after a reload of `new`.
 pub fn reloaded(old: &Config, new: &Config) -> (Config, Changes) {
     let mut changes = Changes::default();

@@ -145,44 +145,36 @@ impl Kind for u64 {
     }
 }
 
-impl Kind for usize {
-    fn written() -> String {
-        "a whole number".to_owned()
-    }
-
-    fn read(value: &Written, bounds: Bounds, reading: &mut Reading<'_>) -> Option<usize> {
-        let number = match &value.plain {
-            Plain::Whole(number) => whole(value, *number, reading)?,
-            Plain::Text(text) if text.parse::<u64>().is_ok() => {
-                let hint = format!("write {text}, without quotes");
-                return wrong_type(value, &Self::written(), &hint, reading);
+/// Whole numbers, within the bounds of the key or else of the type.
+macro_rules! counts {
+    ($($count:ty),+) => { $(
+        impl Kind for $count {
+            fn written() -> String {
+                "a whole number".to_owned()
             }
-            _ => return wrong_type(value, &Self::written(), "", reading),
-        };
-        let fits = within(value, number, bounds, Self::show, reading);
-        usize::try_from(number).ok().filter(|_| fits)
-    }
 
-    fn from_text(text: &str) -> Plain {
-        number_from(text)
-    }
+            fn read(value: &Written, bounds: Bounds, reading: &mut Reading<'_>) -> Option<$count> {
+                let number = match &value.plain {
+                    Plain::Whole(number) => whole(value, *number, reading)?,
+                    Plain::Text(text) if text.parse::<u64>().is_ok() => {
+                        let hint = format!("write {text}, without quotes");
+                        return wrong_type(value, &Self::written(), &hint, reading);
+                    }
+                    _ => return wrong_type(value, &Self::written(), "", reading),
+                };
+                let bounds = bounds.or(Some((0, <$count>::MAX as u64)));
+                let fits = within(value, number, bounds, Self::show, reading);
+                <$count>::try_from(number).ok().filter(|_| fits)
+            }
+
+            fn from_text(text: &str) -> Plain {
+                number_from(text)
+            }
+        }
+    )+ };
 }
 
-/// Bounds keep it within a byte.
-impl Kind for u8 {
-    fn written() -> String {
-        usize::written()
-    }
-
-    fn read(value: &Written, bounds: Bounds, reading: &mut Reading<'_>) -> Option<u8> {
-        let bounds = bounds.or(Some((0, u8::MAX.into())));
-        usize::read(value, bounds, reading).and_then(|number| u8::try_from(number).ok())
-    }
-
-    fn from_text(text: &str) -> Plain {
-        number_from(text)
-    }
-}
+counts!(u8, u16, u32, usize);
 
 /// A key without a default.
 impl<K: Kind> Kind for Option<K> {

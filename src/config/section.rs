@@ -18,6 +18,7 @@ use crate::config::file;
 use crate::config::file::Plain;
 use crate::config::file::Table;
 use crate::config::file::Written;
+use crate::config::host::Environment;
 use crate::config::key::Key;
 use crate::config::key::Reload;
 use crate::config::key::SectionDoc;
@@ -47,12 +48,6 @@ pub struct Changes {
     pub live: Vec<&'static str>,
     /// Unchanged until a restart.
     pub needs_restart: Vec<&'static str>,
-}
-
-impl Changes {
-    pub fn is_empty(&self) -> bool {
-        self.live.is_empty() && self.needs_restart.is_empty()
-    }
 }
 
 /// A field of `Config`: a section, or all occurrences of a repeated one.
@@ -168,6 +163,13 @@ pub fn read_key<K: Kind>(
     };
     reading.note_origin(name, Some(standard.plain.to_toml()), None);
     reading.within(name, Place::Unset, |reading| K::read(&standard, key.bounds, reading))
+}
+
+/// A section in which no key is set.
+pub fn standard<T: Section>() -> T {
+    let (root, environment) = (Table::default(), Environment::default());
+    let mut reading = Reading::new("", &root, "localhost".to_owned(), &environment);
+    T::read(None, &mut reading).expect("the defaults are within their bounds")
 }
 
 /// The text of a key as set, or else its default; for defaults that are derived from it.

@@ -29,7 +29,7 @@ macro_rules! choices {
         pub enum $name:ident { $( $(#[doc = $about:literal])+ $variant:ident = $word:literal, )+ }
     )+) => { $(
         $(#[doc = $doc])+
-        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
         pub enum $name { $( $(#[doc = $about])+ $variant, )+ }
 
         impl $name {
@@ -102,15 +102,15 @@ choices! {
         Required = "required",
     }
 
-    /// Whether and how TLS is used with a server.
+    /// The TLS level of outgoing connections, weakest first.
     pub enum OutboundTls {
         /// Never.
         None = "none",
-        /// If offered, with any certificate.
+        /// If offered, with any certificate; falls back to cleartext.
         May = "may",
-        /// Always, with any certificate.
+        /// Required, with any certificate; otherwise the mail waits.
         Must = "must",
-        /// Always, with a certificate for the host's name.
+        /// Required, with a trusted certificate for the host's name; otherwise the mail waits.
         Verify = "verify",
     }
 
@@ -140,6 +140,12 @@ choices! {
         Info = "info",
         /// For finding bugs.
         Debug = "debug",
+    }
+}
+
+impl Default for OutboundTls {
+    fn default() -> OutboundTls {
+        OutboundTls::May
     }
 }
 

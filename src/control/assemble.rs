@@ -40,7 +40,6 @@ use crate::net::TlsSettings;
 use crate::observe::observed::CertificateExpiry;
 use crate::route::DeliveryPolicy;
 use crate::route::RelayPolicy;
-use crate::route::RelaySettings;
 use crate::submit::HeadPolicy;
 use crate::submit::LabelFields;
 use crate::wire::mail::WantedFields;
@@ -81,7 +80,6 @@ impl Assembled {
 pub fn assemble(config: &Config) -> Result<Assembled, Vec<String>> {
     let mut faults = Vec::new();
     let mut warnings = Vec::new();
-    let relay = relay(config).map_err(|problems| faults.extend(problems)).ok();
     let delivery =
         delivery::policy(config, Secrets::Read).map_err(|problems| faults.extend(problems)).ok();
     warnings.extend(secret::warnings(config));
@@ -96,9 +94,9 @@ pub fn assemble(config: &Config) -> Result<Assembled, Vec<String>> {
             Err(problems) => faults.extend(problems),
         }
     }
-    match (relay, delivery) {
-        (Some(relay), Some(delivery)) if faults.is_empty() => {
-            Ok(Assembled { policy: policy(config, relay, listeners), delivery, warnings })
+    match delivery {
+        Some(delivery) if faults.is_empty() => {
+            Ok(Assembled { policy: policy(config, listeners), delivery, warnings })
         }
         _ => Err(faults),
     }
@@ -109,9 +107,6 @@ pub fn assemble(config: &Config) -> Result<Assembled, Vec<String>> {
 pub fn check(config: &Config) -> Result<Vec<(String, String)>, Vec<String>> {
     let mut warnings = secret::warnings(config);
     let mut faults = Vec::new();
-    if let Err(problems) = relay(config) {
-        faults.extend(problems);
-    }
     if let Err(problems) = delivery::policy(config, Secrets::Read) {
         faults.extend(problems);
     }
@@ -137,11 +132,11 @@ fn told(server: &TlsServer) -> Vec<(String, String)> {
     warnings.map(|one| (one.to_string(), one.cause.remedy().to_owned())).collect()
 }
 
-fn policy(config: &Config, relay: RelayPolicy, listeners: Vec<Arc<ListenerPolicy>>) -> Policy {
+fn policy(config: &Config, listeners: Vec<Arc<ListenerPolicy>>) -> Policy {
     let limits = &config.limits;
     let timeouts = &config.timeouts;
     Policy {
-        relay,
+        relay: RelayPolicy::build(&config.relay),
         connections: ConnectionLimits {
             connections: clamp(limits.connections),
             per_address: clamp(limits.connections_per_address),
@@ -211,19 +206,6 @@ fn networks(config: &Config) -> Networks {
         stream: StreamNumber::TRANSACTIONAL,
     });
     Networks::new(of_tenants.chain(relay).collect())
-}
-
-fn relay(config: &Config) -> Result<RelayPolicy, Vec<String>> {
-    let texts = |patterns: &[crate::config::DomainPattern]| {
-        patterns.iter().map(ToString::to_string).collect()
-    };
-    let settings = RelaySettings {
-        domains: texts(&config.relay.domains),
-        refuse_senders: texts(&config.relay.refuse_senders),
-        refuse_recipients: texts(&config.relay.refuse_recipients),
-    };
-    RelayPolicy::build(&settings)
-        .map_err(|problems| problems.iter().map(|problem| format!("relay.{problem}")).collect())
 }
 
 fn certificate_pair(one: &CertificateConfig) -> (PathBuf, PathBuf) {

@@ -3,6 +3,7 @@
 use std::future::Future;
 
 use crate::control::server::Control;
+use crate::observe::log::Record;
 use crate::operations::FaultKind;
 use crate::operations::OpFault;
 use crate::operations::Operation;
@@ -12,8 +13,12 @@ use crate::queue::Spool;
 /// Who asks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Actor {
-    /// At the control socket: root, or the user who owns the server's files. May do everything.
-    Operator,
+    /// Root, or the user who owns the server's files, at the control socket or at the spool of a
+    /// stopped server. May do everything.
+    Operator {
+        /// As the kernel names the user of the socket.
+        user: Option<u32>,
+    },
     /// Anybody else. May do nothing.
     Stranger,
 }
@@ -21,14 +26,24 @@ pub enum Actor {
 impl Actor {
     pub fn may(self, _needs: Permission) -> bool {
         match self {
-            Actor::Operator => true,
+            Actor::Operator { .. } => true,
             Actor::Stranger => false,
+        }
+    }
+
+    /// The actor in the log.
+    fn name(self) -> String {
+        match self {
+            Actor::Operator { user: Some(user) } => format!("uid:{user}"),
+            Actor::Operator { user: None } => "operator".to_owned(),
+            Actor::Stranger => "stranger".to_owned(),
         }
     }
 }
 
 /// An operation that its caller is allowed to ask for.
 pub struct Call<O> {
+    actor: Actor,
     operation: O,
 }
 
@@ -41,7 +56,7 @@ impl<O> Call<O> {
 /// Lets a caller ask for an operation, or refuses.
 pub fn authorize<O: Operation>(actor: Actor, operation: O) -> Result<Call<O>, OpFault> {
     check_permission::<O>(actor)?;
-    Ok(Call { operation })
+    Ok(Call { actor, operation })
 }
 
 /// What `authorize` checks first, for a caller whose request is not read yet.
@@ -55,6 +70,30 @@ pub fn check_permission<O: Operation>(actor: Actor) -> Result<(), OpFault> {
         )
         .hint("run this command as root or as the user of the server")),
     }
+}
+
+/// Carries out an operation on a running server. One that may change something is logged.
+pub async fn carry_out<O: CarryOut>(
+    call: Call<O>,
+    control: &Control,
+) -> Result<O::Output, OpFault> {
+    if O::NEEDS.is_reading() {
+        return O::run(call, control).await;
+    }
+    let (actor, change) = (call.actor.name(), call.operation.change());
+    let done = O::run(call, control).await;
+    let (changed, refused) = done.as_ref().map_or((0, 0), O::counts);
+    Record::Operation {
+        actor: &actor,
+        action: change.action,
+        objects: &change.objects,
+        to: change.to.as_deref(),
+        changed,
+        refused,
+        error: done.as_ref().err().map(|fault| &*fault.code),
+    }
+    .emit();
+    done
 }
 
 /// How an operation is carried out.
@@ -82,10 +121,11 @@ mod tests {
 
     #[test]
     fn operators_may_do_everything_and_strangers_nothing() {
+        let operator = Actor::Operator { user: Some(0) };
         for needs in Permission::ALL {
-            assert!(Actor::Operator.may(needs) && !Actor::Stranger.may(needs), "{needs:?}");
+            assert!(operator.may(needs) && !Actor::Stranger.may(needs), "{needs:?}");
         }
-        assert!(authorize(Actor::Operator, QueueStats {}).is_ok());
+        assert!(authorize(operator, QueueStats {}).is_ok());
         let fault = authorize(Actor::Stranger, QueueStats {}).err().expect("it is refused");
         assert_eq!((fault.kind, &*fault.code), (FaultKind::Denied, "denied"));
     }

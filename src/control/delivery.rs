@@ -7,38 +7,23 @@ use std::sync::Arc;
 
 use crate::base::backoff::RetrySchedule;
 use crate::config::Config;
-use crate::config::ConfigStripes;
-use crate::config::DestinationDefaults;
-use crate::config::DomainMatch;
-use crate::config::HeaderMatch as ConfigHeaderMatch;
-use crate::config::LabelValue;
-use crate::config::OutboundTls as ConfigOutboundTls;
+use crate::config::Label;
 use crate::config::RouteConfig;
 use crate::config::SourceConfig;
-use crate::config::ValueMatch as ConfigValueMatch;
 use crate::control::secret;
+use crate::net::AddressRule;
 use crate::net::CacheBounds;
 use crate::net::ResolverSettings;
-use crate::outbound::reroute;
+use crate::net::address;
 use crate::route::BouncePolicy;
 use crate::route::Credentials;
 use crate::route::DeliveryPolicy;
-use crate::route::DeliveryTimeouts;
-use crate::route::DestinationPolicy;
-use crate::route::DestinationSettings;
 use crate::route::DestinationTable;
-use crate::route::HeaderMatch;
-use crate::route::OutboundTls;
-use crate::route::PoolId;
-use crate::route::PoolSettings;
-use crate::route::Rates;
-use crate::route::RouteSettings;
 use crate::route::RouteStandard;
 use crate::route::RouteTable;
+use crate::route::Rule;
 use crate::route::Source;
 use crate::route::SourceTable;
-use crate::route::Stripes;
-use crate::route::ValueMatch;
 use crate::wire::proxy_url::Proxy;
 use crate::wire::socks5::LOGIN_BYTES_MAX;
 use crate::wire::socks5::ProxyLogin;
@@ -49,191 +34,74 @@ pub use crate::control::secret::Secrets;
 pub fn policy(config: &Config, secrets: Secrets) -> Result<DeliveryPolicy, Vec<String>> {
     let delivery = &config.delivery;
     let mut faults = Vec::new();
-    let sources =
-        sources(config, secrets).map_err(|found| faults.extend(found)).unwrap_or_default();
-    let destinations =
-        destinations(config).map_err(|found| faults.extend(found)).unwrap_or_default();
-    let routes = routes(config, &sources, secrets).map_err(|found| faults.extend(found)).ok();
+    let sources = sources(config, secrets, &mut faults);
+    let routes = routes(config, &sources, secrets, &mut faults);
+    let addresses = addresses(config).map_err(|fault| faults.push(fault)).unwrap_or_default();
     let retry = RetrySchedule::new(delivery.retry_schedule.clone().into(), delivery.retry_jitter);
     if retry.is_none() {
         faults.push("delivery.retry_schedule: is empty or contains a delay of zero".to_owned());
     }
-    let (Some(routes), Some(retry), true) = (routes, retry, faults.is_empty()) else {
-        return Err(faults);
-    };
+    let Some(retry) = retry.filter(|_| faults.is_empty()) else { return Err(faults) };
     Ok(DeliveryPolicy {
         enabled: delivery.enabled,
         routes,
-        destinations,
+        destinations: DestinationTable::build(&config.destinations, &config.destination_defaults),
         sources,
         retry,
         delay_warning: Some(delivery.delay_warning).filter(|after| !after.is_zero()),
         bounce: bounce(config),
         ehlo_name: delivery.ehlo_name.as_str().into(),
         prefer_ipv6: delivery.prefer_ipv6,
+        addresses: Arc::new(addresses),
         dane: delivery.dane,
         mta_sts: delivery.mta_sts,
-        mta_sts_port: u16::try_from(delivery.mta_sts_port).unwrap_or(443),
+        mta_sts_port: delivery.mta_sts_port,
         mx_hosts_max: delivery.mx_hosts_max,
-        connections_max: clamp(delivery.connections_max),
+        connections_max: delivery.connections_max,
         jobs_in_memory_max: delivery.jobs_in_memory_max,
-        timeouts: timeouts(config),
+        timeouts: config.delivery_timeouts.clone(),
         resolver: resolver(config),
     })
 }
 
-fn sources(config: &Config, secrets: Secrets) -> Result<SourceTable, Vec<String>> {
+fn addresses(config: &Config) -> Result<AddressRule, String> {
+    let local = address::local_networks()
+        .map_err(|cause| format!("the addresses of this machine cannot be read: {cause}"))?;
+    let listeners = config.listeners.iter().flat_map(|one| one.address.iter().copied()).collect();
+    Ok(AddressRule { listeners, local, allowed: config.delivery.allow_networks.clone() })
+}
+
+fn sources(config: &Config, secrets: Secrets, faults: &mut Vec<String>) -> SourceTable {
     let standard = &config.delivery.ehlo_name;
-    let (mut sources, mut faults) = (Vec::new(), Vec::new());
-    for source in &config.sources {
-        sources.push(Source {
-            name: source.name.as_str().into(),
-            ipv4: source.ipv4,
-            ipv6: source.ipv6,
-            ehlo_name: source.ehlo_name.as_ref().unwrap_or(standard).as_str().into(),
-            proxy: proxy(source, secrets).map_err(|fault| faults.push(fault)).ok().flatten(),
-        });
-    }
-    let pools: Vec<PoolSettings> = config
-        .pools
-        .iter()
-        .map(|pool| {
-            let members = pool.sources.iter();
-            PoolSettings {
-                name: pool.name.as_str().to_owned(),
-                members: members
-                    .map(|member| (member.source.as_str().to_owned(), member.weight))
-                    .collect(),
-            }
-        })
-        .collect();
-    let table = SourceTable::build(sources, &pools);
-    match table {
-        Ok(table) if faults.is_empty() => Ok(table),
-        Ok(_) => Err(faults),
-        Err(problems) => {
-            faults.extend(lines(&problems));
-            Err(faults)
-        }
-    }
-}
-
-fn destinations(config: &Config) -> Result<DestinationTable, Vec<String>> {
-    let destinations: Vec<DestinationSettings> = config
-        .destinations
-        .iter()
-        .map(|destination| DestinationSettings {
-            name: destination.name.as_str().to_owned(),
-            recipient_domains: texts(&destination.recipient_domain),
-            mx_hosts: texts(&destination.mx_host),
-            policy: destination_policy(&destination.treatment(&config.destination_defaults)),
-        })
-        .collect();
-    DestinationTable::build(&destinations, destination_policy(&config.destination_defaults))
-        .map_err(|problems| lines(&problems))
-}
-
-fn destination_policy(treatment: &DestinationDefaults) -> DestinationPolicy {
-    let rate = |limit: usize| Some(clamp(limit)).filter(|limit| *limit > 0);
-    DestinationPolicy {
-        connections_max: clamp(treatment.connections_max),
-        window_start: clamp(treatment.window_start),
-        messages_per_connection: clamp(treatment.messages_per_connection),
-        recipients_per_message: clamp(treatment.recipients_per_message),
-        rates: Rates {
-            per_second: rate(treatment.messages_per_second),
-            per_minute: rate(treatment.messages_per_minute),
-            per_hour: rate(treatment.messages_per_hour),
-            per_day: rate(treatment.messages_per_day),
-        },
-        idle_reuse: treatment.idle_reuse,
-        failures_to_back_off: clamp(treatment.failures_to_back_off),
-        back_off_first: treatment.back_off_first,
-        back_off_max: treatment.back_off_max,
-        jobs_max: treatment.jobs_max,
-        stripes: match treatment.stripes {
-            ConfigStripes::Auto => Stripes::Auto,
-            ConfigStripes::All => Stripes::All,
-            ConfigStripes::Count(count) => Stripes::Count(count),
-        },
-        tls: outbound_tls(treatment.tls),
-    }
+    let sources = config.sources.iter().map(|source| Source {
+        name: source.name.as_str().into(),
+        ipv4: source.ipv4,
+        ipv6: source.ipv6,
+        ehlo_name: source.ehlo_name.as_ref().unwrap_or(standard).as_str().into(),
+        proxy: proxy(source, secrets).map_err(|fault| faults.push(fault)).ok().flatten(),
+    });
+    SourceTable::build(sources.collect(), &config.pools)
 }
 
 fn routes(
     config: &Config,
     sources: &SourceTable,
     secrets: Secrets,
-) -> Result<RouteTable, Vec<String>> {
-    let mut faults = Vec::new();
-    let mut users = Vec::with_capacity(config.routes.len());
-    for route in &config.routes {
-        let user = credentials(route, secrets);
-        users.push(user.map_err(|fault| faults.push(fault)).ok().flatten());
-    }
-    let mut pool_of = |key: String, pool: Option<&crate::config::Label>| -> Option<PoolId> {
-        let pool = pool?.as_str();
-        let found = sources.pool(pool);
-        if found.is_none() {
-            faults.push(format!("{key}: no pool is named {pool}"));
-        }
-        found
-    };
+    faults: &mut Vec<String>,
+) -> RouteTable {
+    // The config check refuses names of unknown pools.
+    let pool = |name: &Option<Label>| name.as_ref().and_then(|name| sources.pool(name.as_str()));
+    let rules = config.routes.iter().map(|route| {
+        let auth = credentials(route, secrets).map_err(|fault| faults.push(fault)).ok().flatten();
+        Rule::new(route.clone(), auth, pool(&route.pool))
+    });
+    let rules = rules.collect();
     let standard = RouteStandard {
         own_domain: config.server.hostname.as_str().into(),
-        pool: pool_of("delivery.pool".to_owned(), config.delivery.pool.as_ref()),
+        pool: pool(&config.delivery.pool),
         max_age: config.delivery.max_age,
     };
-    let routes: Vec<RouteSettings> = config
-        .routes
-        .iter()
-        .zip(users)
-        .map(|(route, user)| {
-            let pool = pool_of(format!("route {}", route.name), route.pool.as_ref());
-            RouteSettings { auth: user, ..route_settings(route, pool) }
-        })
-        .collect();
-    let table = RouteTable::build(routes, standard);
-    match table {
-        Ok(table) if faults.is_empty() => Ok(table),
-        Ok(_) => Err(faults),
-        Err(problems) => {
-            faults.extend(lines(&problems));
-            Err(faults)
-        }
-    }
-}
-
-fn route_settings(route: &RouteConfig, pool: Option<PoolId>) -> RouteSettings {
-    RouteSettings {
-        name: route.name.as_str().to_owned(),
-        recipient_domains: texts(&route.recipient_domain),
-        sender_domains: texts(&route.sender_domain),
-        listeners: route.listener.iter().map(|name| name.as_str().to_owned()).collect(),
-        tenants: route.tenants.iter().map(ToString::to_string).collect(),
-        campaigns: labels(&route.campaigns),
-        headers: route.headers.iter().map(header_match).collect(),
-        next: reroute::route_next(&route.next),
-        tls: route.tls.map(outbound_tls),
-        auth: None,
-        pool,
-        max_age: route.max_age,
-    }
-}
-
-fn labels(values: &[LabelValue]) -> Vec<String> {
-    values.iter().map(|value| value.as_str().to_owned()).collect()
-}
-
-fn header_match(written: &ConfigHeaderMatch) -> HeaderMatch {
-    HeaderMatch {
-        name: written.name.as_str().into(),
-        value: match &written.value {
-            ConfigValueMatch::Any => ValueMatch::Any,
-            ConfigValueMatch::Exact(text) => ValueMatch::Exact(text.as_str().into()),
-            ConfigValueMatch::Start(head) => ValueMatch::Start(head.as_str().into()),
-        },
-    }
+    RouteTable::build(rules, standard)
 }
 
 /// The user of a route, with the password from its file.
@@ -264,19 +132,6 @@ fn proxy(source: &SourceConfig, secrets: Secrets) -> Result<Option<Proxy>, Strin
     Ok(Some(Proxy::Socks5 { address: *address, login: Some(login) }))
 }
 
-fn outbound_tls(mode: ConfigOutboundTls) -> OutboundTls {
-    match mode {
-        ConfigOutboundTls::None => OutboundTls::None,
-        ConfigOutboundTls::May => OutboundTls::May,
-        ConfigOutboundTls::Must => OutboundTls::Must,
-        ConfigOutboundTls::Verify => OutboundTls::Verify,
-    }
-}
-
-fn texts(domains: &[DomainMatch]) -> Vec<String> {
-    domains.iter().map(ToString::to_string).collect()
-}
-
 fn bounce(config: &Config) -> BouncePolicy {
     let delivery = &config.delivery;
     let host = &config.server.hostname;
@@ -284,23 +139,7 @@ fn bounce(config: &Config) -> BouncePolicy {
         from: delivery.bounce_from.at(host).into(),
         postmaster: delivery.postmaster.as_ref().map(|address| address.at(host).into()),
         body_bytes_max: delivery.bounce_body_max,
-        per_minute_max: clamp(delivery.bounce_rate),
-    }
-}
-
-fn timeouts(config: &Config) -> DeliveryTimeouts {
-    let timeouts = &config.delivery_timeouts;
-    DeliveryTimeouts {
-        connect: timeouts.connect,
-        tls_handshake: timeouts.tls_handshake,
-        greeting: timeouts.greeting,
-        ehlo: timeouts.ehlo,
-        mail: timeouts.mail,
-        rcpt: timeouts.rcpt,
-        data_init: timeouts.data_init,
-        data_block: timeouts.data_block,
-        data_end: timeouts.data_end,
-        quit: timeouts.quit,
+        per_minute_max: delivery.bounce_rate,
     }
 }
 
@@ -309,7 +148,7 @@ fn resolver(config: &Config) -> ResolverSettings {
     ResolverSettings {
         servers: resolver.servers.iter().map(|server| server.0).collect(),
         timeout: resolver.timeout,
-        attempts: resolver.attempts as u32,
+        attempts: resolver.attempts,
         cache: CacheBounds {
             entries: resolver.cache_entries,
             bytes: resolver.cache_memory as usize,

@@ -4,7 +4,10 @@
 //!           out of a list; a pause that not all shards have taken is a fault.
 
 use std::collections::BTreeSet;
+use std::rc::Rc;
 use std::sync::Arc;
+
+use tokio::task::spawn_blocking;
 
 use crate::base::ShardId;
 use crate::control::call::Call;
@@ -22,10 +25,11 @@ use crate::operations::destination::PausedDestination;
 use crate::operations::destination::ResumeDestination;
 use crate::operations::destination::ShowDestination;
 use crate::outbound::owner::DestinationView;
+use crate::outbound::owner::Owner;
 use crate::queue::admin::pauses::PauseFault;
 use crate::queue::admin::pauses::Pauses;
-use crate::shard::Order;
-use tokio::task::spawn_blocking;
+use crate::shard::Delivering;
+use crate::shard::ShardRequest;
 
 impl CarryOut for ListDestinations {
     async fn run(
@@ -40,8 +44,8 @@ impl CarryOut for ListDestinations {
 }
 
 async fn largest(control: &Control, limit: usize) -> Result<Vec<DestinationRow>, OpFault> {
-    let asked = move |shard: &crate::shard::Delivering| shard.owner.destinations(limit);
-    let found = control.ask_all(Order::Ask, asked).await?;
+    let asked = move |shard: &Delivering| shard.owner.destinations(limit);
+    let found = control.ask_all(ShardRequest::Ask, asked).await?;
     let is_cut = found.iter().any(|(_, destinations)| destinations.len() >= limit);
     let mut rows = merged(&found);
     rows.truncate(limit);
@@ -50,8 +54,8 @@ async fn largest(control: &Control, limit: usize) -> Result<Vec<DestinationRow>,
     }
     // A stripe may be too small for its own shard's list and still belongs to the sum.
     let keys: Vec<Box<str>> = rows.iter().map(|row| row.destination.as_str().into()).collect();
-    let asked = move |shard: &crate::shard::Delivering| shard.owner.destinations_keyed(&keys);
-    Ok(merged(&control.ask_all(Order::Ask, asked).await?))
+    let asked = move |shard: &Delivering| shard.owner.destinations_keyed(&keys);
+    Ok(merged(&control.ask_all(ShardRequest::Ask, asked).await?))
 }
 
 fn merged(found: &[(ShardId, Vec<DestinationView>)]) -> Vec<DestinationRow> {
@@ -69,8 +73,8 @@ impl CarryOut for ShowDestination {
         let destination = call.into_operation().destination;
         let name = Pauses::settled(&destination);
         let _one_at_a_time = control.pausing.lock().await;
-        let asked = move |shard: &crate::shard::Delivering| shard.owner.destinations_named(&name);
-        let found = control.ask_all(Order::Ask, asked).await?;
+        let asked = move |shard: &Delivering| shard.owner.destinations_named(&name);
+        let found = control.ask_all(ShardRequest::Ask, asked).await?;
         let paused_by_operator = found.iter().any(|(_, (_, is_paused))| *is_paused);
         let views: Vec<_> = found.into_iter().map(|(shard, (views, _))| (shard, views)).collect();
         let destinations = merged(&views);
@@ -89,24 +93,7 @@ impl CarryOut for PauseDestination {
         control: &Control,
     ) -> Result<PausedDestination, OpFault> {
         let destination = call.into_operation().destination;
-        let name = Pauses::settled(&destination);
-        let _one_at_a_time = control.pausing.lock().await;
-        control.refuse_while_draining()?;
-        let kept = keep(control, &name, Pauses::add).await?;
-        match &kept {
-            Err(fault @ PauseFault::Name) => {
-                return Err(OpFault::usage("bad_name", fault.to_string()).about(&destination));
-            }
-            Err(fault @ PauseFault::Full) => {
-                return Err(
-                    OpFault::conflict("too_many_pauses", fault.to_string()).about(&destination)
-                );
-            }
-            _ => {}
-        }
-        let asked = move |shard: &crate::shard::Delivering| shard.owner.pause(&name);
-        let touched = control.ask_all(Order::Change, asked).await?;
-        paused(control, destination, &touched, kept)
+        change(control, destination, Pauses::add, |owner, name| owner.pause(name)).await
     }
 }
 
@@ -116,14 +103,40 @@ impl CarryOut for ResumeDestination {
         control: &Control,
     ) -> Result<PausedDestination, OpFault> {
         let destination = call.into_operation().destination;
-        let name = Pauses::settled(&destination);
-        let _one_at_a_time = control.pausing.lock().await;
-        control.refuse_while_draining()?;
-        let kept = keep(control, &name, Pauses::remove).await?;
-        let asked = move |shard: &crate::shard::Delivering| shard.owner.resume(&name);
-        let touched = control.ask_all(Order::Change, asked).await?;
-        paused(control, destination, &touched, kept)
+        change(control, destination, Pauses::remove, |owner, name| owner.resume(name)).await
     }
+}
+
+/// Changes the file of pauses, then all shards.
+async fn change(
+    control: &Control,
+    destination: String,
+    in_file: fn(&Pauses, &str) -> Result<(), PauseFault>,
+    on_shard: fn(&Rc<Owner>, &str) -> Vec<Box<str>>,
+) -> Result<PausedDestination, OpFault> {
+    let name = Pauses::settled(&destination);
+    let _one_at_a_time = control.pausing.lock().await;
+    control.refuse_while_draining()?;
+    let kept = keep(control, &name, in_file).await?;
+    match &kept {
+        Err(fault @ PauseFault::Name) => {
+            return Err(OpFault::usage("bad_name", fault.to_string()).about(&destination));
+        }
+        Err(fault @ PauseFault::Full) => {
+            return Err(OpFault::conflict("too_many_pauses", fault.to_string()).about(&destination));
+        }
+        _ => {}
+    }
+    let asked = move |shard: &Delivering| on_shard(&shard.owner, &name);
+    let touched = control.ask_all(ShardRequest::Change, asked).await?;
+    if touched.len() < control.shards() {
+        let what = format!("{destination}: not all shards have answered");
+        return Err(OpFault::away("no_answer", what).hint("try again").retry_after(1));
+    }
+    let keys: BTreeSet<Box<str>> = touched.into_iter().flat_map(|(_, keys)| keys).collect();
+    let destinations = keys.into_iter().map(String::from).collect();
+    let warning = kept.err().map(|fault| fault.to_string());
+    Ok(PausedDestination { destination, destinations, warning })
 }
 
 /// Writes the file of pauses, which is synced, on a blocking thread.
@@ -134,21 +147,4 @@ async fn keep(
 ) -> Result<Result<(), PauseFault>, OpFault> {
     let (pauses, name) = (Arc::clone(&control.pauses), name.to_owned());
     spawn_blocking(move || change(&pauses, &name)).await.map_err(|_| OpFault::bug())
-}
-
-fn paused(
-    control: &Control,
-    destination: String,
-    touched: &[(ShardId, Vec<Box<str>>)],
-    kept: Result<(), PauseFault>,
-) -> Result<PausedDestination, OpFault> {
-    if touched.len() < control.shards() {
-        let what = format!("{destination}: not all shards have answered");
-        return Err(OpFault::away("no_answer", what).hint("try again").retry_after(1));
-    }
-    let keys: BTreeSet<&str> =
-        touched.iter().flat_map(|(_, keys)| keys).map(AsRef::as_ref).collect();
-    let destinations = keys.into_iter().map(str::to_owned).collect();
-    let warning = kept.err().map(|fault| fault.to_string());
-    Ok(PausedDestination { destination, destinations, warning })
 }

@@ -66,7 +66,9 @@ fn read(text: &str, id: MessageId, spool: &Spool) -> Result<Details, OpFault> {
 /// Where a job in memory is, asked of the owner of its destination.
 async fn place(control: &Control, id: MessageId, standing: Standing) -> Place {
     let hop = standing.hop.zip(standing.owner).filter(|_| standing.is_out);
-    let Some((hop, owner)) = hop else { return Place::Home };
+    let Some((hop, owner)) = hop else {
+        return standing.lack.map_or(Place::Home, |what| Place::Lacking { what: what.into() });
+    };
     let (destination, job) = (hop.destination.clone(), standing.job);
     let asked = move |shard: &Delivering| shard.owner.why(&destination, id, job);
     match control.ask(owner, asked).await {
@@ -145,7 +147,7 @@ fn explain_job(
 /// When the job should be delivered if the next attempt succeeds.
 fn finish_ms(job: &ExplainedJob, now_ms: u64) -> Option<u64> {
     match &job.place {
-        Place::Sending { .. } | Place::Home => Some(now_ms),
+        Place::Sending { .. } | Place::Home | Place::Lacking { .. } => Some(now_ms),
         Place::Store => job.next_attempt_ms,
         Place::Queued(queued) if queued.binding != Binding::Paused => {
             let start_ms = queued.binding.until_ms().unwrap_or(0).max(now_ms);
@@ -189,6 +191,9 @@ fn sentences(job: &ExplainedJob, server_runs: bool, now_ms: u64) -> Vec<String> 
         Place::Silent { .. } => {
             said.push("The shard that owns the destination does not answer.".to_owned());
         }
+        Place::Lacking { what } => said.push(format!(
+            "Waiting for a resource of this server ({what}). This does not count as an attempt."
+        )),
         Place::Home => said.push("Being routed, resolved or stored now.".to_owned()),
         Place::Store if job.state == "held" => {
             said.push("Held: no delivery attempt until `queue release`.".to_owned());
@@ -288,6 +293,12 @@ fn binding_sentence(queued: &QueuedJob, now_ms: u64) -> String {
         Binding::Hold { .. } => {
             format!("A connection to the destination just failed; none is opened {until}.")
         }
+        Binding::OwnLimit { .. } => format!(
+            "This server lacks a resource for a connection ({}); the next one is tried {}. This \
+             counts neither as an attempt nor as a failure of the destination.",
+            destination.lack.as_deref().unwrap_or("unknown"),
+            at(until_ms)
+        ),
         Binding::Window { limit } => format!(
             "The window allows {limit} connections and grows with success; {in_use} are in use{sending}."
         ),

@@ -41,7 +41,7 @@ use crate::queue::admin::operate::Operation;
 use crate::queue::admin::operate::OperationFault;
 use crate::queue::admin::select;
 use crate::queue::admin::select::Summary;
-use crate::shard::Order;
+use crate::shard::ShardRequest;
 use crate::wire::mail::header;
 
 /// Bytes at the front of a message in which its header is looked for.
@@ -189,7 +189,10 @@ fn order(control: &Control, id: MessageId, operation: &Operation) -> Result<Answ
         // A caller that has given up needs no answer.
         let _ = sender.send(done);
     });
-    control.send(home, Order::Operate { id, operation: operation.clone(), answer: answer_once })?;
+    control.send(
+        home,
+        ShardRequest::Operate { id, operation: operation.clone(), answer: answer_once },
+    )?;
     Ok(answer)
 }
 

@@ -181,12 +181,7 @@ fn refused(faults: &[impl ToString]) -> OpFault {
 }
 
 pub fn level_of(level: LogLevel) -> Level {
-    match level {
-        LogLevel::Error => Level::Error,
-        LogLevel::Warn => Level::Warn,
-        LogLevel::Info => Level::Info,
-        LogLevel::Debug => Level::Debug,
-    }
+    Level::from_name(level.as_str()).expect("the config has the names of the log")
 }
 
 #[cfg(test)]

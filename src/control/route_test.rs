@@ -3,8 +3,12 @@
 //! Promise:  asks the same policy that delivery uses, made from the config; needs no running server
 //!           and looks nothing up in the DNS.
 
+use std::fmt::Display;
+
 use crate::config::Config;
 use crate::config::LabelField;
+use crate::config::RouteConfig;
+use crate::config::delivery::domain::parse_literal;
 use crate::config::units::show_duration;
 use crate::control::call::Call;
 use crate::control::call::CarryOut;
@@ -21,14 +25,13 @@ use crate::operations::route_test::RouteSource;
 use crate::operations::route_test::TestRoute;
 use crate::route::DeliveryPolicy;
 use crate::route::DestinationPolicy;
+use crate::route::HostPort;
 use crate::route::NextHop;
 use crate::route::OutboundTls;
 use crate::route::PoolId;
 use crate::route::RouteChoice;
 use crate::route::RouteQuestion;
-use crate::route::RouteSettings;
 use crate::route::RuleFit;
-use crate::route::Stripes;
 use crate::wire::mail::address::Mailbox;
 
 impl CarryOut for TestRoute {
@@ -88,7 +91,7 @@ pub fn answer(config: &Config, asked: &TestRoute) -> Result<RouteAnswer, OpFault
         next_hop: choice.next_hop.to_string(),
         hosts: hosts(&policy, &choice),
         auth_user: choice.auth.map(|user| user.user.to_string()),
-        needs_mx_lookup: matches!(*choice.next_hop, NextHop::Mx { .. }),
+        needs_mx_lookup: needs_mx_lookup(&choice.next_hop),
         destination: connects(&choice).then(|| destination(&policy, &choice)),
         source: connects(&choice).then(|| source(&policy, choice.pool)),
         max_age: show_duration(choice.max_age),
@@ -145,22 +148,21 @@ fn domain_of(address: &str) -> Result<String, OpFault> {
     }
 }
 
-fn why(rule: &RouteSettings, fit: RuleFit, question: &RouteQuestion<'_>) -> String {
+fn why(rule: &RouteConfig, fit: RuleFit, question: &RouteQuestion<'_>) -> String {
     match fit {
         RuleFit::Fits => {
-            let headers = rule.headers.iter().map(ToString::to_string).collect();
             let conditions = [
-                ("recipient_domain", &rule.recipient_domains),
-                ("sender_domain", &rule.sender_domains),
-                ("listener", &rule.listeners),
-                ("tenant", &rule.tenants),
-                ("campaign", &rule.campaigns),
-                ("a header", &headers),
+                ("recipient_domain", joined(&rule.recipient_domain)),
+                ("sender_domain", joined(&rule.sender_domain)),
+                ("listener", joined(&rule.listener)),
+                ("tenant", joined(&rule.tenants)),
+                ("campaign", joined(&rule.campaigns)),
+                ("a header", joined(&rule.headers)),
             ];
             let held: Vec<String> = conditions
                 .iter()
                 .filter(|(_, list)| !list.is_empty())
-                .map(|(key, list)| format!("{key} matches {}", list.join(", ")))
+                .map(|(key, list)| format!("{key} matches {list}"))
                 .collect();
             match held.is_empty() {
                 true => "matches all mail".to_owned(),
@@ -168,30 +170,33 @@ fn why(rule: &RouteSettings, fit: RuleFit, question: &RouteQuestion<'_>) -> Stri
             }
         }
         RuleFit::RecipientDomain => {
-            format!("recipient_domain must match {}", rule.recipient_domains.join(", "))
+            format!("recipient_domain must match {}", joined(&rule.recipient_domain))
         }
         RuleFit::SenderDomain => {
             let sender = question.sender_domain.unwrap_or("the null sender");
-            format!("sender_domain must match {}, found {sender}", rule.sender_domains.join(", "))
+            format!("sender_domain must match {}, found {sender}", joined(&rule.sender_domain))
         }
         RuleFit::Listener => {
             let listener = question.listener.unwrap_or("none (see --listener)");
-            format!("listener must match {}, found {listener}", rule.listeners.join(", "))
+            format!("listener must match {}, found {listener}", joined(&rule.listener))
         }
         RuleFit::Tenant => {
             let tenant = question.tenant.unwrap_or("none (see --tenant)");
-            format!("tenant must match {}, found {tenant}", rule.tenants.join(", "))
+            format!("tenant must match {}, found {tenant}", joined(&rule.tenants))
         }
         RuleFit::Campaign => {
             let campaign = question.campaign.unwrap_or("none (see --campaign)");
-            format!("campaign must match {}, found {campaign}", rule.campaigns.join(", "))
+            format!("campaign must match {}, found {campaign}", joined(&rule.campaigns))
         }
         RuleFit::Header => why_no_header(rule, question),
     }
 }
 
-fn why_no_header(rule: &RouteSettings, question: &RouteQuestion<'_>) -> String {
-    let wanted: Vec<String> = rule.headers.iter().map(ToString::to_string).collect();
+fn joined(list: &[impl Display]) -> String {
+    list.iter().map(ToString::to_string).collect::<Vec<String>>().join(", ")
+}
+
+fn why_no_header(rule: &RouteConfig, question: &RouteQuestion<'_>) -> String {
     let is_named = |name: &str| rule.headers.iter().any(|one| one.name.eq_ignore_ascii_case(name));
     let found: Vec<String> = question
         .headers
@@ -203,7 +208,18 @@ fn why_no_header(rule: &RouteSettings, question: &RouteQuestion<'_>) -> String {
         true => "none (see --header)".to_owned(),
         false => found.join(", "),
     };
-    format!("a header must match {}, found {found}", wanted.join(", "))
+    format!("a header must match {}, found {found}", joined(&rule.headers))
+}
+
+/// Of an address literal, the address is the only host.
+fn literal_host(next_hop: &NextHop) -> Option<HostPort> {
+    let NextHop::Mx { domain, port } = next_hop else { return None };
+    let address = parse_literal(domain)?;
+    Some(HostPort { host: address.to_string().into(), port: *port })
+}
+
+fn needs_mx_lookup(next_hop: &NextHop) -> bool {
+    matches!(next_hop, NextHop::Mx { .. }) && literal_host(next_hop).is_none()
 }
 
 fn connects(choice: &RouteChoice<'_>) -> bool {
@@ -212,6 +228,9 @@ fn connects(choice: &RouteChoice<'_>) -> bool {
 
 /// The hosts in the order in which they are tried, as far as the config knows them.
 fn hosts(policy: &DeliveryPolicy, choice: &RouteChoice<'_>) -> Vec<String> {
+    if let Some(host) = literal_host(&choice.next_hop) {
+        return vec![host.to_string()];
+    }
     match &*choice.next_hop {
         NextHop::Mx { domain, port } => vec![format!(
             "the mail exchangers of {domain}, port {port}, at most {} per attempt",
@@ -224,8 +243,9 @@ fn hosts(policy: &DeliveryPolicy, choice: &RouteChoice<'_>) -> Vec<String> {
 
 /// The settings of the destination, as far as they are known before the mail exchangers are.
 fn destination(policy: &DeliveryPolicy, choice: &RouteChoice<'_>) -> RouteDestination {
+    let literal = literal_host(&choice.next_hop);
     let (domain, hosts): (&str, Vec<&str>) = match &*choice.next_hop {
-        NextHop::Mx { domain, .. } => (domain, Vec::new()),
+        NextHop::Mx { domain, .. } => (domain, literal.iter().map(|one| &*one.host).collect()),
         NextHop::Hosts { hosts, .. } => ("", hosts.iter().map(|one| &*one.host).collect()),
         NextHop::Discard | NextHop::Reject { .. } | NextHop::Hold => ("", Vec::new()),
     };
@@ -243,7 +263,7 @@ fn destination(policy: &DeliveryPolicy, choice: &RouteChoice<'_>) -> RouteDestin
     RouteDestination {
         name: found.map(|destination| destination.name.to_string()),
         may_change: found.is_none() && hosts.is_empty() && policy.destinations.asks_mx_hosts(),
-        tls: tls_name(tls).to_owned(),
+        tls: tls.as_str().to_owned(),
         tls_from: if tls == mode { from } else { "next hop" }.to_owned(),
         limits: limits(&settings),
     }
@@ -267,28 +287,12 @@ fn limits(destination: &DestinationPolicy) -> Vec<RouteLimit> {
         ("back_off_first", Some(show_duration(destination.back_off_first))),
         ("back_off_max", Some(show_duration(destination.back_off_max))),
         ("jobs_max", number(destination.jobs_max as u64)),
-        (
-            "stripes",
-            Some(match destination.stripes {
-                Stripes::Auto => "auto".to_owned(),
-                Stripes::All => "all".to_owned(),
-                Stripes::Count(count) => count.to_string(),
-            }),
-        ),
+        ("stripes", Some(destination.stripes.to_string())),
     ];
     let limit = |(key, value): (&str, Option<String>)| {
         Some(RouteLimit { key: key.to_owned(), value: value? })
     };
     rows.into_iter().filter_map(limit).collect()
-}
-
-fn tls_name(mode: OutboundTls) -> &'static str {
-    match mode {
-        OutboundTls::None => "none",
-        OutboundTls::May => "may",
-        OutboundTls::Must => "must",
-        OutboundTls::Verify => "verify",
-    }
 }
 
 fn source(policy: &DeliveryPolicy, pool: Option<PoolId>) -> RouteSource {
@@ -435,7 +439,7 @@ mod tests {
             ("a@x.inner.test", None, Some("listener-1"), "inner", "lmtp:127.0.0.1:24", ""),
             ("a@x.test", Some("b@bad.test"), None, "bad", "reject:Not for you", ""),
             ("a@far.test", None, None, "", "mx:far.test", "far"),
-            ("a@[192.0.2.9]", None, None, "", "smtp:192.0.2.9:25", ""),
+            ("a@[192.0.2.9]", None, None, "", "mx:[192.0.2.9]", ""),
             ("postmaster", None, None, "", "mx:mx.ours.test", ""),
             ("a@M\u{fc}nchen.example", None, None, "", "mx:xn--mnchen-3ya.example", ""),
         ] {

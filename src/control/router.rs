@@ -32,6 +32,7 @@ use crate::control::call::Actor;
 use crate::control::call::Call;
 use crate::control::call::CarryOut;
 use crate::control::call::authorize;
+use crate::control::call::carry_out;
 use crate::control::call::check_permission;
 use crate::control::content;
 use crate::control::queue;
@@ -88,7 +89,7 @@ async fn try_answer<O: CarryOut>(
     let call = read_call::<O>(actor, request).await?;
     let running = tokio::spawn(async move {
         let _place = (!O::ALWAYS_RUNS).then(|| control.place()).transpose()?;
-        O::run(call, &control).await
+        carry_out(call, &control).await
     });
     running.await.unwrap_or_else(|_| Err(OpFault::bug()))
 }

@@ -76,6 +76,7 @@ pub(super) fn destination_row(view: &DestinationView, shard: ShardId) -> Destina
         failures: counters.failures,
         handed_back: counters.handed_back,
         last_error: Some(one.last_error.to_string()).filter(|text| !text.is_empty()),
+        lack: Some(one.lack.to_string()).filter(|text| !text.is_empty()),
         stripes: Vec::new(),
     }
 }
@@ -89,6 +90,7 @@ pub(super) fn binding_of(binding: destination::Binding) -> Binding {
         destination::Binding::Throttled { until_ms } => Binding::Throttled { until_ms },
         destination::Binding::Rate { until_ms } => Binding::Rate { until_ms },
         destination::Binding::Hold { until_ms } => Binding::Hold { until_ms },
+        destination::Binding::OwnLimit { until_ms } => Binding::OwnLimit { until_ms },
         destination::Binding::Window { window } => Binding::Window { limit: window.into() },
         destination::Binding::ConnectionsMax { connections } => {
             Binding::Connections { limit: connections.into() }
@@ -177,6 +179,7 @@ pub(super) fn sample_row(destination: &str, shard: u16, binding: Binding) -> Des
         failures: 0,
         handed_back: 0,
         last_error: None,
+        lack: None,
         stripes: Vec::new(),
     }
 }

@@ -1,12 +1,13 @@
 //! The control runtime: two threads for everything that people and programs ask of a running server.
 //!
-//! Order:    drain. First `drain`: shards are asked no more, reads go on. When the shards have ended,
+//! Order:    start. `prepare` does all that can fail, before mail is accepted; `start` when the shards run.
+//!           Drain. First `drain`: shards are asked no more, reads go on. When the shards have ended,
 //!           `end`: no new request is accepted, those in progress get `END_MAX`.
 //! Fatal:    a panic in the task that fetches MTA-STS policies.
 
 use std::io;
 use std::os::unix::net::UnixListener;
-use std::path::PathBuf;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -32,7 +33,7 @@ use crate::observe::Observed;
 use crate::observe::log::Record;
 use crate::queue::Spool;
 use crate::queue::admin::pauses::Pauses;
-use crate::shard::Order;
+use crate::shard::ShardRequest;
 
 const THREADS: usize = 2;
 /// Threads that read the store and files: more than operations run at a time.
@@ -40,18 +41,22 @@ const BLOCKING_THREADS_MAX: usize = 16;
 /// Requests in progress at the end get so long.
 const END_MAX: Duration = Duration::from_secs(2);
 
+/// The bound socket and the threads, before they serve.
+pub struct Prepared {
+    listener: UnixListener,
+    operators: Vec<u32>,
+    runtime: Runtime,
+}
+
 /// What the control runtime serves.
 pub struct RuntimeParts {
-    pub socket: PathBuf,
     pub spool: Arc<Spool>,
-    pub shards: Vec<Sender<Order>>,
+    pub shards: Vec<Sender<ShardRequest>>,
     pub placement: Placement,
     pub pauses: Arc<Pauses>,
     pub observed: Arc<Observed>,
     pub reloader: Reloader,
     pub sts: StsFetcher,
-    /// Runs first on each thread: keeps it off the shards' cores.
-    pub on_thread_start: Arc<dyn Fn() + Send + Sync>,
 }
 
 /// The running control plane.
@@ -63,19 +68,28 @@ pub struct ControlRuntime {
     serving: JoinHandle<()>,
 }
 
-/// Binds the socket and starts the threads.
-pub fn start(parts: RuntimeParts) -> io::Result<ControlRuntime> {
-    let RuntimeParts { socket, spool, shards, placement, pauses, observed, reloader, sts, .. } =
-        parts;
-    let listener = socket::bind(&socket)?;
-    let operators = socket::operators(&socket)?;
+/// Binds the socket and starts the threads. `on_thread_start` runs first on each of them: it keeps them
+/// off the shards' cores.
+pub fn prepare(
+    socket: &Path,
+    on_thread_start: Arc<dyn Fn() + Send + Sync>,
+) -> io::Result<Prepared> {
+    let listener = socket::bind(socket)?;
+    let operators = socket::operators(socket)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(THREADS)
         .max_blocking_threads(BLOCKING_THREADS_MAX)
         .thread_name("control")
-        .on_thread_start(move || (parts.on_thread_start)())
+        .on_thread_start(move || on_thread_start())
         .enable_all()
         .build()?;
+    Ok(Prepared { listener, operators, runtime })
+}
+
+/// Serves the socket.
+pub fn start(prepared: Prepared, parts: RuntimeParts) -> ControlRuntime {
+    let Prepared { listener, operators, runtime } = prepared;
+    let RuntimeParts { spool, shards, placement, pauses, observed, reloader, sts } = parts;
     let (reload, reloading) = reload::actor(reloader);
     let control = Control::new(ControlParts {
         spool,
@@ -90,7 +104,7 @@ pub fn start(parts: RuntimeParts) -> io::Result<ControlRuntime> {
     runtime.spawn(fetch_policies(sts));
     let (end, ended) = oneshot::channel();
     let serving = runtime.spawn(serve(listener, operators, Arc::clone(&control), ended));
-    Ok(ControlRuntime { runtime, control, reload, end, serving })
+    ControlRuntime { runtime, control, reload, end, serving }
 }
 
 impl ControlRuntime {

@@ -29,7 +29,7 @@ use crate::operations::OpFault;
 use crate::queue::Spool;
 use crate::queue::admin::pauses::Pauses;
 use crate::shard::Delivering;
-use crate::shard::Order;
+use crate::shard::ShardRequest;
 
 const OPERATIONS_MAX: usize = 8;
 
@@ -50,7 +50,7 @@ impl Default for Patience {
 /// The running server as operations see it.
 pub struct Control {
     spool: Arc<Spool>,
-    shards: Vec<Sender<Order>>,
+    shards: Vec<Sender<ShardRequest>>,
     placement: Placement,
     patience: Patience,
     pub(super) pauses: Arc<Pauses>,
@@ -65,7 +65,7 @@ pub struct Control {
 /// What `Control` is made of.
 pub struct ControlParts {
     pub spool: Arc<Spool>,
-    pub shards: Vec<Sender<Order>>,
+    pub shards: Vec<Sender<ShardRequest>>,
     pub placement: Placement,
     pub patience: Patience,
     pub pauses: Arc<Pauses>,
@@ -138,13 +138,13 @@ impl Control {
             .ok_or_else(|| OpFault::not_found("no_such_message", "no such message"))
     }
 
-    /// Hands an order to a shard.
-    pub(super) fn send(&self, shard: ShardId, order: Order) -> Result<(), OpFault> {
+    /// Sends a request to a shard.
+    pub(super) fn send(&self, shard: ShardId, request: ShardRequest) -> Result<(), OpFault> {
         self.refuse_while_draining()?;
         let busy = || {
             OpFault::away("busy", format!("shard {shard} is busy")).hint("try again").retry_after(1)
         };
-        self.shards[usize::from(shard.0)].try_send(order).map_err(|_| busy())
+        self.shards[usize::from(shard.0)].try_send(request).map_err(|_| busy())
     }
 
     /// Asks one shard.
@@ -153,8 +153,8 @@ impl Control {
         shard: ShardId,
         question: impl FnOnce(&Delivering) -> T + Send + 'static,
     ) -> Result<T, OpFault> {
-        let (order, answer) = asking(question);
-        self.send(shard, Order::Ask(order))?;
+        let (request, answer) = asking(question);
+        self.send(shard, ShardRequest::Ask(request))?;
         match timeout(self.patience.question, answer).await {
             Ok(Ok(answer)) => Ok(answer),
             _ => {
@@ -167,7 +167,7 @@ impl Control {
     /// Asks all shards at once; the answers of those that answer in time.
     pub(super) async fn ask_all<T: Send + 'static>(
         &self,
-        order: impl Fn(Question) -> Order,
+        request: impl Fn(Question) -> ShardRequest,
         question: impl Fn(&Delivering) -> T + Clone + Send + 'static,
     ) -> Result<Vec<(ShardId, T)>, OpFault> {
         self.refuse_while_draining()?;
@@ -175,7 +175,7 @@ impl Control {
         let mut waiting = Vec::with_capacity(self.shards.len());
         for shard in (0..self.shards.len()).map(|number| ShardId(number as u16)) {
             let (asked, answer) = asking(question.clone());
-            if self.send(shard, order(asked)).is_ok() {
+            if self.send(shard, request(asked)).is_ok() {
                 waiting.push((shard, answer));
             }
         }

@@ -86,8 +86,8 @@ async fn enter(
     mut request: Request,
     next: Next,
 ) -> Response {
-    let is_operator = peer.user.is_some_and(|user| operators.contains(&user));
-    let actor = if is_operator { Actor::Operator } else { Actor::Stranger };
+    let user = peer.user.filter(|user| operators.contains(user));
+    let actor = user.map_or(Actor::Stranger, |user| Actor::Operator { user: Some(user) });
     request.extensions_mut().insert(actor);
     answering_in(peer.slot, request, next).await
 }

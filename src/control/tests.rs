@@ -47,11 +47,11 @@ use crate::queue::Spool;
 use crate::queue::SpoolOptions;
 use crate::queue::admin::operate::Carried;
 use crate::queue::admin::pauses::Pauses;
-use crate::shard::Order;
-use crate::shard::order;
-use crate::shard::order::Inbox;
-use crate::shard::order::Next;
-use crate::shard::order::OperateAnswer;
+use crate::shard::ShardRequest;
+use crate::shard::inbox;
+use crate::shard::inbox::Inbox;
+use crate::shard::inbox::InboxItem;
+use crate::shard::inbox::OperateAnswer;
 
 /// Long enough for any machine.
 const LONG: Duration = Duration::from_secs(60);
@@ -77,7 +77,7 @@ impl Rig {
         let folder = tempfile::tempdir().expect("a folder");
         let options = SpoolOptions::new(folder.path().join("spool"), 0);
         let spool = Arc::new(Spool::open(options).expect("a new spool"));
-        let (commands, orders, seed) = order::inbox();
+        let (commands, requests, seed) = inbox::inbox();
         let observed = Observed::new(1, 1);
         let host =
             HostFacts { hostname: "mx.test".to_owned(), ports_from: 1024, ..HostFacts::default() };
@@ -93,7 +93,7 @@ impl Rig {
             placement: Placement::deal(spool.partitions().len(), 1),
             pauses: Arc::new(Pauses::read(spool.path()).0),
             spool,
-            shards: vec![orders],
+            shards: vec![requests],
             patience: Patience { question: patience, change: patience },
             observed,
             reload,
@@ -156,11 +156,13 @@ impl Rig {
         let end = Instant::now() + LONG;
         loop {
             match self.shard.poll_next(&mut Context::from_waker(Waker::noop())) {
-                Poll::Ready(Next::Order(Order::Operate { answer, .. })) => return answer,
-                Poll::Ready(_) => panic!("it is another order"),
+                Poll::Ready(InboxItem::Request(ShardRequest::Operate { answer, .. })) => {
+                    return answer;
+                }
+                Poll::Ready(_) => panic!("another request"),
                 Poll::Pending => thread::yield_now(),
             }
-            assert!(Instant::now() < end, "no order comes");
+            assert!(Instant::now() < end, "no request comes");
         }
     }
 }

@@ -12,7 +12,7 @@
 //! 4   CRC-32C of all before
 //! ```
 
-use std::fmt;
+use thiserror::Error;
 
 use crate::base::Wall;
 
@@ -85,23 +85,13 @@ pub struct Slice {
 }
 
 /// Why a file is not read.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum LimitFileFault {
-    /// Of another version, or no such file at all.
+    #[error("not a file of limits of this version")]
     Version,
+    #[error("damaged")]
     Damaged,
 }
-
-impl fmt::Display for LimitFileFault {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            LimitFileFault::Version => "not a file of limits of this version",
-            LimitFileFault::Damaged => "damaged",
-        })
-    }
-}
-
-impl std::error::Error for LimitFileFault {}
 
 pub fn encode<'a>(
     stamp: &Stamp,

@@ -1,9 +1,9 @@
 //! The clock: whether it is synchronised.
 
+use crate::boot::check::CLOCK;
+use crate::boot::check::Finding;
 use crate::boot::clock;
 use crate::boot::clock::ClockState;
-use crate::doctor::check::CLOCK;
-use crate::doctor::finding::Finding;
 use crate::doctor::subject::Subject;
 
 /// Retries and TLS tolerate a second; comparing logs of several hosts does not.
@@ -35,7 +35,7 @@ fn judge(state: Option<ClockState>) -> Finding {
 mod tests {
     use super::*;
 
-    use crate::doctor::finding::Level;
+    use crate::boot::check::Level;
 
     #[test]
     fn clocks_are_judged() {

@@ -7,9 +7,9 @@ use std::fs;
 use std::path::Path;
 use std::path::PathBuf;
 
+use crate::boot::check;
+use crate::boot::check::Finding;
 use crate::boot::proc::text_of;
-use crate::doctor::check;
-use crate::doctor::finding::Finding;
 use crate::doctor::hardware::entries;
 use crate::doctor::hardware::name_of;
 
@@ -102,7 +102,7 @@ mod tests {
 
     use std::os::unix::fs::symlink;
 
-    use crate::doctor::finding::Level;
+    use crate::boot::check::Level;
 
     fn put(root: &Path, file: &str, text: &str) {
         let path = root.join(file);

@@ -10,17 +10,17 @@ use std::thread;
 use std::time::Duration;
 use std::time::Instant;
 
+use crate::boot::check;
+use crate::boot::check::Finding;
 use crate::config::Config;
-use crate::doctor::check;
 use crate::doctor::clock;
-use crate::doctor::finding::Finding;
-use crate::doctor::finding::Report;
 use crate::doctor::kernel;
 use crate::doctor::machine;
 use crate::doctor::memory;
 use crate::doctor::names;
 use crate::doctor::network;
 use crate::doctor::ports;
+use crate::doctor::report::Report;
 use crate::doctor::spool;
 use crate::doctor::subject::Subject;
 use crate::doctor::sync;
@@ -87,9 +87,9 @@ fn examine(
 mod tests {
     use super::*;
 
+    use crate::boot::check::Level;
     use crate::config::HostFacts;
     use crate::config::embedded;
-    use crate::doctor::finding::Level;
 
     #[test]
     fn a_part_that_hangs_is_left_behind() {

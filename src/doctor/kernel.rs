@@ -4,21 +4,16 @@
 //!           the highest reachable limits are judged, as seen from the shell that runs the doctor. A
 //!           service manager may set other limits.
 
-use std::fmt::Display;
 use std::path::Path;
 
+use crate::boot::check;
+use crate::boot::check::Finding;
 use crate::boot::host;
 use crate::boot::host::Host;
-use crate::boot::host::Level;
-use crate::boot::host::Needs;
 use crate::boot::judge;
-use crate::boot::judge::HostCheck;
 use crate::boot::prepare::needs_of;
 use crate::boot::proc::number_of;
 use crate::boot::proc::text_of;
-use crate::doctor::check;
-use crate::doctor::check::Check;
-use crate::doctor::finding::Finding;
 use crate::doctor::subject::Subject;
 
 /// Half-open connections: twice the listen backlog.
@@ -41,7 +36,7 @@ pub fn examine(subject: &Subject) -> Vec<Finding> {
     };
     let files_max = number_of(root, "proc/sys/fs/nr_open");
     let host = reachable(Host::read(root), raises_hard_limits(root), files_max);
-    let mut findings = judge(&host, &needs);
+    let mut findings = Vec::from(judge::findings(&host, &needs));
     findings.extend(settings(root));
     findings
 }
@@ -58,81 +53,6 @@ fn reachable(mut host: Host, raises: bool, files_max: Option<u64>) -> Host {
 
 fn raises_hard_limits(root: &Path) -> bool {
     host::has_capability(root, CAP_SYS_RESOURCE)
-}
-
-/// The checks of the start, including those without a problem.
-fn judge(host: &Host, needs: &Needs) -> Vec<Finding> {
-    let judged = judge::judged(host, needs).into_iter();
-    judged
-        .map(|(host_check, finding)| {
-            let check = check_of(host_check);
-            match finding {
-                None => check.ok(well(host_check, host, needs)),
-                Some(host::Finding { level, what, remedy }) => match level {
-                    Level::Refuse => check.error(what, remedy),
-                    Level::Warn => check.warn(what, remedy),
-                    Level::Info => check.note(what, remedy),
-                },
-            }
-        })
-        .collect()
-}
-
-fn check_of(host_check: HostCheck) -> &'static Check {
-    match host_check {
-        HostCheck::Ring => check::IO_URING,
-        HostCheck::Kernel => check::KERNEL,
-        HostCheck::Memlock => check::MEMLOCK,
-        HostCheck::OpenFiles => check::OPEN_FILES,
-        HostCheck::Backlog => check::BACKLOG,
-        HostCheck::Root => check::USER,
-        HostCheck::Governor => check::GOVERNOR,
-        HostCheck::HugePages => check::HUGE_PAGES,
-        HostCheck::Overcommit => check::OVERCOMMIT,
-        HostCheck::Swap => check::SWAP,
-    }
-}
-
-/// The text of a check without a problem.
-fn well(host_check: HostCheck, host: &Host, needs: &Needs) -> String {
-    match host_check {
-        HostCheck::Ring => "works".to_owned(),
-        HostCheck::Kernel => match host.kernel {
-            Some((major, minor)) => format!("Linux {major}.{minor}"),
-            None => "the version cannot be read".to_owned(),
-        },
-        HostCheck::Memlock => {
-            format!("{}, enough for {} shards", kib(host.memlock.soft), needs.shards)
-        }
-        HostCheck::OpenFiles => {
-            format!("{} available, {} needed", bound(host.open_files.soft), needs.open_files)
-        }
-        HostCheck::Backlog => {
-            format!("{}, the listeners need {}", shown(host.somaxconn), needs.backlog)
-        }
-        HostCheck::Root => match (host.is_root, needs.becomes_user) {
-            (true, _) => "root; the server changes to server.user".to_owned(),
-            (false, _) => "not root".to_owned(),
-        },
-        HostCheck::Governor if host.governors.is_empty() => "no frequency scaling".to_owned(),
-        HostCheck::Governor => host.governors.join(", "),
-        HostCheck::HugePages => host.huge_pages.clone().unwrap_or_else(|| "none".to_owned()),
-        HostCheck::Overcommit => format!("vm.overcommit_memory = {}", shown(host.overcommit)),
-        HostCheck::Swap if host.swap_bytes == 0 => "no swap".to_owned(),
-        HostCheck::Swap => format!("vm.swappiness = {}", shown(host.swappiness)),
-    }
-}
-
-fn shown(number: Option<impl Display>) -> String {
-    number.map_or_else(|| "unknown".to_owned(), |number| number.to_string())
-}
-
-fn bound(limit: u64) -> String {
-    if limit == u64::MAX { "unlimited".to_owned() } else { limit.to_string() }
-}
-
-fn kib(bytes: u64) -> String {
-    if bytes == u64::MAX { "unlimited".to_owned() } else { format!("{} KiB", bytes >> 10) }
 }
 
 /// Settings that the start does not check.
@@ -213,7 +133,9 @@ fn dirty(hard: Option<u64>, background: Option<u64>, background_bytes: Option<u6
 mod tests {
     use super::*;
 
-    use crate::doctor::finding::Level;
+    use crate::boot::check::Check;
+    use crate::boot::check::Level;
+    use crate::boot::host::Needs;
 
     #[test]
     fn settings_are_judged() {
@@ -260,7 +182,7 @@ mod tests {
         host.memlock.soft = 64 << 10;
         host.somaxconn = Some(4096);
         let needs = Needs { shards: 4, open_files: 1, backlog: 4096, becomes_user: true };
-        let found = judge(&host, &needs);
+        let found = judge::findings(&host, &needs);
         let level = |check: &Check| {
             found.iter().find(|finding| finding.check.id == check.id).map(|finding| finding.level)
         };

@@ -1,12 +1,12 @@
 //! CPUs: the configured cores, hardware threads, CPU quota, and NUMA settings.
 
+use crate::boot::check;
+use crate::boot::check::Finding;
 use crate::boot::cores::Plan;
 use crate::boot::proc::number_of;
 use crate::boot::proc::text_of;
 use crate::boot::topology::CpuList;
 use crate::boot::topology::Topology;
-use crate::doctor::check;
-use crate::doctor::finding::Finding;
 use crate::doctor::subject::Subject;
 
 pub fn examine(subject: &Subject) -> Vec<Finding> {
@@ -98,9 +98,9 @@ fn reclaim(nodes: usize, mode: &str) -> Finding {
 mod tests {
     use super::*;
 
+    use crate::boot::check::Level;
     use crate::boot::topology::Cpu;
     use crate::config::CoreSet;
-    use crate::doctor::finding::Level;
 
     #[test]
     fn cores_are_judged() {

@@ -3,12 +3,12 @@
 use std::fs;
 use std::path::Path;
 
+use crate::boot::check;
+use crate::boot::check::Finding;
 use crate::boot::proc::field_of;
 use crate::boot::proc::text_of;
 use crate::boot::topology::cgroup_folders;
 use crate::config::Config;
-use crate::doctor::check;
-use crate::doctor::finding::Finding;
 use crate::doctor::subject::Subject;
 
 /// The process without mail: code, caches of the store, rings, tables; rounded up.
@@ -80,7 +80,7 @@ fn limit_bytes(root: &Path) -> Option<u64> {
 mod tests {
     use super::*;
 
-    use crate::doctor::finding::Level;
+    use crate::boot::check::Level;
 
     #[test]
     fn memory_is_judged() {

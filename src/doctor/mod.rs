@@ -9,9 +9,8 @@
 //!           a machine.
 //!
 //! ```text
-//! check     the checks: id, why it matters, file in tuning/
 //! subject   the machine and the configuration under examination
-//! finding   the result of a check, the report and the exit code
+//! report    all findings as text and as JSON, and the exit code
 //! examine   runs the parts in parallel, within their time
 //! kernel  machine  memory  network  clock  names  ports      parts
 //! spool  device  mount  sync                                 parts: the disk
@@ -19,12 +18,10 @@
 //! topology  map  drawing     nodes, cores, shards, partitions, interrupts
 //! ```
 
-pub mod check;
 pub mod clock;
 pub mod device;
 pub mod drawing;
 pub mod examine;
-pub mod finding;
 pub mod hardware;
 pub mod kernel;
 pub mod machine;
@@ -34,11 +31,12 @@ pub mod mount;
 pub mod names;
 pub mod network;
 pub mod ports;
+pub mod report;
 pub mod spool;
 pub mod subject;
 pub mod sync;
 pub mod topology;
 
 pub use examine::doctor;
-pub use finding::EXIT_ERROR;
+pub use report::EXIT_ERROR;
 pub use topology::topology;

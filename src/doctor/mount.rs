@@ -3,9 +3,9 @@
 use std::path::Path;
 use std::path::PathBuf;
 
+use crate::boot::check;
+use crate::boot::check::Finding;
 use crate::boot::proc::text_of;
-use crate::doctor::check;
-use crate::doctor::finding::Finding;
 
 /// One line of `/proc/self/mountinfo`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -126,7 +126,7 @@ impl Mount {
 mod tests {
     use super::*;
 
-    use crate::doctor::finding::Level;
+    use crate::boot::check::Level;
 
     const MOUNTS: &str = "\
 22 1 259:2 / / rw,relatime shared:1 - ext4 /dev/nvme0n1p2 rw

@@ -10,13 +10,13 @@ use std::net::UdpSocket;
 use std::time::Duration;
 use std::time::Instant;
 
+use crate::boot::check;
+use crate::boot::check::Finding;
 use crate::boot::proc::text_of;
 use crate::config::Config;
 use crate::config::delivery::relation::DANE_IS_INERT;
 use crate::config::delivery::relation::DANE_REMEDY;
 use crate::config::delivery::relation::dane_is_inert;
-use crate::doctor::check;
-use crate::doctor::finding::Finding;
 use crate::doctor::subject::Subject;
 use crate::net::BlockingResolver;
 use crate::net::DnsFault;
@@ -192,9 +192,9 @@ fn confirm(
 mod tests {
     use super::*;
 
+    use crate::boot::check::Level;
     use crate::config::HostFacts;
     use crate::config::load;
-    use crate::doctor::finding::Level;
 
     #[test]
     fn name_servers_are_judged() {

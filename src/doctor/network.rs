@@ -2,9 +2,9 @@
 
 use std::collections::BTreeSet;
 
+use crate::boot::check;
+use crate::boot::check::Finding;
 use crate::boot::topology::CpuList;
-use crate::doctor::check;
-use crate::doctor::finding::Finding;
 use crate::doctor::hardware::Device;
 use crate::doctor::hardware::Kind;
 use crate::doctor::hardware::devices;
@@ -58,7 +58,7 @@ fn interrupts(card: &Device, shards: usize) -> Finding {
 mod tests {
     use super::*;
 
-    use crate::doctor::finding::Level;
+    use crate::boot::check::Level;
     use crate::doctor::hardware::Interrupt;
 
     #[test]

@@ -12,10 +12,10 @@ use socket2::Protocol;
 use socket2::Socket;
 use socket2::Type;
 
+use crate::boot::check::Finding;
+use crate::boot::check::LISTEN;
 use crate::config::Config;
 use crate::config::MonitorListen;
-use crate::doctor::check::LISTEN;
-use crate::doctor::finding::Finding;
 use crate::doctor::subject::Subject;
 
 pub fn examine(subject: &Subject) -> Vec<Finding> {
@@ -93,7 +93,7 @@ mod tests {
 
     use std::net::TcpListener;
 
-    use crate::doctor::finding::Level;
+    use crate::boot::check::Level;
 
     #[test]
     fn a_server_is_known_by_its_socket() {

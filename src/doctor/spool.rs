@@ -5,10 +5,10 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use crate::boot::account::Account;
+use crate::boot::check;
+use crate::boot::check::Finding;
 use crate::config::Config;
-use crate::doctor::check;
 use crate::doctor::device;
-use crate::doctor::finding::Finding;
 use crate::doctor::mount::mount_of;
 use crate::doctor::subject::Subject;
 use crate::queue::Space;
@@ -125,9 +125,9 @@ mod tests {
 
     use std::os::unix::fs::PermissionsExt;
 
+    use crate::boot::check::Level;
     use crate::config::HostFacts;
     use crate::config::embedded;
-    use crate::doctor::finding::Level;
     use crate::doctor::subject::nearest;
 
     #[test]

@@ -13,8 +13,8 @@ use std::path::Path;
 use std::time::Duration;
 use std::time::Instant;
 
-use crate::doctor::check::SYNC;
-use crate::doctor::finding::Finding;
+use crate::boot::check::Finding;
+use crate::boot::check::SYNC;
 use crate::doctor::subject::Subject;
 
 const BLOCK_BYTES: usize = 4096;
@@ -85,7 +85,7 @@ fn judge(taken: &[Duration]) -> Finding {
 mod tests {
     use super::*;
 
-    use crate::doctor::finding::Level;
+    use crate::boot::check::Level;
 
     #[test]
     fn syncs_are_judged() {

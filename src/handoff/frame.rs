@@ -115,6 +115,8 @@ pub enum HostNames {
     Mx,
     /// MX records validated by DNSSEC.
     SignedMx,
+    /// The address literal of a recipient.
+    Literal,
 }
 
 /// A job for the owner shard of its destination.

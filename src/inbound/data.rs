@@ -366,5 +366,5 @@ fn part_of(missing: u64, here: usize) -> usize {
 }
 
 fn law_broken(fault: LineFault) -> Reply {
-    Reply::new(521, (5, 5, 2), fault.text())
+    Reply::composed(521, (5, 5, 2), fault.to_string())
 }

@@ -14,10 +14,8 @@ use crate::submit::Refusal;
 use crate::submit::SendOptions;
 use crate::submit::Submission;
 use crate::submit::Text;
-use crate::wire::dsn;
 use crate::wire::mail::address::ReversePath;
 use crate::wire::mail::received::with_protocol;
-use crate::wire::smtp::transaction::Notify;
 use crate::wire::smtp::transaction::Transaction;
 
 impl Session {
@@ -86,26 +84,10 @@ impl Session {
         let pushed = tx.recipients.iter().try_for_each(|recipient| {
             envelope.push(&Recipient {
                 mailbox: recipient.mailbox.as_str(),
-                notify: notify_flags(recipient.notify),
+                notify: recipient.notify,
                 orcpt: recipient.orcpt,
             })
         });
         (envelope, pushed.err())
-    }
-}
-
-/// NOTIFY as it is stored; 0 where the sender said nothing.
-fn notify_flags(notify: Option<Notify>) -> u8 {
-    match notify {
-        None => 0,
-        Some(Notify::Never) => dsn::NOTIFY_NEVER,
-        Some(Notify::On { success, failure, delay }) => [
-            (success, dsn::NOTIFY_SUCCESS),
-            (failure, dsn::NOTIFY_FAILURE),
-            (delay, dsn::NOTIFY_DELAY),
-        ]
-        .into_iter()
-        .filter_map(|(asked, flag)| asked.then_some(flag))
-        .fold(0, |all, flag| all | flag),
     }
 }

@@ -10,7 +10,6 @@ use crate::directory::Identity;
 use crate::inbound::ask::GateQuestion;
 use crate::inbound::policy::Policy;
 use crate::inbound::reception::Reception;
-use crate::inbound::report::sender_text;
 use crate::route::Decision;
 use crate::route::Question as RelayQuestion;
 use crate::wire::smtp::reply::Reply;
@@ -59,8 +58,7 @@ impl Caller<'_> {
         };
         let question = RelayQuestion {
             trusted: self.identity.may_relay(),
-            sender: sender_text(tx),
-            recipient: candidate.mailbox.as_str(),
+            sender: tx.sender_text(),
             recipient_domain: &domain,
             rerouting: candidate.mailbox.is_rerouting(),
             is_postmaster: candidate.mailbox.is_postmaster(),
@@ -68,7 +66,8 @@ impl Caller<'_> {
         match self.policy.relay.judge(&question) {
             Decision::Relay | Decision::Accept => Verdict::Accept,
             Decision::Refuse(refusal) => {
-                Verdict::Refuse(Reply::new(refusal.code(), refusal.enhanced(), refusal.text()))
+                let (code, enhanced, text) = refusal.reply();
+                refuse(code, enhanced, text)
             }
         }
     }

@@ -15,7 +15,7 @@ use crate::observe::label::TlsVersion;
 use crate::observe::log::Record;
 use crate::rt::timer;
 use crate::wire::proxy;
-use crate::wire::proxy::Proxy;
+use crate::wire::proxy::ProxyHeader;
 use crate::wire::smtp::reply::Reply;
 
 impl Session {
@@ -60,8 +60,8 @@ impl Session {
         self.channel.stream().deadline().set_in(self.policy.timeouts.proxy_header);
         loop {
             match proxy::parse(self.input.pending()) {
-                Proxy::NeedMore => self.fill(Wait::Proxy).await?,
-                Proxy::Header { source, consumed, .. } => {
+                Ok(None) => self.fill(Wait::Proxy).await?,
+                Ok(Some(ProxyHeader { source, consumed, .. })) => {
                     self.input.consume(consumed);
                     // UNKNOWN and LOCAL name no client. With the proxy's own address the client would
                     // have the proxy's rights.
@@ -69,9 +69,9 @@ impl Session {
                     self.settle_server();
                     return self.readmit();
                 }
-                Proxy::Refuse(fault) => {
+                Err(fault) => {
                     let peer = self.identity.peer().ip();
-                    Record::ConnectionRefused { peer, reason: fault.text() }.emit();
+                    Record::ConnectionRefused { peer, reason: &fault.to_string() }.emit();
                     let metrics = self.reception.metrics();
                     metrics.connections_refused_total.add(ConnectionRefusal::Proxy, 1);
                     let reply = Reply::new(421, (4, 7, 0), "A PROXY header is expected first");

@@ -5,7 +5,6 @@ use crate::observe::label::Refusal;
 use crate::observe::label::ReplyClass;
 use crate::observe::label::Verb as VerbLabel;
 use crate::observe::log::Record;
-use crate::wire::mail::address::ReversePath;
 use crate::wire::smtp::command::Command;
 use crate::wire::smtp::command::Verb;
 use crate::wire::smtp::reply::Reply;
@@ -43,7 +42,7 @@ impl Session {
         Record::Refused {
             peer: self.identity.peer().ip(),
             helo: self.helo(),
-            from: tx.sender.is_some().then(|| sender_text(tx)),
+            from: tx.sender.is_some().then(|| tx.sender_text()),
             to,
             stage,
             reply: std::str::from_utf8(&line).unwrap_or("").trim_end(),
@@ -72,14 +71,6 @@ impl Session {
                 self.reception.metrics().replies_total.add(class, 1);
             }
         }
-    }
-}
-
-/// The sender as log and relay rules see it: empty for the null sender.
-pub(super) fn sender_text<'t>(tx: &Transaction<'t>) -> &'t str {
-    match tx.sender {
-        Some(ReversePath::Mailbox(mailbox)) => mailbox.as_str(),
-        Some(ReversePath::Null) | None => "",
     }
 }
 

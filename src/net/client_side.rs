@@ -18,7 +18,7 @@ use crate::net::x509::issuer_of;
 use crate::net::x509::subject_of;
 
 /// The client role of a connection.
-pub(in crate::net) struct ClientSide {
+pub(super) struct ClientSide {
     connection: UnbufferedClientConnection,
     client: Arc<TlsClient>,
     /// `None` after the handshake.
@@ -31,7 +31,7 @@ struct Expected {
 }
 
 impl ClientSide {
-    pub(in crate::net) fn new(
+    pub(super) fn new(
         client: &Arc<TlsClient>,
         host: &str,
         check: PeerCheck,
@@ -43,17 +43,17 @@ impl ClientSide {
         Ok(ClientSide { connection, client: Arc::clone(client), expected })
     }
 
-    pub(in crate::net) fn connection(&self) -> &CommonState {
+    pub(super) fn connection(&self) -> &CommonState {
         &self.connection
     }
 
-    pub(in crate::net) fn connection_mut(&mut self) -> &mut UnbufferedClientConnection {
+    pub(super) fn connection_mut(&mut self) -> &mut UnbufferedClientConnection {
         &mut self.connection
     }
 
     /// The server name and the verified certificate. Also verifies the certificate of a resumed
     /// session, which rustls does not.
-    pub(in crate::net) fn settle(&mut self) -> Result<(Box<str>, ServerCertificate), TlsFault> {
+    pub(super) fn settle(&mut self) -> Result<(Box<str>, ServerCertificate), TlsFault> {
         let expected =
             self.expected.take().expect("`settle` is called once, at the end of the handshake");
         let Some([leaf, others @ ..]) = self.connection.peer_certificates() else {

@@ -84,7 +84,7 @@ pub fn any_usable(records: &[TlsaRecord]) -> bool {
 }
 
 /// The chain that a server has sent, and how to verify it.
-pub(in crate::net) struct Shown<'a> {
+pub(super) struct Shown<'a> {
     pub leaf: &'a CertificateDer<'a>,
     pub others: &'a [CertificateDer<'a>],
     pub now: UnixTime,

@@ -9,6 +9,7 @@
 //!           incomplete record (18 KiB at most). A `Resolver` has its own bounds.
 //! Home of:  rustls, webpki, x509-cert, rcgen, aws-lc-rs, hickory-proto. No other folder names them.
 
+pub mod address;
 pub mod certificate;
 mod client_certificate;
 mod client_side;
@@ -30,27 +31,21 @@ pub mod tls_memory;
 pub mod tls_server;
 mod x509;
 
-pub use certificate::CertificateFacts;
-pub use certificate::TlsCause;
-pub use certificate::TlsProblem;
-pub use certificate::TlsProblems;
+pub use address::AddressRule;
+pub use address::Barred;
+pub use address::Vantage;
 pub use client_certificate::ClientCertificate;
 pub use dane::TlsaRecord;
 pub use mta_sts::StsMode;
 pub use mta_sts::StsPolicy;
 pub use proxied::ProxyFault;
-pub use resolver::Addresses;
 pub use resolver::BlockingResolver;
 pub use resolver::CacheBounds;
 pub use resolver::DnsFault;
 pub use resolver::Family;
-pub use resolver::MxAnswer;
 pub use resolver::Resolver;
 pub use resolver::ResolverFigures;
 pub use resolver::ResolverSettings;
-pub use resolver::TlsaAnswer;
-pub use resolver::TxtAnswer;
-pub use self_signed::SelfSigned;
 pub use self_signed::self_signed;
 pub use server_verifier::PeerCheck;
 pub use session::TlsSession;

@@ -58,6 +58,16 @@ impl ProxyFault {
         }
     }
 
+    /// Whether this machine lacked what a connection to the proxy needs.
+    pub fn is_own_limit(&self) -> bool {
+        match self {
+            ProxyFault::Connect(fault) | ProxyFault::Lost(fault) | ProxyFault::LostAsked(fault) => {
+                fault.is_own_limit()
+            }
+            ProxyFault::Socks5(_) | ProxyFault::Families => false,
+        }
+    }
+
     pub fn is_timeout(&self) -> bool {
         matches!(self, ProxyFault::LostAsked(IoFault::TimedOut))
     }

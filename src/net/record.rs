@@ -9,32 +9,28 @@ use rustls::unbuffered::UnbufferedStatus;
 use rustls::unbuffered::WriteTraffic;
 
 const HEADER_BYTES: usize = 5;
-const RECORD_BODY_BYTES_MAX: usize = (16 << 10) + 2048;
-
-/// Header and body of the largest record.
-pub(in crate::net) const RECORD_BYTES_MAX: usize = HEADER_BYTES + RECORD_BODY_BYTES_MAX;
 
 /// Plaintext bytes of a record, and the most that a record adds: header, nonce, tag, type.
 const FRAGMENT_BYTES: usize = 16 << 10;
 const RECORD_EXTRA_BYTES: usize = HEADER_BYTES + 8 + 16 + 1;
 
 /// The output of a call: plaintext for the caller, records for the peer.
-pub(in crate::net) struct Flow<'a> {
+pub(super) struct Flow<'a> {
     room: &'a mut [u8],
     produced: usize,
     out: &'a mut Vec<u8>,
 }
 
 impl<'a> Flow<'a> {
-    pub(in crate::net) fn new(room: &'a mut [u8], out: &'a mut Vec<u8>) -> Flow<'a> {
+    pub(super) fn new(room: &'a mut [u8], out: &'a mut Vec<u8>) -> Flow<'a> {
         Flow { room, produced: 0, out }
     }
 
-    pub(in crate::net) fn produced(&self) -> usize {
+    pub(super) fn produced(&self) -> usize {
         self.produced
     }
 
-    pub(in crate::net) fn is_full(&self) -> bool {
+    pub(super) fn is_full(&self) -> bool {
         self.produced == self.room.len()
     }
 
@@ -50,26 +46,26 @@ impl<'a> Flow<'a> {
 
 /// Plaintext that did not fit into `room`.
 #[derive(Default)]
-pub(in crate::net) struct Held {
+pub(super) struct Held {
     bytes: Vec<u8>,
     /// How much of `bytes` was yielded.
     at: usize,
 }
 
 impl Held {
-    pub(in crate::net) fn new(plaintext: &[u8]) -> Held {
+    pub(super) fn new(plaintext: &[u8]) -> Held {
         Held { bytes: plaintext.to_vec(), at: 0 }
     }
 
-    pub(in crate::net) fn capacity(&self) -> usize {
+    pub(super) fn capacity(&self) -> usize {
         self.bytes.capacity()
     }
 
-    pub(in crate::net) fn is_empty(&self) -> bool {
+    pub(super) fn is_empty(&self) -> bool {
         self.at == self.bytes.len()
     }
 
-    pub(in crate::net) fn move_to(&mut self, flow: &mut Flow<'_>) {
+    pub(super) fn move_to(&mut self, flow: &mut Flow<'_>) {
         self.at += flow.fill_from(&self.bytes[self.at..]);
         if self.is_empty() {
             *self = Held::default();
@@ -79,13 +75,13 @@ impl Held {
 
 /// What to send to the peer.
 #[derive(Clone, Copy)]
-pub(in crate::net) enum Outgoing<'a> {
+pub(super) enum Outgoing<'a> {
     Plaintext(&'a [u8]),
     CloseNotify,
 }
 
 /// The result of one step of rustls.
-pub(in crate::net) enum Event {
+pub(super) enum Event {
     /// Call again.
     Again,
     NeedsInput,
@@ -95,7 +91,7 @@ pub(in crate::net) enum Event {
 }
 
 /// Carries out what rustls asks for, in either role.
-pub(in crate::net) fn step<Side>(
+pub(super) fn step<Side>(
     status: UnbufferedStatus<'_, '_, Side>,
     flow: &mut Flow<'_>,
     held: &mut Held,
@@ -193,7 +189,7 @@ fn append(
 }
 
 /// The offset of the first incomplete record at or after `from`.
-pub(in crate::net) fn whole_records(bytes: &[u8], from: usize) -> usize {
+pub(super) fn whole_records(bytes: &[u8], from: usize) -> usize {
     let mut at = from;
     while let Some(len) = record_len(&bytes[at..])
         && at + len <= bytes.len()
@@ -211,7 +207,7 @@ fn record_len(bytes: &[u8]) -> Option<usize> {
 
 /// Moves the missing part of the record at `at` to `pending`: first its header, then its body, and
 /// nothing of the next record. Returns the number of bytes.
-pub(in crate::net) fn top_up(pending: &mut Vec<u8>, at: usize, input: &[u8]) -> usize {
+pub(super) fn top_up(pending: &mut Vec<u8>, at: usize, input: &[u8]) -> usize {
     let here = pending.len() - at;
     // rustls refuses a length that is too large as soon as it sees the header.
     let whole = record_len(&pending[at..]).unwrap_or(HEADER_BYTES);

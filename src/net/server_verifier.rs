@@ -44,14 +44,14 @@ pub enum PeerCheck {
 
 /// Verifies certificate chains of servers.
 #[derive(Clone, Debug)]
-pub(in crate::net) struct Judge {
-    pub(in crate::net) roots: Arc<RootCertStore>,
-    pub(in crate::net) algorithms: WebPkiSupportedAlgorithms,
+pub(super) struct Judge {
+    pub(super) roots: Arc<RootCertStore>,
+    pub(super) algorithms: WebPkiSupportedAlgorithms,
 }
 
 impl Judge {
     /// Applies the check; returns how the identity was verified.
-    pub(in crate::net) fn judge(
+    pub(super) fn judge(
         &self,
         check: &PeerCheck,
         (leaf, others): (&CertificateDer<'_>, &[CertificateDer<'_>]),
@@ -82,9 +82,9 @@ impl Judge {
 
 /// The verifier for rustls: a failed check aborts the handshake with an alert.
 #[derive(Debug)]
-pub(in crate::net) struct Verifier {
-    pub(in crate::net) judge: Judge,
-    pub(in crate::net) check: PeerCheck,
+pub(super) struct Verifier {
+    pub(super) judge: Judge,
+    pub(super) check: PeerCheck,
 }
 
 impl Verifier {

@@ -5,7 +5,7 @@
 //!           only after `close_notify`. A broken connection stays broken; its alert is in `out` for
 //!           the caller to send.
 //! Memory:   rustls is used through its unbuffered interface: records are decrypted in place, in the
-//!           caller's memory. Kept between calls: the received part of a record (`PENDING_BYTES_MAX`)
+//!           caller's memory. Kept between calls: the received part of a record (18 KiB at most)
 //!           and plaintext for which `room` was too small (a record or two). Both are freed once
 //!           empty, so an idle connection holds no buffer.
 //! Bounds:   `INPUT_BYTES_MAX` per call, about 50 us of decryption; `HANDSHAKE_BYTES_MAX` for the
@@ -22,7 +22,6 @@ use crate::net::record::Event;
 use crate::net::record::Flow;
 use crate::net::record::Held;
 use crate::net::record::Outgoing;
-use crate::net::record::RECORD_BYTES_MAX;
 use crate::net::record::top_up;
 use crate::net::record::whole_records;
 use crate::net::server_verifier::PeerCheck;
@@ -36,9 +35,6 @@ use crate::net::tls_server::take_requested_name;
 
 /// Ciphertext consumed by one call. The rest is left for the next call.
 pub const INPUT_BYTES_MAX: usize = CHUNK_BYTES;
-
-/// Ciphertext held between calls after the handshake.
-pub const PENDING_BYTES_MAX: usize = RECORD_BYTES_MAX;
 
 /// The result of one call of `absorb`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -126,7 +122,7 @@ impl TlsSession {
 
     /// Takes back plaintext that `absorb` has just yielded, to yield it again. Only valid if `absorb`
     /// yielded all it had, that is, if `room` was not full.
-    pub(in crate::net) fn hold(&mut self, plaintext: &[u8]) {
+    pub(super) fn hold(&mut self, plaintext: &[u8]) {
         assert!(self.held.is_empty(), "held plaintext would be overwritten");
         self.held = Held::new(plaintext);
     }

@@ -20,13 +20,13 @@ use crate::net::tls_fault::TlsFault;
 use crate::net::tls_server::TlsServer;
 
 /// The local role. The client's half is not boxed: both halves have about the same size.
-pub(in crate::net) enum Side {
+pub(super) enum Side {
     Server { connection: UnbufferedServerConnection, server: Arc<TlsServer> },
     Client(ClientSide),
 }
 
 impl Side {
-    pub(in crate::net) fn state(&self) -> &CommonState {
+    pub(super) fn state(&self) -> &CommonState {
         match self {
             Side::Server { connection, .. } => connection,
             Side::Client(client) => client.connection(),
@@ -34,7 +34,7 @@ impl Side {
     }
 
     /// Passes `records` to rustls and carries out what rustls asks for.
-    pub(in crate::net) fn step(
+    pub(super) fn step(
         &mut self,
         records: &mut [u8],
         flow: &mut Flow<'_>,
@@ -52,7 +52,7 @@ impl Side {
     }
 
     #[cold]
-    pub(in crate::net) fn settle(
+    pub(super) fn settle(
         &mut self,
         requested_name: Option<Box<str>>,
     ) -> Result<TlsFacts, TlsFault> {

@@ -137,14 +137,11 @@ impl TlsClient {
         if self.has_roots() { Ok(&self.https) } else { Err(TlsFault::NoRoots) }
     }
 
-    pub(in crate::net) fn judge(&self) -> &Judge {
+    pub(super) fn judge(&self) -> &Judge {
         &self.judge
     }
 
-    pub(in crate::net) fn config_for(
-        &self,
-        check: &PeerCheck,
-    ) -> Result<Arc<ClientConfig>, TlsFault> {
+    pub(super) fn config_for(&self, check: &PeerCheck) -> Result<Arc<ClientConfig>, TlsFault> {
         match check {
             PeerCheck::Any => Ok(Arc::clone(&self.any)),
             PeerCheck::Name if !self.has_roots() => Err(TlsFault::NoRoots),
@@ -160,7 +157,7 @@ impl TlsClient {
     }
 
     /// Drops the sessions of a host whose certificate is no longer valid.
-    pub(in crate::net) fn forget(&self, name: &ServerName<'static>) {
+    pub(super) fn forget(&self, name: &ServerName<'static>) {
         self.name_sessions.remove_tls12_session(name);
         while self.name_sessions.take_tls13_ticket(name).is_some() {}
     }

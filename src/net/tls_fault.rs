@@ -6,7 +6,6 @@ use rustls::AlertDescription;
 use rustls::CertificateError;
 
 use crate::base::fault::Blame;
-use crate::base::fault::Retry;
 
 /// Ciphertext of a handshake, including client certificates. More: the connection is closed.
 pub const HANDSHAKE_BYTES_MAX: usize = 64 << 10;
@@ -52,17 +51,6 @@ impl TlsFault {
             }
             TlsFault::NoRoots => Some(CertificateFault::NoRoots),
             _ => None,
-        }
-    }
-
-    /// Whether another connection may succeed.
-    pub fn retry(&self) -> Retry {
-        match self {
-            TlsFault::Protocol(_)
-            | TlsFault::Alert(_)
-            | TlsFault::HandshakeTooLong
-            | TlsFault::BadHost => Retry::Never,
-            _ => Retry::Later,
         }
     }
 }

@@ -271,6 +271,6 @@ thread_local! {
 }
 
 /// The server name of the client hello that this thread has just processed.
-pub(in crate::net) fn take_requested_name() -> Option<Box<str>> {
+pub(super) fn take_requested_name() -> Option<Box<str>> {
     REQUESTED_NAME.take()
 }

@@ -45,7 +45,7 @@ pub fn issuer_of(certificate: &CertificateDer<'_>) -> Box<str> {
 }
 
 /// Parts of a certificate in their encoded form, each with tag and length.
-pub(in crate::net) struct Parts<'a> {
+pub(super) struct Parts<'a> {
     pub issuer: &'a [u8],
     pub validity: &'a [u8],
     pub subject: &'a [u8],
@@ -56,7 +56,7 @@ pub(in crate::net) struct Parts<'a> {
 /// Splits a certificate into its parts (RFC 5280 s4.1). Also reads certificates that webpki and
 /// `x509_cert::Certificate` reject: version 1, serial numbers that are too long, old signature
 /// algorithms. Mail that needs no verified name is still encrypted to such servers.
-pub(in crate::net) fn parts_of<'a>(certificate: &'a CertificateDer<'_>) -> Option<Parts<'a>> {
+pub(super) fn parts_of<'a>(certificate: &'a CertificateDer<'_>) -> Option<Parts<'a>> {
     cut(certificate.as_ref()).ok()
 }
 

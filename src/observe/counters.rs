@@ -61,6 +61,8 @@ metrics! {
             "Sessions with remote servers where TLS was attempted or required, by result.";
         sum delivery_store_waits_total: Counter,
             "Deliveries held back until the outcomes of earlier ones were durable.";
+        sum delivery_resource_waits_total: Counter,
+            "Deliveries that waited for a resource of this server: a DNS lookup, a descriptor, a port or memory.";
         sum sts_postponed_total: Counter,
             "Jobs postponed because an MTA-STS policy was not fetched yet.";
         each jobs_in_memory: Gauge, "Due jobs held in memory.";

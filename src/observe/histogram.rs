@@ -3,8 +3,8 @@
 //! Owner:    only the shard writes its `Histograms`. Its `Shelf` is shared.
 //! Promise:  recording is an array increment. A reader raises `wanted` of the shelf; the shard's
 //!           ticker then copies its histograms to the shelf, outside the data path. The ticker never
-//!           waits: while a reader holds the shelf, it tries again at the next tick.
-//! Bounds:   memory is fixed at the start, see `histogram_bytes`. Values above the highest are
+//!           waits: while a reader holds the shelf, it tries again at the next tick. Distributions without new values are not copied again.
+//! Bounds:   memory is fixed at the start. Values above the highest are
 //!           recorded as the highest; nothing resizes. Three significant digits.
 
 use std::cell::RefCell;
@@ -14,9 +14,6 @@ use std::sync::PoisonError;
 use std::sync::TryLockError;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering;
-use std::thread;
-use std::time::Duration;
-use std::time::Instant;
 
 use hdrhistogram::Histogram;
 
@@ -27,21 +24,12 @@ use crate::observe::stage::Stage;
 /// Significant digits: a value is recorded to 0.1 %.
 const DIGITS: u8 = 3;
 
-/// Pause between two checks whether the shards have answered.
-const LOOK_MS: u64 = 1;
-
 type Set = [Histogram<u64>; Stage::ALL.len()];
 
 fn empty_set() -> Set {
     Stage::ALL.map(|stage| {
         Histogram::new_with_max(stage.highest(), DIGITS).expect("the bounds are valid")
     })
-}
-
-/// Bytes of one shard's histograms and their copy on the shelf.
-pub fn histogram_bytes() -> usize {
-    let values: usize = empty_set().iter().map(Histogram::distinct_values).sum();
-    2 * values * size_of::<u64>()
 }
 
 /// Holds a copy of a shard's histograms for readers.
@@ -82,7 +70,10 @@ impl Histograms {
         };
         let copy = copy.get_or_insert_with(|| Box::new(empty_set()));
         for (copy, own) in copy.iter_mut().zip(self.own.borrow().iter()) {
-            copy.set_to(own).expect("both have the same bounds");
+            // Counts only grow, so an equal sum is an equal distribution.
+            if copy.len() != own.len() {
+                copy.set_to(own).expect("both have the same bounds");
+            }
         }
         self.shelf.published.store(wanted, Ordering::Release);
         true
@@ -183,20 +174,12 @@ impl HistogramReader {
         for shelf in &self.shelves {
             let copy = shelf.copy.lock().unwrap_or_else(PoisonError::into_inner);
             for (all, one) in stages.iter_mut().zip(copy.iter().flat_map(|set| set.iter())) {
-                all.add(one).expect("both have the same bounds");
+                if !one.is_empty() {
+                    all.add(one).expect("both have the same bounds");
+                }
             }
         }
         Merged { stages, silent }
-    }
-
-    /// Asks, waits for the answers on this thread up to `timeout`, and merges them.
-    pub fn collect(&self, timeout: Duration) -> Merged {
-        let request = self.request();
-        let deadline = Instant::now() + timeout;
-        while !self.is_answered(&request) && Instant::now() < deadline {
-            thread::sleep(Duration::from_millis(LOOK_MS));
-        }
-        self.merge(&request)
     }
 
     fn silent(&self, request: &Request) -> Vec<usize> {
@@ -210,6 +193,8 @@ impl HistogramReader {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Instant;
+
     use super::*;
 
     fn shards(count: usize) -> (Vec<Histograms>, HistogramReader) {
@@ -252,7 +237,8 @@ mod tests {
         drop(copy);
         assert!(shards[0].publish_if_wanted());
         assert!(reader.is_answered(&request));
-        assert_eq!(reader.collect(Duration::ZERO).silent, [0]);
+        let unanswered = reader.request();
+        assert_eq!(reader.merge(&unanswered).silent, [0]);
     }
 
     #[test]
@@ -286,7 +272,8 @@ mod tests {
 
     #[test]
     fn memory_is_bounded() {
-        let bytes = histogram_bytes();
+        let values: usize = empty_set().iter().map(Histogram::distinct_values).sum();
+        let bytes = 2 * values * size_of::<u64>();
         // Twelve stages of 90 to 260 KB, twice.
         assert!(bytes < 6 << 20, "{bytes}");
     }
@@ -311,6 +298,5 @@ mod tests {
             assert!(shards[0].publish_if_wanted());
             println!("{copy} copy: {} us", start.elapsed().as_micros());
         }
-        println!("histograms of one shard and their copy: {} bytes", histogram_bytes());
     }
 }

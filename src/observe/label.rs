@@ -5,29 +5,19 @@ use crate::observe::metric::labels;
 labels! {
     /// Why a connection was closed before its session began.
     pub enum ConnectionRefusal: "reason" {
-        Connections = "connections",
-        PerAddress = "per_address",
-        PerNetwork = "per_network",
-        Rate = "rate",
-        Proxy = "proxy",
+        Connections = "connections", PerAddress = "per_address", PerNetwork = "per_network",
+        Rate = "rate", Proxy = "proxy",
     }
 
     /// What a session waited for.
     pub enum SessionState: "state" {
-        Proxy = "proxy",
-        Handshake = "handshake",
-        Command = "command",
-        Body = "body",
-        Rate = "rate",
+        Proxy = "proxy", Handshake = "handshake", Command = "command", Body = "body", Rate = "rate",
         Write = "write",
     }
 
     /// How far the identity of a remote server is proven.
     pub enum DeliveryTls: "verdict" {
-        Clear = "clear",
-        Unverified = "unverified",
-        Verified = "verified",
-        Dane = "dane",
+        Clear = "clear", Unverified = "unverified", Verified = "verified", Dane = "dane",
     }
 
     /// The outcome of fetching an MTA-STS policy.
@@ -44,12 +34,10 @@ labels! {
     /// The outcome of TLS with a remote server. Failures have their names of RFC 8460 s4.3; the rarer
     /// ones are grouped.
     pub enum DeliveryTlsResult: "result" {
-        Success = "success",
-        StarttlsNotSupported = "starttls-not-supported",
+        Success = "success", StarttlsNotSupported = "starttls-not-supported",
         CertificateHostMismatch = "certificate-host-mismatch",
         CertificateExpired = "certificate-expired",
-        CertificateNotTrusted = "certificate-not-trusted",
-        ValidationFailure = "validation-failure",
+        CertificateNotTrusted = "certificate-not-trusted", ValidationFailure = "validation-failure",
         /// TLSA records are unavailable or do not match.
         Dane = "dane",
         /// An MTA-STS policy is unavailable.
@@ -57,54 +45,31 @@ labels! {
     }
 
     pub enum TlsVersion: "version" {
-        Tls12 = "1.2",
-        Tls13 = "1.3",
+        Tls12 = "1.2", Tls13 = "1.3",
     }
 
     pub enum Verb: "verb" {
-        Helo = "helo",
-        Ehlo = "ehlo",
-        Lhlo = "lhlo",
-        Mail = "mail",
-        Rcpt = "rcpt",
-        Data = "data",
-        Bdat = "bdat",
-        Rset = "rset",
-        Noop = "noop",
-        Vrfy = "vrfy",
-        Expn = "expn",
-        Help = "help",
-        Quit = "quit",
-        StartTls = "starttls",
-        Auth = "auth",
-        Xclient = "xclient",
+        Helo = "helo", Ehlo = "ehlo", Lhlo = "lhlo", Mail = "mail", Rcpt = "rcpt", Data = "data",
+        Bdat = "bdat", Rset = "rset", Noop = "noop", Vrfy = "vrfy", Expn = "expn", Help = "help",
+        Quit = "quit", StartTls = "starttls", Auth = "auth", Xclient = "xclient",
         Unknown = "unknown",
     }
 
     pub enum ReplyClass: "class" {
-        Success = "2xx",
-        Continue = "3xx",
-        Temporary = "4xx",
-        Permanent = "5xx",
+        Success = "2xx", Continue = "3xx", Temporary = "4xx", Permanent = "5xx",
     }
 
     /// Why a command was refused.
     pub enum Refusal: "reason" {
-        Syntax = "syntax",
-        Sequence = "sequence",
+        Syntax = "syntax", Sequence = "sequence",
         /// Unknown, or not offered.
         Unknown = "unknown",
         /// The line is too long or does not end in CRLF.
         Line = "line",
         /// Sent before the greeting, or before a reply that it must wait for.
         Early = "early",
-        Parameter = "parameter",
-        Address = "address",
-        Recipient = "recipient",
-        Relay = "relay",
-        Recipients = "recipients",
-        Size = "size",
-        TlsRequired = "tls_required",
+        Parameter = "parameter", Address = "address", Recipient = "recipient", Relay = "relay",
+        Recipients = "recipients", Size = "size", TlsRequired = "tls_required",
         /// Too many commands, errors or messages in one session.
         Limit = "limit",
         /// XCLIENT from a peer that is not trusted.
@@ -116,17 +81,9 @@ labels! {
 
     /// Why a body was refused or aborted.
     pub enum BodyRefusal: "reason" {
-        Size = "size",
-        LineEnd = "line_end",
-        LineLength = "line_length",
-        Loop = "loop",
-        Memory = "memory",
-        Spool = "spool",
-        Busy = "busy",
-        Commit = "commit",
-        TooSlow = "too_slow",
-        Aborted = "aborted",
-        Other = "other",
+        Size = "size", LineEnd = "line_end", LineLength = "line_length", Loop = "loop",
+        Memory = "memory", Spool = "spool", Busy = "busy", Commit = "commit", TooSlow = "too_slow",
+        Aborted = "aborted", Other = "other",
     }
 
     /// What is handed to another thread. Work that stays on its shard is not counted.
@@ -143,48 +100,26 @@ labels! {
 
     /// Why the store rejected a batch.
     pub enum CommitCause: "cause" {
-        NoSpace = "no_space",
-        Damage = "damage",
-        Other = "other",
+        NoSpace = "no_space", Damage = "damage", Other = "other",
     }
 
     /// How an attempt ended for one recipient.
     pub enum AttemptOutcome: "outcome" {
-        Delivered = "delivered",
-        Deferred = "deferred",
-        Bounced = "bounced",
-        Expired = "expired",
+        Delivered = "delivered", Deferred = "deferred", Bounced = "bounced", Expired = "expired",
     }
 
     /// Why an attempt ended so: the categories of `wire::classify`, in their order.
     pub enum AttemptCategory: "category" {
-        Delivered = "delivered",
-        BadMailbox = "bad-mailbox",
-        BadDomain = "bad-domain",
-        Inactive = "inactive",
-        QuotaFull = "quota-full",
-        TooBig = "too-big",
-        Content = "content",
-        Spam = "spam",
-        Policy = "policy",
-        Auth = "auth",
-        RateLimited = "rate-limited",
-        Greylisted = "greylisted",
-        Blocklisted = "blocklisted",
-        TlsRequired = "tls-required",
-        Protocol = "protocol",
-        Routing = "routing",
-        Connection = "connection",
-        Timeout = "timeout",
-        RemoteBusy = "remote-busy",
-        Relaying = "relaying",
-        Expired = "expired",
-        Other = "other",
+        Delivered = "delivered", BadMailbox = "bad-mailbox", BadDomain = "bad-domain",
+        Inactive = "inactive", QuotaFull = "quota-full", TooBig = "too-big", Content = "content",
+        Spam = "spam", Policy = "policy", Auth = "auth", RateLimited = "rate-limited",
+        Greylisted = "greylisted", Blocklisted = "blocklisted", TlsRequired = "tls-required",
+        Protocol = "protocol", Routing = "routing", Connection = "connection", Timeout = "timeout",
+        RemoteBusy = "remote-busy", Relaying = "relaying", Expired = "expired", Other = "other",
     }
 
     pub enum ReloadOutcome: "outcome" {
-        Done = "done",
-        Refused = "refused",
+        Done = "done", Refused = "refused",
     }
 }
 

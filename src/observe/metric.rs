@@ -148,6 +148,8 @@ macro_rules! labels {
 
 /// Declares metrics: `each connections_total: Counter, "Help.";`.
 macro_rules! metrics {
+    (@each) => { $crate::observe::metric::Scope::Each };
+    (@sum) => { $crate::observe::metric::Scope::Sum };
     (
         $(#[$about:meta])*
         pub struct $table:ident {
@@ -166,7 +168,7 @@ macro_rules! metrics {
                     help: $help,
                     kind: <$type as $crate::observe::metric::Metric>::KIND,
                     labels: <$type as $crate::observe::metric::Metric>::LABELS,
-                    scope: $crate::observe::metric::scope::$scope,
+                    scope: $crate::observe::metric::metrics!(@$scope),
                 },
             )*];
 
@@ -196,15 +198,6 @@ pub enum Kind {
 pub enum Scope {
     Each,
     Sum,
-}
-
-/// The names of `Scope` in `metrics!`.
-#[allow(non_upper_case_globals)]
-pub mod scope {
-    use crate::observe::metric::Scope;
-
-    pub const each: Scope = Scope::Each;
-    pub const sum: Scope = Scope::Sum;
 }
 
 /// The declaration of a metric.

@@ -48,7 +48,11 @@ pub struct PauseDestination {
     pub destination: String,
 }
 
-operation!(PauseDestination, "destination.pause", Post "/v1/destinations/{destination}/pause", ChangeDestinations => PausedDestination, destination);
+operation!(PauseDestination, "destination.pause", Post "/v1/destinations/{destination}/pause", ChangeDestinations => PausedDestination, destination;
+    fn counts(done: &PausedDestination) -> (usize, usize) {
+        (done.destinations.len(), 0)
+    }
+);
 
 /// Ends a pause.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -57,7 +61,11 @@ pub struct ResumeDestination {
     pub destination: String,
 }
 
-operation!(ResumeDestination, "destination.resume", Post "/v1/destinations/{destination}/resume", ChangeDestinations => PausedDestination, destination);
+operation!(ResumeDestination, "destination.resume", Post "/v1/destinations/{destination}/resume", ChangeDestinations => PausedDestination, destination;
+    fn counts(done: &PausedDestination) -> (usize, usize) {
+        (done.destinations.len(), 0)
+    }
+);
 
 /// The destinations that were paused or resumed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -95,6 +103,9 @@ pub struct DestinationRow {
     pub failures: u64,
     pub handed_back: u64,
     pub last_error: Option<String>,
+    /// What this server lacked for the last connection.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lack: Option<String>,
     /// The share of each shard, for a destination that is split over several.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub stripes: Vec<DestinationRow>,
@@ -182,6 +193,11 @@ pub enum Binding {
     Hold {
         until_ms: u64,
     },
+    /// This server lacked what a connection needs, such as a descriptor. It counts neither as an
+    /// attempt nor as a failure of the destination.
+    OwnLimit {
+        until_ms: u64,
+    },
     Window {
         limit: u64,
     },
@@ -200,7 +216,8 @@ impl Binding {
             Binding::BackingOff { until_ms }
             | Binding::Throttled { until_ms }
             | Binding::Rate { until_ms }
-            | Binding::Hold { until_ms } => Some(until_ms),
+            | Binding::Hold { until_ms }
+            | Binding::OwnLimit { until_ms } => Some(until_ms),
             _ => None,
         }
     }

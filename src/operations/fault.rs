@@ -58,38 +58,28 @@ impl FaultKind {
         FaultKind::Other,
     ];
 
-    pub fn exit_code(self) -> u8 {
+    /// Exit code, HTTP status, and the `title` of a problem document.
+    fn row(self) -> (u8, u16, &'static str) {
         match self {
-            FaultKind::Usage => 2,
-            FaultKind::NotFound => 3,
-            FaultKind::Conflict => 4,
-            FaultKind::Denied => 5,
-            FaultKind::Away => 6,
-            FaultKind::Other => 1,
+            FaultKind::Usage => (2, 422, "Invalid request"),
+            FaultKind::NotFound => (3, 404, "Not found"),
+            FaultKind::Conflict => (4, 409, "Conflict"),
+            FaultKind::Denied => (5, 403, "Permission denied"),
+            FaultKind::Away => (6, 503, "Unavailable"),
+            FaultKind::Other => (1, 500, "Internal error"),
         }
+    }
+
+    pub fn exit_code(self) -> u8 {
+        self.row().0
     }
 
     pub fn http_status(self) -> u16 {
-        match self {
-            FaultKind::Usage => 422,
-            FaultKind::NotFound => 404,
-            FaultKind::Conflict => 409,
-            FaultKind::Denied => 403,
-            FaultKind::Away => 503,
-            FaultKind::Other => 500,
-        }
+        self.row().1
     }
 
-    /// The `title` of a problem document.
     pub fn title(self) -> &'static str {
-        match self {
-            FaultKind::Usage => "Invalid request",
-            FaultKind::NotFound => "Not found",
-            FaultKind::Conflict => "Conflict",
-            FaultKind::Denied => "Permission denied",
-            FaultKind::Away => "Unavailable",
-            FaultKind::Other => "Internal error",
-        }
+        self.row().2
     }
 }
 

@@ -31,6 +31,7 @@ pub use fault::OpFault;
 pub use list::ALL;
 pub(crate) use list::each_operation;
 pub use operation::Bytes;
+pub use operation::Change;
 pub use operation::Input;
 pub use operation::Method;
 pub use operation::Operation;

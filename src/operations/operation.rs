@@ -19,6 +19,28 @@ pub trait Operation: Serialize + DeserializeOwned + Send + 'static {
     fn path_value(&self) -> &str {
         ""
     }
+
+    /// What the log says of the operation, if it may change something.
+    fn change(&self) -> Change {
+        let object = Some(self.path_value()).filter(|value| !value.is_empty());
+        let objects = object.map(str::to_owned).into_iter().collect();
+        Change { action: Self::NAME, objects, to: None }
+    }
+
+    /// Objects that were changed, and objects that were not.
+    fn counts(_: &Self::Output) -> (usize, usize) {
+        (1, 0)
+    }
+}
+
+/// A change as the log names it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Change {
+    pub action: &'static str,
+    /// Messages or destinations.
+    pub objects: Vec<String>,
+    /// The value that was set.
+    pub to: Option<Box<str>>,
 }
 
 /// Where HTTP clients find an operation.
@@ -65,9 +87,11 @@ impl Route {
 #[derive(Debug, Serialize, Deserialize)]
 pub enum Bytes {}
 
-/// Implements `Operation`: type, name, method and path, permission, result.
+/// Implements `Operation`: type, name, method and path, permission, result, the field that is the
+/// parameter of the path; then other methods of the trait.
 macro_rules! operation {
-    ($op:ty, $name:literal, $method:ident $path:literal, $needs:ident => $output:ty $(, $field:ident)?) => {
+    ($op:ty, $name:literal, $method:ident $path:literal, $needs:ident => $output:ty
+        $(, $field:ident)? $(; $($method_of:item)+)?) => {
         impl $crate::operations::operation::Operation for $op {
             const NAME: &'static str = $name;
             const ROUTE: $crate::operations::operation::Route = $crate::operations::operation::Route {
@@ -80,6 +104,7 @@ macro_rules! operation {
             $(fn path_value(&self) -> &str {
                 &self.$field
             })?
+            $($($method_of)+)?
         }
     };
 }

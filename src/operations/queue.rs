@@ -5,6 +5,7 @@ use serde::Serialize;
 
 use crate::operations::fault::OpFault;
 use crate::operations::operation::Bytes;
+use crate::operations::operation::Change;
 use crate::operations::operation::operation;
 use crate::queue::admin::audit::SpoolAudit;
 use crate::queue::admin::inspect::Details;
@@ -124,7 +125,24 @@ pub struct ChangeMessages {
     pub ids: Vec<String>,
 }
 
-operation!(ChangeMessages, "queue.change", Post "/v1/queue/changes", ChangeQueue => Vec<ChangedMessage>);
+operation!(ChangeMessages, "queue.change", Post "/v1/queue/changes", ChangeQueue => Vec<ChangedMessage>;
+    fn change(&self) -> Change {
+        let (action, to) = match &self.operation {
+            operate::Operation::Hold => ("queue.hold", None),
+            operate::Operation::Release => ("queue.release", None),
+            operate::Operation::Retry => ("queue.retry", None),
+            operate::Operation::Bounce => ("queue.bounce", None),
+            operate::Operation::Delete => ("queue.delete", None),
+            operate::Operation::Reroute(to) => ("queue.reroute", Some(to.clone())),
+        };
+        let to = to.map(|to| to.unwrap_or_else(|| "default".into()));
+        Change { action, objects: self.ids.clone(), to }
+    }
+    fn counts(rows: &Vec<ChangedMessage>) -> (usize, usize) {
+        let refused = rows.iter().filter(|row| row.fault.is_some()).count();
+        (rows.len() - refused, refused)
+    }
+);
 
 /// The outcome for one message: `outcome` or `fault`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -27,7 +27,11 @@ pub struct Health {
 #[serde(deny_unknown_fields)]
 pub struct ReloadConfig {}
 
-operation!(ReloadConfig, "server.reload", Post "/v1/server/reload", ChangeServer => Reloaded);
+operation!(ReloadConfig, "server.reload", Post "/v1/server/reload", ChangeServer => Reloaded;
+    fn counts(done: &Reloaded) -> (usize, usize) {
+        (done.changed.len(), done.needs_restart.len())
+    }
+);
 
 /// The changes of a reload.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -54,6 +54,10 @@ pub enum Place {
     Store,
     /// At its home shard: being routed, resolved or written.
     Home,
+    /// At its home shard, waiting for a resource of this server, such as a DNS lookup.
+    Lacking {
+        what: String,
+    },
     /// At the owner of its destination, waiting for a connection.
     Queued(Box<QueuedJob>),
     Sending {

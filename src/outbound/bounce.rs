@@ -85,7 +85,7 @@ impl Note {
             Note::Made { id, kind, to, recipients, due_ms } => Record::Reported {
                 id: PublicId { local: *id, ..of },
                 of,
-                kind: kind.action(),
+                kind: kind.label(),
                 to,
                 recipients: *recipients,
                 due_ms: *due_ms,

@@ -21,7 +21,10 @@ use std::time::Duration;
 
 use crate::base::fault::Blame;
 use crate::base::limits::CONNECT_ATTEMPT_DELAY_MS;
+use crate::net::AddressRule;
+use crate::net::Barred;
 use crate::net::ProxyFault;
+use crate::net::Vantage;
 use crate::net::proxied;
 use crate::outbound::destination::FailureKind;
 use crate::route::Source;
@@ -53,7 +56,7 @@ impl DialFault {
                 Blame::Us | Blame::Operator => FailureKind::Ours,
                 _ => FailureKind::Connect,
             },
-            DialFault::Proxy(ProxyFault::Connect(IoFault::NoLocalPort)) => FailureKind::Ours,
+            DialFault::Proxy(fault) if fault.is_own_limit() => FailureKind::Ours,
             DialFault::Proxy(fault) if fault.is_timeout() => FailureKind::Timeout,
             DialFault::Proxy(fault) if fault.is_of_destination() => FailureKind::Connect,
             DialFault::Proxy(_) | DialFault::NoFamily => FailureKind::WayOut,
@@ -82,6 +85,8 @@ pub async fn dial(
     to: SocketAddr,
     limit: Duration,
 ) -> Result<Stream, DialFault> {
+    // Tests take away descriptors here.
+    fail::fail_point!("dial::descriptors", |_| Err(DialFault::Io(IoFault::NoFiles)));
     let Some(source) = source else {
         return rt::connect(to, None, limit).await.map_err(DialFault::Io);
     };
@@ -115,6 +120,24 @@ pub fn interleave(first: Vec<IpAddr>, second: Vec<IpAddr>) -> Vec<IpAddr> {
     }
     all.truncate(ADDRESSES_MAX);
     all
+}
+
+/// Takes out of the addresses of a host those that mail must not be sent to. All of them, where one
+/// is this server. Answers one that was taken out.
+pub fn take_barred(
+    rule: &AddressRule,
+    source: Option<&Source>,
+    addresses: &mut Vec<SocketAddr>,
+) -> Option<(SocketAddr, Barred)> {
+    let proxied = source.is_some_and(|source| source.proxy.is_some());
+    let from = if proxied { Vantage::Proxy } else { Vantage::Here };
+    let judged = addresses.iter().filter_map(|to| Some((*to, rule.judge(*to, from)?)));
+    let barred = judged.min_by_key(|(_, barred)| *barred)?;
+    match barred.1 {
+        Barred::Ours => addresses.clear(),
+        Barred::Private => addresses.retain(|to| rule.judge(*to, from).is_none()),
+    }
+    Some(barred)
 }
 
 /// What came of a race.
@@ -223,7 +246,7 @@ async fn next_end<F: Future>(
 pub fn unix_kind(fault: IoFault) -> FailureKind {
     match fault {
         IoFault::TimedOut => FailureKind::Timeout,
-        IoFault::NoFiles | IoFault::NoFilesSystem | IoFault::NoMemory => FailureKind::Ours,
+        fault if fault.is_own_limit() => FailureKind::Ours,
         _ => FailureKind::Connect,
     }
 }

@@ -138,6 +138,10 @@ pub enum Binding {
     Hold {
         until_ms: u64,
     },
+    /// This server lacked what a connection needs, such as a descriptor.
+    OwnLimit {
+        until_ms: u64,
+    },
     Window {
         window: u32,
     },
@@ -268,6 +272,8 @@ pub struct Destination {
     /// None where the destination only asked for less.
     last_failure: Option<FailureKind>,
     last_host: Box<str>,
+    /// What this server lacked for the last connection; empty: nothing.
+    lack: Box<str>,
 }
 
 impl Destination {
@@ -293,6 +299,7 @@ impl Destination {
             last_error: Box::default(),
             last_failure: None,
             last_host: Box::default(),
+            lack: Box::default(),
         }
     }
 
@@ -416,6 +423,7 @@ impl Destination {
         self.failures = 0;
         self.connects_failed = 0;
         self.hold_until_ms = 0;
+        self.lack = Box::default();
         if self.health != Health::Working {
             return self.recover();
         }
@@ -443,13 +451,14 @@ impl Destination {
 
     /// A connection could not be opened, or broke.
     pub fn on_failure(&mut self, failure: Failure, role: Role, now_ms: u64, random: &mut Random) {
+        if failure.kind == FailureKind::Ours {
+            self.lack = cut(failure.text);
+            self.hold_until_ms = self.hold_until_ms.max(now_ms + CONNECT_HOLD_FIRST_MS);
+            return self.on_probe_gone(role, now_ms + CONNECT_HOLD_FIRST_MS);
+        }
         self.note_error(failure.text);
         self.last_failure = Some(failure.kind);
         self.last_host = failure.host.into();
-        if failure.kind == FailureKind::Ours {
-            self.hold_until_ms = now_ms + CONNECT_HOLD_FIRST_MS;
-            return self.on_probe_gone(role, self.hold_until_ms);
-        }
         let window = self.window;
         self.fail(role, now_ms, random);
         if failure.kind == FailureKind::WayOut && self.health == Health::Working {
@@ -481,6 +490,7 @@ impl Destination {
 
     fn fail(&mut self, role: Role, now_ms: u64, random: &mut Random) {
         self.counters.failures += 1;
+        self.lack = Box::default();
         match self.health {
             Health::Working => {
                 self.window = (self.window / 2).max(1);
@@ -608,6 +618,11 @@ impl Destination {
         &self.last_error
     }
 
+    /// What this server lacked for the last connection; empty: nothing.
+    pub fn lack(&self) -> &str {
+        &self.lack
+    }
+
     /// The host that the last failure is of; empty if it is of none.
     pub fn last_host(&self) -> &str {
         &self.last_host
@@ -683,8 +698,10 @@ impl Destination {
         if self.tally.live() >= self.window {
             return Binding::Window { window: self.window };
         }
-        match self.hold_until_ms > now_ms {
-            true => Binding::Hold { until_ms: self.hold_until_ms },
+        let until_ms = self.hold_until_ms;
+        match until_ms > now_ms {
+            true if !self.lack.is_empty() => Binding::OwnLimit { until_ms },
+            true => Binding::Hold { until_ms },
             false => Binding::Nothing,
         }
     }
@@ -710,8 +727,12 @@ impl Destination {
     }
 
     fn note_error(&mut self, text: &str) {
-        self.last_error = text[..text.floor_char_boundary(DESTINATION_ERROR_BYTES_MAX)].into();
+        self.last_error = cut(text);
     }
+}
+
+fn cut(text: &str) -> Box<str> {
+    text[..text.floor_char_boundary(DESTINATION_ERROR_BYTES_MAX)].into()
 }
 
 fn may_start(ticket: &JobTicket, now_ms: u64) -> bool {

@@ -19,8 +19,10 @@ use std::time::Instant;
 use crate::base::MessageId;
 use crate::base::PartitionId;
 use crate::base::ShardId;
+use crate::base::backoff;
 use crate::base::clock::wall_ms;
 use crate::base::limits::STS_POSTPONE_MS;
+use crate::config::delivery::domain::parse_literal;
 use crate::handoff::Mesh;
 use crate::handoff::Reader;
 use crate::handoff::frame::Answer;
@@ -106,6 +108,10 @@ const HOPS_MAX: usize = 10_000;
 /// How long mail is fresh.
 const FRESH_MS: u64 = 10_000;
 
+/// How long a job waits for a lookup that a limit of this server prevented.
+const OWN_LIMIT_PAUSE_FIRST: Duration = Duration::from_millis(20);
+const OWN_LIMIT_PAUSE_MAX: Duration = Duration::from_secs(1);
+
 /// How long a split waits for another one of the same message.
 const SPLIT_PAUSE: Duration = Duration::from_millis(2);
 
@@ -189,6 +195,8 @@ pub struct Waiting {
     pub max_age: Option<Duration>,
     /// Where an operator sends it instead of where its route does.
     pub next_hop: Option<Arc<str>>,
+    /// What this server lacks to go on with it.
+    pub lack: Option<Box<str>>,
 }
 
 impl From<Stored> for Waiting {
@@ -206,6 +214,7 @@ impl From<Stored> for Waiting {
             hop: None,
             max_age: None,
             next_hop: stored.next_hop,
+            lack: None,
         }
     }
 }
@@ -448,12 +457,15 @@ impl Home {
                 return self.settle_here(key, settling::Local::Held).await;
             }
             NextHop::Mx { .. } | NextHop::Hosts { .. } => {
-                let resolved = self.resolve(hop_key, &policy).await;
+                let resolved = self.resolve_in_time(key, hop_key, &policy).await;
                 if !self.is_still(key, &waiting) {
                     return;
                 }
                 match resolved {
                     Ok(hop) => hop,
+                    Err(Unresolved::Dns(fault)) if fault.is_own_limit() && self.is_closing() => {
+                        return self.forget(key);
+                    }
                     Err(Unresolved::Dns(fault)) => {
                         let local = unresolved(hop_key, fault, &waiting);
                         return self.settle_here(key, local).await;
@@ -505,6 +517,38 @@ impl Home {
         operator::after_attempt(self, key.0).await;
     }
 
+    /// Resolves, however long this server lacks what a lookup needs, until the job is too old or is
+    /// not wanted any more. It is no attempt, for nobody was asked.
+    async fn resolve_in_time(
+        &self,
+        key: JobKey,
+        hop_key: &HopKey,
+        policy: &DeliveryPolicy,
+    ) -> Result<Arc<Hop>, Unresolved> {
+        let mut pause = OWN_LIMIT_PAUSE_FIRST;
+        loop {
+            let resolved = self.resolve(hop_key, policy).await;
+            let Err(Unresolved::Dns(fault)) = &resolved else { return resolved };
+            if !fault.is_own_limit() || !self.lacks(key, hop_key, *fault) {
+                return resolved;
+            }
+            timer::sleep(pause).await;
+            pause = (2 * pause).min(OWN_LIMIT_PAUSE_MAX);
+        }
+    }
+
+    /// Notes what is lacking for a job. `false`: the job does not wait for it.
+    fn lacks(&self, key: JobKey, hop_key: &HopKey, fault: DnsFault) -> bool {
+        let mut jobs = self.jobs.borrow_mut();
+        let Some(waiting) = jobs.get_mut(&key).filter(|waiting| !waiting.is_ending) else {
+            return false;
+        };
+        self.observed.metrics.delivery_resource_waits_total.add(1);
+        waiting.lack = Some(format!("{}: {fault}", hop_key.next).into());
+        let received_ms = waiting.mail.envelope().received_ms;
+        !self.is_closing() && wall_ms() < backoff::expiry_ms(received_ms, hop_key.max_age)
+    }
+
     async fn resolve(&self, key: &HopKey, policy: &DeliveryPolicy) -> Result<Arc<Hop>, Unresolved> {
         let now_ms = wall_ms();
         if let Some((hop, until_ms)) = self.hops.borrow().get(key)
@@ -513,6 +557,14 @@ impl Home {
             return Ok(Arc::clone(hop));
         }
         let (domain, mut hosts, known_by, protocol, names) = match &key.next {
+            NextHop::Mx { domain, port } if domain.starts_with('[') => {
+                let Some(address) = parse_literal(domain) else {
+                    return Err(Unresolved::Dns(DnsFault::BadName));
+                };
+                let host: Box<str> = address.to_string().into();
+                let hosts = vec![HostPort { host: host.clone(), port: *port }];
+                (domain.clone(), hosts, Box::from([host]), HopProtocol::Smtp, HostNames::Literal)
+            }
             NextHop::Mx { domain, port } => {
                 self.trust.look_ahead(domain, policy);
                 let answer = self.resolver.mx(domain).await?;
@@ -554,10 +606,13 @@ impl Home {
         };
         // RFC 8461 is about hosts that were found by MX.
         let sts = match names {
-            HostNames::Operator => None,
+            HostNames::Operator | HostNames::Literal => None,
             HostNames::Mx | HostNames::SignedMx => {
                 let asked = self.trust.sts_policy(&domain, policy).await;
-                asked.map_err(|StsUnknown| Unresolved::NoPolicy)?
+                asked.map_err(|unknown| match unknown {
+                    StsUnknown::NotFetched => Unresolved::NoPolicy,
+                    StsUnknown::OwnLimit(fault) => Unresolved::Dns(fault),
+                })?
             }
         };
         let host_names: Vec<&str> = known_by.iter().map(AsRef::as_ref).collect();
@@ -633,6 +688,7 @@ impl Home {
                 return;
             };
             waiting.hop = Some(Arc::clone(hop));
+            waiting.lack = None;
             waiting.max_age = Some(max_age);
             let received_ms = waiting.mail.envelope().received_ms;
             waiting.expires_ms = received_ms.saturating_add(max_age.as_millis() as u64);
@@ -976,6 +1032,7 @@ impl Home {
                 hop: None,
                 max_age: None,
                 next_hop: None,
+                lack: None,
             },
         );
         self.start(key);
@@ -1186,8 +1243,13 @@ fn is_own_domain(key: &HopKey, waiting: &Waiting) -> bool {
     let envelope = waiting.mail.envelope();
     let recipient = envelope.recipients.iter().nth(first);
     let own = recipient.and_then(|recipient| domain_of(recipient.mailbox));
-    // One in other letters than ASCII is looked up under another name.
-    own.is_some_and(|own| !own.is_ascii() || own.eq_ignore_ascii_case(domain))
+    own.is_some_and(|own| is_same_domain(own, domain))
+}
+
+/// Whether `domain`, as it was looked up, is the domain `own` of a mailbox. One in other letters than
+/// ASCII is looked up under another name, and a literal has several spellings.
+pub(super) fn is_same_domain(own: &str, domain: &str) -> bool {
+    !own.is_ascii() || own.starts_with('[') || own.eq_ignore_ascii_case(domain)
 }
 
 /// Waits until there is something to do for a home, at the pace of its promises.

@@ -50,6 +50,8 @@ pub struct Standing {
     pub attempts: u32,
     pub hop: Option<Arc<Hop>>,
     pub owner: Option<ShardId>,
+    /// What this server lacks to go on with it.
+    pub lack: Option<Box<str>>,
 }
 
 /// Where the jobs of a message stand that are in memory.
@@ -64,6 +66,7 @@ pub fn standings(home: &Home, id: MessageId, numbers: &[u16]) -> Vec<Standing> {
             attempts: waiting.attempts,
             hop: waiting.hop,
             owner,
+            lack: waiting.lack,
         })
     };
     numbers.iter().filter_map(standing).collect()

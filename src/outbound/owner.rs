@@ -203,6 +203,24 @@ impl Owner {
         treatment.share(stripes::number(first, self.mesh.me(), shards), shards)
     }
 
+    /// Answers all mail in line for the servers of a hop, none of which may be connected to. What a
+    /// route sends to servers of the same names goes its own way.
+    pub(super) fn refuse_all(&self, hop: &Hop, refuse: impl Fn(&Delivery) -> What) {
+        let tickets = {
+            let mut scheduler = self.scheduler.borrow_mut();
+            let destination = scheduler.find(&hop.destination);
+            destination.map(|found| scheduler.withdraw_all(found, wall_ms())).unwrap_or_default()
+        };
+        for ticket in tickets {
+            let Some(delivery) = self.take(&ticket) else { continue };
+            let what = match delivery.hop.names == hop.names {
+                true => refuse(&delivery),
+                false => What::Returned,
+            };
+            self.answer(&delivery, what);
+        }
+    }
+
     /// Their homes find who has the destination now.
     fn send_back(&self, tickets: &[JobTicket]) {
         for ticket in tickets {

@@ -3,51 +3,22 @@
 //! Promise:  `way_of` parses every text that `spelled` returned. A text that cannot be parsed, because
 //!           another version wrote it, holds the job.
 
-use crate::config::Next;
-use crate::config::Server;
 use crate::config::kind::Spelled;
-use crate::route::HopProtocol;
-use crate::route::HostPort;
 use crate::route::NextHop;
 use crate::route::RouteNext;
 
-/// To the mail exchangers of the recipient's own domain.
-const OWN: &str = "mx";
-
 /// The next hop in its canonical spelling, or why the text is invalid.
 pub fn spelled(text: &str) -> Result<Box<str>, String> {
-    let next = Next::spell(text).map_err(|fault| match fault.hint.is_empty() {
+    let next = RouteNext::spell(text).map_err(|fault| match fault.hint.is_empty() {
         true => fault.what,
         false => format!("{}; {}", fault.what, fault.hint),
     })?;
-    Ok(match route_next(&next) {
-        RouteNext::RecipientDomain => OWN.into(),
-        RouteNext::To(next_hop) => next_hop.to_string().into(),
-    })
+    Ok(next.to_string().into())
 }
 
 /// The next hop that was stored with a job.
 pub fn way_of(stored: &str) -> RouteNext {
-    Next::spell(stored).map_or(RouteNext::To(NextHop::Hold), |next| route_next(&next))
-}
-
-/// The next hop in the form that routing uses.
-pub fn route_next(next: &Next) -> RouteNext {
-    let hosts = |servers: &[Server], protocol: HopProtocol| {
-        let host =
-            |server: &Server| HostPort { host: server.host.as_str().into(), port: server.port };
-        NextHop::Hosts { hosts: servers.iter().map(host).collect(), protocol }
-    };
-    RouteNext::To(match next {
-        Next::Mx => return RouteNext::RecipientDomain,
-        Next::MxOf { domain, port } => NextHop::Mx { domain: domain.as_str().into(), port: *port },
-        Next::Smtp(servers) => hosts(servers, HopProtocol::Smtp),
-        Next::Smtps(servers) => hosts(servers, HopProtocol::Smtps),
-        Next::Lmtp(servers) => hosts(servers, HopProtocol::Lmtp),
-        Next::Discard => NextHop::Discard,
-        Next::Hold => NextHop::Hold,
-        Next::Reject(text) => NextHop::Reject { text: text.as_str().into() },
-    })
+    RouteNext::spell(stored).unwrap_or(RouteNext::To(NextHop::Hold))
 }
 
 #[cfg(test)]
@@ -71,7 +42,7 @@ mod tests {
         ] {
             let spelled = spelled(written).expect(written);
             assert_eq!(&*spelled, kept, "{written}");
-            let meant = route_next(&Next::spell(written).expect("it is one"));
+            let meant = RouteNext::spell(written).expect("it is one");
             assert_eq!(way_of(&spelled), meant, "{written}");
         }
     }

@@ -120,6 +120,8 @@ pub struct DestinationSummary {
     pub rates: Rates,
     /// Empty if there was none.
     pub last_error: Box<str>,
+    /// See `Destination::lack`.
+    pub lack: Box<str>,
     pub last_failure: Option<FailureKind>,
     /// The host that the failure is of; empty if it is of none.
     pub last_host: Box<str>,
@@ -522,6 +524,7 @@ impl Scheduler {
             connections_max: destination.destination.policy().connections_max,
             rates: destination.destination.policy().rates,
             last_error: destination.destination.last_error().into(),
+            lack: destination.destination.lack().into(),
             last_failure: destination.destination.last_failure(),
             last_host: destination.destination.last_host().into(),
         })
@@ -1183,6 +1186,10 @@ mod tests {
         s.connect_failed(conn, Failure { kind: FailureKind::Ours, text: "EMFILE", host: "mx" }, 0);
         assert!(opened(&mut s, 0).is_empty(), "but not at once again");
         assert_eq!(window(&mut s, destination), 5);
+        let summary = s.summary(destination, 0).expect("it is known");
+        assert!(matches!(summary.binding, Binding::OwnLimit { .. }), "{summary:?}");
+        assert_eq!((&*summary.lack, &*summary.last_error), ("EMFILE", ""));
+        assert_eq!((summary.counters.failures, summary.queued), (0, 1));
         let wake_ms = s.next_wake_ms().expect("it tries again");
         assert_eq!(opened(&mut s, wake_ms).len(), 1);
     }

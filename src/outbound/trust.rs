@@ -13,6 +13,7 @@ use std::cell::Cell;
 use std::cell::RefCell;
 use std::collections::HashSet;
 use std::net::IpAddr;
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -39,6 +40,7 @@ use crate::net::TlsFacts;
 use crate::net::TlsReports;
 use crate::net::TlsResult;
 use crate::net::TlsaRecord;
+use crate::net::Vantage;
 use crate::net::Verdict;
 use crate::net::dane;
 use crate::net::mta_sts;
@@ -86,9 +88,14 @@ pub struct Trust {
     refreshed: Cell<usize>,
 }
 
-/// The domain announces a policy, and it could not be asked for: for reasons of ours, or not yet.
+/// Why it is not known whether a policy holds for a domain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct StsUnknown;
+pub enum StsUnknown {
+    /// The domain may announce a policy that was not fetched yet.
+    NotFetched,
+    /// A limit of this server kept it from asking.
+    OwnLimit(DnsFault),
+}
 
 /// How one host is spoken to, and what says so.
 #[derive(Clone, Debug)]
@@ -132,19 +139,25 @@ impl Trust {
     }
 
     /// How a host of the hop is spoken to. `authentic` is whether its addresses were validated.
-    pub async fn terms(&self, hop: &Hop, host: &HostPort, authentic: bool) -> Terms {
+    /// A fault is a limit of this server, which says nothing of the host.
+    pub async fn terms(
+        &self,
+        hop: &Hop,
+        host: &HostPort,
+        authentic: bool,
+    ) -> Result<Terms, DnsFault> {
         if host.unix_path().is_some() {
             // What never leaves the machine has nobody to hide from.
-            return Terms {
+            return Ok(Terms {
                 decision: TlsDecision::Clear { ignored: None },
                 check: PeerCheck::Any,
                 policy: "none",
                 kind: TlsPolicyKind::NoPolicyFound,
                 stranger: false,
-            };
+            });
         }
         let (dane, records) = match hop.dane && authentic {
-            true => self.tlsa(host).await,
+            true => self.tlsa(host).await?,
             false => (DaneState::None, Vec::new()),
         };
         let sts = sts_state(hop, &host.host);
@@ -174,7 +187,7 @@ impl Trust {
         };
         let stranger = sts == StsState::Testing { host_matches: false };
         let policy = policy_word(&situation, decision);
-        Terms { decision, check, policy, kind, stranger }
+        Ok(Terms { decision, check, policy, kind, stranger })
     }
 
     /// Its TLS has failed where it need not be had: the clear is good enough for a while.
@@ -227,24 +240,24 @@ impl Trust {
     }
 
     /// The host's TLSA records, where its addresses were validated (RFC 7672 s2.2.2).
-    async fn tlsa(&self, host: &HostPort) -> (DaneState, Vec<TlsaRecord>) {
+    async fn tlsa(&self, host: &HostPort) -> Result<(DaneState, Vec<TlsaRecord>), DnsFault> {
         let answer = match self.resolver.tlsa(host.port, &host.host).await {
             Ok(answer) => answer,
             Err(DnsFault::NoSuchDomain | DnsFault::NoData | DnsFault::BadName) => {
-                return (DaneState::None, Vec::new());
+                return Ok((DaneState::None, Vec::new()));
             }
             // A server that validates says so when it cannot.
-            Err(DnsFault::ServerFailure) => return (DaneState::Bogus, Vec::new()),
-            Err(_) => return (DaneState::Indeterminate, Vec::new()),
+            Err(DnsFault::ServerFailure) => return Ok((DaneState::Bogus, Vec::new())),
+            Err(fault) if fault.is_own_limit() => return Err(fault),
+            Err(_) => return Ok((DaneState::Indeterminate, Vec::new())),
         };
         if !answer.authentic {
-            return (DaneState::None, Vec::new());
+            return Ok((DaneState::None, Vec::new()));
         }
         let records = answer.records;
-        match dane::any_usable(&records) {
-            true => (DaneState::Usable, records),
-            false => (DaneState::Unusable, records),
-        }
+        let is_usable = dane::any_usable(&records);
+        let state = if is_usable { DaneState::Usable } else { DaneState::Unusable };
+        Ok((state, records))
     }
 
     /// Asks for the domain's record beside the caller, so that mail which needs other answers too
@@ -270,7 +283,7 @@ impl Trust {
         }
         let said = self.resolver.txt(&sts_record(domain)).await;
         // Without a record, or without an answer, what is known still holds (RFC 8461 s5.1).
-        let is_unknown = said.as_ref().is_err_and(|fault| fault.is_ours());
+        let fault = said.as_ref().err().copied().filter(|fault| fault.is_ours());
         let texts = said.map_or_else(|_| Vec::new(), |answer| answer.texts);
         let id = mta_sts::policy_id(texts.iter().map(|text| &**text));
         let limit = timer::now() + STS_WAIT_MAX;
@@ -279,7 +292,7 @@ impl Trust {
             let answer = self.policies.answer(domain, id.as_deref(), wall_ms());
             let Some(id) = id.as_deref() else { break answer };
             if answer.fetch != StsFetch::No {
-                self.ask(domain, id, policy.mta_sts_port);
+                self.ask(domain, id, policy);
             }
             if answer.fetch != StsFetch::First || timer::now() >= limit {
                 break answer;
@@ -294,25 +307,33 @@ impl Trust {
         }
         match known.policy {
             Some(policy) => Ok(Some(policy).filter(|policy| policy.mode != StsMode::None)),
-            None if is_unknown || known.fetch == StsFetch::First => {
-                self.observed.metrics.sts_postponed_total.add(1);
-                Err(StsUnknown)
-            }
-            None => Ok(None),
+            None => match fault {
+                Some(fault) if fault.is_own_limit() => Err(StsUnknown::OwnLimit(fault)),
+                None if known.fetch != StsFetch::First => Ok(None),
+                _ => {
+                    self.observed.metrics.sts_postponed_total.add(1);
+                    Err(StsUnknown::NotFetched)
+                }
+            },
         }
     }
 
     /// Has the policy fetched, if it was not asked for a moment ago and there is room.
-    fn ask(self: &Rc<Trust>, domain: &str, id: &str, port: u16) {
+    fn ask(self: &Rc<Trust>, domain: &str, id: &str, policy: &DeliveryPolicy) {
         let mut asked = self.asked.borrow_mut();
         if asked.len() >= STS_ASKED_MAX || !asked.insert(domain.into()) {
             return;
         }
         let place = AskedPlace { trust: Rc::clone(self), domain: domain.into() };
         let (domain, id) = (mta_sts::key_of(domain), id.into());
+        let (port, rule) = (policy.mta_sts_port, Arc::clone(&policy.addresses));
         task::spawn(async move {
             let trust = &place.trust;
-            let addresses = trust.policy_addresses(&domain).await;
+            let mut addresses = trust.policy_addresses(&domain).await;
+            if let Ok(addresses) = &mut addresses {
+                let judge = |one: IpAddr| rule.judge(SocketAddr::new(one, port), Vantage::Here);
+                addresses.retain(|one| judge(*one).is_none());
+            }
             // A lane that is full is tried again as one that does not answer.
             trust.policies.request(StsRequest::Fetch(StsWanted { domain, id, port, addresses }));
             timer::sleep(STS_ASK_EVERY).await;
@@ -433,12 +454,16 @@ pub fn destination_suffix(hop: &Hop) -> String {
     if required {
         suffix.push_str(" requiretls");
     }
-    if required || hop.dane {
-        suffix.push_str(match hop.names {
-            HostNames::Mx => "",
-            HostNames::SignedMx => " signed",
-            HostNames::Operator => " named",
-        });
+    let is_name =
+        |host: &HostPort| host.unix_path().is_none() && host.host.parse::<IpAddr>().is_err();
+    match hop.names {
+        HostNames::SignedMx if required || hop.dane => suffix.push_str(" signed"),
+        // A route may name an address that the DNS must not lead to.
+        HostNames::Operator if required || hop.dane || hop.hosts.iter().any(is_name) => {
+            suffix.push_str(" named");
+        }
+        HostNames::Literal => suffix.push_str(" literal"),
+        _ => {}
     }
     let in_policy = |host: &&HostPort| hop.sts.as_ref().is_some_and(|sts| sts.matches(&host.host));
     match hop.sts.as_ref().map(|sts| sts.mode) {
@@ -501,7 +526,8 @@ mod tests {
             (Hop { protocol: HopProtocol::Lmtp, ..hop() }, " lmtp"),
             (Hop { protocol: HopProtocol::Lmtp, hosts: socket, ..hop() }, ""),
             (Hop { names: HostNames::SignedMx, dane: true, ..hop() }, " signed"),
-            (Hop { names: HostNames::Operator, dane: true, ..hop() }, " named"),
+            (Hop { names: HostNames::Operator, ..hop() }, " named"),
+            (Hop { names: HostNames::Literal, ..hop() }, " literal"),
             (Hop { sts: sts(StsMode::Enforce, all), ..hop() }, " sts mx1.a.test,mx2.a.test"),
             (Hop { sts: sts(StsMode::Enforce, "mx2.a.test"), ..hop() }, " sts mx2.a.test"),
             (Hop { sts: sts(StsMode::Enforce, "b.test"), ..hop() }, " sts "),

@@ -26,9 +26,11 @@ use crate::handoff::frame::Attempt;
 use crate::handoff::frame::Delivery;
 use crate::handoff::frame::End;
 use crate::handoff::frame::Hop;
+use crate::handoff::frame::HostNames;
 use crate::handoff::frame::MailBody;
 use crate::handoff::frame::RecipientEnd;
 use crate::handoff::frame::What;
+use crate::net::Barred;
 use crate::net::Channel;
 use crate::net::SocketFault;
 use crate::net::TlsFacts;
@@ -43,6 +45,8 @@ use crate::outbound::connect::DialFault;
 use crate::outbound::destination::Failure;
 use crate::outbound::destination::FailureKind;
 use crate::outbound::destination::JobEnd;
+use crate::outbound::home::domain_of;
+use crate::outbound::home::is_same_domain;
 use crate::outbound::idle::Nudge;
 use crate::outbound::owner::Custody;
 use crate::outbound::owner::Owner;
@@ -75,6 +79,7 @@ use crate::route::TlsDecision;
 use crate::route::TlsFailure;
 use crate::route::delivery::DeliveryPolicy;
 use crate::rt;
+use crate::rt::IoFault;
 use crate::rt::Stream;
 use crate::rt::timer;
 use crate::wire::classify::Cause;
@@ -116,11 +121,13 @@ struct NoLink {
     host: Box<str>,
     /// Other hosts would fare the same.
     is_of_all: bool,
+    /// All hosts are this server or have private addresses, such as this one.
+    barred: Option<IpAddr>,
 }
 
 impl NoLink {
     fn new(host: &str, kind: FailureKind, text: String) -> NoLink {
-        NoLink { kind, text, host: host.into(), is_of_all: false }
+        NoLink { kind, text, host: host.into(), is_of_all: false, barred: None }
     }
 
     fn failure(&self) -> Failure<'_> {
@@ -135,15 +142,29 @@ impl NoLink {
             (true, false) => (self.text, self.host),
             (false, false) => (format!("{}; {}", self.text, next.text), next.host),
         };
-        NoLink { kind: next.kind, text, host, is_of_all }
+        let kind = if self.kind == FailureKind::Ours { self.kind } else { next.kind };
+        NoLink { kind, text, host, is_of_all, barred: None }
     }
+}
+
+/// What is told of several hosts. If this server could not ask one of them, nothing is known.
+fn worse(last: Option<NoLink>, next: NoLink) -> Option<NoLink> {
+    Some(last.filter(|last| last.kind == FailureKind::Ours).unwrap_or(next))
 }
 
 pub async fn run(owner: Rc<Owner>, slot: WorkerSlot, hop: Arc<Hop>, nudge: Rc<Nudge>) {
     let conn = slot.conn;
     let mut link = match open(&owner, &hop).await {
         Ok(link) => link,
+        Err(NoLink { barred: Some(address), host, .. }) => {
+            owner.refuse_all(&hop, |delivery| looped(delivery, &host, address));
+            owner.scheduler.borrow_mut().closed(conn, wall_ms());
+            return;
+        }
         Err(no_link) => {
+            if no_link.kind == FailureKind::Ours {
+                owner.observed.metrics.delivery_resource_waits_total.add(1);
+            }
             owner.scheduler.borrow_mut().connect_failed(conn, no_link.failure(), wall_ms());
             return;
         }
@@ -186,11 +207,19 @@ pub async fn run(owner: Rc<Owner>, slot: WorkerSlot, hop: Arc<Hop>, nudge: Rc<Nu
                     link = fresh;
                     sending = send(&owner, &mut link, delivery).await;
                 }
+                Err(NoLink { barred: Some(address), host, .. }) => {
+                    let delivery = custody.give_up();
+                    owner.answer(&delivery, looped(&delivery, &host, address));
+                    owner.scheduler.borrow_mut().closed(conn, wall_ms());
+                    return;
+                }
                 Err(no_link) => {
                     let answer = answer_to(no_link.kind, &no_link.text);
                     let host = no_link.host.clone();
-                    let not_before_ms = 0;
-                    let what = What::Unreached { answer, host, not_before_ms };
+                    let what = match no_link.kind {
+                        FailureKind::Ours => What::Busy { due_ms: wall_ms(), answer },
+                        _ => What::Unreached { answer, host, not_before_ms: 0 },
+                    };
                     owner.answer(&custody.give_up(), what);
                     let mut scheduler = owner.scheduler.borrow_mut();
                     scheduler.connection_lost(conn, no_link.failure(), wall_ms());
@@ -216,7 +245,10 @@ pub async fn run(owner: Rc<Owner>, slot: WorkerSlot, hop: Arc<Hop>, nudge: Rc<Nu
             scheduler.throttled(conn, &text, now_ms);
         }
         if !link.transfer.is_ready() {
-            let kind = fault.as_ref().map_or(FailureKind::Lost, kind_of);
+            let kind = match link.transfer.transport_fault().is_some_and(is_own_limit) {
+                true => FailureKind::Ours,
+                false => fault.as_ref().map_or(FailureKind::Lost, kind_of),
+            };
             let text = fault.map_or_else(String::new, |fault| {
                 own_words(&fault).unwrap_or_else(|| fault.to_string())
             });
@@ -289,19 +321,39 @@ async fn open(owner: &Rc<Owner>, hop: &Hop) -> Result<Link, NoLink> {
     let ehlo_name = source.map_or(&policy.ehlo_name, |source| &source.ehlo_name);
     let mut last = None;
     let mut unable = None;
+    let mut barred = None;
     for host in &hop.hosts {
-        let Addresses { addresses, authentic } = match addresses(owner, host, &policy).await {
+        let Addresses { mut addresses, authentic } = match addresses(owner, host, &policy).await {
             Ok(addresses) => addresses,
             Err(no_link) => {
-                last = Some(no_link);
+                last = worse(last, no_link);
                 continue;
             }
         };
-        let terms = owner.trust.terms(hop, host, authentic).await;
+        if hop.names != HostNames::Operator
+            && let Some((address, why)) =
+                connect::take_barred(&policy.addresses, source, &mut addresses)
+        {
+            barred.get_or_insert((host, address));
+            match why {
+                // Worse exchangers would send it back to this server (RFC 5321 s5.1).
+                Barred::Ours => break,
+                Barred::Private if addresses.is_empty() => continue,
+                Barred::Private => {}
+            }
+        }
+        let terms = match owner.trust.terms(hop, host, authentic).await {
+            Ok(terms) => terms,
+            Err(fault) => {
+                let text = format!("{}: {fault}", host.host);
+                last = worse(last, NoLink::new(&host.host, FailureKind::Ours, text));
+                continue;
+            }
+        };
         if let TlsDecision::PassOver(refusal) = terms.decision {
             owner.trust.count_failure(hop, &host.host, &terms, None);
             let text = format!("{}: {refusal}", host.host);
-            last = Some(NoLink::new(&host.name(), FailureKind::Tls, text));
+            last = worse(last, NoLink::new(&host.name(), FailureKind::Tls, text));
             continue;
         }
         let way = Way { hop, host, terms: &terms, source, ehlo_name, policy: &policy };
@@ -312,7 +364,7 @@ async fn open(owner: &Rc<Owner>, hop: &Hop) -> Result<Link, NoLink> {
             }
             Err(no_link) => {
                 let is_of_all = no_link.is_of_all;
-                last = Some(no_link);
+                last = worse(last, no_link);
                 if is_of_all {
                     break;
                 }
@@ -323,11 +375,40 @@ async fn open(owner: &Rc<Owner>, hop: &Hop) -> Result<Link, NoLink> {
         }
     }
     let nowhere = || NoLink::new("", FailureKind::Resolve, "the next hop has no server".to_owned());
-    match (unable, last) {
+    match (unable, last, barred) {
         // No server is left that may be better: this one's mail is returned (RFC 8689 s4.2.1).
-        (Some(link), None) => Ok(link),
-        (_, last) => Err(last.unwrap_or_else(nowhere)),
+        (Some(link), None, _) => Ok(link),
+        (None, None, Some((host, address))) => {
+            let no_link = NoLink::new(&host.name(), FailureKind::Resolve, String::new());
+            Err(NoLink { barred: Some(address.ip()), ..no_link })
+        }
+        (_, last, _) => Err(last.unwrap_or_else(nowhere)),
     }
+}
+
+/// What becomes of mail whose only way leads back to this server. A domain that a route names is not
+/// the sender's fault: the operator may correct the route.
+fn looped(delivery: &Delivery, host: &str, address: IpAddr) -> What {
+    let hop = &delivery.hop;
+    let what = match hop.names {
+        HostNames::Literal => "the address is".to_owned(),
+        _ => format!("the mail exchangers of {} are", hop.domain),
+    };
+    let text = format!("{what} this server or a private address ({address})");
+    let envelope = delivery.mail.envelope();
+    let all: Vec<Recipient<'_>> = envelope.recipients.iter().collect();
+    let answer = Answer::ours(Cause::Loop, text);
+    let end_of = |index: &u32| {
+        let own = all.get(*index as usize).and_then(|one| domain_of(one.mailbox));
+        let (end, answer) = match own.is_some_and(|own| is_same_domain(own, &hop.domain)) {
+            true => (End::Failed, answer.clone()),
+            false => (End::Deferred, Answer { status: (4, 4, 6), ..answer.clone() }),
+        };
+        (RecipientEnd { index: *index, end }, answer)
+    };
+    let attempt = Attempt { host: host.into(), ..Attempt::default() };
+    let ends = delivery.recipients.iter().map(end_of).collect();
+    What::Tried { ends, attempt: Box::new(attempt) }
 }
 
 /// Whether the server can be given the mail of its hop.
@@ -369,7 +450,12 @@ impl Way<'_> {
         let is_of_all = fault.is_of_all();
         let name = self.host.name();
         let host = if is_of_all { "" } else { &*name };
-        NoLink { is_of_all, ..NoLink::new(host, fault.kind(), text) }
+        let kind = match fault {
+            // A machine without IPv6 never has a port for it.
+            DialFault::Io(IoFault::NoLocalPort) if address.is_ipv6() => FailureKind::Connect,
+            fault => fault.kind(),
+        };
+        NoLink { is_of_all, ..NoLink::new(host, kind, text) }
     }
 }
 
@@ -399,7 +485,9 @@ async fn addresses(
         return Ok(Addresses { addresses, authentic: false });
     }
     let found = owner.resolver.addresses(&host.host, Family::Both).await.map_err(|fault| {
-        NoLink::new(&host.host, FailureKind::Resolve, format!("{}: {fault}", host.host))
+        let own = fault.is_own_limit();
+        let kind = if own { FailureKind::Ours } else { FailureKind::Resolve };
+        NoLink::new(&host.host, kind, format!("{}: {fault}", host.host))
     })?;
     let v4 = found.v4.into_iter().map(IpAddr::V4).collect();
     let v6 = found.v6.into_iter().map(IpAddr::V6).collect();
@@ -567,12 +655,22 @@ fn not_greeted(
         owner.observed.metrics.delivery_tls_failures_total.add(1);
         owner.trust.count_failure(way.hop, &way.host.host, way.terms, cause);
     }
+    let own = cause.is_some_and(is_own_limit);
     let cause = cause.map(|cause| format!(" ({cause})")).unwrap_or_default();
     let text = match own_words(fault) {
         Some(words) => words,
         None => format!("{}: {fault}{cause}", way.told(address)),
     };
-    (NoLink::new(&way.host.name(), kind_of(fault), text), failure)
+    let kind = if own { FailureKind::Ours } else { kind_of(fault) };
+    (NoLink::new(&way.host.name(), kind, text), failure)
+}
+
+/// Whether this machine lacked a resource.
+fn is_own_limit(cause: &SocketFault) -> bool {
+    match cause {
+        SocketFault::Io(fault) => fault.is_own_limit(),
+        SocketFault::Tls(fault) => *fault == TlsFault::NoChunk,
+    }
 }
 
 /// Whether and how the connection failed for want of TLS.
@@ -738,6 +836,13 @@ struct Report {
 fn judge(link: &Link, delivery: &Delivery, sending: Sending) -> Report {
     let Sending { sent, began_ms, transfer_us } = sending;
     let fault = link.transfer.fault().map(ToString::to_string);
+    let unsaid = |outcome: &Outcome| matches!(outcome, Outcome::Lost { after_body: false });
+    let cause = link.transfer.transport_fault().filter(|cause| is_own_limit(cause));
+    if let Some(cause) = cause.filter(|_| sent.outcomes.iter().all(unsaid)) {
+        let answer = Answer::ours(Cause::OurFault, cause.to_string());
+        let what = What::Busy { due_ms: wall_ms(), answer };
+        return Report { what, end: JobEnd::Lost, throttle: None };
+    }
     let mut ends = Vec::with_capacity(sent.outcomes.len());
     let (mut delivered, mut deferred, mut lost) = (0_usize, 0_usize, 0_usize);
     let mut throttle = None;

@@ -1,87 +1,60 @@
 //! Faults of the queue by cause: `SpoolFault` at start, `CommitFault` while mail is accepted,
 //! `QueueFault` when stored mail is read.
 
-use std::fmt;
 use std::io;
 use std::path::PathBuf;
 
+use thiserror::Error;
+
 use crate::base::PartitionId;
 use crate::base::SpoolNumber;
-use crate::base::fault::Blame;
-use crate::base::fault::Retry;
 use crate::queue::cause::Cause;
 use crate::queue::record::outer::RecordFault;
 
-/// Why a spool cannot be used. `Display` names the cause, `remedy` what the operator can do.
-#[derive(Debug)]
+/// Why a spool cannot be used. `remedy` says what the operator can do.
+#[derive(Debug, Error)]
 pub enum SpoolFault {
-    /// Another process holds the lock.
-    Locked {
-        path: PathBuf,
-        pid: Option<u32>,
-    },
-    /// Created by a newer version.
-    Newer {
-        path: PathBuf,
-        found: u32,
-        known: u32,
-    },
-    /// `ringpost.json` cannot be understood.
-    Meta {
-        path: PathBuf,
-        why: String,
-    },
-    /// There is no spool, and none should be created.
-    NoSpool {
-        path: PathBuf,
-    },
-    /// The folder of a partition is missing.
-    PartitionMissing {
-        path: PathBuf,
-    },
-    /// The config asks for a different number of partitions than the spool has.
-    PartitionCount {
-        path: PathBuf,
-        has: u8,
-        asked: u8,
-    },
-    /// Created by an older version. Only a server upgrades it.
-    Older {
-        path: PathBuf,
-        found: u32,
-    },
-    /// More partitions, or none, than an id can name.
-    PartitionRange {
-        asked: u8,
-    },
-    /// The process lacks a permission for this path.
-    Permission {
-        path: PathBuf,
-        cause: String,
-    },
-    /// Other users could plant mail.
-    Writable {
-        path: PathBuf,
-        mode: u32,
-    },
-    DiskFull {
-        path: PathBuf,
-    },
-    Io {
-        path: PathBuf,
-        cause: io::Error,
-    },
-    /// The database has families, options or formats that this Ringpost does not know, or lacks
-    /// some that it needs.
-    Foreign {
-        path: PathBuf,
-        cause: String,
-    },
-    /// RocksDB refused for a reason that is not damage.
-    Store {
-        path: PathBuf,
-        cause: String,
-    },
+    #[error("spool {path} is in use by {}", holder(*.pid))]
+    Locked { path: PathBuf, pid: Option<u32> },
+    #[error(
+        "spool {path} has format {found}, but this version of Ringpost supports only {known} and \
+         below"
+    )]
+    Newer { path: PathBuf, found: u32, known: u32 },
+    /// Only a server upgrades a spool.
+    #[error("spool {path} has format {found} and must be upgraded")]
+    Older { path: PathBuf, found: u32 },
+    /// `ringpost.json` is invalid.
+    #[error("{path}: {why}")]
+    Meta { path: PathBuf, why: String },
+    /// There is no spool, and the caller did not ask for a new one.
+    #[error("no spool at {path}")]
+    NoSpool { path: PathBuf },
+    #[error("partition folder {path} is missing")]
+    PartitionMissing { path: PathBuf },
+    #[error("spool {path} was created with {has} partitions, but the config sets {asked}")]
+    PartitionCount { path: PathBuf, has: u8, asked: u8 },
+    #[error("{asked} is not a valid number of partitions")]
+    PartitionRange { asked: u8 },
+    #[error("{path}: {cause}")]
+    Permission { path: PathBuf, cause: String },
+    /// Other users could add mail.
+    #[error("spool {path} has mode {mode:04o}: other users may write to it")]
+    Writable { path: PathBuf, mode: u32 },
+    #[error("no disk space left for {path}")]
+    DiskFull { path: PathBuf },
+    #[error("{path}: {cause}")]
+    Io { path: PathBuf, cause: io::Error },
+    /// Column families, options or formats are unknown or missing.
+    #[error("{path} was not made by this version of Ringpost: {cause}")]
+    Foreign { path: PathBuf, cause: String },
+    /// RocksDB reported a fault other than damage.
+    #[error("{path}: {cause}")]
+    Store { path: PathBuf, cause: String },
+}
+
+fn holder(pid: Option<u32>) -> String {
+    pid.map_or("another process".into(), |pid| format!("process {pid}"))
 }
 
 impl SpoolFault {
@@ -110,22 +83,6 @@ impl SpoolFault {
         }
     }
 
-    pub fn blame(&self) -> Blame {
-        match self {
-            SpoolFault::Store { .. } => Blame::Us,
-            _ => Blame::Operator,
-        }
-    }
-
-    pub fn retry(&self) -> Retry {
-        match self {
-            SpoolFault::Locked { .. } | SpoolFault::DiskFull { .. } | SpoolFault::Io { .. } => {
-                Retry::Later
-            }
-            _ => Retry::Never,
-        }
-    }
-
     /// What the operator can do.
     pub fn remedy(&self) -> String {
         match self {
@@ -138,7 +95,7 @@ impl SpoolFault {
             }
             SpoolFault::Older { .. } => "run `ringpost serve` once; it upgrades the spool".into(),
             SpoolFault::Meta { .. } => {
-                "restore the file from its copy in `copies`; the mail beside it is untouched".into()
+                "restore the file from its copy in `copies`; the mail is untouched".into()
             }
             SpoolFault::NoSpool { .. } => "check the path; `ringpost serve` creates a spool".into(),
             SpoolFault::PartitionMissing { path } => format!(
@@ -163,144 +120,47 @@ impl SpoolFault {
     }
 }
 
-impl fmt::Display for SpoolFault {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            SpoolFault::Locked { path, pid: Some(pid) } => {
-                write!(f, "spool {} is in use by process {pid}", path.display())
-            }
-            SpoolFault::Locked { path, pid: None } => {
-                write!(f, "spool {} is in use by another process", path.display())
-            }
-            SpoolFault::Newer { path, found, known } => write!(
-                f,
-                "spool {} has format {found}, but this version of Ringpost supports only {known} and below",
-                path.display()
-            ),
-            SpoolFault::Older { path, found } => {
-                write!(f, "spool {} has format {found} and must be upgraded", path.display())
-            }
-            SpoolFault::Meta { path, why } => write!(f, "{}: {why}", path.display()),
-            SpoolFault::NoSpool { path } => write!(f, "no spool at {}", path.display()),
-            SpoolFault::PartitionMissing { path } => {
-                write!(f, "partition folder {} is missing", path.display())
-            }
-            SpoolFault::PartitionCount { path, has, asked } => write!(
-                f,
-                "spool {} was created with {has} partitions, but the config sets {asked}",
-                path.display()
-            ),
-            SpoolFault::PartitionRange { asked } => {
-                write!(f, "{asked} is not a valid number of partitions")
-            }
-            SpoolFault::Permission { path, cause } => write!(f, "{}: {cause}", path.display()),
-            SpoolFault::Writable { path, mode } => {
-                write!(
-                    f,
-                    "spool {} has mode {mode:04o}: other users may write to it",
-                    path.display()
-                )
-            }
-            SpoolFault::DiskFull { path } => write!(f, "no disk space left for {}", path.display()),
-            SpoolFault::Io { path, cause } => write!(f, "{}: {cause}", path.display()),
-            SpoolFault::Foreign { path, cause } => {
-                write!(f, "{} was not made by this version of Ringpost: {cause}", path.display())
-            }
-            SpoolFault::Store { path, cause } => write!(f, "{}: {cause}", path.display()),
-        }
-    }
-}
-
-impl std::error::Error for SpoolFault {}
-
-/// Why a message was not made durable. The private cause is in the partition's `failure`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// Why a message was not made durable. `Partition::failure` has the details.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum CommitFault {
-    /// The disk is full. The message may be sent again at any time.
+    /// The client may send the message again at any time.
+    #[error("the spool's file system is full")]
     SpoolFull,
-    /// A write failed; the partition accepts no more mail in this process.
+    /// A write failed; the partition accepts no more mail until a restart.
+    #[error("the store failed; a restart is needed")]
     Failed,
-    /// The disk has not answered for too long. Should the message become durable after all, it is
-    /// removed.
+    /// The disk did not answer in time. A message that becomes durable later is removed.
+    #[error("the spool's disk does not respond")]
     Hung,
-    /// The process is draining.
+    #[error("the queue is shutting down")]
     Stopped,
-    /// The messages of one order are too large for one batch.
+    #[error("the messages are too large to be stored together")]
     TooLarge,
-    /// The envelope cannot be stored.
-    Record(RecordFault),
+    #[error("the envelope cannot be stored: {0}")]
+    Record(#[from] RecordFault),
 }
-
-impl CommitFault {
-    pub fn blame(&self) -> Blame {
-        match self {
-            CommitFault::Stopped => Blame::Us,
-            CommitFault::SpoolFull | CommitFault::Failed | CommitFault::Hung => Blame::Operator,
-            CommitFault::TooLarge | CommitFault::Record(_) => Blame::Peer,
-        }
-    }
-
-    pub fn retry(&self) -> Retry {
-        match self {
-            CommitFault::SpoolFull | CommitFault::Hung => Retry::Later,
-            _ => Retry::Never,
-        }
-    }
-}
-
-impl fmt::Display for CommitFault {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            CommitFault::SpoolFull => f.write_str("the spool's file system is full"),
-            CommitFault::Failed => f.write_str("the store failed; a restart is needed"),
-            CommitFault::Hung => f.write_str("the spool's disk does not respond"),
-            CommitFault::Stopped => f.write_str("the queue is shutting down"),
-            CommitFault::TooLarge => {
-                f.write_str("the messages are too large to be stored together")
-            }
-            CommitFault::Record(fault) => write!(f, "the envelope cannot be stored: {fault}"),
-        }
-    }
-}
-
-impl std::error::Error for CommitFault {}
 
 /// Why stored mail cannot be read or removed.
-#[derive(Debug)]
+#[derive(Debug, Error)]
 pub enum QueueFault {
-    /// No such message.
+    #[error("no such message")]
     Unknown,
-    /// The id names a partition that is not open here.
+    #[error("partition {0} is not open")]
     NoPartition(PartitionId),
-    /// The id names a message of another spool.
+    #[error("the message belongs to another spool: its id ends in {0}")]
     ForeignSpool(SpoolNumber),
-    Record(RecordFault),
-    /// The head is missing, or not as long as the envelope says.
+    #[error("the record is damaged: {0}")]
+    Record(#[from] RecordFault),
+    /// The head is missing, or its length differs from the envelope.
+    #[error("the head is damaged: {0}")]
     Head(&'static str),
-    /// A chunk is missing, or the chunks do not add up to what the envelope says.
-    Body {
-        chunk: u32,
-        why: &'static str,
-    },
-    /// The spool was opened for reading only.
+    /// A chunk is missing, or the chunks do not match the envelope.
+    #[error("the body is damaged at chunk {chunk}: {why}")]
+    Body { chunk: u32, why: &'static str },
+    #[error("the spool was opened for reading only")]
     ReadOnly,
+    #[error("the store failed: {0}")]
     Store(String),
-}
-
-impl QueueFault {
-    pub fn blame(&self) -> Blame {
-        match self {
-            QueueFault::Unknown
-            | QueueFault::NoPartition(_)
-            | QueueFault::ForeignSpool(_)
-            | QueueFault::ReadOnly => Blame::Operator,
-            _ => Blame::Us,
-        }
-    }
-
-    pub fn retry(&self) -> Retry {
-        Retry::Never
-    }
 }
 
 impl From<rocksdb::Error> for QueueFault {
@@ -308,24 +168,3 @@ impl From<rocksdb::Error> for QueueFault {
         QueueFault::Store(cause.into_string())
     }
 }
-
-impl fmt::Display for QueueFault {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            QueueFault::Unknown => f.write_str("no such message"),
-            QueueFault::NoPartition(id) => write!(f, "partition {id} is not open"),
-            QueueFault::ForeignSpool(number) => {
-                write!(f, "the message belongs to another spool: its id ends in {number}")
-            }
-            QueueFault::Record(fault) => write!(f, "the record is damaged: {fault}"),
-            QueueFault::Head(why) => write!(f, "the head is damaged: {why}"),
-            QueueFault::Body { chunk, why } => {
-                write!(f, "the body is damaged at chunk {chunk}: {why}")
-            }
-            QueueFault::ReadOnly => f.write_str("the spool was opened for reading only"),
-            QueueFault::Store(cause) => write!(f, "the store failed: {cause}"),
-        }
-    }
-}
-
-impl std::error::Error for QueueFault {}

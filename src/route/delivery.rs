@@ -2,11 +2,14 @@
 //!
 //! Owner:    shared by all shards as `Arc`; a reload replaces it as a whole.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::base::backoff::RetrySchedule;
+use crate::config::DeliveryTimeoutsConfig;
+use crate::net::AddressRule;
 use crate::net::ResolverSettings;
-use crate::route::destination_table::DestinationTable;
+use crate::route::destination::DestinationTable;
 use crate::route::source::SourceTable;
 use crate::route::table::RouteTable;
 
@@ -25,6 +28,8 @@ pub struct DeliveryPolicy {
     /// The EHLO name of sources without one of their own.
     pub ehlo_name: Box<str>,
     pub prefer_ipv6: bool,
+    /// Which addresses from the DNS are connected to.
+    pub addresses: Arc<AddressRule>,
     /// Whether TLSA records are looked up; needs `resolver.trust_ad`.
     pub dane: bool,
     /// Whether MTA-STS policies are looked up, and the HTTPS port for it.
@@ -36,7 +41,7 @@ pub struct DeliveryPolicy {
     pub connections_max: u32,
     /// Over all shards.
     pub jobs_in_memory_max: usize,
-    pub timeouts: DeliveryTimeouts,
+    pub timeouts: DeliveryTimeoutsConfig,
     /// For all shards together. Without servers, those of `/etc/resolv.conf` are used.
     pub resolver: ResolverSettings,
 }
@@ -51,19 +56,4 @@ pub struct BouncePolicy {
     /// Messages up to this size are returned in full, larger ones with the header only.
     pub body_bytes_max: u64,
     pub per_minute_max: u32,
-}
-
-/// How long a server may take for each reply.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct DeliveryTimeouts {
-    pub connect: Duration,
-    pub tls_handshake: Duration,
-    pub greeting: Duration,
-    pub ehlo: Duration,
-    pub mail: Duration,
-    pub rcpt: Duration,
-    pub data_init: Duration,
-    pub data_block: Duration,
-    pub data_end: Duration,
-    pub quit: Duration,
 }

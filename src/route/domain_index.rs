@@ -6,22 +6,21 @@
 use std::collections::HashMap;
 use std::net::IpAddr;
 
-use crate::route::membership::BadEntry;
-use crate::route::membership::DOMAIN_BYTES_MAX;
-use crate::route::membership::EntryCause;
-use crate::route::membership::check_name;
-use crate::route::membership::lower;
-use crate::route::membership::parse_literal;
+use crate::config::DomainMatch;
+use crate::config::delivery::domain::parse_literal;
 use crate::wire::mail::address::Mailbox;
 
-/// Domains as in `DomainSet` and patterns such as `*mail.example*`, each with the numbers of the rules
-/// that list it in ascending order.
+/// RFC 5321 s4.5.3.1.2. A longer name matches nothing.
+pub(super) const DOMAIN_BYTES_MAX: usize = 255;
+
+/// Domains, each with the numbers of the rules that list it in ascending order.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct DomainIndex {
     exact: HashMap<Box<str>, Vec<u32>>,
-    /// Without the leading dot.
+    /// Parents whose subdomains match.
     trees: HashMap<Box<str>, Vec<u32>>,
-    /// Lengths of the shortest and the longest name in `trees`.
+    /// Lengths of the shortest and the longest name in `trees`. They bound the number of lookups for a
+    /// name with many labels.
     tree_bytes: Option<(usize, usize)>,
     literals: HashMap<IpAddr, Vec<u32>>,
     patterns: Vec<(Box<str>, u32)>,
@@ -29,52 +28,36 @@ pub struct DomainIndex {
 
 impl DomainIndex {
     /// An index with the entries of a single rule.
-    pub fn of(entries: &[String]) -> Result<DomainIndex, Vec<BadEntry>> {
+    pub fn of<M: Into<DomainMatch>>(entries: impl IntoIterator<Item = M>) -> DomainIndex {
         let mut index = DomainIndex::default();
-        let bad = index.insert_all(entries, 0);
-        if bad.is_empty() { Ok(index) } else { Err(bad) }
+        index.insert_all(entries, 0);
+        index
     }
 
-    /// Adds the entries of rule `number`, which must not be lower than earlier numbers. Returns the
-    /// invalid entries.
-    pub fn insert_all(&mut self, entries: &[String], number: u32) -> Vec<BadEntry> {
-        let bad = |(entry, cause): (&String, EntryCause)| BadEntry {
-            entry: entry.as_str().into(),
-            cause,
-        };
-        let inserted = entries.iter().map(|entry| (entry, self.insert(entry, number)));
-        inserted
-            .filter_map(|(entry, done)| done.err().map(|cause| (entry, cause)))
-            .map(bad)
-            .collect()
-    }
-
-    fn insert(&mut self, entry: &str, number: u32) -> Result<(), EntryCause> {
-        let lowered = entry.to_ascii_lowercase();
-        let numbers = if entry.contains('*') {
-            if !entry.is_ascii() {
-                return Err(EntryCause::NotAscii);
-            }
-            self.patterns.push((lowered.into_boxed_str(), number));
-            return Ok(());
-        } else if entry.starts_with('[') {
-            let address = parse_literal(entry).ok_or(EntryCause::NotALiteral)?;
-            self.literals.entry(address).or_default()
-        } else if let Some(tree) = lowered.strip_prefix('.') {
-            check_name(entry, tree)?;
-            let (shortest, longest) = self.tree_bytes.unwrap_or((tree.len(), tree.len()));
-            self.tree_bytes = Some((shortest.min(tree.len()), longest.max(tree.len())));
-            self.trees.entry(tree.into()).or_default()
-        } else {
-            check_name(entry, entry)?;
-            self.exact.entry(lowered.into_boxed_str()).or_default()
-        };
-        assert!(
-            numbers.last().is_none_or(|last| *last <= number),
-            "rules are added in ascending order"
-        );
-        numbers.push(number);
-        Ok(())
+    /// Adds the entries of rule `number`, which must not be lower than earlier numbers.
+    pub fn insert_all<M: Into<DomainMatch>>(
+        &mut self,
+        entries: impl IntoIterator<Item = M>,
+        number: u32,
+    ) {
+        for entry in entries {
+            let numbers = match entry.into() {
+                DomainMatch::Exact(name) => self.exact.entry(name.into()).or_default(),
+                DomainMatch::Below(tree) => {
+                    let (shortest, longest) = self.tree_bytes.unwrap_or((tree.len(), tree.len()));
+                    self.tree_bytes = Some((shortest.min(tree.len()), longest.max(tree.len())));
+                    self.trees.entry(tree.into()).or_default()
+                }
+                DomainMatch::Literal(address) => self.literals.entry(address).or_default(),
+                DomainMatch::Like(pattern) => {
+                    self.patterns.push((pattern.into(), number));
+                    continue;
+                }
+            };
+            let ascends = numbers.last().is_none_or(|last| *last <= number);
+            assert!(ascends, "rules are added in ascending order");
+            numbers.push(number);
+        }
     }
 
     /// The first rule that matches the domain (normalised by `normalize`) and that `accept` takes.
@@ -85,20 +68,17 @@ impl DomainIndex {
             let found = numbers.iter().take_while(sooner).find(|number| accept(**number)).copied();
             least = found.or(least);
         };
-        if domain.starts_with('[') {
-            let address = parse_literal(domain).filter(|_| !self.literals.is_empty());
-            if let Some(numbers) = address.and_then(|address| self.literals.get(&address)) {
-                consider(numbers);
-            }
-        } else {
+        let is_literal = domain.starts_with('[');
+        if !is_literal {
             if let Some(numbers) = self.exact.get(domain) {
                 consider(numbers);
             }
             self.each_tree_above(domain, &mut consider);
-            // A server that a route lists by its IP address.
-            let address =
-                (!self.literals.is_empty()).then(|| domain.parse::<IpAddr>().ok()).flatten();
-            let address = address.map(|address| address.to_canonical());
+        }
+        if !self.literals.is_empty() {
+            // A route may list a server by its bare IP address.
+            let bare = || domain.parse().ok().map(|address: IpAddr| address.to_canonical());
+            let address = if is_literal { parse_literal(domain) } else { bare() };
             if let Some(numbers) = address.and_then(|address| self.literals.get(&address)) {
                 consider(numbers);
             }
@@ -111,8 +91,11 @@ impl DomainIndex {
         least
     }
 
+    /// Whether any rule matches the domain, which is in A-labels and in any case.
     pub fn contains(&self, domain: &str) -> bool {
-        self.first(domain, |_| true).is_some()
+        let mut room = [0; DOMAIN_BYTES_MAX];
+        let found = |domain: &str| self.first(domain, |_| true).is_some();
+        !self.is_empty() && lower(&mut room, domain).is_some_and(found)
     }
 
     pub fn is_empty(&self) -> bool {
@@ -142,11 +125,19 @@ impl DomainIndex {
 pub fn normalize<'r>(domain: &str, room: &'r mut [u8; DOMAIN_BYTES_MAX]) -> Option<&'r str> {
     let domain = domain.strip_suffix('.').unwrap_or(domain);
     if domain.is_ascii() {
-        return lower(room, &[domain]);
+        return lower(room, domain);
     }
     let address = format!("x@{}", domain.to_lowercase());
     let ascii = Mailbox::from_stored(&address)?.domain_ascii()?;
-    lower(room, &[&ascii])
+    lower(room, &ascii)
+}
+
+/// The name in lower case in `room`; `None` if it does not fit.
+fn lower<'r>(room: &'r mut [u8], name: &str) -> Option<&'r str> {
+    let place = room.get_mut(..name.len())?;
+    place.copy_from_slice(name.as_bytes());
+    place.make_ascii_lowercase();
+    std::str::from_utf8(place).ok()
 }
 
 /// Whether the text matches the pattern, in which `*` stands for any bytes. Each star matches as
@@ -176,6 +167,15 @@ fn matches_pattern(text: &[u8], pattern: &[u8]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::kind::Spelled;
+
+    fn entries(texts: &[&str]) -> Vec<DomainMatch> {
+        texts.iter().map(|text| DomainMatch::spell(text).expect("it is good")).collect()
+    }
+
+    fn index_of(texts: &[&str]) -> DomainIndex {
+        DomainIndex::of(entries(texts))
+    }
 
     #[test]
     fn the_first_rule_that_means_a_domain_is_found() {
@@ -188,9 +188,8 @@ mod tests {
             &["*"],
         ];
         let mut index = DomainIndex::default();
-        for (number, entries) in (0..).zip(rules) {
-            let entries: Vec<String> = entries.iter().map(|entry| entry.to_string()).collect();
-            assert_eq!(index.insert_all(&entries, number), []);
+        for (number, rule) in (0..).zip(rules) {
+            index.insert_all(entries(rule), number);
         }
         for (domain, first, second) in [
             ("exact.test", 0, Some(3)),
@@ -261,9 +260,31 @@ mod tests {
     }
 
     #[test]
-    fn bad_entries_are_all_named() {
-        let entries = ["", "a b", "\u{e9}*", "[x]", ".", "good.test"].map(str::to_owned);
-        let bad = DomainIndex::of(&entries).expect_err("five are bad");
-        assert_eq!(bad.len(), 5);
+    fn a_list_of_domains_contains_names_and_trees() {
+        let index =
+            index_of(&["example.com", ".Below.Test", "[192.0.2.1]", "[IPv6:2001:db8::1]", "TEST"]);
+        let long = format!("{}.below.test", "a".repeat(250));
+        for (case, domain, expected) in [
+            ("the name", "example.com", true),
+            ("any case", "EXAMPLE.com", true),
+            ("a child of an exact name", "a.example.com", false),
+            ("a name that ends alike", "badexample.com", false),
+            ("the head of a tree", "below.test", false),
+            ("a child", "a.below.test", true),
+            ("a grandchild in any case", "b.A.BELOW.test", true),
+            ("a tree is not a mere ending", "notbelow.test", false),
+            ("a name of one label", "test", true),
+            ("no name", "", false),
+            ("a root dot is not stripped", "example.com.", false),
+            ("a name that is too long", &long, false),
+            ("a literal", "[192.0.2.1]", true),
+            ("another literal", "[192.0.2.2]", false),
+            ("an IPv6 literal written otherwise", "[ipv6:2001:0DB8:0::1]", true),
+            ("a mapped literal", "[IPv6:::ffff:192.0.2.1]", true),
+            ("a literal cut short", "[192.0.2.1", false),
+            ("a literal of several bytes a letter", "[\u{e9}\u{e9}\u{e9}]", false),
+        ] {
+            assert_eq!(index.contains(domain), expected, "{case}: {domain}");
+        }
     }
 }

@@ -2,15 +2,11 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::time::Duration;
 
-use crate::route::destination::OutboundTls;
+use crate::config::RouteConfig;
+use crate::route::domain_index::DOMAIN_BYTES_MAX;
 use crate::route::domain_index::DomainIndex;
 use crate::route::domain_index::normalize;
-use crate::route::header_match::HeaderMatch;
-use crate::route::membership::BadEntry;
-use crate::route::membership::DOMAIN_BYTES_MAX;
-use crate::route::next_hop::NextHop;
 use crate::route::source::PoolId;
 
 /// The properties of a recipient and its message that rules can test.
@@ -43,46 +39,6 @@ impl fmt::Debug for Credentials {
     }
 }
 
-/// The next hop of a rule.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum RouteNext {
-    /// To the mail exchangers of the recipient's domain, or to the host of its literal.
-    RecipientDomain,
-    To(NextHop),
-}
-
-/// A rule as configured. An empty list matches everything.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct RouteSettings {
-    pub name: String,
-    /// See `DomainIndex` for the syntax.
-    pub recipient_domains: Vec<String>,
-    pub sender_domains: Vec<String>,
-    pub listeners: Vec<String>,
-    /// Case-sensitive.
-    pub tenants: Vec<String>,
-    pub campaigns: Vec<String>,
-    pub headers: Vec<HeaderMatch>,
-    pub next: RouteNext,
-    pub tls: Option<OutboundTls>,
-    pub auth: Option<Arc<Credentials>>,
-    pub pool: Option<PoolId>,
-    pub max_age: Option<Duration>,
-}
-
-/// An invalid entry of a rule.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct RouteProblem {
-    pub rule: Box<str>,
-    pub entry: BadEntry,
-}
-
-impl fmt::Display for RouteProblem {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "route {}: {}", self.rule, self.entry)
-    }
-}
-
 /// Whether a rule matches a recipient, or the first condition that does not hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RuleFit {
@@ -95,13 +51,21 @@ pub enum RuleFit {
     Header,
 }
 
+/// A route of the config, with its credentials and its pool. A condition without entries always holds.
 #[derive(Clone, Debug)]
-pub(in crate::route) struct Rule {
-    pub(in crate::route) settings: RouteSettings,
-    pub(in crate::route) senders: DomainIndex,
+pub struct Rule {
+    pub route: RouteConfig,
+    pub auth: Option<Arc<Credentials>>,
+    pub pool: Option<PoolId>,
+    senders: DomainIndex,
 }
 
 impl Rule {
+    pub fn new(route: RouteConfig, auth: Option<Arc<Credentials>>, pool: Option<PoolId>) -> Rule {
+        let senders = DomainIndex::of(route.sender_domain.iter().cloned());
+        Rule { route, auth, pool, senders }
+    }
+
     fn fits_sender(&self, sender_domain: Option<&str>) -> bool {
         let is_named = |domain: &str| {
             let mut room = [0; DOMAIN_BYTES_MAX];
@@ -111,31 +75,26 @@ impl Rule {
     }
 
     fn fits_headers(&self, fields: &[(&str, &str)]) -> bool {
-        let headers = &self.settings.headers;
+        let headers = &self.route.headers;
         headers.is_empty() || headers.iter().any(|one| one.holds(fields))
     }
 
     /// Tests all conditions except that on the recipient's domain, in the order of `explain`.
-    pub(in crate::route) fn fit(&self, question: &RouteQuestion<'_>) -> RuleFit {
-        let settings = &self.settings;
+    pub(super) fn fit(&self, question: &RouteQuestion<'_>) -> RuleFit {
+        let route = &self.route;
         match () {
             () if !self.fits_sender(question.sender_domain) => RuleFit::SenderDomain,
-            () if !is_among(&settings.listeners, question.listener) => RuleFit::Listener,
-            () if !is_among(&settings.tenants, question.tenant) => RuleFit::Tenant,
-            () if !is_among(&settings.campaigns, question.campaign) => RuleFit::Campaign,
+            () if !is_among(&route.listener, question.listener) => RuleFit::Listener,
+            () if !is_among(&route.tenants, question.tenant) => RuleFit::Tenant,
+            () if !is_among(&route.campaigns, question.campaign) => RuleFit::Campaign,
             () if !self.fits_headers(question.headers) => RuleFit::Header,
             () => RuleFit::Fits,
         }
     }
 
     /// As `fit`, with the condition on the recipient's domain first.
-    pub(in crate::route) fn fit_with_recipient(
-        &self,
-        domain: &str,
-        question: &RouteQuestion<'_>,
-    ) -> RuleFit {
-        let recipients = &self.settings.recipient_domains;
-        let recipients = DomainIndex::of(recipients).expect("`build` refuses invalid entries");
+    pub(super) fn fit_with_recipient(&self, domain: &str, question: &RouteQuestion<'_>) -> RuleFit {
+        let recipients = DomainIndex::of(self.route.recipient_domain.iter().cloned());
         match recipients.is_empty() || recipients.contains(domain) {
             true => self.fit(question),
             false => RuleFit::RecipientDomain,
@@ -144,6 +103,6 @@ impl Rule {
 }
 
 /// Whether the list is empty or contains the name.
-fn is_among(list: &[String], name: Option<&str>) -> bool {
-    list.is_empty() || name.is_some_and(|name| list.iter().any(|one| one == name))
+fn is_among<T: AsRef<str>>(list: &[T], name: Option<&str>) -> bool {
+    list.is_empty() || name.is_some_and(|name| list.iter().any(|one| one.as_ref() == name))
 }

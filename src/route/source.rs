@@ -1,11 +1,12 @@
 //! Source addresses of outgoing mail, and weighted pools of them.
 //!
-//! Promise:  every pool has at least one existing source with a weight.
+//! Promise:  every pool has at least one source with a weight, because a config without one is refused.
 
 use std::net::IpAddr;
 use std::net::Ipv4Addr;
 use std::net::Ipv6Addr;
 
+use crate::config::PoolConfig;
 use crate::wire::proxy_url::Proxy;
 
 /// A source: its addresses, its EHLO name and its proxy.
@@ -47,34 +48,6 @@ pub struct NoFamily;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct PoolId(u32);
 
-/// A pool as configured.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct PoolSettings {
-    pub name: String,
-    /// Names of sources, with their weights.
-    pub members: Vec<(String, u32)>,
-}
-
-/// Why a pool is invalid.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum PoolProblem {
-    Empty { pool: Box<str> },
-    UnknownSource { pool: Box<str>, source: Box<str> },
-}
-
-impl std::fmt::Display for PoolProblem {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            PoolProblem::Empty { pool } => {
-                write!(f, "pool {pool} has no source with a weight above 0")
-            }
-            PoolProblem::UnknownSource { pool, source } => {
-                write!(f, "pool {pool} lists {source}, but there is no such source")
-            }
-        }
-    }
-}
-
 /// All sources and pools, as one immutable snapshot.
 #[derive(Clone, Debug, Default)]
 pub struct SourceTable {
@@ -90,36 +63,19 @@ struct Pool {
 }
 
 impl SourceTable {
-    /// The snapshot, or all problems of the pools.
-    pub fn build(
-        sources: Vec<Source>,
-        pools: &[PoolSettings],
-    ) -> Result<SourceTable, Vec<PoolProblem>> {
-        let mut problems = Vec::new();
-        let mut built = Vec::with_capacity(pools.len());
-        for pool in pools {
-            let mut members = Vec::with_capacity(pool.members.len());
+    pub fn build(sources: Vec<Source>, pools: &[PoolConfig]) -> SourceTable {
+        let pool = |pool: &PoolConfig| {
             let mut sum = 0;
-            for (name, weight) in pool.members.iter().filter(|(_, weight)| *weight > 0) {
-                let Some(source) = sources.iter().position(|one| *one.name == **name) else {
-                    problems.push(PoolProblem::UnknownSource {
-                        pool: pool.name.as_str().into(),
-                        source: name.as_str().into(),
-                    });
-                    continue;
-                };
-                sum += u64::from(*weight);
-                members.push((source, sum));
-            }
-            if pool.members.iter().all(|(_, weight)| *weight == 0) {
-                problems.push(PoolProblem::Empty { pool: pool.name.as_str().into() });
-            }
-            built.push(Pool { name: pool.name.as_str().into(), members: members.into() });
-        }
-        match problems.is_empty() {
-            true => Ok(SourceTable { sources: sources.into(), pools: built }),
-            false => Err(problems),
-        }
+            let members = pool.sources.iter().map(|member| {
+                let is_meant = |source: &Source| *source.name == *member.source.as_str();
+                let source = sources.iter().position(is_meant);
+                sum += u64::from(member.weight);
+                (source.expect("a pool names only sources of its config"), sum)
+            });
+            Pool { name: pool.name.as_str().into(), members: members.collect() }
+        };
+        let pools = pools.iter().map(pool).collect();
+        SourceTable { pools, sources: sources.into() }
     }
 
     pub fn sources(&self) -> &[Source] {
@@ -159,6 +115,9 @@ impl SourceTable {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Label;
+    use crate::config::delivery::value::PoolMember;
+    use crate::config::kind::Spelled;
 
     fn source(name: &str) -> Source {
         Source {
@@ -170,21 +129,20 @@ mod tests {
         }
     }
 
-    fn pool(name: &str, members: &[(&str, u32)]) -> PoolSettings {
-        let members = members.iter().map(|(name, weight)| (name.to_string(), *weight)).collect();
-        PoolSettings { name: name.to_owned(), members }
+    fn pool(name: &str, members: &[&str]) -> PoolConfig {
+        let sources = members.iter().map(|member| PoolMember::spell(member).expect("it is good"));
+        PoolConfig { name: Label::spell(name).expect("it is good"), sources: sources.collect() }
     }
 
     #[test]
     fn sources_are_picked_by_weight() {
         let sources = ["a", "b", "c"].map(source).to_vec();
-        let pools = [pool("one", &[("b", 7)]), pool("all", &[("a", 1), ("b", 0), ("c", 3)])];
-        let table = SourceTable::build(sources, &pools).expect("all is well");
+        let pools = [pool("one", &["b:7"]), pool("all", &["a", "c:3"])];
+        let table = SourceTable::build(sources, &pools);
         let all = table.pool("all").expect("it is there");
         let picked = |pool, random| table.pick(pool, random).map(|source| &*source.name);
         let counts = (0..400).filter(|random| picked(all, *random) == Some("a")).count();
         assert_eq!(counts, 100);
-        assert!((0..400).all(|random| picked(all, random) != Some("b")), "it is drained");
         assert_eq!(picked(all, u64::MAX), picked(all, u64::MAX));
         assert_eq!(table.pool("one").and_then(|one| picked(one, 5)), Some("b"));
         let members: Vec<_> =
@@ -214,15 +172,5 @@ mod tests {
             let found = (source.address_for(four), source.address_for(six));
             assert_eq!(found, (for_four, for_six), "{source:?}");
         }
-    }
-
-    #[test]
-    fn all_problems_are_told() {
-        let pools = [pool("p", &[("x", 1), ("a", 1), ("y", 1)]), pool("q", &[("a", 0)])];
-        let problems = SourceTable::build(vec![source("a")], &pools).expect_err("three");
-        let told: Vec<String> = problems.iter().map(ToString::to_string).collect();
-        assert_eq!(told.len(), 3);
-        assert!(told[0].contains("lists x") && told[1].contains("lists y"));
-        assert!(told[2].contains("pool q"));
     }
 }

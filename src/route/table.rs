@@ -8,29 +8,25 @@
 //!           the recipient's own domain is allocated.
 
 use std::borrow::Cow;
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::route::destination::OutboundTls;
+use crate::config::NextHop;
+use crate::config::OutboundTls;
+use crate::config::RouteConfig;
+use crate::config::RouteNext;
+use crate::config::delivery::domain::literal_of;
+use crate::config::delivery::domain::parse_literal;
+use crate::route::domain_index::DOMAIN_BYTES_MAX;
 use crate::route::domain_index::DomainIndex;
 use crate::route::domain_index::normalize;
-use crate::route::membership::DOMAIN_BYTES_MAX;
-use crate::route::membership::parse_literal;
-use crate::route::next_hop::HopProtocol;
-use crate::route::next_hop::HostPort;
-use crate::route::next_hop::NextHop;
 use crate::route::rule::Credentials;
-use crate::route::rule::RouteNext;
-use crate::route::rule::RouteProblem;
 use crate::route::rule::RouteQuestion;
-use crate::route::rule::RouteSettings;
 use crate::route::rule::Rule;
 use crate::route::rule::RuleFit;
 use crate::route::source::PoolId;
 
-/// The port of SMTP between servers.
-pub const PORT_SMTP: u16 = 25;
+pub use crate::config::delivery::next_hop::PORT_SMTP;
 
 /// The reason in the bounce for a recipient whose domain is not valid.
 const BAD_DOMAIN_TEXT: &str = "The recipient's domain name is invalid";
@@ -71,31 +67,16 @@ pub struct RouteTable {
 }
 
 impl RouteTable {
-    /// The snapshot, or all invalid entries.
-    pub fn build(
-        settings: Vec<RouteSettings>,
-        standard: RouteStandard,
-    ) -> Result<RouteTable, Vec<RouteProblem>> {
-        let mut table = RouteTable {
-            rules: Vec::with_capacity(settings.len()),
-            by_recipient: DomainIndex::default(),
-            for_all: Vec::new(),
-            standard,
-            unusable: NextHop::Reject { text: BAD_DOMAIN_TEXT.into() },
-        };
-        let mut problems = Vec::new();
-        for (number, settings) in (0..).zip(settings) {
-            let mut bad = table.by_recipient.insert_all(&settings.recipient_domains, number);
-            if settings.recipient_domains.is_empty() {
-                table.for_all.push(number);
+    pub fn build(rules: Vec<Rule>, standard: RouteStandard) -> RouteTable {
+        let (mut by_recipient, mut for_all) = (DomainIndex::default(), Vec::new());
+        for (number, rule) in (0..).zip(&rules) {
+            by_recipient.insert_all(rule.route.recipient_domain.iter().cloned(), number);
+            if rule.route.recipient_domain.is_empty() {
+                for_all.push(number);
             }
-            let mut senders = DomainIndex::default();
-            bad.extend(senders.insert_all(&settings.sender_domains, 0));
-            let problem = |entry| RouteProblem { rule: settings.name.as_str().into(), entry };
-            problems.extend(bad.into_iter().map(problem));
-            table.rules.push(Rule { settings, senders });
         }
-        if problems.is_empty() { Ok(table) } else { Err(problems) }
+        let unusable = NextHop::Reject { text: BAD_DOMAIN_TEXT.into() };
+        RouteTable { rules, by_recipient, for_all, standard, unusable }
     }
 
     /// The route for a recipient.
@@ -105,7 +86,7 @@ impl RouteTable {
             return self.choice(None, Cow::Borrowed(&self.unusable));
         };
         let rule = self.first(domain, question);
-        let next_hop = match rule.map(|rule| &rule.settings.next) {
+        let next_hop = match rule.map(|rule| &rule.route.next) {
             Some(RouteNext::To(next_hop)) => Cow::Borrowed(next_hop),
             None | Some(RouteNext::RecipientDomain) => match next_of(domain) {
                 Some(next_hop) => Cow::Owned(next_hop),
@@ -133,8 +114,8 @@ impl RouteTable {
                 own.map_or(Cow::Borrowed(&self.unusable), Cow::Owned)
             }
         };
-        let goes_there = |rule: &&Rule| rule.settings.next == *next;
-        let own = self.rules.iter().find(|rule| routed.rule == Some(rule.settings.name.as_str()));
+        let goes_there = |rule: &&Rule| rule.route.next == *next;
+        let own = self.rules.iter().find(|rule| routed.rule == Some(rule.route.name.as_str()));
         let other = || match next {
             RouteNext::To(_) => {
                 let fits = |rule: &&Rule| rule.fit(question) == RuleFit::Fits;
@@ -144,23 +125,20 @@ impl RouteTable {
         };
         let rule = own.filter(goes_there).or_else(other);
         let choice = self.choice(rule, next_hop);
-        let pool = rule.and_then(|rule| rule.settings.pool).or(routed.pool);
+        let pool = rule.and_then(|rule| rule.pool).or(routed.pool);
         let tls = choice.tls.max(routed.tls.filter(|mode| *mode >= OutboundTls::Must));
         RouteChoice { tls, pool, max_age: routed.max_age, ..choice }
     }
 
     /// All rules up to the one that decides, each with the reason why it matches or not. For
     /// operators: slower than `next_hop`.
-    pub fn explain<'t>(
-        &'t self,
-        question: &RouteQuestion<'_>,
-    ) -> Vec<(&'t RouteSettings, RuleFit)> {
+    pub fn explain<'t>(&'t self, question: &RouteQuestion<'_>) -> Vec<(&'t RouteConfig, RuleFit)> {
         let mut room = [0; DOMAIN_BYTES_MAX];
         let Some(domain) = self.domain_of(question, &mut room) else { return Vec::new() };
         let mut found = Vec::new();
         for rule in &self.rules {
             let fit = rule.fit_with_recipient(domain, question);
-            found.push((&rule.settings, fit));
+            found.push((&rule.route, fit));
             if fit == RuleFit::Fits {
                 break;
             }
@@ -192,27 +170,27 @@ impl RouteTable {
     }
 
     fn choice<'t>(&'t self, rule: Option<&'t Rule>, next_hop: Cow<'t, NextHop>) -> RouteChoice<'t> {
-        let settings = rule.map(|rule| &rule.settings);
+        let route = rule.map(|rule| &rule.route);
         RouteChoice {
-            rule: settings.map(|rule| rule.name.as_str()),
+            rule: route.map(|route| route.name.as_str()),
             next_hop,
-            tls: settings.and_then(|rule| rule.tls),
-            auth: settings.and_then(|rule| rule.auth.as_ref()),
-            pool: settings.and_then(|rule| rule.pool).or(self.standard.pool),
-            max_age: settings.and_then(|rule| rule.max_age).unwrap_or(self.standard.max_age),
+            tls: route.and_then(|route| route.tls),
+            auth: rule.and_then(|rule| rule.auth.as_ref()),
+            pool: rule.and_then(|rule| rule.pool).or(self.standard.pool),
+            max_age: route.and_then(|route| route.max_age).unwrap_or(self.standard.max_age),
         }
     }
 }
 
-/// The default next hop for a normalised domain: RFC 5321 s5.1, and s4.1.3 for a literal.
+/// The default next hop for a normalised domain: RFC 5321 s5.1. An address literal (s4.1.3) is its
+/// own only host.
 fn next_of(domain: &str) -> Option<NextHop> {
-    if !domain.starts_with('[') {
-        let is_name = !domain.is_empty() && domain.split('.').all(|label| !label.is_empty());
-        return is_name.then(|| NextHop::Mx { domain: domain.into(), port: PORT_SMTP });
+    let mx = |domain: Box<str>| NextHop::Mx { domain, port: PORT_SMTP };
+    if domain.starts_with('[') {
+        return parse_literal(domain).map(|address| mx(literal_of(address).into()));
     }
-    let address: IpAddr = parse_literal(domain)?;
-    let host = HostPort { host: address.to_string().into(), port: PORT_SMTP };
-    Some(NextHop::Hosts { hosts: Box::new([host]), protocol: HopProtocol::Smtp })
+    let is_name = !domain.is_empty() && domain.split('.').all(|label| !label.is_empty());
+    is_name.then(|| mx(domain.into()))
 }
 
 #[cfg(test)]

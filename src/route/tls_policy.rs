@@ -124,13 +124,6 @@ pub enum TlsRefusal {
     NameInsecure,
 }
 
-impl TlsRefusal {
-    /// Whether a later attempt may succeed. Otherwise the mail bounces.
-    pub fn is_temporary(self) -> bool {
-        self != TlsRefusal::ForbiddenByDestination
-    }
-}
-
 impl fmt::Display for TlsRefusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
@@ -351,8 +344,6 @@ mod tests {
             };
             assert_eq!(letter(situation.decide()), expected, "{situation:?}");
         }
-        assert!(!TlsRefusal::ForbiddenByDestination.is_temporary());
-        assert!(TlsRefusal::DaneBogus.is_temporary());
     }
 
     #[test]

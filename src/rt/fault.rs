@@ -1,50 +1,55 @@
 //! The errors of sockets, named by cause.
 
-use std::error::Error;
-use std::fmt;
 use std::io;
 
+use thiserror::Error;
+
 use crate::base::fault::Blame;
-use crate::base::fault::Retry;
 
 /// Why a socket operation failed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum IoFault {
-    /// The peer closed its side.
+    #[error("closed by the peer")]
     Closed,
     /// The deadline has passed.
+    #[error("timed out")]
     TimedOut,
-    /// The deadline has passed while the pool was empty.
+    #[error("no receive buffer became free in time")]
     NoChunk,
-    /// The connection was reset.
+    #[error("connection reset")]
     Reset,
-    /// No listener at the address.
+    #[error("connection refused")]
     Refused,
-    /// No route to the address.
+    #[error("network or host unreachable")]
     Unreachable,
-    /// The listener was stopped.
+    #[error("no longer listening")]
     Stopped,
-    /// The process has no file descriptor left.
+    #[error("too many open files in this process")]
     NoFiles,
-    /// The system has no file descriptor left.
+    #[error("too many open files in the system")]
     NoFilesSystem,
-    /// The kernel is out of memory.
+    #[error("the kernel is out of memory")]
     NoMemory,
-    /// The peer closed the connection before it was accepted.
+    #[error("closed by the peer before it was accepted")]
     Aborted,
-    /// The address to bind is in use.
+    #[error("address in use")]
     AddressInUse,
-    /// The address to bind does not belong to this machine.
+    #[error("not an address of this machine")]
     AddressNotOurs,
-    /// Connecting: no local port is free, or no local address of the family exists.
+    #[error(
+        "no local port is free, or no address of its family; widen net.ipv4.ip_local_port_range, \
+         or use more sources"
+    )]
     NoLocalPort,
     /// The address, port or file requires privileges.
+    #[error("permission denied")]
     Denied,
-    /// Connecting: a firewall forbids the connection, here or on the way.
+    #[error("forbidden by a firewall, here or on the way")]
     Prohibited,
-    /// The Unix socket does not exist.
+    #[error("no such file")]
     NoSuchFile,
     /// Any other errno.
+    #[error("{}", io::Error::from_raw_os_error(*.0))]
     Io(i32),
 }
 
@@ -62,21 +67,26 @@ impl IoFault {
         }
     }
 
+    /// Whether this machine lacks a descriptor, memory or a port just now: it says nothing of the peer,
+    /// and passes when something else ends.
+    pub fn is_own_limit(self) -> bool {
+        matches!(
+            self,
+            IoFault::NoFiles
+                | IoFault::NoFilesSystem
+                | IoFault::NoMemory
+                | IoFault::NoChunk
+                | IoFault::NoLocalPort
+                | IoFault::AddressInUse
+        )
+    }
+
     /// The fault of a failed connect by IP, for which some errnos have another meaning.
     pub fn of_connect(error: io::Error) -> IoFault {
         match error.raw_os_error() {
             Some(libc::EADDRNOTAVAIL) => IoFault::NoLocalPort,
             Some(libc::EACCES | libc::EPERM) => IoFault::Prohibited,
             _ => error.into(),
-        }
-    }
-
-    /// Whether the same call may succeed later.
-    pub fn retry(self) -> Retry {
-        match self {
-            IoFault::Stopped | IoFault::Closed | IoFault::Reset => Retry::Never,
-            IoFault::AddressNotOurs | IoFault::Denied | IoFault::Io(_) => Retry::Never,
-            _ => Retry::Later,
         }
     }
 }
@@ -100,36 +110,6 @@ impl From<io::Error> for IoFault {
         }
     }
 }
-
-impl fmt::Display for IoFault {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            IoFault::Closed => "closed by the peer",
-            IoFault::TimedOut => "timed out",
-            IoFault::NoChunk => "no receive buffer became free in time",
-            IoFault::Reset => "connection reset",
-            IoFault::Refused => "connection refused",
-            IoFault::Unreachable => "network or host unreachable",
-            IoFault::Stopped => "no longer listening",
-            IoFault::NoFiles => "too many open files in this process",
-            IoFault::NoFilesSystem => "too many open files in the system",
-            IoFault::NoMemory => "the kernel is out of memory",
-            IoFault::Aborted => "closed by the peer before it was accepted",
-            IoFault::AddressInUse => "address in use",
-            IoFault::AddressNotOurs => "not an address of this machine",
-            IoFault::NoLocalPort => {
-                "no local port is free, or no address of its family; \
-                 widen net.ipv4.ip_local_port_range, or use more sources"
-            }
-            IoFault::Denied => "permission denied",
-            IoFault::Prohibited => "forbidden by a firewall, here or on the way",
-            IoFault::NoSuchFile => "no such file",
-            IoFault::Io(errno) => return io::Error::from_raw_os_error(*errno).fmt(f),
-        })
-    }
-}
-
-impl Error for IoFault {}
 
 #[cfg(test)]
 mod tests {

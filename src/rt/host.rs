@@ -3,16 +3,12 @@
 //! Promise:  io_uring is probed with one system call before glommio, which would panic or exit,
 //!           uses it. A sysctl and a seccomp filter that forbid io_uring are told apart.
 
-use std::error::Error;
-use std::fmt;
 use std::io;
 
 use glommio::BuilderErrorKind;
 use glommio::GlommioError;
 use glommio::ReactorErrorKind;
-
-use crate::base::fault::Blame;
-use crate::base::fault::Retry;
+use thiserror::Error;
 
 /// glommio does not start with a lower limit.
 const MEMLOCK_BYTES_MIN: u64 = 512 << 10;
@@ -26,34 +22,39 @@ const PARAMS_WORDS: usize = 30;
 const PARAMS_FEATURES: usize = 5;
 
 /// Why a shard cannot run.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum RtFault {
     /// The kernel was built without io_uring, or a seccomp filter returns ENOSYS.
+    #[error("this kernel has no io_uring (ENOSYS)")]
     IoUringMissing,
-    /// `kernel.io_uring_disabled` is set to this value.
+    #[error("io_uring is disabled by kernel.io_uring_disabled={sysctl}")]
     IoUringDisabled { sysctl: u32 },
-    /// A seccomp filter or a security module forbids it.
+    #[error("io_uring is forbidden by a seccomp filter or a security module")]
     IoUringForbidden,
     /// Linux before 5.9.
+    #[error("this kernel's io_uring is too old")]
     KernelTooOld,
-    /// `RLIMIT_MEMLOCK`.
+    #[error("the memlock limit is {limit} bytes, and a shard needs {least}")]
     MemlockTooLow { limit: u64, least: u64 },
     /// `RLIMIT_NOFILE` or `fs.file-max`.
+    #[error("no file descriptor left for an io_uring")]
     NoFiles,
-    /// The kernel is out of memory for a ring.
+    #[error("the kernel has no memory for an io_uring")]
     NoMemory,
-    /// The core does not exist, or this process may not use it.
+    #[error("core {cpu} does not exist or may not be used")]
     NoSuchCpu { cpu: usize },
     /// Any other failed system call.
+    #[error("{call}: {}", io::Error::from_raw_os_error(*.errno))]
     Os { call: &'static str, errno: i32 },
     /// The shard's thread ended with a panic.
+    #[error("the shard died: {what}")]
     Died { what: String },
 }
 
 /// A condition that does not prevent a start.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum RtWarning {
-    /// The lock limit may be too low for all shards.
+    #[error("the memlock limit is {limit} bytes; {advised} would be enough for all shards")]
     MemlockTight { limit: u64, advised: u64 },
 }
 
@@ -140,44 +141,7 @@ impl RtFault {
             RtFault::Died { .. } => "report this with the preceding output",
         }
     }
-
-    /// Who has to act.
-    pub fn blame(&self) -> Blame {
-        if matches!(self, RtFault::Died { .. }) { Blame::Us } else { Blame::Operator }
-    }
-
-    /// Never: a start that failed is not repeated by this process.
-    pub fn retry(&self) -> Retry {
-        Retry::Never
-    }
 }
-
-impl fmt::Display for RtFault {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            RtFault::IoUringMissing => f.write_str("this kernel has no io_uring (ENOSYS)"),
-            RtFault::IoUringDisabled { sysctl } => {
-                write!(f, "io_uring is disabled by kernel.io_uring_disabled={sysctl}")
-            }
-            RtFault::IoUringForbidden => {
-                f.write_str("io_uring is forbidden by a seccomp filter or a security module")
-            }
-            RtFault::KernelTooOld => f.write_str("this kernel's io_uring is too old"),
-            RtFault::MemlockTooLow { limit, least } => {
-                write!(f, "the memlock limit is {limit} bytes, and a shard needs {least}")
-            }
-            RtFault::NoFiles => f.write_str("no file descriptor left for an io_uring"),
-            RtFault::NoMemory => f.write_str("the kernel has no memory for an io_uring"),
-            RtFault::NoSuchCpu { cpu } => write!(f, "core {cpu} does not exist or may not be used"),
-            RtFault::Os { call, errno } => {
-                write!(f, "{call}: {}", io::Error::from_raw_os_error(*errno))
-            }
-            RtFault::Died { what } => write!(f, "the shard died: {what}"),
-        }
-    }
-}
-
-impl Error for RtFault {}
 
 impl RtWarning {
     /// The remedy, as text for the operator.
@@ -186,19 +150,6 @@ impl RtWarning {
             RtWarning::MemlockTight { .. } => {
                 "raise LimitMEMLOCK (ulimit -l); without it some rings run without registered \
                  memory, or on kernels before 5.12 not at all"
-            }
-        }
-    }
-}
-
-impl fmt::Display for RtWarning {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            RtWarning::MemlockTight { limit, advised } => {
-                write!(
-                    f,
-                    "the memlock limit is {limit} bytes; {advised} would be enough for all shards"
-                )
             }
         }
     }

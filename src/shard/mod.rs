@@ -5,12 +5,12 @@
 pub mod delivering;
 pub mod drain;
 pub mod housekeeping;
-pub mod order;
+pub mod inbox;
 pub mod run;
 
 pub use delivering::Delivering;
-pub use order::Command;
-pub use order::CommandSender;
-pub use order::Order;
+pub use inbox::Command;
+pub use inbox::CommandSender;
+pub use inbox::ShardRequest;
 pub use run::ShardSeed;
 pub use run::run;

@@ -47,10 +47,10 @@ use crate::shard::delivering::Delivering;
 use crate::shard::delivering::DeliverySeed;
 use crate::shard::drain;
 use crate::shard::housekeeping;
-use crate::shard::order::Command;
-use crate::shard::order::InboxSeed;
-use crate::shard::order::Next;
-use crate::shard::order::Order;
+use crate::shard::inbox::Command;
+use crate::shard::inbox::InboxItem;
+use crate::shard::inbox::InboxSeed;
+use crate::shard::inbox::ShardRequest;
 use crate::submit::Intake;
 use crate::submit::gateway;
 use crate::submit::intake::IntakeParts;
@@ -134,12 +134,12 @@ pub async fn run(seed: ShardSeed) {
     let mut inbox = seed.inbox.settle();
     let limit = loop {
         match poll_fn(|cx| inbox.poll_next(cx)).await {
-            Next::Command(Command::Reload(policy, delivery)) => {
+            InboxItem::Command(Command::Reload(policy, delivery)) => {
                 reception.replace_policy(policy);
                 delivering.replace_policy(&delivery);
             }
-            Next::Command(Command::Drain { limit }) => break limit,
-            Next::Order(order) => carry_out(order, &delivering),
+            InboxItem::Command(Command::Drain { limit }) => break limit,
+            InboxItem::Request(request) => carry_out(request, &delivering),
         }
     };
     drain::drain(&reception, &listeners, &delivering, limit).await;
@@ -168,20 +168,20 @@ fn publish_delivering(
     });
 }
 
-fn carry_out(order: Order, delivering: &Rc<Delivering>) {
-    match order {
-        Order::Operate { id, operation, answer } => {
+fn carry_out(request: ShardRequest, delivering: &Rc<Delivering>) {
+    match request {
+        ShardRequest::Operate { id, operation, answer } => {
             let home = Rc::clone(&delivering.home);
             task::spawn(async move { answer(operator::carry_out(home, id, operation).await) });
         }
-        Order::Ask(question) => {
+        ShardRequest::Ask(question) => {
             // After a panic the caller gets no answer and reports that the shard did not respond.
             let _ = task::contained(|| {
                 queue::points::point("view::question");
                 question(delivering);
             });
         }
-        Order::Change(change) => change(delivering),
+        ShardRequest::Change(change) => change(delivering),
     }
 }
 

@@ -4,12 +4,13 @@
 //! Promise:  `Ok` is returned only after the synced write. A sender that disappears before the message
 //!           is complete leaves nothing behind; once it is complete, the commit proceeds without the
 //!           sender. A lost lane loses no mail: without an outcome nothing was promised.
-//! Waiting:  the gateway has no timer and no runtime. The caller passes its deadline as a future,
-//!           usually `OUTCOME_DEADLINE`. After the deadline the outcome is unknown, and the sender
-//!           repeats the request with the same key.
+//! Waiting:  the gateway has no timer and no runtime. The caller passes the `sleep` of its own. If no
+//!           shard has room, a sender waits for `SUBMIT_WAIT_MS`, then gets `Busy`. After
+//!           `OUTCOME_DEADLINE` the outcome is unknown, and the sender repeats the request with the
+//!           same key.
 //! Bounds:   `SUBMIT_LANE_MAX` requests in a lane, `SUBMISSIONS_UNDER_WAY_MAX` on a shard,
-//!           `UPLOAD_CHUNKS_MAX` chunks in each, and `SUBMIT_BYTES_MAX` in both. Full: the next shard,
-//!           then `Busy`. A sender may be waited for during `UPLOAD_WAIT_MS_MAX` in all.
+//!           `UPLOAD_CHUNKS_MAX` chunks in each, and `SUBMIT_BYTES_MAX` in both. A shard waits for the
+//!           pieces of a sender during `UPLOAD_WAIT_MS_MAX` in all.
 //! End:      a shard that drains refuses with `Stopping`. When `serve` ends, each request in the lane
 //!           is answered: by `serve`, or by the sender that put it there too late.
 
@@ -18,19 +19,19 @@ use std::future::poll_fn;
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
-use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering;
 use std::sync::atomic::fence;
 use std::task::Poll;
+use std::task::ready;
 use std::time::Duration;
 
 use crate::base::Chunk;
 use crate::base::ShardId;
 use crate::base::limits::CHUNK_BYTES;
-use crate::base::limits::SUBMISSIONS_UNDER_WAY_MAX;
-use crate::base::limits::SUBMIT_BYTES_MAX;
+use crate::base::limits::SUBMIT_BATCH_BYTES_MAX;
+use crate::base::limits::SUBMIT_BATCH_MESSAGES_MAX;
 use crate::base::limits::SUBMIT_LANE_MAX;
+use crate::base::limits::SUBMIT_WAIT_MS;
 use crate::base::limits::UPLOAD_CHUNKS_MAX;
 use crate::base::limits::UPLOAD_WAIT_MS_MAX;
 use crate::handoff::Placement as Homes;
@@ -47,61 +48,46 @@ use crate::handoff::upload::Uploader;
 use crate::rt::Bell;
 use crate::rt::task;
 use crate::rt::timer;
-use crate::submit::incoming::Accepted;
+use crate::submit::batch;
 use crate::submit::intake::Intake;
 use crate::submit::intake::SubmissionCount;
 use crate::submit::refusal::Refusal;
 use crate::submit::refusal::RefusalCode;
+use crate::submit::room::Load;
+use crate::submit::room::Room;
+use crate::submit::room::Waiters;
+use crate::submit::submission::Accepted;
 use crate::submit::submission::Placement;
 use crate::submit::submission::Submission;
 
-/// How long a sender usually waits for the outcome of a whole message.
+/// How long a sender waits for the outcome of a whole message.
 pub const OUTCOME_DEADLINE: Duration = Duration::from_secs(30);
 
 type Outcome = Result<Accepted, Refusal>;
+type Outcomes = Result<Vec<Accepted>, Refusal>;
 
 /// One request to a shard. Losing it means that its sender gets no outcome.
 pub struct Request {
-    submission: Box<Submission>,
     content: Content,
     /// Counts the request as a load of its shard.
     load: Load,
 }
 
 enum Content {
-    Whole(Vec<Chunk>, OutcomeSlot<Outcome>),
-    Stream(UploadSeed<Outcome>),
+    Whole(Box<Submission>, Vec<Chunk>, OutcomeSlot<Outcome>),
+    Batch(Vec<(Submission, Arc<[u8]>)>, OutcomeSlot<Outcomes>),
+    Stream(Box<Submission>, UploadSeed<Outcome>),
 }
 
-impl Request {
+impl Content {
     /// Answers the request without taking its message.
     fn refuse(self, code: RefusalCode) {
-        let slot = match self.content {
-            Content::Whole(_, slot) => slot,
-            Content::Stream(seed) => seed.into_slot(),
-        };
-        slot.answer(Err(Refusal::new(code)));
-    }
-}
-
-/// Bytes of memory that a request needs on its shard, until it is dropped.
-struct Load {
-    of_shard: Arc<AtomicU64>,
-    bytes: u64,
-}
-
-impl Load {
-    /// `None`: the shard has as much as it may have.
-    fn new(of_shard: &Arc<AtomicU64>, bytes: u64) -> Option<Load> {
-        let before = of_shard.fetch_add(bytes, Ordering::Relaxed);
-        let load = Load { of_shard: Arc::clone(of_shard), bytes };
-        (before + bytes <= SUBMIT_BYTES_MAX).then_some(load)
-    }
-}
-
-impl Drop for Load {
-    fn drop(&mut self) {
-        self.of_shard.fetch_sub(self.bytes, Ordering::Relaxed);
+        let refusal = Refusal::new(code);
+        match self {
+            Content::Whole(_, _, slot) => slot.answer(Err(refusal)),
+            Content::Batch(_, slot) => slot.answer(Err(refusal)),
+            Content::Stream(_, seed) => seed.into_slot().answer(Err(refusal)),
+        }
     }
 }
 
@@ -109,27 +95,25 @@ impl Drop for Load {
 #[derive(Clone)]
 struct Shard {
     lane: Sender<Request>,
-    load: Arc<AtomicU64>,
-    /// The shard takes no more requests.
-    stopping: Arc<AtomicBool>,
+    room: Arc<Room>,
 }
 
 /// The end of a lane at its shard, before it is moved there.
 pub struct LaneSeed {
     lane: Seed<Request>,
-    stopping: Arc<AtomicBool>,
+    room: Arc<Room>,
 }
 
 /// The end of a lane at its shard.
 pub struct Lane {
     requests: Receiver<Request>,
-    stopping: Arc<AtomicBool>,
+    room: Arc<Room>,
 }
 
 impl LaneSeed {
     /// To be called on the shard.
     pub fn settle(self) -> Lane {
-        Lane { requests: self.lane.settle(), stopping: self.stopping }
+        Lane { requests: self.lane.settle(), room: self.room }
     }
 }
 
@@ -138,75 +122,133 @@ impl LaneSeed {
 pub struct Gateway {
     shards: Arc<[Shard]>,
     homes: Arc<Homes>,
+    waiters: Arc<Waiters>,
 }
 
 /// The gateway, and for each shard its end of the lane.
 pub fn gateway(homes: Homes) -> (Gateway, Vec<LaneSeed>) {
+    let waiters = Arc::new(Waiters::new());
     let (shards, seeds) = (0..homes.shards())
         .map(|_| {
-            let (lane, seed) = lane::lane(SUBMIT_LANE_MAX);
-            let stopping = Arc::<AtomicBool>::default();
-            let seed = LaneSeed { lane: seed, stopping: Arc::clone(&stopping) };
-            (Shard { lane, load: Arc::default(), stopping }, seed)
+            let ((lane, seed), room) = (lane::lane(SUBMIT_LANE_MAX), Room::new(&waiters));
+            let seed = LaneSeed { lane: seed, room: Arc::clone(&room) };
+            (Shard { lane, room }, seed)
         })
         .unzip::<_, _, Vec<_>, _>();
-    (Gateway { shards: shards.into(), homes: Arc::new(homes) }, seeds)
+    (Gateway { shards: shards.into(), homes: Arc::new(homes), waiters }, seeds)
 }
 
 impl Gateway {
-    /// Sends a message whose body is at hand: at most `UPLOAD_CHUNKS_MAX` chunks. The commit proceeds
-    /// also when this future is dropped.
-    pub async fn send(
+    /// Sends a message whose body is at hand: at most `UPLOAD_CHUNKS_MAX` chunks. Once a shard has
+    /// room for it, the commit proceeds also when this future is dropped.
+    pub async fn send<S: Future<Output = ()>>(
         &self,
         submission: Submission,
         chunks: Vec<Chunk>,
-        deadline: impl Future<Output = ()>,
+        sleep: impl Fn(Duration) -> S,
     ) -> Outcome {
         assert!(chunks.len() <= UPLOAD_CHUNKS_MAX, "a longer body is streamed");
         let (slot, outcome) = upload::ticket();
-        // A chunk has all of its memory, however little it holds.
-        let bytes = (chunks.len() * CHUNK_BYTES) as u64;
-        self.post(submission, Content::Whole(chunks, slot), bytes)?;
-        wait(&outcome, deadline).await
+        let bytes = body_bytes(chunks.len()) + submission.head.block().len();
+        let placement = submission.placement;
+        let content = Content::Whole(Box::new(submission), chunks, slot);
+        self.post(placement, content, bytes, &sleep).await?;
+        wait(&outcome, sleep(OUTCOME_DEADLINE)).await
+    }
+
+    /// Sends messages with their bodies, all for the same placement: all of them become durable in
+    /// one batch, or none. Once a shard has room for them, the commit proceeds also when this future
+    /// is dropped. The bodies are not in chunks: those of small messages would be mostly empty.
+    pub async fn send_all<S: Future<Output = ()>>(
+        &self,
+        batch: Vec<(Submission, Arc<[u8]>)>,
+        sleep: impl Fn(Duration) -> S,
+    ) -> Outcomes {
+        let Some((first, _)) = batch.first() else { return Ok(Vec::new()) };
+        let placement = first.placement;
+        let is_there = |(one, _): &(Submission, _)| one.placement == placement;
+        assert!(batch.iter().all(is_there), "one batch, one partition");
+        let bodies: usize = batch.iter().map(|(_, body)| body.len()).sum();
+        let messages: usize = batch.iter().map(|(one, _)| one.messages()).sum();
+        if messages > SUBMIT_BATCH_MESSAGES_MAX || bodies > SUBMIT_BATCH_BYTES_MAX {
+            return Err(Refusal::new(RefusalCode::BatchTooLarge));
+        }
+        let blocks: usize = batch.iter().map(|(one, _)| one.head.block().len()).sum();
+        let (slot, outcome) = upload::ticket();
+        self.post(placement, Content::Batch(batch, slot), bodies + blocks, &sleep).await?;
+        wait(&outcome, sleep(OUTCOME_DEADLINE)).await
     }
 
     /// Begins a message whose body is streamed.
-    pub fn begin(&self, submission: Submission) -> Result<Streaming, Refusal> {
+    pub async fn begin<S: Future<Output = ()>>(
+        &self,
+        submission: Submission,
+        sleep: impl Fn(Duration) -> S,
+    ) -> Result<Streaming, Refusal> {
         let (uploader, seed) = upload::upload();
-        let bytes = (UPLOAD_CHUNKS_MAX * CHUNK_BYTES) as u64;
-        self.post(submission, Content::Stream(seed), bytes)?;
+        let bytes = body_bytes(UPLOAD_CHUNKS_MAX) + submission.head.block().len();
+        let placement = submission.placement;
+        self.post(placement, Content::Stream(Box::new(submission), seed), bytes, &sleep).await?;
         Ok(Streaming(uploader))
     }
 
-    /// Hands the request to the home of its partition, or to the shard with the least load.
-    /// `body_bytes` of memory are needed for its body.
-    fn post(
+    /// Hands the request to a shard, as soon as one has room for its `bytes`.
+    async fn post<S: Future<Output = ()>>(
         &self,
-        submission: Submission,
+        placement: Placement,
         content: Content,
-        body_bytes: u64,
+        bytes: usize,
+        sleep: impl Fn(Duration) -> S,
     ) -> Result<(), Refusal> {
-        let bytes = body_bytes + submission.head.block().len() as u64;
-        let mut parts = (Box::new(submission), content);
+        let Some(content) = self.try_post(placement, content, bytes)? else { return Ok(()) };
+        let busy = || Refusal::new(RefusalCode::Busy).with_detail("the submit lanes are full");
+        let waiting = self.waiters.wait().ok_or_else(busy)?;
+        let mut left = Some(content);
+        let mut patience = pin!(sleep(Duration::from_millis(SUBMIT_WAIT_MS)));
+        poll_fn(|cx| {
+            waiting.enter(cx);
+            let is_over = patience.as_mut().poll(cx).is_ready();
+            let content = left.take().expect("it was not sent");
+            match self.try_post(placement, content, bytes) {
+                Ok(None) => Poll::Ready(Ok(())),
+                Ok(Some(_)) if is_over => Poll::Ready(Err(busy())),
+                Ok(Some(content)) => {
+                    left = Some(content);
+                    Poll::Pending
+                }
+                Err(refusal) => Poll::Ready(Err(refusal)),
+            }
+        })
+        .await
+    }
+
+    /// Hands the request to the home of its partition, or to the shard with the least load. Answers
+    /// the request if there is no room.
+    fn try_post(
+        &self,
+        placement: Placement,
+        mut content: Content,
+        bytes: usize,
+    ) -> Result<Option<Content>, Refusal> {
         let mut is_stopping = false;
-        for shard in self.shards_for(parts.0.placement)? {
-            if shard.stopping.load(Ordering::Acquire) {
+        for shard in self.shards_for(placement)? {
+            if shard.room.is_stopping() {
                 is_stopping = true;
                 continue;
             }
-            let Some(load) = Load::new(&shard.load, bytes) else { continue };
-            match shard.lane.try_send(Request { submission: parts.0, content: parts.1, load }) {
+            let Some(load) = Load::new(&shard.room, bytes as u64) else { continue };
+            match shard.lane.try_send(Request { content, load }) {
                 Ok(()) => {
                     shard.refuse_if_late();
-                    return Ok(());
+                    return Ok(None);
                 }
-                Err(Request { submission, content, .. }) => parts = (submission, content),
+                Err(request) => content = request.content,
             }
         }
-        if is_stopping {
-            return Err(Refusal::new(RefusalCode::Stopping));
+        match is_stopping {
+            true => Err(Refusal::new(RefusalCode::Stopping)),
+            false => Ok(Some(content)),
         }
-        Err(Refusal::new(RefusalCode::Busy).with_detail("the submit lanes are full"))
     }
 
     /// The shards that may take a message, the one with the least load first.
@@ -226,9 +268,14 @@ impl Gateway {
             }
             Placement::Partition(_) | Placement::Any => {}
         }
-        shards.sort_by_key(|shard| shard.load.load(Ordering::Relaxed));
+        shards.sort_by_key(|shard| shard.room.bytes());
         Ok(shards)
     }
+}
+
+/// A chunk has all of its memory, however little it holds.
+fn body_bytes(chunks: usize) -> usize {
+    chunks * CHUNK_BYTES
 }
 
 impl Shard {
@@ -236,26 +283,21 @@ impl Shard {
     /// `serve` finds the request when it ends, or the sender sees here that it ended.
     fn refuse_if_late(&self) {
         fence(Ordering::SeqCst);
-        if self.stopping.load(Ordering::Relaxed) {
+        if self.room.is_stopping() {
             while let Some(request) = self.lane.take_back() {
-                request.refuse(RefusalCode::Stopping);
+                request.content.refuse(RefusalCode::Stopping);
             }
         }
     }
 }
 
 impl Lane {
-    /// From here on senders refuse by themselves.
-    fn stop(&self) {
-        self.stopping.store(true, Ordering::Release);
-        fence(Ordering::SeqCst);
-    }
-
     /// Answers what is left in the lane. See `Shard::refuse_if_late`.
     fn end(mut self) {
-        self.stop();
+        self.room.stop();
+        fence(Ordering::SeqCst);
         while let Some(request) = self.requests.try_receive() {
-            request.refuse(RefusalCode::Stopping);
+            request.content.refuse(RefusalCode::Stopping);
         }
     }
 }
@@ -274,12 +316,18 @@ impl Streaming {
 
     /// The message is whole: waits until it is durable. The commit proceeds also when this future is
     /// dropped.
-    pub async fn finish(mut self, deadline: impl Future<Output = ()>) -> Outcome {
-        wait(self.0.end(), deadline).await
+    pub async fn finish<S: Future<Output = ()>>(
+        mut self,
+        sleep: impl Fn(Duration) -> S,
+    ) -> Outcome {
+        wait(self.0.end(), sleep(OUTCOME_DEADLINE)).await
     }
 }
 
-async fn wait(outcome: &OutcomeReceiver<Outcome>, deadline: impl Future<Output = ()>) -> Outcome {
+async fn wait<T>(
+    outcome: &OutcomeReceiver<Result<T, Refusal>>,
+    deadline: impl Future<Output = ()>,
+) -> Result<T, Refusal> {
     let mut deadline = pin!(deadline);
     poll_fn(|cx| match outcome.poll(cx) {
         Poll::Ready(Some(outcome)) => Poll::Ready(outcome),
@@ -292,33 +340,37 @@ async fn wait(outcome: &OutcomeReceiver<Outcome>, deadline: impl Future<Output =
     .await
 }
 
-/// Takes the requests of one shard until `end` rings. Each runs as a task of its own.
+/// Takes the requests of one shard until `end` rings. Each runs as a task of its own; while too many
+/// are under way, the next waits in the lane.
 pub async fn serve(intake: Rc<Intake>, mut lane: Lane, mut end: Bell) {
     loop {
-        let next = poll_fn(|cx| match end.poll_rung(cx) {
-            Poll::Ready(()) => Poll::Ready(None),
-            Poll::Pending => lane.requests.poll_receive(cx).map(Some),
+        let next = poll_fn(|cx| {
+            if end.poll_rung(cx).is_ready() {
+                return Poll::Ready(None);
+            }
+            ready!(intake.poll_submission_room(cx));
+            lane.requests.poll_receive(cx).map(Some)
         });
         let Some(request) = next.await else { return lane.end() };
+        lane.room.has_taken_one();
         if intake.is_draining() {
-            lane.stop();
-            request.refuse(RefusalCode::Stopping);
-        } else if intake.submissions() >= SUBMISSIONS_UNDER_WAY_MAX {
-            request.refuse(RefusalCode::Busy);
+            lane.room.stop();
+            request.content.refuse(RefusalCode::Stopping);
         } else {
             task::spawn(take(Rc::clone(&intake), request, intake.count_submission()));
         }
     }
 }
 
-/// Takes one message, and answers its sender.
+/// Takes the messages of one request, and answers its sender.
 async fn take(intake: Rc<Intake>, request: Request, _under_way: SubmissionCount) {
-    let Request { submission, content, load: _load } = request;
+    let Request { content, load: _load } = request;
     match content {
-        Content::Whole(chunks, slot) => {
+        Content::Whole(submission, chunks, slot) => {
             slot.answer(take_whole(&intake, submission, chunks).await);
         }
-        Content::Stream(seed) => {
+        Content::Batch(batch, slot) => slot.answer(batch::take(&intake, batch).await),
+        Content::Stream(submission, seed) => {
             let mut upload = seed.settle();
             let pieces = async || upload.next().await;
             let wait_max = Duration::from_millis(UPLOAD_WAIT_MS_MAX);

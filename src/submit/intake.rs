@@ -9,9 +9,13 @@ use std::cell::Cell;
 use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::task::Context;
+use std::task::Poll;
+use std::task::Waker;
 
 use crate::base::ChunkPool;
 use crate::base::limits::CHUNK_BYTES;
+use crate::base::limits::SUBMISSIONS_UNDER_WAY_MAX;
 use crate::directory::Identity;
 use crate::observe::Histograms;
 use crate::observe::ShardObserved;
@@ -58,8 +62,10 @@ pub struct Intake {
     /// Submissions of other threads under way.
     submissions: Cell<usize>,
     draining: Cell<bool>,
-    /// Memory of messages that are split, as far as they have come.
-    pub(super) split_bytes: Cell<usize>,
+    /// Who waits for one of them to end.
+    submission_ended: Cell<Option<Waker>>,
+    /// Memory of the batches under way.
+    pub(super) batch_bytes: Cell<usize>,
     envelopes: RefCell<Vec<EnvelopeBuf>>,
     buffers: RefCell<Vec<Vec<u8>>>,
 }
@@ -90,7 +96,8 @@ impl Intake {
             head_bytes: Cell::new(0),
             submissions: Cell::new(0),
             draining: Cell::new(false),
-            split_bytes: Cell::new(0),
+            submission_ended: Cell::default(),
+            batch_bytes: Cell::new(0),
             envelopes: RefCell::default(),
             buffers: RefCell::default(),
         })
@@ -143,6 +150,15 @@ impl Intake {
     /// Submissions of other threads under way.
     pub fn submissions(&self) -> usize {
         self.submissions.get()
+    }
+
+    /// Ready while another submission of another thread may begin.
+    pub(super) fn poll_submission_room(&self, cx: &Context<'_>) -> Poll<()> {
+        if self.submissions.get() < SUBMISSIONS_UNDER_WAY_MAX {
+            return Poll::Ready(());
+        }
+        self.submission_ended.set(Some(cx.waker().clone()));
+        Poll::Pending
     }
 
     /// Submissions of other threads are refused from here on.
@@ -272,5 +288,8 @@ pub struct SubmissionCount(Rc<Intake>);
 impl Drop for SubmissionCount {
     fn drop(&mut self) {
         self.0.submissions.set(self.0.submissions.get() - 1);
+        if let Some(waiting) = self.0.submission_ended.take() {
+            waiting.wake();
+        }
     }
 }

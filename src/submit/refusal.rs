@@ -16,8 +16,9 @@ pub enum RefusalCode {
     /// The header block has more fields than `HEAD_FIELDS_MAX`.
     TooManyFields,
     MessageTooLarge,
-    /// Split into one message for each recipient, the message is too large for one batch.
-    SplitTooLarge,
+    /// The messages of a batch, or the message for each recipient of one that is split, are too many
+    /// or too large.
+    BatchTooLarge,
     LineTooLong,
     /// More `Received` fields than the config allows.
     Loop,
@@ -75,7 +76,7 @@ impl Refusal {
             RefusalCode::HeadTooLarge
             | RefusalCode::TooManyFields
             | RefusalCode::MessageTooLarge
-            | RefusalCode::SplitTooLarge => BodyRefusal::Size,
+            | RefusalCode::BatchTooLarge => BodyRefusal::Size,
             RefusalCode::LineTooLong => BodyRefusal::LineLength,
             RefusalCode::Loop => BodyRefusal::Loop,
             RefusalCode::StorageFull => BodyRefusal::Spool,
@@ -98,7 +99,7 @@ impl From<CommitFault> for Refusal {
             CommitFault::Failed => Refusal::new(RefusalCode::StorageFailed),
             CommitFault::Hung => Refusal::new(RefusalCode::StorageHung),
             CommitFault::Stopped => Refusal::new(RefusalCode::Stopping),
-            CommitFault::TooLarge => Refusal::new(RefusalCode::SplitTooLarge),
+            CommitFault::TooLarge => Refusal::new(RefusalCode::BatchTooLarge),
             CommitFault::Record(fault) => {
                 Refusal::new(RefusalCode::BadEnvelope).with_detail(fault.to_string())
             }
@@ -117,11 +118,9 @@ fn reply(code: RefusalCode) -> Reply {
         RefusalCode::MessageTooLarge => {
             (552, (5, 3, 4), "Message is larger than this server accepts")
         }
-        RefusalCode::SplitTooLarge => (
-            552,
-            (5, 3, 4),
-            "Message is too large for so many recipients, send it to fewer at once",
-        ),
+        RefusalCode::BatchTooLarge => {
+            (552, (5, 3, 4), "Too many messages or bytes in one batch, send less at once")
+        }
         RefusalCode::LineTooLong => (554, (5, 6, 0), "A line of the message is too long"),
         RefusalCode::Loop => (554, (5, 4, 6), "Too many hops, this message is looping"),
         RefusalCode::BadEnvelope => (554, (5, 6, 0), "The envelope cannot be stored"),

@@ -1,6 +1,9 @@
 //! A submission: the input of the intake. Owned and `Send`, so that any thread may create it.
 
+use std::time::Instant;
+
 use crate::base::PartitionId;
+use crate::base::PublicId;
 use crate::directory::Identity;
 use crate::submit::envelope::EnvelopeBuf;
 use crate::submit::head::RawHead;
@@ -13,6 +16,13 @@ pub struct Submission {
     pub head: RawHead,
     pub options: SendOptions,
     pub placement: Placement,
+}
+
+impl Submission {
+    /// Messages that are made of it.
+    pub(super) fn messages(&self) -> usize {
+        if self.options.split { self.envelope.recipients().len().max(1) } else { 1 }
+    }
 }
 
 /// What the sender asks for beyond delivery.
@@ -31,4 +41,24 @@ pub enum Placement {
     Any,
     /// An idempotency key or a return token has decided.
     Partition(PartitionId),
+}
+
+/// An accepted submission: its messages are durable.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Accepted {
+    pub id: PublicId,
+    /// The other messages of a submission that was split.
+    pub others: Vec<PublicId>,
+    /// Bytes of header and body as they came.
+    pub bytes: u64,
+    /// When the sender was named.
+    pub began: Instant,
+}
+
+impl Accepted {
+    pub(super) fn new(ids: &[PublicId], body_bytes: u64, submission: &Submission) -> Accepted {
+        let bytes = submission.head.block().len() as u64 + body_bytes;
+        let began = submission.envelope.began;
+        Accepted { id: ids[0], others: ids[1..].to_vec(), bytes, began }
+    }
 }

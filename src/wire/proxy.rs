@@ -12,6 +12,8 @@ use std::net::Ipv6Addr;
 use std::net::SocketAddr;
 use std::str::FromStr;
 
+use thiserror::Error;
+
 /// Bytes of the longest version 1 header with its CRLF.
 pub const V1_BYTES_MAX: usize = 107;
 /// Bytes of the longest accepted version 2 header; the TLVs of a proxy take a few hundred bytes.
@@ -26,67 +28,38 @@ const V2_PROXY: u8 = 0x21;
 const V2_TCP4: u8 = 0x11;
 const V2_TCP6: u8 = 0x21;
 
-/// The start of a connection.
+/// A header. The addresses are `None` if the proxy speaks for itself (LOCAL, UNKNOWN, UNSPEC).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Proxy {
-    /// An incomplete header.
-    NeedMore,
-    /// A header. `addresses` is `None` if the proxy speaks for itself (LOCAL, UNKNOWN, UNSPEC).
-    Header {
-        source: Option<SocketAddr>,
-        destination: Option<SocketAddr>,
-        consumed: usize,
-    },
-    Refuse(ProxyFault),
+pub struct ProxyHeader {
+    pub source: Option<SocketAddr>,
+    pub destination: Option<SocketAddr>,
+    /// Bytes of the header.
+    pub consumed: usize,
 }
 
 /// Why a header is refused.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ProxyFault {
-    /// Not a PROXY header.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+pub enum HeaderFault {
+    #[error("no PROXY header")]
     Missing,
+    #[error("malformed PROXY header")]
     Malformed,
+    #[error("PROXY header too long")]
     TooLong,
-    /// An unknown version or command.
+    #[error("unknown PROXY version or command")]
     Version,
-    /// A connection that is not TCP.
+    #[error("PROXY header for a connection other than TCP")]
     Family,
 }
 
-impl ProxyFault {
-    /// The cause, as text for the operator.
-    pub fn text(self) -> &'static str {
-        match self {
-            ProxyFault::Missing => "no PROXY header",
-            ProxyFault::Malformed => "malformed PROXY header",
-            ProxyFault::TooLong => "PROXY header too long",
-            ProxyFault::Version => "unknown PROXY version or command",
-            ProxyFault::Family => "PROXY header for a connection other than TCP",
-        }
-    }
-}
-
-impl std::fmt::Display for ProxyFault {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(self.text())
-    }
-}
-
-impl std::error::Error for ProxyFault {}
-
-/// Parses the header at the start of a connection from a proxy.
-pub fn parse(input: &[u8]) -> Proxy {
-    let read = if starts_alike(input, V2_SIGNATURE) {
+/// Parses the header at the start of a connection from a proxy. `None`: the header is incomplete.
+pub fn parse(input: &[u8]) -> Read {
+    if starts_alike(input, V2_SIGNATURE) {
         parse_v2(input)
     } else if starts_alike(input, V1_START) {
         parse_v1(input)
     } else {
-        Err(ProxyFault::Missing)
-    };
-    match read {
-        Ok(None) => Proxy::NeedMore,
-        Ok(Some(header)) => header,
-        Err(fault) => Proxy::Refuse(fault),
+        Err(HeaderFault::Missing)
     }
 }
 
@@ -96,16 +69,16 @@ fn starts_alike(input: &[u8], start: &[u8]) -> bool {
 }
 
 /// The header, or `None` if it is incomplete.
-type Reading = Result<Option<Proxy>, ProxyFault>;
+pub type Read = Result<Option<ProxyHeader>, HeaderFault>;
 
-fn parse_v1(input: &[u8]) -> Reading {
+fn parse_v1(input: &[u8]) -> Read {
     let window = input.get(..V1_BYTES_MAX).unwrap_or(input);
     let Some(end) = memchr::memmem::find(window, b"\r\n") else {
         let full = window.len() == V1_BYTES_MAX;
-        return if full { Err(ProxyFault::TooLong) } else { Ok(None) };
+        return if full { Err(HeaderFault::TooLong) } else { Ok(None) };
     };
-    let line = window.get(V1_START.len()..end).ok_or(ProxyFault::Malformed)?;
-    let line = std::str::from_utf8(line).map_err(|_| ProxyFault::Malformed)?;
+    let line = window.get(V1_START.len()..end).ok_or(HeaderFault::Malformed)?;
+    let line = std::str::from_utf8(line).map_err(|_| HeaderFault::Malformed)?;
     let consumed = end + 2;
     let mut words = line.split(' ');
     let pair = match words.next() {
@@ -113,7 +86,7 @@ fn parse_v1(input: &[u8]) -> Reading {
         Some("UNKNOWN") => None,
         Some("TCP4") => Some(v1_pair::<Ipv4Addr>(words)?),
         Some("TCP6") => Some(v1_pair::<Ipv6Addr>(words)?),
-        _ => return Err(ProxyFault::Malformed),
+        _ => return Err(HeaderFault::Malformed),
     };
     Ok(Some(header(pair, consumed)))
 }
@@ -121,12 +94,13 @@ fn parse_v1(input: &[u8]) -> Reading {
 /// Source and destination address, then source and destination port, and nothing else.
 fn v1_pair<'a, A: FromStr + Into<IpAddr>>(
     mut words: impl Iterator<Item = &'a str>,
-) -> Result<(SocketAddr, SocketAddr), ProxyFault> {
+) -> Result<(SocketAddr, SocketAddr), HeaderFault> {
     let fields = [words.next(), words.next(), words.next(), words.next(), words.next()];
     let [Some(source), Some(destination), Some(source_port), Some(port), None] = fields else {
-        return Err(ProxyFault::Malformed);
+        return Err(HeaderFault::Malformed);
     };
-    let address = |word: &str| word.parse::<A>().map(Into::into).map_err(|_| ProxyFault::Malformed);
+    let address =
+        |word: &str| word.parse::<A>().map(Into::into).map_err(|_| HeaderFault::Malformed);
     Ok((
         SocketAddr::new(address(source)?, v1_port(source_port)?),
         SocketAddr::new(address(destination)?, v1_port(port)?),
@@ -135,22 +109,22 @@ fn v1_pair<'a, A: FromStr + Into<IpAddr>>(
 
 /// A port without sign and leading zeros, as the specification requires; `u16::from_str` would
 /// accept them.
-fn v1_port(word: &str) -> Result<u16, ProxyFault> {
+fn v1_port(word: &str) -> Result<u16, HeaderFault> {
     let canonical = word == "0" || matches!(word.as_bytes().first(), Some(b'1'..=b'9'));
-    word.parse().ok().filter(|_| canonical).ok_or(ProxyFault::Malformed)
+    word.parse().ok().filter(|_| canonical).ok_or(HeaderFault::Malformed)
 }
 
-fn parse_v2(input: &[u8]) -> Reading {
+fn parse_v2(input: &[u8]) -> Read {
     let Some((fixed, rest)) = input.split_first_chunk::<V2_FIXED_BYTES>() else {
         return Ok(None);
     };
     let [.., version_command, family, len_high, len_low] = *fixed;
     let len = usize::from(u16::from_be_bytes([len_high, len_low]));
     if version_command >> 4 != 2 || version_command & 15 > 1 {
-        return Err(ProxyFault::Version);
+        return Err(HeaderFault::Version);
     }
     if V2_FIXED_BYTES + len > V2_BYTES_MAX {
-        return Err(ProxyFault::TooLong);
+        return Err(HeaderFault::TooLong);
     }
     let Some(block) = rest.get(..len) else {
         return Ok(None);
@@ -162,20 +136,20 @@ fn parse_v2(input: &[u8]) -> Reading {
         0x00 => None,
         V2_TCP4 => Some(v2_pair::<4>(block)?),
         V2_TCP6 => Some(v2_pair::<16>(block)?),
-        _ => return Err(ProxyFault::Family),
+        _ => return Err(HeaderFault::Family),
     };
     Ok(Some(header(pair, consumed)))
 }
 
 /// Two addresses of `N` octets and two ports; TLVs may follow.
-fn v2_pair<const N: usize>(block: &[u8]) -> Result<(SocketAddr, SocketAddr), ProxyFault>
+fn v2_pair<const N: usize>(block: &[u8]) -> Result<(SocketAddr, SocketAddr), HeaderFault>
 where
     [u8; N]: Into<IpAddr>,
 {
-    let (source, rest) = block.split_first_chunk::<N>().ok_or(ProxyFault::Malformed)?;
-    let (destination, rest) = rest.split_first_chunk::<N>().ok_or(ProxyFault::Malformed)?;
-    let (source_port, rest) = rest.split_first_chunk::<2>().ok_or(ProxyFault::Malformed)?;
-    let (port, _tlvs) = rest.split_first_chunk::<2>().ok_or(ProxyFault::Malformed)?;
+    let (source, rest) = block.split_first_chunk::<N>().ok_or(HeaderFault::Malformed)?;
+    let (destination, rest) = rest.split_first_chunk::<N>().ok_or(HeaderFault::Malformed)?;
+    let (source_port, rest) = rest.split_first_chunk::<2>().ok_or(HeaderFault::Malformed)?;
+    let (port, _tlvs) = rest.split_first_chunk::<2>().ok_or(HeaderFault::Malformed)?;
     Ok((
         SocketAddr::new((*source).into(), u16::from_be_bytes(*source_port)),
         SocketAddr::new((*destination).into(), u16::from_be_bytes(*port)),
@@ -185,32 +159,33 @@ where
 /// Writes a version 2 header for a connection from `source` to `destination`. Returns `false` and
 /// writes nothing if the address families differ.
 pub fn write_v2(source: SocketAddr, destination: SocketAddr, out: &mut Vec<u8>) -> bool {
-    let mut block = Vec::with_capacity(36);
-    let family = match (source.ip(), destination.ip()) {
-        (IpAddr::V4(source), IpAddr::V4(destination)) => {
-            block.extend_from_slice(&source.octets());
-            block.extend_from_slice(&destination.octets());
-            V2_TCP4
-        }
-        (IpAddr::V6(source), IpAddr::V6(destination)) => {
-            block.extend_from_slice(&source.octets());
-            block.extend_from_slice(&destination.octets());
-            V2_TCP6
-        }
+    let (family, address_bytes) = match (source, destination) {
+        (SocketAddr::V4(_), SocketAddr::V4(_)) => (V2_TCP4, 4),
+        (SocketAddr::V6(_), SocketAddr::V6(_)) => (V2_TCP6, 16),
         _ => return false,
     };
-    block.extend_from_slice(&source.port().to_be_bytes());
-    block.extend_from_slice(&destination.port().to_be_bytes());
+    let block_bytes: u16 = 2 * (address_bytes + 2);
     out.extend_from_slice(V2_SIGNATURE);
     out.extend_from_slice(&[V2_PROXY, family]);
-    out.extend_from_slice(&(block.len() as u16).to_be_bytes());
-    out.extend_from_slice(&block);
+    out.extend_from_slice(&block_bytes.to_be_bytes());
+    push_ip(source.ip(), out);
+    push_ip(destination.ip(), out);
+    out.extend_from_slice(&source.port().to_be_bytes());
+    out.extend_from_slice(&destination.port().to_be_bytes());
     true
 }
 
-fn header(pair: Option<(SocketAddr, SocketAddr)>, consumed: usize) -> Proxy {
+/// Appends the octets of an address.
+pub(super) fn push_ip(address: IpAddr, out: &mut Vec<u8>) {
+    match address {
+        IpAddr::V4(v4) => out.extend_from_slice(&v4.octets()),
+        IpAddr::V6(v6) => out.extend_from_slice(&v6.octets()),
+    }
+}
+
+fn header(pair: Option<(SocketAddr, SocketAddr)>, consumed: usize) -> ProxyHeader {
     let plain = |address: SocketAddr| SocketAddr::new(address.ip().to_canonical(), address.port());
-    Proxy::Header {
+    ProxyHeader {
         source: pair.map(|(source, _)| plain(source)),
         destination: pair.map(|(_, destination)| plain(destination)),
         consumed,
@@ -221,9 +196,13 @@ fn header(pair: Option<(SocketAddr, SocketAddr)>, consumed: usize) -> Proxy {
 mod tests {
     use super::*;
 
-    fn header_of(source: &str, destination: &str, consumed: usize) -> Proxy {
+    fn header_of(source: &str, destination: &str, consumed: usize) -> Read {
         let address = |text: &str| text.parse().ok();
-        Proxy::Header { source: address(source), destination: address(destination), consumed }
+        Ok(Some(ProxyHeader {
+            source: address(source),
+            destination: address(destination),
+            consumed,
+        }))
     }
 
     fn v2(version_command: u8, family: u8, block: &[u8]) -> Vec<u8> {
@@ -234,11 +213,11 @@ mod tests {
         out
     }
 
-    fn check(name: &str, input: &[u8], expected: Proxy) {
+    fn check(name: &str, input: &[u8], expected: Read) {
         assert_eq!(parse(input), expected, "{name}");
-        let Proxy::Header { consumed, .. } = expected else { return };
+        let Ok(Some(ProxyHeader { consumed, .. })) = expected else { return };
         for at in 0..consumed {
-            assert_eq!(parse(&input[..at]), Proxy::NeedMore, "{name}, cut at {at}");
+            assert_eq!(parse(&input[..at]), Ok(None), "{name}, cut at {at}");
         }
         let more = [input, b"EHLO x\r\n"].concat();
         assert_eq!(parse(&more), expected, "{name}, with more behind");
@@ -246,11 +225,11 @@ mod tests {
 
     #[test]
     fn version_1_is_parsed_strictly() {
-        let malformed = Proxy::Refuse(ProxyFault::Malformed);
-        let none = |consumed| Proxy::Header { source: None, destination: None, consumed };
+        let malformed = Err(HeaderFault::Malformed);
+        let none = |consumed| Ok(Some(ProxyHeader { source: None, destination: None, consumed }));
         let longest = format!("PROXY UNKNOWN {}\r\n", "f".repeat(V1_BYTES_MAX - 16));
         let longer = format!("PROXY UNKNOWN {}\r\n", "f".repeat(V1_BYTES_MAX - 15));
-        let rows: &[(&str, &str, Proxy)] = &[
+        let rows: &[(&str, &str, Read)] = &[
             (
                 "TCP4",
                 "PROXY TCP4 192.0.2.1 192.0.2.2 5000 25\r\n",
@@ -269,10 +248,10 @@ mod tests {
             ("unknown", "PROXY UNKNOWN\r\n", none(15)),
             ("unknown with words", "PROXY UNKNOWN ::1 ::1 1 2\r\n", none(27)),
             ("as long as may be", &longest, none(V1_BYTES_MAX)),
-            ("too long", &longer, Proxy::Refuse(ProxyFault::TooLong)),
-            ("no header", "EHLO x\r\n", Proxy::Refuse(ProxyFault::Missing)),
-            ("lower case", "proxy TCP4", Proxy::Refuse(ProxyFault::Missing)),
-            ("another word", "PROXYTCP4", Proxy::Refuse(ProxyFault::Missing)),
+            ("too long", &longer, Err(HeaderFault::TooLong)),
+            ("no header", "EHLO x\r\n", Err(HeaderFault::Missing)),
+            ("lower case", "proxy TCP4", Err(HeaderFault::Missing)),
+            ("another word", "PROXYTCP4", Err(HeaderFault::Missing)),
             ("wrong family", "PROXY TCP4 ::1 ::1 1 2\r\n", malformed),
             ("UDP", "PROXY UDP4 192.0.2.1 192.0.2.2 1 2\r\n", malformed),
             ("two spaces", "PROXY TCP4  192.0.2.1 192.0.2.2 1 2\r\n", malformed),
@@ -300,10 +279,9 @@ mod tests {
         let tlvs = [&tcp4[..], &[3, 0, 4, 1, 2, 3, 4]].concat();
         let large = [&tcp4[..], &vec![0; V2_BYTES_MAX - 28]].concat();
         let larger = [&tcp4[..], &vec![0; V2_BYTES_MAX - 27]].concat();
-        let none = |consumed| Proxy::Header { source: None, destination: None, consumed };
+        let none = |consumed| Ok(Some(ProxyHeader { source: None, destination: None, consumed }));
         let four = |consumed| header_of("192.0.2.1:5000", "192.0.2.2:25", consumed);
-        let refuse = Proxy::Refuse;
-        let rows: &[(&str, Vec<u8>, Proxy)] = &[
+        let rows: &[(&str, Vec<u8>, Read)] = &[
             ("TCP4", v2(0x21, 0x11, &tcp4), four(28)),
             ("TCP4 with TLVs", v2(0x21, 0x11, &tlvs), four(35)),
             ("as long as may be", v2(0x21, 0x11, &large), four(V2_BYTES_MAX)),
@@ -311,14 +289,14 @@ mod tests {
             ("local", v2(0x20, 0x00, b""), none(16)),
             ("local with addresses", v2(0x20, 0x11, &tcp4), none(28)),
             ("unspecified", v2(0x21, 0x00, b"xyz"), none(19)),
-            ("too long", v2(0x21, 0x11, &larger), refuse(ProxyFault::TooLong)),
-            ("too short", v2(0x21, 0x11, &tcp4[..11]), refuse(ProxyFault::Malformed)),
-            ("TCP6 too short", v2(0x21, 0x21, &tcp4), refuse(ProxyFault::Malformed)),
-            ("UDP", v2(0x21, 0x12, &tcp4), refuse(ProxyFault::Family)),
-            ("unix", v2(0x21, 0x31, &[0; 216]), refuse(ProxyFault::Family)),
-            ("version 3", v2(0x31, 0x11, &tcp4), refuse(ProxyFault::Version)),
-            ("command 2", v2(0x22, 0x11, &tcp4), refuse(ProxyFault::Version)),
-            ("a broken signature", b"\r\n\r\n\0\r\nQUIT\r".to_vec(), refuse(ProxyFault::Missing)),
+            ("too long", v2(0x21, 0x11, &larger), Err(HeaderFault::TooLong)),
+            ("too short", v2(0x21, 0x11, &tcp4[..11]), Err(HeaderFault::Malformed)),
+            ("TCP6 too short", v2(0x21, 0x21, &tcp4), Err(HeaderFault::Malformed)),
+            ("UDP", v2(0x21, 0x12, &tcp4), Err(HeaderFault::Family)),
+            ("unix", v2(0x21, 0x31, &[0; 216]), Err(HeaderFault::Family)),
+            ("version 3", v2(0x31, 0x11, &tcp4), Err(HeaderFault::Version)),
+            ("command 2", v2(0x22, 0x11, &tcp4), Err(HeaderFault::Version)),
+            ("a broken signature", b"\r\n\r\n\0\r\nQUIT\r".to_vec(), Err(HeaderFault::Missing)),
         ];
         for (name, input, expected) in rows {
             check(name, input, *expected);

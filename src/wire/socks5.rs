@@ -12,8 +12,11 @@
 //! ```
 
 use std::fmt;
-use std::net::IpAddr;
 use std::net::SocketAddr;
+
+use thiserror::Error;
+
+use crate::wire::proxy::push_ip;
 
 /// Bytes of the longest user name and of the longest password (RFC 1929 s2).
 pub const LOGIN_BYTES_MAX: usize = 255;
@@ -54,34 +57,46 @@ pub enum Socks5Step {
 }
 
 /// Why the connection was not established.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum Socks5Fault {
-    /// Not a SOCKS 5 proxy; the first byte of its reply.
+    /// The first byte of the reply is the version.
+    #[error("not a SOCKS 5 proxy (version {0} in its reply)")]
     NotSocks5(u8),
-    /// The proxy accepts none of the offered authentication methods.
+    #[error("no acceptable authentication method; check user and password in `proxy`")]
     NoMethod,
-    /// The proxy chose a method that was not offered.
+    #[error("authentication method {0} was chosen but not offered")]
     UnknownMethod(u8),
+    #[error("user name or password refused")]
     LoginRefused,
-    /// A malformed reply to the login.
+    #[error("malformed reply to the login")]
     BadLoginAnswer,
-    /// An address of unknown type in the reply to CONNECT.
+    #[error("unknown address type {0} in its reply")]
     BadAddress(u8),
-    /// The proxy did not connect, for this reason.
+    /// The proxy did not connect.
+    #[error("{0}")]
     Refused(Refusal),
 }
 
 /// The reply codes (RFC 1928 s6).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum Refusal {
+    #[error("general failure")]
     General,
+    #[error("connection not allowed by the rules of the proxy")]
     NotAllowed,
+    #[error("network unreachable")]
     NetworkUnreachable,
+    #[error("host unreachable")]
     HostUnreachable,
+    #[error("connection refused")]
     ConnectionRefused,
+    #[error("TTL expired")]
     TtlExpired,
+    #[error("the proxy does not support CONNECT")]
     NoSuchCommand,
+    #[error("the proxy does not support this address family")]
     NoSuchAddressType,
+    #[error("unknown reply code {0}")]
     Unknown(u8),
 }
 
@@ -111,46 +126,6 @@ impl Refusal {
         )
     }
 }
-
-impl fmt::Display for Refusal {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Refusal::General => "general failure",
-            Refusal::NotAllowed => "connection not allowed by the rules of the proxy",
-            Refusal::NetworkUnreachable => "network unreachable",
-            Refusal::HostUnreachable => "host unreachable",
-            Refusal::ConnectionRefused => "connection refused",
-            Refusal::TtlExpired => "TTL expired",
-            Refusal::NoSuchCommand => "the proxy does not support CONNECT",
-            Refusal::NoSuchAddressType => "the proxy does not support this address family",
-            Refusal::Unknown(code) => return write!(f, "unknown reply code {code}"),
-        })
-    }
-}
-
-impl fmt::Display for Socks5Fault {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Socks5Fault::NotSocks5(byte) => {
-                write!(f, "not a SOCKS 5 proxy (version {byte} in its reply)")
-            }
-            Socks5Fault::NoMethod => f.write_str(
-                "no acceptable authentication method; check user and password in `proxy`",
-            ),
-            Socks5Fault::UnknownMethod(method) => {
-                write!(f, "authentication method {method} was chosen but not offered")
-            }
-            Socks5Fault::LoginRefused => f.write_str("user name or password refused"),
-            Socks5Fault::BadLoginAnswer => f.write_str("malformed reply to the login"),
-            Socks5Fault::BadAddress(kind) => {
-                write!(f, "unknown address type {kind} in its reply")
-            }
-            Socks5Fault::Refused(refusal) => refusal.fmt(f),
-        }
-    }
-}
-
-impl std::error::Error for Socks5Fault {}
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
@@ -247,16 +222,9 @@ impl<'l> Socks5<'l> {
 
     fn say_connect(&mut self, out: &mut Vec<u8>) {
         out.extend_from_slice(&[VERSION, COMMAND_CONNECT, 0]);
-        match self.to.ip() {
-            IpAddr::V4(address) => {
-                out.push(ADDRESS_V4);
-                out.extend_from_slice(&address.octets());
-            }
-            IpAddr::V6(address) => {
-                out.push(ADDRESS_V6);
-                out.extend_from_slice(&address.octets());
-            }
-        }
+        let kind = if self.to.is_ipv4() { ADDRESS_V4 } else { ADDRESS_V6 };
+        out.push(kind);
+        push_ip(self.to.ip(), out);
         out.extend_from_slice(&self.to.port().to_be_bytes());
         self.state = State::Reply;
     }

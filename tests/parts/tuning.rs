@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::process::Output;
 
-use ringpost::doctor::check;
+use ringpost::boot::check;
 
 const PARTS: [&str; 4] = ["Value:", "Reason:", "Measured:", "Change back:"];
 /// Files that are no setting: installed files, files with several settings, helpers.

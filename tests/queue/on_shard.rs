@@ -5,6 +5,7 @@ use std::path::Path;
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::sync::mpsc;
 use std::task::Context;
 use std::task::Poll;
@@ -57,7 +58,7 @@ use ringpost::submit::SendOptions;
 use ringpost::submit::Submission;
 use ringpost::submit::Text;
 use ringpost::submit::gateway;
-use ringpost::submit::gateway::OUTCOME_DEADLINE;
+use ringpost::submit::gateway::Streaming;
 use ringpost::submit::intake::IntakeParts;
 use ringpost::submit::signature::Signature;
 use ringpost::submit::signature::Signer;
@@ -166,8 +167,12 @@ fn block_on<T>(future: impl Future<Output = T>) -> T {
 }
 
 /// A deadline that never comes.
-fn never() -> std::future::Pending<()> {
+fn never(_: Duration) -> std::future::Pending<()> {
     std::future::pending()
+}
+
+fn begin(shard: &Shard, submission: Submission) -> Streaming {
+    block_on(shard.gateway.begin(submission, never)).expect("there is room")
 }
 
 fn submission(header: &str) -> Submission {
@@ -232,15 +237,16 @@ fn a_plain_thread_sends_whole_and_streamed_messages() {
     let large = pattern(3_000_000, 7);
     let body = large.clone();
     let sender = thread::spawn(move || {
-        let whole = block_on(gateway.send(submission(HEADER), chunks(b"text\r\n"), never()));
+        let whole = block_on(gateway.send(submission(HEADER), chunks(b"text\r\n"), never));
         let mut named = submission(HEADER);
         named.placement = Placement::Partition(PartitionId(0));
-        let empty = block_on(gateway.send(named, Vec::new(), never()));
-        let mut streaming = gateway.begin(submission(HEADER)).expect("there is room");
+        let empty = block_on(gateway.send(named, Vec::new(), never));
+        let mut streaming =
+            block_on(gateway.begin(submission(HEADER), never)).expect("there is room");
         for chunk in chunks(&body) {
             block_on(streaming.push(chunk)).expect("the shard takes it");
         }
-        (whole, empty, block_on(streaming.finish(never())))
+        (whole, empty, block_on(streaming.finish(never)))
     });
     let (whole, empty, streamed) = sender.join().expect("the sender ends");
     let spool = shard.end();
@@ -261,8 +267,7 @@ fn a_tokio_task_sends_with_a_timer() {
     let gateway = shard.gateway.clone();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();
     let outcome = runtime.expect("a runtime starts").block_on(async move {
-        let deadline = async { tokio::time::sleep(OUTCOME_DEADLINE).await };
-        gateway.send(submission(HEADER), chunks(b"text\r\n"), deadline).await
+        gateway.send(submission(HEADER), chunks(b"text\r\n"), tokio::time::sleep).await
     });
     let id = outcome.expect("it is accepted").id;
     assert_eq!(stored(&shard.end(), id).1, expected(b"text\r\n"));
@@ -272,13 +277,13 @@ fn a_tokio_task_sends_with_a_timer() {
 fn a_sender_that_goes_away_early_leaves_nothing() {
     let folder = tempfile::tempdir().unwrap();
     let shard = Shard::start(folder.path(), || ());
-    let mut streaming = shard.gateway.begin(submission(HEADER)).expect("there is room");
+    let mut streaming = begin(&shard, submission(HEADER));
     for chunk in chunks(&pattern(1_000_000, 3)) {
         block_on(streaming.push(chunk)).expect("the shard takes it");
     }
     drop(streaming);
     // The shard is in order behind it: another message passes.
-    block_on(shard.gateway.send(submission(HEADER), chunks(b"x\r\n"), never())).expect("accepted");
+    block_on(shard.gateway.send(submission(HEADER), chunks(b"x\r\n"), never)).expect("accepted");
     assert_eq!(shard.messages(), 1);
     let spool = shard.end();
     assert_eq!(spool.partitions()[0].messages(), 1);
@@ -291,13 +296,13 @@ fn a_whole_message_is_committed_without_its_sender() {
     let folder = tempfile::tempdir().unwrap();
     let (release, held) = mpsc::channel::<()>();
     let shard = Shard::start(folder.path(), move || held.recv().expect("the test lets it go"));
-    let now = std::future::ready(());
+    let now = |_| std::future::ready(());
     let outcome = block_on(shard.gateway.send(submission(HEADER), chunks(b"one\r\n"), now));
     let code = outcome.map_err(|refusal| refusal.code);
     assert_eq!(code, Err(RefusalCode::OutcomeUnknown));
-    let mut streaming = shard.gateway.begin(submission(HEADER)).expect("there is room");
+    let mut streaming = begin(&shard, submission(HEADER));
     block_on(streaming.push(chunks(b"two\r\n").remove(0))).expect("the shard takes it");
-    let mut finish = Box::pin(streaming.finish(never()));
+    let mut finish = Box::pin(streaming.finish(never));
     let mut context = Context::from_waker(Waker::noop());
     assert!(finish.as_mut().poll(&mut context).is_pending());
     drop(finish);
@@ -313,9 +318,9 @@ fn a_refusal_reaches_its_sender() {
     let shard = Shard::start(folder.path(), || ());
     let looping = format!("{}\r\n", "Received: x\r\n".repeat(4));
     let code = |refusal: Refusal| refusal.code;
-    let whole = block_on(shard.gateway.send(submission(&looping), Vec::new(), never()));
+    let whole = block_on(shard.gateway.send(submission(&looping), Vec::new(), never));
     assert_eq!(whole.map_err(code), Err(RefusalCode::Loop));
-    let mut streaming = shard.gateway.begin(submission(&looping)).expect("there is room");
+    let mut streaming = begin(&shard, submission(&looping));
     let refused = loop {
         match block_on(streaming.push(chunks(b"more\r\n").remove(0))) {
             Ok(()) => thread::yield_now(),
@@ -340,17 +345,17 @@ fn a_split_submission_is_one_message_for_each_recipient() {
         submission
     };
     let body = pattern(200_000, 5);
-    let outcome = block_on(shard.gateway.send(split(), chunks(&body), never()));
+    let outcome = block_on(shard.gateway.send(split(), chunks(&body), never));
     let accepted = outcome.expect("it is accepted");
     // 64 MiB in all: the half of it is too much for two.
-    let mut streaming = shard.gateway.begin(split()).expect("there is room");
+    let mut streaming = begin(&shard, split());
     let large = pattern(CHUNK_BYTES, 1);
     let refused = loop {
         if let Err(refusal) = block_on(streaming.push(chunks(&large).remove(0))) {
             break refusal;
         }
     };
-    assert_eq!((refused.code, refused.reply.code), (RefusalCode::SplitTooLarge, 552));
+    assert_eq!((refused.code, refused.reply.code), (RefusalCode::BatchTooLarge, 552));
     drop(streaming);
     assert_eq!(shard.messages(), 2);
     let spool = shard.end();
@@ -360,6 +365,49 @@ fn a_split_submission_is_one_message_for_each_recipient() {
         assert!(rest == expected(&body), "the body of {recipient}");
         assert!(trace.contains(&format!("for <{recipient}>")), "{trace}");
     }
+}
+
+/// The submissions of a batch share one write, or are refused together.
+#[test]
+fn a_batch_is_accepted_as_a_whole_or_not_at_all() {
+    let folder = tempfile::tempdir().unwrap();
+    let shard = Shard::start(folder.path(), || ());
+    let split = || {
+        let mut submission = submission(HEADER);
+        let other = Recipient { mailbox: "c@y.test", notify: 0, orcpt: None };
+        submission.envelope.push(&other).expect("it fits");
+        submission.options.split = true;
+        submission
+    };
+    let body = pattern(200_000, 5);
+    let shared: Arc<[u8]> = body.as_slice().into();
+    let send = |batch| block_on(shard.gateway.send_all(batch, never));
+    let looping = submission(&format!("{}\r\n", "Received: x\r\n".repeat(4)));
+    let bad = vec![(submission(HEADER), Arc::clone(&shared)), (looping, Arc::clone(&shared))];
+    let refusal = send(bad).expect_err("one of them loops");
+    assert_eq!((refusal.code, refusal.field.as_deref()), (RefusalCode::Loop, Some("messages[1]")));
+    assert_eq!(shard.messages(), 0);
+    let good = vec![
+        (submission(HEADER), Arc::from(&b"text\r\n"[..])),
+        (split(), Arc::clone(&shared)),
+        // A header without its blank line: the first bytes of the body were fed with it.
+        (submission("From: a@x.test\r\nline"), Arc::from(&b"\r\n"[..])),
+    ];
+    let accepted = send(good).expect("it is accepted");
+    let others: Vec<usize> = accepted.iter().map(|one| one.others.len()).collect();
+    assert_eq!(others, [0, 1, 0]);
+    let batches = shard.commits.handle().counts().batches.load(Ordering::Relaxed);
+    assert_eq!((batches, shard.messages()), (1, 4));
+    let spool = shard.end();
+    let bodies = [&b"text\r\n"[..], &body];
+    for (one, body) in accepted.iter().zip(bodies) {
+        assert_eq!(one.bytes, (HEADER.len() + body.len()) as u64);
+        for id in [&[one.id], &one.others[..]].concat() {
+            assert!(stored(&spool, id).1 == expected(body), "a body of {} bytes", body.len());
+        }
+    }
+    let early = stored(&spool, accepted[2].id).1;
+    assert!(early.ends_with(b"\r\nline\r\n"), "{}", String::from_utf8_lossy(&early));
 }
 
 /// Sums the body, and says so in a field.
@@ -394,12 +442,12 @@ fn a_signature_sees_the_edited_header_and_all_of_the_body() {
     let folder = tempfile::tempdir().unwrap();
     let shard = Shard::start_signing(folder.path(), || (), true);
     let body = pattern(300_000, 9);
-    let mut streaming = shard.gateway.begin(submission(HEADER)).expect("there is room");
+    let mut streaming = begin(&shard, submission(HEADER));
     for chunk in chunks(&body) {
         block_on(streaming.push(chunk)).expect("the shard takes it");
     }
-    let id = block_on(streaming.finish(never())).expect("it is accepted").id;
-    let unsigned = block_on(shard.gateway.send(submission(HEADER), Vec::new(), never()));
+    let id = block_on(streaming.finish(never)).expect("it is accepted").id;
+    let unsigned = block_on(shard.gateway.send(submission(HEADER), Vec::new(), never));
     assert_eq!(unsigned.map_err(|refusal| refusal.code), Err(RefusalCode::NotSigned));
     assert_eq!(shard.messages(), 1);
     let (front, rest) = stored(&shard.end(), id);

@@ -24,10 +24,12 @@ use std::time::SystemTime;
 
 use ringpost::queue::Access;
 use ringpost::queue::admin::inspect;
-use ringpost::queue::points::FAILPOINTS;
-use ringpost::queue::points::STORE_FAULTS;
 use ringpost::queue::record::key;
 
+#[cfg(feature = "failpoints")]
+use crate::relay_crash::RELAY_FAILPOINTS;
+#[cfg(feature = "failpoints")]
+use crate::relay_crash::VITAL_FAILPOINTS;
 use crate::support::Client;
 use crate::support::PATIENCE;
 use crate::support::Server;
@@ -87,6 +89,21 @@ const RECOVERING: &[&str] = &[
 /// Points that are met at a start that finds a damaged record.
 const QUARANTINING: &[&str] =
     &["quarantine::before_file", "quarantine::after_file", "quarantine::after_removal"];
+
+/// Points that make the store answer with a fault, for the action `return`.
+const STORE_FAULTS: &[&str] =
+    &["stream::error", "commit::error", "rescue::error", "mending::error"];
+
+/// Points of the tests of sessions, policies and views.
+const ELSEWHERE: &[&str] = &[
+    "commit::hung_ms",
+    "gate::answer",
+    "gate::ask",
+    "session::panic",
+    "sts::connect",
+    "view::question",
+    "view::survey",
+];
 
 /// One test at a time: the machine is small, and a starved load proves less.
 fn alone() -> MutexGuard<'static, ()> {
@@ -257,12 +274,31 @@ mod at_named_points {
     fn every_point_is_in_one_of_the_tables() {
         let serving = SERVING.iter().map(|(name, _)| name);
         let tables = serving.chain(MAKING).chain(RECOVERING).chain(QUARANTINING);
-        let listed: BTreeSet<&str> = tables.copied().collect();
-        assert_eq!(listed, FAILPOINTS.iter().copied().collect());
-        assert_eq!(
-            STORE_FAULTS,
-            ["stream::error", "commit::error", "rescue::error", "mending::error"]
-        );
+        let relaying = RELAY_FAILPOINTS.iter().chain(VITAL_FAILPOINTS);
+        let tables = tables.chain(relaying).chain(STORE_FAULTS).chain(ELSEWHERE);
+        let listed: BTreeSet<String> = tables.map(|name| (*name).to_owned()).collect();
+        let mut found = BTreeSet::new();
+        find_points(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"), &mut found);
+        assert_eq!(listed, found);
+    }
+
+    /// Collects the texts of the form `"stage::name"` in all source files.
+    fn find_points(folder: &Path, found: &mut BTreeSet<String>) {
+        let is_point = |text: &&str| {
+            let is_word = |word: &str| {
+                !word.is_empty() && word.bytes().all(|b| b.is_ascii_lowercase() || b == b'_')
+            };
+            text.split_once("::").is_some_and(|(stage, name)| is_word(stage) && is_word(name))
+        };
+        for entry in fs::read_dir(folder).expect("a folder of the source") {
+            let path = entry.expect("an entry").path();
+            if path.is_dir() {
+                find_points(&path, found);
+            } else if path.extension().is_some_and(|end| end == "rs") {
+                let text = fs::read_to_string(&path).expect("a source file is UTF-8");
+                found.extend(text.split('"').filter(is_point).map(str::to_owned));
+            }
+        }
     }
 
     #[test]

@@ -19,6 +19,7 @@ use mail_parser::MessageParser;
 use mail_parser::MimeHeaders;
 use serde_json::Value;
 
+use crate::support::ALLOW_LOOPBACK;
 use crate::support::Client;
 use crate::support::ClosedPort;
 use crate::support::Server;
@@ -438,7 +439,7 @@ fn invalid_domains_bounce_at_once_and_temporary_faults_wait() {
     ]
     .concat();
     let config = format!(
-        "[delivery]\nretry_schedule = [\"1s\"]\n[resolver]\nservers = [\"{}\"]\n{routes}",
+        "[delivery]\n{ALLOW_LOOPBACK}\nretry_schedule = [\"1s\"]\n[resolver]\nservers = [\"{}\"]\n{routes}",
         names.address
     );
     let server = Server::start(folder.path(), &Setup { config, ..Setup::default() });

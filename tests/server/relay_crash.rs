@@ -53,6 +53,26 @@ use crate::support::stuffed;
 #[cfg(feature = "failpoints")]
 use ringpost::base::limits::UNSETTLED_MS_MAX;
 
+/// Points at which the relay is ended, in the order of a delivery.
+#[cfg(feature = "failpoints")]
+pub const RELAY_FAILPOINTS: &[&str] = &[
+    "split::before_write",
+    "split::after_write",
+    "deliver::before_send",
+    "deliver::after_reply",
+    "settle::before_write",
+    "settle::after_write",
+    "again::before_write",
+    "again::after_write",
+    "report::before_write",
+    "report::after_write",
+];
+
+/// Points in the tasks that a whole shard depends on, for the action `panic`.
+#[cfg(feature = "failpoints")]
+pub const VITAL_FAILPOINTS: &[&str] =
+    &["vital::scan", "vital::home", "vital::owner", "vital::frames", "vital::pump"];
+
 const CLIENTS: usize = 4;
 const KILLS: usize = 12;
 /// Connections to each domain.
@@ -565,7 +585,7 @@ fn a_relay_killed_at_any_time_loses_nothing() {
 fn a_relay_killed_at_every_point_of_settling_loses_nothing() {
     let _alone = alone();
     let mut field = Field::new("points of settling");
-    for name in ringpost::queue::points::RELAY_FAILPOINTS {
+    for name in RELAY_FAILPOINTS {
         let failpoints = format!("{name}={}*off->return", field.random.below(20));
         let mut server = field.spawn(&failpoints);
         // The mail of the last life may reach the point before the relay listens.
@@ -589,7 +609,7 @@ fn a_relay_killed_at_every_point_of_settling_loses_nothing() {
 fn a_panic_of_a_vital_task_ends_the_relay_and_loses_nothing() {
     let _alone = alone();
     let mut field = Field::new("vital tasks");
-    for name in ringpost::queue::points::VITAL_FAILPOINTS {
+    for name in VITAL_FAILPOINTS {
         // The scan passes the point every half second and partition, the other tasks far more
         // often.
         let passes = if *name == "vital::scan" { 4 } else { 20 + field.random.below(20) };

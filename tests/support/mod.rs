@@ -69,6 +69,9 @@ pub struct Setup {
 
 pub const BINARY: &str = env!("CARGO_BIN_EXE_ringpost");
 
+/// A key of `[delivery]` for tests whose mail exchangers are on this machine.
+pub const ALLOW_LOOPBACK: &str = "allow_networks = [\"127.0.0.0/8\", \"::1\"]";
+
 pub const LISTENER: &str = "[[listener]]\naddress = \"127.0.0.1:0\"\n";
 
 impl Server {

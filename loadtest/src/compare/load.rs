@@ -9,7 +9,6 @@ use std::io::Read;
 use std::path::Path;
 use std::path::PathBuf;
 use std::process::Child;
-use std::process::Command;
 use std::process::Stdio;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
@@ -28,6 +27,7 @@ use crate::compare::peer::DOMAIN;
 use crate::ledger::Balance;
 use crate::ledger::Ledger;
 use crate::ledger::Sent;
+use crate::tied;
 
 const LOOK: Duration = Duration::from_millis(20);
 /// After this silence missing mail counts as lost.
@@ -77,18 +77,10 @@ impl Load<'_> {
     pub fn run(&self) -> Result<Sending, String> {
         // Files of an earlier part must not be read after a crash of this one.
         [self.record(), self.sent()].iter().try_for_each(|path| remove(path))?;
-        let mut command = itself()?;
-        command.args([
-            "source",
-            "-A",
-            "-d",
-            "--no-chunking",
-            "-f",
-            "a@example.org",
-            "-t",
-            &format!("b@{DOMAIN}"),
-            "--json",
-        ]);
+        let own = std::env::current_exe().map_err(|cause| format!("this program: {cause}"))?;
+        let mut command = tied::command(own)?;
+        command.args("source -A -d --no-chunking --json -f a@example.org -t".split(' '));
+        command.arg(format!("b@{DOMAIN}"));
         command.args(["-s", &self.sessions.to_string(), "-l", &self.options.length.to_string()]);
         match self.messages.or(self.options.messages) {
             Some(count) => command.args(["-m", &count.to_string()]),
@@ -171,15 +163,15 @@ impl Receiver {
     /// Starts a sink on a free port, and returns when clients may connect. For several domains it
     /// listens on `SINK_HOSTS` addresses.
     pub fn start(folder: &Path, domains: u64) -> Result<(Receiver, u16), String> {
-        let mut command = itself()?;
+        // The sink ends with this process.
+        let own = std::env::current_exe().map_err(|cause| format!("this program: {cause}"))?;
+        let mut command = tied::command(own)?;
         let ledger = folder.join("seen");
         // Without CHUNKING, since most servers deliver with DATA only.
         command.args(["sink", "--no-chunking", "--json", "--ledger"]).arg(&ledger);
         let port = free_port()?;
         let network = if domains > 1 { "127.0.1.0/26" } else { "127.0.0.1" };
         command.arg(format!("{network}:{port}")).stdout(Stdio::piped()).stderr(Stdio::piped());
-        // The sink ends with its input and so with this process.
-        command.arg("--with-input").stdin(Stdio::piped());
         let mut child = command.spawn().map_err(|cause| format!("starting the sink: {cause}"))?;
         let mut errors = child.stderr.take().expect("it is a pipe");
         let messages = Arc::new(AtomicU64::new(0));
@@ -251,15 +243,6 @@ impl Received {
     }
 }
 
-/// This program.
-pub fn itself() -> Result<Command, String> {
-    let own =
-        std::env::current_exe().map_err(|cause| format!("the path of this program: {cause}"))?;
-    let mut command = Command::new(own);
-    command.stdin(Stdio::null());
-    Ok(command)
-}
-
 fn remove(path: &Path) -> Result<(), String> {
     match fs::remove_file(path) {
         Err(cause) if cause.kind() != ErrorKind::NotFound => {
@@ -273,7 +256,7 @@ fn open(path: &Path) -> Result<BufReader<File>, String> {
     File::open(path).map(BufReader::new).map_err(|cause| format!("{}: {cause}", path.display()))
 }
 
-pub fn first_line(input: &mut impl Read) -> String {
+fn first_line(input: &mut impl Read) -> String {
     let (mut line, mut byte) = (Vec::new(), [0]);
     while matches!(input.read(&mut byte), Ok(1)) && byte != *b"\n" {
         line.push(byte[0]);

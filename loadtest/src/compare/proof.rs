@@ -8,7 +8,6 @@ use std::ffi::OsString;
 use std::fs;
 use std::net::Ipv4Addr;
 use std::net::SocketAddr;
-use std::time::SystemTime;
 
 use serde::Serialize;
 
@@ -21,6 +20,7 @@ use crate::compare::peer::Peer;
 use crate::compare::peer::Purpose;
 use crate::compare::trace;
 use crate::compare::trace::Taken;
+use crate::process::wall_us;
 use crate::smtp_client::Session;
 
 /// Messages of the first run.
@@ -98,9 +98,9 @@ fn many(peer: &Peer, options: &Options, files: &Held, proof: &mut Proof) -> Resu
         let sessions = options.sessions_for(peer.kind);
         let (port, folder, messages) = (server.port, files.folder.as_path(), Some(MANY));
         let load = Load { options, sessions, port, rate: None, messages, domains: 1, folder };
-        let began_us = now_us();
+        let began_us = wall_us();
         let accepted = load.run()?.accepted;
-        (accepted, began_us..=now_us(), server.spool.clone())
+        (accepted, began_us..=wall_us(), server.spool.clone())
     };
     // Syncs of the start and the stop do not count.
     let syncs = trace::syncs(&read(&path)?, &spool.display().to_string());
@@ -119,9 +119,9 @@ fn send(port: u16, count: usize, bytes: usize) -> Result<Vec<Taken>, String> {
         session.say("RCPT TO:<b@example.net>", "250")?;
         session.say("DATA", "354")?;
         session.write(&text)?;
-        let ended_us = now_us();
+        let ended_us = wall_us();
         session.say(".", "250")?;
-        Ok(Taken { ended_us, replied_us: now_us() })
+        Ok(Taken { ended_us, replied_us: wall_us() })
     };
     let session = Session::open(SocketAddr::from((Ipv4Addr::LOCALHOST, port)));
     let taken = session.and_then(|mut session| {
@@ -130,11 +130,6 @@ fn send(port: u16, count: usize, bytes: usize) -> Result<Vec<Taken>, String> {
         taken
     });
     taken.map_err(|cause| format!("sending single messages: {cause}"))
-}
-
-fn now_us() -> u64 {
-    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
-    now.map_or(0, |since| since.as_micros() as u64)
 }
 
 fn start(peer: &Peer, options: &Options, tracer: &[OsString]) -> Result<Instance, String> {

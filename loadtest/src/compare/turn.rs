@@ -6,7 +6,6 @@ use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering;
 use std::thread;
 use std::time::Duration;
-use std::time::SystemTime;
 
 use serde::Serialize;
 
@@ -22,6 +21,7 @@ use crate::compare::peer::Peer;
 use crate::compare::peer::Purpose;
 use crate::ledger::Balance;
 use crate::process::Cost;
+use crate::process::wall_us;
 
 /// The interval of memory readings, which take some milliseconds for a hundred processes.
 const MEMORY_EVERY: Duration = Duration::from_millis(250);
@@ -209,7 +209,7 @@ impl Bench<'_> {
         let server = self.start(Purpose::Relay, port)?;
         let load = self.load(server.port, None);
         let (before, threads) = (server.cost(), self.threads(&server));
-        let began_us = now_us();
+        let began_us = wall_us();
         let watch = AtomicBool::new(true);
         let (sending, memory_kb) = thread::scope(|scope| {
             let watcher = scope.spawn(|| peak_memory(&server, &watch));
@@ -275,9 +275,4 @@ fn peak_memory(server: &Instance, watch: &AtomicBool) -> Option<u64> {
 
 fn explain(cause: &str, server: &Instance) -> String {
     format!("{cause}; its last output: {}", server.last_words())
-}
-
-fn now_us() -> u64 {
-    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
-    now.map_or(0, |since| since.as_micros() as u64)
 }

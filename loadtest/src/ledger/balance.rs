@@ -47,12 +47,12 @@ pub struct Balance {
 
 /// How many recipients of a message arrived or bounced.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Found {
+pub struct RecipientEnds {
     arrived: u64,
     bounced: u64,
 }
 
-impl Found {
+impl RecipientEnds {
     pub fn add(&mut self, entry: &Entry) {
         match entry.copies {
             0 => self.bounced += 1,
@@ -72,7 +72,7 @@ impl Balance {
 
     /// Counts a message. Only the number of accepted recipients is known, not which: arrivals and
     /// bounces are assumed to be theirs first.
-    pub fn weigh(&mut self, fate: Fate, found: Found, (accepted, recipients): (u64, u64)) {
+    pub fn weigh(&mut self, fate: Fate, found: RecipientEnds, (accepted, recipients): (u64, u64)) {
         if fate == Fate::NotSent {
             return;
         }

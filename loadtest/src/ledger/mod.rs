@@ -34,7 +34,6 @@ pub use entry::Arrival;
 pub use id::HEADER;
 pub use id::Id;
 pub use id::hash_of;
-pub use seen::LEDGER_BYTES_MAX;
 pub use seen::Ledger;
 pub use seen::RunIndex;
 pub use sent::Fate;

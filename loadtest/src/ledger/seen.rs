@@ -6,7 +6,7 @@ use std::io::BufRead;
 use std::io::Write;
 
 use crate::ledger::balance::Balance;
-use crate::ledger::balance::Found;
+use crate::ledger::balance::RecipientEnds;
 use crate::ledger::balance::Totals;
 use crate::ledger::entry::Arrival;
 use crate::ledger::entry::Entry;
@@ -19,8 +19,8 @@ pub const RUNS_MAX: usize = 256;
 const PAGE_ENTRIES: usize = 1024;
 /// Estimated memory of an entry of `more`.
 const MORE_BYTES: usize = 80;
-/// Default of the memory of a shard's ledger.
-pub const LEDGER_BYTES_MAX: usize = 1 << 30;
+/// Memory of a shard's ledger.
+const LEDGER_BYTES_MAX: usize = 1 << 30;
 
 const HEAD: &str = "ringpost-load seen 1";
 
@@ -218,7 +218,7 @@ impl Ledger {
     pub fn compare(&self, sent: &Sent) -> Balance {
         let mut balance =
             Balance { alien: self.nameless, unrecorded: self.unrecorded, ..Balance::default() };
-        let mut several: HashMap<u64, Found> = HashMap::new();
+        let mut several: HashMap<u64, RecipientEnds> = HashMap::new();
         let none = Run { name: sent.run.clone().into_bytes(), ..Run::default() };
         let run = self.runs.iter().find(|run| run.name == none.name).unwrap_or(&none);
         for other in self.runs.iter().filter(|other| other.name != none.name) {

@@ -47,5 +47,3 @@ pub use record::Verdict;
 pub use record::by_name;
 pub use seconds::Live;
 pub use seconds::Seconds;
-pub use terminal::stage_cells;
-pub use terminal::stage_head;

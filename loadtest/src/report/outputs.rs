@@ -6,6 +6,8 @@ use std::path::PathBuf;
 
 use clap::Args;
 
+use crate::flags::check_writable;
+use crate::flags::read_folder;
 use crate::report::html;
 use crate::report::machine::Machine;
 use crate::report::record::Record;
@@ -25,31 +27,19 @@ pub struct Outputs {
     #[arg(long, value_name = "FILE")]
     pub html: Option<PathBuf>,
     /// Print a line per second on standard error even if it is not a terminal.
-    #[arg(long)]
+    #[arg(short = 'c', long)]
     pub live: bool,
     /// Describe the disk of this folder in the record, and measure the duration of a sync before the
     /// run.
-    #[arg(long, value_name = "FOLDER")]
+    #[arg(long, value_name = "FOLDER", value_parser = read_folder)]
     pub disk: Option<PathBuf>,
 }
 
 impl Outputs {
     /// Checks before the run that the files can be written.
     pub fn check(&self) -> Result<(), String> {
-        for (flag, path) in [("--output", &self.output), ("--html", &self.html)] {
-            let Some(path) = path else { continue };
-            let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
-            if path.is_dir() {
-                return Err(format!("{flag}: {} is a folder; name a file in it", path.display()));
-            }
-            if let Some(folder) = folder.filter(|folder| !folder.is_dir()) {
-                return Err(format!("{flag}: no such folder: {}", folder.display()));
-            }
-        }
-        match self.disk.as_ref().filter(|path| !path.is_dir()) {
-            Some(path) => Err(format!("--disk: no such folder: {}", path.display())),
-            None => Ok(()),
-        }
+        check_writable("--output", self.output.as_deref())?;
+        check_writable("--html", self.html.as_deref())
     }
 
     /// The machine, with the disk of `--disk`.

@@ -51,9 +51,6 @@ pub struct Record {
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub ledger: BTreeMap<String, u64>,
     pub stages: Vec<Stage>,
-    /// The figures of each of `--steps`; null without.
-    #[serde(default)]
-    pub steps: Value,
     /// The expectations of a scenario.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub verdicts: Vec<Verdict>,
@@ -87,7 +84,6 @@ impl Record {
             counts: BTreeMap::new(),
             ledger: BTreeMap::new(),
             stages: Vec::new(),
-            steps: Value::Null,
             verdicts: Vec::new(),
             intervals: Vec::new(),
         }
@@ -297,7 +293,6 @@ pub mod tests {
                 Stage { name: "body to reply".into(), latencies: hdr(all().map(|us| us / 2)) },
                 Stage { name: "message".into(), latencies: hdr(all()) },
             ],
-            steps: Value::Null,
             verdicts: Vec::new(),
             intervals: vec![
                 interval(0, hdr(all().take(half as usize))),

@@ -53,14 +53,14 @@ pub fn figures(record: &Record) -> String {
 }
 
 /// The head of a table of stages.
-pub fn stage_head() -> Vec<String> {
+fn stage_head() -> Vec<String> {
     let quantiles = QUANTILES.map(|(name, _)| name);
     let names = ["milliseconds", "count"].into_iter().chain(quantiles).chain(["max"]);
     names.map(str::to_owned).collect()
 }
 
 /// A row of a table of stages.
-pub fn stage_cells(name: &str, all: &Hdr) -> Vec<String> {
+fn stage_cells(name: &str, all: &Hdr) -> Vec<String> {
     let quantiles = QUANTILES.map(|(_, quantile)| figure(all.ms(quantile)));
     let cells = [plain(name), all.0.len().to_string()].into_iter().chain(quantiles);
     cells.chain([figure(all.max_ms())]).collect()

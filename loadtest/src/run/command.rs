@@ -10,6 +10,8 @@ use std::time::Duration;
 use clap::Args;
 use ringpost::boot::signals;
 
+use crate::flags::read_folder;
+use crate::flags::read_time;
 use crate::report::Live;
 use crate::report::Outputs;
 use crate::report::Record;
@@ -22,7 +24,6 @@ use crate::run::scenario::Scale;
 use crate::run::scenario::Scenario;
 use crate::run::server::Server;
 use crate::run::sinks::Place;
-use crate::source::shape::read_time;
 
 const SCALE_MAX: f64 = 1000.0;
 
@@ -50,7 +51,7 @@ pub struct RunOptions {
     sinks: Vec<String>,
     /// Create the spool in this folder, whose disk is measured. Default: the folder for temporary
     /// files, which may be in memory.
-    #[arg(long, value_name = "FOLDER")]
+    #[arg(long, value_name = "FOLDER", value_parser = read_folder)]
     spool: Option<PathBuf>,
     /// How long mail may stay in the queue after all sources have ended. Default: set by the scenario.
     #[arg(long, value_name = "TIME", value_parser = read_time)]
@@ -188,9 +189,6 @@ struct Folder {
 impl Folder {
     fn make(options: &RunOptions) -> Result<Folder, String> {
         let parent = options.spool.clone().unwrap_or_else(env::temp_dir);
-        if !parent.is_dir() {
-            return Err(format!("--spool: no such folder: {}", parent.display()));
-        }
         let parent = fs::canonicalize(&parent).map_err(|cause| told(&parent, &cause))?;
         let path = parent.join(format!("ringpost-run-{}", std::process::id()));
         fs::create_dir(&path).map_err(|cause| told(&path, &cause))?;

@@ -156,9 +156,9 @@ impl<'s> Drive<'s> {
         for step in &self.scenario.steps {
             let at = self.began + self.scale.time(step.at);
             self.await_that(|_| Ok(Instant::now() >= at))?;
-            self.say(&describe(&step.action, self.scenario, self.scale));
+            self.say(&describe(&step.action, self.scale));
             match &step.action {
-                Action::AwaitSources => reports.extend(self.join(&mut sources)?),
+                Action::AwaitSources {} => reports.extend(self.join(&mut sources)?),
                 action => self.perform(action)?,
             }
         }
@@ -228,39 +228,40 @@ impl<'s> Drive<'s> {
     }
 
     fn perform(&mut self, action: &Action) -> Result<(), Stop> {
-        if let Action::Start(overlay) = action {
-            self.overlay.clone_from(overlay);
+        if let Action::Start { config } = action {
+            self.overlay.clone_from(config);
             return self.start_server().map_err(Stop::broken);
         }
-        if let Action::Kill | Action::StopSink(_) = action {
+        if let Action::Kill {} | Action::StopSink { .. } = action {
             self.cuts += 1;
             self.came_before_last_cut = self.came();
         }
+        let sink = action.sink().and_then(|sink| self.scenario.sink(sink)).unwrap_or_default();
         let ours = match &mut self.target {
             Target::Ours(server) => Some(server),
             Target::Other(_) => None,
         };
         let done = match (action, ours) {
-            (Action::Kill, Some(server)) => server.kill(),
-            (Action::Terminate, Some(server)) => server.terminate(&|| go_on(self.signals)),
-            (Action::DeleteSpool, Some(server)) => server.delete_spool(),
-            (Action::StopSink(sink), _) => self.sinks[*sink].suspend(),
-            (Action::StartSink(sink, behaviour), _) => {
-                self.sinks[*sink].resume(behaviour.as_deref())
+            (Action::Kill {}, Some(server)) => server.kill(),
+            (Action::Terminate {}, Some(server)) => server.terminate(&|| go_on(self.signals)),
+            (Action::DeleteSpool {}, Some(server)) => server.delete_spool(),
+            (Action::StopSink { .. }, _) => self.sinks[sink].suspend(),
+            (Action::StartSink { behaviour, .. }, _) => {
+                self.sinks[sink].resume(behaviour.as_deref())
             }
-            (Action::AwaitArrivals(sink, count), _) => {
+            (Action::AwaitArrivals { count, .. }, _) => {
                 let count = self.scale.count(*count);
                 let end = Instant::now() + self.scenario.deadline;
-                return self.await_that(|drive| match drive.sinks[*sink].copies() {
+                return self.await_that(|drive| match drive.sinks[sink].copies() {
                     copies if copies >= count => Ok(true),
                     copies if Instant::now() >= end => Err(Stop::Broken(format!(
                         "{copies} of {count} messages arrived at `{}` before the deadline",
-                        drive.sinks[*sink].part.name
+                        drive.sinks[sink].part.name
                     ))),
                     _ => Ok(false),
                 });
             }
-            (Action::AwaitEmptyQueue, Some(_)) => {
+            (Action::AwaitEmptyQueue {}, Some(_)) => {
                 let queued = self.await_empty_queue(None)?.queued;
                 let left = |count| Err(format!("{count} recipients are queued at the deadline"));
                 if queued == 0 { Ok(()) } else { left(queued) }
@@ -349,19 +350,18 @@ impl<'s> Drive<'s> {
     }
 }
 
-fn describe(action: &Action, scenario: &Scenario, scale: Scale) -> String {
-    let name = |sink: usize| &scenario.sinks[sink].name;
+fn describe(action: &Action, scale: Scale) -> String {
     match action {
-        Action::Kill => "SIGKILL to the server".to_owned(),
-        Action::Terminate => "SIGTERM to the server".to_owned(),
-        Action::Start(_) => "the server starts".to_owned(),
-        Action::DeleteSpool => "the spool is deleted".to_owned(),
-        Action::StopSink(sink) => format!("sink `{}` stops", name(*sink)),
-        Action::StartSink(sink, _) => format!("sink `{}` starts", name(*sink)),
-        Action::AwaitSources => "waiting for the sources to end".to_owned(),
-        Action::AwaitArrivals(sink, count) => {
-            format!("waiting for {} messages at `{}`", scale.count(*count), name(*sink))
+        Action::Kill {} => "SIGKILL to the server".to_owned(),
+        Action::Terminate {} => "SIGTERM to the server".to_owned(),
+        Action::Start { .. } => "the server starts".to_owned(),
+        Action::DeleteSpool {} => "the spool is deleted".to_owned(),
+        Action::StopSink { sink } => format!("sink `{sink}` stops"),
+        Action::StartSink { sink, .. } => format!("sink `{sink}` starts"),
+        Action::AwaitSources {} => "waiting for the sources to end".to_owned(),
+        Action::AwaitArrivals { sink, count } => {
+            format!("waiting for {} messages at `{sink}`", scale.count(*count))
         }
-        Action::AwaitEmptyQueue => "waiting for an empty queue".to_owned(),
+        Action::AwaitEmptyQueue {} => "waiting for an empty queue".to_owned(),
     }
 }

@@ -4,10 +4,10 @@
 
 use std::net::SocketAddr;
 
+use ringpost::boot::host::Needs;
+use ringpost::boot::host::raise_limits;
 use rustix::process::Resource;
-use rustix::process::Rlimit;
 use rustix::process::getrlimit;
-use rustix::process::setrlimit;
 
 use crate::run::server::GoOn;
 use crate::smtp_client::Session;
@@ -37,19 +37,14 @@ impl Crowd {
     }
 }
 
-/// Raises the soft limit, which servers inherit that start later.
+/// Raises the limits, which servers inherit that start later.
 fn allow_files(wanted: u64) -> Result<(), String> {
-    let limit = getrlimit(Resource::Nofile);
-    if limit.current.is_none_or(|soft| soft >= wanted) {
-        return Ok(());
+    raise_limits(&Needs { shards: 0, open_files: wanted, backlog: 0, becomes_user: false });
+    match getrlimit(Resource::Nofile).current.filter(|limit| *limit < wanted) {
+        None => Ok(()),
+        Some(limit) => Err(format!(
+            "the limit of open files is {limit} and {wanted} are needed; raise it with `ulimit -Hn \
+             {wanted}` as root, or use --scale"
+        )),
     }
-    if limit.maximum.is_some_and(|hard| hard < wanted) {
-        return Err(format!(
-            "the limit of open files is {} and {wanted} are needed; raise it with `ulimit -Hn {wanted}` \
-             as root, or use --scale",
-            limit.maximum.unwrap_or(0)
-        ));
-    }
-    let raised = Rlimit { current: Some(wanted), maximum: limit.maximum };
-    setrlimit(Resource::Nofile, raised).map_err(|cause| format!("open files: {cause}"))
 }

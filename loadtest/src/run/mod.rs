@@ -10,9 +10,8 @@
 //! scenario   the parts of a scenario         scenario_file   their TOML
 //! drive      the run in progress             server     the server's process
 //! config     the server's configuration      sinks      receivers, over several lives
-//! idle       sessions that do nothing        tied       a server that ends with the run
-//! account    the fate of every recipient     figures, figure_names   figures and expectations
-//! findings   all results as a record
+//! idle       sessions that do nothing        account    the fate of every recipient
+//! figures, figure_names   figures and expectations       findings   all results as a record
 //! ```
 
 mod account;
@@ -28,7 +27,6 @@ mod scenario;
 mod scenario_file;
 mod server;
 mod sinks;
-pub mod tied;
 
 pub use command::RunOptions;
 pub use command::run;

@@ -5,12 +5,14 @@
 
 use std::time::Duration;
 
-use clap::Args;
-use clap::Parser;
 use serde::Deserialize;
+use serde::Deserializer;
+use serde::de::Error;
 use toml::Table;
 use toml::Value;
 
+use crate::flags::parse;
+use crate::flags::read_time;
 use crate::sink;
 use crate::source;
 
@@ -83,16 +85,31 @@ pub struct Spread {
 }
 
 /// A sender of mail.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct SourcePart {
     pub name: String,
     /// Since the begin of the run.
+    #[serde(default, deserialize_with = "time")]
     pub begin: Duration,
     pub messages: Option<u64>,
+    #[serde(default, deserialize_with = "some_time")]
     pub duration: Option<Duration>,
     pub rate: Option<f64>,
+    /// What must happen to every message.
+    pub expect: Option<Fate>,
     /// Flags of `ringpost-load source`.
-    pub words: Vec<String>,
+    #[serde(default)]
+    options: Table,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Fate {
+    /// The server accepts it.
+    Accepted,
+    /// Also a sink.
+    Arrived,
 }
 
 /// Connections that are idle after EHLO.
@@ -104,38 +121,68 @@ pub struct IdlePart {
 }
 
 /// A step of the run.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Deserialize)]
 pub struct Step {
     /// Not before this time of the run.
+    #[serde(default, deserialize_with = "time")]
     pub at: Duration,
+    #[serde(flatten)]
     pub action: Action,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Deserialize)]
+#[serde(tag = "do", rename_all = "kebab-case", deny_unknown_fields)]
 pub enum Action {
     /// SIGKILL.
-    Kill,
+    Kill {},
     /// SIGTERM, then wait for the exit.
-    Terminate,
+    Terminate {},
     /// With these keys over those of the scenario.
-    Start(Table),
+    Start {
+        #[serde(default)]
+        config: Table,
+    },
     /// While the server is down; tests that the account notices lost mail.
-    DeleteSpool,
-    StopSink(usize),
+    DeleteSpool {},
+    StopSink {
+        sink: String,
+    },
     /// With this behaviour instead of the current one.
-    StartSink(usize, Option<String>),
+    StartSink {
+        sink: String,
+        behaviour: Option<String>,
+    },
     /// Until all sources have ended.
-    AwaitSources,
+    AwaitSources {},
     /// Until this number of copies has arrived at the sink.
-    AwaitArrivals(usize, u64),
-    AwaitEmptyQueue,
+    AwaitArrivals {
+        sink: String,
+        count: u64,
+    },
+    AwaitEmptyQueue {},
 }
 
 impl Action {
-    pub fn touches_server(&self) -> bool {
-        matches!(self, Action::Kill | Action::Terminate | Action::Start(_) | Action::DeleteSpool)
-            || matches!(self, Action::AwaitEmptyQueue)
+    fn touches_server(&self) -> bool {
+        self.sink().is_none() && !matches!(self, Action::AwaitSources {})
     }
+
+    pub fn sink(&self) -> Option<&str> {
+        match self {
+            Action::StopSink { sink }
+            | Action::StartSink { sink, .. }
+            | Action::AwaitArrivals { sink, .. } => Some(sink),
+            _ => None,
+        }
+    }
+}
+
+fn time<'d, D: Deserializer<'d>>(input: D) -> Result<Duration, D::Error> {
+    read_time(&String::deserialize(input)?).map_err(D::Error::custom)
+}
+
+pub fn some_time<'d, D: Deserializer<'d>>(input: D) -> Result<Option<Duration>, D::Error> {
+    time(input).map(Some)
 }
 
 /// A figure of the run and its bounds.
@@ -182,7 +229,7 @@ impl SinkPart {
     /// The options of the sink at these addresses.
     pub fn parsed(&self, places: &[String]) -> Result<sink::options::Options, String> {
         let words = words_of(&self.options)?;
-        parse::<sink::options::Options>(words.into_iter().chain(places.iter().cloned()).collect())
+        parse(words.into_iter().chain(places.iter().cloned()))
     }
 }
 
@@ -200,14 +247,14 @@ impl SourcePart {
         if let Some(rate) = self.rate {
             words.extend(["--rate".to_owned(), rate.to_string()]);
         }
-        words.extend(self.words.iter().cloned());
+        words.extend(words_of(&self.options)?);
         words.push(server.to_owned());
-        parse::<source::options::Options>(words)
+        parse(words)
     }
 }
 
 /// The command line of a table of flags: `d = true`, `l = 4096`, `header = ["A: 1", "B: 2"]`.
-pub fn words_of(options: &Table) -> Result<Vec<String>, String> {
+fn words_of(options: &Table) -> Result<Vec<String>, String> {
     let mut words = Vec::new();
     for (key, value) in options {
         let flag = if key.chars().count() == 1 { format!("-{key}") } else { format!("--{key}") };
@@ -230,19 +277,4 @@ pub fn words_of(options: &Table) -> Result<Vec<String>, String> {
         }
     }
     Ok(words)
-}
-
-#[derive(Parser)]
-#[command(no_binary_name = true)]
-struct Line<T: Args> {
-    #[command(flatten)]
-    options: T,
-}
-
-fn parse<T: Args>(words: Vec<String>) -> Result<T, String> {
-    Line::<T>::try_parse_from(words).map(|line| line.options).map_err(|fault| {
-        let text = fault.to_string();
-        let first = text.lines().next().unwrap_or_default();
-        format!("options: {}", first.trim_start_matches("error: "))
-    })
 }

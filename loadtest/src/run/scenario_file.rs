@@ -3,6 +3,7 @@
 //! Promise:  errors are reported before anything starts, with their line: an unknown key, sink, source,
 //!           flag or figure, and steps that make no sense in their order.
 
+use std::collections::BTreeMap;
 use std::ops::Range;
 use std::time::Duration;
 
@@ -14,16 +15,15 @@ use toml::Value;
 use crate::run::figure_names::check_name;
 use crate::run::scenario::Action;
 use crate::run::scenario::Expectation;
+use crate::run::scenario::Fate;
 use crate::run::scenario::IdlePart;
 use crate::run::scenario::Scale;
 use crate::run::scenario::Scenario;
 use crate::run::scenario::SinkPart;
 use crate::run::scenario::SourcePart;
 use crate::run::scenario::Step;
-use crate::run::scenario::words_of;
-use crate::sink::behaviour::Behaviours;
+use crate::run::scenario::some_time;
 use crate::sink::behaviour_file;
-use crate::source::shape::read_time;
 
 /// How long mail may stay in the queue after the sources have ended, by default.
 const DEADLINE: Duration = Duration::from_secs(120);
@@ -39,7 +39,8 @@ struct File {
     purpose: String,
     expected: String,
     must_not: String,
-    deadline: Option<Spanned<String>>,
+    #[serde(default, deserialize_with = "some_time")]
+    deadline: Option<Duration>,
     #[serde(default)]
     duplicates_per_cut_max: u64,
     #[serde(default)]
@@ -47,37 +48,13 @@ struct File {
     #[serde(default)]
     sink: Vec<Spanned<SinkPart>>,
     #[serde(default)]
-    source: Vec<Spanned<SourceEntry>>,
+    source: Vec<Spanned<SourcePart>>,
     #[serde(default)]
     idle: Vec<Spanned<IdlePart>>,
     #[serde(default)]
-    step: Vec<Spanned<StepEntry>>,
+    step: Vec<Spanned<Step>>,
     #[serde(default)]
     expect: Vec<Spanned<Expectation>>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct SourceEntry {
-    name: String,
-    begin: Option<String>,
-    messages: Option<u64>,
-    duration: Option<String>,
-    rate: Option<f64>,
-    #[serde(default)]
-    options: Table,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct StepEntry {
-    #[serde(rename = "do")]
-    action: String,
-    at: Option<String>,
-    sink: Option<String>,
-    count: Option<u64>,
-    behaviour: Option<String>,
-    config: Option<Table>,
 }
 
 /// Reads a file; the error names the line.
@@ -86,87 +63,87 @@ pub fn read(text: &str) -> Result<Scenario, String> {
         let line = fault.span().map_or(1, |span| line_of(text, span));
         format!("line {line}: {}", fault.message().lines().next().unwrap_or_default())
     })?;
-    let at = |span: Range<usize>| {
-        let line = line_of(text, span);
-        move |why: String| format!("line {line}: {why}")
-    };
-    let deadline = match &file.deadline {
-        None => DEADLINE,
-        Some(time) => read_time(time.get_ref()).map_err(at(time.span()))?,
-    };
     check_config(&file.config)?;
     let mut names = Names::default();
     let mut scenario = Scenario {
         purpose: file.purpose,
         expected: file.expected,
         must_not: file.must_not,
-        deadline,
+        deadline: file.deadline.unwrap_or(DEADLINE),
         duplicates_per_cut_max: file.duplicates_per_cut_max,
         config: file.config,
-        sinks: Vec::new(),
-        sources: Vec::new(),
-        idle: Vec::new(),
+        sinks: each(text, file.sink, |sink| names.add(&sink.name).and_then(|()| check_sink(sink)))?,
+        sources: each(text, file.source, |source| {
+            names.add(&source.name)?;
+            check_source(source).map_err(|why| format!("source `{}`: {why}", source.name))
+        })?,
+        idle: each(text, file.idle, |idle| names.add(&idle.name))?,
         steps: Vec::new(),
         expectations: Vec::new(),
     };
-    for sink in file.sink {
-        let place = at(sink.span());
-        let sink = sink.into_inner();
-        names.add(&sink.name).and_then(|()| check_sink(&sink)).map_err(place)?;
-        scenario.sinks.push(sink);
-    }
-    for source in file.source {
-        let place = at(source.span());
-        let source = source.into_inner();
-        let read = names.add(&source.name).and_then(|()| read_source(source));
-        scenario.sources.push(read.map_err(place)?);
-    }
-    for idle in file.idle {
-        let place = at(idle.span());
-        names.add(&idle.get_ref().name).map_err(place)?;
-        scenario.idle.push(idle.into_inner());
-    }
     if scenario.sources.is_empty() {
         return Err("there is no [[source]]".to_owned());
     }
-    for step in file.step {
-        let place = at(step.span());
-        let step = read_step(step.into_inner(), &scenario.sinks).map_err(place)?;
-        scenario.steps.push(step);
-    }
+    scenario.steps = each(text, file.step, |step| check_step(&step.action, &scenario))?;
     check_steps(&scenario)?;
-    for expectation in file.expect {
-        let place = at(expectation.span());
-        let expectation = expectation.into_inner();
-        check_expectation(&expectation, &scenario).map_err(place)?;
-        scenario.expectations.push(expectation);
-    }
+    let own = each(text, file.expect, |expectation| check_expectation(expectation, &scenario))?;
+    scenario.expectations = scenario.sources.iter().flat_map(expectations_of).chain(own).collect();
     Ok(scenario)
+}
+
+/// Checks each part; an error names its line.
+fn each<T>(
+    text: &str,
+    parts: Vec<Spanned<T>>,
+    mut check: impl FnMut(&T) -> Result<(), String>,
+) -> Result<Vec<T>, String> {
+    let checked = parts.into_iter().map(|part| {
+        let line = line_of(text, part.span());
+        let part = part.into_inner();
+        check(&part).map(|()| part).map_err(|why| format!("line {line}: {why}"))
+    });
+    checked.collect()
+}
+
+/// The expectations for which `expect` of a source is short.
+fn expectations_of(source: &SourcePart) -> Vec<Expectation> {
+    let name = &source.name;
+    let every = |fate: &str, words: &str| Expectation {
+        figure: format!("{name}.{fate}"),
+        of: Some(format!("{name}.planned")),
+        none_too: false,
+        equals: Some(1.0),
+        at_least: None,
+        at_most: None,
+        that: format!("every message of `{name}` {words}"),
+    };
+    let accepted = source.expect.map(|_| every("accepted", "is accepted"));
+    let arrived = (source.expect == Some(Fate::Arrived)).then(|| every("arrived", "arrives"));
+    accepted.into_iter().chain(arrived).collect()
 }
 
 /// Checks that steps fit the state of the server and the sinks, and that the server runs at the end.
 fn check_steps(scenario: &Scenario) -> Result<(), String> {
     let mut runs = true;
-    let mut listens: Vec<bool> = scenario.sinks.iter().map(|sink| !sink.down).collect();
+    let mut listens: BTreeMap<&str, bool> =
+        scenario.sinks.iter().map(|sink| (&*sink.name, !sink.down)).collect();
     for (place, step) in scenario.steps.iter().enumerate() {
         let wrong = |why: &str| Err(format!("step {}: {why}", place + 1));
         match &step.action {
-            Action::Kill | Action::Terminate if !runs => {
+            Action::Kill {} | Action::Terminate {} if !runs => {
                 return wrong("the server is already down");
             }
-            Action::Start(_) if runs => return wrong("the server already runs"),
-            Action::DeleteSpool if runs => return wrong("the server runs; kill it first"),
-            Action::AwaitEmptyQueue if !runs => return wrong("the server is down"),
-            Action::StopSink(sink) if !listens[*sink] => {
+            Action::Start { .. } if runs => return wrong("the server already runs"),
+            Action::DeleteSpool {} if runs => return wrong("the server runs; kill it first"),
+            Action::AwaitEmptyQueue {} if !runs => return wrong("the server is down"),
+            Action::Kill {} | Action::Terminate {} => runs = false,
+            Action::Start { .. } => runs = true,
+            Action::StopSink { sink } if listens.insert(sink, false) == Some(false) => {
                 return wrong("the sink is already down");
             }
-            Action::StartSink(sink, _) if listens[*sink] => {
+            Action::StartSink { sink, .. } if listens.insert(sink, true) == Some(true) => {
                 return wrong("the sink already listens");
             }
-            Action::Kill | Action::Terminate => runs = false,
-            Action::Start(_) => runs = true,
-            Action::StopSink(sink) => listens[*sink] = false,
-            Action::StartSink(sink, _) => listens[*sink] = true,
             _ => {}
         }
     }
@@ -181,7 +158,7 @@ fn check_steps(scenario: &Scenario) -> Result<(), String> {
 fn check_sink(sink: &SinkPart) -> Result<(), String> {
     sink.parsed(&sink.at).map_err(|why| format!("sink `{}`: {why}", sink.name))?;
     if let Some(behaviour) = &sink.behaviour {
-        read_behaviour(behaviour).map_err(|why| format!("sink `{}`: {why}", sink.name))?;
+        behaviour_file::find(behaviour).map_err(|why| format!("sink `{}`: {why}", sink.name))?;
     }
     if sink.spread.as_ref().is_some_and(|spread| spread.count == 0) {
         return Err(format!("sink `{}`: `spread` needs at least one domain", sink.name));
@@ -189,85 +166,28 @@ fn check_sink(sink: &SinkPart) -> Result<(), String> {
     Ok(())
 }
 
-/// Reads the text of a behaviour, or the file of that path.
-pub fn read_behaviour(text: &str) -> Result<Behaviours, String> {
-    const PROVIDERS: &str = include_str!("../../behaviours/providers.toml");
-    let (from, text) = match text {
-        "providers" => ("the behaviour `providers`".to_owned(), PROVIDERS.to_owned()),
-        text if text.contains('\n') => ("`behaviour`".to_owned(), text.to_owned()),
-        path => {
-            let text = std::fs::read_to_string(path).map_err(|cause| format!("{path}: {cause}"))?;
-            (path.to_owned(), text)
-        }
-    };
-    behaviour_file::read(&text).map_err(|why| format!("{from}, {why}"))
+fn check_source(source: &SourcePart) -> Result<(), String> {
+    source.parsed(Scale(1.0), "127.0.0.1:25")?;
+    match source.messages.is_none() && source.duration.is_none() {
+        true => Err("`messages` or `duration` is missing".to_owned()),
+        false => Ok(()),
+    }
 }
 
-fn read_source(entry: SourceEntry) -> Result<SourcePart, String> {
-    let name = entry.name;
-    let place = |why: String| format!("source `{name}`: {why}");
-    let time = |text: Option<String>| text.as_deref().map(read_time).transpose();
-    let mut part = SourcePart {
-        begin: time(entry.begin).map_err(place)?.unwrap_or_default(),
-        messages: entry.messages,
-        duration: time(entry.duration).map_err(place)?,
-        rate: entry.rate,
-        words: words_of(&entry.options).map_err(place)?,
-        name: String::new(),
-    };
-    let options = part.parsed(Scale(1.0), "127.0.0.1:25").map_err(place)?;
-    options.complete().check().map_err(place)?;
-    if part.messages.is_none() && part.duration.is_none() {
-        return Err(place("`messages` or `duration` is missing".to_owned()));
+fn check_step(action: &Action, scenario: &Scenario) -> Result<(), String> {
+    if let Some(name) = action.sink()
+        && scenario.sink(name).is_none()
+    {
+        let known: Vec<&str> = scenario.sinks.iter().map(|sink| &*sink.name).collect();
+        return Err(format!("there is no sink `{name}`; sinks are {}", known.join(", ")));
     }
-    part.name = name;
-    Ok(part)
-}
-
-fn read_step(entry: StepEntry, sinks: &[SinkPart]) -> Result<Step, String> {
-    let StepEntry { action, at, sink, count, behaviour, config } = entry;
-    let own = |is: bool, key: &str| {
-        is.then_some(()).ok_or(format!("`do = \"{action}\"` does not take `{key}`"))
-    };
-    let of_sink = ["stop-sink", "start-sink", "await-arrivals"].contains(&&*action);
-    own(sink.is_none() || of_sink, "sink")?;
-    own(count.is_none() || action == "await-arrivals", "count")?;
-    own(behaviour.is_none() || action == "start-sink", "behaviour")?;
-    own(config.is_none() || action == "start", "config")?;
-    let sink = || {
-        let name = sink.as_deref().ok_or(format!("`do = \"{action}\"` needs a `sink`"))?;
-        place_of(sinks, name).ok_or_else(|| {
-            let known: Vec<&str> = sinks.iter().map(|sink| &*sink.name).collect();
-            format!("there is no sink `{name}`; sinks are {}", known.join(", "))
-        })
-    };
-    let action = match &*action {
-        "kill" => Action::Kill,
-        "terminate" => Action::Terminate,
-        "start" => Action::Start(config.unwrap_or_default()),
-        "delete-spool" => Action::DeleteSpool,
-        "stop-sink" => Action::StopSink(sink()?),
-        "start-sink" => Action::StartSink(sink()?, behaviour),
-        "await-sources" => Action::AwaitSources,
-        "await-arrivals" => {
-            Action::AwaitArrivals(sink()?, count.ok_or("`await-arrivals` needs a `count`")?)
+    match action {
+        Action::Start { config } => check_config(config),
+        Action::StartSink { behaviour: Some(behaviour), .. } => {
+            behaviour_file::find(behaviour).map(drop)
         }
-        "await-empty-queue" => Action::AwaitEmptyQueue,
-        other => {
-            return Err(format!(
-                "unknown step `{other}`; steps are kill, terminate, start, delete-spool, \
-                 stop-sink, start-sink, await-sources, await-arrivals, await-empty-queue"
-            ));
-        }
-    };
-    if let Action::Start(config) = &action {
-        check_config(config)?;
+        _ => Ok(()),
     }
-    if let Action::StartSink(_, Some(behaviour)) = &action {
-        read_behaviour(behaviour)?;
-    }
-    let at = at.as_deref().map(read_time).transpose()?.unwrap_or_default();
-    Ok(Step { at, action })
 }
 
 fn check_expectation(expectation: &Expectation, scenario: &Scenario) -> Result<(), String> {
@@ -300,10 +220,6 @@ impl Names {
         self.0.push(name.to_owned());
         Ok(())
     }
-}
-
-fn place_of(sinks: &[SinkPart], name: &str) -> Option<usize> {
-    sinks.iter().position(|sink| sink.name == name)
 }
 
 /// Refuses keys that the run sets itself.

@@ -4,7 +4,6 @@
 //!           the end of the run's process (`tied`): no server is left behind.
 //! Promise:  it has the same address in all lives; the kernel chooses the port of the first.
 
-use std::env;
 use std::fs;
 use std::fs::File;
 use std::io::Read;
@@ -18,7 +17,6 @@ use std::path::PathBuf;
 use std::process::Child;
 use std::process::Command;
 use std::process::ExitStatus;
-use std::process::Stdio;
 use std::time::Duration;
 use std::time::Instant;
 
@@ -27,6 +25,7 @@ use rustix::process::Signal;
 use serde_json::Value;
 
 use crate::process;
+use crate::tied;
 
 /// Recovery of a large queue takes time.
 const START_MAX: Duration = Duration::from_secs(300);
@@ -103,11 +102,9 @@ impl Server {
         };
         let program = fs::canonicalize(&self.program)
             .map_err(|cause| format!("{}: {cause}; use --ringpost", self.program.display()))?;
-        let own = env::current_exe().map_err(|cause| format!("this program: {cause}"))?;
         self.await_port(go_on)?;
-        let mut command = Command::new(own);
-        command.arg("tied").arg("--to").arg(std::process::id().to_string()).arg("--").arg(program);
-        command.arg("serve").arg("--config").arg(&path).stdin(Stdio::null());
+        let mut command = tied::command(program)?;
+        command.arg("serve").arg("--config").arg(&path);
         command.stdout(open("stdout")?).stderr(open("stderr")?);
         let child = command.spawn().map_err(|cause| format!("starting the server: {cause}"))?;
         self.child = Some(child);

@@ -6,7 +6,6 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
-use std::sync::Arc;
 
 use socket2::Domain;
 use socket2::Socket;
@@ -17,11 +16,11 @@ use crate::report::Hdr;
 use crate::report::Live;
 use crate::report::by_name;
 use crate::run::scenario::SinkPart;
-use crate::run::scenario_file::read_behaviour;
 use crate::sink::Counts;
 use crate::sink::Settings;
 use crate::sink::Sink;
 use crate::sink::Taken;
+use crate::sink::behaviour_file;
 
 /// One sink.
 pub struct Place {
@@ -64,7 +63,7 @@ impl Place {
 
     fn run(&mut self, mut settings: Settings, behaviour: Option<&str>) -> Result<(), String> {
         settings.live = Live::Never;
-        settings.behaviours = behaviour.map(read_behaviour).transpose()?.map(Arc::new);
+        settings.behaviours = behaviour.map(behaviour_file::find).transpose()?;
         let sink = Sink::start(settings)?;
         self.addresses = sink.addresses().to_vec();
         self.running = Some(sink);

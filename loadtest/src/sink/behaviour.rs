@@ -10,6 +10,7 @@ use std::sync::atomic::AtomicU32;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use clap::ValueEnum;
 use serde::Deserialize;
 
 use crate::random::LogNormal;
@@ -19,17 +20,19 @@ use crate::random::Random;
 pub const DELAY_SECONDS_MAX: f64 = 3600.0;
 
 /// A point of the session at which a behaviour acts.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum Moment {
     Connect,
     /// HELO, EHLO or LHLO.
+    #[value(aliases = ["helo", "lhlo"])]
     Ehlo,
     Mail,
     Rcpt,
     /// DATA or the first BDAT.
     Data,
     /// The end of the body.
+    #[value(name = ".")]
     End,
 }
 

@@ -74,8 +74,23 @@ enum Moments {
     OfRecipient,
 }
 
+/// The behaviours of this text of several lines, of the built-in file `providers`, or of the file of this
+/// path.
+pub fn find(text: &str) -> Result<Behaviours, String> {
+    const PROVIDERS: &str = include_str!("../../behaviours/providers.toml");
+    let (from, text) = match text {
+        "providers" => ("the behaviour `providers`", PROVIDERS.to_owned()),
+        text if text.contains('\n') => ("`behaviour`", text.to_owned()),
+        path => {
+            let read = std::fs::read_to_string(path);
+            (path, read.map_err(|cause| format!("{path}: {cause}"))?)
+        }
+    };
+    read(&text).map_err(|why| format!("{from}, {why}"))
+}
+
 /// Reads a file; the error names the line.
-pub fn read(text: &str) -> Result<Behaviours, String> {
+fn read(text: &str) -> Result<Behaviours, String> {
     let file: File = toml::from_str(text).map_err(|fault| {
         let line = fault.span().map_or(1, |span| line_of(text, span));
         format!("line {line}: {}", fault.message())

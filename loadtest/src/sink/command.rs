@@ -5,13 +5,12 @@ use std::io::BufWriter;
 use std::io::Write;
 use std::path::Path;
 use std::sync::mpsc::RecvTimeoutError;
-use std::thread;
 use std::time::Duration;
-use std::time::Instant;
 
 use ringpost::boot::signals;
 use ringpost::boot::signals::Signal;
 
+use crate::flags::check_writable;
 use crate::ledger::Ledger;
 use crate::report::Record;
 use crate::report::command_line;
@@ -19,7 +18,6 @@ use crate::sink::options::Options;
 use crate::sink::service::Sink;
 
 const LOOK: Duration = Duration::from_millis(10);
-const COUNTER_EVERY: Duration = Duration::from_secs(1);
 /// Addresses that are printed at the start.
 const PLACES_SHOWN: usize = 8;
 
@@ -28,7 +26,7 @@ pub fn run(options: &Options) -> Result<bool, String> {
     let blocked = signals::block().map_err(|cause| format!("signals: {cause}"))?;
     let signals = signals::listen(blocked).map_err(|cause| format!("signals: {cause}"))?;
     options.outputs.check()?;
-    options.check_ledger()?;
+    check_writable("--ledger", options.ledger.as_deref())?;
     let settings = options.settings()?;
     let mut record = Record::begin("sink", options.outputs.machine(), command_line());
     let sink = Sink::start(settings)?;
@@ -37,19 +35,11 @@ pub fn run(options: &Options) -> Result<bool, String> {
     let more = sink.addresses().len() - shown.len();
     let more = if more > 0 { format!(" and {more} more") } else { String::new() };
     eprintln!("listening on {}{more}", shown.join(" "));
-    if options.with_input {
-        thread::spawn(end_with_input);
-    }
-    let mut next = Instant::now();
     while !sink.is_done() {
         match signals.recv_timeout(LOOK) {
             Ok(Signal::Term | Signal::Int) | Err(RecvTimeoutError::Disconnected) => break,
-            Ok(Signal::Hup | Signal::Usr1) => show_counts(&sink, "\n"),
+            Ok(Signal::Hup | Signal::Usr1) => show_counts(&sink),
             Err(RecvTimeoutError::Timeout) => {}
-        }
-        if options.counter && next <= Instant::now() {
-            show_counts(&sink, "\r");
-            next += COUNTER_EVERY;
         }
     }
     let taken = sink.stop()?;
@@ -63,17 +53,9 @@ pub fn run(options: &Options) -> Result<bool, String> {
     Ok(taken.ledger.unrecorded == 0)
 }
 
-/// Sends SIGTERM to this process when the holder of its input has ended.
-fn end_with_input() {
-    // An error is as good as the end; if the signal fails, the process is ending already.
-    let _ = std::io::copy(&mut std::io::stdin(), &mut std::io::sink());
-    let own = rustix::process::getpid();
-    let _ = rustix::process::kill_process(own, rustix::process::Signal::TERM);
-}
-
-fn show_counts(sink: &Sink, end: &str) {
+fn show_counts(sink: &Sink) {
     let counts = sink.counts();
-    eprint!("sess={} quit={} mesg={}{end}", counts.sessions, counts.quits, counts.messages);
+    eprintln!("sess={} quit={} mesg={}", counts.sessions, counts.quits, counts.messages);
 }
 
 fn write_ledger(ledger: &Ledger, path: &Path) -> std::io::Result<()> {

@@ -156,8 +156,8 @@ impl Dialogue {
         let number = state.shared.next_session.fetch_add(1, Ordering::Relaxed);
         let now = Instant::now();
         Dialogue {
-            is_tls: state.settings.tls_first,
-            random: Random::new(state.settings.seed).of(Purpose::Session, number),
+            is_tls: state.settings.options.tls,
+            random: Random::new(state.settings.options.seed).of(Purpose::Session, number),
             state,
             peer,
             phase: Phase::Commands,
@@ -206,13 +206,9 @@ impl Dialogue {
         self.tarpit = default.and_then(|own| own.tarpit_bytes_per_second);
         match self.meet_default(Moment::Connect, out) {
             Ok(delay) => {
-                let settings = &self.state.settings;
-                let protocol = match (settings.lmtp, &settings.offers) {
-                    (true, _) => " LMTP",
-                    (false, Some(_)) => " ESMTP",
-                    (false, None) => "",
-                };
-                out.extend(format!("220 {}{protocol}\r\n", settings.hostname).bytes());
+                let options = &self.state.settings.options;
+                let protocol = if options.lmtp { "LMTP" } else { "ESMTP" };
+                out.extend(format!("220 {} {protocol}\r\n", options.hostname).bytes());
                 GO.after(delay)
             }
             // A refused connection has no session.

@@ -1,4 +1,4 @@
-//! The latencies that a sink measures.
+//! What a sink measures, and its result when it stops.
 //!
 //! A command counts from our last output to its arrival: one round trip plus the client's own time.
 //! Pipelined commands all count from the same output.
@@ -8,9 +8,15 @@ use std::cell::RefCell;
 use std::time::Duration;
 use std::time::Instant;
 
+use crate::ledger::Ledger;
 use crate::report::Collector;
+use crate::report::Interval;
+use crate::report::Latencies;
+use crate::report::Record;
 use crate::report::Stages;
+use crate::report::by_name;
 use crate::report::marks;
+use crate::sink::tally::Counts;
 
 marks! {
     Tls = "TLS handshake",
@@ -40,14 +46,6 @@ pub struct Marks {
     /// The first connection and the last message of this shard.
     first: Cell<Option<Instant>>,
     last: Cell<Option<Instant>>,
-}
-
-/// What one shard has measured.
-#[derive(Debug, Default)]
-pub struct Measured {
-    pub stages: Stages,
-    pub first: Option<Instant>,
-    pub last: Option<Instant>,
 }
 
 impl Marks {
@@ -84,17 +82,72 @@ impl Marks {
     }
 
     /// Ends the measurement; sessions that are still open record nothing more.
-    pub fn end(&self) -> Measured {
-        let collector = self.collector.borrow_mut().take();
-        let stages = collector.map(|mut own| own.take(Instant::now())).unwrap_or_default();
-        Measured { stages, first: self.first.get(), last: self.last.get() }
+    pub fn end(&self, taken: &mut Taken) {
+        if let Some(mut own) = self.collector.borrow_mut().take() {
+            taken.stages.add(own.take(Instant::now()));
+        }
+        taken.first = taken.first.into_iter().chain(self.first.get()).min();
+        taken.last = taken.last.max(self.last.get());
     }
 }
 
-impl Measured {
-    pub fn add(&mut self, other: Measured) {
-        self.stages.add(other.stages);
-        self.first = self.first.into_iter().chain(other.first).min();
-        self.last = self.last.max(other.last);
+/// The result of a sink.
+#[derive(Debug, Default)]
+pub struct Taken {
+    pub counts: Counts,
+    pub ledger: Ledger,
+    pub stages: Stages,
+    /// The first connection and the last message.
+    pub first: Option<Instant>,
+    pub last: Option<Instant>,
+    /// Every second since the sink started.
+    pub intervals: Vec<Interval>,
+    pub began: Option<Instant>,
+}
+
+impl Taken {
+    /// From the begin of each message, if its id has it, to its arrival.
+    pub fn end_to_end(&self) -> Option<&Latencies> {
+        let name = NAMES[Mark::EndToEnd as usize];
+        self.stages.0.iter().find(|(stage, _)| *stage == name).map(|(_, all)| all)
+    }
+
+    /// From the first connection to the last message.
+    fn busy(&self) -> Duration {
+        let ends = self.first.zip(self.last);
+        ends.map_or(Duration::ZERO, |(first, last)| last.saturating_duration_since(first))
+    }
+
+    /// The seconds between the first connection and the last message.
+    fn busy_intervals(&self) -> Vec<Interval> {
+        let idle = self.began.zip(self.first);
+        let begin = idle.map_or(0.0, |(began, first)| (first - began).as_secs_f64());
+        let end = begin + self.busy().as_secs_f64();
+        let within =
+            self.intervals.iter().filter(|one| one.start + 1.0 > begin && one.start <= end);
+        let cut = within.map(|one| {
+            let start = one.start.max(begin);
+            let seconds = ((one.start + 1.0).min(end) - start).max(0.001);
+            Interval { start: start - begin, seconds, ..one.clone() }
+        });
+        cut.collect()
+    }
+
+    /// Completes a record that began when the sink did.
+    pub fn complete(&self, record: &mut Record) {
+        let seconds = self.busy().as_secs_f64();
+        if let Some(first) = self.first {
+            record.when = (jiff::Timestamp::now() - first.elapsed()).to_string();
+        }
+        let mut runs = self.ledger.run_names();
+        if let (Some(run), None) = (runs.next(), runs.next()) {
+            record.run = String::from_utf8_lossy(run).into_owned();
+        }
+        record.seconds = seconds;
+        record.per_second = self.counts.messages as f64 / seconds.max(0.001);
+        record.counts = by_name(&self.counts);
+        record.ledger = by_name(&self.ledger.totals());
+        record.set_stages(self.stages.clone());
+        record.intervals = self.busy_intervals();
     }
 }

@@ -2,12 +2,12 @@
 //!
 //! ```text
 //! command    the run from start to stop     options     flags of smtp-sink and our own
-//! service    shards, listeners, limits      settings    the options, resolved
-//! session    one connection, with I/O       place       addresses to listen on
+//! service    shards, listeners, limits      place       addresses to listen on
+//! session    one connection, with I/O       state       what a shard's sessions share
 //! dialogue   one connection, without I/O    behaviour   delays, refusals and limits by domain
 //! body       ids, checksums and reports     behaviour_file   the TOML of it
 //! dot        the end of a DATA body         notice      delivery status notifications
-//! state      what a shard's sessions share  tally, marks, taken   counts, latencies, the result
+//! tally      counts                         marks       latencies and the result
 //! ```
 
 pub mod behaviour;
@@ -22,13 +22,11 @@ pub mod options;
 mod place;
 mod service;
 mod session;
-mod settings;
 mod state;
-mod taken;
 mod tally;
 
 pub use command::run;
+pub use marks::Taken;
+pub use options::Settings;
 pub use service::Sink;
-pub use settings::Settings;
-pub use taken::Taken;
 pub use tally::Counts;

@@ -11,29 +11,11 @@ use std::net::ToSocketAddrs;
 /// Addresses of one sink.
 pub const PLACES_MAX: usize = 16_384;
 
-/// The address family to use.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Family {
-    Any,
-    V4,
-    V6,
-}
-
-impl Family {
-    fn has(self, address: IpAddr) -> bool {
-        match self {
-            Family::Any => true,
-            Family::V4 => address.is_ipv4(),
-            Family::V6 => address.is_ipv6(),
-        }
-    }
-}
-
-/// The addresses of `[inet:][HOST[/BITS]]:PORT[-PORT]`, without repetition.
-pub fn read(words: &[String], family: Family) -> Result<Vec<SocketAddr>, String> {
+/// The addresses of `[inet:][HOST[/BITS]]:PORT`, without repetition.
+pub fn read(words: &[String]) -> Result<Vec<SocketAddr>, String> {
     let mut all = Vec::new();
     for word in words {
-        read_one(word, family, &mut all).map_err(|why| format!("{word}: {why}"))?;
+        read_one(word, &mut all).map_err(|why| format!("{word}: {why}"))?;
     }
     let anew = |address: &SocketAddr, earlier: &[SocketAddr]| {
         address.port() == 0 || earlier.last() != Some(address)
@@ -48,53 +30,30 @@ pub fn read(words: &[String], family: Family) -> Result<Vec<SocketAddr>, String>
     Ok(places)
 }
 
-fn read_one(word: &str, family: Family, all: &mut Vec<SocketAddr>) -> Result<(), String> {
+fn read_one(word: &str, all: &mut Vec<SocketAddr>) -> Result<(), String> {
     if word.starts_with("unix:") {
         return Err("Unix sockets are not supported; give an address and a port".to_owned());
     }
     let place = word.strip_prefix("inet:").unwrap_or(word);
-    let (host, ports) = place.rsplit_once(':').ok_or("a port is missing, as in 127.0.0.1:2525")?;
-    let (first, last) = read_ports(ports)?;
-    let hosts = read_hosts(host, family)?;
-    let hosts: Vec<IpAddr> = hosts.into_iter().filter(|host| family.has(*host)).collect();
-    if hosts.is_empty() {
-        return Err("the host has no address of this family".to_owned());
-    }
-    let count = hosts.len() * (usize::from(last - first) + 1);
-    if all.len() + count > PLACES_MAX {
+    let (host, port) = place.rsplit_once(':').ok_or("a port is missing, as in 127.0.0.1:2525")?;
+    let port = port.parse().map_err(|_| format!("`{port}` is not a port"))?;
+    let hosts = read_hosts(host)?;
+    if all.len() + hosts.len() > PLACES_MAX {
         return Err(format!("more than {PLACES_MAX} addresses; start several sinks"));
     }
-    for host in hosts {
-        all.extend((first..=last).map(|port| SocketAddr::new(host, port)));
-    }
+    all.extend(hosts.into_iter().map(|host| SocketAddr::new(host, port)));
     Ok(())
 }
 
-fn read_ports(text: &str) -> Result<(u16, u16), String> {
-    let read = |text: &str| text.parse().map_err(|_| format!("`{text}` is not a port"));
-    let (first, last) = text.split_once('-').unwrap_or((text, text));
-    let (first, last) = (read(first)?, read(last)?);
-    if last < first {
-        return Err("the port range is reversed".to_owned());
-    }
-    Ok((first, last))
-}
-
-fn read_hosts(host: &str, family: Family) -> Result<Vec<IpAddr>, String> {
+fn read_hosts(host: &str) -> Result<Vec<IpAddr>, String> {
     let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
     if bare.is_empty() {
         // One socket per family, as in smtp-sink.
-        return Ok(match family {
-            Family::V6 => vec![Ipv6Addr::UNSPECIFIED.into()],
-            _ => vec![Ipv4Addr::UNSPECIFIED.into(), Ipv6Addr::UNSPECIFIED.into()],
-        });
+        return Ok(vec![Ipv4Addr::UNSPECIFIED.into(), Ipv6Addr::UNSPECIFIED.into()]);
     }
     if let Some((network, bits)) = bare.split_once('/') {
         let network = network.parse().map_err(|_| format!("`{network}` is not an address"))?;
         return read_network(network, bits);
-    }
-    if let Ok(address) = bare.parse() {
-        return Ok(vec![address]);
     }
     let found = (bare, 0).to_socket_addrs().map_err(|cause| cause.to_string())?;
     Ok(found.map(|found| found.ip()).collect())
@@ -124,9 +83,9 @@ fn read_network(network: IpAddr, bits: &str) -> Result<Vec<IpAddr>, String> {
 mod tests {
     use super::*;
 
-    fn places(words: &str, family: Family) -> Result<Vec<String>, String> {
+    fn places(words: &str) -> Result<Vec<String>, String> {
         let words: Vec<String> = words.split(' ').map(str::to_owned).collect();
-        Ok(read(&words, family)?.iter().map(SocketAddr::to_string).collect())
+        Ok(read(&words)?.iter().map(SocketAddr::to_string).collect())
     }
 
     #[test]
@@ -136,18 +95,14 @@ mod tests {
             ("inet:127.0.0.1:25", "127.0.0.1:25"),
             ("[::1]:2525", "[::1]:2525"),
             (":2525", "0.0.0.0:2525 [::]:2525"),
-            ("127.0.0.1:7-9", "127.0.0.1:7 127.0.0.1:8 127.0.0.1:9"),
             ("127.0.1.2/31:25", "127.0.1.2:25 127.0.1.3:25"),
-            ("127.0.1.3/31:25-26", "127.0.1.2:25 127.0.1.2:26 127.0.1.3:25 127.0.1.3:26"),
             ("[::2/127]:25", "[::2]:25 [::3]:25"),
             ("127.0.0.1:25 127.0.0.1:25", "127.0.0.1:25"),
             ("127.0.0.1:0 127.0.0.1:0", "127.0.0.1:0 127.0.0.1:0"),
         ];
         for (words, expected) in rows {
-            assert_eq!(places(words, Family::Any).map(|all| all.join(" ")), Ok(expected.into()));
+            assert_eq!(places(words).map(|all| all.join(" ")), Ok(expected.into()));
         }
-        assert_eq!(places(":25", Family::V4), Ok(vec!["0.0.0.0:25".to_owned()]));
-        assert_eq!(places(":25", Family::V6), Ok(vec!["[::]:25".to_owned()]));
     }
 
     #[test]
@@ -156,15 +111,13 @@ mod tests {
             "unix:/a",
             "127.0.0.1",
             "127.0.0.1:x",
-            "127.0.0.1:9-7",
             "127.0.0.0/8:25",
             "127.0.0.0/33:25",
             "::/0:25",
-            "127.0.0.0/18:25-26",
+            "127.0.0.0/17:25",
         ] {
-            let why = places(bad, Family::Any).expect_err(bad);
+            let why = places(bad).expect_err(bad);
             assert!(why.starts_with(bad), "{why}");
         }
-        assert!(places("127.0.0.1:25", Family::V6).is_err());
     }
 }

@@ -3,7 +3,7 @@
 //! Owner:    one shard per `--cores`, each with a socket on every address (SO_REUSEPORT), its own
 //!           sessions and its own ledger. Shards share connection counts and the greylist.
 //! Promise:  `Sink::stop` returns a ledger with every copy that was accepted, within `STOP_MAX`.
-//! Bounds:   `connections_max` divided among the shards, plus one per address; the kernel queues
+//! Bounds:   `-m` connections divided among the shards, plus one per address; the kernel queues
 //!           `backlog` more. A connection costs its socket, a task and about 1 KB; a chunk of 64 KB
 //!           only while data is read. An address costs each shard two file descriptors.
 
@@ -31,11 +31,11 @@ use socket2::SockRef;
 use crate::report::Seconds;
 use crate::sink::marks;
 use crate::sink::marks::Marks;
+use crate::sink::marks::Taken;
+use crate::sink::options::Settings;
 use crate::sink::session;
-use crate::sink::settings::Settings;
 use crate::sink::state::Shared;
 use crate::sink::state::State;
-use crate::sink::taken::Taken;
 use crate::sink::tally::Counts;
 use crate::sink::tally::Tally;
 use crate::sink::tally::count;
@@ -66,7 +66,8 @@ impl Sink {
     /// Listens, and returns when clients may connect.
     pub fn start(mut settings: Settings) -> Result<Sink, String> {
         let (sockets, addresses) = bind_all(&settings)?;
-        settings.connections_max = settings.connections_max.div_ceil(settings.cores);
+        let options = &mut settings.options;
+        options.connections = options.connections.div_ceil(options.cores);
         let settings = Arc::new(settings);
         let began = Instant::now();
         let seconds = Seconds::start(began, settings.live);
@@ -93,7 +94,7 @@ impl Sink {
                 serve_all(&state, sockets).await;
                 let mut taken = taken.lock().unwrap_or_else(PoisonError::into_inner);
                 taken.ledger.add(state.ledger.take());
-                taken.measured.add(state.marks.end());
+                state.marks.end(&mut taken);
             };
             match rt::start(spec, main) {
                 Ok(thread) => sink.shards.push(thread),
@@ -121,7 +122,7 @@ impl Sink {
         counts
     }
 
-    /// Whether the requested number of messages or sessions has been reached.
+    /// Whether the requested number of messages has been reached.
     pub fn is_done(&self) -> bool {
         self.shared.is_done()
     }
@@ -145,15 +146,17 @@ impl Sink {
 /// The sockets of each shard, all on the same addresses.
 fn bind_all(settings: &Settings) -> Result<(Vec<Vec<OwnedFd>>, Vec<SocketAddr>), String> {
     let mut addresses = Vec::new();
-    let mut sockets: Vec<Vec<OwnedFd>> = (0..settings.cores).map(|_| Vec::new()).collect();
+    let mut sockets: Vec<Vec<OwnedFd>> = (0..settings.options.cores).map(|_| Vec::new()).collect();
     // With SO_REUSEPORT a second sink could share the port and receive part of the mail.
-    for place in settings.places.iter().filter(|place| settings.cores > 1 && place.port() != 0) {
+    for place in
+        settings.places.iter().filter(|place| settings.options.cores > 1 && place.port() != 0)
+    {
         bind(*place, settings.backlog, false).map_err(|fault| explain(*place, fault))?;
     }
     for place in &settings.places {
         let mut address = *place;
         for own in &mut sockets {
-            let socket = bind(address, settings.backlog, settings.cores > 1);
+            let socket = bind(address, settings.backlog, settings.options.cores > 1);
             let socket = socket.map_err(|fault| explain(address, fault))?;
             let bound = SockRef::from(&socket).local_addr().ok();
             // The other shards use the port that the first one was given.
@@ -210,7 +213,8 @@ async fn serve_all(state: &Rc<State>, sockets: Vec<OwnedFd>) {
 async fn accept_all(state: &Rc<State>, listener: &Listener) {
     loop {
         // As in smtp-sink, connections above the limit stay in the kernel's queue.
-        while state.open.get() >= state.settings.connections_max && !state.shared.is_stopping() {
+        while state.open.get() >= state.settings.options.connections && !state.shared.is_stopping()
+        {
             timer::sleep(LOOK).await;
         }
         match listener.accept().await {
@@ -243,6 +247,6 @@ impl Open {
 impl Drop for Open {
     fn drop(&mut self) {
         self.0.open.set(self.0.open.get() - 1);
-        self.0.end_session();
+        count(&self.0.tally.sessions, 1);
     }
 }

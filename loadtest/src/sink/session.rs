@@ -85,7 +85,7 @@ struct Session {
 
 impl Session {
     async fn run(&mut self) -> Result<(), Over> {
-        if self.state.settings.tls_first {
+        if self.state.settings.options.tls {
             self.start_tls().await?;
         }
         let step = self.dialogue.on_connect(&mut self.out);
@@ -93,7 +93,7 @@ impl Session {
         self.flush().await?;
         loop {
             // A sink that stops interrupts idle reads first, and writes later.
-            self.channel.stream().deadline().set_idle_in(self.state.settings.timeout);
+            self.channel.stream().deadline().set_idle_in(self.state.settings.options.timeout);
             let chunk = match self.channel.read(&self.state.pool, None).await {
                 Ok(chunk) => chunk,
                 Err(SocketFault::Tls(TlsFault::NoChunk)) => {
@@ -236,6 +236,6 @@ impl Session {
     }
 
     fn set_deadline(&self) {
-        self.channel.stream().deadline().set_in(self.state.settings.timeout);
+        self.channel.stream().deadline().set_in(self.state.settings.options.timeout);
     }
 }

@@ -25,7 +25,7 @@ use crate::sink::behaviour::Behaviours;
 use crate::sink::body::Subject;
 use crate::sink::marks::Mark;
 use crate::sink::marks::Marks;
-use crate::sink::settings::Settings;
+use crate::sink::options::Settings;
 use crate::sink::tally::Tally;
 use crate::sink::tally::count;
 
@@ -41,8 +41,8 @@ const GREYLIST_MAX: usize = 1 << 20;
 pub struct Shared {
     stopping: AtomicBool,
     done: AtomicBool,
-    /// Messages and sessions, counted here only if there is a limit.
-    limited: [AtomicU64; 2],
+    /// Counted here only if there is a limit.
+    messages: AtomicU64,
     /// Numbers the sessions, so that each has its own random stream.
     pub next_session: AtomicU64,
     /// Shared, because a client that returns may reach another shard.
@@ -58,7 +58,7 @@ impl Shared {
         self.stopping.load(Ordering::Relaxed)
     }
 
-    /// Whether the limit of messages or sessions has been reached.
+    /// Whether the limit of messages has been reached.
     pub fn is_done(&self) -> bool {
         self.done.load(Ordering::Relaxed)
     }
@@ -76,13 +76,6 @@ impl Shared {
                 known.insert(hasher.finish(), Instant::now());
                 true
             }
-        }
-    }
-
-    fn count_to(&self, which: usize, limit: Option<u64>) {
-        let Some(limit) = limit else { return };
-        if self.limited[which].fetch_add(1, Ordering::Relaxed) + 1 >= limit {
-            self.done.store(true, Ordering::Relaxed);
         }
     }
 }
@@ -107,10 +100,10 @@ impl State {
         tally: Arc<Tally>,
         marks: Marks,
     ) -> Rc<State> {
-        let chunks = settings.connections_max.min(CHUNKS_MAX) + CHUNKS_SPARE;
+        let chunks = settings.options.connections.min(CHUNKS_MAX) + CHUNKS_SPARE;
         Rc::new(State {
             pool: ChunkPool::new(chunks),
-            ledger: RefCell::new(Ledger::new(settings.ledger_bytes_max)),
+            ledger: RefCell::new(Ledger::default()),
             marks,
             ehlo: [false, true].map(|is_tls| ehlo(&settings, is_tls)),
             open: Cell::new(0),
@@ -121,16 +114,14 @@ impl State {
     }
 
     pub fn behaviours(&self) -> Option<&Behaviours> {
-        self.settings.behaviours.as_deref()
+        self.settings.behaviours.as_ref()
     }
 
     pub fn end_message(&self) {
-        self.shared.count_to(0, self.settings.messages_max);
-    }
-
-    pub fn end_session(&self) {
-        count(&self.tally.sessions, 1);
-        self.shared.count_to(1, self.settings.sessions_max);
+        let Some(limit) = self.settings.options.messages else { return };
+        if self.shared.messages.fetch_add(1, Ordering::Relaxed) + 1 >= limit {
+            self.shared.done.store(true, Ordering::Relaxed);
+        }
     }
 
     /// Records a message accepted for one recipient.
@@ -173,7 +164,7 @@ impl State {
 
     /// Prints lines of the dialogue, with -v.
     pub fn show(&self, mark: &str, bytes: &[u8]) {
-        if self.settings.verbose {
+        if self.settings.options.verbose {
             for line in String::from_utf8_lossy(bytes).lines() {
                 eprintln!("{mark} {line}");
             }
@@ -182,12 +173,17 @@ impl State {
 }
 
 fn ehlo(settings: &Settings, is_tls: bool) -> Vec<u8> {
-    let starttls = (settings.tls.is_some() && !is_tls).then_some("STARTTLS");
-    let offers = settings.offers.iter().flatten().copied().chain(starttls);
-    let lines: Vec<&str> = std::iter::once(&*settings.hostname).chain(offers).collect();
-    let last = lines.len() - 1;
-    let line = |(place, line): (usize, &&str)| {
-        format!("250{}{line}\r\n", if place == last { ' ' } else { '-' })
-    };
-    lines.iter().enumerate().map(line).collect::<String>().into_bytes()
+    let options = &settings.options;
+    let offers = [
+        (!options.no_pipelining, "PIPELINING"),
+        (!options.no_chunking, "CHUNKING"),
+        (settings.tls.is_some() && !is_tls, "STARTTLS"),
+    ];
+    let mut text = format!("250-{}\r\n", options.hostname);
+    for (_, word) in offers.iter().filter(|(offered, _)| *offered) {
+        text += &format!("250-{word}\r\n");
+    }
+    text += "250-8BITMIME\r\n250-SMTPUTF8\r\n250-ENHANCEDSTATUSCODES\r\n250-DSN\r\n";
+    text += "250 AUTH PLAIN LOGIN\r\n";
+    text.into_bytes()
 }

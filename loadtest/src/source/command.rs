@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::sync::PoisonError;
 use std::thread;
-use std::time::Duration;
 use std::time::Instant;
 
 use ringpost::boot;
@@ -12,6 +11,7 @@ use ringpost::rt;
 use ringpost::rt::ShardSpec;
 use ringpost::rt::ShardThread;
 
+use crate::flags;
 use crate::report::Collector;
 use crate::report::Live;
 use crate::report::Record;
@@ -25,17 +25,15 @@ use crate::source::session::GOODBYE;
 use crate::source::stages;
 use crate::watch::watch;
 
-const COUNTER_EVERY: Duration = Duration::from_secs(1);
-
 /// Sends all messages and prints the result. `false`: not all were accepted.
 pub fn run(options: Options) -> Result<bool, String> {
     options.outputs.check()?;
-    options.check_sent()?;
+    flags::check_writable("--sent", options.sent.as_deref())?;
     // Before the clock starts, since this may measure the syncs of a disk.
     let record = Record::begin("source", options.outputs.machine(), command_line());
     let signals = signals::block().and_then(signals::listen);
     let signals = signals.map_err(|cause| format!("signals: {cause}"))?;
-    let live = if options.counter { Live::Never } else { options.outputs.live() };
+    let live = options.outputs.live();
     let plan = Arc::new(Plan::new(options)?);
     let running = Arc::clone(&plan);
     // The thread lives as long as the process.
@@ -62,17 +60,11 @@ fn carry_out(plan: Arc<Plan>, live: Live) -> Result<Finished, String> {
         .map(|shard| start(&plan, shard, seconds.collector(stages::NAMES)))
         .collect::<Result<_, _>>()?;
     let _watchdog = watch(&shards)?;
-    let counter = plan.options.counter.then(|| count(&plan));
     for shard in shards {
         shard.join().map_err(|fault| format!("{fault}: {}", fault.remedy()))?;
     }
     let took = plan.began().0.elapsed();
     plan.stop();
-    if let Some(counter) = counter {
-        counter.thread().unpark();
-        // The thread only prints.
-        let _ = counter.join();
-    }
     let found = std::mem::take(&mut *plan.found.lock().unwrap_or_else(PoisonError::into_inner));
     let planned = plan.schedule.planned();
     // The seconds count from the start of the threads, the run from its first message.
@@ -92,15 +84,4 @@ fn start(plan: &Arc<Plan>, shard: usize, collector: Collector) -> Result<ShardTh
         plan.report(found);
     };
     rt::start(spec, main).map_err(|fault| format!("{fault}: {}", fault.remedy()))
-}
-
-fn count(plan: &Arc<Plan>) -> thread::JoinHandle<()> {
-    let plan = Arc::clone(plan);
-    thread::spawn(move || {
-        while !plan.is_stopped() {
-            thread::park_timeout(COUNTER_EVERY);
-            eprint!("\r{}", plan.count_of_sent());
-        }
-        eprintln!();
-    })
 }

@@ -8,15 +8,14 @@ use std::time::Duration;
 use crate::ledger::Sent;
 use crate::report::Interval;
 use crate::report::Record;
-use crate::report::table;
-use crate::source::plan::Found;
 use crate::source::plan::Plan;
+use crate::source::plan::SessionResults;
 use crate::source::schedule::Planned;
 
 /// A finished run.
 pub struct Finished {
     pub plan: Arc<Plan>,
-    pub found: Found,
+    pub found: SessionResults,
     pub planned: Planned,
     pub took: Duration,
     pub intervals: Vec<Interval>,
@@ -30,7 +29,7 @@ impl Finished {
 
     /// Recipients of accepted messages.
     pub fn accepted(&self) -> u64 {
-        self.found.accepted * self.plan.options.recipients as u64
+        self.found.accepted * self.plan.options.recipients
     }
 
     fn late(&self) -> u64 {
@@ -47,7 +46,7 @@ impl Finished {
     pub fn sent(&self) -> Sent {
         Sent {
             run: self.plan.run.clone(),
-            recipients_per_message: self.plan.options.recipients as u64,
+            recipients_per_message: self.plan.options.recipients,
             fates: self.plan.fates.take(self.planned.messages),
             partly: self.found.partly.clone(),
         }
@@ -82,19 +81,13 @@ impl Finished {
         record.counts = counts.map(|(name, count)| (name.to_owned(), count)).into();
         record.set_stages(std::mem::take(&mut found.stages));
         record.intervals = std::mem::take(intervals);
-        record.steps = found.steps.to_json(stretches, &planned.late);
+        found.steps.complete(stretches, &planned.late, record);
     }
 
     /// Completes and prints the record.
     pub fn print(mut self, mut record: Record) -> Result<(), String> {
         self.complete(&mut record);
-        let Finished { plan, found, planned, .. } = &self;
-        plan.options.outputs.write(&record)?;
-        if !plan.options.outputs.json && plan.options.shape.steps.is_some() {
-            let rows = found.steps.to_rows(plan.stretches(), &planned.late);
-            print!("\n{}", table::text(&rows));
-        }
-        Ok(())
+        self.plan.options.outputs.write(&record)
     }
 
     pub fn write_sent(&self) -> Result<(), String> {

@@ -22,12 +22,12 @@ use crate::source::body::LINE;
 use crate::source::body::TAIL;
 use crate::source::body::TAIL_DIGITS;
 use crate::source::body::block;
-use crate::source::domains::Domains;
 use crate::source::eml;
 use crate::source::eml::Text;
 use crate::source::header::HeaderLine;
 use crate::source::options::Options;
 use crate::source::sizes::Sizes;
+use crate::source::weights::Domains;
 
 /// How messages of a run are made.
 pub struct Pattern {
@@ -66,34 +66,33 @@ pub struct Draft {
 }
 
 impl Pattern {
-    pub fn new(options: &Options, run: &str) -> Result<Pattern, String> {
-        let content = &options.content;
-        let subject = options.subject.as_deref();
-        if subject.is_some_and(|subject| subject.contains(['\r', '\n'])) {
-            return Err("-S: the subject must be one line".to_owned());
+    /// `hostname`: our name, for default addresses.
+    pub fn new(options: &Options, hostname: &str, run: &str) -> Result<Pattern, String> {
+        let own = || format!("foo@{hostname}");
+        let to = options.to.clone().unwrap_or_else(own);
+        if options.domains > 1 && !to.contains('@') {
+            return Err("--domains: the recipient (-t) has no domain".to_owned());
         }
         let mut fixed = Vec::new();
-        if let Some(subject) = subject {
+        if let Some(subject) = &options.subject {
             fixed.extend_from_slice(format!("Subject: {subject}\r\n").as_bytes());
         }
         fixed.extend_from_slice(b"Date: ");
         date::rfc5322(clock::wall_ms(), &mut fixed);
         fixed.extend_from_slice(b"\r\n");
-        let body = Content::new(options)?;
-        let from = if options.from() == "<>" { "" } else { options.from() };
         Ok(Pattern {
             run: run.to_owned(),
-            from: from.to_owned(),
-            to: options.to().to_owned(),
-            from_domains: content.from_domains.clone(),
-            to_domains: content.to_domains.clone(),
+            from: options.from.clone().unwrap_or_else(own),
+            to,
+            from_domains: options.from_domains.clone(),
+            to_domains: options.to_domains.clone(),
             domains: options.domains,
-            recipients: options.recipients as u64,
+            recipients: options.recipients,
             numbered: options.number,
-            headers: content.headers.clone(),
-            content: body,
+            headers: options.headers.clone(),
+            content: Content::new(options)?,
             fixed,
-            random: Random::new(content.seed),
+            random: Random::new(options.seed),
         })
     }
 
@@ -138,7 +137,7 @@ impl Pattern {
             Some(domains) if !self.from.is_empty() => {
                 name.push_str(local_part(&self.from));
                 name.push('@');
-                name.push_str(domains.choose(&mut self.random.of(Purpose::Sender, number)));
+                name.push_str(domains.choose(self.random.of(Purpose::Sender, number).number()));
             }
             _ => name.push_str(&self.from),
         }
@@ -157,7 +156,7 @@ impl Pattern {
         let written = prefix.map_or(Ok(()), |prefix| write!(name, "{prefix}"));
         let written = written.and_then(|()| match (&self.to_domains, self.to.rsplit_once('@')) {
             (Some(domains), _) => {
-                let domain = domains.choose(&mut self.random.of(Purpose::Recipient, of_all));
+                let domain = domains.choose(self.random.of(Purpose::Recipient, of_all).number());
                 write!(name, "{}@{domain}", local_part(&self.to))
             }
             (None, Some((local, domain))) if self.domains > 1 => {
@@ -185,7 +184,7 @@ impl Pattern {
         let sum = sum::of_message(&head[begin..], body_sum) ^ mark;
         write!(head, "-{sum:08x}\r\n").expect("a Vec takes every write");
         for line in &self.headers {
-            line.push(number, to, head);
+            head.extend_from_slice(line.fill(number, to).as_bytes());
         }
         if matches!(self.content, Content::Lines { .. }) {
             let named = write!(
@@ -204,11 +203,10 @@ impl Content {
         if let Some(path) = &options.file {
             return Ok(Content::Texts(vec![Text::read(path)?]));
         }
-        if let Some(folder) = &options.content.eml {
+        if let Some(folder) = &options.eml {
             return Ok(Content::Texts(eml::read_folder(folder)?));
         }
-        let length = options.length as u64;
-        let sizes = options.content.sizes.clone().unwrap_or(Sizes::Uniform(length, length));
+        let sizes = options.sizes.clone().unwrap_or_else(|| Sizes::fixed(options.length));
         Ok(Content::Lines { sizes, block: block() })
     }
 
@@ -241,19 +239,10 @@ fn local_part(address: &str) -> &str {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use clap::Parser;
-
-    #[derive(Parser)]
-    struct Line {
-        #[command(flatten)]
-        options: Options,
-    }
-
     fn pattern(words: &[&str]) -> Pattern {
-        let words = ["x"].iter().chain(words).chain(&["-M", "us.test", "h"]);
-        let options = Line::parse_from(words).options.complete();
-        options.check().expect("they are lawful");
-        Pattern::new(&options, "1a.2b").expect("there is nothing to read")
+        let words = words.iter().chain(&["h"]).map(|word| (*word).to_owned());
+        let options = crate::flags::parse(words).expect("they are lawful");
+        Pattern::new(&options, "us.test", "1a.2b").expect("there is nothing to read")
     }
 
     fn message(pattern: &Pattern, number: u64) -> (Draft, String) {

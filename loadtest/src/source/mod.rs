@@ -6,18 +6,16 @@
 //!           ramps, steps and random arrivals. Messages that were due and not sent are counted.
 //!
 //! ```text
-//! command    the run from start to stop    options, content, secure   the command line
+//! command    the run from start to stop    options, secure   the command line
 //! plan       what all sessions share       shape, schedule    when each message begins
 //! session    sends messages                place      the address of the server
 //! message    sender, recipients, header    body, eml  bodies: generated, or from files
-//! sizes, domains, weights, header          parts of a message
+//! sizes, weights, header                   parts of a message
 //! fates, steps, stages, finished           results
 //! ```
 
 mod body;
 mod command;
-mod content;
-mod domains;
 mod eml;
 mod fates;
 mod finished;
@@ -29,7 +27,7 @@ mod plan;
 mod schedule;
 mod secure;
 mod session;
-pub mod shape;
+mod shape;
 mod sizes;
 pub mod stages;
 mod steps;

@@ -1,66 +1,21 @@
-//! The address of the server.
+//! The address of the server: `[inet:]host[:port]`.
 
-use std::fmt;
 use std::net::SocketAddr;
 use std::net::ToSocketAddrs;
-use std::path::PathBuf;
-use std::time::Duration;
 
-use ringpost::rt;
-use ringpost::rt::IoFault;
-use ringpost::rt::Stream;
-
-/// An address to connect to.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Place {
-    Ip(SocketAddr),
-    Unix(PathBuf),
+/// The first address of the host.
+pub fn find(server: &str) -> Result<SocketAddr, String> {
+    let found = match split(server) {
+        (host, None) => (host, 25).to_socket_addrs(),
+        (_, Some(_)) => server.strip_prefix("inet:").unwrap_or(server).to_socket_addrs(),
+    };
+    let mut found = found.map_err(|cause| format!("{server}: {cause}"))?;
+    found.next().ok_or_else(|| format!("{server} has no address"))
 }
 
-impl fmt::Display for Place {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Place::Ip(address) => address.fmt(f),
-            Place::Unix(path) => write!(f, "unix:{}", path.display()),
-        }
-    }
-}
-
-impl Place {
-    /// `[inet:]host[:port]` or `unix:path`. Uses the first address of the host that is wanted.
-    pub fn find(server: &str, is_wanted: impl Fn(&SocketAddr) -> bool) -> Result<Place, String> {
-        if let Some(path) = server.strip_prefix("unix:") {
-            return match path {
-                "" => Err(format!("{server}: the path is missing")),
-                _ => Ok(Place::Unix(path.into())),
-            };
-        }
-        let (host, port) = split(server);
-        let found = match port {
-            Some(_) => server.strip_prefix("inet:").unwrap_or(server).to_socket_addrs(),
-            None => (host, 25).to_socket_addrs(),
-        };
-        let mut found = found.map_err(|cause| format!("{server}: {cause}"))?;
-        found
-            .find(is_wanted)
-            .map(Place::Ip)
-            .ok_or_else(|| format!("{server}: the host has no address of this family"))
-    }
-
-    pub async fn connect(&self, limit: Duration) -> Result<Stream, IoFault> {
-        match self {
-            Place::Ip(address) => rt::connect(*address, None, limit).await,
-            Place::Unix(path) => rt::connect_unix(path, limit).await,
-        }
-    }
-}
-
-/// The name of a server for TLS; `localhost` for a Unix socket.
+/// The name of a server for TLS.
 pub fn host_of(server: &str) -> &str {
-    match server.starts_with("unix:") {
-        true => "localhost",
-        false => split(server).0,
-    }
+    split(server).0
 }
 
 /// Host without brackets, and the port if given.
@@ -86,15 +41,11 @@ mod tests {
             ("[::1]", "[::1]:25", "::1"),
             ("::1", "[::1]:25", "::1"),
         ] {
-            let expected: SocketAddr = expected.parse().expect("an address");
-            assert_eq!(Place::find(text, |_| true), Ok(Place::Ip(expected)), "{text}");
+            assert_eq!(find(text).map(|found| found.to_string()), Ok(expected.into()), "{text}");
             assert_eq!(host_of(text), host, "{text}");
         }
-        assert_eq!(Place::find("unix:/a", |_| true), Ok(Place::Unix("/a".into())));
-        assert_eq!(host_of("unix:/a"), "localhost");
-        for bad in ["unix:", "[::1]:x", "127.0.0.1:99999"] {
-            assert!(Place::find(bad, |_| true).is_err(), "{bad}");
+        for bad in ["[::1]:x", "127.0.0.1:99999"] {
+            assert!(find(bad).is_err(), "{bad}");
         }
-        assert!(Place::find("[::1]:25", SocketAddr::is_ipv4).is_err());
     }
 }

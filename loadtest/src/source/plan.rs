@@ -1,6 +1,8 @@
 //! The plan of a run, shared by all sessions, and the results that they report.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Mutex;
 use std::sync::OnceLock;
 use std::sync::PoisonError;
@@ -9,18 +11,18 @@ use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::Receiver;
 use std::time::Instant;
-use std::time::SystemTime;
 
+use ringpost::base::clock;
+use ringpost::boot::hostname;
 use ringpost::boot::signals::Signal;
-use ringpost::wire::smtp::client_login::Login;
 
+use crate::process::wall_us;
 use crate::random::Random;
 use crate::report::Stages;
 use crate::source::fates::Fates;
 use crate::source::message::Pattern;
 use crate::source::options::Options;
 use crate::source::place;
-use crate::source::place::Place;
 use crate::source::schedule::Schedule;
 use crate::source::schedule::Turn;
 use crate::source::secure::Handshakes;
@@ -35,10 +37,10 @@ static RUNS: AtomicU64 = AtomicU64::new(0);
 /// What all sessions share.
 pub struct Plan {
     pub options: Options,
-    pub place: Place,
+    pub server: SocketAddr,
+    pub hostname: String,
     pub run: String,
     pub pattern: Pattern,
-    pub login: Option<Login>,
     pub fates: Fates,
     /// The begin of the first session, on the monotonic clock and in microseconds of Unix time. No
     /// message waits for the start of a thread.
@@ -47,12 +49,12 @@ pub struct Plan {
     sent: AtomicU64,
     stop: AtomicBool,
     signalled: AtomicBool,
-    pub found: Mutex<Found>,
+    pub found: Mutex<SessionResults>,
 }
 
 /// The results of the sessions.
 #[derive(Default)]
-pub struct Found {
+pub struct SessionResults {
     pub stages: Stages,
     pub accepted: u64,
     pub refused: u64,
@@ -68,12 +70,12 @@ pub struct Found {
     pub first: Option<String>,
 }
 
-impl Found {
+impl SessionResults {
     pub fn note(&mut self, text: impl FnOnce() -> String) {
         self.first.get_or_insert_with(text);
     }
 
-    fn add(&mut self, other: Found) {
+    fn add(&mut self, other: SessionResults) {
         self.stages.add(other.stages);
         self.accepted += other.accepted;
         self.refused += other.refused;
@@ -93,24 +95,21 @@ impl Found {
 
 impl Plan {
     pub fn new(options: Options) -> Result<Plan, String> {
-        options.check()?;
-        let options = options.complete();
-        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
-        let now_ms = now.map_or(0, |since| since.as_millis());
+        let own = || hostname::read(Path::new("/"));
+        let hostname = options.hostname.clone().unwrap_or_else(own);
         let place = RUNS.fetch_add(1, Ordering::Relaxed);
-        let run = format!("{now_ms:x}.{:x}.{place:x}", std::process::id());
-        let pattern = Pattern::new(&options, &run)?;
-        let login = options.secure.login()?;
+        let run = format!("{:x}.{:x}.{place:x}", clock::wall_ms(), std::process::id());
+        let pattern = Pattern::new(&options, &hostname, &run)?;
         // Each shard makes its own. This reports errors before the run.
-        Secure::new(&options.secure, place::host_of(&options.server), login.clone())?;
+        Secure::new(&options.secure, place::host_of(&options.server))?;
         let times = &options.shape;
         let goes_on = times.duration.is_some() || options.messages.is_some();
-        let shape = Shape::new(options.rate, times, goes_on);
-        let random = times.poisson.then(|| Random::new(options.content.seed));
+        let shape = times.shape(goes_on);
+        let random = times.poisson.then(|| Random::new(options.seed));
         let count = options.count();
         Ok(Plan {
-            place: options.place()?,
-            login,
+            server: place::find(&options.server)?,
+            hostname,
             schedule: Schedule::new(shape, times.duration, count, random),
             run,
             pattern,
@@ -162,10 +161,7 @@ impl Plan {
 
     /// The begin of the run on both clocks.
     pub fn began(&self) -> (Instant, u64) {
-        *self.began.get_or_init(|| {
-            let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
-            (Instant::now(), now.map_or(0, |since| since.as_micros() as u64))
-        })
+        *self.began.get_or_init(|| (Instant::now(), wall_us()))
     }
 
     /// When a message begins, if there is a schedule.
@@ -213,7 +209,7 @@ impl Plan {
         }
     }
 
-    pub fn report(&self, found: Found) {
+    pub fn report(&self, found: SessionResults) {
         self.found.lock().unwrap_or_else(PoisonError::into_inner).add(found);
     }
 }

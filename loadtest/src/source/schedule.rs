@@ -217,10 +217,11 @@ impl Schedule {
 mod tests {
     use super::*;
     use crate::random::chi_square;
-    use crate::source::shape::ShapeOptions;
+    use crate::source::shape::read_flat;
+    use crate::source::shape::read_steps;
 
-    fn at_rate(rate: f64) -> Option<Shape> {
-        Shape::new(Some(rate), &ShapeOptions::default(), false)
+    fn at_rate(rate: &str) -> Option<Shape> {
+        Some(read_flat(rate).expect("a rate"))
     }
 
     fn seconds(count: f64) -> Option<Duration> {
@@ -241,7 +242,7 @@ mod tests {
         assert_eq!(timed.next(Duration::from_secs(1)), None);
         assert_eq!(timed.planned(), Planned { messages: 1, late: vec![0] });
 
-        let open = Schedule::new(at_rate(10.0), seconds(2.0), None, None);
+        let open = Schedule::new(at_rate("10"), seconds(2.0), None, None);
         let begins: Vec<_> = std::iter::from_fn(|| open.next(NOW)).map(|one| one.begin).collect();
         assert_eq!((begins.len(), begins[19]), (20, seconds(1.9)));
         assert_eq!(open.planned(), Planned { messages: 20, late: vec![0] });
@@ -250,7 +251,7 @@ mod tests {
     #[test]
     fn at_the_end_a_bounded_number_of_overdue_messages_is_sent() {
         for random in [None, Some(Random::new(5))] {
-            let schedule = Schedule::new(at_rate(5000.0), seconds(1.0), None, random.clone());
+            let schedule = Schedule::new(at_rate("5000"), seconds(1.0), None, random.clone());
             for _ in 0..300 {
                 assert!(schedule.next(NOW).is_some());
             }
@@ -264,19 +265,14 @@ mod tests {
 
     #[test]
     fn late_messages_count_for_their_step() {
-        let options = ShapeOptions { steps: None, ..ShapeOptions::default() };
-        let steps = crate::source::shape::Steps(vec![
-            crate::source::shape::Stretch { from: 1010.0, to: 1010.0, seconds: 1.0 },
-            crate::source::shape::Stretch { from: 30.0, to: 30.0, seconds: 1.0 },
-        ]);
-        let options = ShapeOptions { steps: Some(steps), ..options };
-        let schedule = Schedule::new(Shape::new(None, &options, false), None, None, None);
+        let steps = read_steps("1010x1s,30x1s").expect("steps");
+        let schedule = Schedule::new(Some(steps), None, None, None);
         assert_eq!(schedule.next(NOW).map(|one| one.step), Some(0));
         let after: Vec<_> = std::iter::from_fn(|| schedule.next(Duration::from_secs(2))).collect();
         assert_eq!(after.len(), 1000);
         assert_eq!(schedule.planned(), Planned { messages: 1040, late: vec![9, 30] });
         // The count must not visit each message.
-        let many = Schedule::new(at_rate(1e6), seconds(3600.0), None, None);
+        let many = Schedule::new(at_rate("1e6"), seconds(3600.0), None, None);
         let end = Duration::from_secs(3600);
         assert_eq!(std::iter::from_fn(|| many.next(end)).count(), 1000);
         assert_eq!(many.planned(), Planned { messages: 3_600_000_000, late: vec![3_599_999_000] });
@@ -284,7 +280,7 @@ mod tests {
 
     #[test]
     fn random_arrivals_are_a_poisson_process() {
-        let schedule = Schedule::new(at_rate(100.0), seconds(100.0), None, Some(Random::new(2)));
+        let schedule = Schedule::new(at_rate("100"), seconds(100.0), None, Some(Random::new(2)));
         let begins: Vec<f64> = std::iter::from_fn(|| schedule.next(NOW))
             .map(|one| one.begin.expect("an open loop").as_secs_f64())
             .collect();

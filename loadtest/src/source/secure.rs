@@ -1,7 +1,7 @@
 //! TLS and AUTH, with the code of the server's own outbound connections.
 //!
 //! Owner:    one `Secure` per shard, so that shards do not share the lock of TLS sessions.
-//! Promise:  a password is not sent in clear text without `--auth-in-clear`.
+//! Promise:  a password is only sent under TLS.
 //!
 //! Certificates are verified only with `--tls-verify`: test servers mostly have self-signed ones.
 
@@ -26,64 +26,38 @@ use ringpost::wire::smtp::client_login::Login;
 #[derive(Args, Clone, Debug, Default)]
 pub struct SecureOptions {
     /// Use STARTTLS; fail if the server does not offer it.
-    #[arg(long, conflicts_with = "tls")]
+    #[arg(long, group = "encryption")]
     pub starttls: bool,
     /// Start TLS at once, as on port 465.
-    #[arg(long)]
+    #[arg(long, group = "encryption")]
     pub tls: bool,
     /// Verify the server's certificate. Default: accept any certificate.
-    #[arg(long)]
+    #[arg(long, requires = "encryption")]
     pub tls_verify: bool,
     /// Trusted CA certificates (PEM) instead of those of the system.
     #[arg(long, value_name = "FILE", requires = "tls_verify")]
     pub tls_roots: Option<PathBuf>,
     /// The name for SNI and verification. Default: the host of SERVER.
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", requires = "encryption")]
     pub sni: Option<String>,
     /// Make a full handshake for each connection.
-    #[arg(long)]
+    #[arg(long, requires = "encryption")]
     pub tls_no_resume: bool,
-    /// Authenticate with AUTH PLAIN, or LOGIN if PLAIN is not offered. Other users can see the command
-    /// line; --auth-file is safer.
-    #[arg(long, value_name = "USER:PASSWORD", conflicts_with = "auth_file")]
+    /// Authenticate with AUTH PLAIN, or LOGIN if PLAIN is not offered, under TLS. Other users can see
+    /// the command line; --auth-file is safer.
+    #[arg(
+        long,
+        value_name = "USER:PASSWORD",
+        conflicts_with = "auth_file",
+        requires = "encryption"
+    )]
     pub auth: Option<String>,
     /// Authenticate with the first line of this file, USER:PASSWORD.
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", requires = "encryption")]
     pub auth_file: Option<PathBuf>,
-    /// Allow sending the password without TLS.
-    #[arg(long)]
-    pub auth_in_clear: bool,
 }
 
 impl SecureOptions {
-    fn is_tls(&self) -> bool {
-        self.starttls || self.tls
-    }
-
-    fn is_auth(&self) -> bool {
-        self.auth.is_some() || self.auth_file.is_some()
-    }
-
-    pub fn check(&self) -> Result<(), String> {
-        let of_tls = [
-            (self.tls_verify, "--tls-verify"),
-            (self.sni.is_some(), "--sni"),
-            (self.tls_no_resume, "--tls-no-resume"),
-        ];
-        if let Some((_, flag)) = of_tls.iter().find(|(is_set, _)| *is_set && !self.is_tls()) {
-            return Err(format!("{flag}: needs --starttls or --tls"));
-        }
-        if self.is_auth() && !self.is_tls() && !self.auth_in_clear {
-            return Err("the password would be sent in clear text: add --starttls, --tls or \
-                        --auth-in-clear"
-                .to_owned());
-        }
-        if self.auth_in_clear && !self.is_auth() {
-            return Err("--auth-in-clear: needs --auth or --auth-file".to_owned());
-        }
-        Ok(())
-    }
-
     /// Reads the user name and the password.
     pub fn login(&self) -> Result<Option<Login>, String> {
         let (text, from) = match (&self.auth, &self.auth_file) {
@@ -107,13 +81,10 @@ impl SecureOptions {
 
 /// TLS and AUTH of the connections of a shard.
 pub struct Secure {
-    starts: bool,
-    implicit: bool,
-    client: Option<Arc<TlsClient>>,
+    options: SecureOptions,
+    tls: Option<Arc<TlsClient>>,
     host: String,
-    check: PeerCheck,
     login: Option<Login>,
-    in_clear: bool,
 }
 
 /// Successful TLS handshakes.
@@ -125,43 +96,33 @@ pub struct Handshakes {
 }
 
 impl Secure {
-    pub fn new(
-        options: &SecureOptions,
-        host: &str,
-        login: Option<Login>,
-    ) -> Result<Secure, String> {
+    /// `host`: the host of the server.
+    pub fn new(options: &SecureOptions, host: &str) -> Result<Secure, String> {
         let settings = TlsClientSettings {
             roots: options.tls_roots.clone(),
             resumes: !options.tls_no_resume,
             ..TlsClientSettings::default()
         };
-        let client = options.is_tls().then(|| TlsClient::build(&settings)).transpose();
-        let client = client.map_err(|problems| problems.to_string())?;
-        if options.tls_verify && client.as_ref().is_some_and(|client| !client.has_roots()) {
+        let is_tls = options.starttls || options.tls;
+        let tls = is_tls.then(|| TlsClient::build(&settings)).transpose();
+        let tls = tls.map_err(|problems| problems.to_string())?;
+        if options.tls_verify && tls.as_ref().is_some_and(|tls| !tls.has_roots()) {
             return Err("--tls-verify: no trusted CA certificates on this system; use --tls-roots"
                 .to_owned());
         }
-        Ok(Secure {
-            starts: options.starttls,
-            implicit: options.tls,
-            client,
-            host: options.sni.clone().unwrap_or_else(|| host.to_owned()),
-            check: if options.tls_verify { PeerCheck::Name } else { PeerCheck::Any },
-            login,
-            in_clear: options.auth_in_clear,
-        })
+        let (host, login) = (options.sni.as_deref().unwrap_or(host), options.login()?);
+        Ok(Secure { options: options.clone(), tls, host: host.to_owned(), login })
     }
 
     /// The TLS policy of the SMTP client.
     pub fn tls_use(&self) -> TlsUse {
-        if self.starts { TlsUse::Always } else { TlsUse::Never }
+        if self.options.starttls { TlsUse::Always } else { TlsUse::Never }
     }
 
     pub fn client(&self, config: &Arc<ClientConfig>) -> Client {
-        let client = Client::new(Arc::clone(config), self.implicit);
+        let client = Client::new(Arc::clone(config), self.options.tls);
         match &self.login {
             None => client,
-            Some(login) if self.in_clear => client.with_login_in_clear(login.clone()),
             Some(login) => client.with_login(login.clone()),
         }
     }
@@ -174,7 +135,7 @@ impl Secure {
         limit: Duration,
     ) -> Result<Channel<Stream>, SocketFault> {
         let mut channel = Channel::plain(stream);
-        if self.implicit {
+        if self.options.tls {
             channel.stream().deadline().set_in(limit);
             self.shake_hands(&mut channel, pool).await?;
         }
@@ -187,8 +148,9 @@ impl Secure {
         channel: &mut Channel<Stream>,
         pool: &ChunkPool,
     ) -> Result<(), SocketFault> {
-        let client = self.client.as_ref().expect("TLS starts only with --tls or --starttls");
-        channel.start_tls_client(client, &self.host, self.check.clone())?;
+        let tls = self.tls.as_ref().expect("TLS starts only with --tls or --starttls");
+        let check = if self.options.tls_verify { PeerCheck::Name } else { PeerCheck::Any };
+        channel.start_tls_client(tls, &self.host, check)?;
         channel.handshake(pool, None).await
     }
 }
@@ -210,32 +172,21 @@ impl Handshakes {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use clap::Parser;
-
-    #[derive(Parser)]
-    struct Line {
-        #[command(flatten)]
-        options: SecureOptions,
-    }
-
-    fn options(words: &str) -> SecureOptions {
-        Line::parse_from(std::iter::once("x").chain(words.split_whitespace())).options
-    }
+    use crate::flags::parse_text;
 
     #[test]
-    fn passwords_are_not_sent_in_clear_text_by_default() {
+    fn passwords_need_tls() {
         for (words, is_good) in [
             ("", true),
             ("--auth a:b", false),
-            ("--auth a:b --auth-in-clear", true),
             ("--auth a:b --starttls", true),
             ("--auth a:b --tls --sni mx.test", true),
-            ("--auth-in-clear", false),
+            ("--tls --starttls", false),
             ("--tls-verify", false),
             ("--sni x", false),
             ("--tls-no-resume", false),
         ] {
-            assert_eq!(options(words).check().is_ok(), is_good, "{words}");
+            assert_eq!(parse_text::<SecureOptions>(words).is_ok(), is_good, "{words}");
         }
     }
 
@@ -245,12 +196,13 @@ mod tests {
         let path = folder.path().join("login");
         fs::write(&path, "us:se:cret\nmore\n").expect("there is room");
         let expected = Login { user: "us".into(), password: "se:cret".into() };
+        let options = |words: &str| parse_text::<SecureOptions>(words).expect(words);
         let by_file = SecureOptions { auth_file: Some(path), ..SecureOptions::default() };
         assert_eq!(by_file.login(), Ok(Some(expected.clone())));
-        assert_eq!(options("--auth us:se:cret").login(), Ok(Some(expected)));
+        assert_eq!(options("--tls --auth us:se:cret").login(), Ok(Some(expected)));
         assert_eq!(options("").login(), Ok(None));
         for bad in ["--auth us", "--auth :x", "--auth us:", "--auth-file /no/such"] {
-            let told = options(bad).login().expect_err(bad);
+            let told = options(&format!("--tls {bad}")).login().expect_err(bad);
             assert!(!told.contains("us:"), "{told}");
         }
     }

@@ -12,6 +12,7 @@ use ringpost::net::Channel;
 use ringpost::outbound::transfer::ClientTimeouts;
 use ringpost::outbound::transfer::Sent;
 use ringpost::outbound::transfer::Transfer;
+use ringpost::rt;
 use ringpost::rt::Stream;
 use ringpost::rt::task;
 use ringpost::rt::timer;
@@ -22,13 +23,11 @@ use ringpost::wire::smtp::MailRecipient;
 use ringpost::wire::smtp::Outcome;
 
 use crate::ledger::Fate;
-use crate::random::Purpose;
-use crate::random::Random;
 use crate::report::Collector;
 use crate::source::message::Draft;
 use crate::source::place;
-use crate::source::plan::Found;
 use crate::source::plan::Plan;
+use crate::source::plan::SessionResults;
 use crate::source::schedule::Turn;
 use crate::source::secure::Secure;
 use crate::source::stages::Mark;
@@ -40,9 +39,8 @@ use crate::source::stages::Watcher;
 pub const GOODBYE: Duration = Duration::from_secs(30);
 const SIGNAL_GOODBYE: Duration = Duration::from_secs(5);
 const CONNECT: Duration = Duration::from_secs(30);
-/// The pause before the second connection attempt; it doubles up to the maximum.
+/// The pause after a failed connection.
 const CONNECT_PAUSE: Duration = Duration::from_millis(100);
-const CONNECT_PAUSE_MAX: Duration = Duration::from_secs(10);
 /// Sleeps are cut into pieces of this length, to notice the end of the run.
 const NAP: Duration = Duration::from_millis(50);
 /// A body up to this size is sent with its commands if the server offers BDAT.
@@ -59,7 +57,7 @@ struct State {
     secure: Secure,
     config: Arc<ClientConfig>,
     pool: Rc<ChunkPool>,
-    found: RefCell<Found>,
+    found: RefCell<SessionResults>,
     marks: Marks,
     open: Cell<usize>,
     /// A session sends as soon as it has the reply, so that it is never idle.
@@ -67,20 +65,20 @@ struct State {
 }
 
 /// Runs the sessions of a shard until all messages are sent.
-pub async fn all(plan: &Arc<Plan>, sessions: usize, collector: Collector) -> Found {
+pub async fn all(plan: &Arc<Plan>, sessions: usize, collector: Collector) -> SessionResults {
     let options = &plan.options;
     let host = place::host_of(&options.server);
-    let secure = match Secure::new(&options.secure, host, plan.login.clone()) {
+    let secure = match Secure::new(&options.secure, host) {
         Ok(secure) => secure,
         Err(cause) => {
             let unconnected = sessions as u64;
-            return Found { unconnected, first: Some(cause), ..Found::default() };
+            return SessionResults { unconnected, first: Some(cause), ..SessionResults::default() };
         }
     };
     let state = Rc::new(State {
         plan: Arc::clone(plan),
         config: Arc::new(ClientConfig {
-            ehlo_name: options.hostname.clone().unwrap_or_else(|| "localhost".to_owned()),
+            ehlo_name: plan.hostname.clone(),
             lmtp: options.lmtp,
             pipelining: !options.no_pipelining,
             chunking: !options.no_chunking,
@@ -92,9 +90,7 @@ pub async fn all(plan: &Arc<Plan>, sessions: usize, collector: Collector) -> Fou
         found: RefCell::default(),
         marks: Rc::new(RefCell::new(collector)),
         open: Cell::new(sessions),
-        never_rests: plan.schedule.shape().is_none()
-            && options.wait.is_none()
-            && options.random_wait.is_none(),
+        never_rests: plan.schedule.shape().is_none(),
     });
     for _ in 0..sessions {
         let state = Rc::clone(&state);
@@ -114,7 +110,7 @@ pub async fn all(plan: &Arc<Plan>, sessions: usize, collector: Collector) -> Fou
         }
     }
     let stages = state.marks.borrow_mut().take(Instant::now());
-    Found { stages, ..state.found.take() }
+    SessionResults { stages, ..state.found.take() }
 }
 
 /// How long to wait for sessions after the last message has begun.
@@ -185,7 +181,6 @@ impl State {
                 true => link = Some(transfer),
                 false => transfer.quit().await,
             }
-            self.rest(turn.number).await;
         }
         if let Some(transfer) = link {
             transfer.quit().await;
@@ -227,27 +222,20 @@ impl State {
     }
 
     async fn connect(&self) -> Option<Link> {
-        let mut pause = CONNECT_PAUSE;
-        for attempt in 0..self.plan.options.connects {
-            if attempt > 0 {
-                if !self.sleep_until(Instant::now() + pause).await {
-                    break;
-                }
-                pause = pause.saturating_mul(2).min(CONNECT_PAUSE_MAX);
-            }
-            match self.try_connect().await {
-                Ok(transfer) => return Some(transfer),
-                Err(cause) => self.found.borrow_mut().note(|| cause),
-            }
+        let connected = self.try_connect().await;
+        let mut found = self.found.borrow_mut();
+        match connected {
+            Ok(transfer) => return Some(transfer),
+            Err(cause) => found.note(|| cause),
         }
-        self.found.borrow_mut().unconnected += 1;
+        found.unconnected += 1;
         None
     }
 
     async fn try_connect(&self) -> Result<Link, String> {
-        let (place, options) = (&self.plan.place, &self.plan.options);
+        let (place, options) = (self.plan.server, &self.plan.options);
         let began = Instant::now();
-        let stream = place.connect(CONNECT).await;
+        let stream = rt::connect(place, None, CONNECT).await;
         let stream = stream.map_err(|fault| format!("connecting to {place}: {fault}"))?;
         let connected = Instant::now();
         self.marks.borrow_mut().record(Mark::Connect as usize, connected - began);
@@ -266,9 +254,6 @@ impl State {
         match transfer.handshake(start_tls).await {
             Ok(()) => {
                 self.found.borrow_mut().handshakes.count(transfer.channel());
-                if options.verbose {
-                    eprintln!("connected to {place}");
-                }
                 Ok(transfer)
             }
             Err(fault) => {
@@ -315,11 +300,6 @@ impl State {
             true => transfer.send_at_once(&mail, pieces).await,
             false => transfer.send(&mail, pieces).await,
         };
-        if self.plan.options.verbose {
-            for (outcome, name) in sent.outcomes.iter().zip(&draft.recipients) {
-                eprintln!("{number} {name}: {outcome:?}");
-            }
-        }
         let fate = self.judge(transfer, &sent, &draft.recipients);
         if fate != Fate::Accepted {
             let accepted = sent.outcomes.iter().filter(|one| matches!(one, Outcome::Accepted(_)));
@@ -349,21 +329,5 @@ impl State {
             self.found.borrow_mut().note(|| text);
         }
         fate
-    }
-
-    /// The pause of -w or -R after message `number`.
-    async fn rest(&self, number: u64) {
-        let options = &self.plan.options;
-        let seconds = match (options.wait, options.random_wait) {
-            (Some(seconds), _) => seconds,
-            (None, Some(most)) => {
-                let mut random = Random::new(options.content.seed).of(Purpose::Pause, number);
-                most * random.fraction()
-            }
-            (None, None) => return,
-        };
-        let until = Instant::now() + Duration::from_secs_f64(seconds);
-        // No message begins after the end of the run.
-        self.sleep_until(self.plan.end().map_or(until, |end| until.min(end))).await;
     }
 }

@@ -7,28 +7,46 @@ use std::time::Duration;
 
 use clap::Args;
 
-/// Higher rates are typing errors.
-pub const RATE_MAX: f64 = 1e9;
-/// Longer times are too.
-const SECONDS_MAX: f64 = 1e8;
+use crate::flags::read_positive_rate;
+use crate::flags::read_rate;
+use crate::flags::read_time;
 
 #[derive(Args, Clone, Debug, Default)]
 pub struct ShapeOptions {
+    /// Send at this rate, however fast the server answers. Latencies count from the time at which a
+    /// message was due.
+    #[arg(long, value_name = "PER-SECOND", value_parser = read_flat, group = "schedule")]
+    pub rate: Option<Shape>,
     /// Change the rate linearly, as in 100..5000:60s. The run ends with the ramp; with -m or --duration
     /// it continues at the last rate.
-    #[arg(long, value_name = "FROM..TO:TIME", value_parser = read_ramp, conflicts_with = "rate")]
-    pub ramp: Option<Stretch>,
+    #[arg(long, value_name = "FROM..TO:TIME", value_parser = read_ramp, group = "schedule")]
+    pub ramp: Option<Shape>,
     /// Use one rate after the other, with figures for each: 1000x10s,2000x10s,4000x10s.
-    #[arg(long, value_name = "RATExTIME,...", value_parser = read_steps,
-          conflicts_with_all = ["rate", "ramp"])]
-    pub steps: Option<Steps>,
+    #[arg(long, value_name = "RATExTIME,...", value_parser = read_steps, group = "schedule")]
+    pub steps: Option<Shape>,
     /// Send at random times with the given mean rate (a Poisson process), like many independent
     /// senders.
-    #[arg(long)]
+    #[arg(long, requires = "schedule")]
     pub poisson: bool,
     /// Stop after this time: 60s, 5m, 500ms.
     #[arg(long, value_name = "TIME", value_parser = read_time)]
     pub duration: Option<Duration>,
+}
+
+impl ShapeOptions {
+    /// `None`: a closed loop. `goes_on`: continue at the last rate.
+    pub fn shape(&self, goes_on: bool) -> Option<Shape> {
+        let shape = self.rate.as_ref().or(self.ramp.as_ref()).or(self.steps.as_ref());
+        let mut shape = shape.cloned()?;
+        if let Some(last) = shape.0.last().copied()
+            && goes_on
+            && last.to > 0.0
+            && last.seconds.is_finite()
+        {
+            shape.0.push(Stretch::flat(last.to, f64::INFINITY));
+        }
+        Some(shape)
+    }
 }
 
 /// A part of a shape with a linear rate.
@@ -39,10 +57,6 @@ pub struct Stretch {
     /// Infinite for an endless part.
     pub seconds: f64,
 }
-
-/// Constant rates.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Steps(pub Vec<Stretch>);
 
 impl Stretch {
     fn flat(rate: f64, seconds: f64) -> Stretch {
@@ -78,23 +92,6 @@ impl Stretch {
 pub struct Shape(Vec<Stretch>);
 
 impl Shape {
-    /// `None`: a closed loop. `goes_on`: continue at the last rate.
-    pub fn new(rate: Option<f64>, options: &ShapeOptions, goes_on: bool) -> Option<Shape> {
-        let mut all = match (rate, &options.ramp, &options.steps) {
-            (Some(rate), _, _) => return Some(Shape(vec![Stretch::flat(rate, f64::INFINITY)])),
-            (_, Some(ramp), _) => vec![*ramp],
-            (_, _, Some(steps)) => steps.0.clone(),
-            (None, None, None) => return None,
-        };
-        if goes_on
-            && let Some(rate) = all.last().map(|last| last.to)
-            && rate > 0.0
-        {
-            all.push(Stretch::flat(rate, f64::INFINITY));
-        }
-        Some(Shape(all))
-    }
-
     pub fn stretches(&self) -> &[Stretch] {
         &self.0
     }
@@ -133,36 +130,13 @@ impl Shape {
     }
 }
 
-/// `60s`, `5m`, `500ms`, `1h`; a bare number is in seconds.
-pub fn read_time(text: &str) -> Result<Duration, String> {
-    let wrong = || format!("`{text}` is not a time; write for example 60s, 5m, 1h or 500ms");
-    let digits = text.trim_end_matches(|one: char| one.is_ascii_alphabetic());
-    let unit = match &text[digits.len()..] {
-        "ms" => 0.001,
-        "s" | "" => 1.0,
-        "m" => 60.0,
-        "h" => 3600.0,
-        _ => return Err(wrong()),
-    };
-    let seconds = digits.parse::<f64>().map_err(|_| wrong())? * unit;
-    match seconds > 0.0 && seconds <= SECONDS_MAX {
-        true => Ok(Duration::from_secs_f64(seconds)),
-        false => {
-            Err(format!("`{text}`: a time must be more than 0 and at most {SECONDS_MAX} seconds"))
-        }
-    }
-}
-
-/// Messages per second.
-fn read_rate(text: &str) -> Result<f64, String> {
-    let rate = text.parse::<f64>().ok().filter(|rate| (0.0..=RATE_MAX).contains(rate));
-    rate.ok_or_else(|| {
-        format!("`{text}` is not a rate; write messages per second, for example 5000")
-    })
+/// `5000`
+pub fn read_flat(text: &str) -> Result<Shape, String> {
+    Ok(Shape(vec![Stretch::flat(read_positive_rate(text)?, f64::INFINITY)]))
 }
 
 /// `100..5000:60s`
-fn read_ramp(text: &str) -> Result<Stretch, String> {
+fn read_ramp(text: &str) -> Result<Shape, String> {
     let hint = "write FROM..TO:TIME, for example 100..5000:60s";
     let parts = text.rsplit_once(':').and_then(|(rates, time)| {
         let (from, to) = rates.split_once("..")?;
@@ -175,13 +149,13 @@ fn read_ramp(text: &str) -> Result<Stretch, String> {
         seconds: read_time(time)?.as_secs_f64(),
     };
     match ramp.from + ramp.to > 0.0 {
-        true => Ok(ramp),
+        true => Ok(Shape(vec![ramp])),
         false => Err(format!("`{text}`: both rates are 0")),
     }
 }
 
 /// `1000x10s,2000x10s`
-fn read_steps(text: &str) -> Result<Steps, String> {
+pub fn read_steps(text: &str) -> Result<Shape, String> {
     let read = |step: &str| {
         let hint = "write RATExTIME, for example 1000x10s,2000x10s";
         let (rate, time) =
@@ -190,7 +164,7 @@ fn read_steps(text: &str) -> Result<Steps, String> {
     };
     let steps: Vec<Stretch> = text.split(',').map(read).collect::<Result<_, String>>()?;
     match steps.iter().any(|one| one.from > 0.0) {
-        true => Ok(Steps(steps)),
+        true => Ok(Shape(steps)),
         false => Err(format!("`{text}`: all rates are 0")),
     }
 }
@@ -199,18 +173,14 @@ fn read_steps(text: &str) -> Result<Steps, String> {
 mod tests {
     use super::*;
 
-    fn shape(ramp: &str, steps: &str, goes_on: bool) -> Shape {
-        let options = ShapeOptions {
-            ramp: (!ramp.is_empty()).then(|| read_ramp(ramp).expect("a ramp")),
-            steps: (!steps.is_empty()).then(|| read_steps(steps).expect("steps")),
-            ..ShapeOptions::default()
-        };
-        Shape::new(None, &options, goes_on).expect("an open loop")
+    fn going_on(ramp: &str) -> Shape {
+        let ramp = Some(read_ramp(ramp).expect("a ramp"));
+        ShapeOptions { ramp, ..ShapeOptions::default() }.shape(true).expect("an open loop")
     }
 
     #[test]
     fn at_a_rate_messages_are_evenly_apart() {
-        let shape = Shape::new(Some(8.0), &ShapeOptions::default(), false).expect("an open loop");
+        let shape = read_flat("8").expect("a rate");
         for number in 0..1000 {
             assert_eq!(shape.at(f64::from(number)), (0, f64::from(number) / 8.0));
         }
@@ -220,27 +190,28 @@ mod tests {
     #[test]
     fn a_ramp_sends_the_integral_of_its_rate() {
         // From 0 to 200 a second in 10 s: 10 t^2 by second t.
-        let up = shape("0..200:10s", "", false);
+        let up = read_ramp("0..200:10s").expect("a ramp");
         for (count, second) in [(0.0, 0.0), (10.0, 1.0), (90.0, 3.0), (250.0, 5.0), (1000.0, 10.0)]
         {
             assert_eq!(up.at(count), (0, second), "{count}");
             assert_eq!(up.count_at(second), count, "{second}");
         }
         // From 300 to 100 in 10 s: 300 t - 10 t^2.
-        let down = shape("300..100:10s", "", false);
+        let down = read_ramp("300..100:10s").expect("a ramp");
         for (count, second) in [(0.0, 0.0), (290.0, 1.0), (1250.0, 5.0), (2000.0, 10.0)] {
             assert_eq!(down.at(count), (0, second), "{count}");
         }
         // To a stand.
-        assert_eq!(shape("200..0:10s", "", false).at(1000.0), (0, 10.0));
-        let on = shape("0..200:10s", "", true);
+        let down = read_ramp("200..0:10s").expect("a ramp");
+        assert_eq!(down.at(1000.0), (0, 10.0));
+        let on = going_on("0..200:10s");
         assert_eq!((on.at(1000.0), on.at(1100.0)), ((1, 10.0), (1, 10.5)));
         assert_eq!(on.count_at(11.0), 1200.0);
     }
 
     #[test]
     fn steps_follow_each_other() {
-        let steps = shape("", "10x2s,0x1s,40x500ms", false);
+        let steps = read_steps("10x2s,0x1s,40x500ms").expect("steps");
         let rows = [
             (0.0, (0, 0.0)),
             (19.0, (0, 1.9)),
@@ -261,9 +232,6 @@ mod tests {
         }
         for bad in ["", "10", "10x", "x10s", "0x10s", "10x10s,", "inf x1s", "nanx1s"] {
             assert!(read_steps(bad).is_err(), "{bad}");
-        }
-        for (text, ms) in [("60", 60_000), ("1.5s", 1500), ("5m", 300_000), ("500ms", 500)] {
-            assert_eq!(read_time(text), Ok(Duration::from_millis(ms)), "{text}");
         }
     }
 }

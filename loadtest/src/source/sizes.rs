@@ -1,5 +1,5 @@
-//! Body sizes: `4096`, `uniform:1k-100k`, `lognormal:p50=8k,p99=200k`, and weighted mixes
-//! of sizes, ranges and log-normals, `4k*80,64k-100k*15,lognormal:p50=1M/p99=9M*5`.
+//! Body sizes: `4096`, `1k-100k`, weighted mixes of these such as `4k*80,64k-100k*20`, and
+//! `lognormal:p50=8k,p99=200k`.
 //!
 //! Units:    k, M and G are powers of 1,024.
 //! Bounds:   `SIZE_MAX`; larger draws of `lognormal` are cut to it.
@@ -15,44 +15,32 @@ const SIZE_MAX: u64 = 4 << 30;
 /// A distribution of sizes.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Sizes {
-    /// From the first to the second, all equally likely.
-    Uniform(u64, u64),
+    /// Ranges with weights. From the first to the second all sizes are equally likely.
+    Mix(Weights<(u64, u64)>),
     LogNormal(LogNormal),
-    /// Parts that are not mixes themselves.
-    Mix(Weights<Sizes>),
 }
 
 impl Sizes {
     pub fn parse(text: &str) -> Result<Sizes, String> {
-        if let Some(range) = text.strip_prefix("uniform:") {
-            return read_range(range).map(|(least, most)| Sizes::Uniform(least, most));
+        match text.strip_prefix("lognormal:") {
+            Some(points) => read_log_normal(points).map(Sizes::LogNormal),
+            None => Weights::parse(text, read_range).map(Sizes::Mix),
         }
-        // Its comma does not separate parts of a mix.
-        if let Some(points) = text.strip_prefix("lognormal:").filter(|rest| !rest.contains('/')) {
-            return read_log_normal(points);
-        }
-        let parts = Weights::parse(text, |part| match part.strip_prefix("lognormal:") {
-            Some(points) => read_log_normal(points),
-            None => read_range(part).map(|(least, most)| Sizes::Uniform(least, most)),
-        })?;
-        Ok(match parts.only() {
-            Some(only) => only.clone(),
-            None => Sizes::Mix(parts),
-        })
+    }
+
+    pub fn fixed(size: u64) -> Sizes {
+        Sizes::Mix(Weights::new([((size, size), 1.0)]).expect("one value with a weight"))
     }
 
     /// The size of a message.
     pub fn of(&self, random: &Random, number: u64) -> u64 {
-        self.draw(&mut random.of(Purpose::Size, number))
-    }
-
-    fn draw(&self, random: &mut Random) -> u64 {
+        let mut random = random.of(Purpose::Size, number);
         match self {
-            Sizes::Uniform(least, most) => {
+            Sizes::Mix(ranges) => {
+                let (least, most) = ranges.choose(random.number());
                 least + (random.fraction() * (most - least + 1) as f64) as u64
             }
-            Sizes::LogNormal(spread) => (spread.draw(random).round() as u64).min(SIZE_MAX),
-            Sizes::Mix(parts) => parts.choose(random.number()).draw(random),
+            Sizes::LogNormal(spread) => (spread.draw(&mut random).round() as u64).min(SIZE_MAX),
         }
     }
 }
@@ -69,23 +57,16 @@ fn read_range(text: &str) -> Result<(u64, u64), String> {
     }
 }
 
-/// `p50=8k,p99=200k`; `/` replaces the comma within a mix.
-fn read_log_normal(text: &str) -> Result<Sizes, String> {
-    let hint = "write for example lognormal:p50=8k,p99=200k, or within a mix \
-                lognormal:p50=8k/p99=200k*5";
-    let point = |name: &str| {
-        let value =
-            text.split([',', '/']).find_map(|part| part.strip_prefix(name)?.strip_prefix('='));
-        read_size(value.ok_or_else(|| format!("`{text}` has no {name}: {hint}"))?)
-    };
-    let (half, most) = (point("p50")?, point("p99")?);
-    if text.split([',', '/']).count() != 2 {
-        return Err(format!("`{text}` is not valid: {hint}"));
+/// `p50=8k,p99=200k`
+fn read_log_normal(text: &str) -> Result<LogNormal, String> {
+    let points = text.strip_prefix("p50=").and_then(|rest| rest.split_once(",p99="));
+    let (half, most) =
+        points.ok_or_else(|| format!("`{text}`: write for example lognormal:p50=8k,p99=200k"))?;
+    let (half, most) = (read_size(half)?, read_size(most)?);
+    match 0 < half && half <= most {
+        true => Ok(LogNormal::new(half as f64, most as f64)),
+        false => Err(format!("`{text}`: p50 must be more than 0 and at most p99")),
     }
-    if half == 0 || half > most {
-        return Err(format!("`{text}`: p50 must be more than 0 and at most p99"));
-    }
-    Ok(Sizes::LogNormal(LogNormal::new(half as f64, most as f64)))
 }
 
 /// A number with an optional k, M or G.
@@ -121,7 +102,7 @@ mod tests {
         for (text, size) in
             [("0", 0), ("4096", 4096), ("8k", 8192), ("1M", 1 << 20), ("4g", 4 << 30)]
         {
-            assert_eq!(Sizes::parse(text), Ok(Sizes::Uniform(size, size)), "{text}");
+            assert_eq!(Sizes::parse(text), Ok(Sizes::fixed(size)), "{text}");
         }
         for bad in [
             "",
@@ -129,19 +110,14 @@ mod tests {
             "4kb",
             "-1",
             "5G",
-            "uniform:",
-            "uniform:9k-1k",
+            "9k-1k",
             "lognormal:p50=8k",
             "lognormal:p50=8k,p99=1k",
             "lognormal:p50=0,p99=1k",
             "lognormal:p50=1k,p99=8k,p100=9k",
             "4k*0",
-            "4k*x",
             "4k*80,",
             "4k*80,lognormal:p50=8k,p99=9k",
-            "4k*80,lognormal:p50=8k/p99=9k/p100=1M",
-            "4k*80,lognormal:*5",
-            "4k*-1",
         ] {
             assert!(Sizes::parse(bad).is_err(), "{bad}");
         }
@@ -150,7 +126,7 @@ mod tests {
     #[test]
     fn a_range_is_drawn_evenly_to_its_ends() {
         let mut counts = vec![0; 10];
-        draws("uniform:11-20").iter().for_each(|size| counts[*size as usize - 11] += 1);
+        draws("11-20").iter().for_each(|size| counts[*size as usize - 11] += 1);
         // 9 degrees of freedom: above 28 once in a thousand seeds.
         let far = chi_square(&counts, &[DRAWS as f64 / 10.0; 10]);
         assert!(far < 28.0, "{far} {counts:?}");
@@ -172,25 +148,11 @@ mod tests {
 
     #[test]
     fn a_log_normal_passes_through_its_points() {
-        assert_eq!(draws("lognormal:p50=8k/p99=200k"), draws("lognormal:p50=8k,p99=200k"));
-        check_log_normal(draws("lognormal:p50=8k,p99=200k"));
-        // Within a mix it is the same, and has its weight; the others have a size that it has seldom.
-        let mut drawn = draws("7777*1,lognormal:p50=8k/p99=200k*3");
-        drawn.retain(|size| *size != 7777);
-        let part = drawn.len() as f64 / DRAWS as f64;
-        assert!((part - 0.75).abs() < 0.01, "{part}");
-        check_log_normal(drawn);
-    }
-
-    fn check_log_normal(mut drawn: Vec<u64>) {
+        let mut drawn = draws("lognormal:p50=8k,p99=200k");
         drawn.sort_unstable();
-        let count = drawn.len();
-        for (quantile, expected, tolerance) in [(0.5, 8192.0, 0.02), (0.99, 204_800.0, 0.05)] {
-            let found = drawn[(count as f64 * quantile) as usize] as f64;
-            assert!((found / expected - 1.0).abs() < tolerance, "{quantile}: {found}");
+        for (place, expected) in [(DRAWS / 2, 8192.0), (DRAWS * 99 / 100, 204_800.0)] {
+            let found = drawn[place as usize] as f64;
+            assert!((found / expected - 1.0).abs() < 0.05, "{place}: {found}");
         }
-        // As far below as above, by its logarithm.
-        let low = drawn[count / 100] as f64;
-        assert!((low / (8192.0 * 8192.0 / 204_800.0) - 1.0).abs() < 0.05, "{low}");
     }
 }

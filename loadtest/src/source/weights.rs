@@ -1,8 +1,26 @@
-//! Values with weights.
+//! Values with weights, such as domains: `gmail.test*50,yahoo.test*20`.
 
 /// Weights are stored in thousandths.
 const UNIT: f64 = 1000.0;
 const WEIGHT_MAX: f64 = 1e12;
+/// The maximum length of a DNS name.
+const NAME_BYTES_MAX: usize = 253;
+
+/// A mix of domains.
+pub type Domains = Weights<Box<str>>;
+
+pub fn read_domains(text: &str) -> Result<Domains, String> {
+    Weights::parse(text, |name| {
+        let is_good =
+            |one: char| !one.is_whitespace() && !one.is_control() && !"@<>*".contains(one);
+        match !name.is_empty() && name.len() <= NAME_BYTES_MAX && name.chars().all(is_good) {
+            true => Ok(name.into()),
+            false => {
+                Err(format!("`{name}` is not a domain; write for example a.test*50,b.test*20"))
+            }
+        }
+    })
+}
 
 /// At least one value.
 #[derive(Clone, Debug, PartialEq)]
@@ -53,14 +71,6 @@ impl<T> Weights<T> {
         let place = ((u128::from(roll) * u128::from(sum)) >> 64) as u64;
         &self.values[self.sums.partition_point(|one| *one <= place)]
     }
-
-    /// The value if there is only one.
-    pub fn only(&self) -> Option<&T> {
-        match self.values.as_slice() {
-            [one] => Some(one),
-            _ => None,
-        }
-    }
 }
 
 fn read_weight(text: &str) -> Result<f64, String> {
@@ -95,6 +105,8 @@ mod tests {
             assert!(read(bad).is_err(), "{bad}");
         }
         assert!(Weights::<u8>::new([]).is_err());
-        assert_eq!(read("a*0.5").expect("a weight").only(), Some(&"a".to_owned()));
+        for bad in ["", "a@b.test", "a b", "a.test*0", "a.test,,b.test"] {
+            assert!(read_domains(bad).is_err(), "{bad}");
+        }
     }
 }

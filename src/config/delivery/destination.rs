@@ -70,9 +70,9 @@ fn check_treatment(
         ("window_start", treatment.window_start, "connections_max", treatment.connections_max),
         (
             "back_off_first",
-            treatment.back_off_first.as_millis() as usize,
+            treatment.back_off_first.as_millis() as u32,
             "back_off_max",
-            treatment.back_off_max.as_millis() as usize,
+            treatment.back_off_max.as_millis() as u32,
         ),
     ];
     for (low_key, low, high_key, high) in pairs {

@@ -48,6 +48,15 @@ impl DomainMatch {
     }
 }
 
+impl From<&DomainPattern> for DomainMatch {
+    fn from(pattern: &DomainPattern) -> DomainMatch {
+        match pattern {
+            DomainPattern::Exact(name) => DomainMatch::Exact(name.clone()),
+            DomainPattern::Below(name) => DomainMatch::Below(name.clone()),
+        }
+    }
+}
+
 impl fmt::Display for DomainMatch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -71,16 +80,13 @@ impl Spelled for DomainMatch {
             return spell_pattern(text);
         }
         if text.starts_with('[') {
-            let literal = spell_literal(text).map(DomainMatch::Literal);
+            let literal = parse_literal(text).map(DomainMatch::Literal);
             return literal.ok_or_else(|| {
                 let hint = "write it as \"[192.0.2.1]\" or \"[IPv6:2001:db8::1]\"";
                 Refusal::new(format!("\"{text}\" is not an address literal"), hint)
             });
         }
-        Ok(match DomainPattern::spell(text)? {
-            DomainPattern::Exact(name) => DomainMatch::Exact(name),
-            DomainPattern::Below(name) => DomainMatch::Below(name),
-        })
+        DomainPattern::spell(text).map(|pattern| (&pattern).into())
     }
 }
 
@@ -103,12 +109,21 @@ fn spell_pattern(text: &str) -> Result<DomainMatch, Refusal> {
     Err(Refusal::new(format!("\"{text}\" is not a domain pattern"), hint))
 }
 
-fn spell_literal(text: &str) -> Option<IpAddr> {
+/// `[192.0.2.1]` or `[IPv6:2001:db8::1]` (RFC 5321 s4.1.3).
+pub fn parse_literal(text: &str) -> Option<IpAddr> {
     let inner = text.strip_prefix('[')?.strip_suffix(']')?;
     match inner.split_at_checked("IPv6:".len()) {
         Some((tag, address)) if tag.eq_ignore_ascii_case("IPv6:") => {
             address.parse::<Ipv6Addr>().ok().map(|address| IpAddr::V6(address).to_canonical())
         }
         _ => inner.parse::<Ipv4Addr>().ok().map(IpAddr::V4),
+    }
+}
+
+/// The literal of an address, as `parse_literal` reads it.
+pub fn literal_of(address: IpAddr) -> String {
+    match address {
+        IpAddr::V4(address) => format!("[{address}]"),
+        IpAddr::V6(address) => format!("[IPv6:{address}]"),
     }
 }

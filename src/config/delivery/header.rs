@@ -1,7 +1,10 @@
 //! Values about header fields: field names, labels such as a campaign, conditions of routes.
 
+use std::fmt;
+
 use crate::config::fault::Refusal;
 use crate::config::kind::Spelled;
+use crate::config::name::texts;
 use crate::wire::mail::pick::NAME_BYTES_MAX;
 use crate::wire::mail::pick::VALUE_BYTES_MAX;
 
@@ -28,32 +31,17 @@ impl Spelled for LabelField {
     }
 }
 
-/// A campaign in a condition of a route.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct LabelValue(String);
-
-impl LabelValue {
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
-impl Spelled for LabelValue {
-    fn spelling() -> String {
-        "a string, such as `\"spring-sale\"`".to_owned()
-    }
-
-    fn spell(text: &str) -> Result<LabelValue, Refusal> {
+texts! {
+    /// A campaign in a condition of a route.
+    LabelValue, "a string, such as `\"spring-sale\"`", |text| {
         let value = field_value(text, text, "write it as \"spring-sale\"")?;
         if value.ends_with('*') {
             let what = format!("\"{text}\" contains a star, which has no meaning here");
-            return Err(Refusal::new(
-                what,
-                "name it in full, or use headers = [\"X-Campaign: a*\"]",
-            ));
+            let hint = "name it in full, or use headers = [\"X-Campaign: a*\"]";
+            return Err(Refusal::new(what, hint));
         }
-        Ok(LabelValue(value))
-    }
+        Ok(value)
+    };
 }
 
 /// A header field in a condition of a route.
@@ -83,6 +71,27 @@ impl HeaderMatch {
                 }
                 (one, other) => one == other,
             }
+    }
+
+    /// Whether the fields, each a name and a value, meet the condition.
+    pub fn holds(&self, fields: &[(&str, &str)]) -> bool {
+        let mut fields = fields.iter().filter(|(name, _)| name.eq_ignore_ascii_case(&self.name));
+        // Only the first field of a name counts.
+        fields.next().is_some_and(|(_, value)| match &self.value {
+            ValueMatch::Any => true,
+            ValueMatch::Exact(text) => text == value,
+            ValueMatch::Start(head) => value.starts_with(head),
+        })
+    }
+}
+
+impl fmt::Display for HeaderMatch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.value {
+            ValueMatch::Any => write!(f, "{}: *", self.name),
+            ValueMatch::Exact(value) => write!(f, "{}: {value}", self.name),
+            ValueMatch::Start(head) => write!(f, "{}: {head}*", self.name),
+        }
     }
 }
 

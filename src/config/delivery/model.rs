@@ -5,12 +5,14 @@ use std::net::Ipv6Addr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use ipnet::IpNet;
+
 use crate::config::delivery::domain::DomainMatch;
 use crate::config::delivery::header::HeaderMatch;
 use crate::config::delivery::header::LabelField;
 use crate::config::delivery::header::LabelValue;
+use crate::config::delivery::next_hop::RouteNext;
 use crate::config::delivery::value::NameServer;
-use crate::config::delivery::value::Next;
 use crate::config::delivery::value::OwnAddress;
 use crate::config::delivery::value::PoolMember;
 use crate::config::delivery::value::Stripes;
@@ -26,6 +28,7 @@ use crate::config::process::ServerConfig;
 use crate::config::reading::Reading;
 use crate::config::section::Section;
 use crate::config::section::section;
+use crate::config::section::standard;
 use crate::config::section::text_of;
 use crate::config::units::DAY_MS;
 use crate::config::units::HOUR_MS;
@@ -63,7 +66,7 @@ section! {
         bounce_body_max: u64 = Is("'64KB'"), Live, 0 => 64 * MIB;
         /// Bounces created per minute, so that a flood of undeliverable mail causes no flood of bounces.
         /// Further bounces are created later.
-        bounce_rate: usize = Is("1000"), Live, 1 => 1_000_000;
+        bounce_rate: u32 = Is("1000"), Live, 1 => 1_000_000;
         /// The EHLO name of sources without one of their own. The source address should resolve to it.
         ehlo_name: Hostname = Follows(
             "`server.hostname`",
@@ -86,11 +89,18 @@ section! {
         /// of the spool and survive restarts.
         mta_sts: bool = Is("true"), Live;
         /// The port from which MTA-STS policies are fetched. Change it for tests only.
-        mta_sts_port: usize = Is("443"), Live, 1 => 65_535;
+        mta_sts_port: u16 = Is("443"), Live, 1 => 65_535;
+        /// Networks of private or own addresses to which mail may be delivered by MX records. Without
+        /// an entry here, an exchanger is not used if its address belongs to this server or is
+        /// loopback, private (10.0.0.0/8, 172.16.0.0/12, 192.168.0.0/16, fc00::/7), link-local,
+        /// carrier-grade NAT, multicast or unspecified; mail for which no other exchanger is left
+        /// bounces. Servers named by a route are always used. An address on which this server listens
+        /// is never used.
+        allow_networks: Vec<IpNet> = Is("[]"), Live;
         /// Mail exchangers that one attempt tries, in order of preference.
         mx_hosts_max: usize = Is("5"), Live, 1 => 100;
         /// Connections to all destinations together. When all are in use, mail waits.
-        connections_max: usize = Is("1000"), Restart, 1 => 1_000_000;
+        connections_max: u32 = Is("1000"), Restart, 1 => 1_000_000;
         /// Jobs held in memory. Further jobs wait on disk.
         jobs_in_memory_max: usize = Is("100000"), Restart, 100 => 100_000_000;
     }
@@ -131,7 +141,7 @@ section! {
         /// How long to wait for one answer.
         timeout: Duration = Is("'5s'"), Restart, 100 => MINUTE_MS;
         /// How often a query is sent before it fails.
-        attempts: usize = Is("3"), Restart, 1 => 20;
+        attempts: u32 = Is("3"), Restart, 1 => 20;
         /// Cached answers of all cores together. An answer is cached for its TTL.
         cache_entries: usize = Is("100000"), Restart, 100 => 100_000_000;
         /// Memory for cached answers of all cores together. When this or `cache_entries` is reached,
@@ -184,7 +194,7 @@ section! {
         /// "lmtp:unix:/run/dovecot/lmtp": LMTP over a Unix socket.
         /// "discard": the mail counts as delivered. "hold": the mail waits for an operator.
         /// "reject:text": the mail bounces with this text.
-        next: Next = Required("'smtp:relay.example.com:587'"), Live;
+        next: RouteNext = Required("'smtp:relay.example.com:587'"), Live;
         /// TLS to the next hop, instead of the setting of its destination: "none", "may", "must" (any
         /// certificate) or "verify" (a certificate for the host name). With "smtps:", TLS is always used.
         /// A Unix socket has no TLS.
@@ -279,25 +289,25 @@ macro_rules! treatment {
 
 treatment! {
     /// Open connections of all cores together.
-    connections_max: usize = "20", 1 => 100_000;
+    connections_max: u32 = "20", 1 => 100_000;
     /// The initial limit of open connections. It rises with successes and falls with failures.
-    window_start: usize = "5", 1 => 100_000;
+    window_start: u32 = "5", 1 => 100_000;
     /// Messages sent over one connection before it is closed.
-    messages_per_connection: usize = "100", 1 => 1_000_000;
+    messages_per_connection: u32 = "100", 1 => 1_000_000;
     /// Recipients in one transaction. A message with more is sent in several transactions.
-    recipients_per_message: usize = "100", 1 => 100_000;
+    recipients_per_message: u32 = "100", 1 => 100_000;
     /// Messages per second. 0 means no limit.
-    messages_per_second: usize = "0", 0 => 10_000_000;
+    messages_per_second: u32 = "0", 0 => 10_000_000;
     /// Messages per minute. 0 means no limit.
-    messages_per_minute: usize = "0", 0 => 100_000_000;
+    messages_per_minute: u32 = "0", 0 => 100_000_000;
     /// Messages per hour. 0 means no limit.
-    messages_per_hour: usize = "0", 0 => 1_000_000_000;
+    messages_per_hour: u32 = "0", 0 => 1_000_000_000;
     /// Messages per day. 0 means no limit.
-    messages_per_day: usize = "0", 0 => 4_000_000_000;
+    messages_per_day: u32 = "0", 0 => 4_000_000_000;
     /// How long an idle connection is kept open for the next message.
     idle_reuse: Duration = "'5s'", 0 => 10 * MINUTE_MS;
     /// Failed connections in a row after which the destination is in backoff: no connection is opened.
-    failures_to_back_off: usize = "5", 1 => 1000;
+    failures_to_back_off: u32 = "5", 1 => 1000;
     /// The length of the first backoff. Each further one is twice as long.
     back_off_first: Duration = "'1m'", 100 => DAY_MS;
     /// The longest backoff.
@@ -316,6 +326,12 @@ treatment! {
     /// TLS: "none", "may" (if the server offers it), "must" (any certificate) or "verify" (a certificate
     /// for the host name).
     tls: OutboundTls = "'may'";
+}
+
+impl Default for DestinationDefaults {
+    fn default() -> DestinationDefaults {
+        standard()
+    }
 }
 
 /// An invalid host name is reported where it is set, not again where it is used.

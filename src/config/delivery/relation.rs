@@ -11,8 +11,9 @@ use crate::config::delivery::list::is_whole;
 use crate::config::delivery::list::unknown;
 use crate::config::delivery::model::RouteConfig;
 use crate::config::delivery::model::SourceConfig;
-use crate::config::delivery::value::Next;
-use crate::config::delivery::value::Server;
+use crate::config::delivery::next_hop::HopProtocol;
+use crate::config::delivery::next_hop::NextHop;
+use crate::config::delivery::next_hop::RouteNext;
 use crate::config::fault::Refusal;
 use crate::config::model::Config;
 use crate::config::name::Label;
@@ -239,11 +240,12 @@ fn check_auth(route: &RouteConfig, key: &dyn Fn(&str) -> String, reading: &mut R
             return reading.contradiction(&[&file, &user], refusal);
         }
     }
-    if !matches!(route.next, Next::Smtp(_) | Next::Smtps(_)) {
+    let protocol = route.next.servers().map(|(_, protocol)| protocol);
+    if matches!(protocol, None | Some(HopProtocol::Lmtp)) {
         let what = "requires \"smtp:\" or \"smtps:\" with servers named by the route";
         let hint = "set servers, as next = \"smtp:relay.example.com:587\", or remove it";
         reading.contradiction(&[&user, &key("next")], Refusal::new(what, hint));
-    } else if matches!(route.next, Next::Smtp(_))
+    } else if protocol == Some(HopProtocol::Smtp)
         && !matches!(route.tls, Some(OutboundTls::Must | OutboundTls::Verify))
     {
         let what = "would send the password in clear text";
@@ -254,14 +256,14 @@ fn check_auth(route: &RouteConfig, key: &dyn Fn(&str) -> String, reading: &mut R
 
 /// TLS that the next hop cannot use, or must use.
 fn check_tls(route: &RouteConfig, key: &dyn Fn(&str) -> String, reading: &mut Reading<'_>) {
-    let is_unix = |server: &Server| server.host.starts_with('/');
-    let refusal = match (&route.next, route.tls) {
-        (Next::Smtps(_), Some(OutboundTls::None)) => {
+    let Some((servers, protocol)) = route.next.servers() else { return };
+    let refusal = match (protocol, route.tls) {
+        (HopProtocol::Smtps, Some(OutboundTls::None)) => {
             let what = "contradicts \"smtps:\", which always uses TLS";
             Refusal::new(what, "remove it, or use \"smtp:\" and its port")
         }
-        (Next::Lmtp(servers), Some(OutboundTls::Must | OutboundTls::Verify))
-            if servers.iter().any(is_unix) =>
+        (_, Some(OutboundTls::Must | OutboundTls::Verify))
+            if servers.iter().any(|one| one.unix_path().is_some()) =>
         {
             let what = "is not possible: a Unix socket has no TLS";
             Refusal::new(what, "remove it")
@@ -286,13 +288,13 @@ fn warn_of_route(
             }
         }
     }
-    if matches!(route.next, Next::Discard) && is_catch_all(route) {
+    if route.next == RouteNext::To(NextHop::Discard) && is_catch_all(route) {
         let what = "all mail that reaches this route is discarded";
         let hint = "set recipient_domain to the domains to discard";
         reading.warn(&key("next"), Refusal::new(what, hint));
     }
     let own = |address| config.listeners.iter().any(|one| one.address.contains(&address));
-    for server in route.next.servers() {
+    for server in route.next.servers().map_or(&[][..], |(servers, _)| servers) {
         if let Some(address) = server.address().filter(|address| own(*address)) {
             let what = format!("{address} is a listener of this server: mail would loop");
             reading.warn(&key("next"), Refusal::new(what, "name another server"));

@@ -1,14 +1,14 @@
-//! Types of delivery values: next hops, members of pools, addresses.
+//! Types of delivery values: members of pools, stripes, addresses.
 //!
 //! Promise:  a value of these types is valid.
 
+use std::fmt;
 use std::net::IpAddr;
 use std::net::Ipv4Addr;
 use std::net::Ipv6Addr;
 use std::net::SocketAddr;
 
 use crate::config::fault::Refusal;
-use crate::config::fault::nearest;
 use crate::config::file::Plain;
 use crate::config::file::Written;
 use crate::config::kind::Bounds;
@@ -19,235 +19,37 @@ use crate::config::kind::number_from;
 use crate::config::kind::wrong_type;
 use crate::config::name::Hostname;
 use crate::config::name::Label;
-use crate::config::name::ReplyText;
 use crate::config::reading::Reading;
 use crate::wire::mail::address::Mailbox;
 
-/// SMTP between servers.
-const PORT_SMTP: u16 = 25;
-
-/// SMTP under TLS from the first byte on.
-const PORT_SMTPS: u16 = 465;
-
 const PORT_DNS: u16 = 53;
-
-/// The prefix of the path of a Unix socket.
-const UNIX: &str = "unix:";
-
-/// A longer path does not fit into the address of a socket (unix(7)).
-const UNIX_PATH_BYTES_MAX: usize = 107;
-
-/// Servers of one next hop. More would not be tried within the lifetime of a message.
-const SERVERS_MAX: usize = 32;
 
 /// The largest weight of a source.
 const WEIGHT_MAX: u32 = 1_000_000;
 
-/// A server named by a route.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Server {
-    /// A name in lower case, an address without brackets, or the path of a Unix socket, whose port
-    /// is 0.
-    pub host: String,
-    pub port: u16,
-}
-
-impl Server {
-    /// The address, if the host is one.
-    pub fn address(&self) -> Option<SocketAddr> {
-        self.host.parse().ok().map(|ip: IpAddr| SocketAddr::new(ip, self.port))
-    }
-}
-
-/// The next hop of a route.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Next {
-    /// The mail exchangers of the recipient's domain.
-    Mx,
-    /// Those of another domain.
-    MxOf {
-        domain: String,
-        port: u16,
-    },
-    Smtp(Vec<Server>),
-    /// Under TLS from the first byte on.
-    Smtps(Vec<Server>),
-    Lmtp(Vec<Server>),
-    Discard,
-    Hold,
-    Reject(ReplyText),
-}
-
-impl Next {
-    /// Whether a connection is made.
-    pub fn connects(&self) -> bool {
-        !matches!(self, Next::Discard | Next::Hold | Next::Reject(_))
-    }
-
-    /// The servers named in it.
-    pub fn servers(&self) -> &[Server] {
-        match self {
-            Next::Smtp(servers) | Next::Smtps(servers) | Next::Lmtp(servers) => servers,
-            _ => &[],
-        }
-    }
-}
-
-const NEXT_WORDS: [&str; 7] = ["mx", "smtp", "smtps", "lmtp", "discard", "hold", "reject"];
-
-impl Spelled for Next {
-    fn spelling() -> String {
-        "`\"mx\"`, `\"mx:other.example\"`, `\"smtp:host:port,host2:port\"`, `\"smtps:host:port\"`, \
-         `\"lmtp:host:port\"`, `\"lmtp:unix:/path\"`, `\"discard\"`, `\"hold\"` or `\"reject:text\"`"
-            .to_owned()
-    }
-
-    fn spell(text: &str) -> Result<Next, Refusal> {
-        let (word, rest) = text.split_once(':').map_or((text, None), |(w, r)| (w, Some(r.trim())));
-        match (word, rest) {
-            ("mx", None) => Ok(Next::Mx),
-            ("mx", Some(domain)) => spell_mx(domain),
-            ("smtp" | "smtps" | "lmtp", Some(servers)) if servers.starts_with("//") => {
-                let hint = format!("write \"{word}:{}\"", &servers[2..]);
-                Err(Refusal::new(format!("\"{text}\" has slashes after {word}:"), hint))
-            }
-            ("smtp" | "smtps", Some(path)) if is_unix(path) => Err(Refusal::new(
-                format!("\"{text}\": Unix sockets are supported with LMTP only"),
-                "write \"lmtp:unix:/path\", or name a host",
-            )),
-            ("smtp", Some(servers)) => spell_servers(servers, Some(PORT_SMTP)).map(Next::Smtp),
-            ("smtps", Some(servers)) => spell_servers(servers, Some(PORT_SMTPS)).map(Next::Smtps),
-            ("lmtp", Some(path)) if path.starts_with('/') => Err(Refusal::new(
-                format!("\"{text}\" is not a server"),
-                format!("for this Unix socket write \"lmtp:unix:{path}\""),
-            )),
-            ("lmtp", Some(servers)) => spell_servers(servers, None).map(Next::Lmtp),
-            ("discard", None) => Ok(Next::Discard),
-            ("hold", None) => Ok(Next::Hold),
-            ("reject", Some(reason)) => ReplyText::spell(reason).map(Next::Reject),
-            ("smtp" | "smtps" | "lmtp", None) => {
-                let what = format!("\"{text}\" names no server");
-                let port = if word == "smtps" { PORT_SMTPS } else { PORT_SMTP };
-                Err(Refusal::new(what, format!("write it as \"{word}:mail.example.com:{port}\"")))
-            }
-            ("reject", None) => {
-                let hint = "write it as \"reject:We do not send there\"";
-                Err(Refusal::new("\"reject\" has no text for the sender", hint))
-            }
-            ("discard" | "hold", Some(_)) => {
-                let what = format!("\"{text}\" has text after {word}");
-                Err(Refusal::new(what, format!("write \"{word}\"")))
-            }
-            _ => Err(unknown_next(text, word)),
-        }
-    }
-}
-
-fn unknown_next(text: &str, word: &str) -> Refusal {
-    let hint = match nearest(word, NEXT_WORDS.into_iter()) {
-        Some(near) => format!("did you mean \"{near}\"?"),
-        None if Server::read(text, Some(PORT_SMTP)).is_ok() => {
-            format!("for this server write \"smtp:{text}\"")
-        }
-        None => "see the manual of route.next".to_owned(),
-    };
-    let words = NEXT_WORDS.join(", ");
-    Refusal::new(format!("\"{text}\" does not start with one of {words}"), hint)
-}
-
-fn spell_mx(text: &str) -> Result<Next, Refusal> {
-    let server = Server::read(text, Some(PORT_SMTP))?;
-    if server.address().is_some() {
-        let what = format!("\"{text}\" is an address, which has no mail exchangers");
-        return Err(Refusal::new(what, format!("write \"smtp:{text}\"")));
-    }
-    Ok(Next::MxOf { domain: server.host, port: server.port })
-}
-
-fn spell_servers(text: &str, port: Option<u16>) -> Result<Vec<Server>, Refusal> {
-    let servers = text.split(',').map(|one| match one.trim().strip_prefix(UNIX) {
-        Some(path) => Server::at_path(path),
-        None => Server::read(one.trim(), port),
-    });
-    let servers = servers.collect::<Result<Vec<Server>, Refusal>>()?;
-    if servers.len() > SERVERS_MAX {
-        let what = format!("names {} servers", servers.len());
-        return Err(Refusal::new(what, format!("at most {SERVERS_MAX}")));
-    }
-    for (place, server) in servers.iter().enumerate() {
-        if servers[..place].contains(server) {
-            let what = match server.port {
-                0 => format!("names {} twice", server.host),
-                port => format!("names {} port {port} twice", server.host),
-            };
-            return Err(Refusal::new(what, "write it once"));
-        }
-    }
-    Ok(servers)
-}
-
-/// Whether a server is a Unix socket.
-fn is_unix(servers: &str) -> bool {
-    servers.split(',').any(|one| one.trim().starts_with(UNIX))
-}
-
-impl Server {
-    /// A Unix socket.
-    fn at_path(path: &str) -> Result<Server, Refusal> {
-        let hint = match () {
-            () if !path.starts_with('/') => "begin it with /, as \"unix:/run/dovecot/lmtp\"".into(),
-            () if path.len() > UNIX_PATH_BYTES_MAX => {
-                format!("the limit is {UNIX_PATH_BYTES_MAX} bytes; use a shorter link")
-            }
-            () if path.contains(char::is_control) => "write it without control characters".into(),
-            () if path.ends_with('/') => "name the socket in this folder".into(),
-            () => return Ok(Server { host: path.to_owned(), port: 0 }),
-        };
-        Err(Refusal::new(format!("\"{path}\" is not the path of a Unix socket"), hint))
-    }
-
-    /// `host`, `host:port`, `[v6]` or `[v6]:port`; without a `standard` the port must be there.
-    fn read(text: &str, standard: Option<u16>) -> Result<Server, Refusal> {
-        let refused = |hint: String| {
-            Err(Refusal::new(format!("\"{text}\" is not a server with its port"), hint))
-        };
-        if text.parse::<Ipv6Addr>().is_ok() {
-            return refused(format!("write an IPv6 address in brackets, as \"[{text}]:25\""));
-        }
-        let (host, port) = match text.strip_prefix('[') {
-            Some(inner) => match inner.split_once(']') {
-                Some((host, "")) if host.parse::<Ipv6Addr>().is_ok() => (host, None),
-                Some((host, port)) if host.parse::<Ipv6Addr>().is_ok() => {
-                    (host, Some(port.strip_prefix(':').unwrap_or("")))
-                }
-                _ => return refused("write an IPv6 address in brackets, as \"[::1]:25\"".into()),
-            },
-            None => text.split_once(':').map_or((text, None), |(host, port)| (host, Some(port))),
-        };
-        let port = match port {
-            None => standard,
-            Some(port) => match port.parse::<u16>() {
-                Ok(0) | Err(_) => return refused(format!("\"{port}\" is not a port")),
-                Ok(port) => Some(port),
-            },
-        };
-        let Some(port) = port else {
-            return refused(format!("add the port, as \"{text}:24\""));
-        };
-        let host = match host.parse::<IpAddr>() {
-            Ok(address) => address.to_string(),
-            Err(_) => Hostname::spell(host)?.as_str().to_owned(),
-        };
-        Ok(Server { host, port })
-    }
-}
-
-/// How many cores share a destination.
+/// The number of shards that share a destination, each with a part of the limits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stripes {
+    /// All shards if each gets at least two connections and no rate limit is set; otherwise one.
     Auto,
     All,
     Count(u32),
+}
+
+impl Default for Stripes {
+    fn default() -> Stripes {
+        Stripes::Count(1)
+    }
+}
+
+impl fmt::Display for Stripes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Stripes::Auto => f.write_str("auto"),
+            Stripes::All => f.write_str("all"),
+            Stripes::Count(count) => count.fmt(f),
+        }
+    }
 }
 
 /// More than the number of shards.
@@ -266,8 +68,7 @@ impl Kind for Stripes {
                 chosen.map_err(|refusal| reading.refuse(refusal)).ok()
             }
             Plain::Whole(_) => {
-                let count = usize::read(value, Some((1, STRIPES_MAX)), reading)?;
-                Some(Stripes::Count(count as u32))
+                u32::read(value, Some((1, STRIPES_MAX)), reading).map(Stripes::Count)
             }
             _ => wrong_type(value, &Stripes::written(), "", reading),
         }

@@ -37,7 +37,7 @@ pub type Change = (Arc<str>, Option<Arc<StsFetched>>);
 
 /// The valid policies, and the reasons why files were skipped.
 #[derive(Default)]
-pub struct Found {
+pub struct StoredPolicies {
     pub policies: Vec<(Arc<str>, StsFetched)>,
     pub passed_over: Vec<String>,
 }
@@ -58,8 +58,8 @@ pub fn folder_of(spool: &Path) -> PathBuf {
 }
 
 /// Reads all policies that are valid at `now_ms`.
-pub fn read(folder: &Path, now_ms: u64) -> Found {
-    let mut found = Found::default();
+pub fn read(folder: &Path, now_ms: u64) -> StoredPolicies {
+    let mut found = StoredPolicies::default();
     let entries = match fs::read_dir(folder) {
         Ok(entries) => entries,
         Err(cause) if cause.kind() == io::ErrorKind::NotFound => return found,

@@ -154,21 +154,15 @@ async fn fetch(client: &TlsClient, wanted: &StsWanted) -> Result<StsPolicy, Fetc
     StsPolicy::parse(&body).map_err(FetchFault::Policy)
 }
 
-/// The addresses of a host that are tried.
-fn allowed(found: &[IpAddr]) -> impl Iterator<Item = IpAddr> {
-    let is_host = |address: &&IpAddr| !address.is_unspecified() && !address.is_multicast();
-    found.iter().filter(is_host).take(ADDRESSES_MAX).copied()
-}
-
 async fn connect(wanted: &StsWanted) -> Result<TcpStream, FetchFault> {
     let found = wanted.addresses.as_ref().map_err(|fault| FetchFault::Dns(*fault))?;
     let mut last = FetchFault::NoAddress;
-    for address in allowed(found) {
-        let at = SocketAddr::new(address, wanted.port);
+    for address in found.iter().take(ADDRESSES_MAX) {
+        let at = SocketAddr::new(*address, wanted.port);
         last = match timeout(CONNECT_MAX, TcpStream::connect(at)).await {
             Ok(Ok(stream)) => return Ok(stream),
             Ok(Err(error)) => match IoFault::of_connect(error) {
-                fault if is_ours(fault, address) => return Err(FetchFault::Ours(fault)),
+                fault if is_ours(fault, *address) => return Err(FetchFault::Ours(fault)),
                 fault => FetchFault::Connect(fault),
             },
             Err(_) => FetchFault::Connect(IoFault::TimedOut),

@@ -24,23 +24,23 @@ use crate::net::resolver::query::Kind;
 use crate::net::resolver::query::Query;
 
 /// Aliases from the requested name to its records. The C library allows 10, BIND 17.
-pub(in crate::net::resolver) const CNAMES_MAX: usize = 8;
+pub(super) const CNAMES_MAX: usize = 8;
 /// The length of the header.
 const HEADER_BYTES: usize = 12;
 
 /// The usable answer of a server.
 #[derive(Debug, PartialEq, Eq)]
-pub(in crate::net::resolver) struct Answer {
-    pub(in crate::net::resolver) said: Said,
+pub(super) struct Answer {
+    pub(super) said: Said,
     /// In seconds, the lowest of all records in the chain.
-    pub(in crate::net::resolver) ttl: Option<u32>,
+    pub(super) ttl: Option<u32>,
     /// The server has validated the answer (AD bit).
-    pub(in crate::net::resolver) authentic: bool,
-    pub(in crate::net::resolver) wire_bytes: usize,
+    pub(super) authentic: bool,
+    pub(super) wire_bytes: usize,
 }
 
 #[derive(Debug, PartialEq, Eq)]
-pub(in crate::net::resolver) enum Said {
+pub(super) enum Said {
     Records(Vec<Datum>),
     /// The name does not exist.
     NoName,
@@ -52,7 +52,7 @@ pub(in crate::net::resolver) enum Said {
 
 /// The result of parsing a received message.
 #[derive(Debug, PartialEq, Eq)]
-pub(in crate::net::resolver) enum Reading {
+pub(super) enum Reading {
     /// Does not match the query. May be forged, so the real answer may follow.
     Foreign,
     /// The answer is too large for UDP.
@@ -66,7 +66,7 @@ pub(in crate::net::resolver) enum Reading {
 
 impl Reading {
     /// The final result, if no further query follows.
-    pub(in crate::net::resolver) fn answer(self) -> Result<Answer, DnsFault> {
+    pub(super) fn answer(self) -> Result<Answer, DnsFault> {
         match self {
             Reading::Answer(answer) => Ok(answer),
             Reading::Fault(fault) => Err(fault),
@@ -77,7 +77,7 @@ impl Reading {
 }
 
 /// Parses a message received while `query` waits for its answer.
-pub(in crate::net::resolver) fn read(query: &Query, bytes: &[u8]) -> Reading {
+pub(super) fn read(query: &Query, bytes: &[u8]) -> Reading {
     let [id_high, id_low, flags, ..] = *bytes else {
         return Reading::Foreign;
     };

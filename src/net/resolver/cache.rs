@@ -10,8 +10,8 @@ use std::mem::size_of;
 use std::time::Instant;
 
 use crate::net::resolver::outcome::ALLOCATION_BYTES;
-use crate::net::resolver::outcome::Found;
 use crate::net::resolver::outcome::Outcome;
+use crate::net::resolver::outcome::RecordSet;
 use crate::net::resolver::query::Question;
 use crate::net::resolver::settings::CacheBounds;
 
@@ -22,7 +22,7 @@ const ENTRY_BYTES: usize = 2 * (size_of::<Entry>() + size_of::<(Question, usize)
 /// The two counts of an `Rc`.
 const RC_BYTES: usize = 2 * size_of::<usize>();
 
-pub(in crate::net::resolver) struct Cache {
+pub(super) struct Cache {
     places: HashMap<Question, usize>,
     entries: Vec<Entry>,
     hand: usize,
@@ -39,15 +39,11 @@ struct Entry {
 }
 
 impl Cache {
-    pub(in crate::net::resolver) fn new(bounds: CacheBounds) -> Cache {
+    pub(super) fn new(bounds: CacheBounds) -> Cache {
         Cache { places: HashMap::new(), entries: Vec::new(), hand: 0, bytes: 0, bounds }
     }
 
-    pub(in crate::net::resolver) fn find(
-        &mut self,
-        question: &Question,
-        now: Instant,
-    ) -> Option<Outcome> {
+    pub(super) fn find(&mut self, question: &Question, now: Instant) -> Option<Outcome> {
         let entry = &mut self.entries[*self.places.get(question)?];
         if entry.expires <= now {
             return None;
@@ -57,7 +53,7 @@ impl Cache {
     }
 
     /// Stores `outcome` until `expires`, replacing an earlier one.
-    pub(in crate::net::resolver) fn keep(
+    pub(super) fn keep(
         &mut self,
         question: Question,
         outcome: Outcome,
@@ -80,15 +76,15 @@ impl Cache {
         debug_assert_eq!(self.places.len(), self.entries.len());
     }
 
-    pub(in crate::net::resolver) fn clear(&mut self) {
+    pub(super) fn clear(&mut self) {
         *self = Cache::new(self.bounds);
     }
 
-    pub(in crate::net::resolver) fn len(&self) -> usize {
+    pub(super) fn len(&self) -> usize {
         self.entries.len()
     }
 
-    pub(in crate::net::resolver) fn bytes(&self) -> usize {
+    pub(super) fn bytes(&self) -> usize {
         self.bytes
     }
 
@@ -121,7 +117,7 @@ fn bytes_of(question: &Question, outcome: &Outcome) -> usize {
     let answer = match outcome {
         Outcome::Found(found) => {
             let data: usize = found.data.iter().map(|datum| datum.bytes()).sum();
-            RC_BYTES + size_of::<Found>() + 2 * ALLOCATION_BYTES + data
+            RC_BYTES + size_of::<RecordSet>() + 2 * ALLOCATION_BYTES + data
         }
         Outcome::Absent { .. } | Outcome::Failed(_) => 0,
     };
@@ -213,7 +209,7 @@ mod tests {
         let host = "x".repeat(250);
         let datum = |place: usize| Datum::Exchange(place as u16, host.as_str().into());
         let data = (0..count).map(datum).collect();
-        Outcome::Found(Rc::new(Found { data, expires: now, authentic: false }))
+        Outcome::Found(Rc::new(RecordSet { data, expires: now, authentic: false }))
     }
 
     #[test]

@@ -44,19 +44,19 @@ pub struct ResolverFigures {
 }
 
 /// The state of a shard's resolver.
-pub(in crate::net::resolver) struct Context {
-    pub(in crate::net::resolver) settings: ResolverSettings,
-    pub(in crate::net::resolver) chunks: ChunkPool,
-    pub(in crate::net::resolver) servers: Servers,
-    pub(in crate::net::resolver) cache: RefCell<Cache>,
-    pub(in crate::net::resolver) in_flight: Rc<InFlight>,
-    pub(in crate::net::resolver) gate: Rc<Gate>,
+pub(super) struct Context {
+    pub(super) settings: ResolverSettings,
+    pub(super) chunks: ChunkPool,
+    pub(super) servers: Servers,
+    pub(super) cache: RefCell<Cache>,
+    pub(super) in_flight: Rc<InFlight>,
+    pub(super) gate: Rc<Gate>,
     figures: Cell<ResolverFigures>,
     trust_ad: Cell<bool>,
 }
 
 impl Context {
-    pub(in crate::net::resolver) fn new(settings: ResolverSettings) -> Context {
+    pub(super) fn new(settings: ResolverSettings) -> Context {
         let places = settings.in_flight_max.max(1);
         Context {
             chunks: ChunkPool::new(TCP_CHUNKS_MAX),
@@ -70,24 +70,24 @@ impl Context {
         }
     }
 
-    pub(in crate::net::resolver) fn trusts_ad(&self) -> bool {
+    pub(super) fn trusts_ad(&self) -> bool {
         self.trust_ad.get()
     }
 
     /// Clears the cache on a change, because cached answers were judged by the old setting.
-    pub(in crate::net::resolver) fn set_trust_ad(&self, trust_ad: bool) {
+    pub(super) fn set_trust_ad(&self, trust_ad: bool) {
         if self.trust_ad.replace(trust_ad) != trust_ad {
             self.cache.borrow_mut().clear();
         }
     }
 
-    pub(in crate::net::resolver) fn count(&self, change: impl FnOnce(&mut ResolverFigures)) {
+    pub(super) fn count(&self, change: impl FnOnce(&mut ResolverFigures)) {
         let mut figures = self.figures.get();
         change(&mut figures);
         self.figures.set(figures);
     }
 
-    pub(in crate::net::resolver) fn figures(&self) -> ResolverFigures {
+    pub(super) fn figures(&self) -> ResolverFigures {
         let cache = self.cache.borrow();
         let (cached, cached_bytes) = (cache.len(), cache.bytes());
         ResolverFigures {
@@ -98,7 +98,7 @@ impl Context {
         }
     }
 
-    pub(in crate::net::resolver) fn keep(
+    pub(super) fn keep(
         &self,
         question: Question,
         outcome: &Outcome,

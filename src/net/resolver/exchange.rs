@@ -19,14 +19,14 @@ use crate::rt::UdpSocket;
 use crate::rt::timer;
 
 /// Mismatched datagrams after which the query fails, since someone may be forging answers.
-pub(in crate::net::resolver) const FOREIGN_MAX: u32 = 100;
+pub(super) const FOREIGN_MAX: u32 = 100;
 /// Receive buffer of a datagram. Larger than any answer that we request; if full, it was cut.
-pub(in crate::net::resolver) const DATAGRAM_BYTES: usize = 4096;
+pub(super) const DATAGRAM_BYTES: usize = 4096;
 /// The length prefix of a message over TCP (RFC 1035 s4.2.2).
 const LENGTH_BYTES: usize = 2;
 
 /// Queries `server`, without EDNS if the server refuses it.
-pub(in crate::net::resolver) async fn exchange(
+pub(super) async fn exchange(
     context: &Context,
     server: &Server,
     question: &Question,
@@ -122,7 +122,7 @@ async fn ask_tcp(
 }
 
 /// The query with its length prefix for TCP.
-pub(in crate::net::resolver) fn framed(query: &Query) -> Result<Vec<u8>, DnsFault> {
+pub(super) fn framed(query: &Query) -> Result<Vec<u8>, DnsFault> {
     let length = u16::try_from(query.bytes.len()).map_err(|_| DnsFault::BadName)?;
     let mut framed = Vec::with_capacity(LENGTH_BYTES + query.bytes.len());
     framed.extend(length.to_be_bytes());
@@ -131,13 +131,13 @@ pub(in crate::net::resolver) fn framed(query: &Query) -> Result<Vec<u8>, DnsFaul
 }
 
 /// The message in the bytes received over TCP, once complete.
-pub(in crate::net::resolver) fn whole_message(received: &[u8]) -> Option<&[u8]> {
+pub(super) fn whole_message(received: &[u8]) -> Option<&[u8]> {
     let [high, low, message @ ..] = received else { return None };
     message.get(..usize::from(u16::from_be_bytes([*high, *low])))
 }
 
 /// The time left until `until`.
-pub(in crate::net::resolver) fn left(until: Instant) -> Result<Duration, DnsFault> {
+pub(super) fn left(until: Instant) -> Result<Duration, DnsFault> {
     let left = until.saturating_duration_since(timer::now());
     if left.is_zero() { Err(DnsFault::Timeout) } else { Ok(left) }
 }

@@ -3,8 +3,6 @@
 use std::error::Error;
 use std::fmt;
 
-use crate::base::fault::Blame;
-use crate::base::fault::Retry;
 use crate::rt::IoFault;
 
 /// Why a lookup returned no records, by cause. The first three are facts about the domain; all others
@@ -51,16 +49,6 @@ impl DnsFault {
         matches!(self, DnsFault::NoSuchDomain | DnsFault::NoData | DnsFault::NullMx)
     }
 
-    /// Who has to act.
-    pub fn blame(self) -> Blame {
-        match self {
-            DnsFault::NoServers | DnsFault::Refused | DnsFault::Unreachable => Blame::Operator,
-            DnsFault::Busy | DnsFault::Abandoned => Blame::Us,
-            DnsFault::Local(fault) => fault.blame(),
-            _ => Blame::Peer,
-        }
-    }
-
     /// Whether the fault says nothing about the domain, because no server was asked. REFUSED may come
     /// from the domain's own servers.
     pub fn is_ours(self) -> bool {
@@ -74,19 +62,23 @@ impl DnsFault {
         )
     }
 
-    /// Whether the same lookup may succeed later.
-    pub fn retry(self) -> Retry {
-        if self.is_final() { Retry::Never } else { Retry::Later }
+    /// Whether a limit of this server kept the lookup from being made: it passes when others end.
+    pub fn is_own_limit(self) -> bool {
+        match self {
+            DnsFault::Busy | DnsFault::Abandoned => true,
+            DnsFault::Local(fault) => fault.is_own_limit(),
+            _ => false,
+        }
     }
 
     /// Whether the server has replied. The query is not sent to that server again.
-    pub(in crate::net::resolver) fn is_reply(self) -> bool {
+    pub(super) fn is_reply(self) -> bool {
         let silence = matches!(self, DnsFault::Timeout | DnsFault::Unreachable);
         !silence && self != DnsFault::Mismatched
     }
 
     /// Whether the failure is cached briefly, so that concurrent callers do not all wait for it.
-    pub(in crate::net::resolver) fn is_cached(self) -> bool {
+    pub(super) fn is_cached(self) -> bool {
         !matches!(
             self,
             DnsFault::Busy | DnsFault::NoServers | DnsFault::Local(_) | DnsFault::Abandoned
@@ -156,7 +148,6 @@ mod tests {
         ];
         for (fault, is_final) in rows {
             assert_eq!(fault.is_final(), is_final, "{fault}");
-            assert_eq!(fault.retry() == Retry::Never, is_final, "{fault}");
         }
     }
 }

@@ -19,7 +19,7 @@ use crate::net::resolver::query::Question;
 
 /// All lookups in flight.
 #[derive(Default)]
-pub(in crate::net::resolver) struct InFlight {
+pub(super) struct InFlight {
     lookups: RefCell<HashMap<Question, Rc<SharedLookup>>>,
 }
 
@@ -32,15 +32,12 @@ struct SharedLookup {
 
 impl InFlight {
     /// Waits for the lookup of this question if one is in flight.
-    pub(in crate::net::resolver) fn join(&self, question: &Question) -> Option<Wait> {
+    pub(super) fn join(&self, question: &Question) -> Option<Wait> {
         self.lookups.borrow().get(question).map(Wait::new)
     }
 
     /// Registers a new lookup; returns its completion and a wait for it.
-    pub(in crate::net::resolver) fn begin(
-        self: &Rc<Self>,
-        question: &Question,
-    ) -> (Completion, Wait) {
+    pub(super) fn begin(self: &Rc<Self>, question: &Question) -> (Completion, Wait) {
         let lookup = Rc::new(SharedLookup::default());
         let wait = Wait::new(&lookup);
         let other = self.lookups.borrow_mut().insert(question.clone(), Rc::clone(&lookup));
@@ -48,20 +45,20 @@ impl InFlight {
         (Completion { in_flight: Rc::clone(self), question: question.clone(), lookup }, wait)
     }
 
-    pub(in crate::net::resolver) fn len(&self) -> usize {
+    pub(super) fn len(&self) -> usize {
         self.lookups.borrow().len()
     }
 }
 
 /// Completes a lookup, at the latest when dropped.
-pub(in crate::net::resolver) struct Completion {
+pub(super) struct Completion {
     in_flight: Rc<InFlight>,
     question: Question,
     lookup: Rc<SharedLookup>,
 }
 
 impl Completion {
-    pub(in crate::net::resolver) fn complete(self, outcome: Outcome) {
+    pub(super) fn complete(self, outcome: Outcome) {
         self.lookup.outcome.replace(Some(outcome));
     }
 }
@@ -77,7 +74,7 @@ impl Drop for Completion {
 }
 
 /// Waits for a lookup. If dropped, the lookup continues for other callers and for the cache.
-pub(in crate::net::resolver) struct Wait {
+pub(super) struct Wait {
     lookup: Rc<SharedLookup>,
     place: Option<usize>,
 }

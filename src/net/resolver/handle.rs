@@ -14,8 +14,8 @@ use crate::net::resolver::lookup;
 use crate::net::resolver::lookup::Pending;
 use crate::net::resolver::name;
 use crate::net::resolver::outcome::Datum;
-use crate::net::resolver::outcome::Found;
 use crate::net::resolver::outcome::Outcome;
+use crate::net::resolver::outcome::RecordSet;
 use crate::net::resolver::query::Kind;
 use crate::net::resolver::query::Question;
 use crate::net::resolver::settings::ResolverSettings;
@@ -152,7 +152,7 @@ impl Resolver {
         lookup::begin(&self.context, &Question { name: Rc::clone(name), kind })
     }
 
-    async fn find(&self, name: &str, kind: Kind) -> Result<Rc<Found>, DnsFault> {
+    async fn find(&self, name: &str, kind: Kind) -> Result<Rc<RecordSet>, DnsFault> {
         let name = name::checked(name).ok_or(DnsFault::BadName)?;
         match self.begin(&name, kind).outcome().await {
             Outcome::Found(found) => Ok(found),
@@ -202,7 +202,7 @@ fn gather(outcomes: &[Outcome], now: Instant) -> Result<Addresses, DnsFault> {
     Err(faults.into_iter().max_by_key(weight).unwrap_or(DnsFault::Abandoned))
 }
 
-fn take(addresses: &mut Addresses, found: &Found, now: Instant) {
+fn take(addresses: &mut Addresses, found: &RecordSet, now: Instant) {
     for datum in &found.data {
         match datum {
             Datum::V4(address) => addresses.v4.push(*address),
@@ -245,7 +245,7 @@ mod tests {
         let absent = |fault| Outcome::Absent { fault, authentic: false };
         let found = || {
             let data = [Datum::V4(Ipv4Addr::LOCALHOST)].into();
-            Outcome::Found(Rc::new(Found { data, expires: now, authentic: false }))
+            Outcome::Found(Rc::new(RecordSet { data, expires: now, authentic: false }))
         };
         let rows = [
             ("found and failed", [found(), Outcome::Failed(DnsFault::Timeout)], None),

@@ -16,8 +16,8 @@ use crate::net::resolver::fault::DnsFault;
 use crate::net::resolver::flight::Completion;
 use crate::net::resolver::flight::Wait;
 use crate::net::resolver::outcome::Datum;
-use crate::net::resolver::outcome::Found;
 use crate::net::resolver::outcome::Outcome;
+use crate::net::resolver::outcome::RecordSet;
 use crate::net::resolver::query::Question;
 use crate::rt::task;
 use crate::rt::timer;
@@ -31,13 +31,13 @@ const FAILURE_TTL: Duration = Duration::from_secs(5);
 const WAITING_PER_SLOT: usize = 4;
 
 /// An outcome, known or awaited.
-pub(in crate::net::resolver) enum Pending {
+pub(super) enum Pending {
     Known(Outcome),
     Awaited(Wait),
 }
 
 impl Pending {
-    pub(in crate::net::resolver) async fn outcome(self) -> Outcome {
+    pub(super) async fn outcome(self) -> Outcome {
         match self {
             Pending::Known(outcome) => outcome,
             Pending::Awaited(wait) => wait.await,
@@ -47,7 +47,7 @@ impl Pending {
 
 /// Answers from the cache, joins a lookup in flight, or starts one. The lookup is a task of its own,
 /// so that it outlives the first caller.
-pub(in crate::net::resolver) fn begin(context: &Rc<Context>, question: &Question) -> Pending {
+pub(super) fn begin(context: &Rc<Context>, question: &Question) -> Pending {
     if context.settings.servers.is_empty() {
         return Pending::Known(Outcome::Failed(DnsFault::NoServers));
     }
@@ -156,7 +156,7 @@ fn found(context: &Context, question: Question, (data, trail): (Vec<Datum>, &Tra
     let (now, ttl) = (timer::now(), context.settings.positive_ttl(trail.ttl));
     let authentic = trail.authentic;
     let outcome =
-        Outcome::Found(Rc::new(Found { data: data.into(), expires: now + ttl, authentic }));
+        Outcome::Found(Rc::new(RecordSet { data: data.into(), expires: now + ttl, authentic }));
     if trail.wire_bytes <= ANSWER_BYTES_CACHED_MAX {
         context.keep(question, &outcome, (ttl, now));
     }

@@ -10,7 +10,7 @@ const LABEL_CHARS_MAX: usize = 63;
 
 /// The name in lower case without a trailing dot, or `None` if it is not a valid DNS name. Names in
 /// other scripts must be in A-label form.
-pub(in crate::net::resolver) fn checked(name: &str) -> Option<Rc<str>> {
+pub(super) fn checked(name: &str) -> Option<Rc<str>> {
     let name = name.strip_suffix('.').unwrap_or(name);
     let fits = name.len() <= NAME_CHARS_MAX && name.split('.').all(is_label);
     fits.then(|| name.to_ascii_lowercase().into())
@@ -22,14 +22,14 @@ fn is_label(label: &str) -> bool {
 }
 
 /// A checked name in wire format.
-pub(in crate::net::resolver) fn to_wire(name: &str) -> Option<Name> {
+pub(super) fn to_wire(name: &str) -> Option<Name> {
     let mut wire = Name::from_labels(name.split('.').map(str::as_bytes)).ok()?;
     wire.set_fqdn(true);
     Some(wire)
 }
 
 /// A name from the wire as text; the root is empty. `None` for a name that `checked` would refuse.
-pub(in crate::net::resolver) fn to_text(wire: &Name) -> Option<Rc<str>> {
+pub(super) fn to_text(wire: &Name) -> Option<Rc<str>> {
     if wire.is_root() {
         return Some("".into());
     }

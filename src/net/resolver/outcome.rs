@@ -9,12 +9,12 @@ use crate::net::dane::TlsaRecord;
 use crate::net::resolver::fault::DnsFault;
 
 /// Overhead of each allocation: the allocator's header, and up to 15 bytes of rounding.
-pub(in crate::net::resolver) const ALLOCATION_BYTES: usize = 24;
+pub(super) const ALLOCATION_BYTES: usize = 24;
 
 /// The outcome of a lookup.
 #[derive(Clone, Debug)]
-pub(in crate::net::resolver) enum Outcome {
-    Found(Rc<Found>),
+pub(super) enum Outcome {
+    Found(Rc<RecordSet>),
     /// `NoSuchDomain` or `NoData`.
     Absent {
         fault: DnsFault,
@@ -24,15 +24,15 @@ pub(in crate::net::resolver) enum Outcome {
 }
 
 #[derive(Debug)]
-pub(in crate::net::resolver) struct Found {
-    pub(in crate::net::resolver) data: Box<[Datum]>,
-    pub(in crate::net::resolver) expires: Instant,
-    pub(in crate::net::resolver) authentic: bool,
+pub(super) struct RecordSet {
+    pub(super) data: Box<[Datum]>,
+    pub(super) expires: Instant,
+    pub(super) authentic: bool,
 }
 
 /// The content of a record.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(in crate::net::resolver) enum Datum {
+pub(super) enum Datum {
     V4(Ipv4Addr),
     V6(Ipv6Addr),
     /// The root as a host is empty: a null MX (RFC 7505).
@@ -46,7 +46,7 @@ pub(in crate::net::resolver) enum Datum {
 
 impl Datum {
     /// Memory use in bytes, including owned data.
-    pub(in crate::net::resolver) fn bytes(&self) -> usize {
+    pub(super) fn bytes(&self) -> usize {
         let owned = match self {
             Datum::V4(_) | Datum::V6(_) => return size_of::<Datum>(),
             Datum::Exchange(_, host) => host.len(),

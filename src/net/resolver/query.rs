@@ -12,7 +12,7 @@ use crate::net::resolver::name;
 
 /// The record types that the resolver looks up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(in crate::net::resolver) enum Kind {
+pub(super) enum Kind {
     A,
     Aaaa,
     Mx,
@@ -22,7 +22,7 @@ pub(in crate::net::resolver) enum Kind {
 }
 
 impl Kind {
-    pub(in crate::net::resolver) fn record_type(self) -> RecordType {
+    pub(super) fn record_type(self) -> RecordType {
         match self {
             Kind::A => RecordType::A,
             Kind::Aaaa => RecordType::AAAA,
@@ -36,35 +36,32 @@ impl Kind {
 
 /// A name and a record type. The name has passed `name::checked`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(in crate::net::resolver) struct Question {
-    pub(in crate::net::resolver) name: Rc<str>,
-    pub(in crate::net::resolver) kind: Kind,
+pub(super) struct Question {
+    pub(super) name: Rc<str>,
+    pub(super) kind: Kind,
 }
 
 /// Options of a query.
 #[derive(Clone, Copy, Debug)]
-pub(in crate::net::resolver) struct QueryOptions {
+pub(super) struct QueryOptions {
     /// The largest UDP answer; `None`: without EDNS.
-    pub(in crate::net::resolver) edns_bytes: Option<u16>,
+    pub(super) edns_bytes: Option<u16>,
     /// Requests the AD bit: whether the server has validated the answer (RFC 6840 s5.7).
-    pub(in crate::net::resolver) authentic: bool,
+    pub(super) authentic: bool,
 }
 
 /// A question as a message with a random id.
-pub(in crate::net::resolver) struct Query {
-    pub(in crate::net::resolver) id: u16,
-    pub(in crate::net::resolver) name: Name,
-    pub(in crate::net::resolver) kind: Kind,
-    pub(in crate::net::resolver) options: QueryOptions,
-    pub(in crate::net::resolver) bytes: Vec<u8>,
+pub(super) struct Query {
+    pub(super) id: u16,
+    pub(super) name: Name,
+    pub(super) kind: Kind,
+    pub(super) options: QueryOptions,
+    pub(super) bytes: Vec<u8>,
 }
 
 impl Query {
     /// `None` if the name does not fit the wire format; a checked name always fits.
-    pub(in crate::net::resolver) fn new(
-        question: &Question,
-        options: QueryOptions,
-    ) -> Option<Query> {
+    pub(super) fn new(question: &Question, options: QueryOptions) -> Option<Query> {
         let Question { name, kind } = question;
         let name = name::to_wire(name)?;
         // The id comes from a cryptographic random generator.

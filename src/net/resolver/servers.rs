@@ -15,19 +15,19 @@ const DOWN: Duration = Duration::from_secs(30);
 /// How long a server that refused EDNS is asked without it.
 const PLAIN: Duration = Duration::from_secs(3600);
 
-pub(in crate::net::resolver) struct Servers {
+pub(super) struct Servers {
     list: Vec<Server>,
 }
 
-pub(in crate::net::resolver) struct Server {
-    pub(in crate::net::resolver) address: SocketAddr,
+pub(super) struct Server {
+    pub(super) address: SocketAddr,
     timeouts: Cell<u32>,
     down_until: Cell<Option<Instant>>,
     plain_until: Cell<Option<Instant>>,
 }
 
 impl Servers {
-    pub(in crate::net::resolver) fn new(addresses: &[SocketAddr]) -> Servers {
+    pub(super) fn new(addresses: &[SocketAddr]) -> Servers {
         let server = |address: &SocketAddr| Server {
             address: *address,
             timeouts: Cell::new(0),
@@ -38,7 +38,7 @@ impl Servers {
     }
 
     /// The servers in the order to ask them: as configured, those that are down last.
-    pub(in crate::net::resolver) fn in_order(&self, now: Instant) -> Vec<&Server> {
+    pub(super) fn in_order(&self, now: Instant) -> Vec<&Server> {
         let mut order: Vec<&Server> = self.list.iter().collect();
         order.sort_by_key(|server| server.is_down(now));
         order
@@ -46,22 +46,22 @@ impl Servers {
 }
 
 impl Server {
-    pub(in crate::net::resolver) fn takes_edns(&self, now: Instant) -> bool {
+    pub(super) fn takes_edns(&self, now: Instant) -> bool {
         self.plain_until.get().is_none_or(|until| until <= now)
     }
 
-    pub(in crate::net::resolver) fn refused_edns(&self, now: Instant) {
+    pub(super) fn refused_edns(&self, now: Instant) {
         self.plain_until.set(Some(now + PLAIN));
     }
 
     /// Records a reply.
-    pub(in crate::net::resolver) fn replied(&self) {
+    pub(super) fn replied(&self) {
         self.timeouts.set(0);
         self.down_until.set(None);
     }
 
     /// Records a timeout or an unreachable server.
-    pub(in crate::net::resolver) fn timed_out(&self, fault: DnsFault, now: Instant) {
+    pub(super) fn timed_out(&self, fault: DnsFault, now: Instant) {
         let timeouts = self.timeouts.get().saturating_add(1);
         self.timeouts.set(timeouts);
         if timeouts >= TIMEOUTS_MAX || fault == DnsFault::Unreachable {

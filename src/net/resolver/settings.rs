@@ -53,13 +53,13 @@ impl Default for ResolverSettings {
 
 impl ResolverSettings {
     /// The TTL of an answer, within the bounds.
-    pub(in crate::net::resolver) fn positive_ttl(&self, ttl: u32) -> Duration {
+    pub(super) fn positive_ttl(&self, ttl: u32) -> Duration {
         // Not `clamp`, which panics if the bounds contradict each other.
         seconds(ttl).max(self.ttl_min).min(self.ttl_max)
     }
 
     /// The TTL of a negative answer, within the bounds; `None` without a SOA record.
-    pub(in crate::net::resolver) fn negative_ttl(&self, ttl: Option<u32>) -> Duration {
+    pub(super) fn negative_ttl(&self, ttl: Option<u32>) -> Duration {
         seconds(ttl.unwrap_or(0)).max(self.ttl_min).min(self.negative_ttl_max)
     }
 }

@@ -17,10 +17,8 @@ pub mod subscriber;
 pub mod value;
 pub mod writer;
 
-pub use process::LogFault;
 pub use process::LogSettings;
 pub use process::flush;
-pub use process::level;
 pub use process::lines_dropped;
 pub use process::reopen;
 pub use process::set_level;

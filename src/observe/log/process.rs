@@ -7,18 +7,17 @@
 //! The log thread inherits the CPU affinity of the thread that calls `start`, so call it before that
 //! thread is pinned.
 
-use std::fmt;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::OnceLock;
 use std::time::Duration;
 
+use thiserror::Error;
 use tracing_log::LogTracer;
 use tracing_log::log::LevelFilter;
 
 use crate::base::ShardId;
-use crate::base::fault::Blame;
 use crate::observe::log::journal::Journal;
 use crate::observe::log::record::Level;
 use crate::observe::log::subscriber::LineSubscriber;
@@ -39,37 +38,17 @@ pub struct LogSettings {
 }
 
 /// Why the log cannot be started.
-#[derive(Debug)]
+#[derive(Debug, Error)]
 pub enum LogFault {
+    #[error("the log file {} cannot be opened: {cause}", path.display())]
     Open { path: PathBuf, cause: io::Error },
+    #[error("standard output is not usable: {0}")]
     Stdout(io::Error),
+    #[error("the log thread cannot be started: {0}")]
     Thread(io::Error),
+    #[error("the log is already started")]
     AlreadyStarted,
 }
-
-impl LogFault {
-    pub fn blame(&self) -> Blame {
-        match self {
-            LogFault::Open { .. } | LogFault::Stdout(_) => Blame::Operator,
-            LogFault::Thread(_) | LogFault::AlreadyStarted => Blame::Us,
-        }
-    }
-}
-
-impl fmt::Display for LogFault {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            LogFault::Open { path, cause } => {
-                write!(f, "the log file {} cannot be opened: {cause}", path.display())
-            }
-            LogFault::Stdout(cause) => write!(f, "standard output is not usable: {cause}"),
-            LogFault::Thread(cause) => write!(f, "the log thread cannot be started: {cause}"),
-            LogFault::AlreadyStarted => f.write_str("the log is already started"),
-        }
-    }
-}
-
-impl std::error::Error for LogFault {}
 
 /// Starts the log thread; from now on records become lines.
 pub fn start(settings: &LogSettings) -> Result<(), LogFault> {
@@ -86,11 +65,6 @@ pub fn start(settings: &LogSettings) -> Result<(), LogFault> {
         .map_err(|_| LogFault::AlreadyStarted)?;
     LogTracer::init_with_filter(foreign_filter(settings.level))
         .map_err(|_| LogFault::AlreadyStarted)
-}
-
-/// The level of the running log; `Info` before there is one.
-pub fn level() -> Level {
-    JOURNAL.get().map_or(Level::Info, |journal| journal.level())
 }
 
 /// Changes the level, at once and on all threads.

@@ -125,6 +125,18 @@ records! {
         /// A shard's heartbeat has stopped; the process is about to exit.
         Error "watchdog" Watchdog { stalled_shard: &'a str, silent_ms: u64 }
 
+        /// Somebody changed something at the control socket. `changed` and `refused` count messages,
+        /// destinations or keys of the config; `error` is the code of an operation that failed.
+        Info "operation" Operation {
+            actor: &'a str,
+            action: &'a str,
+            objects: &'a [String],
+            to: Option<&'a str>,
+            changed: usize,
+            refused: usize,
+            error: Option<&'a str>,
+        }
+
         // The mail log.
 
         /// A message was answered with 250. `to` is the first recipient.

@@ -28,12 +28,7 @@ use crate::queue::store::message::SharedMessageReader;
 use crate::queue::store::partition::Partition;
 use crate::queue::store::quarantine;
 use crate::queue::store::quarantine::QUARANTINE;
-use crate::wire::dsn::NOTIFY_DELAY;
-use crate::wire::dsn::NOTIFY_FAILURE;
-use crate::wire::dsn::NOTIFY_NEVER;
-use crate::wire::dsn::NOTIFY_SUCCESS;
-use crate::wire::smtp::transaction::BodyType;
-use crate::wire::smtp::transaction::Ret;
+use crate::wire::dsn::NOTIFY_WORDS;
 
 /// A fixed word in the answer of a server; owned where a client has read it.
 pub type Word = Cow<'static, str>;
@@ -241,21 +236,18 @@ pub fn show(spool: &Spool, id: MessageId) -> Result<Details, QueueFault> {
             .iter()
             .map(|to| RecipientRow {
                 mailbox: to.mailbox.to_owned(),
-                notify: notify_words(to.notify),
+                notify: NOTIFY_WORDS
+                    .into_iter()
+                    .filter(|(flag, _)| to.notify & flag != 0)
+                    .map(|(_, word)| word.into())
+                    .collect(),
                 orcpt: owned(to.orcpt),
             })
             .collect(),
         smtputf8: envelope.smtputf8,
         requiretls: envelope.requiretls,
-        body_type: match envelope.body_type {
-            BodyType::SevenBit => "7BIT".into(),
-            BodyType::EightBitMime => "8BITMIME".into(),
-            BodyType::BinaryMime => "BINARYMIME".into(),
-        },
-        ret: envelope.ret.map(|ret| match ret {
-            Ret::Full => "FULL".into(),
-            Ret::Headers => "HDRS".into(),
-        }),
+        body_type: envelope.body_type.label().into(),
+        ret: envelope.ret.map(|ret| ret.label().into()),
         envid: owned(envelope.envid),
         auth: owned(envelope.auth),
         declared_bytes: envelope.declared_bytes,
@@ -277,19 +269,6 @@ pub fn show(spool: &Spool, id: MessageId) -> Result<Details, QueueFault> {
         kept_until_ms: envelope.kept_until_ms,
         jobs: jobs_of(partition, id)?,
     })
-}
-
-fn notify_words(notify: u8) -> Vec<Word> {
-    [
-        (NOTIFY_NEVER, "NEVER"),
-        (NOTIFY_SUCCESS, "SUCCESS"),
-        (NOTIFY_FAILURE, "FAILURE"),
-        (NOTIFY_DELAY, "DELAY"),
-    ]
-    .into_iter()
-    .filter(|(flag, _)| notify & flag != 0)
-    .map(|(_, word)| word.into())
-    .collect()
 }
 
 fn jobs_of(partition: &Partition, id: MessageId) -> Result<Vec<JobRow>, QueueFault> {

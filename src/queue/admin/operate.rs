@@ -1,16 +1,14 @@
-//! Operations on messages: hold, release, retry, reroute. Bounce and delete are named here and carried
-//! out elsewhere.
+//! Operations on messages: hold, release, retry, reroute. Bounce and delete are carried out elsewhere.
 //!
 //! Owner:    on a running server the home shard, which writes a settlement; on a stopped one the
-//!           command, which has the spool's lock.
-//! Promise:  an operation that does not apply to a job leaves the job unchanged. All jobs of a message that an
-//!           offline operation changes are changed in one synced write.
-
-use std::fmt;
+//!           command, which holds the spool's lock.
+//! Promise:  an operation that does not apply to a job leaves the job unchanged. An offline operation
+//!           changes all jobs of a message in one synced write.
 
 use rocksdb::WriteBatch;
 use serde::Deserialize;
 use serde::Serialize;
+use thiserror::Error;
 
 use crate::base::MessageId;
 use crate::queue::commit::settle::JobRecord;
@@ -25,7 +23,7 @@ use crate::queue::store::jobs::Jobs;
 use crate::queue::store::jobs::StoredJob;
 use crate::queue::store::partition::Partition;
 
-/// The due time of a held job: practically never.
+/// The due time of a held job: the end of the year 9999.
 pub const HELD_DUE_MS: u64 = 253_402_300_799_000;
 
 /// An operation on one message.
@@ -61,38 +59,24 @@ pub enum Carried {
 }
 
 /// Why an operation was not carried out.
-#[derive(Debug)]
+#[derive(Debug, Error)]
 pub enum OperationFault {
+    #[error("no such message")]
     Unknown,
+    #[error("the message is not held")]
     NotHeld,
+    #[error("the message is held; release it first")]
     Held,
-    /// Another operation on the same message is in progress.
+    #[error("another operation on this message is in progress; try again")]
     Crossed,
-    /// The message kept changing meanwhile.
+    #[error("the message changed meanwhile; try again")]
     Restless,
-    /// Only a running server makes bounces.
+    #[error("only a running server can bounce; start the server first")]
     NeedsServer,
-    Commit(CommitFault),
-    Queue(QueueFault),
-}
-
-impl fmt::Display for OperationFault {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            OperationFault::Unknown => "no such message",
-            OperationFault::NotHeld => "the message is not held",
-            OperationFault::Held => "the message is held; release it first",
-            OperationFault::Crossed => {
-                "another operation on this message is in progress; try again"
-            }
-            OperationFault::Restless => "the message changed meanwhile; try again",
-            OperationFault::NeedsServer => {
-                "only a running server can bounce; start the server first"
-            }
-            OperationFault::Commit(fault) => return fault.fmt(f),
-            OperationFault::Queue(fault) => return fault.fmt(f),
-        })
-    }
+    #[error("{0}")]
+    Commit(#[from] CommitFault),
+    #[error("{0}")]
+    Queue(#[from] QueueFault),
 }
 
 impl Operation {
@@ -134,8 +118,7 @@ impl Operation {
 
 /// The records of all jobs of a message, by number. `Unknown`: there is no such message.
 pub fn jobs_of(partition: &Partition, id: MessageId) -> Result<Vec<StoredJob>, OperationFault> {
-    let found = Jobs::of(partition, id).collect();
-    let found = found.map_err(|cause| OperationFault::Queue(cause.into()))?;
+    let found = Jobs::of(partition, id).collect().map_err(QueueFault::from)?;
     if found.is_empty() { Err(OperationFault::Unknown) } else { Ok(found) }
 }
 
@@ -146,22 +129,22 @@ pub fn carry_out(
     operation: &Operation,
     now_ms: u64,
 ) -> Result<Carried, OperationFault> {
-    let partition = spool.partition_of(id).map_err(OperationFault::Queue)?;
+    let partition = spool.partition_of(id)?;
     if !partition.is_writable() {
-        return Err(OperationFault::Queue(QueueFault::ReadOnly));
+        return Err(QueueFault::ReadOnly.into());
     }
     if *operation == Operation::Delete {
-        return partition.remove(id).map(|()| Carried::Done).map_err(OperationFault::Queue);
+        partition.remove(id)?;
+        return Ok(Carried::Done);
     }
     let families = partition.families();
     let mut batch = WriteBatch::default();
     let mut refused = None;
     for StoredJob { number, record } in jobs_of(partition, id)? {
-        let record_fault = |fault| OperationFault::Queue(QueueFault::Record(fault));
-        let job = Job::decode(&record).map_err(record_fault)?;
+        let job = Job::decode(&record).map_err(QueueFault::from)?;
         match operation.applied(&job, now_ms) {
             Ok(Some(changed)) => {
-                let changed = JobRecord::new(&changed).map_err(record_fault)?;
+                let changed = JobRecord::new(&changed).map_err(QueueFault::from)?;
                 batch.single_delete_cf(families.due, key::of_due(job.due_ms, id, number));
                 put_job(&mut batch, families, id, &changed);
             }
@@ -173,8 +156,8 @@ pub fn carry_out(
         (true, Some(fault)) => Err(fault),
         (true, None) => Ok(Carried::Already),
         (false, _) => {
-            let written = partition.write(batch);
-            written.map(|()| Carried::Done).map_err(|cause| OperationFault::Queue(cause.into()))
+            partition.write(batch).map_err(QueueFault::from)?;
+            Ok(Carried::Done)
         }
     }
 }

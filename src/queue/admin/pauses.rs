@@ -6,7 +6,6 @@
 //! Bounds:   `PAUSES_MAX` names of `NAME_BYTES_MAX`. Full: refused.
 
 use std::collections::BTreeSet;
-use std::fmt;
 use std::fs;
 use std::fs::File;
 use std::io;
@@ -20,6 +19,7 @@ use std::sync::MutexGuard;
 
 use serde::Deserialize;
 use serde::Serialize;
+use thiserror::Error;
 
 const FILE: &str = "pauses.json";
 const FORMAT: u32 = 1;
@@ -27,39 +27,20 @@ const FORMAT: u32 = 1;
 pub const PAUSES_MAX: usize = 1000;
 /// Long enough for the name of a destination with many hosts.
 const NAME_BYTES_MAX: usize = 1024;
-/// Larger than any file that is written here.
+/// Larger than any valid file.
 const FILE_BYTES_MAX: u64 = 16 << 20;
 
-/// Why a name was not paused, or will not stay so after a restart.
-#[derive(Debug)]
+/// Why a name was not paused, or the pause will not survive a restart.
+#[derive(Debug, Error)]
 pub enum PauseFault {
-    /// Empty, too long, or with characters that no name has.
+    /// Empty, too long, or with control characters.
+    #[error("is not the name of a destination; see `ringpost destination list`")]
     Name,
+    #[error("{PAUSES_MAX} destinations are paused already; resume one first, or pause a domain")]
     Full,
     /// The change holds until a restart.
+    #[error("{FILE} cannot be written: {0}; the change will be lost at the next restart")]
     Unwritten(io::Error),
-}
-
-impl fmt::Display for PauseFault {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            PauseFault::Name => {
-                write!(f, "is not the name of a destination; see `ringpost destination list`")
-            }
-            PauseFault::Full => {
-                write!(
-                    f,
-                    "{PAUSES_MAX} destinations are paused already; resume one first, or pause a domain"
-                )
-            }
-            PauseFault::Unwritten(cause) => {
-                write!(
-                    f,
-                    "{FILE} cannot be written: {cause}; the change will be lost at the next restart"
-                )
-            }
-        }
-    }
 }
 
 #[derive(Serialize, Deserialize)]
@@ -75,7 +56,7 @@ pub struct Pauses {
 }
 
 impl Pauses {
-    /// Reads the file of this spool. The text says what was wrong with it.
+    /// Reads the file of this spool. The text describes a fault.
     pub fn read(folder: &Path) -> (Pauses, Option<String>) {
         let path = folder.join(FILE);
         let (names, wrong) = match read(&path) {
@@ -94,32 +75,30 @@ impl Pauses {
         name.trim().trim_end_matches('.').to_ascii_lowercase()
     }
 
-    /// Adds a name in stored form. After `Unwritten` it is added all the same.
+    /// Adds a name in stored form. The name is added even if the file cannot be written.
     pub fn add(&self, name: &str) -> Result<(), PauseFault> {
         let mut names = self.lock();
         if !is_name(name) {
             return Err(PauseFault::Name);
         }
-        if names.contains(name) {
-            return self.write(&names);
-        }
-        if names.len() >= PAUSES_MAX {
+        if !names.contains(name) && names.len() >= PAUSES_MAX {
             return Err(PauseFault::Full);
         }
         names.insert(name.into());
         self.write(&names)
     }
 
-    /// Removes a name in stored form. After `Unwritten` it is removed all the same.
+    /// Removes a name in stored form. The name is removed even if the file cannot be
+    /// written.
     pub fn remove(&self, name: &str) -> Result<(), PauseFault> {
         let mut names = self.lock();
         names.remove(name);
-        // Also if the name was not there: the last write may have failed.
+        // Even if the name was absent: the last write may have failed.
         self.write(&names)
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeSet<Box<str>>> {
-        // A panic leaves no half-changed set of names behind.
+        // A panic leaves the set whole.
         self.names.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
@@ -143,12 +122,8 @@ fn read(path: &Path) -> io::Result<BTreeSet<Box<str>>> {
     let is_good = stored.format == FORMAT
         && stored.paused.len() <= PAUSES_MAX
         && stored.paused.iter().all(|name| is_name(name));
-    match is_good {
-        true => Ok(stored.paused),
-        false => {
-            Err(io::Error::new(io::ErrorKind::InvalidData, "it was written by another version"))
-        }
-    }
+    let foreign = || io::Error::new(io::ErrorKind::InvalidData, "another version wrote it");
+    is_good.then_some(stored.paused).ok_or_else(foreign)
 }
 
 /// Renames an unreadable file, so that the next pause does not overwrite it.

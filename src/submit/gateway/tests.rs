@@ -1,14 +1,21 @@
 //! Gateway, splits and memory of the intake: on plain lanes, and on a shard with one partition.
 
+use std::future::Pending;
+use std::future::Ready;
 use std::future::pending;
 use std::future::ready;
+use std::sync::atomic::AtomicUsize;
 use std::task::Context;
+use std::task::Wake;
 use std::task::Waker;
 
 use super::*;
 use crate::base::ChunkPool;
 use crate::base::PartitionId;
 use crate::base::limits::HEAD_BYTES_MAX;
+use crate::base::limits::SUBMISSIONS_UNDER_WAY_MAX;
+use crate::base::limits::SUBMIT_BYTES_MAX;
+use crate::base::limits::SUBMIT_WAITERS_MAX;
 use crate::directory::Connection;
 use crate::directory::identify;
 use crate::observe::Histograms;
@@ -51,17 +58,44 @@ fn submission(recipients: usize, head_bytes: usize, placement: Placement) -> Sub
     }
 }
 
+/// A deadline that never comes, and one that has passed.
+fn never(_: Duration) -> Pending<()> {
+    pending()
+}
+
+fn now(_: Duration) -> Ready<()> {
+    ready(())
+}
+
+/// The result of what does not wait.
+fn at_once<T>(future: impl Future<Output = Result<T, Refusal>>) -> Result<T, RefusalCode> {
+    match pin!(future).poll(&mut Context::from_waker(Waker::noop())) {
+        Poll::Ready(outcome) => outcome.map_err(|refusal| refusal.code),
+        Poll::Pending => panic!("it waits"),
+    }
+}
+
 fn begin(gateway: &Gateway) -> Result<Streaming, RefusalCode> {
-    gateway.begin(submission(1, 9, Placement::Any)).map_err(|refusal| refusal.code)
+    at_once(gateway.begin(submission(1, 9, Placement::Any), now))
 }
 
 /// The outcome as it is now.
 fn outcome_of(streaming: Streaming) -> Result<(), RefusalCode> {
-    let mut finish = pin!(streaming.finish(ready(())));
-    match finish.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
-        Poll::Ready(outcome) => outcome.map(|_| ()).map_err(|refusal| refusal.code),
-        Poll::Pending => unreachable!("the deadline has passed"),
+    at_once(streaming.finish(now)).map(|_| ())
+}
+
+/// Counts how often it is woken.
+#[derive(Default)]
+struct Woken(AtomicUsize);
+
+impl Wake for Woken {
+    fn wake(self: Arc<Woken>) {
+        self.0.fetch_add(1, Ordering::Relaxed);
     }
+}
+
+fn fill(gateway: &Gateway) -> Vec<Streaming> {
+    std::iter::from_fn(|| begin(gateway).ok()).collect()
 }
 
 #[test]
@@ -69,36 +103,96 @@ fn a_partition_that_does_not_exist_is_refused_for_good() {
     let (gateway, _lanes) = gateway(Homes::deal(2, 2));
     for (number, expected) in [(0, None), (1, None), (2, Some(RefusalCode::NoSuchPartition))] {
         let placement = Placement::Partition(PartitionId(number));
-        let refusal = gateway.begin(submission(1, 9, placement)).err();
-        assert_eq!(refusal.as_ref().map(|refusal| refusal.code), expected, "{number}");
-        assert!(refusal.is_none_or(|refusal| refusal.reply.code == 554), "{number}");
+        let code = at_once(gateway.begin(submission(1, 9, placement), now)).err();
+        assert_eq!(code, expected, "{number}");
     }
 }
 
 #[test]
 fn the_memory_of_waiting_requests_is_bounded() {
     let (gateway, mut lanes) = gateway(Homes::deal(1, 1));
-    let mut streams = Vec::new();
-    let refused = loop {
-        match begin(&gateway) {
-            Ok(streaming) => streams.push(streaming),
-            Err(code) => break code,
-        }
-    };
-    assert_eq!(refused, RefusalCode::Busy);
+    let streams = fill(&gateway);
+    assert_eq!(begin(&gateway).err(), Some(RefusalCode::Busy));
     let bytes = (streams.len() * UPLOAD_CHUNKS_MAX * CHUNK_BYTES) as u64;
     assert!(bytes <= SUBMIT_BYTES_MAX && bytes > SUBMIT_BYTES_MAX / 2, "{bytes} bytes");
-    let loaded = gateway.shards[0].load.load(Ordering::Relaxed);
+    let loaded = gateway.shards[0].room.bytes();
     assert!(loaded <= SUBMIT_BYTES_MAX, "what was refused does not count: {loaded}");
     lanes.pop().expect("one lane").settle().end();
-    assert_eq!(gateway.shards[0].load.load(Ordering::Relaxed), 0);
+    assert_eq!(gateway.shards[0].room.bytes(), 0);
+}
+
+#[test]
+fn a_sender_waits_for_room_in_any_lane() {
+    let (gateway, lanes) = gateway(Homes::deal(2, 2));
+    let mut lanes: Vec<Lane> = lanes.into_iter().map(LaneSeed::settle).collect();
+    let _streams = fill(&gateway);
+    let woken = Arc::<Woken>::default();
+    let waker = Waker::from(Arc::clone(&woken));
+    let mut context = Context::from_waker(&waker);
+    let mut waits =
+        [0, 1].map(|_| Box::pin(gateway.begin(submission(1, 9, Placement::Any), never)));
+    waits.iter_mut().for_each(|wait| assert!(wait.as_mut().poll(&mut context).is_pending()));
+    drop(lanes[1].requests.try_receive().expect("it is full"));
+    assert_eq!(woken.0.load(Ordering::Relaxed), 2, "both look again");
+    assert!(matches!(waits[0].as_mut().poll(&mut context), Poll::Ready(Ok(_))));
+    assert!(waits[1].as_mut().poll(&mut context).is_pending(), "there was room for one");
+    lanes.remove(1).end();
+    assert!(woken.0.load(Ordering::Relaxed) > 2);
+    let Poll::Ready(Err(refusal)) = waits[1].as_mut().poll(&mut context) else {
+        panic!("a shard has ended");
+    };
+    assert_eq!(refusal.code, RefusalCode::Stopping);
+}
+
+#[test]
+fn the_number_of_senders_that_wait_is_bounded() {
+    let (gateway, _lanes) = gateway(Homes::deal(1, 1));
+    let _streams = fill(&gateway);
+    let mut waits: Vec<_> = (0..=SUBMIT_WAITERS_MAX)
+        .map(|_| Box::pin(gateway.begin(submission(1, 9, Placement::Any), never)))
+        .collect();
+    let mut context = Context::from_waker(Waker::noop());
+    let refused: Vec<_> = waits
+        .iter_mut()
+        .filter_map(|wait| match wait.as_mut().poll(&mut context) {
+            Poll::Ready(outcome) => outcome.err(),
+            Poll::Pending => None,
+        })
+        .map(|refusal| refusal.code)
+        .collect();
+    assert_eq!(refused, [RefusalCode::Busy]);
+    drop(waits);
+    for _ in 0..3 * SUBMIT_WAITERS_MAX {
+        assert_eq!(begin(&gateway).err(), Some(RefusalCode::Busy), "and goes away");
+    }
+    let mut last = pin!(gateway.begin(submission(1, 9, Placement::Any), never));
+    assert!(last.as_mut().poll(&mut context).is_pending(), "those that went away do not count");
+}
+
+#[test]
+fn a_batch_is_bounded_before_it_is_sent() {
+    let (gateway, _lanes) = gateway(Homes::deal(1, 1));
+    let body: Arc<[u8]> = vec![0; 1 << 20].into();
+    let send = |count, recipients, body: &Arc<[u8]>| {
+        let one = || (submission(recipients, 9, Placement::Any), Arc::clone(body));
+        at_once(gateway.send_all((0..count).map(|_| one()).collect(), now)).err()
+    };
+    let (small, too_large) = (Arc::from([]), Some(RefusalCode::BatchTooLarge));
+    let sent = Some(RefusalCode::OutcomeUnknown);
+    assert_eq!(send(0, 1, &small), None, "nothing is done at once");
+    assert_eq!(send(SUBMIT_BATCH_MESSAGES_MAX, 1, &small), sent);
+    assert_eq!(send(SUBMIT_BATCH_MESSAGES_MAX + 1, 1, &small), too_large);
+    assert_eq!(send(2, SUBMIT_BATCH_MESSAGES_MAX / 2, &small), sent, "split");
+    assert_eq!(send(2, SUBMIT_BATCH_MESSAGES_MAX / 2 + 1, &small), too_large);
+    assert_eq!(send(SUBMIT_BATCH_BYTES_MAX >> 20, 1, &body), sent);
+    assert_eq!(send((SUBMIT_BATCH_BYTES_MAX >> 20) + 1, 1, &body), too_large);
 }
 
 #[test]
 fn each_request_left_in_the_lane_is_answered_at_the_end() {
     let (gateway, mut lanes) = gateway(Homes::deal(1, 1));
     let left = begin(&gateway).expect("there is room");
-    let mut whole = pin!(gateway.send(submission(1, 9, Placement::Any), Vec::new(), pending()));
+    let mut whole = pin!(gateway.send(submission(1, 9, Placement::Any), Vec::new(), never));
     let mut context = Context::from_waker(Waker::noop());
     assert!(whole.as_mut().poll(&mut context).is_pending());
     lanes.pop().expect("one lane").settle().end();
@@ -117,7 +211,7 @@ fn a_request_sent_while_the_lane_ends_is_answered_by_its_sender() {
     let shard = &gateway.shards[0];
     shard.refuse_if_late();
     assert!(!shard.lane.is_empty(), "the lane is still read");
-    shard.stopping.store(true, Ordering::Release);
+    shard.room.stop();
     shard.refuse_if_late();
     assert_eq!(outcome_of(late), Err(RefusalCode::Stopping));
 }
@@ -185,9 +279,29 @@ fn a_draining_shard_refuses_submissions() {
         intake.start_draining();
         let late = begin(&gateway).expect("nobody has told the gateway yet");
         task::spawn(serve(Rc::clone(&intake), lane.settle(), ended));
-        let refusal = late.finish(pending()).await.expect_err("the shard drains");
+        let refusal = late.finish(never).await.expect_err("the shard drains");
         assert_eq!(refusal.code, RefusalCode::Stopping);
         assert_eq!(begin(&gateway).err(), Some(RefusalCode::Stopping), "told by now");
+        end.ring();
+    });
+}
+
+#[test]
+fn a_request_waits_in_the_lane_while_too_many_are_under_way() {
+    let (gateway, mut lanes) = gateway(Homes::deal(1, 1));
+    let lane = lanes.pop().expect("one lane");
+    on_shard(async move |intake| {
+        let (end, ended) = rt::doorbell();
+        let mut under_way: Vec<_> =
+            (0..SUBMISSIONS_UNDER_WAY_MAX).map(|_| intake.count_submission()).collect();
+        task::spawn(serve(Rc::clone(&intake), lane.settle(), ended));
+        let mut send = pin!(gateway.send(submission(1, 9, Placement::Any), Vec::new(), never));
+        let early = poll_fn(|cx| Poll::Ready(send.as_mut().poll(cx).is_ready())).await;
+        timer::sleep(Duration::from_millis(1)).await;
+        assert!(!early && !gateway.shards[0].lane.is_empty(), "it waits");
+        under_way.pop();
+        assert!(send.await.is_ok());
+        drop(under_way);
         end.ring();
     });
 }
@@ -217,7 +331,7 @@ fn large_header_blocks_count_as_memory_of_bodies() {
 }
 
 /// Parts of a body, a megabyte each, until one is refused.
-async fn fill(incoming: &mut Incoming, parts: usize) -> Result<(), RefusalCode> {
+async fn fill_body(incoming: &mut Incoming, parts: usize) -> Result<(), RefusalCode> {
     for _ in 0..parts * (1 << 20) / CHUNK_BYTES {
         let mut chunk = Chunk::detached();
         chunk.fill_from(&[b'x'; CHUNK_BYTES]);
@@ -234,19 +348,19 @@ fn the_memory_of_splits_is_bounded_before_it_is_taken() {
             intake.begin(submission).await.map_err(|refusal| refusal.code)
         };
         let code = begin(1000, 100_000).await.err();
-        assert_eq!(code, Some(RefusalCode::SplitTooLarge), "the header blocks alone are too much");
-        assert_eq!(intake.split_bytes.get(), 0, "what was refused does not count");
+        assert_eq!(code, Some(RefusalCode::BatchTooLarge), "the header blocks alone are too much");
+        assert_eq!(intake.batch_bytes.get(), 0, "what was refused does not count");
         let mut first = begin(2, 9).await.expect("there is room");
-        assert_eq!(fill(&mut first, 20).await, Ok(()));
+        assert_eq!(fill_body(&mut first, 20).await, Ok(()));
         let mut second = begin(2, 9).await.expect("there is room");
-        assert_eq!(fill(&mut second, 20).await, Err(RefusalCode::Busy), "beside the first");
-        assert_eq!(fill(&mut first, 20).await, Err(RefusalCode::Busy), "beside the second");
+        assert_eq!(fill_body(&mut second, 20).await, Err(RefusalCode::Busy), "beside the first");
+        assert_eq!(fill_body(&mut first, 20).await, Err(RefusalCode::Busy), "beside the second");
         drop(second);
-        assert_eq!(fill(&mut first, 20).await, Err(RefusalCode::SplitTooLarge));
+        assert_eq!(fill_body(&mut first, 20).await, Err(RefusalCode::BatchTooLarge));
         drop(first);
-        assert_eq!(intake.split_bytes.get(), 0);
+        assert_eq!(intake.batch_bytes.get(), 0);
         let accepted = begin(2, 9).await.expect("there is room").finish().await;
         assert_eq!(accepted.expect("it is accepted").others.len(), 1);
-        assert_eq!(intake.split_bytes.get(), 0);
+        assert_eq!(intake.batch_bytes.get(), 0);
     });
 }

@@ -4,132 +4,58 @@
 use std::fmt;
 use std::time::Duration;
 
-/// The outcome of a delivery, or the kind of failure.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Category {
-    Delivered,
-    /// No such mailbox.
-    BadMailbox,
-    /// The domain does not exist or does not accept mail.
-    BadDomain,
-    /// The mailbox existed and is closed.
-    Inactive,
-    QuotaFull,
-    TooBig,
-    /// The contents of the message: attachments, links, viruses.
-    Content,
-    Spam,
-    Policy,
-    /// SPF, DKIM, DMARC or reverse DNS.
-    Auth,
-    RateLimited,
-    Greylisted,
-    /// The reputation of our address or domain.
-    Blocklisted,
-    TlsRequired,
-    Protocol,
-    Routing,
-    Connection,
-    Timeout,
-    RemoteBusy,
-    /// The server does not relay for us, or requires authentication.
-    Relaying,
-    Expired,
-    Other,
-}
+use crate::labelled;
 
-impl Category {
-    pub const ALL: [Category; 22] = [
-        Category::Delivered,
-        Category::BadMailbox,
-        Category::BadDomain,
-        Category::Inactive,
-        Category::QuotaFull,
-        Category::TooBig,
-        Category::Content,
-        Category::Spam,
-        Category::Policy,
-        Category::Auth,
-        Category::RateLimited,
-        Category::Greylisted,
-        Category::Blocklisted,
-        Category::TlsRequired,
-        Category::Protocol,
-        Category::Routing,
-        Category::Connection,
-        Category::Timeout,
-        Category::RemoteBusy,
-        Category::Relaying,
-        Category::Expired,
-        Category::Other,
-    ];
-
-    pub const fn label(self) -> &'static str {
-        match self {
-            Category::Delivered => "delivered",
-            Category::BadMailbox => "bad-mailbox",
-            Category::BadDomain => "bad-domain",
-            Category::Inactive => "inactive",
-            Category::QuotaFull => "quota-full",
-            Category::TooBig => "too-big",
-            Category::Content => "content",
-            Category::Spam => "spam",
-            Category::Policy => "policy",
-            Category::Auth => "auth",
-            Category::RateLimited => "rate-limited",
-            Category::Greylisted => "greylisted",
-            Category::Blocklisted => "blocklisted",
-            Category::TlsRequired => "tls-required",
-            Category::Protocol => "protocol",
-            Category::Routing => "routing",
-            Category::Connection => "connection",
-            Category::Timeout => "timeout",
-            Category::RemoteBusy => "remote-busy",
-            Category::Relaying => "relaying",
-            Category::Expired => "expired",
-            Category::Other => "other",
-        }
-    }
-
-    pub fn from_label(label: &str) -> Option<Category> {
-        Category::ALL.into_iter().find(|category| category.label() == label)
+labelled! {
+    /// The outcome of a delivery, or the kind of failure.
+    pub enum Category {
+        Delivered = "delivered",
+        /// No such mailbox.
+        BadMailbox = "bad-mailbox",
+        /// The domain does not exist or does not accept mail.
+        BadDomain = "bad-domain",
+        /// The mailbox existed and is closed.
+        Inactive = "inactive",
+        QuotaFull = "quota-full",
+        TooBig = "too-big",
+        /// The contents of the message: attachments, links, viruses.
+        Content = "content",
+        Spam = "spam",
+        Policy = "policy",
+        /// SPF, DKIM, DMARC or reverse DNS.
+        Auth = "auth",
+        RateLimited = "rate-limited",
+        Greylisted = "greylisted",
+        /// The reputation of our address or domain.
+        Blocklisted = "blocklisted",
+        TlsRequired = "tls-required",
+        Protocol = "protocol",
+        Routing = "routing",
+        Connection = "connection",
+        Timeout = "timeout",
+        RemoteBusy = "remote-busy",
+        /// The server does not relay for us, or requires authentication.
+        Relaying = "relaying",
+        Expired = "expired",
+        Other = "other",
     }
 }
 
-/// The recommended reaction, in addition to what the reply code says.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Advice {
-    /// No more than the code says.
-    Follow,
-    /// The address is unusable; do not send to it again.
-    Suppress,
-    /// Retry later; concerns this recipient only.
-    Wait,
-    /// Send more slowly to this destination.
-    Slow,
-    /// Stop sending to this destination for a while.
-    Pause,
-    /// Change something on our side.
-    Fix,
-}
-
-impl Advice {
-    pub const ALL: [Advice; 6] =
-        [Advice::Follow, Advice::Suppress, Advice::Wait, Advice::Slow, Advice::Pause, Advice::Fix];
-
-    pub const fn label(self) -> &'static str {
-        match self {
-            Advice::Follow => "follow",
-            Advice::Suppress => "suppress",
-            Advice::Wait => "wait",
-            Advice::Slow => "slow",
-            Advice::Pause => "pause",
-            Advice::Fix => "fix",
-        }
-    }
-
-    pub fn from_label(label: &str) -> Option<Advice> {
-        Advice::ALL.into_iter().find(|advice| advice.label() == label)
+labelled! {
+    /// The recommended reaction, in addition to what the reply code says.
+    pub enum Advice {
+        /// No more than the code says.
+        Follow = "follow",
+        /// The address is unusable; do not send to it again.
+        Suppress = "suppress",
+        /// Retry later; concerns this recipient only.
+        Wait = "wait",
+        /// Send more slowly to this destination.
+        Slow = "slow",
+        /// Stop sending to this destination for a while.
+        Pause = "pause",
+        /// Change something on our side.
+        Fix = "fix",
     }
 }
 
@@ -190,11 +116,12 @@ mod tests {
     #[test]
     fn labels_are_read_back() {
         for category in Category::ALL {
-            assert_eq!(Category::from_label(category.label()), Some(category));
+            assert_eq!(Category::from_label(category.label().as_bytes()), Some(category));
         }
         for advice in Advice::ALL {
-            assert_eq!(Advice::from_label(advice.label()), Some(advice));
+            assert_eq!(Advice::from_label(advice.label().as_bytes()), Some(advice));
         }
-        assert_eq!(Category::from_label("Spam"), None);
+        assert_eq!(Category::from_label(b"Spam"), Some(Category::Spam));
+        assert_eq!(Category::from_label(b"spa"), None);
     }
 }

@@ -7,7 +7,6 @@
 
 mod category;
 mod cause;
-mod fault;
 mod parse;
 mod table;
 #[cfg(test)]
@@ -20,8 +19,7 @@ pub use category::Measure;
 pub use category::Scope;
 pub use category::Verdict;
 pub use cause::Cause;
-pub use fault::RulesFault;
-pub use fault::Wrong;
+pub use parse::RulesFault;
 pub use parse::RulesFile;
 pub use table::Classified;
 pub use table::Classifier;

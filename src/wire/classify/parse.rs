@@ -5,6 +5,8 @@
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
+use thiserror::Error;
+
 use crate::base::limits::ACTION_S_MAX;
 use crate::wire::classify::category::Action;
 use crate::wire::classify::category::Advice;
@@ -12,12 +14,43 @@ use crate::wire::classify::category::Category;
 use crate::wire::classify::category::Measure;
 use crate::wire::classify::category::Scope;
 use crate::wire::classify::category::Verdict;
-use crate::wire::classify::fault::RulesFault;
-use crate::wire::classify::fault::Wrong;
 use crate::wire::classify::table::Classifier;
 use crate::wire::classify::table::Codes;
 use crate::wire::classify::table::Rule;
 use crate::wire::classify::table::RuleId;
+
+/// An error in a file of rules, and its line, counted from 1.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[error("{file}: line {line}: {wrong}")]
+pub struct RulesFault {
+    pub file: Box<str>,
+    pub line: usize,
+    pub wrong: Wrong,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+pub enum Wrong {
+    #[error("a rule is `codes | provider | words | category | advice`, and perhaps ` | action`")]
+    Fields,
+    #[error("codes are like `550`, `55x`, `x.2.2`, `4xx/x.7.1` or `*`")]
+    Codes,
+    #[error("no earlier line `@name | suffixes` defines this provider")]
+    Provider,
+    #[error("a provider is `@name | .suffix .suffix`, at most 32 of them")]
+    ProviderLine,
+    #[error("words are `*` or printable lower-case text, joined by ` + `")]
+    Words,
+    #[error("unknown category")]
+    Category,
+    #[error("unknown advice")]
+    Advice,
+    #[error("an action is like `slow 50% 10m source` or `suspend 2h destination`, for 1s to 7d")]
+    Action,
+    #[error("too many rules")]
+    TooMany,
+    #[error("the last rule must be `* | * | * | ...`")]
+    NoLastRule,
+}
 
 const BUILT_IN: &str = include_str!("replies.rules");
 const BUILT_IN_NAME: &str = "replies.rules";
@@ -121,8 +154,8 @@ impl Draft {
             }
         }
         let verdict = Verdict {
-            category: Category::from_label(category).ok_or(Wrong::Category)?,
-            advice: Advice::from_label(advice).ok_or(Wrong::Advice)?,
+            category: Category::from_label(category.as_bytes()).ok_or(Wrong::Category)?,
+            advice: Advice::from_label(advice.as_bytes()).ok_or(Wrong::Advice)?,
         };
         let place = |at: usize| u16::try_from(at).map_err(|_| Wrong::TooMany);
         let line = u32::try_from(line_number).map_err(|_| Wrong::TooMany)?;

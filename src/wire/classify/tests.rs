@@ -167,7 +167,7 @@ fn no_rule_is_shadowed_by_an_earlier_one() {
             && classifier
                 .words_of(early)
                 .iter()
-                .all(|few| classifier.words_of(late).iter().any(|more| more.contains(few)))
+                .all(|few| classifier.words_of(late).iter().any(|more| more.contains(&**few)))
     };
     let mut dead = Vec::new();
     for (place, late) in classifier.rules.iter().enumerate() {

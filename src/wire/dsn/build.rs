@@ -145,7 +145,7 @@ impl Report<'_> {
         // RFC 6533 s3.
         let kind = if recipient.mailbox.is_ascii() { "rfc822" } else { "utf-8" };
         push_typed("Final-Recipient", kind, recipient.mailbox, charset, out);
-        push_field("Action", self.kind.action(), Charset::Ascii, out);
+        push_field("Action", self.kind.label(), Charset::Ascii, out);
         push_status(recipient.status, out);
         if let Some(host) = recipient.remote_mta {
             push_typed("Remote-MTA", "dns", host, Charset::Ascii, out);

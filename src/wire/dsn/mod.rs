@@ -18,13 +18,12 @@ mod report;
 
 pub use build::Built;
 pub use original::Original;
-pub use original::header_bytes;
-pub use original::header_slices;
 pub use report::Kind;
 pub use report::NOTIFY_DELAY;
 pub use report::NOTIFY_FAILURE;
 pub use report::NOTIFY_NEVER;
 pub use report::NOTIFY_SUCCESS;
+pub use report::NOTIFY_WORDS;
 pub use report::Report;
 pub use report::ReportRecipient;
 pub use report::wants;

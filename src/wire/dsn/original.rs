@@ -66,16 +66,6 @@ impl Original<'_> {
     }
 }
 
-/// Octets of the header block at the start of a sliced message, with its blank line.
-pub fn header_bytes<'a>(slices: impl IntoIterator<Item = &'a [u8]>) -> u64 {
-    scan(slices).header_bytes()
-}
-
-/// The header block at the start of a sliced message, with its blank line, without copying.
-pub fn header_slices<'s>(slices: &'s [&'s [u8]]) -> impl Iterator<Item = &'s [u8]> {
-    cut(slices, header_bytes(slices.iter().copied()))
-}
-
 fn scan<'a>(slices: impl IntoIterator<Item = &'a [u8]>) -> HeaderScan {
     let mut scan = HeaderScan::new();
     for slice in slices {
@@ -159,9 +149,6 @@ mod tests {
         for first in 0..whole.len() {
             for second in first..whole.len() {
                 let slices = [&whole[..first], &whole[first..second], &whole[second..]];
-                assert_eq!(header_bytes(slices), 25, "{first} {second}");
-                let header: Vec<u8> = header_slices(&slices).flatten().copied().collect();
-                assert_eq!(header, whole[..25], "{first} {second}");
                 let (block, _) = original(&slices).read_header();
                 assert_eq!(block, whole[..23], "{first} {second}");
             }

@@ -1,5 +1,6 @@
 //! The contents of a report, and whether the sender requested it.
 
+use crate::labelled;
 use crate::wire::classify::Category;
 use crate::wire::dsn::original::Original;
 
@@ -9,29 +10,25 @@ pub const NOTIFY_SUCCESS: u8 = 2;
 pub const NOTIFY_FAILURE: u8 = 4;
 pub const NOTIFY_DELAY: u8 = 8;
 
-/// The event that a report is about.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Kind {
-    Failed,
-    /// Not delivered yet; delivery is retried.
-    Delayed,
-    Delivered,
-    /// Passed on to a server that sends no success reports.
-    Relayed,
-    /// Passed on to the members of a list.
-    Expanded,
-}
+/// The words of NOTIFY. NEVER stands alone, the others can be combined (RFC 3461 s4.1).
+pub const NOTIFY_WORDS: [(u8, &str); 4] = [
+    (NOTIFY_NEVER, "NEVER"),
+    (NOTIFY_SUCCESS, "SUCCESS"),
+    (NOTIFY_FAILURE, "FAILURE"),
+    (NOTIFY_DELAY, "DELAY"),
+];
 
-impl Kind {
-    /// The value of the Action field (RFC 3464 s2.3.3).
-    pub const fn action(self) -> &'static str {
-        match self {
-            Kind::Failed => "failed",
-            Kind::Delayed => "delayed",
-            Kind::Delivered => "delivered",
-            Kind::Relayed => "relayed",
-            Kind::Expanded => "expanded",
-        }
+labelled! {
+    /// The event that a report is about, labelled as in the Action field (RFC 3464 s2.3.3).
+    pub enum Kind {
+        Failed = "failed",
+        /// Not delivered yet; delivery is retried.
+        Delayed = "delayed",
+        Delivered = "delivered",
+        /// Passed on to a server that sends no success reports.
+        Relayed = "relayed",
+        /// Passed on to the members of a list.
+        Expanded = "expanded",
     }
 }
 

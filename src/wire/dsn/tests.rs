@@ -242,7 +242,7 @@ fn a_success_report_returns_only_the_header() {
         let (text, _) = written(&report(kind, &recipients, original(&[MESSAGE])));
         let (_, kinds, bodies) = parsed(text.as_bytes());
         assert_eq!(kinds[2], "text/rfc822-headers");
-        assert!(bodies[1].contains(&format!("Action: {}\r\nStatus: 2.0.0\r\n", kind.action())));
+        assert!(bodies[1].contains(&format!("Action: {}\r\nStatus: 2.0.0\r\n", kind.label())));
         assert!(!bodies[1].contains("Will-Retry"));
     }
 }

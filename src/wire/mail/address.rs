@@ -16,7 +16,7 @@ use idna::uts46::DnsLength;
 use idna::uts46::Hyphens;
 use idna::uts46::Uts46;
 
-use crate::wire::mail::address_fault::AddressFault;
+use crate::wire::mail::address_scan::AddressFault;
 use crate::wire::mail::address_scan::DOMAIN_BYTES_MAX;
 use crate::wire::mail::address_scan::HIGH;
 use crate::wire::mail::address_scan::LABEL_BYTES_MAX;
@@ -78,11 +78,6 @@ impl<'a> Mailbox<'a> {
         self.utf8
     }
 
-    /// The address itself, or a fault if it needs SMTPUTF8.
-    pub fn require_ascii(self) -> Result<Mailbox<'a>, AddressFault> {
-        if self.utf8 { Err(AddressFault::NeedsSmtputf8) } else { Ok(self) }
-    }
-
     /// Whether this is the postmaster of its domain (RFC 5321 s4.5.1: in any case).
     pub fn is_postmaster(self) -> bool {
         self.local().eq_ignore_ascii_case("postmaster")
@@ -92,11 +87,6 @@ impl<'a> Mailbox<'a> {
     /// Such an address is never relayed.
     pub fn is_rerouting(self) -> bool {
         self.rerouting
-    }
-
-    /// Whether the domain is an address literal.
-    pub fn is_literal(self) -> bool {
-        self.domain().starts_with('[')
     }
 
     /// The domain in A-labels, for DNS and policies. A literal is returned unchanged.

@@ -6,7 +6,35 @@
 use std::net::Ipv4Addr;
 use std::net::Ipv6Addr;
 
-use crate::wire::mail::address_fault::AddressFault;
+use thiserror::Error;
+
+/// Why a path is refused, as text for the peer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+pub enum AddressFault {
+    /// Any other violation of the grammar.
+    #[error("Bad address syntax")]
+    Syntax,
+    /// `<>` as a recipient.
+    #[error("The null address is not a recipient")]
+    NullRecipient,
+    #[error("Local part longer than 64 octets")]
+    LocalTooLong,
+    #[error("Domain longer than 255 octets")]
+    DomainTooLong,
+    #[error("Domain label longer than 63 octets")]
+    LabelTooLong,
+    #[error("Path longer than 256 octets")]
+    PathTooLong,
+    /// Invalid UTF-8, or a control character.
+    #[error("Address is not valid UTF-8 text")]
+    NotUtf8,
+    /// Brackets around something that is neither an IPv4 nor an IPv6 address.
+    #[error("Bad address literal")]
+    BadLiteral,
+    /// A domain that IDNA does not allow.
+    #[error("Bad internationalised domain")]
+    BadIdna,
+}
 
 /// Octets of a local part, with its quotes.
 pub const LOCAL_BYTES_MAX: usize = 64;

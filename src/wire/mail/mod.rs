@@ -1,7 +1,6 @@
 //! Parts of a message: addresses, header blocks, Received fields, dates.
 
 pub mod address;
-mod address_fault;
 pub mod address_scan;
 pub mod date;
 pub mod fields;
@@ -9,12 +8,7 @@ pub mod header;
 pub mod pick;
 pub mod received;
 
-pub use address::Mailbox;
 pub use address::ReversePath;
-pub use address_fault::AddressFault;
+pub use address_scan::AddressFault;
 pub use header::HeaderScan;
-pub use header::HeaderSummary;
-pub use pick::PickedFields;
 pub use pick::WantedFields;
-pub use received::Received;
-pub use received::with_protocol;

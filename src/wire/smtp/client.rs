@@ -27,7 +27,6 @@ use crate::wire::smtp::client_envelope::Terms;
 use crate::wire::smtp::client_envelope::needs_chunking;
 use crate::wire::smtp::client_login::Login;
 use crate::wire::smtp::client_login::LoginStep;
-use crate::wire::smtp::client_login::LoginWay;
 use crate::wire::smtp::client_mail::BodyState;
 use crate::wire::smtp::client_mail::Exchange;
 use crate::wire::smtp::client_mail::Outcome;
@@ -61,10 +60,6 @@ pub(super) enum State {
 pub struct Client {
     pub(super) config: Arc<ClientConfig>,
     login: Option<Login>,
-    /// Only this authentication method may be used.
-    login_way: Option<LoginWay>,
-    /// The password may be sent without TLS.
-    clear_login: bool,
     pub(super) state: State,
     tls: bool,
     /// A failed transaction may still be open at the peer.
@@ -88,8 +83,6 @@ impl Client {
         Client {
             config,
             login: None,
-            login_way: None,
-            clear_login: false,
             state: State::Greeting,
             tls,
             needs_rset: false,
@@ -105,17 +98,6 @@ impl Client {
     pub fn with_login(self, login: Login) -> Client {
         assert_eq!(self.state, State::Greeting, "the login is set before the session starts");
         Client { login: Some(login), ..self }
-    }
-
-    /// Uses only this authentication method. For load tests; delivery uses any that is offered.
-    pub fn only_by(self, way: LoginWay) -> Client {
-        Client { login_way: Some(way), ..self }
-    }
-
-    /// As `with_login`, but also without TLS. For load tests; delivery never sends a password in
-    /// clear text.
-    pub fn with_login_in_clear(self, login: Login) -> Client {
-        Client { clear_login: true, ..self.with_login(login) }
     }
 
     /// Consumes input up to the end of one reply and returns the number of bytes. After a fault all
@@ -326,8 +308,7 @@ impl Client {
     }
 
     fn must_start_tls(&self) -> bool {
-        let needs_tls = self.login.is_some() && !self.clear_login;
-        (self.config.tls == TlsUse::Always || needs_tls) && !self.tls
+        (self.config.tls == TlsUse::Always || self.login.is_some()) && !self.tls
     }
 
     fn choose_tls(&mut self, out: &mut Vec<u8>) {
@@ -353,24 +334,13 @@ impl Client {
     }
 
     fn log_in(&mut self, out: &mut Vec<u8>) {
-        let is_fit = self.tls || self.login.is_none() || self.clear_login;
+        let is_fit = self.tls || self.login.is_none();
         assert!(is_fit, "a password is sent under TLS only");
-        let offers = self.login_offers();
-        let begun = self.login.as_ref().map(|login| login.begin(&offers, out));
+        let begun = self.login.as_ref().map(|login| login.begin(&self.offers, out));
         match begun {
             None => self.state = State::Ready,
             Some(Some(step)) => self.state = State::Login(step),
             Some(None) => self.fail(Fault::LoginNotOffered),
-        }
-    }
-
-    /// The offers, without the authentication methods that are excluded.
-    fn login_offers(&self) -> Offers {
-        let Offers { auth_plain, auth_login, .. } = self.offers;
-        Offers {
-            auth_plain: auth_plain && self.login_way != Some(LoginWay::Login),
-            auth_login: auth_login && self.login_way != Some(LoginWay::Plain),
-            ..self.offers
         }
     }
 
@@ -389,7 +359,7 @@ impl Client {
     }
 
     fn log_in_otherwise(&mut self, step: LoginStep, out: &mut Vec<u8>) {
-        match Login::begin_anew(step, &self.login_offers(), out) {
+        match Login::begin_anew(step, &self.offers, out) {
             Some(step) => self.state = State::Login(step),
             None => self.fail(Fault::LoginRefused(self.reader.reply())),
         }

@@ -2,10 +2,7 @@
 //!
 //! Promise:  no parameter is sent that the peer does not offer, and no text can end a command line.
 
-use crate::wire::dsn::NOTIFY_DELAY;
-use crate::wire::dsn::NOTIFY_FAILURE;
-use crate::wire::dsn::NOTIFY_NEVER;
-use crate::wire::dsn::NOTIFY_SUCCESS;
+use crate::wire::dsn::NOTIFY_WORDS;
 use crate::wire::smtp::client_offers::Offers;
 use crate::wire::smtp::line::LineFault;
 use crate::wire::smtp::reply;
@@ -57,7 +54,12 @@ const BAD_RECIPIENT: Reply =
 
 /// RFC 3463 s3.7: conversion required but not supported.
 pub(super) fn needs_chunking(fault: LineFault) -> Reply {
-    let cause = fault.cause();
+    let cause = match fault {
+        LineFault::BareCr => "bare <CR>",
+        LineFault::BareLf => "bare <LF>",
+        LineFault::Nul => "NUL byte",
+        LineFault::TooLong => "line that is too long",
+    };
     let text = format!(
         "The message contains a {cause}, so it can only be sent by BDAT, which the next server does not support"
     );
@@ -132,10 +134,9 @@ pub(super) fn push_mail(mail: &Mail<'_>, utf8: bool, terms: Terms, out: &mut Vec
         out.extend_from_slice(b" SIZE=");
         reply::push_decimal(mail.bytes, out);
     }
-    match mail.body {
-        BodyType::SevenBit => {}
-        BodyType::EightBitMime => out.extend_from_slice(b" BODY=8BITMIME"),
-        BodyType::BinaryMime => out.extend_from_slice(b" BODY=BINARYMIME"),
+    if mail.body != BodyType::SevenBit {
+        out.extend_from_slice(b" BODY=");
+        out.extend_from_slice(mail.body.label().as_bytes());
     }
     if utf8 {
         out.extend_from_slice(b" SMTPUTF8");
@@ -144,10 +145,9 @@ pub(super) fn push_mail(mail: &Mail<'_>, utf8: bool, terms: Terms, out: &mut Vec
         out.extend_from_slice(b" REQUIRETLS");
     }
     if terms.offers.dsn {
-        match mail.ret {
-            Some(Ret::Full) => out.extend_from_slice(b" RET=FULL"),
-            Some(Ret::Headers) => out.extend_from_slice(b" RET=HDRS"),
-            None => {}
+        if let Some(ret) = mail.ret {
+            out.extend_from_slice(b" RET=");
+            out.extend_from_slice(ret.label().as_bytes());
         }
         if let Some(envid) = mail.envid.filter(is_value) {
             out.extend_from_slice(b" ENVID=");
@@ -182,18 +182,10 @@ pub(super) fn push_recipient(
 }
 
 fn push_notify(notify: u8, out: &mut Vec<u8>) {
-    if notify & NOTIFY_NEVER != 0 {
-        out.extend_from_slice(b" NOTIFY=NEVER");
-        return;
-    }
     let mut lead: &[u8] = b" NOTIFY=";
-    let words: [(u8, &[u8]); 3] =
-        [(NOTIFY_SUCCESS, b"SUCCESS"), (NOTIFY_FAILURE, b"FAILURE"), (NOTIFY_DELAY, b"DELAY")];
-    for (bit, word) in words {
-        if notify & bit != 0 {
-            out.extend_from_slice(lead);
-            out.extend_from_slice(word);
-            lead = b",";
-        }
+    for (_, word) in NOTIFY_WORDS.into_iter().filter(|(flag, _)| notify & flag != 0) {
+        out.extend_from_slice(lead);
+        out.extend_from_slice(word.as_bytes());
+        lead = b",";
     }
 }

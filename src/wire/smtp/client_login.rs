@@ -1,8 +1,7 @@
 //! SMTP authentication: AUTH PLAIN, or LOGIN where PLAIN is not offered or answered with 504 (RFC
 //! 4954, RFC 4616).
 //!
-//! Promise:  a password appears only in the command that sends it, under TLS unless a load test
-//!           asks for clear text.
+//! Promise:  a password appears only in the command that sends it, and only under TLS.
 
 use std::fmt;
 
@@ -23,13 +22,6 @@ impl fmt::Debug for Login {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Login").field("user", &self.user).finish_non_exhaustive()
     }
-}
-
-/// An authentication method.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum LoginWay {
-    Plain,
-    Login,
 }
 
 /// The next reply expected from the peer.

@@ -11,7 +11,8 @@
 //!           stored text. Between replies a reader keeps the memory of a small reply.
 
 use std::borrow::Cow;
-use std::fmt;
+
+use thiserror::Error;
 
 use crate::wire::smtp::reply::Reply;
 
@@ -28,32 +29,17 @@ pub const TEXT_BYTES_MAX: usize = 2048;
 const KEPT_BYTES_MAX: usize = 1024;
 
 /// Why input is no valid reply.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum ReplyFault {
+    #[error("the peer sent something other than an SMTP reply")]
     NotAReply,
+    #[error("the peer sent a reply with an overlong line")]
     LineTooLong,
+    #[error("the peer sent a reply with too many lines")]
     TooManyLines,
+    #[error("the peer sent an overlong reply")]
     TooLong,
 }
-
-impl ReplyFault {
-    pub fn text(self) -> &'static str {
-        match self {
-            ReplyFault::NotAReply => "the peer sent something other than an SMTP reply",
-            ReplyFault::LineTooLong => "the peer sent a reply with an overlong line",
-            ReplyFault::TooManyLines => "the peer sent a reply with too many lines",
-            ReplyFault::TooLong => "the peer sent an overlong reply",
-        }
-    }
-}
-
-impl fmt::Display for ReplyFault {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.text())
-    }
-}
-
-impl std::error::Error for ReplyFault {}
 
 /// Reads one reply at a time.
 #[derive(Debug, Default)]

@@ -1,6 +1,6 @@
 //! The steps, stages and faults of a client session, and its configuration.
 
-use std::fmt;
+use thiserror::Error;
 
 use crate::wire::smtp::client_reply::ReplyFault;
 use crate::wire::smtp::reply::Reply;
@@ -83,67 +83,36 @@ pub enum ClientStep {
 }
 
 /// Why the connection cannot be used any longer.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum Fault {
-    /// The peer closed the connection.
+    #[error("the peer closed the connection")]
     Ended,
-    /// The peer did not reply in time.
+    #[error("no reply in time at {0:?}")]
     TimedOut(Stage),
     /// The peer refused the session in its greeting, in its answer to EHLO, or with a 421.
+    #[error("refused at {stage:?}: {}", .reply.in_one_line())]
     Refused { stage: Stage, reply: Reply },
-    /// The input is no SMTP reply.
+    #[error("{0}")]
     BadReply(ReplyFault),
     /// A reply that is not valid at this stage.
+    #[error("unexpected reply at {stage:?}: {}", .reply.in_one_line())]
     Unexpected { stage: Stage, reply: Reply },
-    /// A reply without a command.
+    #[error("the peer sent an unsolicited reply")]
     Unasked,
-    /// TLS is required and not offered.
+    /// TLS is required.
+    #[error("the peer does not offer STARTTLS")]
     TlsNotOffered,
-    /// TLS is required, and STARTTLS was refused.
+    /// TLS is required.
+    #[error("STARTTLS was refused: {}", .0.in_one_line())]
     TlsRefused(Reply),
-    /// The TLS handshake failed.
+    #[error("the TLS handshake failed")]
     TlsFailed,
-    /// Clear-text input followed the reply to STARTTLS.
+    #[error("the peer sent clear text after its reply to STARTTLS")]
     InputBeforeTls,
-    /// A login is configured, and the peer offers no supported authentication method.
+    #[error("a login is configured, but the peer offers neither AUTH PLAIN nor AUTH LOGIN")]
     LoginNotOffered,
-    /// The peer refused the user name and password.
+    #[error("the peer refused the user name and password: {}", .0.in_one_line())]
     LoginRefused(Reply),
-    /// The body could not be sent completely.
+    #[error("the body could not be sent completely")]
     BodyBroken,
 }
-
-impl fmt::Display for Fault {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Fault::Ended => f.write_str("the peer closed the connection"),
-            Fault::TimedOut(stage) => write!(f, "no reply in time at {stage:?}"),
-            Fault::Refused { stage, reply } => {
-                write!(f, "refused at {stage:?}: {}", reply.in_one_line())
-            }
-            Fault::BadReply(fault) => fault.fmt(f),
-            Fault::Unexpected { stage, reply } => {
-                write!(f, "unexpected reply at {stage:?}: {}", reply.in_one_line())
-            }
-            Fault::Unasked => f.write_str("the peer sent an unsolicited reply"),
-            Fault::TlsNotOffered => f.write_str("the peer does not offer STARTTLS"),
-            Fault::TlsRefused(reply) => {
-                write!(f, "STARTTLS was refused: {}", reply.in_one_line())
-            }
-            Fault::TlsFailed => f.write_str("the TLS handshake failed"),
-            Fault::InputBeforeTls => {
-                f.write_str("the peer sent clear text after its reply to STARTTLS")
-            }
-            Fault::LoginNotOffered => f.write_str(
-                "a login is configured, but the peer offers neither AUTH PLAIN nor AUTH LOGIN",
-            ),
-            Fault::LoginRefused(reply) => {
-                let reply = reply.in_one_line();
-                write!(f, "the peer refused the user name and password: {reply}")
-            }
-            Fault::BodyBroken => f.write_str("the body could not be sent completely"),
-        }
-    }
-}
-
-impl std::error::Error for Fault {}

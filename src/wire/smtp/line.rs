@@ -5,7 +5,7 @@
 //! Bounds:   `COMMAND_BYTES_MAX` with the CRLF. A search never looks further, so feeding a line
 //!           byte by byte costs at most the square of that limit.
 
-use std::fmt;
+use thiserror::Error;
 
 use crate::base::limits::COMMAND_BYTES_MAX;
 
@@ -21,44 +21,18 @@ pub enum Line<'i> {
     Fault { fault: LineFault, consumed: usize },
 }
 
-/// A violation of the CRLF rule.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// A violation of the CRLF rule, as text for the peer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum LineFault {
+    #[error("Bare <CR> received")]
     BareCr,
+    #[error("Bare <LF> received")]
     BareLf,
+    #[error("NUL byte received")]
     Nul,
+    #[error("Line too long")]
     TooLong,
 }
-
-impl LineFault {
-    /// The fault as a noun.
-    pub fn cause(self) -> &'static str {
-        match self {
-            LineFault::BareCr => "bare <CR>",
-            LineFault::BareLf => "bare <LF>",
-            LineFault::Nul => "NUL byte",
-            LineFault::TooLong => "line that is too long",
-        }
-    }
-
-    /// The cause, as text for the peer.
-    pub fn text(self) -> &'static str {
-        match self {
-            LineFault::BareCr => "Bare <CR> received",
-            LineFault::BareLf => "Bare <LF> received",
-            LineFault::Nul => "NUL byte received",
-            LineFault::TooLong => "Line too long",
-        }
-    }
-}
-
-impl fmt::Display for LineFault {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.text())
-    }
-}
-
-impl std::error::Error for LineFault {}
 
 /// What to do with a CR or LF on its own.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -6,12 +6,13 @@
 
 use bumpalo::Bump;
 
+use crate::wire::dsn::NOTIFY_NEVER;
+use crate::wire::dsn::NOTIFY_WORDS;
 use crate::wire::mail::AddressFault;
 use crate::wire::mail::address;
 use crate::wire::smtp::reply::Reply;
 use crate::wire::smtp::transaction::BodyType;
 use crate::wire::smtp::transaction::MailParams;
-use crate::wire::smtp::transaction::Notify;
 use crate::wire::smtp::transaction::Recipient;
 use crate::wire::smtp::transaction::Ret;
 use crate::wire::smtp::transaction::Transaction;
@@ -73,11 +74,11 @@ pub fn read_recipient<'t>(
     if mailbox.is_utf8() && !utf8 {
         return Err(RECIPIENT_NEEDS_UTF8);
     }
-    let mut recipient = Recipient { mailbox, notify: None, orcpt: None };
+    let mut recipient = Recipient { mailbox, notify: 0, orcpt: None };
     let mut seen = Seen::default();
     each_parameter(rest, allowed, |key, value| {
         if key.eq_ignore_ascii_case(b"NOTIFY") {
-            recipient.notify = Some(value.and_then(read_notify).ok_or_else(|| bad_value(key))?);
+            recipient.notify = value.and_then(read_notify).ok_or_else(|| bad_value(key))?;
             return seen.once(1);
         }
         if key.eq_ignore_ascii_case(b"ORCPT") {
@@ -100,7 +101,10 @@ fn mail_parameter<'t>(
 ) -> Result<u8, Reply> {
     let bad = || bad_value(key);
     if key.eq_ignore_ascii_case(b"SIZE") {
-        let size = value.and_then(read_size).ok_or_else(bad)?;
+        let size = value
+            .filter(|value| value.len() <= SIZE_DIGITS_MAX)
+            .and_then(read_decimal)
+            .ok_or_else(bad)?;
         if allowed.size_max != 0 && size > allowed.size_max {
             return Err(TOO_BIG);
         }
@@ -108,7 +112,7 @@ fn mail_parameter<'t>(
         return Ok(1);
     }
     if key.eq_ignore_ascii_case(b"BODY") {
-        params.body = value.and_then(read_body).ok_or_else(bad)?;
+        params.body = value.and_then(BodyType::from_label).ok_or_else(bad)?;
         return Ok(2);
     }
     if key.eq_ignore_ascii_case(b"SMTPUTF8") {
@@ -116,7 +120,7 @@ fn mail_parameter<'t>(
         return value.is_none().then_some(4).ok_or_else(bad);
     }
     if key.eq_ignore_ascii_case(b"RET") {
-        params.ret = Some(value.and_then(read_ret).ok_or_else(bad)?);
+        params.ret = Some(value.and_then(Ret::from_label).ok_or_else(bad)?);
         return Ok(8);
     }
     if key.eq_ignore_ascii_case(b"ENVID") {
@@ -192,13 +196,6 @@ fn is_value(value: &[u8]) -> bool {
     !value.is_empty() && value.iter().all(|byte| matches!(byte, b'!'..=b'<' | b'>'..=b'~' | 0x80..))
 }
 
-fn read_size(value: &[u8]) -> Option<u64> {
-    if value.len() > SIZE_DIGITS_MAX {
-        return None;
-    }
-    read_decimal(value)
-}
-
 /// Parses digits. A number that overflows becomes the largest possible one.
 pub(super) fn read_decimal(digits: &[u8]) -> Option<u64> {
     if digits.is_empty() || !digits.iter().all(u8::is_ascii_digit) {
@@ -208,42 +205,17 @@ pub(super) fn read_decimal(digits: &[u8]) -> Option<u64> {
     Some(digits.iter().fold(0, add))
 }
 
-fn read_body(value: &[u8]) -> Option<BodyType> {
-    if value.eq_ignore_ascii_case(b"7BIT") {
-        return Some(BodyType::SevenBit);
-    }
-    if value.eq_ignore_ascii_case(b"8BITMIME") {
-        return Some(BodyType::EightBitMime);
-    }
-    value.eq_ignore_ascii_case(b"BINARYMIME").then_some(BodyType::BinaryMime)
-}
-
-fn read_ret(value: &[u8]) -> Option<Ret> {
-    if value.eq_ignore_ascii_case(b"FULL") {
-        return Some(Ret::Full);
-    }
-    value.eq_ignore_ascii_case(b"HDRS").then_some(Ret::Headers)
-}
-
 /// RFC 3461 s4.1: NEVER stands alone, the others are a list.
-fn read_notify(value: &[u8]) -> Option<Notify> {
-    if value.eq_ignore_ascii_case(b"NEVER") {
-        return Some(Notify::Never);
+fn read_notify(value: &[u8]) -> Option<u8> {
+    let [never, others @ ..] = NOTIFY_WORDS;
+    let is = |word: &[u8], known: &str| word.eq_ignore_ascii_case(known.as_bytes());
+    if is(value, never.1) {
+        return Some(NOTIFY_NEVER);
     }
-    let (mut success, mut failure, mut delay) = (false, false, false);
-    for word in value.split(|byte| *byte == b',') {
-        let flag = if word.eq_ignore_ascii_case(b"SUCCESS") {
-            &mut success
-        } else if word.eq_ignore_ascii_case(b"FAILURE") {
-            &mut failure
-        } else if word.eq_ignore_ascii_case(b"DELAY") {
-            &mut delay
-        } else {
-            return None;
-        };
-        *flag = true;
-    }
-    Some(Notify::On { success, failure, delay })
+    value.split(|byte| *byte == b',').try_fold(0, |all, word| {
+        let (flag, _) = others.into_iter().find(|(_, known)| is(word, known))?;
+        Some(all | flag)
+    })
 }
 
 /// `addr-type;xtext` of RFC 3461 s4.2; or `utf-8;` with the escapes of RFC 6533 s3 and, under
@@ -312,11 +284,10 @@ fn unknown(key: &[u8]) -> Reply {
 #[cold]
 fn bad_address(fault: AddressFault, enhanced: (u8, u16, u16)) -> Reply {
     let code = match fault {
-        AddressFault::NeedsSmtputf8 => return Reply::new(553, (5, 6, 7), fault.text()),
         AddressFault::BadIdna | AddressFault::BadLiteral => 553,
         _ => 501,
     };
-    Reply::new(code, enhanced, fault.text())
+    Reply::composed(code, enhanced, fault.to_string())
 }
 
 #[cfg(test)]

@@ -166,5 +166,5 @@ impl Server {
 }
 
 fn line_fault(fault: LineFault, code: u16) -> Reply {
-    Reply::new(code, (5, 5, 2), fault.text())
+    Reply::composed(code, (5, 5, 2), fault.to_string())
 }

@@ -8,6 +8,7 @@
 use bumpalo::Bump;
 use bumpalo::collections::Vec;
 
+use crate::labelled;
 use crate::wire::mail::address::Mailbox;
 use crate::wire::mail::address::ReversePath;
 
@@ -32,6 +33,14 @@ impl<'t> Transaction<'t> {
             params: MailParams::default(),
             recipients: Vec::new_in(arena),
             candidate: None,
+        }
+    }
+
+    /// The sender as the log and relay rules name it: empty for the null sender.
+    pub fn sender_text(&self) -> &'t str {
+        match self.sender {
+            Some(ReversePath::Mailbox(mailbox)) => mailbox.as_str(),
+            Some(ReversePath::Null) | None => "",
         }
     }
 
@@ -60,35 +69,31 @@ pub struct MailParams<'t> {
     pub auth: Option<&'t str>,
 }
 
-/// The contents of the body.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum BodyType {
-    #[default]
-    SevenBit,
-    EightBitMime,
-    BinaryMime,
+labelled! {
+    /// The contents of the body, labelled as in BODY.
+    #[derive(Default)]
+    pub enum BodyType {
+        #[default]
+        SevenBit = "7BIT",
+        EightBitMime = "8BITMIME",
+        BinaryMime = "BINARYMIME",
+    }
 }
 
-/// How much of the message a failure report returns.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Ret {
-    Full,
-    Headers,
-}
-
-/// The reports that the sender requests for a recipient (RFC 3461 s4.1).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Notify {
-    Never,
-    On { success: bool, failure: bool, delay: bool },
+labelled! {
+    /// How much of the message a failure report returns, labelled as in RET.
+    pub enum Ret {
+        Full = "FULL",
+        Headers = "HDRS",
+    }
 }
 
 /// One recipient and its parameters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Recipient<'t> {
     pub mailbox: Mailbox<'t>,
-    /// NOTIFY; `None` for the default, failures and perhaps delays.
-    pub notify: Option<Notify>,
+    /// `dsn::NOTIFY_*` joined by `|`; 0 without NOTIFY.
+    pub notify: u8,
     /// ORCPT, unchanged: `type;xtext`.
     pub orcpt: Option<&'t str>,
 }

@@ -9,7 +9,7 @@ use ringpost::wire::mail::address::Mailbox;
 use ringpost::wire::mail::address::ReversePath;
 use ringpost::wire::mail::address_scan;
 use ringpost::wire::proxy;
-use ringpost::wire::proxy::Proxy;
+use ringpost::wire::proxy::ProxyHeader;
 use ringpost::wire::proxy::V1_BYTES_MAX;
 use ringpost::wire::proxy::V2_BYTES_MAX;
 
@@ -57,14 +57,14 @@ pub fn proxy(data: &[u8]) {
     let found = proxy::parse(data);
     let longer = [data, b"\r\nEHLO \0"].concat();
     match found {
-        Proxy::NeedMore => assert!(data.len() < V1_BYTES_MAX.max(V2_BYTES_MAX)),
-        Proxy::Refuse(_) => assert_eq!(proxy::parse(&longer), found),
-        Proxy::Header { consumed, .. } => {
+        Ok(None) => assert!(data.len() < V1_BYTES_MAX.max(V2_BYTES_MAX)),
+        Err(_) => assert_eq!(proxy::parse(&longer), found),
+        Ok(Some(ProxyHeader { consumed, .. })) => {
             assert!(consumed <= data.len() && consumed <= V2_BYTES_MAX);
             assert_eq!(proxy::parse(&longer), found);
             assert_eq!(proxy::parse(&data[..consumed]), found);
             for at in 0..consumed {
-                assert_eq!(proxy::parse(&data[..at]), Proxy::NeedMore, "cut at {at}");
+                assert_eq!(proxy::parse(&data[..at]), Ok(None), "cut at {at}");
             }
         }
     }

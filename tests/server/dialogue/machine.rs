@@ -234,7 +234,7 @@ impl MachinePeer {
     }
 
     fn refuse_body(&mut self, fault: LineFault) -> Step {
-        let reply = Reply::new(521, (5, 5, 2), fault.text());
+        let reply = Reply::composed(521, (5, 5, 2), fault.to_string());
         let recipients = self.tx.recipients.len();
         self.server.on_body(BodyOutcome::Fatal(reply), recipients, &mut self.out)
     }

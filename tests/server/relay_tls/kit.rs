@@ -46,6 +46,7 @@ use crate::relay_tls::certificates::Folder;
 use crate::relay_tls::certificates::certificate_of;
 use crate::relay_tls::certificates::client_config;
 use crate::relay_tls::certificates::connect;
+use crate::support::ALLOW_LOOPBACK;
 use crate::support::PATIENCE;
 use crate::support::Server;
 use crate::support::Setup;
@@ -408,7 +409,7 @@ impl Relay {
         let (certificate, key) = folder.pair("relay", &authority.issue(&["mx.ringpost.test"]));
         let servers = zone.serve();
         let config = format!(
-            "[delivery]\ntls_roots = {roots:?}\nretry_schedule = [\"1h\"]\n{delivery}\n\
+            "[delivery]\n{ALLOW_LOOPBACK}\ntls_roots = {roots:?}\nretry_schedule = [\"1h\"]\n{delivery}\n\
              [resolver]\nservers = [\"{servers}\"]\ntrust_ad = true\n\
              [destination_defaults]\nfailures_to_back_off = 1\nmessages_per_connection = 1\n\
              [[tls.certificate]]\ncertificate = {certificate:?}\nkey = {key:?}\n{config}"

@@ -7,6 +7,7 @@ use std::io::Write;
 use std::net::SocketAddr;
 use std::net::TcpListener;
 use std::net::TcpStream;
+use std::os::unix::fs::MetadataExt;
 use std::sync::Arc;
 use std::sync::Condvar;
 use std::sync::Mutex;
@@ -452,6 +453,17 @@ fn mail_is_rerouted_in_every_state() {
         assert!(!refused.status.success() && text_of(&refused).contains("--to"), "{bad}");
     }
     assert!(first.mail().is_empty(), "nothing was sent on the old route: {:?}", first.mail());
+    let user = std::fs::metadata("/proc/self").expect("our own process").uid();
+    let changes = [
+        format!(r#""queue.reroute","objects":["{in_line}"],"to":"{way}","changed":1,"refused":0"#),
+        format!(r#""queue.hold","objects":["{kept}"],"changed":1,"refused":0"#),
+        format!(r#""queue.reroute","objects":["{kept}"],"to":"default","changed":1,"refused":0"#),
+    ];
+    for change in changes {
+        let line = rig.server.wait_for_log(&change);
+        assert!(line.contains(&format!(r#""record":"operation","actor":"uid:{user}""#)), "{line}");
+    }
+    assert!(!rig.server.log_text().contains("queue.show"), "reads are not logged");
 }
 
 #[test]
@@ -521,6 +533,7 @@ fn a_pause_survives_a_restart_and_a_damaged_file_does_not_prevent_the_start() {
     }
     assert!(rig.server.log_text().contains("paused by an operator: 127.0.0.1, elsewhere.test"));
     ask(&rig, &["destination", "resume", "elsewhere.TEST"]);
+    rig.server.wait_for_log(r#""destination.resume","objects":["elsewhere.TEST"],"changed":0"#);
     assert!(!ask(&rig, &["destination", "list"]).contains("elsewhere.test"));
     assert!(sink.mail().is_empty(), "nothing is sent there");
 

@@ -45,8 +45,12 @@ impl Out {
             true => "",
             false => "retry_schedule = ['1h']",
         };
+        let allow = match delivery.contains("allow_networks") {
+            true => "",
+            false => crate::support::ALLOW_LOOPBACK,
+        };
         let config = format!(
-            "[delivery]\n{retry}\ndelay_warning = '0s'\n{delivery}\n\
+            "[delivery]\n{retry}\n{allow}\ndelay_warning = '0s'\n{delivery}\n\
              [delivery.timeouts]\nconnect = '{connect}'\ngreeting = '2s'\n\
              [destination_defaults]\ntls = 'none'\nfailures_to_back_off = 1\n{config}"
         );

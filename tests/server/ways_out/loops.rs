@@ -4,6 +4,7 @@ use crate::support::receiver::Receiver;
 use crate::ways_out::kit::Out;
 use crate::ways_out::kit::PATIENCE;
 use crate::ways_out::kit::a;
+use crate::ways_out::kit::aaaa;
 use crate::ways_out::kit::mx;
 use crate::ways_out::kit::name_server;
 use crate::ways_out::kit::outcome;
@@ -84,4 +85,81 @@ fn mail_is_not_sent_to_ourselves_or_to_worse_exchangers() {
     out.submit(&["x@port.test"]);
     good.await_for("x@port.test", 1, PATIENCE);
     assert_eq!(outcome(&out.attempt("x@port.test")), "delivered");
+}
+
+#[test]
+fn the_dns_leads_mail_neither_to_this_server_nor_to_a_private_network() {
+    let sink = Receiver::start(&[], |_| None);
+    let v6 = |text: &str| text.parse().expect("an IPv6 address");
+    let servers = name_server(vec![
+        // An exchanger that is this server, and a worse one.
+        mx("self.test", 10, "here.test"),
+        mx("self.test", 20, "good.test"),
+        // The same without MX records, and behind IPv6 addresses.
+        a("implicit.test", [127, 0, 0, 1]),
+        mx("mapped.test", 10, "mapped-host.test"),
+        aaaa("mapped-host.test", v6("::ffff:127.0.0.1")),
+        mx("nat64.test", 10, "nat64-host.test"),
+        aaaa("nat64-host.test", v6("64:ff9b::169.254.169.254")),
+        mx("private.test", 10, "inside.test"),
+        // A private exchanger is passed over, as is one of two addresses.
+        mx("mixed.test", 5, "inside.test"),
+        mx("mixed.test", 10, "good.test"),
+        mx("two.test", 5, "both.test"),
+        // Better than this server.
+        mx("backup.test", 5, "good.test"),
+        mx("backup.test", 10, "here.test"),
+        mx("backup.test", 20, "trap.test"),
+        a("here.test", [127, 0, 0, 1]),
+        a("inside.test", [10, 1, 2, 3]),
+        a("both.test", [192, 168, 0, 1]),
+        a("both.test", NOBODY),
+        a("good.test", NOBODY),
+        a("trap.test", NOBODY),
+    ]);
+    let reports = Receiver::start(&[], |_| None);
+    let mut config = format!("[resolver]\nservers = ['{servers}']\n");
+    config.push_str(&route("routed.test", "mx:self.test"));
+    config.push_str(&route("named.test", &format!("smtp:here.test:{}", sink.address.port())));
+    config.push_str(&route("sender.test", &format!("smtp:{}", reports.address)));
+    let out = Out::start("2s", "allow_networks = ['127.0.0.77']", &config);
+    let refused = [
+        ("x@self.test", "the mail exchangers of self.test are", "127.0.0.1"),
+        ("x@implicit.test", "the mail exchangers of implicit.test are", "127.0.0.1"),
+        ("x@mapped.test", "the mail exchangers of mapped.test are", "::ffff:127.0.0.1"),
+        ("x@nat64.test", "the mail exchangers of nat64.test are", "64:ff9b::a9fe:a9fe"),
+        ("x@private.test", "the mail exchangers of private.test are", "10.1.2.3"),
+        ("x@[10.9.9.9]", "the address is", "10.9.9.9"),
+    ];
+    for (to, what, address) in refused {
+        out.submit(&[to]);
+        let attempt = out.attempt(to);
+        let said = format!("{what} this server or a private address ({address})");
+        assert_eq!((outcome(&attempt), reply(&attempt)), ("bounced", &*said), "{attempt}");
+    }
+    for report in reports.await_for("a@sender.test", refused.len(), PATIENCE) {
+        let text = String::from_utf8_lossy(&report.text);
+        assert!(text.contains("Status: 5.4.6"), "{text}");
+        // The lines of the report are folded.
+        let words = text.split_whitespace().collect::<Vec<_>>().join(" ");
+        assert!(words.contains("this server or a private address"), "{text}");
+    }
+    // The operator may correct the route.
+    out.submit(&["x@routed.test"]);
+    let attempt = out.attempt("x@routed.test");
+    let said = "the mail exchangers of self.test are this server or a private address (127.0.0.1)";
+    assert_eq!((outcome(&attempt), reply(&attempt)), ("deferred", said), "{attempt}");
+    for (domain, host) in
+        [("mixed.test", "good.test"), ("two.test", "both.test"), ("backup.test", "good.test")]
+    {
+        let to = format!("x@{domain}");
+        out.submit(&[&to]);
+        let attempt = out.attempt(&to);
+        let said = format!("connecting to {host}[127.0.0.77:25]: connection refused");
+        assert_eq!((outcome(&attempt), reply(&attempt)), ("deferred", &*said), "{attempt}");
+    }
+    // A route that names the host is obeyed.
+    out.submit(&["x@named.test"]);
+    sink.await_for("x@named.test", 1, PATIENCE);
+    assert_eq!(outcome(&out.attempt("x@named.test")), "delivered");
 }

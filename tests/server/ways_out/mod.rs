@@ -5,5 +5,6 @@ mod addresses;
 mod destinations;
 mod kit;
 mod loops;
+mod own_limits;
 mod proxy;
 mod unix;

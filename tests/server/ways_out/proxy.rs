@@ -16,7 +16,7 @@ use std::thread;
 use std::time::Duration;
 
 use ringpost::wire::proxy;
-use ringpost::wire::proxy::Proxy;
+use ringpost::wire::proxy::ProxyHeader;
 use socket2::Domain;
 use socket2::Socket;
 use socket2::Type;
@@ -337,10 +337,10 @@ fn after_a_host_that_a_proxy_cannot_reach_the_next_is_tried() {
 
 /// A proxy that takes the PROXY protocol. It connects from the address in the header, as HAProxy
 /// does with `usesrc clientip`, and records the headers.
-fn haproxy() -> (SocketAddr, Arc<Mutex<Vec<Proxy>>>) {
+fn haproxy() -> (SocketAddr, Arc<Mutex<Vec<ProxyHeader>>>) {
     let listener = TcpListener::bind("127.0.0.1:0").expect("loopback has a port");
     let address = listener.local_addr().expect("the socket is bound");
-    let seen: Arc<Mutex<Vec<Proxy>>> = Arc::default();
+    let seen: Arc<Mutex<Vec<ProxyHeader>>> = Arc::default();
     let kept = Arc::clone(&seen);
     thread::spawn(move || {
         for stream in listener.incoming().flatten() {
@@ -352,17 +352,16 @@ fn haproxy() -> (SocketAddr, Arc<Mutex<Vec<Proxy>>>) {
     (address, seen)
 }
 
-fn talk_haproxy(mut stream: TcpStream, seen: &Mutex<Vec<Proxy>>) -> io::Result<()> {
+fn talk_haproxy(mut stream: TcpStream, seen: &Mutex<Vec<ProxyHeader>>) -> io::Result<()> {
     let mut input = Vec::new();
     let header = loop {
         input.extend(bytes::<1>(&mut stream)?);
-        match proxy::parse(&input) {
-            Proxy::NeedMore => {}
-            header => break header,
+        if let Some(header) = proxy::parse(&input).expect("a header") {
+            break header;
         }
     };
     seen.lock().expect("no panics").push(header);
-    let Proxy::Header { source: Some(source), destination: Some(to), .. } = header else {
+    let ProxyHeader { source: Some(source), destination: Some(to), .. } = header else {
         panic!("{header:?}");
     };
     let onward = Socket::new(Domain::for_address(to), Type::STREAM, None)?;
@@ -405,7 +404,7 @@ fn mail_goes_out_by_a_proxy_that_binds_our_address() {
     receiver.await_for("x@good.test", 1, PATIENCE);
     assert_eq!(outcome(&out.attempt("x@good.test")), "delivered");
     match seen.lock().expect("no panics")[..] {
-        [Proxy::Header { source: Some(source), destination, .. }] => {
+        [ProxyHeader { source: Some(source), destination, .. }] => {
             assert_eq!((source, destination), ((four, 0).into(), Some(receiver.address)));
         }
         ref seen => panic!("{seen:?}"),

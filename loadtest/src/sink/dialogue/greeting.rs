@@ -41,10 +41,8 @@ impl Dialogue {
     pub(super) fn hello(&mut self, verb: Verb, out: &mut Vec<u8>) -> Step {
         self.record_command(Mark::Ehlo);
         let state = Rc::clone(&self.state);
-        let is_extended = !matches!(verb, Verb::Helo);
-        let knows_ehlo = state.settings.offers.is_some();
         // RFC 2033 s4.1: LMTP uses LHLO alone, and SMTP never does.
-        if matches!(verb, Verb::Lhlo) != state.settings.lmtp || is_extended && !knows_ehlo {
+        if matches!(verb, Verb::Lhlo) != state.settings.options.lmtp {
             return self.refuse(UNKNOWN, out);
         }
         let delay = match self.meet_default(Moment::Ehlo, out) {
@@ -52,9 +50,11 @@ impl Dialogue {
             Err(step) => return step,
         };
         self.reset();
-        match is_extended {
-            true => out.extend_from_slice(&state.ehlo[usize::from(self.is_tls)]),
-            false => out.extend(format!("250 {}\r\n", state.settings.hostname).bytes()),
+        match verb {
+            Verb::Helo => {
+                out.extend(format!("250 {}\r\n", state.settings.options.hostname).bytes())
+            }
+            _ => out.extend_from_slice(&state.ehlo[usize::from(self.is_tls)]),
         }
         GO.after(delay)
     }

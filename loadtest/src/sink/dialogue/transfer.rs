@@ -2,8 +2,8 @@
 
 use std::rc::Rc;
 use std::time::Duration;
-use std::time::SystemTime;
 
+use crate::process::wall_us;
 use crate::sink::behaviour::Moment;
 use crate::sink::body::Form;
 use crate::sink::dot::DOT_BYTES;
@@ -157,12 +157,12 @@ impl Dialogue {
         self.state.marks.record(Mark::Body, read.saturating_duration_since(begin));
         let took = read.saturating_duration_since(mail);
         let state = Rc::clone(&self.state);
-        let lmtp = state.settings.lmtp;
+        let lmtp = state.settings.options.lmtp;
         let subject = self.scan.end(&mut state.ledger.borrow_mut());
         let behaviours = state.behaviours();
         let recipients = std::mem::take(&mut self.recipients);
         let (mut delay, mut accepted, mut end) = (Duration::ZERO, 0, Then::Go);
-        let now_us = unix_us();
+        let now_us = wall_us();
         for (place, recipient) in recipients.iter().enumerate() {
             // LMTP has a result per recipient; in SMTP the first one decides for all.
             let own = recipient.behaviour.filter(|_| lmtp || place == 0);
@@ -203,7 +203,7 @@ impl Dialogue {
 
     /// RFC 2033 s4.2: LMTP repeats the refusal of a whole body for each recipient.
     fn repeat(&self, step: &Step, before: usize, out: &mut Vec<u8>) {
-        if self.state.settings.lmtp && step.then == Then::Go {
+        if self.state.settings.options.lmtp && step.then == Then::Go {
             let reply = out.split_off(before);
             (0..self.recipients.len().max(1)).for_each(|_| out.extend_from_slice(&reply));
         }
@@ -215,9 +215,4 @@ impl Dialogue {
             met.messages += u32::from(self.recipients.iter().any(|one| own(&one)));
         }
     }
-}
-
-fn unix_us() -> u64 {
-    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
-    since.map_or(0, |since| since.as_micros() as u64)
 }

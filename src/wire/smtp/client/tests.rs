@@ -707,44 +707,6 @@ fn a_long_response_waits_for_its_challenge() {
     assert_eq!(talk.writes[4].len(), (1024_usize + 4).div_ceil(3) * 4);
 }
 
-#[test]
-fn an_excluded_method_is_not_used() {
-    let both = ("EHLO", "250-mx\r\n250-STARTTLS\r\n250 AUTH PLAIN LOGIN");
-    let plain = ("EHLO", "250-mx\r\n250-STARTTLS\r\n250 AUTH PLAIN");
-    let go = ("STARTTLS", "220 go");
-    let talk = |way, rules: &[Rule<'_>]| {
-        talk_as(logging_in(TlsUse::Always, "secret").only_by(way), rules, &[], 100)
-    };
-    let user = ("AUTH LOGIN", "334 VXNlcm5hbWU6");
-    let by_login = [both, go, user, ("dXM=", "334 UGFzc3dvcmQ6"), ("c2Vj", "235 ok")];
-    let told = talk(LoginWay::Login, &by_login);
-    assert_eq!((told.fault, &*told.writes[3]), (None, "AUTH LOGIN"));
-    let told = talk(LoginWay::Plain, &[both, go, ("AUTH", "235 ok")]);
-    assert_eq!((told.fault, &told.writes[3][..10]), (None, "AUTH PLAIN"));
-    assert_eq!(talk(LoginWay::Login, &[plain, go]).fault, Some(Fault::LoginNotOffered));
-    // LOGIN is offered, but excluded.
-    let told = talk(LoginWay::Plain, &[both, go, ("AUTH", "504 no")]);
-    assert_eq!(told.fault, Some(Fault::LoginRefused(Reply::plain(504, "no"))));
-}
-
-#[test]
-fn a_login_in_clear_text_is_sent_on_request() {
-    let offers = [("EHLO", "250-mx\r\n250-STARTTLS\r\n250 AUTH PLAIN"), ("AUTH", "235 ok")];
-    let in_clear = |tls| {
-        let login = Login { user: "us".into(), password: "secret".into() };
-        Client::new(Arc::new(ClientConfig { tls, ..config() }), false).with_login_in_clear(login)
-    };
-    let talk = talk_as(in_clear(TlsUse::Never), &offers, &[], 100);
-    assert_eq!(talk.fault, None);
-    assert_eq!(talk.writes, ["EHLO us.test", "AUTH PLAIN AHVzAHNlY3JldA==", "QUIT"]);
-    let bare = [("EHLO", "250-mx\r\n250 AUTH PLAIN"), ("AUTH", "235 ok")];
-    let talk = talk_as(in_clear(TlsUse::IfOffered), &bare, &[], 100);
-    assert_eq!((talk.fault, talk.writes.len()), (None, 3));
-    // Required TLS stays required.
-    let talk = talk_as(in_clear(TlsUse::Always), &bare, &[], 100);
-    assert_eq!((talk.fault, talk.writes.len()), (Some(Fault::TlsNotOffered), 1));
-}
-
 fn logging_in(tls: TlsUse, password: &str) -> Client {
     let login = Login { user: "us".into(), password: password.into() };
     Client::new(Arc::new(ClientConfig { tls, ..config() }), false).with_login(login)

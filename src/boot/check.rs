@@ -1,7 +1,9 @@
-//! The checks of the doctor: id, why the check matters, and the file that explains it.
+//! The checks of the machine, made at start and by the doctor, and their findings.
 //!
 //! Promise:  an id never changes its meaning, because scripts match on it. A test verifies that each
 //!           file exists.
+
+use std::fmt;
 
 /// One check.
 #[derive(Debug, PartialEq, Eq)]
@@ -62,6 +64,85 @@ checks! {
     UNANSWERED = "unanswered", "README.md", "whatever hangs here will also hang the server";
 }
 
+/// The check of all that a start reports and the doctor does not.
+const START: &Check = &Check { id: "start", why: "", file: "" };
+
+/// The severity of a finding.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Level {
+    Ok,
+    /// For information, or the value could not be read.
+    Note,
+    /// The server is slower or smaller than possible, or other servers may distrust its mail.
+    Warn,
+    /// The server does not start, or cannot keep its promises.
+    Error,
+}
+
+impl Level {
+    pub fn name(self) -> &'static str {
+        match self {
+            Level::Ok => "ok",
+            Level::Note => "note",
+            Level::Warn => "warn",
+            Level::Error => "error",
+        }
+    }
+}
+
+impl fmt::Display for Level {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
+    }
+}
+
+/// The result of a check.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Finding {
+    pub check: &'static Check,
+    pub level: Level,
+    pub seen: String,
+    /// What to do; empty for `Level::Ok`.
+    pub remedy: String,
+}
+
+impl Check {
+    pub fn ok(&'static self, seen: impl Into<String>) -> Finding {
+        self.at(Level::Ok, seen, "")
+    }
+
+    pub fn note(&'static self, seen: impl Into<String>, remedy: impl Into<String>) -> Finding {
+        self.at(Level::Note, seen, remedy)
+    }
+
+    pub fn warn(&'static self, seen: impl Into<String>, remedy: impl Into<String>) -> Finding {
+        self.at(Level::Warn, seen, remedy)
+    }
+
+    pub fn error(&'static self, seen: impl Into<String>, remedy: impl Into<String>) -> Finding {
+        self.at(Level::Error, seen, remedy)
+    }
+
+    fn at(
+        &'static self,
+        level: Level,
+        seen: impl Into<String>,
+        remedy: impl Into<String>,
+    ) -> Finding {
+        Finding { check: self, level, seen: seen.into(), remedy: remedy.into() }
+    }
+}
+
+/// A warning of the start.
+pub fn warning(seen: impl Into<String>, remedy: impl Into<String>) -> Finding {
+    START.warn(seen, remedy)
+}
+
+/// A note of the start.
+pub fn note(seen: impl Into<String>, remedy: impl Into<String>) -> Finding {
+    START.note(seen, remedy)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -69,7 +150,7 @@ mod tests {
     use std::path::Path;
 
     #[test]
-    fn each_knob_has_its_own_id_and_a_file() {
+    fn each_check_has_its_own_id_and_a_file() {
         let tuning = Path::new(env!("CARGO_MANIFEST_DIR")).join("tuning");
         for (place, check) in ALL.iter().enumerate() {
             assert!(!ALL[..place].iter().any(|other| other.id == check.id), "{} twice", check.id);

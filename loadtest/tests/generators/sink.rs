@@ -7,28 +7,21 @@ use std::io::Read;
 use std::io::Write;
 use std::net::TcpStream;
 use std::path::Path;
-use std::process::Child;
 use std::process::Command;
 use std::process::Output;
-use std::process::Stdio;
 use std::time::Duration;
 use std::time::Instant;
 
 use serde_json::Value;
 
-const PATIENCE: Duration = Duration::from_secs(20);
-
-/// A running sink and its addresses.
-struct Sink {
-    child: Option<Child>,
-    addresses: Vec<String>,
-}
+use crate::PATIENCE;
+use crate::Sink;
+use crate::errors;
+use crate::figures;
+use crate::load;
+use crate::source_to;
 
 impl Sink {
-    fn start(words: &[&str]) -> Sink {
-        Sink::start_at(words, &["127.0.0.1:0"])
-    }
-
     /// Delays replies at this moment of a behaviour file.
     fn delaying(at: &str, ms: u32, words: &[&str]) -> Sink {
         let folder = tempfile::tempdir().expect("a folder is made");
@@ -39,69 +32,20 @@ impl Sink {
         Sink::start(&[words, &["--behaviour", file.to_str().expect("a path of text")]].concat())
     }
 
-    fn start_at(words: &[&str], places: &[&str]) -> Sink {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_ringpost-load"));
-        command.arg("sink").arg("--json").args(words).args(places);
-        command.stdout(Stdio::piped()).stderr(Stdio::piped());
-        let mut child = command.spawn().expect("the binary runs");
-        let mut errors = BufReader::new(child.stderr.take().expect("it is piped"));
-        let mut line = String::new();
-        errors.read_line(&mut line).expect("it prints its addresses");
-        let addresses = line.trim().strip_prefix("listening on ");
-        let addresses = addresses.unwrap_or_else(|| panic!("{line}")).split(' ');
-        let addresses = addresses.map(str::to_owned).collect();
-        // Later output must not block it.
-        std::thread::spawn(move || std::io::copy(&mut errors, &mut std::io::stderr()));
-        Sink { child: Some(child), addresses }
-    }
-
-    fn address(&self) -> &str {
-        &self.addresses[0]
-    }
-
-    fn port(&self) -> &str {
-        self.address().rsplit_once(':').expect("a port is told").1
-    }
-
     fn connect(&self) -> Client {
-        let stream = TcpStream::connect(self.address()).expect("it listens");
-        stream.set_read_timeout(Some(PATIENCE)).expect("a time may be set");
-        Client(BufReader::new(stream))
+        Client::connect(self.address())
     }
-
-    /// Stops it and returns its record.
-    fn stop(mut self) -> Value {
-        let child = self.child.take().expect("it is stopped once");
-        let killed = Command::new("kill").arg(child.id().to_string()).status();
-        assert!(killed.expect("kill runs").success());
-        figures(&child.wait_with_output().expect("it ends"))
-    }
-
-    /// Waits until it stops by itself.
-    fn end(mut self) -> Value {
-        let child = self.child.take().expect("it ends once");
-        figures(&child.wait_with_output().expect("it ends"))
-    }
-}
-
-impl Drop for Sink {
-    fn drop(&mut self) {
-        if let Some(mut child) = self.child.take() {
-            // Only after a failed test.
-            let _ = child.kill();
-            let _ = child.wait();
-        }
-    }
-}
-
-fn figures(output: &Output) -> Value {
-    let text = String::from_utf8_lossy(&output.stdout);
-    serde_json::from_str(text.trim()).unwrap_or_else(|_| panic!("{text}{output:?}"))
 }
 
 struct Client(BufReader<TcpStream>);
 
 impl Client {
+    fn connect(address: &str) -> Client {
+        let stream = TcpStream::connect(address).expect("it listens");
+        stream.set_read_timeout(Some(PATIENCE)).expect("a time may be set");
+        Client(BufReader::new(stream))
+    }
+
     fn say(&mut self, text: &str) {
         self.0.get_mut().write_all(text.as_bytes()).expect("it is taken");
     }
@@ -146,9 +90,7 @@ impl Client {
 }
 
 fn source(sink: &Sink, words: &str) -> Output {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_ringpost-load"));
-    command.arg("source").args(words.split(' ')).arg(sink.address());
-    command.output().expect("the binary runs")
+    source_to(sink.address(), &words.split(' ').collect::<Vec<_>>())
 }
 
 fn has(program: &str) -> bool {
@@ -206,7 +148,7 @@ fn one_write_or_many_the_dialogue_is_the_same() {
 
 #[test]
 fn flags_refuse_and_disconnect_as_in_smtp_sink() {
-    let rows: [(&[&str], &str); 6] = [
+    let rows: [(&[&str], &str); 5] = [
         (&[], "< 220\n> AUTH LOGIN\n< 334\n> *\n< 501\n> NOOP\n< 250"),
         (&["-r", "RCPT"], "< 220\n> MAIL FROM:<>\n< 250\n> RCPT TO:<a>\n< 450 4.3.0"),
         (
@@ -218,7 +160,6 @@ fn flags_refuse_and_disconnect_as_in_smtp_sink() {
         ),
         (&["-q", "MAIL"], "< 220\n> MAIL FROM:<>\n= closed"),
         (&["-r", "CONNECT"], "< 450\n= closed"),
-        (&["-e"], "< 220\n> EHLO x\n< 500\n> HELO x\n< 250"),
     ];
     for (flags, dialogue) in rows {
         let sink = Sink::start(flags);
@@ -280,17 +221,9 @@ fn errors_are_reported_before_the_run() {
         (&["--cores", "1", place], "ss -ltnp"),
         (&["--ledger", file, "127.0.0.1:0"], file),
     ] {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_ringpost-load"));
-        let command = command.arg("sink").args(words).stderr(Stdio::piped());
-        let mut child = command.spawn().expect("the binary runs");
-        let mut line = String::new();
-        let errors = child.stderr.take().expect("it is piped");
-        BufReader::new(errors).read_line(&mut line).expect("it says something");
-        if line.contains("listening") {
-            child.kill().expect("it would not end");
-        }
-        let status = child.wait().expect("it ends");
-        assert!(status.code() == Some(2) && line.contains(told), "{words:?}: {line}");
+        let output = load(&["sink"]).args(words).output().expect("the binary runs");
+        let line = errors(&output);
+        assert!(output.status.code() == Some(2) && line.contains(told), "{words:?}: {line}");
     }
     sink.stop();
 }
@@ -366,9 +299,7 @@ fn many_addresses_are_one_sink() {
     let sink = Sink::start_at(&["--cores", "2"], &["127.0.1.0/31:0", "127.0.0.1:0"]);
     assert_eq!(sink.addresses.len(), 3);
     for address in &sink.addresses {
-        let stream = TcpStream::connect(address).expect("it listens");
-        stream.set_read_timeout(Some(PATIENCE)).expect("a time may be set");
-        Client(BufReader::new(stream)).talk("< 220\n> QUIT\n< 221\n= closed");
+        Client::connect(address).talk("< 220\n> QUIT\n< 221\n= closed");
     }
     assert_eq!(sink.stop()["counts"]["connections"], 3);
 }
@@ -456,8 +387,7 @@ fn bounced_corrupted_and_lost_mail_is_told_apart() {
 }
 
 fn weigh(sent: &Path, seen: &Path) -> (Option<i32>, Value) {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_ringpost-load"));
-    let output = command.arg("ledger").args([sent, seen]).arg("--json").output();
+    let output = load(&["ledger", "--json"]).args([sent, seen]).output();
     let output = output.expect("the binary runs");
     (output.status.code(), figures(&output))
 }
@@ -468,8 +398,7 @@ fn our_source_is_counted_to_the_last_message() {
     let (sent, seen) = (folder.path().join("sent"), folder.path().join("seen"));
     let words = ["--cores", "2", "-M", "3000", "--ledger", seen.to_str().expect("a path of text")];
     let sink = Sink::start(&words);
-    let output =
-        source(&sink, "-d -s 20 -m 3000 --sizes 1-9k*9,200k*1 -r 2 -N -t to@c.test --json");
+    let output = source(&sink, "-d -s 20 -m 3000 --sizes 1-9k*9,200k*1 -r 2 -N -t to@c.test");
     assert!(output.status.success(), "{output:?}");
     let run = figures(&output)["run"].as_str().expect("it is told").to_owned();
     let told = sink.end();
@@ -489,7 +418,7 @@ fn a_folder_of_mail_comes_whole_by_data_and_by_bdat() {
         let path = folder.path().join(format!("{name}.eml"));
         std::fs::write(path, text).expect("there is room");
     }
-    let words = format!("-d -m 40 -t a@b.test --json --eml {}", folder.path().display());
+    let words = format!("-d -m 40 -t a@b.test --eml {}", folder.path().display());
     for flag in ["--no-chunking", "--no-pipelining"] {
         let sink = Sink::start(&["-M", "40"]);
         let output = source(&sink, &format!("{words} {flag}"));
@@ -558,7 +487,7 @@ tarpit_bytes_per_second = 50
     let begin = Instant::now();
     slow.talk("> RCPT TO:<a@slow.test>\n< 250 2.1.5");
     assert!(begin.elapsed() >= Duration::from_millis(250), "14 bytes at 50 a second");
-    let output = source(&sink, "-A -d -s 1 -m 400 -t x@a.1.test --json");
+    let output = source(&sink, "-A -d -s 1 -m 400 -t x@a.1.test");
     let found = figures(&output);
     let refused = found["refused"].as_u64().expect("it is told");
     assert!((140..=260).contains(&refused), "half of 400: {found}");
@@ -567,23 +496,10 @@ tarpit_bytes_per_second = 50
     assert_eq!(taken, 400 - refused, "what was refused is in no ledger");
 }
 
-#[test]
-fn an_invalid_behaviour_file_is_reported_with_its_line() {
-    let folder = tempfile::tempdir().expect("a folder is made");
-    let file = folder.path().join("behaviour.toml");
-    std::fs::write(&file, "[default]\ntarpit = 1\n").expect("it is written");
-    let mut command = Command::new(env!("CARGO_BIN_EXE_ringpost-load"));
-    let output = command.args(["sink", "--behaviour"]).arg(&file).arg("127.0.0.1:0").output();
-    let output = output.expect("the binary runs");
-    let told = String::from_utf8_lossy(&output.stderr);
-    assert_eq!(output.status.code(), Some(2));
-    assert!(told.contains("line 2") && told.contains("tarpit_bytes_per_second"), "{told}");
-}
-
 const SMTPLIB: &str = r#"
 import smtplib, ssl, sys
 context = ssl._create_unverified_context()
-port, how = int(sys.argv[1]), sys.argv[2]
+port, how = int(sys.argv[1].split(":")[1]), sys.argv[2]
 if how == "tls":
     client = smtplib.SMTP_SSL("127.0.0.1", port, context=context, timeout=20)
 else:
@@ -607,7 +523,7 @@ fn smtplib_sends_under_tls() {
     for (flag, how) in [("--starttls", "starttls"), ("--tls", "tls")] {
         let sink = Sink::start(&[flag]);
         let mut python = Command::new("python3");
-        let output = python.args(["-c", SMTPLIB, sink.port(), how]).output();
+        let output = python.args(["-c", SMTPLIB, sink.address(), how]).output();
         let output = output.expect("python3 is needed for this test");
         assert!(output.status.success(), "{how}: {}", String::from_utf8_lossy(&output.stderr));
         let told = sink.stop();
@@ -621,7 +537,7 @@ fn smtp_source_sends_to_it() {
         eprintln!("SKIPPED: smtp-source (Debian's postfix) is not installed");
         return;
     }
-    let sink = Sink::start(&["-n", "5"]);
+    let sink = Sink::start(&["-M", "200"]);
     let words = ["-s", "5", "-m", "200", "-l", "4096", "-r", "3", "-d"];
     let status = Command::new("smtp-source").args(words).arg(sink.address()).status();
     assert!(status.expect("it runs").success());

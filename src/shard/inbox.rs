@@ -1,9 +1,9 @@
-//! Commands and orders from the control plane to a shard.
+//! Commands and requests from the control plane to a shard.
 //!
-//! Owner:    senders are the main thread and the reload actor (commands), and operations (orders);
+//! Owner:    senders are the main thread and the reload actor (commands), and operations (requests);
 //!           the shard's main future reads both lanes, commands first.
-//! Promise:  a command is taken and carried out before all orders that wait.
-//! Bounds:   `COMMANDS_MAX` and `ORDERS_MAX`. Full: a reload is refused with a warning, an order is
+//! Promise:  a command is taken and carried out before all requests that wait.
+//! Bounds:   `COMMANDS_MAX` and `REQUESTS_MAX`. Full: a reload is refused with a warning, a request is
 //!           answered with "busy". The last place among the commands is kept for the drain.
 
 use std::sync::Arc;
@@ -23,11 +23,11 @@ use crate::queue::admin::operate::OperationFault;
 use crate::route::DeliveryPolicy;
 use crate::shard::delivering::Delivering;
 
-/// Receives the result of an order.
+/// Receives the result of a request.
 pub type OperateAnswer = Box<dyn FnOnce(Result<Carried, OperationFault>) + Send>;
 
-/// Orders that may wait for a shard.
-pub const ORDERS_MAX: usize = 1024;
+/// Requests that may wait for a shard.
+pub const REQUESTS_MAX: usize = 1024;
 
 /// Commands that may wait for a shard: reloads, and one drain.
 const COMMANDS_MAX: usize = 8;
@@ -40,12 +40,12 @@ pub enum Command {
     Drain { limit: Duration },
 }
 
-/// An order of an operator.
-pub enum Order {
-    /// Carry out an operation on a message of this home shard. If the order is lost, nothing changes.
+/// A request of an operator.
+pub enum ShardRequest {
+    /// Carry out an operation on a message of this home shard. If the request is lost, nothing changes.
     Operate { id: MessageId, operation: Operation, answer: OperateAnswer },
     /// Read the delivering half. The closure sends its own answer, never waits and changes nothing; a
-    /// panic in it ends only this order. If the order is lost, there is no answer.
+    /// panic in it ends only this request. If the request is lost, there is no answer.
     Ask(Box<dyn FnOnce(&Delivering) + Send>),
     /// As `Ask`, but changes the delivering half: a panic in it ends the process.
     Change(Box<dyn FnOnce(&Delivering) + Send>),
@@ -71,44 +71,44 @@ impl CommandSender {
 /// Both lanes before they are moved to the shard.
 pub struct InboxSeed {
     commands: Seed<Command>,
-    orders: Seed<Order>,
+    requests: Seed<ShardRequest>,
 }
 
 impl InboxSeed {
     /// To be called on the receiving shard.
     pub fn settle(self) -> Inbox {
-        Inbox { commands: self.commands.settle(), orders: self.orders.settle() }
+        Inbox { commands: self.commands.settle(), requests: self.requests.settle() }
     }
 }
 
 /// Both lanes of a shard.
 pub struct Inbox {
     commands: Receiver<Command>,
-    orders: Receiver<Order>,
+    requests: Receiver<ShardRequest>,
 }
 
 /// The next item of the lanes.
-pub enum Next {
+pub enum InboxItem {
     Command(Command),
-    Order(Order),
+    Request(ShardRequest),
 }
 
 impl Inbox {
-    /// The next command, or else the next order.
-    pub fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Next> {
+    /// The next command, or else the next request.
+    pub fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<InboxItem> {
         match self.commands.poll_receive(cx) {
-            Poll::Ready(command) => Poll::Ready(Next::Command(command)),
-            Poll::Pending => self.orders.poll_receive(cx).map(Next::Order),
+            Poll::Ready(command) => Poll::Ready(InboxItem::Command(command)),
+            Poll::Pending => self.requests.poll_receive(cx).map(InboxItem::Request),
         }
     }
 }
 
 /// Creates the lanes into one shard.
-pub fn inbox() -> (CommandSender, Sender<Order>, InboxSeed) {
+pub fn inbox() -> (CommandSender, Sender<ShardRequest>, InboxSeed) {
     let (commands, command_seed) = lane::lane(COMMANDS_MAX);
-    let (orders, order_seed) = lane::lane(ORDERS_MAX);
-    let seed = InboxSeed { commands: command_seed, orders: order_seed };
-    (CommandSender(commands), orders, seed)
+    let (requests, request_seed) = lane::lane(REQUESTS_MAX);
+    let seed = InboxSeed { commands: command_seed, requests: request_seed };
+    (CommandSender(commands), requests, seed)
 }
 
 #[cfg(test)]
@@ -119,12 +119,12 @@ mod tests {
 
     #[test]
     fn a_drain_is_taken_before_all_orders_and_beside_all_reloads() {
-        let (commands, orders, seed) = inbox();
+        let (commands, requests, seed) = inbox();
         let mut asked = 0;
-        while orders.try_send(Order::Ask(Box::new(|_| ()))).is_ok() {
+        while requests.try_send(ShardRequest::Ask(Box::new(|_| ()))).is_ok() {
             asked += 1;
         }
-        assert_eq!(asked, ORDERS_MAX);
+        assert_eq!(asked, REQUESTS_MAX);
         while commands.0.try_send_sparing_one(Command::Drain { limit: Duration::ZERO }).is_ok() {}
         let limit = Duration::from_secs(7);
         assert!(commands.drain(limit), "the last place is its own");
@@ -134,15 +134,15 @@ mod tests {
         let mut limits = Vec::new();
         loop {
             match inbox.poll_next(&mut cx) {
-                Poll::Ready(Next::Command(Command::Drain { limit })) => limits.push(limit),
-                Poll::Ready(Next::Order(_)) => break,
-                _ => panic!("neither a drain nor an order"),
+                Poll::Ready(InboxItem::Command(Command::Drain { limit })) => limits.push(limit),
+                Poll::Ready(InboxItem::Request(_)) => break,
+                _ => panic!("neither a drain nor a request"),
             }
         }
-        assert_eq!(limits.len(), COMMANDS_MAX, "all of them before the first order");
+        assert_eq!(limits.len(), COMMANDS_MAX, "all of them before the first request");
         assert_eq!(limits.last(), Some(&limit));
-        for _ in 1..ORDERS_MAX {
-            assert!(matches!(inbox.poll_next(&mut cx), Poll::Ready(Next::Order(_))));
+        for _ in 1..REQUESTS_MAX {
+            assert!(matches!(inbox.poll_next(&mut cx), Poll::Ready(InboxItem::Request(_))));
         }
         assert!(inbox.poll_next(&mut cx).is_pending());
     }

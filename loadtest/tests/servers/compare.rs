@@ -2,25 +2,18 @@
 //! proven, and nothing is left behind.
 
 use std::fs;
-use std::io::BufRead;
-use std::io::BufReader;
 use std::path::Path;
-use std::path::PathBuf;
 use std::process::Command;
 use std::process::Output;
-use std::process::Stdio;
 
 use serde_json::Value;
 
-/// The server in the same folder, built by `cargo test --workspace` or `cargo build`.
-fn server() -> PathBuf {
-    let path = Path::new(env!("CARGO_BIN_EXE_ringpost-load")).with_file_name("ringpost");
-    assert!(path.exists(), "{} is not built; use --workspace", path.display());
-    path
-}
+use crate::load;
+use crate::server;
+use crate::texts;
 
 fn compare(words: &str, spool: &Path) -> Output {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_ringpost-load"));
+    let mut command = load();
     command.arg("compare").args(words.split_whitespace()).arg("--spool").arg(spool);
     command.arg("--ringpost").arg(server()).output().expect("the binary runs")
 }
@@ -42,7 +35,7 @@ fn one_server_is_measured_and_removed() {
         records.display()
     );
     let output = compare(&words, &spool);
-    let text = String::from_utf8_lossy(&output.stdout);
+    let (text, _) = texts(&output);
     assert!(output.status.success(), "{text}{output:?}");
     let told: Value = serde_json::from_str(&text).unwrap_or_else(|_| panic!("{text}{output:?}"));
 
@@ -91,10 +84,9 @@ fn one_server_is_measured_and_removed() {
     for line in ["| sessions | 4 |", "| refused or bounced | 0 |", "duplicated or changed | 0 |"] {
         assert!(table.contains(line), "{line}: {table}");
     }
-    let mut report = Command::new(env!("CARGO_BIN_EXE_ringpost-load"));
-    let report = report.arg("report").arg(records.join("ringpost-1-relay.json")).output();
-    let report = report.expect("the binary runs");
-    assert!(String::from_utf8_lossy(&report.stdout).contains("body to reply"), "{report:?}");
+    let report = load().arg("report").arg(records.join("ringpost-1-relay.json")).output();
+    let (text, _) = texts(&report.expect("the binary runs"));
+    assert!(text.contains("body to reply"), "{text}");
 }
 
 #[test]
@@ -106,7 +98,7 @@ fn two_builds_are_compared_in_pairs_and_relay_to_many_domains() {
         server().display()
     );
     let output = compare(&words, folder.path());
-    let text = String::from_utf8_lossy(&output.stdout);
+    let (text, _) = texts(&output);
     assert!(output.status.success(), "{text}{output:?}");
     let row = |name: &str| {
         let line = text.lines().find(|line| line.starts_with(name));
@@ -143,25 +135,11 @@ fn a_requested_server_that_is_missing_is_a_failure() {
     let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("the folder is ours");
     let output = compare("--peers haraka --haraka /no/such", folder.path());
     assert_eq!(output.status.code(), Some(1), "{output:?}");
-    let text = String::from_utf8_lossy(&output.stdout);
+    let (text, _) = texts(&output);
     assert!(
         text.contains("Haraka: failed: not found (/no/such/node_modules/Haraka/bin/haraka)"),
         "{text}"
     );
-}
-
-#[test]
-fn a_sink_ends_with_its_input() {
-    let mut sink = Command::new(env!("CARGO_BIN_EXE_ringpost-load"));
-    sink.args(["sink", "--with-input", "127.0.0.1:0"]).stdin(Stdio::piped());
-    let mut sink = sink.stderr(Stdio::piped()).spawn().expect("the binary runs");
-    let mut words = BufReader::new(sink.stderr.take().expect("it is a pipe"));
-    let mut line = String::new();
-    words.read_line(&mut line).expect("it is text");
-    assert!(line.contains("listening on 127.0.0.1:"), "{line}");
-    assert!(matches!(sink.try_wait(), Ok(None)), "its input is open");
-    drop(sink.stdin.take());
-    assert!(sink.wait().expect("it ends").success());
 }
 
 #[test]
@@ -171,20 +149,11 @@ fn a_server_that_does_not_start_is_quoted() {
     fs::write(&server, "#!/bin/sh\necho no such thing as $1\nexit 3\n").expect("it is ours");
     let mode = Command::new("chmod").arg("755").arg(&server).status();
     assert!(mode.is_ok_and(|status| status.success()));
-    let mut command = Command::new(env!("CARGO_BIN_EXE_ringpost-load"));
-    command.args([
-        "compare",
-        "--peers",
-        "ringpost",
-        "--messages",
-        "1",
-        "--turns",
-        "1",
-        "--ringpost",
-    ]);
+    let mut command = load();
+    command.args("compare --peers ringpost --messages 1 --turns 1 --ringpost".split(' '));
     let output = command.arg(&server).arg("--spool").arg(folder.path()).output();
     let output = output.expect("the binary runs");
-    let text = String::from_utf8_lossy(&output.stdout);
+    let (text, _) = texts(&output);
     assert_eq!(output.status.code(), Some(1), "{output:?}");
     assert!(text.contains("Ringpost exited during its start: no such thing as serve"), "{text}");
     assert_eq!(fs::read_dir(folder.path()).expect("it is ours").count(), 1, "folders are left");

@@ -1,4 +1,4 @@
-//! Findings, one for each check that ran, and the report.
+//! The report of the doctor.
 //!
 //! Promise:  the exit code is that of the most severe finding: 0 for `ok` and `note`, 1 for `warn`, 2
 //!           for `error`. In the JSON form every finding has all fields.
@@ -10,77 +10,12 @@ use std::process::ExitCode;
 use serde_json::Value;
 use serde_json::json;
 
-use crate::doctor::check;
-use crate::doctor::check::Check;
+use crate::boot::check;
+use crate::boot::check::Finding;
+use crate::boot::check::Level;
 
 const EXIT_WARN: u8 = 1;
 pub const EXIT_ERROR: u8 = 2;
-
-/// The severity of a finding.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Level {
-    Ok,
-    /// For information, or the value could not be read.
-    Note,
-    /// The server is slower or smaller than possible, or other servers may distrust its mail.
-    Warn,
-    /// The server does not start, or cannot keep its promises.
-    Error,
-}
-
-impl Level {
-    fn name(self) -> &'static str {
-        match self {
-            Level::Ok => "ok",
-            Level::Note => "note",
-            Level::Warn => "warn",
-            Level::Error => "error",
-        }
-    }
-}
-
-impl fmt::Display for Level {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(self.name())
-    }
-}
-
-/// The result of a check.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Finding {
-    pub check: &'static Check,
-    pub level: Level,
-    pub seen: String,
-    /// What to do; empty for `Level::Ok`.
-    pub remedy: String,
-}
-
-impl Check {
-    pub fn ok(&'static self, seen: impl Into<String>) -> Finding {
-        self.at(Level::Ok, seen, "")
-    }
-
-    pub fn note(&'static self, seen: impl Into<String>, remedy: impl Into<String>) -> Finding {
-        self.at(Level::Note, seen, remedy)
-    }
-
-    pub fn warn(&'static self, seen: impl Into<String>, remedy: impl Into<String>) -> Finding {
-        self.at(Level::Warn, seen, remedy)
-    }
-
-    pub fn error(&'static self, seen: impl Into<String>, remedy: impl Into<String>) -> Finding {
-        self.at(Level::Error, seen, remedy)
-    }
-
-    fn at(
-        &'static self,
-        level: Level,
-        seen: impl Into<String>,
-        remedy: impl Into<String>,
-    ) -> Finding {
-        Finding { check: self, level, seen: seen.into(), remedy: remedy.into() }
-    }
-}
 
 /// All findings, in the order of the checks.
 pub struct Report {

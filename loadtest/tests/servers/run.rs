@@ -4,10 +4,7 @@
 use std::fs;
 use std::net::SocketAddr;
 use std::net::TcpStream;
-use std::path::Path;
-use std::path::PathBuf;
 use std::process::Child;
-use std::process::Command;
 use std::process::Output;
 use std::process::Stdio;
 use std::thread;
@@ -19,13 +16,9 @@ use rustix::process::Signal;
 use serde_json::Value;
 use tempfile::TempDir;
 
-/// The server, which cargo builds beside this program in a test of the workspace.
-fn ringpost() -> PathBuf {
-    let program = Path::new(env!("CARGO_BIN_EXE_ringpost-load")).with_file_name("ringpost");
-    let hint = "build it by `cargo build --release -p ringpost`, or test the whole workspace";
-    assert!(program.is_file(), "{} is missing: {hint}", program.display());
-    program
-}
+use crate::load;
+use crate::server;
+use crate::texts;
 
 /// A folder for one scenario.
 struct Bench {
@@ -46,7 +39,7 @@ impl Bench {
     }
 
     fn run(&self, words: &[&str]) -> Output {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_ringpost-load"));
+        let mut command = load();
         command.arg("run").args(words).arg("--spool").arg(self.folder.path());
         command.output().expect("the binary runs")
     }
@@ -54,13 +47,21 @@ impl Bench {
     /// Runs, checks the exit code, and returns the record.
     #[track_caller]
     fn record(&self, words: &[&str], code: i32) -> Value {
-        let program = ringpost().display().to_string();
+        let program = server().display().to_string();
         let words: Vec<&str> =
             words.iter().copied().chain(["--json", "--ringpost", &program]).collect();
         let output = self.run(&words);
-        let (out, err) = (text(&output.stdout), text(&output.stderr));
+        let (out, err) = texts(&output);
         assert_eq!(output.status.code(), Some(code), "{out}{err}");
         serde_json::from_str(&out).unwrap_or_else(|_| panic!("{out}{err}"))
+    }
+
+    #[track_caller]
+    fn refuses(&self, words: &[&str], expected: &str) {
+        let output = self.run(words);
+        let (_, told) = texts(&output);
+        assert_eq!(output.status.code(), Some(2), "{told}");
+        assert_eq!(told.trim_end(), format!("ringpost-load: {expected}"));
     }
 
     /// Whether the folder of a server was kept.
@@ -71,10 +72,6 @@ impl Bench {
                 .is_ok_and(|entry| entry.file_name().to_string_lossy().starts_with("ringpost-run-"))
         })
     }
-}
-
-fn text(bytes: &[u8]) -> String {
-    String::from_utf8_lossy(bytes).into_owned()
 }
 
 fn counts(record: &Value, names: &[&str]) -> Vec<u64> {
@@ -109,7 +106,8 @@ fn a_backlog_outlives_a_restart_and_two_kills() {
     // Slow enough that much mail is in the queue at the kill.
     let slow =
         "down = true\nbehaviour = \"\"\"\n[default]\ndelay = [{ at = 'end', ms = 100 }]\n\"\"\"";
-    let scenario = include_str!("../scenarios/backlog-restart.toml").replace("down = true", slow);
+    let scenario =
+        include_str!("../../scenarios/backlog-restart.toml").replace("down = true", slow);
     let file = bench.folder.path().join("slow.toml");
     fs::write(&file, scenario).expect("the folder is ours");
     let file = file.display().to_string();
@@ -288,8 +286,13 @@ fn invalid_scenarios_are_refused_with_line_and_remedy() {
         ),
         (
             format!("{source}[[step]]\ndo = \"pause\"\n"),
-            "line 7: unknown step `pause`; steps are kill, terminate, start, delete-spool, \
-             stop-sink, start-sink, await-sources, await-arrivals, await-empty-queue",
+            "line 7: unknown variant `pause`, expected one of `kill`, `terminate`, `start`, \
+             `delete-spool`, `stop-sink`, `start-sink`, `await-sources`, `await-arrivals`, \
+             `await-empty-queue`",
+        ),
+        (
+            format!("{source}[[step]]\ndo = \"kill\"\ncount = 1\n"),
+            "line 7: unknown field `count`, there are no fields",
         ),
         (
             format!("{source}[[expect]]\nthat = \"t\"\nfigure = \"b.x\"\nequals = 1\n"),
@@ -314,10 +317,7 @@ fn invalid_scenarios_are_refused_with_line_and_remedy() {
     let bench = Bench::new();
     for (sections, expected) in rows {
         let file = bench.file(&sections);
-        let output = bench.run(&[&file]);
-        let told = text(&output.stderr);
-        assert_eq!(output.status.code(), Some(2), "{told}");
-        assert_eq!(told.trim_end(), format!("ringpost-load: {file}: {expected}"));
+        bench.refuses(&[&file], &format!("{file}: {expected}"));
     }
 }
 
@@ -342,10 +342,7 @@ fn impossible_runs_are_refused_before_anything_starts() {
         ),
     ];
     for (words, expected) in rows {
-        let output = bench.run(words);
-        let told = text(&output.stderr);
-        assert_eq!(output.status.code(), Some(2), "{told}");
-        assert_eq!(told.trim_end(), format!("ringpost-load: {expected}"));
+        bench.refuses(words, expected);
     }
 }
 
@@ -355,9 +352,9 @@ fn a_server_that_does_not_start_is_quoted() {
     let bench = Bench::new();
     let file =
         bench.file("[config.server]\nspol = \"x\"\n[[source]]\nname = \"a\"\nmessages = 1\n");
-    let program = ringpost().display().to_string();
+    let program = server().display().to_string();
     let output = bench.run(&[&file, "--ringpost", &program]);
-    let told = text(&output.stderr);
+    let (_, told) = texts(&output);
     assert_eq!(output.status.code(), Some(2), "{told}");
     assert!(told.contains("the server did not start") && told.contains("spol"), "{told}");
 }
@@ -374,8 +371,8 @@ fn begin_long(bench: &Bench) -> (Child, SocketAddr) {
         rate = 5
         options = { d = true, t = \"to@inbox.test\" }\n",
     );
-    let mut command = Command::new(env!("CARGO_BIN_EXE_ringpost-load"));
-    command.arg("run").arg(file).arg("--ringpost").arg(ringpost());
+    let mut command = load();
+    command.arg("run").arg(file).arg("--ringpost").arg(server());
     command.arg("--spool").arg(bench.folder.path()).stdout(Stdio::null()).stderr(Stdio::null());
     let run = command.spawn().expect("the binary runs");
     let log = bench.folder.path().join(format!("ringpost-run-{}/ringpost.log", run.id()));
@@ -425,7 +422,7 @@ fn an_interrupt_stops_everything_and_leaves_nothing() {
 #[test]
 fn all_scenarios_are_listed_with_their_purpose() {
     let output = Bench::new().run(&["--list"]);
-    let list = text(&output.stdout);
+    let (list, _) = texts(&output);
     assert_eq!(list.lines().count(), 12, "{list}");
     assert!(list.lines().all(|line| line.split_whitespace().count() > 5), "{list}");
 }

@@ -2,20 +2,20 @@
 //! refuses other files.
 
 use std::fs;
-use std::io::BufRead;
-use std::io::BufReader;
 use std::path::Path;
-use std::process::Command;
 use std::process::Output;
-use std::process::Stdio;
 
 use serde_json::Value;
 
+use crate::Sink;
+use crate::errors;
+use crate::load;
+use crate::source_to;
+
 const MESSAGES: u64 = 500;
 
-fn load(words: &[&str]) -> Output {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_ringpost-load"));
-    command.args(words).output().expect("the binary runs")
+fn run(words: &[&str]) -> Output {
+    load(words).output().expect("the binary runs")
 }
 
 fn text(path: &Path) -> String {
@@ -26,33 +26,14 @@ fn text(path: &Path) -> String {
 fn measure(folder: &Path, name: &str, bytes: &str) {
     let path = |end: &str| folder.join(format!("{name}{end}")).display().to_string();
     let count = MESSAGES.to_string();
-    let mut sink = Command::new(env!("CARGO_BIN_EXE_ringpost-load"));
-    sink.args(["sink", "-M", &count, "--live", "--output", &path("-sink.json")]);
-    sink.args(["--html", &path("-sink.html"), "127.0.0.1:0"]);
-    let mut sink = sink.stderr(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("it runs");
-    let mut errors = BufReader::new(sink.stderr.take().expect("it is piped"));
-    let mut line = String::new();
-    errors.read_line(&mut line).expect("it prints its address");
-    let address = line.trim().strip_prefix("listening on ").expect("an address");
-    let source = load(&[
-        "source",
-        "-d",
-        "-s",
-        "4",
-        "-m",
-        &count,
-        "-l",
-        bytes,
-        "-t",
-        "a@b.test",
-        "--output",
-        &path(".json"),
-        "--html",
-        &path(".html"),
-        address,
-    ]);
+    let (record, page) = (path("-sink.json"), path("-sink.html"));
+    let sink = Sink::start(&["-M", &count, "--live", "--output", &record, "--html", &page]);
+    let flags: Vec<&str> = "-d -s 4 -t a@b.test -m".split(' ').collect();
+    let (record, page) = (path(".json"), path(".html"));
+    let files = [&count, "-l", bytes, "--output", &record, "--html", &page];
+    let source = source_to(sink.address(), &[&flags[..], &files].concat());
     assert!(source.status.success(), "{source:?}");
-    assert!(sink.wait_with_output().expect("it ends").status.success());
+    assert_eq!(sink.end()["messages"], MESSAGES);
 }
 
 /// The page loads no other file.
@@ -83,7 +64,7 @@ fn runs_are_recorded_shown_again_and_compared() {
 
     // One record again.
     let word = |name: &str| at(name).display().to_string();
-    let one = load(&["report", &word("small-sink.json"), "--html", &word("again.html")]);
+    let one = run(&["report", &word("small-sink.json"), "--html", &word("again.html")]);
     assert!(one.status.success(), "{one:?}");
     let shown = String::from_utf8_lossy(&one.stdout);
     assert!(shown.contains("500 messages") && shown.contains("\nend to end "), "{shown}");
@@ -91,7 +72,7 @@ fn runs_are_recorded_shown_again_and_compared() {
 
     // Two records side by side.
     let two =
-        load(&["report", &word("small.json"), &word("large.json"), "--html", &word("two.html")]);
+        run(&["report", &word("small.json"), &word("large.json"), "--html", &word("two.html")]);
     let shown = String::from_utf8_lossy(&two.stdout);
     assert!(two.status.success(), "{two:?}");
     let row = |name: &str| {
@@ -120,10 +101,10 @@ fn other_files_are_refused_by_name() {
     for (words, expected) in [
         (&["report", &path][..], "x.json: not a record"),
         (&["report", "no-such.json"], "no-such.json"),
-        (&["sink", "--html", "no-such-folder/x", "127.0.0.1:0"], "no such folder: no-such-folder"),
+        (&["sink", "--html", "no-such-folder/x", "127.0.0.1:0"], "--html: no-such-folder/x"),
     ] {
-        let output = load(words);
-        let told = String::from_utf8_lossy(&output.stderr);
+        let output = run(words);
+        let told = errors(&output);
         assert_eq!(output.status.code(), Some(2), "{words:?}");
         assert!(told.contains(expected), "{told}");
     }

@@ -1,11 +1,13 @@
 //! `ringpost-load tied`: becomes a program that is killed when its parent ends.
 //!
-//! Promise:  the program keeps the process id, so that figures of the process are those of the server.
+//! Promise:  the program keeps the process id, so that figures of the process are those of the program.
 //!           It gets SIGKILL when the thread that started it ends.
 
+use std::ffi::OsStr;
 use std::ffi::OsString;
 use std::os::unix::process::CommandExt;
 use std::process::Command;
+use std::process::Stdio;
 
 use clap::Args;
 use rustix::process::Signal;
@@ -17,6 +19,15 @@ pub struct Tied {
     to: u32,
     #[arg(value_name = "COMMAND", required = true, last = true)]
     command: Vec<OsString>,
+}
+
+/// A command for this program that ends with this thread, without input.
+pub fn command(program: impl AsRef<OsStr>) -> Result<Command, String> {
+    let own = std::env::current_exe().map_err(|cause| format!("this program: {cause}"))?;
+    let mut command = Command::new(own);
+    command.args(["tied", "--to", &std::process::id().to_string(), "--"]).arg(program);
+    command.stdin(Stdio::null());
+    Ok(command)
 }
 
 /// Returns only on failure.

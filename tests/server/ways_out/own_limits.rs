@@ -1,0 +1,108 @@
+//! What a limit of this server delays costs no attempt, and no destination is blamed for it.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering;
+use std::thread;
+use std::time::Duration;
+use std::time::Instant;
+
+use hickory_proto::op::ResponseCode;
+use hickory_proto::rr::RData;
+use hickory_proto::rr::RecordType;
+use hickory_proto::rr::rdata::A;
+
+use crate::support::nameserver::NameServer;
+use crate::support::nameserver::encode;
+use crate::support::nameserver::record;
+use crate::support::nameserver::soa;
+use crate::support::receiver::Receiver;
+use crate::ways_out::kit::Out;
+use crate::ways_out::kit::PATIENCE;
+use crate::ways_out::kit::outcome;
+use crate::ways_out::kit::route;
+
+/// More lookups than a shard makes at once and lets wait.
+const SILENT_DOMAINS: usize = 1500;
+
+/// Answers for no domain that begins with "silent" until `answers` is set.
+fn name_server(answers: &Arc<AtomicBool>) -> SocketAddr {
+    let answers = Arc::clone(answers);
+    let server = NameServer::start(move |asked| {
+        let name = asked.name();
+        let is_silent = name.contains("silent");
+        if is_silent && !answers.load(Ordering::Relaxed) {
+            return Vec::new();
+        }
+        if name.starts_with("good.test") && asked.kind() == RecordType::A {
+            let address = RData::A(A([127, 0, 0, 1].into()));
+            return vec![encode(&asked.with(vec![record("good.test", address)]))];
+        }
+        let mut reply = asked.reply(match name.starts_with("good.test") {
+            true => ResponseCode::NoError,
+            false => ResponseCode::NXDomain,
+        });
+        reply.authorities.push(soa());
+        vec![encode(&reply)]
+    });
+    server.address
+}
+
+/// Waits until `ringpost why` says this of the message.
+fn await_why(out: &Out, id: &str, sentence: &str) {
+    let end = Instant::now() + PATIENCE;
+    loop {
+        let said = out.ringpost(&["why", id]);
+        if said.contains(sentence) {
+            return assert!(said.contains("No delivery attempt yet."), "{said}");
+        }
+        assert!(Instant::now() < end, "{said}\n{}", out.server.log_brief());
+        thread::sleep(Duration::from_millis(10));
+    }
+}
+
+#[test]
+fn mail_that_waits_for_a_lookup_is_not_deferred() {
+    let sink = Receiver::start(&[], |_| None);
+    let answers = Arc::new(AtomicBool::new(false));
+    let servers = name_server(&answers);
+    let mut config = format!("[resolver]\nservers = ['{servers}']\n");
+    config.push_str("timeout = '1s'\nattempts = 20\n");
+    config.push_str(&route("good.test", &format!("mx:good.test:{}", sink.address.port())));
+    config.push_str(&route("sender.test", "discard"));
+    let out = Out::start("2s", "", &config);
+    let silent: Vec<String> =
+        (0..SILENT_DOMAINS).map(|number| format!("x@silent-{number}.test")).collect();
+    for recipients in silent.chunks(100) {
+        out.submit(&recipients.iter().map(String::as_str).collect::<Vec<_>>());
+    }
+    let id = out.submit(&["x@good.test"]);
+    await_why(&out, &id, "Waiting for a resource of this server (mx:good.test");
+    answers.store(true, Ordering::Relaxed);
+    sink.await_for("x@good.test", 1, PATIENCE);
+    let attempt = out.attempt("x@good.test");
+    assert_eq!((outcome(&attempt), &attempt["attempts"]), ("delivered", &1.into()), "{attempt}");
+    for to in &silent {
+        let attempt = out.attempt(to);
+        assert_eq!((outcome(&attempt), &attempt["attempts"]), ("bounced", &1.into()), "{attempt}");
+    }
+    let log = out.server.log_text();
+    assert!(!log.contains("too many lookups"), "{}", out.server.log_brief());
+}
+
+#[test]
+fn a_destination_is_not_blamed_for_a_shortage_of_descriptors() {
+    let sink = Receiver::start(&[], |_| None);
+    let config = route("good.test", &format!("smtp:{}", sink.address));
+    // One failure of the destination would begin a backoff of a minute.
+    let out = Out::start_at("2s", "", &config, "dial::descriptors=8*return->off");
+    let id = out.submit(&["x@good.test"]);
+    await_why(&out, &id, "This server lacks a resource for a connection");
+    sink.await_for("x@good.test", 1, PATIENCE);
+    let attempt = out.attempt("x@good.test");
+    assert_eq!((outcome(&attempt), &attempt["attempts"]), ("delivered", &1.into()), "{attempt}");
+    let destination = &out.destinations()[0];
+    assert_eq!((&destination["failures"], &destination["window"]), (&0.into(), &5.into()));
+    assert!(destination["last_error"].is_null(), "{destination}");
+}

@@ -163,6 +163,9 @@ pub const SAVE_INTERVAL_MS: u64 = 2_000;
 /// Seconds for which a rule for replies may slow down or suspend.
 pub const ACTION_S_MAX: u64 = 7 * 86_400;
 
+/// Bytes of one file of rules for replies. A longer file is refused.
+pub const REPLY_RULES_BYTES_MAX: u64 = 1 << 20;
+
 /// Bytes stored of a destination's last error, such as the reply that refused us. A longer one is
 /// cut.
 pub const DESTINATION_ERROR_BYTES_MAX: usize = 500;

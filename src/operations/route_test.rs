@@ -17,6 +17,10 @@ pub struct TestRoute {
     pub campaign: Option<String>,
     /// Each as `Name: value`.
     pub headers: Vec<String>,
+    /// A reply of the remote server, as `421 4.7.0 Try again later`.
+    pub reply: Option<String>,
+    /// The mail exchanger that sent the reply. Without it, the first host of the next hop.
+    pub mx_host: Option<String>,
 }
 
 operation!(TestRoute, "route.test", Post "/v1/routes/test", ReadRoutes => RouteAnswer);
@@ -45,6 +49,18 @@ pub struct RouteAnswer {
     pub max_age: String,
     pub retry: Vec<String>,
     pub delivery_enabled: bool,
+    pub reply: Option<ReplyMeaning>,
+}
+
+/// What the rules for replies make of a reply.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReplyMeaning {
+    pub category: String,
+    pub advice: String,
+    /// The file and the line of the rule that applies. None: the reply reports success.
+    pub rule: Option<String>,
+    /// What the rule does to further mail, as in a file of rules.
+    pub action: Option<String>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

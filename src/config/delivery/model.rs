@@ -99,6 +99,14 @@ section! {
         allow_networks: Vec<IpNet> = Is("[]"), Live;
         /// Mail exchangers that one attempt tries, in order of preference.
         mx_hosts_max: usize = Is("5"), Live, 1 => 100;
+        /// Files of rules for the replies of remote servers. The first rule that matches decides on the
+        /// category of a reply, and may slow down or suspend further mail. Rules of these files come
+        /// before the built-in ones. One rule per line, fields separated by bars:
+        /// "421 | * | too many messages | rate-limited | slow | slow 50% 10m source". The fields are
+        /// reply codes, provider, words, category, advice, and optionally an action: "slow 50% 10m
+        /// source", "suspend 2h source" or "suspend 30m destination". A provider is defined by a line
+        /// "@isp | .isp.example"; `ringpost route test --reply` shows which rule matches.
+        reply_rules: Vec<PathBuf> = Is("[]"), Live;
         /// Connections to all destinations together. When all are in use, mail waits.
         connections_max: u32 = Is("1000"), Restart, 1 => 1_000_000;
         /// Jobs held in memory. Further jobs wait on disk.

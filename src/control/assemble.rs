@@ -273,15 +273,10 @@ fn listener(
         proxy_from: written.proxy_from.clone(),
         xclient_from: written.xclient_from.clone(),
         normalise_from: if normalising { written.trusted_from.clone() } else { Vec::new() },
-        server_normalising: Arc::new(ServerConfig {
-            line_ending: LineEnding::Normalise,
-            ..server.clone()
-        }),
-        server_xclient: Arc::new(ServerConfig { xclient: true, ..server.clone() }),
-        server_normalising_xclient: Arc::new(ServerConfig {
-            line_ending: LineEnding::Normalise,
-            xclient: true,
-            ..server.clone()
+        servers: [false, true].map(|xclient| {
+            [LineEnding::Strict, LineEnding::Normalise].map(|line_ending| {
+                Arc::new(ServerConfig { xclient, line_ending, ..server.clone() })
+            })
         }),
         server: Arc::new(server),
     })

@@ -12,6 +12,7 @@ use crate::config::delivery::domain::parse_literal;
 use crate::config::units::show_duration;
 use crate::control::call::Call;
 use crate::control::call::CarryOut;
+use crate::control::call::Outcome;
 use crate::control::delivery;
 use crate::control::delivery::Secrets;
 use crate::control::server::Control;
@@ -37,8 +38,8 @@ use crate::wire::classify::RemoteReply;
 use crate::wire::mail::address::Mailbox;
 
 impl CarryOut for TestRoute {
-    async fn run(call: Call<TestRoute>, control: &Control) -> Result<RouteAnswer, OpFault> {
-        let config = control.reload.config();
+    async fn run(call: Call<Self>, control: &Control) -> Outcome<Self> {
+        let config = control.parts.reload.config();
         tokio::task::spawn_blocking(move || answer(&config, &call.into_operation()))
             .await
             .unwrap_or_else(|_| Err(OpFault::bug()))

@@ -12,33 +12,21 @@ use crate::base::ShardId;
 use crate::operations::destination::Binding;
 use crate::operations::destination::Connections;
 use crate::operations::destination::DestinationRow;
-use crate::operations::destination::DestinationsSnapshot;
-use crate::operations::destination::OtherDestinations;
 use crate::operations::destination::RateLimits;
 use crate::outbound::destination;
 use crate::outbound::owner::DestinationView;
 use crate::outbound::survey::DestinationsShelf;
 
-/// The largest destinations by the shards' last snapshots, and the sum of all others. A stripe that
-/// is not among the largest of its own shard counts among the others.
-pub fn snapshot(shelves: &[Arc<DestinationsShelf>], limit: usize) -> DestinationsSnapshot {
-    let mut others = OtherDestinations::default();
-    let mut rows = Vec::new();
-    for (number, shelf) in shelves.iter().enumerate() {
-        let snapshot = shelf.last();
+/// The largest destinations by the shards' last snapshots.
+pub fn largest(shelves: &[Arc<DestinationsShelf>], limit: usize) -> Vec<DestinationRow> {
+    let of_shard = |(number, shelf): (usize, &Arc<DestinationsShelf>)| {
         let shard = ShardId(number as u16);
-        rows.extend(snapshot.largest.iter().map(|view| destination_row(view, shard)));
-        others.destinations += snapshot.others.destinations;
-        others.queued += snapshot.others.queued;
-        others.in_flight += snapshot.others.in_flight;
-    }
-    let mut largest = merged(rows);
-    for row in largest.drain(limit.min(largest.len())..) {
-        others.destinations += 1;
-        others.queued += row.queued;
-        others.in_flight += row.in_flight;
-    }
-    DestinationsSnapshot { largest, others }
+        let views = shelf.last();
+        views.largest.iter().map(|view| destination_row(view, shard)).collect::<Vec<_>>()
+    };
+    let mut rows = merged(shelves.iter().enumerate().flat_map(of_shard));
+    rows.truncate(limit);
+    rows
 }
 
 pub(super) fn destination_row(view: &DestinationView, shard: ShardId) -> DestinationRow {

@@ -284,6 +284,14 @@ pub enum RouteCommand {
         /// A header field of the mail, as 'X-Pool: gold'. Can be repeated.
         #[arg(long = "header", value_name = "HEADER")]
         headers: Vec<String>,
+        /// A reply of the remote server, as '421 4.7.0 Try again later': show its category, and
+        /// the rule for replies that applies with its action.
+        #[arg(long, value_name = "REPLY")]
+        reply: Option<String>,
+        /// Mail exchanger that sent the reply, for rules of its provider. The first host of the
+        /// next hop if not given.
+        #[arg(long = "mx", value_name = "HOST", requires = "reply")]
+        mx_host: Option<String>,
         #[command(flatten)]
         options: Options,
     },
@@ -291,9 +299,20 @@ pub enum RouteCommand {
 
 impl RouteCommand {
     pub fn into_parts(self) -> (TestRoute, Options) {
-        let RouteCommand::Test { recipient, from, listener, tenant, campaign, headers, options } =
-            self;
-        (TestRoute { recipient, sender: from, listener, tenant, campaign, headers }, options)
+        let RouteCommand::Test {
+            recipient,
+            from: sender,
+            listener,
+            tenant,
+            campaign,
+            headers,
+            reply,
+            mx_host,
+            options,
+        } = self;
+        let asked =
+            TestRoute { recipient, sender, listener, tenant, campaign, headers, reply, mx_host };
+        (asked, options)
     }
 }
 

@@ -165,6 +165,7 @@ fn pace(destination: &DestinationRow) -> Option<u64> {
         rates.second.map(|limit| limit * 60),
         rates.minute,
         rates.hour.map(|limit| (limit / 60).max(1)),
+        rates.day.map(|limit| (limit / 1440).max(1)),
     ];
     let allowed = allowed.into_iter().flatten().min();
     let seen = Some(destination.per_minute).filter(|pace| *pace > 0);

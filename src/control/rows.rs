@@ -55,6 +55,7 @@ pub(super) fn destination_row(view: &DestinationView, shard: ShardId) -> Destina
             second: one.rates.per_second.map(u64::from),
             minute: one.rates.per_minute.map(u64::from),
             hour: one.rates.per_hour.map(u64::from),
+            day: one.rates.per_day.map(u64::from),
         },
         delivered: counters.delivered,
         refused: counters.refused,
@@ -132,6 +133,7 @@ fn whole(stripes: Vec<DestinationRow>) -> Option<DestinationRow> {
         second: sum_limits(|row| row.rates.second),
         minute: sum_limits(|row| row.rates.minute),
         hour: sum_limits(|row| row.rates.hour),
+        day: sum_limits(|row| row.rates.day),
     };
     whole.delivered = sum(|row| row.delivered);
     whole.refused = sum(|row| row.refused);

@@ -15,6 +15,7 @@
 
 pub mod ask;
 pub mod frame;
+pub mod frames;
 pub mod lane;
 pub mod mesh;
 pub mod placement;

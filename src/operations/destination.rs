@@ -119,12 +119,19 @@ pub struct RateLimits {
     pub minute: Option<u64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hour: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub day: Option<u64>,
 }
 
 impl RateLimits {
     /// Each limit with its unit of time.
     pub fn each(&self) -> impl Iterator<Item = (&'static str, u64)> {
-        let all = [("second", self.second), ("minute", self.minute), ("hour", self.hour)];
+        let all = [
+            ("second", self.second),
+            ("minute", self.minute),
+            ("hour", self.hour),
+            ("day", self.day),
+        ];
         all.into_iter().filter_map(|(span, limit)| Some((span, limit?)))
     }
 }

@@ -87,6 +87,7 @@ fn check_treatment(
         ("messages_per_second", treatment.messages_per_second),
         ("messages_per_minute", treatment.messages_per_minute),
         ("messages_per_hour", treatment.messages_per_hour),
+        ("messages_per_day", treatment.messages_per_day),
     ];
     for (place, (short_key, short)) in rates.iter().enumerate() {
         for (long_key, long) in &rates[place + 1..] {

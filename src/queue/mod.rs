@@ -41,7 +41,8 @@
 //! head       id                    -> header block    written once
 //! body       id, chunk             -> raw bytes       written once, blob files
 //! job        id, job               -> Job             rewritten at each attempt
-//! due        due_ms, id, job       -> nothing         written once per schedule
+//! due        at_ms, id, job        -> nothing         the next attempt; of a filed job the deadline
+//! backlog    flow, due_ms, id, job -> nothing         filed jobs, by destination, tenant and class
 //! stream     id                    -> StreamMark      a body in progress, written once
 //! kept       until_ms, id          -> nothing         a message kept after its end
 //! event, once, scheduled                              empty so far
@@ -49,31 +50,38 @@
 //!            "mending"             -> Lost            recovery is in progress; see `lost`
 //! ```
 //! A key that is written once is removed with `SingleDelete`, so that a message delivered soon never
-//! leaves the memtable; only `job` and `kept` use `Delete`. The two are never mixed in one family
-//! (undefined in RocksDB).
+//! leaves the memtable; only `job`, `kept` and `default` use `Delete`. The two are never mixed in one
+//! family: RocksDB ends a compaction with an error where it meets both (`Family::removal`).
+//!
+//! The rows of a job in `due` and `backlog` are a pure function of its record (`record::rows`), and
+//! the same batch changes both. A row that no record has is a leftover: a write that failed on a full
+//! disk and is in the log all the same can put a row twice, and the removal of one uncovers the other.
+//! Readers skip it, and nothing counts rows.
 //!
 //! # States of a message, and the one write between two states
 //!
 //! ```text
-//! state      envelope  head  body  job  due  stream  kept   what it is
+//! state      envelope  head  body  job  rows stream  kept   what it is
 //! S0 none       -       -     -     -    -     -      -     not here, or not yet
 //! S1 stream     -       -    0..k   -    -     x      -     a large body in progress; no promise
 //! S2 queued     x       x    all    x    x     -      -     promised: the 250 may have been given
 //! S3 kept       x       x    all    -    -     -      x     every recipient has its final state
 //!
-//! S0 -> S1   first chunk + mark           unsynced    Work::Chunk
-//! S1 -> S1   next chunk                   unsynced    Work::Chunk
-//! S0 -> S2   all chunks, envelope, ...    SYNCED      Work::Finish    a small message, one batch
-//!                                                     Work::FinishAll several of them, one batch
+//! change                                  written     order (`CommitOrder`)
+//! S0 -> S1   first chunk + mark           unsynced    Chunk
+//! S1 -> S1   next chunk                   unsynced    Chunk
+//! S0 -> S2   all chunks, envelope, ...    SYNCED      Finish     a small message, one batch
+//!                                                     FinishAll  several of them, one batch
 //! S1 -> S2   last chunks, envelope, ...,
-//!            SingleDelete of the mark     SYNCED      Work::Finish    a large message
-//! S1 -> S0   chunks and mark removed      unsynced    Work::Abort     the session ended early
-//! S2 -> S0   everything removed           SYNCED      Work::Delete    an operator's order, or its
-//!                                                                     sender was answered 451
-//! S2 -> S0   the last job has ended       SYNCED      Work::Settle    see `settle`
+//!            SingleDelete of the mark     SYNCED      Finish     a large message
+//! S1 -> S0   chunks and mark removed      unsynced    Abort      the session ended early
+//! S2 -> S0   everything removed           SYNCED      Delete     an operator's operation, or its
+//!                                                                sender was answered 451
+//! S2 -> S2   a job changes its rows       unsynced    File       by destination, or by time again
+//! S2 -> S0   the last job has ended       SYNCED      Settle     see `commit::settle`
 //! S2 -> S3   the same, to be kept: the
-//!            envelope says until when     SYNCED      Work::Settle
-//! S3 -> S0   everything removed           SYNCED      Work::Delete    it has expired
+//!            envelope says until when     SYNCED      Settle
+//! S3 -> S0   everything removed           SYNCED      Delete     it has expired
 //! ```
 //! Each arrow is one RocksDB write batch, so a crash leaves one of these states and nothing in
 //! between. A synced write also makes every earlier write of its partition durable, because they

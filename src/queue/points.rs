@@ -3,7 +3,8 @@
 //! Without the feature `failpoints` every call here does nothing. With it, the action `return` at a
 //! point of `FAILPOINTS` ends the process at once, as kill -9 would; `pause`, `sleep` and the others
 //! are those of the crate `fail`. The points of `STORE_FAULTS` take `return(eio)` or
-//! `return(enospc)`, and the write fails with that error without touching the disk.
+//! `return(enospc)`, and the write fails with that error without touching the disk;
+//! `commit::error_after_write` fails a batch that is in the log all the same.
 
 use crate::base::limits::COMMIT_HUNG_MS;
 
@@ -44,6 +45,9 @@ pub const RELAY_FAILPOINTS: &[&str] = &[
     "report::after_write",
 ];
 
+/// Points of filing jobs under their flows.
+pub const FILING_FAILPOINTS: &[&str] = &["file::before_write", "file::after_write"];
+
 /// Points in the tasks that a whole shard depends on, for the action `panic`.
 pub const VITAL_FAILPOINTS: &[&str] =
     &["vital::scan", "vital::home", "vital::owner", "vital::frames", "vital::pump"];
@@ -52,8 +56,13 @@ pub const VITAL_FAILPOINTS: &[&str] =
 pub const VIEW_FAILPOINTS: &[&str] = &["view::question", "view::survey"];
 
 /// Points that make the store answer with a fault.
-pub const STORE_FAULTS: &[&str] =
-    &["stream::error", "commit::error", "rescue::error", "mending::error"];
+pub const STORE_FAULTS: &[&str] = &[
+    "stream::error",
+    "commit::error",
+    "commit::error_after_write",
+    "rescue::error",
+    "mending::error",
+];
 
 /// Takes the points from the environment variable `FAILPOINTS`. Call it once, at the start of the
 /// process; before, no point does anything.

@@ -261,7 +261,13 @@ mod at_named_points {
         assert_eq!(listed, FAILPOINTS.iter().copied().collect());
         assert_eq!(
             STORE_FAULTS,
-            ["stream::error", "commit::error", "rescue::error", "mending::error"]
+            [
+                "stream::error",
+                "commit::error",
+                "commit::error_after_write",
+                "rescue::error",
+                "mending::error"
+            ]
         );
     }
 

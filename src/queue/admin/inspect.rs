@@ -22,7 +22,7 @@ use crate::queue::record::job::Job;
 use crate::queue::record::job::JobState;
 use crate::queue::record::key;
 use crate::queue::spool::Spool;
-use crate::queue::store::jobs::Jobs;
+use crate::queue::store::jobs;
 use crate::queue::store::message::MessageReader;
 use crate::queue::store::message::SharedMessageReader;
 use crate::queue::store::partition::Partition;
@@ -293,7 +293,7 @@ fn notify_words(notify: u8) -> Vec<Word> {
 }
 
 fn jobs_of(partition: &Partition, id: MessageId) -> Result<Vec<JobRow>, QueueFault> {
-    let jobs = Jobs::of(partition, id).collect()?;
+    let jobs = jobs::jobs_of(partition, id)?;
     Ok(jobs.iter().map(|job| job_row(job.number, &job.record)).collect())
 }
 

@@ -8,20 +8,19 @@
 
 use std::fmt;
 
-use rocksdb::WriteBatch;
 use serde::Deserialize;
 use serde::Serialize;
 
 use crate::base::MessageId;
+use crate::queue::commit::plan::put_job;
 use crate::queue::commit::settle::JobRecord;
-use crate::queue::commit::settle::put_job;
 use crate::queue::fault::CommitFault;
 use crate::queue::fault::QueueFault;
 use crate::queue::record::job::Job;
 use crate::queue::record::job::JobState;
-use crate::queue::record::key;
 use crate::queue::spool::Spool;
-use crate::queue::store::jobs::Jobs;
+use crate::queue::store::families::StoreBatch;
+use crate::queue::store::jobs;
 use crate::queue::store::jobs::StoredJob;
 use crate::queue::store::partition::Partition;
 
@@ -101,12 +100,14 @@ impl Operation {
         !matches!(self, Operation::Release | Operation::Retry)
     }
 
-    /// The job after the operation. `None`: the operation changes nothing.
+    /// The job after the operation, no longer filed: it may go another way, or at once. `None`: the
+    /// operation changes nothing.
     pub fn applied<'a>(
         &'a self,
         job: &Job<'a>,
         now_ms: u64,
     ) -> Result<Option<Job<'a>>, OperationFault> {
+        let job = &Job { filed: None, ..*job };
         match (self, job.state) {
             (Operation::Hold, JobState::Held) => Ok(None),
             (Operation::Hold, JobState::Waiting) => {
@@ -134,8 +135,7 @@ impl Operation {
 
 /// The records of all jobs of a message, by number. `Unknown`: there is no such message.
 pub fn jobs_of(partition: &Partition, id: MessageId) -> Result<Vec<StoredJob>, OperationFault> {
-    let found = Jobs::of(partition, id).collect();
-    let found = found.map_err(|cause| OperationFault::Queue(cause.into()))?;
+    let found = jobs::jobs_of(partition, id).map_err(OperationFault::Queue)?;
     if found.is_empty() { Err(OperationFault::Unknown) } else { Ok(found) }
 }
 
@@ -153,17 +153,15 @@ pub fn carry_out(
     if *operation == Operation::Delete {
         return partition.remove(id).map(|()| Carried::Done).map_err(OperationFault::Queue);
     }
-    let families = partition.families();
-    let mut batch = WriteBatch::default();
+    let mut batch = StoreBatch::new(partition.families(), 0);
     let mut refused = None;
-    for StoredJob { number, record } in jobs_of(partition, id)? {
+    for StoredJob { record, .. } in jobs_of(partition, id)? {
         let record_fault = |fault| OperationFault::Queue(QueueFault::Record(fault));
         let job = Job::decode(&record).map_err(record_fault)?;
         match operation.applied(&job, now_ms) {
             Ok(Some(changed)) => {
                 let changed = JobRecord::new(&changed).map_err(record_fault)?;
-                batch.single_delete_cf(families.due, key::of_due(job.due_ms, id, number));
-                put_job(&mut batch, families, id, &changed);
+                put_job(&mut batch, id, Some(job.schedule()), &changed);
             }
             Ok(None) => (),
             Err(fault) => refused = Some(fault),
@@ -173,7 +171,7 @@ pub fn carry_out(
         (true, Some(fault)) => Err(fault),
         (true, None) => Ok(Carried::Already),
         (false, _) => {
-            let written = partition.write(batch);
+            let written = partition.write(batch.into_writes());
             written.map(|()| Carried::Done).map_err(|cause| OperationFault::Queue(cause.into()))
         }
     }

@@ -15,8 +15,9 @@ use crate::queue::record::job::Job;
 use crate::queue::record::job::JobState;
 use crate::queue::record::key;
 use crate::queue::spool::Spool;
-use crate::queue::store::jobs::Jobs;
+use crate::queue::store::jobs;
 use crate::queue::store::partition::Partition;
+use crate::queue::store::records::Walk;
 
 const DOMAINS_MAX: usize = 10_000;
 /// Bytes of a reply that a summary shows.
@@ -211,13 +212,12 @@ fn each_job(
     id: MessageId,
     mut each: impl FnMut(&Job<'_>),
 ) -> Result<(), QueueFault> {
-    let mut jobs = Jobs::of(partition, id);
-    while let Some((_, record)) = jobs.next_row() {
+    jobs::each_job(partition, id, |_, record| {
         if let Ok(job) = Job::decode(record) {
             each(&job);
         }
-    }
-    Ok(jobs.end()?)
+        Walk::Next
+    })
 }
 
 fn domain_of(mailbox: &str) -> &str {

@@ -12,7 +12,6 @@ use crate::queue::recover::pass::if_table;
 use crate::queue::store::found::Depth;
 use crate::queue::store::holes;
 use crate::queue::store::message::MessageReader;
-use crate::queue::store::partition::Partition;
 
 impl Recovery<'_> {
     /// Reads heads and bodies, the newest first. A message that is not as it was received is moved.
@@ -29,7 +28,7 @@ impl Recovery<'_> {
                 {
                     break;
                 }
-                match MessageReader::new(Shared(self.partition), id, &envelope).check() {
+                match MessageReader::new(self.partition, id, &envelope).check() {
                     Ok(()) => (),
                     Err(QueueFault::Store(why)) if table_in(&why).is_some() => {
                         return Err(QueueFault::Store(why));
@@ -158,15 +157,6 @@ impl Recovery<'_> {
         }
         marks.status()?;
         Ok(())
-    }
-}
-
-/// A partition lent to a reader.
-struct Shared<'p>(&'p Partition);
-
-impl AsRef<Partition> for Shared<'_> {
-    fn as_ref(&self) -> &Partition {
-        self.0
     }
 }
 

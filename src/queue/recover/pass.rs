@@ -54,8 +54,17 @@ pub fn run(
     found: &mut Recovered,
 ) -> Result<(), QueueFault> {
     let families = partition.families();
-    let mut recovery =
-        Recovery { partition, spec, families, lost, found, jobs: 0, kept: 0, marked: false };
+    let mut recovery = Recovery {
+        partition,
+        spec,
+        families,
+        lost,
+        found,
+        jobs: 0,
+        filed: 0,
+        kept: 0,
+        marked: false,
+    };
     match depth {
         Depth::Look => recovery.count(),
         Depth::Newest | Depth::All => recovery.repair(depth),
@@ -68,8 +77,10 @@ pub(super) struct Recovery<'r> {
     pub(super) families: Families<'r>,
     pub(super) lost: Lost,
     pub(super) found: &'r mut Recovered,
-    /// Jobs that stay, each with its schedule entry.
+    /// Jobs that stay, each with its row in `due`.
     pub(super) jobs: u64,
+    /// Those with a row in `backlog` besides.
+    pub(super) filed: u64,
     /// Messages that are kept after their end, each with its row.
     pub(super) kept: u64,
     /// `mending` was written.
@@ -105,7 +116,7 @@ impl<'r> Recovery<'r> {
         point("recover::after_sweep");
         point("recover::before_scan");
         self.scan_messages()?;
-        self.scan_due()?;
+        self.scan_schedule()?;
         self.check_bodies(depth)?;
         self.scan_kept()?;
         match depth {

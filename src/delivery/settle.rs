@@ -498,7 +498,7 @@ pub fn category_of(answer: &Answer, host: Option<&str>) -> Category {
     // One without an enhanced code was given a class and nothing else: the text is asked.
     let enhanced = Some(answer.status).filter(|status| status.1 != 0 || status.2 != 0);
     let reply = RemoteReply { code, enhanced, text, host };
-    RULES.with(|rules| rules.classify(&reply).category)
+    RULES.with(|rules| rules.classify(&reply).verdict.category)
 }
 
 /// The label of a category. Both have the same values in the same order.

@@ -26,6 +26,7 @@ use ringpost::queue::Want;
 use ringpost::queue::admin::audit::audit;
 use ringpost::queue::admin::inspect;
 use ringpost::queue::admin::inspect::ListFilter;
+use ringpost::queue::admin::select::Wanted;
 use ringpost::queue::record::family::FAMILIES;
 use ringpost::queue::record::family::Layout;
 use ringpost::queue::record::key;
@@ -435,7 +436,7 @@ fn ids_name_their_spool_whatever_becomes_of_it() {
     let rig = Rig::with(options(&path, None));
     let local = rig.stored(b"mail");
     let text = rig.committer.public_id(local).to_string();
-    assert_eq!(inspect::list(&rig.spool, ALL).unwrap()[0].id, text);
+    assert_eq!(inspect::list(&rig.spool, ALL, &Wanted::default()).unwrap()[0].id, text);
     assert_eq!(inspect::show(&rig.spool, local).unwrap().id, text);
     rig.close();
     type Spoil = fn(&Path);

@@ -1,7 +1,5 @@
 //! Recovery of schedules: each job has its entry in `due`, and each kept message its row in `kept`.
 
-use rocksdb::WriteBatch;
-
 use crate::base::MessageId;
 use crate::queue::fault::QueueFault;
 use crate::queue::record::envelope::Envelope;
@@ -9,6 +7,8 @@ use crate::queue::record::family;
 use crate::queue::record::job::Job;
 use crate::queue::record::key;
 use crate::queue::recover::pass::Recovery;
+use crate::queue::store::rows::count_rows;
+use crate::queue::store::rows::each_row;
 
 impl Recovery<'_> {
     pub(super) fn has_due(&self, id: MessageId, job: &Job<'_>) -> Result<bool, rocksdb::Error> {
@@ -25,38 +25,23 @@ impl Recovery<'_> {
         Ok(())
     }
 
-    /// Each job has its entry by now, so entries are checked only when there are more.
+    /// Removes schedule entries without a job. Each job has its entry by now, so the entries are only
+    /// checked if there are more of them than jobs.
     pub(super) fn scan_due(&mut self) -> Result<(), QueueFault> {
-        let mut entries = self.iterate(self.families.due);
-        let mut count = 0;
-        entries.seek_to_first();
-        while entries.valid() {
-            count += 1;
-            entries.next();
-        }
-        entries.status()?;
-        if count == self.jobs && !self.lost.any_of_mail() {
+        let due = self.families.due;
+        if count_rows(self.iterate(due))? == self.jobs && !self.lost.any_of_mail() {
             return Ok(());
         }
-        entries.seek_to_first();
-        while let Some((due_key, value)) = entries.item() {
-            match key::due_of(due_key) {
-                None => {
-                    self.move_record(family::DUE, due_key, value, "its key is not a schedule")?
-                }
-                Some((due_ms, id, number)) if !self.is_due(due_ms, id, number)? => {
-                    self.note_lost_job(id)?;
-                    let mut batch = WriteBatch::default();
-                    batch.single_delete_cf(self.families.due, due_key);
-                    self.partition.db().write(batch)?;
-                    self.repaired("schedule entry without a job removed", due_key);
-                }
-                Some(_) => (),
+        each_row(self.iterate(due), |due_key, value| match key::due_of(due_key) {
+            None => self.move_record(family::DUE, due_key, value, "its key is not a schedule"),
+            Some((due_ms, id, number)) if !self.is_due(due_ms, id, number)? => {
+                self.note_lost_job(id)?;
+                self.remove_once(due, due_key)?;
+                self.repaired("schedule entry without a job removed", due_key);
+                Ok(())
             }
-            entries.next();
-        }
-        entries.status()?;
-        Ok(())
+            Some(_) => Ok(()),
+        })
     }
 
     fn is_due(&self, due_ms: u64, id: MessageId, number: u16) -> Result<bool, rocksdb::Error> {
@@ -65,7 +50,7 @@ impl Recovery<'_> {
         Ok(record.is_some_and(|record| Job::decode(&record).is_ok_and(|job| job.due_ms == due_ms)))
     }
 
-    /// Makes the row of a kept message again if it is missing.
+    /// Recreates the row of a kept message if it is missing.
     pub(super) fn check_kept(&mut self, id: MessageId, until_ms: u64) -> Result<(), QueueFault> {
         let (family, row) = (self.families.kept, key::of_kept(until_ms, id));
         if self.partition.db().get_pinned_cf(family, row)?.is_none() {
@@ -76,33 +61,22 @@ impl Recovery<'_> {
         Ok(())
     }
 
-    /// Each kept message has its row by now, so rows are checked only when there are more.
+    /// Removes expiries without a kept message. Each kept message has its row by now, so the rows are
+    /// only checked if there are more of them than kept messages.
     pub(super) fn scan_kept(&mut self) -> Result<(), QueueFault> {
-        let mut rows = self.iterate(self.families.kept);
-        let mut count = 0;
-        rows.seek_to_first();
-        while rows.valid() {
-            count += 1;
-            rows.next();
-        }
-        rows.status()?;
-        if count == self.kept {
+        let kept = self.families.kept;
+        if count_rows(self.iterate(kept))? == self.kept {
             return Ok(());
         }
-        rows.seek_to_first();
-        while let Some((row, value)) = rows.item() {
-            match key::kept_of(row) {
-                None => self.move_record(family::KEPT, row, value, "its key is not an expiry")?,
-                Some((until_ms, id)) if !self.is_kept(id, until_ms)? => {
-                    self.partition.db().delete_cf(self.families.kept, row)?;
-                    self.repaired("expiry without a kept message removed", row);
-                }
-                Some(_) => (),
+        each_row(self.iterate(kept), |row, value| match key::kept_of(row) {
+            None => self.move_record(family::KEPT, row, value, "its key is not an expiry"),
+            Some((until_ms, id)) if !self.is_kept(id, until_ms)? => {
+                self.partition.db().delete_cf(kept, row)?;
+                self.repaired("expiry without a kept message removed", row);
+                Ok(())
             }
-            rows.next();
-        }
-        rows.status()?;
-        Ok(())
+            Some(_) => Ok(()),
+        })
     }
 
     fn is_kept(&self, id: MessageId, until_ms: u64) -> Result<bool, rocksdb::Error> {

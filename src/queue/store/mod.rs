@@ -21,6 +21,7 @@ pub mod repair;
 pub mod rescue;
 pub mod reserve;
 pub mod room;
+pub mod rows;
 pub mod space;
 pub mod spec;
 pub mod unsettled_counts;

@@ -50,7 +50,7 @@ pub enum Operation {
 #[serde(rename_all = "kebab-case")]
 pub enum Carried {
     Done,
-    /// An attempt is in progress. The operation is carried out after it, if the message still exists.
+    /// An attempt is in progress. The operation follows it if the message still exists.
     AfterAttempt,
     /// Queued for delivery or being sent; nothing to do.
     UnderWay,
@@ -80,7 +80,7 @@ pub enum OperationFault {
 }
 
 impl Operation {
-    /// Whether a queued job must be recalled first.
+    /// Whether a job in progress must be recalled first.
     pub fn calls_back(&self) -> bool {
         !matches!(self, Operation::Release | Operation::Retry)
     }
@@ -116,7 +116,7 @@ impl Operation {
     }
 }
 
-/// The records of all jobs of a message, by number. `Unknown`: there is no such message.
+/// The records of all jobs of a message, by number.
 pub fn jobs_of(partition: &Partition, id: MessageId) -> Result<Vec<StoredJob>, OperationFault> {
     let found = Jobs::of(partition, id).collect().map_err(QueueFault::from)?;
     if found.is_empty() { Err(OperationFault::Unknown) } else { Ok(found) }

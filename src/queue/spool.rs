@@ -167,10 +167,6 @@ impl Spool {
         &self.partitions
     }
 
-    pub fn number(&self) -> SpoolNumber {
-        self.number
-    }
-
     /// The public id of a message of this spool.
     pub fn public_id(&self, local: MessageId) -> PublicId {
         PublicId { local, spool: self.number }

@@ -456,7 +456,7 @@ fn ids_name_their_spool_whatever_becomes_of_it() {
         assert_eq!(spool.local_id(read).expect("it is of this spool"), local, "{name}");
     }
     let other = Spool::open(options(&folder.path().join("other"), None)).unwrap();
-    let number = SpoolNumber::from_bits(other.number().as_u32() + 1);
+    let number = SpoolNumber::from_bits(other.public_id(local).spool.as_u32() + 1);
     let foreign = PublicId { local, spool: number };
     let fault = other.local_id(foreign).expect_err("it is of another spool").to_string();
     assert!(fault.contains("another spool") && fault.contains(&number.to_string()), "{fault}");

@@ -111,14 +111,6 @@ pub enum ReversePath<'a> {
 }
 
 impl<'a> ReversePath<'a> {
-    /// `local@domain`, or an empty string for the null path.
-    pub fn as_str(self) -> &'a str {
-        match self {
-            ReversePath::Null => "",
-            ReversePath::Mailbox(mailbox) => mailbox.as_str(),
-        }
-    }
-
     /// Whether the path needs SMTPUTF8.
     pub fn is_utf8(self) -> bool {
         matches!(self, ReversePath::Mailbox(mailbox) if mailbox.is_utf8())

@@ -35,7 +35,7 @@ pub fn dot(data: &[u8]) {
 type Body = (Vec<u8>, usize, bool);
 
 fn decode(body: &[u8], cuts: u8, ending: LineEnding) -> Result<Body, LineFault> {
-    let mut decoder = DotDecoder::new(ending);
+    let mut decoder = DotDecoder::new();
     let mut kept = Vec::new();
     let mut consumed = 0;
     for piece in Pieces::new(body, cuts) {

@@ -129,7 +129,8 @@ fn a_reverse_path_may_be_null_but_not_the_bare_postmaster() {
     assert_eq!(parse("<postmaster>"), Err(AddressFault::Syntax));
     assert_eq!(parse("< >"), Err(AddressFault::Syntax));
     let (path, rest) = parse("<@x.test:A@B.test> SIZE=1").expect("a valid path");
-    assert_eq!((path.as_str(), path.is_utf8(), rest), ("A@b.test", false, &b" SIZE=1"[..]));
+    let ReversePath::Mailbox(mailbox) = path else { panic!("{path:?}") };
+    assert_eq!((mailbox.as_str(), path.is_utf8(), rest), ("A@b.test", false, &b" SIZE=1"[..]));
 }
 
 #[test]

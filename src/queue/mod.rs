@@ -37,7 +37,7 @@
 //! # Column families (keys fixed-width and big-endian; records versioned, with a CRC at their end)
 //!
 //! ```text
-//! envelope   id                    -> Envelope        written once, and again when it is kept
+//! envelope   id                    -> Envelope        written once, and again to keep the message
 //! head       id                    -> header block    written once
 //! body       id, chunk             -> raw bytes       written once, blob files
 //! job        id, job               -> Job             rewritten at each attempt
@@ -45,7 +45,7 @@
 //! stream     id                    -> StreamMark      a body in progress, written once
 //! kept       until_ms, id          -> nothing         a message kept after its end
 //! event, once, scheduled                              empty so far
-//! default    "ledger"              -> Ledger          written with what it counts; see `ledger`
+//! default    "ledger"              -> Ledger          in the batch that it counts; see `ledger`
 //!            "mending"             -> Lost            recovery is in progress; see `lost`
 //! ```
 //! A key that is written once is removed with `SingleDelete`, so that a message that is delivered soon

@@ -27,7 +27,7 @@ pub(in crate::queue) struct Meta {
     pub format: u32,
     pub partitions: u8,
     pub created_ms: u64,
-    /// Drawn when the spool is made, or when it is upgraded from format 1.
+    /// Random; chosen when the spool is created or upgraded from format 1.
     pub number: Option<u32>,
 }
 

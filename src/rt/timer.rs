@@ -3,7 +3,7 @@
 //! Owner:    the shard. The ticker turns the wheel.
 //! Promise:  a deadline never fires early, and at most 250 ms late on a shard that is not blocked.
 //!           Setting one is a store into a slot that exists as long as the connection: no
-//!           allocation and no timer queue, so that it can be set anew for every line.
+//!           allocation and no timer queue, cheap enough for every line.
 //! Bounds:   see `wheel`.
 
 use std::future::Future;

@@ -167,7 +167,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_order_changes_what_it_fits() {
+    fn an_operation_changes_only_jobs_that_it_applies_to() {
         let waiting = Job { attempts: 3, last_reply: "450 later", ..Job::fresh(500, 1) };
         let held = Job { state: JobState::Held, due_ms: HELD_DUE_MS, ..waiting };
         let due = |job: &Job<'_>, operation: Operation| {

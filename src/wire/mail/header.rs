@@ -5,8 +5,8 @@
 //!           because a binary body need not obey the CRLF rule.
 //! Cost:     none after the header block. Within the block one search per line, and memory only for
 //!           the Message-ID and the requested values (`pick`).
-//! End:      the blank line, or the first line that is no header field. Every reader takes the rest
-//!           for the body, so `Received:` lines in it are not counted.
+//! End:      the blank line, or the first line that is no header field. Every reader treats the
+//!           rest as the body, so `Received:` lines in it are not counted.
 
 use std::sync::Arc;
 
@@ -57,11 +57,13 @@ enum Place {
     Ended,
 }
 
-impl HeaderScan {
-    pub fn new() -> HeaderScan {
+impl Default for HeaderScan {
+    fn default() -> HeaderScan {
         HeaderScan::wanting(Arc::default())
     }
+}
 
+impl HeaderScan {
     /// Also takes the values of these fields.
     pub fn wanting(wanted: Arc<WantedFields>) -> HeaderScan {
         HeaderScan {
@@ -130,7 +132,7 @@ impl HeaderScan {
         self.fields
     }
 
-    /// The message has ended. A line under way that is no field yet will not become one.
+    /// Ends the message. An incomplete line that is not yet a field ends the header block.
     pub fn finish(&mut self) {
         if matches!(self.place, Place::LineStartCr | Place::Name | Place::NameSpace) {
             self.end(self.line_start);

@@ -1,12 +1,11 @@
 //! The decoder of DATA bodies: removes dot-stuffing in place and finds the end (RFC 5321 s4.5.2).
 //!
 //! Promise:  only CRLF.CRLF ends a body, wherever the input is split (promise 6). A bare CR or LF
-//!           is a fault, or becomes CRLF by `decode_normalising`. Neither helps to end a body,
-//!           so nothing is passed on that another server would take for an end. NUL is always a
-//!           fault (RFC 2045 s2.7 and s2.8).
+//!           is a fault, or becomes CRLF by `decode_normalising`. Neither helps to end a body, so
+//!           no later server sees an end inside it. NUL is always a fault (RFC 2045 s2.7 and s2.8).
 //! Cost:     no allocation. Bytes move only if a dot before them was removed in the same call; a
 //!           body without stuffed dots is checked and not written.
-//! Bounds:   the state is two bytes.
+//! Bounds:   the state is a few bytes.
 
 use crate::wire::smtp::line::LineFault;
 

@@ -3,7 +3,7 @@
 //! Promise:  the output is printable ASCII in lines of at most `REPLY_LINE_BYTES_MAX` bytes, all
 //!           with the same code, the last one marked as the last, whatever the text contains. A
 //!           text that quotes a peer can therefore never forge a second reply.
-//! Bounds:   none for the text; it is broken into lines at spaces.
+//! Bounds:   none for the text, which is broken into lines at spaces.
 
 use std::borrow::Cow;
 

@@ -181,7 +181,7 @@ mod tests {
         }
 
         #[test]
-        fn segments_are_what_stuffing_in_one_go_gives(
+        fn segments_equal_stuffing_in_one_piece(
             body in prop::collection::vec(prop::sample::select(b".\r\na\0".to_vec()), 0..40),
             cuts: u64,
         ) {

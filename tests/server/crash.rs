@@ -97,6 +97,7 @@ const STORE_FAULTS: &[&str] =
 /// Points of the tests of sessions, policies and views.
 const ELSEWHERE: &[&str] = &[
     "commit::hung_ms",
+    "dial::descriptors",
     "gate::answer",
     "gate::ask",
     "session::panic",

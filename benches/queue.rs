@@ -34,11 +34,16 @@ use paths::record;
 use queue_rig::NOW_MS;
 use queue_rig::Rig;
 use ringpost::base::MessageId;
+use ringpost::base::Wall;
 use ringpost::queue::Spool;
 use ringpost::queue::SpoolOptions;
-use ringpost::queue::commit::settle::Next;
+use ringpost::queue::commit::settle::JobChange;
 use ringpost::queue::commit::settle::Settlement;
+use ringpost::queue::record::key::DueKey;
 use ringpost::queue::record::ledger::Tally;
+use ringpost::queue::store::schedule::Messages;
+use ringpost::queue::store::schedule::due_keys;
+use ringpost::queue::store::schedule::read_job;
 
 /// Messages in the spool while it is read.
 const BACKLOG: usize = 20_000;
@@ -75,7 +80,7 @@ fn settle_all(rig: &Rig, ids: &[MessageId]) {
                 let settlement = Settlement {
                     id: *id,
                     job: 0,
-                    next: Next::Done,
+                    change: JobChange::End,
                     reports: Vec::new(),
                     tally,
                     is_order: false,
@@ -112,21 +117,23 @@ fn backlog(c: &mut Criterion) {
     let rig = Rig::open(folder.path());
     store_many(&rig, BACKLOG);
     let partition = Arc::clone(&rig.spool.partitions()[0]);
+    let due = Wall::from_ms(NOW_MS + 1);
     let mut group = c.benchmark_group("backlog");
     group.sample_size(10);
     group.throughput(Throughput::Elements(1000));
     group.bench_function("1000 rows of the schedule", |b| {
         b.iter(|| {
-            let rows = partition.due(None, NOW_MS + 1, 1000).expect("it can be read");
-            assert_eq!(rows.len(), 1000, "so many are due");
-            rows.len()
+            let read = due_keys(&*partition, DueKey::FIRST, due, 1000).expect("it can be read");
+            assert_eq!(read.keys.len(), 1000, "so many are due");
+            read.keys.len()
         });
     });
-    let rows = partition.due(None, NOW_MS + 1, 1000).expect("it can be read");
+    let read = due_keys(&*partition, DueKey::FIRST, due, 1000).expect("it can be read");
     group.bench_function("1000 jobs with their envelopes", |b| {
         b.iter(|| {
-            for (_, id, job) in &rows {
-                let found = partition.read_job(*id, *job).expect("it can be read");
+            for row in &read.keys {
+                let found =
+                    read_job(&*partition, row.job, Messages::Leave).expect("it can be read");
                 assert!(found.is_some(), "it is there");
             }
         });

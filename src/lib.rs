@@ -51,6 +51,13 @@
 //! 4. Only CRLF ends a line, only CRLF.CRLF ends a body, and only `wire` decides so.
 //! 5. Every queue, list and wait has a limit and an answer for the full case.
 
+/// So that the files of `tests/support` that unit tests share name this crate as the tests do.
+#[cfg(test)]
+extern crate self as ringpost;
+#[cfg(test)]
+#[path = "../tests/support/model_store.rs"]
+mod model_store;
+
 pub mod base;
 pub mod boot;
 pub mod cli;

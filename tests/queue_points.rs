@@ -8,6 +8,7 @@ mod queue_rig;
 use std::path::Path;
 use std::path::PathBuf;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::Context;
 use std::task::Poll;
 use std::task::Waker;
@@ -17,16 +18,19 @@ use std::time::Instant;
 use queue_rig::HEAD;
 use queue_rig::NOW_MS;
 use queue_rig::Rig;
+use queue_rig::copy_folder;
 use queue_rig::envelope;
 use queue_rig::pattern;
 use queue_rig::recipients;
 use ringpost::base::MessageId;
+use ringpost::base::Wall;
 use ringpost::base::limits::CHUNK_BYTES;
 use ringpost::base::limits::COMMIT_BATCH_MESSAGES_MAX;
 use ringpost::base::limits::COMMIT_HUNG_MS;
 use ringpost::queue::CommitFault;
 use ringpost::queue::Finish;
 use ringpost::queue::Hang;
+use ringpost::queue::Job;
 use ringpost::queue::Notice;
 use ringpost::queue::SharedBody;
 use ringpost::queue::Spool;
@@ -36,13 +40,79 @@ use ringpost::queue::admin::audit::audit;
 use ringpost::queue::admin::inspect;
 use ringpost::queue::admin::inspect::ListFilter;
 use ringpost::queue::admin::select::Wanted;
+use ringpost::queue::admin::select::summary;
+use ringpost::queue::commit::settle::Filing;
+use ringpost::queue::commit::settle::JobChange;
+use ringpost::queue::commit::settle::JobRecord;
+use ringpost::queue::commit::settle::Settlement;
 use ringpost::queue::record::family;
 use ringpost::queue::record::family::FAMILIES;
+use ringpost::queue::record::job::Filed;
 use ringpost::queue::record::key;
+use ringpost::queue::record::key::DueKey;
+use ringpost::queue::record::key::FlowKey;
 use ringpost::queue::record::ledger::MENDING_KEY;
+use ringpost::queue::record::ledger::Tally;
 use ringpost::queue::record::lost::Lost;
+use ringpost::queue::store::schedule::due_keys;
 
 const ALL: ListFilter = ListFilter { limit: usize::MAX, after: None };
+
+/// A batch that failed on a full disk and is in the log all the same: the next start finds records and
+/// rows that belong together.
+#[test]
+fn a_failed_batch_that_is_in_the_log_all_the_same_leaves_no_wrong_count() {
+    let scenario = fail::FailScenario::setup();
+    let flow = FlowKey { destination: 1, tenant: 2, class: 0 };
+    let filed = Some(Filed { flow, deadline_ms: NOW_MS + 9 });
+    let record = |due_ms, filed| {
+        JobRecord::new(&Job { filed, ..Job::fresh(due_ms, 2) }).expect("it can be encoded")
+    };
+    for order in ["file", "again", "again, filed", "end", "accept"] {
+        let folder = tempfile::tempdir().unwrap();
+        let rig = Rig::open(folder.path());
+        let id = rig.stored(b"mail");
+        let again = |change, delivered| {
+            rig.committer.settle(Arc::new(Settlement {
+                id,
+                job: 0,
+                change,
+                reports: Vec::new(),
+                tally: Tally { delivered, ..Tally::default() },
+                is_order: false,
+                keep_until_ms: None,
+            }))
+        };
+        let carry_out = || match order {
+            "file" => rig.run(rig.committer.file([Filing { job: (id, 0), filed }].into())),
+            "again" => rig.run(again(JobChange::Again(record(NOW_MS + 5, None)), 0)),
+            "again, filed" => rig.run(again(JobChange::Again(record(NOW_MS + 5, filed)), 0)),
+            "end" => rig.run(again(JobChange::End, 2)),
+            _ => rig.run(rig.store(b"more")).map(|_| true),
+        };
+        fail::cfg("commit::error_after_write", "1*return(enospc)").unwrap();
+        assert_eq!(carry_out(), Err(CommitFault::SpoolFull), "{order}");
+        // As a kill would leave it: the log has the batch, and nobody was told.
+        let copy = tempfile::tempdir().unwrap();
+        copy_folder(folder.path(), copy.path());
+        let queued = match order {
+            "end" => 0,
+            "accept" => 4,
+            _ => 2,
+        };
+        let spool = Spool::open(SpoolOptions::new(copy.path(), NOW_MS)).expect("it opens");
+        assert_eq!(spool.recovered()[0].notices, [], "{order}");
+        let audited = audit(&spool).expect("it can be read");
+        assert!(audited.is_clean(), "{order}: {audited:?}");
+        assert_eq!(audited.sum.queued, queued, "{order}");
+        let summed = summary(&spool, 10).expect("it can be read").recipients;
+        assert_eq!(summed, queued, "{order}");
+        let partition = &*spool.partitions()[0];
+        let due = due_keys(partition, DueKey::FIRST, Wall::from_ms(u64::MAX), 10).unwrap();
+        assert_eq!(due.keys.len() as u64, queued / 2, "{order}: one row by time for each job");
+    }
+    scenario.teardown();
+}
 
 /// Faults at every point where the store can answer with one, with the crate `fail`.
 #[test]

@@ -92,7 +92,6 @@ pub fn parse<T: Args>(words: impl IntoIterator<Item = String>) -> Result<T, Stri
 }
 
 /// `parse` of words between spaces.
-#[cfg(test)]
 pub fn parse_text<T: Args>(text: &str) -> Result<T, String> {
     parse(text.split_whitespace().map(str::to_owned))
 }

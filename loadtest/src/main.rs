@@ -23,9 +23,9 @@ use std::process::ExitCode;
 use clap::Parser;
 use clap::Subcommand;
 
-use crate::ledger::Balance;
 use crate::ledger::Ledger;
 use crate::ledger::Sent;
+use crate::report::by_name;
 
 /// Send and receive test mail, run scenarios, compare mail servers.
 #[derive(Parser)]
@@ -58,7 +58,7 @@ enum Command {
     /// Run a command until standard input is closed, then kill its process tree; for `compare`.
     #[command(hide = true)]
     Hold(compare::hold::Hold),
-    /// Become a command that is killed when its parent ends; for `run` and `compare`.
+    /// Become a command that is killed when its parent ends; for `run`.
     #[command(hide = true)]
     Tied(tied::Tied),
     /// Show saved records: one as tables, several side by side with ratios.
@@ -94,17 +94,9 @@ fn weigh(sent: &Path, seen: &Path, is_json: bool) -> Result<bool, String> {
     match is_json {
         true => println!("{}", serde_json::json!(balance)),
         false => {
-            let Balance { lost, duplicated, alien, corrupted, arrived, bounced, .. } = balance;
-            println!(
-                "{arrived} arrived, {bounced} bounced, {lost} lost, {duplicated} duplicated, \
-                 {alien} alien (not sent), {corrupted} corrupted"
-            );
-            let Balance { unknown_but_seen, refused_but_seen, .. } = balance;
-            let Balance { bounced_but_seen, unrecorded, .. } = balance;
-            println!(
-                "{unknown_but_seen} arrived without a known reply, {refused_but_seen} although refused, \
-                 {bounced_but_seen} although bounced, {unrecorded} not recorded"
-            );
+            let counts = by_name(&balance).into_iter();
+            let told = counts.map(|(name, count)| format!("{count} {}", name.replace('_', " ")));
+            println!("{}", told.collect::<Vec<_>>().join(", "));
         }
     }
     Ok(balance.is_well())

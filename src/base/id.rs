@@ -39,7 +39,7 @@ const PARTITION_BITS: u32 = 6;
 pub const PARTITIONS_MAX: usize = 1 << PARTITION_BITS;
 
 impl MessageId {
-    pub fn from_u64(raw: u64) -> MessageId {
+    pub const fn from_u64(raw: u64) -> MessageId {
         MessageId(raw)
     }
 

@@ -1,4 +1,4 @@
-//! Types that every other folder uses. Standard library only; nothing here reads, writes or waits.
+//! Types that every other folder uses. Standard library only; nothing here does I/O or waits.
 
 pub mod backoff;
 pub mod chunk;
@@ -11,6 +11,9 @@ pub mod limits;
 pub use chunk::Chunk;
 pub use chunk::ChunkPool;
 pub use chunk::Slice;
+pub use clock::Mono;
+pub use clock::ScheduleClock;
+pub use clock::Wall;
 pub use id::CredentialId;
 pub use id::MessageId;
 pub use id::PartitionId;

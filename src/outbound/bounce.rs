@@ -155,7 +155,7 @@ pub async fn reports(home: &Home, story: &Story<'_>, told: &[Told]) -> (Vec<Repo
             let paper =
                 Paper { kind, to, listener, body: &body, body_max, recipients: &recipients };
             let Some(report) = write(home, story, &paper, rows) else { continue };
-            let (id, due_ms, to) = (report.id, report.job.due_ms, to.into());
+            let (id, due_ms, to) = (report.id, report.job.schedule.due_ms, to.into());
             made.1.push(Note::Made { id, kind, to, recipients: rows.len(), due_ms });
             made.0.push(report);
         }

@@ -68,13 +68,14 @@ use crate::queue::Keeper;
 use crate::queue::Partition;
 pub use crate::queue::admin::operate::HELD_DUE_MS;
 use crate::queue::admin::operate::Operation;
+use crate::queue::commit::settle::JobChange;
 use crate::queue::commit::settle::JobRecord;
-use crate::queue::commit::settle::Next;
 use crate::queue::commit::settle::Settlement;
 use crate::queue::record::job::Indexes;
 use crate::queue::record::job::Job;
 use crate::queue::record::job::JobState;
 use crate::queue::record::ledger::Tally;
+use crate::queue::store::jobs::free_job_numbers;
 use crate::route::Credentials;
 use crate::route::HopProtocol;
 use crate::route::HostPort;
@@ -93,7 +94,7 @@ use crate::wire::classify::Cause;
 /// Bodies of fresh mail that are kept in memory until they are delivered.
 const FRESH_BYTES_MAX: usize = 64 << 20;
 /// A larger body is read back, chunk by chunk.
-pub const BODY_HELD_MAX: u64 = 64 << 10;
+const BODY_HELD_MAX: u64 = 64 << 10;
 /// How long an owner may keep a job.
 const LEASE_MS: u64 = 30 * 60 * 1000;
 /// How often leases and parked jobs are looked at.
@@ -862,7 +863,7 @@ impl Home {
         let numbers: Vec<u16> = if job == 0 {
             (1..=u16::MAX).take(wanted).collect()
         } else {
-            let found = self.reader.run(move || partition.free_job_numbers(id, wanted)).await;
+            let found = self.reader.run(move || free_job_numbers(&*partition, id, wanted)).await;
             let Some(Ok(numbers)) = found else {
                 return self.leave_on_disk(key);
             };
@@ -900,6 +901,7 @@ impl Home {
                 due_ms: waiting.due_ms,
                 last_reply: "",
                 next_hop: waiting.next_hop.as_deref(),
+                filed: None,
                 recipients: Indexes::Stored(&stored),
             });
             records.extend(record);
@@ -911,7 +913,7 @@ impl Home {
         let settlement = Arc::new(Settlement {
             id,
             job,
-            next: Next::Split(records),
+            change: JobChange::Split(records),
             reports: Vec::new(),
             tally: Tally::default(),
             is_order: false,

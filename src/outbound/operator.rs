@@ -27,8 +27,8 @@ use crate::queue::admin::operate;
 use crate::queue::admin::operate::Carried;
 use crate::queue::admin::operate::Operation;
 use crate::queue::admin::operate::OperationFault;
+use crate::queue::commit::settle::JobChange;
 use crate::queue::commit::settle::JobRecord;
-use crate::queue::commit::settle::Next;
 use crate::queue::commit::settle::Settlement;
 use crate::queue::record::job::Job;
 use crate::queue::record::ledger::Tally;
@@ -259,7 +259,7 @@ async fn rewrite(
         let settlement = Settlement {
             id,
             job: *number,
-            next: Next::Again(again),
+            change: JobChange::Again(again),
             reports: Vec::new(),
             tally: Tally::default(),
             is_order: true,

@@ -12,20 +12,24 @@ use std::time::Duration;
 use std::time::Instant;
 
 use crate::base::MessageId;
+use crate::base::Wall;
 use crate::base::clock::wall_ms;
 use crate::handoff::frame::Mail;
 use crate::handoff::frame::MailBody;
 use crate::observe::log::Record;
-use crate::outbound::home::BODY_HELD_MAX;
 use crate::outbound::home::Home;
 use crate::outbound::home::Row;
 use crate::queue;
-use crate::queue::MessageReader;
 use crate::queue::Partition;
 use crate::queue::QueueFault;
 use crate::queue::record::envelope::Envelope;
 use crate::queue::record::job::Job;
-use crate::queue::record::job::JobState;
+use crate::queue::record::key::DueKey;
+use crate::queue::record::rows;
+use crate::queue::store::schedule;
+use crate::queue::store::schedule::JobMail;
+use crate::queue::store::schedule::Messages;
+use crate::queue::store::schedule::RowFound;
 use crate::rt::timer;
 
 const PAUSE: Duration = Duration::from_millis(500);
@@ -63,7 +67,7 @@ pub async fn scan(home: Rc<Home>, partition: Arc<Partition>) {
         }
         let now_ms = wall_ms();
         let (reading, from) = (Arc::clone(&partition), after);
-        let rows = home.reader.run(move || reading.due(from, now_ms, ROWS_MAX)).await;
+        let rows = home.reader.run(move || due(&reading, from, now_ms, ROWS_MAX)).await;
         let rows = match rows {
             Some(Ok(rows)) => rows,
             Some(Err(fault)) => {
@@ -92,7 +96,7 @@ async fn refill(home: &Rc<Home>, partition: &Arc<Partition>, destination: &str, 
     let mut after = Some((left.0.saturating_sub(1), MessageId::from_u64(u64::MAX), u16::MAX));
     while !home.is_closing() && !home.is_full(destination, partition.id()) {
         let (reading, from, now_ms) = (Arc::clone(partition), after, wall_ms());
-        let rows = home.reader.run(move || reading.due(from, now_ms, REFILL_ROWS)).await;
+        let rows = home.reader.run(move || due(&reading, from, now_ms, REFILL_ROWS)).await;
         let Some(Ok(rows)) = rows else { return home.leave_again(destination, left) };
         let complete = rows.len() < REFILL_ROWS;
         after = load(home, partition, rows, after).await;
@@ -126,9 +130,9 @@ async fn load(
             continue;
         }
         let reading = Arc::clone(partition);
-        let holds = home.holds_bodies();
+        let messages = if home.holds_bodies() { Messages::Hold } else { Messages::Leave };
         let read = home.reader.run(move || {
-            wanted.into_iter().map(|row| read_job(&reading, row, holds)).collect::<Vec<_>>()
+            wanted.into_iter().map(|row| read_due(&reading, row, messages)).collect::<Vec<_>>()
         });
         for stored in read.await.unwrap_or_default() {
             match stored {
@@ -142,6 +146,19 @@ async fn load(
     after
 }
 
+/// Rows after `after` that are due.
+fn due(
+    partition: &Partition,
+    after: Option<Row>,
+    now_ms: u64,
+    max: usize,
+) -> Result<Vec<Row>, QueueFault> {
+    let after = after.map(|(at_ms, id, number)| DueKey { at_ms, job: (id, number) }.next());
+    let from = after.unwrap_or(DueKey::FIRST);
+    let read = schedule::due_keys(partition, from, Wall::from_ms(now_ms), max)?;
+    Ok(read.keys.into_iter().map(|DueKey { at_ms, job: (id, job) }| (at_ms, id, job)).collect())
+}
+
 fn told(partition: &Partition, fault: &QueueFault) {
     let what = format!("partition {}: due jobs cannot be read: {fault}", partition.id());
     Record::Warning {
@@ -152,53 +169,41 @@ fn told(partition: &Partition, fault: &QueueFault) {
 }
 
 /// One job with its message. `None`: it has ended or was given another time meanwhile.
-fn read_job(
+fn read_due(
     partition: &Arc<Partition>,
-    (due_ms, id, number): Row,
-    holds: bool,
+    (at_ms, id, number): Row,
+    messages: Messages,
 ) -> Result<Option<Stored>, QueueFault> {
-    let wanted = |job: &Job<'_>| job.due_ms == due_ms && job.state != JobState::Held;
-    read_if(partition, (id, number), holds, wanted)
+    let row = schedule_row(at_ms, id, number);
+    match schedule::read_rows(&**partition, &[row], messages)?.pop() {
+        Some(RowFound::Job(mail)) => stored(partition, mail).map(Some),
+        Some(RowFound::Damaged(fault)) => Err(fault),
+        Some(RowFound::Leftover) | None => Ok(None),
+    }
 }
 
-/// As `read_job`, whenever it is due and even if it is held.
+fn schedule_row(at_ms: u64, id: MessageId, number: u16) -> rows::Row {
+    rows::Row::Due(DueKey { at_ms, job: (id, number) })
+}
+
+/// As `read_due`, whenever it is due and even if it is held.
 pub(super) fn read_any(
     partition: &Arc<Partition>,
     id: MessageId,
     number: u16,
 ) -> Result<Option<Stored>, QueueFault> {
-    read_if(partition, (id, number), true, |_| true)
+    let read = schedule::read_job(&**partition, (id, number), Messages::Hold)?;
+    read.map(|mail| stored(partition, mail)).transpose()
 }
 
-fn read_if(
-    partition: &Arc<Partition>,
-    (id, number): (MessageId, u16),
-    holds: bool,
-    wanted: impl Fn(&Job<'_>) -> bool,
-) -> Result<Option<Stored>, QueueFault> {
-    let Some((envelope, job)) = partition.read_job(id, number)? else { return Ok(None) };
+fn stored(partition: &Arc<Partition>, read: JobMail) -> Result<Stored, QueueFault> {
+    let JobMail { key: (id, number), job, envelope, message } = read;
     let job = Job::decode(&job).map_err(QueueFault::Record)?;
-    if !wanted(&job) {
-        return Ok(None);
-    }
-    let due_ms = job.due_ms;
-    let read = Envelope::decode(&envelope).map_err(QueueFault::Record)?;
-    let count = read.recipients.len() as u32;
-    let recipients: Box<[u32]> = job.recipients.iter().filter(|index| *index < count).collect();
-    let bytes_all = read.bytes();
-    let body = if holds && bytes_all <= BODY_HELD_MAX {
-        let mut bytes = Vec::with_capacity(bytes_all as usize);
-        let mut pieces = MessageReader::new(Arc::clone(partition), id, &read);
-        while let Some(piece) = pieces.next_piece(|piece| bytes.extend_from_slice(piece)) {
-            piece?;
-        }
-        MailBody::Held(bytes.into())
-    } else {
-        MailBody::Stored
-    };
-    let (attempts, warned) = (job.attempts, job.warned);
+    let count = Envelope::decode(&envelope).map_err(QueueFault::Record)?.recipients.len() as u32;
+    let recipients = job.recipients.iter().filter(|index| *index < count).collect();
+    let body = message.map_or(MailBody::Stored, MailBody::Held);
+    let (attempts, due_ms, warned) = (job.attempts, job.due_ms, job.warned);
     let next_hop = job.next_hop.map(Arc::from);
-    let mail =
-        Mail::new(id, envelope.into(), body, Arc::clone(partition)).map_err(QueueFault::Record)?;
-    Ok(Some(Stored { mail, number, recipients, attempts, due_ms, warned, next_hop }))
+    let mail = Mail::new(id, envelope, body, Arc::clone(partition)).map_err(QueueFault::Record)?;
+    Ok(Stored { mail, number, recipients, attempts, due_ms, warned, next_hop })
 }

@@ -30,8 +30,8 @@ use crate::outbound::home::Home;
 use crate::outbound::home::Waiting;
 use crate::outbound::lease::JobKey;
 use crate::queue::CommitFault;
+use crate::queue::commit::settle::JobChange;
 use crate::queue::commit::settle::JobRecord;
-use crate::queue::commit::settle::Next;
 use crate::queue::commit::settle::Settlement;
 use crate::queue::record::envelope::Envelope;
 use crate::queue::record::job::Indexes;
@@ -153,19 +153,20 @@ async fn hold(home: &Rc<Home>, key: JobKey, waiting: &Waiting) {
         due_ms: HELD_DUE_MS,
         last_reply: "held by a route",
         next_hop: waiting.next_hop.as_deref(),
+        filed: None,
         recipients: Indexes::Stored(&stored),
     });
     if let Ok(record) = record {
-        write(home, key.0, bare(key, Next::Again(record)), Haste::Unsent).await;
+        write(home, key.0, bare(key, JobChange::Again(record)), Haste::Unsent).await;
     }
     home.forget(key);
 }
 
-fn bare((id, job): JobKey, next: Next) -> Arc<Settlement> {
+fn bare((id, job): JobKey, change: JobChange) -> Arc<Settlement> {
     Arc::new(Settlement {
         id,
         job,
-        next,
+        change,
         reports: Vec::new(),
         tally: Tally::default(),
         is_order: false,
@@ -179,7 +180,7 @@ fn stored(indexes: impl Iterator<Item = u32>) -> Vec<u8> {
 
 /// What is to be written of one attempt.
 struct Plan {
-    next: Next,
+    change: JobChange,
     tally: Tally,
     told: Vec<Told>,
     expires_ms: u64,
@@ -192,14 +193,14 @@ async fn finish(home: &Rc<Home>, key: JobKey, waiting: &Waiting, outcome: Outcom
     let mail = Arc::clone(&waiting.mail);
     let envelope = mail.envelope();
     let plan = plan(home, key, waiting, (&envelope, &outcome), now_ms);
-    let Plan { next, tally, told, expires_ms, again_ms } = plan;
+    let Plan { change, tally, told, expires_ms, again_ms } = plan;
     let attempt = &*outcome.attempt;
     let tried_ms = outcome.counts.then_some(now_ms);
     let story = Story { mail: &mail, envelope: &envelope, attempt, tried_ms, expires_ms, now_ms };
     let (reports, notes) = bounce::reports(home, &story, &told).await;
     let (id, job) = key;
     let settlement =
-        Settlement { id, job, next, reports, tally, is_order: false, keep_until_ms: None };
+        Settlement { id, job, change, reports, tally, is_order: false, keep_until_ms: None };
     let settlement = Arc::new(settlement);
     let written = write(home, id, Arc::clone(&settlement), outcome.haste).await;
     home.forget(key);
@@ -214,10 +215,10 @@ async fn finish(home: &Rc<Home>, key: JobKey, waiting: &Waiting, outcome: Outcom
     let written_ms = wall_ms();
     let mut is_passed = again_ms.is_some_and(|due_ms| due_ms <= written_ms);
     for report in &settlement.reports {
-        if report.job.due_ms <= now_ms + DUE_AHEAD_MS {
+        if report.job.schedule.due_ms <= now_ms + DUE_AHEAD_MS {
             home.admit_report(report.id, report.envelope.clone(), report.message.clone());
         } else {
-            is_passed |= report.job.due_ms <= written_ms;
+            is_passed |= report.job.schedule.due_ms <= written_ms;
         }
     }
     if is_passed {
@@ -263,7 +264,7 @@ fn plan(
         }
     }
     let (Some(next_ms), Some((_, last))) = (next_ms, deferred.last()) else {
-        return Plan { next: Next::Done, tally, told, expires_ms, again_ms: None };
+        return Plan { change: JobChange::End, tally, told, expires_ms, again_ms: None };
     };
     let wait_end_ms = if outcome.counts { next_ms } else { now_ms + DUE_AHEAD_MS };
     // The last try is made when the message expires, not left out.
@@ -290,11 +291,12 @@ fn plan(
         due_ms,
         last_reply: cut(&last.text),
         next_hop: waiting.next_hop.as_deref(),
+        filed: None,
         recipients: Indexes::Stored(&stored),
     };
     let record =
         JobRecord::new(&job).expect("a job that was read can be written with another time");
-    Plan { next: Next::Again(record), tally, told, expires_ms, again_ms: Some(due_ms) }
+    Plan { change: JobChange::Again(record), tally, told, expires_ms, again_ms: Some(due_ms) }
 }
 
 /// What a report of success would say. RFC 3461 s5.2: a server that took the parameters of DSN

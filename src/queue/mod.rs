@@ -41,7 +41,8 @@
 //! head       id                    -> header block    written once
 //! body       id, chunk             -> raw bytes       written once, blob files
 //! job        id, job               -> Job             rewritten at each attempt
-//! due        due_ms, id, job       -> nothing         written once per schedule
+//! due        at_ms, id, job        -> nothing         the next attempt; of a filed job the deadline
+//! backlog    flow, due_ms, id, job -> nothing         filed jobs, by destination, tenant and class
 //! stream     id                    -> StreamMark      a body in progress, written once
 //! kept       until_ms, id          -> nothing         a message kept after its end
 //! event, once, scheduled                              empty so far
@@ -49,31 +50,38 @@
 //!            "mending"             -> Lost            recovery is in progress; see `lost`
 //! ```
 //! A key that is written once is removed with `SingleDelete`, so that a message that is delivered soon
-//! never leaves the memtable. Only `job` and `kept` use `Delete`. Mixing the two in one family is
-//! undefined in RocksDB.
+//! never leaves the memtable; only `job`, `kept` and `default` use `Delete`. The two are never mixed in
+//! one family: RocksDB ends a compaction with an error where it meets both (`Family::removal`).
+//!
+//! The rows of a job in `due` and `backlog` are a pure function of its record (`record::rows`), and the
+//! same batch changes both. A row that belongs to no record is a leftover: a write that failed on a full
+//! disk, but reached the log, can put a row twice, and the removal of one uncovers the other. Readers
+//! skip such rows, and nothing counts rows.
 //!
 //! # States of a message, and the one write between two states
 //!
 //! ```text
-//! state      envelope  head  body  job  due  stream  kept   meaning
+//! state      envelope  head  body  job  rows stream  kept   meaning
 //! S0 none       -       -     -     -    -     -      -     does not exist
 //! S1 stream     -       -    0..k   -    -     x      -     a large body in progress; no promise
 //! S2 queued     x       x    all    x    x     -      -     promised: the 250 may be sent
 //! S3 kept       x       x    all    -    -     -      x     every recipient has its final state
 //!
-//! S0 -> S1   first chunk + mark           unsynced    Work::Chunk
-//! S1 -> S1   next chunk                   unsynced    Work::Chunk
-//! S0 -> S2   all chunks, envelope, ...    SYNCED      Work::Finish    a small message, one batch
-//!                                                     Work::FinishAll several of them, one batch
+//! change                                  written     order (`CommitOrder`)
+//! S0 -> S1   first chunk + mark           unsynced    Chunk
+//! S1 -> S1   next chunk                   unsynced    Chunk
+//! S0 -> S2   all chunks, envelope, ...    SYNCED      Finish     a small message, one batch
+//!                                                     FinishAll  several of them, one batch
 //! S1 -> S2   last chunks, envelope, ...,
-//!            SingleDelete of the mark     SYNCED      Work::Finish    a large message
-//! S1 -> S0   chunks and mark removed      unsynced    Work::Abort     the session ended early
-//! S2 -> S0   everything removed           SYNCED      Work::Delete    by an operator, or after the
-//!                                                                     client got a 451
-//! S2 -> S0   the last job has ended       SYNCED      Work::Settle    see `settle`
+//!            SingleDelete of the mark     SYNCED      Finish     a large message
+//! S1 -> S0   chunks and mark removed      unsynced    Abort      the session ended early
+//! S2 -> S0   everything removed           SYNCED      Delete     by an operator, or after the
+//!                                                                client got a 451
+//! S2 -> S2   a job changes its rows       unsynced    File       by destination, or by time again
+//! S2 -> S0   the last job has ended       SYNCED      Settle     see `commit::settle`
 //! S2 -> S3   the same; the envelope gets
-//!            an expiry                    SYNCED      Work::Settle
-//! S3 -> S0   everything removed           SYNCED      Work::Delete    the expiry has passed
+//!            an expiry                    SYNCED      Settle
+//! S3 -> S0   everything removed           SYNCED      Delete     the expiry has passed
 //! ```
 //! Each arrow is one RocksDB write batch, so a crash leaves one of these states. A synced write also
 //! makes every earlier write of its partition durable, because they share one log.

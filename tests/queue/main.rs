@@ -5,10 +5,13 @@
 mod commit;
 mod damage;
 mod faults;
+#[path = "../support/model_store.rs"]
+mod model_store;
 mod on_shard;
 #[path = "../queue_rig/mod.rs"]
 mod queue_rig;
 mod recover;
+mod schedule;
 mod schema;
 mod settle;
 mod spool;

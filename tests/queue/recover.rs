@@ -9,6 +9,7 @@ use rocksdb::WriteBatch;
 use crate::queue_rig::HEAD;
 use crate::queue_rig::NOW_MS;
 use crate::queue_rig::Rig;
+use crate::queue_rig::copy_folder;
 use crate::queue_rig::envelope;
 use crate::queue_rig::pattern;
 use crate::queue_rig::recipients;
@@ -27,7 +28,11 @@ use ringpost::queue::admin::audit::audit;
 use ringpost::queue::admin::inspect;
 use ringpost::queue::admin::inspect::ListFilter;
 use ringpost::queue::admin::select::Wanted;
+use ringpost::queue::record::job::Filed;
 use ringpost::queue::record::key;
+use ringpost::queue::record::key::BacklogKey;
+use ringpost::queue::record::key::DueKey;
+use ringpost::queue::record::key::FlowKey;
 use ringpost::queue::record::ledger::MENDING_KEY;
 use ringpost::queue::record::lost::Lost;
 use ringpost::queue::record::stream::StreamMark;
@@ -118,6 +123,15 @@ fn an_unfinished_transfer_is_swept() {
     });
 }
 
+const FLOW: FlowKey = FlowKey { destination: 1, tenant: 2, class: 0 };
+
+fn filed_job() -> Vec<u8> {
+    let filed = Some(Filed { flow: FLOW, deadline_ms: NOW_MS + 9 });
+    let mut record = Vec::new();
+    Job { filed, ..Job::fresh(NOW_MS, 2) }.encode(&mut record).unwrap();
+    record
+}
+
 #[test]
 fn what_is_missing_is_made_again() {
     check("job", [3, 0, 2, 0], |partition, middle, batch| {
@@ -131,6 +145,21 @@ fn what_is_missing_is_made_again() {
     check("schedule entry too many", [3, 0, 1, 0], |partition, _, batch| {
         batch.put_cf(partition.families().due, key::of_due(7, stray(), 0), []);
     });
+    check("both rows of a filed job", [3, 0, 3, 0], |partition, middle, batch| {
+        // The row by time of a job that was not filed is one too many.
+        batch.put_cf(partition.families().job, key::of_job(middle, 0), filed_job());
+    });
+    check("a row of the backlog too many", [3, 0, 1, 0], |partition, middle, batch| {
+        let due = DueKey { at_ms: NOW_MS, job: (middle, 0) };
+        let row = key::of_backlog(BacklogKey { flow: FLOW, due });
+        batch.put_cf(partition.families().backlog, row, []);
+    });
+    check("the other row of a filed job", [3, 0, 1, 0], |partition, middle, batch| {
+        let families = partition.families();
+        batch.put_cf(families.job, key::of_job(middle, 0), filed_job());
+        batch.single_delete_cf(families.due, key::of_due(NOW_MS, middle, 0));
+        batch.put_cf(families.due, key::of_due(NOW_MS + 9, middle, 0), []);
+    });
 }
 
 #[test]
@@ -143,6 +172,9 @@ fn what_cannot_be_understood_is_moved() {
     });
     check("a schedule key of another length", [3, 0, 0, 1], |partition, _, batch| {
         batch.put_cf(partition.families().due, b"what", b"");
+    });
+    check("a backlog key of another length", [3, 0, 0, 1], |partition, _, batch| {
+        batch.put_cf(partition.families().backlog, b"what", b"");
     });
     check("a chunk key of another length", [3, 0, 0, 1], |partition, _, batch| {
         batch.put_cf(partition.families().body, [0xff; 3], b"x");
@@ -774,17 +806,4 @@ fn a_rescue_that_was_cut_short_loses_nothing() {
     fs::rename(&path, &fresh).unwrap();
     assert_eq!(ids(&reopen(folder.path())), [id], "between the two moves");
     assert!(path.is_dir() && !fresh.exists());
-}
-
-pub fn copy_folder(from: &Path, to: &Path) {
-    for entry in fs::read_dir(from).unwrap() {
-        let entry = entry.unwrap();
-        let target = to.join(entry.file_name());
-        if entry.path().is_dir() {
-            fs::create_dir_all(&target).unwrap();
-            copy_folder(&entry.path(), &target);
-        } else {
-            fs::copy(entry.path(), target).unwrap();
-        }
-    }
 }

@@ -16,8 +16,11 @@ use ringpost::queue::Tls;
 use ringpost::queue::record::envelope::BodySum;
 use ringpost::queue::record::head::decode_head;
 use ringpost::queue::record::head::encode_head;
+use ringpost::queue::record::job::Filed;
 use ringpost::queue::record::job::Indexes;
 use ringpost::queue::record::job::JobState;
+use ringpost::queue::record::job::Schedule;
+use ringpost::queue::record::key::FlowKey;
 use ringpost::queue::record::key::hex;
 use ringpost::queue::record::outer::Kind;
 use ringpost::queue::record::outer::Reader;
@@ -126,17 +129,51 @@ fn small_job() -> Job<'static> {
         due_ms: 5,
         last_reply: "450 x",
         next_hop: None,
+        filed: None,
         recipients: Indexes::Stored(&[0, 0, 0, 1, 0, 0, 0, 7]),
     }
 }
 
+fn filed_job() -> Job<'static> {
+    let (destination, tenant) = (0xa100_0000_0000_00b1, 0xc100_0000_0000_00d1);
+    let flow = FlowKey { destination, tenant, class: 2 };
+    Job { next_hop: Some("smtp:"), filed: Some(Filed { flow, deadline_ms: 8 }), ..small_job() }
+}
+
+fn encoded_job(job: &Job<'_>) -> Vec<u8> {
+    let mut record = Vec::new();
+    job.encode(&mut record).expect("it fits");
+    record
+}
+
+/// A job as version 1 wrote it.
+const GOLDEN_JOB_V1: &str =
+    "014a0002010000000300000000000000040000000000000005000534353020780000000100000007d9bbd9b9";
+
+#[test]
+fn a_job_of_version_1_is_read_as_not_filed() {
+    let record = bytes_of(GOLDEN_JOB_V1);
+    assert_eq!(Job::decode(&record), Ok(small_job()));
+    // The flag of a filed job was no flag then.
+    let mut flagged = record[..record.len() - 4].to_vec();
+    flagged[4] |= 0x20;
+    flagged.extend_from_slice(&crc32fast::hash(&flagged).to_be_bytes());
+    assert_eq!(Job::decode(&flagged), Err(RecordFault::Value("job state")));
+    let filed = encoded_job(&filed_job());
+    assert_eq!(Job::decode(&filed), Ok(filed_job()));
+    assert_eq!(filed_job().schedule(), Schedule { due_ms: 5, filed: filed_job().filed });
+}
+
+fn bytes_of(hex: &str) -> Vec<u8> {
+    let byte = |at: usize| u8::from_str_radix(&hex[2 * at..2 * at + 2], 16).expect("hex digits");
+    (0..hex.len() / 2).map(byte).collect()
+}
+
 #[test]
 fn a_way_of_its_own_stands_beside_the_old_fields() {
-    let mut without = Vec::new();
-    small_job().encode(&mut without).unwrap();
+    let without = encoded_job(&small_job());
     let rerouted = Job { warned: true, next_hop: Some("smtp:relay.test:25"), ..small_job() };
-    let mut with = Vec::new();
-    rerouted.encode(&mut with).unwrap();
+    let with = encoded_job(&rerouted);
     assert_eq!(Job::decode(&with), Ok(rerouted));
     assert_eq!(Job::decode(&without).map(|job| job.next_hop), Ok(None), "as it was written before");
     assert_eq!(with.len() - without.len(), 2 + "smtp:relay.test:25".len());
@@ -199,8 +236,7 @@ const GOLDEN_V1: [&str; 2] = [
 fn golden_records() -> Vec<(&'static str, Vec<u8>, &'static str)> {
     let recipients = small_recipients();
     let (fields, tags) = (small_fields(), small_tags());
-    let mut job = Vec::new();
-    small_job().encode(&mut job).unwrap();
+    let job = encoded_job(&small_job());
     let mut mark = Vec::new();
     StreamMark { started_ms: 0x11 }.encode(&mut mark);
     let mut head = Vec::new();
@@ -277,7 +313,21 @@ fn golden_records() -> Vec<(&'static str, Vec<u8>, &'static str)> {
         (
             "job",
             job,
-            "014a0002010000000300000000000000040000000000000005000534353020780000000100000007d9bbd9b9",
+            "024a0002010000000300000000000000040000000000000005000534353020780000000100000007f3076931",
+        ),
+        (
+            "filed job",
+            encoded_job(&filed_job()),
+            concat!(
+                "024a000261",
+                "00000003",
+                "00000000000000040000000000000005",
+                "00053435302078",
+                "0005736d74703a",
+                "a1000000000000b1c1000000000000d1020000000000000008",
+                "0000000100000007",
+                "adb67087",
+            ),
         ),
         ("stream mark", mark, "015300000000000000112d275e09"),
     ]
@@ -300,8 +350,7 @@ fn records_are_read_back() {
     let names: Vec<_> = read.recipients.iter().map(|to| to.mailbox).collect();
     assert_eq!(names, ["b@y", "c@z"]);
     assert_eq!(read.recipients.iter().next().unwrap().orcpt, Some("rfc822;b"));
-    let mut record = Vec::new();
-    small_job().encode(&mut record).unwrap();
+    let record = encoded_job(&small_job());
     assert_eq!(Job::decode(&record), Ok(small_job()));
     assert_eq!(Job::decode(&record).unwrap().recipients.iter().collect::<Vec<_>>(), [1, 7]);
     let mut record = Vec::new();
@@ -317,9 +366,7 @@ fn envelopes_of_version_1_are_read_and_upgraded() {
     for (golden, expected) in
         GOLDEN_V1.into_iter().zip([plain, labelled(recipients.as_recipients(), &fields)])
     {
-        let record: Vec<u8> = (0..golden.len() / 2)
-            .map(|at| u8::from_str_radix(&golden[2 * at..2 * at + 2], 16).unwrap())
-            .collect();
+        let record = bytes_of(golden);
         assert_eq!(Envelope::decode(&record), Ok(expected));
         let upgraded = Envelope::upgrade(&record).unwrap().expect("it is of version 1");
         assert_eq!(Envelope::decode(&upgraded.envelope), Ok(expected));
@@ -432,8 +479,7 @@ fn sealed_nonsense_is_refused() {
         (
             "half an index",
             seal({
-                let mut record = Vec::new();
-                small_job().encode(&mut record).unwrap();
+                let mut record = encoded_job(&small_job());
                 record.truncate(record.len() - 6);
                 record
             }),
@@ -470,7 +516,7 @@ proptest! {
     fn any_bytes_are_read_without_panic(bytes in proptest::collection::vec(any::<u8>(), 0..400)) {
         let _ = probe(&bytes);
         // With a sound outer form, so that the fields are reached.
-        for (version, kind) in [(1, b'E'), (2, b'E'), (1, b'H'), (1, b'J'), (1, b'S')] {
+        for (version, kind) in [(1, b'E'), (2, b'E'), (1, b'H'), (1, b'J'), (2, b'J'), (1, b'S')] {
             let mut record = vec![version, kind];
             record.extend_from_slice(&bytes);
             record.extend_from_slice(&crc32fast::hash(&record).to_be_bytes());

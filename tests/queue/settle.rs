@@ -30,8 +30,8 @@ use ringpost::queue::admin::audit::SpoolAudit;
 use ringpost::queue::admin::audit::audit;
 use ringpost::queue::admin::inspect;
 use ringpost::queue::admin::select::Wanted;
+use ringpost::queue::commit::settle::JobChange;
 use ringpost::queue::commit::settle::JobRecord;
-use ringpost::queue::commit::settle::Next;
 use ringpost::queue::commit::settle::Report;
 use ringpost::queue::commit::settle::Settlement;
 use ringpost::queue::commit::unsettled::Unsettled;
@@ -40,7 +40,8 @@ use ringpost::queue::record::key;
 use ringpost::queue::record::ledger::LEDGER_KEY;
 use ringpost::queue::record::ledger::Ledger;
 use ringpost::queue::record::ledger::Tally;
-use ringpost::queue::store::query::Kept;
+use ringpost::queue::store::jobs::free_job_numbers;
+use ringpost::queue::store::query::KeptMessage;
 
 fn options(path: &std::path::Path) -> SpoolOptions {
     SpoolOptions { memory_bytes: 16 << 20, ..SpoolOptions::new(path, NOW_MS) }
@@ -57,16 +58,20 @@ fn found_stopped(path: &std::path::Path) -> SpoolAudit {
 }
 
 fn part(number: u16, indexes: &[u32]) -> JobRecord {
+    part_due(NOW_MS, number, indexes)
+}
+
+fn part_due(due_ms: u64, number: u16, indexes: &[u32]) -> JobRecord {
     let stored: Vec<u8> = indexes.iter().flat_map(|index| index.to_be_bytes()).collect();
-    let job = Job { number, recipients: Indexes::Stored(&stored), ..Job::fresh(NOW_MS, 0) };
+    let job = Job { number, recipients: Indexes::Stored(&stored), ..Job::fresh(due_ms, 0) };
     JobRecord::new(&job).expect("it can be encoded")
 }
 
-fn settlement(id: MessageId, job: u16, next: Next, tally: Tally) -> Arc<Settlement> {
+fn settlement(id: MessageId, job: u16, change: JobChange, tally: Tally) -> Arc<Settlement> {
     Arc::new(Settlement {
         id,
         job,
-        next,
+        change,
         reports: Vec::new(),
         tally,
         is_order: false,
@@ -75,7 +80,7 @@ fn settlement(id: MessageId, job: u16, next: Next, tally: Tally) -> Arc<Settleme
 }
 
 fn done(id: MessageId, job: u16, delivered: u64) -> Arc<Settlement> {
-    settlement(id, job, Next::Done, Tally { delivered, ..Tally::default() })
+    settlement(id, job, JobChange::End, Tally { delivered, ..Tally::default() })
 }
 
 fn settled(rig: &Rig, settlement: Arc<Settlement>) -> bool {
@@ -161,7 +166,7 @@ fn the_ledger_adds_up_whatever_becomes_of_the_mail() {
     let [delivered, split, bounced, deleted, _left] = [0; 5].map(|_| rig.stored(b"two recipients"));
     assert!(settled(&rig, done(delivered, 0, 2)));
     assert!(!settled(&rig, done(delivered, 0, 2)), "what is settled is not settled again");
-    let parts = Next::Split(vec![part(1, &[0]), part(2, &[1])]);
+    let parts = JobChange::Split(vec![part(1, &[0]), part(2, &[1])]);
     assert!(settled(&rig, settlement(split, 0, parts, Tally::default())));
     assert!(settled(&rig, done(split, 1, 1)));
     let to = recipients(&["sender@example.test"]);
@@ -172,12 +177,12 @@ fn the_ledger_adds_up_whatever_becomes_of_the_mail() {
         NOW_MS,
     )
     .expect("a report");
-    let next = Next::Again(JobRecord { due_ms: NOW_MS + 1, ..part(0, &[1]) });
+    let change = JobChange::Again(part_due(NOW_MS + 1, 0, &[1]));
     let tally = Tally { bounced: 1, ..Tally::default() };
     let with_report = Settlement {
         id: bounced,
         job: 0,
-        next,
+        change,
         reports: vec![report],
         tally,
         is_order: false,
@@ -209,11 +214,11 @@ fn what_an_operator_was_told_is_synced() {
     let id = rig.stored(b"text");
     let syncs = || rig.thread.handle().counts().syncs.load(Ordering::Relaxed);
     let again = |is_order| {
-        let (next, tally) = (Next::Again(part(0, &[0])), Tally::default());
+        let (change, tally) = (JobChange::Again(part(0, &[0])), Tally::default());
         Arc::new(Settlement {
             id,
             job: 0,
-            next,
+            change,
             reports: Vec::new(),
             tally,
             is_order,
@@ -317,7 +322,7 @@ fn in_one_batch(
     let folder = tempfile::tempdir().unwrap();
     let rig = Rig::open(folder.path());
     let id = rig.stored(b"two recipients");
-    let parts = Next::Split(vec![part(1, &[0]), part(2, &[1])]);
+    let parts = JobChange::Split(vec![part(1, &[0]), part(2, &[1])]);
     assert!(settled(&rig, settlement(id, 0, parts, Tally::default())));
     rig.close();
     // The thread begins when both wait for it.
@@ -347,7 +352,7 @@ fn in_one_batch(
 #[test]
 fn a_message_whose_last_other_job_is_split_in_the_same_batch_stays() {
     let (found, details) = in_one_batch(|id| {
-        let split = Next::Split(vec![part(3, &[0])]);
+        let split = JobChange::Split(vec![part(3, &[0])]);
         [settlement(id, 1, split, Tally::default()), done(id, 2, 1)]
     });
     assert_eq!(found, [true, true]);
@@ -357,7 +362,7 @@ fn a_message_whose_last_other_job_is_split_in_the_same_batch_stays() {
 #[test]
 fn no_split_takes_the_numbers_of_another() {
     let (found, details) = in_one_batch(|id| {
-        let split = |index| Next::Split(vec![part(3, &[index])]);
+        let split = |index| JobChange::Split(vec![part(3, &[index])]);
         [
             settlement(id, 1, split(0), Tally::default()),
             settlement(id, 2, split(1), Tally::default()),
@@ -383,7 +388,7 @@ fn a_message_has_as_many_parts_as_there_are_numbers() {
     });
     let id = stored.expect("the message is stored").id.local;
     let free = |rig: &Rig, wanted| {
-        rig.spool.partitions()[0].free_job_numbers(id, wanted).expect("it can be read")
+        free_job_numbers(&*rig.spool.partitions()[0], id, wanted).expect("it can be read")
     };
     // The last part has what is left: two recipients.
     let number = |index: u32| u16::try_from(index + 1).expect("one for each");
@@ -391,7 +396,7 @@ fn a_message_has_as_many_parts_as_there_are_numbers() {
         (0..count - 1).map(|index| part(number(index), &[index])).collect();
     assert_eq!(free(&rig, 3), [1, 2, 3]);
     parts.push(part(u16::MAX, &[count - 1, count]));
-    assert!(settled(&rig, settlement(id, 0, Next::Split(parts), Tally::default())));
+    assert!(settled(&rig, settlement(id, 0, JobChange::Split(parts), Tally::default())));
     assert!(free(&rig, 3).is_empty(), "all are in use");
 
     for ended in [7, 9, 10] {
@@ -399,9 +404,9 @@ fn a_message_has_as_many_parts_as_there_are_numbers() {
     }
     assert_eq!(free(&rig, 2), [7, 9]);
     assert_eq!(free(&rig, 9), [7, 9, 10]);
-    let taken = Next::Split(vec![part(7, &[count - 1]), part(8, &[count])]);
+    let taken = JobChange::Split(vec![part(7, &[count - 1]), part(8, &[count])]);
     assert!(!settled(&rig, settlement(id, u16::MAX, taken, Tally::default())), "8 is in use");
-    let again = Next::Split(vec![part(7, &[count - 1]), part(9, &[count])]);
+    let again = JobChange::Split(vec![part(7, &[count - 1]), part(9, &[count])]);
     assert!(settled(&rig, settlement(id, u16::MAX, again, Tally::default())));
     assert_eq!(free(&rig, 9), [u16::MAX, 10], "the largest first, and never 0");
 
@@ -540,13 +545,13 @@ fn a_message_is_kept_after_its_end_until_it_expires() {
     let until_ms = NOW_MS + 1000;
     let end = |id, keep_until_ms| {
         let tally = Tally { delivered: 2, ..Tally::default() };
-        let (next, reports) = (Next::Done, Vec::new());
-        Arc::new(Settlement { id, job: 0, next, reports, tally, is_order: false, keep_until_ms })
+        let (change, reports) = (JobChange::End, Vec::new());
+        Arc::new(Settlement { id, job: 0, change, reports, tally, is_order: false, keep_until_ms })
     };
     assert!(settled(&rig, end(kept, Some(until_ms))));
     assert!(settled(&rig, end(gone, None)));
     rig.close();
-    let row = Kept { until_ms, id: kept };
+    let row = KeptMessage { until_ms, id: kept };
     let check = |rig: &Rig, repaired: u64| {
         let start = &rig.spool.recovered()[0];
         assert_eq!((start.messages, start.repaired, start.quarantined), (0, repaired, 0));
@@ -577,7 +582,7 @@ fn a_message_is_kept_after_its_end_until_it_expires() {
     rig.close();
     let rig = Rig::with(options(folder.path()));
     check(&rig, 2);
-    for Kept { id, .. } in rig.spool.partitions()[0].kept(until_ms, 10).unwrap() {
+    for KeptMessage { id, .. } in rig.spool.partitions()[0].kept(until_ms, 10).unwrap() {
         assert!(rig.run(rig.committer.delete(id)).expect("it is written"));
     }
     rig.close();

@@ -2,6 +2,7 @@
 
 #![allow(dead_code, reason = "each test file uses its part of this")]
 
+use std::fs;
 use std::future::Future;
 use std::path::Path;
 use std::pin::Pin;
@@ -213,4 +214,17 @@ pub fn detached(bytes: &[u8]) -> Slice {
     let mut chunk = Chunk::detached();
     assert_eq!(chunk.fill_from(bytes), bytes.len());
     Slice::new(chunk, 0..bytes.len())
+}
+
+pub fn copy_folder(from: &Path, to: &Path) {
+    for entry in fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let target = to.join(entry.file_name());
+        if entry.path().is_dir() {
+            fs::create_dir_all(&target).unwrap();
+            copy_folder(&entry.path(), &target);
+        } else {
+            fs::copy(entry.path(), target).unwrap();
+        }
+    }
 }

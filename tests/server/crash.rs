@@ -91,13 +91,20 @@ const QUARANTINING: &[&str] =
     &["quarantine::before_file", "quarantine::after_file", "quarantine::after_removal"];
 
 /// Points that make the store answer with a fault, for the action `return`.
-const STORE_FAULTS: &[&str] =
-    &["stream::error", "commit::error", "rescue::error", "mending::error"];
+const STORE_FAULTS: &[&str] = &[
+    "stream::error",
+    "commit::error",
+    "commit::error_after_write",
+    "rescue::error",
+    "mending::error",
+];
 
 /// Points of the tests of sessions, policies and views.
 const ELSEWHERE: &[&str] = &[
     "commit::hung_ms",
     "dial::descriptors",
+    "file::after_write",
+    "file::before_write",
     "gate::answer",
     "gate::ask",
     "session::panic",

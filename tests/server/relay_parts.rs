@@ -14,8 +14,8 @@ use crate::support::Setup;
 use crate::support::receiver::Receiver;
 use ringpost::queue::Envelope;
 use ringpost::queue::Job;
+use ringpost::queue::commit::settle::JobChange;
 use ringpost::queue::commit::settle::JobRecord;
-use ringpost::queue::commit::settle::Next;
 use ringpost::queue::commit::settle::Settlement;
 use ringpost::queue::record::job::Indexes;
 use ringpost::queue::record::ledger::Tally;
@@ -36,11 +36,11 @@ fn fill(path: &std::path::Path, number: u16, now_ms: u64) {
     let id = stored.expect("the message is stored").id.local;
     let indexes: Vec<u8> = (0..RECIPIENTS).flat_map(u32::to_be_bytes).collect();
     let job = Job { number, recipients: Indexes::Stored(&indexes), ..Job::fresh(now_ms, 0) };
-    let next = Next::Split(vec![JobRecord::new(&job).expect("the job can be encoded")]);
+    let change = JobChange::Split(vec![JobRecord::new(&job).expect("the job can be encoded")]);
     let settlement = Settlement {
         id,
         job: 0,
-        next,
+        change,
         reports: Vec::new(),
         tally: Tally::default(),
         is_order: false,

@@ -9,11 +9,10 @@ use crate::compare::peer::Peer;
 use crate::compare::proof;
 use crate::compare::table;
 use crate::compare::turn;
-use crate::report::Machine;
+use crate::report::describe_machine;
 
 /// Measures and prints the result. `false`: a server failed, or mail was refused, lost or changed.
 pub fn run(options: &Options) -> Result<bool, String> {
-    options.check()?;
     let outcome = measure(options)?;
     if let Some(path) = &options.markdown {
         let written = std::fs::write(path, table::markdown(&outcome));
@@ -28,7 +27,7 @@ pub fn run(options: &Options) -> Result<bool, String> {
 
 fn measure(options: &Options) -> Result<Outcome, String> {
     let mut outcome = Outcome {
-        machine: Machine::describe(Some(&options.spool)),
+        machine: describe_machine(Some(&options.spool)),
         settings: options.settings(),
         standings: Vec::new(),
     };

@@ -1,33 +1,27 @@
-//! The source and the sink of a comparison: this program as separate processes, so that their cost is
-//! not counted as the server's.
+//! The load of a comparison: a source and a sink in this process, whose cost is not a server's.
 
+use std::collections::BTreeMap;
 use std::fs;
-use std::fs::File;
-use std::io::BufReader;
-use std::io::ErrorKind;
-use std::io::Read;
-use std::path::Path;
-use std::path::PathBuf;
-use std::process::Child;
-use std::process::Stdio;
-use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
-use std::sync::atomic::Ordering;
 use std::thread;
 use std::time::Duration;
 use std::time::Instant;
 
-use rustix::process::Pid;
-use rustix::process::Signal;
-use serde_json::Value;
+use rustix::process::Resource;
+use rustix::process::getrlimit;
+use rustix::process::setrlimit;
 
 use crate::compare::instance::free_port;
 use crate::compare::options::Options;
 use crate::compare::peer::DOMAIN;
+use crate::flags::parse_text;
 use crate::ledger::Balance;
-use crate::ledger::Ledger;
 use crate::ledger::Sent;
-use crate::tied;
+use crate::report::Hdr;
+use crate::report::Record;
+use crate::report::describe_machine;
+use crate::sink;
+use crate::sink::Sink;
+use crate::source;
 
 const LOOK: Duration = Duration::from_millis(20);
 /// After this silence missing mail counts as lost.
@@ -46,154 +40,108 @@ pub struct Load<'l> {
     pub messages: Option<u64>,
     /// Recipient domains.
     pub domains: u64,
-    /// The folder for files of the run.
-    pub folder: &'l Path,
 }
 
 /// The result of a source.
-#[derive(Debug)]
 pub struct Sending {
-    record: Value,
-    pub accepted: u64,
-    /// Refused, not sent, or without a reply.
-    pub failed: u64,
-    /// Not sent because they were overdue at the end.
-    pub late: u64,
-    /// Failed connections.
-    pub unconnected: u64,
-    pub per_second: f64,
+    pub record: Record,
+    sent: Sent,
 }
 
 impl Load<'_> {
-    fn record(&self) -> PathBuf {
-        self.folder.join("source.json")
-    }
-
-    fn sent(&self) -> PathBuf {
-        self.folder.join("sent")
-    }
-
     /// Sends, and returns after the last reply.
     pub fn run(&self) -> Result<Sending, String> {
-        // Files of an earlier part must not be read after a crash of this one.
-        [self.record(), self.sent()].iter().try_for_each(|path| remove(path))?;
-        let own = std::env::current_exe().map_err(|cause| format!("this program: {cause}"))?;
-        let mut command = tied::command(own)?;
-        command.args("source -A -d --no-chunking --json -f a@example.org -t".split(' '));
-        command.arg(format!("b@{DOMAIN}"));
-        command.args(["-s", &self.sessions.to_string(), "-l", &self.options.length.to_string()]);
-        match self.messages.or(self.options.messages) {
-            Some(count) => command.args(["-m", &count.to_string()]),
-            None => command.args(["--duration", &format!("{}s", self.options.seconds)]),
+        let Load { options, sessions, port, domains, .. } = self;
+        let length = options.length;
+        let mut words = format!(
+            "-A -d --no-chunking -f a@example.org -t b@{DOMAIN} --domains {domains} -s {sessions} \
+             -l {length} 127.0.0.1:{port}"
+        );
+        words += &match self.messages.or(options.messages) {
+            Some(count) => format!(" -m {count}"),
+            None => format!(" --duration {}s", options.seconds.as_secs_f64()),
         };
-        command.args(["--domains", &self.domains.to_string()]);
         if let Some(rate) = self.rate {
-            command.args(["--rate", &rate.to_string()]);
+            words += &format!(" --rate {rate}");
         }
-        command.arg("--sent").arg(self.sent()).arg("--output").arg(self.record());
-        command.arg(format!("127.0.0.1:{}", self.port)).stdout(Stdio::null());
-        let output = command.output().map_err(|cause| format!("starting the source: {cause}"))?;
-        let failed = || {
-            let words = String::from_utf8_lossy(&output.stderr).trim().to_owned();
-            format!("the source failed ({}): {words}", output.status)
-        };
-        // 1: some messages were not accepted; the record has the details.
-        if !matches!(output.status.code(), Some(0 | 1)) {
-            return Err(failed());
-        }
-        let text = fs::read_to_string(self.record()).map_err(|_| failed())?;
-        let record: Value =
-            serde_json::from_str(&text).map_err(|cause| format!("the source's record: {cause}"))?;
-        let count = |name: &str| record["counts"][name].as_u64().unwrap_or(0);
-        let sending = Sending {
-            accepted: count("accepted"),
-            failed: count("refused") + count("lost") + count("not_sent"),
-            late: count("late"),
-            unconnected: count("unconnected"),
-            per_second: record["per_second"].as_f64().unwrap_or(0.0),
-            record,
-        };
-        match sending.accepted {
+        let limit = getrlimit(Resource::Nofile);
+        let sent = source::send_live(parse_text(&words)?, false);
+        // Servers that start later must not inherit the limit that the source has raised.
+        let restored = setrlimit(Resource::Nofile, limit);
+        restored.map_err(|cause| format!("the limit of open files: {cause}"))?;
+        let mut finished = sent.map_err(|why| format!("the source failed: {why}"))?;
+        let settings = BTreeMap::from([("flags".to_owned(), words)]);
+        let mut record = Record::begin("source", describe_machine(None), settings);
+        let sent = finished.sent();
+        finished.complete(&mut record);
+        let sending = Sending { record, sent };
+        match sending.count("accepted") {
             0 => Err(format!("it accepted no mail: {}", sending.fault())),
             _ => Ok(sending),
         }
     }
-
-    /// Saves the record under this name, with --records.
-    pub fn keep(&self, name: &str) -> Result<(), String> {
-        let Some(folder) = &self.options.records else { return Ok(()) };
-        let path = folder.join(format!("{name}.json"));
-        let copied = fs::copy(self.record(), &path);
-        copied.map(|_| ()).map_err(|cause| format!("{}: {cause}", path.display()))
-    }
 }
 
 impl Sending {
+    pub fn count(&self, name: &str) -> u64 {
+        self.record.counts.get(name).copied().unwrap_or(0)
+    }
+
+    /// Messages that were refused, not sent, or have no reply.
+    pub fn failed(&self) -> u64 {
+        ["refused", "lost", "not_sent"].map(|name| self.count(name)).iter().sum()
+    }
+
     pub fn fault(&self) -> &str {
-        self.record["first_fault"].as_str().unwrap_or("no error was recorded")
+        self.record.first_fault.as_deref().unwrap_or("no error was recorded")
     }
 
-    /// A quantile of a stage in milliseconds.
-    pub fn ms(&self, stage: &str, quantile: &str) -> Option<f64> {
-        milliseconds(&self.record, stage, quantile)
+    /// Latencies from the end of a body to its reply.
+    pub fn replies(&self) -> Option<&Hdr> {
+        let mut stages = self.record.stages.iter();
+        stages.find(|stage| stage.name == "body to reply").map(|stage| &stage.latencies)
     }
-}
 
-fn milliseconds(record: &Value, stage: &str, quantile: &str) -> Option<f64> {
-    record[format!("{stage}_us")][quantile].as_f64().map(|us| us / 1000.0)
+    /// Saves the record under this name, with --records.
+    pub fn keep(&self, options: &Options, name: &str) -> Result<(), String> {
+        let Some(folder) = &options.records else { return Ok(()) };
+        let path = folder.join(format!("{name}.json"));
+        let written = fs::write(&path, self.record.to_json().to_string());
+        written.map_err(|cause| format!("{}: {cause}", path.display()))
+    }
 }
 
 /// A running sink.
-pub struct Receiver {
-    child: Child,
-    messages: Arc<AtomicU64>,
-    ledger: PathBuf,
-}
+pub struct Receiver(Sink);
 
 /// The result of a sink.
-#[derive(Debug)]
 pub struct Received {
-    told: Value,
     pub balance: Balance,
     /// The arrival of the last message, Unix time.
     pub last_us: u64,
+    /// From the time at which a message was due to its arrival.
+    pub end_to_end: Option<Hdr>,
 }
 
 impl Receiver {
-    /// Starts a sink on a free port, and returns when clients may connect. For several domains it
-    /// listens on `SINK_HOSTS` addresses.
-    pub fn start(folder: &Path, domains: u64) -> Result<(Receiver, u16), String> {
-        // The sink ends with this process.
-        let own = std::env::current_exe().map_err(|cause| format!("this program: {cause}"))?;
-        let mut command = tied::command(own)?;
-        let ledger = folder.join("seen");
-        // Without CHUNKING, since most servers deliver with DATA only.
-        command.args(["sink", "--no-chunking", "--json", "--ledger"]).arg(&ledger);
+    /// Starts a sink on a free port. For several domains it listens on `SINK_HOSTS` addresses.
+    pub fn start(domains: u64) -> Result<(Receiver, u16), String> {
         let port = free_port()?;
         let network = if domains > 1 { "127.0.1.0/26" } else { "127.0.0.1" };
-        command.arg(format!("{network}:{port}")).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let mut child = command.spawn().map_err(|cause| format!("starting the sink: {cause}"))?;
-        let mut errors = child.stderr.take().expect("it is a pipe");
-        let messages = Arc::new(AtomicU64::new(0));
-        let mut receiver = Receiver { child, messages, ledger };
-        let line = first_line(&mut errors);
-        if !line.starts_with("listening on ") {
-            receiver.end();
-            return Err(format!("the sink did not start: {line}"));
-        }
-        let counted = Arc::clone(&receiver.messages);
-        // The thread ends with the sink.
-        thread::spawn(move || count(errors, &counted));
-        Ok((receiver, port))
+        // Without CHUNKING, since most servers deliver with DATA only.
+        let options: sink::options::Options =
+            parse_text(&format!("--no-chunking {network}:{port}"))?;
+        let mut settings = options.settings()?;
+        settings.live = false;
+        Ok((Receiver(Sink::start(settings)?), port))
     }
 
     /// Waits for this number of messages, or until `SILENCE_MAX` without any.
     pub fn wait(&self, messages: u64) {
         let (mut best, mut since) = (0, Instant::now());
         while best < messages && since.elapsed() < SILENCE_MAX {
-            self.signal(Signal::USR1);
             thread::sleep(LOOK);
-            let now = self.messages.load(Ordering::Relaxed);
+            let now = self.0.counts().messages;
             if now > best {
                 (best, since) = (now, Instant::now());
             }
@@ -202,81 +150,12 @@ impl Receiver {
     }
 
     /// Stops it and compares with the messages that were sent.
-    pub fn stop(mut self, load: &Load) -> Result<Received, String> {
-        self.signal(Signal::TERM);
-        let mut text = String::new();
-        if let Some(out) = &mut self.child.stdout {
-            out.read_to_string(&mut text).map_err(|cause| format!("the sink: {cause}"))?;
-        }
-        self.end();
-        let told = serde_json::from_str(&text).map_err(|cause| format!("the sink: {cause}"))?;
-        let seen = Ledger::read(open(&self.ledger)?)?;
-        let sent = Sent::read(open(&load.sent())?)?;
-        Ok(Received { told, balance: seen.compare(&sent), last_us: seen.last_us() })
-    }
-
-    fn signal(&self, signal: Signal) {
-        let pid = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw);
-        if let Some(pid) = pid {
-            // A missing process is noticed when its figures are read.
-            let _ = rustix::process::kill_process(pid, signal);
-        }
-    }
-
-    fn end(&mut self) {
-        // As above.
-        let _ = self.child.wait();
-    }
-}
-
-impl Drop for Receiver {
-    fn drop(&mut self) {
-        // Does nothing after `stop`.
-        let _ = self.child.kill();
-        self.end();
-    }
-}
-
-impl Received {
-    pub fn ms(&self, quantile: &str) -> Option<f64> {
-        milliseconds(&self.told, "end_to_end", quantile)
-    }
-}
-
-fn remove(path: &Path) -> Result<(), String> {
-    match fs::remove_file(path) {
-        Err(cause) if cause.kind() != ErrorKind::NotFound => {
-            Err(format!("{}: {cause}", path.display()))
-        }
-        _ => Ok(()),
-    }
-}
-
-fn open(path: &Path) -> Result<BufReader<File>, String> {
-    File::open(path).map(BufReader::new).map_err(|cause| format!("{}: {cause}", path.display()))
-}
-
-fn first_line(input: &mut impl Read) -> String {
-    let (mut line, mut byte) = (Vec::new(), [0]);
-    while matches!(input.read(&mut byte), Ok(1)) && byte != *b"\n" {
-        line.push(byte[0]);
-    }
-    String::from_utf8_lossy(&line).into_owned()
-}
-
-/// Reads lines with `mesg=N`.
-fn count(mut input: impl Read, messages: &AtomicU64) {
-    loop {
-        let line = first_line(&mut input);
-        if line.is_empty() {
-            return;
-        }
-        let number = line.split_once("mesg=").and_then(|(_, rest)| {
-            let digits = rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len());
-            rest[..digits].parse().ok()
-        });
-        if let Some(number) = number {
-            messages.store(number, Ordering::Relaxed);
-        }
+    pub fn stop(self, sending: &Sending) -> Result<Received, String> {
+        let taken = self.0.stop()?;
+        Ok(Received {
+            balance: taken.ledger.compare(&sending.sent),
+            last_us: taken.ledger.last_us(),
+            end_to_end: taken.end_to_end().cloned(),
+        })
     }
 }

@@ -1,7 +1,7 @@
 //! `ringpost-load compare`: measures servers, builds or load generators in alternating turns.
 //!
-//! Promise:  all servers get the same load from a source and a sink in processes of their own, whose cost
-//!           is not counted as a server's. A server is a private instance on loopback with its
+//! Promise:  all servers get the same load from a source and a sink in this process, whose cost is not
+//!           counted as a server's. A server is a private instance on loopback with its
 //!           configuration, queue and logs in a folder that is removed in any case. Its settings are
 //!           files in `loadtest/peers`, with a reason for each.
 //! Failure:  a server that fails or was requested and is missing. Other missing servers are listed with

@@ -14,12 +14,11 @@ use crate::compare::peer::Peer;
 use crate::compare::proof::Proof;
 use crate::compare::turn::Part;
 use crate::compare::turn::Turn;
-use crate::report::Machine;
 
 /// The whole result.
 #[derive(Clone, Debug, Serialize)]
 pub struct Outcome {
-    pub machine: Machine,
+    pub machine: BTreeMap<String, String>,
     pub settings: BTreeMap<String, String>,
     pub standings: Vec<Standing>,
 }
@@ -139,7 +138,7 @@ impl Standing {
 
     /// Messages of all turns that were lost, duplicated or changed.
     pub fn wrong(&self) -> u64 {
-        self.turns.iter().map(|turn| turn.mail.wrong()).sum()
+        self.turns.iter().map(|turn| turn.mail.balance.wrong()).sum()
     }
 
     /// Messages of all turns that were refused or bounced.
@@ -187,7 +186,7 @@ impl Standing {
             ("not accepted", |turn| turn.mail.failed),
             ("of them overdue", |turn| turn.mail.late),
             ("failed connections", |turn| turn.mail.unconnected),
-            ("bounced", |turn| turn.mail.bounced),
+            ("bounced", |turn| turn.mail.balance.bounced),
         ]);
         if !not_relayed.is_empty() {
             let accepted = sum(|turn| turn.mail.accepted);
@@ -196,12 +195,13 @@ impl Standing {
             notes.push(format!("{not_relayed}, {accepted} accepted{fault}"));
         }
         let wrong = counts(&[
-            ("lost", |turn| turn.mail.lost),
-            ("duplicated", |turn| turn.mail.duplicated),
-            ("alien", |turn| turn.mail.alien),
-            ("corrupted", |turn| turn.mail.corrupted),
-            ("bounced and delivered", |turn| turn.mail.bounced_but_seen),
-            ("not recorded", |turn| turn.mail.unrecorded),
+            ("lost", |turn| turn.mail.balance.lost),
+            ("duplicated", |turn| turn.mail.balance.duplicated),
+            ("alien", |turn| turn.mail.balance.alien),
+            ("corrupted", |turn| turn.mail.balance.corrupted),
+            ("refused and delivered", |turn| turn.mail.balance.refused_but_seen),
+            ("bounced and delivered", |turn| turn.mail.balance.bounced_but_seen),
+            ("not recorded", |turn| turn.mail.balance.unrecorded),
         ]);
         if !wrong.is_empty() {
             let silence = SILENCE_MAX.as_secs();
@@ -242,6 +242,7 @@ impl Outcome {
 pub mod tests {
     use super::*;
     use crate::compare::turn::Mail;
+    use crate::ledger::Balance;
 
     /// The expected remark and its cause.
     type Spoil = (&'static str, fn(&mut Mail));
@@ -263,7 +264,7 @@ pub mod tests {
         let absent = Some("not present (x): `apt install it`".to_owned());
         let other = Standing { name: "Other".to_owned(), absent, ..Standing::default() };
         Outcome {
-            machine: Machine::default(),
+            machine: BTreeMap::new(),
             settings: BTreeMap::from([("sessions".to_owned(), "50".to_owned())]),
             standings: vec![exim, other],
         }
@@ -303,8 +304,8 @@ pub mod tests {
         mixed.standings[0].turns[0].mail = Mail {
             accepted: 9,
             failed: 1,
-            lost: 2,
             first_fault: Some("421".into()),
+            balance: Balance { lost: 2, ..Balance::default() },
             ..Mail::default()
         };
         let notes = mixed.standings[0].notes();
@@ -314,13 +315,13 @@ pub mod tests {
         let rows: [Spoil; 9] = [
             ("1 not accepted", |mail| mail.failed = 1),
             ("1 failed connections", |mail| mail.unconnected = 1),
-            ("1 bounced", |mail| mail.bounced = 1),
-            ("1 lost", |mail| mail.lost = 1),
-            ("1 duplicated", |mail| mail.duplicated = 1),
-            ("1 alien", |mail| mail.alien = 1),
-            ("1 corrupted", |mail| mail.corrupted = 1),
-            ("1 bounced and delivered", |mail| mail.bounced_but_seen = 1),
-            ("1 not recorded", |mail| mail.unrecorded = 1),
+            ("1 bounced", |mail| mail.balance.bounced = 1),
+            ("1 lost", |mail| mail.balance.lost = 1),
+            ("1 duplicated", |mail| mail.balance.duplicated = 1),
+            ("1 alien", |mail| mail.balance.alien = 1),
+            ("1 corrupted", |mail| mail.balance.corrupted = 1),
+            ("1 bounced and delivered", |mail| mail.balance.bounced_but_seen = 1),
+            ("1 not recorded", |mail| mail.balance.unrecorded = 1),
         ];
         for (expected, spoil) in rows {
             let mut one = outcome(&[1.0]);

@@ -96,10 +96,10 @@ fn many(peer: &Peer, options: &Options, files: &Held, proof: &mut Proof) -> Resu
     let (accepted, during, spool) = {
         let server = start(peer, options, &tracer)?;
         let sessions = options.sessions_for(peer.kind);
-        let (port, folder, messages) = (server.port, files.folder.as_path(), Some(MANY));
-        let load = Load { options, sessions, port, rate: None, messages, domains: 1, folder };
+        let (port, messages) = (server.port, Some(MANY));
+        let load = Load { options, sessions, port, rate: None, messages, domains: 1 };
         let began_us = wall_us();
-        let accepted = load.run()?.accepted;
+        let accepted = load.run()?.count("accepted");
         (accepted, began_us..=wall_us(), server.spool.clone())
     };
     // Syncs of the start and the stop do not count.

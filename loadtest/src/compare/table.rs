@@ -1,5 +1,7 @@
 //! A comparison as a table for a terminal and as Markdown.
 
+use std::collections::BTreeMap;
+
 use crate::compare::outcome::Outcome;
 use crate::compare::outcome::Spread;
 use crate::compare::outcome::Standing;
@@ -39,10 +41,7 @@ const ROWS: [Row; 15] = [
 pub fn terminal(outcome: &Outcome) -> String {
     let shown = shown(outcome);
     let mut text = String::new();
-    for (name, value) in outcome.machine.lines() {
-        text += &format!("{name}: {value}\n");
-    }
-    for (name, value) in &outcome.settings {
+    for (name, value) in outcome.machine.iter().chain(&outcome.settings) {
         text += &format!("{name}: {value}\n");
     }
     if !shown.is_empty() {
@@ -56,12 +55,10 @@ pub fn terminal(outcome: &Outcome) -> String {
 
 /// As Markdown, with the machine and the settings.
 pub fn markdown(outcome: &Outcome) -> String {
-    let list = |lines: Vec<(String, String)>| {
+    let list = |lines: &BTreeMap<String, String>| {
         lines.iter().map(|(name, value)| format!("{name} {value}")).collect::<Vec<_>>().join(", ")
     };
-    let machine = outcome.machine.lines().into_iter();
-    let machine = list(machine.map(|(name, value)| (name.to_owned(), value)).collect());
-    let settings = list(outcome.settings.clone().into_iter().collect());
+    let (machine, settings) = (list(&outcome.machine), list(&outcome.settings));
     let shown = shown(outcome);
     let mut text = format!("Machine: {machine}.\nLoad: {settings}. Medians of all turns.\n\n");
     text += &table::markdown(&cells(&shown));

@@ -9,7 +9,6 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use crate::compare::hold::Held;
 use crate::compare::instance;
 use crate::compare::instance::Instance;
 use crate::compare::load::Load;
@@ -75,50 +74,26 @@ pub struct Mail {
     /// Failed connections.
     pub unconnected: u64,
     pub first_fault: Option<String>,
-    /// Accepted, but neither arrived nor bounced.
-    pub lost: u64,
-    pub duplicated: u64,
-    pub alien: u64,
-    /// Arrived with a changed body.
-    pub corrupted: u64,
-    /// Accepted and bounced.
-    pub bounced: u64,
-    /// Bounced and arrived.
-    pub bounced_but_seen: u64,
-    /// Did not fit the ledger of the sink.
-    pub unrecorded: u64,
+    /// Of all sinks.
+    #[serde(flatten)]
+    pub balance: Balance,
 }
 
 impl Mail {
-    /// Accepted mail that was lost, duplicated or changed.
-    pub fn wrong(&self) -> u64 {
-        let came_wrong = self.duplicated + self.alien + self.corrupted + self.bounced_but_seen;
-        self.lost + came_wrong + self.unrecorded
-    }
-
     /// Mail that was refused or bounced.
     pub fn not_relayed(&self) -> u64 {
-        self.failed + self.bounced
+        self.failed + self.balance.bounced
     }
 
-    fn add_sent(&mut self, sending: &Sending) {
-        self.accepted += sending.accepted;
-        self.failed += sending.failed;
-        self.late += sending.late;
-        self.unconnected += sending.unconnected;
-        if sending.failed + sending.unconnected > 0 {
+    fn add(&mut self, sending: &Sending) {
+        let (failed, unconnected) = (sending.failed(), sending.count("unconnected"));
+        self.accepted += sending.count("accepted");
+        self.failed += failed;
+        self.late += sending.count("late");
+        self.unconnected += unconnected;
+        if failed + unconnected > 0 {
             self.first_fault.get_or_insert_with(|| sending.fault().to_owned());
         }
-    }
-
-    fn add_balance(&mut self, balance: &Balance) {
-        self.lost += balance.lost;
-        self.duplicated += balance.duplicated;
-        self.alien += balance.alien;
-        self.corrupted += balance.corrupted;
-        self.bounced += balance.bounced;
-        self.bounced_but_seen += balance.bounced_but_seen;
-        self.unrecorded += balance.unrecorded;
     }
 }
 
@@ -146,8 +121,7 @@ impl Part {
 
 /// Measures one turn.
 pub fn measure(peer: &Peer, options: &Options, number: usize) -> Result<Turn, String> {
-    let files = Held::start(Held::make(&options.spool, "load")?, &[])?;
-    let bench = Bench { peer, options, files: &files, number };
+    let bench = Bench { peer, options, number };
     let mut turn = Turn::default();
     bench.accept(&mut turn)?;
     bench.relay(&mut turn)?;
@@ -160,7 +134,6 @@ pub fn measure(peer: &Peer, options: &Options, number: usize) -> Result<Turn, St
 struct Bench<'b> {
     peer: &'b Peer,
     options: &'b Options,
-    files: &'b Held,
     number: usize,
 }
 
@@ -181,12 +154,14 @@ impl Bench<'_> {
     fn load(&self, port: u16, rate: Option<f64>) -> Load<'_> {
         let sessions = self.options.sessions_for(self.peer.kind);
         let options = self.options;
-        let (domains, folder) = (options.domains, &*self.files.folder);
-        Load { options, sessions, port, rate, messages: None, domains, folder }
+        Load { options, sessions, port, rate, messages: None, domains: options.domains }
     }
 
-    fn keep(&self, load: &Load, part: &str) -> Result<(), String> {
-        load.keep(&format!("{}-{}-{part}", self.peer.kind.key(), self.number + 1))
+    /// Adds the result of a source to the turn, and saves its record.
+    fn count(&self, turn: &mut Turn, sending: &Sending, part: &str) -> Result<(), String> {
+        turn.mail.add(sending);
+        let name = format!("{}-{}-{part}", self.peer.kind.key(), self.number + 1);
+        sending.keep(self.options, &name)
     }
 
     fn accept(&self, turn: &mut Turn) -> Result<(), String> {
@@ -197,15 +172,14 @@ impl Bench<'_> {
         let (before, threads) = (server.cost(), self.threads(&server));
         let sending = load.run().map_err(|cause| explain(&cause, &server))?;
         let cost = server.cost().since(before);
-        self.keep(&load, "accept")?;
-        turn.mail.add_sent(&sending);
-        let part = Part::new(sending.accepted, sending.per_second, cost);
+        self.count(turn, &sending, "accept")?;
+        let part = Part::new(sending.count("accepted"), sending.record.per_second, cost);
         turn.accept = Some(part.with_threads(&threads, self.threads(&server)));
         Ok(())
     }
 
     fn relay(&self, turn: &mut Turn) -> Result<(), String> {
-        let (sink, port) = Receiver::start(&self.files.folder, self.options.domains)?;
+        let (sink, port) = Receiver::start(self.options.domains)?;
         let server = self.start(Purpose::Relay, port)?;
         let load = self.load(server.port, None);
         let (before, threads) = (server.cost(), self.threads(&server));
@@ -215,42 +189,40 @@ impl Bench<'_> {
             let watcher = scope.spawn(|| peak_memory(&server, &watch));
             let sending = load.run();
             if let Ok(sending) = &sending {
-                sink.wait(sending.accepted);
+                sink.wait(sending.count("accepted"));
             }
             watch.store(false, Ordering::Relaxed);
             (sending, watcher.join().unwrap_or_default())
         });
         let sending = sending.map_err(|cause| explain(&cause, &server))?;
         let cost = server.cost().since(before);
-        let received = sink.stop(&load)?;
-        self.keep(&load, "relay")?;
-        turn.mail.add_sent(&sending);
-        turn.mail.add_balance(&received.balance);
+        let received = sink.stop(&sending)?;
+        self.count(turn, &sending, "relay")?;
+        turn.mail.balance.add(&received.balance);
         turn.memory_kb = memory_kb;
-        let part = Part::new(sending.accepted, rate(&received, began_us), cost);
+        let part = Part::new(sending.count("accepted"), rate(&received, began_us), cost);
         turn.relay = Some(part.with_threads(&threads, self.threads(&server)));
         Ok(())
     }
 
     fn steady(&self, turn: &mut Turn) -> Result<(), String> {
-        let (sink, port) = Receiver::start(&self.files.folder, self.options.domains)?;
+        let (sink, port) = Receiver::start(self.options.domains)?;
         let server = self.start(Purpose::Relay, port)?;
         let relayed = turn.relay.as_ref().map_or(0.0, |relay| relay.per_second);
         // At least one message per second.
         let rate = self.options.rate.unwrap_or((relayed / 2.0).max(1.0).round());
         let load = self.load(server.port, Some(rate));
         let sending = load.run().map_err(|cause| explain(&cause, &server))?;
-        sink.wait(sending.accepted);
-        let received = sink.stop(&load)?;
-        self.keep(&load, "steady")?;
-        turn.mail.add_sent(&sending);
-        turn.mail.add_balance(&received.balance);
+        sink.wait(sending.count("accepted"));
+        let received = sink.stop(&sending)?;
+        self.count(turn, &sending, "steady")?;
+        turn.mail.balance.add(&received.balance);
         turn.steady = Some(Steady {
             per_second: rate,
-            reply_p50: sending.ms("body_to_reply", "p50"),
-            reply_p99: sending.ms("body_to_reply", "p99"),
-            end_p50: received.ms("p50"),
-            end_p99: received.ms("p99"),
+            reply_p50: sending.replies().map(|all| all.ms(0.5)),
+            reply_p99: sending.replies().map(|all| all.ms(0.99)),
+            end_p50: received.end_to_end.as_ref().map(|all| all.ms(0.5)),
+            end_p99: received.end_to_end.as_ref().map(|all| all.ms(0.99)),
         });
         Ok(())
     }

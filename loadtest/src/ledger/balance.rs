@@ -62,6 +62,19 @@ impl RecipientEnds {
 }
 
 impl Balance {
+    pub fn add(&mut self, other: &Balance) {
+        self.lost += other.lost;
+        self.duplicated += other.duplicated;
+        self.alien += other.alien;
+        self.corrupted += other.corrupted;
+        self.unknown_but_seen += other.unknown_but_seen;
+        self.refused_but_seen += other.refused_but_seen;
+        self.arrived += other.arrived;
+        self.bounced += other.bounced;
+        self.bounced_but_seen += other.bounced_but_seen;
+        self.unrecorded += other.unrecorded;
+    }
+
     /// Counts a message to a recipient that was sent.
     pub fn count(&mut self, entry: &Entry) {
         self.duplicated += u64::from(entry.copies.saturating_sub(1));
@@ -91,11 +104,14 @@ impl Balance {
         self.alien += found.arrived - arrived + found.bounced - bounced;
     }
 
-    /// Nothing was lost, duplicated, alien or corrupted, nothing refused or bounced arrived, and all was
+    /// Lost, duplicated, alien and corrupted mail, arrivals of refused or bounced mail, and what was not
     /// recorded. Bounces are correct.
-    pub fn is_well(&self) -> bool {
+    pub fn wrong(&self) -> u64 {
         let wrong = self.lost + self.duplicated + self.alien + self.corrupted;
-        let untrue = self.refused_but_seen + self.bounced_but_seen;
-        wrong + untrue + self.unrecorded == 0
+        wrong + self.refused_but_seen + self.bounced_but_seen + self.unrecorded
+    }
+
+    pub fn is_well(&self) -> bool {
+        self.wrong() == 0
     }
 }

@@ -24,7 +24,6 @@
 mod balance;
 mod entry;
 mod id;
-mod lines;
 mod seen;
 mod sent;
 pub mod sum;

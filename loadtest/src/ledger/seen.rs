@@ -10,9 +10,9 @@ use crate::ledger::balance::RecipientEnds;
 use crate::ledger::balance::Totals;
 use crate::ledger::entry::Arrival;
 use crate::ledger::entry::Entry;
-use crate::ledger::lines::read_lines;
 use crate::ledger::sent::Fate;
 use crate::ledger::sent::Sent;
+use crate::ledger::sent::read_lines;
 
 /// Maximum runs of a ledger. One is usual; old mail from a queue adds a few.
 pub const RUNS_MAX: usize = 256;

@@ -9,20 +9,10 @@ use std::sync::mpsc::Sender;
 use std::time::Duration;
 use std::time::Instant;
 
-use hdrhistogram::Histogram;
+use crate::report::histogram::Hdr;
+use crate::report::histogram::Stage;
 
-/// Longer latencies are recorded as one hour.
-pub const LONGEST_US: u64 = 3_600_000_000;
-/// Significant digits.
-const DIGITS: u8 = 3;
 const SECOND: Duration = Duration::from_secs(1);
-
-/// A histogram of microseconds.
-pub type Latencies = Histogram<u64>;
-
-pub fn latencies() -> Latencies {
-    Histogram::new_with_max(LONGEST_US, DIGITS).expect("the bounds are lawful")
-}
 
 /// Defines `Mark`, the stages of a session in order, and `NAMES`, the name of each at its index.
 macro_rules! marks {
@@ -38,39 +28,19 @@ macro_rules! marks {
 
 pub(crate) use marks;
 
-/// Histograms by the name of their stage.
-#[derive(Clone, Debug, Default)]
-pub struct Stages(pub Vec<(&'static str, Latencies)>);
-
-impl Stages {
-    pub fn add(&mut self, other: Stages) {
-        for (name, latencies) in other.0 {
-            match self.0.iter_mut().find(|(known, _)| *known == name) {
-                Some((_, sum)) => sum.add(&latencies).expect("all have the same bounds"),
-                None => self.0.push((name, latencies)),
-            }
-        }
-    }
-}
-
 /// One second of one shard.
+#[derive(Default)]
 pub struct Slice {
     /// Seconds since the begin of the run.
     pub second: u64,
-    pub done: Latencies,
+    pub done: Hdr,
     pub failed: u64,
-}
-
-impl Slice {
-    pub fn new(second: u64) -> Slice {
-        Slice { second, done: latencies(), failed: 0 }
-    }
 }
 
 /// All measurements of one shard.
 pub struct Collector {
     names: &'static [&'static str],
-    stages: Vec<Latencies>,
+    stages: Vec<Hdr>,
     began: Instant,
     slice: Slice,
     ends_at: Instant,
@@ -83,13 +53,13 @@ impl Collector {
         began: Instant,
         keeper: Sender<Slice>,
     ) -> Collector {
-        let stages = names.iter().map(|_| latencies()).collect();
-        Collector { names, stages, began, slice: Slice::new(0), ends_at: began + SECOND, keeper }
+        let stages = names.iter().map(|_| Hdr::default()).collect();
+        Collector { names, stages, began, slice: Slice::default(), ends_at: began + SECOND, keeper }
     }
 
     /// Records a latency of a stage, by its index.
     pub fn record(&mut self, stage: usize, took: Duration) {
-        self.stages[stage].saturating_record(micros(took));
+        self.stages[stage].record_time(took);
     }
 
     /// Records a latency of a stage and of the current second.
@@ -101,7 +71,7 @@ impl Collector {
     /// Records a latency of the current second only.
     pub fn count(&mut self, took: Duration, now: Instant) {
         self.turn(now);
-        self.slice.done.saturating_record(micros(took));
+        self.slice.done.record_time(took);
     }
 
     /// Records a failure: its latency counts for the stage and not for the second.
@@ -118,34 +88,34 @@ impl Collector {
         }
         let second = now.saturating_duration_since(self.began).as_secs();
         self.ends_at = self.began + Duration::from_secs(second + 1);
-        self.send(Slice::new(second));
+        self.send(Slice { second, ..Slice::default() });
     }
 
-    /// Returns all measurements; the collector starts over.
-    pub fn take(&mut self, now: Instant) -> Stages {
+    /// Returns the stages that were measured; the collector starts over.
+    pub fn take(&mut self, now: Instant) -> Vec<Stage> {
         self.turn(now);
-        self.send(Slice::new(self.slice.second));
-        let stages = self.stages.iter_mut().map(|stage| std::mem::replace(stage, latencies()));
-        let named = self.names.iter().copied().zip(stages);
-        Stages(named.filter(|(_, latencies)| !latencies.is_empty()).collect())
+        self.send(Slice { second: self.slice.second, ..Slice::default() });
+        let named = self.names.iter().zip(&mut self.stages).map(|(name, latencies)| Stage {
+            name: (*name).to_owned(),
+            latencies: std::mem::take(latencies),
+        });
+        named.filter(|stage| !stage.latencies.0.is_empty()).collect()
     }
 
     fn send(&mut self, next: Slice) {
         let slice = std::mem::replace(&mut self.slice, next);
-        if !slice.done.is_empty() || slice.failed > 0 {
+        if !slice.done.0.is_empty() || slice.failed > 0 {
             // The receiver ends last, or has panicked, which is reported there.
             let _ = self.keeper.send(slice);
         }
     }
 }
 
-fn micros(took: Duration) -> u64 {
-    u64::try_from(took.as_micros()).unwrap_or(u64::MAX)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::report::histogram::LONGEST_US;
+    use crate::report::histogram::add_stages;
     use std::sync::mpsc;
 
     #[test]
@@ -161,14 +131,14 @@ mod tests {
         let mut sum = one.take(began + ms(4100));
         let mut other = Collector::new(&["a", "b", "c"], began, keeper);
         other.record(1, ms(7));
-        sum.add(other.take(began + ms(4100)));
-        assert!(one.take(began + ms(9000)).0.is_empty(), "it started over");
+        add_stages(&mut sum, other.take(began + ms(4100)));
+        assert!(one.take(began + ms(9000)).is_empty(), "it started over");
         drop((one, other));
 
-        let kept: Vec<_> = kept.iter().map(|s| (s.second, s.done.len(), s.failed)).collect();
+        let kept: Vec<_> = kept.iter().map(|s| (s.second, s.done.0.len(), s.failed)).collect();
         assert_eq!(kept, [(0, 3, 0), (1, 2, 0), (4, 1, 1)]);
-        let counts: Vec<_> = sum.0.iter().map(|(name, kept)| (*name, kept.len())).collect();
+        let counts: Vec<_> = sum.iter().map(|one| (&*one.name, one.latencies.0.len())).collect();
         assert_eq!(counts, [("a", 1), ("b", 7)], "empty stages are left out");
-        assert!(sum.0[0].1.max() >= LONGEST_US);
+        assert!(sum[0].latencies.0.max() >= LONGEST_US);
     }
 }

@@ -8,24 +8,20 @@ use std::collections::BTreeMap;
 use crate::report::charts;
 use crate::report::charts::Axis;
 use crate::report::charts::Curve;
-use crate::report::curves::distribution;
-use crate::report::curves::over_time;
-use crate::report::curves::throughput;
+use crate::report::charts::distribution;
+use crate::report::charts::over_time;
+use crate::report::charts::throughput;
+use crate::report::histogram::Hdr;
+use crate::report::histogram::Stage;
 use crate::report::number::figure;
 use crate::report::number::grouped;
-use crate::report::record::Hdr;
-use crate::report::record::QUANTILES;
 use crate::report::record::Record;
-use crate::report::record::Stage;
 use crate::report::record::Verdict;
 use crate::report::rows;
-use crate::report::rows::Better;
-use crate::report::rows::Row;
+use crate::report::rows::Cell;
 
 /// Gives black ink and almost black grids of charts their colours.
 const STYLE: &str = include_str!("page.css");
-/// Ratios further from 1 are coloured as better or worse.
-const RATIO_EVEN: f64 = 0.05;
 /// The headline of a run is the first of these stages that it has.
 const MAIN_STAGES: [&str; 3] = ["end to end", "message", "MAIL to dot"];
 
@@ -74,18 +70,15 @@ fn run(record: &Record) -> Drawn {
     let keys = [(0, "p50"), (1, "p99"), (3, "max")].map(|(color, name)| key(color, name)).concat();
     let chart = charts::draw(Axis::Seconds, Axis::Milliseconds, vec![p50, p99, max])?;
     text += &card("Latency over time", &format!("<p>{keys}</p>\n{chart}"));
-    text += &card("Latency by stage, in milliseconds", &stages(&record.stages));
+    text += &card("Latency by stage, in milliseconds", &table(&rows::stage_table(&record.stages)));
     text += "<div class=\"columns\">\n";
-    let machine = record.machine.lines().into_iter().map(|(name, value)| (name.into(), value));
-    text += &pairs("Machine", machine);
-    let settings = record.settings.iter().map(|(name, value)| (name.clone(), value.clone()));
-    text += &pairs("Settings", settings);
+    text += &pairs("Machine", &record.machine);
+    text += &pairs("Settings", &record.settings);
     let counts = |counts: &BTreeMap<String, u64>| {
-        let each = counts.iter().map(|(name, count)| (name.replace('_', " "), grouped(*count)));
-        each.collect::<Vec<_>>()
+        counts.iter().map(|(name, count)| (name.replace('_', " "), grouped(*count))).collect()
     };
-    text += &pairs("Counts", counts(&record.counts).into_iter());
-    text += &pairs("Ledger", counts(&record.ledger).into_iter());
+    text += &pairs("Counts", &counts(&record.counts));
+    text += &pairs("Ledger", &counts(&record.ledger));
     Ok(text + "</div>\n")
 }
 
@@ -121,12 +114,12 @@ fn card(title: &str, content: &str) -> String {
 }
 
 /// A card of names and values; nothing if there are none.
-fn pairs(title: &str, pairs: impl Iterator<Item = (String, String)>) -> String {
-    let row = |(name, value): (String, String)| {
-        let (name, value) = (escape(&name), escape(&value));
+fn pairs(title: &str, pairs: &BTreeMap<String, String>) -> String {
+    let row = |(name, value): (&String, &String)| {
+        let (name, value) = (escape(name), escape(value));
         format!("<tr><td>{name}</td><td class=\"text\">{value}</td></tr>\n")
     };
-    let rows: String = pairs.map(row).collect();
+    let rows: String = pairs.iter().map(row).collect();
     if rows.is_empty() { rows } else { card(title, &format!("<table>\n{rows}</table>\n")) }
 }
 
@@ -154,18 +147,6 @@ fn verdicts(record: &Record) -> String {
     card(&title, &format!("<table>\n{rows}</table>\n"))
 }
 
-fn stages(stages: &[Stage]) -> String {
-    let quantiles = QUANTILES.map(|(name, _)| name);
-    let heads = ["stage", "count"].into_iter().chain(quantiles).chain(["max"]);
-    let rows = stages.iter().map(|stage| {
-        let all = &stage.latencies;
-        let figures = QUANTILES.map(|(_, at)| figure(all.ms(at)));
-        let cells = [escape(&stage.name), grouped(all.0.len())].into_iter().chain(figures);
-        cells.chain([figure(all.max_ms())]).map(cell).collect()
-    });
-    table(heads.map(head).collect(), rows.collect())
-}
-
 /// Several runs: their pictures, then the table of totals.
 fn compared(names: &[String], records: &[Record]) -> Drawn {
     let keys = keys(names.iter().map(String::as_str));
@@ -185,82 +166,33 @@ fn compared(names: &[String], records: &[Record]) -> Drawn {
         let curves = records.iter().map(of).enumerate();
         let curves = curves.filter_map(|(color, all)| Some(distribution(color, &all?))).collect();
         let chart = charts::draw(Axis::Percentile, Axis::Milliseconds, curves)?;
-        let figures = across(names, &rows::of_stage(name, records));
+        let figures = rows::side_by_side(names, &rows::of_stage(name, records));
+        let figures = table(&rows::transposed(&figures));
         text += &card(name, &(keys.clone() + &chart + &figures));
     }
     let title = format!("Totals; ratios are relative to {}", names[0]);
-    Ok(text + &card(&title, &totals(names, &rows::totals(records))))
+    let mut totals = rows::totals(records);
+    totals.retain(|row| row.figures.iter().any(|one| *one != Some(0.0)));
+    Ok(text + &card(&title, &table(&rows::side_by_side(names, &totals))))
 }
 
-fn totals(names: &[String], all: &[Row]) -> String {
-    let mut heads = vec![head("")];
-    for (place, name) in names.iter().enumerate() {
-        heads.push(head(&escape(name)));
-        heads.extend((place > 0).then(|| head("ratio")));
-    }
-    // Rows of zeros are left out.
-    let rows = all.iter().filter(|row| row.figures.iter().any(|one| *one != Some(0.0)));
-    let rows = rows.map(|row| {
-        let mut cells = vec![cell(escape(&row.name))];
-        let ratios = std::iter::once(None).chain(row.ratios());
-        for (place, (value, ratio)) in row.figures.iter().zip(ratios).enumerate() {
-            cells.push(cell(shown(row, *value)));
-            cells.extend((place > 0).then(|| ratio_cell(row.better, ratio)));
+/// A table whose first line is its head.
+fn table(lines: &[Vec<Cell>]) -> String {
+    let mut text = "<table>\n".to_owned();
+    for (place, line) in lines.iter().enumerate() {
+        let tag = if place == 0 { "th" } else { "td" };
+        text += "<tr>";
+        for Cell { text: content, is_better } in line {
+            let class = match is_better {
+                None => "",
+                Some(true) => " class=\"good\"",
+                Some(false) => " class=\"bad\"",
+            };
+            text += &format!("<{tag}{class}>{}</{tag}>", escape(content));
         }
-        cells
-    });
-    table(heads, rows.collect())
-}
-
-/// The figures of a stage: a line for each run, and one for its ratio.
-fn across(names: &[String], all: &[Row]) -> String {
-    let heads = std::iter::once(head("")).chain(all.iter().map(|row| head(&escape(&row.name))));
-    let mut rows = Vec::new();
-    for (place, name) in names.iter().enumerate() {
-        let cells = all.iter().map(|row| cell(shown(row, row.figures[place])));
-        rows.push(std::iter::once(cell(escape(name))).chain(cells).collect());
-        if let Some(before) = place.checked_sub(1) {
-            let cells = all.iter().map(|row| ratio_cell(row.better, row.ratios()[before]));
-            let name = "<td class=\"soft\">ratio</td>".to_owned();
-            rows.push(std::iter::once(name).chain(cells).collect());
-        }
+        text += "</tr>\n";
     }
-    table(heads.collect(), rows)
-}
-
-fn head(name: &str) -> String {
-    format!("<th>{name}</th>")
-}
-
-fn cell(text: String) -> String {
-    format!("<td>{text}</td>")
-}
-
-fn table(heads: Vec<String>, rows: Vec<Vec<String>>) -> String {
-    let lines = std::iter::once(heads).chain(rows);
-    let lines: String = lines.map(|cells| format!("<tr>{}</tr>\n", cells.concat())).collect();
-    format!("<table>\n{lines}</table>\n")
-}
-
-fn shown(row: &Row, value: Option<f64>) -> String {
-    match value {
-        None => "\u{2013}".to_owned(),
-        Some(value) if row.whole => grouped(value as u64),
-        Some(value) => figure(value),
-    }
-}
-
-fn ratio_cell(better: Better, ratio: Option<f64>) -> String {
-    let Some(ratio) = ratio else { return "<td>\u{2013}</td>".to_owned() };
-    let is_more = ratio > 1.0;
-    let class = match better {
-        _ if (ratio - 1.0).abs() <= RATIO_EVEN => "",
-        Better::Neither => "",
-        Better::More if is_more => " class=\"good\"",
-        Better::Less if !is_more => " class=\"good\"",
-        Better::More | Better::Less => " class=\"bad\"",
-    };
-    format!("<td{class}>{ratio:.2}</td>")
+    text + "</table>\n"
 }
 
 fn keys<'a>(names: impl Iterator<Item = &'a str>) -> String {
@@ -318,7 +250,7 @@ mod tests {
     fn a_page_is_complete_and_escapes_all_text() {
         let mut evil = record(1000, 2);
         evil.stages[0].name = "<script>alert('1')</script>".into();
-        evil.machine.cpu = Some("a & b </table>".into());
+        evil.machine.insert("CPU".into(), "a & b </table>".into());
         evil.kind = "\" onload=\"x".into();
         evil.counts.insert("</td>".into(), 1);
         let (that, found) = ("<i>all</i> arrive".into(), "9 & 1".into());

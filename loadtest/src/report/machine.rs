@@ -2,6 +2,7 @@
 //!
 //! Promise:  needs no root; facts that cannot be read are left out.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::fs::File;
 use std::io;
@@ -13,10 +14,7 @@ use std::thread;
 use std::time::Duration;
 use std::time::Instant;
 
-use serde::Deserialize;
-use serde::Serialize;
-
-use crate::report::collector::latencies;
+use crate::report::histogram::Hdr;
 
 /// Syncs are measured up to this number or this duration.
 const SYNCS: u64 = 100;
@@ -24,122 +22,62 @@ const SYNCS_FOR: Duration = Duration::from_secs(2);
 /// Written before each sync: a short message.
 const SYNC_BYTES: usize = 4096;
 
-/// The facts that figures depend on.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct Machine {
-    pub cpu: Option<String>,
-    /// Available to this process.
-    pub cores: usize,
-    pub memory_mb: Option<u64>,
-    pub kernel: Option<String>,
-    pub disk: Option<Disk>,
-}
-
-/// The disk of a folder.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Disk {
-    pub folder: String,
-    pub file_system: Option<String>,
-    /// Mount options.
-    pub options: Option<String>,
-    pub device: Option<String>,
-    /// Microseconds for writing and syncing 4 KB.
-    pub sync: Option<Syncs>,
-}
-
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Syncs {
-    pub count: u64,
-    pub p50_us: u64,
-    pub p99_us: u64,
-    pub max_us: u64,
-}
-
-impl Machine {
-    /// Describes the machine and the disk of this folder, with the duration of a sync.
-    pub fn describe(folder: Option<&Path>) -> Machine {
-        let read = |path: &str| fs::read_to_string(path).ok();
-        let after_colon = |line: &str| line.split_once(':').map(|(_, text)| text.trim().to_owned());
-        let cpu = read("/proc/cpuinfo").and_then(|text| {
-            text.lines().find(|line| line.starts_with("model name")).and_then(after_colon)
-        });
-        let memory_mb = read("/proc/meminfo").and_then(|text| {
-            let line = text.lines().find(|line| line.starts_with("MemTotal:"))?;
-            let kb: u64 = line.split_ascii_whitespace().nth(1)?.parse().ok()?;
-            Some(kb / 1024)
-        });
-        Machine {
-            cpu,
-            cores: thread::available_parallelism().map_or(1, usize::from),
-            memory_mb,
-            kernel: read("/proc/sys/kernel/osrelease").map(|text| text.trim().to_owned()),
-            disk: folder.map(Disk::describe),
-        }
-    }
-
-    /// The known facts with their names.
-    pub fn lines(&self) -> Vec<(&'static str, String)> {
-        let mut lines = Vec::new();
-        lines.extend(self.cpu.clone().map(|cpu| ("CPU", cpu)));
-        lines.push(("cores", self.cores.to_string()));
-        lines.extend(self.memory_mb.map(|mb| ("memory", format!("{mb} MB"))));
-        lines.extend(self.kernel.clone().map(|kernel| ("kernel", kernel)));
-        let Some(disk) = &self.disk else { return lines };
-        let unknown = || "unknown".to_owned();
-        let kind = disk.file_system.clone().unwrap_or_else(unknown);
-        let device = disk.device.clone().unwrap_or_else(unknown);
-        let options = disk.options.clone().unwrap_or_else(unknown);
-        lines.push(("disk", format!("{}: {kind} on {device} ({options})", disk.folder)));
-        lines.extend(disk.sync.as_ref().map(|sync| {
-            let ms = |us: u64| us as f64 / 1000.0;
-            let Syncs { count, p50_us, p99_us, max_us } = *sync;
-            let (p50, p99, max) = (ms(p50_us), ms(p99_us), ms(max_us));
-            ("sync of 4 KB", format!("p50 {p50} p99 {p99} max {max} ms ({count} syncs)"))
-        }));
-        lines
-    }
-}
-
-impl Disk {
-    fn describe(folder: &Path) -> Disk {
-        // findmnt(8) is part of util-linux.
-        let mut findmnt = Command::new("findmnt");
-        findmnt.args(["--noheadings", "--raw", "--output", "FSTYPE,SOURCE,OPTIONS", "--target"]);
-        let text = findmnt.arg(folder).output().map(|output| output.stdout).unwrap_or_default();
-        let text = String::from_utf8_lossy(&text).into_owned();
-        let mut words = text.split_whitespace().map(str::to_owned);
-        let (file_system, device, options) = (words.next(), words.next(), words.next());
-        let folder_name = folder.display().to_string();
+/// The facts that figures depend on, by name: those of the machine, and of the disk of this folder with
+/// the duration of a sync.
+pub fn describe_machine(folder: Option<&Path>) -> BTreeMap<String, String> {
+    let value = |path: &str, name: &str| {
+        let text = fs::read_to_string(path).ok()?;
+        let line = text.lines().find_map(|line| line.strip_prefix(name))?;
+        Some(line.trim_start_matches([' ', '\t', ':']).trim().to_owned())
+    };
+    let memory = value("/proc/meminfo", "MemTotal:");
+    let memory = memory.and_then(|text| text.trim_end_matches(" kB").parse::<u64>().ok());
+    let cores = thread::available_parallelism().map_or(1, usize::from);
+    let facts = [
+        ("CPU", value("/proc/cpuinfo", "model name")),
+        ("cores", Some(cores.to_string())),
+        ("memory", memory.map(|kb| format!("{} MB", kb / 1024))),
+        ("kernel", value("/proc/sys/kernel/osrelease", "")),
+        ("disk", folder.map(disk)),
         // A read-only folder is described without syncs.
-        let sync = measure_syncs(folder).ok();
-        Disk { folder: folder_name, file_system, options, device, sync }
-    }
+        ("sync of 4 KB", folder.and_then(|folder| measure_syncs(folder).ok())),
+    ];
+    facts.into_iter().filter_map(|(name, fact)| Some((name.to_owned(), fact?))).collect()
+}
+
+/// Folder, file system, device and mount options.
+fn disk(folder: &Path) -> String {
+    // findmnt(8) is part of util-linux.
+    let mut findmnt = Command::new("findmnt");
+    findmnt.args(["--noheadings", "--raw", "--output", "FSTYPE,SOURCE,OPTIONS", "--target"]);
+    let text = findmnt.arg(folder).output().map(|output| output.stdout).unwrap_or_default();
+    let text = String::from_utf8_lossy(&text).into_owned();
+    let mut words = text.split_whitespace();
+    let mut next = || words.next().unwrap_or("unknown");
+    let (kind, device, options) = (next(), next(), next());
+    format!("{}: {kind} on {device} ({options})", folder.display())
 }
 
 /// Overwrites one block, which needs no journal: the least that a sync costs.
-fn measure_syncs(folder: &Path) -> io::Result<Syncs> {
+fn measure_syncs(folder: &Path) -> io::Result<String> {
     let path = folder.join(format!(".ringpost-load-{}", std::process::id()));
     let mut file = File::create_new(&path)?;
     // Removed at once, so that nothing is left even after a crash.
     fs::remove_file(&path)?;
-    sync_often(&mut file)
-}
-
-fn sync_often(file: &mut File) -> io::Result<Syncs> {
     let block = [b'x'; SYNC_BYTES];
     file.write_all(&block)?;
     file.sync_all()?;
-    let mut took = latencies();
+    let mut took = Hdr::default();
     let end = Instant::now() + SYNCS_FOR;
-    while took.len() < SYNCS && Instant::now() < end {
+    while took.0.len() < SYNCS && Instant::now() < end {
         let began = Instant::now();
         file.rewind()?;
         file.write_all(&block)?;
         file.sync_data()?;
-        took.saturating_record(u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX));
+        took.record_time(began.elapsed());
     }
-    let at = |quantile| took.value_at_quantile(quantile);
-    Ok(Syncs { count: took.len(), p50_us: at(0.5), p99_us: at(0.99), max_us: took.max() })
+    let (p50, p99, max) = (took.ms(0.5), took.ms(0.99), took.max_ms());
+    Ok(format!("p50 {p50} p99 {p99} max {max} ms ({} syncs)", took.0.len()))
 }
 
 #[cfg(test)]
@@ -149,19 +87,14 @@ mod tests {
     #[test]
     fn this_machine_is_described() {
         let folder = std::env::temp_dir();
-        let machine = Machine::describe(Some(&folder));
-        assert!(machine.cores >= 1 && machine.memory_mb > Some(1) && machine.kernel.is_some());
-        let disk = machine.disk.as_ref().expect("it was asked for");
-        let sync = disk.sync.as_ref().expect("the folder may be written");
-        assert!(
-            sync.count > 0
-                && sync.p50_us <= sync.p99_us
-                && sync.p99_us <= sync.max_us * 1001 / 1000
-        );
-        assert!(disk.file_system.is_some(), "{machine:?}");
+        let machine = describe_machine(Some(&folder));
+        let known = ["cores", "disk", "kernel", "memory", "sync of 4 KB"];
+        assert!(known.iter().all(|name| machine.contains_key(*name)), "{machine:?}");
+        assert!(machine["memory"].ends_with(" MB") && machine["disk"].contains(" on "));
+        assert!(!machine["sync of 4 KB"].contains("(0 syncs)"), "{machine:?}");
         let leftover = folder.join(format!(".ringpost-load-{}", std::process::id()));
         assert!(!leftover.exists());
-        let nowhere = Machine::describe(Some(Path::new("/nowhere/at/all")));
-        assert_eq!(nowhere.disk.and_then(|disk| disk.sync), None);
+        let nowhere = describe_machine(Some(Path::new("/nowhere/at/all")));
+        assert!(!nowhere.contains_key("sync of 4 KB"));
     }
 }

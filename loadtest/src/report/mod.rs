@@ -7,9 +7,10 @@
 //!
 //! ```text
 //! collector  histograms of one shard         seconds    one histogram per second of all shards
-//! record     one run as JSON                 machine    CPU, memory, disk
+//! record     one run as JSON                 histogram  latencies and their text
+//! machine    CPU, memory, disk
 //! terminal   tables for a terminal           table      columns of text
-//! html       the page                        charts, curves   its pictures
+//! html       the page                        charts     its pictures
 //! rows       figures of several runs         number     how figures are printed
 //! outputs    the flags of every run          command    `ringpost-load report`
 //! ```
@@ -18,7 +19,7 @@ mod charts;
 mod collector;
 pub mod command;
 mod command_line;
-mod curves;
+mod histogram;
 mod html;
 mod machine;
 mod number;
@@ -30,20 +31,17 @@ pub mod table;
 mod terminal;
 
 pub use collector::Collector;
-pub use collector::Latencies;
-pub use collector::Stages;
-pub use collector::latencies;
 pub(crate) use collector::marks;
 pub use command_line::command_line;
-pub use machine::Machine;
+pub use histogram::Hdr;
+pub use histogram::QUANTILES;
+pub use histogram::Stage;
+pub use histogram::add_stages;
+pub use machine::describe_machine;
 pub use number::rounded;
 pub use outputs::Outputs;
-pub use record::Hdr;
 pub use record::Interval;
-pub use record::QUANTILES;
 pub use record::Record;
-pub use record::Stage;
 pub use record::Verdict;
 pub use record::by_name;
-pub use seconds::Live;
 pub use seconds::Seconds;

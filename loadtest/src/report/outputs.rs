@@ -1,6 +1,8 @@
 //! The output flags that every kind of run has.
 
+use std::collections::BTreeMap;
 use std::fs;
+use std::io::IsTerminal;
 use std::path::Path;
 use std::path::PathBuf;
 
@@ -9,9 +11,8 @@ use clap::Args;
 use crate::flags::check_writable;
 use crate::flags::read_folder;
 use crate::report::html;
-use crate::report::machine::Machine;
+use crate::report::machine::describe_machine;
 use crate::report::record::Record;
-use crate::report::seconds::Live;
 use crate::report::terminal;
 
 #[derive(Args, Clone, Debug, Default)]
@@ -43,13 +44,13 @@ impl Outputs {
     }
 
     /// The machine, with the disk of `--disk`.
-    pub fn machine(&self) -> Machine {
-        Machine::describe(self.disk.as_deref())
+    pub fn machine(&self) -> BTreeMap<String, String> {
+        describe_machine(self.disk.as_deref())
     }
 
     /// Whether to show each second on stderr.
-    pub fn live(&self) -> Live {
-        if self.live { Live::Always } else { Live::OnTerminal }
+    pub fn live(&self) -> bool {
+        self.live || std::io::stderr().is_terminal()
     }
 
     /// Prints the record and writes all files, even if one of them fails.

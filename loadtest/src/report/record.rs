@@ -8,27 +8,16 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
-use hdrhistogram::serialization::Deserializer;
-use hdrhistogram::serialization::Serializer as _;
-use hdrhistogram::serialization::V2DeflateSerializer;
 use serde::Deserialize;
 use serde::Serialize;
 use serde_json::Value;
 use serde_json::json;
 
-use crate::report::collector::Latencies;
-use crate::report::collector::Stages;
-use crate::report::collector::latencies;
-use crate::report::machine::Machine;
+use crate::report::histogram::Hdr;
+use crate::report::histogram::Stage;
 
 /// In every record. The number changes when older readers would misread the file.
-pub const FORMAT: &str = "ringpost-load 2";
-/// The quantiles that are shown of a histogram.
-pub const QUANTILES: [(&str, f64); 5] =
-    [("p50", 0.5), ("p90", 0.9), ("p99", 0.99), ("p99.9", 0.999), ("p99.99", 0.9999)];
-
+pub const FORMAT: &str = "ringpost-load 3";
 /// One run.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Record {
@@ -44,7 +33,7 @@ pub struct Record {
     pub per_second: f64,
     /// The first error.
     pub first_fault: Option<String>,
-    pub machine: Machine,
+    pub machine: BTreeMap<String, String>,
     pub settings: BTreeMap<String, String>,
     pub counts: BTreeMap<String, u64>,
     /// Totals of the ledger; empty without one.
@@ -70,7 +59,11 @@ pub struct Verdict {
 
 impl Record {
     /// A run that begins now.
-    pub fn begin(kind: &str, machine: Machine, settings: BTreeMap<String, String>) -> Record {
+    pub fn begin(
+        kind: &str,
+        machine: BTreeMap<String, String>,
+        settings: BTreeMap<String, String>,
+    ) -> Record {
         Record {
             format: FORMAT.to_owned(),
             kind: kind.to_owned(),
@@ -87,12 +80,6 @@ impl Record {
             verdicts: Vec::new(),
             intervals: Vec::new(),
         }
-    }
-
-    pub fn set_stages(&mut self, stages: Stages) {
-        let named = stages.0.into_iter();
-        self.stages =
-            named.map(|(name, all)| Stage { name: name.into(), latencies: Hdr(all) }).collect();
     }
 
     /// With counts and percentiles repeated at the top level for scripts.
@@ -149,14 +136,6 @@ impl Record {
     }
 }
 
-/// The latencies of one part of the work.
-#[derive(Clone, Debug, Deserialize, Serialize)]
-pub struct Stage {
-    pub name: String,
-    #[serde(rename = "us")]
-    pub latencies: Hdr,
-}
-
 /// One second; the last one may be shorter.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 pub struct Interval {
@@ -169,87 +148,6 @@ pub struct Interval {
     pub latencies: Hdr,
 }
 
-/// A histogram of microseconds. Its text is base64 of the compressed form (V2) of HdrHistogram.
-#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
-#[serde(try_from = "HdrText", into = "HdrText")]
-pub struct Hdr(pub Latencies);
-
-impl Default for Hdr {
-    fn default() -> Hdr {
-        Hdr(latencies())
-    }
-}
-
-impl Hdr {
-    pub fn record(&mut self, us: u64) {
-        self.0.saturating_record(us);
-    }
-
-    pub fn add(&mut self, other: &Hdr) {
-        self.0.add(&other.0).expect("all have the same bounds");
-    }
-
-    pub fn to_text(&self) -> String {
-        let mut bytes = Vec::new();
-        let written = V2DeflateSerializer::new().serialize(&self.0, &mut bytes);
-        written.expect("memory takes every write, and counts of a run fit 63 bits");
-        STANDARD.encode(bytes)
-    }
-
-    pub fn from_text(text: &str) -> Result<Hdr, String> {
-        let bytes = STANDARD.decode(text).map_err(|cause| format!("histogram: {cause}"))?;
-        let read = Deserializer::new().deserialize(&mut &*bytes);
-        read.map(Hdr).map_err(|cause| format!("histogram: {cause}"))
-    }
-
-    /// The value at this quantile in milliseconds.
-    pub fn ms(&self, quantile: f64) -> f64 {
-        self.0.value_at_quantile(quantile) as f64 / 1000.0
-    }
-
-    pub fn max_ms(&self) -> f64 {
-        self.0.max() as f64 / 1000.0
-    }
-
-    /// Count and percentiles in microseconds.
-    pub fn figures(&self) -> serde_json::Map<String, Value> {
-        let mut all = serde_json::Map::new();
-        all.insert("count".into(), json!(self.0.len()));
-        for (name, quantile) in QUANTILES {
-            all.insert(name.into(), json!(self.0.value_at_quantile(quantile)));
-        }
-        all.insert("max".into(), json!(self.0.max()));
-        all.insert("mean".into(), json!(self.0.mean()));
-        all
-    }
-}
-
-/// A histogram with plain figures for readers.
-#[derive(Deserialize, Serialize)]
-struct HdrText {
-    histogram: String,
-    #[serde(flatten)]
-    figures: serde_json::Map<String, Value>,
-}
-
-impl From<Hdr> for HdrText {
-    fn from(all: Hdr) -> HdrText {
-        HdrText { histogram: all.to_text(), figures: all.figures() }
-    }
-}
-
-impl TryFrom<HdrText> for Hdr {
-    type Error = String;
-
-    fn try_from(text: HdrText) -> Result<Hdr, String> {
-        let all = Hdr::from_text(&text.histogram)?;
-        match text.figures.get("count").and_then(Value::as_u64) == Some(all.0.len()) {
-            true => Ok(all),
-            false => Err("the count differs from the histogram".to_owned()),
-        }
-    }
-}
-
 /// A struct of numbers as a map.
 pub fn by_name(counts: &impl Serialize) -> BTreeMap<String, u64> {
     let value = serde_json::to_value(counts).expect("they are plain numbers");
@@ -259,12 +157,12 @@ pub fn by_name(counts: &impl Serialize) -> BTreeMap<String, u64> {
 #[cfg(test)]
 pub mod tests {
     use super::*;
-    use crate::report::collector::LONGEST_US;
+    use crate::report::histogram::LONGEST_US;
 
     fn hdr(values: impl Iterator<Item = u64>) -> Hdr {
-        let mut all = latencies();
-        values.for_each(|value| all.saturating_record(value));
-        Hdr(all)
+        let mut all = Hdr::default();
+        values.for_each(|value| all.record(value));
+        all
     }
 
     /// A run whose latencies are those of `1..=count` milliseconds, times `factor`.
@@ -285,7 +183,7 @@ pub mod tests {
             seconds: 3.0,
             per_second: count as f64 / 3.0,
             first_fault: Some("<b>550 & \"no\"</b>".into()),
-            machine: Machine::describe(None),
+            machine: crate::report::describe_machine(None),
             settings: BTreeMap::from([("-s <i>".into(), "1 & 2".into())]),
             counts: BTreeMap::from([("accepted".into(), count)]),
             ledger: BTreeMap::from([("distinct".into(), count)]),

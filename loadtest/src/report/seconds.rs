@@ -2,7 +2,7 @@
 //!
 //! Owner:    the thread that started the run holds `Seconds`; each shard holds a sender.
 //! Promise:  a second without messages is recorded too: that is how a stall looks.
-//! Bounds:   seconds older than `OPEN_MAX` are kept compressed, a few KB each. After a day
+//! Bounds:   a second takes the used pages of its histogram, mostly less than 50 KB. After a day
 //!           (`SECONDS_MAX`) everything goes into the last second.
 
 use std::collections::BTreeMap;
@@ -19,10 +19,8 @@ use std::time::Instant;
 
 use crate::report::collector::Collector;
 use crate::report::collector::Slice;
-use crate::report::record::Hdr;
 use crate::report::record::Interval;
 
-const OPEN_MAX: u64 = 5;
 const SECONDS_MAX: u64 = 86_400;
 /// The delay before a second is printed, so that all shards have sent theirs.
 const SHOWN_AFTER: Duration = Duration::from_millis(150);
@@ -35,14 +33,9 @@ pub struct Seconds {
 }
 
 impl Seconds {
-    /// Starts the thread. Each second is printed on stderr if `live` says so.
-    pub fn start(began: Instant, live: Live) -> Seconds {
+    /// Starts the thread. `shows`: each second is printed on stderr.
+    pub fn start(began: Instant, shows: bool) -> Seconds {
         let (sender, receiver) = mpsc::channel();
-        let shows = match live {
-            Live::Never => false,
-            Live::OnTerminal => std::io::stderr().is_terminal(),
-            Live::Always => true,
-        };
         let keeper = thread::spawn(move || {
             let mut keeper = Keeper::default();
             keeper.work(&receiver, began, shows);
@@ -65,18 +58,9 @@ impl Seconds {
     }
 }
 
-/// Whether each second is printed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Live {
-    Never,
-    OnTerminal,
-    Always,
-}
-
 #[derive(Default)]
 struct Keeper {
-    open: BTreeMap<u64, Slice>,
-    sealed: BTreeMap<u64, (String, u64)>,
+    seconds: BTreeMap<u64, Slice>,
     done: u64,
     failed: u64,
 }
@@ -93,7 +77,6 @@ impl Keeper {
                         self.show(shown);
                     }
                     shown += 1;
-                    self.seal(shown.saturating_sub(OPEN_MAX));
                 }
                 Err(RecvTimeoutError::Disconnected) => break,
             }
@@ -105,44 +88,20 @@ impl Keeper {
 
     fn keep(&mut self, mut slice: Slice) {
         slice.second = slice.second.min(SECONDS_MAX - 1);
-        self.done += slice.done.len();
+        self.done += slice.done.0.len();
         self.failed += slice.failed;
-        let second = slice.second;
-        let sealed = self.sealed.remove(&second).map(|(text, failed)| {
-            let done = Hdr::from_text(&text).expect("this thread wrote it").0;
-            Slice { second, done, failed }
-        });
-        if let Some(sealed) = sealed {
-            self.open.insert(second, sealed);
-        }
-        match self.open.get_mut(&second) {
-            Some(sum) => {
-                sum.done.add(&slice.done).expect("all have the same bounds");
-                sum.failed += slice.failed;
-            }
-            None => {
-                self.open.insert(second, slice);
-            }
-        }
-    }
-
-    /// Compresses the seconds before this one.
-    fn seal(&mut self, before: u64) {
-        while let Some(first) = self.open.first_entry().filter(|first| *first.key() < before) {
-            let (second, slice) = first.remove_entry();
-            self.sealed.insert(second, (Hdr(slice.done).to_text(), slice.failed));
-        }
+        let sum = self.seconds.entry(slice.second).or_default();
+        sum.done.add(&slice.done);
+        sum.failed += slice.failed;
     }
 
     fn show(&self, second: u64) {
-        let last = self.open.get(&second);
-        let figure = |quantile| {
-            last.map_or(0.0, |slice| slice.done.value_at_quantile(quantile) as f64 / 1000.0)
-        };
+        let last = self.seconds.get(&second);
+        let figure = |quantile| last.map_or(0.0, |slice| slice.done.ms(quantile));
         let mut line = format!(
             "{:>6} s {:>8}/s  p50 {:>9.3} ms  p99 {:>9.3} ms  {:>10} done",
             second + 1,
-            last.map_or(0, |slice| slice.done.len()),
+            last.map_or(0, |slice| slice.done.0.len()),
             figure(0.5),
             figure(0.99),
             self.done
@@ -160,24 +119,17 @@ impl Keeper {
 
     fn into_intervals(mut self, took: Duration) -> Vec<Interval> {
         let took = took.as_secs_f64();
-        let last = self.open.keys().chain(self.sealed.keys()).max().copied();
+        let last = self.seconds.keys().max().copied();
         let whole = (took.ceil() as u64).clamp(1, SECONDS_MAX);
         let count = last.map_or(whole, |last| whole.max(last + 1));
-        (0..count)
-            .map(|second| {
-                let start = second as f64;
-                let seconds = if second + 1 == count { took - start } else { 1.0 };
-                let (done, failed) = match (self.open.remove(&second), self.sealed.remove(&second))
-                {
-                    (Some(slice), _) => (Hdr(slice.done), slice.failed),
-                    (None, Some((text, failed))) => {
-                        (Hdr::from_text(&text).expect("this thread wrote it"), failed)
-                    }
-                    (None, None) => (Hdr(Slice::new(second).done), 0),
-                };
-                Interval { start, seconds: seconds.max(0.001), failed, latencies: done }
-            })
-            .collect()
+        let interval = |second| {
+            let start = second as f64;
+            let seconds = if second + 1 == count { took - start } else { 1.0 };
+            let slice = self.seconds.remove(&second).unwrap_or_default();
+            let (failed, latencies) = (slice.failed, slice.done);
+            Interval { start, seconds: seconds.max(0.001), failed, latencies }
+        };
+        (0..count).map(interval).collect()
     }
 }
 
@@ -186,9 +138,8 @@ mod tests {
     use super::*;
 
     fn slice(second: u64, us: &[u64], failed: u64) -> Slice {
-        let mut slice = Slice::new(second);
-        us.iter().for_each(|us| slice.done.saturating_record(*us));
-        slice.failed = failed;
+        let mut slice = Slice { second, failed, ..Slice::default() };
+        us.iter().for_each(|us| slice.done.record(*us));
         slice
     }
 
@@ -197,12 +148,9 @@ mod tests {
         let mut keeper = Keeper::default();
         keeper.keep(slice(0, &[10, 20], 0));
         keeper.keep(slice(7, &[5], 0));
-        keeper.seal(3);
-        assert_eq!((keeper.open.len(), keeper.sealed.len()), (1, 1));
         keeper.keep(slice(0, &[30], 2));
         keeper.keep(slice(SECONDS_MAX + 7, &[1], 0));
-        keeper.seal(3);
-        keeper.open.remove(&(SECONDS_MAX - 1)).expect("all that is later goes into the last");
+        keeper.seconds.remove(&(SECONDS_MAX - 1)).expect("all that is later goes into the last");
         assert_eq!((keeper.done, keeper.failed), (5, 2));
         let intervals = keeper.into_intervals(Duration::from_millis(7250));
         let told: Vec<_> =
@@ -216,10 +164,10 @@ mod tests {
     #[test]
     fn collectors_send_to_it() {
         let began = Instant::now();
-        let seconds = Seconds::start(began, Live::Never);
+        let seconds = Seconds::start(began, false);
         let mut collector = seconds.collector(&["all"]);
         collector.finish(0, Duration::from_millis(3), began);
-        assert_eq!(collector.take(began).0[0].1.len(), 1);
+        assert_eq!(collector.take(began)[0].latencies.0.len(), 1);
         drop(collector);
         let intervals = seconds.end(Duration::from_millis(2500));
         let counts: Vec<_> = intervals.iter().map(|one| one.latencies.0.len()).collect();

@@ -2,12 +2,10 @@
 
 use std::fmt::Write;
 
-use crate::report::number::figure;
-use crate::report::record::Hdr;
-use crate::report::record::QUANTILES;
 use crate::report::record::Record;
 use crate::report::record::Verdict;
 use crate::report::rows;
+use crate::report::rows::Cell;
 use crate::report::rows::Row;
 use crate::report::table;
 
@@ -15,10 +13,7 @@ use crate::report::table;
 pub fn one(record: &Record) -> String {
     let (kind, when) = (plain(&record.kind), plain(&record.when));
     let mut text = format!("{kind} {} of {when}\n", plain(&record.run));
-    for (name, value) in record.machine.lines() {
-        text += &format!("  {name}: {}\n", plain(&value));
-    }
-    for (name, value) in &record.settings {
+    for (name, value) in record.machine.iter().chain(&record.settings) {
         text += &format!("  {}: {}\n", plain(name), plain(value));
     }
     text + &verdicts(record) + &figures(record)
@@ -48,22 +43,12 @@ pub fn figures(record: &Record) -> String {
     if let Some(fault) = &record.first_fault {
         text += &format!("first error: {}\n", plain(fault));
     }
-    let stages = record.stages.iter().map(|stage| stage_cells(&stage.name, &stage.latencies));
-    text + &table::text(&std::iter::once(stage_head()).chain(stages).collect::<Vec<_>>())
+    text + &table_of(&rows::stage_table(&record.stages))
 }
 
-/// The head of a table of stages.
-fn stage_head() -> Vec<String> {
-    let quantiles = QUANTILES.map(|(name, _)| name);
-    let names = ["milliseconds", "count"].into_iter().chain(quantiles).chain(["max"]);
-    names.map(str::to_owned).collect()
-}
-
-/// A row of a table of stages.
-fn stage_cells(name: &str, all: &Hdr) -> Vec<String> {
-    let quantiles = QUANTILES.map(|(_, quantile)| figure(all.ms(quantile)));
-    let cells = [plain(name), all.0.len().to_string()].into_iter().chain(quantiles);
-    cells.chain([figure(all.max_ms())]).collect()
+fn table_of(lines: &[Vec<Cell>]) -> String {
+    let plain = |line: &Vec<Cell>| line.iter().map(|cell| plain(&cell.text)).collect();
+    table::text(&lines.iter().map(plain).collect::<Vec<_>>())
 }
 
 /// All figures of these runs.
@@ -83,27 +68,7 @@ pub fn side_by_side(names: &[String], records: &[Record]) -> String {
         let (kind, when) = (plain(&record.kind), plain(&record.when));
         text += &format!("{}: {kind} {} of {when}\n", plain(name), plain(&record.run));
     }
-    let mut head = vec![String::new()];
-    for (place, name) in names.iter().enumerate() {
-        head.push(plain(name));
-        head.extend((place > 0).then(|| "ratio".to_owned()));
-    }
-    let mut table = vec![head];
-    for row in &all_rows(records) {
-        let mut cells = vec![plain(&row.name)];
-        let ratios = std::iter::once(None).chain(row.ratios());
-        for (place, (value, ratio)) in row.figures.iter().zip(ratios).enumerate() {
-            cells.push(match value {
-                None => "-".to_owned(),
-                Some(count) if row.whole => format!("{count:.0}"),
-                Some(value) => figure(*value),
-            });
-            let ratio = ratio.map_or("-".to_owned(), |ratio| format!("{ratio:.2}"));
-            cells.extend((place > 0).then_some(ratio));
-        }
-        table.push(cells);
-    }
-    text + &table::text(&table)
+    text + &table_of(&rows::side_by_side(names, &all_rows(records)))
 }
 
 /// Without control characters.

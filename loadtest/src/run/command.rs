@@ -12,7 +12,6 @@ use ringpost::boot::signals;
 
 use crate::flags::read_folder;
 use crate::flags::read_time;
-use crate::report::Live;
 use crate::report::Outputs;
 use crate::report::Record;
 use crate::run::drive::Drive;
@@ -123,12 +122,12 @@ fn drive<'s>(
         }
     };
     let mut drive = Drive::new(scenario, Scale(options.scale), (target, sinks), &signals);
-    let live = if scenario.sources.len() == 1 { options.outputs.live() } else { Live::Never };
+    let live = scenario.sources.len() == 1 && options.outputs.live();
     let ended = drive.run(live)?;
-    let harvests = drive.sinks.drain(..).map(Place::harvest).collect::<Result<_, _>>();
-    let harvests = harvests.map_err(Stop::Broken)?;
+    let mut sinks = std::mem::take(&mut drive.sinks);
+    sinks.iter_mut().try_for_each(Place::stop).map_err(Stop::Broken)?;
     let (cuts, came_before_last_cut) = (drive.cuts, drive.came_before_last_cut);
-    Ok(Findings { scenario, ended, harvests, cuts, came_before_last_cut })
+    Ok(Findings { scenario, ended, sinks, cuts, came_before_last_cut })
 }
 
 impl RunOptions {

@@ -50,9 +50,12 @@ pub fn write(parts: &Parts<'_>) -> String {
     let routes = parts.sinks.iter().flat_map(|(sink, addresses)| routes(sink, addresses));
     config.insert("route".into(), Value::Array(routes.map(Value::Table).collect()));
     for overlay in parts.overlays {
-        lay(&mut config, overlay, parts);
+        lay(&mut config, overlay);
     }
-    config.to_string()
+    // `{NAME}` in a value is the address of that sink.
+    parts.sinks.iter().fold(config.to_string(), |text, (sink, addresses)| {
+        text.replace(&format!("{{{}}}", sink.name), &list(addresses))
+    })
 }
 
 /// One route for all addresses of a sink; with `spread`, one route for each address.
@@ -61,73 +64,51 @@ fn routes(sink: &SinkPart, addresses: &[SocketAddr]) -> Vec<Table> {
         let mut route = sink.route.clone();
         route.insert("name".into(), name.into());
         route.insert("recipient_domain".into(), Value::Array(domains));
-        route.insert("next".into(), next.into());
+        route.insert("next".into(), format!("smtp:{next}").into());
         route
     };
     let mut routes = Vec::new();
     if !sink.domains.is_empty() {
         let domains = sink.domains.iter().map(|domain| domain.clone().into()).collect();
-        routes.push(route(sink.name.clone(), domains, next_hop(addresses)));
+        routes.push(route(sink.name.clone(), domains, list(addresses)));
     }
     if let Some(spread) = &sink.spread {
         for (place, address) in addresses.iter().enumerate().take(spread.count) {
             let own = (place..spread.count).step_by(addresses.len());
             let domains = own.map(|number| format!("{number}.{}", spread.domain).into()).collect();
             let name = format!("{}-{place}", sink.name);
-            routes.push(route(name, domains, next_hop(std::slice::from_ref(address))));
+            routes.push(route(name, domains, address.to_string()));
         }
     }
     routes
 }
 
-fn next_hop(addresses: &[SocketAddr]) -> String {
-    let all: Vec<String> = addresses.iter().map(SocketAddr::to_string).collect();
-    format!("smtp:{}", all.join(","))
+fn list(addresses: &[SocketAddr]) -> String {
+    addresses.iter().map(SocketAddr::to_string).collect::<Vec<_>>().join(",")
 }
 
 /// Tables are merged, other values replaced. Routes are put before ours, and the first listener is
 /// merged with ours.
-fn lay(config: &mut Table, overlay: &Table, parts: &Parts<'_>) {
+fn lay(config: &mut Table, overlay: &Table) {
     for (key, value) in overlay {
         match (config.get_mut(key), value) {
-            (Some(Value::Table(below)), Value::Table(above)) => lay(below, above, parts),
+            (Some(Value::Table(below)), Value::Table(above)) => lay(below, above),
             (Some(Value::Array(below)), Value::Array(above)) if key == "route" => {
-                let above = above.iter().map(|route| filled(route, parts));
-                let all = above.chain(below.drain(..)).collect();
-                *below = all;
+                below.splice(0..0, above.iter().cloned());
             }
             (Some(Value::Array(below)), Value::Array(above)) if key == "listener" => {
                 let pairs = below.iter_mut().zip(above);
                 for (below, above) in pairs {
                     if let (Value::Table(below), Value::Table(above)) = (below, above) {
-                        lay(below, above, parts);
+                        lay(below, above);
                     }
                 }
                 below.extend(above.iter().skip(1).cloned());
             }
             _ => {
-                config.insert(key.clone(), filled(value, parts));
+                config.insert(key.clone(), value.clone());
             }
         }
-    }
-}
-
-/// Replaces `{NAME}` in strings by the address of that sink.
-fn filled(value: &Value, parts: &Parts<'_>) -> Value {
-    match value {
-        Value::String(text) => {
-            let fill = |text: String, (sink, addresses): &(&SinkPart, &[SocketAddr])| {
-                let next = next_hop(addresses);
-                text.replace(&format!("{{{}}}", sink.name), next.trim_start_matches("smtp:"))
-            };
-            parts.sinks.iter().fold(text.clone(), fill).into()
-        }
-        Value::Array(all) => all.iter().map(|one| filled(one, parts)).collect::<Vec<_>>().into(),
-        Value::Table(table) => {
-            let filled = table.iter().map(|(key, value)| (key.clone(), filled(value, parts)));
-            Value::Table(filled.collect())
-        }
-        other => other.clone(),
     }
 }
 

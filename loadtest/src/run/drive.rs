@@ -16,7 +16,6 @@ use std::time::Instant;
 use ringpost::boot::signals::Signal;
 use toml::Table;
 
-use crate::report::Live;
 use crate::run::config;
 use crate::run::idle::Crowd;
 use crate::run::scenario::Action;
@@ -143,7 +142,7 @@ impl<'s> Drive<'s> {
     }
 
     /// From the first connection until every message has reached its final state.
-    pub fn run(&mut self, live: Live) -> Result<Ended, Stop> {
+    pub fn run(&mut self, live: bool) -> Result<Ended, Stop> {
         self.start_server().map_err(Stop::Refused)?;
         let mut crowds = Vec::new();
         for idle in &self.scenario.idle {
@@ -205,7 +204,7 @@ impl<'s> Drive<'s> {
         Ok((crowd, sessions, memory() - before))
     }
 
-    fn send(&self, part: &SourcePart, live: Live) -> Result<Sending, String> {
+    fn send(&self, part: &SourcePart, live: bool) -> Result<Sending, String> {
         let options = part.parsed(self.scale, &self.target.address().to_string())?;
         let begin = self.began + self.scale.time(part.begin);
         let name = part.name.clone();

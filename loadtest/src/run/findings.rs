@@ -7,21 +7,20 @@ use crate::report::Record;
 use crate::report::Stage;
 use crate::report::Verdict;
 use crate::report::by_name;
-use crate::report::latencies;
 use crate::run::account::Account;
 use crate::run::drive::Ended;
 use crate::run::figures;
 use crate::run::figures::END_TO_END;
 use crate::run::figures::Figures;
 use crate::run::scenario::Scenario;
-use crate::run::sinks::Harvest;
+use crate::run::sinks::Place;
 use crate::source::Finished;
 
 /// All results of a run.
 pub struct Findings<'s> {
     pub scenario: &'s Scenario,
     pub ended: Ended,
-    pub harvests: Vec<Harvest>,
+    pub sinks: Vec<Place>,
     pub cuts: u64,
     pub came_before_last_cut: u64,
 }
@@ -31,8 +30,8 @@ impl Findings<'_> {
     pub fn complete(mut self, mut record: Record) -> Record {
         let mut figures = Figures::default();
         let mut ledger = Ledger::default();
-        for sink in &mut self.harvests {
-            ledger.add(std::mem::take(&mut sink.ledger));
+        for sink in &mut self.sinks {
+            ledger.add(std::mem::take(&mut sink.taken.ledger));
         }
         let sent: Vec<Sent> = self.ended.reports.iter().map(Finished::sent).collect();
         let parts: Vec<_> = sent.iter().map(|sent| (sent, ledger.compare(sent))).collect();
@@ -107,15 +106,16 @@ impl Findings<'_> {
         record.run += &format!(" {}", own.run);
     }
 
-    fn add_sinks(&mut self, figures: &mut Figures, record: &mut Record) {
-        for sink in &mut self.harvests {
+    fn add_sinks(&self, figures: &mut Figures, record: &mut Record) {
+        for sink in &self.sinks {
             let name = &sink.part.name;
-            for (count, value) in &sink.counts {
-                figures.set(name, count, *value as f64);
+            for (count, value) in by_name(&sink.taken.counts) {
+                figures.set(name, &count, value as f64);
             }
-            if let Some(latencies) = sink.end_to_end.take() {
-                figures.set_stage(name, END_TO_END, &latencies);
-                record.stages.push(Stage { name: format!("{name} end to end"), latencies });
+            if let Some(all) = sink.taken.end_to_end() {
+                figures.set_stage(name, END_TO_END, all);
+                let name = format!("{name} end to end");
+                record.stages.push(Stage { name, latencies: all.clone() });
             }
         }
     }
@@ -147,10 +147,10 @@ impl Findings<'_> {
 /// From the time at which each message was due to its arrival at a sink, if that is known.
 fn end_to_end(report: &Finished, sent: &Sent, ledger: &Ledger) -> Option<Hdr> {
     report.begin_us(0)?;
-    let mut all = latencies();
+    let mut all = Hdr::default();
     ledger.arrivals(&sent.run, |number, first_us| {
         let begun_us = report.begin_us(number).unwrap_or(first_us);
-        all.saturating_record(first_us.saturating_sub(begun_us).max(1));
+        all.record(first_us.saturating_sub(begun_us).max(1));
     });
-    (!all.is_empty()).then_some(Hdr(all))
+    (!all.0.is_empty()).then_some(all)
 }

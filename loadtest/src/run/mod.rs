@@ -11,14 +11,13 @@
 //! drive      the run in progress             server     the server's process
 //! config     the server's configuration      sinks      receivers, over several lives
 //! idle       sessions that do nothing        account    the fate of every recipient
-//! figures, figure_names   figures and expectations       findings   all results as a record
+//! figures    figures and expectations       findings    all results as a record
 //! ```
 
 mod account;
 mod command;
 mod config;
 mod drive;
-mod figure_names;
 mod figures;
 mod findings;
 mod idle;

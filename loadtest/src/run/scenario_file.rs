@@ -12,7 +12,7 @@ use toml::Spanned;
 use toml::Table;
 use toml::Value;
 
-use crate::run::figure_names::check_name;
+use crate::run::figures::check_name;
 use crate::run::scenario::Action;
 use crate::run::scenario::Expectation;
 use crate::run::scenario::Fate;

@@ -3,7 +3,6 @@
 //! Promise:  mail of all lives counts. A sink that is down refuses connections and keeps its ports,
 //!           except for the instant at which it stops or starts.
 
-use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 
@@ -11,10 +10,6 @@ use socket2::Domain;
 use socket2::Socket;
 use socket2::Type;
 
-use crate::ledger::Ledger;
-use crate::report::Hdr;
-use crate::report::Live;
-use crate::report::by_name;
 use crate::run::scenario::SinkPart;
 use crate::sink::Counts;
 use crate::sink::Settings;
@@ -29,16 +24,8 @@ pub struct Place {
     running: Option<Sink>,
     /// Its ports while it is down: bound, without a listener.
     held: Vec<OwnedFd>,
-    /// Results of earlier lives.
-    taken: Vec<Taken>,
-}
-
-/// The result of a sink.
-pub struct Harvest {
-    pub part: SinkPart,
-    pub counts: BTreeMap<String, u64>,
-    pub ledger: Ledger,
-    pub end_to_end: Option<Hdr>,
+    /// The sum of earlier lives.
+    pub taken: Taken,
 }
 
 impl Place {
@@ -52,7 +39,7 @@ impl Place {
             addresses: settings.places.clone(),
             running: None,
             held: Vec::new(),
-            taken: Vec::new(),
+            taken: Taken::default(),
         };
         match part.down {
             true => place.hold().map_err(named)?,
@@ -62,7 +49,7 @@ impl Place {
     }
 
     fn run(&mut self, mut settings: Settings, behaviour: Option<&str>) -> Result<(), String> {
-        settings.live = Live::Never;
+        settings.live = false;
         settings.behaviours = behaviour.map(behaviour_file::find).transpose()?;
         let sink = Sink::start(settings)?;
         self.addresses = sink.addresses().to_vec();
@@ -100,7 +87,7 @@ impl Place {
     pub fn stop(&mut self) -> Result<(), String> {
         let named = |why: String| format!("sink `{}`: {why}", self.part.name);
         if let Some(sink) = self.running.take() {
-            self.taken.push(sink.stop().map_err(named)?);
+            self.taken.add(sink.stop().map_err(named)?);
         }
         Ok(())
     }
@@ -114,29 +101,6 @@ impl Place {
     /// Copies received so far.
     pub fn copies(&self) -> u64 {
         let now = self.running.as_ref().map_or(Counts::default(), Sink::counts);
-        self.taken.iter().map(|taken| taken.counts.copies).sum::<u64>() + now.copies
-    }
-
-    /// Stops and returns the result.
-    pub fn harvest(mut self) -> Result<Harvest, String> {
-        self.stop()?;
-        let mut harvest = Harvest {
-            part: self.part,
-            counts: BTreeMap::new(),
-            ledger: Ledger::default(),
-            end_to_end: None,
-        };
-        for taken in self.taken {
-            for (name, count) in by_name(&taken.counts) {
-                *harvest.counts.entry(name).or_insert(0) += count;
-            }
-            match (&mut harvest.end_to_end, taken.end_to_end()) {
-                (_, None) => {}
-                (Some(sum), Some(all)) => sum.0.add(all).expect("all have the same bounds"),
-                (none, Some(all)) => *none = Some(Hdr(all.clone())),
-            }
-            harvest.ledger.add(taken.ledger);
-        }
-        Ok(harvest)
+        self.taken.counts.copies + now.copies
     }
 }

@@ -38,8 +38,7 @@ pub fn run(options: &Options) -> Result<bool, String> {
     while !sink.is_done() {
         match signals.recv_timeout(LOOK) {
             Ok(Signal::Term | Signal::Int) | Err(RecvTimeoutError::Disconnected) => break,
-            Ok(Signal::Hup | Signal::Usr1) => show_counts(&sink),
-            Err(RecvTimeoutError::Timeout) => {}
+            Ok(Signal::Hup | Signal::Usr1) | Err(RecvTimeoutError::Timeout) => {}
         }
     }
     let taken = sink.stop()?;
@@ -51,11 +50,6 @@ pub fn run(options: &Options) -> Result<bool, String> {
     options.outputs.write(&record)?;
     written?;
     Ok(taken.ledger.unrecorded == 0)
-}
-
-fn show_counts(sink: &Sink) {
-    let counts = sink.counts();
-    eprintln!("sess={} quit={} mesg={}", counts.sessions, counts.quits, counts.messages);
 }
 
 fn write_ledger(ledger: &Ledger, path: &Path) -> std::io::Result<()> {

@@ -25,8 +25,8 @@ use crate::sink::behaviour::Moment;
 use crate::sink::body::Scan;
 use crate::sink::dot::DotEnd;
 use crate::sink::marks::Mark;
+use crate::sink::marks::count;
 use crate::sink::state::State;
-use crate::sink::tally::count;
 
 /// A longer line gets 500 and is swallowed.
 const LINE_BYTES_MAX: usize = 8192;

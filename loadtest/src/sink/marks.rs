@@ -1,22 +1,80 @@
-//! What a sink measures, and its result when it stops.
+//! What a sink counts and measures, and its result when it stops.
 //!
 //! A command counts from our last output to its arrival: one round trip plus the client's own time.
 //! Pipelined commands all count from the same output.
 
 use std::cell::Cell;
 use std::cell::RefCell;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 use std::time::Instant;
 
 use crate::ledger::Ledger;
 use crate::report::Collector;
+use crate::report::Hdr;
 use crate::report::Interval;
-use crate::report::Latencies;
 use crate::report::Record;
-use crate::report::Stages;
+use crate::report::Stage;
+use crate::report::add_stages;
 use crate::report::by_name;
 use crate::report::marks;
-use crate::sink::tally::Counts;
+
+macro_rules! tally {
+    ($($(#[$doc:meta])* $name:ident),* $(,)?) => {
+        /// The counts of one shard.
+        #[derive(Debug, Default)]
+        pub struct Tally { $($(#[$doc])* pub $name: AtomicU64,)* }
+
+        /// The counts of a sink.
+        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
+        pub struct Counts { $($(#[$doc])* pub $name: u64,)* }
+
+        impl Counts {
+            pub fn add(&mut self, other: &Counts) {
+                $(self.$name += other.$name;)*
+            }
+        }
+
+        impl Tally {
+            pub fn add_to(&self, counts: &mut Counts) {
+                $(counts.$name += self.$name.load(Ordering::Relaxed);)*
+            }
+        }
+    };
+}
+
+tally! {
+    /// Connections accepted.
+    connections,
+    /// Connections ended.
+    sessions,
+    /// Sessions ended by QUIT.
+    quits,
+    /// Messages accepted for at least one recipient.
+    messages,
+    /// Messages times recipients accepted.
+    copies,
+    /// Copies whose body differs from the one that was sent.
+    corrupted,
+    /// Delivery status notifications.
+    reports,
+    /// Bytes of bodies, refused ones included.
+    body_bytes,
+    /// 4xx replies.
+    soft_refusals,
+    /// 5xx replies.
+    hard_refusals,
+    /// Connections that a behaviour ended, without a reply or with 421.
+    broken_off,
+    /// Failed attempts to accept a connection, mostly for lack of file descriptors.
+    accept_faults,
+}
+
+/// Adds to a count that only this thread writes.
+pub fn count(one: &AtomicU64, more: u64) {
+    one.store(one.load(Ordering::Relaxed) + more, Ordering::Relaxed);
+}
 
 marks! {
     Tls = "TLS handshake",
@@ -84,7 +142,7 @@ impl Marks {
     /// Ends the measurement; sessions that are still open record nothing more.
     pub fn end(&self, taken: &mut Taken) {
         if let Some(mut own) = self.collector.borrow_mut().take() {
-            taken.stages.add(own.take(Instant::now()));
+            add_stages(&mut taken.stages, own.take(Instant::now()));
         }
         taken.first = taken.first.into_iter().chain(self.first.get()).min();
         taken.last = taken.last.max(self.last.get());
@@ -96,7 +154,7 @@ impl Marks {
 pub struct Taken {
     pub counts: Counts,
     pub ledger: Ledger,
-    pub stages: Stages,
+    pub stages: Vec<Stage>,
     /// The first connection and the last message.
     pub first: Option<Instant>,
     pub last: Option<Instant>,
@@ -106,10 +164,17 @@ pub struct Taken {
 }
 
 impl Taken {
+    /// Adds counts, stages and ledger of another life of the sink.
+    pub fn add(&mut self, other: Taken) {
+        self.counts.add(&other.counts);
+        self.ledger.add(other.ledger);
+        add_stages(&mut self.stages, other.stages);
+    }
+
     /// From the begin of each message, if its id has it, to its arrival.
-    pub fn end_to_end(&self) -> Option<&Latencies> {
+    pub fn end_to_end(&self) -> Option<&Hdr> {
         let name = NAMES[Mark::EndToEnd as usize];
-        self.stages.0.iter().find(|(stage, _)| *stage == name).map(|(_, all)| all)
+        self.stages.iter().find(|stage| stage.name == name).map(|stage| &stage.latencies)
     }
 
     /// From the first connection to the last message.
@@ -147,7 +212,7 @@ impl Taken {
         record.per_second = self.counts.messages as f64 / seconds.max(0.001);
         record.counts = by_name(&self.counts);
         record.ledger = by_name(&self.ledger.totals());
-        record.set_stages(self.stages.clone());
+        record.stages.clone_from(&self.stages);
         record.intervals = self.busy_intervals();
     }
 }

@@ -7,7 +7,7 @@
 //! dialogue   one connection, without I/O    behaviour   delays, refusals and limits by domain
 //! body       ids, checksums and reports     behaviour_file   the TOML of it
 //! dot        the end of a DATA body         notice      delivery status notifications
-//! tally      counts                         marks       latencies and the result
+//! marks      counts, latencies, the result
 //! ```
 
 pub mod behaviour;
@@ -23,10 +23,9 @@ mod place;
 mod service;
 mod session;
 mod state;
-mod tally;
 
 pub use command::run;
+pub use marks::Counts;
 pub use marks::Taken;
 pub use options::Settings;
 pub use service::Sink;
-pub use tally::Counts;

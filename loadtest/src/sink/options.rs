@@ -16,7 +16,6 @@ use ringpost::net::TlsServer;
 use ringpost::net::TlsSettings;
 
 use crate::flags;
-use crate::report::Live;
 use crate::report::Outputs;
 use crate::sink::behaviour::Behaviour;
 use crate::sink::behaviour::Behaviours;
@@ -138,7 +137,7 @@ pub struct Settings {
     pub tls: Option<Arc<TlsServer>>,
     pub behaviours: Option<Behaviours>,
     /// Whether to show each second on stderr.
-    pub live: Live,
+    pub live: bool,
 }
 
 impl Options {

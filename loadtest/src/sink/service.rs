@@ -30,15 +30,15 @@ use socket2::SockRef;
 
 use crate::report::Seconds;
 use crate::sink::marks;
+use crate::sink::marks::Counts;
 use crate::sink::marks::Marks;
 use crate::sink::marks::Taken;
+use crate::sink::marks::Tally;
+use crate::sink::marks::count;
 use crate::sink::options::Settings;
 use crate::sink::session;
 use crate::sink::state::Shared;
 use crate::sink::state::State;
-use crate::sink::tally::Counts;
-use crate::sink::tally::Tally;
-use crate::sink::tally::count;
 use crate::watch::watch;
 
 /// How often a shard checks for the end of the run and for free connections.

@@ -25,9 +25,9 @@ use crate::sink::behaviour::Behaviours;
 use crate::sink::body::Subject;
 use crate::sink::marks::Mark;
 use crate::sink::marks::Marks;
+use crate::sink::marks::Tally;
+use crate::sink::marks::count;
 use crate::sink::options::Settings;
-use crate::sink::tally::Tally;
-use crate::sink::tally::count;
 
 /// Chunks in addition to one per connection.
 const CHUNKS_SPARE: usize = 16;

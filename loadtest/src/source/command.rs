@@ -13,7 +13,6 @@ use ringpost::rt::ShardThread;
 
 use crate::flags;
 use crate::report::Collector;
-use crate::report::Live;
 use crate::report::Record;
 use crate::report::Seconds;
 use crate::report::command_line;
@@ -48,11 +47,11 @@ pub fn run(options: Options) -> Result<bool, String> {
 }
 
 /// Sends all messages.
-pub fn send_live(options: Options, live: Live) -> Result<Finished, String> {
+pub fn send_live(options: Options, live: bool) -> Result<Finished, String> {
     carry_out(Arc::new(Plan::new(options)?), live)
 }
 
-fn carry_out(plan: Arc<Plan>, live: Live) -> Result<Finished, String> {
+fn carry_out(plan: Arc<Plan>, live: bool) -> Result<Finished, String> {
     boot::host::raise_limits(&plan.options.needs());
     let started = Instant::now();
     let seconds = Seconds::start(started, live);

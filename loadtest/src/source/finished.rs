@@ -79,7 +79,7 @@ impl Finished {
             ("tls_resumed", found.handshakes.resumed),
         ];
         record.counts = counts.map(|(name, count)| (name.to_owned(), count)).into();
-        record.set_stages(std::mem::take(&mut found.stages));
+        record.stages = std::mem::take(&mut found.stages);
         record.intervals = std::mem::take(intervals);
         found.steps.complete(stretches, &planned.late, record);
     }

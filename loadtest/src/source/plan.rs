@@ -18,7 +18,8 @@ use ringpost::boot::signals::Signal;
 
 use crate::process::wall_us;
 use crate::random::Random;
-use crate::report::Stages;
+use crate::report::Stage;
+use crate::report::add_stages;
 use crate::source::fates::Fates;
 use crate::source::message::Pattern;
 use crate::source::options::Options;
@@ -55,7 +56,7 @@ pub struct Plan {
 /// The results of the sessions.
 #[derive(Default)]
 pub struct SessionResults {
-    pub stages: Stages,
+    pub stages: Vec<Stage>,
     pub accepted: u64,
     pub refused: u64,
     /// Messages without an answer.
@@ -76,7 +77,7 @@ impl SessionResults {
     }
 
     fn add(&mut self, other: SessionResults) {
-        self.stages.add(other.stages);
+        add_stages(&mut self.stages, other.stages);
         self.accepted += other.accepted;
         self.refused += other.refused;
         self.lost += other.lost;

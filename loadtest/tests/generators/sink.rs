@@ -13,6 +13,7 @@ use std::time::Duration;
 use std::time::Instant;
 
 use serde_json::Value;
+use tempfile::TempDir;
 
 use crate::PATIENCE;
 use crate::Sink;
@@ -304,40 +305,71 @@ fn many_addresses_are_one_sink() {
     assert_eq!(sink.stop()["counts"]["connections"], 3);
 }
 
+/// A sink with a ledger, to which messages are sent one by one.
+struct Kept {
+    folder: TempDir,
+    sink: Sink,
+    client: Client,
+}
+
+impl Kept {
+    fn start() -> Kept {
+        let folder = tempfile::tempdir().expect("a folder is made");
+        let seen = folder.path().join("seen");
+        let sink = Sink::start(&["--ledger", seen.to_str().expect("a path of text")]);
+        let mut client = sink.connect();
+        client.talk("< 220");
+        Kept { folder, sink, client }
+    }
+
+    fn send(&mut self, to: &str, text: &str) {
+        self.client.say(&format!("MAIL FROM:<>\r\nRCPT TO:<{to}>\r\nDATA\r\n"));
+        self.client.talk("< 250\n< 250\n< 354");
+        self.client.say(&format!("{text}.\r\n"));
+        self.client.talk("< 250");
+    }
+
+    /// Stops the sink; returns its record and the balance against these fates, which is not well.
+    fn weigh(self, fates: &str) -> (Value, Value) {
+        let told = self.sink.stop();
+        let (code, balance) = weigh(self.folder.path(), "r.1", fates);
+        assert_eq!(code, Some(1));
+        (told, balance)
+    }
+}
+
+/// Compares the file `seen` of this folder with these fates of a run.
+fn weigh(folder: &Path, run: &str, fates: &str) -> (Option<i32>, Value) {
+    let (sent, seen) = (folder.join("sent"), folder.join("seen"));
+    let text = format!("ringpost-load sent 1\nrun {run}\n{fates}\n");
+    std::fs::write(&sent, text).expect("it is written");
+    let output = load(&["ledger", "--json"]).args([sent, seen]).output();
+    let output = output.expect("the binary runs");
+    (output.status.code(), figures(&output))
+}
+
+#[track_caller]
+fn check(told: &Value, expected: &[(&str, u64)]) {
+    for (name, count) in expected {
+        assert_eq!(told[name], *count, "{name}: {told}");
+    }
+}
+
 #[test]
 fn the_ledger_detects_lost_duplicated_and_alien_mail() {
-    let folder = tempfile::tempdir().expect("a folder is made");
-    let (sent, seen) = (folder.path().join("sent"), folder.path().join("seen"));
-    let sink = Sink::start(&["--ledger", seen.to_str().expect("a path of text")]);
-    let mut client = sink.connect();
-    client.talk("< 220");
+    let mut kept = Kept::start();
     let mut send = |id: &str| {
-        client.say("MAIL FROM:<>\r\nRCPT TO:<A@b.test>\r\nDATA\r\n");
-        client.talk("< 250\n< 250\n< 354");
-        client.say(&format!("Received: by x\r\n{id}\r\nS: x\r\n\r\nbody\r\n.\r\n"));
-        client.talk("< 250");
+        kept.send("A@b.test", &format!("Received: by x\r\n{id}\r\nS: x\r\n\r\nbody\r\n"));
     };
     let ids = ["0", "1", "1-1700000000000000", "3", "7"];
     ids.iter().for_each(|id| send(&format!("X-Loadtest-Id: r.1-{id}")));
     send("X-Loadtest-Id: q-0");
     send("X: y");
-    let told = sink.stop();
+    let (told, balance) = kept.weigh("recipients 1\n3 accepted\n1 unknown\n1 not-sent");
     assert_eq!(told["end_to_end_us"]["count"], 1, "one of them told its begin: {told}");
-    let fates = "ringpost-load sent 1\nrun r.1\nrecipients 1\n3 accepted\n1 unknown\n1 not-sent\n";
-    std::fs::write(&sent, fates).expect("it is written");
-    let (code, balance) = weigh(&sent, &seen);
-    assert_eq!(code, Some(1));
-    let expected = [
-        ("lost", 1),
-        ("duplicated", 1),
-        // One behind the end, one of another run, one without an id.
-        ("alien", 3),
-        ("unknown_but_seen", 1),
-        ("arrived", 2),
-    ];
-    for (name, count) in expected {
-        assert_eq!(balance[name], count, "{name}: {balance}");
-    }
+    // Alien: one behind the end, one of another run, one without an id.
+    check(&balance, &[("lost", 1), ("duplicated", 1), ("alien", 3), ("unknown_but_seen", 1)]);
+    check(&balance, &[("arrived", 2)]);
 }
 
 /// A delivery status notification as relays send it.
@@ -352,50 +384,25 @@ fn report(one: &str, action: &str, id: &str) -> String {
 
 #[test]
 fn bounced_corrupted_and_lost_mail_is_told_apart() {
-    let folder = tempfile::tempdir().expect("a folder is made");
-    let (sent, seen) = (folder.path().join("sent"), folder.path().join("seen"));
-    let kept = Sink::start(&["--ledger", seen.to_str().expect("a path of text")]);
-    let mut client = kept.connect();
-    client.talk("< 220");
-    let mut send = |to: &str, text: &str| {
-        client.say(&format!("MAIL FROM:<>\r\nRCPT TO:<{to}>\r\nDATA\r\n"));
-        client.talk("< 250\n< 250\n< 354");
-        client.say(&format!("{text}.\r\n"));
-        client.talk("< 250");
-    };
+    let mut kept = Kept::start();
     let id = |number: u32| format!("X-Loadtest-Id: r.1-{number}");
     // The sum is that of an empty body.
     let sum = format!("{:08x}", crc32fast::hash(b"r.1-0-5"));
-    send("a@b.test", &format!("X-Loadtest-Id: r.1-0-5-{sum}\r\n\r\n"));
-    send("a@b.test", &format!("X-Loadtest-Id: r.1-1-5-{sum}\r\n\r\n"));
-    send("me@b.test", &report("A@b.test", "failed", &id(2)));
-    send("me@b.test", &report("a@b.test", "delayed", &id(3)));
-    let told = kept.stop();
-    let expected = [("distinct", 2), ("corrupted", 1), ("bounced", 1), ("notices", 1)];
-    for (name, count) in expected {
-        assert_eq!(told["ledger"][name], count, "{name}: {told}");
-    }
-    assert_eq!((&told["counts"]["reports"], &told["counts"]["corrupted"]), (&2.into(), &1.into()));
-    let fates = "ringpost-load sent 1\nrun r.1\nrecipients 1\n4 accepted\n";
-    std::fs::write(&sent, fates).expect("it is written");
-    let (code, balance) = weigh(&sent, &seen);
-    assert_eq!(code, Some(1));
-    let expected = [("arrived", 2), ("bounced", 1), ("lost", 1), ("corrupted", 1), ("alien", 0)];
-    for (name, count) in expected {
-        assert_eq!(balance[name], count, "{name}: {balance}");
-    }
-}
-
-fn weigh(sent: &Path, seen: &Path) -> (Option<i32>, Value) {
-    let output = load(&["ledger", "--json"]).args([sent, seen]).output();
-    let output = output.expect("the binary runs");
-    (output.status.code(), figures(&output))
+    kept.send("a@b.test", &format!("X-Loadtest-Id: r.1-0-5-{sum}\r\n\r\n"));
+    kept.send("a@b.test", &format!("X-Loadtest-Id: r.1-1-5-{sum}\r\n\r\n"));
+    kept.send("me@b.test", &report("A@b.test", "failed", &id(2)));
+    kept.send("me@b.test", &report("a@b.test", "delayed", &id(3)));
+    let (told, balance) = kept.weigh("recipients 1\n4 accepted");
+    let ledger = [("distinct", 2), ("corrupted", 1), ("bounced", 1), ("notices", 1)];
+    check(&told["ledger"], &ledger);
+    check(&told["counts"], &[("reports", 2), ("corrupted", 1)]);
+    check(&balance, &[("arrived", 2), ("bounced", 1), ("lost", 1), ("corrupted", 1), ("alien", 0)]);
 }
 
 #[test]
 fn our_source_is_counted_to_the_last_message() {
     let folder = tempfile::tempdir().expect("a folder is made");
-    let (sent, seen) = (folder.path().join("sent"), folder.path().join("seen"));
+    let seen = folder.path().join("seen");
     let words = ["--cores", "2", "-M", "3000", "--ledger", seen.to_str().expect("a path of text")];
     let sink = Sink::start(&words);
     let output = source(&sink, "-d -s 20 -m 3000 --sizes 1-9k*9,200k*1 -r 2 -N -t to@c.test");
@@ -404,9 +411,7 @@ fn our_source_is_counted_to_the_last_message() {
     let told = sink.end();
     assert_eq!((&told["ledger"]["distinct"], &told["ledger"]["again"]), (&6000.into(), &0.into()));
     assert_eq!(told["ledger"]["corrupted"], 0, "{told}");
-    let fates = format!("ringpost-load sent 1\nrun {run}\nrecipients 2\n3000 accepted\n");
-    std::fs::write(&sent, fates).expect("it is written");
-    let (code, balance) = weigh(&sent, &seen);
+    let (code, balance) = weigh(folder.path(), &run, "recipients 2\n3000 accepted");
     assert_eq!((code, &balance["arrived"]), (Some(0), &6000.into()), "{balance}");
 }
 

@@ -22,7 +22,7 @@ use crate::queue::record::job::Job;
 use crate::queue::record::job::JobState;
 use crate::queue::record::key;
 use crate::queue::spool::Spool;
-use crate::queue::store::jobs::Jobs;
+use crate::queue::store::jobs;
 use crate::queue::store::message::MessageReader;
 use crate::queue::store::message::SharedMessageReader;
 use crate::queue::store::partition::Partition;
@@ -259,7 +259,7 @@ pub fn show(spool: &Spool, id: MessageId) -> Result<Details, QueueFault> {
 }
 
 fn jobs_of(partition: &Partition, id: MessageId) -> Result<Vec<JobRow>, QueueFault> {
-    let jobs = Jobs::of(partition, id).collect()?;
+    let jobs = jobs::jobs_of(partition, id)?;
     Ok(jobs.iter().map(|job| job_row(job.number, &job.record)).collect())
 }
 

@@ -5,21 +5,20 @@
 //! Promise:  an operation that does not apply to a job leaves the job unchanged. An offline operation
 //!           changes all jobs of a message in one synced write.
 
-use rocksdb::WriteBatch;
 use serde::Deserialize;
 use serde::Serialize;
 use thiserror::Error;
 
 use crate::base::MessageId;
+use crate::queue::commit::plan::put_job;
 use crate::queue::commit::settle::JobRecord;
-use crate::queue::commit::settle::put_job;
 use crate::queue::fault::CommitFault;
 use crate::queue::fault::QueueFault;
 use crate::queue::record::job::Job;
 use crate::queue::record::job::JobState;
-use crate::queue::record::key;
 use crate::queue::spool::Spool;
-use crate::queue::store::jobs::Jobs;
+use crate::queue::store::families::StoreBatch;
+use crate::queue::store::jobs;
 use crate::queue::store::jobs::StoredJob;
 use crate::queue::store::partition::Partition;
 
@@ -85,12 +84,14 @@ impl Operation {
         !matches!(self, Operation::Release | Operation::Retry)
     }
 
-    /// The job after the operation. `None`: the operation changes nothing.
+    /// The job after the operation, no longer filed: it may go another way, or at once. `None`: the
+    /// operation changes nothing.
     pub fn applied<'a>(
         &'a self,
         job: &Job<'a>,
         now_ms: u64,
     ) -> Result<Option<Job<'a>>, OperationFault> {
+        let job = &Job { filed: None, ..*job };
         match (self, job.state) {
             (Operation::Hold, JobState::Held) => Ok(None),
             (Operation::Hold, JobState::Waiting) => {
@@ -118,7 +119,7 @@ impl Operation {
 
 /// The records of all jobs of a message, by number.
 pub fn jobs_of(partition: &Partition, id: MessageId) -> Result<Vec<StoredJob>, OperationFault> {
-    let found = Jobs::of(partition, id).collect().map_err(QueueFault::from)?;
+    let found = jobs::jobs_of(partition, id).map_err(QueueFault::from)?;
     if found.is_empty() { Err(OperationFault::Unknown) } else { Ok(found) }
 }
 
@@ -137,16 +138,14 @@ pub fn carry_out(
         partition.remove(id)?;
         return Ok(Carried::Done);
     }
-    let families = partition.families();
-    let mut batch = WriteBatch::default();
+    let mut batch = StoreBatch::new(partition.families(), 0);
     let mut refused = None;
-    for StoredJob { number, record } in jobs_of(partition, id)? {
+    for StoredJob { record, .. } in jobs_of(partition, id)? {
         let job = Job::decode(&record).map_err(QueueFault::from)?;
         match operation.applied(&job, now_ms) {
             Ok(Some(changed)) => {
                 let changed = JobRecord::new(&changed).map_err(QueueFault::from)?;
-                batch.single_delete_cf(families.due, key::of_due(job.due_ms, id, number));
-                put_job(&mut batch, families, id, &changed);
+                put_job(&mut batch, id, Some(job.schedule()), &changed);
             }
             Ok(None) => (),
             Err(fault) => refused = Some(fault),
@@ -156,7 +155,7 @@ pub fn carry_out(
         (true, Some(fault)) => Err(fault),
         (true, None) => Ok(Carried::Already),
         (false, _) => {
-            partition.write(batch).map_err(QueueFault::from)?;
+            partition.write(batch.into_writes()).map_err(QueueFault::from)?;
             Ok(Carried::Done)
         }
     }

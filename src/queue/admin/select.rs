@@ -15,8 +15,9 @@ use crate::queue::record::job::Job;
 use crate::queue::record::job::JobState;
 use crate::queue::record::key;
 use crate::queue::spool::Spool;
-use crate::queue::store::jobs::Jobs;
+use crate::queue::store::jobs;
 use crate::queue::store::partition::Partition;
+use crate::queue::store::records::Walk;
 use crate::queue::store::rows::each_row;
 
 const DOMAINS_MAX: usize = 10_000;
@@ -75,14 +76,13 @@ impl Wanted {
             }
         }
         let (mut reached, mut held) = (self.recipient_domain.is_none(), !self.held);
-        let mut jobs = Jobs::of(partition, id);
-        while let Some((_, record)) = jobs.next_row() {
+        jobs::each_job(partition, id, |_, record| {
             if let Ok(job) = Job::decode(record) {
                 reached |= job.recipients.iter().any(|index| domains.contains(&index));
                 held |= job.state == JobState::Held;
             }
-        }
-        jobs.end()?;
+            Walk::Next
+        })?;
         Ok(reached && held)
     }
 }

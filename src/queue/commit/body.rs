@@ -16,18 +16,17 @@ use crate::base::limits::CHUNK_BYTES;
 use crate::base::limits::STREAM_CHUNKS_IN_FLIGHT_MAX;
 use crate::queue::commit::keeper::Fresh;
 use crate::queue::commit::keeper::Keeper;
+use crate::queue::commit::lane::CommitOrder;
 use crate::queue::commit::lane::Done;
-use crate::queue::commit::lane::Order;
+use crate::queue::commit::outcome::Outcome;
+use crate::queue::commit::outcome::Patience;
 use crate::queue::commit::parcel::Parcel;
 use crate::queue::commit::tickets::Inner;
 use crate::queue::commit::tickets::Messages;
-use crate::queue::commit::tickets::Patience;
 use crate::queue::fault::CommitFault;
 use crate::queue::record::envelope::BodySum;
 use crate::queue::record::envelope::Envelope;
 use crate::queue::record::head::decode_head;
-use crate::queue::record::head::encode_head;
-use crate::queue::record::job::Job;
 use crate::queue::record::outer::RecordFault;
 
 /// Bytes of a body held back to be written with its envelope. A message up to this size is one
@@ -132,7 +131,7 @@ impl Body {
         let fresh = keeper.as_ref().map(|keeper| self.fresh(&**keeper));
         let ticket = self.send_finish().await?;
         let patience = Patience::UntilHung(Messages::One(self.id));
-        let done = self.inner.outcome(ticket, patience).await?;
+        let done = Outcome::of(&self.inner, ticket, patience).await?;
         if let (Some(keeper), Some(fresh)) = (keeper, fresh) {
             keeper.kept(fresh);
         }
@@ -154,7 +153,8 @@ impl Body {
         self.sum.crc32 = self.crc.clone().finalize();
         let head_bytes = u32::try_from(head.len())
             .map_err(|_| CommitFault::Record(RecordFault::TooLong("head")))?;
-        self.fill_records(head, &Envelope { head_bytes, body: self.sum, ..*envelope }, due_ms)
+        let envelope = Envelope { head_bytes, body: self.sum, ..*envelope };
+        self.parcel.fill(head, &envelope, due_ms).map_err(CommitFault::Record)
     }
 
     pub(super) fn committed(&self, done: &Done) -> Committed {
@@ -182,35 +182,15 @@ impl Body {
         }
     }
 
-    fn fill_records(
-        &mut self,
-        head: &[u8],
-        envelope: &Envelope<'_>,
-        due_ms: u64,
-    ) -> Result<(), CommitFault> {
-        let parcel = &mut self.parcel;
-        parcel.records.clear();
-        envelope.encode(&mut parcel.records).map_err(CommitFault::Record)?;
-        parcel.envelope_len = parcel.records.len();
-        let job = Job::fresh(due_ms, envelope.recipients.len());
-        job.encode(&mut parcel.records).map_err(CommitFault::Record)?;
-        parcel.job_len = parcel.records.len() - parcel.envelope_len;
-        encode_head(head, &mut parcel.records);
-        parcel.due_ms = due_ms;
-        parcel.body_bytes = envelope.body.bytes;
-        parcel.recipients = envelope.recipients.len() as u32;
-        Ok(())
-    }
-
     async fn send_finish(&mut self) -> Result<u32, CommitFault> {
         let place = self.inner.enter_unless_hung().await?;
-        match self.inner.submit(place, Order::Finish(std::mem::take(&mut self.parcel))) {
+        match self.inner.submit(place, CommitOrder::Finish(std::mem::take(&mut self.parcel))) {
             Ok(ticket) => {
                 self.state = BodyState::Sent;
                 Ok(ticket)
             }
             Err((fault, order)) => {
-                if let Order::Finish(parcel) = order {
+                if let CommitOrder::Finish(parcel) = order {
                     self.parcel = parcel;
                 }
                 Err(fault)
@@ -226,7 +206,7 @@ impl Body {
             let slice = self.parcel.slices.remove(0);
             self.held_bytes -= slice.len();
             let number = self.parcel.streamed;
-            let order = Order::Chunk { id: self.id, number, slice };
+            let order = CommitOrder::Chunk { id: self.id, number, slice };
             let ticket = self.inner.submit(place, order).map_err(|(fault, _)| fault)?;
             self.in_flight.push_back(ticket);
             self.parcel.streamed += 1;
@@ -239,7 +219,7 @@ impl Body {
         while self.in_flight.len() > left {
             let ticket = self.in_flight[0];
             // The ticket is taken back by `outcome` in any case.
-            let outcome = self.inner.outcome(ticket, Patience::UntilHung(Messages::None));
+            let outcome = Outcome::of(&self.inner, ticket, Patience::UntilHung(Messages::None));
             self.in_flight.pop_front();
             if let Err(fault) = outcome.await {
                 self.state = BodyState::Broken;

@@ -32,18 +32,22 @@ use crate::queue::commit::body::Committed;
 use crate::queue::commit::keeper::Fresh;
 use crate::queue::commit::keeper::Keeper;
 use crate::queue::commit::lane::CommitHandle;
-use crate::queue::commit::lane::Order;
+use crate::queue::commit::lane::CommitOrder;
 use crate::queue::commit::lane::Ring;
-use crate::queue::commit::settle::Next;
+use crate::queue::commit::outcome::Outcome;
+use crate::queue::commit::outcome::Patience;
+use crate::queue::commit::settle::FILINGS_MAX;
+use crate::queue::commit::settle::Filing;
+use crate::queue::commit::settle::JobChange;
 use crate::queue::commit::settle::Settlement;
 use crate::queue::commit::tickets::Inner;
 use crate::queue::commit::tickets::Messages;
-use crate::queue::commit::tickets::Patience;
 use crate::queue::commit::tickets::WATCH_GAP_MS_MAX;
 use crate::queue::commit::tickets::Watched;
 use crate::queue::fault::CommitFault;
 use crate::queue::points;
 use crate::queue::record::envelope::Envelope;
+use crate::queue::record::rows::Row;
 use crate::rt::gate::Gate;
 use crate::rt::gate::Place;
 
@@ -105,7 +109,7 @@ impl Committer {
                 removals: RefCell::default(),
                 hung_ms: Cell::new(0),
                 watched: Cell::new(Watched { batch: None, batch_ms: 0, looked: Instant::now() }),
-                in_line: RefCell::default(),
+                place_waiters: RefCell::default(),
                 keeper: RefCell::default(),
             }),
         }
@@ -187,10 +191,10 @@ impl Committer {
         let place = self.inner.enter_unless_hung().await?;
         let parcels = all.iter_mut().map(|one| std::mem::take(&mut one.body.parcel)).collect();
         let ids: Rc<[MessageId]> = all.iter().map(|one| one.body.id).collect();
-        let ticket = match self.inner.submit(place, Order::FinishAll(parcels)) {
+        let ticket = match self.inner.submit(place, CommitOrder::FinishAll(parcels)) {
             Ok(ticket) => ticket,
             Err((fault, order)) => {
-                if let Order::FinishAll(parcels) = order {
+                if let CommitOrder::FinishAll(parcels) = order {
                     let bodies = all.iter_mut().map(|one| &mut one.body);
                     bodies.zip(parcels).for_each(|(body, parcel)| body.parcel = parcel);
                 }
@@ -199,7 +203,7 @@ impl Committer {
         };
         all.iter_mut().for_each(|one| one.body.state = BodyState::Sent);
         let patience = Patience::UntilHung(Messages::Several(ids));
-        let done = self.inner.outcome(ticket, patience).await?;
+        let done = Outcome::of(&self.inner, ticket, patience).await?;
         if let (Some(keeper), Some(fresh)) = (keeper, fresh) {
             fresh.into_iter().for_each(|fresh| keeper.kept(fresh));
         }
@@ -219,30 +223,41 @@ impl Committer {
     /// Removes a message. `false`: there is no such message.
     pub async fn delete(&self, id: MessageId) -> Result<bool, CommitFault> {
         let place = self.inner.gate.enter().await;
-        let ticket = self.inner.submit(place, Order::Delete(id)).map_err(|(fault, _)| fault)?;
-        self.inner.outcome(ticket, Patience::Endless).await.map(|done| done.found)
+        self.answer_to(place, CommitOrder::Delete(id)).await
     }
 
     /// Low-priority settle: retries and holds, behind accepts. Splits have a queue of their own.
     pub async fn settle_in_turn(&self, settlement: Arc<Settlement>) -> Result<bool, CommitFault> {
         // Fresh mail that is to go several ways does not stand behind the retries of others.
-        let line = match settlement.next {
-            Next::Split(_) => &self.inner.splits,
-            Next::Done | Next::Again(_) => &self.inner.settles,
+        let queue = match settlement.change {
+            JobChange::Split(_) => &self.inner.splits,
+            JobChange::End | JobChange::Again(_) => &self.inner.settles,
         };
-        let _turn = line.enter().await;
-        let place = self.inner.gate.enter().await;
-        self.settle_from(place, settlement).await
+        self.in_turn(queue, CommitOrder::Settle(settlement)).await
     }
 
-    async fn settle_from(
-        &self,
-        place: Place,
-        settlement: Arc<Settlement>,
-    ) -> Result<bool, CommitFault> {
-        let order = Order::Settle(settlement);
+    /// Files jobs under their flows, at low priority and without a sync: all of them in one batch.
+    /// `false`: at least one of them no longer exists, or is held.
+    pub async fn file(&self, filings: Arc<[Filing]>) -> Result<bool, CommitFault> {
+        crate::invariant!(filings.len() <= FILINGS_MAX, "one order files too many jobs");
+        self.in_turn(&self.inner.settles, CommitOrder::File(filings)).await
+    }
+
+    /// Removes rows that a read has found to be leftovers, unless their jobs have them by now.
+    pub async fn remove_leftovers(&self, rows: Vec<Row>) -> Result<(), CommitFault> {
+        let order = CommitOrder::RemoveLeftovers(rows);
+        self.in_turn(&self.inner.settles, order).await.map(drop)
+    }
+
+    async fn in_turn(&self, queue: &Rc<Gate>, order: CommitOrder) -> Result<bool, CommitFault> {
+        let _turn = queue.enter().await;
+        let place = self.inner.gate.enter().await;
+        self.answer_to(place, order).await
+    }
+
+    async fn answer_to(&self, place: Place, order: CommitOrder) -> Result<bool, CommitFault> {
         let ticket = self.inner.submit(place, order).map_err(|(fault, _)| fault)?;
-        self.inner.outcome(ticket, Patience::Endless).await.map(|done| done.found)
+        Outcome::of(&self.inner, ticket, Patience::Endless).await.map(|done| done.found)
     }
 
     /// Tells `keeper` of all mail that becomes durable from now on.
@@ -259,7 +274,7 @@ impl Committer {
     /// job no longer exists. After a full disk the same settlement may be tried again.
     pub async fn settle(&self, settlement: Arc<Settlement>) -> Result<bool, CommitFault> {
         let place = self.inner.urgent.enter().await;
-        self.settle_from(place, settlement).await
+        self.answer_to(place, CommitOrder::Settle(settlement)).await
     }
 
     /// Takes the answers: chunks go back to the pool, waiting sessions are woken. Returns how many

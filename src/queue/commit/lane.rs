@@ -26,8 +26,10 @@ use crate::base::SpoolNumber;
 use crate::base::limits::COMMIT_WAITERS_MAX;
 use crate::base::limits::UNSETTLED_MAX;
 use crate::queue::commit::parcel::Parcel;
+use crate::queue::commit::settle::Filing;
 use crate::queue::commit::settle::Settlement;
 use crate::queue::fault::CommitFault;
+use crate::queue::record::rows::Row;
 
 /// Wakes the shard. Called from the commit thread, once per batch.
 pub type Ring = Arc<dyn Fn() + Send + Sync>;
@@ -38,10 +40,11 @@ pub const NO_TICKET: u32 = u32::MAX;
 /// One order to the commit thread.
 pub struct Work {
     pub ticket: u32,
-    pub order: Order,
+    pub order: CommitOrder,
 }
 
-pub enum Order {
+/// What a shard orders.
+pub enum CommitOrder {
     /// A chunk of a large body; chunk 0 brings the mark of the stream with it.
     Chunk { id: MessageId, number: u32, slice: Slice },
     /// The promise: head, what is left of the body, envelope, job and schedule.
@@ -52,10 +55,21 @@ pub enum Order {
     Abort { id: MessageId, chunks: u32 },
     /// Removal of a whole message.
     Delete(MessageId),
-    /// The outcome of an attempt at a job.
+    /// What becomes of a job.
     Settle(Arc<Settlement>),
+    /// Other rows in `backlog` for jobs.
+    File(Arc<[Filing]>),
+    /// Removal of rows that no record has.
+    RemoveLeftovers(Vec<Row>),
     /// The last order.
     Stop,
+}
+
+impl CommitOrder {
+    /// Whether it makes messages durable that came from outside.
+    pub fn is_accept(&self) -> bool {
+        matches!(self, CommitOrder::Finish(_) | CommitOrder::FinishAll(_))
+    }
 }
 
 /// The outcome of a batch.
@@ -67,7 +81,7 @@ pub struct Done {
     pub batch: u32,
     /// It is the first of them, for figures that are counted once per batch.
     pub leads: bool,
-    /// Whether the message or job of a removal or settlement was there.
+    /// Whether the message or job of a removal or settlement was there; of filings, all of them.
     pub found: bool,
 }
 

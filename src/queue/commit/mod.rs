@@ -2,16 +2,18 @@
 //!
 //! `committer` and `body` are the shard's side, `thread` and `writer` the thread's, `lane` is between.
 
-pub mod batch;
 pub mod body;
 pub mod committer;
-pub mod goodbye;
 pub mod keeper;
 pub mod lane;
+pub mod outcome;
 pub mod parcel;
+pub mod plan;
 pub mod remains;
 pub mod settle;
+pub mod taken;
 pub mod thread;
+pub mod thread_end;
 pub mod tickets;
 pub mod unsettled;
 pub mod writer;

@@ -5,6 +5,10 @@ use std::sync::Arc;
 use crate::base::MessageId;
 use crate::base::Slice;
 use crate::base::limits::CHUNK_BYTES;
+use crate::queue::record::envelope::Envelope;
+use crate::queue::record::head::encode_head;
+use crate::queue::record::job::Job;
+use crate::queue::record::outer::RecordFault;
 
 /// The content of a finished message. It travels back emptied, to be filled again.
 #[derive(Default)]
@@ -29,6 +33,26 @@ impl Parcel {
     /// The id of a parcel under way.
     pub fn id(&self) -> MessageId {
         self.id.expect("a parcel under way has its id")
+    }
+
+    /// Encodes the records of the message: its envelope, one job for all recipients, due at `due_ms`,
+    /// and its head.
+    pub fn fill(
+        &mut self,
+        head: &[u8],
+        envelope: &Envelope<'_>,
+        due_ms: u64,
+    ) -> Result<(), RecordFault> {
+        self.records.clear();
+        envelope.encode(&mut self.records)?;
+        self.envelope_len = self.records.len();
+        Job::fresh(due_ms, envelope.recipients.len()).encode(&mut self.records)?;
+        self.job_len = self.records.len() - self.envelope_len;
+        encode_head(head, &mut self.records);
+        self.due_ms = due_ms;
+        self.body_bytes = envelope.body.bytes;
+        self.recipients = envelope.recipients.len() as u32;
+        Ok(())
     }
 
     /// Bytes that it adds to a batch, approximately.

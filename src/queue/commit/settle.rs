@@ -1,38 +1,40 @@
-//! Settling: the outcome of an attempt as part of a commit batch.
+//! The changes of jobs that delivery and operators order.
 //!
-//! Owner:    a `Settlement` is made by the home shard and consumed by the commit thread.
+//! Owner:    made by the home shard, consumed by the commit thread, which plans the writes (`plan`).
 //! Promise:  the job's end or its next schedule, the message's removal after its last job, the
 //!           reports to the sender and the counts are one write. A job that no longer exists (removed
 //!           by an operator, settled before) settles nothing: `found` is false.
 //!
 //! ```text
-//! Done              S2 -> S2 with one job less; with the last one S0, or
-//!                   S3 where the message is kept                         SYNCED
-//! Again             S2 -> S2, the job written anew, another schedule     unsynced: when it is
-//!                   lost the job is due earlier, and its attempt counts one less. SYNCED where
-//!                   an operator has ordered it
-//! Split             S2 -> S2, the job becomes several                    unsynced: the settles of
-//!                   its parts come behind it in the same log
+//! W1 accept  S0, S1 -> S2                                                      SYNCED
+//! W2 file    S2 -> S2, the job gets or loses its row in `backlog`              unsynced: when it is
+//!            lost the job is read once more
+//! W3 again   S2 -> S2, the job written anew, another schedule                  unsynced: when it is
+//!            lost the job is due earlier, and its attempt counts one less. SYNCED where it ends a
+//!            recipient or carries a report
+//! W4 split   S2 -> S2, the job becomes several                                 unsynced: the changes
+//!            of its parts come behind it in the same log
+//! W5 end     S2 -> S2 with one job less; with the last one S0, or S3 where
+//!            the message is kept                                               SYNCED
+//! W6         any of these, ordered by an operator                              SYNCED
 //! ```
-
-use rocksdb::WriteBatch;
 
 use crate::base::MessageId;
 use crate::base::limits::CHUNK_BYTES;
 use crate::queue::record::envelope::BodySum;
 use crate::queue::record::envelope::Envelope;
-use crate::queue::record::head::encode_head;
+use crate::queue::record::job::Filed;
 use crate::queue::record::job::Job;
-use crate::queue::record::key;
+use crate::queue::record::job::Schedule;
+use crate::queue::record::key::JobKey;
 use crate::queue::record::ledger::Tally;
 use crate::queue::record::outer::RecordFault;
-use crate::queue::store::families::Families;
 
 /// The outcome of an attempt at one job.
 pub struct Settlement {
     pub id: MessageId,
     pub job: u16,
-    pub next: Next,
+    pub change: JobChange,
     /// Reports to the sender, written in the same batch.
     pub reports: Vec<Report>,
     pub tally: Tally,
@@ -42,19 +44,30 @@ pub struct Settlement {
     pub keep_until_ms: Option<u64>,
 }
 
-pub enum Next {
+/// What becomes of a job.
+pub enum JobChange {
     /// Every recipient of the job has its final state.
-    Done,
-    /// The job is rescheduled.
+    End,
+    /// The job is written anew, with another schedule.
     Again(JobRecord),
     /// The job in parts, each with a number that no other job of the message has.
     Split(Vec<JobRecord>),
 }
 
+/// Gives a job its row in `backlog`, another one, or none. The rest of its record stays.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Filing {
+    pub job: JobKey,
+    pub filed: Option<Filed>,
+}
+
+/// Jobs of one order to file.
+pub const FILINGS_MAX: usize = 256;
+
 /// An encoded job.
 pub struct JobRecord {
     pub number: u16,
-    pub due_ms: u64,
+    pub schedule: Schedule,
     pub bytes: Vec<u8>,
 }
 
@@ -62,7 +75,7 @@ impl JobRecord {
     pub fn new(job: &Job<'_>) -> Result<JobRecord, RecordFault> {
         let mut bytes = Vec::with_capacity(64 + job.last_reply.len());
         job.encode(&mut bytes)?;
-        Ok(JobRecord { number: job.number, due_ms: job.due_ms, bytes })
+        Ok(JobRecord { number: job.number, schedule: job.schedule(), bytes })
     }
 }
 
@@ -106,15 +119,8 @@ impl Report {
         &self.message[self.head_bytes..]
     }
 
-    pub fn put(&self, batch: &mut WriteBatch, families: Families<'_>) {
-        for (number, bytes) in (0..).zip(self.body().chunks(CHUNK_BYTES)) {
-            batch.put_cf(families.body, key::of_body(self.id, number), bytes);
-        }
-        let mut head = Vec::with_capacity(self.head_bytes + 16);
-        encode_head(&self.message[..self.head_bytes], &mut head);
-        batch.put_cf(families.head, key::of_id(self.id), head);
-        batch.put_cf(families.envelope, key::of_id(self.id), &self.envelope);
-        put_job(batch, families, self.id, &self.job);
+    pub fn head(&self) -> &[u8] {
+        &self.message[..self.head_bytes]
     }
 
     pub fn chunks(&self) -> u32 {
@@ -126,25 +132,19 @@ impl Settlement {
     /// Whether the answer must wait for a sync.
     pub fn is_synced(&self) -> bool {
         self.is_order
-            || matches!(self.next, Next::Done)
+            || matches!(self.change, JobChange::End)
             || !self.reports.is_empty()
             || self.tally.total() > 0
     }
 
     /// Bytes that it adds to a batch, approximately.
     pub fn bytes(&self) -> usize {
-        let jobs = match &self.next {
-            Next::Done => 0,
-            Next::Again(job) => job.bytes.len(),
-            Next::Split(jobs) => jobs.iter().map(|job| job.bytes.len() + 64).sum(),
+        let jobs = match &self.change {
+            JobChange::End => 0,
+            JobChange::Again(job) => job.bytes.len(),
+            JobChange::Split(jobs) => jobs.iter().map(|job| job.bytes.len() + 64).sum(),
         };
         let reports = self.reports.iter().map(|r| r.envelope.len() + r.message.len() + 256);
         64 + jobs + reports.sum::<usize>()
     }
-}
-
-/// Writes a job and its schedule.
-pub fn put_job(batch: &mut WriteBatch, families: Families<'_>, id: MessageId, job: &JobRecord) {
-    batch.put_cf(families.job, key::of_job(id, job.number), &job.bytes);
-    batch.put_cf(families.due, key::of_due(job.due_ms, id, job.number), []);
 }

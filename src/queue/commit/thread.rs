@@ -5,12 +5,12 @@ use std::sync::Arc;
 use std::thread;
 use std::thread::JoinHandle;
 
-use crate::queue::commit::goodbye::OnFatal;
 use crate::queue::commit::lane::CommitHandle;
+use crate::queue::commit::lane::CommitOrder;
 use crate::queue::commit::lane::Lane;
 use crate::queue::commit::lane::NO_TICKET;
-use crate::queue::commit::lane::Order;
 use crate::queue::commit::lane::Work;
+use crate::queue::commit::thread_end::OnFatal;
 use crate::queue::commit::writer::BatchWriter;
 use crate::queue::store::partition::Partition;
 
@@ -54,7 +54,7 @@ impl CommitThread {
         let Some(thread) = self.thread.take() else { return };
         self.lane.set_stopping();
         // A thread that is gone takes no order and needs none.
-        let _ = self.lane.sender.send(Work { ticket: NO_TICKET, order: Order::Stop });
+        let _ = self.lane.sender.send(Work { ticket: NO_TICKET, order: CommitOrder::Stop });
         if thread.join().is_err() {
             self.lane.set_failed();
         }

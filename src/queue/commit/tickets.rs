@@ -1,4 +1,4 @@
-//! Orders of a shard that wait for the commit thread, and their answers.
+//! Orders of a shard that wait for the commit thread, and their answers. `outcome` waits for one.
 //!
 //! Owner:    the home shard, through the `Committer` and the bodies in progress; not `Send`, no lock.
 //! Promise:  every chunk goes back to the shard's pool, also when its body was dropped meanwhile.
@@ -9,10 +9,8 @@ use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::future::Future;
 use std::future::poll_fn;
-use std::pin::Pin;
 use std::pin::pin;
 use std::rc::Rc;
-use std::task::Context;
 use std::task::Poll;
 use std::task::Waker;
 use std::time::Instant;
@@ -26,10 +24,10 @@ use crate::base::PublicId;
 use crate::base::id::IdSource;
 use crate::queue::commit::keeper::Keeper;
 use crate::queue::commit::lane::Back;
+use crate::queue::commit::lane::CommitOrder;
 use crate::queue::commit::lane::Completion;
 use crate::queue::commit::lane::Done;
 use crate::queue::commit::lane::Lane;
-use crate::queue::commit::lane::Order;
 use crate::queue::commit::lane::Work;
 use crate::queue::commit::parcel::Parcel;
 use crate::queue::fault::CommitFault;
@@ -54,12 +52,12 @@ pub(super) struct Inner {
     pub(super) settles: Rc<Gate>,
     pub(super) splits: Rc<Gate>,
     /// Aborts and removals that found no place; nobody waits for their answers.
-    pub(super) removals: RefCell<VecDeque<Order>>,
+    pub(super) removals: RefCell<VecDeque<CommitOrder>>,
     /// Milliseconds that the batch under way has taken, if that is too long; else 0.
     pub(super) hung_ms: Cell<u64>,
     pub(super) watched: Cell<Watched>,
     /// Wakers of bodies that wait for a place.
-    pub(super) in_line: RefCell<Slab<Waker>>,
+    pub(super) place_waiters: RefCell<Slab<Waker>>,
     pub(super) keeper: RefCell<Option<Rc<dyn Keeper>>>,
 }
 
@@ -103,14 +101,14 @@ impl Inner {
     /// A place for new mail.
     pub(super) async fn enter_unless_hung(&self) -> Result<Place, CommitFault> {
         let mut turn = pin!(self.gate.enter());
-        let mut line = InLine { inner: self, place: None };
+        let mut waiter = PlaceWaiter { inner: self, place: None };
         poll_fn(|context| {
             if self.hung_ms.get() > 0 {
                 return Poll::Ready(Err(CommitFault::Hung));
             }
             let place = turn.as_mut().poll(context).map(Ok);
             if place.is_pending() {
-                line.note(context.waker());
+                waiter.note(context.waker());
             }
             place
         })
@@ -125,7 +123,7 @@ impl Inner {
                 wakers.extend(waker.take());
             }
         }
-        wakers.extend(self.in_line.borrow().iter().map(|(_, waker)| waker.clone()));
+        wakers.extend(self.place_waiters.borrow().iter().map(|(_, waker)| waker.clone()));
         // Nothing is borrowed any more: a woken task may run at once and come back here.
         wakers.into_iter().for_each(Waker::wake);
     }
@@ -135,9 +133,13 @@ impl Inner {
         clippy::result_large_err,
         reason = "the order goes back with its chunks; a box would cost an allocation per message"
     )]
-    pub(super) fn submit(&self, place: Place, order: Order) -> Result<u32, (CommitFault, Order)> {
+    pub(super) fn submit(
+        &self,
+        place: Place,
+        order: CommitOrder,
+    ) -> Result<u32, (CommitFault, CommitOrder)> {
         if let Some(fault) = self.lane.fault()
-            && !(fault == CommitFault::Stopped && belongs_to_the_past(&order))
+            && !(fault == CommitFault::Stopped && finishes_begun_work(&order))
         {
             return Err((fault, order));
         }
@@ -148,7 +150,12 @@ impl Inner {
         clippy::result_large_err,
         reason = "the order goes back with its chunks; a box would cost an allocation per message"
     )]
-    fn send(&self, place: Place, stage: Stage, order: Order) -> Result<u32, (CommitFault, Order)> {
+    fn send(
+        &self,
+        place: Place,
+        stage: Stage,
+        order: CommitOrder,
+    ) -> Result<u32, (CommitFault, CommitOrder)> {
         let sender = match place.is_of(&self.urgent) {
             true => &self.lane.urgent,
             false => &self.lane.sender,
@@ -169,10 +176,6 @@ impl Inner {
     /// Why a thread that has ended gives no answer.
     pub(super) fn end_fault(&self) -> CommitFault {
         self.lane.fault().unwrap_or(CommitFault::Failed)
-    }
-
-    pub(super) fn outcome(&self, ticket: u32, patience: Patience) -> Outcome<'_> {
-        Outcome { inner: self, ticket, patience, taken: false }
     }
 
     pub(super) fn pump(&self) -> usize {
@@ -210,7 +213,7 @@ impl Inner {
             Stage::Disowned(messages) => {
                 tickets.remove(ticket);
                 if outcome.is_ok() {
-                    let deletions = messages.as_slice().iter().copied().map(Order::Delete);
+                    let deletions = messages.as_slice().iter().copied().map(CommitOrder::Delete);
                     self.removals.borrow_mut().extend(deletions);
                 }
                 None
@@ -276,7 +279,7 @@ impl Inner {
 
     /// Removes the chunks of an unfinished body. If the order is never sent, recovery removes them.
     pub(super) fn abort(&self, id: MessageId, chunks: u32) {
-        self.removals.borrow_mut().push_back(Order::Abort { id, chunks });
+        self.removals.borrow_mut().push_back(CommitOrder::Abort { id, chunks });
         self.send_removals();
     }
 
@@ -289,23 +292,25 @@ impl Inner {
         }
     }
 
-    fn send_removal(&self, place: Place, order: Order) {
+    fn send_removal(&self, place: Place, order: CommitOrder) {
         // If the thread has ended, recovery removes the chunks.
         let _ = self.send(place, Stage::Left, order);
     }
 }
 
-/// While the process drains, messages that were begun are still finished.
-fn belongs_to_the_past(order: &Order) -> bool {
-    matches!(order, Order::Chunk { .. } | Order::Finish(_) | Order::FinishAll(_) | Order::Settle(_))
-}
-
-/// How long the waiter of an order waits.
-pub(super) enum Patience {
-    /// Until the order is carried out, however long that takes.
-    Endless,
-    /// Until the disk hangs. With the messages that the order makes durable.
-    UntilHung(Messages),
+/// While the process drains, messages and jobs that were begun are still finished.
+fn finishes_begun_work(order: &CommitOrder) -> bool {
+    match order {
+        CommitOrder::Chunk { .. }
+        | CommitOrder::Finish(_)
+        | CommitOrder::FinishAll(_)
+        | CommitOrder::Settle(_)
+        | CommitOrder::File(_) => true,
+        CommitOrder::Abort { .. }
+        | CommitOrder::Delete(_)
+        | CommitOrder::RemoveLeftovers(_)
+        | CommitOrder::Stop => false,
+    }
 }
 
 /// The messages of one order; a single one costs no allocation.
@@ -327,77 +332,25 @@ impl Messages {
 }
 
 /// A body that waits for a place, to be woken when the disk hangs.
-struct InLine<'i> {
+struct PlaceWaiter<'i> {
     inner: &'i Inner,
     place: Option<usize>,
 }
 
-impl InLine<'_> {
+impl PlaceWaiter<'_> {
     fn note(&mut self, waker: &Waker) {
-        let mut line = self.inner.in_line.borrow_mut();
+        let mut waiters = self.inner.place_waiters.borrow_mut();
         match self.place {
-            Some(place) => line[place].clone_from(waker),
-            None => self.place = Some(line.insert(waker.clone())),
+            Some(place) => waiters[place].clone_from(waker),
+            None => self.place = Some(waiters.insert(waker.clone())),
         }
     }
 }
 
-impl Drop for InLine<'_> {
+impl Drop for PlaceWaiter<'_> {
     fn drop(&mut self) {
         if let Some(place) = self.place {
-            self.inner.in_line.borrow_mut().remove(place);
-        }
-    }
-}
-
-/// Waits for the answer to a ticket. Dropped, it leaves the ticket to `pump`.
-pub(super) struct Outcome<'i> {
-    inner: &'i Inner,
-    ticket: u32,
-    patience: Patience,
-    taken: bool,
-}
-
-impl Future for Outcome<'_> {
-    type Output = Result<Done, CommitFault>;
-
-    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        if self.inner.lane.is_gone() {
-            // An order that came too late for the thread rings no bell.
-            self.inner.pump();
-        }
-        let place = self.ticket as usize;
-        let mut tickets = self.inner.tickets.borrow_mut();
-        let stage = &mut tickets[place].stage;
-        if let Stage::Done(outcome) = stage {
-            let outcome = *outcome;
-            tickets.remove(place);
-            self.taken = true;
-            return Poll::Ready(outcome);
-        }
-        if let Patience::UntilHung(messages) = &self.patience
-            && self.inner.hung_ms.get() > 0
-        {
-            *stage = match messages {
-                Messages::None => Stage::Left,
-                messages => Stage::Disowned(messages.clone()),
-            };
-            drop(tickets);
-            self.taken = true;
-            return Poll::Ready(Err(CommitFault::Hung));
-        }
-        match stage {
-            Stage::Waiting(Some(waker)) if waker.will_wake(context.waker()) => {}
-            waiting => *waiting = Stage::Waiting(Some(context.waker().clone())),
-        }
-        Poll::Pending
-    }
-}
-
-impl Drop for Outcome<'_> {
-    fn drop(&mut self) {
-        if !self.taken {
-            self.inner.leave(self.ticket);
+            self.inner.place_waiters.borrow_mut().remove(place);
         }
     }
 }

@@ -15,40 +15,27 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
-use rocksdb::WriteBatch;
 use rocksdb::WriteOptions;
 
-use crate::base::MessageId;
 use crate::base::limits::COMMIT_BATCH_BYTES_MAX;
 use crate::base::limits::COMMIT_BATCH_MESSAGES_MAX;
 use crate::queue::cause::Cause;
-use crate::queue::commit::batch::AFTER_WRITE;
-use crate::queue::commit::batch::BEFORE_WRITE;
-use crate::queue::commit::batch::Gathered;
-use crate::queue::commit::batch::settle;
-use crate::queue::commit::goodbye::Goodbye;
-use crate::queue::commit::goodbye::OnFatal;
-use crate::queue::commit::lane::Back;
-use crate::queue::commit::lane::Completion;
+use crate::queue::commit::lane::CommitOrder;
 use crate::queue::commit::lane::Done;
 use crate::queue::commit::lane::Lane;
-use crate::queue::commit::lane::Order;
 use crate::queue::commit::lane::Orders;
 use crate::queue::commit::lane::Work;
-use crate::queue::commit::parcel::Parcel;
+use crate::queue::commit::plan::Plan;
 use crate::queue::commit::remains::Remains;
-use crate::queue::commit::remains::put_removal;
-use crate::queue::commit::remains::remains_of;
-use crate::queue::commit::remains::remains_of_parcel;
+use crate::queue::commit::taken::Taken;
+use crate::queue::commit::taken::Target;
+use crate::queue::commit::taken::answer;
+use crate::queue::commit::thread_end::OnFatal;
+use crate::queue::commit::thread_end::ThreadEnd;
 use crate::queue::fault::CommitFault;
-use crate::queue::fault::QueueFault;
 use crate::queue::points::point;
 use crate::queue::points::store_fault;
-use crate::queue::record::key;
-use crate::queue::record::ledger::LEDGER_KEY;
-use crate::queue::record::stream::STREAM_MARK_LEN;
-use crate::queue::record::stream::StreamMark;
-use crate::queue::store::families::Families;
+use crate::queue::store::families::StoreBatch;
 use crate::queue::store::partition::Partition;
 use crate::queue::store::room::Room;
 
@@ -58,34 +45,6 @@ const REMAINS_MAX: usize = 2 * COMMIT_BATCH_MESSAGES_MAX;
 
 /// Settlements of one batch past which other orders come first.
 const SETTLES_FIRST_MAX: usize = COMMIT_BATCH_MESSAGES_MAX / 4 * 3;
-
-/// One order, and whether its message or job was found.
-struct Taken {
-    work: Work,
-    found: Target,
-}
-
-impl Taken {
-    fn is_deletion(&self) -> bool {
-        matches!(self.work.order, Order::Delete(_))
-    }
-}
-
-/// Whether a deletion or a settlement finds its message or job.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Target {
-    Gone,
-    There,
-    /// The store could not say. The order is not carried out, and the partition fails: taken for
-    /// gone, the job would be sent again after a restart.
-    Unread,
-}
-
-impl Target {
-    fn of(found: bool) -> Target {
-        if found { Target::There } else { Target::Gone }
-    }
-}
 
 pub(super) struct BatchWriter {
     lane: Arc<Lane>,
@@ -125,8 +84,7 @@ impl BatchWriter {
     }
 
     pub(super) fn run(mut self, orders: &Orders) {
-        let _goodbye =
-            Goodbye { lane: Arc::clone(&self.lane), on_fatal: Arc::clone(&self.on_fatal) };
+        let _end = ThreadEnd { lane: Arc::clone(&self.lane), on_fatal: Arc::clone(&self.on_fatal) };
         let mut stop = false;
         while !stop {
             let Some(first) = self.held.take().or_else(|| orders.wait()) else { break };
@@ -142,33 +100,28 @@ impl BatchWriter {
     /// Fills `taken` with the orders of one batch. Returns whether `Stop` was among them.
     fn take(&mut self, first: Work, orders: &Orders) -> bool {
         self.taken_bytes = 0;
-        let mut settles = 0;
+        let (mut settles, mut jobs) = (0, 0);
         let mut next = Some(first);
         while let Some(work) = next {
             match &work.order {
-                Order::Stop => {
+                CommitOrder::Stop => {
                     // Urgent orders that came before it.
                     let urgent = std::iter::from_fn(|| orders.next_urgent());
-                    self.taken.extend(urgent.map(|work| Taken { work, found: Target::Gone }));
+                    self.taken.extend(urgent.map(Taken::new));
                     return true;
                 }
-                Order::Delete(_) if !self.taken.iter().all(Taken::is_deletion) => {
+                CommitOrder::Delete(_) if !self.taken.iter().all(Taken::is_deletion) => {
                     self.held = Some(work);
                     break;
                 }
-                Order::Chunk { slice, .. } => self.taken_bytes += slice.len(),
-                Order::Finish(parcel) => self.taken_bytes += parcel.bytes(),
-                Order::FinishAll(parcels) => {
-                    self.taken_bytes += parcels.iter().map(Parcel::bytes).sum::<usize>();
-                }
-                Order::Settle(settlement) => {
-                    self.taken_bytes += settlement.bytes();
-                    settles += 1;
-                }
-                Order::Abort { .. } | Order::Delete(_) => (),
+                CommitOrder::Settle(_) => settles += 1,
+                CommitOrder::File(filings) => jobs += filings.len(),
+                _ => (),
             }
-            self.taken.push(Taken { work, found: Target::Gone });
-            if self.taken.len() >= COMMIT_BATCH_MESSAGES_MAX
+            let taken = Taken::new(work);
+            self.taken_bytes += taken.bytes();
+            self.taken.push(taken);
+            if self.taken.len() + jobs >= COMMIT_BATCH_MESSAGES_MAX
                 || self.taken_bytes >= COMMIT_BATCH_BYTES_MAX
             {
                 break;
@@ -193,12 +146,12 @@ impl BatchWriter {
         self.lane.end_batch();
         point("commit::before_ring");
         let mut has_led = false;
-        for Taken { work, found } in self.taken.drain(..) {
-            let leads = !has_led && matches!(work.order, Order::Finish(_) | Order::FinishAll(_));
+        for Taken { work, target } in self.taken.drain(..) {
+            let leads = !has_led && work.order.is_accept();
             has_led |= leads;
-            let outcome = match (outcome, found) {
+            let outcome = match (outcome, target) {
                 (Ok(_), Target::Unread) => Err(CommitFault::Failed),
-                _ => outcome.map(|done| Done { found: found == Target::There, leads, ..done }),
+                _ => outcome.map(|done| Done { found: target == Target::There, leads, ..done }),
             };
             self.lane.complete(answer(work, outcome));
         }
@@ -217,106 +170,64 @@ impl BatchWriter {
     }
 
     fn try_write(&mut self) -> Result<Done, String> {
-        let mut batch = WriteBatch::with_capacity_bytes(self.taken_bytes + ENTRY_BYTES);
-        let gathered = self.gather(&mut batch);
-        let names = if gathered.synced { COMMIT_POINTS } else { STREAM_POINTS };
-        let options = if gathered.synced { &self.synced } else { &self.unsynced };
+        let capacity = self.taken_bytes + ENTRY_BYTES;
+        let partition = Arc::clone(&self.partition);
+        let mut batch = StoreBatch::new(partition.families(), capacity);
+        let (plan, unread) = self.plan(&mut batch);
+        let names = if plan.is_synced { COMMIT_POINTS } else { STREAM_POINTS };
+        let options = if plan.is_synced { &self.synced } else { &self.unsynced };
         point(names.before);
-        gathered.pass(&BEFORE_WRITE);
+        pass(&plan, &BEFORE_WRITE);
         let begun = Instant::now();
         let written = match store_fault(names.error) {
             Some(text) => Err(text),
-            None => self.partition.db().write_opt(batch, options).map_err(|e| e.into_string()),
+            None => {
+                let written = partition.db().write_opt(batch.into_writes(), options);
+                written.map_err(|cause| cause.into_string())
+            }
         };
         let write_us = u32::try_from(begun.elapsed().as_micros()).unwrap_or(u32::MAX);
-        match written {
-            Ok(()) => {
-                point(names.after);
-                gathered.pass(&AFTER_WRITE);
-                self.on_written(&gathered, write_us);
-                if let Some(text) = gathered.unread {
-                    self.fail(text);
-                }
-                Ok(Done { write_us, batch: gathered.messages, ..Done::default() })
-            }
-            Err(text) => Err(text),
+        written?;
+        if let Some(text) = store_fault("commit::error_after_write") {
+            return Err(text);
         }
+        point(names.after);
+        pass(&plan, &AFTER_WRITE);
+        self.on_written(&plan, write_us);
+        if let Some(text) = unread {
+            self.fail(text);
+        }
+        Ok(Done { write_us, batch: plan.messages, ..Done::default() })
     }
 
-    /// Puts every order taken, and the removal of what failed batches left, into one batch.
-    fn gather(&mut self, batch: &mut WriteBatch) -> Gathered {
-        let before = self.partition.ledger();
-        let mut gathered = Gathered { ledger: before, ..Gathered::default() };
-        let families = self.partition.families();
-        for remains in &self.remains {
-            put_removal(batch, families, remains);
-        }
-        for Taken { work, found } in &mut self.taken {
-            match &work.order {
-                Order::Chunk { id, number, slice } => {
-                    put_chunk(batch, families, *id, *number, slice.bytes());
-                    gathered.chunks += 1;
-                }
-                Order::Finish(parcel) => gathered.put_message(batch, families, parcel),
-                Order::FinishAll(parcels) => {
-                    parcels.iter().for_each(|parcel| gathered.put_message(batch, families, parcel))
-                }
-                Order::Abort { id, chunks } => {
-                    put_removal(
-                        batch,
-                        families,
-                        &Remains::Message { id: *id, chunks: *chunks, due_ms: None },
-                    );
-                }
-                Order::Delete(id) if !gathered.gone.contains(id) => {
-                    match self.partition.remove_into(*id, batch) {
-                        Ok(Some(removed)) => {
-                            *found = Target::There;
-                            gathered.gone.insert(*id);
-                            gathered.removed_messages += u64::from(removed.was_queued);
-                            gathered.removed_bytes += removed.body_bytes;
-                            gathered.ledger.ended.cancelled += removed.recipients;
-                            gathered.synced = true;
-                        }
-                        Err(QueueFault::Store(text)) => {
-                            *found = Target::Unread;
-                            gathered.unread = Some(text);
-                        }
-                        // A damaged record counts as no message; recovery deals with it.
-                        Ok(None) | Err(_) => (),
-                    }
-                }
-                Order::Settle(settlement) => {
-                    *found = match settle(&self.partition, batch, settlement, &mut gathered) {
-                        Ok(found) => Target::of(found),
-                        Err(cause) => {
-                            gathered.unread = Some(cause.into_string());
-                            Target::Unread
-                        }
-                    };
-                }
-                Order::Delete(_) | Order::Stop => (),
+    /// Plans every order taken, and the removal of what failed batches left, as one batch. Answers
+    /// also why an order could not be carried out, if a record that it needs cannot be read.
+    fn plan(&mut self, batch: &mut StoreBatch<'_>) -> (Plan, Option<String>) {
+        let mut plan = Plan::new(self.partition.ledger());
+        let mut unread = None;
+        self.remains.iter().for_each(|remains| remains.put_removal(batch));
+        for taken in &mut self.taken {
+            if let Err(text) = taken.plan(&self.partition, batch, &mut plan) {
+                unread = Some(text);
             }
         }
-        if gathered.ledger != before {
-            batch.put_cf(families.default, LEDGER_KEY, gathered.ledger.encode());
-        }
-        gathered
+        plan.end(batch);
+        (plan, unread)
     }
 
-    fn on_written(&mut self, gathered: &Gathered, write_us: u32) {
+    fn on_written(&mut self, plan: &Plan, write_us: u32) {
         self.full = false;
         self.room.note_written(self.partition.db());
         self.remains.clear();
-        self.partition.set_ledger(gathered.ledger);
-        self.partition.count_in(gathered.messages as u64, gathered.body_bytes);
-        self.partition.count_out(gathered.removed_messages, gathered.removed_bytes);
+        self.partition.set_ledger(plan.ledger);
+        self.partition.count_in(plan.messages.into(), plan.body_bytes);
+        self.partition.count_out(plan.removed_messages, plan.removed_bytes);
         let counts = &self.lane.counts;
         counts.batches.fetch_add(1, Ordering::Relaxed);
-        counts.syncs.fetch_add(gathered.synced as u64, Ordering::Relaxed);
-        counts.messages.fetch_add(gathered.messages as u64, Ordering::Relaxed);
-        counts.chunks.fetch_add(gathered.chunks as u64, Ordering::Relaxed);
-        counts.write_us.fetch_add(write_us as u64, Ordering::Relaxed);
+        counts.syncs.fetch_add(plan.is_synced.into(), Ordering::Relaxed);
+        counts.messages.fetch_add(plan.messages.into(), Ordering::Relaxed);
+        counts.chunks.fetch_add(plan.chunks.into(), Ordering::Relaxed);
+        counts.write_us.fetch_add(write_us.into(), Ordering::Relaxed);
     }
 
     fn on_failed(&mut self, text: String) -> CommitFault {
@@ -350,19 +261,8 @@ impl BatchWriter {
     /// full may be in the log's file in part or whole; later ones RocksDB refuses unwritten, but
     /// chunks streamed before are there.
     fn keep_remains(&mut self) {
-        for Taken { work, .. } in &self.taken {
-            let remains = match &work.order {
-                Order::Finish(parcel) => remains_of_parcel(parcel, self.full).into_iter().collect(),
-                Order::FinishAll(parcels) => parcels
-                    .iter()
-                    .filter_map(|parcel| remains_of_parcel(parcel, self.full))
-                    .collect(),
-                Order::Abort { id, chunks } => {
-                    vec![Remains::Message { id: *id, chunks: *chunks, due_ms: None }]
-                }
-                Order::Settle(settlement) if !self.full => remains_of(settlement),
-                _ => continue,
-            };
+        for taken in &self.taken {
+            let remains = taken.remains(&self.partition, self.full);
             // Past the bound the remains of a stream wait for recovery, which knows its mark. A
             // message without a mark would be taken for accepted, so none of those is left out.
             let room = match self.full {
@@ -389,27 +289,30 @@ const COMMIT_POINTS: Points =
 const STREAM_POINTS: Points =
     Points { before: "stream::before_write", after: "stream::after_write", error: "stream::error" };
 
-fn put_chunk(
-    batch: &mut WriteBatch,
-    families: Families<'_>,
-    id: MessageId,
-    number: u32,
-    bytes: &[u8],
-) {
-    if number == 0 {
-        let mut mark = Vec::with_capacity(STREAM_MARK_LEN);
-        StreamMark { started_ms: id.made_ms() }.encode(&mut mark);
-        batch.put_cf(families.stream, key::of_id(id), mark);
-    }
-    batch.put_cf(families.body, key::of_body(id, number), bytes);
-}
+/// Points of a batch by what is in it: a settlement, a split, another try, a report, a filing.
+const BEFORE_WRITE: [&str; 5] = [
+    "settle::before_write",
+    "split::before_write",
+    "again::before_write",
+    "report::before_write",
+    "file::before_write",
+];
 
-fn answer(work: Work, outcome: Result<Done, CommitFault>) -> Completion {
-    let back = match work.order {
-        Order::Chunk { slice, .. } => Back::Slice(slice),
-        Order::Finish(parcel) => Back::Parcel(parcel),
-        Order::FinishAll(parcels) => Back::Parcels(parcels),
-        Order::Settle(_) | Order::Abort { .. } | Order::Delete(_) | Order::Stop => Back::Nothing,
-    };
-    Completion { ticket: work.ticket, outcome, back }
+const AFTER_WRITE: [&str; 5] = [
+    "settle::after_write",
+    "split::after_write",
+    "again::after_write",
+    "report::after_write",
+    "file::after_write",
+];
+
+fn pass(plan: &Plan, [settle, split, again, report, file]: &[&'static str; 5]) {
+    let met = [
+        (plan.settled > 0, settle),
+        (plan.has_splits(), split),
+        (plan.again > 0, again),
+        (plan.reports > 0, report),
+        (plan.filed > 0, file),
+    ];
+    met.into_iter().filter(|(met, _)| *met).for_each(|(_, name)| point(name));
 }

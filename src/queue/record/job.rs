@@ -1,18 +1,20 @@
 //! A job: the recipients of one message that share a next hop, and when they are due.
 //!
-//! Promise:  as of `envelope`.
+//! Promise:  as of `envelope`. A record of version 1 is read as a job that is not filed.
 
+use crate::queue::record::key::FlowKey;
 use crate::queue::record::outer::Kind;
 use crate::queue::record::outer::Reader;
 use crate::queue::record::outer::RecordFault;
 use crate::queue::record::outer::Writer;
 
-const KIND_JOB: Kind = Kind { byte: b'J', version: 1 };
+/// Version 2 has filed jobs.
+const KIND_JOB: Kind = Kind { byte: b'J', version: 2 };
 
-/// Beside the state of a job.
+/// In the byte of the state of a job.
 const JOB_WARNED: u8 = 0x80;
-
 const JOB_REROUTED: u8 = 0x40;
+const JOB_FILED: u8 = 0x20;
 
 /// The state of a job.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -22,6 +24,22 @@ pub enum JobState {
     Waiting,
     /// Held by an operator.
     Held,
+}
+
+/// A job in the index by destination.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Filed {
+    pub flow: FlowKey,
+    /// The first of delay warning, fallback relay and expiry.
+    pub deadline_ms: u64,
+}
+
+/// What decides the rows of a job.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Schedule {
+    /// The next attempt.
+    pub due_ms: u64,
+    pub filed: Option<Filed>,
 }
 
 /// One next hop's share of a message. Fresh mail has one job with all recipients.
@@ -37,6 +55,7 @@ pub struct Job<'a> {
     pub last_reply: &'a str,
     /// The next hop that an operator has set instead of the route's, written as in a route.
     pub next_hop: Option<&'a str>,
+    pub filed: Option<Filed>,
     pub recipients: Indexes<'a>,
 }
 
@@ -72,8 +91,13 @@ impl<'a> Job<'a> {
             due_ms,
             last_reply: "",
             next_hop: None,
+            filed: None,
             recipients: Indexes::First(recipients as u32),
         }
+    }
+
+    pub fn schedule(&self) -> Schedule {
+        Schedule { due_ms: self.due_ms, filed: self.filed }
     }
 
     /// Appends the record to `buffer`. On a fault what was appended has no meaning.
@@ -82,13 +106,20 @@ impl<'a> Job<'a> {
         writer.u16(self.number);
         let warned = if self.warned { JOB_WARNED } else { 0 };
         let rerouted = if self.next_hop.is_some() { JOB_REROUTED } else { 0 };
-        writer.u8(self.state as u8 | warned | rerouted);
+        let filed = if self.filed.is_some() { JOB_FILED } else { 0 };
+        writer.u8(self.state as u8 | warned | rerouted | filed);
         writer.u32(self.attempts);
         writer.u64(self.last_attempt_ms);
         writer.u64(self.due_ms);
         writer.text("last reply", Some(self.last_reply))?;
         if self.next_hop.is_some() {
             writer.text("next hop", self.next_hop)?;
+        }
+        if let Some(Filed { flow, deadline_ms }) = self.filed {
+            writer.u64(flow.destination);
+            writer.u64(flow.tenant);
+            writer.u8(flow.class);
+            writer.u64(deadline_ms);
         }
         match self.recipients {
             Indexes::First(count) => (0..count).for_each(|index| writer.u32(index)),
@@ -103,7 +134,8 @@ impl<'a> Job<'a> {
         let mut reader = Reader::open(record, KIND_JOB)?;
         let number = reader.u16()?;
         let flags = reader.u8()?;
-        let state = match flags & !(JOB_WARNED | JOB_REROUTED) {
+        let filed = if reader.version() > 1 { JOB_FILED } else { 0 };
+        let state = match flags & !(JOB_WARNED | JOB_REROUTED | filed) {
             0 => JobState::Waiting,
             1 => JobState::Held,
             _ => return Err(RecordFault::Value("job state")),
@@ -120,6 +152,10 @@ impl<'a> Job<'a> {
                 0 => None,
                 _ => Some(reader.some_text("next hop")?),
             },
+            filed: match flags & JOB_FILED {
+                0 => None,
+                _ => Some(read_filed(&mut reader)?),
+            },
             recipients: Indexes::Stored(reader.rest()),
         };
         match job.recipients {
@@ -129,4 +165,9 @@ impl<'a> Job<'a> {
             _ => Ok(job),
         }
     }
+}
+
+fn read_filed(reader: &mut Reader<'_>) -> Result<Filed, RecordFault> {
+    let flow = FlowKey { destination: reader.u64()?, tenant: reader.u64()?, class: reader.u8()? };
+    Ok(Filed { flow, deadline_ms: reader.u64()? })
 }

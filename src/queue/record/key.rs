@@ -12,8 +12,86 @@ pub const BODY_KEY_LEN: usize = 12;
 pub const JOB_KEY_LEN: usize = 10;
 /// Length of a key of `due`.
 pub const DUE_KEY_LEN: usize = 18;
+/// Length of a key of `backlog`, and of the flow at its front.
+pub const BACKLOG_KEY_LEN: usize = FLOW_LEN + DUE_KEY_LEN;
+pub const FLOW_LEN: usize = 17;
 /// Length of a key of `kept`.
 pub const KEPT_KEY_LEN: usize = 16;
+
+/// A job of a message, by its number.
+pub type JobKey = (MessageId, u16);
+
+/// A row of `due`: the next attempt of a job, or the next deadline of a filed one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct DueKey {
+    pub at_ms: u64,
+    pub job: JobKey,
+}
+
+/// The mail of one destination and pool, one tenant and one class: the front of a row of `backlog`.
+/// Destination and tenant are hashes that only say whose cursor reads the job.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct FlowKey {
+    pub destination: u64,
+    pub tenant: u64,
+    pub class: u8,
+}
+
+/// A row of `backlog`: a filed job of a flow, and when it is due.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct BacklogKey {
+    pub flow: FlowKey,
+    pub due: DueKey,
+}
+
+impl DueKey {
+    pub const FIRST: DueKey = DueKey { at_ms: 0, job: (MessageId::from_u64(0), 0) };
+
+    /// The smallest key after this one.
+    pub fn next(self) -> DueKey {
+        let DueKey { at_ms, job: (id, number) } = self;
+        if let Some(number) = number.checked_add(1) {
+            return DueKey { at_ms, job: (id, number) };
+        }
+        match id.as_u64().checked_add(1) {
+            Some(id) => DueKey { at_ms, job: (MessageId::from_u64(id), 0) },
+            None => DueKey::at(at_ms.saturating_add(1)),
+        }
+    }
+
+    /// Before every row of that time.
+    pub const fn at(at_ms: u64) -> DueKey {
+        DueKey { at_ms, ..DueKey::FIRST }
+    }
+}
+
+impl FlowKey {
+    pub const FIRST: FlowKey = FlowKey { destination: 0, tenant: 0, class: 0 };
+
+    /// The smallest flow after this one. `None`: this is the last possible one.
+    pub fn next(self) -> Option<FlowKey> {
+        let FlowKey { destination, tenant, class } = self;
+        if let Some(class) = class.checked_add(1) {
+            return Some(FlowKey { class, ..self });
+        }
+        if let Some(tenant) = tenant.checked_add(1) {
+            return Some(FlowKey { tenant, class: 0, ..self });
+        }
+        destination.checked_add(1).map(|destination| FlowKey { destination, tenant: 0, class: 0 })
+    }
+
+    /// Before every row of this flow.
+    pub const fn start(self) -> BacklogKey {
+        BacklogKey { flow: self, due: DueKey::FIRST }
+    }
+}
+
+impl BacklogKey {
+    /// The smallest key of the same flow after this one.
+    pub fn next(self) -> BacklogKey {
+        BacklogKey { due: self.due.next(), ..self }
+    }
+}
 
 /// The key of an envelope or of a stream mark.
 pub fn of_id(id: MessageId) -> [u8; ID_KEY_LEN] {
@@ -44,6 +122,21 @@ pub fn of_due(due_ms: u64, id: MessageId, job: u16) -> [u8; DUE_KEY_LEN] {
     key
 }
 
+/// The key of a row of `due`.
+pub fn of_row(row: DueKey) -> [u8; DUE_KEY_LEN] {
+    of_due(row.at_ms, row.job.0, row.job.1)
+}
+
+/// The key of a row of `backlog`.
+pub fn of_backlog(row: BacklogKey) -> [u8; BACKLOG_KEY_LEN] {
+    let mut key = [0; BACKLOG_KEY_LEN];
+    key[..8].copy_from_slice(&row.flow.destination.to_be_bytes());
+    key[8..16].copy_from_slice(&row.flow.tenant.to_be_bytes());
+    key[16] = row.flow.class;
+    key[FLOW_LEN..].copy_from_slice(&of_row(row.due));
+    key
+}
+
 /// The key of a message that is kept until then.
 pub fn of_kept(until_ms: u64, id: MessageId) -> [u8; KEPT_KEY_LEN] {
     let mut key = [0; KEPT_KEY_LEN];
@@ -71,18 +164,29 @@ pub fn body_of(key: &[u8]) -> Option<(MessageId, u32)> {
 }
 
 /// The parts of a job key.
-pub fn job_of(key: &[u8]) -> Option<(MessageId, u16)> {
+pub fn job_of(key: &[u8]) -> Option<JobKey> {
     let key: &[u8; JOB_KEY_LEN] = key.try_into().ok()?;
     let job: [u8; 2] = key[8..].try_into().ok()?;
     Some((id_of(key)?, u16::from_be_bytes(job)))
 }
 
-/// The parts of a schedule key.
-pub fn due_of(key: &[u8]) -> Option<(u64, MessageId, u16)> {
-    let key: &[u8; DUE_KEY_LEN] = key.try_into().ok()?;
-    let due: [u8; 8] = key[..8].try_into().ok()?;
-    let (id, job) = job_of(&key[8..])?;
-    Some((u64::from_be_bytes(due), id, job))
+/// The parts of a key of `due`.
+pub fn due_of(key: &[u8]) -> Option<DueKey> {
+    let (at, job) = key.split_first_chunk::<8>()?;
+    Some(DueKey { at_ms: u64::from_be_bytes(*at), job: job_of(job)? })
+}
+
+/// The parts of a key of `backlog`.
+pub fn backlog_of(key: &[u8]) -> Option<BacklogKey> {
+    let (destination, rest) = key.split_first_chunk::<8>()?;
+    let (tenant, rest) = rest.split_first_chunk::<8>()?;
+    let (class, due) = rest.split_first()?;
+    let flow = FlowKey {
+        destination: u64::from_be_bytes(*destination),
+        tenant: u64::from_be_bytes(*tenant),
+        class: *class,
+    };
+    Some(BacklogKey { flow, due: due_of(due)? })
 }
 
 /// The parts of a key of `kept`.
@@ -117,7 +221,50 @@ mod tests {
         assert_eq!(kept_of(&of_kept(5, id)), Some((5, id)));
         assert_eq!(body_of(&of_body(id, 9)), Some((id, 9)));
         assert_eq!(job_of(&of_job(id, 9)), Some((id, 9)));
-        assert_eq!(due_of(&of_due(5, id, 9)), Some((5, id, 9)));
+        assert_eq!(due_of(&of_due(5, id, 9)), Some(DueKey { at_ms: 5, job: (id, 9) }));
+        let row = row();
+        assert_eq!(
+            hex(&of_backlog(row)),
+            "a1000000000000b1c1000000000000d102000000000000001101020304050607080007"
+        );
+        assert_eq!(backlog_of(&of_backlog(row)), Some(row));
+    }
+
+    fn row() -> BacklogKey {
+        let job = (MessageId::from_u64(0x0102_0304_0506_0708), 7);
+        BacklogKey {
+            flow: FlowKey {
+                destination: 0xa100_0000_0000_00b1,
+                tenant: 0xc100_0000_0000_00d1,
+                class: 2,
+            },
+            due: DueKey { at_ms: 0x11, job },
+        }
+    }
+
+    #[test]
+    fn the_next_key_is_the_smallest_larger_one() {
+        let (row, last) = (row(), MessageId::from_u64(u64::MAX));
+        for (name, due) in [
+            ("a job", row.due),
+            ("the last job of a message", DueKey { job: (row.due.job.0, u16::MAX), ..row.due }),
+            ("the last job of a time", DueKey { job: (last, u16::MAX), ..row.due }),
+        ] {
+            let bytes = |due| of_backlog(BacklogKey { due, ..row });
+            let number = |key: &[u8]| {
+                key.iter().fold((0_u128, 0_u128), |(high, low), byte| {
+                    ((high << 8) | (low >> 120), (low << 8) | u128::from(*byte))
+                })
+            };
+            let (before, after) = (number(&bytes(due)), number(&bytes(due.next())));
+            let (low, carry) = before.1.overflowing_add(1);
+            assert_eq!(after, (before.0 + u128::from(carry), low), "{name}");
+        }
+        let flow = |destination, tenant, class| FlowKey { destination, tenant, class };
+        assert_eq!(flow(1, 2, 3).next(), Some(flow(1, 2, 4)));
+        assert_eq!(flow(1, 2, u8::MAX).next(), Some(flow(1, 3, 0)));
+        assert_eq!(flow(1, u64::MAX, u8::MAX).next(), Some(flow(2, 0, 0)));
+        assert_eq!(flow(u64::MAX, u64::MAX, u8::MAX).next(), None);
     }
 
     #[test]
@@ -126,5 +273,7 @@ mod tests {
         assert_eq!(body_of(&[0; BODY_KEY_LEN + 1]), None);
         assert_eq!(job_of(&[0; JOB_KEY_LEN - 1]), None);
         assert_eq!(due_of(&[]), None);
+        assert_eq!(due_of(&[0; DUE_KEY_LEN + 1]), None);
+        assert_eq!(backlog_of(&[0; BACKLOG_KEY_LEN - 1]), None);
     }
 }

@@ -13,5 +13,6 @@ pub mod lost;
 pub mod outer;
 pub mod probe;
 pub mod recipients;
+pub mod rows;
 pub mod stream;
 pub mod texts;

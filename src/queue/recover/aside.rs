@@ -16,12 +16,17 @@ use crate::queue::fault::QueueFault;
 use crate::queue::notice::Notice;
 use crate::queue::points::point;
 use crate::queue::record::family;
+use crate::queue::record::family::Family;
 use crate::queue::record::job::Job;
 use crate::queue::record::key;
+use crate::queue::record::rows::Batch as _;
+use crate::queue::record::rows::put_rows;
 use crate::queue::recover::pass::Recovery;
 use crate::queue::recover::pass::refuse_newer;
+use crate::queue::store::families::StoreBatch;
 use crate::queue::store::holes;
-use crate::queue::store::jobs::Jobs;
+use crate::queue::store::jobs::StoredJob;
+use crate::queue::store::jobs::jobs_of;
 use crate::queue::store::quarantine;
 use crate::queue::store::quarantine::Suspect;
 
@@ -78,11 +83,10 @@ impl Recovery<'_> {
 
     /// Moves the valid jobs of a message that was moved because of its body.
     pub(super) fn drop_jobs(&mut self, id: MessageId) -> Result<(), QueueFault> {
-        let mut jobs = Jobs::of(self.partition, id);
-        while let Some((job_key, record)) = jobs.next_row() {
-            self.move_job(job_key, record, "its message was moved")?;
+        for StoredJob { number, record } in jobs_of(self.partition, id)? {
+            self.move_job(&key::of_job(id, number), &record, "its message was moved")?;
         }
-        Ok(jobs.end()?)
+        Ok(())
     }
 
     pub(super) fn move_job(
@@ -95,14 +99,13 @@ impl Recovery<'_> {
         if !self.keep_record(family::JOB, job_key, record, why)? {
             return Ok(());
         }
-        let mut batch = WriteBatch::default();
-        batch.delete_cf(self.families.job, job_key);
-        if let (Some((id, number)), Ok(job)) = (key::job_of(job_key), Job::decode(record)) {
-            let due_key = key::of_due(job.due_ms, id, number);
-            batch.single_delete_cf(self.families.due, due_key);
+        let mut batch = StoreBatch::new(self.families, 0);
+        batch.remove(Family::Job, job_key);
+        if let (Some(own), Ok(job)) = (key::job_of(job_key), Job::decode(record)) {
+            put_rows(&mut batch, own, Some(job.schedule()), None);
             self.found.recipients_moved += job.recipients.iter().count() as u64;
         }
-        Ok(self.partition.db().write(batch)?)
+        Ok(self.partition.db().write(batch.into_writes())?)
     }
 
     /// Moves a single record.

@@ -13,7 +13,6 @@ use crate::queue::recover::pass::if_table;
 use crate::queue::store::found::Depth;
 use crate::queue::store::holes;
 use crate::queue::store::message::MessageReader;
-use crate::queue::store::partition::Partition;
 use crate::queue::store::rows::each_row;
 
 impl Recovery<'_> {
@@ -31,7 +30,7 @@ impl Recovery<'_> {
                 {
                     break;
                 }
-                match MessageReader::new(Shared(self.partition), id, &envelope).check() {
+                match MessageReader::new(self.partition, id, &envelope).check() {
                     Ok(()) => (),
                     Err(QueueFault::Store(why)) if table_in(&why).is_some() => {
                         return Err(QueueFault::Store(why));
@@ -146,15 +145,6 @@ impl Recovery<'_> {
             batch.single_delete_cf(self.families.stream, mark_key);
             Ok(self.partition.db().write(batch)?)
         })
-    }
-}
-
-/// A partition lent to a reader.
-struct Shared<'p>(&'p Partition);
-
-impl AsRef<Partition> for Shared<'_> {
-    fn as_ref(&self) -> &Partition {
-        self.0
     }
 }
 

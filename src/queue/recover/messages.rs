@@ -78,7 +78,7 @@ impl Recovery<'_> {
                 Ok(job) => match self.stale(id, &job, &covered)? {
                     None => {
                         job.recipients.iter().for_each(|index| covered[index as usize] = true);
-                        self.check_due(id, &job)?;
+                        self.check_rows(id, &job)?;
                         kept += 1;
                         continue;
                     }
@@ -89,7 +89,6 @@ impl Recovery<'_> {
             self.move_job(job_key, record, &why)?;
             moved = true;
         }
-        self.jobs += kept;
         if kept == 0 && !moved && !self.lost.any_of_mail() {
             return self.make_job(id, envelope);
         }
@@ -121,7 +120,7 @@ impl Recovery<'_> {
         if job.recipients.iter().any(|index| covered[index as usize]) {
             return Ok(Some("a later job contains some of its recipients"));
         }
-        let is_stale = self.lost.includes(family::JOB) && !self.has_due(id, job)?;
+        let is_stale = self.lost.includes(family::JOB) && !self.has_rows(id, job)?;
         Ok(is_stale.then_some("no schedule entry: the job has ended or was rescheduled"))
     }
 
@@ -134,8 +133,8 @@ impl Recovery<'_> {
         job.encode(&mut record).expect("a job without a reply has no field that could be too long");
         let mut batch = WriteBatch::default();
         batch.put_cf(self.families.job, key::of_job(id, job.number), record);
-        // A second entry would stay for ever: `SingleDelete` removes only one of two.
-        if !self.has_due(id, &job)? {
+        // A second row would stay for ever: `SingleDelete` removes only one of two.
+        if !self.has_rows(id, &job)? {
             batch.put_cf(self.families.due, key::of_due(job.due_ms, id, job.number), []);
         }
         self.partition.db().write(batch)?;

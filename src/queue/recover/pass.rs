@@ -56,8 +56,17 @@ pub fn run(
     found: &mut Recovered,
 ) -> Result<(), QueueFault> {
     let families = partition.families();
-    let mut recovery =
-        Recovery { partition, spec, families, lost, found, jobs: 0, kept: 0, marked: false };
+    let mut recovery = Recovery {
+        partition,
+        spec,
+        families,
+        lost,
+        found,
+        jobs: 0,
+        filed: 0,
+        kept: 0,
+        marked: false,
+    };
     match depth {
         Depth::Look => recovery.count(),
         Depth::Newest | Depth::All => recovery.repair(depth),
@@ -70,8 +79,10 @@ pub(super) struct Recovery<'r> {
     pub(super) families: Families<'r>,
     pub(super) lost: Lost,
     pub(super) found: &'r mut Recovered,
-    /// Jobs that stay in the queue, each with its schedule entry.
+    /// Jobs that stay in the queue, each with its row in `due`.
     pub(super) jobs: u64,
+    /// Those of them with a row in `backlog`.
+    pub(super) filed: u64,
     /// Kept messages, each with its row in `kept`.
     pub(super) kept: u64,
     /// The mark `mending` was written.
@@ -106,7 +117,7 @@ impl<'r> Recovery<'r> {
         point("recover::after_sweep");
         point("recover::before_scan");
         self.scan_messages()?;
-        self.scan_due()?;
+        self.scan_schedule()?;
         self.check_bodies(depth)?;
         self.scan_kept()?;
         match depth {

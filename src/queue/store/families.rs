@@ -1,13 +1,12 @@
-//! The handles of the column families, and what is removed together.
+//! The handles of the column families, and batches that are written to them.
 
 use rocksdb::ColumnFamily;
 use rocksdb::DB;
 use rocksdb::WriteBatch;
 
-use crate::base::MessageId;
-use crate::queue::record::envelope::Envelope;
-use crate::queue::record::family;
-use crate::queue::record::key;
+use crate::queue::record::family::Family;
+use crate::queue::record::family::Removal;
+use crate::queue::record::rows::Batch;
 
 /// The families, looked up once per batch.
 #[derive(Clone, Copy)]
@@ -17,37 +16,79 @@ pub struct Families<'p> {
     pub body: &'p ColumnFamily,
     pub job: &'p ColumnFamily,
     pub due: &'p ColumnFamily,
+    pub backlog: &'p ColumnFamily,
     pub stream: &'p ColumnFamily,
     pub kept: &'p ColumnFamily,
     pub default: &'p ColumnFamily,
 }
 
-impl Families<'_> {
-    /// Removes everything of a message but its jobs.
-    pub fn remove_message(&self, batch: &mut WriteBatch, id: MessageId, envelope: &Envelope<'_>) {
-        batch.single_delete_cf(self.envelope, key::of_id(id));
-        batch.single_delete_cf(self.head, key::of_id(id));
-        for chunk in 0..envelope.body.chunks {
-            batch.single_delete_cf(self.body, key::of_body(id, chunk));
+impl<'p> Families<'p> {
+    pub fn of(db: &'p DB) -> Families<'p> {
+        let handle = |family| handle(db, family);
+        Families {
+            envelope: handle(Family::Envelope),
+            head: handle(Family::Head),
+            body: handle(Family::Body),
+            job: handle(Family::Job),
+            due: handle(Family::Due),
+            backlog: handle(Family::Backlog),
+            stream: handle(Family::Stream),
+            kept: handle(Family::Kept),
+            default: handle(Family::Default),
         }
-        if let Some(until_ms) = envelope.kept_until_ms {
-            batch.delete_cf(self.kept, key::of_kept(until_ms, id));
+    }
+
+    pub fn of_family(&self, family: Family) -> &'p ColumnFamily {
+        match family {
+            Family::Envelope => self.envelope,
+            Family::Head => self.head,
+            Family::Body => self.body,
+            Family::Job => self.job,
+            Family::Due => self.due,
+            Family::Backlog => self.backlog,
+            Family::Stream => self.stream,
+            Family::Kept => self.kept,
+            Family::Default => self.default,
         }
     }
 }
 
-impl<'p> Families<'p> {
-    pub fn of(db: &'p DB) -> Families<'p> {
-        let handle = |name| db.cf_handle(name).expect("opened with every family");
-        Families {
-            envelope: handle(family::ENVELOPE),
-            head: handle(family::HEAD),
-            body: handle(family::BODY),
-            job: handle(family::JOB),
-            due: handle(family::DUE),
-            stream: handle(family::STREAM),
-            kept: handle(family::KEPT),
-            default: handle(family::DEFAULT),
+/// The handle of one family.
+pub fn handle(db: &DB, family: Family) -> &ColumnFamily {
+    db.cf_handle(family.name()).expect("opened with every family")
+}
+
+/// A batch for one partition.
+pub struct StoreBatch<'p> {
+    families: Families<'p>,
+    writes: WriteBatch,
+}
+
+impl<'p> StoreBatch<'p> {
+    pub fn new(families: Families<'p>, capacity_bytes: usize) -> StoreBatch<'p> {
+        StoreBatch { families, writes: WriteBatch::with_capacity_bytes(capacity_bytes) }
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.writes.is_empty()
+    }
+
+    /// To be written.
+    pub fn into_writes(self) -> WriteBatch {
+        self.writes
+    }
+}
+
+impl Batch for StoreBatch<'_> {
+    fn put(&mut self, family: Family, key: &[u8], value: &[u8]) {
+        self.writes.put_cf(self.families.of_family(family), key, value);
+    }
+
+    fn remove(&mut self, family: Family, key: &[u8]) {
+        let handle = self.families.of_family(family);
+        match family.removal() {
+            Removal::Delete => self.writes.delete_cf(handle, key),
+            Removal::SingleDelete => self.writes.single_delete_cf(handle, key),
         }
     }
 }

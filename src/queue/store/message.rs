@@ -4,19 +4,22 @@
 //!           chunk is a fault, never a shorter message.
 //! Bounds:   one piece in memory.
 
+use std::ops::Deref;
 use std::sync::Arc;
 
 use crate::base::MessageId;
 use crate::queue::fault::QueueFault;
 use crate::queue::record::envelope::BodySum;
 use crate::queue::record::envelope::Envelope;
+use crate::queue::record::family::Family;
 use crate::queue::record::head::decode_head;
 use crate::queue::record::key;
 use crate::queue::store::partition::Partition;
+use crate::queue::store::records::Records;
 
 /// Reads the pieces of one message in their order.
-pub struct MessageReader<P> {
-    partition: P,
+pub struct MessageReader<S> {
+    store: S,
     id: MessageId,
     head_bytes: u32,
     sum: BodySum,
@@ -36,10 +39,10 @@ enum Piece {
 /// A reader that may move to another thread.
 pub type SharedMessageReader = MessageReader<Arc<Partition>>;
 
-impl<P: AsRef<Partition>> MessageReader<P> {
-    pub fn new(partition: P, id: MessageId, envelope: &Envelope<'_>) -> MessageReader<P> {
+impl<S: Deref<Target: Records>> MessageReader<S> {
+    pub fn new(store: S, id: MessageId, envelope: &Envelope<'_>) -> MessageReader<S> {
         MessageReader {
-            partition,
+            store,
             id,
             head_bytes: envelope.head_bytes,
             sum: envelope.body,
@@ -60,11 +63,8 @@ impl<P: AsRef<Partition>> MessageReader<P> {
             Piece::Chunk(chunk) => self.read_chunk(chunk, take),
             Piece::None => return None,
         };
-        if let Err(fault) = &read {
+        if read.is_err() {
             self.next = Piece::None;
-            if let QueueFault::Store(why) = fault {
-                self.partition.as_ref().note_unreadable(why);
-            }
         }
         Some(read)
     }
@@ -77,16 +77,26 @@ impl<P: AsRef<Partition>> MessageReader<P> {
         Ok(())
     }
 
-    fn read_head<T>(&mut self, take: impl FnOnce(&[u8]) -> T) -> Result<T, QueueFault> {
-        self.next = self.after(0)?;
-        let partition = self.partition.as_ref();
-        let found = partition.db().get_pinned_cf(partition.families().head, key::of_id(self.id))?;
-        let record = found.ok_or(QueueFault::Head("it is missing"))?;
-        let head = decode_head(&record).map_err(QueueFault::Record)?;
-        if head.len() != self.head_bytes as usize {
-            return Err(QueueFault::Head("its length is not that of the envelope"));
+    /// The whole message, head and body.
+    pub fn read_whole(mut self) -> Result<Arc<[u8]>, QueueFault> {
+        let mut bytes = Vec::with_capacity(self.head_bytes as usize + self.sum.bytes as usize);
+        while let Some(piece) = self.next_piece(|piece| bytes.extend_from_slice(piece)) {
+            piece?;
         }
-        Ok(take(head))
+        Ok(bytes.into())
+    }
+
+    fn read_head<T>(&mut self, take: impl FnOnce(&[u8]) -> T) -> Result<T, QueueFault> {
+        self.next = after(0, &self.sum, self.bytes, &self.crc)?;
+        let head_bytes = self.head_bytes as usize;
+        let found = self.store.get(Family::Head, &key::of_id(self.id), |record| {
+            let head = decode_head(record).map_err(QueueFault::Record)?;
+            match head.len() == head_bytes {
+                true => Ok(take(head)),
+                false => Err(QueueFault::Head("its length is not that of the envelope")),
+            }
+        });
+        found?.unwrap_or(Err(QueueFault::Head("it is missing")))
     }
 
     fn read_chunk<T>(
@@ -94,31 +104,38 @@ impl<P: AsRef<Partition>> MessageReader<P> {
         chunk: u32,
         take: impl FnOnce(&[u8]) -> T,
     ) -> Result<T, QueueFault> {
-        let partition = self.partition.as_ref();
-        let family = partition.families().body;
-        let found = partition.db().get_pinned_cf(family, key::of_body(self.id, chunk))?;
-        let bytes = found.ok_or(QueueFault::Body { chunk, why: "it is missing" })?;
-        self.crc.update(&bytes);
-        self.bytes += bytes.len() as u64;
-        let next = self.after(chunk + 1)?;
-        let taken = take(&bytes);
-        drop(bytes);
-        self.next = next;
+        let MessageReader { id, sum, .. } = *self;
+        let (bytes_before, mut crc) = (self.bytes, self.crc.clone());
+        let found = self.store.get(Family::Body, &key::of_body(id, chunk), |piece| {
+            crc.update(piece);
+            let bytes = bytes_before + piece.len() as u64;
+            let next = after(chunk + 1, &sum, bytes, &crc)?;
+            Ok((take(piece), bytes, next))
+        });
+        let found = found?.unwrap_or(Err(QueueFault::Body { chunk, why: "it is missing" }));
+        let (taken, bytes, next) = found?;
+        (self.bytes, self.crc, self.next) = (bytes, crc, next);
         Ok(taken)
     }
+}
 
-    /// What follows the chunks before that one. The sum is checked before the last is handed out.
-    fn after(&self, chunk: u32) -> Result<Piece, QueueFault> {
-        if chunk < self.sum.chunks {
-            return Ok(Piece::Chunk(chunk));
-        }
-        let why = if self.bytes != self.sum.bytes {
-            "its length is not the one received"
-        } else if self.crc.clone().finalize() != self.sum.crc32 {
-            "its bytes are not those received"
-        } else {
-            return Ok(Piece::None);
-        };
-        Err(QueueFault::Body { chunk, why })
+/// The piece that follows the chunks before that one, of which so many bytes were read. The sum is
+/// checked before the last piece is handed out.
+fn after(
+    chunk: u32,
+    sum: &BodySum,
+    bytes: u64,
+    crc: &crc32fast::Hasher,
+) -> Result<Piece, QueueFault> {
+    if chunk < sum.chunks {
+        return Ok(Piece::Chunk(chunk));
     }
+    let why = if bytes != sum.bytes {
+        "its length is not the one received"
+    } else if crc.clone().finalize() != sum.crc32 {
+        "its bytes are not those received"
+    } else {
+        return Ok(Piece::None);
+    };
+    Err(QueueFault::Body { chunk, why })
 }

@@ -17,7 +17,9 @@ use crate::base::PartitionId;
 use crate::queue::notice::Loudness;
 use crate::queue::notice::Notice;
 use crate::queue::notice::OnNotice;
+use crate::queue::record::family::BACKLOG;
 use crate::queue::record::family::BODY;
+use crate::queue::record::family::DUE;
 use crate::queue::record::family::EVENT;
 use crate::queue::record::family::HEAD;
 
@@ -44,6 +46,9 @@ const EVENT_L0_FILES_MAX: i32 = 64;
 
 /// Bytes that wait for compaction.
 const COMPACTION_DEBT_BYTES_MAX: usize = 256 << 30;
+
+/// Neighbouring rows of a table of the schedule; if half of them are removals, it is compacted.
+const REMOVALS_WINDOW: usize = 4096;
 
 /// Memory that the partitions of a spool share.
 #[derive(Clone)]
@@ -136,6 +141,7 @@ pub fn families<'m>(
             BODY => body(memory),
             HEAD => head(memory),
             EVENT => event(memory),
+            DUE | BACKLOG => schedule(memory),
             _ => small(memory),
         };
         ColumnFamilyDescriptor::new(*name, options)
@@ -167,6 +173,15 @@ fn body(memory: &StoreMemory) -> Options {
 fn head(memory: &StoreMemory) -> Options {
     let mut options = small(memory);
     options.set_write_buffer_size((memory.body_buffer_bytes / 2).max(1 << 20));
+    options
+}
+
+/// `due` and `backlog`: read in order from a cursor, removed from the front.
+fn schedule(memory: &StoreMemory) -> Options {
+    let mut options = small(memory);
+    // A cursor seeks past the removals of rows before it, but the read after a restart begins at the
+    // front and steps over each. A table in which removals abound is compacted soon.
+    options.add_compact_on_deletion_collector_factory(REMOVALS_WINDOW, REMOVALS_WINDOW / 2, 0.0);
     options
 }
 

@@ -19,10 +19,10 @@ use rocksdb::FlushOptions;
 
 use crate::queue_rig::NOW_MS;
 use crate::queue_rig::Rig;
+use crate::queue_rig::copy_folder;
 use crate::queue_rig::envelope;
 use crate::queue_rig::pattern;
 use crate::queue_rig::recipients;
-use crate::recover::copy_folder;
 use ringpost::base::MessageId;
 use ringpost::queue::Job;
 use ringpost::queue::Notice;
@@ -30,8 +30,8 @@ use ringpost::queue::Spool;
 use ringpost::queue::SpoolOptions;
 use ringpost::queue::admin::audit::audit;
 use ringpost::queue::admin::inspect;
+use ringpost::queue::commit::settle::JobChange;
 use ringpost::queue::commit::settle::JobRecord;
-use ringpost::queue::commit::settle::Next;
 use ringpost::queue::commit::settle::Settlement;
 use ringpost::queue::notice::Loudness;
 use ringpost::queue::record::family::FAMILIES;
@@ -54,12 +54,12 @@ type Record = BTreeMap<MessageId, Known>;
 /// Which family a table belongs to, and all other files by their kind.
 type Kinds = BTreeMap<String, String>;
 
-fn settle(rig: &Rig, id: MessageId, job: u16, next: Next, delivered: u64) {
+fn settle(rig: &Rig, id: MessageId, job: u16, change: JobChange, delivered: u64) {
     let tally = Tally { delivered, ..Tally::default() };
     let settlement = Settlement {
         id,
         job,
-        next,
+        change,
         reports: Vec::new(),
         tally,
         is_order: false,
@@ -105,19 +105,19 @@ fn attempt(rig: &Rig, seed: u64, id: MessageId, known: &mut Known) {
     let later = NOW_MS + 1000 * seed;
     match seed % 4 {
         0 => (),
-        1 => settle(rig, id, 0, Next::Again(job(0, later, 1, &[0, 1, 2], seed)), 0),
+        1 => settle(rig, id, 0, JobChange::Again(job(0, later, 1, &[0, 1, 2], seed)), 0),
         2 if seed % 8 == 2 => {
-            settle(rig, id, 0, Next::Again(job(0, later, 1, &[2], seed)), 2);
+            settle(rig, id, 0, JobChange::Again(job(0, later, 1, &[2], seed)), 2);
             known.open = [2].into();
         }
         2 => {
             let parts = vec![job(1, NOW_MS, 0, &[0], seed), job(2, NOW_MS, 0, &[1, 2], seed)];
-            settle(rig, id, 0, Next::Split(parts), 0);
-            settle(rig, id, 1, Next::Done, 1);
+            settle(rig, id, 0, JobChange::Split(parts), 0);
+            settle(rig, id, 1, JobChange::End, 1);
             known.open = [1, 2].into();
         }
         _ => {
-            settle(rig, id, 0, Next::Done, 3);
+            settle(rig, id, 0, JobChange::End, 3);
             known.open.clear();
         }
     }

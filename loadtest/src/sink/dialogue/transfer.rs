@@ -8,7 +8,7 @@ use crate::sink::behaviour::Moment;
 use crate::sink::body::Form;
 use crate::sink::dot::DOT_BYTES;
 use crate::sink::marks::Mark;
-use crate::sink::tally::count;
+use crate::sink::marks::count;
 
 use super::BAD_ORDER;
 use super::BAD_SYNTAX;

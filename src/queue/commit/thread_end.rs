@@ -10,12 +10,12 @@ use crate::queue::commit::lane::Lane;
 pub type OnFatal = Arc<dyn Fn(PartitionId, &str) + Send + Sync>;
 
 /// Marks the lane when the thread ends, also by a panic.
-pub(super) struct Goodbye {
+pub(super) struct ThreadEnd {
     pub(super) lane: Arc<Lane>,
     pub(super) on_fatal: OnFatal,
 }
 
-impl Drop for Goodbye {
+impl Drop for ThreadEnd {
     fn drop(&mut self) {
         if thread::panicking() {
             self.lane.set_failed();

@@ -39,6 +39,7 @@ fn schedules(c: &mut Criterion) {
         per_second: Some(900_000),
         per_minute: Some(9_000_000),
         per_hour: Some(90_000_000),
+        per_day: Some(900_000_000),
     };
     let rows = [
         ("64 destinations", 64, Rates::default()),

@@ -146,6 +146,24 @@ pub const CONNECT_HOLD_MAX_MS: u64 = 8_000;
 pub const THROTTLE_FIRST_MS: u64 = 1_000;
 pub const THROTTLE_MAX_MS: u64 = 60_000;
 
+/// Milliseconds for which a token of a shared rate is valid. The rate counts it for that much
+/// longer.
+pub const TOKEN_MS: u64 = 250;
+
+/// Milliseconds after which a shard asks again for tokens.
+pub const TOKEN_ASK_MS: u64 = 100;
+
+/// Milliseconds of the present pace that the stored count of a rate is ahead of the messages sent,
+/// and milliseconds after which a changed count is written.
+pub const RESERVE_MS: u64 = 4_000;
+pub const SAVE_INTERVAL_MS: u64 = 2_000;
+
+/// Seconds for which a rule for replies may slow down or suspend.
+pub const ACTION_S_MAX: u64 = 7 * 86_400;
+
+/// Bytes of one file of rules for replies. A longer file is refused.
+pub const REPLY_RULES_BYTES_MAX: u64 = 1 << 20;
+
 /// Bytes stored of a destination's last error, such as the reply that refused us. A longer one is
 /// cut.
 pub const DESTINATION_ERROR_BYTES_MAX: usize = 500;
@@ -222,6 +240,7 @@ pub const METRIC_DESTINATIONS_MAX: usize = 20;
 /// Certificates in `/metrics`. Further ones are left out: those that expire last.
 pub const METRIC_CERTIFICATES_MAX: usize = 200;
 
+const _: () = assert!(SAVE_INTERVAL_MS < RESERVE_MS);
 const _: () = assert!(STS_FETCH_MS_MAX < STS_WAIT_MS_MAX);
 const _: () = assert!((UPLOAD_CHUNKS_MAX * CHUNK_BYTES) as u64 <= SUBMIT_BYTES_MAX / 2);
 const _: () = assert!(COMMIT_BATCH_MESSAGES_MAX <= COMMIT_WAITERS_MAX);

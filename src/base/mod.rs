@@ -2,6 +2,7 @@
 
 pub mod backoff;
 pub mod chunk;
+pub mod class;
 pub mod clock;
 pub mod fault;
 pub mod id;
@@ -11,6 +12,7 @@ pub mod limits;
 pub use chunk::Chunk;
 pub use chunk::ChunkPool;
 pub use chunk::Slice;
+pub use class::Class;
 pub use clock::Mono;
 pub use clock::ScheduleClock;
 pub use clock::Wall;

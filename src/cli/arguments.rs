@@ -17,6 +17,9 @@ use crate::outbound::reroute;
 #[derive(Parser)]
 #[command(name = "ringpost", version)]
 pub struct Arguments {
+    /// Config file of the server; if not given, `$RINGPOST_CONFIG`, else a trial config on loopback.
+    #[arg(long, value_name = "FILE", global = true)]
+    pub config: Option<PathBuf>,
     #[command(subcommand)]
     pub command: Command,
 }
@@ -27,7 +30,7 @@ pub enum Command {
     ///
     /// SIGTERM stops the server once open transactions have finished; SIGHUP reloads the config.
     /// Exit code 0 after a shutdown, 1 if the server cannot start, 75 if the disk failed.
-    Serve(ConfigFile),
+    Serve,
     /// Check a config file and the environment, and report all errors.
     Check(CheckOptions),
     /// Print the config reference or a sample config.
@@ -77,21 +80,11 @@ pub enum Command {
     /// Check that a running server accepts and delivers mail.
     ///
     /// Exit code 0 if it does, otherwise 1.
-    Health(ConfigFile),
-}
-
-#[derive(Args)]
-pub struct ConfigFile {
-    /// Config file of the server; if not given, `$RINGPOST_CONFIG`, else a trial config on loopback.
-    #[arg(long, value_name = "FILE")]
-    pub config: Option<PathBuf>,
+    Health,
 }
 
 #[derive(Args)]
 pub struct CheckOptions {
-    /// Config file of the server; if not given, `$RINGPOST_CONFIG`, else a trial config on loopback.
-    #[arg(long, value_name = "FILE")]
-    pub config: Option<PathBuf>,
     /// Show every key with its value and where the value came from: default, file and line,
     /// environment variable, or credential.
     #[arg(long)]
@@ -103,9 +96,6 @@ pub struct CheckOptions {
 
 #[derive(Args)]
 pub struct Options {
-    /// Config file of the server; if not given, `$RINGPOST_CONFIG`, else a trial config on loopback.
-    #[arg(long, value_name = "FILE")]
-    pub config: Option<PathBuf>,
     /// Print JSON.
     #[arg(long)]
     pub json: bool,
@@ -114,9 +104,6 @@ pub struct Options {
 /// As `Options`, also accepted after the name of a subcommand.
 #[derive(Args)]
 pub struct GlobalOptions {
-    /// Config file of the server; if not given, `$RINGPOST_CONFIG`, else a trial config on loopback.
-    #[arg(long, value_name = "FILE", global = true)]
-    pub config: Option<PathBuf>,
     /// Print JSON.
     #[arg(long, global = true)]
     pub json: bool,
@@ -297,6 +284,14 @@ pub enum RouteCommand {
         /// A header field of the mail, as 'X-Pool: gold'. Can be repeated.
         #[arg(long = "header", value_name = "HEADER")]
         headers: Vec<String>,
+        /// A reply of the remote server, as '421 4.7.0 Try again later': show its category, and
+        /// the rule for replies that applies with its action.
+        #[arg(long, value_name = "REPLY")]
+        reply: Option<String>,
+        /// Mail exchanger that sent the reply, for rules of its provider. The first host of the
+        /// next hop if not given.
+        #[arg(long = "mx", value_name = "HOST", requires = "reply")]
+        mx_host: Option<String>,
         #[command(flatten)]
         options: Options,
     },
@@ -304,9 +299,20 @@ pub enum RouteCommand {
 
 impl RouteCommand {
     pub fn into_parts(self) -> (TestRoute, Options) {
-        let RouteCommand::Test { recipient, from, listener, tenant, campaign, headers, options } =
-            self;
-        (TestRoute { recipient, sender: from, listener, tenant, campaign, headers }, options)
+        let RouteCommand::Test {
+            recipient,
+            from: sender,
+            listener,
+            tenant,
+            campaign,
+            headers,
+            reply,
+            mx_host,
+            options,
+        } = self;
+        let asked =
+            TestRoute { recipient, sender, listener, tenant, campaign, headers, reply, mx_host };
+        (asked, options)
     }
 }
 

@@ -65,6 +65,11 @@ fn shown(answer: &RouteAnswer) -> String {
         let retry = format!("{}, ... for {}", answer.retry.join(", "), answer.max_age);
         line("retry after", &retry);
     }
+    if let Some(reply) = &answer.reply {
+        let rule = reply.rule.as_ref().map(|rule| format!(", by rule {rule}")).unwrap_or_default();
+        line("reply", &format!("{}, {}{rule}", reply.category, reply.advice));
+        line("action", reply.action.as_deref().unwrap_or("none"));
+    }
     if !answer.delivery_enabled {
         line("warning", "delivery.enabled is false: mail is accepted and stays queued");
     }

@@ -1,5 +1,6 @@
 //! Each command.
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -31,62 +32,63 @@ use crate::operations::server::Reloaded;
 
 /// Carries out the command line of this process.
 pub fn run() -> ExitCode {
-    let command = Arguments::parse().command;
-    if let Command::Serve(options) = command {
-        return load(options.config)
-            .map_or_else(|fault| failed(&fault, 1), |loaded| serve(loaded.into()));
+    let Arguments { config, command } = Arguments::parse();
+    if let Command::Serve = command {
+        return load(config).map_or_else(|fault| failed(&fault, 1), |loaded| serve(loaded.into()));
     }
     signals::end_with_the_reader();
     match command {
         // 1 would be a warning.
-        Command::Doctor(options) => load(options.config).map_or_else(
+        Command::Doctor(options) => load(config).map_or_else(
             |fault| failed(&fault, doctor::EXIT_ERROR),
             |loaded| doctor::doctor(&loaded.config, options.json),
         ),
         // Container engines know no other code for an unhealthy container.
-        Command::Health(options) => load_for_spool(options.config)
+        Command::Health => load_for_spool(config)
             .and_then(|loaded| health(&loaded.config))
             .map_or_else(|fault| failed(&fault, 1), |()| ExitCode::SUCCESS),
-        command => try_run(command).unwrap_or_else(|fault| failed(&fault, fault.kind.exit_code())),
+        command => {
+            try_run(command, config).unwrap_or_else(|fault| failed(&fault, fault.kind.exit_code()))
+        }
     }
 }
 
-fn try_run(command: Command) -> Result<ExitCode, OpFault> {
+fn try_run(command: Command, config: Option<PathBuf>) -> Result<ExitCode, OpFault> {
     match command {
         Command::Check(options) => {
-            check(&load(options.config)?, options.show_origin, options.json)?;
+            check(&load(config)?, options.show_origin, options.json)?;
         }
         Command::Config { page: ConfigPage::Reference } => print!("{}", config::reference()),
         Command::Config { page: ConfigPage::Sample } => print!("{}", config::sample()),
         Command::Queue { options, command } => {
-            queue::queue(&load_for_spool(options.config)?.config, command, options.json)?;
+            queue::queue(&load_for_spool(config)?.config, command, options.json)?;
         }
         Command::Audit(options) => {
-            let loaded = load_for_spool(options.config)?;
+            let loaded = load_for_spool(config)?;
             if !queue::audit(&loaded.config, options.json)? {
                 return Ok(ExitCode::FAILURE);
             }
         }
         Command::Why { id, options } => {
-            queue::why(&load_for_spool(options.config)?.config, id, options.json)?;
+            queue::why(&load_for_spool(config)?.config, id, options.json)?;
         }
         Command::Destination { options, command } => {
-            let loaded = load_for_spool(options.config)?;
+            let loaded = load_for_spool(config)?;
             destination::destination(&loaded.config, command, options.json)?;
         }
         Command::Route { command } => {
             let (asked, options) = command.into_parts();
-            route::test(&load(options.config)?.config, &asked, options.json)?;
+            route::test(&load(config)?.config, &asked, options.json)?;
         }
         Command::Reload(options) => {
-            let loaded = load_for_spool(options.config)?;
+            let loaded = load_for_spool(config)?;
             let reloaded = Source::running(&loaded.config)?.call(ReloadConfig {})?;
             text::print(&reloaded, options.json, print_reloaded)?;
         }
         Command::Topology(options) => {
-            return Ok(doctor::topology(&load(options.config)?.config, options.json));
+            return Ok(doctor::topology(&load(config)?.config, options.json));
         }
-        Command::Serve(_) | Command::Doctor(_) | Command::Health(_) => {
+        Command::Serve | Command::Doctor(_) | Command::Health => {
             unreachable!("`run` carries these out")
         }
     }

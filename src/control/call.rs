@@ -73,10 +73,7 @@ pub fn check_permission<O: Operation>(actor: Actor) -> Result<(), OpFault> {
 }
 
 /// Carries out an operation on a running server. One that may change something is logged.
-pub async fn carry_out<O: CarryOut>(
-    call: Call<O>,
-    control: &Control,
-) -> Result<O::Output, OpFault> {
+pub async fn carry_out<O: CarryOut>(call: Call<O>, control: &Control) -> Outcome<O> {
     if O::NEEDS.is_reading() {
         return O::run(call, control).await;
     }
@@ -96,19 +93,19 @@ pub async fn carry_out<O: CarryOut>(
     done
 }
 
+/// The result of an operation.
+pub type Outcome<O> = Result<<O as Operation>::Output, OpFault>;
+
 /// How an operation is carried out.
 pub trait CarryOut: Operation {
     /// Whether it runs however many others do.
     const ALWAYS_RUNS: bool = false;
 
     /// On a running server.
-    fn run(
-        call: Call<Self>,
-        control: &Control,
-    ) -> impl Future<Output = Result<Self::Output, OpFault>> + Send;
+    fn run(call: Call<Self>, control: &Control) -> impl Future<Output = Outcome<Self>> + Send;
 
     /// On the spool of a stopped server.
-    fn run_stopped(_call: Call<Self>, _spool: &Spool) -> Result<Self::Output, OpFault> {
+    fn run_stopped(_call: Call<Self>, _spool: &Spool) -> Outcome<Self> {
         Err(OpFault::not_running())
     }
 }

@@ -3,17 +3,19 @@
 //! Promise:  as `assemble`: built completely or not at all, and all errors are reported.
 
 use std::fmt::Display;
+use std::fs::File;
+use std::io::Read;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::base::backoff::RetrySchedule;
+use crate::base::limits::REPLY_RULES_BYTES_MAX;
 use crate::config::Config;
 use crate::config::Label;
 use crate::config::RouteConfig;
 use crate::config::SourceConfig;
 use crate::control::secret;
 use crate::net::AddressRule;
-use crate::net::CacheBounds;
-use crate::net::ResolverSettings;
 use crate::net::address;
 use crate::route::BouncePolicy;
 use crate::route::Credentials;
@@ -24,6 +26,8 @@ use crate::route::RouteTable;
 use crate::route::Rule;
 use crate::route::Source;
 use crate::route::SourceTable;
+use crate::wire::classify::Classifier;
+use crate::wire::classify::RulesFile;
 use crate::wire::proxy_url::Proxy;
 use crate::wire::socks5::LOGIN_BYTES_MAX;
 use crate::wire::socks5::ProxyLogin;
@@ -41,7 +45,10 @@ pub fn policy(config: &Config, secrets: Secrets) -> Result<DeliveryPolicy, Vec<S
     if retry.is_none() {
         faults.push("delivery.retry_schedule: is empty or contains a delay of zero".to_owned());
     }
-    let Some(retry) = retry.filter(|_| faults.is_empty()) else { return Err(faults) };
+    let replies = replies(config).map_err(|fault| faults.push(fault)).ok();
+    let (Some(retry), Some(replies), true) = (retry, replies, faults.is_empty()) else {
+        return Err(faults);
+    };
     Ok(DeliveryPolicy {
         enabled: delivery.enabled,
         routes,
@@ -59,9 +66,33 @@ pub fn policy(config: &Config, secrets: Secrets) -> Result<DeliveryPolicy, Vec<S
         mx_hosts_max: delivery.mx_hosts_max,
         connections_max: delivery.connections_max,
         jobs_in_memory_max: delivery.jobs_in_memory_max,
+        replies,
         timeouts: config.delivery_timeouts.clone(),
-        resolver: resolver(config),
+        resolver: config.resolver.clone(),
     })
+}
+
+/// The rules of the operator's files, before those compiled in.
+fn replies(config: &Config) -> Result<Arc<Classifier>, String> {
+    let read = |path: &PathBuf| -> std::io::Result<String> {
+        let mut text = String::new();
+        let file = File::open(path)?;
+        file.take(REPLY_RULES_BYTES_MAX + 1).read_to_string(&mut text)?;
+        match text.len() as u64 > REPLY_RULES_BYTES_MAX {
+            true => Err(std::io::ErrorKind::FileTooLarge.into()),
+            false => Ok(text),
+        }
+    };
+    let files = config.delivery.reply_rules.iter().map(|path| {
+        let name = path.display().to_string();
+        let text = read(path).map_err(|cause| format!("delivery.reply_rules: {name}: {cause}"))?;
+        Ok((name, text))
+    });
+    let files = files.collect::<Result<Vec<_>, String>>()?;
+    let files: Vec<_> = files.iter().map(|(name, text)| RulesFile { name, text }).collect();
+    let rules =
+        Classifier::with(&files).map_err(|fault| format!("delivery.reply_rules: {fault}"))?;
+    Ok(Arc::new(rules))
 }
 
 fn addresses(config: &Config) -> Result<AddressRule, String> {
@@ -140,21 +171,6 @@ fn bounce(config: &Config) -> BouncePolicy {
         postmaster: delivery.postmaster.as_ref().map(|address| address.at(host).into()),
         body_bytes_max: delivery.bounce_body_max,
         per_minute_max: delivery.bounce_rate,
-    }
-}
-
-fn resolver(config: &Config) -> ResolverSettings {
-    let resolver = &config.resolver;
-    ResolverSettings {
-        servers: resolver.servers.iter().map(|server| server.0).collect(),
-        timeout: resolver.timeout,
-        attempts: resolver.attempts,
-        cache: CacheBounds {
-            entries: resolver.cache_entries,
-            bytes: resolver.cache_memory as usize,
-        },
-        trust_ad: resolver.trust_ad,
-        ..ResolverSettings::default()
     }
 }
 

@@ -12,6 +12,7 @@ use tokio::task::spawn_blocking;
 use crate::base::ShardId;
 use crate::control::call::Call;
 use crate::control::call::CarryOut;
+use crate::control::call::Outcome;
 use crate::control::rows;
 use crate::control::server::Control;
 use crate::operations::OpFault;
@@ -32,13 +33,10 @@ use crate::shard::Delivering;
 use crate::shard::ShardRequest;
 
 impl CarryOut for ListDestinations {
-    async fn run(
-        call: Call<ListDestinations>,
-        control: &Control,
-    ) -> Result<DestinationList, OpFault> {
+    async fn run(call: Call<Self>, control: &Control) -> Outcome<Self> {
         let limit = call.into_operation().limit.min(DESTINATIONS_SHOWN_MAX);
         let destinations = largest(control, limit).await?;
-        let paused = control.pauses.names().into_iter().map(String::from).collect();
+        let paused = control.parts.pauses.names().into_iter().map(String::from).collect();
         Ok(DestinationList { destinations, paused })
     }
 }
@@ -66,10 +64,7 @@ fn merged(found: &[(ShardId, Vec<DestinationView>)]) -> Vec<DestinationRow> {
 }
 
 impl CarryOut for ShowDestination {
-    async fn run(
-        call: Call<ShowDestination>,
-        control: &Control,
-    ) -> Result<DestinationDetails, OpFault> {
+    async fn run(call: Call<Self>, control: &Control) -> Outcome<Self> {
         let destination = call.into_operation().destination;
         let name = Pauses::settled(&destination);
         let _one_at_a_time = control.pausing.lock().await;
@@ -88,20 +83,14 @@ impl CarryOut for ShowDestination {
 }
 
 impl CarryOut for PauseDestination {
-    async fn run(
-        call: Call<PauseDestination>,
-        control: &Control,
-    ) -> Result<PausedDestination, OpFault> {
+    async fn run(call: Call<Self>, control: &Control) -> Outcome<Self> {
         let destination = call.into_operation().destination;
         change(control, destination, Pauses::add, |owner, name| owner.pause(name)).await
     }
 }
 
 impl CarryOut for ResumeDestination {
-    async fn run(
-        call: Call<ResumeDestination>,
-        control: &Control,
-    ) -> Result<PausedDestination, OpFault> {
+    async fn run(call: Call<Self>, control: &Control) -> Outcome<Self> {
         let destination = call.into_operation().destination;
         change(control, destination, Pauses::remove, |owner, name| owner.resume(name)).await
     }
@@ -145,6 +134,6 @@ async fn keep(
     name: &str,
     change: fn(&Pauses, &str) -> Result<(), PauseFault>,
 ) -> Result<Result<(), PauseFault>, OpFault> {
-    let (pauses, name) = (Arc::clone(&control.pauses), name.to_owned());
+    let (pauses, name) = (Arc::clone(&control.parts.pauses), name.to_owned());
     spawn_blocking(move || change(&pauses, &name)).await.map_err(|_| OpFault::bug())
 }

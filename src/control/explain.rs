@@ -10,6 +10,7 @@ use crate::base::ShardId;
 use crate::base::clock::wall_ms;
 use crate::control::call::Call;
 use crate::control::call::CarryOut;
+use crate::control::call::Outcome;
 use crate::control::queue::parse_id;
 use crate::control::queue::queue_fault;
 use crate::control::rows;
@@ -38,7 +39,7 @@ use crate::wire::mail::date;
 const NAMED_MAX: usize = 3;
 
 impl CarryOut for ExplainMessage {
-    async fn run(call: Call<ExplainMessage>, control: &Control) -> Result<Explanation, OpFault> {
+    async fn run(call: Call<Self>, control: &Control) -> Outcome<Self> {
         let text = call.into_operation().id;
         let id = parse_id(control.spool(), "id", &text)?;
         let details = control.read(move |spool| read(&text, id, spool)).await?;
@@ -52,7 +53,7 @@ impl CarryOut for ExplainMessage {
         Ok(explain(&details, Some(places), wall_ms()))
     }
 
-    fn run_stopped(call: Call<ExplainMessage>, spool: &Spool) -> Result<Explanation, OpFault> {
+    fn run_stopped(call: Call<Self>, spool: &Spool) -> Outcome<Self> {
         let text = call.into_operation().id;
         let details = read(&text, parse_id(spool, "id", &text)?, spool)?;
         Ok(explain(&details, None, wall_ms()))
@@ -164,6 +165,7 @@ fn pace(destination: &DestinationRow) -> Option<u64> {
         rates.second.map(|limit| limit * 60),
         rates.minute,
         rates.hour.map(|limit| (limit / 60).max(1)),
+        rates.day.map(|limit| (limit / 1440).max(1)),
     ];
     let allowed = allowed.into_iter().flatten().min();
     let seen = Some(destination.per_minute).filter(|pace| *pace > 0);

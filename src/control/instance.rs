@@ -2,18 +2,17 @@
 
 use crate::control::call::Call;
 use crate::control::call::CarryOut;
+use crate::control::call::Outcome;
 use crate::control::server::Control;
-use crate::operations::OpFault;
 use crate::operations::server::CheckHealth;
 use crate::operations::server::Health;
 use crate::operations::server::ReloadConfig;
-use crate::operations::server::Reloaded;
 
 impl CarryOut for CheckHealth {
     const ALWAYS_RUNS: bool = true;
 
-    async fn run(_: Call<CheckHealth>, control: &Control) -> Result<Health, OpFault> {
-        let observed = &control.observed;
+    async fn run(_: Call<Self>, control: &Control) -> Outcome<Self> {
+        let observed = &control.parts.observed;
         Ok(Health {
             faults: observed.faults(observed.now_ms()),
             obstacles: observed.obstacles().into_iter().map(str::to_owned).collect(),
@@ -23,8 +22,8 @@ impl CarryOut for CheckHealth {
 }
 
 impl CarryOut for ReloadConfig {
-    async fn run(_: Call<ReloadConfig>, control: &Control) -> Result<Reloaded, OpFault> {
+    async fn run(_: Call<Self>, control: &Control) -> Outcome<Self> {
         control.refuse_while_draining()?;
-        control.reload.reload().await
+        control.parts.reload.reload().await
     }
 }

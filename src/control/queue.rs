@@ -12,6 +12,7 @@ use crate::base::clock::wall_ms;
 use crate::base::id::NotAnId;
 use crate::control::call::Call;
 use crate::control::call::CarryOut;
+use crate::control::call::Outcome;
 use crate::control::server::Control;
 use crate::operations::OpFault;
 use crate::operations::queue::AuditQueue;
@@ -51,11 +52,11 @@ const HEADER_BYTES_MAX: usize = 64 << 10;
 macro_rules! reads {
     ($($op:ty => $read:ident),+ $(,)?) => {$(
         impl CarryOut for $op {
-            async fn run(call: Call<$op>, control: &Control) -> Result<<$op as crate::operations::Operation>::Output, OpFault> {
+            async fn run(call: Call<Self>, control: &Control) -> Outcome<Self> {
                 control.read(move |spool| $read(call.into_operation(), spool)).await
             }
 
-            fn run_stopped(call: Call<$op>, spool: &Spool) -> Result<<$op as crate::operations::Operation>::Output, OpFault> {
+            fn run_stopped(call: Call<Self>, spool: &Spool) -> Outcome<Self> {
                 $read(call.into_operation(), spool)
             }
         }
@@ -118,10 +119,7 @@ pub fn pieces(spool: &Spool, id: &str) -> Result<Cat, OpFault> {
 }
 
 impl CarryOut for ChangeMessages {
-    async fn run(
-        call: Call<ChangeMessages>,
-        control: &Control,
-    ) -> Result<Vec<ChangedMessage>, OpFault> {
+    async fn run(call: Call<Self>, control: &Control) -> Outcome<Self> {
         control.refuse_while_draining()?;
         let ChangeMessages { operation, ids } = checked(call)?;
         let mut sent = Vec::with_capacity(ids.len());
@@ -150,10 +148,7 @@ impl CarryOut for ChangeMessages {
         Ok(rows)
     }
 
-    fn run_stopped(
-        call: Call<ChangeMessages>,
-        spool: &Spool,
-    ) -> Result<Vec<ChangedMessage>, OpFault> {
+    fn run_stopped(call: Call<Self>, spool: &Spool) -> Outcome<Self> {
         let ChangeMessages { operation, ids } = checked(call)?;
         let carried = |id: &str| {
             let parsed = parse_id(spool, "ids", id)?;

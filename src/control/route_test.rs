@@ -9,15 +9,18 @@ use crate::config::Config;
 use crate::config::LabelField;
 use crate::config::RouteConfig;
 use crate::config::delivery::domain::parse_literal;
+use crate::config::kind::Choice;
 use crate::config::units::show_duration;
 use crate::control::call::Call;
 use crate::control::call::CarryOut;
+use crate::control::call::Outcome;
 use crate::control::delivery;
 use crate::control::delivery::Secrets;
 use crate::control::server::Control;
 use crate::operations::OpFault;
 use crate::operations::route_test::ConsideredRoute;
 use crate::operations::route_test::PoolMember;
+use crate::operations::route_test::ReplyMeaning;
 use crate::operations::route_test::RouteAnswer;
 use crate::operations::route_test::RouteDestination;
 use crate::operations::route_test::RouteLimit;
@@ -32,11 +35,12 @@ use crate::route::PoolId;
 use crate::route::RouteChoice;
 use crate::route::RouteQuestion;
 use crate::route::RuleFit;
+use crate::wire::classify::RemoteReply;
 use crate::wire::mail::address::Mailbox;
 
 impl CarryOut for TestRoute {
-    async fn run(call: Call<TestRoute>, control: &Control) -> Result<RouteAnswer, OpFault> {
-        let config = control.reload.config();
+    async fn run(call: Call<Self>, control: &Control) -> Outcome<Self> {
+        let config = control.parts.reload.config();
         tokio::task::spawn_blocking(move || answer(&config, &call.into_operation()))
             .await
             .unwrap_or_else(|_| Err(OpFault::bug()))
@@ -79,6 +83,11 @@ pub fn answer(config: &Config, asked: &TestRoute) -> Result<RouteAnswer, OpFault
         decides: *fit == RuleFit::Fits,
         why: why(rule, *fit, &question),
     });
+    let hosts = hosts(&policy, &choice);
+    let reply = asked.reply.as_deref();
+    let named = hosts.first().filter(|_| !needs_mx_lookup(&choice.next_hop));
+    let mx_host = asked.mx_host.as_deref().or(named.map(String::as_str));
+    let reply = reply.map(|reply| meaning(&policy, reply, mx_host)).transpose()?;
     Ok(RouteAnswer {
         recipient: bare(&asked.recipient).to_owned(),
         sender: asked.sender.as_deref().map_or("", bare).to_owned(),
@@ -89,7 +98,7 @@ pub fn answer(config: &Config, asked: &TestRoute) -> Result<RouteAnswer, OpFault
         considered: considered.collect(),
         route: choice.rule.map(ToString::to_string),
         next_hop: choice.next_hop.to_string(),
-        hosts: hosts(&policy, &choice),
+        hosts,
         auth_user: choice.auth.map(|user| user.user.to_string()),
         needs_mx_lookup: needs_mx_lookup(&choice.next_hop),
         destination: connects(&choice).then(|| destination(&policy, &choice)),
@@ -97,6 +106,33 @@ pub fn answer(config: &Config, asked: &TestRoute) -> Result<RouteAnswer, OpFault
         max_age: show_duration(choice.max_age),
         retry: policy.retry.steps().iter().copied().map(show_duration).collect(),
         delivery_enabled: policy.enabled,
+        reply,
+    })
+}
+
+/// What the rules make of a reply from this host.
+fn meaning(
+    policy: &DeliveryPolicy,
+    reply: &str,
+    host: Option<&str>,
+) -> Result<ReplyMeaning, OpFault> {
+    let reply = reply.trim();
+    let (code, text) = reply.split_at_checked(3).unwrap_or((reply, ""));
+    let is_separated = text.is_empty() || text.starts_with([' ', '-']);
+    let code = code.parse().ok().filter(|code| (200..600).contains(code) && is_separated);
+    let code = code.ok_or_else(|| {
+        OpFault::usage("bad_reply", format!("{reply} is not the reply of a server"))
+            .hint("write it as '421 4.7.0 Try again later'")
+    })?;
+    let text = text.get(1..).unwrap_or("");
+    let host = host.map(|host| host.rsplit_once(':').map_or(host, |(name, _)| name));
+    let reply = RemoteReply { code, enhanced: None, text, host };
+    let found = policy.replies.classify(&reply);
+    Ok(ReplyMeaning {
+        category: found.verdict.category.label().to_owned(),
+        advice: found.verdict.advice.label().to_owned(),
+        rule: found.rule.map(|rule| policy.replies.name_of(rule)),
+        action: found.action.map(|action| action.to_string()),
     })
 }
 
@@ -281,6 +317,7 @@ fn limits(destination: &DestinationPolicy) -> Vec<RouteLimit> {
         ("messages_per_second", rate(destination.rates.per_second)),
         ("messages_per_minute", rate(destination.rates.per_minute)),
         ("messages_per_hour", rate(destination.rates.per_hour)),
+        ("messages_per_day", rate(destination.rates.per_day)),
         ("idle_reuse", Some(show_duration(destination.idle_reuse))),
         ("failures_to_back_off", number(destination.failures_to_back_off.into())),
         ("back_off_first", Some(show_duration(destination.back_off_first))),
@@ -391,6 +428,7 @@ mod tests {
             tenant: tenant.map(str::to_owned),
             campaign: campaign.map(str::to_owned),
             headers: headers.iter().map(|one| one.to_string()).collect(),
+            ..TestRoute::default()
         };
         let whys = |answer: &RouteAnswer| -> Vec<String> {
             answer.considered.iter().map(|one| one.why.clone()).collect()
@@ -430,6 +468,48 @@ mod tests {
         let off = config("[delivery]\ncampaign_header = ''\n");
         let bad = answer(&off, &asked(None, Some("x"), &[])).expect_err("there is none");
         assert!(bad.detail.contains("delivery.campaign_header is empty"), "{bad}");
+    }
+
+    #[test]
+    fn a_reply_has_a_category_a_rule_and_an_action() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let file = folder.path().join("ours.rules");
+        let rules = "4xx | google | busy | rate-limited | slow | slow 50% 10m source\n";
+        std::fs::write(&file, rules).expect("it is written");
+        let text = format!("[delivery]\nreply_rules = '{}'\n", file.display());
+        let ask = |reply: &str, mx_host: Option<&str>| {
+            let asked = TestRoute {
+                recipient: "joe@far.test".to_owned(),
+                reply: Some(reply.to_owned()),
+                mx_host: mx_host.map(str::to_owned),
+                ..TestRoute::default()
+            };
+            answer(&config(&text), &asked).map(|answer| answer.reply.expect("it was asked"))
+        };
+        let busy = ask("421-4.7.0 we are busy", Some("aspmx.l.google.com")).expect("an answer");
+        let rule = format!("{}:1", file.display());
+        assert_eq!((busy.category.as_str(), busy.advice.as_str()), ("rate-limited", "slow"));
+        assert_eq!(busy.rule, Some(rule));
+        assert_eq!(busy.action.as_deref(), Some("slow 50% 10m source"));
+        let other = ask("421 4.7.0 we are busy", None).expect("an answer");
+        assert!(other.rule.is_some_and(|rule| rule.starts_with("replies.rules:")));
+        assert_eq!(other.action, None);
+        let good = ask("250 2.0.0 Ok", None).expect("an answer");
+        assert_eq!((good.category.as_str(), good.rule), ("delivered", None));
+        for bad in ["busy", "42", "4210 x", "199 x", ""] {
+            let fault = ask(bad, None).expect_err("it is no reply");
+            assert!(fault.to_string().contains("421 4.7.0 Try again later"), "{fault}");
+        }
+        std::fs::write(&file, "* | * | * | other").expect("it is written");
+        let fault = ask("421 busy", None).expect_err("a field lacks");
+        let told = format!("{fault:?}");
+        assert!(
+            told.contains("delivery.reply_rules: ") && told.contains(": line 1: a rule is"),
+            "{told}"
+        );
+        std::fs::remove_file(&file).expect("it was there");
+        let told = format!("{:?}", ask("421 busy", None).expect_err("there is no file"));
+        assert!(told.contains("ours.rules: "), "{told}");
     }
 
     #[test]

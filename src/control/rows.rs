@@ -12,33 +12,21 @@ use crate::base::ShardId;
 use crate::operations::destination::Binding;
 use crate::operations::destination::Connections;
 use crate::operations::destination::DestinationRow;
-use crate::operations::destination::DestinationsSnapshot;
-use crate::operations::destination::OtherDestinations;
 use crate::operations::destination::RateLimits;
 use crate::outbound::destination;
 use crate::outbound::owner::DestinationView;
 use crate::outbound::survey::DestinationsShelf;
 
-/// The largest destinations by the shards' last snapshots, and the sum of all others. A stripe that
-/// is not among the largest of its own shard counts among the others.
-pub fn snapshot(shelves: &[Arc<DestinationsShelf>], limit: usize) -> DestinationsSnapshot {
-    let mut others = OtherDestinations::default();
-    let mut rows = Vec::new();
-    for (number, shelf) in shelves.iter().enumerate() {
-        let snapshot = shelf.last();
+/// The largest destinations by the shards' last snapshots.
+pub fn largest(shelves: &[Arc<DestinationsShelf>], limit: usize) -> Vec<DestinationRow> {
+    let of_shard = |(number, shelf): (usize, &Arc<DestinationsShelf>)| {
         let shard = ShardId(number as u16);
-        rows.extend(snapshot.largest.iter().map(|view| destination_row(view, shard)));
-        others.destinations += snapshot.others.destinations;
-        others.queued += snapshot.others.queued;
-        others.in_flight += snapshot.others.in_flight;
-    }
-    let mut largest = merged(rows);
-    for row in largest.drain(limit.min(largest.len())..) {
-        others.destinations += 1;
-        others.queued += row.queued;
-        others.in_flight += row.in_flight;
-    }
-    DestinationsSnapshot { largest, others }
+        let views = shelf.last();
+        views.largest.iter().map(|view| destination_row(view, shard)).collect::<Vec<_>>()
+    };
+    let mut rows = merged(shelves.iter().enumerate().flat_map(of_shard));
+    rows.truncate(limit);
+    rows
 }
 
 pub(super) fn destination_row(view: &DestinationView, shard: ShardId) -> DestinationRow {
@@ -67,6 +55,7 @@ pub(super) fn destination_row(view: &DestinationView, shard: ShardId) -> Destina
             second: one.rates.per_second.map(u64::from),
             minute: one.rates.per_minute.map(u64::from),
             hour: one.rates.per_hour.map(u64::from),
+            day: one.rates.per_day.map(u64::from),
         },
         delivered: counters.delivered,
         refused: counters.refused,
@@ -144,6 +133,7 @@ fn whole(stripes: Vec<DestinationRow>) -> Option<DestinationRow> {
         second: sum_limits(|row| row.rates.second),
         minute: sum_limits(|row| row.rates.minute),
         hour: sum_limits(|row| row.rates.hour),
+        day: sum_limits(|row| row.rates.day),
     };
     whole.delivered = sum(|row| row.delivered);
     whole.refused = sum(|row| row.refused);

@@ -49,20 +49,13 @@ impl Default for Patience {
 
 /// The running server as operations see it.
 pub struct Control {
-    spool: Arc<Spool>,
-    shards: Vec<Sender<ShardRequest>>,
-    placement: Placement,
-    patience: Patience,
-    pub(super) pauses: Arc<Pauses>,
+    pub(super) parts: ControlParts,
     /// Pauses and their ends reach the file and the shards in one order.
     pub(super) pausing: Mutex<()>,
-    pub(super) observed: Arc<Observed>,
-    pub(super) reload: ReloadHandle,
     running: Semaphore,
     draining: AtomicBool,
 }
 
-/// What `Control` is made of.
 pub struct ControlParts {
     pub spool: Arc<Spool>,
     pub shards: Vec<Sender<ShardRequest>>,
@@ -77,16 +70,9 @@ type Question = Box<dyn FnOnce(&Delivering) + Send>;
 
 impl Control {
     pub fn new(parts: ControlParts) -> Arc<Control> {
-        let ControlParts { spool, shards, placement, patience, pauses, observed, reload } = parts;
         Arc::new(Control {
-            spool,
-            shards,
-            placement,
-            patience,
-            pauses,
+            parts,
             pausing: Mutex::default(),
-            observed,
-            reload,
             running: Semaphore::new(OPERATIONS_MAX),
             draining: AtomicBool::new(false),
         })
@@ -114,7 +100,7 @@ impl Control {
 
     /// For what is known without reading.
     pub(super) fn spool(&self) -> &Spool {
-        &self.spool
+        &self.parts.spool
     }
 
     /// Reads the store on a blocking thread.
@@ -122,19 +108,19 @@ impl Control {
         &self,
         read: impl FnOnce(&Spool) -> Result<T, OpFault> + Send + 'static,
     ) -> Result<T, OpFault> {
-        let spool = Arc::clone(&self.spool);
+        let spool = Arc::clone(&self.parts.spool);
         spawn_blocking(move || read(&spool)).await.unwrap_or_else(|_| Err(OpFault::bug()))
     }
 
     pub(super) fn shards(&self) -> usize {
-        self.shards.len()
+        self.parts.shards.len()
     }
 
     pub(super) fn home_of(&self, id: MessageId) -> Result<ShardId, OpFault> {
         let partition = id.partition();
-        let mut shards = (0..self.placement.shards()).map(|shard| ShardId(shard as u16));
+        let mut shards = (0..self.parts.placement.shards()).map(|shard| ShardId(shard as u16));
         shards
-            .find(|shard| self.placement.of_shard(*shard).contains(&partition))
+            .find(|shard| self.parts.placement.of_shard(*shard).contains(&partition))
             .ok_or_else(|| OpFault::not_found("no_such_message", "no such message"))
     }
 
@@ -144,7 +130,7 @@ impl Control {
         let busy = || {
             OpFault::away("busy", format!("shard {shard} is busy")).hint("try again").retry_after(1)
         };
-        self.shards[usize::from(shard.0)].try_send(request).map_err(|_| busy())
+        self.parts.shards[usize::from(shard.0)].try_send(request).map_err(|_| busy())
     }
 
     /// Asks one shard.
@@ -155,7 +141,7 @@ impl Control {
     ) -> Result<T, OpFault> {
         let (request, answer) = asking(question);
         self.send(shard, ShardRequest::Ask(request))?;
-        match timeout(self.patience.question, answer).await {
+        match timeout(self.parts.patience.question, answer).await {
             Ok(Ok(answer)) => Ok(answer),
             _ => {
                 Err(OpFault::away("no_answer", format!("shard {shard} does not answer"))
@@ -171,9 +157,9 @@ impl Control {
         question: impl Fn(&Delivering) -> T + Clone + Send + 'static,
     ) -> Result<Vec<(ShardId, T)>, OpFault> {
         self.refuse_while_draining()?;
-        let end = Instant::now() + self.patience.question;
-        let mut waiting = Vec::with_capacity(self.shards.len());
-        for shard in (0..self.shards.len()).map(|number| ShardId(number as u16)) {
+        let end = Instant::now() + self.parts.patience.question;
+        let mut waiting = Vec::with_capacity(self.parts.shards.len());
+        for shard in (0..self.parts.shards.len()).map(|number| ShardId(number as u16)) {
             let (asked, answer) = asking(question.clone());
             if self.send(shard, request(asked)).is_ok() {
                 waiting.push((shard, answer));
@@ -190,7 +176,7 @@ impl Control {
 
     /// When shards that change messages must have answered.
     pub(super) fn change_deadline(&self) -> Instant {
-        Instant::now() + self.patience.change
+        Instant::now() + self.parts.patience.change
     }
 }
 

@@ -4,6 +4,7 @@
 //! placement   which shard is home to which partition
 //! lane        a bounded queue into one shard
 //! frame mesh  jobs and outcomes between shards
+//! waiters     senders that wait for room in a lane
 //! upload      a message from any thread to a shard, and its outcome back
 //! ask reader  questions of a shard to OS threads, with a deadline; reading the store
 //! sts         MTA-STS policies that the control plane publishes
@@ -14,12 +15,14 @@
 
 pub mod ask;
 pub mod frame;
+pub mod frames;
 pub mod lane;
 pub mod mesh;
 pub mod placement;
 pub mod reader;
 pub mod sts;
 pub mod upload;
+pub mod waiters;
 
 pub use ask::AskPool;
 pub use ask::Asker;
@@ -33,3 +36,4 @@ pub use mesh::MeshSeed;
 pub use placement::Placement;
 pub use reader::Reader;
 pub use sts::StsPolicies;
+pub use waiters::Waiters;

@@ -12,11 +12,11 @@ use crate::wire::smtp::server::Verdict;
 /// Time until the default verdict.
 const DEADLINE: Duration = Duration::from_secs(5);
 
-/// One question. Password checks and suppression rows will be others.
+/// A question. Password checks and suppression look-ups will be further ones.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum GateQuestion {
-    /// Asked for each recipient where a test has set the fail point `gate::ask`. Its answer is that of
-    /// the fail point `gate::answer`.
+    /// Asked for each recipient if a test has set the fail point `gate::ask`; the fail point
+    /// `gate::answer` decides the answer.
     Probe,
 }
 
@@ -28,7 +28,7 @@ impl Question for GateQuestion {
     }
 }
 
-/// What a thread of the pool does.
+/// Answers a question, on a thread of the pool.
 pub fn answer(question: GateQuestion) -> Verdict {
     match question {
         GateQuestion::Probe => {
@@ -40,7 +40,7 @@ pub fn answer(question: GateQuestion) -> Verdict {
     }
 }
 
-/// The verdict without an answer.
+/// The verdict if there is no answer.
 pub fn default_verdict(why: NoAnswer) -> Verdict {
     let text = match why {
         NoAnswer::Full => "Too many checks in progress, try again later",

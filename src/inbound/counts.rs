@@ -34,7 +34,7 @@ pub struct ConnectionLimits {
     pub network_bits_v6: u8,
 }
 
-/// No limit at all.
+/// No limits.
 pub const UNLIMITED: ConnectionLimits = ConnectionLimits {
     connections: 0,
     per_address: 0,
@@ -74,7 +74,7 @@ impl TooMany {
     }
 }
 
-/// The counters of one shard; written by that shard, read by all.
+/// The counters of one shard: that shard writes them, all shards read them.
 struct ShardCounts {
     open: AtomicU32,
     addresses: Box<[AtomicU32]>,
@@ -94,7 +94,7 @@ impl ShardCounts {
     }
 }
 
-/// The counters of all shards. Made at start, shared by all.
+/// The counters of all shards. Created at start, shared by all shards.
 pub struct SharedCounts {
     shards: Vec<ShardCounts>,
     keys: [RandomState; ROWS],
@@ -225,7 +225,7 @@ impl Drop for Admission {
     }
 }
 
-/// Each counter has one writer, so that a load and a store make an addition.
+/// Each counter has one writer, so a load and a store are enough for an addition.
 fn add(cell: &AtomicU32, by: i32) {
     cell.store(cell.load(Ordering::Relaxed).wrapping_add_signed(by), Ordering::Relaxed);
 }

@@ -1,10 +1,10 @@
-//! Bodies: from the socket into chunks, by DATA (dots) or BDAT (counts).
+//! Reads bodies from the socket into chunks, by DATA (dots) or BDAT (counts).
 //!
-//! Promise:  between socket and store only the header block is copied, and bytes that were read
-//!           together with a command. Exactly one message per final dot or LAST.
-//!           Every byte is body or input, once and in order: pending input is copied, but consumed
-//!           only when it is known how much of it is body, and the socket is read only when no input
-//!           is pending.
+//! Promise:  between socket and store, only the header block and bytes read together with a command are
+//!           copied. Each final dot or LAST ends exactly one message.
+//!           Every byte is treated once, in order, as body or as input. Pending input is copied first
+//!           and consumed once the length of the body in it is known; the socket is read only while no
+//!           input is pending.
 //! Order:    354 is flushed before the body is read; the reply to the body after the commit.
 //! Bounds:   see `receiving`, and one chunk of input after the end of a body. A body slower than the
 //!           minimum rate ends the session.
@@ -14,11 +14,12 @@ use std::time::Instant;
 use crate::base::Chunk;
 use crate::inbound::flow::CHUNK_RETRY;
 use crate::inbound::receiving::Meter;
+use crate::inbound::receiving::Receiving;
 use crate::inbound::session::End;
 use crate::inbound::session::Session;
-use crate::inbound::session::Wait;
 use crate::observe::Stage;
 use crate::observe::label::BodyRefusal;
+use crate::observe::label::SessionState;
 use crate::rt::timer;
 use crate::submit::Accepted;
 use crate::wire::smtp::dot::DotDecoder;
@@ -32,11 +33,11 @@ use crate::wire::smtp::server::Step;
 use crate::wire::smtp::transaction::BodyType;
 use crate::wire::smtp::transaction::Transaction;
 
-/// How the bytes of a body ended.
+/// How the reading of a body ended.
 enum Received {
     Whole,
     Fault(LineFault),
-    /// The message was refused, and its sender did not stop.
+    /// The message was refused, but its sender keeps sending.
     Flood,
 }
 
@@ -76,6 +77,11 @@ impl Session {
                 Ok(self.server.on_swallowed(tx.recipients.len(), &mut self.out))
             }
         }
+    }
+
+    /// The message under way.
+    fn begun(&mut self) -> &mut Receiving {
+        self.receiving.as_mut().expect("a message is begun before its body is read")
     }
 
     async fn receive_dot(&mut self) -> Result<Received, End> {
@@ -124,9 +130,7 @@ impl Session {
     /// `missing` bytes of input are copied: copying all of it for each of many small chunks would
     /// be quadratic.
     async fn receive_some(&mut self, missing: u64) -> Result<Option<(Chunk, usize)>, End> {
-        let receiving =
-            self.receiving.as_deref().expect("a message is begun before its body is read");
-        if receiving.is_flooded() {
+        if self.begun().is_flooded() {
             return Ok(None);
         }
         if !self.input.is_empty() {
@@ -140,28 +144,27 @@ impl Session {
         // A client may wait for the replies to MAIL and RCPT before it sends its chunk.
         self.flush().await?;
         self.input.drop_all(&self.reception.pool);
-        let receiving = self.receiving.as_deref_mut().expect("begun above");
+        let is_fresh = self.begun().is_fresh();
         let timeouts = &self.policy.timeouts;
-        let limit = if receiving.is_fresh() { timeouts.data_init } else { timeouts.data_block };
-        let current = receiving.take_current();
+        let limit = if is_fresh { timeouts.data_init } else { timeouts.data_block };
+        let current = self.begun().take_current();
         let noted = current.as_ref().map_or(0, |chunk| chunk.len());
         self.channel.stream().deadline().set_in(limit);
         let began = Instant::now();
         let read = self.read(current).await;
-        let chunk = read.map_err(|fault| self.end_of(fault, Wait::Body))?;
-        let rate = &self.policy.rate;
-        let receiving = self.receiving.as_deref_mut().expect("begun above");
-        if receiving.meter.is_too_slow(chunk.len() - noted, began, rate) {
+        let chunk = read.map_err(|fault| self.end_of(fault, SessionState::Body))?;
+        let rate = self.policy.rate;
+        if self.begun().meter.is_too_slow(chunk.len() - noted, began, &rate) {
             return Err(End::TooSlow);
         }
         Ok(Some((chunk, noted)))
     }
 
-    /// Separates body from input in the chunk that `receive_some` returned: its bytes from `noted`
-    /// to `end` are body, those behind `end` are input.
+    /// Splits the chunk that `receive_some` returned: its bytes from `noted` to `end` are body, the
+    /// bytes after `end` are input.
     async fn split_input(&mut self, chunk: &Chunk, end: usize, noted: usize) -> Result<(), End> {
         if !self.input.is_empty() {
-            // The bytes were copied from pending input, which still holds the rest.
+            // The bytes are a copy of pending input, which still contains the rest.
             self.input.consume(end - noted);
             return Ok(());
         }
@@ -171,12 +174,12 @@ impl Session {
         }
         let mut behind = self.free_chunk().await?;
         let filled = behind.fill_from(rest);
-        assert_eq!(filled, rest.len(), "what came in one chunk fits into one chunk");
+        assert_eq!(filled, rest.len(), "the rest of one chunk fits into another");
         self.input.put(behind);
         Ok(())
     }
 
-    /// The current chunk, or an empty one as soon as the pool has one.
+    /// Returns the current chunk, or waits for an empty one from the pool.
     async fn take_chunk(&mut self) -> Result<Chunk, End> {
         match self.receiving.as_mut().and_then(|receiving| receiving.take_current()) {
             Some(chunk) => Ok(chunk),
@@ -191,7 +194,7 @@ impl Session {
                 return Ok(chunk);
             }
             if self.channel.stream().deadline().expired() {
-                return Err(End::TimedOut(Wait::Body));
+                return Err(End::TimedOut(SessionState::Body));
             }
             timer::sleep(CHUNK_RETRY).await;
         }
@@ -210,11 +213,8 @@ impl Session {
             match self.take_chunk().await {
                 Ok(next) => chunk = next,
                 Err(_) => {
-                    if let Some(receiving) = self.receiving.as_mut() {
-                        let reply = Reply::new(452, (4, 3, 1), "Too much mail in progress");
-                        receiving.refuse(reply, BodyRefusal::Memory);
-                    }
-                    return;
+                    let reply = Reply::new(452, (4, 3, 1), "Too much mail in progress");
+                    return self.begun().refuse(reply, BodyRefusal::Memory);
                 }
             }
             from = chunk.len();
@@ -222,13 +222,11 @@ impl Session {
     }
 
     async fn keep_received(&mut self, chunk: Chunk, noted: usize) {
-        let receiving =
-            self.receiving.as_mut().expect("a message is begun before its body is read");
-        receiving.put_current(chunk, noted).await;
+        self.begun().put_current(chunk, noted).await;
     }
 
-    /// Receives exactly `bytes` bytes, whatever they are (RFC 3030 s2). A chunk that breaks the line
-    /// law is read to its end before it is refused.
+    /// Receives exactly `bytes` bytes of any value (RFC 3030 s2). A chunk with forbidden line endings
+    /// is read to its end before it is refused.
     async fn receive_counted(
         &mut self,
         bytes: u64,
@@ -260,7 +258,7 @@ impl Session {
         Ok(Received::Whole)
     }
 
-    /// Checks the end of a body that came by BDAT: a CR there is bare.
+    /// Checks the end of a body received by BDAT: a CR at the end is a bare CR.
     async fn end_lines(&mut self, law: LineEnding) -> Result<(), End> {
         let receiving =
             self.receiving.as_ref().expect("a message is begun before its body is read");
@@ -275,10 +273,9 @@ impl Session {
         Ok(())
     }
 
-    /// Refuses the body when `judge` finds that it breaks the line law.
+    /// Refuses the body if `judge` finds a forbidden line ending.
     fn judge_lines(&mut self, judge: impl FnOnce(&mut LineLaw) -> Result<(), LineFault>) {
-        let receiving =
-            self.receiving.as_mut().expect("a message is begun before its body is read");
+        let receiving = self.begun();
         if !receiving.is_refused()
             && let Err(fault) = judge(&mut receiving.lines)
         {
@@ -286,7 +283,7 @@ impl Session {
         }
     }
 
-    /// Reads and drops the bytes of a refused chunk.
+    /// Reads and discards the bytes of a refused chunk.
     async fn swallow(&mut self, bytes: u64) -> Result<(), End> {
         self.flush().await?;
         let mut missing = bytes;
@@ -298,13 +295,13 @@ impl Session {
             if missing == 0 {
                 return Ok(());
             }
-            // The start of an earlier line may stand in front of a chunk of them.
+            // The start of an earlier line may be pending in front of them.
             if !self.input.is_empty() {
                 continue;
             }
             self.channel.stream().deadline().set_in(self.policy.timeouts.data_block);
             let began = Instant::now();
-            self.fill(Wait::Body).await?;
+            self.fill(SessionState::Body).await?;
             if meter.is_too_slow(self.input.pending().len(), began, &self.policy.rate) {
                 return Err(End::TooSlow);
             }
@@ -341,7 +338,7 @@ impl Session {
         Ok(self.server.on_body(outcome, recipients, &mut self.out))
     }
 
-    /// The message is durable: answers the client.
+    /// Tells the client that the message is durable.
     async fn answer_accepted(
         &mut self,
         accepted: &Accepted,
@@ -354,13 +351,13 @@ impl Session {
         self.bytes_accepted += accepted.bytes;
         let flushed = self.flush().await;
         self.record(Stage::Accept, accepted.began);
-        // Durable, but the client did not hear it: it will send the message again (RFC 1047).
+        // The client did not receive the reply and will send the durable message again (RFC 1047).
         flushed?;
         Ok(step)
     }
 }
 
-/// How many of `here` bytes belong to a body that lacks `missing` bytes.
+/// How many of `here` bytes belong to a body of which `missing` bytes are still to come.
 fn part_of(missing: u64, here: usize) -> usize {
     usize::try_from(missing).map_or(here, |missing| missing.min(here))
 }

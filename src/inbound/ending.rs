@@ -1,15 +1,15 @@
-//! How a session ends: the causes, the last reply, the close.
+//! Ends a session: the last reply, the close, and the record of the cause.
 
+use std::borrow::Cow;
 use std::time::Duration;
 
 use crate::inbound::session::End;
 use crate::inbound::session::Session;
-use crate::inbound::session::Wait;
 use crate::observe::label::SessionState;
 use crate::observe::log::Record;
 use crate::wire::smtp::reply::Reply;
 
-/// Time and bytes for which input is read and dropped after the last reply.
+/// How long, and how many bytes of, input is read and discarded after the last reply.
 const LINGER_TIMEOUT: Duration = Duration::from_secs(2);
 const LINGER_BYTES_MAX: usize = 4 << 20;
 
@@ -17,7 +17,7 @@ impl Session {
     /// Sends the last reply, then closes the connection.
     pub(super) async fn part(&mut self, end: End) {
         let last_reply = match end {
-            End::TimedOut(Wait::Write | Wait::Handshake) => None,
+            End::TimedOut(SessionState::Write | SessionState::Handshake) => None,
             End::Gone | End::TlsFailed | End::Broken => None,
             End::TimedOut(_) => Some("Timeout, closing the connection"),
             End::TooSlow => Some("Data arrives too slowly, closing the connection"),
@@ -37,7 +37,7 @@ impl Session {
         }
         let may_send_on = matches!(end, End::Closed | End::TooSlow) && !is_goodbye(&self.out);
         if self.flush().await.is_ok() && self.channel.close().await.is_ok() {
-            // A peer that is gone already needs no end of stream.
+            // A peer that has closed its end needs no end of stream.
             let _ = self.channel.stream().shutdown_write();
             if may_send_on {
                 self.linger().await;
@@ -46,7 +46,7 @@ impl Session {
         self.input.drop_all(&self.reception.pool);
         Record::SessionClosed {
             peer: self.identity.peer(),
-            reason: name(end),
+            reason: &name(end),
             messages: u64::from(self.accepted),
             commands: u64::from(self.server.commands()),
             errors: u64::from(self.server.errors()),
@@ -55,7 +55,7 @@ impl Session {
         .emit();
     }
 
-    /// Reads and drops what a client still sends. Closing a socket with unread input sends a reset,
+    /// Reads and discards what the client still sends. Closing a socket with unread input sends a reset,
     /// which may overtake the reply that explains the close.
     async fn linger(&mut self) {
         let pool = &self.reception.pool;
@@ -71,30 +71,23 @@ impl Session {
     }
 }
 
-fn name(end: End) -> &'static str {
-    match end {
+fn name(end: End) -> Cow<'static, str> {
+    let name = match end {
         End::Closed => "closed",
         End::Gone => "peer-gone",
-        End::TimedOut(Wait::Proxy) => "timeout-proxy",
-        End::TimedOut(Wait::Command) => "timeout-command",
-        End::TimedOut(Wait::Body) => "timeout-body",
-        End::TimedOut(Wait::Write) => "timeout-write",
-        End::TimedOut(Wait::Handshake) => "timeout-handshake",
+        End::TimedOut(state) => return format!("timeout-{}", state.name()).into(),
         End::TooSlow => "too-slow",
         End::Draining => "draining",
         End::TlsFailed => "tls-failed",
         End::Broken => "broken",
-    }
+    };
+    name.into()
 }
 
 fn timed_out_in(end: End) -> Option<SessionState> {
     match end {
         End::TooSlow => Some(SessionState::Rate),
-        End::TimedOut(Wait::Proxy) => Some(SessionState::Proxy),
-        End::TimedOut(Wait::Command) => Some(SessionState::Command),
-        End::TimedOut(Wait::Body) => Some(SessionState::Body),
-        End::TimedOut(Wait::Write) => Some(SessionState::Write),
-        End::TimedOut(Wait::Handshake) => Some(SessionState::Handshake),
+        End::TimedOut(state) => Some(state),
         End::Closed | End::Gone | End::Draining | End::TlsFailed | End::Broken => None,
     }
 }

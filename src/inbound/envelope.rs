@@ -21,7 +21,7 @@ use crate::wire::smtp::transaction::Transaction;
 impl Session {
     /// Begins to receive a message.
     pub(super) fn begin_receiving(&mut self, tx: &Transaction<'_>) {
-        // What is left of an earlier message was answered already.
+        // The reply to an unfinished earlier message was sent already.
         self.abandon_body();
         let limits = MessageLimits {
             size_max: self.listener.server.size_max,
@@ -46,7 +46,7 @@ impl Session {
         self.receiving = Some(receiving);
     }
 
-    /// What the session and the transaction say of the message. With a fault it is incomplete.
+    /// The envelope from session and transaction. If there is a fault, the envelope is incomplete.
     fn envelope(
         &self,
         tx: &Transaction<'_>,

@@ -1,4 +1,4 @@
-//! Reading and writing of a session: every wait has a deadline, and memory not needed is released.
+//! Reads and writes for a session. Every wait has a deadline, and unused memory is released.
 
 use std::time::Duration;
 use std::time::Instant;
@@ -6,10 +6,10 @@ use std::time::Instant;
 use crate::base::Chunk;
 use crate::inbound::session::End;
 use crate::inbound::session::Session;
-use crate::inbound::session::Wait;
 use crate::net::SocketFault;
 use crate::net::TlsFault;
 use crate::observe::Stage;
+use crate::observe::label::SessionState;
 use crate::rt::IoFault;
 use crate::rt::timer;
 
@@ -20,7 +20,7 @@ pub(super) const CHUNK_RETRY: Duration = Duration::from_millis(20);
 const DRAIN_REPLY: Duration = Duration::from_secs(1);
 
 impl Session {
-    /// Flushes the output, then waits for more input.
+    /// Flushes the output, then waits for the next command.
     pub(super) async fn await_command(&mut self) -> Result<(), End> {
         self.flush().await?;
         if self.reception.is_draining() {
@@ -39,13 +39,13 @@ impl Session {
         }
         let left = self.command_until.saturating_duration_since(Instant::now());
         self.channel.stream().deadline().set_idle_in(left);
-        self.fill(Wait::Command).await?;
+        self.fill(SessionState::Command).await?;
         self.command_began = Some(Instant::now());
         Ok(())
     }
 
     /// Reads more input. Holds no memory while it waits for the first byte.
-    pub(super) async fn fill(&mut self, wait: Wait) -> Result<(), End> {
+    pub(super) async fn fill(&mut self, wait: SessionState) -> Result<(), End> {
         if self.input.extend_front() {
             return Ok(());
         }
@@ -92,21 +92,21 @@ impl Session {
         let (written, mut out) = self.channel.write(std::mem::take(&mut self.out)).await;
         out.clear();
         self.out = out;
-        written.map_err(|fault| self.end_of(fault, Wait::Write))?;
+        written.map_err(|fault| self.end_of(fault, SessionState::Write))?;
         if let Some(began) = self.command_began.take() {
             self.record(Stage::Command, began);
         }
         Ok(())
     }
 
-    pub(super) fn end_of(&self, fault: SocketFault, wait: Wait) -> End {
+    pub(super) fn end_of(&self, fault: SocketFault, wait: SessionState) -> End {
         if fault.is_end() {
             return End::Gone;
         }
         if !fault.is_timeout() {
             return End::Broken;
         }
-        if wait != Wait::Write && self.reception.is_draining() {
+        if wait != SessionState::Write && self.reception.is_draining() {
             return End::Draining;
         }
         End::TimedOut(wait)

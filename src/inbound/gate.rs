@@ -23,12 +23,12 @@ pub enum Judgement {
     Ask(GateQuestion),
 }
 
-/// The client that the question is about.
+/// The client whose command is judged, and the limits that apply.
 pub struct Caller<'a> {
     pub identity: &'a Identity,
     pub policy: &'a Policy,
     pub reception: &'a Reception,
-    /// Of one message, on this listener.
+    /// Per message, on this listener.
     pub recipients_max: u32,
 }
 
@@ -72,7 +72,7 @@ impl Caller<'_> {
         }
     }
 
-    /// Whether a transaction of so many bytes of memory may grow. RFC 5321 s4.5.3.1.10: after 452 a
+    /// Whether a transaction that uses `bytes` of memory may grow. RFC 5321 s4.5.3.1.10: after 452 a
     /// client sends the message to the other recipients later.
     fn judge_memory(&self, bytes: usize) -> Option<Verdict> {
         let for_recipients = self.recipients_max as usize * ARENA_BYTES_PER_RECIPIENT;
@@ -85,7 +85,7 @@ impl Caller<'_> {
         None
     }
 
-    /// Whether a message of so many bytes, as far as known, could be stored now.
+    /// Whether a message of `bytes`, as far as the size is known, could be stored now.
     fn judge_room(&self, bytes: u64) -> Verdict {
         match self.reception.intake.admit(bytes) {
             Ok(()) => Verdict::Accept,

@@ -7,10 +7,10 @@ use crate::inbound::policy::holds;
 use crate::inbound::session::End;
 use crate::inbound::session::Session;
 use crate::inbound::session::UNKNOWN_CLIENT;
-use crate::inbound::session::Wait;
 use crate::observe::Stage;
 use crate::observe::label::ConnectionRefusal;
 use crate::observe::label::Refusal;
+use crate::observe::label::SessionState;
 use crate::observe::label::TlsVersion;
 use crate::observe::log::Record;
 use crate::rt::timer;
@@ -60,7 +60,7 @@ impl Session {
         self.channel.stream().deadline().set_in(self.policy.timeouts.proxy_header);
         loop {
             match proxy::parse(self.input.pending()) {
-                Ok(None) => self.fill(Wait::Proxy).await?,
+                Ok(None) => self.fill(SessionState::Proxy).await?,
                 Ok(Some(ProxyHeader { source, consumed, .. })) => {
                     self.input.consume(consumed);
                     // UNKNOWN and LOCAL name no client. With the proxy's own address the client would
@@ -82,14 +82,14 @@ impl Session {
         }
     }
 
-    /// Turns the plain channel into a TLS one.
+    /// Performs the TLS handshake on the plain channel.
     pub(super) async fn handshake(&mut self) -> Result<(), End> {
         let Some(tls) = self.listener.tls.clone() else {
             return Err(End::TlsFailed);
         };
         self.channel.stream().deadline().set_in(self.policy.timeouts.handshake);
         let pool = &self.reception.pool;
-        // Load balancers send the client's first flight together with their header.
+        // Load balancers send the client's first TLS records together with their header.
         let early = self.input.take_all(pool);
         let began = Instant::now();
         let shaken = match self.channel.start_tls(&tls) {
@@ -110,7 +110,7 @@ impl Session {
                 self.reception.metrics().tls_failures_total.add(1);
                 Record::TlsFailed { peer: self.identity.peer().ip(), cause: &fault }.emit();
                 Err(if fault.is_timeout() {
-                    End::TimedOut(Wait::Handshake)
+                    End::TimedOut(SessionState::Handshake)
                 } else {
                     End::TlsFailed
                 })

@@ -1,4 +1,4 @@
-//! Input that was received and not consumed yet.
+//! Input that was received and is not consumed yet.
 //!
 //! Owner:    one session.
 //! Promise:  bytes are seen once and in order; STARTTLS drops them with `drop_all`. A session that
@@ -25,7 +25,7 @@ pub struct Input {
 }
 
 impl Input {
-    /// The bytes that can be read now. `extend_front` may add to them.
+    /// Bytes that can be read now. `extend_front` may add more.
     pub fn pending(&self) -> &[u8] {
         match &self.front[self.front_at..] {
             [] => self.behind_front(),
@@ -38,7 +38,7 @@ impl Input {
     }
 
     pub fn consume(&mut self, bytes: usize) {
-        assert!(bytes <= self.pending().len(), "only what came can be consumed");
+        assert!(bytes <= self.pending().len(), "only pending bytes are consumed");
         if self.front_at < self.front.len() {
             self.front_at += bytes;
             if self.front_at == self.front.len() {
@@ -67,7 +67,7 @@ impl Input {
         count > 0
     }
 
-    /// Gives the chunk back before a wait and keeps the start of a line in the front.
+    /// Returns the chunk to the pool before a wait; the start of a line stays in the front.
     pub fn release(&mut self, pool: &ChunkPool) {
         let Some(chunk) = self.chunk.take() else { return };
         let rest = &chunk.bytes()[self.at..];
@@ -77,7 +77,7 @@ impl Input {
         pool.give(chunk);
     }
 
-    /// Takes a chunk that was read. Only after `release`.
+    /// Adds a chunk that was read. Only after `release`.
     pub fn put(&mut self, chunk: Chunk) {
         assert!(self.chunk.is_none(), "one chunk at a time");
         self.chunk = Some(chunk);
@@ -85,8 +85,8 @@ impl Input {
         self.extend_front();
     }
 
-    /// Takes everything pending as one chunk. What does not fit is dropped: TLS refuses a first flight
-    /// of more than a chunk.
+    /// Takes all pending input as one chunk. Input that does not fit is dropped: TLS refuses a first
+    /// flight of more than a chunk.
     pub fn take_all(&mut self, pool: &ChunkPool) -> Option<Chunk> {
         if self.is_empty() {
             self.drop_all(pool);
@@ -104,7 +104,7 @@ impl Input {
         Some(all)
     }
 
-    /// Drops everything pending.
+    /// Drops all pending input.
     pub fn drop_all(&mut self, pool: &ChunkPool) {
         self.front = Vec::new();
         self.front_at = 0;

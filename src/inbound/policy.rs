@@ -1,6 +1,6 @@
 //! The policy of sessions: one immutable snapshot, replaced as a whole by a reload.
 //!
-//! A session keeps the snapshot that it started with; new sessions use the new one.
+//! A session keeps the snapshot with which it started; new sessions use the new one.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -15,7 +15,7 @@ use crate::route::relay::RelayPolicy;
 use crate::submit::HeadPolicy;
 use crate::wire::smtp::server::ServerConfig;
 
-/// Everything all listeners share.
+/// Settings that all listeners share.
 pub struct Policy {
     pub relay: RelayPolicy,
     pub connections: ConnectionLimits,
@@ -27,12 +27,12 @@ pub struct Policy {
     pub exempt: Vec<IpNet>,
     pub timeouts: Timeouts,
     pub rate: MinimumRate,
-    /// For header blocks.
+    /// Settings for header blocks.
     pub head: Arc<HeadPolicy>,
     pub listeners: Vec<Arc<ListenerPolicy>>,
 }
 
-/// One listener: its protocol, its TLS, and the networks that it trusts.
+/// Settings of one listener: protocol, TLS, and trusted networks.
 pub struct ListenerPolicy {
     pub name: Arc<str>,
     pub security: Security,
@@ -44,10 +44,8 @@ pub struct ListenerPolicy {
     /// Clients whose line endings are normalised instead of refused.
     pub normalise_from: Vec<IpNet>,
     pub server: Arc<ServerConfig>,
-    pub server_normalising: Arc<ServerConfig>,
-    pub server_xclient: Arc<ServerConfig>,
-    /// For clients of both networks.
-    pub server_normalising_xclient: Arc<ServerConfig>,
+    /// By whether the client may use XCLIENT, then by whether its line endings are normalised.
+    pub servers: [[Arc<ServerConfig>; 2]; 2],
 }
 
 /// When TLS begins.
@@ -78,7 +76,7 @@ pub struct MinimumRate {
     pub grace: Duration,
 }
 
-/// Whether one of the networks holds the address. A mapped IPv4 address counts as IPv4.
+/// Whether one of the networks contains the address. A mapped IPv4 address counts as IPv4.
 pub fn holds(networks: &[IpNet], peer: IpAddr) -> bool {
     let peer = peer.to_canonical();
     networks.iter().any(|network| network.contains(&peer))

@@ -28,7 +28,7 @@ use crate::wire::smtp::reply::Reply;
 /// A chunk with less room is stored as it is: a read into few bytes costs as much as one into many.
 const ROOM_WORTH_A_READ: usize = 4096;
 
-/// What is measured while the bytes pass.
+/// Limits that are checked while bytes arrive.
 #[derive(Clone, Copy, Debug)]
 pub struct MessageLimits {
     /// 0 for no limit.
@@ -36,7 +36,7 @@ pub struct MessageLimits {
     pub line_bytes_max: Option<u64>,
 }
 
-/// A message under way.
+/// A message being received.
 pub struct Receiving {
     pub began: Instant,
     pub meter: Meter,
@@ -44,9 +44,9 @@ pub struct Receiving {
     limits: MessageLimits,
     bytes: u64,
     swallowed: u64,
-    /// Bytes of the line under way, when lines are limited.
+    /// Bytes of the current line, if the length of lines is limited.
     line_bytes: u64,
-    /// Checks the line ends of a body that comes by BDAT.
+    /// Checks the line endings of a body received by BDAT.
     pub lines: LineLaw,
     current: Option<Chunk>,
     /// Where the body begins in the current chunk.
@@ -59,9 +59,9 @@ enum Stage {
     /// The header block of the submission is being filled.
     Head(Box<Submission>),
     Body(Incoming),
-    /// The rest is read and dropped.
+    /// The rest of the message is read and discarded.
     Refused(Reply, BodyRefusal),
-    /// Only while a stage is being left.
+    /// Placeholder while one stage is replaced by the next.
     Between,
 }
 
@@ -87,7 +87,7 @@ impl Receiving {
         }
     }
 
-    /// Whether so much of a refused message has come that its sender will not stop by itself.
+    /// Whether the client has sent so much of a refused message that it will not stop by itself.
     pub fn is_flooded(&self) -> bool {
         self.swallowed > SWALLOW_BYTES_MAX
     }
@@ -96,17 +96,17 @@ impl Receiving {
         matches!(self.stage, Stage::Refused(..))
     }
 
-    /// Whether nothing of the message has come yet.
+    /// Whether no byte of the message has arrived.
     pub fn is_fresh(&self) -> bool {
         self.bytes == 0
     }
 
-    /// The chunk to receive into, if there is one.
+    /// Takes the chunk that is being filled, if there is one.
     pub fn take_current(&mut self) -> Option<Chunk> {
         self.current.take()
     }
 
-    /// Takes back the chunk; its bytes from `fresh` on are new.
+    /// Puts the chunk back; its bytes from `fresh` on are new.
     pub async fn put_current(&mut self, mut chunk: Chunk, fresh: usize) {
         self.measure(&chunk.bytes()[fresh..]);
         if let Stage::Head(submission) = &mut self.stage {
@@ -142,7 +142,7 @@ impl Receiving {
         self.judge();
     }
 
-    /// From here on the message is read and dropped.
+    /// Refuses the message: the rest of it is read and discarded.
     pub fn refuse(&mut self, reply: Reply, why: BodyRefusal) {
         self.stage = Stage::Refused(reply, why);
         if let Some(chunk) = self.current.take() {
@@ -150,14 +150,14 @@ impl Receiving {
         }
     }
 
-    /// The session ended, or its transaction was reset.
+    /// Drops the message because the session ended or the transaction was reset.
     pub fn abandon(mut self: Box<Receiving>, pool: &ChunkPool) {
         if let Some(chunk) = self.current.take() {
             pool.give(chunk);
         }
     }
 
-    /// The message is whole: commits it, or says why not.
+    /// Commits the complete message, or returns the refusal.
     pub async fn finish(mut self: Box<Receiving>) -> Result<Accepted, (Reply, BodyRefusal)> {
         if let Stage::Head(submission) = &mut self.stage {
             submission.head.finish();
@@ -180,7 +180,7 @@ impl Receiving {
         incoming.finish().await.map_err(answer)
     }
 
-    /// The header block is whole.
+    /// Passes the complete header block to the intake.
     async fn begin(&mut self) {
         let Stage::Head(submission) = std::mem::replace(&mut self.stage, Stage::Between) else {
             return;
@@ -205,7 +205,7 @@ impl Receiving {
         for line in fresh.split_inclusive(|byte| *byte == b'\n') {
             self.line_bytes += line.len() as u64;
             if self.line_bytes > line_bytes_max {
-                // One is enough; no line end resets the count any more.
+                // One long line is enough: from now on no line end resets the count.
                 self.line_bytes = u64::MAX >> 1;
                 return;
             }
@@ -215,7 +215,7 @@ impl Receiving {
         }
     }
 
-    /// Judges the limits between two chunks, so that a refusal frees the current one.
+    /// Checks the limits between two chunks, so that a refusal frees the current chunk.
     fn judge(&mut self) {
         if self.is_refused() {
             return;
@@ -234,7 +234,7 @@ fn answer(refusal: Refusal) -> (Reply, BodyRefusal) {
     (refusal.reply, why)
 }
 
-/// The speed of one body. Only time spent waiting for the client counts, not that for a slow disk.
+/// Measures the speed of one body. Only time spent waiting for the client counts, not for the disk.
 #[derive(Default)]
 pub struct Meter {
     waited: Duration,

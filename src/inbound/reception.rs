@@ -1,4 +1,4 @@
-//! What the sessions of one shard share.
+//! State that all sessions of a shard share.
 //!
 //! Owner:    one shard; never leaves it.
 //! Bounds:   output buffers are cached up to `OUTPUTS_IDLE_MAX`; more are freed.
@@ -38,18 +38,18 @@ pub struct Reception {
     observed: Arc<ShardObserved>,
     counter: Rc<ConnectionCounter>,
     pub intake: Rc<Intake>,
-    /// Where the gate asks other threads; none where it has no such questions.
+    /// Sends questions of the gate to other threads; none if the gate has none.
     pub asker: Option<Asker<GateQuestion>>,
     policy: RefCell<Arc<Policy>>,
     draining: Cell<bool>,
     closed: Cell<bool>,
     sessions: Cell<usize>,
-    /// Bytes of all transactions under way, beside what each session may keep.
+    /// Bytes of all open transactions, in addition to what each session may keep.
     arena_bytes: Cell<usize>,
     outputs: RefCell<Vec<Vec<u8>>>,
 }
 
-/// What a reception is made of.
+/// The parts of a reception.
 pub struct ReceptionParts {
     pub intake: Rc<Intake>,
     pub histograms: Rc<Histograms>,
@@ -105,7 +105,7 @@ impl Reception {
         }
     }
 
-    /// As `admit`, by the limit for all connections alone.
+    /// As `admit`, but only the limit on all connections applies.
     pub fn admit_in_all(&self, peer: IpAddr, policy: &Policy) -> Result<Admission, TooMany> {
         let limits = ConnectionLimits { connections: policy.connections.connections, ..UNLIMITED };
         self.counter.try_admit(peer, &limits, wall_ms())
@@ -142,7 +142,7 @@ impl Reception {
         ArenaAccount { reception: Rc::clone(self), bytes: 0 }
     }
 
-    /// Bytes of all arenas, beside what each session may keep.
+    /// Bytes of all arenas, in addition to what each session may keep.
     pub fn arena_bytes(&self) -> usize {
         self.arena_bytes.get()
     }
@@ -156,7 +156,7 @@ impl Reception {
         self.intake.start_draining();
     }
 
-    /// Whether the shard is about to end, when no task waits for an answer any more.
+    /// Whether the shard is ending. No task waits for an answer any more.
     pub fn is_closed(&self) -> bool {
         self.closed.get()
     }
@@ -176,14 +176,14 @@ impl Reception {
     }
 }
 
-/// What one session's arena takes of the shard's memory for transactions.
+/// The part of the shard's transaction memory that one session's arena uses.
 pub struct ArenaAccount {
     reception: Rc<Reception>,
     bytes: usize,
 }
 
 impl ArenaAccount {
-    /// Notes the present size of the arena.
+    /// Records the current size of the arena.
     pub fn note(&mut self, allocated_bytes: usize) {
         let bytes = allocated_bytes.saturating_sub(ARENA_KEPT_BYTES_MAX);
         let others = self.reception.arena_bytes.get() - self.bytes;

@@ -1,4 +1,4 @@
-//! What a session counts and logs: commands, replies, refusals.
+//! Counts and logs the commands, replies and refusals of a session.
 
 use crate::inbound::session::Session;
 use crate::observe::label::Refusal;
@@ -12,7 +12,7 @@ use crate::wire::smtp::server::Question;
 use crate::wire::smtp::transaction::Transaction;
 
 impl Session {
-    /// Counts the reply to one command that was appended behind `answered` bytes, if it refuses.
+    /// Counts the reply to a command, which begins after `answered` bytes of output, if it is a refusal.
     pub(super) fn count_refusal(&self, answered: usize) {
         if let Some(refusal) = Refusal::of_reply(&self.out[answered..]) {
             self.reception.metrics().refusals_total.add(refusal, 1);
@@ -50,20 +50,20 @@ impl Session {
         .emit();
     }
 
-    /// Counts the command whose line `next` just took.
+    /// Counts the command whose line `next` has just read.
     pub(super) fn count_command(&self, consumed: usize) {
         let line = &self.input.pending()[..consumed];
         if line.ends_with(b"\n") {
             let verb = Command::parse(line.trim_ascii_end()).verb;
             if verb == Verb::Vrfy {
-                // A test puts a bug here, to see that it ends this session only.
+                // A test causes a panic here, to check that it ends only this session.
                 fail::fail_point!("session::panic");
             }
             self.reception.metrics().commands_total.add(verb_label(verb), 1);
         }
     }
 
-    /// Counts the replies that are about to leave, by their last lines.
+    /// Counts the replies that are about to be sent, by their last lines.
     pub(super) fn count_replies(&self) {
         for line in self.out.split_inclusive(|byte| *byte == b'\n') {
             if let [class @ b'2'..=b'5', _, _, b' ', ..] = line {

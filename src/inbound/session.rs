@@ -42,6 +42,7 @@ use crate::inbound::reception::ArenaAccount;
 use crate::inbound::reception::Reception;
 use crate::net::Socket;
 use crate::observe::label::BodyRefusal;
+use crate::observe::label::SessionState;
 use crate::observe::log::Record;
 use crate::wire::smtp::line::LineEnding;
 use crate::wire::smtp::reply::Reply;
@@ -63,10 +64,10 @@ pub(super) const UNKNOWN_CLIENT: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Add
 pub enum End {
     /// The protocol machine ended it; its reply is in the output.
     Closed,
-    /// The peer went away.
+    /// The peer closed the connection.
     Gone,
     /// A deadline passed.
-    TimedOut(Wait),
+    TimedOut(SessionState),
     /// The peer sends slower than `limits.min_data_rate`.
     TooSlow,
     /// The process is shutting down.
@@ -75,16 +76,6 @@ pub enum End {
     TlsFailed,
     /// The socket or its TLS failed.
     Broken,
-}
-
-/// What the session was waiting for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Wait {
-    Proxy,
-    Command,
-    Body,
-    Write,
-    Handshake,
 }
 
 pub struct Session {
@@ -111,7 +102,7 @@ pub struct Session {
     arena_account: ArenaAccount,
 }
 
-/// What an accepted connection brings with it.
+/// An accepted connection, and what was decided for it.
 pub struct Arrival {
     pub channel: Socket,
     pub peer: SocketAddr,
@@ -149,7 +140,7 @@ impl Session {
         }
     }
 
-    /// The whole life of the connection.
+    /// Serves the connection until it ends.
     pub async fn run(mut self) {
         let _count = self.reception.count_session();
         let protocol = if self.server.is_lmtp() { "lmtp" } else { "smtp" };
@@ -188,7 +179,7 @@ impl Session {
         }
     }
 
-    /// From one reset to the next. `Ok` asks for a new transaction.
+    /// Runs one transaction, from one reset to the next. `Ok`: begin another.
     async fn transaction(&mut self, arena: &Bump) -> Result<(), End> {
         let mut tx = Transaction::new_in(arena);
         loop {
@@ -200,7 +191,7 @@ impl Session {
             self.input.consume(consumed);
             loop {
                 step = match step {
-                    // A part of a broken line was swallowed; its end may be here already.
+                    // Part of a broken line was discarded; the rest of it may be pending.
                     Step::NeedInput if consumed > 0 && !self.input.is_empty() => break,
                     Step::NeedInput => {
                         self.await_command().await?;
@@ -238,7 +229,7 @@ impl Session {
         judgement
     }
 
-    /// Waits for the answer of another thread. Pipelined input waits meanwhile, and so does a drain,
+    /// Waits for the answer of another thread. Meanwhile pipelined input and a drain wait too, at most
     /// until the deadline of the question.
     async fn ask(&mut self, question: GateQuestion) -> Result<Verdict, End> {
         self.flush().await?;
@@ -262,14 +253,14 @@ impl Session {
         step
     }
 
-    /// Makes the identity anew. Nothing that was learnt about the client before survives.
+    /// Determines the identity again. All earlier facts about the client are dropped.
     pub(super) fn identify(&mut self, peer: SocketAddr) {
         let tls = self.channel.is_tls();
         let connection = Connection { peer, tls, listener: Arc::clone(&self.listener.name) };
         self.identity = identify::client(&self.policy.networks, connection);
     }
 
-    /// Counts the client instead of the proxy that speaks for it.
+    /// Counts the client instead of its proxy.
     pub(super) fn readmit(&mut self) -> Result<(), End> {
         self.admission = None;
         let peer = self.identity.peer().ip();
@@ -299,7 +290,7 @@ impl Session {
 
     async fn start_tls(&mut self) -> Result<(), End> {
         self.flush().await?;
-        // RFC 3207 s4.2: what was learnt in plain text is forgotten, what was buffered is dropped.
+        // RFC 3207 s4.2: facts learnt in plain text and buffered input are dropped.
         self.input.drop_all(&self.reception.pool);
         (self.client_name, self.client_helo) = (None, None);
         self.handshake().await?;
@@ -334,7 +325,7 @@ impl Session {
         self.client_helo.as_deref().or(self.server.helo()).unwrap_or("")
     }
 
-    /// Gives up a body under way. The store sweeps the chunks that it has.
+    /// Abandons the body in progress. The store removes the chunks that it has.
     pub(super) fn abandon_body(&mut self) {
         if let Some(receiving) = self.receiving.take() {
             receiving.abandon(&self.reception.pool);
@@ -346,18 +337,13 @@ impl Session {
 fn server_config(listener: &ListenerPolicy, peer: SocketAddr) -> &Arc<ServerConfig> {
     let may_xclient = holds(&listener.xclient_from, peer.ip());
     let is_normalised = holds(&listener.normalise_from, peer.ip());
-    match (may_xclient, is_normalised) {
-        (false, false) => &listener.server,
-        (false, true) => &listener.server_normalising,
-        (true, false) => &listener.server_xclient,
-        (true, true) => &listener.server_normalising_xclient,
-    }
+    &listener.servers[usize::from(may_xclient)][usize::from(is_normalised)]
 }
 
 const INTERNAL_ERROR: Reply = Reply::new(421, (4, 3, 0), "Internal error, closing");
 
-/// Makes an arena ready for the next transaction. A large one is freed: `reset` alone would keep its
-/// largest chunk for as long as the session is idle.
+/// Prepares an arena for the next transaction. A large arena is freed, because `reset` would keep its
+/// largest chunk while the session is idle.
 fn empty(arena: &mut Bump) {
     if arena.allocated_bytes() > ARENA_KEPT_BYTES_MAX {
         *arena = Bump::new();
@@ -368,7 +354,7 @@ fn empty(arena: &mut Bump) {
 
 struct Panicked;
 
-/// Polls to the end or to the first panic. What the future borrowed stays with its owner.
+/// Polls the future until it ends or panics. Values that it borrowed stay with their owners.
 async fn unwind_safely<T>(future: impl Future<Output = T>) -> Result<T, Panicked> {
     let mut future = pin!(future);
     std::future::poll_fn(move |context| {

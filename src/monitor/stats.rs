@@ -6,7 +6,10 @@ use serde_json::Map;
 use serde_json::Value;
 use serde_json::json;
 
+use crate::base::limits::METRIC_DESTINATIONS_MAX;
 use crate::control::rows;
+use crate::monitor::destinations;
+use crate::monitor::destinations::Loads;
 use crate::monitor::metrics::shard_readings;
 use crate::observe::Observed;
 use crate::observe::ShardObserved;
@@ -19,14 +22,11 @@ use crate::observe::metric::Reading;
 use crate::observe::metric::Scope;
 use crate::outbound::survey::DestinationsShelf;
 
-/// Destinations listed by name.
-const TOP_DESTINATIONS: usize = 20;
-
 /// The document, from the live counters and from distributions read a moment ago.
 pub fn document(observed: &Observed, merged: &Merged, shelves: &[Arc<DestinationsShelf>]) -> Value {
     let process = &observed.process;
     let readings = shard_readings(observed);
-    let destinations = rows::snapshot(shelves, TOP_DESTINATIONS);
+    let Loads { named, others, known } = destinations::loads(shelves);
     let failed = observed.partitions.iter().filter(|one| one.partition_failed.value() > 0);
     json!({
         "version": env!("CARGO_PKG_VERSION"),
@@ -35,8 +35,12 @@ pub fn document(observed: &Observed, merged: &Merged, shelves: &[Arc<Destination
         "stages": stages_json(merged),
         "silent_shards": merged.silent,
         "counters": counters_json(&readings),
-        "destinations": destinations.largest,
-        "other_destinations": destinations.others,
+        "destinations": rows::largest(shelves, METRIC_DESTINATIONS_MAX),
+        "other_destinations": {
+            "destinations": known - named.len() as u64,
+            "queued": others.queued,
+            "in_flight": others.in_flight,
+        },
         "shards": shards_json(observed, &readings),
         "spool": {
             "full": process.spool_full.value() > 0,

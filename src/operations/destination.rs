@@ -8,14 +8,11 @@ use crate::operations::operation::operation;
 /// Destinations in one answer.
 pub const DESTINATIONS_SHOWN_MAX: usize = 1000;
 
-/// The destinations with the most mail.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct ListDestinations {
-    pub limit: usize,
+operation! {
+    /// The destinations with the most mail.
+    ListDestinations { limit: usize }
+    "destination.list", Get "/v1/destinations", ReadDestinations => DestinationList
 }
-
-operation!(ListDestinations, "destination.list", Get "/v1/destinations", ReadDestinations => DestinationList);
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DestinationList {
@@ -24,14 +21,12 @@ pub struct DestinationList {
     pub paused: Vec<String>,
 }
 
-/// One destination, named by its key, one of its hosts, or a recipient domain.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct ShowDestination {
-    pub destination: String,
+operation! {
+    /// One destination, named by its key, one of its hosts, or a recipient domain.
+    ShowDestination { destination: String }
+    "destination.show", Get "/v1/destinations/{destination}" by destination,
+    ReadDestinations => DestinationDetails
 }
-
-operation!(ShowDestination, "destination.show", Get "/v1/destinations/{destination}", ReadDestinations => DestinationDetails, destination);
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DestinationDetails {
@@ -41,31 +36,25 @@ pub struct DestinationDetails {
     pub destinations: Vec<DestinationRow>,
 }
 
-/// Stops new deliveries to a destination; its mail stays queued until resumed.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct PauseDestination {
-    pub destination: String,
-}
-
-operation!(PauseDestination, "destination.pause", Post "/v1/destinations/{destination}/pause", ChangeDestinations => PausedDestination, destination;
+operation! {
+    /// Stops new deliveries to a destination; its mail stays queued until resumed.
+    PauseDestination { destination: String }
+    "destination.pause", Post "/v1/destinations/{destination}/pause" by destination,
+    ChangeDestinations => PausedDestination;
     fn counts(done: &PausedDestination) -> (usize, usize) {
         (done.destinations.len(), 0)
     }
-);
-
-/// Ends a pause.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct ResumeDestination {
-    pub destination: String,
 }
 
-operation!(ResumeDestination, "destination.resume", Post "/v1/destinations/{destination}/resume", ChangeDestinations => PausedDestination, destination;
+operation! {
+    /// Ends a pause.
+    ResumeDestination { destination: String }
+    "destination.resume", Post "/v1/destinations/{destination}/resume" by destination,
+    ChangeDestinations => PausedDestination;
     fn counts(done: &PausedDestination) -> (usize, usize) {
         (done.destinations.len(), 0)
     }
-);
+}
 
 /// The destinations that were paused or resumed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -130,12 +119,19 @@ pub struct RateLimits {
     pub minute: Option<u64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hour: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub day: Option<u64>,
 }
 
 impl RateLimits {
     /// Each limit with its unit of time.
     pub fn each(&self) -> impl Iterator<Item = (&'static str, u64)> {
-        let all = [("second", self.second), ("minute", self.minute), ("hour", self.hour)];
+        let all = [
+            ("second", self.second),
+            ("minute", self.minute),
+            ("hour", self.hour),
+            ("day", self.day),
+        ];
         all.into_iter().filter_map(|(span, limit)| Some((span, limit?)))
     }
 }
@@ -225,18 +221,4 @@ impl Binding {
             _ => DestinationState::Open,
         }
     }
-}
-
-/// The largest destinations by the shards' last snapshots, and the sum of the others.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct DestinationsSnapshot {
-    pub largest: Vec<DestinationRow>,
-    pub others: OtherDestinations,
-}
-
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct OtherDestinations {
-    pub destinations: u64,
-    pub queued: u64,
-    pub in_flight: u64,
 }

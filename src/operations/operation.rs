@@ -87,11 +87,20 @@ impl Route {
 #[derive(Debug, Serialize, Deserialize)]
 pub enum Bytes {}
 
-/// Implements `Operation`: type, name, method and path, permission, result, the field that is the
-/// parameter of the path; then other methods of the trait.
+/// Declares an operation: the request with its fields; name, method and path with the field that is its
+/// parameter; permission and result; then other methods of the trait.
 macro_rules! operation {
-    ($op:ty, $name:literal, $method:ident $path:literal, $needs:ident => $output:ty
-        $(, $field:ident)? $(; $($method_of:item)+)?) => {
+    (
+        $(#[$about:meta])*
+        $op:ident { $($(#[$doc:meta])* $field:ident: $type:ty),* $(,)? }
+        $name:literal, $method:ident $path:literal $(by $key:ident)?, $needs:ident => $output:ty
+        $(; $($method_of:item)+)?
+    ) => {
+        #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+        #[serde(deny_unknown_fields)]
+        $(#[$about])*
+        pub struct $op { $($(#[$doc])* pub $field: $type,)* }
+
         impl $crate::operations::operation::Operation for $op {
             const NAME: &'static str = $name;
             const ROUTE: $crate::operations::operation::Route = $crate::operations::operation::Route {
@@ -102,7 +111,7 @@ macro_rules! operation {
                 $crate::operations::permission::Permission::$needs;
             type Output = $output;
             $(fn path_value(&self) -> &str {
-                &self.$field
+                &self.$key
             })?
             $($($method_of)+)?
         }

@@ -20,24 +20,25 @@ use crate::queue::admin::select::Wanted;
 pub const LIST_PAGE_ROWS: usize = 1000;
 pub const CHANGE_IDS_MAX: usize = 256;
 
-/// Messages by age, oldest first, page by page.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct ListMessages {
-    /// Rows of the page, at most `LIST_PAGE_ROWS`.
-    pub limit: Option<usize>,
-    /// Only messages after this one: `next` of the previous page.
-    pub after: Option<String>,
-    /// Only messages with an unfinished recipient of this domain.
-    pub recipient_domain: Option<String>,
-    /// Only messages from this envelope sender; `<>` is the null sender.
-    pub sender: Option<String>,
-    /// Only held messages.
-    pub held: bool,
-    pub received_before_ms: Option<u64>,
+operation! {
+    /// Messages by age, oldest first, page by page.
+    #[derive(Default)]
+    #[serde(default)]
+    ListMessages {
+        /// Rows of the page, at most `LIST_PAGE_ROWS`.
+        limit: Option<usize>,
+        /// Only messages after this one: `next` of the previous page.
+        after: Option<String>,
+        /// Only messages with an unfinished recipient of this domain.
+        recipient_domain: Option<String>,
+        /// Only messages from this envelope sender; `<>` is the null sender.
+        sender: Option<String>,
+        /// Only held messages.
+        held: bool,
+        received_before_ms: Option<u64>,
+    }
+    "queue.list", Get "/v1/queue/messages", ReadQueue => MessagePage
 }
-
-operation!(ListMessages, "queue.list", Get "/v1/queue/messages", ReadQueue => MessagePage);
 
 impl ListMessages {
     pub fn wanted(&self) -> Wanted {
@@ -58,24 +59,20 @@ pub struct MessagePage {
     pub next: Option<String>,
 }
 
-/// Queued recipients by domain, the largest domains first.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct SummarizeQueue {
-    /// Domains in the answer.
-    pub limit: usize,
+operation! {
+    /// Queued recipients by domain, the largest domains first.
+    SummarizeQueue {
+        /// Domains in the answer.
+        limit: usize,
+    }
+    "queue.summary", Get "/v1/queue/summary", ReadQueue => Summary
 }
 
-operation!(SummarizeQueue, "queue.summary", Get "/v1/queue/summary", ReadQueue => Summary);
-
-/// All facts about a message.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct ShowMessage {
-    pub id: String,
+operation! {
+    /// All facts about a message.
+    ShowMessage { id: String }
+    "queue.show", Get "/v1/queue/messages/{id}" by id, ReadQueue => MessageDetails
 }
-
-operation!(ShowMessage, "queue.show", Get "/v1/queue/messages/{id}", ReadQueue => MessageDetails, id);
 
 /// The stored facts and the main fields of the header.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -94,38 +91,31 @@ pub struct HeaderFields {
     pub date: Option<String>,
 }
 
-/// A message as it would be delivered, in pieces.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct ReadMessage {
-    pub id: String,
+operation! {
+    /// A message as it would be delivered, in pieces.
+    ReadMessage { id: String }
+    "queue.cat", Get "/v1/queue/messages/{id}/content" by id, ReadContent => Bytes
 }
 
-operation!(ReadMessage, "queue.cat", Get "/v1/queue/messages/{id}/content", ReadContent => Bytes, id);
-
-/// Sizes and counts of the spool.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct QueueStats {}
-
-operation!(QueueStats, "queue.stats", Get "/v1/queue/stats", ReadQueue => SpoolStats);
-
-/// Whether every accepted recipient is accounted for.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct AuditQueue {}
-
-operation!(AuditQueue, "queue.audit", Get "/v1/queue/audit", ReadQueue => SpoolAudit);
-
-/// One change of up to `CHANGE_IDS_MAX` messages.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct ChangeMessages {
-    pub operation: operate::Operation,
-    pub ids: Vec<String>,
+operation! {
+    /// Sizes and counts of the spool.
+    QueueStats {}
+    "queue.stats", Get "/v1/queue/stats", ReadQueue => SpoolStats
 }
 
-operation!(ChangeMessages, "queue.change", Post "/v1/queue/changes", ChangeQueue => Vec<ChangedMessage>;
+operation! {
+    /// Whether every accepted recipient is accounted for.
+    AuditQueue {}
+    "queue.audit", Get "/v1/queue/audit", ReadQueue => SpoolAudit
+}
+
+operation! {
+    /// One change of up to `CHANGE_IDS_MAX` messages.
+    ChangeMessages {
+        operation: operate::Operation,
+        ids: Vec<String>,
+    }
+    "queue.change", Post "/v1/queue/changes", ChangeQueue => Vec<ChangedMessage>;
     fn change(&self) -> Change {
         let (action, to) = match &self.operation {
             operate::Operation::Hold => ("queue.hold", None),
@@ -142,7 +132,7 @@ operation!(ChangeMessages, "queue.change", Post "/v1/queue/changes", ChangeQueue
         let refused = rows.iter().filter(|row| row.fault.is_some()).count();
         (rows.len() - refused, refused)
     }
-);
+}
 
 /// The outcome for one message: `outcome` or `fault`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -5,21 +5,26 @@ use serde::Serialize;
 
 use crate::operations::operation::operation;
 
-/// Which route applies to a recipient, and why; nothing is looked up in the DNS.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct TestRoute {
-    pub recipient: String,
-    /// Empty or `<>` for the null sender.
-    pub sender: Option<String>,
-    pub listener: Option<String>,
-    pub tenant: Option<String>,
-    pub campaign: Option<String>,
-    /// Each as `Name: value`.
-    pub headers: Vec<String>,
+operation! {
+    /// Which route applies to a recipient, and why; nothing is looked up in the DNS.
+    #[derive(Default)]
+    #[serde(default)]
+    TestRoute {
+        recipient: String,
+        /// Empty or `<>` for the null sender.
+        sender: Option<String>,
+        listener: Option<String>,
+        tenant: Option<String>,
+        campaign: Option<String>,
+        /// Each as `Name: value`.
+        headers: Vec<String>,
+        /// A reply of the remote server, as `421 4.7.0 Try again later`.
+        reply: Option<String>,
+        /// The mail exchanger that sent the reply. Without it, the first host of the next hop.
+        mx_host: Option<String>,
+    }
+    "route.test", Post "/v1/routes/test", ReadRoutes => RouteAnswer
 }
-
-operation!(TestRoute, "route.test", Post "/v1/routes/test", ReadRoutes => RouteAnswer);
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct RouteAnswer {
@@ -45,6 +50,18 @@ pub struct RouteAnswer {
     pub max_age: String,
     pub retry: Vec<String>,
     pub delivery_enabled: bool,
+    pub reply: Option<ReplyMeaning>,
+}
+
+/// What the rules for replies make of a reply.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReplyMeaning {
+    pub category: String,
+    pub advice: String,
+    /// The file and the line of the rule that applies. None: the reply reports success.
+    pub rule: Option<String>,
+    /// What the rule does to further mail, as in a file of rules.
+    pub action: Option<String>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -5,12 +5,11 @@ use serde::Serialize;
 
 use crate::operations::operation::operation;
 
-/// Whether the server accepts and delivers mail.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct CheckHealth {}
-
-operation!(CheckHealth, "server.health", Get "/v1/server/health", ReadServer => Health);
+operation! {
+    /// Whether the server accepts and delivers mail.
+    CheckHealth {}
+    "server.health", Get "/v1/server/health", ReadServer => Health
+}
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Health {
@@ -22,16 +21,14 @@ pub struct Health {
     pub warnings: Vec<String>,
 }
 
-/// Reads the config file again, as SIGHUP does.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct ReloadConfig {}
-
-operation!(ReloadConfig, "server.reload", Post "/v1/server/reload", ChangeServer => Reloaded;
+operation! {
+    /// Reads the config file again, as SIGHUP does.
+    ReloadConfig {}
+    "server.reload", Post "/v1/server/reload", ChangeServer => Reloaded;
     fn counts(done: &Reloaded) -> (usize, usize) {
         (done.changed.len(), done.needs_restart.len())
     }
-);
+}
 
 /// The changes of a reload.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -8,14 +8,11 @@ use crate::operations::destination::DestinationRow;
 use crate::operations::operation::operation;
 use crate::queue::admin::inspect::Word;
 
-/// Explains why a message is still queued.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct ExplainMessage {
-    pub id: String,
+operation! {
+    /// Explains why a message is still queued.
+    ExplainMessage { id: String }
+    "queue.why", Get "/v1/queue/messages/{id}/why" by id, ReadQueue => Explanation
 }
-
-operation!(ExplainMessage, "queue.why", Get "/v1/queue/messages/{id}/why", ReadQueue => Explanation, id);
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Explanation {

@@ -339,7 +339,7 @@ pub fn category_of(answer: &Answer, host: Option<&str>) -> Category {
     // One without an enhanced code was given a class and nothing else: the text is asked.
     let enhanced = Some(answer.status).filter(|status| status.1 != 0 || status.2 != 0);
     let reply = RemoteReply { code, enhanced, text, host };
-    RULES.with(|rules| rules.classify(&reply).category)
+    RULES.with(|rules| rules.classify(&reply).verdict.category)
 }
 
 /// As much of the body as a report may return: all of one that is short enough, else what surely

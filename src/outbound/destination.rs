@@ -189,6 +189,7 @@ pub fn stripe(whole: &DestinationPolicy, stripes: u32, number: u32) -> Destinati
             per_second: whole.rates.per_second.map(share),
             per_minute: whole.rates.per_minute.map(share),
             per_hour: whole.rates.per_hour.map(share),
+            per_day: whole.rates.per_day.map(share),
         },
         ..whole.clone()
     }
@@ -759,8 +760,12 @@ struct Span {
 
 impl Span {
     fn all(rates: &Rates) -> Vec<Span> {
-        let spans =
-            [(rates.per_second, 1_000), (rates.per_minute, 60_000), (rates.per_hour, 3_600_000)];
+        let spans = [
+            (rates.per_second, 1_000),
+            (rates.per_minute, 60_000),
+            (rates.per_hour, 3_600_000),
+            (rates.per_day, 86_400_000),
+        ];
         let limited = spans.into_iter().filter_map(|(limit, ms)| Some((limit?, ms)));
         limited.map(|(limit, span_ms)| Span::new(limit, span_ms)).collect()
     }
@@ -1133,7 +1138,7 @@ mod tests {
     fn stripes_add_up_to_the_whole() {
         let whole = DestinationPolicy {
             connections_max: 20,
-            rates: Rates { per_second: Some(2), per_minute: Some(100), per_hour: None },
+            rates: Rates { per_second: Some(2), per_minute: Some(100), ..Rates::default() },
             ..DestinationPolicy::default()
         };
         let stripes: Vec<_> = (0..3).map(|number| stripe(&whole, 3, number)).collect();

@@ -22,22 +22,23 @@ use crate::route::Stripes;
 
 const MINUTE_MS: u64 = 60_000;
 const HOUR_MS: u64 = 60 * MINUTE_MS;
+const DAY_MS: u64 = 24 * HOUR_MS;
 /// Shards hear of a reload one after the other, and a connection is not closed in no time.
 const SLACK_MS: u64 = MINUTE_MS;
 /// When a change of stripes is over for every destination.
-const SETTLED_MS_MAX: u64 = HOUR_MS + JOB_TRANSFER_MS_MAX + SLACK_MS;
+const SETTLED_MS_MAX: u64 = DAY_MS + JOB_TRANSFER_MS_MAX + SLACK_MS;
 const EARLIER_MAX: usize = 64;
 
 /// How many stripes a destination has.
 pub fn count(policy: &DestinationPolicy, shards: usize) -> u32 {
     let shards = u32::try_from(shards).unwrap_or(u32::MAX).max(1);
-    let rates = [policy.rates.per_second, policy.rates.per_minute, policy.rates.per_hour];
+    let rates = policy.rates.all();
     let wanted = match policy.stripes {
         Stripes::Count(count) => count.min(shards),
         Stripes::All => shards,
         Stripes::Auto => {
             let is_roomy = policy.connections_max / 2 >= shards;
-            if is_roomy && rates == [None; 3] { shards } else { 1 }
+            if is_roomy && rates == [None; 4] { shards } else { 1 }
         }
     };
     let least = rates.into_iter().flatten().fold(policy.connections_max, u32::min);
@@ -103,6 +104,7 @@ impl Treatment {
             share.rates.per_second = least(share.rates.per_second, before.rates.per_second);
             share.rates.per_minute = least(share.rates.per_minute, before.rates.per_minute);
             share.rates.per_hour = least(share.rates.per_hour, before.rates.per_hour);
+            share.rates.per_day = least(share.rates.per_day, before.rates.per_day);
         }
         Some(Arc::new(share))
     }
@@ -112,6 +114,7 @@ impl Treatment {
 fn settled_ms(policy: &DestinationPolicy) -> u64 {
     let rates = &policy.rates;
     let counts_ms = match () {
+        () if rates.per_day.is_some() => DAY_MS,
         () if rates.per_hour.is_some() => HOUR_MS,
         () if rates.per_minute.is_some() => MINUTE_MS,
         () => 0,

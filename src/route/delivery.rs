@@ -7,11 +7,12 @@ use std::time::Duration;
 
 use crate::base::backoff::RetrySchedule;
 use crate::config::DeliveryTimeoutsConfig;
+use crate::config::ResolverConfig;
 use crate::net::AddressRule;
-use crate::net::ResolverSettings;
 use crate::route::destination::DestinationTable;
 use crate::route::source::SourceTable;
 use crate::route::table::RouteTable;
+use crate::wire::classify::Classifier;
 
 /// All settings of delivery. The maximum age of mail is in each result of `routes`.
 #[derive(Clone, Debug)]
@@ -41,9 +42,11 @@ pub struct DeliveryPolicy {
     pub connections_max: u32,
     /// Over all shards.
     pub jobs_in_memory_max: usize,
+    /// The meaning of replies, and what they cause.
+    pub replies: Arc<Classifier>,
     pub timeouts: DeliveryTimeoutsConfig,
-    /// For all shards together. Without servers, those of `/etc/resolv.conf` are used.
-    pub resolver: ResolverSettings,
+    /// For all shards together. Only `trust_ad` can change by a reload.
+    pub resolver: ResolverConfig,
 }
 
 /// How bounces are built.

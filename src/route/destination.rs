@@ -22,6 +22,14 @@ pub struct Rates {
     pub per_second: Option<u32>,
     pub per_minute: Option<u32>,
     pub per_hour: Option<u32>,
+    pub per_day: Option<u32>,
+}
+
+impl Rates {
+    /// From the shortest unit of time to the longest.
+    pub fn all(&self) -> [Option<u32>; 4] {
+        [self.per_second, self.per_minute, self.per_hour, self.per_day]
+    }
 }
 
 /// The limits of one destination, or of one shard's share. The config explains each.
@@ -53,6 +61,7 @@ impl From<&DestinationDefaults> for DestinationPolicy {
                 per_second: rate(config.messages_per_second),
                 per_minute: rate(config.messages_per_minute),
                 per_hour: rate(config.messages_per_hour),
+                per_day: rate(config.messages_per_day),
             },
             idle_reuse: config.idle_reuse,
             failures_to_back_off: config.failures_to_back_off,

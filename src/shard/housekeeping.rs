@@ -17,9 +17,19 @@ use crate::queue::commit::lane::CommitCounts;
 use crate::rt::task;
 use crate::rt::timer;
 
+/// The counters of a commit thread, in the order of `start`.
+const COUNTERS: [fn(&CommitCounts) -> &AtomicU64; 6] = [
+    |counts| &counts.batches,
+    |counts| &counts.syncs,
+    |counts| &counts.orders,
+    |counts| &counts.faults_no_space,
+    |counts| &counts.faults_damage,
+    |counts| &counts.faults_other,
+];
+
 pub fn start(reception: &Rc<Reception>, commits: Vec<CommitHandle>) {
     let reception = Rc::clone(reception);
-    let mut seen = Sums::default();
+    let mut seen = [0; COUNTERS.len()];
     timer::on_tick(move || {
         let observed = reception.observed();
         let metrics = reception.metrics();
@@ -27,18 +37,18 @@ pub fn start(reception: &Rc<Reception>, commits: Vec<CommitHandle>) {
         metrics.transaction_memory_bytes.set(reception.arena_bytes() as u64);
         metrics.connections_open.set(reception.sessions() as u64);
         metrics.tasks.set(task::live() as u64);
-        let now = Sums::of(&commits);
-        metrics.commit_batches_total.add(now.batches - seen.batches);
-        metrics.commit_syncs_total.add(now.syncs - seen.syncs);
-        metrics.handoffs_total.add(Handoff::Commit, now.orders - seen.orders);
-        for (cause, now, seen) in [
-            (CommitCause::NoSpace, now.faults_no_space, seen.faults_no_space),
-            (CommitCause::Damage, now.faults_damage, seen.faults_damage),
-            (CommitCause::Other, now.faults_other, seen.faults_other),
-        ] {
-            metrics.commits_failed_total.add(cause, now - seen);
-        }
+        let now = COUNTERS.map(|of| {
+            commits.iter().map(|one| of(one.counts()).load(Ordering::Relaxed)).sum::<u64>()
+        });
+        let [batches, syncs, orders, no_space, damage, other] =
+            std::array::from_fn(|place| now[place] - seen[place]);
         seen = now;
+        metrics.commit_batches_total.add(batches);
+        metrics.commit_syncs_total.add(syncs);
+        metrics.handoffs_total.add(Handoff::Commit, orders);
+        metrics.commits_failed_total.add(CommitCause::NoSpace, no_space);
+        metrics.commits_failed_total.add(CommitCause::Damage, damage);
+        metrics.commits_failed_total.add(CommitCause::Other, other);
         watch_commits(&reception);
         reception.histograms.publish_if_wanted();
         observed.beat();
@@ -62,32 +72,5 @@ fn watch_commits(reception: &Reception) {
         }
         let hung_seconds = committer.hung_ms().div_ceil(1000);
         reception.observed().partition(partition).partition_hung_seconds.set(hung_seconds);
-    }
-}
-
-/// Sums of the counters of a shard's commit threads.
-#[derive(Default)]
-struct Sums {
-    batches: u64,
-    syncs: u64,
-    orders: u64,
-    faults_no_space: u64,
-    faults_damage: u64,
-    faults_other: u64,
-}
-
-impl Sums {
-    fn of(commits: &[CommitHandle]) -> Sums {
-        let sum = |of: fn(&CommitCounts) -> &AtomicU64| -> u64 {
-            commits.iter().map(|one| of(one.counts()).load(Ordering::Relaxed)).sum()
-        };
-        Sums {
-            batches: sum(|counts| &counts.batches),
-            syncs: sum(|counts| &counts.syncs),
-            orders: sum(|counts| &counts.orders),
-            faults_no_space: sum(|counts| &counts.faults_no_space),
-            faults_damage: sum(|counts| &counts.faults_damage),
-            faults_other: sum(|counts| &counts.faults_other),
-        }
     }
 }

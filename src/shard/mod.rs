@@ -6,6 +6,7 @@ pub mod delivering;
 pub mod drain;
 pub mod housekeeping;
 pub mod inbox;
+pub mod kept;
 pub mod run;
 
 pub use delivering::Delivering;

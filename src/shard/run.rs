@@ -51,6 +51,7 @@ use crate::shard::inbox::Command;
 use crate::shard::inbox::InboxItem;
 use crate::shard::inbox::InboxSeed;
 use crate::shard::inbox::ShardRequest;
+use crate::shard::kept;
 use crate::submit::Intake;
 use crate::submit::gateway;
 use crate::submit::intake::IntakeParts;
@@ -117,6 +118,7 @@ pub async fn run(seed: ShardSeed) {
         Ok(reader) => reader,
         Err(cause) => end_process(format_args!("shard {}: no reader: {cause}", seed.shard)),
     };
+    kept::start(&reception, &seed.stores, &reader);
     let delivering = delivering::start(&reception, seed.delivery, seed.stores, reader.clone());
     publish_delivering(&reception, &delivering, seed.destinations);
     task::spawn_vital(Queue::Latency, pump(Rc::clone(&reception), reader, commits_done));

@@ -32,11 +32,13 @@ use crate::base::limits::SUBMIT_BATCH_BYTES_MAX;
 use crate::base::limits::SUBMIT_BATCH_MESSAGES_MAX;
 use crate::base::limits::SUBMIT_LANE_MAX;
 use crate::base::limits::SUBMIT_WAIT_MS;
+use crate::base::limits::SUBMIT_WAITERS_MAX;
 use crate::base::limits::UPLOAD_CHUNKS_MAX;
 use crate::base::limits::UPLOAD_WAIT_MS_MAX;
 use crate::handoff::Placement as Homes;
 use crate::handoff::Receiver;
 use crate::handoff::Sender;
+use crate::handoff::Waiters;
 use crate::handoff::lane;
 use crate::handoff::lane::Seed;
 use crate::handoff::upload;
@@ -55,7 +57,6 @@ use crate::submit::refusal::Refusal;
 use crate::submit::refusal::RefusalCode;
 use crate::submit::room::Load;
 use crate::submit::room::Room;
-use crate::submit::room::Waiters;
 use crate::submit::submission::Accepted;
 use crate::submit::submission::Placement;
 use crate::submit::submission::Submission;
@@ -127,7 +128,7 @@ pub struct Gateway {
 
 /// The gateway, and for each shard its end of the lane.
 pub fn gateway(homes: Homes) -> (Gateway, Vec<LaneSeed>) {
-    let waiters = Arc::new(Waiters::new());
+    let waiters = Arc::new(Waiters::new(SUBMIT_WAITERS_MAX));
     let (shards, seeds) = (0..homes.shards())
         .map(|_| {
             let ((lane, seed), room) = (lane::lane(SUBMIT_LANE_MAX), Room::new(&waiters));
@@ -260,13 +261,12 @@ impl Gateway {
         };
         let mut shards: Vec<&Shard> =
             (0..self.shards.len()).filter(may_take).map(|at| &self.shards[at]).collect();
-        match placement {
-            Placement::Partition(partition) if shards.is_empty() => {
-                return Err(Refusal::new(RefusalCode::NoSuchPartition)
-                    .with_field("placement")
-                    .with_detail(format!("there is no partition {partition}")));
-            }
-            Placement::Partition(_) | Placement::Any => {}
+        if let Placement::Partition(partition) = placement
+            && shards.is_empty()
+        {
+            return Err(Refusal::new(RefusalCode::NoSuchPartition)
+                .with_field("placement")
+                .with_detail(format!("there is no partition {partition}")));
         }
         shards.sort_by_key(|shard| shard.room.bytes());
         Ok(shards)

@@ -12,7 +12,7 @@
 //! batch       several messages in one commit, all or none
 //! record      the stored records, counters and log line of a message
 //! gateway     the same for other threads, through one bounded lane for each shard
-//! room        the memory of a shard for such submissions, and the senders that wait for it
+//! room        the memory of a shard for such submissions
 //! refusal     why a message is not accepted, for every protocol
 //! ```
 //!

@@ -59,7 +59,9 @@ pub struct Refusal {
 impl Refusal {
     pub fn new(code: RefusalCode) -> Refusal {
         let retry_after = (code == RefusalCode::Busy).then_some(Duration::from_secs(1));
-        Refusal { code, reply: reply(code), retry_after, field: None, detail: Box::default() }
+        let (_, number, enhanced, text) = code.row();
+        let reply = Reply::new(number, enhanced, text);
+        Refusal { code, reply, retry_after, field: None, detail: Box::default() }
     }
 
     pub fn with_field(self, field: &str) -> Refusal {
@@ -72,23 +74,7 @@ impl Refusal {
 
     /// The label under which the refusal is counted.
     pub fn label(&self) -> BodyRefusal {
-        match self.code {
-            RefusalCode::HeadTooLarge
-            | RefusalCode::TooManyFields
-            | RefusalCode::MessageTooLarge
-            | RefusalCode::BatchTooLarge => BodyRefusal::Size,
-            RefusalCode::LineTooLong => BodyRefusal::LineLength,
-            RefusalCode::Loop => BodyRefusal::Loop,
-            RefusalCode::StorageFull => BodyRefusal::Spool,
-            RefusalCode::StorageFailed | RefusalCode::StorageHung => BodyRefusal::Commit,
-            RefusalCode::Stopping => BodyRefusal::Busy,
-            RefusalCode::Busy => BodyRefusal::Memory,
-            RefusalCode::Aborted => BodyRefusal::Aborted,
-            RefusalCode::BadEnvelope
-            | RefusalCode::NoSuchPartition
-            | RefusalCode::NotSigned
-            | RefusalCode::OutcomeUnknown => BodyRefusal::Other,
-        }
+        self.code.row().0
     }
 }
 
@@ -107,44 +93,65 @@ impl From<CommitFault> for Refusal {
     }
 }
 
-fn reply(code: RefusalCode) -> Reply {
-    let (code, enhanced, text) = match code {
-        RefusalCode::HeadTooLarge => {
-            (552, (5, 3, 4), "The header of the message is larger than this server accepts")
+impl RefusalCode {
+    /// Label, code, enhanced code and text of the reply.
+    fn row(self) -> (BodyRefusal, u16, (u8, u16, u16), &'static str) {
+        use BodyRefusal as Label;
+        match self {
+            RefusalCode::HeadTooLarge => {
+                let text = "The header of the message is larger than this server accepts";
+                (Label::Size, 552, (5, 3, 4), text)
+            }
+            RefusalCode::TooManyFields => {
+                let text = "The header of the message has more fields than this server accepts";
+                (Label::Size, 552, (5, 3, 4), text)
+            }
+            RefusalCode::MessageTooLarge => {
+                (Label::Size, 552, (5, 3, 4), "Message is larger than this server accepts")
+            }
+            RefusalCode::BatchTooLarge => {
+                let text = "Too many messages or bytes in one batch, send less at once";
+                (Label::Size, 552, (5, 3, 4), text)
+            }
+            RefusalCode::LineTooLong => {
+                (Label::LineLength, 554, (5, 6, 0), "A line of the message is too long")
+            }
+            RefusalCode::Loop => {
+                (Label::Loop, 554, (5, 4, 6), "Too many hops, this message is looping")
+            }
+            RefusalCode::BadEnvelope => {
+                (Label::Other, 554, (5, 6, 0), "The envelope cannot be stored")
+            }
+            RefusalCode::NoSuchPartition => {
+                let text = "The request names a partition that does not exist";
+                (Label::Other, 554, (5, 3, 5), text)
+            }
+            RefusalCode::NotSigned => {
+                (Label::Other, 451, (4, 7, 5), "The message cannot be signed now, try again later")
+            }
+            RefusalCode::StorageFull => {
+                (Label::Spool, 452, (4, 3, 1), "Insufficient system storage, try again later")
+            }
+            RefusalCode::StorageFailed => {
+                (Label::Commit, 451, (4, 3, 0), "Mail storage failed, try again later")
+            }
+            RefusalCode::StorageHung => {
+                (Label::Commit, 451, (4, 3, 0), "Mail storage does not answer, try again later")
+            }
+            RefusalCode::Stopping => {
+                (Label::Busy, 451, (4, 3, 2), "Service shutting down, try again later")
+            }
+            RefusalCode::Busy => {
+                (Label::Memory, 452, (4, 3, 1), "Too much mail in progress, try again later")
+            }
+            RefusalCode::Aborted => {
+                let text = "The message was not received completely, send it again";
+                (Label::Aborted, 451, (4, 4, 2), text)
+            }
+            RefusalCode::OutcomeUnknown => {
+                let text = "The outcome is unknown, repeat the request with the same key";
+                (Label::Other, 451, (4, 4, 7), text)
+            }
         }
-        RefusalCode::TooManyFields => {
-            (552, (5, 3, 4), "The header of the message has more fields than this server accepts")
-        }
-        RefusalCode::MessageTooLarge => {
-            (552, (5, 3, 4), "Message is larger than this server accepts")
-        }
-        RefusalCode::BatchTooLarge => {
-            (552, (5, 3, 4), "Too many messages or bytes in one batch, send less at once")
-        }
-        RefusalCode::LineTooLong => (554, (5, 6, 0), "A line of the message is too long"),
-        RefusalCode::Loop => (554, (5, 4, 6), "Too many hops, this message is looping"),
-        RefusalCode::BadEnvelope => (554, (5, 6, 0), "The envelope cannot be stored"),
-        RefusalCode::NoSuchPartition => {
-            (554, (5, 3, 5), "The request names a partition that does not exist")
-        }
-        RefusalCode::NotSigned => {
-            (451, (4, 7, 5), "The message cannot be signed now, try again later")
-        }
-        RefusalCode::StorageFull => {
-            (452, (4, 3, 1), "Insufficient system storage, try again later")
-        }
-        RefusalCode::StorageFailed => (451, (4, 3, 0), "Mail storage failed, try again later"),
-        RefusalCode::StorageHung => {
-            (451, (4, 3, 0), "Mail storage does not answer, try again later")
-        }
-        RefusalCode::Stopping => (451, (4, 3, 2), "Service shutting down, try again later"),
-        RefusalCode::Busy => (452, (4, 3, 1), "Too much mail in progress, try again later"),
-        RefusalCode::Aborted => {
-            (451, (4, 4, 2), "The message was not received completely, send it again")
-        }
-        RefusalCode::OutcomeUnknown => {
-            (451, (4, 4, 7), "The outcome is unknown, repeat the request with the same key")
-        }
-    };
-    Reply::new(code, enhanced, text)
+    }
 }

@@ -99,6 +99,14 @@ section! {
         allow_networks: Vec<IpNet> = Is("[]"), Live;
         /// Mail exchangers that one attempt tries, in order of preference.
         mx_hosts_max: usize = Is("5"), Live, 1 => 100;
+        /// Files of rules for the replies of remote servers. The first rule that matches decides on the
+        /// category of a reply, and may slow down or suspend further mail. Rules of these files come
+        /// before the built-in ones. One rule per line, fields separated by bars:
+        /// "421 | * | too many messages | rate-limited | slow | slow 50% 10m source". The fields are
+        /// reply codes, provider, words, category, advice, and optionally an action: "slow 50% 10m
+        /// source", "suspend 2h source" or "suspend 30m destination". A provider is defined by a line
+        /// "@isp | .isp.example"; `ringpost route test --reply` shows which rule matches.
+        reply_rules: Vec<PathBuf> = Is("[]"), Live;
         /// Connections to all destinations together. When all are in use, mail waits.
         connections_max: u32 = Is("1000"), Restart, 1 => 1_000_000;
         /// Jobs held in memory. Further jobs wait on disk.
@@ -302,6 +310,8 @@ treatment! {
     messages_per_minute: u32 = "0", 0 => 100_000_000;
     /// Messages per hour. 0 means no limit.
     messages_per_hour: u32 = "0", 0 => 1_000_000_000;
+    /// Messages per day. 0 means no limit.
+    messages_per_day: u32 = "0", 0 => 4_000_000_000;
     /// How long an idle connection is kept open for the next message.
     idle_reuse: Duration = "'5s'", 0 => 10 * MINUTE_MS;
     /// Failed connections in a row after which the destination is in backoff: no connection is opened.

@@ -7,7 +7,6 @@
 //!           `ADDRESSES_MAX`.
 
 use std::error::Error;
-use std::fmt;
 use std::io;
 use std::net::IpAddr;
 use std::net::SocketAddr;
@@ -55,30 +54,41 @@ const HEAD_BYTES_MAX: usize = 16 << 10;
 const HEADERS_MAX: usize = 64;
 
 /// Why a policy was not fetched.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
 pub enum FetchFault {
+    #[error("{0}")]
     Dns(DnsFault),
-    /// The host has no usable address.
+    #[error("the web server of the policy has no usable address")]
     NoAddress,
+    #[error("{0}")]
     Connect(IoFault),
+    #[error("{0}")]
     Tls(TlsFault),
+    #[error("{0}")]
     Http(HttpFault),
+    #[error("{0}")]
     Policy(StsPolicyFault),
+    #[error("the web server of the policy did not answer in time")]
     Timeout,
     /// A local failure: nothing is known of the domain.
+    #[error("{0}")]
     Ours(IoFault),
-    /// A bug ended the fetch.
+    #[error("a bug ended the fetch")]
     Abandoned,
 }
 
 /// What is wrong with a response.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum HttpFault {
     /// Anything but 200, redirects included.
+    #[error("HTTP status {0}")]
     Status(u16),
+    #[error("the response is not text/plain")]
     NotPlainText,
+    #[error("the policy is too long")]
     TooLong,
     /// Not HTTP, or cut off.
+    #[error("{0}")]
     Broken(Box<str>),
 }
 
@@ -98,36 +108,6 @@ impl FetchFault {
             FetchFault::Tls(fault) if fault.certificate().is_some() => TlsResult::StsWebpkiInvalid,
             FetchFault::Policy(_) => TlsResult::StsPolicyInvalid,
             _ => TlsResult::StsPolicyFetchError,
-        }
-    }
-}
-
-impl fmt::Display for FetchFault {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            FetchFault::Dns(fault) => fault.fmt(f),
-            FetchFault::NoAddress => {
-                f.write_str("the web server of the policy has no usable address")
-            }
-            FetchFault::Connect(fault) | FetchFault::Ours(fault) => fault.fmt(f),
-            FetchFault::Tls(fault) => fault.fmt(f),
-            FetchFault::Http(fault) => fault.fmt(f),
-            FetchFault::Policy(fault) => fault.fmt(f),
-            FetchFault::Timeout => {
-                f.write_str("the web server of the policy did not answer in time")
-            }
-            FetchFault::Abandoned => f.write_str("a bug ended the fetch"),
-        }
-    }
-}
-
-impl fmt::Display for HttpFault {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            HttpFault::Status(status) => write!(f, "HTTP status {status}"),
-            HttpFault::NotPlainText => f.write_str("the response is not text/plain"),
-            HttpFault::TooLong => f.write_str("the policy is too long"),
-            HttpFault::Broken(cause) => f.write_str(cause),
         }
     }
 }

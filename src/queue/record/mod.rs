@@ -5,6 +5,7 @@
 
 pub mod envelope;
 pub mod family;
+pub mod flow;
 pub mod head;
 pub mod job;
 pub mod key;

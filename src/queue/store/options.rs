@@ -38,7 +38,7 @@ pub const BLOB_BYTES_MIN: u64 = 1 << 10;
 const BODY_BUFFER_BYTES_MIN: usize = 1 << 20;
 const BODY_BUFFER_BYTES_MAX: usize = 64 << 20;
 
-/// Files of one family that nothing has merged yet.
+/// Files of one family that no compaction has merged yet.
 const L0_FILES_MAX: i32 = 36;
 
 /// The same of `event`.

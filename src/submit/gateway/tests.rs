@@ -15,7 +15,6 @@ use crate::base::PartitionId;
 use crate::base::limits::HEAD_BYTES_MAX;
 use crate::base::limits::SUBMISSIONS_UNDER_WAY_MAX;
 use crate::base::limits::SUBMIT_BYTES_MAX;
-use crate::base::limits::SUBMIT_WAITERS_MAX;
 use crate::directory::Connection;
 use crate::directory::identify;
 use crate::observe::Histograms;

@@ -1,6 +1,9 @@
 //! Categories and advice. Their labels appear in metrics, logs and the rules file, and never
 //! change.
 
+use std::fmt;
+use std::time::Duration;
+
 use crate::labelled;
 
 labelled! {
@@ -60,6 +63,50 @@ labelled! {
 pub struct Verdict {
     pub category: Category,
     pub advice: Advice,
+}
+
+/// What a rule does to the mail that follows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Action {
+    pub measure: Measure,
+    pub time: Duration,
+    pub scope: Scope,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Measure {
+    /// Connections and rates are lowered to this part of what they are, in percent.
+    Slow { percent: u8 },
+    /// No connection is opened, and open ones take no more mail.
+    Suspend,
+}
+
+/// Where an action applies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scope {
+    /// The source address that received the reply, at this destination.
+    Source,
+    /// The destination, from every source address.
+    Destination,
+}
+
+/// As in a file of rules.
+impl fmt::Display for Action {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.measure {
+            Measure::Slow { percent } => write!(f, "slow {percent}% ")?,
+            Measure::Suspend => f.write_str("suspend ")?,
+        }
+        let seconds = self.time.as_secs();
+        let units = [(86_400, 'd'), (3_600, 'h'), (60, 'm'), (1, 's')];
+        let (length, unit) =
+            units.into_iter().find(|(length, _)| seconds % length == 0).unwrap_or((1, 's'));
+        let scope = match self.scope {
+            Scope::Source => "source",
+            Scope::Destination => "destination",
+        };
+        write!(f, "{}{unit} {scope}", seconds / length)
+    }
 }
 
 #[cfg(test)]

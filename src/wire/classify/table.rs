@@ -3,6 +3,7 @@
 use std::ops::Range;
 use std::ops::RangeInclusive;
 
+use crate::wire::classify::category::Action;
 use crate::wire::classify::category::Advice;
 use crate::wire::classify::category::Category;
 use crate::wire::classify::category::Verdict;
@@ -22,14 +23,31 @@ pub struct RemoteReply<'a> {
     pub host: Option<&'a str>,
 }
 
+/// The meaning of a reply.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Classified {
+    pub verdict: Verdict,
+    pub action: Option<Action>,
+    /// `None` for a 2xx.
+    pub rule: Option<RuleId>,
+}
+
+/// A rule of the classifier that returned it. See `Classifier::name_of`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct RuleId {
+    pub(super) file: u16,
+    pub(super) line: u32,
+}
+
 /// The parsed rules. Immutable, to be shared.
 #[derive(Debug)]
 pub struct Classifier {
     pub(super) rules: Box<[Rule]>,
     pub(super) codes: Box<[Codes]>,
-    pub(super) words: Box<[&'static str]>,
+    pub(super) words: Box<[Box<str>]>,
     /// Suffixes of host names, and the provider of each.
-    pub(super) ends: Box<[(&'static str, u8)]>,
+    pub(super) ends: Box<[(Box<str>, u8)]>,
+    pub(super) files: Box<[Box<str>]>,
 }
 
 /// One rule: ranges and indices in the other columns of the table.
@@ -39,6 +57,8 @@ pub(super) struct Rule {
     pub(super) provider: Option<u8>,
     pub(super) words: Range<u16>,
     pub(super) verdict: Verdict,
+    pub(super) action: Option<Action>,
+    pub(super) id: RuleId,
 }
 
 /// One alternative in the codes of a rule. `None` matches anything.
@@ -58,19 +78,27 @@ impl Codes {
 }
 
 impl Classifier {
-    pub fn classify(&self, reply: &RemoteReply<'_>) -> Verdict {
+    pub fn classify(&self, reply: &RemoteReply<'_>) -> Classified {
         if (200..300).contains(&reply.code) {
-            return Verdict { category: Category::Delivered, advice: Advice::Follow };
+            let verdict = Verdict { category: Category::Delivered, advice: Advice::Follow };
+            return Classified { verdict, action: None, rule: None };
         }
         let asked = Asked::new(reply);
         let provider = reply.host.and_then(|host| self.provider(host));
         let rule = self.rules.iter().find(|rule| self.fits(rule, &asked, provider));
-        let verdict = rule.expect("the last rule matches everything").verdict;
-        match verdict.advice {
-            // A temporary failure says nothing permanent about the address.
-            Advice::Suppress if reply.code < 500 => Verdict { advice: Advice::Wait, ..verdict },
-            _ => verdict,
+        let rule = rule.expect("the last rule matches everything");
+        let mut verdict = rule.verdict;
+        // A temporary failure says nothing permanent about the address.
+        if verdict.advice == Advice::Suppress && reply.code < 500 {
+            verdict.advice = Advice::Wait;
         }
+        Classified { verdict, action: rule.action, rule: Some(rule.id) }
+    }
+
+    /// The file and the line of a rule: `replies.rules:57`.
+    pub fn name_of(&self, rule: RuleId) -> String {
+        let file = self.files.get(usize::from(rule.file)).map_or("", |file| file);
+        format!("{file}:{}", rule.line)
     }
 
     fn fits(&self, rule: &Rule, asked: &Asked, provider: Option<u8>) -> bool {
@@ -83,7 +111,7 @@ impl Classifier {
         &self.codes[usize::from(rule.codes.start)..usize::from(rule.codes.end)]
     }
 
-    pub(super) fn words_of(&self, rule: &Rule) -> &[&'static str] {
+    pub(super) fn words_of(&self, rule: &Rule) -> &[Box<str>] {
         &self.words[usize::from(rule.words.start)..usize::from(rule.words.end)]
     }
 

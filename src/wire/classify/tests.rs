@@ -29,7 +29,7 @@ const ANY: &str = "mx.b.test";
 fn check(classifier: &Classifier, host: &str, line: &str) -> Verdict {
     let (code, text) = line.split_once(' ').expect("a code and a text");
     let code = code.parse().expect("a code is a number");
-    classifier.classify(&RemoteReply { code, enhanced: None, text, host: Some(host) })
+    classifier.classify(&RemoteReply { code, enhanced: None, text, host: Some(host) }).verdict
 }
 
 #[rustfmt::skip]
@@ -167,7 +167,7 @@ fn no_rule_is_shadowed_by_an_earlier_one() {
             && classifier
                 .words_of(early)
                 .iter()
-                .all(|few| classifier.words_of(late).iter().any(|more| more.contains(few)))
+                .all(|few| classifier.words_of(late).iter().any(|more| more.contains(&**few)))
     };
     let mut dead = Vec::new();
     for (place, late) in classifier.rules.iter().enumerate() {
@@ -204,7 +204,7 @@ fn a_provider_is_identified_by_its_host_name_only() {
     let classifier = Classifier::built_in();
     let text = "5.4.1 Recipient address rejected: Access denied.";
     let with_host = |host: Option<&str>| {
-        classifier.classify(&RemoteReply { code: 550, enhanced: None, text, host }).category
+        classifier.classify(&RemoteReply { code: 550, enhanced: None, text, host }).verdict.category
     };
     assert_eq!(with_host(Some("A.Mail.Protection.OUTLOOK.com")), BadMailbox);
     assert_eq!(with_host(Some("notoutlook.com")), Connection);
@@ -215,7 +215,7 @@ fn a_provider_is_identified_by_its_host_name_only() {
 #[test]
 fn an_explicit_enhanced_code_takes_precedence() {
     let reply = RemoteReply { code: 550, enhanced: Some((5, 2, 2)), text: "5.1.1 x", host: None };
-    assert_eq!(Classifier::built_in().classify(&reply).category, QuotaFull);
+    assert_eq!(Classifier::built_in().classify(&reply).verdict.category, QuotaFull);
 }
 
 #[test]
@@ -234,7 +234,7 @@ proptest! {
     #[test]
     fn any_reply_has_a_verdict(code in any::<u16>(), text in "\\PC{0,40}|[0-9.# \\-]{0,20}") {
         let classifier = Classifier::built_in();
-        let verdict = classifier.classify(&RemoteReply { code, enhanced: None, text: &text, host: None });
+        let verdict = classifier.classify(&RemoteReply { code, enhanced: None, text: &text, host: None }).verdict;
         prop_assert!(code >= 500 || verdict.advice != Advice::Suppress);
     }
 }

@@ -96,8 +96,12 @@ fn destination_plan(d: &mut Random) -> DestinationPlan {
     let stripes = stripes(d);
     let mut some =
         |chance: u64, most: u64| (d.below(chance) == 0).then(|| (1 + d.below(most)) as u32);
-    let rates =
-        Rates { per_second: some(4, 10), per_minute: some(4, 100), per_hour: some(6, 1000) };
+    let rates = Rates {
+        per_second: some(4, 10),
+        per_minute: some(4, 100),
+        per_hour: some(6, 1000),
+        ..Rates::default()
+    };
     let policy = DestinationPolicy {
         connections_max: (1 + d.below(20)) as u32,
         window_start: 1 + d.below(6) as u32,

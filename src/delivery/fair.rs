@@ -1,0 +1,602 @@
+//! The fair queue of a destination: which job goes next.
+//!
+//! Owner:    one destination at its owner shard, or one home. A value without I/O or clock.
+//! Promise:  tenants share by weight, the classes of a tenant 20 : 5 : 1, the senders of a class
+//!           equally. A tenant that had no jobs starts at the present virtual time: it gets the next
+//!           turn, and no credit for the past. A sender that had no jobs comes after one job of
+//!           each of the others, so that an endless stream of new senders delays none for ever.
+//!           Leaving and coming back gains nothing. What a tenant sends over one connection class delays its turns in the
+//!           others, at most to 1/`LEAD` of its share there.
+//! Order:    self-clocked fair queueing. A turn moves the tag of each level by
+//!           (bytes + `TURN_BYTES`) / weight. The lowest tag is next, and is the virtual time.
+//! Bounds:   the caller bounds the jobs. A tenant without jobs is forgotten at its next turn, or
+//!           at once if there are more than `IDLE_MAX` beyond twice those with jobs.
+//! Cost:     O(log tenants + log senders) for `push` and `take`, O(1) for `remove`, which takes the
+//!           job out of a linked list rather than marking it.
+
+use std::cmp::Reverse;
+use std::collections::BTreeMap;
+use std::collections::BinaryHeap;
+use std::collections::HashMap;
+
+use slab::Slab;
+
+use crate::base::Class;
+use crate::base::limits::TURN_BYTES;
+
+/// Precision of tags: a weight of up to this divides without loss.
+const SCALE: u64 = 1 << 10;
+/// Turns that one turn costs at most, for what the tenant has sent over other connection classes.
+const LEAD: u64 = 16;
+/// Tenants without jobs in a connection class, and senders in a class of a tenant.
+const IDLE_MAX: usize = 256;
+/// The same in an empty queue, so that an idle destination costs little.
+const IDLE_EMPTY_MAX: usize = 8;
+/// In the rank of a child that has had a turn.
+const OLD: u64 = 1 << 63;
+/// The end of a list of jobs.
+const NONE: u32 = u32::MAX;
+
+/// Which connections of a destination may carry a job: an index that the destination assigns.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ConnectionClass(pub u32);
+
+/// Whose job it is, and what it costs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Origin {
+    pub connection: ConnectionClass,
+    /// Hashes of tenant and sender.
+    pub tenant: u64,
+    pub sender: u32,
+    /// The weight of the tenant. The one pushed last counts.
+    pub weight: u32,
+    pub class: Class,
+    pub bytes: u64,
+}
+
+/// Where a job is in the queue, until it is taken or removed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Slot(u32);
+
+/// A job that is no longer in the queue.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Taken<T> {
+    pub job: T,
+    pub tenant: u64,
+    pub class: Class,
+}
+
+/// The jobs of a destination that wait for a connection.
+#[derive(Debug)]
+pub struct FairQueue<T> {
+    jobs: Slab<Job<T>>,
+    lanes: BTreeMap<ConnectionClass, Lane>,
+    tenants: HashMap<u64, Tenant>,
+    shares: Slab<Share>,
+    by_tenant: HashMap<(ConnectionClass, u64), u32>,
+    senders: Slab<Sender>,
+    by_sender: HashMap<(u32, Class, u32), u32>,
+    flows: usize,
+}
+
+#[derive(Debug)]
+struct Job<T> {
+    job: T,
+    /// Bytes, with those of the dialogue.
+    cost: u32,
+    sender: u32,
+    before: u32,
+    behind: u32,
+}
+
+/// The jobs of one connection class.
+#[derive(Debug, Default)]
+struct Lane {
+    turns: Turns,
+    /// Tenants with jobs.
+    active: usize,
+    /// Jobs that are not held.
+    ready: usize,
+}
+
+#[derive(Debug)]
+struct Tenant {
+    weight: u32,
+    /// The steps of its turns in all connection classes.
+    served: u64,
+    shares: u32,
+    held: Held,
+}
+
+/// The classes of a tenant that are held, and whether all of them are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Held {
+    classes: [bool; 3],
+    all: bool,
+}
+
+impl Held {
+    fn frees(self, class: Class) -> bool {
+        !self.all && !self.classes[class as usize]
+    }
+}
+
+/// A tenant in one connection class.
+#[derive(Debug)]
+struct Share {
+    connection: ConnectionClass,
+    tenant: u64,
+    is_in_turns: bool,
+    /// Its tag, but for what the tenant has been served in other connection classes since `seen`.
+    tag: u64,
+    seen: u64,
+    /// What its last turn cost.
+    step: u64,
+    jobs: usize,
+    /// The tag of the class that had the last turn.
+    clock: u64,
+    classes: [ClassQueue; 3],
+}
+
+#[derive(Debug, Default)]
+struct ClassQueue {
+    tag: u64,
+    jobs: usize,
+    turns: Turns,
+    /// Senders with jobs.
+    active: usize,
+}
+
+#[derive(Debug)]
+struct Sender {
+    share: u32,
+    class: Class,
+    name: u32,
+    jobs: usize,
+    first: u32,
+    last: u32,
+}
+
+/// Children by tag; those without jobs stay until their turn. Equal tags keep their order, new
+/// children before others.
+#[derive(Debug, Default)]
+struct Turns {
+    heap: BinaryHeap<Reverse<Entry>>,
+    clock: u64,
+    entered: u64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Entry {
+    tag: u64,
+    /// Among equal tags.
+    rank: u64,
+    child: u32,
+}
+
+impl Turns {
+    fn enter(&mut self, child: u32, tag: u64) {
+        self.entered += 1;
+        self.heap.push(Reverse(Entry { tag, rank: self.entered | OLD, child }));
+    }
+
+    fn enter_first(&mut self, child: u32) {
+        self.entered += 1;
+        self.heap.push(Reverse(Entry { tag: self.clock, rank: self.entered, child }));
+    }
+
+    fn next(&mut self) -> Option<u32> {
+        let Reverse(next) = self.heap.pop()?;
+        self.clock = self.clock.max(next.tag);
+        Some(next.child)
+    }
+
+    fn entries(&self) -> impl Iterator<Item = &Entry> {
+        self.heap.iter().map(|Reverse(entry)| entry)
+    }
+
+    /// Takes out the children that `keeps` does not, if there are too many.
+    fn forget_idle(&mut self, active: usize, keeps: impl Fn(u32) -> bool) -> Vec<u32> {
+        if self.heap.len() <= 2 * active + IDLE_MAX {
+            return Vec::new();
+        }
+        let children = self.entries().map(|entry| entry.child);
+        let idle = children.filter(|child| !keeps(*child)).collect();
+        self.heap.retain(|Reverse(entry)| keeps(entry.child));
+        idle
+    }
+}
+
+impl<T> Default for FairQueue<T> {
+    fn default() -> FairQueue<T> {
+        FairQueue {
+            jobs: Slab::new(),
+            lanes: BTreeMap::new(),
+            tenants: HashMap::new(),
+            shares: Slab::new(),
+            by_tenant: HashMap::new(),
+            senders: Slab::new(),
+            by_sender: HashMap::new(),
+            flows: 0,
+        }
+    }
+}
+
+impl<T> FairQueue<T> {
+    pub fn len(&self) -> usize {
+        self.jobs.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.jobs.is_empty()
+    }
+
+    /// Classes of tenants that have jobs, by connection class.
+    pub fn flows(&self) -> usize {
+        self.flows
+    }
+
+    /// Jobs that `take` would give to such connections.
+    pub fn ready(&self, connection: ConnectionClass) -> usize {
+        self.lanes.get(&connection).map_or(0, |lane| lane.ready)
+    }
+
+    /// The same for each connection class that has any.
+    pub fn ready_by_class(&self) -> impl Iterator<Item = (ConnectionClass, usize)> {
+        let lanes = self.lanes.iter().filter(|(_, lane)| lane.ready > 0);
+        lanes.map(|(connection, lane)| (*connection, lane.ready))
+    }
+
+    /// All jobs, in no order.
+    pub fn jobs(&self) -> impl Iterator<Item = &T> {
+        self.jobs.iter().map(|(_, job)| &job.job)
+    }
+
+    /// Jobs of one class of a tenant.
+    pub fn len_of(&self, tenant: u64, class: Class) -> usize {
+        let shares = self.lanes.keys().filter_map(|lane| self.by_tenant.get(&(*lane, tenant)));
+        shares.map(|share| self.shares[*share as usize].classes[class as usize].jobs).sum()
+    }
+
+    pub fn push(&mut self, job: T, origin: Origin) -> Slot {
+        let sender = self.enter(origin);
+        let before = self.senders[sender as usize].last;
+        self.link(job, origin, sender, (before, NONE))
+    }
+
+    /// Puts a job before the others of its sender.
+    pub fn push_first(&mut self, job: T, origin: Origin) -> Slot {
+        let sender = self.enter(origin);
+        let behind = self.senders[sender as usize].first;
+        self.link(job, origin, sender, (NONE, behind))
+    }
+
+    /// The next job for a connection of this class.
+    pub fn take(&mut self, connection: ConnectionClass) -> Option<Taken<T>> {
+        let share_index = self.next_share(connection)?;
+        let lane = self.lanes.get_mut(&connection)?;
+        let share = &mut self.shares[share_index as usize];
+        let held = self.tenants[&share.tenant].held;
+        let waiting = Class::ALL.into_iter().filter(|class| held.frees(*class));
+        let waiting = waiting.filter(|class| share.classes[*class as usize].jobs > 0);
+        let class = waiting
+            .min_by_key(|class| share.classes[*class as usize].tag)
+            .expect("a share that has its turn has jobs that are not held");
+        let queue = &mut share.classes[class as usize];
+        let sender = loop {
+            let sender = queue.turns.next().expect("a class with jobs has a sender with jobs");
+            if self.senders[sender as usize].jobs > 0 {
+                break sender;
+            }
+            let idle = self.senders.remove(sender as usize);
+            self.by_sender.remove(&(share_index, class, idle.name));
+        };
+        let slot = self.senders[sender as usize].first;
+        let cost = u64::from(self.jobs[slot as usize].cost);
+        queue.turns.enter(sender, queue.turns.clock + cost);
+        share.clock = queue.tag;
+        queue.tag += cost * SCALE / u64::from(class.weight());
+        let tenant = self.tenants.get_mut(&share.tenant).expect("a tenant with a share is known");
+        lane.turns.next();
+        let step = (cost * SCALE / u64::from(tenant.weight.max(1))).max(1);
+        tenant.served += step;
+        share.start(lane.turns.clock + step, step, tenant.served);
+        lane.turns.enter(share_index, share.tag);
+        let tenant = share.tenant;
+        Some(Taken { job: self.unlink(slot), tenant, class })
+    }
+
+    /// Takes out a job wherever it is. `None`: it was taken or removed before.
+    pub fn remove(&mut self, slot: Slot) -> Option<T> {
+        self.jobs.contains(slot.0 as usize).then(|| self.unlink(slot.0))
+    }
+
+    /// Empties the queue. Held tenants stay so.
+    pub fn drain(&mut self) -> impl Iterator<Item = T> {
+        let jobs = std::mem::take(&mut self.jobs);
+        self.forget_all();
+        jobs.into_iter().map(|(_, job)| job.job)
+    }
+
+    /// The jobs of a tenant, or those of one class of it, are not taken until `release`.
+    pub fn hold(&mut self, tenant: u64, class: Option<Class>) {
+        self.set_held(tenant, class, true);
+    }
+
+    pub fn release(&mut self, tenant: u64, class: Option<Class>) {
+        self.set_held(tenant, class, false);
+    }
+
+    fn set_held(&mut self, name: u64, class: Option<Class>, is_held: bool) {
+        let tenant = self.tenants.entry(name).or_insert(Tenant::NEW);
+        let before = tenant.held;
+        match class {
+            Some(class) => tenant.held.classes[class as usize] = is_held,
+            None => tenant.held.all = is_held,
+        }
+        for (connection, lane) in &mut self.lanes {
+            let Some(index) = self.by_tenant.get(&(*connection, name)) else { continue };
+            let share = &mut self.shares[*index as usize];
+            lane.ready -= share.free(before);
+            lane.ready += share.free(tenant.held);
+            if !share.is_in_turns && share.free(tenant.held) > 0 {
+                share.start(lane.turns.clock.max(share.tag), share.step, tenant.served);
+                lane.turns.enter(*index, share.tag);
+            }
+        }
+        if tenant.shares == 0 && tenant.held == Held::default() {
+            self.tenants.remove(&name);
+        }
+    }
+
+    /// About how many jobs of its connection class go before this one if none comes. Examines the
+    /// whole class.
+    pub fn ahead_of(&self, slot: Slot) -> Option<usize> {
+        let job = self.jobs.get(slot.0 as usize)?;
+        let behind = std::iter::successors(Some(job), |job| self.jobs.get(job.before as usize));
+        let own = behind.count() as u64 - 1;
+        let sender = &self.senders[job.sender as usize];
+        let share = &self.shares[sender.share as usize];
+        let turns = &share.classes[sender.class as usize].turns;
+        let entry = turns.entries().find(|entry| entry.child == job.sender)?;
+        let senders = turns.entries().map(|other| {
+            let jobs = self.senders[other.child as usize].jobs;
+            Rival { tag: other.tag, is_first: other.rank < entry.rank, step: TURN_BYTES, jobs }
+        });
+        let in_class = turns_before(entry.tag + own * TURN_BYTES, senders);
+        let step = |class: Class| TURN_BYTES * SCALE / u64::from(class.weight());
+        let classes = Class::ALL.into_iter().map(|class| {
+            let ClassQueue { tag, jobs, .. } = share.classes[class as usize];
+            Rival { tag, is_first: class < sender.class, step: step(class), jobs }
+        });
+        let tag = share.classes[sender.class as usize].tag;
+        let in_tenant = turns_before(tag + in_class * step(sender.class), classes);
+        let lane = self.lanes.get(&share.connection)?;
+        let entry = lane.turns.entries().find(|entry| entry.child == sender.share);
+        let rank = entry.map_or(u64::MAX, |entry| entry.rank);
+        let step = |share: &Share| self.tenants[&share.tenant].usual_step();
+        let tenants = lane.turns.entries().map(|entry| {
+            let other = &self.shares[entry.child as usize];
+            let is_first = entry.rank < rank;
+            Rival { tag: entry.tag, is_first, step: step(other), jobs: other.jobs }
+        });
+        Some(turns_before(share.tag + in_tenant * step(share), tenants) as usize)
+    }
+
+    /// The sender of a job, in its turns and those of its tenant.
+    fn enter(&mut self, origin: Origin) -> u32 {
+        let Origin { connection, tenant: name, sender: sender_name, class, .. } = origin;
+        let lane = self.lanes.entry(connection).or_default();
+        let tenant = self.tenants.entry(name).or_insert(Tenant::NEW);
+        tenant.weight = origin.weight;
+        let index = *self.by_tenant.entry((connection, name)).or_insert_with(|| {
+            tenant.shares += 1;
+            let shares = &mut self.shares;
+            shares.insert(Share::new(connection, name)) as u32
+        });
+        let share = &mut self.shares[index as usize];
+        let is_free = tenant.held.frees(class);
+        if !share.is_in_turns && is_free {
+            let is_new = share.tag <= lane.turns.clock;
+            share.start(lane.turns.clock.max(share.tag), tenant.usual_step(), tenant.served);
+            match is_new {
+                true => lane.turns.enter_first(index),
+                false => lane.turns.enter(index, share.tag),
+            }
+        }
+        lane.ready += usize::from(is_free);
+        lane.active += usize::from(share.jobs == 0);
+        share.jobs += 1;
+        let active = lane.active;
+        let shares = &self.shares;
+        let idle = lane.turns.forget_idle(active, |other| shares[other as usize].jobs > 0);
+        for other in idle {
+            self.forget_share(other);
+        }
+        let share = &mut self.shares[index as usize];
+        let queue = &mut share.classes[class as usize];
+        if queue.jobs == 0 {
+            queue.tag = queue.tag.max(share.clock);
+            self.flows += 1;
+        }
+        queue.jobs += 1;
+        let senders = &mut self.senders;
+        let sender = *self.by_sender.entry((index, class, sender_name)).or_insert_with(|| {
+            let name = sender_name;
+            let sender = Sender { share: index, class, name, jobs: 0, first: NONE, last: NONE };
+            let sender = senders.insert(sender) as u32;
+            queue.turns.enter(sender, queue.turns.clock + cost_of(origin.bytes));
+            sender
+        });
+        queue.active += usize::from(senders[sender as usize].jobs == 0);
+        senders[sender as usize].jobs += 1;
+        let active = queue.active;
+        let idle = queue.turns.forget_idle(active, |other| senders[other as usize].jobs > 0);
+        for other in idle {
+            let other = senders.remove(other as usize);
+            self.by_sender.remove(&(index, class, other.name));
+        }
+        sender
+    }
+
+    fn link(&mut self, job: T, origin: Origin, sender: u32, place: (u32, u32)) -> Slot {
+        let cost = cost_of(origin.bytes) as u32;
+        let (before, behind) = place;
+        let slot = self.jobs.insert(Job { job, cost, sender, before, behind }) as u32;
+        let sender = &mut self.senders[sender as usize];
+        match before {
+            NONE => sender.first = slot,
+            before => self.jobs[before as usize].behind = slot,
+        }
+        match behind {
+            NONE => sender.last = slot,
+            behind => self.jobs[behind as usize].before = slot,
+        }
+        Slot(slot)
+    }
+
+    /// Takes a job out of the list of its sender, and out of all counts.
+    fn unlink(&mut self, slot: u32) -> T {
+        let Job { job, sender, before, behind, .. } = self.jobs.remove(slot as usize);
+        let sender = &mut self.senders[sender as usize];
+        match before {
+            NONE => sender.first = behind,
+            before => self.jobs[before as usize].behind = behind,
+        }
+        match behind {
+            NONE => sender.last = before,
+            behind => self.jobs[behind as usize].before = before,
+        }
+        sender.jobs -= 1;
+        let index = sender.share;
+        let share = &mut self.shares[index as usize];
+        let queue = &mut share.classes[sender.class as usize];
+        queue.active -= usize::from(sender.jobs == 0);
+        queue.jobs -= 1;
+        self.flows -= usize::from(queue.jobs == 0);
+        share.jobs -= 1;
+        let lane = self.lanes.get_mut(&share.connection).expect("a share has a lane");
+        lane.active -= usize::from(share.jobs == 0);
+        lane.ready -= usize::from(self.tenants[&share.tenant].held.frees(sender.class));
+        if share.jobs == 0 && !share.is_in_turns {
+            self.forget_share(index);
+        }
+        if self.jobs.is_empty() && self.shares.len().max(self.senders.len()) > IDLE_EMPTY_MAX {
+            self.forget_all();
+        }
+        job
+    }
+
+    /// The tenant whose turn it is, still at the top of the heap.
+    fn next_share(&mut self, connection: ConnectionClass) -> Option<u32> {
+        loop {
+            let lane = self.lanes.get_mut(&connection)?;
+            let mut top = lane.turns.heap.peek_mut()?;
+            let Reverse(Entry { tag, child: index, .. }) = *top;
+            let share = &mut self.shares[index as usize];
+            let tenant = &self.tenants[&share.tenant];
+            if share.free(tenant.held) == 0 {
+                share.is_in_turns = false;
+                std::collections::binary_heap::PeekMut::pop(top);
+                if share.jobs == 0 {
+                    self.forget_share(index);
+                }
+                continue;
+            }
+            let due = share.tag + (tenant.served - share.seen).min((LEAD - 1) * share.step);
+            if due <= tag {
+                return Some(index);
+            }
+            top.0.tag = due;
+        }
+    }
+
+    /// A share without jobs that is out of the turns.
+    fn forget_share(&mut self, index: u32) {
+        let share = self.shares.remove(index as usize);
+        self.by_tenant.remove(&(share.connection, share.tenant));
+        for class in Class::ALL {
+            for entry in share.classes[class as usize].turns.entries() {
+                let sender = self.senders.remove(entry.child as usize);
+                self.by_sender.remove(&(index, class, sender.name));
+            }
+        }
+        let tenant = self.tenants.get_mut(&share.tenant).expect("a tenant with a share is known");
+        tenant.shares -= 1;
+        if tenant.shares == 0 && tenant.held == Held::default() {
+            self.tenants.remove(&share.tenant);
+        }
+    }
+
+    /// Nobody competes in an empty queue: only what is held must be remembered.
+    fn forget_all(&mut self) {
+        let mut tenants = std::mem::take(&mut self.tenants);
+        tenants.retain(|_, tenant| {
+            tenant.shares = 0;
+            tenant.held != Held::default()
+        });
+        *self = FairQueue { tenants, ..FairQueue::default() };
+    }
+}
+
+fn cost_of(bytes: u64) -> u64 {
+    bytes.saturating_add(TURN_BYTES).min(u64::from(u32::MAX))
+}
+
+/// A child that may have turns before another.
+struct Rival {
+    tag: u64,
+    /// Of equal tags.
+    is_first: bool,
+    step: u64,
+    jobs: usize,
+}
+
+fn turns_before(tag: u64, rivals: impl Iterator<Item = Rival>) -> u64 {
+    let turns = rivals.map(|one| {
+        let ahead = (tag + u64::from(one.is_first)).saturating_sub(one.tag);
+        ahead.div_ceil(one.step).min(one.jobs as u64)
+    });
+    turns.sum()
+}
+
+impl Tenant {
+    const NEW: Tenant =
+        Tenant { weight: 1, served: 0, shares: 0, held: Held { classes: [false; 3], all: false } };
+
+    fn usual_step(&self) -> u64 {
+        (TURN_BYTES * SCALE / u64::from(self.weight.max(1))).max(1)
+    }
+}
+
+impl Share {
+    fn new(connection: ConnectionClass, tenant: u64) -> Share {
+        Share {
+            connection,
+            tenant,
+            is_in_turns: false,
+            tag: 0,
+            seen: 0,
+            step: 0,
+            jobs: 0,
+            clock: 0,
+            classes: Default::default(),
+        }
+    }
+
+    /// Jobs that are not held.
+    fn free(&self, held: Held) -> usize {
+        let free = Class::ALL.into_iter().filter(|class| held.frees(*class));
+        free.map(|class| self.classes[class as usize].jobs).sum()
+    }
+
+    fn start(&mut self, tag: u64, step: u64, served: u64) {
+        self.is_in_turns = true;
+        self.tag = tag;
+        self.step = step;
+        self.seen = served;
+    }
+}
+
+#[cfg(test)]
+mod tests;

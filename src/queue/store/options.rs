@@ -71,11 +71,6 @@ impl StoreMemory {
             body_buffer_bytes: (share / 8 * 3).clamp(BODY_BUFFER_BYTES_MIN, BODY_BUFFER_BYTES_MAX),
         }
     }
-
-    /// Bytes in the memtables now.
-    pub fn used_bytes(&self) -> usize {
-        self.buffers.get_usage()
-    }
 }
 
 /// How the write-ahead log is read at start.

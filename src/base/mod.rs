@@ -8,6 +8,7 @@ pub mod fault;
 pub mod id;
 pub mod labels;
 pub mod limits;
+pub mod random;
 
 pub use chunk::Chunk;
 pub use chunk::ChunkPool;
@@ -24,3 +25,4 @@ pub use id::ShardId;
 pub use id::SpoolNumber;
 pub use id::StreamNumber;
 pub use id::TenantId;
+pub use random::Random;

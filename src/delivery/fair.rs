@@ -241,7 +241,12 @@ impl<T> FairQueue<T> {
         self.lanes.get(&connection).map_or(0, |lane| lane.ready)
     }
 
-    /// The same for each connection class that has any.
+    /// Whether jobs of the connection class are queued, held ones included.
+    pub fn has_jobs(&self, connection: ConnectionClass) -> bool {
+        self.lanes.get(&connection).is_some_and(|lane| lane.active > 0)
+    }
+
+    /// As `ready`, for each connection class that has any.
     pub fn ready_by_class(&self) -> impl Iterator<Item = (ConnectionClass, usize)> {
         let lanes = self.lanes.iter().filter(|(_, lane)| lane.ready > 0);
         lanes.map(|(connection, lane)| (*connection, lane.ready))

@@ -13,17 +13,33 @@
 //! event         what the home is told, and what it wants to be done
 //! credit        places that owners have granted
 //! home          the jobs of the partitions of this shard
+//! capacity      connections of the shard, and who opens the next one
+//! destination   one destination: queue, sources, windows, health, rates
+//! flow_hash     hashes of destinations and tenants
+//! grant         places of homes at an owner
+//! health        whether a destination or a source can be used
+//! owner         the destinations of this shard
+//! pace          how fast a destination takes mail
+//! stripe        a destination with several owners
 //! ```
 
+pub mod capacity;
 pub mod credit;
+pub mod destination;
 pub mod event;
 pub mod fair;
+pub mod flow_hash;
+pub mod grant;
+pub mod health;
 pub mod home;
 pub mod job;
 pub mod limit_file;
 pub mod limit_record;
 pub mod limits;
 pub mod operation;
+pub mod owner;
+pub mod pace;
 pub mod schedule;
 pub mod settle;
+pub mod stripe;
 pub mod write;

@@ -67,6 +67,7 @@ const HOMES: &[(&str, &[&str])] = &[
     ("rustix", &["queue"]),
     ("rustls", &["net"]),
     ("serde_urlencoded", &["cli"]),
+    ("siphasher", &["delivery"]),
     ("socket2", &["rt", "boot", "doctor"]),
     ("strsim", &["config"]),
     ("tikv_jemallocator", &["main"]),

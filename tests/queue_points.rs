@@ -39,6 +39,7 @@ use ringpost::queue::SpoolOptions;
 use ringpost::queue::admin::audit::audit;
 use ringpost::queue::admin::inspect;
 use ringpost::queue::admin::inspect::ListFilter;
+use ringpost::queue::admin::select::Wanted;
 use ringpost::queue::admin::select::summary;
 use ringpost::queue::commit::settle::Filing;
 use ringpost::queue::commit::settle::JobChange;
@@ -179,7 +180,7 @@ fn what_a_full_disk_cut_short_is_removed_once_there_is_room() {
         let chunks =
             partition.db().iterator_cf(partition.families().body, rocksdb::IteratorMode::Start);
         assert_eq!(chunks.count(), 2, "{name}: the chunks of the two messages are all there are");
-        assert_eq!(inspect::list(&rig.spool, ALL).unwrap().len(), 2, "{name}");
+        assert_eq!(inspect::list(&rig.spool, ALL, &Wanted::default()).unwrap().len(), 2, "{name}");
         assert_eq!(rig.pool.chunks_out(), 0, "{name}");
         rig.close();
         let rig = Rig::open(folder.path());
@@ -261,7 +262,7 @@ fn many_messages_that_were_refused_while_the_disk_hung_are_removed_at_once() {
         rig.committer.pump();
         std::thread::yield_now();
     }
-    assert_eq!(inspect::list(&rig.spool, ALL).unwrap(), [], "none is left");
+    assert_eq!(inspect::list(&rig.spool, ALL, &Wanted::default()).unwrap(), [], "none is left");
     drop(hanging);
     rig.close();
     scenario.teardown();
@@ -323,7 +324,7 @@ fn mail_is_refused_while_the_disk_hangs_and_what_was_refused_is_not_kept() {
     // What was answered with a fault became durable, and is removed in the batch after.
     let after = rig.stored(b"after");
     rig.stored(b"and one more, behind the removal");
-    let there = inspect::list(&rig.spool, ALL).unwrap();
+    let there = inspect::list(&rig.spool, ALL, &Wanted::default()).unwrap();
     assert_eq!(there.len(), 2, "{there:?}");
     assert_eq!(rig.body_of(after), b"after");
     assert!(rig.fatal.lock().unwrap().is_empty(), "a hang that ends is no failure");
@@ -413,7 +414,7 @@ fn damaged_of(folder: &Path, family: &str, bodies: [&[u8]; 2]) -> Damaged {
 
 /// The message in the sound table is there, and the other one is told as lost.
 fn only_one_is_served(rig: &Rig, kept: MessageId, name: &str) {
-    let listed = inspect::list(&rig.spool, ALL).unwrap();
+    let listed = inspect::list(&rig.spool, ALL, &Wanted::default()).unwrap();
     assert_eq!(listed.len(), 1, "{name}: {listed:?}");
     assert_eq!(listed[0].id, rig.spool.public_id(kept).to_string(), "{name}");
     assert_eq!(rig.body_of(kept), b"in another table....", "{name}");

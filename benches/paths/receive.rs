@@ -132,7 +132,7 @@ pub fn dots() -> Path {
     let mut chunk = wire.clone();
     Box::new(move || {
         chunk.copy_from_slice(black_box(&wire));
-        let mut decoder = DotDecoder::new(LineEnding::Strict);
+        let mut decoder = DotDecoder::new();
         let decoded = decoder.decode(&mut chunk).expect("only CRLF ends its lines");
         decoded.kept as u64
     })

@@ -95,12 +95,6 @@ pub struct Slice {
     range: Range<usize>,
 }
 
-impl AsRef<[u8]> for Slice {
-    fn as_ref(&self) -> &[u8] {
-        self.bytes()
-    }
-}
-
 impl Slice {
     pub fn new(chunk: Chunk, range: Range<usize>) -> Slice {
         assert!(range.start <= range.end && range.end <= chunk.len(), "a slice lies in its chunk");

@@ -94,14 +94,26 @@ impl fmt::Display for PublicId {
     }
 }
 
-/// Why a text is not a message id.
+/// Why a text is not an id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct NotAnId;
+pub enum NotAnId {
+    Message,
+    /// An id of the directory, with its prefix.
+    Directory(&'static str),
+}
 
 impl fmt::Display for NotAnId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let len = U64_LEN + SPOOL_LEN;
-        write!(f, "a message id has {len} letters and digits, as `ringpost queue list` shows")
+        match self {
+            NotAnId::Message => write!(
+                f,
+                "a message id has {} letters and digits, as `ringpost queue list` shows",
+                U64_LEN + SPOOL_LEN
+            ),
+            NotAnId::Directory(prefix) => {
+                write!(f, "such an id is `{prefix}` and {U64_LEN} letters and digits")
+            }
+        }
     }
 }
 
@@ -111,9 +123,9 @@ impl FromStr for PublicId {
     type Err = NotAnId;
 
     fn from_str(text: &str) -> Result<PublicId, NotAnId> {
-        let (local, spool) = text.split_at_checked(U64_LEN).ok_or(NotAnId)?;
-        let local = from_crockford(local, U64_LEN).ok_or(NotAnId)?;
-        let spool = from_crockford(spool, SPOOL_LEN).ok_or(NotAnId)?;
+        let (local, spool) = text.split_at_checked(U64_LEN).ok_or(NotAnId::Message)?;
+        let local = from_crockford(local, U64_LEN).ok_or(NotAnId::Message)?;
+        let spool = from_crockford(spool, SPOOL_LEN).ok_or(NotAnId::Message)?;
         Ok(PublicId { local: MessageId(local), spool: SpoolNumber(spool as u32) })
     }
 }
@@ -132,12 +144,12 @@ macro_rules! directory_id {
         }
 
         impl FromStr for $name {
-            type Err = NotADirectoryId;
+            type Err = NotAnId;
 
-            fn from_str(text: &str) -> Result<$name, NotADirectoryId> {
+            fn from_str(text: &str) -> Result<$name, NotAnId> {
                 let digits = text.strip_prefix($prefix);
                 let raw = digits.and_then(|digits| from_crockford(digits, U64_LEN));
-                raw.map($name).ok_or(NotADirectoryId($prefix))
+                raw.map($name).ok_or(NotAnId::Directory($prefix))
             }
         }
     };
@@ -158,18 +170,6 @@ impl TenantId {
     /// Owns what no customer owns: reports made here, mail of networks without a tenant.
     pub const OPERATOR: TenantId = TenantId(0);
 }
-
-/// Why a text is not an id of the directory.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct NotADirectoryId(&'static str);
-
-impl fmt::Display for NotADirectoryId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "such an id is `{}` and {U64_LEN} letters and digits", self.0)
-    }
-}
-
-impl std::error::Error for NotADirectoryId {}
 
 /// A stream within its tenant.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -271,7 +271,7 @@ mod tests {
         assert_eq!(golden.to_string(), "00000000000010011");
         for bad in ["", "0", "ZZZZZZZZZZZZZ0000", "000000000000U0000", "0000000000000", "éééééééé0"]
         {
-            assert_eq!(bad.parse::<PublicId>(), Err(NotAnId), "{bad}");
+            assert_eq!(bad.parse::<PublicId>(), Err(NotAnId::Message), "{bad}");
         }
     }
 
@@ -282,7 +282,7 @@ mod tests {
         assert_eq!(tenant.to_string().parse(), Ok(tenant));
         assert_eq!("cr_000000000000a".parse(), Ok(CredentialId(10)));
         for bad in ["7ZZZZZZZZZZZZ", "cr_7ZZZZZZZZZZZZ", "tn_7ZZZZZZZZZZZ", "tn_7ZZZZZZZZZZZZZ"] {
-            assert_eq!(bad.parse::<TenantId>(), Err(NotADirectoryId("tn_")), "{bad}");
+            assert_eq!(bad.parse::<TenantId>(), Err(NotAnId::Directory("tn_")), "{bad}");
         }
     }
 }

@@ -28,43 +28,42 @@ pub const ARENA_BYTES_PER_RECIPIENT: usize = 2 << 10;
 /// More: 452 4.3.1 for recipients of transactions larger than `ARENA_KEPT_BYTES_MAX`.
 pub const ARENAS_BYTES_MAX: usize = 64 << 20;
 
-/// Bytes of a header block with its blank line, and its fields. The block is kept in memory until it
-/// is whole, and real ones have a few thousand bytes. More: 552 5.3.4.
+/// Bytes of a header block with its blank line, and number of its fields. The block stays in memory
+/// until it is complete; a typical one has a few thousand bytes. More: 552 5.3.4.
 pub const HEAD_BYTES_MAX: usize = 128 << 10;
 pub const HEAD_FIELDS_MAX: u32 = 2000;
 
-/// Bytes of a word at the start of a line that may still be the name of a header field: a line has no
-/// more (RFC 5322 s2.1.1). A longer word ends the header block.
+/// Bytes of the name of a header field: no line is longer (RFC 5322 s2.1.1). A longer word at the
+/// start of a line ends the header block.
 pub const FIELD_NAME_BYTES_MAX: usize = 998;
 
-/// Requests of other threads to one shard that are on their way. Full: the next shard; then the sender
-/// waits for `SUBMIT_WAIT_MS`, then 452.
+/// Requests of other threads queued for one shard. Full: the next shard; then the sender waits for
+/// `SUBMIT_WAIT_MS`, then 452.
 pub const SUBMIT_LANE_MAX: usize = 1024;
 pub const SUBMIT_WAIT_MS: u64 = 1000;
 
-/// Senders that wait for room in a lane. More: 452 at once.
+/// Senders waiting for room in a lane. More: 452 at once.
 pub const SUBMIT_WAITERS_MAX: usize = 1024;
 
 /// Messages and body bytes of one batch of other threads. More: 552.
 pub const SUBMIT_BATCH_MESSAGES_MAX: usize = 1000;
 pub const SUBMIT_BATCH_BYTES_MAX: usize = 32 << 20;
 
-/// Submissions of other threads under way on one shard, and chunks that each may have in its lane: 64
-/// MiB in all. More submissions wait in the lane. More chunks: the sender waits.
+/// Submissions of other threads in progress on one shard, and queued chunks of each: 64 MiB in total.
+/// More submissions wait in the lane; more chunks: the sender waits.
 pub const SUBMISSIONS_UNDER_WAY_MAX: usize = 256;
 pub const UPLOAD_CHUNKS_MAX: usize = 4;
 
-/// Bytes of memory of such requests for one shard, on their way and under way: header blocks, and
-/// all chunks that each may have. As many as 256 streams or 1,024 small messages. More: as for
+/// Memory of such requests for one shard, queued and in progress, in bytes: header blocks and the
+/// maximum of chunks. Enough for 256 streams or 1,024 small messages. More: as for
 /// `SUBMIT_LANE_MAX`.
 pub const SUBMIT_BYTES_MAX: u64 = 64 << 20;
 
-/// Milliseconds in all for which a shard waits for the pieces of one such submission. A sender has
-/// its body at hand, or receives it with deadlines of its own. Longer: refused, and its place is
-/// free again.
+/// Total milliseconds for which a shard waits for the chunks of one such submission. The sender has the
+/// whole body, or receives it with deadlines of its own. Longer: the submission is refused.
 pub const UPLOAD_WAIT_MS_MAX: u64 = 10 * 60_000;
 
-/// Questions to other threads under way from one shard and in one pool. Full: the default answer.
+/// Unanswered questions to other threads, of one shard and in one pool. Full: the default answer.
 pub const ASKS_PER_SHARD_MAX: usize = 1024;
 pub const ASKS_PER_POOL_MAX: usize = 2048;
 
@@ -81,8 +80,8 @@ pub const COMMIT_BATCH_MESSAGES_MAX: usize = 512;
 /// Body bytes in one commit batch. Bounds the memory of the batch and the length of one write.
 pub const COMMIT_BATCH_BYTES_MAX: usize = 4 << 20;
 
-/// Bytes of messages that are committed together, all or nothing. They are in memory twice for as
-/// long as the batch takes. More are refused (552).
+/// Bytes of messages that are committed together, all or nothing. The batch holds a second copy in
+/// memory. More: 552.
 pub const FINISH_ALL_BYTES_MAX: usize = 64 << 20;
 
 /// Jobs waiting for a commit thread. Full: later callers queue; the client's 250 is delayed.
@@ -110,8 +109,7 @@ pub const DESTINATION_IDLE_MS: u64 = 10 * 60_000;
 /// reserved for destinations without a connection.
 pub const DESTINATION_CONNECTIONS_MAX: usize = 8192;
 
-/// Messages over one connection after which it is closed if a destination without a connection
-/// waits.
+/// Messages after which a connection is closed if a destination without a connection waits.
 pub const TURN_MESSAGES: u32 = 10;
 
 /// Bytes that a message counts in its sender's share in addition to its size: about the cost of the

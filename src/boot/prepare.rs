@@ -22,18 +22,15 @@ use crate::boot::spool_folder;
 use crate::boot::topology::Topology;
 use crate::config;
 use crate::config::Config;
-use crate::config::LogFormat;
 use crate::config::LogOutput;
 use crate::config::Partitions;
 use crate::config::delivery::relation::DANE_IS_INERT;
 use crate::config::delivery::relation::DANE_KEY;
 use crate::config::delivery::relation::DANE_REMEDY;
 use crate::config::delivery::relation::dane_is_inert;
-use crate::control::reload::level_of;
 use crate::observe::log;
 use crate::observe::log::LogSettings;
 use crate::observe::log::Record;
-use crate::observe::log::value::Form;
 use crate::queue::partitions_in;
 
 /// File descriptors of the store, the log and the control plane.
@@ -103,11 +100,8 @@ pub(super) fn drop_privileges(config: &Config) -> Result<String, Vec<String>> {
 
 pub(super) fn start_log(config: &Config) -> Result<(), Vec<String>> {
     log::start(&LogSettings {
-        level: level_of(config.log.level),
-        form: match config.log.format {
-            LogFormat::Text => Form::Text,
-            LogFormat::Json => Form::Json,
-        },
+        level: config.log.level,
+        form: config.log.format,
         file: match &config.log.output {
             LogOutput::Stdout => None,
             LogOutput::File(path) => Some(path.clone()),

@@ -12,6 +12,7 @@ use crate::boot::check::warning;
 use crate::boot::cores::Plan;
 use crate::boot::sockets::ShardSockets;
 use crate::config::Config;
+use crate::config::ResolverConfig;
 use crate::config::receiving::BODY_MEMORY_MIN;
 use crate::control::sts::StsFetcher;
 use crate::handoff::Placement;
@@ -25,6 +26,7 @@ use crate::net::CacheBounds;
 use crate::net::ResolverSettings;
 use crate::net::TlsClient;
 use crate::net::TlsClientSettings;
+use crate::net::resolver::name_servers;
 use crate::observe::Observed;
 use crate::observe::log;
 use crate::outbound::survey::DestinationsShelf;
@@ -155,7 +157,7 @@ pub(super) fn delivery_parts(
     policy: DeliveryPolicy,
     findings: &mut Vec<Finding>,
 ) -> Result<DeliveryParts, Vec<String>> {
-    let resolver = resolver_settings(&policy.resolver, shards, || {
+    let resolver = resolver_settings(&config.resolver, shards, || {
         std::fs::read_to_string(RESOLV_CONF).unwrap_or_default()
     });
     let roots = config.delivery.tls_roots.clone();
@@ -168,17 +170,24 @@ pub(super) fn delivery_parts(
 
 /// The resolver settings of one shard: the name servers found, and a share of the cache.
 fn resolver_settings(
-    configured: &ResolverSettings,
+    config: &ResolverConfig,
     shards: usize,
     resolv_conf: impl FnOnce() -> String,
 ) -> ResolverSettings {
-    let servers = match configured.servers.is_empty() {
-        true => ResolverSettings::from_resolv_conf(&resolv_conf()).servers,
-        false => configured.servers.clone(),
-    };
-    let CacheBounds { entries, bytes } = configured.cache;
-    let cache = CacheBounds { entries: entries.div_ceil(shards), bytes: bytes / shards };
-    ResolverSettings { servers, cache, ..configured.clone() }
+    ResolverSettings {
+        servers: match config.servers.is_empty() {
+            true => name_servers(&resolv_conf()),
+            false => config.servers.iter().map(|server| server.0).collect(),
+        },
+        timeout: config.timeout,
+        attempts: config.attempts,
+        cache: CacheBounds {
+            entries: config.cache_entries.div_ceil(shards),
+            bytes: config.cache_memory as usize / shards,
+        },
+        trust_ad: config.trust_ad,
+        ..ResolverSettings::default()
+    }
 }
 
 /// Loads the MTA-STS policies that earlier runs stored.
@@ -205,8 +214,6 @@ mod tests {
 
     use crate::config::HostFacts;
     use crate::config::load;
-    use crate::control::delivery;
-    use crate::control::delivery::Secrets;
 
     #[test]
     fn each_shard_has_its_part_of_the_resolver_cache() {
@@ -214,9 +221,8 @@ mod tests {
             HostFacts { hostname: "mx.test".to_owned(), ports_from: 1024, ..HostFacts::default() };
         let text = "[resolver]\ncache_entries = 1000\ncache_memory = '10MiB'\ntimeout = '3s'\n";
         let config = load(text, "f", &host).expect("it is good").config;
-        let policy = delivery::policy(&config, Secrets::Withhold).expect("it is good");
-        let wanted = policy.resolver;
-        let settings = resolver_settings(&wanted, 3, || "nameserver 192.0.2.53\n".to_owned());
+        let settings =
+            resolver_settings(&config.resolver, 3, || "nameserver 192.0.2.53\n".to_owned());
         assert_eq!(settings.cache, CacheBounds { entries: 334, bytes: (10 << 20) / 3 });
         assert_eq!(settings.servers, ["192.0.2.53:53".parse().expect("an address")]);
         assert_eq!(settings.timeout, Duration::from_secs(3), "the file wins");

@@ -17,6 +17,7 @@ use std::time::Instant;
 
 use crate::config::Config;
 use crate::config::MonitorListen;
+use crate::config::kind::Choice;
 use crate::monitor::thread::MonitorListener;
 use crate::rt::IoFault;
 use crate::rt::ListenSpec;

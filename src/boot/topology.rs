@@ -10,11 +10,13 @@ use std::fs;
 use std::path::Path;
 use std::path::PathBuf;
 
+use serde::Serialize;
+
 /// CPUs in the kernel's affinity set of fixed size.
 pub const CPUS_MAX: usize = 1024;
 
 /// One CPU as the kernel counts them: a hardware thread of a physical core.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct Cpu {
     pub cpu: usize,
     pub node: usize,

@@ -16,9 +16,8 @@ use crate::config::key::Reload;
 use crate::config::model::Config;
 use crate::config::receiving::ListenerConfig;
 use crate::config::section::Section;
-use crate::config::value::ClientCertificates;
-use crate::config::value::LineEnding;
 use crate::config::value::TlsMode;
+use crate::wire::smtp::LineEnding;
 
 pub use crate::config::section::Changes;
 
@@ -113,7 +112,7 @@ fn restricted(running: ListenerConfig, rule: &ListenerConfig) -> ListenerConfig 
         next.tls = rule.tls;
     }
     next.tls_required |= rule.tls_required || rule.tls == TlsMode::Implicit;
-    if strictness(rule.client_certificates) >= strictness(next.client_certificates) {
+    if rule.client_certificates >= next.client_certificates {
         next.client_certificates = rule.client_certificates;
         next.client_ca = rule.client_ca.clone();
     }
@@ -140,14 +139,6 @@ fn distrusting(running: &ListenerConfig) -> ListenerConfig {
 /// Only trusted networks may have their line endings normalised.
 fn line_ending(listener: &ListenerConfig) -> LineEnding {
     if listener.trusted_from.is_empty() { LineEnding::Strict } else { listener.line_ending }
-}
-
-fn strictness(asked: ClientCertificates) -> u8 {
-    match asked {
-        ClientCertificates::None => 0,
-        ClientCertificates::Optional => 1,
-        ClientCertificates::Required => 2,
-    }
 }
 
 /// The networks that both lists contain, in the order of the second.

@@ -154,7 +154,7 @@ fn set(root: &mut Table, setting: &Setting<'_>) -> Result<(), Refusal> {
             _ => return Ok(()),
         };
     }
-    let mut value = new((setting.key.from_text)(setting.text));
+    let mut value = new((setting.key.from_text)(setting.text)?);
     value.place_all(&place);
     table.set(setting.key.name, value);
     Ok(())
@@ -312,6 +312,35 @@ mod tests {
         }
         let environment = facts(&[("RINGPOST_CONFIG", "/etc/x.toml")]).environment;
         assert_eq!(environment.config_file().as_deref(), Some(Path::new("/etc/x.toml")));
+    }
+
+    #[test]
+    fn a_broken_list_is_refused_but_not_the_brackets_of_an_address() {
+        let (domains, address) = ("RINGPOST_RELAY_DOMAINS", "RINGPOST_LISTENER_1_ADDRESS");
+        for (name, text, is_broken) in [
+            (domains, "[\"a.test\", ", true),
+            (domains, "['a.test' 'b.test']", true),
+            (domains, "[a.test, b.test]", true),
+            (domains, "[", true),
+            (domains, "[\"a.test\", '.b.test']", false),
+            (domains, "a.test, .b.test", false),
+            (domains, "[]", false),
+            (address, "[::1]:2600, [::]:2601", false),
+            (address, "[::1]:2600", false),
+        ] {
+            let faults = read("", &[(name, text)]).err().unwrap_or_default();
+            assert_eq!(faults.len(), usize::from(is_broken), "{text}: {faults:?}");
+            if let [fault] = &faults[..] {
+                let told = fault.to_string();
+                assert!(told.starts_with(&format!("{name}: invalid TOML: ")), "{told}");
+                assert!(
+                    told.ends_with(
+                        "write a TOML list, or elements without quotes, separated by commas"
+                    ),
+                    "{told}"
+                );
+            }
+        }
     }
 
     #[test]

@@ -161,14 +161,14 @@ pub fn parse(text: &str) -> Parsed {
 }
 
 /// Reads one value, such as the default of a key. It has no place.
-pub fn parse_value(text: &str) -> Option<Written> {
+pub fn parse_value(text: &str) -> Result<Written, Refusal> {
     let parsed = parse(&format!("value = {text}"));
-    if !parsed.broken.is_empty() {
-        return None;
+    if let Some((_, refusal)) = parsed.broken.into_iter().next() {
+        return Err(refusal);
     }
-    let (_, mut value) = parsed.table.entries.into_iter().next()?;
+    let (_, mut value) = parsed.table.entries.into_iter().next().expect("the text sets a key");
     value.place_all(&Place::Unset);
-    Some(value)
+    Ok(value)
 }
 
 impl Plain {

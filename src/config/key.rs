@@ -1,5 +1,6 @@
 //! The declaration of a key: name, default, bounds, manual and whether a reload can change it.
 
+use crate::config::fault::Refusal;
 use crate::config::file::Plain;
 use crate::config::kind::Bounds;
 use crate::config::reading::Reading;
@@ -38,7 +39,7 @@ pub struct Key {
     /// A bound in the unit of the key.
     pub show: fn(u64) -> String,
     /// The value of an environment variable as TOML would have it.
-    pub from_text: fn(&str) -> Plain,
+    pub from_text: fn(&str) -> Result<Plain, Refusal>,
 }
 
 /// One section.

@@ -42,8 +42,8 @@ pub trait Kind: Sized + Clone + PartialEq + Debug {
     }
 
     /// The value of an environment variable as TOML would have it.
-    fn from_text(text: &str) -> Plain {
-        Plain::Text(text.to_owned())
+    fn from_text(text: &str) -> Result<Plain, Refusal> {
+        Ok(Plain::Text(text.to_owned()))
     }
 }
 
@@ -58,6 +58,27 @@ pub trait Spelled: Sized + Clone + PartialEq + Debug {
     /// The hint for a value that is not a string.
     fn hint() -> &'static str {
         "put it in quotes"
+    }
+}
+
+/// A type whose values are words.
+pub trait Choice: Copy + PartialEq + Debug + 'static {
+    const WORDS: &'static [(&'static str, Self)];
+
+    fn as_str(self) -> &'static str {
+        let word = Self::WORDS.iter().find(|(_, value)| *value == self);
+        word.map_or("", |(word, _)| word)
+    }
+}
+
+impl<T: Choice> Spelled for T {
+    fn spelling() -> String {
+        let words: Vec<String> = T::WORDS.iter().map(|(word, _)| format!("`\"{word}\"`")).collect();
+        format!("one of {}", words.join(", "))
+    }
+
+    fn spell(text: &str) -> Result<T, Refusal> {
+        choose(text, T::WORDS)
     }
 }
 
@@ -92,8 +113,8 @@ impl Kind for bool {
         wrong_type(value, &Self::written(), hint, reading)
     }
 
-    fn from_text(text: &str) -> Plain {
-        text.parse().map_or_else(|_| Plain::Text(text.to_owned()), Plain::Flag)
+    fn from_text(text: &str) -> Result<Plain, Refusal> {
+        Ok(text.parse().map_or_else(|_| Plain::Text(text.to_owned()), Plain::Flag))
     }
 }
 
@@ -167,8 +188,8 @@ macro_rules! counts {
                 <$count>::try_from(number).ok().filter(|_| fits)
             }
 
-            fn from_text(text: &str) -> Plain {
-                number_from(text)
+            fn from_text(text: &str) -> Result<Plain, Refusal> {
+                Ok(number_from(text))
             }
         }
     )+ };
@@ -194,7 +215,7 @@ impl<K: Kind> Kind for Option<K> {
         Some(None)
     }
 
-    fn from_text(text: &str) -> Plain {
+    fn from_text(text: &str) -> Result<Plain, Refusal> {
         K::from_text(text)
     }
 }
@@ -222,16 +243,22 @@ impl<K: Kind> Kind for Vec<K> {
         K::show(bound)
     }
 
-    /// A TOML array, or elements separated by commas.
-    fn from_text(text: &str) -> Plain {
-        if text.starts_with('[')
-            && let Some(Written { plain: list @ Plain::List(_), .. }) = file::parse_value(text)
-        {
-            return list;
+    /// A TOML array, or elements separated by commas. An element such as `[::1]:25` has brackets too.
+    fn from_text(text: &str) -> Result<Plain, Refusal> {
+        let parts = || text.split(',').map(str::trim).filter(|part| !part.is_empty());
+        if text.starts_with('[') {
+            let is_closed = |part: &str| part.matches('[').count() == part.matches(']').count();
+            match file::parse_value(text) {
+                Ok(list) => return Ok(list.plain),
+                Err(broken) if text.contains(['"', '\'']) || !parts().all(is_closed) => {
+                    let hint = "write a TOML list, or elements without quotes, separated by commas";
+                    return Err(Refusal::new(broken.what, hint));
+                }
+                Err(_) => {}
+            }
         }
-        let parts = text.split(',').map(str::trim).filter(|part| !part.is_empty());
-        let element = |part| Written { place: Place::Unset, plain: K::from_text(part) };
-        Plain::List(parts.map(element).collect())
+        let element = |part| Ok(Written { place: Place::Unset, plain: K::from_text(part)? });
+        Ok(Plain::List(parts().map(element).collect::<Result<_, Refusal>>()?))
     }
 }
 

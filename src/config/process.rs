@@ -15,11 +15,11 @@ use crate::config::section::text_of;
 use crate::config::units::HOUR_MS;
 use crate::config::units::TIB;
 use crate::config::value::CoreSet;
-use crate::config::value::LogFormat;
-use crate::config::value::LogLevel;
 use crate::config::value::LogOutput;
 use crate::config::value::MonitorListen;
 use crate::config::value::Partitions;
+use crate::observe::log::Level;
+use crate::observe::log::value::Form;
 
 /// A partition must be able to hold one full batch.
 pub const QUEUE_MEMORY_MIN: u64 = COMMIT_BATCH_BYTES_MAX as u64;
@@ -74,11 +74,11 @@ section! {
     /// The text log.
     pub struct LogConfig at "log" {
         /// "text" for people, "json" for programs.
-        format: LogFormat = Is("'text'"), Restart;
+        format: Form = Is("'text'"), Restart;
         /// "stdout", or the path of a file. SIGHUP and SIGUSR1 reopen the file.
         output: LogOutput = Is("'stdout'"), Restart;
         /// "error", "warn", "info" (one line for each message and attempt) or "debug".
-        level: LogLevel = Is("'info'"), Live;
+        level: Level = Is("'info'"), Live;
     }
 }
 

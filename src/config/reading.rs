@@ -83,19 +83,24 @@ impl<'a> Reading<'a> {
 
     /// Notes that keys contradict each other; the fault names the first. A refused key has its default
     /// meanwhile, so it contradicts nothing.
-    pub fn contradiction(&mut self, keys: &[&str], refusal: Refusal) {
+    pub fn contradiction(
+        &mut self,
+        keys: &[&str],
+        what: impl Into<String>,
+        hint: impl Into<String>,
+    ) {
         if keys.iter().any(|key| self.refused.contains(*key)) {
             return;
         }
         let exact = keys.iter().find_map(|key| self.places.get(*key).cloned());
         let place = exact.unwrap_or_else(|| self.place_of(keys[0]));
-        let fault = self.fault(keys[0].to_owned(), place, refusal);
+        let fault = self.fault(keys[0].to_owned(), place, Refusal::new(what, hint));
         self.faults.push(fault);
     }
 
     /// Notes a setting that works but is probably a mistake.
-    pub fn warn(&mut self, key: &str, refusal: Refusal) {
-        let fault = self.fault(key.to_owned(), self.place_of(key), refusal);
+    pub fn warn(&mut self, key: &str, what: impl Into<String>, hint: impl Into<String>) {
+        let fault = self.fault(key.to_owned(), self.place_of(key), Refusal::new(what, hint));
         self.warnings.push(fault);
     }
 

@@ -23,13 +23,13 @@ use crate::config::units::KIB;
 use crate::config::units::MINUTE_MS;
 use crate::config::units::SECOND_MS;
 use crate::config::units::TIB;
-use crate::config::value::ClientCertificates;
 use crate::config::value::CredentialFile;
-use crate::config::value::LineEnding;
-use crate::config::value::Protocol;
 use crate::config::value::Stream;
 use crate::config::value::TlsMode;
-use crate::config::value::TlsVersion;
+use crate::wire::smtp::LineEnding;
+use crate::wire::smtp::Protocol;
+use crate::wire::tls::ClientCertificates;
+use crate::wire::tls::TlsVersion;
 
 /// A session must be able to have its chunks in flight and one to receive into.
 pub const BODY_MEMORY_MIN: u64 = (CHUNK_BYTES * (STREAM_CHUNKS_IN_FLIGHT_MAX + 1)) as u64;

@@ -4,14 +4,15 @@
 //!           fault. Keys that a reload can change are related only to each other, except within a
 //!           listener, where `change` ensures it.
 
+use std::fmt::Display;
 use std::net::SocketAddr;
 use std::os::unix::ffi::OsStrExt;
 use std::time::Duration;
 
 use ipnet::IpNet;
 
+use crate::config::delivery::list::check_names;
 use crate::config::delivery::relation as delivery_relation;
-use crate::config::fault::Refusal;
 use crate::config::host::HostFacts;
 use crate::config::kind::Kind;
 use crate::config::model::Config;
@@ -19,13 +20,13 @@ use crate::config::process::QUEUE_MEMORY_MIN;
 use crate::config::reading::Reading;
 use crate::config::receiving::BODY_MEMORY_MIN;
 use crate::config::receiving::ListenerConfig;
-use crate::config::value::ClientCertificates;
 use crate::config::value::CoreSet;
-use crate::config::value::LineEnding;
 use crate::config::value::MonitorListen;
 use crate::config::value::Partitions;
-use crate::config::value::Protocol;
 use crate::config::value::TlsMode;
+use crate::wire::smtp::LineEnding;
+use crate::wire::smtp::Protocol;
+use crate::wire::tls::ClientCertificates;
 
 /// Bytes of the path of a Unix socket on Linux, without the NUL behind it.
 const SOCKET_PATH_BYTES_MAX: usize = 107;
@@ -49,7 +50,7 @@ pub fn check(config: &Config, host: &HostFacts, reading: &mut Reading<'_>) {
         warn_of_listener(listener, path, reading);
     }
     check_addresses(config, &paths, reading);
-    check_listener_names(config, &paths, reading);
+    check_names("listener", config.listeners.iter().map(|one| &one.name), reading);
     check_relay(config, reading);
     check_networks(config, reading);
     check_limits(config, reading);
@@ -72,13 +73,16 @@ fn check_server(config: &Config, reading: &mut Reading<'_>) {
         let what = format!("\"{}\" is not a fully qualified name", server.hostname);
         let hint = "set the name of this host in DNS, as hostname = \"mail.example.com\"";
         match reading.is_written("server.hostname") {
-            true => reading.contradiction(&["server.hostname"], Refusal::new(what, hint)),
-            false => reading.warn("server.hostname", Refusal::new(what, hint)),
+            true => reading.contradiction(&["server.hostname"], what, hint),
+            false => reading.warn("server.hostname", what, hint),
         }
     }
     if server.group.is_some() && server.user.is_none() {
-        let refusal = Refusal::new("is set without a user", "set server.user too");
-        reading.contradiction(&["server.group", "server.user"], refusal);
+        reading.contradiction(
+            &["server.group", "server.user"],
+            "is set without a user",
+            "set server.user too",
+        );
     }
 }
 
@@ -86,7 +90,7 @@ fn check_listener(listener: &ListenerConfig, path: &str, reading: &mut Reading<'
     let key = |name: &str| format!("{path}.{name}");
     let mut contradiction = |names: [&str; 2], what: &str, hint: &str| {
         let [first, second] = names.map(key);
-        reading.contradiction(&[&first, &second], Refusal::new(what, hint));
+        reading.contradiction(&[&first, &second], what, hint);
     };
     let asks = listener.client_certificates != ClientCertificates::None;
     if listener.address.is_empty() {
@@ -131,7 +135,7 @@ fn warn_of_port(
         let what = format!("port {} needs a privilege to be bound", address.port());
         let hint = "start as root with server.user set, with CAP_NET_BIND_SERVICE, or where \
                     net.ipv4.ip_unprivileged_port_start allows it";
-        reading.warn(&format!("{path}.address"), Refusal::new(what, hint));
+        reading.warn(&format!("{path}.address"), what, hint);
     }
 }
 
@@ -145,71 +149,60 @@ fn warn_of_listener(listener: &ListenerConfig, path: &str, reading: &mut Reading
         if let Some(network) = whole_internet(networks) {
             let what = format!("{network} trusts every client");
             let hint = "list only the networks that need it";
-            reading.warn(&key(name), Refusal::new(what, hint));
+            reading.warn(&key(name), what, hint);
         }
     }
     if listener.line_ending == LineEnding::Strict && !listener.trusted_from.is_empty() {
         let hint = "set line_ending to \"normalise\", or leave it out";
-        reading.warn(&key("trusted_from"), Refusal::new("has no effect", hint));
+        reading.warn(&key("trusted_from"), "has no effect", hint);
     }
     if listener.client_certificates == ClientCertificates::None && listener.client_ca.is_some() {
         let hint = "set client_certificates to \"optional\" or \"required\"";
-        reading.warn(&key("client_ca"), Refusal::new("has no effect", hint));
+        reading.warn(&key("client_ca"), "has no effect", hint);
     }
 }
 
 /// Each address may be used once. Port 0 is a new port each time.
 fn check_addresses(config: &Config, paths: &[String], reading: &mut Reading<'_>) {
-    let mut taken: Vec<(SocketAddr, String)> = Vec::new();
+    let mut taken = Vec::new();
     for (listener, path) in config.listeners.iter().zip(paths) {
         let key = format!("{path}.address");
         for address in listener.address.iter().filter(|address| address.port() != 0) {
-            if let Some((_, by)) = taken.iter().find(|(other, _)| other == address) {
-                let what = format!("{address} is used twice");
-                let hint = if *by == key {
-                    "write it once".into()
-                } else {
-                    format!("it is also set in {by}")
-                };
-                let by = by.clone();
-                reading.contradiction(&[&key, &by], Refusal::new(what, hint));
-            }
-            taken.push((*address, key.clone()));
+            check_unique(&mut taken, *address, "used", &key, reading);
         }
     }
-    if let MonitorListen::At(http) = config.monitor.listen
-        && let Some((_, by)) = taken.iter().find(|(other, _)| *other == http)
-    {
-        let refusal =
-            Refusal::new(format!("{http} is used twice"), format!("it is also set in {by}"));
-        reading.contradiction(&["monitor.listen", by], refusal);
+    if let MonitorListen::At(http) = config.monitor.listen {
+        check_unique(&mut taken, http, "used", "monitor.listen", reading);
     }
 }
 
-fn check_listener_names(config: &Config, paths: &[String], reading: &mut Reading<'_>) {
-    let names: Vec<&str> = config.listeners.iter().map(|one| one.name.as_str()).collect();
-    for (place, name) in names.iter().enumerate() {
-        if let Some(first) = names[..place].iter().position(|other| other == name) {
-            let keys = [place, first].map(|place| format!("{}.name", paths[place]));
-            let hint = format!("{} has the same name; names must be unique", keys[1]);
-            let refusal = Refusal::new(format!("\"{name}\" is the name of two listeners"), hint);
-            reading.contradiction(&[&keys[0], &keys[1]], refusal);
-        }
+/// Refuses a value that an earlier place of a list, or of another section's list, holds too.
+fn check_unique<T: PartialEq + Display>(
+    taken: &mut Vec<(T, String)>,
+    value: T,
+    how: &str,
+    key: &str,
+    reading: &mut Reading<'_>,
+) {
+    if let Some((_, by)) = taken.iter().find(|(other, _)| *other == value) {
+        let elsewhere = format!("it is also set in {by}");
+        let hint = if by == key { "write it once".to_owned() } else { elsewhere };
+        reading.contradiction(&[key, by], format!("{value} is {how} twice"), hint);
     }
+    taken.push((value, key.to_owned()));
 }
 
 fn check_relay(config: &Config, reading: &mut Reading<'_>) {
     let relay = &config.relay;
     if let Some(network) = whole_internet(&relay.networks) {
         let what = format!("{network} allows every client to relay (open relay)");
-        reading
-            .warn("relay.networks", Refusal::new(what, "list only the networks of your own hosts"));
+        reading.warn("relay.networks", what, "list only the networks of your own hosts");
     }
     for domain in relay.domains.iter().filter(|one| relay.refuse_recipients.contains(one)) {
         let what = format!("\"{domain}\" is both accepted and refused");
         let hint = "remove it from refuse_recipients or from domains";
         let keys = ["relay.refuse_recipients", "relay.domains"];
-        reading.contradiction(&keys, Refusal::new(what, hint));
+        reading.contradiction(&keys, what, hint);
     }
 }
 
@@ -218,55 +211,36 @@ fn check_networks(config: &Config, reading: &mut Reading<'_>) {
     if !reading.is_clean("network") {
         return;
     }
-    let mut taken: Vec<(&IpNet, String)> = Vec::new();
+    let mut taken = Vec::new();
     for (place, network) in config.networks.iter().enumerate() {
         let key = format!("network[{}].cidr", place + 1);
         if network.cidr.is_empty() {
-            let refusal = Refusal::new("is empty", "write at least one network");
-            reading.contradiction(&[&key], refusal);
+            reading.contradiction(&[&key], "is empty", "write at least one network");
         }
         if let Some(everyone) = whole_internet(&network.cidr) {
             let what = format!("{everyone} allows every client to relay (open relay)");
-            reading.warn(&key, Refusal::new(what, "list only the networks of this tenant"));
+            reading.warn(&key, what, "list only the networks of this tenant");
         }
         for cidr in &network.cidr {
-            if let Some((_, by)) = taken.iter().find(|(other, _)| *other == cidr) {
-                let hint =
-                    if *by == key { "write it once".into() } else { format!("it is also in {by}") };
-                let refusal = Refusal::new(format!("{cidr} is listed twice"), hint);
-                reading.contradiction(&[&key, by], refusal);
-            }
-            taken.push((cidr, key.clone()));
+            check_unique(&mut taken, *cidr, "listed", &key, reading);
         }
     }
 }
 
 fn check_limits(config: &Config, reading: &mut Reading<'_>) {
     let limits = &config.limits;
-    for (low, low_name, high, high_name) in [
-        (
-            limits.connections_per_address,
-            "limits.connections_per_address",
-            limits.connections_per_network,
-            "limits.connections_per_network",
-        ),
-        (
-            limits.connections_per_network,
-            "limits.connections_per_network",
-            limits.connections,
-            "limits.connections",
-        ),
-        (
-            limits.messages_per_session,
-            "limits.messages_per_session",
-            limits.commands_per_session,
-            "limits.commands_per_session",
-        ),
+    let per_session = (limits.messages_per_session, limits.commands_per_session);
+    let per_address = (limits.connections_per_address, limits.connections_per_network);
+    let per_network = (limits.connections_per_network, limits.connections);
+    for ((low, high), low_name, high_name) in [
+        (per_address, "limits.connections_per_address", "limits.connections_per_network"),
+        (per_network, "limits.connections_per_network", "limits.connections"),
+        (per_session, "limits.messages_per_session", "limits.commands_per_session"),
     ] {
         if low > high {
             let what = format!("{low} can never be reached: {high_name} is {high}");
             let hint = format!("lower it, or raise {high_name}");
-            reading.contradiction(&[low_name, high_name], Refusal::new(what, hint));
+            reading.contradiction(&[low_name, high_name], what, hint);
         }
     }
     if let CoreSet::List(cores) = &config.server.cores {
@@ -275,17 +249,17 @@ fn check_limits(config: &Config, reading: &mut Reading<'_>) {
             let shown = <u64 as Kind>::show(needed);
             let what = format!("is too little for {} cores", cores.len());
             let keys = ["limits.body_memory", "server.cores"];
-            reading.contradiction(&keys, Refusal::new(what, format!("the minimum is {shown}")));
+            reading.contradiction(&keys, what, format!("the minimum is {shown}"));
         }
     }
     if limits.recipients_per_message < RECIPIENTS_EXPECTED {
         let what = format!("senders may rely on {RECIPIENTS_EXPECTED} recipients");
         let hint = "see RFC 5321 s4.5.3.1.8";
-        reading.warn("limits.recipients_per_message", Refusal::new(what, hint));
+        reading.warn("limits.recipients_per_message", what, hint);
     }
     if config.timeouts.command < COMMAND_WAIT_EXPECTED {
         let what = "senders may rely on 5m for a command";
-        reading.warn("timeouts.command", Refusal::new(what, "see RFC 5321 s4.5.3.2.7"));
+        reading.warn("timeouts.command", what, "see RFC 5321 s4.5.3.2.7");
     }
 }
 
@@ -299,7 +273,7 @@ fn check_certificates(config: &Config, reading: &mut Reading<'_>) {
         if let Some(first) = files[..place].iter().position(|other| other == file) {
             let key = format!("tls.certificate[{}].certificate", place + 1);
             let what = format!("names the same file as tls.certificate[{}]", first + 1);
-            reading.contradiction(&[&key], Refusal::new(what, "list each certificate once"));
+            reading.contradiction(&[&key], what, "list each certificate once");
         }
     }
 }
@@ -312,12 +286,12 @@ fn check_queue(config: &Config, reading: &mut Reading<'_>) {
         let shown = <u64 as Kind>::show(QUEUE_MEMORY_MIN * count as u64);
         let what = format!("is too little for {count} partitions");
         let keys = ["queue.memory", "queue.partitions"];
-        reading.contradiction(&keys, Refusal::new(what, format!("the minimum is {shown}")));
+        reading.contradiction(&keys, what, format!("the minimum is {shown}"));
     }
     if !queue.sync {
         let what = "a power cut loses accepted mail";
         let hint = "sync = false is for tests only; remove it";
-        reading.warn("queue.sync", Refusal::new(what, hint));
+        reading.warn("queue.sync", what, hint);
     }
 }
 
@@ -328,13 +302,13 @@ fn check_control(config: &Config, reading: &mut Reading<'_>) {
         let hint = "use a shorter path, as socket = \"/run/ringpost.sock\"";
         let written = reading.is_written("control.socket");
         let keys = ["control.socket", "server.spool"];
-        reading.contradiction(&keys[..if written { 1 } else { 2 }], Refusal::new(what, hint));
+        reading.contradiction(&keys[..if written { 1 } else { 2 }], what, hint);
     }
     if let MonitorListen::At(http) = config.monitor.listen
         && !http.ip().is_loopback()
     {
         let what = format!("{http} is reachable from other hosts without authentication");
-        reading.warn("monitor.listen", Refusal::new(what, "listen on 127.0.0.1 or [::1]"));
+        reading.warn("monitor.listen", what, "listen on 127.0.0.1 or [::1]");
     }
 }
 

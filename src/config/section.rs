@@ -156,7 +156,7 @@ pub fn read_key<K: Kind>(
             return None;
         }
     };
-    let Some(standard) = file::parse_value(&text) else {
+    let Ok(standard) = file::parse_value(&text) else {
         let refusal = Refusal::new(format!("has the invalid default {text}"), "set the key");
         reading.within(name, Place::Unset, |reading| reading.refuse(refusal));
         return None;
@@ -177,7 +177,7 @@ pub fn text_of(reading: &Reading<'_>, section: &SectionDoc, name: &str) -> Strin
     let written = find(reading.root, section.path).and_then(Written::table);
     let written = written.and_then(|table| table.find(name));
     let standard = || match section.key(name).map(|key| key.standard) {
-        Some(Standard::Is(text)) => file::parse_value(text),
+        Some(Standard::Is(text)) => file::parse_value(text).ok(),
         _ => None,
     };
     match written.cloned().or_else(standard).map(|value| value.plain) {

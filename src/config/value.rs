@@ -2,7 +2,6 @@
 //!
 //! Promise:  a value of these types is valid.
 
-use std::fmt;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::path::PathBuf;
@@ -12,141 +11,108 @@ use crate::config::fault::Refusal;
 use crate::config::file::Plain;
 use crate::config::file::Written;
 use crate::config::kind::Bounds;
+use crate::config::kind::Choice;
 use crate::config::kind::Kind;
 use crate::config::kind::Spelled;
-use crate::config::kind::choose;
 use crate::config::kind::number_from;
 use crate::config::kind::wrong_type;
 use crate::config::reading::Reading;
+use crate::observe::log::Level;
+use crate::observe::log::value::Form;
+use crate::wire::smtp::LineEnding;
+use crate::wire::smtp::Protocol;
+use crate::wire::tls::ClientCertificates;
+use crate::wire::tls::TlsVersion;
 
 /// The highest core number in a list; more than any machine has.
 const CORE_MAX: usize = 4095;
 
-/// Declares an enum of words.
-macro_rules! choices {
-    ($(
-        $(#[doc = $doc:literal])+
-        pub enum $name:ident { $( $(#[doc = $about:literal])+ $variant:ident = $word:literal, )+ }
-    )+) => { $(
-        $(#[doc = $doc])+
-        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-        pub enum $name { $( $(#[doc = $about])+ $variant, )+ }
-
-        impl $name {
-            /// The word in a file.
-            pub fn as_str(self) -> &'static str {
-                match self { $( $name::$variant => $word, )+ }
-            }
-        }
-
-        impl fmt::Display for $name {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str(self.as_str())
-            }
-        }
-
-        impl Spelled for $name {
-            fn spelling() -> String {
-                format!("one of {}", [$(concat!("`\"", $word, "\"`")),+].join(", "))
-            }
-
-            fn spell(text: &str) -> Result<$name, Refusal> {
-                choose(text, &[$(($word, $name::$variant)),+])
-            }
-        }
-    )+ };
+/// How a listener uses TLS.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TlsMode {
+    None,
+    /// After the command of RFC 3207.
+    Starttls,
+    /// From the first byte (RFC 8314).
+    Implicit,
 }
 
-choices! {
-    /// The protocol of a listener.
-    pub enum Protocol {
-        /// RFC 5321.
-        Smtp = "smtp",
-        /// RFC 2033: one reply for each recipient after the body.
-        Lmtp = "lmtp",
-    }
-
-    /// How a listener uses TLS.
-    pub enum TlsMode {
-        /// Never.
-        None = "none",
-        /// After the command of RFC 3207.
-        Starttls = "starttls",
-        /// From the first byte (RFC 8314).
-        Implicit = "implicit",
-    }
-
-    /// The kind of mail that a network sends.
-    pub enum Stream {
-        /// One message for one person, such as a receipt or a password reset.
-        Transactional = "transactional",
-        /// One message for many, such as a newsletter.
-        Broadcast = "broadcast",
-    }
-
-    /// How a listener treats a bare CR or LF.
-    pub enum LineEnding {
-        /// Refuse it.
-        Strict = "strict",
-        /// Convert it to CRLF, for trusted networks only.
-        Normalise = "normalise",
-    }
-
-    /// Whether a listener asks for client certificates.
-    pub enum ClientCertificates {
-        /// No.
-        None = "none",
-        /// Ask, and accept clients without one.
-        Optional = "optional",
-        /// Refuse clients without one.
-        Required = "required",
-    }
-
-    /// The TLS level of outgoing connections, weakest first.
-    pub enum OutboundTls {
-        /// Never.
-        None = "none",
-        /// If offered, with any certificate; falls back to cleartext.
-        May = "may",
-        /// Required, with any certificate; otherwise the mail waits.
-        Must = "must",
-        /// Required, with a trusted certificate for the host's name; otherwise the mail waits.
-        Verify = "verify",
-    }
-
-    /// The oldest accepted TLS version.
-    pub enum TlsVersion {
-        /// RFC 5246.
-        V1_2 = "1.2",
-        /// RFC 8446.
-        V1_3 = "1.3",
-    }
-
-    /// The format of a log line.
-    pub enum LogFormat {
-        /// For people.
-        Text = "text",
-        /// One JSON object per line.
-        Json = "json",
-    }
-
-    /// The amount of logging.
-    pub enum LogLevel {
-        /// Someone must act.
-        Error = "error",
-        /// Quality is lost.
-        Warn = "warn",
-        /// The mail log.
-        Info = "info",
-        /// For finding bugs.
-        Debug = "debug",
-    }
+/// The kind of mail that a network sends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stream {
+    /// One message for one person, such as a receipt or a password reset.
+    Transactional,
+    /// One message for many, such as a newsletter.
+    Broadcast,
 }
 
-impl Default for OutboundTls {
-    fn default() -> OutboundTls {
-        OutboundTls::May
-    }
+/// The TLS level of outgoing connections, weakest first.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum OutboundTls {
+    None,
+    /// If offered, with any certificate; falls back to cleartext.
+    #[default]
+    May,
+    /// Required, with any certificate; otherwise the mail waits.
+    Must,
+    /// Required, with a trusted certificate for the host's name; otherwise the mail waits.
+    Verify,
+}
+
+impl Choice for TlsMode {
+    const WORDS: &[(&str, TlsMode)] = &[
+        ("none", TlsMode::None),
+        ("starttls", TlsMode::Starttls),
+        ("implicit", TlsMode::Implicit),
+    ];
+}
+
+impl Choice for Stream {
+    const WORDS: &[(&str, Stream)] =
+        &[("transactional", Stream::Transactional), ("broadcast", Stream::Broadcast)];
+}
+
+impl Choice for OutboundTls {
+    const WORDS: &[(&str, OutboundTls)] = &[
+        ("none", OutboundTls::None),
+        ("may", OutboundTls::May),
+        ("must", OutboundTls::Must),
+        ("verify", OutboundTls::Verify),
+    ];
+}
+
+impl Choice for Protocol {
+    const WORDS: &[(&str, Protocol)] = &[("smtp", Protocol::Smtp), ("lmtp", Protocol::Lmtp)];
+}
+
+impl Choice for LineEnding {
+    const WORDS: &[(&str, LineEnding)] =
+        &[("strict", LineEnding::Strict), ("normalise", LineEnding::Normalise)];
+}
+
+impl Choice for ClientCertificates {
+    const WORDS: &[(&str, ClientCertificates)] = &[
+        ("none", ClientCertificates::None),
+        ("optional", ClientCertificates::Optional),
+        ("required", ClientCertificates::Required),
+    ];
+}
+
+impl Choice for TlsVersion {
+    const WORDS: &[(&str, TlsVersion)] = &[("1.2", TlsVersion::Tls12), ("1.3", TlsVersion::Tls13)];
+}
+
+impl Choice for Form {
+    const WORDS: &[(&str, Form)] = &[("text", Form::Text), ("json", Form::Json)];
+}
+
+impl Choice for Level {
+    const WORDS: &[(&str, Level)] = &[
+        ("error", Level::Error),
+        ("warn", Level::Warn),
+        ("info", Level::Info),
+        ("debug", Level::Debug),
+    ];
 }
 
 /// The cores that run shards.
@@ -222,8 +188,8 @@ impl Kind for Partitions {
         }
     }
 
-    fn from_text(text: &str) -> Plain {
-        number_from(text)
+    fn from_text(text: &str) -> Result<Plain, Refusal> {
+        Ok(number_from(text))
     }
 }
 

@@ -11,14 +11,10 @@ use ipnet::IpNet;
 use crate::base::StreamNumber;
 use crate::base::clock::wall_ms;
 use crate::config::CertificateConfig;
-use crate::config::ClientCertificates;
 use crate::config::Config;
-use crate::config::LineEnding as ConfigLineEnding;
 use crate::config::ListenerConfig;
-use crate::config::Protocol as ConfigProtocol;
 use crate::config::Stream;
 use crate::config::TlsMode;
-use crate::config::TlsVersion;
 use crate::control::delivery;
 use crate::control::delivery::Secrets;
 use crate::control::delivery::clamp;
@@ -34,7 +30,6 @@ use crate::inbound::policy::Policy;
 use crate::inbound::policy::Security;
 use crate::inbound::policy::Timeouts;
 use crate::net;
-use crate::net::MinVersion;
 use crate::net::TlsServer;
 use crate::net::TlsSettings;
 use crate::observe::observed::CertificateExpiry;
@@ -264,7 +259,7 @@ fn listener(
         }
     };
     let server = server_config(config, written);
-    let normalising = written.line_ending == ConfigLineEnding::Normalise;
+    let normalising = written.line_ending == LineEnding::Normalise;
     Ok(ListenerPolicy {
         name: written.name.as_str().into(),
         security,
@@ -289,31 +284,20 @@ fn tls_settings(
 ) -> TlsSettings {
     TlsSettings {
         certificates: certificates.to_vec(),
-        min_version: match config.tls.min_version {
-            TlsVersion::V1_2 => MinVersion::Tls12,
-            TlsVersion::V1_3 => MinVersion::Tls13,
-        },
+        min_version: config.tls.min_version,
         tickets: config.tls.session_tickets,
-        client_certificates: match written.client_certificates {
-            ClientCertificates::None => net::ClientCertificates::None,
-            ClientCertificates::Optional => net::ClientCertificates::Optional,
-            ClientCertificates::Required => net::ClientCertificates::Required,
-        },
+        client_certificates: written.client_certificates,
         client_ca: written.client_ca.as_ref().map(|file| file.path().to_owned()),
     }
 }
 
 fn server_config(config: &Config, written: &ListenerConfig) -> ServerConfig {
     let limits = &config.limits;
-    let protocol = match written.protocol {
-        ConfigProtocol::Smtp => Protocol::Smtp,
-        ConfigProtocol::Lmtp => Protocol::Lmtp,
-    };
-    let service = if protocol == Protocol::Lmtp { "LMTP" } else { "ESMTP" };
+    let service = if written.protocol == Protocol::Lmtp { "LMTP" } else { "ESMTP" };
     ServerConfig {
         hostname: config.server.hostname.as_str().to_owned(),
         banner: format!("{service} {}", written.banner.as_str()),
-        protocol,
+        protocol: written.protocol,
         size_max: written.size_max.unwrap_or(limits.message_size),
         recipients_max: clamp(limits.recipients_per_message),
         messages_max: clamp(limits.messages_per_session),

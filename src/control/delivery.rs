@@ -16,8 +16,6 @@ use crate::config::RouteConfig;
 use crate::config::SourceConfig;
 use crate::control::secret;
 use crate::net::AddressRule;
-use crate::net::CacheBounds;
-use crate::net::ResolverSettings;
 use crate::net::address;
 use crate::route::BouncePolicy;
 use crate::route::Credentials;
@@ -72,7 +70,7 @@ pub fn policy(config: &Config, secrets: Secrets) -> Result<DeliveryPolicy, Vec<S
         jobs_in_memory_max: delivery.jobs_in_memory_max,
         replies,
         timeouts: config.delivery_timeouts.clone(),
-        resolver: resolver(config),
+        resolver: config.resolver.clone(),
     })
 }
 
@@ -175,21 +173,6 @@ fn bounce(config: &Config) -> BouncePolicy {
         postmaster: delivery.postmaster.as_ref().map(|address| address.at(host).into()),
         body_bytes_max: delivery.bounce_body_max,
         per_minute_max: delivery.bounce_rate,
-    }
-}
-
-fn resolver(config: &Config) -> ResolverSettings {
-    let resolver = &config.resolver;
-    ResolverSettings {
-        servers: resolver.servers.iter().map(|server| server.0).collect(),
-        timeout: resolver.timeout,
-        attempts: resolver.attempts,
-        cache: CacheBounds {
-            entries: resolver.cache_entries,
-            bytes: resolver.cache_memory as usize,
-        },
-        trust_ad: resolver.trust_ad,
-        ..ResolverSettings::default()
     }
 }
 

@@ -74,7 +74,7 @@ reads! {
 fn list(asked: ListMessages, spool: &Spool) -> Result<MessagePage, OpFault> {
     let after = asked.after.as_deref().map(|id| parse_id(spool, "after", id)).transpose()?;
     let limit = asked.limit.unwrap_or(LIST_PAGE_ROWS).min(LIST_PAGE_ROWS);
-    let messages = inspect::list_wanted(spool, ListFilter { limit, after }, &asked.wanted());
+    let messages = inspect::list(spool, ListFilter { limit, after }, &asked.wanted());
     let messages = messages.map_err(queue_fault)?;
     let is_last = messages.len() < limit;
     let next = messages.last().filter(|_| !is_last).map(|row| row.id.clone());

@@ -20,12 +20,10 @@ use tokio::task::spawn_blocking;
 use crate::config;
 use crate::config::Config;
 use crate::config::HostFacts;
-use crate::config::LogLevel;
 use crate::control::assemble::assemble;
 use crate::observe::Observed;
 use crate::observe::label::ReloadOutcome;
 use crate::observe::log;
-use crate::observe::log::Level;
 use crate::observe::log::Record;
 use crate::operations::OpFault;
 use crate::operations::server::Reloaded;
@@ -164,7 +162,7 @@ impl Reloader {
                 reloaded.warnings.push(format!("{what}; {remedy}"));
             }
         }
-        log::set_level(level_of(config.log.level));
+        log::set_level(config.log.level);
         self.config = Arc::new(config);
         (self.on_change)(&self.config);
         Record::Reloaded { changed: &reloaded.changed }.emit();
@@ -178,10 +176,6 @@ impl Reloader {
 fn refused(faults: &[impl ToString]) -> OpFault {
     let fault = OpFault::usage("config_invalid", "the config has errors; nothing has changed");
     faults.iter().fold(fault, |fault, one| fault.fault("", "invalid", one.to_string()))
-}
-
-pub fn level_of(level: LogLevel) -> Level {
-    Level::from_name(level.as_str()).expect("the config has the names of the log")
 }
 
 #[cfg(test)]

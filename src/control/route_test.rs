@@ -9,6 +9,7 @@ use crate::config::Config;
 use crate::config::LabelField;
 use crate::config::RouteConfig;
 use crate::config::delivery::domain::parse_literal;
+use crate::config::kind::Choice;
 use crate::config::units::show_duration;
 use crate::control::call::Call;
 use crate::control::call::CarryOut;

@@ -1,22 +1,66 @@
-//! The map of a machine as text: one line for each CPU, below its node and core.
+//! The map of a machine: what runs on each CPU, the memory of the nodes, and the devices. As text it has
+//! one line for each CPU, below its node and core.
 
 use std::collections::BTreeSet;
 use std::fmt::Write;
 
+use serde::Serialize;
+
+use crate::boot::topology::Cpu;
 use crate::boot::topology::CpuList;
 use crate::doctor::hardware::Device;
-use crate::doctor::map::Map;
-use crate::doctor::map::Role;
 
 const GIB: f64 = (1_u64 << 30) as f64;
 /// The width of the column of roles; interrupts follow.
 const ROLE_CHARS: usize = 26;
 
+/// What a CPU runs.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(tag = "runs", rename_all = "lowercase")]
+pub enum Role {
+    Shard {
+        #[serde(rename = "shard")]
+        number: u16,
+        partitions: Vec<u8>,
+    },
+    /// Commit threads of the node, and the control plane.
+    Spare,
+    /// Outside of the affinity mask, or not in `server.cores`.
+    Unused,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Place {
+    #[serde(flatten)]
+    pub cpu: Cpu,
+    #[serde(flatten)]
+    pub role: Role,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Node {
+    pub node: usize,
+    pub memory_bytes: u64,
+    pub free_bytes: u64,
+}
+
+/// The machine, and what the server would run on it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Map {
+    pub partitions: usize,
+    /// Whether `partitions` is that of an existing spool, or of a new one.
+    pub spool_exists: bool,
+    /// All online CPUs, by node and number.
+    pub cpus: Vec<Place>,
+    pub nodes: Vec<Node>,
+    pub devices: Vec<Device>,
+}
+
 /// The map as text.
 pub fn draw(map: &Map) -> String {
     let mut text = String::new();
-    for (node, total, free) in &map.memory {
-        let (total, free) = (*total as f64 / GIB, *free as f64 / GIB);
+    for Node { node, memory_bytes, free_bytes } in &map.nodes {
+        let (total, free) = (*memory_bytes as f64 / GIB, *free_bytes as f64 / GIB);
         line(&mut text, format_args!("node {node}  {total:.1} GiB memory, {free:.1} free"));
         draw_cpus(&mut text, map, *node);
     }
@@ -27,7 +71,7 @@ pub fn draw(map: &Map) -> String {
         line(&mut text, format_args!("{}", told(device)));
     }
     let whose = if map.spool_exists { "the spool" } else { "a new spool" };
-    let has_spare = map.cpus.iter().any(|(_, role)| *role == Role::Spare);
+    let has_spare = map.cpus.iter().any(|place| place.role == Role::Spare);
     let commits = match has_spare {
         true => "",
         false => "; commit and control threads share the cores of the shards",
@@ -41,12 +85,12 @@ pub fn draw(map: &Map) -> String {
 }
 
 fn draw_cpus(text: &mut String, map: &Map, node: usize) {
-    let mut here: Vec<_> = map.cpus.iter().filter(|(cpu, _)| cpu.node == node).collect();
-    here.sort_by_key(|(cpu, _)| (cpu.core, cpu.cpu));
-    let widest = map.cpus.iter().map(|(cpu, _)| cpu.cpu).max().unwrap_or(0);
+    let mut here: Vec<_> = map.cpus.iter().filter(|place| place.cpu.node == node).collect();
+    here.sort_by_key(|place| (place.cpu.core, place.cpu.cpu));
+    let widest = map.cpus.iter().map(|place| place.cpu.cpu).max().unwrap_or(0);
     let digits = widest.to_string().len();
     let mut last = None;
-    for (cpu, role) in here {
+    for Place { cpu, role } in here {
         let core = match last == Some(cpu.core) {
             true => " ".repeat("core ".len() + digits),
             false => format!("core {:>digits$}", cpu.core),
@@ -89,7 +133,8 @@ fn told(device: &Device) -> String {
 
 fn is_far(map: &Map, device: &Device) -> bool {
     let near = |node: usize| {
-        map.cpus.iter().any(|(cpu, role)| cpu.node == node && matches!(role, Role::Shard { .. }))
+        let runs_shard = |place: &Place| matches!(place.role, Role::Shard { .. });
+        map.cpus.iter().any(|place| place.cpu.node == node && runs_shard(place))
     };
     device.node.is_some_and(|node| !near(node))
 }

@@ -8,6 +8,8 @@ use std::fs;
 use std::path::Path;
 use std::path::PathBuf;
 
+use serde::Serialize;
+
 use crate::boot::proc::text_of;
 use crate::boot::topology::parse_cpu_list;
 
@@ -15,8 +17,9 @@ use crate::boot::topology::parse_cpu_list;
 const QUIET: [&str; 4] = ["config", "admin", "control", "event"];
 
 /// One interrupt and the CPUs that may handle it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Interrupt {
+    #[serde(rename = "irq")]
     pub number: u32,
     /// As in `/proc/interrupts`: `eth0-rx-0`, `nvme0q3`.
     pub name: String,
@@ -30,8 +33,9 @@ pub enum Kind {
 }
 
 /// A network card or a disk.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Device {
+    #[serde(skip)]
     pub kind: Kind,
     pub name: String,
     /// `None` if the device belongs to no node, or the machine has a single node.
@@ -40,6 +44,7 @@ pub struct Device {
     /// For a disk, its hardware queues.
     pub send_queues: usize,
     /// Receive queues whose packets the kernel spreads over cores (RPS).
+    #[serde(skip)]
     pub spread_queues: usize,
     pub interrupts: Vec<Interrupt>,
 }

@@ -15,7 +15,7 @@
 //! kernel  machine  memory  network  clock  names  ports      parts
 //! spool  device  mount  sync                                 parts: the disk
 //! hardware  interrupts, queues and nodes of devices
-//! topology  map  drawing     nodes, cores, shards, partitions, interrupts
+//! topology  drawing          nodes, cores, shards, partitions, interrupts
 //! ```
 
 pub mod clock;
@@ -25,7 +25,6 @@ pub mod examine;
 pub mod hardware;
 pub mod kernel;
 pub mod machine;
-pub mod map;
 pub mod memory;
 pub mod mount;
 pub mod names;

@@ -20,7 +20,7 @@ use crate::config::delivery::relation::dane_is_inert;
 use crate::doctor::subject::Subject;
 use crate::net::BlockingResolver;
 use crate::net::DnsFault;
-use crate::net::ResolverSettings;
+use crate::net::resolver::name_servers;
 
 const QUESTION_MAX: Duration = Duration::from_secs(2);
 /// A query that is running then still ends within the time limit of `examine`.
@@ -74,7 +74,7 @@ fn servers(subject: &Subject) -> Vec<SocketAddr> {
         false => configured.iter().map(|server| server.0).collect(),
         true => {
             let text = text_of(&subject.root, "etc/resolv.conf");
-            ResolverSettings::from_resolv_conf(&text).servers
+            name_servers(&text)
         }
     }
 }

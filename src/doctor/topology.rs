@@ -6,7 +6,6 @@
 use std::path::Path;
 use std::process::ExitCode;
 
-use serde_json::Value;
 use serde_json::json;
 
 use crate::base::id::PARTITIONS_MAX;
@@ -14,22 +13,22 @@ use crate::boot::cores::CoresFault;
 use crate::boot::cores::Plan;
 use crate::boot::proc::field_of;
 use crate::boot::proc::text_of;
-use crate::boot::topology::Cpu;
 use crate::boot::topology::Topology;
 use crate::config::Config;
 use crate::config::Partitions;
 use crate::doctor::drawing;
-use crate::doctor::hardware::Device;
+use crate::doctor::drawing::Map;
+use crate::doctor::drawing::Node;
+use crate::doctor::drawing::Place;
+use crate::doctor::drawing::Role;
 use crate::doctor::hardware::devices;
-use crate::doctor::map::Map;
-use crate::doctor::map::Role;
 use crate::handoff::Placement;
 use crate::queue::partitions_in;
 
 /// Prints the map of this machine.
 pub fn topology(config: &Config, as_json: bool) -> ExitCode {
     match map(Path::new("/"), config) {
-        Ok(map) if as_json => println!("{:#}", json(&map)),
+        Ok(map) if as_json => println!("{:#}", json!(map)),
         Ok(map) => print!("{}", drawing::draw(&map)),
         Err(fault) => {
             eprintln!("ringpost: {fault}");
@@ -62,8 +61,8 @@ pub fn map(root: &Path, config: &Config) -> Result<Map, CoresFault> {
         None => Role::Unused,
     };
     Ok(Map {
-        memory: online.nodes().into_iter().map(|node| memory_of(root, node)).collect(),
-        cpus: online.cpus.into_iter().map(|cpu| (cpu, role(cpu.cpu))).collect(),
+        nodes: online.nodes().into_iter().map(|node| memory_of(root, node)).collect(),
+        cpus: online.cpus.into_iter().map(|cpu| Place { cpu, role: role(cpu.cpu) }).collect(),
         devices: devices(root),
         partitions,
         spool_exists: found.is_some(),
@@ -71,51 +70,14 @@ pub fn map(root: &Path, config: &Config) -> Result<Map, CoresFault> {
 }
 
 /// Total and free memory of a node; without NUMA support, those of the machine.
-fn memory_of(root: &Path, node: usize) -> (usize, u64, u64) {
+fn memory_of(root: &Path, node: usize) -> Node {
     let own = text_of(root, &format!("sys/devices/system/node/node{node}/meminfo"));
     let (text, prefix) = match own.is_empty() {
         true => (text_of(root, "proc/meminfo"), String::new()),
         false => (own, format!("Node {node} ")),
     };
     let bytes = |key: &str| field_of(&text, &format!("{prefix}{key}:")).unwrap_or(0) << 10;
-    (node, bytes("MemTotal"), bytes("MemFree"))
-}
-
-fn json(map: &Map) -> Value {
-    let cpu = |(cpu, role): &(Cpu, Role)| {
-        let mut told = json!({ "cpu": cpu.cpu, "node": cpu.node, "core": cpu.core });
-        match role {
-            Role::Shard { number, partitions } => {
-                told["runs"] = "shard".into();
-                told["shard"] = (*number).into();
-                told["partitions"] = partitions.clone().into();
-            }
-            Role::Spare => told["runs"] = "spare".into(),
-            Role::Unused => told["runs"] = "unused".into(),
-        }
-        told
-    };
-    let memory = |(node, total, free): &(usize, u64, u64)| json!({ "node": node, "memory_bytes": total, "free_bytes": free });
-    let device = |device: &Device| {
-        let interrupts = device.interrupts.iter().map(|interrupt| {
-            let (number, name) = (interrupt.number, &interrupt.name);
-            json!({ "irq": number, "name": name, "cpus": interrupt.cpus })
-        });
-        json!({
-            "name": device.name,
-            "node": device.node,
-            "receive_queues": device.receive_queues,
-            "send_queues": device.send_queues,
-            "interrupts": interrupts.collect::<Vec<_>>(),
-        })
-    };
-    json!({
-        "partitions": map.partitions,
-        "spool_exists": map.spool_exists,
-        "cpus": map.cpus.iter().map(cpu).collect::<Vec<_>>(),
-        "nodes": map.memory.iter().map(memory).collect::<Vec<_>>(),
-        "devices": map.devices.iter().map(device).collect::<Vec<_>>(),
-    })
+    Node { node, memory_bytes: bytes("MemTotal"), free_bytes: bytes("MemFree") }
 }
 
 #[cfg(test)]
@@ -250,7 +212,7 @@ eth0  node 1, 1 receive and 0 send queues, 1 interrupts on cpu 6-7
         let config = load("[server]\ncores = \"numa:9\"\n", "test", &facts).expect("right").config;
         assert!(matches!(map(root.path(), &config), Err(CoresFault::NoSuchNode { node: 9, .. })));
         let config = load("[server]\ncores = \"numa:2\"\n", "test", &facts).expect("right").config;
-        let map = json(&map(root.path(), &config).expect("its cores are there"));
+        let map = json!(map(root.path(), &config).expect("its cores are there"));
         assert_eq!(map["cpus"][4]["runs"], "shard");
         assert_eq!(map["nodes"][3]["memory_bytes"], 32_u64 << 30);
         assert_eq!(map["devices"][0]["interrupts"][0]["cpus"][0], 7);

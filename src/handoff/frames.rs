@@ -33,7 +33,7 @@ use crate::handoff::frame::RecipientEnd;
 use crate::queue::Partition;
 use crate::queue::commit::unsettled::Unsettled;
 use crate::queue::record::envelope::Envelope;
-use crate::queue::record::flow::Flow;
+pub use crate::queue::record::flow::Flow;
 use crate::queue::record::outer::RecordFault;
 
 /// A job of a message, by its number.
@@ -59,6 +59,8 @@ pub struct Mail {
     /// Of the whole message.
     pub bytes: u64,
     pub body: MailBody,
+    /// The hash of the sender, for turns within a tenant.
+    pub sender: u32,
     envelope: Arc<[u8]>,
 }
 
@@ -78,7 +80,8 @@ impl Mail {
     ) -> Result<Mail, RecordFault> {
         let decoded = Envelope::decode(&envelope)?;
         let (received, bytes) = (Wall::from_ms(decoded.received_ms), decoded.bytes());
-        Ok(Mail { id: public_id.local, public_id, received, bytes, body, envelope })
+        let sender = fnv(decoded.sender.unwrap_or(""));
+        Ok(Mail { id: public_id.local, public_id, received, bytes, body, sender, envelope })
     }
 
     pub fn envelope(&self) -> Envelope<'_> {
@@ -113,8 +116,6 @@ pub struct Delivery {
     pub flow: Flow,
     /// The share of the tenant among the tenants of a destination.
     pub weight: u32,
-    /// The hash of the sender.
-    pub sender: u64,
     pub attempts: u32,
     /// When the attempt was due.
     pub due: Wall,
@@ -270,6 +271,11 @@ pub enum Frame {
     },
     /// From a shard to itself: stop reading frames.
     End,
+}
+
+/// A hash for turns: a collision makes two senders share theirs.
+fn fnv(text: &str) -> u32 {
+    text.bytes().fold(0x811c_9dc5, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193))
 }
 
 /// Places without a grant: jobs of a destination, jobs of a flow, and urgent ones in addition to both.

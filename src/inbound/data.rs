@@ -86,7 +86,7 @@ impl Session {
 
     async fn receive_dot(&mut self) -> Result<Received, End> {
         let ending = self.line_ending;
-        let mut decoder = DotDecoder::new(ending);
+        let mut decoder = DotDecoder::new();
         loop {
             let Some((mut chunk, noted)) = self.receive_some(u64::MAX).await? else {
                 return Ok(Received::Flood);

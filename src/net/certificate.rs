@@ -106,7 +106,7 @@ pub enum TlsCause {
 
 impl TlsCause {
     /// Whether TLS works nevertheless.
-    pub fn is_warning(&self) -> bool {
+    fn is_warning(&self) -> bool {
         matches!(
             self,
             TlsCause::Expired { .. }

@@ -12,7 +12,6 @@
 pub mod address;
 pub mod certificate;
 mod client_certificate;
-mod client_side;
 pub mod dane;
 pub mod mta_sts;
 pub mod proxied;
@@ -31,6 +30,8 @@ pub mod tls_memory;
 pub mod tls_server;
 mod x509;
 
+pub use crate::wire::tls::ClientCertificates;
+pub use crate::wire::tls::TlsVersion;
 pub use address::AddressRule;
 pub use address::Barred;
 pub use address::Vantage;
@@ -63,7 +64,5 @@ pub use tls_fault::TlsFault;
 pub use tls_memory::BrokenTls;
 pub use tls_memory::TlsReports;
 pub use tls_memory::TlsResult;
-pub use tls_server::ClientCertificates;
-pub use tls_server::MinVersion;
 pub use tls_server::TlsServer;
 pub use tls_server::TlsSettings;

@@ -27,8 +27,8 @@ use crate::net::dane::Shown;
 use crate::net::dane::TlsaRecord;
 use crate::net::tls_facts::Verdict;
 use crate::net::tls_fault::CertificateFault;
-use crate::net::tls_server::MinVersion;
 use crate::net::x509::parts_of;
+use crate::wire::tls::TlsVersion;
 
 /// What a server must prove in the handshake.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -95,7 +95,7 @@ impl Verifier {
         message: &[u8],
         certificate: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
-        version: MinVersion,
+        version: TlsVersion,
     ) -> Result<HandshakeSignatureValid, Error> {
         let unreadable = || Error::InvalidCertificate(CertificateError::BadEncoding);
         let parts = parts_of(certificate).ok_or_else(unreadable)?;
@@ -104,7 +104,7 @@ impl Verifier {
         let known = self.judge.algorithms.mapping.iter().find(|(scheme, _)| *scheme == dss.scheme);
         let candidates = known.map_or(&[][..], |(_, candidates)| candidates);
         // Since TLS 1.3 a scheme includes its curve, which is the first candidate.
-        let count = if version == MinVersion::Tls13 { 1 } else { candidates.len() };
+        let count = if version == TlsVersion::Tls13 { 1 } else { candidates.len() };
         let good = |candidate: &&dyn SignatureVerificationAlgorithm| {
             key.verify_signature(*candidate, message, dss.signature()).is_ok()
         };
@@ -140,7 +140,7 @@ impl ServerCertVerifier for Verifier {
         verify_tls12_signature(message, cert, dss, &self.judge.algorithms).or_else(|error| {
             match is_readable(cert) {
                 true => Err(error),
-                false => self.verify_by_key(message, cert, dss, MinVersion::Tls12),
+                false => self.verify_by_key(message, cert, dss, TlsVersion::Tls12),
             }
         })
     }
@@ -154,7 +154,7 @@ impl ServerCertVerifier for Verifier {
         verify_tls13_signature(message, cert, dss, &self.judge.algorithms).or_else(|error| {
             match is_readable(cert) || !allowed_in_tls13(dss.scheme) {
                 true => Err(error),
-                false => self.verify_by_key(message, cert, dss, MinVersion::Tls13),
+                false => self.verify_by_key(message, cert, dss, TlsVersion::Tls13),
             }
         })
     }

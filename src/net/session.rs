@@ -17,7 +17,6 @@ use std::sync::Arc;
 use rustls::server::UnbufferedServerConnection;
 
 use crate::base::limits::CHUNK_BYTES;
-use crate::net::client_side::ClientSide;
 use crate::net::record::Event;
 use crate::net::record::Flow;
 use crate::net::record::Held;
@@ -25,6 +24,7 @@ use crate::net::record::Outgoing;
 use crate::net::record::top_up;
 use crate::net::record::whole_records;
 use crate::net::server_verifier::PeerCheck;
+use crate::net::side::ClientSide;
 use crate::net::side::Side;
 use crate::net::tls_client::TlsClient;
 use crate::net::tls_facts::TlsFacts;

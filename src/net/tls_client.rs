@@ -35,8 +35,8 @@ use crate::net::server_verifier::Judge;
 use crate::net::server_verifier::PeerCheck;
 use crate::net::server_verifier::Verifier;
 use crate::net::tls_fault::TlsFault;
-use crate::net::tls_server::MinVersion;
 use crate::net::tls_server::provider;
+use crate::wire::tls::TlsVersion;
 
 /// Hosts with a cached session for each check; a few KiB each. Full: the oldest is dropped, and its
 /// next handshake is a full one.
@@ -55,14 +55,14 @@ const ROOT_FILES: [&str; 4] = [
 pub struct TlsClientSettings {
     /// PEM file of trusted CA certificates; `None`: those of the system.
     pub roots: Option<PathBuf>,
-    pub min_version: MinVersion,
+    pub min_version: TlsVersion,
     /// Resume earlier sessions with the host.
     pub resumes: bool,
 }
 
 impl Default for TlsClientSettings {
     fn default() -> TlsClientSettings {
-        TlsClientSettings { roots: None, min_version: MinVersion::Tls12, resumes: true }
+        TlsClientSettings { roots: None, min_version: TlsVersion::Tls12, resumes: true }
     }
 }
 
@@ -164,13 +164,13 @@ impl TlsClient {
 }
 
 fn config(
-    min_version: MinVersion,
+    min_version: TlsVersion,
     provider: &Arc<CryptoProvider>,
     verifier: Arc<Verifier>,
 ) -> Result<ClientConfig, Error> {
     let versions: &[&SupportedProtocolVersion] = match min_version {
-        MinVersion::Tls12 => &[&TLS13, &TLS12],
-        MinVersion::Tls13 => &[&TLS13],
+        TlsVersion::Tls12 => &[&TLS13, &TLS12],
+        TlsVersion::Tls13 => &[&TLS13],
     };
     let builder = ClientConfig::builder_with_provider(Arc::clone(provider))
         .with_protocol_versions(versions)?;
@@ -201,12 +201,12 @@ fn roots(named: Option<&Path>, notes: &mut Notes) -> RootCertStore {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::net::client_side::ClientSide;
     use crate::net::session::TlsSession;
+    use crate::net::side::ClientSide;
     use crate::net::tls_fault::CertificateFault;
-    use crate::net::tls_server::ClientCertificates;
     use crate::net::tls_server::TlsServer;
     use crate::net::tls_server::TlsSettings;
+    use crate::wire::tls::ClientCertificates;
 
     /// Lets both talk until nobody has anything to say.
     fn talk(near: &mut TlsSession, far: &mut TlsSession) -> Result<(), TlsFault> {
@@ -239,7 +239,7 @@ mod tests {
         let pair = (write("crt", leaf.pem()), write("key", leaf_key.serialize_pem()));
         let settings = TlsSettings {
             certificates: vec![pair],
-            min_version: MinVersion::Tls12,
+            min_version: TlsVersion::Tls12,
             tickets: true,
             client_certificates: ClientCertificates::None,
             client_ca: None,

@@ -41,6 +41,8 @@ use crate::net::certificate::TlsCause;
 use crate::net::certificate::TlsProblem;
 use crate::net::certificate::TlsProblems;
 use crate::net::client_certificate::AskOnly;
+use crate::wire::tls::ClientCertificates;
+use crate::wire::tls::TlsVersion;
 
 /// Cached sessions for resumption without tickets. Full: the oldest is dropped, and its peer makes a
 /// full handshake.
@@ -49,29 +51,12 @@ pub const SESSIONS_KEPT_MAX: usize = 4096;
 /// Tickets sent after a TLS 1.3 handshake. Mail clients keep one per destination.
 const TICKETS_PER_HANDSHAKE: usize = 1;
 
-/// The lowest TLS version. 1.0 and 1.1 are not supported (RFC 8996).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum MinVersion {
-    Tls12,
-    Tls13,
-}
-
-/// Whether client certificates are requested.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ClientCertificates {
-    None,
-    /// Requested; its verification is a fact of the connection, not a condition.
-    Optional,
-    /// Without a certificate of `client_ca` the handshake fails.
-    Required,
-}
-
 /// The TLS settings of one listener.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TlsSettings {
     /// Certificate chain and key; the first pair is the default for unknown names.
     pub certificates: Vec<(PathBuf, PathBuf)>,
-    pub min_version: MinVersion,
+    pub min_version: TlsVersion,
     /// Resumption with tickets. Otherwise sessions are resumed from memory.
     pub tickets: bool,
     pub client_certificates: ClientCertificates,
@@ -184,8 +169,8 @@ fn config(
     resolver: Arc<ByName>,
 ) -> Result<ServerConfig, rustls::Error> {
     let versions: &[&SupportedProtocolVersion] = match settings.min_version {
-        MinVersion::Tls12 => &[&TLS13, &TLS12],
-        MinVersion::Tls13 => &[&TLS13],
+        TlsVersion::Tls12 => &[&TLS13, &TLS12],
+        TlsVersion::Tls13 => &[&TLS13],
     };
     let builder = ServerConfig::builder_with_provider(provider).with_protocol_versions(versions)?;
     let builder = match (settings.client_certificates, verifier) {

@@ -1,19 +1,17 @@
-//! The cause of a RocksDB error. The crate returns only a text, which is parsed here and nowhere
-//! else.
+//! The cause of a RocksDB error. The crate returns only a text; this is the one place that parses it.
 
-/// The text of a write that RocksDB turned back because the memtables are full. Nothing was written.
+/// In the text of a write that RocksDB refused because the memtables are full. Nothing was written.
 pub const STALL: &str = "Write stall";
 
-/// What an error of RocksDB means for us.
+/// The meaning of a RocksDB error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Cause {
     DiskFull,
     Permission,
     Lock,
-    /// The bytes on disk are damaged; another try would not help.
+    /// The bytes on disk are damaged; a retry would not help.
     Damage,
-    /// The bytes are sound, but not meant for this Ringpost: families that it does not know, or a
-    /// format of a later version.
+    /// The bytes are valid, but for another version of Ringpost or RocksDB: unknown families or formats.
     Foreign,
     Other,
 }
@@ -22,7 +20,7 @@ impl Cause {
     pub fn of(text: &str) -> Cause {
         let has = |word| text.contains(word);
         if has("While fsync") || has("While fdatasync") || has("While sync") {
-            // Whatever the errno: after a failed sync it is unknown which pages are on disk.
+            // With any errno: after a failed sync it is unknown which pages are on disk.
             Cause::Other
         } else if has("No space left on device")
             || has("Disk quota exceeded")
@@ -44,8 +42,8 @@ impl Cause {
     }
 }
 
-/// The number of the table that an error names. Such an error concerns many messages; one of a blob
-/// file concerns only those whose chunks are in it.
+/// The number of the table in the text of an error. A damaged table affects many messages, a damaged
+/// blob file only those with chunks in it.
 pub fn table_in(text: &str) -> Option<u64> {
     let name = &text[..text.rfind(".sst")?];
     let digits = name.rfind(|letter: char| !letter.is_ascii_digit()).map_or(0, |place| place + 1);

@@ -1,10 +1,10 @@
 //! The durable queue: it keeps the promise of a 250.
 //!
-//! Owner:    a `Partition` is one RocksDB database. Its one `CommitThread` writes it while mail is
-//!           accepted; its home shard holds the `Committer`, which is not `Send`. Any thread may read
-//!           (`inspect`).
+//! Owner:    a `Partition` is one RocksDB database. While mail is accepted, only its `CommitThread`
+//!           writes to it; its home shard holds the `Committer`, which is not `Send`. Any thread may
+//!           read (`inspect`).
 //! Promise:  after `Body::finish` returns `Ok`, head, body, envelope, job and schedule survive a power
-//!           cut. If it returns `Err`, nothing was promised; the message may still exist after a
+//!           cut. After an `Err` there is no promise; the whole message may still exist after a
 //!           restart (see *failed* below), but never a part of it.
 //! Bounds:   `base::limits`: `COMMIT_WAITERS_MAX`, `COMMIT_BATCH_*`, `FINISH_ALL_BYTES_MAX`,
 //!           `STREAM_CHUNKS_IN_FLIGHT_MAX`, and the memory budget of `SpoolOptions`.
@@ -30,14 +30,14 @@
 //! <spool>/p00.new, p00.view     only while a damaged partition is rescued; see `rescue`
 //! <spool>/pauses.json           destinations that operators have paused; see `pauses`
 //! <spool>/reserve               disk space reserved for recovery from a full disk; see `reserve`
-//! <spool>/quarantine/           invalid records, each with a `.why` file
+//! <spool>/quarantine/           invalid records, each with a `.why` file; see `quarantine`
 //! <spool>/copies/               counts and file list of each partition; see `copies`
 //! ```
 //!
 //! # Column families (keys fixed-width and big-endian; records versioned, with a CRC at their end)
 //!
 //! ```text
-//! envelope   id                    -> Envelope        written once, and again when it is kept
+//! envelope   id                    -> Envelope        written once, and again to keep the message
 //! head       id                    -> header block    written once
 //! body       id, chunk             -> raw bytes       written once, blob files
 //! job        id, job               -> Job             rewritten at each attempt
@@ -46,25 +46,25 @@
 //! stream     id                    -> StreamMark      a body in progress, written once
 //! kept       until_ms, id          -> nothing         a message kept after its end
 //! event, once, scheduled                              empty so far
-//! default    "ledger"              -> Ledger          written with what it counts; see `ledger`
+//! default    "ledger"              -> Ledger          in the batch that it counts; see `ledger`
 //!            "mending"             -> Lost            recovery is in progress; see `lost`
 //! ```
-//! A key that is written once is removed with `SingleDelete`, so that a message delivered soon never
-//! leaves the memtable; only `job`, `kept` and `default` use `Delete`. The two are never mixed in one
-//! family: RocksDB ends a compaction with an error where it meets both (`Family::removal`).
+//! A key that is written once is removed with `SingleDelete`, so that a message that is delivered soon
+//! never leaves the memtable; only `job`, `kept` and `default` use `Delete`. The two are never mixed in
+//! one family: RocksDB ends a compaction with an error where it meets both (`Family::removal`).
 //!
-//! The rows of a job in `due` and `backlog` are a pure function of its record (`record::rows`), and
-//! the same batch changes both. A row that no record has is a leftover: a write that failed on a full
-//! disk and is in the log all the same can put a row twice, and the removal of one uncovers the other.
-//! Readers skip it, and nothing counts rows.
+//! The rows of a job in `due` and `backlog` are a pure function of its record (`record::rows`), and the
+//! same batch changes both. A row that belongs to no record is a leftover: a write that failed on a full
+//! disk, but reached the log, can put a row twice, and the removal of one uncovers the other. Readers
+//! skip such rows, and nothing counts rows.
 //!
 //! # States of a message, and the one write between two states
 //!
 //! ```text
-//! state      envelope  head  body  job  rows stream  kept   what it is
-//! S0 none       -       -     -     -    -     -      -     not here, or not yet
+//! state      envelope  head  body  job  rows stream  kept   meaning
+//! S0 none       -       -     -     -    -     -      -     does not exist
 //! S1 stream     -       -    0..k   -    -     x      -     a large body in progress; no promise
-//! S2 queued     x       x    all    x    x     -      -     promised: the 250 may have been given
+//! S2 queued     x       x    all    x    x     -      -     promised: the 250 may be sent
 //! S3 kept       x       x    all    -    -     -      x     every recipient has its final state
 //!
 //! change                                  written     order (`CommitOrder`)
@@ -75,46 +75,45 @@
 //! S1 -> S2   last chunks, envelope, ...,
 //!            SingleDelete of the mark     SYNCED      Finish     a large message
 //! S1 -> S0   chunks and mark removed      unsynced    Abort      the session ended early
-//! S2 -> S0   everything removed           SYNCED      Delete     an operator's operation, or its
-//!                                                                sender was answered 451
+//! S2 -> S0   everything removed           SYNCED      Delete     by an operator, or after the
+//!                                                                client got a 451
 //! S2 -> S2   a job changes its rows       unsynced    File       by destination, or by time again
 //! S2 -> S0   the last job has ended       SYNCED      Settle     see `commit::settle`
-//! S2 -> S3   the same, to be kept: the
-//!            envelope says until when     SYNCED      Settle
-//! S3 -> S0   everything removed           SYNCED      Delete     it has expired
+//! S2 -> S3   the same; the envelope gets
+//!            an expiry                    SYNCED      Settle
+//! S3 -> S0   everything removed           SYNCED      Delete     the expiry has passed
 //! ```
-//! Each arrow is one RocksDB write batch, so a crash leaves one of these states and nothing in
-//! between. A synced write also makes every earlier write of its partition durable, because they
-//! share one log.
+//! Each arrow is one RocksDB write batch, so a crash leaves one of these states. A synced write also
+//! makes every earlier write of its partition durable, because they share one log.
 //!
-//! # What a crash leaves behind, and who repairs it
+//! # The state after a crash, and its repair
 //!
 //! ```text
-//! crash at                          left behind            repaired by
-//! before the S0->S1 write           S0                     nothing to repair; no 250 was given
-//! in S1, any point                  S1, k chunks or fewer  recover: the mark's body is swept
-//! inside the ->S2 write             S1 or S0, or S2 whole  recover sweeps S1; S2 is kept: the
+//! crash                             state after it         repair
+//! before the S0->S1 write           S0                     none; no 250 was sent
+//! in S1, any point                  S1, k chunks or fewer  recover removes the body
+//! inside the ->S2 write             S1 or S0, or S2        recover removes S1; S2 stays, and the
 //!   (log record torn or whole)                             client, unanswered, sends again
-//! after the ->S2 sync, before 250   S2                     kept; the client sends again, and the
-//!                                                          copy is a duplicate nobody can avoid
-//! after the 250                     S2                     nothing to repair
+//! after the ->S2 sync, before 250   S2                     none; the client sends again: the one
+//!                                                          duplicate that SMTP cannot avoid
+//! after the 250                     S2                     none
 //! inside S1->S0                     S1 or S0               recover
-//! inside S2->S0                     S2 or S0               the operator gives the order again
+//! inside S2->S0                     S2 or S0               the operator repeats the operation
 //! ```
-//! *failed*: a log write that returned an error may still reach the disk. A message answered 4xx
-//! can therefore be in state S2 after a restart. A full disk leaves the partition in use: the
-//! remains of the failed batch are removed again by the commit thread, key by key.
+//! *failed*: a log write that returned an error may still reach the disk, so a message answered 4xx
+//! can be in state S2 after a restart. After a full disk the partition stays in use: the commit
+//! thread removes the remains of the failed batch key by key.
 //!
-//! Recovery also handles damage that no crash causes: flipped bits and lost files. `store::repair`
-//! describes the repair of each kind of file and the cost of one flipped bit, `store::rescue` how a
-//! damaged database is read, `recover` what happens to its mail, and `store::quarantine` how no
-//! bytes are lost.
+//! Recovery also handles damage other than by a crash: flipped bits and lost files. `store::repair`
+//! describes the repair of each kind of file and the cost of one flipped bit, `store::rescue` how the
+//! rows of a damaged database are read, `recover` what happens to their mail, and `store::quarantine`
+//! how all bytes are kept.
 //!
 //! # Formats
 //!
 //! Each spool has a format number and each record a version. A server that opens an older spool adds
-//! the missing families and rewrites older records, then writes the new format number. A spool of a
-//! newer format, and a sound record of a newer version, are refused, and nothing is changed.
+//! the missing families and rewrites older records, then writes the new format number. A server
+//! refuses a spool of a newer format or with a valid record of a newer version, and changes nothing.
 
 pub mod admin;
 pub mod cause;

@@ -1,4 +1,4 @@
-//! Notices of the queue for the operator. The caller logs each notice; nothing here logs.
+//! Notices of the queue for the operator. The caller logs them.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -7,15 +7,15 @@ use std::sync::Arc;
 use crate::base::PartitionId;
 use crate::queue::record::lost::Lost;
 
-/// Where notices go while the spool is open. Called from any thread; it must not block.
+/// Receives the notices of an open spool. Called on any thread; must not block.
 pub type OnNotice = Arc<dyn Fn(Notice) + Send + Sync>;
 
 /// How serious a notice is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Loudness {
-    /// Someone must act.
+    /// An operator must act.
     Error,
-    /// Something was repaired without loss of mail.
+    /// A repair without loss of mail.
     Warn,
 }
 
@@ -33,29 +33,28 @@ pub enum Notice {
     NotMoved { partition: PartitionId, family: &'static str, key: String, why: String },
     /// A missing record was recreated, or a stray one removed.
     Repaired { partition: PartitionId, what: &'static str, key: String },
-    /// The write-ahead log is damaged before its end; copies of it are in `folder`, and its readable
-    /// part was recovered.
+    /// The write-ahead log is damaged before its end. Its readable part was recovered; copies of the
+    /// damaged files are in `folder`.
     LogDamaged { partition: PartitionId, folder: PathBuf, why: String },
-    /// The list of the store's files ended in an entry that a power cut had torn; it was cut off. A
-    /// copy, and all tables there were, are in `folder`.
+    /// A power cut tore the last entry of the manifest, which was removed. The old manifest and tables
+    /// are in `folder`.
     ManifestTorn { partition: PartitionId, folder: PathBuf, why: String },
-    /// The database is damaged. Its readable rows are in a new one; the old one was moved.
+    /// The database was damaged. A new one holds its readable rows; the old one is in `folder`.
     Rebuilt { partition: PartitionId, folder: PathBuf, lost: Lost, why: String },
-    /// The disk is too full for a new database, so a damaged table was dropped. It is in `folder`.
+    /// The disk is too full for a new database, so a damaged table was moved to `folder`.
     TableDropped { partition: PartitionId, folder: PathBuf, lost: Lost, why: String },
-    /// The list of the store's files was damaged, and was mended from its copy. What was there
-    /// before is in `folder`.
+    /// The manifest was damaged and was restored from its copy. The old files are in `folder`.
     ManifestMended { partition: PartitionId, folder: PathBuf, why: String },
-    /// The database does not open. Its folder was moved and an empty one stands in its place.
+    /// The database cannot be opened. It was moved to `folder` and replaced by an empty one.
     SetAside { partition: PartitionId, folder: PathBuf, why: String },
-    /// The counts do not agree with the stored mail: this many recipients are missing, or are queued
-    /// again although they had ended.
+    /// The counts differ from the stored mail: `missing` recipients are lost, `returned` ones had
+    /// ended and are queued again.
     Miscounted { partition: PartitionId, missing: u64, returned: u64 },
-    /// A copy outside the database could not be written.
+    /// A copy of the ledger or manifest could not be written.
     NotCopied { partition: PartitionId, why: String },
     /// A family could not be read to its end.
     Unreadable { partition: PartitionId, family: &'static str, why: String },
-    /// A warning of the store itself.
+    /// A warning from RocksDB.
     Store { partition: PartitionId, loudness: Loudness, line: String },
 }
 
@@ -91,78 +90,71 @@ impl Notice {
 
 impl fmt::Display for Notice {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "partition {}: ", self.partition())?;
         match self {
-            Notice::Quarantined { partition, family, key, why, file } => write!(
-                f,
-                "partition {partition}: {family} record {key} moved to {}: {why}",
-                file.display()
-            ),
-            Notice::NotMoved { partition, family, key, why } => write!(
-                f,
-                "partition {partition}: {family} record {key} can be neither read nor moved: {why}"
-            ),
-            Notice::Repaired { partition, what, key } => {
-                write!(f, "partition {partition}: {what} ({key})")
+            Notice::Quarantined { family, key, why, file, .. } => {
+                write!(f, "{family} record {key} moved to {}: {why}", file.display())
             }
-            Notice::LogDamaged { partition, folder, why } => write!(
+            Notice::NotMoved { family, key, why, .. } => {
+                write!(f, "{family} record {key} can be neither read nor moved: {why}")
+            }
+            Notice::Repaired { what, key, .. } => {
+                write!(f, "{what} ({key})")
+            }
+            Notice::LogDamaged { folder, why, .. } => write!(
                 f,
-                "partition {partition}: the log is damaged ({why}); copies are in {}, and its \
-                 readable part was recovered",
+                "the log is damaged ({why}); its readable part was recovered, and copies of the damaged \
+                 files are in {}",
                 folder.display()
             ),
-            Notice::ManifestTorn { partition, folder, why } => write!(
+            Notice::ManifestTorn { folder, why, .. } => write!(
                 f,
-                "partition {partition}: a power cut tore the last entry of the list of files \
-                 ({why}), which was cut off; the previous files are kept in {}; remove them once no \
-                 mail is missing",
+                "a power cut tore the last entry of the list of files ({why}), which was removed; the \
+                 previous files are kept in {}; remove them once no mail is missing",
                 folder.display()
             ),
-            Notice::ManifestMended { partition, folder, why } => write!(
+            Notice::ManifestMended { folder, why, .. } => write!(
                 f,
-                "partition {partition}: the list of files was damaged ({why}) and was restored \
-                 from its copy; the damaged files are kept in {}",
+                "the list of files was damaged ({why}) and was restored from its copy; the damaged \
+                 files are kept in {}",
                 folder.display()
             ),
-            Notice::Rebuilt { partition, folder, lost, why } => write!(
+            Notice::Rebuilt { folder, lost, why, .. } => write!(
                 f,
-                "partition {partition}: the database was damaged ({why}) and lost rows of: {}; the \
-                 readable mail is in a new database, the damaged one is kept in {}; remove it once \
-                 no mail is missing",
+                "the database was damaged ({why}) and lost rows of: {}; the readable mail is in a new \
+                 database, the damaged one is kept in {}; remove it once no mail is missing",
                 lost.names().join(", "),
                 folder.display()
             ),
-            Notice::TableDropped { partition, folder, lost, why } => write!(
+            Notice::TableDropped { folder, lost, why, .. } => write!(
                 f,
-                "partition {partition}: a table is damaged ({why}) and the disk is too full to \
-                 rescue its readable rows; all its rows of {} are missing from the queue, and the \
-                 table is kept in {}; remove it once no mail is missing",
+                "a table is damaged ({why}) and the disk is too full to rescue its readable rows; all \
+                 its rows of {} are missing from the queue, and the table is kept in {}; remove it \
+                 once no mail is missing",
                 lost.names().join(", "),
                 folder.display()
             ),
-            Notice::SetAside { partition, folder, why } => write!(
+            Notice::SetAside { folder, why, .. } => write!(
                 f,
-                "partition {partition}: the database cannot be opened ({why}); it is kept in {}, and \
-                 the partition starts empty",
+                "the database cannot be opened ({why}); it is kept in {}, and the partition starts \
+                 empty",
                 folder.display()
             ),
-            Notice::Miscounted { partition, missing, returned: 0 } => {
-                write!(f, "partition {partition}: {missing} recipients are missing")
+            Notice::Miscounted { missing, returned: 0, .. } => {
+                write!(f, "{missing} recipients are missing")
             }
-            Notice::Miscounted { partition, missing, returned } => write!(
+            Notice::Miscounted { missing, returned, .. } => write!(
                 f,
-                "partition {partition}: {missing} recipients are missing, and {returned} finished \
-                 ones are queued again and may get the mail twice"
+                "{missing} recipients are missing, and {returned} finished ones are queued again and may \
+                 get the mail twice"
             ),
-            Notice::NotCopied { partition, why } => {
-                write!(f, "partition {partition}: cannot copy its counts or list of files: {why}")
+            Notice::NotCopied { why, .. } => {
+                write!(f, "cannot copy its counts or list of files: {why}")
             }
-            Notice::Unreadable { partition, family, why } => {
-                write!(
-                    f,
-                    "partition {partition}: column family {family} cannot be read completely: {why}"
-                )
+            Notice::Unreadable { family, why, .. } => {
+                write!(f, "column family {family} cannot be read completely: {why}")
             }
-            Notice::Store { partition, line, .. } => write!(f, "partition {partition}: {line}"),
+            Notice::Store { line, .. } => f.write_str(line),
         }
     }
 }

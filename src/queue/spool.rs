@@ -1,7 +1,7 @@
 //! The spool: a folder of partitions, created once, used by one process at a time.
 //!
-//! Promise:  `open` returns with every partition open and repaired, or with a fault that names cause
-//!           and remedy. `ringpost.json` is written last when a spool is created or upgraded, so that
+//! Promise:  `open` returns with every partition open and repaired, or with a fault that has a cause
+//!           and a remedy. `ringpost.json` is written last when a spool is created or upgraded, so that
 //!           the next start completes the work after a crash.
 //! Fatal:    a lock held by another process, a newer format, a missing partition.
 
@@ -44,23 +44,23 @@ use crate::queue::store::spec::PartitionSpec;
 #[derive(Clone)]
 pub struct SpoolOptions {
     pub path: PathBuf,
-    /// `None`: as the spool was made, or `partitions_new` for a new one.
+    /// `None`: the number of an existing spool, or `partitions_new` for a new one.
     pub partitions: Option<u8>,
-    /// Partitions of a new spool when `partitions` does not say.
+    /// Partitions of a new spool without `partitions`.
     pub partitions_new: u8,
-    /// For the memtables of all partitions together.
+    /// Memory for the memtables of all partitions.
     pub memory_bytes: usize,
-    /// Off only in tests that show the loss of mail.
+    /// Off only in tests that demonstrate the loss of mail.
     pub sync: bool,
     pub access: Access,
-    /// Another than the current one only in tests of an upgrade.
+    /// Differs from the current layout only in tests of an upgrade.
     pub layout: Layout,
     pub now_ms: u64,
     pub on_notice: OnNotice,
 }
 
 impl SpoolOptions {
-    /// A spool to serve from, with notices dropped.
+    /// Options for serving. Notices are dropped.
     pub fn new(path: impl Into<PathBuf>, now_ms: u64) -> SpoolOptions {
         SpoolOptions {
             path: path.into(),
@@ -76,8 +76,8 @@ impl SpoolOptions {
     }
 }
 
-/// Memtables of a spool, when the config does not say: with the chunks of 200 streaming sessions
-/// (77 MB) and the block cache it stays below 200 MB.
+/// The default memory for memtables: with the chunks of 200 streaming sessions (77 MB) and the block
+/// cache less than 200 MB.
 pub const MEMORY_BYTES_DEFAULT: usize = 80 << 20;
 
 /// An open spool.
@@ -85,16 +85,14 @@ pub struct Spool {
     path: PathBuf,
     number: SpoolNumber,
     partitions: Vec<Arc<Partition>>,
-    memory: StoreMemory,
     recovered: Vec<Recovered>,
     /// Held until the spool is dropped.
     _lock: Option<File>,
 }
 
 impl Spool {
-    /// Opens the spool, and makes it first where there is none and `access` allows that. Partitions
-    /// are opened in parallel. If the disk is too full, the reserve is spent, and the second try may
-    /// drop damaged tables.
+    /// Opens the spool; creates it first if there is none and `access` allows that. If the disk is
+    /// full, the reserve is released, and a second try may drop damaged tables.
     pub fn open(options: SpoolOptions) -> Result<Spool, SpoolFault> {
         let lock = match options.access {
             Access::Serve => Some(claim(&options.path)?),
@@ -102,7 +100,7 @@ impl Spool {
         };
         let opened = match Spool::open_claimed(&options, OnFullDisk::Refuse) {
             Err(SpoolFault::DiskFull { .. }) if lock.is_some() => {
-                // Also without a reserve: the second try can do with less space.
+                // Even without a reserve the second try needs less space.
                 reserve::spend(&options.path)
                     .map_err(|cause| SpoolFault::io(&options.path, cause))?;
                 Spool::open_claimed(&options, OnFullDisk::DropTables)
@@ -122,17 +120,17 @@ impl Spool {
         if meta.format < options.layout.format && options.access == Access::Inspect {
             return Err(SpoolFault::Older { path: path.clone(), found: meta.format });
         }
-        if options.access == Access::Serve {
-            // A spool of an older Ringpost may have none yet.
-            match make_folder(&options.path.join(COPIES)) {
-                // A full disk must not stop a start that can free space.
-                Err(SpoolFault::DiskFull { .. }) => (),
-                made => made?,
-            }
-        }
         let memory = StoreMemory::new(options.memory_bytes, meta.partitions);
         let meta = match options.access {
-            Access::Serve => meta.numbered(path)?,
+            Access::Serve => {
+                // An older spool may have no folder for copies.
+                match make_folder(&options.path.join(COPIES)) {
+                    // A full disk must not prevent a start that can free space.
+                    Err(SpoolFault::DiskFull { .. }) => (),
+                    made => made?,
+                }
+                meta.numbered(path)?
+            }
             Access::Inspect => meta,
         };
         let specs: Vec<PartitionSpec> = (0..meta.partitions)
@@ -141,11 +139,9 @@ impl Spool {
         if options.access == Access::Serve {
             specs.iter().try_for_each(rescue::finish)?;
         }
-        // All folders are checked before the first is opened, so that a start is never partial.
-        for spec in &specs {
-            if !spec.path().is_dir() {
-                return Err(SpoolFault::PartitionMissing { path: spec.path() });
-            }
+        // All folders are checked before the first one is opened, so that no start is partial.
+        if let Some(path) = specs.iter().map(PartitionSpec::path).find(|path| !path.is_dir()) {
+            return Err(SpoolFault::PartitionMissing { path });
         }
         let mut partitions = Vec::with_capacity(specs.len());
         let mut recovered = Vec::with_capacity(specs.len());
@@ -154,13 +150,13 @@ impl Spool {
             partitions.push(Arc::new(partition));
             recovered.push(found);
         }
-        // All families and records have the new format by now. From here on an older Ringpost refuses
-        // the spool.
+        // All families and records have the new format now. An older Ringpost refuses the spool from
+        // here on.
         if meta.format < options.layout.format {
             write_meta(path, &Meta { format: options.layout.format, ..meta })?;
         }
         let number = meta.spool_number();
-        Ok(Spool { path: path.clone(), number, partitions, memory, recovered, _lock: None })
+        Ok(Spool { path: path.clone(), number, partitions, recovered, _lock: None })
     }
 
     pub fn path(&self) -> &Path {
@@ -171,16 +167,12 @@ impl Spool {
         &self.partitions
     }
 
-    pub fn number(&self) -> SpoolNumber {
-        self.number
-    }
-
     /// The public id of a message of this spool.
     pub fn public_id(&self, local: MessageId) -> PublicId {
         PublicId { local, spool: self.number }
     }
 
-    /// The message of this spool that an id names.
+    /// The local id of a message of this spool.
     pub fn local_id(&self, id: PublicId) -> Result<MessageId, QueueFault> {
         match id.spool == self.number {
             true => Ok(id.local),
@@ -188,26 +180,21 @@ impl Spool {
         }
     }
 
-    /// The partition that an id names.
+    /// The partition of a message.
     pub fn partition_of(&self, id: MessageId) -> Result<&Arc<Partition>, QueueFault> {
         let partition = id.partition();
         self.partitions.get(partition.0 as usize).ok_or(QueueFault::NoPartition(partition))
     }
 
-    /// What opening found, one entry per partition.
+    /// The findings of the start, one entry per partition.
     pub fn recovered(&self) -> &[Recovered] {
         &self.recovered
     }
 
-    /// Brings the copies of all manifests up to date. Call it often: damage to a manifest may cost
-    /// what was written since the last copy.
+    /// Updates the copies of all manifests. To be called often: damage to a manifest may lose all mail
+    /// since the last copy.
     pub fn copy_lists(&self) -> std::io::Result<()> {
         self.partitions.iter().try_for_each(|partition| partition.copy_list())
-    }
-
-    /// What the memtables hold now.
-    pub fn memory_used_bytes(&self) -> usize {
-        self.memory.used_bytes()
     }
 }
 
@@ -249,7 +236,7 @@ fn check_count(meta: Meta, options: &SpoolOptions) -> Result<Meta, SpoolFault> {
     }
 }
 
-/// Makes a new spool, or completes one whose making was cut short.
+/// Creates a spool, or completes one that a crash left unfinished.
 fn make(options: &SpoolOptions) -> Result<Meta, SpoolFault> {
     let asked = options.partitions.unwrap_or(options.partitions_new);
     if asked == 0 || asked as usize > PARTITIONS_MAX {
@@ -271,7 +258,8 @@ fn make(options: &SpoolOptions) -> Result<Meta, SpoolFault> {
     Ok(meta)
 }
 
-/// Partitions without a `ringpost.json`: the file may have been lost rather than not yet written.
+/// Existing partitions of a spool without `ringpost.json`, which may be lost rather than not yet
+/// written.
 fn partitions_there(path: &Path) -> u8 {
     let there = |number: &u8| path.join(format!("p{number:02}")).is_dir();
     (0..PARTITIONS_MAX as u8).rev().find(there).map_or(0, |last| last + 1)

@@ -15,7 +15,7 @@ use crate::queue::store::folder::make_folder;
 
 const LOCK: &str = "lock";
 
-/// Makes the folder if need be and takes the lock.
+/// Creates the folder if there is none, and takes the lock.
 pub(in crate::queue) fn claim(path: &Path) -> Result<File, SpoolFault> {
     if !path.exists() {
         if let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
@@ -49,7 +49,7 @@ fn lock(path: &Path) -> Result<File, SpoolFault> {
         Err(TryLockError::Error(cause)) => return Err(at(cause)),
         Err(TryLockError::WouldBlock) => {
             let mut text = String::new();
-            // The pid only improves the message.
+            // The pid is for the error text only; a failure is harmless.
             let _ = file.read_to_string(&mut text);
             return Err(SpoolFault::Locked { path: path.into(), pid: text.trim().parse().ok() });
         }
@@ -57,7 +57,7 @@ fn lock(path: &Path) -> Result<File, SpoolFault> {
     file.set_len(0).map_err(at)?;
     file.rewind().map_err(at)?;
     match writeln!(file, "{}", std::process::id()) {
-        // The lock is held, and a full disk must not prevent freeing space.
+        // The lock is held. A full disk must not prevent a start that can free space.
         Err(cause) if cause.kind() == std::io::ErrorKind::StorageFull => Ok(file),
         written => written.map(|()| file).map_err(at),
     }

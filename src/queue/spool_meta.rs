@@ -1,6 +1,6 @@
 //! `ringpost.json`: the format of a spool, its partitions and its number.
 //!
-//! Order:    the copy in `copies` is written before the file, so that a number once used is not lost.
+//! Order:    the copy in `copies` is written before the file, so that a number in use is never lost.
 
 use std::fs;
 use std::fs::File;
@@ -21,13 +21,13 @@ use crate::queue::store::folder::sync_folder;
 
 const META: &str = "ringpost.json";
 
-/// What `ringpost.json` says. There is a copy of it in `copies`.
+/// The contents of `ringpost.json`.
 #[derive(Clone, Copy, Serialize, Deserialize)]
 pub(in crate::queue) struct Meta {
     pub format: u32,
     pub partitions: u8,
     pub created_ms: u64,
-    /// Drawn when the spool is made, or when it is upgraded from format 1.
+    /// Random; chosen when the spool is created or upgraded from format 1.
     pub number: Option<u32>,
 }
 
@@ -36,7 +36,7 @@ impl Meta {
         SpoolNumber::from_bits(self.number.unwrap_or(0))
     }
 
-    /// With a number: the one in the copy, or a fresh one that is stored first.
+    /// Adds a number if there is none: that of the copy, or a new one, which is stored first.
     pub fn numbered(self, path: &Path) -> Result<Meta, SpoolFault> {
         if self.number.is_some() {
             return Ok(self);
@@ -47,7 +47,7 @@ impl Meta {
     }
 }
 
-/// The number in the copy of `ringpost.json`, if that can be read.
+/// The number in the copy of `ringpost.json`, if the copy is readable.
 fn copied_number(path: &Path) -> Option<SpoolNumber> {
     let text = fs::read_to_string(path.join(COPIES).join(META)).ok()?;
     let copy: Meta = serde_json::from_str(&text).ok()?;
@@ -69,7 +69,7 @@ pub(in crate::queue) fn read_meta(path: &Path, known: u32) -> Result<Option<Meta
         Ok(_) => {}
         Err(cause) if cause.kind() == std::io::ErrorKind::NotFound => return Ok(None),
         Err(cause) if cause.kind() == std::io::ErrorKind::InvalidData => {
-            return Err(SpoolFault::Meta { path: meta_path, why: "it is not text".into() });
+            return Err(SpoolFault::Meta { path: meta_path, why: "the file is not text".into() });
         }
         Err(cause) => return Err(SpoolFault::io(meta_path, cause)),
     };
@@ -88,18 +88,18 @@ pub(in crate::queue) fn read_meta(path: &Path, known: u32) -> Result<Option<Meta
     }
     let meta: Meta = serde_json::from_str(&text).map_err(unreadable)?;
     if meta.partitions == 0 || meta.partitions as usize > PARTITIONS_MAX {
-        let why = format!("{} is no possible number of partitions", meta.partitions);
+        let why = format!("{} is not a valid number of partitions", meta.partitions);
         return Err(SpoolFault::Meta { path: meta_path, why });
     }
     Ok(Some(meta))
 }
 
-/// Partitions of the spool in `path`, none if there is no spool. It may be in use.
+/// The number of partitions of the spool in `path`, which may be in use; `None` if there is no spool.
 pub fn partitions_in(path: &Path) -> Result<Option<u8>, SpoolFault> {
     Ok(read_meta(path, Layout::CURRENT.format)?.map(|meta| meta.partitions))
 }
 
-/// Writes the copy, then the file, so that a number once used is never lost.
+/// Writes the copy, then the file.
 pub(in crate::queue) fn write_meta(path: &Path, meta: &Meta) -> Result<(), SpoolFault> {
     write_meta_in(&path.join(COPIES), meta)?;
     write_meta_in(path, meta)
@@ -115,7 +115,7 @@ fn write_meta_in(path: &Path, meta: &Meta) -> Result<(), SpoolFault> {
     sync_folder(path)
 }
 
-/// The number of a spool to be made: the one in the copy, or a fresh one.
+/// The number of a new spool: that of the copy, or a random one.
 pub(in crate::queue) fn number_for(path: &Path) -> Result<SpoolNumber, SpoolFault> {
     match copied_number(path) {
         Some(number) => Ok(number),

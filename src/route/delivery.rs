@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use crate::base::backoff::RetrySchedule;
 use crate::config::DeliveryTimeoutsConfig;
+use crate::config::ResolverConfig;
 use crate::net::AddressRule;
-use crate::net::ResolverSettings;
 use crate::route::destination::DestinationTable;
 use crate::route::source::SourceTable;
 use crate::route::table::RouteTable;
@@ -47,8 +47,8 @@ pub struct DeliveryPolicy {
     /// The meaning of replies, and what they cause.
     pub replies: Arc<Classifier>,
     pub timeouts: DeliveryTimeoutsConfig,
-    /// For all shards together. Without servers, those of `/etc/resolv.conf` are used.
-    pub resolver: ResolverSettings,
+    /// For all shards together. Only `trust_ad` can change by a reload.
+    pub resolver: ResolverConfig,
 }
 
 /// How bounces are built.

@@ -104,7 +104,7 @@ where
     Fut: Future<Output = ()> + 'static,
 {
     // Without io_uring glommio panics or exits while it probes the kernel.
-    host::probe()?;
+    host::check_host()?;
     let heartbeat = Heartbeat::new(&spec.name);
     let beating = heartbeat.clone();
     interrupt::prepare()?;

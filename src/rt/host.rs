@@ -12,9 +12,6 @@ use thiserror::Error;
 
 /// glommio does not start with a lower limit.
 const MEMLOCK_BYTES_MIN: u64 = 512 << 10;
-/// Memory that one shard may lock: its registered memory three times, and on kernels before 5.12
-/// its rings.
-const MEMLOCK_BYTES_PER_SHARD: u64 = 1 << 20;
 /// `IORING_FEAT_POLL_32BITS`, present since Linux 5.9.
 const FEATURE_OF_5_9: u32 = 1 << 6;
 /// Size of `struct io_uring_params` in bytes, and the index of `features` in words.
@@ -51,39 +48,11 @@ pub enum RtFault {
     Died { what: String },
 }
 
-/// A condition that does not prevent a start.
-#[derive(Clone, Debug, PartialEq, Eq, Error)]
-pub enum RtWarning {
-    #[error("the memlock limit is {limit} bytes; {advised} would be enough for all shards")]
-    MemlockTight { limit: u64, advised: u64 },
-}
-
-/// The result of `check_host`.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct HostReport {
-    pub faults: Vec<RtFault>,
-    pub warnings: Vec<RtWarning>,
-}
-
-/// Checks whether the host can run `shards` shards.
-pub fn check_host(shards: usize) -> HostReport {
-    let mut report = HostReport::default();
-    if let Err(fault) = probe_io_uring() {
-        report.faults.push(fault);
-    }
-    let limit = memlock_limit();
-    let advised = MEMLOCK_BYTES_PER_SHARD.saturating_mul(shards as u64);
-    if limit < MEMLOCK_BYTES_MIN {
-        report.faults.push(RtFault::MemlockTooLow { limit, least: MEMLOCK_BYTES_MIN });
-    } else if limit < advised {
-        report.warnings.push(RtWarning::MemlockTight { limit, advised });
-    }
-    report
-}
-
-/// The first fault of `check_host`; checked before each start of a shard.
-pub(in crate::rt) fn probe() -> Result<(), RtFault> {
-    check_host(1).faults.into_iter().next().map_or(Ok(()), Err)
+/// Checks whether the host can run a shard. Called before each start of one.
+pub fn check_host() -> Result<(), RtFault> {
+    probe_io_uring()?;
+    let (limit, least) = (memlock_limit(), MEMLOCK_BYTES_MIN);
+    if limit < least { Err(RtFault::MemlockTooLow { limit, least }) } else { Ok(()) }
 }
 
 /// The fault that a glommio error stands for.
@@ -139,18 +108,6 @@ impl RtFault {
             }
             RtFault::Os { .. } => "see the manual page of this call for the error",
             RtFault::Died { .. } => "report this with the preceding output",
-        }
-    }
-}
-
-impl RtWarning {
-    /// The remedy, as text for the operator.
-    pub fn remedy(&self) -> &'static str {
-        match self {
-            RtWarning::MemlockTight { .. } => {
-                "raise LimitMEMLOCK (ulimit -l); without it some rings run without registered \
-                 memory, or on kernels before 5.12 not at all"
-            }
         }
     }
 }

@@ -22,6 +22,7 @@ use std::os::fd::IntoRawFd;
 use std::pin::Pin;
 use std::task::Context;
 use std::task::Poll;
+use std::task::ready;
 use std::time::Duration;
 
 use futures_io::AsyncRead;
@@ -31,7 +32,6 @@ use socket2::Socket;
 
 use crate::base::chunk::Chunk;
 use crate::base::chunk::ChunkPool;
-use crate::base::chunk::Slice;
 use crate::rt::fault::IoFault;
 use crate::rt::task;
 use crate::rt::timer::Deadline;
@@ -81,14 +81,10 @@ impl Stream {
         let mut filled = 0;
         poll_fn(|cx| {
             while filled < room.len() {
-                match Pin::new(&mut self.tcp).poll_read(cx, &mut room[filled..]) {
-                    Poll::Ready(Ok(0)) => return Poll::Ready(Err(IoFault::Closed)),
-                    Poll::Ready(Ok(count)) => filled += count,
-                    Poll::Ready(Err(error)) => return Poll::Ready(Err(error.into())),
-                    Poll::Pending if self.deadline.poll_expired(cx) => {
-                        return Poll::Ready(Err(IoFault::TimedOut));
-                    }
-                    Poll::Pending => return Poll::Pending,
+                let polled = Pin::new(&mut self.tcp).poll_read(cx, &mut room[filled..]);
+                match ready!(self.deadline.limit(cx, polled))? {
+                    0 => return Poll::Ready(Err(IoFault::Closed)),
+                    count => filled += count,
                 }
             }
             Poll::Ready(Ok(()))
@@ -102,11 +98,7 @@ impl Stream {
         let mut sent = 0;
         let result = poll_fn(|cx| {
             while sent < bytes.len() {
-                match self.poll_send(cx, &[IoSlice::new(&bytes[sent..])]) {
-                    Poll::Ready(Ok(count)) => sent += count,
-                    Poll::Ready(Err(fault)) => return Poll::Ready(Err(fault)),
-                    Poll::Pending => return Poll::Pending,
-                }
+                sent += ready!(self.poll_send(cx, &[IoSlice::new(&bytes[sent..])]))?;
             }
             Poll::Ready(Ok(()))
         })
@@ -115,19 +107,21 @@ impl Stream {
         (result, bytes)
     }
 
-    /// Sends all `slices` in order, and returns them so that their chunks can be reused. After a
-    /// fault it is unknown how much was sent.
-    pub async fn write_vectored(
-        &mut self,
-        slices: Vec<Slice>,
-    ) -> (Result<(), IoFault>, Vec<Slice>) {
-        let result = self.send_all(&slices).await;
-        (result, slices)
-    }
-
     /// Sends all `parts` in order. After a fault it is unknown how much was sent.
     pub async fn write_parts(&mut self, parts: &[&[u8]]) -> Result<(), IoFault> {
-        self.send_all(parts).await
+        task::yield_if_needed().await;
+        let mut place = Place::default();
+        poll_fn(|cx| {
+            loop {
+                let rest = place.rest(parts);
+                if rest.is_empty() {
+                    return Poll::Ready(Ok(()));
+                }
+                let count = ready!(self.poll_send(cx, &rest))?;
+                place.advance(parts, count);
+            }
+        })
+        .await
     }
 
     /// Shuts down the sending side; the peer reads to the end.
@@ -178,25 +172,6 @@ impl Stream {
         ManuallyDrop::new(unsafe { Socket::from_raw_fd(self.tcp.as_raw_fd()) })
     }
 
-    async fn send_all<P: AsRef<[u8]>>(&mut self, parts: &[P]) -> Result<(), IoFault> {
-        task::yield_if_needed().await;
-        let mut place = Place::default();
-        poll_fn(|cx| {
-            loop {
-                let rest = place.rest(parts);
-                if rest.is_empty() {
-                    return Poll::Ready(Ok(()));
-                }
-                match self.poll_send(cx, &rest) {
-                    Poll::Ready(Ok(count)) => place.advance(parts, count),
-                    Poll::Ready(Err(fault)) => return Poll::Ready(Err(fault)),
-                    Poll::Pending => return Poll::Pending,
-                }
-            }
-        })
-        .await
-    }
-
     fn poll_read(
         &mut self,
         cx: &mut Context<'_>,
@@ -218,12 +193,8 @@ impl Stream {
         } else {
             pool.give(chunk);
         }
-        match received {
-            Poll::Ready(Ok(_)) => Poll::Ready(Err(IoFault::Closed)),
-            Poll::Ready(Err(error)) => Poll::Ready(Err(error.into())),
-            Poll::Pending if self.deadline.poll_expired(cx) => Poll::Ready(Err(IoFault::TimedOut)),
-            Poll::Pending => Poll::Pending,
-        }
+        ready!(self.deadline.limit(cx, received))?;
+        Poll::Ready(Err(IoFault::Closed))
     }
 
     /// The pool is empty, which matters only if data has arrived. An empty read tells, without
@@ -260,11 +231,8 @@ impl Stream {
             Err(error) => return Poll::Ready(Err(error.into())),
         }
         // glommio retries once and then waits for buffer space.
-        match Pin::new(&mut self.tcp).poll_write(cx, &parts[0]) {
-            Poll::Ready(sent) => Poll::Ready(sent.map_err(IoFault::from)),
-            Poll::Pending if self.deadline.poll_expired(cx) => Poll::Ready(Err(IoFault::TimedOut)),
-            Poll::Pending => Poll::Pending,
-        }
+        let polled = Pin::new(&mut self.tcp).poll_write(cx, &parts[0]);
+        self.deadline.limit(cx, polled)
     }
 }
 
@@ -277,11 +245,11 @@ struct Place {
 
 impl Place {
     /// The unsent rest, up to the slices of one call.
-    fn rest<'a, P: AsRef<[u8]>>(&self, slices: &'a [P]) -> Vec<IoSlice<'a>> {
+    fn rest<'a>(&self, slices: &[&'a [u8]]) -> Vec<IoSlice<'a>> {
         let tails = slices[self.slice..].iter().enumerate();
         let tails = tails.map(|(place, slice)| match place {
-            0 => &slice.as_ref()[self.byte..],
-            _ => slice.as_ref(),
+            0 => &slice[self.byte..],
+            _ => slice,
         });
         // An empty slice would look like a successful send of 0 bytes.
         let tails = tails.filter(|tail| !tail.is_empty());
@@ -289,10 +257,10 @@ impl Place {
     }
 
     /// Records that `count` more bytes were sent.
-    fn advance<P: AsRef<[u8]>>(&mut self, slices: &[P], count: usize) {
+    fn advance(&mut self, slices: &[&[u8]], count: usize) {
         self.byte += count;
-        while self.slice < slices.len() && self.byte >= slices[self.slice].as_ref().len() {
-            self.byte -= slices[self.slice].as_ref().len();
+        while self.slice < slices.len() && self.byte >= slices[self.slice].len() {
+            self.byte -= slices[self.slice].len();
             self.slice += 1;
         }
     }
@@ -304,13 +272,7 @@ mod tests {
 
     #[test]
     fn sending_continues_at_the_byte_after_the_last() {
-        let slice = |text: &[u8]| {
-            let mut chunk = Chunk::detached();
-            chunk.fill_from(text);
-            let end = chunk.len();
-            Slice::new(chunk, 0..end)
-        };
-        let slices = [slice(b"abc"), slice(b""), slice(b"defg"), slice(b"h")];
+        let slices: [&[u8]; 4] = [b"abc", b"", b"defg", b"h"];
         let whole = b"abcdefgh";
         for first in 0..=whole.len() {
             for second in 0..=whole.len() - first {

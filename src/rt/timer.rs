@@ -3,11 +3,12 @@
 //! Owner:    the shard. The ticker turns the wheel.
 //! Promise:  a deadline never fires early, and at most 250 ms late on a shard that is not blocked.
 //!           Setting one is a store into a slot that exists as long as the connection: no
-//!           allocation and no timer queue, so that it can be set anew for every line.
+//!           allocation and no timer queue, cheap enough for every line.
 //! Bounds:   see `wheel`.
 
 use std::future::Future;
 use std::future::poll_fn;
+use std::io;
 use std::pin::pin;
 use std::rc::Rc;
 use std::task::Context;
@@ -18,6 +19,7 @@ use std::time::Instant;
 use glommio::timer::Timer;
 
 use crate::rt::context::Shard;
+use crate::rt::fault::IoFault;
 use crate::rt::wheel::NEVER;
 use crate::rt::wheel::Slot;
 use crate::rt::wheel::Wheel;
@@ -132,6 +134,19 @@ impl Deadline {
             }
         });
         false
+    }
+
+    /// The result of a socket's poll, or `TimedOut` if it is pending past the deadline.
+    pub(in crate::rt) fn limit<T>(
+        &self,
+        cx: &mut Context<'_>,
+        polled: Poll<io::Result<T>>,
+    ) -> Poll<Result<T, IoFault>> {
+        match polled {
+            Poll::Ready(done) => Poll::Ready(done.map_err(IoFault::from)),
+            Poll::Pending if self.poll_expired(cx) => Poll::Ready(Err(IoFault::TimedOut)),
+            Poll::Pending => Poll::Pending,
+        }
     }
 
     /// Wakes the task at the next tick, to request a chunk again.

@@ -13,7 +13,6 @@ use std::os::fd::AsRawFd;
 use std::os::fd::FromRawFd;
 use std::os::fd::IntoRawFd;
 use std::pin::Pin;
-use std::task::Poll;
 
 use futures_io::AsyncRead;
 use glommio::net::TcpStream;
@@ -68,10 +67,9 @@ impl UdpSocket {
         // A read into an empty buffer would drop a datagram.
         assert!(!room.is_empty(), "the buffer has room");
         task::yield_if_needed().await;
-        poll_fn(|cx| match Pin::new(&mut self.udp).poll_read(cx, room) {
-            Poll::Ready(received) => Poll::Ready(received.map_err(IoFault::from)),
-            Poll::Pending if self.deadline.poll_expired(cx) => Poll::Ready(Err(IoFault::TimedOut)),
-            Poll::Pending => Poll::Pending,
+        poll_fn(|cx| {
+            let polled = Pin::new(&mut self.udp).poll_read(cx, room);
+            self.deadline.limit(cx, polled)
         })
         .await
     }

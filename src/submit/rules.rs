@@ -144,14 +144,14 @@ mod tests {
             ("submitted with an empty one", tenant(), "Message-ID:\r\n\r\n", None),
             ("relayed without", relay(), "From: a\r\n\r\n", None),
         ] {
-            let mut scan = HeaderScan::new();
+            let mut scan = HeaderScan::default();
             scan.feed(block.as_bytes());
             let added = added_message_id(&identity, &scan, "mx.test", "ID");
             assert_eq!(added.as_deref(), expected, "{name}");
             let is_in = edited(&identity, block).contains("Message-ID: <ID@mx.test>\r\n");
             assert_eq!(is_in, expected.is_some(), "{name}, as it is sent");
         }
-        let long = added_message_id(&tenant(), &HeaderScan::new(), &"h".repeat(253), "ID");
+        let long = added_message_id(&tenant(), &HeaderScan::default(), &"h".repeat(253), "ID");
         assert_eq!(long.map(|id| id.len()), Some(MESSAGE_ID_BYTES_MAX));
     }
 

@@ -8,3 +8,4 @@ pub mod proxy;
 pub mod proxy_url;
 pub mod smtp;
 pub mod socks5;
+pub mod tls;

@@ -247,7 +247,7 @@ mod tests {
             ),
             ("unknown", "PROXY UNKNOWN\r\n", none(15)),
             ("unknown with words", "PROXY UNKNOWN ::1 ::1 1 2\r\n", none(27)),
-            ("as long as may be", &longest, none(V1_BYTES_MAX)),
+            ("the longest", &longest, none(V1_BYTES_MAX)),
             ("too long", &longer, Err(HeaderFault::TooLong)),
             ("no header", "EHLO x\r\n", Err(HeaderFault::Missing)),
             ("lower case", "proxy TCP4", Err(HeaderFault::Missing)),
@@ -284,7 +284,7 @@ mod tests {
         let rows: &[(&str, Vec<u8>, Read)] = &[
             ("TCP4", v2(0x21, 0x11, &tcp4), four(28)),
             ("TCP4 with TLVs", v2(0x21, 0x11, &tlvs), four(35)),
-            ("as long as may be", v2(0x21, 0x11, &large), four(V2_BYTES_MAX)),
+            ("the longest", v2(0x21, 0x11, &large), four(V2_BYTES_MAX)),
             ("TCP6", v2(0x21, 0x21, &tcp6), header_of("[::1]:0", "[::2]:25", 52)),
             ("local", v2(0x20, 0x00, b""), none(16)),
             ("local with addresses", v2(0x20, 0x11, &tcp4), none(28)),

@@ -281,7 +281,7 @@ mod tests {
             ("v4", FOUR, false, v4, [hello, CONNECT_FOUR].concat()),
             ("v6", SIX, false, &v6, [hello, six].concat()),
             ("answered by name", FOUR, false, named, [hello, CONNECT_FOUR].concat()),
-            ("no name at all", FOUR, false, b"\x05\0\x05\0\0\x03\0\0\x19", {
+            ("an empty name", FOUR, false, b"\x05\0\x05\0\0\x03\0\0\x19", {
                 [hello, CONNECT_FOUR].concat()
             }),
             ("login", FOUR, true, &logged_in, [both, name, CONNECT_FOUR].concat()),
@@ -346,7 +346,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_asked_for_is_known() {
+    fn has_asked_is_true_after_connect() {
         let mut out = Vec::new();
         let mut machine = Socks5::new(FOUR.parse().expect("an address"), None, &mut out);
         assert!(!machine.has_asked());

@@ -127,7 +127,7 @@ impl Taker {
         match mode {
             BodyMode::Counted { bytes, .. } => self.body = self.take_bytes(bytes),
             _ => {
-                let mut decoder = DotDecoder::new(LineEnding::Strict);
+                let mut decoder = DotDecoder::new();
                 loop {
                     let decoded = decoder.decode(&mut self.input).expect("the body is valid");
                     self.body.extend_from_slice(&self.input[..decoded.kept]);

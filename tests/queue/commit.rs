@@ -30,6 +30,7 @@ use ringpost::queue::Spool;
 use ringpost::queue::SpoolOptions;
 use ringpost::queue::admin::inspect;
 use ringpost::queue::admin::inspect::ListFilter;
+use ringpost::queue::admin::select::Wanted;
 
 type Stored<'f> = Pin<Box<dyn Future<Output = Result<Committed, CommitFault>> + 'f>>;
 
@@ -132,7 +133,11 @@ fn a_session_that_leaves_while_it_waits_is_no_harm() {
     assert!(polled.is_pending());
     drop(waiting);
     rig.stored(b"after");
-    assert_eq!(inspect::list(&rig.spool, ALL).unwrap().len(), 2, "what was asked for is done");
+    assert_eq!(
+        inspect::list(&rig.spool, ALL, &Wanted::default()).unwrap().len(),
+        2,
+        "what was asked for is done"
+    );
     assert_eq!((rig.committer.waiting(), rig.pool.chunks_out()), (0, 0));
 }
 
@@ -221,10 +226,12 @@ fn a_message_is_listed_shown_and_deleted_once() {
     let kept = rig.stored(b"kept");
     let by_shard = rig.stored(&pattern(300_000, 3));
     let by_operator = rig.stored(b"three");
-    let rows = inspect::list(&rig.spool, ALL).unwrap();
+    let rows = inspect::list(&rig.spool, ALL, &Wanted::default()).unwrap();
     assert_eq!(rows.len(), 3);
     assert_eq!(rows[0].first_recipient.as_deref(), Some("one@example.test"));
-    let page = inspect::list(&rig.spool, ListFilter { limit: 1, after: Some(kept) }).unwrap();
+    let page =
+        inspect::list(&rig.spool, ListFilter { limit: 1, after: Some(kept) }, &Wanted::default())
+            .unwrap();
     assert_eq!(page[0].id, rig.spool.public_id(by_shard).to_string());
     let details = inspect::show(&rig.spool, by_shard).unwrap();
     assert_eq!(
@@ -235,8 +242,11 @@ fn a_message_is_listed_shown_and_deleted_once() {
 
     assert_eq!(rig.run(rig.committer.delete(by_shard)), Ok(true));
     assert_eq!(rig.run(rig.committer.delete(by_shard)), Ok(false));
-    inspect::delete(&rig.spool, by_operator).unwrap();
-    assert!(matches!(inspect::delete(&rig.spool, by_operator), Err(QueueFault::Unknown)));
+    rig.spool.partition_of(by_operator).unwrap().remove(by_operator).unwrap();
+    assert!(matches!(
+        rig.spool.partition_of(by_operator).unwrap().remove(by_operator),
+        Err(QueueFault::Unknown)
+    ));
     assert!(matches!(inspect::show(&rig.spool, by_operator), Err(QueueFault::Unknown)));
     let stats = inspect::stats(&rig.spool).unwrap();
     assert_eq!((stats.messages, stats.body_bytes), (1, 4));
@@ -249,7 +259,7 @@ fn a_message_is_listed_shown_and_deleted_once() {
     .expect("a stopped server's spool is looked at");
     assert_eq!(body_of(&spool, kept), b"kept");
     assert_eq!(inspect::stats(&spool).unwrap().messages, 1);
-    assert!(matches!(inspect::delete(&spool, kept), Err(QueueFault::ReadOnly)));
+    assert!(matches!(spool.partition_of(kept).unwrap().remove(kept), Err(QueueFault::ReadOnly)));
     drop(spool);
     let found = Rig::open(folder.path());
     let found = &found.spool.recovered()[0];
@@ -316,7 +326,11 @@ fn several_messages_are_finished_together_or_not_at_all() {
     let heads: [&[u8]; 3] = [b"To: u0\r\n", b"", b"To: u2\r\n"];
     let bodies: [&[u8]; 3] = [&shared, &shared, &long];
     let whole = |spool: &Spool| {
-        assert_eq!(inspect::list(spool, ALL).unwrap().len(), 3, "and nothing of the others");
+        assert_eq!(
+            inspect::list(spool, ALL, &Wanted::default()).unwrap().len(),
+            3,
+            "and nothing of the others"
+        );
         for ((done, head), body) in done.iter().zip(heads).zip(bodies) {
             let pieces = inspect::cat(spool, done.id.local).unwrap();
             let bytes: Result<Vec<_>, _> = pieces.collect();

@@ -27,6 +27,7 @@ use ringpost::queue::SpoolOptions;
 use ringpost::queue::admin::audit::audit;
 use ringpost::queue::admin::inspect;
 use ringpost::queue::admin::inspect::ListFilter;
+use ringpost::queue::admin::select::Wanted;
 use ringpost::queue::record::job::Filed;
 use ringpost::queue::record::key;
 use ringpost::queue::record::key::BacklogKey;
@@ -255,7 +256,9 @@ fn newest_log(partition: &Path) -> PathBuf {
 }
 
 fn ids(spool: &Spool) -> Vec<MessageId> {
-    let rows = inspect::list(spool, ListFilter { limit: usize::MAX, after: None }).unwrap();
+    let rows =
+        inspect::list(spool, ListFilter { limit: usize::MAX, after: None }, &Wanted::default())
+            .unwrap();
     let local = |row: inspect::ListRow| row.id.parse::<PublicId>().expect("it is an id").local;
     rows.into_iter().map(local).collect()
 }

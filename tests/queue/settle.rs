@@ -29,6 +29,7 @@ use ringpost::queue::SpoolOptions;
 use ringpost::queue::admin::audit::SpoolAudit;
 use ringpost::queue::admin::audit::audit;
 use ringpost::queue::admin::inspect;
+use ringpost::queue::admin::select::Wanted;
 use ringpost::queue::commit::settle::JobChange;
 use ringpost::queue::commit::settle::JobRecord;
 use ringpost::queue::commit::settle::Report;
@@ -40,6 +41,7 @@ use ringpost::queue::record::ledger::LEDGER_KEY;
 use ringpost::queue::record::ledger::Ledger;
 use ringpost::queue::record::ledger::Tally;
 use ringpost::queue::store::jobs::free_job_numbers;
+use ringpost::queue::store::query::KeptMessage;
 use ringpost::shard::kept::remove;
 
 fn options(path: &std::path::Path) -> SpoolOptions {
@@ -562,7 +564,11 @@ fn a_message_is_kept_after_its_end_until_it_expires() {
         let shown = inspect::show(&rig.spool, kept).expect("it is there");
         assert_eq!((shown.kept_until_ms, shown.jobs.len()), (Some(until_ms), 0));
         let all = inspect::ListFilter { limit: 10, after: None };
-        assert_eq!(inspect::list(&rig.spool, all).unwrap(), [], "it is not queued");
+        assert_eq!(
+            inspect::list(&rig.spool, all, &Wanted::default()).unwrap(),
+            [],
+            "it is not queued"
+        );
         assert!(inspect::show(&rig.spool, gone).is_err());
         let audit = found(rig);
         assert!(audit.is_clean() && audit.sum.ended.delivered == 4, "{audit:?}");

@@ -26,6 +26,7 @@ use ringpost::queue::Want;
 use ringpost::queue::admin::audit::audit;
 use ringpost::queue::admin::inspect;
 use ringpost::queue::admin::inspect::ListFilter;
+use ringpost::queue::admin::select::Wanted;
 use ringpost::queue::commit::settle::Filing;
 use ringpost::queue::record::family::BACKLOG;
 use ringpost::queue::record::family::FAMILIES;
@@ -485,7 +486,7 @@ fn ids_name_their_spool_whatever_becomes_of_it() {
     let rig = Rig::with(options(&path, None));
     let local = rig.stored(b"mail");
     let text = rig.committer.public_id(local).to_string();
-    assert_eq!(inspect::list(&rig.spool, ALL).unwrap()[0].id, text);
+    assert_eq!(inspect::list(&rig.spool, ALL, &Wanted::default()).unwrap()[0].id, text);
     assert_eq!(inspect::show(&rig.spool, local).unwrap().id, text);
     rig.close();
     type Spoil = fn(&Path);
@@ -505,7 +506,7 @@ fn ids_name_their_spool_whatever_becomes_of_it() {
         assert_eq!(spool.local_id(read).expect("it is of this spool"), local, "{name}");
     }
     let other = Spool::open(options(&folder.path().join("other"), None)).unwrap();
-    let number = SpoolNumber::from_bits(other.number().as_u32() + 1);
+    let number = SpoolNumber::from_bits(other.public_id(local).spool.as_u32() + 1);
     let foreign = PublicId { local, spool: number };
     let fault = other.local_id(foreign).expect_err("it is of another spool").to_string();
     assert!(fault.contains("another spool") && fault.contains(&number.to_string()), "{fault}");

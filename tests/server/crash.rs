@@ -102,6 +102,7 @@ const STORE_FAULTS: &[&str] = &[
 /// Points of the tests of sessions, policies and views.
 const ELSEWHERE: &[&str] = &[
     "commit::hung_ms",
+    "dial::descriptors",
     "file::after_write",
     "file::before_write",
     "gate::answer",

@@ -228,7 +228,7 @@ fn the_floor_holds_from_the_first_connection_on() {
     let address = loop {
         let log = server.log_text();
         // The table of the start names it first.
-        let behind = log.split_once("127.0.0.1:").and_then(|(_, rest)| rest.split_once(' '));
+        let behind = log.split_once("127.0.0.1:").and_then(|(_, rest)| rest.split_once([' ', ',']));
         if let Some(port) = behind.and_then(|(port, _)| port.parse::<u16>().ok()) {
             break SocketAddr::from(([127, 0, 0, 1], port));
         }

@@ -32,6 +32,7 @@ use ringpost::queue::SpoolOptions;
 use ringpost::queue::admin::inspect;
 use ringpost::queue::admin::inspect::ListFilter;
 use ringpost::queue::admin::inspect::ListRow;
+use ringpost::queue::admin::select::Wanted;
 
 /// A message that is fully determined by these numbers, so that a foreign one is recognised.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -216,7 +217,8 @@ impl Ledger {
     /// Compares the spool with the ledger.
     pub fn audit(&self, spool: &Spool, reading: Reading) -> Audit {
         let everything = ListFilter { limit: usize::MAX, after: None };
-        let rows = inspect::list(spool, everything).expect("the spool can be listed");
+        let rows =
+            inspect::list(spool, everything, &Wanted::default()).expect("the spool can be listed");
         let balance = queue::admin::audit::audit(spool).expect("the spool's ledger is readable");
         assert!(balance.adds_up, "the spool's own ledger does not add up: {balance:?}");
         let mut book = self.book();

@@ -11,9 +11,9 @@ use clap::value_parser;
 use ringpost::base::clock;
 use ringpost::net;
 use ringpost::net::ClientCertificates;
-use ringpost::net::MinVersion;
 use ringpost::net::TlsServer;
 use ringpost::net::TlsSettings;
+use ringpost::net::TlsVersion;
 
 use crate::flags;
 use crate::report::Outputs;
@@ -194,7 +194,7 @@ impl Options {
 fn build_tls(certificate: PathBuf, key: PathBuf) -> Result<Arc<TlsServer>, String> {
     let settings = TlsSettings {
         certificates: vec![(certificate, key)],
-        min_version: MinVersion::Tls12,
+        min_version: TlsVersion::Tls12,
         tickets: true,
         client_certificates: ClientCertificates::None,
         client_ca: None,

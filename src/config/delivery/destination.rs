@@ -3,7 +3,6 @@
 use crate::config::delivery::list::check_names;
 use crate::config::delivery::list::is_whole;
 use crate::config::delivery::model::DestinationDefaults;
-use crate::config::fault::Refusal;
 use crate::config::model::Config;
 use crate::config::reading::Reading;
 
@@ -26,8 +25,7 @@ fn check_destinations(config: &Config, reading: &mut Reading<'_>) {
         let path = format!("destination[{}]", place + 1);
         if destination.recipient_domain.is_empty() && destination.mx_host.is_empty() {
             let hint = "set recipient_domain or mx_host";
-            let refusal = Refusal::new("has no effect: it matches no destination", hint);
-            reading.warn(&format!("{path}.name"), refusal);
+            reading.warn(&format!("{path}.name"), "has no effect: it matches no destination", hint);
         }
         let treatment = destination.treatment(&config.destination_defaults);
         check_treatment(&treatment, &[path, "destination".to_owned()], config, reading);
@@ -47,7 +45,7 @@ fn check_destinations(config: &Config, reading: &mut Reading<'_>) {
                 let key = format!("destination[{}].{key}", place + 1);
                 let what = format!("\"{domain}\" is named by two destinations");
                 let hint = format!("destination[{}] applies; list it once", first + 1);
-                reading.contradiction(&[&key], Refusal::new(what, hint));
+                reading.contradiction(&[&key], what, hint);
             }
         }
     }
@@ -82,7 +80,7 @@ fn check_treatment(
             let of = |path: &String| [low_key, high_key].map(|key| format!("{path}.{key}"));
             let keys: Vec<String> = paths.iter().flat_map(of).collect();
             let all: Vec<&str> = keys.iter().map(String::as_str).collect();
-            reading.contradiction(&all, Refusal::new(what, hint));
+            reading.contradiction(&all, what, hint);
         }
     }
     let rates = [
@@ -97,7 +95,7 @@ fn check_treatment(
     {
         let what = "exceeds delivery.connections_max, the limit of all destinations together";
         let hint = "lower it, or raise delivery.connections_max";
-        reading.warn(&format!("{own}.connections_max"), Refusal::new(what, hint));
+        reading.warn(&format!("{own}.connections_max"), what, hint);
     }
 }
 
@@ -113,7 +111,7 @@ pub(super) fn warn_of_rates(
             if *long != 0 && short > long && is_told(reading, short_key, long_key) {
                 let what = format!("has no effect: {long_key} is {long}");
                 let hint = format!("lower it, or raise {long_key}");
-                reading.warn(&format!("{path}.{short_key}"), Refusal::new(what, hint));
+                reading.warn(&format!("{path}.{short_key}"), what, hint);
             }
         }
     }

@@ -24,8 +24,11 @@ pub fn check_names<'c>(
         if let Some(first) = names[..place].iter().position(|other| other == name) {
             let keys = [place, first].map(|place| format!("{path}[{}].name", place + 1));
             let hint = format!("{} has the same name; names must be unique", keys[1]);
-            let refusal = Refusal::new(format!("\"{name}\" is the name of two {path}s"), hint);
-            reading.contradiction(&[&keys[0], &keys[1]], refusal);
+            reading.contradiction(
+                &[&keys[0], &keys[1]],
+                format!("\"{name}\" is the name of two {path}s"),
+                hint,
+            );
         }
     }
 }

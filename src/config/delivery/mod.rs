@@ -15,7 +15,7 @@
 mod destination;
 pub mod domain;
 pub mod header;
-mod list;
+pub mod list;
 pub mod model;
 pub mod next_hop;
 pub mod proxy;

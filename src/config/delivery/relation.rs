@@ -6,6 +6,7 @@
 use crate::config::delivery::destination;
 use crate::config::delivery::domain::DomainMatch;
 use crate::config::delivery::header::HeaderMatch;
+use crate::config::delivery::header::LabelValue;
 use crate::config::delivery::list::check_names;
 use crate::config::delivery::list::is_whole;
 use crate::config::delivery::list::unknown;
@@ -15,7 +16,7 @@ use crate::config::delivery::next_hop::HopProtocol;
 use crate::config::delivery::next_hop::HostPort;
 use crate::config::delivery::next_hop::NextHop;
 use crate::config::delivery::next_hop::RouteNext;
-use crate::config::fault::Refusal;
+use crate::config::delivery::value::RecipientAddress;
 use crate::config::model::Config;
 use crate::config::name::Label;
 use crate::config::reading::Reading;
@@ -52,35 +53,38 @@ fn check_delivery(config: &Config, reading: &mut Reading<'_>) {
     let delivery = &config.delivery;
     match delivery.retry_schedule.first() {
         None => {
-            let refusal = Refusal::new("is empty", "set at least one delay, as [\"15m\"]");
-            reading.contradiction(&["delivery.retry_schedule"], refusal);
+            reading.contradiction(
+                &["delivery.retry_schedule"],
+                "is empty",
+                "set at least one delay, as [\"15m\"]",
+            );
         }
         Some(first) if *first > delivery.max_age => {
             let what = "starts with a delay longer than delivery.max_age: nothing is retried";
             let keys = ["delivery.retry_schedule", "delivery.max_age"];
             let hint = "start with a shorter delay, or raise delivery.max_age";
-            reading.contradiction(&keys, Refusal::new(what, hint));
+            reading.contradiction(&keys, what, hint);
         }
         Some(_) => {}
     }
     if delivery.retry_schedule.windows(2).any(|pair| pair[0] > pair[1]) {
         let what = "a delay is shorter than the one before it";
-        reading.warn("delivery.retry_schedule", Refusal::new(what, "use increasing delays"));
+        reading.warn("delivery.retry_schedule", what, "use increasing delays");
     }
     if delivery.delay_warning >= delivery.max_age {
         let what = "has no effect: the mail bounces earlier";
         let hint = "lower it, or set 0 to disable it";
-        reading.warn("delivery.delay_warning", Refusal::new(what, hint));
+        reading.warn("delivery.delay_warning", what, hint);
     }
     if dane_is_inert(config) && reading.is_written(DANE_KEY) {
         let hint = format!("{DANE_REMEDY}, or write dane = false");
-        reading.warn(DANE_KEY, Refusal::new(DANE_IS_INERT, hint));
+        reading.warn(DANE_KEY, DANE_IS_INERT, hint);
     }
     if let Some(pool) = &delivery.pool
         && let Some(refusal) = unknown("pool", pool, config.pools.iter().map(|one| &one.name))
         && is_whole(&config.pools, reading)
     {
-        reading.contradiction(&["delivery.pool"], refusal);
+        reading.contradiction(&["delivery.pool"], refusal.what, refusal.hint);
     }
 }
 
@@ -96,7 +100,7 @@ fn check_sources(config: &Config, reading: &mut Reading<'_>) {
             let keys =
                 ["name", "ipv4", "ipv6", "proxy"].map(|key| format!("source[{}].{key}", place + 1));
             let keys = keys.each_ref().map(String::as_str);
-            reading.contradiction(&keys, Refusal::new("has no address", "set ipv4 or ipv6"));
+            reading.contradiction(&keys, "has no address", "set ipv4 or ipv6");
         }
         check_proxy(source, &|key| format!("source[{}].{key}", place + 1), reading);
     }
@@ -104,27 +108,41 @@ fn check_sources(config: &Config, reading: &mut Reading<'_>) {
 
 /// The login of a proxy.
 fn check_proxy(source: &SourceConfig, key: &dyn Fn(&str) -> String, reading: &mut Reading<'_>) {
-    let (user, file, proxy) = (key("proxy_user"), key("proxy_password_file"), key("proxy"));
-    match (&source.proxy_user, &source.proxy_password_file) {
-        (None, None) => return,
-        (Some(name), Some(_)) if name.len() > LOGIN_BYTES_MAX => {
-            let what = format!("is longer than {LOGIN_BYTES_MAX} bytes, the limit of SOCKS 5");
-            return reading.contradiction(&[&user], Refusal::new(what, "use a shorter name"));
-        }
-        (Some(_), Some(_)) => {}
-        (Some(_), None) => {
-            let refusal = Refusal::new("has no password", "set proxy_password_file too");
-            return reading.contradiction(&[&user, &file], refusal);
-        }
-        (None, Some(_)) => {
-            let refusal = Refusal::new("has no user", "set proxy_user too");
-            return reading.contradiction(&[&file, &user], refusal);
-        }
+    let (user, file) = (source.proxy_user.as_deref(), source.proxy_password_file.is_some());
+    if !has_login(user, file, ["proxy_user", "proxy_password_file"], key, reading) {
+        return;
     }
-    if !matches!(source.proxy, Some(Proxy::Socks5 { .. })) {
-        let refusal = Refusal::new("requires a SOCKS 5 proxy", "set proxy = \"socks5://...\"");
-        reading.contradiction(&[&user, &proxy], refusal);
+    let (user_key, proxy) = (key("proxy_user"), key("proxy"));
+    if user.is_some_and(|name| name.len() > LOGIN_BYTES_MAX) {
+        let what = format!("is longer than {LOGIN_BYTES_MAX} bytes, the limit of SOCKS 5");
+        reading.contradiction(&[&user_key], what, "use a shorter name");
+    } else if !matches!(source.proxy, Some(Proxy::Socks5 { .. })) {
+        let hint = "set proxy = \"socks5://...\"";
+        reading.contradiction(&[&user_key, &proxy], "requires a SOCKS 5 proxy", hint);
     }
+}
+
+/// Whether user and password file are set. One without the other is refused.
+fn has_login(
+    user: Option<&str>,
+    file: bool,
+    names: [&str; 2],
+    key: &dyn Fn(&str) -> String,
+    reading: &mut Reading<'_>,
+) -> bool {
+    let [user_key, file_key] = names.map(key);
+    match (user.is_some(), file) {
+        (true, false) => {
+            let hint = format!("set {} too", names[1]);
+            reading.contradiction(&[&user_key, &file_key], "has no password", hint);
+        }
+        (false, true) => {
+            let hint = format!("set {} too", names[0]);
+            reading.contradiction(&[&file_key, &user_key], "has no user", hint);
+        }
+        _ => {}
+    }
+    user.is_some() && file
 }
 
 fn check_pools(config: &Config, reading: &mut Reading<'_>) {
@@ -136,17 +154,16 @@ fn check_pools(config: &Config, reading: &mut Reading<'_>) {
     for (place, pool) in config.pools.iter().enumerate() {
         let key = format!("pool[{}].sources", place + 1);
         if pool.sources.is_empty() {
-            reading.contradiction(&[&key], Refusal::new("is empty", "name at least one source"));
+            reading.contradiction(&[&key], "is empty", "name at least one source");
         }
         for (place, member) in pool.sources.iter().enumerate() {
             if pool.sources[..place].iter().any(|other| other.source == member.source) {
                 let what = format!("names \"{}\" twice", member.source);
-                let refusal = Refusal::new(what, "list it once, with a weight");
-                reading.contradiction(&[&key], refusal);
+                reading.contradiction(&[&key], what, "list it once, with a weight");
             }
             let names = config.sources.iter().map(|one| &one.name);
             if sources_known && let Some(refusal) = unknown("source", &member.source, names) {
-                reading.contradiction(&[&key], refusal);
+                reading.contradiction(&[&key], refusal.what, refusal.hint);
             }
         }
     }
@@ -175,7 +192,7 @@ fn check_tenants(config: &Config, reading: &mut Reading<'_>) {
 fn warn_of_tenant(tenant: &Label, key: &str, reading: &mut Reading<'_>) {
     let what = format!("no network belongs to the tenant \"{tenant}\"");
     let hint = "add a [[network]] with this tenant, or remove the tenant here";
-    reading.warn(key, Refusal::new(what, hint));
+    reading.warn(key, what, hint);
 }
 
 fn check_routes(config: &Config, reading: &mut Reading<'_>) {
@@ -187,12 +204,12 @@ fn check_routes(config: &Config, reading: &mut Reading<'_>) {
         if pools_known
             && let Some(refusal) = route.pool.as_ref().and_then(|pool| unknown("pool", pool, pools))
         {
-            reading.contradiction(&[&key("pool"), &key("next")], refusal);
+            reading.contradiction(&[&key("pool"), &key("next")], refusal.what, refusal.hint);
         }
         for listener in &route.listener {
             let names = config.listeners.iter().map(|one| &one.name);
             if let Some(refusal) = unknown("listener", listener, names) {
-                reading.contradiction(&[&key("listener")], refusal);
+                reading.contradiction(&[&key("listener")], refusal.what, refusal.hint);
             }
         }
         check_labels(config, route, &key, reading);
@@ -207,7 +224,7 @@ fn check_routes(config: &Config, reading: &mut Reading<'_>) {
                 before[first].name
             );
             let hint = format!("move it before route[{}], or remove it", first + 1);
-            reading.warn(&key("name"), Refusal::new(what, hint));
+            reading.warn(&key("name"), what, hint);
         }
     }
 }
@@ -224,7 +241,7 @@ fn check_labels(
         let header = "delivery.campaign_header";
         let what = format!("route \"{}\" matches no mail: {header} is empty", route.name);
         let hint = format!("set {header}, or remove campaigns");
-        reading.contradiction(&[&key("campaigns"), header], Refusal::new(what, hint));
+        reading.contradiction(&[&key("campaigns"), header], what, hint);
     }
     let is_known = |tenant: &&Label| config.networks.iter().any(|one| one.tenant == **tenant);
     if let Some(tenant) = route.tenants.iter().find(|tenant| !is_known(tenant)) {
@@ -247,57 +264,46 @@ fn check_header_names(config: &Config, reading: &mut Reading<'_>) {
                 format!("with route \"{}\", the routes name {count} header fields", route.name);
             let hint =
                 format!("name at most {NAMES_MAX} in all routes, including that of the campaign");
-            return reading.contradiction(&[&key], Refusal::new(what, hint));
+            return reading.contradiction(&[&key], what, hint);
         }
     }
 }
 
 /// A password is sent only to servers named by the operator, and only with TLS.
 fn check_auth(route: &RouteConfig, key: &dyn Fn(&str) -> String, reading: &mut Reading<'_>) {
-    let (user, file) = (key("auth_user"), key("auth_password_file"));
-    match (&route.auth_user, &route.auth_password_file) {
-        (None, None) => return,
-        (Some(_), Some(_)) => {}
-        (Some(_), None) => {
-            let refusal = Refusal::new("has no password", "set auth_password_file too");
-            return reading.contradiction(&[&user, &file], refusal);
-        }
-        (None, Some(_)) => {
-            let refusal = Refusal::new("has no user", "set auth_user too");
-            return reading.contradiction(&[&file, &user], refusal);
-        }
+    let (user, file) = (route.auth_user.as_deref(), route.auth_password_file.is_some());
+    if !has_login(user, file, ["auth_user", "auth_password_file"], key, reading) {
+        return;
     }
+    let user = key("auth_user");
     let protocol = route.next.servers().map(|(_, protocol)| protocol);
     if matches!(protocol, None | Some(HopProtocol::Lmtp)) {
         let what = "requires \"smtp:\" or \"smtps:\" with servers named by the route";
         let hint = "set servers, as next = \"smtp:relay.example.com:587\", or remove it";
-        reading.contradiction(&[&user, &key("next")], Refusal::new(what, hint));
+        reading.contradiction(&[&user, &key("next")], what, hint);
     } else if protocol == Some(HopProtocol::Smtp)
         && !matches!(route.tls, Some(OutboundTls::Must | OutboundTls::Verify))
     {
         let what = "would send the password in clear text";
-        let refusal = Refusal::new(what, "set tls = \"verify\" for this route");
-        reading.contradiction(&[&user, &key("tls")], refusal);
+        reading.contradiction(&[&user, &key("tls")], what, "set tls = \"verify\" for this route");
     }
 }
 
 /// TLS that the next hop cannot use, or must use.
 fn check_tls(route: &RouteConfig, key: &dyn Fn(&str) -> String, reading: &mut Reading<'_>) {
     let Some((servers, protocol)) = route.next.servers() else { return };
-    let refusal = match (protocol, route.tls) {
-        (HopProtocol::Smtps, Some(OutboundTls::None)) => {
-            let what = "contradicts \"smtps:\", which always uses TLS";
-            Refusal::new(what, "remove it, or use \"smtp:\" and its port")
-        }
-        (_, Some(OutboundTls::Must | OutboundTls::Verify))
-            if servers.iter().any(|one| one.unix_path().is_some()) =>
-        {
-            let what = "is not possible: a Unix socket has no TLS";
-            Refusal::new(what, "remove it")
+    let has_unix = servers.iter().any(|one| one.unix_path().is_some());
+    let (what, hint) = match (protocol, route.tls) {
+        (HopProtocol::Smtps, Some(OutboundTls::None)) => (
+            "contradicts \"smtps:\", which always uses TLS",
+            "remove it, or use \"smtp:\" and its port",
+        ),
+        (_, Some(OutboundTls::Must | OutboundTls::Verify)) if has_unix => {
+            ("is not possible: a Unix socket has no TLS", "remove it")
         }
         _ => return,
     };
-    reading.contradiction(&[&key("tls"), &key("next")], refusal);
+    reading.contradiction(&[&key("tls"), &key("next")], what, hint);
 }
 
 /// A next hop that takes over when the first one fails.
@@ -311,14 +317,14 @@ fn check_fallback(
     let Some(fallback) = &route.fallback else {
         if reading.is_written(&key("fallback_after")) {
             let what = "has no effect: the route has no fallback";
-            reading.warn(&key("fallback_after"), Refusal::new(what, "set fallback, or remove it"));
+            reading.warn(&key("fallback_after"), what, "set fallback, or remove it");
         }
         return;
     };
     if !fallback.connects() {
         let what = "is not a server";
         let hint = "name a relay, as fallback = \"smtp:relay.example.com:587\"";
-        return reading.contradiction(&[&key("fallback")], Refusal::new(what, hint));
+        return reading.contradiction(&[&key("fallback")], what, hint);
     }
     let what = match () {
         () if !route.next.connects() => "has no effect: this route connects to no server",
@@ -326,7 +332,7 @@ fn check_fallback(
         () if route.fallback_after >= max_age => "has no effect: the mail bounces earlier",
         () => return,
     };
-    reading.warn(&key("fallback"), Refusal::new(what, "change it, or remove it"));
+    reading.warn(&key("fallback"), what, "change it, or remove it");
 }
 
 fn warn_of_route(
@@ -338,16 +344,18 @@ fn warn_of_route(
     if !route.next.connects() {
         for (name, is_set) in [("tls", route.tls.is_some()), ("pool", route.pool.is_some())] {
             if is_set {
-                let refusal =
-                    Refusal::new("has no effect: this route connects to no server", "remove it");
-                reading.warn(&key(name), refusal);
+                reading.warn(
+                    &key(name),
+                    "has no effect: this route connects to no server",
+                    "remove it",
+                );
             }
         }
     }
     if route.next == RouteNext::To(NextHop::Discard) && is_catch_all(route) {
         let what = "all mail that reaches this route is discarded";
         let hint = "set recipient_domain to the domains to discard";
-        reading.warn(&key("next"), Refusal::new(what, hint));
+        reading.warn(&key("next"), what, hint);
     }
     let own = |address| config.listeners.iter().any(|one| one.address.contains(&address));
     let nexts = [("next", Some(&route.next)), ("fallback", route.fallback.as_ref())];
@@ -355,7 +363,7 @@ fn warn_of_route(
         let servers = next.and_then(RouteNext::servers).map_or(&[][..], |(servers, _)| servers);
         for address in servers.iter().filter_map(HostPort::address).filter(|one| own(*one)) {
             let what = format!("{address} is a listener of this server: mail would loop");
-            reading.warn(&key(name), Refusal::new(what, "name another server"));
+            reading.warn(&key(name), what, "name another server");
         }
     }
 }
@@ -375,27 +383,22 @@ fn is_catch_all(route: &RouteConfig) -> bool {
 
 /// Whether `earlier` matches everything that `later` matches.
 fn takes_all_of(earlier: &RouteConfig, later: &RouteConfig) -> bool {
-    let covers = |earlier: &[DomainMatch], later: &[DomainMatch]| {
-        let is_covered = |one: &DomainMatch| earlier.iter().any(|by| by.covers(one));
-        earlier.is_empty() || (!later.is_empty() && later.iter().all(is_covered))
-    };
     let everything = |list: &[DomainMatch]| list.iter().any(DomainMatch::is_everything);
-    let recipients = everything(&earlier.recipient_domain)
-        || covers(&earlier.recipient_domain, &later.recipient_domain);
-    let headers = |earlier: &[HeaderMatch], later: &[HeaderMatch]| {
-        let is_covered = |one: &HeaderMatch| earlier.iter().any(|by| by.covers(one));
-        earlier.is_empty() || (!later.is_empty() && later.iter().all(is_covered))
+    let domains = |earlier: &[DomainMatch], later: &[DomainMatch]| {
+        covers(earlier, later, DomainMatch::covers)
     };
-    recipients
-        && holds_all(&earlier.recipient, &later.recipient)
-        && covers(&earlier.sender_domain, &later.sender_domain)
-        && holds_all(&earlier.listener, &later.listener)
-        && holds_all(&earlier.tenants, &later.tenants)
-        && holds_all(&earlier.campaigns, &later.campaigns)
-        && headers(&earlier.headers, &later.headers)
+    (everything(&earlier.recipient_domain)
+        || domains(&earlier.recipient_domain, &later.recipient_domain))
+        && covers(&earlier.recipient, &later.recipient, RecipientAddress::eq)
+        && domains(&earlier.sender_domain, &later.sender_domain)
+        && covers(&earlier.listener, &later.listener, Label::eq)
+        && covers(&earlier.tenants, &later.tenants, Label::eq)
+        && covers(&earlier.campaigns, &later.campaigns, LabelValue::eq)
+        && covers(&earlier.headers, &later.headers, HeaderMatch::covers)
 }
 
-/// Whether a condition with these names matches whenever that of `later` does.
-fn holds_all<T: PartialEq>(earlier: &[T], later: &[T]) -> bool {
-    earlier.is_empty() || (!later.is_empty() && later.iter().all(|one| earlier.contains(one)))
+/// Whether a condition with the entries of `earlier` holds whenever that of `later` does.
+fn covers<T>(earlier: &[T], later: &[T], covers: fn(&T, &T) -> bool) -> bool {
+    let is_covered = |one: &T| earlier.iter().any(|by| covers(by, one));
+    earlier.is_empty() || (!later.is_empty() && later.iter().all(is_covered))
 }

@@ -259,7 +259,7 @@ const FAULTS: &[Row] = &[
         "[[network]]\ncidr = ['10.0.0.0/8', '10.1.0.0/16']\ntenant = 'a'\n[[network]]\n\
          cidr = '10.1.0.0/16'\ntenant = 'b'\n[[network]]\ncidr = []\ntenant = 'c'\n",
         &[
-            "5: network[2].cidr: 10.1.0.0/16 is listed twice - it is also in network[1].cidr",
+            "5: network[2].cidr: 10.1.0.0/16 is listed twice - it is also set in network[1].cidr",
             "8: network[3].cidr: is empty - write at least one network",
         ],
     ),

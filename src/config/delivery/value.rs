@@ -75,8 +75,8 @@ impl Kind for Stripes {
         }
     }
 
-    fn from_text(text: &str) -> Plain {
-        number_from(text)
+    fn from_text(text: &str) -> Result<Plain, Refusal> {
+        Ok(number_from(text))
     }
 }
 

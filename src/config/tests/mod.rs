@@ -4,13 +4,11 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
 
-use crate::config::ClientCertificates;
 use crate::config::Config;
 use crate::config::CoreSet;
 use crate::config::Fault;
 use crate::config::HostFacts;
 use crate::config::Loaded;
-use crate::config::LogLevel;
 use crate::config::LogOutput;
 use crate::config::MonitorListen;
 use crate::config::Partitions;
@@ -20,6 +18,8 @@ use crate::config::key::Standard;
 use crate::config::load;
 use crate::config::model::SECTIONS;
 use crate::config::sample;
+use crate::observe::log::Level;
+use crate::wire::tls::ClientCertificates;
 
 mod faults;
 mod reload;
@@ -95,7 +95,7 @@ fn what_is_written_is_meant() {
     assert_eq!(config.certificates[1].key.path(), Path::new("b.key"));
     assert_eq!(config.queue.partitions, Partitions::Count(4));
     assert_eq!(config.log.output, LogOutput::File("/var/log/mail".into()));
-    assert_eq!(config.log.level, LogLevel::Debug);
+    assert_eq!(config.log.level, Level::Debug);
     assert_eq!(config.monitor.listen, MonitorListen::Off);
 }
 

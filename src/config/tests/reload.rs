@@ -1,10 +1,11 @@
 //! What a reload changes, and what waits for a restart.
 
 use crate::config::Changes;
-use crate::config::LineEnding;
-use crate::config::LogLevel;
+use crate::config::kind::Choice;
 use crate::config::reloaded;
 use crate::config::tests::config;
+use crate::observe::log::Level;
+use crate::wire::smtp::LineEnding;
 
 #[test]
 fn a_reload_takes_what_it_can() {
@@ -50,7 +51,7 @@ fn a_reload_takes_what_it_can() {
     let both = format!("{base}[log]\nlevel = 'debug'\nformat = 'json'\n");
     let (now, noted) = reloaded(&config(base), &config(&both));
     assert_eq!((noted.live, noted.needs_restart), (vec!["log.level"], vec!["log.format"]));
-    assert_eq!(now.log.level, LogLevel::Debug);
+    assert_eq!(now.log.level, Level::Debug);
     assert_eq!(now.log.format, config(base).log.format);
 }
 
@@ -132,7 +133,7 @@ fn a_reload_withholds_no_restriction() {
         };
         let lists = lists.map(shown).join(" ");
         let asked = one.client_certificates;
-        let got = format!("{} {} {asked} {lists}", one.tls, one.tls_required);
+        let got = format!("{} {} {} {lists}", one.tls.as_str(), one.tls_required, asked.as_str());
         assert_eq!(got, want, "{name}");
         assert_eq!(one.address, old.listeners[0].address, "{name}: the sockets are bound");
         assert_eq!(noted.needs_restart, waiting, "{name}");

@@ -19,7 +19,7 @@ use hickory_proto::rr::RecordType;
 use crate::net::dane::TlsaRecord;
 use crate::net::resolver::fault::DnsFault;
 use crate::net::resolver::name;
-use crate::net::resolver::outcome::Datum;
+use crate::net::resolver::query::Datum;
 use crate::net::resolver::query::Kind;
 use crate::net::resolver::query::Query;
 

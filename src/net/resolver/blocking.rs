@@ -28,7 +28,7 @@ use crate::net::resolver::exchange::left;
 use crate::net::resolver::exchange::whole_message;
 use crate::net::resolver::fault::DnsFault;
 use crate::net::resolver::name;
-use crate::net::resolver::outcome::Datum;
+use crate::net::resolver::query::Datum;
 use crate::net::resolver::query::Kind;
 use crate::net::resolver::query::Query;
 use crate::net::resolver::query::QueryOptions;

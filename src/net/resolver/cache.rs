@@ -9,10 +9,10 @@ use std::collections::HashMap;
 use std::mem::size_of;
 use std::time::Instant;
 
-use crate::net::resolver::outcome::ALLOCATION_BYTES;
-use crate::net::resolver::outcome::Outcome;
-use crate::net::resolver::outcome::RecordSet;
+use crate::net::resolver::query::ALLOCATION_BYTES;
+use crate::net::resolver::query::Outcome;
 use crate::net::resolver::query::Question;
+use crate::net::resolver::query::RecordSet;
 use crate::net::resolver::settings::CacheBounds;
 
 /// Memory of an entry besides its name and answer: its slots in the vector and the map, doubled,
@@ -131,7 +131,7 @@ mod tests {
 
     use super::*;
     use crate::net::resolver::fault::DnsFault;
-    use crate::net::resolver::outcome::Datum;
+    use crate::net::resolver::query::Datum;
     use crate::net::resolver::query::Kind;
 
     fn room_for(entries: usize) -> Cache {

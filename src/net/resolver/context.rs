@@ -1,17 +1,19 @@
-//! The state of one shard's resolver: settings, cache, servers, lookups in flight, figures.
+//! The state of one shard's resolver: settings, cache, name servers, lookups in flight, figures. A name
+//! server is up or down, with or without EDNS.
 
 use std::cell::Cell;
 use std::cell::RefCell;
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Duration;
 use std::time::Instant;
 
 use crate::base::chunk::ChunkPool;
 use crate::net::resolver::cache::Cache;
+use crate::net::resolver::fault::DnsFault;
 use crate::net::resolver::flight::InFlight;
-use crate::net::resolver::outcome::Outcome;
+use crate::net::resolver::query::Outcome;
 use crate::net::resolver::query::Question;
-use crate::net::resolver::servers::Servers;
 use crate::net::resolver::settings::ResolverSettings;
 use crate::rt::gate::Gate;
 
@@ -105,5 +107,109 @@ impl Context {
         (ttl, now): (Duration, Instant),
     ) {
         self.cache.borrow_mut().keep(question, outcome.clone(), (now + ttl, now));
+    }
+}
+
+/// Consecutive timeouts after which a server counts as down. Not one: a recursive server is silent
+/// while a domain's own servers are, and datagrams get lost.
+const TIMEOUTS_MAX: u32 = 3;
+/// How long a server that is down is asked last.
+const DOWN: Duration = Duration::from_secs(30);
+/// How long a server that refused EDNS is asked without it.
+const PLAIN: Duration = Duration::from_secs(3600);
+
+pub(super) struct Servers {
+    list: Vec<Server>,
+}
+
+pub(super) struct Server {
+    pub(super) address: SocketAddr,
+    timeouts: Cell<u32>,
+    down_until: Cell<Option<Instant>>,
+    plain_until: Cell<Option<Instant>>,
+}
+
+impl Servers {
+    pub(super) fn new(addresses: &[SocketAddr]) -> Servers {
+        let server = |address: &SocketAddr| Server {
+            address: *address,
+            timeouts: Cell::new(0),
+            down_until: Cell::new(None),
+            plain_until: Cell::new(None),
+        };
+        Servers { list: addresses.iter().map(server).collect() }
+    }
+
+    /// The servers in the order to ask them: as configured, those that are down last.
+    pub(super) fn in_order(&self, now: Instant) -> Vec<&Server> {
+        let mut order: Vec<&Server> = self.list.iter().collect();
+        order.sort_by_key(|server| server.is_down(now));
+        order
+    }
+}
+
+impl Server {
+    pub(super) fn takes_edns(&self, now: Instant) -> bool {
+        self.plain_until.get().is_none_or(|until| until <= now)
+    }
+
+    pub(super) fn refused_edns(&self, now: Instant) {
+        self.plain_until.set(Some(now + PLAIN));
+    }
+
+    /// Records a reply.
+    pub(super) fn replied(&self) {
+        self.timeouts.set(0);
+        self.down_until.set(None);
+    }
+
+    /// Records a timeout or an unreachable server.
+    pub(super) fn timed_out(&self, fault: DnsFault, now: Instant) {
+        let timeouts = self.timeouts.get().saturating_add(1);
+        self.timeouts.set(timeouts);
+        if timeouts >= TIMEOUTS_MAX || fault == DnsFault::Unreachable {
+            self.down_until.set(Some(now + DOWN));
+        }
+    }
+
+    fn is_down(&self, now: Instant) -> bool {
+        self.down_until.get().is_some_and(|until| until > now)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ports(servers: &Servers, now: Instant) -> Vec<u16> {
+        servers.in_order(now).iter().map(|server| server.address.port()).collect()
+    }
+
+    #[test]
+    fn the_dead_are_asked_last_for_a_while() {
+        let addresses = [1, 2, 3].map(|port| SocketAddr::from(([127, 0, 0, 1], port)));
+        let (servers, now) = (Servers::new(&addresses), Instant::now());
+        let first = &servers.list[0];
+        assert_eq!(ports(&servers, now), [1, 2, 3]);
+        first.timed_out(DnsFault::Timeout, now);
+        first.timed_out(DnsFault::Timeout, now);
+        assert_eq!(ports(&servers, now), [1, 2, 3], "twice may be chance");
+        first.timed_out(DnsFault::Timeout, now);
+        assert_eq!(ports(&servers, now), [2, 3, 1]);
+        assert_eq!(ports(&servers, now + DOWN), [1, 2, 3]);
+        first.replied();
+        assert_eq!(ports(&servers, now), [1, 2, 3]);
+        servers.list[1].timed_out(DnsFault::Unreachable, now);
+        assert_eq!(ports(&servers, now), [1, 3, 2], "nobody listens there");
+    }
+
+    #[test]
+    fn edns_is_spared_for_a_while() {
+        let (servers, now) = (Servers::new(&[([127, 0, 0, 1], 53).into()]), Instant::now());
+        let server = &servers.list[0];
+        assert!(server.takes_edns(now));
+        server.refused_edns(now);
+        assert!(!server.takes_edns(now));
+        assert!(server.takes_edns(now + PLAIN));
     }
 }

@@ -14,7 +14,7 @@ use std::task::Waker;
 use slab::Slab;
 
 use crate::net::resolver::fault::DnsFault;
-use crate::net::resolver::outcome::Outcome;
+use crate::net::resolver::query::Outcome;
 use crate::net::resolver::query::Question;
 
 /// All lookups in flight.

@@ -13,11 +13,11 @@ use crate::net::resolver::fault::DnsFault;
 use crate::net::resolver::lookup;
 use crate::net::resolver::lookup::Pending;
 use crate::net::resolver::name;
-use crate::net::resolver::outcome::Datum;
-use crate::net::resolver::outcome::Outcome;
-use crate::net::resolver::outcome::RecordSet;
+use crate::net::resolver::query::Datum;
 use crate::net::resolver::query::Kind;
+use crate::net::resolver::query::Outcome;
 use crate::net::resolver::query::Question;
+use crate::net::resolver::query::RecordSet;
 use crate::net::resolver::settings::ResolverSettings;
 use crate::rt::timer;
 

@@ -15,10 +15,10 @@ use crate::net::resolver::exchange::exchange;
 use crate::net::resolver::fault::DnsFault;
 use crate::net::resolver::flight::Completion;
 use crate::net::resolver::flight::Wait;
-use crate::net::resolver::outcome::Datum;
-use crate::net::resolver::outcome::Outcome;
-use crate::net::resolver::outcome::RecordSet;
+use crate::net::resolver::query::Datum;
+use crate::net::resolver::query::Outcome;
 use crate::net::resolver::query::Question;
+use crate::net::resolver::query::RecordSet;
 use crate::rt::task;
 use crate::rt::timer;
 

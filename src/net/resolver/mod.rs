@@ -19,12 +19,12 @@
 //!           more time to hit an open port.
 //!
 //! ```text
-//! name      valid names                        query     a question as bytes
+//! name      valid names                        query     questions as bytes, and outcomes
 //! answer    parses answers                     exchange  one query to one server
 //! lookup    the servers in turn, aliases       flight    shares lookups among callers
-//! cache     outcomes until they expire         servers   which are down, which lack EDNS
-//! context   the state of a shard's resolver    handle    the interface of the resolver
-//! outcome   the result of a lookup             blocking  for commands without a shard
+//! cache     outcomes until they expire         context   the state of a resolver and its servers
+//! handle    the interface of the resolver      blocking  for commands without a shard
+//! settings  settings, and /etc/resolv.conf     fault     why a lookup returned no records
 //! ```
 
 mod answer;
@@ -37,10 +37,7 @@ mod flight;
 mod handle;
 mod lookup;
 mod name;
-mod outcome;
 mod query;
-mod resolv_conf;
-mod servers;
 mod settings;
 
 pub use blocking::BlockingResolver;
@@ -54,3 +51,4 @@ pub use handle::TlsaAnswer;
 pub use handle::TxtAnswer;
 pub use settings::CacheBounds;
 pub use settings::ResolverSettings;
+pub use settings::name_servers;

@@ -1,6 +1,9 @@
-//! Questions, and queries as bytes.
+//! Questions, queries as bytes, and the result of a lookup as the cache keeps it and callers receive it.
 
+use std::net::Ipv4Addr;
+use std::net::Ipv6Addr;
 use std::rc::Rc;
+use std::time::Instant;
 
 use hickory_proto::op::Edns;
 use hickory_proto::op::Message;
@@ -8,6 +11,8 @@ use hickory_proto::op::Query as WireQuery;
 use hickory_proto::rr::Name;
 use hickory_proto::rr::RecordType;
 
+use crate::net::dane::TlsaRecord;
+use crate::net::resolver::fault::DnsFault;
 use crate::net::resolver::name;
 
 /// The record types that the resolver looks up.
@@ -76,5 +81,55 @@ impl Query {
         }
         let (id, bytes) = (message.metadata.id, message.to_vec().ok()?);
         Some(Query { id, name, kind: *kind, options, bytes })
+    }
+}
+
+/// Overhead of each allocation: the allocator's header, and up to 15 bytes of rounding.
+pub(super) const ALLOCATION_BYTES: usize = 24;
+
+/// The outcome of a lookup.
+#[derive(Clone, Debug)]
+pub(super) enum Outcome {
+    Found(Rc<RecordSet>),
+    /// `NoSuchDomain` or `NoData`.
+    Absent {
+        fault: DnsFault,
+        authentic: bool,
+    },
+    Failed(DnsFault),
+}
+
+#[derive(Debug)]
+pub(super) struct RecordSet {
+    pub(super) data: Box<[Datum]>,
+    pub(super) expires: Instant,
+    pub(super) authentic: bool,
+}
+
+/// The content of a record.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Datum {
+    V4(Ipv4Addr),
+    V6(Ipv6Addr),
+    /// The root as a host is empty: a null MX (RFC 7505).
+    Exchange(u16, Box<str>),
+    /// The strings of one record, concatenated.
+    Text(Box<[u8]>),
+    Tlsa(TlsaRecord),
+    /// The name in a PTR record.
+    Name(Box<str>),
+}
+
+impl Datum {
+    /// Memory use in bytes, including owned data.
+    pub(super) fn bytes(&self) -> usize {
+        let owned = match self {
+            Datum::V4(_) | Datum::V6(_) => return size_of::<Datum>(),
+            Datum::Exchange(_, host) => host.len(),
+            Datum::Text(text) => text.len(),
+            Datum::Tlsa(record) => record.data.len(),
+            Datum::Name(name) => name.len(),
+        };
+        size_of::<Datum>() + owned + ALLOCATION_BYTES
     }
 }

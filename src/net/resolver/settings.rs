@@ -1,7 +1,15 @@
-//! The settings of the resolver.
+//! The settings of the resolver, and the name servers of the machine.
 
+use std::net::IpAddr;
+use std::net::Ipv4Addr;
+use std::net::Ipv6Addr;
 use std::net::SocketAddr;
+use std::net::SocketAddrV6;
 use std::time::Duration;
+
+const PORT: u16 = 53;
+/// Name servers of the machine that are used. The C library uses three.
+const SERVERS_MAX: usize = 8;
 
 /// The limits of a cache.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -10,7 +18,7 @@ pub struct CacheBounds {
     pub bytes: usize,
 }
 
-/// The settings of the resolver. In `DeliveryPolicy` the cache limits are for all shards together.
+/// The settings of the resolver of one shard.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ResolverSettings {
     /// Recursive name servers, in the order to ask them.
@@ -69,6 +77,30 @@ fn seconds(ttl: u32) -> Duration {
     Duration::from_secs(if ttl > i32::MAX as u32 { 0 } else { ttl.into() })
 }
 
+/// The name servers in the text of `/etc/resolv.conf`. As in the C library, lines that cannot be read are
+/// skipped, and without a server the one of this machine is used.
+pub fn name_servers(resolv_conf: &str) -> Vec<SocketAddr> {
+    let named = resolv_conf.lines().filter_map(|line| {
+        let mut words = line.split_whitespace();
+        words.next().filter(|word| *word == "nameserver")?;
+        server(words.next()?)
+    });
+    let servers: Vec<SocketAddr> = named.take(SERVERS_MAX).collect();
+    match servers.is_empty() {
+        true => vec![SocketAddr::new(Ipv4Addr::LOCALHOST.into(), PORT)],
+        false => servers,
+    }
+}
+
+fn server(word: &str) -> Option<SocketAddr> {
+    let Some((address, scope)) = word.split_once('%') else {
+        return word.parse::<IpAddr>().ok().map(|address| SocketAddr::new(address, PORT));
+    };
+    // Only numeric scopes are supported, not interface names.
+    let (address, scope) = (address.parse::<Ipv6Addr>().ok()?, scope.parse().ok()?);
+    Some(SocketAddrV6::new(address, PORT, 0, scope).into())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -85,5 +117,25 @@ mod tests {
         assert_eq!(settings.negative_ttl(Some(86_400)), secs(900));
         let crossed = ResolverSettings { ttl_min: secs(60), ttl_max: secs(10), ..settings };
         assert_eq!(crossed.positive_ttl(30), secs(10));
+    }
+
+    #[test]
+    fn the_servers_of_the_machine_are_read() {
+        for (name, text, expected) in [
+            ("empty", "", &["127.0.0.1:53"][..]),
+            (
+                "usual",
+                "# made by hand\nsearch example.com\nnameserver 192.0.2.1\nnameserver 2001:db8::1\n",
+                &["192.0.2.1:53", "[2001:db8::1]:53"],
+            ),
+            ("options", "nameserver\t192.0.2.1 \noptions edns0 timeout:3\n", &["192.0.2.1:53"]),
+            ("scope", "nameserver fe80::1%2", &["[fe80::1%2]:53"]),
+            ("interface", "nameserver fe80::1%eth0", &["127.0.0.1:53"]),
+            ("nonsense", "nameserver\nnameserver x\noptions :", &["127.0.0.1:53"]),
+            ("commented out", ";nameserver 192.0.2.1", &["127.0.0.1:53"]),
+        ] {
+            let found: Vec<String> = name_servers(text).iter().map(ToString::to_string).collect();
+            assert_eq!(found, expected, "{name}");
+        }
     }
 }

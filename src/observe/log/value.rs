@@ -26,17 +26,6 @@ pub enum Form {
     Json,
 }
 
-impl Form {
-    /// The form of that name in the config: `text` or `json`.
-    pub fn from_name(name: &str) -> Option<Form> {
-        match name {
-            "text" => Some(Form::Text),
-            "json" => Some(Form::Json),
-            _ => None,
-        }
-    }
-}
-
 /// A value of a field of a record.
 pub trait Value {
     fn write<W: Write>(&self, out: &mut W, form: Form) -> fmt::Result;

@@ -1,9 +1,8 @@
 //! The audit: whether every accepted recipient is accounted for (`ringpost audit`).
 //!
-//! Promise:  ledger and jobs are read at one moment, also on a running server, because the same
-//!           batches write them and one snapshot reads them. Nothing is written. The counts are known
-//!           outside the database too (`copies`), so that a database that lost mail together with its
-//!           ledger does not add up.
+//! Promise:  one snapshot reads the ledger and the jobs, which the same batches write, so the audit is
+//!           exact on a running server too. Nothing is written. The counts are also kept outside the
+//!           database (`copies`): a database that lost mail together with its ledger does not add up.
 //! Cost:     one pass over the family `job`.
 
 use serde::Deserialize;
@@ -30,7 +29,7 @@ pub struct Balance {
     pub queued: u64,
     /// Jobs that cannot be read: their recipients are unknown.
     pub unreadable_jobs: u64,
-    /// Taken minus all that is accounted for: recipients lost if positive, surplus if negative.
+    /// Accepted recipients minus all others above: lost if positive, surplus if negative.
     pub difference: i64,
 }
 
@@ -45,10 +44,9 @@ pub struct PartitionBalance {
 /// The whole spool, and its partitions.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SpoolAudit {
-    /// Every recipient is accounted for, if only as quarantined.
+    /// Every recipient is accounted for, be it as quarantined.
     pub adds_up: bool,
-    /// Records and folders in quarantine. Mail is missing until someone has looked at them and
-    /// removed them.
+    /// Records and folders in quarantine: missing mail, until an operator has checked and removed them.
     pub in_quarantine: u64,
     #[serde(flatten)]
     pub sum: Balance,
@@ -100,7 +98,7 @@ pub fn audit(spool: &Spool) -> Result<SpoolAudit, QueueFault> {
 }
 
 impl SpoolAudit {
-    /// Nothing is missing, and nothing waits in quarantine.
+    /// Whether no mail is missing and the quarantine is empty.
     pub fn is_clean(&self) -> bool {
         self.adds_up && self.in_quarantine == 0
     }
@@ -111,9 +109,8 @@ fn balance(partition: &Partition) -> Result<Balance, QueueFault> {
     let moment = partition.db().snapshot();
     let record = moment.get_cf(families.default, LEDGER_KEY)?;
     // No ledger is written before the first message.
-    let ledger = record.map(|record| Ledger::decode(&record)).transpose();
-    let ledger = ledger.map_err(QueueFault::Record)?.unwrap_or_default();
-    // A running server has taken over the counts from outside; an inspection has not.
+    let ledger = record.map(|record| Ledger::decode(&record)).transpose()?.unwrap_or_default();
+    // A running server has merged the counts from outside; an inspection has not.
     let ledger = ledger.or_more(&partition.known_outside());
     let queued = Queued::count(moment.raw_iterator_cf(families.job))?;
     Ok(Balance::new(&ledger, queued))

@@ -1,7 +1,7 @@
-//! Reading the queue for operators: `ringpost queue list | show | stats | cat | delete`.
+//! Reading the queue for operators: `ringpost queue list | show | stats | cat`.
 //!
-//! Owner:    any thread but a shard's may call, on the open spool of a running server or on one opened
-//!           for the purpose. Reads see the state of one moment and block nobody.
+//! Owner:    any thread that may block, with the open spool of a running server or a spool opened for
+//!           the purpose. A read sees the state of one moment and blocks no other thread.
 //! Bounds:   `list` holds `limit` rows per partition; `cat` holds one piece.
 
 use std::borrow::Cow;
@@ -28,9 +28,10 @@ use crate::queue::store::message::SharedMessageReader;
 use crate::queue::store::partition::Partition;
 use crate::queue::store::quarantine;
 use crate::queue::store::quarantine::QUARANTINE;
+use crate::queue::store::rows::count_rows;
 use crate::wire::dsn::NOTIFY_WORDS;
 
-/// A fixed word in the answer of a server; owned where a client has read it.
+/// A fixed word in the answer of a server; owned in a client that has parsed the answer.
 pub type Word = Cow<'static, str>;
 
 /// Which messages to list.
@@ -41,13 +42,13 @@ pub struct ListFilter {
     pub after: Option<MessageId>,
 }
 
-/// One message of a list, oldest first.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// One message of a list.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ListRow {
     pub id: String,
     pub received_ms: u64,
     pub bytes: u64,
-    /// `None` is the null sender, or unknown where `fault` says so.
+    /// `None` is the null sender, or with a `fault` an unknown one.
     pub sender: Option<String>,
     pub recipients: usize,
     pub first_recipient: Option<String>,
@@ -86,7 +87,7 @@ pub struct Details {
     pub stream: u16,
     pub tags: Vec<String>,
     pub metadata: BTreeMap<String, String>,
-    /// Every recipient has its final state; the message is kept until then.
+    /// Every recipient has its final state, and the message is kept until this time.
     pub kept_until_ms: Option<u64>,
     pub jobs: Vec<JobRow>,
 }
@@ -106,14 +107,14 @@ pub struct JobRow {
     pub attempts: u32,
     pub last_attempt_ms: Option<u64>,
     pub last_reply: Option<String>,
-    /// The next hop that an operator has set instead of the route's.
+    /// The next hop that an operator has set; it overrides the route.
     pub rerouted_to: Option<String>,
     pub due_ms: u64,
     /// Why the record cannot be read.
     pub fault: Option<String>,
 }
 
-/// One partition in numbers.
+/// The figures of one partition.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PartitionStats {
     pub partition: u8,
@@ -126,13 +127,13 @@ pub struct PartitionStats {
     pub blob_bytes: u64,
     pub log_bytes: u64,
     pub memtable_bytes: u64,
-    /// Records moved away at the last start.
+    /// Records that the last start moved to quarantine.
     pub quarantined: u64,
-    /// Why the partition accepts no mail, if so.
+    /// Why the partition accepts no mail.
     pub failure: Option<String>,
 }
 
-/// The spool in numbers.
+/// The figures of the spool.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SpoolStats {
     pub messages: u64,
@@ -143,13 +144,8 @@ pub struct SpoolStats {
     pub partitions: Vec<PartitionStats>,
 }
 
-/// Messages of all partitions by age.
-pub fn list(spool: &Spool, filter: ListFilter) -> Result<Vec<ListRow>, QueueFault> {
-    list_wanted(spool, filter, &Wanted::default())
-}
-
-/// As `list`, of messages that a filter accepts.
-pub fn list_wanted(
+/// The messages of all partitions that `wanted` accepts, the oldest first.
+pub fn list(
     spool: &Spool,
     filter: ListFilter,
     wanted: &Wanted,
@@ -191,7 +187,7 @@ fn list_partition(
     Ok(envelopes.status()?)
 }
 
-/// `None`: the message is no longer queued, but kept.
+/// `None`: the message is kept after its end, no longer queued.
 fn list_row(id: PublicId, record: &[u8]) -> Option<ListRow> {
     let id = id.to_string();
     Some(match Envelope::decode(record) {
@@ -206,16 +202,7 @@ fn list_row(id: PublicId, record: &[u8]) -> Option<ListRow> {
             peer: Some(envelope.peer.to_string()),
             fault: None,
         },
-        Err(fault) => ListRow {
-            id,
-            received_ms: 0,
-            bytes: 0,
-            sender: None,
-            recipients: 0,
-            first_recipient: None,
-            peer: None,
-            fault: Some(fault.to_string()),
-        },
+        Err(fault) => ListRow { id, fault: Some(fault.to_string()), ..ListRow::default() },
     })
 }
 
@@ -223,7 +210,7 @@ fn list_row(id: PublicId, record: &[u8]) -> Option<ListRow> {
 pub fn show(spool: &Spool, id: MessageId) -> Result<Details, QueueFault> {
     let partition = spool.partition_of(id)?;
     let record = envelope_record(partition, id)?;
-    let envelope = Envelope::decode(&record).map_err(QueueFault::Record)?;
+    let envelope = Envelope::decode(&record)?;
     let tls = envelope.tls.map(|tls| format!("{} {}", tls.version, tls.cipher));
     let owned = |text: Option<&str>| text.map(str::to_owned);
     Ok(Details {
@@ -297,12 +284,10 @@ fn job_row(number: u16, record: &[u8]) -> JobRow {
     }
 }
 
-/// The spool in numbers.
+/// Reads the figures of the spool.
 pub fn stats(spool: &Spool) -> Result<SpoolStats, QueueFault> {
-    let mut partitions = Vec::new();
-    for partition in spool.partitions() {
-        partitions.push(partition_stats(partition)?);
-    }
+    let partitions = spool.partitions().iter().map(|partition| partition_stats(partition));
+    let partitions = partitions.collect::<Result<Vec<_>, _>>()?;
     Ok(SpoolStats {
         messages: partitions.iter().map(|partition| partition.messages).sum(),
         body_bytes: partitions.iter().map(|partition| partition.body_bytes).sum(),
@@ -317,19 +302,12 @@ fn partition_stats(partition: &Partition) -> Result<PartitionStats, QueueFault> 
     let mut jobs = partition.db().raw_iterator_cf(families.job);
     jobs.seek_to_first();
     let oldest_ms = jobs.key().and_then(key::id_of).map(MessageId::made_ms);
-    let mut streams = 0;
-    let mut marks = partition.db().raw_iterator_cf(families.stream);
-    marks.seek_to_first();
-    while marks.valid() {
-        streams += 1;
-        marks.next();
-    }
     Ok(PartitionStats {
         partition: partition.id().0,
         messages: partition.messages(),
         body_bytes: partition.body_bytes(),
         oldest_ms,
-        streams,
+        streams: count_rows(partition.db().raw_iterator_cf(families.stream))?,
         sst_bytes: property_sum(partition, "rocksdb.total-sst-files-size")?,
         blob_bytes: property_sum(partition, "rocksdb.total-blob-file-size")?,
         log_bytes: log_bytes(partition.path()),
@@ -348,7 +326,7 @@ fn property_sum(partition: &Partition, property: &str) -> Result<u64, QueueFault
     Ok(sum)
 }
 
-/// Files may appear and disappear meanwhile; unreadable ones are not counted.
+/// RocksDB may create and remove files meanwhile; unreadable ones are not counted.
 fn log_bytes(path: &Path) -> u64 {
     let Ok(entries) = std::fs::read_dir(path) else { return 0 };
     entries
@@ -362,11 +340,11 @@ fn log_bytes(path: &Path) -> u64 {
 /// A message as it would be delivered: head, then body.
 pub struct Cat(SharedMessageReader);
 
-/// Reads a message piece by piece. The last piece comes only if the whole body is sound.
+/// Reads a message piece by piece. The last piece is a fault if any part of the body is damaged.
 pub fn cat(spool: &Spool, id: MessageId) -> Result<Cat, QueueFault> {
     let partition = spool.partition_of(id)?;
     let record = envelope_record(partition, id)?;
-    let envelope = Envelope::decode(&record).map_err(QueueFault::Record)?;
+    let envelope = Envelope::decode(&record)?;
     Ok(Cat(MessageReader::new(Arc::clone(partition), id, &envelope)))
 }
 
@@ -376,11 +354,6 @@ impl Iterator for Cat {
     fn next(&mut self) -> Option<Self::Item> {
         self.0.next_piece(<[u8]>::to_vec)
     }
-}
-
-/// Removes a message.
-pub fn delete(spool: &Spool, id: MessageId) -> Result<(), QueueFault> {
-    spool.partition_of(id)?.remove(id)
 }
 
 fn envelope_record(partition: &Partition, id: MessageId) -> Result<Vec<u8>, QueueFault> {

@@ -49,7 +49,7 @@ pub enum Operation {
 #[serde(rename_all = "kebab-case")]
 pub enum Carried {
     Done,
-    /// An attempt is in progress. The operation is carried out after it, if the message still exists.
+    /// An attempt is in progress. The operation follows it if the message still exists.
     AfterAttempt,
     /// Queued for delivery or being sent; nothing to do.
     UnderWay,
@@ -79,7 +79,7 @@ pub enum OperationFault {
 }
 
 impl Operation {
-    /// Whether a queued job must be recalled first.
+    /// Whether a job in progress must be recalled first.
     pub fn calls_back(&self) -> bool {
         !matches!(self, Operation::Release | Operation::Retry)
     }
@@ -117,7 +117,7 @@ impl Operation {
     }
 }
 
-/// The records of all jobs of a message, by number. `Unknown`: there is no such message.
+/// The records of all jobs of a message, by number.
 pub fn jobs_of(partition: &Partition, id: MessageId) -> Result<Vec<StoredJob>, OperationFault> {
     let found = jobs::jobs_of(partition, id).map_err(QueueFault::from)?;
     if found.is_empty() { Err(OperationFault::Unknown) } else { Ok(found) }
@@ -166,7 +166,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_order_changes_what_it_fits() {
+    fn an_operation_changes_only_jobs_that_it_applies_to() {
         let waiting = Job { attempts: 3, last_reply: "450 later", ..Job::fresh(500, 1) };
         let held = Job { state: JobState::Held, due_ms: HELD_DUE_MS, ..waiting };
         let due = |job: &Job<'_>, operation: Operation| {

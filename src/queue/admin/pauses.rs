@@ -158,7 +158,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_paused_is_known_after_a_restart() {
+    fn pauses_survive_a_restart() {
         let folder = tempfile::tempdir().expect("a folder");
         let (pauses, wrong) = Pauses::read(folder.path());
         assert_eq!(wrong, None, "a new spool has no file");

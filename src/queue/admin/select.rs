@@ -1,7 +1,7 @@
-//! Which messages an operator means, and the queue by recipient domain.
+//! Selecting messages for an operation, and the summary of the queue by recipient domain.
 //!
-//! Owner:    as of `inspect`.
-//! Bounds:   a summary holds `DOMAINS_MAX` domains; recipients of further domains are summed up.
+//! Owner:    as for `inspect`.
+//! Bounds:   a summary holds `DOMAINS_MAX` domains; recipients of further domains are only counted.
 
 use std::collections::HashMap;
 
@@ -18,20 +18,21 @@ use crate::queue::spool::Spool;
 use crate::queue::store::jobs;
 use crate::queue::store::partition::Partition;
 use crate::queue::store::records::Walk;
+use crate::queue::store::rows::each_row;
 
 const DOMAINS_MAX: usize = 10_000;
-/// Bytes of a reply that a summary shows.
+/// Bytes shown of a reply.
 const REPLY_SHOWN_MAX: usize = 200;
 
 /// A filter for messages. All conditions must hold.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Wanted {
-    /// At least one undelivered recipient is of this domain.
+    /// At least one undelivered recipient belongs to this domain.
     pub recipient_domain: Option<String>,
     /// The envelope sender; `<>` or nothing for the null sender.
     pub sender: Option<String>,
-    /// At least one of its jobs is held.
+    /// At least one job is held.
     pub held: bool,
     pub received_before_ms: Option<u64>,
 }
@@ -75,9 +76,12 @@ impl Wanted {
             }
         }
         let (mut reached, mut held) = (self.recipient_domain.is_none(), !self.held);
-        each_job(partition, id, |job| {
-            reached |= job.recipients.iter().any(|index| domains.contains(&index));
-            held |= job.state == JobState::Held;
+        jobs::each_job(partition, id, |_, record| {
+            if let Ok(job) = Job::decode(record) {
+                reached |= job.recipients.iter().any(|index| domains.contains(&index));
+                held |= job.state == JobState::Held;
+            }
+            Walk::Next
         })?;
         Ok(reached && held)
     }
@@ -90,10 +94,10 @@ pub struct DomainRow {
     pub recipients: u64,
     /// Recipients whose mail is held.
     pub held: u64,
-    /// Recipients that were tried before and wait for their next attempt.
+    /// Recipients that wait for another attempt.
     pub retrying: u64,
     pub oldest_ms: u64,
-    /// The earliest next attempt; `None` when all of it is held.
+    /// The earliest next attempt; `None` if all mail is held.
     pub next_due_ms: Option<u64>,
     pub last_attempt_ms: Option<u64>,
     pub last_reply: Option<String>,
@@ -105,7 +109,7 @@ pub struct Summary {
     pub recipients: u64,
     pub domains: u64,
     pub rows: Vec<DomainRow>,
-    /// Recipients of domains that are not among the rows.
+    /// Recipients of the domains that are not listed.
     pub others: u64,
 }
 
@@ -133,10 +137,8 @@ struct Count {
 
 fn count_partition(partition: &Partition, count: &mut Count) -> Result<(), QueueFault> {
     let families = partition.families();
-    let mut jobs = partition.db().raw_iterator_cf(families.job);
-    jobs.seek_to_first();
     let mut envelope: Option<(MessageId, Vec<u8>)> = None;
-    while let Some((job_key, record)) = jobs.item() {
+    each_row(partition.db().raw_iterator_cf(families.job), |job_key, record| {
         if let Some((id, _)) = key::job_of(job_key)
             && let Ok(job) = Job::decode(record)
         {
@@ -150,9 +152,8 @@ fn count_partition(partition: &Partition, count: &mut Count) -> Result<(), Queue
                 count.add(&read, &job);
             }
         }
-        jobs.next();
-    }
-    Ok(jobs.status()?)
+        Ok(())
+    })
 }
 
 impl Count {
@@ -205,19 +206,6 @@ impl DomainRow {
             self.last_reply = Some(job.last_reply[..end].to_owned());
         }
     }
-}
-
-fn each_job(
-    partition: &Partition,
-    id: MessageId,
-    mut each: impl FnMut(&Job<'_>),
-) -> Result<(), QueueFault> {
-    jobs::each_job(partition, id, |_, record| {
-        if let Ok(job) = Job::decode(record) {
-            each(&job);
-        }
-        Walk::Next
-    })
 }
 
 fn domain_of(mailbox: &str) -> &str {

@@ -3,7 +3,7 @@
 //! Promise:  `finish` returns `Ok` only after the synced write. If a `Body` is dropped before, its
 //!           chunks are removed.
 //! Order:    chunks in order, all of them acknowledged before the last write is requested.
-//! Bounds:   `STREAM_CHUNKS_IN_FLIGHT_MAX` chunks of one body are on their way, and
+//! Bounds:   `STREAM_CHUNKS_IN_FLIGHT_MAX` chunks of one body are in transit, and
 //!           `BODY_HELD_BYTES_MAX` are held back for the last write.
 
 use std::collections::VecDeque;
@@ -33,7 +33,7 @@ use crate::queue::record::outer::RecordFault;
 /// batch; a longer one is streamed except for its end.
 pub const BODY_HELD_BYTES_MAX: usize = CHUNK_BYTES;
 
-/// Slices of a body held back, however short: each of them keeps a whole chunk.
+/// Slices of a body that are held back. Even a short slice occupies a whole chunk.
 pub const BODY_HELD_SLICES_MAX: usize = 4;
 
 /// What `finish` answers: the message is durable.
@@ -43,23 +43,23 @@ pub struct Committed {
     pub body: BodySum,
     /// Microseconds of the write with its sync.
     pub write_us: u32,
-    /// Messages that shared it.
+    /// Messages in the same batch.
     pub batch: u32,
-    /// It is the first of them.
+    /// This message is the first of the batch.
     pub leads: bool,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum BodyState {
-    /// Everything pushed is held, on its way or written.
+    /// Everything that was pushed is held, in transit or written.
     Whole,
-    /// Something pushed was lost: a write failed, or a `push` was dropped halfway.
+    /// A part was lost: a write failed, or a `push` was dropped halfway.
     Broken,
-    /// The last write was ordered; its outcome no longer depends on this body.
+    /// The last write has been requested; its outcome no longer depends on this body.
     Sent,
 }
 
-/// A body under way. Dropped before `finish`, it is aborted.
+/// A body in progress. If it is dropped before `finish`, it is aborted.
 pub struct Body {
     pub(super) inner: Rc<Inner>,
     pub(super) id: MessageId,
@@ -96,8 +96,8 @@ impl Body {
         self.sum.bytes
     }
 
-    /// Takes the next bytes of the body. Waits while too many chunks are on their way. A fault here
-    /// is final: the message cannot be finished.
+    /// Appends bytes to the body. Waits while too many chunks are in transit. A fault here is final:
+    /// the message cannot be finished.
     pub async fn push(&mut self, slice: Slice) -> Result<(), CommitFault> {
         if slice.is_empty() {
             self.inner.pool.give(slice.into_chunk());
@@ -109,7 +109,7 @@ impl Body {
             || self.parcel.slices.len() >= BODY_HELD_SLICES_MAX
         {
             let state = std::mem::replace(&mut self.state, BodyState::Broken);
-            // Should this future be dropped now, `slice` is lost and the body stays broken.
+            // If this future is dropped now, `slice` is lost and the body stays broken.
             self.stream_held().await?;
             self.state = state;
         }
@@ -118,8 +118,8 @@ impl Body {
         Ok(())
     }
 
-    /// Makes the message durable, with one job for all recipients, due at `due_ms`. What is sent is
-    /// `head` and then the body. The sums of both in `envelope` are filled in here.
+    /// Makes the message durable, with one job for all recipients, due at `due_ms`. The recipients
+    /// get `head`, then the body. The sums of both in `envelope` are filled in here.
     pub async fn finish(
         mut self,
         head: &[u8],
@@ -138,7 +138,7 @@ impl Body {
         Ok(self.committed(&done))
     }
 
-    /// Waits for the chunks on their way and fills the parcel.
+    /// Waits for the chunks in transit and fills the parcel.
     pub(super) async fn prepare(
         &mut self,
         head: &[u8],
@@ -162,7 +162,7 @@ impl Body {
         Committed { id: self.id(), body: self.sum, write_us, batch, leads }
     }
 
-    /// The message for delivery, so that a message that leaves soon is not read back.
+    /// A copy of the message for delivery, so that mail delivered at once is not read back.
     pub(super) fn fresh(&self, keeper: &dyn Keeper) -> Fresh {
         let parcel = &self.parcel;
         let [envelope, _, head] = parcel.records();
@@ -198,7 +198,7 @@ impl Body {
         }
     }
 
-    /// Sends what is held, oldest first.
+    /// Streams the held slices, oldest first.
     async fn stream_held(&mut self) -> Result<(), CommitFault> {
         while !self.parcel.slices.is_empty() {
             self.wait_in_flight(STREAM_CHUNKS_IN_FLIGHT_MAX - 1).await?;
@@ -214,11 +214,11 @@ impl Body {
         Ok(())
     }
 
-    /// Waits until at most `left` chunks are on their way. A chunk that failed breaks the body.
+    /// Waits until at most `left` chunks are in transit. A chunk that failed breaks the body.
     async fn wait_in_flight(&mut self, left: usize) -> Result<(), CommitFault> {
         while self.in_flight.len() > left {
             let ticket = self.in_flight[0];
-            // The ticket is taken back by `outcome` in any case.
+            // `Outcome` takes the ticket back in any case.
             let outcome = Outcome::of(&self.inner, ticket, Patience::UntilHung(Messages::None));
             self.in_flight.pop_front();
             if let Err(fault) = outcome.await {

@@ -83,7 +83,7 @@ pub struct Finish<'e> {
 /// What `Committer::watch` has seen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Hang {
-    /// The batch under way takes too long: this many milliseconds so far.
+    /// The present batch takes too long: this many milliseconds so far.
     Began { ms: u64 },
     /// The batch was written or has failed, after about this many milliseconds.
     Ended { ms: u64 },
@@ -119,14 +119,14 @@ impl Committer {
         self.inner.lane.partition
     }
 
-    /// Why no new message is taken.
+    /// Why the partition accepts no new message, if so.
     pub fn fault(&self) -> Option<CommitFault> {
         self.inner.fault()
     }
 
-    /// Checks whether the batch under way takes too long. Call it at every tick. The time between two
-    /// checks counts for at most `WATCH_GAP_MS_MAX`: after a stop of a minute (SIGSTOP, a suspended
-    /// machine) the batch is old although the disk is fine.
+    /// Checks whether the present batch takes too long. Call it at every tick. The time between two
+    /// checks counts for at most `WATCH_GAP_MS_MAX`: after the process was stopped for a minute
+    /// (SIGSTOP, a suspended machine) the batch is old although the disk is fine.
     pub fn watch(&self, now: Instant) -> Option<Hang> {
         let batch = self.inner.lane.batch();
         let before = self.inner.watched.get();
@@ -148,7 +148,7 @@ impl Committer {
         }
     }
 
-    /// Milliseconds that the batch under way had taken at the last check, if that is too long; else 0.
+    /// Age of the present batch at the last check in milliseconds, if that is too long; else 0.
     pub fn hung_ms(&self) -> u64 {
         self.inner.hung_ms.get()
     }
@@ -214,7 +214,7 @@ impl Committer {
         Ok(committed.collect())
     }
 
-    /// Begins a message, which has its id from here on.
+    /// Begins a message and assigns its id.
     pub fn body(&self, now_ms: u64) -> Result<Body, CommitFault> {
         self.fault().map_or(Ok(()), Err)?;
         Ok(Body::new(Rc::clone(&self.inner), self.next_id(now_ms)))
@@ -228,7 +228,7 @@ impl Committer {
 
     /// Low-priority settle: retries and holds, behind accepts. Splits have a queue of their own.
     pub async fn settle_in_turn(&self, settlement: Arc<Settlement>) -> Result<bool, CommitFault> {
-        // Fresh mail that is to go several ways does not stand behind the retries of others.
+        // So that fresh mail for several next hops does not wait behind the retries of other mail.
         let queue = match settlement.change {
             JobChange::Split(_) => &self.inner.splits,
             JobChange::End | JobChange::Again(_) => &self.inner.settles,
@@ -277,8 +277,8 @@ impl Committer {
         self.answer_to(place, CommitOrder::Settle(settlement)).await
     }
 
-    /// Takes the answers: chunks go back to the pool, waiting sessions are woken. Returns how many
-    /// answers there were. Call it whenever `ring` was called.
+    /// Takes the answers: returns chunks to the pool and wakes waiting sessions. Returns the number of
+    /// answers. Call it whenever `ring` was called.
     pub fn pump(&self) -> usize {
         self.inner.pump()
     }

@@ -6,7 +6,7 @@ use crate::base::MessageId;
 
 /// Receives mail that has become durable.
 pub trait Keeper {
-    /// Whether a message of so many bytes may be kept in memory.
+    /// Whether a message of `bytes` bytes may be kept in memory.
     fn wants(&self, bytes: u64) -> bool;
     fn kept(&self, fresh: Fresh);
 }
@@ -15,8 +15,8 @@ pub trait Keeper {
 pub struct Fresh {
     pub id: MessageId,
     pub due_ms: u64,
-    /// Its envelope's record.
+    /// The record of its envelope.
     pub envelope: Arc<[u8]>,
-    /// Head and body, as they are sent.
+    /// Head and body as delivery sends them.
     pub message: Option<Arc<[u8]>>,
 }

@@ -43,30 +43,30 @@ pub struct Work {
     pub order: CommitOrder,
 }
 
-/// What a shard orders.
+/// An order of a shard to its commit thread.
 pub enum CommitOrder {
-    /// A chunk of a large body; chunk 0 brings the mark of the stream with it.
+    /// A chunk of a large body. The mark of the stream is written with chunk 0.
     Chunk { id: MessageId, number: u32, slice: Slice },
-    /// The promise: head, what is left of the body, envelope, job and schedule.
+    /// A finished message: head, the rest of the body, envelope, job and schedule.
     Finish(Parcel),
-    /// Several such promises in one batch: all of them are kept, or none is made.
+    /// Several finished messages in one batch: all of them become durable, or none.
     FinishAll(Vec<Parcel>),
-    /// A body that will not be finished.
+    /// Removal of the chunks of a body that will not be finished.
     Abort { id: MessageId, chunks: u32 },
     /// Removal of a whole message.
     Delete(MessageId),
-    /// What becomes of a job.
+    /// The end of a job, or its change.
     Settle(Arc<Settlement>),
-    /// Other rows in `backlog` for jobs.
+    /// New rows in `backlog` for jobs.
     File(Arc<[Filing]>),
-    /// Removal of rows that no record has.
+    /// Removal of rows that do not follow from any record.
     RemoveLeftovers(Vec<Row>),
     /// The last order.
     Stop,
 }
 
 impl CommitOrder {
-    /// Whether it makes messages durable that came from outside.
+    /// Whether the order makes received messages durable.
     pub fn is_accept(&self) -> bool {
         matches!(self, CommitOrder::Finish(_) | CommitOrder::FinishAll(_))
     }
@@ -77,9 +77,9 @@ impl CommitOrder {
 pub struct Done {
     /// Microseconds of the write with its sync.
     pub write_us: u32,
-    /// Messages that shared it.
+    /// Messages in the batch.
     pub batch: u32,
-    /// It is the first of them, for figures that are counted once per batch.
+    /// The order is the first of the batch that accepts mail, for figures counted once per batch.
     pub leads: bool,
     /// Whether the message or job of a removal or settlement was there; of filings, all of them.
     pub found: bool,
@@ -91,7 +91,7 @@ pub struct Completion {
     pub back: Back,
 }
 
-/// What comes back to the shard.
+/// Memory that returns to the shard.
 pub enum Back {
     Nothing,
     Slice(Slice),
@@ -164,7 +164,7 @@ pub struct Lane {
     claimed: AtomicBool,
     state: AtomicU8,
     gone: AtomicBool,
-    /// Batches begun and batches ended, together: odd while one is under way.
+    /// Batches begun plus batches ended: odd during a batch.
     batches_and_ends: AtomicU64,
 }
 
@@ -221,7 +221,7 @@ impl Lane {
     }
 
     pub fn set_stopping(&self) {
-        // A failed lane stays a failed one.
+        // A failed lane stays failed.
         let _ = self.state.compare_exchange(RUNNING, STOPPING, Ordering::AcqRel, Ordering::Acquire);
     }
 
@@ -244,7 +244,7 @@ impl Lane {
         self.batches_and_ends.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// The number of the batch under way; none between batches.
+    /// The number of the present batch. `None` between batches.
     pub fn batch(&self) -> Option<u64> {
         let count = self.batches_and_ends.load(Ordering::Relaxed);
         (!count.is_multiple_of(2)).then_some(count)
@@ -284,7 +284,7 @@ impl CommitHandle {
         self.0.fault()
     }
 
-    /// Refuses new messages from now on; those under way are finished.
+    /// Refuses new messages from now on. Messages in progress are finished.
     pub fn refuse_new(&self) {
         self.0.set_stopping();
     }

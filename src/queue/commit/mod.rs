@@ -1,6 +1,7 @@
 //! Group commit: one OS thread per partition makes messages and settlements durable.
 //!
-//! `committer` and `body` are the shard's side, `thread` and `writer` the thread's, `lane` is between.
+//! `committer`, `body`, `tickets` and `outcome` run on the shard, `thread`, `writer`, `taken` and `plan`
+//! on the commit thread. `lane` connects them.
 
 pub mod body;
 pub mod committer;

@@ -10,15 +10,15 @@ use crate::queue::record::head::encode_head;
 use crate::queue::record::job::Job;
 use crate::queue::record::outer::RecordFault;
 
-/// The content of a finished message. It travels back emptied, to be filled again.
+/// The content of a finished message. The emptied parcel returns to the shard for reuse.
 #[derive(Default)]
 pub struct Parcel {
-    /// Always there in a parcel under way.
+    /// `Some` while the parcel is in use.
     pub id: Option<MessageId>,
     /// Chunks that were streamed before; the slices here come after them.
     pub streamed: u32,
     pub slices: Vec<Slice>,
-    /// The body, where several messages share it. Then nothing is streamed or sliced.
+    /// The body, if several messages share it. Then there are no streamed chunks and no slices.
     pub shared: Option<Arc<[u8]>>,
     /// The records of envelope, job and head, one behind the other.
     pub records: Vec<u8>,
@@ -30,9 +30,9 @@ pub struct Parcel {
 }
 
 impl Parcel {
-    /// The id of a parcel under way.
+    /// The id of a parcel in use.
     pub fn id(&self) -> MessageId {
-        self.id.expect("a parcel under way has its id")
+        self.id.expect("a parcel in use has its id")
     }
 
     /// Encodes the records of the message: its envelope, one job for all recipients, due at `due_ms`,
@@ -55,7 +55,7 @@ impl Parcel {
         Ok(())
     }
 
-    /// Bytes that it adds to a batch, approximately.
+    /// Approximate bytes in a batch.
     pub fn bytes(&self) -> usize {
         let slices: usize = self.slices.iter().map(Slice::len).sum();
         self.records.len() + slices + self.shared.as_ref().map_or(0, |body| body.len())

@@ -38,19 +38,19 @@ pub struct Settlement {
     /// Reports to the sender, written in the same batch.
     pub reports: Vec<Report>,
     pub tally: Tally,
-    /// An operator ordered it, and is told when it is durable.
+    /// Requested by an operator, who is answered once the change is durable.
     pub is_order: bool,
-    /// Keep the message until then, should this be the end of its last job.
+    /// If this ends the last job of the message, keep the message until then.
     pub keep_until_ms: Option<u64>,
 }
 
-/// What becomes of a job.
+/// The end of a job, or its change.
 pub enum JobChange {
     /// Every recipient of the job has its final state.
     End,
     /// The job is written anew, with another schedule.
     Again(JobRecord),
-    /// The job in parts, each with a number that no other job of the message has.
+    /// The job is replaced by its parts, each with a number that no other job of the message has.
     Split(Vec<JobRecord>),
 }
 
@@ -79,12 +79,12 @@ impl JobRecord {
     }
 }
 
-/// A whole message that was made here.
+/// A whole message that this server has made.
 pub struct Report {
     pub id: MessageId,
     pub envelope: Vec<u8>,
     pub job: JobRecord,
-    /// Head and body, as they are sent.
+    /// Head and body as delivery sends them.
     pub message: Vec<u8>,
     head_bytes: usize,
     pub recipients: u32,
@@ -137,7 +137,7 @@ impl Settlement {
             || self.tally.total() > 0
     }
 
-    /// Bytes that it adds to a batch, approximately.
+    /// Approximate bytes in a batch.
     pub fn bytes(&self) -> usize {
         let jobs = match &self.change {
             JobChange::End => 0,

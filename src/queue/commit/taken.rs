@@ -1,4 +1,4 @@
-//! One order in a batch: what it adds, what is planned for it, what a failed write leaves of it.
+//! One order of a batch: its size, its writes, and what a failed write leaves of it.
 
 use std::sync::Arc;
 
@@ -33,8 +33,8 @@ pub(super) struct Taken {
 pub(super) enum Target {
     Gone,
     There,
-    /// The store could not say. The order is not carried out, and the partition fails: taken for
-    /// gone, the job would be sent again after a restart.
+    /// The store cannot be read. The order is not carried out, and the partition fails: if the job
+    /// counted as gone, it would be sent again after a restart.
     Unread,
 }
 
@@ -47,7 +47,7 @@ impl Taken {
         matches!(self.work.order, CommitOrder::Delete(_))
     }
 
-    /// Bytes that it adds to a batch, approximately.
+    /// Approximate bytes in a batch.
     pub fn bytes(&self) -> usize {
         match &self.work.order {
             CommitOrder::Chunk { slice, .. } => slice.len(),
@@ -62,7 +62,7 @@ impl Taken {
         }
     }
 
-    /// Plans its writes. The text of a fault: a record that it needs cannot be read.
+    /// Plans the writes of the order. `Err`: a record that they depend on cannot be read.
     pub fn plan(
         &mut self,
         store: &Arc<Partition>,
@@ -114,7 +114,8 @@ impl Taken {
         Ok(())
     }
 
-    /// What a write that found the disk full may have left of it. `is_full`: so had the one before.
+    /// What a write that found the disk full may have left of the order. `is_full`: the write before
+    /// it found the disk full too.
     pub fn remains(&self, store: &Arc<Partition>, is_full: bool) -> Vec<Remains> {
         let store: &Partition = store;
         match &self.work.order {

@@ -16,7 +16,7 @@ use crate::queue::store::partition::Partition;
 
 /// How a commit thread runs.
 pub struct CommitOptions {
-    /// Runs first on the new thread: pin it, name it.
+    /// Runs first on the new thread, to pin it to a core and name it.
     pub on_start: Box<dyn FnOnce() + Send>,
     pub on_fatal: OnFatal,
 }
@@ -45,7 +45,7 @@ impl CommitThread {
         CommitHandle(Arc::clone(&self.lane))
     }
 
-    /// Writes what waits, refuses the rest, and ends the thread. Blocks; not for a shard.
+    /// Writes the waiting orders, refuses later ones, and ends the thread. Blocks: not for a shard.
     pub fn stop(mut self) {
         self.end();
     }
@@ -53,7 +53,7 @@ impl CommitThread {
     fn end(&mut self) {
         let Some(thread) = self.thread.take() else { return };
         self.lane.set_stopping();
-        // A thread that is gone takes no order and needs none.
+        // A thread that has ended needs no order to stop.
         let _ = self.lane.sender.send(Work { ticket: NO_TICKET, order: CommitOrder::Stop });
         if thread.join().is_err() {
             self.lane.set_failed();

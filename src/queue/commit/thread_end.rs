@@ -1,4 +1,4 @@
-//! The end of a commit thread: its waiters must learn that it is gone.
+//! The end of a commit thread, which the waiters of its answers must notice.
 
 use std::sync::Arc;
 use std::thread;
@@ -9,7 +9,7 @@ use crate::queue::commit::lane::Lane;
 /// Called once when a partition fails, with the cause. It must not block.
 pub type OnFatal = Arc<dyn Fn(PartitionId, &str) + Send + Sync>;
 
-/// Marks the lane when the thread ends, also by a panic.
+/// Marks the lane as gone when the thread ends or panics.
 pub(super) struct ThreadEnd {
     pub(super) lane: Arc<Lane>,
     pub(super) on_fatal: OnFatal,

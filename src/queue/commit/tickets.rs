@@ -1,8 +1,8 @@
 //! Orders of a shard that wait for the commit thread, and their answers. `outcome` waits for one.
 //!
 //! Owner:    the home shard, through the `Committer` and the bodies in progress; not `Send`, no lock.
-//! Promise:  every chunk goes back to the shard's pool, also when its body was dropped meanwhile.
-//! Bounds:   an order has a place at one of the gates until it is answered.
+//! Promise:  every chunk returns to the shard's pool, even if its body was dropped meanwhile.
+//! Bounds:   an order holds a place of one of the gates until it is answered.
 
 use std::cell::Cell;
 use std::cell::RefCell;
@@ -45,15 +45,15 @@ pub(super) struct Inner {
     pub(super) ids: RefCell<IdSource>,
     pub(super) tickets: RefCell<Slab<Ticket>>,
     pub(super) parcels: RefCell<Vec<Parcel>>,
-    /// An order has a place until it is answered, not until the answer is taken: a body that waits
-    /// for a place may have answers to take.
+    /// An order holds its place until it is answered, not until the answer is taken: a body that
+    /// waits for a place may have answers to take.
     pub(super) gate: Rc<Gate>,
     pub(super) urgent: Rc<Gate>,
     pub(super) settles: Rc<Gate>,
     pub(super) splits: Rc<Gate>,
     /// Aborts and removals that found no place; nobody waits for their answers.
     pub(super) removals: RefCell<VecDeque<CommitOrder>>,
-    /// Milliseconds that the batch under way has taken, if that is too long; else 0.
+    /// Age of the present batch in milliseconds, if that is too long; else 0.
     pub(super) hung_ms: Cell<u64>,
     pub(super) watched: Cell<Watched>,
     /// Wakers of bodies that wait for a place.
@@ -62,7 +62,7 @@ pub(super) struct Inner {
 }
 
 pub(super) struct Ticket {
-    /// Until it is answered.
+    /// Held until the order is answered.
     pub(super) place: Option<Place>,
     pub(super) stage: Stage,
 }
@@ -72,18 +72,19 @@ pub(super) enum Stage {
     Done(Result<Done, CommitFault>),
     /// Nobody waits for the answer.
     Left,
-    /// Answered `Hung`. Should the messages become durable, they are removed.
+    /// Answered `Hung`. If the messages become durable all the same, they are removed.
     Disowned(Messages),
 }
 
-/// The longest time between two checks that counts. Ticks come every few milliseconds.
+/// The most that the time between two checks adds to the age of a batch. Ticks come every few
+/// milliseconds.
 pub(super) const WATCH_GAP_MS_MAX: u64 = 1000;
 
-/// The last check of the batch under way.
+/// The last check of the present batch.
 #[derive(Clone, Copy)]
 pub(super) struct Watched {
     pub(super) batch: Option<u64>,
-    /// How long the batch had taken by then.
+    /// The age of the batch at that check.
     pub(super) batch_ms: u64,
     pub(super) looked: Instant,
 }
@@ -124,7 +125,7 @@ impl Inner {
             }
         }
         wakers.extend(self.place_waiters.borrow().iter().map(|(_, waker)| waker.clone()));
-        // Nothing is borrowed any more: a woken task may run at once and come back here.
+        // All borrows have ended: a woken task may run at once and call this again.
         wakers.into_iter().for_each(Waker::wake);
     }
 
@@ -179,7 +180,7 @@ impl Inner {
     }
 
     pub(super) fn pump(&self) -> usize {
-        // Looked at first: answers given before the thread went are taken below.
+        // Read first: answers that the thread gave before it ended are taken below.
         let gone = self.lane.is_gone();
         let mut count = 0;
         while let Some(Completion { ticket, outcome, back }) = self.lane.completions.pop() {
@@ -223,7 +224,7 @@ impl Inner {
                 None
             }
         };
-        // First: a woken task may run at once and come back here.
+        // Before the wake-up: a woken task may run at once and call this again.
         drop(tickets);
         place.into_iter().for_each(|place| self.give_back(place));
         self.send_removals();
@@ -251,7 +252,7 @@ impl Inner {
         open.into_iter().for_each(|place| self.settle(place, outcome));
     }
 
-    /// The waiter of this ticket has gone.
+    /// The waiter of this ticket was dropped.
     pub(super) fn leave(&self, ticket: u32) {
         let mut tickets = self.tickets.borrow_mut();
         match tickets.get_mut(ticket as usize).map(|ticket| &mut ticket.stage) {
@@ -331,7 +332,7 @@ impl Messages {
     }
 }
 
-/// A body that waits for a place, to be woken when the disk hangs.
+/// A body that waits for a place. It is woken when the disk hangs.
 struct PlaceWaiter<'i> {
     inner: &'i Inner,
     place: Option<usize>,

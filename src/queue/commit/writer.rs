@@ -2,14 +2,15 @@
 //!
 //! Owner:    the commit thread, which alone writes the partition while mail is accepted.
 //! Promise:  an order is answered `Ok` only when its batch was written, and synced if it held a
-//!           message. Everything that waits is joined to one batch: more load, fewer syncs.
+//!           message. All waiting orders share one batch: the higher the load, the fewer syncs per
+//!           message.
 //! Order:    take one order, drain the lane, one batch, one write, answers, one wake-up.
 //! Bounds:   `COMMIT_BATCH_MESSAGES_MAX` and `COMMIT_BATCH_BYTES_MAX` per batch; a `FinishAll` larger
 //!           than that is a batch of its own.
 //! Fatal:    a write that failed for any cause but a full disk. Every order from then on is answered
 //!           `Failed`, and `on_fatal` is called once, so that the process can end.
 //!
-//! The thread reads the clock itself, twice per batch: only it knows when its write began and ended.
+//! The thread reads the clock itself, before and after each write.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -43,7 +44,7 @@ use crate::queue::store::room::Room;
 /// writes, so nothing else can be left. The batch that found it full adds all of its own to them.
 const REMAINS_MAX: usize = 2 * COMMIT_BATCH_MESSAGES_MAX;
 
-/// Settlements of one batch past which other orders come first.
+/// Settlements of one batch after which other orders go first.
 const SETTLES_FIRST_MAX: usize = COMMIT_BATCH_MESSAGES_MAX / 4 * 3;
 
 pub(super) struct BatchWriter {
@@ -53,7 +54,7 @@ pub(super) struct BatchWriter {
     synced: WriteOptions,
     unsynced: WriteOptions,
     room: Room,
-    /// A removal comes first in its batch: it could not see what other orders of the batch write.
+    /// A removal that must begin the next batch: it cannot see the writes of other orders of a batch.
     held: Option<Work>,
     taken: Vec<Taken>,
     taken_bytes: usize,
@@ -105,7 +106,7 @@ impl BatchWriter {
         while let Some(work) = next {
             match &work.order {
                 CommitOrder::Stop => {
-                    // Urgent orders that came before it.
+                    // Urgent orders that came before `Stop`.
                     let urgent = std::iter::from_fn(|| orders.next_urgent());
                     self.taken.extend(urgent.map(Taken::new));
                     return true;
@@ -131,7 +132,7 @@ impl BatchWriter {
         false
     }
 
-    /// One batch, one write, one answer each, one ring.
+    /// Writes one batch, answers each of its orders, and wakes the shard once.
     fn commit(&mut self) {
         if self.taken.is_empty() {
             return;
@@ -162,7 +163,7 @@ impl BatchWriter {
     fn write(&mut self) -> Result<Done, CommitFault> {
         loop {
             match self.try_write() {
-                // Gathered anew: RocksDB has eaten the batch.
+                // Planned anew, because RocksDB has consumed the batch.
                 Err(text) if self.room.may_come_after(self.partition.db(), &text) => (),
                 done => return done.map_err(|text| self.on_failed(text)),
             }
@@ -200,8 +201,8 @@ impl BatchWriter {
         Ok(Done { write_us, batch: plan.messages, ..Done::default() })
     }
 
-    /// Plans every order taken, and the removal of what failed batches left, as one batch. Answers
-    /// also why an order could not be carried out, if a record that it needs cannot be read.
+    /// Plans all orders, and the removal of what failed batches have left, as one batch. The text says
+    /// why a record cannot be read, if an order depends on one.
     fn plan(&mut self, batch: &mut StoreBatch<'_>) -> (Plan, Option<String>) {
         let mut plan = Plan::new(self.partition.ledger());
         let mut unread = None;
@@ -247,7 +248,7 @@ impl BatchWriter {
         CommitFault::Failed
     }
 
-    /// The partition accepts nothing more in this process.
+    /// From here on the partition accepts no order in this process.
     fn fail(&self, text: String) {
         if Cause::of(&text) == Cause::Damage {
             self.partition.note_unreadable(&text);
@@ -257,9 +258,9 @@ impl BatchWriter {
         self.partition.set_failure(text);
     }
 
-    /// Notes what the batch that failed may have left behind. The first write that finds the disk
-    /// full may be in the log's file in part or whole; later ones RocksDB refuses unwritten, but
-    /// chunks streamed before are there.
+    /// Notes what the failed batch may have left behind. The first write that finds the disk full may
+    /// be in the log in part or whole. RocksDB refuses later ones before it writes, but chunks that
+    /// were streamed before are stored.
     fn keep_remains(&mut self) {
         for taken in &self.taken {
             let remains = taken.remains(&self.partition, self.full);
@@ -289,7 +290,7 @@ const COMMIT_POINTS: Points =
 const STREAM_POINTS: Points =
     Points { before: "stream::before_write", after: "stream::after_write", error: "stream::error" };
 
-/// Points of a batch by what is in it: a settlement, a split, another try, a report, a filing.
+/// Failpoints of a batch that contains a settlement, a split, another try, a report, or a filing.
 const BEFORE_WRITE: [&str; 5] = [
     "settle::before_write",
     "split::before_write",

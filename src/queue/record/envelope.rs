@@ -30,7 +30,7 @@ const FLAG_SMTPUTF8: u8 = 1;
 const FLAG_REQUIRETLS: u8 = 2;
 const FLAG_DECLARED: u8 = 4;
 const FLAG_TLS: u8 = 8;
-/// Fields that have their defaults are left out: most mail has no labels and no product's fields.
+/// Fields with default values are left out: most mail has no labels, tags or metadata.
 const FLAG_LABELS: u8 = 16;
 const FLAG_INTAKE: u8 = 32;
 /// Since version 2: identity, tags, metadata and expiry.
@@ -99,7 +99,7 @@ impl<'a> Envelope<'a> {
         u64::from(self.head_bytes) + self.body.bytes
     }
 
-    /// Appends the record to `buffer`. On a fault what was appended has no meaning.
+    /// Appends the record to `buffer`. After a fault the appended bytes are meaningless.
     pub fn encode(&self, buffer: &mut Vec<u8>) -> Result<(), RecordFault> {
         let mut writer = Writer::new(buffer, KIND_ENVELOPE);
         let flags = self.flags();
@@ -148,7 +148,8 @@ impl<'a> Envelope<'a> {
         Envelope::read(record).map(|(envelope, _)| envelope)
     }
 
-    /// A record of version 1 as an envelope and a head of today. `None`: the record is of today.
+    /// Converts a record of version 1 to an envelope and a head of the present version. `None`: the
+    /// record has the present version.
     pub fn upgrade(record: &'a [u8]) -> Result<Option<Upgraded>, RecordFault> {
         let (envelope, trace) = Envelope::read(record)?;
         let Some(trace) = trace else { return Ok(None) };

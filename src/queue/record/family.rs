@@ -30,7 +30,7 @@ pub struct Layout {
 }
 
 impl Layout {
-    /// The one that is made. A server brings older spools to it, and refuses newer ones.
+    /// The format of new spools. A server upgrades older spools and refuses newer ones.
     pub const CURRENT: Layout = Layout { format: 3, families: &FAMILIES };
 
     /// The families that a spool of that format has.

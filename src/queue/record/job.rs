@@ -11,7 +11,7 @@ use crate::queue::record::outer::Writer;
 /// Version 2 has filed jobs.
 const KIND_JOB: Kind = Kind { byte: b'J', version: 2 };
 
-/// In the byte of the state of a job.
+/// Flags in the byte of the state.
 const JOB_WARNED: u8 = 0x80;
 const JOB_REROUTED: u8 = 0x40;
 const JOB_FILED: u8 = 0x20;
@@ -26,7 +26,7 @@ pub enum JobState {
     Held,
 }
 
-/// A job in the index by destination.
+/// The place of a job in the index by destination.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Filed {
     pub flow: FlowKey,
@@ -34,7 +34,7 @@ pub struct Filed {
     pub deadline_ms: u64,
 }
 
-/// What decides the rows of a job.
+/// The fields of a job that decide its rows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Schedule {
     /// The next attempt.
@@ -59,7 +59,7 @@ pub struct Job<'a> {
     pub recipients: Indexes<'a>,
 }
 
-/// Places in the envelope's list of recipients.
+/// Positions in the envelope's list of recipients.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Indexes<'a> {
     /// The first ones, this many.
@@ -100,7 +100,7 @@ impl<'a> Job<'a> {
         Schedule { due_ms: self.due_ms, filed: self.filed }
     }
 
-    /// Appends the record to `buffer`. On a fault what was appended has no meaning.
+    /// Appends the record to `buffer`. After a fault the appended bytes are meaningless.
     pub fn encode(&self, buffer: &mut Vec<u8>) -> Result<(), RecordFault> {
         let mut writer = Writer::new(buffer, KIND_JOB);
         writer.u16(self.number);

@@ -151,6 +151,11 @@ pub fn id_of(key: &[u8]) -> Option<MessageId> {
     Some(MessageId::from_u64(u64::from_be_bytes(raw)))
 }
 
+/// The message of a key that consists of nothing else.
+pub fn whole_id_of(key: &[u8]) -> Option<MessageId> {
+    id_of(key).filter(|_| key.len() == ID_KEY_LEN)
+}
+
 /// The parts of a body key.
 pub fn body_of(key: &[u8]) -> Option<(MessageId, u32)> {
     let key: &[u8; BODY_KEY_LEN] = key.try_into().ok()?;

@@ -19,8 +19,8 @@ use crate::queue::record::outer::Writer;
 /// Its key in the family `default`.
 pub const LEDGER_KEY: &[u8] = b"ledger";
 
-/// There while recovery changes what the ledger counts. A start that finds it follows one that was
-/// cut short, and brings the ledger in line in its place.
+/// Set while recovery changes what the ledger counts. A start that finds this key follows a recovery
+/// that was cut short, and corrects the ledger.
 pub const MENDING_KEY: &[u8] = b"mending";
 
 /// Version 2 counts suppressed recipients.

@@ -141,7 +141,7 @@ impl<'a> Reader<'a> {
         Ok(Reader { version, rest: &record[HEAD_LEN..record.len() - CRC_LEN] })
     }
 
-    /// Reads bytes that are no record of their own.
+    /// Reads bytes without an outer form of their own.
     pub fn bare(bytes: &'a [u8]) -> Reader<'a> {
         Reader { version: 0, rest: bytes }
     }
@@ -188,7 +188,7 @@ impl<'a> Reader<'a> {
         std::str::from_utf8(bytes).map(Some).map_err(|_| RecordFault::NotUtf8)
     }
 
-    /// A text that must be there.
+    /// A text that must be present.
     pub fn some_text(&mut self, field: &'static str) -> Result<&'a str, RecordFault> {
         self.text()?.ok_or(RecordFault::Value(field))
     }
@@ -198,12 +198,12 @@ impl<'a> Reader<'a> {
         self.raw(len as usize)
     }
 
-    /// All that is left.
+    /// The remaining bytes.
     pub fn rest(&mut self) -> &'a [u8] {
         std::mem::take(&mut self.rest)
     }
 
-    /// Nothing may be left.
+    /// Checks that all bytes were read.
     pub fn end(self) -> Result<(), RecordFault> {
         if self.rest.is_empty() { Ok(()) } else { Err(RecordFault::Trailing) }
     }

@@ -16,7 +16,7 @@ pub enum Probed<'a> {
     Stream(StreamMark),
 }
 
-/// Reads bytes as whatever record they are. The fuzzer's way in.
+/// Decodes a record by its kind byte. The fuzzers call it.
 pub fn probe(record: &[u8]) -> Result<Probed<'_>, RecordFault> {
     match outer_form(record)?.1 {
         b'E' => Envelope::decode(record).map(Box::new).map(Probed::Envelope),

@@ -17,7 +17,7 @@ const NOTIFY_ALL: u8 = NOTIFY_NEVER | NOTIFY_SUCCESS | NOTIFY_FAILURE | NOTIFY_D
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Recipient<'a> {
     pub mailbox: &'a str,
-    /// `NOTIFY_*` joined by `|`; 0 when nothing was said.
+    /// `NOTIFY_*` joined by `|`; 0 without the parameter.
     pub notify: u8,
     /// The value of ORCPT as it was sent (`rfc822;user+40example`).
     pub orcpt: Option<&'a str>,
@@ -72,7 +72,7 @@ fn read_recipient<'a>(reader: &mut Reader<'a>) -> Result<Recipient<'a>, RecordFa
     Ok(Recipient { mailbox, notify, orcpt: reader.text()? })
 }
 
-/// A list of recipients while it is put together. `clear` keeps the memory.
+/// A list of recipients under construction. `clear` keeps the memory.
 #[derive(Clone, Debug, Default)]
 pub struct RecipientsBuf {
     count: u32,

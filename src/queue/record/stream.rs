@@ -1,4 +1,4 @@
-//! The mark of a body in progress: without a finished message, its chunks are leftovers.
+//! The mark of a body in progress: if its message was never finished, recovery removes the chunks.
 
 use crate::queue::record::outer::Kind;
 use crate::queue::record::outer::Reader;
@@ -7,7 +7,7 @@ use crate::queue::record::outer::Writer;
 
 const KIND_STREAM: Kind = Kind { byte: b'S', version: 1 };
 
-/// Stands for a body under way.
+/// Marks a body in progress.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct StreamMark {
     pub started_ms: u64,

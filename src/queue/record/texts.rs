@@ -8,7 +8,7 @@ use crate::queue::record::outer::RecordFault;
 use crate::queue::record::outer::Writer;
 use crate::queue::record::outer::put_text;
 
-/// Labels from the header of a message. Mail made here has none.
+/// Labels from the header of a message. Reports have none.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Labels<'a> {
     /// The configured name of the tenant, for routes.
@@ -102,7 +102,7 @@ impl<'a> Fields<'a> {
     }
 }
 
-/// A list of texts while it is put together.
+/// A list of texts under construction.
 #[derive(Clone, Debug, Default)]
 pub struct TextsBuf {
     count: u8,
@@ -132,7 +132,7 @@ impl TextsBuf {
     }
 }
 
-/// A list of names and values while it is put together.
+/// A list of names and values under construction.
 #[derive(Clone, Debug, Default)]
 pub struct FieldsBuf(TextsBuf);
 

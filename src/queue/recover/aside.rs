@@ -1,12 +1,13 @@
 //! Moving invalid records to quarantine.
 //!
-//! Order:    see `store::quarantine`. Before anything that the ledger counts is moved, the mark
-//!           `mending` is written.
+//! Order:    see `store::quarantine`. The mark `mending` is written before a move that changes the
+//!           counts of the ledger.
 
 use std::fs::File;
 use std::io;
 use std::io::Write as _;
 
+use rocksdb::ColumnFamily;
 use rocksdb::ReadOptions;
 use rocksdb::WriteBatch;
 
@@ -46,13 +47,13 @@ impl Recovery<'_> {
         Ok(())
     }
 
-    /// Writes the head of a message to quarantine, if there is one. `false`: it must stay.
+    /// Writes the head of a message to quarantine, if there is one. `false`: the head must stay.
     fn keep_head(&mut self, id: MessageId, why: &str) -> Result<bool, QueueFault> {
         let head = self.partition.db().get_cf(self.families.head, key::of_id(id))?;
         head.map_or(Ok(true), |head| self.keep_record(family::HEAD, &key::of_id(id), &head, why))
     }
 
-    /// Moves an envelope, head and body; its jobs are met later and are moved then.
+    /// Moves envelope, head and body of a message. The scan moves its jobs later.
     pub(super) fn move_message(
         &mut self,
         envelope_key: &[u8],
@@ -66,9 +67,9 @@ impl Recovery<'_> {
             return Ok(());
         }
         let mut batch = WriteBatch::default();
-        if let (Some(id), key::ID_KEY_LEN) = (key::id_of(envelope_key), envelope_key.len()) {
+        if let Some(id) = key::whole_id_of(envelope_key) {
             if !self.keep_head(id, why)? || !self.keep_body(id, why) {
-                // Without its envelope the body would be taken for a leftover of an aborted transfer.
+                // Without its envelope the body would look like the rest of an aborted transfer.
                 return Ok(());
             }
             batch.single_delete_cf(self.families.head, key::of_id(id));
@@ -80,7 +81,7 @@ impl Recovery<'_> {
         Ok(())
     }
 
-    /// Moves the jobs of a message that was moved after its jobs were found sound.
+    /// Moves the valid jobs of a message that was moved because of its body.
     pub(super) fn drop_jobs(&mut self, id: MessageId) -> Result<(), QueueFault> {
         for StoredJob { number, record } in jobs_of(self.partition, id)? {
             self.move_job(&key::of_job(id, number), &record, "its message was moved")?;
@@ -104,8 +105,7 @@ impl Recovery<'_> {
             put_rows(&mut batch, own, Some(job.schedule()), None);
             self.found.recipients_moved += job.recipients.iter().count() as u64;
         }
-        self.partition.db().write(batch.into_writes())?;
-        Ok(())
+        Ok(self.partition.db().write(batch.into_writes())?)
     }
 
     /// Moves a single record.
@@ -119,15 +119,19 @@ impl Recovery<'_> {
         if !self.keep_record(family, key, record, why)? {
             return Ok(());
         }
-        let mut batch = WriteBatch::default();
         let handle = self.partition.db().cf_handle(family).expect("opened with every family");
-        batch.single_delete_cf(handle, key);
-        self.partition.db().write(batch)?;
-        Ok(())
+        self.remove_once(handle, key)
     }
 
-    /// Writes a record's bytes to quarantine. `false`: that failed, and the record must stay. A sound record
-    /// of a newer version is a fault: a newer Ringpost can read it.
+    /// Removes a row that is written only once.
+    pub(super) fn remove_once(&self, family: &ColumnFamily, key: &[u8]) -> Result<(), QueueFault> {
+        let mut batch = WriteBatch::default();
+        batch.single_delete_cf(family, key);
+        Ok(self.partition.db().write(batch)?)
+    }
+
+    /// Writes a record to quarantine. `false`: the write failed, and the record must stay. A valid record
+    /// of a newer version is a fault, because a newer Ringpost can read it.
     pub(super) fn keep_record(
         &mut self,
         family: &'static str,
@@ -142,13 +146,13 @@ impl Recovery<'_> {
         }))
     }
 
-    /// Writes all chunks of a body to one file of quarantine, if there are any.
+    /// Writes all chunks of a body to one file in quarantine, if there are any.
     pub(super) fn keep_body(&mut self, id: MessageId, why: &str) -> bool {
         let (db, family) = (self.partition.db(), self.families.body);
         let open = move || {
             let mut options = ReadOptions::default();
             options.fill_cache(false);
-            // Damaged bytes are kept as they are.
+            // Damaged bytes are copied too.
             options.set_verify_checksums(false);
             options.set_iterate_upper_bound((id.as_u64() + 1).to_be_bytes());
             db.raw_iterator_cf_opt(family, options)
@@ -205,7 +209,7 @@ impl Recovery<'_> {
         }
     }
 
-    /// One range tombstone: the number of chunks is unknown.
+    /// Writes one range tombstone, because the number of chunks is unknown.
     pub(super) fn remove_body(&self, id: MessageId, batch: &mut WriteBatch) {
         let (first, last) = (key::of_body(id, 0), key::of_body(id, u32::MAX));
         batch.delete_range_cf(self.families.body, first, last);

@@ -1,4 +1,5 @@
-//! Recovery of heads and bodies: complete if there is an envelope, otherwise removed or kept.
+//! Recovery of heads and bodies. Those of an envelope must be complete; others are removed, or moved
+//! to quarantine after damage.
 
 use rocksdb::WriteBatch;
 
@@ -12,9 +13,10 @@ use crate::queue::recover::pass::if_table;
 use crate::queue::store::found::Depth;
 use crate::queue::store::holes;
 use crate::queue::store::message::MessageReader;
+use crate::queue::store::rows::each_row;
 
 impl Recovery<'_> {
-    /// Reads heads and bodies, the newest first. A message that is not as it was received is moved.
+    /// Reads heads and bodies, the newest first. A damaged message goes to quarantine.
     pub(super) fn check_bodies(&mut self, depth: Depth) -> Result<(), QueueFault> {
         let (mut bodies, mut bytes) = (0, 0);
         let mut envelopes = self.iterate(self.families.envelope);
@@ -43,12 +45,11 @@ impl Recovery<'_> {
             }
             envelopes.prev();
         }
-        envelopes.status()?;
-        Ok(())
+        Ok(envelopes.status()?)
     }
 
-    /// Removes chunks without a message at the end of the family: an unsynced write left them when the
-    /// power went before the mark of the stream was on disk.
+    /// Removes chunks without a message at the end of the family: a power cut left them, before the mark
+    /// of their stream was on disk.
     pub(super) fn sweep_stray_tail(&mut self) -> Result<(), QueueFault> {
         let mut chunks = self.iterate(self.families.body);
         let mut bytes = 0;
@@ -70,7 +71,7 @@ impl Recovery<'_> {
                 self.found.swept += 1;
             }
             chunks.seek_for_prev(key::of_body(id, 0));
-            // The first chunk of this message, or already one of an older one.
+            // The first chunk of this message, or a chunk of an older one.
             if chunks.key().and_then(key::id_of) == Some(id) {
                 chunks.prev();
             }
@@ -114,52 +115,39 @@ impl Recovery<'_> {
         if_table(chunks.status())
     }
 
-    /// Keeps heads without an envelope: lost rows have left them.
+    /// Moves heads without an envelope. They exist only after a loss of rows.
     pub(super) fn keep_stray_heads(&mut self) -> Result<(), QueueFault> {
-        let mut heads = self.iterate(self.families.head);
-        heads.seek_to_first();
-        while let Some((head_key, record)) = heads.item() {
-            let id = key::id_of(head_key).filter(|_| head_key.len() == key::ID_KEY_LEN);
-            match id {
-                None => {
-                    self.move_record(family::HEAD, head_key, record, "its key is not a message id")?
-                }
-                Some(id) if !self.has_envelope(id)? => {
-                    self.move_record(family::HEAD, head_key, record, "it has no envelope")?;
-                }
-                Some(_) => (),
-            }
-            heads.next();
-        }
-        heads.status()?;
-        Ok(())
+        each_row(self.iterate(self.families.head), |head_key, record| {
+            let why = match key::whole_id_of(head_key) {
+                None => "its key is not a message id",
+                Some(id) if !self.has_envelope(id)? => "it has no envelope",
+                Some(_) => return Ok(()),
+            };
+            self.move_record(family::HEAD, head_key, record, why)
+        })
     }
 
+    /// Removes the bodies of aborted transfers.
     pub(super) fn sweep_streams(&mut self) -> Result<(), QueueFault> {
-        let mut marks = self.iterate(self.families.stream);
-        marks.seek_to_first();
-        while let Some((mark_key, record)) = marks.item() {
-            if let (Some(id), key::ID_KEY_LEN) = (key::id_of(mark_key), mark_key.len()) {
-                let mut batch = WriteBatch::default();
-                // A salvaged log may leave a mark beside an envelope; the message stays.
-                if self.has_envelope(id)? {
-                    self.repaired("stream mark of a finished message removed", mark_key);
-                } else if !self.lost.any_of_mail() || self.keep_body(id, "it has no envelope") {
-                    self.remove_body(id, &mut batch);
-                    self.found.swept += 1;
-                }
-                batch.single_delete_cf(self.families.stream, mark_key);
-                self.partition.db().write(batch)?;
-            } else {
-                self.move_record(family::STREAM, mark_key, record, "its key is not a message id")?;
+        each_row(self.iterate(self.families.stream), |mark_key, record| {
+            let Some(id) = key::whole_id_of(mark_key) else {
+                let why = "its key is not a message id";
+                return self.move_record(family::STREAM, mark_key, record, why);
+            };
+            let mut batch = WriteBatch::default();
+            // A salvaged log may leave a mark beside an envelope; the message stays.
+            if self.has_envelope(id)? {
+                self.repaired("stream mark of a finished message removed", mark_key);
+            } else if !self.lost.any_of_mail() || self.keep_body(id, "it has no envelope") {
+                self.remove_body(id, &mut batch);
+                self.found.swept += 1;
             }
-            marks.next();
-        }
-        marks.status()?;
-        Ok(())
+            batch.single_delete_cf(self.families.stream, mark_key);
+            Ok(self.partition.db().write(batch)?)
+        })
     }
 }
 
-/// Body bytes, and bodies, that a start reads to check the newest messages.
+/// Bodies, and their bytes, that a start reads to check the newest messages.
 pub const BODY_BYTES_READ_MAX: u64 = 16 << 20;
 pub const BODIES_READ_MAX: usize = 256;

@@ -58,8 +58,7 @@ impl Recovery<'_> {
             self.move_job(job_key, record, "it belongs to no message")?;
             jobs.next();
         }
-        jobs.status()?;
-        Ok(())
+        Ok(jobs.status()?)
     }
 
     /// Checks the jobs of one message. Recipients in no job have ended, unless a job is unreadable or
@@ -73,7 +72,7 @@ impl Recovery<'_> {
     ) -> Result<(), QueueFault> {
         let mut covered = vec![false; envelope.recipients.len()];
         let (mut kept, mut moved) = (0, false);
-        // The latest first: an earlier one that has come back names the same recipients.
+        // The latest first: an old version of a job names the same recipients.
         for (job_key, record) in jobs.iter().rev() {
             let why = match read_job(job_key, record, covered.len()) {
                 Ok(job) => match self.stale(id, &job, &covered)? {
@@ -85,7 +84,7 @@ impl Recovery<'_> {
                     }
                     Some(why) => why.to_owned(),
                 },
-                Err(why) => why.to_string(),
+                Err(fault) => QueueFault::from(fault).to_string(),
             };
             self.move_job(job_key, record, &why)?;
             moved = true;
@@ -94,16 +93,12 @@ impl Recovery<'_> {
             return self.make_job(id, envelope);
         }
         if kept == 0 {
-            // Some recipients may have been served; the operator decides whom to try again.
+            // Some recipients may have the mail; the operator decides which to retry.
             self.found.messages -= 1;
             self.found.body_bytes -= envelope.body.bytes;
             let recipients = covered.len() as u64;
-            return self.move_message(
-                &key::of_id(id),
-                record,
-                "none of its jobs can be read",
-                recipients,
-            );
+            let why = "none of its jobs can be read";
+            return self.move_message(&key::of_id(id), record, why, recipients);
         }
         if moved {
             let open = covered.iter().filter(|covered| !**covered).count() as u64;
@@ -112,7 +107,7 @@ impl Recovery<'_> {
         Ok(())
     }
 
-    /// Why a job is an old version of itself, if so. Only lost rows bring one back.
+    /// Why a job is an old version that a later write replaced. Only lost rows bring one back.
     fn stale(
         &self,
         id: MessageId,
@@ -129,8 +124,8 @@ impl Recovery<'_> {
         Ok(is_stale.then_some("no schedule entry: the job has ended or was rescheduled"))
     }
 
-    /// A message without a job would never be tried. No write of ours leaves one, and no rows are known
-    /// to be lost, so all of its recipients are tried.
+    /// Recreates the job of a message, for all its recipients: without a job there would be no attempt.
+    /// No write leaves such a message, and no rows are known to be lost.
     fn make_job(&mut self, id: MessageId, envelope: &Envelope<'_>) -> Result<(), QueueFault> {
         let job = Job::fresh(envelope.received_ms, envelope.recipients.len());
         self.mark()?;
@@ -138,7 +133,7 @@ impl Recovery<'_> {
         job.encode(&mut record).expect("a job without a reply has no field that could be too long");
         let mut batch = WriteBatch::default();
         batch.put_cf(self.families.job, key::of_job(id, job.number), record);
-        // A second row would stay forever: a `SingleDelete` removes one of two.
+        // A second row would stay for ever: `SingleDelete` removes only one of two.
         if !self.has_rows(id, &job)? {
             batch.put_cf(self.families.due, key::of_due(job.due_ms, id, job.number), []);
         }
@@ -150,19 +145,17 @@ impl Recovery<'_> {
 
     /// Rewrites an envelope of version 1; its trace field becomes the head.
     fn upgrade(&mut self, id: MessageId, record: &[u8]) -> Result<(), QueueFault> {
-        let upgraded = Envelope::upgrade(record).map_err(QueueFault::Record)?;
-        let Some(Upgraded { envelope, head }) = upgraded else { return Ok(()) };
+        let Some(Upgraded { envelope, head }) = Envelope::upgrade(record)? else { return Ok(()) };
         let mut batch = WriteBatch::default();
-        // A record that is removed by `SingleDelete` must not be written over.
+        // `SingleDelete` requires that a row is written only once.
         batch.single_delete_cf(self.families.envelope, key::of_id(id));
         batch.put_cf(self.families.envelope, key::of_id(id), envelope);
         batch.put_cf(self.families.head, key::of_id(id), head);
-        self.partition.db().write(batch)?;
-        Ok(())
+        Ok(self.partition.db().write(batch)?)
     }
 
-    /// The job of a schedule entry is lost. Other jobs of its message may be served, so a copy of the
-    /// message goes to quarantine for the recipients of the lost one.
+    /// Copies the message of a lost job to quarantine, for the recipients of that job. The other jobs
+    /// stay in the queue.
     pub(super) fn note_lost_job(&mut self, id: MessageId) -> Result<(), QueueFault> {
         let is_evidence = self.lost.includes(family::JOB) && !self.lost.includes(family::DUE);
         if !is_evidence {
@@ -183,13 +176,12 @@ pub(super) fn read_envelope<'a>(
     envelope_key: &[u8],
     record: &'a [u8],
 ) -> Result<(MessageId, Envelope<'a>), String> {
-    let id = key::id_of(envelope_key).filter(|_| envelope_key.len() == key::ID_KEY_LEN);
-    let id = id.ok_or("its key is not a message id")?;
+    let id = key::whole_id_of(envelope_key).ok_or("its key is not a message id")?;
     let envelope = Envelope::decode(record).map_err(|fault| fault.to_string())?;
     Ok((id, envelope))
 }
 
-/// Takes the jobs of one message.
+/// Reads the jobs of one message.
 fn jobs_of(id: MessageId, jobs: &mut DBRawIterator<'_>) -> Result<Vec<Row>, rocksdb::Error> {
     let mut own = Vec::new();
     while let Some((job_key, record)) = jobs.item() {
@@ -199,22 +191,21 @@ fn jobs_of(id: MessageId, jobs: &mut DBRawIterator<'_>) -> Result<Vec<Row>, rock
         own.push((job_key.to_vec(), record.to_vec()));
         jobs.next();
     }
-    jobs.status()?;
-    Ok(own)
+    jobs.status().map(|()| own)
 }
 
 fn read_job<'a>(
     job_key: &[u8],
     record: &'a [u8],
     recipients: usize,
-) -> Result<Job<'a>, QueueFault> {
-    let job = Job::decode(record).map_err(QueueFault::Record)?;
+) -> Result<Job<'a>, RecordFault> {
+    let job = Job::decode(record)?;
     let named = key::job_of(job_key).is_some_and(|(_, number)| number == job.number);
     if !named {
-        return Err(QueueFault::Record(RecordFault::Value("job number")));
+        return Err(RecordFault::Value("job number"));
     }
     if job.recipients.iter().any(|index| index as usize >= recipients) {
-        return Err(QueueFault::Record(RecordFault::Value("recipient indexes")));
+        return Err(RecordFault::Value("recipient indexes"));
     }
     Ok(job)
 }

@@ -1,8 +1,8 @@
-//! Opening a partition: repair of the database, recovery of the mail, agreement of the ledger.
+//! Opening a partition: repairs the database, recovers the mail, corrects the ledger.
 //!
-//! Ledger:   if mail was quarantined, is missing or has reappeared, the ledger is corrected, on disk
-//!           too. The next start reports nothing, but the quarantine keeps a record, so that the
-//!           audit fails until someone removes it.
+//! Ledger:   if mail is missing, in quarantine or back in the queue, the ledger is corrected on disk
+//!           too, and the next start reports nothing. A record in quarantine makes the audit fail
+//!           until an operator removes it.
 
 use rocksdb::WriteBatch;
 
@@ -34,10 +34,10 @@ use crate::queue::store::repair::rescue_or_set_aside;
 use crate::queue::store::spec::Access;
 use crate::queue::store::spec::PartitionSpec;
 
-/// Repairs of one start: on a full disk each drops one table.
+/// Repairs in one start. On a full disk each of them drops one table.
 const REPAIRS_MAX: u32 = 8;
 
-/// Opens a partition and, when it may be written, repairs what a crash or damage left.
+/// Opens a partition. If it may be written, repairs the effects of a crash or of damage.
 pub fn open(spec: &PartitionSpec) -> Result<(Partition, Recovered), SpoolFault> {
     let path = spec.path();
     if !path.is_dir() {
@@ -78,7 +78,7 @@ pub fn open(spec: &PartitionSpec) -> Result<(Partition, Recovered), SpoolFault> 
     let Started { mut partition, depth, lost } = started;
     let ledger = open_ledger(&partition, spec, copied, lost, &mut found)?;
     if depth == Depth::All && found.not_moved == 0 {
-        // Everything was read, so the suspicion is settled.
+        // All records were read and checked.
         let cleared = partition.copies().clear_suspicion();
         cleared.map_err(|cause| SpoolFault::io(partition.copies().folder(), cause))?;
     }
@@ -103,11 +103,11 @@ impl Started {
     fn new(spec: &PartitionSpec, opened: Opened, copied: CopiedLedger) -> Started {
         let partition = Partition::over(spec, opened.db, copied);
         let suspected = partition.copies().suspicion().is_some();
-        // Recovery deals with an unreadable ledger.
+        // `open_ledger` reports an unreadable ledger.
         let known = known_lost(&partition).unwrap_or_default();
         let mut lost = opened.lost.union(known).union(partition.copies().lost());
         if is_behind_its_counts(&partition) {
-            // A log that was cut short looks like one with a torn end, but batches are missing.
+            // A truncated log looks like one with a torn end, but batches are missing.
             lost = lost.union(Lost::BATCHES);
         }
         let depth = if suspected || lost.any() { Depth::All } else { opened.depth };
@@ -119,14 +119,14 @@ impl Started {
     }
 }
 
-/// The rows that an unfinished earlier start knew to be lost.
+/// The losses that an unfinished earlier start has recorded.
 fn known_lost(partition: &Partition) -> Result<Lost, rocksdb::Error> {
     let mending = partition.db().get_pinned_cf(partition.families().default, MENDING_KEY)?;
     Ok(mending.map_or(Lost::default(), |value| Lost::from_bytes(&value)))
 }
 
-/// Whether the database is behind the copy of its ledger. The copy is written after the batch that it
-/// counts, so a sound database never is.
+/// Whether the database is older than the copy of its ledger. The copy is written after the batch that
+/// it counts, so this is a sign of damage.
 fn is_behind_its_counts(partition: &Partition) -> bool {
     let stored = partition.db().get_pinned_cf(partition.families().default, LEDGER_KEY);
     let stored = stored.ok().flatten().and_then(|record| Ledger::decode(&record).ok());
@@ -134,8 +134,7 @@ fn is_behind_its_counts(partition: &Partition) -> bool {
     inside.or_more(&partition.known_outside()) != inside
 }
 
-/// Reads the ledger, takes over the copy where the database is behind it, and brings the ledger in
-/// line with the stored mail.
+/// Reads the ledger, merges the counts of its copy, and corrects the ledger after a loss of mail.
 fn open_ledger(
     partition: &Partition,
     spec: &PartitionSpec,
@@ -161,11 +160,11 @@ fn open_ledger(
     let mut ledger = inside.or_more(&partition.known_outside());
     if partition.is_writable() {
         let mending = partition.db().get_pinned_cf(default, MENDING_KEY).map_err(at)?.is_some();
-        // Only reported damage may be brought in line; otherwise the audit could not fail.
+        // Only reported damage is a reason to correct the ledger; otherwise the audit could not fail.
         if known.is_none() || mending || ledger != inside || !found.notices.is_empty() {
             let queued = Queued::count(partition.db().raw_iterator_cf(partition.families().job));
             let queued = queued.map_err(at)?.recipients;
-            // The stored ledger belongs to the stored mail, so it tells how many ends were lost.
+            // The stored ledger matches the stored mail, so the difference is the number of lost ends.
             let ends = match known.is_some() && !lost.includes(family::DEFAULT) {
                 true => ledger.ended.total() - inside.ended.total(),
                 false => 0,
@@ -180,22 +179,19 @@ fn open_ledger(
             }
             partition.write(batch).map_err(at)?;
         }
-        // Without copies mail is as safe as before; only its loss would be harder to detect. Opening
-        // the database wrote a new manifest.
-        for cause in [partition.copy_ledger(&ledger).err(), partition.copy_list().err()]
-            .into_iter()
-            .flatten()
-        {
-            let notice = Notice::NotCopied { partition: spec.id, why: cause.to_string() };
-            found.tell(spec, notice);
+        // Mail is safe without copies; only a loss would be harder to detect. Opening the database
+        // wrote a new manifest.
+        let copied = [partition.copy_ledger(&ledger), partition.copy_list()];
+        for cause in copied.into_iter().filter_map(Result::err) {
+            found.tell(spec, Notice::NotCopied { partition: spec.id, why: cause.to_string() });
         }
     }
     partition.set_ledger(ledger);
     Ok(ledger)
 }
 
-/// Reports recipients that are missing, beyond those moved to quarantine with their records, or queued
-/// again. A record in quarantine keeps the audit from being clean until someone removes it.
+/// Reports recipients that are back in the queue, or missing although no record of theirs went to
+/// quarantine. A note in quarantine makes the audit fail until an operator removes it.
 fn tell_miscount(
     spec: &PartitionSpec,
     miscount: Miscount,

@@ -3,24 +3,24 @@
 //! Promise:  leftovers of a crash are removed or completed; invalid records are moved to quarantine
 //!           unchanged, counted and reported. Nothing is inferred from unreadable data: recovery
 //!           stops with a fault, and `open` has the database rescued first. If rows are lost
-//!           (`Lost`), a message is served only if all its records agree; otherwise it goes to
-//!           quarantine, because finished recipients must not get it again. A record of a newer
-//!           version stops the start.
-//! Order:    1. bodies with a stream mark are removed: their transfers were aborted.
-//!           2. every envelope and job is read and checked, in one pass over both; every job's
-//!              schedule entry is looked up, and made again where it is missing. A message without
-//!              any job gets a new one, unless it is kept, rows are lost or a job is unreadable.
+//!           (`Lost`), a message is delivered only if all its records agree; otherwise it goes to
+//!           quarantine, so that no recipient gets it twice. A record of a newer version stops the
+//!           start.
+//! Order:    1. the bodies of aborted transfers, which have a stream mark, are removed.
+//!           2. one pass reads every envelope and job and looks up the schedule entry of each job. A
+//!              missing entry is recreated. A message without a job gets a new one, unless the
+//!              message is kept, rows are lost or a job is unreadable.
 //!           3. schedule entries without a job are removed.
-//!           4. the newest heads and bodies are read and checked, all of them after damage. Chunks at
-//!              the end that belong to no message are removed; after damage they are kept.
+//!           4. the newest heads and bodies are read, all of them after damage. Chunks at the end
+//!              that belong to no message are removed, or moved to quarantine after damage.
 //!           5. expiries without a kept message are removed.
-//!           6. one sync for all of it.
-//! Ledger:   what changes the number of recipients in the jobs is preceded by the mark `mending`, so
-//!           that a recovery that was cut short has its ledger brought in line by the next.
+//!           6. one sync makes the repairs durable.
+//! Ledger:   the mark `mending` precedes each change of the number of recipients in the jobs. If
+//!           recovery is cut short, the next one corrects the ledger.
 //! Cost:     steps 1 to 3 read keys and small records only, step 4 at most `BODY_BYTES_READ_MAX`.
-//!           Older bodies are checked when they are read. `benches/commit` measures it: 2.5 to 6 us
-//!           per message with one recipient and files in the page cache (400,000 to 1,160,000
-//!           messages); a cold disk was not measured.
+//!           Older bodies are checked when they are read. `benches/commit` measures 2.5 to 6 us per
+//!           message with one recipient and files in the page cache (400,000 to 1,160,000 messages);
+//!           a cold disk was not measured.
 //! Bounds:   memory does not depend on the backlog.
 
 use rocksdb::DBRawIterator;
@@ -43,6 +43,8 @@ use crate::queue::store::families::Families;
 use crate::queue::store::found::Depth;
 use crate::queue::store::found::Recovered;
 use crate::queue::store::partition::Partition;
+use crate::queue::store::rows::count_rows;
+use crate::queue::store::rows::each_row;
 use crate::queue::store::spec::PartitionSpec;
 
 /// Reads a partition and, unless `depth` is `Look`, repairs it.
@@ -77,36 +79,35 @@ pub(super) struct Recovery<'r> {
     pub(super) families: Families<'r>,
     pub(super) lost: Lost,
     pub(super) found: &'r mut Recovered,
-    /// Jobs that stay, each with its row in `due`.
+    /// Jobs that stay in the queue, each with its row in `due`.
     pub(super) jobs: u64,
-    /// Those with a row in `backlog` besides.
+    /// Those of them with a row in `backlog`.
     pub(super) filed: u64,
-    /// Messages that are kept after their end, each with its row.
+    /// Kept messages, each with its row in `kept`.
     pub(super) kept: u64,
-    /// `mending` was written.
+    /// The mark `mending` was written.
     pub(super) marked: bool,
 }
 
 impl<'r> Recovery<'r> {
     fn count(&mut self) -> Result<(), QueueFault> {
-        let mut envelopes = self.iterate(self.families.envelope);
-        envelopes.seek_to_first();
-        while let Some((_, record)) = envelopes.item() {
+        let counted = each_row(self.iterate(self.families.envelope), |_, record| {
             if let Ok(envelope) = Envelope::decode(record) {
                 self.found.messages += u64::from(envelope.kept_until_ms.is_none());
                 self.found.body_bytes += envelope.body.bytes;
             }
-            envelopes.next();
-        }
-        if let Err(cause) = envelopes.status() {
-            let (family, why) = (family::ENVELOPE, cause.into_string());
+            Ok(())
+        });
+        if let Err(fault) = counted {
+            let (family, why) = (family::ENVELOPE, fault.to_string());
             self.found.tell(self.spec, Notice::Unreadable { partition: self.spec.id, family, why });
         }
         Ok(())
     }
 
     fn repair(&mut self, depth: Depth) -> Result<(), QueueFault> {
-        self.read_default()?;
+        // Others use the rows of `default`; here only an unreadable one matters.
+        count_rows(self.iterate(self.families.default))?;
         if self.lost.any() {
             self.mark()?;
         }
@@ -127,36 +128,24 @@ impl<'r> Recovery<'r> {
             _ => self.sweep_stray_tail()?,
         }
         point("recover::before_sync");
-        self.partition.db().flush_wal(true)?;
-        Ok(())
+        Ok(self.partition.db().flush_wal(true)?)
     }
 
-    /// Reads the family `default` to its end. Others read its content.
-    fn read_default(&self) -> Result<(), QueueFault> {
-        let mut rows = self.iterate(self.families.default);
-        rows.seek_to_first();
-        while rows.valid() {
-            rows.next();
-        }
-        rows.status()?;
-        Ok(())
-    }
-
-    /// Marks that the ledger may be behind the stored mail. The log keeps the mark before the change.
+    /// Marks that the ledger may be behind the stored mail, before the first change.
     pub(super) fn mark(&mut self) -> Result<(), QueueFault> {
         if !self.marked {
             let lost = self.lost.to_bytes();
             let mut batch = WriteBatch::default();
             batch.put_cf(self.families.default, MENDING_KEY, lost);
-            // Durable at once: the log that showed the loss is gone after a power cut.
+            // Durable at once: after a power cut the log no longer shows the loss.
             self.partition.write(batch)?;
             self.marked = true;
         }
         Ok(())
     }
 
-    /// Finds the largest id, which is never given again. The newest envelope also shows whether a newer
-    /// Ringpost has written here: then nothing is changed.
+    /// Finds the largest id, so that no id is used twice. If a newer Ringpost wrote the newest envelope,
+    /// nothing is changed.
     fn find_newest(&mut self) -> Result<(), QueueFault> {
         let mut envelopes = self.iterate(self.families.envelope);
         envelopes.seek_to_last();
@@ -186,13 +175,14 @@ impl<'r> Recovery<'r> {
 
     pub(super) fn iterate(&self, family: &rocksdb::ColumnFamily) -> DBRawIterator<'r> {
         let mut options = ReadOptions::default();
-        // Read once; it must not evict what serving needs.
+        // Each block is read once and must not displace others in the cache.
         options.fill_cache(false);
         options.set_readahead_size(1 << 20);
         self.partition.db().raw_iterator_cf_opt(family, options)
     }
 }
 
+/// The fault, if it concerns a whole table. A damaged blob file concerns single bodies only.
 pub(super) fn if_table(status: Result<(), rocksdb::Error>) -> Result<(), QueueFault> {
     match status {
         Err(cause) if table_in(cause.as_ref()).is_some() => Err(cause.into()),
@@ -200,7 +190,7 @@ pub(super) fn if_table(status: Result<(), rocksdb::Error>) -> Result<(), QueueFa
     }
 }
 
-/// A sound record of a newer version is a fault.
+/// Refuses a valid record of a newer version.
 pub(super) fn refuse_newer(record: &[u8]) -> Result<(), QueueFault> {
     match probe(record) {
         Err(fault @ RecordFault::Version(_)) => Err(QueueFault::Record(fault)),

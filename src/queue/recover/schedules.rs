@@ -1,8 +1,6 @@
 //! Recovery of schedules: each job has its rows in `due` and `backlog`, and each kept message its row
 //! in `kept`.
 
-use rocksdb::WriteBatch;
-
 use crate::base::MessageId;
 use crate::queue::fault::QueueFault;
 use crate::queue::record::envelope::Envelope;
@@ -13,6 +11,8 @@ use crate::queue::record::key;
 use crate::queue::record::rows::Row;
 use crate::queue::record::rows::rows_of;
 use crate::queue::recover::pass::Recovery;
+use crate::queue::store::rows::count_rows;
+use crate::queue::store::rows::each_row;
 
 impl Recovery<'_> {
     /// Whether the schedule has all rows of a job.
@@ -48,7 +48,8 @@ impl Recovery<'_> {
         Ok(())
     }
 
-    /// Each job has its rows by now, so rows are checked only when there are more.
+    /// Removes schedule entries without a job. Each job has its rows by now, so the entries are only
+    /// checked if there are more of them than expected.
     pub(super) fn scan_schedule(&mut self) -> Result<(), QueueFault> {
         self.scan_rows(Family::Due, self.jobs, |key| key::due_of(key).map(Row::Due))?;
         self.scan_rows(Family::Backlog, self.filed, |key| key::backlog_of(key).map(Row::Backlog))
@@ -61,38 +62,21 @@ impl Recovery<'_> {
         row_of: impl Fn(&[u8]) -> Option<Row>,
     ) -> Result<(), QueueFault> {
         let handle = self.families.of_family(family);
-        let mut entries = self.iterate(handle);
-        let mut count = 0;
-        entries.seek_to_first();
-        while entries.valid() {
-            count += 1;
-            entries.next();
-        }
-        entries.status()?;
-        if count == expected && !self.lost.any_of_mail() {
+        if count_rows(self.iterate(handle))? == expected && !self.lost.any_of_mail() {
             return Ok(());
         }
-        entries.seek_to_first();
-        while let Some((row_key, value)) = entries.item() {
-            match row_of(row_key) {
-                None => {
-                    self.move_record(family.name(), row_key, value, "its key is not a schedule")?
+        each_row(self.iterate(handle), |row_key, value| match row_of(row_key) {
+            None => self.move_record(family.name(), row_key, value, "its key is not a schedule"),
+            Some(row) if !self.is_own(&row)? => {
+                if family == Family::Due {
+                    self.note_lost_job(row.job().0)?;
                 }
-                Some(row) if !self.is_own(&row)? => {
-                    if family == Family::Due {
-                        self.note_lost_job(row.job().0)?;
-                    }
-                    let mut batch = WriteBatch::default();
-                    batch.single_delete_cf(handle, row_key);
-                    self.partition.db().write(batch)?;
-                    self.repaired("schedule entry without a job removed", row_key);
-                }
-                Some(_) => (),
+                self.remove_once(handle, row_key)?;
+                self.repaired("schedule entry without a job removed", row_key);
+                Ok(())
             }
-            entries.next();
-        }
-        entries.status()?;
-        Ok(())
+            Some(_) => Ok(()),
+        })
     }
 
     /// Whether the record of its job has the row.
@@ -104,7 +88,7 @@ impl Recovery<'_> {
         Ok(job.is_some_and(|job| rows_of((id, number), job.schedule()).any(|own| own == *row)))
     }
 
-    /// Makes the row of a kept message again if it is missing.
+    /// Recreates the row of a kept message if it is missing.
     pub(super) fn check_kept(&mut self, id: MessageId, until_ms: u64) -> Result<(), QueueFault> {
         let (family, row) = (self.families.kept, key::of_kept(until_ms, id));
         if self.partition.db().get_pinned_cf(family, row)?.is_none() {
@@ -115,33 +99,22 @@ impl Recovery<'_> {
         Ok(())
     }
 
-    /// Each kept message has its row by now, so rows are checked only when there are more.
+    /// Removes expiries without a kept message. Each kept message has its row by now, so the rows are
+    /// only checked if there are more of them than kept messages.
     pub(super) fn scan_kept(&mut self) -> Result<(), QueueFault> {
-        let mut rows = self.iterate(self.families.kept);
-        let mut count = 0;
-        rows.seek_to_first();
-        while rows.valid() {
-            count += 1;
-            rows.next();
-        }
-        rows.status()?;
-        if count == self.kept {
+        let kept = self.families.kept;
+        if count_rows(self.iterate(kept))? == self.kept {
             return Ok(());
         }
-        rows.seek_to_first();
-        while let Some((row, value)) = rows.item() {
-            match key::kept_of(row) {
-                None => self.move_record(family::KEPT, row, value, "its key is not an expiry")?,
-                Some((until_ms, id)) if !self.is_kept(id, until_ms)? => {
-                    self.partition.db().delete_cf(self.families.kept, row)?;
-                    self.repaired("expiry without a kept message removed", row);
-                }
-                Some(_) => (),
+        each_row(self.iterate(kept), |row, value| match key::kept_of(row) {
+            None => self.move_record(family::KEPT, row, value, "its key is not an expiry"),
+            Some((until_ms, id)) if !self.is_kept(id, until_ms)? => {
+                self.partition.db().delete_cf(kept, row)?;
+                self.repaired("expiry without a kept message removed", row);
+                Ok(())
             }
-            rows.next();
-        }
-        rows.status()?;
-        Ok(())
+            Some(_) => Ok(()),
+        })
     }
 
     fn is_kept(&self, id: MessageId, until_ms: u64) -> Result<bool, rocksdb::Error> {

@@ -22,6 +22,7 @@ pub mod repair;
 pub mod rescue;
 pub mod reserve;
 pub mod room;
+pub mod rows;
 pub mod schedule;
 pub mod space;
 pub mod spec;

@@ -38,7 +38,7 @@ pub const BLOB_BYTES_MIN: u64 = 1 << 10;
 const BODY_BUFFER_BYTES_MIN: usize = 1 << 20;
 const BODY_BUFFER_BYTES_MAX: usize = 64 << 20;
 
-/// Files of one family that nothing has merged yet.
+/// Files of one family that no compaction has merged yet.
 const L0_FILES_MAX: i32 = 36;
 
 /// The same of `event`.
@@ -70,11 +70,6 @@ impl StoreMemory {
             // Two body memtables and the small families make up the share.
             body_buffer_bytes: (share / 8 * 3).clamp(BODY_BUFFER_BYTES_MIN, BODY_BUFFER_BYTES_MAX),
         }
-    }
-
-    /// Bytes in the memtables now.
-    pub fn used_bytes(&self) -> usize {
-        self.buffers.get_usage()
     }
 }
 

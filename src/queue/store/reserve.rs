@@ -27,11 +27,11 @@ const NAME: &str = "reserve";
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum ReserveState {
     Kept,
-    /// Given up: its space is in use or free.
+    /// Spent: its space was released.
     Spent,
-    /// Never made.
+    /// Never created.
     Absent,
-    /// It cannot be made: the file system cannot preallocate, or another file has its name.
+    /// Cannot be created: the file system cannot preallocate, or another file has its name.
     Unsupported,
 }
 
@@ -44,14 +44,14 @@ pub struct Reserve {
 }
 
 impl Reserve {
-    /// The reserve as it is found, with the size that a store with so much memory needs.
+    /// The present reserve, with the size that a store with `memory_bytes` of memtables needs.
     pub fn find(spool: &Path, memory_bytes: usize, partitions: usize) -> Reserve {
         let path = spool.join(NAME);
         let bytes = memory_bytes as u64 + partitions as u64 * RESERVE_PARTITION_BYTES;
         let state = match path.symlink_metadata() {
             Ok(found) if found.len() == bytes => ReserveState::Kept,
             Ok(found) if found.len() == 0 => ReserveState::Spent,
-            // Of another size: it is made anew.
+            // A reserve of another size is created again.
             _ => ReserveState::Absent,
         };
         Reserve { path, bytes, state }
@@ -179,7 +179,7 @@ mod tests {
             let found = reserve.keep(free_bytes, FLOOR).expect("the folder is writable");
             assert_eq!((found, reserve.state()), (changed, state), "{row}");
             assert_eq!(reserve.floor(FLOOR), floor, "{row}");
-            // What another process finds is the same.
+            // Another process finds the same state.
             assert_eq!(Reserve::find(spool.path(), 1 << 16, 1).state(), state, "{row}");
         }
         let blocks = spool.path().join(NAME).metadata().expect("it is there").blocks();

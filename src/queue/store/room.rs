@@ -15,7 +15,7 @@ use crate::queue::cause::STALL;
 /// Time between two checks. A flush takes much longer.
 const POLL: Duration = Duration::from_millis(1);
 
-/// Decides whether a write that was turned back is worth another try.
+/// Decides whether a rejected write is tried again.
 pub struct Room {
     /// Failed flushes and compactions up to the last write that succeeded.
     errors_seen: u64,
@@ -33,7 +33,7 @@ impl Room {
         self.hopeless = false;
     }
 
-    /// Whether to try again after a write that failed with this text. Waits until it makes sense.
+    /// Whether to repeat a write that failed with this text. Waits until the flush makes progress.
     pub fn may_come_after(&mut self, db: &DB, text: &str) -> bool {
         let was_the_last = std::mem::take(&mut self.hopeless);
         if was_the_last || !text.contains(STALL) {

@@ -43,7 +43,7 @@ pub struct SpaceWatch {
 }
 
 impl SpaceWatch {
-    /// Before the first check nothing is refused.
+    /// Refuses nothing before the first check.
     pub fn new() -> SpaceWatch {
         SpaceWatch {
             low: AtomicBool::new(false),

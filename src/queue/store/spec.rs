@@ -14,12 +14,12 @@ use crate::queue::store::options::LogRecovery;
 use crate::queue::store::options::StoreMemory;
 use crate::queue::store::quarantine::QUARANTINE;
 
-/// What the opener wants to do.
+/// The purpose of opening a partition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Access {
-    /// Take mail, or delete some: needs the lock; repairs, and makes a spool where there is none.
+    /// Accept or delete mail: requires the lock, repairs, and creates a missing spool.
     Serve,
-    /// Look only: no lock, no repair, nothing is written.
+    /// Read only: without the lock, without repairs.
     Inspect,
 }
 
@@ -32,7 +32,7 @@ pub enum OnFullDisk {
     DropTables,
 }
 
-/// What opening a partition needs to know.
+/// The parameters of opening a partition.
 #[derive(Clone)]
 pub struct PartitionSpec {
     pub id: PartitionId,
@@ -57,7 +57,7 @@ impl PartitionSpec {
         self.spool.join(format!("p{:02}", self.id.0))
     }
 
-    /// Where what cannot be understood goes.
+    /// The folder for invalid records.
     pub fn quarantine(&self) -> PathBuf {
         self.spool.join(QUARANTINE)
     }

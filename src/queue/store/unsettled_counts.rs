@@ -30,7 +30,7 @@ const _: () = assert!(SLOT_MS > 0);
 /// The unsettled deliveries of a partition.
 #[derive(Debug)]
 pub(in crate::queue) struct UnsettledCounts {
-    /// Under way, or done and not settled yet.
+    /// Deliveries in progress, or done but not settled yet.
     pub(in crate::queue) all: AtomicUsize,
     /// Of these, deliveries that the remote has accepted, by time.
     taken: [AtomicU64; SLOTS],
@@ -123,7 +123,7 @@ mod tests {
         assert!(!late(19 + UNSETTLED_MS_MAX), "an empty slot has forgotten its time");
     }
 
-    /// A disk that stands still for longer than the ring reaches.
+    /// A disk that hangs for longer than the ring covers.
     #[test]
     fn one_that_stays_is_late_however_the_ring_goes_round() {
         let counts = UnsettledCounts::new(Instant::now());

@@ -16,6 +16,7 @@ use crate::wire::dsn::report::Kind;
 use crate::wire::dsn::report::Report;
 use crate::wire::dsn::report::ReportRecipient;
 use crate::wire::smtp::reply::push_decimal;
+use crate::wire::smtp::reply::push_enhanced;
 use crate::wire::smtp::xtext;
 
 /// Occurrences of the boundary in a report: in the header, before each part, at the end.
@@ -146,7 +147,9 @@ impl Report<'_> {
         let kind = if recipient.mailbox.is_ascii() { "rfc822" } else { "utf-8" };
         push_typed("Final-Recipient", kind, recipient.mailbox, charset, out);
         push_field("Action", self.kind.label(), Charset::Ascii, out);
-        push_status(recipient.status, out);
+        push_text("Status: ", out);
+        push_enhanced(recipient.status, out);
+        push_text("\r\n", out);
         if let Some(host) = recipient.remote_mta {
             push_typed("Remote-MTA", "dns", host, Charset::Ascii, out);
         }
@@ -166,16 +169,6 @@ impl Report<'_> {
             push_date("Will-Retry-Until", until_ms, out);
         }
     }
-}
-
-fn push_status((class, subject, detail): (u8, u16, u16), out: &mut Vec<u8>) {
-    push_text("Status: ", out);
-    push_decimal(class.into(), out);
-    push_text(".", out);
-    push_decimal(subject.into(), out);
-    push_text(".", out);
-    push_decimal(detail.into(), out);
-    push_text("\r\n", out);
 }
 
 /// RFC 2045 s6: 7bit is the default.

@@ -28,7 +28,7 @@ pub(super) fn write(report: &Report<'_>, plan: &Plan<'_>, out: &mut Vec<u8>) {
     push_text("This is the mail system at ", out);
     push_token(report.reporting_mta, out);
     push_text(".\r\n\r\n", out);
-    push_folded(opening(report.kind, report.recipients.len()), Charset::Ascii, 0, "", out);
+    push_folded(&opening(report.kind, report.recipients.len()), Charset::Ascii, 0, "", out);
     for recipient in report.recipients {
         push_text("\r\n", out);
         write_recipient(report.kind, recipient, plan.charset, out);
@@ -96,35 +96,24 @@ fn push_paragraph(text: &str, out: &mut Vec<u8>) {
     push_folded(text, Charset::Ascii, 4, "    ", out);
 }
 
-const fn opening(kind: Kind, recipients: usize) -> &'static str {
-    let one = recipients == 1;
+fn opening(kind: Kind, recipients: usize) -> String {
+    let to =
+        if recipients == 1 { "to the following address" } else { "to the following addresses" };
     match kind {
-        Kind::Failed if one => {
-            "Your message could not be delivered to the following address. Delivery will not be \
-         retried."
-        }
         Kind::Failed => {
-            "Your message could not be delivered to the following addresses. Delivery will not be \
-         retried."
+            format!("Your message could not be delivered {to}. Delivery will not be retried.")
         }
-        Kind::Delayed if one => {
-            "Your message has not been delivered to the following address yet. You do not need to \
-         send it again: delivery will be retried."
-        }
-        Kind::Delayed => {
-            "Your message has not been delivered to the following addresses yet. You do not need \
-         to send it again: delivery will be retried."
-        }
-        Kind::Delivered if one => "Your message was delivered to the following address.",
-        Kind::Delivered => "Your message was delivered to the following addresses.",
-        Kind::Relayed => {
-            "Your message was sent to the recipient's mail server. That server does not support \
-         delivery confirmations, so you may not receive another one."
-        }
-        Kind::Expanded => {
-            "Your message was sent to the members of the following list. You will not receive \
-         another confirmation."
-        }
+        Kind::Delayed => format!(
+            "Your message has not been delivered {to} yet. You do not need to send it again: \
+             delivery will be retried."
+        ),
+        Kind::Delivered => format!("Your message was delivered {to}."),
+        Kind::Relayed => "Your message was sent to the recipient's mail server. That server does \
+                          not support delivery confirmations, so you may not receive another one."
+            .into(),
+        Kind::Expanded => "Your message was sent to the members of the following list. You will \
+                           not receive another confirmation."
+            .into(),
     }
 }
 

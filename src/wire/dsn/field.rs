@@ -1,5 +1,6 @@
 //! Foreign text in a report: masked, cut and folded, so that it cannot end its field or line.
 
+use crate::wire::mail::address_scan::is_control;
 use crate::wire::mail::date;
 
 /// Octets quoted of a remote server's reply.
@@ -23,8 +24,7 @@ impl Charset {
     }
 
     fn shown(self, c: char) -> char {
-        let breaks = c.is_control() || matches!(c, '\u{2028}' | '\u{2029}');
-        if breaks || (self == Charset::Ascii && !c.is_ascii()) { '?' } else { c }
+        if is_control(c) || (self == Charset::Ascii && !c.is_ascii()) { '?' } else { c }
     }
 }
 
@@ -59,14 +59,8 @@ pub(super) fn push_text(text: &str, out: &mut Vec<u8>) {
 
 /// Appends an address or a name. Line breaks are masked, spaces are kept.
 pub(super) fn push_masked(text: &str, charset: Charset, out: &mut Vec<u8>) {
-    let mut left = TOKEN_BYTES_MAX;
-    for shown in text.chars().map(|c| charset.shown(c)) {
-        if shown.len_utf8() > left {
-            return;
-        }
-        left -= shown.len_utf8();
-        push_char(shown, out);
-    }
+    let head = &text[..text.floor_char_boundary(TOKEN_BYTES_MAX)];
+    head.chars().for_each(|c| push_char(charset.shown(c), out));
 }
 
 /// Appends a host name or a token. Everything that could end a word is masked.

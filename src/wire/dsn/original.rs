@@ -67,7 +67,7 @@ impl Original<'_> {
 }
 
 fn scan<'a>(slices: impl IntoIterator<Item = &'a [u8]>) -> HeaderScan {
-    let mut scan = HeaderScan::new();
+    let mut scan = HeaderScan::default();
     for slice in slices {
         scan.feed(slice);
         if scan.ended() {

@@ -23,6 +23,7 @@ use crate::wire::mail::address_scan::LABEL_BYTES_MAX;
 use crate::wire::mail::address_scan::REROUTE;
 use crate::wire::mail::address_scan::Scan;
 use crate::wire::mail::address_scan::UPPER;
+use crate::wire::mail::address_scan::is_control;
 use crate::wire::mail::address_scan::literal_len;
 use crate::wire::mail::address_scan::skip_route;
 
@@ -55,7 +56,7 @@ impl<'a> Mailbox<'a> {
         let domain = text.get(scan.domain_start()..)?;
         let canonical = domain.starts_with('[') || !domain.bytes().any(|b| b.is_ascii_uppercase());
         let whole = scan.end == text.len() && text.len() + 2 <= PATH_BYTES_MAX;
-        (whole && canonical && !has_control(text)).then(|| Mailbox::from_scan(&scan, text))
+        (whole && canonical && !text.contains(is_control)).then(|| Mailbox::from_scan(&scan, text))
     }
 
     /// `local@domain`, the domain in lower case.
@@ -110,14 +111,6 @@ pub enum ReversePath<'a> {
 }
 
 impl<'a> ReversePath<'a> {
-    /// `local@domain`, or an empty string for the null path.
-    pub fn as_str(self) -> &'a str {
-        match self {
-            ReversePath::Null => "",
-            ReversePath::Mailbox(mailbox) => mailbox.as_str(),
-        }
-    }
-
     /// Whether the path needs SMTPUTF8.
     pub fn is_utf8(self) -> bool {
         matches!(self, ReversePath::Mailbox(mailbox) if mailbox.is_utf8())
@@ -178,7 +171,7 @@ fn parse_path<'t, 'i>(
         return Err(AddressFault::PathTooLong);
     }
     let address = std::str::from_utf8(address).map_err(|_| AddressFault::NotUtf8)?;
-    if scan.seen & HIGH != 0 && has_control(address) {
+    if scan.seen & HIGH != 0 && address.contains(is_control) {
         return Err(AddressFault::NotUtf8);
     }
     if scan.seen_domain & HIGH != 0 {
@@ -250,11 +243,6 @@ fn to_canonical_unicode(domain: &str) -> Result<Cow<'_, str>, AddressFault> {
         return Err(AddressFault::BadIdna);
     }
     Ok(canonical)
-}
-
-/// Whether `text` contains a C0 or C1 control character or a Unicode line separator.
-fn has_control(text: &str) -> bool {
-    text.chars().any(|c| c.is_control() || matches!(c, '\u{2028}' | '\u{2029}'))
 }
 
 #[cfg(test)]

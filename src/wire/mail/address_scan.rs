@@ -210,6 +210,11 @@ pub(super) fn literal_len(text: &[u8]) -> Result<usize, AddressFault> {
     if is_address { Ok(close + 1) } else { Err(AddressFault::BadLiteral) }
 }
 
+/// Whether `c` is a C0 or C1 control character or a Unicode line separator.
+pub fn is_control(c: char) -> bool {
+    c.is_control() || matches!(c, '\u{2028}' | '\u{2029}')
+}
+
 /// Skips a source route, `@a,@b:`. Each domain is checked and dropped.
 pub(super) fn skip_route(text: &[u8]) -> Result<&[u8], AddressFault> {
     let mut rest = text;

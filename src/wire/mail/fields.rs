@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-/// One field: its name as it is written, and all of its bytes with the last line end.
+/// One field: its name as written, and the place of its bytes with the last line end.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Field<'b> {
     pub name: &'b [u8],
@@ -41,7 +41,7 @@ impl<'b> Iterator for Fields<'b> {
     }
 }
 
-/// Whether the block is over: at its blank line, or behind its last byte.
+/// Whether the block ends here: at its blank line, or after its last byte.
 fn is_blank(rest: &[u8]) -> bool {
     matches!(rest, [] | [b'\n', ..] | [b'\r', b'\n', ..])
 }

@@ -5,8 +5,8 @@
 //!           because a binary body need not obey the CRLF rule.
 //! Cost:     none after the header block. Within the block one search per line, and memory only for
 //!           the Message-ID and the requested values (`pick`).
-//! End:      the blank line, or the first line that is no header field. Every reader takes the rest
-//!           for the body, so `Received:` lines in it are not counted.
+//! End:      the blank line, or the first line that is no header field. Every reader treats the
+//!           rest as the body, so `Received:` lines in it are not counted.
 
 use std::sync::Arc;
 
@@ -14,6 +14,7 @@ use mail_parser::Address;
 use mail_parser::MessageParser;
 
 use crate::base::limits::FIELD_NAME_BYTES_MAX;
+use crate::wire::mail::address_scan::is_control;
 use crate::wire::mail::pick::NAME_BYTES_MAX;
 use crate::wire::mail::pick::PickedFields;
 use crate::wire::mail::pick::WantedFields;
@@ -22,16 +23,16 @@ use crate::wire::mail::pick::WantedFields;
 pub const MESSAGE_ID_BYTES_MAX: usize = 255;
 /// Octets of each text in a summary.
 pub const SUMMARY_BYTES_MAX: usize = 255;
-/// Octets examined of a field's name: the length of the longest requested name.
-const NAME_BYTES: usize = NAME_BYTES_MAX;
 
 /// The state of a scan and its results.
 #[derive(Debug)]
 pub struct HeaderScan {
     place: Place,
-    name: [u8; NAME_BYTES],
+    /// As much of the field's name as the longest requested name has.
+    name: [u8; NAME_BYTES_MAX],
     name_len: usize,
-    capture: Capture,
+    /// The current field is the Message-ID, and the id is not complete.
+    in_message_id: bool,
     in_field: bool,
     /// Bytes of earlier calls, and the offset at which the current line began.
     fed: u64,
@@ -45,9 +46,8 @@ pub struct HeaderScan {
     picked: PickedFields,
 }
 
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Place {
-    #[default]
     LineStart,
     LineStartCr,
     Name,
@@ -57,21 +57,20 @@ enum Place {
     Ended,
 }
 
-/// Whether the current field is the Message-ID and is not complete.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-enum Capture {
-    #[default]
-    No,
-    MessageId,
-}
-
 impl Default for HeaderScan {
     fn default() -> HeaderScan {
+        HeaderScan::wanting(Arc::default())
+    }
+}
+
+impl HeaderScan {
+    /// Also takes the values of these fields.
+    pub fn wanting(wanted: Arc<WantedFields>) -> HeaderScan {
         HeaderScan {
-            place: Place::default(),
-            name: [0; NAME_BYTES],
+            place: Place::LineStart,
+            name: [0; NAME_BYTES_MAX],
             name_len: 0,
-            capture: Capture::default(),
+            in_message_id: false,
             in_field: false,
             fed: 0,
             line_start: 0,
@@ -81,19 +80,8 @@ impl Default for HeaderScan {
             has_from: false,
             has_message_id: false,
             message_id: String::new(),
-            picked: PickedFields::default(),
+            picked: PickedFields::new(wanted),
         }
-    }
-}
-
-impl HeaderScan {
-    pub fn new() -> HeaderScan {
-        HeaderScan::default()
-    }
-
-    /// Also takes the values of these fields.
-    pub fn wanting(wanted: Arc<WantedFields>) -> HeaderScan {
-        HeaderScan { picked: PickedFields::new(wanted), ..HeaderScan::default() }
     }
 
     /// Scans the next bytes of the body.
@@ -144,7 +132,7 @@ impl HeaderScan {
         self.fields
     }
 
-    /// The message has ended. A line under way that is no field yet will not become one.
+    /// Ends the message. An incomplete line that is not yet a field ends the header block.
     pub fn finish(&mut self) {
         if matches!(self.place, Place::LineStartCr | Place::Name | Place::NameSpace) {
             self.end(self.line_start);
@@ -212,7 +200,7 @@ impl HeaderScan {
         self.place = Place::Value;
         self.in_field = true;
         self.fields = self.fields.saturating_add(1);
-        self.capture = Capture::No;
+        self.in_message_id = false;
         let name = self.name.get(..self.name_len);
         self.picked.begin(name.unwrap_or(b""));
         match name {
@@ -221,7 +209,7 @@ impl HeaderScan {
             Some(b"from") => self.has_from = true,
             Some(b"message-id") if !self.has_message_id => {
                 self.has_message_id = true;
-                self.capture = Capture::MessageId;
+                self.in_message_id = true;
             }
             _ => {}
         }
@@ -231,7 +219,7 @@ impl HeaderScan {
     fn take_value(&mut self, rest: &[u8]) -> usize {
         let line_bytes = memchr::memchr(b'\n', rest).map_or(rest.len(), |at| at + 1);
         let line = rest.get(..line_bytes).unwrap_or(rest);
-        if self.capture == Capture::MessageId {
+        if self.in_message_id {
             self.capture_message_id(line);
         }
         if self.picked.is_taking() {
@@ -251,13 +239,13 @@ impl HeaderScan {
                 if bracketed || self.message_id.is_empty() {
                     continue;
                 }
-                self.capture = Capture::No;
+                self.in_message_id = false;
                 return;
             }
             let shown = if byte.is_ascii_graphic() { char::from(byte) } else { '?' };
             self.message_id.push(shown);
             if (bracketed && byte == b'>') || self.message_id.len() == MESSAGE_ID_BYTES_MAX {
-                self.capture = Capture::No;
+                self.in_message_id = false;
                 return;
             }
         }
@@ -310,14 +298,8 @@ fn people(addresses: &Address<'_>) -> Option<String> {
 
 /// The first `SUMMARY_BYTES_MAX` octets, with control characters masked.
 fn bounded(text: &str) -> String {
-    let mut out = String::new();
-    for c in text.chars() {
-        if out.len() + c.len_utf8() > SUMMARY_BYTES_MAX {
-            break;
-        }
-        out.push(if c.is_control() || matches!(c, '\u{2028}' | '\u{2029}') { '?' } else { c });
-    }
-    out
+    let head = &text[..text.floor_char_boundary(SUMMARY_BYTES_MAX)];
+    head.replace(is_control, "?")
 }
 
 #[cfg(test)]

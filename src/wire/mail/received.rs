@@ -6,6 +6,7 @@
 use std::io::Write;
 use std::net::IpAddr;
 
+use crate::wire::mail::address_scan::is_control;
 use crate::wire::mail::date;
 
 /// Octets written of a host name; no valid name is longer.
@@ -109,13 +110,9 @@ fn push_token(text: &str, bytes_max: usize, out: &mut Vec<u8>) {
 /// An address in angle brackets. The address parser has accepted it, so only control characters are
 /// masked; quoted and international addresses stay readable.
 fn push_recipient(text: &str, out: &mut Vec<u8>) {
-    let mut room = FOR_BYTES_MAX;
-    for c in text.chars() {
-        room = match room.checked_sub(c.len_utf8()) {
-            Some(left) => left,
-            None => return,
-        };
-        let shown = if c.is_control() || matches!(c, '\u{2028}' | '\u{2029}') { '?' } else { c };
+    let end = text.floor_char_boundary(FOR_BYTES_MAX);
+    for c in text[..end].chars() {
+        let shown = if is_control(c) { '?' } else { c };
         out.extend_from_slice(shown.encode_utf8(&mut [0; 4]).as_bytes());
     }
 }

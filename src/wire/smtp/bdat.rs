@@ -15,6 +15,7 @@ use crate::wire::smtp::server::BodyOutcome;
 use crate::wire::smtp::server::FAILED;
 use crate::wire::smtp::server::More;
 use crate::wire::smtp::server::NEED_TLS;
+use crate::wire::smtp::server::NO_MAIL;
 use crate::wire::smtp::server::Phase;
 use crate::wire::smtp::server::Question;
 use crate::wire::smtp::server::Server;
@@ -29,7 +30,6 @@ const GO_AHEAD: &[u8] = b"354 End data with <CR><LF>.<CR><LF>\r\n";
 const DATA_SYNTAX: Reply = Reply::new(501, (5, 5, 4), "DATA takes no argument");
 const SIZE_SYNTAX: Reply = Reply::new(501, (5, 5, 4), "Bad chunk size in BDAT, closing");
 const MARKER_SYNTAX: Reply = Reply::new(501, (5, 5, 4), "Syntax: BDAT size [LAST]");
-const NO_MAIL: Reply = Reply::new(503, (5, 5, 1), "Send MAIL first");
 const NO_RECIPIENT: Reply = Reply::new(503, (5, 5, 1), "Send RCPT first");
 const NONE_VALID: Reply = Reply::new(554, (5, 5, 1), "No valid recipients");
 const NONE_VALID_LMTP: Reply = Reply::new(503, (5, 5, 1), "No valid recipients");
@@ -232,9 +232,7 @@ impl Server {
         match outcome {
             BodyOutcome::Kept { id } => {
                 assert!(last, "only the last chunk completes a message");
-                for _ in 0..replies {
-                    push_kept(id, out);
-                }
+                (0..replies).for_each(|_| push_kept(id, out));
                 self.leave_for(Phase::Ready)
             }
             BodyOutcome::ChunkKept { bytes } => {
@@ -244,18 +242,14 @@ impl Server {
                 Step::Continue
             }
             BodyOutcome::Refused(reply) => {
-                for _ in 1..replies {
-                    reply.write(out);
-                }
+                (1..replies).for_each(|_| reply.write(out));
                 match self.refuse(&reply, out) {
                     Step::Continue => self.leave_refused(last, recipients),
                     step => step,
                 }
             }
             BodyOutcome::Fatal(reply) => {
-                for _ in 1..replies {
-                    reply.write(out);
-                }
+                (1..replies).for_each(|_| reply.write(out));
                 self.end(&reply, out)
             }
         }

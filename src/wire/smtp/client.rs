@@ -248,9 +248,17 @@ impl Client {
 
     fn on_reply(&mut self, out: &mut Vec<u8>) {
         match self.state {
-            State::Greeting => self.on_greeting(out),
+            State::Greeting => {
+                if self.is_positive(Stage::Greeting) {
+                    self.say_ehlo(out);
+                }
+            }
+            State::Helo => {
+                if self.is_positive(Stage::Ehlo) {
+                    self.state = State::Ready;
+                }
+            }
             State::Ehlo => self.on_ehlo(out),
-            State::Helo => self.on_helo(),
             State::StartTls => self.on_starttls(out),
             State::Login(step) => self.on_login(step, out),
             State::Mail => self.on_mail_reply(out),
@@ -262,12 +270,14 @@ impl Client {
         }
     }
 
-    fn on_greeting(&mut self, out: &mut Vec<u8>) {
+    /// Whether the reply is positive. Any other reply ends the session.
+    fn is_positive(&mut self, stage: Stage) -> bool {
         match self.reader.code() / 100 {
-            2 => self.say_ehlo(out),
-            4 | 5 => self.refuse(Stage::Greeting),
-            _ => self.unexpected(Stage::Greeting),
+            2 => return true,
+            4 | 5 => self.refuse(stage),
+            _ => self.unexpected(stage),
         }
+        false
     }
 
     fn say_ehlo(&mut self, out: &mut Vec<u8>) {
@@ -283,27 +293,14 @@ impl Client {
     }
 
     fn on_ehlo(&mut self, out: &mut Vec<u8>) {
-        match self.reader.code() / 100 {
-            2 => {
-                self.offers = Offers::read(&self.reader);
-                self.choose_tls(out);
-            }
-            // RFC 5321 s3.2: a server without EHLO has HELO. Such a server has neither STARTTLS nor
-            // AUTH.
-            5 if !self.config.lmtp && !self.must_start_tls() && self.login.is_none() => {
-                self.say("HELO ", out);
-                self.state = State::Helo;
-            }
-            4 | 5 => self.refuse(Stage::Ehlo),
-            _ => self.unexpected(Stage::Ehlo),
-        }
-    }
-
-    fn on_helo(&mut self) {
-        match self.reader.code() / 100 {
-            2 => self.state = State::Ready,
-            4 | 5 => self.refuse(Stage::Ehlo),
-            _ => self.unexpected(Stage::Ehlo),
+        let is_helo_fit = !self.config.lmtp && !self.must_start_tls() && self.login.is_none();
+        // RFC 5321 s3.2: a server without EHLO has HELO. Such a server has neither STARTTLS nor AUTH.
+        if self.reader.code() / 100 == 5 && is_helo_fit {
+            self.say("HELO ", out);
+            self.state = State::Helo;
+        } else if self.is_positive(Stage::Ehlo) {
+            self.offers = Offers::read(&self.reader);
+            self.choose_tls(out);
         }
     }
 

@@ -1,21 +1,24 @@
 //! The decoder of DATA bodies: removes dot-stuffing in place and finds the end (RFC 5321 s4.5.2).
 //!
 //! Promise:  only CRLF.CRLF ends a body, wherever the input is split (promise 6). A bare CR or LF
-//!           is a fault, or becomes CRLF with `LineEnding::Normalise`. Neither helps to end a body,
-//!           so nothing is passed on that another server would take for an end. NUL is always a
-//!           fault (RFC 2045 s2.7 and s2.8).
+//!           is a fault, or becomes CRLF by `decode_normalising`. Neither helps to end a body, so
+//!           no later server sees an end inside it. NUL is always a fault (RFC 2045 s2.7 and s2.8).
 //! Cost:     no allocation. Bytes move only if a dot before them was removed in the same call; a
 //!           body without stuffed dots is checked and not written.
-//! Bounds:   the state is two bytes.
+//! Bounds:   the state is a few bytes.
 
-use crate::wire::smtp::line::LineEnding;
 use crate::wire::smtp::line::LineFault;
 
 /// Decodes one body, piece by piece.
 #[derive(Clone, Debug)]
 pub struct DotDecoder {
-    ending: LineEnding,
     place: Place,
+}
+
+impl Default for DotDecoder {
+    fn default() -> DotDecoder {
+        DotDecoder::new()
+    }
 }
 
 /// The result of one call.
@@ -43,13 +46,8 @@ enum Place {
 
 impl DotDecoder {
     /// At the start of a body. The CRLF of the DATA command counts as the end of a line before it.
-    pub fn new(ending: LineEnding) -> DotDecoder {
-        DotDecoder { ending, place: Place::LineStart { crlf: true } }
-    }
-
-    /// Whether the caller must use `decode` or `decode_normalising`.
-    pub fn ending(&self) -> LineEnding {
-        self.ending
+    pub fn new() -> DotDecoder {
+        DotDecoder { place: Place::LineStart { crlf: true } }
     }
 
     /// Checks `fresh` strictly and compacts it: then `fresh[..kept]` is body and
@@ -120,7 +118,7 @@ impl DotDecoder {
         Ok(Decoded { kept: body.kept, consumed: at, end })
     }
 
-    /// As `decode`, for `LineEnding::Normalise`: appends the body to `out`, with CRLF for each CR
+    /// As `decode`, but appends the body to `out`, with CRLF for each CR
     /// or LF on its own. `kept` is the number of bytes appended. A dot alone on a line is text
     /// unless CRLF precedes and ends the line, as in Postfix.
     pub fn decode_normalising(

@@ -3,7 +3,7 @@
 //! Promise:  the output is printable ASCII in lines of at most `REPLY_LINE_BYTES_MAX` bytes, all
 //!           with the same code, the last one marked as the last, whatever the text contains. A
 //!           text that quotes a peer can therefore never forge a second reply.
-//! Bounds:   none for the text; it is broken into lines at spaces.
+//! Bounds:   none for the text, which is broken into lines at spaces.
 
 use std::borrow::Cow;
 
@@ -71,12 +71,8 @@ impl Reply {
     }
 
     fn push_text(&self, text: &[u8], out: &mut Vec<u8>) {
-        if let Some((class, subject, detail)) = self.enhanced {
-            push_decimal(class.into(), out);
-            out.push(b'.');
-            push_decimal(subject.into(), out);
-            out.push(b'.');
-            push_decimal(detail.into(), out);
+        if let Some(enhanced) = self.enhanced {
+            push_enhanced(enhanced, out);
             out.push(b' ');
         }
         push_printable(text, out);
@@ -110,6 +106,15 @@ pub fn push_code(code: u16, separator: u8, out: &mut Vec<u8>) {
 /// Replaces the `-` of the line at offset `line` with the space of the last line.
 pub fn mark_last_line(line: usize, out: &mut [u8]) {
     out[line + 3] = b' ';
+}
+
+/// Appends an enhanced code, such as `5.7.1`.
+pub fn push_enhanced((class, subject, detail): (u8, u16, u16), out: &mut Vec<u8>) {
+    push_decimal(class.into(), out);
+    out.push(b'.');
+    push_decimal(subject.into(), out);
+    out.push(b'.');
+    push_decimal(detail.into(), out);
 }
 
 /// Appends `number` without an allocation.

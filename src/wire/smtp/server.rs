@@ -199,6 +199,7 @@ pub(super) const VIOLATION: Reply = Reply::new(
 );
 pub(super) const FAILED: Reply =
     Reply::new(503, (5, 5, 1), "The transaction has failed, send RSET first");
+pub(super) const NO_MAIL: Reply = Reply::new(503, (5, 5, 1), "Send MAIL first");
 pub(super) const NEED_TLS: Reply =
     Reply::new(530, (5, 7, 0), "Must issue a STARTTLS command first");
 

@@ -12,6 +12,7 @@ use crate::wire::smtp::reply;
 use crate::wire::smtp::reply::Reply;
 use crate::wire::smtp::server::FAILED;
 use crate::wire::smtp::server::Greeted;
+use crate::wire::smtp::server::NO_MAIL;
 use crate::wire::smtp::server::Phase;
 use crate::wire::smtp::server::Question;
 use crate::wire::smtp::server::Server;
@@ -43,7 +44,6 @@ const UNGREETED_LMTP: Reply = Reply::new(503, (5, 5, 1), "Send LHLO first");
 const NESTED_MAIL: Reply = Reply::new(503, (5, 5, 1), "A transaction is open, send RSET first");
 const BETWEEN_CHUNKS: Reply =
     Reply::new(503, (5, 5, 1), "Not allowed between the chunks of a message");
-const NO_MAIL: Reply = Reply::new(503, (5, 5, 1), "Send MAIL first");
 const MAIL_SYNTAX: Reply = Reply::new(501, (5, 5, 4), "Syntax: MAIL FROM:<address>");
 const RCPT_SYNTAX: Reply = Reply::new(501, (5, 5, 4), "Syntax: RCPT TO:<address>");
 const TOO_MANY_MESSAGES: Reply =

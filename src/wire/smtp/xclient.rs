@@ -59,15 +59,13 @@ impl Xclient {
     pub fn parse(argument: &[u8]) -> Result<Xclient, Reply> {
         let mut all = Xclient::default();
         let mut words = argument.split(|byte| *byte == b' ').filter(|word| !word.is_empty());
-        let mut word = words.next().ok_or(SYNTAX)?;
-        loop {
+        let mut next = Some(words.next().ok_or(SYNTAX)?);
+        while let Some(word) = next {
             let equals = memchr::memchr(b'=', word).ok_or(SYNTAX)?;
             all.set(&word[..equals], &word[equals + 1..])?;
-            match words.next() {
-                Some(next) => word = next,
-                None => return Ok(all),
-            }
+            next = words.next();
         }
+        Ok(all)
     }
 
     fn set(&mut self, name: &[u8], value: &[u8]) -> Result<(), Reply> {

@@ -35,7 +35,7 @@ pub fn dot(data: &[u8]) {
 type Body = (Vec<u8>, usize, bool);
 
 fn decode(body: &[u8], cuts: u8, ending: LineEnding) -> Result<Body, LineFault> {
-    let mut decoder = DotDecoder::new(ending);
+    let mut decoder = DotDecoder::new();
     let mut kept = Vec::new();
     let mut consumed = 0;
     for piece in Pieces::new(body, cuts) {
@@ -64,9 +64,9 @@ fn decode(body: &[u8], cuts: u8, ending: LineEnding) -> Result<Body, LineFault> 
 /// The first byte chooses the cuts; the rest is a message.
 pub fn header(data: &[u8]) {
     let [cuts, message @ ..] = data else { return };
-    let mut whole = HeaderScan::new();
+    let mut whole = HeaderScan::default();
     whole.feed(message);
-    let mut cut = HeaderScan::new();
+    let mut cut = HeaderScan::default();
     Pieces::new(message, *cuts).for_each(|piece| cut.feed(piece));
     assert_eq!(findings(&cut), findings(&whole), "cut and whole");
     assert!(whole.header_bytes() <= message.len() as u64);

@@ -197,7 +197,7 @@ impl Driver<'_> {
 
     /// Reads a body to its end.
     fn dotted(&mut self) -> Option<BodyOutcome<'static>> {
-        let mut decoder = DotDecoder::new(self.line_ending);
+        let mut decoder = DotDecoder::new();
         loop {
             let decoded = match self.line_ending {
                 LineEnding::Strict => decoder.decode(&mut self.input),

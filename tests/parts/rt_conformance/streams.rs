@@ -8,9 +8,7 @@ use std::rc::Rc;
 use std::thread;
 use std::time::Duration;
 
-use ringpost::base::chunk::Chunk;
 use ringpost::base::chunk::ChunkPool;
-use ringpost::base::chunk::Slice;
 use ringpost::rt::IoFault;
 use ringpost::rt::task;
 use ringpost::rt::timer;
@@ -236,16 +234,13 @@ fn bytes_arrive_completely_and_in_order() {
         let pool = Rc::new(ChunkPool::new(64));
         let (mut near, mut far) = pair().await;
         let bytes: Vec<u8> = (0..3_000_000_u32).map(|number| (number % 251) as u8).collect();
-        let slices: Vec<Slice> = bytes.chunks(20_000).map(slice_of).collect();
         let (sent, bytes_of_parts) = (bytes.clone(), bytes.clone());
         task::spawn(async move {
             let (written, rest) = near.write(sent).await;
             assert_eq!((written, rest.len()), (Ok(()), 0));
             assert!(rest.capacity() >= 3_000_000, "the buffer is returned");
-            let (written, back) = near.write_vectored(slices).await;
-            assert_eq!((written, back.len()), (Ok(()), 150));
-            assert_eq!(near.write_vectored(vec![slice_of(b""), slice_of(b"")]).await.0, Ok(()));
             let parts: Vec<&[u8]> = bytes_of_parts.chunks(20_000).collect();
+            assert_eq!(near.write_parts(&parts).await, Ok(()));
             assert_eq!(near.write_parts(&parts).await, Ok(()));
             assert_eq!(near.write_parts(&[b"", b""]).await, Ok(()));
             near.shutdown_write().expect("no more");
@@ -268,12 +263,6 @@ fn bytes_arrive_completely_and_in_order() {
     });
 }
 
-fn slice_of(bytes: &[u8]) -> Slice {
-    let mut chunk = Chunk::detached();
-    assert_eq!(chunk.fill_from(bytes), bytes.len());
-    Slice::new(chunk, 0..bytes.len())
-}
-
 #[test]
 fn a_peer_that_does_not_read_makes_the_deadline_expire() {
     on_shard(|| async {
@@ -282,8 +271,7 @@ fn a_peer_that_does_not_read_makes_the_deadline_expire() {
             near.deadline().set_in(Duration::from_millis(100));
             let start = timer::now();
             let fault = if vectored {
-                let slices = (0..500).map(|_| slice_of(&[0; 60_000])).collect();
-                near.write_vectored(slices).await.0
+                near.write_parts(&[&[0; 60_000][..]; 500]).await
             } else {
                 near.write(vec![0; 30_000_000]).await.0
             };

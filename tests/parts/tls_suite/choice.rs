@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use ringpost::net::ClientCertificate;
 use ringpost::net::ClientCertificates;
-use ringpost::net::MinVersion;
 use ringpost::net::TlsFault;
 use ringpost::net::TlsServer;
 use ringpost::net::TlsSession;
+use ringpost::net::TlsVersion;
 use ringpost::net::tls_server::provider;
 use rustls::ClientConfig;
 use rustls::SignatureScheme;
@@ -153,7 +153,7 @@ fn a_reload_invalidates_earlier_sessions() {
 
 #[test]
 fn an_old_version_is_refused_with_an_alert() {
-    let ours = Ours::with(|settings, _| settings.min_version = MinVersion::Tls13);
+    let ours = Ours::with(|settings, _| settings.min_version = TlsVersion::Tls13);
     let mut session = TlsSession::new(&ours.server).expect("a session");
     let mut client = ours.client(&[&TLS12]);
     let mut out = Vec::new();

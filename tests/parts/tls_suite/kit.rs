@@ -16,13 +16,13 @@ use rcgen::IsCa;
 use rcgen::KeyPair;
 use rcgen::SignatureAlgorithm;
 use ringpost::net::ClientCertificates;
-use ringpost::net::MinVersion;
 use ringpost::net::TlsClient;
 use ringpost::net::TlsClientSettings;
 use ringpost::net::TlsFault;
 use ringpost::net::TlsServer;
 use ringpost::net::TlsSession;
 use ringpost::net::TlsSettings;
+use ringpost::net::TlsVersion;
 use ringpost::net::tls_server::provider;
 use rustls::ClientConfig;
 use rustls::ClientConnection;
@@ -103,7 +103,7 @@ impl Folder {
 pub fn settings(certificates: Vec<(PathBuf, PathBuf)>) -> TlsSettings {
     TlsSettings {
         certificates,
-        min_version: MinVersion::Tls12,
+        min_version: TlsVersion::Tls12,
         tickets: true,
         client_certificates: ClientCertificates::None,
         client_ca: None,

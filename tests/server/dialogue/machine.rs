@@ -107,11 +107,13 @@ impl MachinePeer {
             let step = match &mut self.receiving {
                 Receiving::Closed => return self.input.clear(),
                 Receiving::Commands => self.next(),
-                Receiving::Dot(decoder) => match decode(decoder, &mut self.input, &mut self.body) {
-                    Ok(false) => return,
-                    Ok(true) => self.finish_body(),
-                    Err(fault) => self.refuse_body(fault),
-                },
+                Receiving::Dot(decoder) => {
+                    match decode(decoder, self.ending, &mut self.input, &mut self.body) {
+                        Ok(false) => return,
+                        Ok(true) => self.finish_body(),
+                        Err(fault) => self.refuse_body(fault),
+                    }
+                }
                 Receiving::Chunk { bytes, left, last } => {
                     let taken = take(left, &mut self.input);
                     let (bytes, left, last) = (*bytes, *left, *last);
@@ -156,7 +158,7 @@ impl MachinePeer {
                 return self.perform(step);
             }
             Step::ReceiveBody(BodyMode::Dot) => {
-                self.receiving = Receiving::Dot(DotDecoder::new(self.ending));
+                self.receiving = Receiving::Dot(DotDecoder::new());
             }
             Step::ReceiveBody(BodyMode::Counted { bytes, last }) => {
                 self.receiving = Receiving::Chunk { bytes, left: bytes, last };
@@ -293,10 +295,11 @@ fn blank() -> Transaction<'static> {
 /// Moves body bytes from `input` to `body`; `true` at the end of the body.
 fn decode(
     decoder: &mut DotDecoder,
+    ending: LineEnding,
     input: &mut Vec<u8>,
     body: &mut Vec<u8>,
 ) -> Result<bool, LineFault> {
-    let decoded = match decoder.ending() {
+    let decoded = match ending {
         LineEnding::Normalise => decoder.decode_normalising(input, body)?,
         LineEnding::Strict => {
             let decoded = decoder.decode(input)?;

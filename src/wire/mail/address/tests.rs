@@ -44,7 +44,7 @@ fn valid_paths_are_stored_in_one_spelling() {
         ("A-label stays", "a@XN--BCHER-KVA.test", "a@xn--bcher-kva.test"),
         ("A-label beside a U-label", "a@xn--bcher-kva.\u{fc}.test", "a@b\u{fc}cher.\u{fc}.test"),
         ("composed by IDNA", "a@bu\u{308}cher.test", "a@b\u{fc}cher.test"),
-        ("as long as may be", &longest, &longest),
+        ("the longest", &longest, &longest),
     ];
     for (name, inner, kept) in rows {
         assert_eq!(forward(&format!("<{inner}>")), Ok(kept.to_owned()), "{name}");
@@ -129,7 +129,8 @@ fn a_reverse_path_may_be_null_but_not_the_bare_postmaster() {
     assert_eq!(parse("<postmaster>"), Err(AddressFault::Syntax));
     assert_eq!(parse("< >"), Err(AddressFault::Syntax));
     let (path, rest) = parse("<@x.test:A@B.test> SIZE=1").expect("a valid path");
-    assert_eq!((path.as_str(), path.is_utf8(), rest), ("A@b.test", false, &b" SIZE=1"[..]));
+    let ReversePath::Mailbox(mailbox) = path else { panic!("{path:?}") };
+    assert_eq!((mailbox.as_str(), path.is_utf8(), rest), ("A@b.test", false, &b" SIZE=1"[..]));
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! The decoder compared with a simple one that reads line by line, at every split.
 
 use super::*;
+use crate::wire::smtp::line::LineEnding;
 use crate::wire::smtp::stuff::Stuffer;
 
 fn stuffed(body: &[u8]) -> Vec<u8> {
@@ -15,7 +16,7 @@ type Outcome = Result<(Vec<u8>, usize, bool), LineFault>;
 
 /// Decodes `input` cut before each position whose bit is set in `cuts` (bit 0: before byte 1).
 fn decode_cut(input: &[u8], cuts: u64, ending: LineEnding) -> Outcome {
-    let mut decoder = DotDecoder::new(ending);
+    let mut decoder = DotDecoder::new();
     let mut body = Vec::new();
     let mut start = 0;
     for at in 1..=input.len() {
@@ -107,7 +108,7 @@ fn check_both_rules(input: &[u8], cuts: u64) {
     let Ok((body, ..)) = lenient else {
         return assert_eq!(lenient, Err(LineFault::Nul), "nothing else is refused");
     };
-    let bare = DotDecoder::new(LineEnding::Strict).decode(&mut stuffed(&body));
+    let bare = DotDecoder::new().decode(&mut stuffed(&body));
     assert!(bare.is_ok_and(|decoded| decoded.end), "{input:?} normalised is valid: {body:?}");
 }
 
@@ -201,7 +202,7 @@ fn nul_is_refused_by_both_decoders() {
 #[test]
 fn input_after_the_end_is_not_consumed() {
     let mut input = *b"..a\r\n.\r\nMAIL FROM:<>\r\n.\r\n";
-    let mut decoder = DotDecoder::new(LineEnding::Strict);
+    let mut decoder = DotDecoder::new();
     let decoded = decoder.decode(&mut input).expect("a valid body");
     assert_eq!(decoded, Decoded { kept: 4, consumed: 8, end: true });
     assert_eq!(&input[..4], b".a\r\n");
@@ -212,7 +213,7 @@ fn input_after_the_end_is_not_consumed() {
 
 #[test]
 fn a_fault_lasts() {
-    let mut decoder = DotDecoder::new(LineEnding::Strict);
+    let mut decoder = DotDecoder::new();
     assert_eq!(decoder.decode(&mut b"a\nb".to_owned()), Err(LineFault::BareLf));
     assert_eq!(decoder.decode(&mut b"c\r\n.\r\n".to_owned()), Err(LineFault::BareLf));
 }
@@ -222,7 +223,7 @@ fn decoding_reverses_stuffing() {
     for body in ["", "\r\n", ".\r\n", "..\r\n.a\r\n\r\n", "a.b\r\n.", "a\r\n.\r\n"] {
         let mut stuffed = stuffed(body.as_bytes());
         let whole = if body.is_empty() || body.ends_with("\r\n") { "" } else { "\r\n" };
-        let decoded = DotDecoder::new(LineEnding::Strict).decode(&mut stuffed);
+        let decoded = DotDecoder::new().decode(&mut stuffed);
         let decoded = decoded.expect("a stuffed body is valid");
         assert!(decoded.end && decoded.consumed == stuffed.len(), "{body:?}");
         assert_eq!(&stuffed[..decoded.kept], [body, whole].concat().as_bytes(), "{body:?}");

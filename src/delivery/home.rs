@@ -1,0 +1,764 @@
+//! The home side of delivery: the jobs of the partitions that live on this shard.
+//!
+//! Owner:    one shard. A value without I/O, clock and callbacks: `on` takes an event and the time, and
+//!           lists effects; `run` carries them out and answers with events.
+//! Promise:  `check` asserts after every event of the simulation:
+//!           R1 A job enters the map before its record is read, the parts of a split before the split
+//!              is written. A key that is in the map is not read or admitted a second time.
+//!           R2 Record and rows of a job change only while its entry is `Writing`, and an entry has
+//!              one write under way at most.
+//!           R3 The record decides: a row that its record does not have is a leftover.
+//!           R4 A row that has come due lies at or after its cursor, or its job is in the map. Who
+//!              takes a job out of the map without its end tells the cursors.
+//!           R5 Each effect has an incarnation, and its answer names it. An answer for another one is
+//!              dropped and counted.
+//!           R6 No timer issues a job again. Only the word of its owner does.
+//! Order:    claim, read, resolve, wait for a place, send; then outcome, write, forget.
+//! Bounds:   memory in bytes; `CLAIMS_MAX` jobs that are read or resolved, `LOOKUPS_MAX` at a time;
+//!           places at owners. Full: cursors wait, and fresh mail stays in `due`.
+
+mod entering;
+mod sending;
+mod writing;
+
+use std::collections::BTreeMap;
+use std::collections::BTreeSet;
+use std::collections::HashMap;
+use std::collections::HashSet;
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::base::MessageId;
+use crate::base::Mono;
+use crate::base::PartitionId;
+use crate::base::ShardId;
+use crate::base::Wall;
+use crate::delivery::credit::Places;
+use crate::delivery::credit::Target;
+use crate::delivery::credit::ZERO_PATIENCE;
+use crate::delivery::event::Errand;
+use crate::delivery::event::Found;
+use crate::delivery::event::HomeEffect;
+use crate::delivery::event::HomeEvent;
+use crate::delivery::event::HomePolicy;
+use crate::delivery::event::Note;
+use crate::delivery::event::Pass;
+use crate::delivery::event::Written;
+use crate::delivery::fair::Origin;
+use crate::delivery::job::Deadlines;
+use crate::delivery::job::Head;
+use crate::delivery::job::JOB_BYTES;
+use crate::delivery::job::Job;
+use crate::delivery::job::Life;
+use crate::delivery::job::Lookup;
+use crate::delivery::job::Need;
+use crate::delivery::job::Now;
+use crate::delivery::job::Pending;
+use crate::delivery::job::Resolution;
+use crate::delivery::job::Resolved;
+use crate::delivery::job::Route;
+use crate::delivery::job::State;
+use crate::delivery::job::Writing;
+use crate::delivery::operation::Operations;
+use crate::delivery::operation::Part;
+use crate::delivery::operation::Refusal;
+use crate::delivery::operation::Step;
+use crate::delivery::operation::patience_until;
+use crate::delivery::schedule::Cursor;
+use crate::delivery::schedule::FlowState;
+use crate::delivery::schedule::Flows;
+use crate::delivery::schedule::Memory;
+use crate::delivery::settle::Context;
+use crate::delivery::settle::Ended;
+use crate::delivery::settle::JobImage;
+use crate::delivery::settle::Next;
+use crate::delivery::settle::Rules;
+use crate::delivery::settle::Write;
+use crate::handoff::frame::Answer;
+use crate::handoff::frame::End;
+use crate::handoff::frames::Binds;
+use crate::handoff::frames::Delivery;
+use crate::handoff::frames::Flow;
+use crate::handoff::frames::Frame;
+use crate::handoff::frames::GrantState;
+use crate::handoff::frames::Incarnation;
+use crate::handoff::frames::JobKey;
+use crate::handoff::frames::JobRef;
+use crate::handoff::frames::Mail;
+use crate::handoff::frames::Outcome;
+use crate::handoff::frames::Returned;
+use crate::handoff::frames::What;
+use crate::queue::admin::operate::Carried;
+use crate::queue::admin::operate::Operation;
+use crate::queue::record::job::Filed;
+use crate::queue::record::job::JobState;
+use crate::queue::record::job::Schedule;
+use crate::queue::record::key::DueKey;
+use crate::queue::record::key::FlowKey;
+use crate::queue::record::rows::Row;
+use crate::queue::record::rows::rows_of;
+use crate::wire::classify::Cause;
+
+/// Lookups under way, and jobs that are read, resolved or wait for it.
+pub const LOOKUPS_MAX: usize = 64;
+pub const CLAIMS_MAX: usize = 1024 + LOOKUPS_MAX;
+/// Keys of one reading, and jobs of one reading.
+pub const KEYS_MAX: usize = 256;
+pub const READ_MAX: usize = 64;
+/// Readings of flows under way.
+const FLOW_READS_MAX: usize = 4;
+/// Jobs that are filed in one order, and how long the first of them waits for others.
+pub const FILE_MAX: usize = 256;
+const FILE_WAIT: Duration = Duration::from_millis(20);
+/// Parts that one split makes. The last part holds the rest, and is split again.
+pub const PARTS_MAX: usize = 256;
+/// How old a route may be when a job is sent.
+const ROUTE_AGE_MAX: Duration = Duration::from_secs(5 * 60);
+/// After a fault of the store, and after a bug.
+const FAULT_WAIT: Duration = Duration::from_secs(60);
+/// A full disk, and a write whose task was ended by a bug.
+const WRITE_WAIT: Duration = Duration::from_secs(1);
+/// How long nothing goes to an owner that has just returned a job.
+const RETURNED_WAIT: Duration = Duration::from_millis(100);
+/// How long a partition counts as behind after an owner has found it so.
+const BEHIND_WAIT: Duration = Duration::from_millis(20);
+/// How often jobs that are out, or wait for long, are looked through.
+const SWEEP_EVERY: Duration = Duration::from_secs(10);
+/// An owner is asked about jobs that are out for so long, and mail that waits so long beyond the
+/// places of its flow is filed.
+pub const CHECK_AFTER: Duration = Duration::from_secs(60);
+const WAIT_PATIENCE: Duration = Duration::from_secs(60);
+const CHECK_JOBS_MAX: usize = 1024;
+/// A lookup for which we lacked something is begun again after this time, doubled up to the second.
+const LACK_FIRST: Duration = Duration::from_millis(50);
+const LACK_MAX: Duration = Duration::from_secs(2);
+/// A destination without jobs is forgotten.
+const TARGET_IDLE: Duration = Duration::from_secs(10 * 60);
+/// A step of the clock after which it is not trusted, and for how long.
+pub const CLOCK_STEP: Duration = Duration::from_secs(5 * 60);
+pub const DISTRUST: Duration = Duration::from_secs(10 * 60);
+/// What a job of a flow takes in memory, for a guess.
+const JOB_GUESS_BYTES: usize = 8 << 10;
+
+/// What a lookup is about.
+#[derive(Debug)]
+pub struct Question<'h> {
+    pub mail: &'h Arc<Mail>,
+    pub recipients: &'h [u32],
+    pub next_hop: Option<&'h str>,
+    pub attempts: u32,
+    /// Whether the time of the fallback relay has come.
+    pub falls_back: bool,
+}
+
+/// A partition that lives here.
+#[derive(Debug, Default)]
+struct Own {
+    cursor: Cursor,
+    /// The outcomes of its deliveries wait for the disk.
+    is_behind: bool,
+    behind_until: Mono,
+    /// Nothing can be written any more.
+    is_failed: bool,
+    /// Jobs that had their turn while it was behind.
+    hidden: Vec<JobRef>,
+    /// Where a search for flows goes on; `None` if none is under way.
+    is_searching: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Timer {
+    Again(JobRef),
+    Target(u64),
+    Flow(FlowKey),
+    Behind(PartitionId),
+    Operation(u64),
+    File,
+    Sweep,
+    /// Only `proceed` is to be called.
+    Look,
+}
+
+/// A pass over filed jobs whose flow may be another by now.
+#[derive(Debug, Default)]
+struct Refiling {
+    /// The flows that are left, and where to begin in them.
+    left: VecDeque<(FlowKey, PartitionId, DueKey)>,
+    known: HashSet<FlowKey>,
+    /// Jobs of the last reading that have not been judged.
+    open: usize,
+    is_reading: bool,
+    /// It goes over all flows, and its end is stored.
+    is_whole: bool,
+}
+
+/// Counts since the start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Answers for another incarnation.
+    pub stale: u64,
+    /// Jobs that an owner did not know.
+    pub missing: u64,
+    /// Jobs that entered the map.
+    pub claimed: u64,
+    pub filed: u64,
+    pub leftovers: u64,
+}
+
+pub struct Home {
+    me: ShardId,
+    policy: HomePolicy,
+    jobs: HashMap<JobKey, Job>,
+    targets: HashMap<u64, Target>,
+    partitions: BTreeMap<PartitionId, Own>,
+    flows: Flows,
+    memory: Memory,
+    deadlines: BTreeSet<(Wall, JobKey)>,
+    timers: BTreeSet<(Mono, Timer)>,
+    lookups: VecDeque<JobRef>,
+    lookups_under_way: usize,
+    flow_reads: usize,
+    filing: Vec<JobRef>,
+    /// Messages of which a job is being split, and the jobs that wait for it.
+    splits: HashMap<MessageId, Vec<JobRef>>,
+    refiling: Refiling,
+    operations: Operations,
+    counts: Counts,
+    /// Jobs that are read or resolved, out, and written.
+    claims: usize,
+    out: usize,
+    writing: usize,
+    last_incarnation: u32,
+    random: u64,
+    now: Now,
+    /// The clock has jumped: nothing is given up for its age until then.
+    trust_at: Mono,
+    is_closing: bool,
+    effects: Vec<HomeEffect>,
+}
+
+impl Home {
+    pub fn new(
+        me: ShardId,
+        partitions: impl IntoIterator<Item = PartitionId>,
+        policy: HomePolicy,
+        now: Now,
+    ) -> Home {
+        let partitions = partitions.into_iter().map(|id| (id, Own::default())).collect();
+        let memory = Memory::new(policy.memory_max);
+        Home {
+            me,
+            policy,
+            jobs: HashMap::new(),
+            targets: HashMap::new(),
+            partitions,
+            flows: Flows::default(),
+            memory,
+            deadlines: BTreeSet::new(),
+            timers: BTreeSet::from([(now.mono.plus(SWEEP_EVERY), Timer::Sweep)]),
+            lookups: VecDeque::new(),
+            lookups_under_way: 0,
+            flow_reads: 0,
+            filing: Vec::new(),
+            splits: HashMap::new(),
+            refiling: Refiling::default(),
+            operations: Operations::default(),
+            counts: Counts::default(),
+            claims: 0,
+            out: 0,
+            writing: 0,
+            last_incarnation: 0,
+            random: now.wall.as_ms() ^ u64::from(me.0) << 48,
+            now,
+            trust_at: Mono::ZERO,
+            is_closing: false,
+            effects: Vec::new(),
+        }
+    }
+
+    pub fn on(&mut self, event: HomeEvent, now: Now, effects: &mut Vec<HomeEffect>) {
+        self.note_time(now);
+        match event {
+            HomeEvent::Start { refile } => self.start(refile),
+            HomeEvent::Fresh { mail, recipients, due } => self.take_fresh(mail, recipients, due),
+            HomeEvent::Due { partition, rows, next_ms } => self.on_due(partition, &rows, next_ms),
+            HomeEvent::Backlog { partition, flow, pass, rows, next_ms } => {
+                self.on_backlog((partition, flow, pass), &rows, next_ms);
+            }
+            HomeEvent::Flows { partition, flows, is_end } => {
+                for row in &flows {
+                    self.flows.tell(partition, row.flow, row.due);
+                }
+                self.on_found(partition, flows.last().map(|row| row.flow), is_end);
+            }
+            HomeEvent::Unread(errand) => self.on_unread(errand),
+            HomeEvent::Read { jobs } => {
+                jobs.into_iter().for_each(|(job, found)| self.on_read(job, found));
+            }
+            HomeEvent::Resolved { job, generation, resolved } => {
+                self.on_resolved(job, generation, resolved);
+            }
+            HomeEvent::Numbers { job, numbers } => self.on_numbers(job, numbers),
+            HomeEvent::Settle(outcome) => self.on_outcome(outcome),
+            HomeEvent::Frame(frame) => self.on_frame(frame),
+            HomeEvent::Written { job, written } => self.on_written(job, written),
+            HomeEvent::Filed { jobs } => {
+                jobs.into_iter().for_each(|(job, written)| self.on_written(job, written));
+            }
+            HomeEvent::Operate { ticket, id, operation } => self.operate(ticket, id, operation),
+            HomeEvent::Listed { ticket, numbers } => self.on_listed(ticket, &numbers),
+            HomeEvent::Removed { ticket, removed } => {
+                let step = match removed {
+                    true => self.operations.end(ticket, Ok(Carried::Done)),
+                    false => self.operations.none_found(ticket),
+                };
+                self.follow(ticket, step);
+            }
+            HomeEvent::Reload { policy, refile } => self.reload(policy, refile),
+            HomeEvent::Behind { partition, is_behind } => self.on_behind(partition, is_behind),
+            HomeEvent::Abandoned { jobs } => {
+                jobs.into_iter().for_each(|job| self.on_abandoned(job));
+            }
+            HomeEvent::Drain => self.drain(),
+            HomeEvent::Tick => (),
+        }
+        self.proceed();
+        effects.append(&mut self.effects);
+    }
+
+    /// When `Tick` is to come at the latest. The wall clock may jump meanwhile, so `Tick` comes every
+    /// second besides.
+    pub fn next_wake(&self) -> Option<Mono> {
+        let timer = self.timers.first().map(|(at, _)| *at);
+        let reads = self.partitions.values().filter(|_| self.may_claim());
+        let reads = reads.filter(|own| !own.is_failed).filter_map(|own| {
+            let at = self.mono_of(Wall::from_ms(own.cursor.next_ms()?));
+            Some(at.max(own.cursor.not_before()))
+        });
+        let deadline = self.deadlines.first().map(|(at, _)| self.mono_of(*at));
+        let flow = self.flows.next_wake_ms().map(|at_ms| self.mono_of(Wall::from_ms(at_ms)));
+        reads.chain([timer, deadline, flow].into_iter().flatten()).min()
+    }
+
+    /// What a lookup is about that is under way. `None`: nobody needs it any more.
+    pub fn question(&self, job: JobRef) -> Option<Question<'_>> {
+        let job = self.jobs.get(&job.key).filter(|known| known.incarnation == job.incarnation)?;
+        job.is_looking_up().then(|| Question {
+            mail: job.mail(),
+            recipients: &job.recipients,
+            next_hop: job.head.next_hop.as_deref(),
+            attempts: job.head.attempts,
+            falls_back: job.head.falls_back,
+        })
+    }
+
+    /// Whether the body of a message that is being committed may be held.
+    pub fn wants(&self, bytes: u64) -> bool {
+        let bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
+        !self.is_closing && self.policy.enabled && self.memory.takes_fresh(bytes)
+    }
+
+    pub fn job(&self, key: JobKey) -> Option<&Job> {
+        self.jobs.get(&key)
+    }
+
+    pub fn target(&self, target: u64) -> Option<&Target> {
+        self.targets.get(&target)
+    }
+
+    pub fn flow(&self, flow: &FlowKey) -> Option<&FlowState> {
+        self.flows.get(flow)
+    }
+
+    pub fn counts(&self) -> Counts {
+        self.counts
+    }
+
+    pub fn memory(&self) -> Memory {
+        self.memory
+    }
+
+    /// Jobs in memory, and jobs that are out.
+    pub fn figures(&self) -> (usize, usize) {
+        (self.jobs.len(), self.out)
+    }
+
+    /// Nothing is out, and nothing is being written.
+    pub fn is_drained(&self) -> bool {
+        self.is_closing && self.out + self.writing == 0
+    }
+}
+
+/// The map: who enters it, who leaves it, and every change of state.
+impl Home {
+    /// The incarnation that an answer is for, if the job is still the same.
+    fn same(&mut self, job: JobRef) -> Option<&mut Job> {
+        let known = self.jobs.get_mut(&job.key);
+        let same = known.filter(|known| known.incarnation == job.incarnation);
+        if same.is_none() {
+            self.counts.stale += 1;
+        }
+        same
+    }
+
+    fn reference(&self, key: JobKey) -> JobRef {
+        JobRef { key, incarnation: self.jobs[&key].incarnation }
+    }
+
+    /// A job enters the map.
+    fn enter(&mut self, key: JobKey, state: State, head: Head, mail: Option<Arc<Mail>>) -> JobRef {
+        self.last_incarnation = self.last_incarnation.wrapping_add(1);
+        let incarnation = Incarnation(self.last_incarnation);
+        let (recipients, route, tries, pending) = (Box::default(), None, 0, None);
+        if let Some(filed) = head.schedule.filed {
+            self.flows.hold(filed.flow);
+        }
+        self.count(&state, 1);
+        let job = Job { incarnation, state, head, mail, recipients, route, tries, pending };
+        self.memory.take(job.bytes());
+        self.counts.claimed += 1;
+        let before = self.jobs.insert(key, job);
+        crate::invariant!(before.is_none(), "a job enters the map once");
+        JobRef { key, incarnation }
+    }
+
+    /// The only function that changes where a job stands.
+    fn advance(&mut self, key: JobKey, to: State) {
+        let job = self.jobs.get(&key).expect("a job that advances is in the map");
+        crate::invariant!(job.state.may_become(&to), "a job that is {} becomes {to}", job.state);
+        self.leave(key, Some(&to));
+        self.count(&to, 1);
+        let job = self.jobs.get_mut(&key).expect("it was there");
+        if let State::Waiting { .. } = to
+            && !job.is_out()
+        {
+            let (bytes, flow) = (job.bytes(), *job.flow());
+            let target = self.targets.get_mut(&flow.target).expect("a route has a target");
+            target.enter(&flow, bytes);
+        }
+        job.state = to;
+    }
+
+    /// Undoes what the present state of a job counts for.
+    fn leave(&mut self, key: JobKey, to: Option<&State>) {
+        let job = self.jobs.get_mut(&key).expect("a job that leaves is in the map");
+        let bytes = job.bytes();
+        match &mut job.state {
+            State::Waiting { slot, deadline, .. } => {
+                if let Some(at) = deadline.take() {
+                    self.deadlines.remove(&(at, key));
+                }
+                let slot = slot.take();
+                let flow = *job.flow();
+                let target = self.targets.get_mut(&flow.target).expect("a route has a target");
+                if let Some(slot) = slot {
+                    target.unqueue(slot);
+                }
+                match to {
+                    Some(State::Out { .. }) => target.go(&flow),
+                    _ => target.leave(&flow, bytes, false, self.now.mono),
+                }
+            }
+            State::Out { .. } => {
+                let flow = *job.flow();
+                let target = self.targets.get_mut(&flow.target).expect("a route has a target");
+                match to {
+                    Some(State::Waiting { .. }) => target.come_back(&flow),
+                    _ => target.leave(&flow, bytes, true, self.now.mono),
+                }
+            }
+            State::Reading | State::Resolving(_) | State::Writing(_) => (),
+        }
+        if job.head.need == Need::Refile && !matches!(to, Some(State::Resolving(_))) {
+            job.head.need = Need::Send;
+            self.refiling.open -= 1;
+        }
+        let state = std::mem::replace(&mut job.state, State::Reading);
+        self.count(&state, -1);
+        self.jobs.get_mut(&key).expect("it was there").state = state;
+    }
+
+    fn count(&mut self, state: &State, by: isize) {
+        let count = match state {
+            State::Reading => &mut self.claims,
+            State::Resolving(lookup) => {
+                if matches!(lookup, Lookup::UnderWay) {
+                    self.lookups_under_way = self.lookups_under_way.wrapping_add_signed(by);
+                }
+                &mut self.claims
+            }
+            State::Waiting { .. } => return,
+            State::Out { .. } => &mut self.out,
+            State::Writing(_) => &mut self.writing,
+        };
+        *count = count.wrapping_add_signed(by);
+    }
+
+    /// A job leaves the map. `is_stored`: its record is still there, and its rows are to be met again.
+    fn remove(&mut self, key: JobKey, is_stored: bool) {
+        self.leave(key, None);
+        let job = self.jobs.remove(&key).expect("a job that is removed is in the map");
+        self.memory.give_back(job.bytes());
+        if is_stored {
+            rows_of(key, job.head.schedule).for_each(|row| self.tell(row));
+        }
+        if let Some(filed) = job.head.schedule.filed {
+            self.flows.release(filed.flow);
+        }
+        if let Some(pending) = job.pending {
+            self.report(pending.ticket, Part::Gone);
+        }
+    }
+
+    /// The job of this row is no longer in the map.
+    fn tell(&mut self, row: Row) {
+        let partition = row.job().0.partition();
+        match row {
+            Row::Due(row) => {
+                if let Some(own) = self.partitions.get_mut(&partition) {
+                    own.cursor.tell(row);
+                }
+            }
+            Row::Backlog(row) => {
+                self.flows.tell(partition, row.flow, row.due);
+                self.flows.list(row.flow);
+                if self.flows.is_incomplete() {
+                    self.effects.push(HomeEffect::Log(Note::FlowsFull));
+                }
+            }
+        }
+    }
+
+    /// The record of a job has another schedule.
+    fn set_schedule(&mut self, key: JobKey, schedule: Schedule) {
+        let job = self.jobs.get_mut(&key).expect("a job with a record is in the map");
+        let before = std::mem::replace(&mut job.head.schedule, schedule);
+        let flow_of = |schedule: Schedule| schedule.filed.map(|filed| filed.flow);
+        if flow_of(before) == flow_of(schedule) {
+            return;
+        }
+        if let Some(flow) = flow_of(schedule) {
+            self.flows.hold(flow);
+        }
+        if let Some(flow) = flow_of(before) {
+            self.flows.release(flow);
+        }
+    }
+
+    fn set_timer(&mut self, wait: Duration, timer: Timer) {
+        self.timers.insert((self.now.mono.plus(wait), timer));
+    }
+
+    fn note_time(&mut self, now: Now) {
+        let passed = now.mono.since(self.now.mono).as_millis() as u64;
+        let by_ms = now.schedule.ms_since(self.now.schedule).saturating_sub(passed);
+        self.now = now;
+        if by_ms >= CLOCK_STEP.as_millis() as u64 {
+            self.trust_at = now.mono.plus(DISTRUST);
+            let by = Duration::from_millis(by_ms);
+            self.effects.push(HomeEffect::Log(Note::ClockJumped { by }));
+        }
+    }
+
+    /// The moment of the monotonic clock at which the schedule will show this time.
+    fn mono_of(&self, at: Wall) -> Mono {
+        self.now.mono.plus_ms(at.ms_since(self.now.schedule))
+    }
+
+    fn may_expire(&self) -> bool {
+        self.now.mono >= self.trust_at
+    }
+
+    /// Everything whose time has come, and everything that has room.
+    fn proceed(&mut self) {
+        while let Some((at, timer)) = self.timers.first().copied() {
+            if at > self.now.mono {
+                break;
+            }
+            self.timers.pop_first();
+            self.on_timer(timer);
+        }
+        if self.is_closing {
+            return;
+        }
+        while let Some((at, key)) = self.deadlines.first().copied() {
+            if at > self.now.schedule {
+                break;
+            }
+            self.deadlines.pop_first();
+            self.on_deadline(key);
+        }
+        self.look_up();
+        self.read_due();
+        self.read_flows();
+        self.refile();
+    }
+
+    fn on_timer(&mut self, timer: Timer) {
+        match timer {
+            Timer::Again(job) => self.again(job),
+            Timer::Target(target) => self.look_after(target),
+            Timer::Flow(flow) => self.flows.list(flow),
+            Timer::Behind(partition) => self.unhide(partition),
+            Timer::Operation(ticket) => {
+                let step = self.operations.lose_patience(ticket);
+                self.follow(ticket, step);
+            }
+            Timer::File => self.file(),
+            Timer::Sweep => self.sweep(),
+            Timer::Look => (),
+        }
+    }
+
+    fn start(&mut self, refile: bool) {
+        self.refiling.is_whole = refile;
+        let partitions: Vec<PartitionId> = self.partitions.keys().copied().collect();
+        partitions.into_iter().for_each(|partition| self.find_flows(partition, None));
+    }
+
+    /// Jobs that were resolved under the old policy are resolved again: at their turn, or at once if
+    /// their routes may be others.
+    fn reload(&mut self, policy: HomePolicy, refile: bool) {
+        let is_enabled = policy.enabled && !self.policy.enabled;
+        self.policy = policy;
+        if refile {
+            let waiting = self.jobs.iter().filter(|(_, job)| job.is_waiting());
+            let mut waiting: Vec<_> = waiting
+                .map(|(key, job)| (job.head.schedule.due_ms, *key, job.incarnation))
+                .collect();
+            waiting.sort_unstable();
+            let jobs = waiting.into_iter();
+            self.lookups.extend(jobs.map(|(_, key, incarnation)| JobRef { key, incarnation }));
+            self.refiling.is_whole = true;
+            let all = self.flows.all().map(|(flow, partition)| (flow, partition, DueKey::FIRST));
+            self.refiling.left = all.collect();
+        }
+        if is_enabled {
+            let targets: Vec<u64> = self.targets.keys().copied().collect();
+            targets.into_iter().for_each(|target| self.pump(target));
+        }
+    }
+
+    fn drain(&mut self) {
+        self.is_closing = true;
+        let stays = |job: &Job| job.is_out() || job.is_writing();
+        let keys = self.jobs.iter().filter(|(_, job)| !stays(job)).map(|(key, _)| *key);
+        let keys: Vec<JobKey> = keys.collect();
+        keys.into_iter().for_each(|key| self.remove(key, true));
+        self.file();
+    }
+
+    /// Jobs that have been out for long are asked for, and those that wait for long are filed.
+    fn sweep(&mut self) {
+        self.set_timer(SWEEP_EVERY, Timer::Sweep);
+        let mono = self.now.mono;
+        let mut out: BTreeMap<ShardId, Vec<JobRef>> = BTreeMap::new();
+        let mut long = Vec::new();
+        for (key, job) in &self.jobs {
+            let reference = JobRef { key: *key, incarnation: job.incarnation };
+            match &job.state {
+                State::Out { owner, since } if mono.since(*since) >= CHECK_AFTER => {
+                    out.entry(*owner).or_default().push(reference);
+                }
+                State::Waiting { since, .. } if mono.since(*since) >= WAIT_PATIENCE => {
+                    long.push((job.head.schedule.due_ms, *key));
+                }
+                _ => (),
+            }
+        }
+        for (owner, jobs) in out {
+            for jobs in jobs.chunks(CHECK_JOBS_MAX) {
+                let frame = Frame::Check { home: self.me, jobs: jobs.to_vec() };
+                self.effects.push(HomeEffect::Send { to: owner, frame });
+            }
+        }
+        // The last to be due go first.
+        long.sort_unstable_by(|a, b| b.cmp(a));
+        for (_, key) in long {
+            let flow = *self.jobs[&key].flow();
+            let target = &self.targets[&flow.target];
+            let places = target.places();
+            if target.share(&flow).waiting > (2 * places.per_flow.min(places.total)).max(1) {
+                self.leave_memory(key);
+            }
+        }
+        if self.flows.begin_search() {
+            self.start(self.refiling.is_whole);
+        }
+        let idle = |target: &Target| {
+            target.idle_since().is_some_and(|since| mono.since(since) >= TARGET_IDLE)
+        };
+        self.targets.retain(|_, target| !idle(target));
+    }
+
+    /// R1, R2 and R4 to R6 as far as the map shows them. The simulation compares the rows on disk by
+    /// `covers`.
+    pub fn check(&self) {
+        let mut claims = 0;
+        let (mut out, mut writing, mut lookups, mut open) = (0, 0, 0, 0);
+        let mut bytes = 0;
+        let mut held: BTreeMap<FlowKey, u32> = BTreeMap::new();
+        let mut by_target: BTreeMap<u64, (u32, u32)> = BTreeMap::new();
+        for (key, job) in &self.jobs {
+            bytes += job.bytes();
+            open += usize::from(job.head.need == Need::Refile);
+            if let Some(filed) = job.head.schedule.filed {
+                *held.entry(filed.flow).or_default() += 1;
+            }
+            match &job.state {
+                State::Reading => claims += 1,
+                State::Resolving(lookup) => {
+                    claims += 1;
+                    lookups += usize::from(matches!(lookup, Lookup::UnderWay));
+                }
+                State::Waiting { slot, deadline, .. } => {
+                    by_target.entry(job.flow().target).or_default().0 += 1;
+                    let at = deadline.expect("a job that waits has a deadline");
+                    assert!(self.deadlines.contains(&(at, *key)), "the deadline of {key:?}");
+                    let own = &self.partitions[&key.0.partition()];
+                    let is_hidden = own.hidden.iter().any(|hidden| hidden.key == *key);
+                    assert!(slot.is_some() != is_hidden, "{key:?} is queued or hidden");
+                }
+                State::Out { .. } => {
+                    by_target.entry(job.flow().target).or_default().1 += 1;
+                    out += 1;
+                }
+                State::Writing(_) => writing += 1,
+            }
+        }
+        let counted = (self.claims, self.out, self.writing, self.lookups_under_way);
+        assert_eq!(counted, (claims, out, writing, lookups), "counts of states");
+        assert_eq!(self.refiling.open, open, "jobs that are refiled");
+        assert_eq!(self.memory.used(), bytes, "bytes in memory");
+        for (id, target) in &self.targets {
+            target.check();
+            let counted = by_target.get(id).copied().unwrap_or_default();
+            assert_eq!((target.waiting(), target.out()), counted, "jobs of a destination");
+        }
+        for (flow, count) in held {
+            assert_eq!(self.flows.get(&flow).map(|state| state.held), Some(count), "{flow:?}");
+        }
+        assert!(self.lookups_under_way <= LOOKUPS_MAX, "lookups");
+    }
+
+    /// R4: whether a row that is due will be met.
+    pub fn covers(&self, row: Row) -> bool {
+        let job = row.job();
+        let partition = job.0.partition();
+        let Some(own) = self.partitions.get(&partition) else { return false };
+        let is_covered = match row {
+            Row::Due(row) => own.cursor.covers(row),
+            Row::Backlog(row) => {
+                let cursor = self.flows.cursor(&row.flow, partition);
+                cursor.is_some_and(|cursor| cursor.covers(row.due))
+                    || self.flows.is_incomplete()
+                    || own.is_searching
+            }
+        };
+        is_covered || self.jobs.contains_key(&job)
+    }
+}
+
+#[cfg(test)]
+mod tests;

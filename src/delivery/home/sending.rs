@@ -1,0 +1,420 @@
+//! How jobs leave for their owners: places, turns, deadlines of those that wait, and outcomes.
+
+use super::*;
+
+impl Home {
+    /// Event 5 at its first occasion: the job is sent, or waits for a place, or leaves memory.
+    pub(super) fn wait(&mut self, job: JobRef) {
+        let Now { mono, schedule, .. } = self.now;
+        let known = &self.jobs[&job.key];
+        let route = Arc::clone(known.route.as_ref().expect("it was just resolved"));
+        let (flow, head) = (route.flow, known.head.clone());
+        let target = self.targets.entry(flow.target).or_insert_with(|| Target::new(&route, mono));
+        if target.route.resolved < route.resolved {
+            if target.route.owner != route.owner {
+                target.set_owner(route.owner);
+            }
+            target.route = Arc::clone(&route);
+        }
+        let is_due = head.schedule.due_ms <= schedule.as_ms() || head.falls_back;
+        let has_turn = head.is_first || target.share(&flow).waiting == 0;
+        let may_go = is_due && has_turn && self.policy.enabled && target.may_go(&flow, mono);
+        let is_behind = self.is_behind(job.key);
+        self.advance(job.key, State::Waiting { since: mono, slot: None, deadline: None });
+        if may_go && !is_behind && !self.is_closing {
+            return self.send(job);
+        }
+        if self.has_deadline(job.key) {
+            return self.on_deadline(job.key);
+        }
+        let target = &self.targets[&flow.target];
+        let share = target.share(&flow);
+        let is_alone = share.waiting + share.out == 1;
+        if !is_due || !is_alone && !self.memory.allows(target.bytes(), share.bytes) {
+            return self.leave_memory(job.key);
+        }
+        self.queue(job, is_behind);
+        self.look_after(flow.target);
+    }
+
+    fn queue(&mut self, job: JobRef, is_behind: bool) {
+        let at = self.deadlines_of(job.key).first();
+        let known = self.jobs.get_mut(&job.key).expect("it waits");
+        let route = known.route.as_ref().expect("it was resolved");
+        let (flow, weight) = (route.flow, route.weight);
+        let mail = known.mail();
+        let (sender, bytes) = (mail.sender, mail.bytes);
+        let slot = match is_behind {
+            true => {
+                let own = self.partitions.get_mut(&job.key.0.partition());
+                own.expect("a job has its partition").hidden.push(job);
+                None
+            }
+            false => {
+                let Flow { tenant, class, .. } = flow;
+                let origin = Origin { tenant, class, sender, weight, bytes, ..Origin::default() };
+                let is_first = std::mem::take(&mut known.head.is_first);
+                let target = self.targets.get_mut(&flow.target).expect("it has entered");
+                Some(target.queue(job, origin, is_first))
+            }
+        };
+        if let State::Waiting { slot: own, deadline, .. } = &mut known.state {
+            (*own, *deadline) = (slot, Some(at));
+        }
+        self.deadlines.insert((at, job.key));
+    }
+
+    /// Sends what has places, and asks for places for the rest.
+    pub(super) fn pump(&mut self, id: u64) {
+        if self.is_closing || !self.policy.enabled {
+            return;
+        }
+        while let Some(target) = self.targets.get_mut(&id) {
+            let Some(job) = target.next(self.now.mono) else { break };
+            let is_behind = self.is_behind(job.key);
+            let known = self.jobs.get_mut(&job.key).expect("a queued job is in the map");
+            if let State::Waiting { slot, .. } = &mut known.state {
+                *slot = None;
+            }
+            known.head.is_first = true;
+            match is_behind {
+                true => {
+                    let own = self.partitions.get_mut(&job.key.0.partition());
+                    own.expect("a job has its partition").hidden.push(job);
+                }
+                false => self.send(job),
+            }
+        }
+        self.look_after(id);
+    }
+
+    /// A job has its place. If its route is old, it is resolved again first.
+    fn send(&mut self, job: JobRef) {
+        let mono = self.now.mono;
+        let known = self.jobs.get_mut(&job.key).expect("it waits");
+        let route = Arc::clone(known.route.as_ref().expect("it was resolved"));
+        let is_old = mono.since(route.resolved) > ROUTE_AGE_MAX;
+        if is_old || route.generation != self.policy.generation {
+            known.head.is_first = true;
+            return self.begin_lookup(job);
+        }
+        known.head.is_first = false;
+        let owner = self.targets[&route.flow.target].owner;
+        let delivery = Delivery {
+            job,
+            home: self.me,
+            mail: Arc::clone(known.mail()),
+            recipients: known.recipients.clone(),
+            hop: Arc::clone(&route.hop),
+            flow: route.flow,
+            weight: route.weight,
+            attempts: known.head.attempts,
+            due: Wall::from_ms(known.head.schedule.due_ms),
+            sent: mono,
+        };
+        self.advance(job.key, State::Out { owner, since: mono });
+        let frame = Frame::Deliver(Box::new(delivery));
+        self.effects.push(HomeEffect::Send { to: owner, frame });
+    }
+
+    /// Asks for places, and files what has none for too long.
+    pub(super) fn look_after(&mut self, id: u64) {
+        let mono = self.now.mono;
+        let Some(target) = self.targets.get_mut(&id) else { return };
+        if target.waiting() == 0 || self.is_closing {
+            return;
+        }
+        if let Some((jobs, flows)) = target.next_want(mono) {
+            let hop = Arc::clone(&target.route.hop);
+            let frame = Frame::Want { target: id, hop, home: self.me, jobs, flows };
+            self.effects.push(HomeEffect::Send { to: target.owner, frame });
+            self.timers.insert((target.want_at(), Timer::Target(id)));
+        }
+        let has_places = target.out() < target.places().total;
+        if target.paused_until() > mono {
+            self.timers.insert((target.paused_until(), Timer::Target(id)));
+        } else if has_places && target.has_queued() {
+            return self.pump(id);
+        }
+        match target.zero_since() {
+            Some(since) if mono.since(since) >= ZERO_PATIENCE => self.file_queued(id),
+            Some(since) => {
+                self.timers.insert((since.plus(ZERO_PATIENCE), Timer::Target(id)));
+            }
+            None => (),
+        }
+    }
+
+    /// All but one job of each flow leave memory.
+    fn file_queued(&mut self, id: u64) {
+        let mut kept = HashSet::new();
+        let queued: Vec<JobRef> = self.targets[&id].queued().collect();
+        for job in queued {
+            let flow = *self.jobs[&job.key].flow();
+            if !kept.insert((flow.tenant, flow.class)) {
+                self.leave_memory(job.key);
+            }
+        }
+    }
+
+    pub(super) fn is_behind(&self, key: JobKey) -> bool {
+        let own = self.partitions.get(&key.0.partition());
+        own.is_none_or(|own| own.is_behind || own.behind_until > self.now.mono)
+    }
+
+    pub(super) fn on_behind(&mut self, partition: PartitionId, is_behind: bool) {
+        let Some(own) = self.partitions.get_mut(&partition) else { return };
+        own.is_behind = is_behind;
+        if !is_behind {
+            self.unhide(partition);
+        }
+    }
+
+    /// Jobs of a partition that is in time again have their turns.
+    pub(super) fn unhide(&mut self, partition: PartitionId) {
+        let mono = self.now.mono;
+        let Some(own) = self.partitions.get_mut(&partition) else { return };
+        if own.is_behind || own.behind_until > mono {
+            return;
+        }
+        let mut targets = BTreeSet::new();
+        for job in std::mem::take(&mut own.hidden) {
+            let known = self.jobs.get_mut(&job.key);
+            let Some(known) = known.filter(|known| known.incarnation == job.incarnation) else {
+                continue;
+            };
+            let State::Waiting { slot: None, deadline: Some(at), .. } = &known.state else {
+                continue;
+            };
+            self.deadlines.remove(&(*at, job.key));
+            known.head.is_first = true;
+            targets.insert(known.flow().target);
+            self.queue(job, false);
+        }
+        targets.into_iter().for_each(|target| self.pump(target));
+    }
+
+    pub(super) fn deadlines_of(&self, key: JobKey) -> Deadlines {
+        let job = &self.jobs[&key];
+        let life = job.route.as_ref().map_or(self.policy.life, |route| route.life);
+        let received = self.now.scheduled(job.mail().received);
+        let mut deadlines = Deadlines::of(&job.head, received, &life, self.policy.warning);
+        if !self.may_expire() {
+            deadlines.expiry = deadlines.expiry.max(self.now.schedule.plus(DISTRUST));
+        }
+        deadlines
+    }
+
+    fn has_deadline(&self, key: JobKey) -> bool {
+        self.deadlines_of(key).first() <= self.now.schedule
+    }
+
+    /// Event 6: a job that waits is given up, asks for the fallback relay, or its sender is told.
+    pub(super) fn on_deadline(&mut self, key: JobKey) {
+        let now = self.now.schedule;
+        let deadlines = self.deadlines_of(key);
+        let job = self.reference(key);
+        let known = self.jobs.get_mut(&key).expect("a job with a deadline is in the map");
+        if let State::Waiting { deadline, .. } = &mut known.state {
+            *deadline = None;
+        }
+        if deadlines.expiry <= now {
+            let answer = self.why_waiting(key);
+            let known = &self.jobs[&key];
+            let mut ended = Ended::all(known, End::Deferred, &answer, false, now);
+            ended.attempt.host = self.targets[&known.flow().target].state.last_host.clone();
+            let write = self.context(key, None).settle(known, ended);
+            self.write(key, write);
+        } else if deadlines.fallback.is_some_and(|at| at <= now) {
+            known.head.falls_back = true;
+            self.begin_lookup(job);
+        } else if deadlines.warning.is_some_and(|at| at <= now) {
+            let answer = self.why_waiting(key);
+            let write = self.context(key, None).warn(&self.jobs[&key], &answer);
+            self.write(key, write);
+        } else {
+            let at = deadlines.first();
+            if let State::Waiting { deadline, .. } = &mut known.state {
+                *deadline = Some(at);
+            }
+            self.deadlines.insert((at, key));
+        }
+    }
+
+    /// The last error of the destination, or what keeps it from taking more.
+    fn why_waiting(&self, key: JobKey) -> Answer {
+        let state = &self.targets[&self.jobs[&key].flow().target].state;
+        match &state.last {
+            Some(last) => Answer::clone(last),
+            None => Answer::ours(Cause::NoRoom, why_bound(state.binds)),
+        }
+    }
+
+    /// The job is filed, or leaves memory at once if it is filed as it should be.
+    pub(super) fn leave_memory(&mut self, key: JobKey) {
+        let deadline_ms = self.deadlines_of(key).first().as_ms();
+        let job = &self.jobs[&key];
+        let flow = job.flow().key();
+        let before = job.head.schedule;
+        let filed = Some(Filed { flow, deadline_ms });
+        let schedule = Schedule { filed, ..before };
+        if schedule == before {
+            // It would be read again at once.
+            let again = self.now.mono.plus(Duration::from_secs(1));
+            self.flows.pause(flow, again);
+            self.timers.insert((again, Timer::Flow(flow)));
+            return self.remove(key, true);
+        }
+        let job = self.reference(key);
+        self.counts.filed += 1;
+        self.advance(key, State::Writing(Writing::File(schedule)));
+        self.order_filing(job);
+    }
+
+    pub(super) fn order_filing(&mut self, job: JobRef) {
+        if self.filing.is_empty() {
+            self.set_timer(FILE_WAIT, Timer::File);
+        }
+        self.filing.push(job);
+        if self.filing.len() >= FILE_MAX {
+            self.file();
+        }
+    }
+
+    /// Orders the filing of what waits for it.
+    pub(super) fn file(&mut self) {
+        let mut orders: BTreeMap<PartitionId, Vec<(JobRef, Schedule)>> = BTreeMap::new();
+        for job in std::mem::take(&mut self.filing) {
+            if let State::Writing(Writing::File(schedule)) = &self.jobs[&job.key].state {
+                orders.entry(job.key.0.partition()).or_default().push((job, *schedule));
+            }
+        }
+        for (partition, jobs) in orders {
+            self.effects.push(HomeEffect::File { partition, jobs });
+        }
+    }
+
+    pub(super) fn on_frame(&mut self, frame: Frame) {
+        match frame {
+            Frame::Grant { target, from, total, per_flow, state } => {
+                self.on_grant(target, from, Places { total, per_flow }, state);
+            }
+            Frame::Missing { jobs } => self.on_missing(&jobs),
+            // The owner side takes all the others.
+            _ => (),
+        }
+    }
+
+    fn on_grant(&mut self, id: u64, from: ShardId, places: Places, state: Arc<GrantState>) {
+        let Some(target) = self.targets.get_mut(&id) else { return };
+        if from != target.owner {
+            // This shard has a share of the striped destination again.
+            if from != self.me || from != target.route.owner || places.total == 0 {
+                return;
+            }
+            target.set_owner(from);
+        }
+        let is_more = target.grant(places, state, self.now.mono);
+        self.pump(id);
+        if is_more {
+            self.flows.list_target(id);
+        }
+    }
+
+    fn on_missing(&mut self, jobs: &[JobRef]) {
+        let mut missing = 0;
+        for job in jobs {
+            let Some(known) = self.same(*job) else { continue };
+            if known.is_out() {
+                missing += 1;
+                self.counts.missing += 1;
+                self.wait_again(*job);
+            }
+        }
+        if missing > 0 {
+            self.effects.push(HomeEffect::Log(Note::Missing { jobs: missing }));
+        }
+    }
+
+    /// A job that was out waits again, the first of its flow.
+    fn wait_again(&mut self, job: JobRef) {
+        let known = self.jobs.get_mut(&job.key).expect("it is out");
+        known.head.is_first = true;
+        let target = known.flow().target;
+        let state = State::Waiting { since: self.now.mono, slot: None, deadline: None };
+        self.advance(job.key, state);
+        if self.is_closing {
+            return self.remove(job.key, true);
+        }
+        if !self.apply_pending(job.key) {
+            let is_behind = self.is_behind(job.key);
+            self.queue(job, is_behind);
+        }
+        self.look_after(target);
+    }
+
+    /// Event 7.
+    pub(super) fn on_outcome(&mut self, outcome: Outcome) {
+        let Outcome { job, what, unsettled } = outcome;
+        let Now { mono, schedule: now, .. } = self.now;
+        let Some(known) = self.same(job) else { return };
+        if !known.is_out() {
+            self.counts.stale += 1;
+            return;
+        }
+        let target = known.flow().target;
+        if let What::Returned(why) = what {
+            self.note_returned(job, target, why);
+            return self.wait_again(job);
+        }
+        let wait = match &what {
+            What::Unreached { not_before, .. } => not_before.since(mono),
+            _ => Duration::ZERO,
+        };
+        let known = &self.jobs[&job.key];
+        let ended = Ended::of_outcome(known, what, wait, now).expect("it was not returned");
+        let mut write = self.context(job.key, None).settle(known, ended);
+        write.unsettled = unsettled;
+        let filed = known.head.schedule.filed;
+        self.write(job.key, write);
+        self.pump(target);
+        if let Some(filed) = filed {
+            self.flows.list(filed.flow);
+        }
+    }
+
+    fn note_returned(&mut self, job: JobRef, target: u64, why: Returned) {
+        let mono = self.now.mono;
+        let target = self.targets.get_mut(&target).expect("a job that is out has a target");
+        match why {
+            Returned::Recalled => (),
+            Returned::Hidden => {
+                let partition = job.key.0.partition();
+                let until = mono.plus(BEHIND_WAIT);
+                if let Some(own) = self.partitions.get_mut(&partition) {
+                    own.behind_until = until;
+                    self.timers.insert((until, Timer::Behind(partition)));
+                }
+            }
+            Returned::NotHere if target.owner != target.route.lead => {
+                let lead = target.route.lead;
+                target.set_owner(lead);
+            }
+            Returned::NotHere | Returned::Closing | Returned::NoPlaces | Returned::OurLimit(_) => {
+                target.pause(mono.plus(RETURNED_WAIT))
+            }
+        }
+    }
+}
+
+const fn why_bound(binds: Binds) -> &'static str {
+    match binds {
+        Binds::Nothing | Binds::Window => "the destination takes mail more slowly than it comes",
+        Binds::Rate => "the rate of mail to the destination is limited",
+        Binds::BackingOff => "the destination does not answer",
+        Binds::Paused => "an operator has paused the destination",
+        Binds::Suspended => "a rule has suspended the destination after one of its replies",
+        Binds::Closing => "the server was shutting down",
+        Binds::OurLimit(_) => "this server has reached a limit of its own",
+    }
+}

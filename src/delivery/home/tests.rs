@@ -1,0 +1,559 @@
+//! The matrix of states and events: what each event makes of a job in each state.
+
+use std::net::Ipv4Addr;
+use std::net::SocketAddr;
+
+use super::*;
+
+use crate::base::Class;
+use crate::base::PublicId;
+use crate::base::SpoolNumber;
+use crate::base::StreamNumber;
+use crate::base::TenantId;
+use crate::base::backoff::RetrySchedule;
+use crate::handoff::frame::Attempt;
+use crate::handoff::frame::Hop;
+use crate::handoff::frame::HostNames;
+use crate::handoff::frame::RecipientEnd;
+use crate::handoff::frames::MailBody;
+use crate::handoff::frames::OurLimit;
+use crate::queue::Envelope;
+use crate::queue::Labels;
+use crate::queue::Recipient;
+use crate::queue::RecipientsBuf;
+use crate::queue::record::envelope::BodySum;
+use crate::queue::record::texts::Fields;
+use crate::queue::record::texts::Texts;
+use crate::route::DestinationPolicy;
+use crate::route::HopProtocol;
+use crate::route::OutboundTls;
+use crate::route::RequireTls;
+use crate::wire::smtp::transaction::BodyType;
+
+const START_MS: u64 = 1_800_000_000_000;
+const KEY: JobKey = (MessageId::from_u64(START_MS << 20), 0);
+const TARGET: u64 = 77;
+const ME: ShardId = ShardId(0);
+const OWNER: ShardId = ShardId(1);
+
+fn now_at(ms: u64) -> Now {
+    let wall = Wall::from_ms(START_MS + ms);
+    Now { mono: Mono::from_ms(1000 + ms), wall, schedule: wall }
+}
+
+fn mail(id: MessageId, recipients: u32) -> Arc<Mail> {
+    let record = envelope(START_MS, recipients, |envelope| {
+        let mut record = Vec::new();
+        envelope.encode(&mut record).expect("it is short");
+        record
+    });
+    let public_id = PublicId { local: id, spool: SpoolNumber::from_bits(1) };
+    let body = MailBody::Held(Arc::from(&b"text"[..]));
+    Arc::new(Mail::new(public_id, record.into(), body).expect("it was just encoded"))
+}
+
+/// The envelope of a message to so many recipients.
+pub(super) fn envelope<T>(
+    received_ms: u64,
+    recipients: u32,
+    show: impl FnOnce(&Envelope<'_>) -> T,
+) -> T {
+    let mut list = RecipientsBuf::default();
+    for number in 0..recipients {
+        let mailbox = format!("r{number}@b.test");
+        list.push(&Recipient { mailbox: &mailbox, notify: 0, orcpt: None }).expect("it is short");
+    }
+    show(&Envelope {
+        received_ms,
+        intake_ms: 0,
+        sender: Some("s@a.test"),
+        smtputf8: false,
+        requiretls: false,
+        body_type: BodyType::SevenBit,
+        ret: None,
+        envid: None,
+        auth: None,
+        declared_bytes: None,
+        head_bytes: 10,
+        body: BodySum { bytes: 1000, ..BodySum::default() },
+        peer: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
+        helo: "a.test",
+        listener: "smtp",
+        protocol: "SMTP",
+        tls: None,
+        message_id: None,
+        kept_until_ms: None,
+        tenant: TenantId::OPERATOR,
+        credential: None,
+        stream: StreamNumber(0),
+        tags: Texts::default(),
+        metadata: Fields::default(),
+        labels: Labels::default(),
+        recipients: list.as_recipients(),
+    })
+}
+
+fn route(target: u64, generation: u32, now: Now) -> Arc<Route> {
+    let flow = Flow { target, tenant: 5, class: Class::Normal };
+    let (hop, life, resolved) = (hop(target), life(), now.mono);
+    let (owner, lead, weight) = (OWNER, OWNER, 1);
+    Arc::new(Route { hop, flow, weight, owner, lead, life, generation, resolved })
+}
+
+pub(super) fn hop(target: u64) -> Arc<Hop> {
+    let hop = Hop {
+        destination: format!("mx{target}.b.test").into(),
+        name: "mx:b.test".into(),
+        domain: "b.test".into(),
+        hosts: Box::default(),
+        protocol: HopProtocol::Smtp,
+        policy: Arc::new(DestinationPolicy {
+            recipients_per_message: 3,
+            ..DestinationPolicy::default()
+        }),
+        stripes: 1,
+        known_by: Box::default(),
+        tls: OutboundTls::May,
+        require_tls: RequireTls::No,
+        names: HostNames::Mx,
+        dane: false,
+        sts: None,
+        auth: None,
+        pool: None,
+    };
+    Arc::new(hop)
+}
+
+fn life() -> Life {
+    Life { max_age: Duration::from_secs(5 * 86_400), fallback_after: None }
+}
+
+fn policy(generation: u32) -> HomePolicy {
+    HomePolicy {
+        generation,
+        enabled: true,
+        retry: RetrySchedule::default(),
+        warning: Some(Duration::from_secs(4 * 3600)),
+        life: life(),
+        memory_max: 1 << 20,
+    }
+}
+
+/// A home with one job, and what it wanted last.
+struct Rig {
+    home: Home,
+    now: Now,
+    effects: Vec<HomeEffect>,
+    job: JobRef,
+}
+
+impl Rig {
+    fn new() -> Rig {
+        let now = now_at(0);
+        let mut home = Home::new(ME, [KEY.0.partition()], policy(1), now);
+        let mut effects = Vec::new();
+        home.on(HomeEvent::Start { refile: false }, now, &mut effects);
+        // The first readings find nothing.
+        for effect in std::mem::take(&mut effects) {
+            let event = match effect {
+                HomeEffect::ReadDue { partition, .. } => {
+                    HomeEvent::Due { partition, rows: Vec::new(), next_ms: None }
+                }
+                HomeEffect::FindFlows { partition, .. } => {
+                    HomeEvent::Flows { partition, flows: Vec::new(), is_end: true }
+                }
+                other => panic!("{other:?}"),
+            };
+            home.on(event, now, &mut effects);
+        }
+        let job = JobRef { key: KEY, incarnation: Incarnation(0) };
+        Rig { home, now, effects, job }
+    }
+
+    fn on(&mut self, event: HomeEvent) {
+        self.effects.clear();
+        self.home.on(event, self.now, &mut self.effects);
+        self.home.check();
+        if let Some(job) = self.home.job(KEY) {
+            self.job = JobRef { key: KEY, incarnation: job.incarnation };
+        }
+    }
+
+    /// The job in this state.
+    fn in_state(state: &str) -> Rig {
+        let mut rig = Rig::new();
+        let fresh =
+            || HomeEvent::Fresh { mail: mail(KEY.0, 3), recipients: 3, due: now_at(0).wall };
+        let resolved = |rig: &mut Rig| {
+            let one = Resolution::Hop(route(TARGET, 1, rig.now));
+            rig.on(rig.resolved(one));
+        };
+        match state {
+            "absent" => (),
+            "reading" => {
+                rig.home.tell(row_due(now_at(0)));
+                rig.on(HomeEvent::Tick);
+                rig.on(rig.met());
+            }
+            "resolving" => rig.on(fresh()),
+            "waiting" => {
+                rig.on(fresh());
+                resolved(&mut rig);
+                rig.on(rig.settle(What::Returned(Returned::NoPlaces)));
+            }
+            "out" => {
+                rig.on(fresh());
+                resolved(&mut rig);
+            }
+            "writing" => {
+                rig.on(fresh());
+                resolved(&mut rig);
+                rig.on(rig.settle(deferred()));
+            }
+            other => panic!("{other}"),
+        }
+        assert_eq!(rig.state(), state, "the rig");
+        rig
+    }
+
+    fn state(&self) -> &'static str {
+        self.home.job(KEY).map_or("absent", |job| job.state.name())
+    }
+
+    fn met(&self) -> HomeEvent {
+        let rows = vec![DueKey { at_ms: START_MS, job: KEY }];
+        HomeEvent::Due { partition: KEY.0.partition(), rows, next_ms: None }
+    }
+
+    fn resolved(&self, one: Resolution) -> HomeEvent {
+        HomeEvent::Resolved { job: self.job, generation: 1, resolved: Resolved::One(one) }
+    }
+
+    fn settle(&self, what: What) -> HomeEvent {
+        HomeEvent::Settle(Outcome { job: self.job, what, unsettled: None })
+    }
+
+    fn read(&self, found: Found) -> HomeEvent {
+        HomeEvent::Read { jobs: vec![(self.job, found)] }
+    }
+
+    fn grant(&self, total: u32) -> HomeEvent {
+        let state = Arc::default();
+        let (target, per_flow) = (TARGET, total);
+        HomeEvent::Frame(Frame::Grant { target, from: OWNER, total, per_flow, state })
+    }
+
+    /// What is wanted, but readings by cursors, which the rest of the tests is about.
+    fn wanted(&self) -> String {
+        let name = |effect: &HomeEffect| match effect {
+            HomeEffect::ReadDue { .. }
+            | HomeEffect::ReadBacklog { .. }
+            | HomeEffect::FindFlows { .. } => None,
+            HomeEffect::Read { .. } => Some("read"),
+            HomeEffect::Resolve(_) => Some("resolve"),
+            HomeEffect::FindNumbers { .. } => Some("numbers"),
+            HomeEffect::Send { frame: Frame::Deliver(_), .. } => Some("deliver"),
+            HomeEffect::Send { frame: Frame::Recall { .. }, .. } => Some("recall"),
+            HomeEffect::Send { frame: Frame::Want { .. }, .. } => Some("want"),
+            HomeEffect::Send { frame: Frame::Check { .. }, .. } => Some("check"),
+            HomeEffect::Send { .. } => Some("frame"),
+            HomeEffect::Write(write) => Some(match write.next {
+                Next::End => "end",
+                Next::Again(_) => "again",
+                Next::Split(_) => "split",
+                Next::Operation(_) => "operation",
+            }),
+            HomeEffect::File { .. } => Some("file"),
+            HomeEffect::Leftover { .. } => Some("leftover"),
+            HomeEffect::List { .. } => Some("list"),
+            HomeEffect::Remove { .. } => Some("remove"),
+            HomeEffect::Answer { .. } => Some("answer"),
+            HomeEffect::Refiled => Some("refiled"),
+            HomeEffect::Log(_) => Some("log"),
+        };
+        let names: Vec<&str> = self.effects.iter().filter_map(name).collect();
+        names.join(" ")
+    }
+}
+
+fn row_due(now: Now) -> Row {
+    Row::Due(DueKey { at_ms: now.schedule.as_ms(), job: KEY })
+}
+
+fn image(due_ms: u64) -> JobImage {
+    JobImage {
+        number: 0,
+        state: JobState::Waiting,
+        schedule: Schedule { due_ms, filed: None },
+        attempts: 0,
+        last_attempt: Wall::default(),
+        last_reply: Box::default(),
+        warned: false,
+        next_hop: None,
+        recipients: Box::new([0, 1, 2]),
+    }
+}
+
+pub(super) fn ends_of(recipients: &[u32], end: End) -> What {
+    let answer = Answer { text: "451 later".into(), remote: true, ..Answer::default() };
+    let each = recipients.iter();
+    let each = each.map(|i| (RecipientEnd { index: *i, end: end.clone() }, answer.clone()));
+    What::Tried { ends: each.collect(), attempt: Box::new(Attempt::default()) }
+}
+
+fn ends(end: End) -> What {
+    ends_of(&[0, 1, 2], end)
+}
+
+fn deferred() -> What {
+    ends(End::Deferred)
+}
+
+const STATES: [&str; 6] = ["absent", "reading", "resolving", "waiting", "out", "writing"];
+
+/// A change of a rig before the event, and the event.
+type Event = fn(&mut Rig) -> HomeEvent;
+
+/// What each event makes of a job in each state: the state behind it and what is wanted. `-` is
+/// dropped and counted, `=` changes nothing.
+const MATRIX: &[(&str, Event, [&str; 6])] = &[
+    (
+        "1 fresh",
+        |_| HomeEvent::Fresh { mail: mail(KEY.0, 3), recipients: 3, due: now_at(0).wall },
+        ["resolving: resolve", "=", "=", "=", "=", "="],
+    ),
+    ("2 met by a cursor", |rig| rig.met(), ["reading: read", "=", "=", "=", "=", "="]),
+    (
+        "3 read",
+        |rig| rig.read(Found::Job { mail: mail(KEY.0, 3), image: image(START_MS) }),
+        ["-", "resolving: resolve", "-", "-", "-", "-"],
+    ),
+    ("3 gone", |rig| rig.read(Found::Gone), ["-", "absent: leftover", "-", "-", "-", "-"]),
+    ("3 damaged", |rig| rig.read(Found::Damaged), ["-", "absent: log", "-", "-", "-", "-"]),
+    (
+        "3 another due time",
+        |rig| rig.read(Found::Job { mail: mail(KEY.0, 3), image: image(START_MS + 9) }),
+        ["-", "absent: leftover", "-", "-", "-", "-"],
+    ),
+    (
+        "4 one hop",
+        |rig| rig.resolved(Resolution::Hop(route(TARGET, 1, rig.now))),
+        ["-", "-", "out: deliver", "-", "-", "-"],
+    ),
+    (
+        "4 several hops",
+        |rig| {
+            let parts = vec![Box::from([0]), Box::from([1, 2])];
+            let (job, generation) = (rig.job, 1);
+            HomeEvent::Resolved { job, generation, resolved: Resolved::Parts(parts) }
+        },
+        ["-", "-", "writing: split", "-", "-", "-"],
+    ),
+    (
+        "4 discard",
+        |rig| rig.resolved(Resolution::Discard(life())),
+        ["-", "-", "writing: end", "-", "-", "-"],
+    ),
+    ("4 hold", |rig| rig.resolved(Resolution::Hold), ["-", "-", "writing: again", "-", "-", "-"]),
+    (
+        "4 no domain",
+        |rig| rig.resolved(Resolution::Failed(Answer::ours(Cause::NoDomain, "x"), life())),
+        ["-", "-", "writing: end", "-", "-", "-"],
+    ),
+    (
+        "4 no DNS",
+        |rig| rig.resolved(Resolution::Deferred(Answer::ours(Cause::DnsFailed, "x"), life())),
+        ["-", "-", "writing: again", "-", "-", "-"],
+    ),
+    (
+        "4 our own limit",
+        |rig| rig.resolved(Resolution::OurLimit(OurLimit::Dns)),
+        ["-", "-", "=", "-", "-", "-"],
+    ),
+    (
+        "4 old policy",
+        |rig| {
+            let one = Resolved::One(Resolution::Hop(route(TARGET, 0, rig.now)));
+            HomeEvent::Resolved { job: rig.job, generation: 0, resolved: one }
+        },
+        ["-", "-", "resolving: resolve", "-", "-", "-"],
+    ),
+    (
+        "5 place",
+        |rig| {
+            rig.now = now_at(200);
+            rig.grant(10)
+        },
+        ["=", "=", "=", "out: deliver", "=", "="],
+    ),
+    (
+        "5 place, its partition behind",
+        |rig| {
+            let partition = KEY.0.partition();
+            rig.on(HomeEvent::Behind { partition, is_behind: true });
+            rig.now = now_at(200);
+            rig.grant(10)
+        },
+        ["=", "=", "=", "=", "=", "="],
+    ),
+    (
+        "6 warning",
+        |rig| {
+            rig.on(rig.grant(0));
+            rig.home.targets.entry(TARGET).and_modify(|target| target.pause(Mono::NEVER));
+            // Not a jump of the clock: the schedule alone is late.
+            rig.home.now = now_at(4 * 3_600_000 - 1);
+            rig.now = now_at(4 * 3_600_000);
+            HomeEvent::Tick
+        },
+        ["=", "=", "=", "writing: want again", "out: check", "="],
+    ),
+    (
+        "6 expiry",
+        |rig| {
+            rig.on(rig.grant(0));
+            rig.home.targets.entry(TARGET).and_modify(|target| target.pause(Mono::NEVER));
+            rig.home.now = now_at(5 * 86_400_000 - 1);
+            rig.now = now_at(5 * 86_400_000);
+            HomeEvent::Tick
+        },
+        ["=", "=", "=", "writing: want end", "out: check", "="],
+    ),
+    ("7 tried", |rig| rig.settle(ends(End::Delivered)), ["-", "-", "-", "-", "writing: end", "-"]),
+    ("7 deferred", |rig| rig.settle(deferred()), ["-", "-", "-", "-", "writing: again", "-"]),
+    (
+        "7 unreached",
+        |rig| {
+            let answer = Answer::ours(Cause::ConnectTimeout, "x");
+            let not_before = rig.now.mono.plus_ms(5);
+            rig.settle(What::Unreached { answer, host: "mx.b.test".into(), not_before })
+        },
+        ["-", "-", "-", "-", "writing: again", "-"],
+    ),
+    (
+        "7 returned",
+        |rig| rig.settle(What::Returned(Returned::NoPlaces)),
+        ["-", "-", "-", "-", "waiting: ", "-"],
+    ),
+    (
+        "7 missing",
+        |rig| {
+            rig.on(rig.grant(0));
+            HomeEvent::Frame(Frame::Missing { jobs: vec![rig.job] })
+        },
+        ["-", "-", "-", "-", "waiting: want log", "-"],
+    ),
+    ("8 hold", |rig| rig.operation(Operation::Hold), OPERATION),
+    ("8 delete", |rig| rig.operation(Operation::Delete), DELETION),
+    (
+        "8 retry",
+        |rig| rig.operation(Operation::Retry),
+        ["reading: read", "=", "resolving: answer", "waiting: answer", "out: answer", "="],
+    ),
+    (
+        "9 written",
+        |rig| HomeEvent::Written { job: rig.job, written: Written::Done },
+        ["-", "-", "-", "-", "-", "absent: "],
+    ),
+    (
+        "9 no record",
+        |rig| HomeEvent::Written { job: rig.job, written: Written::NotFound },
+        ["-", "-", "-", "-", "-", "absent: "],
+    ),
+    (
+        "9 disk full",
+        |rig| {
+            rig.on(HomeEvent::Written { job: rig.job, written: Written::DiskFull });
+            rig.now = now_at(1000);
+            HomeEvent::Tick
+        },
+        ["=", "=", "=", "waiting: want", "=", "writing: again"],
+    ),
+    (
+        "10 reload",
+        |_| HomeEvent::Reload { policy: policy(2), refile: true },
+        [
+            "absent: refiled",
+            "reading: refiled",
+            "resolving: refiled",
+            "resolving: resolve refiled",
+            "out: refiled",
+            "writing: refiled",
+        ],
+    ),
+    (
+        "11 abandoned",
+        |rig| {
+            rig.on(HomeEvent::Abandoned { jobs: vec![rig.job] });
+            rig.on(rig.grant(0));
+            rig.now = now_at(60_000);
+            HomeEvent::Tick
+        },
+        [
+            "=",
+            "reading: read",
+            "resolving: resolve",
+            "waiting: want",
+            "out: check",
+            "writing: again",
+        ],
+    ),
+    ("12 drain", |_| HomeEvent::Drain, ["=", "absent: ", "absent: ", "absent: ", "=", "="]),
+];
+
+const OPERATION: [&str; 6] = ["reading: read", "=", "=", "writing: operation", "out: recall", "="];
+const DELETION: [&str; 6] = ["reading: read", "=", "=", "writing: end", "out: recall", "="];
+
+impl Rig {
+    fn operation(&mut self, operation: Operation) -> HomeEvent {
+        self.on(HomeEvent::Operate { ticket: 9, id: KEY.0, operation });
+        assert_eq!(self.wanted(), "list");
+        HomeEvent::Listed { ticket: 9, numbers: vec![0] }
+    }
+}
+
+#[test]
+fn each_event_makes_of_each_state_what_the_matrix_says() {
+    let mut wrong = Vec::new();
+    for (name, event, expected) in MATRIX {
+        for (before, expected) in STATES.into_iter().zip(expected) {
+            let mut rig = Rig::in_state(before);
+            let event = event(&mut rig);
+            let state = rig.state();
+            let stale = rig.home.counts().stale;
+            rig.on(event);
+            let found = format!("{}: {}", rig.state(), rig.wanted());
+            let is_stale = rig.home.counts().stale > stale;
+            let found = match found == format!("{state}: ") {
+                true if is_stale => "-",
+                true => "=",
+                false => &found,
+            };
+            if found != *expected {
+                wrong.push(format!("{name}, {before}: {found}, not {expected}"));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn an_answer_for_another_incarnation_changes_nothing() {
+    let answers: [fn(&Rig) -> HomeEvent; 5] = [
+        |rig| rig.read(Found::Gone),
+        |rig| rig.resolved(Resolution::Hold),
+        |rig| HomeEvent::Numbers { job: rig.job, numbers: vec![1, 2] },
+        |rig| rig.settle(ends(End::Delivered)),
+        |rig| HomeEvent::Written { job: rig.job, written: Written::Done },
+    ];
+    for before in STATES {
+        for (number, answer) in answers.iter().enumerate() {
+            let mut rig = Rig::in_state(before);
+            rig.job.incarnation = Incarnation(rig.job.incarnation.0 + 1);
+            let stale = rig.home.counts().stale;
+            rig.on(answer(&rig));
+            assert_eq!((rig.state(), &*rig.wanted()), (before, ""), "answer {number}");
+            assert_eq!(rig.home.counts().stale, stale + 1, "answer {number}, {before}");
+        }
+    }
+}

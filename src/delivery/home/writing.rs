@@ -1,0 +1,400 @@
+//! How records change: settlements, splits, filing, and operations of operators.
+
+use super::*;
+
+impl Home {
+    /// `life` is that of a job without a route.
+    pub(super) fn context(&self, key: JobKey, life: Option<Life>) -> Context<'_> {
+        let job = &self.jobs[&key];
+        let route = job.route.as_ref();
+        let life = life.or(route.map(|route| route.life)).unwrap_or(self.policy.life);
+        let flow = route.map(|route| route.flow.key());
+        let is_own = |flow: &FlowKey| job.head.schedule.filed.is_some_and(|f| f.flow == *flow);
+        let backlog = flow.filter(|flow| {
+            let others = |held: u32| held > u32::from(is_own(flow));
+            let state = self.flows.get(flow);
+            state.is_some_and(|state| state.has_rows() || others(state.held))
+        });
+        Context {
+            job: JobRef { key, incarnation: job.incarnation },
+            life,
+            rules: Rules {
+                retry: &self.policy.retry,
+                warning: self.policy.warning,
+                may_expire: self.may_expire(),
+            },
+            backlog,
+            now: self.now,
+            random: self.random.wrapping_add(u64::from(job.incarnation.0)),
+        }
+    }
+
+    pub(super) fn write(&mut self, key: JobKey, write: Write) {
+        let write = Arc::new(write);
+        self.advance(key, State::Writing(Writing::Change(Arc::clone(&write))));
+        self.effects.push(HomeEffect::Write(write));
+    }
+
+    /// Event 9.
+    pub(super) fn on_written(&mut self, job: JobRef, written: Written) {
+        let Some(known) = self.same(job) else { return };
+        let State::Writing(writing) = &known.state else {
+            self.counts.stale += 1;
+            return;
+        };
+        let change = match writing {
+            Writing::Part => {
+                self.counts.stale += 1;
+                return;
+            }
+            Writing::File(schedule) => Err(*schedule),
+            Writing::Change(write) => Ok(Arc::clone(write)),
+        };
+        if written == Written::DiskFull {
+            return self.set_timer(WRITE_WAIT, Timer::Again(job));
+        }
+        if written == Written::Failed {
+            self.note_failed(job.key.0.partition());
+        }
+        let write = match change {
+            Ok(write) => write,
+            Err(schedule) => {
+                if written == Written::Done {
+                    self.set_schedule(job.key, schedule);
+                }
+                return self.go_on(job, written);
+            }
+        };
+        let part = match written {
+            Written::Done | Written::Changed(_) => Part::Done,
+            Written::Unchanged(part) => part,
+            Written::Failed => Part::Refused(Refusal::Failed),
+            Written::NotFound | Written::DiskFull => Part::Gone,
+        };
+        if let Some(ticket) = write.ticket {
+            self.report(ticket, part);
+        }
+        match (&write.next, written) {
+            (Next::Split(parts), _) => return self.end_split(job, parts, written),
+            (Next::End, Written::Done) => return self.remove(job.key, false),
+            (Next::Again(image), Written::Done) => {
+                self.set_schedule(job.key, image.schedule);
+                let known = self.jobs.get_mut(&job.key).expect("it is being written");
+                (known.head.attempts, known.head.warned) = (image.attempts, image.warned);
+                self.set_recipients_after(job.key, &image.recipients);
+            }
+            (Next::Operation(operation), Written::Changed(schedule)) => {
+                self.set_schedule(job.key, schedule);
+                if let Operation::Reroute(to) = operation {
+                    let known = self.jobs.get_mut(&job.key).expect("it is being written");
+                    known.head.next_hop = to.as_deref().map(Arc::from);
+                }
+            }
+            _ => (),
+        }
+        self.go_on(job, written);
+    }
+
+    fn set_recipients_after(&mut self, key: JobKey, recipients: &[u32]) {
+        let job = self.jobs.get_mut(&key).expect("it is being written");
+        if job.recipients.len() != recipients.len() {
+            self.memory.give_back(job.bytes());
+            job.recipients = recipients.into();
+            self.memory.take(job.bytes());
+        }
+    }
+
+    /// After a write that leaves the job alive.
+    fn go_on(&mut self, job: JobRef, written: Written) {
+        let is_gone = matches!(written, Written::NotFound | Written::Failed);
+        if is_gone || self.is_closing || !self.apply_pending(job.key) {
+            // If there is no record, the cursors find no rows of it.
+            self.remove(job.key, true);
+        }
+    }
+
+    /// Nothing of the partition is read or sent any more: it would be delivered again and again.
+    fn note_failed(&mut self, partition: PartitionId) {
+        let Some(own) = self.partitions.get_mut(&partition) else { return };
+        own.is_behind = true;
+        if !std::mem::replace(&mut own.is_failed, true) {
+            self.effects.push(HomeEffect::Log(Note::Failed(partition)));
+        }
+    }
+
+    /// An effect that was not carried out, or whose answer says later.
+    pub(super) fn again(&mut self, job: JobRef) {
+        let Some(known) = self.jobs.get(&job.key) else { return };
+        if known.incarnation != job.incarnation {
+            return;
+        }
+        match &known.state {
+            State::Reading => {
+                let partition = job.key.0.partition();
+                let (jobs, bodies) = (vec![job], false);
+                self.effects.push(HomeEffect::Read { partition, jobs, bodies });
+            }
+            State::Resolving(Lookup::Later { at }) if *at <= self.now.mono => {
+                self.begin_lookup(job);
+            }
+            State::Writing(Writing::Change(write)) => {
+                let write = Arc::clone(write);
+                self.effects.push(HomeEffect::Write(write));
+            }
+            State::Writing(Writing::File(_)) => self.order_filing(job),
+            _ => (),
+        }
+    }
+
+    /// Event 11.
+    pub(super) fn on_abandoned(&mut self, job: JobRef) {
+        let Some(known) = self.same(job) else { return };
+        match &known.state {
+            State::Reading => self.set_timer(FAULT_WAIT, Timer::Again(job)),
+            State::Resolving(Lookup::UnderWay) => self.later(job, FAULT_WAIT),
+            State::Resolving(Lookup::Numbers { .. }) => {
+                self.later(job, FAULT_WAIT);
+                self.end_turn(job.key.0);
+            }
+            State::Writing(_) => self.set_timer(WRITE_WAIT, Timer::Again(job)),
+            _ => (),
+        }
+    }
+
+    /// A job becomes several, one split of a message at a time: two would find the same numbers free.
+    pub(super) fn begin_split(&mut self, job: JobRef, parts: Vec<Box<[u32]>>) {
+        let (id, number) = job.key;
+        if let Some(waiting) = self.splits.get_mut(&id) {
+            waiting.push(job);
+            return self.advance(
+                job.key,
+                State::Resolving(Lookup::Later { at: self.now.mono.plus(FAULT_WAIT) }),
+            );
+        }
+        self.splits.insert(id, Vec::new());
+        let mut parts = parts;
+        if parts.len() > PARTS_MAX {
+            let rest = parts.split_off(PARTS_MAX - 1);
+            parts.push(rest.concat().into_boxed_slice());
+        }
+        let wanted = parts.len();
+        if number == 0 {
+            // A message with a job 0 has no other job, and no other write gives it one.
+            return self.split(job, parts, (1..=u16::MAX).take(wanted).collect());
+        }
+        self.advance(job.key, State::Resolving(Lookup::Numbers { parts }));
+        self.effects.push(HomeEffect::FindNumbers { job, wanted });
+    }
+
+    pub(super) fn on_numbers(&mut self, job: JobRef, numbers: Vec<u16>) {
+        let Some(known) = self.same(job) else { return };
+        let State::Resolving(Lookup::Numbers { parts }) = &mut known.state else {
+            self.counts.stale += 1;
+            return;
+        };
+        let parts = std::mem::take(parts);
+        if self.apply_pending(job.key) {
+            return self.end_turn(job.key.0);
+        }
+        self.split(job, parts, numbers);
+    }
+
+    fn split(&mut self, job: JobRef, mut parts: Vec<Box<[u32]>>, mut numbers: Vec<u16>) {
+        let (id, _) = job.key;
+        numbers.retain(|number| !self.jobs.contains_key(&(id, *number)));
+        if numbers.len() < 2 {
+            let public_id = self.jobs[&job.key].mail().public_id;
+            self.effects.push(HomeEffect::Log(Note::TooManyParts(public_id)));
+            // Numbers become free as other parts end.
+            self.later(job, FAULT_WAIT);
+            return self.end_turn(id);
+        }
+        if parts.len() > numbers.len() {
+            let rest = parts.split_off(numbers.len() - 1);
+            parts.push(rest.concat().into_boxed_slice());
+        }
+        let known = &self.jobs[&job.key];
+        let numbered = numbers.iter().copied().zip(parts.iter().cloned());
+        let write = self.context(job.key, None).split(known, numbered);
+        let schedule = Schedule { filed: None, ..known.head.schedule };
+        let head = Head { schedule, need: Need::Send, is_first: false, ..known.head.clone() };
+        let mail = Arc::clone(known.mail());
+        for (number, recipients) in numbers.into_iter().zip(parts) {
+            let (key, mail) = ((id, number), Some(Arc::clone(&mail)));
+            self.enter(key, State::Writing(Writing::Part), head.clone(), mail);
+            self.set_recipients(key, recipients);
+        }
+        self.write(job.key, write);
+    }
+
+    /// The job is gone, and its parts are resolved; or it is gone with them.
+    fn end_split(&mut self, job: JobRef, parts: &[JobImage], written: Written) {
+        let (id, _) = job.key;
+        let is_split = written == Written::Done;
+        let known = self.jobs.get_mut(&job.key).expect("it is being written");
+        let pending = known.pending.take();
+        // One whose numbers were taken meanwhile is split anew.
+        self.remove(job.key, !is_split);
+        self.end_turn(id);
+        if let Some(pending) = &pending {
+            if is_split {
+                self.operations.expect(pending.ticket, parts.len());
+            }
+            self.report(pending.ticket, if is_split { Part::Already } else { Part::Gone });
+        }
+        for part in parts {
+            let key = (id, part.number);
+            let Some(known) = self.jobs.get_mut(&key) else { continue };
+            if !is_split || self.is_closing {
+                self.remove(key, is_split);
+                continue;
+            }
+            // An operation on the part itself is the newer one.
+            if known.pending.is_none() {
+                known.pending = pending.clone();
+            } else if let Some(pending) = &pending {
+                self.report(pending.ticket, Part::Already);
+            }
+            if !self.apply_pending(key) {
+                let part = self.reference(key);
+                self.begin_lookup(part);
+            }
+        }
+    }
+
+    /// The next job of the message may be split.
+    fn end_turn(&mut self, id: MessageId) {
+        for job in self.splits.remove(&id).into_iter().flatten() {
+            let known = self.jobs.get(&job.key);
+            let is_same = known.is_some_and(|known| {
+                let waits = matches!(known.state, State::Resolving(Lookup::Later { .. }));
+                waits && known.incarnation == job.incarnation
+            });
+            if is_same {
+                self.begin_lookup(job);
+            }
+        }
+    }
+
+    /// Event 8.
+    pub(super) fn operate(&mut self, ticket: u64, id: MessageId, operation: Operation) {
+        match self.operations.begin(ticket, id, operation) {
+            Ok(()) => {
+                let until = patience_until(self.now.mono);
+                self.timers.insert((until, Timer::Operation(ticket)));
+                self.effects.push(HomeEffect::List { ticket, id });
+            }
+            Err(refusal) => {
+                self.effects.push(HomeEffect::Answer { ticket, answer: Err(refusal) });
+            }
+        }
+    }
+
+    pub(super) fn on_listed(&mut self, ticket: u64, numbers: &[u16]) {
+        let Some((id, operation)) = self.operations.get(ticket) else { return };
+        let operation = operation.clone();
+        if numbers.is_empty() {
+            if self.operations.is_deletion_of_kept(ticket) {
+                self.effects.push(HomeEffect::Remove { ticket, id });
+                return;
+            }
+            let step = self.operations.none_found(ticket);
+            return self.follow(ticket, step);
+        }
+        self.operations.expect(ticket, numbers.len());
+        for number in numbers {
+            let pending = Pending { ticket, operation: operation.clone() };
+            if let Some(part) = self.operate_on((id, *number), pending) {
+                self.report(ticket, part);
+            }
+        }
+    }
+
+    /// Applies an operation to a job now, or as soon as it can be. Answers what it came to, if that
+    /// is known.
+    fn operate_on(&mut self, key: JobKey, pending: Pending) -> Option<Part> {
+        let operation = pending.operation.clone();
+        let Some(known) = self.jobs.get_mut(&key) else {
+            if self.is_closing {
+                return Some(Part::Refused(Refusal::Restless));
+            }
+            // Claimed before it is read. Its rows are known when it is.
+            let schedule = Schedule { due_ms: u64::MAX, filed: None };
+            let head = Head::new(schedule, Need::Operation);
+            let job = self.enter(key, State::Reading, head, None);
+            let known = self.jobs.get_mut(&key).expect("it has just entered");
+            known.pending = Some(Box::new(pending));
+            let (partition, jobs, bodies) = (key.0.partition(), vec![job], false);
+            self.effects.push(HomeEffect::Read { partition, jobs, bodies });
+            return None;
+        };
+        let is_read = !matches!(known.state, State::Reading);
+        let is_writing = known.is_writing();
+        match (&operation, &known.pending) {
+            (Operation::Release, Some(before)) if before.operation == Operation::Hold => {
+                known.pending = None;
+                return Some(Part::Done);
+            }
+            // A job that is held is in memory only while an operation reads or writes it.
+            (Operation::Release, None) if is_read && !is_writing => {
+                return Some(Part::Refused(Refusal::NotHeld));
+            }
+            (Operation::Retry, _) if is_read && !is_writing => return Some(Part::UnderWay),
+            // What was asked for before follows the attempt that is asked for now.
+            (Operation::Retry, Some(_)) => return Some(Part::UnderWay),
+            _ => (),
+        }
+        let before = known.pending.replace(Box::new(pending));
+        let job = JobRef { key, incarnation: known.incarnation };
+        match &known.state {
+            State::Out { owner, .. } => {
+                let (to, home) = (*owner, self.me);
+                self.effects.push(HomeEffect::Send { to, frame: Frame::Recall { job, home } });
+            }
+            State::Waiting { .. } => {
+                self.apply_pending(key);
+            }
+            _ => (),
+        }
+        if let Some(before) = before {
+            self.report(before.ticket, Part::Already);
+        }
+        None
+    }
+
+    /// Carries out what an operator has asked for, now that nobody else changes the job.
+    pub(super) fn apply_pending(&mut self, key: JobKey) -> bool {
+        let job = self.jobs.get_mut(&key).expect("a job with an operation is in the map");
+        let Some(pending) = job.pending.take() else { return false };
+        let Pending { ticket, operation } = *pending;
+        let now = self.now.schedule;
+        let known = &self.jobs[&key];
+        let context = self.context(key, None);
+        let mut write = match operation {
+            Operation::Delete => context.delete(known),
+            Operation::Bounce => {
+                let text = "bounced by the administrator of this server".into();
+                let answer = Answer { status: (5, 7, 0), text, remote: false, cause: None };
+                let ended = Ended { counts: false, ..Ended::failed(known, &answer, now) };
+                context.settle(known, ended)
+            }
+            operation => context.operate(known, operation),
+        };
+        write.ticket = Some(ticket);
+        self.write(key, write);
+        true
+    }
+
+    pub(super) fn report(&mut self, ticket: u64, part: Part) {
+        let step = self.operations.report(ticket, part);
+        self.follow(ticket, step);
+    }
+
+    pub(super) fn follow(&mut self, ticket: u64, step: Step) {
+        match step {
+            Step::Wait => (),
+            Step::Answer(answer) => self.effects.push(HomeEffect::Answer { ticket, answer }),
+            Step::ListAgain(id) => self.effects.push(HomeEffect::List { ticket, id }),
+        }
+    }
+}

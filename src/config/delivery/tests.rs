@@ -297,10 +297,10 @@ const FAULTS: &[Row] = &[
              \"user@example.com\"; recipient_domain takes domains",
             "3: route[1].recipient[2]: \"@b.test\" is not a mail address - write it as \
              \"user@example.com\"; recipient_domain takes domains",
-            "4: route[1].class: \"urgnt\" is not known - did you mean \"urgent\"?",
+            "4: route[1].class: \"urgnt\" is not one of urgent, normal, bulk - did you mean \"urgent\"?",
             "7: route[2].fallback: is not a server - name a relay, as fallback = \
              \"smtp:relay.example.com:587\"",
-            "10: tenant[1].weight: 0 is too small - use 1 to 1000",
+            "10: tenant[1].weight: 0 is out of range - the minimum is 1",
             "12: tenant[2].name: \"a\" is the name of two tenants - tenant[1].name has the same name; names must be unique",
             "14: tenant[3].name: \"a\" is the name of two tenants - tenant[1].name has the same name; names must be unique",
         ],

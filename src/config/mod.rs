@@ -49,6 +49,7 @@ pub use delivery::model::PoolConfig;
 pub use delivery::model::ResolverConfig;
 pub use delivery::model::RouteConfig;
 pub use delivery::model::SourceConfig;
+pub use delivery::model::TenantConfig;
 pub use delivery::next_hop::HopProtocol;
 pub use delivery::next_hop::HostPort;
 pub use delivery::next_hop::NextHop;

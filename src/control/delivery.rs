@@ -26,6 +26,7 @@ use crate::route::RouteTable;
 use crate::route::Rule;
 use crate::route::Source;
 use crate::route::SourceTable;
+use crate::route::TenantTable;
 use crate::wire::classify::Classifier;
 use crate::wire::classify::RulesFile;
 use crate::wire::proxy_url::Proxy;
@@ -54,6 +55,7 @@ pub fn policy(config: &Config, secrets: Secrets) -> Result<DeliveryPolicy, Vec<S
         routes,
         destinations: DestinationTable::build(&config.destinations, &config.destination_defaults),
         sources,
+        tenants: TenantTable::build(&config.tenants),
         retry,
         delay_warning: Some(delivery.delay_warning).filter(|after| !after.is_zero()),
         bounce: bounce(config),

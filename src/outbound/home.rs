@@ -1107,6 +1107,7 @@ fn group(policy: &DeliveryPolicy, waiting: &Waiting) -> Vec<(HopKey, Box<[u32]>)
         let domain = domain_of(recipient.mailbox).unwrap_or("");
         // Lists are often sorted by domain; the route of the one before is the route of this one.
         if last_domain == Some(domain)
+            && !policy.routes.names_recipients()
             && let Some((_, recipients)) = groups.last_mut()
         {
             recipients.push(index);
@@ -1114,6 +1115,7 @@ fn group(policy: &DeliveryPolicy, waiting: &Waiting) -> Vec<(HopKey, Box<[u32]>)
         }
         let question = RouteQuestion {
             recipient_domain: domain,
+            recipient_local: local_of(recipient.mailbox),
             sender_domain,
             listener: Some(envelope.listener),
             tenant: envelope.labels.tenant,
@@ -1143,6 +1145,10 @@ fn group(policy: &DeliveryPolicy, waiting: &Waiting) -> Vec<(HopKey, Box<[u32]>)
         last_domain = Some(domain);
     }
     groups.into_iter().map(|(key, recipients)| (key, recipients.into())).collect()
+}
+
+fn local_of(mailbox: &str) -> &str {
+    mailbox.rsplit_once('@').map_or(mailbox, |(local, _)| local)
 }
 
 pub(super) fn domain_of(mailbox: &str) -> Option<&str> {

@@ -12,6 +12,7 @@ use crate::net::AddressRule;
 use crate::route::destination::DestinationTable;
 use crate::route::source::SourceTable;
 use crate::route::table::RouteTable;
+use crate::route::tenant::TenantTable;
 use crate::wire::classify::Classifier;
 
 /// All settings of delivery. The maximum age of mail is in each result of `routes`.
@@ -22,6 +23,7 @@ pub struct DeliveryPolicy {
     pub routes: RouteTable,
     pub destinations: DestinationTable,
     pub sources: SourceTable,
+    pub tenants: TenantTable,
     pub retry: RetrySchedule,
     /// The age at which the sender gets a delay warning; `None`: no warning.
     pub delay_warning: Option<Duration>,

@@ -56,6 +56,7 @@ pub mod boot;
 pub mod cli;
 pub mod config;
 pub mod control;
+pub mod delivery;
 pub mod directory;
 pub mod doctor;
 pub mod handoff;

@@ -118,6 +118,10 @@ pub const TURN_MESSAGES: u32 = 10;
 /// dialogue.
 pub const TURN_BYTES: u64 = 32 << 10;
 
+/// Bytes of reports to senders on one shard that are not stored yet, with what is read to quote it.
+/// Further reports wait, and their jobs with them.
+pub const REPORT_BYTES_MAX: usize = 8 << 20;
+
 /// Milliseconds for which a job belongs to its owner shard. After that the home shard issues it
 /// again. Frames are lost only with a shard, so the value must be safe rather than short.
 pub const JOB_LEASE_MS: u64 = 30 * 60_000;

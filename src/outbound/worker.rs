@@ -20,6 +20,13 @@ use crate::base::ChunkPool;
 use crate::base::clock::wall_ms;
 use crate::base::fault::Blame;
 use crate::base::limits::JOB_TRANSFER_MS_MAX;
+use crate::delivery::dial;
+use crate::delivery::dial::DialFault;
+use crate::delivery::dial::Parallel;
+use crate::delivery::failure::Failure;
+use crate::delivery::failure::FailureKind;
+use crate::delivery::trust;
+use crate::delivery::trust::Terms;
 use crate::handoff::Reader;
 use crate::handoff::frame::Answer;
 use crate::handoff::frame::Attempt;
@@ -37,13 +44,13 @@ use crate::net::TlsFacts;
 use crate::net::TlsFault;
 use crate::net::Verdict;
 use crate::net::resolver::Family;
+use crate::net::transfer::BodySource;
+use crate::net::transfer::BodyUnreadable;
+use crate::net::transfer::ClientTimeouts;
+use crate::net::transfer::Sent;
+use crate::net::transfer::Transfer;
 use crate::observe::Stage;
 use crate::observe::label::DeliveryTls;
-use crate::outbound::connect;
-use crate::outbound::connect::Beside;
-use crate::outbound::connect::DialFault;
-use crate::outbound::destination::Failure;
-use crate::outbound::destination::FailureKind;
 use crate::outbound::destination::JobEnd;
 use crate::outbound::home::domain_of;
 use crate::outbound::home::is_same_domain;
@@ -56,13 +63,6 @@ use crate::outbound::owner::answer_to;
 use crate::outbound::owner::store_behind;
 use crate::outbound::scheduler::ConnId;
 use crate::outbound::scheduler::Take;
-use crate::outbound::transfer::BodySource;
-use crate::outbound::transfer::BodyUnreadable;
-use crate::outbound::transfer::ClientTimeouts;
-use crate::outbound::transfer::Sent;
-use crate::outbound::transfer::Transfer;
-use crate::outbound::trust;
-use crate::outbound::trust::Terms;
 use crate::queue;
 use crate::queue::MessageReader;
 use crate::queue::SharedMessageReader;
@@ -332,7 +332,7 @@ async fn open(owner: &Rc<Owner>, hop: &Hop) -> Result<Link, NoLink> {
         };
         if hop.names != HostNames::Operator
             && let Some((address, why)) =
-                connect::take_barred(&policy.addresses, source, &mut addresses)
+                dial::remove_barred(&policy.addresses, source, &mut addresses)
         {
             barred.get_or_insert((host, address));
             match why {
@@ -492,8 +492,8 @@ async fn addresses(
     let v4 = found.v4.into_iter().map(IpAddr::V4).collect();
     let v6 = found.v6.into_iter().map(IpAddr::V6).collect();
     let all = match policy.prefer_ipv6 {
-        true => connect::interleave(v6, v4),
-        false => connect::interleave(v4, v6),
+        true => dial::interleave(v6, v4),
+        false => dial::interleave(v4, v6),
     };
     let addresses = all.into_iter().map(|address| SocketAddr::new(address, host.port)).collect();
     Ok(Addresses { addresses, authentic: found.authentic })
@@ -509,8 +509,8 @@ async fn reach_host(
     if let Some(path) = way.host.unix_path() {
         let began = Instant::now();
         let stream = rt::connect_unix(path, limit).await.map_err(|fault| {
-            let text = connect::unix_text(&way.host.name(), fault);
-            NoLink::new(&way.host.name(), connect::unix_kind(fault), text)
+            let text = dial::unix_text(&way.host.name(), fault);
+            NoLink::new(&way.host.name(), dial::unix_kind(fault), text)
         })?;
         return reach(owner, way, Dialed { stream, address: None, began }).await;
     }
@@ -525,8 +525,8 @@ async fn reach_host(
     }
     while !addresses.is_empty() {
         let began = Instant::now();
-        let race = connect::race(&addresses, limit, Beside::of(way.source), |to, limit| {
-            connect::dial(way.source, to, limit)
+        let race = dial::race(&addresses, limit, Parallel::of(way.source), |to, limit| {
+            dial::dial(way.source, to, limit)
         });
         let race = race.await;
         addresses.retain(|one| race.failed.iter().all(|(failed, _)| failed != one));
@@ -564,7 +564,7 @@ async fn reach(owner: &Rc<Owner>, way: &Way<'_>, dialed: Dialed) -> Result<Link,
             owner.trust.note_broken(&way.host.host);
             let Some(to) = address else { return Err(no_link) };
             let began = Instant::now();
-            let stream = connect::dial(way.source, to, way.policy.timeouts.connect).await;
+            let stream = dial::dial(way.source, to, way.policy.timeouts.connect).await;
             let stream = stream.map_err(|fault| way.not_dialed(to, &fault))?;
             let dialed = Dialed { stream, address, began };
             let again = greet(owner, way, dialed, (TlsUse::Never, trust::AFTER_FAILURE)).await;

@@ -27,6 +27,7 @@ const LAYERS: &[&[&str]] = &[
     &["queue"],
     &["handoff"],
     &["submit"],
+    &["delivery"],
     &["inbound", "outbound"],
     &["shard"],
     &["operations"],

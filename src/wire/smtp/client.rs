@@ -1,6 +1,6 @@
 //! The client side of an SMTP or LMTP session: takes replies, writes commands, returns steps.
 //!
-//! Owner:    the driver of one connection (`outbound::transfer`). One `Client` per connection.
+//! Owner:    the driver of one connection (`net::transfer`). One `Client` per connection.
 //! Promise:  no command is sent before the reply it depends on, every outcome is backed by a reply,
 //!           and an unsolicited reply ends the connection before it can be taken for the answer to
 //!           a command.

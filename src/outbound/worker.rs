@@ -154,7 +154,7 @@ fn worse(last: Option<NoLink>, next: NoLink) -> Option<NoLink> {
 
 pub async fn run(owner: Rc<Owner>, slot: WorkerSlot, hop: Arc<Hop>, nudge: Rc<Nudge>) {
     let conn = slot.conn;
-    let mut link = match open(&owner, &hop).await {
+    let mut link = match open(&owner, &hop, &|link| takes(&hop, link)).await {
         Ok(link) => link,
         Err(NoLink { barred: Some(address), host, .. }) => {
             owner.refuse_all(&hop, |delivery| looped(delivery, &host, address));
@@ -199,13 +199,22 @@ pub async fn run(owner: Rc<Owner>, slot: WorkerSlot, hop: Arc<Hop>, nudge: Rc<Nu
             continue;
         };
         queue::points::point("deliver::before_send");
-        let mut sending = send(&owner, &mut link, delivery).await;
-        if is_stale(&link, &sending.sent.outcomes) {
-            // The server had closed the idle connection: no attempt was made.
-            match open(&owner, &hop).await {
+        let mut sending = match hop.hosts.len() > 1 && lacks(&link, delivery) {
+            true => None,
+            false => Some(send(&owner, &mut link, delivery).await),
+        };
+        let is_lacking = sending.is_none();
+        if sending.as_ref().is_none_or(|sending| is_stale(&link, &sending.sent.outcomes)) {
+            // No attempt was made: the host lacks what the mail needs, which another may offer, or it
+            // had closed the idle connection.
+            if is_lacking {
+                link.transfer.quit().await;
+            }
+            let is_able = |link: &Link| takes(&hop, link) && !lacks(link, delivery);
+            match open(&owner, &hop, &is_able).await {
                 Ok(fresh) => {
                     link = fresh;
-                    sending = send(&owner, &mut link, delivery).await;
+                    sending = Some(send(&owner, &mut link, delivery).await);
                 }
                 Err(NoLink { barred: Some(address), host, .. }) => {
                     let delivery = custody.give_up();
@@ -222,11 +231,16 @@ pub async fn run(owner: Rc<Owner>, slot: WorkerSlot, hop: Arc<Hop>, nudge: Rc<Nu
                     };
                     owner.answer(&custody.give_up(), what);
                     let mut scheduler = owner.scheduler.borrow_mut();
-                    scheduler.connection_lost(conn, no_link.failure(), wall_ms());
+                    match is_lacking {
+                        // Other mail can still be sent to the first host.
+                        true => scheduler.closed(conn, wall_ms()),
+                        false => scheduler.connection_lost(conn, no_link.failure(), wall_ms()),
+                    };
                     return;
                 }
             }
         }
+        let sending = sending.expect("a mail that was not sent has returned");
         queue::points::point("deliver::after_reply");
         link.sent += 1;
         let delivery = custody.give_up();
@@ -304,7 +318,13 @@ fn is_stale(link: &Link, outcomes: &[Outcome]) -> bool {
     link.sent > 0 && ended && outcomes.iter().all(unsaid)
 }
 
-async fn open(owner: &Rc<Owner>, hop: &Hop) -> Result<Link, NoLink> {
+/// Connects to the best host that is able to take the mail. If the only fault of all is that they are
+/// not, to the first of them, so that the mail is returned.
+async fn open(
+    owner: &Rc<Owner>,
+    hop: &Hop,
+    is_able: &dyn Fn(&Link) -> bool,
+) -> Result<Link, NoLink> {
     let policy = owner.policy();
     let source = match &hop.pool {
         None => None,
@@ -358,7 +378,7 @@ async fn open(owner: &Rc<Owner>, hop: &Hop) -> Result<Link, NoLink> {
         }
         let way = Way { hop, host, terms: &terms, source, ehlo_name, policy: &policy };
         match reach_host(owner, &way, addresses).await {
-            Ok(link) if takes(hop, &link) => return Ok(link),
+            Ok(link) if is_able(&link) => return Ok(link),
             Ok(link) => {
                 unable.get_or_insert(link);
             }
@@ -376,7 +396,6 @@ async fn open(owner: &Rc<Owner>, hop: &Hop) -> Result<Link, NoLink> {
     }
     let nowhere = || NoLink::new("", FailureKind::Resolve, "the next hop has no server".to_owned());
     match (unable, last, barred) {
-        // No server is left that may be better: this one's mail is returned (RFC 8689 s4.2.1).
         (Some(link), None, _) => Ok(link),
         (None, None, Some((host, address))) => {
             let no_link = NoLink::new(&host.name(), FailureKind::Resolve, String::new());
@@ -411,9 +430,50 @@ fn looped(delivery: &Delivery, host: &str, address: IpAddr) -> What {
     What::Tried { ends, attempt: Box::new(attempt) }
 }
 
-/// Whether the server can be given the mail of its hop.
+/// Whether the server can take the mail of its hop (RFC 8689 s4.2.1).
 fn takes(hop: &Hop, link: &Link) -> bool {
     hop.require_tls == RequireTls::No || link.transfer.client().offers().requiretls
+}
+
+/// Whether the server lacks something that this mail needs: 8BITMIME, SMTPUTF8, REQUIRETLS or SIZE.
+fn lacks(link: &Link, delivery: &Delivery) -> bool {
+    let client = link.transfer.client();
+    // A connection that has ended is found out by sending.
+    link.transfer.is_ready() && with_mail(delivery, |mail| client.lacks(mail))
+}
+
+/// Calls `use_it` with the mail as it is sent.
+fn with_mail<T>(delivery: &Delivery, use_it: impl FnOnce(&Mail<'_>) -> T) -> T {
+    let envelope = delivery.mail.envelope();
+    let all: Vec<Recipient<'_>> = envelope.recipients.iter().collect();
+    let recipients = mail_recipients(delivery, &all);
+    use_it(&mail_of(delivery, &envelope, &recipients))
+}
+
+fn mail_recipients<'a>(delivery: &Delivery, all: &[Recipient<'a>]) -> Vec<MailRecipient<'a>> {
+    let recipient = |index: &u32| {
+        let one = &all[*index as usize];
+        MailRecipient { mailbox: one.mailbox, notify: one.notify, orcpt: one.orcpt }
+    };
+    delivery.recipients.iter().map(recipient).collect()
+}
+
+fn mail_of<'a>(
+    delivery: &Delivery,
+    envelope: &Envelope<'a>,
+    recipients: &'a [MailRecipient<'a>],
+) -> Mail<'a> {
+    Mail {
+        sender: envelope.sender,
+        recipients,
+        bytes: envelope.bytes(),
+        body: envelope.body_type,
+        smtputf8: envelope.smtputf8,
+        // Not if its hop meets the requirement without it.
+        requiretls: envelope.requiretls && delivery.hop.require_tls == RequireTls::Yes,
+        ret: envelope.ret,
+        envid: envelope.envid,
+    }
 }
 
 /// One host, and how it is reached.
@@ -761,25 +821,8 @@ async fn send(owner: &Owner, link: &mut Link, delivery: &Delivery) -> Sending {
     let mail = &delivery.mail;
     let envelope = mail.envelope();
     let all: Vec<Recipient<'_>> = envelope.recipients.iter().collect();
-    let recipients: Vec<MailRecipient<'_>> = delivery
-        .recipients
-        .iter()
-        .map(|index| {
-            let one = &all[*index as usize];
-            MailRecipient { mailbox: one.mailbox, notify: one.notify, orcpt: one.orcpt }
-        })
-        .collect();
-    let to_send = Mail {
-        sender: envelope.sender,
-        recipients: &recipients,
-        bytes: envelope.bytes(),
-        body: envelope.body_type,
-        smtputf8: envelope.smtputf8,
-        // Not where its hop has met the demand already.
-        requiretls: envelope.requiretls && delivery.hop.require_tls == RequireTls::Yes,
-        ret: envelope.ret,
-        envid: envelope.envid,
-    };
+    let recipients = mail_recipients(delivery, &all);
+    let to_send = mail_of(delivery, &envelope, &recipients);
     let sent = match &mail.body {
         MailBody::Held(message) => {
             link.transfer.send(&to_send, &mut std::slice::from_ref(message).iter()).await

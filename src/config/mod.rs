@@ -77,6 +77,7 @@ pub use value::MonitorListen;
 pub use value::OutboundTls;
 pub use value::Partitions;
 pub use value::Protocol;
+pub use value::SenderReports;
 pub use value::Stream;
 pub use value::TlsMode;
 pub use value::TlsVersion;

@@ -92,6 +92,16 @@ choices! {
         Normalise = "normalise",
     }
 
+    /// Which reports senders get.
+    pub enum SenderReports {
+        /// All: failures, delays, and successes on request.
+        All = "all",
+        /// No delay warnings.
+        NoDelays = "no-delays",
+        /// None.
+        None = "none",
+    }
+
     /// Whether a listener asks for client certificates.
     pub enum ClientCertificates {
         /// No.

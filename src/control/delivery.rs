@@ -8,7 +8,9 @@ use std::sync::Arc;
 use crate::base::backoff::RetrySchedule;
 use crate::config::Config;
 use crate::config::Label;
+use crate::config::ListenerConfig;
 use crate::config::RouteConfig;
+use crate::config::SenderReports;
 use crate::config::SourceConfig;
 use crate::control::secret;
 use crate::net::AddressRule;
@@ -140,7 +142,13 @@ fn bounce(config: &Config) -> BouncePolicy {
         postmaster: delivery.postmaster.as_ref().map(|address| address.at(host).into()),
         body_bytes_max: delivery.bounce_body_max,
         per_minute_max: delivery.bounce_rate,
+        listeners: config.listeners.iter().filter_map(reports_of).collect(),
     }
+}
+
+fn reports_of(listener: &ListenerConfig) -> Option<(Box<str>, SenderReports)> {
+    let is_usual = listener.dsn == SenderReports::All;
+    (!is_usual).then(|| (listener.name.as_str().into(), listener.dsn))
 }
 
 fn resolver(config: &Config) -> ResolverSettings {

@@ -22,6 +22,7 @@ use crate::base::MessageId;
 use crate::base::PublicId;
 use crate::base::limits::CHUNK_BYTES;
 use crate::base::limits::REPORT_BYTES_MAX;
+use crate::config::SenderReports;
 use crate::delivery::byte_gate::ByteGate;
 use crate::delivery::byte_gate::HeldBytes;
 use crate::handoff::Reader;
@@ -348,24 +349,29 @@ fn papers<'a>(
     notes: &mut Vec<Note>,
 ) -> Vec<Paper<'a>> {
     let bounce = &story.policy.bounce;
+    let reports = match is_report(story.envelope) {
+        true => SenderReports::All,
+        false => bounce.reports_of(story.envelope.listener),
+    };
     let mut papers = Vec::new();
     for kind in [Kind::Failed, Kind::Delayed, Kind::Delivered, Kind::Relayed] {
         let is_wanted = |told: &&Told| {
             told.kind == kind && dsn::wants(notify_of(story.envelope, recipients, told), kind)
         };
         let rows: Vec<&Told> = told.iter().filter(is_wanted).collect();
-        if rows.is_empty() {
+        if rows.is_empty() || kind == Kind::Delayed && reports == SenderReports::NoDelays {
             continue;
         }
-        let (to, listener) = match addressee(story.envelope, kind, bounce.postmaster.as_deref()) {
-            Addressee::Sender(sender) => (sender, REPORTS),
-            Addressee::Postmaster(postmaster) => (postmaster, DOUBLE_BOUNCES),
-            Addressee::Nobody(reason) => {
-                let failed = kind == Kind::Failed;
-                notes.extend(failed.then_some(Note::Nobody { recipients: rows.len(), reason }));
-                continue;
-            }
-        };
+        let (to, listener) =
+            match addressee(reports, story.envelope, kind, bounce.postmaster.as_deref()) {
+                Addressee::Sender(sender) => (sender, REPORTS),
+                Addressee::Postmaster(postmaster) => (postmaster, DOUBLE_BOUNCES),
+                Addressee::Nobody(reason) => {
+                    let failed = kind == Kind::Failed;
+                    notes.extend(failed.then_some(Note::Nobody { recipients: rows.len(), reason }));
+                    continue;
+                }
+            };
         let body_max = match (kind, story.envelope.ret) {
             // RFC 3461 s4.3: RET applies to failures only.
             (Kind::Failed, None | Some(Ret::Full)) => bounce.body_bytes_max,
@@ -384,11 +390,15 @@ enum Addressee<'a> {
 }
 
 fn addressee<'a>(
+    reports: SenderReports,
     envelope: &Envelope<'a>,
     kind: Kind,
     postmaster: Option<&'a str>,
 ) -> Addressee<'a> {
     match (envelope.sender, postmaster) {
+        (Some(_), _) if reports == SenderReports::None => {
+            Addressee::Nobody("the listener sends no reports")
+        }
         (Some(sender), _) => Addressee::Sender(sender),
         (None, _) if kind != Kind::Failed => Addressee::Nobody("the sender is null"),
         (None, _) if is_report(envelope) && envelope.listener == DOUBLE_BOUNCES => {

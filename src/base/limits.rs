@@ -130,6 +130,12 @@ pub const JOB_LEASE_MS: u64 = 30 * 60_000;
 /// byte, so that two owners never deliver one job.
 pub const JOB_TRANSFER_MS_MAX: u64 = 15 * 60_000;
 
+/// Milliseconds that a transfer may take in all, and for each KiB of the message besides. After that
+/// the connection is closed and the mail is tried again: a server that reads or replies drop by drop
+/// must not keep a connection for days.
+pub const TRANSFER_MS_MAX: u64 = 30 * 60_000;
+pub const TRANSFER_MS_PER_KIB: u64 = 1000;
+
 /// Milliseconds between two scans for expiring leases in the queue of one destination.
 pub const LEASE_SWEEP_MS: u64 = 10_000;
 

@@ -779,6 +779,7 @@ fn timeouts(policy: &DeliveryPolicy) -> ClientTimeouts {
         data_end: times.data_end,
         rset: times.quit,
         quit: times.quit,
+        ..ClientTimeouts::default()
     }
 }
 
@@ -794,7 +795,7 @@ fn kind_of(fault: &Fault) -> FailureKind {
     match fault {
         Fault::TimedOut(SmtpStage::Greeting) => FailureKind::Greeting,
         Fault::Refused { .. } => FailureKind::Refused,
-        Fault::TimedOut(_) => FailureKind::Timeout,
+        Fault::TimedOut(_) | Fault::TooSlow => FailureKind::Timeout,
         Fault::TlsFailed | Fault::TlsNotOffered | Fault::TlsRefused(_) | Fault::InputBeforeTls => {
             FailureKind::Tls
         }

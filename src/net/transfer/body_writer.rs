@@ -28,6 +28,8 @@ const PARTS_MAX: usize = 64;
 enum Unsent<F> {
     Transport(F),
     Source,
+    /// The time of the mail is over.
+    TooLate,
     /// The body breaks the line law, and the peer takes DATA only.
     Unlawful(LineFault),
 }
@@ -45,6 +47,11 @@ impl<S: Peer, W: Watch> Transfer<S, W> {
                 self.out.clear();
                 self.deaf = true;
                 self.client.fail(Fault::BodyBroken);
+            }
+            Err(Unsent::TooLate) => {
+                self.out.clear();
+                self.deaf = true;
+                self.client.fail(Fault::TooSlow);
             }
             Err(Unsent::Unlawful(fault)) => {
                 self.out.clear();
@@ -84,7 +91,7 @@ impl<S: Peer, W: Watch> Transfer<S, W> {
                 lines.judge_end().map_err(Unsent::Unlawful)?;
             }
             if self.is_too_late() {
-                return Err(Unsent::Source);
+                return Err(Unsent::TooLate);
             }
             let written = match form {
                 BodyForm::Dot => {
@@ -101,7 +108,7 @@ impl<S: Peer, W: Watch> Transfer<S, W> {
         if bytes == 0 {
             no_more(body).await?;
             if self.is_too_late() {
-                return Err(Unsent::Source);
+                return Err(Unsent::TooLate);
             }
             if form == BodyForm::Dot {
                 self.out.extend_from_slice(stuffer.end());

@@ -8,7 +8,8 @@
 //!           take part of it for the end of the message (SMTP smuggling). Such a message fails
 //!           permanently at this server. It is not rewritten, which would break its signatures.
 //! Waits:    each write and each reply has the time limit of its stage (`ClientTimeouts`), also a reply
-//!           that arrives byte by byte.
+//!           that arrives byte by byte. The whole mail has one too (`ClientTimeouts::of_mail`): its last
+//!           byte is sent only while the last reply still has its time.
 //! Memory:   that of `body_writer` while a body is sent; between messages, a small buffer.
 
 use std::rc::Rc;
@@ -45,6 +46,14 @@ pub struct Sent {
     pub relayed_without_dsn: bool,
 }
 
+/// When the current mail must have ended.
+#[derive(Clone, Copy)]
+struct MailLimits {
+    /// Leaves time for the last reply.
+    last_byte_by: Instant,
+    end_by: Instant,
+}
+
 /// One connection, from its greeting to its end.
 pub struct Transfer<S: Peer, W: Watch = ()> {
     pub(super) channel: Channel<S>,
@@ -62,6 +71,8 @@ pub struct Transfer<S: Peer, W: Watch = ()> {
     fault: Option<S::Fault>,
     /// After this time the last byte of a mail is not sent.
     last_byte_by: Option<Instant>,
+    /// Limits of the mail that is being sent.
+    mail_limits: Option<MailLimits>,
     pub(super) watch: W,
 }
 
@@ -84,6 +95,7 @@ impl<S: Peer> Transfer<S> {
             deaf: false,
             fault: None,
             last_byte_by: None,
+            mail_limits: None,
             watch: (),
         }
     }
@@ -101,6 +113,7 @@ impl<S: Peer> Transfer<S> {
             deaf: self.deaf,
             fault: self.fault,
             last_byte_by: self.last_byte_by,
+            mail_limits: None,
             watch,
         }
     }
@@ -113,12 +126,28 @@ impl<S: Peer, W: Watch> Transfer<S, W> {
     }
 
     pub(super) fn is_too_late(&self) -> bool {
-        self.last_byte_by.is_some_and(|at| Instant::now() >= at)
+        self.mail_limits.is_some_and(|limits| Instant::now() >= limits.last_byte_by)
+    }
+
+    /// The limits of a mail that begins now.
+    fn limits_of(&self, bytes: u64) -> MailLimits {
+        let (now, whole) = (Instant::now(), self.timeouts.of_mail(bytes));
+        let last_byte_by = now + whole - self.timeouts.data_end.min(whole / 2);
+        MailLimits {
+            last_byte_by: self.last_byte_by.map_or(last_byte_by, |at| at.min(last_byte_by)),
+            end_by: now + whole,
+        }
+    }
+
+    /// How long a reply may take.
+    fn limit_of(&self, stage: Stage) -> Duration {
+        let left = self.mail_limits.map(|limits| until(limits.end_by));
+        self.timeouts.of(stage).min(left.unwrap_or(Duration::MAX))
     }
 
     /// How long a write of the body may take: a peer that reads slowly must not get the end late.
     pub(super) fn block_limit(&self) -> Duration {
-        let left = self.last_byte_by.map(|at| at.saturating_duration_since(Instant::now()));
+        let left = self.mail_limits.map(|limits| until(limits.last_byte_by));
         self.timeouts.data_block.min(left.unwrap_or(Duration::MAX))
     }
 
@@ -159,9 +188,11 @@ impl<S: Peer, W: Watch> Transfer<S, W> {
             return Sent { outcomes, relayed_without_dsn: false };
         }
         self.client.begin(mail);
+        self.mail_limits = Some(self.limits_of(mail.bytes));
         while let ClientStep::SendBody(form) = self.advance().await {
             self.send_body(form, mail.bytes, body).await;
         }
+        self.mail_limits = None;
         let relayed_without_dsn = self.client.relayed_without_dsn();
         let outcomes = self.client.take_outcomes();
         self.out.shrink_to(OUT_BYTES_KEPT);
@@ -234,7 +265,7 @@ impl<S: Peer, W: Watch> Transfer<S, W> {
             return;
         }
         if !self.out.is_empty()
-            && let Err(fault) = self.write(self.timeouts.of(stage)).await
+            && let Err(fault) = self.write(self.limit_of(stage)).await
         {
             self.on_write_fault(fault, stage);
             return;
@@ -251,18 +282,26 @@ impl<S: Peer, W: Watch> Transfer<S, W> {
         written
     }
 
+    /// Which limit has ended a wait.
+    fn time_fault(&self, stage: Stage) -> Fault {
+        match self.mail_limits.is_some_and(|limits| until(limits.end_by).is_zero()) {
+            true => Fault::TooSlow,
+            false => Fault::TimedOut(stage),
+        }
+    }
+
     /// The peer may have sent a reply before it closed the connection.
     pub(super) fn on_write_fault(&mut self, fault: S::Fault, stage: Stage) {
         self.deaf = true;
         if S::is_timeout(&fault) {
-            self.client.fail(Fault::TimedOut(stage));
+            self.client.fail(self.time_fault(stage));
         }
         self.fault.get_or_insert(fault);
     }
 
     async fn read(&mut self, stage: Stage) {
         if !std::mem::replace(&mut self.waits, true) {
-            let limit = self.timeouts.of(stage);
+            let limit = self.limit_of(stage);
             let limit = if self.deaf { limit.min(LAST_WORDS) } else { limit };
             self.channel.stream().set_deadline_in(limit);
         }
@@ -272,7 +311,10 @@ impl<S: Peer, W: Watch> Transfer<S, W> {
                 Err(fault) if self.channel.stream().may_read_again(&fault).await => {}
                 Err(fault) => {
                     let timed_out = S::is_timeout(&fault) && !self.deaf;
-                    self.client.fail(if timed_out { Fault::TimedOut(stage) } else { Fault::Ended });
+                    self.client.fail(match timed_out {
+                        true => self.time_fault(stage),
+                        false => Fault::Ended,
+                    });
                     self.deaf = true;
                     self.fault.get_or_insert(fault);
                     return;
@@ -361,6 +403,10 @@ impl<S: Peer, W: Watch> Transfer<S, W> {
             }
         }
     }
+}
+
+fn until(at: Instant) -> Duration {
+    at.saturating_duration_since(Instant::now())
 }
 
 #[cfg(test)]

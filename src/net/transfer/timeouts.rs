@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::base::limits::TRANSFER_MS_MAX;
+use crate::base::limits::TRANSFER_MS_PER_KIB;
 use crate::wire::smtp::client_step::Stage;
 
 /// How long each wait may take. The defaults are those of RFC 5321 s4.5.3.2, but for the greeting,
@@ -23,6 +25,8 @@ pub struct ClientTimeouts {
     pub data_end: Duration,
     pub rset: Duration,
     pub quit: Duration,
+    /// The whole mail from its first command to its last reply, without the time for its size.
+    pub transfer: Duration,
 }
 
 impl Default for ClientTimeouts {
@@ -39,11 +43,17 @@ impl Default for ClientTimeouts {
             data_end: minutes(10),
             rset: Duration::from_secs(20),
             quit: Duration::from_secs(5),
+            transfer: Duration::from_millis(TRANSFER_MS_MAX),
         }
     }
 }
 
 impl ClientTimeouts {
+    /// How long the whole mail may take.
+    pub fn of_mail(&self, bytes: u64) -> Duration {
+        self.transfer + Duration::from_millis(bytes / 1024 * TRANSFER_MS_PER_KIB)
+    }
+
     pub fn of(&self, stage: Stage) -> Duration {
         match stage {
             Stage::Greeting => self.greeting,

@@ -12,7 +12,6 @@
 
 use std::borrow::Cow;
 use std::cell::Cell;
-use std::net::IpAddr;
 use std::net::Ipv4Addr;
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -25,6 +24,11 @@ use crate::base::limits::REPORT_BYTES_MAX;
 use crate::config::SenderReports;
 use crate::delivery::byte_gate::ByteGate;
 use crate::delivery::byte_gate::HeldBytes;
+use crate::delivery::report_pace::ReportPace;
+use crate::delivery::verdict::category_of;
+use crate::delivery::verdict::cause_text;
+use crate::delivery::verdict::mta_name;
+use crate::delivery::verdict::status_of;
 use crate::handoff::Reader;
 use crate::handoff::frame::Answer;
 use crate::handoff::frame::Attempt;
@@ -43,10 +47,6 @@ use crate::queue::record::recipients::Recipient;
 use crate::queue::record::texts::Fields;
 use crate::queue::record::texts::Texts;
 use crate::route::delivery::DeliveryPolicy;
-use crate::wire::classify::Category;
-use crate::wire::classify::Cause;
-use crate::wire::classify::Classifier;
-use crate::wire::classify::RemoteReply;
 use crate::wire::dsn;
 use crate::wire::dsn::Kind;
 use crate::wire::dsn::NOTIFY_NEVER;
@@ -64,10 +64,6 @@ const ROWS_MAX: usize = 1000;
 /// Bytes of a report without its rows and the quoted message, and of a row.
 const TEXT_BYTES: usize = 4096;
 const ROW_BYTES: usize = 1024;
-const MINUTE_US: u64 = 60_000_000;
-/// The unused part of the last half minute may be used at once.
-const BURST_US: u64 = MINUTE_US / 2;
-
 /// What to report about one recipient.
 #[derive(Clone, Debug)]
 pub struct Told {
@@ -113,27 +109,6 @@ impl Note {
                 Record::NotReported { id: of, recipients: *recipients, reason }.emit();
             }
         }
-    }
-}
-
-/// Spreads reports over time, so that refused mail with forged senders causes no flood of reports.
-#[derive(Clone, Copy, Debug)]
-pub struct ReportPace {
-    next_us: u64,
-}
-
-impl ReportPace {
-    /// Starts without a burst, so that restarts do not evade the limit.
-    pub fn new(now_ms: u64) -> ReportPace {
-        ReportPace { next_us: now_ms * 1000 }
-    }
-
-    /// When the next report is due.
-    pub fn take(&mut self, now_ms: u64, per_minute: u32) -> u64 {
-        let now_us = now_ms * 1000;
-        let at_us = self.next_us.max(now_us.saturating_sub(BURST_US));
-        self.next_us = at_us + MINUTE_US / u64::from(per_minute.max(1));
-        (at_us / 1000).max(now_ms)
     }
 }
 
@@ -421,56 +396,3 @@ fn notify_of(envelope: &Envelope<'_>, recipients: &[Recipient<'_>], told: &Told)
         _ => 0,
     }
 }
-
-/// RFC 3464 s2.3.5: a name, or an address as a domain literal.
-fn mta_name(host: &str) -> Option<String> {
-    match host.parse::<IpAddr>() {
-        Ok(IpAddr::V4(address)) => Some(format!("[{address}]")),
-        Ok(IpAddr::V6(address)) => Some(format!("[IPv6:{address}]")),
-        // The path of a Unix socket means nothing to others.
-        Err(_) => Some(host.to_owned()).filter(|host| !host.is_empty() && !host.contains('/')),
-    }
-}
-
-/// RFC 3464 s2.3.4: the class must fit the kind of the report, whatever the server sent. A failure may
-/// be a temporary error that lasted (s2.3.3).
-fn status_of(kind: Kind, (class, subject, detail): (u8, u16, u16)) -> (u8, u16, u16) {
-    match kind {
-        Kind::Failed if class == 4 => (4, subject, detail),
-        Kind::Failed => (5, subject, detail),
-        Kind::Delayed => (4, subject, detail),
-        Kind::Delivered | Kind::Relayed | Kind::Expanded => (2, subject, detail),
-    }
-}
-
-/// Our own explanation. There may be none beside the reply of a server.
-fn cause_text(answer: &Answer) -> Option<String> {
-    match (answer.cause, answer.remote) {
-        (None, true) => None,
-        (None, false) => Some(answer.text.to_string()),
-        (Some(cause), false) if !answer.text.is_empty() => {
-            Some(format!("{} ({})", cause.text(), answer.text))
-        }
-        (Some(cause), _) => Some(cause.text().to_owned()),
-    }
-}
-
-pub fn category_of(answer: &Answer, host: Option<&str>) -> Category {
-    thread_local! {
-        static RULES: Classifier = Classifier::built_in();
-    }
-    if let Some(cause) = answer.cause {
-        return Cause::verdict(cause).category;
-    }
-    let (code, text) = match answer.text.split_at_checked(3) {
-        Some((code, rest)) => (code.parse().unwrap_or(0), rest.get(1..).unwrap_or("")),
-        None => (0, &*answer.text),
-    };
-    // Without an enhanced code only the class is set, so the text decides.
-    let enhanced = Some(answer.status).filter(|status| status.1 != 0 || status.2 != 0);
-    let reply = RemoteReply { code, enhanced, text, host };
-    RULES.with(|rules| rules.classify(&reply).category)
-}
-
-#[cfg(test)]
-mod tests;

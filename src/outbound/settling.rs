@@ -13,10 +13,10 @@ use std::time::Duration;
 use crate::base::MessageId;
 use crate::base::backoff;
 use crate::base::clock::wall_ms;
-use crate::delivery::report;
 use crate::delivery::report::Reports;
 use crate::delivery::report::Story;
 use crate::delivery::report::Told;
+use crate::delivery::verdict;
 use crate::handoff::frame::Answer;
 use crate::handoff::frame::Attempt;
 use crate::handoff::frame::End;
@@ -369,7 +369,7 @@ fn tell(
         };
         let category = match end {
             End::Delivered => Category::Delivered,
-            End::Failed | End::Deferred => report::category_of(answer, host),
+            End::Failed | End::Deferred => verdict::category_of(answer, host),
         };
         home.observed.metrics.attempts_total.add(ended, label_of(category), 1);
         let verdict = attempt.verdict.map(|verdict| verdict.to_string());

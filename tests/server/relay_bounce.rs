@@ -669,3 +669,43 @@ fn a_listener_decides_which_reports_senders_get() {
     }
     await_line(&server, &["the listener sends no reports"]);
 }
+
+/// The largest resident memory of the server so far, in MB.
+fn peak_mb(server: &Server) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{}/status", server.child.id()));
+    let status = status.expect("the server runs");
+    let line = status.lines().find(|line| line.starts_with("VmHWM")).expect("a VmHWM line");
+    let number = line.split_whitespace().nth(1).and_then(|text| text.parse::<u64>().ok());
+    number.expect("a number of kB") / 1024
+}
+
+#[test]
+fn a_flood_of_reports_takes_little_memory() {
+    const MESSAGES: usize = 2000;
+    let folder = tempfile::tempdir().expect("a folder");
+    let setup = |next: &str| {
+        let routes = [route("sender.test", "discard"), route("flood.test", next)].concat();
+        let config = format!("[delivery]\nbounce_rate = 1000000\n{routes}");
+        Setup { config, ..Setup::default() }
+    };
+    let mut server = Server::start(folder.path(), &setup("hold"));
+    let body = [BODY, &b"This line has thirty bytes...\r\n".repeat(1900)[..]].concat();
+    for _ in 0..MESSAGES / 100 {
+        let mut client = greeted(&server);
+        (0..100).for_each(|_| send(&mut client, "<a@sender.test>", &["<b@flood.test>"], &body));
+    }
+    server.kill();
+    // Each report quotes the whole message: all together far more than may be held.
+    let server = Server::start(folder.path(), &setup("reject:no"));
+    let before_mb = peak_mb(&server);
+    let released = support::queue(&server.folder, &["release", "--all"]);
+    assert!(released.status.success(), "{released:?}");
+    let end = Instant::now() + 6 * PATIENCE;
+    while asked(&server.folder, &["stats"])["messages"] != 0 {
+        assert!(Instant::now() < end, "the queue is not empty:\n{}", server.log_brief());
+        thread::sleep(Duration::from_millis(50));
+    }
+    let grown_mb = peak_mb(&server) - before_mb;
+    assert!(grown_mb < 100, "{MESSAGES} reports took {grown_mb} MB");
+    eprintln!("{grown_mb} MB");
+}

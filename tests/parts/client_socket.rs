@@ -361,6 +361,7 @@ fn serve_dripping(listener: &TcpListener, pace: Duration) {
                 recipients += 1;
                 b"250 2.0.0 well\r\n"
             }
+            text if text.starts_with("LHLO") => b"250-mx.test\r\n250 8BITMIME\r\n",
             text if text.contains(' ') => b"250 2.0.0 well\r\n",
             // The body.
             _ => b"",

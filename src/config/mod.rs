@@ -74,5 +74,6 @@ pub use value::LogOutput;
 pub use value::MonitorListen;
 pub use value::OutboundTls;
 pub use value::Partitions;
+pub use value::SenderReports;
 pub use value::Stream;
 pub use value::TlsMode;

@@ -21,12 +21,25 @@
 //! owner         the destinations of this shard
 //! pace          how fast a destination takes mail
 //! stripe        a destination with several owners
+//! byte_gate     a limit in bytes for what the tasks of a shard hold
+//! dial          a connection to one host: its addresses, also through a proxy
+//! failure       why a connection could not be made, or broke
+//! report        reports to senders, as messages of their own
+//! reroute       the next hop that an operator sets for a job
+//! resolve       from recipients to the servers that take their mail
+//! report_pace   when they leave
+//! sts           which MTA-STS policy holds for a domain
+//! trust         the TLS that a host needs, and what it proved
+//! verdict       what the answer to an attempt means, for the log and for reports
 //! ```
 
+pub mod byte_gate;
 pub mod capacity;
 pub mod credit;
 pub mod destination;
+pub mod dial;
 pub mod event;
+pub mod failure;
 pub mod fair;
 pub mod flow_hash;
 pub mod grant;
@@ -39,7 +52,14 @@ pub mod limits;
 pub mod operation;
 pub mod owner;
 pub mod pace;
+pub mod report;
+mod report_pace;
+pub mod reroute;
+pub mod resolve;
 pub mod schedule;
 pub mod settle;
 pub mod stripe;
+pub mod sts;
+pub mod trust;
+pub mod verdict;
 pub mod write;

@@ -125,7 +125,10 @@ pub enum Take {
 /// Where a job of a home is.
 #[derive(Clone, Copy, Debug)]
 enum Whereabouts {
-    Queued { destination: u32, slot: Slot },
+    Queued {
+        destination: u32,
+        slot: Slot,
+    },
     /// By a connection.
     Taken,
 }

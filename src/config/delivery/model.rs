@@ -200,8 +200,9 @@ section! {
         /// "mx": the mail exchangers of the recipient's domain. "mx:other.example": those of another
         /// domain. If this server is itself an MX of the domain (by `server.hostname`, or by the EHLO
         /// name of a source without a proxy) and the port is 25, only exchangers with a lower preference
-        /// value are tried. If none remain, the mail bounces as a loop, or stays queued if the domain is
-        /// not that of the recipient.
+        /// value are tried. The same holds for an exchanger with an address of this server; one with a
+        /// private address is not used (see `delivery.allow_networks`). If none remain, the mail
+        /// bounces as a loop, or stays queued if the domain is not that of the recipient.
         /// "smtp:host:port,host2:port": these servers, in this order. "smtps:host:port": these servers,
         /// with TLS from the first byte, as on port 465. "lmtp:host:port": these servers, by LMTP;
         /// "lmtp:unix:/run/dovecot/lmtp": LMTP over a Unix socket.

@@ -9,6 +9,8 @@
 //!
 //! No clock and no chance of its own: the time is an argument, and `Random` is seeded.
 
+mod facts;
+
 use std::collections::HashMap;
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -47,6 +49,9 @@ use crate::route::HopProtocol;
 use crate::route::OutboundTls;
 use crate::route::RequireTls;
 use crate::route::source::SourceTable;
+
+pub use facts::Bound;
+pub use facts::OutletFacts;
 
 /// Actions of reply rules that are remembered.
 const EVIDENCE_MAX: usize = 4;
@@ -983,53 +988,6 @@ impl Destination {
             Rate::Own(limit) => until.max(limit.empties_at(now)),
             Rate::Tokens(_) => until,
         }
-    }
-
-    /// What keeps the next job of a pool from being sent, and until when.
-    pub fn state(&mut self, pool: Option<&str>, sources: &SourceTable, now: Mono) -> GrantState {
-        let (binds, until) = self.binds(pool, sources, now);
-        GrantState {
-            binds,
-            until,
-            failing_since: self.standing.failing_since,
-            last: self.last.clone(),
-            last_host: self.last_host.clone(),
-            evidence: self.evidence.back().cloned(),
-        }
-    }
-
-    fn binds(
-        &mut self,
-        pool: Option<&str>,
-        sources: &SourceTable,
-        now: Mono,
-    ) -> (Binds, Option<Mono>) {
-        if self.is_paused {
-            return (Binds::Paused, None);
-        }
-        if now < self.suspended_until {
-            return (Binds::Suspended, Some(self.suspended_until));
-        }
-        match self.standing.health {
-            Health::BackingOff { until, .. } => return (Binds::BackingOff, Some(until)),
-            Health::Probing { .. } => return (Binds::BackingOff, None),
-            Health::Working => {}
-        }
-        if let Some(until) = self.outlets_rest(pool, sources, now) {
-            return (Binds::BackingOff, Some(until));
-        }
-        if let Some((limit, _)) = self.lack
-            && now < self.hold_until
-        {
-            return (Binds::OurLimit(limit), Some(self.hold_until));
-        }
-        if self.rate.free(now) == 0 {
-            return (Binds::Rate, self.rate.frees_at(now));
-        }
-        if self.counts.live() >= self.window(now) {
-            return (Binds::Window, None);
-        }
-        (Binds::Nothing, None)
     }
 }
 

@@ -86,6 +86,7 @@ use crate::handoff::frames::Incarnation;
 use crate::handoff::frames::JobKey;
 use crate::handoff::frames::JobRef;
 use crate::handoff::frames::Mail;
+use crate::handoff::frames::OurLimit;
 use crate::handoff::frames::Outcome;
 use crate::handoff::frames::Returned;
 use crate::handoff::frames::What;
@@ -357,6 +358,15 @@ impl Home {
     pub fn wants(&self, bytes: u64) -> bool {
         let bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
         !self.is_closing && self.policy.enabled && self.memory.takes_fresh(bytes)
+    }
+
+    pub fn policy(&self) -> &HomePolicy {
+        &self.policy
+    }
+
+    /// Lookups that begin before this one.
+    pub fn lookups_before(&self, job: JobRef) -> usize {
+        self.lookups.iter().position(|other| *other == job).unwrap_or(0)
     }
 
     pub fn job(&self, key: JobKey) -> Option<&Job> {

@@ -48,6 +48,11 @@ impl Now {
     pub fn scheduled(&self, at: Wall) -> Wall {
         at.plus_ms(self.schedule.ms_since(self.wall))
     }
+
+    /// A moment ahead as the wall clock will show it, for operators. `None`: it never comes.
+    pub fn wall_at(&self, at: Mono) -> Option<Wall> {
+        (at != Mono::NEVER).then(|| self.wall.plus(at.since(self.mono)))
+    }
 }
 
 /// A job in memory.
@@ -130,6 +135,7 @@ pub enum Lookup {
     /// We lacked something, or a bug ended the lookup: it is begun again.
     Later {
         at: Mono,
+        lack: Option<OurLimit>,
     },
     /// Numbers for these parts are being read.
     Numbers {

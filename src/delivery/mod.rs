@@ -31,6 +31,8 @@
 //! sts           which MTA-STS policy holds for a domain
 //! trust         the TLS that a host needs, and what it proved
 //! verdict       what the answer to an attempt means, for the log and for reports
+//! view          where jobs stand and what destinations do, for operators
+//! survey        the largest destinations of a shard, for monitoring
 //! ```
 
 pub mod byte_gate;
@@ -60,6 +62,8 @@ pub mod schedule;
 pub mod settle;
 pub mod stripe;
 pub mod sts;
+pub mod survey;
 pub mod trust;
 pub mod verdict;
+pub mod view;
 pub mod write;

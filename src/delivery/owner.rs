@@ -124,7 +124,7 @@ pub enum Take {
 
 /// Where a job of a home is.
 #[derive(Clone, Copy, Debug)]
-enum Whereabouts {
+pub(super) enum Whereabouts {
     Queued {
         destination: u32,
         slot: Slot,
@@ -140,10 +140,10 @@ pub(super) struct Entry {
     pub(super) hop: Arc<Hop>,
     pub(super) pace: Pace,
     pub(super) grants: Grants,
-    generation: u32,
+    pub(super) generation: u32,
     /// Idle connections, the latest last: it is reused first, so that the others may go.
     idle: Vec<ConnId>,
-    request: Option<Request>,
+    pub(super) request: Option<Request>,
     timer: Option<Mono>,
     idle_since: Option<Mono>,
     member: Option<Member>,
@@ -177,8 +177,8 @@ pub struct Owner {
     hasher: FlowHasher,
     pub(super) gate: Arc<Gate>,
     pub(super) entries: Slab<Entry>,
-    by_name: HashMap<Box<str>, u32>,
-    jobs: HashMap<JobRef, Whereabouts>,
+    pub(super) by_name: HashMap<Box<str>, u32>,
+    pub(super) jobs: HashMap<JobRef, Whereabouts>,
     pub(super) capacity: Capacity,
     timers: BTreeSet<(Mono, u32)>,
     idle: VecDeque<(u32, u32, Mono)>,

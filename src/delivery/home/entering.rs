@@ -424,9 +424,9 @@ impl Home {
                 let write = self.context(job.key, None).hold(known);
                 return self.write(job.key, write);
             }
-            Resolution::OurLimit(_) => {
+            Resolution::OurLimit(lack) => {
                 let wait = LACK_FIRST.saturating_mul(1 << tries.min(6)).min(LACK_MAX);
-                return self.later(job, wait);
+                return self.later(job, wait, Some(lack));
             }
             Resolution::Discard(life) => {
                 let text = "discarded by a route".into();
@@ -446,11 +446,11 @@ impl Home {
     }
 
     /// The lookup is begun again later.
-    pub(super) fn later(&mut self, job: JobRef, wait: Duration) {
+    pub(super) fn later(&mut self, job: JobRef, wait: Duration, lack: Option<OurLimit>) {
         let known = self.jobs.get_mut(&job.key).expect("it is being resolved");
         known.tries = known.tries.saturating_add(1);
         let at = self.now.mono.plus(wait);
-        self.advance(job.key, State::Resolving(Lookup::Later { at }));
+        self.advance(job.key, State::Resolving(Lookup::Later { at, lack }));
         self.timers.insert((at, Timer::Again(job)));
     }
 

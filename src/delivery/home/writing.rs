@@ -134,7 +134,7 @@ impl Home {
                 let (jobs, bodies) = (vec![job], false);
                 self.effects.push(HomeEffect::Read { partition, jobs, bodies });
             }
-            State::Resolving(Lookup::Later { at }) if *at <= self.now.mono => {
+            State::Resolving(Lookup::Later { at, .. }) if *at <= self.now.mono => {
                 self.begin_lookup(job);
             }
             State::Writing(Writing::Change(write)) => {
@@ -151,9 +151,9 @@ impl Home {
         let Some(known) = self.same(job) else { return };
         match &known.state {
             State::Reading => self.set_timer(FAULT_WAIT, Timer::Again(job)),
-            State::Resolving(Lookup::UnderWay) => self.later(job, FAULT_WAIT),
+            State::Resolving(Lookup::UnderWay) => self.later(job, FAULT_WAIT, None),
             State::Resolving(Lookup::Numbers { .. }) => {
-                self.later(job, FAULT_WAIT);
+                self.later(job, FAULT_WAIT, None);
                 self.end_turn(job.key.0);
             }
             State::Writing(_) => self.set_timer(WRITE_WAIT, Timer::Again(job)),
@@ -168,7 +168,7 @@ impl Home {
             waiting.push(job);
             return self.advance(
                 job.key,
-                State::Resolving(Lookup::Later { at: self.now.mono.plus(FAULT_WAIT) }),
+                State::Resolving(Lookup::Later { at: self.now.mono.plus(FAULT_WAIT), lack: None }),
             );
         }
         self.splits.insert(id, Vec::new());
@@ -206,7 +206,7 @@ impl Home {
             let public_id = self.jobs[&job.key].mail().public_id;
             self.effects.push(HomeEffect::Log(Note::TooManyParts(public_id)));
             // Numbers become free as other parts end.
-            self.later(job, FAULT_WAIT);
+            self.later(job, FAULT_WAIT, None);
             return self.end_turn(id);
         }
         if parts.len() > numbers.len() {

@@ -1,0 +1,157 @@
+//! The destinations of a shard for monitoring: those with the most mail, and the sum of the others.
+//!
+//! Owner:    the shard's ticker makes the snapshot; any thread may read the latest one.
+//! Promise:  reading costs the shard nothing. One tick examines a share of them, see
+//!           `Owner::loads`; a snapshot takes several ticks if there are more. A panic ends only the survey;
+//!           the latest snapshot stays.
+//! Bounds:   a snapshot names `LARGEST_MAX` destinations; a new one begins `EVERY` after the previous.
+
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+
+use crate::base::Mono;
+use crate::base::Wall;
+use crate::delivery::job::Now;
+use crate::delivery::owner::Owner;
+use crate::delivery::view::DestinationId;
+use crate::delivery::view::DestinationLoad;
+use crate::delivery::view::DestinationView;
+use crate::queue;
+use crate::rt::task;
+/// Destinations that a snapshot names.
+pub const LARGEST_MAX: usize = 32;
+const EVERY: Duration = Duration::from_secs(1);
+
+/// The destinations of a shard at the end of its last look.
+#[derive(Clone, Debug, Default)]
+pub struct DestinationsSnapshot {
+    /// Those with the most mail, the largest first.
+    pub largest: Vec<DestinationView>,
+    /// All the others together.
+    pub others: Others,
+}
+
+/// The sum of destinations that are not named.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Others {
+    pub destinations: u64,
+    pub queued: u64,
+    pub in_flight: u64,
+    /// When the oldest queued message was accepted.
+    pub oldest: Option<Wall>,
+}
+
+/// Where a shard lays out its last snapshot.
+#[derive(Debug, Default)]
+pub struct DestinationsShelf(ArcSwap<DestinationsSnapshot>);
+
+impl DestinationsShelf {
+    /// The last snapshot; an empty one before the first.
+    pub fn last(&self) -> Arc<DestinationsSnapshot> {
+        self.0.load_full()
+    }
+}
+
+/// The ticker's side.
+pub struct Survey {
+    shelf: Arc<DestinationsShelf>,
+    state: State,
+}
+
+enum State {
+    /// The next look begins then.
+    Resting(Mono),
+    Looking(Look),
+    /// A bug has ended it.
+    Broken,
+}
+
+impl Survey {
+    pub fn new(shelf: Arc<DestinationsShelf>) -> Survey {
+        Survey { shelf, state: State::Looking(Look::default()) }
+    }
+
+    /// One tick's share of the work.
+    pub fn tick(&mut self, owner: &mut Owner, now: Now) {
+        if matches!(self.state, State::Resting(until) if now.mono < until) {
+            return;
+        }
+        let state = std::mem::replace(&mut self.state, State::Broken);
+        if let Some(next) = task::contained(|| self.step(state, owner, now)) {
+            self.state = next;
+        }
+    }
+
+    fn step(&self, state: State, owner: &mut Owner, now: Now) -> State {
+        queue::points::point("view::survey");
+        match state {
+            State::Broken => State::Broken,
+            State::Resting(_) => State::Looking(Look::default()),
+            State::Looking(mut look) => match look.further(|from, each| owner.loads(from, each)) {
+                false => State::Looking(look),
+                true => {
+                    let snapshot = look.into_snapshot(|id| owner.destination_view(id, now));
+                    self.shelf.0.store(Arc::new(snapshot));
+                    State::Resting(now.mono.plus(EVERY))
+                }
+            },
+        }
+    }
+}
+
+/// A look at all destinations that is under way.
+#[derive(Default)]
+struct Look {
+    /// The place of the next destination.
+    from: usize,
+    others: Others,
+    /// The smallest of them on top.
+    largest: BinaryHeap<Reverse<(DestinationLoad, DestinationId)>>,
+}
+
+impl Look {
+    /// Examines the next destinations. Answers whether that was the last of them.
+    fn further(
+        &mut self,
+        loads: impl FnOnce(usize, &mut dyn FnMut(DestinationId, DestinationLoad)) -> Option<usize>,
+    ) -> bool {
+        let Look { from, others, largest } = self;
+        let next = loads(*from, &mut |destination, load| {
+            largest.push(Reverse((load, destination)));
+            if largest.len() > LARGEST_MAX
+                && let Some(Reverse((smallest, _))) = largest.pop()
+            {
+                others.add(smallest);
+            }
+        });
+        *from = next.unwrap_or(0);
+        next.is_none()
+    }
+
+    /// `view` answers none for a destination that was forgotten meanwhile.
+    fn into_snapshot(
+        self,
+        mut view: impl FnMut(DestinationId) -> Option<DestinationView>,
+    ) -> DestinationsSnapshot {
+        let Look { others, largest, .. } = self;
+        let largest = largest.into_sorted_vec().into_iter();
+        let largest = largest.filter_map(|Reverse((_, destination))| view(destination));
+        DestinationsSnapshot { largest: largest.collect(), others }
+    }
+}
+
+impl Others {
+    fn add(&mut self, load: DestinationLoad) {
+        self.destinations += 1;
+        self.queued += load.queued as u64;
+        self.in_flight += u64::from(load.in_flight);
+        self.oldest = [self.oldest, load.oldest].into_iter().flatten().min();
+    }
+}
+
+#[cfg(test)]
+mod tests;

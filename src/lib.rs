@@ -72,7 +72,6 @@ pub mod monitor;
 pub mod net;
 pub mod observe;
 pub mod operations;
-pub mod outbound;
 pub mod queue;
 pub mod route;
 pub mod rt;

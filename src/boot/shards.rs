@@ -15,6 +15,9 @@ use crate::config::Config;
 use crate::config::ResolverConfig;
 use crate::config::receiving::BODY_MEMORY_MIN;
 use crate::control::sts::StsFetcher;
+use crate::delivery::capacity::Gate;
+use crate::delivery::flow_hash::FlowHasher;
+use crate::delivery::view::DestinationsShelf;
 use crate::handoff::Placement;
 use crate::handoff::Sender;
 use crate::handoff::StsPolicies;
@@ -29,8 +32,8 @@ use crate::net::TlsClientSettings;
 use crate::net::resolver::name_servers;
 use crate::observe::Observed;
 use crate::observe::log;
-use crate::outbound::survey::DestinationsShelf;
 use crate::queue::CommitThread;
+use crate::queue::Partition;
 use crate::queue::SpaceWatch;
 use crate::queue::Spool;
 use crate::queue::admin::pauses::Pauses;
@@ -51,6 +54,9 @@ const TASKS_END_MAX: Duration = Duration::from_secs(1);
 
 /// Fewest chunks of a shard: enough to move one body, but not two.
 const CHUNKS_PER_SHARD_MIN: usize = 16;
+
+/// The second half of the key of flows, which the number of the spool begins.
+const FLOW_KEY: u64 = 0x7269_6e67_706f_7374;
 
 /// The file in which the machine names its name servers.
 const RESOLV_CONF: &str = "/etc/resolv.conf";
@@ -93,6 +99,11 @@ pub(super) fn start_shards(
     let (_gateway, submissions) = gateway(placement.clone());
     let mut submissions = submissions.into_iter();
     let handing_over = Arc::new(AtomicUsize::new(plan.shards.len()));
+    let gate = Arc::new(Gate::new(delivery.policy.connections_max));
+    let hasher = FlowHasher::new((spool.number().as_u32().into(), FLOW_KEY));
+    let mut partitions = spool.partitions().to_vec();
+    partitions.sort_by_key(|one| one.id());
+    let partitions: Arc<[Arc<Partition>]> = partitions.into();
     let counts = SharedCounts::new(plan.shards.len());
     let body_memory = config.limits.body_memory.max(BODY_MEMORY_MIN) as usize;
     let chunks_max = (body_memory / CHUNK_BYTES / plan.shards.len()).max(CHUNKS_PER_SHARD_MIN);
@@ -121,6 +132,9 @@ pub(super) fn start_shards(
                 sts: policies.clone(),
                 hostname: config.server.hostname.as_str().into(),
                 shards: plan.shards.len(),
+                partitions: Arc::clone(&partitions),
+                gate: Arc::clone(&gate),
+                hasher,
                 paused: pauses.names(),
                 handing_over: Arc::clone(&handing_over),
             },

@@ -22,6 +22,8 @@ use std::time::Duration;
 
 use crate::base::limits::CONNECT_ATTEMPT_DELAY_MS;
 use crate::delivery::failure::FailureKind;
+use crate::delivery::failure::lack_of;
+use crate::handoff::frames::OurLimit;
 use crate::net::AddressRule;
 use crate::net::Barred;
 use crate::net::ProxyFault;
@@ -52,9 +54,11 @@ impl DialFault {
             DialFault::Io(IoFault::TimedOut) => FailureKind::Timeout,
             // Only an operator can repair these.
             DialFault::Io(IoFault::AddressNotOurs | IoFault::Denied) => FailureKind::WayOut,
-            DialFault::Io(fault) if fault.is_own_limit() => FailureKind::Ours,
+            DialFault::Io(fault) if fault.is_own_limit() => FailureKind::Ours(lack_of(*fault)),
             DialFault::Io(_) => FailureKind::Connect,
-            DialFault::Proxy(fault) if fault.is_own_limit() => FailureKind::Ours,
+            DialFault::Proxy(fault) if fault.is_own_limit() => {
+                FailureKind::Ours(OurLimit::Descriptors)
+            }
             DialFault::Proxy(fault) if fault.is_timeout() => FailureKind::Timeout,
             DialFault::Proxy(fault) if fault.is_of_destination() => FailureKind::Connect,
             DialFault::Proxy(_) | DialFault::NoFamily => FailureKind::WayOut,
@@ -244,7 +248,7 @@ async fn next_end<F: Future>(
 pub fn unix_kind(fault: IoFault) -> FailureKind {
     match fault {
         IoFault::TimedOut => FailureKind::Timeout,
-        fault if fault.is_own_limit() => FailureKind::Ours,
+        fault if fault.is_own_limit() => FailureKind::Ours(lack_of(fault)),
         _ => FailureKind::Connect,
     }
 }

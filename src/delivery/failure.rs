@@ -1,5 +1,10 @@
 //! Why a connection could not be made, or broke.
 
+use crate::handoff::frame::Answer;
+use crate::handoff::frames::OurLimit;
+use crate::rt::IoFault;
+use crate::wire::classify::Cause;
+
 /// Decides what the failure means for the destination and for the mail that waits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FailureKind {
@@ -13,17 +18,80 @@ pub enum FailureKind {
     Protocol,
     Lost,
     /// This server lacks a descriptor, memory, a port or a lookup. Says nothing of the destination.
-    Ours,
+    Ours(OurLimit),
     /// The source or its proxy does not work. The destination is not to blame, but its mail does not
     /// stay in memory until an operator has repaired it.
     WayOut,
 }
 
-/// A failed connection. The text is for operators.
-#[derive(Clone, Copy, Debug)]
-pub struct Failure<'a> {
-    pub kind: FailureKind,
-    pub text: &'a str,
-    /// The host that failed. Empty: the failure says nothing of any host.
-    pub host: &'a str,
+/// What this server lacked for an operation with this fault.
+pub const fn lack_of(fault: IoFault) -> OurLimit {
+    match fault {
+        IoFault::NoLocalPort | IoFault::AddressInUse => OurLimit::Ports,
+        IoFault::NoMemory | IoFault::NoChunk => OurLimit::Memory,
+        _ => OurLimit::Descriptors,
+    }
+}
+
+/// What is told of mail for which there was no connection. The words of a server are told as such, so
+/// that they are judged as any reply of a server.
+pub fn answer_to(kind: FailureKind, text: &str) -> Answer {
+    match kind {
+        FailureKind::Refused => {
+            let status = status_of(text);
+            Answer { status, text: text.into(), remote: true, cause: None }
+        }
+        _ => Answer::ours(cause_of(kind), text),
+    }
+}
+
+/// The enhanced code behind the code of a reply, or the class of this code.
+fn status_of(reply: &str) -> (u8, u16, u16) {
+    let class: u8 = reply.get(..1).and_then(|digit| digit.parse().ok()).unwrap_or(4);
+    let mut words = reply.get(4..).unwrap_or("").split(' ');
+    let mut numbers = words.next().unwrap_or("").split('.').map(str::parse);
+    match (numbers.next(), numbers.next(), numbers.next(), numbers.next()) {
+        (Some(Ok(first)), Some(Ok(subject)), Some(Ok(detail)), None)
+            if first == u16::from(class) =>
+        {
+            (class, subject, detail)
+        }
+        _ => (class, 0, 0),
+    }
+}
+
+/// The cause that the sender is told.
+const fn cause_of(kind: FailureKind) -> Cause {
+    match kind {
+        FailureKind::Resolve => Cause::DnsFailed,
+        FailureKind::Connect | FailureKind::Greeting | FailureKind::Refused => Cause::Unreachable,
+        FailureKind::Timeout => Cause::ConnectTimeout,
+        FailureKind::Tls => Cause::TlsFailed,
+        FailureKind::Protocol => Cause::ProtocolError,
+        FailureKind::Lost => Cause::ConnectionLost,
+        FailureKind::Ours(_) | FailureKind::WayOut => Cause::OurFault,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_words_of_a_server_that_refuses_us_are_told() {
+        for (reply, status) in [
+            ("554 5.7.1 listed", (5, 7, 1)),
+            ("554-5.7.1 listed / 554 5.7.1 see there", (5, 7, 1)),
+            ("554 go away", (5, 0, 0)),
+            ("421 5.7.1 class of another", (4, 0, 0)),
+            ("450 1.2.3.4 is no code", (4, 0, 0)),
+            ("554", (5, 0, 0)),
+        ] {
+            let answer = answer_to(FailureKind::Refused, reply);
+            assert_eq!((answer.status, &*answer.text), (status, reply));
+            assert!(answer.remote && answer.cause.is_none());
+        }
+        let ours = answer_to(FailureKind::Connect, "connection refused");
+        assert_eq!((ours.remote, ours.cause), (false, Some(Cause::Unreachable)));
+    }
 }

@@ -24,6 +24,12 @@
 //! byte_gate     a limit in bytes for what the tasks of a shard hold
 //! dial          a connection to one host: its addresses, also through a proxy
 //! failure       why a connection could not be made, or broke
+//! link          an open connection to a host, and how it is made
+//! connection    one connection: take a job, send, tell the owner and the home
+//! nudge         wakes an idle connection
+//! reading       reads of the home, on the reader's thread
+//! writing       writes of the home, with their reports
+//! run           home and owner of a shard at work
 //! report        reports to senders, as messages of their own
 //! reroute       the next hop that an operator sets for a job
 //! resolve       from recipients to the servers that take their mail
@@ -37,6 +43,7 @@
 
 pub mod byte_gate;
 pub mod capacity;
+pub mod connection;
 pub mod credit;
 pub mod destination;
 pub mod dial;
@@ -51,13 +58,17 @@ pub mod job;
 pub mod limit_file;
 pub mod limit_record;
 pub mod limits;
+pub mod link;
+pub mod nudge;
 pub mod operation;
 pub mod owner;
 pub mod pace;
+pub mod reading;
 pub mod report;
 mod report_pace;
 pub mod reroute;
 pub mod resolve;
+pub mod run;
 pub mod schedule;
 pub mod settle;
 pub mod stripe;
@@ -67,3 +78,4 @@ pub mod trust;
 pub mod verdict;
 pub mod view;
 pub mod write;
+pub mod writing;

@@ -29,11 +29,11 @@ use crate::delivery::verdict::category_of;
 use crate::delivery::verdict::cause_text;
 use crate::delivery::verdict::mta_name;
 use crate::delivery::verdict::status_of;
+use crate::delivery::write::Told;
 use crate::handoff::Reader;
-use crate::handoff::frame::Answer;
 use crate::handoff::frame::Attempt;
-use crate::handoff::frame::Mail;
-use crate::handoff::frame::MailBody;
+use crate::handoff::frames::Mail;
+use crate::handoff::frames::MailBody;
 use crate::observe::log::Record;
 use crate::queue::Committer;
 use crate::queue::Labels;
@@ -64,15 +64,6 @@ const ROWS_MAX: usize = 1000;
 /// Bytes of a report without its rows and the quoted message, and of a row.
 const TEXT_BYTES: usize = 4096;
 const ROW_BYTES: usize = 1024;
-/// What to report about one recipient.
-#[derive(Clone, Debug)]
-pub struct Told {
-    pub kind: Kind,
-    pub index: u32,
-    /// Of an expiry: the text of the last attempt, with `Cause::Expired`.
-    pub answer: Answer,
-}
-
 /// The message to report about, and its last attempt.
 pub struct Story<'a> {
     pub mail: &'a Arc<Mail>,
@@ -202,7 +193,7 @@ impl Reporter {
             reporting_mta: &self.hostname,
             from: &policy.bounce.from,
             to: paper.to,
-            id: &mail.partition.public_id(id).to_string(),
+            id: &PublicId { local: id, ..mail.public_id }.to_string(),
             now_ms,
             arrival_ms: envelope.received_ms,
             envid: envelope.envid,
@@ -270,10 +261,11 @@ impl Reporter {
 
     /// The body if it is short enough, else the beginning of the message with its header.
     async fn read_body<'s>(&self, story: &Story<'s>, whole_max: u64) -> Cow<'s, [u8]> {
-        if let MailBody::Held(bytes) = &story.mail.body {
-            return Cow::Borrowed(bytes);
-        }
-        let (partition, id) = (Arc::clone(&story.mail.partition), story.mail.id);
+        let partition = match &story.mail.body {
+            MailBody::Held(bytes) => return Cow::Borrowed(bytes),
+            MailBody::Stored(partition) => Arc::clone(partition),
+        };
+        let id = story.mail.id;
         let is_whole = story.envelope.bytes() <= whole_max;
         let mut pieces: SharedMessageReader = MessageReader::new(partition, id, story.envelope);
         let read = self.reader.run(move || {

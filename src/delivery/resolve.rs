@@ -520,17 +520,20 @@ fn is_own_domain(key: &RouteKey, asked: &Asked) -> bool {
     let envelope = asked.mail.envelope();
     let recipient = envelope.recipients.iter().nth(first);
     let own = recipient.and_then(|recipient| domain_of(recipient.mailbox));
-    // A domain in other letters than ASCII is looked up by its A-labels; a literal has several spellings.
-    own.is_some_and(|own| {
-        !own.is_ascii() || own.starts_with('[') || own.eq_ignore_ascii_case(domain)
-    })
+    own.is_some_and(|own| is_same_domain(own, domain))
+}
+
+/// Whether `domain`, as it was looked up, is the domain `own` of a mailbox. A domain in other letters
+/// than ASCII is looked up by its A-labels; a literal has several spellings.
+pub fn is_same_domain(own: &str, domain: &str) -> bool {
+    !own.is_ascii() || own.starts_with('[') || own.eq_ignore_ascii_case(domain)
 }
 
 fn local_of(mailbox: &str) -> &str {
     mailbox.rsplit_once('@').map_or(mailbox, |(local, _)| local)
 }
 
-fn domain_of(mailbox: &str) -> Option<&str> {
+pub fn domain_of(mailbox: &str) -> Option<&str> {
     mailbox.rsplit_once('@').map(|(_, domain)| domain)
 }
 

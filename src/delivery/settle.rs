@@ -16,6 +16,7 @@ use crate::delivery::job::Head;
 use crate::delivery::job::Job;
 use crate::delivery::job::Life;
 use crate::delivery::job::Now;
+use crate::delivery::verdict::category_of;
 use crate::delivery::write::Ended;
 use crate::delivery::write::JobImage;
 use crate::delivery::write::Next;
@@ -43,8 +44,6 @@ use crate::queue::record::recipients::Recipient;
 use crate::route::HopProtocol;
 use crate::wire::classify::Category;
 use crate::wire::classify::Cause;
-use crate::wire::classify::Classifier;
-use crate::wire::classify::RemoteReply;
 use crate::wire::dsn::Kind;
 
 /// Bytes of a reply that a job keeps.
@@ -369,24 +368,6 @@ impl Settled {
             each(ended, label_of(category), &record);
         }
     }
-}
-
-/// What kind of failure an answer is.
-pub fn category_of(answer: &Answer, host: Option<&str>) -> Category {
-    thread_local! {
-        static RULES: Classifier = Classifier::built_in();
-    }
-    if let Some(cause) = answer.cause {
-        return Cause::verdict(cause).category;
-    }
-    let (code, text) = match answer.text.split_at_checked(3) {
-        Some((code, rest)) => (code.parse().unwrap_or(0), rest.get(1..).unwrap_or("")),
-        None => (0, &*answer.text),
-    };
-    // One without an enhanced code was given a class and nothing else: the text is asked.
-    let enhanced = Some(answer.status).filter(|status| status.1 != 0 || status.2 != 0);
-    let reply = RemoteReply { code, enhanced, text, host };
-    RULES.with(|rules| rules.classify(&reply).verdict.category)
 }
 
 /// The label of a category. Both have the same values in the same order.

@@ -31,6 +31,7 @@ use crate::net::Verdict;
 use crate::net::dane;
 use crate::net::tls_memory::TlsPolicyKind;
 use crate::observe::ShardObserved;
+use crate::observe::label::DeliveryTlsResult;
 use crate::route::HopProtocol;
 use crate::route::HostPort;
 use crate::route::OutboundTls;
@@ -94,6 +95,17 @@ impl Trust {
 
     pub fn sts(&self) -> &Rc<StsLookup> {
         &self.sts
+    }
+
+    /// What came of TLS with other servers since the last call, each result with its sessions.
+    pub fn take_results(&self) -> Vec<(DeliveryTlsResult, u64)> {
+        let mut results = Vec::new();
+        for (_, counts) in self.reports.borrow_mut().take() {
+            results.push((DeliveryTlsResult::Success, counts.successes));
+            let failures = counts.failures.iter();
+            results.extend(failures.map(|one| (label_of(one.result), one.sessions)));
+        }
+        results
     }
 
     /// The sessions counted for TLS reports.
@@ -256,6 +268,22 @@ fn policy_word(situation: &TlsSituation, decision: TlsDecision) -> &'static str 
         TlsDecision::Require { by: Demand::Operator, .. } => "verify",
         TlsDecision::Require { by, .. } => by.as_str(),
         TlsDecision::PassOver(_) => "",
+    }
+}
+
+const fn label_of(result: TlsResult) -> DeliveryTlsResult {
+    match result {
+        TlsResult::StarttlsNotSupported => DeliveryTlsResult::StarttlsNotSupported,
+        TlsResult::CertificateHostMismatch => DeliveryTlsResult::CertificateHostMismatch,
+        TlsResult::CertificateExpired => DeliveryTlsResult::CertificateExpired,
+        TlsResult::CertificateNotTrusted => DeliveryTlsResult::CertificateNotTrusted,
+        TlsResult::ValidationFailure => DeliveryTlsResult::ValidationFailure,
+        TlsResult::TlsaInvalid | TlsResult::DnssecInvalid | TlsResult::DaneRequired => {
+            DeliveryTlsResult::Dane
+        }
+        TlsResult::StsPolicyFetchError
+        | TlsResult::StsPolicyInvalid
+        | TlsResult::StsWebpkiInvalid => DeliveryTlsResult::StsPolicy,
     }
 }
 

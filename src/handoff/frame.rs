@@ -1,22 +1,10 @@
-//! Frames between shards: jobs from the home to the owner shard, outcomes back.
-//!
-//! Owner:    a frame has one owner at a time; the mail in it is immutable and shared.
-//! Promise:  a lost frame loses no mail: the job is leased, and after the lease expires the home shard
-//!           sends it again.
+//! Next hops, and what attempts come to: the parts of frames that describe delivery.
 
-use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use crate::base::MessageId;
-use crate::base::PublicId;
-use crate::base::ShardId;
 use crate::net::StsPolicy;
 use crate::net::Verdict;
-use crate::queue::Partition;
-use crate::queue::commit::unsettled::Unsettled;
-use crate::queue::record::envelope::Envelope;
-use crate::queue::record::outer::RecordFault;
 use crate::route::Credentials;
 use crate::route::DestinationPolicy;
 use crate::route::HopProtocol;
@@ -24,58 +12,6 @@ use crate::route::HostPort;
 use crate::route::OutboundTls;
 use crate::route::RequireTls;
 use crate::wire::classify::Cause;
-
-/// A message in delivery, readable on every shard.
-pub struct Mail {
-    pub id: MessageId,
-    envelope: Arc<[u8]>,
-    pub body: MailBody,
-    /// The partition that stores the message; any thread may read from it.
-    pub partition: Arc<Partition>,
-}
-
-/// Where the body is.
-#[derive(Clone)]
-pub enum MailBody {
-    Held(Arc<[u8]>),
-    /// In the partition, to be read in chunks.
-    Stored,
-}
-
-impl Mail {
-    pub fn new(
-        id: MessageId,
-        envelope: Arc<[u8]>,
-        body: MailBody,
-        partition: Arc<Partition>,
-    ) -> Result<Mail, RecordFault> {
-        Envelope::decode(&envelope)?;
-        Ok(Mail { id, envelope, body, partition })
-    }
-
-    pub fn public_id(&self) -> PublicId {
-        self.partition.public_id(self.id)
-    }
-
-    pub fn envelope(&self) -> Envelope<'_> {
-        Envelope::decode(&self.envelope).expect("`Mail::new` has decoded it")
-    }
-
-    /// Memory use in bytes.
-    pub fn bytes_held(&self) -> usize {
-        let body = match &self.body {
-            MailBody::Held(bytes) => bytes.len(),
-            MailBody::Stored => 0,
-        };
-        self.envelope.len() + body
-    }
-}
-
-impl fmt::Debug for Mail {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Mail({})", self.public_id())
-    }
-}
 
 /// A resolved next hop: the servers of a job and the policy for them.
 #[derive(Debug, PartialEq, Eq)]
@@ -117,23 +53,6 @@ pub enum HostNames {
     SignedMx,
     /// The address literal of a recipient.
     Literal,
-}
-
-/// A job for the owner shard of its destination.
-#[derive(Debug)]
-pub struct Delivery {
-    pub id: MessageId,
-    pub job: u16,
-    pub lease: u32,
-    pub lease_until_ms: u64,
-    pub home: ShardId,
-    pub mail: Arc<Mail>,
-    /// Indexes into the envelope's list of recipients.
-    pub recipients: Box<[u32]>,
-    pub hop: Arc<Hop>,
-    /// When the attempt was due.
-    pub due_ms: u64,
-    pub sent_ms: u64,
 }
 
 /// The result for one recipient.
@@ -187,41 +106,4 @@ pub struct Attempt {
     pub wait_us: u64,
     pub connect_us: u64,
     pub transfer_us: u64,
-}
-
-/// The outcome of a job, sent from the owner to the home shard.
-#[derive(Debug)]
-pub struct Outcome {
-    pub id: MessageId,
-    pub job: u16,
-    pub lease: u32,
-    pub what: What,
-    /// Held until the outcome is durable.
-    pub unsettled: Option<Unsettled>,
-}
-
-#[derive(Debug)]
-pub enum What {
-    /// An attempt with a result for each recipient.
-    Tried { ends: Vec<(RecipientEnd, Answer)>, attempt: Box<Attempt> },
-    /// An attempt that could not reach the destination.
-    Unreached { answer: Answer, host: Box<str>, not_before_ms: u64 },
-    /// No attempt: the owner has no room, or the destination is in backoff, as the answer says.
-    Busy { due_ms: u64, answer: Answer },
-    /// No attempt: the owner is shutting down. Nothing is written.
-    Returned,
-}
-
-#[derive(Debug)]
-pub enum Frame {
-    Deliver(Box<Delivery>),
-    Settle(Box<Outcome>),
-    /// To an owner: return the job if it is still queued. If this frame is lost, the job continues.
-    Recall {
-        id: MessageId,
-        job: u16,
-        lease: u32,
-    },
-    /// From a shard to itself: stop reading frames.
-    End,
 }

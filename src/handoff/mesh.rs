@@ -3,7 +3,7 @@
 //! Owner:    each shard has one `Mesh` with its own outboxes.
 //! Promise:  frames from one shard to another arrive in order. A full lane blocks nobody: frames stay
 //!           in the outbox until `flush` finds room.
-//! Bounds:   `FRAMES_MAX` in a lane. Outboxes hold at most as many frames as there are leases.
+//! Bounds:   `FRAMES_MAX` in a lane. Outboxes hold the frames of as many jobs as there are places.
 //! Counts:   frames to other shards by kind, the cost of communication between cores.
 
 use std::cell::RefCell;
@@ -11,7 +11,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use crate::base::ShardId;
-use crate::handoff::frame::Frame;
+use crate::handoff::frames::Frame;
 use crate::handoff::lane;
 use crate::handoff::lane::Receiver;
 use crate::handoff::lane::Seed;
@@ -63,16 +63,6 @@ impl Mesh {
         self.senders.len()
     }
 
-    /// The owner shard of a destination, or of its first stripe.
-    pub fn owner_of(&self, destination: &str) -> ShardId {
-        // Any hash will do that is the same on all shards. An attacker who chooses destinations gains
-        // nothing, because limits belong to the destination, not to the shard.
-        let hash = destination.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
-            (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
-        });
-        ShardId(((hash >> 32) % self.senders.len() as u64) as u16)
-    }
-
     pub fn post(&self, to: ShardId, frame: Frame) {
         if to != self.me
             && let Some(kind) = kind_of(&frame)
@@ -112,6 +102,15 @@ fn kind_of(frame: &Frame) -> Option<Handoff> {
         Frame::Deliver(_) => Some(Handoff::Deliver),
         Frame::Settle(_) => Some(Handoff::Settle),
         Frame::Recall { .. } => Some(Handoff::Recall),
+        Frame::Grant { .. }
+        | Frame::Want { .. }
+        | Frame::Check { .. }
+        | Frame::Missing { .. }
+        | Frame::Ask { .. }
+        | Frame::Allow { .. }
+        | Frame::Unused { .. }
+        | Frame::Share { .. }
+        | Frame::Used { .. } => Some(Handoff::Places),
         Frame::End => None,
     }
 }
@@ -120,6 +119,8 @@ fn kind_of(frame: &Frame) -> Option<Handoff> {
 mod tests {
     use super::*;
     use crate::base::MessageId;
+    use crate::handoff::frames::Incarnation;
+    use crate::handoff::frames::JobRef;
     use crate::observe::Observed;
 
     #[test]
@@ -131,7 +132,11 @@ mod tests {
             seed.settle(Arc::clone(observed))
         };
         let ((one, _own), (_two, _inbox)) = (settle(), settle());
-        let recall = || Frame::Recall { id: MessageId::from_u64(1), job: 0, lease: 1 };
+        let recall = || {
+            let key = (MessageId::from_u64(1), 0);
+            let job = JobRef { key, incarnation: Incarnation(1) };
+            Frame::Recall { job, home: ShardId(0) }
+        };
         one.post(ShardId(0), recall());
         one.post(ShardId(1), recall());
         one.post(ShardId(1), recall());

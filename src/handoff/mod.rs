@@ -3,7 +3,8 @@
 //! ```text
 //! placement   which shard is home to which partition
 //! lane        a bounded queue into one shard
-//! frame mesh  jobs and outcomes between shards
+//! frame       next hops, and what attempts come to
+//! frames mesh jobs and outcomes between shards
 //! waiters     senders that wait for room in a lane
 //! upload      a message from any thread to a shard, and its outcome back
 //! ask reader  questions of a shard to OS threads, with a deadline; reading the store
@@ -28,7 +29,7 @@ pub use ask::AskPool;
 pub use ask::Asker;
 pub use ask::NoAnswer;
 pub use ask::Question;
-pub use frame::Frame;
+pub use frames::Frame;
 pub use lane::Receiver;
 pub use lane::Sender;
 pub use mesh::Mesh;

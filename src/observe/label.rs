@@ -94,6 +94,8 @@ labels! {
         Settle = "settle",
         /// A request to return a job.
         Recall = "recall",
+        /// Places of homes at owners, and shares of destinations with several owners.
+        Places = "places",
         /// An order to a commit thread: a message, a part of one, or the outcome of a job.
         Commit = "commit",
     }

@@ -163,6 +163,10 @@ impl Spool {
         &self.path
     }
 
+    pub fn number(&self) -> SpoolNumber {
+        self.number
+    }
+
     pub fn partitions(&self) -> &[Arc<Partition>] {
         &self.partitions
     }

@@ -1,16 +1,38 @@
-//! The delivering half of a shard: its home and owner side, and the frames from other shards.
+//! The delivering half of a shard, and the frames from other shards.
 //!
 //! Owner:    the shard.
 //! Promise:  at the end, a shard leaves only after all shards have ceased to hand mail to others, so
 //!           that no shard waits for an outcome that never comes.
 
 use std::cell::Cell;
+use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering;
 
+use crate::base::MessageId;
+use crate::base::Mono;
+use crate::base::ScheduleClock;
+use crate::base::Wall;
+use crate::delivery::capacity::Gate;
+use crate::delivery::flow_hash::FlowHasher;
+use crate::delivery::home::Home;
+use crate::delivery::job::Now;
+use crate::delivery::link::Station;
+use crate::delivery::operation::Answered;
+use crate::delivery::operation::Refusal;
+use crate::delivery::owner::Owner;
+use crate::delivery::owner::OwnerParts;
+use crate::delivery::report::Reporter;
+use crate::delivery::resolve::RouteResolver;
+use crate::delivery::resolve::Shards;
+use crate::delivery::run;
+use crate::delivery::run::Parts;
+use crate::delivery::run::Running;
 use crate::delivery::trust::Trust;
+use crate::delivery::writing::Desk;
+use crate::delivery::writing::Store;
 use crate::handoff::Frame;
 use crate::handoff::Mesh;
 use crate::handoff::MeshSeed;
@@ -21,19 +43,16 @@ use crate::inbound::reception::Reception;
 use crate::net::Resolver;
 use crate::net::ResolverSettings;
 use crate::net::TlsClient;
-use crate::outbound::home;
-use crate::outbound::home::Home;
-use crate::outbound::home::HomeParts;
-use crate::outbound::home::Store;
-use crate::outbound::owner;
-use crate::outbound::owner::Owner;
-use crate::outbound::owner::OwnerParts;
-use crate::outbound::scan;
 use crate::queue;
+use crate::queue::CommitFault;
 use crate::queue::Partition;
+use crate::queue::admin::operate::Carried;
+use crate::queue::admin::operate::Operation;
+use crate::queue::admin::operate::OperationFault;
 use crate::route::DeliveryPolicy;
 use crate::rt::task;
 use crate::rt::task::Queue;
+use crate::shard::inbox::OperateAnswer;
 
 /// What the delivering half needs at start.
 pub struct DeliverySeed {
@@ -44,6 +63,11 @@ pub struct DeliverySeed {
     pub sts: StsPolicies,
     pub hostname: Box<str>,
     pub shards: usize,
+    /// All partitions of the process, in the order of their numbers.
+    pub partitions: Arc<[Arc<Partition>]>,
+    /// Counts the connections of the process.
+    pub gate: Arc<Gate>,
+    pub hasher: FlowHasher,
     /// Destinations that operators had paused.
     pub paused: Vec<Box<str>>,
     /// Number of shards that may still send jobs to others; shared by all shards.
@@ -52,8 +76,7 @@ pub struct DeliverySeed {
 
 /// The delivering half of a shard.
 pub struct Delivering {
-    pub home: Rc<Home>,
-    pub owner: Rc<Owner>,
+    running: Rc<Running>,
     resolver: Resolver,
     mesh: Rc<Mesh>,
     handing_over: Arc<AtomicUsize>,
@@ -62,22 +85,40 @@ pub struct Delivering {
 }
 
 impl Delivering {
+    /// Reads the home.
+    pub fn with_home<T>(&self, read: impl FnOnce(&Home) -> T) -> T {
+        self.running.with_home(read)
+    }
+
+    /// Calls the owner, and then carries out what the owner wants.
+    pub fn with_owner<T>(&self, call: impl FnOnce(&mut Owner, Mono) -> T) -> T {
+        self.running.with_owner(call)
+    }
+
+    pub fn trust(&self) -> &Rc<Trust> {
+        &self.running.station().trust
+    }
+
+    /// Carries out an operation on a message whose home this shard is.
+    pub fn operate(&self, id: MessageId, operation: Operation, answer: OperateAnswer) {
+        let answer = |answered| answer(result_of(answered));
+        self.running.operate(id, operation, Box::new(answer));
+    }
+
     pub(in crate::shard) fn replace_policy(&self, policy: &Arc<DeliveryPolicy>) {
         self.resolver.set_trust_ad(policy.resolver.trust_ad);
-        self.home.replace_policy(Arc::clone(policy));
-        self.owner.replace_policy(Arc::clone(policy));
+        self.running.replace_policy(policy);
     }
 
     /// Starts no new attempts; running ones finish and are settled.
     pub fn close(&self) {
-        self.home.close();
-        self.owner.close();
+        self.running.close();
     }
 
     /// Leaves `handing_over` once this shard has no more frames for others.
     pub fn leave_if_quiet(&self) {
         self.mesh.flush();
-        let is_quiet = self.home.is_closing() && self.mesh.is_flushed();
+        let is_quiet = self.running.station().is_closing() && self.mesh.is_flushed();
         if is_quiet && !self.is_quiet.replace(true) {
             self.handing_over.fetch_sub(1, Ordering::AcqRel);
         }
@@ -88,14 +129,25 @@ impl Delivering {
     pub fn is_drained(&self) -> bool {
         self.leave_if_quiet();
         self.handing_over.load(Ordering::Acquire) == 0
-            && self.owner.workers() == 0
-            && self.home.is_drained()
+            && self.running.is_drained()
             && self.mesh.is_flushed()
     }
 
     pub(in crate::shard) fn end(&self) {
+        self.running.end();
         self.mesh.post(self.mesh.me(), Frame::End);
     }
+}
+
+fn result_of(answered: Answered) -> Result<Carried, OperationFault> {
+    answered.map_err(|refusal| match refusal {
+        Refusal::Unknown => OperationFault::Unknown,
+        Refusal::NotHeld => OperationFault::NotHeld,
+        Refusal::Held => OperationFault::Held,
+        Refusal::Crossed => OperationFault::Crossed,
+        Refusal::Restless => OperationFault::Restless,
+        Refusal::Failed => OperationFault::Commit(CommitFault::Failed),
+    })
 }
 
 pub(in crate::shard) fn start(
@@ -114,38 +166,54 @@ pub(in crate::shard) fn start(
         Some(Store { committer, partition: Arc::clone(partition) })
     };
     let trust = Trust::new(seed.tls, resolver.clone(), seed.sts, reception.observed_handle());
-    let home = Home::new(HomeParts {
+    let (me, shards) = (mesh.me(), seed.shards);
+    let (mono, wall) = (Mono::now(), Wall::now());
+    let newest = stores.iter().filter_map(|store| store.newest()).map(|id| id.made_ms()).max();
+    let mut clock = ScheduleClock::new(Wall::from_ms(newest.unwrap_or(0)), wall, mono);
+    let now = Now { mono, wall, schedule: clock.now(wall, mono) };
+    let own = stores.iter().map(|store| store.id());
+    let running = Running::new(Parts {
+        home: Home::new(me, own, run::home_policy(&seed.policy, 0, shards), now),
+        owner: OwnerParts {
+            me,
+            shards,
+            policy: Arc::clone(&seed.policy),
+            hasher: seed.hasher,
+            gate: seed.gate,
+            paused: seed.paused,
+            seed: wall.as_ms() ^ u64::from(me.0) << 48 | 1,
+        },
+        station: Station {
+            pool: Rc::clone(&reception.pool),
+            reader: reader.clone(),
+            resolver: resolver.clone(),
+            trust: Rc::clone(&trust),
+            observed: reception.observed_handle(),
+            histograms: Rc::clone(&reception.histograms),
+            partitions: seed.partitions,
+            policy: RefCell::new(Arc::clone(&seed.policy)),
+            is_closing: Cell::new(false),
+        },
+        desk: Desk {
+            reporter: Reporter::new(seed.hostname.clone(), reader.clone(), shards, wall.as_ms()),
+            reader,
+            observed: reception.observed_handle(),
+            histograms: Rc::clone(&reception.histograms),
+        },
+        mesh: Rc::clone(&mesh),
+        routes: RouteResolver::new(
+            resolver.clone(),
+            trust,
+            seed.policy,
+            (seed.hasher, seed.hostname, Shards { me, count: shards }),
+        ),
         stores: stores.iter().filter_map(store).collect(),
-        mesh: Rc::clone(&mesh),
-        reader: reader.clone(),
-        resolver: resolver.clone(),
-        trust: Rc::clone(&trust),
-        policy: Arc::clone(&seed.policy),
-        observed: reception.observed_handle(),
-        histograms: Rc::clone(&reception.histograms),
-        hostname: seed.hostname,
-        shards: seed.shards,
+        clock,
+        shards,
     });
-    let owner = Owner::new(OwnerParts {
-        mesh: Rc::clone(&mesh),
-        pool: Rc::clone(&reception.pool),
-        reader,
-        resolver: resolver.clone(),
-        trust,
-        policy: seed.policy,
-        observed: reception.observed_handle(),
-        histograms: Rc::clone(&reception.histograms),
-        shards: seed.shards,
-        paused: seed.paused,
-    });
-    for partition in stores {
-        task::spawn_vital(Queue::Work, scan::scan(Rc::clone(&home), partition));
-    }
-    task::spawn_vital(Queue::Work, home::tend(Rc::clone(&home)));
-    task::spawn_vital(Queue::Work, owner::tend(Rc::clone(&owner)));
+    task::spawn_vital(Queue::Work, run::tend(Rc::clone(&running)));
     let delivering = Rc::new(Delivering {
-        home,
-        owner,
+        running,
         resolver,
         mesh,
         handing_over: seed.handing_over,
@@ -160,11 +228,9 @@ async fn frames(delivering: Rc<Delivering>, mut inbox: Receiver<Frame>) {
     loop {
         let frame = inbox.receive().await;
         queue::points::point("vital::frames");
-        match frame {
-            Frame::Deliver(delivery) => delivering.owner.accept(delivery),
-            Frame::Settle(outcome) => delivering.home.on_outcome(*outcome),
-            Frame::Recall { id, job, lease } => delivering.owner.give_back(id, job, lease),
-            Frame::End => return,
+        if matches!(frame, Frame::End) {
+            return;
         }
+        delivering.running.frame(frame);
     }
 }

@@ -14,6 +14,9 @@ use crate::base::fault::end_process;
 use crate::base::limits::ASKS_PER_POOL_MAX;
 use crate::base::limits::ASKS_PER_SHARD_MAX;
 use crate::base::limits::CHUNK_BYTES;
+use crate::delivery::home::Home;
+use crate::delivery::view::DestinationsShelf;
+use crate::delivery::view::Survey;
 use crate::handoff::AskPool;
 use crate::handoff::Asker;
 use crate::handoff::Reader;
@@ -27,9 +30,6 @@ use crate::inbound::reception::ReceptionParts;
 use crate::observe::Histograms;
 use crate::observe::ShardObserved;
 use crate::observe::log::Record;
-use crate::outbound::operator;
-use crate::outbound::survey::DestinationsShelf;
-use crate::outbound::survey::Survey;
 use crate::queue;
 use crate::queue::CommitHandle;
 use crate::queue::Committer;
@@ -160,21 +160,20 @@ fn publish_delivering(
     let (reception, delivering) = (Rc::clone(reception), Rc::clone(delivering));
     let mut survey = Survey::new(shelf);
     timer::on_tick(move || {
-        let (jobs, _) = delivering.home.figures();
+        let (jobs, _) = delivering.with_home(Home::figures);
         let metrics = reception.metrics();
         metrics.jobs_in_memory.set(jobs as u64);
-        for (result, sessions) in delivering.owner.take_tls_results() {
+        for (result, sessions) in delivering.trust().take_results() {
             metrics.delivery_tls_results_total.add(result, sessions);
         }
-        survey.tick(&delivering.owner);
+        delivering.with_owner(|owner, now| survey.tick(owner, now));
     });
 }
 
 fn carry_out(request: ShardRequest, delivering: &Rc<Delivering>) {
     match request {
         ShardRequest::Operate { id, operation, answer } => {
-            let home = Rc::clone(&delivering.home);
-            task::spawn(async move { answer(operator::carry_out(home, id, operation).await) });
+            delivering.operate(id, operation, answer);
         }
         ShardRequest::Ask(question) => {
             // After a panic the caller gets no answer and reports that the shard did not respond.

@@ -59,14 +59,14 @@ fn a_proxy_and_a_host_are_told_apart() {
         (IoFault::Denied, FailureKind::WayOut),
         (IoFault::TimedOut, FailureKind::Timeout),
         // Many connections are open: others end soon.
-        (IoFault::NoLocalPort, FailureKind::Ours),
+        (IoFault::NoLocalPort, FailureKind::Ours(OurLimit::Ports)),
         (IoFault::Prohibited, FailureKind::Connect),
     ];
     for (fault, kind) in rows {
         assert_eq!(DialFault::Io(fault).kind(), kind, "{fault}");
     }
     let no_port = DialFault::Proxy(ProxyFault::Connect(IoFault::NoLocalPort));
-    assert_eq!((no_port.kind(), no_port.is_of_all()), (FailureKind::Ours, true));
+    assert_eq!((no_port.kind(), no_port.is_of_all()), (FailureKind::Ours(OurLimit::Descriptors), true));
 }
 
 /// Attempts that nobody answers: how many were under way, of each family.
@@ -129,7 +129,7 @@ fn a_unix_socket_comes_with_its_remedy() {
         (IoFault::Denied, FailureKind::Connect, "write access"),
         (IoFault::Refused, FailureKind::Connect, "start the LMTP server"),
         (IoFault::TimedOut, FailureKind::Timeout, "whether it is overloaded"),
-        (IoFault::NoFiles, FailureKind::Ours, "limit of open files"),
+        (IoFault::NoFiles, FailureKind::Ours(OurLimit::Descriptors), "limit of open files"),
         (IoFault::Io(91), FailureKind::Connect, "stream socket"),
     ];
     for (fault, kind, remedy) in rows {

@@ -1,0 +1,661 @@
+//! The delivering half of a shard at work: its home and its owner, and all that they do outside.
+//!
+//! Owner:    one shard. `Home` and `Owner` stand in one cell each, which is never borrowed across an
+//!           await. Frames and events wait in `steps` while another one is carried out, so that nothing
+//!           is entered twice; what a shard sends to itself takes the same way without a wake.
+//! Promise:  each effect that waits for an answer gets one, also if a bug ends its task (`Watch`). A
+//!           panic in `Home` or `Owner` itself ends the process: their state would be half changed.
+//! Order:    fresh mail to a known hop is at its owner before `kept` returns.
+//! Bounds:   those of home and owner; a task for each effect that waits.
+
+use std::cell::Cell;
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::collections::HashMap;
+use std::collections::VecDeque;
+use std::rc::Rc;
+use std::rc::Weak;
+use std::sync::Arc;
+use std::time::Duration;
+use std::time::Instant;
+
+use crate::base::MessageId;
+use crate::base::Mono;
+use crate::base::PartitionId;
+use crate::base::Wall;
+use crate::base::ScheduleClock;
+use crate::base::fault::end_process;
+use crate::delivery::capacity::ConnId;
+use crate::delivery::connection;
+use crate::delivery::connection::Port;
+use crate::delivery::event::Errand;
+use crate::delivery::event::HomeEffect;
+use crate::delivery::event::HomeEvent;
+use crate::delivery::event::HomePolicy;
+use crate::delivery::event::Note;
+use crate::delivery::home::Home;
+use crate::delivery::job::Life;
+use crate::delivery::job::Now;
+use crate::delivery::link::Station;
+use crate::delivery::nudge::Nudge;
+use crate::delivery::operation::Answered;
+use crate::delivery::owner::Owner;
+use crate::delivery::owner::OwnerEffect;
+use crate::delivery::owner::OwnerParts;
+use crate::delivery::reading;
+use crate::delivery::resolve::Asked;
+use crate::delivery::resolve::RouteResolver;
+use crate::delivery::stripe::Used;
+use crate::delivery::write::Write;
+use crate::delivery::writing::Desk;
+use crate::delivery::writing::Store;
+use crate::delivery::writing::written_of;
+use crate::handoff::Mesh;
+use crate::handoff::frames::Delivery;
+use crate::handoff::frames::Frame;
+use crate::handoff::frames::JobRef;
+use crate::handoff::frames::Mail;
+use crate::handoff::frames::MailBody;
+use crate::handoff::frames::Outcome;
+use crate::handoff::frames::What;
+use crate::observe::log::Record;
+use crate::queue;
+use crate::queue::Fresh;
+use crate::queue::Keeper;
+use crate::queue::Partition;
+use crate::queue::admin::operate::Operation;
+use crate::queue::commit::settle::Filing;
+use crate::queue::commit::unsettled::Unsettled;
+use crate::queue::record::job::Schedule;
+use crate::queue::record::rows::Row;
+use crate::queue::store::schedule::MESSAGE_HELD_BYTES_MAX;
+use crate::route::delivery::DeliveryPolicy;
+use crate::rt::task;
+use crate::rt::timer;
+
+/// How often time passes for home and owner.
+const TICK: Duration = Duration::from_millis(20);
+/// How often a part of the MTA-STS policies is looked through for those to be fetched again.
+const POLICIES_EVERY: Duration = Duration::from_secs(10);
+/// Memory that a job is reckoned with.
+const JOB_MEMORY_BYTES: usize = 672;
+/// The least memory of a home.
+const HOME_MEMORY_MIN: usize = 8 << 20;
+
+/// Gets the answer to an operation.
+pub type AnswerTo = Box<dyn FnOnce(Answered)>;
+
+/// What `Running` is made of.
+pub struct Parts {
+    pub home: Home,
+    pub owner: OwnerParts,
+    pub station: Station,
+    pub desk: Desk,
+    pub mesh: Rc<Mesh>,
+    pub routes: Rc<RouteResolver>,
+    pub stores: Vec<Store>,
+    pub clock: ScheduleClock,
+    pub shards: usize,
+}
+
+enum Step {
+    Home(HomeEvent),
+    Frame(Frame),
+}
+
+pub struct Running {
+    me: Weak<Running>,
+    home: RefCell<Home>,
+    owner: RefCell<Owner>,
+    clock: RefCell<ScheduleClock>,
+    steps: RefCell<VecDeque<Step>>,
+    is_stepping: Cell<bool>,
+    station: Station,
+    desk: Desk,
+    mesh: Rc<Mesh>,
+    routes: Rc<RouteResolver>,
+    stores: BTreeMap<PartitionId, Store>,
+    shards: usize,
+    nudges: RefCell<HashMap<ConnId, Rc<Nudge>>>,
+    /// Rows to be removed, in one order for each partition at the next tick.
+    leftovers: RefCell<BTreeMap<PartitionId, Vec<Row>>>,
+    /// Partitions whose outcomes wait for the disk.
+    behind: RefCell<Vec<PartitionId>>,
+    answers: RefCell<HashMap<u64, AnswerTo>>,
+    last_ticket: Cell<u64>,
+    is_ended: Cell<bool>,
+}
+
+/// The settings of a home.
+pub fn home_policy(policy: &DeliveryPolicy, generation: u32, shards: usize) -> HomePolicy {
+    let memory = policy.jobs_in_memory_max.saturating_mul(JOB_MEMORY_BYTES) / shards.max(1);
+    HomePolicy {
+        generation,
+        enabled: policy.enabled,
+        retry: policy.retry.clone(),
+        warning: policy.delay_warning,
+        life: Life { max_age: policy.routes.standard().max_age, fallback_after: None },
+        memory_max: memory.max(HOME_MEMORY_MIN),
+    }
+}
+
+impl Running {
+    pub fn new(parts: Parts) -> Rc<Running> {
+        let stores = parts.stores.into_iter().map(|store| (store.partition.id(), store));
+        let running = Rc::new_cyclic(|me| Running {
+            me: Weak::clone(me),
+            home: RefCell::new(parts.home),
+            owner: RefCell::new(Owner::new(parts.owner)),
+            clock: RefCell::new(parts.clock),
+            steps: RefCell::default(),
+            is_stepping: Cell::new(false),
+            station: parts.station,
+            desk: parts.desk,
+            mesh: parts.mesh,
+            routes: parts.routes,
+            stores: stores.collect(),
+            shards: parts.shards,
+            nudges: RefCell::default(),
+            leftovers: RefCell::default(),
+            behind: RefCell::default(),
+            answers: RefCell::default(),
+            last_ticket: Cell::new(0),
+            is_ended: Cell::new(false),
+        });
+        for store in running.stores.values() {
+            store.committer.tell(Rc::new(HomeKeeper(Rc::clone(&running))));
+        }
+        running.home_event(HomeEvent::Start { refile: false });
+        running
+    }
+
+    pub fn station(&self) -> &Station {
+        &self.station
+    }
+
+    /// Reads the home.
+    pub fn with_home<T>(&self, read: impl FnOnce(&Home) -> T) -> T {
+        read(&self.home.borrow())
+    }
+
+    /// Calls the owner, and then carries out what the owner wants.
+    pub fn with_owner<T>(&self, call: impl FnOnce(&mut Owner, Mono) -> T) -> T {
+        let (answer, effects) = {
+            let mut owner = self.owner.borrow_mut();
+            let answer = unwinding_ends(|| call(&mut owner, Mono::now()));
+            (answer, owner.take_effects())
+        };
+        for effect in effects {
+            self.carry_out_owner(effect);
+        }
+        self.step();
+        answer
+    }
+
+    pub fn operate(&self, id: MessageId, operation: Operation, answer: AnswerTo) {
+        let ticket = self.last_ticket.get() + 1;
+        self.last_ticket.set(ticket);
+        self.answers.borrow_mut().insert(ticket, answer);
+        self.home_event(HomeEvent::Operate { ticket, id, operation });
+    }
+
+    /// A reload: what was resolved under the old policy is resolved again.
+    pub fn replace_policy(&self, policy: &Arc<DeliveryPolicy>) {
+        self.station.policy.replace(Arc::clone(policy));
+        let generation = self.routes.replace_policy(Arc::clone(policy));
+        self.with_owner(|owner, _| owner.replace_policy(Arc::clone(policy)));
+        let policy = home_policy(policy, generation, self.shards);
+        self.home_event(HomeEvent::Reload { policy, refile: true });
+    }
+
+    /// No new attempt from here on; those under way end and are written.
+    pub fn close(&self) {
+        self.station.is_closing.set(true);
+        self.home_event(HomeEvent::Drain);
+        self.with_owner(|owner, _| owner.close());
+    }
+
+    /// All outcomes are written, and no connection is open.
+    pub fn is_drained(&self) -> bool {
+        self.home.borrow().is_drained() && self.owner.borrow().connections() == 0
+    }
+
+    /// Time passes no longer.
+    pub fn end(&self) {
+        self.is_ended.set(true);
+    }
+
+    /// A frame from another shard.
+    pub fn frame(&self, frame: Frame) {
+        self.steps.borrow_mut().push_back(Step::Frame(frame));
+        self.step();
+    }
+
+    fn home_event(&self, event: HomeEvent) {
+        self.steps.borrow_mut().push_back(Step::Home(event));
+        self.step();
+    }
+
+    /// Takes all steps that wait, unless that is under way already.
+    fn step(&self) {
+        if self.is_stepping.replace(true) {
+            return;
+        }
+        let _stepping = Stepping(self);
+        let mut effects = Vec::new();
+        loop {
+            let step = self.steps.borrow_mut().pop_front();
+            match step {
+                Some(Step::Home(event)) => self.tell_home(event, &mut effects),
+                Some(Step::Frame(Frame::Settle(outcome))) => {
+                    self.tell_home(HomeEvent::Settle(*outcome), &mut effects);
+                }
+                Some(Step::Frame(frame @ (Frame::Grant { .. } | Frame::Missing { .. }))) => {
+                    self.tell_home(HomeEvent::Frame(frame), &mut effects);
+                }
+                Some(Step::Frame(frame)) => self.tell_owner(frame),
+                None => return,
+            }
+        }
+    }
+
+    fn now(&self) -> Now {
+        let (mono, wall) = (Mono::now(), Wall::now());
+        Now { mono, wall, schedule: self.clock.borrow_mut().now(wall, mono) }
+    }
+
+    fn tell_home(&self, event: HomeEvent, effects: &mut Vec<HomeEffect>) {
+        let now = self.now();
+        unwinding_ends(|| self.home.borrow_mut().on(event, now, effects));
+        for effect in effects.drain(..) {
+            self.carry_out_home(effect, now);
+        }
+    }
+
+    fn tell_owner(&self, frame: Frame) {
+        self.with_owner(|owner, now| match frame {
+            Frame::Deliver(delivery) => owner.deliver(delivery, now),
+            Frame::Want { target, hop, home, jobs, flows } => {
+                owner.want(&hop, (target, home, jobs, flows), now);
+            }
+            Frame::Recall { job, home: _ } => owner.recall(job, now),
+            Frame::Check { home, jobs } => owner.check(home, jobs),
+            Frame::Ask { limit, from, tokens } => owner.ask(limit, from, tokens, now),
+            Frame::Allow { limit, tokens, until } => owner.allow(limit, (tokens, until), now),
+            Frame::Unused { limit, tokens, until } => owner.unused(limit, (tokens, until), now),
+            Frame::Share { target, number, connections } => {
+                owner.share(target, number, connections, now);
+            }
+            Frame::Used { target, from, hop, number, connections, wanted } => {
+                let used = Used { number, connections, wanted };
+                owner.used(target, from, (&hop, used), now);
+            }
+            Frame::Settle(_) | Frame::Grant { .. } | Frame::Missing { .. } | Frame::End => (),
+        });
+    }
+
+    fn send(&self, to: crate::base::ShardId, frame: Frame) {
+        match to == self.mesh.me() {
+            true => self.steps.borrow_mut().push_back(Step::Frame(frame)),
+            false => self.mesh.post(to, frame),
+        }
+    }
+
+    fn carry_out_owner(&self, effect: OwnerEffect) {
+        match effect {
+            OwnerEffect::Open { conn, hop, source } => {
+                let nudge = Rc::new(Nudge::default());
+                self.nudges.borrow_mut().insert(conn, Rc::clone(&nudge));
+                task::spawn(connection::run(self.rc(), conn, (hop, source), nudge));
+            }
+            OwnerEffect::Wake { conn } => {
+                if let Some(nudge) = self.nudges.borrow().get(&conn) {
+                    nudge.wake();
+                }
+            }
+            OwnerEffect::Send { to, frame } => self.send(to, frame),
+            // The metrics and `destination show` have it.
+            OwnerEffect::Log { .. } => (),
+        }
+    }
+
+    fn carry_out_home(&self, effect: HomeEffect, now: Now) {
+        match effect {
+            HomeEffect::Send { to, frame } => self.send(to, frame),
+            HomeEffect::Resolve(job) => self.resolve(job, now),
+            HomeEffect::Write(write) => self.write(write, now),
+            HomeEffect::File { partition, jobs } => self.file(partition, jobs),
+            HomeEffect::Leftover { partition, row } => {
+                self.leftovers.borrow_mut().entry(partition).or_default().push(row);
+            }
+            HomeEffect::Answer { ticket, answer } => {
+                if let Some(to) = self.answers.borrow_mut().remove(&ticket) {
+                    to(answer);
+                }
+            }
+            HomeEffect::Remove { ticket, id } => self.remove(ticket, id),
+            HomeEffect::Refiled => (),
+            HomeEffect::Log(note) => tell(note, |id| self.public_id(id)),
+            HomeEffect::ReadDue { partition, from, until_ms, max } => {
+                let lost = HomeEvent::Unread(Errand::Due { partition });
+                self.read(partition, lost, move |store| {
+                    reading::due(store, from, until_ms, max)
+                });
+            }
+            HomeEffect::ReadBacklog { partition, flow, pass, from, until_ms, max } => {
+                let lost = HomeEvent::Unread(Errand::Backlog { partition, flow, pass, from });
+                self.read(partition, lost, move |store| {
+                    reading::backlog(store, (flow, pass), from, (until_ms, max))
+                });
+            }
+            HomeEffect::FindFlows { partition, after, max } => {
+                let lost = HomeEvent::Unread(Errand::Flows { partition });
+                self.read(partition, lost, move |store| reading::flows(store, after, max));
+            }
+            HomeEffect::Read { partition, jobs, bodies } => {
+                let lost = HomeEvent::Abandoned { jobs: jobs.clone() };
+                self.read(partition, lost, move |store| reading::records(store, &jobs, bodies));
+            }
+            HomeEffect::FindNumbers { job, wanted } => {
+                let lost = HomeEvent::Abandoned { jobs: vec![job] };
+                self.read(job.key.0.partition(), lost, move |store| {
+                    reading::numbers(store, job, wanted)
+                });
+            }
+            HomeEffect::List { ticket, id } => {
+                let lost = HomeEvent::Unread(Errand::List { ticket });
+                self.read(id.partition(), lost, move |store| reading::list(store, ticket, id));
+            }
+        }
+    }
+
+    fn public_id(&self, id: MessageId) -> String {
+        let store = self.stores.get(&id.partition());
+        store.map(|store| store.partition.public_id(id).to_string()).unwrap_or_default()
+    }
+
+    fn rc(&self) -> Rc<Running> {
+        self.me.upgrade().expect("whoever calls it holds it")
+    }
+
+    /// An answer that is `lost` if its task ends without another one.
+    fn watch(&self, lost: HomeEvent) -> Watch {
+        Watch { running: self.rc(), answer: Some(lost) }
+    }
+
+    fn read(
+        &self,
+        partition: PartitionId,
+        lost: HomeEvent,
+        read: impl FnOnce(&Arc<Partition>) -> reading::Answered + Send + 'static,
+    ) {
+        let watch = self.watch(lost);
+        let Some(store) = self.stores.get(&partition) else { return };
+        let store = Arc::clone(&store.partition);
+        let reader = self.desk.reader.clone();
+        task::spawn(async move {
+            // A panic of the reader is logged where it happens.
+            let Some((answer, fault)) = reader.run(move || read(&store)).await else { return };
+            if let Some(fault) = fault {
+                let what = format!("partition {partition}: due jobs cannot be read: {fault}");
+                let remedy = "restart the server: the start checks the spool and quarantines \
+                              damaged records";
+                Record::Warning { what: &what, remedy }.emit();
+            }
+            watch.answer(answer);
+        });
+    }
+
+    /// At once if nothing has to be looked up.
+    fn resolve(&self, job: JobRef, now: Now) {
+        let asked = {
+            let home = self.home.borrow();
+            let Some(question) = home.question(job) else { return };
+            Asked {
+                mail: Arc::clone(question.mail),
+                recipients: question.recipients.into(),
+                next_hop: question.next_hop.map(Arc::from),
+                falls_back: question.falls_back,
+            }
+        };
+        if let Some((generation, resolved)) = self.routes.try_resolve(&asked, now.mono) {
+            let event = HomeEvent::Resolved { job, generation, resolved };
+            return self.steps.borrow_mut().push_back(Step::Home(event));
+        }
+        let watch = self.watch(HomeEvent::Abandoned { jobs: vec![job] });
+        let routes = Rc::clone(&self.routes);
+        task::spawn(async move {
+            let (generation, resolved) = routes.resolve(&asked).await;
+            watch.answer(HomeEvent::Resolved { job, generation, resolved });
+        });
+    }
+
+    fn write(&self, write: Arc<Write>, now: Now) {
+        let job = write.job;
+        let watch = self.watch(HomeEvent::Abandoned { jobs: vec![job] });
+        let Some(store) = self.stores.get(&job.key.0.partition()).cloned() else { return };
+        let running = self.rc();
+        task::spawn(async move {
+            let policy = running.station.policy();
+            let done = running.desk.write(&store, &write, &policy, now.schedule).await;
+            let (written, reports) = done;
+            drop(write);
+            watch.answer(HomeEvent::Written { job, written });
+            running.note_behind(&store.partition);
+            for report in reports {
+                let fresh = Fresh {
+                    id: report.id,
+                    due_ms: report.job.schedule.due_ms,
+                    envelope: report.envelope.into(),
+                    message: Some(report.message.into()),
+                };
+                running.take_fresh(fresh);
+            }
+        });
+    }
+
+    fn file(&self, partition: PartitionId, jobs: Vec<(JobRef, Schedule)>) {
+        let names: Vec<JobRef> = jobs.iter().map(|(job, _)| *job).collect();
+        let watch = self.watch(HomeEvent::Abandoned { jobs: names.clone() });
+        let Some(committer) = self.stores.get(&partition).map(|store| store.committer.clone())
+        else {
+            return;
+        };
+        let filing = |(job, schedule): &(JobRef, Schedule)| Filing {
+            job: job.key,
+            filed: schedule.filed,
+        };
+        let filings: Arc<[Filing]> = jobs.iter().map(filing).collect();
+        task::spawn(async move {
+            // One that is gone has no rows: its cursors find out.
+            let written = written_of(committer.file(filings).await.map(|_| true));
+            let jobs = names.into_iter().map(|job| (job, written)).collect();
+            watch.answer(HomeEvent::Filed { jobs });
+        });
+    }
+
+    fn remove(&self, ticket: u64, id: MessageId) {
+        let watch = self.watch(HomeEvent::Unread(Errand::List { ticket }));
+        let Some(store) = self.stores.get(&id.partition()).cloned() else { return };
+        task::spawn(async move {
+            if let Ok(removed) = store.committer.delete(id).await {
+                watch.answer(HomeEvent::Removed { ticket, removed });
+            }
+        });
+    }
+
+    fn remove_leftovers(&self) {
+        for (partition, rows) in self.leftovers.take() {
+            let Some(store) = self.stores.get(&partition).cloned() else { continue };
+            task::spawn(async move {
+                // Rows that stay are met and removed after the next start.
+                let _ = store.committer.remove_leftovers(rows).await;
+            });
+        }
+    }
+
+    /// Mail that has become durable here.
+    fn take_fresh(&self, fresh: Fresh) {
+        let Some(store) = self.stores.get(&fresh.id.partition()) else { return };
+        let body = fresh.message.filter(|body| body.len() as u64 <= MESSAGE_HELD_BYTES_MAX);
+        let stored = || MailBody::Stored(Arc::clone(&store.partition));
+        let body = body.map_or_else(stored, MailBody::Held);
+        let public_id = store.partition.public_id(fresh.id);
+        let Ok(mail) = Mail::new(public_id, fresh.envelope, body) else {
+            crate::invariant!(false, "an envelope that was just encoded cannot be decoded");
+            return;
+        };
+        let recipients = mail.envelope().recipients.len() as u32;
+        let (mail, due) = (Arc::new(mail), Wall::from_ms(fresh.due_ms));
+        self.home_event(HomeEvent::Fresh { mail, recipients, due });
+    }
+
+    /// Tells the home whether a partition is behind with its outcomes, if that has changed.
+    fn note_behind(&self, store: &Partition) {
+        let partition = store.id();
+        let is_behind = !Unsettled::may_begin(store, Instant::now());
+        let known = self.behind.borrow().iter().position(|one| *one == partition);
+        match (known, is_behind) {
+            (None, true) => self.behind.borrow_mut().push(partition),
+            (Some(place), false) => drop(self.behind.borrow_mut().swap_remove(place)),
+            _ => return,
+        }
+        self.home_event(HomeEvent::Behind { partition, is_behind });
+    }
+
+    fn tick(&self) {
+        self.mesh.flush();
+        for store in self.stores.values() {
+            self.note_behind(&store.partition);
+        }
+        self.with_owner(Owner::tick);
+        self.home_event(HomeEvent::Tick);
+        self.remove_leftovers();
+    }
+}
+
+/// Lets time pass for home and owner, until the end.
+pub async fn tend(running: Rc<Running>) {
+    let mut refreshed = Mono::now();
+    while !running.is_ended.get() {
+        timer::sleep(TICK).await;
+        queue::points::point("vital::tend");
+        running.tick();
+        if Mono::now().since(refreshed) >= POLICIES_EVERY {
+            refreshed = Mono::now();
+            let station = &running.station;
+            station.trust.sts().refresh(&station.policy(), running.shards);
+        }
+    }
+}
+
+impl Port for Running {
+    fn station(&self) -> &Station {
+        &self.station
+    }
+
+    fn owner<T>(&self, call: impl FnOnce(&mut Owner, Mono) -> T) -> T {
+        self.with_owner(call)
+    }
+
+    fn settle(&self, delivery: &Delivery, what: What, unsettled: Option<Unsettled>) {
+        let outcome = Outcome { job: delivery.job, what, unsettled };
+        self.send(delivery.home, Frame::Settle(Box::new(outcome)));
+        self.step();
+    }
+
+    fn gone(&self, conn: ConnId) {
+        self.nudges.borrow_mut().remove(&conn);
+    }
+}
+
+/// A home as its committers know it.
+struct HomeKeeper(Rc<Running>);
+
+impl Keeper for HomeKeeper {
+    fn wants(&self, bytes: u64) -> bool {
+        bytes <= MESSAGE_HELD_BYTES_MAX && self.0.home.borrow().wants(bytes)
+    }
+
+    fn kept(&self, fresh: Fresh) {
+        self.0.take_fresh(fresh);
+    }
+}
+
+/// The answer of a task, or what its home hears if a bug ends the task.
+struct Watch {
+    running: Rc<Running>,
+    answer: Option<HomeEvent>,
+}
+
+impl Watch {
+    fn answer(mut self, answer: HomeEvent) {
+        self.answer = Some(answer);
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        if let Some(answer) = self.answer.take() {
+            self.running.home_event(answer);
+        }
+    }
+}
+
+/// Steps are being taken.
+struct Stepping<'r>(&'r Running);
+
+impl Drop for Stepping<'_> {
+    fn drop(&mut self) {
+        self.0.is_stepping.set(false);
+    }
+}
+
+/// Ends the process if `work` panics: what it was changing is half changed.
+fn unwinding_ends<T>(work: impl FnOnce() -> T) -> T {
+    struct Bomb;
+    impl Drop for Bomb {
+        fn drop(&mut self) {
+            end_process(format_args!("a step of delivery has panicked"));
+        }
+    }
+    let bomb = Bomb;
+    let done = work();
+    std::mem::forget(bomb);
+    done
+}
+
+/// What an operator should know.
+fn tell(note: Note, public: impl Fn(MessageId) -> String) {
+    let (what, remedy) = match note {
+        Note::Damaged(job) => {
+            let (id, number) = job.key;
+            let id = public(id);
+            let what = format!("job {number} of message {id} is damaged and is not delivered");
+            (what, "restart the server: the start quarantines damaged records")
+        }
+        Note::Missing { jobs } => {
+            let what = format!("{jobs} jobs that were given to another shard are not known there");
+            (what, "they are tried again; report this as a bug")
+        }
+        Note::TooManyParts(id) => {
+            let what = format!("message {id} needs more jobs than a message can have");
+            (what, "its recipients are tried in turn")
+        }
+        Note::ClockJumped { by } => {
+            let what = format!("the clock was set forward by {} s", by.as_secs());
+            (what, "no message expires for 10 minutes; check the clock of this machine")
+        }
+        Note::FlowsFull => {
+            let what = "more destinations have mail in the queue than are kept in memory".into();
+            (what, "the others wait until some of them are empty")
+        }
+        // Told with its cause.
+        Note::Unread(_) => return,
+        Note::Failed(partition) => {
+            let what = format!("partition {partition} takes no writes: its mail is not sent");
+            (what, "restart the server")
+        }
+    };
+    Record::Warning { what: &what, remedy }.emit();
+}
